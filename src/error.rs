@@ -1,0 +1,84 @@
+//! `Error`, sorted by what the caller can do about it, and `Result`.
+//!
+//! Owns the exit code that each kind of error ends the program with. Knows nothing of the engine.
+
+use std::fmt;
+use std::io;
+
+/// What went wrong, sorted by what the caller can do about it.
+#[derive(Debug)]
+pub enum Error {
+    /// The command line or a call does not make sense; say it differently.
+    Usage(String),
+    /// The pipeline file or `Config` is wrong; mend it. The text is ready to print, with position and hint.
+    Config(String),
+    /// The operating system refused something; `what` names the thing and, where known, the remedy.
+    Io {
+        /// What was being done, to what.
+        what: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A batch failed for good, after its retries.
+    Batch {
+        /// The nominal time of the batch, in milliseconds since the epoch.
+        time_ms: u64,
+        /// The job (output) that failed.
+        job: String,
+        /// How often it was tried.
+        attempts: u32,
+        /// The last failure.
+        cause: String,
+    },
+    /// The stream stopped for a reason that a restart may mend: a panic in a thread, a lost source.
+    Failed(String),
+    /// The engine stopped before everything was processed; the text says what was left.
+    Undrained(String),
+}
+
+/// The result of anything in Tidemill that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An operating system error, with what was being done.
+    ///
+    /// ```
+    /// let err = tidemill::Error::io("cannot listen on 127.0.0.1:1", std::io::ErrorKind::AddrInUse.into());
+    /// assert_eq!(err.exit_code(), 1);
+    /// ```
+    pub fn io(what: impl Into<String>, source: io::Error) -> Self {
+        Error::Io { what: what.into(), source }
+    }
+
+    /// The exit code of the command line for this error: 1 the stream failed, 2 usage, 78 the pipeline file is wrong.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Usage(_) => 2,
+            Error::Config(_) => 78,
+            Error::Io { .. } | Error::Batch { .. } | Error::Failed(_) | Error::Undrained(_) => 1,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Usage(text) | Error::Config(text) | Error::Failed(text) | Error::Undrained(text) => {
+                f.write_str(text)
+            }
+            Error::Io { what, source } => write!(f, "{what}: {source}"),
+            Error::Batch { time_ms, job, attempts, cause } => {
+                write!(f, "batch {time_ms} ms of job `{job}` failed after {attempts} attempts: {cause}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}

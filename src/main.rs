@@ -1,0 +1,3 @@
+//! The `tidemill` program: maps a result to an exit code.
+
+fn main() {}

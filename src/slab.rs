@@ -1,0 +1,261 @@
+//! Pooled receive buffers, frozen byte ranges, and the account that bounds them.
+//!
+//! ```text
+//!  pool ──lease──▶ Buffer (an io thread reads into it) ──freeze(len)──▶ Bytes (blocks, tasks, log share it)
+//!    ▲                                                                    │ last handle dropped
+//!    └────────────────────────────────────────────────────────────────────┘
+//! ```
+//! A buffer is initialised once and never again, so a read costs one copy, kernel to buffer. The account counts whole
+//! buffers, once each, from freeze to the last drop; what was copied together from small reads is counted by length.
+//! Any thread may drop a range. Nothing here knows who fills or reads a buffer.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering};
+
+/// The size of a pooled buffer, in bytes.
+pub const BUFFER_BYTES: usize = 64 * 1024;
+
+type Waker = Box<dyn Fn() + Send + Sync>;
+
+/// How many bytes are held between the sockets and the end of their batch, against `store_bytes_max`.
+///
+/// A reader that finds the account full is marked and woken once enough was released. The order that makes this safe:
+/// the reader sets `starved`, then looks at `used` again; a release lowers `used`, then looks at `starved`. With
+/// sequentially consistent accesses one of the two sees the other.
+pub struct Account {
+    used: AtomicUsize,
+    max: usize,
+    starved: AtomicBool,
+    wakers: Mutex<Vec<Waker>>,
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account").field("used", &self.used()).field("max", &self.max).finish_non_exhaustive()
+    }
+}
+
+impl Account {
+    /// An account for at most `max` bytes.
+    pub fn new(max: usize) -> Arc<Self> {
+        let (used, starved) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Arc::new(Account { used, max, starved, wakers: Mutex::new(Vec::new()) })
+    }
+
+    /// Bytes held now.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::SeqCst)
+    }
+
+    /// The bound, in bytes.
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
+    /// Calls `wake` whenever a reader was held and enough was released; it must only post.
+    pub fn on_room(&self, wake: impl Fn() + Send + Sync + 'static) {
+        self.wakers.lock().push(Box::new(wake));
+    }
+
+    /// Whether more may be read; if not, the wakers are called once there is room.
+    pub fn has_room(&self) -> bool {
+        if self.used() < self.max {
+            return true;
+        }
+        self.starved.store(true, Ordering::SeqCst);
+        self.used() < self.max
+    }
+
+    /// Counts `bytes` until the charge is dropped.
+    pub fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
+        self.used.fetch_add(bytes, Ordering::SeqCst);
+        Charge { account: Arc::clone(self), bytes }
+    }
+
+    fn release(&self, bytes: usize) {
+        let left = self.used.fetch_sub(bytes, Ordering::SeqCst) - bytes;
+        // Waking at seven eighths keeps a full store from waking its readers for every buffer that comes back.
+        if left <= self.max - self.max / 8
+            && self.starved.load(Ordering::SeqCst)
+            && self.starved.swap(false, Ordering::SeqCst)
+        {
+            for wake in self.wakers.lock().iter() {
+                wake();
+            }
+        }
+    }
+}
+
+/// Bytes counted by an [`Account`] until this is dropped.
+#[derive(Debug)]
+pub struct Charge {
+    account: Arc<Account>,
+    bytes: usize,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.account.release(self.bytes);
+    }
+}
+
+/// Free buffers, and the account that those in use are counted by.
+#[derive(Debug)]
+pub struct Pool {
+    free: Mutex<Free>,
+    account: Arc<Account>,
+}
+
+#[derive(Debug, Default)]
+struct Free {
+    buffers: Vec<Box<[u8]>>,
+    /// The fewest free buffers since the last trim: so many were of no use.
+    low_water: usize,
+}
+
+impl Pool {
+    /// An empty pool; buffers are made as they are needed and reused.
+    pub fn new(account: Arc<Account>) -> Arc<Self> {
+        Arc::new(Pool { free: Mutex::new(Free::default()), account })
+    }
+
+    /// The account of this pool's buffers.
+    pub fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+
+    /// A buffer that leases its memory when it is first needed.
+    pub fn buffer(self: &Arc<Self>) -> Buffer {
+        Buffer { pool: Arc::clone(self), data: None }
+    }
+
+    /// Gives back to the system an eighth of the buffers that nobody needed since the last trim; called once a batch.
+    pub fn trim(&self) {
+        let mut free = self.free.lock();
+        let keep = free.buffers.len() - free.low_water.div_ceil(8).min(free.buffers.len());
+        let surplus = free.buffers.split_off(keep);
+        free.low_water = free.buffers.len();
+        drop(free);
+        drop(surplus);
+    }
+
+    fn lease(&self) -> Box<[u8]> {
+        let mut free = self.free.lock();
+        let buffer = free.buffers.pop();
+        free.low_water = free.low_water.min(free.buffers.len());
+        drop(free);
+        buffer.unwrap_or_else(|| vec![0; BUFFER_BYTES].into_boxed_slice())
+    }
+
+    fn give_back(&self, buffer: Box<[u8]>) {
+        self.free.lock().buffers.push(buffer);
+    }
+}
+
+/// A place to read into. It owns memory only between the first [`space`](Buffer::space) and [`freeze`](Buffer::freeze).
+#[derive(Debug)]
+pub struct Buffer {
+    pool: Arc<Pool>,
+    data: Option<Box<[u8]>>,
+}
+
+impl Buffer {
+    /// All of the buffer's bytes, to read into.
+    pub fn space(&mut self) -> &mut [u8] {
+        self.data.get_or_insert_with(|| self.pool.lease())
+    }
+
+    /// The first `len` bytes, after a read.
+    pub fn filled(&self, len: usize) -> &[u8] {
+        self.data.as_deref().map_or(&[], |data| &data[..len])
+    }
+
+    /// Hands the first `len` bytes on as a shared range, counted until its last handle is dropped.
+    pub fn freeze(&mut self, len: usize) -> Bytes {
+        let Some(data) = self.data.take() else { return Bytes::new() };
+        let charge = self.pool.account.charge(data.len());
+        Bytes::from_owner(Frozen { data, len, pool: Arc::clone(&self.pool), _charge: charge })
+    }
+
+    /// Gives unused memory back, so that an idle thread holds none.
+    pub fn release(&mut self) {
+        if let Some(data) = self.data.take() {
+            self.pool.give_back(data);
+        }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// The owner behind a frozen range: returns the buffer to its pool with the last handle.
+struct Frozen {
+    data: Box<[u8]>,
+    len: usize,
+    pool: Arc<Pool>,
+    _charge: Charge,
+}
+
+impl AsRef<[u8]> for Frozen {
+    fn as_ref(&self) -> &[u8] {
+        &self.data[..self.len]
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.pool.give_back(std::mem::take(&mut self.data));
+    }
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frozen_buffer_is_counted_until_its_last_handle_is_dropped() {
+        let account = Account::new(1 << 20);
+        let pool = Pool::new(Arc::clone(&account));
+        let mut buffer = pool.buffer();
+        buffer.space()[..5].copy_from_slice(b"hello");
+        let all = buffer.freeze(5);
+        let part = all.slice(1..3);
+        drop(all);
+        assert_eq!((&part[..], account.used()), (&b"el"[..], BUFFER_BYTES));
+        drop(part);
+        assert_eq!((account.used(), pool.free.lock().buffers.len()), (0, 1));
+    }
+
+    #[test]
+    fn a_held_reader_is_woken_once_there_is_room() {
+        let account = Account::new(1_000);
+        let woken = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&woken);
+        account.on_room(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        let charges: Vec<Charge> = (0..10).map(|_| account.charge(100)).collect();
+        assert!(!account.has_room());
+        drop(charges);
+        assert_eq!(woken.load(Ordering::SeqCst), 1);
+        assert!(account.has_room());
+    }
+
+    #[test]
+    fn a_trim_gives_back_what_was_not_needed() {
+        let pool = Pool::new(Account::new(1 << 30));
+        let mut buffers: Vec<Buffer> = (0..16).map(|_| pool.buffer()).collect();
+        buffers.iter_mut().for_each(|buffer| assert_eq!(buffer.space().len(), BUFFER_BYTES));
+        drop(buffers);
+        pool.trim();
+        assert_eq!(pool.free.lock().buffers.len(), 16, "all were needed since the start");
+        pool.trim();
+        assert_eq!(pool.free.lock().buffers.len(), 14);
+    }
+}

@@ -1,0 +1,136 @@
+//! `Mailbox`: a bounded queue that one thread empties and any thread fills.
+//!
+//! Full and closed are different answers, and refused values come back. The owner waits on the mailbox's signal, with a
+//! deadline if it has one.
+
+use std::collections::VecDeque;
+
+use super::{Arc, Condvar, Mutex, Signal};
+
+/// A bounded queue with one reader. Clones are handles of the same mailbox.
+#[derive(Debug)]
+pub struct Mailbox<T>(Arc<Inner<T>>);
+
+#[derive(Debug)]
+struct Inner<T> {
+    state: Mutex<State<T>>,
+    room: Condvar,
+    signal: Signal,
+    capacity: usize,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    items: VecDeque<T>,
+    closed: bool,
+}
+
+/// Why a value was not taken; it comes back inside.
+#[derive(Debug, PartialEq, Eq)]
+pub enum SendError<T> {
+    /// There is no room now.
+    Full(T),
+    /// The reader is gone for good.
+    Closed(T),
+}
+
+impl<T> Clone for Mailbox<T> {
+    fn clone(&self) -> Self {
+        Mailbox(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Mailbox<T> {
+    /// A mailbox that holds at most `capacity` values.
+    pub fn new(capacity: usize) -> Self {
+        let state = Mutex::new(State { items: VecDeque::new(), closed: false });
+        Mailbox(Arc::new(Inner { state, room: Condvar::new(), signal: Signal::new(), capacity }))
+    }
+
+    /// Appends without waiting.
+    pub fn try_send(&self, value: T) -> Result<(), SendError<T>> {
+        let mut state = self.0.state.lock();
+        if state.closed {
+            return Err(SendError::Closed(value));
+        }
+        if state.items.len() >= self.0.capacity {
+            return Err(SendError::Full(value));
+        }
+        state.items.push_back(value);
+        drop(state);
+        self.0.signal.raise();
+        Ok(())
+    }
+
+    /// Appends, waiting for room; woken by a receive or by [`close`](Mailbox::close), after which the value comes back.
+    pub fn send(&self, value: T) -> Result<(), T> {
+        let mut state = self.0.state.lock();
+        while !state.closed && state.items.len() >= self.0.capacity {
+            self.0.room.wait(&mut state);
+        }
+        if state.closed {
+            return Err(value);
+        }
+        state.items.push_back(value);
+        drop(state);
+        self.0.signal.raise();
+        Ok(())
+    }
+
+    /// Takes the oldest value without waiting.
+    pub fn try_recv(&self) -> Option<T> {
+        let mut state = self.0.state.lock();
+        let value = state.items.pop_front();
+        drop(state);
+        if value.is_some() {
+            self.0.room.notify_one();
+        }
+        value
+    }
+
+    /// Takes the oldest value; waits for one, and returns none once the mailbox is closed and empty.
+    pub fn recv(&self) -> Option<T> {
+        loop {
+            if let Some(value) = self.try_recv() {
+                return Some(value);
+            }
+            if self.is_closed_and_empty() {
+                return None;
+            }
+            self.0.signal.wait();
+        }
+    }
+
+    /// Refuses new values and wakes everyone; what is queued can still be received.
+    pub fn close(&self) {
+        self.0.state.lock().closed = true;
+        self.0.room.notify_all();
+        self.0.signal.raise();
+    }
+
+    /// Whether the mailbox was closed and everything in it received.
+    pub fn is_closed_and_empty(&self) -> bool {
+        let state = self.0.state.lock();
+        state.closed && state.items.is_empty()
+    }
+
+    /// How many values wait.
+    pub fn len(&self) -> usize {
+        self.0.state.lock().items.len()
+    }
+
+    /// Whether no value waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many values may wait.
+    pub fn capacity(&self) -> usize {
+        self.0.capacity
+    }
+
+    /// What the reader waits on when it has a deadline: raised after each send and at the close.
+    pub fn signal(&self) -> &Signal {
+        &self.0.signal
+    }
+}

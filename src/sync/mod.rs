@@ -1,0 +1,31 @@
+//! The only import point for locks, atomics, queues, signals and threads.
+//!
+//! Normally parking_lot and crossbeam; under `--cfg tidemill_model` twins of the same interface on a schedule explorer,
+//! so that each hand-over between threads can be checked over thousands of schedules. Nothing here reads a clock: a
+//! wait with a deadline goes through `time::Clock`, which waits on a [`Signal`].
+
+mod mailbox;
+mod poison;
+#[cfg(not(tidemill_model))]
+mod real;
+mod signal;
+mod stop;
+mod tasks;
+pub mod thread;
+
+#[cfg(tidemill_model)]
+mod model;
+
+pub use std::sync::Arc;
+
+#[cfg(tidemill_model)]
+use model as primitives;
+#[cfg(not(tidemill_model))]
+use real as primitives;
+
+pub use mailbox::{Mailbox, SendError};
+pub use poison::Poison;
+pub use primitives::{AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, Queue};
+pub use signal::Signal;
+pub use stop::StopToken;
+pub use tasks::TaskQueue;

@@ -1,0 +1,56 @@
+//! `Poison`: the first fatal fault of the engine, told to everyone who must stop for it.
+
+use std::fmt;
+
+use super::{Arc, Mutex};
+
+type Listener = Box<dyn Fn(&str) + Send>;
+
+/// Set once, by the first thread that finds the engine unable to go on; work never stops silently.
+#[derive(Clone, Default)]
+pub struct Poison(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    reason: Option<String>,
+    listeners: Vec<Listener>,
+}
+
+impl fmt::Debug for Poison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Poison").field(&self.reason()).finish()
+    }
+}
+
+impl Poison {
+    /// An engine that is well.
+    pub fn new() -> Self {
+        Poison::default()
+    }
+
+    /// Records the fault, if it is the first, and tells every listener. Listeners only post; they must not call back.
+    pub fn set(&self, reason: impl Into<String>) {
+        let mut state = self.0.lock();
+        if state.reason.is_none() {
+            let reason = reason.into();
+            for listener in &state.listeners {
+                listener(&reason);
+            }
+            state.reason = Some(reason);
+        }
+    }
+
+    /// The first fault, if there was one.
+    pub fn reason(&self) -> Option<String> {
+        self.0.lock().reason.clone()
+    }
+
+    /// Calls `listener` at the first fault, at once if it already happened.
+    pub fn on_set(&self, listener: impl Fn(&str) + Send + 'static) {
+        let mut state = self.0.lock();
+        if let Some(reason) = &state.reason {
+            listener(reason);
+        }
+        state.listeners.push(Box::new(listener));
+    }
+}

@@ -1,0 +1,50 @@
+//! The primitives of a normal build: parking_lot locks, std atomics, crossbeam's bounded lock-free queue.
+
+use crossbeam::queue::ArrayQueue;
+
+pub use parking_lot::{Condvar, Mutex, MutexGuard};
+pub use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+/// A bounded lock-free queue for several producers and consumers.
+#[derive(Debug)]
+pub struct Queue<T>(ArrayQueue<T>);
+
+impl<T> Queue<T> {
+    /// A queue that holds at most `capacity` elements.
+    ///
+    /// # Panics
+    /// If `capacity` is zero.
+    pub fn new(capacity: usize) -> Self {
+        Queue(ArrayQueue::new(capacity))
+    }
+
+    /// Appends, or gives the element back when the queue is full.
+    pub fn push(&self, value: T) -> Result<(), T> {
+        self.0.push(value)
+    }
+
+    /// Takes the oldest element.
+    pub fn pop(&self) -> Option<T> {
+        self.0.pop()
+    }
+
+    /// How many elements there are now; other threads may change it at once.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// How many elements fit.
+    pub fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+
+    /// Whether nothing is queued now; other threads may change it at once.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Waits until `cond` is notified or `timeout` passed; true if it timed out.
+pub(super) fn wait_for<T>(cond: &Condvar, guard: &mut MutexGuard<'_, T>, timeout: std::time::Duration) -> bool {
+    cond.wait_for(guard, timeout).timed_out()
+}

@@ -1,0 +1,64 @@
+//! `Signal`: one thread waits, any thread raises; a raise before the wait is not lost.
+
+use std::time::Duration;
+
+use super::primitives::{self, Condvar, Mutex};
+use super::Arc;
+
+/// A latched wake-up. [`raise`](Signal::raise) sets it, a wait takes it; several raises before a wait count once.
+///
+/// Clones are handles of the same signal. It is the only thing in the engine that is waited for with a deadline, so
+/// that a manual clock can wake every sleeper (see `time::Clock::wait`).
+#[derive(Clone, Debug, Default)]
+pub struct Signal(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    raised: Mutex<bool>,
+    cond: Condvar,
+}
+
+impl Signal {
+    /// A signal that is not raised.
+    pub fn new() -> Self {
+        Signal::default()
+    }
+
+    /// Wakes the waiting thread, or lets the next wait return at once.
+    pub fn raise(&self) {
+        let mut raised = self.0.raised.lock();
+        if !*raised {
+            *raised = true;
+            drop(raised);
+            self.0.cond.notify_all();
+        }
+    }
+
+    /// Takes the signal if it is raised.
+    pub fn take(&self) -> bool {
+        std::mem::take(&mut *self.0.raised.lock())
+    }
+
+    /// Waits until the signal is raised, and takes it.
+    pub fn wait(&self) {
+        let mut raised = self.0.raised.lock();
+        while !*raised {
+            self.0.cond.wait(&mut raised);
+        }
+        *raised = false;
+    }
+
+    /// Waits at most `timeout` of real time; true if the signal was raised, and takes it. For `time`'s system clock.
+    pub(crate) fn wait_at_most(&self, timeout: Duration) -> bool {
+        let mut raised = self.0.raised.lock();
+        if !*raised {
+            primitives::wait_for(&self.0.cond, &mut raised, timeout);
+        }
+        std::mem::take(&mut *raised)
+    }
+
+    /// Whether both are handles of one signal.
+    pub fn same(&self, other: &Signal) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}

@@ -1,0 +1,81 @@
+//! `TaskQueue`: a first-in-first-out queue that several worker threads empty.
+//!
+//! Its bound is the sender's: a job submits as many tasks as it has partitions, and jobs are admitted one at a time.
+
+use std::collections::VecDeque;
+
+use super::{Condvar, Mutex};
+
+/// A queue with many readers; woken by a push or by the close.
+#[derive(Debug)]
+pub struct TaskQueue<T> {
+    state: Mutex<State<T>>,
+    ready: Condvar,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    items: VecDeque<T>,
+    idle: usize,
+    closed: bool,
+}
+
+impl<T> Default for TaskQueue<T> {
+    fn default() -> Self {
+        let state = Mutex::new(State { items: VecDeque::new(), idle: 0, closed: false });
+        TaskQueue { state, ready: Condvar::new() }
+    }
+}
+
+impl<T> TaskQueue<T> {
+    /// An empty, open queue.
+    pub fn new() -> Self {
+        TaskQueue::default()
+    }
+
+    /// Appends all values and wakes as many idle readers as they need; false if the queue is closed.
+    pub fn push_all(&self, values: impl IntoIterator<Item = T>) -> bool {
+        let mut state = self.state.lock();
+        if state.closed {
+            return false;
+        }
+        let before = state.items.len();
+        state.items.extend(values);
+        let wake = (state.items.len() - before).min(state.idle);
+        drop(state);
+        for _ in 0..wake {
+            self.ready.notify_one();
+        }
+        true
+    }
+
+    /// Takes the oldest value, waiting for one; none once the queue is closed and empty.
+    pub fn pop(&self) -> Option<T> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(value) = state.items.pop_front() {
+                return Some(value);
+            }
+            if state.closed {
+                return None;
+            }
+            state.idle += 1;
+            self.ready.wait(&mut state);
+            state.idle -= 1;
+        }
+    }
+
+    /// Refuses new values and wakes every reader; what is queued is still handed out.
+    pub fn close(&self) {
+        self.state.lock().closed = true;
+        self.ready.notify_all();
+    }
+
+    /// Removes what is queued, so that a stop does not run it.
+    pub fn clear(&self) -> usize {
+        let mut state = self.state.lock();
+        let dropped = std::mem::take(&mut state.items);
+        drop(state);
+        dropped.len()
+    }
+}

@@ -1,0 +1,240 @@
+//! The clock seam: the system's clocks, and a manual one that tests drive. Any thread may ask any clock.
+//!
+//! A wait with a deadline is a wait on a [`Signal`] through the clock: the system clock uses a timed wait, the manual
+//! clock wakes its sleepers when it is advanced past their deadlines.
+
+use std::fmt;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::sync::{Arc, Mutex, Signal};
+
+use super::Time;
+
+/// A point on a clock's monotonic scale: nanoseconds since that clock was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(u64);
+
+impl Moment {
+    /// The moment `nanos` nanoseconds after the clock's origin.
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Moment(nanos)
+    }
+
+    /// Nanoseconds since the clock's origin.
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// This moment plus a duration, at most the last moment there is.
+    pub fn plus(self, duration: Duration) -> Self {
+        Moment(self.0.saturating_add(nanos(duration)))
+    }
+
+    /// How long after `earlier` this moment is; zero if it is before.
+    pub const fn since(self, earlier: Moment) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Nanoseconds of a duration, saturating after 584 years.
+pub(super) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Why a wait returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// The signal was raised, and is taken.
+    Raised,
+    /// The deadline came first.
+    Deadline,
+}
+
+/// Where time comes from.
+pub trait Clock: Send + Sync + fmt::Debug {
+    /// The monotonic time now.
+    fn now(&self) -> Moment;
+
+    /// The wall clock now, since the Unix epoch. Used for labels and reports, never for a schedule.
+    fn wall(&self) -> Duration;
+
+    /// Waits until `signal` is raised or `deadline` has come, whichever is first; a raised signal wins.
+    fn wait(&self, signal: &Signal, deadline: Option<Moment>) -> Wake;
+
+    /// The wall clock in whole milliseconds.
+    fn wall_time(&self) -> Time {
+        Time::from_millis(u64::try_from(self.wall().as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// The operating system's monotonic and wall clocks.
+#[derive(Debug)]
+pub struct SystemClock {
+    origin: Instant,
+}
+
+impl SystemClock {
+    /// A clock whose origin is now.
+    pub fn new() -> Arc<Self> {
+        Arc::new(SystemClock { origin: instant_now() })
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the seam")]
+fn instant_now() -> Instant {
+    Instant::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the seam")]
+fn system_now() -> SystemTime {
+    SystemTime::now()
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Moment {
+        Moment(nanos(instant_now().saturating_duration_since(self.origin)))
+    }
+
+    fn wall(&self) -> Duration {
+        system_now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    }
+
+    fn wait(&self, signal: &Signal, deadline: Option<Moment>) -> Wake {
+        let Some(deadline) = deadline else {
+            signal.wait();
+            return Wake::Raised;
+        };
+        loop {
+            let left = deadline.since(self.now());
+            if left.is_zero() {
+                return if signal.take() { Wake::Raised } else { Wake::Deadline };
+            }
+            if signal.wait_at_most(left) {
+                return Wake::Raised;
+            }
+        }
+    }
+}
+
+/// A clock that moves only when a test moves it. It starts at zero, on both scales.
+#[derive(Clone, Debug, Default)]
+pub struct ManualClock(Arc<Mutex<Manual>>);
+
+#[derive(Debug, Default)]
+struct Manual {
+    now: Moment,
+    /// Wall clock minus monotonic clock, in nanoseconds; changed by [`ManualClock::jump_wall_to`].
+    wall_offset: i128,
+    sleepers: Vec<(Moment, Signal)>,
+}
+
+impl ManualClock {
+    /// A clock at zero.
+    pub fn new() -> Self {
+        ManualClock::default()
+    }
+
+    /// Moves both clocks forward and wakes every sleeper whose deadline has come.
+    pub fn advance(&self, by: Duration) {
+        let mut state = self.0.lock();
+        state.now = state.now.plus(by);
+        let now = state.now;
+        let (due, rest) = std::mem::take(&mut state.sleepers).into_iter().partition(|(at, _)| *at <= now);
+        state.sleepers = rest;
+        drop(state);
+        let due: Vec<(Moment, Signal)> = due;
+        for (_, signal) in due {
+            signal.raise();
+        }
+    }
+
+    /// Sets the wall clock without moving the monotonic one, as an operator or a time server does.
+    pub fn jump_wall_to(&self, time: Time) {
+        let mut state = self.0.lock();
+        state.wall_offset = i128::from(time.as_millis()) * 1_000_000 - i128::from(state.now.as_nanos());
+    }
+
+    /// How many threads wait for a deadline now; a test waits until its subject sleeps before it moves the clock.
+    pub fn sleepers(&self) -> usize {
+        self.0.lock().sleepers.len()
+    }
+
+    fn register(&self, signal: &Signal, deadline: Moment) -> bool {
+        let mut state = self.0.lock();
+        if state.now >= deadline {
+            return false;
+        }
+        state.sleepers.push((deadline, signal.clone()));
+        true
+    }
+
+    fn unregister(&self, signal: &Signal) {
+        self.0.lock().sleepers.retain(|(_, sleeper)| !sleeper.same(signal));
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Moment {
+        self.0.lock().now
+    }
+
+    fn wall(&self) -> Duration {
+        let state = self.0.lock();
+        let wall = i128::from(state.now.as_nanos()) + state.wall_offset;
+        Duration::from_nanos(u64::try_from(wall.max(0)).unwrap_or(u64::MAX))
+    }
+
+    /// A sleeper is woken by raising its signal, so a deadline and a raise at the same moment are told apart by the
+    /// clock: `Deadline` is returned if it has come, and the caller looks at its own state either way.
+    fn wait(&self, signal: &Signal, deadline: Option<Moment>) -> Wake {
+        let Some(deadline) = deadline else {
+            signal.wait();
+            return Wake::Raised;
+        };
+        if !self.register(signal, deadline) {
+            return if signal.take() { Wake::Raised } else { Wake::Deadline };
+        }
+        signal.wait();
+        self.unregister(signal);
+        if self.now() >= deadline { Wake::Deadline } else { Wake::Raised }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_raise_before_the_wait_is_not_lost() {
+        let clock = SystemClock::new();
+        let signal = Signal::new();
+        signal.raise();
+        assert_eq!(clock.wait(&signal, None), Wake::Raised);
+        assert_eq!(clock.wait(&signal, Some(clock.now())), Wake::Deadline);
+    }
+
+    #[test]
+    fn a_manual_clock_wakes_those_that_are_due() {
+        let clock = ManualClock::new();
+        let signal = Signal::new();
+        assert_eq!(clock.wait(&signal, Some(Moment::default())), Wake::Deadline);
+        clock.register(&signal, Moment::from_nanos(10));
+        clock.advance(Duration::from_nanos(9));
+        assert!(!signal.take());
+        clock.advance(Duration::from_nanos(1));
+        assert!(signal.take());
+        assert_eq!(clock.sleepers(), 0);
+    }
+
+    #[test]
+    fn a_jump_of_the_wall_clock_leaves_the_monotonic_one() {
+        let clock = ManualClock::new();
+        clock.jump_wall_to(Time::from_millis(3_600_000));
+        assert_eq!(clock.wall_time(), Time::from_millis(3_600_000));
+        assert_eq!(clock.now(), Moment::default());
+        clock.advance(Duration::from_secs(1));
+        clock.jump_wall_to(Time::from_millis(5));
+        assert_eq!(clock.wall_time(), Time::from_millis(5));
+        assert_eq!(clock.now(), Moment::from_nanos(1_000_000_000));
+    }
+}

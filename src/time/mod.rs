@@ -1,0 +1,100 @@
+//! Time: batch labels, lengths, clocks and the recurring timer. Knows nothing of what a tick is for.
+//!
+//! Two kinds of time are kept apart. A [`Moment`] is a point on the monotonic clock: schedules and deadlines are
+//! moments. A [`Time`] is a label in wall-clock milliseconds: it names a batch and is fixed when a schedule starts, so
+//! that a jump of the wall clock neither bursts, stalls, repeats nor skips one.
+
+mod clock;
+mod timer;
+
+pub use clock::{Clock, ManualClock, Moment, SystemClock, Wake};
+pub use timer::{RecurringTimer, Schedule};
+
+use std::fmt;
+use std::time::Duration;
+
+/// A batch's nominal time: milliseconds since the Unix epoch, by the wall clock as it was when the stream started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(u64);
+
+impl Time {
+    /// The time `millis` milliseconds after the epoch.
+    pub const fn from_millis(millis: u64) -> Self {
+        Time(millis)
+    }
+
+    /// Milliseconds since the epoch.
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// This time plus `count` intervals, at most the last time there is.
+    pub const fn plus(self, interval: Interval, count: u64) -> Self {
+        Time(self.0.saturating_add(interval.0.saturating_mul(count)))
+    }
+
+    /// The first multiple of `period` strictly after this time: 0 and 4999 → 5000, 5000 → 10000 for 5 s.
+    ///
+    /// ```
+    /// use tidemill::{Interval, Time};
+    /// let five = Interval::secs(5);
+    /// assert_eq!(Time::from_millis(4_999).next_multiple(five), Time::from_millis(5_000));
+    /// assert_eq!(Time::from_millis(5_000).next_multiple(five), Time::from_millis(10_000));
+    /// ```
+    pub const fn next_multiple(self, period: Interval) -> Self {
+        Time((self.0 / period.0).saturating_add(1).saturating_mul(period.0))
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ms", self.0)
+    }
+}
+
+/// A length of time in whole milliseconds, at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Interval(u64);
+
+impl Interval {
+    /// `millis` milliseconds.
+    ///
+    /// # Panics
+    /// If `millis` is zero: a period of nothing is a programming mistake.
+    pub const fn millis(millis: u64) -> Self {
+        assert!(millis > 0, "an interval is at least one millisecond");
+        Interval(millis)
+    }
+
+    /// `secs` seconds.
+    ///
+    /// # Panics
+    /// If `secs` is zero.
+    pub const fn secs(secs: u64) -> Self {
+        Interval::millis(secs.saturating_mul(1_000))
+    }
+
+    /// The length in milliseconds.
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// The length as a std duration.
+    pub const fn as_duration(self) -> Duration {
+        Duration::from_millis(self.0)
+    }
+
+    /// Whether this is a whole number of `unit`s.
+    pub const fn is_multiple_of(self, unit: Interval) -> bool {
+        self.0.is_multiple_of(unit.0)
+    }
+}
+
+impl fmt::Display for Interval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            millis if millis.is_multiple_of(1_000) => write!(f, "{}s", millis / 1_000),
+            millis => write!(f, "{millis}ms"),
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! `RecurringTimer`: a thread that calls back at each tick of a [`Schedule`]. It knows nothing of what a tick is for.
+//!
+//! ```text
+//! wall   ──┬────────┬────────┬────────┬──▶   labels: multiples of the period, fixed when the schedule starts
+//!       5000     10000    15000    20000
+//! mono   ──┴────────┴────────┴────────┴──▶   deadlines: first deadline + k × period, whatever the wall clock does
+//! ```
+//! The timer skips no tick: after an overrun the missed ones fire with their nominal times, one after the other, never
+//! two at once (they share one thread).
+
+use std::io;
+use std::time::Duration;
+
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Arc, AtomicU64, Ordering, Poison, Signal, StopToken};
+
+use super::{Clock, Interval, Moment, Time};
+
+/// The ticks of a period: pure arithmetic, the same for every clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    first: Time,
+    start: Moment,
+    period: Interval,
+}
+
+impl Schedule {
+    /// Ticks at the multiples of `period`, the first strictly after now.
+    pub fn aligned(clock: &dyn Clock, period: Interval) -> Self {
+        let wall = clock.wall();
+        Schedule::starting(clock.now(), wall, clock.wall_time().next_multiple(period), period)
+    }
+
+    /// Ticks from `first` on, a label after the wall time `wall` that the clock showed at the moment `now`.
+    pub fn starting(now: Moment, wall: Duration, first: Time, period: Interval) -> Self {
+        let until_first = Duration::from_millis(first.as_millis()).saturating_sub(wall);
+        Schedule { first, start: now.plus(until_first), period }
+    }
+
+    /// The label of the tick number `index`, counted from 0.
+    pub fn label(&self, index: u64) -> Time {
+        self.first.plus(self.period, index)
+    }
+
+    /// When the tick number `index` is due.
+    pub fn due(&self, index: u64) -> Moment {
+        let nanos = self.period.as_millis().saturating_mul(1_000_000).saturating_mul(index);
+        self.start.plus(Duration::from_nanos(nanos))
+    }
+
+    /// The length between two ticks.
+    pub fn period(&self) -> Interval {
+        self.period
+    }
+
+    /// The moment at which the tick labelled `label` is due.
+    pub fn due_at_label(&self, label: Time) -> Moment {
+        let millis = label.as_millis().saturating_sub(self.first.as_millis());
+        self.start.plus(Duration::from_millis(millis))
+    }
+}
+
+/// A running timer; stopping or dropping it wakes and joins its thread.
+#[derive(Debug)]
+pub struct RecurringTimer {
+    stop: StopToken,
+    /// Ticks fired so far; the label of the last one follows from the schedule.
+    fired: Arc<AtomicU64>,
+    schedule: Schedule,
+    thread: Option<Thread>,
+}
+
+impl RecurringTimer {
+    /// Starts a thread named `name` that calls `tick` with each label of `schedule`.
+    ///
+    /// # Errors
+    /// If the operating system gives no more threads.
+    pub fn start(
+        name: &str,
+        clock: Arc<dyn Clock>,
+        schedule: Schedule,
+        poison: &Poison,
+        mut tick: impl FnMut(Time) + Send + 'static,
+    ) -> io::Result<Self> {
+        let stop = StopToken::new();
+        let signal = Signal::new();
+        stop.wakes(&signal);
+        let fired = Arc::new(AtomicU64::new(0));
+        let (stopped, count) = (stop.clone(), Arc::clone(&fired));
+        let body = move || {
+            let mut index = 0;
+            while wait_until_due(clock.as_ref(), &signal, &stopped, schedule.due(index)) {
+                tick(schedule.label(index));
+                index += 1;
+                count.store(index, Ordering::SeqCst);
+            }
+        };
+        let thread = thread::spawn(name, poison, body)?;
+        Ok(RecurringTimer { stop, fired, schedule, thread: Some(thread) })
+    }
+
+    /// The label of the last tick that was called back for, if there was one.
+    pub fn last_tick(&self) -> Option<Time> {
+        self.fired.load(Ordering::SeqCst).checked_sub(1).map(|index| self.schedule.label(index))
+    }
+
+    /// Stops: wakes the thread at once, waits for a callback that is running, and returns the last tick.
+    pub fn stop(mut self) -> Option<Time> {
+        self.end();
+        self.last_tick()
+    }
+
+    fn end(&mut self) {
+        self.stop.stop();
+        if let Some(thread) = self.thread.take() {
+            thread.join();
+        }
+    }
+}
+
+impl Drop for RecurringTimer {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Waits for `due`; false if the stop came first.
+fn wait_until_due(clock: &dyn Clock, signal: &Signal, stop: &StopToken, due: Moment) -> bool {
+    while !stop.is_stopped() && clock.now() < due {
+        clock.wait(signal, Some(due));
+    }
+    !stop.is_stopped()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::sync::Mailbox;
+    use crate::time::ManualClock;
+
+    fn check_first_tick(period: u64, now: u64, expected: u64) {
+        let clock = ManualClock::new();
+        clock.jump_wall_to(Time::from_millis(now));
+        let schedule = Schedule::aligned(&clock, Interval::millis(period));
+        assert_eq!(schedule.label(0).as_millis(), expected, "period {period}, now {now}");
+        assert_eq!(schedule.due(0).as_nanos(), (expected - now) * 1_000_000);
+    }
+
+    #[test]
+    fn first_tick_is_the_next_multiple_strictly_after_now() {
+        check_first_tick(5_000, 0, 5_000);
+        check_first_tick(5_000, 4_999, 5_000);
+        check_first_tick(5_000, 5_000, 10_000);
+        check_first_tick(5_000, 12_345, 15_000);
+        check_first_tick(1, 7, 8);
+    }
+
+    /// A timer on a manual clock, with the ticks it fired.
+    fn timer(clock: &ManualClock, period: u64) -> (RecurringTimer, Mailbox<Time>) {
+        let ticks = Mailbox::new(100_000);
+        let out = ticks.clone();
+        let schedule = Schedule::aligned(clock, Interval::millis(period));
+        let clock: Arc<dyn Clock> = Arc::new(clock.clone());
+        let send = move |time| out.send(time).expect("the mailbox stays open");
+        (RecurringTimer::start("timer-test", clock, schedule, &Poison::new(), send).expect("a thread"), ticks)
+    }
+
+    #[test]
+    fn stop_wakes_at_once_and_returns_the_last_tick() {
+        let clock = ManualClock::new();
+        let (timer, ticks) = timer(&clock, 1_000);
+        assert_eq!(timer.last_tick(), None);
+        clock.advance(Duration::from_millis(2_500));
+        assert_eq!(ticks.recv(), Some(Time::from_millis(1_000)));
+        assert_eq!(ticks.recv(), Some(Time::from_millis(2_000)));
+        assert_eq!(timer.stop(), Some(Time::from_millis(2_000)));
+        assert_eq!(ticks.len(), 0);
+    }
+
+    #[test]
+    fn a_panic_in_a_tick_poisons() {
+        let clock = ManualClock::new();
+        let poison = Poison::new();
+        let told = Mailbox::new(1);
+        let out = told.clone();
+        poison.on_set(move |reason| out.send(reason.to_owned()).expect("open"));
+        let schedule = Schedule::aligned(&clock, Interval::millis(1));
+        clock.advance(Duration::from_millis(1));
+        let timer = RecurringTimer::start("boom", Arc::new(clock), schedule, &poison, |_| panic!("no")).expect("a thread");
+        assert_eq!(told.recv().expect("told"), "thread `boom` panicked: no");
+        drop(timer);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Over arbitrary overruns and wall-clock jumps: every tick once, in order, with its nominal time.
+        #[test]
+        fn every_tick_fires_once_with_its_nominal_time(
+            period in 1u64..50,
+            start in 0u64..1_000_000,
+            steps in prop::collection::vec((0u64..200, prop::option::of(0u64..10_000_000)), 1..20),
+        ) {
+            let clock = ManualClock::new();
+            clock.jump_wall_to(Time::from_millis(start));
+            let first = Time::from_millis(start).next_multiple(Interval::millis(period));
+            let (timer, ticks) = timer(&clock, period);
+            let mut elapsed = 0;
+            let mut next = 0;
+            for (advance, jump) in steps {
+                clock.advance(Duration::from_millis(advance));
+                if let Some(wall) = jump {
+                    clock.jump_wall_to(Time::from_millis(wall));
+                }
+                elapsed += advance;
+                while first.as_millis() + next * period <= start + elapsed {
+                    prop_assert_eq!(ticks.recv(), Some(first.plus(Interval::millis(period), next)));
+                    next += 1;
+                }
+                prop_assert!(ticks.is_empty());
+            }
+            let last = next.checked_sub(1).map(|index| first.plus(Interval::millis(period), index));
+            prop_assert_eq!(timer.stop(), last);
+            prop_assert!(ticks.is_empty());
+        }
+    }
+}
