@@ -8,3 +8,5 @@ pub use error::{Error, Result};
 pub use time::{Interval, Time};
 
 pub mod slab;
+pub mod block;
+pub mod framing;

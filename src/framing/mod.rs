@@ -4,7 +4,7 @@
 //! read and reports where the whole records lie; only the unfinished last record is carried. The task that processes a
 //! range later finds the single records in it with [`Framing::for_each`].
 
-// mod lines;
+mod lines;
 
 use std::ops::Range;
 
@@ -74,4 +74,20 @@ pub trait Splitter: Send {
 
     /// Bytes of the unfinished record that are held now.
     fn pending(&self) -> usize;
+}
+
+impl Framing {
+    /// The state of a new connection; a record longer than `record_bytes_max` bytes is dropped and counted.
+    pub fn splitter(self, record_bytes_max: usize) -> Box<dyn Splitter> {
+        match self {
+            Framing::Lines => Box::new(lines::LineSplitter::new(record_bytes_max)),
+        }
+    }
+
+    /// Calls `each` with every record of a range of whole records, in order, without its terminator or header.
+    pub fn for_each<'a>(self, range: &'a [u8], each: impl FnMut(&'a [u8])) {
+        match self {
+            Framing::Lines => lines::for_each(range, each),
+        }
+    }
 }

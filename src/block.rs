@@ -1,0 +1,85 @@
+//! `Block`: the records of one block interval, as ranges of whole records plus their framing.
+//!
+//! ```text
+//! Block { id, framing, ranges: [ "a\nbb\n" | "c\n" | ... ], records, bytes }
+//! ```
+//! A block is built by the block generator, kept by the block manager and read by a task, which finds the single
+//! records. Ranges hold whole records with their terminators or headers, so that they concatenate without changing a
+//! record. A block is immutable. It does not know who filled it or who reads it.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::framing::Framing;
+use crate::slab::Charge;
+
+/// Names a block: the source that received it and a number that counts up from 0 for each source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlockId {
+    /// The source (an input stream of the context).
+    pub source: u32,
+    /// Its running number.
+    pub number: u64,
+}
+
+impl fmt::Display for BlockId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.source, self.number)
+    }
+}
+
+/// Whole records that lie next to each other in memory.
+#[derive(Debug)]
+pub struct Range {
+    /// The records, with their terminators or headers.
+    pub bytes: Bytes,
+    /// How many there are.
+    pub records: u64,
+    /// Counts the bytes of a range that does not lie in a pooled buffer, which counts itself.
+    pub charge: Option<Charge>,
+}
+
+/// The records that a source received between two cuts.
+#[derive(Debug)]
+pub struct Block {
+    id: BlockId,
+    framing: Framing,
+    ranges: Vec<Range>,
+    records: u64,
+    bytes: u64,
+}
+
+impl Block {
+    /// A block of these ranges.
+    pub fn new(id: BlockId, framing: Framing, ranges: Vec<Range>) -> Self {
+        let records = ranges.iter().map(|range| range.records).sum();
+        let bytes = ranges.iter().map(|range| range.bytes.len() as u64).sum();
+        Block { id, framing, ranges, records, bytes }
+    }
+
+    /// The block's name.
+    pub fn id(&self) -> BlockId {
+        self.id
+    }
+
+    /// How the records lie in the ranges.
+    pub fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// How many records it holds.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// How many bytes its ranges hold, terminators and headers included.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The ranges, in the order in which they were received.
+    pub fn ranges(&self) -> impl Iterator<Item = &Bytes> {
+        self.ranges.iter().map(|range| &range.bytes)
+    }
+}
