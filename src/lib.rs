@@ -7,6 +7,6 @@ pub mod time;
 pub use error::{Error, Result};
 pub use time::{Interval, Time};
 
-pub mod slab;
 pub mod block;
 pub mod framing;
+pub mod slab;

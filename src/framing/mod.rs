@@ -4,7 +4,10 @@
 //! read and reports where the whole records lie; only the unfinished last record is carried. The task that processes a
 //! range later finds the single records in it with [`Framing::for_each`].
 
+mod carry;
 mod lines;
+#[cfg(test)]
+mod reference;
 
 use std::ops::Range;
 
@@ -27,10 +30,13 @@ pub struct Row {
 }
 
 /// Every framing there is.
-pub const FRAMINGS: &[Row] =
-    &[Row { name: "lines", framing: Framing::Lines, about: "a line feed ends a record, a carriage return before it is dropped" }];
+pub const FRAMINGS: &[Row] = &[Row {
+    name: "lines",
+    framing: Framing::Lines,
+    about: "a line feed ends a record, a carriage return before it is dropped",
+}];
 
-/// What a splitter found in one piece. The caller reuses it: [`clear`](Found::clear), then feed.
+/// What a splitter found in one piece. The caller reuses it: [`clear`](Found::clear) before each call, then feed.
 #[derive(Debug, Default)]
 pub struct Found {
     /// A record that began in an earlier piece and ended in this one, whole, with its terminator or header. It comes
@@ -54,6 +60,14 @@ impl Found {
         self.replies.clear();
         self.records = 0;
         self.overlong = 0;
+    }
+
+    /// Adds a range of whole records, unless it is empty.
+    fn push_range(&mut self, range: Range<usize>, piece: &[u8], count: impl Fn(&[u8]) -> u64) {
+        if !range.is_empty() {
+            self.records += count(&piece[range.clone()]);
+            self.ranges.push(range);
+        }
     }
 }
 
@@ -88,6 +102,35 @@ impl Framing {
     pub fn for_each<'a>(self, range: &'a [u8], each: impl FnMut(&'a [u8])) {
         match self {
             Framing::Lines => lines::for_each(range, each),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::framing::reference::{chop, reference, run};
+
+    /// Streams in which the bytes that a framing looks at are frequent.
+    fn stream() -> impl Strategy<Value = Vec<u8>> {
+        let byte = prop_oneof![4 => Just(b'\n'), 2 => Just(b'\r'), 4 => b'0'..=b'9', 2 => Just(b' '), 2 => Just(0), 6 => any::<u8>()];
+        prop::collection::vec(byte, 0..400)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn any_chopping_gives_what_the_reference_finds(
+            stream in stream(),
+            lengths in prop::collection::vec(0..40u8, 0..6),
+            max in prop_oneof![0..12usize, 0..500usize, Just(usize::MAX)],
+        ) {
+            for row in FRAMINGS {
+                let found = run(row.framing, chop(&stream, &lengths), max);
+                prop_assert_eq!(found, reference(row.framing, &stream, max), "{}", row.name);
+            }
         }
     }
 }

@@ -139,7 +139,8 @@ impl ManualClock {
         let mut state = self.0.lock();
         state.now = state.now.plus(by);
         let now = state.now;
-        let (due, rest) = std::mem::take(&mut state.sleepers).into_iter().partition(|(at, _)| *at <= now);
+        let (due, rest) =
+            std::mem::take(&mut state.sleepers).into_iter().partition(|(at, _)| *at <= now);
         state.sleepers = rest;
         drop(state);
         let due: Vec<(Moment, Signal)> = due;
@@ -151,7 +152,8 @@ impl ManualClock {
     /// Sets the wall clock without moving the monotonic one, as an operator or a time server does.
     pub fn jump_wall_to(&self, time: Time) {
         let mut state = self.0.lock();
-        state.wall_offset = i128::from(time.as_millis()) * 1_000_000 - i128::from(state.now.as_nanos());
+        state.wall_offset =
+            i128::from(time.as_millis()) * 1_000_000 - i128::from(state.now.as_nanos());
     }
 
     /// How many threads wait for a deadline now; a test waits until its subject sleeps before it moves the clock.
