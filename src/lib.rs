@@ -10,3 +10,8 @@ pub use time::{Interval, Time};
 pub mod slab;
 pub mod block;
 pub mod framing;
+pub mod workers;
+pub mod batch;
+pub mod shuffle;
+pub mod sink;
+pub mod dstream;
