@@ -1,17 +1,26 @@
 //! Tidemill: a micro-batch stream engine made of threads.
 
+pub mod batch;
 pub mod block;
+pub mod dstream;
 pub mod error;
 pub mod framing;
 pub mod metrics;
 pub mod receiver;
+mod scheduler;
+pub mod shuffle;
+pub mod sink;
 pub mod slab;
 pub mod store;
 pub mod sync;
 pub mod time;
 pub mod tracker;
+pub mod workers;
 
+pub use batch::Batch;
+pub use dstream::DStream;
 pub use error::{Error, Result};
 pub use metrics::{Event, Listener};
 pub use receiver::io::IoModel;
+pub use sink::Sink;
 pub use time::{Interval, Time};

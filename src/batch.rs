@@ -1,0 +1,327 @@
+//! `Batch`: lazy partitions that are iterated from inside, and `run`, which takes a batch's plan through the workers.
+//!
+//! ```text
+//! Plan: [task task task] ─▶ [task task] ─▶ finish        the last task of a stage starts the next one
+//! ```
+//! A partition calls back with each element by reference, so nothing is copied until an operator keeps a key. Wide
+//! operators put a stage of tasks into the plan; later partitions read what its tasks left in shared slots. Runs on the
+//! workers. Knows nothing of time, streams or sinks.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::sync::thread::panic_text;
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering};
+use crate::workers::{Task, Tasks, WorkerPool};
+
+/// The elements that one task goes through, computed anew each time.
+pub struct Partition<T: ?Sized>(Elements<T>);
+
+type Elements<T> = Arc<dyn Fn(&mut dyn FnMut(&T)) + Send + Sync>;
+
+impl<T: ?Sized> Clone for Partition<T> {
+    fn clone(&self) -> Self {
+        Partition(Arc::clone(&self.0))
+    }
+}
+
+impl<T: ?Sized> fmt::Debug for Partition<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Partition")
+    }
+}
+
+impl<T: ?Sized> Partition<T> {
+    /// A partition that `elements` calls back with.
+    pub fn new(elements: impl Fn(&mut dyn FnMut(&T)) + Send + Sync + 'static) -> Self {
+        Partition(Arc::new(elements))
+    }
+
+    /// Calls `each` with every element, in order.
+    pub fn for_each(&self, mut each: impl FnMut(&T)) {
+        (self.0)(&mut each);
+    }
+}
+
+/// The elements of one batch of a stream, in partitions. Nothing is computed before it is iterated.
+pub struct Batch<T: ?Sized> {
+    partitions: Vec<Partition<T>>,
+}
+
+impl<T: ?Sized> Clone for Batch<T> {
+    fn clone(&self) -> Self {
+        Batch { partitions: self.partitions.clone() }
+    }
+}
+
+impl<T: ?Sized> fmt::Debug for Batch<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").field("partitions", &self.partitions.len()).finish()
+    }
+}
+
+impl<T: ?Sized> FromIterator<Partition<T>> for Batch<T> {
+    fn from_iter<I: IntoIterator<Item = Partition<T>>>(partitions: I) -> Self {
+        Batch { partitions: partitions.into_iter().collect() }
+    }
+}
+
+impl<T: ?Sized + 'static> Batch<T> {
+    /// The partitions, in order.
+    pub fn partitions(&self) -> &[Partition<T>] {
+        &self.partitions
+    }
+
+    /// Calls `each` with every element, in partition order, on the calling thread.
+    pub fn for_each(&self, mut each: impl FnMut(&T)) {
+        for partition in &self.partitions {
+            (partition.0)(&mut each);
+        }
+    }
+
+    /// Copies every element, in partition order, on the calling thread.
+    pub fn collect(&self) -> Vec<T::Owned>
+    where
+        T: ToOwned,
+    {
+        let mut all = Vec::new();
+        self.for_each(|element| all.push(element.to_owned()));
+        all
+    }
+
+    /// What `f` makes of each element.
+    pub fn map<U: 'static>(&self, f: impl Fn(&T) -> U + Send + Sync + 'static) -> Batch<U> {
+        self.flat_map(move |element, out| out.push(&f(element)))
+    }
+
+    /// The elements for which `keep` holds.
+    pub fn filter(&self, keep: impl Fn(&T) -> bool + Send + Sync + 'static) -> Batch<T> {
+        self.flat_map(move |element, out| {
+            if keep(element) {
+                out.push(element);
+            }
+        })
+    }
+
+    /// Everything that `f` hands out for each element.
+    pub fn flat_map<U: ?Sized + 'static>(
+        &self,
+        f: impl Fn(&T, &mut Out<'_, U>) + Send + Sync + 'static,
+    ) -> Batch<U> {
+        self.map_partitions(move |partition, out| partition.for_each(|element| f(element, out)))
+    }
+
+    /// Everything that `f` hands out for each partition.
+    pub fn map_partitions<U: ?Sized + 'static>(
+        &self,
+        f: impl Fn(&Partition<T>, &mut Out<'_, U>) + Send + Sync + 'static,
+    ) -> Batch<U> {
+        let f = Arc::new(f);
+        let narrow = |partition: &Partition<T>| {
+            let (partition, f) = (partition.clone(), Arc::clone(&f));
+            Partition::new(move |each| f(&partition, &mut Out::new(each)))
+        };
+        self.partitions.iter().map(narrow).collect()
+    }
+
+    /// The partitions of this batch, then those of the other.
+    pub fn union(&self, other: &Batch<T>) -> Batch<T> {
+        self.partitions.iter().chain(&other.partitions).cloned().collect()
+    }
+}
+
+/// Where a `flat_map` hands out its elements; what it hands out may borrow from the record.
+pub struct Out<'a, U: ?Sized> {
+    each: &'a mut dyn FnMut(&U),
+}
+
+impl<U: ?Sized> fmt::Debug for Out<'_, U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Out")
+    }
+}
+
+impl<'a, U: ?Sized> Out<'a, U> {
+    /// Hands everything to `each`.
+    pub fn new(each: &'a mut dyn FnMut(&U)) -> Self {
+        Out { each }
+    }
+
+    /// Hands out one element.
+    pub fn push(&mut self, element: &U) {
+        (self.each)(element);
+    }
+
+    /// Hands out every element of an iterator of references.
+    pub fn extend<'i, I>(&mut self, elements: I)
+    where
+        I: IntoIterator<Item = &'i U>,
+        U: 'i,
+    {
+        for element in elements {
+            (self.each)(element);
+        }
+    }
+}
+
+/// A piece of a plan; it is told the worker's number, and what it returns as an error fails the batch.
+pub type Work = Box<dyn FnOnce(usize) -> Result<(), String> + Send>;
+
+/// Told once how the batch ended.
+pub type Done = Box<dyn FnOnce(Result<(), String>) + Send>;
+
+/// Tasks that may run at the same time. They are started in order.
+#[derive(Default)]
+pub struct Stage {
+    /// The tasks, one for each partition.
+    pub tasks: Vec<Work>,
+}
+
+impl fmt::Debug for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stage").field("tasks", &self.tasks.len()).finish()
+    }
+}
+
+/// All there is to do for one job of one batch: the stages one after the other, then `finish`.
+pub struct Plan {
+    /// The stages; those without a task are left out.
+    pub stages: Vec<Stage>,
+    /// What runs once, after the last stage: it hands the rows to the sinks.
+    pub finish: Work,
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan").field("stages", &self.stages).finish_non_exhaustive()
+    }
+}
+
+/// Runs a plan on the pool and calls `done` exactly once: with an error as soon as nothing of the plan runs any more
+/// after a panic or an error in one of its parts, or when the pool was stopped before the end.
+pub fn run(plan: Plan, pool: &Arc<WorkerPool>, done: Done) {
+    let mut stages = plan.stages;
+    stages.reverse();
+    let running = Arc::new(Running {
+        queue: pool.tasks().clone(),
+        rest: Mutex::new(Rest { stages, finish: Some(plan.finish) }),
+        left: AtomicUsize::new(0),
+        failed: AtomicBool::new(false),
+        error: Mutex::new(None),
+        done: Mutex::new(Some(done)),
+    });
+    let tasks = match running.next() {
+        Next::Stage(stage) => stage.into_iter().map(|work| running.task(work)).collect(),
+        Next::Finish(finish) => vec![running.last_task(finish)],
+    };
+    running.queue.submit(tasks);
+}
+
+/// A plan on its way through the workers. It is dropped with its last task, run or not, and then surely answers.
+struct Running {
+    queue: Tasks,
+    rest: Mutex<Rest>,
+    /// Tasks of the current stage that have not ended. Released by each, acquired by the last: it sees their results.
+    left: AtomicUsize,
+    /// Set by the first failure; the tasks that have not begun are skipped.
+    failed: AtomicBool,
+    error: Mutex<Option<String>>,
+    done: Mutex<Option<Done>>,
+}
+
+struct Rest {
+    /// The stages to come, the next one last.
+    stages: Vec<Stage>,
+    finish: Option<Work>,
+}
+
+enum Next {
+    Stage(Vec<Work>),
+    Finish(Option<Work>),
+}
+
+impl Running {
+    /// Takes the next stage that has a task and sets the count of its tasks.
+    fn next(&self) -> Next {
+        let mut rest = self.rest.lock();
+        while let Some(stage) = rest.stages.pop() {
+            if !stage.tasks.is_empty() {
+                self.left.store(stage.tasks.len(), Ordering::Release);
+                return Next::Stage(stage.tasks);
+            }
+        }
+        Next::Finish(rest.finish.take())
+    }
+
+    fn task(self: &Arc<Self>, work: Work) -> Task {
+        let running = Arc::clone(self);
+        Box::new(move |worker| {
+            if running.attempt(work, worker) {
+                running.advance(worker);
+            }
+        })
+    }
+
+    fn last_task(self: &Arc<Self>, finish: Option<Work>) -> Task {
+        let running = Arc::clone(self);
+        Box::new(move |worker| running.end(finish, worker))
+    }
+
+    /// Runs one task of the stage; true if it was the stage's last.
+    fn attempt(&self, work: Work, worker: usize) -> bool {
+        self.guarded(work, worker);
+        self.left.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// Starts the stages that follow. This worker takes the first task of each itself: one wake-up less.
+    fn advance(self: &Arc<Self>, worker: usize) {
+        loop {
+            if self.failed.load(Ordering::Acquire) {
+                return self.end(None, worker);
+            }
+            let stage = match self.next() {
+                Next::Stage(stage) => stage,
+                Next::Finish(finish) => return self.end(finish, worker),
+            };
+            let mut stage = stage.into_iter();
+            let first = stage.next();
+            self.queue.submit(stage.map(|work| self.task(work)));
+            if first.is_some_and(|work| !self.attempt(work, worker)) {
+                return;
+            }
+        }
+    }
+
+    fn end(&self, finish: Option<Work>, worker: usize) {
+        if let Some(finish) = finish {
+            self.guarded(finish, worker);
+        }
+        let error = self.error.lock().take();
+        self.answer(error.map_or(Ok(()), Err));
+    }
+
+    fn guarded(&self, work: Work, worker: usize) {
+        if self.failed.load(Ordering::Acquire) {
+            return;
+        }
+        let outcome = catch_unwind(AssertUnwindSafe(|| work(worker)))
+            .unwrap_or_else(|panic| Err(format!("panicked: {}", panic_text(panic.as_ref()))));
+        if let Err(text) = outcome {
+            self.error.lock().get_or_insert(text);
+            self.failed.store(true, Ordering::Release);
+        }
+    }
+
+    fn answer(&self, result: Result<(), String>) {
+        let done = self.done.lock().take();
+        if let Some(done) = done {
+            done(result);
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.answer(Err("the workers were stopped before the batch was done".to_owned()));
+    }
+}

@@ -1,0 +1,292 @@
+//! The built-in jobs over byte records: count, lines, grep, wordcount and topk, with an optional filter before them.
+//!
+//! wordcount without a filter is one fused node: a line feed is white space, so it counts words over whole ranges and
+//! never looks for records. Word tables belong to workers and are kept from batch to batch. Runs on the workers.
+
+use regex::bytes::Regex;
+
+use super::{DStream, Missing, Node, Planner};
+use crate::batch::{Batch, Partition, Stage, Work};
+use crate::block::Block;
+use crate::framing::Framing;
+use crate::shuffle::words::{Place, WordTable};
+use crate::sink::SharedSink;
+use crate::sync::{Arc, Mutex};
+
+/// Word tables that are kept for the next batch; those beyond are given back to the system.
+const KEPT_MAX: usize = 64;
+
+/// A job that a pipeline file can name.
+#[derive(Clone, Debug)]
+pub enum Builtin {
+    /// One row with the number of records.
+    Count,
+    /// The records.
+    Lines,
+    /// The records that match.
+    Grep(Regex),
+    /// The words with their counts, highest first.
+    Wordcount,
+    /// The words, or the values of a field, that are most frequent.
+    TopK {
+        /// How many rows.
+        n: usize,
+        /// Which field of a record counts, from 1; all words of it if none.
+        field: Option<usize>,
+        /// What separates the fields; white space if none.
+        separator: Option<Vec<u8>>,
+    },
+}
+
+impl Builtin {
+    /// Adds the job `name` to the stream's graph: over the records that match `filter`, its rows to all of `sinks`.
+    pub fn attach(
+        &self,
+        name: &str,
+        stream: &DStream<[u8]>,
+        filter: Option<Regex>,
+        sinks: Vec<SharedSink>,
+    ) {
+        let filtered = || match filter.clone() {
+            Some(filter) => matching(stream, filter),
+            None => stream.clone(),
+        };
+        match self {
+            Builtin::Count => filtered().count().named(name).save_to(name, sinks),
+            Builtin::Lines => filtered().named(name).save_to(name, sinks),
+            Builtin::Grep(pattern) => {
+                matching(&filtered(), pattern.clone()).named(name).save_to(name, sinks)
+            }
+            Builtin::Wordcount => filtered().wordcount().named(name).save_to(name, sinks),
+            Builtin::TopK { n, field, separator } => {
+                let values = match field {
+                    None => filtered().wordcount_top(*n),
+                    Some(field) => filtered().topk(*n, *field, separator.clone()),
+                };
+                values.named(name).save_to(name, sinks);
+            }
+        }
+    }
+}
+
+fn matching(stream: &DStream<[u8]>, pattern: Regex) -> DStream<[u8]> {
+    stream.filter(move |record| pattern.is_match(record))
+}
+
+impl DStream<[u8]> {
+    /// The words of the records, at ASCII white space, with their counts: highest count first, then by bytes.
+    pub fn wordcount(&self) -> DStream<(Vec<u8>, u64)> {
+        self.words(usize::MAX, |table, record| table.count_words(record), Fused::Yes)
+    }
+
+    /// The first `n` rows of [`wordcount`](DStream::wordcount).
+    pub fn wordcount_top(&self, n: usize) -> DStream<(Vec<u8>, u64)> {
+        self.words(n, |table, record| table.count_words(record), Fused::Yes)
+    }
+
+    /// The `n` most frequent values of field number `field`, from 1. Fields end at `separator`, or at white space if
+    /// there is none; records without such a field are left out, and so are empty values.
+    pub fn topk(
+        &self,
+        n: usize,
+        field: usize,
+        separator: Option<Vec<u8>>,
+    ) -> DStream<(Vec<u8>, u64)> {
+        let finder = separator.map(|text| memchr::memmem::Finder::new(&text).into_owned());
+        let skip = field.saturating_sub(1);
+        let pick = move |table: &mut WordTable, record: &[u8]| {
+            let value = match &finder {
+                Some(finder) => separated(record, finder, skip),
+                None => words_of(record).nth(skip),
+            };
+            value.into_iter().for_each(|value| table.count_word(value));
+        };
+        self.words(n, pick, Fused::No)
+    }
+
+    fn words(
+        &self,
+        n: usize,
+        count: impl Fn(&mut WordTable, &[u8]) + Send + Sync + 'static,
+        fused: Fused,
+    ) -> DStream<(Vec<u8>, u64)> {
+        let (node, count, memory) = (Arc::clone(&self.node), Arc::new(count), Memory::default());
+        self.wide(move |cx| {
+            let flight = InFlight::new(cx, &memory);
+            let feeds = feeds(cx, &*node, &count, fused)?;
+            let tasks = feeds.into_iter().map(|feed| -> Work {
+                let flight = Arc::clone(&flight);
+                Box::new(move |worker| {
+                    flight.count(worker, feed);
+                    Ok(())
+                })
+            });
+            cx.stages.push(Stage { tasks: tasks.collect() });
+            cx.stages.push(Stage {
+                tasks: (0..cx.shards()).map(|shard| merge_task(&flight, shard, n)).collect(),
+            });
+            Ok(Batch::from_iter([Partition::new(move |each| flight.rows(n, each))]))
+        })
+    }
+}
+
+/// Whether whole ranges may be counted at once where white space ends a record.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fused {
+    Yes,
+    No,
+}
+
+/// A word and its count.
+type Tally = (Vec<u8>, u64);
+
+type Feed = Box<dyn FnOnce(&mut WordTable) + Send>;
+
+/// What the tasks of the first stage feed to their worker's table: a block, or a partition of records.
+fn feeds(
+    cx: &mut Planner<'_>,
+    node: &dyn Node<[u8]>,
+    count: &Arc<impl Fn(&mut WordTable, &[u8]) + Send + Sync + 'static>,
+    fused: Fused,
+) -> Result<Vec<Feed>, Missing> {
+    let whole = |block: &Arc<Block>| fused == Fused::Yes && block.framing() == Framing::Lines;
+    if let Some(blocks) = node.blocks(cx).filter(|blocks| blocks.iter().all(whole)) {
+        let feed = |block: Arc<Block>| -> Feed {
+            Box::new(move |table| block.ranges().for_each(|range| table.count_words(range)))
+        };
+        return Ok(blocks.into_iter().map(feed).collect());
+    }
+    let feed = |partition: &Partition<[u8]>| -> Feed {
+        let (partition, count) = (partition.clone(), Arc::clone(count));
+        Box::new(move |table| partition.for_each(|record| count(table, record)))
+    };
+    Ok(node.compute(cx)?.partitions().iter().map(feed).collect())
+}
+
+fn merge_task(flight: &Arc<InFlight>, shard: usize, n: usize) -> Work {
+    let flight = Arc::clone(flight);
+    Box::new(move |_| {
+        flight.merge(shard, n);
+        Ok(())
+    })
+}
+
+type Memory = Arc<Mutex<Vec<WordTable>>>;
+
+/// The tables of one run of one plan; they go back to the memory with the last task or reader.
+struct InFlight {
+    /// One for each worker, until they are sealed.
+    open: Vec<Mutex<Option<WordTable>>>,
+    /// The workers' tables, once the first stage is over and nobody writes them.
+    sealed: Mutex<Option<Arc<Vec<WordTable>>>>,
+    /// One for each hash partition.
+    merged: Vec<Mutex<Arc<Merged>>>,
+    memory: Memory,
+    seed: u64,
+}
+
+#[derive(Default)]
+struct Merged {
+    table: Option<WordTable>,
+    /// The words in the order of the result.
+    order: Vec<Place>,
+}
+
+impl InFlight {
+    fn new(cx: &Planner<'_>, memory: &Memory) -> Arc<Self> {
+        Arc::new(InFlight {
+            open: (0..cx.settings.workers).map(|_| Mutex::new(None)).collect(),
+            sealed: Mutex::new(None),
+            merged: (0..cx.shards()).map(|_| Mutex::new(Arc::default())).collect(),
+            memory: Arc::clone(memory),
+            seed: cx.settings.seed,
+        })
+    }
+
+    fn lease(&self) -> WordTable {
+        self.memory.lock().pop().unwrap_or_else(|| WordTable::new(self.seed))
+    }
+
+    fn count(&self, worker: usize, feed: Feed) {
+        let mut table = self.open[worker % self.open.len()].lock();
+        feed(table.get_or_insert_with(|| self.lease()));
+    }
+
+    fn sealed(&self) -> Arc<Vec<WordTable>> {
+        let seal = || Arc::new(self.open.iter().filter_map(|table| table.lock().take()).collect());
+        Arc::clone(self.sealed.lock().get_or_insert_with(seal))
+    }
+
+    fn merge(&self, shard: usize, n: usize) {
+        let tables = self.sealed();
+        if tables.iter().all(WordTable::is_empty) {
+            return;
+        }
+        let mut merged = self.lease();
+        tables.iter().for_each(|table| merged.absorb(table, shard, self.merged.len()));
+        let mut order = merged.sorted();
+        order.truncate(n);
+        *self.merged[shard].lock() = Arc::new(Merged { table: Some(merged), order });
+    }
+
+    /// The words of all partitions in the order of the result; one row is reused for all.
+    fn rows(&self, n: usize, each: &mut dyn FnMut(&Tally)) {
+        let merged: Vec<Arc<Merged>> =
+            self.merged.iter().map(|merged| Arc::clone(&merged.lock())).collect();
+        let mut all: Vec<(&WordTable, Place)> =
+            Vec::with_capacity(merged.iter().map(|part| part.order.len()).sum());
+        for part in &merged {
+            all.extend(
+                part.table
+                    .iter()
+                    .flat_map(|table| part.order.iter().map(move |place| (table, *place))),
+            );
+        }
+        // The sort finds the partitions' runs and merges them.
+        all.sort_by(|(table, place), right| table.order(*place, *right));
+        let mut row = (Vec::new(), 0);
+        for (table, place) in all.into_iter().take(n) {
+            table.at(place, |word, count| {
+                row.0.clear();
+                row.0.extend_from_slice(word);
+                row.1 = count;
+            });
+            each(&row);
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let sealed = self.sealed.lock().take().and_then(Arc::into_inner).unwrap_or_default();
+        let open = self.open.iter().filter_map(|table| table.lock().take());
+        let merged = self
+            .merged
+            .iter()
+            .filter_map(|part| Arc::into_inner(std::mem::take(&mut *part.lock()))?.table);
+        let mut memory = self.memory.lock();
+        for mut table in sealed.into_iter().chain(open).chain(merged) {
+            if memory.len() < KEPT_MAX {
+                table.clear();
+                memory.push(table);
+            }
+        }
+    }
+}
+
+fn words_of(record: &[u8]) -> impl Iterator<Item = &[u8]> {
+    record.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
+}
+
+fn separated<'a>(
+    record: &'a [u8],
+    finder: &memchr::memmem::Finder<'_>,
+    skip: usize,
+) -> Option<&'a [u8]> {
+    let mut ends = finder.find_iter(record);
+    let mut start = 0;
+    for _ in 0..skip {
+        start = ends.next()? + finder.needle().len();
+    }
+    Some(&record[start..ends.next().unwrap_or(record.len())])
+}

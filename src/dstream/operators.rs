@@ -1,0 +1,311 @@
+//! The operators of any stream. Narrow ones wrap partitions; wide ones add stages to the plan.
+
+use std::hash::Hash;
+
+use super::{Compute, DStream, Missing, Node, Planner};
+use crate::batch::{Batch, Out, Partition};
+use crate::block::Block;
+use crate::shuffle::{Gather, Mapper, Shuffle, Table, hash_of, shard_of};
+use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::time::Time;
+
+impl<T: ?Sized + 'static> DStream<T> {
+    /// Names the stream: its output's job, and later its state, go by this name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> DStream<T> {
+        DStream { name: Some(name.into()), ..self.clone() }
+    }
+
+    /// What `f` makes of each element.
+    pub fn map<U: 'static>(&self, f: impl Fn(&T) -> U + Send + Sync + 'static) -> DStream<U> {
+        let f = Arc::new(f);
+        self.narrow(move |batch| {
+            let f = Arc::clone(&f);
+            batch.map(move |element| f(element))
+        })
+    }
+
+    /// The elements for which `keep` holds.
+    pub fn filter(&self, keep: impl Fn(&T) -> bool + Send + Sync + 'static) -> DStream<T> {
+        let keep = Arc::new(keep);
+        self.narrow(move |batch| {
+            let keep = Arc::clone(&keep);
+            batch.filter(move |element| keep(element))
+        })
+    }
+
+    /// Everything that `f` hands out for each element; it may borrow from the element.
+    pub fn flat_map<U: ?Sized + 'static>(
+        &self,
+        f: impl Fn(&T, &mut Out<'_, U>) + Send + Sync + 'static,
+    ) -> DStream<U> {
+        let f = Arc::new(f);
+        self.narrow(move |batch| {
+            let f = Arc::clone(&f);
+            batch.flat_map(move |element, out| f(element, out))
+        })
+    }
+
+    /// Everything that `f` hands out for each partition.
+    pub fn map_partitions<U: ?Sized + 'static>(
+        &self,
+        f: impl Fn(&Partition<T>, &mut Out<'_, U>) + Send + Sync + 'static,
+    ) -> DStream<U> {
+        let f = Arc::new(f);
+        self.narrow(move |batch| {
+            let f = Arc::clone(&f);
+            batch.map_partitions(move |partition, out| f(partition, out))
+        })
+    }
+
+    /// One vector for each partition.
+    pub fn glom(&self) -> DStream<Vec<T::Owned>>
+    where
+        T: ToOwned,
+    {
+        self.map_partitions(|partition, out| {
+            let mut all = Vec::new();
+            partition.for_each(|element| all.push(element.to_owned()));
+            out.push(&all);
+        })
+    }
+
+    /// The elements of this stream, then those of the other. If one of them has no batch, the batch fails.
+    pub fn union(&self, other: &DStream<T>) -> DStream<T> {
+        self.graph.stream(Union { left: Arc::clone(&self.node), right: Arc::clone(&other.node) })
+    }
+
+    /// The same elements in `partitions` partitions, dealt out one by one.
+    pub fn repartition(&self, partitions: usize) -> DStream<T>
+    where
+        T: ToOwned,
+        T::Owned: Send + Sync + 'static,
+    {
+        let (node, partitions) = (Arc::clone(&self.node), partitions.max(1));
+        self.wide(move |cx| {
+            let batch = node.compute(cx)?;
+            let dealt = cx.materialize(&batch, move |partition| deal(partition, partitions));
+            let part = |number: usize| {
+                let dealt = dealt.clone();
+                Partition::new(move |each: &mut dyn FnMut(&T)| {
+                    for slot in 0..dealt.len() {
+                        let hands = dealt.at(slot);
+                        hands[number].iter().for_each(|element: &T::Owned| {
+                            each(std::borrow::Borrow::borrow(element))
+                        });
+                    }
+                })
+            };
+            Ok((0..partitions).map(part).collect())
+        })
+    }
+
+    /// How many elements there are: one number, 0 for an empty batch.
+    pub fn count(&self) -> DStream<u64> {
+        let node = Arc::clone(&self.node);
+        self.wide(move |cx| {
+            let total = Arc::new(AtomicU64::new(0));
+            if let Some(blocks) = node.blocks(cx) {
+                total.store(blocks.iter().map(|block| block.records()).sum(), Ordering::Relaxed);
+            } else {
+                let (batch, sum) = (node.compute(cx)?, Arc::clone(&total));
+                cx.materialize(&batch, move |partition| {
+                    let mut count = 0;
+                    partition.for_each(|_| count += 1);
+                    sum.fetch_add(count, Ordering::Relaxed);
+                    Vec::<()>::new()
+                });
+            }
+            let one = Partition::new(move |each: &mut dyn FnMut(&u64)| {
+                each(&total.load(Ordering::Relaxed))
+            });
+            Ok(Batch::from_iter([one]))
+        })
+    }
+
+    /// How often each element occurs. Elements are looked up where they lie and copied when first seen.
+    pub fn count_by_value(&self) -> DStream<(T::Owned, u64)>
+    where
+        T: ToOwned + Hash + Eq,
+        T::Owned: Eq + Send + Sync + 'static,
+    {
+        let (node, memory) = (Arc::clone(&self.node), Shuffle::<T::Owned, Counted>::default());
+        self.wide(move |cx| {
+            let (batch, seed) = (node.compute(cx)?, cx.settings.seed);
+            let mappers =
+                batch.partitions().iter().enumerate().map(|part| counter(part, seed)).collect();
+            let shape = (Gather::ByWorker(cx.settings.workers), cx.shards());
+            Ok(memory.plan(&mut cx.stages, mappers, shape, Counted::merge, in_order))
+        })
+    }
+
+    /// All elements joined by `f`, which must be associative; nothing for an empty batch. Partitions are joined in order.
+    pub fn reduce(&self, f: impl Fn(&T, &T) -> T + Send + Sync + 'static) -> DStream<T>
+    where
+        T: Clone + Send + Sync,
+    {
+        let (node, f) = (Arc::clone(&self.node), Arc::new(f));
+        self.wide(move |cx| {
+            let (batch, part_f, f) = (node.compute(cx)?, Arc::clone(&f), Arc::clone(&f));
+            let parts = cx.materialize(&batch, move |partition| {
+                let mut sum: Option<T> = None;
+                partition.for_each(|element| sum = Some(join(&*part_f, sum.as_ref(), element)));
+                Vec::from_iter(sum)
+            });
+            let all = Partition::new(move |each: &mut dyn FnMut(&T)| {
+                let mut sum: Option<T> = None;
+                for slot in 0..parts.len() {
+                    parts
+                        .at(slot)
+                        .iter()
+                        .for_each(|part| sum = Some(join(&*f, sum.as_ref(), part)));
+                }
+                sum.iter().for_each(each);
+            });
+            Ok(Batch::from_iter([all]))
+        })
+    }
+
+    /// What `f` makes of each whole batch. If the stream has no batch, the batch fails.
+    pub fn transform<U: ?Sized + 'static>(
+        &self,
+        f: impl Fn(Time, Batch<T>) -> Batch<U> + Send + Sync + 'static,
+    ) -> DStream<U> {
+        let node = Arc::clone(&self.node);
+        self.derive(move |cx| {
+            let batch = present("transform", cx, &*node)?;
+            Ok(f(cx.input.time, batch))
+        })
+    }
+
+    /// What `f` makes of each whole batch of both streams. If one of them has no batch, the batch fails.
+    pub fn transform_with<U: ?Sized + 'static, V: ?Sized + 'static>(
+        &self,
+        other: &DStream<U>,
+        f: impl Fn(Time, Batch<T>, Batch<U>) -> Batch<V> + Send + Sync + 'static,
+    ) -> DStream<V> {
+        let (left, right) = (Arc::clone(&self.node), Arc::clone(&other.node));
+        self.derive(move |cx| {
+            let (left, right) =
+                (present("transform", cx, &*left)?, present("transform", cx, &*right)?);
+            Ok(f(cx.input.time, left, right))
+        })
+    }
+
+    /// A stream computed by a closure.
+    pub(super) fn derive<U: ?Sized + 'static>(
+        &self,
+        compute: impl Fn(&mut Planner<'_>) -> Result<Batch<U>, Missing> + Send + Sync + 'static,
+    ) -> DStream<U> {
+        self.graph.stream(Compute(compute))
+    }
+
+    /// A stream whose computation adds stages: it is planned once, also when several streams of a job use it.
+    pub(super) fn wide<U: ?Sized + 'static>(
+        &self,
+        compute: impl Fn(&mut Planner<'_>) -> Result<Batch<U>, Missing> + Send + Sync + 'static,
+    ) -> DStream<U> {
+        let id = self.graph.next_node();
+        self.derive(move |cx| cx.shared(id, &compute))
+    }
+
+    fn narrow<U: ?Sized + 'static>(
+        &self,
+        wrap: impl Fn(Batch<T>) -> Batch<U> + Send + Sync + 'static,
+    ) -> DStream<U> {
+        let node = Arc::clone(&self.node);
+        self.derive(move |cx| Ok(wrap(node.compute(cx)?)))
+    }
+}
+
+/// The node's batch, for an operator that cannot do without.
+pub(super) fn present<T: ?Sized>(
+    operator: &str,
+    cx: &mut Planner<'_>,
+    node: &dyn Node<T>,
+) -> Result<Batch<T>, Missing> {
+    let time = cx.input.time;
+    node.compute(cx).map_err(|missing| match missing {
+        Missing::NoBatch(source) => {
+            Missing::Failed(format!("{operator}: source `{source}` has no batch at {time}"))
+        }
+        failed => failed,
+    })
+}
+
+struct Union<T: ?Sized> {
+    left: Arc<dyn Node<T>>,
+    right: Arc<dyn Node<T>>,
+}
+
+impl<T: ?Sized + 'static> Node<T> for Union<T> {
+    fn compute(&self, cx: &mut Planner<'_>) -> Result<Batch<T>, Missing> {
+        let left = present("union", cx, &*self.left)?;
+        Ok(left.union(&present("union", cx, &*self.right)?))
+    }
+
+    fn blocks(&self, cx: &Planner<'_>) -> Option<Vec<Arc<Block>>> {
+        let mut blocks = self.left.blocks(cx)?;
+        blocks.extend(self.right.blocks(cx)?);
+        Some(blocks)
+    }
+}
+
+fn deal<T: ?Sized + ToOwned + 'static>(
+    partition: &Partition<T>,
+    hands: usize,
+) -> Vec<Vec<T::Owned>> {
+    let mut dealt: Vec<Vec<T::Owned>> = (0..hands).map(|_| Vec::new()).collect();
+    let mut next = 0;
+    partition.for_each(|element| {
+        dealt[next].push(element.to_owned());
+        next = (next + 1) % hands;
+    });
+    dealt
+}
+
+fn join<T: Clone>(f: &impl Fn(&T, &T) -> T, sum: Option<&T>, element: &T) -> T {
+    sum.map_or_else(|| element.clone(), |sum| f(sum, element))
+}
+
+/// A count, and where the element was first seen: (partition, running number). Tasks start in partition order and one
+/// worker runs them one by one, so the first insertion into a worker's table is its first sight.
+#[derive(Debug)]
+struct Counted {
+    count: u64,
+    first: (usize, usize),
+}
+
+impl Counted {
+    fn merge(&mut self, other: Counted) {
+        self.count += other.count;
+        self.first = self.first.min(other.first);
+    }
+}
+
+fn counter<T>((number, partition): (usize, &Partition<T>), seed: u64) -> Mapper<T::Owned, Counted>
+where
+    T: ?Sized + ToOwned + Hash + Eq + 'static,
+{
+    let partition = partition.clone();
+    Box::new(move |shards| {
+        let mut seen = 0;
+        partition.for_each(|element| {
+            let hash = hash_of(seed, element);
+            let shard = shard_of(hash, shards.len());
+            let create = || {
+                seen += 1;
+                Counted { count: 1, first: (number, seen) }
+            };
+            shards[shard]
+                .upsert((hash, element), T::to_owned, create, |counted| counted.count += 1);
+        });
+    })
+}
+
+fn in_order<K>(table: &mut Table<K, Counted>) -> Vec<(K, u64)> {
+    let mut counted: Vec<_> =
+        table.drain().map(|entry| (entry.value.first, (entry.key, entry.value.count))).collect();
+    counted.sort_unstable_by_key(|(first, _)| *first);
+    counted.into_iter().map(|(_, row)| row).collect()
+}

@@ -1,0 +1,1 @@
+//! Graphs driven by hand.

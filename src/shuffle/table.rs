@@ -1,0 +1,132 @@
+//! `Table`: keys and what was aggregated for them, in the order in which the keys were first seen.
+//!
+//! The entries lie in one vector and a hash table holds their positions, so that merging and reading go in a fixed
+//! order, whatever the hash. Looked up by borrowed key; the key is copied on first insertion only. No threads.
+
+use std::borrow::Borrow;
+use std::hash::{BuildHasher, Hash};
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry as Place;
+
+/// The hash that decides a key's partition and its place.
+pub fn hash_of<Q: Hash + ?Sized>(seed: u64, key: &Q) -> u64 {
+    FixedState::with_seed(seed).hash_one(key)
+}
+
+/// The hash partition, of `shards`, that a hash belongs to.
+///
+/// It takes the middle bits: the table's index takes the low ones and its tags the topmost.
+pub fn shard_of(hash: u64, shards: usize) -> usize {
+    let middle = (hash >> 16) & 0xFFFF_FFFF;
+    usize::try_from((middle * shards as u64) >> 32).expect("it is less than `shards`")
+}
+
+/// A key with its aggregate.
+#[derive(Debug)]
+pub struct Entry<K, C> {
+    hash: u64,
+    /// The key.
+    pub key: K,
+    /// Its aggregate.
+    pub value: C,
+}
+
+/// An insertion-ordered hash table.
+#[derive(Debug)]
+pub struct Table<K, C> {
+    entries: Vec<Entry<K, C>>,
+    index: HashTable<u32>,
+}
+
+impl<K, C> Default for Table<K, C> {
+    fn default() -> Self {
+        Table { entries: Vec::new(), index: HashTable::new() }
+    }
+}
+
+impl<K, C> Table<K, C> {
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no key.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Forgets everything, keeping the memory unless less than an eighth of it was needed.
+    pub fn clear(&mut self) {
+        if self.entries.len() < self.entries.capacity() / 8 {
+            let half = self.entries.capacity() / 2;
+            self.entries.clear();
+            self.entries.shrink_to(half);
+            self.index = HashTable::with_capacity(half);
+        } else {
+            self.entries.clear();
+            self.index.clear();
+        }
+    }
+
+    /// Takes all entries out, in the order of first insertion.
+    pub fn drain(&mut self) -> impl Iterator<Item = Entry<K, C>> {
+        self.index.clear();
+        self.entries.drain(..)
+    }
+
+    /// Updates the aggregate of a key, or makes the first one.
+    ///
+    /// # Panics
+    /// At 2^32 keys.
+    pub fn upsert<Q>(
+        &mut self,
+        (hash, key): (u64, &Q),
+        own: impl FnOnce(&Q) -> K,
+        create: impl FnOnce() -> C,
+        update: impl FnOnce(&mut C),
+    ) where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let entries = &mut self.entries;
+        let same = |&at: &u32| {
+            entries[at as usize].hash == hash && entries[at as usize].key.borrow() == key
+        };
+        match self.index.find(hash, same) {
+            Some(&at) => update(&mut entries[at as usize].value),
+            None => {
+                let at = next_position(entries);
+                entries.push(Entry { hash, key: own(key), value: create() });
+                self.index.insert_unique(hash, at, |&at| entries[at as usize].hash);
+            }
+        }
+    }
+
+    /// Moves every entry of `other` into this table, in order, merging the aggregates of equal keys.
+    pub fn absorb(&mut self, other: &mut Table<K, C>, merge: &impl Fn(&mut C, C))
+    where
+        K: Eq,
+    {
+        let entries = &mut self.entries;
+        for entry in other.drain() {
+            let same = |&at: &u32| {
+                entries[at as usize].hash == entry.hash && entries[at as usize].key == entry.key
+            };
+            match self.index.entry(entry.hash, same, |&at| entries[at as usize].hash) {
+                Place::Occupied(place) => {
+                    merge(&mut entries[*place.get() as usize].value, entry.value)
+                }
+                Place::Vacant(place) => {
+                    place.insert(next_position(entries));
+                    entries.push(entry);
+                }
+            }
+        }
+    }
+}
+
+fn next_position<K, C>(entries: &[Entry<K, C>]) -> u32 {
+    u32::try_from(entries.len()).expect("a table holds fewer than 2^32 keys")
+}

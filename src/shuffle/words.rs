@@ -1,0 +1,381 @@
+//! `WordTable`: counts of words, for texts that are nothing but words and white space.
+//!
+//! ```text
+//! text ─▶ 64 bytes at a time: one bit for each white space byte ─▶ edges ─▶ words ─▶ slots
+//! slot { lo hi len count }       words of up to 16 bytes lie in lo and hi; longer ones have their hash in lo and their
+//!                                place in the arena in hi
+//! ```
+//! White space is that of [`u8::is_ascii_whitespace`]. A slot's home is the top bits of its hash, so a hash partition is
+//! a run of slots and tables merge by partition without being split. One worker fills a table; several read it. The
+//! baseline instruction set suffices; measured in `benches/wordcount.rs`.
+
+use std::cmp::Ordering;
+
+use wide::u8x16;
+
+/// Words up to this length lie in their slot.
+const SHORT_MAX: usize = 16;
+
+/// The first size of a table, in slots.
+const SLOTS_MIN: usize = 1024;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    lo: u64,
+    hi: u64,
+    /// Zero in a free slot: there is no empty word.
+    len: u64,
+    count: u64,
+}
+
+/// An open-addressing table of words and counts. At most half of the slots are used.
+#[derive(Clone, Debug)]
+pub struct WordTable {
+    slots: Vec<Slot>,
+    /// A hash shifted right by this is its home slot.
+    shift: u32,
+    used: usize,
+    arena: Vec<u8>,
+    key: (u64, u64),
+}
+
+impl WordTable {
+    /// An empty table; tables that are merged must have the same seed.
+    pub fn new(seed: u64) -> Self {
+        let key = (
+            fold(seed ^ 0x9E37_79B9_7F4A_7C15, 0xD1B5_4A32_D192_ED03),
+            fold(seed, 0xA076_1D64_78BD_642F) | 1,
+        );
+        WordTable { slots: Vec::new(), shift: 63, used: 0, arena: Vec::new(), key }
+    }
+
+    /// How many different words there are.
+    pub fn len(&self) -> usize {
+        self.used
+    }
+
+    /// Whether there is no word.
+    pub fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
+    /// Forgets everything. The memory is kept; half of it is given back if less than a sixteenth was needed.
+    pub fn clear(&mut self) {
+        if self.used == 0 {
+            return;
+        }
+        if self.slots.len() > SLOTS_MIN && self.used < self.slots.len() / 16 {
+            self.resize_empty(self.slots.len() / 2);
+        } else {
+            self.slots.fill(Slot::default());
+        }
+        self.used = 0;
+        let kept = self.arena.len().max(self.arena.capacity() / 2);
+        self.arena.clear();
+        self.arena.shrink_to(kept);
+    }
+
+    /// Counts every word of a text.
+    pub fn count_words(&mut self, text: &[u8]) {
+        let (blocks, tail) = text.as_chunks::<64>();
+        // The state between two blocks: whether the byte before was white space, and where a begun word starts.
+        let (mut space_before, mut start) = (1_u64, 0);
+        for (number, block) in blocks.iter().enumerate() {
+            self.count_in_block(text, number * 64, block, &mut space_before, &mut start);
+        }
+        // White space behind the tail ends the last word where the text ends.
+        let mut last = [b' '; 64];
+        last[..tail.len()].copy_from_slice(tail);
+        self.count_in_block(text, text.len() - tail.len(), &last, &mut space_before, &mut start);
+    }
+
+    #[inline(always)]
+    fn count_in_block(
+        &mut self,
+        text: &[u8],
+        base: usize,
+        block: &[u8; 64],
+        space_before: &mut u64,
+        start: &mut usize,
+    ) {
+        let spaces = white_space(block);
+        // A bit is set where a word starts or ends: where white space begins or stops.
+        let mut edges = spaces ^ (spaces << 1 | *space_before);
+        if *space_before == 0 && edges != 0 {
+            self.count_at(text, *start, base + first(edges));
+            edges &= edges - 1;
+        }
+        while edges != 0 {
+            let from = base + first(edges);
+            edges &= edges - 1;
+            if edges == 0 {
+                *start = from;
+                break;
+            }
+            self.count_at(text, from, base + first(edges));
+            edges &= edges - 1;
+        }
+        *space_before = spaces >> 63;
+    }
+
+    /// Counts one word; an empty one is no word.
+    pub fn count_word(&mut self, word: &[u8]) {
+        if !word.is_empty() {
+            self.count_at(word, 0, word.len());
+        }
+    }
+
+    #[inline(always)]
+    fn count_at(&mut self, text: &[u8], start: usize, end: usize) {
+        let len = end - start;
+        if len <= SHORT_MAX {
+            self.add_short(short(text, start, len), len as u64, 1);
+        } else {
+            self.add_long(&text[start..end], 1);
+        }
+    }
+
+    #[inline(always)]
+    fn add_short(&mut self, (lo, hi): (u64, u64), len: u64, count: u64) {
+        let hash = self.hash_short(lo, hi);
+        let mut at = self.home(hash);
+        while let Some(slot) = self.slots.get_mut(at) {
+            if slot.lo == lo && slot.hi == hi && slot.len == len {
+                slot.count += count;
+                return;
+            }
+            if slot.len == 0 {
+                break;
+            }
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+        self.insert(hash, Slot { lo, hi, len, count });
+    }
+
+    fn add_long(&mut self, word: &[u8], count: u64) {
+        let (hash, len) = (self.hash_long(word), word.len() as u64);
+        let mut at = self.home(hash);
+        while let Some(slot) = self.slots.get(at).copied() {
+            if slot.lo == hash && slot.len == len && self.long(&slot) == word {
+                self.slots[at].count += count;
+                return;
+            }
+            if slot.len == 0 {
+                break;
+            }
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+        let hi = self.arena.len() as u64;
+        self.arena.extend_from_slice(word);
+        self.insert(hash, Slot { lo: hash, hi, len, count });
+    }
+
+    /// Puts a new word into the first free slot from its home on.
+    #[cold]
+    #[inline(never)]
+    fn insert(&mut self, hash: u64, slot: Slot) {
+        if (self.used + 1) * 2 > self.slots.len() {
+            self.grow();
+        }
+        self.place(hash, slot);
+        self.used += 1;
+    }
+
+    fn place(&mut self, hash: u64, slot: Slot) {
+        let mut at = self.home(hash);
+        while self.slots[at].len != 0 {
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+        self.slots[at] = slot;
+    }
+
+    fn grow(&mut self) {
+        let old = std::mem::take(&mut self.slots);
+        self.resize_empty((old.len() * 2).max(SLOTS_MIN));
+        for slot in old.into_iter().filter(|slot| slot.len != 0) {
+            self.place(self.hash_of(&slot), slot);
+        }
+    }
+
+    fn resize_empty(&mut self, slots: usize) {
+        self.slots = vec![Slot::default(); slots];
+        self.shift = 64 - slots.trailing_zeros();
+    }
+
+    /// Adds the words of `other` that belong to hash partition `shard` of `shards`.
+    pub fn absorb(&mut self, other: &WordTable, shard: usize, shards: usize) {
+        if other.used == 0 {
+            return;
+        }
+        let (first, last) = other.homes(shard, shards);
+        // Collisions may have moved words of the partition behind its last home, up to the next free slot.
+        let mut at = first;
+        for seen in 0..other.slots.len() {
+            let slot = &other.slots[at];
+            if slot.len == 0 && first + seen >= last {
+                return;
+            }
+            if slot.len != 0 && shard_of(other.hash_of(slot), shards) == shard {
+                self.add_slot(other, slot);
+            }
+            at = (at + 1) & (other.slots.len() - 1);
+        }
+    }
+
+    fn add_slot(&mut self, other: &WordTable, slot: &Slot) {
+        if slot.len <= SHORT_MAX as u64 {
+            self.add_short((slot.lo, slot.hi), slot.len, slot.count);
+        } else {
+            self.add_long(other.long(slot), slot.count);
+        }
+    }
+
+    /// The first and last home slots of a hash partition.
+    fn homes(&self, shard: usize, shards: usize) -> (usize, usize) {
+        let bound = |shard: usize| ((shard as u128) << 64) / shards as u128;
+        let home = |hash: u128| self.home(u64::try_from(hash).unwrap_or(u64::MAX));
+        (home(bound(shard)), home(bound(shard + 1)))
+    }
+
+    /// The places of all words, ordered by count, highest first, then by the bytes of the word.
+    pub fn sorted(&self) -> Vec<Place> {
+        let used = self.slots.iter().enumerate().filter(|(_, slot)| slot.len != 0);
+        let mut places: Vec<Place> = used.map(|(at, _)| Place(at)).collect();
+        places.sort_unstable_by(|left, right| self.order(*left, (self, *right)));
+        places
+    }
+
+    /// How a word of this table and one of another are ordered in the result.
+    pub fn order(&self, left: Place, (other, right): (&WordTable, Place)) -> Ordering {
+        let (left, right) = (&self.slots[left.0], &other.slots[right.0]);
+        right.count.cmp(&left.count).then_with(|| {
+            if left.len <= SHORT_MAX as u64 && right.len <= SHORT_MAX as u64 {
+                // Zeros behind the word sort before every byte, and the length decides among words that end in zeros.
+                return short_order(left).cmp(&short_order(right));
+            }
+            with_word(self, left, |left| with_word(other, right, |right| left.cmp(right)))
+        })
+    }
+
+    /// Calls `read` with the word at a place, and its count.
+    pub fn at<R>(&self, place: Place, read: impl FnOnce(&[u8], u64) -> R) -> R {
+        let slot = &self.slots[place.0];
+        with_word(self, slot, |word| read(word, slot.count))
+    }
+
+    fn long(&self, slot: &Slot) -> &[u8] {
+        let start = index(slot.hi);
+        &self.arena[start..start + index(slot.len)]
+    }
+
+    #[inline(always)]
+    fn home(&self, hash: u64) -> usize {
+        index(hash >> self.shift)
+    }
+
+    fn hash_of(&self, slot: &Slot) -> u64 {
+        if slot.len <= SHORT_MAX as u64 { self.hash_short(slot.lo, slot.hi) } else { slot.lo }
+    }
+
+    #[inline(always)]
+    fn hash_short(&self, lo: u64, hi: u64) -> u64 {
+        fold(lo ^ self.key.0, hi ^ self.key.1)
+    }
+
+    fn hash_long(&self, word: &[u8]) -> u64 {
+        let mut hash = self.key.0 ^ word.len() as u64;
+        let (pieces, _) = word.as_chunks::<SHORT_MAX>();
+        let tail = word.last_chunk::<SHORT_MAX>().expect("a long word is longer than a short one");
+        for piece in pieces.iter().chain([tail]) {
+            let (lo, hi) = halves(u128::from_le_bytes(*piece));
+            hash = fold(lo ^ hash, hi ^ self.key.1);
+        }
+        fold(hash, self.key.1)
+    }
+}
+
+/// Where a word lies in its table.
+#[derive(Clone, Copy, Debug)]
+pub struct Place(usize);
+
+/// The hash partition of a hash: its top bits, like its home.
+fn shard_of(hash: u64, shards: usize) -> usize {
+    index(halves(u128::from(hash) * shards as u128).1)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "positions in memory; both halves are meant")]
+fn index(value: u64) -> usize {
+    value as usize
+}
+
+fn first(edges: u64) -> usize {
+    edges.trailing_zeros() as usize
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "both halves are taken")]
+#[inline(always)]
+fn halves(value: u128) -> (u64, u64) {
+    (value as u64, (value >> 64) as u64)
+}
+
+/// The product's halves, folded: one multiplication mixes all bits.
+#[inline(always)]
+fn fold(left: u64, right: u64) -> u64 {
+    let (lo, hi) = halves(u128::from(left) * u128::from(right));
+    lo ^ hi
+}
+
+/// Keeps the first bytes of a little-endian load.
+const KEEP: [u128; SHORT_MAX + 1] = {
+    let mut keep = [u128::MAX; SHORT_MAX + 1];
+    let mut len = 0;
+    while len < SHORT_MAX {
+        keep[len] = (1 << (8 * len)) - 1;
+        len += 1;
+    }
+    keep
+};
+
+/// The word's bytes, followed by zeros.
+#[inline(always)]
+fn short(text: &[u8], start: usize, len: usize) -> (u64, u64) {
+    let bytes = match text[start..].first_chunk::<SHORT_MAX>() {
+        Some(bytes) => *bytes,
+        None => near_the_end(&text[start..]),
+    };
+    halves(u128::from_le_bytes(bytes) & KEEP[len])
+}
+
+fn near_the_end(rest: &[u8]) -> [u8; SHORT_MAX] {
+    let mut bytes = [0; SHORT_MAX];
+    bytes[..rest.len()].copy_from_slice(rest);
+    bytes
+}
+
+fn short_order(slot: &Slot) -> (u64, u64, u64) {
+    (slot.lo.swap_bytes(), slot.hi.swap_bytes(), slot.len)
+}
+
+fn with_word<R>(table: &WordTable, slot: &Slot, read: impl FnOnce(&[u8]) -> R) -> R {
+    if slot.len > SHORT_MAX as u64 {
+        return read(table.long(slot));
+    }
+    let bytes = (u128::from(slot.hi) << 64 | u128::from(slot.lo)).to_le_bytes();
+    read(&bytes[..index(slot.len)])
+}
+
+/// One bit for each byte that is ASCII white space: a space, or 9 to 13 without 11.
+#[inline(always)]
+fn white_space(block: &[u8; 64]) -> u64 {
+    let (parts, _) = block.as_chunks::<16>();
+    let mut mask = 0;
+    for (number, part) in parts.iter().enumerate() {
+        let bytes = u8x16::new(*part);
+        let from_tab = bytes - u8x16::splat(9);
+        let control =
+            from_tab.min(u8x16::splat(4)).simd_eq(from_tab) & !bytes.simd_eq(u8x16::splat(11));
+        let space = bytes.simd_eq(u8x16::splat(b' ')) | control;
+        mask |= u64::from(space.to_bitmask()) << (16 * number);
+    }
+    mask
+}

@@ -1,0 +1,86 @@
+//! `Memory`: keeps the rows of committed batches where a test can see them. Grows without bound: for tests only.
+
+use super::{BatchMeta, Cell, CommitKey, Ledger, Rows, Sink};
+use crate::error::Result;
+use crate::sync::{Arc, Mutex};
+use crate::time::Time;
+
+/// A cell that owns its text, shown as U+FFFD where it is not UTF-8.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OwnedCell {
+    /// Text.
+    Text(String),
+    /// A whole number without a sign.
+    U64(u64),
+    /// A whole number with a sign.
+    I64(i64),
+    /// A floating-point number.
+    F64(f64),
+    /// True or false.
+    Bool(bool),
+    /// Nothing.
+    Null,
+}
+
+impl From<Cell<'_>> for OwnedCell {
+    fn from(cell: Cell<'_>) -> Self {
+        match cell {
+            Cell::Text(text) => OwnedCell::Text(String::from_utf8_lossy(text).into_owned()),
+            Cell::U64(value) => OwnedCell::U64(value),
+            Cell::I64(value) => OwnedCell::I64(value),
+            Cell::F64(value) => OwnedCell::F64(value),
+            Cell::Bool(value) => OwnedCell::Bool(value),
+            Cell::Null => OwnedCell::Null,
+        }
+    }
+}
+
+type Batches = Vec<(Time, Vec<Vec<OwnedCell>>)>;
+
+/// A sink that keeps its rows in memory.
+#[derive(Debug, Default)]
+pub struct Memory {
+    committed: Ledger,
+    written: Vec<Vec<OwnedCell>>,
+    batches: MemoryHandle,
+}
+
+/// Sees what a [`Memory`] sink has committed.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryHandle(Arc<Mutex<Batches>>);
+
+impl MemoryHandle {
+    /// The rows of each committed batch, in the order of the commits.
+    pub fn rows(&self) -> Vec<(Time, Vec<Vec<OwnedCell>>)> {
+        self.0.lock().clone()
+    }
+}
+
+impl Memory {
+    /// An empty sink.
+    pub fn new() -> Self {
+        Memory::default()
+    }
+
+    /// A handle that stays with the test.
+    pub fn handle(&self) -> MemoryHandle {
+        self.batches.clone()
+    }
+}
+
+impl Sink for Memory {
+    fn committed(&mut self, key: &CommitKey) -> Result<bool> {
+        Ok(self.committed.committed(key))
+    }
+
+    fn write(&mut self, _key: &CommitKey, _meta: &BatchMeta, rows: &Rows) -> Result<()> {
+        self.written = rows.iter().map(|row| row.cells().map(OwnedCell::from).collect()).collect();
+        Ok(())
+    }
+
+    fn commit(&mut self, key: &CommitKey) -> Result<()> {
+        self.batches.0.lock().push((key.time, std::mem::take(&mut self.written)));
+        self.committed.commit(key);
+        Ok(())
+    }
+}

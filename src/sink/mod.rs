@@ -1,0 +1,135 @@
+//! Sinks: where the rows of a job go. One sink is one file and one row of [`SINKS`].
+//!
+//! A sink's obligations: `committed` is asked first, and a committed key is not written again; `write` may be followed
+//! by another `write` of the same key after a failure, so nothing counts before `commit`. Sinks are called by the
+//! worker that finishes a job, one at a time, and do not know who calls them.
+
+mod console;
+mod memory;
+mod null;
+mod rows;
+
+use std::collections::HashMap;
+use std::fmt;
+
+use crate::error::Result;
+use crate::sync::{Arc, Mutex, MutexGuard};
+use crate::time::Time;
+
+pub use console::{Console, Format, ROWS_SHOWN, Writer};
+pub use memory::{Memory, MemoryHandle, OwnedCell};
+pub use null::Null;
+pub use rows::{Cell, Cells, Row, RowRef, RowWriter, Rows};
+
+/// A row of the table of sinks.
+#[derive(Debug)]
+pub struct SinkKind {
+    /// The name in pipeline files.
+    pub name: &'static str,
+    /// One line for the help.
+    pub about: &'static str,
+}
+
+/// Every sink there is.
+pub const SINKS: &[SinkKind] = &[
+    SinkKind {
+        name: "console",
+        about: "prints each batch on standard output, as text or as JSON lines",
+    },
+    SinkKind { name: "memory", about: "keeps the rows in memory, for tests" },
+    SinkKind { name: "null", about: "drops the rows, for measurements" },
+];
+
+/// What is committed at once: the rows of one job and batch in one partition of the output.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CommitKey {
+    /// The pipeline's name.
+    pub pipeline: Arc<str>,
+    /// The job's name.
+    pub job: Arc<str>,
+    /// The batch.
+    pub time: Time,
+    /// The partition of the output.
+    pub partition: u32,
+}
+
+/// What a batch took until its rows were handed to the sinks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BatchMeta {
+    /// Records of the batch's input.
+    pub records: u64,
+    /// Microseconds from the batch's nominal moment to the start of its first task.
+    pub scheduling_delay_us: u64,
+    /// Microseconds from there until the rows were handed over.
+    pub processing_us: u64,
+    /// Microseconds from the nominal moment until the rows were handed over.
+    pub total_us: u64,
+}
+
+/// Where rows go.
+pub trait Sink: Send {
+    /// Whether this key was committed before, in this run or an earlier one.
+    ///
+    /// # Errors
+    /// If the sink cannot tell.
+    fn committed(&mut self, key: &CommitKey) -> Result<bool>;
+
+    /// Takes the rows. They do not count before [`commit`](Sink::commit).
+    ///
+    /// # Errors
+    /// If the rows cannot be taken; the batch is tried again.
+    fn write(&mut self, key: &CommitKey, meta: &BatchMeta, rows: &Rows) -> Result<()>;
+
+    /// Makes what was written count.
+    ///
+    /// # Errors
+    /// If that fails; the batch is tried again.
+    fn commit(&mut self, key: &CommitKey) -> Result<()>;
+}
+
+/// A sink that several jobs write to, one at a time. Clones are handles of the same sink.
+#[derive(Clone)]
+pub struct SharedSink(Arc<Mutex<Box<dyn Sink>>>);
+
+impl fmt::Debug for SharedSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SharedSink")
+    }
+}
+
+impl SharedSink {
+    /// A sink to be shared.
+    pub fn new(sink: impl Sink + 'static) -> Self {
+        SharedSink(Arc::new(Mutex::new(Box::new(sink))))
+    }
+
+    /// Writes and commits the rows unless their key is committed already.
+    ///
+    /// # Errors
+    /// What the sink says.
+    pub fn deliver(&self, key: &CommitKey, meta: &BatchMeta, rows: &Rows) -> Result<()> {
+        let mut sink: MutexGuard<'_, Box<dyn Sink>> = self.0.lock();
+        if sink.committed(key)? {
+            return Ok(());
+        }
+        sink.write(key, meta, rows)?;
+        sink.commit(key)
+    }
+}
+
+/// The last batch of each job that a sink without a memory of its own committed in this run.
+///
+/// Outputs of a job come in batch order, so one time for each job is enough.
+#[derive(Debug, Default)]
+struct Ledger(HashMap<(Arc<str>, Arc<str>, u32), Time>);
+
+impl Ledger {
+    fn committed(&self, key: &CommitKey) -> bool {
+        let name = (Arc::clone(&key.pipeline), Arc::clone(&key.job), key.partition);
+        self.0.get(&name).is_some_and(|last| key.time <= *last)
+    }
+
+    fn commit(&mut self, key: &CommitKey) {
+        self.0.insert((Arc::clone(&key.pipeline), Arc::clone(&key.job), key.partition), key.time);
+    }
+}

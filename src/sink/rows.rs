@@ -1,0 +1,263 @@
+//! `Rows`: encoded cells in one buffer plus the offsets of the rows, and the trait by which elements become rows.
+//!
+//! ```text
+//! bytes: | tag payload | tag payload |  | tag payload | ...      ends: [end of row 0, end of row 1, ...]
+//! ```
+//! Written by the tasks of a job's last stage, read by sinks. A text is its length in LEB128 and its bytes; numbers are
+//! eight bytes, little endian. Only this file knows the encoding.
+
+use std::fmt;
+
+/// Rows in order, in one or more buffers.
+#[derive(Clone, Default)]
+pub struct Rows {
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Default)]
+struct Part {
+    bytes: Vec<u8>,
+    /// Where each row ends in `bytes`.
+    ends: Vec<usize>,
+}
+
+impl fmt::Debug for Rows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl Rows {
+    /// No rows.
+    pub fn new() -> Self {
+        Rows::default()
+    }
+
+    /// Appends an element as a row.
+    pub fn push(&mut self, row: &(impl Row + ?Sized)) {
+        if self.parts.is_empty() {
+            self.parts.push(Part::default());
+        }
+        let part = self.parts.last_mut().expect("there is a part");
+        row.cells(&mut RowWriter { bytes: &mut part.bytes });
+        part.ends.push(part.bytes.len());
+    }
+
+    /// Moves the rows of `other` behind these, without copying them.
+    pub fn append(&mut self, other: Rows) {
+        self.parts.extend(other.parts);
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.parts.iter().map(|part| part.ends.len()).sum()
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The rows, in order.
+    pub fn iter(&self) -> impl Iterator<Item = RowRef<'_>> {
+        self.parts.iter().flat_map(Part::rows)
+    }
+}
+
+impl Part {
+    fn rows(&self) -> impl Iterator<Item = RowRef<'_>> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, &end)| RowRef(&self.bytes[start..end]))
+    }
+}
+
+/// One row.
+#[derive(Clone, Copy)]
+pub struct RowRef<'a>(&'a [u8]);
+
+impl<'a> RowRef<'a> {
+    /// The cells, in column order.
+    pub fn cells(&self) -> Cells<'a> {
+        Cells(self.0)
+    }
+}
+
+impl fmt::Debug for RowRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.cells()).finish()
+    }
+}
+
+/// The value of one column of a row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Cell<'a> {
+    /// Bytes that are meant as text; they need not be UTF-8.
+    Text(&'a [u8]),
+    /// A whole number without a sign.
+    U64(u64),
+    /// A whole number with a sign.
+    I64(i64),
+    /// A floating-point number.
+    F64(f64),
+    /// True or false.
+    Bool(bool),
+    /// Nothing: the unmatched side of an outer join.
+    Null,
+}
+
+const TEXT: u8 = 0;
+const U64: u8 = 1;
+const I64: u8 = 2;
+const F64: u8 = 3;
+const FALSE: u8 = 4;
+const TRUE: u8 = 5;
+const NULL: u8 = 6;
+
+/// The cells of a row.
+#[derive(Clone, Debug)]
+pub struct Cells<'a>(&'a [u8]);
+
+impl<'a> Cells<'a> {
+    fn take(&mut self, len: usize) -> &'a [u8] {
+        let (head, rest) = self.0.split_at(len);
+        self.0 = rest;
+        head
+    }
+
+    fn word(&mut self) -> [u8; 8] {
+        self.take(8).try_into().expect("eight bytes were taken")
+    }
+
+    fn len(&mut self) -> usize {
+        let (mut len, mut shift) = (0, 0);
+        loop {
+            let byte = self.take(1)[0];
+            len |= usize::from(byte & 0x7F) << shift;
+            shift += 7;
+            if byte < 0x80 {
+                return len;
+            }
+        }
+    }
+}
+
+impl<'a> Iterator for Cells<'a> {
+    type Item = Cell<'a>;
+
+    fn next(&mut self) -> Option<Cell<'a>> {
+        let (&tag, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(match tag {
+            TEXT => {
+                let len = self.len();
+                Cell::Text(self.take(len))
+            }
+            U64 => Cell::U64(u64::from_le_bytes(self.word())),
+            I64 => Cell::I64(i64::from_le_bytes(self.word())),
+            F64 => Cell::F64(f64::from_le_bytes(self.word())),
+            FALSE => Cell::Bool(false),
+            TRUE => Cell::Bool(true),
+            _ => Cell::Null,
+        })
+    }
+}
+
+/// Where an element writes its cells.
+pub struct RowWriter<'a> {
+    bytes: &'a mut Vec<u8>,
+}
+
+impl fmt::Debug for RowWriter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RowWriter")
+    }
+}
+
+impl RowWriter<'_> {
+    /// Writes the next cell of the row.
+    pub fn cell(&mut self, cell: Cell<'_>) {
+        match cell {
+            Cell::Text(text) => self.text(text),
+            Cell::U64(value) => self.tagged(U64, &value.to_le_bytes()),
+            Cell::I64(value) => self.tagged(I64, &value.to_le_bytes()),
+            Cell::F64(value) => self.tagged(F64, &value.to_le_bytes()),
+            Cell::Bool(value) => self.bytes.push(if value { TRUE } else { FALSE }),
+            Cell::Null => self.bytes.push(NULL),
+        }
+    }
+
+    fn tagged(&mut self, tag: u8, payload: &[u8]) {
+        self.bytes.push(tag);
+        self.bytes.extend_from_slice(payload);
+    }
+
+    fn text(&mut self, text: &[u8]) {
+        self.bytes.push(TEXT);
+        let mut len = text.len();
+        while len >= 0x80 {
+            self.bytes.push(u8::try_from(len & 0x7F).expect("seven bits") | 0x80);
+            len >>= 7;
+        }
+        self.bytes.push(u8::try_from(len).expect("seven bits"));
+        self.bytes.extend_from_slice(text);
+    }
+}
+
+/// An element that can be a row of a sink. A tuple is the cells of its parts, one after the other.
+pub trait Row {
+    /// Writes the cells, in column order.
+    fn cells(&self, out: &mut RowWriter<'_>);
+}
+
+impl<R: Row + ?Sized> Row for &R {
+    fn cells(&self, out: &mut RowWriter<'_>) {
+        (**self).cells(out);
+    }
+}
+
+impl<R: Row> Row for Option<R> {
+    fn cells(&self, out: &mut RowWriter<'_>) {
+        match self {
+            Some(value) => value.cells(out),
+            None => out.cell(Cell::Null),
+        }
+    }
+}
+
+impl<A: Row, B: Row> Row for (A, B) {
+    fn cells(&self, out: &mut RowWriter<'_>) {
+        self.0.cells(out);
+        self.1.cells(out);
+    }
+}
+
+impl<A: Row, B: Row, C: Row> Row for (A, B, C) {
+    fn cells(&self, out: &mut RowWriter<'_>) {
+        self.0.cells(out);
+        self.1.cells(out);
+        self.2.cells(out);
+    }
+}
+
+macro_rules! row {
+    ($($kind:ty),+ => |$value:ident| $cell:expr) => {$(
+        impl Row for $kind {
+            fn cells(&self, out: &mut RowWriter<'_>) {
+                let $value = self;
+                out.cell($cell);
+            }
+        }
+    )+};
+}
+
+row!(str, String => |value| Cell::Text(value.as_bytes()));
+row!([u8], Vec<u8> => |value| Cell::Text(value));
+row!(u64 => |value| Cell::U64(*value));
+row!(u8, u16, u32 => |value| Cell::U64(u64::from(*value)));
+row!(i64 => |value| Cell::I64(*value));
+row!(i8, i16, i32 => |value| Cell::I64(i64::from(*value)));
+row!(usize => |value| Cell::U64(*value as u64));
+row!(isize => |value| Cell::I64(*value as i64));
+row!(f64 => |value| Cell::F64(*value));
+row!(f32 => |value| Cell::F64(f64::from(*value)));
+row!(bool => |value| Cell::Bool(*value));
