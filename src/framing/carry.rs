@@ -2,11 +2,23 @@
 //!
 //! It grows with what really arrived, never with what a header announces, and it does not know what a record is.
 
+use memchr::memchr;
+
 use super::Found;
 
 /// Capacity in bytes that an empty carry may keep. Most records are shorter, so a busy connection does not allocate at
 /// every read; ten thousand idle ones hold at most 10 MiB.
 const KEPT_MAX: usize = 1024;
+
+/// How far the line that an earlier piece began got in this one.
+pub(super) enum Line {
+    /// It ended, and was joined; the next record starts at this offset.
+    Joined(usize),
+    /// It is over-long, and was counted and dropped; its end lies at this offset or behind it.
+    Overlong(usize),
+    /// All of the piece belongs to it.
+    Unfinished,
+}
 
 /// The unfinished record. It holds nothing between records.
 #[derive(Default)]
@@ -15,6 +27,10 @@ pub(super) struct Carry {
 }
 
 impl Carry {
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -38,6 +54,27 @@ impl Carry {
         found.joined.extend_from_slice(last);
         found.records += 1;
         self.clear();
+    }
+
+    /// What is held is the begin of a line of at most `max` bytes before its `\n`: looks for its end.
+    pub(super) fn finish_line(&mut self, piece: &[u8], max: usize, found: &mut Found) -> Line {
+        let room = max - self.bytes.len();
+        let window = &piece[..piece.len().min(room.saturating_add(1))];
+        match memchr(b'\n', window) {
+            Some(end) => {
+                self.join(&piece[..=end], found);
+                Line::Joined(end + 1)
+            }
+            None if window.len() > room => {
+                self.clear();
+                found.overlong += 1;
+                Line::Overlong(window.len())
+            }
+            None => {
+                self.push(piece);
+                Line::Unfinished
+            }
+        }
     }
 
     /// Forgets the record, and gives back a big buffer.

@@ -10,7 +10,7 @@
 
 use memchr::{memchr, memchr_iter, memrchr};
 
-use super::carry::Carry;
+use super::carry::{Carry, Line};
 use super::{Found, Malformed, Splitter};
 
 /// The state of one connection.
@@ -35,22 +35,10 @@ impl LineSplitter {
         if self.carry.is_empty() {
             return 0;
         }
-        let room = self.max - self.carry.len();
-        let window = &piece[..piece.len().min(room.saturating_add(1))];
-        match memchr(b'\n', window) {
-            Some(end) => {
-                self.carry.join(&piece[..=end], found);
-                end + 1
-            }
-            None if window.len() > room => {
-                self.carry.clear();
-                found.overlong += 1;
-                self.skip(piece, window.len())
-            }
-            None => {
-                self.carry.push(piece);
-                piece.len()
-            }
+        match self.carry.finish_line(piece, self.max, found) {
+            Line::Joined(next) => next,
+            Line::Overlong(inside) => self.skip(piece, inside),
+            Line::Unfinished => piece.len(),
         }
     }
 
@@ -77,7 +65,8 @@ impl Splitter for LineSplitter {
                     whole.end = start;
                 }
                 None if window.len() > self.max => {
-                    found.push_range(whole, piece, count);
+                    let lines = count(&piece[whole.clone()]);
+                    found.push_range(whole, lines);
                     found.overlong += 1;
                     start = self.skip(piece, start + window.len());
                     whole = start..start;
@@ -88,7 +77,8 @@ impl Splitter for LineSplitter {
                 }
             }
         }
-        found.push_range(whole, piece, count);
+        let lines = count(&piece[whole.clone()]);
+        found.push_range(whole, lines);
         Ok(())
     }
 
@@ -105,6 +95,9 @@ impl Splitter for LineSplitter {
 }
 
 /// How many lines end in these bytes.
+///
+/// memchr's counting iterator finds the widest vectors when it runs. A sum in `u8` lanes over chunks of 255 bytes, which
+/// the compiler vectorises for the baseline, takes a tenth more for 64 KiB (1.8 against 1.65 us, `benches/framing.rs`).
 fn count(bytes: &[u8]) -> u64 {
     memchr_iter(b'\n', bytes).count() as u64
 }
@@ -131,7 +124,7 @@ mod tests {
     /// What the chops give: records, and how many over-long ones.
     fn check(chops: &[&str], max: usize, records: &[&str], overlong: u64) {
         let records = records.iter().map(|record| record.as_bytes().to_vec()).collect();
-        let expected = Outcome { records, overlong, ..Outcome::default() };
+        let expected = Outcome { records, overlong, truncated: 0, malformed: false };
         assert_eq!(
             run(Framing::Lines, chops.iter().map(|chop| chop.as_bytes()), max),
             expected,
