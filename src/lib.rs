@@ -2,6 +2,8 @@
 
 pub mod batch;
 pub mod block;
+pub mod config;
+mod context;
 pub mod dstream;
 pub mod error;
 pub mod framing;
@@ -13,11 +15,16 @@ pub mod sink;
 pub mod slab;
 pub mod store;
 pub mod sync;
+pub mod testing;
 pub mod time;
 pub mod tracker;
 pub mod workers;
 
 pub use batch::Batch;
+pub use config::Config;
+pub use context::{
+    Report, RunLimits, Running, SocketSource, SourceReport, Stopper, StreamingContext,
+};
 pub use dstream::DStream;
 pub use error::{Error, Result};
 pub use metrics::{Event, Listener};

@@ -202,7 +202,8 @@ impl StreamingContext {
 
     fn add_source(&self, source: SocketSource) -> Result<(u32, String)> {
         let mut sources = self.sources.lock();
-        let number = u32::try_from(sources.len()).map_err(|_| Error::Usage("too many sources".to_owned()))?;
+        let number = u32::try_from(sources.len())
+            .map_err(|_| Error::Usage("too many sources".to_owned()))?;
         let name = source.name.clone().unwrap_or_else(|| format!("source{number}"));
         sources.push(SocketSource { name: Some(name.clone()), ..source });
         Ok((number, name))
@@ -234,7 +235,13 @@ impl StreamingContext {
         }
         let limits = *self.limits.lock();
         let listeners = std::mem::take(&mut *self.listeners.lock());
-        let sources = self.sources.lock().iter().enumerate().map(|(n, source)| self.options(n, source, limits)).collect();
+        let sources = self
+            .sources
+            .lock()
+            .iter()
+            .enumerate()
+            .map(|(n, source)| self.options(n, source, limits))
+            .collect();
         Running::start(running::Setup {
             config: self.config.clone(),
             clock: Arc::clone(&self.clock),
@@ -255,7 +262,9 @@ impl StreamingContext {
             io_model: source.io_model,
             framing: source.framing,
             record_bytes_max: source.record_bytes_max,
-            connections_max: source.connections_max.unwrap_or(source.io_model.row().connections_max),
+            connections_max: source
+                .connections_max
+                .unwrap_or(source.io_model.row().connections_max),
             block_interval: self.config.block_interval,
             block_bytes_max: self.config.block_bytes_max,
             ends: if limits.until_eof || !source.dials_again { When::Eof } else { When::Never },
@@ -270,7 +279,8 @@ impl StreamingContext {
     /// # Panics
     /// If the context was not made by [`with_clock`](StreamingContext::with_clock).
     pub fn run_batches(&self, count: u64) -> Result<()> {
-        let clock = self.manual.as_ref().expect("`run_batches` needs a context made by `with_clock`");
+        let clock =
+            self.manual.as_ref().expect("`run_batches` needs a context made by `with_clock`");
         let mut driven = self.driven.lock();
         if driven.is_none() {
             *driven = Some(self.start()?);

@@ -70,7 +70,9 @@ pub struct Running {
 
 impl std::fmt::Debug for Running {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Running").field("progress", &self.scheduler.progress()).finish_non_exhaustive()
+        f.debug_struct("Running")
+            .field("progress", &self.scheduler.progress())
+            .finish_non_exhaustive()
     }
 }
 
@@ -164,7 +166,11 @@ impl Running {
             ended: false,
             clock: Arc::clone(&clock),
         };
-        let stored = Stored { store: Arc::clone(&store), tracker: Arc::clone(&tracker), scheduler: scheduler.clone() };
+        let stored = Stored {
+            store: Arc::clone(&store),
+            tracker: Arc::clone(&tracker),
+            scheduler: scheduler.clone(),
+        };
         let engine = Engine {
             clock: Arc::clone(&clock),
             poison: poison.clone(),
@@ -186,14 +192,21 @@ impl Running {
             tell: Arc::new(poster(&control, Control::Told)),
             tell_batches,
         };
-        running.job_loop = Some(scheduler.start(job_options(&config, schedule, limits), parts, &poison)?);
+        running.job_loop =
+            Some(scheduler.start(job_options(&config, schedule, limits), parts, &poison)?);
         let tick = move |time| scheduler.post(Message::Tick(time));
         let timer = RecurringTimer::start("job-timer", clock, schedule, &poison, tick);
-        running.timer = Some(timer.map_err(|err| Error::io("cannot start the thread `job-timer`", err))?);
+        running.timer =
+            Some(timer.map_err(|err| Error::io("cannot start the thread `job-timer`", err))?);
         Ok(running)
     }
 
-    fn start_receivers(&mut self, sources: Vec<SocketOptions>, engine: &Engine, stored: Arc<Stored>) -> Result<()> {
+    fn start_receivers(
+        &mut self,
+        sources: Vec<SocketOptions>,
+        engine: &Engine,
+        stored: Arc<Stored>,
+    ) -> Result<()> {
         for options in sources {
             let ends = poster(&self.control, Control::SourceEnded);
             let on_end = Arc::new(move |_number, error| ends(error));
@@ -257,7 +270,9 @@ impl Running {
         let (report, failure) = self.shut_down(&end);
         let outcome = match (end, failure) {
             (End::Failed(err) | End::Broken(err), _) | (End::Asked, Some(err)) => Err(err),
-            (End::Asked, None) if !report.left.is_empty() => Err(Error::Undrained(report.left.join("; "))),
+            (End::Asked, None) if !report.left.is_empty() => {
+                Err(Error::Undrained(report.left.join("; ")))
+            }
             (End::Asked, None) => Ok(()),
         };
         (report, outcome)
@@ -273,7 +288,9 @@ impl Running {
                 }
             }
             let signal = self.control.signal();
-            if self.clock.wait(signal, until) == Wake::Deadline && until.is_some_and(|at| self.clock.now() >= at) {
+            if self.clock.wait(signal, until) == Wake::Deadline
+                && until.is_some_and(|at| self.clock.now() >= at)
+            {
                 return End::Asked;
             }
         }
@@ -356,12 +373,16 @@ impl Running {
         let progress = self.scheduler.progress();
         if progress.batches_waiting > 0 {
             let (batches, records) = (progress.batches_waiting, progress.records_waiting);
-            left.push(format!("{batches} planned batches with {records} records were not processed"));
+            left.push(format!(
+                "{batches} planned batches with {records} records were not processed"
+            ));
         }
         let (blocks, unplanned) = self.tracker.unallocated();
         let beyond_limit = if self.limits.batches.is_some() { unplanned } else { 0 };
         if blocks > 0 && self.limits.batches.is_none() {
-            left.push(format!("{blocks} blocks with {unplanned} records were not given to a batch"));
+            left.push(format!(
+                "{blocks} blocks with {unplanned} records were not given to a batch"
+            ));
         }
         Report {
             batches: progress.batches,
@@ -395,7 +416,10 @@ fn job_options(config: &Resolved, schedule: Schedule, limits: RunLimits) -> Opti
 }
 
 /// A closure that posts to the control mailbox. It never waits: a full mailbox holds a reason to end already.
-fn poster<T>(control: &Mailbox<Control>, wrap: impl Fn(T) -> Control + Send + Sync) -> impl Fn(T) + Send + Sync {
+fn poster<T, W>(control: &Mailbox<Control>, wrap: W) -> impl Fn(T) + Send + Sync + use<T, W>
+where
+    W: Fn(T) -> Control + Send + Sync,
+{
     let control = control.clone();
     move |value| {
         let _ = control.try_send(wrap(value));

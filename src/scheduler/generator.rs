@@ -49,7 +49,11 @@ impl JobGenerator {
         let next_is_due = self.schedule.due_at_label(time.plus(self.schedule.period(), 1)) <= now;
         let enough = self.batches_max.is_some_and(|max| self.generated >= max);
         let used = self.last.is_some_and(|last| last >= time);
-        if enough || used || next_is_due || batches >= BATCHES_WAITING_MAX { Step::Skip } else { Step::Cut }
+        if enough || used || next_is_due || batches >= BATCHES_WAITING_MAX {
+            Step::Skip
+        } else {
+            Step::Cut
+        }
     }
 
     /// The sources were cut for the tick `time`; those in `sources` are still storing blocks.
@@ -93,7 +97,8 @@ impl JobGenerator {
         if self.batches_max.is_some_and(|max| self.generated >= max) {
             return None;
         }
-        let time = self.last.map_or(self.schedule.label(0), |last| last.plus(self.schedule.period(), 1));
+        let time =
+            self.last.map_or(self.schedule.label(0), |last| last.plus(self.schedule.period(), 1));
         self.last = Some(time);
         self.generated += 1;
         Some(time)
@@ -112,7 +117,8 @@ mod tests {
     const PERIOD: Interval = Interval::millis(100);
 
     fn generator(batches_max: Option<u64>) -> JobGenerator {
-        let schedule = Schedule::starting(Moment::default(), Duration::ZERO, Time::from_millis(100), PERIOD);
+        let schedule =
+            Schedule::starting(Moment::default(), Duration::ZERO, Time::from_millis(100), PERIOD);
         JobGenerator::new(schedule, batches_max)
     }
 

@@ -189,9 +189,15 @@ mod tests {
         set.admit(Time::from_millis(1), ());
         (next(&mut set), next(&mut set));
         assert_eq!(set.ended(job(1, 0), Ok(())), Verdict::MoreJobs);
-        assert_eq!(set.ended(job(1, 1), failure()), Verdict::Retry { attempt: 1, cause: "no".to_owned() });
+        assert_eq!(
+            set.ended(job(1, 1), failure()),
+            Verdict::Retry { attempt: 1, cause: "no".to_owned() }
+        );
         assert_eq!(next(&mut set), Some(job(1, 1)));
-        assert_eq!(set.ended(job(1, 1), failure()), Verdict::Failed { attempts: 2, cause: "no".to_owned() });
+        assert_eq!(
+            set.ended(job(1, 1), failure()),
+            Verdict::Failed { attempts: 2, cause: "no".to_owned() }
+        );
         set.abort();
         assert_eq!(next(&mut set), None);
     }

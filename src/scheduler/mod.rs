@@ -133,9 +133,19 @@ impl Scheduler {
     pub(crate) fn start(&self, options: Options, parts: Parts, poison: &Poison) -> Result<Thread> {
         let scheduler = self.clone();
         let generator = JobGenerator::new(options.schedule, options.batches_max);
-        let jobs = JobSet::new(parts.graph.outputs().len(), options.concurrent_jobs, options.retries);
+        let jobs =
+            JobSet::new(parts.graph.outputs().len(), options.concurrent_jobs, options.retries);
         let outputs = parts.graph.outputs();
-        let job_loop = JobLoop { scheduler, options, parts, outputs, generator, jobs, draining: false, index: 0 };
+        let job_loop = JobLoop {
+            scheduler,
+            options,
+            parts,
+            outputs,
+            generator,
+            jobs,
+            draining: false,
+            index: 0,
+        };
         let started = thread::spawn("job-loop", poison, move || job_loop.run());
         started.map_err(|err| Error::io("cannot start the thread `job-loop`", err))
     }
@@ -151,7 +161,11 @@ pub(crate) struct Stored {
 impl BlockTarget for Stored {
     fn push(&self, block: &Arc<Block>) -> Result<()> {
         self.store.put(Arc::clone(block));
-        self.tracker.add(ReceivedBlock { id: block.id(), records: block.records(), bytes: block.bytes() });
+        self.tracker.add(ReceivedBlock {
+            id: block.id(),
+            records: block.records(),
+            bytes: block.bytes(),
+        });
         Ok(())
     }
 
@@ -256,10 +270,19 @@ impl JobLoop {
             return;
         }
         let blocks = allocation.iter().map(|blocks| {
-            let held = |id| self.parts.store.get(id).expect("a block is kept until its batch is committed");
+            let held = |id| {
+                self.parts.store.get(id).expect("a block is kept until its batch is committed")
+            };
             blocks.iter().map(|block| held(block.id)).collect()
         });
-        let input = BatchInput { time, index: self.index, blocks: blocks.collect(), records, due, partitions: self.parts.workers.workers() };
+        let input = BatchInput {
+            time,
+            index: self.index,
+            blocks: blocks.collect(),
+            records,
+            due,
+            partitions: self.parts.workers.workers(),
+        };
         self.index += 1;
         let mut progress = self.scheduler.progress.lock();
         progress.batches_waiting += 1;
@@ -303,14 +326,24 @@ impl JobLoop {
             Verdict::MoreJobs => {}
             Verdict::Retry { attempt, cause } => {
                 let name = self.outputs[job.output].name().to_owned();
-                self.parts.events.post(Event::JobRetried { time: job.time, job: name, attempt, cause });
+                self.parts.events.post(Event::JobRetried {
+                    time: job.time,
+                    job: name,
+                    attempt,
+                    cause,
+                });
             }
             Verdict::Failed { attempts, cause } => {
                 let name = self.outputs[job.output].name().to_owned();
                 self.jobs.abort();
                 self.draining = true;
                 let time_ms = job.time.as_millis();
-                (self.parts.tell)(Told::Fatal(Error::Batch { time_ms, job: name, attempts, cause }));
+                (self.parts.tell)(Told::Fatal(Error::Batch {
+                    time_ms,
+                    job: name,
+                    attempts,
+                    cause,
+                }));
             }
         }
     }
