@@ -78,6 +78,8 @@ pub struct Found {
     pub joined: Vec<u8>,
     /// Where whole records lie in the piece, in order, with their terminators or headers.
     pub ranges: Vec<Range<usize>>,
+    /// How many records each of the ranges holds, in the same order.
+    pub range_records: Vec<u64>,
     /// How many records the joined one and the ranges hold together.
     pub records: u64,
     /// Records dropped because they were longer than the limit.
@@ -93,6 +95,7 @@ impl Found {
     pub fn clear(&mut self) {
         self.joined.clear();
         self.ranges.clear();
+        self.range_records.clear();
         self.replies.clear();
         self.records = 0;
         self.overlong = 0;
@@ -104,6 +107,7 @@ impl Found {
         if !range.is_empty() {
             self.records += records;
             self.ranges.push(range);
+            self.range_records.push(records);
         }
     }
 }
