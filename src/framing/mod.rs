@@ -3,6 +3,14 @@
 //! One framing is one file and one row of [`FRAMINGS`]. A [`Splitter`] makes one pass over each piece that a connection
 //! read and reports where the whole records lie; only the unfinished last record is carried. The task that processes a
 //! range later finds the single records in it with [`Framing::for_each`].
+//!
+//! What every splitter owes, and one property test and the fuzz targets check against reference splitters:
+//! - The records do not depend on how the stream was cut into pieces.
+//! - Ranges are in order, never empty, and adjacent ones are merged. They keep terminators and headers, so that ranges
+//!   concatenate without changing a record.
+//! - A record of up to `record_bytes_max` bytes is found; a longer one is counted once and nothing in it is taken for a
+//!   record. What counts is the record as it was sent, without its header or `\n`.
+//! - At most `record_bytes_max` bytes and a header are carried, and never more than really came.
 
 mod carry;
 mod frames;
