@@ -207,7 +207,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, cases: 1000, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { failure_persistence: None, cases: 500, ..ProptestConfig::default() })]
         #[test]
         fn any_chopping_gives_what_the_reference_finds(
             (framing, stream) in (0..FRAMINGS.len()).prop_flat_map(|row| {
