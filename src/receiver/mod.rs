@@ -12,6 +12,8 @@ pub(crate) mod generator;
 pub mod io;
 pub(crate) mod queue;
 mod socket;
+#[cfg(all(test, not(tidemill_model)))]
+mod tests;
 
 pub(crate) use socket::{Cutter, Engine, SocketOptions, SocketReceiver, join_by};
 pub use socket::{Direction, When};
