@@ -1,0 +1,3 @@
+//! Receivers: what brings records in. Knows no jobs and no sinks.
+
+pub mod io;
