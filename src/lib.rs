@@ -10,3 +10,9 @@ pub use time::{Interval, Time};
 pub mod slab;
 pub mod block;
 pub mod framing;
+pub mod receiver;
+
+pub mod cli;
+pub mod config;
+
+pub use config::Config;
