@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::config::units;
+use crate::config::{NOT_YET, units};
 use crate::framing::FRAMINGS;
 use crate::receiver::io::IO_MODELS;
 
@@ -56,11 +56,11 @@ pub struct RunArgs {
     pub filter: Option<String>,
 
     /// Each batch sees the records of this much time
-    #[arg(long, value_name = "DURATION", conflicts_with = "file")]
+    #[arg(long, value_name = "DURATION", conflicts_with = "file", help = window_help())]
     pub window: Option<String>,
 
     /// How often the window is looked at
-    #[arg(long, value_name = "DURATION", conflicts_with = "file", requires = "window")]
+    #[arg(long, value_name = "DURATION", conflicts_with = "file", requires = "window", help = slide_help())]
     pub slide: Option<String>,
 
     /// How sockets are read; the help lists the table of io models.
@@ -76,7 +76,7 @@ pub struct RunArgs {
     pub to: Option<String>,
 
     /// Where the log and the checkpoints are kept
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help = state_dir_help())]
     pub state_dir: Option<String>,
 
     /// Stop after this many batches
@@ -96,7 +96,7 @@ pub struct RunArgs {
     pub set: Vec<String>,
 
     /// Where the HTTP server listens, or `off`
-    #[arg(long, value_name = "ADDR:PORT|off")]
+    #[arg(long, value_name = "ADDR:PORT|off", help = http_help())]
     pub http: Option<String>,
 
     /// Say nothing on standard error but warnings and errors
@@ -137,6 +137,28 @@ fn io_help() -> String {
 
 fn framing_help() -> String {
     table_help("What a record is", "lines", FRAMINGS.iter().map(|row| (row.name, row.about)))
+}
+
+fn window_help() -> String {
+    planned("Each batch sees the records of this much time", "job.*.window")
+}
+
+fn slide_help() -> String {
+    planned("How often the window is looked at", "job.*.slide")
+}
+
+fn state_dir_help() -> String {
+    planned("Where the log and the checkpoints are kept", "state_dir")
+}
+
+fn http_help() -> String {
+    planned("Where the HTTP server listens, or `off`", "http")
+}
+
+/// Help that says so while the key that an option sets is not supported.
+fn planned(about: &str, key: &str) -> String {
+    let refused = NOT_YET.iter().any(|row| row.key == key);
+    if refused { format!("{about} (not supported yet)") } else { about.to_owned() }
 }
 
 fn table_help<'a>(
