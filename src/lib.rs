@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod block;
+pub mod cli;
 pub mod config;
 mod context;
 pub mod dstream;
