@@ -7,6 +7,8 @@ pub mod time;
 pub use error::{Error, Result};
 pub use time::{Interval, Time};
 
-pub mod slab;
 pub mod block;
+pub mod cli;
 pub mod framing;
+pub mod load;
+pub mod slab;
