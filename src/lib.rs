@@ -8,6 +8,7 @@ mod context;
 pub mod dstream;
 pub mod error;
 pub mod framing;
+pub mod load;
 pub mod metrics;
 pub mod receiver;
 mod scheduler;
