@@ -4,7 +4,10 @@ pub mod error;
 pub mod sync;
 pub mod time;
 
+pub use batch::Batch;
+pub use dstream::DStream;
 pub use error::{Error, Result};
+pub use sink::Sink;
 pub use time::{Interval, Time};
 
 pub mod slab;

@@ -224,8 +224,7 @@ impl InFlight {
         }
         let mut merged = self.lease();
         tables.iter().for_each(|table| merged.absorb(table, shard, self.merged.len()));
-        let mut order = merged.sorted();
-        order.truncate(n);
+        let order = merged.sorted(n);
         *self.merged[shard].lock() = Arc::new(Merged { table: Some(merged), order });
     }
 

@@ -77,8 +77,8 @@ impl Rig {
 
     fn run_output(&self, output: &Output, input: &Arc<BatchInput>) -> Result<(), String> {
         let plan = output.plan(input, &self.clock, self.clock.now())?;
-        let (answers, to) = (Mailbox::new(2), Mailbox::clone);
-        let answer = to(&answers);
+        let answers = Mailbox::new(1);
+        let answer = answers.clone();
         run(
             plan,
             &self.pool,
