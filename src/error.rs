@@ -63,12 +63,16 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Usage(text) | Error::Config(text) | Error::Failed(text) | Error::Undrained(text) => {
-                f.write_str(text)
-            }
+            Error::Usage(text)
+            | Error::Config(text)
+            | Error::Failed(text)
+            | Error::Undrained(text) => f.write_str(text),
             Error::Io { what, source } => write!(f, "{what}: {source}"),
             Error::Batch { time_ms, job, attempts, cause } => {
-                write!(f, "batch {time_ms} ms of job `{job}` failed after {attempts} attempts: {cause}")
+                write!(
+                    f,
+                    "batch {time_ms} ms of job `{job}` failed after {attempts} attempts: {cause}"
+                )
             }
         }
     }

@@ -34,7 +34,10 @@ pub struct Account {
 
 impl fmt::Debug for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Account").field("used", &self.used()).field("max", &self.max).finish_non_exhaustive()
+        f.debug_struct("Account")
+            .field("used", &self.used())
+            .field("max", &self.max)
+            .finish_non_exhaustive()
     }
 }
 

@@ -3,16 +3,39 @@
 //! One framing is one file and one row of [`FRAMINGS`]. A [`Splitter`] makes one pass over each piece that a connection
 //! read and reports where the whole records lie; only the unfinished last record is carried. The task that processes a
 //! range later finds the single records in it with [`Framing::for_each`].
+//!
+//! What every splitter owes, and one property test and the fuzz targets check against reference splitters:
+//! - The records do not depend on how the stream was cut into pieces.
+//! - Ranges are in order, never empty, and adjacent ones are merged. They keep terminators and headers, so that ranges
+//!   concatenate without changing a record.
+//! - A record of up to `record_bytes_max` bytes is found; a longer one is counted once and nothing in it is taken for a
+//!   record. What counts is the record as it was sent, without its header or `\n`.
+//! - At most `record_bytes_max` bytes and a header are carried, and never more than really came.
 
+mod carry;
+mod frames;
 mod lines;
+mod octet_counted;
+#[cfg(test)]
+mod reference;
+mod syslog;
+mod u32;
 
 use std::ops::Range;
+
+use self::frames::FrameSplitter;
 
 /// A framing that users name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Framing {
     /// `\n` ends a record.
     Lines,
+    /// The length in decimal digits, a space, the record (RFC 6587, 3.4.1).
+    OctetCounted,
+    /// Octet-counted or ended by `\n`, decided for each frame (RFC 6587).
+    Syslog,
+    /// The length as four bytes, the highest first, then the record.
+    U32,
 }
 
 /// A row of the table of framings.
@@ -27,10 +50,35 @@ pub struct Row {
 }
 
 /// Every framing there is.
-pub const FRAMINGS: &[Row] =
-    &[Row { name: "lines", framing: Framing::Lines, about: "a line feed ends a record, a carriage return before it is dropped" }];
+pub const FRAMINGS: &[Row] = &[
+    Row {
+        name: "lines",
+        framing: Framing::Lines,
+        about: "a line feed ends a record, a carriage return before it is dropped",
+    },
+    Row {
+        name: "octet_counted",
+        framing: Framing::OctetCounted,
+        about: "decimal length, a space, the record (RFC 6587)",
+    },
+    Row {
+        name: "syslog",
+        framing: Framing::Syslog,
+        about: "octet-counted if a frame starts with a digit from 1 to 9, else a line",
+    },
+    Row {
+        name: "u32",
+        framing: Framing::U32,
+        about: "the length as four bytes, the highest first, then the record",
+    },
+];
 
-/// What a splitter found in one piece. The caller reuses it: [`clear`](Found::clear), then feed.
+/// The framing of this name in [`FRAMINGS`].
+pub fn by_name(name: &str) -> Option<Framing> {
+    FRAMINGS.iter().find(|row| row.name == name).map(|row| row.framing)
+}
+
+/// What a splitter found in one piece. The caller reuses it: [`clear`](Found::clear) before each call, then feed.
 #[derive(Debug, Default)]
 pub struct Found {
     /// A record that began in an earlier piece and ended in this one, whole, with its terminator or header. It comes
@@ -38,10 +86,14 @@ pub struct Found {
     pub joined: Vec<u8>,
     /// Where whole records lie in the piece, in order, with their terminators or headers.
     pub ranges: Vec<Range<usize>>,
+    /// How many records each of the ranges holds, in the same order.
+    pub range_records: Vec<u64>,
     /// How many records the joined one and the ranges hold together.
     pub records: u64,
     /// Records dropped because they were longer than the limit.
     pub overlong: u64,
+    /// Records dropped because the peer closed before all the bytes that their header announced had come.
+    pub truncated: u64,
     /// Bytes to send back to the peer.
     pub replies: Vec<u8>,
 }
@@ -51,9 +103,20 @@ impl Found {
     pub fn clear(&mut self) {
         self.joined.clear();
         self.ranges.clear();
+        self.range_records.clear();
         self.replies.clear();
         self.records = 0;
         self.overlong = 0;
+        self.truncated = 0;
+    }
+
+    /// Adds a range of so many whole records, unless it is empty.
+    fn push_range(&mut self, range: Range<usize>, records: u64) {
+        if !range.is_empty() {
+            self.records += records;
+            self.ranges.push(range);
+            self.range_records.push(records);
+        }
     }
 }
 
@@ -63,13 +126,13 @@ pub struct Malformed(pub String);
 
 /// The state of one connection's framing.
 pub trait Splitter: Send {
-    /// Looks at the next piece of the stream. Ranges found before a malformed frame are kept.
+    /// Looks at the next piece of the stream. What was found before a malformed frame is kept.
     ///
     /// # Errors
-    /// If a frame is malformed.
+    /// If a frame is malformed; from then on every call says the same, and [`end`](Splitter::end) finds nothing.
     fn feed(&mut self, piece: &[u8], found: &mut Found) -> Result<(), Malformed>;
 
-    /// The peer closed: an unterminated last record is completed, if the framing allows one.
+    /// The peer closed: an unterminated last line is completed, a frame that lacks bytes is dropped and counted.
     fn end(&mut self, found: &mut Found);
 
     /// Bytes of the unfinished record that are held now.
@@ -77,10 +140,21 @@ pub trait Splitter: Send {
 }
 
 impl Framing {
-    /// The state of a new connection; a record longer than `record_bytes_max` bytes is dropped and counted.
+    /// Its name in [`FRAMINGS`].
+    pub fn name(self) -> &'static str {
+        FRAMINGS.iter().find(|row| row.framing == self).expect("every framing has its row").name
+    }
+
+    /// The state of a new connection; a record longer than `record_bytes_max` bytes, header and `\n` not counted, is
+    /// dropped and counted.
     pub fn splitter(self, record_bytes_max: usize) -> Box<dyn Splitter> {
         match self {
             Framing::Lines => Box::new(lines::LineSplitter::new(record_bytes_max)),
+            Framing::OctetCounted => {
+                Box::new(FrameSplitter::<octet_counted::OctetCounted>::new(record_bytes_max))
+            }
+            Framing::Syslog => Box::new(FrameSplitter::<syslog::Syslog>::new(record_bytes_max)),
+            Framing::U32 => Box::new(FrameSplitter::<u32::U32>::new(record_bytes_max)),
         }
     }
 
@@ -88,6 +162,63 @@ impl Framing {
     pub fn for_each<'a>(self, range: &'a [u8], each: impl FnMut(&'a [u8])) {
         match self {
             Framing::Lines => lines::for_each(range, each),
+            Framing::OctetCounted => frames::for_each::<octet_counted::OctetCounted>(range, each),
+            Framing::Syslog => frames::for_each::<syslog::Syslog>(range, each),
+            Framing::U32 => frames::for_each::<u32::U32>(range, each),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::framing::reference::{chop, reference, run};
+
+    /// Streams of mostly good frames, and junk in which the bytes that a framing looks at are frequent.
+    fn stream(framing: Framing) -> impl Strategy<Value = Vec<u8>> {
+        let byte = prop_oneof![2 => Just(b'\n'), 1 => Just(b'\r'), 2 => b'0'..=b'9', 1 => Just(b' '), 1 => Just(0), 3 => any::<u8>()];
+        let part = (prop::collection::vec(byte, 0..30), 0..20u8).prop_map(move |(bytes, kind)| {
+            match (framing, kind) {
+                (_, 0) => bytes,
+                (Framing::Lines, _) | (Framing::Syslog, 1..10) => {
+                    [b"<", bytes.as_slice(), b"\n"].concat()
+                }
+                (Framing::OctetCounted | Framing::Syslog, _) => {
+                    [format!("{} x", bytes.len() + 1).as_bytes(), &bytes].concat()
+                }
+                (Framing::U32, _) => [
+                    &[0, 0, 0, u8::try_from(bytes.len()).expect("parts are short")],
+                    bytes.as_slice(),
+                ]
+                .concat(),
+            }
+        });
+        prop::collection::vec(part, 0..20).prop_map(|parts| parts.concat())
+    }
+
+    #[test]
+    fn each_framing_has_one_row() {
+        for row in FRAMINGS {
+            assert_eq!((row.framing.name(), by_name(row.name)), (row.name, Some(row.framing)));
+        }
+        assert_eq!(by_name("line"), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, cases: 500, ..ProptestConfig::default() })]
+        #[test]
+        fn any_chopping_gives_what_the_reference_finds(
+            (framing, stream) in (0..FRAMINGS.len()).prop_flat_map(|row| {
+                let framing = FRAMINGS[row].framing;
+                (Just(framing), stream(framing))
+            }),
+            lengths in prop::collection::vec(0..40u8, 0..6),
+            max in prop_oneof![0..30usize, 0..500usize, Just(usize::MAX)],
+        ) {
+            let found = run(framing, chop(&stream, &lengths), max);
+            prop_assert_eq!(found, reference(framing, &stream, max), "{:?}", framing);
         }
     }
 }

@@ -25,7 +25,9 @@ use real as primitives;
 
 pub use mailbox::{Mailbox, SendError};
 pub use poison::Poison;
-pub use primitives::{AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, Queue};
+pub use primitives::{
+    AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, Queue,
+};
 pub use signal::Signal;
 pub use stop::StopToken;
 pub use tasks::TaskQueue;

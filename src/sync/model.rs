@@ -119,7 +119,11 @@ impl<T> Queue<T> {
     }
 }
 
-pub(super) fn wait_for<T>(cond: &Condvar, guard: &mut MutexGuard<'_, T>, _timeout: std::time::Duration) -> bool {
+pub(super) fn wait_for<T>(
+    cond: &Condvar,
+    guard: &mut MutexGuard<'_, T>,
+    _timeout: std::time::Duration,
+) -> bool {
     cond.wait(guard);
     false
 }

@@ -45,6 +45,10 @@ impl<T> Queue<T> {
 }
 
 /// Waits until `cond` is notified or `timeout` passed; true if it timed out.
-pub(super) fn wait_for<T>(cond: &Condvar, guard: &mut MutexGuard<'_, T>, timeout: std::time::Duration) -> bool {
+pub(super) fn wait_for<T>(
+    cond: &Condvar,
+    guard: &mut MutexGuard<'_, T>,
+    timeout: std::time::Duration,
+) -> bool {
     cond.wait_for(guard, timeout).timed_out()
 }

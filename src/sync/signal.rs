@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::primitives::{self, Condvar, Mutex};
 use super::Arc;
+use super::primitives::{self, Condvar, Mutex};
 
 /// A latched wake-up. [`raise`](Signal::raise) sets it, a wait takes it; several raises before a wait count once.
 ///

@@ -28,7 +28,11 @@ struct Done {
 ///
 /// # Errors
 /// If the operating system gives no more threads.
-pub fn spawn(name: impl Into<String>, poison: &Poison, body: impl FnOnce() + Send + 'static) -> io::Result<Thread> {
+pub fn spawn(
+    name: impl Into<String>,
+    poison: &Poison,
+    body: impl FnOnce() + Send + 'static,
+) -> io::Result<Thread> {
     let name = name.into();
     let done = Done::default();
     let (finished, poison, label) = (done.clone(), poison.clone(), name.clone());

@@ -164,7 +164,11 @@ mod tests {
         let schedule = Schedule::aligned(clock, Interval::millis(period));
         let clock: Arc<dyn Clock> = Arc::new(clock.clone());
         let send = move |time| out.send(time).expect("the mailbox stays open");
-        (RecurringTimer::start("timer-test", clock, schedule, &Poison::new(), send).expect("a thread"), ticks)
+        (
+            RecurringTimer::start("timer-test", clock, schedule, &Poison::new(), send)
+                .expect("a thread"),
+            ticks,
+        )
     }
 
     #[test]
@@ -188,7 +192,9 @@ mod tests {
         poison.on_set(move |reason| out.send(reason.to_owned()).expect("open"));
         let schedule = Schedule::aligned(&clock, Interval::millis(1));
         clock.advance(Duration::from_millis(1));
-        let timer = RecurringTimer::start("boom", Arc::new(clock), schedule, &poison, |_| panic!("no")).expect("a thread");
+        let timer =
+            RecurringTimer::start("boom", Arc::new(clock), schedule, &poison, |_| panic!("no"))
+                .expect("a thread");
         assert_eq!(told.recv().expect("told"), "thread `boom` panicked: no");
         drop(timer);
     }

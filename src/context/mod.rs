@@ -1,0 +1,302 @@
+//! `StreamingContext`: builds a stream, starts it, waits for its end, stops it in order. Runs on the caller's thread.
+//!
+//! Nothing below holds the context; what must be told upward comes as [`Control`] values on its mailbox.
+
+mod running;
+
+use crate::config::{Config, Resolved};
+use crate::dstream::{DStream, Graph, GraphOptions};
+use crate::error::{Error, Result};
+use crate::framing::Framing;
+use crate::metrics::Listener;
+use crate::receiver::io::IoModel;
+use crate::receiver::{Direction, SocketOptions, When};
+use crate::sink::Writer;
+use crate::sync::{Arc, Mutex};
+use crate::time::{Clock, ManualClock, SystemClock};
+
+pub use running::{Report, Running, SourceReport, Stopper};
+
+/// The longest record by default, in bytes.
+const RECORD_BYTES_MAX: usize = 1 << 20;
+
+/// A socket source, with the defaults of the pipeline file.
+#[derive(Clone, Debug)]
+pub struct SocketSource {
+    direction: Direction,
+    io_model: IoModel,
+    framing: Framing,
+    record_bytes_max: usize,
+    connections_max: Option<usize>,
+    name: Option<String>,
+    dials_again: bool,
+}
+
+impl SocketSource {
+    /// Dials these `HOST:PORT`s, again and again with bounded back-off when they do not answer or go away.
+    pub fn connect<S: Into<String>>(addresses: impl IntoIterator<Item = S>) -> Self {
+        SocketSource::new(Direction::Connect(addresses.into_iter().map(Into::into).collect()))
+    }
+
+    /// Listens on `ADDR:PORT`; port 0 takes a free one, see [`Running::local_addrs`].
+    pub fn listen(address: impl Into<String>) -> Self {
+        SocketSource::new(Direction::Listen(address.into()))
+    }
+
+    fn new(direction: Direction) -> Self {
+        SocketSource {
+            direction,
+            io_model: IoModel::Nio,
+            framing: Framing::Lines,
+            record_bytes_max: RECORD_BYTES_MAX,
+            connections_max: None,
+            name: None,
+            dials_again: true,
+        }
+    }
+
+    /// The way sockets are read; `nio` by default.
+    pub fn io_model(mut self, model: IoModel) -> Self {
+        self.io_model = model;
+        self
+    }
+
+    /// How bytes are cut into records; lines by default.
+    pub fn framing(mut self, framing: Framing) -> Self {
+        self.framing = framing;
+        self
+    }
+
+    /// Longer records are dropped and counted; 1 MiB by default.
+    pub fn record_bytes_max(mut self, bytes: usize) -> Self {
+        self.record_bytes_max = bytes;
+        self
+    }
+
+    /// Connections at once at most; by default what the io model's row in `IO_MODELS` says.
+    pub fn connections_max(mut self, connections: usize) -> Self {
+        self.connections_max = Some(connections);
+        self
+    }
+
+    /// The source's name in messages and reports; `sourceN` by default.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Ends the source when its peer closes, instead of dialling again.
+    pub fn once(mut self) -> Self {
+        self.dials_again = false;
+        self
+    }
+}
+
+/// When a run ends by itself; by default it does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunLimits {
+    /// After so many batches.
+    pub batches: Option<u64>,
+    /// After this time.
+    pub duration: Option<std::time::Duration>,
+    /// When every source has ended and everything was processed.
+    pub until_eof: bool,
+}
+
+/// Builds a stream out of sources, operators and outputs, and starts it.
+pub struct StreamingContext {
+    config: Resolved,
+    clock: Arc<dyn Clock>,
+    manual: Option<ManualClock>,
+    graph: Arc<Graph>,
+    sources: Mutex<Vec<SocketSource>>,
+    listeners: Mutex<Vec<Box<dyn Listener>>>,
+    limits: Mutex<RunLimits>,
+    /// The run that `run_batches` drives.
+    driven: Mutex<Option<Running>>,
+}
+
+impl std::fmt::Debug for StreamingContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamingContext").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl StreamingContext {
+    /// A context on the system's clocks.
+    ///
+    /// # Errors
+    /// If the configuration has a value that makes no sense.
+    pub fn new(config: Config) -> Result<Self> {
+        let resolved = config.resolve()?;
+        Ok(Self::assemble(resolved, SystemClock::new(), None))
+    }
+
+    /// A context on a clock that a test moves; see [`run_batches`](StreamingContext::run_batches).
+    ///
+    /// # Errors
+    /// If the configuration has a value that makes no sense.
+    pub fn with_clock(config: Config, clock: ManualClock) -> Result<Self> {
+        let resolved = config.resolve()?;
+        Ok(Self::assemble(resolved, Arc::new(clock.clone()), Some(clock)))
+    }
+
+    fn assemble(config: Resolved, clock: Arc<dyn Clock>, manual: Option<ManualClock>) -> Self {
+        let graph = Graph::new(GraphOptions {
+            pipeline: config.name.clone(),
+            workers: config.workers,
+            seed: random_seed(),
+            console: Writer::new(Box::new(std::io::stdout())),
+        });
+        StreamingContext {
+            config,
+            clock,
+            manual,
+            graph,
+            sources: Mutex::default(),
+            listeners: Mutex::default(),
+            limits: Mutex::default(),
+            driven: Mutex::default(),
+        }
+    }
+
+    /// The options in force.
+    pub fn config(&self) -> &Resolved {
+        &self.config
+    }
+
+    /// The lines of a TCP data server at `address` (`HOST:PORT`), as text; bytes that are not UTF-8 are replaced.
+    ///
+    /// # Errors
+    /// If there are too many sources. The server need not be there yet.
+    pub fn socket_lines(&self, address: &str, model: IoModel) -> Result<DStream<str>> {
+        let (number, name) = self.add_source(SocketSource::connect([address]).io_model(model))?;
+        Ok(self.graph.text_blocks(number, &name))
+    }
+
+    /// The lines of a TCP data server at `address` (`HOST:PORT`), as bytes.
+    ///
+    /// # Errors
+    /// If there are too many sources.
+    pub fn socket_records(&self, address: &str, model: IoModel) -> Result<DStream<[u8]>> {
+        self.socket(SocketSource::connect([address]).io_model(model))
+    }
+
+    /// The records of a socket source.
+    ///
+    /// # Errors
+    /// If there are too many sources.
+    pub fn socket(&self, source: SocketSource) -> Result<DStream<[u8]>> {
+        let (number, name) = self.add_source(source)?;
+        Ok(self.graph.blocks(number, &name))
+    }
+
+    /// The records of a socket source as text; bytes that are not UTF-8 are replaced and counted.
+    ///
+    /// # Errors
+    /// If there are too many sources.
+    pub fn socket_text(&self, source: SocketSource) -> Result<DStream<str>> {
+        let (number, name) = self.add_source(source)?;
+        Ok(self.graph.text_blocks(number, &name))
+    }
+
+    fn add_source(&self, source: SocketSource) -> Result<(u32, String)> {
+        let mut sources = self.sources.lock();
+        let number = u32::try_from(sources.len())
+            .map_err(|_| Error::Usage("too many sources".to_owned()))?;
+        let name = source.name.clone().unwrap_or_else(|| format!("source{number}"));
+        sources.push(SocketSource { name: Some(name.clone()), ..source });
+        Ok((number, name))
+    }
+
+    /// The graph that streams of this context are nodes of.
+    pub(crate) fn graph(&self) -> &Arc<Graph> {
+        &self.graph
+    }
+
+    /// Tells `listener` of everything that happens, on a thread of its own.
+    pub fn add_listener(&self, listener: impl Listener + 'static) {
+        self.listeners.lock().push(Box::new(listener));
+    }
+
+    /// When the run ends by itself.
+    pub fn limits(&self, limits: RunLimits) {
+        *self.limits.lock() = limits;
+    }
+
+    /// Starts receiving and running batches. The guard stops everything in order when it is dropped.
+    ///
+    /// # Errors
+    /// If no output was registered, an address cannot be bound, or the operating system refuses a thread.
+    pub fn start(&self) -> Result<Running> {
+        if self.graph.outputs().is_empty() {
+            let hint = "register one, such as `stream.print(10)`, before the start";
+            return Err(Error::Usage(format!("nothing to do: the stream has no output; {hint}")));
+        }
+        let limits = *self.limits.lock();
+        let listeners = std::mem::take(&mut *self.listeners.lock());
+        let sources = self
+            .sources
+            .lock()
+            .iter()
+            .enumerate()
+            .map(|(n, source)| self.options(n, source, limits))
+            .collect();
+        Running::start(running::Setup {
+            config: self.config.clone(),
+            clock: Arc::clone(&self.clock),
+            graph: Arc::clone(&self.graph),
+            sources,
+            listeners,
+            limits,
+            tell_batches: self.manual.is_some(),
+        })
+    }
+
+    fn options(&self, number: usize, source: &SocketSource, limits: RunLimits) -> SocketOptions {
+        let source = source.clone();
+        SocketOptions {
+            source: source.name.unwrap_or_default(),
+            number: u32::try_from(number).expect("checked when the source was added"),
+            direction: source.direction,
+            io_model: source.io_model,
+            framing: source.framing,
+            record_bytes_max: source.record_bytes_max,
+            connections_max: source
+                .connections_max
+                .unwrap_or(source.io_model.row().connections_max),
+            block_interval: self.config.block_interval,
+            block_bytes_max: self.config.block_bytes_max,
+            ends: if limits.until_eof || !source.dials_again { When::Eof } else { When::Never },
+        }
+    }
+
+    /// Drives `count` batches on the manual clock: moves it by one interval, waits until the batch is done, and again.
+    ///
+    /// # Errors
+    /// The first batch's failure.
+    ///
+    /// # Panics
+    /// If the context was not made by [`with_clock`](StreamingContext::with_clock).
+    pub fn run_batches(&self, count: u64) -> Result<()> {
+        let clock =
+            self.manual.as_ref().expect("`run_batches` needs a context made by `with_clock`");
+        let mut driven = self.driven.lock();
+        if driven.is_none() {
+            *driven = Some(self.start()?);
+        }
+        let running = driven.as_mut().expect("just started");
+        for _ in 0..count {
+            let done = running.batches_done() + 1;
+            clock.advance(self.config.batch_interval.as_duration());
+            running.wait_for_batches(done)?;
+        }
+        Ok(())
+    }
+}
+
+/// A seed that a peer cannot guess, so that it cannot choose keys that collide.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one("tidemill")
+}

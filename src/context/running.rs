@@ -1,0 +1,427 @@
+//! `Running`: a started stream, its end, and the stop in order. Runs on the thread of whoever waits for the stream.
+//!
+//! ```text
+//!  stop: job-timer ─▶ io threads ─▶ cut ─▶ push ─▶ last batch ─▶ workers ─▶ job-loop ─▶ events
+//! ```
+//! One deadline covers all of it; the report says what was processed and what, if anything, was left.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::config::Resolved;
+use crate::dstream::Graph;
+use crate::error::{Error, Result};
+use crate::metrics::{EventBus, Listener};
+use crate::receiver::io::IoModel;
+use crate::receiver::{Cutter, Engine, SocketOptions, SocketReceiver, When, join_by};
+use crate::scheduler::{Message, Options, Parts, Retries, Scheduler, Stored, Told};
+use crate::slab::{Account, Pool};
+use crate::store::BlockManager;
+use crate::sync::thread::Thread;
+use crate::sync::{Arc, Mailbox, Poison};
+use crate::time::{Clock, Moment, RecurringTimer, Schedule, Wake};
+use crate::tracker::BlockTracker;
+use crate::workers::WorkerPool;
+
+use super::RunLimits;
+
+/// Messages to whoever waits for the stream; posts beyond that are of no use to it.
+const CONTROL_MAX: usize = 1024;
+
+/// What is told upward.
+#[derive(Debug)]
+enum Control {
+    SourceEnded(Option<String>),
+    Told(Told),
+    Poisoned(String),
+    Stop,
+}
+
+/// What a stream is started with.
+pub(super) struct Setup {
+    pub(super) config: Resolved,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) graph: Arc<Graph>,
+    pub(super) sources: Vec<SocketOptions>,
+    pub(super) listeners: Vec<Box<dyn Listener>>,
+    pub(super) limits: RunLimits,
+    /// Whether the end of each batch is told, for a run that is driven batch by batch.
+    pub(super) tell_batches: bool,
+}
+
+/// A started stream. Dropping it stops it in order and forgets the report.
+pub struct Running {
+    clock: Arc<dyn Clock>,
+    started: Moment,
+    stop_deadline: Duration,
+    limits: RunLimits,
+    control: Mailbox<Control>,
+    scheduler: Scheduler,
+    tracker: Arc<BlockTracker>,
+    events: EventBus,
+    workers: Arc<WorkerPool>,
+    receivers: Vec<SocketReceiver>,
+    timer: Option<RecurringTimer>,
+    job_loop: Option<Thread>,
+    events_thread: Option<Thread>,
+    sources_left: usize,
+    ended: bool,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running")
+            .field("progress", &self.scheduler.progress())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Asks a running stream to stop; for signal handlers and other threads. Clones ask the same stream.
+#[derive(Clone, Debug)]
+pub struct Stopper(Mailbox<Control>);
+
+impl Stopper {
+    /// Lets [`Running::await_termination`] stop the stream in order.
+    pub fn stop(&self) {
+        // A full mailbox holds a reason to stop already.
+        let _ = self.0.try_send(Control::Stop);
+    }
+}
+
+/// What one source did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceReport {
+    /// Its name.
+    pub name: String,
+    /// The io model that read it.
+    pub io_model: IoModel,
+    /// Its counters, by name.
+    pub counters: Vec<(&'static str, u64)>,
+}
+
+impl SourceReport {
+    /// The counter of that name; zero if there is none.
+    pub fn counter(&self, name: &str) -> u64 {
+        self.counters.iter().find(|(other, _)| *other == name).map_or(0, |(_, count)| *count)
+    }
+}
+
+/// What a run did, and what it left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Batches whose jobs all succeeded.
+    pub batches: u64,
+    /// Records of those batches.
+    pub records: u64,
+    /// From the start to the end of the stop.
+    pub elapsed: Duration,
+    /// What was received or planned and not processed, in words; empty after a clean drain.
+    pub left: Vec<String>,
+    /// What was not processed because only so many batches were asked for.
+    pub beyond_limit: u64,
+    /// What the sources did.
+    pub sources: Vec<SourceReport>,
+}
+
+/// Why a run ends.
+enum End {
+    /// Somebody asked, or the limits of the run are reached.
+    Asked,
+    /// A source broke off: what was read is still processed.
+    Broken(Error),
+    /// The engine cannot go on: what waits is left.
+    Failed(Error),
+}
+
+impl Running {
+    /// Starts the threads, lowest first, so that everything a thread talks to is there.
+    pub(super) fn start(setup: Setup) -> Result<Running> {
+        let Setup { config, clock, graph, sources, listeners, limits, tell_batches } = setup;
+        let control = Mailbox::new(CONTROL_MAX);
+        let poison = Poison::new();
+        let poisoned = poster(&control, Control::Poisoned);
+        poison.on_set(move |reason| poisoned(reason.to_owned()));
+        let store_bytes_max = usize::try_from(config.store_bytes_max).unwrap_or(usize::MAX);
+        let account = Account::new(store_bytes_max);
+        let pool = Pool::new(Arc::clone(&account));
+        let events = EventBus::new();
+        let workers = Arc::new(WorkerPool::start(config.workers, &poison)?);
+        let scheduler = Scheduler::new();
+        let store = Arc::new(BlockManager::new(Arc::clone(&account)));
+        let tracker = Arc::new(BlockTracker::new(sources.len()));
+        let mut running = Running {
+            started: clock.now(),
+            stop_deadline: config.stop_deadline,
+            limits,
+            control: control.clone(),
+            scheduler: scheduler.clone(),
+            tracker: Arc::clone(&tracker),
+            events: events.clone(),
+            workers: Arc::clone(&workers),
+            receivers: Vec::new(),
+            timer: None,
+            job_loop: None,
+            events_thread: Some(events.start(listeners, &poison)?),
+            sources_left: sources.iter().filter(|source| source.ends == When::Eof).count(),
+            ended: false,
+            clock: Arc::clone(&clock),
+        };
+        let stored = Stored {
+            store: Arc::clone(&store),
+            tracker: Arc::clone(&tracker),
+            scheduler: scheduler.clone(),
+        };
+        let engine = Engine {
+            clock: Arc::clone(&clock),
+            poison: poison.clone(),
+            account,
+            pool: Arc::clone(&pool),
+            events: events.clone(),
+        };
+        running.start_receivers(sources, &engine, Arc::new(stored))?;
+        let schedule = Schedule::aligned(clock.as_ref(), config.batch_interval);
+        let parts = Parts {
+            clock: Arc::clone(&clock),
+            graph,
+            workers,
+            store,
+            tracker,
+            pool,
+            cutters: running.cutters(),
+            events,
+            tell: Arc::new(poster(&control, Control::Told)),
+            tell_batches,
+        };
+        running.job_loop =
+            Some(scheduler.start(job_options(&config, schedule, limits), parts, &poison)?);
+        let tick = move |time| scheduler.post(Message::Tick(time));
+        let timer = RecurringTimer::start("job-timer", clock, schedule, &poison, tick);
+        running.timer =
+            Some(timer.map_err(|err| Error::io("cannot start the thread `job-timer`", err))?);
+        Ok(running)
+    }
+
+    fn start_receivers(
+        &mut self,
+        sources: Vec<SocketOptions>,
+        engine: &Engine,
+        stored: Arc<Stored>,
+    ) -> Result<()> {
+        for options in sources {
+            let ends = poster(&self.control, Control::SourceEnded);
+            let on_end = Arc::new(move |_number, error| ends(error));
+            let target = Arc::clone(&stored);
+            self.receivers.push(SocketReceiver::start(options, engine, target, on_end)?);
+        }
+        Ok(())
+    }
+
+    fn cutters(&self) -> Vec<(u32, Cutter)> {
+        (0..).zip(&self.receivers).map(|(number, receiver)| (number, receiver.cutter())).collect()
+    }
+
+    /// Where the listening sources listen, in the order of the sources.
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.receivers.iter().filter_map(SocketReceiver::local_addr).collect()
+    }
+
+    /// Lets another thread ask for the stop.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.control.clone())
+    }
+
+    /// Batches that are done.
+    pub(super) fn batches_done(&self) -> u64 {
+        self.scheduler.progress().batches
+    }
+
+    /// Waits until `count` batches are done; for runs that tell of each batch.
+    pub(super) fn wait_for_batches(&mut self, count: u64) -> Result<()> {
+        while self.batches_done() < count {
+            match self.control.recv().and_then(|control| self.end_of(control)) {
+                Some(End::Failed(err) | End::Broken(err)) => return Err(err),
+                Some(End::Asked) | None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the end: a [`Stopper`], the limits of the run, or a failure. Then stops in order.
+    ///
+    /// # Errors
+    /// What made the stream fail, or what a stop left behind.
+    pub fn await_termination(self) -> Result<()> {
+        self.finish().1
+    }
+
+    /// Stops now, in order, within the stop deadline.
+    ///
+    /// # Errors
+    /// What the stop left behind.
+    pub fn stop(self) -> Result<Report> {
+        self.stopper().stop();
+        let (report, outcome) = self.finish();
+        outcome.map(|()| report)
+    }
+
+    /// [`await_termination`](Running::await_termination) with the report, also after a failure.
+    pub fn finish(mut self) -> (Report, Result<()>) {
+        let end = self.wait_for_end();
+        let (report, failure) = self.shut_down(&end);
+        let outcome = match (end, failure) {
+            (End::Failed(err) | End::Broken(err), _) | (End::Asked, Some(err)) => Err(err),
+            (End::Asked, None) if !report.left.is_empty() => {
+                Err(Error::Undrained(report.left.join("; ")))
+            }
+            (End::Asked, None) => Ok(()),
+        };
+        (report, outcome)
+    }
+
+    fn wait_for_end(&mut self) -> End {
+        let until = self.limits.duration.map(|duration| self.started.plus(duration));
+        loop {
+            if let Some(control) = self.control.try_recv() {
+                match self.end_of(control) {
+                    Some(end) => return end,
+                    None => continue,
+                }
+            }
+            let signal = self.control.signal();
+            if self.clock.wait(signal, until) == Wake::Deadline
+                && until.is_some_and(|at| self.clock.now() >= at)
+            {
+                return End::Asked;
+            }
+        }
+    }
+
+    /// Whether a message ends the run.
+    fn end_of(&mut self, control: Control) -> Option<End> {
+        match control {
+            Control::Stop | Control::Told(Told::BatchesReached) => Some(End::Asked),
+            Control::Told(Told::Fatal(err)) => Some(End::Failed(err)),
+            Control::Poisoned(reason) => Some(End::Failed(Error::Failed(reason))),
+            Control::Told(Told::Drained | Told::BatchDone) => None,
+            Control::SourceEnded(Some(error)) if self.limits.until_eof => {
+                Some(End::Broken(Error::Failed(error)))
+            }
+            Control::SourceEnded(_) => {
+                self.sources_left = self.sources_left.saturating_sub(1);
+                (self.limits.until_eof && self.sources_left == 0).then_some(End::Asked)
+            }
+        }
+    }
+
+    /// The stop in order; what goes wrong meanwhile comes back beside the report.
+    fn shut_down(&mut self, end: &End) -> (Report, Option<Error>) {
+        self.ended = true;
+        let deadline = self.clock.now().plus(self.stop_deadline);
+        if let Some(timer) = self.timer.take() {
+            timer.stop();
+        }
+        let mut left = Vec::new();
+        let mut counters = Vec::new();
+        for receiver in std::mem::take(&mut self.receivers) {
+            let (name, io_model) = (receiver.source().to_owned(), receiver.io_model());
+            let counts = Arc::clone(receiver.counters());
+            left.extend(receiver.stop(&self.clock, deadline));
+            counters.push(SourceReport { name, io_model, counters: counts.all() });
+        }
+        let failure = match end {
+            End::Asked | End::Broken(_) => self.drain(deadline),
+            End::Failed(_) => {
+                self.scheduler.post(Message::Abort);
+                None
+            }
+        };
+        for worker in self.workers.stop(self.clock.as_ref(), deadline) {
+            left.push(format!("thread `{worker}` is stuck in a task and was abandoned"));
+        }
+        self.scheduler.close();
+        self.events.close();
+        let threads = [self.job_loop.take(), self.events_thread.take()];
+        for thread in threads.into_iter().flatten() {
+            if let Some(stuck) = join_by(thread, self.clock.as_ref(), deadline) {
+                left.push(format!("thread `{stuck}` did not stop and was abandoned"));
+            }
+        }
+        (self.report(left, counters), failure)
+    }
+
+    /// Runs the last batch and waits for all that wait; returns a failure among them.
+    fn drain(&mut self, deadline: Moment) -> Option<Error> {
+        self.scheduler.post(Message::Final);
+        loop {
+            match self.control.try_recv() {
+                Some(Control::Told(Told::Drained)) => return None,
+                Some(Control::Told(Told::Fatal(err))) => return Some(err),
+                Some(Control::Poisoned(reason)) => return Some(Error::Failed(reason)),
+                Some(_) => {}
+                None if self.clock.now() >= deadline => {
+                    self.scheduler.post(Message::Abort);
+                    return None;
+                }
+                None => {
+                    self.clock.wait(self.control.signal(), Some(deadline));
+                }
+            }
+        }
+    }
+
+    fn report(&self, mut left: Vec<String>, sources: Vec<SourceReport>) -> Report {
+        let progress = self.scheduler.progress();
+        if progress.batches_waiting > 0 {
+            let (batches, records) = (progress.batches_waiting, progress.records_waiting);
+            left.push(format!(
+                "{batches} planned batches with {records} records were not processed"
+            ));
+        }
+        let (blocks, unplanned) = self.tracker.unallocated();
+        let beyond_limit = if self.limits.batches.is_some() { unplanned } else { 0 };
+        if blocks > 0 && self.limits.batches.is_none() {
+            left.push(format!(
+                "{blocks} blocks with {unplanned} records were not given to a batch"
+            ));
+        }
+        Report {
+            batches: progress.batches,
+            records: progress.records,
+            elapsed: self.clock.now().since(self.started),
+            left,
+            beyond_limit,
+            sources,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.shut_down(&End::Asked);
+        }
+    }
+}
+
+fn job_options(config: &Resolved, schedule: Schedule, limits: RunLimits) -> Options {
+    let half = config.batch_interval.as_duration() / 2;
+    Options {
+        schedule,
+        allocate_wait: half.min(Duration::from_millis(100)),
+        concurrent_jobs: config.concurrent_jobs,
+        retries: Retries(config.on_failure.retries),
+        batches_max: limits.batches,
+        skip_empty: config.skip_empty,
+    }
+}
+
+/// A closure that posts to the control mailbox. It never waits: a full mailbox holds a reason to end already.
+fn poster<T, W>(control: &Mailbox<Control>, wrap: W) -> impl Fn(T) + Send + Sync + use<T, W>
+where
+    W: Fn(T) -> Control + Send + Sync,
+{
+    let control = control.clone();
+    move |value| {
+        let _ = control.try_send(wrap(value));
+    }
+}

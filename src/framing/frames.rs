@@ -1,0 +1,259 @@
+//! Frames that start with a header: hops from header to header, looking at no byte between. Runs on the io threads.
+//!
+//! ```text
+//! piece:  llo | 5 hello5 world | 9999999 xxxxxxxxxxx | 3 abc | 7 ab
+//!         joined     range           over-long         range   carry
+//! ```
+//! What a header looks like is its [`Format`]'s business. A header is checked before anything is allocated, and the
+//! carry grows with the bytes that came, so that a header alone costs nothing. The limit counts the record, not its
+//! header. An over-long frame is passed over by its announced length, which fits a `u32`.
+
+use std::marker::PhantomData;
+
+use memchr::memchr;
+
+use super::carry::{Carry, Line};
+use super::{Found, Malformed, Splitter, lines};
+
+/// How a frame starts.
+pub(super) enum Head {
+    /// The header has more bytes.
+    Incomplete,
+    /// So many bytes of header, then so many of record.
+    Counted { header: usize, body: u32 },
+    /// No header: a line.
+    Line,
+}
+
+/// How the frames of a framing start.
+pub(super) trait Format: Send {
+    /// Reads the header at the start of `bytes`, which may hold less or more than that. What more bytes would decide
+    /// must not depend on how many came at once; a header of [`HEADER_BYTES_MAX`] bytes must be complete.
+    fn head(bytes: &[u8]) -> Result<Head, Malformed>;
+}
+
+/// The longest header in bytes.
+pub(super) const HEADER_BYTES_MAX: usize = 10;
+
+/// The state of one connection.
+pub(super) struct FrameSplitter<F> {
+    max: usize,
+    /// The unfinished frame, at most a header and `max` bytes.
+    carry: Carry,
+    state: State,
+    format: PhantomData<F>,
+}
+
+enum State {
+    /// At the start of a frame, or in the one that is carried.
+    Reading,
+    /// In an over-long frame, counted already, that has so many more bytes.
+    SkippingBytes(u64),
+    /// In an over-long line, counted already.
+    SkippingLine,
+    /// Behind a malformed frame.
+    Broken(Malformed),
+}
+
+/// What one frame at an offset of a piece is.
+enum Frame {
+    /// Whole; the next one starts at this offset.
+    Whole(usize),
+    /// The piece ends in it.
+    Unfinished,
+    /// Longer than the limit; the state says how much of it is to be passed over from this offset on.
+    Overlong(usize, State),
+}
+
+impl<F: Format> FrameSplitter<F> {
+    pub(super) fn new(max: usize) -> Self {
+        FrameSplitter { max, carry: Carry::default(), state: State::Reading, format: PhantomData }
+    }
+
+    fn split(&mut self, piece: &[u8], found: &mut Found) -> Result<(), Malformed> {
+        let mut start = self.skip(piece, 0);
+        if !self.carry.is_empty() {
+            start = self.finish_carried(piece, found)?;
+        }
+        let (mut whole, mut records) = (start..start, 0);
+        while start < piece.len() {
+            match self.frame(piece, start) {
+                Ok(Frame::Whole(next)) => {
+                    start = next;
+                    whole.end = next;
+                    records += 1;
+                }
+                Ok(Frame::Unfinished) => {
+                    self.carry.push(&piece[start..]);
+                    break;
+                }
+                Ok(Frame::Overlong(inside, rest)) => {
+                    found.push_range(whole, records);
+                    found.overlong += 1;
+                    self.state = rest;
+                    start = self.skip(piece, inside);
+                    (whole, records) = (start..start, 0);
+                }
+                Err(malformed) => {
+                    found.push_range(whole, records);
+                    return Err(malformed);
+                }
+            }
+        }
+        found.push_range(whole, records);
+        Ok(())
+    }
+
+    fn frame(&self, piece: &[u8], start: usize) -> Result<Frame, Malformed> {
+        let bytes = &piece[start..];
+        Ok(match F::head(bytes)? {
+            Head::Incomplete => Frame::Unfinished,
+            Head::Counted { header, body } if body as usize > self.max => {
+                Frame::Overlong(start + header, State::SkippingBytes(u64::from(body)))
+            }
+            Head::Counted { header, body } if body as usize <= bytes.len() - header => {
+                Frame::Whole(start + header + body as usize)
+            }
+            Head::Counted { .. } => Frame::Unfinished,
+            Head::Line => {
+                let window = &bytes[..bytes.len().min(self.max.saturating_add(1))];
+                match memchr(b'\n', window) {
+                    Some(end) => Frame::Whole(start + end + 1),
+                    None if window.len() > self.max => {
+                        Frame::Overlong(start + window.len(), State::SkippingLine)
+                    }
+                    None => Frame::Unfinished,
+                }
+            }
+        })
+    }
+
+    /// Leaves the frame that an earlier piece began. Returns where the next one starts.
+    fn finish_carried(&mut self, piece: &[u8], found: &mut Found) -> Result<usize, Malformed> {
+        let mut start = 0;
+        loop {
+            match F::head(self.carry.bytes())? {
+                Head::Incomplete if start == piece.len() => return Ok(start),
+                Head::Incomplete => {
+                    debug_assert!(self.carry.len() < HEADER_BYTES_MAX, "so this loop is short");
+                    self.carry.push(&piece[start..=start]);
+                    start += 1;
+                }
+                Head::Counted { header, body } => {
+                    return Ok(self.finish_counted(piece, start, header, body, found));
+                }
+                Head::Line => {
+                    return Ok(match self.carry.finish_line(piece, self.max, found) {
+                        Line::Joined(next) => next,
+                        Line::Overlong(inside) => {
+                            self.state = State::SkippingLine;
+                            self.skip(piece, inside)
+                        }
+                        Line::Unfinished => piece.len(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// The same for a frame whose header is carried, whole; `start` is where the piece goes on behind what is carried.
+    fn finish_counted(
+        &mut self,
+        piece: &[u8],
+        start: usize,
+        header: usize,
+        body: u32,
+        found: &mut Found,
+    ) -> usize {
+        let carried = self.carry.len() - header;
+        if body as usize > self.max {
+            debug_assert!(carried == 0, "the body of an over-long frame is never carried");
+            self.carry.clear();
+            found.overlong += 1;
+            self.state = State::SkippingBytes(u64::from(body));
+            return self.skip(piece, start);
+        }
+        let rest = &piece[start..];
+        let missing = body as usize - carried;
+        if rest.len() < missing {
+            self.carry.push(rest);
+            return piece.len();
+        }
+        self.carry.join(&rest[..missing], found);
+        start + missing
+    }
+
+    /// Passes over the rest of an over-long frame, if in one. Returns where the next frame starts.
+    fn skip(&mut self, piece: &[u8], from: usize) -> usize {
+        let rest = &piece[from..];
+        match self.state {
+            State::SkippingBytes(missing) => {
+                let here =
+                    usize::try_from(missing).map_or(rest.len(), |missing| missing.min(rest.len()));
+                let missing = missing - here as u64;
+                self.state =
+                    if missing == 0 { State::Reading } else { State::SkippingBytes(missing) };
+                from + here
+            }
+            State::SkippingLine => match memchr(b'\n', rest) {
+                Some(end) => {
+                    self.state = State::Reading;
+                    from + end + 1
+                }
+                None => piece.len(),
+            },
+            State::Reading | State::Broken(_) => from,
+        }
+    }
+}
+
+impl<F: Format> Splitter for FrameSplitter<F> {
+    fn feed(&mut self, piece: &[u8], found: &mut Found) -> Result<(), Malformed> {
+        if let State::Broken(malformed) = &self.state {
+            return Err(malformed.clone());
+        }
+        self.split(piece, found).inspect_err(|malformed| {
+            self.carry.clear();
+            self.state = State::Broken(malformed.clone());
+        })
+    }
+
+    fn end(&mut self, found: &mut Found) {
+        match F::head(self.carry.bytes()) {
+            _ if self.carry.is_empty() => {}
+            Ok(Head::Line) => self.carry.join(b"\n", found),
+            Ok(Head::Incomplete | Head::Counted { .. }) | Err(_) => {
+                found.truncated += 1;
+                self.carry.clear();
+            }
+        }
+        if !matches!(self.state, State::Broken(_)) {
+            self.state = State::Reading;
+        }
+    }
+
+    fn pending(&self) -> usize {
+        self.carry.len()
+    }
+}
+
+/// Calls `each` with the record of every frame of `range`. It stops at a frame that is not whole: no splitter makes one.
+pub(super) fn for_each<'a, F: Format>(mut range: &'a [u8], mut each: impl FnMut(&'a [u8])) {
+    while let Some((record, rest)) = first::<F>(range) {
+        each(record);
+        range = rest;
+    }
+    debug_assert!(range.is_empty(), "ranges hold whole frames");
+}
+
+/// The first record and the frames behind it.
+fn first<F: Format>(range: &[u8]) -> Option<(&[u8], &[u8])> {
+    match F::head(range).ok()? {
+        Head::Incomplete => None,
+        Head::Counted { header, body } => range[header..].split_at_checked(body as usize),
+        Head::Line => {
+            let end = memchr(b'\n', range)?;
+            Some((lines::strip(&range[..end]), &range[end + 1..]))
+        }
+    }
+}

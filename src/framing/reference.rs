@@ -1,0 +1,155 @@
+//! Reference splitters for tests and fuzzing: the whole stream at once, frame after frame, so short that reading them is
+//! the proof. Not part of the library; the fuzz targets include this file.
+
+use super::{Found, Framing, Splitter};
+
+/// What a stream holds.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The records, without terminators and headers.
+    pub records: Vec<Vec<u8>>,
+    /// How many were dropped for their length.
+    pub overlong: u64,
+    /// How many the end of the stream cut off.
+    pub truncated: u64,
+    /// Whether a malformed frame ended it.
+    pub malformed: bool,
+}
+
+/// The longest header in bytes of any framing.
+const HEADER_BYTES_MAX: usize = 10;
+
+/// What the framing's splitter finds in these pieces, and at their end.
+pub fn run<'a>(
+    framing: Framing,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+    max: usize,
+) -> Outcome {
+    let (mut splitter, mut found, mut outcome) =
+        (framing.splitter(max), Found::default(), Outcome::default());
+    for piece in pieces {
+        found.clear();
+        outcome.malformed = splitter.feed(piece, &mut found).is_err();
+        gather(framing, piece, &found, &mut outcome);
+        assert!(
+            splitter.pending() <= max.saturating_add(HEADER_BYTES_MAX),
+            "what is carried is bounded"
+        );
+        if outcome.malformed {
+            break;
+        }
+    }
+    found.clear();
+    splitter.end(&mut found);
+    gather(framing, &[], &found, &mut outcome);
+    assert_eq!(splitter.pending(), 0, "nothing is carried after the end");
+    outcome
+}
+
+/// Adds what one call found, and checks what every caller relies on.
+fn gather(framing: Framing, piece: &[u8], found: &Found, outcome: &mut Outcome) {
+    let before = outcome.records.len() as u64;
+    framing.for_each(&found.joined, |record| outcome.records.push(record.to_vec()));
+    let mut end = None;
+    assert_eq!(found.ranges.len(), found.range_records.len());
+    for (range, &records) in found.ranges.iter().zip(&found.range_records) {
+        let before = outcome.records.len() as u64;
+        assert!(range.start < range.end, "no range is empty");
+        assert!(
+            end.is_none_or(|end| range.start > end),
+            "ranges are in order, and adjacent ones are merged"
+        );
+        framing.for_each(&piece[range.clone()], |record| outcome.records.push(record.to_vec()));
+        assert_eq!(outcome.records.len() as u64 - before, records, "the count of a range is right");
+        end = Some(range.end);
+    }
+    assert_eq!(outcome.records.len() as u64 - before, found.records, "the count is right");
+    outcome.overlong += found.overlong;
+    outcome.truncated += found.truncated;
+}
+
+/// What the splitter says is wrong with a stream. It says so however the stream is cut, and goes on saying it.
+pub fn malformed(framing: Framing, stream: &[u8]) -> String {
+    let (mut found, mut splitter) = (Found::default(), framing.splitter(99));
+    let why = splitter.feed(stream, &mut found).expect_err("the stream is malformed");
+    assert_eq!(splitter.feed(b"1 a", &mut found), Err(why.clone()));
+
+    let mut feed_one = {
+        let mut splitter: Box<dyn Splitter> = framing.splitter(99);
+        move |byte: &u8| splitter.feed(&[*byte], &mut Found::default()).err()
+    };
+    assert_eq!(stream.iter().find_map(&mut feed_one), Some(why.clone()));
+    why.0
+}
+
+/// What the framing must find in a stream.
+pub fn reference(framing: Framing, stream: &[u8], max: usize) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut rest = stream;
+    while !rest.is_empty() && !outcome.malformed {
+        rest = match (framing, rest[0]) {
+            (Framing::Lines, _) => line(rest, max, &mut outcome),
+            (Framing::Syslog, first) if !matches!(first, b'1'..=b'9') => {
+                line(rest, max, &mut outcome)
+            }
+            (Framing::OctetCounted | Framing::Syslog, _) => octet_counted(rest, max, &mut outcome),
+            (Framing::U32, _) => match rest.split_first_chunk() {
+                Some((length, rest)) => {
+                    counted(rest, u32::from_be_bytes(*length) as usize, max, &mut outcome)
+                }
+                None => counted(&[], 1, 1, &mut outcome),
+            },
+        }
+    }
+    outcome
+}
+
+fn line<'a>(stream: &'a [u8], max: usize, outcome: &mut Outcome) -> &'a [u8] {
+    let (line, rest) = match stream.iter().position(|&byte| byte == b'\n') {
+        Some(end) => (&stream[..end], &stream[end + 1..]),
+        None => (stream, &stream[stream.len()..]),
+    };
+    match line.len() <= max {
+        true => outcome.records.push(line.strip_suffix(b"\r").unwrap_or(line).to_vec()),
+        false => outcome.overlong += 1,
+    }
+    rest
+}
+
+fn octet_counted<'a>(stream: &'a [u8], max: usize, outcome: &mut Outcome) -> &'a [u8] {
+    let digits = stream.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let after = stream.get(digits);
+    outcome.malformed =
+        stream[0] == b'0' || digits == 0 || digits > 9 || after.is_some_and(|&byte| byte != b' ');
+    if outcome.malformed || after.is_none() {
+        outcome.truncated += u64::from(!outcome.malformed);
+        return &[];
+    }
+    let length =
+        stream[..digits].iter().fold(0, |length, digit| length * 10 + usize::from(digit - b'0'));
+    counted(&stream[digits + 1..], length, max, outcome)
+}
+
+fn counted<'a>(stream: &'a [u8], length: usize, max: usize, outcome: &mut Outcome) -> &'a [u8] {
+    match stream.get(..length) {
+        _ if length > max => outcome.overlong += 1,
+        Some(record) => outcome.records.push(record.to_vec()),
+        None => outcome.truncated += 1,
+    }
+    stream.get(length..).unwrap_or(&[])
+}
+
+/// Cuts a stream into pieces of these lengths, over and over; without any length it stays one piece.
+pub fn chop<'a>(mut stream: &'a [u8], lengths: &[u8]) -> Vec<&'a [u8]> {
+    let mut pieces = Vec::new();
+    for &length in lengths.iter().cycle().take_while(|_| lengths.iter().any(|&length| length > 0)) {
+        if stream.is_empty() {
+            break;
+        }
+        let (piece, rest) = stream.split_at(stream.len().min(usize::from(length)));
+        pieces.push(piece);
+        stream = rest;
+    }
+    pieces.push(stream);
+    pieces
+}

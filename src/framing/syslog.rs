@@ -1,0 +1,80 @@
+//! Syslog over TCP (RFC 6587) as rsyslog receives it: a frame that starts with a digit from 1 to 9 is octet-counted, any
+//! other is a line. Both mix in one stream, since relays forward what their peers sent.
+//!
+//! A message starts with `<`, so the digit decides. A line that starts with one without being counted is malformed:
+//! guessing would take the rest of the stream for something that it is not.
+
+use super::Malformed;
+use super::frames::{Format, Head};
+use super::octet_counted;
+
+pub(super) struct Syslog;
+
+impl Format for Syslog {
+    fn head(bytes: &[u8]) -> Result<Head, Malformed> {
+        match bytes.first() {
+            None => Ok(Head::Incomplete),
+            Some(b'1'..=b'9') => octet_counted::head(bytes),
+            Some(_) => Ok(Head::Line),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::framing::Framing;
+    use crate::framing::reference::{Outcome, malformed, run};
+
+    /// What the chops give: records, how many over-long, how many truncated.
+    fn check(chops: &[&str], max: usize, records: &[&str], overlong: u64, truncated: u64) {
+        let records = records.iter().map(|record| record.as_bytes().to_vec()).collect();
+        let expected = Outcome { records, overlong, truncated, malformed: false };
+        let found = run(Framing::Syslog, chops.iter().map(|chop| chop.as_bytes()), max);
+        assert_eq!(found, expected, "{chops:?} {max}");
+    }
+
+    #[test]
+    fn counted_frames_and_lines_mix() {
+        check(&["<1>a\n"], 99, &["<1>a"], 0, 0);
+        check(&["4 <1>a"], 99, &["<1>a"], 0, 0);
+        check(&["<1>a\n5 <2>bb<3>c\r\n4 <4>d"], 99, &["<1>a", "<2>bb", "<3>c", "<4>d"], 0, 0);
+        check(&["5 <1>\na<2>b\n"], 99, &["<1>\na", "<2>b"], 0, 0);
+        check(&["\n\n0 a\n"], 99, &["", "", "0 a"], 0, 0);
+    }
+
+    #[test]
+    fn either_may_come_in_many_pieces() {
+        check(
+            &["<1", ">a", "\n5", " ", "<2>bb", "<3>c\n4 <4>", "d"],
+            99,
+            &["<1>a", "<2>bb", "<3>c", "<4>d"],
+            0,
+            0,
+        );
+        check(&["<1>a\r", "\n"], 99, &["<1>a"], 0, 0);
+    }
+
+    #[test]
+    fn an_over_long_one_is_dropped_whichever_it_is() {
+        check(&["abc\nabcd\n3 abc4 abcd\n"], 3, &["abc", "abc", ""], 2, 0);
+        check(&["a", "bcd", "ef", "gh\n1 a"], 3, &["a"], 1, 0);
+        check(&["abcd1 x", "3 y\nz\n"], 3, &["z"], 1, 0);
+        check(&["4 ", "ab", "cdz\n"], 3, &["z"], 1, 0);
+    }
+
+    #[test]
+    fn the_close_completes_a_line_and_drops_the_rest() {
+        check(&["a\nb"], 9, &["a", "b"], 0, 0);
+        check(&["a\n2 b"], 9, &["a"], 0, 1);
+        check(&["a\n2"], 9, &["a"], 0, 1);
+        check(&["abcd"], 3, &[], 1, 0);
+    }
+
+    #[test]
+    fn a_digit_promises_a_length() {
+        assert_eq!(
+            malformed(Framing::Syslog, b"a\n2026-01-01 b\n"),
+            "expected a space after the length 2026, found `-`"
+        );
+    }
+}

@@ -1,0 +1,69 @@
+//! Counters that io threads raise once per read, never per record, and that any thread may look at.
+
+use crate::sync::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $field:ident,)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Default)]
+        pub struct $name {
+            $($(#[$doc])* pub $field: Counter,)*
+        }
+
+        impl $name {
+            /// Every counter with its name, in the order of the fields.
+            pub fn all(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($field), self.$field.value()),)*]
+            }
+        }
+    };
+}
+
+/// One count. Relaxed: a count orders nothing.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `count`.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Takes `count` away, for gauges.
+    pub fn sub(&self, count: u64) {
+        self.0.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    /// The count now.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+counters! {
+    /// What one receiver did since its start.
+    ReceiverCounters {
+        /// Whole records handed over.
+        records,
+        /// Bytes read from sockets.
+        bytes,
+        /// Records dropped because they were longer than `record_bytes_max`.
+        overlong,
+        /// Connections closed because a frame could not be understood.
+        malformed,
+        /// Connections that were made, either way.
+        opened,
+        /// Connections open now.
+        open,
+        /// Connections that ended with an error of the network.
+        resets,
+        /// Peers turned away at the connection limit or for want of file descriptors.
+        refused,
+        /// Dial attempts that failed.
+        retries,
+        /// How often reading stopped because the store or the queue was full.
+        pauses,
+        /// Bytes of unfinished records that were thrown away because the engine stopped.
+        unfinished_bytes,
+    }
+}

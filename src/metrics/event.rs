@@ -1,0 +1,159 @@
+//! The closed set of facts that the engine reports, and the bounded bus that carries them to listeners.
+//!
+//! Any thread posts without waiting; the `events` thread calls the listeners. When they are too slow, facts are dropped
+//! and counted, for the stream must not wait for those who watch it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Arc, AtomicU64, Mailbox, Ordering, Poison};
+use crate::time::Time;
+
+/// Facts in flight at most, then new ones are dropped and counted.
+const EVENTS_MAX: usize = 4096;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A source listens for peers.
+    Listening {
+        /// The source's name.
+        source: String,
+        /// Where.
+        address: SocketAddr,
+    },
+    /// A connection was made, by us or by the peer.
+    Connected {
+        /// The source's name.
+        source: String,
+        /// The other end.
+        peer: SocketAddr,
+    },
+    /// A connection ended.
+    Disconnected {
+        /// The source's name.
+        source: String,
+        /// The other end.
+        peer: SocketAddr,
+        /// How it ended.
+        why: String,
+    },
+    /// A dial failed; one event per attempt.
+    Retrying {
+        /// The source's name.
+        source: String,
+        /// The address as it was given.
+        address: String,
+        /// How many attempts failed in a row.
+        attempt: u32,
+        /// How long until the next.
+        wait: Duration,
+        /// What went wrong.
+        why: String,
+    },
+    /// Reading paused for the first time because the store is full.
+    StoreFull {
+        /// The source's name.
+        source: String,
+        /// The bound, in bytes.
+        store_bytes_max: usize,
+    },
+    /// A source has ended for good.
+    SourceEnded {
+        /// The source's name.
+        source: String,
+        /// What went wrong, if the end was not an orderly one.
+        error: Option<String>,
+    },
+    /// An attempt at a job of a batch failed and will be repeated.
+    JobRetried {
+        /// The batch.
+        time: Time,
+        /// The job.
+        job: String,
+        /// The attempt that failed, from 1.
+        attempt: u32,
+        /// Why.
+        cause: String,
+    },
+    /// All jobs of a batch succeeded.
+    BatchCompleted {
+        /// The batch.
+        time: Time,
+        /// Records it was given.
+        records: u64,
+        /// From the tick to the start of the first job.
+        scheduling_delay: Duration,
+        /// From there to the end of the last job.
+        processing: Duration,
+    },
+}
+
+/// Someone who wants to know; called on the `events` thread.
+pub trait Listener: Send {
+    /// Something happened.
+    fn on_event(&mut self, event: &Event);
+}
+
+impl<F: FnMut(&Event) + Send> Listener for F {
+    fn on_event(&mut self, event: &Event) {
+        self(event);
+    }
+}
+
+/// The way from those who know to those who want to know. Clones are handles of the same bus.
+#[derive(Clone, Debug)]
+pub struct EventBus {
+    mailbox: Mailbox<Event>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Default for EventBus {
+    fn default() -> Self {
+        EventBus { mailbox: Mailbox::new(EVENTS_MAX), dropped: Arc::default() }
+    }
+}
+
+impl EventBus {
+    /// A bus without listeners; nothing is delivered until [`start`](EventBus::start).
+    pub fn new() -> Self {
+        EventBus::default()
+    }
+
+    /// Posts a fact without waiting.
+    pub fn post(&self, event: Event) {
+        if self.mailbox.try_send(event).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many facts were dropped because the listeners were too slow.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Starts the `events` thread, which calls every listener with every fact until the bus is closed.
+    ///
+    /// # Errors
+    /// If the operating system gives no more threads.
+    pub fn start(&self, mut listeners: Vec<Box<dyn Listener>>, poison: &Poison) -> Result<Thread> {
+        let mailbox = self.mailbox.clone();
+        let body = move || {
+            while let Some(event) = mailbox.recv() {
+                for listener in &mut listeners {
+                    listener.on_event(&event);
+                }
+            }
+        };
+        thread::spawn("events", poison, body)
+            .map_err(|err| Error::io("cannot start the thread `events`", err))
+    }
+
+    /// Closes the bus: what was posted is delivered, then the thread ends.
+    pub fn close(&self) {
+        self.mailbox.close();
+    }
+}

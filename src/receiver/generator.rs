@@ -1,0 +1,321 @@
+//! The block generator: cuts what the io threads queued into blocks, and pushes them to the store in order.
+//!
+//! ```text
+//!  range queue ─cut─▶ Block ─▶ push queue ─(rxN-push)─▶ BlockTarget: store, then tracker
+//!               ▲ rxN-cut every block interval · job loop at each batch tick · io thread when the queue fills
+//! ```
+//! Whoever cuts holds the state lock while it drains what was queued when it began. A cut never waits: when the push
+//! queue is full nothing is drained, the range queue fills and the sockets are paused. It knows nothing of batches but
+//! their tick marks, which pass through the push queue behind the blocks they belong to.
+
+use std::time::Duration;
+
+use crate::block::{Block, BlockId, Range};
+use crate::error::{Error, Result};
+use crate::framing::Framing;
+use crate::receiver::queue::{RANGES_MAX, RangeQueue};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{
+    Arc, AtomicUsize, Mailbox, Mutex, Ordering, Poison, SendError, Signal, StopToken,
+};
+use crate::time::{Clock, Interval, Moment, RecurringTimer, Schedule, Time};
+
+/// Blocks that may wait for the push thread.
+const PUSHES_MAX: usize = 256;
+
+/// Wait after a push that failed, before the same block is pushed again.
+const PUSH_RETRY: Duration = Duration::from_millis(50);
+
+/// Where blocks go. Called on the push thread.
+pub(crate) trait BlockTarget: Send + Sync {
+    /// Stores a block and makes it known; on an error the same block is pushed again.
+    fn push(&self, block: &Arc<Block>) -> Result<()>;
+
+    /// Everything cut at the tick `time` has been pushed.
+    fn reached(&self, source: u32, time: Time);
+}
+
+/// The generator's life, as in the reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Made, not started: nothing moves.
+    Initialized,
+    /// Ranges come in, blocks are cut and pushed.
+    Active,
+    /// The io threads have ended: nothing comes in; what is queued is still cut and pushed.
+    StoppedAddingData,
+    /// The last block is cut; what is cut is still pushed.
+    StoppedGeneratingBlocks,
+    /// Nothing moves.
+    StoppedAll,
+}
+
+/// What a tick's cut came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// Everything read before the tick is stored already.
+    Settled,
+    /// [`BlockTarget::reached`] follows once it is.
+    Pending,
+    /// The push queue is full: what is queued joins a later batch.
+    Held,
+}
+
+enum Push {
+    Block(Arc<Block>),
+    Tick(Time),
+}
+
+/// What a generator is made with.
+pub(crate) struct GeneratorOptions {
+    /// The prefix of thread names, such as `rx0`.
+    pub(crate) name: String,
+    /// The number of the source, part of each block's name.
+    pub(crate) source: u32,
+    pub(crate) framing: Framing,
+    pub(crate) block_interval: Interval,
+    pub(crate) block_bytes_max: u64,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) poison: Poison,
+}
+
+/// See the module.
+pub(crate) struct Generator {
+    options: GeneratorOptions,
+    queue: RangeQueue,
+    state: Mutex<State>,
+    pushes: Mailbox<Push>,
+    /// Blocks cut and not yet stored.
+    in_flight: Arc<AtomicUsize>,
+    stop_pushing: StopToken,
+    /// Raised after each push, for a stop that waits for room.
+    progress: Signal,
+}
+
+struct State {
+    phase: Phase,
+    next_block: u64,
+    timer: Option<RecurringTimer>,
+    push_thread: Option<Thread>,
+}
+
+impl Generator {
+    pub(crate) fn new(options: GeneratorOptions) -> Arc<Self> {
+        let state =
+            State { phase: Phase::Initialized, next_block: 0, timer: None, push_thread: None };
+        Arc::new(Generator {
+            options,
+            queue: RangeQueue::new(RANGES_MAX),
+            state: Mutex::new(state),
+            pushes: Mailbox::new(PUSHES_MAX),
+            in_flight: Arc::default(),
+            stop_pushing: StopToken::new(),
+            progress: Signal::new(),
+        })
+    }
+
+    /// Starts the cut timer and the push thread.
+    pub(crate) fn start(self: &Arc<Self>, target: Arc<dyn BlockTarget>) -> Result<()> {
+        let options = &self.options;
+        let mut state = self.state.lock();
+        assert_eq!(state.phase, Phase::Initialized, "a generator starts once");
+        let failed = |err| Error::io(format!("cannot start the threads of {}", options.name), err);
+        let pusher = Pusher {
+            source: options.source,
+            pushes: self.pushes.clone(),
+            in_flight: Arc::clone(&self.in_flight),
+            stop: self.stop_pushing.clone(),
+            progress: self.progress.clone(),
+            clock: Arc::clone(&options.clock),
+            target,
+        };
+        let name = format!("{}-push", options.name);
+        state.push_thread =
+            Some(thread::spawn(name, &options.poison, move || pusher.run()).map_err(failed)?);
+        let schedule = Schedule::aligned(options.clock.as_ref(), options.block_interval);
+        let (generator, clock) = (Arc::downgrade(self), Arc::clone(&options.clock));
+        let cut = move |_time| {
+            if let Some(generator) = generator.upgrade() {
+                generator.cut();
+            }
+        };
+        let name = format!("{}-cut", options.name);
+        state.timer = Some(
+            RecurringTimer::start(&name, clock, schedule, &options.poison, cut).map_err(failed)?,
+        );
+        state.phase = Phase::Active;
+        Ok(())
+    }
+
+    pub(crate) fn queue(&self) -> &RangeQueue {
+        &self.queue
+    }
+
+    /// Takes a range from an io thread, or gives it back when the queue is full. Cuts when the queue fills.
+    pub(crate) fn offer(&self, range: Range) -> Result<(), Range> {
+        let outcome = self.queue.push(range);
+        if self.queue.is_filling(self.options.block_bytes_max) {
+            self.cut_unless_busy();
+        }
+        outcome
+    }
+
+    /// Cuts what is queued now into blocks.
+    pub(crate) fn cut(&self) {
+        let mut state = self.state.lock();
+        self.cut_locked(&mut state);
+    }
+
+    /// Cuts, unless another thread is cutting right now.
+    fn cut_unless_busy(&self) {
+        if let Some(mut state) = self.state.try_lock() {
+            self.cut_locked(&mut state);
+        }
+    }
+
+    /// Cuts for the batch of the tick `time`.
+    pub(crate) fn cut_for(&self, time: Time) -> Cut {
+        let mut state = self.state.lock();
+        if !self.cut_locked(&mut state) {
+            return Cut::Held;
+        }
+        // The tick mark follows its blocks through the push queue; without blocks on the way there is nothing to wait for.
+        if self.in_flight.load(Ordering::SeqCst) == 0 {
+            return Cut::Settled;
+        }
+        match self.pushes.try_send(Push::Tick(time)) {
+            Ok(()) => Cut::Pending,
+            Err(SendError::Full(_)) => Cut::Held,
+            Err(SendError::Closed(_)) => Cut::Settled,
+        }
+    }
+
+    /// Cuts the ranges that are queued when it begins; false if the push queue had no room for all of them.
+    fn cut_locked(&self, state: &mut State) -> bool {
+        if !matches!(state.phase, Phase::Active | Phase::StoppedAddingData) {
+            return true;
+        }
+        let mut left = self.queue.len();
+        while left > 0 {
+            if self.pushes.len() + 1 >= self.pushes.capacity() {
+                self.queue.drained();
+                return false;
+            }
+            left = self.build_block(state, left);
+        }
+        self.queue.drained();
+        true
+    }
+
+    /// Builds one block of at most `left` ranges and `block_bytes_max` bytes (and one range more), and queues it for
+    /// the push; returns how many ranges of `left` remain.
+    fn build_block(&self, state: &mut State, mut left: usize) -> usize {
+        let (mut ranges, mut bytes) = (Vec::new(), 0);
+        while left > 0 && bytes < self.options.block_bytes_max {
+            let Some(range) = self.queue.pop() else {
+                left = 0;
+                break;
+            };
+            bytes += range.bytes.len() as u64;
+            ranges.push(range);
+            left -= 1;
+        }
+        if !ranges.is_empty() {
+            let id = BlockId { source: self.options.source, number: state.next_block };
+            state.next_block += 1;
+            let block = Arc::new(Block::new(id, self.options.framing, ranges));
+            self.in_flight.fetch_add(1, Ordering::SeqCst);
+            let sent = self.pushes.try_send(Push::Block(block));
+            assert!(
+                sent.is_ok(),
+                "room was checked under the lock that every sender of blocks holds"
+            );
+        }
+        left
+    }
+
+    /// The io threads have ended: cuts the last blocks, waiting for room, and pushes them. Returns once all are stored,
+    /// or at `deadline` with what was left, in blocks.
+    pub(crate) fn stop(&self, deadline: Moment) -> usize {
+        let timer = {
+            let mut state = self.state.lock();
+            if state.phase == Phase::Active {
+                state.phase = Phase::StoppedAddingData;
+            }
+            state.timer.take()
+        };
+        // Joined without the lock, which its callback takes.
+        drop(timer);
+        self.cut_rest(deadline);
+        self.pushes.close();
+        let push_thread = {
+            let mut state = self.state.lock();
+            state.phase = Phase::StoppedGeneratingBlocks;
+            state.push_thread.take()
+        };
+        if let Some(thread) = push_thread {
+            let clock = &self.options.clock;
+            while !thread.is_done() && clock.now() < deadline {
+                clock.wait(thread.done(), Some(deadline));
+            }
+            self.stop_pushing.stop();
+            thread.join();
+        }
+        self.state.lock().phase = Phase::StoppedAll;
+        self.in_flight.load(Ordering::SeqCst) + self.queue.len()
+    }
+
+    fn cut_rest(&self, deadline: Moment) {
+        loop {
+            let cut_all = {
+                let mut state = self.state.lock();
+                self.cut_locked(&mut state) && self.queue.len() == 0
+            };
+            if cut_all || self.options.clock.now() >= deadline {
+                return;
+            }
+            self.options.clock.wait(&self.progress, Some(deadline));
+        }
+    }
+}
+
+impl Drop for Generator {
+    /// A generator that was never stopped in order: its threads end, what they hold is dropped with it.
+    fn drop(&mut self) {
+        self.stop_pushing.stop();
+        self.pushes.close();
+    }
+}
+
+/// The push thread's body.
+struct Pusher {
+    source: u32,
+    pushes: Mailbox<Push>,
+    in_flight: Arc<AtomicUsize>,
+    stop: StopToken,
+    progress: Signal,
+    clock: Arc<dyn Clock>,
+    target: Arc<dyn BlockTarget>,
+}
+
+impl Pusher {
+    fn run(self) {
+        let stopped = Signal::new();
+        self.stop.wakes(&stopped);
+        while let Some(push) = self.pushes.recv() {
+            match push {
+                Push::Tick(time) => self.target.reached(self.source, time),
+                Push::Block(block) => {
+                    while self.target.push(&block).is_err() {
+                        if self.stop.is_stopped() {
+                            return;
+                        }
+                        self.clock.wait(&stopped, Some(self.clock.now().plus(PUSH_RETRY)));
+                    }
+                    self.in_flight.fetch_sub(1, Ordering::SeqCst);
+                }
+            }
+            self.progress.raise();
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! `SocketReceiver`: the supervisor of one socket source. Dials on the threads `rxN-dial-K`, one for each address.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::error::{Error, Result};
+use crate::framing::Framing;
+use crate::metrics::{Event, EventBus, ReceiverCounters};
+use crate::receiver::connection::{Intake, IntakeHost, Observer};
+use crate::receiver::dial::{self, Interrupt};
+use crate::receiver::generator::{BlockTarget, Cut, Generator, GeneratorOptions};
+use crate::receiver::io::{self as models, Closed, IoDriver, IoModel, Options, Peer};
+use crate::slab::{Account, Pool};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Arc, AtomicBool, Mutex, Poison, Signal, StopToken};
+use crate::time::{Clock, Interval, Moment, Time};
+
+/// Peers that the kernel may hold for us until they are accepted.
+const BACKLOG: i32 = 4096;
+
+/// Unsent reply bytes beyond which a connection is not read from.
+const REPLY_BYTES_MAX: usize = 64 * 1024;
+
+/// Which way connections are made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// We dial these `HOST:PORT`s.
+    Connect(Vec<String>),
+    /// Peers dial us here.
+    Listen(String),
+}
+
+/// When a source is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// Never by itself: a lost peer is dialled again.
+    Never,
+    /// When every peer has closed: the end of file of `--until-eof`.
+    Eof,
+}
+
+/// What a socket source is started with; no defaults here, `config` has them.
+#[derive(Clone, Debug)]
+pub(crate) struct SocketOptions {
+    /// The source's name in messages.
+    pub(crate) source: String,
+    /// Its number.
+    pub(crate) number: u32,
+    pub(crate) direction: Direction,
+    pub(crate) io_model: IoModel,
+    pub(crate) framing: Framing,
+    pub(crate) record_bytes_max: usize,
+    pub(crate) connections_max: usize,
+    pub(crate) block_interval: Interval,
+    pub(crate) block_bytes_max: u64,
+    pub(crate) ends: When,
+}
+
+/// What the parts of the engine that a receiver uses are.
+#[derive(Clone)]
+pub(crate) struct Engine {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) poison: Poison,
+    pub(crate) account: Arc<Account>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) events: EventBus,
+}
+
+/// Called once when a source is over: its number, and what went wrong if the end was not in order. It only posts.
+pub(crate) type OnEnd = Arc<dyn Fn(u32, Option<String>) + Send + Sync>;
+
+/// A running socket source.
+pub(crate) struct SocketReceiver {
+    source: String,
+    generator: Arc<Generator>,
+    counters: Arc<ReceiverCounters>,
+    driver: Arc<dyn IoDriver>,
+    dialling: Arc<Dialling>,
+    dial_threads: Vec<Thread>,
+    local: Option<SocketAddr>,
+    io_model: IoModel,
+}
+
+/// What the dial threads, the io threads and the stop share.
+struct Dialling {
+    options: SocketOptions,
+    engine: Engine,
+    counters: Arc<ReceiverCounters>,
+    interrupt: Interrupt,
+    stop: StopToken,
+    /// For each dialled address: told when its connection is over.
+    lines: Vec<Line>,
+    /// Peers that dialled us and are here now.
+    here: Mutex<u64>,
+    on_end: OnEnd,
+    over: Mutex<Over>,
+    ended: AtomicBool,
+}
+
+#[derive(Default)]
+struct Line {
+    over: Signal,
+    how: Mutex<Option<Result<(), String>>>,
+}
+
+/// Dialled addresses that have ended for good, and the first thing that went wrong.
+#[derive(Default)]
+struct Over {
+    lines: usize,
+    error: Option<String>,
+}
+
+impl SocketReceiver {
+    /// Binds if it listens, starts the io model, the generator and the dialling.
+    pub(crate) fn start(
+        options: SocketOptions,
+        engine: &Engine,
+        target: Arc<dyn BlockTarget>,
+        on_end: OnEnd,
+    ) -> Result<SocketReceiver> {
+        let name = format!("rx{}", options.number);
+        let counters = Arc::new(ReceiverCounters::default());
+        let generator = Generator::new(GeneratorOptions {
+            name: name.clone(),
+            source: options.number,
+            framing: options.framing,
+            block_interval: options.block_interval,
+            block_bytes_max: options.block_bytes_max,
+            clock: Arc::clone(&engine.clock),
+            poison: engine.poison.clone(),
+        });
+        let (listener, local) = bind(&options)?;
+        let dialling =
+            Dialling::new(options.clone(), engine.clone(), Arc::clone(&counters), on_end)?;
+        let waking = Arc::downgrade(&generator);
+        engine.account.on_room(move || {
+            if let Some(generator) = waking.upgrade() {
+                generator.queue().wake();
+            }
+        });
+        let intake = Intake {
+            source: options.source.clone(),
+            framing: options.framing,
+            record_bytes_max: options.record_bytes_max,
+            generator: Arc::clone(&generator),
+            account: Arc::clone(&engine.account),
+            counters: Arc::clone(&counters),
+            events: engine.events.clone(),
+            observer: Arc::clone(&dialling) as Arc<dyn Observer>,
+            told_full: AtomicBool::new(false),
+        };
+        generator.start(target)?;
+        let io = Options {
+            name: name.clone(),
+            listener,
+            connections_max: options.connections_max,
+            reply_bytes_max: REPLY_BYTES_MAX,
+            pool: Arc::clone(&engine.pool),
+            counters: Arc::clone(&counters),
+            clock: Arc::clone(&engine.clock),
+            poison: engine.poison.clone(),
+        };
+        let driver: Arc<dyn IoDriver> =
+            Arc::from(models::start(options.io_model, IntakeHost(Arc::new(intake)), io)?);
+        let dial_threads = Dialling::start(&dialling, &name, &driver)?;
+        if let Some(address) = local {
+            engine.events.post(Event::Listening { source: options.source.clone(), address });
+        }
+        let (source, io_model) = (options.source, options.io_model);
+        Ok(SocketReceiver {
+            source,
+            generator,
+            counters,
+            driver,
+            dialling,
+            dial_threads,
+            local,
+            io_model,
+        })
+    }
+
+    /// The source's name.
+    pub(crate) fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Where it listens, if it does.
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        self.local
+    }
+
+    /// The io model in use.
+    pub(crate) fn io_model(&self) -> IoModel {
+        self.io_model
+    }
+
+    /// What it did so far.
+    pub(crate) fn counters(&self) -> &Arc<ReceiverCounters> {
+        &self.counters
+    }
+
+    /// What the scheduler needs of it at each tick.
+    pub(crate) fn cutter(&self) -> Cutter {
+        Cutter(Arc::clone(&self.generator))
+    }
+
+    /// Stops reading, cuts and pushes what was read; returns what is left at the deadline, in words.
+    pub(crate) fn stop(mut self, clock: &Arc<dyn Clock>, deadline: Moment) -> Vec<String> {
+        let mut left = Vec::new();
+        self.dialling.stop.stop();
+        self.dialling.interrupt.set();
+        self.driver.stop();
+        let threads =
+            std::mem::take(&mut self.dial_threads).into_iter().chain(self.driver.threads());
+        for thread in threads {
+            if let Some(stuck) = join_by(thread, clock.as_ref(), deadline) {
+                left.push(format!("thread `{stuck}` did not stop and was abandoned"));
+            }
+        }
+        let blocks = self.generator.stop(deadline);
+        if blocks > 0 {
+            left.push(format!(
+                "source `{}`: {blocks} blocks or ranges were not stored",
+                self.source
+            ));
+        }
+        left
+    }
+}
+
+/// The generator, as the scheduler sees it.
+#[derive(Clone)]
+pub(crate) struct Cutter(Arc<Generator>);
+
+impl Cutter {
+    /// Cuts for the batch of the tick `time`.
+    pub(crate) fn cut_for(&self, time: Time) -> Cut {
+        self.0.cut_for(time)
+    }
+}
+
+/// Joins a thread by the deadline; otherwise lets it go and returns its name.
+pub(crate) fn join_by(thread: Thread, clock: &dyn Clock, deadline: Moment) -> Option<String> {
+    while !thread.is_done() && clock.now() < deadline {
+        clock.wait(thread.done(), Some(deadline));
+    }
+    if thread.is_done() {
+        thread.join();
+        return None;
+    }
+    let name = thread.name().to_owned();
+    thread.abandon();
+    Some(name)
+}
+
+/// Binds the listener of a source that listens, with SO_REUSEADDR, so that a restart can bind again at once.
+fn bind(options: &SocketOptions) -> Result<(Option<TcpListener>, Option<SocketAddr>)> {
+    let Direction::Listen(address) = &options.direction else { return Ok((None, None)) };
+    let bound = bind_to(address).and_then(|listener| {
+        let local = listener.local_addr()?;
+        Ok((Some(listener), Some(local)))
+    });
+    bound.map_err(|err| {
+        let hint = match err.kind() {
+            io::ErrorKind::AddrInUse => {
+                " (another program listens there: stop it or choose another port)"
+            }
+            io::ErrorKind::PermissionDenied => " (ports below 1024 need CAP_NET_BIND_SERVICE)",
+            _ => "",
+        };
+        Error::io(format!("source `{}` cannot listen on {address}{hint}", options.source), err)
+    })
+}
+
+fn bind_to(address: &str) -> io::Result<TcpListener> {
+    use std::net::ToSocketAddrs;
+    let address = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::from(address))?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+impl Dialling {
+    fn new(
+        options: SocketOptions,
+        engine: Engine,
+        counters: Arc<ReceiverCounters>,
+        on_end: OnEnd,
+    ) -> Result<Arc<Self>> {
+        let interrupt = Interrupt::new().map_err(|err| Error::io("cannot make an eventfd", err))?;
+        let lines = match &options.direction {
+            Direction::Connect(addresses) => addresses.iter().map(|_| Line::default()).collect(),
+            Direction::Listen(_) => Vec::new(),
+        };
+        Ok(Arc::new(Dialling {
+            options,
+            engine,
+            counters,
+            interrupt,
+            stop: StopToken::new(),
+            lines,
+            here: Mutex::default(),
+            on_end,
+            over: Mutex::default(),
+            ended: AtomicBool::new(false),
+        }))
+    }
+
+    fn start(
+        dialling: &Arc<Dialling>,
+        name: &str,
+        driver: &Arc<dyn IoDriver>,
+    ) -> Result<Vec<Thread>> {
+        let Direction::Connect(addresses) = &dialling.options.direction else {
+            return Ok(Vec::new());
+        };
+        let start = |(index, address): (usize, &String)| {
+            let name = format!("{name}-dial-{index}");
+            let (shared, driver, address) =
+                (Arc::clone(dialling), Arc::clone(driver), address.clone());
+            let started = thread::spawn(&name, &dialling.engine.poison, move || {
+                shared.keep_connected(index, &address, driver.as_ref());
+            });
+            started.map_err(|err| Error::io(format!("cannot start the thread `{name}`"), err))
+        };
+        addresses.iter().enumerate().map(start).collect()
+    }
+
+    /// A dial thread: connects, waits for the end, connects again; until the stop, or the end of file.
+    fn keep_connected(&self, index: usize, address: &str, driver: &dyn IoDriver) {
+        let line = &self.lines[index];
+        let mut attempt = 0;
+        let mut ever = false;
+        self.stop.wakes(&line.over);
+        while !self.stop.is_stopped() {
+            match self.connect(index, address, driver) {
+                Ok(()) => {
+                    (attempt, ever) = (0, true);
+                    let how = self.wait_over(line);
+                    if self.options.ends == When::Eof && !self.stop.is_stopped() {
+                        return self.line_over(how.err());
+                    }
+                }
+                Err(_) if self.stop.is_stopped() => return,
+                Err(err) if ever && self.options.ends == When::Eof => {
+                    return self.line_over(Some(err.to_string()));
+                }
+                Err(err) => {
+                    attempt += 1;
+                    self.wait_before(attempt, address, &err, line);
+                }
+            }
+        }
+    }
+
+    fn connect(&self, index: usize, address: &str, driver: &dyn IoDriver) -> io::Result<()> {
+        let (stream, peer): (TcpStream, SocketAddr) = dial::dial(address, &self.interrupt)?;
+        *self.lines[index].how.lock() = None;
+        driver.attach(stream, Peer { address: peer, dialled: Some(index) })
+    }
+
+    fn wait_over(&self, line: &Line) -> Result<(), String> {
+        loop {
+            if let Some(how) = line.how.lock().take() {
+                return how;
+            }
+            if self.stop.is_stopped() {
+                return Ok(());
+            }
+            line.over.wait();
+        }
+    }
+
+    fn wait_before(&self, attempt: u32, address: &str, err: &io::Error, line: &Line) {
+        let clock = &self.engine.clock;
+        let random = clock.now().as_nanos().wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20;
+        let wait: Duration = dial::back_off(attempt, random);
+        self.counters.retries.add(1);
+        self.engine.events.post(Event::Retrying {
+            source: self.options.source.clone(),
+            address: address.to_owned(),
+            attempt,
+            wait,
+            why: err.to_string(),
+        });
+        let until = clock.now().plus(wait);
+        while !self.stop.is_stopped() && clock.now() < until {
+            clock.wait(&line.over, Some(until));
+        }
+    }
+
+    /// A dialled address has ended for good.
+    fn line_over(&self, error: Option<String>) {
+        let mut over = self.over.lock();
+        over.lines += 1;
+        if over.error.is_none() {
+            over.error = error;
+        }
+        if over.lines == self.lines.len() {
+            self.end(over.error.take());
+        }
+    }
+
+    fn end(&self, error: Option<String>) {
+        if !self.ended.swap(true, crate::sync::Ordering::SeqCst) {
+            let source = self.options.source.clone();
+            self.engine.events.post(Event::SourceEnded { source, error: error.clone() });
+            (self.on_end)(self.options.number, error);
+        }
+    }
+}
+
+impl Observer for Dialling {
+    fn opened(&self, peer: Peer) {
+        if peer.dialled.is_none() {
+            *self.here.lock() += 1;
+        }
+    }
+
+    fn closed(&self, peer: Peer, how: &Closed) {
+        match peer.dialled {
+            Some(index) => {
+                *self.lines[index].how.lock() = Some(match how {
+                    Closed::End | Closed::Stopped => Ok(()),
+                    Closed::Reset(err) => {
+                        Err(format!("connection to {} was broken: {err}", peer.address))
+                    }
+                    Closed::Refused(why) => {
+                        Err(format!("connection to {} was closed: {why}", peer.address))
+                    }
+                });
+                self.lines[index].over.raise();
+            }
+            None => {
+                let mut here = self.here.lock();
+                *here -= 1;
+                if *here == 0 && self.options.ends == When::Eof && !self.stop.is_stopped() {
+                    self.end(None);
+                }
+            }
+        }
+    }
+}

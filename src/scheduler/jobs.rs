@@ -1,0 +1,204 @@
+//! The jobs of the batches that are not done: which may start, which are repeated, when a batch is done. Pure.
+//!
+//! Batches run one after the other, in the order of their times; the jobs of one batch start in registration order, at
+//! most `concurrent_jobs` at once. A job that succeeded is not repeated when another one of its batch fails.
+
+use std::collections::VecDeque;
+
+use crate::time::{Moment, Time};
+
+use super::Retries;
+
+/// One output of one batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct JobRef {
+    pub(crate) time: Time,
+    /// The output's place in registration order.
+    pub(crate) output: usize,
+}
+
+/// What follows from the end of an attempt.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// All jobs of the batch succeeded.
+    BatchDone,
+    /// Others of the batch are not done.
+    MoreJobs,
+    /// The job is tried again.
+    Retry { attempt: u32, cause: String },
+    /// The job has failed for good.
+    Failed { attempts: u32, cause: String },
+}
+
+/// See the module. `I` is the batch's input.
+#[derive(Debug)]
+pub(super) struct JobSet<I> {
+    outputs: usize,
+    concurrent: usize,
+    retries: Retries,
+    batches: VecDeque<BatchJobs<I>>,
+    aborted: bool,
+}
+
+#[derive(Debug)]
+struct BatchJobs<I> {
+    time: Time,
+    input: I,
+    jobs: Vec<Job>,
+    first_start: Option<Moment>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Job {
+    state: State,
+    failures: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Waiting,
+    Running,
+    Done,
+}
+
+impl<I: Clone> JobSet<I> {
+    pub(super) fn new(outputs: usize, concurrent: usize, retries: Retries) -> Self {
+        JobSet { outputs, concurrent, retries, batches: VecDeque::new(), aborted: false }
+    }
+
+    /// A batch with a job for each output waits for its turn.
+    pub(super) fn admit(&mut self, time: Time, input: I) {
+        let jobs = vec![Job { state: State::Waiting, failures: 0 }; self.outputs];
+        self.batches.push_back(BatchJobs { time, input, jobs, first_start: None });
+    }
+
+    /// Batches that are not done.
+    pub(super) fn batches(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// Whether a batch has nothing to run.
+    pub(super) fn is_without_jobs(&self) -> bool {
+        self.outputs == 0
+    }
+
+    /// The next job that may start: of the first batch, the first that waits.
+    pub(super) fn next(&self) -> Option<(JobRef, I)> {
+        let batch = self.batches.front()?;
+        let running = batch.jobs.iter().filter(|job| job.state == State::Running).count();
+        if self.aborted || running >= self.concurrent {
+            return None;
+        }
+        let output = batch.jobs.iter().position(|job| job.state == State::Waiting)?;
+        Some((JobRef { time: batch.time, output }, batch.input.clone()))
+    }
+
+    /// A job was started.
+    pub(super) fn started(&mut self, job: JobRef, now: Moment) {
+        if let Some(batch) = self.batch(job.time) {
+            batch.jobs[job.output].state = State::Running;
+            batch.first_start.get_or_insert(now);
+        }
+    }
+
+    /// An attempt has ended.
+    pub(super) fn ended(&mut self, job: JobRef, outcome: Result<(), String>) -> Verdict {
+        let Retries(retries) = self.retries;
+        let Some(batch) = self.batch(job.time) else { return Verdict::MoreJobs };
+        let state = &mut batch.jobs[job.output];
+        match outcome {
+            Ok(()) => {
+                state.state = State::Done;
+                let all = batch.jobs.iter().all(|job| job.state == State::Done);
+                if all { Verdict::BatchDone } else { Verdict::MoreJobs }
+            }
+            Err(cause) => {
+                state.state = State::Waiting;
+                state.failures += 1;
+                let attempt = state.failures;
+                if attempt > retries {
+                    Verdict::Failed { attempts: attempt, cause }
+                } else {
+                    Verdict::Retry { attempt, cause }
+                }
+            }
+        }
+    }
+
+    /// Takes a finished batch out, with the moment its first job started.
+    pub(super) fn finish(&mut self, time: Time) -> Option<(I, Option<Moment>)> {
+        let at = self.batches.iter().position(|batch| batch.time == time)?;
+        let batch = self.batches.remove(at)?;
+        Some((batch.input, batch.first_start))
+    }
+
+    /// Starts nothing more.
+    pub(super) fn abort(&mut self) {
+        self.aborted = true;
+    }
+
+    fn batch(&mut self, time: Time) -> Option<&mut BatchJobs<I>> {
+        self.batches.iter_mut().find(|batch| batch.time == time)
+    }
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+
+    fn job(time: u64, output: usize) -> JobRef {
+        JobRef { time: Time::from_millis(time), output }
+    }
+
+    fn next(set: &mut JobSet<()>) -> Option<JobRef> {
+        let (job, ()) = set.next()?;
+        set.started(job, Moment::default());
+        Some(job)
+    }
+
+    fn failure() -> Result<(), String> {
+        Err("no".to_owned())
+    }
+
+    #[test]
+    fn batches_run_in_order_and_jobs_in_registration_order() {
+        let mut set = JobSet::new(2, 1, Retries(3));
+        set.admit(Time::from_millis(1), ());
+        set.admit(Time::from_millis(2), ());
+        assert_eq!(next(&mut set), Some(job(1, 0)));
+        assert_eq!(next(&mut set), None);
+        assert_eq!(set.ended(job(1, 0), Ok(())), Verdict::MoreJobs);
+        assert_eq!(next(&mut set), Some(job(1, 1)));
+        assert_eq!(set.ended(job(1, 1), Ok(())), Verdict::BatchDone);
+        assert!(set.finish(Time::from_millis(1)).is_some());
+        assert_eq!(next(&mut set), Some(job(2, 0)));
+    }
+
+    #[test]
+    fn concurrent_jobs_are_those_of_one_batch() {
+        let mut set = JobSet::new(2, 3, Retries(0));
+        set.admit(Time::from_millis(1), ());
+        set.admit(Time::from_millis(2), ());
+        assert_eq!((next(&mut set), next(&mut set)), (Some(job(1, 0)), Some(job(1, 1))));
+        assert_eq!(next(&mut set), None);
+    }
+
+    #[test]
+    fn only_the_failed_job_is_repeated_until_its_retries_are_used_up() {
+        let mut set = JobSet::new(2, 2, Retries(1));
+        set.admit(Time::from_millis(1), ());
+        (next(&mut set), next(&mut set));
+        assert_eq!(set.ended(job(1, 0), Ok(())), Verdict::MoreJobs);
+        assert_eq!(
+            set.ended(job(1, 1), failure()),
+            Verdict::Retry { attempt: 1, cause: "no".to_owned() }
+        );
+        assert_eq!(next(&mut set), Some(job(1, 1)));
+        assert_eq!(
+            set.ended(job(1, 1), failure()),
+            Verdict::Failed { attempts: 2, cause: "no".to_owned() }
+        );
+        set.abort();
+        assert_eq!(next(&mut set), None);
+    }
+}

@@ -1,0 +1,33 @@
+//! For tests of streams, users' and ours: a clock that the test moves, streams out of queues, batches one by one.
+//!
+//! ```
+//! use tidemill::testing::ManualClock;
+//! use tidemill::{Config, Interval, StreamingContext};
+//!
+//! let config = Config::new("test").batch_interval(Interval::secs(1));
+//! let ctx = StreamingContext::with_clock(config, ManualClock::new())?;
+//! let numbers = ctx.queue_stream(vec![Some(vec![1, 2, 3]), Some(vec![])], 2);
+//! let sums = numbers.reduce(|a, b| a + b).collect();
+//! ctx.run_batches(2)?;
+//! let rows: Vec<_> = sums.rows().into_iter().map(|(time, rows)| (time.as_millis(), rows)).collect();
+//! assert_eq!(rows, [(1_000, vec![6]), (2_000, vec![])]);
+//! # Ok::<(), tidemill::Error>(())
+//! ```
+
+use crate::context::StreamingContext;
+use crate::dstream::DStream;
+
+pub use crate::dstream::Collected;
+pub use crate::time::ManualClock;
+
+impl StreamingContext {
+    /// A stream that takes one entry for each batch, in so many partitions. `None`: the source has no batch at all,
+    /// which is not the same as an empty one; past the end every batch is empty.
+    pub fn queue_stream<T: Send + Sync + 'static>(
+        &self,
+        batches: Vec<Option<Vec<T>>>,
+        partitions: usize,
+    ) -> DStream<T> {
+        self.graph().queue_stream(batches, partitions)
+    }
+}
