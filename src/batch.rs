@@ -363,7 +363,7 @@ mod tests {
         };
         let plan =
             Plan { stages: stages.iter().map(stage).collect(), finish: piece("finish", finish) };
-        let pool = Arc::new(WorkerPool::start(1, &Poison::new()).unwrap());
+        let pool = Arc::new(WorkerPool::start(1, &Poison::new()).expect("a thread"));
         let to = answers.clone();
         run(plan, &pool, Box::new(move |result| to.send(result).expect("the test listens")));
         assert_eq!(answers.recv(), Some(answer.map_err(str::to_owned)));

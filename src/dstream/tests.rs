@@ -51,7 +51,7 @@ impl Rig {
             seed: 7,
             console: Writer::new(Box::new(console.clone())),
         });
-        let pool = Arc::new(WorkerPool::start(workers, &Poison::new()).unwrap());
+        let pool = Arc::new(WorkerPool::start(workers, &Poison::new()).expect("threads"));
         Rig { graph, pool, clock: Arc::new(ManualClock::new()), console, partitions: 2 }
     }
 
@@ -121,7 +121,7 @@ fn check<T, U>(
 {
     let rig = Rig::new(2);
     let collected = operate(rig.queue(input)).collect();
-    rig.run_batches(input.len() as u64).unwrap();
+    rig.run_batches(input.len() as u64).expect("the batches succeed");
     let sorted = |mut rows: Vec<U>| {
         rows.sort();
         rows
@@ -397,10 +397,11 @@ fn builtin(job: &Builtin, filter: Option<&str>, blocks: &[&[&[u8]]]) -> Vec<Stri
     job.attach(
         "job",
         &stream,
-        filter.map(|text| Regex::new(text).unwrap()),
+        filter.map(|text| Regex::new(text).expect("a pattern")),
         vec![SharedSink::new(memory)],
     );
-    rig.run(&rig.input(0, blocks.iter().map(|ranges| block(ranges)).collect())).unwrap();
+    rig.run(&rig.input(0, blocks.iter().map(|ranges| block(ranges)).collect()))
+        .expect("the batch succeeds");
     let text = |cell: &OwnedCell| match cell {
         OwnedCell::Text(text) => text.clone(),
         other => format!("{other:?}"),
@@ -503,7 +504,7 @@ fn reference(lines: &[String]) -> Vec<(Vec<u8>, u64)> {
     }
     let mut rows: Vec<(Vec<u8>, u64)> =
         counts.into_iter().map(|(word, count)| (word.to_vec(), count)).collect();
-    rows.sort_by(|left, right| right.1.cmp(&left.1));
+    rows.sort_by_key(|row| std::cmp::Reverse(row.1));
     rows
 }
 
