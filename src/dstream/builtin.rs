@@ -1,4 +1,4 @@
-//! The built-in jobs over byte records: count, lines, grep, wordcount and topk, with an optional filter before them.
+//! The built-in jobs over byte records: count, lines, grep, latency, wordcount and topk, with an optional filter before them.
 //!
 //! wordcount without a filter is one fused node: a line feed is white space, so it counts words over whole ranges and
 //! never looks for records. Word tables belong to workers and are kept from batch to batch. Runs on the workers.
@@ -27,6 +27,8 @@ pub enum Builtin {
     Grep(Regex),
     /// The words with their counts, highest first.
     Wordcount,
+    /// How long the records took from their stamp to the end of their batch.
+    Latency,
     /// The words, or the values of a field, that are most frequent.
     TopK {
         /// How many rows.
@@ -58,6 +60,7 @@ impl Builtin {
                 matching(&filtered(), pattern.clone()).named(name).save_to(name, sinks)
             }
             Builtin::Wordcount => filtered().wordcount().named(name).save_to(name, sinks),
+            Builtin::Latency => filtered().latency().named(name).save_to(name, sinks),
             Builtin::TopK { n, field, separator } => {
                 let values = match field {
                     None => filtered().wordcount_top(*n),

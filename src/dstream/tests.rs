@@ -434,6 +434,11 @@ fn builtin_jobs() {
         ["a U64(2)", "b U64(2)", "z U64(1)"]
     );
     assert_eq!(builtin(&Builtin::Wordcount, None, &[]), [""; 0]);
+    let stamped: &[&[&[u8]]] = &[&[b"0 a\n0 b\nc\n"]];
+    let zeros = ["p50_us U64(0)", "p99_us U64(0)", "p99.9_us U64(0)", "max_us U64(0)"];
+    assert_eq!(builtin(&Builtin::Latency, Some("^0"), stamped), zeros);
+    assert_eq!(builtin(&Builtin::Latency, None, stamped)[4..], ["unstamped U64(1)"]);
+    assert_eq!(builtin(&Builtin::Latency, None, &[]), [""; 0]);
     assert_eq!(builtin(&topk(2, None, None), None, blocks), ["a U64(2)", "b U64(2)"]);
     assert_eq!(
         builtin(&topk(9, Some(2), None), None, blocks),
