@@ -452,6 +452,38 @@ fn builtin_jobs() {
     );
 }
 
+#[test]
+fn words_of_framed_records_do_not_see_the_headers() {
+    let rig = Rig::new(2);
+    let collected = rig.graph.blocks(0, "in").wordcount().collect();
+    let bytes = Bytes::from_static(b"3 a b4 c\nb ");
+    let range = Range { bytes, records: 2, charge: None };
+    let id = BlockId { source: 0, number: 0 };
+    let framed = Arc::new(Block::new(id, Framing::OctetCounted, vec![range]));
+    rig.run(&rig.input(0, vec![framed])).unwrap();
+    let row = |word: &str, count| (word.as_bytes().to_vec(), count);
+    assert_eq!(collected.rows()[0].1, [row("b", 2), row("a", 1), row("c", 1)]);
+}
+
+#[test]
+#[should_panic(expected = "the same context")]
+fn streams_of_two_contexts_do_not_mix() {
+    let (one, two) = (Rig::new(1), Rig::new(1));
+    let _ = one.queue(&[vec![1]]).union(&two.queue(&[vec![1]]));
+}
+
+#[test]
+fn jobs_have_names_of_their_own() {
+    let rig = Rig::new(1);
+    let stream = rig.queue(&[vec![1]]).named("counts");
+    stream.print(1);
+    stream.print(1);
+    stream.map(|n| *n).print(1);
+    let names: Vec<String> =
+        rig.graph.outputs().iter().map(|output| output.name().to_owned()).collect();
+    assert_eq!(names, ["counts", "counts#1", "print#2"]);
+}
+
 /// A sink that fails at its first commit.
 #[derive(Default)]
 struct Fickle(bool);
