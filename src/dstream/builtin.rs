@@ -115,8 +115,11 @@ impl DStream<[u8]> {
     ) -> DStream<(Vec<u8>, u64)> {
         let (node, count, memory) = (Arc::clone(&self.node), Arc::new(count), Memory::default());
         self.wide(move |cx| {
-            let flight = InFlight::new(cx, &memory);
             let feeds = feeds(cx, &*node, &count, fused)?;
+            if feeds.is_empty() {
+                return Ok(Batch::from_iter([]));
+            }
+            let flight = InFlight::new(cx, &memory);
             let tasks = feeds.into_iter().map(|feed| -> Work {
                 let flight = Arc::clone(&flight);
                 Box::new(move |worker| {

@@ -473,6 +473,18 @@ fn streams_of_two_contexts_do_not_mix() {
 }
 
 #[test]
+fn an_empty_batch_needs_no_task() {
+    let rig = Rig::new(2);
+    let text = rig.graph.text_blocks(0, "in");
+    text.flat_map(|line, out| out.extend(line.split(' '))).count_by_value().print(1);
+    rig.graph.blocks(0, "in").wordcount().print(1);
+    for output in rig.graph.outputs() {
+        let plan = output.plan(&rig.input(0, Vec::new()), &rig.clock, Moment::default()).unwrap();
+        assert_eq!(plan.stages.iter().map(|stage| stage.tasks.len()).sum::<usize>(), 0);
+    }
+}
+
+#[test]
 fn jobs_have_names_of_their_own() {
     let rig = Rig::new(1);
     let stream = rig.queue(&[vec![1]]).named("counts");
