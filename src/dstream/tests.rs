@@ -51,7 +51,7 @@ impl Rig {
             seed: 7,
             console: Writer::new(Box::new(console.clone())),
         });
-        let pool = Arc::new(WorkerPool::start(workers, &Poison::new()).unwrap());
+        let pool = Arc::new(WorkerPool::start(workers, &Poison::new()).expect("threads"));
         Rig { graph, pool, clock: Arc::new(ManualClock::new()), console, partitions: 2 }
     }
 
@@ -77,8 +77,8 @@ impl Rig {
 
     fn run_output(&self, output: &Output, input: &Arc<BatchInput>) -> Result<(), String> {
         let plan = output.plan(input, &self.clock, self.clock.now())?;
-        let (answers, to) = (Mailbox::new(2), Mailbox::clone);
-        let answer = to(&answers);
+        let answers = Mailbox::new(1);
+        let answer = answers.clone();
         run(
             plan,
             &self.pool,
@@ -121,7 +121,7 @@ fn check<T, U>(
 {
     let rig = Rig::new(2);
     let collected = operate(rig.queue(input)).collect();
-    rig.run_batches(input.len() as u64).unwrap();
+    rig.run_batches(input.len() as u64).expect("the batches succeed");
     let sorted = |mut rows: Vec<U>| {
         rows.sort();
         rows
@@ -397,10 +397,11 @@ fn builtin(job: &Builtin, filter: Option<&str>, blocks: &[&[&[u8]]]) -> Vec<Stri
     job.attach(
         "job",
         &stream,
-        filter.map(|text| Regex::new(text).unwrap()),
+        filter.map(|text| Regex::new(text).expect("a pattern")),
         vec![SharedSink::new(memory)],
     );
-    rig.run(&rig.input(0, blocks.iter().map(|ranges| block(ranges)).collect())).unwrap();
+    rig.run(&rig.input(0, blocks.iter().map(|ranges| block(ranges)).collect()))
+        .expect("the batch succeeds");
     let text = |cell: &OwnedCell| match cell {
         OwnedCell::Text(text) => text.clone(),
         other => format!("{other:?}"),
@@ -433,6 +434,11 @@ fn builtin_jobs() {
         ["a U64(2)", "b U64(2)", "z U64(1)"]
     );
     assert_eq!(builtin(&Builtin::Wordcount, None, &[]), [""; 0]);
+    let stamped: &[&[&[u8]]] = &[&[b"0 a\n0 b\nc\n"]];
+    let zeros = ["p50_us U64(0)", "p99_us U64(0)", "p99.9_us U64(0)", "max_us U64(0)"];
+    assert_eq!(builtin(&Builtin::Latency, Some("^0"), stamped), zeros);
+    assert_eq!(builtin(&Builtin::Latency, None, stamped)[4..], ["unstamped U64(1)"]);
+    assert_eq!(builtin(&Builtin::Latency, None, &[]), [""; 0]);
     assert_eq!(builtin(&topk(2, None, None), None, blocks), ["a U64(2)", "b U64(2)"]);
     assert_eq!(
         builtin(&topk(9, Some(2), None), None, blocks),
@@ -444,6 +450,50 @@ fn builtin_jobs() {
         builtin(&topk(9, Some(2), Some("::")), None, &[&[b"x::y::z\nx\nq::\n"]]),
         ["y U64(1)"]
     );
+}
+
+#[test]
+fn words_of_framed_records_do_not_see_the_headers() {
+    let rig = Rig::new(2);
+    let collected = rig.graph.blocks(0, "in").wordcount().collect();
+    let bytes = Bytes::from_static(b"3 a b4 c\nb ");
+    let range = Range { bytes, records: 2, charge: None };
+    let id = BlockId { source: 0, number: 0 };
+    let framed = Arc::new(Block::new(id, Framing::OctetCounted, vec![range]));
+    rig.run(&rig.input(0, vec![framed])).unwrap();
+    let row = |word: &str, count| (word.as_bytes().to_vec(), count);
+    assert_eq!(collected.rows()[0].1, [row("b", 2), row("a", 1), row("c", 1)]);
+}
+
+#[test]
+#[should_panic(expected = "the same context")]
+fn streams_of_two_contexts_do_not_mix() {
+    let (one, two) = (Rig::new(1), Rig::new(1));
+    let _ = one.queue(&[vec![1]]).union(&two.queue(&[vec![1]]));
+}
+
+#[test]
+fn an_empty_batch_needs_no_task() {
+    let rig = Rig::new(2);
+    let text = rig.graph.text_blocks(0, "in");
+    text.flat_map(|line, out| out.extend(line.split(' '))).count_by_value().print(1);
+    rig.graph.blocks(0, "in").wordcount().print(1);
+    for output in rig.graph.outputs() {
+        let plan = output.plan(&rig.input(0, Vec::new()), &rig.clock, Moment::default()).unwrap();
+        assert_eq!(plan.stages.iter().map(|stage| stage.tasks.len()).sum::<usize>(), 0);
+    }
+}
+
+#[test]
+fn jobs_have_names_of_their_own() {
+    let rig = Rig::new(1);
+    let stream = rig.queue(&[vec![1]]).named("counts");
+    stream.print(1);
+    stream.print(1);
+    stream.map(|n| *n).print(1);
+    let names: Vec<String> =
+        rig.graph.outputs().iter().map(|output| output.name().to_owned()).collect();
+    assert_eq!(names, ["counts", "counts#1", "print#2"]);
 }
 
 /// A sink that fails at its first commit.
@@ -503,7 +553,7 @@ fn reference(lines: &[String]) -> Vec<(Vec<u8>, u64)> {
     }
     let mut rows: Vec<(Vec<u8>, u64)> =
         counts.into_iter().map(|(word, count)| (word.to_vec(), count)).collect();
-    rows.sort_by(|left, right| right.1.cmp(&left.1));
+    rows.sort_by_key(|row| std::cmp::Reverse(row.1));
     rows
 }
 

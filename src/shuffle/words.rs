@@ -237,10 +237,14 @@ impl WordTable {
         (home(bound(shard)), home(bound(shard + 1)))
     }
 
-    /// The places of all words, ordered by count, highest first, then by the bytes of the word.
-    pub fn sorted(&self) -> Vec<Place> {
+    /// The places of the first `limit` words, ordered by count, highest first, then by the bytes of the word.
+    pub fn sorted(&self, limit: usize) -> Vec<Place> {
         let used = self.slots.iter().enumerate().filter(|(_, slot)| slot.len != 0);
         let mut places: Vec<Place> = used.map(|(at, _)| Place(at)).collect();
+        if limit < places.len() {
+            places.select_nth_unstable_by(limit, |left, right| self.order(*left, (self, *right)));
+            places.truncate(limit);
+        }
         places.sort_unstable_by(|left, right| self.order(*left, (self, *right)));
         places
     }
@@ -391,7 +395,7 @@ mod tests {
     /// The words of a table in the order of the result.
     fn rows(table: &WordTable) -> Vec<(Vec<u8>, u64)> {
         table
-            .sorted()
+            .sorted(usize::MAX)
             .into_iter()
             .map(|place| table.at(place, |word, count| (word.to_vec(), count)))
             .collect()
@@ -440,6 +444,17 @@ mod tests {
     #[test]
     fn equal_counts_are_ordered_by_bytes_also_between_short_and_long_words() {
         check(b"b a ab abc abcdefghijklmnop abcdefghijklmnopq abcdefghijklmno abcdefghijklmnopp \xFF zz");
+    }
+
+    #[test]
+    fn a_limit_keeps_the_first_rows() {
+        let mut table = WordTable::new(1);
+        table.count_words(b"c c c a a b b d e f g h i j k l m n o p q");
+        for limit in 0..20 {
+            let word = |place| table.at(place, |word, _| word.to_vec());
+            let found: Vec<_> = table.sorted(limit).into_iter().map(word).collect();
+            assert_eq!(found.concat(), b"cabdefghijklmnopq"[..limit.min(17)], "{limit}");
+        }
     }
 
     #[test]

@@ -228,7 +228,7 @@ mod tests {
         let seen = Captured::default();
         let sink = SharedSink::new(Console::new(Writer::new(Box::new(seen.clone())), format));
         for _ in 0..2 {
-            sink.deliver(&key(1_500_000_000_000), &META, rows).unwrap();
+            sink.deliver(&key(1_500_000_000_000), &META, rows).expect("it is taken");
         }
         let seen = seen.0.lock();
         assert_eq!(
