@@ -1,5 +1,5 @@
-//! The data server: sends lines over TCP, to peers that dial in or to peers that it dials, paced or as fast as they take
-//! them. `tidemill load` and the `generate` source run it; it knows of neither.
+//! The data server: sends lines over TCP, to peers that dial in or to peers that it dials, paced or as fast as they
+//! take them. `tidemill load` and the `generate` source run it; it knows of neither.
 //!
 //! ```text
 //! text or file ──▶ cut at line ends ──▶ [stamp] ──▶ piece ──▶ the next connection that can take it
@@ -8,7 +8,8 @@
 //!   of a file        most 256 KiB
 //! ```
 //! One thread, `load-0`, serves all connections with non-blocking writes: one core's writes saturate loopback, limits
-//! are exact without sharing counters, and a slow connection only keeps its own piece. `load-alarm` wakes it at deadlines.
+//! are exact without sharing counters, and a slow connection only keeps its own piece. `load-alarm` wakes it at
+//! deadlines.
 
 mod alarm;
 mod cut;
