@@ -3,7 +3,7 @@
 //! | phase | what moves in it | how it ends |
 //! |---|---|---|
 //! | gather | peers dial in or are dialled | all are there, or stop |
-//! | serve | pieces go to whoever can take one; new peers replace lost ones | a limit, the file's end, a stop, all lost |
+//! | serve | pieces go to those who can take one; peers are replaced | a limit, the file's end, a stop, all lost |
 //! | finish | lines begun are finished, writing halves closed | all peers closed too, [`DRAIN_MAX`], or a stop |
 //!
 //! What wakes it: sockets, a peer that dials in, the stop (all three through the poll), and the clock: through the
