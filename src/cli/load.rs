@@ -1,5 +1,5 @@
-//! `tidemill load`: what was typed to a [`LoadOptions`], and what happens to lines on standard error. The load itself is
-//! `crate::load`; a thread named `signals` turns Ctrl-C and SIGTERM into a stop.
+//! `tidemill load`: what was typed to a [`LoadOptions`], and what happens to lines on standard error. The load itself
+//! is `crate::load`; a thread named `signals` turns Ctrl-C and SIGTERM into a stop.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -27,8 +27,9 @@ Examples:
     tidemill load --listen 127.0.0.1:9999 --records 10M --connections 4 --json
   An open loop for latencies: each line carries the time at which it should have been sent:
     tidemill load --connect 127.0.0.1:5514 --rate 10k --seconds 60 --stamp
-  Replay a log file, paced, with 9,900 idle connections beside it:
-    tidemill load --connect 127.0.0.1:5514 --file access.log --rate 50k --connections 100 --idle 9900
+  Replay a log file, paced; and keep 9,900 idle connections beside 100 busy ones:
+    tidemill load --connect 127.0.0.1:5514 --file access.log --rate 50k
+    tidemill load --connect 127.0.0.1:5514 --connections 100 --idle 9900
 
 Ctrl-C stops and reports; a second one stops at once.
 Exit codes: 0 done; 1 a peer was gone before the limit (--connect) or the system refused; 2 usage.";
@@ -40,7 +41,8 @@ pub struct LoadArgs {
     #[command(flatten)]
     target: TargetArgs,
 
-    /// Lines per second in all, open loop: line i is due i ÷ RATE after the start, whatever the peers do [default: unlimited]
+    /// Lines per second in all, open loop: line i is due i ÷ LINES after the start, whatever the peers do [default:
+    /// unlimited]
     #[arg(long, value_name = "LINES", value_parser = units::count)]
     rate: Option<u64>,
 
@@ -208,7 +210,8 @@ fn end_name(report: &Report) -> &'static str {
 fn readable(report: &Report) -> String {
     let lost = if report.lost > 0 { format!(" ({} lost)", report.lost) } else { String::new() };
     format!(
-        "load: {}: {} lines, {} bytes in {:.3} s: {:.0} lines/s, {:.1} MB/s; {} connections{lost}; fell behind by at most {:.3} ms",
+        "load: {}: {} lines, {} bytes in {:.3} s: {:.0} lines/s, {:.1} MB/s; {} connections{lost}; \
+         fell behind by at most {:.3} ms",
         end_name(report),
         HumanCount(report.lines),
         HumanCount(report.bytes),

@@ -1,4 +1,4 @@
-//! Numbers as people type them: counts (`10M`), sizes (`64MiB`) and durations (`1.5s`). Pure; used as clap value parsers.
+//! Numbers as people type them: counts (`10M`), sizes (`64MiB`), durations (`1.5s`). Pure; used as clap value parsers.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! `Lines`: where whole lines come from, the text or a file, cut in pieces. It knows nothing of sockets and schedules; the
-//! load's thread calls it.
+//! `Lines`: where whole lines come from, the text or a file, cut in pieces. It knows nothing of sockets and schedules;
+//! the load's thread calls it.
 
 use std::fs::File;
 use std::io::Read;

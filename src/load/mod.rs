@@ -1,5 +1,5 @@
-//! The data server: sends lines over TCP, to peers that dial in or to peers that it dials, paced or as fast as they take
-//! them. `tidemill load` and the `generate` source run it; it knows of neither.
+//! The data server: sends lines over TCP, to peers that dial in or to peers that it dials, paced or as fast as they
+//! take them. `tidemill load` and the `generate` source run it; it knows of neither.
 //!
 //! ```text
 //! text or file ──▶ cut at line ends ──▶ [stamp] ──▶ piece ──▶ the next connection that can take it
@@ -8,7 +8,8 @@
 //!   of a file        most 256 KiB
 //! ```
 //! One thread, `load-0`, serves all connections with non-blocking writes: one core's writes saturate loopback, limits
-//! are exact without sharing counters, and a slow connection only keeps its own piece. `load-alarm` wakes it at deadlines.
+//! are exact without sharing counters, and a slow connection only keeps its own piece. `load-alarm` wakes it at
+//! deadlines.
 
 mod alarm;
 mod cut;
@@ -226,20 +227,16 @@ impl Drop for Closing {
 
 fn check(options: &LoadOptions) -> Result<()> {
     let LoadOptions { rate, line_len, words, connections, .. } = options;
-    let wrong = |text: String| Err(Error::Usage(text));
-    match () {
-        () if *rate == Some(0) => wrong("a rate is at least one line per second".to_owned()),
-        () if *line_len < 2 => {
-            wrong("a line has at least 2 bytes: a letter and a line feed".to_owned())
-        }
-        () if *line_len > text::LINE_LEN_MAX => {
-            wrong(format!("a line has at most {} bytes", text::LINE_LEN_MAX))
-        }
-        () if !(1..=text::WORDS_MAX).contains(words) => {
-            wrong(format!("words are from 1 to {}", text::WORDS_MAX))
-        }
-        () if *connections == 0 => wrong("a load has at least one connection".to_owned()),
-        () => Ok(()),
+    let rules = [
+        (*rate != Some(0), "a rate is at least one line per second".to_owned()),
+        (*line_len >= 2, "a line has at least 2 bytes: a letter and a line feed".to_owned()),
+        (*line_len <= text::LINE_LEN_MAX, format!("a line has at most {} bytes", text::LINE_LEN_MAX)),
+        ((1..=text::WORDS_MAX).contains(words), format!("words are from 1 to {}", text::WORDS_MAX)),
+        (*connections > 0, "a load has at least one connection".to_owned()),
+    ];
+    match rules.into_iter().find(|(holds, _)| !holds) {
+        Some((_, text)) => Err(Error::Usage(text)),
+        None => Ok(()),
     }
 }
 

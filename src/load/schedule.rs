@@ -27,10 +27,12 @@ impl Pace {
         u64::try_from(u128::from(line) * SECOND_NANOS / u128::from(self.0)).unwrap_or(u64::MAX)
     }
 
-    /// How many lines are due `elapsed` nanoseconds after the start.
+    /// How many lines were due at the last tick, `elapsed` nanoseconds after the start. Those due since then wait for
+    /// the next one: sending them at once would keep a fast load writing a few lines at a time without a pause.
     pub(super) fn due_lines(self, elapsed: u64) -> u64 {
-        // Line i is due when i × second ÷ rate, rounded down, is at most `elapsed`.
-        let lines = ((u128::from(elapsed) + 1) * u128::from(self.0)).div_ceil(SECOND_NANOS);
+        let tick = elapsed - elapsed % TICK_NANOS;
+        // Line i is due when i × second ÷ rate, rounded down, is at most `tick`.
+        let lines = ((u128::from(tick) + 1) * u128::from(self.0)).div_ceil(SECOND_NANOS);
         u64::try_from(lines).unwrap_or(u64::MAX)
     }
 
@@ -70,8 +72,8 @@ mod tests {
             let pace = Pace::new(rate);
             let due = pace.due_lines(elapsed);
             prop_assert!(due == 0 || pace.due_nanos(due - 1) <= elapsed);
-            prop_assert!(pace.due_nanos(due) > elapsed);
-            prop_assert!(pace.due_lines(pace.due_nanos(line)) > line);
+            prop_assert!(pace.wake_nanos(due) > elapsed);
+            prop_assert!(pace.due_lines(pace.wake_nanos(line)) > line);
             prop_assert!(pace.wake_nanos(line) >= pace.due_nanos(line));
             prop_assert!(pace.wake_nanos(line) - pace.due_nanos(line) < TICK_NANOS);
         }

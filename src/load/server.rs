@@ -3,7 +3,7 @@
 //! | phase | what moves in it | how it ends |
 //! |---|---|---|
 //! | gather | peers dial in or are dialled | all are there, or stop |
-//! | serve | pieces go to whoever can take one; listening, lost peers are replaced | a limit, the file's end, a stop, no peer left to dial |
+//! | serve | pieces go to those who can take one; peers are replaced | a limit, the file's end, a stop, all lost |
 //! | finish | lines begun are finished, writing halves closed | all peers closed too, [`DRAIN_MAX`], or a stop |
 //!
 //! What wakes it: sockets, a peer that dials in, the stop (all three through the poll), and the clock: through the
@@ -375,12 +375,15 @@ impl Server {
 
     /// The lines that may have been dealt by now.
     fn allowed(&self, now: Moment) -> u64 {
+        let is_over = self.end.is_some_and(|end| now >= end);
         match self.pace {
+            // The last lines were due after the last tick and before the end.
+            Some(_) if is_over => self.lines_max,
             Some(pace) => {
                 let elapsed = u64::try_from(now.since(self.start).as_nanos()).unwrap_or(u64::MAX);
                 pace.due_lines(elapsed).min(self.lines_max)
             }
-            None if self.end.is_some_and(|end| now >= end) => self.dealt,
+            None if is_over => self.dealt,
             None => self.lines_max,
         }
     }

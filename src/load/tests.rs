@@ -294,6 +294,29 @@ fn stop_ends_a_load_whose_peer_does_not_read() {
 }
 
 #[test]
+fn a_stop_or_the_end_of_the_time_finishes_the_lines_begun() {
+    for stops in [true, false] {
+        // On this clock the time that a stop grants never ends, so a slow test machine cannot tear the line.
+        let clock = ManualClock::new();
+        let limit = Limit { duration: Some(Duration::from_secs(9)), ..Limit::default() };
+        let options = LoadOptions { limit, connections: 2, ..listening() };
+        let load = start(options, Arc::new(clock.clone()), &Poison::new()).expect("started");
+        let streams = vec![dial(&load), dial(&load)];
+        for mut stream in &streams {
+            stream.read_exact(&mut [0; 100_000]).expect("it sends");
+        }
+        if stops {
+            load.stop()
+        } else {
+            clock.advance(Duration::from_secs(9))
+        }
+        assert!(read_each(streams).iter().all(|bytes| bytes.ends_with(b"\n")));
+        let end = load.join().expect("no panic").end.expect("no error");
+        assert_eq!(end, if stops { End::Stopped } else { End::Done });
+    }
+}
+
+#[test]
 fn stop_ends_a_load_that_waits_for_peers() {
     let load = start_now(LoadOptions { connections: 2, ..listening() });
     let stream = dial(&load);
