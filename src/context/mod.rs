@@ -20,6 +20,9 @@ pub use running::{Report, Running, SourceReport, Stopper};
 /// The longest record by default, in bytes.
 const RECORD_BYTES_MAX: usize = 1 << 20;
 
+/// Threads that read in the io model `pool`, by default.
+const POOL_THREADS: usize = 64;
+
 /// A socket source, with the defaults of the pipeline file.
 #[derive(Clone, Debug)]
 pub struct SocketSource {
@@ -28,6 +31,8 @@ pub struct SocketSource {
     framing: Framing,
     record_bytes_max: usize,
     connections_max: Option<usize>,
+    pool_threads: usize,
+    reactors: Option<usize>,
     name: Option<String>,
     dials_again: bool,
 }
@@ -50,6 +55,8 @@ impl SocketSource {
             framing: Framing::Lines,
             record_bytes_max: RECORD_BYTES_MAX,
             connections_max: None,
+            pool_threads: POOL_THREADS,
+            reactors: None,
             name: None,
             dials_again: true,
         }
@@ -76,6 +83,18 @@ impl SocketSource {
     /// Connections at once at most; by default what the io model's row in `IO_MODELS` says.
     pub fn connections_max(mut self, connections: usize) -> Self {
         self.connections_max = Some(connections);
+        self
+    }
+
+    /// How many threads read in the io model `pool`; 64 by default. A connection occupies one until it ends.
+    pub fn pool_threads(mut self, threads: usize) -> Self {
+        self.pool_threads = threads.max(1);
+        self
+    }
+
+    /// How many event loops the io model `reactors` has; by default one for each core.
+    pub fn reactors(mut self, reactors: usize) -> Self {
+        self.reactors = Some(reactors.max(1));
         self
     }
 
@@ -281,6 +300,8 @@ impl StreamingContext {
             connections_max: source
                 .connections_max
                 .unwrap_or(source.io_model.row().connections_max),
+            pool_threads: source.pool_threads,
+            reactors: source.reactors.unwrap_or_else(cores),
             block_interval: self.config.block_interval,
             block_bytes_max: self.config.block_bytes_max,
             ends: if limits.until_eof || !source.dials_again { When::Eof } else { When::Never },
@@ -309,6 +330,10 @@ impl StreamingContext {
         }
         Ok(())
     }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// A seed that a peer cannot guess, so that it cannot choose keys that collide.

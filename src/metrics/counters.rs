@@ -59,6 +59,8 @@ counters! {
         resets,
         /// Peers turned away at the connection limit or for want of file descriptors.
         refused,
+        /// How often accepting had to wait because the system refused it, mostly for want of file descriptors.
+        accept_waits,
         /// Dial attempts that failed.
         retries,
         /// How often reading stopped because the store or the queue was full.

@@ -1,50 +1,162 @@
-//! Accepting, with a spare descriptor: the part of a listener that every model needs. Runs on the accepting thread.
+//! Accepting, places and bells: what every model needs to take connections in. Knows nothing of reading.
+//!
+//! [`accept_until`] is the body of the thread `rxN-accept` of the models that have one; a model with an event loop asks
+//! its [`Acceptor`] by itself.
 
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use socket2::{SockRef, TcpKeepalive};
+
+use crate::metrics::ReceiverCounters;
+use crate::sync::{Arc, AtomicUsize, Ordering};
+
+use super::Peer;
 
 /// How long accepting waits after a failure that closing one peer does not cure.
 pub(super) const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
+
+/// How long a connection may be silent before the kernel asks whether the peer is still there.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+
+/// How long it waits between two such questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long a peer may leave questions and replies unanswered before the connection counts as broken.
+const USER_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// What is set on every connection, dialled or accepted: reads never block, a peer that is gone without a word is found
+/// out, replies leave at once, and urgent bytes stay bytes of the stream.
+pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nonblocking(true)?;
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
+    socket.set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    socket.set_out_of_band_inline(true)?;
+    stream.set_nodelay(true)
+}
+
+/// How many connections there may be at once. Clones count together.
+#[derive(Clone)]
+pub(super) struct Seats {
+    taken: Arc<AtomicUsize>,
+    max: usize,
+}
+
+/// A connection's place; free again once this is dropped.
+pub(super) struct Seat(Arc<AtomicUsize>);
+
+impl Seats {
+    pub(super) fn new(max: usize) -> Self {
+        Seats { taken: Arc::default(), max }
+    }
+
+    /// A place, unless all are taken.
+    pub(super) fn take(&self) -> Option<Seat> {
+        let seat = Seat(Arc::clone(&self.taken));
+        // The seat gives its place back by itself if there was none.
+        (self.taken.fetch_add(1, Ordering::SeqCst) < self.max).then_some(seat)
+    }
+
+    /// [`take`](Seats::take) for a connection that was dialled.
+    pub(super) fn take_or_say(&self) -> io::Result<Seat> {
+        self.take()
+            .ok_or_else(|| io::Error::other(format!("connections_max = {} is reached", self.max)))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// What a dialled connection is told when it comes after the stop.
+pub(super) fn stopping() -> io::Error {
+    io::Error::other("the receiver stops")
+}
+
+/// Wakes one thread out of poll(2).
+pub(super) struct Bell(OwnedFd);
+
+impl Bell {
+    pub(super) fn new() -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Bell(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))
+    }
+
+    pub(super) fn ring(&self) {
+        // It fails only when the counter is full, and then the thread is already being woken.
+        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
+    }
+
+    pub(super) fn silence(&self) {
+        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Waits until one of `fds` is ready, the bell rings, or the time is over.
+pub(super) fn wait(fds: &[(BorrowedFd<'_>, PollFlags)], bell: &Bell, timeout: Option<Duration>) {
+    let mut polled: Vec<PollFd<'_>> = Vec::with_capacity(2);
+    polled.push(PollFd::new(bell, PollFlags::IN));
+    polled.extend(fds.iter().map(|(fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)));
+    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+    // An interrupted poll is a wake-up like any other: the caller looks at its state.
+    let _ = poll(&mut polled, timeout.as_ref());
+    if !polled[0].revents().is_empty() {
+        bell.silence();
+    }
+}
 
 /// A non-blocking listener.
 pub(super) struct Acceptor {
     listener: TcpListener,
     /// Given up for a moment when descriptors run out, so that the waiting peer can be told by a close.
     spare: Option<File>,
+    counters: Arc<ReceiverCounters>,
 }
 
 /// What one attempt at accepting brought.
 pub(super) enum Accepted {
-    /// A peer.
+    /// A peer, prepared for reading.
     Peer(TcpStream, SocketAddr),
     /// Nobody waits.
     Nobody,
-    /// A peer was turned away for want of descriptors.
+    /// A peer was turned away, and counted.
     TurnedAway,
     /// Nothing can be accepted for [`ACCEPT_BACK_OFF`].
     Exhausted,
 }
 
 impl Acceptor {
-    pub(super) fn new(listener: TcpListener) -> Self {
-        Acceptor { listener, spare: spare() }
-    }
-
-    pub(super) fn listener(&self) -> &TcpListener {
-        &self.listener
+    pub(super) fn new(listener: TcpListener, counters: &Arc<ReceiverCounters>) -> Self {
+        Acceptor { listener, spare: spare(), counters: Arc::clone(counters) }
     }
 
     /// Accepts one peer, if one waits.
     pub(super) fn accept(&mut self) -> Accepted {
         loop {
             match self.listener.accept() {
-                Ok((stream, peer)) => return Accepted::Peer(stream, peer),
+                Ok((stream, peer)) => match prepare(&stream) {
+                    Ok(()) => return Accepted::Peer(stream, peer),
+                    // Gone already: options cannot be set on a connection that was reset.
+                    Err(_) => return self.refused(),
+                },
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Accepted::Nobody,
                 Err(err) if out_of_descriptors(&err) => return self.turn_away(),
                 Err(err) if is_peers_fault(&err) => {}
-                Err(_) => return Accepted::Exhausted,
+                Err(_) => return self.exhausted(),
             }
         }
     }
@@ -53,7 +165,51 @@ impl Acceptor {
         let freed = self.spare.take().is_some();
         let accepted = freed && self.listener.accept().is_ok();
         self.spare = spare();
-        if accepted && self.spare.is_some() { Accepted::TurnedAway } else { Accepted::Exhausted }
+        if accepted { self.refused() } else { self.exhausted() }
+    }
+
+    fn refused(&self) -> Accepted {
+        self.counters.refused.add(1);
+        Accepted::TurnedAway
+    }
+
+    fn exhausted(&self) -> Accepted {
+        self.counters.accept_waits.add(1);
+        Accepted::Exhausted
+    }
+}
+
+impl AsFd for Acceptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+/// Accepts until `stopped` says so, which is asked whenever the bell rang. Peers without a seat are turned away, and
+/// those that `each` cannot take.
+pub(super) fn accept_until(
+    stopped: impl Fn() -> bool,
+    mut acceptor: Acceptor,
+    bell: &Bell,
+    seats: &Seats,
+    mut each: impl FnMut(TcpStream, Peer, Seat) -> io::Result<()>,
+) {
+    while !stopped() {
+        match acceptor.accept() {
+            Accepted::Peer(stream, address) => {
+                let Some(seat) = seats.take() else {
+                    // Counted before the peer can see the close.
+                    acceptor.counters.refused.add(1);
+                    continue;
+                };
+                if each(stream, Peer { address, dialled: None }, seat).is_err() {
+                    acceptor.counters.refused.add(1);
+                }
+            }
+            Accepted::TurnedAway => {}
+            Accepted::Nobody => wait(&[(acceptor.as_fd(), PollFlags::IN)], bell, None),
+            Accepted::Exhausted => wait(&[], bell, Some(ACCEPT_BACK_OFF)),
+        }
     }
 }
 

@@ -4,10 +4,10 @@
 //! by another thread reach it, and it holds no buffer while it waits.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::TcpStream;
+use std::os::fd::AsFd;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::PollFlags;
 
 use crate::error::{Error, Result};
 use crate::metrics::ReceiverCounters;
@@ -15,26 +15,8 @@ use crate::slab::Pool;
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mutex, Poison};
 
-use super::accept::{ACCEPT_BACK_OFF, Accepted, Acceptor};
+use super::accept::{Acceptor, Bell, Seat, Seats, accept_until, prepare, stopping, wait};
 use super::{Closed, Flow, Host, IoDriver, Lane, Options, Peer, ReadBuffers, Remote, send_some};
-
-/// Wakes one thread out of poll(2).
-struct Bell(OwnedFd);
-
-impl Bell {
-    fn new() -> io::Result<Arc<Self>> {
-        Ok(Arc::new(Bell(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))
-    }
-
-    fn ring(&self) {
-        // It fails only when the counter is full, and then the thread is already being woken.
-        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
-    }
-
-    fn silence(&self) {
-        let _ = rustix::io::read(&self.0, &mut [0; 8]);
-    }
-}
 
 /// What the threads of one receiver share.
 struct Shared<H> {
@@ -43,7 +25,7 @@ struct Shared<H> {
     pool: Arc<Pool>,
     counters: Arc<ReceiverCounters>,
     poison: Poison,
-    connections_max: usize,
+    seats: Seats,
     reply_bytes_max: usize,
     state: Mutex<State>,
 }
@@ -54,7 +36,6 @@ struct State {
     bells: Vec<(u64, Arc<Bell>)>,
     /// Threads to join; ended ones are reaped when a new one starts.
     threads: Vec<Thread>,
-    connections: usize,
     next: u64,
     stop: bool,
 }
@@ -68,7 +49,7 @@ pub(super) fn start<H: Host>(host: H, options: Options) -> Result<Box<dyn IoDriv
         pool: options.pool,
         counters: options.counters,
         poison: options.poison,
-        connections_max: options.connections_max,
+        seats: Seats::new(options.connections_max),
         reply_bytes_max: options.reply_bytes_max,
         state: Mutex::new(State::default()),
     });
@@ -78,7 +59,8 @@ pub(super) fn start<H: Host>(host: H, options: Options) -> Result<Box<dyn IoDriv
         let started = Bell::new().and_then(|bell| {
             let mut state = shared.state.lock();
             state.bells.push((0, Arc::clone(&bell)));
-            let run = move || accepting.accept(Acceptor::new(listener), &bell);
+            let acceptor = Acceptor::new(listener, &shared.counters);
+            let run = move || accepting.accept(acceptor, &bell);
             state.threads.push(thread::spawn(&name, &shared.poison, run)?);
             Ok(())
         });
@@ -89,7 +71,8 @@ pub(super) fn start<H: Host>(host: H, options: Options) -> Result<Box<dyn IoDriv
 
 impl<H: Host> IoDriver for Driver<H> {
     fn attach(&self, stream: TcpStream, peer: Peer) -> io::Result<()> {
-        self.0.serve(stream, peer)
+        prepare(&stream)?;
+        self.0.serve(stream, peer, self.0.seats.take_or_say()?)
     }
 
     fn stop(&self) {
@@ -111,41 +94,21 @@ impl<H: Host> Shared<H> {
     }
 
     /// The acceptor's thread.
-    fn accept(self: Arc<Self>, mut acceptor: Acceptor, bell: &Bell) {
-        while !self.is_stopped() {
-            match acceptor.accept() {
-                Accepted::Peer(stream, address) => self.accepted(stream, address),
-                Accepted::TurnedAway => self.counters.refused.add(1),
-                Accepted::Nobody => {
-                    wait(&[(acceptor.listener().as_fd(), PollFlags::IN)], bell, None)
-                }
-                Accepted::Exhausted => {
-                    let nanos = i64::from(ACCEPT_BACK_OFF.subsec_nanos());
-                    wait(&[], bell, Some(Timespec { tv_sec: 0, tv_nsec: nanos }));
-                }
-            }
-        }
-    }
-
-    fn accepted(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {
-        if self.serve(stream, Peer { address, dialled: None }).is_err() {
-            self.counters.refused.add(1);
-        }
+    fn accept(self: &Arc<Self>, acceptor: Acceptor, bell: &Bell) {
+        accept_until(
+            || self.is_stopped(),
+            acceptor,
+            bell,
+            &self.seats,
+            |stream, peer, seat| self.serve(stream, peer, seat),
+        );
     }
 
     /// Starts the thread of a connection.
-    fn serve(self: &Arc<Self>, stream: TcpStream, peer: Peer) -> io::Result<()> {
-        // The thread waits in poll(2); a read that finds nothing after all must not block it there.
-        stream.set_nonblocking(true)?;
+    fn serve(self: &Arc<Self>, stream: TcpStream, peer: Peer, seat: Seat) -> io::Result<()> {
         let mut state = self.state.lock();
         if state.stop {
-            return Err(io::Error::other("the receiver stops"));
-        }
-        if state.connections >= self.connections_max {
-            return Err(io::Error::other(format!(
-                "connections_max = {} is reached",
-                self.connections_max
-            )));
+            return Err(stopping());
         }
         state.threads.retain(|thread| !thread.is_done());
         let bell = Bell::new()?;
@@ -154,27 +117,12 @@ impl<H: Host> Shared<H> {
         let (shared, own) = (Arc::clone(self), Arc::clone(&bell));
         let name = format!("{}-conn-{number}", self.name);
         let run = move || {
-            Reader::new(&shared, stream, peer, &own).run();
-            let mut state = shared.state.lock();
-            state.bells.retain(|(other, _)| *other != number);
-            state.connections -= 1;
+            Reader::new(&shared, stream, peer, &own).run(seat);
+            shared.state.lock().bells.retain(|(other, _)| *other != number);
         };
         state.threads.push(thread::spawn(name, &self.poison, run)?);
         state.bells.push((number, bell));
-        state.connections += 1;
         Ok(())
-    }
-}
-
-/// Waits until one of `fds` is ready or the bell rings.
-fn wait(fds: &[(rustix::fd::BorrowedFd<'_>, PollFlags)], bell: &Bell, timeout: Option<Timespec>) {
-    let mut polled: Vec<PollFd<'_>> = Vec::with_capacity(2);
-    polled.push(PollFd::new(&bell.0, PollFlags::IN));
-    polled.extend(fds.iter().map(|(fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)));
-    // An interrupted poll is a wake-up like any other: the caller looks at its state.
-    let _ = poll(&mut polled, timeout.as_ref());
-    if !polled[0].revents().is_empty() {
-        bell.silence();
     }
 }
 
@@ -198,10 +146,11 @@ impl<'a, H: Host> Reader<'a, H> {
         Reader { shared, stream, lane, session, bell, out: Vec::new(), buffers }
     }
 
-    fn run(mut self) {
+    fn run(mut self, seat: Seat) {
         let how = self.read_until_closed();
         self.buffers.release();
         drop(self.stream);
+        drop(seat);
         self.lane.closed(self.session, how);
         self.lane.finish();
     }
@@ -220,7 +169,7 @@ impl<'a, H: Host> Reader<'a, H> {
                 continue;
             }
             match self.buffers.read(&mut self.stream) {
-                Ok(0) => return Closed::End,
+                Ok(0) => return self.send_the_rest(),
                 Ok(len) => {
                     self.shared.counters.bytes.add(len as u64);
                     if let Flow::Close(why) =
@@ -237,6 +186,24 @@ impl<'a, H: Host> Reader<'a, H> {
                 Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
                 Err(err) => return Closed::Reset(err),
             }
+        }
+    }
+
+    /// The peer closed; it is still sent what it was promised.
+    fn send_the_rest(&mut self) -> Closed {
+        self.lane.replies(&mut self.session, &mut self.out);
+        loop {
+            if let Err(err) = send_some(&mut self.stream, &mut self.out) {
+                return Closed::Reset(err);
+            }
+            if self.out.is_empty() {
+                return Closed::End;
+            }
+            if self.shared.is_stopped() {
+                return Closed::Stopped;
+            }
+            self.block(PollFlags::empty());
+            self.lane.replies(&mut self.session, &mut self.out);
         }
     }
 

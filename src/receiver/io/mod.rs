@@ -27,7 +27,9 @@
 
 mod accept;
 mod bio;
+mod event_loop;
 mod nio;
+mod reactors;
 
 use std::fmt;
 use std::io;
@@ -53,6 +55,8 @@ pub enum IoModel {
     Bio,
     /// One event loop for all connections.
     Nio,
+    /// An acceptor and several event loops.
+    Reactors,
 }
 
 /// A row of the table of io models.
@@ -66,6 +70,8 @@ pub struct Row {
     pub about: &'static str,
     /// The default of `connections_max`.
     pub connections_max: usize,
+    /// The most that a lane may still be handed after it said that it is not ready, in bytes: what was in flight.
+    pub in_flight_max: usize,
 }
 
 /// Every io model there is.
@@ -75,12 +81,21 @@ pub const IO_MODELS: &[Row] = &[
         model: IoModel::Bio,
         about: "blocking: one thread per connection",
         connections_max: 1_000,
+        in_flight_max: 0,
     },
     Row {
         name: "nio",
         model: IoModel::Nio,
         about: "readiness: one event loop for all connections",
         connections_max: 10_000,
+        in_flight_max: 0,
+    },
+    Row {
+        name: "reactors",
+        model: IoModel::Reactors,
+        about: "readiness: an acceptor and an event loop for each core",
+        connections_max: 10_000,
+        in_flight_max: 0,
     },
 ];
 
@@ -211,6 +226,10 @@ pub struct Options {
     pub listener: Option<TcpListener>,
     /// Connections at once at most; further peers are turned away.
     pub connections_max: usize,
+    /// How many threads read in the model that has a pool of them.
+    pub pool_threads: usize,
+    /// How many event loops there are in the model that has several.
+    pub reactors: usize,
     /// Unsent reply bytes of one connection beyond which it is not read from.
     pub reply_bytes_max: usize,
     /// Where buffers come from.
@@ -246,6 +265,7 @@ pub fn start<H: Host>(model: IoModel, host: H, options: Options) -> Result<Box<d
     match model {
         IoModel::Bio => bio::start(host, options),
         IoModel::Nio => nio::start(host, options),
+        IoModel::Reactors => reactors::start(host, options),
     }
 }
 
@@ -284,7 +304,7 @@ impl ReadBuffers {
     }
 }
 
-/// Sends what it can of `out` without blocking; false if the connection is broken.
+/// Sends what it can of `out` without blocking; an error if the connection is broken.
 fn send_some(stream: &mut impl io::Write, out: &mut Vec<u8>) -> io::Result<()> {
     let mut sent = 0;
     while sent < out.len() {
@@ -296,6 +316,11 @@ fn send_some(stream: &mut impl io::Write, out: &mut Vec<u8>) -> io::Result<()> {
             Err(err) => return Err(err),
         }
     }
-    out.drain(..sent);
+    if sent < out.len() {
+        out.drain(..sent);
+    } else {
+        // A connection that owes nothing owns no buffer.
+        *out = Vec::new();
+    }
     Ok(())
 }

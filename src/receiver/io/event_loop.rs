@@ -1,0 +1,438 @@
+//! The event loop (mio) that `nio` has one of and `reactors` several. Each runs on its own thread, `rxN-io-K`.
+//!
+//! Readiness is edge-triggered. A connection that became readable waits in the `ready` queue for its turn; a turn is one
+//! vectored read. A read that fills its buffers puts the connection back at the end of the queue, a shorter one has
+//! emptied the socket and takes it out (epoll(7), question 9), so there is no failing read to learn that. That rule has
+//! two exceptions, an end or an error that was already announced and urgent bytes, at which a read stops short: then the
+//! connection is read until the kernel has nothing more.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use mio::event::Event;
+use mio::net::TcpStream as Stream;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Registry, Token};
+
+use crate::error::{Error, Result};
+use crate::metrics::ReceiverCounters;
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
+use crate::time::{Clock, Moment};
+
+use super::accept::{ACCEPT_BACK_OFF, Accepted, Acceptor, Seat, Seats, stopping};
+use super::{Closed, Flow, Host, Lane, Options, Peer, ReadBuffers, Remote, TURN_BYTES, send_some};
+
+const WAKER: Token = Token(usize::MAX);
+const LISTENER: Token = Token(usize::MAX - 1);
+
+/// Events taken from the kernel at once.
+const EVENTS: usize = 1024;
+
+/// Peers accepted in one turn at most, so that a flood of them does not hold up reading.
+const ACCEPTS_PER_TURN: usize = 64;
+
+/// What other threads tell the loop.
+struct Inbox {
+    waker: mio::Waker,
+    posted: Mutex<Posted>,
+}
+
+#[derive(Default)]
+struct Posted {
+    /// At most as many as there are seats.
+    attach: Vec<(TcpStream, Peer, Seat)>,
+    /// Each connection at most once.
+    asked: Vec<Arc<Asked>>,
+    stop: bool,
+}
+
+/// A connection whose replies can be asked for.
+struct Asked {
+    index: usize,
+    /// Whether it is in `Posted::asked`.
+    posted: AtomicBool,
+}
+
+impl Inbox {
+    fn wake(&self) {
+        // A waker fails only when its counter is full, and then the loop is already being woken.
+        let _ = self.waker.wake();
+    }
+
+    fn ask(&self, asked: &Arc<Asked>) {
+        if !asked.posted.swap(true, Ordering::SeqCst) {
+            self.posted.lock().asked.push(Arc::clone(asked));
+            self.wake();
+        }
+    }
+}
+
+/// A running loop, as its model sees it.
+pub(super) struct Handle {
+    inbox: Arc<Inbox>,
+    thread: Mutex<Option<Thread>>,
+}
+
+impl Handle {
+    /// Hands a prepared connection over.
+    pub(super) fn attach(&self, stream: TcpStream, peer: Peer, seat: Seat) -> io::Result<()> {
+        let mut posted = self.inbox.posted.lock();
+        if posted.stop {
+            return Err(stopping());
+        }
+        posted.attach.push((stream, peer, seat));
+        drop(posted);
+        self.inbox.wake();
+        Ok(())
+    }
+
+    pub(super) fn stop(&self) {
+        self.inbox.posted.lock().stop = true;
+        self.inbox.wake();
+    }
+
+    pub(super) fn thread(&self) -> Option<Thread> {
+        self.thread.lock().take()
+    }
+}
+
+/// Starts the loop number `number`. With an acceptor it accepts peers too, as long as there are seats.
+pub(super) fn start<H: Host>(
+    host: &H,
+    number: usize,
+    acceptor: Option<Acceptor>,
+    seats: &Seats,
+    options: &Options,
+) -> Result<Handle> {
+    let failed = |what: &str, err| Error::io(format!("{}: {what}", options.name), err);
+    let poll = Poll::new().map_err(|err| failed("cannot make a poller", err))?;
+    let waker = mio::Waker::new(poll.registry(), WAKER)
+        .map_err(|err| failed("cannot make a waker", err))?;
+    let inbox = Arc::new(Inbox { waker, posted: Mutex::new(Posted::default()) });
+    if let Some(acceptor) = &acceptor {
+        let fd = acceptor.as_fd().as_raw_fd();
+        let registered = poll.registry().register(&mut SourceFd(&fd), LISTENER, Interest::READABLE);
+        registered.map_err(|err| failed("cannot poll the listener", err))?;
+    }
+    let wakes = Arc::clone(&inbox);
+    let event_loop = EventLoop {
+        poll,
+        lane: host.lane(Arc::new(move || wakes.wake())),
+        inbox: Arc::clone(&inbox),
+        connections: Vec::new(),
+        free: Vec::new(),
+        ready: VecDeque::new(),
+        buffers: ReadBuffers::new(&options.pool),
+        acceptor,
+        accepting: Accepting::Idle,
+        seats: seats.clone(),
+        reply_bytes_max: options.reply_bytes_max,
+        counters: Arc::clone(&options.counters),
+        clock: Arc::clone(&options.clock),
+    };
+    let name = format!("{}-io-{number}", options.name);
+    let thread = thread::spawn(&name, &options.poison, move || event_loop.run())
+        .map_err(|err| Error::io(format!("cannot start the thread `{name}`"), err))?;
+    Ok(Handle { inbox, thread: Mutex::new(Some(thread)) })
+}
+
+struct Connection<S> {
+    stream: Stream,
+    session: S,
+    /// Reply bytes that the socket did not take yet.
+    out: Vec<u8>,
+    asked: Arc<Asked>,
+    /// Whether it is in the `ready` queue.
+    queued: bool,
+    /// Whether a short read does not mean that the socket is empty.
+    until_dry: bool,
+    /// Whether the peer has closed and only replies are left to be sent.
+    ended: bool,
+    seat: Seat,
+}
+
+struct EventLoop<L: Lane> {
+    poll: Poll,
+    lane: L,
+    inbox: Arc<Inbox>,
+    connections: Vec<Option<Connection<L::Session>>>,
+    free: Vec<usize>,
+    ready: VecDeque<usize>,
+    buffers: ReadBuffers,
+    acceptor: Option<Acceptor>,
+    /// Set while peers may be waiting, and while accepting waits for descriptors.
+    accepting: Accepting,
+    seats: Seats,
+    reply_bytes_max: usize,
+    counters: Arc<ReceiverCounters>,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Accepting {
+    /// Until the listener becomes readable.
+    Idle,
+    /// Peers may be waiting.
+    Busy,
+    /// Not before this moment.
+    Waiting(Moment),
+}
+
+impl<L: Lane> EventLoop<L> {
+    fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS);
+        loop {
+            let may_read = self.lane.ready();
+            let timeout = self.timeout(may_read);
+            if timeout != Some(Duration::ZERO) {
+                self.buffers.release();
+            }
+            match self.poll.poll(&mut events, timeout) {
+                Err(err) if err.kind() != io::ErrorKind::Interrupted => {
+                    panic!("polling failed: {err}")
+                }
+                _ => {}
+            }
+            for event in &events {
+                self.note(event);
+            }
+            if !self.take_posted() {
+                break;
+            }
+            self.accept_some();
+            self.read_some();
+            self.lane.turn();
+        }
+        self.end();
+    }
+
+    /// How long the next poll may wait: not at all while a connection may be read.
+    fn timeout(&self, may_read: bool) -> Option<Duration> {
+        if (may_read && !self.ready.is_empty()) || self.accepting == Accepting::Busy {
+            return Some(Duration::ZERO);
+        }
+        match self.accepting {
+            Accepting::Waiting(until) => {
+                Some(until.since(self.clock.now()).max(Duration::from_millis(1)))
+            }
+            _ => None,
+        }
+    }
+
+    fn note(&mut self, event: &Event) {
+        match event.token() {
+            WAKER => {}
+            LISTENER if self.accepting == Accepting::Idle => self.accepting = Accepting::Busy,
+            LISTENER => {}
+            Token(index) => {
+                let ends = event.is_read_closed() || event.is_error() || event.is_priority();
+                if ends && let Some(Some(connection)) = self.connections.get_mut(index) {
+                    connection.until_dry = true;
+                }
+                if event.is_readable() || ends {
+                    self.queue(index);
+                }
+                if event.is_writable() {
+                    self.flush(index);
+                }
+            }
+        }
+    }
+
+    fn queue(&mut self, index: usize) {
+        if let Some(Some(connection)) = self.connections.get_mut(index)
+            && !connection.queued
+        {
+            connection.queued = true;
+            self.ready.push_back(index);
+        }
+    }
+
+    /// Takes what other threads posted; false at the stop.
+    fn take_posted(&mut self) -> bool {
+        let mut posted = self.inbox.posted.lock();
+        let (attach, asked) =
+            (std::mem::take(&mut posted.attach), std::mem::take(&mut posted.asked));
+        let stop = posted.stop;
+        drop(posted);
+        for (stream, peer, seat) in attach {
+            self.open(stream, peer, seat);
+        }
+        for asked in asked {
+            // Before the replies are fetched: what comes after that is asked for anew.
+            asked.posted.store(false, Ordering::SeqCst);
+            if let Some(Some(connection)) = self.connections.get(asked.index)
+                && Arc::ptr_eq(&connection.asked, &asked)
+            {
+                self.reply(asked.index);
+            }
+        }
+        !stop
+    }
+
+    fn accept_some(&mut self) {
+        if let Accepting::Waiting(until) = self.accepting
+            && self.clock.now() >= until
+        {
+            self.accepting = Accepting::Busy;
+        }
+        if self.accepting != Accepting::Busy {
+            return;
+        }
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some(acceptor) = &mut self.acceptor else { return };
+            match acceptor.accept() {
+                Accepted::Peer(stream, address) => self.accepted(stream, address),
+                Accepted::TurnedAway => {}
+                Accepted::Nobody => {
+                    self.accepting = Accepting::Idle;
+                    return;
+                }
+                Accepted::Exhausted => {
+                    self.accepting = Accepting::Waiting(self.clock.now().plus(ACCEPT_BACK_OFF));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn accepted(&mut self, stream: TcpStream, address: SocketAddr) {
+        match self.seats.take() {
+            Some(seat) => self.open(stream, Peer { address, dialled: None }, seat),
+            None => self.counters.refused.add(1),
+        }
+    }
+
+    fn open(&mut self, stream: TcpStream, peer: Peer, seat: Seat) {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.connections.push(None);
+            self.connections.len() - 1
+        });
+        let asked = Arc::new(Asked { index, posted: AtomicBool::new(false) });
+        let (inbox, asking) = (Arc::clone(&self.inbox), Arc::clone(&asked));
+        let session = self.lane.open(peer, Remote::new(move || inbox.ask(&asking)));
+        let mut stream = Stream::from_std(stream);
+        let registered = register(self.poll.registry(), &mut stream, index);
+        self.connections[index] = Some(Connection {
+            stream,
+            session,
+            out: Vec::new(),
+            asked,
+            queued: false,
+            until_dry: false,
+            ended: false,
+            seat,
+        });
+        match registered {
+            // What the peer sent before the registration gives no edge of its own on every kernel; one read finds out.
+            Ok(()) => self.queue(index),
+            Err(err) => self.close(index, Closed::Reset(err)),
+        }
+        self.reply(index);
+    }
+
+    /// One turn for each connection that is ready now.
+    fn read_some(&mut self) {
+        for _ in 0..self.ready.len() {
+            if !self.lane.ready() {
+                return;
+            }
+            let Some(index) = self.ready.pop_front() else { return };
+            self.read(index);
+        }
+    }
+
+    fn read(&mut self, index: usize) {
+        let Some(Some(connection)) = self.connections.get_mut(index) else { return };
+        connection.queued = false;
+        if connection.ended || connection.out.len() > self.reply_bytes_max {
+            // Read again once the peer has taken its replies: `flush` queues it.
+            return;
+        }
+        match self.buffers.read(&mut connection.stream) {
+            Ok(0) => self.ended(index),
+            Ok(len) => {
+                let more = len == TURN_BYTES || connection.until_dry;
+                self.counters.bytes.add(len as u64);
+                match self.buffers.hand_over(&mut self.lane, &mut connection.session, len) {
+                    Flow::Continue if more => self.queue(index),
+                    Flow::Continue => {}
+                    Flow::Close(why) => return self.refuse(index, why),
+                }
+                self.reply(index);
+            }
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => connection.until_dry = false,
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => self.queue(index),
+            Err(err) => self.close(index, Closed::Reset(err)),
+        }
+    }
+
+    /// The peer closed; it is still sent what it was promised.
+    fn ended(&mut self, index: usize) {
+        if let Some(Some(connection)) = self.connections.get_mut(index) {
+            connection.ended = true;
+            self.lane.replies(&mut connection.session, &mut connection.out);
+            self.flush(index);
+        }
+    }
+
+    /// Closes at the session's wish, after the replies that it still has.
+    fn refuse(&mut self, index: usize, why: String) {
+        self.reply(index);
+        self.close(index, Closed::Refused(why));
+    }
+
+    fn reply(&mut self, index: usize) {
+        if let Some(Some(connection)) = self.connections.get_mut(index) {
+            self.lane.replies(&mut connection.session, &mut connection.out);
+            if !connection.out.is_empty() {
+                self.flush(index);
+            }
+        }
+    }
+
+    fn flush(&mut self, index: usize) {
+        let Some(Some(connection)) = self.connections.get_mut(index) else { return };
+        let held = connection.out.len() > self.reply_bytes_max;
+        match send_some(&mut connection.stream, &mut connection.out) {
+            Err(err) => self.close(index, Closed::Reset(err)),
+            Ok(()) if connection.ended && connection.out.is_empty() => {
+                self.close(index, Closed::End);
+            }
+            Ok(()) if held && connection.out.len() <= self.reply_bytes_max => self.queue(index),
+            Ok(()) => {}
+        }
+    }
+
+    fn close(&mut self, index: usize, how: Closed) {
+        if let Some(mut connection) = self.connections[index].take() {
+            // Closing the socket takes it out of the poller as well; an error here changes nothing.
+            let _ = self.poll.registry().deregister(&mut connection.stream);
+            drop((connection.stream, connection.seat));
+            self.lane.closed(connection.session, how);
+            self.free.push(index);
+        }
+    }
+
+    /// The stop: everything read is handed over, every connection closed.
+    fn end(mut self) {
+        self.acceptor = None;
+        for index in 0..self.connections.len() {
+            self.close(index, Closed::Stopped);
+        }
+        self.buffers.release();
+        self.lane.finish();
+    }
+}
+
+/// Polls for everything at once: edges come only on a change, so the unused part costs nothing.
+fn register(registry: &Registry, stream: &mut Stream, index: usize) -> io::Result<()> {
+    let interest = Interest::READABLE | Interest::WRITABLE;
+    #[cfg(target_os = "linux")]
+    let interest = interest | Interest::PRIORITY;
+    registry.register(stream, Token(index), interest)
+}
