@@ -1167,19 +1167,6 @@ error: `slide` is not supported yet by this version
 "#,
     ),
     (
-        job_key,
-        r#"from = ["lines"]
-to = ["screen"]
-latency = {}"#,
-        "
-error: the job `latency` is not supported yet by this version
- --> p.toml:4:1
-  |
-4 | latency = {}
-  | ^^^^^^^
-",
-    ),
-    (
         pipeline_key,
         r#"trigger = { records = 10, timeout = "1s" }"#,
         r#"

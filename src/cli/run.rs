@@ -165,12 +165,12 @@ fn attach(
     let to =
         job.to.iter().map(|to| sinks.get(to.as_str()).cloned().ok_or_else(|| missing("sink", to)));
     let filter = job.filter.as_ref().map(|pattern| pattern.regex().clone());
-    builtin(&job.kind)?.attach(name, &stream, filter, to.collect::<Result<_>>()?);
+    builtin(&job.kind).attach(name, &stream, filter, to.collect::<Result<_>>()?);
     Ok(())
 }
 
-fn builtin(kind: &JobKind) -> Result<Builtin> {
-    Ok(match kind {
+fn builtin(kind: &JobKind) -> Builtin {
+    match kind {
         JobKind::Count => Builtin::Count,
         JobKind::Lines => Builtin::Lines,
         JobKind::Grep(pattern) => Builtin::Grep(pattern.regex().clone()),
@@ -180,8 +180,8 @@ fn builtin(kind: &JobKind) -> Result<Builtin> {
             field: topk.field,
             separator: topk.separator.as_ref().map(|text| text.as_bytes().to_vec()),
         },
-        JobKind::Latency => return Err(unsupported("latency")),
-    })
+        JobKind::Latency => Builtin::Latency,
+    }
 }
 
 /// What is said on standard error, and how.

@@ -68,6 +68,5 @@ pub const NOT_YET: &[NotYet] = &[
     NotYet::given("source.*.files", "the source kind `files`"),
     NotYet::given("job.*.window", "`window`"),
     NotYet::given("job.*.slide", "`slide`"),
-    NotYet::given("job.*.latency", "the job `latency`"),
     NotYet::given("sink.*.file", "the sink kind `file`"),
 ];

@@ -230,7 +230,10 @@ fn check(options: &LoadOptions) -> Result<()> {
     let rules = [
         (*rate != Some(0), "a rate is at least one line per second".to_owned()),
         (*line_len >= 2, "a line has at least 2 bytes: a letter and a line feed".to_owned()),
-        (*line_len <= text::LINE_LEN_MAX, format!("a line has at most {} bytes", text::LINE_LEN_MAX)),
+        (
+            *line_len <= text::LINE_LEN_MAX,
+            format!("a line has at most {} bytes", text::LINE_LEN_MAX),
+        ),
         ((1..=text::WORDS_MAX).contains(words), format!("words are from 1 to {}", text::WORDS_MAX)),
         (*connections > 0, "a load has at least one connection".to_owned()),
     ];
