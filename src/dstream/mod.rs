@@ -16,6 +16,7 @@ mod outputs;
 mod pairs;
 mod remember;
 mod sources;
+mod state;
 
 #[cfg(all(test, not(tidemill_model)))]
 mod tests;
@@ -35,6 +36,7 @@ use crate::time::{Clock, Interval, Moment, Time};
 
 pub use outputs::Collected;
 pub use remember::Remembered;
+pub use state::{State, StateCounts, StateKey, StateSpec, StateValue, Stateful, WhenFull};
 
 use epoch::{Commit, Epoch};
 use outputs::Delivery;
