@@ -20,7 +20,7 @@ use tidemill::framing::Framing;
 use tidemill::shuffle::words::WordTable;
 use tidemill::sink::{Null, Writer};
 use tidemill::sync::{Mailbox, Poison};
-use tidemill::time::{Clock, Moment, SystemClock};
+use tidemill::time::{Clock, Interval, Moment, SystemClock};
 use tidemill::workers::WorkerPool;
 
 const VOCABULARY: usize = 10_000;
@@ -128,8 +128,13 @@ fn batch(c: &mut Criterion) {
     let pool = Arc::new(WorkerPool::start(2, &Poison::new()).expect("threads"));
     let clock: Arc<dyn Clock> = SystemClock::new();
     let console = Writer::new(Box::new(io::sink()));
-    let graph =
-        Graph::new(GraphOptions { pipeline: "bench".to_owned(), workers: 2, seed: 1, console });
+    let graph = Graph::new(GraphOptions {
+        pipeline: "bench".to_owned(),
+        workers: 2,
+        seed: 1,
+        batch_interval: Interval::secs(1),
+        console,
+    });
     let stream = graph.blocks(0, "in");
     stream.wordcount().save(Null);
     stream.count().save(Null);

@@ -262,7 +262,7 @@ where
     }
 
     /// What each batch brings: its keys, joined by `f`.
-    fn pane<F>(
+    pub(super) fn pane<F>(
         &self,
         f: F,
     ) -> impl Fn(&mut Planner<'_>, usize) -> Result<Pane<K, V>, Missing> + Send + Sync + use<K, V, F>
