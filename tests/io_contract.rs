@@ -871,3 +871,39 @@ fn urgent_bytes_are_bytes_of_the_stream() {
         rig.world.until_len(&peer, peer.sent);
     });
 }
+
+#[test]
+fn in_the_pool_a_connection_without_a_thread_waits_unread_and_is_counted() {
+    let _alone = ONE_AT_A_TIME.lock();
+    let row = tidemill::IoModel::Pool.row();
+    for way in [Way::Connect, Way::Listen] {
+        run(row, way, Wants { pool_threads: 2, ..PLENTY }, |rig| {
+            let mut peers: Vec<TestPeer> = (1..=2).map(|n| rig.peer(n)).collect();
+            for peer in &mut peers {
+                peer.send(10);
+                rig.world.until_len(peer, 10);
+            }
+            let mut late: Vec<TestPeer> = (3..=9).map(|n| rig.peer(n)).collect();
+            for peer in &mut late {
+                peer.send(30_000);
+            }
+            for round in 0..20 {
+                let peer = &mut peers[round % 2];
+                peer.send(10);
+                rig.world.until_len(peer, peer.sent);
+            }
+            assert_eq!(rig.world.lock().seen.len(), 2, "the others are not looked at");
+            peers.truncate(1);
+            for peer in late {
+                // Each gives its place to the next.
+                rig.world.until_len(&peer, 30_000);
+                let dead = peer.address;
+                drop(peer);
+                rig.world.until("its end", |state| state.seen[&dead].closed == ["end"]);
+            }
+            assert_eq!(rig.counters.waiting.value(), 0);
+            assert!(rig.counters.waited_us_max.value() > 0);
+            assert_eq!(rig.counters.refused.value(), 0);
+        });
+    }
+}

@@ -27,8 +27,10 @@
 
 mod accept;
 mod bio;
+mod blocking;
 mod event_loop;
 mod nio;
+mod pool;
 mod reactors;
 
 use std::fmt;
@@ -53,6 +55,8 @@ pub const TURN_BYTES: usize = READ_BUFFERS * crate::slab::BUFFER_BYTES;
 pub enum IoModel {
     /// One blocking thread per connection.
     Bio,
+    /// An acceptor and a bounded pool of blocking threads.
+    Pool,
     /// One event loop for all connections.
     Nio,
     /// An acceptor and several event loops.
@@ -81,6 +85,13 @@ pub const IO_MODELS: &[Row] = &[
         model: IoModel::Bio,
         about: "blocking: one thread per connection",
         connections_max: 1_000,
+        in_flight_max: 0,
+    },
+    Row {
+        name: "pool",
+        model: IoModel::Pool,
+        about: "pseudo-async: a bounded pool of blocking threads; connections beyond it wait unread",
+        connections_max: 10_000,
         in_flight_max: 0,
     },
     Row {
@@ -259,6 +270,7 @@ pub trait IoDriver: Send + Sync {
 pub fn start<H: Host>(model: IoModel, host: H, options: Options) -> Result<Box<dyn IoDriver>> {
     match model {
         IoModel::Bio => bio::start(host, options),
+        IoModel::Pool => pool::start(host, options),
         IoModel::Nio => nio::start(host, options),
         IoModel::Reactors => reactors::start(host, options),
     }
