@@ -16,7 +16,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tidemill::metrics::ReceiverCounters;
 use tidemill::receiver::io::{
     Closed, Flow, Host, IO_MODELS, IoDriver, Lane, Options, Peer, Remote, Row, TURN_BYTES, Waker,
-    start,
+    probe, start,
 };
 use tidemill::slab::{Account, Buffer, Pool};
 use tidemill::sync::thread::Thread;
@@ -24,7 +24,7 @@ use tidemill::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering, Poison};
 use tidemill::time::{Clock, SystemClock};
 
 /// How long anything may take before the test gives up.
-const WATCHDOG: Duration = Duration::from_secs(60);
+const WATCHDOG: Duration = Duration::from_secs(8);
 
 /// What a test lane keeps of the frozen buffers, to see that nobody writes into them again.
 const HELD: usize = 48;
@@ -55,8 +55,9 @@ struct State {
     seen: HashMap<SocketAddr, Seen>,
     wakers: Vec<Waker>,
     paused: bool,
-    /// Bytes that came although `ready` had said no.
+    /// Bytes that came although `ready` had said no, in this pause.
     unasked: usize,
+    unasked_max: usize,
     /// Lanes that were told no, and not yes since.
     held_back: usize,
     turns: u64,
@@ -110,6 +111,7 @@ impl World {
     fn set_paused(&self, paused: bool) {
         let wakers = self.tell(|state| {
             state.paused = paused;
+            state.unasked = 0;
             state.wakers.clone()
         });
         if !paused {
@@ -194,7 +196,10 @@ impl Lane for TestLane {
     fn received(&mut self, session: &mut TestSession, buffer: &mut Buffer, len: usize) -> Flow {
         assert!(len > 0, "a read brings something");
         if !self.may_read {
-            self.world.tell(|state| state.unasked += len);
+            self.world.tell(|state| {
+                state.unasked += len;
+                state.unasked_max = state.unasked_max.max(state.unasked);
+            });
         }
         let salt = *session.salt.get_or_insert(buffer.filled(len)[0]);
         let wrong = first_wrong(buffer.filled(len), salt, session.len);
@@ -390,9 +395,9 @@ impl Rig {
             assert_eq!(seen.closed.len(), 1, "{address} ended once: {:?}", seen.closed);
         }
         assert!(
-            state.unasked <= self.row.in_flight_max,
+            state.unasked_max <= self.row.in_flight_max,
             "{} bytes came while the lane was not ready",
-            state.unasked
+            state.unasked_max
         );
         drop(state);
         assert_eq!(Arc::strong_count(&self.world), 1, "a thread or a lane was left");
@@ -468,11 +473,16 @@ fn descriptors() -> usize {
 /// Runs `body` over every model and both ways, and checks what must always be so.
 fn each(wants: Wants, body: impl Fn(&Rig)) {
     let _alone = ONE_AT_A_TIME.lock();
-    for row in IO_MODELS {
+    for row in IO_MODELS.iter().filter(|row| offered(row)) {
         for way in [Way::Connect, Way::Listen] {
             run(row, way, wants, &body);
         }
     }
+}
+
+/// Whether this system can run the model; says why if it cannot.
+fn offered(row: &Row) -> bool {
+    probe(row.model).inspect_err(|why| eprintln!("{} is not checked: {why}", row.name)).is_ok()
 }
 
 fn run(row: &'static Row, way: Way, wants: Wants, body: impl FnOnce(&Rig)) {
@@ -627,14 +637,15 @@ fn a_peer_that_does_not_read_its_replies_is_not_read_from() {
         let replies = 24 << 20;
         rig.world.reply(&deaf, &vec![b'r'; replies]);
         rig.world.until("the replies are fetched", |state| state.seen[&deaf.address].fetched == 1);
-        deaf.send(50_000);
+        deaf.fill(32 << 20);
         for _ in 0..10 {
             other.send(300_000);
             rig.world.until_len(&other, other.sent);
             rig.world.reply(&other, b"ok");
             other.stream.read_exact(&mut [0; 2]).expect("a reply");
         }
-        assert_eq!(rig.world.lock().seen[&deaf.address].len, 1, "its replies are not taken yet");
+        let len = rig.world.lock().seen[&deaf.address].len;
+        assert!(len <= 1 + rig.row.in_flight_max as u64, "{len} bytes, and replies unsent");
         let mut got = vec![0; replies];
         deaf.stream.read_exact(&mut got).expect("all replies");
         assert!(got.iter().all(|byte| *byte == b'r'));

@@ -144,6 +144,10 @@ impl Acceptor {
         Acceptor { listener, spare: spare(), counters: Arc::clone(counters) }
     }
 
+    pub(super) fn listener(&self) -> &TcpListener {
+        &self.listener
+    }
+
     /// Accepts one peer, if one waits.
     pub(super) fn accept(&mut self) -> Accepted {
         loop {
