@@ -298,7 +298,7 @@ pub(super) fn start<H: Host>(host: H, mut options: Options) -> Result<Box<dyn Io
     let tell = made.clone();
     let run = move || match Ring::new(&options.pool) {
         Ok(ring) => {
-            let io_loop = Loop {
+            let mut io_loop = Loop {
                 ring,
                 lane: host.lane(wake),
                 inbox: taken,
@@ -311,6 +311,7 @@ pub(super) fn start<H: Host>(host: H, mut options: Options) -> Result<Box<dyn Io
                 reply_bytes_max: options.reply_bytes_max,
                 counters: options.counters,
             };
+            io_loop.begin();
             // The starter waits for exactly one answer.
             let _ = tell.try_send(Ok(()));
             io_loop.run();
@@ -411,10 +412,14 @@ struct Loop<L: Lane> {
 }
 
 impl<L: Lane> Loop<L> {
-    fn run(mut self) {
-        let mut completions = Vec::with_capacity(COMPLETIONS as usize);
+    fn begin(&mut self) {
         self.await_wake();
         self.await_peers();
+        self.ring.submit();
+    }
+
+    fn run(mut self) {
+        let mut completions = Vec::with_capacity(COMPLETIONS as usize);
         while self.take_posted() {
             if self.lane.ready() {
                 self.go_on();
