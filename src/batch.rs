@@ -325,3 +325,151 @@ impl Drop for Running {
         self.answer(Err("the workers were stopped before the batch was done".to_owned()));
     }
 }
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+    use crate::sync::{Mailbox, Poison};
+
+    /// What a piece of a plan does besides leaving its name.
+    #[derive(Clone, Copy)]
+    enum Then {
+        Succeed,
+        Fail,
+        Panic,
+    }
+
+    /// Runs a plan whose pieces leave their names and returns the answer and the names. One worker: the order is fixed.
+    fn check(
+        stages: &[&[(&'static str, Then)]],
+        finish: Then,
+        answer: Result<(), &str>,
+        expected: &[&str],
+    ) {
+        let (names, answers) = (Arc::new(Mutex::new(Vec::new())), Mailbox::new(8));
+        let piece = |name: &'static str, then: Then| -> Work {
+            let names = Arc::clone(&names);
+            Box::new(move |_| {
+                names.lock().push(name);
+                match then {
+                    Then::Succeed => Ok(()),
+                    Then::Fail => Err(format!("{name} failed")),
+                    Then::Panic => panic!("{name} fell"),
+                }
+            })
+        };
+        let stage = |tasks: &&[(&'static str, Then)]| Stage {
+            tasks: tasks.iter().map(|task| piece(task.0, task.1)).collect(),
+        };
+        let plan =
+            Plan { stages: stages.iter().map(stage).collect(), finish: piece("finish", finish) };
+        let pool = Arc::new(WorkerPool::start(1, &Poison::new()).expect("a thread"));
+        let to = answers.clone();
+        run(plan, &pool, Box::new(move |result| to.send(result).expect("the test listens")));
+        assert_eq!(answers.recv(), Some(answer.map_err(str::to_owned)));
+        drop(pool);
+        assert_eq!((names.lock().as_slice(), answers.len()), (expected, 0), "one answer");
+    }
+
+    #[test]
+    fn stages_run_in_order_and_a_failure_skips_the_rest() {
+        use Then::{Fail, Panic, Succeed};
+        check(&[], Succeed, Ok(()), &["finish"]);
+        check(&[&[], &[("a", Succeed)], &[]], Succeed, Ok(()), &["a", "finish"]);
+        check(
+            &[&[("a", Succeed), ("b", Succeed)], &[("c", Succeed)]],
+            Succeed,
+            Ok(()),
+            &["a", "b", "c", "finish"],
+        );
+        check(
+            &[&[("a", Fail), ("b", Succeed)], &[("c", Succeed)]],
+            Succeed,
+            Err("a failed"),
+            &["a"],
+        );
+        check(
+            &[&[("a", Succeed), ("b", Panic)], &[("c", Succeed)]],
+            Succeed,
+            Err("panicked: b fell"),
+            &["a", "b"],
+        );
+        check(
+            &[&[("a", Succeed)], &[("b", Fail), ("c", Fail)]],
+            Succeed,
+            Err("b failed"),
+            &["a", "b"],
+        );
+        check(&[&[("a", Succeed)]], Fail, Err("finish failed"), &["a", "finish"]);
+        check(&[], Panic, Err("panicked: finish fell"), &["finish"]);
+    }
+
+    #[test]
+    fn a_second_stage_spreads_over_the_workers() {
+        let pool = Arc::new(WorkerPool::start(2, &Poison::new()).unwrap());
+        // Each task of the stage waits for the other: one worker alone would never get through.
+        let (left, right) = (Mailbox::new(1), Mailbox::new(1));
+        let meet = |mine: &Mailbox<()>, other: &Mailbox<()>| -> Work {
+            let (mine, other) = (mine.clone(), other.clone());
+            Box::new(move |_| {
+                mine.send(()).map_err(|()| "closed".to_owned())?;
+                other.recv().ok_or_else(|| "closed".to_owned())
+            })
+        };
+        let stages = vec![
+            Stage { tasks: vec![Box::new(|_| Ok(()))] },
+            Stage { tasks: vec![meet(&left, &right), meet(&right, &left)] },
+        ];
+        let answers = Mailbox::new(1);
+        let to = answers.clone();
+        let plan = Plan { stages, finish: Box::new(|_| Ok(())) };
+        run(plan, &pool, Box::new(move |result| to.send(result).expect("the test listens")));
+        assert_eq!(answers.recv(), Some(Ok(())));
+    }
+}
+
+#[cfg(all(test, tidemill_model))]
+mod model {
+    use super::*;
+    use crate::sync::{Mailbox, Poison};
+
+    /// Two stages of two tasks on two workers; the piece `fails` fails. Every piece sees all pieces before it.
+    fn check(fails: Option<usize>) {
+        shuttle::check_random(
+            move || {
+                let pool = Arc::new(WorkerPool::start(2, &Poison::new()).expect("threads"));
+                let (ran, answers) = (Arc::new(AtomicUsize::new(0)), Mailbox::new(4));
+                let piece = |number: usize, before: usize| -> Work {
+                    let ran = Arc::clone(&ran);
+                    Box::new(move |_| {
+                        assert!(ran.load(Ordering::SeqCst) >= before, "a stage began too early");
+                        ran.fetch_add(1, Ordering::SeqCst);
+                        if fails == Some(number) { Err(String::new()) } else { Ok(()) }
+                    })
+                };
+                let stages = vec![
+                    Stage { tasks: vec![piece(0, 0), piece(1, 0)] },
+                    Stage { tasks: vec![piece(2, 2), piece(3, 2)] },
+                ];
+                let to = answers.clone();
+                let done = Box::new(move |result| to.send(result).expect("the test listens"));
+                run(Plan { stages, finish: piece(4, 4) }, &pool, done);
+                assert_eq!(answers.recv(), Some(fails.map_or(Ok(()), |_| Err(String::new()))));
+                drop(pool);
+                assert!(answers.is_empty(), "one answer");
+                assert!(fails.is_some() || ran.load(Ordering::SeqCst) == 5);
+            },
+            2_000,
+        );
+    }
+
+    #[test]
+    fn every_schedule_runs_the_stages_in_order_and_answers_once() {
+        check(None);
+    }
+
+    #[test]
+    fn every_schedule_answers_once_after_a_failure() {
+        (0..5).for_each(|piece| check(Some(piece)));
+    }
+}

@@ -1,3 +1,16 @@
 //! The `tidemill` program: maps a result to an exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use tidemill::cli::{self, Cli};
+
+fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            cli::complain(&err);
+            ExitCode::from(err.exit_code())
+        }
+    }
+}

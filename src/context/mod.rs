@@ -1,10 +1,10 @@
 //! `StreamingContext`: builds a stream, starts it, waits for its end, stops it in order. Runs on the caller's thread.
 //!
-//! Nothing below holds the context; what must be told upward comes as [`Control`] values on its mailbox.
+//! Nothing below holds the context; what must be told upward comes as values on its mailbox.
 
 mod running;
 
-use crate::config::{Config, Resolved};
+use crate::config::{self, Config, Peers, Resolved};
 use crate::dstream::{DStream, Graph, GraphOptions};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
@@ -120,6 +120,22 @@ pub struct RunLimits {
     pub duration: Option<std::time::Duration>,
     /// When every source has ended and everything was processed.
     pub until_eof: bool,
+}
+
+impl From<&config::SocketSource> for SocketSource {
+    fn from(source: &config::SocketSource) -> Self {
+        let peers = match &source.peers {
+            Peers::Connect(addresses) => {
+                SocketSource::connect(addresses.iter().map(ToString::to_string))
+            }
+            Peers::Listen(address) => SocketSource::listen(address.to_string()),
+        };
+        peers
+            .io_model(source.io_model)
+            .framing(source.framing)
+            .record_bytes_max(source.record_bytes_max)
+            .connections_max(source.connections_max)
+    }
 }
 
 /// Builds a stream out of sources, operators and outputs, and starts it.

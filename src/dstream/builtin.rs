@@ -1,4 +1,4 @@
-//! The built-in jobs over byte records: count, lines, grep, wordcount and topk, with an optional filter before them.
+//! The built-in jobs over byte records: count, lines, grep, latency, wordcount and topk, with an optional filter before them.
 //!
 //! wordcount without a filter is one fused node: a line feed is white space, so it counts words over whole ranges and
 //! never looks for records. Word tables belong to workers and are kept from batch to batch. Runs on the workers.
@@ -27,6 +27,8 @@ pub enum Builtin {
     Grep(Regex),
     /// The words with their counts, highest first.
     Wordcount,
+    /// How long the records took from their stamp to the end of their batch.
+    Latency,
     /// The words, or the values of a field, that are most frequent.
     TopK {
         /// How many rows.
@@ -58,6 +60,7 @@ impl Builtin {
                 matching(&filtered(), pattern.clone()).named(name).save_to(name, sinks)
             }
             Builtin::Wordcount => filtered().wordcount().named(name).save_to(name, sinks),
+            Builtin::Latency => filtered().latency().named(name).save_to(name, sinks),
             Builtin::TopK { n, field, separator } => {
                 let values = match field {
                     None => filtered().wordcount_top(*n),
@@ -112,8 +115,11 @@ impl DStream<[u8]> {
     ) -> DStream<(Vec<u8>, u64)> {
         let (node, count, memory) = (Arc::clone(&self.node), Arc::new(count), Memory::default());
         self.wide(move |cx| {
-            let flight = InFlight::new(cx, &memory);
             let feeds = feeds(cx, &*node, &count, fused)?;
+            if feeds.is_empty() {
+                return Ok(Batch::from_iter([]));
+            }
+            let flight = InFlight::new(cx, &memory);
             let tasks = feeds.into_iter().map(|feed| -> Work {
                 let flight = Arc::clone(&flight);
                 Box::new(move |worker| {
@@ -224,8 +230,7 @@ impl InFlight {
         }
         let mut merged = self.lease();
         tables.iter().for_each(|table| merged.absorb(table, shard, self.merged.len()));
-        let mut order = merged.sorted();
-        order.truncate(n);
+        let order = merged.sorted(n);
         *self.merged[shard].lock() = Arc::new(Merged { table: Some(merged), order });
     }
 

@@ -8,6 +8,7 @@
 //! thread and costs nothing per record; the plan runs on the workers. Nothing here knows receivers or the context.
 
 pub mod builtin;
+mod latency;
 mod operators;
 mod outputs;
 mod pairs;
@@ -195,6 +196,7 @@ where
 /// Gathers the stages of one plan.
 struct Planner<'a> {
     input: &'a Arc<BatchInput>,
+    clock: &'a Arc<dyn Clock>,
     settings: Settings,
     stages: Vec<Stage>,
     /// What nodes with stages returned before: a stream that is used twice is shuffled once.
@@ -280,8 +282,13 @@ impl Output {
             clock: Arc::clone(clock),
             started,
         };
-        let mut planner =
-            Planner { input, settings: self.settings, stages: Vec::new(), shared: Vec::new() };
+        let mut planner = Planner {
+            input,
+            clock,
+            settings: self.settings,
+            stages: Vec::new(),
+            shared: Vec::new(),
+        };
         let built = catch_unwind(AssertUnwindSafe(|| (self.build)(&mut planner, delivery)));
         match built {
             Ok(Ok(finish)) => Ok(Plan { stages: planner.stages, finish }),

@@ -71,7 +71,11 @@ impl<T: ?Sized + 'static> DStream<T> {
     }
 
     /// The elements of this stream, then those of the other. If one of them has no batch, the batch fails.
+    ///
+    /// # Panics
+    /// If the streams belong to two contexts.
     pub fn union(&self, other: &DStream<T>) -> DStream<T> {
+        self.same_graph(other);
         self.graph.stream(Union { left: Arc::clone(&self.node), right: Arc::clone(&other.node) })
     }
 
@@ -179,17 +183,29 @@ impl<T: ?Sized + 'static> DStream<T> {
     }
 
     /// What `f` makes of each whole batch of both streams. If one of them has no batch, the batch fails.
+    ///
+    /// # Panics
+    /// If the streams belong to two contexts.
     pub fn transform_with<U: ?Sized + 'static, V: ?Sized + 'static>(
         &self,
         other: &DStream<U>,
         f: impl Fn(Time, Batch<T>, Batch<U>) -> Batch<V> + Send + Sync + 'static,
     ) -> DStream<V> {
+        self.same_graph(other);
         let (left, right) = (Arc::clone(&self.node), Arc::clone(&other.node));
         self.derive(move |cx| {
             let (left, right) =
                 (present("transform", cx, &*left)?, present("transform", cx, &*right)?);
             Ok(f(cx.input.time, left, right))
         })
+    }
+
+    /// A batch holds the blocks of one context: its number of a source would mean another source in a second one.
+    pub(super) fn same_graph<U: ?Sized>(&self, other: &DStream<U>) {
+        assert!(
+            Arc::ptr_eq(&self.graph, &other.graph),
+            "both streams must belong to the same context"
+        );
     }
 
     /// A stream computed by a closure.

@@ -143,10 +143,12 @@ impl<T: ?Sized + 'static> DStream<T> {
         + 'static,
     ) {
         let mut registered = self.graph.registered.lock();
-        let name = self
-            .name
-            .clone()
-            .unwrap_or_else(|| format!("{kind}#{}", registered.outputs.len()).into());
+        let number = registered.outputs.len();
+        let mut name = self.name.clone().unwrap_or_else(|| format!("{kind}#{number}").into());
+        if registered.outputs.iter().any(|output| output.name == name) {
+            // Two jobs of one name would have the same commit keys: the second one's rows would count as written.
+            name = format!("{name}#{number}").into();
+        }
         registered.outputs.push(Arc::new(Output {
             name,
             pipeline: Arc::clone(&self.graph.pipeline),

@@ -86,6 +86,9 @@ where
     }
 
     /// For each key of either stream, all its values in both. If one stream has no batch, the batch fails.
+    ///
+    /// # Panics
+    /// If the streams belong to two contexts.
     #[expect(
         clippy::type_complexity,
         reason = "the shape of the pairs is what the reader wants to see"
@@ -95,6 +98,7 @@ where
         K: Hash + Eq,
         W: Clone + Send + Sync + 'static,
     {
+        self.same_graph(other);
         let (left, right) = (Arc::clone(&self.node), Arc::clone(&other.node));
         let memory = Shuffle::<K, (Vec<V>, Vec<W>)>::default();
         let of_left = Arc::new((

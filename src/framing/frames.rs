@@ -111,12 +111,10 @@ impl<F: Format> FrameSplitter<F> {
             Head::Counted { header, body } if body as usize > self.max => {
                 Frame::Overlong(start + header, State::SkippingBytes(u64::from(body)))
             }
-            Head::Counted { header, body } => {
-                match (bytes.len() - header).checked_sub(body as usize) {
-                    Some(_) => Frame::Whole(start + header + body as usize),
-                    None => Frame::Unfinished,
-                }
+            Head::Counted { header, body } if body as usize <= bytes.len() - header => {
+                Frame::Whole(start + header + body as usize)
             }
+            Head::Counted { .. } => Frame::Unfinished,
             Head::Line => {
                 let window = &bytes[..bytes.len().min(self.max.saturating_add(1))];
                 match memchr(b'\n', window) {

@@ -3,6 +3,14 @@
 //! One framing is one file and one row of [`FRAMINGS`]. A [`Splitter`] makes one pass over each piece that a connection
 //! read and reports where the whole records lie; only the unfinished last record is carried. The task that processes a
 //! range later finds the single records in it with [`Framing::for_each`].
+//!
+//! What every splitter owes, and one property test and the fuzz targets check against reference splitters:
+//! - The records do not depend on how the stream was cut into pieces.
+//! - Ranges are in order, never empty, and adjacent ones are merged. They keep terminators and headers, so that ranges
+//!   concatenate without changing a record.
+//! - A record of up to `record_bytes_max` bytes is found; a longer one is counted once and nothing in it is taken for a
+//!   record. What counts is the record as it was sent, without its header or `\n`.
+//! - At most `record_bytes_max` bytes and a header are carried, and never more than really came.
 
 mod carry;
 mod frames;
@@ -78,6 +86,8 @@ pub struct Found {
     pub joined: Vec<u8>,
     /// Where whole records lie in the piece, in order, with their terminators or headers.
     pub ranges: Vec<Range<usize>>,
+    /// How many records each of the ranges holds, in the same order.
+    pub range_records: Vec<u64>,
     /// How many records the joined one and the ranges hold together.
     pub records: u64,
     /// Records dropped because they were longer than the limit.
@@ -93,6 +103,7 @@ impl Found {
     pub fn clear(&mut self) {
         self.joined.clear();
         self.ranges.clear();
+        self.range_records.clear();
         self.replies.clear();
         self.records = 0;
         self.overlong = 0;
@@ -104,6 +115,7 @@ impl Found {
         if !range.is_empty() {
             self.records += records;
             self.ranges.push(range);
+            self.range_records.push(records);
         }
     }
 }
@@ -166,7 +178,9 @@ mod tests {
 
     /// Streams of mostly good frames, and junk in which the bytes that a framing looks at are frequent.
     fn stream(framing: Framing) -> impl Strategy<Value = Vec<u8>> {
-        let byte = prop_oneof![2 => Just(b'\n'), 1 => Just(b'\r'), 2 => b'0'..=b'9', 1 => Just(b' '), 1 => Just(0), 3 => any::<u8>()];
+        let digit = b'0'..=b'9';
+        let end = prop_oneof![2 => Just(b'\n'), 1 => Just(b'\r'), 1 => Just(b' '), 1 => Just(0)];
+        let byte = prop_oneof![5 => end, 2 => digit, 3 => any::<u8>()];
         let part = (prop::collection::vec(byte, 0..30), 0..20u8).prop_map(move |(bytes, kind)| {
             match (framing, kind) {
                 (_, 0) => bytes,
@@ -195,7 +209,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, cases: 1000, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { failure_persistence: None, cases: 500, ..ProptestConfig::default() })]
         #[test]
         fn any_chopping_gives_what_the_reference_finds(
             (framing, stream) in (0..FRAMINGS.len()).prop_flat_map(|row| {

@@ -51,13 +51,16 @@ fn gather(framing: Framing, piece: &[u8], found: &Found, outcome: &mut Outcome) 
     let before = outcome.records.len() as u64;
     framing.for_each(&found.joined, |record| outcome.records.push(record.to_vec()));
     let mut end = None;
-    for range in &found.ranges {
+    assert_eq!(found.ranges.len(), found.range_records.len());
+    for (range, &records) in found.ranges.iter().zip(&found.range_records) {
+        let before = outcome.records.len() as u64;
         assert!(range.start < range.end, "no range is empty");
         assert!(
             end.is_none_or(|end| range.start > end),
             "ranges are in order, and adjacent ones are merged"
         );
         framing.for_each(&piece[range.clone()], |record| outcome.records.push(record.to_vec()));
+        assert_eq!(outcome.records.len() as u64 - before, records, "the count of a range is right");
         end = Some(range.end);
     }
     assert_eq!(outcome.records.len() as u64 - before, found.records, "the count is right");

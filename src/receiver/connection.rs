@@ -199,11 +199,9 @@ impl IntakeLane {
         }
         self.flush_gathered();
         let bytes = buffer.freeze(len);
-        // All records are counted with the first range: a block only needs the sum.
-        let mut records = records;
-        for range in &found.ranges {
+        for (range, records) in found.ranges.iter().zip(&found.range_records) {
             let bytes = bytes.slice(range.clone());
-            self.queue(Range { bytes, records: std::mem::take(&mut records), charge: None });
+            self.queue(Range { bytes, records: *records, charge: None });
         }
     }
 

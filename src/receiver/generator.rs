@@ -279,6 +279,14 @@ impl Generator {
     }
 }
 
+impl Drop for Generator {
+    /// A generator that was never stopped in order: its threads end, what they hold is dropped with it.
+    fn drop(&mut self) {
+        self.stop_pushing.stop();
+        self.pushes.close();
+    }
+}
+
 /// The push thread's body.
 struct Pusher {
     source: u32,

@@ -3,7 +3,7 @@
 //! ```text
 //!  dial / accept ─▶ io model ─▶ connection (framing) ─▶ range queue ─▶ generator ─▶ BlockTarget
 //! ```
-//! A [`SocketReceiver`] supervises one source: it dials with bounded back-off or listens, runs the io model, and stops
+//! A `SocketReceiver` supervises one source: it dials with bounded back-off or listens, runs the io model, and stops
 //! in order: no more reading, then the last cut, then the last push. It knows nothing of jobs and sinks.
 
 mod connection;
@@ -12,6 +12,8 @@ pub(crate) mod generator;
 pub mod io;
 pub(crate) mod queue;
 mod socket;
+#[cfg(all(test, not(tidemill_model)))]
+mod tests;
 
 pub(crate) use socket::{Cutter, Engine, SocketOptions, SocketReceiver, join_by};
 pub use socket::{Direction, When};

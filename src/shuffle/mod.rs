@@ -54,7 +54,8 @@ where
     K: Eq + Send + 'static,
     C: Send + 'static,
 {
-    /// Adds the two stages to a plan and returns the merged rows as a batch of `shards` partitions: `merge` joins what
+    /// Adds the two stages to a plan, none if there is nothing to map, and returns the merged rows as a batch of
+    /// `shards` partitions: `merge` joins what
     /// two mappers made of one key, `rows` takes the entries out of a merged shard.
     pub fn plan<U: Send + Sync + 'static>(
         &self,
@@ -64,6 +65,9 @@ where
         merge: impl Fn(&mut C, C) + Send + Sync + 'static,
         rows: impl Fn(&mut Table<K, C>) -> Vec<U> + Send + Sync + 'static,
     ) -> Batch<U> {
+        if mappers.is_empty() {
+            return Batch::from_iter([]);
+        }
         let (gather, shards) = (shape.0, shape.1.max(1));
         let slots = match gather {
             Gather::ByPartition => mappers.len(),

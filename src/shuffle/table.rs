@@ -130,3 +130,59 @@ impl<K, C> Table<K, C> {
 fn next_position<K, C>(entries: &[Entry<K, C>]) -> u32 {
     u32::try_from(entries.len()).expect("a table holds fewer than 2^32 keys")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(table: &mut Table<String, u64>, key: &str, hash: u64) {
+        table.upsert((hash, key), str::to_owned, || 1, |count| *count += 1);
+    }
+
+    fn rows(table: &mut Table<String, u64>) -> Vec<(String, u64)> {
+        table.drain().map(|entry| (entry.key, entry.value)).collect()
+    }
+
+    #[test]
+    fn keys_stay_in_order_whatever_their_hash() {
+        for hash in [|_: &str| 0, |key: &str| hash_of(1, key)] {
+            let (mut left, mut right) = (Table::default(), Table::default());
+            for key in ["b", "a", "b"] {
+                count(&mut left, key, hash(key));
+            }
+            for key in ["c", "b", "d"] {
+                count(&mut right, key, hash(key));
+            }
+            left.absorb(&mut right, &|sum, more| *sum += more);
+            let expected = [("b", 3), ("a", 1), ("c", 1), ("d", 1)]
+                .map(|(key, count)| (key.to_owned(), count));
+            assert_eq!(
+                (rows(&mut left).as_slice(), right.len(), left.len()),
+                (&expected[..], 0, 0)
+            );
+        }
+    }
+
+    #[test]
+    fn memory_that_is_not_needed_goes_back() {
+        let mut table = Table::default();
+        (0..10_000).for_each(|n| count(&mut table, &n.to_string(), hash_of(1, &n)));
+        table.clear();
+        assert!(table.entries.capacity() >= 10_000, "it was needed");
+        (0..20).for_each(|_| {
+            count(&mut table, "few", hash_of(1, "few"));
+            table.clear();
+        });
+        assert!(table.entries.capacity() < 20 && table.index.capacity() < 40);
+    }
+
+    #[test]
+    fn shards_are_even_and_in_range() {
+        for shards in [1, 2, 3, 7] {
+            let mut sizes = vec![0_usize; shards];
+            (0..7_000_u64).for_each(|n| sizes[shard_of(hash_of(1, &n), shards)] += 1);
+            let even = 7_000 / shards;
+            assert!(sizes.iter().all(|size| size.abs_diff(even) < even / 5), "{sizes:?}");
+        }
+    }
+}

@@ -237,10 +237,14 @@ impl WordTable {
         (home(bound(shard)), home(bound(shard + 1)))
     }
 
-    /// The places of all words, ordered by count, highest first, then by the bytes of the word.
-    pub fn sorted(&self) -> Vec<Place> {
+    /// The places of the first `limit` words, ordered by count, highest first, then by the bytes of the word.
+    pub fn sorted(&self, limit: usize) -> Vec<Place> {
         let used = self.slots.iter().enumerate().filter(|(_, slot)| slot.len != 0);
         let mut places: Vec<Place> = used.map(|(at, _)| Place(at)).collect();
+        if limit < places.len() {
+            places.select_nth_unstable_by(limit, |left, right| self.order(*left, (self, *right)));
+            places.truncate(limit);
+        }
         places.sort_unstable_by(|left, right| self.order(*left, (self, *right)));
         places
     }
@@ -378,4 +382,126 @@ fn white_space(block: &[u8; 64]) -> u64 {
         mask |= u64::from(space.to_bitmask()) << (16 * number);
     }
     mask
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The words of a table in the order of the result.
+    fn rows(table: &WordTable) -> Vec<(Vec<u8>, u64)> {
+        table
+            .sorted(usize::MAX)
+            .into_iter()
+            .map(|place| table.at(place, |word, count| (word.to_vec(), count)))
+            .collect()
+    }
+
+    fn reference<'a>(words: impl Iterator<Item = &'a [u8]>) -> Vec<(Vec<u8>, u64)> {
+        let mut counts: HashMap<&[u8], u64> = HashMap::new();
+        words
+            .filter(|word| !word.is_empty())
+            .for_each(|word| *counts.entry(word).or_default() += 1);
+        let mut rows: Vec<_> =
+            counts.into_iter().map(|(word, count)| (word.to_vec(), count)).collect();
+        rows.sort_by(|left, right| right.1.cmp(&left.1).then_with(|| left.0.cmp(&right.0)));
+        rows
+    }
+
+    fn check(text: &[u8]) {
+        let mut table = WordTable::new(1);
+        table.count_words(text);
+        assert_eq!(
+            rows(&table),
+            reference(text.split(u8::is_ascii_whitespace)),
+            "{:?}",
+            String::from_utf8_lossy(text)
+        );
+    }
+
+    #[test]
+    fn words_at_every_edge() {
+        check(b"");
+        check(b" \t\r\n\x0C");
+        check(b"a");
+        check(b"a b a\nb\tc\r\nd\x0Ce");
+        check(b"vertical\x0Btab is no white space");
+        check(b"a\0 a a\0\0 \0 \0\0");
+        check("ünï cödé ünï".as_bytes());
+        check(b"1234567 12345678 123456789 123456789012345 1234567890123456 12345678901234567 12345678901234567");
+        for len in 1..140 {
+            for before in [0, 1, 15, 16, 47, 48, 62, 63, 64, 65] {
+                check(&[vec![b' '; before], vec![b'x'; len]].concat());
+                check(&[vec![b'y'; before], vec![b' '], vec![b'x'; len], b"\n".to_vec()].concat());
+            }
+        }
+    }
+
+    #[test]
+    fn equal_counts_are_ordered_by_bytes_also_between_short_and_long_words() {
+        check(b"b a ab abc abcdefghijklmnop abcdefghijklmnopq abcdefghijklmno abcdefghijklmnopp \xFF zz");
+    }
+
+    #[test]
+    fn a_limit_keeps_the_first_rows() {
+        let mut table = WordTable::new(1);
+        table.count_words(b"c c c a a b b d e f g h i j k l m n o p q");
+        for limit in 0..20 {
+            let word = |place| table.at(place, |word, _| word.to_vec());
+            let found: Vec<_> = table.sorted(limit).into_iter().map(word).collect();
+            assert_eq!(found.concat(), b"cabdefghijklmnopq"[..limit.min(17)], "{limit}");
+        }
+    }
+
+    #[test]
+    fn a_table_grows_and_is_cleared() {
+        let words: Vec<String> = (0..20_000).map(|n| format!("w{n}")).collect();
+        let mut table = WordTable::new(3);
+        for _ in 0..2 {
+            words.iter().for_each(|word| table.count_word(word.as_bytes()));
+            assert_eq!(table.len(), 20_000);
+            assert_eq!(rows(&table), reference(words.iter().map(|word| word.as_bytes())));
+            table.clear();
+            assert!(table.is_empty() && rows(&table).is_empty());
+        }
+        (0..10).for_each(|_| {
+            table.count_word(b"few");
+            table.clear();
+        });
+        assert_eq!(table.slots.len(), SLOTS_MIN, "memory that is not needed goes back");
+    }
+
+    proptest! {
+        #[test]
+        fn counting_and_merging_agree_with_a_hash_map(
+            texts in prop::collection::vec(prop::collection::vec(prop::sample::select(b"ab\0\xFF \n".to_vec()), 0..300), 1..4),
+            extra in 0_usize..3000,
+            shards in 1_usize..6,
+            seed: u64,
+        ) {
+            let mut tables = Vec::new();
+            let mut all: Vec<u8> = Vec::new();
+            for (number, text) in texts.iter().enumerate() {
+                let mut text = text.clone();
+                (0..extra).for_each(|n| text.extend_from_slice(format!(" {}", n * (number + 1)).as_bytes()));
+                let mut table = WordTable::new(seed);
+                table.count_words(&text);
+                tables.push(table);
+                all.extend_from_slice(&text);
+                all.push(b' ');
+            }
+            let mut merged: Vec<(Vec<u8>, u64)> = Vec::new();
+            for shard in 0..shards {
+                let mut into = WordTable::new(seed);
+                tables.iter().for_each(|table| into.absorb(table, shard, shards));
+                merged.extend(rows(&into));
+            }
+            merged.sort_by(|left, right| right.1.cmp(&left.1).then_with(|| left.0.cmp(&right.0)));
+            prop_assert_eq!(merged, reference(all.split(u8::is_ascii_whitespace)));
+        }
+    }
 }

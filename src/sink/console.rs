@@ -170,3 +170,113 @@ fn json_cell(out: &mut Vec<u8>, cell: Cell<'_>) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+    use crate::sink::{Row, SharedSink};
+    use crate::time::Time;
+
+    /// Counts writes, to see that a batch is one.
+    #[derive(Clone, Default)]
+    struct Captured(Arc<Mutex<(Vec<u8>, usize)>>);
+
+    impl Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut seen = self.0.lock();
+            seen.0.extend_from_slice(bytes);
+            seen.1 += 1;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    struct Closed;
+
+    impl Write for Closed {
+        fn write(&mut self, _bytes: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn key(ms: u64) -> CommitKey {
+        CommitKey {
+            pipeline: "p".into(),
+            job: "words".into(),
+            time: Time::from_millis(ms),
+            partition: 0,
+        }
+    }
+
+    fn rows<R: Row>(elements: &[R]) -> Rows {
+        let mut rows = Rows::new();
+        elements.iter().for_each(|element| rows.push(element));
+        rows
+    }
+
+    const META: BatchMeta =
+        BatchMeta { records: 5, scheduling_delay_us: 12, processing_us: 340, total_us: 352 };
+
+    fn check(format: Format, rows: &Rows, expected: &str) {
+        let seen = Captured::default();
+        let sink = SharedSink::new(Console::new(Writer::new(Box::new(seen.clone())), format));
+        for _ in 0..2 {
+            sink.deliver(&key(1_500_000_000_000), &META, rows).expect("it is taken");
+        }
+        let seen = seen.0.lock();
+        assert_eq!(
+            (String::from_utf8_lossy(&seen.0).as_ref(), seen.1),
+            (expected, 1),
+            "written once, at once"
+        );
+    }
+
+    #[test]
+    fn spark_format() {
+        let header = format!("{0}\nTime: 1500000000000 ms\n{0}\n", "-".repeat(43));
+        let check = |rows: &Rows, expected: &str| {
+            check(Format::Spark(ROWS_SHOWN), rows, &format!("{header}{expected}"))
+        };
+        check(&rows(&[("hello", 2_u64), ("world", 1)]), "(hello,2)\n(world,1)\n\n");
+        check(&rows::<u64>(&[]), "\n");
+        check(&rows(&[-1]), "-1\n\n");
+        check(
+            &rows(&[("a", 1.5, Some(true)), ("b", 0.25, None)]),
+            "(a,1.5,true)\n(b,0.25,null)\n\n",
+        );
+        check(&rows(&[b"\xFF".to_vec()]), "\u{FFFD}\n\n");
+        check(&rows(&[7_u8; 10]), &("7\n".repeat(10) + "\n"));
+        check(&rows(&[7_u8; 11]), &("7\n".repeat(10) + "...\n\n"));
+    }
+
+    #[test]
+    fn json_format() {
+        let check = |rows: &Rows, expected: &str| {
+            let start = r#"{"job":"words","batch_time_ms":1500000000000,"records":5,"rows":"#;
+            let end = r#","scheduling_delay_us":12,"processing_us":340,"total_us":352}"#;
+            check(Format::Json, rows, &format!("{start}{expected}{end}\n"));
+        };
+        check(&rows(&[("hello", 2_u64), ("world", 1)]), r#"[["hello",2],["world",1]]"#);
+        check(&rows::<u64>(&[]), "[]");
+        check(&rows(&[5_u64]), "[[5]]");
+        check(
+            &rows(&[(b"\xFF\"\n".to_vec(), -3_i64, Some(true))]),
+            "[[\"\u{FFFD}\\\"\\n\",-3,true]]",
+        );
+        check(&rows(&[(f64::NAN, 1.5, None::<u8>)]), "[[null,1.5,null]]");
+    }
+
+    #[test]
+    fn a_closed_pipe_is_an_error_that_says_so() {
+        let sink = SharedSink::new(Console::new(Writer::new(Box::new(Closed)), Format::Json));
+        let error = sink.deliver(&key(1), &META, &Rows::new()).unwrap_err().to_string();
+        assert!(error.contains("broken pipe"), "{error}");
+    }
+}

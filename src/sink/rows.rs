@@ -261,3 +261,37 @@ row!(isize => |value| Cell::I64(*value as i64));
 row!(f64 => |value| Cell::F64(*value));
 row!(f32 => |value| Cell::F64(f64::from(*value)));
 row!(bool => |value| Cell::Bool(*value));
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn rows_of_several_parts_are_read_in_order() {
+        let (mut rows, mut more) = (Rows::new(), Rows::new());
+        rows.push("a");
+        rows.push(&(1_u8, (-1_i8, true)));
+        more.push(&(usize::MAX, isize::MIN, Some(0.5_f32)));
+        rows.append(Rows::new());
+        rows.append(more);
+        rows.push(&(false, None::<u8>));
+        let shown = format!("{rows:?}");
+        let expected = "[[Text([97])], [U64(1), I64(-1), Bool(true)], [U64(18446744073709551615), \
+                        I64(-9223372036854775808), F64(0.5)], [Bool(false), Null]]";
+        assert_eq!((shown.as_str(), rows.len()), (expected, 4));
+    }
+
+    proptest! {
+        #[test]
+        fn texts_come_back(texts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..20)) {
+            let mut rows = Rows::new();
+            texts.iter().for_each(|text| rows.push(&(text.clone(), text.len())));
+            for (row, text) in rows.iter().zip(&texts) {
+                let cells: Vec<Cell<'_>> = row.cells().collect();
+                prop_assert_eq!(cells, vec![Cell::Text(text), Cell::U64(text.len() as u64)]);
+            }
+        }
+    }
+}

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::sync::{Arc, Mutex, Signal};
+use crate::sync::{Arc, Condvar, Mutex, Signal};
 
 use super::Time;
 
@@ -118,7 +118,14 @@ impl Clock for SystemClock {
 
 /// A clock that moves only when a test moves it. It starts at zero, on both scales.
 #[derive(Clone, Debug, Default)]
-pub struct ManualClock(Arc<Mutex<Manual>>);
+pub struct ManualClock(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    state: Mutex<Manual>,
+    /// Notified when a sleeper registers.
+    slept: Condvar,
+}
 
 #[derive(Debug, Default)]
 struct Manual {
@@ -136,7 +143,7 @@ impl ManualClock {
 
     /// Moves both clocks forward and wakes every sleeper whose deadline has come.
     pub fn advance(&self, by: Duration) {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         state.now = state.now.plus(by);
         let now = state.now;
         let (due, rest) =
@@ -151,37 +158,47 @@ impl ManualClock {
 
     /// Sets the wall clock without moving the monotonic one, as an operator or a time server does.
     pub fn jump_wall_to(&self, time: Time) {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         state.wall_offset =
             i128::from(time.as_millis()) * 1_000_000 - i128::from(state.now.as_nanos());
     }
 
-    /// How many threads wait for a deadline now; a test waits until its subject sleeps before it moves the clock.
+    /// How many threads wait for a deadline now.
     pub fn sleepers(&self) -> usize {
-        self.0.lock().sleepers.len()
+        self.0.state.lock().sleepers.len()
+    }
+
+    /// Waits until `count` threads wait for a deadline: a test's subject must sleep before the clock is moved past it.
+    pub fn wait_for_sleepers(&self, count: usize) {
+        let mut state = self.0.state.lock();
+        while state.sleepers.len() < count {
+            self.0.slept.wait(&mut state);
+        }
     }
 
     fn register(&self, signal: &Signal, deadline: Moment) -> bool {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         if state.now >= deadline {
             return false;
         }
         state.sleepers.push((deadline, signal.clone()));
+        drop(state);
+        self.0.slept.notify_all();
         true
     }
 
     fn unregister(&self, signal: &Signal) {
-        self.0.lock().sleepers.retain(|(_, sleeper)| !sleeper.same(signal));
+        self.0.state.lock().sleepers.retain(|(_, sleeper)| !sleeper.same(signal));
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Moment {
-        self.0.lock().now
+        self.0.state.lock().now
     }
 
     fn wall(&self) -> Duration {
-        let state = self.0.lock();
+        let state = self.0.state.lock();
         let wall = i128::from(state.now.as_nanos()) + state.wall_offset;
         Duration::from_nanos(u64::try_from(wall.max(0)).unwrap_or(u64::MAX))
     }

@@ -169,6 +169,11 @@ impl Remote {
         Remote(Arc::new(ask))
     }
 
+    /// A remote that reaches nobody, for lanes that are driven without sockets.
+    pub fn nobody() -> Self {
+        Remote::new(|| {})
+    }
+
     /// Wakes the io thread of this session, which then calls [`Lane::replies`]. Harmless after the connection's end.
     pub fn ask(&self) {
         (self.0)();

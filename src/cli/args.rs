@@ -1,0 +1,230 @@
+//! The options of `tidemill run` and `tidemill validate`, as typed. What they mean together is decided in `flags`;
+//! names of io models and framings come from their tables.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use crate::config::{NOT_YET, units};
+use crate::framing::FRAMINGS;
+use crate::receiver::io::IO_MODELS;
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  tidemill run words.toml
+      run a pipeline file
+  tidemill run words.toml --set source.lines.io_model=bio --batches 10
+      the same with one key changed, for ten batches
+  tidemill run --from tcp://127.0.0.1:9999 --job wordcount --every 1s
+      count the words that a data server sends, once a second
+  tidemill run --from tcp-listen://127.0.0.1:5514 --job 'grep=error' --to json
+      accept connections, show the lines with `error` as JSON
+  tidemill run --from generate:rate=1000,records=10000 --job topk=5 --until-eof
+      make ten thousand lines, then stop
+
+Results go to standard output and nothing else does. Ctrl-C drains and reports; a second one stops at once.
+Exit codes: 0 done; 1 the stream failed or something was left; 2 usage; 78 the pipeline file is wrong.";
+
+const VALIDATE_EXAMPLES: &str = "\
+Errors go to standard error as FILE:LINE:COLUMN with the line, a caret and a hint.
+Exit codes: 0 the file is good; 2 usage; 78 the file is wrong.";
+
+/// Run a pipeline: a file, or one described by options.
+#[derive(Clone, Debug, Default, Args)]
+#[command(after_help = RUN_EXAMPLES)]
+pub struct RunArgs {
+    /// The pipeline file (TOML); without it --from and --job describe the pipeline
+    #[arg(value_name = "FILE", required_unless_present_all = ["from", "job"])]
+    pub file: Option<PathBuf>,
+
+    /// Where records come from: tcp://HOST:PORT[,HOST:PORT...] dials, tcp-listen://ADDR:PORT accepts,
+    /// generate:[KEY=VALUE,...] makes lines (keys: rate, records, line_len, words, seed, file)
+    #[arg(long, value_name = "SOURCE", conflicts_with = "file")]
+    pub from: Option<String>,
+
+    /// What to do: count, lines, wordcount, latency, grep=REGEX or topk=N; may be given several times
+    #[arg(long, value_name = "JOB", conflicts_with = "file")]
+    pub job: Vec<String>,
+
+    /// The time between two batches, as 200ms or 1s [default: 1s]
+    #[arg(long, value_name = "DURATION")]
+    pub every: Option<String>,
+
+    /// Look only at records that match this regular expression
+    #[arg(long = "where", value_name = "REGEX", conflicts_with = "file")]
+    pub filter: Option<String>,
+
+    /// Each batch sees the records of this much time
+    #[arg(long, value_name = "DURATION", conflicts_with = "file", help = window_help())]
+    pub window: Option<String>,
+
+    /// How often the window is looked at
+    #[arg(long, value_name = "DURATION", conflicts_with = "file", requires = "window", help = slide_help())]
+    pub slide: Option<String>,
+
+    /// How sockets are read; the help lists the table of io models.
+    #[arg(long, value_name = "MODEL", conflicts_with = "file", help = io_help())]
+    pub io: Option<String>,
+
+    /// What a record is; the help lists the table of framings.
+    #[arg(long, value_name = "FRAMING", conflicts_with = "file", help = framing_help())]
+    pub framing: Option<String>,
+
+    /// Where rows go: console, json, null or file://DIR [default: console]
+    #[arg(long, value_name = "SINK", conflicts_with = "file")]
+    pub to: Option<String>,
+
+    /// Where the log and the checkpoints are kept
+    #[arg(long, value_name = "DIR", help = state_dir_help())]
+    pub state_dir: Option<String>,
+
+    /// Stop after this many batches
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub batches: Option<u64>,
+
+    /// Stop after this time, as 30s or 5m
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub duration: Option<Duration>,
+
+    /// Stop when every source has ended and everything that was read is processed
+    #[arg(long)]
+    pub until_eof: bool,
+
+    /// Set any key of the pipeline: source.lines.io_model=bio, workers=2; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+
+    /// Where the HTTP server listens, or `off`
+    #[arg(long, value_name = "ADDR:PORT|off", help = http_help())]
+    pub http: Option<String>,
+
+    /// Say nothing on standard error but warnings and errors
+    #[arg(long, short)]
+    pub quiet: bool,
+
+    /// How messages on standard error are written
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+}
+
+/// How messages on standard error are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// A JSON object on each line
+    Json,
+}
+
+/// Check a pipeline file without running it.
+#[derive(Clone, Debug, Default, Args)]
+#[command(after_help = VALIDATE_EXAMPLES)]
+pub struct ValidateArgs {
+    /// The pipeline file (TOML)
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// Set any key of the pipeline, as in `run`; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+fn io_help() -> String {
+    table_help("How sockets are read", "nio", IO_MODELS.iter().map(|row| (row.name, row.about)))
+}
+
+fn framing_help() -> String {
+    table_help("What a record is", "lines", FRAMINGS.iter().map(|row| (row.name, row.about)))
+}
+
+fn window_help() -> String {
+    planned("Each batch sees the records of this much time", "job.*.window")
+}
+
+fn slide_help() -> String {
+    planned("How often the window is looked at", "job.*.slide")
+}
+
+fn state_dir_help() -> String {
+    planned("Where the log and the checkpoints are kept", "state_dir")
+}
+
+fn http_help() -> String {
+    planned("Where the HTTP server listens, or `off`", "http")
+}
+
+/// Help that says so while the key that an option sets is not supported.
+fn planned(about: &str, key: &str) -> String {
+    let refused = NOT_YET.iter().any(|row| row.key == key);
+    if refused { format!("{about} (not supported yet)") } else { about.to_owned() }
+}
+
+fn table_help<'a>(
+    what: &str,
+    default: &str,
+    rows: impl Iterator<Item = (&'a str, &'a str)>,
+) -> String {
+    let rows: Vec<_> = rows.map(|(name, about)| format!("{name} ({about})")).collect();
+    format!("{what}: {} [default: {default}]", rows.join(", "))
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let read = units::duration(text).ok().filter(|duration| !duration.is_zero());
+    read.ok_or_else(|| "a duration has a unit, as in 500ms, 30s or 5m".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Run {
+        #[command(flatten)]
+        args: RunArgs,
+    }
+
+    fn check(line: &str, good: bool) {
+        let words = std::iter::once("run").chain(line.split_whitespace());
+        let parsed = Run::try_parse_from(words);
+        assert_eq!(parsed.is_ok(), good, "{line}: {parsed:?}");
+        if let Err(err) = parsed {
+            assert_eq!(err.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_goes_together() {
+        Run::command().debug_assert();
+        check("a.toml", true);
+        check("a.toml --every 2s --batches 3 --set a=1 --set b=2 --http off", true);
+        check("a.toml --from tcp://h:1", false);
+        check("a.toml --job count", false);
+        check("--from tcp://h:1 --job count", true);
+        check("--from tcp://h:1", false);
+        check("--job count", false);
+        check("", false);
+        check("a.toml --batches 0", false);
+        check("a.toml --duration 30", false);
+        check("a.toml --duration 30s --until-eof --quiet --log-format json", true);
+        check("a.toml --log-format xml", false);
+        check("--from generate: --job count --job lines --slide 1s", false);
+        check("--from generate: --job count --slide 1s --window 2s", true);
+        check("a.toml --frm x", false);
+    }
+
+    #[test]
+    fn help_names_every_row_of_the_tables() {
+        // Words, because clap wraps its help at the terminal's width.
+        let help = Run::command().render_long_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        for name in IO_MODELS.iter().map(|row| row.name).chain(FRAMINGS.iter().map(|row| row.name))
+        {
+            assert!(help.contains(&format!("{name} (")), "{name}:\n{help}");
+        }
+        assert!(help.contains("Examples:"));
+    }
+}

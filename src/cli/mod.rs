@@ -1,0 +1,71 @@
+//! The command line: one file per subcommand, each with a `run` that returns a result. What was typed is resolved to
+//! typed options once, here; nothing below knows that there is a command line. Runs on the main thread.
+
+pub mod args;
+mod flags;
+mod load;
+mod run;
+mod signals;
+mod units;
+pub mod validate;
+
+use std::io::{self, Write};
+
+use clap::{Parser, Subcommand};
+
+use crate::error::{Error, Result};
+
+pub use load::LoadArgs;
+
+const EXAMPLES: &str = "\
+Examples:
+  tidemill run --from generate:rate=5000 --job wordcount
+      see it work, with the embedded data server
+  tidemill run --from tcp://127.0.0.1:9999 --job wordcount --every 1s
+      count the words of `nc -lk 9999`
+  tidemill load --listen 127.0.0.1:9999 --rate 10000
+      a data server to dial";
+
+/// A micro-batch stream engine made of threads: sockets to blocks to batches.
+#[derive(Debug, Parser)]
+#[command(name = "tidemill", version, about, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(args::RunArgs),
+    Validate(args::ValidateArgs),
+    /// A data server: sends lines over TCP, paced or as fast as they are taken.
+    Load(LoadArgs),
+}
+
+impl Cli {
+    /// Runs what was typed; results go to standard output, everything else to standard error.
+    ///
+    /// # Errors
+    /// As the subcommand says.
+    pub fn run(self) -> Result<()> {
+        let env = |name: &str| std::env::var(name).ok();
+        match self.command {
+            Command::Run(args) => run::run(&args, &env),
+            Command::Validate(args) => validate::run(&args, &env, &mut io::stderr().lock()),
+            Command::Load(args) => load::run(args, &mut io::stdout().lock()),
+        }
+    }
+}
+
+/// Says what went wrong on standard error. Texts about files and options come with their own layout.
+pub fn complain(err: &Error) {
+    match err {
+        Error::Config(text) | Error::Usage(text) if text.starts_with("error") => say(text),
+        err => say(&format!("error: {err}")),
+    }
+}
+
+/// Writes a line to standard error; a closed one is no reason to stop.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}

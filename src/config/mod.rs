@@ -1,0 +1,340 @@
+//! Typed options, in two stages: [`Config`] as given, [`Resolved`] after one look at all of it, so that later code
+//! cannot see a bad value. [`Pipeline`] is the same read from a file or from the command line's flags.
+//!
+//! ```text
+//! FILE ──▶ tree ──▶ sections ──▶ Pipeline { Config, sources, jobs, sinks } ──▶ Resolved
+//! flags ─▶ settings ──▲             every error with its position
+//! ```
+//! Plain data, read once at the start on the main thread. Knows neither the engine nor the command line.
+
+mod diagnostics;
+mod jobs;
+mod memory;
+mod not_yet;
+mod pipeline;
+mod section;
+mod sinks;
+mod sources;
+mod suggest;
+mod tree;
+pub mod units;
+
+pub use jobs::{Job, JobKind, Pattern, TopK};
+pub use not_yet::{NOT_YET, NotYet, When};
+pub use pipeline::{CatchUp, Http, Pipeline, Spill, Trigger};
+pub use sinks::{ConsoleFormat, FileFormat, Roll, SinkKind};
+pub use sources::{Ack, FilesSource, GenerateSource, Peers, RateLimits, SocketSource, Source};
+pub use tree::{Given, Setting};
+
+use std::thread;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::time::Interval;
+
+use units::show_bytes;
+
+/// The least memory for received data, in bytes.
+pub const STORE_BYTES_MIN: u64 = 1 << 20;
+/// The least size at which a block is cut early, in bytes.
+pub const BLOCK_BYTES_MIN: u64 = 1 << 10;
+/// The most worker threads.
+pub const WORKERS_MAX: usize = 1_024;
+/// The most jobs at a time.
+pub const CONCURRENT_JOBS_MAX: usize = 1_024;
+/// The longest name of a pipeline, source, job or sink, in bytes: names become parts of file names.
+pub const NAME_BYTES_MAX: usize = 64;
+
+const BLOCK_BYTES_DEFAULT: u64 = 8 << 20;
+
+/// What happens to a batch that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnFailure {
+    /// How often a failed batch is tried again.
+    pub retries: u32,
+    /// What happens when no try is left.
+    pub then: Then,
+}
+
+/// What happens to a batch that has no try left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// The stream stops with the batch's error.
+    Stop,
+    /// The batch's input goes to a file, is counted, and the stream goes on.
+    DeadLetter,
+}
+
+impl Default for OnFailure {
+    /// Three retries, then stop.
+    fn default() -> Self {
+        OnFailure { retries: 3, then: Then::Stop }
+    }
+}
+
+/// The options of a stream as given; each setter replaces a default.
+///
+/// ```
+/// use tidemill::Interval;
+/// use tidemill::config::Config;
+/// let config = Config::new("words").batch_interval(Interval::millis(100)).workers(2);
+/// let resolved = config.resolve()?;
+/// assert_eq!(resolved.block_interval, Interval::millis(100));
+/// # Ok::<(), tidemill::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    name: String,
+    batch_interval: Interval,
+    block_interval: Interval,
+    workers: Option<usize>,
+    store_bytes_max: Option<u64>,
+    block_bytes_max: Option<u64>,
+    stop_deadline: Duration,
+    on_failure: OnFailure,
+    concurrent_jobs: usize,
+    skip_empty: bool,
+}
+
+/// The options of a stream, all good and all decided. Made by [`Config::resolve`] only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Resolved {
+    /// The name of the stream: letters, digits, `-` and `_`.
+    pub name: String,
+    /// The time between two batches.
+    pub batch_interval: Interval,
+    /// The time between two cuts of a receiver's blocks; at most the batch interval.
+    pub block_interval: Interval,
+    /// Worker threads, at least one.
+    pub workers: usize,
+    /// The most bytes of received data in memory; at least [`STORE_BYTES_MIN`].
+    pub store_bytes_max: u64,
+    /// A block is cut early at this many bytes; at most `store_bytes_max`.
+    pub block_bytes_max: u64,
+    /// How long a stop may take.
+    pub stop_deadline: Duration,
+    /// What happens to a batch that failed.
+    pub on_failure: OnFailure,
+    /// Jobs that may run at a time, at least one.
+    pub concurrent_jobs: usize,
+    /// Whether a batch without records, and with no window or time-out due, is left out.
+    pub skip_empty: bool,
+}
+
+/// A value that is refused: the key in a pipeline file, and why.
+pub(crate) type Refused = (&'static str, String);
+
+impl Config {
+    /// The options of a stream called `name` (letters, digits, `-` and `_`), everything else at its default.
+    pub fn new(name: impl Into<String>) -> Self {
+        Config {
+            name: name.into(),
+            batch_interval: Interval::secs(1),
+            block_interval: Interval::millis(200),
+            workers: None,
+            store_bytes_max: None,
+            block_bytes_max: None,
+            stop_deadline: Duration::from_secs(10),
+            on_failure: OnFailure::default(),
+            concurrent_jobs: 1,
+            skip_empty: false,
+        }
+    }
+
+    /// The time between two batches; 1 s by default.
+    pub fn batch_interval(mut self, interval: Interval) -> Self {
+        self.batch_interval = interval;
+        self
+    }
+
+    /// The time between two cuts of a receiver's blocks; 200 ms by default, clamped to the batch interval.
+    pub fn block_interval(mut self, interval: Interval) -> Self {
+        self.block_interval = interval;
+        self
+    }
+
+    /// Worker threads; by default as many as there are cores.
+    pub fn workers(mut self, count: usize) -> Self {
+        self.workers = Some(count);
+        self
+    }
+
+    /// The most bytes of received data in memory; a quarter of the memory by default, at least 1 MiB.
+    pub fn store_bytes_max(mut self, bytes: u64) -> Self {
+        self.store_bytes_max = Some(bytes);
+        self
+    }
+
+    /// A block is cut early at this many bytes; 8 MiB by default, or `store_bytes_max` if that is less.
+    pub fn block_bytes_max(mut self, bytes: u64) -> Self {
+        self.block_bytes_max = Some(bytes);
+        self
+    }
+
+    /// How long a stop may take before it gives up and says what was left; 10 s by default.
+    pub fn stop_deadline(mut self, deadline: Duration) -> Self {
+        self.stop_deadline = deadline;
+        self
+    }
+
+    /// What happens to a batch that failed; by default three retries, then the stream stops.
+    pub fn on_failure(mut self, policy: OnFailure) -> Self {
+        self.on_failure = policy;
+        self
+    }
+
+    /// Jobs that may run at a time; 1 by default.
+    pub fn concurrent_jobs(mut self, count: usize) -> Self {
+        self.concurrent_jobs = count;
+        self
+    }
+
+    /// Leaves out a batch if no record came and no window or time-out is due; false by default.
+    pub fn skip_empty(mut self, skip: bool) -> Self {
+        self.skip_empty = skip;
+        self
+    }
+
+    /// Decides every default that depends on the machine and refuses what cannot work.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with every value that is refused, a line each.
+    pub fn resolve(&self) -> Result<Resolved> {
+        let refused: Vec<String> = self.refused().into_iter().map(|(_, why)| why).collect();
+        if refused.is_empty() { Ok(self.decide()) } else { Err(Error::Config(refused.join("\n"))) }
+    }
+
+    /// The values that cannot work. The bounds of the numbers are here and nowhere else.
+    pub(crate) fn refused(&self) -> Vec<Refused> {
+        let mut refused = Vec::new();
+        let mut check = |good: bool, key: &'static str, why: String| {
+            if !good {
+                refused.push((key, why));
+            }
+        };
+        if let Err(why) = check_name(&self.name) {
+            check(false, "name", format!("`{}` is no name: {why}", self.name));
+        }
+        let workers = self.workers.unwrap_or(1);
+        let why = format!("`workers` is {workers}, but must be 1 to {WORKERS_MAX}");
+        check((1..=WORKERS_MAX).contains(&workers), "workers", why);
+        let jobs = self.concurrent_jobs;
+        let why = format!("`concurrent_jobs` is {jobs}, but must be 1 to {CONCURRENT_JOBS_MAX}");
+        check((1..=CONCURRENT_JOBS_MAX).contains(&jobs), "concurrent_jobs", why);
+        let store = self.decide().store_bytes_max;
+        let (shown, least) = (show_bytes(store), show_bytes(STORE_BYTES_MIN));
+        let why = format!("`store_bytes_max` is {shown}, but must be at least {least}");
+        check(store >= STORE_BYTES_MIN, "store_bytes_max", why);
+        if let Some(block) = self.block_bytes_max {
+            let (given, least) = (show_bytes(block), show_bytes(BLOCK_BYTES_MIN));
+            let why = format!("`block_bytes_max` is {given}, but must be at least {least}");
+            check(block >= BLOCK_BYTES_MIN, "block_bytes_max", why);
+            let why = format!("`block_bytes_max` is {given}, more than `store_bytes_max`, {shown}");
+            check(block <= store, "block_bytes_max", why);
+        }
+        refused
+    }
+
+    fn decide(&self) -> Resolved {
+        let quarter = || (memory::total_bytes() / 4).max(STORE_BYTES_MIN);
+        let store_bytes_max = self.store_bytes_max.unwrap_or_else(quarter);
+        let cores = || thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX);
+        Resolved {
+            name: self.name.clone(),
+            batch_interval: self.batch_interval,
+            block_interval: self.block_interval.min(self.batch_interval),
+            workers: self.workers.unwrap_or_else(cores),
+            store_bytes_max,
+            block_bytes_max: self
+                .block_bytes_max
+                .unwrap_or(BLOCK_BYTES_DEFAULT.min(store_bytes_max)),
+            stop_deadline: self.stop_deadline,
+            on_failure: self.on_failure,
+            concurrent_jobs: self.concurrent_jobs,
+            skip_empty: self.skip_empty,
+        }
+    }
+}
+
+impl Resolved {
+    /// The highest input rate that the memory bound allows, in bytes per second: `store_bytes_max` each batch interval.
+    pub fn highest_input_rate(&self) -> u64 {
+        let per_second = u128::from(self.store_bytes_max) * 1_000;
+        u64::try_from(per_second / u128::from(self.batch_interval.as_millis())).unwrap_or(u64::MAX)
+    }
+}
+
+/// Whether a pipeline, source, job or sink can have this name.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    if name.len() > NAME_BYTES_MAX {
+        return Err(format!("it is longer than {NAME_BYTES_MAX} bytes"));
+    }
+    match name.chars().find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_')) {
+        Some(odd) => Err(format!("{odd:?} is not a letter, a digit, `-` or `_`")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(config: Config, expected: &str) {
+        let found = match config.resolve() {
+            Ok(_) => String::new(),
+            Err(err) => err.to_string(),
+        };
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn defaults() {
+        let resolved = Config::new("words").resolve().expect("good");
+        assert_eq!(resolved.batch_interval, Interval::secs(1));
+        assert_eq!(resolved.block_interval, Interval::millis(200));
+        assert!(resolved.workers >= 1);
+        assert!(resolved.store_bytes_max >= STORE_BYTES_MIN);
+        assert_eq!(resolved.stop_deadline, Duration::from_secs(10));
+        assert_eq!(resolved.on_failure, OnFailure { retries: 3, then: Then::Stop });
+        assert_eq!(resolved.concurrent_jobs, 1);
+        assert!(!resolved.skip_empty);
+    }
+
+    #[test]
+    fn defaults_give_way_to_what_was_given() {
+        let given = Config::new("a").batch_interval(Interval::millis(50)).store_bytes_max(1 << 20);
+        let resolved = given.resolve().expect("good");
+        assert_eq!(resolved.block_interval, Interval::millis(50));
+        assert_eq!(resolved.block_bytes_max, 1 << 20);
+        assert_eq!(resolved.highest_input_rate(), 20 << 20);
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        let c = || Config::new("a").store_bytes_max(1 << 20);
+        check(c(), "");
+        check(Config::new(""), "`` is no name: it is empty");
+        check(Config::new("a/b"), "`a/b` is no name: '/' is not a letter, a digit, `-` or `_`");
+        check(
+            Config::new("x".repeat(65)),
+            &format!("`{}` is no name: it is longer than 64 bytes", "x".repeat(65)),
+        );
+        check(c().workers(0), "`workers` is 0, but must be 1 to 1024");
+        check(c().workers(1_025), "`workers` is 1025, but must be 1 to 1024");
+        check(c().concurrent_jobs(0), "`concurrent_jobs` is 0, but must be 1 to 1024");
+        check(c().store_bytes_max(1023), "`store_bytes_max` is 1023B, but must be at least 1MiB");
+        check(c().block_bytes_max(1), "`block_bytes_max` is 1B, but must be at least 1KiB");
+        check(
+            c().block_bytes_max(2 << 20),
+            "`block_bytes_max` is 2MiB, more than `store_bytes_max`, 1MiB",
+        );
+        check(
+            c().workers(0).concurrent_jobs(0),
+            "`workers` is 0, but must be 1 to 1024\n`concurrent_jobs` is 0, but must be 1 to 1024",
+        );
+    }
+}

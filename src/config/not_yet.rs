@@ -1,0 +1,72 @@
+//! What the pipeline file already describes and this version does not do yet. A feature is enabled by deleting its row.
+
+/// A key or a value that is understood, and refused because the engine cannot do it yet.
+#[derive(Clone, Copy, Debug)]
+pub struct NotYet {
+    /// The path of the key; `*` stands for the name of a source, job or sink.
+    pub key: &'static str,
+    /// Which values of the key are refused.
+    pub when: When,
+    /// What is not supported, as the error names it.
+    pub words: &'static str,
+}
+
+/// Which values of a key are refused.
+#[derive(Clone, Copy, Debug)]
+pub enum When {
+    /// All.
+    Given,
+    /// This one.
+    Is(&'static str),
+    /// All but this one, which says what this version does anyway.
+    IsNot(&'static str),
+}
+
+impl NotYet {
+    const fn given(key: &'static str, words: &'static str) -> Self {
+        NotYet { key, when: When::Given, words }
+    }
+
+    const fn is_not(key: &'static str, fine: &'static str, words: &'static str) -> Self {
+        NotYet { key, when: When::IsNot(fine), words }
+    }
+
+    /// Whether this row refuses the value of a key; `value` is none unless it is a string or a truth value.
+    pub(super) fn refuses(&self, path: &str, key: &str, value: Option<&str>) -> bool {
+        let parts = self.key.rsplit_once('.').unwrap_or(("", self.key));
+        parts == (path, key)
+            && match self.when {
+                When::Given => true,
+                When::Is(refused) => value == Some(refused),
+                When::IsNot(fine) => value != Some(fine),
+            }
+    }
+}
+
+/// Everything that is not supported yet.
+pub const NOT_YET: &[NotYet] = &[
+    NotYet::given("trigger", "`trigger`"),
+    NotYet::given("state_dir", "`state_dir`"),
+    NotYet::given("spill_dir", "`spill_dir`"),
+    NotYet::given("spill_bytes_max", "`spill_bytes_max`"),
+    NotYet::given("catch_up", "`catch_up`"),
+    NotYet::is_not("http", "off", "`http`"),
+    NotYet::given("http_hosts", "`http_hosts`"),
+    NotYet {
+        key: "on_failure.then",
+        when: When::Is("dead_letter"),
+        words: "`then = \"dead_letter\"`",
+    },
+    NotYet::given("source.*.socket.rate_max", "`rate_max`"),
+    NotYet::is_not("source.*.socket.backpressure", "false", "`backpressure`"),
+    NotYet::given("source.*.socket.initial_rate", "`initial_rate`"),
+    NotYet::given("source.*.socket.rate_min", "`rate_min`"),
+    NotYet::given("source.*.socket.pool_threads", "`pool_threads`"),
+    NotYet::given("source.*.socket.ack", "`ack`"),
+    NotYet::given("source.*.socket.identity", "`identity`"),
+    NotYet::given("source.*.socket.dead_letter", "`dead_letter`"),
+    NotYet::given("source.*.files", "the source kind `files`"),
+    NotYet::given("job.*.window", "`window`"),
+    NotYet::given("job.*.slide", "`slide`"),
+    NotYet::given("sink.*.file", "the sink kind `file`"),
+];

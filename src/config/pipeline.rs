@@ -1,0 +1,681 @@
+//! `Pipeline`: everything that a pipeline file says, read and checked as a whole. The options of the command line go
+//! the same way, as [`Setting`]s laid over the file or standing alone. Main thread; starts nothing.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::time::Interval;
+
+use super::diagnostics::{At, Problem, Problems, Texts};
+use super::jobs::{Draft, Job, JobKind};
+use super::not_yet::{NOT_YET, NotYet};
+use super::section::{Found, Section};
+use super::sinks::{self, SinkKind};
+use super::sources::{self, Peers, Source};
+use super::tree::{self, Setting, Table};
+use super::units::{Address, Env, show_bytes};
+use super::{
+    CONCURRENT_JOBS_MAX, Config, OnFailure, Resolved, STORE_BYTES_MIN, Then, WORKERS_MAX, jobs,
+    suggest,
+};
+
+/// The largest pipeline file that is read, in bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// A pipeline, all of it good.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pipeline {
+    /// The options of the stream; they resolve.
+    pub config: Config,
+    /// Batches by record count instead of by the clock.
+    pub trigger: Option<Trigger>,
+    /// What happens after an outage.
+    pub catch_up: CatchUp,
+    /// Where the log and the checkpoints are.
+    pub state_dir: Option<PathBuf>,
+    /// Where blocks go that do not fit into memory.
+    pub spill: Option<Spill>,
+    /// Where the HTTP server listens.
+    pub http: Http,
+    /// Host names that the HTTP server answers to besides the loopback ones.
+    pub http_hosts: Vec<String>,
+    /// Sources by name, in the order of the file.
+    pub sources: Vec<(String, Source)>,
+    /// Jobs by name, in the order of the file.
+    pub jobs: Vec<(String, Job)>,
+    /// Sinks by name, in the order of the file.
+    pub sinks: Vec<(String, SinkKind)>,
+    /// What is probably not meant, ready to print.
+    pub warnings: Vec<String>,
+}
+
+/// A batch as soon as enough records were read, or at a time-out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trigger {
+    /// This many records make a batch.
+    pub records: u64,
+    /// After this time the batch is what is there.
+    pub timeout: Interval,
+}
+
+/// Which batches are made up after an outage. None of them drops a record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CatchUp {
+    /// One for each missed interval.
+    Replay,
+    /// One, at the last missed tick.
+    #[default]
+    Coalesce,
+    /// None; the records wait for the next regular one.
+    Skip,
+}
+
+/// Where blocks go that do not fit into memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spill {
+    /// The directory.
+    pub dir: PathBuf,
+    /// The most bytes in it; as many as fit if none.
+    pub bytes_max: Option<u64>,
+}
+
+/// Where the HTTP server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Http {
+    /// On 127.0.0.1:4040, or the next free port.
+    Default,
+    /// Here.
+    At(Address),
+    /// Nowhere.
+    Off,
+}
+
+impl Pipeline {
+    /// Reads the text of a pipeline file; `origin` is its name for messages, `env` gives the value of a variable.
+    ///
+    /// ```
+    /// use tidemill::config::Pipeline;
+    /// let text = "batch_intervall = '1s'";
+    /// let err = Pipeline::parse(text, "words.toml", &|_| None).unwrap_err();
+    /// assert!(err.to_string().contains("did you mean `batch_interval`?"));
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Config`] with everything that is wrong, rendered with `FILE:LINE:COLUMN`, the line and a hint.
+    pub fn parse(text: &str, origin: &str, env: &Env<'_>) -> Result<Self> {
+        Pipeline::parse_with(text, origin, env, &[])
+    }
+
+    /// Reads the text of a pipeline file with options of the command line laid over it.
+    ///
+    /// # Errors
+    /// As [`parse`](Pipeline::parse); [`Error::Usage`] if only the options are wrong.
+    pub fn parse_with(
+        text: &str,
+        origin: &str,
+        env: &Env<'_>,
+        settings: &[Setting],
+    ) -> Result<Self> {
+        let texts = Texts { origin: Some(origin), text, flags: Vec::new() };
+        read(texts, env, settings, NOT_YET)
+    }
+
+    /// Reads a pipeline file from disk, with options of the command line laid over it.
+    ///
+    /// # Errors
+    /// As [`parse_with`](Pipeline::parse_with); [`Error::Config`] if the file cannot be read.
+    pub fn read(path: &Path, env: &Env<'_>, settings: &[Setting]) -> Result<Self> {
+        let text = read_file(path)?;
+        Pipeline::parse_with(&text, &path.display().to_string(), env, settings)
+    }
+
+    /// The pipeline that options of the command line describe without a file.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with everything that is wrong.
+    pub fn from_settings(settings: &[Setting]) -> Result<Self> {
+        read(Texts::default(), &|_| None, settings, NOT_YET)
+    }
+
+    /// The options of the stream, resolved.
+    pub fn resolved(&self) -> Resolved {
+        self.config.resolve().expect("a pipeline is read only if its options resolve")
+    }
+
+    /// The names of `generate` sources that never end by themselves.
+    pub fn endless<'a>(&'a self) -> Vec<&'a str> {
+        let endless = |(name, source): &'a (String, Source)| match source {
+            Source::Generate(source) if !source.ends() => Some(name.as_str()),
+            _ => None,
+        };
+        self.sources.iter().filter_map(endless).collect()
+    }
+
+    /// A summary for people, a line for each part; the last is the highest input rate that the memory bound allows.
+    pub fn summary(&self) -> String {
+        let Resolved { name, batch_interval, block_interval, workers, store_bytes_max, .. } =
+            self.resolved();
+        let mut lines = vec![format!(
+            "pipeline {name}: a batch every {batch_interval}, blocks every {block_interval}, workers {workers}"
+        )];
+        lines.extend(
+            self.sources.iter().map(|(name, source)| format!("source {name}: {}", about(source))),
+        );
+        for (name, job) in &self.jobs {
+            let (from, to) = (job.from.join(", "), job.to.join(", "));
+            let filter = if job.filter.is_some() { " where it matches" } else { "" };
+            lines.push(format!("job {name}: {} of {from}{filter}, to {to}", job.kind.name()));
+        }
+        lines.extend(
+            self.sinks.iter().map(|(name, kind)| format!("sink {name}: {}", about_sink(kind))),
+        );
+        let rate = rough_bytes(self.resolved().highest_input_rate());
+        let store = rough_bytes(store_bytes_max);
+        lines.push(format!(
+            "highest input rate: {rate}/s (store_bytes_max {store} ÷ batch_interval {batch_interval})"
+        ));
+        lines.join("\n")
+    }
+}
+
+fn about(source: &Source) -> String {
+    match source {
+        Source::Socket(socket) => {
+            let peers = match &socket.peers {
+                Peers::Connect(peers) => {
+                    let peers: Vec<_> = peers.iter().map(Address::to_string).collect();
+                    format!("connects to {}", peers.join(", "))
+                }
+                Peers::Listen(address) => format!("listens on {address}"),
+            };
+            format!("{peers}, io model {}", socket.io_model.name())
+        }
+        Source::Generate(source) => {
+            let rate = source
+                .rate
+                .map_or("as fast as it can".to_owned(), |rate| format!("{rate} lines/s"));
+            format!("generates {rate}, io model {}", source.io_model.name())
+        }
+        Source::Files(source) => format!("files of {}", source.directory.display()),
+    }
+}
+
+fn about_sink(kind: &SinkKind) -> String {
+    match kind {
+        SinkKind::Console { format: sinks::ConsoleFormat::Spark } => "console, spark".to_owned(),
+        SinkKind::Console { format: sinks::ConsoleFormat::Json } => "console, json".to_owned(),
+        SinkKind::Memory => "memory".to_owned(),
+        SinkKind::Null => "null".to_owned(),
+        SinkKind::File { path, .. } => format!("files in {}", path.display()),
+    }
+}
+
+/// A size to about three digits, rounded down: people compare it, nobody computes with it.
+fn rough_bytes(bytes: u64) -> String {
+    let shift = bytes.checked_ilog2().unwrap_or(0).saturating_sub(7) / 10 * 10;
+    show_bytes(bytes >> shift << shift)
+}
+
+/// Reads the bytes of a pipeline file, no more than a bound.
+fn read_file(path: &Path) -> Result<String> {
+    let shown = path.display();
+    let fail = |err: std::io::Error| Error::Config(format!("error: cannot read {shown}: {err}"));
+    let file = fs::File::open(path).map_err(fail)?;
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        let most = show_bytes(FILE_BYTES_MAX);
+        return Err(Error::Config(format!("error: {shown} is larger than {most}")));
+    }
+    String::from_utf8(bytes).map_err(|err| {
+        let good = &err.as_bytes()[..err.utf8_error().valid_up_to()];
+        let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+        Error::Config(format!("error: {shown}:{line}: not UTF-8"))
+    })
+}
+
+/// The one way to a pipeline: file and options to a tree, the tree to values, the values checked together.
+pub(super) fn read(
+    mut texts: Texts<'_>,
+    env: &Env<'_>,
+    settings: &[Setting],
+    not_yet: &[NotYet],
+) -> Result<Pipeline> {
+    let problems = Problems::new(not_yet);
+    let mut table = tree::parse(texts.text, env, &problems);
+    let unread = problems.errors() > 0 && table.0.is_empty();
+    texts.flags = settings.iter().map(|setting| setting.flag.clone()).collect();
+    let mut pipeline = None;
+    if !unread {
+        for (index, setting) in settings.iter().enumerate() {
+            tree::set(&mut table, index, setting, &problems);
+        }
+        pipeline = read_root(&table, &problems);
+    }
+    let warnings = problems.finish(&texts)?;
+    let pipeline = pipeline.expect("without an error there is a pipeline");
+    Ok(Pipeline { warnings, ..pipeline })
+}
+
+fn read_root(table: &Table, problems: &Problems<'_>) -> Option<Pipeline> {
+    let mut root = Section::root(table, problems);
+    let config = read_config(&mut root);
+    let trigger = read_trigger(&mut root);
+    let sources = Names::read("source", &mut root, sources::read);
+    let job = |(entry, section): (&tree::Entry, Option<_>)| {
+        Some((entry.key.clone(), jobs::read(section?)))
+    };
+    let drafts: Vec<_> = root.named("job").into_iter().filter_map(job).collect();
+    let sinks = Names::read("sink", &mut root, sinks::read);
+    if drafts.is_empty() && !root.has("job") {
+        let problem = Problem::new(&At::Whole, "the pipeline has no job");
+        problems.add(problem.hint(
+            "write `[job.NAME]` with `from`, `to` and one of `wordcount = {}`, `count = {}`, ...",
+        ));
+    }
+    let batch = config.batch;
+    check_windows(&root, &drafts, batch);
+    check_store(&root, &sources, &config.config);
+    let spill = read_spill(&mut root);
+    let catch_ups =
+        [("replay", CatchUp::Replay), ("coalesce", CatchUp::Coalesce), ("skip", CatchUp::Skip)];
+    let catch_up = root.choice("catch_up", "way to catch up", &catch_ups);
+    let pipeline = Pipeline {
+        config: config.config,
+        trigger,
+        catch_up: catch_up.map(|found| found.value).unwrap_or_default(),
+        state_dir: root.path("state_dir"),
+        spill,
+        http: read_http(&mut root),
+        http_hosts: values(root.texts("http_hosts").unwrap_or_default()),
+        jobs: link(drafts, &sources, &sinks, problems),
+        sources: sources.good(),
+        sinks: sinks.good(),
+        warnings: Vec::new(),
+    };
+    root.finish();
+    (problems.errors() == 0).then_some(pipeline)
+}
+
+struct ReadConfig {
+    config: Config,
+    batch: Interval,
+}
+
+fn read_config(root: &mut Section<'_>) -> ReadConfig {
+    let name = root.text("name").map_or_else(|| "tidemill".to_owned(), |found| found.value);
+    let mut config = Config::new(name);
+    let mut batch = config.batch_interval;
+    if let Some(found) = root.interval("batch_interval") {
+        batch = found.value;
+        config = config.batch_interval(batch);
+    }
+    if let Some(found) = root.interval("block_interval") {
+        config = config.block_interval(found.value);
+    }
+    if let Some(found) = root.number("workers", 1..=WORKERS_MAX) {
+        config = config.workers(found.value);
+    }
+    if let Some(found) = root.number("concurrent_jobs", 1..=CONCURRENT_JOBS_MAX) {
+        config = config.concurrent_jobs(found.value);
+    }
+    if let Some(found) = root.bytes("store_bytes_max") {
+        config = config.store_bytes_max(found.value);
+    }
+    if let Some(found) = root.bytes("block_bytes_max") {
+        config = config.block_bytes_max(found.value);
+    }
+    if let Some(found) = root.duration("stop_deadline") {
+        config = config.stop_deadline(found.value);
+    }
+    config = config.skip_empty(root.truth("skip_empty").unwrap_or(false));
+    if let Some(section) = root.table("on_failure", "`on_failure`") {
+        config = config.on_failure(read_on_failure(section));
+    }
+    for (key, why) in config.refused() {
+        root.problems.add(Problem::new(&root.at_of(key), why));
+    }
+    // Decided once: the machine's memory may look different at the next look.
+    let store = config.decide().store_bytes_max;
+    ReadConfig { config: config.store_bytes_max(store), batch }
+}
+
+fn read_on_failure(mut section: Section<'_>) -> OnFailure {
+    let OnFailure { retries, then } = OnFailure::default();
+    let retries = section.number("retry", 0..=1_000).map_or(retries, |found| found.value);
+    let ways = [("stop", Then::Stop), ("dead_letter", Then::DeadLetter)];
+    let then = section.choice("then", "choice", &ways).map_or(then, |found| found.value);
+    section.finish();
+    OnFailure { retries, then }
+}
+
+fn read_trigger(root: &mut Section<'_>) -> Option<Trigger> {
+    let mut section = root.table("trigger", "`trigger`")?;
+    if root.has("batch_interval") {
+        let title = "a pipeline has `trigger` or `batch_interval`, not both";
+        let problem = Problem::new(&root.key_at("trigger"), title);
+        root.problems.add(problem.also(&root.key_at("batch_interval"), "given here"));
+    }
+    let records = section.number("records", 1..=u64::MAX);
+    let timeout = section.interval("timeout");
+    for key in ["records", "timeout"].into_iter().filter(|key| !section.has(key)) {
+        let problem = Problem::new(&section.at, format!("`trigger` needs `{key}`"));
+        root.problems
+            .add(problem.hint("write `trigger = { records = 1000, timeout = \"200ms\" }`"));
+    }
+    section.finish();
+    Some(Trigger { records: records?.value, timeout: timeout?.value })
+}
+
+fn read_spill(root: &mut Section<'_>) -> Option<Spill> {
+    let dir = root.path("spill_dir");
+    let bytes_max = root.bytes("spill_bytes_max").map(|found| found.value);
+    if root.has("spill_bytes_max") && !root.has("spill_dir") {
+        let at = root.key_at("spill_bytes_max");
+        root.problems.add(Problem::new(&at, "`spill_bytes_max` needs a `spill_dir`"));
+    }
+    Some(Spill { dir: dir?, bytes_max })
+}
+
+fn read_http(root: &mut Section<'_>) -> Http {
+    let Some(found) = root.text("http") else { return Http::Default };
+    if found.value == "off" {
+        return Http::Off;
+    }
+    match Address::parse(&found.value) {
+        Ok(address) => Http::At(address),
+        Err(why) => {
+            let problem = Problem::new(&found.at, "`http` takes ADDR:PORT or `off`").label(why);
+            root.problems.add(problem);
+            Http::Default
+        }
+    }
+}
+
+fn values(found: Vec<Found<String>>) -> Vec<String> {
+    found.into_iter().map(|found| found.value).collect()
+}
+
+/// The sources or the sinks: every name that was given, so that one error in them causes no second one elsewhere.
+struct Names<T> {
+    holder: &'static str,
+    given: Vec<(String, At, Option<T>)>,
+}
+
+impl<T> Names<T> {
+    fn read<'a>(
+        holder: &'static str,
+        root: &mut Section<'a>,
+        read: impl Fn(Section<'a>) -> Option<T>,
+    ) -> Self {
+        let one = |(entry, section): (&tree::Entry, Option<_>)| {
+            (entry.key.clone(), entry.key_at.clone(), section.and_then(&read))
+        };
+        Names { holder, given: root.named(holder).into_iter().map(one).collect() }
+    }
+
+    /// A problem for each name that is not there.
+    fn check(&self, wanted: &[Found<String>], problems: &Problems<'_>) {
+        let names: Vec<_> = self.given.iter().map(|(name, ..)| name.as_str()).collect();
+        for found in wanted.iter().filter(|found| !names.contains(&found.value.as_str())) {
+            let title = format!("unknown {} `{}`", self.holder, found.value);
+            let hint = suggest::hint(&found.value, &format!("{}s", self.holder), &names);
+            problems.add(Problem::new(&found.at, title).hint(hint));
+        }
+    }
+
+    /// A warning for each that no job names.
+    fn warn_unused(&self, used: &[&str], problems: &Problems<'_>) {
+        for (name, at, _) in self.given.iter().filter(|(name, ..)| !used.contains(&name.as_str())) {
+            let title = format!("no job uses the {} `{name}`", self.holder);
+            problems.add(Problem::warning(at, title));
+        }
+    }
+
+    fn good(self) -> Vec<(String, T)> {
+        self.given.into_iter().filter_map(|(name, _, value)| Some((name, value?))).collect()
+    }
+}
+
+/// Looks up the names that jobs give.
+fn link(
+    drafts: Vec<(String, Draft)>,
+    sources: &Names<Source>,
+    sinks: &Names<SinkKind>,
+    problems: &Problems<'_>,
+) -> Vec<(String, Job)> {
+    let mut jobs = Vec::new();
+    for (name, draft) in drafts {
+        sources.check(&draft.from, problems);
+        sinks.check(&draft.to, problems);
+        // A job that does nothing good has a problem already; its names still count as used.
+        let Draft { from, to, filter, kind, window, slide } = draft;
+        let (window, slide) = (window.map(|found| found.value), slide.map(|found| found.value));
+        let (from, to) = (values(from), values(to));
+        let kind = kind.unwrap_or(JobKind::Count);
+        jobs.push((name, Job { from, to, filter, kind, window, slide }));
+    }
+    let from: Vec<_> = jobs.iter().flat_map(|(_, job)| &job.from).map(String::as_str).collect();
+    let to: Vec<_> = jobs.iter().flat_map(|(_, job)| &job.to).map(String::as_str).collect();
+    sources.warn_unused(&from, problems);
+    sinks.warn_unused(&to, problems);
+    jobs
+}
+
+/// Windows and slides are multiples of the batch interval, and have none if batches are cut by a trigger.
+fn check_windows(root: &Section<'_>, drafts: &[(String, Draft)], batch: Interval) {
+    for (_, draft) in drafts {
+        for (key, found) in [("window", &draft.window), ("slide", &draft.slide)] {
+            let Some(found) = found else { continue };
+            let value = found.value;
+            if root.has("trigger") {
+                let problem =
+                    Problem::new(&found.at, format!("`{key}` cannot be used with `trigger`"));
+                root.problems.add(problem.also(&root.key_at("trigger"), "given here"));
+            } else if !value.is_multiple_of(batch) {
+                let title =
+                    format!("`{key}` {value} is not a multiple of the batch interval {batch}");
+                root.problems.add(Problem::new(&found.at, title));
+            }
+        }
+    }
+}
+
+/// A record that is larger than the whole store could never be kept.
+fn check_store(root: &Section<'_>, sources: &Names<Source>, config: &Config) {
+    let store = config.decide().store_bytes_max;
+    for (name, at, source) in &sources.given {
+        if let Some(Source::Socket(socket)) = source
+            && socket.record_bytes_max as u64 > store.max(STORE_BYTES_MIN)
+        {
+            let record = show_bytes(socket.record_bytes_max as u64);
+            let store = show_bytes(store);
+            let title = format!(
+                "`record_bytes_max` of `{name}` is {record}, more than `store_bytes_max`, {store}"
+            );
+            root.problems.add(Problem::new(at, title));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{Ack, FilesSource, Roll, SocketSource};
+    use crate::framing::Framing;
+
+    /// Reads as a version would that supports everything.
+    fn parse(text: &str) -> Result<Pipeline> {
+        let texts = Texts { origin: Some("p.toml"), text, flags: Vec::new() };
+        read(texts, &|_| None, &[], &[])
+    }
+
+    fn around(piece: &str, job: &str) -> String {
+        format!(
+            "{piece}\n[source.a.socket]\nlisten = 'h:1'\n[job.j]\nfrom = ['a']\nto = ['s']\n{job}\n[sink.s.null]\n"
+        )
+    }
+
+    fn good(piece: &str, job: &str) -> Pipeline {
+        parse(&around(piece, job)).unwrap_or_else(|err| panic!("{err}"))
+    }
+
+    /// The first line of each error.
+    fn check(piece: &str, job: &str, expected: &[&str]) {
+        let shown = parse(&around(piece, job)).err().map(|err| err.to_string()).unwrap_or_default();
+        let titles: Vec<_> =
+            shown.lines().filter_map(|line| line.strip_prefix("error: ")).collect();
+        assert_eq!(titles, expected, "{piece} {job}:\n{shown}");
+    }
+
+    #[test]
+    fn windows_are_multiples_of_the_batch_interval() {
+        check("", "count = {}\nwindow = '30s'\nslide = '1s'", &[]);
+        check("", "count = {}\nwindow = '30s'", &[]);
+        check(
+            "batch_interval = '2s'",
+            "count = {}\nwindow = '3s'\nslide = '1s'",
+            &[
+                "`window` 3s is not a multiple of the batch interval 2s",
+                "`slide` 1s is not a multiple of the batch interval 2s",
+            ],
+        );
+        check(
+            "batch_interval = '200ms'",
+            "count = {}\nwindow = '1500ms'",
+            &["`window` 1500ms is not a multiple of the batch interval 200ms"],
+        );
+        check("", "count = {}\nslide = '1s'", &["`slide` needs a `window`"]);
+        check("", "count = {}\nwindow = 30", &["`window` needs a unit of time"]);
+        let job = &good("", "latency = {}\nwindow = '30s'\nslide = '1s'").jobs[0].1;
+        assert_eq!((job.window, job.slide), (Some(Interval::secs(30)), Some(Interval::secs(1))));
+    }
+
+    #[test]
+    fn triggers() {
+        let trigger = "trigger = { records = 1000, timeout = '200ms' }";
+        let expected = Trigger { records: 1_000, timeout: Interval::millis(200) };
+        assert_eq!(good(trigger, "count = {}").trigger, Some(expected));
+        check(
+            &format!("batch_interval = '1s'\n{trigger}"),
+            "count = {}",
+            &["a pipeline has `trigger` or `batch_interval`, not both"],
+        );
+        check(
+            trigger,
+            "count = {}\nwindow = '2s'\nslide = '1s'",
+            &["`window` cannot be used with `trigger`", "`slide` cannot be used with `trigger`"],
+        );
+        check(
+            "trigger = { records = 0 }",
+            "count = {}",
+            &["`trigger` needs `timeout`", "`records` must be 1 to 18446744073709551615"],
+        );
+    }
+
+    #[test]
+    fn directories_and_http() {
+        let text = "state_dir = 'state'\nspill_dir = 'spill'\nspill_bytes_max = '1GiB'\ncatch_up = 'replay'\n\
+            http = '127.0.0.1:0'\nhttp_hosts = ['a.example']\non_failure = { then = 'dead_letter' }";
+        let pipeline = good(text, "count = {}");
+        assert_eq!(pipeline.state_dir, Some(PathBuf::from("state")));
+        let spill = Spill { dir: PathBuf::from("spill"), bytes_max: Some(1 << 30) };
+        assert_eq!(pipeline.spill, Some(spill));
+        assert_eq!(pipeline.catch_up, CatchUp::Replay);
+        assert_eq!(pipeline.http, Http::At(Address { host: "127.0.0.1".to_owned(), port: 0 }));
+        assert_eq!(pipeline.http_hosts, ["a.example"]);
+        assert_eq!(pipeline.resolved().on_failure.then, Then::DeadLetter);
+        check("spill_bytes_max = '1GiB'", "count = {}", &["`spill_bytes_max` needs a `spill_dir`"]);
+        check("http = '4040'", "count = {}", &["`http` takes ADDR:PORT or `off`"]);
+        check("state_dir = ''", "count = {}", &["`state_dir` is empty"]);
+        check("catch_up = 'replays'", "count = {}", &["unknown way to catch up `replays`"]);
+    }
+
+    fn socket(keys: &str) -> Result<SocketSource> {
+        let text = around(&format!("[source.b.socket]\nlisten = 'h:2'\n{keys}"), "count = {}");
+        parse(&text).map(|pipeline| match pipeline.sources.into_iter().next() {
+            Some((_, Source::Socket(socket))) => socket,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    fn check_socket(keys: &str, expected: &str) {
+        let shown = socket(keys).expect_err("refused").to_string();
+        assert_eq!(shown.lines().next(), Some(expected), "{shown}");
+    }
+
+    #[test]
+    fn rates_and_acknowledgements() {
+        let defaults = socket("").expect("good").rate;
+        assert_eq!((defaults.max, defaults.initial, defaults.min), (None, 10_000, 100));
+        let limited = socket("rate_max = 50\nbackpressure = true").expect("good").rate;
+        assert_eq!((limited.initial, limited.min, limited.backpressure), (50, 50, true));
+        check_socket(
+            "rate_max = 5\nrate_min = 6",
+            "error: `rate_min` is 6, more than `rate_max`, 5",
+        );
+        check_socket("rate_max = 0", "error: `rate_max` must be 1 to 18446744073709551615");
+        let source = socket("ack = 'batch'\npool_threads = 3\ndead_letter = 'd'").expect("good");
+        assert_eq!((source.ack, source.pool_threads), (Ack::Batch, 3));
+        check_socket("ack = 'logg'", "error: unknown time to acknowledge `logg`");
+        socket(r"identity = '(?<sender>\S+) (?<number>\d+)'").expect("good");
+        check_socket(
+            "identity = '(?<sender>a)'",
+            "error: `identity` needs the groups `sender` and `number`",
+        );
+    }
+
+    #[test]
+    fn files() {
+        let text = "[source.f.files]\ndirectory = 'in'\n[sink.o.file]\npath = 'out'\nformat = 'csv'\n\
+            roll = { bytes = '64MiB', age = '10m' }";
+        let pipeline = good(text, "lines = {}");
+        let source = FilesSource { directory: PathBuf::from("in"), framing: Framing::Lines };
+        assert_eq!(pipeline.sources[0].1, Source::Files(source));
+        let SinkKind::File { format, roll, .. } = &pipeline.sinks[0].1 else {
+            panic!("{pipeline:?}")
+        };
+        assert_eq!(*format, sinks::FileFormat::Csv);
+        let expected = Roll { bytes: Some(64 << 20), age: Some(Duration::from_secs(600)) };
+        assert_eq!(*roll, Some(expected));
+        check("[source.f.files]", "lines = {}", &["a `files` source needs a `directory`"]);
+        check(
+            "[sink.o.file]\npath = 'o'\nroll = {}",
+            "lines = {}",
+            &["`roll` needs `bytes`, `age` or both"],
+        );
+        check("[sink.o.file]", "lines = {}", &["a `file` sink needs a `path`"]);
+    }
+
+    #[test]
+    fn every_row_of_not_yet_names_a_key_that_exists() {
+        // A row whose key is not asked for would refuse nothing, and the feature would silently do nothing.
+        let text = "trigger = 1\nstate_dir = 1\nspill_dir = 1\nspill_bytes_max = 1\ncatch_up = 1\nhttp = 1\n\
+            http_hosts = 1\non_failure = { then = 'dead_letter' }\n[source.a]\nsocket = { rate_max = 1, \
+            backpressure = 1, initial_rate = 1, rate_min = 1, pool_threads = 1, ack = 1, identity = 1, \
+            dead_letter = 1 }\n[source.b.files]\n[job.j]\nwindow = 1\nslide = 1\nlatency = 1\n[sink.s.file]\n";
+        let problems = Problems::new(NOT_YET);
+        let table = tree::parse(text, &|_| None, &problems);
+        read_root(&table, &problems);
+        let texts = Texts { origin: Some("p.toml"), text, flags: Vec::new() };
+        let shown = problems.finish(&texts).expect_err("refused").to_string();
+        for row in NOT_YET {
+            let line = format!("error: {} is not supported yet by this version", row.words);
+            assert!(shown.lines().any(|shown| shown == line), "{}:\n{shown}", row.key);
+        }
+    }
+
+    #[test]
+    fn sizes_are_rounded_for_people() {
+        let check = |bytes, expected| assert_eq!(rough_bytes(bytes), expected);
+        check(0, "0B");
+        check(1_023, "1023B");
+        check(1 << 30, "1GiB");
+        check(6_318_717_000, "6025MiB");
+        check(u64::MAX, "16776192TiB");
+    }
+}

@@ -1,0 +1,378 @@
+//! Reads one table of a pipeline key by key. What was never asked for is unknown, so there is no second list of keys.
+//!
+//! A getter gives none if the key is absent or wrong; a wrong one has become a problem by then.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::time::Interval;
+
+use super::Pattern;
+use super::diagnostics::{At, Problem, Problems};
+use super::suggest;
+use super::tree::{Entry, Node, Table, Value};
+use super::units::{self, Address, BadQuantity};
+
+/// The most items of a list in a pipeline file.
+const LIST_MAX: usize = 1_000;
+/// The most sources, jobs or sinks of a pipeline, each.
+const NAMED_MAX: usize = 1_000;
+
+/// A value that was read, and where it was given.
+#[derive(Clone, Debug)]
+pub(super) struct Found<T> {
+    pub(super) value: T,
+    pub(super) at: At,
+}
+
+/// A table being read.
+pub(super) struct Section<'a> {
+    pub(super) problems: &'a Problems<'a>,
+    table: &'a Table,
+    /// Where the table begins.
+    pub(super) at: At,
+    /// The path of the table as [`NOT_YET`](super::NOT_YET) writes it: `source.*.socket`.
+    path: String,
+    /// What the table is, for messages: "a `socket` source".
+    what: String,
+    /// What its keys are, for messages: "keys" or "kinds".
+    keys: &'static str,
+    asked: Vec<&'static str>,
+}
+
+impl<'a> Section<'a> {
+    pub(super) fn root(table: &'a Table, problems: &'a Problems<'a>) -> Self {
+        let what = "a pipeline".to_owned();
+        let (path, asked) = (String::new(), Vec::new());
+        Section { problems, table, at: At::Whole, path, what, keys: "keys", asked }
+    }
+
+    /// The table of an entry; `path` and `what` describe it. A problem if it is none.
+    pub(super) fn of(
+        entry: &'a Entry,
+        path: &str,
+        what: String,
+        problems: &'a Problems<'a>,
+    ) -> Option<Self> {
+        let Value::Table(table) = &entry.node.value else {
+            let title = format!("`{}` must be a table, not {}", entry.key, entry.node.value.kind());
+            problems.add(Problem::new(&entry.node.at, title));
+            return None;
+        };
+        let (path, asked) = (path.to_owned(), Vec::new());
+        Some(Section { problems, table, at: entry.key_at.clone(), path, what, keys: "keys", asked })
+    }
+
+    /// Its keys are kinds, in the words of messages.
+    pub(super) fn of_kinds(mut self) -> Self {
+        self.keys = "kinds";
+        self
+    }
+
+    /// The table under `key`; `what` describes it.
+    pub(super) fn table(&mut self, key: &'static str, what: &str) -> Option<Section<'a>> {
+        let entry = self.ask(key)?;
+        let path =
+            if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
+        Section::of(entry, &path, what.to_owned(), self.problems)
+    }
+
+    /// The tables under `key`, by name, in order: sources, jobs or sinks. What is no table has a name all the same.
+    pub(super) fn named(&mut self, key: &'static str) -> Vec<(&'a Entry, Option<Section<'a>>)> {
+        let Some(entry) = self.ask(key) else { return Vec::new() };
+        let Some(holder) = Section::of(entry, key, String::new(), self.problems) else {
+            return Vec::new();
+        };
+        if holder.table.0.len() > NAMED_MAX {
+            let title = format!("a pipeline has at most {NAMED_MAX} of `{key}`");
+            self.problems.add(Problem::new(&entry.key_at, title));
+            return Vec::new();
+        }
+        let read = |entry: &'a Entry| {
+            if let Err(why) = super::check_name(&entry.key) {
+                let title = format!("{:?} is no name for a {key}: {why}", entry.key);
+                self.problems.add(Problem::new(&entry.key_at, title));
+            }
+            let what = format!("{key} `{}`", entry.key);
+            (entry, Section::of(entry, &format!("{key}.*"), what, self.problems))
+        };
+        holder.table.0.iter().map(read).collect()
+    }
+
+    /// Whether no entry is in the table.
+    pub(super) fn is_empty(&self) -> bool {
+        self.table.0.is_empty()
+    }
+
+    /// Where the value of `key` was given, or else where the table begins.
+    pub(super) fn at_of(&self, key: &str) -> At {
+        self.table.get(key).map_or_else(|| self.at.clone(), |entry| entry.node.at.clone())
+    }
+
+    /// Whether the key is given at all, good or not.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.get(key).is_some()
+    }
+
+    /// Where the key itself was given.
+    pub(super) fn key_at(&self, key: &str) -> At {
+        self.table.get(key).map_or_else(|| self.at.clone(), |entry| entry.key_at.clone())
+    }
+
+    /// Every key that was not asked for is unknown; whether there is one.
+    pub(super) fn finish(self) -> bool {
+        let mut any = false;
+        let unknown = self.table.0.iter().filter(|entry| !self.asked.contains(&entry.key.as_str()));
+        for entry in unknown.take_while(|_| !self.problems.is_full()) {
+            let one = self.keys.trim_end_matches('s');
+            let title = format!("unknown {one} `{}` of {}", entry.key, self.what);
+            let hint = suggest::hint(&entry.key, self.keys, &self.asked);
+            self.problems.add(Problem::new(&entry.key_at, title).hint(hint));
+            any = true;
+        }
+        any
+    }
+
+    fn ask(&mut self, key: &'static str) -> Option<&'a Entry> {
+        self.asked.push(key);
+        let entry = self.table.get(key)?;
+        if matches!(entry.node.value, Value::Bad) {
+            return None;
+        }
+        let value = match &entry.node.value {
+            Value::Text(text) => Some(text.as_str()),
+            Value::Boolean(truth) => Some(if *truth { "true" } else { "false" }),
+            _ => None,
+        };
+        let rows = self.problems.not_yet;
+        if let Some(row) = rows.iter().find(|row| row.refuses(&self.path, key, value)) {
+            let title = format!("{} is not supported yet by this version", row.words);
+            self.problems.add(Problem::new(&entry.key_at, title));
+        }
+        Some(entry)
+    }
+
+    fn wrong(&self, key: &str, node: &Node, wanted: &str) -> Problem {
+        let title = format!("`{key}` must be {wanted}, not {}", node.value.kind());
+        Problem::new(&node.at, title)
+    }
+
+    pub(super) fn text(&mut self, key: &'static str) -> Option<Found<String>> {
+        let node = &self.ask(key)?.node;
+        match &node.value {
+            Value::Text(text) => Some(Found { value: text.clone(), at: node.at.clone() }),
+            _ => {
+                self.problems.add(self.wrong(key, node, "a string"));
+                None
+            }
+        }
+    }
+
+    /// A path; an empty one is a problem.
+    pub(super) fn path(&mut self, key: &'static str) -> Option<std::path::PathBuf> {
+        let found = self.text(key)?;
+        if found.value.is_empty() {
+            self.problems.add(Problem::new(&found.at, format!("`{key}` is empty")));
+            return None;
+        }
+        Some(found.value.into())
+    }
+
+    pub(super) fn truth(&mut self, key: &'static str) -> Option<bool> {
+        let node = &self.ask(key)?.node;
+        match &node.value {
+            Value::Boolean(truth) => Some(*truth),
+            _ => {
+                let problem = self.wrong(key, node, "`true` or `false`");
+                self.problems.add(problem);
+                None
+            }
+        }
+    }
+
+    /// A whole number in a range.
+    pub(super) fn number<T>(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<T>,
+    ) -> Option<Found<T>>
+    where
+        T: TryFrom<i128> + PartialOrd + std::fmt::Display,
+    {
+        let node = &self.ask(key)?.node;
+        let Value::Integer(number) = &node.value else {
+            self.problems.add(self.wrong(key, node, "a whole number"));
+            return None;
+        };
+        match T::try_from(*number).ok().filter(|number| range.contains(number)) {
+            Some(value) => Some(Found { value, at: node.at.clone() }),
+            None => {
+                let title = format!("`{key}` must be {} to {}", range.start(), range.end());
+                self.problems.add(Problem::new(&node.at, title).label("out of range"));
+                None
+            }
+        }
+    }
+
+    /// A duration; zero is fine.
+    pub(super) fn duration(&mut self, key: &'static str) -> Option<Found<Duration>> {
+        self.quantity(key, units::duration, "time", "ms, s, m, h and d", ["ms", "s"])
+    }
+
+    /// A duration of at least a millisecond.
+    pub(super) fn interval(&mut self, key: &'static str) -> Option<Found<Interval>> {
+        let found = self.duration(key)?;
+        let millis = u64::try_from(found.value.as_millis()).unwrap_or(u64::MAX);
+        if millis == 0 {
+            let problem = Problem::new(&found.at, format!("`{key}` must be at least 1ms"));
+            self.problems.add(problem);
+            return None;
+        }
+        Some(Found { value: Interval::millis(millis), at: found.at })
+    }
+
+    /// A size in bytes.
+    pub(super) fn bytes(&mut self, key: &'static str) -> Option<Found<u64>> {
+        self.quantity(
+            key,
+            units::bytes,
+            "size",
+            "B, KiB, MiB, GiB, TiB, kB, MB, GB and TB",
+            ["B", "MiB"],
+        )
+    }
+
+    fn quantity<T>(
+        &mut self,
+        key: &'static str,
+        read: fn(&str) -> Result<T, BadQuantity>,
+        of: &str,
+        units: &str,
+        examples: [&str; 2],
+    ) -> Option<Found<T>> {
+        let node = &self.ask(key)?.node;
+        let [small, large] = examples;
+        let hint = |number: &str| {
+            format!(
+                "units of {of} are {units}: write `\"{number}{small}\"` or `\"{number}{large}\"`"
+            )
+        };
+        let problem = match &node.value {
+            Value::Text(text) => match read(text) {
+                Ok(value) => return Some(Found { value, at: node.at.clone() }),
+                Err(BadQuantity::NoUnit) => {
+                    let title = format!("`{key}` needs a unit of {of}");
+                    Problem::new(&node.at, title).label("no unit").hint(hint(text.trim()))
+                }
+                Err(BadQuantity::NoNumber) => {
+                    let title = format!("`{key}` must be a whole number with a unit of {of}");
+                    Problem::new(&node.at, title).label("no number").hint(hint("1"))
+                }
+                Err(BadQuantity::UnknownUnit(unit)) => {
+                    let title = format!("unknown unit of {of} `{unit}`");
+                    Problem::new(&node.at, title).hint(format!("units of {of} are {units}"))
+                }
+                Err(BadQuantity::TooLarge) => {
+                    Problem::new(&node.at, format!("`{key}` is too large"))
+                }
+            },
+            Value::Integer(number) => {
+                let title = format!("`{key}` needs a unit of {of}");
+                let number = number.unsigned_abs().to_string();
+                Problem::new(&node.at, title).label("a bare number").hint(hint(&number))
+            }
+            _ => self.wrong(key, node, &format!("a string with a unit of {of}")).hint(hint("1")),
+        };
+        self.problems.add(problem);
+        None
+    }
+
+    /// One of a list of names; `kind` says of what.
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        key: &'static str,
+        kind: &str,
+        choices: &[(&'static str, T)],
+    ) -> Option<Found<T>> {
+        let found = self.text(key)?;
+        let chosen = choices.iter().find(|(name, _)| *name == found.value);
+        if chosen.is_none() {
+            let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+            let hint = suggest::hint(&found.value, &format!("{kind}s"), &names);
+            let title = format!("unknown {kind} `{}`", found.value);
+            self.problems.add(Problem::new(&found.at, title).hint(hint));
+        }
+        chosen.map(|(_, value)| Found { value: *value, at: found.at })
+    }
+
+    /// A list of strings, not empty, none twice.
+    pub(super) fn texts(&mut self, key: &'static str) -> Option<Vec<Found<String>>> {
+        let node = &self.ask(key)?.node;
+        let Value::Array(items) = &node.value else {
+            let problem = self.wrong(key, node, "a list of strings");
+            self.problems.add(match &node.value {
+                Value::Text(text) => problem.hint(format!("write `[{text:?}]`")),
+                _ => problem,
+            });
+            return None;
+        };
+        if items.is_empty() {
+            self.problems.add(Problem::new(&node.at, format!("`{key}` is empty")));
+            return None;
+        }
+        if items.len() > LIST_MAX {
+            let title = format!("`{key}` has more than {LIST_MAX} items");
+            self.problems.add(Problem::new(&node.at, title));
+            return None;
+        }
+        let mut texts: Vec<Found<String>> = Vec::new();
+        for item in items {
+            match &item.value {
+                Value::Text(text) if texts.iter().any(|found| found.value == *text) => {
+                    self.problems
+                        .add(Problem::new(&item.at, format!("`{text}` is in `{key}` twice")));
+                }
+                Value::Text(text) => texts.push(Found { value: text.clone(), at: item.at.clone() }),
+                Value::Bad => {}
+                _ => self.problems.add(self.wrong(key, item, "a list of strings")),
+            }
+        }
+        Some(texts)
+    }
+
+    /// A regular expression over bytes.
+    pub(super) fn pattern(&mut self, key: &'static str) -> Option<Found<Pattern>> {
+        let found = self.text(key)?;
+        match Pattern::new(&found.value) {
+            Ok(value) => Some(Found { value, at: found.at }),
+            Err(why) => {
+                let title = format!("`{key}` is not a regular expression");
+                self.problems.add(Problem::new(&found.at, title).label(why));
+                None
+            }
+        }
+    }
+
+    /// An address to dial or listen on, `HOST:PORT`.
+    pub(super) fn address(&mut self, key: &'static str) -> Option<Found<Address>> {
+        let found = self.text(key)?;
+        let value = address(key, &found, self.problems)?;
+        Some(Found { value, at: found.at })
+    }
+}
+
+/// The address in a string that was read.
+pub(super) fn address(
+    key: &str,
+    found: &Found<String>,
+    problems: &Problems<'_>,
+) -> Option<Address> {
+    match Address::parse(&found.value) {
+        Ok(address) => Some(address),
+        Err(why) => {
+            let problem = Problem::new(&found.at, format!("`{key}` takes HOST:PORT")).label(why);
+            problems.add(problem);
+            None
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Sinks of a pipeline: where rows go. Plain data, and how it is read; opens nothing.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::diagnostics::Problem;
+use super::section::Section;
+
+/// Where rows go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SinkKind {
+    /// Standard output.
+    Console {
+        /// How rows are written.
+        format: ConsoleFormat,
+    },
+    /// Kept in memory, for tests.
+    Memory,
+    /// Nowhere, for measurements.
+    Null,
+    /// Files of a directory.
+    File {
+        /// The directory.
+        path: PathBuf,
+        /// How rows are written.
+        format: FileFormat,
+        /// When a file is closed and the next begun; a file for each batch if none.
+        roll: Option<Roll>,
+    },
+}
+
+/// How rows look on the console.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConsoleFormat {
+    /// A heading with the time, and up to ten rows.
+    #[default]
+    Spark,
+    /// A line of JSON for each job and batch.
+    Json,
+}
+
+/// How rows look in a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FileFormat {
+    /// As they are.
+    #[default]
+    Text,
+    /// A JSON array each.
+    Json,
+    /// Comma-separated.
+    Csv,
+}
+
+/// When a file is closed and the next begun; at least one of both is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roll {
+    /// At this size.
+    pub bytes: Option<u64>,
+    /// At this age.
+    pub age: Option<Duration>,
+}
+
+/// Reads `[sink.NAME]`; none if it is wrong.
+pub(super) fn read(mut section: Section<'_>) -> Option<SinkKind> {
+    let console = section.table("console", "a `console` sink");
+    let memory = section.table("memory", "a `memory` sink");
+    let null = section.table("null", "a `null` sink");
+    let file = section.table("file", "a `file` sink");
+    let (problems, at, empty) = (section.problems, section.at.clone(), section.is_empty());
+    section.of_kinds().finish();
+    match (console, memory, null, file) {
+        (Some(section), None, None, None) => Some(read_console(section)),
+        (None, Some(section), None, None) => Some(bare(section, SinkKind::Memory)),
+        (None, None, Some(section), None) => Some(bare(section, SinkKind::Null)),
+        (None, None, None, Some(section)) => read_file(section),
+        (None, None, None, None) => {
+            if empty {
+                let problem = Problem::new(&at, "a sink needs a kind").label("no kind");
+                let hint = "write `[sink.NAME.console]`, `.file`, `.memory` or `.null`";
+                problems.add(problem.hint(hint));
+            }
+            None
+        }
+        _ => {
+            problems.add(Problem::new(&at, "a sink has one kind").label("more than one kind"));
+            None
+        }
+    }
+}
+
+fn bare(section: Section<'_>, kind: SinkKind) -> SinkKind {
+    section.finish();
+    kind
+}
+
+fn read_console(mut section: Section<'_>) -> SinkKind {
+    let formats = [("spark", ConsoleFormat::Spark), ("json", ConsoleFormat::Json)];
+    let format = section.choice("format", "format", &formats);
+    section.finish();
+    SinkKind::Console { format: format.map(|found| found.value).unwrap_or_default() }
+}
+
+fn read_file(mut section: Section<'_>) -> Option<SinkKind> {
+    let path = section.path("path");
+    if !section.has("path") {
+        let problem = Problem::new(&section.at, "a `file` sink needs a `path`");
+        section.problems.add(problem.hint("the path of a directory"));
+    }
+    let formats =
+        [("text", FileFormat::Text), ("json", FileFormat::Json), ("csv", FileFormat::Csv)];
+    let format = section.choice("format", "format", &formats).map(|found| found.value);
+    let roll = section.table("roll", "`roll`").and_then(read_roll);
+    section.finish();
+    Some(SinkKind::File { path: path?, format: format.unwrap_or_default(), roll })
+}
+
+fn read_roll(mut section: Section<'_>) -> Option<Roll> {
+    let bytes = section.bytes("bytes").map(|found| found.value);
+    let age = section.interval("age").map(|found| found.value.as_duration());
+    if section.is_empty() {
+        section.problems.add(Problem::new(&section.at, "`roll` needs `bytes`, `age` or both"));
+    }
+    section.finish();
+    Some(Roll { bytes, age })
+}

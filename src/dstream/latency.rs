@@ -1,0 +1,155 @@
+//! The job `latency`: quantiles of the time from each record's stamp to the end of its batch's processing.
+//!
+//! A stamped line starts with its intended send time in nanoseconds since the epoch and a space, as `load --stamp`
+//! writes it. The end is the same for all records of a batch, so tasks record the age of each stamp at the time of the
+//! plan, and the time from there to the end is added to the quantiles. Runs on the workers.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use super::DStream;
+use crate::batch::{Partition, Stage, Work};
+use crate::shuffle::Slots;
+use crate::sync::Arc;
+
+/// The rows, and the quantile of each.
+const QUANTILES: [(&str, f64); 4] =
+    [("p50_us", 0.5), ("p99_us", 0.99), ("p99.9_us", 0.999), ("max_us", 1.0)];
+
+/// An age that is recorded as itself, in nanoseconds: a day. What is older is no latency but a wrong stamp or clock.
+const AGE_MAX: u64 = 24 * 3_600 * 1_000_000_000;
+
+/// Significant digits of the recorded ages: an error of at most 0.1 %.
+const DIGITS: u8 = 3;
+
+impl DStream<[u8]> {
+    /// The latency of the stamped records of each batch, in microseconds: one row for each quantile, none without a
+    /// stamped record, and `unstamped` with the number of the other records if there are any.
+    pub fn latency(&self) -> DStream<(&'static str, u64)> {
+        let node = Arc::clone(&self.node);
+        self.wide(move |cx| {
+            let batch = node.compute(cx)?;
+            let (clock, planned) = (Arc::clone(cx.clock), cx.clock.wall());
+            let ages = cx.materialize(&batch, move |partition| vec![Ages::of(partition, planned)]);
+            let rows = Slots::new(1);
+            let result = rows.clone();
+            let task: Work = Box::new(move |_| {
+                let mut all = Ages::default();
+                ages.take_all().into_iter().flatten().for_each(|part| all.add(part));
+                result.put(0, all.rows(clock.wall().saturating_sub(planned)));
+                Ok(())
+            });
+            cx.stages.push(Stage { tasks: vec![task] });
+            Ok(rows.batch())
+        })
+    }
+}
+
+/// How old the stamps were when the batch was planned, in nanoseconds; none until there is a stamp.
+#[derive(Default)]
+struct Ages {
+    stamped: Option<Histogram<u64>>,
+    unstamped: u64,
+}
+
+impl Ages {
+    fn of(partition: &Partition<[u8]>, planned: Duration) -> Ages {
+        let (mut ages, planned) = (Ages::default(), nanos(planned));
+        partition.for_each(|record| match stamp(record) {
+            Some(stamp) => ages.record(planned.saturating_sub(stamp)),
+            None => ages.unstamped += 1,
+        });
+        ages
+    }
+
+    fn record(&mut self, age: u64) {
+        let histogram = || Histogram::new(DIGITS).expect("three digits are allowed");
+        let ages = self.stamped.get_or_insert_with(histogram);
+        ages.record(age.min(AGE_MAX)).expect("the histogram grows to any age");
+    }
+
+    fn add(&mut self, other: Ages) {
+        self.unstamped += other.unstamped;
+        match (&mut self.stamped, other.stamped) {
+            (Some(all), Some(part)) => {
+                all.add(part).expect("a histogram that grows takes any other")
+            }
+            (none, Some(part)) => *none = Some(part),
+            (_, None) => {}
+        }
+    }
+
+    fn rows(&self, since_planned: Duration) -> Vec<(&'static str, u64)> {
+        let micros = |age: u64| age.saturating_add(nanos(since_planned)) / 1_000;
+        let mut rows = Vec::new();
+        if let Some(ages) = &self.stamped {
+            let row = |(name, quantile): (&'static str, f64)| {
+                (name, micros(ages.value_at_quantile(quantile)))
+            };
+            rows.extend(QUANTILES.map(row));
+        }
+        if self.unstamped > 0 {
+            rows.push(("unstamped", self.unstamped));
+        }
+        rows
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The stamp of a record: digits, then a space.
+fn stamp(record: &[u8]) -> Option<u64> {
+    // The longest number of 64 bits has 20 digits; a longer run of digits is no stamp.
+    let digits = record.iter().take(21).position(|byte| *byte == b' ')?;
+    std::str::from_utf8(&record[..digits]).ok().filter(|text| !text.starts_with('+'))?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps() {
+        let check = |record: &[u8], expected| assert_eq!(stamp(record), expected);
+        check(b"123 hello", Some(123));
+        check(b"0 ", Some(0));
+        check(b"18446744073709551615 x", Some(u64::MAX));
+        check(b"18446744073709551616 x", None);
+        check(b"000000000000000000001 x", None);
+        check(b"123", None);
+        check(b"", None);
+        check(b" 123", None);
+        check(b"+1 x", None);
+        check(b"-1 x", None);
+        check(b"12a x", None);
+        check(b"\xFF x", None);
+    }
+
+    #[test]
+    fn ages_are_shifted_by_the_time_that_the_batch_took() {
+        let records = |records: &'static [&'static [u8]]| {
+            Partition::new(move |each: &mut dyn FnMut(&[u8])| {
+                records.iter().for_each(|record| each(record))
+            })
+        };
+        let planned = Duration::from_micros(100);
+        let mut ages = Ages::of(&records(&[b"90000 a", b"b"]), planned);
+        ages.add(Ages::of(&records(&[]), planned));
+        ages.add(Ages::of(&records(&[b"80000 a", b"200000 from the future"]), planned));
+        let rows = ages.rows(Duration::from_micros(1_000));
+        assert_eq!(
+            rows,
+            [
+                ("p50_us", 1_010),
+                ("p99_us", 1_020),
+                ("p99.9_us", 1_020),
+                ("max_us", 1_020),
+                ("unstamped", 1)
+            ]
+        );
+        assert_eq!(Ages::default().rows(Duration::ZERO), []);
+    }
+}

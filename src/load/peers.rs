@@ -1,0 +1,344 @@
+//! The connections of a load: dialling or accepting them, which ones are served and which are idle, and which can take
+//! bytes now. All sockets are non-blocking; the load's thread owns them. It does not know what is sent.
+//!
+//! ```text
+//!  listen queue ──▶ slots (at most `connections`) ──▶ ready ──▶ written until the kernel refuses ──┐
+//!       │                                                ▲                                         │
+//!       └────────▶ idle (never written)                  └────────── the kernel has room again ◀───┘
+//! ```
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token, Waker};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::Target;
+use super::piece::Piece;
+use crate::sync::Arc;
+use crate::{Error, Result};
+
+const LISTENER: Token = Token(usize::MAX - 1);
+const WAKER: Token = Token(usize::MAX - 2);
+
+/// Kernel events taken per wake-up; the others come with the next.
+const EVENTS_PER_WAKE: usize = 1024;
+
+/// Peers that may wait in the listen queue; more of them dial again.
+const LISTEN_QUEUE: i32 = 4096;
+
+/// How long one dial may take.
+const DIAL_MAX: Duration = Duration::from_secs(10);
+
+/// Descriptors that the process needs for other things than this load's connections.
+const OTHER_DESCRIPTORS: u64 = 64;
+
+/// One served connection.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) stream: TcpStream,
+    pub(super) addr: SocketAddr,
+    /// What is being sent to it.
+    pub(super) piece: Option<Piece>,
+    /// Whether the writing half was closed.
+    pub(super) half_closed: bool,
+    /// Whether it is in the queue of the ready ones.
+    queued: bool,
+}
+
+/// Every connection of a load, and the poll that watches them.
+#[derive(Debug)]
+pub(super) struct Peers {
+    poll: Poll,
+    events: Events,
+    waker: Arc<Waker>,
+    listener: Option<TcpListener>,
+    /// Where to dial; empty when listening.
+    dial: Vec<SocketAddr>,
+    /// A served connection's slot is its token.
+    slots: Vec<Option<Peer>>,
+    idle: Vec<(TcpStream, SocketAddr)>,
+    /// Slots that nobody uses.
+    free: Vec<usize>,
+    /// Slots that can take a new piece.
+    ready: VecDeque<usize>,
+    /// Slots in the middle of a piece that can go on.
+    resumable: VecDeque<usize>,
+    live: usize,
+    idle_wanted: usize,
+}
+
+impl Peers {
+    /// Binds the listening socket, or finds where to dial. Nobody is connected yet.
+    pub(super) fn open(target: &Target, connections: usize, idle: usize) -> Result<Self> {
+        allow_descriptors(connections.saturating_add(idle))?;
+        let system = |err| Error::io("cannot watch sockets", err);
+        let poll = Poll::new().map_err(system)?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(system)?);
+        let (listener, dial) = match target {
+            Target::Listen(addr) => {
+                let mut listener = listen(addr)?;
+                poll.registry()
+                    .register(&mut listener, LISTENER, Interest::READABLE)
+                    .map_err(system)?;
+                (Some(listener), Vec::new())
+            }
+            Target::Connect(addr) => (None, resolve(addr)?),
+        };
+        let slots = std::iter::repeat_with(|| None).take(connections).collect();
+        Ok(Peers {
+            poll,
+            events: Events::with_capacity(EVENTS_PER_WAKE),
+            waker,
+            listener,
+            dial,
+            slots,
+            idle: Vec::new(),
+            free: (0..connections).rev().collect(),
+            ready: VecDeque::new(),
+            resumable: VecDeque::new(),
+            live: 0,
+            idle_wanted: idle,
+        })
+    }
+
+    /// Wakes a wait, from any thread.
+    pub(super) fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.waker)
+    }
+
+    /// Where it listens.
+    pub(super) fn local_addr(&self) -> Option<SocketAddr> {
+        self.listener.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// Whether peers dial in.
+    pub(super) fn is_listening(&self) -> bool {
+        self.listener.is_some()
+    }
+
+    /// Whether the load has all the connections it was told to have.
+    pub(super) fn is_complete(&self) -> bool {
+        self.live == self.slots.len() && self.idle.len() == self.idle_wanted
+    }
+
+    /// How many are served now.
+    pub(super) fn live(&self) -> usize {
+        self.live
+    }
+
+    /// How many are held open and never written to.
+    pub(super) fn idle(&self) -> usize {
+        self.idle.len()
+    }
+
+    /// Dials one more connection, a served one if any is missing.
+    pub(super) fn dial_one(&mut self) -> Result<SocketAddr> {
+        let mut last = io::ErrorKind::AddrNotAvailable.into();
+        for addr in &self.dial {
+            match std::net::TcpStream::connect_timeout(addr, DIAL_MAX) {
+                Ok(stream) => {
+                    let addr = *addr;
+                    stream
+                        .set_nonblocking(true)
+                        .map_err(|err| Error::io(format!("cannot use {addr}"), err))?;
+                    self.admit(TcpStream::from_std(stream), addr)?;
+                    return Ok(addr);
+                }
+                Err(err) => last = err,
+            }
+        }
+        let names: Vec<String> = self.dial.iter().map(ToString::to_string).collect();
+        Err(Error::io(format!("cannot connect to {}", names.join(", ")), last))
+    }
+
+    /// Accepts those who wait while there is room for them; the others stay in the listen queue.
+    pub(super) fn accept_waiting(&mut self, mut accepted: impl FnMut(Result<SocketAddr>)) {
+        while !self.is_complete() {
+            let Some(listener) = &self.listener else { return };
+            match listener.accept() {
+                Ok((stream, addr)) => accepted(self.admit(stream, addr).map(|()| addr)),
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => return,
+                Err(err) if is_passing(&err) => {}
+                Err(err) => return accepted(Err(Error::io("cannot accept a peer", err))),
+            }
+        }
+    }
+
+    fn admit(&mut self, stream: TcpStream, addr: SocketAddr) -> Result<()> {
+        // Small paced writes must leave at once; a kernel that cannot do it sends them all the same.
+        let _ = stream.set_nodelay(true);
+        match self.free.pop() {
+            Some(slot) => self.serve(slot, stream, addr),
+            None => {
+                self.idle.push((stream, addr));
+                Ok(())
+            }
+        }
+    }
+
+    fn serve(&mut self, slot: usize, mut stream: TcpStream, addr: SocketAddr) -> Result<()> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let watched = self.poll.registry().register(&mut stream, Token(slot), both);
+        watched.map_err(|err| Error::io(format!("cannot watch the connection to {addr}"), err))?;
+        self.slots[slot] =
+            Some(Peer { stream, addr, piece: None, half_closed: false, queued: false });
+        self.live += 1;
+        self.requeue(slot);
+        Ok(())
+    }
+
+    /// From now on the idle connections are watched like the others, so that their ends are seen.
+    pub(super) fn watch_idle(&mut self) -> Result<()> {
+        self.listener = None;
+        for (stream, addr) in std::mem::take(&mut self.idle) {
+            self.slots.push(None);
+            self.serve(self.slots.len() - 1, stream, addr)?;
+        }
+        Ok(())
+    }
+
+    /// The next connection that can take a new piece, in turn.
+    pub(super) fn next_ready(&mut self) -> Option<usize> {
+        take_next(&mut self.ready, &mut self.slots)
+    }
+
+    /// The next connection that can go on with its piece.
+    pub(super) fn next_resumable(&mut self) -> Option<usize> {
+        take_next(&mut self.resumable, &mut self.slots)
+    }
+
+    /// Whether some connection can take a new piece.
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Puts a connection at the end of its queue.
+    pub(super) fn requeue(&mut self, slot: usize) {
+        if let Some(queue) = self.queue_of(slot) {
+            queue.push_back(slot);
+        }
+    }
+
+    /// Puts a connection at the head of its queue: it was its turn, and there was nothing to do.
+    pub(super) fn keep_turn(&mut self, slot: usize) {
+        if let Some(queue) = self.queue_of(slot) {
+            queue.push_front(slot);
+        }
+    }
+
+    /// The queue that a connection belongs into, unless it is queued already.
+    fn queue_of(&mut self, slot: usize) -> Option<&mut VecDeque<usize>> {
+        let peer = self.slots.get_mut(slot)?.as_mut().filter(|peer| !peer.queued)?;
+        peer.queued = true;
+        Some(if peer.piece.is_some() { &mut self.resumable } else { &mut self.ready })
+    }
+
+    /// Puts every connection in its queue.
+    pub(super) fn requeue_all(&mut self) {
+        (0..self.slots.len()).for_each(|slot| self.requeue(slot));
+    }
+
+    /// The connection in a slot that [`next_ready`](Peers::next_ready) gave.
+    pub(super) fn peer(&mut self, slot: usize) -> Option<&mut Peer> {
+        self.slots[slot].as_mut()
+    }
+
+    /// Every served connection.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Peer> {
+        self.slots.iter().flatten()
+    }
+
+    /// Every served connection, to change it.
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut Peer> {
+        self.slots.iter_mut().flatten()
+    }
+
+    /// Closes a connection and gives back what was left of it.
+    pub(super) fn remove(&mut self, slot: usize) -> Option<Peer> {
+        let peer = self.slots[slot].take()?;
+        self.free.push(slot);
+        self.live -= 1;
+        Some(peer)
+    }
+
+    /// Waits until a socket is ready, a peer dials in, the waker is called, or `timeout` has passed: none waits for
+    /// ever, zero only looks.
+    pub(super) fn wait(&mut self, timeout: Option<Duration>) -> Result<()> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            done => done.map_err(|err| Error::io("cannot wait for sockets", err))?,
+        }
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in &events {
+            // The listener and the waker have no slot.
+            self.requeue(event.token().0);
+        }
+        self.events = events;
+        Ok(())
+    }
+}
+
+/// A slot may have been freed while it was queued, and even filled again: only one that is queued now counts.
+fn take_next(queue: &mut VecDeque<usize>, slots: &mut [Option<Peer>]) -> Option<usize> {
+    loop {
+        let slot = queue.pop_front()?;
+        if let Some(peer) = slots[slot].as_mut().filter(|peer| peer.queued) {
+            peer.queued = false;
+            return Some(slot);
+        }
+    }
+}
+
+/// Errors of an accept that concern only the peer that was to be accepted.
+fn is_passing(err: &io::Error) -> bool {
+    matches!(
+        err.kind(),
+        io::ErrorKind::Interrupted
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+    )
+}
+
+fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
+    let found = addr
+        .to_socket_addrs()
+        .map_err(|err| Error::io(format!("cannot find `{addr}` (HOST:PORT)"), err))?;
+    Ok(found.collect())
+}
+
+fn listen(addr: &str) -> Result<TcpListener> {
+    let at = resolve(addr)?;
+    let at = at.first().ok_or_else(|| Error::Usage(format!("`{addr}` has no address")))?;
+    let bind = || {
+        let socket =
+            socket2::Socket::new(socket2::Domain::for_address(*at), socket2::Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&(*at).into())?;
+        socket.listen(LISTEN_QUEUE)?;
+        Ok(TcpListener::from_std(socket.into()))
+    };
+    bind().map_err(|err| Error::io(format!("cannot listen on {at}"), err))
+}
+
+/// Raises the soft limit of open files to the hard one if the connections need it.
+fn allow_descriptors(connections: usize) -> Result<()> {
+    let needed = (connections as u64).saturating_add(OTHER_DESCRIPTORS);
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|now| now >= needed) {
+        return Ok(());
+    }
+    if let Some(hard) = limit.maximum.filter(|&hard| hard < needed) {
+        let remedy = "raise it with `ulimit -Hn` or in limits.conf";
+        return Err(Error::Failed(format!(
+            "{connections} connections need {needed} files, the limit is {hard}: {remedy}"
+        )));
+    }
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).map_err(
+        |err| Error::io(format!("cannot raise the limit of open files to {needed}"), err.into()),
+    )
+}

@@ -1,0 +1,590 @@
+//! The load's one thread, `load-0`: gathers the connections, sends what is due, and closes. It knows no command line.
+//!
+//! | phase | what moves in it | how it ends |
+//! |---|---|---|
+//! | gather | peers dial in or are dialled | all are there, or stop |
+//! | serve | pieces go to those who can take one; peers are replaced | a limit, the file's end, a stop, all lost |
+//! | finish | lines begun are finished, writing halves closed | all peers closed too, [`DRAIN_MAX`], or a stop |
+//!
+//! What wakes it: sockets, a peer that dials in, the stop (all three through the poll), and the clock: through the
+//! alarm while it waits for sockets, or directly while it waits for the next tick.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use mio::Waker;
+
+use super::alarm::Alarm;
+use super::cut::{FileLines, Lines, Room};
+use super::peers::{Peer, Peers};
+use super::piece::{Body, Piece};
+use super::schedule::Pace;
+use super::text::{Text, TextOptions};
+use super::{End, Event, LoadOptions, Progress, Report, Target};
+use crate::sync::{Arc, Mailbox, Poison, Signal, StopToken};
+use crate::time::{Clock, Moment};
+use crate::{Error, Result};
+
+/// The most bytes in a piece: one write's worth; larger ones bring nothing on loopback.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// The least, however many connections share [`OWN_BYTES_MAX`].
+const PIECE_BYTES_MIN: usize = 4 << 10;
+
+/// Bytes in all pieces that have a buffer of their own, about: slow connections hold theirs.
+const OWN_BYTES_MAX: usize = 64 << 20;
+
+/// A paced piece holds at least so many lines, if they are due: dealing single lines to many connections costs more in
+/// system calls than in lines.
+const LINES_PER_PIECE_MIN: u64 = 32;
+
+/// From so many bytes per second the text is kept in memory instead of made again.
+const KEEP_TEXT_RATE: u64 = 8 << 20;
+
+/// Pieces sent before it looks for a stop and for peers.
+const PIECES_PER_TURN: usize = 16;
+
+/// Waits shorter than this are waits for the clock alone: a hand-over from the alarm's thread would make a tick late.
+const TICK_WAIT_MAX: Duration = Duration::from_millis(5);
+
+/// How long the peers may take to read what was sent and close, after the end.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// How long a stop waits for peers to take the rest of the lines that were begun.
+const STOP_GRACE: Duration = Duration::from_millis(250);
+
+/// A stamp: 19 digits and a space.
+const STAMP_BYTES: usize = 20;
+
+/// See the module's text.
+#[derive(Debug)]
+pub(super) struct Server {
+    options: LoadOptions,
+    clock: Arc<dyn Clock>,
+    stop: StopToken,
+    /// Raised by a stop, for the waits on the clock.
+    signal: Signal,
+    alarm: Alarm,
+    peers: Peers,
+    lines: Lines,
+    /// Whether pieces are ranges of the text; otherwise they have buffers of their own.
+    shares_text: bool,
+    pace: Option<Pace>,
+    /// Lines that may be dealt in all.
+    lines_max: u64,
+    /// Bytes that may be dealt in all.
+    bytes_max: u64,
+    piece_bytes: usize,
+    /// Lines taken from the source so far; the next one's number.
+    dealt: u64,
+    dealt_bytes: u64,
+    /// Nothing more will be dealt: no room in `bytes_max`, or no more lines.
+    source_ended: bool,
+    /// What broken connections did not get.
+    returned: Vec<Piece>,
+    /// Connections that have a piece now.
+    busy: usize,
+    spare: Vec<Vec<u8>>,
+    start: Moment,
+    /// The wall clock at the start, in nanoseconds since the epoch.
+    start_wall: u64,
+    end: Option<Moment>,
+    last_sent: Moment,
+    behind: Duration,
+    served: u64,
+    lost: u64,
+    /// The last accept failed, and this was told.
+    refusing: bool,
+    progress: Progress,
+    events: Mailbox<Event>,
+}
+
+/// How sending to one connection ended.
+enum Sent {
+    /// It has nothing left to send.
+    All,
+    /// The kernel takes no more now.
+    Blocked,
+    /// The connection is broken.
+    Lost(io::Error),
+}
+
+impl Server {
+    /// Binds or resolves, opens the file, prepares the text; no connection is made yet.
+    pub(super) fn open(
+        options: LoadOptions,
+        clock: Arc<dyn Clock>,
+        poison: &Poison,
+        stop: StopToken,
+        events: Mailbox<Event>,
+        progress: Progress,
+    ) -> Result<Self> {
+        let overhead = if options.stamp { STAMP_BYTES } else { 0 };
+        let lines = match &options.file {
+            Some(path) => Lines::File(FileLines::open(path, overhead)?),
+            None => Lines::Text(Box::new(Text::new(text_options(&options, overhead)))),
+        };
+        let peers = Peers::open(&options.target, options.connections, options.idle)?;
+        let waker = peers.waker();
+        // Waking fails only when the poll is gone, and then nobody waits.
+        let wake = move || drop(waker.wake());
+        let alarm = Alarm::start(Arc::clone(&clock), poison, wake)
+            .map_err(|err| Error::io("cannot start a thread", err))?;
+        let signal = Signal::new();
+        stop.wakes(&signal);
+        let pace = options.rate.map(Pace::new);
+        let within =
+            pace.zip(options.limit.duration).map(|(pace, duration)| pace.lines_within(duration));
+        let lines_max = options.limit.records.unwrap_or(u64::MAX).min(within.unwrap_or(u64::MAX));
+        Ok(Server {
+            shares_text: options.file.is_none() && !options.stamp && keeps_text(&options),
+            lines_max,
+            bytes_max: options.limit.bytes.unwrap_or(u64::MAX),
+            piece_bytes: (OWN_BYTES_MAX / options.connections).clamp(PIECE_BYTES_MIN, PIECE_BYTES),
+            start: clock.now(),
+            last_sent: clock.now(),
+            start_wall: 0,
+            end: None,
+            options,
+            clock,
+            stop,
+            signal,
+            alarm,
+            peers,
+            lines,
+            pace,
+            dealt: 0,
+            dealt_bytes: 0,
+            source_ended: false,
+            returned: Vec::new(),
+            busy: 0,
+            spare: Vec::new(),
+            behind: Duration::ZERO,
+            served: 0,
+            lost: 0,
+            refusing: false,
+            progress,
+            events,
+        })
+    }
+
+    pub(super) fn local_addr(&self) -> Option<SocketAddr> {
+        self.peers.local_addr()
+    }
+
+    pub(super) fn waker(&self) -> Arc<Waker> {
+        self.peers.waker()
+    }
+
+    /// Runs all phases; returns when the load has ended.
+    pub(super) fn run(mut self) -> Report {
+        let end = self.gather_and_serve();
+        let finished = self.finish(!matches!(end, Ok(End::Done)));
+        let end = end.and_then(|end| finished.map(|()| end)).and_then(|end| self.judge(end));
+        Report {
+            lines: self.progress.lines(),
+            bytes: self.progress.bytes(),
+            seconds: self.last_sent.since(self.start).as_secs_f64(),
+            behind: self.behind,
+            connections: self.served,
+            lost: self.lost,
+            end,
+        }
+    }
+
+    /// A peer that was dialled and lost makes the end an error, even if the others took everything.
+    fn judge(&self, end: End) -> Result<End> {
+        let dialled = matches!(self.options.target, Target::Connect(_));
+        if end == End::Done && dialled && self.lost > 0 {
+            return Err(Error::Failed(format!(
+                "{} of {} peers closed before the end",
+                self.lost, self.served
+            )));
+        }
+        Ok(end)
+    }
+
+    fn gather_and_serve(&mut self) -> Result<End> {
+        while !self.peers.is_complete() {
+            if self.stop.is_stopped() {
+                return Ok(End::Stopped);
+            }
+            if self.peers.is_listening() {
+                self.accept();
+                if !self.peers.is_complete() {
+                    self.peers.wait(None)?;
+                }
+            } else {
+                let addr = self.peers.dial_one()?;
+                self.tell(Event::Connected(addr));
+            }
+        }
+        self.served = self.peers.live() as u64;
+        self.start = self.clock.now();
+        self.last_sent = self.start;
+        self.start_wall = u64::try_from(self.clock.wall().as_nanos()).unwrap_or(u64::MAX);
+        self.end = self.options.limit.duration.map(|duration| self.start.plus(duration));
+        self.tell(Event::Started { connections: self.peers.live(), idle: self.peers.idle() });
+        let end = self.serve();
+        self.note_what_is_late();
+        end
+    }
+
+    /// At the end: what was due and is not sent counts as late, too.
+    fn note_what_is_late(&mut self) {
+        let now = self.clock.now();
+        let mut oldest =
+            self.peers.all().filter_map(|peer| peer.piece.as_ref()).map(|piece| piece.due).min();
+        oldest = self.returned.iter().map(|piece| piece.due).chain(oldest).min();
+        if !self.all_dealt() && self.allowed(now) > self.dealt {
+            let next = self.pace.map_or(0, |pace| pace.due_nanos(self.dealt));
+            oldest = Some(oldest.map_or(next, |oldest| oldest.min(next)));
+        }
+        if let Some(due) = oldest {
+            self.note_behind(due, now);
+        }
+    }
+
+    fn all_dealt(&self) -> bool {
+        self.source_ended || self.dealt >= self.lines_max
+    }
+
+    fn serve(&mut self) -> Result<End> {
+        loop {
+            if self.stop.is_stopped() {
+                return Ok(End::Stopped);
+            }
+            let before = self.clock.now();
+            self.send_turn()?;
+            if self.all_dealt() && self.busy == 0 && self.returned.is_empty() {
+                return Ok(End::Done);
+            }
+            if self.end.is_some_and(|end| before >= end) {
+                return Ok(End::Done);
+            }
+            if self.peers.live() == 0 && !self.peers.is_listening() {
+                return Err(Error::Failed(format!(
+                    "all {} peers closed before the end",
+                    self.served
+                )));
+            }
+            // A slot may have become free for someone who waits in the listen queue since long.
+            self.accept();
+            self.wait()?;
+        }
+    }
+
+    /// Waits for whatever comes first of what could let it send more, or end.
+    fn wait(&mut self) -> Result<()> {
+        let now = self.clock.now();
+        let next = if self.peers.has_ready() { self.next_due(now) } else { None };
+        let next = [next, self.end].into_iter().flatten().min();
+        match next {
+            Some(next) if self.peers.has_ready() && next.since(now) <= TICK_WAIT_MAX => {
+                if next > now {
+                    self.clock.wait(&self.signal, Some(next));
+                }
+                self.peers.wait(Some(Duration::ZERO))
+            }
+            // Everyone is slow, nobody is there, or nothing is due for long: sockets, a stop or the alarm wake it.
+            _ => {
+                self.alarm.set(next);
+                self.peers.wait(None)
+            }
+        }
+    }
+
+    /// When there will be something to deal; none if everything was dealt.
+    fn next_due(&self, now: Moment) -> Option<Moment> {
+        if !self.returned.is_empty() {
+            return Some(now);
+        }
+        if self.all_dealt() {
+            return None;
+        }
+        let tick = |pace: Pace| self.start.plus(Duration::from_nanos(pace.wake_nanos(self.dealt)));
+        Some(self.pace.filter(|_| self.allowed(now) <= self.dealt).map_or(now, tick))
+    }
+
+    /// Goes on with what was begun, then deals new pieces to those whose turn it is.
+    fn send_turn(&mut self) -> Result<()> {
+        while let Some(slot) = self.peers.next_resumable() {
+            self.send_to(slot);
+        }
+        for _ in 0..PIECES_PER_TURN {
+            let Some(slot) = self.peers.next_ready() else { break };
+            let Some(piece) = self.next_piece()? else {
+                self.peers.keep_turn(slot);
+                break;
+            };
+            if let Some(peer) = self.peers.peer(slot) {
+                peer.piece = Some(piece);
+                self.busy += 1;
+                self.send_to(slot);
+            }
+        }
+        Ok(())
+    }
+
+    fn send_to(&mut self, slot: usize) {
+        let Some(peer) = self.peers.peer(slot) else { return };
+        match write_piece(peer, self.lines.bytes(), &self.progress) {
+            Sent::All => {
+                let piece = peer.piece.take();
+                self.peers.requeue(slot);
+                self.piece_done(piece);
+            }
+            Sent::Blocked => {}
+            Sent::Lost(err) => self.lose(slot, err),
+        }
+    }
+
+    fn piece_done(&mut self, piece: Option<Piece>) {
+        let Some(piece) = piece else { return };
+        self.busy -= 1;
+        self.progress.add(piece.lines(), 0);
+        self.last_sent = self.clock.now();
+        self.note_behind(piece.due, self.last_sent);
+        self.spare.extend(piece.into_buffer());
+    }
+
+    fn note_behind(&mut self, due_nanos: u64, now: Moment) {
+        if self.pace.is_some() {
+            let due = self.start.plus(Duration::from_nanos(due_nanos));
+            self.behind = self.behind.max(now.since(due));
+        }
+    }
+
+    /// Takes a broken connection out; what it did not get goes to others.
+    fn lose(&mut self, slot: usize, err: io::Error) {
+        let Some(peer) = self.peers.remove(slot) else { return };
+        self.lost += 1;
+        if let Some(mut piece) = peer.piece {
+            self.busy -= 1;
+            let part = piece.rewind(self.lines.bytes());
+            self.progress.add(part.lines, 0);
+            if !piece.rest(self.lines.bytes()).is_empty() {
+                self.returned.push(piece);
+            }
+        }
+        let error = Error::io(format!("the peer {} is gone", peer.addr), err);
+        self.tell(Event::PeerLost { peer: peer.addr, error });
+    }
+
+    /// The lines that may have been dealt by now.
+    fn allowed(&self, now: Moment) -> u64 {
+        let is_over = self.end.is_some_and(|end| now >= end);
+        match self.pace {
+            // The last lines were due after the last tick and before the end.
+            Some(_) if is_over => self.lines_max,
+            Some(pace) => {
+                let elapsed = u64::try_from(now.since(self.start).as_nanos()).unwrap_or(u64::MAX);
+                pace.due_lines(elapsed).min(self.lines_max)
+            }
+            None if is_over => self.dealt,
+            None => self.lines_max,
+        }
+    }
+
+    /// What the next connection is sent, if anything is due.
+    fn next_piece(&mut self) -> Result<Option<Piece>> {
+        if let Some(piece) = self.returned.pop() {
+            return Ok(Some(piece));
+        }
+        let now = self.clock.now();
+        let mut lines = self.allowed(now).saturating_sub(self.dealt);
+        if lines == 0 || self.source_ended {
+            return Ok(None);
+        }
+        if self.pace.is_some() {
+            let share = lines.div_ceil(self.peers.live().max(1) as u64);
+            lines = lines.min(share.max(LINES_PER_PIECE_MIN));
+        }
+        let hard_bytes = self.bytes_max.saturating_sub(self.dealt_bytes);
+        let cut =
+            self.lines.cut(Room { lines, soft_bytes: self.piece_bytes as u64, hard_bytes })?;
+        if cut.lines == 0 {
+            self.source_ended = true;
+            return Ok(None);
+        }
+        let first = self.dealt;
+        let elapsed = u64::try_from(now.since(self.start).as_nanos()).unwrap_or(u64::MAX);
+        let due = self.pace.map_or(elapsed, |pace| pace.due_nanos(first));
+        self.dealt += cut.lines;
+        let body = if self.shares_text {
+            self.dealt_bytes += cut.range.len() as u64;
+            Body::Text(cut.range)
+        } else {
+            let mut buffer = self.spare.pop().unwrap_or_default();
+            buffer.clear();
+            let bytes = &self.lines.bytes()[cut.range];
+            if self.options.stamp {
+                self.stamp(&mut buffer, bytes, first, elapsed)
+            } else {
+                buffer.extend_from_slice(bytes)
+            }
+            self.dealt_bytes += buffer.len() as u64;
+            Body::Own(buffer)
+        };
+        Ok(Some(Piece::new(body, cut.lines, due)))
+    }
+
+    /// Copies lines, each with the time at which it should be sent before it; without a rate that is now.
+    fn stamp(&self, buffer: &mut Vec<u8>, lines: &[u8], first: u64, elapsed: u64) {
+        for (number, line) in (first..).zip(lines.split_inclusive(|&byte| byte == b'\n')) {
+            let due = self.pace.map_or(elapsed, |pace| pace.due_nanos(number));
+            push_stamp(buffer, self.start_wall.saturating_add(due));
+            buffer.extend_from_slice(line);
+        }
+    }
+
+    fn accept(&mut self) {
+        let (events, served, refusing) = (&self.events, &mut self.served, &mut self.refusing);
+        self.peers.accept_waiting(|accepted| {
+            let again = std::mem::replace(refusing, accepted.is_err()) && *refusing;
+            let event = match accepted {
+                Ok(addr) => {
+                    *served += 1;
+                    Event::Connected(addr)
+                }
+                Err(_) if again => return,
+                Err(error) => Event::NotAccepted(error),
+            };
+            // Nobody looking is no reason to stop.
+            let _ = events.try_send(event);
+        });
+    }
+
+    fn tell(&self, event: Event) {
+        // Nobody looking is no reason to stop.
+        let _ = self.events.try_send(event);
+    }
+
+    /// Finishes the lines that were begun, closes the writing halves, and waits for the peers to close, or after a stop
+    /// only until the lines are finished.
+    fn finish(&mut self, stopped: bool) -> Result<()> {
+        self.returned.clear();
+        self.trim_pieces();
+        self.peers.watch_idle()?;
+        self.peers.requeue_all();
+        let deadline = self.clock.now().plus(if stopped { STOP_GRACE } else { DRAIN_MAX });
+        self.alarm.set(Some(deadline));
+        while self.peers.live() > 0 {
+            while let Some(slot) = self.peers.next_resumable().or_else(|| self.peers.next_ready()) {
+                self.close(slot, stopped);
+            }
+            let told_to_stop = self.stop.is_stopped() && !stopped;
+            if self.peers.live() == 0 || told_to_stop || self.clock.now() >= deadline {
+                break;
+            }
+            self.peers.wait(None)?;
+        }
+        Ok(())
+    }
+
+    fn trim_pieces(&mut self) {
+        let text = self.lines.bytes();
+        let mut untouched = 0;
+        for peer in self.peers.all_mut() {
+            if let Some(piece) = &mut peer.piece
+                && !piece.trim(text)
+            {
+                self.progress.add(piece.lines(), 0);
+                peer.piece = None;
+                untouched += 1;
+            }
+        }
+        self.busy -= untouched;
+    }
+
+    /// Moves one connection towards its end.
+    fn close(&mut self, slot: usize, stopped: bool) {
+        let Some(peer) = self.peers.peer(slot) else { return };
+        if peer.piece.is_some() {
+            match write_piece(peer, self.lines.bytes(), &self.progress) {
+                Sent::All => {
+                    let piece = peer.piece.take();
+                    self.piece_done(piece);
+                }
+                Sent::Blocked => return,
+                Sent::Lost(err) => {
+                    self.lose(slot, err);
+                    self.returned.clear();
+                    return;
+                }
+            }
+        }
+        let Some(peer) = self.peers.peer(slot) else { return };
+        if !peer.half_closed {
+            peer.half_closed = true;
+            // It fails only when the peer is gone, which the read below finds out.
+            let _ = peer.stream.shutdown(Shutdown::Write);
+        }
+        if stopped || read_to_end(peer).is_break() {
+            self.peers.remove(slot);
+        }
+    }
+}
+
+/// Writes until the piece is sent or the kernel takes no more.
+fn write_piece(peer: &mut Peer, text: &[u8], progress: &Progress) -> Sent {
+    let Some(piece) = &mut peer.piece else { return Sent::All };
+    loop {
+        let rest = piece.rest(text);
+        if rest.is_empty() {
+            return Sent::All;
+        }
+        match peer.stream.write(rest) {
+            Ok(0) => return Sent::Lost(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                piece.advance(written);
+                progress.add(0, written as u64);
+            }
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Sent::Blocked,
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            Err(err) => return Sent::Lost(err),
+        }
+    }
+}
+
+/// Reads and drops what the peer sends; breaks when it has closed or is gone.
+fn read_to_end(peer: &mut Peer) -> ControlFlow<()> {
+    let mut buffer = [0; 4096];
+    loop {
+        match peer.stream.read(&mut buffer) {
+            Ok(0) => return ControlFlow::Break(()),
+            Ok(_) => {}
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => return ControlFlow::Continue(()),
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return ControlFlow::Break(()),
+        }
+    }
+}
+
+/// Appends nanoseconds in 19 digits and a space.
+fn push_stamp(buffer: &mut Vec<u8>, nanos: u64) {
+    let mut digits = [b' '; STAMP_BYTES];
+    let mut rest = nanos;
+    for digit in digits[..STAMP_BYTES - 1].iter_mut().rev() {
+        *digit = b'0' + u8::try_from(rest % 10).expect("one digit");
+        rest /= 10;
+    }
+    buffer.extend_from_slice(&digits);
+}
+
+/// Whether this load is fast enough to keep a period of its text in memory.
+fn keeps_text(options: &LoadOptions) -> bool {
+    options.rate.is_none_or(|rate| rate.saturating_mul(options.line_len as u64) >= KEEP_TEXT_RATE)
+}
+
+fn text_options(options: &LoadOptions, overhead: usize) -> TextOptions {
+    TextOptions {
+        seed: options.seed,
+        line_len: options.line_len.saturating_sub(overhead).max(2),
+        words: options.words,
+        keep: keeps_text(options),
+        overhead,
+    }
+}

@@ -1,0 +1,1551 @@
+//! Pipeline files as data: what is typed, and the text that is shown for it.
+
+use proptest::prelude::*;
+
+use tidemill::Error;
+use tidemill::config::{Given, JobKind, Pipeline, Setting, SinkKind, Source};
+use tidemill::framing::FRAMINGS;
+use tidemill::receiver::io::IO_MODELS;
+
+const SOURCE: &str = "[source.lines.socket]\nconnect = [\"127.0.0.1:9999\"]\n";
+const JOB: &str = "[job.words]\nfrom = [\"lines\"]\nto = [\"screen\"]\nwordcount = {}\n";
+const SINK: &str = "[sink.screen.console]\n";
+
+// Good pipelines around one piece that is tried; the piece comes first, so that its lines are the file's.
+
+fn whole(piece: &str) -> String {
+    piece.to_owned()
+}
+
+fn pipeline_key(piece: &str) -> String {
+    format!("{piece}\n{SOURCE}{JOB}{SINK}")
+}
+
+fn source(piece: &str) -> String {
+    format!("{piece}\n{JOB}{SINK}")
+}
+
+fn socket_key(piece: &str) -> String {
+    source(&format!("[source.lines.socket]\n{piece}"))
+}
+
+fn job_key(piece: &str) -> String {
+    format!("[job.words]\n{piece}\n{SOURCE}{SINK}")
+}
+
+fn sink(piece: &str) -> String {
+    format!("{piece}\n{SOURCE}{JOB}")
+}
+
+fn env(name: &str) -> Option<String> {
+    (name == "PORT").then(|| "9999".to_owned())
+}
+
+/// What is shown for a pipeline: its errors, otherwise its warnings.
+fn shown(text: &str) -> String {
+    match Pipeline::parse(text, "p.toml", &env) {
+        Ok(pipeline) => pipeline.warnings.join("\n\n"),
+        Err(err) => {
+            assert_eq!(err.exit_code(), 78);
+            err.to_string()
+        }
+    }
+}
+
+/// What is expected is written with the tables' names left out, so that a new row changes no case.
+fn check(text: &str, expected: &str) {
+    let names = |names: Vec<&str>| {
+        names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    };
+    let expected = expected
+        .replace("IO_MODELS", &names(IO_MODELS.iter().map(|row| row.name).collect()))
+        .replace("FRAMINGS", &names(FRAMINGS.iter().map(|row| row.name).collect()));
+    assert_eq!(shown(text).trim(), expected.trim(), "\nof:\n{text}\n");
+}
+
+/// How a piece becomes a file, the piece, and what is shown.
+type Case = (fn(&str) -> String, &'static str, &'static str);
+
+fn check_all(cases: &[Case]) {
+    for (around, piece, expected) in cases {
+        check(&around(piece), expected);
+    }
+}
+
+const GRAMMAR_ERRORS_HAVE_A_POSITION: &[Case] = &[
+    (
+        whole,
+        "name = words
+",
+        "
+error: string values must be quoted, expected literal string
+ --> p.toml:1:8
+  |
+1 | name = words
+  |        ^^^^^
+",
+    ),
+    (
+        whole,
+        r#"name = "words
+"#,
+        r#"
+error: invalid basic string, expected `"`
+ --> p.toml:1:14
+  |
+1 | name = "words
+  |              ^
+"#,
+    ),
+    (
+        whole,
+        "a = 1
+a = 2
+",
+        "
+error: duplicate key
+ --> p.toml:2:1
+  |
+2 | a = 2
+  | ^
+",
+    ),
+    (
+        whole,
+        "[source.lines
+",
+        "
+error: unclosed table, expected `]`
+ --> p.toml:1:14
+  |
+1 | [source.lines
+  |              ^
+",
+    ),
+];
+
+#[test]
+fn grammar_errors_have_a_position() {
+    check_all(GRAMMAR_ERRORS_HAVE_A_POSITION);
+}
+
+const WHOLE_FILES: &[Case] = &[
+    (
+        whole,
+        "",
+        "
+error: the pipeline has no job
+ --> p.toml:1:1
+  |
+1 |
+  | ^
+  |
+  = help: write `[job.NAME]` with `from`, `to` and one of `wordcount = {}`, `count = {}`, ...
+",
+    ),
+    (
+        whole,
+        "workers = 1.5
+name = 1979-05-27
+",
+        "
+error: the pipeline has no job
+ --> p.toml:1:1
+  |
+1 | workers = 1.5
+  | ^
+  |
+  = help: write `[job.NAME]` with `from`, `to` and one of `wordcount = {}`, `count = {}`, ...
+
+error: `workers` must be a whole number, not a number with a fraction
+ --> p.toml:1:11
+  |
+1 | workers = 1.5
+  |           ^^^
+
+error: `name` must be a string, not a date
+ --> p.toml:2:8
+  |
+2 | name = 1979-05-27
+  |        ^^^^^^^^^^
+",
+    ),
+];
+
+#[test]
+fn whole_files() {
+    check_all(WHOLE_FILES);
+}
+
+const PIPELINE_KEYS: &[Case] = &[
+    (
+        pipeline_key,
+        r#"batch_intervall = "1s""#,
+        r#"
+error: unknown key `batch_intervall` of a pipeline
+ --> p.toml:1:1
+  |
+1 | batch_intervall = "1s"
+  | ^^^^^^^^^^^^^^^
+  |
+  = help: did you mean `batch_interval`?
+"#,
+    ),
+    (
+        pipeline_key,
+        r#"name = """#,
+        r#"
+error: `` is no name: it is empty
+ --> p.toml:1:8
+  |
+1 | name = ""
+  |        ^^
+"#,
+    ),
+    (
+        pipeline_key,
+        r#"name = "a/b""#,
+        r#"
+error: `a/b` is no name: '/' is not a letter, a digit, `-` or `_`
+ --> p.toml:1:8
+  |
+1 | name = "a/b"
+  |        ^^^^^
+"#,
+    ),
+    (
+        pipeline_key,
+        "name = 7",
+        "
+error: `name` must be a string, not a number
+ --> p.toml:1:8
+  |
+1 | name = 7
+  |        ^
+",
+    ),
+    (
+        pipeline_key,
+        "batch_interval = 1",
+        r#"
+error: `batch_interval` needs a unit of time
+ --> p.toml:1:18
+  |
+1 | batch_interval = 1
+  |                  ^ a bare number
+  |
+  = help: units of time are ms, s, m, h and d: write `"1ms"` or `"1s"`
+"#,
+    ),
+    (
+        pipeline_key,
+        r#"batch_interval = "200""#,
+        r#"
+error: `batch_interval` needs a unit of time
+ --> p.toml:1:18
+  |
+1 | batch_interval = "200"
+  |                  ^^^^^ no unit
+  |
+  = help: units of time are ms, s, m, h and d: write `"200ms"` or `"200s"`
+"#,
+    ),
+    (
+        pipeline_key,
+        r#"batch_interval = "1sec""#,
+        r#"
+error: unknown unit of time `sec`
+ --> p.toml:1:18
+  |
+1 | batch_interval = "1sec"
+  |                  ^^^^^^
+  |
+  = help: units of time are ms, s, m, h and d
+"#,
+    ),
+    (
+        pipeline_key,
+        r#"batch_interval = "s""#,
+        r#"
+error: `batch_interval` must be a whole number with a unit of time
+ --> p.toml:1:18
+  |
+1 | batch_interval = "s"
+  |                  ^^^ no number
+  |
+  = help: units of time are ms, s, m, h and d: write `"1ms"` or `"1s"`
+"#,
+    ),
+    (
+        pipeline_key,
+        r#"batch_interval = "0s""#,
+        r#"
+error: `batch_interval` must be at least 1ms
+ --> p.toml:1:18
+  |
+1 | batch_interval = "0s"
+  |                  ^^^^
+"#,
+    ),
+    (
+        pipeline_key,
+        r#"batch_interval = "400d""#,
+        r#"
+error: `batch_interval` is too large
+ --> p.toml:1:18
+  |
+1 | batch_interval = "400d"
+  |                  ^^^^^^
+"#,
+    ),
+    (
+        pipeline_key,
+        "batch_interval = true",
+        r#"
+error: `batch_interval` must be a string with a unit of time, not a truth value
+ --> p.toml:1:18
+  |
+1 | batch_interval = true
+  |                  ^^^^
+  |
+  = help: units of time are ms, s, m, h and d: write `"1ms"` or `"1s"`
+"#,
+    ),
+    (
+        pipeline_key,
+        "store_bytes_max = 64",
+        r#"
+error: `store_bytes_max` needs a unit of size
+ --> p.toml:1:19
+  |
+1 | store_bytes_max = 64
+  |                   ^^ a bare number
+  |
+  = help: units of size are B, KiB, MiB, GiB, TiB, kB, MB, GB and TB: write `"64B"` or `"64MiB"`
+"#,
+    ),
+    (
+        pipeline_key,
+        r#"store_bytes_max = "64mb""#,
+        r#"
+error: unknown unit of size `mb`
+ --> p.toml:1:19
+  |
+1 | store_bytes_max = "64mb"
+  |                   ^^^^^^
+  |
+  = help: units of size are B, KiB, MiB, GiB, TiB, kB, MB, GB and TB
+"#,
+    ),
+    (
+        pipeline_key,
+        r#"store_bytes_max = "1KiB""#,
+        r#"
+error: `store_bytes_max` is 1KiB, but must be at least 1MiB
+ --> p.toml:1:19
+  |
+1 | store_bytes_max = "1KiB"
+  |                   ^^^^^^
+"#,
+    ),
+    (
+        pipeline_key,
+        r#"store_bytes_max = "1MiB"
+block_bytes_max = "2MiB""#,
+        r#"
+error: `block_bytes_max` is 2MiB, more than `store_bytes_max`, 1MiB
+ --> p.toml:2:19
+  |
+2 | block_bytes_max = "2MiB"
+  |                   ^^^^^^
+"#,
+    ),
+    (
+        pipeline_key,
+        "workers = 0",
+        "
+error: `workers` must be 1 to 1024
+ --> p.toml:1:11
+  |
+1 | workers = 0
+  |           ^ out of range
+",
+    ),
+    (
+        pipeline_key,
+        "workers = -1",
+        "
+error: `workers` must be 1 to 1024
+ --> p.toml:1:11
+  |
+1 | workers = -1
+  |           ^^ out of range
+",
+    ),
+    (
+        pipeline_key,
+        r#"workers = "two""#,
+        r#"
+error: `workers` must be a whole number, not a string
+ --> p.toml:1:11
+  |
+1 | workers = "two"
+  |           ^^^^^
+"#,
+    ),
+    (
+        pipeline_key,
+        "workers = 99999999999999999999999999999999999999999999",
+        "
+error: `workers` must be 1 to 1024
+ --> p.toml:1:11
+  |
+1 | workers = 99999999999999999999999999999999999999999999
+  |           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ out of range
+",
+    ),
+    (
+        pipeline_key,
+        "concurrent_jobs = 1.5",
+        "
+error: `concurrent_jobs` must be a whole number, not a number with a fraction
+ --> p.toml:1:19
+  |
+1 | concurrent_jobs = 1.5
+  |                   ^^^
+",
+    ),
+    (
+        pipeline_key,
+        r#"skip_empty = "yes""#,
+        r#"
+error: `skip_empty` must be `true` or `false`, not a string
+ --> p.toml:1:14
+  |
+1 | skip_empty = "yes"
+  |              ^^^^^
+"#,
+    ),
+    (
+        pipeline_key,
+        "on_failure = { retries = 2 }",
+        "
+error: unknown key `retries` of `on_failure`
+ --> p.toml:1:16
+  |
+1 | on_failure = { retries = 2 }
+  |                ^^^^^^^
+  |
+  = help: known keys: `retry`, `then`
+",
+    ),
+    (
+        pipeline_key,
+        r#"on_failure = "stop""#,
+        r#"
+error: `on_failure` must be a table, not a string
+ --> p.toml:1:14
+  |
+1 | on_failure = "stop"
+  |              ^^^^^^
+"#,
+    ),
+    (
+        pipeline_key,
+        r#"on_failure = { retry = 2, then = "stopp" }"#,
+        r#"
+error: unknown choice `stopp`
+ --> p.toml:1:34
+  |
+1 | on_failure = { retry = 2, then = "stopp" }
+  |                                  ^^^^^^^
+  |
+  = help: did you mean `stop`?
+"#,
+    ),
+];
+
+#[test]
+fn pipeline_keys() {
+    check_all(PIPELINE_KEYS);
+}
+
+const VARIABLES: &[Case] = &[
+    (
+        pipeline_key,
+        r#"name = "${NAME}""#,
+        r#"
+error: the variable `NAME` is not set
+ --> p.toml:1:8
+  |
+1 | name = "${NAME}"
+  |        ^^^^^^^^^ needs it
+  |
+  = help: set it, or give a default: `${NAME:-default}`
+"#,
+    ),
+    (
+        pipeline_key,
+        r#"name = "${NAME""#,
+        r#"
+error: `${` does not begin a variable
+ --> p.toml:1:8
+  |
+1 | name = "${NAME"
+  |        ^^^^^^^^
+  |
+  = help: write `${NAME}`, `${NAME:-default}`, or `$${` for `${` itself
+"#,
+    ),
+    (
+        pipeline_key,
+        r#"name = "${NAME:-a b}""#,
+        r#"
+error: `a b` is no name: ' ' is not a letter, a digit, `-` or `_`
+ --> p.toml:1:8
+  |
+1 | name = "${NAME:-a b}"
+  |        ^^^^^^^^^^^^^^
+"#,
+    ),
+];
+
+#[test]
+fn variables() {
+    check_all(VARIABLES);
+}
+
+const SOURCES: &[Case] = &[
+    (
+        source,
+        r#"[source.lines.sokcet]
+connect = ["127.0.0.1:9999"]"#,
+        "
+error: unknown kind `sokcet` of source `lines`
+ --> p.toml:1:15
+  |
+1 | [source.lines.sokcet]
+  |               ^^^^^^
+  |
+  = help: did you mean `socket`?
+",
+    ),
+    (
+        source,
+        "[source.lines]",
+        "
+error: a source needs a kind
+ --> p.toml:1:9
+  |
+1 | [source.lines]
+  |         ^^^^^ no kind
+  |
+  = help: write `[source.NAME.socket]`, `.generate` or `.files`
+",
+    ),
+    (
+        source,
+        r#"[source.lines.socket]
+connect = ["127.0.0.1:9999"]
+[source.lines.generate]"#,
+        "
+error: a source has one kind
+ --> p.toml:1:9
+  |
+1 | [source.lines.socket]
+  |         ^^^^^ more than one kind
+",
+    ),
+    (
+        source,
+        r#"[source."a b".socket]
+connect = ["127.0.0.1:9999"]
+[source.lines.generate]
+[job.other]
+from=["a b"]
+to=["screen"]
+count={}"#,
+        r#"
+error: "a b" is no name for a source: ' ' is not a letter, a digit, `-` or `_`
+ --> p.toml:1:9
+  |
+1 | [source."a b".socket]
+  |         ^^^^^
+"#,
+    ),
+    (
+        source,
+        "source.lines = 1",
+        "
+error: `lines` must be a table, not a number
+ --> p.toml:1:16
+  |
+1 | source.lines = 1
+  |                ^
+",
+    ),
+    (
+        socket_key,
+        "",
+        r#"
+error: a `socket` source needs `connect` or `listen`
+ --> p.toml:1:15
+  |
+1 | [source.lines.socket]
+  |               ^^^^^^
+  |
+  = help: write `connect = ["127.0.0.1:9999"]` or `listen = "127.0.0.1:5514"`
+"#,
+    ),
+    (
+        socket_key,
+        r#"connect = ["127.0.0.1:9999"]
+listen = "0.0.0.0:5514""#,
+        r#"
+error: a `socket` source takes `connect` or `listen`, not both
+ --> p.toml:3:1
+  |
+2 | connect = ["127.0.0.1:9999"]
+  | ------- the first
+3 | listen = "0.0.0.0:5514"
+  | ^^^^^^ the second
+"#,
+    ),
+    (
+        socket_key,
+        r#"connect = "127.0.0.1:9999""#,
+        r#"
+error: `connect` must be a list of strings, not a string
+ --> p.toml:2:11
+  |
+2 | connect = "127.0.0.1:9999"
+  |           ^^^^^^^^^^^^^^^^
+  |
+  = help: write `["127.0.0.1:9999"]`
+"#,
+    ),
+    (
+        socket_key,
+        "connect = []",
+        "
+error: `connect` is empty
+ --> p.toml:2:11
+  |
+2 | connect = []
+  |           ^^
+",
+    ),
+    (
+        socket_key,
+        r#"connect = ["127.0.0.1", "h:0", 5]"#,
+        r#"
+error: `connect` takes HOST:PORT
+ --> p.toml:2:12
+  |
+2 | connect = ["127.0.0.1", "h:0", 5]
+  |            ^^^^^^^^^^^ the port is missing
+
+error: port 0 cannot be dialled
+ --> p.toml:2:25
+  |
+2 | connect = ["127.0.0.1", "h:0", 5]
+  |                         ^^^^^
+
+error: `connect` must be a list of strings, not a number
+ --> p.toml:2:32
+  |
+2 | connect = ["127.0.0.1", "h:0", 5]
+  |                                ^
+"#,
+    ),
+    (
+        socket_key,
+        r#"connect = ["h:1", "h:1"]"#,
+        r#"
+error: `h:1` is in `connect` twice
+ --> p.toml:2:19
+  |
+2 | connect = ["h:1", "h:1"]
+  |                   ^^^^^
+"#,
+    ),
+    (
+        socket_key,
+        r#"listen = "::1:5514""#,
+        r#"
+error: `listen` takes HOST:PORT
+ --> p.toml:2:10
+  |
+2 | listen = "::1:5514"
+  |          ^^^^^^^^^^ an IPv6 address stands in brackets
+"#,
+    ),
+    (
+        socket_key,
+        r#"connect = ["127.0.0.1:9999"]
+io_model = "noi""#,
+        r#"
+error: unknown io model `noi`
+ --> p.toml:3:12
+  |
+3 | io_model = "noi"
+  |            ^^^^^
+  |
+  = help: did you mean `nio`?
+"#,
+    ),
+    (
+        socket_key,
+        r#"connect = ["127.0.0.1:9999"]
+framing = "xml""#,
+        r#"
+error: unknown framing `xml`
+ --> p.toml:3:11
+  |
+3 | framing = "xml"
+  |           ^^^^^
+  |
+  = help: known framings: FRAMINGS
+"#,
+    ),
+    (
+        socket_key,
+        r#"connect = ["127.0.0.1:9999"]
+record_bytes_max = 1000"#,
+        r#"
+error: `record_bytes_max` needs a unit of size
+ --> p.toml:3:20
+  |
+3 | record_bytes_max = 1000
+  |                    ^^^^ a bare number
+  |
+  = help: units of size are B, KiB, MiB, GiB, TiB, kB, MB, GB and TB: write `"1000B"` or `"1000MiB"`
+"#,
+    ),
+    (
+        socket_key,
+        r#"connect = ["127.0.0.1:9999"]
+record_bytes_max = "0B""#,
+        r#"
+error: `record_bytes_max` must be 1B to 1GiB
+ --> p.toml:3:20
+  |
+3 | record_bytes_max = "0B"
+  |                    ^^^^ out of range
+"#,
+    ),
+    (
+        socket_key,
+        r#"connect = ["127.0.0.1:9999"]
+connections_max = 0"#,
+        "
+error: `connections_max` must be 1 to 1000000
+ --> p.toml:3:19
+  |
+3 | connections_max = 0
+  |                   ^ out of range
+",
+    ),
+    (
+        socket_key,
+        r#"connect = ["127.0.0.1:9999"]
+iomodel = "nio""#,
+        r#"
+error: unknown key `iomodel` of a `socket` source
+ --> p.toml:3:1
+  |
+3 | iomodel = "nio"
+  | ^^^^^^^
+  |
+  = help: did you mean `io_model`?
+"#,
+    ),
+    (
+        source,
+        r#"[source.lines.generate]
+rate = "fast"
+record = 5"#,
+        r#"
+error: `rate` must be a whole number, not a string
+ --> p.toml:2:8
+  |
+2 | rate = "fast"
+  |        ^^^^^^
+
+error: unknown key `record` of a `generate` source
+ --> p.toml:3:1
+  |
+3 | record = 5
+  | ^^^^^^
+  |
+  = help: did you mean `records`?
+"#,
+    ),
+    (
+        source,
+        r#"[source.lines.generate]
+file = "a"
+words = 5"#,
+        "
+warning: `words` has no effect: the lines come from `file`
+ --> p.toml:3:1
+  |
+3 | words = 5
+  | ^^^^^
+",
+    ),
+    (
+        pipeline_key,
+        r#"store_bytes_max = "1MiB"
+source.big.socket = { listen = "h:1", record_bytes_max = "2MiB" }"#,
+        r#"
+error: `record_bytes_max` of `big` is 2MiB, more than `store_bytes_max`, 1MiB
+ --> p.toml:2:8
+  |
+2 | source.big.socket = { listen = "h:1", record_bytes_max = "2MiB" }
+  |        ^^^
+"#,
+    ),
+];
+
+#[test]
+fn sources() {
+    check_all(SOURCES);
+}
+
+const JOBS: &[Case] = &[
+    (
+        job_key,
+        r#"from = ["lines"]
+to = ["screen"]
+"#,
+        "
+error: a job needs something to do
+ --> p.toml:1:6
+  |
+1 | [job.words]
+  |      ^^^^^ does nothing
+  |
+  = help: give one of `count`, `lines`, `grep`, `wordcount`, `topk`, `latency`
+",
+    ),
+    (
+        job_key,
+        r#"from = ["lines"]
+to = ["screen"]
+wordcunt = {}"#,
+        "
+error: unknown key `wordcunt` of job `words`
+ --> p.toml:4:1
+  |
+4 | wordcunt = {}
+  | ^^^^^^^^
+  |
+  = help: did you mean `wordcount`?
+",
+    ),
+    (
+        job_key,
+        r#"from = ["lines"]
+to = ["screen"]
+count = {}
+lines = {}"#,
+        "
+error: a job does one thing, not `count` and `lines`
+ --> p.toml:5:1
+  |
+4 | count = {}
+  | ----- the first
+5 | lines = {}
+  | ^^^^^ the second
+",
+    ),
+    (
+        job_key,
+        r#"from = ["lines"]
+to = ["screen"]
+count = 1"#,
+        "
+error: `count` must be a table, not a number
+ --> p.toml:4:9
+  |
+4 | count = 1
+  |         ^
+",
+    ),
+    (
+        job_key,
+        r#"to = ["screen"]
+count = {}"#,
+        "
+error: a job needs `from`, a list of sources
+ --> p.toml:1:6
+  |
+1 | [job.words]
+  |      ^^^^^
+",
+    ),
+    (
+        job_key,
+        r#"from = ["lines"]
+count = {}"#,
+        "
+error: a job needs `to`, a list of sinks
+ --> p.toml:1:6
+  |
+1 | [job.words]
+  |      ^^^^^
+",
+    ),
+    (
+        job_key,
+        r#"from = ["linse"]
+to = ["screen"]
+count = {}"#,
+        r#"
+error: unknown source `linse`
+ --> p.toml:2:9
+  |
+2 | from = ["linse"]
+  |         ^^^^^^^
+  |
+  = help: did you mean `lines`?
+"#,
+    ),
+    (
+        job_key,
+        r#"from = ["lines"]
+to = ["scren"]
+count = {}"#,
+        r#"
+error: unknown sink `scren`
+ --> p.toml:3:7
+  |
+3 | to = ["scren"]
+  |       ^^^^^^^
+  |
+  = help: did you mean `screen`?
+"#,
+    ),
+    (
+        job_key,
+        r#"from = "lines"
+to = ["screen"]
+count = {}"#,
+        r#"
+error: `from` must be a list of strings, not a string
+ --> p.toml:2:8
+  |
+2 | from = "lines"
+  |        ^^^^^^^
+  |
+  = help: write `["lines"]`
+"#,
+    ),
+    (
+        job_key,
+        r#"from = ["lines"]
+to = ["screen"]
+grep = {}"#,
+        r#"
+error: `grep` needs a `pattern`
+ --> p.toml:4:1
+  |
+4 | grep = {}
+  | ^^^^
+  |
+  = help: write `grep = { pattern = "error" }`
+"#,
+    ),
+    (
+        job_key,
+        r#"from = ["lines"]
+to = ["screen"]
+grep = { pattern = "a(" }"#,
+        r#"
+error: `pattern` is not a regular expression
+ --> p.toml:4:20
+  |
+4 | grep = { pattern = "a(" }
+  |                    ^^^^ unclosed group
+"#,
+    ),
+    (
+        job_key,
+        r#"from = ["lines"]
+to = ["screen"]
+where = "[z-a]"
+count = {}"#,
+        r#"
+error: `where` is not a regular expression
+ --> p.toml:4:9
+  |
+4 | where = "[z-a]"
+  |         ^^^^^^^ invalid character class range, the start must be <= the end
+"#,
+    ),
+    (
+        job_key,
+        r#"from = ["lines"]
+to = ["screen"]
+topk = { n = 0 }"#,
+        "
+error: `n` must be 1 to 1000000
+ --> p.toml:4:14
+  |
+4 | topk = { n = 0 }
+  |              ^ out of range
+",
+    ),
+    (
+        job_key,
+        r#"from = ["lines"]
+to = ["screen"]
+topk = { separator = ";" }"#,
+        r#"
+error: `separator` needs a `field`
+ --> p.toml:4:10
+  |
+4 | topk = { separator = ";" }
+  |          ^^^^^^^^^
+  |
+  = help: fields are counted from 1: `field = 1`
+"#,
+    ),
+    (
+        job_key,
+        r#"from = ["lines"]
+to = ["screen"]
+topk = { field = 0, separator = "" }"#,
+        r#"
+error: `field` must be 1 to 1000000
+ --> p.toml:4:18
+  |
+4 | topk = { field = 0, separator = "" }
+  |                  ^ out of range
+
+error: `separator` is empty
+ --> p.toml:4:33
+  |
+4 | topk = { field = 0, separator = "" }
+  |                                 ^^
+"#,
+    ),
+    (
+        whole,
+        r#"[source.lines.socket]
+connect = ["127.0.0.1:9999"]
+[sink.screen.console]
+"#,
+        "
+error: the pipeline has no job
+ --> p.toml:1:1
+  |
+1 | [source.lines.socket]
+  | ^
+  |
+  = help: write `[job.NAME]` with `from`, `to` and one of `wordcount = {}`, `count = {}`, ...
+",
+    ),
+];
+
+#[test]
+fn jobs() {
+    check_all(JOBS);
+}
+
+const SINKS: &[Case] = &[
+    (
+        sink,
+        "[sink.screen.consle]",
+        "
+error: unknown kind `consle` of sink `screen`
+ --> p.toml:1:14
+  |
+1 | [sink.screen.consle]
+  |              ^^^^^^
+  |
+  = help: did you mean `console`?
+",
+    ),
+    (
+        sink,
+        "[sink.screen]",
+        "
+error: a sink needs a kind
+ --> p.toml:1:7
+  |
+1 | [sink.screen]
+  |       ^^^^^^ no kind
+  |
+  = help: write `[sink.NAME.console]`, `.file`, `.memory` or `.null`
+",
+    ),
+    (
+        sink,
+        "[sink.screen]
+memory = {}
+null = {}",
+        "
+error: a sink has one kind
+ --> p.toml:1:7
+  |
+1 | [sink.screen]
+  |       ^^^^^^ more than one kind
+",
+    ),
+    (
+        sink,
+        r#"[sink.screen.console]
+format = "xml""#,
+        r#"
+error: unknown format `xml`
+ --> p.toml:2:10
+  |
+2 | format = "xml"
+  |          ^^^^^
+  |
+  = help: known formats: `spark`, `json`
+"#,
+    ),
+    (
+        sink,
+        r#"[sink.screen.null]
+path = "a""#,
+        r#"
+error: unknown key `path` of a `null` sink
+ --> p.toml:2:1
+  |
+2 | path = "a"
+  | ^^^^
+  |
+  = help: there are no keys here
+"#,
+    ),
+];
+
+#[test]
+fn sinks() {
+    check_all(SINKS);
+}
+
+const UNUSED_NAMES_ARE_WARNINGS: &[Case] = &[(
+    pipeline_key,
+    "source.other.generate = {}
+sink.other.null = {}",
+    "
+warning: no job uses the source `other`
+ --> p.toml:1:8
+  |
+1 | source.other.generate = {}
+  |        ^^^^^
+
+warning: no job uses the sink `other`
+ --> p.toml:2:6
+  |
+2 | sink.other.null = {}
+  |      ^^^^^
+",
+)];
+
+#[test]
+fn unused_names_are_warnings() {
+    check_all(UNUSED_NAMES_ARE_WARNINGS);
+}
+
+const NOT_YET: &[Case] = &[
+    (
+        job_key,
+        r#"from = ["lines"]
+to = ["screen"]
+count = {}
+window = "30s"
+slide = "1s""#,
+        r#"
+error: `window` is not supported yet by this version
+ --> p.toml:5:1
+  |
+5 | window = "30s"
+  | ^^^^^^
+
+error: `slide` is not supported yet by this version
+ --> p.toml:6:1
+  |
+6 | slide = "1s"
+  | ^^^^^
+"#,
+    ),
+    (
+        pipeline_key,
+        r#"trigger = { records = 10, timeout = "1s" }"#,
+        r#"
+error: `trigger` is not supported yet by this version
+ --> p.toml:1:1
+  |
+1 | trigger = { records = 10, timeout = "1s" }
+  | ^^^^^^^
+"#,
+    ),
+    (
+        pipeline_key,
+        r#"http = "127.0.0.1:4040""#,
+        r#"
+error: `http` is not supported yet by this version
+ --> p.toml:1:1
+  |
+1 | http = "127.0.0.1:4040"
+  | ^^^^
+"#,
+    ),
+    (
+        socket_key,
+        r#"connect = ["127.0.0.1:9999"]
+backpressure = true"#,
+        "
+error: `backpressure` is not supported yet by this version
+ --> p.toml:3:1
+  |
+3 | backpressure = true
+  | ^^^^^^^^^^^^
+",
+    ),
+    (
+        pipeline_key,
+        r#"on_failure = { then = "dead_letter" }"#,
+        r#"
+error: `then = "dead_letter"` is not supported yet by this version
+ --> p.toml:1:16
+  |
+1 | on_failure = { then = "dead_letter" }
+  |                ^^^^
+"#,
+    ),
+    (
+        source,
+        r#"[source.lines.files]
+directory = "in""#,
+        "
+error: the source kind `files` is not supported yet by this version
+ --> p.toml:1:15
+  |
+1 | [source.lines.files]
+  |               ^^^^^
+",
+    ),
+    (
+        sink,
+        r#"[sink.screen.file]
+path = "out""#,
+        "
+error: the sink kind `file` is not supported yet by this version
+ --> p.toml:1:14
+  |
+1 | [sink.screen.file]
+  |              ^^^^
+",
+    ),
+    (
+        pipeline_key,
+        r#"state_dir = "s""#,
+        r#"
+error: `state_dir` is not supported yet by this version
+ --> p.toml:1:1
+  |
+1 | state_dir = "s"
+  | ^^^^^^^^^
+"#,
+    ),
+];
+
+#[test]
+fn not_yet() {
+    check_all(NOT_YET);
+}
+
+const EVERY_PROBLEM_IS_SHOWN_IN_ORDER: &[Case] = &[(
+    whole,
+    r#"nme = "a"
+batch_interval = 1
+[source.lines.socket]
+connect = ["h"]
+[job.words]
+from = ["lines"]
+to = ["screen"]
+wordcunt = {}
+[sink.screen.consol]
+"#,
+    r#"
+error: unknown key `nme` of a pipeline
+ --> p.toml:1:1
+  |
+1 | nme = "a"
+  | ^^^
+  |
+  = help: did you mean `name`?
+
+error: `batch_interval` needs a unit of time
+ --> p.toml:2:18
+  |
+2 | batch_interval = 1
+  |                  ^ a bare number
+  |
+  = help: units of time are ms, s, m, h and d: write `"1ms"` or `"1s"`
+
+error: `connect` takes HOST:PORT
+ --> p.toml:4:12
+  |
+4 | connect = ["h"]
+  |            ^^^ the port is missing
+
+error: unknown key `wordcunt` of job `words`
+ --> p.toml:8:1
+  |
+8 | wordcunt = {}
+  | ^^^^^^^^
+  |
+  = help: did you mean `wordcount`?
+
+error: unknown kind `consol` of sink `screen`
+ --> p.toml:9:14
+  |
+9 | [sink.screen.consol]
+  |              ^^^^^^
+  |
+  = help: did you mean `console`?
+"#,
+)];
+
+#[test]
+fn every_problem_is_shown_in_order() {
+    check_all(EVERY_PROBLEM_IS_SHOWN_IN_ORDER);
+}
+
+fn good(text: &str) -> Pipeline {
+    Pipeline::parse(text, "p.toml", &env).unwrap_or_else(|err| panic!("{err}\nof:\n{text}"))
+}
+
+#[test]
+fn good_pipelines() {
+    check(&pipeline_key(""), "");
+    check(&pipeline_key(r#"name = "words""#), "");
+    check(&pipeline_key(r#"http = "off""#), "");
+    check(&pipeline_key("on_failure = { retry = 0, then = \"stop\" }\nskip_empty = true"), "");
+    check(&socket_key("connect = [\"a.example:1\", \"[::1]:2\"]\nbackpressure = false"), "");
+    check(
+        &source(
+            "[source.lines]\ngenerate = { rate = 5, records = 10, line_len = 20, words = 3, seed = 9 }",
+        ),
+        "",
+    );
+    check(&sink("sink.screen.null = {}"), "");
+    check(
+        &job_key(
+            "from = ['lines']\nto = ['screen']\nwhere = '^\\d'\n\
+        topk = { n = 3, field = 2, separator = ';' }",
+        ),
+        "",
+    );
+}
+
+#[test]
+fn the_example_is_good() {
+    let text = include_str!("../examples/wordcount.toml");
+    let pipeline = good(text);
+    assert_eq!(pipeline.warnings, Vec::<String>::new());
+    assert_eq!(pipeline.endless(), ["lines"]);
+    let summary = pipeline.summary();
+    assert!(
+        summary
+            .ends_with("highest input rate: 256MiB/s (store_bytes_max 256MiB ÷ batch_interval 1s)")
+    );
+}
+
+#[test]
+fn values_arrive() {
+    let text = "batch_interval = '${EVERY:-500ms}'\nworkers = 3\n[source.lines.socket]\n\
+        listen = '127.0.0.1:${PORT}'\nio_model = 'bio'\nrecord_bytes_max = '64KiB'";
+    let pipeline = good(&source(text));
+    let resolved = pipeline.resolved();
+    assert_eq!((resolved.name.as_str(), resolved.workers), ("tidemill", 3));
+    assert_eq!(resolved.batch_interval.as_millis(), 500);
+    let [(name, Source::Socket(socket))] = pipeline.sources.as_slice() else {
+        panic!("{pipeline:?}")
+    };
+    assert_eq!((name.as_str(), socket.io_model.name()), ("lines", "bio"));
+    assert_eq!((socket.connections_max, socket.record_bytes_max), (1_000, 64 << 10));
+    assert_eq!(
+        format!("{:?}", socket.peers),
+        "Listen(Address { host: \"127.0.0.1\", port: 9999 })"
+    );
+    let [(_, job)] = pipeline.jobs.as_slice() else { panic!("{pipeline:?}") };
+    assert_eq!(
+        (&job.from, &job.to, &job.kind),
+        (&vec!["lines".to_owned()], &vec!["screen".to_owned()], &JobKind::WordCount)
+    );
+}
+
+#[test]
+fn jobs_and_sinks_keep_the_order_of_the_file() {
+    let text = "[sink.z.memory]\n[job.z]\nfrom = ['lines']\nto = ['z', 'screen']\ncount = {}\n\
+        [job.a]\nfrom = ['lines']\nto = ['z']\nlines = {}";
+    let pipeline = good(&pipeline_key(text));
+    let names: Vec<_> = pipeline.jobs.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["z", "a", "words"]);
+    let sinks: Vec<_> = pipeline.sinks.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(sinks, ["z", "screen"]);
+    assert_eq!(pipeline.sinks[0].1, SinkKind::Memory);
+}
+
+fn set(typed: &str) -> Setting {
+    let (key, value) = typed.split_once('=').expect("a test's setting");
+    let path = key.split('.').map(str::to_owned).collect();
+    Setting {
+        flag: format!("--set {typed}"),
+        path,
+        value: Given::Toml(value.to_owned()),
+        makes: false,
+    }
+}
+
+/// What is shown when settings are laid over a good file.
+fn check_set(typed: &[&str], expected: &str) {
+    let settings: Vec<_> = typed.iter().map(|typed| set(typed)).collect();
+    let shown = match Pipeline::parse_with(&pipeline_key(""), "p.toml", &env, &settings) {
+        Ok(pipeline) => pipeline.warnings.join("\n\n"),
+        Err(err) => {
+            assert!(matches!(err, Error::Usage(_)), "{err:?}");
+            err.to_string()
+        }
+    };
+    assert_eq!(shown.trim(), expected.trim(), "{typed:?}");
+}
+
+#[test]
+fn settings_change_any_key() {
+    check_set(&["source.lines.io_model=bio", "source.lines.socket.connections_max=5"], "");
+    check_set(&["workers=2", "batch_interval=2s", "skip_empty=true", "on_failure.retry=1"], "");
+    check_set(
+        &["job.words.where=${x}|a"],
+        "
+error: `where` is not a regular expression: repetition quantifier expects a valid decimal
+ --> command line: --set job.words.where=${x}|a",
+    );
+    check_set(
+        &["batch_interval=2"],
+        "
+error: `batch_interval` needs a unit of time: a bare number
+ --> command line: --set batch_interval=2
+  = help: units of time are ms, s, m, h and d: write `\"2ms\"` or `\"2s\"`",
+    );
+    check_set(
+        &["source.linse.io_model=bio"],
+        "
+error: there is no source `linse`
+ --> command line: --set source.linse.io_model=bio
+  = help: did you mean `lines`?",
+    );
+    check_set(
+        &["source.lines.listen=127.0.0.1:1"],
+        "
+error: a `socket` source takes `connect` or `listen`, not both: the second
+ --> command line: --set source.lines.listen=127.0.0.1:1",
+    );
+    check_set(
+        &["workers.x=2"],
+        "
+error: `workers` must be a whole number, not a table
+ --> command line: --set workers.x=2",
+    );
+    check_set(&["name.x=2", "name=a"], "");
+    check_set(
+        &["workers=2", "workers.x=2"],
+        "
+error: `workers` is not a table
+ --> command line: --set workers.x=2",
+    );
+    check_set(
+        &["=2"],
+        "
+error: the key is empty
+ --> command line: --set =2
+  = help: write KEY=VALUE, as in `source.lines.io_model=bio`",
+    );
+}
+
+const GOOD: &str = include_str!("../examples/wordcount.toml");
+
+/// Pieces that a mutation puts in: those that mean something to the grammar, to units, variables and patterns.
+const PIECES: &[&str] = &[
+    "[",
+    "]",
+    "{",
+    "}",
+    "=",
+    "\"",
+    "'",
+    "\n",
+    "\r\n",
+    "#",
+    ".",
+    ",",
+    "${",
+    "${A:-",
+    "\\",
+    "-1",
+    "99999999999999999999",
+    "1e9",
+    "true",
+    "\"1s\"",
+    "\"64MiB\"",
+    "\u{0}",
+    "\u{feff}",
+    "ä",
+    "\t",
+    "[source.lines.socket]\n",
+    "[job.x]\n",
+    "connect = [\"a:1\"]\n",
+    "grep = { pattern = \"(\" }\n",
+    "topk = {}\n",
+    "1979-05-27",
+    "trigger = {}\n",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn arbitrary_text_never_panics(text in "\\PC{0,200}|[\\[\\]{}=\"'a-z.\n\r\t#$0-9é-]{0,200}") {
+        let _ = Pipeline::parse(&text, "p.toml", &env);
+    }
+
+    /// A few places of a good file cut or overwritten: an error with a position, or a pipeline that resolves.
+    #[test]
+    fn mutated_pipelines_never_panic(
+        edits in prop::collection::vec(
+            (any::<prop::sample::Index>(), 0usize..12, prop::sample::select(PIECES)),
+            1..6,
+        ),
+    ) {
+        let lines = GOOD.lines().filter(|line| !line.starts_with('#'));
+        let mut text: Vec<char> = lines.flat_map(|line| line.chars().chain(['\n'])).collect();
+        for (at, cut, piece) in edits {
+            let start = at.index(text.len() + 1);
+            let end = (start + cut).min(text.len());
+            text.splice(start..end, piece.chars());
+        }
+        let text: String = text.into_iter().collect();
+        match Pipeline::parse(&text, "p.toml", &env) {
+            Ok(pipeline) => prop_assert!(!pipeline.summary().is_empty()),
+            Err(err) => prop_assert!(err.to_string().contains("--> p.toml:"), "{}", err),
+        }
+    }
+
+    #[test]
+    fn arbitrary_settings_never_panic(
+        path in prop::collection::vec("source|lines|socket|job|words|name|[a-z]{0,3}", 0..4),
+        value in "\\PC{0,20}",
+    ) {
+        let setting = Setting { flag: "--set".to_owned(), path, value: Given::Toml(value), makes: false };
+        let _ = Pipeline::parse_with(&pipeline_key(""), "p.toml", &env, &[setting]);
+    }
+}
