@@ -4,6 +4,8 @@
 //! the loopback device; no sleeps: every wait is for an event, with a watchdog. The tests run one at a time, because
 //! they count this process's descriptors.
 
+#![cfg(not(tidemill_model))]
+
 use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -973,7 +975,7 @@ fn wait_for(rig: &Rig, what: &str, so: impl Fn() -> bool) {
 /// Runs `body` with so many descriptors allowed.
 fn with_limit<T>(descriptors: u64, body: impl FnOnce() -> T) -> T {
     let before = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: Some(descriptors), ..before.clone() })
+    setrlimit(Resource::Nofile, Rlimit { current: Some(descriptors), ..before })
         .expect("lowering is allowed");
     let result = body();
     setrlimit(Resource::Nofile, before).expect("raising to the maximum is allowed");

@@ -135,6 +135,7 @@ impl From<&config::SocketSource> for SocketSource {
             .framing(source.framing)
             .record_bytes_max(source.record_bytes_max)
             .connections_max(source.connections_max)
+            .pool_threads(source.pool_threads)
     }
 }
 
