@@ -379,7 +379,8 @@ impl JobLoop {
     }
 
     fn tell_if_drained(&self) {
-        if self.draining && self.jobs.batches() == 0 {
+        // After a failure nothing more is started, so what waits would never end.
+        if self.draining && (self.jobs.batches() == 0 || self.jobs.is_aborted()) {
             (self.parts.tell)(Told::Drained);
         }
     }
