@@ -237,7 +237,7 @@ impl SocketReceiver {
 
 /// The generator, as the scheduler sees it.
 #[derive(Clone)]
-pub(crate) struct Cutter(Arc<Generator>);
+pub(crate) struct Cutter(pub(crate) Arc<Generator>);
 
 impl Cutter {
     /// Cuts for the batch of the tick `time`.

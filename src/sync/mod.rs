@@ -5,6 +5,7 @@
 //! wait with a deadline goes through `time::Clock`, which waits on a [`Signal`].
 
 mod mailbox;
+pub(crate) mod planted;
 mod poison;
 #[cfg(not(tidemill_model))]
 mod real;
@@ -31,3 +32,6 @@ pub use primitives::{
 pub use signal::Signal;
 pub use stop::StopToken;
 pub use tasks::TaskQueue;
+
+#[cfg(all(test, tidemill_model))]
+pub(crate) mod explore;
