@@ -201,10 +201,12 @@ impl Generator {
         if !matches!(state.phase, Phase::Active | Phase::StoppedAddingData) {
             return true;
         }
-        let mut left = self.queue.len();
+        let queued = self.queue.len();
+        let mut left = queued;
         while left > 0 {
             if self.pushes.len() + 1 >= self.pushes.capacity() {
-                if !planted(Planted::HeldCutWakesNobody) {
+                // Without room made nobody is woken: an io thread that cuts because it is full would wake itself.
+                if left < queued || planted(Planted::HeldCutWakesAll) {
                     self.queue.drained();
                 }
                 return false;

@@ -39,8 +39,8 @@ pub(crate) enum Planted {
     DrainClearsLate,
     /// `IntakeLane`: a lane with a backlog does not ask for the wake-up.
     BacklogAsksForNothing,
-    /// `Generator`: a cut that was held does not wake the readers for what it did take.
-    HeldCutWakesNobody,
+    /// `Generator`: a cut that was held and took nothing wakes the readers all the same.
+    HeldCutWakesAll,
     /// `Generator`: a tick counts the blocks in the push queue only, not the one that is being pushed.
     TickForgetsCurrentPush,
     /// `Generator`: the stop cuts once, whatever the push queue had no room for.

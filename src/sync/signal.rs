@@ -75,7 +75,7 @@ mod model {
 
     #[test]
     fn no_raise_is_lost() {
-        check(6_000, &[Planted::SignalForgetsRaise], || {
+        check(4_000, &[Planted::SignalForgetsRaise], || {
             let (signal, count) = (Signal::new(), Arc::new(AtomicUsize::new(0)));
             let raisers = [0, 1].map(|_| {
                 let (signal, count) = (signal.clone(), Arc::clone(&count));

@@ -56,9 +56,8 @@ mod model {
                 thread("waiter", move || {
                     let signal = Signal::new();
                     token.wakes(&signal);
-                    while !token.is_stopped() {
-                        signal.wait();
-                    }
+                    signal.wait();
+                    assert!(token.is_stopped());
                 })
             });
             token.stop();

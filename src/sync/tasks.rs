@@ -93,7 +93,7 @@ impl<T> TaskQueue<T> {
 mod model {
     use super::*;
     use crate::sync::explore::{check, thread};
-    use crate::sync::{Arc, Signal};
+    use crate::sync::{Arc, Mailbox, Signal};
 
     #[test]
     fn every_task_is_taken_once_and_the_close_ends_every_reader() {
@@ -120,20 +120,24 @@ mod model {
     #[test]
     fn a_push_wakes_as_many_readers_as_it_brings_tasks() {
         check(4_000, &[Planted::PushWakesOne], || {
-            let (queue, meet) = (Arc::new(TaskQueue::new()), [Signal::new(), Signal::new()]);
+            let (queue, met) = (Arc::new(TaskQueue::new()), Mailbox::new(2));
+            let meet = [Signal::new(), Signal::new()];
             let readers = [0, 1].map(|_| {
-                let (queue, meet) = (Arc::clone(&queue), meet.clone());
+                let (queue, met, meet) = (Arc::clone(&queue), met.clone(), meet.clone());
                 thread("reader", move || {
                     while let Some(task) = queue.pop() {
                         if let 0 | 1 = task {
                             meet[task].raise();
                             meet[1 - task].wait();
+                            met.send(task).expect("open");
                         }
                     }
                 })
             });
             queue.push_all([2]);
             queue.push_all([0, 1]);
+            // The close wakes everyone, so it comes after the meeting.
+            assert!(met.recv().is_some() && met.recv().is_some());
             queue.close();
             drop(readers);
         });
