@@ -2,6 +2,8 @@
 //!
 //! Nothing below holds the context; what must be told upward comes as values on its mailbox.
 
+#[cfg(all(test, tidemill_model))]
+mod model;
 mod running;
 
 use crate::config::{self, Config, Peers, Resolved};

@@ -10,6 +10,8 @@ mod connection;
 mod dial;
 pub(crate) mod generator;
 pub mod io;
+#[cfg(all(test, tidemill_model))]
+mod model;
 pub(crate) mod queue;
 mod socket;
 #[cfg(all(test, not(tidemill_model)))]

@@ -251,7 +251,7 @@ fn choose(options: &SocketOptions, engine: &Engine) -> IoModel {
 
 /// The generator, as the scheduler sees it.
 #[derive(Clone)]
-pub(crate) struct Cutter(Arc<Generator>);
+pub(crate) struct Cutter(pub(crate) Arc<Generator>);
 
 impl Cutter {
     /// Cuts for the batch of the tick `time`.

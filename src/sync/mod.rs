@@ -9,6 +9,7 @@ pub mod kernel {
     pub use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 }
 mod mailbox;
+pub(crate) mod planted;
 mod poison;
 #[cfg(not(tidemill_model))]
 mod real;
@@ -35,3 +36,6 @@ pub use primitives::{
 pub use signal::Signal;
 pub use stop::StopToken;
 pub use tasks::TaskQueue;
+
+#[cfg(all(test, tidemill_model))]
+pub(crate) mod explore;
