@@ -129,7 +129,7 @@ fn batch(c: &mut Criterion) {
     let clock: Arc<dyn Clock> = SystemClock::new();
     let console = Writer::new(Box::new(io::sink()));
     let graph =
-        Graph::new(GraphOptions { pipeline: "bench".to_owned(), workers: 2, seed: 1, console });
+        Graph::new(GraphOptions { pipeline: "bench".to_owned(), workers: 2, seed: 1, console, batch_interval: Interval::secs(1) });
     let stream = graph.blocks(0, "in");
     stream.wordcount().save(Null);
     stream.count().save(Null);
