@@ -1,6 +1,6 @@
 //! `StreamingContext`: builds a stream, starts it, waits for its end, stops it in order. Runs on the caller's thread.
 //!
-//! Nothing below holds the context; what must be told upward comes as [`Control`] values on its mailbox.
+//! Nothing below holds the context; what must be told upward comes as values on its mailbox.
 
 #[cfg(all(test, tidemill_model))]
 mod model;

@@ -3,7 +3,7 @@
 //! ```text
 //!  dial / accept ─▶ io model ─▶ connection (framing) ─▶ range queue ─▶ generator ─▶ BlockTarget
 //! ```
-//! A [`SocketReceiver`] supervises one source: it dials with bounded back-off or listens, runs the io model, and stops
+//! A `SocketReceiver` supervises one source: it dials with bounded back-off or listens, runs the io model, and stops
 //! in order: no more reading, then the last cut, then the last push. It knows nothing of jobs and sinks.
 
 mod connection;

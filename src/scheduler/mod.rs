@@ -385,7 +385,9 @@ impl JobLoop {
     }
 
     fn tell_if_drained(&self) {
-        if self.draining && (self.jobs.batches() == 0 || planted(Planted::DrainedTooEarly)) {
+        // After a failure nothing more is started, so what waits would never end.
+        let ended = self.jobs.batches() == 0 || self.jobs.is_aborted();
+        if self.draining && (ended || planted(Planted::DrainedTooEarly)) {
             (self.parts.tell)(Told::Drained);
         }
     }

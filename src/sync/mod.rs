@@ -4,6 +4,10 @@
 //! so that each hand-over between threads can be checked over thousands of schedules. Nothing here reads a clock: a
 //! wait with a deadline goes through `time::Clock`, which waits on a [`Signal`].
 
+/// Atomics in memory that the kernel reads: always the real ones, for no explorer schedules the kernel.
+pub mod kernel {
+    pub use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+}
 mod mailbox;
 pub(crate) mod planted;
 mod poison;
