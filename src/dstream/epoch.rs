@@ -155,7 +155,7 @@ mod tests {
         let epoch = Epoch::default();
         let (time, slide) = (Time::from_millis, Interval::secs(2));
         epoch.begin(time(1_000), Interval::secs(1));
-        let mut check = |at: u64, due: bool| {
+        let check = |at: u64, due: bool| {
             assert_eq!(epoch.is_due(slide, time(at)), due, "{at}");
             epoch.commit(time(at));
         };
