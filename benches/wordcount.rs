@@ -12,7 +12,6 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use foldhash::fast::FixedState;
 
-use tidemill::Time;
 use tidemill::batch::run;
 use tidemill::block::{Block, BlockId, Range};
 use tidemill::dstream::{BatchInput, Graph, GraphOptions};
@@ -20,8 +19,9 @@ use tidemill::framing::Framing;
 use tidemill::shuffle::words::WordTable;
 use tidemill::sink::{Null, Writer};
 use tidemill::sync::{Mailbox, Poison};
-use tidemill::time::{Clock, Interval, Moment, SystemClock};
+use tidemill::time::{Clock, Moment, SystemClock};
 use tidemill::workers::WorkerPool;
+use tidemill::{Interval, Time};
 
 const VOCABULARY: usize = 10_000;
 const WORDS: usize = 2_000_000;
@@ -132,8 +132,8 @@ fn batch(c: &mut Criterion) {
         pipeline: "bench".to_owned(),
         workers: 2,
         seed: 1,
-        batch_interval: Interval::secs(1),
         console,
+        batch_interval: Interval::secs(1),
     });
     let stream = graph.blocks(0, "in");
     stream.wordcount().save(Null);

@@ -194,7 +194,7 @@ where
     U: Clone + Send + Sync + 'static,
 {
     let config = Config::new("semantics").batch_interval(seconds(2));
-    let ctx = StreamingContext::with_clock(config, ManualClock::new()).unwrap();
+    let ctx = StreamingContext::with_clock(config, ManualClock::new()).expect("a context");
     operate(ctx.queue_stream(Vec::new(), 1)).collect();
     ctx.start().map(drop).expect_err("the graph cannot run").to_string()
 }

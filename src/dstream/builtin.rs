@@ -141,9 +141,11 @@ fn ranked(counts: &DStream<Tally>, spans: (Interval, Interval), n: usize) -> DSt
     views.showing(ranked)
 }
 
+type WordView = View<KeyedWindow<Vec<u8>, u64>>;
+
 /// Calls `then` with the rows of all partitions; they are borrowed from the views, so one call lies within the other.
 fn all_rows(
-    parts: &[Partition<View<KeyedWindow<Vec<u8>, u64>>>],
+    parts: &[Partition<WordView>],
     rows: &[&Tally],
     then: &mut dyn FnMut(&mut Vec<&Tally>),
 ) {
