@@ -26,6 +26,7 @@ fn timed(ctx: &StreamingContext, batches: usize) -> Vec<Duration> {
     (0..batches).map(one).collect()
 }
 
+#[expect(clippy::print_stdout, reason = "a bench prints its figures")]
 fn say(what: &str, batches: &[Duration]) {
     let mut sorted = batches.to_vec();
     sorted.sort_unstable();
@@ -40,7 +41,8 @@ fn window(length: u64, inverse: bool) {
     const PAIRS: u64 = 20_000;
     let batches = usize::try_from(length).expect("small") * 2 + 20;
     let ctx = context();
-    let batch = |number: u64| (0..PAIRS).map(|n| ((number * PAIRS + n) * 7_919 % 50_000, 1_u64));
+    let batch =
+        |number: u64| (0..PAIRS).map(move |n| ((number * PAIRS + n) * 7_919 % 50_000, 1_u64));
     let input = (0..batches as u64).map(|number| Some(batch(number).collect())).collect();
     let stream: DStream<(u64, u64)> = ctx.queue_stream(input, 4);
     let span = Interval::secs(length);
