@@ -1,7 +1,8 @@
 //! The bare loops: what the same job costs without an engine. One thread, one socket, one buffer.
 
+use std::collections::VecDeque;
 use std::hint::black_box;
-use std::io::Read;
+use std::io::{IoSliceMut, Read};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use rustix::net::{RecvFlags, recv};
 use tidemill::sync::thread::spawn;
-use tidemill::sync::{Mutex, Poison};
+use tidemill::sync::{Mutex, Poison, Signal};
 use tidemill::time::{Clock, Interval, RecurringTimer, Schedule, SystemClock};
 
 use crate::Outcome;
@@ -45,6 +46,44 @@ pub fn lines(address: &str) -> Outcome<Figures> {
     })?;
     watch.stop(&mut figures);
     Ok(figures)
+}
+
+/// Counts line feeds and keeps what came for an interval, as an engine must whose batches are that long: buffers of
+/// 64 KiB, four to a read, used again when their interval is over. What this costs more than [`lines`] is the memory's.
+pub fn kept(address: &str, interval: Interval) -> Outcome<Figures> {
+    let (watch, mut figures) = (Stopwatch::start(), Figures::default());
+    let mut stream = TcpStream::connect(address)?;
+    let (mut kept, mut free): (VecDeque<(u64, [Vec<u8>; 4])>, Vec<[Vec<u8>; 4]>) =
+        Default::default();
+    loop {
+        let batch = interval_of(watch.seconds(), interval);
+        while kept.front().is_some_and(|(of, _)| *of < batch) {
+            free.extend(kept.pop_front().map(|(_, buffers)| buffers));
+        }
+        let fresh = || std::array::from_fn(|_| vec![0; READ_BYTES / 4]);
+        let mut buffers = free.pop().unwrap_or_else(fresh);
+        let len =
+            stream.read_vectored(&mut buffers.each_mut().map(|part| IoSliceMut::new(part)))?;
+        if len == 0 {
+            break;
+        }
+        figures.bytes += len as u64;
+        let mut left = len;
+        for buffer in &buffers {
+            let part = left.min(buffer.len());
+            figures.records += memchr::memchr_iter(b'\n', &buffer[..part]).count() as u64;
+            left -= part;
+        }
+        kept.push_back((batch, buffers));
+    }
+    watch.stop(&mut figures);
+    Ok(figures)
+}
+
+fn interval_of(seconds: f64, interval: Interval) -> u64 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number")]
+    let number = (seconds / interval.as_duration().as_secs_f64()) as u64;
+    number
 }
 
 /// Counts words and hands out the sorted rows of each interval.
@@ -85,8 +124,15 @@ fn read_all(
     }
 }
 
-/// Two threads that wake each other in turn: microseconds of one hand-over.
+/// Two threads that wake each other in turn: microseconds of one hand-over. Beside it, the same after a pause, in which
+/// both threads slept and the cores with them, as between two ticks.
 pub fn hand_over(rounds: u64) -> Outcome<Figures> {
+    let micros = ping_pong(rounds, Duration::ZERO)?;
+    let beside = ping_pong(rounds / 20, Duration::from_millis(9))?;
+    Ok(Figures { records: rounds, micros, beside, ..Figures::default() })
+}
+
+fn ping_pong(rounds: u64, pause: Duration) -> Outcome<Vec<f64>> {
     let (turn, poison) = (Arc::new(AtomicU64::new(0)), Poison::new());
     let (clock, here) = (SystemClock::new(), std::thread::current());
     let (theirs, (introduce, introduced)) = (Arc::clone(&turn), mpsc::channel());
@@ -99,16 +145,17 @@ pub fn hand_over(rounds: u64) -> Outcome<Figures> {
         }
     })?;
     let there = introduced.recv()?;
-    let mut figures = Figures { records: rounds, ..Figures::default() };
+    let (mut micros, signal) = (Vec::new(), Signal::new());
     for round in 0..rounds {
+        clock.wait(&signal, Some(clock.now().plus(pause)));
         let start = clock.now();
         turn.store(2 * round + 1, Ordering::SeqCst);
         there.unpark();
         wait_for(&turn, 2 * round + 2);
-        figures.micros.push(clock.now().since(start).as_secs_f64() * 1e6 / 2.0);
+        micros.push(clock.now().since(start).as_secs_f64() * 1e6 / 2.0);
     }
     other.join();
-    Ok(figures)
+    Ok(micros)
 }
 
 fn wait_for(turn: &AtomicU64, value: u64) {
@@ -129,7 +176,7 @@ pub fn timer(interval: Interval, ticks: usize) -> Outcome<Vec<f64>> {
     };
     let timer = RecurringTimer::start("bare", Arc::clone(&clock) as _, schedule, &poison, tick)?;
     let enough = interval.as_duration() * u32::try_from(ticks)? + Duration::from_millis(5);
-    let signal = tidemill::sync::Signal::new();
+    let signal = Signal::new();
     clock.wait(&signal, Some(clock.now().plus(enough)));
     timer.stop();
     let late = late.lock().clone();

@@ -21,6 +21,8 @@ pub enum Kind {
     Discard,
     /// The bare loop that counts line feeds.
     Lines,
+    /// The same loop, which keeps what came for an interval.
+    Kept,
     /// The engine up to sealed blocks; the batch does nothing with them.
     Sealed,
     /// The engine with the job `count` into the null sink.
@@ -63,6 +65,7 @@ pub fn child(args: &ChildArgs) -> Outcome<()> {
     let figures = match args.kind {
         Kind::Discard => baseline::discard(&address)?,
         Kind::Lines => baseline::lines(&address)?,
+        Kind::Kept => baseline::kept(&address, Interval::millis(args.every))?,
         Kind::Words => baseline::words(&address, Interval::millis(args.every))?,
         Kind::HandOver => baseline::hand_over(args.rounds)?,
         Kind::Sealed | Kind::Count | Kind::Wordcount => to_the_end(args, &address)?,

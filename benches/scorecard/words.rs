@@ -1,10 +1,9 @@
 //! The rival of P3: the best word count that one thread can do, for the same words and the same order of rows.
 //!
 //! 64 bytes at a time become a mask of white space (SIMD); its edges are the words; a word of up to 16 bytes lies in its
-//! slot of an open-addressing table and is compared as two integers; the hash is one folded multiplication; longer words
-//! go to an ordinary map. It is not the engine's table: it never merges, it packs length and count into one integer.
-
-use std::collections::HashMap;
+//! slot of an open-addressing table and is compared as two integers; a longer one lies in an arena and is found by its
+//! hash in a second table; a hash is a folded multiplication for each 16 bytes. It is not the engine's table: it never
+//! merges, it packs length and count into one integer, and words of the two kinds never share a slot.
 
 use wide::u8x16;
 
@@ -19,19 +18,36 @@ struct Slot {
     tally: u64,
 }
 
+/// A longer word: where it lies in the arena.
+#[derive(Clone, Copy, Default)]
+struct Long {
+    hash: u64,
+    start: usize,
+    len: usize,
+    count: u64,
+}
+
 /// Counts words of a stream that comes in pieces.
 pub struct Words {
     slots: Vec<Slot>,
     used: usize,
-    long: HashMap<Vec<u8>, u64>,
+    longs: Vec<Long>,
+    longs_used: usize,
+    arena: Vec<u8>,
     /// The begin of a word that the next piece goes on with.
     rest: Vec<u8>,
 }
 
 impl Words {
     pub fn new() -> Self {
-        let (long, rest) = (HashMap::new(), Vec::new());
-        Words { slots: vec![Slot::default(); SLOTS_MIN], used: 0, long, rest }
+        Words {
+            slots: vec![Slot::default(); SLOTS_MIN],
+            used: 0,
+            longs: vec![Long::default(); SLOTS_MIN],
+            longs_used: 0,
+            arena: Vec::new(),
+            rest: Vec::new(),
+        }
     }
 
     /// Counts the words of a piece; one that its end cuts is kept for the next.
@@ -74,16 +90,21 @@ impl Words {
     ) {
         let letters = !white_space(block);
         let mut edges = letters ^ (letters << 1 | *inside);
-        let mut open = *inside == 1;
-        *inside = letters >> 63;
-        while edges != 0 {
-            let at = base + edges.trailing_zeros() as usize;
+        if *inside == 1 && edges != 0 {
+            self.count(text, *start, base + edges.trailing_zeros() as usize);
             edges &= edges - 1;
-            if open {
-                self.count(text, *start, at);
+        }
+        *inside = letters >> 63;
+        // The edges come in pairs now, but for the begin of a word that goes on in the next block.
+        while edges != 0 {
+            let from = base + edges.trailing_zeros() as usize;
+            edges &= edges - 1;
+            if edges == 0 {
+                *start = from;
+                return;
             }
-            *start = at;
-            open = !open;
+            self.count(text, from, base + edges.trailing_zeros() as usize);
+            edges &= edges - 1;
         }
     }
 
@@ -114,9 +135,43 @@ impl Words {
         }
     }
 
-    #[cold]
     fn count_long(&mut self, word: &[u8]) {
-        *self.long.entry(word.to_vec()).or_default() += 1;
+        let hash = hash_long(word);
+        let mask = self.longs.len() - 1;
+        let mut at = narrow(hash) & mask;
+        loop {
+            let slot = &mut self.longs[at];
+            if slot.hash == hash
+                && slot.len == word.len()
+                && self.arena[slot.start..slot.start + slot.len] == *word
+            {
+                slot.count += 1;
+                return;
+            }
+            if slot.count == 0 {
+                *slot = Long { hash, start: self.arena.len(), len: word.len(), count: 1 };
+                self.arena.extend_from_slice(word);
+                return self.inserted_long();
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    #[cold]
+    fn inserted_long(&mut self) {
+        self.longs_used += 1;
+        if self.longs_used * 2 > self.longs.len() {
+            let bigger = vec![Long::default(); self.longs.len() * 2];
+            let mask = bigger.len() - 1;
+            let old = std::mem::replace(&mut self.longs, bigger);
+            for slot in old.into_iter().filter(|slot| slot.count != 0) {
+                let mut at = narrow(slot.hash) & mask;
+                while self.longs[at].count != 0 {
+                    at = (at + 1) & mask;
+                }
+                self.longs[at] = slot;
+            }
+        }
     }
 
     #[cold]
@@ -139,18 +194,41 @@ impl Words {
 
     /// Hands out what was counted, highest count first, then by bytes, and forgets it.
     pub fn report(&mut self, sum: &mut Sum) {
-        let short = self.slots.iter().filter(|slot| slot.tally != 0).map(|slot| {
-            let len = usize::from(slot.tally.to_le_bytes()[0]);
-            (slot.tally >> 8, slot.word.to_le_bytes()[..len].to_vec())
-        });
-        let long = self.long.drain().map(|(word, count)| (count, word));
-        let mut rows: Vec<(u64, Vec<u8>)> = short.chain(long).collect();
+        let mut rows = Vec::with_capacity(self.used + self.longs_used);
+        for (at, slot) in self.slots.iter().enumerate().filter(|(_, slot)| slot.tally != 0) {
+            rows.push((slot.tally >> 8, slot.word.swap_bytes(), at));
+        }
+        for (at, slot) in self.longs.iter().enumerate().filter(|(_, slot)| slot.count != 0) {
+            let begin = self.arena[slot.start..].first_chunk().expect("a long word");
+            rows.push((slot.count, u128::from_be_bytes(*begin), self.slots.len() + at));
+        }
         rows.sort_unstable_by(|left, right| {
-            right.0.cmp(&left.0).then_with(|| left.1.cmp(&right.1))
+            let first = right.0.cmp(&left.0).then(left.1.cmp(&right.1));
+            first.then_with(|| self.word(left.2).cmp(&self.word(right.2)))
         });
-        rows.iter().for_each(|(count, word)| sum.add(word, *count));
+        for (count, _, at) in rows {
+            match self.slots.get(at) {
+                Some(slot) => sum.add(&slot.word.to_le_bytes()[..short_len(slot)], count),
+                None => sum.add(self.long(at - self.slots.len()), count),
+            }
+        }
         self.slots.fill(Slot::default());
-        self.used = 0;
+        self.longs.fill(Long::default());
+        self.arena.clear();
+        (self.used, self.longs_used) = (0, 0);
+    }
+
+    /// The word at a place, for the few that are equal in count and in their first 16 bytes.
+    fn word(&self, at: usize) -> Vec<u8> {
+        match self.slots.get(at) {
+            Some(slot) => slot.word.to_le_bytes()[..short_len(slot)].to_vec(),
+            None => self.long(at - self.slots.len()).to_vec(),
+        }
+    }
+
+    fn long(&self, at: usize) -> &[u8] {
+        let Long { start, len, .. } = self.longs[at];
+        &self.arena[start..start + len]
     }
 
     /// The stream is over: what is left is a word.
@@ -160,6 +238,10 @@ impl Words {
             self.count(&word, 0, word.len());
         }
     }
+}
+
+fn short_len(slot: &Slot) -> usize {
+    usize::from(slot.tally.to_le_bytes()[0])
 }
 
 const KEEP: [u128; 17] = {
@@ -178,15 +260,32 @@ fn padded(rest: &[u8]) -> [u8; 16] {
     bytes
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "a hash; both halves of the product are folded"
-)]
 #[inline(always)]
 fn home(word: u128) -> usize {
+    narrow(fold(word, 0xA076_1D64_78BD_642F))
+}
+
+fn hash_long(word: &[u8]) -> u64 {
+    let (pieces, _) = word.as_chunks::<16>();
+    let last = word.last_chunk::<16>().expect("a long word is longer than 16 bytes");
+    pieces.iter().chain([last]).fold(word.len() as u64, |hash, piece| {
+        fold(u128::from_le_bytes(*piece), hash ^ 0xA076_1D64_78BD_642F)
+    })
+}
+
+/// One multiplication of the two halves, and its own halves folded.
+#[expect(clippy::cast_possible_truncation, reason = "both halves are taken")]
+#[inline(always)]
+fn fold(word: u128, seed: u64) -> u64 {
     let (lo, hi) = (word as u64, (word >> 64) as u64);
-    let product = u128::from(lo ^ 0xA076_1D64_78BD_642F) * u128::from(hi ^ 0xE703_7ED1_A0B4_28DB);
-    ((product >> 64) as u64 ^ product as u64) as usize
+    let product = u128::from(lo ^ seed) * u128::from(hi ^ 0xE703_7ED1_A0B4_28DB);
+    (product >> 64) as u64 ^ product as u64
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a hash")]
+#[inline(always)]
+fn narrow(hash: u64) -> usize {
+    hash as usize
 }
 
 /// One bit for each byte that is ASCII white space: a space, or 9 to 13 without 11.
