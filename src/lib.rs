@@ -1,4 +1,18 @@
-//! Tidemill: a micro-batch stream engine made of threads.
+//! Tidemill: a micro-batch stream engine made of threads, without async.
+//!
+//! A receiver reads records from TCP peers, a recurring timer cuts them into blocks, a second one turns the blocks of each
+//! batch interval into jobs, and a fixed pool of workers runs them, one block for each partition. Start with
+//! [`StreamingContext`]; [`testing`] drives a stream on a clock that a test moves.
+//!
+//! ```no_run
+//! use tidemill::{Config, Interval, IoModel, StreamingContext};
+//!
+//! let ctx = StreamingContext::new(Config::new("words").batch_interval(Interval::secs(1)))?;
+//! let lines = ctx.socket_lines("127.0.0.1:9999", IoModel::Nio)?;
+//! lines.flat_map(|line, out| out.extend(line.split_whitespace())).count_by_value().print(10);
+//! ctx.start()?.await_termination()?;
+//! # Ok::<(), tidemill::Error>(())
+//! ```
 
 pub mod batch;
 pub mod block;
@@ -33,3 +47,8 @@ pub use metrics::{Event, Listener};
 pub use receiver::io::IoModel;
 pub use sink::Sink;
 pub use time::{Interval, Time};
+
+/// The README's code is compiled with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

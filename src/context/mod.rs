@@ -1,7 +1,9 @@
 //! `StreamingContext`: builds a stream, starts it, waits for its end, stops it in order. Runs on the caller's thread.
 //!
-//! Nothing below holds the context; what must be told upward comes as [`Control`] values on its mailbox.
+//! Nothing below holds the context; what must be told upward comes as values on its mailbox.
 
+#[cfg(all(test, tidemill_model))]
+mod model;
 mod running;
 
 use crate::config::{self, Config, Peers, Resolved};

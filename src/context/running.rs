@@ -17,6 +17,7 @@ use crate::receiver::{Cutter, Engine, SocketOptions, SocketReceiver, When, join_
 use crate::scheduler::{Message, Options, Parts, Retries, Scheduler, Stored, Told};
 use crate::slab::{Account, Pool};
 use crate::store::BlockManager;
+use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::Thread;
 use crate::sync::{Arc, Mailbox, Poison};
 use crate::time::{Clock, Moment, RecurringTimer, Schedule, Wake};
@@ -329,6 +330,7 @@ impl Running {
             counters.push(SourceReport { name, io_model, counters: counts.all() });
         }
         let failure = match end {
+            _ if planted(Planted::StopSkipsDrain) => None,
             End::Asked | End::Broken(_) => self.drain(deadline),
             End::Failed(_) => {
                 self.scheduler.post(Message::Abort);

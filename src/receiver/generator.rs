@@ -14,14 +14,15 @@ use crate::block::{Block, BlockId, Range};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
 use crate::receiver::queue::{RANGES_MAX, RangeQueue};
+use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{
     Arc, AtomicUsize, Mailbox, Mutex, Ordering, Poison, SendError, Signal, StopToken,
 };
 use crate::time::{Clock, Interval, Moment, RecurringTimer, Schedule, Time};
 
-/// Blocks that may wait for the push thread.
-const PUSHES_MAX: usize = 256;
+/// Blocks that may wait for the push thread. A few under the schedule explorer, so that it meets a full queue.
+const PUSHES_MAX: usize = if cfg!(tidemill_model) { 3 } else { 256 };
 
 /// Wait after a push that failed, before the same block is pushed again.
 const PUSH_RETRY: Duration = Duration::from_millis(50);
@@ -205,7 +206,12 @@ impl Generator {
             return Cut::Held;
         }
         // The tick mark follows its blocks through the push queue; without blocks on the way there is nothing to wait for.
-        if self.in_flight.load(Ordering::SeqCst) == 0 {
+        let settled = if planted(Planted::TickForgetsCurrentPush) {
+            self.pushes.is_empty()
+        } else {
+            self.in_flight.load(Ordering::SeqCst) == 0
+        };
+        if settled {
             return Cut::Settled;
         }
         match self.pushes.try_send(Push::Tick(time)) {
@@ -221,10 +227,14 @@ impl Generator {
             return true;
         }
         state.last_cut = self.options.clock.now();
-        let mut left = self.queue.len();
+        let queued = self.queue.len();
+        let mut left = queued;
         while left > 0 {
             if self.pushes.len() + 1 >= self.pushes.capacity() {
-                self.queue.drained();
+                // Without room made nobody is woken: an io thread that cuts because it is full would wake itself.
+                if left < queued || planted(Planted::HeldCutWakesAll) {
+                    self.queue.drained();
+                }
                 return false;
             }
             left = self.build_block(state, left);
@@ -302,7 +312,7 @@ impl Generator {
                 let mut state = self.state.lock();
                 self.cut_locked(&mut state) && self.queue.len() == 0
             };
-            if cut_all || self.options.clock.now() >= deadline {
+            if cut_all || planted(Planted::StopCutsOnce) || self.options.clock.now() >= deadline {
                 return;
             }
             self.options.clock.wait(&self.progress, Some(deadline));

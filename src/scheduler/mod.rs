@@ -11,6 +11,8 @@
 
 mod generator;
 mod jobs;
+#[cfg(all(test, tidemill_model))]
+mod model;
 
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ use crate::receiver::Cutter;
 use crate::receiver::generator::{BlockTarget, Cut};
 use crate::slab::Pool;
 use crate::store::BlockManager;
+use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mailbox, Mutex, Poison};
 use crate::time::{Clock, Moment, Schedule, Time};
@@ -239,7 +242,8 @@ impl JobLoop {
 
     fn tick(&mut self, time: Time) {
         let now = self.parts.clock.now();
-        if self.draining || self.generator.tick(time, now, self.jobs.batches()) == Step::Skip {
+        let draining = self.draining && !planted(Planted::TickAfterFinal);
+        if draining || self.generator.tick(time, now, self.jobs.batches()) == Step::Skip {
             return;
         }
         // A tick while an older one still waits for its blocks: they are all cut, so the older batch takes what is here.
@@ -301,7 +305,9 @@ impl JobLoop {
     /// The stop: what was received and not planned is the last batch, under the next tick's time.
     fn last_batch(&mut self) {
         self.draining = true;
-        self.allocate_current();
+        if !planted(Planted::FinalForgetsWaitingTick) {
+            self.allocate_current();
+        }
         let (blocks, _) = self.parts.tracker.unallocated();
         if (blocks > 0 || self.index == 0)
             && let Some(time) = self.generator.last_time()
@@ -383,7 +389,9 @@ impl JobLoop {
     }
 
     fn tell_if_drained(&self) {
-        if self.draining && self.jobs.batches() == 0 {
+        // After a failure nothing more is started, so what waits would never end.
+        let ended = self.jobs.batches() == 0 || self.jobs.is_aborted();
+        if self.draining && (ended || planted(Planted::DrainedTooEarly)) {
             (self.parts.tell)(Told::Drained);
         }
     }

@@ -54,7 +54,8 @@ where
     K: Eq + Send + 'static,
     C: Send + 'static,
 {
-    /// Adds the two stages to a plan, none if there is nothing to map, and returns the merged rows as a batch of `shards` partitions: `merge` joins what
+    /// Adds the two stages to a plan, none if there is nothing to map, and returns the merged rows as a batch of
+    /// `shards` partitions: `merge` joins what
     /// two mappers made of one key, `rows` takes the entries out of a merged shard.
     pub fn plan<U: Send + Sync + 'static>(
         &self,

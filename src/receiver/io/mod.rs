@@ -26,9 +26,17 @@
 //!    told by the close of their sockets.
 
 mod accept;
+#[cfg(target_os = "linux")]
+mod aio;
+#[cfg(not(target_os = "linux"))]
+#[path = "aio_absent.rs"]
+mod aio;
 mod bio;
+mod blocking;
 mod event_loop;
+mod inbox;
 mod nio;
+mod pool;
 mod reactors;
 
 use std::fmt;
@@ -53,10 +61,14 @@ pub const TURN_BYTES: usize = READ_BUFFERS * crate::slab::BUFFER_BYTES;
 pub enum IoModel {
     /// One blocking thread per connection.
     Bio,
+    /// An acceptor and a bounded pool of blocking threads.
+    Pool,
     /// One event loop for all connections.
     Nio,
     /// An acceptor and several event loops.
     Reactors,
+    /// Completions of io_uring.
+    Aio,
 }
 
 /// A row of the table of io models.
@@ -84,6 +96,13 @@ pub const IO_MODELS: &[Row] = &[
         in_flight_max: 0,
     },
     Row {
+        name: "pool",
+        model: IoModel::Pool,
+        about: "pseudo-async: a bounded pool of blocking threads; connections beyond it wait unread",
+        connections_max: 10_000,
+        in_flight_max: 0,
+    },
+    Row {
         name: "nio",
         model: IoModel::Nio,
         about: "readiness: one event loop for all connections",
@@ -96,6 +115,13 @@ pub const IO_MODELS: &[Row] = &[
         about: "readiness: an acceptor and an event loop for each core",
         connections_max: 10_000,
         in_flight_max: 0,
+    },
+    Row {
+        name: "aio",
+        model: IoModel::Aio,
+        about: "completions: io_uring, where the kernel allows it",
+        connections_max: 10_000,
+        in_flight_max: aio::IN_FLIGHT_MAX,
     },
 ];
 
@@ -257,6 +283,25 @@ pub trait IoDriver: Send + Sync {
     fn threads(&self) -> Vec<Thread>;
 }
 
+/// Whether this system can run a model; if not, why, in one line.
+///
+/// # Errors
+/// The reason: a kernel that is too old, a sysctl, a seccomp filter.
+pub fn probe(model: IoModel) -> Result<(), String> {
+    match model {
+        IoModel::Aio => aio::probe(),
+        IoModel::Bio | IoModel::Pool | IoModel::Nio | IoModel::Reactors => Ok(()),
+    }
+}
+
+/// The model to use for the one that is wanted: itself, or `nio` and the reason why.
+pub fn choose(wanted: IoModel) -> (IoModel, Option<String>) {
+    match probe(wanted) {
+        Ok(()) => (wanted, None),
+        Err(why) => (IoModel::Nio, Some(why)),
+    }
+}
+
 /// Starts a model.
 ///
 /// # Errors
@@ -264,8 +309,10 @@ pub trait IoDriver: Send + Sync {
 pub fn start<H: Host>(model: IoModel, host: H, options: Options) -> Result<Box<dyn IoDriver>> {
     match model {
         IoModel::Bio => bio::start(host, options),
+        IoModel::Pool => pool::start(host, options),
         IoModel::Nio => nio::start(host, options),
         IoModel::Reactors => reactors::start(host, options),
+        IoModel::Aio => aio::start(host, options),
     }
 }
 

@@ -1,0 +1,464 @@
+//! The program as people run it: real processes, real sockets, exit codes. Every wait is for an event: a line, an exit.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test's peers and readers are threads of the test, not of the engine"
+)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+use tidemill::receiver::io::IO_MODELS;
+
+/// After this a run counts as hung: the process is killed and the test fails.
+const WATCHDOG: Duration = Duration::from_secs(60);
+
+/// A running `tidemill`, killed when the test is over.
+struct Program {
+    child: Child,
+    out: Receiver<String>,
+    err: Receiver<String>,
+}
+
+impl Program {
+    fn start(args: &[&str]) -> Program {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tidemill"))
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let out = read_lines(child.stdout.take().expect("piped"));
+        let err = read_lines(child.stderr.take().expect("piped"));
+        Program { child, out, err }
+    }
+
+    /// The next line on standard error that holds `words`.
+    fn wait_for(&self, words: &str) -> String {
+        let mut seen = Vec::new();
+        while let Ok(line) = self.err.recv_timeout(WATCHDOG) {
+            if line.contains(words) {
+                return line;
+            }
+            seen.push(line);
+        }
+        panic!("no line with `{words}` in:\n{}", seen.join("\n"));
+    }
+
+    /// The address that follows `words` on standard error.
+    fn address_after(&self, words: &str) -> SocketAddr {
+        let line = self.wait_for(words);
+        line.rsplit(' ')
+            .next()
+            .and_then(|word| word.parse().ok())
+            .unwrap_or_else(|| panic!("no address in {line}"))
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("it runs");
+    }
+
+    /// Waits for the end: exit code, standard output, standard error.
+    fn finish(mut self) -> (Option<i32>, Vec<String>, Vec<String>) {
+        let (out, err) = (drain(&self.out), drain(&self.err));
+        let status: ExitStatus = self.child.wait().expect("it has ended");
+        (status.code(), out, err)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read_lines(from: impl Read + Send + 'static) -> Receiver<String> {
+    let (send, lines) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            if send.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    lines
+}
+
+/// All lines until the pipe closes.
+fn drain(lines: &Receiver<String>) -> Vec<String> {
+    let mut all = Vec::new();
+    loop {
+        match lines.recv_timeout(WATCHDOG) {
+            Ok(line) => all.push(line),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return all,
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("hung; so far:\n{}", all.join("\n")),
+        }
+    }
+}
+
+fn run(args: &[&str]) -> (Option<i32>, Vec<String>, Vec<String>) {
+    Program::start(args).finish()
+}
+
+/// What a column of numbers in JSON rows adds up to.
+fn sum(out: &[String]) -> u64 {
+    let rows = out.iter().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    rows.map(|batch| batch["rows"][0][0].as_u64().expect("a count")).sum()
+}
+
+fn serve(bytes: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    thread::spawn(move || {
+        let (mut peer, _) = listener.accept().expect("a peer");
+        peer.write_all(bytes).expect("taken");
+    });
+    address
+}
+
+/// `bytes` through a job, dialled: the JSON rows of all batches that had records.
+fn check_job(job: &str, bytes: &'static [u8], expected: &[&str]) {
+    for row in IO_MODELS {
+        let from = format!("tcp://{}", serve(bytes));
+        let args = [
+            "run",
+            "--from",
+            &from,
+            "--job",
+            job,
+            "--every",
+            "100ms",
+            "--to",
+            "json",
+            "--until-eof",
+            "--io",
+        ];
+        let (code, out, err) = run(&[&args[..], &[row.name]].concat());
+        assert_eq!(code, Some(0), "{}: {err:?}", row.name);
+        let mut rows = Vec::new();
+        for line in &out {
+            let batch: Value = serde_json::from_str(line).expect("JSON");
+            if batch["records"] != 0 {
+                rows.extend(batch["rows"].as_array().expect("rows").iter().map(Value::to_string));
+            }
+        }
+        assert_eq!(rows, expected, "{}", row.name);
+    }
+}
+
+#[test]
+fn built_in_jobs() {
+    check_job("count", b"a\nb\n\nc", &["[4]"]);
+    check_job(
+        "lines",
+        b"one\r\n\ntwo\nthree",
+        &[r#"["one"]"#, r#"[""]"#, r#"["two"]"#, r#"["three"]"#],
+    );
+    check_job("grep=^a", b"apple\nbanana\navocado\n", &[r#"["apple"]"#, r#"["avocado"]"#]);
+    check_job("wordcount", b"b a b\nb c\tc", &[r#"["b",3]"#, r#"["c",2]"#, r#"["a",1]"#]);
+    check_job("topk=1", b"b a b\n", &[r#"["b",2]"#]);
+    check_job("lines", b"\xff\x00ok\n", &["[\"\u{fffd}\\u0000ok\"]"]);
+}
+
+#[test]
+fn every_generated_line_is_counted_once() {
+    for row in IO_MODELS {
+        let args = [
+            "run",
+            "--from",
+            "generate:records=200000",
+            "--job",
+            "count",
+            "--to",
+            "json",
+            "--until-eof",
+            "--every",
+        ];
+        let (code, out, err) =
+            run(&[&args[..], &["50ms", "--set", &format!("source.in.io_model={}", row.name)]]
+                .concat());
+        assert_eq!(code, Some(0), "{}: {err:?}", row.name);
+        assert_eq!(sum(&out), 200_000, "{}", row.name);
+        assert!(err.iter().any(|line| line.contains(&format!("io model {}", row.name))), "{err:?}");
+        assert!(err.iter().any(|line| line.contains("nothing was left")), "{err:?}");
+    }
+}
+
+#[test]
+fn load_serves_a_run() {
+    let load =
+        Program::start(&["load", "--listen", "127.0.0.1:0", "--records", "100000", "--json"]);
+    let from = format!("tcp://{}", load.address_after("listening on"));
+    let (code, out, _) = run(&[
+        "run",
+        "--from",
+        &from,
+        "--job",
+        "count",
+        "--every",
+        "100ms",
+        "--to",
+        "json",
+        "--until-eof",
+    ]);
+    assert_eq!((code, sum(&out)), (Some(0), 100_000));
+    let (code, out, _) = load.finish();
+    assert_eq!(code, Some(0));
+    assert!(out[0].contains("\"lines\":100000"), "{out:?}");
+}
+
+#[test]
+fn peers_dial_in_to_a_listening_run() {
+    let args = [
+        "run",
+        "--from",
+        "tcp-listen://127.0.0.1:0",
+        "--job",
+        "count",
+        "--to",
+        "json",
+        "--until-eof",
+        "--every",
+        "50ms",
+    ];
+    let run = Program::start(&args);
+    let address = run.address_after("listening on");
+    let mut peers: Vec<TcpStream> =
+        (0..3).map(|_| TcpStream::connect(address).expect("it listens")).collect();
+    for peer in &mut peers {
+        peer.write_all(b"one\ntwo\nunfinished").expect("it reads");
+    }
+    // All three are here before the first leaves, or the end of file would come with it.
+    for _ in 0..3 {
+        run.wait_for("connected to");
+    }
+    drop(peers);
+    let (code, out, _) = run.finish();
+    assert_eq!((code, sum(&out)), (Some(0), 9));
+}
+
+#[test]
+fn ctrl_c_drains_and_reports() {
+    for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
+        let run = Program::start(&[
+            "run",
+            "--from",
+            "generate:rate=2000",
+            "--job",
+            "count",
+            "--every",
+            "100ms",
+            "--to",
+            "json",
+        ]);
+        run.out.recv_timeout(WATCHDOG).expect("a first batch");
+        run.signal(signal);
+        let (code, _, err) = run.finish();
+        assert_eq!(code, Some(0), "{err:?}");
+        assert!(
+            err.iter()
+                .any(|line| line.starts_with("stopped after") && line.contains("nothing was left")),
+            "{err:?}"
+        );
+    }
+}
+
+#[test]
+fn a_missing_server_is_dialled_again_once_per_attempt() {
+    // Bound and not listening: nobody else can take the port, and dials are refused.
+    let socket =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
+    let listener = TcpListener::from(socket.try_clone().expect("a clone"));
+    let from = format!("tcp://{}", listener.local_addr().expect("bound"));
+    let run = Program::start(&[
+        "run",
+        "--from",
+        &from,
+        "--job",
+        "lines",
+        "--every",
+        "50ms",
+        "--to",
+        "json",
+        "--until-eof",
+    ]);
+    assert!(run.wait_for("cannot reach").contains("attempt 1"));
+    assert!(run.wait_for("cannot reach").contains("attempt 2"));
+    socket.listen(8).expect("it listens");
+    listener.accept().expect("it dials again").0.write_all(b"late\n").expect("taken");
+    let (code, out, _) = run.finish();
+    assert_eq!(code, Some(0));
+    assert!(out.iter().any(|line| line.contains("late")), "{out:?}");
+}
+
+#[test]
+fn a_lost_server_is_dialled_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let from = format!("tcp://{}", listener.local_addr().expect("bound"));
+    let run = Program::start(&[
+        "run", "--from", &from, "--job", "lines", "--every", "50ms", "--to", "json",
+    ]);
+    for round in ["first", "second"] {
+        let (mut peer, _) = listener.accept().expect("it dials");
+        // Ends in the middle of a line, which is delivered.
+        peer.write_all(round.as_bytes()).expect("taken");
+        drop(peer);
+        run.wait_for("closed by the peer");
+    }
+    run.signal(rustix::process::Signal::INT);
+    let (code, out, _) = run.finish();
+    assert_eq!(code, Some(0));
+    let all = out.join("\n");
+    assert!(all.contains("[\"first\"]") && all.contains("[\"second\"]"), "{all}");
+}
+
+#[test]
+fn limits_end_a_run() {
+    let (code, out, _) = run(&[
+        "run",
+        "--from",
+        "generate:rate=1000",
+        "--job",
+        "count",
+        "--every",
+        "50ms",
+        "--to",
+        "json",
+        "--batches",
+        "3",
+    ]);
+    assert_eq!((code, out.len()), (Some(0), 3));
+    let (code, out, _) = run(&[
+        "run",
+        "--from",
+        "generate:rate=1000",
+        "--job",
+        "count",
+        "--every",
+        "50ms",
+        "--to",
+        "json",
+        "--duration",
+        "300ms",
+    ]);
+    assert_eq!(code, Some(0));
+    assert!(!out.is_empty());
+}
+
+#[test]
+fn the_first_lines_say_version_model_and_addresses() {
+    let (code, out, err) =
+        run(&["run", "examples/wordcount.toml", "--batches", "1", "--every", "100ms"]);
+    assert_eq!(code, Some(0), "{err:?}");
+    assert!(err[0].contains(env!("CARGO_PKG_VERSION")), "{err:?}");
+    assert!(err.iter().any(|line| line.contains("io model nio")), "{err:?}");
+    assert!(err.iter().any(|line| line.contains("data server on 127.0.0.1:")), "{err:?}");
+    assert_eq!(out[0], "-".repeat(43));
+    assert!(out[1].starts_with("Time: ") && out[1].ends_with(" ms"), "{out:?}");
+}
+
+#[test]
+fn quiet_and_json_messages() {
+    let args = [
+        "run",
+        "--from",
+        "generate:records=10",
+        "--job",
+        "count",
+        "--until-eof",
+        "--every",
+        "50ms",
+    ];
+    let (_, _, err) = run(&[&args[..], &["--quiet"]].concat());
+    assert!(err.is_empty(), "{err:?}");
+    let (_, _, err) = run(&[&args[..], &["--log-format", "json"]].concat());
+    let lines: Vec<Value> =
+        err.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let report = lines.iter().find(|line| line["event"] == "report").expect("a report");
+    assert_eq!(report["records"], 10);
+}
+
+/// Exit code and a part of standard error.
+fn check_refused(args: &[&str], code: i32, words: &str) {
+    let (found, out, err) = run(args);
+    let err = err.join("\n");
+    assert_eq!(found, Some(code), "{args:?}: {err}");
+    assert!(err.contains(words), "{args:?}: {err}");
+    assert!(out.is_empty(), "{args:?}: {out:?}");
+}
+
+#[test]
+fn exit_codes() {
+    check_refused(&["run"], 2, "Usage");
+    check_refused(&["run", "--from", "tcp://127.0.0.1:1", "--job", "nonsense"], 2, "nonsense");
+    check_refused(&["run", "--from", "generate:", "--job", "count", "--until-eof"], 2, "never end");
+    check_refused(&["run", "no-such-file.toml"], 78, "no-such-file.toml");
+    check_refused(&["validate", "no-such-file.toml"], 78, "no-such-file.toml");
+    check_refused(&["load"], 2, "Usage");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let from = format!("tcp-listen://{}", taken.local_addr().expect("bound"));
+    check_refused(&["run", "--from", &from, "--job", "count"], 1, "another program listens there");
+}
+
+#[test]
+fn a_wrong_file_is_shown_with_its_place_and_a_hint() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("p.toml");
+    std::fs::write(&file, "batch_intervall = \"1s\"\n").expect("written");
+    let path = file.to_str().expect("UTF-8");
+    for command in ["run", "validate"] {
+        let (code, _, err) = run(&[command, path]);
+        let err = err.join("\n");
+        assert_eq!(code, Some(78), "{err}");
+        assert!(
+            err.contains("p.toml:1:1") && err.contains("did you mean `batch_interval`?"),
+            "{err}"
+        );
+    }
+    let (code, _, err) = run(&["validate", "examples/wordcount.toml"]);
+    assert_eq!(code, Some(0), "{err:?}");
+    assert!(err.join("\n").contains("highest input rate"), "{err:?}");
+}
+
+#[test]
+fn a_reset_is_an_end_with_exit_code_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let from = format!("tcp://{}", listener.local_addr().expect("bound"));
+    let run = Program::start(&[
+        "run",
+        "--from",
+        &from,
+        "--job",
+        "lines",
+        "--every",
+        "50ms",
+        "--to",
+        "json",
+        "--until-eof",
+    ]);
+    let (mut peer, _) = listener.accept().expect("it dials");
+    peer.write_all(b"kept\n").expect("taken");
+    let first = loop {
+        let line = run.out.recv_timeout(WATCHDOG).expect("a batch");
+        if line.contains("kept") {
+            break line;
+        }
+    };
+    assert!(first.contains("kept"));
+    // A close with a zero linger sends a reset.
+    socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).expect("set");
+    drop(peer);
+    let (code, _, err) = run.finish();
+    assert_eq!(code, Some(1), "{err:?}");
+    assert!(err.iter().any(|line| line.contains("broken")), "{err:?}");
+}
