@@ -21,6 +21,9 @@ use crate::words::Words;
 /// What a bare loop reads at once.
 const READ_BYTES: usize = 256 * 1024;
 
+/// What one read of [`kept`] fills.
+type Buffers = [Vec<u8>; 4];
+
 /// Throws everything away in the kernel: what the sender alone can do.
 pub fn discard(address: &str) -> Outcome<Figures> {
     let (watch, mut figures) = (Stopwatch::start(), Figures::default());
@@ -53,8 +56,7 @@ pub fn lines(address: &str) -> Outcome<Figures> {
 pub fn kept(address: &str, interval: Interval) -> Outcome<Figures> {
     let (watch, mut figures) = (Stopwatch::start(), Figures::default());
     let mut stream = TcpStream::connect(address)?;
-    let (mut kept, mut free): (VecDeque<(u64, [Vec<u8>; 4])>, Vec<[Vec<u8>; 4]>) =
-        Default::default();
+    let (mut kept, mut free) = (VecDeque::<(u64, Buffers)>::new(), Vec::new());
     loop {
         let batch = interval_of(watch.seconds(), interval);
         while kept.front().is_some_and(|(of, _)| *of < batch) {
