@@ -12,7 +12,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 
-use tidemill::Time;
 use tidemill::batch::run;
 use tidemill::block::{Block, BlockId, Range};
 use tidemill::dstream::{BatchInput, Graph, GraphOptions, Output};
@@ -22,6 +21,7 @@ use tidemill::sink::{Memory, Null, OwnedCell, Writer};
 use tidemill::sync::{Mailbox, Poison};
 use tidemill::time::{Clock, Moment, SystemClock};
 use tidemill::workers::WorkerPool;
+use tidemill::{Interval, Time};
 
 use crate::zipf::zipf_text;
 
@@ -51,8 +51,13 @@ fn batch(c: &mut Criterion) {
     let pool = Arc::new(WorkerPool::start(2, &Poison::new()).expect("threads"));
     let clock: Arc<dyn Clock> = SystemClock::new();
     let console = Writer::new(Box::new(io::sink()));
-    let graph =
-        Graph::new(GraphOptions { pipeline: "bench".to_owned(), workers: 2, seed: 1, console });
+    let graph = Graph::new(GraphOptions {
+        pipeline: "bench".to_owned(),
+        workers: 2,
+        seed: 1,
+        console,
+        batch_interval: Interval::secs(1),
+    });
     let stream = graph.blocks(0, "in");
     stream.wordcount().save(Null);
     stream.count().save(Null);

@@ -1,5 +1,7 @@
 //! Every io model × framing × way of connecting, through the public API: what goes in comes out, once.
 
+#![cfg(not(tidemill_model))]
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};

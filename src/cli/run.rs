@@ -247,6 +247,15 @@ impl Messages {
                     json!({"source": source, "attempt": attempt}),
                 );
             }
+            Event::IoModelFallback { source, wanted, used, why } => {
+                let text = format!("source `{source}`: io model {used} instead of {wanted}: {why}");
+                self.write(
+                    "warning",
+                    "io_model_fallback",
+                    &text,
+                    json!({"source": source, "wanted": wanted, "used": used}),
+                );
+            }
             Event::StoreFull { source, store_bytes_max } => {
                 let size = HumanBytes(*store_bytes_max as u64);
                 self.warn(&format!(

@@ -137,6 +137,7 @@ impl From<&config::SocketSource> for SocketSource {
             .framing(source.framing)
             .record_bytes_max(source.record_bytes_max)
             .connections_max(source.connections_max)
+            .pool_threads(source.pool_threads)
     }
 }
 
@@ -183,6 +184,7 @@ impl StreamingContext {
             pipeline: config.name.clone(),
             workers: config.workers,
             seed: random_seed(),
+            batch_interval: config.batch_interval,
             console: Writer::new(Box::new(std::io::stdout())),
         });
         StreamingContext {
@@ -270,6 +272,7 @@ impl StreamingContext {
             let hint = "register one, such as `stream.print(10)`, before the start";
             return Err(Error::Usage(format!("nothing to do: the stream has no output; {hint}")));
         }
+        self.graph.check()?;
         let limits = *self.limits.lock();
         let listeners = std::mem::take(&mut *self.listeners.lock());
         let sources = self

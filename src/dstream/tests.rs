@@ -49,6 +49,7 @@ impl Rig {
             pipeline: "test".to_owned(),
             workers,
             seed: 7,
+            batch_interval: Interval::secs(1),
             console: Writer::new(Box::new(console.clone())),
         });
         let pool = Arc::new(WorkerPool::start(workers, &Poison::new()).expect("threads"));

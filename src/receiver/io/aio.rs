@@ -757,3 +757,49 @@ fn take_over(accepted: i32) -> TcpStream {
     // SAFETY: it is the result of an accept that succeeded, seen once, so nobody else owns it.
     TcpStream::from(unsafe { OwnedFd::from_raw_fd(accepted) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_what_it_was_made_from() {
+        let check = |kind, generation, index| {
+            let word = Key { kind, generation, index }.encode();
+            let key = Key::decode(word);
+            assert_eq!((key.kind, key.generation, key.index), (kind, generation, index));
+        };
+        check(Kind::Wake, 0, 0);
+        check(Kind::Accept, 1, 2);
+        check(Kind::AcceptByHand, 0, u32::MAX);
+        check(Kind::Receive, GENERATIONS - 1, 0x1234_5678);
+        check(Kind::Writable, 0xAB_CDEF, u32::MAX);
+        check(Kind::Ignored, GENERATIONS - 1, 0);
+    }
+
+    #[test]
+    fn an_entry_is_laid_out_as_the_kernel_reads_it() {
+        assert_eq!(size_of::<Provided>(), size_of::<io_uring::types::BufRingEntry>());
+        assert_eq!(size_of::<Provided>(), 16);
+        assert_eq!(std::mem::offset_of!(Provided, tail), 14);
+        assert_eq!(align_of::<Table>(), 4096);
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_change() {
+        let check = |errno: Errno, expected: &str| {
+            let why = refusal(&io::Error::from(errno));
+            assert!(why.contains(expected) && !why.contains('\n'), "{why}");
+        };
+        check(Errno::NOSYS, "seccomp filter hides it");
+        check(Errno::INVAL, "older than 6.1");
+        check(Errno::NOMEM, "RLIMIT_MEMLOCK");
+        check(Errno::MFILE, "the system refused it");
+        check(Errno::PERM, "io_uring");
+    }
+
+    #[test]
+    fn user_memory_of_an_idle_connection_is_small() {
+        assert!(size_of::<Place<()>>() + size_of::<Asked>() <= 256);
+    }
+}

@@ -1,10 +1,11 @@
 //! The event loop (mio) that `nio` has one of and `reactors` several. Each runs on its own thread, `rxN-io-K`.
 //!
 //! Readiness is edge-triggered. A connection that became readable waits in the `ready` queue for its turn; a turn is one
-//! vectored read. A read that fills its buffers puts the connection back at the end of the queue, a shorter one has
-//! emptied the socket and takes it out (epoll(7), question 9), so there is no failing read to learn that. That rule has
-//! two exceptions, an end or an error that was already announced and urgent bytes, at which a read stops short: then the
-//! connection is read until the kernel has nothing more.
+//! vectored read. A read of a whole buffer or more puts the connection back at the end of the queue: while a fat stream
+//! is read, more of it arrives, and going to sleep in between costs more than one read in vain. A shorter one has emptied
+//! the socket and takes it out (epoll(7), question 9), so thin connections need no failing read to learn that. That rule
+//! has two exceptions, an end or an error that was already announced and urgent bytes, at which a read stops short: then
+//! the connection is read until the kernel has nothing more.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,13 +20,14 @@ use mio::{Events, Interest, Poll, Registry, Token};
 
 use crate::error::{Error, Result};
 use crate::metrics::ReceiverCounters;
+use crate::slab::BUFFER_BYTES;
 use crate::sync::Arc;
 use crate::sync::thread;
 use crate::time::{Clock, Moment};
 
 use super::accept::{ACCEPT_BACK_OFF, Accepted, Acceptor, Seat, Seats};
 use super::inbox::{Asked, Handle, Inbox};
-use super::{Closed, Flow, Host, Lane, Options, Peer, ReadBuffers, TURN_BYTES, Waker, send_some};
+use super::{Closed, Flow, Host, Lane, Options, Peer, ReadBuffers, Waker, send_some};
 
 const WAKER: Token = Token(usize::MAX);
 const LISTENER: Token = Token(usize::MAX - 1);
@@ -288,7 +290,7 @@ impl<L: Lane> EventLoop<L> {
         match self.buffers.read(&mut connection.stream) {
             Ok(0) => self.ended(index),
             Ok(len) => {
-                let more = len == TURN_BYTES || connection.until_dry;
+                let more = len >= BUFFER_BYTES || connection.until_dry;
                 self.counters.bytes.add(len as u64);
                 match self.buffers.hand_over(&mut self.lane, &mut connection.session, len) {
                     Flow::Continue if more => self.queue(index),

@@ -14,13 +14,14 @@
 //! 1. Bytes of a connection are handed to [`Lane::received`] in order, each exactly once, on the io thread that owns the
 //!    connection; a session is only ever used on that thread.
 //! 2. [`Lane::ready`] is asked before every read. While it is false the model reads nothing and waits for the lane's
-//!    waker; it goes on sending replies.
+//!    waker; it goes on sending replies. Where the kernel reads ahead, at most [`Row::in_flight_max`] bytes still come.
 //! 3. [`Lane::turn`] is called after each group of reads and before the thread waits, so that nothing stays gathered.
 //! 4. The end of a connection is told once by [`Lane::closed`], after all of its bytes: a half-close delivers the tail.
 //! 5. Bytes that [`Lane::replies`] gives are sent in order, without blocking other connections. It is asked after each
 //!    read and after [`Remote::ask`], which any thread may call. Beyond [`Options::reply_bytes_max`] unsent bytes the
 //!    connection is not read from; they are still sent.
-//! 6. No connection starves another: at most [`TURN_BYTES`] are read from one before the others are looked at.
+//! 6. No connection starves another: at most [`TURN_BYTES`] are read from one before the others are looked at. Where the
+//!    kernel reads, it sees to that; where a thread serves one connection after the other, those without a thread wait.
 //! 7. Lack of file descriptors never becomes a busy loop: the peer is turned away or accepting waits.
 //! 8. After [`IoDriver::stop`] nothing more is read; the threads hand over what was read and end. Waiting peers are
 //!    told by the close of their sockets.
