@@ -13,13 +13,13 @@ use crate::config::units::Env;
 use crate::config::{ConsoleFormat, GenerateSource, Job, JobKind, Pipeline, SinkKind, Source};
 use crate::context::{Report, RunLimits, Running, SocketSource, SourceReport, StreamingContext};
 use crate::dstream::DStream;
-use crate::dstream::builtin::Builtin;
+use crate::dstream::builtin::{Builtin, Scope};
 use crate::error::{Error, Result};
 use crate::load::{self, Limit, Load, LoadOptions, Target};
 use crate::metrics::Event;
 use crate::sink::{Console, Format, Memory, Null, ROWS_SHOWN, SharedSink, Writer};
 use crate::sync::{Arc, Poison};
-use crate::time::{Clock, SystemClock};
+use crate::time::{Clock, Interval, SystemClock};
 
 use super::args::{LogFormat, RunArgs};
 use super::say;
@@ -105,7 +105,8 @@ impl Built {
             pipeline.sinks.iter().map(|(name, kind)| Ok((name.as_str(), sink(kind, &console)?)));
         let sinks: HashMap<&str, SharedSink> = sinks.collect::<Result<_>>()?;
         for (name, job) in &pipeline.jobs {
-            attach(name, job, &streams, &sinks)?;
+            let batch_interval = context.config().batch_interval;
+            attach((name, job), batch_interval, &streams, &sinks)?;
         }
         Ok(Built { context, servers })
     }
@@ -149,8 +150,8 @@ fn sink(kind: &SinkKind, console: &Writer) -> Result<SharedSink> {
 }
 
 fn attach(
-    name: &str,
-    job: &Job,
+    (name, job): (&str, &Job),
+    batch_interval: Interval,
     streams: &HashMap<&str, DStream<[u8]>>,
     sinks: &HashMap<&str, SharedSink>,
 ) -> Result<()> {
@@ -165,7 +166,10 @@ fn attach(
     let to =
         job.to.iter().map(|to| sinks.get(to.as_str()).cloned().ok_or_else(|| missing("sink", to)));
     let filter = job.filter.as_ref().map(|pattern| pattern.regex().clone());
-    builtin(&job.kind).attach(name, &stream, filter, to.collect::<Result<_>>()?);
+    // A window that is not said to slide slides with every batch.
+    let slide = job.slide.unwrap_or(batch_interval);
+    let scope = Scope { filter, window: job.window.map(|length| (length, slide)) };
+    builtin(&job.kind).attach(name, &stream, scope, to.collect::<Result<_>>()?);
     Ok(())
 }
 

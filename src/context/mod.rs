@@ -331,7 +331,10 @@ impl StreamingContext {
         for _ in 0..count {
             let done = running.batches_done() + 1;
             clock.advance(self.config.batch_interval.as_duration());
-            running.wait_for_batches(done)?;
+            if let Err(err) = running.wait_for_batches(done) {
+                *driven = None;
+                return Err(err);
+            }
         }
         Ok(())
     }
