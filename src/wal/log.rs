@@ -122,7 +122,7 @@ impl WriteAheadLog {
             counts: Counts::default(),
         });
         let (worker, owner) = (Arc::clone(&shared), poison.clone());
-        let body = move || Worker { shared: worker, writer, poison: owner }.run();
+        let body = move || Worker { shared: worker, writer, poison: owner, in_order: false }.run();
         let thread = thread::spawn("wal-sync", poison, body)
             .map_err(|err| Error::io("cannot start the thread wal-sync", err))?;
         let thread = Mutex::new(Some(thread));
@@ -325,6 +325,8 @@ struct Worker {
     shared: Arc<Shared>,
     writer: Writer,
     poison: Poison,
+    /// Everything that was taken is durable, and nothing more is taken.
+    in_order: bool,
 }
 
 impl Worker {
@@ -333,6 +335,7 @@ impl Worker {
             let work = self.next();
             if work.group.is_empty() && work.release.is_none() {
                 if work.closed {
+                    self.in_order = true;
                     return;
                 }
                 self.shared.work.wait();
@@ -411,20 +414,10 @@ impl Worker {
 }
 
 impl Drop for Worker {
-    /// Also after a panic: nobody may wait for a log that has ended.
+    /// Also after a panic: nobody may wait for a log that has ended, or take it for one that was closed in order.
     fn drop(&mut self) {
-        self.shared.fail_if_open();
-    }
-}
-
-impl Shared {
-    fn fail_if_open(&self) {
-        let (closed, idle) = {
-            let state = self.state.lock();
-            (state.closed, state.pending.is_empty())
-        };
-        if !closed || !idle {
-            self.fail(&"the thread wal-sync has ended".into());
+        if !self.in_order {
+            self.shared.fail(&"the thread wal-sync has ended".into());
         }
     }
 }

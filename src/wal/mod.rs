@@ -3,7 +3,7 @@
 //! ```text
 //!  any thread ─ append(record, receipt) ─▶ pending ─(wal-sync)─▶ group ─ write ─ fdatasync ─▶ receipts
 //!                                                                  │
-//!   state_dir/  lock   wal-000000000007.seg   wal-000000000008.seg   spare-000000000003.seg   checkpoint-...
+//!   state_dir/  .lock  wal-000000000007.seg   wal-000000000008.seg   spare-000000000003.seg   checkpoint-...
 //! ```
 //! - The log is a row of segments, a segment a row of groups, a group what one sync made durable, a record what one
 //!   append brought (`format` draws the bytes). A group is only begun once the one before it was synced.

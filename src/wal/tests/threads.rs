@@ -251,7 +251,7 @@ fn the_real_directory_holds_a_log_and_one_process() {
     drop(lock);
     storage.lock().expect("free again");
     let names = storage.list().expect("listed");
-    assert_eq!(names[0], "lock");
+    assert_eq!(names[0], ".lock");
     let looked = Directory::read_only(&path).expect("opened");
     let records: u64 =
         super::super::survey(&looked).expect("read").iter().map(|report| report.records).sum();
