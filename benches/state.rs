@@ -40,7 +40,8 @@ fn window(length: u64, inverse: bool) {
     const PAIRS: u64 = 20_000;
     let batches = usize::try_from(length).expect("small") * 2 + 20;
     let ctx = context();
-    let batch = |number: u64| (0..PAIRS).map(move |n| ((number * PAIRS + n) * 7_919 % 50_000, 1_u64));
+    let batch =
+        |number: u64| (0..PAIRS).map(move |n| ((number * PAIRS + n) * 7_919 % 50_000, 1_u64));
     let input = (0..batches as u64).map(|number| Some(batch(number).collect())).collect();
     let stream: DStream<(u64, u64)> = ctx.queue_stream(input, 4);
     let span = Interval::secs(length);
