@@ -1214,14 +1214,15 @@ error: the source kind `files` is not supported yet by this version
     (
         sink,
         r#"[sink.screen.file]
-path = "out""#,
-        "
-error: the sink kind `file` is not supported yet by this version
- --> p.toml:1:14
+path = "out"
+roll = { bytes = "1MiB" }"#,
+        r#"
+error: `roll` is not supported yet by this version
+ --> p.toml:3:1
   |
-1 | [sink.screen.file]
-  |              ^^^^
-",
+3 | roll = { bytes = "1MiB" }
+  | ^^^^
+"#,
     ),
     (
         pipeline_key,

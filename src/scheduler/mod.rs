@@ -174,6 +174,10 @@ impl BlockTarget for Stored {
         Ok(())
     }
 
+    fn push_now(&self, block: &Arc<Block>) -> bool {
+        self.push(block).is_ok()
+    }
+
     fn reached(&self, source: u32, time: Time) {
         self.scheduler.post(Message::Reached { source, time });
     }
