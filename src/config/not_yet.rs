@@ -68,5 +68,4 @@ pub const NOT_YET: &[NotYet] = &[
     NotYet::given("source.*.files", "the source kind `files`"),
     NotYet::given("job.*.window", "`window`"),
     NotYet::given("job.*.slide", "`slide`"),
-    NotYet::given("sink.*.file.roll", "`roll`"),
 ];
