@@ -15,13 +15,13 @@ use crate::config::{
 };
 use crate::context::{Report, RunLimits, Running, SocketSource, SourceReport, StreamingContext};
 use crate::dstream::DStream;
-use crate::dstream::builtin::Builtin;
+use crate::dstream::builtin::{Builtin, Scope};
 use crate::error::{Error, Result};
 use crate::load::{self, Limit, Load, LoadOptions, Target};
 use crate::metrics::Event;
 use crate::sink::{self, Console, Existing, Format, Memory, Null, ROWS_SHOWN, SharedSink, Writer};
 use crate::sync::{Arc, Poison};
-use crate::time::{Clock, SystemClock};
+use crate::time::{Clock, Interval, SystemClock};
 use crate::wal::storage::{Directory, Storage};
 
 use super::args::{LogFormat, RunArgs};
@@ -110,7 +110,8 @@ impl Built {
         });
         let sinks: HashMap<&str, SharedSink> = sinks.collect::<Result<_>>()?;
         for (name, job) in &pipeline.jobs {
-            attach(name, job, &streams, &sinks)?;
+            let batch_interval = context.config().batch_interval;
+            attach((name, job), batch_interval, &streams, &sinks)?;
         }
         Ok(Built { context, servers })
     }
@@ -168,8 +169,8 @@ fn file_format(format: FileFormat) -> sink::FileFormat {
 }
 
 fn attach(
-    name: &str,
-    job: &Job,
+    (name, job): (&str, &Job),
+    batch_interval: Interval,
     streams: &HashMap<&str, DStream<[u8]>>,
     sinks: &HashMap<&str, SharedSink>,
 ) -> Result<()> {
@@ -184,7 +185,10 @@ fn attach(
     let to =
         job.to.iter().map(|to| sinks.get(to.as_str()).cloned().ok_or_else(|| missing("sink", to)));
     let filter = job.filter.as_ref().map(|pattern| pattern.regex().clone());
-    builtin(&job.kind).attach(name, &stream, filter, to.collect::<Result<_>>()?);
+    // A window that is not said to slide slides with every batch.
+    let slide = job.slide.unwrap_or(batch_interval);
+    let scope = Scope { filter, window: job.window.map(|length| (length, slide)) };
+    builtin(&job.kind).attach(name, &stream, scope, to.collect::<Result<_>>()?);
     Ok(())
 }
 
@@ -264,6 +268,15 @@ impl Messages {
                     "retrying",
                     &text,
                     json!({"source": source, "attempt": attempt}),
+                );
+            }
+            Event::IoModelFallback { source, wanted, used, why } => {
+                let text = format!("source `{source}`: io model {used} instead of {wanted}: {why}");
+                self.write(
+                    "warning",
+                    "io_model_fallback",
+                    &text,
+                    json!({"source": source, "wanted": wanted, "used": used}),
                 );
             }
             Event::StoreFull { source, store_bytes_max } => {

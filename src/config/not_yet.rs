@@ -61,11 +61,8 @@ pub const NOT_YET: &[NotYet] = &[
     NotYet::is_not("source.*.socket.backpressure", "false", "`backpressure`"),
     NotYet::given("source.*.socket.initial_rate", "`initial_rate`"),
     NotYet::given("source.*.socket.rate_min", "`rate_min`"),
-    NotYet::given("source.*.socket.pool_threads", "`pool_threads`"),
     NotYet::given("source.*.socket.ack", "`ack`"),
     NotYet::given("source.*.socket.identity", "`identity`"),
     NotYet::given("source.*.socket.dead_letter", "`dead_letter`"),
     NotYet::given("source.*.files", "the source kind `files`"),
-    NotYet::given("job.*.window", "`window`"),
-    NotYet::given("job.*.slide", "`slide`"),
 ];

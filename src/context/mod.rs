@@ -1,7 +1,9 @@
 //! `StreamingContext`: builds a stream, starts it, waits for its end, stops it in order. Runs on the caller's thread.
 //!
-//! Nothing below holds the context; what must be told upward comes as [`Control`] values on its mailbox.
+//! Nothing below holds the context; what must be told upward comes as values on its mailbox.
 
+#[cfg(all(test, tidemill_model))]
+mod model;
 mod running;
 
 use crate::config::{self, Config, Peers, Resolved};
@@ -135,6 +137,7 @@ impl From<&config::SocketSource> for SocketSource {
             .framing(source.framing)
             .record_bytes_max(source.record_bytes_max)
             .connections_max(source.connections_max)
+            .pool_threads(source.pool_threads)
     }
 }
 
@@ -181,6 +184,7 @@ impl StreamingContext {
             pipeline: config.name.clone(),
             workers: config.workers,
             seed: random_seed(),
+            batch_interval: config.batch_interval,
             console: Writer::new(Box::new(std::io::stdout())),
         });
         StreamingContext {
@@ -268,6 +272,7 @@ impl StreamingContext {
             let hint = "register one, such as `stream.print(10)`, before the start";
             return Err(Error::Usage(format!("nothing to do: the stream has no output; {hint}")));
         }
+        self.graph.check()?;
         let limits = *self.limits.lock();
         let listeners = std::mem::take(&mut *self.listeners.lock());
         let sources = self
@@ -326,7 +331,10 @@ impl StreamingContext {
         for _ in 0..count {
             let done = running.batches_done() + 1;
             clock.advance(self.config.batch_interval.as_duration());
-            running.wait_for_batches(done)?;
+            if let Err(err) = running.wait_for_batches(done) {
+                *driven = None;
+                return Err(err);
+            }
         }
         Ok(())
     }

@@ -3,13 +3,15 @@
 //! ```text
 //!  dial / accept ─▶ io model ─▶ connection (framing) ─▶ range queue ─▶ generator ─▶ BlockTarget
 //! ```
-//! A [`SocketReceiver`] supervises one source: it dials with bounded back-off or listens, runs the io model, and stops
+//! A `SocketReceiver` supervises one source: it dials with bounded back-off or listens, runs the io model, and stops
 //! in order: no more reading, then the last cut, then the last push. It knows nothing of jobs and sinks.
 
 mod connection;
 mod dial;
 pub(crate) mod generator;
 pub mod io;
+#[cfg(all(test, tidemill_model))]
+mod model;
 pub(crate) mod queue;
 mod socket;
 #[cfg(all(test, not(tidemill_model)))]

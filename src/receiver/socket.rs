@@ -167,15 +167,15 @@ impl SocketReceiver {
             clock: Arc::clone(&engine.clock),
             poison: engine.poison.clone(),
         };
+        let io_model = choose(&options, engine);
         let driver: Arc<dyn IoDriver> =
-            Arc::from(models::start(options.io_model, IntakeHost(Arc::new(intake)), io)?);
+            Arc::from(models::start(io_model, IntakeHost(Arc::new(intake)), io)?);
         let dial_threads = Dialling::start(&dialling, &name, &driver)?;
         if let Some(address) = local {
             engine.events.post(Event::Listening { source: options.source.clone(), address });
         }
-        let (source, io_model) = (options.source, options.io_model);
         Ok(SocketReceiver {
-            source,
+            source: options.source,
             generator,
             counters,
             driver,
@@ -235,9 +235,23 @@ impl SocketReceiver {
     }
 }
 
+/// The io model that this system can run, with an event if it is not the one that was asked for.
+fn choose(options: &SocketOptions, engine: &Engine) -> IoModel {
+    let (used, why) = models::choose(options.io_model);
+    if let Some(why) = why {
+        engine.events.post(Event::IoModelFallback {
+            source: options.source.clone(),
+            wanted: options.io_model.name(),
+            used: used.name(),
+            why,
+        });
+    }
+    used
+}
+
 /// The generator, as the scheduler sees it.
 #[derive(Clone)]
-pub(crate) struct Cutter(Arc<Generator>);
+pub(crate) struct Cutter(pub(crate) Arc<Generator>);
 
 impl Cutter {
     /// Cuts for the batch of the tick `time`.

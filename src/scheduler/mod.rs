@@ -11,6 +11,8 @@
 
 mod generator;
 mod jobs;
+#[cfg(all(test, tidemill_model))]
+mod model;
 
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ use crate::receiver::Cutter;
 use crate::receiver::generator::{BlockTarget, Cut};
 use crate::slab::Pool;
 use crate::store::BlockManager;
+use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mailbox, Mutex, Poison};
 use crate::time::{Clock, Moment, Schedule, Time};
@@ -131,6 +134,7 @@ impl Scheduler {
 
     /// Starts the thread `job-loop`.
     pub(crate) fn start(&self, options: Options, parts: Parts, poison: &Poison) -> Result<Thread> {
+        parts.graph.begin(options.schedule.label(0));
         let scheduler = self.clone();
         let generator = JobGenerator::new(options.schedule, options.batches_max);
         let jobs =
@@ -145,6 +149,7 @@ impl Scheduler {
             jobs,
             draining: false,
             index: 0,
+            last: None,
         };
         let started = thread::spawn("job-loop", poison, move || job_loop.run());
         started.map_err(|err| Error::io("cannot start the thread `job-loop`", err))
@@ -169,6 +174,10 @@ impl BlockTarget for Stored {
         Ok(())
     }
 
+    fn push_now(&self, block: &Arc<Block>) -> bool {
+        self.push(block).is_ok()
+    }
+
     fn reached(&self, source: u32, time: Time) {
         self.scheduler.post(Message::Reached { source, time });
     }
@@ -185,6 +194,8 @@ struct JobLoop {
     draining: bool,
     /// Batches allocated so far.
     index: u64,
+    /// The last of them.
+    last: Option<Time>,
 }
 
 impl JobLoop {
@@ -235,7 +246,8 @@ impl JobLoop {
 
     fn tick(&mut self, time: Time) {
         let now = self.parts.clock.now();
-        if self.draining || self.generator.tick(time, now, self.jobs.batches()) == Step::Skip {
+        let draining = self.draining && !planted(Planted::TickAfterFinal);
+        if draining || self.generator.tick(time, now, self.jobs.batches()) == Step::Skip {
             return;
         }
         // A tick while an older one still waits for its blocks: they are all cut, so the older batch takes what is here.
@@ -265,7 +277,8 @@ impl JobLoop {
     fn allocate(&mut self, time: Time, due: Moment) {
         let allocation = self.parts.tracker.allocate(time);
         let records: u64 = allocation.iter().flatten().map(|block| block.records).sum();
-        if self.options.skip_empty && records == 0 {
+        let must_run = || self.parts.graph.must_run(self.last, time);
+        if self.options.skip_empty && records == 0 && !must_run() {
             self.parts.tracker.commit(time);
             return;
         }
@@ -284,6 +297,7 @@ impl JobLoop {
             partitions: self.parts.workers.workers(),
         };
         self.index += 1;
+        self.last = Some(time);
         let mut progress = self.scheduler.progress.lock();
         progress.batches_waiting += 1;
         progress.records_waiting += records;
@@ -297,7 +311,9 @@ impl JobLoop {
     /// The stop: what was received and not planned is the last batch, under the next tick's time.
     fn last_batch(&mut self) {
         self.draining = true;
-        self.allocate_current();
+        if !planted(Planted::FinalForgetsWaitingTick) {
+            self.allocate_current();
+        }
         let (blocks, _) = self.parts.tracker.unallocated();
         if (blocks > 0 || self.index == 0)
             && let Some(time) = self.generator.last_time()
@@ -335,6 +351,7 @@ impl JobLoop {
             }
             Verdict::Failed { attempts, cause } => {
                 let name = self.outputs[job.output].name().to_owned();
+                self.parts.graph.abandon(job.time);
                 self.jobs.abort();
                 self.draining = true;
                 let time_ms = job.time.as_millis();
@@ -350,6 +367,7 @@ impl JobLoop {
 
     fn batch_done(&mut self, time: Time) {
         let Some((input, first_start)) = self.jobs.finish(time) else { return };
+        self.parts.graph.commit(time);
         self.parts.store.release(self.parts.tracker.commit(time));
         let (records, due) = (input.records, input.due);
         drop(input);
@@ -379,7 +397,9 @@ impl JobLoop {
     }
 
     fn tell_if_drained(&self) {
-        if self.draining && self.jobs.batches() == 0 {
+        // After a failure nothing more is started, so what waits would never end.
+        let ended = self.jobs.batches() == 0 || self.jobs.is_aborted();
+        if self.draining && (ended || planted(Planted::DrainedTooEarly)) {
             (self.parts.tell)(Told::Drained);
         }
     }
