@@ -2,6 +2,7 @@
 //! typed options once, here; nothing below knows that there is a command line. Runs on the main thread.
 
 pub mod args;
+mod doctor;
 mod flags;
 mod load;
 mod run;
@@ -40,6 +41,7 @@ enum Command {
     Validate(args::ValidateArgs),
     /// A data server: sends lines over TCP, paced or as fast as they are taken.
     Load(LoadArgs),
+    Doctor(doctor::DoctorArgs),
 }
 
 impl Cli {
@@ -53,6 +55,7 @@ impl Cli {
             Command::Run(args) => run::run(&args, &env),
             Command::Validate(args) => validate::run(&args, &env, &mut io::stderr().lock()),
             Command::Load(args) => load::run(args, &mut io::stdout().lock()),
+            Command::Doctor(args) => doctor::run(&args, &mut io::stdout().lock()),
         }
     }
 }
