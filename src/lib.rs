@@ -17,6 +17,7 @@
 pub mod batch;
 pub mod block;
 pub mod cli;
+mod compare;
 pub mod config;
 mod context;
 pub mod dstream;

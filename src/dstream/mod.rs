@@ -28,6 +28,7 @@ use crate::sync::thread::panic_text;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::time::{Clock, Moment, Time};
 
+pub(crate) use latency::stamp;
 pub use outputs::Collected;
 
 use outputs::Delivery;
