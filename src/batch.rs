@@ -442,7 +442,7 @@ mod model {
 
     /// Two stages of two tasks on two workers; the piece `fails` fails. Every piece sees all pieces before it.
     fn check(fails: Option<usize>) {
-        explore::check(1_200, &[Planted::StageCountsOnce], move || {
+        explore::check(800, &[Planted::StageCountsOnce], move || {
             let pool = Arc::new(WorkerPool::start(2, &Poison::new()).expect("threads"));
             let (ran, answers) = (Arc::new(AtomicUsize::new(0)), Mailbox::new(4));
             let piece = |number: usize, before: usize| -> Work {

@@ -278,7 +278,7 @@ mod model {
     /// Two readers charge half the account at each read, as far as it has room; another thread releases.
     #[test]
     fn every_reader_that_found_the_account_full_is_woken() {
-        check(3_000, &[Planted::AccountSkipsRecheck], || {
+        check(2_000, &[Planted::AccountSkipsRecheck], || {
             let (account, held) = (Account::new(8), Mailbox::new(READERS * READS));
             let readers = [(); READERS].map(|()| {
                 let (account, held, woken) = (account.clone(), held.clone(), Signal::new());

@@ -49,8 +49,11 @@ fn empty_batches_run() {
     assert_eq!(sums.rows(), times.into_iter().zip([vec![6], vec![], vec![]]).collect::<Vec<_>>());
 }
 
+/// How a run ended, the rows it committed, and the attempts it took.
+type Outcome = (Result<(), Error>, Vec<(Time, Vec<i32>)>, u32);
+
 /// What becomes of a stream whose closure fails its first `failures` times.
-fn check_failures(failures: u32, retries: u32) -> (Result<(), Error>, Vec<(Time, Vec<i32>)>, u32) {
+fn check_failures(failures: u32, retries: u32) -> Outcome {
     let policy = tidemill::config::OnFailure { retries, then: tidemill::config::Then::Stop };
     let ctx = StreamingContext::with_clock(config().on_failure(policy), ManualClock::new())
         .expect("good");

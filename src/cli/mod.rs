@@ -5,6 +5,7 @@ pub mod args;
 mod compare;
 mod doctor;
 mod flags;
+pub mod inspect;
 mod load;
 mod run;
 mod signals;
@@ -41,6 +42,7 @@ pub struct Cli {
 enum Command {
     Run(args::RunArgs),
     Validate(args::ValidateArgs),
+    Inspect(inspect::InspectArgs),
     /// A data server: sends lines over TCP, paced or as fast as they are taken.
     Load(LoadArgs),
     Doctor(doctor::DoctorArgs),
@@ -60,6 +62,7 @@ impl Cli {
         match self.command {
             Command::Run(args) => run::run(&args, &env),
             Command::Validate(args) => validate::run(&args, &env, &mut io::stderr().lock()),
+            Command::Inspect(args) => inspect::run(&args, &mut io::stdout().lock()),
             Command::Load(args) => load::run(args, &mut io::stdout().lock()),
             Command::Doctor(args) => doctor::run(&args, &mut io::stdout().lock()),
             Command::Compare(args) => compare::run(&args, &mut io::stdout().lock()),

@@ -22,7 +22,7 @@ use super::plan::{Kind, Shape};
 use super::sample::{own_cpu, raise_files_limit};
 use crate::config::Config;
 use crate::context::{RunLimits, Running, SocketSource, StreamingContext};
-use crate::dstream::builtin::Builtin;
+use crate::dstream::builtin::{Builtin, Scope};
 use crate::dstream::{DStream, stamp};
 use crate::error::{Error, Result};
 use crate::load::{self, Limit, LoadOptions, Target, WORDS};
@@ -213,7 +213,8 @@ fn start(wanted: IoModel, shape: &Shape, pool_threads: usize, notes: &Notes) -> 
     match shape.kind {
         Kind::Latency => time(&stream, notes),
         Kind::Throughput | Kind::Memory => {
-            Builtin::Count.attach("count", &stream, None, vec![SharedSink::new(Null)]);
+            let sinks = vec![SharedSink::new(Null)];
+            Builtin::Count.attach("count", &stream, Scope::default(), sinks);
         }
     }
     ctx.limits(RunLimits { until_eof: true, ..RunLimits::default() });

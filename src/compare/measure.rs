@@ -21,6 +21,9 @@ const GRACE: Duration = Duration::from_secs(30);
 const HOLD: Duration = Duration::from_millis(500);
 const HOLD_EACH: Duration = Duration::from_micros(100);
 
+/// Lines per second meanwhile: the sender ends with the last line that is due, so they must come often.
+const HOLD_RATE: u64 = 100;
+
 /// How long runs last and how fast they are.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
@@ -178,7 +181,7 @@ fn length(cell: &Cell, pace: &Pace) -> (Duration, Option<u64>) {
         Kind::Latency => (pace.latency, Some(pace.rate)),
         Kind::Memory => {
             let connections = u32::try_from(cell.shape.connections).unwrap_or(u32::MAX);
-            (HOLD.saturating_add(HOLD_EACH.saturating_mul(connections)), Some(10))
+            (HOLD.saturating_add(HOLD_EACH.saturating_mul(connections)), Some(HOLD_RATE))
         }
     }
 }

@@ -15,7 +15,7 @@ pub(crate) enum Kind {
     Throughput,
     /// An open loop; each line carries the time at which it should have been sent.
     Latency,
-    /// One line a second on the busy connections: what connections cost.
+    /// A trickle of lines on one connection: what the others cost.
     Memory,
 }
 

@@ -65,7 +65,5 @@ pub const NOT_YET: &[NotYet] = &[
     NotYet::given("source.*.socket.identity", "`identity`"),
     NotYet::given("source.*.socket.dead_letter", "`dead_letter`"),
     NotYet::given("source.*.files", "the source kind `files`"),
-    NotYet::given("job.*.window", "`window`"),
-    NotYet::given("job.*.slide", "`slide`"),
-    NotYet::given("sink.*.file", "the sink kind `file`"),
+    NotYet::given("sink.*.file.roll", "`roll`"),
 ];

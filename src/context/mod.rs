@@ -184,6 +184,7 @@ impl StreamingContext {
             pipeline: config.name.clone(),
             workers: config.workers,
             seed: random_seed(),
+            batch_interval: config.batch_interval,
             console: Writer::new(Box::new(std::io::stdout())),
         });
         StreamingContext {
@@ -271,6 +272,7 @@ impl StreamingContext {
             let hint = "register one, such as `stream.print(10)`, before the start";
             return Err(Error::Usage(format!("nothing to do: the stream has no output; {hint}")));
         }
+        self.graph.check()?;
         let limits = *self.limits.lock();
         let listeners = std::mem::take(&mut *self.listeners.lock());
         let sources = self
@@ -329,7 +331,10 @@ impl StreamingContext {
         for _ in 0..count {
             let done = running.batches_done() + 1;
             clock.advance(self.config.batch_interval.as_duration());
-            running.wait_for_batches(done)?;
+            if let Err(err) = running.wait_for_batches(done) {
+                *driven = None;
+                return Err(err);
+            }
         }
         Ok(())
     }

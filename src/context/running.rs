@@ -134,6 +134,15 @@ enum End {
     Failed(Error),
 }
 
+impl End {
+    fn into_result(self) -> Result<()> {
+        match self {
+            End::Asked => Ok(()),
+            End::Broken(err) | End::Failed(err) => Err(err),
+        }
+    }
+}
+
 impl Running {
     /// Starts the threads, lowest first, so that everything a thread talks to is there.
     pub(super) fn start(setup: Setup) -> Result<Running> {
@@ -240,7 +249,12 @@ impl Running {
     pub(super) fn wait_for_batches(&mut self, count: u64) -> Result<()> {
         while self.batches_done() < count {
             match self.control.recv().and_then(|control| self.end_of(control)) {
-                Some(End::Failed(err) | End::Broken(err)) => return Err(err),
+                // The rest waits for a clock that nobody moves any more: it is given up at once.
+                Some(End::Failed(err) | End::Broken(err)) => {
+                    let end = End::Failed(err);
+                    self.shut_down(&end);
+                    return end.into_result();
+                }
                 Some(End::Asked) | None => {}
             }
         }

@@ -149,7 +149,7 @@ mod model {
     /// A cutter drains what is queued, as often as something was pushed.
     #[test]
     fn ranges_arrive_once_in_order_and_no_wake_up_is_lost() {
-        check(3_000, &[Planted::QueueSkipsRecheck, Planted::DrainClearsLate], || {
+        check(2_000, &[Planted::QueueSkipsRecheck, Planted::DrainClearsLate], || {
             let (queue, pushed) = (Arc::new(RangeQueue::new(1)), Signal::new());
             let readers = [0, 1].map(|reader| {
                 let (queue, pushed) = (Arc::clone(&queue), pushed.clone());

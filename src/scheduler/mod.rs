@@ -134,6 +134,7 @@ impl Scheduler {
 
     /// Starts the thread `job-loop`.
     pub(crate) fn start(&self, options: Options, parts: Parts, poison: &Poison) -> Result<Thread> {
+        parts.graph.begin(options.schedule.label(0));
         let scheduler = self.clone();
         let generator = JobGenerator::new(options.schedule, options.batches_max);
         let jobs =
@@ -148,6 +149,7 @@ impl Scheduler {
             jobs,
             draining: false,
             index: 0,
+            last: None,
         };
         let started = thread::spawn("job-loop", poison, move || job_loop.run());
         started.map_err(|err| Error::io("cannot start the thread `job-loop`", err))
@@ -172,6 +174,10 @@ impl BlockTarget for Stored {
         Ok(())
     }
 
+    fn push_now(&self, block: &Arc<Block>) -> bool {
+        self.push(block).is_ok()
+    }
+
     fn reached(&self, source: u32, time: Time) {
         self.scheduler.post(Message::Reached { source, time });
     }
@@ -188,6 +194,8 @@ struct JobLoop {
     draining: bool,
     /// Batches allocated so far.
     index: u64,
+    /// The last of them.
+    last: Option<Time>,
 }
 
 impl JobLoop {
@@ -269,7 +277,8 @@ impl JobLoop {
     fn allocate(&mut self, time: Time, due: Moment) {
         let allocation = self.parts.tracker.allocate(time);
         let records: u64 = allocation.iter().flatten().map(|block| block.records).sum();
-        if self.options.skip_empty && records == 0 {
+        let must_run = || self.parts.graph.must_run(self.last, time);
+        if self.options.skip_empty && records == 0 && !must_run() {
             self.parts.tracker.commit(time);
             return;
         }
@@ -288,6 +297,7 @@ impl JobLoop {
             partitions: self.parts.workers.workers(),
         };
         self.index += 1;
+        self.last = Some(time);
         let mut progress = self.scheduler.progress.lock();
         progress.batches_waiting += 1;
         progress.records_waiting += records;
@@ -341,6 +351,7 @@ impl JobLoop {
             }
             Verdict::Failed { attempts, cause } => {
                 let name = self.outputs[job.output].name().to_owned();
+                self.parts.graph.abandon(job.time);
                 self.jobs.abort();
                 self.draining = true;
                 let time_ms = job.time.as_millis();
@@ -356,6 +367,7 @@ impl JobLoop {
 
     fn batch_done(&mut self, time: Time) {
         let Some((input, first_start)) = self.jobs.finish(time) else { return };
+        self.parts.graph.commit(time);
         self.parts.store.release(self.parts.tracker.commit(time));
         let (records, due) = (input.records, input.due);
         drop(input);

@@ -135,7 +135,7 @@ impl Rig {
 
 #[test]
 fn the_last_batch_takes_what_no_tick_took_and_nothing_follows_it() {
-    check(800, &[Planted::DrainedTooEarly, Planted::TickAfterFinal], || {
+    check(600, &[Planted::DrainedTooEarly, Planted::TickAfterFinal], || {
         let rig = rig();
         let (ticks, tracker) = (rig.tick(), Arc::clone(&rig.tracker));
         rig.feed(2);
@@ -148,7 +148,7 @@ fn the_last_batch_takes_what_no_tick_took_and_nothing_follows_it() {
 /// As after a push that did not end by the deadline: what came too late is left, but no batch time is used twice.
 #[test]
 fn a_final_before_the_blocks_of_a_tick_gives_each_batch_its_own_time() {
-    check(800, &[Planted::FinalForgetsWaitingTick], || {
+    check(600, &[Planted::FinalForgetsWaitingTick], || {
         let rig = rig();
         let ticks = rig.tick();
         rig.feed(2);

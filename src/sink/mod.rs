@@ -5,6 +5,7 @@
 //! worker that finishes a job, one at a time, and do not know who calls them.
 
 mod console;
+mod file;
 mod memory;
 mod null;
 mod rows;
@@ -17,6 +18,7 @@ use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::time::Time;
 
 pub use console::{Console, Format, ROWS_SHOWN, Writer};
+pub use file::{Existing, File, FileFormat};
 pub use memory::{Memory, MemoryHandle, OwnedCell};
 pub use null::Null;
 pub use rows::{Cell, Cells, Row, RowRef, RowWriter, Rows};
@@ -36,6 +38,7 @@ pub const SINKS: &[SinkKind] = &[
         name: "console",
         about: "prints each batch on standard output, as text or as JSON lines",
     },
+    SinkKind { name: "file", about: "writes a file for each batch, whole or not at all" },
     SinkKind { name: "memory", about: "keeps the rows in memory, for tests" },
     SinkKind { name: "null", about: "drops the rows, for measurements" },
 ];

@@ -29,6 +29,8 @@ pub(crate) enum Planted {
     PoisonCheckedFirst,
     /// `RecurringTimer`: the stop does not wake the thread.
     TimerSleepsThroughStop,
+    /// `Thread`: a thread that drops its own handle waits for itself.
+    ThreadJoinsItself,
     /// `Account`: a starved reader does not look again after it said so.
     AccountSkipsRecheck,
     /// `Pool`: a frozen buffer is not given back.
