@@ -165,7 +165,13 @@ pub(super) fn memory(rows: &[&Row]) -> String {
             .x_label_area_size(40)
             .y_label_area_size(76)
             .build_cartesian_2d((1.0..most.max(10.0)).log_scale(), 0.0..highest * 1.1)?;
-        chart.configure_mesh().x_desc("connections").y_desc("own memory, MiB").draw()?;
+        chart
+            .configure_mesh()
+            .x_labels(5)
+            .x_label_formatter(&|connections| format!("{connections:.0}"))
+            .x_desc("connections")
+            .y_desc("own memory, MiB")
+            .draw()?;
         for (at, (_, line)) in lines.iter().enumerate() {
             let style = ShapeStyle::from(&colour(at)).stroke_width(2);
             chart.draw_series(LineSeries::new(line.iter().copied(), style).point_size(3))?;
