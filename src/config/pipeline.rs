@@ -657,7 +657,7 @@ mod tests {
         let text = "trigger = 1\nstate_dir = 1\nspill_dir = 1\nspill_bytes_max = 1\ncatch_up = 1\nhttp = 1\n\
             http_hosts = 1\non_failure = { then = 'dead_letter' }\n[source.a]\nsocket = { rate_max = 1, \
             backpressure = 1, initial_rate = 1, rate_min = 1, pool_threads = 1, ack = 1, identity = 1, \
-            dead_letter = 1 }\n[source.b.files]\n[job.j]\nwindow = 1\nslide = 1\nlatency = 1\n[sink.s.file]\nroll = 1\n";
+            dead_letter = 1 }\n[source.b.files]\n[job.j]\nwindow = 1\nslide = 1\nlatency = 1\n";
         let problems = Problems::new(NOT_YET);
         let table = tree::parse(text, &|_| None, &problems);
         read_root(&table, &problems);

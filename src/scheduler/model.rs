@@ -49,6 +49,7 @@ fn rig() -> Rig {
     let stored = Stored { store: own, tracker: known, scheduler: scheduler.clone() };
     generator.start(Arc::new(stored)).expect("threads");
     let graph = Graph::new(GraphOptions {
+        batch_interval: crate::time::Interval::secs(1),
         pipeline: "model".to_owned(),
         workers: 1,
         seed: 7,

@@ -8,6 +8,7 @@ mod console;
 mod file;
 mod memory;
 mod null;
+mod rolling;
 mod rows;
 
 use std::collections::HashMap;
@@ -21,6 +22,7 @@ pub use console::{Console, Format, ROWS_SHOWN, Writer};
 pub use file::{Existing, File, FileFormat};
 pub use memory::{Memory, MemoryHandle, OwnedCell};
 pub use null::Null;
+pub use rolling::Roll;
 pub use rows::{Cell, Cells, Row, RowRef, RowWriter, Rows};
 
 /// A row of the table of sinks.
