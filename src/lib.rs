@@ -18,6 +18,7 @@ pub mod batch;
 pub mod block;
 pub mod checkpoint;
 pub mod cli;
+mod compare;
 pub mod config;
 mod context;
 pub mod dstream;

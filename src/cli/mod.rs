@@ -2,6 +2,8 @@
 //! typed options once, here; nothing below knows that there is a command line. Runs on the main thread.
 
 pub mod args;
+mod compare;
+mod doctor;
 mod flags;
 pub mod inspect;
 mod load;
@@ -14,6 +16,7 @@ use std::io::{self, Write};
 
 use clap::{Parser, Subcommand};
 
+use crate::compare::SUBCOMMAND;
 use crate::error::{Error, Result};
 
 pub use load::LoadArgs;
@@ -42,6 +45,11 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// A data server: sends lines over TCP, paced or as fast as they are taken.
     Load(LoadArgs),
+    Doctor(doctor::DoctorArgs),
+    Compare(compare::CompareArgs),
+    /// A process of a comparison; `compare` starts it.
+    #[command(name = SUBCOMMAND, hide = true)]
+    CompareChild,
 }
 
 impl Cli {
@@ -56,6 +64,9 @@ impl Cli {
             Command::Validate(args) => validate::run(&args, &env, &mut io::stderr().lock()),
             Command::Inspect(args) => inspect::run(&args, &mut io::stdout().lock()),
             Command::Load(args) => load::run(args, &mut io::stdout().lock()),
+            Command::Doctor(args) => doctor::run(&args, &mut io::stdout().lock()),
+            Command::Compare(args) => compare::run(&args, &mut io::stdout().lock()),
+            Command::CompareChild => compare::run_child(),
         }
     }
 }

@@ -144,7 +144,7 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 /// The stamp of a record: digits, then a space.
-fn stamp(record: &[u8]) -> Option<u64> {
+pub(crate) fn stamp(record: &[u8]) -> Option<u64> {
     // The longest number of 64 bits has 20 digits; a longer run of digits is no stamp.
     let digits = record.iter().take(21).position(|byte| *byte == b' ')?;
     std::str::from_utf8(&record[..digits]).ok().filter(|text| !text.starts_with('+'))?.parse().ok()

@@ -34,6 +34,7 @@ use crate::sync::thread::panic_text;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::time::{Clock, Interval, Moment, Time};
 
+pub(crate) use latency::stamp;
 pub use outputs::Collected;
 pub use remember::Remembered;
 pub use state::{State, StateCounts, StateKey, StateSpec, StateValue, Stateful, WhenFull};

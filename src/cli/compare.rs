@@ -1,0 +1,219 @@
+//! `tidemill compare`: what was typed to [`compare::Options`], a progress bar while it runs, the tables at the end. The
+//! comparison itself is `crate::compare`. Runs on the main thread.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{say, units};
+use crate::compare::plan::{BARE, Grid, Kind};
+use crate::compare::{self, Options, Pace, Step};
+use crate::error::{Error, Result};
+use crate::receiver::io::IO_MODELS;
+use crate::sync::Arc;
+use crate::time::{Clock, SystemClock};
+
+const EXAMPLES: &str = "\
+Examples:
+  tidemill compare --quick
+      every io model with one connection, in less than a minute
+  tidemill compare --connections 1,100,1000 --record 10,100,1KiB,64KiB --repeats 5 --out report
+      what the figures of a paper take
+  tidemill compare --only latency --batch 10ms,100ms --rate 10k --models nio,aio
+      how long a line waits, to 99.99 %
+  tidemill compare --only memory --connections 100,1000,10000 --models nio,reactors,aio
+      what an idle connection costs
+  tidemill compare --only throughput --connections 10000 --busy 1,100
+      few busy connections among many idle ones
+
+Receiver and sender are processes of their own on 127.0.0.1. Every other repeat goes through the models backwards.
+Tables go to standard output; compare.csv, compare.html and a .hgrm file for each latency cell to --out.
+Exit codes: 0 done; 1 a run failed, and the report says which; 2 usage.";
+
+/// Run io models side by side over real sockets: throughput, latency, memory.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct CompareArgs {
+    /// What to compare: io models, and `bare`, a loop that only reads and counts [default: all]
+    #[arg(long, value_name = "MODEL,...", value_delimiter = ',', value_parser = PossibleValuesParser::new(models()))]
+    models: Vec<String>,
+
+    /// What to measure [default: all]
+    #[arg(long, value_name = "KIND,...", value_delimiter = ',')]
+    only: Vec<Measured>,
+
+    /// Connections
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = units::count, default_value = "1,100")]
+    connections: Vec<u64>,
+
+    /// Share of the connections that is sent to, in percent; the others are idle
+    #[arg(long, value_name = "PERCENT,...", value_delimiter = ',', default_value = "100",
+        value_parser = clap::value_parser!(u64).range(0..=100))]
+    busy: Vec<u64>,
+
+    /// Bytes of a record with its line feed; latency and memory take the first, latency at least 32
+    #[arg(long, value_name = "SIZE,...", value_delimiter = ',', value_parser = units::bytes, default_value = "100,10,1KiB,64KiB")]
+    record: Vec<u64>,
+
+    /// Batch intervals
+    #[arg(long, value_name = "TIME,...", value_delimiter = ',', value_parser = millis, default_value = "100ms")]
+    batch: Vec<u64>,
+
+    /// Block intervals, at most the batch interval
+    #[arg(long, value_name = "TIME,...", value_delimiter = ',', value_parser = millis, default_value = "200ms")]
+    block: Vec<u64>,
+
+    /// How often each combination is run
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000), default_value_t = 3)]
+    repeats: u64,
+
+    /// How long a throughput run sends
+    #[arg(long, value_name = "TIME", value_parser = units::seconds, default_value = "2s")]
+    seconds: Duration,
+
+    /// How long a latency run sends
+    #[arg(long, value_name = "TIME", value_parser = units::seconds, default_value = "5s")]
+    latency_seconds: Duration,
+
+    /// Lines per second of latency runs
+    #[arg(long, value_name = "LINES", value_parser = units::count, default_value = "10k")]
+    rate: u64,
+
+    /// Threads of the io model `pool`; connections beyond them wait
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000), default_value_t = 64)]
+    pool_threads: u16,
+
+    /// One connection, 100 B and 100 connections for memory, one short run each: less than a minute in all
+    #[arg(long, conflicts_with_all = ["connections", "record", "repeats", "seconds", "latency_seconds"])]
+    quick: bool,
+
+    /// The directory of the report; files of an older one are replaced
+    #[arg(long, value_name = "DIR", default_value = "compare-report")]
+    out: PathBuf,
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Measured {
+    Throughput,
+    Latency,
+    Memory,
+}
+
+fn models() -> Vec<&'static str> {
+    IO_MODELS.iter().map(|row| row.name).chain([BARE]).collect()
+}
+
+/// Whole milliseconds, at least one.
+fn millis(text: &str) -> Result<u64, String> {
+    let time = units::seconds(text)?;
+    let millis = u64::try_from(time.as_millis()).unwrap_or(0);
+    let whole = millis > 0 && Duration::from_millis(millis) == time;
+    whole.then_some(millis).ok_or_else(|| "an interval is in whole milliseconds".to_owned())
+}
+
+impl CompareArgs {
+    fn options(&self) -> Result<Options> {
+        let program = std::env::current_exe()
+            .map_err(|err| Error::io("cannot find this program to start it again", err))?;
+        if self.connections.contains(&0)
+            || self.rate == 0
+            || self.record.iter().any(|size| *size < 2)
+        {
+            let text = "error: connections and rates are at least 1, records at least 2 bytes";
+            return Err(Error::Usage(text.to_owned()));
+        }
+        let chosen =
+            |name: &&str| self.models.is_empty() || self.models.iter().any(|one| one == name);
+        let kinds = self.only.iter().map(|measured| match measured {
+            Measured::Throughput => Kind::Throughput,
+            Measured::Latency => Kind::Latency,
+            Measured::Memory => Kind::Memory,
+        });
+        let mut grid = Grid {
+            models: models().into_iter().filter(chosen).collect(),
+            kinds: kinds.collect(),
+            connections: self.connections.clone(),
+            busy: self.busy.clone(),
+            records: self.record.clone(),
+            batches: self.batch.clone(),
+            blocks: self.block.clone(),
+        };
+        if grid.kinds.is_empty() {
+            grid.kinds = Kind::ALL.map(|(kind, _)| kind).to_vec();
+        }
+        let mut pace = Pace {
+            throughput: self.seconds,
+            latency: self.latency_seconds,
+            rate: self.rate,
+            pool_threads: self.pool_threads.into(),
+        };
+        let mut repeats = self.repeats;
+        if self.quick {
+            (grid.connections, grid.records, repeats) = (vec![1, 100], vec![100], 1);
+            (pace.throughput, pace.latency) = (Duration::from_millis(700), Duration::from_secs(1));
+        }
+        let typed: Vec<String> = std::env::args().skip(1).collect();
+        Ok(Options {
+            grid,
+            pace,
+            repeats,
+            out: self.out.clone(),
+            program,
+            command_line: format!("tidemill {}", typed.join(" ")),
+        })
+    }
+}
+
+/// Compares and prints the tables on `out`.
+///
+/// # Errors
+/// Usage, a report that cannot be written, and [`Error::Failed`] if a run failed.
+pub(super) fn run(args: &CompareArgs, out: &mut dyn Write) -> Result<()> {
+    let options = args.options()?;
+    if cfg!(debug_assertions) {
+        say("compare: this is a debug build; its figures mean nothing");
+    }
+    let bar = ProgressBar::new(0);
+    let style =
+        ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} (about {eta} left) {msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let clock = SystemClock::new() as Arc<dyn Clock>;
+    let outcome = compare::run(&options, &clock, |step| match step {
+        Step::Runs(runs) => bar.set_length(*runs as u64),
+        Step::Begins(cell) => {
+            let (model, shape) = (cell.model, cell.shape);
+            bar.set_message(format!("{model} {}: {}", shape.kind.name(), shape.words()));
+        }
+        Step::Ended(cell, failure) => {
+            if let Some(why) = failure {
+                bar.suspend(|| {
+                    say(&format!("compare: {} {}: {why}", cell.model, cell.shape.words()))
+                });
+            }
+            bar.inc(1);
+        }
+    });
+    bar.finish_and_clear();
+    let outcome = outcome?;
+    out.write_all(outcome.table.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|err| Error::io("cannot write the tables", err))?;
+    outcome.files.iter().for_each(|file| say(&format!("compare: wrote {}", file.display())));
+    match outcome.failures {
+        0 => Ok(()),
+        failures => Err(Error::Failed(format!("{failures} runs failed"))),
+    }
+}
+
+/// A child of a comparison; see `crate::compare::child`.
+///
+/// # Errors
+/// If the parent is gone.
+pub(super) fn run_child() -> Result<()> {
+    compare::child::run(&mut io::stdout().lock())
+}

@@ -1,0 +1,192 @@
+//! One run: a receiver, a sender, samples in between, and the figures that come of it. Main thread.
+
+use std::path::Path;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use super::child::{LATENCY_MAX, Received, Role, Said, Sent};
+use super::plan::{Cell, Kind};
+use super::process::Process;
+use super::sample::Sample;
+use super::stats::{float, millis_at};
+use crate::error::{Error, Result};
+use crate::sync::{Arc, Signal};
+use crate::time::{Clock, Moment};
+
+/// How long the connections of a run may take until they are made, and its end until everything is read.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// How long a run that only holds connections lasts, beside a part for each connection.
+const HOLD: Duration = Duration::from_millis(500);
+const HOLD_EACH: Duration = Duration::from_micros(100);
+
+/// Lines per second meanwhile: the sender ends with the last line that is due, so they must come often.
+const HOLD_RATE: u64 = 100;
+
+/// How long runs last and how fast they are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// A throughput run.
+    pub(crate) throughput: Duration,
+    /// A latency run.
+    pub(crate) latency: Duration,
+    /// Lines per second of latency runs.
+    pub(crate) rate: u64,
+    /// Threads of the io model that has a pool of them.
+    pub(crate) pool_threads: usize,
+}
+
+/// What one run gave.
+#[derive(Clone, Debug)]
+pub(crate) struct Figures {
+    pub(crate) received: Received,
+    pub(crate) sent: Sent,
+    /// From the first to the last byte.
+    pub(crate) seconds: f64,
+    /// Before the first connection.
+    pub(crate) before: Sample,
+    /// Early and late while it ran, and the time between the two.
+    pub(crate) early: Sample,
+    pub(crate) late: Sample,
+    pub(crate) between: Duration,
+}
+
+/// A figure of a run: its name in files, its unit, and how it is found; none where it says nothing.
+pub(crate) struct Metric {
+    pub(crate) name: &'static str,
+    pub(crate) of: fn(&Cell, &Figures) -> Option<f64>,
+}
+
+/// Every figure, in the order of the columns of the CSV file.
+pub(crate) const METRICS: &[Metric] = &[
+    Metric {
+        name: "bytes_per_second",
+        of: |cell, f| throughput(cell, float(f.received.bytes) / f.seconds),
+    },
+    Metric {
+        name: "records_per_second",
+        of: |cell, f| throughput(cell, float(f.received.records) / f.seconds),
+    },
+    Metric {
+        name: "cpu_seconds_per_gb",
+        of: |cell, f| throughput(cell, f.received.cpu / (float(f.received.bytes) / 1e9)),
+    },
+    Metric { name: "cpu_share_percent", of: |_, f| Some(f.received.cpu / f.seconds * 100.0) },
+    Metric {
+        name: "sender_cpu_share_percent",
+        of: |_, f| Some(f.sent.cpu / f.sent.seconds * 100.0),
+    },
+    Metric {
+        name: "context_switches_per_second",
+        of: |_, f| {
+            let switches = f.late.switches.saturating_sub(f.early.switches);
+            (f.late.threads > 0).then(|| float(switches) / f.between.as_secs_f64())
+        },
+    },
+    Metric {
+        name: "bytes_per_connection",
+        of: |cell, f| {
+            let grown = f.late.anonymous_bytes.saturating_sub(f.before.anonymous_bytes);
+            let many = cell.shape.kind == Kind::Memory && cell.shape.connections > 1;
+            (many && f.late.threads > 0).then(|| float(grown) / float(cell.shape.connections))
+        },
+    },
+    Metric { name: "anonymous_bytes", of: |_, f| Some(float(f.late.anonymous_bytes)) },
+    Metric { name: "peak_bytes", of: |_, f| Some(float(f.late.peak_bytes)) },
+    Metric { name: "threads", of: |_, f| Some(float(f.late.threads)) },
+    Metric { name: "p50_ms", of: |_, f| f.latency(0.5) },
+    Metric { name: "p99_ms", of: |_, f| f.latency(0.99) },
+    Metric { name: "p99.9_ms", of: |_, f| f.latency(0.999) },
+    Metric { name: "p99.99_ms", of: |_, f| f.latency(0.999_9) },
+    Metric { name: "max_ms", of: |_, f| f.latency(1.0) },
+    Metric {
+        name: "sender_behind_ms",
+        of: |cell, f| (cell.shape.kind == Kind::Latency).then(|| float(f.sent.behind_micros) / 1e3),
+    },
+];
+
+fn throughput(cell: &Cell, value: f64) -> Option<f64> {
+    (cell.shape.kind == Kind::Throughput).then_some(value)
+}
+
+impl Figures {
+    /// The latencies in nanoseconds.
+    pub(crate) fn histogram(&self) -> Histogram<u64> {
+        let mut all = Histogram::new(3).expect("three digits are allowed");
+        self.received.latencies.iter().for_each(|(value, count)| {
+            all.record_n((*value).min(LATENCY_MAX), *count).expect("it grows");
+        });
+        all
+    }
+
+    fn latency(&self, quantile: f64) -> Option<f64> {
+        (!self.received.latencies.is_empty()).then(|| millis_at(&self.histogram(), quantile))
+    }
+}
+
+/// Runs one cell once with `program` as both children.
+///
+/// # Errors
+/// What a child said, a deadline, or lines that were sent and not counted.
+pub(crate) fn measure(
+    program: &Path,
+    cell: &Cell,
+    pace: &Pace,
+    clock: &Arc<dyn Clock>,
+) -> Result<Figures> {
+    let model = cell.io_model().map(|model| model.name().to_owned());
+    let (shape, pool_threads) = (cell.shape, pace.pool_threads);
+    let receiver = Process::start(program, &Role::Receive { model, shape, pool_threads }, clock)?;
+    let Said::Ready { address } = receiver.hear(clock.now().plus(GRACE))? else {
+        return Err(unexpected("receiver"));
+    };
+    let before = Sample::of(receiver.id());
+    let (length, rate) = length(cell, pace);
+    let millis = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+    let sender = Process::start(program, &Role::Send { address, shape, millis, rate }, clock)?;
+    let Said::Started { wall_nanos } = sender.hear(clock.now().plus(GRACE))? else {
+        return Err(unexpected("sender"));
+    };
+    let started = clock.now();
+    let early = sample_at(&receiver, started.plus(length.mul_f64(0.3)), clock);
+    let first = clock.now();
+    let late = sample_at(&receiver, started.plus(length.mul_f64(0.9)), clock);
+    let between = clock.now().since(first);
+    let end = clock.now().plus(length.saturating_add(GRACE));
+    let Said::Sent(sent) = sender.hear(end)? else { return Err(unexpected("sender")) };
+    let Said::Received(received) = receiver.hear(end)? else {
+        return Err(unexpected("receiver"));
+    };
+    if received.records != sent.lines {
+        return Err(Error::Failed(format!(
+            "{} lines were sent and {} counted",
+            sent.lines, received.records
+        )));
+    }
+    let seconds = float(received.end_nanos.saturating_sub(wall_nanos)) / 1e9;
+    if seconds <= 0.0 || received.bytes == 0 {
+        return Err(Error::Failed("nothing was received".to_owned()));
+    }
+    Ok(Figures { received, sent, seconds, before, early, late, between })
+}
+
+fn unexpected(who: &str) -> Error {
+    Error::Failed(format!("the {who} answered something else"))
+}
+
+fn length(cell: &Cell, pace: &Pace) -> (Duration, Option<u64>) {
+    match cell.shape.kind {
+        Kind::Throughput => (pace.throughput, None),
+        Kind::Latency => (pace.latency, Some(pace.rate)),
+        Kind::Memory => {
+            let connections = u32::try_from(cell.shape.connections).unwrap_or(u32::MAX);
+            (HOLD.saturating_add(HOLD_EACH.saturating_mul(connections)), Some(HOLD_RATE))
+        }
+    }
+}
+
+fn sample_at(receiver: &Process, at: Moment, clock: &Arc<dyn Clock>) -> Sample {
+    clock.wait(&Signal::new(), Some(at));
+    Sample::of(receiver.id())
+}

@@ -1,0 +1,370 @@
+//! The rows of a comparison, as tables for a terminal and as CSV. Pure.
+
+use std::fmt::Write as _;
+
+use hdrhistogram::Histogram;
+
+use super::measure::{Figures, METRICS};
+use super::plan::{Cell, Kind, Shape};
+use super::stats::Summary;
+
+/// What the repeats of a cell gave.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) cell: Cell,
+    /// The model that was really in use.
+    pub(crate) used: String,
+    /// Why it was not the one that was asked for.
+    pub(crate) fallback: Option<String>,
+    /// Repeats that gave figures.
+    pub(crate) repeats: usize,
+    /// What went wrong in the others.
+    pub(crate) failures: Vec<String>,
+    /// Why it was not run at all.
+    pub(crate) not_run: Option<String>,
+    /// The metrics that say something here.
+    pub(crate) metrics: Vec<(&'static str, Summary)>,
+    /// The latencies of all repeats, in nanoseconds.
+    pub(crate) histogram: Histogram<u64>,
+}
+
+impl Row {
+    pub(crate) fn not_run(cell: &Cell, why: String) -> Row {
+        Row { not_run: Some(why), ..Row::new(cell, Vec::new()) }
+    }
+
+    pub(crate) fn new(cell: &Cell, runs: Vec<Result<Figures, String>>) -> Row {
+        let mut histogram = Histogram::new(3).expect("three digits are allowed");
+        let (mut good, mut failures) = (Vec::new(), Vec::new());
+        for run in runs {
+            match run {
+                Ok(figures) => {
+                    histogram.add(figures.histogram()).expect("it grows");
+                    good.push(figures);
+                }
+                Err(why) => failures.push(why),
+            }
+        }
+        let metrics = METRICS.iter().filter_map(|metric| {
+            let values = good.iter().filter_map(|figures| (metric.of)(cell, figures));
+            Some((metric.name, Summary::of(values)?))
+        });
+        Row {
+            cell: *cell,
+            used: good.first().map_or(String::new(), |figures| figures.received.model.clone()),
+            fallback: good.first().and_then(|figures| figures.received.fallback.clone()),
+            repeats: good.len(),
+            failures,
+            not_run: None,
+            metrics: metrics.collect(),
+            histogram,
+        }
+    }
+
+    /// A metric's summary, if the row has it.
+    pub(crate) fn get(&self, name: &str) -> Option<Summary> {
+        self.metrics.iter().find(|(metric, _)| *metric == name).map(|(_, summary)| *summary)
+    }
+
+    /// The model that was asked for, and the one in use if that is another.
+    pub(crate) fn model(&self) -> String {
+        let model = self.cell.model;
+        if self.used.is_empty() || self.used == model {
+            model.to_owned()
+        } else {
+            format!("{model} (ran {})", self.used)
+        }
+    }
+}
+
+/// A column: its head, its metric, how many of the metric's unit are one of the column's, and digits after the point.
+type Column = (&'static str, &'static str, f64, usize);
+
+/// The columns of each kind's table; the first one is shown with its spread.
+pub(crate) fn columns(kind: Kind) -> &'static [Column] {
+    match kind {
+        Kind::Throughput => &[
+            ("MB/s", "bytes_per_second", 1e6, 0),
+            ("records/s", "records_per_second", 1.0, 0),
+            ("CPU-s/GB", "cpu_seconds_per_gb", 1.0, 3),
+            ("CPU %", "cpu_share_percent", 1.0, 0),
+            ("sender CPU %", "sender_cpu_share_percent", 1.0, 0),
+            ("switches/s", "context_switches_per_second", 1.0, 0),
+            ("peak MiB", "peak_bytes", 1_048_576.0, 1),
+        ],
+        Kind::Latency => &[
+            ("p50 ms", "p50_ms", 1.0, 2),
+            ("p99 ms", "p99_ms", 1.0, 2),
+            ("p99.9 ms", "p99.9_ms", 1.0, 2),
+            ("p99.99 ms", "p99.99_ms", 1.0, 2),
+            ("max ms", "max_ms", 1.0, 2),
+            ("CPU %", "cpu_share_percent", 1.0, 1),
+            ("switches/s", "context_switches_per_second", 1.0, 0),
+            ("sender late ms", "sender_behind_ms", 1.0, 2),
+        ],
+        Kind::Memory => &[
+            ("B/connection", "bytes_per_connection", 1.0, 0),
+            ("own MiB", "anonymous_bytes", 1_048_576.0, 2),
+            ("peak MiB", "peak_bytes", 1_048_576.0, 1),
+            ("threads", "threads", 1.0, 0),
+            ("CPU %", "cpu_share_percent", 1.0, 1),
+            ("switches/s", "context_switches_per_second", 1.0, 0),
+        ],
+    }
+}
+
+/// Rows of one kind and shape, one shape after the other.
+pub(crate) fn by_shape(rows: &[Row], kind: Kind) -> Vec<(Shape, Vec<&Row>)> {
+    let mut groups: Vec<(Shape, Vec<&Row>)> = Vec::new();
+    for row in rows.iter().filter(|row| row.cell.shape.kind == kind) {
+        match groups.iter_mut().find(|(shape, _)| *shape == row.cell.shape) {
+            Some((_, group)) => group.push(row),
+            None => groups.push((row.cell.shape, vec![row])),
+        }
+    }
+    groups
+}
+
+/// The cells of a row in the order of the columns: medians, and the first with lowest and highest in brackets.
+pub(crate) fn texts(row: &Row) -> Vec<String> {
+    let column = |(at, (_, metric, unit, digits)): (usize, &Column)| match row.get(metric) {
+        None => "-".to_owned(),
+        Some(summary) if at == 0 && row.repeats > 1 => format!(
+            "{:.digits$} ({:.digits$}-{:.digits$})",
+            summary.median / unit,
+            summary.min / unit,
+            summary.max / unit
+        ),
+        Some(summary) => format!("{:.digits$}", summary.median / unit),
+    };
+    columns(row.cell.shape.kind).iter().enumerate().map(column).collect()
+}
+
+/// What is to be said of a row beside its figures.
+pub(crate) fn remarks(row: &Row) -> Vec<String> {
+    let not_run = row.not_run.iter().map(|why| format!("not run: {why}"));
+    let fallback = row.fallback.iter().map(|why| format!("ran {}: {why}", row.used));
+    let failed = row.failures.iter().map(|why| format!("failed: {why}"));
+    let sender = row
+        .get("sender_cpu_share_percent")
+        .filter(|share| row.cell.shape.kind == Kind::Throughput && share.median > 90.0);
+    let limit = sender.map(|_| "the sender was busy all the time and may be the limit".to_owned());
+    let wide = row.get("bytes_per_second").filter(|rate| rate.spread_percent() > 20.0);
+    let wide =
+        wide.map(|rate| format!("wide spread: {:.0} % of the median", rate.spread_percent()));
+    not_run.chain(fallback).chain(failed).chain(limit).chain(wide).collect()
+}
+
+/// Everything as aligned text.
+pub(crate) fn table(rows: &[Row]) -> String {
+    let mut text = String::new();
+    for (kind, name) in Kind::ALL {
+        for (shape, group) in by_shape(rows, kind) {
+            let _ = writeln!(text, "{name}: {}", shape.words());
+            let heads = columns(kind).iter().map(|column| column.0.to_owned());
+            let head: Vec<String> = std::iter::once("model".to_owned()).chain(heads).collect();
+            let line = |row: &&Row| std::iter::once(row.model()).chain(texts(row)).collect();
+            let lines: Vec<Vec<String>> =
+                std::iter::once(head).chain(group.iter().map(line)).collect();
+            text.push_str(&aligned(&lines));
+            for row in &group {
+                for remark in remarks(row) {
+                    let _ = writeln!(text, "  {}: {remark}", row.cell.model);
+                }
+            }
+            text.push('\n');
+        }
+    }
+    text
+}
+
+fn aligned(lines: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let mut text = String::new();
+    for line in lines {
+        for (column, cell) in line.iter().enumerate() {
+            let width = width(column).unwrap_or(0);
+            let _ = if column == 0 {
+                write!(text, "  {cell:<width$}")
+            } else {
+                write!(text, "  {cell:>width$}")
+            };
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// Everything as CSV (RFC 4180): one line for each cell, each metric as median, lowest and highest.
+pub(crate) fn csv(rows: &[Row]) -> String {
+    let fixed = [
+        "kind",
+        "model",
+        "used",
+        "connections",
+        "busy",
+        "record_bytes",
+        "batch_ms",
+        "block_ms",
+        "repeats",
+        "remarks",
+    ];
+    let mut head: Vec<String> = fixed.iter().map(|&name| name.to_owned()).collect();
+    for metric in METRICS {
+        head.extend(["", "_min", "_max"].map(|end| format!("{}{end}", metric.name)));
+    }
+    let mut text = csv_line(&head);
+    for row in rows {
+        let Shape { kind, connections, busy, record_bytes, batch_ms, block_ms } = row.cell.shape;
+        let mut line = vec![kind.name().to_owned(), row.cell.model.to_owned(), row.used.clone()];
+        line.extend(
+            [connections, busy, record_bytes, batch_ms, block_ms, row.repeats as u64]
+                .map(|number| number.to_string()),
+        );
+        line.push(remarks(row).join("; "));
+        for metric in METRICS {
+            line.extend(match row.get(metric.name) {
+                Some(Summary { median, min, max }) => [median, min, max].map(|v| v.to_string()),
+                None => [String::new(), String::new(), String::new()],
+            });
+        }
+        text.push_str(&csv_line(&line));
+    }
+    text
+}
+
+fn csv_line(cells: &[String]) -> String {
+    let quoted = |cell: &String| {
+        if cell.contains([',', '"', '\n', '\r']) {
+            format!("\"{}\"", cell.replace('"', "\"\""))
+        } else {
+            cell.clone()
+        }
+    };
+    cells.iter().map(quoted).collect::<Vec<_>>().join(",") + "\r\n"
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::time::Duration;
+
+    use super::super::child::{Received, Sent};
+    use super::super::plan::{cells, tests::grid};
+    use super::super::sample::Sample;
+    use super::*;
+
+    /// A run of a second with these bytes.
+    fn figures(bytes: u64, latencies: &[(u64, u64)]) -> Figures {
+        let sample = |switches| Sample {
+            anonymous_bytes: 1 << 20,
+            peak_bytes: 4 << 20,
+            threads: 3,
+            switches,
+            files: 9,
+        };
+        Figures {
+            received: Received {
+                model: "nio".to_owned(),
+                records: bytes / 10,
+                bytes,
+                cpu: 0.5,
+                latencies: latencies.to_vec(),
+                ..Received::default()
+            },
+            sent: Sent { lines: bytes / 10, seconds: 1.0, cpu: 0.25, behind_micros: 250 },
+            seconds: 1.0,
+            before: Sample::default(),
+            early: sample(10),
+            late: sample(60),
+            between: Duration::from_millis(500),
+        }
+    }
+
+    /// A throughput row of two models, a latency row and one that was not run.
+    pub(crate) fn rows() -> Vec<Row> {
+        let mut grid = grid();
+        grid.connections = vec![1];
+        let cells = cells(&grid);
+        let runs = |bytes: &[u64]| bytes.iter().map(|bytes| Ok(figures(*bytes, &[]))).collect();
+        let mut latency = cells[1];
+        latency.shape.kind = Kind::Latency;
+        let mut memory = cells[0];
+        memory.shape.kind = Kind::Memory;
+        vec![
+            Row::new(&cells[0], vec![Err("<script>alert(1)</script>, \"no\"".to_owned())]),
+            Row::new(&cells[1], runs(&[100_000_000, 300_000_000, 200_000_000])),
+            Row::new(&latency, vec![Ok(figures(100, &[(1_000_000, 98), (9_000_000, 2)]))]),
+            Row::not_run(&memory, "too many".to_owned()),
+        ]
+    }
+
+    #[test]
+    fn rows_hold_medians_and_spreads() {
+        let rows = rows();
+        let rate = rows[1].get("bytes_per_second").expect("a rate");
+        assert_eq!((rate.median, rate.min, rate.max), (2e8, 1e8, 3e8));
+        assert_eq!(rows[1].get("cpu_seconds_per_gb").map(|cpu| cpu.median), Some(2.5));
+        assert_eq!(rows[1].get("context_switches_per_second").map(|s| s.median), Some(100.0));
+        assert_eq!(rows[1].get("p50_ms"), None);
+        assert_eq!(rows[2].get("bytes_per_second"), None);
+        assert_eq!(rows[2].histogram.len(), 100);
+        assert_eq!(rows[0].failures.len(), 1);
+    }
+
+    #[test]
+    fn the_table_shows_every_row() {
+        let text = table(&rows());
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "throughput: 1 connection, 10 B, batch 100 ms, block 100 ms");
+        assert_eq!(
+            lines[1],
+            "  model           MB/s  records/s  CPU-s/GB  CPU %  sender CPU %  switches/s  peak MiB"
+        );
+        assert_eq!(
+            lines[3],
+            "  nio    200 (100-300)   20000000     2.500     50            25         100       4.0"
+        );
+        assert_eq!(lines[4], "  bio: failed: <script>alert(1)</script>, \"no\"");
+        assert_eq!(lines[5], "  nio: wide spread: 100 % of the median");
+        assert!(text.contains("not run: too many"), "{text}");
+    }
+
+    /// A reader of CSV with quotes, for what the writer may have got wrong.
+    fn parse(text: &str) -> Vec<Vec<String>> {
+        let (mut rows, mut row, mut cell, mut quoted) = (vec![], vec![], String::new(), false);
+        let mut chars = text.chars().peekable();
+        while let Some(char) = chars.next() {
+            match char {
+                '"' if quoted && chars.peek() == Some(&'"') => cell.push(chars.next().expect("it")),
+                '"' => quoted = !quoted,
+                ',' if !quoted => row.push(std::mem::take(&mut cell)),
+                '\r' if !quoted => {}
+                '\n' if !quoted => {
+                    row.push(std::mem::take(&mut cell));
+                    rows.push(std::mem::take(&mut row));
+                }
+                other => cell.push(other),
+            }
+        }
+        rows
+    }
+
+    #[test]
+    fn csv_reads_back() {
+        let lines = parse(&csv(&rows()));
+        assert_eq!(lines.len(), 5);
+        assert!(lines.iter().all(|line| line.len() == lines[0].len()));
+        let at = |line: usize, name: &str| {
+            let column = lines[0].iter().position(|head| head == name).expect("a column");
+            lines[line][column].as_str()
+        };
+        assert_eq!(at(1, "remarks"), "failed: <script>alert(1)</script>, \"no\"");
+        assert_eq!(at(2, "bytes_per_second"), "200000000");
+        assert_eq!(at(2, "bytes_per_second_max"), "300000000");
+        assert_eq!(at(2, "p50_ms"), "");
+        assert_eq!((at(3, "kind"), at(3, "repeats")), ("latency", "1"));
+        assert!(at(3, "p99_ms").starts_with("9.0"), "{}", at(3, "p99_ms"));
+    }
+}
