@@ -39,7 +39,8 @@ pub mod workers;
 pub use batch::Batch;
 pub use config::Config;
 pub use context::{
-    Report, RunLimits, Running, SocketSource, SourceReport, Stopper, StreamingContext,
+    Done, Inspector, Memory, ReceiverStatus, Report, RunLimits, Running, SocketSource,
+    SourceReport, Stopper, StreamingContext,
 };
 pub use dstream::DStream;
 pub use error::{Error, Result};

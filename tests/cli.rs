@@ -1,6 +1,9 @@
 //! The program as people run it: real processes, real sockets, exit codes. Every wait is for an event: a line, an exit.
 
-#![expect(clippy::disallowed_methods, reason = "a test's peers and readers are threads of the test, not of the engine")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test's peers and readers are threads of the test, not of the engine"
+)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

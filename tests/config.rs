@@ -1177,17 +1177,6 @@ error: `slide` is not supported yet by this version
     ),
     (
         pipeline_key,
-        r#"trigger = { records = 10, timeout = "1s" }"#,
-        r#"
-error: `trigger` is not supported yet by this version
- --> p.toml:1:1
-  |
-1 | trigger = { records = 10, timeout = "1s" }
-  | ^^^^^^^
-"#,
-    ),
-    (
-        pipeline_key,
         r#"http = "127.0.0.1:4040""#,
         r#"
 error: `http` is not supported yet by this version
@@ -1195,29 +1184,6 @@ error: `http` is not supported yet by this version
   |
 1 | http = "127.0.0.1:4040"
   | ^^^^
-"#,
-    ),
-    (
-        socket_key,
-        r#"connect = ["127.0.0.1:9999"]
-backpressure = true"#,
-        "
-error: `backpressure` is not supported yet by this version
- --> p.toml:3:1
-  |
-3 | backpressure = true
-  | ^^^^^^^^^^^^
-",
-    ),
-    (
-        pipeline_key,
-        r#"on_failure = { then = "dead_letter" }"#,
-        r#"
-error: `then = "dead_letter"` is not supported yet by this version
- --> p.toml:1:16
-  |
-1 | on_failure = { then = "dead_letter" }
-  |                ^^^^
 "#,
     ),
     (

@@ -8,11 +8,13 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::error::{Error, Result};
 use crate::framing::Framing;
-use crate::metrics::{Event, EventBus, ReceiverCounters};
+use crate::metrics::{EngineTimes, Event, EventBus, ReceiverCounters};
+use crate::receiver::arrivals::Arrivals;
 use crate::receiver::connection::{Intake, IntakeHost, Observer};
 use crate::receiver::dial::{self, Interrupt};
 use crate::receiver::generator::{BlockTarget, Cut, Generator, GeneratorOptions};
 use crate::receiver::io::{self as models, Closed, IoDriver, IoModel, Options, Peer};
+use crate::receiver::rate::RateLimiter;
 use crate::slab::{Account, Pool};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, AtomicBool, Mutex, Poison, Signal, StopToken};
@@ -59,6 +61,24 @@ pub(crate) struct SocketOptions {
     pub(crate) block_interval: Interval,
     pub(crate) block_bytes_max: u64,
     pub(crate) ends: When,
+    pub(crate) rate: Option<RateOptions>,
+}
+
+/// How fast a source may be read, in records per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RateOptions {
+    /// The rate at the start.
+    pub(crate) initial: u64,
+    /// The lowest and the highest rate, if it follows what batches can process.
+    pub(crate) follows: Option<(u64, u64)>,
+}
+
+/// A receiver whose rate follows what batches can process.
+pub(crate) struct Steered {
+    pub(crate) source: u32,
+    pub(crate) limiter: Arc<RateLimiter>,
+    pub(crate) min: u64,
+    pub(crate) max: u64,
 }
 
 /// What the parts of the engine that a receiver uses are.
@@ -69,6 +89,9 @@ pub(crate) struct Engine {
     pub(crate) account: Arc<Account>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) events: EventBus,
+    pub(crate) times: Arc<EngineTimes>,
+    /// Counts what can be cut, if batches wait for records.
+    pub(crate) arrivals: Option<Arc<Arrivals>>,
 }
 
 /// Called once when a source is over: its number, and what went wrong if the end was not in order. It only posts.
@@ -81,9 +104,12 @@ pub(crate) struct SocketReceiver {
     counters: Arc<ReceiverCounters>,
     driver: Arc<dyn IoDriver>,
     dialling: Arc<Dialling>,
-    dial_threads: Vec<Thread>,
+    /// The dial threads, and the one of the rate limit.
+    own_threads: Vec<Thread>,
     local: Option<SocketAddr>,
     io_model: IoModel,
+    limiter: Option<Arc<RateLimiter>>,
+    rate: Option<RateOptions>,
 }
 
 /// What the dial threads, the io threads and the stop share.
@@ -143,6 +169,8 @@ impl SocketReceiver {
                 generator.queue().wake();
             }
         });
+        let limiter =
+            options.rate.map(|rate| RateLimiter::new(rate.initial, Arc::clone(&engine.clock)));
         let intake = Intake {
             source: options.source.clone(),
             framing: options.framing,
@@ -153,8 +181,10 @@ impl SocketReceiver {
             events: engine.events.clone(),
             observer: Arc::clone(&dialling) as Arc<dyn Observer>,
             told_full: AtomicBool::new(false),
+            limiter: limiter.clone(),
+            arrivals: engine.arrivals.clone(),
         };
-        generator.start(target)?;
+        generator.start(target, engine.times.cut_ticks.recorder())?;
         let io = Options {
             name: name.clone(),
             listener,
@@ -169,20 +199,27 @@ impl SocketReceiver {
         };
         let driver: Arc<dyn IoDriver> =
             Arc::from(models::start(options.io_model, IntakeHost(Arc::new(intake)), io)?);
-        let dial_threads = Dialling::start(&dialling, &name, &driver)?;
+        let mut own_threads = Dialling::start(&dialling, &name, &driver)?;
+        if let Some(limiter) = &limiter {
+            let (lanes, name) = (Arc::clone(&generator), format!("{name}-rate"));
+            let wake = move || lanes.queue().wake();
+            own_threads.push(limiter.start(&name, &dialling.stop, &engine.poison, wake)?);
+        }
         if let Some(address) = local {
             engine.events.post(Event::Listening { source: options.source.clone(), address });
         }
-        let (source, io_model) = (options.source, options.io_model);
+        let (source, io_model, rate) = (options.source, options.io_model, options.rate);
         Ok(SocketReceiver {
             source,
             generator,
             counters,
             driver,
             dialling,
-            dial_threads,
+            own_threads,
             local,
             io_model,
+            limiter,
+            rate,
         })
     }
 
@@ -211,6 +248,22 @@ impl SocketReceiver {
         Cutter(Arc::clone(&self.generator))
     }
 
+    /// Its rate limit, if it has one.
+    pub(crate) fn limiter(&self) -> Option<&Arc<RateLimiter>> {
+        self.limiter.as_ref()
+    }
+
+    /// What the scheduler needs to set its rate, if that follows the batches.
+    pub(crate) fn steered(&self) -> Option<Steered> {
+        let (limiter, (min, max)) = (self.limiter.as_ref()?, self.rate?.follows?);
+        Some(Steered {
+            source: self.dialling.options.number,
+            limiter: Arc::clone(limiter),
+            min,
+            max,
+        })
+    }
+
     /// Stops reading, cuts and pushes what was read; returns what is left at the deadline, in words.
     pub(crate) fn stop(mut self, clock: &Arc<dyn Clock>, deadline: Moment) -> Vec<String> {
         let mut left = Vec::new();
@@ -218,7 +271,7 @@ impl SocketReceiver {
         self.dialling.interrupt.set();
         self.driver.stop();
         let threads =
-            std::mem::take(&mut self.dial_threads).into_iter().chain(self.driver.threads());
+            std::mem::take(&mut self.own_threads).into_iter().chain(self.driver.threads());
         for thread in threads {
             if let Some(stuck) = join_by(thread, clock.as_ref(), deadline) {
                 left.push(format!("thread `{stuck}` did not stop and was abandoned"));
