@@ -19,6 +19,7 @@ pub mod block;
 pub mod cli;
 pub mod config;
 mod context;
+pub mod dashboard;
 pub mod dstream;
 pub mod error;
 pub mod framing;

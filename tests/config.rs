@@ -436,7 +436,7 @@ error: unknown key `retries` of `on_failure`
 1 | on_failure = { retries = 2 }
   |                ^^^^^^^
   |
-  = help: known keys: `retry`, `then`
+  = help: known keys: `retry`, `then`, `directory`
 ",
     ),
     (
@@ -1173,17 +1173,6 @@ error: `slide` is not supported yet by this version
   |
 6 | slide = "1s"
   | ^^^^^
-"#,
-    ),
-    (
-        pipeline_key,
-        r#"http = "127.0.0.1:4040""#,
-        r#"
-error: `http` is not supported yet by this version
- --> p.toml:1:1
-  |
-1 | http = "127.0.0.1:4040"
-  | ^^^^
 "#,
     ),
     (

@@ -27,10 +27,6 @@ impl NotYet {
         NotYet { key, when: When::Given, words }
     }
 
-    const fn is_not(key: &'static str, fine: &'static str, words: &'static str) -> Self {
-        NotYet { key, when: When::IsNot(fine), words }
-    }
-
     /// Whether this row refuses the value of a key; `value` is none unless it is a string or a truth value.
     pub(super) fn refuses(&self, path: &str, key: &str, value: Option<&str>) -> bool {
         let parts = self.key.rsplit_once('.').unwrap_or(("", self.key));
@@ -48,8 +44,6 @@ pub const NOT_YET: &[NotYet] = &[
     NotYet::given("state_dir", "`state_dir`"),
     NotYet::given("spill_dir", "`spill_dir`"),
     NotYet::given("spill_bytes_max", "`spill_bytes_max`"),
-    NotYet::is_not("http", "off", "`http`"),
-    NotYet::given("http_hosts", "`http_hosts`"),
     NotYet::given("source.*.socket.pool_threads", "`pool_threads`"),
     NotYet::given("source.*.socket.ack", "`ack`"),
     NotYet::given("source.*.socket.identity", "`identity`"),

@@ -148,20 +148,10 @@ impl Running {
         let poison = Poison::new();
         let poisoned = poster(&control, Control::Poisoned);
         poison.on_set(move |reason| poisoned(reason.to_owned()));
-        let store_bytes_max = usize::try_from(config.store_bytes_max).unwrap_or(usize::MAX);
-        let account = Account::new(store_bytes_max);
         let scheduler = Scheduler::new();
-        let engine = Engine {
-            clock: Arc::clone(&clock),
-            poison: poison.clone(),
-            pool: Pool::new(Arc::clone(&account)),
-            account: Arc::clone(&account),
-            events: EventBus::new(),
-            times: EngineTimes::new(),
-            arrivals: config.trigger.map(|trigger| arrivals(trigger, &scheduler)),
-        };
+        let engine = engine(&config, &clock, &poison, &scheduler);
         let workers = Arc::new(WorkerPool::start(config.workers, &poison)?);
-        let store = Arc::new(BlockManager::new(Arc::clone(&account)));
+        let store = Arc::new(BlockManager::new(Arc::clone(&engine.account)));
         let tracker = Arc::new(BlockTracker::new(sources.len()));
         let mut running = Running {
             started: clock.now(),
@@ -470,6 +460,26 @@ impl Drop for Running {
         if !self.ended {
             self.shut_down(&End::Asked);
         }
+    }
+}
+
+/// What the receivers share.
+fn engine(
+    config: &Resolved,
+    clock: &Arc<dyn Clock>,
+    poison: &Poison,
+    scheduler: &Scheduler,
+) -> Engine {
+    let store_bytes_max = usize::try_from(config.store_bytes_max).unwrap_or(usize::MAX);
+    let account = Account::new(store_bytes_max);
+    Engine {
+        clock: Arc::clone(clock),
+        poison: poison.clone(),
+        pool: Pool::new(Arc::clone(&account)),
+        account,
+        events: EventBus::new(),
+        times: EngineTimes::new(),
+        arrivals: config.trigger.map(|trigger| arrivals(trigger, scheduler)),
     }
 }
 

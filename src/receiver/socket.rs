@@ -99,7 +99,6 @@ pub(crate) type OnEnd = Arc<dyn Fn(u32, Option<String>) + Send + Sync>;
 
 /// A running socket source.
 pub(crate) struct SocketReceiver {
-    source: String,
     generator: Arc<Generator>,
     counters: Arc<ReceiverCounters>,
     driver: Arc<dyn IoDriver>,
@@ -107,9 +106,7 @@ pub(crate) struct SocketReceiver {
     /// The dial threads, and the one of the rate limit.
     own_threads: Vec<Thread>,
     local: Option<SocketAddr>,
-    io_model: IoModel,
     limiter: Option<Arc<RateLimiter>>,
-    rate: Option<RateOptions>,
 }
 
 /// What the dial threads, the io threads and the stop share.
@@ -163,12 +160,7 @@ impl SocketReceiver {
         let (listener, local) = bind(&options)?;
         let dialling =
             Dialling::new(options.clone(), engine.clone(), Arc::clone(&counters), on_end)?;
-        let waking = Arc::downgrade(&generator);
-        engine.account.on_room(move || {
-            if let Some(generator) = waking.upgrade() {
-                generator.queue().wake();
-            }
-        });
+        wake_on_room(&engine.account, &generator);
         let limiter =
             options.rate.map(|rate| RateLimiter::new(rate.initial, Arc::clone(&engine.clock)));
         let intake = Intake {
@@ -208,24 +200,12 @@ impl SocketReceiver {
         if let Some(address) = local {
             engine.events.post(Event::Listening { source: options.source.clone(), address });
         }
-        let (source, io_model, rate) = (options.source, options.io_model, options.rate);
-        Ok(SocketReceiver {
-            source,
-            generator,
-            counters,
-            driver,
-            dialling,
-            own_threads,
-            local,
-            io_model,
-            limiter,
-            rate,
-        })
+        Ok(SocketReceiver { generator, counters, driver, dialling, own_threads, local, limiter })
     }
 
     /// The source's name.
     pub(crate) fn source(&self) -> &str {
-        &self.source
+        &self.dialling.options.source
     }
 
     /// Where it listens, if it does.
@@ -235,7 +215,7 @@ impl SocketReceiver {
 
     /// The io model in use.
     pub(crate) fn io_model(&self) -> IoModel {
-        self.io_model
+        self.dialling.options.io_model
     }
 
     /// What it did so far.
@@ -255,7 +235,8 @@ impl SocketReceiver {
 
     /// What the scheduler needs to set its rate, if that follows the batches.
     pub(crate) fn steered(&self) -> Option<Steered> {
-        let (limiter, (min, max)) = (self.limiter.as_ref()?, self.rate?.follows?);
+        let (limiter, rate) = (self.limiter.as_ref()?, self.dialling.options.rate?);
+        let (min, max) = rate.follows?;
         Some(Steered {
             source: self.dialling.options.number,
             limiter: Arc::clone(limiter),
@@ -281,7 +262,7 @@ impl SocketReceiver {
         if blocks > 0 {
             left.push(format!(
                 "source `{}`: {blocks} blocks or ranges were not stored",
-                self.source
+                self.dialling.options.source
             ));
         }
         left
@@ -297,6 +278,16 @@ impl Cutter {
     pub(crate) fn cut_for(&self, time: Time) -> Cut {
         self.0.cut_for(time)
     }
+}
+
+/// Wakes the lanes of a receiver when a full store has room again.
+fn wake_on_room(account: &Account, generator: &Arc<Generator>) {
+    let waking = Arc::downgrade(generator);
+    account.on_room(move || {
+        if let Some(generator) = waking.upgrade() {
+            generator.queue().wake();
+        }
+    });
 }
 
 /// Joins a thread by the deadline; otherwise lets it go and returns its name.
