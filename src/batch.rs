@@ -10,6 +10,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::panic_text;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering};
 use crate::workers::{Task, Tasks, WorkerPool};
@@ -270,6 +271,11 @@ impl Running {
     /// Runs one task of the stage; true if it was the stage's last.
     fn attempt(&self, work: Work, worker: usize) -> bool {
         self.guarded(work, worker);
+        if planted(Planted::StageCountsOnce) {
+            let left = self.left.load(Ordering::Acquire);
+            self.left.store(left - 1, Ordering::Release);
+            return left == 1;
+        }
         self.left.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
@@ -431,36 +437,34 @@ mod tests {
 #[cfg(all(test, tidemill_model))]
 mod model {
     use super::*;
+    use crate::sync::explore;
     use crate::sync::{Mailbox, Poison};
 
     /// Two stages of two tasks on two workers; the piece `fails` fails. Every piece sees all pieces before it.
     fn check(fails: Option<usize>) {
-        shuttle::check_random(
-            move || {
-                let pool = Arc::new(WorkerPool::start(2, &Poison::new()).expect("threads"));
-                let (ran, answers) = (Arc::new(AtomicUsize::new(0)), Mailbox::new(4));
-                let piece = |number: usize, before: usize| -> Work {
-                    let ran = Arc::clone(&ran);
-                    Box::new(move |_| {
-                        assert!(ran.load(Ordering::SeqCst) >= before, "a stage began too early");
-                        ran.fetch_add(1, Ordering::SeqCst);
-                        if fails == Some(number) { Err(String::new()) } else { Ok(()) }
-                    })
-                };
-                let stages = vec![
-                    Stage { tasks: vec![piece(0, 0), piece(1, 0)] },
-                    Stage { tasks: vec![piece(2, 2), piece(3, 2)] },
-                ];
-                let to = answers.clone();
-                let done = Box::new(move |result| to.send(result).expect("the test listens"));
-                run(Plan { stages, finish: piece(4, 4) }, &pool, done);
-                assert_eq!(answers.recv(), Some(fails.map_or(Ok(()), |_| Err(String::new()))));
-                drop(pool);
-                assert!(answers.is_empty(), "one answer");
-                assert!(fails.is_some() || ran.load(Ordering::SeqCst) == 5);
-            },
-            2_000,
-        );
+        explore::check(800, &[Planted::StageCountsOnce], move || {
+            let pool = Arc::new(WorkerPool::start(2, &Poison::new()).expect("threads"));
+            let (ran, answers) = (Arc::new(AtomicUsize::new(0)), Mailbox::new(4));
+            let piece = |number: usize, before: usize| -> Work {
+                let ran = Arc::clone(&ran);
+                Box::new(move |_| {
+                    assert!(ran.load(Ordering::SeqCst) >= before, "a stage began too early");
+                    ran.fetch_add(1, Ordering::SeqCst);
+                    if fails == Some(number) { Err(String::new()) } else { Ok(()) }
+                })
+            };
+            let stages = vec![
+                Stage { tasks: vec![piece(0, 0), piece(1, 0)] },
+                Stage { tasks: vec![piece(2, 2), piece(3, 2)] },
+            ];
+            let to = answers.clone();
+            let done = Box::new(move |result| to.send(result).expect("the test listens"));
+            run(Plan { stages, finish: piece(4, 4) }, &pool, done);
+            assert_eq!(answers.recv(), Some(fails.map_or(Ok(()), |_| Err(String::new()))));
+            drop(pool);
+            assert!(answers.is_empty(), "one answer");
+            assert!(fails.is_some() || ran.load(Ordering::SeqCst) == 5);
+        });
     }
 
     #[test]

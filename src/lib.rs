@@ -16,6 +16,7 @@
 
 pub mod batch;
 pub mod block;
+pub mod checkpoint;
 pub mod cli;
 pub mod config;
 mod context;
@@ -35,6 +36,7 @@ pub mod sync;
 pub mod testing;
 pub mod time;
 pub mod tracker;
+pub mod wal;
 pub mod workers;
 
 pub use batch::Batch;

@@ -13,6 +13,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering};
 
 /// The size of a pooled buffer, in bytes.
@@ -69,7 +70,7 @@ impl Account {
             return true;
         }
         self.starved.store(true, Ordering::SeqCst);
-        self.used() < self.max
+        self.used() < self.max && !planted(Planted::AccountSkipsRecheck)
     }
 
     /// Counts `bytes` until the charge is dropped.
@@ -213,7 +214,9 @@ impl AsRef<[u8]> for Frozen {
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        self.pool.give_back(std::mem::take(&mut self.data));
+        if !planted(Planted::FrozenBufferIsLost) {
+            self.pool.give_back(std::mem::take(&mut self.data));
+        }
     }
 }
 
@@ -260,5 +263,71 @@ mod tests {
         assert_eq!(pool.free.lock().buffers.len(), 16, "all were needed since the start");
         pool.trim();
         assert_eq!(pool.free.lock().buffers.len(), 14);
+    }
+}
+
+#[cfg(all(test, tidemill_model))]
+mod model {
+    use super::*;
+    use crate::sync::explore::{check, thread};
+    use crate::sync::{Mailbox, Signal};
+
+    const READERS: usize = 2;
+    const READS: usize = 3;
+
+    /// Two readers charge half the account at each read, as far as it has room; another thread releases.
+    #[test]
+    fn every_reader_that_found_the_account_full_is_woken() {
+        check(2_000, &[Planted::AccountSkipsRecheck], || {
+            let (account, held) = (Account::new(8), Mailbox::new(READERS * READS));
+            let readers = [(); READERS].map(|()| {
+                let (account, held, woken) = (account.clone(), held.clone(), Signal::new());
+                let raise = woken.clone();
+                account.on_room(move || raise.raise());
+                thread("reader", move || {
+                    for _ in 0..READS {
+                        while !account.has_room() {
+                            woken.wait();
+                        }
+                        held.send(account.charge(4)).expect("open");
+                    }
+                })
+            });
+            for _ in 0..READERS * READS {
+                let charge = held.recv();
+                assert!(account.used() <= 8 + 4, "one read of the other reader beyond the bound");
+                drop(charge);
+            }
+            drop(readers);
+            assert_eq!(account.used(), 0);
+        });
+    }
+
+    /// Two readers lease, fill and freeze; another thread reads the ranges and drops them.
+    #[test]
+    fn a_buffer_goes_round_and_is_never_shared() {
+        check(1_000, &[Planted::FrozenBufferIsLost], || {
+            let (pool, frozen) = (Pool::new(Account::new(1 << 20)), Mailbox::new(1));
+            let readers = [1, 2].map(|mark: u8| {
+                let (pool, frozen) = (Arc::clone(&pool), frozen.clone());
+                thread("reader", move || {
+                    let mut buffer = pool.buffer();
+                    for _ in 0..2 {
+                        buffer.space()[..2].fill(mark);
+                        let bytes = buffer.freeze(2);
+                        frozen.send((mark, bytes.slice(..1), bytes)).expect("open");
+                    }
+                })
+            });
+            for _ in 0..4 {
+                let (mark, part, whole) = frozen.recv().expect("open");
+                assert_eq!((&whole[..], &part[..]), (&[mark, mark][..], &[mark][..]));
+                drop(whole);
+                assert!(pool.account().used() >= BUFFER_BYTES, "a part still counts the buffer");
+            }
+            drop(readers);
+            let free = pool.free.lock().buffers.len();
+            assert_eq!((pool.account().used(), (1..=4).contains(&free)), (0, true), "{free} free");
+        });
     }
 }

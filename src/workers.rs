@@ -162,3 +162,42 @@ mod tests {
         release.raise();
     }
 }
+
+#[cfg(all(test, tidemill_model))]
+mod model {
+    use super::*;
+    use crate::sync::explore::{check, thread};
+    use crate::sync::planted::Planted;
+    use crate::sync::{AtomicUsize, Ordering};
+    use crate::time::ManualClock;
+
+    #[test]
+    fn a_stop_runs_what_was_accepted_and_ends_every_worker() {
+        let defects = [Planted::ClosedQueueDropsTasks, Planted::TaskCloseWakesOne];
+        check(2_000, &defects, || {
+            let pool = Arc::new(WorkerPool::start(2, &Poison::new()).expect("threads"));
+            let (accepted, ran) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+            let submit = |tasks: usize| {
+                let (pool, accepted, ran) = (pool.clone(), accepted.clone(), ran.clone());
+                move || {
+                    let task = |_| -> Task {
+                        let ran = Arc::clone(&ran);
+                        Box::new(move |_| {
+                            ran.fetch_add(1, Ordering::SeqCst);
+                        })
+                    };
+                    if pool.submit((0..tasks).map(task).collect()) {
+                        accepted.fetch_add(tasks, Ordering::SeqCst);
+                    }
+                }
+            };
+            let submitter = thread("submitter", submit(2));
+            submit(1)();
+            let clock = ManualClock::new();
+            let stuck = pool.stop(&clock, Moment::from_nanos(1));
+            assert!(stuck.is_empty(), "{stuck:?}");
+            submitter.join();
+            assert_eq!(ran.load(Ordering::SeqCst), accepted.load(Ordering::SeqCst));
+        });
+    }
+}

@@ -1155,27 +1155,6 @@ fn unused_names_are_warnings() {
 
 const NOT_YET: &[Case] = &[
     (
-        job_key,
-        r#"from = ["lines"]
-to = ["screen"]
-count = {}
-window = "30s"
-slide = "1s""#,
-        r#"
-error: `window` is not supported yet by this version
- --> p.toml:5:1
-  |
-5 | window = "30s"
-  | ^^^^^^
-
-error: `slide` is not supported yet by this version
- --> p.toml:6:1
-  |
-6 | slide = "1s"
-  | ^^^^^
-"#,
-    ),
-    (
         source,
         r#"[source.lines.files]
 directory = "in""#,
@@ -1190,14 +1169,15 @@ error: the source kind `files` is not supported yet by this version
     (
         sink,
         r#"[sink.screen.file]
-path = "out""#,
-        "
-error: the sink kind `file` is not supported yet by this version
- --> p.toml:1:14
+path = "out"
+roll = { bytes = "1MiB" }"#,
+        r#"
+error: `roll` is not supported yet by this version
+ --> p.toml:3:1
   |
-1 | [sink.screen.file]
-  |              ^^^^
-",
+3 | roll = { bytes = "1MiB" }
+  | ^^^^
+"#,
     ),
     (
         pipeline_key,

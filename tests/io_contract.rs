@@ -4,19 +4,22 @@
 //! the loopback device; no sleeps: every wait is for an event, with a watchdog. The tests run one at a time, because
 //! they count this process's descriptors.
 
+#![cfg(not(tidemill_model))]
+
 use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use tidemill::metrics::ReceiverCounters;
 use tidemill::receiver::io::{
     Closed, Flow, Host, IO_MODELS, IoDriver, Lane, Options, Peer, Remote, Row, TURN_BYTES, Waker,
-    start,
+    probe, start,
 };
 use tidemill::slab::{Account, Buffer, Pool};
 use tidemill::sync::thread::Thread;
@@ -31,17 +34,37 @@ const HELD: usize = 48;
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// The byte at `offset` of the stream of peer `salt`; the first byte of a stream tells the salt.
-fn pattern(salt: u8, offset: u64) -> u8 {
-    match offset {
-        0 => salt,
-        _ => (offset ^ (offset >> 8) ^ (offset >> 16)).to_le_bytes()[0].wrapping_mul(31) ^ salt,
-    }
+/// How many bytes a peer's stream has before it repeats itself; a prime, so that no buffer size hides a mistake.
+const PERIOD: usize = 65_521;
+
+/// Two periods of a stream, so that one slice is any period.
+static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut random = Random(0x5DEE_CE66);
+    let one: Vec<u8> = (0..PERIOD).map(|_| random.below(256).to_le_bytes()[0]).collect();
+    [one.clone(), one].concat()
+});
+
+/// The stream of peer `salt` from `offset` to `offset + len`, in pieces. Its first byte tells the salt.
+fn pieces(salt: u8, offset: u64, len: usize) -> impl Iterator<Item = (u64, Vec<u8>)> {
+    let end = offset + len as u64;
+    (offset..end).step_by(PERIOD).map(move |at| {
+        let start = usize::try_from(at % PERIOD as u64).expect("small") + usize::from(salt) * 200;
+        let start = start % PERIOD;
+        let len = usize::try_from((end - at).min(PERIOD as u64)).expect("small");
+        let mut piece = PATTERN[start..start + len].to_vec();
+        if at == 0 {
+            piece[0] = salt;
+        }
+        (at, piece)
+    })
 }
 
 /// The first byte of `bytes` that is not the stream's, which `bytes` continues at `offset`.
 fn first_wrong(bytes: &[u8], salt: u8, offset: u64) -> Option<u64> {
-    (offset..).zip(bytes).find(|(at, byte)| **byte != pattern(salt, *at)).map(|(at, _)| at)
+    pieces(salt, offset, bytes.len()).zip(bytes.chunks(PERIOD)).find_map(|((at, piece), got)| {
+        let same = || piece.iter().zip(got).take_while(|(piece, got)| piece == got).count();
+        (piece != got).then(|| at + same() as u64)
+    })
 }
 
 /// What the lanes saw, and what the test tells them.
@@ -55,8 +78,9 @@ struct State {
     seen: HashMap<SocketAddr, Seen>,
     wakers: Vec<Waker>,
     paused: bool,
-    /// Bytes that came although `ready` had said no.
+    /// Bytes that came although `ready` had said no, in this pause.
     unasked: usize,
+    unasked_max: usize,
     /// Lanes that were told no, and not yes since.
     held_back: usize,
     turns: u64,
@@ -110,6 +134,7 @@ impl World {
     fn set_paused(&self, paused: bool) {
         let wakers = self.tell(|state| {
             state.paused = paused;
+            state.unasked = 0;
             state.wakers.clone()
         });
         if !paused {
@@ -194,7 +219,10 @@ impl Lane for TestLane {
     fn received(&mut self, session: &mut TestSession, buffer: &mut Buffer, len: usize) -> Flow {
         assert!(len > 0, "a read brings something");
         if !self.may_read {
-            self.world.tell(|state| state.unasked += len);
+            self.world.tell(|state| {
+                state.unasked += len;
+                state.unasked_max = state.unasked_max.max(state.unasked);
+            });
         }
         let salt = *session.salt.get_or_insert(buffer.filled(len)[0]);
         let wrong = first_wrong(buffer.filled(len), salt, session.len);
@@ -357,10 +385,7 @@ impl Rig {
                 (listener.accept()?.0, address)
             }
         };
-        stream.set_write_timeout(Some(WATCHDOG))?;
-        stream.set_read_timeout(Some(WATCHDOG))?;
-        stream.set_nodelay(true)?;
-        Ok(TestPeer { stream, address, salt, sent: 0 })
+        TestPeer::new(stream, address, salt)
     }
 
     fn stop(&self) {
@@ -390,9 +415,9 @@ impl Rig {
             assert_eq!(seen.closed.len(), 1, "{address} ended once: {:?}", seen.closed);
         }
         assert!(
-            state.unasked <= self.row.in_flight_max,
+            state.unasked_max <= self.row.in_flight_max,
             "{} bytes came while the lane was not ready",
-            state.unasked
+            state.unasked_max
         );
         drop(state);
         assert_eq!(Arc::strong_count(&self.world), 1, "a thread or a lane was left");
@@ -401,9 +426,17 @@ impl Rig {
 }
 
 impl TestPeer {
+    fn new(stream: TcpStream, address: SocketAddr, salt: u8) -> std::io::Result<TestPeer> {
+        stream.set_write_timeout(Some(WATCHDOG))?;
+        stream.set_read_timeout(Some(WATCHDOG))?;
+        stream.set_nodelay(true)?;
+        Ok(TestPeer { stream, address, salt, sent: 0 })
+    }
+
     /// The next `len` bytes of its stream.
     fn next(&mut self, len: usize) -> Vec<u8> {
-        let bytes = (self.sent..).take(len).map(|at| pattern(self.salt, at)).collect();
+        let mut bytes = Vec::with_capacity(len);
+        pieces(self.salt, self.sent, len).for_each(|(_, piece)| bytes.extend_from_slice(&piece));
         self.sent += len as u64;
         bytes
     }
@@ -468,11 +501,16 @@ fn descriptors() -> usize {
 /// Runs `body` over every model and both ways, and checks what must always be so.
 fn each(wants: Wants, body: impl Fn(&Rig)) {
     let _alone = ONE_AT_A_TIME.lock();
-    for row in IO_MODELS {
+    for row in IO_MODELS.iter().filter(|row| offered(row)) {
         for way in [Way::Connect, Way::Listen] {
             run(row, way, wants, &body);
         }
     }
+}
+
+/// Whether this system can run the model; says why if it cannot.
+fn offered(row: &Row) -> bool {
+    probe(row.model).inspect_err(|why| eprintln!("{} is not checked: {why}", row.name)).is_ok()
 }
 
 fn run(row: &'static Row, way: Way, wants: Wants, body: impl FnOnce(&Rig)) {
@@ -627,14 +665,15 @@ fn a_peer_that_does_not_read_its_replies_is_not_read_from() {
         let replies = 24 << 20;
         rig.world.reply(&deaf, &vec![b'r'; replies]);
         rig.world.until("the replies are fetched", |state| state.seen[&deaf.address].fetched == 1);
-        deaf.send(50_000);
+        deaf.fill(32 << 20);
         for _ in 0..10 {
             other.send(300_000);
             rig.world.until_len(&other, other.sent);
             rig.world.reply(&other, b"ok");
             other.stream.read_exact(&mut [0; 2]).expect("a reply");
         }
-        assert_eq!(rig.world.lock().seen[&deaf.address].len, 1, "its replies are not taken yet");
+        let len = rig.world.lock().seen[&deaf.address].len;
+        assert!(len <= 1 + rig.row.in_flight_max as u64, "{len} bytes, and replies unsent");
         let mut got = vec![0; replies];
         deaf.stream.read_exact(&mut got).expect("all replies");
         assert!(got.iter().all(|byte| *byte == b'r'));
@@ -870,4 +909,174 @@ fn urgent_bytes_are_bytes_of_the_stream() {
         }
         rig.world.until_len(&peer, peer.sent);
     });
+}
+
+#[test]
+fn in_the_pool_a_connection_without_a_thread_waits_unread_and_is_counted() {
+    let _alone = ONE_AT_A_TIME.lock();
+    let row = tidemill::IoModel::Pool.row();
+    for way in [Way::Connect, Way::Listen] {
+        run(row, way, Wants { pool_threads: 2, ..PLENTY }, |rig| {
+            let mut peers: Vec<TestPeer> = (1..=2).map(|n| rig.peer(n)).collect();
+            for peer in &mut peers {
+                peer.send(10);
+                rig.world.until_len(peer, 10);
+            }
+            let mut late: Vec<TestPeer> = (3..=9).map(|n| rig.peer(n)).collect();
+            for peer in &mut late {
+                peer.send(30_000);
+            }
+            for round in 0..20 {
+                let peer = &mut peers[round % 2];
+                peer.send(10);
+                rig.world.until_len(peer, peer.sent);
+            }
+            assert_eq!(rig.world.lock().seen.len(), 2, "the others are not looked at");
+            peers.truncate(1);
+            for peer in late {
+                // Each gives its place to the next.
+                rig.world.until_len(&peer, 30_000);
+                let dead = peer.address;
+                drop(peer);
+                rig.world.until("its end", |state| state.seen[&dead].closed == ["end"]);
+            }
+            assert_eq!(rig.counters.waiting.value(), 0);
+            assert!(rig.counters.waited_us_max.value() > 0);
+            assert_eq!(rig.counters.refused.value(), 0);
+        });
+    }
+}
+
+/// Sockets that only need to be connected, which takes no descriptor of this process any more.
+fn unconnected(count: usize) -> Vec<Socket> {
+    (0..count).map(|_| Socket::new(Domain::IPV4, Type::STREAM, None).expect("plenty")).collect()
+}
+
+fn connect(rig: &Rig, sockets: Vec<Socket>) -> Vec<TestPeer> {
+    let address = SockAddr::from(rig.address.expect("it listens"));
+    let connect = |(socket, salt): (Socket, u8)| {
+        socket.connect(&address).expect("the kernel takes it");
+        let stream = TcpStream::from(socket);
+        let local = stream.local_addr().expect("connected");
+        TestPeer::new(stream, local, salt).expect("a socket")
+    };
+    sockets.into_iter().zip(1..).map(connect).collect()
+}
+
+/// Waits for what nobody tells, such as a counter.
+fn wait_for(rig: &Rig, what: &str, so: impl Fn() -> bool) {
+    let deadline = rig.clock.now().plus(WATCHDOG);
+    while !so() {
+        assert!(rig.clock.now() < deadline, "waited for {what} in vain");
+        std::thread::yield_now();
+    }
+}
+
+/// Runs `body` with so many descriptors allowed.
+fn with_limit<T>(descriptors: u64, body: impl FnOnce() -> T) -> T {
+    let before = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(descriptors), ..before })
+        .expect("lowering is allowed");
+    let result = body();
+    setrlimit(Resource::Nofile, before).expect("raising to the maximum is allowed");
+    result
+}
+
+/// The limit below which so many numbers are free.
+fn limit_that_leaves(free: usize) -> u64 {
+    let open: Vec<u64> = std::fs::read_dir("/proc/self/fd")
+        .expect("proc is mounted")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    (0..).filter(|number| !open.contains(number)).nth(free).expect("numbers do not end")
+}
+
+#[test]
+fn lack_of_descriptors_is_survived() {
+    // The limit is of a process, so the cases run in one of their own: this test again, in a child.
+    if std::env::var_os(CHILD).is_some() {
+        return few_descriptors();
+    }
+    let _alone = ONE_AT_A_TIME.lock();
+    let this = std::env::current_exe().expect("this program");
+    let arguments = ["--exact", "lack_of_descriptors_is_survived", "--nocapture"];
+    let mut child = std::process::Command::new(this);
+    let output = child.args(arguments).env(CHILD, "1").output().expect("a child");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let erred = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.contains("1 passed"), "{said}{erred}");
+}
+
+/// Set in the child process that has few descriptors.
+const CHILD: &str = "TIDEMILL_TEST_FEW_DESCRIPTORS";
+
+fn few_descriptors() {
+    let _alone = ONE_AT_A_TIME.lock();
+    for row in IO_MODELS.iter().filter(|row| offered(row)) {
+        let _case = Case(row.name, Way::Listen);
+        let before = descriptors();
+        let rig = Rig::start(row, Way::Listen, PLENTY);
+        let needed = descriptors() - before;
+        rig.finish();
+        turns_peers_away(row, needed);
+        waits_and_recovers(row, needed);
+        assert_eq!(descriptors(), before, "descriptors were left open");
+    }
+}
+
+/// Starts with so many descriptors left after the start: io_uring remembers the limit of the time when it was asked.
+fn start_within(row: &'static Row, needed: usize, left: usize) -> Rig {
+    with_limit(limit_that_leaves(needed + left), || Rig::start(row, Way::Listen, PLENTY))
+}
+
+/// With the spare descriptor a peer is told by a close that there is no place.
+fn turns_peers_away(row: &'static Row, needed: usize) {
+    let sockets = unconnected(30);
+    let rig = start_within(row, needed, 6);
+    let peers = with_limit(limit_that_leaves(6), || {
+        let peers = connect(&rig, sockets);
+        wait_for(&rig, "an answer to each", || {
+            let taken = rig.world.lock().seen.len() as u64;
+            taken + rig.counters.refused.value() + rig.counters.accept_waits.value() >= 30
+        });
+        peers
+    });
+    assert!(rig.counters.refused.value() > 10, "{} refused", rig.counters.refused.value());
+    assert!(rig.counters.accept_waits.value() < 5);
+    let turns = rig.world.lock().turns;
+    assert!(turns < 300, "{turns} turns for 30 peers");
+    drop(peers);
+    let mut late = rig.peer(99);
+    late.send(100);
+    rig.world.until_len(&late, 100);
+    drop(late);
+    rig.finish();
+}
+
+/// Without even that, accepting waits, and nobody is lost once there are descriptors again.
+fn waits_and_recovers(row: &'static Row, needed: usize) {
+    let (first, sockets) = (unconnected(1), unconnected(20));
+    let rig = start_within(row, needed, 2);
+    let mut old = connect(&rig, first).remove(0);
+    old.send(10);
+    rig.world.until_len(&old, 10);
+    let turns = rig.world.lock().turns;
+    let mut peers = with_limit(3, || {
+        let peers = connect(&rig, sockets);
+        wait_for(&rig, "accepting to wait", || rig.counters.accept_waits.value() >= 3);
+        old.send(10);
+        rig.world.until_len(&old, 20);
+        peers
+    });
+    for peer in &mut peers {
+        peer.send(1_000);
+    }
+    for peer in &peers {
+        rig.world.until_len(peer, 1_000);
+    }
+    let (waits, turns) = (rig.counters.accept_waits.value(), rig.world.lock().turns - turns);
+    assert!(waits < 30 && turns < 300, "{waits} waits and {turns} turns are a busy loop");
+    assert_eq!(rig.counters.refused.value(), 0);
+    drop((old, peers));
+    rig.finish();
 }

@@ -3,6 +3,7 @@
 
 pub mod args;
 mod flags;
+pub mod inspect;
 mod load;
 mod run;
 mod signals;
@@ -38,6 +39,7 @@ pub struct Cli {
 enum Command {
     Run(args::RunArgs),
     Validate(args::ValidateArgs),
+    Inspect(inspect::InspectArgs),
     /// A data server: sends lines over TCP, paced or as fast as they are taken.
     Load(LoadArgs),
 }
@@ -52,6 +54,7 @@ impl Cli {
         match self.command {
             Command::Run(args) => run::run(&args, &env),
             Command::Validate(args) => validate::run(&args, &env, &mut io::stderr().lock()),
+            Command::Inspect(args) => inspect::run(&args, &mut io::stdout().lock()),
             Command::Load(args) => load::run(args, &mut io::stdout().lock()),
         }
     }

@@ -11,18 +11,19 @@ use serde_json::{Value, json};
 
 use crate::config::units::Env;
 use crate::config::{
-    ConsoleFormat, GenerateSource, Http, Job, JobKind, Pipeline, SinkKind, Source,
+    ConsoleFormat, FileFormat, GenerateSource, Http, Job, JobKind, Pipeline, SinkKind, Source,
 };
 use crate::context::{Report, RunLimits, Running, SocketSource, SourceReport, StreamingContext};
 use crate::dashboard::{HttpOptions, HttpServer};
 use crate::dstream::DStream;
-use crate::dstream::builtin::Builtin;
+use crate::dstream::builtin::{Builtin, Scope};
 use crate::error::{Error, Result};
 use crate::load::{self, Limit, Load, LoadOptions, Target};
 use crate::metrics::Event;
-use crate::sink::{Console, Format, Memory, Null, ROWS_SHOWN, SharedSink, Writer};
+use crate::sink::{self, Console, Existing, Format, Memory, Null, ROWS_SHOWN, SharedSink, Writer};
 use crate::sync::{Arc, Poison};
-use crate::time::{Clock, SystemClock};
+use crate::time::{Clock, Interval, SystemClock};
+use crate::wal::storage::{Directory, Storage};
 
 use super::args::{LogFormat, RunArgs};
 use super::say;
@@ -131,11 +132,14 @@ impl Built {
             streams.insert(name.as_str(), context.socket(socket.named(name))?);
         }
         let console = Writer::new(Box::new(std::io::stdout()));
-        let sinks =
-            pipeline.sinks.iter().map(|(name, kind)| Ok((name.as_str(), sink(kind, &console)?)));
+        let sinks = pipeline.sinks.iter().map(|(name, kind)| {
+            let sink = sink(kind, &console, pipeline.state_dir.is_some())?;
+            Ok((name.as_str(), sink))
+        });
         let sinks: HashMap<&str, SharedSink> = sinks.collect::<Result<_>>()?;
         for (name, job) in &pipeline.jobs {
-            attach(name, job, &streams, &sinks)?;
+            let batch_interval = context.config().batch_interval;
+            attach((name, job), batch_interval, &streams, &sinks)?;
         }
         Ok(Built { context, servers })
     }
@@ -163,7 +167,8 @@ fn unsupported(what: &str) -> Error {
     Error::Config(format!("error: `{what}` is not supported yet"))
 }
 
-fn sink(kind: &SinkKind, console: &Writer) -> Result<SharedSink> {
+/// `remembers`: whether the pipeline has a `state_dir`, and with it knows the batches of earlier runs.
+fn sink(kind: &SinkKind, console: &Writer, remembers: bool) -> Result<SharedSink> {
     match kind {
         SinkKind::Console { format } => {
             let format = match format {
@@ -174,13 +179,26 @@ fn sink(kind: &SinkKind, console: &Writer) -> Result<SharedSink> {
         }
         SinkKind::Memory => Ok(SharedSink::new(Memory::new())),
         SinkKind::Null => Ok(SharedSink::new(Null)),
-        SinkKind::File { .. } => Err(unsupported("file")),
+        SinkKind::File { roll: Some(_), .. } => Err(unsupported("roll")),
+        SinkKind::File { path, format, roll: None } => {
+            let storage = Arc::new(Directory::open(path)?) as Arc<dyn Storage>;
+            let existing = if remembers { Existing::Committed } else { Existing::InTheWay };
+            Ok(SharedSink::new(sink::File::open(storage, file_format(*format), existing)?))
+        }
+    }
+}
+
+fn file_format(format: FileFormat) -> sink::FileFormat {
+    match format {
+        FileFormat::Text => sink::FileFormat::Text,
+        FileFormat::Json => sink::FileFormat::Json,
+        FileFormat::Csv => sink::FileFormat::Csv,
     }
 }
 
 fn attach(
-    name: &str,
-    job: &Job,
+    (name, job): (&str, &Job),
+    batch_interval: Interval,
     streams: &HashMap<&str, DStream<[u8]>>,
     sinks: &HashMap<&str, SharedSink>,
 ) -> Result<()> {
@@ -195,7 +213,10 @@ fn attach(
     let to =
         job.to.iter().map(|to| sinks.get(to.as_str()).cloned().ok_or_else(|| missing("sink", to)));
     let filter = job.filter.as_ref().map(|pattern| pattern.regex().clone());
-    builtin(&job.kind).attach(name, &stream, filter, to.collect::<Result<_>>()?);
+    // A window that is not said to slide slides with every batch.
+    let slide = job.slide.unwrap_or(batch_interval);
+    let scope = Scope { filter, window: job.window.map(|length| (length, slide)) };
+    builtin(&job.kind).attach(name, &stream, scope, to.collect::<Result<_>>()?);
     Ok(())
 }
 
@@ -275,6 +296,15 @@ impl Messages {
                     "retrying",
                     &text,
                     json!({"source": source, "attempt": attempt}),
+                );
+            }
+            Event::IoModelFallback { source, wanted, used, why } => {
+                let text = format!("source `{source}`: io model {used} instead of {wanted}: {why}");
+                self.write(
+                    "warning",
+                    "io_model_fallback",
+                    &text,
+                    json!({"source": source, "wanted": wanted, "used": used}),
                 );
             }
             Event::StoreFull { source, store_bytes_max } => {

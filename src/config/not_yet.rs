@@ -44,12 +44,9 @@ pub const NOT_YET: &[NotYet] = &[
     NotYet::given("state_dir", "`state_dir`"),
     NotYet::given("spill_dir", "`spill_dir`"),
     NotYet::given("spill_bytes_max", "`spill_bytes_max`"),
-    NotYet::given("source.*.socket.pool_threads", "`pool_threads`"),
     NotYet::given("source.*.socket.ack", "`ack`"),
     NotYet::given("source.*.socket.identity", "`identity`"),
     NotYet::given("source.*.socket.dead_letter", "`dead_letter`"),
     NotYet::given("source.*.files", "the source kind `files`"),
-    NotYet::given("job.*.window", "`window`"),
-    NotYet::given("job.*.slide", "`slide`"),
-    NotYet::given("sink.*.file", "the sink kind `file`"),
+    NotYet::given("sink.*.file.roll", "`roll`"),
 ];

@@ -3,6 +3,8 @@
 //! Nothing below holds the context; what must be told upward comes as values on its mailbox.
 
 mod inspect;
+#[cfg(all(test, tidemill_model))]
+mod model;
 mod running;
 
 use crate::config::{self, Config, Peers, RateLimits, Resolved};
@@ -159,6 +161,7 @@ impl From<&config::SocketSource> for SocketSource {
             .record_bytes_max(source.record_bytes_max)
             .connections_max(source.connections_max)
             .rate(source.rate)
+            .pool_threads(source.pool_threads)
     }
 }
 
@@ -205,6 +208,7 @@ impl StreamingContext {
             pipeline: config.name.clone(),
             workers: config.workers,
             seed: random_seed(),
+            batch_interval: config.batch_interval,
             console: Writer::new(Box::new(std::io::stdout())),
         });
         StreamingContext {
@@ -292,6 +296,7 @@ impl StreamingContext {
             let hint = "register one, such as `stream.print(10)`, before the start";
             return Err(Error::Usage(format!("nothing to do: the stream has no output; {hint}")));
         }
+        self.graph.check()?;
         let limits = *self.limits.lock();
         let listeners = std::mem::take(&mut *self.listeners.lock());
         let sources = self
@@ -352,7 +357,10 @@ impl StreamingContext {
             let done = running.batches_done() + 1;
             // With a trigger this is its time-out.
             clock.advance(self.config.batch_interval.as_duration());
-            running.wait_for_batches(done)?;
+            if let Err(err) = running.wait_for_batches(done) {
+                *driven = None;
+                return Err(err);
+            }
         }
         Ok(())
     }

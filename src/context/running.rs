@@ -20,6 +20,7 @@ use crate::scheduler::{
 use crate::sink::{DeadLetterFiles, DeadLetters};
 use crate::slab::{Account, Pool};
 use crate::store::BlockManager;
+use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::Thread;
 use crate::sync::{Arc, AtomicBool, Mailbox, Ordering, Poison};
 use crate::time::{Clock, Moment, RecurringTimer, Schedule, Wake};
@@ -138,6 +139,15 @@ enum End {
     Broken(Error),
     /// The engine cannot go on: what waits is left.
     Failed(Error),
+}
+
+impl End {
+    fn into_result(self) -> Result<()> {
+        match self {
+            End::Asked => Ok(()),
+            End::Broken(err) | End::Failed(err) => Err(err),
+        }
+    }
 }
 
 impl Running {
@@ -295,7 +305,12 @@ impl Running {
     pub(super) fn wait_for_batches(&mut self, count: u64) -> Result<()> {
         while self.batches_done() < count {
             match self.control.recv().and_then(|control| self.end_of(control)) {
-                Some(End::Failed(err) | End::Broken(err)) => return Err(err),
+                // The rest waits for a clock that nobody moves any more: it is given up at once.
+                Some(End::Failed(err) | End::Broken(err)) => {
+                    let end = End::Failed(err);
+                    self.shut_down(&end);
+                    return end.into_result();
+                }
                 Some(End::Asked) | None => {}
             }
         }
@@ -388,6 +403,7 @@ impl Running {
             counters.push(SourceReport { name, io_model, counters: counts.all() });
         }
         let failure = match end {
+            _ if planted(Planted::StopSkipsDrain) => None,
             End::Asked | End::Broken(_) => self.drain(deadline),
             End::Failed(_) => {
                 self.scheduler.post(Message::Abort);

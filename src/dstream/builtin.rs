@@ -5,6 +5,8 @@
 
 use regex::bytes::Regex;
 
+use super::keyed::View;
+use super::windows::{KeyedWindow, counting};
 use super::{DStream, Missing, Node, Planner};
 use crate::batch::{Batch, Partition, Stage, Work};
 use crate::block::Block;
@@ -12,6 +14,7 @@ use crate::framing::Framing;
 use crate::shuffle::words::{Place, WordTable};
 use crate::sink::SharedSink;
 use crate::sync::{Arc, Mutex};
+use crate::time::Interval;
 
 /// Word tables that are kept for the next batch; those beyond are given back to the system.
 const KEPT_MAX: usize = 64;
@@ -40,19 +43,25 @@ pub enum Builtin {
     },
 }
 
+/// Which records a job looks at.
+#[derive(Clone, Debug, Default)]
+pub struct Scope {
+    /// Those that match.
+    pub filter: Option<Regex>,
+    /// Those of the last length of time, every slide; those of the batch if none.
+    pub window: Option<(Interval, Interval)>,
+}
+
 impl Builtin {
-    /// Adds the job `name` to the stream's graph: over the records that match `filter`, its rows to all of `sinks`.
-    pub fn attach(
-        &self,
-        name: &str,
-        stream: &DStream<[u8]>,
-        filter: Option<Regex>,
-        sinks: Vec<SharedSink>,
-    ) {
-        let filtered = || match filter.clone() {
+    /// Adds the job `name` to the stream's graph: over the records in `scope`, its rows to all of `sinks`.
+    pub fn attach(&self, name: &str, stream: &DStream<[u8]>, scope: Scope, sinks: Vec<SharedSink>) {
+        let filtered = || match scope.filter.clone() {
             Some(filter) => matching(stream, filter),
             None => stream.clone(),
         };
+        if let Some(spans) = scope.window {
+            return self.attach_window(name, &filtered(), spans, sinks);
+        }
         match self {
             Builtin::Count => filtered().count().named(name).save_to(name, sinks),
             Builtin::Lines => filtered().named(name).save_to(name, sinks),
@@ -69,6 +78,83 @@ impl Builtin {
                 values.named(name).save_to(name, sinks);
             }
         }
+    }
+}
+
+impl Builtin {
+    fn attach_window(
+        &self,
+        name: &str,
+        stream: &DStream<[u8]>,
+        (length, slide): (Interval, Interval),
+        sinks: Vec<SharedSink>,
+    ) {
+        match self {
+            Builtin::Count => {
+                stream.count_by_window(length, slide).named(name).save_to(name, sinks);
+            }
+            Builtin::Lines => stream.window(length, slide).named(name).save_to(name, sinks),
+            Builtin::Grep(pattern) => {
+                let matches = matching(stream, pattern.clone());
+                matches.window(length, slide).named(name).save_to(name, sinks);
+            }
+            Builtin::Wordcount => {
+                let counts = ranked(&stream.wordcount(), (length, slide), usize::MAX);
+                counts.named(name).save_to(name, sinks);
+            }
+            Builtin::Latency => {
+                stream.latency_by_window(length, slide).named(name).save_to(name, sinks);
+            }
+            Builtin::TopK { n, field, separator } => {
+                let values = match field {
+                    None => stream.wordcount(),
+                    Some(field) => stream.topk(usize::MAX, *field, separator.clone()),
+                };
+                ranked(&values, (length, slide), *n).named(name).save_to(name, sinks);
+            }
+        }
+    }
+}
+
+/// The first `n` rows of the counts of a window: highest count first, then by bytes.
+fn ranked(counts: &DStream<Tally>, spans: (Interval, Interval), n: usize) -> DStream<Tally> {
+    let pane = counts.pane(|sum, more| sum + more);
+    let views = counts.window_views("wordcount", spans, pane, counting());
+    let node = Arc::clone(&views.node);
+    let ranked = views.derive(move |cx| {
+        let parts = node.compute(cx)?.partitions().to_vec();
+        let rank = move |each: &mut dyn FnMut(&Tally)| {
+            all_rows(&parts, &[], &mut |rows| {
+                let order = |left: &&Tally, right: &&Tally| {
+                    right.1.cmp(&left.1).then_with(|| left.0.cmp(&right.0))
+                };
+                if n < rows.len() {
+                    rows.select_nth_unstable_by(n, order);
+                    rows.truncate(n);
+                }
+                rows.sort_unstable_by(order);
+                rows.iter().for_each(|row| each(row));
+            });
+        };
+        Ok(Batch::from_iter([Partition::new(rank)]))
+    });
+    views.showing(ranked)
+}
+
+type WordView = View<KeyedWindow<Vec<u8>, u64>>;
+
+/// Calls `then` with the rows of all partitions; they are borrowed from the views, so one call lies within the other.
+fn all_rows(
+    parts: &[Partition<WordView>],
+    rows: &[&Tally],
+    then: &mut dyn FnMut(&mut Vec<&Tally>),
+) {
+    match parts.split_first() {
+        None => then(&mut rows.to_vec()),
+        Some((part, rest)) => part.for_each(|view| {
+            let rows: Vec<&Tally> = rows.iter().copied().chain(view.rows()).collect();
+            all_rows(rest, &rows, then);
+        }),
     }
 }
 

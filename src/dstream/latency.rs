@@ -9,9 +9,11 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::DStream;
+use super::windows::Rule;
 use crate::batch::{Partition, Stage, Work};
 use crate::shuffle::Slots;
 use crate::sync::Arc;
+use crate::time::Interval;
 
 /// The rows, and the quantile of each.
 const QUANTILES: [(&str, f64); 4] =
@@ -27,27 +29,54 @@ impl DStream<[u8]> {
     /// The latency of the stamped records of each batch, in microseconds: one row for each quantile, none without a
     /// stamped record, and `unstamped` with the number of the other records if there are any.
     pub fn latency(&self) -> DStream<(&'static str, u64)> {
-        let node = Arc::clone(&self.node);
+        self.ages(|ages, since_planned| ages.rows(since_planned))
+    }
+
+    /// The latency of the stamped records of the last `length` of time, every `slide`; each counts with the end of its own
+    /// batch.
+    pub(super) fn latency_by_window(
+        &self,
+        length: Interval,
+        slide: Interval,
+    ) -> DStream<(&'static str, u64)> {
+        let ages = self.ages(|ages, since_planned| vec![((), ages.later_by(since_planned))]);
+        let join = |left: &Ages, right: &Ages| {
+            let mut all = left.clone();
+            all.add(right.clone());
+            all
+        };
+        let pane = ages.pane(join);
+        let rule = Rule { join: Box::new(join), inverse: None, keep: None };
+        let window = ages.keyed_window("latency", (length, slide), pane, rule);
+        window.showing(window.flat_map(|((), ages), out| out.extend(&ages.rows(Duration::ZERO))))
+    }
+
+    /// What `make` makes of all ages of a batch and of the time from its plan to its end.
+    fn ages<U: Send + Sync + 'static>(
+        &self,
+        make: impl Fn(Ages, Duration) -> Vec<U> + Send + Sync + 'static,
+    ) -> DStream<U> {
+        let (node, make) = (Arc::clone(&self.node), Arc::new(make));
         self.wide(move |cx| {
             let batch = node.compute(cx)?;
             let (clock, planned) = (Arc::clone(cx.clock), cx.clock.wall());
             let ages = cx.materialize(&batch, move |partition| vec![Ages::of(partition, planned)]);
-            let rows = Slots::new(1);
-            let result = rows.clone();
+            let (result, make) = (Slots::new(1), Arc::clone(&make));
+            let made = result.clone();
             let task: Work = Box::new(move |_| {
                 let mut all = Ages::default();
                 ages.take_all().into_iter().flatten().for_each(|part| all.add(part));
-                result.put(0, all.rows(clock.wall().saturating_sub(planned)));
+                made.put(0, make(all, clock.wall().saturating_sub(planned)));
                 Ok(())
             });
             cx.stages.push(Stage { tasks: vec![task] });
-            Ok(rows.batch())
+            Ok(result.batch())
         })
     }
 }
 
 /// How old the stamps were when the batch was planned, in nanoseconds; none until there is a stamp.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Ages {
     stamped: Option<Histogram<u64>>,
     unstamped: u64,
@@ -64,9 +93,13 @@ impl Ages {
     }
 
     fn record(&mut self, age: u64) {
+        self.record_many(age, 1);
+    }
+
+    fn record_many(&mut self, age: u64, count: u64) {
         let histogram = || Histogram::new(DIGITS).expect("three digits are allowed");
         let ages = self.stamped.get_or_insert_with(histogram);
-        ages.record(age.min(AGE_MAX)).expect("the histogram grows to any age");
+        ages.record_n(age.min(AGE_MAX), count).expect("the histogram grows to any age");
     }
 
     fn add(&mut self, other: Ages) {
@@ -78,6 +111,16 @@ impl Ages {
             (none, Some(part)) => *none = Some(part),
             (_, None) => {}
         }
+    }
+
+    /// The same records, all of them older by `more`.
+    fn later_by(&self, more: Duration) -> Ages {
+        let mut later = Ages { unstamped: self.unstamped, ..Ages::default() };
+        for value in self.stamped.iter().flat_map(|ages| ages.iter_recorded()) {
+            let age = value.value_iterated_to().saturating_add(nanos(more));
+            later.record_many(age, value.count_at_value());
+        }
+        later
     }
 
     fn rows(&self, since_planned: Duration) -> Vec<(&'static str, u64)> {

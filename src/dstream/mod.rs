@@ -8,13 +8,19 @@
 //! thread and costs nothing per record; the plan runs on the workers. Nothing here knows receivers or the context.
 
 pub mod builtin;
+mod epoch;
+mod keyed;
 mod latency;
 mod operators;
 mod outputs;
 mod pairs;
+mod remember;
 mod sources;
+mod state;
+
 #[cfg(all(test, not(tidemill_model)))]
 mod tests;
+mod windows;
 
 use std::any::Any;
 use std::fmt;
@@ -26,10 +32,13 @@ use crate::shuffle::Slots;
 use crate::sink::Writer;
 use crate::sync::thread::panic_text;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
-use crate::time::{Clock, Moment, Time};
+use crate::time::{Clock, Interval, Moment, Time};
 
 pub use outputs::Collected;
+pub use remember::Remembered;
+pub use state::{State, StateCounts, StateKey, StateSpec, StateValue, Stateful, WhenFull};
 
+use epoch::{Commit, Epoch};
 use outputs::Delivery;
 
 /// What a batch is made from; a second attempt and a replay use the same.
@@ -58,6 +67,8 @@ pub struct GraphOptions {
     pub workers: usize,
     /// The seed of every hash.
     pub seed: u64,
+    /// From one batch to the next; windows are multiples of it.
+    pub batch_interval: Interval,
     /// Where `print` prints.
     pub console: Writer,
 }
@@ -77,6 +88,7 @@ pub struct Graph {
     console: Writer,
     settings: Settings,
     bad_utf8: Arc<AtomicU64>,
+    epoch: Arc<Epoch>,
     registered: Mutex<Registered>,
 }
 
@@ -84,6 +96,7 @@ pub struct Graph {
 struct Settings {
     workers: usize,
     seed: u64,
+    batch_interval: Interval,
 }
 
 #[derive(Default)]
@@ -91,6 +104,10 @@ struct Registered {
     sources: Vec<SourceInfo>,
     outputs: Vec<Arc<Output>>,
     nodes: u32,
+    /// Operators with state: the node, and the name by which the state is found again.
+    stateful: Vec<(u32, Arc<str>)>,
+    /// What is wrong with the graph.
+    problems: Vec<String>,
 }
 
 impl fmt::Debug for Graph {
@@ -105,8 +122,13 @@ impl Graph {
         Arc::new(Graph {
             pipeline: options.pipeline.into(),
             console: options.console,
-            settings: Settings { workers: options.workers.max(1), seed: options.seed },
+            settings: Settings {
+                workers: options.workers.max(1),
+                seed: options.seed,
+                batch_interval: options.batch_interval,
+            },
             bad_utf8: Arc::new(AtomicU64::new(0)),
+            epoch: Arc::default(),
             registered: Mutex::new(Registered::default()),
         })
     }
@@ -131,14 +153,79 @@ impl Graph {
         self.bad_utf8.load(Ordering::Relaxed)
     }
 
+    /// The names of the operators with state, in the order in which they were built.
+    pub fn state_names(&self) -> Vec<Arc<str>> {
+        self.registered.lock().stateful.iter().map(|(_, name)| Arc::clone(name)).collect()
+    }
+
+    /// Says whether the graph can run.
+    ///
+    /// # Errors
+    /// What is wrong with it, each problem on a line: window lengths that do not fit, names of states given twice.
+    pub fn check(&self) -> crate::error::Result<()> {
+        let registered = self.registered.lock();
+        let mut problems = registered.problems.clone();
+        for (number, (_, name)) in registered.stateful.iter().enumerate() {
+            if registered.stateful[..number].iter().any(|(_, other)| other == name) {
+                problems.push(format!("two operators with state are called `{name}`"));
+            }
+        }
+        let said = (!problems.is_empty()).then(|| problems.join("\n"));
+        said.map_or(Ok(()), |text| Err(crate::error::Error::Usage(text)))
+    }
+
+    /// Told once before the first batch, with its time: slides are counted from one interval before it.
+    pub fn begin(&self, first: Time) {
+        self.epoch.begin(first, self.settings.batch_interval);
+    }
+
+    /// The batch is done: what it changed in windows and states counts from now on.
+    pub fn commit(&self, time: Time) {
+        self.epoch.commit(time);
+    }
+
+    /// The batch is given up: it leaves no trace in windows and states.
+    pub fn abandon(&self, time: Time) {
+        self.epoch.abandon(time);
+    }
+
+    /// Whether a window or a time-out may fall due after the batch `last` and up to `time`: then the batch runs even if
+    /// nothing was received.
+    pub fn must_run(&self, last: Option<Time>, time: Time) -> bool {
+        self.epoch.must_run(last, time)
+    }
+
     fn next_node(&self) -> u32 {
         let mut registered = self.registered.lock();
         registered.nodes += 1;
         registered.nodes
     }
 
-    fn stream<T: ?Sized>(self: &Arc<Self>, node: impl Node<T> + 'static) -> DStream<T> {
-        DStream { node: Arc::new(node), graph: Arc::clone(self), name: None }
+    fn problem(&self, text: String) {
+        self.registered.lock().problems.push(text);
+    }
+
+    /// A node with state is called `kind#n` in build order until it gets a name.
+    fn add_stateful(&self, node: u32, kind: &str) {
+        let mut registered = self.registered.lock();
+        let name = format!("{kind}#{}", registered.stateful.len()).into();
+        registered.stateful.push((node, name));
+    }
+
+    fn rename_state(&self, node: u32, name: &Arc<str>) {
+        let mut registered = self.registered.lock();
+        if let Some(state) = registered.stateful.iter_mut().find(|state| state.0 == node) {
+            state.1 = Arc::clone(name);
+        }
+    }
+
+    fn source<T: ?Sized>(self: &Arc<Self>, node: impl Node<T> + 'static) -> DStream<T> {
+        let line = Line { slide: self.settings.batch_interval, above: Arc::default(), state: None };
+        self.stream(line, node)
+    }
+
+    fn stream<T: ?Sized>(self: &Arc<Self>, line: Line, node: impl Node<T> + 'static) -> DStream<T> {
+        DStream { node: Arc::new(node), graph: Arc::clone(self), name: None, line }
     }
 }
 
@@ -147,6 +234,31 @@ pub struct DStream<T: ?Sized> {
     node: Arc<dyn Node<T>>,
     graph: Arc<Graph>,
     name: Option<Arc<str>>,
+    line: Line,
+}
+
+/// Where a stream comes from.
+#[derive(Clone)]
+struct Line {
+    /// From one batch of the stream to the next.
+    slide: Interval,
+    /// The nodes above, and the stream's own, that may be shared between outputs.
+    above: Arc<[u32]>,
+    /// The node whose state the stream shows, so that its name is the state's.
+    state: Option<u32>,
+}
+
+impl Line {
+    /// The line of a stream below this one.
+    fn below(&self) -> Line {
+        Line { state: None, ..self.clone() }
+    }
+
+    /// The line of a new node below this one.
+    fn node(&self, node: u32) -> Line {
+        let above = self.above.iter().copied().chain([node]).collect();
+        Line { slide: self.slide, above, state: None }
+    }
 }
 
 impl<T: ?Sized> Clone for DStream<T> {
@@ -155,6 +267,7 @@ impl<T: ?Sized> Clone for DStream<T> {
             node: Arc::clone(&self.node),
             graph: Arc::clone(&self.graph),
             name: self.name.clone(),
+            line: self.line.clone(),
         }
     }
 }
@@ -181,6 +294,9 @@ trait Node<T: ?Sized>: Send + Sync {
 enum Missing {
     /// This source has no batch at this time, which is not the same as an empty one.
     NoBatch(Arc<str>),
+    /// The stream slides by more than one interval and does not fall due in this batch. What its windows take in is in
+    /// the plan.
+    NotDue,
     /// The batch fails.
     Failed(String),
 }
@@ -202,6 +318,7 @@ where
 struct Planner<'a> {
     input: &'a Arc<BatchInput>,
     clock: &'a Arc<dyn Clock>,
+    epoch: &'a Arc<Epoch>,
     settings: Settings,
     stages: Vec<Stage>,
     /// What nodes with stages returned before: a stream that is used twice is shuffled once.
@@ -232,18 +349,59 @@ impl Planner<'_> {
         slots
     }
 
+    /// A node that adds stages: it is planned once for each plan, and computed once for each batch if several jobs use it.
     fn shared<T: ?Sized + 'static>(
         &mut self,
         node: u32,
         compute: impl FnOnce(&mut Self) -> Result<Batch<T>, Missing>,
     ) -> Result<Batch<T>, Missing> {
-        let known = self.shared.iter().find(|(known, _)| *known == node);
-        if let Some(batch) = known.and_then(|(_, batch)| batch.downcast_ref::<Batch<T>>()) {
-            return Ok(batch.clone());
+        if let Some(known) = self.known(node) {
+            return known;
         }
-        let batch = compute(self)?;
-        self.shared.push((node, Box::new(batch.clone())));
-        Ok(batch)
+        let result = compute(self);
+        if self.epoch.is_shared(node) && result.is_ok() {
+            self.publish(node, &result, None);
+        }
+        self.shared.push((node, Box::new(result.clone())));
+        result
+    }
+
+    /// A node that keeps something from batch to batch: it is computed once for each batch, and what it has learned
+    /// counts when the batch is committed.
+    fn keeping<T: ?Sized + 'static>(
+        &mut self,
+        node: u32,
+        compute: impl FnOnce(&mut Self) -> Result<(Result<Batch<T>, Missing>, Commit), Missing>,
+    ) -> Result<Batch<T>, Missing> {
+        if let Some(known) = self.known(node) {
+            return known;
+        }
+        let (result, commit) = compute(self)?;
+        self.publish(node, &result, Some(commit));
+        self.shared.push((node, Box::new(result.clone())));
+        result
+    }
+
+    fn known<T: ?Sized + 'static>(&self, node: u32) -> Option<Result<Batch<T>, Missing>> {
+        let planned = self.shared.iter().find(|(known, _)| *known == node);
+        let planned = planned.and_then(|(_, result)| result.downcast_ref().cloned());
+        planned.or_else(|| self.epoch.known(node, self.input.time))
+    }
+
+    /// The stages so far compute all that `result` reads: the next one tells the rest of the batch.
+    fn publish<T: ?Sized + 'static>(
+        &mut self,
+        node: u32,
+        result: &Result<Batch<T>, Missing>,
+        commit: Option<Commit>,
+    ) {
+        let (epoch, result) = (Arc::clone(self.epoch), result.clone());
+        let time = self.input.time;
+        let task: Work = Box::new(move |_| {
+            epoch.publish((node, time), result, commit);
+            Ok(())
+        });
+        self.stages.push(Stage { tasks: vec![task] });
     }
 }
 
@@ -254,6 +412,7 @@ pub struct Output {
     name: Arc<str>,
     pipeline: Arc<str>,
     settings: Settings,
+    epoch: Arc<Epoch>,
     build: Build,
 }
 
@@ -287,9 +446,12 @@ impl Output {
             clock: Arc::clone(clock),
             started,
         };
+        // A graph that nobody started begins with the first batch that it is asked for.
+        self.epoch.begin(input.time, self.settings.batch_interval);
         let mut planner = Planner {
             input,
             clock,
+            epoch: &self.epoch,
             settings: self.settings,
             stages: Vec::new(),
             shared: Vec::new(),
@@ -297,9 +459,9 @@ impl Output {
         let built = catch_unwind(AssertUnwindSafe(|| (self.build)(&mut planner, delivery)));
         match built {
             Ok(Ok(finish)) => Ok(Plan { stages: planner.stages, finish }),
-            // A source without a batch, alone: there is nothing to do for it.
-            Ok(Err(Missing::NoBatch(_))) => {
-                Ok(Plan { stages: Vec::new(), finish: Box::new(|_| Ok(())) })
+            // A source without a batch, alone, or a window between two slides: there is nothing to hand over.
+            Ok(Err(Missing::NoBatch(_) | Missing::NotDue)) => {
+                Ok(Plan { stages: planner.stages, finish: Box::new(|_| Ok(())) })
             }
             Ok(Err(Missing::Failed(text))) => Err(text),
             Err(panic) => Err(format!("panicked: {}", panic_text(panic.as_ref()))),

@@ -2,7 +2,7 @@
 
 use std::hash::Hash;
 
-use super::{Compute, DStream, Missing, Node, Planner};
+use super::{Compute, DStream, Line, Missing, Node, Planner};
 use crate::batch::{Batch, Out, Partition};
 use crate::block::Block;
 use crate::shuffle::{Gather, Mapper, Shuffle, Table, hash_of, shard_of};
@@ -13,7 +13,11 @@ impl<T: ?Sized + 'static> DStream<T> {
     /// Names the stream: its output's job, and later its state, go by this name.
     #[must_use]
     pub fn named(&self, name: &str) -> DStream<T> {
-        DStream { name: Some(name.into()), ..self.clone() }
+        let name = Arc::from(name);
+        if let Some(node) = self.line.state {
+            self.graph.rename_state(node, &name);
+        }
+        DStream { name: Some(name), ..self.clone() }
     }
 
     /// What `f` makes of each element.
@@ -75,8 +79,9 @@ impl<T: ?Sized + 'static> DStream<T> {
     /// # Panics
     /// If the streams belong to two contexts.
     pub fn union(&self, other: &DStream<T>) -> DStream<T> {
-        self.same_graph(other);
-        self.graph.stream(Union { left: Arc::clone(&self.node), right: Arc::clone(&other.node) })
+        let line = self.line_with("union", other);
+        let (left, right) = (Arc::clone(&self.node), Arc::clone(&other.node));
+        self.graph.stream(line, Union { left, right })
     }
 
     /// The same elements in `partitions` partitions, dealt out one by one.
@@ -191,21 +196,32 @@ impl<T: ?Sized + 'static> DStream<T> {
         other: &DStream<U>,
         f: impl Fn(Time, Batch<T>, Batch<U>) -> Batch<V> + Send + Sync + 'static,
     ) -> DStream<V> {
-        self.same_graph(other);
+        let line = self.line_with("transform_with", other);
         let (left, right) = (Arc::clone(&self.node), Arc::clone(&other.node));
-        self.derive(move |cx| {
-            let (left, right) =
-                (present("transform", cx, &*left)?, present("transform", cx, &*right)?);
+        let compute = move |cx: &mut Planner<'_>| {
+            let (left, right) = both("transform", cx, &*left, &*right)?;
             Ok(f(cx.input.time, left, right))
-        })
+        };
+        self.graph.stream(line, Compute(compute))
     }
 
-    /// A batch holds the blocks of one context: its number of a source would mean another source in a second one.
-    pub(super) fn same_graph<U: ?Sized>(&self, other: &DStream<U>) {
+    /// The line of a stream below two others. They belong to one context, because a batch holds the blocks of one: its
+    /// number of a source would mean another source in a second one. And they slide by the same time.
+    pub(super) fn line_with<U: ?Sized>(&self, operator: &str, other: &DStream<U>) -> Line {
         assert!(
             Arc::ptr_eq(&self.graph, &other.graph),
             "both streams must belong to the same context"
         );
+        let (left, right) = (&self.line, &other.line);
+        if left.slide != right.slide {
+            let (left, right) = (left.slide, right.slide);
+            self.graph
+                .problem(format!("{operator}: one stream slides by {left}, the other by {right}"));
+        }
+        let mut above: Vec<u32> = left.above.iter().chain(right.above.iter()).copied().collect();
+        above.sort_unstable();
+        above.dedup();
+        Line { slide: left.slide, above: above.into(), state: None }
     }
 
     /// A stream computed by a closure.
@@ -213,16 +229,27 @@ impl<T: ?Sized + 'static> DStream<T> {
         &self,
         compute: impl Fn(&mut Planner<'_>) -> Result<Batch<U>, Missing> + Send + Sync + 'static,
     ) -> DStream<U> {
-        self.graph.stream(Compute(compute))
+        self.graph.stream(self.line.below(), Compute(compute))
     }
 
-    /// A stream whose computation adds stages: it is planned once, also when several streams of a job use it.
+    /// A stream whose computation adds stages: it is planned once, also when several streams of a job use it, and
+    /// computed once if several jobs do.
     pub(super) fn wide<U: ?Sized + 'static>(
         &self,
         compute: impl Fn(&mut Planner<'_>) -> Result<Batch<U>, Missing> + Send + Sync + 'static,
     ) -> DStream<U> {
+        self.wide_below(&self.line, compute)
+    }
+
+    /// [`wide`](DStream::wide), below several streams.
+    pub(super) fn wide_below<U: ?Sized + 'static>(
+        &self,
+        line: &Line,
+        compute: impl Fn(&mut Planner<'_>) -> Result<Batch<U>, Missing> + Send + Sync + 'static,
+    ) -> DStream<U> {
         let id = self.graph.next_node();
-        self.derive(move |cx| cx.shared(id, &compute))
+        let compute = Compute(move |cx: &mut Planner<'_>| cx.shared(id, &compute));
+        self.graph.stream(line.node(id), compute)
     }
 
     fn narrow<U: ?Sized + 'static>(
@@ -245,8 +272,23 @@ pub(super) fn present<T: ?Sized>(
         Missing::NoBatch(source) => {
             Missing::Failed(format!("{operator}: source `{source}` has no batch at {time}"))
         }
-        failed => failed,
+        other => other,
     })
+}
+
+/// The batches of both nodes. Both are planned before one of them may be missed: windows take in every batch.
+pub(super) fn both<T: ?Sized, U: ?Sized>(
+    operator: &str,
+    cx: &mut Planner<'_>,
+    left: &dyn Node<T>,
+    right: &dyn Node<U>,
+) -> Result<(Batch<T>, Batch<U>), Missing> {
+    match (present(operator, cx, left), present(operator, cx, right)) {
+        (Ok(left), Ok(right)) => Ok((left, right)),
+        (Err(Missing::NotDue), Err(missing)) | (Err(missing), _) | (_, Err(missing)) => {
+            Err(missing)
+        }
+    }
 }
 
 struct Union<T: ?Sized> {
@@ -256,8 +298,8 @@ struct Union<T: ?Sized> {
 
 impl<T: ?Sized + 'static> Node<T> for Union<T> {
     fn compute(&self, cx: &mut Planner<'_>) -> Result<Batch<T>, Missing> {
-        let left = present("union", cx, &*self.left)?;
-        Ok(left.union(&present("union", cx, &*self.right)?))
+        let (left, right) = both("union", cx, &*self.left, &*self.right)?;
+        Ok(left.union(&right))
     }
 
     fn blocks(&self, cx: &Planner<'_>) -> Option<Vec<Arc<Block>>> {
@@ -287,19 +329,22 @@ fn join<T: Clone>(f: &impl Fn(&T, &T) -> T, sum: Option<&T>, element: &T) -> T {
 /// A count, and where the element was first seen: (partition, running number). Tasks start in partition order and one
 /// worker runs them one by one, so the first insertion into a worker's table is its first sight.
 #[derive(Debug)]
-struct Counted {
-    count: u64,
+pub(super) struct Counted {
+    pub(super) count: u64,
     first: (usize, usize),
 }
 
 impl Counted {
-    fn merge(&mut self, other: Counted) {
+    pub(super) fn merge(&mut self, other: Counted) {
         self.count += other.count;
         self.first = self.first.min(other.first);
     }
 }
 
-fn counter<T>((number, partition): (usize, &Partition<T>), seed: u64) -> Mapper<T::Owned, Counted>
+pub(super) fn counter<T>(
+    (number, partition): (usize, &Partition<T>),
+    seed: u64,
+) -> Mapper<T::Owned, Counted>
 where
     T: ?Sized + ToOwned + Hash + Eq + 'static,
 {

@@ -153,8 +153,11 @@ impl<T: ?Sized + 'static> DStream<T> {
             name,
             pipeline: Arc::clone(&self.graph.pipeline),
             settings: self.graph.settings,
+            epoch: Arc::clone(&self.graph.epoch),
             build: Box::new(build),
         }));
+        drop(registered);
+        self.graph.epoch.add_output(&self.line.above);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::hash::Hash;
 
-use super::operators::present;
+use super::operators::both;
 use super::{DStream, Planner};
 use crate::batch::{Batch, Out, Partition};
 use crate::shuffle::{Gather, Mapper, Shuffle, Table, hash_of, shard_of};
@@ -98,7 +98,7 @@ where
         K: Hash + Eq,
         W: Clone + Send + Sync + 'static,
     {
-        self.same_graph(other);
+        let line = self.line_with("cogroup", other);
         let (left, right) = (Arc::clone(&self.node), Arc::clone(&other.node));
         let memory = Shuffle::<K, (Vec<V>, Vec<W>)>::default();
         let of_left = Arc::new((
@@ -109,9 +109,8 @@ where
             |value: &W| (Vec::new(), vec![value.clone()]),
             |both: &mut (Vec<V>, Vec<W>), value: &W| both.1.push(value.clone()),
         ));
-        self.wide(move |cx| {
-            let left = present("join", cx, &*left)?;
-            let right = present("join", cx, &*right)?;
+        self.wide_below(&line, move |cx| {
+            let (left, right) = both("join", cx, &*left, &*right)?;
             let mut all = mappers(cx, &left, &of_left);
             all.extend(mappers(cx, &right, &of_right));
             let shape = (Gather::ByPartition, cx.shards());
@@ -176,7 +175,7 @@ where
     }
 }
 
-fn mappers<K, V, C>(
+pub(super) fn mappers<K, V, C>(
     cx: &Planner<'_>,
     batch: &Batch<(K, V)>,
     aggregate: &Arc<(

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use regex::bytes::Regex;
 
-use super::builtin::Builtin;
+use super::builtin::{Builtin, Scope};
 use super::*;
 use crate::batch::run;
 use crate::block::{BlockId, Range};
@@ -49,6 +49,7 @@ impl Rig {
             pipeline: "test".to_owned(),
             workers,
             seed: 7,
+            batch_interval: Interval::secs(1),
             console: Writer::new(Box::new(console.clone())),
         });
         let pool = Arc::new(WorkerPool::start(workers, &Poison::new()).expect("threads"));
@@ -397,7 +398,7 @@ fn builtin(job: &Builtin, filter: Option<&str>, blocks: &[&[&[u8]]]) -> Vec<Stri
     job.attach(
         "job",
         &stream,
-        filter.map(|text| Regex::new(text).expect("a pattern")),
+        Scope { filter: filter.map(|text| Regex::new(text).expect("a pattern")), window: None },
         vec![SharedSink::new(memory)],
     );
     rig.run(&rig.input(0, blocks.iter().map(|ranges| block(ranges)).collect()))
@@ -450,6 +451,63 @@ fn builtin_jobs() {
         builtin(&topk(9, Some(2), Some("::")), None, &[&[b"x::y::z\nx\nq::\n"]]),
         ["y U64(1)"]
     );
+}
+
+/// The rows of a built-in job over a window of three seconds every two, for the batches at the given seconds.
+fn builtin_window(job: &Builtin, batches: &[(u64, &[u8])]) -> Vec<(u64, Vec<String>)> {
+    let (rig, memory) = (Rig::new(2), Memory::new());
+    let (stream, handle) = (rig.graph.blocks(0, "in"), memory.handle());
+    let window = Some((Interval::secs(3), Interval::secs(2)));
+    let scope = Scope { filter: None, window };
+    job.attach("job", &stream, scope, vec![SharedSink::new(memory)]);
+    rig.graph.begin(Time::from_millis(1_000));
+    for (second, text) in batches {
+        let input = rig.input(second - 1, vec![block(&[text])]);
+        rig.run(&input).expect("the batch succeeds");
+        rig.graph.commit(input.time);
+    }
+    let text = |cell: &OwnedCell| match cell {
+        OwnedCell::Text(text) => text.clone(),
+        OwnedCell::U64(number) => number.to_string(),
+        other => format!("{other:?}"),
+    };
+    let row = |cells: &Vec<OwnedCell>| cells.iter().map(text).collect::<Vec<_>>().join(" ");
+    let rows = handle.rows();
+    rows.iter()
+        .map(|(time, rows)| (time.as_millis() / 1_000, rows.iter().map(row).collect()))
+        .collect()
+}
+
+#[test]
+fn builtin_jobs_over_windows() {
+    let check = |job: Builtin, batches: &[(u64, &[u8])], expected: &[(u64, &[&str])]| {
+        let found = builtin_window(&job, batches);
+        let found: Vec<(u64, Vec<&str>)> = found
+            .iter()
+            .map(|(at, rows)| (*at, rows.iter().map(String::as_str).collect()))
+            .collect();
+        let expected: Vec<_> = expected.iter().map(|(at, rows)| (*at, rows.to_vec())).collect();
+        assert_eq!(found, expected, "{job:?}");
+    };
+    let batches: &[(u64, &[u8])] =
+        &[(1, b"a b\n"), (2, b"b\n"), (3, b"c b\n"), (4, b""), (5, b"d\n"), (6, b"")];
+    check(Builtin::Count, batches, &[(2, &["2"]), (4, &["2"]), (6, &["1"])]);
+    check(Builtin::Lines, batches, &[(2, &["a b", "b"]), (4, &["b", "c b"]), (6, &["d"])]);
+    let grep = Builtin::Grep(Regex::new("b").expect("a pattern"));
+    check(grep, batches, &[(2, &["a b", "b"]), (4, &["b", "c b"]), (6, &[])]);
+    let words: &[(u64, &[&str])] = &[(2, &["b 2", "a 1"]), (4, &["b 2", "c 1"]), (6, &["d 1"])];
+    check(Builtin::Wordcount, batches, words);
+    let top = Builtin::TopK { n: 1, field: None, separator: None };
+    check(top, batches, &[(2, &["b 2"]), (4, &["b 2"]), (6, &["d 1"])]);
+    let field = Builtin::TopK { n: 9, field: Some(2), separator: None };
+    check(field, batches, &[(2, &["b 1"]), (4, &["b 1"]), (6, &[])]);
+    let zeros = ["p50_us 0", "p99_us 0", "p99.9_us 0", "max_us 0"];
+    let stamped: &[(u64, &[u8])] = &[(1, b"0 a\n"), (2, b""), (4, b"x\n"), (6, b"")];
+    check(Builtin::Latency, stamped, &[(2, &zeros), (4, &["unstamped 1"]), (6, &["unstamped 1"])]);
+
+    // The ticks at 2 s and 3 s were missed: a window is a length of time, and the slide that fell due is made up for.
+    let missed: &[(u64, &[u8])] = &[(1, b"a\n"), (3, b"b\nb\n"), (4, b"c\n"), (9, b"d\n")];
+    check(Builtin::Count, missed, &[(3, &["3"]), (4, &["3"]), (9, &["1"])]);
 }
 
 #[test]

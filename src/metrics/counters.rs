@@ -34,6 +34,11 @@ impl Counter {
         self.0.fetch_sub(count, Ordering::Relaxed);
     }
 
+    /// Raises the count to `count` if it is lower, for maxima.
+    pub fn raise_to(&self, count: u64) {
+        self.0.fetch_max(count, Ordering::Relaxed);
+    }
+
     /// The count now.
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -59,6 +64,10 @@ counters! {
         resets,
         /// Peers turned away at the connection limit or for want of file descriptors.
         refused,
+        /// Accepted connections that wait unread for a thread now; only in the io model `pool`.
+        waiting,
+        /// The longest that an accepted connection waited for a thread so far, in microseconds; only in `pool`.
+        waited_us_max,
         /// How often accepting had to wait because the system refused it, mostly for want of file descriptors.
         accept_waits,
         /// Dial attempts that failed.

@@ -54,6 +54,17 @@ pub enum Event {
         /// What went wrong.
         why: String,
     },
+    /// The system does not offer the io model that was asked for, so another is used.
+    IoModelFallback {
+        /// The source's name.
+        source: String,
+        /// The io model that was asked for.
+        wanted: &'static str,
+        /// The one in use.
+        used: &'static str,
+        /// Why, in one line.
+        why: String,
+    },
     /// Reading paused for the first time because the store is full.
     StoreFull {
         /// The source's name.

@@ -21,6 +21,7 @@ use crate::receiver::generator::Generator;
 use crate::receiver::io::{Closed, Flow, Host, Lane, Peer, Remote, Waker};
 use crate::receiver::rate::RateLimiter;
 use crate::slab::{Account, BUFFER_BYTES, Buffer};
+use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, AtomicBool, Ordering, Signal};
 
 /// Whole records of one buffer that are worth keeping in place, in bytes; less is copied together.
@@ -99,8 +100,7 @@ impl Lane for IntakeLane {
     type Session = Session;
 
     fn ready(&mut self) -> bool {
-        self.send_backlog();
-        let room = self.backlog.is_empty() && self.intake.generator.queue().has_room();
+        let room = self.send_all() && self.intake.generator.queue().has_room();
         let ready = room && self.intake.account.has_room();
         if !ready {
             self.paused(room);
@@ -176,12 +176,9 @@ impl Lane for IntakeLane {
 
     fn finish(&mut self) {
         self.turn();
-        while !self.backlog.is_empty() {
+        while !self.send_all() {
             // The generator cuts until the io threads have ended, so room comes, and with it the wake-up.
-            if !self.intake.generator.queue().has_room() {
-                self.wakes.wait();
-            }
-            self.send_backlog();
+            self.wakes.wait();
         }
     }
 }
@@ -250,6 +247,21 @@ impl IntakeLane {
     fn queue(&mut self, range: Range) {
         self.backlog.push_back(range);
         self.send_backlog();
+    }
+
+    /// Queues the backlog; false if the queue stays full, and then the waker is called once it has room.
+    fn send_all(&mut self) -> bool {
+        loop {
+            self.send_backlog();
+            if self.backlog.is_empty() {
+                return true;
+            }
+            // Asking is what marks this lane as starved: without it nobody would call the waker.
+            if planted(Planted::BacklogAsksForNothing) || !self.intake.generator.queue().has_room()
+            {
+                return false;
+            }
+        }
     }
 
     fn send_backlog(&mut self) {

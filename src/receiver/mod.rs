@@ -11,6 +11,8 @@ mod connection;
 mod dial;
 pub(crate) mod generator;
 pub mod io;
+#[cfg(all(test, tidemill_model))]
+mod model;
 pub(crate) mod queue;
 mod rate;
 mod socket;

@@ -6,10 +6,12 @@
 
 use crate::block::Range;
 use crate::receiver::io::Waker;
+use crate::sync::planted::{Planted, planted};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, Queue};
 
 /// Ranges that may wait for the next cut. At three quarters a block is cut at once.
-pub(crate) const RANGES_MAX: usize = 4096;
+/// A few under the schedule explorer, so that it meets a full queue.
+pub(crate) const RANGES_MAX: usize = if cfg!(tidemill_model) { 4 } else { 4096 };
 
 /// See the module.
 pub(crate) struct RangeQueue {
@@ -68,6 +70,10 @@ impl RangeQueue {
 
     /// Wakes the readers that found the queue full.
     pub(crate) fn drained(&self) {
+        if planted(Planted::DrainClearsLate) && self.starved.load(Ordering::SeqCst) {
+            self.wake();
+            self.starved.store(false, Ordering::SeqCst);
+        }
         if self.starved.load(Ordering::SeqCst) && self.starved.swap(false, Ordering::SeqCst) {
             self.wake();
         }
@@ -86,7 +92,7 @@ impl RangeQueue {
             return true;
         }
         self.starved.store(true, Ordering::SeqCst);
-        self.len() < self.capacity()
+        self.len() < self.capacity() && !planted(Planted::QueueSkipsRecheck)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -104,5 +110,65 @@ impl RangeQueue {
     /// Whether a block should be cut now rather than at the next tick.
     pub(crate) fn is_filling(&self, block_bytes_max: u64) -> bool {
         self.len() >= self.capacity() / 4 * 3 || self.bytes() >= block_bytes_max
+    }
+}
+
+#[cfg(all(test, tidemill_model))]
+mod model {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::sync::explore::{check, thread};
+    use crate::sync::{Arc, Signal};
+
+    const READERS: u8 = 2;
+    const EACH: u8 = 3;
+
+    fn range(reader: u8, number: u8) -> Range {
+        Range { bytes: Bytes::copy_from_slice(&[reader, number]), records: 1, charge: None }
+    }
+
+    /// An io thread: pushes its ranges, and waits for its waker when the queue is full.
+    fn read(queue: &RangeQueue, reader: u8, pushed: &Signal) {
+        let woken = Signal::new();
+        let raise = woken.clone();
+        let number = queue.register(Arc::new(move || raise.raise()));
+        for at in 0..EACH {
+            let mut left = Some(range(reader, at));
+            while let Some(range) = left.take() {
+                left = queue.push(range).err();
+                if left.is_some() && !queue.has_room() {
+                    woken.wait();
+                }
+            }
+            pushed.raise();
+        }
+        queue.forget(number);
+    }
+
+    /// A cutter drains what is queued, as often as something was pushed.
+    #[test]
+    fn ranges_arrive_once_in_order_and_no_wake_up_is_lost() {
+        check(2_000, &[Planted::QueueSkipsRecheck, Planted::DrainClearsLate], || {
+            let (queue, pushed) = (Arc::new(RangeQueue::new(1)), Signal::new());
+            let readers = [0, 1].map(|reader| {
+                let (queue, pushed) = (Arc::clone(&queue), pushed.clone());
+                thread("reader", move || read(&queue, reader, &pushed))
+            });
+            let mut next = [0; READERS as usize];
+            while next.iter().any(|count| *count < EACH) {
+                while let Some(range) = queue.pop() {
+                    let (reader, number) = (usize::from(range.bytes[0]), range.bytes[1]);
+                    assert_eq!(number, next[reader], "reader {reader}");
+                    next[reader] += 1;
+                }
+                queue.drained();
+                if next.iter().any(|count| *count < EACH) {
+                    pushed.wait();
+                }
+            }
+            drop(readers);
+            assert_eq!((queue.len(), queue.bytes()), (0, 0));
+        });
     }
 }

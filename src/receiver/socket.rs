@@ -106,6 +106,8 @@ pub(crate) struct SocketReceiver {
     /// The dial threads, and the one of the rate limit.
     own_threads: Vec<Thread>,
     local: Option<SocketAddr>,
+    /// The model in use; another one than asked for where the system cannot run that.
+    io_model: IoModel,
     limiter: Option<Arc<RateLimiter>>,
 }
 
@@ -189,18 +191,26 @@ impl SocketReceiver {
             clock: Arc::clone(&engine.clock),
             poison: engine.poison.clone(),
         };
+        let io_model = choose(&options, engine);
         let driver: Arc<dyn IoDriver> =
-            Arc::from(models::start(options.io_model, IntakeHost(Arc::new(intake)), io)?);
+            Arc::from(models::start(io_model, IntakeHost(Arc::new(intake)), io)?);
         let mut own_threads = Dialling::start(&dialling, &name, &driver)?;
         if let Some(limiter) = &limiter {
-            let (lanes, name) = (Arc::clone(&generator), format!("{name}-rate"));
-            let wake = move || lanes.queue().wake();
-            own_threads.push(limiter.start(&name, &dialling.stop, &engine.poison, wake)?);
+            own_threads.push(dialling.start_limiter(limiter, &generator)?);
         }
         if let Some(address) = local {
-            engine.events.post(Event::Listening { source: options.source.clone(), address });
+            engine.events.post(Event::Listening { source: options.source, address });
         }
-        Ok(SocketReceiver { generator, counters, driver, dialling, own_threads, local, limiter })
+        Ok(SocketReceiver {
+            generator,
+            counters,
+            driver,
+            dialling,
+            own_threads,
+            local,
+            io_model,
+            limiter,
+        })
     }
 
     /// The source's name.
@@ -215,7 +225,7 @@ impl SocketReceiver {
 
     /// The io model in use.
     pub(crate) fn io_model(&self) -> IoModel {
-        self.dialling.options.io_model
+        self.io_model
     }
 
     /// What it did so far.
@@ -269,9 +279,23 @@ impl SocketReceiver {
     }
 }
 
+/// The io model that this system can run, with an event if it is not the one that was asked for.
+fn choose(options: &SocketOptions, engine: &Engine) -> IoModel {
+    let (used, why) = models::choose(options.io_model);
+    if let Some(why) = why {
+        engine.events.post(Event::IoModelFallback {
+            source: options.source.clone(),
+            wanted: options.io_model.name(),
+            used: used.name(),
+            why,
+        });
+    }
+    used
+}
+
 /// The generator, as the scheduler sees it.
 #[derive(Clone)]
-pub(crate) struct Cutter(Arc<Generator>);
+pub(crate) struct Cutter(pub(crate) Arc<Generator>);
 
 impl Cutter {
     /// Cuts for the batch of the tick `time`.
@@ -378,6 +402,16 @@ impl Dialling {
             started.map_err(|err| Error::io(format!("cannot start the thread `{name}`"), err))
         };
         addresses.iter().enumerate().map(start).collect()
+    }
+
+    /// Starts the thread that wakes the lanes which the rate limit holds.
+    fn start_limiter(
+        &self,
+        limiter: &Arc<RateLimiter>,
+        generator: &Arc<Generator>,
+    ) -> Result<Thread> {
+        let (lanes, name) = (Arc::clone(generator), format!("rx{}-rate", self.options.number));
+        limiter.start(&name, &self.stop, &self.engine.poison, move || lanes.queue().wake())
     }
 
     /// A dial thread: connects, waits for the end, connects again; until the stop, or the end of file.

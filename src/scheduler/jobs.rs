@@ -161,6 +161,11 @@ impl<I: Clone> JobSet<I> {
         self.aborted = true;
     }
 
+    /// Whether nothing more is started.
+    pub(super) fn is_aborted(&self) -> bool {
+        self.aborted
+    }
+
     fn batch(&mut self, time: Time) -> Option<&mut BatchJobs<I>> {
         self.batches.iter_mut().find(|batch| batch.time == time)
     }

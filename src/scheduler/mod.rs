@@ -11,6 +11,8 @@
 
 mod generator;
 mod jobs;
+#[cfg(all(test, tidemill_model))]
+mod model;
 mod rate;
 
 use std::time::Duration;
@@ -27,6 +29,7 @@ use crate::receiver::{Arrivals, Cutter, Steered};
 use crate::sink::{DeadLetter, DeadLetters};
 use crate::slab::Pool;
 use crate::store::BlockManager;
+use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mailbox, Mutex, Poison};
 use crate::time::{Clock, Moment, Schedule, Time, tighten_timer_slack};
@@ -168,6 +171,10 @@ impl Scheduler {
 
     /// Starts the thread `job-loop`.
     pub(crate) fn start(&self, options: Options, parts: Parts, poison: &Poison) -> Result<Thread> {
+        parts.graph.begin(match options.batches {
+            Batches::Every(schedule, _) => schedule.label(0),
+            Batches::OnRecords(_) => parts.clock.wall_time(),
+        });
         let scheduler = self.clone();
         let pace = match options.batches {
             Batches::Every(schedule, catch_up) => Pace::Every(schedule, catch_up),
@@ -194,6 +201,7 @@ impl Scheduler {
             stored: Moment::default(),
             draining: false,
             index: 0,
+            last: None,
         };
         let started = thread::spawn("job-loop", poison, move || job_loop.run());
         started.map_err(|err| Error::io("cannot start the thread `job-loop`", err))
@@ -219,6 +227,10 @@ impl BlockTarget for Stored {
         Ok(())
     }
 
+    fn push_now(&self, block: &Arc<Block>) -> bool {
+        self.push(block).is_ok()
+    }
+
     fn reached(&self, source: u32, time: Time) {
         let at = self.clock.now();
         self.scheduler.post(Message::Reached { source, time, at });
@@ -242,6 +254,8 @@ struct JobLoop {
     draining: bool,
     /// Batches allocated so far.
     index: u64,
+    /// The last of them.
+    last: Option<Time>,
 }
 
 impl JobLoop {
@@ -302,7 +316,8 @@ impl JobLoop {
 
     fn tick(&mut self, time: Time) {
         let now = self.parts.clock.now();
-        if self.draining || self.generator.tick(time, now, self.jobs.batches()) != Step::Cut {
+        let draining = self.draining && !planted(Planted::TickAfterFinal);
+        if draining || self.generator.tick(time, now, self.jobs.batches()) != Step::Cut {
             return;
         }
         self.begin(time, self.due(time), now);
@@ -369,7 +384,8 @@ impl JobLoop {
         if let Some(arrivals) = &self.parts.arrivals {
             arrivals.take(records);
         }
-        if self.options.skip_empty && records == 0 {
+        let must_run = || self.parts.graph.must_run(self.last, time);
+        if self.options.skip_empty && records == 0 && !must_run() {
             self.parts.tracker.commit(time);
             return;
         }
@@ -389,6 +405,7 @@ impl JobLoop {
         };
         self.index += 1;
         self.remember(&input);
+        self.last = Some(time);
         let mut progress = self.scheduler.progress.lock();
         progress.batches_waiting += 1;
         progress.records_waiting += records;
@@ -425,7 +442,9 @@ impl JobLoop {
     /// The stop: what was received and not planned is the last batch, under the next tick's time.
     fn last_batch(&mut self) {
         self.draining = true;
-        self.allocate_current();
+        if !planted(Planted::FinalForgetsWaitingTick) {
+            self.allocate_current();
+        }
         let (blocks, _) = self.parts.tracker.unallocated();
         if (blocks > 0 || self.index == 0)
             && let Some(time) = self.generator.last_time(self.parts.clock.wall_time())
@@ -497,6 +516,7 @@ impl JobLoop {
 
     /// The stream stops for this batch.
     fn fail(&mut self, time: Time, err: Error) {
+        self.parts.graph.abandon(time);
         self.jobs.abort();
         self.draining = true;
         self.parts.history.update(time, |batch| batch.state = BatchState::Failed);
@@ -527,6 +547,7 @@ impl JobLoop {
 
     fn batch_done(&mut self, time: Time, state: BatchState) {
         let Some((input, first_start)) = self.jobs.finish(time) else { return };
+        self.parts.graph.commit(time);
         self.parts.store.release(self.parts.tracker.commit(time));
         let now = self.parts.clock.now();
         let start = first_start.unwrap_or(now);
@@ -602,7 +623,9 @@ impl JobLoop {
     }
 
     fn tell_if_drained(&self) {
-        if self.draining && self.jobs.batches() == 0 {
+        // After a failure nothing more is started, so what waits would never end.
+        let ended = self.jobs.batches() == 0 || self.jobs.is_aborted();
+        if self.draining && (ended || planted(Planted::DrainedTooEarly)) {
             (self.parts.tell)(Told::Drained);
         }
     }

@@ -8,12 +8,14 @@
 //! on which worker was faster; where merging is exactly commutative (counts) they belong to a worker. Their memory is
 //! kept from batch to batch. Runs on the workers; knows nothing of time or streams.
 
+mod growing;
 mod table;
 pub mod words;
 
 use crate::batch::{Batch, Partition, Stage, Work};
 use crate::sync::{Arc, Mutex};
 
+pub use growing::Growing;
 pub use table::{Entry, Table, hash_of, shard_of};
 
 /// Sets of shards that are kept for the next batch; those beyond are given back to the system.
@@ -54,9 +56,8 @@ where
     K: Eq + Send + 'static,
     C: Send + 'static,
 {
-    /// Adds the two stages to a plan, none if there is nothing to map, and returns the merged rows as a batch of
-    /// `shards` partitions: `merge` joins what
-    /// two mappers made of one key, `rows` takes the entries out of a merged shard.
+    /// Adds the two stages to a plan, none if there is nothing to map, and returns the merged rows as a batch of `shards`
+    /// partitions: `merge` joins what two mappers made of one key, `rows` takes the entries out of a merged shard.
     pub fn plan<U: Send + Sync + 'static>(
         &self,
         stages: &mut Vec<Stage>,
@@ -65,8 +66,20 @@ where
         merge: impl Fn(&mut C, C) + Send + Sync + 'static,
         rows: impl Fn(&mut Table<K, C>) -> Vec<U> + Send + Sync + 'static,
     ) -> Batch<U> {
+        self.plan_slots(stages, mappers, shape, merge, rows).batch()
+    }
+
+    /// Like [`plan`](Shuffle::plan); the rows of each shard are left in its slot. No slots if there is nothing to map.
+    pub fn plan_slots<U: Send + Sync + 'static>(
+        &self,
+        stages: &mut Vec<Stage>,
+        mappers: Vec<Mapper<K, C>>,
+        shape: (Gather, usize),
+        merge: impl Fn(&mut C, C) + Send + Sync + 'static,
+        rows: impl Fn(&mut Table<K, C>) -> Vec<U> + Send + Sync + 'static,
+    ) -> Slots<U> {
         if mappers.is_empty() {
-            return Batch::from_iter([]);
+            return Slots::new(0);
         }
         let (gather, shards) = (shape.0, shape.1.max(1));
         let slots = match gather {
@@ -96,7 +109,7 @@ where
             })
         };
         stages.push(Stage { tasks: (0..shards).map(merge_task).collect() });
-        results.batch()
+        results
     }
 }
 
@@ -210,6 +223,18 @@ impl<U> Slots<U> {
     /// What a task left.
     pub fn at(&self, slot: usize) -> Arc<Vec<U>> {
         Arc::clone(&self.0[slot].lock())
+    }
+
+    /// Takes the result of a task out, for its only reader; nothing if there is no such slot.
+    pub fn take(&self, slot: usize) -> Vec<U> {
+        let Some(slot) = self.0.get(slot) else { return Vec::new() };
+        let taken = Arc::into_inner(std::mem::take(&mut *slot.lock()));
+        taken.expect("nobody else reads this slot")
+    }
+
+    /// Takes the result of a task out, whoever else reads it.
+    pub fn take_arc(&self, slot: usize) -> Arc<Vec<U>> {
+        std::mem::take(&mut *self.0[slot].lock())
     }
 
     /// Takes all results out, for their only reader.

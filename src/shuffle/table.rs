@@ -26,7 +26,8 @@ pub fn shard_of(hash: u64, shards: usize) -> usize {
 /// A key with its aggregate.
 #[derive(Debug)]
 pub struct Entry<K, C> {
-    hash: u64,
+    /// The key's hash.
+    pub hash: u64,
     /// The key.
     pub key: K,
     /// Its aggregate.

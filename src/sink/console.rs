@@ -159,7 +159,7 @@ fn json(out: &mut Vec<u8>, key: &CommitKey, meta: &BatchMeta, rows: &Rows) -> io
     writeln!(out, ",\"total_us\":{total_us}}}")
 }
 
-fn json_cell(out: &mut Vec<u8>, cell: Cell<'_>) -> io::Result<()> {
+pub(super) fn json_cell(out: &mut Vec<u8>, cell: Cell<'_>) -> io::Result<()> {
     match cell {
         Cell::Text(text) => serde_json::to_writer(&mut *out, &String::from_utf8_lossy(text))?,
         Cell::F64(value) => serde_json::to_writer(&mut *out, &value)?,

@@ -6,6 +6,7 @@
 
 mod console;
 mod dead_letter;
+mod file;
 mod memory;
 mod null;
 mod rows;
@@ -19,6 +20,7 @@ use crate::time::Time;
 
 pub use console::{Console, Format, ROWS_SHOWN, Writer};
 pub use dead_letter::{DeadLetter, DeadLetterFiles, DeadLetters};
+pub use file::{Existing, File, FileFormat};
 pub use memory::{Memory, MemoryHandle, OwnedCell};
 pub use null::Null;
 pub use rows::{Cell, Cells, Row, RowRef, RowWriter, Rows};
@@ -38,6 +40,7 @@ pub const SINKS: &[SinkKind] = &[
         name: "console",
         about: "prints each batch on standard output, as text or as JSON lines",
     },
+    SinkKind { name: "file", about: "writes a file for each batch, whole or not at all" },
     SinkKind { name: "memory", about: "keeps the rows in memory, for tests" },
     SinkKind { name: "null", about: "drops the rows, for measurements" },
 ];

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use super::planted::{Planted, planted};
 use super::{Arc, Condvar, Mutex, Signal};
 
 /// A bounded queue with one reader. Clones are handles of the same mailbox.
@@ -82,7 +83,7 @@ impl<T> Mailbox<T> {
         let mut state = self.0.state.lock();
         let value = state.items.pop_front();
         drop(state);
-        if value.is_some() {
+        if value.is_some() && !planted(Planted::RecvWakesNobody) {
             self.0.room.notify_one();
         }
         value
@@ -104,7 +105,11 @@ impl<T> Mailbox<T> {
     /// Refuses new values and wakes everyone; what is queued can still be received.
     pub fn close(&self) {
         self.0.state.lock().closed = true;
-        self.0.room.notify_all();
+        if planted(Planted::MailboxCloseWakesOne) {
+            self.0.room.notify_one();
+        } else {
+            self.0.room.notify_all();
+        }
         self.0.signal.raise();
     }
 
@@ -132,5 +137,50 @@ impl<T> Mailbox<T> {
     /// What the reader waits on when it has a deadline: raised after each send and at the close.
     pub fn signal(&self) -> &Signal {
         &self.0.signal
+    }
+}
+
+#[cfg(all(test, tidemill_model))]
+mod model {
+    use super::*;
+    use crate::sync::explore::{check, thread};
+
+    #[test]
+    fn values_arrive_once_in_the_order_of_each_sender() {
+        check(4_000, &[Planted::RecvWakesNobody, Planted::SignalForgetsRaise], || {
+            let mailbox = Mailbox::new(1);
+            let senders = [0, 1].map(|sender| {
+                let mailbox = mailbox.clone();
+                thread("sender", move || {
+                    (0..2).for_each(|value| mailbox.send((sender, value)).expect("open"));
+                })
+            });
+            let mut next = [0; 2];
+            for _ in 0..4 {
+                let (sender, value) = mailbox.recv().expect("open");
+                assert_eq!(value, next[sender], "sender {sender}");
+                next[sender] += 1;
+            }
+            drop(senders);
+            assert!(mailbox.is_empty());
+        });
+    }
+
+    #[test]
+    fn a_close_lets_every_waiting_sender_go_and_loses_nothing_accepted() {
+        check(4_000, &[Planted::MailboxCloseWakesOne], || {
+            let (mailbox, accepted) = (Mailbox::new(1), Arc::new(Mutex::new(0)));
+            let senders = [1, 2, 4].map(|value| {
+                let (mailbox, accepted) = (mailbox.clone(), Arc::clone(&accepted));
+                thread("sender", move || match mailbox.send(value) {
+                    Ok(()) => *accepted.lock() += value,
+                    Err(back) => assert_eq!(back, value),
+                })
+            });
+            mailbox.close();
+            senders.into_iter().for_each(crate::sync::thread::Thread::join);
+            let received: i32 = std::iter::from_fn(|| mailbox.recv()).sum();
+            assert_eq!((received, mailbox.is_closed_and_empty()), (*accepted.lock(), true));
+        });
     }
 }

@@ -4,7 +4,12 @@
 //! so that each hand-over between threads can be checked over thousands of schedules. Nothing here reads a clock: a
 //! wait with a deadline goes through `time::Clock`, which waits on a [`Signal`].
 
+/// Atomics in memory that the kernel reads: always the real ones, for no explorer schedules the kernel.
+pub mod kernel {
+    pub use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+}
 mod mailbox;
+pub(crate) mod planted;
 mod poison;
 #[cfg(not(tidemill_model))]
 mod real;
@@ -31,3 +36,6 @@ pub use primitives::{
 pub use signal::Signal;
 pub use stop::StopToken;
 pub use tasks::TaskQueue;
+
+#[cfg(all(test, tidemill_model))]
+pub(crate) mod explore;

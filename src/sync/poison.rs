@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::planted::{Planted, planted};
 use super::{Arc, Mutex};
 
 type Listener = Box<dyn Fn(&str) + Send>;
@@ -51,6 +52,34 @@ impl Poison {
         if let Some(reason) = &state.reason {
             listener(reason);
         }
+        if planted(Planted::PoisonCheckedFirst) {
+            drop(state);
+            state = self.0.lock();
+        }
         state.listeners.push(Box::new(listener));
+    }
+}
+
+#[cfg(all(test, tidemill_model))]
+mod model {
+    use super::*;
+    use crate::sync::explore::{check, thread};
+
+    #[test]
+    fn every_listener_is_told_the_first_fault_once() {
+        check(4_000, &[Planted::PoisonCheckedFirst], || {
+            let (poison, told) = (Poison::new(), Arc::new(Mutex::new(Vec::new())));
+            let faults = ["a", "b"].map(|reason| {
+                let poison = poison.clone();
+                thread("fault", move || poison.set(reason))
+            });
+            for _ in 0..2 {
+                let told = Arc::clone(&told);
+                poison.on_set(move |reason| told.lock().push(reason.to_owned()));
+            }
+            faults.into_iter().for_each(crate::sync::thread::Thread::join);
+            let reason = poison.reason().expect("set twice");
+            assert_eq!(*told.lock(), [reason.as_str(), reason.as_str()]);
+        });
     }
 }

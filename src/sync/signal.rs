@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Arc;
+use super::planted::{Planted, planted};
 use super::primitives::{self, Condvar, Mutex};
 
 /// A latched wake-up. [`raise`](Signal::raise) sets it, a wait takes it; several raises before a wait count once.
@@ -42,6 +43,9 @@ impl Signal {
     /// Waits until the signal is raised, and takes it.
     pub fn wait(&self) {
         let mut raised = self.0.raised.lock();
+        if planted(Planted::SignalForgetsRaise) {
+            *raised = false;
+        }
         while !*raised {
             self.0.cond.wait(&mut raised);
         }
@@ -60,5 +64,29 @@ impl Signal {
     /// Whether both are handles of one signal.
     pub fn same(&self, other: &Signal) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+#[cfg(all(test, tidemill_model))]
+mod model {
+    use super::*;
+    use crate::sync::explore::{check, thread};
+    use crate::sync::{AtomicUsize, Ordering};
+
+    #[test]
+    fn no_raise_is_lost() {
+        check(4_000, &[Planted::SignalForgetsRaise], || {
+            let (signal, count) = (Signal::new(), Arc::new(AtomicUsize::new(0)));
+            let raisers = [0, 1].map(|_| {
+                let (signal, count) = (signal.clone(), Arc::clone(&count));
+                thread("raiser", move || {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    signal.raise();
+                })
+            });
+            while count.load(Ordering::SeqCst) < raisers.len() {
+                signal.wait();
+            }
+        });
     }
 }

@@ -1,5 +1,6 @@
 //! `StopToken`: tells threads to stop, and wakes them out of whatever they wait for.
 
+use super::planted::{Planted, planted};
 use super::{Arc, AtomicBool, Mutex, Ordering, Signal};
 
 /// Shared by the owner that stops and the threads that obey. Clones are handles of the same token.
@@ -33,9 +34,33 @@ impl StopToken {
 
     /// Registers a signal that a stop raises; raised at once if the stop already happened.
     pub fn wakes(&self, signal: &Signal) {
+        let stopped_before = planted(Planted::StopCheckedFirst).then(|| self.is_stopped());
         self.0.waiters.lock().push(signal.clone());
-        if self.is_stopped() {
+        if stopped_before.unwrap_or_else(|| self.is_stopped()) {
             signal.raise();
         }
+    }
+}
+
+#[cfg(all(test, tidemill_model))]
+mod model {
+    use super::*;
+    use crate::sync::explore::{check, thread};
+
+    #[test]
+    fn a_stop_wakes_whoever_registers_before_or_after_it() {
+        check(4_000, &[Planted::StopCheckedFirst, Planted::SignalForgetsRaise], || {
+            let token = StopToken::new();
+            let _waiters = [0, 1].map(|_| {
+                let token = token.clone();
+                thread("waiter", move || {
+                    let signal = Signal::new();
+                    token.wakes(&signal);
+                    signal.wait();
+                    assert!(token.is_stopped());
+                })
+            });
+            token.stop();
+        });
     }
 }

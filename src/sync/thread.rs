@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::planted::{Planted, planted};
 use super::{Arc, AtomicBool, Ordering, Poison, Signal};
 
 #[cfg(tidemill_model)]
@@ -9,7 +10,8 @@ use shuttle::thread as spawner;
 #[cfg(not(tidemill_model))]
 use std::thread as spawner;
 
-/// A running thread; dropping it waits for its end, unless it was [abandoned](Thread::abandon).
+/// A running thread; dropping it waits for its end, unless it was [abandoned](Thread::abandon) or is the thread that
+/// drops it.
 #[derive(Debug)]
 pub struct Thread {
     name: String,
@@ -98,6 +100,11 @@ impl Thread {
 
     fn join_now(&mut self) {
         if let Some(handle) = self.handle.take() {
+            // A callback may drop what owns its own thread, which then ends with that callback.
+            let own = handle.thread().id() == spawner::current().id();
+            if own && !planted(Planted::ThreadJoinsItself) {
+                return;
+            }
             // A panic was already turned into poison inside the thread.
             let _ = handle.join();
         }

@@ -11,6 +11,7 @@
 use std::io;
 use std::time::Duration;
 
+use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, AtomicU64, Ordering, Poison, Signal, StopToken};
 
@@ -84,7 +85,9 @@ impl RecurringTimer {
     ) -> io::Result<Self> {
         let stop = StopToken::new();
         let signal = Signal::new();
-        stop.wakes(&signal);
+        if !planted(Planted::TimerSleepsThroughStop) {
+            stop.wakes(&signal);
+        }
         let fired = Arc::new(AtomicU64::new(0));
         let (stopped, count) = (stop.clone(), Arc::clone(&fired));
         let body = move || {
@@ -232,5 +235,40 @@ mod tests {
             prop_assert_eq!(timer.stop(), last);
             prop_assert!(ticks.is_empty());
         }
+    }
+}
+
+#[cfg(all(test, tidemill_model))]
+mod model {
+    use super::*;
+    use crate::sync::Mailbox;
+    use crate::sync::explore::{check, thread};
+    use crate::time::ManualClock;
+
+    /// The clock moves while the timer is stopped: whatever ticks fired, they are the first ones, each once, and none
+    /// comes after the stop.
+    #[test]
+    fn a_stop_between_ticks_wakes_the_timer_and_names_the_last_one() {
+        check(4_000, &[Planted::TimerSleepsThroughStop], || {
+            let (clock, ticks) = (ManualClock::new(), Mailbox::new(8));
+            let (out, period) = (ticks.clone(), Interval::millis(10));
+            let schedule = Schedule::aligned(&clock, period);
+            let send = move |time| out.send(time).expect("the mailbox stays open");
+            let own: Arc<dyn Clock> = Arc::new(clock.clone());
+            let timer = RecurringTimer::start("timer", own, schedule, &Poison::new(), send)
+                .expect("a thread");
+            let driver = thread("driver", move || {
+                for millis in [10, 5, 15] {
+                    clock.advance(Duration::from_millis(millis));
+                }
+            });
+            let last = timer.stop();
+            let fired = ticks.len();
+            driver.join();
+            let all: Vec<Time> = std::iter::from_fn(|| ticks.try_recv()).collect();
+            let expected: Vec<Time> =
+                (0..).map(|index| schedule.label(index)).take(fired).collect();
+            assert_eq!((all, last), (expected.clone(), expected.last().copied()));
+        });
     }
 }

@@ -144,15 +144,20 @@ impl Acceptor {
         Acceptor { listener, spare: spare(), counters: Arc::clone(counters) }
     }
 
+    pub(super) fn listener(&self) -> &TcpListener {
+        &self.listener
+    }
+
     /// Accepts one peer, if one waits.
     pub(super) fn accept(&mut self) -> Accepted {
         loop {
             match self.listener.accept() {
-                Ok((stream, peer)) => match prepare(&stream) {
-                    Ok(()) => return Accepted::Peer(stream, peer),
-                    // Gone already: options cannot be set on a connection that was reset.
-                    Err(_) => return self.refused(),
-                },
+                Ok((stream, peer)) => {
+                    self.spare = self.spare.take().or_else(spare);
+                    // An option cannot be set on a connection that is gone already.
+                    let prepared = prepare(&stream).is_ok();
+                    return if prepared { Accepted::Peer(stream, peer) } else { self.refused() };
+                }
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Accepted::Nobody,
                 Err(err) if out_of_descriptors(&err) => return self.turn_away(),
                 Err(err) if is_peers_fault(&err) => {}

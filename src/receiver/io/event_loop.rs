@@ -1,10 +1,11 @@
 //! The event loop (mio) that `nio` has one of and `reactors` several. Each runs on its own thread, `rxN-io-K`.
 //!
 //! Readiness is edge-triggered. A connection that became readable waits in the `ready` queue for its turn; a turn is one
-//! vectored read. A read that fills its buffers puts the connection back at the end of the queue, a shorter one has
-//! emptied the socket and takes it out (epoll(7), question 9), so there is no failing read to learn that. That rule has
-//! two exceptions, an end or an error that was already announced and urgent bytes, at which a read stops short: then the
-//! connection is read until the kernel has nothing more.
+//! vectored read. A read of a whole buffer or more puts the connection back at the end of the queue: while a fat stream
+//! is read, more of it arrives, and going to sleep in between costs more than one read in vain. A shorter one has emptied
+//! the socket and takes it out (epoll(7), question 9), so thin connections need no failing read to learn that. That rule
+//! has two exceptions, an end or an error that was already announced and urgent bytes, at which a read stops short: then
+//! the connection is read until the kernel has nothing more.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,12 +20,14 @@ use mio::{Events, Interest, Poll, Registry, Token};
 
 use crate::error::{Error, Result};
 use crate::metrics::ReceiverCounters;
-use crate::sync::thread::{self, Thread};
-use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
+use crate::slab::BUFFER_BYTES;
+use crate::sync::Arc;
+use crate::sync::thread;
 use crate::time::{Clock, Moment};
 
-use super::accept::{ACCEPT_BACK_OFF, Accepted, Acceptor, Seat, Seats, stopping};
-use super::{Closed, Flow, Host, Lane, Options, Peer, ReadBuffers, Remote, TURN_BYTES, send_some};
+use super::accept::{ACCEPT_BACK_OFF, Accepted, Acceptor, Seat, Seats};
+use super::inbox::{Asked, Handle, Inbox};
+use super::{Closed, Flow, Host, Lane, Options, Peer, ReadBuffers, Waker, send_some};
 
 const WAKER: Token = Token(usize::MAX);
 const LISTENER: Token = Token(usize::MAX - 1);
@@ -34,71 +37,6 @@ const EVENTS: usize = 1024;
 
 /// Peers accepted in one turn at most, so that a flood of them does not hold up reading.
 const ACCEPTS_PER_TURN: usize = 64;
-
-/// What other threads tell the loop.
-struct Inbox {
-    waker: mio::Waker,
-    posted: Mutex<Posted>,
-}
-
-#[derive(Default)]
-struct Posted {
-    /// At most as many as there are seats.
-    attach: Vec<(TcpStream, Peer, Seat)>,
-    /// Each connection at most once.
-    asked: Vec<Arc<Asked>>,
-    stop: bool,
-}
-
-/// A connection whose replies can be asked for.
-struct Asked {
-    index: usize,
-    /// Whether it is in `Posted::asked`.
-    posted: AtomicBool,
-}
-
-impl Inbox {
-    fn wake(&self) {
-        // A waker fails only when its counter is full, and then the loop is already being woken.
-        let _ = self.waker.wake();
-    }
-
-    fn ask(&self, asked: &Arc<Asked>) {
-        if !asked.posted.swap(true, Ordering::SeqCst) {
-            self.posted.lock().asked.push(Arc::clone(asked));
-            self.wake();
-        }
-    }
-}
-
-/// A running loop, as its model sees it.
-pub(super) struct Handle {
-    inbox: Arc<Inbox>,
-    thread: Mutex<Option<Thread>>,
-}
-
-impl Handle {
-    /// Hands a prepared connection over.
-    pub(super) fn attach(&self, stream: TcpStream, peer: Peer, seat: Seat) -> io::Result<()> {
-        let mut posted = self.inbox.posted.lock();
-        if posted.stop {
-            return Err(stopping());
-        }
-        posted.attach.push((stream, peer, seat));
-        drop(posted);
-        self.inbox.wake();
-        Ok(())
-    }
-
-    pub(super) fn stop(&self) {
-        self.inbox.posted.lock().stop = true;
-        self.inbox.wake();
-    }
-
-    pub(super) fn thread(&self) -> Option<Thread> {
-        self.thread.lock().take()
-    }
-}
 
 /// Starts the loop number `number`. With an acceptor it accepts peers too, as long as there are seats.
 pub(super) fn start<H: Host>(
@@ -112,16 +50,19 @@ pub(super) fn start<H: Host>(
     let poll = Poll::new().map_err(|err| failed("cannot make a poller", err))?;
     let waker = mio::Waker::new(poll.registry(), WAKER)
         .map_err(|err| failed("cannot make a waker", err))?;
-    let inbox = Arc::new(Inbox { waker, posted: Mutex::new(Posted::default()) });
+    let wake: Waker = Arc::new(move || {
+        // A waker fails only when its counter is full, and then the loop is already being woken.
+        let _ = waker.wake();
+    });
+    let inbox = Inbox::new(Arc::clone(&wake));
     if let Some(acceptor) = &acceptor {
         let fd = acceptor.as_fd().as_raw_fd();
         let registered = poll.registry().register(&mut SourceFd(&fd), LISTENER, Interest::READABLE);
         registered.map_err(|err| failed("cannot poll the listener", err))?;
     }
-    let wakes = Arc::clone(&inbox);
     let event_loop = EventLoop {
         poll,
-        lane: host.lane(Arc::new(move || wakes.wake())),
+        lane: host.lane(wake),
         inbox: Arc::clone(&inbox),
         connections: Vec::new(),
         free: Vec::new(),
@@ -137,7 +78,7 @@ pub(super) fn start<H: Host>(
     let name = format!("{}-io-{number}", options.name);
     let thread = thread::spawn(&name, &options.poison, move || event_loop.run())
         .map_err(|err| Error::io(format!("cannot start the thread `{name}`"), err))?;
-    Ok(Handle { inbox, thread: Mutex::new(Some(thread)) })
+    Ok(Handle::new(inbox, thread))
 }
 
 struct Connection<S> {
@@ -254,24 +195,18 @@ impl<L: Lane> EventLoop<L> {
 
     /// Takes what other threads posted; false at the stop.
     fn take_posted(&mut self) -> bool {
-        let mut posted = self.inbox.posted.lock();
-        let (attach, asked) =
-            (std::mem::take(&mut posted.attach), std::mem::take(&mut posted.asked));
-        let stop = posted.stop;
-        drop(posted);
-        for (stream, peer, seat) in attach {
+        let posted = self.inbox.take();
+        for (stream, peer, seat) in posted.attach {
             self.open(stream, peer, seat);
         }
-        for asked in asked {
-            // Before the replies are fetched: what comes after that is asked for anew.
-            asked.posted.store(false, Ordering::SeqCst);
+        for asked in posted.asked {
             if let Some(Some(connection)) = self.connections.get(asked.index)
                 && Arc::ptr_eq(&connection.asked, &asked)
             {
                 self.reply(asked.index);
             }
         }
-        !stop
+        !posted.stop
     }
 
     fn accept_some(&mut self) {
@@ -312,9 +247,8 @@ impl<L: Lane> EventLoop<L> {
             self.connections.push(None);
             self.connections.len() - 1
         });
-        let asked = Arc::new(Asked { index, posted: AtomicBool::new(false) });
-        let (inbox, asking) = (Arc::clone(&self.inbox), Arc::clone(&asked));
-        let session = self.lane.open(peer, Remote::new(move || inbox.ask(&asking)));
+        let asked = Asked::new(index);
+        let session = self.lane.open(peer, asked.remote(&self.inbox));
         let mut stream = Stream::from_std(stream);
         let registered = register(self.poll.registry(), &mut stream, index);
         self.connections[index] = Some(Connection {
@@ -356,7 +290,7 @@ impl<L: Lane> EventLoop<L> {
         match self.buffers.read(&mut connection.stream) {
             Ok(0) => self.ended(index),
             Ok(len) => {
-                let more = len == TURN_BYTES || connection.until_dry;
+                let more = len >= BUFFER_BYTES || connection.until_dry;
                 self.counters.bytes.add(len as u64);
                 match self.buffers.hand_over(&mut self.lane, &mut connection.session, len) {
                     Flow::Continue if more => self.queue(index),

@@ -14,21 +14,30 @@
 //! 1. Bytes of a connection are handed to [`Lane::received`] in order, each exactly once, on the io thread that owns the
 //!    connection; a session is only ever used on that thread.
 //! 2. [`Lane::ready`] is asked before every read. While it is false the model reads nothing and waits for the lane's
-//!    waker; it goes on sending replies.
+//!    waker; it goes on sending replies. Where the kernel reads ahead, at most [`Row::in_flight_max`] bytes still come.
 //! 3. [`Lane::turn`] is called after each group of reads and before the thread waits, so that nothing stays gathered.
 //! 4. The end of a connection is told once by [`Lane::closed`], after all of its bytes: a half-close delivers the tail.
 //! 5. Bytes that [`Lane::replies`] gives are sent in order, without blocking other connections. It is asked after each
 //!    read and after [`Remote::ask`], which any thread may call. Beyond [`Options::reply_bytes_max`] unsent bytes the
 //!    connection is not read from; they are still sent.
-//! 6. No connection starves another: at most [`TURN_BYTES`] are read from one before the others are looked at.
+//! 6. No connection starves another: at most [`TURN_BYTES`] are read from one before the others are looked at. Where the
+//!    kernel reads, it sees to that; where a thread serves one connection after the other, those without a thread wait.
 //! 7. Lack of file descriptors never becomes a busy loop: the peer is turned away or accepting waits.
 //! 8. After [`IoDriver::stop`] nothing more is read; the threads hand over what was read and end. Waiting peers are
 //!    told by the close of their sockets.
 
 mod accept;
+#[cfg(target_os = "linux")]
+mod aio;
+#[cfg(not(target_os = "linux"))]
+#[path = "aio_absent.rs"]
+mod aio;
 mod bio;
+mod blocking;
 mod event_loop;
+mod inbox;
 mod nio;
+mod pool;
 mod reactors;
 
 use std::fmt;
@@ -53,10 +62,14 @@ pub const TURN_BYTES: usize = READ_BUFFERS * crate::slab::BUFFER_BYTES;
 pub enum IoModel {
     /// One blocking thread per connection.
     Bio,
+    /// An acceptor and a bounded pool of blocking threads.
+    Pool,
     /// One event loop for all connections.
     Nio,
     /// An acceptor and several event loops.
     Reactors,
+    /// Completions of io_uring.
+    Aio,
 }
 
 /// A row of the table of io models.
@@ -84,6 +97,13 @@ pub const IO_MODELS: &[Row] = &[
         in_flight_max: 0,
     },
     Row {
+        name: "pool",
+        model: IoModel::Pool,
+        about: "pseudo-async: a bounded pool of blocking threads; connections beyond it wait unread",
+        connections_max: 10_000,
+        in_flight_max: 0,
+    },
+    Row {
         name: "nio",
         model: IoModel::Nio,
         about: "readiness: one event loop for all connections",
@@ -96,6 +116,13 @@ pub const IO_MODELS: &[Row] = &[
         about: "readiness: an acceptor and an event loop for each core",
         connections_max: 10_000,
         in_flight_max: 0,
+    },
+    Row {
+        name: "aio",
+        model: IoModel::Aio,
+        about: "completions: io_uring, where the kernel allows it",
+        connections_max: 10_000,
+        in_flight_max: aio::IN_FLIGHT_MAX,
     },
 ];
 
@@ -257,6 +284,25 @@ pub trait IoDriver: Send + Sync {
     fn threads(&self) -> Vec<Thread>;
 }
 
+/// Whether this system can run a model; if not, why, in one line.
+///
+/// # Errors
+/// The reason: a kernel that is too old, a sysctl, a seccomp filter.
+pub fn probe(model: IoModel) -> Result<(), String> {
+    match model {
+        IoModel::Aio => aio::probe(),
+        IoModel::Bio | IoModel::Pool | IoModel::Nio | IoModel::Reactors => Ok(()),
+    }
+}
+
+/// The model to use for the one that is wanted: itself, or `nio` and the reason why.
+pub fn choose(wanted: IoModel) -> (IoModel, Option<String>) {
+    match probe(wanted) {
+        Ok(()) => (wanted, None),
+        Err(why) => (IoModel::Nio, Some(why)),
+    }
+}
+
 /// Starts a model.
 ///
 /// # Errors
@@ -264,8 +310,10 @@ pub trait IoDriver: Send + Sync {
 pub fn start<H: Host>(model: IoModel, host: H, options: Options) -> Result<Box<dyn IoDriver>> {
     match model {
         IoModel::Bio => bio::start(host, options),
+        IoModel::Pool => pool::start(host, options),
         IoModel::Nio => nio::start(host, options),
         IoModel::Reactors => reactors::start(host, options),
+        IoModel::Aio => aio::start(host, options),
     }
 }
 

@@ -7,7 +7,8 @@ use crate::error::Result;
 use crate::sync::thread::Thread;
 
 use super::accept::{Acceptor, Seats, prepare};
-use super::event_loop::{self, Handle};
+use super::event_loop;
+use super::inbox::Handle;
 use super::{Host, IoDriver, Options, Peer};
 
 struct Driver {

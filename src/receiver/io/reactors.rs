@@ -9,7 +9,8 @@ use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering};
 
 use super::accept::{Acceptor, Bell, Seat, Seats, accept_until, prepare};
-use super::event_loop::{self, Handle};
+use super::event_loop;
+use super::inbox::Handle;
 use super::{Host, IoDriver, Options, Peer};
 
 /// What the acceptor, the dialling threads and the stop share.

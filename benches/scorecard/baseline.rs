@@ -1,0 +1,186 @@
+//! The bare loops: what the same job costs without an engine. One thread, one socket, one buffer.
+
+use std::collections::VecDeque;
+use std::hint::black_box;
+use std::io::{IoSliceMut, Read};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rustix::net::{RecvFlags, recv};
+use tidemill::sync::thread::spawn;
+use tidemill::sync::{Mutex, Poison, Signal};
+use tidemill::time::{Clock, Interval, RecurringTimer, Schedule, SystemClock};
+
+use crate::Outcome;
+use crate::measure::{Figures, Stopwatch};
+use crate::words::Words;
+
+/// What a bare loop reads at once.
+const READ_BYTES: usize = 256 * 1024;
+
+/// What one read of [`kept`] fills.
+type Buffers = [Vec<u8>; 4];
+
+/// Throws everything away in the kernel: what the sender alone can do.
+pub fn discard(address: &str) -> Outcome<Figures> {
+    let (watch, mut figures) = (Stopwatch::start(), Figures::default());
+    let stream = TcpStream::connect(address)?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match recv(&stream, &mut buffer[..], RecvFlags::TRUNC) {
+            Ok((_, 0)) => break,
+            Ok((_, len)) => figures.bytes += len as u64,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    watch.stop(&mut figures);
+    Ok(figures)
+}
+
+/// Counts line feeds.
+pub fn lines(address: &str) -> Outcome<Figures> {
+    let (watch, mut figures) = (Stopwatch::start(), Figures::default());
+    read_all(address, &mut figures, |_, piece| {
+        memchr::memchr_iter(b'\n', black_box(piece)).count() as u64
+    })?;
+    watch.stop(&mut figures);
+    Ok(figures)
+}
+
+/// Counts line feeds and keeps what came for an interval, as an engine must whose batches are that long: buffers of
+/// 64 KiB, four to a read, used again when their interval is over. What this costs more than [`lines`] is the memory's.
+pub fn kept(address: &str, interval: Interval) -> Outcome<Figures> {
+    let (watch, mut figures) = (Stopwatch::start(), Figures::default());
+    let mut stream = TcpStream::connect(address)?;
+    let (mut kept, mut free) = (VecDeque::<(u64, Buffers)>::new(), Vec::new());
+    loop {
+        let batch = interval_of(watch.seconds(), interval);
+        while kept.front().is_some_and(|(of, _)| *of < batch) {
+            free.extend(kept.pop_front().map(|(_, buffers)| buffers));
+        }
+        let fresh = || std::array::from_fn(|_| vec![0; READ_BYTES / 4]);
+        let mut buffers = free.pop().unwrap_or_else(fresh);
+        let len =
+            stream.read_vectored(&mut buffers.each_mut().map(|part| IoSliceMut::new(part)))?;
+        if len == 0 {
+            break;
+        }
+        figures.bytes += len as u64;
+        let mut left = len;
+        for buffer in &buffers {
+            let part = left.min(buffer.len());
+            figures.records += memchr::memchr_iter(b'\n', &buffer[..part]).count() as u64;
+            left -= part;
+        }
+        kept.push_back((batch, buffers));
+    }
+    watch.stop(&mut figures);
+    Ok(figures)
+}
+
+fn interval_of(seconds: f64, interval: Interval) -> u64 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number")]
+    let number = (seconds / interval.as_duration().as_secs_f64()) as u64;
+    number
+}
+
+/// Counts words and hands out the sorted rows of each interval.
+pub fn words(address: &str, interval: Interval) -> Outcome<Figures> {
+    let (watch, mut figures) = (Stopwatch::start(), Figures::default());
+    let (mut words, mut next) = (Words::new(), interval.as_duration().as_secs_f64());
+    read_all(address, &mut figures, |figures, piece| {
+        words.feed(piece);
+        let now = watch.seconds();
+        if now >= next {
+            words.report(&mut figures.sum);
+            next = now + interval.as_duration().as_secs_f64();
+        }
+        // The engine knows how many records a batch has, so the rival counts them too.
+        memchr::memchr_iter(b'\n', piece).count() as u64
+    })?;
+    words.end();
+    words.report(&mut figures.sum);
+    watch.stop(&mut figures);
+    Ok(figures)
+}
+
+fn read_all(
+    address: &str,
+    figures: &mut Figures,
+    mut each: impl FnMut(&mut Figures, &[u8]) -> u64,
+) -> Outcome<()> {
+    let mut stream = TcpStream::connect(address)?;
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        match stream.read(&mut buffer)? {
+            0 => return Ok(()),
+            len => {
+                figures.bytes += len as u64;
+                figures.records += each(figures, &buffer[..len]);
+            }
+        }
+    }
+}
+
+/// Two threads that wake each other in turn: microseconds of one hand-over. Beside it, the same after a pause, in which
+/// both threads slept and the cores with them, as between two ticks.
+pub fn hand_over(rounds: u64) -> Outcome<Figures> {
+    let micros = ping_pong(rounds, Duration::ZERO)?;
+    let beside = ping_pong(rounds / 20, Duration::from_millis(9))?;
+    Ok(Figures { records: rounds, micros, beside, ..Figures::default() })
+}
+
+fn ping_pong(rounds: u64, pause: Duration) -> Outcome<Vec<f64>> {
+    let (turn, poison) = (Arc::new(AtomicU64::new(0)), Poison::new());
+    let (clock, here) = (SystemClock::new(), std::thread::current());
+    let (theirs, (introduce, introduced)) = (Arc::clone(&turn), mpsc::channel());
+    let other = spawn("hand-over", &poison, move || {
+        introduce.send(std::thread::current()).expect("the other side waits for it");
+        for round in 0..rounds {
+            wait_for(&theirs, 2 * round + 1);
+            theirs.store(2 * round + 2, Ordering::SeqCst);
+            here.unpark();
+        }
+    })?;
+    let there = introduced.recv()?;
+    let (mut micros, signal) = (Vec::new(), Signal::new());
+    for round in 0..rounds {
+        clock.wait(&signal, Some(clock.now().plus(pause)));
+        let start = clock.now();
+        turn.store(2 * round + 1, Ordering::SeqCst);
+        there.unpark();
+        wait_for(&turn, 2 * round + 2);
+        micros.push(clock.now().since(start).as_secs_f64() * 1e6 / 2.0);
+    }
+    other.join();
+    Ok(micros)
+}
+
+fn wait_for(turn: &AtomicU64, value: u64) {
+    while turn.load(Ordering::SeqCst) < value {
+        std::thread::park();
+    }
+}
+
+/// How late the callbacks of a recurring timer are that do nothing: what the operating system adds to every tick.
+pub fn timer(interval: Interval, ticks: usize) -> Outcome<Vec<f64>> {
+    let (clock, poison) = (SystemClock::new(), Poison::new());
+    let schedule = Schedule::aligned(clock.as_ref(), interval);
+    let late: Arc<Mutex<Vec<f64>>> = Arc::default();
+    let (seen, now) = (Arc::clone(&late), Arc::clone(&clock));
+    let tick = move |label| {
+        let late = now.now().since(schedule.due_at_label(label));
+        seen.lock().push(late.as_secs_f64() * 1e6);
+    };
+    let timer = RecurringTimer::start("bare", Arc::clone(&clock) as _, schedule, &poison, tick)?;
+    let enough = interval.as_duration() * u32::try_from(ticks)? + Duration::from_millis(5);
+    let signal = Signal::new();
+    clock.wait(&signal, Some(clock.now().plus(enough)));
+    timer.stop();
+    let late = late.lock().clone();
+    Ok(late)
+}

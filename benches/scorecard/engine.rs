@@ -1,0 +1,179 @@
+//! The engine's side of each pair, in a process of its own; the bare loops are children too, so that both are measured
+//! in the same way. A child prints its figures as one line of JSON.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use tidemill::receiver::io::IoModel;
+use tidemill::sink::{BatchMeta, Cell, CommitKey, Null, Rows, Sink};
+use tidemill::sync::Mutex;
+use tidemill::{Config, Event, Interval, RunLimits, SocketSource, StreamingContext};
+
+use crate::Outcome;
+use crate::baseline;
+use crate::measure::{Figures, Stopwatch, Sum};
+
+/// The jobs of children.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// Reads and discards in the kernel.
+    Discard,
+    /// The bare loop that counts line feeds.
+    Lines,
+    /// The same loop, which keeps what came for an interval.
+    Kept,
+    /// The engine up to sealed blocks; the batch does nothing with them.
+    Sealed,
+    /// The engine with the job `count` into the null sink.
+    Count,
+    /// The tuned single thread that counts words.
+    Words,
+    /// The engine with the job `wordcount`.
+    Wordcount,
+    /// Two threads that wake each other.
+    HandOver,
+    /// The engine's batches, one after the other, by its own events.
+    Batches,
+    /// How many blocks the batches of `Batches` have.
+    Blocks,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ChildArgs {
+    #[arg(value_enum)]
+    pub kind: Kind,
+    /// The sender; without it nothing is received.
+    #[arg(long)]
+    pub address: Option<String>,
+    #[arg(long, default_value_t = 2)]
+    pub workers: usize,
+    /// Milliseconds between batches.
+    #[arg(long, default_value_t = 100)]
+    pub every: u64,
+    /// Milliseconds between blocks.
+    #[arg(long, default_value_t = 200)]
+    pub block: u64,
+    /// How many batches or hand-overs.
+    #[arg(long, default_value_t = 1)]
+    pub rounds: u64,
+}
+
+/// Runs a child and prints what it measured.
+pub fn child(args: &ChildArgs) -> Outcome<()> {
+    let address = args.address.clone().unwrap_or_default();
+    let figures = match args.kind {
+        Kind::Discard => baseline::discard(&address)?,
+        Kind::Lines => baseline::lines(&address)?,
+        Kind::Kept => baseline::kept(&address, Interval::millis(args.every))?,
+        Kind::Words => baseline::words(&address, Interval::millis(args.every))?,
+        Kind::HandOver => baseline::hand_over(args.rounds)?,
+        Kind::Sealed | Kind::Count | Kind::Wordcount => to_the_end(args, &address)?,
+        Kind::Batches => batches(args)?,
+        Kind::Blocks => blocks(args)?,
+    };
+    writeln!(std::io::stdout(), "{}", serde_json::to_string(&figures)?)?;
+    Ok(())
+}
+
+fn context(args: &ChildArgs) -> Outcome<StreamingContext> {
+    let config = Config::new("scorecard")
+        .workers(args.workers)
+        .batch_interval(Interval::millis(args.every))
+        .block_interval(Interval::millis(args.block));
+    Ok(StreamingContext::new(config)?)
+}
+
+/// Everything that the sender sends, until it closes and the last batch is committed.
+fn to_the_end(args: &ChildArgs, address: &str) -> Outcome<Figures> {
+    let (watch, mut figures) = (Stopwatch::start(), Figures::default());
+    let context = context(args)?;
+    context.limits(RunLimits { until_eof: true, ..RunLimits::default() });
+    let stream = context.socket(SocketSource::connect([address]).io_model(IoModel::Nio))?;
+    let sum = Arc::new(Mutex::new(Sum::default()));
+    match args.kind {
+        Kind::Sealed => stream.foreach_batch(|_, _| Ok(())),
+        Kind::Count => stream.count().save(Null),
+        _ => stream.wordcount().save(Checked(Arc::clone(&sum))),
+    }
+    let (report, outcome) = context.start()?.finish();
+    outcome?;
+    watch.stop(&mut figures);
+    figures.sum = *sum.lock();
+    figures.records = report.records;
+    figures.bytes = report.sources.iter().map(|source| source.counter("bytes")).sum();
+    Ok(figures)
+}
+
+/// Adds up the rows that it is given, as the bare loop does.
+struct Checked(Arc<Mutex<Sum>>);
+
+impl Sink for Checked {
+    fn committed(&mut self, _key: &CommitKey) -> tidemill::Result<bool> {
+        Ok(false)
+    }
+
+    fn write(&mut self, _key: &CommitKey, _meta: &BatchMeta, rows: &Rows) -> tidemill::Result<()> {
+        let mut sum = self.0.lock();
+        for row in rows.iter() {
+            let mut cells = row.cells();
+            if let (Some(Cell::Text(word)), Some(Cell::U64(count))) = (cells.next(), cells.next()) {
+                sum.add(word, count);
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, _key: &CommitKey) -> tidemill::Result<()> {
+        Ok(())
+    }
+}
+
+/// The time from tick to commit of each batch, by the engine's events; beside it how late a bare timer is.
+fn batches(args: &ChildArgs) -> Outcome<Figures> {
+    let context = context(args)?;
+    let micros: Arc<Mutex<Vec<(u64, f64)>>> = Arc::default();
+    let seen = Arc::clone(&micros);
+    context.add_listener(move |event: &Event| {
+        if let Event::BatchCompleted { records, scheduling_delay, processing, .. } = event {
+            let total = *scheduling_delay + *processing;
+            seen.lock().push((*records, total.as_secs_f64() * 1e6));
+        }
+    });
+    source(args, &context)?.wordcount().save(Null);
+    context.limits(RunLimits { batches: Some(args.rounds), ..RunLimits::default() });
+    let (report, outcome) = context.start()?.finish();
+    outcome?;
+    let ticks = usize::try_from(args.rounds)?;
+    let beside = baseline::timer(Interval::millis(args.every), ticks)?;
+    let micros = micros.lock().clone();
+    // The first batches meet the connection and empty memory; the last ones may be cut by the end.
+    let all = micros.iter().skip(ticks / 10 + 1);
+    let micros = all.filter(|(records, _)| (*records > 0) == args.address.is_some());
+    let micros = micros.map(|(_, micros)| *micros).collect();
+    Ok(Figures { records: report.records, micros, beside, ..Figures::default() })
+}
+
+/// The number of blocks in each batch, instead of microseconds.
+fn blocks(args: &ChildArgs) -> Outcome<Figures> {
+    let context = context(args)?;
+    let counts: Arc<Mutex<Vec<f64>>> = Arc::default();
+    let seen = Arc::clone(&counts);
+    source(args, &context)?.foreach_batch(move |_, batch| {
+        let blocks = u32::try_from(batch.partitions().len()).unwrap_or(u32::MAX);
+        seen.lock().push(f64::from(blocks));
+        Ok(())
+    });
+    context.limits(RunLimits { batches: Some(args.rounds), ..RunLimits::default() });
+    context.start()?.finish().1?;
+    let micros = counts.lock().clone();
+    Ok(Figures { micros, ..Figures::default() })
+}
+
+fn source(args: &ChildArgs, context: &StreamingContext) -> Outcome<tidemill::DStream<[u8]>> {
+    let source = match &args.address {
+        Some(address) => SocketSource::connect([address.as_str()]),
+        None => SocketSource::listen("127.0.0.1:0"),
+    };
+    Ok(context.socket(source)?)
+}

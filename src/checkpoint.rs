@@ -1,0 +1,293 @@
+//! `Checkpoints`: atomic, numbered, checksummed snapshots of named sections: data, never code.
+//!
+//! ```text
+//! checkpoint-000000000042.ckpt, all numbers little endian
+//! "TIDECKPT" | version u32 | table length u32 | number u64 | CRC-32C u32 of the table | CRC-32C u32 of these 28 bytes
+//! table: postcard of [ (name, length, CRC-32C) ]
+//! sections, one behind the other, to the end of the file
+//! ```
+//! Written aside, synced, renamed, the directory synced: a file with its name is whole, or was damaged later. The
+//! newest valid one wins, the last few are kept. Whoever releases log segments keeps those that the *oldest* kept one
+//! needs, or a damaged newest one leaves nothing to start from. It does not know what a section means. One thread.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::error::{Error, Result};
+use crate::sync::Arc;
+use crate::wal::NotLogged;
+use crate::wal::format_matches as matches;
+use crate::wal::storage::{PutFailure, Storage, put_whole, read_full};
+
+const MAGIC: [u8; 8] = *b"TIDECKPT";
+const VERSION: u32 = 1;
+const HEADER: usize = 32;
+/// Written here first; what a crash leaves of it is overwritten.
+const ASIDE: &str = "checkpoint.aside";
+
+/// Named sections of bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Its number; they count up. 0 until it is written.
+    pub number: u64,
+    sections: BTreeMap<String, Vec<u8>>,
+}
+
+/// A row of the table: name, length in bytes, checksum.
+#[derive(Debug, Serialize, Deserialize)]
+struct Row(String, u64, u32);
+
+impl Checkpoint {
+    /// One without sections.
+    pub fn new() -> Self {
+        Checkpoint::default()
+    }
+
+    /// Sets a section to these bytes.
+    pub fn put_bytes(&mut self, name: &str, bytes: Vec<u8>) {
+        self.sections.insert(name.to_owned(), bytes);
+    }
+
+    /// Sets a section to a value.
+    ///
+    /// # Errors
+    /// If the value cannot be serialised.
+    pub fn put(&mut self, name: &str, value: &impl Serialize) -> Result<()> {
+        let bytes = postcard::to_stdvec(value).map_err(|err| {
+            Error::Failed(format!("section `{name}` of a checkpoint cannot be written: {err}"))
+        })?;
+        self.put_bytes(name, bytes);
+        Ok(())
+    }
+
+    /// The bytes of a section.
+    pub fn bytes(&self, name: &str) -> Option<&[u8]> {
+        self.sections.get(name).map(Vec::as_slice)
+    }
+
+    /// The value of a section; none if there is no such section.
+    ///
+    /// # Errors
+    /// If its bytes are no `T`: the program has changed what it keeps there.
+    pub fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let Some(bytes) = self.bytes(name) else { return Ok(None) };
+        match postcard::take_from_bytes(bytes) {
+            Ok((value, [])) => Ok(Some(value)),
+            Ok((_, rest)) => Err(self.unlike(name, &format!("{} bytes are left", rest.len()))),
+            Err(err) => Err(self.unlike(name, &err.to_string())),
+        }
+    }
+
+    fn unlike(&self, name: &str, what: &str) -> Error {
+        let number = self.number;
+        Error::Failed(format!(
+            "section `{name}` of checkpoint {number} is not what is expected: {what}"
+        ))
+    }
+
+    /// The sections' names and lengths in bytes, sorted by name.
+    pub fn sections(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.sections.iter().map(|(name, bytes)| (name.as_str(), bytes.len()))
+    }
+
+    /// The header and the table; the sections follow them in the file.
+    fn head(&self) -> Vec<u8> {
+        let row = |(name, bytes): (&String, &Vec<u8>)| {
+            Row(name.clone(), bytes.len() as u64, crc32c::crc32c(bytes))
+        };
+        let rows: Vec<Row> = self.sections.iter().map(row).collect();
+        let table = postcard::to_stdvec(&rows).expect("names and numbers can be serialised");
+        let length = u32::try_from(table.len()).expect("section names fill less than 4 GiB");
+        let mut head = Vec::with_capacity(HEADER + table.len());
+        head.extend(MAGIC);
+        head.extend(VERSION.to_le_bytes());
+        head.extend(length.to_le_bytes());
+        head.extend(self.number.to_le_bytes());
+        head.extend(crc32c::crc32c(&table).to_le_bytes());
+        head.extend(crc32c::crc32c(&head).to_le_bytes());
+        head.extend(table);
+        head
+    }
+
+    /// Reads the bytes of a file.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let (number, rows, mut rest) = decode_head(bytes)?;
+        let mut sections = BTreeMap::new();
+        for Row(name, length, crc) in rows {
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
+            let (body, behind) =
+                rest.split_at_checked(length).ok_or(format!("section `{name}` is cut off"))?;
+            if !matches(crc, crc32c::crc32c(body)) {
+                return Err(format!("the checksum of section `{name}` does not match"));
+            }
+            sections.insert(name, body.to_vec());
+            rest = behind;
+        }
+        if !rest.is_empty() {
+            return Err(format!("{} bytes follow the last section", rest.len()));
+        }
+        Ok(Checkpoint { number, sections })
+    }
+}
+
+/// The number, the table and what follows it.
+fn decode_head(bytes: &[u8]) -> Result<(u64, Vec<Row>, &[u8]), String> {
+    let (header, rest) = bytes.split_at_checked(HEADER).ok_or("the header is cut off")?;
+    let u32_at = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
+    if header[..8] != MAGIC {
+        return Err("it does not begin as a checkpoint does".to_owned());
+    }
+    if !matches(u32_at(28), crc32c::crc32c(&header[..28])) {
+        return Err("the checksum of the header does not match".to_owned());
+    }
+    if u32_at(8) != VERSION {
+        let found = u32_at(8);
+        return Err(format!("format version {found}; this program reads version {VERSION}"));
+    }
+    let length = usize::try_from(u32_at(12)).unwrap_or(usize::MAX);
+    let (table, rest) = rest.split_at_checked(length).ok_or("the table is cut off")?;
+    if !matches(u32_at(24), crc32c::crc32c(table)) {
+        return Err("the checksum of the table does not match".to_owned());
+    }
+    let rows = postcard::from_bytes(table).map_err(|err| format!("the table: {err}"))?;
+    Ok((u64::from_le_bytes(header[16..24].try_into().expect("eight bytes")), rows, rest))
+}
+
+/// A checkpoint file that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    /// Its number.
+    pub number: u64,
+    /// Its file.
+    pub file: String,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+/// What a directory holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// The newest valid checkpoint.
+    pub newest: Option<Checkpoint>,
+    /// Newer ones that are damaged: to be told, because a crash leaves none.
+    pub damaged: Vec<Damaged>,
+}
+
+/// The checkpoints of a directory.
+#[derive(Debug)]
+pub struct Checkpoints {
+    storage: Arc<dyn Storage>,
+    keep: usize,
+    next: u64,
+    failed: Option<Arc<str>>,
+}
+
+impl Checkpoints {
+    /// Looks for checkpoints in a storage that the caller has locked. The last `keep` are kept, at least one.
+    ///
+    /// # Errors
+    /// If the directory or a file cannot be read. A damaged checkpoint is no error here.
+    pub fn open(storage: Arc<dyn Storage>, keep: usize) -> Result<(Self, Loaded)> {
+        // A name that the last process saw may not be on the disk yet.
+        storage
+            .sync_dir()
+            .map_err(|err| Error::io(format!("cannot sync {}", storage.name()), err))?;
+        let numbers = numbers(storage.as_ref())?;
+        let next = numbers.last().map_or(1, |newest| newest.saturating_add(1));
+        let mut loaded = Loaded::default();
+        for number in numbers.into_iter().rev() {
+            match read(storage.as_ref(), number)? {
+                Ok(found) => {
+                    loaded.newest = Some(found);
+                    break;
+                }
+                Err(what) => {
+                    loaded.damaged.push(Damaged { number, file: file_name(number), what });
+                }
+            }
+        }
+        Ok((Checkpoints { storage, keep: keep.max(1), next, failed: None }, loaded))
+    }
+
+    /// Writes a checkpoint; once this returns it is durable. Returns its number.
+    ///
+    /// # Errors
+    /// [`NotLogged::Retry`] if there was no room: the ones before it are untouched. After [`NotLogged::Failed`] (a sync
+    /// or a rename failed) the engine must stop: nothing is written any more.
+    pub fn write(&mut self, checkpoint: &mut Checkpoint) -> Result<u64, NotLogged> {
+        if let Some(reason) = &self.failed {
+            return Err(NotLogged::Failed(Arc::clone(reason)));
+        }
+        checkpoint.number = self.next;
+        let head = checkpoint.head();
+        let mut parts: Vec<&[u8]> = vec![&head];
+        parts.extend(checkpoint.sections.values().map(Vec::as_slice));
+        let name = file_name(self.next);
+        let text = |err| format!("cannot write {name} in {}: {err}", self.storage.name()).into();
+        match put_whole(self.storage.as_ref(), ASIDE, &name, &parts) {
+            Ok(()) => {}
+            Err(PutFailure::Retry(err)) => return Err(NotLogged::Retry(text(err))),
+            Err(PutFailure::Fatal(err)) => {
+                let reason: Arc<str> = text(err);
+                self.failed = Some(Arc::clone(&reason));
+                return Err(NotLogged::Failed(reason));
+            }
+        }
+        self.next = self.next.saturating_add(1);
+        self.remove_old();
+        Ok(checkpoint.number)
+    }
+
+    /// Removes all but the newest. One that cannot be removed now is tried again at the next checkpoint: it does no harm.
+    fn remove_old(&self) {
+        let Ok(numbers) = numbers(self.storage.as_ref()) else { return };
+        for number in numbers.iter().rev().skip(self.keep) {
+            let _ = self.storage.remove(&file_name(*number));
+        }
+    }
+}
+
+/// The checkpoints of a directory, oldest first, each with what is wrong with it. Changes nothing.
+///
+/// # Errors
+/// If the directory or a file cannot be read.
+pub fn survey(storage: &dyn Storage) -> Result<Vec<(u64, Result<Checkpoint, String>)>> {
+    numbers(storage)?.into_iter().map(|number| Ok((number, read(storage, number)?))).collect()
+}
+
+fn file_name(number: u64) -> String {
+    format!("checkpoint-{number:012}.ckpt")
+}
+
+fn numbers(storage: &dyn Storage) -> Result<Vec<u64>> {
+    let names =
+        storage.list().map_err(|err| Error::io(format!("cannot list {}", storage.name()), err))?;
+    let number = |name: &String| {
+        let number = name.strip_prefix("checkpoint-")?.strip_suffix(".ckpt")?.parse().ok()?;
+        (file_name(number) == *name).then_some(number)
+    };
+    let mut numbers: Vec<u64> = names.iter().filter_map(number).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+fn read(storage: &dyn Storage, number: u64) -> Result<Result<Checkpoint, String>> {
+    let name = file_name(number);
+    let fail = |err| Error::io(format!("cannot read {name} in {}", storage.name()), err);
+    let file = storage.open(&name).map_err(fail)?;
+    let size = usize::try_from(file.size().map_err(fail)?).unwrap_or(usize::MAX);
+    let mut bytes = vec![0; size];
+    let got = read_full(file.as_ref(), 0, &mut bytes).map_err(fail)?;
+    let found = Checkpoint::decode(&bytes[..got]);
+    Ok(found.and_then(|found| match found.number {
+        held if held == number => Ok(found),
+        held => Err(format!("the file is checkpoint {held}")),
+    }))
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests;

@@ -1,0 +1,197 @@
+//! `Epoch`: what the current batch has computed and its jobs share, and what its commit will change.
+//!
+//! ```text
+//! attempt ─▶ stages ─▶ publish(node, result, commit) ─▶ later jobs and attempts of the batch take the result
+//!                                   └─ batch done: commit() runs what was left       failed: abandon() drops it
+//! ```
+//! So a node with state is computed once for each batch, and a failed attempt leaves no trace. Planning and commits run
+//! on the scheduler's thread, publishing on the workers. Knows no operator.
+
+use std::any::Any;
+use std::collections::HashMap;
+
+use super::Missing;
+use crate::batch::Batch;
+use crate::sync::Mutex;
+use crate::time::{Interval, Time};
+
+/// What a node leaves to be done when its batch is committed. It only hands values over: no user code, no long work.
+pub(super) type Commit = Box<dyn FnOnce() + Send>;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Epoch(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    /// One interval before the first batch: slides are counted from here.
+    zero: Option<Time>,
+    /// The last committed batch.
+    last: Option<Time>,
+    published: HashMap<u32, Published>,
+    /// How many outputs lie below a node.
+    outputs_below: HashMap<u32, usize>,
+    slides: Vec<Interval>,
+    timeouts: bool,
+}
+
+struct Published {
+    time: Time,
+    /// A `Result<Batch<T>, Missing>`.
+    result: Box<dyn Any + Send>,
+    commit: Option<Commit>,
+}
+
+impl Epoch {
+    /// The first batch will be `first`, one `interval` after the zero that slides are counted from.
+    pub(super) fn begin(&self, first: Time, interval: Interval) {
+        let zero = first.as_millis().saturating_sub(interval.as_millis());
+        self.0.lock().zero.get_or_insert(Time::from_millis(zero));
+    }
+
+    /// Slides are counted from here.
+    pub(super) fn zero(&self) -> Time {
+        self.0.lock().zero.unwrap_or_default()
+    }
+
+    /// Another output lies below these nodes.
+    pub(super) fn add_output(&self, nodes: &[u32]) {
+        let mut inner = self.0.lock();
+        for node in nodes {
+            *inner.outputs_below.entry(*node).or_default() += 1;
+        }
+    }
+
+    /// Some window slides by this.
+    pub(super) fn add_slide(&self, slide: Interval) {
+        self.0.lock().slides.push(slide);
+    }
+
+    /// Some state has a time-out.
+    pub(super) fn add_timeout(&self) {
+        self.0.lock().timeouts = true;
+    }
+
+    /// Whether several jobs of a batch use the node.
+    pub(super) fn is_shared(&self, node: u32) -> bool {
+        self.0.lock().outputs_below.get(&node).is_some_and(|outputs| *outputs > 1)
+    }
+
+    /// Whether a slide ends in the batch `time`: after the last committed batch, up to this one.
+    pub(super) fn is_due(&self, slide: Interval, time: Time) -> bool {
+        let inner = self.0.lock();
+        let zero = inner.zero.unwrap_or_default();
+        ends_between(slide, zero, (inner.last.unwrap_or(zero), time))
+    }
+
+    /// Whether a window or a time-out may fall due after `last` and up to `time`, so that the batch must run even if it
+    /// is empty.
+    pub(super) fn must_run(&self, last: Option<Time>, time: Time) -> bool {
+        let inner = self.0.lock();
+        let zero = inner.zero.unwrap_or_default();
+        let from = last.unwrap_or(zero);
+        inner.timeouts || inner.slides.iter().any(|slide| ends_between(*slide, zero, (from, time)))
+    }
+
+    /// What a job or an attempt of this batch has computed for the node.
+    pub(super) fn known<T: ?Sized + 'static>(
+        &self,
+        node: u32,
+        time: Time,
+    ) -> Option<Result<Batch<T>, Missing>> {
+        let inner = self.0.lock();
+        let published = inner.published.get(&node).filter(|published| published.time == time)?;
+        published.result.downcast_ref::<Result<Batch<T>, Missing>>().cloned()
+    }
+
+    /// Everything that `result` reads is computed: the rest of the batch takes it. The first attempt to get here wins.
+    pub(super) fn publish<T: ?Sized + 'static>(
+        &self,
+        (node, time): (u32, Time),
+        result: Result<Batch<T>, Missing>,
+        commit: Option<Commit>,
+    ) {
+        let mut inner = self.0.lock();
+        if inner.published.get(&node).is_none_or(|published| published.time != time) {
+            inner.published.insert(node, Published { time, result: Box::new(result), commit });
+        }
+    }
+
+    /// The batch is done: what its nodes left to be done is done, and their results go.
+    pub(super) fn commit(&self, time: Time) {
+        let published = {
+            let mut inner = self.0.lock();
+            inner.last = Some(time);
+            std::mem::take(&mut inner.published)
+        };
+        let of_batch = published.into_values().filter(|published| published.time == time);
+        // The results go first: a commit that finds itself the only owner of a result need not copy it.
+        let commits: Vec<Commit> = of_batch.filter_map(|published| published.commit).collect();
+        commits.into_iter().for_each(|commit| commit());
+    }
+
+    /// The batch is given up: it leaves no trace.
+    pub(super) fn abandon(&self, time: Time) {
+        let mut inner = self.0.lock();
+        let published = std::mem::take(&mut inner.published);
+        inner.published = published.into_iter().filter(|(_, left)| left.time != time).collect();
+    }
+}
+
+/// Whether a multiple of `slide`, counted from `zero`, lies in (`after`, `until`].
+fn ends_between(slide: Interval, zero: Time, (after, until): (Time, Time)) -> bool {
+    let slides = |time: Time| {
+        time.as_millis().saturating_sub(zero.as_millis()).checked_div(slide.as_millis())
+    };
+    slides(until) > slides(after)
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slide_is_due_once_also_after_missed_ticks() {
+        let epoch = Epoch::default();
+        let (time, slide) = (Time::from_millis, Interval::secs(2));
+        epoch.begin(time(1_000), Interval::secs(1));
+        let check = |at: u64, due: bool| {
+            assert_eq!(epoch.is_due(slide, time(at)), due, "{at}");
+            epoch.commit(time(at));
+        };
+        check(1_000, false);
+        check(2_000, true);
+        check(3_000, false);
+        // The tick at 4 s was missed: its window falls due at 5 s, and the next one at 6 s as usual.
+        check(5_000, true);
+        check(6_000, true);
+        check(11_000, true);
+        check(11_500, false);
+    }
+
+    #[test]
+    fn the_first_result_of_a_batch_counts_and_its_commit_runs_once() {
+        use crate::sync::{Arc, AtomicUsize, Ordering};
+        let (epoch, commits) = (Epoch::default(), Arc::new(AtomicUsize::new(0)));
+        let time = Time::from_millis;
+        let publish = |at: u64, weight: usize| {
+            let commits = Arc::clone(&commits);
+            let commit: Commit = Box::new(move || {
+                commits.fetch_add(weight, Ordering::SeqCst);
+            });
+            epoch.publish::<i32>((7, time(at)), Err(Missing::NotDue), Some(commit));
+        };
+        publish(1, 1);
+        publish(1, 10);
+        assert!(
+            epoch.known::<i32>(7, time(1)).is_some() && epoch.known::<i32>(7, time(2)).is_none()
+        );
+        epoch.commit(time(1));
+        epoch.commit(time(1));
+        assert_eq!(commits.load(Ordering::SeqCst), 1);
+        publish(2, 100);
+        epoch.abandon(time(2));
+        epoch.commit(time(2));
+        assert_eq!(commits.load(Ordering::SeqCst), 1, "a batch that is given up leaves no trace");
+    }
+}

@@ -1,0 +1,657 @@
+//! Windows: the elements, counts and aggregates of the batches in (t − length, t], whenever a slide ends.
+//!
+//! ```text
+//! batch ─▶ aggregate by key ─▶ shard r: enters ─▶ [pane pane pane pane] ─▶ leaves       touched keys only
+//! ```
+//! With an inverse function a key's aggregate takes in what enters and gives up what leaves. Without one each key has two
+//! stacks of its panes, so its aggregate costs two calls whatever the length. Either way the work of a batch follows the
+//! keys that enter and leave. Runs on the workers.
+
+use std::collections::VecDeque;
+use std::hash::Hash;
+
+use super::keyed::{Change, Keeper, Overlay, Shards, Slot, Table, View, keeping};
+use super::operators::counter;
+use super::pairs::mappers;
+use super::{DStream, Graph, Line, Missing, Planner};
+use crate::shuffle::{Entry, Gather, Shuffle, Slots};
+use crate::sync::{Arc, Mutex};
+use crate::time::{Interval, Time};
+
+/// How two panes are joined, and how one is taken back.
+pub(super) struct Rule<K, V> {
+    pub(super) join: Join<V>,
+    pub(super) inverse: Option<Join<V>>,
+    pub(super) keep: Option<Keep<K, V>>,
+}
+
+type Join<V> = Box<dyn Fn(&V, &V) -> V + Send + Sync>;
+type Keep<K, V> = Box<dyn Fn(&(K, V)) -> bool + Send + Sync>;
+
+/// What a batch brings to a window: for each shard its keys with their aggregates. No slots without a batch.
+pub(super) type Pane<K, V> = Slots<Entry<K, V>>;
+
+impl Graph {
+    /// Records what does not fit; the start says it.
+    pub(super) fn check_window(
+        &self,
+        operator: &str,
+        line: &Line,
+        (length, slide): (Interval, Interval),
+    ) {
+        let batch = self.settings.batch_interval;
+        for (what, given) in [("length", length), ("slide", slide)] {
+            if !given.is_multiple_of(batch) {
+                self.problem(format!(
+                    "{operator}: the {what} {given} is not a multiple of the batch interval {batch}"
+                ));
+            } else if !given.is_multiple_of(line.slide) {
+                let above = line.slide;
+                self.problem(format!(
+                    "{operator}: the {what} {given} is not a multiple of {above}, by which the stream slides"
+                ));
+            }
+        }
+        self.epoch.add_slide(slide);
+    }
+}
+
+impl<T: ?Sized + 'static> DStream<T> {
+    /// How many elements the last `length` of time has brought, every `slide`.
+    ///
+    /// ```
+    /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// # let stream = ctx.queue_stream(vec![Some(vec!['a']), Some(vec!['b', 'c']), None], 1);
+    /// let counts = stream.count_by_window(Interval::secs(2), Interval::secs(1)).collect();
+    /// ctx.run_batches(4)?;
+    /// let counts: Vec<u64> = counts.rows().into_iter().flat_map(|(_, rows)| rows).collect();
+    /// assert_eq!(counts, [1, 3, 2, 0]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn count_by_window(&self, length: Interval, slide: Interval) -> DStream<u64> {
+        let one = self.count().map(|count| ((), *count));
+        let rule = Rule {
+            join: Box::new(|sum, more| sum + more),
+            inverse: Some(Box::new(|sum, less| sum - less)),
+            keep: None,
+        };
+        let sums = one.keyed_window(
+            "count_by_window",
+            (length, slide),
+            one.pane(|sum, more| sum + more),
+            rule,
+        );
+        sums.showing(sums.map(|((), sum)| *sum))
+    }
+
+    /// How often each element occurred in the last `length` of time, every `slide`; elements that left are gone.
+    ///
+    /// ```
+    /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// # let stream = ctx.queue_stream(vec![Some(vec!['a']), Some(vec!['a', 'a'])], 1);
+    /// let counts = stream.count_by_value_and_window(Interval::secs(2), Interval::secs(1)).collect();
+    /// ctx.run_batches(3)?;
+    /// assert_eq!(counts.rows()[1].1, [('a', 3)]);
+    /// assert_eq!(counts.rows()[2].1, [('a', 2)]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn count_by_value_and_window(
+        &self,
+        length: Interval,
+        slide: Interval,
+    ) -> DStream<(T::Owned, u64)>
+    where
+        T: ToOwned + Hash + Eq,
+        T::Owned: Clone + Hash + Eq + Send + Sync + 'static,
+    {
+        let (node, memory) = (Arc::clone(&self.node), Shuffle::default());
+        let pane = move |cx: &mut Planner<'_>, shards| {
+            let (batch, seed) = (node.compute(cx)?, cx.settings.seed);
+            let parts = batch.partitions().iter().enumerate();
+            let mappers = parts.map(|part| counter(part, seed)).collect();
+            let shape = (Gather::ByWorker(cx.settings.workers), shards);
+            let rows = |table: &mut crate::shuffle::Table<T::Owned, super::operators::Counted>| {
+                let entry = |entry: Entry<_, super::operators::Counted>| Entry {
+                    hash: entry.hash,
+                    key: entry.key,
+                    value: entry.value.count,
+                };
+                table.drain().map(entry).collect()
+            };
+            let merge = super::operators::Counted::merge;
+            Ok(memory.plan_slots(&mut cx.stages, mappers, shape, merge, rows))
+        };
+        self.keyed_window("count_by_value_and_window", (length, slide), pane, counting())
+    }
+
+    /// All elements of the last `length` of time joined by `f`, every `slide`; nothing if there are none. `f` must be
+    /// associative; elements are joined in order.
+    ///
+    /// ```
+    /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// # let stream = ctx.queue_stream(vec![Some(vec![4]), Some(vec![1, 7]), Some(vec![2])], 1);
+    /// let highest = stream.reduce_by_window(Interval::secs(2), Interval::secs(1), |a, b| *a.max(b)).collect();
+    /// ctx.run_batches(5)?;
+    /// let highest: Vec<_> = highest.rows().into_iter().map(|(_, rows)| rows).collect();
+    /// assert_eq!(highest, [vec![4], vec![7], vec![7], vec![2], vec![]]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn reduce_by_window(
+        &self,
+        length: Interval,
+        slide: Interval,
+        f: impl Fn(&T, &T) -> T + Send + Sync + 'static,
+    ) -> DStream<T>
+    where
+        T: Clone + Send + Sync,
+    {
+        let f = Arc::new(f);
+        let (g, h) = (Arc::clone(&f), Arc::clone(&f));
+        let one = self.reduce(move |a, b| f(a, b)).map(|sum| ((), sum.clone()));
+        let rule = Rule { join: Box::new(move |a, b| g(a, b)), inverse: None, keep: None };
+        let pane = one.pane(move |a, b| h(a, b));
+        let sums = one.keyed_window("reduce_by_window", (length, slide), pane, rule);
+        sums.showing(sums.map(|((), sum)| sum.clone()))
+    }
+
+    /// Another stream that shows the state of this one: its name is the state's.
+    pub(super) fn showing<U: ?Sized>(&self, stream: DStream<U>) -> DStream<U> {
+        DStream { line: Line { state: self.line.state, ..stream.line }, ..stream }
+    }
+}
+
+/// Counts, where what has left is gone.
+pub(super) fn counting<K>() -> Rule<K, u64> {
+    Rule {
+        join: Box::new(|sum, more| sum + more),
+        inverse: Some(Box::new(|sum, less| sum - less)),
+        keep: Some(Box::new(|(_, count)| *count > 0)),
+    }
+}
+
+impl<K, V> DStream<(K, V)>
+where
+    K: Clone + Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// The values of each key in the last `length` of time joined by `f`, every `slide`. `f` must be associative. The
+    /// work of a batch follows the keys that enter and leave the window.
+    ///
+    /// ```
+    /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 3)]), Some(vec![('a', 1)])], 1);
+    /// let (length, slide) = (Interval::secs(2), Interval::secs(1));
+    /// let highest = stream.reduce_by_key_and_window(length, slide, |a, b| *a.max(b)).collect();
+    /// ctx.run_batches(4)?;
+    /// let highest: Vec<_> = highest.rows().into_iter().map(|(_, rows)| rows).collect();
+    /// assert_eq!(highest, [vec![('a', 3)], vec![('a', 3)], vec![('a', 1)], vec![]]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn reduce_by_key_and_window(
+        &self,
+        length: Interval,
+        slide: Interval,
+        f: impl Fn(&V, &V) -> V + Send + Sync + 'static,
+    ) -> DStream<(K, V)> {
+        let f = Arc::new(f);
+        let g = Arc::clone(&f);
+        let rule = Rule { join: Box::new(move |a, b| f(a, b)), inverse: None, keep: None };
+        let pane = self.pane(move |a, b| g(a, b));
+        self.keyed_window("reduce_by_key_and_window", (length, slide), pane, rule)
+    }
+
+    /// [`reduce_by_key_and_window`](DStream::reduce_by_key_and_window) for an `f` that `inverse` takes back:
+    /// `inverse(&f(a, b), b)` is `a`. Nothing is kept of the panes but what they brought. A key whose values have all left
+    /// stays with what `inverse` made of it, until `keep` does not hold for it; keys for which it does not hold are not
+    /// shown.
+    ///
+    /// ```
+    /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 3)]), Some(vec![('a', 1)])], 1);
+    /// let (length, slide) = (Interval::secs(2), Interval::secs(1));
+    /// let add = |a: &i32, b: &i32| a + b;
+    /// let sums = stream.reduce_by_key_and_window_with_inverse(length, slide, add, |a, b| a - b, |_| true).collect();
+    /// ctx.run_batches(4)?;
+    /// let sums: Vec<_> = sums.rows().into_iter().flat_map(|(_, rows)| rows).collect();
+    /// assert_eq!(sums, [('a', 3), ('a', 4), ('a', 1), ('a', 0)]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn reduce_by_key_and_window_with_inverse(
+        &self,
+        length: Interval,
+        slide: Interval,
+        f: impl Fn(&V, &V) -> V + Send + Sync + 'static,
+        inverse: impl Fn(&V, &V) -> V + Send + Sync + 'static,
+        keep: impl Fn(&(K, V)) -> bool + Send + Sync + 'static,
+    ) -> DStream<(K, V)> {
+        let f = Arc::new(f);
+        let g = Arc::clone(&f);
+        let rule = Rule {
+            join: Box::new(move |a, b| f(a, b)),
+            inverse: Some(Box::new(inverse)),
+            keep: Some(Box::new(keep)),
+        };
+        let pane = self.pane(move |a, b| g(a, b));
+        self.keyed_window("reduce_by_key_and_window_with_inverse", (length, slide), pane, rule)
+    }
+
+    /// All values of each key in the last `length` of time, in order, every `slide`.
+    ///
+    /// ```
+    /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 3)]), Some(vec![('a', 1)])], 1);
+    /// let all = stream.group_by_key_and_window(Interval::secs(2), Interval::secs(1)).collect();
+    /// ctx.run_batches(3)?;
+    /// let all: Vec<_> = all.rows().into_iter().map(|(_, rows)| rows).collect();
+    /// assert_eq!(all, [vec![('a', vec![3])], vec![('a', vec![3, 1])], vec![('a', vec![1])]]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn group_by_key_and_window(
+        &self,
+        length: Interval,
+        slide: Interval,
+    ) -> DStream<(K, Vec<V>)> {
+        let window = self.window_as("group_by_key_and_window", (length, slide));
+        window.showing(window.group_by_key())
+    }
+
+    /// What each batch brings: its keys, joined by `f`.
+    pub(super) fn pane<F>(
+        &self,
+        f: F,
+    ) -> impl Fn(&mut Planner<'_>, usize) -> Result<Pane<K, V>, Missing> + Send + Sync + use<K, V, F>
+    where
+        F: Fn(&V, &V) -> V + Send + Sync + 'static,
+    {
+        let (node, memory, f) = (Arc::clone(&self.node), Shuffle::<K, V>::default(), Arc::new(f));
+        let add = Arc::clone(&f);
+        let aggregate = Arc::new((V::clone, move |sum: &mut V, value: &V| *sum = add(sum, value)));
+        move |cx, shards| {
+            let batch = node.compute(cx)?;
+            let (mappers, f) = (mappers(cx, &batch, &aggregate), Arc::clone(&f));
+            let shape = (Gather::ByPartition, shards);
+            let merge = move |sum: &mut V, part: V| *sum = f(sum, &part);
+            let entries = |table: &mut crate::shuffle::Table<K, V>| table.drain().collect();
+            Ok(memory.plan_slots(&mut cx.stages, mappers, shape, merge, entries))
+        }
+    }
+}
+
+impl<T: ?Sized + 'static> DStream<T> {
+    /// The window's rows, out of what each batch brings.
+    pub(super) fn keyed_window<K, V>(
+        &self,
+        kind: &str,
+        spans: (Interval, Interval),
+        pane: impl Fn(&mut Planner<'_>, usize) -> Result<Pane<K, V>, Missing> + Send + Sync + 'static,
+        rule: Rule<K, V>,
+    ) -> DStream<(K, V)>
+    where
+        K: Clone + Hash + Eq + Send + Sync + 'static,
+        V: Clone + Send + Sync + 'static,
+    {
+        let views = self.window_views(kind, spans, pane, rule);
+        views.showing(views.flat_map(|view, out| view.rows().for_each(|row| out.push(row))))
+    }
+
+    /// The window's partitions as each batch sees them.
+    pub(super) fn window_views<K, V>(
+        &self,
+        kind: &str,
+        (length, slide): (Interval, Interval),
+        pane: impl Fn(&mut Planner<'_>, usize) -> Result<Pane<K, V>, Missing> + Send + Sync + 'static,
+        rule: Rule<K, V>,
+    ) -> DStream<View<KeyedWindow<K, V>>>
+    where
+        K: Clone + Hash + Eq + Send + Sync + 'static,
+        V: Clone + Send + Sync + 'static,
+    {
+        self.graph.check_window(kind, &self.line, (length, slide));
+        let id = self.graph.next_node();
+        self.graph.add_stateful(id, kind);
+        let (rule, kept) = (Arc::new(rule), Mutex::new(None));
+        let line = Line { slide, ..self.line.clone() };
+        keeping(self, (line, id), move |cx| {
+            let new = || Shards::new((0..cx.shards()).map(|_| KeyedWindow::default()));
+            let shards = kept.lock().get_or_insert_with(new).clone();
+            let pane = match pane(cx, shards.len()) {
+                Ok(pane) => pane,
+                Err(Missing::Failed(text)) => return Err(Missing::Failed(text)),
+                Err(Missing::NoBatch(_) | Missing::NotDue) => Slots::new(0),
+            };
+            let (rule, time) = (Arc::clone(&rule), cx.input.time);
+            let (views, commit) = shards.plan(cx, move |shard, base: &KeyedWindow<K, V>| {
+                Ok(base.next(&rule, pane.take(shard), (time, length)))
+            });
+            let due = cx.epoch.is_due(slide, time);
+            Ok((if due { Ok(views.batch()) } else { Err(Missing::NotDue) }, commit))
+        })
+    }
+}
+
+/// One hash partition of a keyed window.
+#[derive(Clone)]
+pub(super) struct KeyedWindow<K, V> {
+    table: Table<K, V, Live<V>>,
+    /// The batches of the window, the oldest first.
+    panes: VecDeque<KeyedPane<V>>,
+}
+
+impl<K, V> Default for KeyedWindow<K, V> {
+    fn default() -> Self {
+        KeyedWindow { table: Table::default(), panes: VecDeque::new() }
+    }
+}
+
+#[derive(Clone)]
+struct KeyedPane<V> {
+    time: Time,
+    /// The places of its keys, in rising order, with what an inverse function takes back.
+    keys: Vec<(u32, Option<V>)>,
+}
+
+/// What is kept of a key beside its aggregate.
+#[derive(Clone)]
+struct Live<V> {
+    /// How many panes of the window have the key.
+    panes: u32,
+    shown: bool,
+    /// Without an inverse function.
+    stacks: Stacks<V>,
+}
+
+/// What a batch does to a key.
+#[derive(Clone)]
+pub(super) struct Step<V> {
+    panes: u32,
+    shown: bool,
+    /// What the batch brings.
+    entered: Option<V>,
+    stacks: Option<Turn<V>>,
+}
+
+/// What a batch does to a partition.
+#[derive(Clone)]
+pub(super) struct WindowDelta<K, V> {
+    overlay: Overlay<K, V, Step<V>>,
+    time: Time,
+    /// How many panes leave.
+    leaving: usize,
+    inverse: bool,
+}
+
+impl<K, V> View<KeyedWindow<K, V>>
+where
+    K: Clone + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    pub(super) fn rows(&self) -> impl Iterator<Item = &(K, V)> {
+        self.delta.overlay.rows(&self.base.table, |live| live.shown, |step| step.shown)
+    }
+}
+
+impl<K, V> KeyedWindow<K, V>
+where
+    K: Clone + Eq,
+    V: Clone,
+{
+    /// What the batch at `time` makes of the window: `entries` enter, panes that are `length` old leave.
+    fn next(
+        &self,
+        rule: &Rule<K, V>,
+        entries: Vec<Entry<K, V>>,
+        (time, length): (Time, Interval),
+    ) -> WindowDelta<K, V> {
+        let old = |pane: &&KeyedPane<V>| {
+            time.as_millis().saturating_sub(pane.time.as_millis()) >= length.as_millis()
+        };
+        let leaving = self.panes.iter().take_while(old).count();
+        let mut left: Vec<(u32, Option<&V>)> = Vec::new();
+        for pane in self.panes.iter().take(leaving) {
+            left.extend(pane.keys.iter().map(|(place, value)| (*place, value.as_ref())));
+        }
+        if leaving > 1 {
+            // Stable: the values of a key stay in the order of their panes.
+            left.sort_by_key(|(place, _)| *place);
+        }
+        let mut overlay = Overlay::default();
+        let mut entered = Vec::with_capacity(entries.len());
+        for Entry { hash, key, value } in entries {
+            match self.table.find(hash, |slot| slot.row.0 == key) {
+                Some(place) => entered.push((place, key, value)),
+                None => {
+                    let row = (key, value.clone());
+                    let step = rule.first(&row, value);
+                    overlay.added.push((hash, row, step));
+                }
+            }
+        }
+        entered.sort_unstable_by_key(|(place, ..)| *place);
+        overlay.changed = self.changes(rule, left, entered);
+        WindowDelta { overlay, time, leaving, inverse: rule.inverse.is_some() }
+    }
+
+    /// Merges what leaves with what enters; both are in the order of the places.
+    fn changes(
+        &self,
+        rule: &Rule<K, V>,
+        left: Vec<(u32, Option<&V>)>,
+        entered: Vec<(u32, K, V)>,
+    ) -> Vec<(u32, Change<K, V>, Step<V>)> {
+        let mut changed = Vec::with_capacity(left.len() + entered.len());
+        let (mut left, mut entered) = (left.as_slice(), entered.into_iter().peekable());
+        loop {
+            let place = match (left.first(), entered.peek()) {
+                (None, None) => return changed,
+                (Some((place, _)), None) | (None, Some((place, ..))) => *place,
+                (Some((one, _)), Some((other, ..))) => *one.min(other),
+            };
+            let run = left.iter().take_while(|(other, _)| *other == place).count();
+            let (gone, rest) = left.split_at(run);
+            left = rest;
+            let come = entered.next_if(|(other, ..)| *other == place);
+            let (change, step) = rule.step(self.table.get(place), gone, come);
+            changed.push((place, change, step));
+        }
+    }
+}
+
+impl<K: Clone, V: Clone> Rule<K, V> {
+    fn shows(&self, row: &(K, V)) -> bool {
+        self.keep.as_ref().is_none_or(|keep| keep(row))
+    }
+
+    /// A key that was not known.
+    fn first(&self, row: &(K, V), value: V) -> Step<V> {
+        let turn = Turn { pops: 0, flipped: None, back: Some(value.clone()) };
+        let stacks = self.inverse.is_none().then_some(turn);
+        Step { panes: 1, shown: self.shows(row), entered: Some(value), stacks }
+    }
+
+    /// A key that some panes have taken with them, or that the batch brings.
+    fn step(
+        &self,
+        slot: &Slot<K, V, Live<V>>,
+        gone: &[(u32, Option<&V>)],
+        come: Option<(u32, K, V)>,
+    ) -> (Change<K, V>, Step<V>) {
+        let (key, entered) = come.map_or((None, None), |(_, key, value)| (Some(key), Some(value)));
+        let live = &slot.extra;
+        let left = u32::try_from(gone.len()).expect("a key is in each pane once");
+        let stay = live.panes - left;
+        let panes = stay + u32::from(entered.is_some());
+        let (value, stacks) = match &self.inverse {
+            Some(inverse) => {
+                (Some(self.invert(&slot.row.1, (stay, gone), inverse, entered.as_ref())), None)
+            }
+            None => {
+                let (value, turn) = live.stacks.turn(gone.len(), entered.as_ref(), &self.join);
+                (value, Some(turn))
+            }
+        };
+        let key = key.unwrap_or_else(|| slot.row.0.clone());
+        let row = value.map(|value| (key, value));
+        let shown = row.as_ref().is_some_and(|row| self.shows(row));
+        let step = Step { panes, shown, entered, stacks };
+        match row {
+            Some(row) if shown || panes > 0 => (Change::Row(row), step),
+            _ => (Change::Removed, step),
+        }
+    }
+
+    fn invert(
+        &self,
+        value: &V,
+        (stay, gone): (u32, &[(u32, Option<&V>)]),
+        inverse: &Join<V>,
+        entered: Option<&V>,
+    ) -> V {
+        match entered {
+            // Nothing else is in the window: rounding errors of what left do not stay.
+            Some(entered) if stay == 0 => entered.clone(),
+            entered => {
+                let values = gone.iter().filter_map(|(_, value)| *value);
+                let mut rest: Option<V> = None;
+                for value_gone in values {
+                    rest = Some(inverse(rest.as_ref().unwrap_or(value), value_gone));
+                }
+                match entered {
+                    Some(entered) => (self.join)(rest.as_ref().unwrap_or(value), entered),
+                    None => rest.unwrap_or_else(|| value.clone()),
+                }
+            }
+        }
+    }
+}
+
+impl<K, V> Keeper for KeyedWindow<K, V>
+where
+    K: Clone + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    type Delta = WindowDelta<K, V>;
+
+    fn apply(&mut self, delta: WindowDelta<K, V>) {
+        let WindowDelta { overlay, time, leaving, inverse } = delta;
+        self.panes.drain(..leaving);
+        let mut keys = Vec::with_capacity(overlay.changed.len() + overlay.added.len());
+        for (place, change, step) in overlay.changed {
+            let slot = self.table.get_mut(place);
+            match change {
+                Change::Removed => {
+                    let hash = slot.hash;
+                    self.table.remove(hash, place);
+                    continue;
+                }
+                Change::Row(row) => slot.row = row,
+                Change::Same => {}
+            }
+            slot.extra.take(step, place, inverse, &mut keys);
+        }
+        for (hash, row, step) in overlay.added {
+            let extra = Live { panes: 0, shown: false, stacks: Stacks::default() };
+            let place = self.table.insert(hash, Slot { hash, row, extra });
+            self.table.get_mut(place).extra.take(step, place, inverse, &mut keys);
+        }
+        keys.sort_unstable_by_key(|(place, _)| *place);
+        keys.shrink_to_fit();
+        self.panes.push_back(KeyedPane { time, keys });
+    }
+}
+
+impl<V> Live<V> {
+    fn take(&mut self, step: Step<V>, place: u32, inverse: bool, keys: &mut Vec<(u32, Option<V>)>) {
+        let Step { panes, shown, entered, stacks } = step;
+        (self.panes, self.shown) = (panes, shown);
+        let entering = entered.is_some();
+        match stacks {
+            Some(turn) => {
+                self.stacks.apply(turn, entered);
+                keys.extend(entering.then_some((place, None)));
+            }
+            None if inverse => keys.extend(entering.then_some((place, entered))),
+            None => {}
+        }
+    }
+}
+
+/// The panes of a key, the oldest first, as two stacks.
+///
+/// ```text
+/// values: [ s0 s1 s2 | v3 v4 ]    s_i joins the panes i .. 2: what leaves is the first;   back joins v3 .. v4
+/// ```
+#[derive(Clone)]
+struct Stacks<V> {
+    values: VecDeque<V>,
+    /// How many of the values are joined with those behind them.
+    front: usize,
+    /// All values behind the front, joined.
+    back: Option<V>,
+}
+
+/// What a batch does to the stacks of a key.
+#[derive(Clone)]
+struct Turn<V> {
+    pops: usize,
+    /// The new front, if the old one was used up.
+    flipped: Option<Vec<V>>,
+    back: Option<V>,
+}
+
+impl<V> Default for Stacks<V> {
+    fn default() -> Self {
+        Stacks { values: VecDeque::new(), front: 0, back: None }
+    }
+}
+
+impl<V: Clone> Stacks<V> {
+    /// The aggregate after `pops` panes have left and one has come, and what is to be done for it. Each value is joined
+    /// once when it comes, once when the stacks are turned, and once for each aggregate.
+    fn turn(&self, pops: usize, push: Option<&V>, join: &Join<V>) -> (Option<V>, Turn<V>) {
+        let flipped = (pops > self.front).then(|| {
+            let mut front: Vec<V> = Vec::with_capacity(self.values.len() - pops);
+            for value in self.values.range(pops..).rev() {
+                let joined = front.last().map(|behind| join(value, behind));
+                front.push(joined.unwrap_or_else(|| value.clone()));
+            }
+            front.reverse();
+            front
+        });
+        let old_back = if flipped.is_some() { None } else { self.back.as_ref() };
+        let back = match (old_back, push) {
+            (Some(back), Some(value)) => Some(join(back, value)),
+            (back, value) => back.or(value).cloned(),
+        };
+        let front = match &flipped {
+            Some(front) => front.first(),
+            None if pops < self.front => self.values.get(pops),
+            None => None,
+        };
+        let all = match (front, &back) {
+            (Some(front), Some(back)) => Some(join(front, back)),
+            (front, back) => front.or(back.as_ref()).cloned(),
+        };
+        (all, Turn { pops, flipped, back })
+    }
+}
+
+impl<V> Stacks<V> {
+    fn apply(&mut self, turn: Turn<V>, push: Option<V>) {
+        self.values.drain(..turn.pops);
+        match turn.flipped {
+            Some(front) => {
+                self.front = front.len();
+                self.values = front.into();
+            }
+            None => self.front -= turn.pops,
+        }
+        self.values.extend(push);
+        self.back = turn.back;
+    }
+}

@@ -1,0 +1,174 @@
+//! Reading one connection on the thread that calls: what `bio` does on a thread for each and `pool` on a few in turn.
+//!
+//! A thread blocks in poll(2) on its socket and its bell, not in recv(2): so the stop, a resume and replies asked for by
+//! another thread reach it, and it holds no buffer while it waits.
+
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::AsFd;
+
+use rustix::event::PollFlags;
+
+use crate::metrics::ReceiverCounters;
+use crate::slab::Pool;
+use crate::sync::{Arc, AtomicBool, Ordering};
+
+use super::accept::{Bell, Seat, wait};
+use super::{Closed, Flow, Host, Lane, Options, Peer, ReadBuffers, Remote, send_some};
+
+/// What the reading threads of one receiver share.
+pub(super) struct Shared<H> {
+    pub(super) host: H,
+    pub(super) stopped: AtomicBool,
+    pool: Arc<Pool>,
+    counters: Arc<ReceiverCounters>,
+    reply_bytes_max: usize,
+}
+
+impl<H: Host> Shared<H> {
+    pub(super) fn new(host: H, options: &Options) -> Self {
+        Shared {
+            host,
+            stopped: AtomicBool::new(false),
+            pool: Arc::clone(&options.pool),
+            counters: Arc::clone(&options.counters),
+            reply_bytes_max: options.reply_bytes_max,
+        }
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+}
+
+/// A connection that waits for its thread.
+pub(super) struct Accepted {
+    pub(super) stream: TcpStream,
+    pub(super) peer: Peer,
+    pub(super) seat: Seat,
+}
+
+/// A connection that the lane knows.
+pub(super) struct Opened<S> {
+    stream: TcpStream,
+    seat: Seat,
+    session: S,
+    /// Reply bytes that the socket did not take yet.
+    out: Vec<u8>,
+}
+
+/// A reading thread.
+pub(super) struct Reader<'a, H: Host> {
+    shared: &'a Shared<H>,
+    lane: H::Lane,
+    bell: Arc<Bell>,
+    buffers: ReadBuffers,
+}
+
+impl<'a, H: Host> Reader<'a, H> {
+    /// A reader on this thread, which `bell` wakes.
+    pub(super) fn new(shared: &'a Shared<H>, bell: &Arc<Bell>) -> Self {
+        let waking = Arc::clone(bell);
+        let lane = shared.host.lane(Arc::new(move || waking.ring()));
+        let buffers = ReadBuffers::new(&shared.pool);
+        Reader { shared, lane, bell: Arc::clone(bell), buffers }
+    }
+
+    /// Tells the lane of a connection.
+    pub(super) fn open(&mut self, accepted: Accepted) -> Opened<<H::Lane as Lane>::Session> {
+        let Accepted { stream, peer, seat } = accepted;
+        let asking = Arc::clone(&self.bell);
+        let session = self.lane.open(peer, Remote::new(move || asking.ring()));
+        Opened { stream, seat, session, out: Vec::new() }
+    }
+
+    /// Reads a connection until its end, and closes it. The lane is told by [`closed`](Reader::closed).
+    pub(super) fn read(
+        &mut self,
+        mut connection: Opened<<H::Lane as Lane>::Session>,
+    ) -> (<H::Lane as Lane>::Session, Closed) {
+        let how = self.read_until_closed(&mut connection);
+        self.buffers.release();
+        let Opened { stream, seat, session, .. } = connection;
+        drop((stream, seat));
+        (session, how)
+    }
+
+    /// Tells the lane of the end of a connection.
+    pub(super) fn closed(&mut self, session: <H::Lane as Lane>::Session, how: Closed) {
+        self.lane.closed(session, how);
+        self.lane.turn();
+    }
+
+    /// The thread ends.
+    pub(super) fn finish(mut self) {
+        self.lane.finish();
+    }
+
+    fn read_until_closed(&mut self, connection: &mut Opened<<H::Lane as Lane>::Session>) -> Closed {
+        loop {
+            if self.shared.is_stopped() {
+                return Closed::Stopped;
+            }
+            if let Err(err) = self.reply(connection) {
+                return Closed::Reset(err);
+            }
+            if connection.out.len() > self.shared.reply_bytes_max || !self.lane.ready() {
+                self.block(connection, PollFlags::empty());
+                continue;
+            }
+            match self.buffers.read(&mut connection.stream) {
+                Ok(0) => return self.send_the_rest(connection),
+                Ok(len) => {
+                    self.shared.counters.bytes.add(len as u64);
+                    let flow = self.buffers.hand_over(&mut self.lane, &mut connection.session, len);
+                    if let Flow::Close(why) = flow {
+                        // The connection is closed whether or not the peer takes the last replies.
+                        let _ = self.reply(connection);
+                        return Closed::Refused(why);
+                    }
+                    self.lane.turn();
+                }
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
+                    self.block(connection, PollFlags::IN);
+                }
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) => return Closed::Reset(err),
+            }
+        }
+    }
+
+    /// The peer closed; it is still sent what it was promised.
+    fn send_the_rest(&mut self, connection: &mut Opened<<H::Lane as Lane>::Session>) -> Closed {
+        loop {
+            if let Err(err) = self.reply(connection) {
+                return Closed::Reset(err);
+            }
+            if connection.out.is_empty() {
+                return Closed::End;
+            }
+            if self.shared.is_stopped() {
+                return Closed::Stopped;
+            }
+            self.block(connection, PollFlags::empty());
+        }
+    }
+
+    fn reply(&mut self, connection: &mut Opened<<H::Lane as Lane>::Session>) -> io::Result<()> {
+        self.lane.replies(&mut connection.session, &mut connection.out);
+        send_some(&mut connection.stream, &mut connection.out)
+    }
+
+    /// Waits for the socket, as far as `flags` says, for room to send if something is unsent, or for the bell.
+    fn block(&mut self, connection: &Opened<<H::Lane as Lane>::Session>, mut flags: PollFlags) {
+        self.buffers.release();
+        if !connection.out.is_empty() {
+            flags |= PollFlags::OUT;
+        }
+        if flags.is_empty() {
+            wait(&[], &self.bell, None);
+        } else {
+            wait(&[(connection.stream.as_fd(), flags)], &self.bell, None);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The job loop's end under the schedule explorer: ticks, blocks and jobs race with `Final`.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::block::Range;
+use crate::dstream::{Collected, GraphOptions};
+use crate::framing::Framing;
+use crate::receiver::generator::{Generator, GeneratorOptions};
+use crate::sink::Writer;
+use crate::slab::Account;
+use crate::sync::Signal;
+use crate::sync::explore::{check, thread};
+use crate::time::{Interval, ManualClock};
+
+const PERIOD: Interval = Interval::secs(1);
+
+/// A source without sockets, the loop, one worker, and an output that keeps the records.
+struct Rig {
+    scheduler: Scheduler,
+    generator: Arc<Generator>,
+    tracker: Arc<BlockTracker>,
+    workers: Arc<WorkerPool>,
+    clock: Arc<ManualClock>,
+    rows: Collected<Vec<u8>>,
+    job_loop: Thread,
+    /// The progress at each `Drained`.
+    drained: Arc<Mutex<Vec<Progress>>>,
+    told: Signal,
+}
+
+fn rig() -> Rig {
+    let (clock, poison) = (Arc::new(ManualClock::new()), Poison::new());
+    let account = Account::new(1 << 20);
+    let store = Arc::new(BlockManager::new(Arc::clone(&account)));
+    let (tracker, scheduler) = (Arc::new(BlockTracker::new(1)), Scheduler::new());
+    let generator = Generator::new(GeneratorOptions {
+        name: "rx0".to_owned(),
+        source: 0,
+        framing: Framing::Lines,
+        block_interval: PERIOD,
+        block_bytes_max: 1 << 20,
+        clock: clock.clone(),
+        poison: poison.clone(),
+    });
+    let (own, known) = (Arc::clone(&store), Arc::clone(&tracker));
+    let stored = Stored { store: own, tracker: known, scheduler: scheduler.clone() };
+    generator.start(Arc::new(stored)).expect("threads");
+    let graph = Graph::new(GraphOptions {
+        pipeline: "model".to_owned(),
+        workers: 1,
+        seed: 7,
+        console: Writer::new(Box::new(std::io::sink())),
+    });
+    let rows = graph.blocks(0, "in").collect();
+    let workers = Arc::new(WorkerPool::start(1, &poison).expect("threads"));
+    let (drained, told) = (Arc::new(Mutex::new(Vec::new())), Signal::new());
+    let (list, raise, progress) = (Arc::clone(&drained), told.clone(), scheduler.clone());
+    let tell = move |message| match message {
+        Told::Drained => {
+            list.lock().push(progress.progress());
+            raise.raise();
+        }
+        other => panic!("{other:?}"),
+    };
+    let parts = Parts {
+        clock: clock.clone(),
+        graph,
+        workers: Arc::clone(&workers),
+        store,
+        tracker: Arc::clone(&tracker),
+        pool: Pool::new(account),
+        cutters: vec![(0, Cutter(Arc::clone(&generator)))],
+        events: EventBus::new(),
+        tell: Arc::new(tell),
+        tell_batches: false,
+    };
+    let options = Options {
+        schedule: Schedule::aligned(clock.as_ref(), PERIOD),
+        allocate_wait: Duration::from_millis(100),
+        concurrent_jobs: 1,
+        retries: Retries(0),
+        batches_max: None,
+        skip_empty: false,
+    };
+    let job_loop = scheduler.start(options, parts, &poison).expect("a thread");
+    Rig { scheduler, generator, tracker, workers, clock, rows, job_loop, drained, told }
+}
+
+impl Rig {
+    /// Reads so many records, one range each.
+    fn feed(&self, records: u8) {
+        for number in b'0'..b'0' + records {
+            let bytes = Bytes::copy_from_slice(&[number, b'\n']);
+            let range = Range { bytes, records: 1, charge: None };
+            assert!(self.generator.offer(range).is_ok(), "there is room");
+        }
+    }
+
+    /// The timer's messages, from another thread.
+    fn tick(&self) -> Thread {
+        let scheduler = self.scheduler.clone();
+        thread("job-timer", move || {
+            (1..=2).for_each(|tick| scheduler.post(Message::Tick(Time::from_millis(tick * 1_000))));
+        })
+    }
+
+    fn stop_generator(&self) {
+        assert_eq!(self.generator.stop(Moment::from_nanos(u64::MAX)), 0);
+    }
+
+    /// Posts `Final`, waits for the end and returns the records of all batches.
+    fn finish(self, ticks: Thread) -> Vec<Vec<u8>> {
+        self.scheduler.post(Message::Final);
+        self.told.wait();
+        ticks.join();
+        self.stop_generator();
+        let stuck = self.workers.stop(self.clock.as_ref(), Moment::from_nanos(u64::MAX));
+        assert!(stuck.is_empty(), "{stuck:?}");
+        self.scheduler.close();
+        self.job_loop.join();
+        let (first, last) = (self.drained.lock()[0].clone(), self.scheduler.progress());
+        assert_eq!(
+            (first.batches_waiting, &first),
+            (0, &last),
+            "drained means that nothing follows"
+        );
+        let rows = self.rows.rows();
+        assert!(rows.windows(2).all(|pair| pair[0].0 < pair[1].0), "a batch time is used once");
+        rows.into_iter().flat_map(|(_, records)| records).collect()
+    }
+}
+
+#[test]
+fn the_last_batch_takes_what_no_tick_took_and_nothing_follows_it() {
+    check(600, &[Planted::DrainedTooEarly, Planted::TickAfterFinal], || {
+        let rig = rig();
+        let (ticks, tracker) = (rig.tick(), Arc::clone(&rig.tracker));
+        rig.feed(2);
+        rig.stop_generator();
+        assert_eq!(rig.finish(ticks), [b"0", b"1"]);
+        assert_eq!(tracker.unallocated(), (0, 0));
+    });
+}
+
+/// As after a push that did not end by the deadline: what came too late is left, but no batch time is used twice.
+#[test]
+fn a_final_before_the_blocks_of_a_tick_gives_each_batch_its_own_time() {
+    check(600, &[Planted::FinalForgetsWaitingTick], || {
+        let rig = rig();
+        let ticks = rig.tick();
+        rig.feed(2);
+        let (tracker, records) = (Arc::clone(&rig.tracker), rig.finish(ticks));
+        let left = usize::try_from(tracker.unallocated().1).expect("two at most");
+        assert_eq!(records, [b"0", b"1"][..2 - left]);
+    });
+}

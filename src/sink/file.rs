@@ -1,0 +1,402 @@
+//! `File`: a file for each batch, job and partition, that holds all of its rows or does not exist.
+//!
+//! ```text
+//! rows ─▶ bytes ─▶ .aside (written, synced) ─ rename ─▶ JOB-TIME-PART.EXT ─ sync of the directory ─▶ committed
+//! ```
+//! An empty batch writes nothing. Text is written as it is, byte for byte; JSON replaces what is not UTF-8. Whether a
+//! file that exists means "done" or is in the way depends on whether the pipeline remembers its batches. Runs on the
+//! worker that finishes a job.
+
+use std::collections::HashSet;
+use std::io::{self, Write};
+
+use super::console::json_cell;
+use super::{BatchMeta, Cell, CommitKey, Ledger, RowRef, Rows, Sink};
+use crate::error::{Error, Result};
+use crate::sync::Arc;
+use crate::wal::storage::{Lock, PutFailure, Storage, put_whole};
+
+/// Where a file is written before it has its name. Names that start with a dot are no data.
+const ASIDE: &str = ".aside";
+
+/// How rows look in a file, a line each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileFormat {
+    /// The bytes of a single cell; several as `(a,b)`.
+    Text,
+    /// A JSON array.
+    Json,
+    /// Comma-separated values, quoted where they must be.
+    Csv,
+}
+
+/// What a file that is there before its batch is written means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// The batch was committed in an earlier run: the pipeline has a `state_dir`, and a batch time is used once.
+    Committed,
+    /// It is somebody else's: an error that names it.
+    InTheWay,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct File {
+    storage: Arc<dyn Storage>,
+    format: FileFormat,
+    existing: Existing,
+    /// The names of committed files that were found at the start.
+    found: HashSet<String>,
+    committed: Ledger,
+    /// The rows that were written and not committed, reused from batch to batch.
+    bytes: Vec<u8>,
+    /// Why nothing is written any more.
+    failed: Option<String>,
+    _lock: Lock,
+}
+
+impl File {
+    /// A sink that writes to a directory, which it locks.
+    ///
+    /// # Errors
+    /// If another process uses the directory, or it cannot be read.
+    pub fn open(storage: Arc<dyn Storage>, format: FileFormat, existing: Existing) -> Result<Self> {
+        let lock = storage.lock()?;
+        let what = || format!("cannot read the output directory {}", storage.name());
+        // A name that an earlier process gave may not be on the disk yet, and "committed" will be said of it.
+        storage.sync_dir().map_err(|err| Error::io(what(), err))?;
+        let names = storage.list().map_err(|err| Error::io(what(), err))?;
+        let found = names.into_iter().filter(|name| !name.starts_with('.')).collect();
+        let (committed, bytes) = (Ledger::default(), Vec::new());
+        Ok(File { storage, format, existing, found, committed, bytes, failed: None, _lock: lock })
+    }
+
+    fn name(&self, key: &CommitKey) -> String {
+        let end = match self.format {
+            FileFormat::Text => "txt",
+            FileFormat::Json => "json",
+            FileFormat::Csv => "csv",
+        };
+        format!("{}-{}-{}.{end}", safe(&key.job), key.time.as_millis(), key.partition)
+    }
+
+    fn expect_well(&self) -> Result<()> {
+        match &self.failed {
+            Some(reason) => Err(Error::Failed(reason.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Sink for File {
+    fn committed(&mut self, key: &CommitKey) -> Result<bool> {
+        self.expect_well()?;
+        if self.committed.committed(key) {
+            return Ok(true);
+        }
+        let name = self.name(key);
+        if !self.found.contains(&name) {
+            return Ok(false);
+        }
+        match self.existing {
+            Existing::Committed => Ok(true),
+            Existing::InTheWay => Err(Error::Failed(format!(
+                "the output file {}/{name} exists already: without `state_dir` nobody knows whose it is; move it away, \
+                 or write to another directory",
+                self.storage.name()
+            ))),
+        }
+    }
+
+    fn write(&mut self, _key: &CommitKey, _meta: &BatchMeta, rows: &Rows) -> Result<()> {
+        self.expect_well()?;
+        self.bytes.clear();
+        for row in rows.iter() {
+            write_row(&mut self.bytes, self.format, row)
+                .map_err(|err| Error::io("cannot format a batch", err))?;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, key: &CommitKey) -> Result<()> {
+        self.expect_well()?;
+        if !self.bytes.is_empty() {
+            let name = self.name(key);
+            let what = format!("cannot write {}/{name}", self.storage.name());
+            match put_whole(self.storage.as_ref(), ASIDE, &name, &[&self.bytes]) {
+                Ok(()) => {}
+                Err(PutFailure::Retry(err)) => return Err(Error::io(what, err)),
+                Err(PutFailure::Fatal(err)) => {
+                    self.failed = Some(format!(
+                        "{what}: {err}; what is on the disk is known at the next start"
+                    ));
+                    return Err(Error::io(what, err));
+                }
+            }
+        }
+        self.committed.commit(key);
+        Ok(())
+    }
+}
+
+/// A job's name as part of a file's: other bytes than letters, digits, `_`, `-` and inner dots as `%XX`.
+fn safe(job: &str) -> String {
+    let mut name = String::new();
+    for byte in job.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' => name.push(char::from(byte)),
+            b'.' if !name.is_empty() => name.push('.'),
+            byte => name.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    name
+}
+
+fn write_row(out: &mut Vec<u8>, format: FileFormat, row: RowRef<'_>) -> io::Result<()> {
+    let several = row.cells().nth(1).is_some();
+    let (open, close): (&[u8], &[u8]) = match format {
+        FileFormat::Text if several => (b"(", b")\n"),
+        FileFormat::Text | FileFormat::Csv => (b"", b"\n"),
+        FileFormat::Json => (b"[", b"]\n"),
+    };
+    out.extend_from_slice(open);
+    for (column, cell) in row.cells().enumerate() {
+        if column > 0 {
+            out.push(b',');
+        }
+        match format {
+            FileFormat::Json => json_cell(out, cell)?,
+            FileFormat::Text => raw_cell(out, cell, "null")?,
+            FileFormat::Csv => csv_cell(out, cell, several)?,
+        }
+    }
+    out.extend_from_slice(close);
+    Ok(())
+}
+
+fn raw_cell(out: &mut Vec<u8>, cell: Cell<'_>, null: &str) -> io::Result<()> {
+    match cell {
+        Cell::Text(text) => out.write_all(text),
+        Cell::U64(value) => write!(out, "{value}"),
+        Cell::I64(value) => write!(out, "{value}"),
+        Cell::F64(value) => write!(out, "{value}"),
+        Cell::Bool(value) => write!(out, "{value}"),
+        Cell::Null => out.write_all(null.as_bytes()),
+    }
+}
+
+/// As RFC 4180 says, but that a line ends with `\n`. A single empty text is quoted, so that it is no empty line.
+fn csv_cell(out: &mut Vec<u8>, cell: Cell<'_>, several: bool) -> io::Result<()> {
+    let Cell::Text(text) = cell else { return raw_cell(out, cell, "") };
+    let special = |byte: &u8| matches!(byte, b',' | b'"' | b'\r' | b'\n');
+    if !text.iter().any(special) && (several || !text.is_empty()) {
+        return out.write_all(text);
+    }
+    out.push(b'"');
+    for byte in text {
+        if *byte == b'"' {
+            out.push(b'"');
+        }
+        out.push(*byte);
+    }
+    out.push(b'"');
+    Ok(())
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+    use crate::sink::{Row, SharedSink};
+    use crate::time::Time;
+    use crate::wal::storage::{Directory, Fault, MemoryStorage};
+    use crate::wal::tests::seeds;
+
+    fn key(job: &str, ms: u64) -> CommitKey {
+        let time = Time::from_millis(ms);
+        CommitKey { pipeline: "p".into(), job: job.into(), time, partition: 0 }
+    }
+
+    fn rows<R: Row>(elements: &[R]) -> Rows {
+        let mut rows = Rows::new();
+        elements.iter().for_each(|element| rows.push(element));
+        rows
+    }
+
+    fn open(disk: &MemoryStorage, format: FileFormat, existing: Existing) -> Result<SharedSink> {
+        File::open(Arc::new(disk.clone()), format, existing).map(SharedSink::new)
+    }
+
+    /// The files of a disk that count, with their bytes.
+    fn files(disk: &MemoryStorage) -> Vec<(String, Vec<u8>)> {
+        let names = disk.list().expect("listed").into_iter().filter(|name| !name.starts_with('.'));
+        names.map(|name| (name.clone(), disk.bytes(&name).expect("there"))).collect()
+    }
+
+    fn check(format: FileFormat, rows: &Rows, name: &str, expected: &[u8]) {
+        let disk = MemoryStorage::new(0);
+        let sink = open(&disk, format, Existing::InTheWay).expect("free");
+        sink.deliver(&key("words", 1000), &BatchMeta::default(), rows).expect("written");
+        assert_eq!(files(&disk), [(name.to_owned(), expected.to_vec())]);
+    }
+
+    #[test]
+    fn formats() {
+        let pairs = rows(&[("a", 2_u64), ("b,\"c\"", 1)]);
+        check(FileFormat::Text, &pairs, "words-1000-0.txt", b"(a,2)\n(b,\"c\",1)\n");
+        check(FileFormat::Json, &pairs, "words-1000-0.json", b"[\"a\",2]\n[\"b,\\\"c\\\"\",1]\n");
+        check(FileFormat::Csv, &pairs, "words-1000-0.csv", b"a,2\n\"b,\"\"c\"\"\",1\n");
+        let lines: Rows = rows(&[&b"x\xFFy"[..], b""]);
+        check(FileFormat::Text, &lines, "words-1000-0.txt", b"x\xFFy\n\n");
+        check(
+            FileFormat::Json,
+            &lines,
+            "words-1000-0.json",
+            "[\"x\u{FFFD}y\"]\n[\"\"]\n".as_bytes(),
+        );
+        check(FileFormat::Csv, &lines, "words-1000-0.csv", b"x\xFFy\n\"\"\n");
+    }
+
+    #[test]
+    fn names_of_jobs() {
+        for (job, expected) in [
+            ("words", "words"),
+            ("a/b", "a%2Fb"),
+            (".x.y", "%2Ex.y"),
+            ("50%", "50%25"),
+            ("ü-1", "%C3%BC-1"),
+            ("", ""),
+        ] {
+            assert_eq!(safe(job), expected);
+        }
+    }
+
+    #[test]
+    fn an_empty_batch_writes_nothing_and_a_key_is_written_once() {
+        let disk = MemoryStorage::new(0);
+        let sink = open(&disk, FileFormat::Text, Existing::InTheWay).expect("free");
+        let deliver = |ms, rows: &Rows| {
+            sink.deliver(&key("words", ms), &BatchMeta::default(), rows).expect("written")
+        };
+        deliver(1000, &Rows::new());
+        assert!(files(&disk).is_empty());
+        deliver(2000, &rows(&["a"]));
+        deliver(2000, &rows(&["b"]));
+        assert_eq!(files(&disk), [("words-2000-0.txt".to_owned(), b"a\n".to_vec())]);
+    }
+
+    #[test]
+    fn a_file_in_the_way_is_named_without_a_state_dir() {
+        let disk = MemoryStorage::new(0);
+        disk.set_bytes("words-1000-0.txt", b"mine\n");
+        let sink = open(&disk, FileFormat::Text, Existing::InTheWay).expect("free");
+        let deliver = |sink: &SharedSink| {
+            sink.deliver(&key("words", 1000), &BatchMeta::default(), &rows(&["a"]))
+        };
+        let err = deliver(&sink).expect_err("in the way").to_string();
+        assert!(
+            err.starts_with("the output file memory/words-1000-0.txt exists already: without"),
+            "{err}"
+        );
+        let second = open(&disk, FileFormat::Text, Existing::Committed).expect_err("locked");
+        assert_eq!(second.to_string(), "memory is in use");
+        drop(sink);
+        deliver(&open(&disk, FileFormat::Text, Existing::Committed).expect("free"))
+            .expect("done already");
+        assert_eq!(files(&disk), [("words-1000-0.txt".to_owned(), b"mine\n".to_vec())]);
+    }
+
+    #[test]
+    fn a_second_process_is_refused_by_name() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let open = || {
+            let storage = Directory::open(dir.path()).expect("made");
+            File::open(Arc::new(storage), FileFormat::Text, Existing::InTheWay)
+        };
+        let first = open().expect("free");
+        let err = open().expect_err("locked").to_string();
+        assert!(err.contains(&format!("is in use by process {}", std::process::id())), "{err}");
+        drop(first);
+        open().expect("free again");
+    }
+
+    const BATCHES: u64 = 5;
+
+    /// The rows of a batch; the third is empty.
+    fn batch(ms: u64) -> Rows {
+        let count = usize::try_from(ms % 3).expect("small");
+        rows(&vec![format!("row of {ms}"); count])
+    }
+
+    fn expected() -> Vec<(String, Vec<u8>)> {
+        let file = |ms: u64| {
+            let text = format!("row of {ms}\n").repeat(usize::try_from(ms % 3).expect("small"));
+            (!text.is_empty()).then(|| (format!("words-{ms}-0.txt"), text.into_bytes()))
+        };
+        (1..=BATCHES).filter_map(file).collect()
+    }
+
+    /// A process: delivers the batches from `next` on until a call fails; returns the first that is not done.
+    fn live(disk: &MemoryStorage, mut next: u64) -> u64 {
+        let Ok(sink) = open(disk, FileFormat::Text, Existing::Committed) else { return next };
+        while next <= BATCHES
+            && sink.deliver(&key("words", next), &BatchMeta::default(), &batch(next)).is_ok()
+        {
+            next += 1;
+        }
+        next
+    }
+
+    /// A crash at each call, on each seed, and then a process that repeats what was not said to be done, and one batch
+    /// that was: the record of its commit may be lost.
+    fn crashes(
+        mut seeds: impl Iterator<Item = u64>,
+        faults: &[Fault],
+    ) -> std::result::Result<(), String> {
+        seeds.try_for_each(|seed| {
+            for (call, fault) in
+                (1..=40).flat_map(|call| faults.iter().map(move |fault| (call, *fault)))
+            {
+                let disk = MemoryStorage::new(seed);
+                disk.fail(call, fault);
+                let next = live(&disk, 1);
+                let disk = if (seed + call) % 4 == 0 {
+                    disk.after_kill()
+                } else {
+                    disk.after_power_cut(seed)
+                };
+                let context =
+                    |what: &str| format!("TIDEMILL_SEED={seed}: {fault:?} at call {call}: {what}");
+                if files(&disk).iter().any(|file| !expected().contains(file)) {
+                    return Err(context(&format!("a file is not whole: {:?}", files(&disk))));
+                }
+                live(&disk, next.saturating_sub(1).max(1));
+                let disk = disk.after_power_cut(seed + 1);
+                if files(&disk) != expected() {
+                    return Err(context(&format!("{:?}", files(&disk))));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn r6_a_power_cut_at_each_step_neither_loses_nor_repeats() {
+        crashes(seeds(40), &[Fault::PowerCut]).unwrap_or_else(|what| panic!("{what}"));
+    }
+
+    #[test]
+    fn r6_a_fault_at_each_step_neither_loses_nor_repeats() {
+        let faults = [Fault::Broken, Fault::Full, Fault::Interrupted, Fault::Short];
+        crashes(seeds(5), &faults).unwrap_or_else(|what| panic!("{what}"));
+    }
+
+    #[cfg(tidemill_planted)]
+    #[test]
+    fn r6_finds_what_is_planted() {
+        use crate::wal::planted::{Planted, with};
+        for defect in [Planted::SkipSync, Planted::RenameBeforeSync] {
+            with(defect, || crashes(0..40, &[Fault::PowerCut]))
+                .expect_err(&format!("{defect:?} is found"));
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! The bytes of the log: names, headers and checksums. Pure functions of bytes; opens nothing.
+//!
+//! ```text
+//! segment  wal-000000000007.seg, all numbers little endian
+//! ┌ 0: segment header, 64 bytes ────────────────────────────────────────────────────────────────┐
+//! │ "TIDELOG\0" | version u32 | 64 u32 | segment u64 | first group u64 | salt u64 | size u64     │
+//! │ zeros to 60 | CRC-32C u32 of the 60 bytes                                                   │
+//! ├ 64: groups, each at a multiple of 8 ────────────────────────────────────────────────────────┤
+//! │ CRC-32C u32 of the next 36 bytes and the salt | "GRP1" | segment u64 | number u64            │
+//! │ body length u32 | records u32 | attempt u32 | 0 u32         (40 bytes)                       │
+//! │   record: length u32 | CRC-32C u32 of bytes, length, seed, offset | bytes                    │
+//! │   record: ...                                                                               │
+//! ├ the slot behind the last group: 40 zero bytes, as many as the segment has room for ─────────┤
+//! │ stale bytes of the segment's last use, or zeros                                             │
+//! └─────────────────────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//! The salt is drawn when the segment is begun, and the seed of a record is its group's checksum: so neither bytes of an
+//! earlier use of the same file, nor of an attempt that failed, nor anything a peer can send validates by chance that
+//! it could arrange.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::planted::{Planted, planted};
+
+/// Bytes of a segment's header.
+pub(crate) const SEGMENT_HEADER: usize = 64;
+/// The same, as the header says it.
+const SEGMENT_HEADER_FIELD: u32 = 64;
+/// Bytes of a group's header, and of the zero slot behind the last group.
+pub(crate) const GROUP_HEADER: usize = 40;
+/// Bytes of a record's header.
+pub(crate) const RECORD_HEADER: usize = 8;
+/// Groups begin at multiples of this.
+pub(crate) const ALIGN: usize = 8;
+
+const MAGIC: [u8; 8] = *b"TIDELOG\0";
+const GROUP_MAGIC: [u8; 4] = *b"GRP1";
+/// The version of the format that is written, and the only one that is read.
+const VERSION: u32 = 1;
+
+/// Where a record lies in the log. Opaque but for the segment, which decides what may be released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Position {
+    /// The segment.
+    pub segment: u64,
+    /// Where the record's header begins in it, in bytes.
+    pub offset: u64,
+    /// The record's bytes, without its header.
+    pub length: u32,
+    /// What its checksum is seeded with.
+    pub seed: u32,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.segment, self.offset)
+    }
+}
+
+/// The file name of a segment.
+pub(crate) fn segment_name(id: u64) -> String {
+    format!("wal-{id:012}.seg")
+}
+
+/// The file name of a segment that waits to be used again.
+pub(crate) fn spare_name(number: u64) -> String {
+    format!("spare-{number:012}.seg")
+}
+
+/// The segment that a file name stands for.
+pub(crate) fn segment_of(name: &str) -> Option<u64> {
+    number_of(name, "wal-").filter(|id| segment_name(*id) == name)
+}
+
+/// The number of a spare segment's file name.
+pub(crate) fn spare_of(name: &str) -> Option<u64> {
+    number_of(name, "spare-").filter(|number| spare_name(*number) == name)
+}
+
+fn number_of(name: &str, prefix: &str) -> Option<u64> {
+    name.strip_prefix(prefix)?.strip_suffix(".seg")?.parse().ok()
+}
+
+/// Whether a stored checksum is the one that was computed.
+pub(crate) fn matches(stored: u32, computed: u32) -> bool {
+    stored == computed || planted(Planted::IgnoreCrc)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+/// How a segment begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    pub(crate) segment: u64,
+    /// The number of its first group: proves that every group before it was synced.
+    pub(crate) first_group: u64,
+    pub(crate) salt: u64,
+    /// How long the file was made, in bytes.
+    pub(crate) size: u64,
+}
+
+impl SegmentHeader {
+    pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER] {
+        let mut bytes = [0; SEGMENT_HEADER];
+        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[12..16].copy_from_slice(&SEGMENT_HEADER_FIELD.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.segment.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.first_group.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.salt.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.size.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[..60]);
+        bytes[60..].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a header; the error says what is wrong with it.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.len() < SEGMENT_HEADER {
+            return Err(format!("the file ends after {} bytes, in the header", bytes.len()));
+        }
+        if bytes[..8] != MAGIC {
+            return Err("it does not begin as a segment of the log does".to_owned());
+        }
+        if !matches(u32_at(bytes, 60), crc32c::crc32c(&bytes[..60])) {
+            return Err("the checksum of the header does not match".to_owned());
+        }
+        if u32_at(bytes, 8) != VERSION {
+            let found = u32_at(bytes, 8);
+            return Err(format!("format version {found}; this program reads version {VERSION}"));
+        }
+        Ok(SegmentHeader {
+            segment: u64_at(bytes, 16),
+            first_group: u64_at(bytes, 24),
+            salt: u64_at(bytes, 32),
+            size: u64_at(bytes, 40),
+        })
+    }
+}
+
+/// How a group begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GroupHeader {
+    pub(crate) segment: u64,
+    /// Counts up by one over all segments.
+    pub(crate) number: u64,
+    /// Bytes of its records with their headers.
+    pub(crate) length: u32,
+    pub(crate) records: u32,
+    /// Counts the times that this place was written, so that leftovers of a failed attempt do not validate.
+    pub(crate) attempt: u32,
+}
+
+/// What is where a group may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// Nothing was written here.
+    Empty,
+    /// A group, and the seed of its records.
+    Group(GroupHeader, u32),
+    /// Something else.
+    Damaged,
+}
+
+impl GroupHeader {
+    /// The header's bytes, and the seed of the group's records.
+    pub(crate) fn encode(&self, salt: u64) -> ([u8; GROUP_HEADER], u32) {
+        let mut bytes = [0; GROUP_HEADER];
+        bytes[4..8].copy_from_slice(&GROUP_MAGIC);
+        bytes[8..16].copy_from_slice(&self.segment.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.number.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.length.to_le_bytes());
+        bytes[28..32].copy_from_slice(&self.records.to_le_bytes());
+        bytes[32..36].copy_from_slice(&self.attempt.to_le_bytes());
+        let crc = group_crc(&bytes, salt);
+        bytes[..4].copy_from_slice(&crc.to_le_bytes());
+        (bytes, crc)
+    }
+
+    /// Looks at the bytes where a group may begin; fewer than a header's are the end of the file.
+    pub(crate) fn decode(bytes: &[u8], salt: u64) -> Slot {
+        let bytes = &bytes[..bytes.len().min(GROUP_HEADER)];
+        if bytes.iter().all(|byte| *byte == 0) {
+            return Slot::Empty;
+        }
+        if bytes.len() < GROUP_HEADER || bytes[4..8] != GROUP_MAGIC {
+            return Slot::Damaged;
+        }
+        let seed = u32_at(bytes, 0);
+        if !matches(seed, group_crc(bytes, salt)) {
+            return Slot::Damaged;
+        }
+        let header = GroupHeader {
+            segment: u64_at(bytes, 8),
+            number: u64_at(bytes, 16),
+            length: u32_at(bytes, 24),
+            records: u32_at(bytes, 28),
+            attempt: u32_at(bytes, 32),
+        };
+        Slot::Group(header, seed)
+    }
+
+    /// Whether bytes can be a header, before a checksum is computed.
+    pub(crate) fn plausible(bytes: &[u8]) -> bool {
+        bytes.get(4..8) == Some(&GROUP_MAGIC)
+    }
+}
+
+fn group_crc(bytes: &[u8], salt: u64) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&bytes[4..GROUP_HEADER]), &salt.to_le_bytes())
+}
+
+/// A record's checksum: of its bytes (`payload`), and of where it lies.
+pub(crate) fn record_crc(payload: u32, length: u32, seed: u32, offset: u64) -> u32 {
+    let mut place = [0; 16];
+    place[..4].copy_from_slice(&length.to_le_bytes());
+    place[4..8].copy_from_slice(&seed.to_le_bytes());
+    place[8..].copy_from_slice(&offset.to_le_bytes());
+    crc32c::crc32c_append(payload, &place)
+}
+
+/// A record's header.
+pub(crate) fn record_header(length: u32, crc: u32) -> [u8; RECORD_HEADER] {
+    let mut bytes = [0; RECORD_HEADER];
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    bytes[4..].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// The first record of `body`, which lies at `offset` of its segment; none if it is damaged.
+pub(crate) fn decode_record(
+    body: &[u8],
+    segment: u64,
+    offset: u64,
+    seed: u32,
+) -> Option<(Position, &[u8])> {
+    let (header, rest) = body.split_at_checked(RECORD_HEADER)?;
+    let length = u32_at(header, 0);
+    let bytes = rest.get(..usize::try_from(length).ok()?)?;
+    let crc = record_crc(crc32c::crc32c(bytes), length, seed, offset);
+    matches(u32_at(header, 4), crc).then_some((Position { segment, offset, length, seed }, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back_and_no_others() {
+        assert_eq!(segment_of(&segment_name(7)), Some(7));
+        assert_eq!(segment_of(&segment_name(u64::MAX)), Some(u64::MAX));
+        assert_eq!(spare_of(&spare_name(3)), Some(3));
+        for name in
+            ["wal-7.seg", "wal-00000000000x.seg", "wal-+00000000007.seg", "spare-1.seg", "lock", ""]
+        {
+            assert_eq!((segment_of(name), spare_of(name)), (None, None), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_checksum_is_crc_32c() {
+        assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
+    }
+
+    #[test]
+    fn headers_are_read_back_and_every_flip_is_found() {
+        let header = SegmentHeader { segment: 7, first_group: 9, salt: 11, size: 4096 };
+        assert_eq!(SegmentHeader::decode(&header.encode()), Ok(header));
+        let group = GroupHeader { segment: 7, number: 9, length: 20, records: 2, attempt: 1 };
+        let (bytes, seed) = group.encode(11);
+        assert_eq!(GroupHeader::decode(&bytes, 11), Slot::Group(group, seed));
+        assert_eq!(GroupHeader::decode(&bytes, 12), Slot::Damaged, "another salt is another use");
+        for bit in 0..SEGMENT_HEADER * 8 {
+            let mut bytes = header.encode();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(SegmentHeader::decode(&bytes).is_err(), "bit {bit}");
+        }
+        for bit in 0..GROUP_HEADER * 8 {
+            let mut bytes = bytes;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(GroupHeader::decode(&bytes, 11), Slot::Damaged, "bit {bit}");
+        }
+        assert_eq!(GroupHeader::decode(&[0; 40], 11), Slot::Empty);
+        assert_eq!(GroupHeader::decode(&[], 11), Slot::Empty);
+        assert_eq!(GroupHeader::decode(&bytes[..39], 11), Slot::Damaged);
+    }
+}

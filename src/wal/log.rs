@@ -1,0 +1,427 @@
+//! `WriteAheadLog`: group commit. Any thread appends; the thread `wal-sync` writes what waits as one group, syncs it
+//! once, and gives every record its receipt.
+//!
+//! ```text
+//!  append ─▶ pending (bounded in bytes) ─ all that waits ─▶ group ─▶ fdatasync ─▶ receipts ─▶ next group
+//! ```
+//! Nothing waits for a timer: a group is as large as the last sync was slow. Receipts run on `wal-sync` and only post.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use super::format::{Position, RECORD_HEADER};
+use super::reader::{Segment, Visit};
+use super::recovery::{self, Recovered};
+use super::storage::Storage;
+use super::writer::{Failure, Files, Record, Writer, body_max};
+use super::{LogOptions, NotLogged};
+use crate::error::{Error, Result};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Arc, AtomicU64, Condvar, Mutex, Ordering, Poison, Signal};
+use crate::time::{Clock, Moment};
+
+/// Called once with what became of a record, on the thread `wal-sync`; it must only post.
+pub type Receipt = Box<dyn FnOnce(Result<Position, NotLogged>) + Send>;
+
+/// What a log has done since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogStats {
+    /// Groups made durable: one sync each.
+    pub groups: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Bytes of the records, without headers.
+    pub bytes: u64,
+    /// Groups that could not be written and were given back.
+    pub refused: u64,
+    /// Segments released.
+    pub released: u64,
+}
+
+/// See the module.
+pub struct WriteAheadLog {
+    shared: Arc<Shared>,
+    storage: Arc<dyn Storage>,
+    files: Files,
+    options: LogOptions,
+    thread: Mutex<Option<Thread>>,
+}
+
+impl fmt::Debug for WriteAheadLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriteAheadLog").field("storage", &self.storage).finish_non_exhaustive()
+    }
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Appenders wait here for room; notified by every group taken, and by the end.
+    room: Condvar,
+    /// `wal-sync` waits here; raised by an append, a release and the close.
+    work: Signal,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    groups: AtomicU64,
+    records: AtomicU64,
+    bytes: AtomicU64,
+    refused: AtomicU64,
+    released: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    pending: VecDeque<Pending>,
+    /// Bytes of the pending records with their headers.
+    bytes: usize,
+    /// Segments below this may go.
+    release: Option<u64>,
+    /// Nothing more is taken; what is pending is still written.
+    closed: bool,
+    /// The log ended, and why.
+    failed: Option<Arc<str>>,
+}
+
+struct Pending {
+    record: Record,
+    receipt: Receipt,
+}
+
+/// What `wal-sync` does next.
+struct Work {
+    group: Vec<Pending>,
+    release: Option<u64>,
+    closed: bool,
+}
+
+impl WriteAheadLog {
+    /// Opens the log of a storage that the caller has locked, hands out what it holds, and starts its thread.
+    ///
+    /// `first` is the oldest segment that the caller still needs, as a checkpoint says; 1 without one. What `visit` was
+    /// given may be acted on once this has returned.
+    ///
+    /// # Errors
+    /// If the log is damaged (the text names segment and offset) or cannot be read, what `visit` returns, or if the
+    /// thread cannot start.
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        options: LogOptions,
+        first: u64,
+        poison: &Poison,
+        visit: &mut Visit<'_>,
+    ) -> Result<(Self, Recovered)> {
+        options.check();
+        let (writer, recovered) = recovery::recover(Arc::clone(&storage), options, first, visit)?;
+        let files = Arc::clone(&writer.files);
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State::default()),
+            room: Condvar::new(),
+            work: Signal::new(),
+            counts: Counts::default(),
+        });
+        let (worker, owner) = (Arc::clone(&shared), poison.clone());
+        let body = move || Worker { shared: worker, writer, poison: owner, in_order: false }.run();
+        let thread = thread::spawn("wal-sync", poison, body)
+            .map_err(|err| Error::io("cannot start the thread wal-sync", err))?;
+        let thread = Mutex::new(Some(thread));
+        Ok((WriteAheadLog { shared, storage, files, options, thread }, recovered))
+    }
+
+    /// Queues a record; waits while `pending_bytes_max` bytes wait already, until a group is taken or the log ends.
+    ///
+    /// # Errors
+    /// If the log is closed or has failed, or the record is too large for a segment; its receipt is dropped then.
+    pub fn append(
+        &self,
+        record: impl Into<Record>,
+        receipt: impl FnOnce(Result<Position, NotLogged>) + Send + 'static,
+    ) -> Result<()> {
+        let record = record.into();
+        let size = self.size_of(&record)?;
+        let mut state = self.shared.state.lock();
+        while state.is_open()
+            && state.bytes > 0
+            && state.bytes + size > self.options.pending_bytes_max
+        {
+            self.shared.room.wait(&mut state);
+        }
+        state.expect_open()?;
+        state.bytes += size;
+        state.pending.push_back(Pending { record, receipt: Box::new(receipt) });
+        drop(state);
+        self.shared.work.raise();
+        Ok(())
+    }
+
+    /// Appends a record and waits until it is durable.
+    ///
+    /// # Errors
+    /// If it is not durable: [`NotLogged`] says whether it may be tried again.
+    pub fn append_and_wait(&self, record: impl Into<Record>) -> Result<Position, NotLogged> {
+        let slot = Arc::new(Mutex::new(None));
+        let done = Signal::new();
+        // Raised also when the receipt is dropped uncalled, so that this never waits for a log that ended.
+        let ticket = Ticket { slot: Arc::clone(&slot), done: done.clone() };
+        self.append(record, move |outcome| *ticket.slot.lock() = Some(outcome))
+            .map_err(|err| NotLogged::Failed(err.to_string().into()))?;
+        done.wait();
+        let outcome = slot.lock().take();
+        outcome.unwrap_or_else(|| Err(NotLogged::Failed("the log ended".into())))
+    }
+
+    fn size_of(&self, record: &Record) -> Result<usize> {
+        let size = RECORD_HEADER + record.length();
+        let max = body_max(&self.options);
+        if size > max {
+            return Err(Error::Failed(format!(
+                "a record of {} bytes is larger than a segment of the log takes, {} bytes",
+                record.length(),
+                max - RECORD_HEADER
+            )));
+        }
+        Ok(size)
+    }
+
+    /// Reads a record back. Any thread.
+    ///
+    /// # Errors
+    /// If its segment was released, it cannot be read, or it is damaged.
+    pub fn read(&self, at: Position) -> Result<Vec<u8>> {
+        let file = self.files.lock().get(&at.segment).cloned();
+        let Some(file) = file else {
+            return Err(Error::Failed(format!("segment {} of the log was released", at.segment)));
+        };
+        Segment::read(file.as_ref(), self.storage.as_ref(), at)
+    }
+
+    /// Lets the segments below `first` go, soon. The newest one stays.
+    pub fn release(&self, first: u64) {
+        let mut state = self.shared.state.lock();
+        state.release = state.release.max(Some(first));
+        drop(state);
+        self.shared.work.raise();
+    }
+
+    /// The newest segment that holds durable records; 1 if there is none. What a checkpoint names as the first that is
+    /// needed when nothing older is.
+    pub fn newest_segment(&self) -> u64 {
+        self.files.lock().keys().next_back().copied().unwrap_or(1)
+    }
+
+    /// The live segments, oldest first.
+    pub fn segments(&self) -> Vec<u64> {
+        self.files.lock().keys().copied().collect()
+    }
+
+    /// What was done since the log was opened.
+    pub fn stats(&self) -> LogStats {
+        let counts = &self.shared.counts;
+        let load = |count: &AtomicU64| count.load(Ordering::SeqCst);
+        LogStats {
+            groups: load(&counts.groups),
+            records: load(&counts.records),
+            bytes: load(&counts.bytes),
+            refused: load(&counts.refused),
+            released: load(&counts.released),
+        }
+    }
+
+    /// Takes nothing more, writes what is pending, and ends the thread. If that takes beyond `deadline`, the thread is
+    /// left to end with the process.
+    ///
+    /// # Errors
+    /// If the log failed, or was not done at the deadline.
+    pub fn close(&self, clock: &dyn Clock, deadline: Moment) -> Result<()> {
+        self.shared.close();
+        let Some(thread) = self.thread.lock().take() else { return Ok(()) };
+        while !thread.is_done() && clock.now() < deadline {
+            clock.wait(thread.done(), Some(deadline));
+        }
+        if !thread.is_done() {
+            thread.abandon();
+            return Err(Error::Undrained("the log was not synced at the deadline".to_owned()));
+        }
+        thread.join();
+        match &self.shared.state.lock().failed {
+            Some(reason) => Err(Error::Failed(reason.to_string())),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for WriteAheadLog {
+    /// What is pending is still written; the thread is joined by its own drop.
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+/// Wakes the one who waits, called or not.
+struct Ticket {
+    slot: Arc<Mutex<Option<Result<Position, NotLogged>>>>,
+    done: Signal,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.done.raise();
+    }
+}
+
+impl State {
+    fn is_open(&self) -> bool {
+        !self.closed && self.failed.is_none()
+    }
+
+    fn expect_open(&self) -> Result<()> {
+        match &self.failed {
+            Some(reason) => Err(Error::Failed(reason.to_string())),
+            None if self.closed => Err(Error::Failed("the log is closed".to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    /// The records that are written next, in order: as many as one group takes, and one at least.
+    fn take_group(&mut self, bytes_max: usize) -> Vec<Pending> {
+        let (mut group, mut bytes) = (Vec::new(), 0);
+        while let Some(next) = self.pending.front() {
+            let size = RECORD_HEADER + next.record.length();
+            if !group.is_empty() && bytes + size > bytes_max {
+                break;
+            }
+            bytes += size;
+            group.extend(self.pending.pop_front());
+        }
+        self.bytes -= bytes;
+        group
+    }
+}
+
+impl Shared {
+    fn close(&self) {
+        self.state.lock().closed = true;
+        self.room.notify_all();
+        self.work.raise();
+    }
+
+    /// Ends the log: what is pending is refused, and everyone who waits is woken.
+    fn fail(&self, reason: &Arc<str>) {
+        let mut state = self.state.lock();
+        state.failed.get_or_insert_with(|| Arc::clone(reason));
+        state.bytes = 0;
+        let pending = std::mem::take(&mut state.pending);
+        drop(state);
+        self.room.notify_all();
+        for Pending { receipt, .. } in pending {
+            receipt(Err(NotLogged::Failed(Arc::clone(reason))));
+        }
+    }
+}
+
+/// The body of `wal-sync`.
+struct Worker {
+    shared: Arc<Shared>,
+    writer: Writer,
+    poison: Poison,
+    /// Everything that was taken is durable, and nothing more is taken.
+    in_order: bool,
+}
+
+impl Worker {
+    fn run(mut self) {
+        loop {
+            let work = self.next();
+            if work.group.is_empty() && work.release.is_none() {
+                if work.closed {
+                    self.in_order = true;
+                    return;
+                }
+                self.shared.work.wait();
+                continue;
+            }
+            if let Err(reason) = self.carry_out(work) {
+                self.end(&reason);
+                return;
+            }
+        }
+    }
+
+    /// The engine is told before those whose records are not durable.
+    fn end(&self, reason: &Arc<str>) {
+        self.poison.set(reason.as_ref());
+        self.shared.fail(reason);
+    }
+
+    fn next(&mut self) -> Work {
+        let bytes_max = self.writer.options.group_bytes_max.min(self.writer.body_max());
+        let mut state = self.shared.state.lock();
+        let group = state.take_group(bytes_max);
+        let work = Work { group, release: state.release.take(), closed: state.closed };
+        drop(state);
+        self.shared.room.notify_all();
+        work
+    }
+
+    /// Writes a group and releases segments; the error is the reason why the log ends.
+    fn carry_out(&mut self, work: Work) -> Result<(), Arc<str>> {
+        if !work.group.is_empty() {
+            self.write(work.group)?;
+        }
+        if let Some(first) = work.release {
+            match self.writer.release(first) {
+                Ok(count) => {
+                    self.shared.counts.released.fetch_add(count as u64, Ordering::SeqCst);
+                }
+                Err(Failure::Retry(err) | Failure::Fatal(err)) => return Err(ended(&err)),
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, group: Vec<Pending>) -> Result<(), Arc<str>> {
+        let (records, mut receipts): (Vec<Record>, VecDeque<Receipt>) =
+            group.into_iter().map(|pending| (pending.record, pending.receipt)).unzip();
+        let counts = &self.shared.counts;
+        let bytes: usize = records.iter().map(Record::length).sum();
+        let mut durable = |positions: Vec<Position>| {
+            counts.groups.fetch_add(1, Ordering::SeqCst);
+            counts.records.fetch_add(positions.len() as u64, Ordering::SeqCst);
+            counts.bytes.fetch_add(bytes as u64, Ordering::SeqCst);
+            for (position, receipt) in positions.into_iter().zip(receipts.drain(..)) {
+                receipt(Ok(position));
+            }
+        };
+        let records: Vec<&Record> = records.iter().collect();
+        let (refusal, outcome) = match self.writer.commit(&records, &mut durable) {
+            Ok(()) => return Ok(()),
+            Err(Failure::Retry(err)) => {
+                counts.refused.fetch_add(1, Ordering::SeqCst);
+                (NotLogged::Retry(err.to_string().into()), Ok(()))
+            }
+            Err(Failure::Fatal(err)) => {
+                let reason = ended(&err);
+                self.end(&reason);
+                (NotLogged::Failed(Arc::clone(&reason)), Err(reason))
+            }
+        };
+        for receipt in receipts {
+            receipt(Err(refusal.clone()));
+        }
+        outcome
+    }
+}
+
+impl Drop for Worker {
+    /// Also after a panic: nobody may wait for a log that has ended, or take it for one that was closed in order.
+    fn drop(&mut self) {
+        if !self.in_order {
+            self.shared.fail(&"the thread wal-sync has ended".into());
+        }
+    }
+}
+
+fn ended(err: &Error) -> Arc<str> {
+    format!("the log ends here and recovers at the next start: {err}").into()
+}

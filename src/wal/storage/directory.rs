@@ -1,0 +1,178 @@
+//! `Directory`: the real files. The only place of the engine that opens files for durable data.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSlice, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::io::{Errno, pwritev};
+
+use super::{Lock, Storage, StoredFile};
+use crate::error::{Error, Result};
+use crate::sync::Arc;
+
+/// The file that is locked, and holds the process id of the one that locked it.
+const LOCK: &str = ".lock";
+
+/// The most parts that one write takes: the kernel's `UIO_MAXIOV`.
+const PARTS_MAX: usize = 1024;
+
+/// A directory of the file system.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    /// Kept open, because a sync of the directory is a sync of this.
+    handle: File,
+    writable: bool,
+}
+
+impl Directory {
+    /// Opens a directory; makes it, and those above it, if they do not exist.
+    ///
+    /// # Errors
+    /// If it cannot be made or opened.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let what = || format!("cannot make the directory {}", path.display());
+        make_durably(&path).map_err(|err| Error::io(what(), err))?;
+        Directory::of(path, true)
+    }
+
+    /// Opens a directory that exists, for a look that changes nothing.
+    ///
+    /// # Errors
+    /// If it does not exist or cannot be read.
+    pub fn read_only(path: impl Into<PathBuf>) -> Result<Self> {
+        Directory::of(path.into(), false)
+    }
+
+    fn of(path: PathBuf, writable: bool) -> Result<Self> {
+        let what = || format!("cannot open the directory {}", path.display());
+        let handle = File::open(&path).map_err(|err| Error::io(what(), err))?;
+        let is_dir = handle.metadata().map_err(|err| Error::io(what(), err))?.is_dir();
+        if !is_dir {
+            return Err(Error::io(what(), io::ErrorKind::NotADirectory.into()));
+        }
+        Ok(Directory { path, handle, writable })
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+/// Makes a directory and those above it, and syncs each one that got a new name.
+fn make_durably(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        make_durably(parent)?;
+    }
+    match fs::create_dir(path) {
+        Err(err) if err.kind() != io::ErrorKind::AlreadyExists => return Err(err),
+        _ => {}
+    }
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+impl Storage for Directory {
+    fn create(&self, name: &str) -> io::Result<Arc<dyn StoredFile>> {
+        let mut options = OpenOptions::new();
+        let file =
+            options.read(true).write(true).create(true).truncate(true).open(self.at(name))?;
+        Ok(Arc::new(file))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StoredFile>> {
+        let file = OpenOptions::new().read(true).write(self.writable).open(self.at(name))?;
+        Ok(Arc::new(file))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.at(from), self.at(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.at(name))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                // A name that is not UTF-8 is none of ours.
+                names.extend(entry.file_name().into_string());
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.handle.sync_all()
+    }
+
+    fn lock(&self) -> Result<Lock> {
+        let what = || format!("cannot lock {}", self.path.display());
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(self.at(LOCK)).map_err(|err| Error::io(what(), err))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(held(&self.path, &self.at(LOCK))),
+            Err(err) => return Err(Error::io(what(), err.into())),
+        }
+        let write_pid = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        write_pid.map_err(|err| Error::io(what(), err))?;
+        Ok(Lock(Box::new(file)))
+    }
+
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+/// The error for a directory that another process uses.
+fn held(path: &Path, lock: &Path) -> Error {
+    let holder = fs::read_to_string(lock).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    let holder = holder.map_or("another process".to_owned(), |pid| format!("process {pid}"));
+    let path = path.display();
+    Error::Failed(format!("{path} is in use by {holder}: stop it first, or give another directory"))
+}
+
+impl StoredFile for File {
+    fn write_at(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        Ok(pwritev(self, &parts[..parts.len().min(PARTS_MAX)], offset)?)
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        FileExt::read_at(self, into, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        File::sync_data(self)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        if self.metadata()?.len() >= len {
+            return Ok(());
+        }
+        match fallocate(self, FallocateFlags::empty(), 0, len) {
+            // A file system without the call: the room is not promised, and the write says so if there is none.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.set_len(len),
+            outcome => Ok(outcome?),
+        }
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        if self.metadata()?.len() > len { self.set_len(len) } else { Ok(()) }
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+}

@@ -1,0 +1,476 @@
+//! `MemoryStorage`: files in memory that behave as badly as a disk may. For tests, ours and users'.
+//!
+//! ```text
+//!  process sees: names ─▶ inode.seen         every call counts; a plan makes the n-th one fail
+//!                          │ pending writes, lengths, names: in any part and order at a power cut
+//!  disk has:     names ─▶ inode.durable      filled by sync_data and sync_dir
+//! ```
+//! A sync of data that fails loses some of what it should have saved for good, although the process still sees it, as Linux
+//! does: whoever syncs again and believes the answer loses data, and a test finds it.
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind, IoSlice};
+
+use super::{Lock, Storage, StoredFile};
+use crate::error::{Error, Result};
+use crate::sync::{Arc, Mutex};
+
+/// What goes wrong with a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It fails with EIO.
+    Broken,
+    /// It fails with ENOSPC.
+    Full,
+    /// It fails with EINTR.
+    Interrupted,
+    /// It takes or gives half of the bytes; calls that move no bytes succeed.
+    Short,
+    /// The power goes off in the middle of it: this and every later call fails.
+    PowerCut,
+}
+
+/// See the module. Clones are handles of the same disk.
+#[derive(Clone, Debug)]
+pub struct MemoryStorage(Arc<Mutex<Disk>>);
+
+#[derive(Debug, Default)]
+struct Disk {
+    names: BTreeMap<String, usize>,
+    durable_names: BTreeMap<String, usize>,
+    pending_names: Vec<NameChange>,
+    inodes: Vec<Inode>,
+    calls: u64,
+    plan: BTreeMap<u64, Fault>,
+    full: bool,
+    off: bool,
+    random: u64,
+    /// The lock's other end: held as long as someone else has it.
+    lock: Arc<()>,
+}
+
+#[derive(Clone, Debug)]
+enum NameChange {
+    Link(String, usize),
+    Unlink(String),
+    Rename(String, String, usize),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Inode {
+    seen: Vec<u8>,
+    durable: Vec<u8>,
+    pending: Vec<DataChange>,
+}
+
+#[derive(Clone, Debug)]
+enum DataChange {
+    Write(usize, Vec<u8>),
+    Length(usize),
+}
+
+impl Default for MemoryStorage {
+    fn default() -> Self {
+        MemoryStorage::new(0)
+    }
+}
+
+impl MemoryStorage {
+    /// An empty disk; `seed` decides what a failed sync loses.
+    pub fn new(seed: u64) -> Self {
+        MemoryStorage(Arc::new(Mutex::new(Disk { random: seed, ..Disk::default() })))
+    }
+
+    /// Lets the `call`-th call from the start fail, counted from 1.
+    pub fn fail(&self, call: u64, fault: Fault) {
+        self.0.lock().plan.insert(call, fault);
+    }
+
+    /// From now on nothing that needs room finds any, or it does again.
+    pub fn set_full(&self, full: bool) {
+        self.0.lock().full = full;
+    }
+
+    /// How many calls were made.
+    pub fn calls(&self) -> u64 {
+        self.0.lock().calls
+    }
+
+    /// The disk after the process was killed: everything that was written is there, and nothing is planned.
+    pub fn after_kill(&self) -> MemoryStorage {
+        let disk = self.0.lock();
+        let inodes = disk.inodes.iter().map(|inode| Inode { ..inode.clone() });
+        MemoryStorage(Arc::new(Mutex::new(Disk {
+            names: disk.names.clone(),
+            durable_names: disk.durable_names.clone(),
+            pending_names: disk.pending_names.clone(),
+            inodes: inodes.collect(),
+            random: disk.random,
+            ..Disk::default()
+        })))
+    }
+
+    /// The disk when the power is back: what was synced, and of the rest what `seed` says, torn and in any order.
+    pub fn after_power_cut(&self, seed: u64) -> MemoryStorage {
+        let disk = self.0.lock();
+        let mut random = seed;
+        let mut names = disk.durable_names.clone();
+        let keep = Keep::draw(&mut random);
+        for change in &disk.pending_names {
+            if keep.whole(&mut random) {
+                change.apply(&mut names);
+            }
+        }
+        let inodes = disk.inodes.iter().map(|inode| inode.after_power_cut(&mut random)).collect();
+        let durable_names = names.clone();
+        let random = next(&mut random);
+        MemoryStorage(Arc::new(Mutex::new(Disk {
+            names,
+            durable_names,
+            inodes,
+            random,
+            ..Disk::default()
+        })))
+    }
+
+    /// The bytes of a file, as a process sees them.
+    pub fn bytes(&self, name: &str) -> Option<Vec<u8>> {
+        let disk = self.0.lock();
+        disk.names.get(name).map(|inode| disk.inodes[*inode].seen.clone())
+    }
+
+    /// Replaces the bytes of a file, durably, as damage or a careless hand does.
+    pub fn set_bytes(&self, name: &str, bytes: &[u8]) {
+        let mut disk = self.0.lock();
+        let inode = Inode { seen: bytes.to_vec(), durable: bytes.to_vec(), pending: Vec::new() };
+        disk.inodes.push(inode);
+        let number = disk.inodes.len() - 1;
+        disk.names.insert(name.to_owned(), number);
+        disk.durable_names.insert(name.to_owned(), number);
+    }
+
+    /// Removes a file, durably; nothing happens if there is none.
+    pub fn lose(&self, name: &str) {
+        let mut disk = self.0.lock();
+        disk.names.remove(name);
+        disk.durable_names.remove(name);
+    }
+}
+
+/// The next number of a sequence that `state` determines (splitmix64).
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut mixed = *state;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+/// How much of what was not synced a power cut leaves.
+#[derive(Clone, Copy)]
+enum Keep {
+    Nothing,
+    Everything,
+    /// In pieces of so many bytes, each by chance.
+    Pieces(usize),
+}
+
+impl Keep {
+    fn draw(random: &mut u64) -> Self {
+        match next(random) % 8 {
+            0 => Keep::Nothing,
+            1 => Keep::Everything,
+            2 | 3 => Keep::Pieces(512),
+            4 | 5 => Keep::Pieces(64),
+            6 => Keep::Pieces(8),
+            _ => Keep::Pieces(1),
+        }
+    }
+
+    /// Whether a change that cannot be torn is kept.
+    fn whole(self, random: &mut u64) -> bool {
+        match self {
+            Keep::Nothing => false,
+            Keep::Everything => true,
+            Keep::Pieces(_) => next(random).is_multiple_of(2),
+        }
+    }
+}
+
+impl NameChange {
+    fn apply(&self, names: &mut BTreeMap<String, usize>) {
+        match self {
+            NameChange::Link(name, inode) => {
+                names.insert(name.clone(), *inode);
+            }
+            NameChange::Unlink(name) => {
+                names.remove(name);
+            }
+            NameChange::Rename(from, to, inode) => {
+                names.remove(from);
+                names.insert(to.clone(), *inode);
+            }
+        }
+    }
+}
+
+impl DataChange {
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        match self {
+            DataChange::Write(offset, data) => put(bytes, *offset, data),
+            DataChange::Length(len) => bytes.resize(*len, 0),
+        }
+    }
+}
+
+fn put(bytes: &mut Vec<u8>, offset: usize, data: &[u8]) {
+    let end = offset + data.len();
+    if bytes.len() < end {
+        bytes.resize(end, 0);
+    }
+    bytes[offset..end].copy_from_slice(data);
+}
+
+impl Inode {
+    fn change(&mut self, change: DataChange) {
+        change.apply(&mut self.seen);
+        self.pending.push(change);
+    }
+
+    fn sync(&mut self) {
+        for change in std::mem::take(&mut self.pending) {
+            change.apply(&mut self.durable);
+        }
+    }
+
+    /// A sync that fails: by chance some of it is saved, and the rest never will be.
+    fn fail_sync(&mut self, random: &mut u64) {
+        for change in std::mem::take(&mut self.pending) {
+            if next(random).is_multiple_of(2) {
+                change.apply(&mut self.durable);
+            }
+        }
+    }
+
+    fn after_power_cut(&self, random: &mut u64) -> Inode {
+        let keep = Keep::draw(random);
+        let mut bytes = self.durable.clone();
+        for change in &self.pending {
+            match (change, keep) {
+                (DataChange::Write(offset, data), Keep::Pieces(size)) => {
+                    for (index, piece) in data.chunks(size).enumerate() {
+                        if keep.whole(random) {
+                            put(&mut bytes, offset + index * size, piece);
+                        }
+                    }
+                }
+                (change, keep) => {
+                    if keep.whole(random) {
+                        change.apply(&mut bytes);
+                    }
+                }
+            }
+        }
+        Inode { seen: bytes.clone(), durable: bytes, pending: Vec::new() }
+    }
+}
+
+/// What a call is told before it does anything.
+enum Go {
+    On,
+    Half,
+    /// Do it, then say that the power is off.
+    ThenOff,
+}
+
+impl Disk {
+    /// Counts a call and looks whether it fails.
+    fn enter(&mut self, needs_room: bool) -> io::Result<Go> {
+        self.calls += 1;
+        if self.off {
+            return Err(off());
+        }
+        if needs_room && self.full {
+            return Err(ErrorKind::StorageFull.into());
+        }
+        match self.plan.get(&self.calls) {
+            None => Ok(Go::On),
+            Some(Fault::Broken) => Err(io::Error::from_raw_os_error(5)),
+            Some(Fault::Full) => Err(ErrorKind::StorageFull.into()),
+            Some(Fault::Interrupted) => Err(ErrorKind::Interrupted.into()),
+            Some(Fault::Short) => Ok(Go::Half),
+            Some(Fault::PowerCut) => {
+                self.off = true;
+                // The call may have reached the disk, or not.
+                if next(&mut self.random).is_multiple_of(2) { Ok(Go::ThenOff) } else { Err(off()) }
+            }
+        }
+    }
+
+    fn leave(&self) -> io::Result<()> {
+        if self.off { Err(off()) } else { Ok(()) }
+    }
+
+    fn rename_names(&mut self, change: NameChange) {
+        change.apply(&mut self.names);
+        self.pending_names.push(change);
+    }
+}
+
+fn off() -> io::Error {
+    io::Error::other("the power is off")
+}
+
+fn missing() -> io::Error {
+    ErrorKind::NotFound.into()
+}
+
+impl Storage for MemoryStorage {
+    fn create(&self, name: &str) -> io::Result<Arc<dyn StoredFile>> {
+        let mut disk = self.0.lock();
+        disk.enter(true)?;
+        let inode = if let Some(&inode) = disk.names.get(name) {
+            disk.inodes[inode].change(DataChange::Length(0));
+            inode
+        } else {
+            disk.inodes.push(Inode::default());
+            let inode = disk.inodes.len() - 1;
+            disk.rename_names(NameChange::Link(name.to_owned(), inode));
+            inode
+        };
+        disk.leave()?;
+        Ok(Arc::new(MemoryFile { disk: Arc::clone(&self.0), inode }))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StoredFile>> {
+        let mut disk = self.0.lock();
+        disk.enter(false)?;
+        let inode = *disk.names.get(name).ok_or_else(missing)?;
+        disk.leave()?;
+        Ok(Arc::new(MemoryFile { disk: Arc::clone(&self.0), inode }))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut disk = self.0.lock();
+        disk.enter(false)?;
+        let inode = *disk.names.get(from).ok_or_else(missing)?;
+        disk.rename_names(NameChange::Rename(from.to_owned(), to.to_owned(), inode));
+        disk.leave()
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut disk = self.0.lock();
+        disk.enter(false)?;
+        if !disk.names.contains_key(name) {
+            return Err(missing());
+        }
+        disk.rename_names(NameChange::Unlink(name.to_owned()));
+        disk.leave()
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut disk = self.0.lock();
+        disk.enter(false)?;
+        disk.leave()?;
+        Ok(disk.names.keys().cloned().collect())
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        let mut disk = self.0.lock();
+        disk.enter(false)?;
+        let changes = std::mem::take(&mut disk.pending_names);
+        changes.iter().for_each(|change| change.apply(&mut disk.durable_names));
+        disk.leave()
+    }
+
+    fn lock(&self) -> Result<Lock> {
+        let disk = self.0.lock();
+        if Arc::strong_count(&disk.lock) > 1 {
+            return Err(Error::Failed(format!("{} is in use", self.name())));
+        }
+        Ok(Lock(Box::new(Arc::clone(&disk.lock))))
+    }
+
+    fn name(&self) -> String {
+        "memory".to_owned()
+    }
+}
+
+#[derive(Debug)]
+struct MemoryFile {
+    disk: Arc<Mutex<Disk>>,
+    inode: usize,
+}
+
+fn index(offset: u64) -> io::Result<usize> {
+    usize::try_from(offset).map_err(|_| ErrorKind::InvalidInput.into())
+}
+
+impl StoredFile for MemoryFile {
+    fn write_at(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut disk = self.disk.lock();
+        let half = matches!(disk.enter(true)?, Go::Half);
+        let mut data: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        if half {
+            data.truncate(data.len().div_ceil(2));
+        }
+        let taken = data.len();
+        disk.inodes[self.inode].change(DataChange::Write(index(offset)?, data));
+        disk.leave()?;
+        Ok(taken)
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        let mut disk = self.disk.lock();
+        let half = matches!(disk.enter(false)?, Go::Half);
+        disk.leave()?;
+        let bytes = &disk.inodes[self.inode].seen;
+        let rest = bytes.get(index(offset)?..).unwrap_or_default();
+        let wanted = if half { into.len().div_ceil(2) } else { into.len() };
+        let taken = rest.len().min(wanted);
+        into[..taken].copy_from_slice(&rest[..taken]);
+        Ok(taken)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        let entered = disk.enter(false);
+        if let Err(err) = entered {
+            if !disk.off {
+                let mut random = disk.random;
+                disk.inodes[self.inode].fail_sync(&mut random);
+                disk.random = random;
+            }
+            return Err(err);
+        }
+        disk.inodes[self.inode].sync();
+        disk.leave()
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        disk.enter(true)?;
+        let len = index(len)?;
+        if disk.inodes[self.inode].seen.len() < len {
+            disk.inodes[self.inode].change(DataChange::Length(len));
+        }
+        disk.leave()
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        disk.enter(false)?;
+        let len = index(len)?;
+        if disk.inodes[self.inode].seen.len() > len {
+            disk.inodes[self.inode].change(DataChange::Length(len));
+        }
+        disk.leave()
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        let mut disk = self.disk.lock();
+        disk.enter(false)?;
+        disk.leave()?;
+        Ok(disk.inodes[self.inode].seen.len() as u64)
+    }
+}

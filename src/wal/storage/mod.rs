@@ -1,0 +1,199 @@
+//! `Storage`: the seam to durable files. One storage is one directory without subdirectories.
+//!
+//! What an implementation owes, and what callers may rely on after a crash:
+//! - bytes written are durable after [`StoredFile::sync_data`] of that file returned `Ok`, and its length with them;
+//! - a name that was created, renamed or removed is durable after [`Storage::sync_dir`] returned `Ok`;
+//! - before that anything may have happened or not, in any order and in parts;
+//! - after a *failed* sync nothing is known of what was written before it, ever: callers stop, they do not try again.
+//!
+//! Nothing here knows what the files hold. Any thread may call it; writes of one file come from one thread.
+
+mod directory;
+mod memory;
+
+use std::fmt;
+use std::io::{self, ErrorKind, IoSlice};
+
+use crate::error::Result;
+use crate::sync::Arc;
+
+use super::planted::{Planted, planted};
+
+pub use directory::Directory;
+pub use memory::{Fault, MemoryStorage};
+
+/// An open file of a [`Storage`].
+pub trait StoredFile: fmt::Debug + Send + Sync {
+    /// Writes the parts one behind the other at `offset`; returns how many bytes were taken, which may be fewer.
+    ///
+    /// # Errors
+    /// What the operating system says; some of the bytes may have been written.
+    fn write_at(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Reads at `offset`; fewer bytes than asked for, and none at the end.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize>;
+
+    /// Makes everything written so far durable, the file's length included.
+    ///
+    /// # Errors
+    /// After an error nothing is known of what was written: never try again.
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// Grows the file to at least `len` bytes, with room on the disk; new bytes are zero.
+    ///
+    /// # Errors
+    /// `StorageFull` if there is no room.
+    fn allocate(&self, len: u64) -> io::Result<()>;
+
+    /// Cuts the file to `len` bytes, if it is longer.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn truncate(&self, len: u64) -> io::Result<()>;
+
+    /// How long the file is, in bytes.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn size(&self) -> io::Result<u64>;
+}
+
+/// A directory of durable files. Names are plain file names.
+pub trait Storage: fmt::Debug + Send + Sync {
+    /// A new, empty file; one that has the name already is emptied.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn create(&self, name: &str) -> io::Result<Arc<dyn StoredFile>>;
+
+    /// A file that exists.
+    ///
+    /// # Errors
+    /// `NotFound` if it does not.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StoredFile>>;
+
+    /// Gives a file another name; a file that had that name is gone.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a name.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// The names of the files, sorted.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Makes creations, renames and removals durable.
+    ///
+    /// # Errors
+    /// After an error nothing is known of them: never try again.
+    fn sync_dir(&self) -> io::Result<()>;
+
+    /// Keeps every other process out until the lock is dropped or this process ends.
+    ///
+    /// # Errors
+    /// If another process holds it; the text names that process.
+    fn lock(&self) -> Result<Lock>;
+
+    /// What people call it in messages: the path of the directory.
+    fn name(&self) -> String;
+}
+
+/// Held by the only process that may use a storage; dropping it lets the next one in.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "it is held, never looked at")] Box<dyn Held>);
+
+/// What a lock holds on to.
+trait Held: fmt::Debug + Send + Sync {}
+
+impl<T: fmt::Debug + Send + Sync> Held for T {}
+
+/// Writes all of the parts, however often that takes.
+///
+/// # Errors
+/// What the storage says; an interrupted call is made again.
+pub(crate) fn write_all(file: &dyn StoredFile, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    let (mut left, mut offset) = (slices.as_mut_slice(), offset);
+    IoSlice::advance_slices(&mut left, 0);
+    while !left.is_empty() {
+        match file.write_at(offset, left) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(taken) => {
+                offset += taken as u64;
+                IoSlice::advance_slices(&mut left, taken);
+            }
+            Err(err) if err.kind() == ErrorKind::Interrupted => {}
+            Err(err) => return Err(err),
+        }
+    }
+    Ok(())
+}
+
+/// Fills `into` as far as the file goes; returns how many bytes there were.
+///
+/// # Errors
+/// What the storage says; an interrupted call is made again.
+pub(crate) fn read_full(file: &dyn StoredFile, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+    let mut done = 0;
+    while done < into.len() {
+        match file.read_at(offset + done as u64, &mut into[done..]) {
+            Ok(0) => break,
+            Ok(taken) => done += taken,
+            Err(err) if err.kind() == ErrorKind::Interrupted => {}
+            Err(err) => return Err(err),
+        }
+    }
+    Ok(done)
+}
+
+/// Makes the file's bytes durable.
+///
+/// # Errors
+/// Never to be tried again, an interruption included: nothing says what it left.
+pub(crate) fn sync(file: &dyn StoredFile) -> io::Result<()> {
+    if planted(Planted::SkipSync) {
+        return Ok(());
+    }
+    file.sync_data()
+}
+
+/// Why a file was not put in place.
+#[derive(Debug)]
+pub(crate) enum PutFailure {
+    /// Nothing but the file aside has changed: it can be tried again.
+    Retry(io::Error),
+    /// A sync or a rename failed: nobody knows what is on the disk.
+    Fatal(io::Error),
+}
+
+/// Puts a whole file in place: written aside, synced, renamed, the directory synced. After a crash the name holds either
+/// all of it, or what it held before.
+///
+/// # Errors
+/// What the storage says, and whether it can be tried again.
+pub(crate) fn put_whole(
+    storage: &dyn Storage,
+    aside: &str,
+    name: &str,
+    parts: &[&[u8]],
+) -> Result<(), PutFailure> {
+    let file = storage.create(aside).map_err(PutFailure::Retry)?;
+    write_all(file.as_ref(), 0, parts).map_err(PutFailure::Retry)?;
+    if planted(Planted::RenameBeforeSync) {
+        let renamed = storage.rename(aside, name).and_then(|()| storage.sync_dir());
+        return renamed.and_then(|()| sync(file.as_ref())).map_err(PutFailure::Fatal);
+    }
+    let placed = sync(file.as_ref()).and_then(|()| storage.rename(aside, name));
+    placed.and_then(|()| storage.sync_dir()).map_err(PutFailure::Fatal)
+}

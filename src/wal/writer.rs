@@ -1,0 +1,345 @@
+//! Writes groups: one at a time, each synced before the next is begun; rolls to a new segment, reuses released ones.
+//!
+//! ```text
+//!  roll:    spare-N (preallocated) ─ header and first group ─ sync ─ rename to wal-K ─ sync of the directory
+//!  release: wal-J ─ rename to spare-M (or remove) ─ sync of the directory
+//! ```
+//! So a segment that has its name is never without a good header, and a later segment proves that every group before
+//! its first was synced. An error before anything depends on it can be tried again (a full disk); one of a sync or a
+//! rename can not, and ends the log. Runs on the thread `wal-sync`, or on a test's.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use bytes::Bytes;
+
+use super::LogOptions;
+use super::format::{
+    GROUP_HEADER, GroupHeader, Position, RECORD_HEADER, SEGMENT_HEADER, SegmentHeader, record_crc,
+    record_header, segment_name, spare_name,
+};
+use super::planted::{Planted, planted};
+use super::reader::{group_bytes, unreadable};
+use super::storage::{Storage, StoredFile, sync, write_all};
+use crate::error::Error;
+use crate::sync::{Arc, Mutex};
+
+/// A record on its way to the log: parts that lie one behind the other, and their checksum.
+#[derive(Clone, Debug)]
+pub struct Record {
+    parts: Vec<Bytes>,
+    length: usize,
+    crc: u32,
+}
+
+impl Record {
+    /// A record of these parts. The checksum is computed here, on the caller's thread.
+    pub fn new(parts: Vec<Bytes>) -> Self {
+        let length = parts.iter().map(Bytes::len).sum();
+        let crc = parts.iter().fold(0, |crc, part| crc32c::crc32c_append(crc, part));
+        Record { parts, length, crc }
+    }
+
+    /// Its bytes, without the header.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+}
+
+impl From<Bytes> for Record {
+    fn from(bytes: Bytes) -> Self {
+        Record::new(vec![bytes])
+    }
+}
+
+/// Why a group is not durable.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Nothing depends on what was written: it can be tried again.
+    Retry(Error),
+    /// Nobody knows what is on the disk: the log ends here, and recovers at the next start.
+    Fatal(Error),
+}
+
+/// The open files of the live segments. A reader may still hold one that was released.
+pub(crate) type Files = Arc<Mutex<BTreeMap<u64, Arc<dyn StoredFile>>>>;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) options: LogOptions,
+    pub(crate) files: Files,
+    pub(crate) next_segment: u64,
+    pub(crate) next_group: u64,
+    /// Numbers of the segments that wait to be used again.
+    pub(crate) spares: Vec<u64>,
+    pub(crate) next_spare: u64,
+    /// The segment that is written; none until the first group of this run.
+    pub(crate) current: Option<Current>,
+    /// A spare that is open and has its room.
+    pub(crate) prepared: Option<Prepared>,
+    /// The group that was written and not synced.
+    pub(crate) written: Option<Written>,
+    /// Counts the failed attempts at the next group.
+    pub(crate) attempt: u32,
+}
+
+/// The segment that is written.
+#[derive(Debug)]
+pub(crate) struct Current {
+    id: u64,
+    file: Arc<dyn StoredFile>,
+    salt: u64,
+    /// Where the next group begins.
+    end: u64,
+}
+
+/// A spare that becomes the next segment.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    number: u64,
+    file: Arc<dyn StoredFile>,
+    salt: u64,
+}
+
+/// A group that was written and not synced.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// Where it ends.
+    end: u64,
+    /// Whether it is the first of the prepared segment.
+    rolled: bool,
+}
+
+impl Writer {
+    /// Writes a group, syncs it, and calls `durable` with the positions of its records.
+    pub(crate) fn commit(
+        &mut self,
+        records: &[&Record],
+        durable: &mut dyn FnMut(Vec<Position>),
+    ) -> Result<(), Failure> {
+        let positions = self.write(records)?;
+        if planted(Planted::AckBeforeSync) {
+            durable(positions);
+            return self.sync();
+        }
+        self.sync()?;
+        durable(positions);
+        Ok(())
+    }
+
+    /// The longest body of a group that a segment has room for.
+    pub(crate) fn body_max(&self) -> usize {
+        body_max(&self.options)
+    }
+
+    fn write(&mut self, records: &[&Record]) -> Result<Vec<Position>, Failure> {
+        let body = records.iter().map(|record| RECORD_HEADER + record.length).sum();
+        assert!(body <= self.body_max(), "the caller forms groups that fit a segment");
+        let taken = group_bytes(body) as u64;
+        let fits =
+            self.current.as_ref().is_some_and(|now| now.end + taken <= self.options.segment_bytes);
+        if !fits {
+            self.clear_failed_attempt()?;
+            self.prepare().map_err(Failure::Retry)?;
+        }
+        let (file, salt, segment, start) = self.place(fits);
+        let header = GroupHeader {
+            segment,
+            number: self.next_group,
+            length: u32::try_from(body).expect("segments are smaller than 4 GiB"),
+            records: u32::try_from(records.len()).expect("fewer records than bytes"),
+            attempt: self.attempt,
+        };
+        let (group, positions, headers) = encode(header, salt, start, records);
+        let first = self.segment_header(segment, salt);
+        let end = start + taken;
+        let padding = self.padding(body, end);
+        let mut parts: Vec<&[u8]> = vec![&group];
+        if !fits {
+            parts.insert(0, &first);
+        }
+        for (record, header) in records.iter().zip(&headers) {
+            parts.push(header);
+            parts.extend(record.parts.iter().map(|part| &part[..]));
+        }
+        parts.push(&padding);
+        let at = if fits { start } else { 0 };
+        if let Err(err) = write_all(file.as_ref(), at, &parts) {
+            self.attempt += 1;
+            return Err(Failure::Retry(unreadable(self.storage.as_ref(), "the log", err)));
+        }
+        self.written = Some(Written { end, rolled: !fits });
+        Ok(positions)
+    }
+
+    /// Where the next group goes.
+    fn place(&self, fits: bool) -> (Arc<dyn StoredFile>, u64, u64, u64) {
+        if fits {
+            let now = self.current.as_ref().expect("a group fits in a segment that there is");
+            return (Arc::clone(&now.file), now.salt, now.id, now.end);
+        }
+        let next = self.prepared.as_ref().expect("prepared just now");
+        (Arc::clone(&next.file), next.salt, self.next_segment, SEGMENT_HEADER as u64)
+    }
+
+    fn segment_header(&self, segment: u64, salt: u64) -> [u8; SEGMENT_HEADER] {
+        let (first_group, size) = (self.next_group, self.options.segment_bytes);
+        SegmentHeader { segment, first_group, salt, size }.encode()
+    }
+
+    /// Zeros up to where the next group begins, and over the slot of its header, as far as there is room.
+    fn padding(&self, body: usize, end: u64) -> Vec<u8> {
+        let align = group_bytes(body) - GROUP_HEADER - body;
+        let room = self.options.segment_bytes.saturating_sub(end);
+        let slot = usize::try_from(room).map_or(GROUP_HEADER, |room| room.min(GROUP_HEADER));
+        vec![0; align + slot]
+    }
+
+    /// The segment is left for the next: what a failed attempt wrote at its end must not look like a group.
+    fn clear_failed_attempt(&mut self) -> Result<(), Failure> {
+        let Some(now) = self.current.as_ref().filter(|_| self.attempt > 0) else { return Ok(()) };
+        let fail = |err| unreadable(self.storage.as_ref(), &segment_name(now.id), err);
+        let room = self.options.segment_bytes.saturating_sub(now.end);
+        let slot = usize::try_from(room).map_or(GROUP_HEADER, |room| room.min(GROUP_HEADER));
+        write_all(now.file.as_ref(), now.end, &[&vec![0; slot]])
+            .map_err(|err| Failure::Retry(fail(err)))?;
+        sync(now.file.as_ref()).map_err(|err| Failure::Fatal(fail(err)))
+    }
+
+    /// Opens a spare, or makes one, and gives it its room. May fail on a full disk, and be tried again.
+    fn prepare(&mut self) -> Result<(), Error> {
+        if self.prepared.is_some() {
+            return Ok(());
+        }
+        let reused = self.spares.last().copied();
+        let number = reused.unwrap_or(self.next_spare);
+        let name = spare_name(number);
+        let fail = |err| unreadable(self.storage.as_ref(), &name, err);
+        let file = match reused {
+            Some(_) => self.storage.open(&name),
+            None => self.storage.create(&name),
+        };
+        let file = file.map_err(fail)?;
+        if reused.is_none() {
+            // It exists now, whatever comes next.
+            self.next_spare += 1;
+            self.spares.push(number);
+        }
+        file.allocate(self.options.segment_bytes).map_err(fail)?;
+        self.spares.pop();
+        let salt = mix(self.options.salt, number, self.next_segment);
+        self.prepared = Some(Prepared { number, file, salt });
+        Ok(())
+    }
+
+    /// Makes the group that was written durable.
+    fn sync(&mut self) -> Result<(), Failure> {
+        let written = self.written.take().expect("a group was written");
+        let fail = |err| {
+            Failure::Fatal(Error::io(
+                format!("cannot sync the log in {}", self.storage.name()),
+                err,
+            ))
+        };
+        if written.rolled {
+            let next = self.prepared.take().expect("a segment is prepared before it is written");
+            self.begin(&next).map_err(fail)?;
+            self.files.lock().insert(self.next_segment, Arc::clone(&next.file));
+            let (id, file, salt) = (self.next_segment, next.file, next.salt);
+            self.current = Some(Current { id, file, salt, end: 0 });
+            self.next_segment += 1;
+        } else {
+            let now = self.current.as_ref().expect("a group was written to it");
+            sync(now.file.as_ref()).map_err(fail)?;
+        }
+        self.current.as_mut().expect("it holds the group").end = written.end;
+        self.next_group += 1;
+        self.attempt = 0;
+        Ok(())
+    }
+
+    /// Makes a prepared segment, which holds its first group, a segment of the log.
+    fn begin(&self, next: &Prepared) -> io::Result<()> {
+        let (from, to) = (spare_name(next.number), segment_name(self.next_segment));
+        if planted(Planted::RenameBeforeSync) {
+            self.storage.rename(&from, &to)?;
+            self.storage.sync_dir()?;
+            return sync(next.file.as_ref());
+        }
+        sync(next.file.as_ref())?;
+        self.storage.rename(&from, &to)?;
+        self.storage.sync_dir()
+    }
+
+    /// Lets the segments below `first` go; the newest one always stays. Returns how many went.
+    pub(crate) fn release(&mut self, first: u64) -> Result<usize, Failure> {
+        let released: Vec<u64> = {
+            let mut files = self.files.lock();
+            let newest = files.keys().next_back().copied().unwrap_or(0);
+            let kept = files.split_off(&first.min(newest));
+            std::mem::replace(&mut *files, kept).into_keys().collect()
+        };
+        for id in &released {
+            self.let_go(*id).map_err(|err| {
+                Failure::Fatal(unreadable(self.storage.as_ref(), &segment_name(*id), err))
+            })?;
+        }
+        if !released.is_empty() {
+            // A file is only written again once its old name is gone for good.
+            self.storage
+                .sync_dir()
+                .map_err(|err| Failure::Fatal(unreadable(self.storage.as_ref(), "the log", err)))?;
+        }
+        Ok(released.len())
+    }
+
+    /// Keeps a released segment as a spare, or removes it.
+    pub(crate) fn let_go(&mut self, id: u64) -> io::Result<()> {
+        if self.spares.len() >= self.options.spares_max {
+            return self.storage.remove(&segment_name(id));
+        }
+        self.storage.rename(&segment_name(id), &spare_name(self.next_spare))?;
+        // The oldest is used first, so that the end of the list may wait.
+        self.spares.insert(0, self.next_spare);
+        self.next_spare += 1;
+        Ok(())
+    }
+}
+
+/// The longest body of a group that a segment has room for.
+pub(crate) fn body_max(options: &LogOptions) -> usize {
+    let room = options.segment_bytes - SEGMENT_HEADER as u64 - GROUP_HEADER as u64;
+    usize::try_from(room).unwrap_or(usize::MAX) / super::format::ALIGN * super::format::ALIGN
+}
+
+/// The header of a group with the positions and headers of its records.
+fn encode(
+    header: GroupHeader,
+    salt: u64,
+    start: u64,
+    records: &[&Record],
+) -> ([u8; GROUP_HEADER], Vec<Position>, Vec<[u8; RECORD_HEADER]>) {
+    let (group, seed) = header.encode(salt);
+    let mut offset = start + GROUP_HEADER as u64;
+    let (mut positions, mut headers) = (Vec::new(), Vec::new());
+    for record in records {
+        let length = u32::try_from(record.length).expect("a record fits a segment");
+        let crc = record_crc(record.crc, length, seed, offset);
+        headers.push(record_header(length, crc));
+        positions.push(Position { segment: header.segment, offset, length, seed });
+        offset += (RECORD_HEADER + record.length) as u64;
+    }
+    (group, positions, headers)
+}
+
+/// A number that differs for every use of every file (splitmix64 of all three).
+fn mix(salt: u64, spare: u64, segment: u64) -> u64 {
+    let mut mixed = salt
+        .wrapping_add(spare.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        .wrapping_add(segment.wrapping_mul(0xd1b5_4a32_d192_ed03));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}

@@ -1,0 +1,56 @@
+//! A word count written in the natural way allocates nothing for each record: words are looked up where they lie and are
+//! copied when a batch first sees them. A counting allocator watches all threads.
+
+use std::alloc::System;
+
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use tidemill::testing::ManualClock;
+use tidemill::{Config, Interval, StreamingContext};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const FEW: usize = 1_000;
+const MANY: usize = 20_000;
+const WORDS_OF_A_LINE: usize = 5;
+
+/// Lines over a vocabulary of 700 words.
+fn lines(count: usize) -> Vec<String> {
+    let word = |number: usize| format!("word{}", number * 31 % 700);
+    let line = |line: usize| (0..WORDS_OF_A_LINE).map(|n| word(line * 5 + n)).collect::<Vec<_>>();
+    (0..count).map(|number| line(number).join(" ")).collect()
+}
+
+#[test]
+fn a_word_count_allocates_nothing_for_each_record() {
+    let batches = [MANY, MANY, MANY, FEW, MANY, FEW, MANY, FEW, MANY];
+    let config = Config::new("allocations").batch_interval(Interval::secs(1)).workers(2);
+    let ctx = StreamingContext::with_clock(config, ManualClock::new()).expect("a context");
+    let queue = batches.iter().map(|count| Some(lines(*count))).collect();
+    ctx.queue_stream(queue, 4)
+        .flat_map(|line: &String, out| out.extend(line.split_whitespace()))
+        .count_by_value()
+        .foreach_batch(|_, counts| {
+            let mut words = 0;
+            counts.for_each(|(_, count)| words += count);
+            assert!(words % WORDS_OF_A_LINE as u64 == 0 && words > 0);
+            Ok(())
+        });
+    let (mut few, mut many) = (usize::MAX, usize::MAX);
+    for (number, count) in batches.iter().enumerate() {
+        let region = Region::new(ALLOCATOR);
+        ctx.run_batches(1).expect("the batch succeeds");
+        let allocations = region.change().allocations;
+        match *count {
+            // The tables have found their size.
+            _ if number < 3 => {}
+            FEW => few = few.min(allocations),
+            _ => many = many.min(allocations),
+        }
+    }
+    let words = (MANY - FEW) * WORDS_OF_A_LINE;
+    assert!(
+        many.abs_diff(few) < 100,
+        "{words} words more took {many} allocations instead of {few}"
+    );
+}

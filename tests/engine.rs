@@ -1,0 +1,187 @@
+//! The engine through its public API, on a clock that the test moves: batches, failures, the stop.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tidemill::sync::{Arc, Mailbox};
+use tidemill::testing::ManualClock;
+use tidemill::{Config, Error, Event, Interval, StreamingContext, Time};
+
+fn config() -> Config {
+    Config::new("test").batch_interval(Interval::millis(100)).workers(2)
+}
+
+fn context() -> StreamingContext {
+    StreamingContext::with_clock(config(), ManualClock::new()).expect("a good configuration")
+}
+
+/// Every event, in order.
+fn events(ctx: &StreamingContext) -> Mailbox<Event> {
+    let events = Mailbox::new(100_000);
+    let all = events.clone();
+    ctx.add_listener(move |event: &Event| all.send(event.clone()).expect("the test listens"));
+    events
+}
+
+/// Waits until the batch `time` is done; returns the times of the batches on the way.
+fn completed_up_to(events: &Mailbox<Event>, time: u64) -> Vec<u64> {
+    let mut times = Vec::new();
+    while times.last() != Some(&time) {
+        if let Some(Event::BatchCompleted { time, .. }) = events.recv() {
+            times.push(time.as_millis());
+        }
+    }
+    times
+}
+
+#[test]
+fn empty_batches_run() {
+    let ctx = context();
+    let numbers = ctx.queue_stream(vec![Some(vec![1, 2, 3]), Some(vec![])], 2);
+    let (counts, sums) = (numbers.count().collect(), numbers.reduce(|a, b| a + b).collect());
+    ctx.run_batches(3).expect("three batches");
+    let times = [100, 200, 300].map(Time::from_millis);
+    assert_eq!(
+        counts.rows(),
+        times.into_iter().zip([vec![3], vec![0], vec![0]]).collect::<Vec<_>>()
+    );
+    assert_eq!(sums.rows(), times.into_iter().zip([vec![6], vec![], vec![]]).collect::<Vec<_>>());
+}
+
+/// How a run ended, the rows it committed, and the attempts it took.
+type Outcome = (Result<(), Error>, Vec<(Time, Vec<i32>)>, u32);
+
+/// What becomes of a stream whose closure fails its first `failures` times.
+fn check_failures(failures: u32, retries: u32) -> Outcome {
+    let policy = tidemill::config::OnFailure { retries, then: tidemill::config::Then::Stop };
+    let ctx = StreamingContext::with_clock(config().on_failure(policy), ManualClock::new())
+        .expect("good");
+    let attempts = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&attempts);
+    let stream = ctx.queue_stream(vec![Some(vec![7])], 1).map(move |number| {
+        assert!(count.fetch_add(1, Ordering::SeqCst) >= failures, "not yet");
+        *number
+    });
+    let rows = stream.collect();
+    let outcome = ctx.run_batches(1);
+    (outcome, rows.rows(), attempts.load(Ordering::SeqCst))
+}
+
+#[test]
+fn a_panic_is_the_batchs_error_and_is_retried() {
+    let (outcome, rows, attempts) = check_failures(3, 3);
+    outcome.expect("the fourth attempt is good");
+    assert_eq!((rows, attempts), (vec![(Time::from_millis(100), vec![7])], 4));
+}
+
+#[test]
+fn after_its_retries_a_batch_stops_the_stream() {
+    let (outcome, rows, attempts) = check_failures(9, 2);
+    match outcome {
+        Err(Error::Batch { time_ms: 100, attempts: 3, cause, .. }) => {
+            assert!(cause.contains("not yet"), "{cause}")
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!((rows, attempts), (vec![], 3));
+}
+
+#[test]
+fn a_failing_output_does_not_repeat_the_others_work() {
+    let ctx = context();
+    let stream = ctx.queue_stream(vec![Some(vec![1])], 1);
+    let good = stream.collect();
+    let attempts = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&attempts);
+    stream.foreach_batch(move |_, _| match count.fetch_add(1, Ordering::SeqCst) {
+        0..2 => Err(Error::Failed("later".to_owned())),
+        _ => Ok(()),
+    });
+    let events = events(&ctx);
+    ctx.run_batches(1).expect("the third attempt is good");
+    assert_eq!(good.rows(), [(Time::from_millis(100), vec![1])]);
+    assert_eq!(attempts.load(Ordering::SeqCst), 3);
+    let mut retries = 0;
+    loop {
+        match events.recv() {
+            Some(Event::JobRetried { attempt, cause, .. }) => {
+                retries += 1;
+                assert_eq!((attempt, cause.as_str()), (retries, "later"));
+            }
+            Some(Event::BatchCompleted { .. }) => break,
+            _ => {}
+        }
+    }
+    assert_eq!(retries, 2);
+}
+
+#[test]
+fn a_source_without_a_batch_fails_a_union_by_name() {
+    let ctx = context();
+    let here = ctx.queue_stream(vec![Some(vec![1])], 1);
+    let gone = ctx.queue_stream(vec![None::<Vec<i32>>], 1);
+    let _rows = here.union(&gone).collect();
+    let err = ctx.run_batches(1).expect_err("no batch is not an empty one");
+    assert!(err.to_string().contains("queue"), "{err}");
+}
+
+#[test]
+fn a_stream_without_an_output_does_not_start() {
+    let ctx = context();
+    let _stream = ctx.queue_stream(vec![Some(vec![1])], 1);
+    let err = ctx.start().expect_err("nothing to do");
+    assert!(err.to_string().contains("no output"), "{err}");
+}
+
+#[test]
+fn a_stop_reports_and_a_drop_stops() {
+    let clock = ManualClock::new();
+    let ctx = StreamingContext::with_clock(config(), clock.clone()).expect("good");
+    let _rows = ctx.queue_stream(vec![Some(vec![1, 2])], 1).collect();
+    let events = events(&ctx);
+    let running = ctx.start().expect("started");
+    clock.advance(Duration::from_millis(100));
+    completed_up_to(&events, 100);
+    let report = running.stop().expect("nothing is left");
+    assert_eq!((report.batches, report.left), (1, vec![]));
+    drop(ctx.start().expect("a stopped stream can be started again"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Over arbitrary overruns and jumps of the wall clock: batch times are ticks, rise, are used once, and the last
+    /// tick that is due always has its batch.
+    #[test]
+    fn batch_times_over_overruns_and_jumps(
+        start in 0u64..100_000,
+        steps in prop::collection::vec((1u64..450, prop::option::of(0u64..10_000_000)), 1..12),
+    ) {
+        let clock = ManualClock::new();
+        clock.jump_wall_to(Time::from_millis(start));
+        let ctx = StreamingContext::with_clock(config(), clock.clone()).expect("good");
+        let counts = ctx.queue_stream(vec![Some(vec![1])], 1).count().collect();
+        let events = events(&ctx);
+        let running = ctx.start().expect("started");
+        let first = Time::from_millis(start).next_multiple(Interval::millis(100)).as_millis();
+        let (mut elapsed, mut times) = (0, Vec::new());
+        for (advance, jump) in steps {
+            clock.advance(Duration::from_millis(advance));
+            if let Some(wall) = jump {
+                clock.jump_wall_to(Time::from_millis(wall));
+            }
+            let before = (start + elapsed).max(first - 1);
+            elapsed += advance;
+            let last_due = (start + elapsed) / 100 * 100;
+            if last_due > before {
+                times.extend(completed_up_to(&events, last_due));
+            }
+        }
+        prop_assert!(times.windows(2).all(|pair| pair[0] < pair[1]));
+        prop_assert!(times.iter().all(|time| time % 100 == 0));
+        let collected: Vec<u64> = counts.rows().iter().map(|(time, _)| time.as_millis()).collect();
+        prop_assert_eq!(&collected, &times);
+        drop(running);
+    }
+}
