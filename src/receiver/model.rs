@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::block::{Block, Range};
 use crate::error::Result;
 use crate::framing::Framing;
-use crate::metrics::{EventBus, ReceiverCounters};
+use crate::metrics::{EventBus, Latency, ReceiverCounters};
 use crate::receiver::connection::{Intake, IntakeHost, IntakeLane, Observer};
 use crate::receiver::generator::{BlockTarget, Cut, Generator, GeneratorOptions};
 use crate::receiver::io::{Closed, Host, Lane, Peer, Remote};
@@ -91,7 +91,8 @@ fn path(block_bytes_max: u64, store_bytes_max: usize) -> Path {
         poison: Poison::new(),
     });
     let target = Arc::new(Target::default());
-    generator.start(Arc::clone(&target) as Arc<dyn BlockTarget>).expect("threads");
+    let late = Latency::default().recorder();
+    generator.start(Arc::clone(&target) as Arc<dyn BlockTarget>, late).expect("threads");
     let account = Account::new(store_bytes_max);
     let waking = Arc::downgrade(&generator);
     account.on_room(move || {
@@ -109,6 +110,8 @@ fn path(block_bytes_max: u64, store_bytes_max: usize) -> Path {
         events: EventBus::new(),
         observer: Arc::new(Nobody),
         told_full: AtomicBool::new(false),
+        limiter: None,
+        arrivals: None,
     };
     Path { clock, generator, target, account, host: IntakeHost(Arc::new(intake)) }
 }

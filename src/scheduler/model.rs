@@ -59,13 +59,16 @@ fn rig() -> Rig {
         poison: poison.clone(),
     });
     let (own, known) = (Arc::clone(&store), Arc::clone(&tracker));
-    let stored = Stored { store: own, tracker: known, scheduler: scheduler.clone() };
-    generator.start(Arc::new(Pushed(stored))).expect("threads");
+    let times = EngineTimes::new();
+    let stored =
+        Stored { store: own, tracker: known, clock: clock.clone(), scheduler: scheduler.clone() };
+    generator.start(Arc::new(Pushed(stored)), times.cut_ticks.recorder()).expect("threads");
     let graph = Graph::new(GraphOptions {
         batch_interval: crate::time::Interval::secs(1),
         pipeline: "model".to_owned(),
         workers: 1,
         seed: 7,
+        batch_interval: PERIOD,
         console: Writer::new(Box::new(std::io::sink())),
     });
     let rows = graph.blocks(0, "in").collect();
@@ -87,12 +90,18 @@ fn rig() -> Rig {
         tracker: Arc::clone(&tracker),
         pool: Pool::new(account),
         cutters: vec![(0, Cutter(Arc::clone(&generator)))],
+        steered: Vec::new(),
+        arrivals: None,
+        dead_letters: None,
+        times,
+        history: Arc::new(History::default()),
         events: EventBus::new(),
         tell: Arc::new(tell),
         tell_batches: false,
     };
     let options = Options {
-        schedule: Schedule::aligned(clock.as_ref(), PERIOD),
+        batches: Batches::Every(Schedule::aligned(clock.as_ref(), PERIOD), CatchUp::Coalesce),
+        interval: PERIOD.as_duration(),
         allocate_wait: Duration::from_millis(100),
         concurrent_jobs: 1,
         retries: Retries(0),
