@@ -26,6 +26,7 @@ fn timed(ctx: &StreamingContext, batches: usize) -> Vec<Duration> {
     (0..batches).map(one).collect()
 }
 
+#[expect(clippy::print_stdout, reason = "a bench prints its figures")]
 fn say(what: &str, batches: &[Duration]) {
     let mut sorted = batches.to_vec();
     sorted.sort_unstable();

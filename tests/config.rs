@@ -1167,19 +1167,6 @@ error: the source kind `files` is not supported yet by this version
 ",
     ),
     (
-        sink,
-        r#"[sink.screen.file]
-path = "out"
-roll = { bytes = "1MiB" }"#,
-        r#"
-error: `roll` is not supported yet by this version
- --> p.toml:3:1
-  |
-3 | roll = { bytes = "1MiB" }
-  | ^^^^
-"#,
-    ),
-    (
         pipeline_key,
         r#"state_dir = "s""#,
         r#"

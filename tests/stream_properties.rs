@@ -23,7 +23,10 @@ fn flaky(stream: &DStream<Row>, failures: Vec<usize>) -> DStream<Row> {
 }
 
 fn context(workers: usize) -> StreamingContext {
-    let config = Config::new("properties").batch_interval(Interval::secs(1)).workers(workers);
+    let config = Config::new("properties")
+        .batch_interval(Interval::secs(1))
+        .workers(workers)
+        .concurrent_jobs(workers);
     StreamingContext::with_clock(config, ManualClock::new()).expect("the options make sense")
 }
 

@@ -179,11 +179,11 @@ fn sink(kind: &SinkKind, console: &Writer, remembers: bool) -> Result<SharedSink
         }
         SinkKind::Memory => Ok(SharedSink::new(Memory::new())),
         SinkKind::Null => Ok(SharedSink::new(Null)),
-        SinkKind::File { roll: Some(_), .. } => Err(unsupported("roll")),
-        SinkKind::File { path, format, roll: None } => {
+        SinkKind::File { path, format, roll } => {
             let storage = Arc::new(Directory::open(path)?) as Arc<dyn Storage>;
             let existing = if remembers { Existing::Committed } else { Existing::InTheWay };
-            Ok(SharedSink::new(sink::File::open(storage, file_format(*format), existing)?))
+            let roll = roll.map(|roll| sink::Roll { bytes: roll.bytes, age: roll.age });
+            Ok(SharedSink::new(sink::File::open(storage, file_format(*format), existing, roll)?))
         }
     }
 }

@@ -48,5 +48,4 @@ pub const NOT_YET: &[NotYet] = &[
     NotYet::given("source.*.socket.identity", "`identity`"),
     NotYet::given("source.*.socket.dead_letter", "`dead_letter`"),
     NotYet::given("source.*.files", "the source kind `files`"),
-    NotYet::given("sink.*.file.roll", "`roll`"),
 ];

@@ -170,6 +170,23 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_batch_runs_if_a_slide_ends_in_it_or_a_key_may_time_out() {
+        let epoch = Epoch::default();
+        let time = Time::from_millis;
+        epoch.begin(time(1_000), Interval::secs(1));
+        assert!(!epoch.must_run(None, time(9_000)), "nothing waits for a time");
+        epoch.add_slide(Interval::secs(3));
+        let runs = |last: Option<u64>, at: u64| epoch.must_run(last.map(time), time(at));
+        assert_eq!(
+            [runs(None, 2_000), runs(None, 3_000), runs(Some(3_000), 5_000)],
+            [false, true, false]
+        );
+        assert!(runs(Some(5_000), 7_000), "the slide ended while no batch ran");
+        epoch.add_timeout();
+        assert!(runs(Some(3_000), 4_000));
+    }
+
+    #[test]
     fn the_first_result_of_a_batch_counts_and_its_commit_runs_once() {
         use crate::sync::{Arc, AtomicUsize, Ordering};
         let (epoch, commits) = (Epoch::default(), Arc::new(AtomicUsize::new(0)));

@@ -230,6 +230,48 @@ impl Graph {
 }
 
 /// A stream: what its operators make of each batch. Clones are handles of the same stream.
+///
+/// ```
+/// # use tidemill::{testing::ManualClock, Config, StreamingContext};
+/// # let ctx = StreamingContext::with_clock(Config::new("doc").workers(1), ManualClock::new())?;
+/// let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2, 1])], 1);
+/// let results = [
+///     numbers.map(|n| n * 10),
+///     numbers.filter(|n| *n > 1),
+///     numbers.flat_map(|n, out| (0..*n).for_each(|i| out.push(&i))),
+///     numbers.map_partitions(|part, out| part.for_each(|n| out.push(n))),
+///     numbers.glom().map(Vec::len).map(|n| *n as i32),
+///     numbers.union(&numbers).count().map(|n| *n as i32),
+///     numbers.repartition(2).reduce(|a, b| a + b),
+///     numbers.transform(|_time, batch| batch.filter(|n| *n == 3)),
+///     numbers.transform_with(&numbers, |_time, left, right| left.union(&right).filter(|n| *n == 2)),
+///     numbers.count_by_value().filter(|(_, count)| *count > 1).map(|(n, _)| *n),
+/// ]
+/// .map(|stream| stream.collect());
+/// let pairs = numbers.map(|n| (n % 2, *n));
+/// let names = ctx.queue_stream(vec![Some(vec![(0, "even"), (1, "odd")])], 1);
+/// let odd = |pairs: tidemill::DStream<(i32, i32)>| pairs.filter(|(odd, _)| *odd == 1).map(|row| row.1).collect();
+/// let keyed = [
+///     odd(pairs.reduce_by_key(|a, b| a + b)),
+///     odd(pairs.map_values(|n| n + 1)),
+///     odd(pairs.flat_map_values(|n, out| out.extend(&[*n, 0]))),
+///     odd(pairs.group_by_key().map_values(|all| all[0])),
+///     odd(pairs.combine_by_key(|n| *n, |sum, n| *sum -= n, |sum, part| *sum += part)),
+///     odd(pairs.join(&names).map_values(|(n, name)| n + name.len() as i32)),
+///     odd(pairs.cogroup(&names).map_values(|(left, right)| (left.len() * 10 + right.len()) as i32)),
+///     odd(pairs.left_outer_join(&names).map_values(|(n, name)| n + i32::from(name.is_some()))),
+///     odd(pairs.right_outer_join(&names).map_values(|(n, _)| n.unwrap_or(0))),
+///     odd(pairs.full_outer_join(&names).map_values(|(n, _)| n.unwrap_or(0))),
+/// ];
+/// ctx.run_batches(1)?;
+/// let rows = results.map(|collected| collected.rows()[0].1.clone());
+/// assert_eq!(rows[..5], [vec![30, 10, 20, 10], vec![3, 2], vec![0, 1, 2, 0, 0, 1, 0], vec![3, 1, 2, 1], vec![4]]);
+/// assert_eq!(rows[5..], [vec![8], vec![7], vec![3], vec![2, 2], vec![1]]);
+/// let rows = keyed.map(|collected| collected.rows()[0].1.clone());
+/// assert_eq!(rows[..5], [vec![5], vec![4, 2, 2], vec![3, 0, 1, 0, 1, 0], vec![3], vec![1]]);
+/// assert_eq!(rows[5..], [vec![6, 4, 4], vec![31], vec![4, 2, 2], vec![3, 1, 1], vec![3, 1, 1]]);
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 pub struct DStream<T: ?Sized> {
     node: Arc<dyn Node<T>>,
     graph: Arc<Graph>,

@@ -3,14 +3,15 @@
 //! ```text
 //! rows ─▶ bytes ─▶ .aside (written, synced) ─ rename ─▶ JOB-TIME-PART.EXT ─ sync of the directory ─▶ committed
 //! ```
-//! An empty batch writes nothing. Text is written as it is, byte for byte; JSON replaces what is not UTF-8. Whether a
-//! file that exists means "done" or is in the way depends on whether the pipeline remembers its batches. Runs on the
-//! worker that finishes a job.
+//! With a [`Roll`] consecutive batches gather in one file (see `rolling`). An empty batch writes nothing. Text is written
+//! as it is, byte for byte; JSON replaces what is not UTF-8. Whether a file that exists means "done" or is in the way
+//! depends on whether the pipeline remembers its batches. Runs on the worker that finishes a job.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io::{self, Write};
 
 use super::console::json_cell;
+use super::rolling::{Roll, Rolling, split};
 use super::{BatchMeta, Cell, CommitKey, Ledger, RowRef, Rows, Sink};
 use crate::error::{Error, Result};
 use crate::sync::Arc;
@@ -45,8 +46,10 @@ pub struct File {
     storage: Arc<dyn Storage>,
     format: FileFormat,
     existing: Existing,
-    /// The names of committed files that were found at the start.
-    found: HashSet<String>,
+    /// The files that were found at the start: of each job's name and partition the newest batch, and its file.
+    found: HashMap<(String, u64), (u64, String)>,
+    /// None: a file for each batch.
+    rolling: Option<Rolling>,
     committed: Ledger,
     /// The rows that were written and not committed, reused from batch to batch.
     bytes: Vec<u8>,
@@ -60,24 +63,44 @@ impl File {
     ///
     /// # Errors
     /// If another process uses the directory, or it cannot be read.
-    pub fn open(storage: Arc<dyn Storage>, format: FileFormat, existing: Existing) -> Result<Self> {
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        format: FileFormat,
+        existing: Existing,
+        roll: Option<Roll>,
+    ) -> Result<Self> {
         let lock = storage.lock()?;
         let what = || format!("cannot read the output directory {}", storage.name());
         // A name that an earlier process gave may not be on the disk yet, and "committed" will be said of it.
         storage.sync_dir().map_err(|err| Error::io(what(), err))?;
+        let rolling = roll.map(|roll| Rolling::open(Arc::clone(&storage), roll, format.end()));
+        let rolling = rolling.transpose()?;
         let names = storage.list().map_err(|err| Error::io(what(), err))?;
-        let found = names.into_iter().filter(|name| !name.starts_with('.')).collect();
-        let (committed, bytes) = (Ledger::default(), Vec::new());
-        Ok(File { storage, format, existing, found, committed, bytes, failed: None, _lock: lock })
+        let found = newest(names, format.end());
+        Ok(File {
+            storage,
+            format,
+            existing,
+            found,
+            rolling,
+            committed: Ledger::default(),
+            bytes: Vec::new(),
+            failed: None,
+            _lock: lock,
+        })
     }
 
-    fn name(&self, key: &CommitKey) -> String {
-        let end = match self.format {
-            FileFormat::Text => "txt",
-            FileFormat::Json => "json",
-            FileFormat::Csv => "csv",
-        };
-        format!("{}-{}-{}.{end}", safe(&key.job), key.time.as_millis(), key.partition)
+    /// Makes the bytes that were written count.
+    fn place(&mut self, key: &CommitKey) -> Result<(), PutFailure> {
+        let (job, time) = (safe(&key.job), key.time.as_millis());
+        if let Some(rolling) = &mut self.rolling {
+            return rolling.commit(&job, key.partition, time, &self.bytes);
+        }
+        if self.bytes.is_empty() {
+            return Ok(());
+        }
+        let name = format!("{job}-{time}-{}.{}", key.partition, self.format.end());
+        put_whole(self.storage.as_ref(), ASIDE, &name, &[&self.bytes])
     }
 
     fn expect_well(&self) -> Result<()> {
@@ -94,17 +117,18 @@ impl Sink for File {
         if self.committed.committed(key) {
             return Ok(true);
         }
-        let name = self.name(key);
-        if !self.found.contains(&name) {
-            return Ok(false);
-        }
-        match self.existing {
-            Existing::Committed => Ok(true),
-            Existing::InTheWay => Err(Error::Failed(format!(
-                "the output file {}/{name} exists already: without `state_dir` nobody knows whose it is; move it away, \
-                 or write to another directory",
-                self.storage.name()
-            ))),
+        let found = self.found.get(&(safe(&key.job), u64::from(key.partition)));
+        match (found, self.existing) {
+            // Outputs of a job come in batch order, so the newest one stands for all before it.
+            (Some((newest, _)), Existing::Committed) => Ok(key.time.as_millis() <= *newest),
+            (Some((newest, name)), Existing::InTheWay) if key.time.as_millis() <= *newest => {
+                Err(Error::Failed(format!(
+                    "the output file {}/{name} exists already: without `state_dir` nobody knows whose it is; move it \
+                     away, or write to another directory",
+                    self.storage.name()
+                )))
+            }
+            _ => Ok(false),
         }
     }
 
@@ -120,18 +144,16 @@ impl Sink for File {
 
     fn commit(&mut self, key: &CommitKey) -> Result<()> {
         self.expect_well()?;
-        if !self.bytes.is_empty() {
-            let name = self.name(key);
-            let what = format!("cannot write {}/{name}", self.storage.name());
-            match put_whole(self.storage.as_ref(), ASIDE, &name, &[&self.bytes]) {
-                Ok(()) => {}
-                Err(PutFailure::Retry(err)) => return Err(Error::io(what, err)),
-                Err(PutFailure::Fatal(err)) => {
-                    self.failed = Some(format!(
-                        "{what}: {err}; what is on the disk is known at the next start"
-                    ));
-                    return Err(Error::io(what, err));
-                }
+        let placed = self.place(key);
+        let what = || format!("cannot write to the output directory {}", self.storage.name());
+        match placed {
+            Ok(()) => {}
+            Err(PutFailure::Retry(err)) => return Err(Error::io(what(), err)),
+            Err(PutFailure::Fatal(err)) => {
+                let what = what();
+                self.failed =
+                    Some(format!("{what}: {err}; what is on the disk is known at the next start"));
+                return Err(Error::io(what, err));
             }
         }
         self.committed.commit(key);
@@ -139,12 +161,47 @@ impl Sink for File {
     }
 }
 
-/// A job's name as part of a file's: other bytes than letters, digits, `_`, `-` and inner dots as `%XX`.
+impl FileFormat {
+    /// How the names of its files end.
+    fn end(self) -> &'static str {
+        match self {
+            FileFormat::Text => "txt",
+            FileFormat::Json => "json",
+            FileFormat::Csv => "csv",
+        }
+    }
+}
+
+/// Of each job and partition the newest batch that is in a file, and that file.
+fn newest(names: Vec<String>, end: &str) -> HashMap<(String, u64), (u64, String)> {
+    let mut found: HashMap<(String, u64), (u64, String)> = HashMap::new();
+    for name in names {
+        let Some(stem) = name.strip_suffix(end).and_then(|stem| stem.strip_suffix('.')) else {
+            continue;
+        };
+        let single = split(stem).map(|(job, [time, part])| (job, time, part));
+        let rolled = || split(stem).map(|(job, [_first, last, part])| (job, last, part));
+        let Some((job, time, part)) = single.or_else(rolled).filter(|_| !name.starts_with('.'))
+        else {
+            continue;
+        };
+        let newest = found.entry((job.to_owned(), part)).or_default();
+        if newest.1.is_empty() || newest.0 < time {
+            *newest = (time, name);
+        }
+    }
+    found
+}
+
+/// A job's name as part of a file's: other bytes than letters, digits, `_`, `-` and inner dots as `%XX`, and a dash
+/// before a digit too, so that the numbers behind the job can be told from it.
 fn safe(job: &str) -> String {
     let mut name = String::new();
-    for byte in job.bytes() {
+    for (at, byte) in job.bytes().enumerate() {
+        let digit_follows = job.as_bytes().get(at + 1).is_some_and(u8::is_ascii_digit);
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' => name.push(char::from(byte)),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' => name.push(char::from(byte)),
+            b'-' if !digit_follows => name.push('-'),
             b'.' if !name.is_empty() => name.push('.'),
             byte => name.push_str(&format!("%{byte:02X}")),
         }
@@ -223,7 +280,7 @@ mod tests {
     }
 
     fn open(disk: &MemoryStorage, format: FileFormat, existing: Existing) -> Result<SharedSink> {
-        File::open(Arc::new(disk.clone()), format, existing).map(SharedSink::new)
+        File::open(Arc::new(disk.clone()), format, existing, None).map(SharedSink::new)
     }
 
     /// The files of a disk that count, with their bytes.
@@ -263,7 +320,7 @@ mod tests {
             ("a/b", "a%2Fb"),
             (".x.y", "%2Ex.y"),
             ("50%", "50%25"),
-            ("ü-1", "%C3%BC-1"),
+            ("ü-1", "%C3%BC%2D1"),
             ("", ""),
         ] {
             assert_eq!(safe(job), expected);
@@ -310,7 +367,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let open = || {
             let storage = Directory::open(dir.path()).expect("made");
-            File::open(Arc::new(storage), FileFormat::Text, Existing::InTheWay)
+            File::open(Arc::new(storage), FileFormat::Text, Existing::InTheWay, None)
         };
         let first = open().expect("free");
         let err = open().expect_err("locked").to_string();
@@ -319,7 +376,39 @@ mod tests {
         open().expect("free again");
     }
 
-    const BATCHES: u64 = 5;
+    #[test]
+    fn files_are_rolled_by_size_and_by_age_and_named_at_the_stop() {
+        let names = |roll| {
+            let disk = MemoryStorage::new(0);
+            live(&disk, roll, 1);
+            disk.list().expect("listed")
+        };
+        assert_eq!(names(ROLLS[1]), ["words-1-2-0.txt", "words-4-5-0.txt", "words-7-8-0.txt"]);
+        assert_eq!(names(ROLLS[2]), ["words-1-4-0.txt", "words-5-8-0.txt"]);
+    }
+
+    #[test]
+    fn a_manifest_that_is_damaged_in_the_middle_is_loud() {
+        let disk = MemoryStorage::new(0);
+        let roll = Some(Roll { bytes: Some(1 << 20), age: None });
+        // The power is cut before the stop names the file.
+        let whole = disk.after_kill();
+        live(&whole, roll, 1);
+        disk.fail(whole.calls() - 3, Fault::PowerCut);
+        live(&disk, roll, 1);
+        let disk = disk.after_kill();
+        let mut bytes = disk.bytes(".words-1-0.manifest").expect("there");
+        bytes[3] ^= 1;
+        disk.set_bytes(".words-1-0.manifest", &bytes);
+        let err = File::open(Arc::new(disk), FileFormat::Text, Existing::Committed, roll)
+            .expect_err("damaged");
+        assert!(
+            err.to_string().contains("entry 0 of its manifest is damaged, and others follow it"),
+            "{err}"
+        );
+    }
+
+    const BATCHES: u64 = 8;
 
     /// The rows of a batch; the third is empty.
     fn batch(ms: u64) -> Rows {
@@ -327,17 +416,35 @@ mod tests {
         rows(&vec![format!("row of {ms}"); count])
     }
 
-    fn expected() -> Vec<(String, Vec<u8>)> {
-        let file = |ms: u64| {
-            let text = format!("row of {ms}\n").repeat(usize::try_from(ms % 3).expect("small"));
-            (!text.is_empty()).then(|| (format!("words-{ms}-0.txt"), text.into_bytes()))
-        };
-        (1..=BATCHES).filter_map(file).collect()
+    /// The bytes of all files in the order of their batches; each must hold exactly the batches that its name says.
+    fn rows_of(disk: &MemoryStorage) -> std::result::Result<String, String> {
+        let mut found = Vec::new();
+        for (name, bytes) in files(disk) {
+            let stem = name.strip_suffix(".txt").ok_or(format!("{name} is no output"))?;
+            let single = split(stem).map(|(_, [time, _])| (time, time));
+            let rolled = || split(stem).map(|(_, [first, last, _])| (first, last));
+            let (first, last) = single.or_else(rolled).ok_or(format!("{name} is no output"))?;
+            let wanted: String = (first..=last).map(text).collect();
+            if bytes != wanted.as_bytes() {
+                return Err(format!("{name} is not whole: {:?}", String::from_utf8_lossy(&bytes)));
+            }
+            found.push((first, wanted));
+        }
+        found.sort_unstable();
+        Ok(found.into_iter().map(|(_, text)| text).collect())
+    }
+
+    fn text(ms: u64) -> String {
+        format!("row of {ms}\n").repeat(usize::try_from(ms % 3).expect("small"))
     }
 
     /// A process: delivers the batches from `next` on until a call fails; returns the first that is not done.
-    fn live(disk: &MemoryStorage, mut next: u64) -> u64 {
-        let Ok(sink) = open(disk, FileFormat::Text, Existing::Committed) else { return next };
+    fn live(disk: &MemoryStorage, roll: Option<Roll>, mut next: u64) -> u64 {
+        let storage = Arc::new(disk.clone());
+        let Ok(sink) = File::open(storage, FileFormat::Text, Existing::Committed, roll) else {
+            return next;
+        };
+        let sink = SharedSink::new(sink);
         while next <= BATCHES
             && sink.deliver(&key("words", next), &BatchMeta::default(), &batch(next)).is_ok()
         {
@@ -346,57 +453,68 @@ mod tests {
         next
     }
 
+    const ROLLS: [Option<Roll>; 3] = [
+        None,
+        Some(Roll { bytes: Some(20), age: None }),
+        Some(Roll { bytes: None, age: Some(std::time::Duration::from_millis(3)) }),
+    ];
+
     /// A crash at each call, on each seed, and then a process that repeats what was not said to be done, and one batch
     /// that was: the record of its commit may be lost.
     fn crashes(
-        mut seeds: impl Iterator<Item = u64>,
+        seeds: impl Iterator<Item = u64>,
         faults: &[Fault],
+        rolls: &[Option<Roll>],
     ) -> std::result::Result<(), String> {
-        seeds.try_for_each(|seed| {
-            for (call, fault) in
-                (1..=40).flat_map(|call| faults.iter().map(move |fault| (call, *fault)))
+        let wanted: String = (1..=BATCHES).map(text).collect();
+        for seed in seeds {
+            for (roll, fault) in
+                rolls.iter().flat_map(|roll| faults.iter().map(move |fault| (*roll, *fault)))
             {
-                let disk = MemoryStorage::new(seed);
-                disk.fail(call, fault);
-                let next = live(&disk, 1);
-                let disk = if (seed + call) % 4 == 0 {
-                    disk.after_kill()
-                } else {
-                    disk.after_power_cut(seed)
-                };
-                let context =
-                    |what: &str| format!("TIDEMILL_SEED={seed}: {fault:?} at call {call}: {what}");
-                if files(&disk).iter().any(|file| !expected().contains(file)) {
-                    return Err(context(&format!("a file is not whole: {:?}", files(&disk))));
-                }
-                live(&disk, next.saturating_sub(1).max(1));
-                let disk = disk.after_power_cut(seed + 1);
-                if files(&disk) != expected() {
-                    return Err(context(&format!("{:?}", files(&disk))));
+                for call in 1.. {
+                    let disk = MemoryStorage::new(seed);
+                    disk.fail(call, fault);
+                    let next = live(&disk, roll, 1);
+                    let clean = disk.calls() < call;
+                    let context = |what: String| {
+                        format!("TIDEMILL_SEED={seed}: {roll:?} {fault:?} at call {call}: {what}")
+                    };
+                    let killed = (seed + call) % 4 == 0;
+                    let disk = if killed { disk.after_kill() } else { disk.after_power_cut(seed) };
+                    rows_of(&disk).map_err(context)?;
+                    live(&disk, roll, next.saturating_sub(1).max(1));
+                    let found = rows_of(&disk.after_power_cut(seed + 1)).map_err(context)?;
+                    if found != wanted {
+                        return Err(context(format!("{:?} {found:?}", files(&disk))));
+                    }
+                    if clean {
+                        break;
+                    }
                 }
             }
-            Ok(())
-        })
+        }
+        Ok(())
     }
 
     #[test]
     fn r6_a_power_cut_at_each_step_neither_loses_nor_repeats() {
-        crashes(seeds(40), &[Fault::PowerCut]).unwrap_or_else(|what| panic!("{what}"));
+        crashes(seeds(30), &[Fault::PowerCut], &ROLLS).unwrap_or_else(|what| panic!("{what}"));
     }
 
     #[test]
     fn r6_a_fault_at_each_step_neither_loses_nor_repeats() {
         let faults = [Fault::Broken, Fault::Full, Fault::Interrupted, Fault::Short];
-        crashes(seeds(5), &faults).unwrap_or_else(|what| panic!("{what}"));
+        crashes(seeds(5), &faults, &ROLLS).unwrap_or_else(|what| panic!("{what}"));
     }
 
     #[cfg(tidemill_planted)]
     #[test]
     fn r6_finds_what_is_planted() {
         use crate::wal::planted::{Planted, with};
-        for defect in [Planted::SkipSync, Planted::RenameBeforeSync] {
-            with(defect, || crashes(0..40, &[Fault::PowerCut]))
-                .expect_err(&format!("{defect:?} is found"));
-        }
+        let cuts = [Fault::PowerCut];
+        let run = |defect, rolls: &[Option<Roll>]| with(defect, || crashes(0..30, &cuts, rolls));
+        run(Planted::SkipSync, &ROLLS[..1]).expect_err("SkipSync is found");
+        run(Planted::SkipSync, &ROLLS[1..]).expect_err("SkipSync is found");
+        run(Planted::RenameBeforeSync, &ROLLS).expect_err("RenameBeforeSync is found");
     }
 }

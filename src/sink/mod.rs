@@ -9,6 +9,7 @@ mod dead_letter;
 mod file;
 mod memory;
 mod null;
+mod rolling;
 mod rows;
 
 use std::collections::HashMap;
@@ -23,6 +24,7 @@ pub use dead_letter::{DeadLetter, DeadLetterFiles, DeadLetters};
 pub use file::{Existing, File, FileFormat};
 pub use memory::{Memory, MemoryHandle, OwnedCell};
 pub use null::Null;
+pub use rolling::Roll;
 pub use rows::{Cell, Cells, Row, RowRef, RowWriter, Rows};
 
 /// A row of the table of sinks.

@@ -37,7 +37,7 @@ pub(crate) fn planted(defect: Planted) -> bool {
 }
 
 /// Runs `body` with a defect in force.
-#[cfg(all(test, tidemill_planted))]
+#[cfg(all(test, tidemill_planted, not(tidemill_model)))]
 pub(crate) fn with<T>(defect: Planted, body: impl FnOnce() -> T) -> T {
     IN_FORCE.set(Some(defect));
     let result = body();
