@@ -363,6 +363,7 @@ fn the_first_lines_say_version_model_and_addresses() {
     assert!(err[0].contains(env!("CARGO_PKG_VERSION")), "{err:?}");
     assert!(err.iter().any(|line| line.contains("io model nio")), "{err:?}");
     assert!(err.iter().any(|line| line.contains("data server on 127.0.0.1:")), "{err:?}");
+    assert!(err.iter().any(|line| line.starts_with("http://127.0.0.1:")), "{err:?}");
     assert_eq!(out[0], "-".repeat(43));
     assert!(out[1].starts_with("Time: ") && out[1].ends_with(" ms"), "{out:?}");
 }

@@ -64,7 +64,6 @@ fn rig() -> Rig {
         Stored { store: own, tracker: known, clock: clock.clone(), scheduler: scheduler.clone() };
     generator.start(Arc::new(Pushed(stored)), times.cut_ticks.recorder()).expect("threads");
     let graph = Graph::new(GraphOptions {
-        batch_interval: crate::time::Interval::secs(1),
         pipeline: "model".to_owned(),
         workers: 1,
         seed: 7,
