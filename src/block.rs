@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use crate::framing::Framing;
 use crate::slab::Charge;
+use crate::time::Moment;
 
 /// Names a block: the source that received it and a number that counts up from 0 for each source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +49,7 @@ pub struct Block {
     ranges: Vec<Range>,
     records: u64,
     bytes: u64,
+    first_read: Option<Moment>,
 }
 
 impl Block {
@@ -55,7 +57,18 @@ impl Block {
     pub fn new(id: BlockId, framing: Framing, ranges: Vec<Range>) -> Self {
         let records = ranges.iter().map(|range| range.records).sum();
         let bytes = ranges.iter().map(|range| range.bytes.len() as u64).sum();
-        Block { id, framing, ranges, records, bytes }
+        Block { id, framing, ranges, records, bytes, first_read: None }
+    }
+
+    /// The same block, with the moment at which its oldest record was read.
+    pub fn first_read_at(mut self, moment: Option<Moment>) -> Self {
+        self.first_read = moment;
+        self
+    }
+
+    /// When its oldest record was read, if that is known.
+    pub fn first_read(&self) -> Option<Moment> {
+        self.first_read
     }
 
     /// The block's name.

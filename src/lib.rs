@@ -21,6 +21,7 @@ pub mod cli;
 mod compare;
 pub mod config;
 mod context;
+pub mod dashboard;
 pub mod dstream;
 pub mod error;
 pub mod framing;
@@ -42,7 +43,8 @@ pub mod workers;
 pub use batch::Batch;
 pub use config::Config;
 pub use context::{
-    Report, RunLimits, Running, SocketSource, SourceReport, Stopper, StreamingContext,
+    Done, Inspector, Memory, ReceiverStatus, Report, RunLimits, Running, SocketSource,
+    SourceReport, Stopper, StreamingContext,
 };
 pub use dstream::DStream;
 pub use error::{Error, Result};

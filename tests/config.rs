@@ -436,7 +436,7 @@ error: unknown key `retries` of `on_failure`
 1 | on_failure = { retries = 2 }
   |                ^^^^^^^
   |
-  = help: known keys: `retry`, `then`
+  = help: known keys: `retry`, `then`, `directory`
 ",
     ),
     (
@@ -1154,51 +1154,6 @@ fn unused_names_are_warnings() {
 }
 
 const NOT_YET: &[Case] = &[
-    (
-        pipeline_key,
-        r#"trigger = { records = 10, timeout = "1s" }"#,
-        r#"
-error: `trigger` is not supported yet by this version
- --> p.toml:1:1
-  |
-1 | trigger = { records = 10, timeout = "1s" }
-  | ^^^^^^^
-"#,
-    ),
-    (
-        pipeline_key,
-        r#"http = "127.0.0.1:4040""#,
-        r#"
-error: `http` is not supported yet by this version
- --> p.toml:1:1
-  |
-1 | http = "127.0.0.1:4040"
-  | ^^^^
-"#,
-    ),
-    (
-        socket_key,
-        r#"connect = ["127.0.0.1:9999"]
-backpressure = true"#,
-        "
-error: `backpressure` is not supported yet by this version
- --> p.toml:3:1
-  |
-3 | backpressure = true
-  | ^^^^^^^^^^^^
-",
-    ),
-    (
-        pipeline_key,
-        r#"on_failure = { then = "dead_letter" }"#,
-        r#"
-error: `then = "dead_letter"` is not supported yet by this version
- --> p.toml:1:16
-  |
-1 | on_failure = { then = "dead_letter" }
-  |                ^^^^
-"#,
-    ),
     (
         source,
         r#"[source.lines.files]

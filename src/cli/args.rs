@@ -95,8 +95,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
 
-    /// Where the HTTP server listens, or `off`
-    #[arg(long, value_name = "ADDR:PORT|off", help = http_help())]
+    /// Where /metrics, /healthz, /readyz and /api/v1 are served, or `off` [default: 127.0.0.1:4040 or the next free port]
+    #[arg(long, value_name = "ADDR:PORT|off")]
     pub http: Option<String>,
 
     /// Say nothing on standard error but warnings and errors
@@ -149,10 +149,6 @@ fn slide_help() -> String {
 
 fn state_dir_help() -> String {
     planned("Where the log and the checkpoints are kept", "state_dir")
-}
-
-fn http_help() -> String {
-    planned("Where the HTTP server listens, or `off`", "http")
 }
 
 /// Help that says so while the key that an option sets is not supported.

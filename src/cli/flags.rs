@@ -308,9 +308,9 @@ mod tests {
             \x20 = help: write console, json, null or file://DIR",
         ),
         (
-            "--from tcp://a:1 --job count --http 127.0.0.1:1",
-            "error: `http` is not supported yet by this version\n\
-            \x20--> command line: --http 127.0.0.1:1",
+            "--from tcp://a:1 --job count --http 4040",
+            "error: `http` takes ADDR:PORT or `off`: the port is missing\n\
+            \x20--> command line: --http 4040",
         ),
         (
             "--from generate:rate --job count",

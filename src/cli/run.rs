@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 
 use crate::config::units::Env;
 use crate::config::{
-    ConsoleFormat, FileFormat, GenerateSource, Job, JobKind, Pipeline, SinkKind, Source,
+    ConsoleFormat, FileFormat, GenerateSource, Http, Job, JobKind, Pipeline, SinkKind, Source,
 };
 use crate::context::{Report, RunLimits, Running, SocketSource, SourceReport, StreamingContext};
+use crate::dashboard::{HttpOptions, HttpServer};
 use crate::dstream::DStream;
 use crate::dstream::builtin::{Builtin, Scope};
 use crate::error::{Error, Result};
@@ -54,8 +55,9 @@ pub(super) fn run(args: &RunArgs, env: &Env<'_>) -> Result<()> {
     }
     let running = stream.context.start()?;
     let signals = watch_signals(&running, messages, &poison)?;
+    let http = serve(&running, &pipeline, messages)?;
     let (report, outcome) = running.finish();
-    drop(signals);
+    drop((signals, http));
     messages.report(&report);
     outcome
 }
@@ -71,6 +73,32 @@ fn watch_signals(running: &Running, messages: Messages, poison: &Poison) -> Resu
         stopper.stop();
     };
     SignalWatch::start(stop, poison)
+}
+
+/// Starts the HTTP server. Where nobody asked for it, a machine without a free port is no reason not to run.
+fn serve(running: &Running, pipeline: &Pipeline, messages: Messages) -> Result<Option<HttpServer>> {
+    let hosts = pipeline.http_hosts.clone();
+    let started = match &pipeline.http {
+        Http::Off => return Ok(None),
+        Http::At(address) => {
+            let address = address.to_string();
+            let options = HttpOptions { address, next_free: false, hosts };
+            HttpServer::start(running.inspector(), &options)?
+        }
+        Http::Default => {
+            let options = HttpOptions { hosts, ..HttpOptions::default() };
+            match HttpServer::start(running.inspector(), &options) {
+                Ok(server) => server,
+                Err(err) => {
+                    messages.warn(&format!("{err}; running without it"));
+                    return Ok(None);
+                }
+            }
+        }
+    };
+    let address = started.address();
+    messages.say("http", &format!("http://{address}/"), json!({"address": address}));
+    Ok(Some(started))
 }
 
 fn start_text(pipeline: &Pipeline) -> String {
@@ -289,6 +317,18 @@ impl Messages {
             Event::JobRetried { time, job, attempt, cause } => {
                 self.warn(&format!("job `{job}`: batch {time}, attempt {attempt} failed: {cause}"));
             }
+            Event::JobGivenUp { time, job, attempts, cause } => {
+                self.warn(&format!(
+                    "job `{job}`: batch {time} given up after {attempts} attempts: {cause}"
+                ));
+            }
+            Event::BatchPutAside { time, records, places } => {
+                let places =
+                    if places.is_empty() { "nowhere".to_owned() } else { places.join(", ") };
+                self.warn(&format!(
+                    "batch {time}: its {records} records were put aside in {places}"
+                ));
+            }
             Event::SourceEnded { source, error } => {
                 let how = error.as_ref().map_or(String::new(), |error| format!(": {error}"));
                 let text = format!("source `{source}`: ended{how}");
@@ -302,6 +342,7 @@ impl Messages {
         let facts = json!({
             "batches": report.batches,
             "records": report.records,
+            "dead_letters": report.dead_letters,
             "seconds": report.elapsed.as_secs_f64(),
             "left": report.left,
             "beyond_limit": report.beyond_limit,
@@ -331,8 +372,12 @@ fn report_text(report: &Report) -> String {
         }
         (left, _) => format!("left: {}", left.join("; ")),
     };
+    let dead = match report.dead_letters {
+        0 => String::new(),
+        dead => format!(" ({} of them put aside)", HumanCount(dead)),
+    };
     format!(
-        "stopped after {}: {records} records in {batches} batches; {left}",
+        "stopped after {}: {records} records in {batches} batches{dead}; {left}",
         seconds(report.elapsed)
     )
 }

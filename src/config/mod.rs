@@ -19,13 +19,15 @@ mod suggest;
 mod tree;
 pub mod units;
 
+pub use crate::scheduler::{CatchUp, Trigger};
 pub use jobs::{Job, JobKind, Pattern, TopK};
 pub use not_yet::{NOT_YET, NotYet, When};
-pub use pipeline::{CatchUp, Http, Pipeline, Spill, Trigger};
+pub use pipeline::{Http, Pipeline, Spill};
 pub use sinks::{ConsoleFormat, FileFormat, Roll, SinkKind};
 pub use sources::{Ack, FilesSource, GenerateSource, Peers, RateLimits, SocketSource, Source};
 pub use tree::{Given, Setting};
 
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -44,6 +46,9 @@ pub const WORKERS_MAX: usize = 1_024;
 pub const CONCURRENT_JOBS_MAX: usize = 1_024;
 /// The longest name of a pipeline, source, job or sink, in bytes: names become parts of file names.
 pub const NAME_BYTES_MAX: usize = 64;
+
+/// Where dead letters go by default, from the current directory.
+pub const DEAD_LETTER_DIRECTORY: &str = "dead-letter";
 
 const BLOCK_BYTES_DEFAULT: u64 = 8 << 20;
 
@@ -92,8 +97,11 @@ pub struct Config {
     block_bytes_max: Option<u64>,
     stop_deadline: Duration,
     on_failure: OnFailure,
+    dead_letter_directory: PathBuf,
     concurrent_jobs: usize,
     skip_empty: bool,
+    catch_up: CatchUp,
+    trigger: Option<Trigger>,
 }
 
 /// The options of a stream, all good and all decided. Made by [`Config::resolve`] only.
@@ -102,7 +110,7 @@ pub struct Config {
 pub struct Resolved {
     /// The name of the stream: letters, digits, `-` and `_`.
     pub name: String,
-    /// The time between two batches.
+    /// The time between two batches; with a trigger its time-out.
     pub batch_interval: Interval,
     /// The time between two cuts of a receiver's blocks; at most the batch interval.
     pub block_interval: Interval,
@@ -116,8 +124,14 @@ pub struct Resolved {
     pub stop_deadline: Duration,
     /// What happens to a batch that failed.
     pub on_failure: OnFailure,
+    /// Where the input of failed batches goes, if that is what happens to them.
+    pub dead_letter_directory: PathBuf,
     /// Jobs that may run at a time, at least one.
     pub concurrent_jobs: usize,
+    /// Which batches are made up after an outage.
+    pub catch_up: CatchUp,
+    /// Batches by record count instead of by the clock.
+    pub trigger: Option<Trigger>,
     /// Whether a batch without records, and with no window or time-out due, is left out.
     pub skip_empty: bool,
 }
@@ -137,8 +151,11 @@ impl Config {
             block_bytes_max: None,
             stop_deadline: Duration::from_secs(10),
             on_failure: OnFailure::default(),
+            dead_letter_directory: PathBuf::from(DEAD_LETTER_DIRECTORY),
             concurrent_jobs: 1,
             skip_empty: false,
+            catch_up: CatchUp::default(),
+            trigger: None,
         }
     }
 
@@ -184,6 +201,26 @@ impl Config {
         self
     }
 
+    /// Where the input of batches goes that failed for good, if [`Then::DeadLetter`] was chosen; `dead-letter` by
+    /// default. The directory is made when it is needed.
+    pub fn dead_letter_directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.dead_letter_directory = directory.into();
+        self
+    }
+
+    /// Which batches are made up after an outage; by default one, at the last missed tick.
+    pub fn catch_up(mut self, catch_up: CatchUp) -> Self {
+        self.catch_up = catch_up;
+        self
+    }
+
+    /// A batch as soon as `records` records were read (up to one read more), or this long after the last one; in place
+    /// of the batch interval.
+    pub fn trigger(mut self, records: u64, timeout: Interval) -> Self {
+        self.trigger = Some(Trigger { records, timeout });
+        self
+    }
+
     /// Jobs that may run at a time; 1 by default.
     pub fn concurrent_jobs(mut self, count: usize) -> Self {
         self.concurrent_jobs = count;
@@ -222,6 +259,9 @@ impl Config {
         let jobs = self.concurrent_jobs;
         let why = format!("`concurrent_jobs` is {jobs}, but must be 1 to {CONCURRENT_JOBS_MAX}");
         check((1..=CONCURRENT_JOBS_MAX).contains(&jobs), "concurrent_jobs", why);
+        if self.trigger.is_some_and(|trigger| trigger.records == 0) {
+            check(false, "trigger", "`trigger` needs at least one record".to_owned());
+        }
         let store = self.decide().store_bytes_max;
         let (shown, least) = (show_bytes(store), show_bytes(STORE_BYTES_MIN));
         let why = format!("`store_bytes_max` is {shown}, but must be at least {least}");
@@ -240,10 +280,11 @@ impl Config {
         let quarter = || (memory::total_bytes() / 4).max(STORE_BYTES_MIN);
         let store_bytes_max = self.store_bytes_max.unwrap_or_else(quarter);
         let cores = || thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX);
+        let batch_interval = self.trigger.map_or(self.batch_interval, |trigger| trigger.timeout);
         Resolved {
             name: self.name.clone(),
-            batch_interval: self.batch_interval,
-            block_interval: self.block_interval.min(self.batch_interval),
+            batch_interval,
+            block_interval: self.block_interval.min(batch_interval),
             workers: self.workers.unwrap_or_else(cores),
             store_bytes_max,
             block_bytes_max: self
@@ -251,8 +292,11 @@ impl Config {
                 .unwrap_or(BLOCK_BYTES_DEFAULT.min(store_bytes_max)),
             stop_deadline: self.stop_deadline,
             on_failure: self.on_failure,
+            dead_letter_directory: self.dead_letter_directory.clone(),
             concurrent_jobs: self.concurrent_jobs,
             skip_empty: self.skip_empty,
+            catch_up: self.catch_up,
+            trigger: self.trigger,
         }
     }
 }
@@ -302,6 +346,15 @@ mod tests {
         assert_eq!(resolved.on_failure, OnFailure { retries: 3, then: Then::Stop });
         assert_eq!(resolved.concurrent_jobs, 1);
         assert!(!resolved.skip_empty);
+    }
+
+    #[test]
+    fn the_shortest_intervals_are_legal() {
+        let (batch, block) = (Interval::millis(5), Interval::millis(1));
+        let config = Config::new("fast").batch_interval(batch).block_interval(block);
+        let resolved = config.resolve().expect("good");
+        assert_eq!((resolved.batch_interval, resolved.block_interval), (batch, block));
+        check(Config::new("a").trigger(0, batch), "`trigger` needs at least one record");
     }
 
     #[test]

@@ -27,10 +27,6 @@ impl NotYet {
         NotYet { key, when: When::Given, words }
     }
 
-    const fn is_not(key: &'static str, fine: &'static str, words: &'static str) -> Self {
-        NotYet { key, when: When::IsNot(fine), words }
-    }
-
     /// Whether this row refuses the value of a key; `value` is none unless it is a string or a truth value.
     pub(super) fn refuses(&self, path: &str, key: &str, value: Option<&str>) -> bool {
         let parts = self.key.rsplit_once('.').unwrap_or(("", self.key));
@@ -45,22 +41,9 @@ impl NotYet {
 
 /// Everything that is not supported yet.
 pub const NOT_YET: &[NotYet] = &[
-    NotYet::given("trigger", "`trigger`"),
     NotYet::given("state_dir", "`state_dir`"),
     NotYet::given("spill_dir", "`spill_dir`"),
     NotYet::given("spill_bytes_max", "`spill_bytes_max`"),
-    NotYet::given("catch_up", "`catch_up`"),
-    NotYet::is_not("http", "off", "`http`"),
-    NotYet::given("http_hosts", "`http_hosts`"),
-    NotYet {
-        key: "on_failure.then",
-        when: When::Is("dead_letter"),
-        words: "`then = \"dead_letter\"`",
-    },
-    NotYet::given("source.*.socket.rate_max", "`rate_max`"),
-    NotYet::is_not("source.*.socket.backpressure", "false", "`backpressure`"),
-    NotYet::given("source.*.socket.initial_rate", "`initial_rate`"),
-    NotYet::given("source.*.socket.rate_min", "`rate_min`"),
     NotYet::given("source.*.socket.ack", "`ack`"),
     NotYet::given("source.*.socket.identity", "`identity`"),
     NotYet::given("source.*.socket.dead_letter", "`dead_letter`"),

@@ -17,8 +17,8 @@ use super::sources::{self, Peers, Source};
 use super::tree::{self, Setting, Table};
 use super::units::{Address, Env, show_bytes};
 use super::{
-    CONCURRENT_JOBS_MAX, Config, OnFailure, Resolved, STORE_BYTES_MIN, Then, WORKERS_MAX, jobs,
-    suggest,
+    CONCURRENT_JOBS_MAX, CatchUp, Config, OnFailure, Resolved, STORE_BYTES_MIN, Then, Trigger,
+    WORKERS_MAX, jobs, suggest,
 };
 
 /// The largest pipeline file that is read, in bytes.
@@ -29,10 +29,6 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 pub struct Pipeline {
     /// The options of the stream; they resolve.
     pub config: Config,
-    /// Batches by record count instead of by the clock.
-    pub trigger: Option<Trigger>,
-    /// What happens after an outage.
-    pub catch_up: CatchUp,
     /// Where the log and the checkpoints are.
     pub state_dir: Option<PathBuf>,
     /// Where blocks go that do not fit into memory.
@@ -49,27 +45,6 @@ pub struct Pipeline {
     pub sinks: Vec<(String, SinkKind)>,
     /// What is probably not meant, ready to print.
     pub warnings: Vec<String>,
-}
-
-/// A batch as soon as enough records were read, or at a time-out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trigger {
-    /// This many records make a batch.
-    pub records: u64,
-    /// After this time the batch is what is there.
-    pub timeout: Interval,
-}
-
-/// Which batches are made up after an outage. None of them drops a record.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CatchUp {
-    /// One for each missed interval.
-    Replay,
-    /// One, at the last missed tick.
-    #[default]
-    Coalesce,
-    /// None; the records wait for the next regular one.
-    Skip,
 }
 
 /// Where blocks go that do not fit into memory.
@@ -157,8 +132,14 @@ impl Pipeline {
     pub fn summary(&self) -> String {
         let Resolved { name, batch_interval, block_interval, workers, store_bytes_max, .. } =
             self.resolved();
+        let (batches, interval) = match self.resolved().trigger {
+            Some(Trigger { records, timeout }) => {
+                (format!("a batch at {records} records or after {timeout}"), "trigger time-out")
+            }
+            None => (format!("a batch every {batch_interval}"), "batch_interval"),
+        };
         let mut lines = vec![format!(
-            "pipeline {name}: a batch every {batch_interval}, blocks every {block_interval}, workers {workers}"
+            "pipeline {name}: {batches}, blocks every {block_interval}, workers {workers}"
         )];
         lines.extend(
             self.sources.iter().map(|(name, source)| format!("source {name}: {}", about(source))),
@@ -174,7 +155,7 @@ impl Pipeline {
         let rate = rough_bytes(self.resolved().highest_input_rate());
         let store = rough_bytes(store_bytes_max);
         lines.push(format!(
-            "highest input rate: {rate}/s (store_bytes_max {store} ÷ batch_interval {batch_interval})"
+            "highest input rate: {rate}/s (store_bytes_max {store} ÷ {interval} {batch_interval})"
         ));
         lines.join("\n")
     }
@@ -262,7 +243,6 @@ pub(super) fn read(
 fn read_root(table: &Table, problems: &Problems<'_>) -> Option<Pipeline> {
     let mut root = Section::root(table, problems);
     let config = read_config(&mut root);
-    let trigger = read_trigger(&mut root);
     let sources = Names::read("source", &mut root, sources::read);
     let job = |(entry, section): (&tree::Entry, Option<_>)| {
         Some((entry.key.clone(), jobs::read(section?)))
@@ -279,13 +259,8 @@ fn read_root(table: &Table, problems: &Problems<'_>) -> Option<Pipeline> {
     check_windows(&root, &drafts, batch);
     check_store(&root, &sources, &config.config);
     let spill = read_spill(&mut root);
-    let catch_ups =
-        [("replay", CatchUp::Replay), ("coalesce", CatchUp::Coalesce), ("skip", CatchUp::Skip)];
-    let catch_up = root.choice("catch_up", "way to catch up", &catch_ups);
     let pipeline = Pipeline {
         config: config.config,
-        trigger,
-        catch_up: catch_up.map(|found| found.value).unwrap_or_default(),
         state_dir: root.path("state_dir"),
         spill,
         http: read_http(&mut root),
@@ -332,7 +307,15 @@ fn read_config(root: &mut Section<'_>) -> ReadConfig {
     }
     config = config.skip_empty(root.truth("skip_empty").unwrap_or(false));
     if let Some(section) = root.table("on_failure", "`on_failure`") {
-        config = config.on_failure(read_on_failure(section));
+        config = read_on_failure(section, config);
+    }
+    let catch_ups =
+        [("replay", CatchUp::Replay), ("coalesce", CatchUp::Coalesce), ("skip", CatchUp::Skip)];
+    if let Some(found) = root.choice("catch_up", "way to catch up", &catch_ups) {
+        config = config.catch_up(found.value);
+    }
+    if let Some(Trigger { records, timeout }) = read_trigger(root) {
+        config = config.trigger(records, timeout);
     }
     for (key, why) in config.refused() {
         root.problems.add(Problem::new(&root.at_of(key), why));
@@ -342,13 +325,20 @@ fn read_config(root: &mut Section<'_>) -> ReadConfig {
     ReadConfig { config: config.store_bytes_max(store), batch }
 }
 
-fn read_on_failure(mut section: Section<'_>) -> OnFailure {
+fn read_on_failure(mut section: Section<'_>, mut config: Config) -> Config {
     let OnFailure { retries, then } = OnFailure::default();
     let retries = section.number("retry", 0..=1_000).map_or(retries, |found| found.value);
     let ways = [("stop", Then::Stop), ("dead_letter", Then::DeadLetter)];
     let then = section.choice("then", "choice", &ways).map_or(then, |found| found.value);
+    if let Some(directory) = section.path("directory") {
+        if then != Then::DeadLetter {
+            let title = "`directory` has no effect without `then = \"dead_letter\"`";
+            section.problems.add(Problem::warning(&section.key_at("directory"), title));
+        }
+        config = config.dead_letter_directory(directory);
+    }
     section.finish();
-    OnFailure { retries, then }
+    config.on_failure(OnFailure { retries, then })
 }
 
 fn read_trigger(root: &mut Section<'_>) -> Option<Trigger> {
@@ -559,7 +549,7 @@ mod tests {
     fn triggers() {
         let trigger = "trigger = { records = 1000, timeout = '200ms' }";
         let expected = Trigger { records: 1_000, timeout: Interval::millis(200) };
-        assert_eq!(good(trigger, "count = {}").trigger, Some(expected));
+        assert_eq!(good(trigger, "count = {}").resolved().trigger, Some(expected));
         check(
             &format!("batch_interval = '1s'\n{trigger}"),
             "count = {}",
@@ -585,7 +575,7 @@ mod tests {
         assert_eq!(pipeline.state_dir, Some(PathBuf::from("state")));
         let spill = Spill { dir: PathBuf::from("spill"), bytes_max: Some(1 << 30) };
         assert_eq!(pipeline.spill, Some(spill));
-        assert_eq!(pipeline.catch_up, CatchUp::Replay);
+        assert_eq!(pipeline.resolved().catch_up, CatchUp::Replay);
         assert_eq!(pipeline.http, Http::At(Address { host: "127.0.0.1".to_owned(), port: 0 }));
         assert_eq!(pipeline.http_hosts, ["a.example"]);
         assert_eq!(pipeline.resolved().on_failure.then, Then::DeadLetter);
@@ -654,10 +644,9 @@ mod tests {
     #[test]
     fn every_row_of_not_yet_names_a_key_that_exists() {
         // A row whose key is not asked for would refuse nothing, and the feature would silently do nothing.
-        let text = "trigger = 1\nstate_dir = 1\nspill_dir = 1\nspill_bytes_max = 1\ncatch_up = 1\nhttp = 1\n\
-            http_hosts = 1\non_failure = { then = 'dead_letter' }\n[source.a]\nsocket = { rate_max = 1, \
-            backpressure = 1, initial_rate = 1, rate_min = 1, pool_threads = 1, ack = 1, identity = 1, \
-            dead_letter = 1 }\n[source.b.files]\n[job.j]\nwindow = 1\nslide = 1\nlatency = 1\n";
+        let text = "state_dir = 1\nspill_dir = 1\nspill_bytes_max = 1\n[source.a]\n\
+            socket = { pool_threads = 1, ack = 1, identity = 1, dead_letter = 1 }\n[source.b.files]\n\
+            [job.j]\nwindow = 1\nslide = 1\nlatency = 1\n";
         let problems = Problems::new(NOT_YET);
         let table = tree::parse(text, &|_| None, &problems);
         read_root(&table, &problems);

@@ -111,6 +111,13 @@ pub struct GenerateSource {
     pub io_model: IoModel,
 }
 
+impl Default for RateLimits {
+    /// No limit; 10,000 to begin with and at least 100 if backpressure is switched on.
+    fn default() -> Self {
+        RateLimits { max: None, backpressure: false, initial: INITIAL_RATE, min: RATE_MIN }
+    }
+}
+
 impl GenerateSource {
     /// Whether it ends by itself.
     pub fn ends(&self) -> bool {

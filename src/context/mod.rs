@@ -2,21 +2,23 @@
 //!
 //! Nothing below holds the context; what must be told upward comes as values on its mailbox.
 
+mod inspect;
 #[cfg(all(test, tidemill_model))]
 mod model;
 mod running;
 
-use crate::config::{self, Config, Peers, Resolved};
+use crate::config::{self, Config, Peers, RateLimits, Resolved};
 use crate::dstream::{DStream, Graph, GraphOptions};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
 use crate::metrics::Listener;
 use crate::receiver::io::IoModel;
-use crate::receiver::{Direction, SocketOptions, When};
+use crate::receiver::{Direction, RateOptions, SocketOptions, When};
 use crate::sink::Writer;
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, ManualClock, SystemClock};
 
+pub use inspect::{Done, Inspector, Memory, ReceiverStatus};
 pub use running::{Report, Running, SourceReport, Stopper};
 
 /// The longest record by default, in bytes.
@@ -37,6 +39,7 @@ pub struct SocketSource {
     reactors: Option<usize>,
     name: Option<String>,
     dials_again: bool,
+    rate: RateLimits,
 }
 
 impl SocketSource {
@@ -61,7 +64,27 @@ impl SocketSource {
             reactors: None,
             name: None,
             dials_again: true,
+            rate: RateLimits::default(),
         }
+    }
+
+    /// The highest rate at which records are read, per second; none by default.
+    pub fn rate_max(mut self, records: u64) -> Self {
+        self.rate.max = Some(records.max(1));
+        self
+    }
+
+    /// Lets the rate follow what batches can process; off by default. The rate starts at the lesser of the highest one
+    /// and 10,000 records per second and never falls below the lesser of the highest one and 100.
+    pub fn backpressure(mut self, follow: bool) -> Self {
+        self.rate.backpressure = follow;
+        self
+    }
+
+    /// All about the source's rate at once.
+    pub fn rate(mut self, limits: RateLimits) -> Self {
+        self.rate = limits;
+        self
     }
 
     /// The way sockets are read; `nio` by default.
@@ -137,6 +160,7 @@ impl From<&config::SocketSource> for SocketSource {
             .framing(source.framing)
             .record_bytes_max(source.record_bytes_max)
             .connections_max(source.connections_max)
+            .rate(source.rate)
             .pool_threads(source.pool_threads)
     }
 }
@@ -309,6 +333,7 @@ impl StreamingContext {
             reactors: source.reactors.unwrap_or_else(cores),
             block_interval: self.config.block_interval,
             block_bytes_max: self.config.block_bytes_max,
+            rate: rate_options(source.rate),
             ends: if limits.until_eof || !source.dials_again { When::Eof } else { When::Never },
         }
     }
@@ -330,6 +355,7 @@ impl StreamingContext {
         let running = driven.as_mut().expect("just started");
         for _ in 0..count {
             let done = running.batches_done() + 1;
+            // With a trigger this is its time-out.
             clock.advance(self.config.batch_interval.as_duration());
             if let Err(err) = running.wait_for_batches(done) {
                 *driven = None;
@@ -337,6 +363,20 @@ impl StreamingContext {
             }
         }
         Ok(())
+    }
+}
+
+/// No limit, a fixed one, or one that follows the batches.
+fn rate_options(limits: RateLimits) -> Option<RateOptions> {
+    let RateLimits { max, backpressure, initial, min } = limits;
+    let most = max.unwrap_or(u64::MAX);
+    match (backpressure, max) {
+        (true, _) => {
+            let follows = Some((min.min(most), most));
+            Some(RateOptions { initial: initial.min(most), follows })
+        }
+        (false, Some(max)) => Some(RateOptions { initial: max, follows: None }),
+        (false, None) => None,
     }
 }
 

@@ -8,23 +8,27 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::config::Resolved;
+use crate::config::{Resolved, Then};
 use crate::dstream::Graph;
 use crate::error::{Error, Result};
-use crate::metrics::{EventBus, Listener};
+use crate::metrics::{EngineTimes, EventBus, History, Listener};
 use crate::receiver::io::IoModel;
-use crate::receiver::{Cutter, Engine, SocketOptions, SocketReceiver, When, join_by};
-use crate::scheduler::{Message, Options, Parts, Retries, Scheduler, Stored, Told};
+use crate::receiver::{Arrivals, Cutter, Engine, SocketOptions, SocketReceiver, When, join_by};
+use crate::scheduler::{
+    Batches, Message, Options, Parts, Retries, Scheduler, Stored, Told, Trigger,
+};
+use crate::sink::{DeadLetterFiles, DeadLetters};
 use crate::slab::{Account, Pool};
 use crate::store::BlockManager;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::Thread;
-use crate::sync::{Arc, Mailbox, Poison};
+use crate::sync::{Arc, AtomicBool, Mailbox, Ordering, Poison};
 use crate::time::{Clock, Moment, RecurringTimer, Schedule, Wake};
 use crate::tracker::BlockTracker;
 use crate::workers::WorkerPool;
 
 use super::RunLimits;
+use super::inspect::{Inspected, Inspector, Received};
 
 /// Messages to whoever waits for the stream; posts beyond that are of no use to it.
 const CONTROL_MAX: usize = 1024;
@@ -67,6 +71,7 @@ pub struct Running {
     events_thread: Option<Thread>,
     sources_left: usize,
     ended: bool,
+    inspector: Option<Inspector>,
 }
 
 impl std::fmt::Debug for Running {
@@ -110,10 +115,12 @@ impl SourceReport {
 /// What a run did, and what it left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Batches whose jobs all succeeded.
+    /// Batches that are done: their jobs succeeded, or their input was put aside.
     pub batches: u64,
     /// Records of those batches.
     pub records: u64,
+    /// Batches whose input was put aside as a dead letter.
+    pub dead_letters: u64,
     /// From the start to the end of the stop.
     pub elapsed: Duration,
     /// What was received or planned and not processed, in words; empty after a clean drain.
@@ -151,13 +158,10 @@ impl Running {
         let poison = Poison::new();
         let poisoned = poster(&control, Control::Poisoned);
         poison.on_set(move |reason| poisoned(reason.to_owned()));
-        let store_bytes_max = usize::try_from(config.store_bytes_max).unwrap_or(usize::MAX);
-        let account = Account::new(store_bytes_max);
-        let pool = Pool::new(Arc::clone(&account));
-        let events = EventBus::new();
-        let workers = Arc::new(WorkerPool::start(config.workers, &poison)?);
         let scheduler = Scheduler::new();
-        let store = Arc::new(BlockManager::new(Arc::clone(&account)));
+        let engine = engine(&config, &clock, &poison, &scheduler);
+        let workers = Arc::new(WorkerPool::start(config.workers, &poison)?);
+        let store = Arc::new(BlockManager::new(Arc::clone(&engine.account)));
         let tracker = Arc::new(BlockTracker::new(sources.len()));
         let mut running = Running {
             started: clock.now(),
@@ -166,49 +170,93 @@ impl Running {
             control: control.clone(),
             scheduler: scheduler.clone(),
             tracker: Arc::clone(&tracker),
-            events: events.clone(),
+            events: engine.events.clone(),
             workers: Arc::clone(&workers),
             receivers: Vec::new(),
             timer: None,
             job_loop: None,
-            events_thread: Some(events.start(listeners, &poison)?),
+            events_thread: Some(engine.events.start(listeners, &poison)?),
             sources_left: sources.iter().filter(|source| source.ends == When::Eof).count(),
             ended: false,
+            inspector: None,
             clock: Arc::clone(&clock),
         };
         let stored = Stored {
             store: Arc::clone(&store),
             tracker: Arc::clone(&tracker),
+            clock: Arc::clone(&clock),
             scheduler: scheduler.clone(),
         };
-        let engine = Engine {
-            clock: Arc::clone(&clock),
-            poison: poison.clone(),
-            account,
-            pool: Arc::clone(&pool),
-            events: events.clone(),
-        };
         running.start_receivers(sources, &engine, Arc::new(stored))?;
-        let schedule = Schedule::aligned(clock.as_ref(), config.batch_interval);
+        let history = Arc::new(History::default());
+        running.inspector = Some(running.inspect(&config, &engine, Arc::clone(&history)));
         let parts = Parts {
             clock: Arc::clone(&clock),
             graph,
             workers,
             store,
             tracker,
-            pool,
+            pool: engine.pool,
             cutters: running.cutters(),
-            events,
+            steered: running.receivers.iter().filter_map(SocketReceiver::steered).collect(),
+            arrivals: engine.arrivals,
+            dead_letters: dead_letters(&config),
+            times: Arc::clone(&engine.times),
+            history,
+            events: engine.events,
             tell: Arc::new(poster(&control, Control::Told)),
             tell_batches,
         };
-        running.job_loop =
-            Some(scheduler.start(job_options(&config, schedule, limits), parts, &poison)?);
-        let tick = move |time| scheduler.post(Message::Tick(time));
-        let timer = RecurringTimer::start("job-timer", clock, schedule, &poison, tick);
-        running.timer =
-            Some(timer.map_err(|err| Error::io("cannot start the thread `job-timer`", err))?);
+        let schedule = Schedule::aligned(clock.as_ref(), config.batch_interval);
+        let options = job_options(&config, schedule, limits);
+        running.job_loop = Some(scheduler.start(options, parts, &poison)?);
+        if config.trigger.is_none() {
+            running.start_timer(schedule, &engine.times, &poison)?;
+        }
         Ok(running)
+    }
+
+    fn inspect(&self, config: &Resolved, engine: &Engine, history: Arc<History>) -> Inspector {
+        let received = |receiver: &SocketReceiver| Received {
+            source: receiver.source().to_owned(),
+            io_model: receiver.io_model(),
+            local: receiver.local_addr(),
+            counters: Arc::clone(receiver.counters()),
+            limiter: receiver.limiter().cloned(),
+        };
+        Inspector(Arc::new(Inspected {
+            config: config.clone(),
+            clock: Arc::clone(&self.clock),
+            started: self.started,
+            started_at: self.clock.wall_time(),
+            scheduler: self.scheduler.clone(),
+            account: Arc::clone(&engine.account),
+            events: engine.events.clone(),
+            times: Arc::clone(&engine.times),
+            history,
+            receivers: self.receivers.iter().map(received).collect(),
+            stopping: AtomicBool::new(false),
+        }))
+    }
+
+    /// Starts the thread `job-timer`.
+    fn start_timer(
+        &mut self,
+        schedule: Schedule,
+        times: &EngineTimes,
+        poison: &Poison,
+    ) -> Result<()> {
+        let (scheduler, clock) = (self.scheduler.clone(), Arc::clone(&self.clock));
+        let late = times.job_ticks.recorder();
+        let tick = move |time| {
+            late.record(clock.now().since(schedule.due_at_label(time)));
+            scheduler.post(Message::Tick(time));
+        };
+        let clock = Arc::clone(&self.clock);
+        let timer = RecurringTimer::start("job-timer", clock, schedule, poison, tick);
+        self.timer =
+            Some(timer.map_err(|err| Error::io("cannot start the thread `job-timer`", err))?);
+        Ok(())
     }
 
     fn start_receivers(
@@ -233,6 +281,14 @@ impl Running {
     /// Where the listening sources listen, in the order of the sources.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
         self.receivers.iter().filter_map(SocketReceiver::local_addr).collect()
+    }
+
+    /// Looks at the stream from outside, also after its end.
+    ///
+    /// # Panics
+    /// Never: a stream that was started has an inspector.
+    pub fn inspector(&self) -> Inspector {
+        self.inspector.clone().expect("set when the stream was started")
     }
 
     /// Lets another thread ask for the stop.
@@ -331,6 +387,9 @@ impl Running {
     /// The stop in order; what goes wrong meanwhile comes back beside the report.
     fn shut_down(&mut self, end: &End) -> (Report, Option<Error>) {
         self.ended = true;
+        if let Some(inspector) = &self.inspector {
+            inspector.0.stopping.store(true, Ordering::SeqCst);
+        }
         let deadline = self.clock.now().plus(self.stop_deadline);
         if let Some(timer) = self.timer.take() {
             timer.stop();
@@ -403,6 +462,7 @@ impl Running {
         Report {
             batches: progress.batches,
             records: progress.records,
+            dead_letters: progress.dead_letters,
             elapsed: self.clock.now().since(self.started),
             left,
             beyond_limit,
@@ -419,15 +479,53 @@ impl Drop for Running {
     }
 }
 
+/// What the receivers share.
+fn engine(
+    config: &Resolved,
+    clock: &Arc<dyn Clock>,
+    poison: &Poison,
+    scheduler: &Scheduler,
+) -> Engine {
+    let store_bytes_max = usize::try_from(config.store_bytes_max).unwrap_or(usize::MAX);
+    let account = Account::new(store_bytes_max);
+    Engine {
+        clock: Arc::clone(clock),
+        poison: poison.clone(),
+        pool: Pool::new(Arc::clone(&account)),
+        account,
+        events: EventBus::new(),
+        times: EngineTimes::new(),
+        arrivals: config.trigger.map(|trigger| arrivals(trigger, scheduler)),
+    }
+}
+
 fn job_options(config: &Resolved, schedule: Schedule, limits: RunLimits) -> Options {
     let half = config.batch_interval.as_duration() / 2;
+    let batches = match config.trigger {
+        Some(trigger) => Batches::OnRecords(trigger),
+        None => Batches::Every(schedule, config.catch_up),
+    };
     Options {
-        schedule,
+        batches,
+        interval: config.batch_interval.as_duration(),
         allocate_wait: half.min(Duration::from_millis(100)),
         concurrent_jobs: config.concurrent_jobs,
         retries: Retries(config.on_failure.retries),
         batches_max: limits.batches,
         skip_empty: config.skip_empty,
+    }
+}
+
+/// Counts records for the trigger and tells the job loop; a full mailbox wakes it as well.
+fn arrivals(trigger: Trigger, scheduler: &Scheduler) -> Arc<Arrivals> {
+    let scheduler = scheduler.clone();
+    Arc::new(Arrivals::new(trigger.records, move || scheduler.nudge(Message::Enough)))
+}
+
+fn dead_letters(config: &Resolved) -> Option<Arc<dyn DeadLetters>> {
+    match config.on_failure.then {
+        Then::Stop => None,
+        Then::DeadLetter => Some(Arc::new(DeadLetterFiles::new(&config.dead_letter_directory))),
     }
 }
 

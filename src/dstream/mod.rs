@@ -134,6 +134,11 @@ impl Graph {
         })
     }
 
+    /// The pipeline's name.
+    pub fn pipeline(&self) -> &str {
+        &self.pipeline
+    }
+
     /// The sources of blocks, in the order in which they were made.
     pub fn sources(&self) -> Vec<SourceInfo> {
         self.registered.lock().sources.clone()

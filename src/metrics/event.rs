@@ -90,7 +90,27 @@ pub enum Event {
         /// Why.
         cause: String,
     },
-    /// All jobs of a batch succeeded.
+    /// A job of a batch failed for good; the stream goes on without its rows.
+    JobGivenUp {
+        /// The batch.
+        time: Time,
+        /// The job.
+        job: String,
+        /// How often it was tried.
+        attempts: u32,
+        /// Why the last attempt failed.
+        cause: String,
+    },
+    /// The input of a batch with such a job was put aside.
+    BatchPutAside {
+        /// The batch.
+        time: Time,
+        /// Its records.
+        records: u64,
+        /// Where they are now; empty if it had none.
+        places: Vec<String>,
+    },
+    /// A batch is done: its jobs succeeded, or its input was put aside.
     BatchCompleted {
         /// The batch.
         time: Time,

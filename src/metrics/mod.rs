@@ -1,7 +1,12 @@
-//! What the engine tells about itself: counters, and facts as values on a bounded bus. No HTTP, no text formats.
+//! What the engine tells about itself: counters, times, batches, and facts as values on a bounded bus. No HTTP, no text
+//! formats.
 
+mod batches;
 mod counters;
 mod event;
+mod latency;
 
+pub use batches::{BatchRecord, BatchState, EngineTimes, History, Moments, STAGES, Stage};
 pub use counters::ReceiverCounters;
 pub use event::{Event, EventBus, Listener};
+pub use latency::{Latency, Recorder, Times};

@@ -16,8 +16,10 @@ use bytes::BytesMut;
 use crate::block::Range;
 use crate::framing::{Found, Framing, Splitter};
 use crate::metrics::{Event, EventBus, ReceiverCounters};
+use crate::receiver::arrivals::Arrivals;
 use crate::receiver::generator::Generator;
 use crate::receiver::io::{Closed, Flow, Host, Lane, Peer, Remote, Waker};
+use crate::receiver::rate::RateLimiter;
 use crate::slab::{Account, BUFFER_BYTES, Buffer};
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, AtomicBool, Ordering, Signal};
@@ -39,6 +41,10 @@ pub(crate) struct Intake {
     pub(crate) events: EventBus,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) told_full: AtomicBool,
+    /// The rate limit, if there is one.
+    pub(crate) limiter: Option<Arc<RateLimiter>>,
+    /// Counts what can be cut, if batches wait for records.
+    pub(crate) arrivals: Option<Arc<Arrivals>>,
 }
 
 /// Who wants to know of connections: the receiver's supervisor. Called on io threads; it only posts.
@@ -99,7 +105,7 @@ impl Lane for IntakeLane {
         if !ready {
             self.paused(room);
         }
-        ready
+        ready && self.intake.limiter.as_ref().is_none_or(|limiter| limiter.is_ready())
     }
 
     fn open(&mut self, peer: Peer, _remote: Remote) -> Session {
@@ -116,6 +122,9 @@ impl Lane for IntakeLane {
         found.clear();
         let outcome = session.splitter.feed(buffer.filled(len), &mut found);
         self.take(&found, buffer, len);
+        if let Some(limiter) = &self.intake.limiter {
+            limiter.take(found.records);
+        }
         self.found = found;
         match outcome {
             Ok(()) => Flow::Continue,
@@ -257,9 +266,13 @@ impl IntakeLane {
 
     fn send_backlog(&mut self) {
         while let Some(range) = self.backlog.pop_front() {
+            let records = range.records;
             if let Err(range) = self.intake.generator.offer(range) {
                 self.backlog.push_front(range);
                 return;
+            }
+            if let Some(arrivals) = &self.intake.arrivals {
+                arrivals.add(records);
             }
         }
     }

@@ -13,11 +13,12 @@ use std::time::Duration;
 use crate::block::{Block, BlockId, Range};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
+use crate::metrics::Recorder;
 use crate::receiver::queue::{RANGES_MAX, RangeQueue};
 use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{
-    Arc, AtomicUsize, Mailbox, Mutex, Ordering, Poison, SendError, Signal, StopToken,
+    Arc, AtomicU64, AtomicUsize, Mailbox, Mutex, Ordering, Poison, SendError, Signal, StopToken,
 };
 use crate::time::{Clock, Interval, Moment, RecurringTimer, Schedule, Time};
 
@@ -86,10 +87,16 @@ pub(crate) struct GeneratorOptions {
     pub(crate) poison: Poison,
 }
 
+/// No range was queued since the last cut.
+const NOTHING_READ: u64 = u64::MAX;
+
 /// See the module.
 pub(crate) struct Generator {
     options: GeneratorOptions,
     queue: RangeQueue,
+    /// When the first range since the last cut was queued, in nanoseconds of the clock. Set before the range is
+    /// queued, so a block may lack it but never has a later one.
+    first_read: AtomicU64,
     state: Mutex<State>,
     pushes: Mailbox<Push>,
     /// Blocks cut and not yet stored.
@@ -121,6 +128,7 @@ impl Generator {
         Arc::new(Generator {
             options,
             queue: RangeQueue::new(RANGES_MAX),
+            first_read: AtomicU64::new(NOTHING_READ),
             state: Mutex::new(state),
             pushes: Mailbox::new(PUSHES_MAX),
             in_flight: Arc::default(),
@@ -129,8 +137,12 @@ impl Generator {
         })
     }
 
-    /// Starts the cut timer and the push thread.
-    pub(crate) fn start(self: &Arc<Self>, target: Arc<dyn BlockTarget>) -> Result<()> {
+    /// Starts the push thread and the cut timer, which records in `late` how late its ticks are.
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        target: Arc<dyn BlockTarget>,
+        late: Recorder,
+    ) -> Result<()> {
         let options = &self.options;
         let mut state = self.state.lock();
         assert_eq!(state.phase, Phase::Initialized, "a generator starts once");
@@ -150,8 +162,9 @@ impl Generator {
             Some(thread::spawn(name, &options.poison, move || pusher.run()).map_err(failed)?);
         let schedule = between_ticks(options.clock.as_ref(), options.block_interval);
         let (generator, clock) = (Arc::downgrade(self), Arc::clone(&options.clock));
-        let cut = move |_time| {
+        let cut = move |time| {
             if let Some(generator) = generator.upgrade() {
+                late.record(generator.options.clock.now().since(schedule.due_at_label(time)));
                 generator.cut_if_due();
             }
         };
@@ -169,6 +182,16 @@ impl Generator {
 
     /// Takes a range from an io thread, or gives it back when the queue is full. Cuts when the queue fills.
     pub(crate) fn offer(&self, range: Range) -> Result<(), Range> {
+        if self.first_read.load(Ordering::SeqCst) == NOTHING_READ {
+            let now = self.options.clock.now().as_nanos();
+            // Another io thread that was first set an earlier moment.
+            let _ = self.first_read.compare_exchange(
+                NOTHING_READ,
+                now,
+                Ordering::SeqCst,
+                Ordering::SeqCst,
+            );
+        }
         let outcome = self.queue.push(range);
         if self.queue.is_filling(self.options.block_bytes_max) {
             self.cut_unless_busy();
@@ -229,6 +252,11 @@ impl Generator {
         state.last_cut = self.options.clock.now();
         let queued = self.queue.len();
         let mut left = queued;
+        let first_read = match left {
+            0 => None,
+            _ => Some(self.first_read.swap(NOTHING_READ, Ordering::SeqCst)),
+        };
+        let first_read = first_read.filter(|nanos| *nanos != NOTHING_READ).map(Moment::from_nanos);
         while left > 0 {
             if self.pushes.len() + 1 >= self.pushes.capacity() {
                 // Without room made nobody is woken: an io thread that cuts because it is full would wake itself.
@@ -237,7 +265,7 @@ impl Generator {
                 }
                 return false;
             }
-            left = self.build_block(state, left);
+            left = self.build_block(state, left, first_read);
         }
         self.queue.drained();
         true
@@ -245,7 +273,7 @@ impl Generator {
 
     /// Builds one block of at most `left` ranges and `block_bytes_max` bytes (and one range more), and queues it for
     /// the push; returns how many ranges of `left` remain.
-    fn build_block(&self, state: &mut State, mut left: usize) -> usize {
+    fn build_block(&self, state: &mut State, mut left: usize, first_read: Option<Moment>) -> usize {
         let (mut ranges, mut bytes) = (Vec::new(), 0);
         while left > 0 && bytes < self.options.block_bytes_max {
             let Some(range) = self.queue.pop() else {
@@ -259,7 +287,8 @@ impl Generator {
         if !ranges.is_empty() {
             let id = BlockId { source: self.options.source, number: state.next_block };
             state.next_block += 1;
-            let block = Arc::new(Block::new(id, self.options.framing, ranges));
+            let block = Block::new(id, self.options.framing, ranges);
+            let block = Arc::new(block.first_read_at(first_read));
             // With nothing on the way, this is the next block in order, and the push thread need not be woken for it.
             let direct = self.in_flight.load(Ordering::SeqCst) == 0;
             if direct && state.target.as_ref().is_some_and(|target| target.push_now(&block)) {

@@ -6,6 +6,7 @@
 //! A `SocketReceiver` supervises one source: it dials with bounded back-off or listens, runs the io model, and stops
 //! in order: no more reading, then the last cut, then the last push. It knows nothing of jobs and sinks.
 
+mod arrivals;
 mod connection;
 mod dial;
 pub(crate) mod generator;
@@ -13,9 +14,14 @@ pub mod io;
 #[cfg(all(test, tidemill_model))]
 mod model;
 pub(crate) mod queue;
+mod rate;
 mod socket;
 #[cfg(all(test, not(tidemill_model)))]
 mod tests;
 
-pub(crate) use socket::{Cutter, Engine, SocketOptions, SocketReceiver, join_by};
+pub(crate) use arrivals::Arrivals;
+pub(crate) use rate::RateLimiter;
+pub(crate) use socket::{
+    Cutter, Engine, RateOptions, SocketOptions, SocketReceiver, Steered, join_by,
+};
 pub use socket::{Direction, When};

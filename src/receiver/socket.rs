@@ -8,11 +8,13 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::error::{Error, Result};
 use crate::framing::Framing;
-use crate::metrics::{Event, EventBus, ReceiverCounters};
+use crate::metrics::{EngineTimes, Event, EventBus, ReceiverCounters};
+use crate::receiver::arrivals::Arrivals;
 use crate::receiver::connection::{Intake, IntakeHost, Observer};
 use crate::receiver::dial::{self, Interrupt};
 use crate::receiver::generator::{BlockTarget, Cut, Generator, GeneratorOptions};
 use crate::receiver::io::{self as models, Closed, IoDriver, IoModel, Options, Peer};
+use crate::receiver::rate::RateLimiter;
 use crate::slab::{Account, Pool};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, AtomicBool, Mutex, Poison, Signal, StopToken};
@@ -59,6 +61,24 @@ pub(crate) struct SocketOptions {
     pub(crate) block_interval: Interval,
     pub(crate) block_bytes_max: u64,
     pub(crate) ends: When,
+    pub(crate) rate: Option<RateOptions>,
+}
+
+/// How fast a source may be read, in records per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RateOptions {
+    /// The rate at the start.
+    pub(crate) initial: u64,
+    /// The lowest and the highest rate, if it follows what batches can process.
+    pub(crate) follows: Option<(u64, u64)>,
+}
+
+/// A receiver whose rate follows what batches can process.
+pub(crate) struct Steered {
+    pub(crate) source: u32,
+    pub(crate) limiter: Arc<RateLimiter>,
+    pub(crate) min: u64,
+    pub(crate) max: u64,
 }
 
 /// What the parts of the engine that a receiver uses are.
@@ -69,6 +89,9 @@ pub(crate) struct Engine {
     pub(crate) account: Arc<Account>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) events: EventBus,
+    pub(crate) times: Arc<EngineTimes>,
+    /// Counts what can be cut, if batches wait for records.
+    pub(crate) arrivals: Option<Arc<Arrivals>>,
 }
 
 /// Called once when a source is over: its number, and what went wrong if the end was not in order. It only posts.
@@ -76,14 +99,16 @@ pub(crate) type OnEnd = Arc<dyn Fn(u32, Option<String>) + Send + Sync>;
 
 /// A running socket source.
 pub(crate) struct SocketReceiver {
-    source: String,
     generator: Arc<Generator>,
     counters: Arc<ReceiverCounters>,
     driver: Arc<dyn IoDriver>,
     dialling: Arc<Dialling>,
-    dial_threads: Vec<Thread>,
+    /// The dial threads, and the one of the rate limit.
+    own_threads: Vec<Thread>,
     local: Option<SocketAddr>,
+    /// The model in use; another one than asked for where the system cannot run that.
     io_model: IoModel,
+    limiter: Option<Arc<RateLimiter>>,
 }
 
 /// What the dial threads, the io threads and the stop share.
@@ -137,12 +162,9 @@ impl SocketReceiver {
         let (listener, local) = bind(&options)?;
         let dialling =
             Dialling::new(options.clone(), engine.clone(), Arc::clone(&counters), on_end)?;
-        let waking = Arc::downgrade(&generator);
-        engine.account.on_room(move || {
-            if let Some(generator) = waking.upgrade() {
-                generator.queue().wake();
-            }
-        });
+        wake_on_room(&engine.account, &generator);
+        let limiter =
+            options.rate.map(|rate| RateLimiter::new(rate.initial, Arc::clone(&engine.clock)));
         let intake = Intake {
             source: options.source.clone(),
             framing: options.framing,
@@ -153,8 +175,10 @@ impl SocketReceiver {
             events: engine.events.clone(),
             observer: Arc::clone(&dialling) as Arc<dyn Observer>,
             told_full: AtomicBool::new(false),
+            limiter: limiter.clone(),
+            arrivals: engine.arrivals.clone(),
         };
-        generator.start(target)?;
+        generator.start(target, engine.times.cut_ticks.recorder())?;
         let io = Options {
             name: name.clone(),
             listener,
@@ -170,25 +194,28 @@ impl SocketReceiver {
         let io_model = choose(&options, engine);
         let driver: Arc<dyn IoDriver> =
             Arc::from(models::start(io_model, IntakeHost(Arc::new(intake)), io)?);
-        let dial_threads = Dialling::start(&dialling, &name, &driver)?;
+        let mut own_threads = Dialling::start(&dialling, &name, &driver)?;
+        if let Some(limiter) = &limiter {
+            own_threads.push(dialling.start_limiter(limiter, &generator)?);
+        }
         if let Some(address) = local {
-            engine.events.post(Event::Listening { source: options.source.clone(), address });
+            engine.events.post(Event::Listening { source: options.source, address });
         }
         Ok(SocketReceiver {
-            source: options.source,
             generator,
             counters,
             driver,
             dialling,
-            dial_threads,
+            own_threads,
             local,
             io_model,
+            limiter,
         })
     }
 
     /// The source's name.
     pub(crate) fn source(&self) -> &str {
-        &self.source
+        &self.dialling.options.source
     }
 
     /// Where it listens, if it does.
@@ -211,6 +238,23 @@ impl SocketReceiver {
         Cutter(Arc::clone(&self.generator))
     }
 
+    /// Its rate limit, if it has one.
+    pub(crate) fn limiter(&self) -> Option<&Arc<RateLimiter>> {
+        self.limiter.as_ref()
+    }
+
+    /// What the scheduler needs to set its rate, if that follows the batches.
+    pub(crate) fn steered(&self) -> Option<Steered> {
+        let (limiter, rate) = (self.limiter.as_ref()?, self.dialling.options.rate?);
+        let (min, max) = rate.follows?;
+        Some(Steered {
+            source: self.dialling.options.number,
+            limiter: Arc::clone(limiter),
+            min,
+            max,
+        })
+    }
+
     /// Stops reading, cuts and pushes what was read; returns what is left at the deadline, in words.
     pub(crate) fn stop(mut self, clock: &Arc<dyn Clock>, deadline: Moment) -> Vec<String> {
         let mut left = Vec::new();
@@ -218,7 +262,7 @@ impl SocketReceiver {
         self.dialling.interrupt.set();
         self.driver.stop();
         let threads =
-            std::mem::take(&mut self.dial_threads).into_iter().chain(self.driver.threads());
+            std::mem::take(&mut self.own_threads).into_iter().chain(self.driver.threads());
         for thread in threads {
             if let Some(stuck) = join_by(thread, clock.as_ref(), deadline) {
                 left.push(format!("thread `{stuck}` did not stop and was abandoned"));
@@ -228,7 +272,7 @@ impl SocketReceiver {
         if blocks > 0 {
             left.push(format!(
                 "source `{}`: {blocks} blocks or ranges were not stored",
-                self.source
+                self.dialling.options.source
             ));
         }
         left
@@ -258,6 +302,16 @@ impl Cutter {
     pub(crate) fn cut_for(&self, time: Time) -> Cut {
         self.0.cut_for(time)
     }
+}
+
+/// Wakes the lanes of a receiver when a full store has room again.
+fn wake_on_room(account: &Account, generator: &Arc<Generator>) {
+    let waking = Arc::downgrade(generator);
+    account.on_room(move || {
+        if let Some(generator) = waking.upgrade() {
+            generator.queue().wake();
+        }
+    });
 }
 
 /// Joins a thread by the deadline; otherwise lets it go and returns its name.
@@ -348,6 +402,16 @@ impl Dialling {
             started.map_err(|err| Error::io(format!("cannot start the thread `{name}`"), err))
         };
         addresses.iter().enumerate().map(start).collect()
+    }
+
+    /// Starts the thread that wakes the lanes which the rate limit holds.
+    fn start_limiter(
+        &self,
+        limiter: &Arc<RateLimiter>,
+        generator: &Arc<Generator>,
+    ) -> Result<Thread> {
+        let (lanes, name) = (Arc::clone(generator), format!("rx{}-rate", self.options.number));
+        limiter.start(&name, &self.stop, &self.engine.poison, move || lanes.queue().wake())
     }
 
     /// A dial thread: connects, waits for the end, connects again; until the stop, or the end of file.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use crate::block::Block;
 use crate::error::{Error, Result};
 use crate::framing::Framing;
-use crate::metrics::{EventBus, ReceiverCounters};
+use crate::metrics::{EventBus, Latency, ReceiverCounters};
 use crate::receiver::connection::{Intake, IntakeHost, IntakeLane, Observer, Session};
 use crate::receiver::generator::{BlockTarget, Cut, Generator, GeneratorOptions};
 use crate::receiver::io::{Closed, Host, Lane, Peer, Remote};
@@ -73,7 +73,8 @@ fn path(record_bytes_max: usize, block_bytes_max: u64, store_bytes_max: usize) -
         poison: Poison::new(),
     });
     let target = Arc::new(Target::default());
-    generator.start(Arc::clone(&target) as Arc<dyn BlockTarget>).expect("threads");
+    let late = Latency::default().recorder();
+    generator.start(Arc::clone(&target) as Arc<dyn BlockTarget>, late).expect("threads");
     let account = Account::new(store_bytes_max);
     let counters = Arc::new(ReceiverCounters::default());
     let intake = Intake {
@@ -86,6 +87,8 @@ fn path(record_bytes_max: usize, block_bytes_max: u64, store_bytes_max: usize) -
         events: EventBus::new(),
         observer: Arc::new(Nobody),
         told_full: AtomicBool::new(false),
+        limiter: None,
+        arrivals: None,
     };
     let lane = IntakeHost(Arc::new(intake)).lane(Arc::new(|| {}));
     let pool = Pool::new(Arc::clone(&account));

@@ -20,7 +20,7 @@ pub(crate) struct JobRef {
 /// What follows from the end of an attempt.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// All jobs of the batch succeeded.
+    /// No job of the batch is left: each succeeded or was given up.
     BatchDone,
     /// Others of the batch are not done.
     MoreJobs,
@@ -48,6 +48,13 @@ struct BatchJobs<I> {
     first_start: Option<Moment>,
 }
 
+impl<I> BatchJobs<I> {
+    fn verdict(&self) -> Verdict {
+        let over = |job: &Job| matches!(job.state, State::Done | State::GivenUp);
+        if self.jobs.iter().all(over) { Verdict::BatchDone } else { Verdict::MoreJobs }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Job {
     state: State,
@@ -59,6 +66,8 @@ enum State {
     Waiting,
     Running,
     Done,
+    /// Failed for good; the batch goes on without it and its input is put aside.
+    GivenUp,
 }
 
 impl<I: Clone> JobSet<I> {
@@ -109,8 +118,7 @@ impl<I: Clone> JobSet<I> {
         match outcome {
             Ok(()) => {
                 state.state = State::Done;
-                let all = batch.jobs.iter().all(|job| job.state == State::Done);
-                if all { Verdict::BatchDone } else { Verdict::MoreJobs }
+                batch.verdict()
             }
             Err(cause) => {
                 state.state = State::Waiting;
@@ -123,6 +131,22 @@ impl<I: Clone> JobSet<I> {
                 }
             }
         }
+    }
+
+    /// Goes on without a job that has failed for good.
+    pub(super) fn give_up(&mut self, job: JobRef) -> Verdict {
+        let Some(batch) = self.batch(job.time) else { return Verdict::MoreJobs };
+        batch.jobs[job.output].state = State::GivenUp;
+        batch.verdict()
+    }
+
+    /// The batch's input, if a job of it was given up, and which ones were.
+    pub(super) fn given_up(&self, time: Time) -> Option<(I, Vec<usize>)> {
+        let batch = self.batches.iter().find(|batch| batch.time == time)?;
+        let given_up = batch.jobs.iter().enumerate();
+        let given_up = given_up.filter(|(_, job)| job.state == State::GivenUp);
+        let outputs: Vec<usize> = given_up.map(|(output, _)| output).collect();
+        (!outputs.is_empty()).then(|| (batch.input.clone(), outputs))
     }
 
     /// Takes a finished batch out, with the moment its first job started.
@@ -204,6 +228,19 @@ mod tests {
             Verdict::Failed { attempts: 2, cause: "no".to_owned() }
         );
         set.abort();
+        assert_eq!(next(&mut set), None);
+    }
+
+    #[test]
+    fn a_batch_goes_on_without_a_job_that_was_given_up() {
+        let mut set = JobSet::new(3, 3, Retries(0));
+        set.admit(Time::from_millis(1), ());
+        while next(&mut set).is_some() {}
+        assert_eq!(set.ended(job(1, 2), Ok(())), Verdict::MoreJobs);
+        assert!(matches!(set.ended(job(1, 1), failure()), Verdict::Failed { .. }));
+        assert_eq!(set.give_up(job(1, 1)), Verdict::MoreJobs);
+        assert_eq!(set.ended(job(1, 0), Ok(())), Verdict::BatchDone);
+        assert_eq!(set.given_up(Time::from_millis(1)), Some(((), vec![1])));
         assert_eq!(next(&mut set), None);
     }
 }

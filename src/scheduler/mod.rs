@@ -13,6 +13,7 @@ mod generator;
 mod jobs;
 #[cfg(all(test, tidemill_model))]
 mod model;
+mod rate;
 
 use std::time::Duration;
 
@@ -20,20 +21,26 @@ use crate::batch;
 use crate::block::Block;
 use crate::dstream::{BatchInput, Graph, Output};
 use crate::error::{Error, Result};
-use crate::metrics::{Event, EventBus};
-use crate::receiver::Cutter;
+use crate::metrics::{
+    BatchRecord, BatchState, EngineTimes, Event, EventBus, History, Moments, Recorder, STAGES,
+};
 use crate::receiver::generator::{BlockTarget, Cut};
+use crate::receiver::{Arrivals, Cutter, Steered};
+use crate::sink::{DeadLetter, DeadLetters};
 use crate::slab::Pool;
 use crate::store::BlockManager;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mailbox, Mutex, Poison};
-use crate::time::{Clock, Moment, Schedule, Time};
+use crate::time::{Clock, Moment, Schedule, Time, tighten_timer_slack};
 use crate::tracker::{BlockTracker, ReceivedBlock};
 use crate::workers::WorkerPool;
 
-use generator::{JobGenerator, Step};
+pub use generator::{CatchUp, Trigger};
+
+use generator::{JobGenerator, Pace, Step};
 use jobs::{JobRef, JobSet, Verdict};
+use rate::{RateEstimator, Sample};
 
 /// Messages that may wait for the loop; the timer and the workers wait for room beyond that.
 const MESSAGES_MAX: usize = 65_536;
@@ -44,9 +51,13 @@ pub(crate) enum Message {
     /// The job timer's tick.
     Tick(Time),
     /// Everything that a source read before the tick is stored.
-    Reached { source: u32, time: Time },
+    Reached { source: u32, time: Time, at: Moment },
+    /// There may be enough records for a batch.
+    Enough,
     /// An attempt at a job has ended.
-    JobDone { job: JobRef, outcome: Result<(), String> },
+    JobDone { job: JobRef, outcome: Result<(), String>, at: Moment },
+    /// The input of a batch that failed for good was put aside, or could not be.
+    PutAside { time: Time, outcome: Result<()> },
     /// Nothing more is received: the last batch takes what is left and runs at once.
     Final,
     /// Give up what has not started.
@@ -70,8 +81,19 @@ pub(crate) enum Told {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Retries(pub(crate) u32);
 
+/// When batches are made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Batches {
+    /// At the ticks of a schedule.
+    Every(Schedule, CatchUp),
+    /// After so many records or a time-out.
+    OnRecords(Trigger),
+}
+
 pub(crate) struct Options {
-    pub(crate) schedule: Schedule,
+    pub(crate) batches: Batches,
+    /// How long a batch may take to keep up; the rate estimator's measure.
+    pub(crate) interval: Duration,
     pub(crate) allocate_wait: Duration,
     pub(crate) concurrent_jobs: usize,
     pub(crate) retries: Retries,
@@ -88,6 +110,12 @@ pub(crate) struct Parts {
     pub(crate) tracker: Arc<BlockTracker>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) cutters: Vec<(u32, Cutter)>,
+    pub(crate) steered: Vec<Steered>,
+    pub(crate) arrivals: Option<Arc<Arrivals>>,
+    /// Where the input of a batch goes that failed for good; none: the stream stops.
+    pub(crate) dead_letters: Option<Arc<dyn DeadLetters>>,
+    pub(crate) times: Arc<EngineTimes>,
+    pub(crate) history: Arc<History>,
     pub(crate) events: EventBus,
     pub(crate) tell: Arc<dyn Fn(Told) + Send + Sync>,
     pub(crate) tell_batches: bool,
@@ -96,7 +124,7 @@ pub(crate) struct Parts {
 /// What was done so far; any thread may look.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
-    /// Batches whose jobs all succeeded.
+    /// Batches that are done: their jobs succeeded, or their input was put aside.
     pub(crate) batches: u64,
     /// Records of those batches.
     pub(crate) records: u64,
@@ -104,6 +132,10 @@ pub(crate) struct Progress {
     pub(crate) records_waiting: u64,
     /// Batches that were planned and are not done.
     pub(crate) batches_waiting: u64,
+    /// Batches whose input was put aside.
+    pub(crate) dead_letters: u64,
+    /// Records of those batches.
+    pub(crate) dead_records: u64,
 }
 
 /// The loop's address, and what it has done.
@@ -123,6 +155,11 @@ impl Scheduler {
         let _ = self.inbox.send(message);
     }
 
+    /// Posts a message unless the mailbox is full, without waiting: for io threads.
+    pub(crate) fn nudge(&self, message: Message) {
+        let _ = self.inbox.try_send(message);
+    }
+
     pub(crate) fn progress(&self) -> Progress {
         self.progress.lock().clone()
     }
@@ -134,12 +171,23 @@ impl Scheduler {
 
     /// Starts the thread `job-loop`.
     pub(crate) fn start(&self, options: Options, parts: Parts, poison: &Poison) -> Result<Thread> {
-        parts.graph.begin(options.schedule.label(0));
+        parts.graph.begin(match options.batches {
+            Batches::Every(schedule, _) => schedule.label(0),
+            Batches::OnRecords(_) => parts.clock.wall_time(),
+        });
         let scheduler = self.clone();
-        let generator = JobGenerator::new(options.schedule, options.batches_max);
+        let pace = match options.batches {
+            Batches::Every(schedule, catch_up) => Pace::Every(schedule, catch_up),
+            Batches::OnRecords(trigger) => Pace::OnRecords(trigger),
+        };
+        let generator = JobGenerator::new(pace, options.batches_max, parts.clock.now());
+        let estimator =
+            |steered: &Steered| RateEstimator::new(options.interval, steered.min, steered.max);
+        let estimators = parts.steered.iter().map(estimator).collect();
         let jobs =
             JobSet::new(parts.graph.outputs().len(), options.concurrent_jobs, options.retries);
         let outputs = parts.graph.outputs();
+        let stages = parts.times.stage_recorders();
         let job_loop = JobLoop {
             scheduler,
             options,
@@ -147,6 +195,10 @@ impl Scheduler {
             outputs,
             generator,
             jobs,
+            estimators,
+            stages,
+            cut: Moment::default(),
+            stored: Moment::default(),
             draining: false,
             index: 0,
             last: None,
@@ -160,6 +212,7 @@ impl Scheduler {
 pub(crate) struct Stored {
     pub(crate) store: Arc<BlockManager>,
     pub(crate) tracker: Arc<BlockTracker>,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) scheduler: Scheduler,
 }
 
@@ -179,7 +232,8 @@ impl BlockTarget for Stored {
     }
 
     fn reached(&self, source: u32, time: Time) {
-        self.scheduler.post(Message::Reached { source, time });
+        let at = self.clock.now();
+        self.scheduler.post(Message::Reached { source, time, at });
     }
 }
 
@@ -190,6 +244,12 @@ struct JobLoop {
     outputs: Vec<Arc<Output>>,
     generator: JobGenerator,
     jobs: JobSet<Arc<BatchInput>>,
+    /// One for each steered receiver.
+    estimators: Vec<RateEstimator>,
+    stages: [Recorder; STAGES.len()],
+    /// When the waiting tick was cut, and when the last source that it waits for had stored what was cut.
+    cut: Moment,
+    stored: Moment,
     /// Nothing more is received; the end is told when the last batch is done.
     draining: bool,
     /// Batches allocated so far.
@@ -200,16 +260,22 @@ struct JobLoop {
 
 impl JobLoop {
     fn run(mut self) {
+        if let Batches::OnRecords(_) = self.options.batches {
+            // This thread is the timer of the time-outs.
+            tighten_timer_slack();
+        }
         while let Some(message) = self.next() {
             match message {
                 Some(message) => self.take(message),
-                None => self.allocate_current(),
+                None => self.allocate_if_due(),
             }
+            self.fire();
             self.start_jobs();
         }
     }
 
-    /// The next message, or none when the wait for an allocation is over; nothing at all when the mailbox is closed.
+    /// The next message, or none when the wait for an allocation or the trigger's time-out is over; nothing at all when
+    /// the mailbox is closed.
     fn next(&self) -> Option<Option<Message>> {
         let inbox = &self.scheduler.inbox;
         loop {
@@ -219,7 +285,7 @@ impl JobLoop {
             if inbox.is_closed_and_empty() {
                 return None;
             }
-            let deadline = self.generator.deadline();
+            let deadline = if self.draining { None } else { self.generator.deadline() };
             if deadline.is_some_and(|at| self.parts.clock.now() >= at) {
                 return Some(None);
             }
@@ -230,12 +296,16 @@ impl JobLoop {
     fn take(&mut self, message: Message) {
         match message {
             Message::Tick(time) => self.tick(time),
-            Message::Reached { source, time } => {
+            Message::Reached { source, time, at } => {
                 if self.generator.reached(source, time) == Step::Allocate {
+                    self.stored = at;
                     self.allocate_current();
                 }
             }
-            Message::JobDone { job, outcome } => self.job_done(job, outcome),
+            // The loop looks at the level after each message.
+            Message::Enough => {}
+            Message::JobDone { job, outcome, at } => self.job_done(job, outcome, at),
+            Message::PutAside { time, outcome } => self.was_put_aside(time, outcome),
             Message::Final => self.last_batch(),
             Message::Abort => {
                 self.jobs.abort();
@@ -247,9 +317,34 @@ impl JobLoop {
     fn tick(&mut self, time: Time) {
         let now = self.parts.clock.now();
         let draining = self.draining && !planted(Planted::TickAfterFinal);
-        if draining || self.generator.tick(time, now, self.jobs.batches()) == Step::Skip {
+        if draining || self.generator.tick(time, now, self.jobs.batches()) != Step::Cut {
             return;
         }
+        self.begin(time, self.due(time), now);
+    }
+
+    /// When a tick was due; now if there is no schedule.
+    fn due(&self, time: Time) -> Moment {
+        match self.options.batches {
+            Batches::Every(schedule, _) => schedule.due_at_label(time),
+            Batches::OnRecords(_) => self.parts.clock.now(),
+        }
+    }
+
+    /// With a trigger: begins a batch if there are enough records or the time-out is over.
+    fn fire(&mut self) {
+        let Some(arrivals) = &self.parts.arrivals else { return };
+        let (enough, now) = (arrivals.is_enough(), self.parts.clock.now());
+        let wall = self.parts.clock.wall_time();
+        if !self.draining
+            && let Some(time) = self.generator.fires(enough, wall, now, self.jobs.batches())
+        {
+            self.begin(time, now, now);
+        }
+    }
+
+    /// Cuts every source for the batch `time`.
+    fn begin(&mut self, time: Time, due: Moment, now: Moment) {
         // A tick while an older one still waits for its blocks: they are all cut, so the older batch takes what is here.
         if self.generator.is_waiting() {
             self.allocate_current();
@@ -261,15 +356,24 @@ impl JobLoop {
                 Cut::Settled | Cut::Held => {}
             }
         }
+        self.cut = self.parts.clock.now();
+        self.stored = self.cut;
         let deadline = now.plus(self.options.allocate_wait);
-        if self.generator.wait_for(time, pending, deadline) == Step::Allocate {
+        if self.generator.wait_for(time, due, pending, deadline) == Step::Allocate {
+            self.allocate_current();
+        }
+    }
+
+    fn allocate_if_due(&mut self) {
+        let now = self.parts.clock.now();
+        if self.generator.allocate_deadline().is_some_and(|at| now >= at) {
+            self.stored = now;
             self.allocate_current();
         }
     }
 
     fn allocate_current(&mut self) {
-        if let Some(time) = self.generator.allocated() {
-            let due = self.options.schedule.due_at_label(time);
+        if let Some((time, due)) = self.generator.allocated() {
             self.allocate(time, due);
         }
     }
@@ -277,6 +381,9 @@ impl JobLoop {
     fn allocate(&mut self, time: Time, due: Moment) {
         let allocation = self.parts.tracker.allocate(time);
         let records: u64 = allocation.iter().flatten().map(|block| block.records).sum();
+        if let Some(arrivals) = &self.parts.arrivals {
+            arrivals.take(records);
+        }
         let must_run = || self.parts.graph.must_run(self.last, time);
         if self.options.skip_empty && records == 0 && !must_run() {
             self.parts.tracker.commit(time);
@@ -297,6 +404,7 @@ impl JobLoop {
             partitions: self.parts.workers.workers(),
         };
         self.index += 1;
+        self.remember(&input);
         self.last = Some(time);
         let mut progress = self.scheduler.progress.lock();
         progress.batches_waiting += 1;
@@ -304,8 +412,31 @@ impl JobLoop {
         drop(progress);
         self.jobs.admit(time, Arc::new(input));
         if self.jobs.is_without_jobs() {
-            self.batch_done(time);
+            self.batch_done(time, BatchState::Done);
         }
+    }
+
+    /// Adds a batch that has its blocks to the history.
+    fn remember(&self, input: &BatchInput) {
+        let blocks = || input.blocks.iter().flatten();
+        let moments = Moments {
+            read: blocks().filter_map(|block| block.first_read()).min(),
+            due: input.due,
+            cut: self.cut.max(input.due),
+            stored: self.stored.max(input.due),
+            allocated: self.parts.clock.now(),
+            ..Moments::default()
+        };
+        self.parts.history.add(BatchRecord {
+            time: input.time,
+            records: input.records,
+            bytes: blocks().map(|block| block.bytes()).sum(),
+            blocks: blocks().count(),
+            state: BatchState::Waiting,
+            failures: 0,
+            error: None,
+            moments,
+        });
     }
 
     /// The stop: what was received and not planned is the last batch, under the next tick's time.
@@ -316,9 +447,11 @@ impl JobLoop {
         }
         let (blocks, _) = self.parts.tracker.unallocated();
         if (blocks > 0 || self.index == 0)
-            && let Some(time) = self.generator.last_time()
+            && let Some(time) = self.generator.last_time(self.parts.clock.wall_time())
         {
-            self.allocate(time, self.parts.clock.now());
+            let now = self.parts.clock.now();
+            (self.cut, self.stored) = (now, now);
+            self.allocate(time, now);
         }
         self.tell_if_drained();
     }
@@ -327,8 +460,14 @@ impl JobLoop {
         while let Some((job, input)) = self.jobs.next() {
             let started = self.parts.clock.now();
             self.jobs.started(job, started);
-            let scheduler = self.scheduler.clone();
-            let done = move |outcome| scheduler.post(Message::JobDone { job, outcome });
+            self.parts.history.update(job.time, |batch| {
+                batch.state = BatchState::Running;
+                batch.moments.started.get_or_insert(started);
+            });
+            let (scheduler, clock) = (self.scheduler.clone(), Arc::clone(&self.parts.clock));
+            let done = move |outcome| {
+                scheduler.post(Message::JobDone { job, outcome, at: clock.now() });
+            };
             match self.outputs[job.output].plan(&input, &self.parts.clock, started) {
                 Ok(plan) => batch::run(plan, &self.parts.workers, Box::new(done)),
                 Err(cause) => done(Err(cause)),
@@ -336,9 +475,16 @@ impl JobLoop {
         }
     }
 
-    fn job_done(&mut self, job: JobRef, outcome: Result<(), String>) {
+    fn job_done(&mut self, job: JobRef, outcome: Result<(), String>, at: Moment) {
+        self.parts.history.update(job.time, |batch| {
+            batch.moments.finished = Some(at);
+            if let Err(cause) = &outcome {
+                batch.failures += 1;
+                batch.error = Some(cause.clone());
+            }
+        });
         match self.jobs.ended(job, outcome) {
-            Verdict::BatchDone => self.batch_done(job.time),
+            Verdict::BatchDone => self.jobs_over(job.time),
             Verdict::MoreJobs => {}
             Verdict::Retry { attempt, cause } => {
                 let name = self.outputs[job.output].name().to_owned();
@@ -349,43 +495,84 @@ impl JobLoop {
                     cause,
                 });
             }
-            Verdict::Failed { attempts, cause } => {
-                let name = self.outputs[job.output].name().to_owned();
-                self.parts.graph.abandon(job.time);
-                self.jobs.abort();
-                self.draining = true;
-                let time_ms = job.time.as_millis();
-                (self.parts.tell)(Told::Fatal(Error::Batch {
-                    time_ms,
-                    job: name,
+            Verdict::Failed { attempts, cause } if self.parts.dead_letters.is_some() => {
+                self.parts.events.post(Event::JobGivenUp {
+                    time: job.time,
+                    job: self.outputs[job.output].name().to_owned(),
                     attempts,
                     cause,
-                }));
+                });
+                if self.jobs.give_up(job) == Verdict::BatchDone {
+                    self.jobs_over(job.time);
+                }
+            }
+            Verdict::Failed { attempts, cause } => {
+                let job_name = self.outputs[job.output].name().to_owned();
+                let time_ms = job.time.as_millis();
+                self.fail(job.time, Error::Batch { time_ms, job: job_name, attempts, cause });
             }
         }
     }
 
-    fn batch_done(&mut self, time: Time) {
+    /// The stream stops for this batch.
+    fn fail(&mut self, time: Time, err: Error) {
+        self.parts.graph.abandon(time);
+        self.jobs.abort();
+        self.draining = true;
+        self.parts.history.update(time, |batch| batch.state = BatchState::Failed);
+        (self.parts.tell)(Told::Fatal(err));
+    }
+
+    /// No job of the batch is left: it is done, or its input is put aside by a worker.
+    fn jobs_over(&mut self, time: Time) {
+        let given_up = self.jobs.given_up(time).zip(self.parts.dead_letters.clone());
+        let Some(((input, _), letters)) = given_up else {
+            return self.batch_done(time, BatchState::Done);
+        };
+        let (graph, scheduler) = (Arc::clone(&self.parts.graph), self.scheduler.clone());
+        let events = self.parts.events.clone();
+        self.parts.workers.submit(vec![Box::new(move |_| {
+            let outcome = put_aside(&graph, &input, letters.as_ref(), &events);
+            drop(input);
+            scheduler.post(Message::PutAside { time, outcome });
+        })]);
+    }
+
+    fn was_put_aside(&mut self, time: Time, outcome: Result<()>) {
+        match outcome {
+            Ok(()) => self.batch_done(time, BatchState::DeadLetter),
+            Err(err) => self.fail(time, err),
+        }
+    }
+
+    fn batch_done(&mut self, time: Time, state: BatchState) {
         let Some((input, first_start)) = self.jobs.finish(time) else { return };
         self.parts.graph.commit(time);
         self.parts.store.release(self.parts.tracker.commit(time));
+        let now = self.parts.clock.now();
+        let start = first_start.unwrap_or(now);
         let (records, due) = (input.records, input.due);
+        let (delay, processing) = (start.since(due), now.since(start));
+        self.steer(&input, now, processing, delay);
         drop(input);
         self.parts.pool.trim();
-        let now = self.parts.clock.now();
         let mut progress = self.scheduler.progress.lock();
         progress.batches += 1;
         progress.records += records;
         progress.batches_waiting -= 1;
         progress.records_waiting -= records;
+        if state == BatchState::DeadLetter {
+            progress.dead_letters += 1;
+            progress.dead_records += records;
+        }
         let done = progress.batches;
         drop(progress);
-        let start = first_start.unwrap_or(now);
+        self.record(time, state, now);
         self.parts.events.post(Event::BatchCompleted {
             time,
             records,
-            scheduling_delay: start.since(due),
-            processing: now.since(start),
+            scheduling_delay: delay,
+            processing,
         });
         if self.parts.tell_batches {
             (self.parts.tell)(Told::BatchDone);
@@ -393,7 +580,46 @@ impl JobLoop {
         if self.options.batches_max == Some(done) {
             (self.parts.tell)(Told::BatchesReached);
         }
+        self.replay_deferred();
         self.tell_if_drained();
+    }
+
+    /// Sets the rate of each steered receiver after a batch.
+    fn steer(&mut self, input: &BatchInput, at: Moment, processing: Duration, delay: Duration) {
+        for (steered, estimator) in self.parts.steered.iter().zip(&mut self.estimators) {
+            let blocks = usize::try_from(steered.source).ok().and_then(|at| input.blocks.get(at));
+            let records = blocks.map_or(0, |blocks| blocks.iter().map(|b| b.records()).sum());
+            if let Some(rate) = estimator.update(Sample { at, records, processing, delay }) {
+                steered.limiter.set_rate(rate);
+            }
+        }
+    }
+
+    /// Records the stages of a batch that is done.
+    fn record(&self, time: Time, state: BatchState, now: Moment) {
+        let moments = self.parts.history.update(time, |batch| {
+            batch.state = state;
+            batch.moments.committed = Some(now);
+        });
+        let Some(moments) = moments else { return };
+        for ((stage, _), recorder) in STAGES.iter().zip(&self.stages) {
+            if let Some(length) = moments.stage(*stage) {
+                recorder.record(length);
+            }
+        }
+    }
+
+    /// Begins the batches of missed ticks that had to wait because too many batches did.
+    fn replay_deferred(&mut self) {
+        while !self.draining
+            && let Some(time) = self.generator.deferred(self.jobs.batches())
+        {
+            let now = self.parts.clock.now();
+            self.begin(time, self.due(time), now);
+            if self.generator.is_waiting() {
+                return;
+            }
+        }
     }
 
     fn tell_if_drained(&self) {
@@ -403,4 +629,26 @@ impl JobLoop {
             (self.parts.tell)(Told::Drained);
         }
     }
+}
+
+/// Keeps the input of a batch, a letter for each source that has records in it. Runs on a worker.
+fn put_aside(
+    graph: &Graph,
+    input: &BatchInput,
+    letters: &dyn DeadLetters,
+    events: &EventBus,
+) -> Result<()> {
+    let mut places = Vec::new();
+    for source in graph.sources() {
+        let number = usize::try_from(source.source).expect("sources are counted in u32");
+        let blocks = input.blocks.get(number).map_or(&[][..], Vec::as_slice);
+        if !blocks.is_empty() {
+            let (pipeline, name) = (graph.pipeline(), &source.name);
+            let letter = DeadLetter { pipeline, time: input.time, source: name, blocks };
+            places.push(letters.keep(&letter)?);
+        }
+    }
+    let (time, records) = (input.time, input.records);
+    events.post(Event::BatchPutAside { time, records, places });
+    Ok(())
 }

@@ -17,6 +17,19 @@ use crate::time::{Interval, ManualClock};
 
 const PERIOD: Interval = Interval::secs(1);
 
+/// The real target behind the push thread: with the short cut of `push_now` no tick ever waits for its blocks.
+struct Pushed(Stored);
+
+impl BlockTarget for Pushed {
+    fn push(&self, block: &Arc<Block>) -> Result<()> {
+        self.0.push(block)
+    }
+
+    fn reached(&self, source: u32, time: Time) {
+        self.0.reached(source, time);
+    }
+}
+
 /// A source without sockets, the loop, one worker, and an output that keeps the records.
 struct Rig {
     scheduler: Scheduler,
@@ -46,13 +59,16 @@ fn rig() -> Rig {
         poison: poison.clone(),
     });
     let (own, known) = (Arc::clone(&store), Arc::clone(&tracker));
-    let stored = Stored { store: own, tracker: known, scheduler: scheduler.clone() };
-    generator.start(Arc::new(stored)).expect("threads");
+    let times = EngineTimes::new();
+    let stored =
+        Stored { store: own, tracker: known, clock: clock.clone(), scheduler: scheduler.clone() };
+    generator.start(Arc::new(Pushed(stored)), times.cut_ticks.recorder()).expect("threads");
     let graph = Graph::new(GraphOptions {
         batch_interval: crate::time::Interval::secs(1),
         pipeline: "model".to_owned(),
         workers: 1,
         seed: 7,
+        batch_interval: PERIOD,
         console: Writer::new(Box::new(std::io::sink())),
     });
     let rows = graph.blocks(0, "in").collect();
@@ -74,12 +90,18 @@ fn rig() -> Rig {
         tracker: Arc::clone(&tracker),
         pool: Pool::new(account),
         cutters: vec![(0, Cutter(Arc::clone(&generator)))],
+        steered: Vec::new(),
+        arrivals: None,
+        dead_letters: None,
+        times,
+        history: Arc::new(History::default()),
         events: EventBus::new(),
         tell: Arc::new(tell),
         tell_batches: false,
     };
     let options = Options {
-        schedule: Schedule::aligned(clock.as_ref(), PERIOD),
+        batches: Batches::Every(Schedule::aligned(clock.as_ref(), PERIOD), CatchUp::Coalesce),
+        interval: PERIOD.as_duration(),
         allocate_wait: Duration::from_millis(100),
         concurrent_jobs: 1,
         retries: Retries(0),

@@ -5,6 +5,7 @@
 //! worker that finishes a job, one at a time, and do not know who calls them.
 
 mod console;
+mod dead_letter;
 mod file;
 mod memory;
 mod null;
@@ -19,6 +20,7 @@ use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::time::Time;
 
 pub use console::{Console, Format, ROWS_SHOWN, Writer};
+pub use dead_letter::{DeadLetter, DeadLetterFiles, DeadLetters};
 pub use file::{Existing, File, FileFormat};
 pub use memory::{Memory, MemoryHandle, OwnedCell};
 pub use null::Null;

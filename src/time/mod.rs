@@ -13,6 +13,13 @@ pub use timer::{RecurringTimer, Schedule};
 use std::fmt;
 use std::time::Duration;
 
+/// Lets the kernel wake this thread's timed waits on time: by default it may add 50 µs to gather wake-ups. Best effort:
+/// a system without the knob, or that refuses it, only wakes later.
+pub fn tighten_timer_slack() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
+}
+
 /// A batch's nominal time: milliseconds since the Unix epoch, by the wall clock as it was when the stream started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);

@@ -91,6 +91,7 @@ impl RecurringTimer {
         let fired = Arc::new(AtomicU64::new(0));
         let (stopped, count) = (stop.clone(), Arc::clone(&fired));
         let body = move || {
+            super::tighten_timer_slack();
             let mut index = 0;
             while wait_until_due(clock.as_ref(), &signal, &stopped, schedule.due(index)) {
                 tick(schedule.label(index));

@@ -1,0 +1,174 @@
+//! `Inspector`: what a stream does, for those who look from outside. Reads only; any thread may ask, also after the end.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::config::Resolved;
+use crate::metrics::{BatchRecord, EngineTimes, EventBus, History, ReceiverCounters};
+use crate::receiver::RateLimiter;
+use crate::receiver::io::IoModel;
+use crate::scheduler::Scheduler;
+use crate::slab::Account;
+use crate::sync::{Arc, AtomicBool, Ordering};
+use crate::time::{Clock, Moment, Time};
+
+/// Looks at a stream. Clones look at the same one.
+#[derive(Clone)]
+pub struct Inspector(pub(super) Arc<Inspected>);
+
+/// What an inspector looks at.
+pub(super) struct Inspected {
+    pub(super) config: Resolved,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) started: Moment,
+    pub(super) started_at: Time,
+    pub(super) scheduler: Scheduler,
+    pub(super) account: Arc<Account>,
+    pub(super) events: EventBus,
+    pub(super) times: Arc<EngineTimes>,
+    pub(super) history: Arc<History>,
+    pub(super) receivers: Vec<Received>,
+    pub(super) stopping: AtomicBool,
+}
+
+/// What is looked at of a receiver.
+pub(super) struct Received {
+    pub(super) source: String,
+    pub(super) io_model: IoModel,
+    pub(super) local: Option<SocketAddr>,
+    pub(super) counters: Arc<ReceiverCounters>,
+    pub(super) limiter: Option<Arc<RateLimiter>>,
+}
+
+/// What was done so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// Batches that are done.
+    pub batches: u64,
+    /// Records of those batches.
+    pub records: u64,
+    /// Batches that were planned and are not done.
+    pub batches_waiting: u64,
+    /// Records of those batches.
+    pub records_waiting: u64,
+    /// Batches whose input was put aside as a dead letter.
+    pub dead_letters: u64,
+    /// Records of those batches.
+    pub dead_records: u64,
+}
+
+/// The memory between the sockets and the end of a batch, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Held now.
+    pub used: usize,
+    /// The bound at which reading stops, `store_bytes_max`.
+    pub bound: usize,
+}
+
+/// A receiver as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceiverStatus {
+    /// The source's name.
+    pub source: String,
+    /// The io model in use.
+    pub io_model: IoModel,
+    /// Where it listens, if it does.
+    pub local: Option<SocketAddr>,
+    /// The rate in force in records per second, if there is one.
+    pub rate: Option<u64>,
+    /// Its counters, by name.
+    pub counters: Vec<(&'static str, u64)>,
+}
+
+impl ReceiverStatus {
+    /// The counter of that name; zero if there is none.
+    pub fn counter(&self, name: &str) -> u64 {
+        self.counters.iter().find(|(other, _)| *other == name).map_or(0, |(_, count)| *count)
+    }
+}
+
+impl std::fmt::Debug for Inspector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inspector").field("progress", &self.progress()).finish_non_exhaustive()
+    }
+}
+
+impl Inspector {
+    /// The options in force.
+    pub fn config(&self) -> &Resolved {
+        &self.0.config
+    }
+
+    /// When the stream started, by the wall clock.
+    pub fn started_at(&self) -> Time {
+        self.0.started_at
+    }
+
+    /// How long ago it started.
+    pub fn uptime(&self) -> Duration {
+        self.0.clock.now().since(self.0.started)
+    }
+
+    /// Whether the stop has begun.
+    pub fn is_stopping(&self) -> bool {
+        self.0.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Whether the stream works: every source that dials is connected, at least one batch is done, no stop has begun.
+    pub fn is_ready(&self) -> bool {
+        let connected =
+            |receiver: &Received| receiver.local.is_some() || receiver.counters.open.value() > 0;
+        !self.is_stopping() && self.0.receivers.iter().all(connected) && self.progress().batches > 0
+    }
+
+    /// What was done so far.
+    pub fn progress(&self) -> Done {
+        let progress = self.0.scheduler.progress();
+        Done {
+            batches: progress.batches,
+            records: progress.records,
+            batches_waiting: progress.batches_waiting,
+            records_waiting: progress.records_waiting,
+            dead_letters: progress.dead_letters,
+            dead_records: progress.dead_records,
+        }
+    }
+
+    /// The memory between the sockets and the end of a batch.
+    pub fn memory(&self) -> Memory {
+        Memory { used: self.0.account.used(), bound: self.0.account.max() }
+    }
+
+    /// Every receiver, in the order of the sources.
+    pub fn receivers(&self) -> Vec<ReceiverStatus> {
+        let status = |receiver: &Received| ReceiverStatus {
+            source: receiver.source.clone(),
+            io_model: receiver.io_model,
+            local: receiver.local,
+            rate: receiver.limiter.as_ref().map(|limiter| limiter.rate()),
+            counters: receiver.counters.all(),
+        };
+        self.0.receivers.iter().map(status).collect()
+    }
+
+    /// The last batches, at most `limit`, the newest first.
+    pub fn batches(&self, limit: usize) -> Vec<BatchRecord> {
+        self.0.history.last(limit)
+    }
+
+    /// The batch of that time, if it is still remembered.
+    pub fn batch(&self, time: Time) -> Option<BatchRecord> {
+        self.0.history.get(time)
+    }
+
+    /// What the engine measures of itself.
+    pub fn times(&self) -> &EngineTimes {
+        &self.0.times
+    }
+
+    /// Facts that were dropped because the listeners were too slow.
+    pub fn events_dropped(&self) -> u64 {
+        self.0.events.dropped()
+    }
+}

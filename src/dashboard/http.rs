@@ -1,0 +1,350 @@
+//! The HTTP server: std sockets and httparse, with bounds on everything and a stop that reaches everyone.
+//!
+//! The thread `http` accepts, a thread `http-N` serves each connection. Bounds: [`CONNECTIONS_MAX`] connections (503
+//! beyond), the head (431), the time for a head and for a write. The stop shuts every socket down, so a connection that
+//! idles ends at once. Nothing here knows what a page says.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+
+use crate::context::Inspector;
+use crate::error::{Error, Result};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Arc, Mutex, Poison};
+
+use super::pages::{Page, answer};
+use super::request::{Parsed, Request, parse};
+
+/// Connections at once at most.
+pub const CONNECTIONS_MAX: usize = 64;
+
+/// How long a connection may idle, and how long a head may take from its first byte.
+const READ_TIME: Duration = Duration::from_secs(10);
+
+/// How long a peer may leave an answer untaken.
+const WRITE_TIME: Duration = Duration::from_secs(10);
+
+/// How long a peer that is turned away may take to read the answer.
+const TURN_AWAY_TIME: Duration = Duration::from_millis(50);
+
+/// Ports that are tried after a taken one.
+const NEXT_PORTS: u16 = 100;
+
+/// How a server is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpOptions {
+    /// Where it listens, `ADDR:PORT`.
+    pub address: String,
+    /// Whether the next free port is taken if this one is in use.
+    pub next_free: bool,
+    /// Names that are accepted in the `Host` header besides the loopback ones.
+    pub hosts: Vec<String>,
+}
+
+impl Default for HttpOptions {
+    /// 127.0.0.1:4040, or the next free port; loopback names only.
+    fn default() -> Self {
+        HttpOptions { address: "127.0.0.1:4040".to_owned(), next_free: true, hosts: Vec::new() }
+    }
+}
+
+/// A running server; dropping it stops it at once.
+pub struct HttpServer {
+    shared: Arc<Shared>,
+    accepting: Option<Thread>,
+    address: SocketAddr,
+}
+
+impl std::fmt::Debug for HttpServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpServer").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+struct Shared {
+    stream: Inspector,
+    hosts: Vec<String>,
+    bell: OwnedFd,
+    /// Set when a thread of the server dies: that is no reason to stop the stream.
+    poison: Poison,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    stop: bool,
+    next: u64,
+    /// A handle of each open socket, for the stop.
+    open: Vec<(u64, TcpStream)>,
+    threads: Vec<Thread>,
+}
+
+impl HttpServer {
+    /// Starts to serve what `stream` shows.
+    ///
+    /// # Errors
+    /// If the address cannot be bound, or the operating system refuses a thread or a descriptor.
+    pub fn start(stream: Inspector, options: &HttpOptions) -> Result<HttpServer> {
+        let failed = |err| Error::io(format!("cannot listen for HTTP on {}", options.address), err);
+        let listener = bind(&options.address, options.next_free).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let shared = Arc::new(Shared {
+            stream,
+            hosts: options.hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+            bell: bell.map_err(|err| failed(err.into()))?,
+            poison: Poison::new(),
+            state: Mutex::default(),
+        });
+        let accepting = Arc::clone(&shared);
+        let run = move || accepting.accept(&listener);
+        let thread = thread::spawn("http", &shared.poison, run).map_err(failed)?;
+        Ok(HttpServer { shared, accepting: Some(thread), address })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for HttpServer {
+    fn drop(&mut self) {
+        let threads = {
+            let mut state = self.shared.state.lock();
+            state.stop = true;
+            for (_, stream) in &state.open {
+                // A socket that is closed already needs no shutdown.
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+            std::mem::take(&mut state.threads)
+        };
+        // A counter that is full means that the thread is being woken.
+        let _ = rustix::io::write(&self.shared.bell, &1_u64.to_ne_bytes());
+        drop(self.accepting.take());
+        drop(threads);
+    }
+}
+
+/// Binds, at one of the next ports if this one is taken and that is allowed.
+fn bind(address: &str, next_free: bool) -> io::Result<TcpListener> {
+    let wanted = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let first = match TcpListener::bind(wanted) {
+        Err(err) if next_free && err.kind() == io::ErrorKind::AddrInUse => err,
+        bound => return bound,
+    };
+    let ports = (1..=NEXT_PORTS).filter_map(|step| wanted.port().checked_add(step));
+    let mut bound =
+        ports.filter_map(|port| TcpListener::bind(SocketAddr::new(wanted.ip(), port)).ok());
+    bound.next().ok_or(first)
+}
+
+impl Shared {
+    /// The accepting thread.
+    fn accept(self: &Arc<Self>, listener: &TcpListener) {
+        while !self.state.lock().stop {
+            match listener.accept() {
+                Ok((stream, _)) => self.admit(stream),
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
+                    let mut fds = [
+                        PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN),
+                        PollFd::from_borrowed_fd(self.bell.as_fd(), PollFlags::IN),
+                    ];
+                    // An interrupted wait only looks again.
+                    let _ = poll(&mut fds, None);
+                }
+                // Without descriptors the next connection waits until one of ours has ended, or the stop.
+                Err(_) => {
+                    let mut fds = [PollFd::from_borrowed_fd(self.bell.as_fd(), PollFlags::IN)];
+                    let wait = rustix::time::Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+                    let _ = poll(&mut fds, Some(&wait));
+                }
+            }
+        }
+    }
+
+    fn admit(self: &Arc<Self>, stream: TcpStream) {
+        let served = prepare(&stream).and_then(|()| {
+            let mut state = self.state.lock();
+            state.threads.retain(|thread| !thread.is_done());
+            if state.stop || state.open.len() >= CONNECTIONS_MAX {
+                drop(state);
+                return turn_away(stream);
+            }
+            state.next += 1;
+            let number = state.next;
+            state.open.push((number, stream.try_clone()?));
+            let shared = Arc::clone(self);
+            let run = move || {
+                let _closed = Closed(&shared, number);
+                // How a connection ends concerns only its peer.
+                let _ = shared.serve(stream);
+            };
+            let started = thread::spawn(format!("http-{number}"), &self.poison, run);
+            match started {
+                Ok(thread) => state.threads.push(thread),
+                Err(_) => state.open.retain(|(other, _)| *other != number),
+            }
+            Ok(())
+        });
+        // A peer that is gone before it was served is no concern of ours.
+        drop(served);
+    }
+
+    /// The thread of a connection: request after request until either side closes.
+    fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
+        let (mut bytes, mut chunk) = (Vec::new(), [0; 4096]);
+        let mut since = self.stream.uptime();
+        loop {
+            match parse(&bytes) {
+                Parsed::Request(request) => {
+                    let page = self.page(&request);
+                    let keep_alive = request.keep_alive && !self.state.lock().stop;
+                    write_page(&mut stream, &page, keep_alive, request.head_only)?;
+                    if !keep_alive {
+                        return end(&stream);
+                    }
+                    bytes.drain(..request.len);
+                    since = self.stream.uptime();
+                    continue;
+                }
+                Parsed::Refused(refusal) => {
+                    let page = Page::text(refusal.status, refusal.why);
+                    write_page(&mut stream, &page, false, false)?;
+                    return end(&stream);
+                }
+                Parsed::More => {}
+            }
+            let read = stream.read(&mut chunk)?;
+            if read == 0 {
+                return Ok(());
+            }
+            if bytes.is_empty() {
+                since = self.stream.uptime();
+            } else if self.stream.uptime().saturating_sub(since) > READ_TIME {
+                write_page(
+                    &mut stream,
+                    &Page::text(408, "the request took too long"),
+                    false,
+                    false,
+                )?;
+                return end(&stream);
+            }
+            bytes.extend_from_slice(&chunk[..read]);
+        }
+    }
+
+    fn page(&self, request: &Request) -> Page {
+        if is_loopback(&request.host) || self.hosts.contains(&request.host) {
+            answer(request, &self.stream)
+        } else {
+            let why = "this name is not served here: add it to `http_hosts`";
+            Page::text(403, why)
+        }
+    }
+}
+
+/// Forgets a connection when its thread ends, also by a panic.
+struct Closed<'a>(&'a Shared, u64);
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().open.retain(|(number, _)| *number != self.1);
+    }
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(READ_TIME))?;
+    stream.set_write_timeout(Some(WRITE_TIME))
+}
+
+/// Answers 503 to a peer beyond the limit, without a thread for it.
+fn turn_away(mut stream: TcpStream) -> io::Result<()> {
+    stream.set_write_timeout(Some(TURN_AWAY_TIME))?;
+    stream.set_read_timeout(Some(TURN_AWAY_TIME))?;
+    write_page(&mut stream, &Page::text(503, "too many connections"), false, false)?;
+    end(&stream)
+}
+
+/// Closes in order: with unread bytes in the socket the close would be a reset, and the answer be lost.
+fn end(mut stream: &TcpStream) -> io::Result<()> {
+    stream.shutdown(Shutdown::Write)?;
+    stream.set_read_timeout(Some(TURN_AWAY_TIME))?;
+    let _ = stream.read(&mut [0; 4096])?;
+    Ok(())
+}
+
+fn write_page(
+    stream: &mut TcpStream,
+    page: &Page,
+    keep_alive: bool,
+    head_only: bool,
+) -> io::Result<()> {
+    let (status, kind, len) = (page.status, page.kind, page.body.len());
+    let connection = if keep_alive { "keep-alive" } else { "close" };
+    let allow = if status == 405 { "Allow: GET, HEAD\r\n" } else { "" };
+    let mut answer = format!(
+        "HTTP/1.1 {status} {}\r\nContent-Type: {kind}\r\nContent-Length: {len}\r\n\
+         Connection: {connection}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n{allow}\r\n",
+        reason(status)
+    );
+    if !head_only {
+        answer.push_str(&page.body);
+    }
+    stream.write_all(answer.as_bytes())
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        411 => "Length Required",
+        413 => "Content Too Large",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        _ => "Service Unavailable",
+    }
+}
+
+/// Whether a `Host` names this machine to itself: nobody else's web page can make a browser send that.
+fn is_loopback(host: &str) -> bool {
+    host == "localhost"
+        || host == "::1"
+        || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_names() {
+        for host in ["localhost", "127.0.0.1", "127.1.2.3", "::1"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["", "localhost.example", "10.0.0.1", "127.0.0.1.example", "127.1"] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_taken_port_is_an_error_unless_the_next_may_be_used() {
+        let taken = TcpListener::bind("127.0.0.1:0").expect("bound");
+        let address = taken.local_addr().expect("an address").to_string();
+        let kind = bind(&address, false).expect_err("taken").kind();
+        assert_eq!(kind, io::ErrorKind::AddrInUse);
+        let next = bind(&address, true).expect("the next one");
+        assert_ne!(next.local_addr().expect("an address").to_string(), address);
+    }
+}

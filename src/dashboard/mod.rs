@@ -1,0 +1,14 @@
+//! What people and scrapers see from outside: a small HTTP server with metrics, health and the tables of the stream.
+//!
+//! ```text
+//!  http (accepts) ─▶ http-N, one for each connection: bytes ─▶ request::parse ─▶ pages::answer(inspector) ─▶ bytes
+//! ```
+//! It reads an [`Inspector`](crate::Inspector) and changes nothing: a server that fails or is flooded costs the stream
+//! nothing but its bounded threads. The library starts none by itself; `tidemill run` does.
+
+mod http;
+mod openmetrics;
+mod pages;
+pub mod request;
+
+pub use http::{HttpOptions, HttpServer};

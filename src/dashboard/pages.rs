@@ -1,0 +1,244 @@
+//! What each path answers: health, metrics, and the tables as JSON or CSV. Reads the inspector; knows no sockets.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::context::{Inspector, ReceiverStatus};
+use crate::metrics::{BatchRecord, STAGES};
+use crate::time::{Moment, Time};
+
+use super::openmetrics;
+use super::request::Request;
+
+/// Batches that are shown if no `limit` is given.
+const LIMIT_DEFAULT: usize = 100;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const CSV: &str = "text/csv; charset=utf-8";
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Page {
+    pub(super) status: u16,
+    pub(super) kind: &'static str,
+    pub(super) body: String,
+}
+
+impl Page {
+    pub(super) fn text(status: u16, text: impl Into<String>) -> Page {
+        let mut body = text.into();
+        body.push('\n');
+        Page { status, kind: TEXT, body }
+    }
+
+    fn json(value: &Value) -> Page {
+        Page { status: 200, kind: JSON, body: format!("{value}\n") }
+    }
+
+    fn csv(rows: &[Map<String, Value>], columns: &[&str]) -> Page {
+        let mut body = columns.join(",");
+        body.push('\n');
+        for row in rows {
+            let cells: Vec<String> = columns.iter().map(|column| cell(row.get(*column))).collect();
+            body.push_str(&cells.join(","));
+            body.push('\n');
+        }
+        Page { status: 200, kind: CSV, body }
+    }
+}
+
+/// Answers a request.
+pub(super) fn answer(request: &Request, stream: &Inspector) -> Page {
+    let limit = match request.query_value("limit").map(str::parse::<usize>) {
+        None => LIMIT_DEFAULT,
+        Some(Ok(limit)) => limit,
+        Some(Err(_)) => return Page::text(400, "`limit` must be a whole number"),
+    };
+    match request.path.as_str() {
+        "/" => Page::text(200, INDEX),
+        "/healthz" => Page::text(200, "alive"),
+        "/readyz" if stream.is_ready() => Page::text(200, "ready"),
+        "/readyz" => Page::text(503, not_ready(stream)),
+        "/metrics" => metrics(stream),
+        "/api/v1/status" => Page::json(&Value::Object(status(stream))),
+        "/api/v1/status.csv" => table(&[status(stream)]),
+        "/api/v1/batches" => Page::json(&json!(batches(stream, limit))),
+        "/api/v1/batches.csv" => Page::csv(&batches(stream, limit), &BATCH_COLUMNS),
+        "/api/v1/receivers" => Page::json(&json!(receivers(stream))),
+        "/api/v1/receivers.csv" => table(&receivers(stream)),
+        path => match path.strip_prefix("/api/v1/batches/").map(str::parse::<u64>) {
+            Some(Ok(time)) => one_batch(stream, Time::from_millis(time)),
+            _ => Page::text(404, "nothing is here"),
+        },
+    }
+}
+
+const INDEX: &str = "tidemill
+/metrics /healthz /readyz
+/api/v1/status /api/v1/batches?limit= /api/v1/batches/{time} /api/v1/receivers (each table also as .csv)";
+
+fn metrics(stream: &Inspector) -> Page {
+    match openmetrics::encode(stream) {
+        Ok(body) => Page { status: 200, kind: OPENMETRICS, body },
+        Err(err) => Page::text(500, format!("cannot encode the metrics: {err}")),
+    }
+}
+
+fn not_ready(stream: &Inspector) -> &'static str {
+    if stream.is_stopping() {
+        "the stream is stopping"
+    } else if stream.progress().batches == 0 {
+        "no batch is done yet"
+    } else {
+        "a source is not connected"
+    }
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+fn status(stream: &Inspector) -> Map<String, Value> {
+    let (done, memory, config) = (stream.progress(), stream.memory(), stream.config());
+    object(json!({
+        "name": config.name,
+        "version": env!("CARGO_PKG_VERSION"),
+        "started_ms": stream.started_at().as_millis(),
+        "uptime_ms": millis(stream.uptime()),
+        "ready": stream.is_ready(),
+        "stopping": stream.is_stopping(),
+        "batch_interval_ms": config.batch_interval.as_millis(),
+        "block_interval_ms": config.block_interval.as_millis(),
+        "workers": config.workers,
+        "batches": done.batches,
+        "records": done.records,
+        "batches_waiting": done.batches_waiting,
+        "records_waiting": done.records_waiting,
+        "dead_letter_batches": done.dead_letters,
+        "dead_letter_records": done.dead_records,
+        "store_bytes": memory.used,
+        "store_bytes_max": memory.bound,
+        "events_dropped": stream.events_dropped(),
+    }))
+}
+
+const BATCH_COLUMNS: [&str; 17] = [
+    "batch_time_ms",
+    "state",
+    "records",
+    "bytes",
+    "blocks",
+    "failures",
+    "error",
+    "scheduling_delay_us",
+    "processing_us",
+    "total_us",
+    "read_us",
+    "cut_us",
+    "stored_us",
+    "allocated_us",
+    "started_us",
+    "finished_us",
+    "committed_us",
+];
+
+fn batches(stream: &Inspector, limit: usize) -> Vec<Map<String, Value>> {
+    stream.batches(limit).iter().map(batch).collect()
+}
+
+fn one_batch(stream: &Inspector, time: Time) -> Page {
+    match stream.batch(time) {
+        Some(record) => Page::json(&Value::Object(batch(&record))),
+        None => Page::text(404, "no such batch is remembered"),
+    }
+}
+
+fn batch(batch: &BatchRecord) -> Map<String, Value> {
+    let moments = &batch.moments;
+    let since = |from: Option<Moment>, to: Option<Moment>| Some(micros(to?.since(from?)));
+    let mut row = object(json!({
+        "batch_time_ms": batch.time.as_millis(),
+        "state": batch.state.name(),
+        "records": batch.records,
+        "bytes": batch.bytes,
+        "blocks": batch.blocks,
+        "failures": batch.failures,
+        "error": batch.error,
+        "scheduling_delay_us": since(Some(moments.due), moments.started),
+        "processing_us": since(moments.started, moments.committed),
+        "total_us": since(Some(moments.due), moments.committed),
+    }));
+    for (stage, name) in STAGES {
+        row.insert(format!("{name}_us"), json!(moments.stage(stage).map(micros)));
+    }
+    row
+}
+
+fn receivers(stream: &Inspector) -> Vec<Map<String, Value>> {
+    let row = |receiver: ReceiverStatus| {
+        let mut row = object(json!({
+            "source": receiver.source,
+            "io_model": receiver.io_model.name(),
+            "listens": receiver.local,
+            "rate": receiver.rate,
+        }));
+        row.extend(
+            receiver.counters.iter().map(|(name, count)| ((*name).to_owned(), json!(count))),
+        );
+        row
+    };
+    stream.receivers().into_iter().map(row).collect()
+}
+
+/// A table whose columns are the keys of its first row.
+fn table(rows: &[Map<String, Value>]) -> Page {
+    let columns: Vec<&str> =
+        rows.first().map(|row| row.keys().map(String::as_str).collect()).unwrap_or_default();
+    Page::csv(rows, &columns)
+}
+
+/// A cell of a CSV table (RFC 4180), quoted where it must be.
+fn cell(value: Option<&Value>) -> String {
+    let text = match value {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    };
+    if !text.contains([',', '"', '\n', '\r']) {
+        return text;
+    }
+    let mut quoted = String::with_capacity(text.len() + 2);
+    // Writing to a string cannot fail.
+    let _ = write!(quoted, "\"{}\"", text.replace('"', "\"\""));
+    quoted
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_are_quoted_where_they_must_be() {
+        let check = |value: Value, expected: &str| assert_eq!(cell(Some(&value)), expected);
+        check(json!("a b"), "a b");
+        check(json!("a,\"b\""), "\"a,\"\"b\"\"\"");
+        check(json!(5), "5");
+        check(json!(null), "");
+        check(json!("a\nb"), "\"a\nb\"");
+    }
+}

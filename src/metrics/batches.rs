@@ -1,0 +1,237 @@
+//! The stages of a batch and the bounded history of batches, written by the job loop, read by any thread.
+//!
+//! ```text
+//! first read ─read─▶ tick ─cut─▶ cut ─stored─▶ stored ─allocated─▶ ... ─started─▶ ─finished─▶ ─committed─▶
+//! ```
+//! A stage lasts from the end of the one before it, so the stages of a batch add up to its oldest record's way.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::sync::{Arc, Mutex};
+use crate::time::{Moment, Time};
+
+use super::latency::{Latency, Recorder};
+
+/// Batches that are kept for those who look: waiting, running and done.
+const HISTORY_MAX: usize = 2_048;
+
+/// A step on the way of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// From the read of the batch's oldest record to the tick.
+    Read,
+    /// From the tick to the cut of every receiver.
+    Cut,
+    /// Until everything that was cut is in the store.
+    Stored,
+    /// Until the batch has its blocks.
+    Allocated,
+    /// Until the first job starts.
+    Started,
+    /// Until the last task ends.
+    Finished,
+    /// Until the batch's blocks are released.
+    Committed,
+}
+
+/// Every stage with its name, in order.
+pub const STAGES: [(Stage, &str); 7] = [
+    (Stage::Read, "read"),
+    (Stage::Cut, "cut"),
+    (Stage::Stored, "stored"),
+    (Stage::Allocated, "allocated"),
+    (Stage::Started, "started"),
+    (Stage::Finished, "finished"),
+    (Stage::Committed, "committed"),
+];
+
+/// The moments of one batch, as far as it has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moments {
+    /// Its oldest record was read; none if it has no record.
+    pub read: Option<Moment>,
+    /// It was due.
+    pub due: Moment,
+    /// The receivers were cut.
+    pub cut: Moment,
+    /// What was cut was in the store.
+    pub stored: Moment,
+    /// It was given its blocks.
+    pub allocated: Moment,
+    /// Its first job started.
+    pub started: Option<Moment>,
+    /// Its last task ended.
+    pub finished: Option<Moment>,
+    /// It was committed.
+    pub committed: Option<Moment>,
+}
+
+impl Moments {
+    /// How long a stage took; none if the batch has not come so far or, for the read, has no record.
+    pub fn stage(&self, stage: Stage) -> Option<Duration> {
+        let (from, to) = match stage {
+            Stage::Read => (self.read?, self.due),
+            Stage::Cut => (self.due, self.cut),
+            Stage::Stored => (self.cut, self.stored),
+            Stage::Allocated => (self.stored, self.allocated),
+            Stage::Started => (self.allocated, self.started?),
+            Stage::Finished => (self.started?, self.finished?),
+            Stage::Committed => (self.finished?, self.committed?),
+        };
+        Some(to.since(from))
+    }
+}
+
+/// What becomes of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchState {
+    /// It has its blocks and waits for its turn.
+    Waiting,
+    /// A job of it has started.
+    Running,
+    /// All its jobs succeeded.
+    Done,
+    /// A job of it failed for good and the stream stops.
+    Failed,
+    /// A job of it failed for good; its input was put aside and the stream goes on.
+    DeadLetter,
+}
+
+impl BatchState {
+    /// The state's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            BatchState::Waiting => "waiting",
+            BatchState::Running => "running",
+            BatchState::Done => "done",
+            BatchState::Failed => "failed",
+            BatchState::DeadLetter => "dead_letter",
+        }
+    }
+}
+
+/// A batch, for those who look.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchRecord {
+    /// Its time.
+    pub time: Time,
+    /// Records of its input.
+    pub records: u64,
+    /// Bytes of its input.
+    pub bytes: u64,
+    /// Blocks of its input.
+    pub blocks: usize,
+    /// What becomes of it.
+    pub state: BatchState,
+    /// Attempts of jobs that failed.
+    pub failures: u32,
+    /// The last failure of a job.
+    pub error: Option<String>,
+    /// How far it came, when.
+    pub moments: Moments,
+}
+
+/// The last batches, oldest first, at most so many.
+#[derive(Debug, Default)]
+pub struct History(Mutex<VecDeque<BatchRecord>>);
+
+impl History {
+    /// A batch was planned; the oldest one is forgotten when there are too many.
+    pub fn add(&self, batch: BatchRecord) {
+        let mut batches = self.0.lock();
+        if batches.len() >= HISTORY_MAX {
+            batches.pop_front();
+        }
+        batches.push_back(batch);
+    }
+
+    /// Changes what is known of a batch, if it is still known, and returns its moments.
+    pub fn update(&self, time: Time, change: impl FnOnce(&mut BatchRecord)) -> Option<Moments> {
+        let mut batches = self.0.lock();
+        let at = batches.binary_search_by_key(&time, |batch| batch.time).ok()?;
+        change(&mut batches[at]);
+        Some(batches[at].moments)
+    }
+
+    /// The batch of that time, if it is still known.
+    pub fn get(&self, time: Time) -> Option<BatchRecord> {
+        let batches = self.0.lock();
+        let at = batches.binary_search_by_key(&time, |batch| batch.time).ok()?;
+        Some(batches[at].clone())
+    }
+
+    /// The last batches, the newest first.
+    pub fn last(&self, limit: usize) -> Vec<BatchRecord> {
+        self.0.lock().iter().rev().take(limit).cloned().collect()
+    }
+}
+
+/// What the engine measures of itself.
+#[derive(Debug, Default)]
+pub struct EngineTimes {
+    /// How late the job timer's ticks were.
+    pub job_ticks: Latency,
+    /// How late the cut timers' ticks were.
+    pub cut_ticks: Latency,
+    /// The stages of batches, in the order of [`STAGES`].
+    pub stages: [Latency; STAGES.len()],
+}
+
+impl EngineTimes {
+    /// Nothing measured yet.
+    pub fn new() -> Arc<Self> {
+        Arc::new(EngineTimes::default())
+    }
+
+    /// Recorders of all stages, for the thread that sees batches through.
+    pub fn stage_recorders(&self) -> [Recorder; STAGES.len()] {
+        std::array::from_fn(|stage| self.stages[stage].recorder())
+    }
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+
+    fn batch(millis: u64) -> BatchRecord {
+        BatchRecord {
+            time: Time::from_millis(millis),
+            records: 0,
+            bytes: 0,
+            blocks: 0,
+            state: BatchState::Waiting,
+            failures: 0,
+            error: None,
+            moments: Moments::default(),
+        }
+    }
+
+    #[test]
+    fn the_history_is_bounded_and_finds_batches_by_time() {
+        let history = History::default();
+        let count = HISTORY_MAX as u64 + 5;
+        (1..=count).for_each(|time| history.add(batch(time)));
+        assert_eq!(history.get(Time::from_millis(5)), None, "forgotten");
+        history.update(Time::from_millis(count), |batch| batch.records = 7);
+        assert_eq!(history.last(1)[0].records, 7);
+        assert_eq!(history.last(usize::MAX).len(), HISTORY_MAX);
+    }
+
+    #[test]
+    fn stages_add_up() {
+        let at = |millis: u64| Moment::from_nanos(millis * 1_000_000);
+        let moments = Moments {
+            read: Some(at(0)),
+            due: at(10),
+            cut: at(11),
+            stored: at(13),
+            allocated: at(14),
+            started: Some(at(20)),
+            finished: Some(at(29)),
+            committed: None,
+        };
+        let lengths = STAGES.map(|(stage, _)| moments.stage(stage).map(|time| time.as_millis()));
+        assert_eq!(lengths, [Some(10), Some(1), Some(2), Some(1), Some(6), Some(9), None]);
+    }
+}

@@ -1,0 +1,123 @@
+//! Times in hdrhistograms, kept for each thread and merged by whoever reads them.
+//!
+//! A thread records into its own histogram, under a lock that only a reader ever contends for. Nothing is allocated
+//! after [`Latency::recorder`], so a histogram costs the same after a year as on the first day.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::sync::{Arc, Mutex};
+
+/// The shortest time that is told apart, in nanoseconds.
+const SHORTEST: u64 = 100;
+
+/// The longest, in nanoseconds: an hour; longer ones count as this.
+const LONGEST: u64 = 3_600_000_000_000;
+
+/// Decimal digits that are kept: a value is right to one per cent.
+const DIGITS: u8 = 2;
+
+/// How long something took, over all threads that do it.
+#[derive(Debug, Default)]
+pub struct Latency {
+    parts: Mutex<Vec<Arc<Mutex<Part>>>>,
+}
+
+#[derive(Debug)]
+struct Part {
+    times: Histogram<u64>,
+    total: u128,
+}
+
+/// Where one thread records. Dropping it keeps what it recorded.
+#[derive(Debug)]
+pub struct Recorder(Arc<Mutex<Part>>);
+
+/// What was recorded by all threads at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Times {
+    histogram: Histogram<u64>,
+    /// The sum of all times.
+    pub total: Duration,
+}
+
+impl Latency {
+    /// A recorder for one more thread.
+    pub fn recorder(&self) -> Recorder {
+        let part = Arc::new(Mutex::new(Part { times: histogram(), total: 0 }));
+        self.parts.lock().push(Arc::clone(&part));
+        Recorder(part)
+    }
+
+    /// What all threads recorded so far.
+    pub fn merged(&self) -> Times {
+        let (mut merged, mut total) = (histogram(), 0);
+        for part in self.parts.lock().iter() {
+            let part = part.lock();
+            merged.add(&part.times).expect("all histograms have the same bounds");
+            total += part.total;
+        }
+        let total = Duration::from_nanos(u64::try_from(total).unwrap_or(u64::MAX));
+        Times { histogram: merged, total }
+    }
+}
+
+impl Recorder {
+    /// Records one time.
+    pub fn record(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let mut part = self.0.lock();
+        part.times.saturating_record(nanos.min(LONGEST));
+        part.total += u128::from(nanos);
+    }
+}
+
+impl Times {
+    /// How many times were recorded.
+    pub fn count(&self) -> u64 {
+        self.histogram.len()
+    }
+
+    /// The time that so large a part (0 to 1) of all does not exceed; zero without any.
+    pub fn quantile(&self, part: f64) -> Duration {
+        Duration::from_nanos(self.histogram.value_at_quantile(part))
+    }
+
+    /// The longest time, to one per cent.
+    pub fn longest(&self) -> Duration {
+        Duration::from_nanos(self.histogram.max())
+    }
+
+    /// How many times were at most `bound` long, to one per cent.
+    pub fn at_most(&self, bound: Duration) -> u64 {
+        let nanos = u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX);
+        self.histogram.count_between(0, nanos.min(LONGEST))
+    }
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(SHORTEST, LONGEST, DIGITS).expect("the bounds are constants")
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_merged_by_the_reader() {
+        let latency = Latency::default();
+        let (one, two) = (latency.recorder(), latency.recorder());
+        one.record(Duration::from_micros(10));
+        two.record(Duration::from_millis(1));
+        two.record(Duration::from_secs(1_000_000));
+        drop(one);
+        let times = latency.merged();
+        assert_eq!(times.count(), 3);
+        assert_eq!(times.at_most(Duration::from_micros(20)), 1);
+        assert_eq!(times.at_most(Duration::from_millis(2)), 2);
+        assert!(times.quantile(0.5) >= Duration::from_micros(990), "{:?}", times.quantile(0.5));
+        assert!(times.longest() >= Duration::from_secs(3_500), "longer ones count as an hour");
+        assert_eq!(times.total, Duration::from_micros(1_010) + Duration::from_secs(1_000_000));
+    }
+}

@@ -1,0 +1,68 @@
+//! `Arrivals`: counts the records that can be cut, over all receivers, and tells when there are enough for a batch.
+//!
+//! Io threads add, the job loop takes what a batch was given. The count is told only as it passes the goal, so a fast
+//! stream does not flood the loop; the loop looks at the level itself after each batch.
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// See the module.
+pub(crate) struct Arrivals {
+    /// Records queued for the next cut or cut, and not given to a batch.
+    count: AtomicU64,
+    goal: u64,
+    tell: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Arrivals {
+    /// Calls `tell`, which must only post, whenever the count reaches `goal`.
+    pub(crate) fn new(goal: u64, tell: impl Fn() + Send + Sync + 'static) -> Self {
+        Arrivals { count: AtomicU64::new(0), goal, tell: Box::new(tell) }
+    }
+
+    /// So many more records can be cut.
+    pub(crate) fn add(&self, records: u64) {
+        let before = self.count.fetch_add(records, Ordering::SeqCst);
+        if before < self.goal && before.saturating_add(records) >= self.goal {
+            (self.tell)();
+        }
+    }
+
+    /// A batch was given so many records.
+    pub(crate) fn take(&self, records: u64) {
+        self.count.fetch_sub(records, Ordering::SeqCst);
+    }
+
+    /// Whether there are enough records for a batch.
+    pub(crate) fn is_enough(&self) -> bool {
+        self.count.load(Ordering::SeqCst) >= self.goal
+    }
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+    use crate::sync::{Arc, AtomicUsize};
+
+    #[test]
+    fn each_passing_of_the_goal_is_told_once() {
+        let told = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&told);
+        let arrivals = Arrivals::new(10, move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        let check =
+            |expected| assert_eq!((told.load(Ordering::SeqCst), arrivals.is_enough()), expected);
+        arrivals.add(9);
+        check((0, false));
+        arrivals.add(1);
+        check((1, true));
+        arrivals.add(25);
+        check((1, true));
+        arrivals.take(20);
+        check((1, true));
+        arrivals.take(10);
+        check((1, false));
+        arrivals.add(100);
+        check((2, true));
+    }
+}

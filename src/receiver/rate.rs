@@ -1,0 +1,265 @@
+//! The rate of a receiver: a token bucket of records, and the thread `rxN-rate` that wakes held lanes by a deadline.
+//!
+//! ```text
+//!  lane: ready? ─▶ tokens ≥ 1 ─▶ read ─▶ take(records): what was read beyond the tokens is debt
+//!                 └ else held ─▶ rxN-rate waits until half a burst is there ─▶ wakes the lanes
+//! ```
+//! A burst is [`BURST`] worth of records, so an idle second does not become a second's worth at once. Io threads ask
+//! and take; the job loop may change the rate. Nothing here knows why a rate is what it is.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Arc, Mutex, Poison, Signal, StopToken};
+use crate::time::{Clock, Moment, tighten_timer_slack};
+
+/// How long an idle receiver saves up tokens.
+const BURST: Duration = Duration::from_millis(20);
+
+/// Records per second, as tokens. Pure: told what time it is.
+#[derive(Debug)]
+struct TokenBucket {
+    rate: f64,
+    /// Below zero: debt.
+    tokens: f64,
+    refilled: Moment,
+}
+
+impl TokenBucket {
+    fn new(rate: u64, now: Moment) -> Self {
+        let mut bucket = TokenBucket { rate: as_f64(rate), tokens: 0.0, refilled: now };
+        bucket.tokens = bucket.burst();
+        bucket
+    }
+
+    fn burst(&self) -> f64 {
+        (self.rate * BURST.as_secs_f64()).max(1.0)
+    }
+
+    fn refill(&mut self, now: Moment) {
+        let grown = self.rate * now.since(self.refilled).as_secs_f64();
+        self.tokens = (self.tokens + grown).min(self.burst());
+        self.refilled = now;
+    }
+
+    fn set_rate(&mut self, rate: u64, now: Moment) {
+        self.refill(now);
+        self.rate = as_f64(rate);
+        self.tokens = self.tokens.min(self.burst());
+    }
+
+    /// Whether something may be read now.
+    fn is_ready(&mut self, now: Moment) -> bool {
+        self.refill(now);
+        self.tokens >= 1.0
+    }
+
+    fn take(&mut self, records: u64) {
+        self.tokens -= as_f64(records);
+    }
+
+    /// When half a burst is there: a held reader is not woken for every single token.
+    fn wake_at(&self) -> Moment {
+        let missing = (self.burst() / 2.0).max(1.0) - self.tokens;
+        let wait = Duration::try_from_secs_f64((missing / self.rate).max(0.0));
+        // One nanosecond more: rounding must not wake a reader just before its token.
+        self.refilled.plus(wait.unwrap_or(Duration::MAX).saturating_add(Duration::from_nanos(1)))
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate or a count far below 2^52")]
+fn as_f64(count: u64) -> f64 {
+    count as f64
+}
+
+/// The limit of one receiver. Any thread may call it.
+#[derive(Debug)]
+pub(crate) struct RateLimiter {
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+    /// Raised when a lane is held or the rate changes: the deadline is another one.
+    changed: Signal,
+}
+
+#[derive(Debug)]
+struct State {
+    bucket: TokenBucket,
+    rate: u64,
+    /// A lane was told to wait since the last wake-up.
+    held: bool,
+}
+
+impl RateLimiter {
+    /// A limit of `rate` records per second, at least one.
+    pub(crate) fn new(rate: u64, clock: Arc<dyn Clock>) -> Arc<Self> {
+        let rate = rate.max(1);
+        let bucket = TokenBucket::new(rate, clock.now());
+        let state = State { bucket, rate, held: false };
+        Arc::new(RateLimiter { clock, state: Mutex::new(state), changed: Signal::new() })
+    }
+
+    /// The rate in force, in records per second.
+    pub(crate) fn rate(&self) -> u64 {
+        self.state.lock().rate
+    }
+
+    /// Changes the rate; what was read too much stays a debt.
+    pub(crate) fn set_rate(&self, rate: u64) {
+        let rate = rate.max(1);
+        let mut state = self.state.lock();
+        state.rate = rate;
+        state.bucket.set_rate(rate, self.clock.now());
+        drop(state);
+        self.changed.raise();
+    }
+
+    /// Whether something may be read now; if not, the lanes are woken once that changes.
+    pub(crate) fn is_ready(&self) -> bool {
+        let mut state = self.state.lock();
+        let ready = state.bucket.is_ready(self.clock.now());
+        let first = !ready && !std::mem::replace(&mut state.held, !ready);
+        drop(state);
+        if first {
+            self.changed.raise();
+        }
+        ready
+    }
+
+    /// So much was read.
+    pub(crate) fn take(&self, records: u64) {
+        self.state.lock().bucket.take(records);
+    }
+
+    /// Starts the thread that calls `wake` when held lanes may read again.
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        name: &str,
+        stop: &StopToken,
+        poison: &Poison,
+        wake: impl Fn() + Send + 'static,
+    ) -> Result<Thread> {
+        stop.wakes(&self.changed);
+        let (limiter, stop) = (Arc::clone(self), stop.clone());
+        let body = move || {
+            tighten_timer_slack();
+            while !stop.is_stopped() {
+                let due = limiter.due();
+                if due.is_some_and(|at| limiter.clock.now() >= at) {
+                    limiter.state.lock().held = false;
+                    wake();
+                } else {
+                    limiter.clock.wait(&limiter.changed, due);
+                }
+            }
+        };
+        thread::spawn(name, poison, body)
+            .map_err(|err| Error::io(format!("cannot start the thread `{name}`"), err))
+    }
+
+    fn due(&self) -> Option<Moment> {
+        let mut state = self.state.lock();
+        state.bucket.refill(self.clock.now());
+        state.held.then(|| {
+            if state.bucket.tokens >= 1.0 { state.bucket.refilled } else { state.bucket.wake_at() }
+        })
+    }
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::sync::Mailbox;
+    use crate::time::ManualClock;
+
+    fn at(millis: u64) -> Moment {
+        Moment::from_nanos(millis * 1_000_000)
+    }
+
+    /// Reads of `read` records whenever the bucket is ready, looked at each millisecond; how many in the first
+    /// millisecond and in all.
+    fn check(
+        rate: u64,
+        read: u64,
+        idle: u64,
+        millis: u64,
+        expected: (u64, std::ops::RangeInclusive<u64>),
+    ) {
+        let mut bucket = TokenBucket::new(rate, at(0));
+        let (mut first, mut all) = (0, 0);
+        for now in idle..idle + millis {
+            while bucket.is_ready(at(now)) {
+                bucket.take(read);
+                all += read;
+                first += if now == idle { read } else { 0 };
+            }
+        }
+        assert_eq!(first, expected.0, "{rate}/s, reads of {read}");
+        assert!(expected.1.contains(&all), "{rate}/s, reads of {read}: {all} in {millis} ms");
+    }
+
+    #[test]
+    fn the_rate_is_kept_without_a_one_second_burst() {
+        check(1_000, 1, 0, 10_000, (20, 9_950..=10_050));
+        check(1_000, 1, 3_600_000, 10_000, (20, 9_950..=10_050));
+        check(1_000, 7, 0, 10_000, (21, 9_950..=10_050));
+        // A read far beyond the tokens is paid back before the next one.
+        check(1_000, 2_600, 0, 10_000, (2_600, 7_800..=12_600));
+        check(1, 1, 0, 10_000, (1, 10..=11));
+        check(10_000_000, 100_000, 0, 1_000, (200_000, 9_900_000..=10_300_000));
+    }
+
+    #[test]
+    fn held_lanes_are_woken_by_the_clock_and_by_a_higher_rate() {
+        let clock = ManualClock::new();
+        let limiter = RateLimiter::new(100, Arc::new(clock.clone()));
+        let (woken, stop, poison) = (Mailbox::new(10), StopToken::new(), Poison::new());
+        let told = woken.clone();
+        let wake = move || told.send(()).expect("the test listens");
+        let thread = limiter.start("rx0-rate", &stop, &poison, wake).expect("a thread");
+        assert!(limiter.is_ready());
+        limiter.take(12);
+        assert!(!limiter.is_ready());
+        clock.wait_for_sleepers(1);
+        clock.advance(Duration::from_millis(99));
+        assert!(!limiter.is_ready(), "the debt is ten records and one more is needed");
+        assert!(woken.is_empty());
+        clock.advance(Duration::from_millis(12));
+        assert_eq!(woken.recv(), Some(()));
+        assert!(limiter.is_ready());
+        limiter.take(1_000);
+        assert!(!limiter.is_ready());
+        clock.wait_for_sleepers(1);
+        limiter.set_rate(1_000_000);
+        clock.advance(Duration::from_millis(20));
+        assert_eq!(woken.recv(), Some(()));
+        assert_eq!(limiter.rate(), 1_000_000);
+        stop.stop();
+        thread.join();
+    }
+
+    proptest! {
+        /// Whatever is read when, over any time the records read stay within rate × time, a burst and one read.
+        #[test]
+        fn never_more_than_the_rate_a_burst_and_one_read(
+            rate in 1u64..100_000,
+            steps in prop::collection::vec((0u64..500, 1u64..5_000), 1..100),
+        ) {
+            let mut bucket = TokenBucket::new(rate, at(0));
+            let (mut now, mut all) = (0, 0);
+            for (wait, read) in steps {
+                now += wait;
+                if bucket.is_ready(at(now)) {
+                    let allowed = rate as f64 * (now as f64 / 1_000.0) + (rate as f64 / 50.0).max(1.0);
+                    prop_assert!(all as f64 <= allowed + 0.001);
+                    bucket.take(read);
+                    all += read;
+                } else {
+                    prop_assert!(bucket.wake_at() > at(now));
+                }
+            }
+        }
+    }
+}
