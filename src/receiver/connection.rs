@@ -101,7 +101,11 @@ impl Lane for IntakeLane {
 
     fn ready(&mut self) -> bool {
         let room = self.send_all() && self.intake.generator.queue().has_room();
-        let ready = room && self.intake.account.has_room();
+        let counters = &self.intake.counters;
+        let ready = room
+            && self.intake.account.has_room()
+            && !(planted(Planted::HonestStarved)
+                && counters.refused.value() + counters.malformed.value() > 0);
         if !ready {
             self.paused(room);
         }
@@ -114,7 +118,9 @@ impl Lane for IntakeLane {
         intake.counters.open.add(1);
         intake.events.post(Event::Connected { source: intake.source.clone(), peer: peer.address });
         intake.observer.opened(peer);
-        Session { splitter: intake.framing.splitter(intake.record_bytes_max), peer }
+        let max =
+            if planted(Planted::RecordLimitOff) { usize::MAX } else { intake.record_bytes_max };
+        Session { splitter: intake.framing.splitter(max), peer }
     }
 
     fn received(&mut self, session: &mut Session, buffer: &mut Buffer, len: usize) -> Flow {

@@ -1,9 +1,11 @@
-//! `Planted`: defects at the hand-overs between threads, one at a time, to show that the model tests would find them.
+//! `Planted`: defects at the hand-overs between threads and at the receivers' bounds, one at a time, to show that the model
+//! tests and the tests with hostile peers would find them.
 //!
 //! Only `--cfg tidemill_planted` compiles them in; otherwise [`planted`] is a constant `false` and the branch is gone.
 //! Whoever adds a hand-over adds its most likely mistake here, and names it in the `check` of its model test. The
 //! defect in force belongs to the operating system's thread, and an exploration stays on one: tests do not disturb each
-//! other.
+//! other. A process that explores nothing takes the defect that the environment variable `TIDEMILL_PLANTED` names, for
+//! all its threads, so that a test can plant it in a program that it starts.
 
 #[cfg(tidemill_planted)]
 use std::cell::Cell;
@@ -57,6 +59,20 @@ pub(crate) enum Planted {
     DrainedTooEarly,
     /// `Running`: the job loop's mailbox closes before the last batch was done.
     StopSkipsDrain,
+    /// `IntakeLane`: a record may be of any length.
+    RecordLimitOff,
+    /// `Seats`: there is always one more.
+    ConnectionLimitOff,
+    /// `Seat`: the place of a closed connection stays taken.
+    SeatIsLost,
+    /// The io models: the socket of a connection that ended is not closed.
+    DescriptorLeak,
+    /// `Acceptor`: a peer that is turned away for want of descriptors is not counted.
+    RefusedUncounted,
+    /// `bio`: the thread of a connection does not end with it.
+    ThreadLingers,
+    /// `IntakeLane`: one peer that was turned away or closed for a malformed frame stops the reading of all.
+    HonestStarved,
 }
 
 /// Whether this defect is in force.
@@ -73,7 +89,36 @@ thread_local! {
 /// Whether this defect is in force.
 #[cfg(tidemill_planted)]
 pub(crate) fn planted(defect: Planted) -> bool {
-    IN_FORCE.get() == Some(defect)
+    IN_FORCE.get() == Some(defect) || of_process() == Some(defect)
+}
+
+/// The defects that a process can be started with.
+#[cfg(all(tidemill_planted, not(tidemill_model)))]
+const OF_PROCESS: [Planted; 7] = [
+    Planted::RecordLimitOff,
+    Planted::ConnectionLimitOff,
+    Planted::SeatIsLost,
+    Planted::DescriptorLeak,
+    Planted::RefusedUncounted,
+    Planted::ThreadLingers,
+    Planted::HonestStarved,
+];
+
+/// The defect that this process was started with. The variable is read once: planting must not slow a process down.
+#[cfg(all(tidemill_planted, not(tidemill_model)))]
+fn of_process() -> Option<Planted> {
+    static CHOSEN: std::sync::OnceLock<Option<Planted>> = std::sync::OnceLock::new();
+    *CHOSEN.get_or_init(|| {
+        let name = std::env::var("TIDEMILL_PLANTED").ok()?;
+        let chosen = OF_PROCESS.into_iter().find(|defect| format!("{defect:?}") == name);
+        assert!(chosen.is_some(), "no defect is called {name}");
+        chosen
+    })
+}
+
+#[cfg(all(tidemill_planted, tidemill_model))]
+fn of_process() -> Option<Planted> {
+    None
 }
 
 /// Runs `body` with a defect in force.

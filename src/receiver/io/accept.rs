@@ -13,6 +13,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::metrics::ReceiverCounters;
+use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, AtomicUsize, Ordering};
 
 use super::Peer;
@@ -61,7 +62,8 @@ impl Seats {
     pub(super) fn take(&self) -> Option<Seat> {
         let seat = Seat(Arc::clone(&self.taken));
         // The seat gives its place back by itself if there was none.
-        (self.taken.fetch_add(1, Ordering::SeqCst) < self.max).then_some(seat)
+        let free = self.taken.fetch_add(1, Ordering::SeqCst) < self.max;
+        (free || planted(Planted::ConnectionLimitOff)).then_some(seat)
     }
 
     /// [`take`](Seats::take) for a connection that was dialled.
@@ -73,8 +75,20 @@ impl Seats {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        if !planted(Planted::SeatIsLost) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
     }
+}
+
+/// Closes the socket of a connection that ended, and only then gives its place back.
+pub(super) fn close<S>(socket: S, seat: Seat) {
+    if planted(Planted::DescriptorLeak) {
+        std::mem::forget(socket);
+    } else {
+        drop(socket);
+    }
+    drop(seat);
 }
 
 /// What a dialled connection is told when it comes after the stop.
@@ -174,7 +188,9 @@ impl Acceptor {
     }
 
     fn refused(&self) -> Accepted {
-        self.counters.refused.add(1);
+        if !planted(Planted::RefusedUncounted) {
+            self.counters.refused.add(1);
+        }
         Accepted::TurnedAway
     }
 

@@ -25,7 +25,7 @@ use crate::sync::kernel::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mailbox};
 
-use super::accept::{ACCEPT_BACK_OFF, Accepted, Acceptor, Bell, Seat, Seats, prepare};
+use super::accept::{ACCEPT_BACK_OFF, Accepted, Acceptor, Bell, Seat, Seats, close, prepare};
 use super::inbox::{Asked, Handle, Inbox};
 use super::{Closed, Flow, Host, IoDriver, Lane, Options, Peer, Waker, send_some};
 
@@ -707,7 +707,7 @@ impl<L: Lane> Loop<L> {
             // A request under way keeps the socket open behind its descriptor; this ends both.
             let _ = connection.stream.shutdown(std::net::Shutdown::Both);
         }
-        drop((connection.stream, connection.seat));
+        close(connection.stream, connection.seat);
         self.lane.closed(connection.session, how);
         self.free.push(key.index);
     }

@@ -4,10 +4,11 @@ use std::io;
 use std::net::TcpStream;
 
 use crate::error::{Error, Result};
+use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mutex, Ordering, Poison};
 
-use super::accept::{Acceptor, Bell, Seat, Seats, accept_until, prepare, stopping};
+use super::accept::{Acceptor, Bell, Seat, Seats, accept_until, prepare, stopping, wait};
 use super::blocking::{self, Accepted, Reader};
 use super::{Host, IoDriver, Options, Peer};
 
@@ -101,6 +102,9 @@ impl<H: Host> Shared<H> {
             let (session, how) = reader.read(opened);
             reader.closed(session, how);
             reader.finish();
+            if planted(Planted::ThreadLingers) {
+                wait(&[], &own, None);
+            }
             shared.state.lock().bells.retain(|(other, _)| *other != number);
         };
         state.threads.push(thread::spawn(name, &self.poison, run)?);

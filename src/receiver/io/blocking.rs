@@ -13,7 +13,7 @@ use crate::metrics::ReceiverCounters;
 use crate::slab::Pool;
 use crate::sync::{Arc, AtomicBool, Ordering};
 
-use super::accept::{Bell, Seat, wait};
+use super::accept::{Bell, Seat, close, wait};
 use super::{Closed, Flow, Host, Lane, Options, Peer, ReadBuffers, Remote, send_some};
 
 /// What the reading threads of one receiver share.
@@ -90,7 +90,7 @@ impl<'a, H: Host> Reader<'a, H> {
         let how = self.read_until_closed(&mut connection);
         self.buffers.release();
         let Opened { stream, seat, session, .. } = connection;
-        drop((stream, seat));
+        close(stream, seat);
         (session, how)
     }
 

@@ -25,7 +25,7 @@ use crate::sync::Arc;
 use crate::sync::thread;
 use crate::time::{Clock, Moment};
 
-use super::accept::{ACCEPT_BACK_OFF, Accepted, Acceptor, Seat, Seats};
+use super::accept::{ACCEPT_BACK_OFF, Accepted, Acceptor, Seat, Seats, close};
 use super::inbox::{Asked, Handle, Inbox};
 use super::{Closed, Flow, Host, Lane, Options, Peer, ReadBuffers, Waker, send_some};
 
@@ -346,7 +346,7 @@ impl<L: Lane> EventLoop<L> {
         if let Some(mut connection) = self.connections[index].take() {
             // Closing the socket takes it out of the poller as well; an error here changes nothing.
             let _ = self.poll.registry().deregister(&mut connection.stream);
-            drop((connection.stream, connection.seat));
+            close(connection.stream, connection.seat);
             self.lane.closed(connection.session, how);
             self.free.push(index);
         }
