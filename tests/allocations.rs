@@ -13,10 +13,12 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const FEW: usize = 1_000;
 const MANY: usize = 20_000;
 const WORDS_OF_A_LINE: usize = 5;
+const VOCABULARY: usize = 700;
+const WORKERS: usize = 2;
 
-/// Lines over a vocabulary of 700 words.
+/// Lines over the vocabulary.
 fn lines(count: usize) -> Vec<String> {
-    let word = |number: usize| format!("word{}", number * 31 % 700);
+    let word = |number: usize| format!("word{}", number * 31 % VOCABULARY);
     let line = |line: usize| (0..WORDS_OF_A_LINE).map(|n| word(line * 5 + n)).collect::<Vec<_>>();
     (0..count).map(|number| line(number).join(" ")).collect()
 }
@@ -24,7 +26,7 @@ fn lines(count: usize) -> Vec<String> {
 #[test]
 fn a_word_count_allocates_nothing_for_each_record() {
     let batches = [MANY, MANY, MANY, FEW, MANY, FEW, MANY, FEW, MANY];
-    let config = Config::new("allocations").batch_interval(Interval::secs(1)).workers(2);
+    let config = Config::new("allocations").batch_interval(Interval::secs(1)).workers(WORKERS);
     let ctx = StreamingContext::with_clock(config, ManualClock::new()).expect("a context");
     let queue = batches.iter().map(|count| Some(lines(*count))).collect();
     ctx.queue_stream(queue, 4)
@@ -49,8 +51,10 @@ fn a_word_count_allocates_nothing_for_each_record() {
         }
     }
     let words = (MANY - FEW) * WORDS_OF_A_LINE;
+    // A worker copies a word when it first sees it in a batch; which workers take part is up to the system.
+    let copies = VOCABULARY * (WORKERS - 1);
     assert!(
-        many.abs_diff(few) < 100,
+        many < few + copies + 100,
         "{words} words more took {many} allocations instead of {few}"
     );
 }
