@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::hint::black_box;
-use std::io::{IoSliceMut, Read};
-use std::net::TcpStream;
+use std::io::{IoSliceMut, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -183,4 +183,30 @@ pub fn timer(interval: Interval, ticks: usize) -> Outcome<Vec<f64>> {
     timer.stop();
     let late = late.lock().clone();
     Ok(late)
+}
+
+/// Accepts on a free port, polls everything that came, discards what it reads: what connections cost any event loop.
+pub fn poller() -> Outcome<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    writeln!(std::io::stdout(), "{}", listener.local_addr()?)?;
+    listener.set_nonblocking(true)?;
+    let mut listener = mio::net::TcpListener::from_std(listener);
+    let (mut poll, mut events) = (mio::Poll::new()?, mio::Events::with_capacity(1024));
+    let most = mio::Token(usize::MAX);
+    poll.registry().register(&mut listener, most, mio::Interest::READABLE)?;
+    let (mut peers, mut buffer) = (Vec::<mio::net::TcpStream>::new(), vec![0; READ_BYTES]);
+    loop {
+        poll.poll(&mut events, None)?;
+        for event in &events {
+            if event.token() != most {
+                while peers[event.token().0].read(&mut buffer).is_ok_and(|len| len > 0) {}
+                continue;
+            }
+            while let Ok((mut peer, _)) = listener.accept() {
+                let token = mio::Token(peers.len());
+                poll.registry().register(&mut peer, token, mio::Interest::READABLE)?;
+                peers.push(peer);
+            }
+        }
+    }
 }

@@ -37,6 +37,8 @@ pub enum Kind {
     Batches,
     /// How many blocks the batches of `Batches` have.
     Blocks,
+    /// A bare poller that accepts and discards, until it is killed.
+    Poller,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -71,6 +73,7 @@ pub fn child(args: &ChildArgs) -> Outcome<()> {
         Kind::Sealed | Kind::Count | Kind::Wordcount => to_the_end(args, &address)?,
         Kind::Batches => batches(args)?,
         Kind::Blocks => blocks(args)?,
+        Kind::Poller => return baseline::poller(),
     };
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&figures)?)?;
     Ok(())

@@ -7,6 +7,7 @@
 //! Runs on the main thread; the children have the threads. It knows the engine only by its public interface.
 
 mod baseline;
+mod crowd;
 mod engine;
 mod measure;
 mod process;

@@ -17,7 +17,7 @@ use crate::measure::Figures;
 pub const TIDEMILL: &str = env!("CARGO_BIN_EXE_tidemill");
 
 /// No process of a measurement runs longer.
-const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// A process that does not outlive its owner.
 pub struct Owned(pub Child);
@@ -87,8 +87,17 @@ pub fn run(kind: Kind, options: &[String]) -> Outcome<Figures> {
     Ok(serde_json::from_str(&text)?)
 }
 
+/// Starts the bare poller and returns where it listens.
+pub fn run_bare() -> Outcome<(Owned, String)> {
+    let mut command = Command::new(std::env::current_exe()?);
+    let mut process = Owned(command.args(["child", "poller"]).stdout(Stdio::piped()).spawn()?);
+    let mut line = String::new();
+    BufReader::new(process.0.stdout.take().ok_or("no output")?).read_line(&mut line)?;
+    Ok((process, line.trim().to_owned()))
+}
+
 /// Waits for a process to end; returns the processor time that it took, as the kernel counts it, before it is reaped.
-fn wait(process: &mut Owned, limit: Duration) -> Outcome<f64> {
+pub fn wait(process: &mut Owned, limit: Duration) -> Outcome<f64> {
     let clock = SystemClock::new();
     let (signal, until) = (Signal::new(), clock.now().plus(limit));
     let pid = Pid::from_child(&process.0);
@@ -105,7 +114,7 @@ fn wait(process: &mut Owned, limit: Duration) -> Outcome<f64> {
 }
 
 /// User and system time of a process, in ticks of 10 ms.
-fn ticks(stat: &str) -> Outcome<f64> {
+pub fn ticks(stat: &str) -> Outcome<f64> {
     let text = std::fs::read_to_string(stat)?;
     let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
     Ok(fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum())

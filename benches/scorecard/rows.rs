@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use tidemill::sync::Signal;
 use tidemill::time::{Clock, SystemClock};
 
+use crate::crowd;
 use crate::engine::Kind;
 use crate::measure::{Figures, as_f64, status_kib};
 use crate::process::{Owned, Sender, Sent, TIDEMILL, run, said};
@@ -26,6 +27,14 @@ pub enum Row {
     P5,
     /// Start, size and memory.
     P15,
+    /// The io models beside nio.
+    P2,
+    /// Idle connections.
+    P8,
+    /// A flood of connections with few descriptors.
+    R7,
+    /// Streams without an end.
+    R8,
 }
 
 impl Row {
@@ -36,6 +45,10 @@ impl Row {
             Row::P3 => wordcount(options, sheet),
             Row::P5 => fixed_cost(options, sheet),
             Row::P15 => start(options, sheet),
+            Row::P2 => crowd::models(options, sheet),
+            Row::P8 => crowd::crowd(options, sheet),
+            Row::R7 => crowd::flood(options, sheet),
+            Row::R8 => crowd::endless(options, sheet),
         }
     }
 }
