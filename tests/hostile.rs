@@ -426,7 +426,7 @@ const ATTACKS: [Attack; 4] = [
         framing: "octet_counted",
         endless: b"999999999 ",
         drip: b"9999 xxxxx",
-        junk: b"3 \0\0\010 \xff\xfe\xc3(honest1 \n",
+        junk: b"3 \0\0\x0010 \xff\xfe\xc3(honest1 \n",
         malformed: &[b"1234567890 x", b"\0", b"0 ", b"99999999x", b"\xff\xff", b"-1 x"],
         honest: |number| counted(&format!("honest {number}")),
     },
