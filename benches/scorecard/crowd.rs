@@ -90,8 +90,8 @@ impl Listening {
         let mut text = String::new();
         self.said.take().ok_or("not an engine")?.read_to_string(&mut text)?;
         let cpu = wait(&mut self.process, LIMIT)?;
-        let report = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let counters = report.filter(|line| line["event"] == "source_report").last();
+        let mut report = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let counters = report.rfind(|line| line["event"] == "source_report");
         Ok((counters.ok_or("no report")?["counters"].clone(), cpu))
     }
 }
