@@ -13,7 +13,9 @@ use crate::config::units::Env;
 use crate::config::{
     ConsoleFormat, FileFormat, GenerateSource, Http, Job, JobKind, Pipeline, SinkKind, Source,
 };
-use crate::context::{Report, RunLimits, Running, SocketSource, SourceReport, StreamingContext};
+use crate::context::{
+    Report, RunLimits, Running, SocketSource, SourceReport, Stopper, StreamingContext,
+};
 use crate::dashboard::{HttpOptions, HttpServer};
 use crate::dstream::DStream;
 use crate::dstream::builtin::{Builtin, Scope};
@@ -21,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::load::{self, Limit, Load, LoadOptions, Target};
 use crate::metrics::Event;
 use crate::sink::{self, Console, Existing, Format, Memory, Null, ROWS_SHOWN, SharedSink, Writer};
-use crate::sync::{Arc, Poison};
+use crate::sync::{Arc, Mutex, Poison};
 use crate::time::{Clock, Interval, SystemClock};
 use crate::wal::storage::{Directory, Storage};
 
@@ -53,8 +55,11 @@ pub(super) fn run(args: &RunArgs, env: &Env<'_>) -> Result<()> {
         let text = format!("source `{name}`: embedded data server on {address}");
         messages.say("data_server", &text, json!({"source": name, "address": address}));
     }
+    // Watched before anything is received: a signal during the start stops in order like any later one.
+    let asked = Asked::default();
+    let signals = watch_signals(&asked, messages, &poison)?;
     let running = stream.context.start()?;
-    let signals = watch_signals(&running, messages, &poison)?;
+    asked.of(running.stopper());
     let http = serve(&running, &pipeline, messages)?;
     let (report, outcome) = running.finish();
     drop((signals, http));
@@ -62,15 +67,37 @@ pub(super) fn run(args: &RunArgs, env: &Env<'_>) -> Result<()> {
     outcome
 }
 
-fn watch_signals(running: &Running, messages: Messages, poison: &Poison) -> Result<SignalWatch> {
-    let stopper = running.stopper();
+/// Whether a signal asked for the stop, and whom to tell: the one may come before the other.
+#[derive(Clone, Default)]
+struct Asked(Arc<Mutex<(bool, Option<Stopper>)>>);
+
+impl Asked {
+    /// A signal came.
+    fn stop(&self) {
+        let mut state = self.0.lock();
+        state.0 = true;
+        state.1.iter().for_each(Stopper::stop);
+    }
+
+    /// The stream runs.
+    fn of(&self, stopper: Stopper) {
+        let mut state = self.0.lock();
+        if state.0 {
+            stopper.stop();
+        }
+        state.1 = Some(stopper);
+    }
+}
+
+fn watch_signals(asked: &Asked, messages: Messages, poison: &Poison) -> Result<SignalWatch> {
+    let asked = asked.clone();
     let stop = move || {
         messages.say(
             "stopping",
             "stopping: draining what was received; once more to stop at once",
             json!({}),
         );
-        stopper.stop();
+        asked.stop();
     };
     SignalWatch::start(stop, poison)
 }
@@ -407,4 +434,32 @@ fn source_text(source: &SourceReport) -> String {
         }
     }
     text
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    /// What the run's end is, when the signal comes before or after the stream runs.
+    fn check(signal_first: bool) {
+        let context = StreamingContext::new(Config::new("test")).expect("good");
+        context.queue_stream(vec![Some(vec![1])], 1).foreach_batch(|_, _| Ok(()));
+        let asked = Asked::default();
+        if signal_first {
+            asked.stop();
+        }
+        let running = context.start().expect("started");
+        asked.of(running.stopper());
+        if !signal_first {
+            asked.stop();
+        }
+        running.await_termination().expect("stopped in order");
+    }
+
+    #[test]
+    fn a_signal_during_the_start_stops_in_order() {
+        check(true);
+        check(false);
+    }
 }
