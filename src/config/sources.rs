@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::framing::{FRAMINGS, Framing};
+use crate::load::LINE_LEN;
 use crate::receiver::io::{IO_MODELS, IoModel};
 
 use super::Pattern;
@@ -11,13 +12,9 @@ use super::section::{Section, address};
 use super::units::Address;
 
 const RECORD_BYTES_MAX: usize = 1 << 20;
-const CONNECTIONS_MAX: usize = 10_000;
-/// A thread for each connection: the default bound is lower.
-const BIO_CONNECTIONS_MAX: usize = 1_000;
 const POOL_THREADS: usize = 64;
 const RATE_MIN: u64 = 100;
 const INITIAL_RATE: u64 = 10_000;
-const LINE_LEN: usize = 100;
 const WORDS: usize = 1_000;
 /// The longest line that is generated, and the longest record that is accepted, in bytes.
 const RECORD_BYTES_LIMIT: usize = 1 << 30;
@@ -53,7 +50,7 @@ pub struct SocketSource {
     pub framing: Framing,
     /// A longer record is dropped and counted; 1 MiB by default.
     pub record_bytes_max: usize,
-    /// The most connections at a time; 10,000 by default, 1,000 for bio.
+    /// The most connections at a time; by default what the io model's row says.
     pub connections_max: usize,
     /// Threads of the io model `pool`; 64 by default.
     pub pool_threads: usize,
@@ -99,7 +96,7 @@ pub struct GenerateSource {
     pub rate: Option<u64>,
     /// Lines in all; without an end if none, unless a file is replayed.
     pub records: Option<u64>,
-    /// Bytes of a line without its end; 100 by default.
+    /// Mean bytes of a line with its line feed; 100 by default.
     pub line_len: usize,
     /// Different words; 1,000 by default.
     pub words: usize,
@@ -173,10 +170,7 @@ fn read_socket(mut section: Section<'_>) -> Option<SocketSource> {
     let peers = read_peers(&mut section);
     let io_model = io_model(&mut section);
     let framing = framing(&mut section);
-    let connections = match io_model {
-        IoModel::Bio => BIO_CONNECTIONS_MAX,
-        _ => CONNECTIONS_MAX,
-    };
+    let connections = io_model.row().connections_max;
     let connections_max = section.number("connections_max", 1..=1_000_000);
     let acks = [("log", Ack::Log), ("received", Ack::Received), ("batch", Ack::Batch)];
     let source = SocketSource {
