@@ -35,7 +35,7 @@ fn input(blocks: Vec<Arc<Block>>) -> Arc<BatchInput> {
 
 fn lines(text: Vec<u8>) -> Arc<Block> {
     let records = text.iter().filter(|byte| **byte == b'\n').count() as u64;
-    let range = Range { bytes: Bytes::from(text), records, charge: None };
+    let range = Range::new(Bytes::from(text), records);
     Arc::new(Block::new(BlockId { source: 0, number: 0 }, Framing::Lines, vec![range]))
 }
 

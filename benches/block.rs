@@ -30,19 +30,11 @@ fn build(pool: &Arc<Pool>, piece: &[u8]) -> Block {
         found.clear();
         splitter.feed(buffer.filled(piece.len()), &mut found).expect("lines are never malformed");
         if !found.joined.is_empty() {
-            ranges.push(Range {
-                bytes: Bytes::copy_from_slice(&found.joined),
-                records: 1,
-                charge: None,
-            });
+            ranges.push(Range::new(Bytes::copy_from_slice(&found.joined), 1));
         }
         let frozen = buffer.freeze(piece.len());
         for (range, records) in found.ranges.iter().zip(&found.range_records) {
-            ranges.push(Range {
-                bytes: frozen.slice(range.clone()),
-                records: *records,
-                charge: None,
-            });
+            ranges.push(Range::new(frozen.slice(range.clone()), *records));
         }
     }
     Block::new(BlockId { source: 0, number: 0 }, Framing::Lines, ranges)

@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use crate::framing::Framing;
 use crate::slab::Charge;
+use crate::sync::Arc;
 use crate::time::Moment;
 
 /// Names a block: the source that received it and a number that counts up from 0 for each source.
@@ -30,6 +31,21 @@ impl fmt::Display for BlockId {
     }
 }
 
+/// Who is told that records are safe: a connection whose peer waits for an acknowledgement.
+pub trait Acknowledge: Send + Sync + fmt::Debug {
+    /// Everything up to the number `upto` of this connection is safe. Called by any thread, in any order; never waits.
+    fn acknowledge(&self, upto: u64);
+}
+
+/// What a connection is owed for a range: opaque to block, store and log.
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    /// The connection.
+    pub to: Arc<dyn Acknowledge>,
+    /// The number of its last frame in the range.
+    pub upto: u64,
+}
+
 /// Whole records that lie next to each other in memory.
 #[derive(Debug)]
 pub struct Range {
@@ -39,6 +55,15 @@ pub struct Range {
     pub records: u64,
     /// Counts the bytes of a range that does not lie in a pooled buffer, which counts itself.
     pub charge: Option<Charge>,
+    /// Who waits for it to be safe; empty where the framing acknowledges nothing.
+    pub receipts: Vec<Receipt>,
+}
+
+impl Range {
+    /// A range that nobody counts and nobody waits for.
+    pub fn new(bytes: Bytes, records: u64) -> Self {
+        Range { bytes, records, charge: None, receipts: Vec::new() }
+    }
 }
 
 /// The records that a source received between two cuts.

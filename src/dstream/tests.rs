@@ -99,10 +99,9 @@ impl Rig {
 
 /// A block of lines; each range is one text.
 fn block(ranges: &[&[u8]]) -> Arc<Block> {
-    let range = |text: &&[u8]| Range {
-        bytes: Bytes::copy_from_slice(text),
-        records: text.iter().filter(|byte| **byte == b'\n').count() as u64,
-        charge: None,
+    let range = |text: &&[u8]| {
+        let records = text.iter().filter(|byte| **byte == b'\n').count() as u64;
+        Range::new(Bytes::copy_from_slice(text), records)
     };
     Arc::new(Block::new(
         BlockId { source: 0, number: 0 },
@@ -515,7 +514,7 @@ fn words_of_framed_records_do_not_see_the_headers() {
     let rig = Rig::new(2);
     let collected = rig.graph.blocks(0, "in").wordcount().collect();
     let bytes = Bytes::from_static(b"3 a b4 c\nb ");
-    let range = Range { bytes, records: 2, charge: None };
+    let range = Range::new(bytes, 2);
     let id = BlockId { source: 0, number: 0 };
     let framed = Arc::new(Block::new(id, Framing::OctetCounted, vec![range]));
     rig.run(&rig.input(0, vec![framed])).unwrap();

@@ -213,7 +213,7 @@ impl IntakeLane {
         let bytes = buffer.freeze(len);
         for (range, records) in found.ranges.iter().zip(&found.range_records) {
             let bytes = bytes.slice(range.clone());
-            self.queue(Range { bytes, records: *records, charge: None });
+            self.queue(Range::new(bytes, *records));
         }
     }
 
@@ -246,7 +246,7 @@ impl IntakeLane {
             let bytes = self.gather.split().freeze();
             let charge = Some(self.intake.account.charge(bytes.len()));
             let records = std::mem::take(&mut self.gathered);
-            self.queue(Range { bytes, records, charge });
+            self.queue(Range { charge, ..Range::new(bytes, records) });
         }
     }
 

@@ -283,7 +283,7 @@ fn a_generator_that_is_dropped_ends_its_threads_in_the_middle_of_a_cut() {
     check(600, &[Planted::ThreadJoinsItself, Planted::TimerSleepsThroughStop], || {
         let Path { clock, generator, target, .. } = path(1 << 20, 1 << 20);
         clock.advance(BLOCK_INTERVAL.as_duration() * 2);
-        let range = Range { bytes: Bytes::from_static(b"a\n"), records: 1, charge: None };
+        let range = Range::new(Bytes::from_static(b"a\n"), 1);
         assert!(generator.offer(range).is_ok(), "there is room");
         drop(generator);
         assert!(target.records.lock().len() <= 1);

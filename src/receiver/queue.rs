@@ -125,7 +125,7 @@ mod model {
     const EACH: u8 = 3;
 
     fn range(reader: u8, number: u8) -> Range {
-        Range { bytes: Bytes::copy_from_slice(&[reader, number]), records: 1, charge: None }
+        Range::new(Bytes::copy_from_slice(&[reader, number]), 1)
     }
 
     /// An io thread: pushes its ranges, and waits for its waker when the queue is full.

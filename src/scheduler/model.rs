@@ -116,7 +116,7 @@ impl Rig {
     fn feed(&self, records: u8) {
         for number in b'0'..b'0' + records {
             let bytes = Bytes::copy_from_slice(&[number, b'\n']);
-            let range = Range { bytes, records: 1, charge: None };
+            let range = Range::new(bytes, 1);
             assert!(self.generator.offer(range).is_ok(), "there is room");
         }
     }

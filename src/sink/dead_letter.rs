@@ -103,7 +103,7 @@ mod tests {
     use crate::framing::Framing;
 
     fn block(number: u64, bytes: &'static [u8]) -> Arc<Block> {
-        let range = Range { bytes: Bytes::from_static(bytes), records: 1, charge: None };
+        let range = Range::new(Bytes::from_static(bytes), 1);
         Arc::new(Block::new(BlockId { source: 0, number }, Framing::Lines, vec![range]))
     }
 
