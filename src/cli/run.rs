@@ -339,6 +339,10 @@ impl Messages {
                 let text = format!("source `{source}`: ended{how}");
                 self.say("source_ended", &text, json!({"source": source, "error": error}));
             }
+            Event::ReceiverError { source, error } => {
+                let text = format!("source `{source}`: {error}");
+                self.write("warning", "receiver_error", &text, json!({"source": source}));
+            }
             _ => self.event_of_batches(event),
         }
     }
@@ -428,20 +432,19 @@ fn report_text(report: &Report) -> String {
 /// One line with what a source read, and what is out of the ordinary.
 fn source_text(source: &SourceReport) -> String {
     let count = |name| source.counter(name);
-    let mut text = format!(
-        "source `{}`: {} records, {} over {} connections, io model {}",
-        source.name,
-        HumanCount(count("records")),
-        HumanBytes(count("bytes")),
-        HumanCount(count("opened")),
-        source.io_model
-    );
+    let (records, bytes) = (HumanCount(count("records")), HumanBytes(count("bytes")));
+    let mut text = format!("source `{}`: {records} records, {bytes}", source.name);
+    if let Some(io_model) = source.io_model {
+        let connections = HumanCount(count("opened"));
+        text.push_str(&format!(" over {connections} connections, io model {io_model}"));
+    }
     let odd = [
         ("overlong", "over-long records dropped"),
         ("malformed", "connections closed for a malformed frame"),
         ("resets", "connections broken"),
         ("refused", "peers turned away"),
-        ("retries", "dials failed"),
+        ("retries", if source.io_model.is_some() { "dials failed" } else { "restarts" }),
+        ("errors", "errors reported"),
         ("unfinished_bytes", "bytes of unfinished records"),
     ];
     for (name, words) in odd {

@@ -13,7 +13,9 @@ use crate::dstream::Graph;
 use crate::error::{Error, Result};
 use crate::metrics::{EngineTimes, EventBus, History, Listener};
 use crate::receiver::io::IoModel;
-use crate::receiver::{Arrivals, Cutter, Engine, SocketOptions, SocketReceiver, When, join_by};
+use crate::receiver::{
+    ActiveReceiver, Arrivals, CustomReceiver, Cutter, Engine, SocketReceiver, When, join_by,
+};
 use crate::scheduler::{
     Batches, Message, Options, Parts, Retries, Scheduler, Stored, Told, Trigger,
 };
@@ -30,6 +32,7 @@ use crate::workers::WorkerPool;
 
 use super::RunLimits;
 use super::inspect::{Inspected, Inspector, Received};
+use super::sources::Start;
 
 /// Messages to whoever waits for the stream; posts beyond that are of no use to it.
 const CONTROL_MAX: usize = 1024;
@@ -48,7 +51,7 @@ pub(super) struct Setup {
     pub(super) config: Resolved,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) graph: Arc<Graph>,
-    pub(super) sources: Vec<SocketOptions>,
+    pub(super) sources: Vec<Start>,
     pub(super) listeners: Vec<Box<dyn Listener>>,
     pub(super) limits: RunLimits,
     /// Whether the end of each batch is told, for a run that is driven batch by batch.
@@ -66,7 +69,7 @@ pub struct Running {
     tracker: Arc<BlockTracker>,
     events: EventBus,
     workers: Arc<WorkerPool>,
-    receivers: Vec<SocketReceiver>,
+    receivers: Vec<Box<dyn ActiveReceiver>>,
     timer: Option<RecurringTimer>,
     job_loop: Option<Thread>,
     events_thread: Option<Thread>,
@@ -102,8 +105,8 @@ impl Stopper {
 pub struct SourceReport {
     /// Its name.
     pub name: String,
-    /// The io model that read it.
-    pub io_model: IoModel,
+    /// The io model that read it, if it read sockets.
+    pub io_model: Option<IoModel>,
     /// Its counters, by name.
     pub counters: Vec<(&'static str, u64)>,
 }
@@ -182,7 +185,7 @@ impl Running {
             events_thread: Some(engine.events.start(listeners, &poison)?),
             spill: None,
             spill_thread: None,
-            sources_left: sources.iter().filter(|source| source.ends == When::Eof).count(),
+            sources_left: sources.iter().filter(|source| source.ends() == When::Eof).count(),
             ended: false,
             inspector: None,
             clock: Arc::clone(&clock),
@@ -208,7 +211,7 @@ impl Running {
             tracker,
             pool: engine.pool,
             cutters: running.cutters(),
-            steered: running.receivers.iter().filter_map(SocketReceiver::steered).collect(),
+            steered: running.receivers.iter().filter_map(|receiver| receiver.steered()).collect(),
             arrivals: engine.arrivals,
             dead_letters: dead_letters(&config),
             times: Arc::clone(&engine.times),
@@ -227,7 +230,7 @@ impl Running {
     }
 
     fn inspect(&self, config: &Resolved, engine: &Engine, history: Arc<History>) -> Inspector {
-        let received = |receiver: &SocketReceiver| Received {
+        let received = |receiver: &dyn ActiveReceiver| Received {
             source: receiver.source().to_owned(),
             io_model: receiver.io_model(),
             local: receiver.local_addr(),
@@ -245,7 +248,7 @@ impl Running {
             events: engine.events.clone(),
             times: Arc::clone(&engine.times),
             history,
-            receivers: self.receivers.iter().map(received).collect(),
+            receivers: self.receivers.iter().map(|receiver| received(&**receiver)).collect(),
             stopping: AtomicBool::new(false),
         }))
     }
@@ -272,26 +275,33 @@ impl Running {
 
     fn start_receivers(
         &mut self,
-        sources: Vec<SocketOptions>,
+        sources: Vec<Start>,
         engine: &Engine,
         stored: Arc<Stored>,
     ) -> Result<()> {
-        for options in sources {
+        for source in sources {
             let ends = poster(&self.control, Control::SourceEnded);
             let on_end = Arc::new(move |_number, error| ends(error));
             let target = Arc::clone(&stored);
-            self.receivers.push(SocketReceiver::start(options, engine, target, on_end)?);
+            self.receivers.push(match source {
+                Start::Socket(options) => {
+                    Box::new(SocketReceiver::start(options, engine, target, on_end)?)
+                }
+                Start::Receiver(options) => {
+                    Box::new(CustomReceiver::start(options, engine, target, on_end)?)
+                }
+            });
         }
         Ok(())
     }
 
     fn cutters(&self) -> Vec<(u32, Cutter)> {
-        (0..).zip(&self.receivers).map(|(number, receiver)| (number, receiver.cutter())).collect()
+        self.receivers.iter().map(|receiver| (receiver.number(), receiver.cutter())).collect()
     }
 
     /// Where the listening sources listen, in the order of the sources.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        self.receivers.iter().filter_map(SocketReceiver::local_addr).collect()
+        self.receivers.iter().filter_map(|receiver| receiver.local_addr()).collect()
     }
 
     /// Looks at the stream from outside, also after its end.

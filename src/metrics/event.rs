@@ -54,6 +54,13 @@ pub enum Event {
         /// What went wrong.
         why: String,
     },
+    /// A receiver reported an error and goes on.
+    ReceiverError {
+        /// The source's name.
+        source: String,
+        /// What went wrong.
+        error: String,
+    },
     /// The system does not offer the io model that was asked for, so another is used.
     IoModelFallback {
         /// The source's name.
