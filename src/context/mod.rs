@@ -159,6 +159,10 @@ impl From<&config::SocketSource> for SocketSource {
             }
             Peers::Listen(address) => SocketSource::listen(address.to_string()),
         };
+        let peers = match source.reactor_threads {
+            Some(threads) => peers.reactors(threads),
+            None => peers,
+        };
         peers
             .io_model(source.io_model)
             .framing(source.framing)
