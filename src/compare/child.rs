@@ -333,7 +333,7 @@ fn send(
         connections: size(shape.busy),
         idle: size(shape.connections.saturating_sub(shape.busy)),
         file: None,
-        stamp: shape.kind == Kind::Latency,
+        stamp: (shape.kind == Kind::Latency).then_some(1),
         seed: 1,
     };
     let cpu = own_cpu();
