@@ -10,6 +10,7 @@
 pub(crate) mod child;
 mod files;
 mod html;
+pub(crate) mod latency;
 mod machine;
 mod measure;
 pub(crate) mod plan;
