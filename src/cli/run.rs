@@ -183,7 +183,7 @@ fn start_server(source: &GenerateSource, poison: &Poison) -> Result<Load> {
         connections: 1,
         idle: 0,
         file: source.file.clone(),
-        stamp: false,
+        stamp: None,
         seed: source.seed,
     };
     load::start(options, SystemClock::new() as Arc<dyn Clock>, poison)
