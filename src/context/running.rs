@@ -1,7 +1,7 @@
 //! `Running`: a started stream, its end, and the stop in order. Runs on the thread of whoever waits for the stream.
 //!
 //! ```text
-//!  stop: job-timer ─▶ io threads ─▶ cut ─▶ push ─▶ last batch ─▶ workers ─▶ job-loop ─▶ events
+//!  stop: ticks ─▶ io threads ─▶ cut ─▶ push ─▶ last batch ─▶ workers ─▶ job-loop ─▶ events
 //! ```
 //! One deadline covers all of it; the report says what was processed and what, if anything, was left.
 
@@ -25,7 +25,7 @@ use crate::store::{BlockManager, Spill, SpillOptions};
 use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::Thread;
 use crate::sync::{Arc, AtomicBool, Mailbox, Ordering, Poison};
-use crate::time::{Clock, Moment, RecurringTimer, Schedule, Wake};
+use crate::time::{Clock, Moment, Schedule, Wake};
 use crate::tracker::BlockTracker;
 use crate::wal::storage::Directory;
 use crate::workers::WorkerPool;
@@ -70,7 +70,6 @@ pub struct Running {
     events: EventBus,
     workers: Arc<WorkerPool>,
     receivers: Vec<Box<dyn ActiveReceiver>>,
-    timer: Option<RecurringTimer>,
     job_loop: Option<Thread>,
     events_thread: Option<Thread>,
     spill: Option<Arc<Spill>>,
@@ -180,7 +179,6 @@ impl Running {
             events: engine.events.clone(),
             workers: Arc::clone(&workers),
             receivers: Vec::new(),
-            timer: None,
             job_loop: None,
             events_thread: Some(engine.events.start(listeners, &poison)?),
             spill: None,
@@ -223,9 +221,6 @@ impl Running {
         let schedule = Schedule::aligned(clock.as_ref(), config.batch_interval);
         let options = job_options(&config, schedule, limits);
         running.job_loop = Some(scheduler.start(options, parts, &poison)?);
-        if config.trigger.is_none() {
-            running.start_timer(schedule, &engine.times, &poison)?;
-        }
         Ok(running)
     }
 
@@ -251,26 +246,6 @@ impl Running {
             receivers: self.receivers.iter().map(|receiver| received(&**receiver)).collect(),
             stopping: AtomicBool::new(false),
         }))
-    }
-
-    /// Starts the thread `job-timer`.
-    fn start_timer(
-        &mut self,
-        schedule: Schedule,
-        times: &EngineTimes,
-        poison: &Poison,
-    ) -> Result<()> {
-        let (scheduler, clock) = (self.scheduler.clone(), Arc::clone(&self.clock));
-        let late = times.job_ticks.recorder();
-        let tick = move |time| {
-            late.record(clock.now().since(schedule.due_at_label(time)));
-            scheduler.post(Message::Tick(time));
-        };
-        let clock = Arc::clone(&self.clock);
-        let timer = RecurringTimer::start("job-timer", clock, schedule, poison, tick);
-        self.timer =
-            Some(timer.map_err(|err| Error::io("cannot start the thread `job-timer`", err))?);
-        Ok(())
     }
 
     fn start_receivers(
@@ -412,9 +387,7 @@ impl Running {
             inspector.0.stopping.store(true, Ordering::SeqCst);
         }
         let deadline = self.clock.now().plus(self.stop_deadline);
-        if let Some(timer) = self.timer.take() {
-            timer.stop();
-        }
+        self.scheduler.post(Message::EndTicks);
         let mut left = Vec::new();
         let mut counters = Vec::new();
         for receiver in std::mem::take(&mut self.receivers) {

@@ -121,12 +121,10 @@ impl Rig {
         }
     }
 
-    /// The timer's messages, from another thread.
+    /// Two ticks come, by another thread.
     fn tick(&self) -> Thread {
-        let scheduler = self.scheduler.clone();
-        thread("job-timer", move || {
-            (1..=2).for_each(|tick| scheduler.post(Message::Tick(Time::from_millis(tick * 1_000))));
-        })
+        let clock = Arc::clone(&self.clock);
+        thread("clock", move || (1..=2).for_each(|_| clock.advance(PERIOD.as_duration())))
     }
 
     fn stop_generator(&self) {
