@@ -30,8 +30,9 @@ pub(crate) use timed::{Timed, Timing, Work};
 /// How long a run may take beyond its own length.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// Stamped lines a second at most: enough for quantiles, too few to change what is counted.
+/// Stamped lines a second at most: enough for quantiles; where they are counted as words, too few to be in the way.
 const STAMPS_MAX: u64 = 10_000;
+const STAMPED_WORDS_MAX: u64 = 1_000;
 
 /// Lines that are due in the first part of a run are not looked at.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -206,12 +207,14 @@ fn once(
     length: Duration,
     clock: &Arc<dyn Clock>,
 ) -> Result<Figures> {
+    let warm_up = WARM_UP.min(length / 3);
     let timing = Timing {
         model: options.model.clone(),
         batch_ms,
         workers: options.workers,
         work: options.work,
-        warm_up: WARM_UP.min(length / 3),
+        warm_up,
+        window: window(length.saturating_sub(warm_up), batch_ms),
         control_ms: options.control_ms,
     };
     let receiver = Process::start(&options.program, &Role::Time(timing), clock)?;
@@ -219,7 +222,11 @@ fn once(
         return Err(unexpected("receiver"));
     };
     let millis = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
-    let stamp_every = rate.map_or(1_000, |rate| rate.div_ceil(STAMPS_MAX).max(1));
+    let stamps_max = match options.work {
+        Work::Stamps => STAMPS_MAX,
+        Work::Words => STAMPED_WORDS_MAX,
+    };
+    let stamp_every = rate.map_or(STAMPS_MAX, |rate| rate.div_ceil(stamps_max).max(1));
     let pour = Pour { address, rate, millis, stamp_every };
     let sender = Process::start(&options.program, &Role::Pour(pour), clock)?;
     let Said::Started { .. } = sender.hear(clock.now().plus(GRACE))? else {
@@ -236,6 +243,13 @@ fn once(
         return Err(Error::Failed("the run was too short: no line after the warm-up".to_owned()));
     }
     Ok(Figures { timed: *timed, sent })
+}
+
+/// As many whole batches as begin and end in `length`, but one.
+fn window(length: Duration, batch_ms: u64) -> Duration {
+    let batches = length.as_millis() / u128::from(batch_ms.max(1));
+    let batches = u32::try_from(batches).unwrap_or(u32::MAX).saturating_sub(1).max(1);
+    Duration::from_millis(batch_ms).saturating_mul(batches)
 }
 
 fn unexpected(who: &str) -> Error {
@@ -266,4 +280,25 @@ impl Row {
 pub(crate) fn this_program() -> Result<PathBuf> {
     std::env::current_exe()
         .map_err(|err| Error::io("cannot find this program to start it again", err))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_hold_whole_batches() {
+        let check = |length, batch_ms, expected| {
+            let found = window(Duration::from_millis(length), batch_ms);
+            assert_eq!(
+                found,
+                Duration::from_millis(expected),
+                "{length} ms, batches of {batch_ms} ms"
+            );
+        };
+        check(9_000, 1_000, 8_000);
+        check(9_100, 200, 8_800);
+        check(1_500, 1_000, 1_000);
+        check(100, 1_000, 1_000);
+    }
 }

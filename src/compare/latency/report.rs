@@ -59,6 +59,9 @@ impl Row {
         if self.runs.is_empty() {
             return "FAILED";
         }
+        if self.load.is_some() {
+            return if self.sum(|run| run.timed.ticks_lost) == 0 { "shown" } else { "TICKS LOST" };
+        }
         let median = |part| self.runs_at(part).map_or(f64::MAX, |summary| summary.median);
         let (p99, p999) = (median(0.99), median(0.999));
         let within = |(at_99, at_999): (f64, f64)| p99 <= at_99 && p999 <= at_999;

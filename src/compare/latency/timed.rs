@@ -51,8 +51,10 @@ pub(crate) struct Timing {
     pub(crate) batch_ms: u64,
     pub(crate) workers: Option<usize>,
     pub(crate) work: Work,
-    /// Lines that are due so long after the first one, or later, are looked at.
+    /// Lines are looked at that are due so long after the first one, or later.
     pub(crate) warm_up: Duration,
+    /// For so long: whole batches, none of them the last one, which the end of the stream cuts short.
+    pub(crate) window: Duration,
     /// The period of the control's timers; none: there are none.
     pub(crate) control_ms: Option<u64>,
 }
@@ -122,8 +124,8 @@ struct Passed {
 
 /// What is noted while the engine runs.
 struct Noted {
-    /// The stamps from which on lines are looked at.
-    from: Option<u64>,
+    /// The stamps that are looked at: from the first one to before the second; known when the first line came.
+    window: Option<(u64, u64)>,
     latencies: Histogram<u64>,
     end_nanos: u64,
     last: Option<Time>,
@@ -148,7 +150,7 @@ pub(crate) fn receive(timing: &Timing, out: &mut dyn Write) -> Result<Timed> {
     let control = timing.control_ms.map(|ms| Control::start(Interval::millis(ms.max(1)), cores));
     let control = control.transpose()?.map(Arc::new);
     let notes = Arc::new(Mutex::new(Noted {
-        from: None,
+        window: None,
         latencies: child::histogram(),
         end_nanos: 0,
         last: None,
@@ -192,8 +194,8 @@ fn start(
         .ok_or_else(|| Error::Usage(format!("no io model is called `{}`", timing.model)))?;
     let stream = ctx.socket(SocketSource::listen("127.0.0.1:0").io_model(model))?;
     match timing.work {
-        Work::Stamps => time_stamps(&stream, notes, timing.warm_up),
-        Work::Words => time_words(&stream, notes, timing.warm_up),
+        Work::Stamps => time_stamps(&stream, notes, timing),
+        Work::Words => time_words(&stream, notes, timing),
     }
     ctx.limits(RunLimits { until_eof: true, ..RunLimits::default() });
     let (clock, notes) = (SystemClock::new(), Arc::clone(notes));
@@ -206,11 +208,10 @@ fn start(
             let late = control.as_ref().map(|it| it.worst_within(took.saturating_add(AROUND)));
             let mut noted = notes.lock();
             noted.ticked(*time, interval);
-            let warm = noted.from.is_some_and(|from| child::nanos(clock.wall()) >= from);
-            if warm {
-                let found = || histograms(&inspector, control.as_deref());
-                noted.warm.get_or_insert_with(found);
+            if noted.warm.is_some() {
                 noted.passed(&inspector, *time, late.unwrap_or_default() >= MACHINE);
+            } else if noted.window.is_some_and(|(from, _)| child::nanos(clock.wall()) >= from) {
+                noted.warm = Some(histograms(&inspector, control.as_deref()));
             }
         }
         _ => {}
@@ -224,18 +225,25 @@ fn histograms(inspector: &Inspector, control: Option<&Control>) -> Warm {
     (stages, times.job_ticks.merged(), control.map(Control::lateness))
 }
 
-fn time_stamps(stream: &DStream<[u8]>, notes: &Notes, warm_up: Duration) {
-    let (clock, notes) = (SystemClock::new(), Arc::clone(notes));
-    stream.foreach_batch(move |_, batch| {
-        let mut stamps = Vec::new();
-        batch.for_each(|record| stamps.extend(stamp(record).map(|stamp| (stamp, 1))));
-        notes.lock().handed_over(&stamps, child::nanos(clock.wall()), warm_up);
+/// The stamps of a block are found by the task of that block.
+fn time_stamps(stream: &DStream<[u8]>, notes: &Notes, timing: &Timing) {
+    let (clock, notes, spans) = (SystemClock::new(), Arc::clone(notes), timing.spans());
+    let found = stream.map_partitions(|partition, out| {
+        let mut stamps: Vec<(u64, u64)> = Vec::new();
+        partition.for_each(|record| stamps.extend(stamp(record).map(|stamp| (stamp, 1))));
+        out.push(&stamps);
+    });
+    let all = found.reduce(|left, right| [left.as_slice(), right.as_slice()].concat());
+    all.foreach_batch(move |_, batch| {
+        batch.for_each(|stamps| {
+            notes.lock().handed_over(stamps, child::nanos(clock.wall()), spans);
+        });
         Ok(())
     });
 }
 
-fn time_words(stream: &DStream<[u8]>, notes: &Notes, warm_up: Duration) {
-    let (clock, notes) = (SystemClock::new(), Arc::clone(notes));
+fn time_words(stream: &DStream<[u8]>, notes: &Notes, timing: &Timing) {
+    let (clock, notes, spans) = (SystemClock::new(), Arc::clone(notes), timing.spans());
     stream.wordcount().foreach_batch(move |_, batch| {
         let mut stamps = Vec::new();
         batch.for_each(|(word, count)| {
@@ -244,7 +252,7 @@ fn time_words(stream: &DStream<[u8]>, notes: &Notes, warm_up: Duration) {
                 stamps.extend(stamp.map(|stamp: u64| (stamp, *count)));
             }
         });
-        notes.lock().handed_over(&stamps, child::nanos(clock.wall()), warm_up);
+        notes.lock().handed_over(&stamps, child::nanos(clock.wall()), spans);
         Ok(())
     });
 }
@@ -252,15 +260,22 @@ fn time_words(stream: &DStream<[u8]>, notes: &Notes, warm_up: Duration) {
 /// Digits of a stamp; no word of the text has a digit.
 const STAMP_DIGITS: usize = 19;
 
+impl Timing {
+    /// The warm-up and the window in nanoseconds.
+    fn spans(&self) -> (u64, u64) {
+        (child::nanos(self.warm_up), child::nanos(self.window))
+    }
+}
+
 impl Noted {
     /// The result of a batch with these stamps, and how many lines had each, was handed over.
-    fn handed_over(&mut self, stamps: &[(u64, u64)], completed: u64, warm_up: Duration) {
-        if self.from.is_none() {
-            let first = stamps.iter().map(|(stamp, _)| *stamp).min();
-            self.from = first.map(|first| first.saturating_add(child::nanos(warm_up)));
-        }
-        let from = self.from.unwrap_or(u64::MAX);
-        for (stamp, lines) in stamps.iter().filter(|(stamp, _)| *stamp >= from) {
+    fn handed_over(&mut self, stamps: &[(u64, u64)], completed: u64, spans: (u64, u64)) {
+        let (warm_up, length) = spans;
+        let first = || stamps.iter().map(|(stamp, _)| stamp.saturating_add(warm_up)).min();
+        let first = || first().map(|from| (from, from.saturating_add(length)));
+        self.window = self.window.or_else(first);
+        let (from, to) = self.window.unwrap_or_default();
+        for (stamp, lines) in stamps.iter().filter(|(stamp, _)| (from..to).contains(stamp)) {
             let latency = completed.saturating_sub(*stamp).min(LATENCY_MAX);
             self.latencies.record_n(latency, *lines).expect("the histogram grows to any latency");
         }
@@ -338,7 +353,7 @@ mod tests {
 
     fn noted() -> Noted {
         Noted {
-            from: None,
+            window: None,
             latencies: child::histogram(),
             end_nanos: 0,
             last: None,
@@ -350,12 +365,13 @@ mod tests {
     }
 
     #[test]
-    fn the_warm_up_is_left_out() {
+    fn the_warm_up_and_the_end_are_left_out() {
         let mut noted = noted();
-        let warm_up = Duration::from_nanos(100);
-        noted.handed_over(&[(1_000, 1), (1_099, 1)], 1_200, warm_up);
+        let spans = (100, 1_000);
+        noted.handed_over(&[], 900, spans);
+        noted.handed_over(&[(1_000, 1), (1_099, 1)], 1_200, spans);
         assert_eq!(noted.latencies.len(), 0);
-        noted.handed_over(&[(1_099, 1), (1_100, 3)], 1_600, warm_up);
+        noted.handed_over(&[(1_099, 1), (1_100, 3), (2_100, 1)], 1_600, spans);
         assert_eq!((noted.latencies.len(), noted.latencies.max()), (3, 500));
     }
 
