@@ -334,11 +334,36 @@ impl Messages {
                     json!({"source": source, "wanted": wanted, "used": used}),
                 );
             }
+            Event::ReceiverError { source, error } => {
+                let text = format!("source `{source}`: {error}");
+                self.write("warning", "receiver_error", &text, json!({"source": source}));
+            }
+            Event::SourceEnded { source, error } => {
+                let how = error.as_ref().map_or(String::new(), |error| format!(": {error}"));
+                let text = format!("source `{source}`: ended{how}");
+                self.say("source_ended", &text, json!({"source": source, "error": error}));
+            }
+            _ => self.event_of_batches(event),
+        }
+    }
+
+    /// What happens to blocks and batches.
+    fn event_of_batches(self, event: &Event) {
+        match event {
             Event::StoreFull { source, store_bytes_max } => {
                 let size = HumanBytes(*store_bytes_max as u64);
                 self.warn(&format!(
                     "source `{source}`: reading pauses while the store is full (store_bytes_max = {size}); \
                      raise it, shorten batch_interval or add workers if that lasts"
+                ));
+            }
+            Event::Spilling { directory } => {
+                let text = format!("the store is nearly full: blocks leave memory for {directory}");
+                self.say("spilling", &text, json!({"directory": directory}));
+            }
+            Event::SpillFailed { directory, why } => {
+                self.warn(&format!(
+                    "blocks cannot leave memory for {directory}: {why}; reading pauses while the store is full"
                 ));
             }
             Event::JobRetried { time, job, attempt, cause } => {
@@ -356,20 +381,7 @@ impl Messages {
                     "batch {time}: its {records} records were put aside in {places}"
                 ));
             }
-            Event::SourceEnded { source, error } => {
-                let how = error.as_ref().map_or(String::new(), |error| format!(": {error}"));
-                let text = format!("source `{source}`: ended{how}");
-                self.say("source_ended", &text, json!({"source": source, "error": error}));
-            }
-            other => self.trouble(other),
-        }
-    }
-
-    /// A line for what a source reports and goes on.
-    fn trouble(self, event: &Event) {
-        if let Event::ReceiverError { source, error } = event {
-            let text = format!("source `{source}`: {error}");
-            self.write("warning", "receiver_error", &text, json!({"source": source}));
+            _ => {}
         }
     }
 

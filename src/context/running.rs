@@ -21,12 +21,13 @@ use crate::scheduler::{
 };
 use crate::sink::{DeadLetterFiles, DeadLetters};
 use crate::slab::{Account, Pool};
-use crate::store::BlockManager;
+use crate::store::{BlockManager, Spill, SpillOptions};
 use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::Thread;
 use crate::sync::{Arc, AtomicBool, Mailbox, Ordering, Poison};
 use crate::time::{Clock, Moment, RecurringTimer, Schedule, Wake};
 use crate::tracker::BlockTracker;
+use crate::wal::storage::Directory;
 use crate::workers::WorkerPool;
 
 use super::RunLimits;
@@ -72,6 +73,8 @@ pub struct Running {
     timer: Option<RecurringTimer>,
     job_loop: Option<Thread>,
     events_thread: Option<Thread>,
+    spill: Option<Arc<Spill>>,
+    spill_thread: Option<Thread>,
     sources_left: usize,
     ended: bool,
     inspector: Option<Inspector>,
@@ -164,7 +167,8 @@ impl Running {
         let scheduler = Scheduler::new();
         let engine = engine(&config, &clock, &poison, &scheduler);
         let workers = Arc::new(WorkerPool::start(config.workers, &poison)?);
-        let store = Arc::new(BlockManager::new(Arc::clone(&engine.account)));
+        let spill = spill(&config, &engine.account)?;
+        let store = Arc::new(BlockManager::new(Arc::clone(&engine.account), spill.clone()));
         let tracker = Arc::new(BlockTracker::new(sources.len()));
         let mut running = Running {
             started: clock.now(),
@@ -179,6 +183,8 @@ impl Running {
             timer: None,
             job_loop: None,
             events_thread: Some(engine.events.start(listeners, &poison)?),
+            spill: None,
+            spill_thread: None,
             sources_left: sources.iter().filter(|source| source.ends() == When::Eof).count(),
             ended: false,
             inspector: None,
@@ -190,6 +196,10 @@ impl Running {
             clock: Arc::clone(&clock),
             scheduler: scheduler.clone(),
         };
+        if let Some(spill) = spill {
+            let thread = spill.start(&store, &clock, &engine.events, &poison)?;
+            (running.spill, running.spill_thread) = (Some(spill), Some(thread));
+        }
         running.start_receivers(sources, &engine, Arc::new(stored))?;
         let history = Arc::new(History::default());
         running.inspector = Some(running.inspect(&config, &engine, Arc::clone(&history)));
@@ -234,6 +244,7 @@ impl Running {
             started_at: self.clock.wall_time(),
             scheduler: self.scheduler.clone(),
             account: Arc::clone(&engine.account),
+            spill: self.spill.clone(),
             events: engine.events.clone(),
             times: Arc::clone(&engine.times),
             history,
@@ -424,13 +435,20 @@ impl Running {
             left.push(format!("thread `{worker}` is stuck in a task and was abandoned"));
         }
         self.scheduler.close();
-        self.events.close();
-        let threads = [self.job_loop.take(), self.events_thread.take()];
-        for thread in threads.into_iter().flatten() {
-            if let Some(stuck) = join_by(thread, self.clock.as_ref(), deadline) {
-                left.push(format!("thread `{stuck}` did not stop and was abandoned"));
-            }
+        let mut join = |thread: Option<Thread>| {
+            let stuck = thread.and_then(|it| join_by(it, self.clock.as_ref(), deadline));
+            left.extend(
+                stuck.map(|name| format!("thread `{name}` did not stop and was abandoned")),
+            );
+        };
+        join(self.job_loop.take());
+        // After the last batch: nothing reads the files any more, and what it tells is told by the events.
+        if let Some(spill) = &self.spill {
+            spill.stop();
         }
+        join(self.spill_thread.take());
+        self.events.close();
+        join(self.events_thread.take());
         (self.report(left, counters), failure)
     }
 
@@ -507,6 +525,19 @@ fn engine(
         times: EngineTimes::new(),
         arrivals: config.trigger.map(|trigger| arrivals(trigger, scheduler)),
     }
+}
+
+/// Where blocks go when memory runs short, if the configuration names a place.
+fn spill(config: &Resolved, account: &Arc<Account>) -> Result<Option<Arc<Spill>>> {
+    let Some(spill) = &config.spill else { return Ok(None) };
+    let directory = spill.directory.join(format!("tidemill-{}", config.name));
+    let options = SpillOptions {
+        storage: Arc::new(Directory::open(&directory)?),
+        directory: Some(directory),
+        bytes_max: spill.bytes_max,
+        account: Arc::clone(account),
+    };
+    Spill::open(options).map(Some)
 }
 
 fn job_options(config: &Resolved, schedule: Schedule, limits: RunLimits) -> Options {

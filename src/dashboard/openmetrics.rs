@@ -51,6 +51,8 @@ impl Stream {
             ("records", "Records of the batches that are done", done.records),
             ("dead_letter_batches", "Batches whose input was put aside", done.dead_letters),
             ("dead_letter_records", "Records of those batches", done.dead_records),
+            ("spilled_bytes", "Bytes of records that left memory", memory.spilled.bytes_total),
+            ("spill_failures", "Times that blocks could not leave it", memory.spilled.failures),
             ("events_dropped", "Facts that slow listeners missed", self.0.events_dropped()),
         ];
         for (name, help, count) in counters {
@@ -66,6 +68,8 @@ impl Stream {
                 memory.used as u64,
             ),
             ("store_bytes_max", "The bound at which reading stops", memory.bound as u64),
+            ("spilled_now_bytes", "Bytes of records out of memory", memory.spilled.bytes),
+            ("spill_file_bytes", "Bytes of the files that they are in", memory.spilled.file_bytes),
             ("ready", "Whether the stream works", u64::from(self.0.is_ready())),
         ];
         for (name, help, value) in gauges {

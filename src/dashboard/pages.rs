@@ -126,6 +126,11 @@ fn status(stream: &Inspector) -> Map<String, Value> {
         "dead_letter_records": done.dead_records,
         "store_bytes": memory.used,
         "store_bytes_max": memory.bound,
+        "spilled_bytes": memory.spilled.bytes,
+        "spilled_blocks": memory.spilled.blocks,
+        "spilled_bytes_total": memory.spilled.bytes_total,
+        "spill_file_bytes": memory.spilled.file_bytes,
+        "spill_failures": memory.spilled.failures,
         "events_dropped": stream.events_dropped(),
     }))
 }

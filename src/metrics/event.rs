@@ -79,6 +79,18 @@ pub enum Event {
         /// The bound, in bytes.
         store_bytes_max: usize,
     },
+    /// The first block left memory for a file, because the store is nearly full.
+    Spilling {
+        /// Where the files are.
+        directory: String,
+    },
+    /// Blocks could not be written to a file; they stay in memory, and it is tried again. Told when it begins to fail.
+    SpillFailed {
+        /// Where the files are.
+        directory: String,
+        /// What went wrong.
+        why: String,
+    },
     /// A source has ended for good.
     SourceEnded {
         /// The source's name.
