@@ -334,6 +334,10 @@ impl Messages {
                     json!({"source": source, "wanted": wanted, "used": used}),
                 );
             }
+            Event::ReceiverError { source, error } => {
+                let text = format!("source `{source}`: {error}");
+                self.write("warning", "receiver_error", &text, json!({"source": source}));
+            }
             Event::SourceEnded { source, error } => {
                 let how = error.as_ref().map_or(String::new(), |error| format!(": {error}"));
                 let text = format!("source `{source}`: ended{how}");
