@@ -343,10 +343,6 @@ impl Messages {
                 let text = format!("source `{source}`: ended{how}");
                 self.say("source_ended", &text, json!({"source": source, "error": error}));
             }
-            Event::ReceiverError { source, error } => {
-                let text = format!("source `{source}`: {error}");
-                self.write("warning", "receiver_error", &text, json!({"source": source}));
-            }
             _ => self.event_of_batches(event),
         }
     }

@@ -32,6 +32,7 @@ use crate::batch::{Batch, Partition, Plan, Stage, Work, failure_text};
 use crate::shuffle::Slots;
 use crate::sink::Writer;
 use crate::store::StoredBlock;
+use crate::sync::thread::panic_text;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::time::{Clock, Interval, Moment, Time};
 
