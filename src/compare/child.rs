@@ -188,7 +188,7 @@ fn receive(
     let noted = notes.lock();
     let recorded = noted.latencies.iter_recorded();
     Ok(Received {
-        model: source.io_model.name().to_owned(),
+        model: source.io_model.map_or("none", IoModel::name).to_owned(),
         fallback: noted.fallback.clone(),
         records: report.records,
         bytes: source.counter("bytes"),

@@ -26,11 +26,10 @@ use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::batch::{Batch, Partition, Plan, Stage, Work};
-use crate::block::Block;
+use crate::batch::{Batch, Partition, Plan, Stage, Work, failure_text};
 use crate::shuffle::Slots;
 use crate::sink::Writer;
-use crate::sync::thread::panic_text;
+use crate::store::StoredBlock;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::time::{Clock, Interval, Moment, Time};
 
@@ -50,7 +49,7 @@ pub struct BatchInput {
     /// The number of the batch in this run, from 0.
     pub index: u64,
     /// The blocks of each source, by the number of the source, in the order in which they were received.
-    pub blocks: Vec<Vec<Arc<Block>>>,
+    pub blocks: Vec<Vec<Arc<StoredBlock>>>,
     /// Records in the blocks.
     pub records: u64,
     /// The moment at which the batch was due.
@@ -327,7 +326,7 @@ trait Node<T: ?Sized>: Send + Sync {
     fn compute(&self, cx: &mut Planner<'_>) -> Result<Batch<T>, Missing>;
 
     /// The blocks behind the node, if its elements are exactly their records, in order.
-    fn blocks(&self, _cx: &Planner<'_>) -> Option<Vec<Arc<Block>>> {
+    fn blocks(&self, _cx: &Planner<'_>) -> Option<Vec<Arc<StoredBlock>>> {
         None
     }
 }
@@ -507,7 +506,7 @@ impl Output {
                 Ok(Plan { stages: planner.stages, finish: Box::new(|_| Ok(())) })
             }
             Ok(Err(Missing::Failed(text))) => Err(text),
-            Err(panic) => Err(format!("panicked: {}", panic_text(panic.as_ref()))),
+            Err(unwound) => Err(failure_text(unwound.as_ref())),
         }
     }
 }

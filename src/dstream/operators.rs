@@ -4,8 +4,8 @@ use std::hash::Hash;
 
 use super::{Compute, DStream, Line, Missing, Node, Planner};
 use crate::batch::{Batch, Out, Partition};
-use crate::block::Block;
 use crate::shuffle::{Gather, Mapper, Shuffle, Table, hash_of, shard_of};
+use crate::store::StoredBlock;
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::time::Time;
 
@@ -302,7 +302,7 @@ impl<T: ?Sized + 'static> Node<T> for Union<T> {
         Ok(left.union(&right))
     }
 
-    fn blocks(&self, cx: &Planner<'_>) -> Option<Vec<Arc<Block>>> {
+    fn blocks(&self, cx: &Planner<'_>) -> Option<Vec<Arc<StoredBlock>>> {
         let mut blocks = self.left.blocks(cx)?;
         blocks.extend(self.right.blocks(cx)?);
         Some(blocks)

@@ -11,7 +11,7 @@ use regex::bytes::Regex;
 use super::builtin::{Builtin, Scope};
 use super::*;
 use crate::batch::run;
-use crate::block::{BlockId, Range};
+use crate::block::{Block, BlockId, Range};
 use crate::error::Error;
 use crate::framing::Framing;
 use crate::sink::{CommitKey, Memory, OwnedCell, Rows, SharedSink, Sink};
@@ -64,7 +64,7 @@ impl Rig {
         Arc::new(BatchInput {
             time,
             index,
-            blocks: vec![blocks],
+            blocks: vec![blocks.into_iter().map(StoredBlock::new).collect()],
             records,
             due,
             partitions: self.partitions,

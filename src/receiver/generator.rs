@@ -14,7 +14,9 @@ use crate::block::{Block, BlockId, Range};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
 use crate::metrics::Recorder;
+use crate::receiver::gather::Gather;
 use crate::receiver::queue::{RANGES_MAX, RangeQueue};
+use crate::slab::Account;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{
@@ -94,6 +96,8 @@ const NOTHING_READ: u64 = u64::MAX;
 pub(crate) struct Generator {
     options: GeneratorOptions,
     queue: RangeQueue,
+    /// Single records that a custom receiver stored since the last cut.
+    gather: Gather,
     /// When the first range since the last cut was queued, in nanoseconds of the clock. Set before the range is
     /// queued, so a block may lack it but never has a later one.
     first_read: AtomicU64,
@@ -128,6 +132,7 @@ impl Generator {
         Arc::new(Generator {
             options,
             queue: RangeQueue::new(RANGES_MAX),
+            gather: Gather::default(),
             first_read: AtomicU64::new(NOTHING_READ),
             state: Mutex::new(state),
             pushes: Mailbox::new(PUSHES_MAX),
@@ -182,6 +187,31 @@ impl Generator {
 
     /// Takes a range from an io thread, or gives it back when the queue is full. Cuts when the queue fills.
     pub(crate) fn offer(&self, range: Range) -> Result<(), Range> {
+        self.note_read();
+        let outcome = self.queue.push(range);
+        if self.queue.is_filling(self.options.block_bytes_max) {
+            self.cut_unless_busy();
+        }
+        outcome
+    }
+
+    /// Takes a record of these parts, or says that the queue is full. `taken` is called before it can be cut.
+    pub(crate) fn gather(
+        &self,
+        parts: [&[u8]; 2],
+        account: &Arc<Account>,
+        taken: impl FnOnce(),
+    ) -> bool {
+        self.note_read();
+        let outcome = self.gather.append(parts, (&self.queue, account), taken);
+        if self.queue.is_filling(self.options.block_bytes_max) {
+            self.cut_unless_busy();
+        }
+        outcome
+    }
+
+    /// The next block's oldest record is read now, unless one is there already.
+    fn note_read(&self) {
         if self.first_read.load(Ordering::SeqCst) == NOTHING_READ {
             let now = self.options.clock.now().as_nanos();
             // Another io thread that was first set an earlier moment.
@@ -192,11 +222,6 @@ impl Generator {
                 Ordering::SeqCst,
             );
         }
-        let outcome = self.queue.push(range);
-        if self.queue.is_filling(self.options.block_bytes_max) {
-            self.cut_unless_busy();
-        }
-        outcome
     }
 
     /// Cuts what is queued now into blocks.
@@ -244,12 +269,24 @@ impl Generator {
         }
     }
 
-    /// Cuts the ranges that are queued when it begins; false if the push queue had no room for all of them.
+    /// Cuts the ranges that are gathered or queued when it begins; false if the push queue had no room for all of them.
     fn cut_locked(&self, state: &mut State) -> bool {
         if !matches!(state.phase, Phase::Active | Phase::StoppedAddingData) {
             return true;
         }
         state.last_cut = self.options.clock.now();
+        let gathered = self.gather.flush(&self.queue);
+        let drained = self.drain_locked(state);
+        if gathered || !drained {
+            return drained;
+        }
+        // The queue was full when it should have taken what was gathered; now it has room.
+        self.gather.flush(&self.queue);
+        self.drain_locked(state)
+    }
+
+    /// Cuts what is queued when it begins; false if the push queue had no room for all of it.
+    fn drain_locked(&self, state: &mut State) -> bool {
         let queued = self.queue.len();
         let mut left = queued;
         let first_read = match left {

@@ -47,7 +47,7 @@ struct Rig {
 fn rig() -> Rig {
     let (clock, poison) = (Arc::new(ManualClock::new()), Poison::new());
     let account = Account::new(1 << 20);
-    let store = Arc::new(BlockManager::new(Arc::clone(&account)));
+    let store = Arc::new(BlockManager::new(Arc::clone(&account), None));
     let (tracker, scheduler) = (Arc::new(BlockTracker::new(1)), Scheduler::new());
     let generator = Generator::new(GeneratorOptions {
         name: "rx0".to_owned(),
