@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!  dial / accept ─▶ io model ─▶ connection (framing) ─▶ range queue ─▶ generator ─▶ BlockTarget
+//!                                                                    └─ with a log: chunks ─┘
 //! ```
 //! A `SocketReceiver` supervises one source: it dials with bounded back-off or listens, runs the io model, and stops
 //! in order: no more reading, then the last cut, then the last push. It knows nothing of jobs and sinks.
 
 mod arrivals;
+pub(crate) mod chunks;
 mod connection;
 mod dial;
 pub(crate) mod generator;
