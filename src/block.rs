@@ -132,4 +132,9 @@ impl Block {
     pub fn ranges(&self) -> impl Iterator<Item = &Bytes> {
         self.ranges.iter().map(|range| &range.bytes)
     }
+
+    /// Who waits for its ranges to be safe, in their order.
+    pub fn receipts(&self) -> impl Iterator<Item = &Receipt> {
+        self.ranges.iter().flat_map(|range| &range.receipts)
+    }
 }
