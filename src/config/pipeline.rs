@@ -247,9 +247,10 @@ fn read_root(table: &Table, problems: &Problems<'_>) -> Option<Pipeline> {
     let batch = config.batch;
     check_windows(&root, &drafts, batch);
     check_store(&root, &sources, &config.config);
+    let state_dir = root.path("state_dir");
     let pipeline = Pipeline {
-        config: config.config,
-        state_dir: root.path("state_dir"),
+        config: state_dir.iter().fold(config.config, Config::state_dir),
+        state_dir,
         http: read_http(&mut root),
         http_hosts: values(root.texts("http_hosts").unwrap_or_default()),
         jobs: link(drafts, &sources, &sinks, problems),

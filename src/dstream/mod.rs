@@ -235,6 +235,11 @@ impl Graph {
             .map_err(crate::error::Error::Failed)
     }
 
+    /// Whether a batch leaves nothing behind that the next one needs: no state, no windows.
+    pub fn is_stateless(&self) -> bool {
+        self.registered.lock().keepers.is_empty()
+    }
+
     /// How far back the batches are needed to make all windows what they were.
     pub fn longest_window(&self) -> Duration {
         self.registered.lock().reach.0

@@ -248,6 +248,7 @@ impl CustomReceiver {
             block_bytes_max: options.block_bytes_max,
             clock: Arc::clone(&engine.clock),
             poison: engine.poison.clone(),
+            log: engine.log.as_ref().map(|log| log.of(options.number)),
         });
         wake_on_room(&engine.account, &generator);
         let limiter =
