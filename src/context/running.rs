@@ -414,6 +414,8 @@ impl Running {
         }
         let mut failure = match end {
             _ if planted(Planted::StopSkipsDrain) => None,
+            // A start that failed has nobody who would tell the end.
+            End::Asked | End::Broken(_) if self.job_loop.is_none() => None,
             End::Asked | End::Broken(_) => self.drain(deadline),
             End::Failed(_) => {
                 self.scheduler.post(Message::Abort);
