@@ -20,7 +20,7 @@ mod socket;
 mod tests;
 
 pub(crate) use arrivals::Arrivals;
-pub(crate) use rate::RateLimiter;
+pub(crate) use rate::{RateLimiter, Usage};
 pub(crate) use socket::{
     Cutter, Engine, RateOptions, SocketOptions, SocketReceiver, Steered, join_by,
 };

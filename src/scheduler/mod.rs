@@ -14,6 +14,7 @@ mod jobs;
 #[cfg(all(test, tidemill_model))]
 mod model;
 mod rate;
+mod steering;
 
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ pub use generator::{CatchUp, Trigger};
 
 use generator::{JobGenerator, Pace, Step};
 use jobs::{JobRef, JobSet, Verdict};
-use rate::{RateEstimator, Sample};
+use steering::Steering;
 
 /// Messages that may wait for the loop; the timer and the workers wait for room beyond that.
 const MESSAGES_MAX: usize = 65_536;
@@ -181,9 +182,9 @@ impl Scheduler {
             Batches::OnRecords(trigger) => Pace::OnRecords(trigger),
         };
         let generator = JobGenerator::new(pace, options.batches_max, parts.clock.now());
-        let estimator =
-            |steered: &Steered| RateEstimator::new(options.interval, steered.min, steered.max);
-        let estimators = parts.steered.iter().map(estimator).collect();
+        let mut parts = parts;
+        let steered = std::mem::take(&mut parts.steered);
+        let steering = Steering::new(options.interval, steered, parts.clock.now());
         let jobs =
             JobSet::new(parts.graph.outputs().len(), options.concurrent_jobs, options.retries);
         let outputs = parts.graph.outputs();
@@ -195,7 +196,7 @@ impl Scheduler {
             outputs,
             generator,
             jobs,
-            estimators,
+            steering,
             stages,
             cut: Moment::default(),
             stored: Moment::default(),
@@ -244,8 +245,7 @@ struct JobLoop {
     outputs: Vec<Arc<Output>>,
     generator: JobGenerator,
     jobs: JobSet<Arc<BatchInput>>,
-    /// One for each steered receiver.
-    estimators: Vec<RateEstimator>,
+    steering: Steering,
     stages: [Recorder; STAGES.len()],
     /// When the waiting tick was cut, and when the last source that it waits for had stored what was cut.
     cut: Moment,
@@ -410,6 +410,11 @@ impl JobLoop {
         progress.batches_waiting += 1;
         progress.records_waiting += records;
         drop(progress);
+        let of_source = |source: u32| {
+            let blocks = usize::try_from(source).ok().and_then(|at| input.blocks.get(at));
+            blocks.map_or(0, |blocks| blocks.iter().map(|block| block.records()).sum())
+        };
+        self.steering.allocated(self.parts.clock.now(), due, of_source, records);
         self.jobs.admit(time, Arc::new(input));
         if self.jobs.is_without_jobs() {
             self.batch_done(time, BatchState::Done);
@@ -460,6 +465,7 @@ impl JobLoop {
         while let Some((job, input)) = self.jobs.next() {
             let started = self.parts.clock.now();
             self.jobs.started(job, started);
+            self.steering.started(started);
             self.parts.history.update(job.time, |batch| {
                 batch.state = BatchState::Running;
                 batch.moments.started.get_or_insert(started);
@@ -553,7 +559,7 @@ impl JobLoop {
         let start = first_start.unwrap_or(now);
         let (records, due) = (input.records, input.due);
         let (delay, processing) = (start.since(due), now.since(start));
-        self.steer(&input, now, processing, delay);
+        self.steering.done(now);
         drop(input);
         self.parts.pool.trim();
         let mut progress = self.scheduler.progress.lock();
@@ -582,17 +588,6 @@ impl JobLoop {
         }
         self.replay_deferred();
         self.tell_if_drained();
-    }
-
-    /// Sets the rate of each steered receiver after a batch.
-    fn steer(&mut self, input: &BatchInput, at: Moment, processing: Duration, delay: Duration) {
-        for (steered, estimator) in self.parts.steered.iter().zip(&mut self.estimators) {
-            let blocks = usize::try_from(steered.source).ok().and_then(|at| input.blocks.get(at));
-            let records = blocks.map_or(0, |blocks| blocks.iter().map(|b| b.records()).sum());
-            if let Some(rate) = estimator.update(Sample { at, records, processing, delay }) {
-                steered.limiter.set_rate(rate);
-            }
-        }
     }
 
     /// Records the stages of a batch that is done.
