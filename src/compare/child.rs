@@ -396,12 +396,13 @@ fn send(
         stamp: shape.kind == Kind::Latency,
         seed: 1,
     };
-    let cpu = own_cpu();
+    let mut cpu = own_cpu();
     let load = load::start(options, Arc::clone(&clock) as Arc<dyn Clock>, &poison)?;
     let stopper = load.stopper();
     listen_to_parent(|| (), move || stopper.stop())?;
     while let Some(event) = load.events().recv() {
         if let load::Event::Started { .. } = event {
+            cpu = own_cpu();
             say(out, &Said::Started { wall_nanos: nanos(clock.wall()) })?;
         }
     }
