@@ -334,6 +334,10 @@ impl Messages {
                     json!({"source": source, "wanted": wanted, "used": used}),
                 );
             }
+            Event::ReceiverError { source, error } => {
+                let text = format!("source `{source}`: {error}");
+                self.write("warning", "receiver_error", &text, json!({"source": source}));
+            }
             Event::SourceEnded { source, error } => {
                 let how = error.as_ref().map_or(String::new(), |error| format!(": {error}"));
                 let text = format!("source `{source}`: ended{how}");
@@ -375,6 +379,29 @@ impl Messages {
                     if places.is_empty() { "nowhere".to_owned() } else { places.join(", ") };
                 self.warn(&format!(
                     "batch {time}: its {records} records were put aside in {places}"
+                ));
+            }
+            Event::Recovering { bytes } => {
+                let text = format!("state: read {} of the log so far", HumanBytes(*bytes));
+                self.say("recovering", &text, json!({"bytes": bytes}));
+            }
+            Event::Recovered { segments, bytes, batches, records, torn } => {
+                let facts = json!({"segments": segments, "bytes": bytes, "batches": batches, "records": records});
+                let torn = torn.as_ref().map(|(segment, offset, what)| {
+                    format!("; the unfinished end of segment {segment} was cut off at byte {offset} ({what})")
+                });
+                let text = format!(
+                    "state: recovered {segments} segments with {}: {} batches run again, {} records wait for the first batch{}",
+                    HumanBytes(*bytes),
+                    HumanCount(*batches),
+                    HumanCount(*records),
+                    torn.unwrap_or_default()
+                );
+                self.say("recovered", &text, facts);
+            }
+            Event::CheckpointDamaged { file, what } => {
+                self.warn(&format!(
+                    "state: {file} is damaged ({what}); an older checkpoint is used"
                 ));
             }
             _ => {}
@@ -428,20 +455,19 @@ fn report_text(report: &Report) -> String {
 /// One line with what a source read, and what is out of the ordinary.
 fn source_text(source: &SourceReport) -> String {
     let count = |name| source.counter(name);
-    let mut text = format!(
-        "source `{}`: {} records, {} over {} connections, io model {}",
-        source.name,
-        HumanCount(count("records")),
-        HumanBytes(count("bytes")),
-        HumanCount(count("opened")),
-        source.io_model
-    );
+    let (records, bytes) = (HumanCount(count("records")), HumanBytes(count("bytes")));
+    let mut text = format!("source `{}`: {records} records, {bytes}", source.name);
+    if let Some(io_model) = source.io_model {
+        let connections = HumanCount(count("opened"));
+        text.push_str(&format!(" over {connections} connections, io model {io_model}"));
+    }
     let odd = [
         ("overlong", "over-long records dropped"),
         ("malformed", "connections closed for a malformed frame"),
         ("resets", "connections broken"),
         ("refused", "peers turned away"),
-        ("retries", "dials failed"),
+        ("retries", if source.io_model.is_some() { "dials failed" } else { "restarts" }),
+        ("errors", "errors reported"),
         ("unfinished_bytes", "bytes of unfinished records"),
     ];
     for (name, words) in odd {

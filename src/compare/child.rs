@@ -2,7 +2,7 @@
 //! reads what to do from the first line of its standard input and answers with lines of JSON.
 //!
 //! ```text
-//! parent ── Role ──▶ receiver ── Ready(address) ──▶ parent ── Role ──▶ sender ── Started ──▶ parent
+//! parent ── Role ──▶ receiver ── Ready(address) ──▶ parent ── Role ──▶ sender ── Started ──▶ parent ── BEGIN ──▶ receiver
 //!                        ◀════════════ TCP over loopback ═══════════════╝
 //!                    receiver ── Received ──▶ parent ◀── Sent ── sender
 //! ```
@@ -18,6 +18,7 @@ use mio::net::TcpStream as Polled;
 use mio::{Events, Interest, Poll, Token};
 use serde::{Deserialize, Serialize};
 
+use super::calls::Calls;
 use super::latency::{Timed, Timing};
 use super::plan::{Kind, Shape};
 use super::sample::{own_cpu, raise_files_limit};
@@ -48,6 +49,9 @@ pub(super) const LATENCY_MAX: u64 = 24 * 3_600 * 1_000_000_000;
 
 /// Significant digits of latencies.
 const DIGITS: u8 = 3;
+
+/// The line that tells a receiver that all connections are made.
+pub(super) const BEGIN: &str = "begin";
 
 /// What a child is to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -106,8 +110,12 @@ pub(crate) struct Received {
     pub(crate) bytes: u64,
     /// When the last connection had ended, by the wall clock.
     pub(crate) end_nanos: u64,
-    /// CPU seconds from being ready to having stopped.
+    /// CPU seconds from the moment when all connections were made to having stopped.
     pub(crate) cpu: f64,
+    /// System calls meanwhile, where the kernel counts them.
+    pub(crate) calls: Option<u64>,
+    /// Why it does not.
+    pub(crate) uncounted: Option<String>,
     /// Latencies in nanoseconds and how often each came.
     pub(crate) latencies: Vec<(u64, u64)>,
 }
@@ -152,10 +160,18 @@ pub(super) fn say(out: &mut dyn Write, said: &Said) -> Result<()> {
     writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|err| Error::io("parent gone", err))
 }
 
-/// Calls `stop` when standard input ends; the thread is abandoned, for nothing wakes a read of standard input.
-pub(super) fn on_parent_gone(stop: impl FnOnce() + Send + 'static) -> Result<()> {
+/// Calls `begin` when the parent says so and `stop` when standard input ends; the thread is abandoned, for nothing wakes
+/// a read of standard input.
+pub(super) fn listen_to_parent(
+    begin: impl Fn() + Send + 'static,
+    stop: impl FnOnce() + Send + 'static,
+) -> Result<()> {
     let body = move || {
-        let _ = io::stdin().lock().read_to_end(&mut Vec::new());
+        for line in io::stdin().lock().lines().map_while(io::Result::ok) {
+            if line == BEGIN {
+                begin();
+            }
+        }
         stop();
     };
     thread::spawn("compare-stdin", &Poison::new(), body)
@@ -174,6 +190,45 @@ pub(super) fn histogram() -> Histogram<u64> {
 
 fn listening_at(address: &impl ToString) -> Said {
     Said::Ready { address: address.to_string() }
+}
+
+/// What this process took, from being told to begin.
+struct Meter {
+    calls: Result<Calls, String>,
+    begin: Taken,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    cpu: Duration,
+    calls: Option<u64>,
+}
+
+type SharedMeter = Arc<Mutex<Meter>>;
+
+impl Meter {
+    /// Before the threads are started whose calls are to be counted.
+    fn start() -> SharedMeter {
+        let meter = Meter { calls: Calls::start(), begin: Taken::default() };
+        Arc::new(Mutex::new(meter))
+    }
+
+    fn now(&mut self) -> Taken {
+        let calls = self.calls.as_mut().ok().and_then(Calls::so_far);
+        Taken { cpu: own_cpu(), calls }
+    }
+
+    /// What opening the connections took is left out.
+    fn begin(&mut self) {
+        self.begin = self.now();
+    }
+
+    fn stop(&mut self, received: &mut Received) {
+        let (now, begin) = (self.now(), self.begin);
+        received.cpu = now.cpu.saturating_sub(begin.cpu).as_secs_f64();
+        received.calls = now.calls.zip(begin.calls).map(|(now, begin)| now.saturating_sub(begin));
+        received.uncounted = self.calls.as_ref().err().cloned();
+    }
 }
 
 /// What is learnt while a receiver runs.
@@ -196,6 +251,7 @@ fn receive(
         .ok_or_else(|| Error::Usage(format!("no io model is called `{model}`")))?;
     let notes =
         Arc::new(Mutex::new(Noted { fallback: None, end_nanos: 0, latencies: histogram() }));
+    let meter = Meter::start();
     let running = start(wanted, shape, pool_threads, &notes)?;
     let address = running
         .local_addrs()
@@ -203,8 +259,8 @@ fn receive(
         .copied()
         .ok_or_else(|| Error::Failed("the receiver has no address".to_owned()))?;
     let stopper = running.stopper();
-    on_parent_gone(move || stopper.stop())?;
-    let cpu = own_cpu();
+    let metered = Arc::clone(&meter);
+    listen_to_parent(move || metered.lock().begin(), move || stopper.stop())?;
     say(out, &listening_at(&address))?;
     let (report, outcome) = running.finish();
     outcome?;
@@ -214,15 +270,17 @@ fn receive(
         .ok_or_else(|| Error::Failed("the receiver has no source".to_owned()))?;
     let noted = notes.lock();
     let recorded = noted.latencies.iter_recorded();
-    Ok(Received {
-        model: source.io_model.name().to_owned(),
+    let mut received = Received {
+        model: source.io_model.map_or("none", IoModel::name).to_owned(),
         fallback: noted.fallback.clone(),
         records: report.records,
         bytes: source.counter("bytes"),
         end_nanos: noted.end_nanos,
-        cpu: (own_cpu().saturating_sub(cpu)).as_secs_f64(),
         latencies: recorded.map(|step| (step.value_iterated_to(), step.count_at_value())).collect(),
-    })
+        ..Received::default()
+    };
+    meter.lock().stop(&mut received);
+    Ok(received)
 }
 
 fn start(wanted: IoModel, shape: &Shape, pool_threads: usize, notes: &Notes) -> Result<Running> {
@@ -273,9 +331,10 @@ fn time(stream: &DStream<[u8]>, notes: &Notes) {
 /// The baseline: reads everything and counts line feeds.
 fn bare(shape: &Shape, out: &mut dyn Write) -> Result<Received> {
     let system = |err| Error::io("the baseline cannot read", err);
-    on_parent_gone(|| std::process::exit(1))?;
+    let meter = Meter::start();
+    let metered = Arc::clone(&meter);
+    listen_to_parent(move || metered.lock().begin(), || std::process::exit(1))?;
     let listener = TcpListener::bind("127.0.0.1:0").map_err(system)?;
-    let cpu = own_cpu();
     say(out, &listening_at(&listener.local_addr().map_err(system)?))?;
     let mut streams = Vec::new();
     for _ in 0..shape.connections {
@@ -287,14 +346,15 @@ fn bare(shape: &Shape, out: &mut dyn Write) -> Result<Received> {
     } else {
         counted.poll(streams).map_err(system)?;
     }
-    Ok(Received {
+    let mut received = Received {
         model: super::plan::BARE.to_owned(),
         records: counted.records,
         bytes: counted.bytes,
         end_nanos: nanos(SystemClock::new().wall()),
-        cpu: own_cpu().saturating_sub(cpu).as_secs_f64(),
         ..Received::default()
-    })
+    };
+    meter.lock().stop(&mut received);
+    Ok(received)
 }
 
 struct Counted {
@@ -378,7 +438,7 @@ fn send(options: LoadOptions, out: &mut dyn Write) -> Result<Sent> {
     let cpu = own_cpu();
     let load = load::start(options, Arc::clone(&clock) as Arc<dyn Clock>, &poison)?;
     let stopper = load.stopper();
-    on_parent_gone(move || stopper.stop())?;
+    listen_to_parent(|| (), move || stopper.stop())?;
     while let Some(event) = load.events().recv() {
         if let load::Event::Started { .. } = event {
             say(out, &Said::Started { wall_nanos: nanos(clock.wall()) })?;

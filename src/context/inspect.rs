@@ -36,7 +36,7 @@ pub(super) struct Inspected {
 /// What is looked at of a receiver.
 pub(super) struct Received {
     pub(super) source: String,
-    pub(super) io_model: IoModel,
+    pub(super) io_model: Option<IoModel>,
     pub(super) local: Option<SocketAddr>,
     pub(super) counters: Arc<ReceiverCounters>,
     pub(super) limiter: Option<Arc<RateLimiter>>,
@@ -75,8 +75,8 @@ pub struct Memory {
 pub struct ReceiverStatus {
     /// The source's name.
     pub source: String,
-    /// The io model in use.
-    pub io_model: IoModel,
+    /// The io model in use, if it reads sockets.
+    pub io_model: Option<IoModel>,
     /// Where it listens, if it does.
     pub local: Option<SocketAddr>,
     /// The rate in force in records per second, if there is one.

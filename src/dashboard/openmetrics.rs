@@ -12,6 +12,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::context::Inspector;
 use crate::metrics::{STAGES, Times};
+use crate::receiver::io::IoModel;
 
 /// Upper bounds of the buckets of every histogram, in microseconds.
 const BUCKETS_US: [u64; 20] = [
@@ -88,8 +89,8 @@ impl Stream {
                 (format!("receiver_{counter}"), format!("Of each receiver: {counter}"));
             let mut family = encoder.encode_descriptor(&name, &help, None, kind)?;
             for receiver in &receivers {
-                let labels =
-                    [("source", receiver.source.as_str()), ("io_model", receiver.io_model.name())];
+                let io_model = receiver.io_model.map_or("none", IoModel::name);
+                let labels = [("source", receiver.source.as_str()), ("io_model", io_model)];
                 let count = receiver.counters[index].1;
                 let metric = family.encode_family(&labels)?;
                 match kind {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::context::{Inspector, ReceiverStatus};
 use crate::metrics::{BatchRecord, STAGES};
+use crate::receiver::io::IoModel;
 use crate::time::{Moment, Time};
 
 use super::openmetrics;
@@ -190,7 +191,7 @@ fn receivers(stream: &Inspector) -> Vec<Map<String, Value>> {
     let row = |receiver: ReceiverStatus| {
         let mut row = object(json!({
             "source": receiver.source,
-            "io_model": receiver.io_model.name(),
+            "io_model": receiver.io_model.map(IoModel::name),
             "listens": receiver.local,
             "rate": receiver.rate,
         }));

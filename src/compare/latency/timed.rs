@@ -166,7 +166,7 @@ pub(crate) fn receive(timing: &Timing, out: &mut dyn Write) -> Result<Timed> {
     let address = running.local_addrs().first().copied();
     let address = address.ok_or_else(|| Error::Failed("the receiver has no address".to_owned()))?;
     let stopper = running.stopper();
-    child::on_parent_gone(move || stopper.stop())?;
+    child::listen_to_parent(|| (), move || stopper.stop())?;
     let cpu = own_cpu();
     child::say(out, &Said::Ready { address: address.to_string() })?;
     let (report, outcome) = running.finish();
