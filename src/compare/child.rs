@@ -415,7 +415,6 @@ fn sends(address: String, shape: &Shape, millis: u64, rate: Option<u64>) -> Load
         file: None,
         stamp: (shape.kind == Kind::Latency).then_some(1),
         seed: 1,
-<<<<<<< HEAD
     }
 }
 
@@ -437,10 +436,6 @@ fn pours(pour: &Pour) -> LoadOptions {
 fn send(options: LoadOptions, out: &mut dyn Write) -> Result<Sent> {
     let (clock, poison) = (SystemClock::new(), Poison::new());
     let mut cpu = own_cpu();
-=======
-    };
-    let mut cpu = own_cpu();
->>>>>>> models
     let load = load::start(options, Arc::clone(&clock) as Arc<dyn Clock>, &poison)?;
     let stopper = load.stopper();
     listen_to_parent(|| (), move || stopper.stop())?;
