@@ -55,14 +55,16 @@ pub struct Range {
     pub records: u64,
     /// Counts the bytes of a range that does not lie in a pooled buffer, which counts itself.
     pub charge: Option<Charge>,
-    /// Who waits for it to be safe; empty where the framing acknowledges nothing.
+    /// Who waits for it to be durable; empty where the framing acknowledges nothing.
     pub receipts: Vec<Receipt>,
+    /// Who waits for its batch to be committed.
+    pub receipts_at_commit: Vec<Receipt>,
 }
 
 impl Range {
     /// A range that nobody counts and nobody waits for.
     pub fn new(bytes: Bytes, records: u64) -> Self {
-        Range { bytes, records, charge: None, receipts: Vec::new() }
+        Range { bytes, records, charge: None, receipts: Vec::new(), receipts_at_commit: Vec::new() }
     }
 }
 
@@ -75,20 +77,31 @@ pub struct Block {
     records: u64,
     bytes: u64,
     first_read: Option<Moment>,
+    /// Taken out of the ranges, whose memory may go before the batch is committed.
+    receipts: Vec<Receipt>,
 }
 
 impl Block {
     /// A block of these ranges.
-    pub fn new(id: BlockId, framing: Framing, ranges: Vec<Range>) -> Self {
+    pub fn new(id: BlockId, framing: Framing, mut ranges: Vec<Range>) -> Self {
         let records = ranges.iter().map(|range| range.records).sum();
         let bytes = ranges.iter().map(|range| range.bytes.len() as u64).sum();
-        Block { id, framing, ranges, records, bytes, first_read: None }
+        let receipts =
+            ranges.iter_mut().flat_map(|range| range.receipts_at_commit.drain(..)).collect();
+        Block { id, framing, ranges, records, bytes, first_read: None, receipts }
     }
 
     /// The same block, with the moment at which its oldest record was read.
     pub fn first_read_at(mut self, moment: Option<Moment>) -> Self {
         self.first_read = moment;
         self
+    }
+
+    /// Its batch is committed: tells those who wait for that.
+    pub fn committed(&self) {
+        for receipt in &self.receipts {
+            receipt.to.acknowledge(receipt.upto);
+        }
     }
 
     /// When its oldest record was read, if that is known.

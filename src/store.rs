@@ -37,12 +37,14 @@ impl BlockManager {
         self.blocks.lock().get(&id).cloned()
     }
 
-    /// Lets blocks go; their memory is free once the last task has dropped them.
+    /// Lets the blocks of committed batches go, and tells those who wait for that; their memory is free once the last
+    /// task has dropped them.
     pub fn release(&self, ids: impl IntoIterator<Item = BlockId>) {
         let released: Vec<Arc<Block>> = {
             let mut blocks = self.blocks.lock();
             ids.into_iter().filter_map(|id| blocks.remove(&id)).collect()
         };
+        released.iter().for_each(|block| block.committed());
         // Dropped outside the lock: it may give thousands of buffers back and wake the sockets.
         drop(released);
     }

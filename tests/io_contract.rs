@@ -329,6 +329,7 @@ struct Stops(Box<dyn IoDriver>);
 impl Drop for Stops {
     fn drop(&mut self) {
         self.0.stop();
+        self.0.close();
     }
 }
 
@@ -390,6 +391,7 @@ impl Rig {
 
     fn stop(&self) {
         self.driver.0.stop();
+        self.driver.0.close();
         for thread in self.driver.0.threads() {
             self.join(thread);
         }

@@ -7,13 +7,13 @@ mod inspect;
 mod model;
 mod running;
 
-use crate::config::{self, Config, Peers, RateLimits, Resolved};
+use crate::config::{self, Ack, Config, Peers, RateLimits, Resolved};
 use crate::dstream::{DStream, Graph, GraphOptions};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
 use crate::metrics::Listener;
 use crate::receiver::io::IoModel;
-use crate::receiver::{Direction, RateOptions, SocketOptions, When};
+use crate::receiver::{AckAt, Direction, RateOptions, SocketOptions, When};
 use crate::sink::Writer;
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, ManualClock, SystemClock};
@@ -33,6 +33,7 @@ pub struct SocketSource {
     direction: Direction,
     io_model: IoModel,
     framing: Framing,
+    ack: Ack,
     record_bytes_max: usize,
     connections_max: Option<usize>,
     pool_threads: usize,
@@ -58,6 +59,7 @@ impl SocketSource {
             direction,
             io_model: IoModel::Nio,
             framing: Framing::Lines,
+            ack: Ack::Log,
             record_bytes_max: RECORD_BYTES_MAX,
             connections_max: None,
             pool_threads: POOL_THREADS,
@@ -99,7 +101,14 @@ impl SocketSource {
         self
     }
 
-    /// Longer records are dropped and counted; 1 MiB by default.
+    /// When a record is acknowledged to its peer, if the framing acknowledges; by default after the sync of the log, which
+    /// needs a directory for its state.
+    pub fn ack(mut self, ack: Ack) -> Self {
+        self.ack = ack;
+        self
+    }
+
+    /// Longer records are dropped and counted, or shortened if the framing acknowledges; 1 MiB by default.
     pub fn record_bytes_max(mut self, bytes: usize) -> Self {
         self.record_bytes_max = bytes;
         self
@@ -158,6 +167,7 @@ impl From<&config::SocketSource> for SocketSource {
         peers
             .io_model(source.io_model)
             .framing(source.framing)
+            .ack(source.ack)
             .record_bytes_max(source.record_bytes_max)
             .connections_max(source.connections_max)
             .rate(source.rate)
@@ -248,7 +258,7 @@ impl StreamingContext {
     /// The records of a socket source.
     ///
     /// # Errors
-    /// If there are too many sources.
+    /// If there are too many sources, or the source promises what it cannot keep: see [`SocketSource::ack`].
     pub fn socket(&self, source: SocketSource) -> Result<DStream<[u8]>> {
         let (number, name) = self.add_source(source)?;
         Ok(self.graph.blocks(number, &name))
@@ -264,12 +274,29 @@ impl StreamingContext {
     }
 
     fn add_source(&self, source: SocketSource) -> Result<(u32, String)> {
+        if source.framing.acknowledges() {
+            self.check_acknowledging(&source)?;
+        }
         let mut sources = self.sources.lock();
         let number = u32::try_from(sources.len())
             .map_err(|_| Error::Usage("too many sources".to_owned()))?;
         let name = source.name.clone().unwrap_or_else(|| format!("source{number}"));
         sources.push(SocketSource { name: Some(name.clone()), ..source });
         Ok((number, name))
+    }
+
+    fn check_acknowledging(&self, source: &SocketSource) -> Result<()> {
+        let framing = source.framing.name();
+        if matches!(source.direction, Direction::Connect(_)) {
+            let why = "its peers dial in, so it needs an address to listen on";
+            return Err(Error::Usage(format!("framing `{framing}` cannot connect: {why}")));
+        }
+        if source.ack == Ack::Log {
+            let why = "records are acknowledged after the sync of the log, and there is none";
+            let hint = "give a directory for the state, or acknowledge when `received` or after the `batch`";
+            return Err(Error::Usage(format!("framing `{framing}`: {why}: {hint}")));
+        }
+        Ok(())
     }
 
     /// The graph that streams of this context are nodes of.
@@ -325,6 +352,11 @@ impl StreamingContext {
             direction: source.direction,
             io_model: source.io_model,
             framing: source.framing,
+            ack: match source.ack {
+                Ack::Received => AckAt::Queued,
+                Ack::Log => AckAt::Durable,
+                Ack::Batch => AckAt::Committed,
+            },
             record_bytes_max: source.record_bytes_max,
             connections_max: source
                 .connections_max

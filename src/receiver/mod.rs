@@ -4,8 +4,10 @@
 //!  dial / accept ─▶ io model ─▶ connection (framing) ─▶ range queue ─▶ generator ─▶ BlockTarget
 //! ```
 //! A `SocketReceiver` supervises one source: it dials with bounded back-off or listens, runs the io model, and stops
-//! in order: no more reading, then the last cut, then the last push. It knows nothing of jobs and sinks.
+//! in order: no more reading, then the last cut, then the last push, and, once all is answered, the close of the last
+//! connections. It knows nothing of jobs and sinks.
 
+mod answers;
 mod arrivals;
 mod connection;
 mod dial;
@@ -20,6 +22,7 @@ mod socket;
 mod tests;
 
 pub(crate) use arrivals::Arrivals;
+pub(crate) use connection::AckAt;
 pub(crate) use rate::RateLimiter;
 pub(crate) use socket::{
     Cutter, Engine, RateOptions, SocketOptions, SocketReceiver, Steered, join_by,
