@@ -751,15 +751,18 @@ impl<L: Lane> Loop<L> {
                 (connection.receiving, connection.awaits_room) = (Receiving::No, false);
             }
         }
-        self.leave_all(Stage::Stopped);
-        while self.places.iter().any(|place| place.connection.is_some()) {
+        loop {
+            // First: the word that ended the reading may have been the last one.
+            let stage = self.take_posted();
+            self.leave_all(stage);
+            if self.places.iter().all(|place| place.connection.is_none()) {
+                break;
+            }
             self.ring.wait();
             self.ring.completions(&mut completions);
             for completion in &completions {
                 self.complete(completion);
             }
-            let stage = self.take_posted();
-            self.leave_all(stage);
         }
         self.lane.finish();
     }

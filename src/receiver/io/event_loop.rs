@@ -364,8 +364,13 @@ impl<L: Lane> EventLoop<L> {
         self.acceptor = None;
         self.buffers.release();
         self.lane.finish();
-        (0..self.connections.len()).for_each(|index| self.leave(index, Stage::Stopped));
-        while self.connections.iter().any(Option::is_some) {
+        loop {
+            // First: the word that ended the reading may have been the last one.
+            let stage = self.take_posted();
+            (0..self.connections.len()).for_each(|index| self.leave(index, stage));
+            if self.connections.iter().all(Option::is_none) {
+                break;
+            }
             match self.poll.poll(&mut events, None) {
                 Err(err) if err.kind() != io::ErrorKind::Interrupted => {
                     panic!("polling failed: {err}")
@@ -373,8 +378,6 @@ impl<L: Lane> EventLoop<L> {
                 _ => {}
             }
             events.iter().for_each(|event| self.note(event));
-            let stage = self.take_posted();
-            (0..self.connections.len()).for_each(|index| self.leave(index, stage));
         }
         self.lane.finish();
     }
