@@ -30,7 +30,16 @@ const WORDS: usize = 200_000;
 fn input(blocks: Vec<Arc<Block>>) -> Arc<BatchInput> {
     let records = blocks.iter().map(|block| block.records()).sum();
     let (time, due) = (Time::from_millis(1_000), Moment::default());
-    Arc::new(BatchInput { time, index: 0, blocks: vec![blocks], records, due, partitions: 2 })
+    Arc::new(BatchInput {
+        time,
+        index: 0,
+        blocks: vec![blocks],
+        records,
+        due,
+        partitions: 2,
+        seed: 7,
+        delivered: false,
+    })
 }
 
 fn lines(text: Vec<u8>) -> Arc<Block> {

@@ -79,6 +79,7 @@ pub struct Block {
     first_read: Option<Moment>,
     /// Taken out of the ranges, whose memory may go before the batch is committed.
     receipts: Vec<Receipt>,
+    chunks: std::ops::Range<u64>,
 }
 
 impl Block {
@@ -88,7 +89,7 @@ impl Block {
         let bytes = ranges.iter().map(|range| range.bytes.len() as u64).sum();
         let receipts =
             ranges.iter_mut().flat_map(|range| range.receipts_at_commit.drain(..)).collect();
-        Block { id, framing, ranges, records, bytes, first_read: None, receipts }
+        Block { id, framing, ranges, records, bytes, first_read: None, receipts, chunks: 0..0 }
     }
 
     /// The same block, with the moment at which its oldest record was read.
@@ -102,6 +103,17 @@ impl Block {
         for receipt in &self.receipts {
             receipt.to.acknowledge(receipt.upto);
         }
+    }
+
+    /// The same block, made of these chunks of the log.
+    pub fn of_chunks(mut self, chunks: std::ops::Range<u64>) -> Self {
+        self.chunks = chunks;
+        self
+    }
+
+    /// The numbers of the chunks of the log that it is made of; none without a log.
+    pub fn chunks(&self) -> std::ops::Range<u64> {
+        self.chunks.clone()
     }
 
     /// When its oldest record was read, if that is known.

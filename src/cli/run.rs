@@ -356,6 +356,29 @@ impl Messages {
                     "batch {time}: its {records} records were put aside in {places}"
                 ));
             }
+            Event::Recovering { bytes } => {
+                let text = format!("state: read {} of the log so far", HumanBytes(*bytes));
+                self.say("recovering", &text, json!({"bytes": bytes}));
+            }
+            Event::Recovered { segments, bytes, batches, records, torn } => {
+                let facts = json!({"segments": segments, "bytes": bytes, "batches": batches, "records": records});
+                let torn = torn.as_ref().map(|(segment, offset, what)| {
+                    format!("; the unfinished end of segment {segment} was cut off at byte {offset} ({what})")
+                });
+                let text = format!(
+                    "state: recovered {segments} segments with {}: {} batches run again, {} records wait for the first batch{}",
+                    HumanBytes(*bytes),
+                    HumanCount(*batches),
+                    HumanCount(*records),
+                    torn.unwrap_or_default()
+                );
+                self.say("recovered", &text, facts);
+            }
+            Event::CheckpointDamaged { file, what } => {
+                self.warn(&format!(
+                    "state: {file} is damaged ({what}); an older checkpoint is used"
+                ));
+            }
             Event::SourceEnded { source, error } => {
                 let how = error.as_ref().map_or(String::new(), |error| format!(": {error}"));
                 let text = format!("source `{source}`: ended{how}");

@@ -102,6 +102,7 @@ pub struct Config {
     skip_empty: bool,
     catch_up: CatchUp,
     trigger: Option<Trigger>,
+    state_dir: Option<PathBuf>,
 }
 
 /// The options of a stream, all good and all decided. Made by [`Config::resolve`] only.
@@ -134,6 +135,8 @@ pub struct Resolved {
     pub trigger: Option<Trigger>,
     /// Whether a batch without records, and with no window or time-out due, is left out.
     pub skip_empty: bool,
+    /// Where the log and the checkpoints are kept; none: nothing survives the process.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// A value that is refused: the key in a pipeline file, and why.
@@ -156,6 +159,7 @@ impl Config {
             skip_empty: false,
             catch_up: CatchUp::default(),
             trigger: None,
+            state_dir: None,
         }
     }
 
@@ -224,6 +228,14 @@ impl Config {
     /// Jobs that may run at a time; 1 by default.
     pub fn concurrent_jobs(mut self, count: usize) -> Self {
         self.concurrent_jobs = count;
+        self
+    }
+
+    /// Where the log and the checkpoints are kept, so that nothing that was logged is lost and each record is in the
+    /// output once; none by default. A stream that is started with the directory of an earlier one goes on where that
+    /// ended. The directory is made when it is needed; one process at a time uses it.
+    pub fn state_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.state_dir = Some(directory.into());
         self
     }
 
@@ -297,6 +309,7 @@ impl Config {
             skip_empty: self.skip_empty,
             catch_up: self.catch_up,
             trigger: self.trigger,
+            state_dir: self.state_dir.clone(),
         }
     }
 }

@@ -259,9 +259,10 @@ fn read_root(table: &Table, problems: &Problems<'_>) -> Option<Pipeline> {
     check_windows(&root, &drafts, batch);
     check_store(&root, &sources, &config.config);
     let spill = read_spill(&mut root);
+    let state_dir = root.path("state_dir");
     let pipeline = Pipeline {
-        config: config.config,
-        state_dir: root.path("state_dir"),
+        config: state_dir.iter().fold(config.config, Config::state_dir),
+        state_dir,
         spill,
         http: read_http(&mut root),
         http_hosts: values(root.texts("http_hosts").unwrap_or_default()),

@@ -5,6 +5,7 @@
 mod inspect;
 #[cfg(all(test, tidemill_model))]
 mod model;
+mod recover;
 mod running;
 
 use crate::config::{self, Ack, Config, Peers, RateLimits, Resolved};
@@ -17,6 +18,7 @@ use crate::receiver::{AckAt, Direction, RateOptions, SocketOptions, When};
 use crate::sink::Writer;
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, ManualClock, SystemClock};
+use crate::wal::storage::Storage;
 
 pub use inspect::{Done, Inspector, Memory, ReceiverStatus};
 pub use running::{Report, Running, SourceReport, Stopper};
@@ -184,6 +186,8 @@ pub struct StreamingContext {
     sources: Mutex<Vec<SocketSource>>,
     listeners: Mutex<Vec<Box<dyn Listener>>>,
     limits: Mutex<RunLimits>,
+    /// Where the log is kept, in place of `state_dir`: for tests.
+    storage: Mutex<Option<Arc<dyn Storage>>>,
     /// The run that `run_batches` drives.
     driven: Mutex<Option<Running>>,
 }
@@ -213,6 +217,27 @@ impl StreamingContext {
         Ok(Self::assemble(resolved, Arc::new(clock.clone()), Some(clock)))
     }
 
+    /// A context that goes on where an earlier run with the same `state_dir` ended, however that was: batches that were
+    /// planned and not finished run again with the same input, then what was received and given to no batch, then what
+    /// comes. `build` makes the context anew each time, for a checkpoint holds data and never code; the first time
+    /// there is nothing to go on from. It recovers when it is started.
+    ///
+    /// # Errors
+    /// What `build` returns, and [`Error::Usage`] if its context has no `state_dir`.
+    pub fn recover_or(build: impl FnOnce() -> Result<Self>) -> Result<Self> {
+        let context = build()?;
+        if context.config.state_dir.is_none() && context.storage.lock().is_none() {
+            let text = "nothing can be recovered without a `state_dir`: give `Config::state_dir`";
+            return Err(Error::Usage(text.to_owned()));
+        }
+        Ok(context)
+    }
+
+    /// Keeps the log and the checkpoints in `storage`, in place of a directory.
+    pub(crate) fn keep_state_in(&self, storage: Arc<dyn Storage>) {
+        *self.storage.lock() = Some(storage);
+    }
+
     fn assemble(config: Resolved, clock: Arc<dyn Clock>, manual: Option<ManualClock>) -> Self {
         let graph = Graph::new(GraphOptions {
             pipeline: config.name.clone(),
@@ -229,6 +254,7 @@ impl StreamingContext {
             sources: Mutex::default(),
             listeners: Mutex::default(),
             limits: Mutex::default(),
+            storage: Mutex::default(),
             driven: Mutex::default(),
         }
     }
@@ -341,6 +367,7 @@ impl StreamingContext {
             listeners,
             limits,
             tell_batches: self.manual.is_some(),
+            storage: self.storage.lock().clone(),
         })
     }
 
@@ -366,6 +393,7 @@ impl StreamingContext {
             block_interval: self.config.block_interval,
             block_bytes_max: self.config.block_bytes_max,
             rate: rate_options(source.rate),
+            next_chunk: 0,
             ends: if limits.until_eof || !source.dials_again { When::Eof } else { When::Never },
         }
     }

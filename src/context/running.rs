@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  stop: job-timer ─▶ reading ─▶ cut ─▶ push ─▶ last batch ─▶ last answers, io threads ─▶ workers ─▶ job-loop ─▶ events
+//!        ─▶ checkpoint, log
 //! ```
 //! One deadline covers all of it; the report says what was processed and what, if anything, was left.
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 use crate::config::{Resolved, Then};
 use crate::dstream::Graph;
 use crate::error::{Error, Result};
+use crate::journal::Journal;
 use crate::metrics::{EngineTimes, EventBus, History, Listener};
 use crate::receiver::io::IoModel;
 use crate::receiver::{Arrivals, Cutter, Engine, SocketOptions, SocketReceiver, When, join_by};
@@ -25,10 +27,12 @@ use crate::sync::thread::Thread;
 use crate::sync::{Arc, AtomicBool, Mailbox, Ordering, Poison};
 use crate::time::{Clock, Moment, RecurringTimer, Schedule, Wake};
 use crate::tracker::BlockTracker;
+use crate::wal::storage::Storage;
 use crate::workers::WorkerPool;
 
 use super::RunLimits;
 use super::inspect::{Inspected, Inspector, Received};
+use super::recover;
 
 /// Messages to whoever waits for the stream; posts beyond that are of no use to it.
 const CONTROL_MAX: usize = 1024;
@@ -52,6 +56,8 @@ pub(super) struct Setup {
     pub(super) limits: RunLimits,
     /// Whether the end of each batch is told, for a run that is driven batch by batch.
     pub(super) tell_batches: bool,
+    /// Where the log is kept, in place of `state_dir`.
+    pub(super) storage: Option<Arc<dyn Storage>>,
 }
 
 /// A started stream. Dropping it stops it in order and forgets the report.
@@ -72,6 +78,7 @@ pub struct Running {
     sources_left: usize,
     ended: bool,
     inspector: Option<Inspector>,
+    journal: Option<Arc<Journal>>,
 }
 
 impl std::fmt::Debug for Running {
@@ -153,13 +160,13 @@ impl End {
 impl Running {
     /// Starts the threads, lowest first, so that everything a thread talks to is there.
     pub(super) fn start(setup: Setup) -> Result<Running> {
-        let Setup { config, clock, graph, sources, listeners, limits, tell_batches } = setup;
+        let Setup { config, clock, graph, mut sources, listeners, limits, .. } = setup;
         let control = Mailbox::new(CONTROL_MAX);
         let poison = Poison::new();
         let poisoned = poster(&control, Control::Poisoned);
         poison.on_set(move |reason| poisoned(reason.to_owned()));
         let scheduler = Scheduler::new();
-        let engine = engine(&config, &clock, &poison, &scheduler);
+        let mut engine = engine(&config, &clock, &poison, &scheduler);
         let workers = Arc::new(WorkerPool::start(config.workers, &poison)?);
         let store = Arc::new(BlockManager::new(Arc::clone(&engine.account)));
         let tracker = Arc::new(BlockTracker::new(sources.len()));
@@ -179,14 +186,26 @@ impl Running {
             sources_left: sources.iter().filter(|source| source.ends == When::Eof).count(),
             ended: false,
             inspector: None,
+            journal: None,
             clock: Arc::clone(&clock),
         };
+        let found = (&*graph, sources.as_mut_slice());
+        let told = (&poison, &engine.events);
+        let recovery = recover::open(&config, setup.storage, found, clock.as_ref(), told)?;
+        engine.journal = recovery.as_ref().map(|recovery| Arc::clone(&recovery.journal));
+        running.journal = engine.journal.clone();
         let stored = Stored {
             store: Arc::clone(&store),
             tracker: Arc::clone(&tracker),
             clock: Arc::clone(&clock),
             scheduler: scheduler.clone(),
         };
+        if let Some(recovery) = &recovery {
+            let records =
+                recover::restore(recovery, config.block_bytes_max, &engine.account, &stored)?;
+            engine.arrivals.iter().for_each(|arrivals| arrivals.add(records));
+        }
+        let schedule = recover::schedule(clock.as_ref(), config.batch_interval, recovery.as_ref());
         running.start_receivers(sources, &engine, Arc::new(stored))?;
         let history = Arc::new(History::default());
         running.inspector = Some(running.inspect(&config, &engine, Arc::clone(&history)));
@@ -201,13 +220,13 @@ impl Running {
             steered: running.receivers.iter().filter_map(SocketReceiver::steered).collect(),
             arrivals: engine.arrivals,
             dead_letters: dead_letters(&config),
+            recovery,
             times: Arc::clone(&engine.times),
             history,
             events: engine.events,
             tell: Arc::new(poster(&control, Control::Told)),
-            tell_batches,
+            tell_batches: setup.tell_batches,
         };
-        let schedule = Schedule::aligned(clock.as_ref(), config.batch_interval);
         let options = job_options(&config, schedule, limits);
         running.job_loop = Some(scheduler.start(options, parts, &poison)?);
         if config.trigger.is_none() {
@@ -400,7 +419,7 @@ impl Running {
         for receiver in &mut receivers {
             left.extend(receiver.stop(&self.clock, deadline));
         }
-        let failure = match end {
+        let mut failure = match end {
             _ if planted(Planted::StopSkipsDrain) => None,
             End::Asked | End::Broken(_) => self.drain(deadline),
             End::Failed(_) => {
@@ -424,6 +443,11 @@ impl Running {
             if let Some(stuck) = join_by(thread, self.clock.as_ref(), deadline) {
                 left.push(format!("thread `{stuck}` did not stop and was abandoned"));
             }
+        }
+        if let Some(Err(err)) =
+            self.journal.take().map(|journal| journal.close(self.clock.as_ref(), deadline))
+        {
+            failure.get_or_insert(err);
         }
         (self.report(left, counters), failure)
     }
@@ -500,6 +524,7 @@ fn engine(
         events: EventBus::new(),
         times: EngineTimes::new(),
         arrivals: config.trigger.map(|trigger| arrivals(trigger, scheduler)),
+        journal: None,
     }
 }
 

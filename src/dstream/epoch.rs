@@ -72,6 +72,12 @@ impl Epoch {
         self.0.lock().timeouts = true;
     }
 
+    /// Whether there are windows or time-outs.
+    pub(super) fn is_stateful(&self) -> bool {
+        let inner = self.0.lock();
+        inner.timeouts || !inner.slides.is_empty()
+    }
+
     /// Whether several jobs of a batch use the node.
     pub(super) fn is_shared(&self, node: u32) -> bool {
         self.0.lock().outputs_below.get(&node).is_some_and(|outputs| *outputs > 1)

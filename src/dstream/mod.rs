@@ -57,6 +57,10 @@ pub struct BatchInput {
     pub due: Moment,
     /// Into how many hash partitions keyed operators split; at least one.
     pub partitions: usize,
+    /// The seed of every hash.
+    pub seed: u64,
+    /// The batch ran in an earlier run and its rows are with the sinks: it only runs for what operators keep of it.
+    pub delivered: bool,
 }
 
 /// What the graph is told when it is made.
@@ -88,6 +92,7 @@ pub struct Graph {
     pipeline: Arc<str>,
     console: Writer,
     settings: Settings,
+    seed: AtomicU64,
     bad_utf8: Arc<AtomicU64>,
     epoch: Arc<Epoch>,
     registered: Mutex<Registered>,
@@ -96,6 +101,7 @@ pub struct Graph {
 #[derive(Clone, Copy, Debug)]
 struct Settings {
     workers: usize,
+    /// Of the batch that is planned.
     seed: u64,
     batch_interval: Interval,
 }
@@ -125,9 +131,10 @@ impl Graph {
             console: options.console,
             settings: Settings {
                 workers: options.workers.max(1),
-                seed: options.seed,
+                seed: 0,
                 batch_interval: options.batch_interval,
             },
+            seed: AtomicU64::new(options.seed),
             bad_utf8: Arc::new(AtomicU64::new(0)),
             epoch: Arc::default(),
             registered: Mutex::new(Registered::default()),
@@ -137,6 +144,21 @@ impl Graph {
     /// The pipeline's name.
     pub fn pipeline(&self) -> &str {
         &self.pipeline
+    }
+
+    /// The seed of every hash.
+    pub fn seed(&self) -> u64 {
+        self.seed.load(Ordering::SeqCst)
+    }
+
+    /// Another seed, before the first batch: the one of the first start.
+    pub(crate) fn set_seed(&self, seed: u64) {
+        self.seed.store(seed, Ordering::SeqCst);
+    }
+
+    /// Whether a batch leaves nothing behind that the next one needs: no state, no windows.
+    pub(crate) fn is_stateless(&self) -> bool {
+        self.registered.lock().stateful.is_empty() && !self.epoch.is_stateful()
     }
 
     /// The sources of blocks, in the order in which they were made.
@@ -495,7 +517,7 @@ impl Output {
             input,
             clock,
             epoch: &self.epoch,
-            settings: self.settings,
+            settings: Settings { seed: input.seed, ..self.settings },
             stages: Vec::new(),
             shared: Vec::new(),
         };

@@ -68,6 +68,8 @@ impl Rig {
             records,
             due,
             partitions: self.partitions,
+            seed: self.graph.seed(),
+            delivered: false,
         })
     }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  dial / accept ─▶ io model ─▶ connection (framing) ─▶ range queue ─▶ generator ─▶ BlockTarget
+//!                                                                    └─ with a log: chunks ─┘
 //! ```
 //! A `SocketReceiver` supervises one source: it dials with bounded back-off or listens, runs the io model, and stops
 //! in order: no more reading, then the last cut, then the last push, and, once all is answered, the close of the last
@@ -9,6 +10,7 @@
 
 mod answers;
 mod arrivals;
+pub(crate) mod chunks;
 mod connection;
 mod dial;
 pub(crate) mod generator;

@@ -8,8 +8,10 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::error::{Error, Result};
 use crate::framing::Framing;
+use crate::journal::Journal;
 use crate::metrics::{EngineTimes, Event, EventBus, ReceiverCounters};
 use crate::receiver::arrivals::Arrivals;
+use crate::receiver::chunks::{ChunkLogOptions, SourceLog};
 use crate::receiver::connection::{AckAt, Handing, Intake, IntakeHost, Observer};
 use crate::receiver::dial::{self, Interrupt};
 use crate::receiver::generator::{BlockTarget, Cut, Generator, GeneratorOptions};
@@ -63,6 +65,8 @@ pub(crate) struct SocketOptions {
     pub(crate) block_bytes_max: u64,
     pub(crate) ends: When,
     pub(crate) rate: Option<RateOptions>,
+    /// With a log: the number of the first chunk.
+    pub(crate) next_chunk: u64,
 }
 
 /// How fast a source may be read, in records per second.
@@ -93,6 +97,8 @@ pub(crate) struct Engine {
     pub(crate) times: Arc<EngineTimes>,
     /// Counts what can be cut, if batches wait for records.
     pub(crate) arrivals: Option<Arc<Arrivals>>,
+    /// Where what was read becomes durable before it is stored, if it does.
+    pub(crate) journal: Option<Arc<Journal>>,
 }
 
 /// Called once when a source is over: its number, and what went wrong if the end was not in order. It only posts.
@@ -160,6 +166,7 @@ impl SocketReceiver {
             block_bytes_max: options.block_bytes_max,
             clock: Arc::clone(&engine.clock),
             poison: engine.poison.clone(),
+            log: engine.journal.as_ref().map(|journal| chunk_log(journal, &options)),
         });
         let (listener, local) = bind(&options)?;
         let dialling =
@@ -293,6 +300,12 @@ impl SocketReceiver {
 fn join_all(threads: Vec<Thread>, clock: &dyn Clock, deadline: Moment) -> Vec<String> {
     let stuck = threads.into_iter().filter_map(|thread| join_by(thread, clock, deadline));
     stuck.map(|stuck| format!("thread `{stuck}` did not stop and was abandoned")).collect()
+}
+
+/// Where the chunks of a source go.
+fn chunk_log(journal: &Arc<Journal>, options: &SocketOptions) -> ChunkLogOptions {
+    let log = SourceLog { journal: Arc::clone(journal), source: options.number };
+    ChunkLogOptions { log: Arc::new(log), next_chunk: options.next_chunk }
 }
 
 /// The io model that this system can run, with an event if it is not the one that was asked for.
