@@ -317,9 +317,11 @@ impl StreamingContext {
             let why = "its peers dial in, so it needs an address to listen on";
             return Err(Error::Usage(format!("framing `{framing}` cannot connect: {why}")));
         }
-        if source.ack == Ack::Log {
+        let logs = self.config.state_dir.is_some() || self.storage.lock().is_some();
+        if source.ack == Ack::Log && !logs {
             let why = "records are acknowledged after the sync of the log, and there is none";
-            let hint = "give a directory for the state, or acknowledge when `received` or after the `batch`";
+            let hint =
+                "give `Config::state_dir`, or acknowledge when `received` or after the `batch`";
             return Err(Error::Usage(format!("framing `{framing}`: {why}: {hint}")));
         }
         Ok(())
