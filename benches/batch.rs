@@ -18,6 +18,7 @@ use tidemill::dstream::{BatchInput, Graph, GraphOptions, Output};
 use tidemill::framing::Framing;
 use tidemill::shuffle::words::WordTable;
 use tidemill::sink::{Memory, Null, OwnedCell, Writer};
+use tidemill::store::StoredBlock;
 use tidemill::sync::{Mailbox, Poison};
 use tidemill::time::{Clock, Moment, SystemClock};
 use tidemill::workers::WorkerPool;
@@ -33,12 +34,10 @@ fn input(blocks: Vec<Arc<Block>>) -> Arc<BatchInput> {
     Arc::new(BatchInput {
         time,
         index: 0,
-        blocks: vec![blocks],
+        blocks: vec![blocks.into_iter().map(StoredBlock::new).collect()],
         records,
         due,
         partitions: 2,
-        seed: 7,
-        delivered: false,
     })
 }
 

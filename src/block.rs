@@ -77,32 +77,21 @@ pub struct Block {
     records: u64,
     bytes: u64,
     first_read: Option<Moment>,
-    /// Taken out of the ranges, whose memory may go before the batch is committed.
-    receipts: Vec<Receipt>,
     chunks: std::ops::Range<u64>,
 }
 
 impl Block {
     /// A block of these ranges.
-    pub fn new(id: BlockId, framing: Framing, mut ranges: Vec<Range>) -> Self {
+    pub fn new(id: BlockId, framing: Framing, ranges: Vec<Range>) -> Self {
         let records = ranges.iter().map(|range| range.records).sum();
         let bytes = ranges.iter().map(|range| range.bytes.len() as u64).sum();
-        let receipts =
-            ranges.iter_mut().flat_map(|range| range.receipts_at_commit.drain(..)).collect();
-        Block { id, framing, ranges, records, bytes, first_read: None, receipts, chunks: 0..0 }
+        Block { id, framing, ranges, records, bytes, first_read: None, chunks: 0..0 }
     }
 
     /// The same block, with the moment at which its oldest record was read.
     pub fn first_read_at(mut self, moment: Option<Moment>) -> Self {
         self.first_read = moment;
         self
-    }
-
-    /// Its batch is committed: tells those who wait for that.
-    pub fn committed(&self) {
-        for receipt in &self.receipts {
-            receipt.to.acknowledge(receipt.upto);
-        }
     }
 
     /// The same block, made of these chunks of the log.
@@ -144,5 +133,10 @@ impl Block {
     /// The ranges, in the order in which they were received.
     pub fn ranges(&self) -> impl Iterator<Item = &Bytes> {
         self.ranges.iter().map(|range| &range.bytes)
+    }
+
+    /// Who waits for its batch to be committed, in the order of the ranges.
+    pub fn receipts(&self) -> impl Iterator<Item = &Receipt> {
+        self.ranges.iter().flat_map(|range| &range.receipts_at_commit)
     }
 }

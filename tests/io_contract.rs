@@ -1034,6 +1034,43 @@ fn in_the_pool_a_connection_without_a_thread_waits_unread_and_is_counted() {
     }
 }
 
+/// The timer that the kernel runs for the engine's end of a connection, and when it ends, in seconds; see proc(5),
+/// `/proc/net/tcp`: 2 is keepalive.
+#[cfg(target_os = "linux")]
+fn timer_of(ours: SocketAddr, peer: SocketAddr) -> Option<(u8, f64)> {
+    let hex = |address: SocketAddr| match address {
+        SocketAddr::V4(address) => {
+            format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port())
+        }
+        SocketAddr::V6(_) => panic!("the tests use 127.0.0.1"),
+    };
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("proc is mounted");
+    let (ours, peer) = (hex(ours), hex(peer));
+    table.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (kind, ticks) = words.get(5)?.split_once(':')?;
+        let same = words.get(1..3) == Some(&[&*ours, &*peer][..]);
+        let ticks = f64::from(u32::from_str_radix(ticks, 16).ok()?);
+        same.then_some((kind.parse().ok()?, ticks / 100.0))
+    })
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_kernel_asks_after_a_peer_that_is_silent() {
+    each(PLENTY, |rig| {
+        let mut peer = rig.peer(1);
+        peer.send(10);
+        rig.world.until_len(&peer, 10);
+        let far = peer.stream.peer_addr().expect("connected");
+        let near = peer.stream.local_addr().expect("connected");
+        let timer = || timer_of(far, near).filter(|(kind, _)| *kind == 2);
+        wait_for(rig, "the keepalive timer", || timer().is_some());
+        let (_, seconds) = timer().expect("it runs as long as the peer is silent");
+        assert!(seconds > 0.0 && seconds <= 60.0, "{seconds}");
+    });
+}
+
 /// Sockets that only need to be connected, which takes no descriptor of this process any more.
 fn unconnected(count: usize) -> Vec<Socket> {
     (0..count).map(|_| Socket::new(Domain::IPV4, Type::STREAM, None).expect("plenty")).collect()

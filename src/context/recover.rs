@@ -1,20 +1,19 @@
 //! The start with a log: what an earlier run left is found again before anything is received. Runs on the thread that
 //! starts the stream; once.
 
-use crate::block::{Block, BlockId, Range};
 use crate::config::Resolved;
 use crate::dstream::Graph;
 use crate::error::{Error, Result};
 use crate::framing::Framing;
-use crate::journal::{Found, Journal, JournalOptions};
+use crate::journal::{ChunkRange, Found, Journal, JournalOptions, LoggedChunk};
 use crate::metrics::{Event, EventBus};
-use crate::receiver::SocketOptions;
 use crate::scheduler::{Recovery, Stored};
-use crate::slab::Account;
 use crate::sync::{Arc, Poison};
 use crate::time::{Clock, Interval, Schedule, Time};
 use crate::wal::LogOptions;
 use crate::wal::storage::{Directory, Storage};
+
+use super::sources::Start;
 
 /// The longest record that fits the log, in bytes: a chunk is at most so much and a full chunk more, in one segment.
 const RECORD_BYTES_MAX: usize = 32 << 20;
@@ -23,7 +22,7 @@ const RECORD_BYTES_MAX: usize = 32 << 20;
 pub(super) fn open(
     config: &Resolved,
     storage: Option<Arc<dyn Storage>>,
-    (graph, sources): (&Graph, &mut [SocketOptions]),
+    (graph, sources): (&Graph, &[Start]),
     clock: &dyn Clock,
     (poison, events): (&Poison, &EventBus),
 ) -> Result<Option<Recovery>> {
@@ -36,7 +35,7 @@ pub(super) fn open(
     let fresh = Schedule::aligned(clock, config.batch_interval).label(0);
     let options = JournalOptions {
         pipeline: config.name.clone(),
-        sources: sources.iter().map(|source| source.source.clone()).collect(),
+        sources: sources.iter().map(|source| source.name().to_owned()).collect(),
         log: LogOptions::with_fresh_salt(),
         seed: graph.seed(),
         anchor: fresh.as_millis(),
@@ -44,24 +43,21 @@ pub(super) fn open(
     let mut progress = |bytes| events.post(Event::Recovering { bytes });
     let (journal, found) = Journal::open(storage, options, poison, &mut progress)?;
     graph.set_seed(found.seed);
-    for (source, next) in sources.iter_mut().zip(&found.next_chunks) {
-        source.next_chunk = *next;
-    }
     tell(&found, events);
     let anchor = Time::from_millis(found.anchor);
     Ok(Some(Recovery { journal: Arc::new(journal), found, anchor }))
 }
 
 /// What a log needs of the sources: names that tell them apart, records that fit.
-fn check(sources: &[SocketOptions]) -> Result<()> {
+fn check(sources: &[Start]) -> Result<()> {
     for (at, source) in sources.iter().enumerate() {
-        let name = &source.source;
-        if sources[..at].iter().any(|other| other.source == *name) {
+        let name = source.name();
+        if sources[..at].iter().any(|other| other.name() == name) {
             return Err(Error::Usage(format!(
                 "two sources are called `{name}`: with a log their names tell them apart"
             )));
         }
-        if source.record_bytes_max > RECORD_BYTES_MAX {
+        if source.record_bytes_max() > RECORD_BYTES_MAX {
             return Err(Error::Config(format!(
                 "error: source `{name}`: with a log `record_bytes_max` is at most {} MiB",
                 RECORD_BYTES_MAX >> 20
@@ -117,59 +113,35 @@ pub(super) fn schedule(
     Schedule::starting(now, wall.saturating_add(shift), Time::from_millis(first), period)
 }
 
-/// Stores what no batch was given before: the first blocks of the first batch. Returns how many records that is.
-pub(super) fn restore(
-    recovery: &Recovery,
-    block_bytes_max: u64,
-    account: &Arc<Account>,
-    stored: &Stored,
-) -> Result<u64> {
+/// Keeps what no batch was given before: the first blocks of the first batch. Their records stay in the log until a task
+/// reads them. Returns how many records that is.
+pub(super) fn restore(recovery: &Recovery, block_bytes_max: u64, stored: &Stored) -> Result<u64> {
     let mut records = 0;
     for (source, chunks) in (0..).zip(&recovery.found.unplanned) {
-        let mut open = Open::default();
-        for (number, _) in chunks {
-            let (framing, range) = recovery.journal.read_chunk(source, *number, account)?;
-            if !open.takes(*number, framing, block_bytes_max) {
-                records += std::mem::take(&mut open).close(source, stored);
-            }
-            open.add(*number, framing, range);
+        for block in blocks(chunks, block_bytes_max) {
+            let block = recovery.journal.block(source, block)?;
+            records += block.records();
+            stored.store_elsewhere(block);
         }
-        records += open.close(source, stored);
     }
     Ok(records)
 }
 
-/// A block that is being put together from chunks that follow one another.
-#[derive(Default)]
-struct Open {
-    framing: Option<Framing>,
-    chunks: std::ops::Range<u64>,
-    ranges: Vec<Range>,
-    bytes: u64,
-}
-
-impl Open {
-    /// Whether the chunk belongs to this block. A number that is missing was refused by a full disk and never logged.
-    fn takes(&self, number: u64, framing: Framing, bytes_max: u64) -> bool {
-        self.framing
-            .is_none_or(|own| own == framing && self.chunks.end == number && self.bytes < bytes_max)
+/// Makes blocks of chunks that follow one another. A number that is missing was refused by a full disk and never logged.
+fn blocks(chunks: &[(u64, LoggedChunk)], bytes_max: u64) -> Vec<ChunkRange> {
+    let mut blocks: Vec<(ChunkRange, Framing, u64)> = Vec::new();
+    for (number, chunk) in chunks {
+        match blocks.last_mut() {
+            Some((open, framing, bytes))
+                if open.end == *number && *framing == chunk.framing && *bytes < bytes_max =>
+            {
+                open.end += 1;
+                *bytes += chunk.bytes;
+            }
+            _ => blocks.push((*number..number + 1, chunk.framing, chunk.bytes)),
+        }
     }
-
-    fn add(&mut self, number: u64, framing: Framing, range: Range) {
-        let first = if self.framing.is_none() { number } else { self.chunks.start };
-        self.framing = Some(framing);
-        self.chunks = first..number + 1;
-        self.bytes += range.bytes.len() as u64;
-        self.ranges.push(range);
-    }
-
-    fn close(self, source: u32, stored: &Stored) -> u64 {
-        let Some(framing) = self.framing else { return 0 };
-        let id = BlockId { source, number: self.chunks.start };
-        let block = Arc::new(Block::new(id, framing, self.ranges).of_chunks(self.chunks));
-        stored.store(&block);
-        block.records()
-    }
+    blocks.into_iter().map(|(chunks, ..)| chunks).collect()
 }
 
 #[cfg(all(test, not(tidemill_model)))]

@@ -90,9 +90,6 @@ impl<T: ?Sized + 'static> DStream<T> {
             let parts = cx.materialize(&batch, |partition| vec![encoded(partition)]);
             let sinks = Arc::clone(&sinks);
             Ok(Box::new(move |_| {
-                if delivery.input.delivered {
-                    return Ok(());
-                }
                 let (mut rows, key, meta) = (Rows::new(), delivery.key(), delivery.meta());
                 parts.take_all().into_iter().flatten().for_each(|part| rows.append(part));
                 sinks
@@ -108,10 +105,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         let (node, f) = (Arc::clone(&self.node), Arc::new(f));
         self.output("foreach_batch", move |cx, delivery| {
             let (batch, f) = (node.compute(cx)?, Arc::clone(&f));
-            Ok(Box::new(move |_| match delivery.input.delivered {
-                true => Ok(()),
-                false => f(delivery.input.time, &batch).map_err(|err| err.to_string()),
-            }))
+            Ok(Box::new(move |_| f(delivery.input.time, &batch).map_err(|err| err.to_string())))
         });
     }
 

@@ -9,6 +9,7 @@
 //! plan names the chunks of each of its blocks, and what no plan names is made into blocks again at the start. It does
 //! not know sockets, streams or jobs.
 
+mod logged;
 mod record;
 mod recovery;
 mod snapshot;
@@ -18,13 +19,10 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-
 use crate::block::Range;
 use crate::checkpoint::{Checkpoints, Damaged};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
-use crate::slab::Account;
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, AtomicBool, Mailbox, Mutex, Poison};
 use crate::time::{Clock, Moment};
@@ -263,33 +261,6 @@ impl Journal {
     pub(crate) fn committed(&self, index: u64, time: u64) {
         // A log that ended has poisoned the engine already.
         let _ = self.shared.log.append(record::committed(Committed { index, time }), |_| ());
-    }
-
-    /// Reads a chunk of a source of the program back, counted by `account`.
-    ///
-    /// # Errors
-    /// If it is covered by a checkpoint, cannot be read, or is damaged.
-    pub(crate) fn read_chunk(
-        &self,
-        source: u32,
-        number: u64,
-        account: &Arc<Account>,
-    ) -> Result<(Framing, Range)> {
-        let source = self.number_of(source);
-        let chunk = self.shared.live.lock().chunks.get(&(source, number)).copied();
-        let chunk = chunk.ok_or_else(|| {
-            Error::Failed(format!("chunk {number} of source {source} is not in the log any more"))
-        })?;
-        let record = Bytes::from(self.shared.log.read(chunk.at)?);
-        let Entry::Chunk(head, bytes) = decode(chunk.at, &record)? else {
-            return Err(Error::Failed(format!(
-                "the record at {} of the log is no chunk",
-                chunk.at
-            )));
-        };
-        let (records, bytes) = (head.records, record.slice_ref(bytes));
-        let charge = Some(account.charge(bytes.len()));
-        Ok((chunk.framing, Range { charge, ..Range::new(bytes, records) }))
     }
 
     /// Waits for the checkpoint that is being written, syncs what is pending, and ends both threads.

@@ -89,10 +89,11 @@ fn a_start_finds_what_was_planned_and_what_waits() {
     assert_eq!((found.next_index, found.last_time), (2, Some(1_100)));
     assert_eq!(found.next_chunks, [4, 0, 5]);
     assert_eq!(found.replays[1].plan, plans[1], "with its partitions, seed and blocks");
-    let account = Account::new(1 << 20);
-    let (framing, range) = again.read_chunk(0, 3, &account).expect("there");
-    assert_eq!((framing, &range.bytes[..], range.records), (Framing::Lines, &b"1 3\n"[..], 1));
-    assert_eq!(account.used(), 4);
+    let block = again.block(0, 2..4).expect("there");
+    assert_eq!((block.records(), block.bytes(), block.chunks()), (2, 8, 2..4));
+    let mut read = Vec::new();
+    block.for_each_range(|range| read.extend_from_slice(range)).expect("good");
+    assert_eq!(read, b"1 2\n1 3\n");
     close(&again).expect("in order");
 }
 

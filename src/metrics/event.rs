@@ -54,6 +54,13 @@ pub enum Event {
         /// What went wrong.
         why: String,
     },
+    /// A receiver reported an error and goes on.
+    ReceiverError {
+        /// The source's name.
+        source: String,
+        /// What went wrong.
+        error: String,
+    },
     /// The system does not offer the io model that was asked for, so another is used.
     IoModelFallback {
         /// The source's name.
@@ -96,6 +103,18 @@ pub enum Event {
         file: String,
         /// What is wrong with it.
         what: String,
+    },
+    /// The first block left memory for a file, because the store is nearly full.
+    Spilling {
+        /// Where the files are.
+        directory: String,
+    },
+    /// Blocks could not be written to a file; they stay in memory, and it is tried again. Told when it begins to fail.
+    SpillFailed {
+        /// Where the files are.
+        directory: String,
+        /// What went wrong.
+        why: String,
     },
     /// A source has ended for good.
     SourceEnded {

@@ -69,6 +69,24 @@ impl ChunkLog for SourceLog {
     }
 }
 
+/// The log, as the receivers of an engine are given it.
+#[derive(Clone)]
+pub(crate) struct EngineLog {
+    pub(crate) journal: Arc<Journal>,
+    /// Of each source the number of its first chunk.
+    pub(crate) next_chunks: Arc<[u64]>,
+}
+
+impl EngineLog {
+    /// What the generator of a source logs with.
+    pub(crate) fn of(&self, source: u32) -> ChunkLogOptions {
+        let at = usize::try_from(source).unwrap_or(usize::MAX);
+        let next_chunk = self.next_chunks.get(at).copied().unwrap_or(0);
+        let log = SourceLog { journal: Arc::clone(&self.journal), source };
+        ChunkLogOptions { log: Arc::new(log), next_chunk }
+    }
+}
+
 /// What a generator logs with.
 #[derive(Clone)]
 pub(crate) struct ChunkLogOptions {
@@ -285,6 +303,7 @@ impl ChunkLogger {
             ranges.push(range);
         }
         self.shared.queue.drained();
+        self.shared.progress.raise();
         let taken = ranges.len();
         if taken > 0 && !self.ended {
             let number = self.next_chunk;

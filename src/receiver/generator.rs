@@ -18,7 +18,9 @@ use crate::error::{Error, Result};
 use crate::framing::Framing;
 use crate::metrics::Recorder;
 use crate::receiver::chunks::{self, ChunkLogOptions, ChunkLogger, Look};
+use crate::receiver::gather::Gather;
 use crate::receiver::queue::{RANGES_MAX, RangeQueue};
+use crate::slab::Account;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{
@@ -102,6 +104,8 @@ pub(super) const NOTHING_READ: u64 = u64::MAX;
 pub(crate) struct Generator {
     options: GeneratorOptions,
     queue: Arc<RangeQueue>,
+    /// Single records that a custom receiver stored since the last cut.
+    gather: Gather,
     /// When the first range since the last cut was queued, in nanoseconds of the clock. Set before the range is
     /// queued, so a block may lack it but never has a later one.
     first_read: Arc<AtomicU64>,
@@ -139,6 +143,7 @@ impl Generator {
             look: options.log.is_some().then(Look::new),
             options,
             queue: Arc::new(RangeQueue::new(RANGES_MAX)),
+            gather: Gather::default(),
             first_read: Arc::new(AtomicU64::new(NOTHING_READ)),
             state: Mutex::new(state),
             pushes: Mailbox::new(PUSHES_MAX),
@@ -210,6 +215,36 @@ impl Generator {
 
     /// Takes a range from an io thread, or gives it back when the queue is full. Cuts when the queue fills.
     pub(crate) fn offer(&self, range: Range) -> Result<(), Range> {
+        self.note_read();
+        let outcome = self.queue.push(range);
+        self.was_queued();
+        outcome
+    }
+
+    /// Something may have been queued: wakes the chunk logger if it waits for that, or cuts if the queue fills.
+    fn was_queued(&self) {
+        if let Some(look) = &self.look {
+            look.queued(&self.queue, self.pushes.signal());
+        } else if self.queue.is_filling(self.options.block_bytes_max) {
+            self.cut_unless_busy();
+        }
+    }
+
+    /// Takes a record of these parts, or says that the queue is full. `taken` is called before it can be cut.
+    pub(crate) fn gather(
+        &self,
+        parts: [&[u8]; 2],
+        account: &Arc<Account>,
+        taken: impl FnOnce(),
+    ) -> bool {
+        self.note_read();
+        let outcome = self.gather.append(parts, (&self.queue, account), taken);
+        self.was_queued();
+        outcome
+    }
+
+    /// The next block's oldest record is read now, unless one is there already.
+    fn note_read(&self) {
         if self.first_read.load(Ordering::SeqCst) == NOTHING_READ {
             let now = self.options.clock.now().as_nanos();
             // Another io thread that was first set an earlier moment.
@@ -220,13 +255,6 @@ impl Generator {
                 Ordering::SeqCst,
             );
         }
-        let outcome = self.queue.push(range);
-        if let Some(look) = &self.look {
-            look.queued(&self.queue, self.pushes.signal());
-        } else if self.queue.is_filling(self.options.block_bytes_max) {
-            self.cut_unless_busy();
-        }
-        outcome
     }
 
     /// Cuts what is queued now into blocks.
@@ -242,7 +270,8 @@ impl Generator {
         let since = self.options.clock.now().since(state.last_cut);
         if since >= self.options.block_interval.as_duration() / 2 {
             self.cut_locked(&mut state);
-            if self.look.is_some() && self.in_flight.load(Ordering::SeqCst) > 0 {
+            let open = self.in_flight.load(Ordering::SeqCst) > 0 || self.queue.len() > 0;
+            if self.look.is_some() && open {
                 // Without room for it the logger has cuts enough to come to.
                 let _ = self.pushes.try_send(Push::Cut);
             }
@@ -283,14 +312,27 @@ impl Generator {
         }
     }
 
-    /// Cuts the ranges that are queued when it begins; false if the push queue had no room for all of them.
+    /// Cuts the ranges that are gathered or queued when it begins; false if the push queue had no room for all of them.
     fn cut_locked(&self, state: &mut State) -> bool {
         if !matches!(state.phase, Phase::Active | Phase::StoppedAddingData) {
             return true;
         }
         state.last_cut = self.options.clock.now();
+        let gathered = self.gather.flush(&self.queue);
+        let drained = self.drain_locked(state);
+        if gathered || !drained {
+            return drained;
+        }
+        // The queue was full when it should have taken what was gathered; now it has room.
+        self.gather.flush(&self.queue);
+        self.drain_locked(state)
+    }
+
+    /// Cuts what is queued when it begins; false if the push queue had no room for all of it.
+    fn drain_locked(&self, state: &mut State) -> bool {
         if self.look.is_some() {
             // The chunk logger takes what is queued; a tick's mark tells it to close its block.
+            self.was_queued();
             return true;
         }
         let queued = self.queue.len();
@@ -382,8 +424,7 @@ impl Generator {
         loop {
             let cut_all = {
                 let mut state = self.state.lock();
-                // The chunk logger takes the rest when the mailbox closes.
-                self.cut_locked(&mut state) && (self.look.is_some() || self.queue.len() == 0)
+                self.cut_locked(&mut state) && self.queue.len() == 0
             };
             if cut_all || planted(Planted::StopCutsOnce) || self.options.clock.now() >= deadline {
                 return;

@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::{JobLoop, Message, Scheduler};
-use crate::block::{Block, BlockId};
 use crate::dstream::BatchInput;
 use crate::error::{Error, Result};
 use crate::journal::{ChunkRange, Covered, Found, Journal, Plan, Replay};
-use crate::slab::Account;
+use crate::receiver::chunks::EngineLog;
+use crate::store::StoredBlock;
 use crate::sync::{Arc, Mutex};
 use crate::time::{Moment, Time};
 use crate::wal::NotLogged;
@@ -59,6 +59,8 @@ pub(super) struct Durable {
     checkpoint_at: Moment,
     /// Whether a batch leaves nothing behind that the next one needs.
     stateless: bool,
+    /// The seed of every hash.
+    seed: u64,
 }
 
 impl Durable {
@@ -76,6 +78,7 @@ impl Durable {
             since: 0,
             checkpoint_at: now.plus(CHECKPOINT_PAUSE),
             stateless,
+            seed: recovery.found.seed,
         }
     }
 
@@ -137,14 +140,19 @@ impl Durable {
             index: input.index,
             time: input.time.as_millis(),
             partitions: input.partitions as u64,
-            seed: input.seed,
+            seed: self.seed,
             blocks: blocks.collect(),
             ranges: Vec::new(),
         }
     }
 
-    /// The next batch that may run, if `running` do; a batch of an earlier run comes with its blocks read back.
-    pub(super) fn next(&mut self, running: usize, context: &Replaying<'_>) -> Result<Option<Next>> {
+    /// The next batch that may run, if `running` do.
+    pub(super) fn next(
+        &mut self,
+        running: usize,
+        sources: usize,
+        now: Moment,
+    ) -> Result<Option<Ready>> {
         while running == 0
             && let Some(replay) = self.replays.pop_front()
         {
@@ -153,23 +161,20 @@ impl Durable {
                 self.cover(&replay.plan);
                 continue;
             }
-            return Ok(Some(Next::Again(self.input(&replay, context)?)));
+            return Ok(Some(Ready::Again(self.input(&replay.plan, sources, now)?)));
         }
         match self.replays.is_empty() {
-            true => Ok(self.ready.pop_front().map(Next::Live)),
+            true => Ok(self.ready.pop_front().map(Ready::Live)),
             false => Ok(None),
         }
     }
 
-    /// What a batch of an earlier run is made of, read back from the log.
-    fn input(&self, replay: &Replay, context: &Replaying<'_>) -> Result<Arc<BatchInput>> {
-        let plan = &replay.plan;
-        let mut blocks: Vec<Vec<Arc<Block>>> = vec![Vec::new(); context.sources];
+    /// What a batch of an earlier run is made of; its records stay in the log until a task reads them.
+    fn input(&self, plan: &Plan, sources: usize, now: Moment) -> Result<Arc<BatchInput>> {
+        let mut blocks: Vec<Vec<Arc<StoredBlock>>> = vec![Vec::new(); sources];
         for (number, chunks) in &plan.blocks {
             let source = self.journal.source_of(*number).ok_or_else(|| gone(*number))?;
-            let read = |chunks: &ChunkRange| {
-                read_block(&self.journal, source, chunks.clone(), context.account).map(Arc::new)
-            };
+            let read = |chunks: &ChunkRange| self.journal.block(source, chunks.clone());
             let of = usize::try_from(source).ok().and_then(|source| blocks.get_mut(source));
             *of.ok_or_else(|| gone(*number))? = chunks.iter().map(read).collect::<Result<_>>()?;
         }
@@ -179,19 +184,15 @@ impl Durable {
             index: plan.index,
             blocks,
             records,
-            due: context.now,
+            due: now,
             partitions: usize::try_from(plan.partitions).unwrap_or(1),
-            seed: plan.seed,
-            delivered: replay.committed,
         }))
     }
 
     /// A batch is done.
     pub(super) fn committed(&mut self, input: &BatchInput) {
         let plan = self.plan(input);
-        if !input.delivered {
-            self.journal.committed(plan.index, plan.time);
-        }
+        self.journal.committed(plan.index, plan.time);
         self.cover(&plan);
         self.since += 1;
     }
@@ -235,44 +236,25 @@ impl Durable {
 }
 
 /// A batch that may run.
-pub(super) enum Next {
+pub(super) enum Ready {
     /// Planned in this run.
     Live(Arc<BatchInput>),
     /// Planned in an earlier one.
     Again(Arc<BatchInput>),
 }
 
-/// What a batch of an earlier run is read back with.
-pub(super) struct Replaying<'a> {
-    pub(super) sources: usize,
-    pub(super) account: &'a Arc<Account>,
-    pub(super) now: Moment,
-}
-
 fn gone(number: u32) -> Error {
     Error::Failed(format!("source {number} of the log is not a source of this program"))
 }
 
-/// Reads a block back, chunk by chunk.
-///
-/// # Errors
-/// If a chunk of it is not in the log any more, or cannot be read.
-pub(super) fn read_block(
-    journal: &Journal,
-    source: u32,
-    chunks: ChunkRange,
-    account: &Arc<Account>,
-) -> Result<Block> {
-    let id = BlockId { source, number: chunks.start };
-    let read: Vec<_> = chunks
-        .clone()
-        .map(|number| journal.read_chunk(source, number, account))
-        .collect::<Result<_>>()?;
-    let framing = read.first().map(|(framing, _)| *framing);
-    let framing =
-        framing.ok_or_else(|| Error::Failed(format!("block {id} of the log has no chunks")))?;
-    let ranges = read.into_iter().map(|(_, range)| range).collect();
-    Ok(Block::new(id, framing, ranges).of_chunks(chunks))
+impl Recovery {
+    /// The log, for the receivers.
+    pub(crate) fn log(&self) -> EngineLog {
+        EngineLog {
+            journal: Arc::clone(&self.journal),
+            next_chunks: self.found.next_chunks.clone().into(),
+        }
+    }
 }
 
 impl JobLoop {
@@ -284,17 +266,15 @@ impl JobLoop {
     /// With a log: lets plans become durable, and batches run whose plans are.
     pub(super) fn advance(&mut self) {
         let now = self.parts.clock.now();
-        let account = Arc::clone(self.parts.store.account());
         while let Some(durable) = &mut self.durable {
             durable.advance(now, &self.scheduler);
             if self.jobs.is_aborted() {
                 return;
             }
             let sources = self.parts.cutters.len();
-            let context = Replaying { sources, account: &account, now };
-            match durable.next(self.jobs.batches(), &context) {
-                Ok(Some(Next::Live(input))) => self.admit(input),
-                Ok(Some(Next::Again(input))) => {
+            match durable.next(self.jobs.batches(), sources, now) {
+                Ok(Some(Ready::Live(input))) => self.admit(input),
+                Ok(Some(Ready::Again(input))) => {
                     self.count_waiting(&input);
                     self.admit(input);
                 }

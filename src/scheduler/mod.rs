@@ -1,13 +1,14 @@
 //! The scheduler: one event loop, on the thread `job-loop`, that turns ticks into batches and batches into jobs.
 //!
 //! ```text
-//!  job-timer ─Tick─▶ ┌──────────┐ ─cut_for─▶ generators ─Reached─▶ ┐
+//!  clock ─────tick─▶ ┌──────────┐ ─cut_for─▶ generators ─Reached─▶ ┐
 //!  stop ─────Final─▶ │ job-loop │ ◀──────────────────────────────── ┘
 //!  workers ─JobDone▶ └──────────┘ ─plan─▶ worker pool
 //! ```
-//! Everyone else only posts. What to do is decided by [`generator::JobGenerator`] and [`jobs::JobSet`], which are pure;
-//! this file carries it out. It knows nothing of the command line or of who waits for the end; they are told by
-//! [`Told`].
+//! The loop waits for its own ticks: a timer's thread between the clock and the loop would be one more wake-up of a
+//! core that sleeps, 20 us of each batch. Everyone else only posts. What to do is decided by
+//! [`generator::JobGenerator`] and [`jobs::JobSet`], which are pure; this file carries it out. It knows nothing of the
+//! command line or of who waits for the end; they are told by [`Told`].
 
 mod durable;
 mod generator;
@@ -29,11 +30,11 @@ use crate::receiver::generator::{BlockTarget, Cut};
 use crate::receiver::{Arrivals, Cutter, Steered};
 use crate::sink::{DeadLetter, DeadLetters};
 use crate::slab::Pool;
-use crate::store::BlockManager;
+use crate::store::{BlockManager, StoredBlock};
 use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mailbox, Mutex, Poison};
-use crate::time::{Clock, Moment, Schedule, Time, tighten_timer_slack};
+use crate::time::{Clock, Moment, Schedule, Ticks, Time, tighten_timer_slack};
 use crate::tracker::{BlockTracker, ReceivedBlock};
 use crate::workers::WorkerPool;
 
@@ -51,8 +52,6 @@ const MESSAGES_MAX: usize = 65_536;
 /// What the loop acts on: the closed set.
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// The job timer's tick.
-    Tick(Time),
     /// Everything that a source read before the tick is stored.
     Reached { source: u32, time: Time, at: Moment },
     /// There may be enough records for a batch.
@@ -63,6 +62,8 @@ pub(crate) enum Message {
     JobDone { job: JobRef, outcome: Result<(), String>, at: Moment },
     /// The input of a batch that failed for good was put aside, or could not be.
     PutAside { time: Time, outcome: Result<()> },
+    /// The stop has begun: no tick that comes later makes a batch.
+    EndTicks,
     /// Nothing more is received: the last batch takes what is left and runs at once.
     Final,
     /// Give up what has not started.
@@ -205,12 +206,20 @@ impl Scheduler {
             |steered: &Steered| RateEstimator::new(options.interval, steered.min, steered.max);
         let estimators = parts.steered.iter().map(estimator).collect();
         let outputs = parts.graph.outputs();
+        let ticks = match options.batches {
+            Batches::Every(schedule, _) => Some(Ticks::new(schedule)),
+            Batches::OnRecords(_) => None,
+        };
+        let late = parts.times.job_ticks.recorder();
         let job_loop = JobLoop {
             scheduler: self.clone(),
             jobs: JobSet::new(outputs.len(), options.concurrent_jobs, options.retries),
             outputs,
             generator,
             durable,
+            ticks,
+            ticked: false,
+            late,
             estimators,
             stages: parts.times.stage_recorders(),
             cut: Moment::default(),
@@ -237,17 +246,22 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
-    /// Stores a block that is durable, if it has to be.
-    pub(crate) fn store(&self, block: &Arc<Block>) {
-        self.store.put(Arc::clone(block));
+    /// Stores a block whose records are in the log.
+    pub(crate) fn store_elsewhere(&self, block: Arc<StoredBlock>) {
         let (id, records, bytes) = (block.id(), block.records(), block.bytes());
+        self.store.put_elsewhere(block);
         self.tracker.add(ReceivedBlock { id, records, bytes });
     }
 }
 
 impl BlockTarget for Stored {
     fn push(&self, block: &Arc<Block>) -> Result<()> {
-        self.store(block);
+        self.store.put(Arc::clone(block));
+        self.tracker.add(ReceivedBlock {
+            id: block.id(),
+            records: block.records(),
+            bytes: block.bytes(),
+        });
         Ok(())
     }
 
@@ -261,12 +275,27 @@ impl BlockTarget for Stored {
     }
 }
 
+/// What the loop does next.
+enum Next {
+    /// A tick is due, and taken at this moment.
+    Tick(Time, Moment),
+    Message(Message),
+    /// The wait for an allocation or the trigger's time-out is over.
+    Deadline,
+}
+
 struct JobLoop {
     scheduler: Scheduler,
     options: Options,
     parts: Parts,
     outputs: Vec<Arc<Output>>,
     generator: JobGenerator,
+    /// The ticks to come; none with a trigger, and none once the stop has begun.
+    ticks: Option<Ticks>,
+    /// The last thing done was a tick.
+    ticked: bool,
+    /// How late each tick was taken.
+    late: Recorder,
     jobs: JobSet<Arc<BatchInput>>,
     /// With a log.
     durable: Option<Durable>,
@@ -290,17 +319,15 @@ struct JobLoop {
 
 impl JobLoop {
     fn run(mut self) {
-        if let Batches::OnRecords(_) = self.options.batches {
-            // This thread is the timer of the time-outs.
-            tighten_timer_slack();
-        }
+        tighten_timer_slack();
         self.catch_up_after_restart();
         self.advance();
         self.start_jobs();
-        while let Some(message) = self.next() {
-            match message {
-                Some(message) => self.take(message),
-                None => self.allocate_if_due(),
+        while let Some(next) = self.next() {
+            match next {
+                Next::Tick(time, now) => self.tick(time, now),
+                Next::Message(message) => self.take(message),
+                Next::Deadline => self.allocate_if_due(),
             }
             self.fire();
             self.advance();
@@ -320,13 +347,22 @@ impl JobLoop {
         self.replay_deferred();
     }
 
-    /// The next message, or none when the wait for an allocation or the trigger's time-out is over; nothing at all when
-    /// the mailbox is closed.
-    fn next(&self) -> Option<Option<Message>> {
+    /// What is next; nothing at all when the mailbox is closed and empty.
+    ///
+    /// A tick that is due goes before the messages, so that a busy loop cuts in time; after it a message has its turn, so
+    /// that many missed ticks do not keep the loop from the batches that run.
+    fn next(&mut self) -> Option<Next> {
         let inbox = &self.scheduler.inbox;
         loop {
+            let now = self.parts.clock.now();
+            if !std::mem::take(&mut self.ticked)
+                && let Some(time) = self.ticks.as_mut().and_then(|ticks| ticks.take(now))
+            {
+                self.ticked = true;
+                return Some(Next::Tick(time, now));
+            }
             if let Some(message) = inbox.try_recv() {
-                return Some(Some(message));
+                return Some(Next::Message(message));
             }
             if inbox.is_closed_and_empty() {
                 return None;
@@ -334,16 +370,17 @@ impl JobLoop {
             let plans = self.durable.as_ref().and_then(Durable::deadline);
             let own = if self.draining { None } else { self.generator.deadline() };
             let deadline = own.into_iter().chain(plans).min();
-            if deadline.is_some_and(|at| self.parts.clock.now() >= at) {
-                return Some(None);
+            if deadline.is_some_and(|at| now >= at) {
+                return Some(Next::Deadline);
             }
-            self.parts.clock.wait(inbox.signal(), deadline);
+            let tick = self.ticks.as_ref().map(Ticks::due);
+            let first = deadline.into_iter().chain(tick).min();
+            self.parts.clock.wait(inbox.signal(), first);
         }
     }
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Tick(time) => self.tick(time),
             Message::Reached { source, time, at } => {
                 if self.generator.reached(source, time) == Step::Allocate {
                     self.stored = at;
@@ -354,6 +391,7 @@ impl JobLoop {
             Message::Enough | Message::Planned => {}
             Message::JobDone { job, outcome, at } => self.job_done(job, outcome, at),
             Message::PutAside { time, outcome } => self.was_put_aside(time, outcome),
+            Message::EndTicks => self.end_ticks(),
             Message::Final => self.last_batch(),
             Message::Abort => {
                 self.jobs.abort();
@@ -362,13 +400,21 @@ impl JobLoop {
         }
     }
 
-    fn tick(&mut self, time: Time) {
-        let now = self.parts.clock.now();
+    fn tick(&mut self, time: Time, now: Moment) {
+        self.late.record(now.since(self.due(time)));
         let draining = self.draining && !planted(Planted::TickAfterFinal);
         if draining || self.generator.tick(time, now, self.batches()) != Step::Cut {
             return;
         }
         self.begin(time, self.due(time), now);
+    }
+
+    /// Takes the ticks that came before the stop, and no more.
+    fn end_ticks(&mut self) {
+        let (mut ticks, now) = (self.ticks.take(), self.parts.clock.now());
+        while let Some(time) = ticks.as_mut().and_then(|ticks| ticks.take(now)) {
+            self.tick(time, now);
+        }
     }
 
     /// When a tick was due; now if there is no schedule.
@@ -450,8 +496,6 @@ impl JobLoop {
             records,
             due,
             partitions: self.parts.workers.workers(),
-            seed: self.parts.graph.seed(),
-            delivered: false,
         };
         self.index += 1;
         self.last = Some(time);
