@@ -175,8 +175,8 @@ fn relp_offers_are_good(offers: &[u8]) -> bool {
         && value("commands").split(',').any(|command| command.trim() == "syslog")
 }
 
-/// Number, command, length, whether the header ended the frame, and what comes behind the header; nothing if the header is cut off, an error if no
-/// continuation makes it one.
+/// Number, command, length, whether the header ended the frame, and what comes behind the header; nothing if the header
+/// is cut off, an error if no continuation makes it one.
 fn relp_header(stream: &[u8]) -> Option<Result<(u32, &str, usize, bool, &[u8]), ()>> {
     let (mut field, mut start) = (0, 0);
     let mut fields = [""; 3];

@@ -164,16 +164,7 @@ impl SocketReceiver {
     ) -> Result<SocketReceiver> {
         let name = format!("rx{}", options.number);
         let counters = Arc::new(ReceiverCounters::default());
-        let generator = Generator::new(GeneratorOptions {
-            name: name.clone(),
-            source: options.number,
-            framing: options.framing,
-            block_interval: options.block_interval,
-            block_bytes_max: options.block_bytes_max,
-            clock: Arc::clone(&engine.clock),
-            poison: engine.poison.clone(),
-            log: engine.log.as_ref().map(|log| log.of(options.number)),
-        });
+        let generator = new_generator(&options, engine);
         let (listener, local) = bind(&options)?;
         let dialling =
             Dialling::new(options.clone(), engine.clone(), Arc::clone(&counters), on_end)?;
@@ -296,6 +287,19 @@ impl ActiveReceiver for SocketReceiver {
 fn join_all(threads: Vec<Thread>, clock: &dyn Clock, deadline: Moment) -> Vec<String> {
     let stuck = threads.into_iter().filter_map(|thread| join_by(thread, clock, deadline));
     stuck.map(|stuck| format!("thread `{stuck}` did not stop and was abandoned")).collect()
+}
+
+fn new_generator(options: &SocketOptions, engine: &Engine) -> Arc<Generator> {
+    Generator::new(GeneratorOptions {
+        name: format!("rx{}", options.number),
+        source: options.number,
+        framing: options.framing,
+        block_interval: options.block_interval,
+        block_bytes_max: options.block_bytes_max,
+        clock: Arc::clone(&engine.clock),
+        poison: engine.poison.clone(),
+        log: engine.log.as_ref().map(|log| log.of(options.number)),
+    })
 }
 
 /// The io model that this system can run, with an event if it is not the one that was asked for.

@@ -224,7 +224,8 @@ impl BlockManager {
         self.blocks.lock().kept.get(&id).map(|kept| Arc::clone(&kept.block))
     }
 
-    /// Lets the blocks of a committed batch go, and tells those who wait for that; their memory is free once the last task has dropped them.
+    /// Lets the blocks of a committed batch go, and tells those who wait for that; their memory is free once the last task
+    /// has dropped them.
     pub fn release(&self, ids: impl IntoIterator<Item = BlockId>) {
         let released: Vec<Kept> = {
             let mut blocks = self.blocks.lock();
