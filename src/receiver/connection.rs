@@ -157,6 +157,10 @@ impl Lane for IntakeLane {
         ready && self.intake.limiter.as_ref().is_none_or(|limiter| limiter.is_ready())
     }
 
+    fn read_max(&mut self) -> usize {
+        self.intake.limiter.as_ref().map_or(usize::MAX, |limiter| limiter.read_max())
+    }
+
     fn open(&mut self, peer: Peer, remote: Remote) -> Session {
         let intake = &self.intake;
         intake.counters.opened.add(1);
@@ -177,7 +181,7 @@ impl Lane for IntakeLane {
         let noted = session.answers.as_mut().map_or(Ok(()), |answers| answers.note(&found));
         self.take(&found, buffer, len, session.answers.as_deref_mut());
         if let Some(limiter) = &self.intake.limiter {
-            limiter.take(found.records);
+            limiter.take(found.records, len as u64);
         }
         self.found = found;
         match outcome.map_err(|malformed| malformed.0).and(noted) {

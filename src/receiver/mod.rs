@@ -32,7 +32,7 @@ pub(crate) use arrivals::Arrivals;
 pub(crate) use connection::AckAt;
 pub(crate) use custom::{CustomOptions, CustomReceiver, ReceiverSlot};
 pub use custom::{Receiver, ReceiverHandle};
-pub(crate) use rate::RateLimiter;
+pub(crate) use rate::{RateLimiter, Usage};
 pub(crate) use socket::{
     Cutter, Engine, RateOptions, SocketOptions, SocketReceiver, Steered, join_by,
 };
