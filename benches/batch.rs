@@ -18,6 +18,7 @@ use tidemill::dstream::{BatchInput, Graph, GraphOptions, Output};
 use tidemill::framing::Framing;
 use tidemill::shuffle::words::WordTable;
 use tidemill::sink::{Memory, Null, OwnedCell, Writer};
+use tidemill::store::StoredBlock;
 use tidemill::sync::{Mailbox, Poison};
 use tidemill::time::{Clock, Moment, SystemClock};
 use tidemill::workers::WorkerPool;
@@ -30,7 +31,14 @@ const WORDS: usize = 200_000;
 fn input(blocks: Vec<Arc<Block>>) -> Arc<BatchInput> {
     let records = blocks.iter().map(|block| block.records()).sum();
     let (time, due) = (Time::from_millis(1_000), Moment::default());
-    Arc::new(BatchInput { time, index: 0, blocks: vec![blocks], records, due, partitions: 2 })
+    Arc::new(BatchInput {
+        time,
+        index: 0,
+        blocks: vec![blocks.into_iter().map(StoredBlock::new).collect()],
+        records,
+        due,
+        partitions: 2,
+    })
 }
 
 fn lines(text: Vec<u8>) -> Arc<Block> {

@@ -7,8 +7,9 @@
 //! operators put a stage of tasks into the plan; later partitions read what its tasks left in shared slots. Runs on the
 //! workers. Knows nothing of time, streams or sinks.
 
+use std::any::Any;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::panic_text;
@@ -171,6 +172,23 @@ pub type Work = Box<dyn FnOnce(usize) -> Result<(), String> + Send>;
 /// Told once how the batch ended.
 pub type Done = Box<dyn FnOnce(Result<(), String>) + Send>;
 
+/// Ends the task that runs now, and the attempt at its batch, for a reason that is not a panic. A partition is iterated
+/// from within the closures of users, which have no way to hand an error on: so this unwinds, past the panic hook.
+pub fn fail_task(why: String) -> ! {
+    resume_unwind(Box::new(TaskFailed(why)))
+}
+
+/// What [`fail_task`] unwinds with.
+struct TaskFailed(String);
+
+/// Why a task ended that unwound.
+pub fn failure_text(unwound: &(dyn Any + Send)) -> String {
+    match unwound.downcast_ref::<TaskFailed>() {
+        Some(TaskFailed(why)) => why.clone(),
+        None => format!("panicked: {}", panic_text(unwound)),
+    }
+}
+
 /// Tasks that may run at the same time. They are started in order.
 #[derive(Default)]
 pub struct Stage {
@@ -311,7 +329,7 @@ impl Running {
             return;
         }
         let outcome = catch_unwind(AssertUnwindSafe(|| work(worker)))
-            .unwrap_or_else(|panic| Err(format!("panicked: {}", panic_text(panic.as_ref()))));
+            .unwrap_or_else(|panic| Err(failure_text(panic.as_ref())));
         if let Err(text) = outcome {
             self.error.lock().get_or_insert(text);
             self.failed.store(true, Ordering::Release);

@@ -25,6 +25,7 @@ pub mod dashboard;
 pub mod dstream;
 pub mod error;
 pub mod framing;
+mod journal;
 pub mod load;
 pub mod metrics;
 pub mod receiver;
@@ -43,13 +44,14 @@ pub mod workers;
 pub use batch::Batch;
 pub use config::Config;
 pub use context::{
-    Done, Inspector, Memory, ReceiverStatus, Report, RunLimits, Running, SocketSource,
-    SourceReport, Stopper, StreamingContext,
+    Done, Inspector, Memory, ReceiverSource, ReceiverStatus, Report, RunLimits, Running,
+    SocketSource, SourceReport, Stopper, StreamingContext,
 };
 pub use dstream::DStream;
 pub use error::{Error, Result};
 pub use metrics::{Event, Listener};
 pub use receiver::io::IoModel;
+pub use receiver::{Receiver, ReceiverHandle};
 pub use sink::Sink;
 pub use time::{Interval, Time};
 

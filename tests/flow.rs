@@ -287,11 +287,17 @@ fn small(
     stop_deadline: Duration,
     limits: RunLimits,
 ) -> (StreamingContext, Arc<AtomicU64>) {
-    let config = Config::new("small")
-        .batch_interval(Interval::millis(20))
-        .store_bytes_max(2 << 20)
-        .workers(2)
-        .stop_deadline(stop_deadline);
+    let config = Config::new("small").store_bytes_max(2 << 20).stop_deadline(stop_deadline);
+    slow(config, work, limits)
+}
+
+/// A context on the system's clock with short batches and an output that `work` does.
+fn slow(
+    config: Config,
+    work: impl Fn() + Send + Sync + 'static,
+    limits: RunLimits,
+) -> (StreamingContext, Arc<AtomicU64>) {
+    let config = config.batch_interval(Interval::millis(20)).workers(2);
     let ctx = StreamingContext::new(config).expect("good options");
     ctx.limits(limits);
     let lines = ctx.socket(SocketSource::listen("127.0.0.1:0")).expect("a source");
@@ -397,4 +403,104 @@ fn a_sink_that_blocks_holds_the_sender_within_the_memory_bound() {
     assert_eq!(report.records, BYTES.div_ceil(100));
     assert_eq!(records.load(Ordering::SeqCst), BYTES.div_ceil(100));
     assert_eq!(inspector.memory().used, 0, "everything was given back");
+}
+
+#[test]
+fn a_sink_that_blocks_does_not_hold_the_sender_while_blocks_can_leave_memory() {
+    const BYTES: u64 = 64 << 20;
+    let dir = tempfile::tempdir().expect("a directory");
+    let line = [b"x".repeat(99), b"\n".to_vec()].concat();
+    let release = Mailbox::<()>::new(1);
+    let waits = release.clone();
+    let limits = RunLimits { until_eof: true, ..RunLimits::default() };
+    let config = Config::new("spills")
+        .store_bytes_max(8 << 20)
+        .spill_dir(dir.path().join("spill"))
+        .stop_deadline(60 * SECOND);
+    let work = move || {
+        waits.recv();
+    };
+    let (ctx, records) = slow(config, work, limits);
+    let running = ctx.start().expect("started");
+    let mut peer = TcpStream::connect(running.local_addrs()[0]).expect("connected");
+    let inspector = running.inspector();
+    let within = || {
+        let memory = inspector.memory();
+        assert!(memory.used <= memory.bound + memory.bound / 10, "{memory:?}");
+        memory
+    };
+    let (lines, mut sent) = (line.repeat(655), 0);
+    while sent < BYTES {
+        let rest = lines.len().min(usize::try_from(BYTES - sent).expect("small"));
+        peer.write_all(&lines[..rest]).expect("taken, although nothing is processed");
+        sent += rest as u64;
+        within();
+    }
+    drop(peer);
+    let spilled = within().spilled;
+    assert!(spilled.bytes > BYTES / 2 && spilled.file_bytes > 0, "{spilled:?}");
+    assert!(spilled.file_bytes < spilled.bytes / 10, "the same line again and again: {spilled:?}");
+    release.close();
+    while inspector.progress().records < sent.div_ceil(100) {
+        within();
+        thread_yield();
+    }
+    let (report, outcome) = running.finish();
+    outcome.expect("drained");
+    assert_eq!(
+        (report.records, records.load(Ordering::SeqCst)),
+        (sent.div_ceil(100), sent.div_ceil(100))
+    );
+    let memory = inspector.memory();
+    assert_eq!((memory.used, memory.spilled.bytes, memory.spilled.file_bytes), (0, 0, 0));
+    let left = std::fs::read_dir(dir.path().join("spill")).expect("there").count();
+    assert_eq!(left, 0, "every file is removed, and the stream's own directory");
+}
+
+#[test]
+fn a_disk_without_room_holds_the_sender_and_loses_nothing() {
+    const BYTES: u64 = 48 << 20;
+    let dir = tempfile::tempdir().expect("a directory");
+    let release = Mailbox::<()>::new(1);
+    let waits = release.clone();
+    let limits = RunLimits { until_eof: true, ..RunLimits::default() };
+    let config = Config::new("spills")
+        .store_bytes_max(2 << 20)
+        .spill_dir(dir.path())
+        .spill_bytes_max(256 << 10)
+        .stop_deadline(60 * SECOND);
+    let work = move || {
+        waits.recv();
+    };
+    let (ctx, _) = slow(config, work, limits);
+    let running = ctx.start().expect("started");
+    let mut peer = TcpStream::connect(running.local_addrs()[0]).expect("connected");
+    peer.set_write_timeout(Some(Duration::from_millis(300))).expect("a time-out");
+    let inspector = running.inspector();
+    // Numbers do not compress to a hundredth, as one line again and again does.
+    let mut lines = Vec::new();
+    (0..1_000_000_u64).for_each(|n| {
+        writeln!(lines, "{:016x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15)).expect("memory")
+    });
+    let (mut sent, mut held) = (0, 0);
+    while sent < BYTES {
+        let at = usize::try_from(sent).expect("small") % lines.len();
+        let rest = lines.len().min(at + usize::try_from(BYTES - sent).expect("small"));
+        match peer.write(&lines[at..rest]) {
+            Ok(taken) => sent += taken as u64,
+            Err(err) if matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                held += 1;
+                assert!(sent < BYTES / 2, "{sent} bytes were taken while nothing was processed");
+                release.close();
+            }
+            Err(err) => panic!("{err}"),
+        }
+        let memory = inspector.memory();
+        assert!(memory.spilled.file_bytes <= 256 << 10, "{memory:?}");
+    }
+    drop(peer);
+    let (report, outcome) = running.finish();
+    outcome.expect("drained");
+    assert!(held > 0 && inspector.memory().spilled.failures > 0);
+    assert_eq!(report.records, BYTES.div_ceil(17));
 }

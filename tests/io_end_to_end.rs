@@ -112,7 +112,7 @@ fn check(running: Running, outcome: &Outcome, model: IoModel) {
         *seen.entry(name).or_default() += times;
     }
     assert_eq!(report.left, Vec::<String>::new());
-    assert_eq!(report.sources[0].io_model, model);
+    assert_eq!(report.sources[0].io_model, Some(model));
     assert_eq!(report.sources[0].counter("records"), PEERS * RECORDS);
     assert_eq!(report.sources[0].counter("opened"), PEERS);
     assert_eq!((count, report.records), (PEERS * RECORDS, PEERS * RECORDS));

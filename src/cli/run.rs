@@ -183,7 +183,7 @@ fn start_server(source: &GenerateSource, poison: &Poison) -> Result<Load> {
         connections: 1,
         idle: 0,
         file: source.file.clone(),
-        stamp: false,
+        stamp: None,
         seed: source.seed,
     };
     load::start(options, SystemClock::new() as Arc<dyn Clock>, poison)
@@ -334,11 +334,36 @@ impl Messages {
                     json!({"source": source, "wanted": wanted, "used": used}),
                 );
             }
+            Event::ReceiverError { source, error } => {
+                let text = format!("source `{source}`: {error}");
+                self.write("warning", "receiver_error", &text, json!({"source": source}));
+            }
+            Event::SourceEnded { source, error } => {
+                let how = error.as_ref().map_or(String::new(), |error| format!(": {error}"));
+                let text = format!("source `{source}`: ended{how}");
+                self.say("source_ended", &text, json!({"source": source, "error": error}));
+            }
+            _ => self.event_of_batches(event),
+        }
+    }
+
+    /// What happens to blocks and batches.
+    fn event_of_batches(self, event: &Event) {
+        match event {
             Event::StoreFull { source, store_bytes_max } => {
                 let size = HumanBytes(*store_bytes_max as u64);
                 self.warn(&format!(
                     "source `{source}`: reading pauses while the store is full (store_bytes_max = {size}); \
                      raise it, shorten batch_interval or add workers if that lasts"
+                ));
+            }
+            Event::Spilling { directory } => {
+                let text = format!("the store is nearly full: blocks leave memory for {directory}");
+                self.say("spilling", &text, json!({"directory": directory}));
+            }
+            Event::SpillFailed { directory, why } => {
+                self.warn(&format!(
+                    "blocks cannot leave memory for {directory}: {why}; reading pauses while the store is full"
                 ));
             }
             Event::JobRetried { time, job, attempt, cause } => {
@@ -356,10 +381,28 @@ impl Messages {
                     "batch {time}: its {records} records were put aside in {places}"
                 ));
             }
-            Event::SourceEnded { source, error } => {
-                let how = error.as_ref().map_or(String::new(), |error| format!(": {error}"));
-                let text = format!("source `{source}`: ended{how}");
-                self.say("source_ended", &text, json!({"source": source, "error": error}));
+            Event::Recovering { bytes } => {
+                let text = format!("state: read {} of the log so far", HumanBytes(*bytes));
+                self.say("recovering", &text, json!({"bytes": bytes}));
+            }
+            Event::Recovered { segments, bytes, batches, records, torn } => {
+                let facts = json!({"segments": segments, "bytes": bytes, "batches": batches, "records": records});
+                let torn = torn.as_ref().map(|(segment, offset, what)| {
+                    format!("; the unfinished end of segment {segment} was cut off at byte {offset} ({what})")
+                });
+                let text = format!(
+                    "state: recovered {segments} segments with {}: {} batches run again, {} records wait for the first batch{}",
+                    HumanBytes(*bytes),
+                    HumanCount(*batches),
+                    HumanCount(*records),
+                    torn.unwrap_or_default()
+                );
+                self.say("recovered", &text, facts);
+            }
+            Event::CheckpointDamaged { file, what } => {
+                self.warn(&format!(
+                    "state: {file} is damaged ({what}); an older checkpoint is used"
+                ));
             }
             _ => {}
         }
@@ -412,20 +455,19 @@ fn report_text(report: &Report) -> String {
 /// One line with what a source read, and what is out of the ordinary.
 fn source_text(source: &SourceReport) -> String {
     let count = |name| source.counter(name);
-    let mut text = format!(
-        "source `{}`: {} records, {} over {} connections, io model {}",
-        source.name,
-        HumanCount(count("records")),
-        HumanBytes(count("bytes")),
-        HumanCount(count("opened")),
-        source.io_model
-    );
+    let (records, bytes) = (HumanCount(count("records")), HumanBytes(count("bytes")));
+    let mut text = format!("source `{}`: {records} records, {bytes}", source.name);
+    if let Some(io_model) = source.io_model {
+        let connections = HumanCount(count("opened"));
+        text.push_str(&format!(" over {connections} connections, io model {io_model}"));
+    }
     let odd = [
         ("overlong", "over-long records dropped"),
         ("malformed", "connections closed for a malformed frame"),
         ("resets", "connections broken"),
         ("refused", "peers turned away"),
-        ("retries", "dials failed"),
+        ("retries", if source.io_model.is_some() { "dials failed" } else { "restarts" }),
+        ("errors", "errors reported"),
         ("unfinished_bytes", "bytes of unfinished records"),
     ];
     for (name, words) in odd {

@@ -19,6 +19,7 @@ use mio::{Events, Interest, Poll, Token};
 use serde::{Deserialize, Serialize};
 
 use super::calls::Calls;
+use super::latency::{Timed, Timing};
 use super::plan::{Kind, Shape};
 use super::sample::{own_cpu, raise_files_limit};
 use crate::config::Config;
@@ -26,7 +27,7 @@ use crate::context::{RunLimits, Running, SocketSource, StreamingContext};
 use crate::dstream::builtin::{Builtin, Scope};
 use crate::dstream::{DStream, stamp};
 use crate::error::{Error, Result};
-use crate::load::{self, Limit, LoadOptions, Target, WORDS};
+use crate::load::{self, LINE_LEN, Limit, LoadOptions, Target, WORDS};
 use crate::metrics::Event;
 use crate::receiver::io::IoModel;
 use crate::sink::{Null, SharedSink};
@@ -62,8 +63,23 @@ pub(crate) enum Role {
         shape: Shape,
         pool_threads: usize,
     },
+    /// Listen, and time what comes until every peer has closed.
+    Time(Timing),
+    /// Dial and send this, whatever the size of the connection's share.
+    Pour(Pour),
     /// Dial and send.
     Send { address: String, shape: Shape, millis: u64, rate: Option<u64> },
+}
+
+/// A stream of words over one connection.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Pour {
+    pub(crate) address: String,
+    /// Lines per second; as fast as they are read if there is none.
+    pub(crate) rate: Option<u64>,
+    pub(crate) millis: u64,
+    /// Every so many lines have a stamp.
+    pub(crate) stamp_every: u64,
 }
 
 /// What a child says.
@@ -75,6 +91,8 @@ pub(crate) enum Said {
     Started { wall_nanos: u64 },
     /// What the receiver did.
     Received(Received),
+    /// What a timing receiver found.
+    Timed(Box<Timed>),
     /// What the sender did.
     Sent(Sent),
     /// It cannot go on.
@@ -127,20 +145,24 @@ pub(crate) fn run(out: &mut dyn Write) -> Result<()> {
             receive(&model, &shape, pool_threads, out).map(Said::Received)
         }
         Role::Send { address, shape, millis, rate } => {
-            send(address, &shape, millis, rate, out).map(Said::Sent)
+            send(sends(address, &shape, millis, rate), out).map(Said::Sent)
         }
+        Role::Time(timing) => {
+            super::latency::receive(&timing, out).map(|timed| Said::Timed(Box::new(timed)))
+        }
+        Role::Pour(pour) => send(pours(&pour), out).map(Said::Sent),
     };
     say(out, &done.unwrap_or_else(|err| Said::Failed(err.to_string())))
 }
 
-fn say(out: &mut dyn Write, said: &Said) -> Result<()> {
+pub(super) fn say(out: &mut dyn Write, said: &Said) -> Result<()> {
     let line = serde_json::to_string(said).expect("plain data");
     writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|err| Error::io("parent gone", err))
 }
 
 /// Calls `begin` when the parent says so and `stop` when standard input ends; the thread is abandoned, for nothing wakes
 /// a read of standard input.
-fn listen_to_parent(
+pub(super) fn listen_to_parent(
     begin: impl Fn() + Send + 'static,
     stop: impl FnOnce() + Send + 'static,
 ) -> Result<()> {
@@ -157,8 +179,13 @@ fn listen_to_parent(
         .map_err(|err| Error::io("cannot start a thread", err))
 }
 
-fn nanos(time: Duration) -> u64 {
+pub(super) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// For latencies.
+pub(super) fn histogram() -> Histogram<u64> {
+    Histogram::new(DIGITS).expect("three digits are allowed")
 }
 
 fn listening_at(address: &impl ToString) -> Said {
@@ -222,8 +249,8 @@ fn receive(
 ) -> Result<Received> {
     let wanted = IoModel::by_name(model)
         .ok_or_else(|| Error::Usage(format!("no io model is called `{model}`")))?;
-    let latencies = Histogram::new(DIGITS).expect("three digits are allowed");
-    let notes = Arc::new(Mutex::new(Noted { fallback: None, end_nanos: 0, latencies }));
+    let notes =
+        Arc::new(Mutex::new(Noted { fallback: None, end_nanos: 0, latencies: histogram() }));
     let meter = Meter::start();
     let running = start(wanted, shape, pool_threads, &notes)?;
     let address = running
@@ -244,7 +271,7 @@ fn receive(
     let noted = notes.lock();
     let recorded = noted.latencies.iter_recorded();
     let mut received = Received {
-        model: source.io_model.name().to_owned(),
+        model: source.io_model.map_or("none", IoModel::name).to_owned(),
         fallback: noted.fallback.clone(),
         records: report.records,
         bytes: source.counter("bytes"),
@@ -375,16 +402,9 @@ impl Counted {
     }
 }
 
-fn send(
-    address: String,
-    shape: &Shape,
-    millis: u64,
-    rate: Option<u64>,
-    out: &mut dyn Write,
-) -> Result<Sent> {
-    let (clock, poison) = (SystemClock::new(), Poison::new());
+fn sends(address: String, shape: &Shape, millis: u64, rate: Option<u64>) -> LoadOptions {
     let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
-    let options = LoadOptions {
+    LoadOptions {
         target: Target::Connect(address),
         rate,
         limit: Limit { duration: Some(Duration::from_millis(millis)), ..Limit::default() },
@@ -393,9 +413,28 @@ fn send(
         connections: size(shape.busy),
         idle: size(shape.connections.saturating_sub(shape.busy)),
         file: None,
-        stamp: shape.kind == Kind::Latency,
+        stamp: (shape.kind == Kind::Latency).then_some(1),
         seed: 1,
-    };
+    }
+}
+
+fn pours(pour: &Pour) -> LoadOptions {
+    LoadOptions {
+        target: Target::Connect(pour.address.clone()),
+        rate: pour.rate,
+        limit: Limit { duration: Some(Duration::from_millis(pour.millis)), ..Limit::default() },
+        line_len: LINE_LEN,
+        words: WORDS,
+        connections: 1,
+        idle: 0,
+        file: None,
+        stamp: Some(pour.stamp_every.max(1)),
+        seed: 1,
+    }
+}
+
+fn send(options: LoadOptions, out: &mut dyn Write) -> Result<Sent> {
+    let (clock, poison) = (SystemClock::new(), Poison::new());
     let mut cpu = own_cpu();
     let load = load::start(options, Arc::clone(&clock) as Arc<dyn Clock>, &poison)?;
     let stopper = load.stopper();

@@ -15,6 +15,7 @@ mod calls;
 pub(crate) mod child;
 mod files;
 mod html;
+pub(crate) mod latency;
 mod machine;
 mod measure;
 pub(crate) mod plan;

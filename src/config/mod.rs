@@ -22,7 +22,7 @@ pub mod units;
 pub use crate::scheduler::{CatchUp, Trigger};
 pub use jobs::{Job, JobKind, Pattern, TopK};
 pub use not_yet::{NOT_YET, NotYet, When};
-pub use pipeline::{Http, Pipeline, Spill};
+pub use pipeline::{Http, Pipeline};
 pub use sinks::{ConsoleFormat, FileFormat, Roll, SinkKind};
 pub use sources::{Ack, FilesSource, GenerateSource, Peers, RateLimits, SocketSource, Source};
 pub use tree::{Given, Setting};
@@ -77,6 +77,15 @@ impl Default for OnFailure {
     }
 }
 
+/// Where blocks go that do not fit into memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spill {
+    /// The directory; the files are in a subdirectory named for the stream.
+    pub directory: PathBuf,
+    /// The most bytes of files in it.
+    pub bytes_max: u64,
+}
+
 /// The options of a stream as given; each setter replaces a default.
 ///
 /// ```
@@ -102,6 +111,9 @@ pub struct Config {
     skip_empty: bool,
     catch_up: CatchUp,
     trigger: Option<Trigger>,
+    state_dir: Option<PathBuf>,
+    spill_directory: Option<PathBuf>,
+    spill_bytes_max: Option<u64>,
 }
 
 /// The options of a stream, all good and all decided. Made by [`Config::resolve`] only.
@@ -134,6 +146,10 @@ pub struct Resolved {
     pub trigger: Option<Trigger>,
     /// Whether a batch without records, and with no window or time-out due, is left out.
     pub skip_empty: bool,
+    /// Where the log and the checkpoints are kept; none: nothing survives the process.
+    pub state_dir: Option<PathBuf>,
+    /// Where blocks go that do not fit into memory; without it reading stops then.
+    pub spill: Option<Spill>,
 }
 
 /// A value that is refused: the key in a pipeline file, and why.
@@ -156,6 +172,9 @@ impl Config {
             skip_empty: false,
             catch_up: CatchUp::default(),
             trigger: None,
+            state_dir: None,
+            spill_directory: None,
+            spill_bytes_max: None,
         }
     }
 
@@ -221,9 +240,31 @@ impl Config {
         self
     }
 
+    /// Lets blocks of unfinished batches leave memory for files below this directory when `store_bytes_max` is nearly
+    /// reached; without it reading stops then. The files are in a subdirectory named for the stream, which one process
+    /// uses at a time; they are removed as their batches are done, at the end, and by the next start.
+    pub fn spill_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.spill_directory = Some(directory.into());
+        self
+    }
+
+    /// The most bytes of those files; by default as many as fit. Beyond it reading stops.
+    pub fn spill_bytes_max(mut self, bytes: u64) -> Self {
+        self.spill_bytes_max = Some(bytes);
+        self
+    }
+
     /// Jobs that may run at a time; 1 by default.
     pub fn concurrent_jobs(mut self, count: usize) -> Self {
         self.concurrent_jobs = count;
+        self
+    }
+
+    /// Where the log and the checkpoints are kept, so that nothing that was logged is lost and each record is in the
+    /// output once; none by default. A stream that is started with the directory of an earlier one goes on where that
+    /// ended. The directory is made when it is needed; one process at a time uses it.
+    pub fn state_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.state_dir = Some(directory.into());
         self
     }
 
@@ -262,6 +303,10 @@ impl Config {
         if self.trigger.is_some_and(|trigger| trigger.records == 0) {
             check(false, "trigger", "`trigger` needs at least one record".to_owned());
         }
+        if self.spill_bytes_max.is_some() && self.spill_directory.is_none() {
+            let why = "`spill_bytes_max` needs a `spill_dir`".to_owned();
+            check(false, "spill_bytes_max", why);
+        }
         let store = self.decide().store_bytes_max;
         let (shown, least) = (show_bytes(store), show_bytes(STORE_BYTES_MIN));
         let why = format!("`store_bytes_max` is {shown}, but must be at least {least}");
@@ -297,6 +342,11 @@ impl Config {
             skip_empty: self.skip_empty,
             catch_up: self.catch_up,
             trigger: self.trigger,
+            state_dir: self.state_dir.clone(),
+            spill: self.spill_directory.clone().map(|directory| Spill {
+                directory,
+                bytes_max: self.spill_bytes_max.unwrap_or(u64::MAX),
+            }),
         }
     }
 }

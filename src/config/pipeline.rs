@@ -31,8 +31,6 @@ pub struct Pipeline {
     pub config: Config,
     /// Where the log and the checkpoints are.
     pub state_dir: Option<PathBuf>,
-    /// Where blocks go that do not fit into memory.
-    pub spill: Option<Spill>,
     /// Where the HTTP server listens.
     pub http: Http,
     /// Host names that the HTTP server answers to besides the loopback ones.
@@ -45,15 +43,6 @@ pub struct Pipeline {
     pub sinks: Vec<(String, SinkKind)>,
     /// What is probably not meant, ready to print.
     pub warnings: Vec<String>,
-}
-
-/// Where blocks go that do not fit into memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spill {
-    /// The directory.
-    pub dir: PathBuf,
-    /// The most bytes in it; as many as fit if none.
-    pub bytes_max: Option<u64>,
 }
 
 /// Where the HTTP server listens.
@@ -258,11 +247,10 @@ fn read_root(table: &Table, problems: &Problems<'_>) -> Option<Pipeline> {
     let batch = config.batch;
     check_windows(&root, &drafts, batch);
     check_store(&root, &sources, &config.config);
-    let spill = read_spill(&mut root);
+    let state_dir = root.path("state_dir");
     let pipeline = Pipeline {
-        config: config.config,
-        state_dir: root.path("state_dir"),
-        spill,
+        config: state_dir.iter().fold(config.config, Config::state_dir),
+        state_dir,
         http: read_http(&mut root),
         http_hosts: values(root.texts("http_hosts").unwrap_or_default()),
         jobs: link(drafts, &sources, &sinks, problems),
@@ -304,6 +292,12 @@ fn read_config(root: &mut Section<'_>) -> ReadConfig {
     }
     if let Some(found) = root.duration("stop_deadline") {
         config = config.stop_deadline(found.value);
+    }
+    if let Some(directory) = root.path("spill_dir") {
+        config = config.spill_dir(directory);
+    }
+    if let Some(found) = root.bytes("spill_bytes_max") {
+        config = config.spill_bytes_max(found.value);
     }
     config = config.skip_empty(root.truth("skip_empty").unwrap_or(false));
     if let Some(section) = root.table("on_failure", "`on_failure`") {
@@ -357,16 +351,6 @@ fn read_trigger(root: &mut Section<'_>) -> Option<Trigger> {
     }
     section.finish();
     Some(Trigger { records: records?.value, timeout: timeout?.value })
-}
-
-fn read_spill(root: &mut Section<'_>) -> Option<Spill> {
-    let dir = root.path("spill_dir");
-    let bytes_max = root.bytes("spill_bytes_max").map(|found| found.value);
-    if root.has("spill_bytes_max") && !root.has("spill_dir") {
-        let at = root.key_at("spill_bytes_max");
-        root.problems.add(Problem::new(&at, "`spill_bytes_max` needs a `spill_dir`"));
-    }
-    Some(Spill { dir: dir?, bytes_max })
 }
 
 fn read_http(root: &mut Section<'_>) -> Http {
@@ -573,8 +557,8 @@ mod tests {
             http = '127.0.0.1:0'\nhttp_hosts = ['a.example']\non_failure = { then = 'dead_letter' }";
         let pipeline = good(text, "count = {}");
         assert_eq!(pipeline.state_dir, Some(PathBuf::from("state")));
-        let spill = Spill { dir: PathBuf::from("spill"), bytes_max: Some(1 << 30) };
-        assert_eq!(pipeline.spill, Some(spill));
+        let spill = super::super::Spill { directory: PathBuf::from("spill"), bytes_max: 1 << 30 };
+        assert_eq!(pipeline.resolved().spill, Some(spill));
         assert_eq!(pipeline.resolved().catch_up, CatchUp::Replay);
         assert_eq!(pipeline.http, Http::At(Address { host: "127.0.0.1".to_owned(), port: 0 }));
         assert_eq!(pipeline.http_hosts, ["a.example"]);

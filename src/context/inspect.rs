@@ -9,6 +9,7 @@ use crate::receiver::RateLimiter;
 use crate::receiver::io::IoModel;
 use crate::scheduler::Scheduler;
 use crate::slab::Account;
+use crate::store::{Spill, Spilled};
 use crate::sync::{Arc, AtomicBool, Ordering};
 use crate::time::{Clock, Moment, Time};
 
@@ -24,6 +25,7 @@ pub(super) struct Inspected {
     pub(super) started_at: Time,
     pub(super) scheduler: Scheduler,
     pub(super) account: Arc<Account>,
+    pub(super) spill: Option<Arc<Spill>>,
     pub(super) events: EventBus,
     pub(super) times: Arc<EngineTimes>,
     pub(super) history: Arc<History>,
@@ -34,7 +36,7 @@ pub(super) struct Inspected {
 /// What is looked at of a receiver.
 pub(super) struct Received {
     pub(super) source: String,
-    pub(super) io_model: IoModel,
+    pub(super) io_model: Option<IoModel>,
     pub(super) local: Option<SocketAddr>,
     pub(super) counters: Arc<ReceiverCounters>,
     pub(super) limiter: Option<Arc<RateLimiter>>,
@@ -64,6 +66,8 @@ pub struct Memory {
     pub used: usize,
     /// The bound at which reading stops, `store_bytes_max`.
     pub bound: usize,
+    /// What left memory for files; all zero without a `spill_dir`.
+    pub spilled: Spilled,
 }
 
 /// A receiver as it is now.
@@ -71,8 +75,8 @@ pub struct Memory {
 pub struct ReceiverStatus {
     /// The source's name.
     pub source: String,
-    /// The io model in use.
-    pub io_model: IoModel,
+    /// The io model in use, if it reads sockets.
+    pub io_model: Option<IoModel>,
     /// Where it listens, if it does.
     pub local: Option<SocketAddr>,
     /// The rate in force in records per second, if there is one.
@@ -137,7 +141,8 @@ impl Inspector {
 
     /// The memory between the sockets and the end of a batch.
     pub fn memory(&self) -> Memory {
-        Memory { used: self.0.account.used(), bound: self.0.account.max() }
+        let spilled = self.0.spill.as_ref().map(|spill| spill.counts()).unwrap_or_default();
+        Memory { used: self.0.account.used(), bound: self.0.account.max(), spilled }
     }
 
     /// Every receiver, in the order of the sources.

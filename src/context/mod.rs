@@ -5,7 +5,9 @@
 mod inspect;
 #[cfg(all(test, tidemill_model))]
 mod model;
+mod recover;
 mod running;
+mod sources;
 
 use crate::config::{self, Config, Peers, RateLimits, Resolved};
 use crate::dstream::{DStream, Graph, GraphOptions};
@@ -13,13 +15,17 @@ use crate::error::{Error, Result};
 use crate::framing::Framing;
 use crate::metrics::Listener;
 use crate::receiver::io::IoModel;
-use crate::receiver::{Direction, RateOptions, SocketOptions, When};
+use crate::receiver::{Direction, Receiver};
 use crate::sink::Writer;
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, ManualClock, SystemClock};
+use crate::wal::storage::Storage;
 
 pub use inspect::{Done, Inspector, Memory, ReceiverStatus};
 pub use running::{Report, Running, SourceReport, Stopper};
+pub use sources::ReceiverSource;
+
+use sources::{Added, Kind};
 
 /// The longest record by default, in bytes.
 const RECORD_BYTES_MAX: usize = 1 << 20;
@@ -175,9 +181,11 @@ pub struct StreamingContext {
     clock: Arc<dyn Clock>,
     manual: Option<ManualClock>,
     graph: Arc<Graph>,
-    sources: Mutex<Vec<SocketSource>>,
+    sources: Mutex<Vec<Added>>,
     listeners: Mutex<Vec<Box<dyn Listener>>>,
     limits: Mutex<RunLimits>,
+    /// Where the log is kept, in place of `state_dir`: for tests.
+    storage: Mutex<Option<Arc<dyn Storage>>>,
     /// The run that `run_batches` drives.
     driven: Mutex<Option<Running>>,
 }
@@ -207,6 +215,27 @@ impl StreamingContext {
         Ok(Self::assemble(resolved, Arc::new(clock.clone()), Some(clock)))
     }
 
+    /// A context that goes on where an earlier run with the same `state_dir` ended, however that was: batches that were
+    /// planned and not finished run again with the same input, then what was received and given to no batch, then what
+    /// comes. `build` makes the context anew each time, for a checkpoint holds data and never code; the first time
+    /// there is nothing to go on from. It recovers when it is started.
+    ///
+    /// # Errors
+    /// What `build` returns, and [`Error::Usage`] if its context has no `state_dir`.
+    pub fn recover_or(build: impl FnOnce() -> Result<Self>) -> Result<Self> {
+        let context = build()?;
+        if context.config.state_dir.is_none() && context.storage.lock().is_none() {
+            let text = "nothing can be recovered without a `state_dir`: give `Config::state_dir`";
+            return Err(Error::Usage(text.to_owned()));
+        }
+        Ok(context)
+    }
+
+    /// Keeps the log and the checkpoints in `storage`, in place of a directory.
+    pub(crate) fn keep_state_in(&self, storage: Arc<dyn Storage>) {
+        *self.storage.lock() = Some(storage);
+    }
+
     fn assemble(config: Resolved, clock: Arc<dyn Clock>, manual: Option<ManualClock>) -> Self {
         let graph = Graph::new(GraphOptions {
             pipeline: config.name.clone(),
@@ -223,6 +252,7 @@ impl StreamingContext {
             sources: Mutex::default(),
             listeners: Mutex::default(),
             limits: Mutex::default(),
+            storage: Mutex::default(),
             driven: Mutex::default(),
         }
     }
@@ -237,8 +267,7 @@ impl StreamingContext {
     /// # Errors
     /// If there are too many sources. The server need not be there yet.
     pub fn socket_lines(&self, address: &str, model: IoModel) -> Result<DStream<str>> {
-        let (number, name) = self.add_source(SocketSource::connect([address]).io_model(model))?;
-        Ok(self.graph.text_blocks(number, &name))
+        self.socket_text(SocketSource::connect([address]).io_model(model))
     }
 
     /// The lines of a TCP data server at `address` (`HOST:PORT`), as bytes.
@@ -254,7 +283,7 @@ impl StreamingContext {
     /// # Errors
     /// If there are too many sources.
     pub fn socket(&self, source: SocketSource) -> Result<DStream<[u8]>> {
-        let (number, name) = self.add_source(source)?;
+        let (number, name) = self.add_source(Kind::Socket(source))?;
         Ok(self.graph.blocks(number, &name))
     }
 
@@ -263,16 +292,37 @@ impl StreamingContext {
     /// # Errors
     /// If there are too many sources.
     pub fn socket_text(&self, source: SocketSource) -> Result<DStream<str>> {
-        let (number, name) = self.add_source(source)?;
+        let (number, name) = self.add_source(Kind::Socket(source))?;
         Ok(self.graph.text_blocks(number, &name))
     }
 
-    fn add_source(&self, source: SocketSource) -> Result<(u32, String)> {
+    /// The records that a receiver of your own stores, under this name; see [`Receiver`].
+    ///
+    /// # Errors
+    /// If there are too many sources.
+    pub fn receiver_stream(
+        &self,
+        name: &str,
+        receiver: impl Receiver + 'static,
+    ) -> Result<DStream<[u8]>> {
+        self.receiver(ReceiverSource::new(receiver).named(name))
+    }
+
+    /// The records of a source with a receiver of your own, with limits.
+    ///
+    /// # Errors
+    /// If there are too many sources.
+    pub fn receiver(&self, source: ReceiverSource) -> Result<DStream<[u8]>> {
+        let (number, name) = self.add_source(Kind::Receiver(source))?;
+        Ok(self.graph.blocks(number, &name))
+    }
+
+    fn add_source(&self, kind: Kind) -> Result<(u32, String)> {
         let mut sources = self.sources.lock();
         let number = u32::try_from(sources.len())
             .map_err(|_| Error::Usage("too many sources".to_owned()))?;
-        let name = source.name.clone().unwrap_or_else(|| format!("source{number}"));
-        sources.push(SocketSource { name: Some(name.clone()), ..source });
+        let name = kind.name().map_or_else(|| format!("source{number}"), str::to_owned);
+        sources.push(Added { name: name.clone(), kind });
         Ok((number, name))
     }
 
@@ -303,13 +353,9 @@ impl StreamingContext {
         self.graph.check()?;
         let limits = *self.limits.lock();
         let listeners = std::mem::take(&mut *self.listeners.lock());
-        let sources = self
-            .sources
-            .lock()
-            .iter()
-            .enumerate()
-            .map(|(n, source)| self.options(n, source, limits))
-            .collect();
+        let sources = self.sources.lock();
+        let sources =
+            (0..).zip(&*sources).map(|(n, source)| source.start(n, &self.config, limits)).collect();
         Running::start(running::Setup {
             config: self.config.clone(),
             clock: Arc::clone(&self.clock),
@@ -318,28 +364,8 @@ impl StreamingContext {
             listeners,
             limits,
             tell_batches: self.manual.is_some(),
+            storage: self.storage.lock().clone(),
         })
-    }
-
-    fn options(&self, number: usize, source: &SocketSource, limits: RunLimits) -> SocketOptions {
-        let source = source.clone();
-        SocketOptions {
-            source: source.name.unwrap_or_default(),
-            number: u32::try_from(number).expect("checked when the source was added"),
-            direction: source.direction,
-            io_model: source.io_model,
-            framing: source.framing,
-            record_bytes_max: source.record_bytes_max,
-            connections_max: source
-                .connections_max
-                .unwrap_or(source.io_model.row().connections_max),
-            pool_threads: source.pool_threads,
-            reactors: source.reactors.unwrap_or_else(cores),
-            block_interval: self.config.block_interval,
-            block_bytes_max: self.config.block_bytes_max,
-            rate: rate_options(source.rate),
-            ends: if limits.until_eof || !source.dials_again { When::Eof } else { When::Never },
-        }
     }
 
     /// Drives `count` batches on the manual clock: moves it by one interval, waits until the batch is done, and again.
@@ -368,24 +394,6 @@ impl StreamingContext {
         }
         Ok(())
     }
-}
-
-/// No limit, a fixed one, or one that follows the batches.
-fn rate_options(limits: RateLimits) -> Option<RateOptions> {
-    let RateLimits { max, backpressure, initial, min } = limits;
-    let most = max.unwrap_or(u64::MAX);
-    match (backpressure, max) {
-        (true, _) => {
-            let follows = Some((min.min(most), most));
-            Some(RateOptions { initial: initial.min(most), follows })
-        }
-        (false, Some(max)) => Some(RateOptions { initial: max, follows: None }),
-        (false, None) => None,
-    }
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// A seed that a peer cannot guess, so that it cannot choose keys that collide.

@@ -1,7 +1,7 @@
 //! `Running`: a started stream, its end, and the stop in order. Runs on the thread of whoever waits for the stream.
 //!
 //! ```text
-//!  stop: job-timer ─▶ io threads ─▶ cut ─▶ push ─▶ last batch ─▶ workers ─▶ job-loop ─▶ events
+//!  stop: ticks ─▶ io threads ─▶ cut ─▶ push ─▶ last batch ─▶ workers ─▶ job-loop ─▶ checkpoint, log ─▶ events
 //! ```
 //! One deadline covers all of it; the report says what was processed and what, if anything, was left.
 
@@ -11,24 +11,30 @@ use std::time::Duration;
 use crate::config::{Resolved, Then};
 use crate::dstream::Graph;
 use crate::error::{Error, Result};
+use crate::journal::Journal;
 use crate::metrics::{EngineTimes, EventBus, History, Listener};
 use crate::receiver::io::IoModel;
-use crate::receiver::{Arrivals, Cutter, Engine, SocketOptions, SocketReceiver, When, join_by};
+use crate::receiver::{
+    ActiveReceiver, Arrivals, CustomReceiver, Cutter, Engine, SocketReceiver, When, join_by,
+};
 use crate::scheduler::{
-    Batches, Message, Options, Parts, Retries, Scheduler, Stored, Told, Trigger,
+    Batches, Message, Options, Parts, Recovery, Retries, Scheduler, Stored, Told, Trigger,
 };
 use crate::sink::{DeadLetterFiles, DeadLetters};
 use crate::slab::{Account, Pool};
-use crate::store::BlockManager;
+use crate::store::{BlockManager, Spill, SpillOptions};
 use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::Thread;
 use crate::sync::{Arc, AtomicBool, Mailbox, Ordering, Poison};
-use crate::time::{Clock, Moment, RecurringTimer, Schedule, Wake};
+use crate::time::{Clock, Moment, Schedule, Wake};
 use crate::tracker::BlockTracker;
+use crate::wal::storage::{Directory, Storage};
 use crate::workers::WorkerPool;
 
 use super::RunLimits;
 use super::inspect::{Inspected, Inspector, Received};
+use super::recover;
+use super::sources::Start;
 
 /// Messages to whoever waits for the stream; posts beyond that are of no use to it.
 const CONTROL_MAX: usize = 1024;
@@ -47,11 +53,13 @@ pub(super) struct Setup {
     pub(super) config: Resolved,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) graph: Arc<Graph>,
-    pub(super) sources: Vec<SocketOptions>,
+    pub(super) sources: Vec<Start>,
     pub(super) listeners: Vec<Box<dyn Listener>>,
     pub(super) limits: RunLimits,
     /// Whether the end of each batch is told, for a run that is driven batch by batch.
     pub(super) tell_batches: bool,
+    /// Where the log is kept, in place of `state_dir`.
+    pub(super) storage: Option<Arc<dyn Storage>>,
 }
 
 /// A started stream. Dropping it stops it in order and forgets the report.
@@ -65,13 +73,15 @@ pub struct Running {
     tracker: Arc<BlockTracker>,
     events: EventBus,
     workers: Arc<WorkerPool>,
-    receivers: Vec<SocketReceiver>,
-    timer: Option<RecurringTimer>,
+    receivers: Vec<Box<dyn ActiveReceiver>>,
     job_loop: Option<Thread>,
     events_thread: Option<Thread>,
+    spill: Option<Arc<Spill>>,
+    spill_thread: Option<Thread>,
     sources_left: usize,
     ended: bool,
     inspector: Option<Inspector>,
+    journal: Option<Arc<Journal>>,
 }
 
 impl std::fmt::Debug for Running {
@@ -99,8 +109,8 @@ impl Stopper {
 pub struct SourceReport {
     /// Its name.
     pub name: String,
-    /// The io model that read it.
-    pub io_model: IoModel,
+    /// The io model that read it, if it read sockets.
+    pub io_model: Option<IoModel>,
     /// Its counters, by name.
     pub counters: Vec<(&'static str, u64)>,
 }
@@ -153,15 +163,16 @@ impl End {
 impl Running {
     /// Starts the threads, lowest first, so that everything a thread talks to is there.
     pub(super) fn start(setup: Setup) -> Result<Running> {
-        let Setup { config, clock, graph, sources, listeners, limits, tell_batches } = setup;
+        let Setup { config, clock, graph, sources, listeners, limits, .. } = setup;
         let control = Mailbox::new(CONTROL_MAX);
         let poison = Poison::new();
         let poisoned = poster(&control, Control::Poisoned);
         poison.on_set(move |reason| poisoned(reason.to_owned()));
         let scheduler = Scheduler::new();
-        let engine = engine(&config, &clock, &poison, &scheduler);
+        let mut engine = engine(&config, &clock, &poison, &scheduler);
         let workers = Arc::new(WorkerPool::start(config.workers, &poison)?);
-        let store = Arc::new(BlockManager::new(Arc::clone(&engine.account)));
+        let spill = spill(&config, &engine.account)?;
+        let store = Arc::new(BlockManager::new(Arc::clone(&engine.account), spill.clone()));
         let tracker = Arc::new(BlockTracker::new(sources.len()));
         let mut running = Running {
             started: clock.now(),
@@ -173,20 +184,36 @@ impl Running {
             events: engine.events.clone(),
             workers: Arc::clone(&workers),
             receivers: Vec::new(),
-            timer: None,
             job_loop: None,
             events_thread: Some(engine.events.start(listeners, &poison)?),
-            sources_left: sources.iter().filter(|source| source.ends == When::Eof).count(),
+            spill: None,
+            spill_thread: None,
+            sources_left: sources.iter().filter(|source| source.ends() == When::Eof).count(),
             ended: false,
             inspector: None,
+            journal: None,
             clock: Arc::clone(&clock),
         };
+        let told = (&poison, &engine.events);
+        let streams = (&*graph, sources.as_slice());
+        let recovery = recover::open(&config, setup.storage, streams, clock.as_ref(), told)?;
+        engine.log = recovery.as_ref().map(Recovery::log);
+        running.journal = recovery.as_ref().map(|recovery| Arc::clone(&recovery.journal));
         let stored = Stored {
             store: Arc::clone(&store),
             tracker: Arc::clone(&tracker),
             clock: Arc::clone(&clock),
             scheduler: scheduler.clone(),
         };
+        if let Some(recovery) = &recovery {
+            let records = recover::restore(recovery, config.block_bytes_max, &stored)?;
+            engine.arrivals.iter().for_each(|arrivals| arrivals.add(records));
+        }
+        let schedule = recover::schedule(clock.as_ref(), config.batch_interval, recovery.as_ref());
+        if let Some(spill) = spill {
+            let thread = spill.start(&store, &clock, &engine.events, &poison)?;
+            (running.spill, running.spill_thread) = (Some(spill), Some(thread));
+        }
         running.start_receivers(sources, &engine, Arc::new(stored))?;
         let history = Arc::new(History::default());
         running.inspector = Some(running.inspect(&config, &engine, Arc::clone(&history)));
@@ -198,26 +225,23 @@ impl Running {
             tracker,
             pool: engine.pool,
             cutters: running.cutters(),
-            steered: running.receivers.iter().filter_map(SocketReceiver::steered).collect(),
+            steered: running.receivers.iter().filter_map(|receiver| receiver.steered()).collect(),
             arrivals: engine.arrivals,
             dead_letters: dead_letters(&config),
+            recovery,
             times: Arc::clone(&engine.times),
             history,
             events: engine.events,
             tell: Arc::new(poster(&control, Control::Told)),
-            tell_batches,
+            tell_batches: setup.tell_batches,
         };
-        let schedule = Schedule::aligned(clock.as_ref(), config.batch_interval);
         let options = job_options(&config, schedule, limits);
         running.job_loop = Some(scheduler.start(options, parts, &poison)?);
-        if config.trigger.is_none() {
-            running.start_timer(schedule, &engine.times, &poison)?;
-        }
         Ok(running)
     }
 
     fn inspect(&self, config: &Resolved, engine: &Engine, history: Arc<History>) -> Inspector {
-        let received = |receiver: &SocketReceiver| Received {
+        let received = |receiver: &dyn ActiveReceiver| Received {
             source: receiver.source().to_owned(),
             io_model: receiver.io_model(),
             local: receiver.local_addr(),
@@ -231,56 +255,44 @@ impl Running {
             started_at: self.clock.wall_time(),
             scheduler: self.scheduler.clone(),
             account: Arc::clone(&engine.account),
+            spill: self.spill.clone(),
             events: engine.events.clone(),
             times: Arc::clone(&engine.times),
             history,
-            receivers: self.receivers.iter().map(received).collect(),
+            receivers: self.receivers.iter().map(|receiver| received(&**receiver)).collect(),
             stopping: AtomicBool::new(false),
         }))
     }
 
-    /// Starts the thread `job-timer`.
-    fn start_timer(
-        &mut self,
-        schedule: Schedule,
-        times: &EngineTimes,
-        poison: &Poison,
-    ) -> Result<()> {
-        let (scheduler, clock) = (self.scheduler.clone(), Arc::clone(&self.clock));
-        let late = times.job_ticks.recorder();
-        let tick = move |time| {
-            late.record(clock.now().since(schedule.due_at_label(time)));
-            scheduler.post(Message::Tick(time));
-        };
-        let clock = Arc::clone(&self.clock);
-        let timer = RecurringTimer::start("job-timer", clock, schedule, poison, tick);
-        self.timer =
-            Some(timer.map_err(|err| Error::io("cannot start the thread `job-timer`", err))?);
-        Ok(())
-    }
-
     fn start_receivers(
         &mut self,
-        sources: Vec<SocketOptions>,
+        sources: Vec<Start>,
         engine: &Engine,
         stored: Arc<Stored>,
     ) -> Result<()> {
-        for options in sources {
+        for source in sources {
             let ends = poster(&self.control, Control::SourceEnded);
             let on_end = Arc::new(move |_number, error| ends(error));
             let target = Arc::clone(&stored);
-            self.receivers.push(SocketReceiver::start(options, engine, target, on_end)?);
+            self.receivers.push(match source {
+                Start::Socket(options) => {
+                    Box::new(SocketReceiver::start(options, engine, target, on_end)?)
+                }
+                Start::Receiver(options) => {
+                    Box::new(CustomReceiver::start(options, engine, target, on_end)?)
+                }
+            });
         }
         Ok(())
     }
 
     fn cutters(&self) -> Vec<(u32, Cutter)> {
-        (0..).zip(&self.receivers).map(|(number, receiver)| (number, receiver.cutter())).collect()
+        self.receivers.iter().map(|receiver| (receiver.number(), receiver.cutter())).collect()
     }
 
     /// Where the listening sources listen, in the order of the sources.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        self.receivers.iter().filter_map(SocketReceiver::local_addr).collect()
+        self.receivers.iter().filter_map(|receiver| receiver.local_addr()).collect()
     }
 
     /// Looks at the stream from outside, also after its end.
@@ -391,9 +403,7 @@ impl Running {
             inspector.0.stopping.store(true, Ordering::SeqCst);
         }
         let deadline = self.clock.now().plus(self.stop_deadline);
-        if let Some(timer) = self.timer.take() {
-            timer.stop();
-        }
+        self.scheduler.post(Message::EndTicks);
         let mut left = Vec::new();
         let mut counters = Vec::new();
         for receiver in std::mem::take(&mut self.receivers) {
@@ -402,7 +412,7 @@ impl Running {
             left.extend(receiver.stop(&self.clock, deadline));
             counters.push(SourceReport { name, io_model, counters: counts.all() });
         }
-        let failure = match end {
+        let mut failure = match end {
             _ if planted(Planted::StopSkipsDrain) => None,
             End::Asked | End::Broken(_) => self.drain(deadline),
             End::Failed(_) => {
@@ -414,13 +424,25 @@ impl Running {
             left.push(format!("thread `{worker}` is stuck in a task and was abandoned"));
         }
         self.scheduler.close();
-        self.events.close();
-        let threads = [self.job_loop.take(), self.events_thread.take()];
-        for thread in threads.into_iter().flatten() {
-            if let Some(stuck) = join_by(thread, self.clock.as_ref(), deadline) {
-                left.push(format!("thread `{stuck}` did not stop and was abandoned"));
-            }
+        let mut join = |thread: Option<Thread>| {
+            let stuck = thread.and_then(|it| join_by(it, self.clock.as_ref(), deadline));
+            left.extend(
+                stuck.map(|name| format!("thread `{name}` did not stop and was abandoned")),
+            );
+        };
+        join(self.job_loop.take());
+        // After the last batch: nothing reads the files any more, and what it tells is told by the events.
+        if let Some(spill) = &self.spill {
+            spill.stop();
         }
+        join(self.spill_thread.take());
+        if let Some(Err(err)) =
+            self.journal.take().map(|journal| journal.close(self.clock.as_ref(), deadline))
+        {
+            failure.get_or_insert(err);
+        }
+        self.events.close();
+        join(self.events_thread.take());
         (self.report(left, counters), failure)
     }
 
@@ -496,7 +518,21 @@ fn engine(
         events: EventBus::new(),
         times: EngineTimes::new(),
         arrivals: config.trigger.map(|trigger| arrivals(trigger, scheduler)),
+        log: None,
     }
+}
+
+/// Where blocks go when memory runs short, if the configuration names a place.
+fn spill(config: &Resolved, account: &Arc<Account>) -> Result<Option<Arc<Spill>>> {
+    let Some(spill) = &config.spill else { return Ok(None) };
+    let directory = spill.directory.join(format!("tidemill-{}", config.name));
+    let options = SpillOptions {
+        storage: Arc::new(Directory::open(&directory)?),
+        directory: Some(directory),
+        bytes_max: spill.bytes_max,
+        account: Arc::clone(account),
+    };
+    Spill::open(options).map(Some)
 }
 
 fn job_options(config: &Resolved, schedule: Schedule, limits: RunLimits) -> Options {

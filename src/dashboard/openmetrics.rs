@@ -12,6 +12,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::context::Inspector;
 use crate::metrics::{STAGES, Times};
+use crate::receiver::io::IoModel;
 
 /// Upper bounds of the buckets of every histogram, in microseconds.
 const BUCKETS_US: [u64; 20] = [
@@ -50,6 +51,8 @@ impl Stream {
             ("records", "Records of the batches that are done", done.records),
             ("dead_letter_batches", "Batches whose input was put aside", done.dead_letters),
             ("dead_letter_records", "Records of those batches", done.dead_records),
+            ("spilled_bytes", "Bytes of records that left memory", memory.spilled.bytes_total),
+            ("spill_failures", "Times that blocks could not leave it", memory.spilled.failures),
             ("events_dropped", "Facts that slow listeners missed", self.0.events_dropped()),
         ];
         for (name, help, count) in counters {
@@ -65,6 +68,8 @@ impl Stream {
                 memory.used as u64,
             ),
             ("store_bytes_max", "The bound at which reading stops", memory.bound as u64),
+            ("spilled_now_bytes", "Bytes of records out of memory", memory.spilled.bytes),
+            ("spill_file_bytes", "Bytes of the files that they are in", memory.spilled.file_bytes),
             ("ready", "Whether the stream works", u64::from(self.0.is_ready())),
         ];
         for (name, help, value) in gauges {
@@ -84,8 +89,8 @@ impl Stream {
                 (format!("receiver_{counter}"), format!("Of each receiver: {counter}"));
             let mut family = encoder.encode_descriptor(&name, &help, None, kind)?;
             for receiver in &receivers {
-                let labels =
-                    [("source", receiver.source.as_str()), ("io_model", receiver.io_model.name())];
+                let io_model = receiver.io_model.map_or("none", IoModel::name);
+                let labels = [("source", receiver.source.as_str()), ("io_model", io_model)];
                 let count = receiver.counters[index].1;
                 let metric = family.encode_family(&labels)?;
                 match kind {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::context::{Inspector, ReceiverStatus};
 use crate::metrics::{BatchRecord, STAGES};
+use crate::receiver::io::IoModel;
 use crate::time::{Moment, Time};
 
 use super::openmetrics;
@@ -125,6 +126,11 @@ fn status(stream: &Inspector) -> Map<String, Value> {
         "dead_letter_records": done.dead_records,
         "store_bytes": memory.used,
         "store_bytes_max": memory.bound,
+        "spilled_bytes": memory.spilled.bytes,
+        "spilled_blocks": memory.spilled.blocks,
+        "spilled_bytes_total": memory.spilled.bytes_total,
+        "spill_file_bytes": memory.spilled.file_bytes,
+        "spill_failures": memory.spilled.failures,
         "events_dropped": stream.events_dropped(),
     }))
 }
@@ -185,7 +191,7 @@ fn receivers(stream: &Inspector) -> Vec<Map<String, Value>> {
     let row = |receiver: ReceiverStatus| {
         let mut row = object(json!({
             "source": receiver.source,
-            "io_model": receiver.io_model.name(),
+            "io_model": receiver.io_model.map(IoModel::name),
             "listens": receiver.local,
             "rate": receiver.rate,
         }));

@@ -9,10 +9,10 @@ use super::keyed::View;
 use super::windows::{KeyedWindow, counting};
 use super::{DStream, Missing, Node, Planner};
 use crate::batch::{Batch, Partition, Stage, Work};
-use crate::block::Block;
 use crate::framing::Framing;
 use crate::shuffle::words::{Place, WordTable};
 use crate::sink::SharedSink;
+use crate::store::StoredBlock;
 use crate::sync::{Arc, Mutex};
 use crate::time::Interval;
 
@@ -208,10 +208,7 @@ impl DStream<[u8]> {
             let flight = InFlight::new(cx, &memory);
             let tasks = feeds.into_iter().map(|feed| -> Work {
                 let flight = Arc::clone(&flight);
-                Box::new(move |worker| {
-                    flight.count(worker, feed);
-                    Ok(())
-                })
+                Box::new(move |worker| flight.count(worker, feed))
             });
             cx.stages.push(Stage { tasks: tasks.collect() });
             cx.stages.push(Stage {
@@ -232,7 +229,7 @@ enum Fused {
 /// A word and its count.
 type Tally = (Vec<u8>, u64);
 
-type Feed = Box<dyn FnOnce(&mut WordTable) + Send>;
+type Feed = Box<dyn FnOnce(&mut WordTable) -> Result<(), String> + Send>;
 
 /// What the tasks of the first stage feed to their worker's table: a block, or a partition of records.
 fn feeds(
@@ -241,16 +238,22 @@ fn feeds(
     count: &Arc<impl Fn(&mut WordTable, &[u8]) + Send + Sync + 'static>,
     fused: Fused,
 ) -> Result<Vec<Feed>, Missing> {
-    let whole = |block: &Arc<Block>| fused == Fused::Yes && block.framing() == Framing::Lines;
+    let whole = |block: &Arc<StoredBlock>| fused == Fused::Yes && block.framing() == Framing::Lines;
     if let Some(blocks) = node.blocks(cx).filter(|blocks| blocks.iter().all(whole)) {
-        let feed = |block: Arc<Block>| -> Feed {
-            Box::new(move |table| block.ranges().for_each(|range| table.count_words(range)))
+        let feed = |block: Arc<StoredBlock>| -> Feed {
+            Box::new(move |table| {
+                let fed = block.for_each_range(|range| table.count_words(range));
+                fed.map_err(|err| err.to_string())
+            })
         };
         return Ok(blocks.into_iter().map(feed).collect());
     }
     let feed = |partition: &Partition<[u8]>| -> Feed {
         let (partition, count) = (partition.clone(), Arc::clone(count));
-        Box::new(move |table| partition.for_each(|record| count(table, record)))
+        Box::new(move |table| {
+            partition.for_each(|record| count(table, record));
+            Ok(())
+        })
     };
     Ok(node.compute(cx)?.partitions().iter().map(feed).collect())
 }
@@ -299,9 +302,9 @@ impl InFlight {
         self.memory.lock().pop().unwrap_or_else(|| WordTable::new(self.seed))
     }
 
-    fn count(&self, worker: usize, feed: Feed) {
+    fn count(&self, worker: usize, feed: Feed) -> Result<(), String> {
         let mut table = self.open[worker % self.open.len()].lock();
-        feed(table.get_or_insert_with(|| self.lease()));
+        feed(table.get_or_insert_with(|| self.lease()))
     }
 
     fn sealed(&self) -> Arc<Vec<WordTable>> {

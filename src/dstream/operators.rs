@@ -4,8 +4,8 @@ use std::hash::Hash;
 
 use super::{Compute, DStream, Line, Missing, Node, Planner};
 use crate::batch::{Batch, Out, Partition};
-use crate::block::Block;
 use crate::shuffle::{Gather, Mapper, Shuffle, Table, hash_of, shard_of};
+use crate::store::StoredBlock;
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::time::Time;
 
@@ -221,7 +221,9 @@ impl<T: ?Sized + 'static> DStream<T> {
         let mut above: Vec<u32> = left.above.iter().chain(right.above.iter()).copied().collect();
         above.sort_unstable();
         above.dedup();
-        Line { slide: left.slide, above: above.into(), state: None }
+        let reach = (left.reach.0.max(right.reach.0), left.reach.1.max(right.reach.1));
+        let below_state = left.below_state || right.below_state;
+        Line { slide: left.slide, above: above.into(), state: None, reach, below_state }
     }
 
     /// A stream computed by a closure.
@@ -302,7 +304,7 @@ impl<T: ?Sized + 'static> Node<T> for Union<T> {
         Ok(left.union(&right))
     }
 
-    fn blocks(&self, cx: &Planner<'_>) -> Option<Vec<Arc<Block>>> {
+    fn blocks(&self, cx: &Planner<'_>) -> Option<Vec<Arc<StoredBlock>>> {
         let mut blocks = self.left.blocks(cx)?;
         blocks.extend(self.right.blocks(cx)?);
         Some(blocks)

@@ -1,9 +1,9 @@
 //! Sources: the blocks that a receiver stored, as bytes or text, and queues for tests. Partitions run on the workers.
 
 use super::{DStream, Graph, Missing, Node, Planner, SourceInfo};
-use crate::batch::{Batch, Partition};
-use crate::block::Block;
+use crate::batch::{Batch, Partition, fail_task};
 use crate::framing::Framing;
+use crate::store::StoredBlock;
 use crate::sync::{Arc, AtomicU64, Ordering};
 
 impl Graph {
@@ -45,40 +45,47 @@ struct BlockSource {
 }
 
 impl BlockSource {
-    fn of<'a>(&self, cx: &Planner<'a>) -> &'a [Arc<Block>] {
+    fn of<'a>(&self, cx: &Planner<'a>) -> &'a [Arc<StoredBlock>] {
         cx.input.blocks.get(self.source as usize).map_or(&[], Vec::as_slice)
     }
 }
 
 impl Node<[u8]> for BlockSource {
     fn compute(&self, cx: &mut Planner<'_>) -> Result<Batch<[u8]>, Missing> {
-        let partition = |block: &Arc<Block>| {
+        let partition = |block: &Arc<StoredBlock>| {
             let block = Arc::clone(block);
             Partition::new(move |each: &mut dyn FnMut(&[u8])| {
-                block.ranges().for_each(|range| block.framing().for_each(range, &mut *each));
+                ranges(&block, |range| block.framing().for_each(range, &mut *each));
             })
         };
         Ok(self.of(cx).iter().map(partition).collect())
     }
 
-    fn blocks(&self, cx: &Planner<'_>) -> Option<Vec<Arc<Block>>> {
+    fn blocks(&self, cx: &Planner<'_>) -> Option<Vec<Arc<StoredBlock>>> {
         Some(self.of(cx).to_vec())
     }
 }
 
 impl Node<str> for BlockSource {
     fn compute(&self, cx: &mut Planner<'_>) -> Result<Batch<str>, Missing> {
-        let partition = |block: &Arc<Block>| {
+        let partition = |block: &Arc<StoredBlock>| {
             let (block, bad) = (Arc::clone(block), Arc::clone(&self.bad_utf8));
             Partition::new(move |each: &mut dyn FnMut(&str)| {
-                block.ranges().for_each(|range| each_text(block.framing(), range, &bad, each));
+                ranges(&block, |range| each_text(block.framing(), range, &bad, each));
             })
         };
         Ok(self.of(cx).iter().map(partition).collect())
     }
 
-    fn blocks(&self, cx: &Planner<'_>) -> Option<Vec<Arc<Block>>> {
+    fn blocks(&self, cx: &Planner<'_>) -> Option<Vec<Arc<StoredBlock>>> {
         Some(self.of(cx).to_vec())
+    }
+}
+
+/// Calls `each` with the ranges of a block; ends the task if it is not in memory and cannot be read back.
+fn ranges(block: &StoredBlock, each: impl FnMut(&[u8])) {
+    if let Err(err) = block.for_each_range(each) {
+        fail_task(err.to_string());
     }
 }
 

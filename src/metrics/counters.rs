@@ -74,6 +74,8 @@ counters! {
         retries,
         /// How often reading stopped because the store or the queue was full.
         pauses,
+        /// Errors that a receiver reported.
+        errors,
         /// Bytes of unfinished records that were thrown away because the engine stopped.
         unfinished_bytes,
     }

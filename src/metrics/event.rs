@@ -54,6 +54,13 @@ pub enum Event {
         /// What went wrong.
         why: String,
     },
+    /// A receiver reported an error and goes on.
+    ReceiverError {
+        /// The source's name.
+        source: String,
+        /// What went wrong.
+        error: String,
+    },
     /// The system does not offer the io model that was asked for, so another is used.
     IoModelFallback {
         /// The source's name.
@@ -71,6 +78,43 @@ pub enum Event {
         source: String,
         /// The bound, in bytes.
         store_bytes_max: usize,
+    },
+    /// The log of an earlier run is being read; now and then.
+    Recovering {
+        /// How many bytes so far.
+        bytes: u64,
+    },
+    /// What an earlier run left was found.
+    Recovered {
+        /// Segments of the log that were read.
+        segments: u64,
+        /// Bytes of the records in them.
+        bytes: u64,
+        /// Batches that were planned and are not known to be finished: they run again.
+        batches: u64,
+        /// Records that no batch was given: the first batch takes them.
+        records: u64,
+        /// The unfinished end of the log that was cut off: segment, offset, what was there.
+        torn: Option<(u64, u64, String)>,
+    },
+    /// A checkpoint cannot be used; an older one is.
+    CheckpointDamaged {
+        /// Its file.
+        file: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The first block left memory for a file, because the store is nearly full.
+    Spilling {
+        /// Where the files are.
+        directory: String,
+    },
+    /// Blocks could not be written to a file; they stay in memory, and it is tried again. Told when it begins to fail.
+    SpillFailed {
+        /// Where the files are.
+        directory: String,
+        /// What went wrong.
+        why: String,
     },
     /// A source has ended for good.
     SourceEnded {

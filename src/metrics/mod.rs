@@ -7,6 +7,6 @@ mod event;
 mod latency;
 
 pub use batches::{BatchRecord, BatchState, EngineTimes, History, Moments, STAGES, Stage};
-pub use counters::ReceiverCounters;
+pub use counters::{Counter, ReceiverCounters};
 pub use event::{Event, EventBus, Listener};
 pub use latency::{Latency, Recorder, Times};

@@ -1,14 +1,20 @@
-//! Receiving: sockets to blocks.
+//! Receiving: sockets, or a user's own receiver, to blocks.
 //!
 //! ```text
 //!  dial / accept ─▶ io model ─▶ connection (framing) ─▶ range queue ─▶ generator ─▶ BlockTarget
+//!                                                                    └─ with a log: chunks ─┘
 //! ```
 //! A `SocketReceiver` supervises one source: it dials with bounded back-off or listens, runs the io model, and stops
-//! in order: no more reading, then the last cut, then the last push. It knows nothing of jobs and sinks.
+//! in order: no more reading, then the last cut, then the last push. A `CustomReceiver` does so for a user's [`Receiver`],
+//! whose records are gathered to ranges and take the same way. It knows nothing of jobs and sinks.
 
+mod active;
 mod arrivals;
+pub(crate) mod chunks;
 mod connection;
+mod custom;
 mod dial;
+mod gather;
 pub(crate) mod generator;
 pub mod io;
 #[cfg(all(test, tidemill_model))]
@@ -19,8 +25,11 @@ mod socket;
 #[cfg(all(test, not(tidemill_model)))]
 mod tests;
 
+pub(crate) use active::ActiveReceiver;
 pub(crate) use arrivals::Arrivals;
-pub(crate) use rate::RateLimiter;
+pub(crate) use custom::{CustomOptions, CustomReceiver, ReceiverSlot};
+pub use custom::{Receiver, ReceiverHandle};
+pub(crate) use rate::{RateLimiter, Usage};
 pub(crate) use socket::{
     Cutter, Engine, RateOptions, SocketOptions, SocketReceiver, Steered, join_by,
 };

@@ -9,7 +9,9 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
 use crate::metrics::{EngineTimes, Event, EventBus, ReceiverCounters};
+use crate::receiver::active::ActiveReceiver;
 use crate::receiver::arrivals::Arrivals;
+use crate::receiver::chunks::EngineLog;
 use crate::receiver::connection::{Intake, IntakeHost, Observer};
 use crate::receiver::dial::{self, Interrupt};
 use crate::receiver::generator::{BlockTarget, Cut, Generator, GeneratorOptions};
@@ -81,6 +83,14 @@ pub(crate) struct Steered {
     pub(crate) max: u64,
 }
 
+impl Steered {
+    /// None if the rate does not follow the batches.
+    pub(crate) fn new(source: u32, limiter: &Arc<RateLimiter>, rate: RateOptions) -> Option<Self> {
+        let (min, max) = rate.follows?;
+        Some(Steered { source, limiter: Arc::clone(limiter), min, max })
+    }
+}
+
 /// What the parts of the engine that a receiver uses are.
 #[derive(Clone)]
 pub(crate) struct Engine {
@@ -92,6 +102,8 @@ pub(crate) struct Engine {
     pub(crate) times: Arc<EngineTimes>,
     /// Counts what can be cut, if batches wait for records.
     pub(crate) arrivals: Option<Arc<Arrivals>>,
+    /// Where what was read becomes durable before it is stored, if it does.
+    pub(crate) log: Option<EngineLog>,
 }
 
 /// Called once when a source is over: its number, and what went wrong if the end was not in order. It only posts.
@@ -158,6 +170,7 @@ impl SocketReceiver {
             block_bytes_max: options.block_bytes_max,
             clock: Arc::clone(&engine.clock),
             poison: engine.poison.clone(),
+            log: engine.log.as_ref().map(|log| log.of(options.number)),
         });
         let (listener, local) = bind(&options)?;
         let dialling =
@@ -212,51 +225,43 @@ impl SocketReceiver {
             limiter,
         })
     }
+}
 
-    /// The source's name.
-    pub(crate) fn source(&self) -> &str {
+impl ActiveReceiver for SocketReceiver {
+    fn source(&self) -> &str {
         &self.dialling.options.source
     }
 
-    /// Where it listens, if it does.
-    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+    fn number(&self) -> u32 {
+        self.dialling.options.number
+    }
+
+    fn io_model(&self) -> Option<IoModel> {
+        Some(self.io_model)
+    }
+
+    fn local_addr(&self) -> Option<SocketAddr> {
         self.local
     }
 
-    /// The io model in use.
-    pub(crate) fn io_model(&self) -> IoModel {
-        self.io_model
-    }
-
-    /// What it did so far.
-    pub(crate) fn counters(&self) -> &Arc<ReceiverCounters> {
+    fn counters(&self) -> &Arc<ReceiverCounters> {
         &self.counters
     }
 
-    /// What the scheduler needs of it at each tick.
-    pub(crate) fn cutter(&self) -> Cutter {
+    fn cutter(&self) -> Cutter {
         Cutter(Arc::clone(&self.generator))
     }
 
-    /// Its rate limit, if it has one.
-    pub(crate) fn limiter(&self) -> Option<&Arc<RateLimiter>> {
+    fn limiter(&self) -> Option<&Arc<RateLimiter>> {
         self.limiter.as_ref()
     }
 
-    /// What the scheduler needs to set its rate, if that follows the batches.
-    pub(crate) fn steered(&self) -> Option<Steered> {
+    fn steered(&self) -> Option<Steered> {
         let (limiter, rate) = (self.limiter.as_ref()?, self.dialling.options.rate?);
-        let (min, max) = rate.follows?;
-        Some(Steered {
-            source: self.dialling.options.number,
-            limiter: Arc::clone(limiter),
-            min,
-            max,
-        })
+        Steered::new(self.dialling.options.number, limiter, rate)
     }
 
-    /// Stops reading, cuts and pushes what was read; returns what is left at the deadline, in words.
-    pub(crate) fn stop(mut self, clock: &Arc<dyn Clock>, deadline: Moment) -> Vec<String> {
+    fn stop(mut self: Box<Self>, clock: &Arc<dyn Clock>, deadline: Moment) -> Vec<String> {
         let mut left = Vec::new();
         self.dialling.stop.stop();
         self.dialling.interrupt.set();
@@ -305,13 +310,24 @@ impl Cutter {
 }
 
 /// Wakes the lanes of a receiver when a full store has room again.
-fn wake_on_room(account: &Account, generator: &Arc<Generator>) {
+pub(super) fn wake_on_room(account: &Account, generator: &Arc<Generator>) {
     let waking = Arc::downgrade(generator);
     account.on_room(move || {
         if let Some(generator) = waking.upgrade() {
             generator.queue().wake();
         }
     });
+}
+
+/// Starts the thread that wakes the lanes of the receiver of this number which the rate limit holds.
+pub(super) fn start_limiter(
+    limiter: &Arc<RateLimiter>,
+    (generator, number): (&Arc<Generator>, u32),
+    stop: &StopToken,
+    poison: &Poison,
+) -> Result<Thread> {
+    let (lanes, name) = (Arc::clone(generator), format!("rx{number}-rate"));
+    limiter.start(&name, stop, poison, move || lanes.queue().wake())
 }
 
 /// Joins a thread by the deadline; otherwise lets it go and returns its name.
@@ -404,14 +420,13 @@ impl Dialling {
         addresses.iter().enumerate().map(start).collect()
     }
 
-    /// Starts the thread that wakes the lanes which the rate limit holds.
     fn start_limiter(
         &self,
         limiter: &Arc<RateLimiter>,
         generator: &Arc<Generator>,
     ) -> Result<Thread> {
-        let (lanes, name) = (Arc::clone(generator), format!("rx{}-rate", self.options.number));
-        limiter.start(&name, &self.stop, &self.engine.poison, move || lanes.queue().wake())
+        let lanes = (generator, self.options.number);
+        start_limiter(limiter, lanes, &self.stop, &self.engine.poison)
     }
 
     /// A dial thread: connects, waits for the end, connects again; until the stop, or the end of file.

@@ -7,11 +7,11 @@
 //! worker; knows nothing of jobs.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::block::Block;
 use crate::error::{Error, Result};
+use crate::store::StoredBlock;
 use crate::sync::Arc;
 use crate::time::Time;
 
@@ -25,7 +25,7 @@ pub struct DeadLetter<'a> {
     /// The source's name.
     pub source: &'a str,
     /// Its blocks, in the order in which they were received.
-    pub blocks: &'a [Arc<Block>],
+    pub blocks: &'a [Arc<StoredBlock>],
 }
 
 /// Where dead letters go.
@@ -49,7 +49,7 @@ impl DeadLetterFiles {
         DeadLetterFiles { directory: directory.into() }
     }
 
-    fn write(&self, letter: &DeadLetter<'_>) -> std::io::Result<PathBuf> {
+    fn write(&self, letter: &DeadLetter<'_>) -> Result<PathBuf, Failure> {
         fs::create_dir_all(&self.directory)?;
         let name = format!(
             "{}-{}-{}",
@@ -59,8 +59,14 @@ impl DeadLetterFiles {
         );
         let aside = self.directory.join(format!(".{name}.open"));
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&aside)?;
-        for range in letter.blocks.iter().flat_map(|block| block.ranges()) {
-            file.write_all(range)?;
+        for block in letter.blocks {
+            let mut written = Ok(());
+            block.for_each_range(|range| {
+                if written.is_ok() {
+                    written = file.write_all(range);
+                }
+            })?;
+            written?;
         }
         file.sync_all()?;
         let path = unused(&self.directory, &name);
@@ -73,10 +79,33 @@ impl DeadLetterFiles {
 impl DeadLetters for DeadLetterFiles {
     fn keep(&self, letter: &DeadLetter<'_>) -> Result<String> {
         let written = self.write(letter);
-        written.map(|path| path.display().to_string()).map_err(|err| {
+        written.map(|path| path.display().to_string()).map_err(|failure| {
             let what = format!("cannot write a dead letter to {}", self.directory.display());
-            Error::io(what, err)
+            match failure {
+                Failure::Io(err) => Error::io(what, err),
+                Failure::Input(err) => Error::Failed(format!("{what}: {err}")),
+            }
         })
+    }
+}
+
+/// Why a letter is not kept.
+enum Failure {
+    /// It cannot be written.
+    Io(io::Error),
+    /// Its records are not in memory and cannot be read back.
+    Input(Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(err: io::Error) -> Self {
+        Failure::Io(err)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(err: Error) -> Self {
+        Failure::Input(err)
     }
 }
 
@@ -99,12 +128,13 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::block::{BlockId, Range};
+    use crate::block::{Block, BlockId, Range};
     use crate::framing::Framing;
 
-    fn block(number: u64, bytes: &'static [u8]) -> Arc<Block> {
+    fn block(number: u64, bytes: &'static [u8]) -> Arc<StoredBlock> {
         let range = Range::new(Bytes::from_static(bytes), 1);
-        Arc::new(Block::new(BlockId { source: 0, number }, Framing::Lines, vec![range]))
+        let block = Block::new(BlockId { source: 0, number }, Framing::Lines, vec![range]);
+        StoredBlock::new(Arc::new(block))
     }
 
     #[test]

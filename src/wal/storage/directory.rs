@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::sync::Arc;
 
 /// The file that is locked, and holds the process id of the one that locked it.
-const LOCK: &str = ".lock";
+pub(crate) const LOCK: &str = ".lock";
 
 /// The most parts that one write takes: the kernel's `UIO_MAXIOV`.
 const PARTS_MAX: usize = 1024;

@@ -20,6 +20,7 @@ use crate::sync::Arc;
 use super::planted::{Planted, planted};
 
 pub use directory::Directory;
+pub(crate) use directory::LOCK;
 pub use memory::{Fault, MemoryStorage};
 
 /// An open file of a [`Storage`].

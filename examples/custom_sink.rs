@@ -1,0 +1,64 @@
+//! A sink of your own: running totals of words, in which each batch counts once however often it is delivered.
+//!
+//! `cargo run --release --example custom_sink` counts three batches of a queue and prints the totals.
+
+use std::collections::{BTreeMap, HashMap};
+
+use tidemill::sink::{BatchMeta, Cell, CommitKey, Rows};
+use tidemill::sync::{Arc, Mutex};
+use tidemill::testing::ManualClock;
+use tidemill::{Config, Result, Sink, StreamingContext, Time};
+
+type Totals = Arc<Mutex<BTreeMap<String, u64>>>;
+
+/// A real one would keep the totals and the last time in one transaction of a database.
+#[derive(Default)]
+struct Adding {
+    /// What was written and does not count yet.
+    written: Vec<(String, u64)>,
+    /// The last batch of each job that counts. Batches of a job come in order, so one time is enough.
+    last: HashMap<Arc<str>, Time>,
+    totals: Totals,
+}
+
+impl Sink for Adding {
+    fn committed(&mut self, key: &CommitKey) -> Result<bool> {
+        Ok(self.last.get(&key.job).is_some_and(|last| key.time <= *last))
+    }
+
+    fn write(&mut self, _key: &CommitKey, _meta: &BatchMeta, rows: &Rows) -> Result<()> {
+        // An earlier attempt at this batch may have written some.
+        self.written.clear();
+        for row in rows.iter() {
+            if let [Cell::Text(word), Cell::U64(count)] = row.cells().collect::<Vec<_>>()[..] {
+                self.written.push((String::from_utf8_lossy(word).into_owned(), count));
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, key: &CommitKey) -> Result<()> {
+        let mut totals = self.totals.lock();
+        for (word, count) in self.written.drain(..) {
+            *totals.entry(word).or_default() += count;
+        }
+        self.last.insert(Arc::clone(&key.job), key.time);
+        Ok(())
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "an example prints its result")]
+fn main() -> Result<()> {
+    let ctx = StreamingContext::with_clock(Config::new("totals"), ManualClock::new())?;
+    let batches = [vec!["to", "be"], vec!["or", "not"], vec!["to", "be"]];
+    let words = ctx.queue_stream(batches.map(Some).to_vec(), 2);
+    let totals = Totals::default();
+    let counts = words.map(|word| (*word).to_owned()).count_by_value();
+    counts.save(Adding { totals: Arc::clone(&totals), ..Adding::default() });
+    ctx.run_batches(3)?;
+    for (word, count) in totals.lock().iter() {
+        println!("{word} {count}");
+    }
+    assert_eq!(totals.lock().values().sum::<u64>(), 6);
+    Ok(())
+}

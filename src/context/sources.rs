@@ -1,0 +1,174 @@
+//! The sources of a context as they were added, and what each is started with. Plain data; opens nothing.
+
+use crate::config::{RateLimits, Resolved};
+use crate::receiver::{CustomOptions, RateOptions, Receiver, ReceiverSlot, SocketOptions, When};
+use crate::sync::{Arc, Mutex};
+
+use super::{RECORD_BYTES_MAX, RunLimits, SocketSource};
+
+/// A source of a user's own receiver, with the defaults of a socket source.
+#[derive(Clone)]
+pub struct ReceiverSource {
+    name: Option<String>,
+    receiver: ReceiverSlot,
+    record_bytes_max: usize,
+    rate: RateLimits,
+}
+
+impl std::fmt::Debug for ReceiverSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReceiverSource").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl ReceiverSource {
+    /// A source that runs this receiver.
+    pub fn new(receiver: impl Receiver + 'static) -> Self {
+        ReceiverSource {
+            name: None,
+            receiver: Arc::new(Mutex::new(Some(Box::new(receiver)))),
+            record_bytes_max: RECORD_BYTES_MAX,
+            rate: RateLimits::default(),
+        }
+    }
+
+    /// The source's name in messages and reports; `sourceN` by default.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Longer records are dropped and counted; 1 MiB by default.
+    pub fn record_bytes_max(mut self, bytes: usize) -> Self {
+        self.record_bytes_max = bytes;
+        self
+    }
+
+    /// The highest rate at which records are stored, per second; none by default.
+    pub fn rate_max(mut self, records: u64) -> Self {
+        self.rate.max = Some(records.max(1));
+        self
+    }
+
+    /// All about the source's rate at once.
+    pub fn rate(mut self, limits: RateLimits) -> Self {
+        self.rate = limits;
+        self
+    }
+}
+
+/// A source with its name; its number is its place.
+pub(super) struct Added {
+    pub(super) name: String,
+    pub(super) kind: Kind,
+}
+
+/// Where the records of a source come from.
+pub(super) enum Kind {
+    Socket(SocketSource),
+    Receiver(ReceiverSource),
+}
+
+impl Kind {
+    /// The name it was given, if any.
+    pub(super) fn name(&self) -> Option<&str> {
+        match self {
+            Kind::Socket(source) => source.name.as_deref(),
+            Kind::Receiver(source) => source.name.as_deref(),
+        }
+    }
+}
+
+/// What a source is started with.
+pub(super) enum Start {
+    Socket(SocketOptions),
+    Receiver(CustomOptions),
+}
+
+impl Start {
+    /// The source's name.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Start::Socket(options) => &options.source,
+            Start::Receiver(options) => &options.source,
+        }
+    }
+
+    /// Longer records are dropped.
+    pub(super) fn record_bytes_max(&self) -> usize {
+        match self {
+            Start::Socket(options) => options.record_bytes_max,
+            Start::Receiver(options) => options.record_bytes_max,
+        }
+    }
+
+    /// Whether the source ends by itself.
+    pub(super) fn ends(&self) -> When {
+        match self {
+            Start::Socket(options) => options.ends,
+            Start::Receiver(options) => options.ends,
+        }
+    }
+}
+
+impl Added {
+    pub(super) fn start(&self, number: u32, config: &Resolved, limits: RunLimits) -> Start {
+        match &self.kind {
+            Kind::Socket(source) => Start::Socket(self.socket(number, source, config, limits)),
+            Kind::Receiver(source) => Start::Receiver(CustomOptions {
+                source: self.name.clone(),
+                number,
+                receiver: Arc::clone(&source.receiver),
+                record_bytes_max: source.record_bytes_max,
+                block_interval: config.block_interval,
+                block_bytes_max: config.block_bytes_max,
+                ends: if limits.until_eof { When::Eof } else { When::Never },
+                rate: rate_options(source.rate),
+            }),
+        }
+    }
+
+    fn socket(
+        &self,
+        number: u32,
+        source: &SocketSource,
+        config: &Resolved,
+        limits: RunLimits,
+    ) -> SocketOptions {
+        let source = source.clone();
+        let connections_max = source.io_model.row().connections_max;
+        SocketOptions {
+            source: self.name.clone(),
+            number,
+            direction: source.direction,
+            io_model: source.io_model,
+            framing: source.framing,
+            record_bytes_max: source.record_bytes_max,
+            connections_max: source.connections_max.unwrap_or(connections_max),
+            pool_threads: source.pool_threads,
+            reactors: source.reactors.unwrap_or_else(cores),
+            block_interval: config.block_interval,
+            block_bytes_max: config.block_bytes_max,
+            rate: rate_options(source.rate),
+            ends: if limits.until_eof || !source.dials_again { When::Eof } else { When::Never },
+        }
+    }
+}
+
+/// No limit, a fixed one, or one that follows the batches.
+fn rate_options(limits: RateLimits) -> Option<RateOptions> {
+    let RateLimits { max, backpressure, initial, min } = limits;
+    let most = max.unwrap_or(u64::MAX);
+    match (backpressure, max) {
+        (true, _) => {
+            let follows = Some((min.min(most), most));
+            Some(RateOptions { initial: initial.min(most), follows })
+        }
+        (false, Some(max)) => Some(RateOptions { initial: max, follows: None }),
+        (false, None) => None,
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
