@@ -85,6 +85,9 @@ struct State {
     held_back: usize,
     turns: u64,
     refuse_beyond: Option<u64>,
+    /// What a read may bring, and how often that was asked.
+    read_max: Option<usize>,
+    asked: u64,
 }
 
 /// One connection, as far as it was published.
@@ -166,6 +169,7 @@ impl Host for TestHost {
             held: VecDeque::new(),
             may_read: true,
             reads: 0,
+            allowed: usize::MAX,
         }
     }
 }
@@ -177,6 +181,8 @@ struct TestLane {
     held: VecDeque<(Bytes, u8, u64)>,
     may_read: bool,
     reads: usize,
+    /// What the read under way may still bring.
+    allowed: usize,
 }
 
 struct TestSession {
@@ -202,6 +208,15 @@ impl Lane for TestLane {
         self.may_read
     }
 
+    fn read_max(&mut self) -> usize {
+        let most = self.world.tell(|state| {
+            state.asked += 1;
+            state.read_max
+        });
+        self.allowed = most.unwrap_or(usize::MAX);
+        self.allowed
+    }
+
     fn open(&mut self, peer: Peer, remote: Remote) -> TestSession {
         let seen = Seen {
             len: 0,
@@ -218,6 +233,8 @@ impl Lane for TestLane {
 
     fn received(&mut self, session: &mut TestSession, buffer: &mut Buffer, len: usize) -> Flow {
         assert!(len > 0, "a read brings something");
+        assert!(len <= self.allowed, "{len} bytes, {} were allowed", self.allowed);
+        self.allowed -= len;
         if !self.may_read {
             self.world.tell(|state| {
                 state.unasked += len;
@@ -602,6 +619,21 @@ fn an_end_that_came_while_the_lane_was_paused_is_seen() {
         assert_eq!(rig.world.until_closed(&peer), "end");
         assert_eq!(rig.world.lock().seen[&peer.address].len, peer.sent);
     });
+}
+
+#[test]
+fn a_read_brings_no_more_than_the_lane_allows() {
+    for most in [1, 4_096, 65_536, 100_000, 300_000] {
+        each(PLENTY, |rig| {
+            rig.world.tell(|state| state.read_max = Some(most));
+            let len = if most == 1 { 1_000 } else { 1 << 20 };
+            let mut peer = rig.peer(1);
+            peer.send(len);
+            rig.world.until_len(&peer, len as u64);
+            let asked = rig.world.lock().asked;
+            assert!(asked >= (len / most) as u64, "asked {asked} times for reads of {most}");
+        });
+    }
 }
 
 #[test]

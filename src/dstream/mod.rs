@@ -235,6 +235,15 @@ impl Graph {
             .map_err(crate::error::Error::Failed)
     }
 
+    /// Whether the program's states are those that a program before it saved.
+    ///
+    /// # Errors
+    /// As [`restore`](Graph::restore).
+    pub fn check_states(&self, found: &[StateInfo]) -> crate::error::Result<()> {
+        saved::expect_same(found, &self.states().iter().collect::<Vec<_>>())
+            .map_err(crate::error::Error::Failed)
+    }
+
     /// Whether a batch leaves nothing behind that the next one needs: no state, no windows.
     pub fn is_stateless(&self) -> bool {
         self.registered.lock().keepers.is_empty()

@@ -484,7 +484,7 @@ impl Restore {
 }
 
 /// The names and types must be the same, in any order.
-fn expect_same(found: &[StateInfo], wanted: &[&StateInfo]) -> Result<(), String> {
+pub(super) fn expect_same(found: &[StateInfo], wanted: &[&StateInfo]) -> Result<(), String> {
     let mut lines = Vec::new();
     for info in found {
         match wanted.iter().find(|other| other.name == info.name) {

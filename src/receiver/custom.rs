@@ -127,7 +127,7 @@ impl ReceiverHandle {
             shared.counters.records.add(1);
             shared.counters.bytes.add(record.len() as u64);
             if let Some(limiter) = &shared.limiter {
-                limiter.take(1);
+                limiter.take(1, record.len() as u64);
             }
             if let Some(arrivals) = &shared.arrivals {
                 arrivals.add(1);

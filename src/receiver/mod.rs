@@ -29,7 +29,7 @@ pub(crate) use active::ActiveReceiver;
 pub(crate) use arrivals::Arrivals;
 pub(crate) use custom::{CustomOptions, CustomReceiver, ReceiverSlot};
 pub use custom::{Receiver, ReceiverHandle};
-pub(crate) use rate::RateLimiter;
+pub(crate) use rate::{RateLimiter, Usage};
 pub(crate) use socket::{
     Cutter, Engine, RateOptions, SocketOptions, SocketReceiver, Steered, join_by,
 };
