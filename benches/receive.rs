@@ -57,7 +57,7 @@ impl Shape {
             connections: self.busy,
             idle: self.idle,
             file: None,
-            stamp: false,
+            stamp: None,
             seed: 1,
         };
         let load = load::start(options, Arc::clone(clock) as Arc<dyn Clock>, &Poison::new());
