@@ -14,6 +14,7 @@ mod listening;
 mod measure;
 mod process;
 mod rows;
+mod syslog;
 mod verdict;
 mod words;
 
