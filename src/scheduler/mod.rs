@@ -200,8 +200,9 @@ impl Scheduler {
                 (recovery.found.next_index, recovery.found.last_time.map(Time::from_millis));
             last.into_iter().for_each(|last| generator.resume(last));
         }
-        let graph = Arc::clone(&parts.graph);
-        let durable = parts.recovery.as_mut().map(|recovery| Durable::new(recovery, now, &graph));
+        let (graph, workers) = (Arc::clone(&parts.graph), parts.workers.workers());
+        let durable =
+            parts.recovery.as_mut().map(|recovery| Durable::new(recovery, now, &graph, workers));
         let steering = Steering::new(options.interval, std::mem::take(&mut parts.steered), now);
         let outputs = parts.graph.outputs();
         let ticks = match options.batches {
