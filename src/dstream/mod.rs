@@ -94,7 +94,7 @@ pub struct Graph {
     settings: Settings,
     bad_utf8: Arc<AtomicU64>,
     epoch: Arc<Epoch>,
-    walker: Mutex<Walker>,
+    walker: Arc<Mutex<Walker>>,
     registered: Mutex<Registered>,
 }
 
@@ -155,7 +155,7 @@ impl Graph {
             },
             bad_utf8: Arc::new(AtomicU64::new(0)),
             epoch,
-            walker: Mutex::default(),
+            walker: Arc::default(),
             registered: Mutex::new(Registered::default()),
         })
     }
@@ -231,7 +231,7 @@ impl Graph {
     /// # Errors
     /// If the program's states are not those: what was found and what was wanted.
     pub fn restore(&self, found: &[StateInfo], partitions: usize) -> crate::error::Result<Restore> {
-        Restore::begin(self.saved(), found, (self.seed(), partitions))
+        Restore::begin(self.saved(), found, (self.seed(), partitions), &self.walker)
             .map_err(crate::error::Error::Failed)
     }
 
