@@ -1153,31 +1153,17 @@ fn unused_names_are_warnings() {
     check_all(UNUSED_NAMES_ARE_WARNINGS);
 }
 
-const NOT_YET: &[Case] = &[
-    (
-        source,
-        r#"[source.lines.files]
-directory = "in""#,
-        "
-error: the source kind `files` is not supported yet by this version
- --> p.toml:1:15
-  |
-1 | [source.lines.files]
-  |               ^^^^^
-",
-    ),
-    (
-        pipeline_key,
-        r#"state_dir = "s""#,
-        r#"
+const NOT_YET: &[Case] = &[(
+    pipeline_key,
+    r#"state_dir = "s""#,
+    r#"
 error: `state_dir` is not supported yet by this version
  --> p.toml:1:1
   |
 1 | state_dir = "s"
   | ^^^^^^^^^
 "#,
-    ),
-];
+)];
 
 #[test]
 fn not_yet() {

@@ -20,6 +20,7 @@ const ORDER: &[&str] = &[
     "tracker",
     "load",
     "receiver",
+    "direct",
     "workers",
     "batch",
     "shuffle",

@@ -9,15 +9,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::config::{Resolved, Then};
+use crate::direct::DirectStart;
 use crate::dstream::Graph;
 use crate::error::{Error, Result};
-use crate::metrics::{EngineTimes, EventBus, History, Listener};
+use crate::metrics::{EngineTimes, EventBus, History, Listener, ReceiverCounters};
 use crate::receiver::io::IoModel;
 use crate::receiver::{
     ActiveReceiver, Arrivals, CustomReceiver, Cutter, Engine, SocketReceiver, When, join_by,
 };
 use crate::scheduler::{
-    Batches, Message, Options, Parts, Retries, Scheduler, Stored, Told, Trigger,
+    Batches, Direct, Message, Options, Parts, Retries, Scheduler, Stored, Told, Trigger,
 };
 use crate::sink::{DeadLetterFiles, DeadLetters};
 use crate::slab::{Account, Pool};
@@ -32,7 +33,7 @@ use crate::workers::WorkerPool;
 
 use super::RunLimits;
 use super::inspect::{Inspected, Inspector, Received};
-use super::sources::Start;
+use super::sources::{DirectOptions, Start};
 
 /// Messages to whoever waits for the stream; posts beyond that are of no use to it.
 const CONTROL_MAX: usize = 1024;
@@ -70,6 +71,8 @@ pub struct Running {
     events: EventBus,
     workers: Arc<WorkerPool>,
     receivers: Vec<Box<dyn ActiveReceiver>>,
+    /// The direct sources: their numbers, names and counters.
+    direct: Vec<(u32, String, Arc<ReceiverCounters>)>,
     timer: Option<RecurringTimer>,
     job_loop: Option<Thread>,
     events_thread: Option<Thread>,
@@ -180,6 +183,7 @@ impl Running {
             events: engine.events.clone(),
             workers: Arc::clone(&workers),
             receivers: Vec::new(),
+            direct: Vec::new(),
             timer: None,
             job_loop: None,
             events_thread: Some(engine.events.start(listeners, &poison)?),
@@ -190,17 +194,11 @@ impl Running {
             inspector: None,
             clock: Arc::clone(&clock),
         };
-        let stored = Stored {
-            store: Arc::clone(&store),
-            tracker: Arc::clone(&tracker),
-            clock: Arc::clone(&clock),
-            scheduler: scheduler.clone(),
-        };
         if let Some(spill) = spill {
             let thread = spill.start(&store, &clock, &engine.events, &poison)?;
             (running.spill, running.spill_thread) = (Some(spill), Some(thread));
         }
-        running.start_receivers(sources, &engine, Arc::new(stored))?;
+        let direct = running.start_sources(sources, &engine, &store)?;
         let history = Arc::new(History::default());
         running.inspector = Some(running.inspect(&config, &engine, Arc::clone(&history)));
         let parts = Parts {
@@ -211,6 +209,7 @@ impl Running {
             tracker,
             pool: engine.pool,
             cutters: running.cutters(),
+            direct,
             steered: running.receivers.iter().filter_map(|receiver| receiver.steered()).collect(),
             arrivals: engine.arrivals,
             dead_letters: dead_letters(&config),
@@ -231,12 +230,25 @@ impl Running {
 
     fn inspect(&self, config: &Resolved, engine: &Engine, history: Arc<History>) -> Inspector {
         let received = |receiver: &dyn ActiveReceiver| Received {
+            number: receiver.number(),
             source: receiver.source().to_owned(),
             io_model: receiver.io_model(),
             local: receiver.local_addr(),
             counters: Arc::clone(receiver.counters()),
             limiter: receiver.limiter().cloned(),
         };
+        let direct = |(number, source, counters): &(u32, String, Arc<ReceiverCounters>)| Received {
+            number: *number,
+            source: source.clone(),
+            io_model: None,
+            local: None,
+            counters: Arc::clone(counters),
+            limiter: None,
+        };
+        let receivers = self.receivers.iter().map(|receiver| received(&**receiver));
+        let mut receivers: Vec<Received> =
+            receivers.chain(self.direct.iter().map(direct)).collect();
+        receivers.sort_by_key(|receiver| receiver.number);
         Inspector(Arc::new(Inspected {
             config: config.clone(),
             clock: Arc::clone(&self.clock),
@@ -248,7 +260,7 @@ impl Running {
             events: engine.events.clone(),
             times: Arc::clone(&engine.times),
             history,
-            receivers: self.receivers.iter().map(|receiver| received(&**receiver)).collect(),
+            receivers,
             stopping: AtomicBool::new(false),
         }))
     }
@@ -290,9 +302,57 @@ impl Running {
                 Start::Receiver(options) => {
                     Box::new(CustomReceiver::start(options, engine, target, on_end)?)
                 }
+                Start::Direct(_) => unreachable!("they have no receiver and were started before"),
             });
         }
         Ok(())
+    }
+
+    /// Gets the direct sources ready, then starts the receivers.
+    fn start_sources(
+        &mut self,
+        sources: Vec<Start>,
+        engine: &Engine,
+        store: &Arc<BlockManager>,
+    ) -> Result<Vec<Direct>> {
+        let (direct, received) = sources.into_iter().partition(|source| source.is_direct());
+        let stored = Stored {
+            store: Arc::clone(store),
+            tracker: Arc::clone(&self.tracker),
+            clock: Arc::clone(&self.clock),
+            scheduler: self.scheduler.clone(),
+        };
+        let direct = self.start_direct(direct, engine)?;
+        self.start_receivers(received, engine, Arc::new(stored))?;
+        Ok(direct)
+    }
+
+    /// Gets the direct sources ready.
+    fn start_direct(&mut self, sources: Vec<Start>, engine: &Engine) -> Result<Vec<Direct>> {
+        let mut started = Vec::new();
+        for source in sources {
+            let Start::Direct(DirectOptions { name, number, source, ends }) = source else {
+                unreachable!("the others have receivers");
+            };
+            let counters = Arc::new(ReceiverCounters::default());
+            source.start(&DirectStart {
+                source: name.clone(),
+                events: engine.events.clone(),
+                counters: Arc::clone(&counters),
+                until_eof: ends == When::Eof,
+            })?;
+            // It is always there to be asked.
+            counters.open.add(1);
+            self.direct.push((number, name.clone(), Arc::clone(&counters)));
+            let ends = poster(&self.control, Control::SourceEnded);
+            let on_end: Box<dyn FnOnce() + Send> = Box::new(move || ends(None));
+            let events = engine.events.clone();
+            let on_end = Some(on_end);
+            let mut direct = Direct { number, name, source, counters, events, on_end, last: None };
+            direct.end_if_last();
+            started.push(direct);
+        }
+        Ok(started)
     }
 
     fn cutters(&self) -> Vec<(u32, Cutter)> {
@@ -416,15 +476,18 @@ impl Running {
             timer.stop();
         }
         let mut left = Vec::new();
-        let mut counters = Vec::new();
+        let mut reports = Vec::new();
         for receiver in std::mem::take(&mut self.receivers) {
-            let (name, io_model) = (receiver.source().to_owned(), receiver.io_model());
+            let (number, name) = (receiver.number(), receiver.source().to_owned());
+            let io_model = receiver.io_model();
             let counts = Arc::clone(receiver.counters());
             left.extend(receiver.stop(&self.clock, deadline));
-            counters.push(SourceReport { name, io_model, counters: counts.all() });
+            reports.push((number, SourceReport { name, io_model, counters: counts.all() }));
         }
         let failure = match end {
             _ if planted(Planted::StopSkipsDrain) => None,
+            // A start that failed before there was anybody to drain.
+            _ if self.job_loop.is_none() => None,
             End::Asked | End::Broken(_) => self.drain(deadline),
             End::Failed(_) => {
                 self.scheduler.post(Message::Abort);
@@ -449,7 +512,14 @@ impl Running {
         join(self.spill_thread.take());
         self.events.close();
         join(self.events_thread.take());
-        (self.report(left, counters), failure)
+        // What direct sources count is counted by the batches, up to the last one.
+        for (number, name, counts) in &self.direct {
+            let (name, counters) = (name.clone(), counts.all());
+            reports.push((*number, SourceReport { name, io_model: None, counters }));
+        }
+        reports.sort_by_key(|(number, _)| *number);
+        let reports = reports.into_iter().map(|(_, report)| report).collect();
+        (self.report(left, reports), failure)
     }
 
     /// Runs the last batch and waits for all that wait; returns a failure among them.

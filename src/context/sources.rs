@@ -1,6 +1,7 @@
 //! The sources of a context as they were added, and what each is started with. Plain data; opens nothing.
 
 use crate::config::{RateLimits, Resolved};
+use crate::direct::DirectSource;
 use crate::receiver::{CustomOptions, RateOptions, Receiver, ReceiverSlot, SocketOptions, When};
 use crate::sync::{Arc, Mutex};
 
@@ -67,6 +68,7 @@ pub(super) struct Added {
 pub(super) enum Kind {
     Socket(SocketSource),
     Receiver(ReceiverSource),
+    Direct { name: Option<String>, source: Arc<dyn DirectSource> },
 }
 
 impl Kind {
@@ -75,6 +77,7 @@ impl Kind {
         match self {
             Kind::Socket(source) => source.name.as_deref(),
             Kind::Receiver(source) => source.name.as_deref(),
+            Kind::Direct { name, .. } => name.as_deref(),
         }
     }
 }
@@ -83,20 +86,36 @@ impl Kind {
 pub(super) enum Start {
     Socket(SocketOptions),
     Receiver(CustomOptions),
+    Direct(DirectOptions),
+}
+
+/// What a direct source is started with.
+pub(super) struct DirectOptions {
+    pub(super) name: String,
+    pub(super) number: u32,
+    pub(super) source: Arc<dyn DirectSource>,
+    pub(super) ends: When,
 }
 
 impl Start {
+    /// Whether it has no receiver.
+    pub(super) fn is_direct(&self) -> bool {
+        matches!(self, Start::Direct(_))
+    }
+
     /// Whether the source ends by itself.
     pub(super) fn ends(&self) -> When {
         match self {
             Start::Socket(options) => options.ends,
             Start::Receiver(options) => options.ends,
+            Start::Direct(options) => options.ends,
         }
     }
 }
 
 impl Added {
     pub(super) fn start(&self, number: u32, config: &Resolved, limits: RunLimits) -> Start {
+        let ends = if limits.until_eof { When::Eof } else { When::Never };
         match &self.kind {
             Kind::Socket(source) => Start::Socket(self.socket(number, source, config, limits)),
             Kind::Receiver(source) => Start::Receiver(CustomOptions {
@@ -106,8 +125,14 @@ impl Added {
                 record_bytes_max: source.record_bytes_max,
                 block_interval: config.block_interval,
                 block_bytes_max: config.block_bytes_max,
-                ends: if limits.until_eof { When::Eof } else { When::Never },
+                ends,
                 rate: rate_options(source.rate),
+            }),
+            Kind::Direct { source, .. } => Start::Direct(DirectOptions {
+                name: self.name.clone(),
+                number,
+                source: Arc::clone(source),
+                ends,
             }),
         }
     }

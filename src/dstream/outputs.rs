@@ -29,7 +29,7 @@ impl Delivery {
     fn meta(&self) -> BatchMeta {
         let now = self.clock.now();
         BatchMeta {
-            records: self.input.records,
+            records: self.input.all_records(),
             scheduling_delay_us: micros(self.input.due, self.started),
             processing_us: micros(self.started, now),
             total_us: micros(self.input.due, now),

@@ -158,6 +158,20 @@ impl Framing {
         }
     }
 
+    /// How long the record at the start of `bytes` is, with its terminator or header, which may be more than there is; none
+    /// if more bytes are needed to tell. For those who look for a boundary and do not want the records.
+    ///
+    /// # Errors
+    /// If there is no record but something malformed.
+    pub fn first_end(self, bytes: &[u8]) -> Result<Option<u64>, Malformed> {
+        match self {
+            Framing::Lines => Ok(lines::first_end(bytes)),
+            Framing::OctetCounted => frames::first_end::<octet_counted::OctetCounted>(bytes),
+            Framing::Syslog => frames::first_end::<syslog::Syslog>(bytes),
+            Framing::U32 => frames::first_end::<u32::U32>(bytes),
+        }
+    }
+
     /// Calls `each` with every record of a range of whole records, in order, without its terminator or header.
     pub fn for_each<'a>(self, range: &'a [u8], each: impl FnMut(&'a [u8])) {
         match self {

@@ -9,6 +9,7 @@
 //! this file carries it out. It knows nothing of the command line or of who waits for the end; they are told by
 //! [`Told`].
 
+mod direct;
 mod generator;
 mod jobs;
 #[cfg(all(test, tidemill_model))]
@@ -36,6 +37,7 @@ use crate::time::{Clock, Moment, Schedule, Time, tighten_timer_slack};
 use crate::tracker::{BlockTracker, ReceivedBlock};
 use crate::workers::WorkerPool;
 
+pub(crate) use direct::Direct;
 pub use generator::{CatchUp, Trigger};
 
 use generator::{JobGenerator, Pace, Step};
@@ -110,6 +112,7 @@ pub(crate) struct Parts {
     pub(crate) tracker: Arc<BlockTracker>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) cutters: Vec<(u32, Cutter)>,
+    pub(crate) direct: Vec<Direct>,
     pub(crate) steered: Vec<Steered>,
     pub(crate) arrivals: Option<Arc<Arrivals>>,
     /// Where the input of a batch goes that failed for good; none: the stream stops.
@@ -384,8 +387,10 @@ impl JobLoop {
         if let Some(arrivals) = &self.parts.arrivals {
             arrivals.take(records);
         }
+        let direct = direct::plan(&mut self.parts.direct, time, self.draining);
         let must_run = || self.parts.graph.must_run(self.last, time);
-        if self.options.skip_empty && records == 0 && !must_run() {
+        let is_empty = records == 0 && direct.values().all(|planned| planned.plan.is_empty());
+        if self.options.skip_empty && is_empty && !must_run() {
             self.parts.tracker.commit(time);
             return;
         }
@@ -399,6 +404,7 @@ impl JobLoop {
             time,
             index: self.index,
             blocks: blocks.collect(),
+            direct,
             records,
             due,
             partitions: self.parts.workers.workers(),
@@ -430,7 +436,7 @@ impl JobLoop {
         self.parts.history.add(BatchRecord {
             time: input.time,
             records: input.records,
-            bytes: blocks().map(|block| block.bytes()).sum(),
+            bytes: blocks().map(|block| block.bytes()).sum::<u64>() + direct::bytes(input),
             blocks: blocks().count(),
             state: BatchState::Waiting,
             failures: 0,
@@ -446,7 +452,8 @@ impl JobLoop {
             self.allocate_current();
         }
         let (blocks, _) = self.parts.tracker.unallocated();
-        if (blocks > 0 || self.index == 0)
+        let direct = self.parts.direct.iter().any(Direct::has_a_last_batch);
+        if (blocks > 0 || direct || self.index == 0)
             && let Some(time) = self.generator.last_time(self.parts.clock.wall_time())
         {
             let now = self.parts.clock.now();
@@ -551,23 +558,24 @@ impl JobLoop {
         self.parts.store.release(self.parts.tracker.commit(time));
         let now = self.parts.clock.now();
         let start = first_start.unwrap_or(now);
-        let (records, due) = (input.records, input.due);
+        direct::committed(&mut self.parts.direct, &input);
+        // Only now is it known what the direct sources held.
+        let (records, due) = (input.all_records(), input.due);
         let (delay, processing) = (start.since(due), now.since(start));
         self.steer(&input, now, processing, delay);
-        drop(input);
         self.parts.pool.trim();
         let mut progress = self.scheduler.progress.lock();
         progress.batches += 1;
         progress.records += records;
         progress.batches_waiting -= 1;
-        progress.records_waiting -= records;
+        progress.records_waiting -= input.records;
         if state == BatchState::DeadLetter {
             progress.dead_letters += 1;
             progress.dead_records += records;
         }
         let done = progress.batches;
-        drop(progress);
-        self.record(time, state, now);
+        drop((progress, input));
+        self.record(time, (state, records), now);
         self.parts.events.post(Event::BatchCompleted {
             time,
             records,
@@ -596,9 +604,9 @@ impl JobLoop {
     }
 
     /// Records the stages of a batch that is done.
-    fn record(&self, time: Time, state: BatchState, now: Moment) {
+    fn record(&self, time: Time, (state, records): (BatchState, u64), now: Moment) {
         let moments = self.parts.history.update(time, |batch| {
-            batch.state = state;
+            (batch.state, batch.records) = (state, records);
             batch.moments.committed = Some(now);
         });
         let Some(moments) = moments else { return };
@@ -641,14 +649,15 @@ fn put_aside(
     let mut places = Vec::new();
     for source in graph.sources() {
         let number = usize::try_from(source.source).expect("sources are counted in u32");
-        let blocks = input.blocks.get(number).map_or(&[][..], Vec::as_slice);
+        let mut blocks = input.blocks.get(number).cloned().unwrap_or_default();
+        blocks.extend(direct::blocks(input, source.source));
         if !blocks.is_empty() {
             let (pipeline, name) = (graph.pipeline(), &source.name);
-            let letter = DeadLetter { pipeline, time: input.time, source: name, blocks };
+            let letter = DeadLetter { pipeline, time: input.time, source: name, blocks: &blocks };
             places.push(letters.keep(&letter)?);
         }
     }
-    let (time, records) = (input.time, input.records);
+    let (time, records) = (input.time, input.all_records());
     events.post(Event::BatchPutAside { time, records, places });
     Ok(())
 }

@@ -67,6 +67,18 @@ impl StoredBlock {
         })
     }
 
+    /// A block of so many records and bytes that was never in memory.
+    pub fn elsewhere(
+        id: BlockId,
+        framing: Framing,
+        (records, bytes): (u64, u64),
+        stowed: Arc<dyn Stowed>,
+    ) -> Arc<Self> {
+        let held = Mutex::new(Held::Elsewhere(stowed));
+        let (first_read, receipts) = (None, Vec::new());
+        Arc::new(StoredBlock { id, framing, records, bytes, first_read, receipts, held })
+    }
+
     /// The block's name.
     pub fn id(&self) -> BlockId {
         self.id
