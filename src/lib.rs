@@ -26,6 +26,7 @@ pub mod direct;
 pub mod dstream;
 pub mod error;
 pub mod framing;
+mod journal;
 pub mod load;
 pub mod metrics;
 pub mod receiver;

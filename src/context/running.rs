@@ -1,7 +1,7 @@
 //! `Running`: a started stream, its end, and the stop in order. Runs on the thread of whoever waits for the stream.
 //!
 //! ```text
-//!  stop: job-timer ─▶ io threads ─▶ cut ─▶ push ─▶ last batch ─▶ workers ─▶ job-loop ─▶ events
+//!  stop: ticks ─▶ io threads ─▶ cut ─▶ push ─▶ last batch ─▶ workers ─▶ job-loop ─▶ checkpoint, log ─▶ events
 //! ```
 //! One deadline covers all of it; the report says what was processed and what, if anything, was left.
 
@@ -12,13 +12,14 @@ use crate::config::{Resolved, Then};
 use crate::direct::DirectStart;
 use crate::dstream::Graph;
 use crate::error::{Error, Result};
+use crate::journal::Journal;
 use crate::metrics::{EngineTimes, EventBus, History, Listener, ReceiverCounters};
 use crate::receiver::io::IoModel;
 use crate::receiver::{
     ActiveReceiver, Arrivals, CustomReceiver, Cutter, Engine, SocketReceiver, When, join_by,
 };
 use crate::scheduler::{
-    Batches, Direct, Message, Options, Parts, Retries, Scheduler, Stored, Told, Trigger,
+    Batches, Direct, Message, Options, Parts, Recovery, Retries, Scheduler, Stored, Told, Trigger,
 };
 use crate::sink::{DeadLetterFiles, DeadLetters};
 use crate::slab::{Account, Pool};
@@ -26,13 +27,14 @@ use crate::store::{BlockManager, Spill, SpillOptions};
 use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::Thread;
 use crate::sync::{Arc, AtomicBool, Mailbox, Ordering, Poison};
-use crate::time::{Clock, Moment, RecurringTimer, Schedule, Wake};
+use crate::time::{Clock, Moment, Schedule, Wake};
 use crate::tracker::BlockTracker;
-use crate::wal::storage::Directory;
+use crate::wal::storage::{Directory, Storage};
 use crate::workers::WorkerPool;
 
 use super::RunLimits;
 use super::inspect::{Inspected, Inspector, Received};
+use super::recover;
 use super::sources::{DirectOptions, Start};
 
 /// Messages to whoever waits for the stream; posts beyond that are of no use to it.
@@ -57,11 +59,14 @@ pub(super) struct Setup {
     pub(super) limits: RunLimits,
     /// Whether the end of each batch is told, for a run that is driven batch by batch.
     pub(super) tell_batches: bool,
+    /// Where the log is kept, in place of `state_dir`.
+    pub(super) storage: Option<Arc<dyn Storage>>,
 }
 
 /// A started stream. Dropping it stops it in order and forgets the report.
 pub struct Running {
     clock: Arc<dyn Clock>,
+    block_bytes_max: u64,
     started: Moment,
     stop_deadline: Duration,
     limits: RunLimits,
@@ -73,7 +78,6 @@ pub struct Running {
     receivers: Vec<Box<dyn ActiveReceiver>>,
     /// The direct sources: their numbers, names and counters.
     direct: Vec<(u32, String, Arc<ReceiverCounters>)>,
-    timer: Option<RecurringTimer>,
     job_loop: Option<Thread>,
     events_thread: Option<Thread>,
     spill: Option<Arc<Spill>>,
@@ -81,6 +85,7 @@ pub struct Running {
     sources_left: usize,
     ended: bool,
     inspector: Option<Inspector>,
+    journal: Option<Arc<Journal>>,
 }
 
 impl std::fmt::Debug for Running {
@@ -162,18 +167,19 @@ impl End {
 impl Running {
     /// Starts the threads, lowest first, so that everything a thread talks to is there.
     pub(super) fn start(setup: Setup) -> Result<Running> {
-        let Setup { config, clock, graph, sources, listeners, limits, tell_batches } = setup;
+        let Setup { config, clock, graph, sources, listeners, limits, .. } = setup;
         let control = Mailbox::new(CONTROL_MAX);
         let poison = Poison::new();
         let poisoned = poster(&control, Control::Poisoned);
         poison.on_set(move |reason| poisoned(reason.to_owned()));
         let scheduler = Scheduler::new();
-        let engine = engine(&config, &clock, &poison, &scheduler);
+        let mut engine = engine(&config, &clock, &poison, &scheduler);
         let workers = Arc::new(WorkerPool::start(config.workers, &poison)?);
         let spill = spill(&config, &engine.account)?;
         let store = Arc::new(BlockManager::new(Arc::clone(&engine.account), spill.clone()));
         let tracker = Arc::new(BlockTracker::new(sources.len()));
         let mut running = Running {
+            block_bytes_max: config.block_bytes_max,
             started: clock.now(),
             stop_deadline: config.stop_deadline,
             limits,
@@ -184,7 +190,6 @@ impl Running {
             workers: Arc::clone(&workers),
             receivers: Vec::new(),
             direct: Vec::new(),
-            timer: None,
             job_loop: None,
             events_thread: Some(engine.events.start(listeners, &poison)?),
             spill: None,
@@ -192,13 +197,20 @@ impl Running {
             sources_left: sources.iter().filter(|source| source.ends() == When::Eof).count(),
             ended: false,
             inspector: None,
+            journal: None,
             clock: Arc::clone(&clock),
         };
+        let told = (&poison, &engine.events);
+        let streams = (&*graph, sources.as_slice());
+        let recovery = recover::open(&config, setup.storage, streams, clock.as_ref(), told)?;
+        engine.log = recovery.as_ref().map(Recovery::log);
+        running.journal = recovery.as_ref().map(|recovery| Arc::clone(&recovery.journal));
+        let schedule = recover::schedule(clock.as_ref(), config.batch_interval, recovery.as_ref());
         if let Some(spill) = spill {
             let thread = spill.start(&store, &clock, &engine.events, &poison)?;
             (running.spill, running.spill_thread) = (Some(spill), Some(thread));
         }
-        let direct = running.start_sources(sources, &engine, &store)?;
+        let direct = running.start_sources(sources, (&engine, recovery.as_ref()), &store)?;
         let history = Arc::new(History::default());
         running.inspector = Some(running.inspect(&config, &engine, Arc::clone(&history)));
         let parts = Parts {
@@ -213,18 +225,15 @@ impl Running {
             steered: running.receivers.iter().filter_map(|receiver| receiver.steered()).collect(),
             arrivals: engine.arrivals,
             dead_letters: dead_letters(&config),
+            recovery,
             times: Arc::clone(&engine.times),
             history,
             events: engine.events,
             tell: Arc::new(poster(&control, Control::Told)),
-            tell_batches,
+            tell_batches: setup.tell_batches,
         };
-        let schedule = Schedule::aligned(clock.as_ref(), config.batch_interval);
         let options = job_options(&config, schedule, limits);
         running.job_loop = Some(scheduler.start(options, parts, &poison)?);
-        if config.trigger.is_none() {
-            running.start_timer(schedule, &engine.times, &poison)?;
-        }
         Ok(running)
     }
 
@@ -265,26 +274,6 @@ impl Running {
         }))
     }
 
-    /// Starts the thread `job-timer`.
-    fn start_timer(
-        &mut self,
-        schedule: Schedule,
-        times: &EngineTimes,
-        poison: &Poison,
-    ) -> Result<()> {
-        let (scheduler, clock) = (self.scheduler.clone(), Arc::clone(&self.clock));
-        let late = times.job_ticks.recorder();
-        let tick = move |time| {
-            late.record(clock.now().since(schedule.due_at_label(time)));
-            scheduler.post(Message::Tick(time));
-        };
-        let clock = Arc::clone(&self.clock);
-        let timer = RecurringTimer::start("job-timer", clock, schedule, poison, tick);
-        self.timer =
-            Some(timer.map_err(|err| Error::io("cannot start the thread `job-timer`", err))?);
-        Ok(())
-    }
-
     fn start_receivers(
         &mut self,
         sources: Vec<Start>,
@@ -312,7 +301,7 @@ impl Running {
     fn start_sources(
         &mut self,
         sources: Vec<Start>,
-        engine: &Engine,
+        (engine, recovery): (&Engine, Option<&Recovery>),
         store: &Arc<BlockManager>,
     ) -> Result<Vec<Direct>> {
         let (direct, received) = sources.into_iter().partition(|source| source.is_direct());
@@ -322,25 +311,35 @@ impl Running {
             clock: Arc::clone(&self.clock),
             scheduler: self.scheduler.clone(),
         };
-        let direct = self.start_direct(direct, engine)?;
+        if let Some(recovery) = recovery {
+            let records = recover::restore(recovery, self.block_bytes_max, &stored)?;
+            engine.arrivals.iter().for_each(|arrivals| arrivals.add(records));
+        }
+        let direct = self.start_direct(direct, engine, recovery)?;
         self.start_receivers(received, engine, Arc::new(stored))?;
         Ok(direct)
     }
 
     /// Gets the direct sources ready.
-    fn start_direct(&mut self, sources: Vec<Start>, engine: &Engine) -> Result<Vec<Direct>> {
+    fn start_direct(
+        &mut self,
+        sources: Vec<Start>,
+        engine: &Engine,
+        recovery: Option<&Recovery>,
+    ) -> Result<Vec<Direct>> {
         let mut started = Vec::new();
         for source in sources {
             let Start::Direct(DirectOptions { name, number, source, ends }) = source else {
                 unreachable!("the others have receivers");
             };
             let counters = Arc::new(ReceiverCounters::default());
-            source.start(&DirectStart {
+            let start = DirectStart {
                 source: name.clone(),
                 events: engine.events.clone(),
                 counters: Arc::clone(&counters),
                 until_eof: ends == When::Eof,
-            })?;
+            };
+            recover::start_direct((number, &*source), &start, recovery)?;
             // It is always there to be asked.
             counters.open.add(1);
             self.direct.push((number, name.clone(), Arc::clone(&counters)));
@@ -472,9 +471,7 @@ impl Running {
             inspector.0.stopping.store(true, Ordering::SeqCst);
         }
         let deadline = self.clock.now().plus(self.stop_deadline);
-        if let Some(timer) = self.timer.take() {
-            timer.stop();
-        }
+        self.scheduler.post(Message::EndTicks);
         let mut left = Vec::new();
         let mut reports = Vec::new();
         for receiver in std::mem::take(&mut self.receivers) {
@@ -484,7 +481,7 @@ impl Running {
             left.extend(receiver.stop(&self.clock, deadline));
             reports.push((number, SourceReport { name, io_model, counters: counts.all() }));
         }
-        let failure = match end {
+        let mut failure = match end {
             _ if planted(Planted::StopSkipsDrain) => None,
             // A start that failed before there was anybody to drain.
             _ if self.job_loop.is_none() => None,
@@ -510,6 +507,11 @@ impl Running {
             spill.stop();
         }
         join(self.spill_thread.take());
+        if let Some(Err(err)) =
+            self.journal.take().map(|journal| journal.close(self.clock.as_ref(), deadline))
+        {
+            failure.get_or_insert(err);
+        }
         self.events.close();
         join(self.events_thread.take());
         // What direct sources count is counted by the batches, up to the last one.
@@ -594,6 +596,7 @@ fn engine(
         events: EventBus::new(),
         times: EngineTimes::new(),
         arrivals: config.trigger.map(|trigger| arrivals(trigger, scheduler)),
+        log: None,
     }
 }
 

@@ -103,6 +103,25 @@ impl Start {
         matches!(self, Start::Direct(_))
     }
 
+    /// The source's name.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Start::Socket(options) => &options.source,
+            Start::Receiver(options) => &options.source,
+            Start::Direct(options) => &options.name,
+        }
+    }
+
+    /// Longer records are dropped on their way to the log.
+    pub(super) fn record_bytes_max(&self) -> usize {
+        match self {
+            Start::Socket(options) => options.record_bytes_max,
+            Start::Receiver(options) => options.record_bytes_max,
+            // Its records are never in the log.
+            Start::Direct(_) => 0,
+        }
+    }
+
     /// Whether the source ends by itself.
     pub(super) fn ends(&self) -> When {
         match self {

@@ -170,7 +170,7 @@ impl History {
 /// What the engine measures of itself.
 #[derive(Debug, Default)]
 pub struct EngineTimes {
-    /// How late the job timer's ticks were.
+    /// How late the job loop took its ticks.
     pub job_ticks: Latency,
     /// How late the cut timers' ticks were.
     pub cut_ticks: Latency,

@@ -41,7 +41,15 @@ impl Direct {
     }
 
     fn plan(&self, time: Time) -> Result<Planned> {
-        let Some(plan) = self.source.plan(time)? else { return Ok(Planned::default()) };
+        let plan = self.source.plan(time)?;
+        plan.map_or_else(|| Ok(Planned::default()), |plan| self.read(plan))
+    }
+
+    /// What a plan takes, of this run or an earlier one.
+    pub(super) fn read(&self, plan: Vec<u8>) -> Result<Planned> {
+        if plan.is_empty() {
+            return Ok(Planned::default());
+        }
         let portion = |part| Arc::new(Portion::new(part, Arc::clone(&self.counters)));
         let portions = self.source.read(&plan)?.into_iter().map(portion).collect();
         Ok(Planned { plan, portions })
@@ -93,8 +101,9 @@ pub(super) fn bytes(input: &BatchInput) -> u64 {
 pub(super) fn blocks(input: &BatchInput, source: u32) -> Vec<Arc<StoredBlock>> {
     let portions = input.direct.get(&source).map_or(&[][..], |planned| &planned.portions);
     let block = |(number, portion): (u64, &Arc<Portion>)| {
-        let (id, size) = (BlockId { source, number }, (portion.records(), portion.bytes()));
-        StoredBlock::elsewhere(id, portion.framing(), size, Arc::new(Unread(Arc::clone(portion))))
+        let what = (BlockId { source, number }, portion.framing());
+        let size = (portion.records(), portion.bytes());
+        StoredBlock::elsewhere(what, size, 0..0, Arc::new(Unread(Arc::clone(portion))))
     };
     (0..).zip(portions).map(block).collect()
 }

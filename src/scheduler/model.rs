@@ -57,6 +57,7 @@ fn rig() -> Rig {
         block_bytes_max: 1 << 20,
         clock: clock.clone(),
         poison: poison.clone(),
+        log: None,
     });
     let (own, known) = (Arc::clone(&store), Arc::clone(&tracker));
     let times = EngineTimes::new();
@@ -92,6 +93,7 @@ fn rig() -> Rig {
         steered: Vec::new(),
         arrivals: None,
         dead_letters: None,
+        recovery: None,
         times,
         history: Arc::new(History::default()),
         events: EventBus::new(),
@@ -121,12 +123,10 @@ impl Rig {
         }
     }
 
-    /// The timer's messages, from another thread.
+    /// Two ticks come, by another thread.
     fn tick(&self) -> Thread {
-        let scheduler = self.scheduler.clone();
-        thread("job-timer", move || {
-            (1..=2).for_each(|tick| scheduler.post(Message::Tick(Time::from_millis(tick * 1_000))));
-        })
+        let clock = Arc::clone(&self.clock);
+        thread("clock", move || (1..=2).for_each(|_| clock.advance(PERIOD.as_duration())))
     }
 
     fn stop_generator(&self) {

@@ -8,7 +8,7 @@ mod clock;
 mod timer;
 
 pub use clock::{Clock, ManualClock, Moment, SystemClock, Wake};
-pub use timer::{RecurringTimer, Schedule};
+pub use timer::{RecurringTimer, Schedule, Ticks};
 
 use std::fmt;
 use std::time::Duration;

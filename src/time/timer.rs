@@ -61,6 +61,35 @@ impl Schedule {
     }
 }
 
+/// The ticks of a schedule for a thread that waits for them itself, beside other things: each is taken once, in order,
+/// with its nominal time, however late.
+#[derive(Debug)]
+pub struct Ticks {
+    schedule: Schedule,
+    taken: u64,
+}
+
+impl Ticks {
+    /// All ticks of the schedule, from the first on.
+    pub fn new(schedule: Schedule) -> Self {
+        Ticks { schedule, taken: 0 }
+    }
+
+    /// When the next tick is due.
+    pub fn due(&self) -> Moment {
+        self.schedule.due(self.taken)
+    }
+
+    /// Takes the next tick if it is due at the moment `now`: its label.
+    pub fn take(&mut self, now: Moment) -> Option<Time> {
+        if now < self.due() {
+            return None;
+        }
+        self.taken += 1;
+        Some(self.schedule.label(self.taken - 1))
+    }
+}
+
 /// A running timer; stopping or dropping it wakes and joins its thread.
 #[derive(Debug)]
 pub struct RecurringTimer {
@@ -159,6 +188,18 @@ mod tests {
         check_first_tick(5_000, 5_000, 10_000);
         check_first_tick(5_000, 12_345, 15_000);
         check_first_tick(1, 7, 8);
+    }
+
+    #[test]
+    fn late_ticks_are_taken_one_after_the_other() {
+        let mut ticks = Ticks::new(Schedule::aligned(&ManualClock::new(), Interval::secs(1)));
+        let mut labels = |seconds: u64| {
+            let now = Moment::from_nanos(seconds * 1_000_000_000);
+            std::iter::from_fn(|| ticks.take(now)).map(Time::as_millis).collect::<Vec<_>>()
+        };
+        let found = [0, 1, 4, 4, 5].map(&mut labels);
+        assert_eq!(found, [vec![], vec![1_000], vec![2_000, 3_000, 4_000], vec![], vec![5_000]]);
+        assert_eq!(ticks.due(), Moment::from_nanos(6_000_000_000));
     }
 
     /// A timer on a manual clock, with the ticks it fired.

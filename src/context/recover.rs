@@ -1,0 +1,214 @@
+//! The start with a log: what an earlier run left is found again before anything is received. Runs on the thread that
+//! starts the stream; once.
+
+use crate::config::Resolved;
+use crate::direct::{DirectSource, DirectStart};
+use crate::dstream::Graph;
+use crate::error::{Error, Result};
+use crate::framing::Framing;
+use crate::journal::{ChunkRange, Found, Journal, JournalOptions, LoggedChunk};
+use crate::metrics::{Event, EventBus};
+use crate::scheduler::{Recovery, Stored};
+use crate::sync::{Arc, Poison};
+use crate::time::{Clock, Interval, Schedule, Time};
+use crate::wal::LogOptions;
+use crate::wal::storage::{Directory, Storage};
+
+use super::sources::Start;
+
+/// The longest record that fits the log, in bytes: a chunk is at most so much and a full chunk more, in one segment.
+const RECORD_BYTES_MAX: usize = 32 << 20;
+
+/// Opens the journal of a stream that has one, and tells what it found.
+pub(super) fn open(
+    config: &Resolved,
+    storage: Option<Arc<dyn Storage>>,
+    (graph, sources): (&Graph, &[Start]),
+    clock: &dyn Clock,
+    (poison, events): (&Poison, &EventBus),
+) -> Result<Option<Recovery>> {
+    let storage = match (storage, &config.state_dir) {
+        (Some(storage), _) => storage,
+        (None, Some(dir)) => Arc::new(Directory::open(dir)?) as Arc<dyn Storage>,
+        (None, None) => return Ok(None),
+    };
+    check(sources)?;
+    let fresh = Schedule::aligned(clock, config.batch_interval).label(0);
+    let options = JournalOptions {
+        pipeline: config.name.clone(),
+        sources: sources.iter().map(|source| source.name().to_owned()).collect(),
+        log: LogOptions::with_fresh_salt(),
+        seed: graph.seed(),
+        anchor: fresh.as_millis(),
+    };
+    let mut progress = |bytes| events.post(Event::Recovering { bytes });
+    let (journal, found) = Journal::open(storage, options, poison, &mut progress)?;
+    graph.set_seed(found.seed);
+    tell(&found, events);
+    let anchor = Time::from_millis(found.anchor);
+    Ok(Some(Recovery { journal: Arc::new(journal), found, anchor }))
+}
+
+/// What a log needs of the sources: names that tell them apart, records that fit.
+fn check(sources: &[Start]) -> Result<()> {
+    for (at, source) in sources.iter().enumerate() {
+        let name = source.name();
+        if sources[..at].iter().any(|other| other.name() == name) {
+            return Err(Error::Usage(format!(
+                "two sources are called `{name}`: with a log their names tell them apart"
+            )));
+        }
+        if source.record_bytes_max() > RECORD_BYTES_MAX {
+            return Err(Error::Config(format!(
+                "error: source `{name}`: with a log `record_bytes_max` is at most {} MiB",
+                RECORD_BYTES_MAX >> 20
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn tell(found: &Found, events: &EventBus) {
+    for damaged in &found.damaged {
+        events.post(Event::CheckpointDamaged {
+            file: damaged.file.clone(),
+            what: damaged.what.clone(),
+        });
+    }
+    if found.started_before {
+        let waiting = found.unplanned.iter().flatten();
+        events.post(Event::Recovered {
+            segments: found.log.segments,
+            bytes: found.log.bytes,
+            batches: found.replays.iter().filter(|replay| !replay.committed).count() as u64,
+            records: waiting.map(|(_, chunk)| chunk.records).sum(),
+            torn: found
+                .log
+                .torn
+                .as_ref()
+                .map(|torn| (torn.segment, torn.offset, torn.what.clone())),
+        });
+    }
+}
+
+/// The schedule of the batches: in the phase of the first start, and after every batch that was planned, also when the
+/// clock went back.
+pub(super) fn schedule(
+    clock: &dyn Clock,
+    period: Interval,
+    recovery: Option<&Recovery>,
+) -> Schedule {
+    let Some(recovery) = recovery else { return Schedule::aligned(clock, period) };
+    let (now, wall) = (clock.now(), clock.wall());
+    let length = period.as_millis();
+    let phase = recovery.anchor.as_millis() % length;
+    let millis = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
+    let next = (millis.saturating_sub(phase) / length)
+        .saturating_add(1)
+        .saturating_mul(length)
+        .saturating_add(phase);
+    let used = recovery.found.last_time.map(|last| last.saturating_add(length));
+    let first = used.map_or(next, |used| used.max(next));
+    // The first tick is due when the clock shows the phase next, whatever its label has to be.
+    let shift = std::time::Duration::from_millis(first - next);
+    Schedule::starting(now, wall.saturating_add(shift), Time::from_millis(first), period)
+}
+
+/// Keeps what no batch was given before: the first blocks of the first batch. Their records stay in the log until a task
+/// reads them. Returns how many records that is.
+pub(super) fn restore(recovery: &Recovery, block_bytes_max: u64, stored: &Stored) -> Result<u64> {
+    let mut records = 0;
+    for (source, chunks) in (0..).zip(&recovery.found.unplanned) {
+        for block in blocks(chunks, block_bytes_max) {
+            let block = recovery.journal.block(source, block)?;
+            records += block.records();
+            stored.store_elsewhere(block);
+        }
+    }
+    Ok(records)
+}
+
+/// Starts a direct source behind all that was planned of it before.
+pub(super) fn start_direct(
+    (number, source): (u32, &dyn DirectSource),
+    start: &DirectStart,
+    recovery: Option<&Recovery>,
+) -> Result<()> {
+    let Some(recovery) = recovery else { return source.start(start) };
+    let found = &recovery.found;
+    let is_own = |other: u32| recovery.journal.source_of(other) == Some(number);
+    if let Some((_, position)) = found.covered.ranges.iter().find(|(other, _)| is_own(*other)) {
+        source.restore(position)?;
+    }
+    source.start(start)?;
+    let plans = found.replays.iter().flat_map(|replay| &replay.plan.ranges);
+    plans
+        .filter(|(other, plan)| is_own(*other) && !plan.is_empty())
+        .try_for_each(|(_, plan)| source.planned(plan))
+}
+
+/// Makes blocks of chunks that follow one another. A number that is missing was refused by a full disk and never logged.
+fn blocks(chunks: &[(u64, LoggedChunk)], bytes_max: u64) -> Vec<ChunkRange> {
+    let mut blocks: Vec<(ChunkRange, Framing, u64)> = Vec::new();
+    for (number, chunk) in chunks {
+        match blocks.last_mut() {
+            Some((open, framing, bytes))
+                if open.end == *number && *framing == chunk.framing && *bytes < bytes_max =>
+            {
+                open.end += 1;
+                *bytes += chunk.bytes;
+            }
+            _ => blocks.push((*number..number + 1, chunk.framing, chunk.bytes)),
+        }
+    }
+    blocks.into_iter().map(|(chunks, ..)| chunks).collect()
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::time::ManualClock;
+    use crate::wal::storage::MemoryStorage;
+
+    /// The first tick and when it is due, of a pipeline that began at `anchor` and planned up to `last`, restarted when
+    /// the clock shows `now`.
+    fn check(anchor: u64, last: Option<u64>, now: u64, expected: (u64, u64)) {
+        let clock = ManualClock::new();
+        clock.jump_wall_to(Time::from_millis(now));
+        let options = JournalOptions {
+            pipeline: "p".to_owned(),
+            sources: Vec::new(),
+            log: LogOptions::with_fresh_salt(),
+            seed: 1,
+            anchor,
+        };
+        let storage = Arc::new(MemoryStorage::new(0));
+        let opened = Journal::open(storage, options, &Poison::new(), &mut |_| ());
+        let (journal, mut found) = opened.expect("an empty journal");
+        found.last_time = last;
+        let anchor = Time::from_millis(anchor);
+        let recovery = Recovery { journal: Arc::new(journal), found, anchor };
+        let schedule = schedule(&clock, Interval::millis(100), Some(&recovery));
+        let due = schedule.due(0).since(crate::time::Moment::default());
+        let (label, due_ms) = expected;
+        assert_eq!((schedule.label(0).as_millis(), due), (label, Duration::from_millis(due_ms)));
+    }
+
+    #[test]
+    fn the_first_tick_after_a_restart() {
+        check(500, None, 420, (500, 80));
+        check(500, Some(700), 710, (800, 90));
+        check(500, Some(700), 799, (800, 1));
+        check(500, Some(700), 800, (900, 100));
+        check(530, Some(730), 800, (830, 30));
+        // A day later: the phase is kept, the missed ticks are the job generator's.
+        check(530, Some(730), 86_400_000, (86_400_030, 30));
+        // The clock went back: the label follows the last one, the tick does not wait for the clock to catch up.
+        check(500, Some(9_000), 420, (9_100, 80));
+        check(530, Some(9_030), 440, (9_130, 90));
+        // A last batch under the next tick's time.
+        check(500, Some(800), 710, (900, 90));
+    }
+}
