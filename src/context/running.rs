@@ -376,9 +376,10 @@ impl Running {
         Stopper(self.control.clone())
     }
 
-    /// Batches that are done.
+    /// Batches that are done or were left out.
     pub(super) fn batches_done(&self) -> u64 {
-        self.scheduler.progress().batches
+        let progress = self.scheduler.progress();
+        progress.batches + progress.left_out
     }
 
     /// Waits until `count` batches are done; for runs that tell of each batch.

@@ -76,7 +76,7 @@ pub(crate) enum Message {
 /// What the loop tells whoever waits for the stream.
 #[derive(Debug)]
 pub(crate) enum Told {
-    /// A batch is done; told only to those who drive batches one by one.
+    /// A batch is done or left out; told only to those who drive batches one by one.
     BatchDone,
     /// The asked number of batches is done.
     BatchesReached,
@@ -144,6 +144,8 @@ pub(crate) struct Progress {
     pub(crate) records_waiting: u64,
     /// Batches that were planned and are not done.
     pub(crate) batches_waiting: u64,
+    /// Batches that were left out because they were empty.
+    pub(crate) left_out: u64,
     /// Batches whose input was put aside.
     pub(crate) dead_letters: u64,
     /// Records of those batches.
@@ -484,6 +486,10 @@ impl JobLoop {
         let is_empty = records == 0 && direct.values().all(|planned| planned.plan.is_empty());
         if self.options.skip_empty && is_empty && !must_run() {
             self.parts.tracker.commit(time);
+            self.scheduler.progress.lock().left_out += 1;
+            if self.parts.tell_batches {
+                (self.parts.tell)(Told::BatchDone);
+            }
             return;
         }
         let blocks = allocation.iter().map(|blocks| {
