@@ -1154,16 +1154,77 @@ fn unused_names_are_warnings() {
 }
 
 const NOT_YET: &[Case] = &[(
-    pipeline_key,
-    r#"state_dir = "s""#,
+    socket_key,
+    r#"listen = "127.0.0.1:5514"
+dead_letter = "d""#,
     r#"
-error: `state_dir` is not supported yet by this version
- --> p.toml:1:1
+error: `dead_letter` is not supported yet by this version
+ --> p.toml:3:1
   |
-1 | state_dir = "s"
-  | ^^^^^^^^^
+3 | dead_letter = "d"
+  | ^^^^^^^^^^^
 "#,
 )];
+
+const ACKNOWLEDGING_NEEDS_WHAT_IT_PROMISES: &[Case] = &[
+    (
+        source,
+        r#"[source.lines.socket]
+listen = "127.0.0.1:2514"
+framing = "relp""#,
+        r#"
+error: `lines` acknowledges records after the sync of the log, and without `state_dir` there is none
+ --> p.toml:1:9
+  |
+1 | [source.lines.socket]
+  |         ^^^^^
+  |
+  = help: write `state_dir = "DIRECTORY"` for the pipeline, or `ack = "received"` or `ack = "batch"` for this source
+"#,
+    ),
+    (
+        socket_key,
+        r#"connect = ["127.0.0.1:2514"]
+framing = "relp"
+ack = "received""#,
+        r#"
+error: peers that speak `relp` dial in
+ --> p.toml:2:1
+  |
+2 | connect = ["127.0.0.1:2514"]
+  | ^^^^^^^
+  |
+  = help: write `listen = "127.0.0.1:2514"`
+"#,
+    ),
+    (
+        socket_key,
+        r#"listen = "127.0.0.1:5514"
+ack = "log""#,
+        r#"
+error: `ack` needs a framing that acknowledges: `lines` does not
+ --> p.toml:3:1
+  |
+3 | ack = "log"
+  | ^^^
+  |
+  = help: write `framing = "relp"`, or leave it out
+"#,
+    ),
+    (
+        source,
+        r#"[source.lines.socket]
+listen = "127.0.0.1:2514"
+framing = "relp"
+ack = "batch""#,
+        "",
+    ),
+];
+
+#[test]
+fn acknowledging_needs_what_it_promises() {
+    check_all(ACKNOWLEDGING_NEEDS_WHAT_IT_PROMISES);
+}
 
 #[test]
 fn not_yet() {

@@ -270,3 +270,58 @@ fn a_file_that_is_cut_under_a_batch_fails_it_with_its_name() {
     let err = ctx.run_batches(1).expect_err("it cannot be read").to_string();
     assert!(err.contains("of file `a` cannot be read: it ends at byte 100 now"), "{err}");
 }
+
+/// A run with a log that is killed in the middle, and the run after it: every line is in the sink once.
+#[test]
+fn after_a_kill_the_rest_is_read_and_nothing_twice() {
+    const LINES: usize = 60_000;
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    fs::create_dir(path("in")).expect("made");
+    for file in 0..3 {
+        let lines: String = (0..LINES / 3).map(|n| format!("{file}-{n:020}\n")).collect();
+        fs::write(format!("{}/{file}", path("in")), lines).expect("written");
+    }
+    let (from, to) = (format!("files://{}", path("in")), format!("file://{}", path("out")));
+    let state = path("state");
+    // A batch takes what a piece is at least: a record of the longest kind.
+    let sets = ["source.in.files.batch_bytes_max=1KiB", "source.in.files.record_bytes_max=1KiB"];
+    let start = || {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        program.args(["run", "--http", "off", "--from", &from, "--to", &to, "--job", "lines"]);
+        program.args(["--state-dir", &state, "--every", "2ms", "--duration", WATCHDOG]);
+        sets.iter().for_each(|set| {
+            program.args(["--set", set]);
+        });
+        program
+    };
+    let mut first = start().spawn().expect("it runs");
+    // An event to kill it at: some batches are in the sink.
+    let committed = || {
+        let names = fs::read_dir(path("out")).into_iter().flatten().flatten();
+        names.filter(|name| !name.file_name().to_string_lossy().starts_with('.')).count()
+    };
+    while committed() < 20 {
+        assert!(first.try_wait().expect("asked").is_none(), "it ended early");
+        std::thread::yield_now();
+    }
+    first.kill().expect("it runs");
+    first.wait().expect("it has ended");
+    // What is left fits one batch by now, so that the second run need not tick a thousand times.
+    let second =
+        start().args(["--until-eof", "--set", "source.in.files.batch_bytes_max=1MiB"]).output();
+    let second = second.expect("it runs");
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(second.status.code(), Some(0), "{said}");
+    let mut lines = Vec::new();
+    for entry in fs::read_dir(path("out")).expect("made").flatten() {
+        if !entry.file_name().to_string_lossy().starts_with('.') {
+            let text = fs::read_to_string(entry.path()).expect("UTF-8");
+            lines.extend(text.lines().map(str::to_owned));
+        }
+    }
+    lines.sort();
+    let count = lines.len();
+    lines.dedup();
+    assert_eq!((count, lines.len()), (LINES, LINES), "{said}");
+}

@@ -1,7 +1,8 @@
 //! `Running`: a started stream, its end, and the stop in order. Runs on the thread of whoever waits for the stream.
 //!
 //! ```text
-//!  stop: ticks ─▶ io threads ─▶ cut ─▶ push ─▶ last batch ─▶ workers ─▶ job-loop ─▶ checkpoint, log ─▶ events
+//!  stop: ticks ─▶ reading ─▶ cut ─▶ push ─▶ last batch ─▶ last answers, io threads ─▶ workers ─▶ job-loop
+//!        ─▶ checkpoint, log ─▶ events
 //! ```
 //! One deadline covers all of it; the report says what was processed and what, if anything, was left.
 
@@ -19,7 +20,8 @@ use crate::receiver::{
     ActiveReceiver, Arrivals, CustomReceiver, Cutter, Engine, SocketReceiver, When, join_by,
 };
 use crate::scheduler::{
-    Batches, Direct, Message, Options, Parts, Recovery, Retries, Scheduler, Stored, Told, Trigger,
+    Batches, Direct, Message, Options, Parts, Reader, Recovery, Retries, Scheduler, Stored, Told,
+    Trigger,
 };
 use crate::sink::{DeadLetterFiles, DeadLetters};
 use crate::slab::{Account, Pool};
@@ -344,10 +346,9 @@ impl Running {
             counters.open.add(1);
             self.direct.push((number, name.clone(), Arc::clone(&counters)));
             let ends = poster(&self.control, Control::SourceEnded);
-            let on_end: Box<dyn FnOnce() + Send> = Box::new(move || ends(None));
-            let events = engine.events.clone();
-            let on_end = Some(on_end);
-            let mut direct = Direct { number, name, source, counters, events, on_end, last: None };
+            let reader = Reader { number, source, counters };
+            let mut direct =
+                Direct::new(name, reader, engine.events.clone(), Box::new(move || ends(None)));
             direct.end_if_last();
             started.push(direct);
         }
@@ -475,12 +476,9 @@ impl Running {
         self.scheduler.post(Message::EndTicks);
         let mut left = Vec::new();
         let mut reports = Vec::new();
-        for receiver in std::mem::take(&mut self.receivers) {
-            let (number, name) = (receiver.number(), receiver.source().to_owned());
-            let io_model = receiver.io_model();
-            let counts = Arc::clone(receiver.counters());
+        let mut receivers = std::mem::take(&mut self.receivers);
+        for receiver in &mut receivers {
             left.extend(receiver.stop(&self.clock, deadline));
-            reports.push((number, SourceReport { name, io_model, counters: counts.all() }));
         }
         let mut failure = match end {
             _ if planted(Planted::StopSkipsDrain) => None,
@@ -492,6 +490,13 @@ impl Running {
                 None
             }
         };
+        for receiver in receivers {
+            let (number, name) = (receiver.number(), receiver.source().to_owned());
+            let io_model = receiver.io_model();
+            let counts = Arc::clone(receiver.counters());
+            left.extend(receiver.close(&self.clock, deadline));
+            reports.push((number, SourceReport { name, io_model, counters: counts.all() }));
+        }
         for worker in self.workers.stop(self.clock.as_ref(), deadline) {
             left.push(format!("thread `{worker}` is stuck in a task and was abandoned"));
         }

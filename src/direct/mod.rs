@@ -59,7 +59,8 @@ pub trait DirectSource: Send + Sync {
     /// If the bytes are not a plan of this source.
     fn planned(&self, plan: &[u8]) -> Result<()>;
 
-    /// The batch of this plan is done: moves the committed position behind it. Plans are committed in order.
+    /// The batch of this plan is done and is not read again, also not after a restart: moves the committed position behind
+    /// it. Plans are committed in order.
     fn committed(&self, plan: &[u8]);
 
     /// The committed position, for a checkpoint.

@@ -11,40 +11,15 @@ use crate::store::{StoredBlock, Stowed};
 use crate::sync::Arc;
 use crate::time::Time;
 
-/// A direct source that was started.
-pub(crate) struct Direct {
+/// What it takes to read a direct source.
+#[derive(Clone)]
+pub(crate) struct Reader {
     pub(crate) number: u32,
-    pub(crate) name: String,
     pub(crate) source: Arc<dyn DirectSource>,
     pub(crate) counters: Arc<ReceiverCounters>,
-    pub(crate) events: EventBus,
-    /// Tells that the source has ended, once, in a run to the end of the sources.
-    pub(crate) on_end: Option<Box<dyn FnOnce() + Send>>,
-    /// The batch that takes the last of it, once that is planned.
-    pub(crate) last: Option<Time>,
 }
 
-impl Direct {
-    /// Whether the last batch of the run is to take the rest of the source.
-    pub(super) fn has_a_last_batch(&self) -> bool {
-        self.source.is_ending() && self.last.is_none()
-    }
-
-    /// Tells the end if the source holds no more than the last batch takes.
-    pub(crate) fn end_if_last(&mut self) {
-        if self.source.is_ending()
-            && let Some(on_end) = self.on_end.take()
-        {
-            self.events.post(Event::SourceEnded { source: self.name.clone(), error: None });
-            on_end();
-        }
-    }
-
-    fn plan(&self, time: Time) -> Result<Planned> {
-        let plan = self.source.plan(time)?;
-        plan.map_or_else(|| Ok(Planned::default()), |plan| self.read(plan))
-    }
-
+impl Reader {
     /// What a plan takes, of this run or an earlier one.
     pub(super) fn read(&self, plan: Vec<u8>) -> Result<Planned> {
         if plan.is_empty() {
@@ -53,6 +28,55 @@ impl Direct {
         let portion = |part| Arc::new(Portion::new(part, Arc::clone(&self.counters)));
         let portions = self.source.read(&plan)?.into_iter().map(portion).collect();
         Ok(Planned { plan, portions })
+    }
+
+    /// The plan is not read again.
+    pub(super) fn commit(&self, plan: &[u8]) {
+        if !plan.is_empty() {
+            self.source.committed(plan);
+        }
+    }
+}
+
+/// A direct source that was started.
+pub(crate) struct Direct {
+    pub(super) reader: Reader,
+    name: String,
+    events: EventBus,
+    /// Tells that the source has ended, once, in a run to the end of the sources.
+    on_end: Option<Box<dyn FnOnce() + Send>>,
+    /// The batch that takes the last of it, once that is planned.
+    last: Option<Time>,
+}
+
+impl Direct {
+    pub(crate) fn new(
+        name: String,
+        reader: Reader,
+        events: EventBus,
+        on_end: Box<dyn FnOnce() + Send>,
+    ) -> Self {
+        Direct { reader, name, events, on_end: Some(on_end), last: None }
+    }
+
+    /// Whether the last batch of the run is to take the rest of the source.
+    pub(super) fn has_a_last_batch(&self) -> bool {
+        self.reader.source.is_ending() && self.last.is_none()
+    }
+
+    /// Tells the end if the source holds no more than the last batch takes.
+    pub(crate) fn end_if_last(&mut self) {
+        if self.reader.source.is_ending()
+            && let Some(on_end) = self.on_end.take()
+        {
+            self.events.post(Event::SourceEnded { source: self.name.clone(), error: None });
+            on_end();
+        }
+    }
+
+    fn plan(&self, time: Time) -> Result<Planned> {
+        let plan = self.reader.source.plan(time)?;
+        self.reader.read(plan.unwrap_or_default())
     }
 }
 
@@ -64,13 +88,13 @@ pub(super) fn plan(sources: &mut [Direct], time: Time, draining: bool) -> BTreeM
         let asked = !draining || direct.has_a_last_batch();
         match if asked { direct.plan(time) } else { Ok(Planned::default()) } {
             Ok(planned) => {
-                all.insert(direct.number, planned);
-                if direct.source.is_ending() {
+                all.insert(direct.reader.number, planned);
+                if direct.reader.source.is_ending() {
                     direct.last.get_or_insert(time);
                 }
             }
             Err(err) => {
-                direct.counters.errors.add(1);
+                direct.reader.counters.errors.add(1);
                 let (source, error) = (direct.name.clone(), err.to_string());
                 direct.events.post(Event::ReceiverError { source, error });
             }
@@ -79,11 +103,11 @@ pub(super) fn plan(sources: &mut [Direct], time: Time, draining: bool) -> BTreeM
     all
 }
 
-/// The batch is done.
-pub(super) fn committed(sources: &mut [Direct], input: &BatchInput) {
+/// The batch is done. With a log it may be read again for what operators keep of it, and the log says when it is not.
+pub(super) fn done(sources: &mut [Direct], input: &BatchInput, logged: bool) {
     for direct in sources {
-        if let Some(planned) = input.direct.get(&direct.number).filter(|p| !p.plan.is_empty()) {
-            direct.source.committed(&planned.plan);
+        if !logged && let Some(planned) = input.direct.get(&direct.reader.number) {
+            direct.reader.commit(&planned.plan);
         }
         if direct.last.is_some_and(|last| input.time >= last) {
             direct.end_if_last();

@@ -320,6 +320,10 @@ impl Started {
 
 impl DirectSource for FilesSource {
     fn start(&self, start: &DirectStart) -> Result<()> {
+        if self.framing.acknowledges() {
+            let text = format!("source `{}`: files cannot be framed as a dialogue", start.source);
+            return Err(Error::Usage(text));
+        }
         let entries = self.list()?;
         let size = |entry: &Entry| entry.stat().map(|stat| (stat.id, stat.size));
         let reading = Reading {
