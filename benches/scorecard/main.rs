@@ -9,6 +9,7 @@
 mod baseline;
 mod crowd;
 mod engine;
+mod keys;
 mod measure;
 mod process;
 mod rows;
@@ -89,7 +90,7 @@ fn main() -> ExitCode {
 
 fn measure_rows(mut options: Options) -> Outcome<()> {
     if options.rows.is_empty() {
-        options.rows = vec![Row::P1, Row::P3, Row::P5, Row::P15];
+        options.rows = vec![Row::P1, Row::P3, Row::P5, Row::P12, Row::P13, Row::P15];
         options.smoke = true;
     }
     if options.smoke {

@@ -40,6 +40,11 @@ impl<E> Growing<E> {
         self.len == 0
     }
 
+    /// One more than the highest place there ever was.
+    pub fn places(&self) -> usize {
+        self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len())
+    }
+
     /// The place of the entry with this hash for which `same` holds.
     pub fn find(&self, hash: u64, same: impl Fn(&E) -> bool) -> Option<u32> {
         let found = self.segments[self.segment(hash)]
