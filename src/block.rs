@@ -75,6 +75,7 @@ pub struct Block {
     records: u64,
     bytes: u64,
     first_read: Option<Moment>,
+    chunks: std::ops::Range<u64>,
 }
 
 impl Block {
@@ -82,13 +83,24 @@ impl Block {
     pub fn new(id: BlockId, framing: Framing, ranges: Vec<Range>) -> Self {
         let records = ranges.iter().map(|range| range.records).sum();
         let bytes = ranges.iter().map(|range| range.bytes.len() as u64).sum();
-        Block { id, framing, ranges, records, bytes, first_read: None }
+        Block { id, framing, ranges, records, bytes, first_read: None, chunks: 0..0 }
     }
 
     /// The same block, with the moment at which its oldest record was read.
     pub fn first_read_at(mut self, moment: Option<Moment>) -> Self {
         self.first_read = moment;
         self
+    }
+
+    /// The same block, made of these chunks of the log.
+    pub fn of_chunks(mut self, chunks: std::ops::Range<u64>) -> Self {
+        self.chunks = chunks;
+        self
+    }
+
+    /// The numbers of the chunks of the log that it is made of; none without a log.
+    pub fn chunks(&self) -> std::ops::Range<u64> {
+        self.chunks.clone()
     }
 
     /// When its oldest record was read, if that is known.

@@ -25,6 +25,7 @@ pub mod dashboard;
 pub mod dstream;
 pub mod error;
 pub mod framing;
+mod journal;
 pub mod load;
 pub mod metrics;
 pub mod receiver;

@@ -16,11 +16,19 @@
 
 use crate::context::StreamingContext;
 use crate::dstream::DStream;
+use crate::sync::Arc;
+use crate::wal::storage::Storage;
 
 pub use crate::dstream::Collected;
 pub use crate::time::ManualClock;
 
 impl StreamingContext {
+    /// Keeps the log and the checkpoints in `storage` in place of a `state_dir`, such as a
+    /// [`MemoryStorage`](crate::wal::storage::MemoryStorage) that loses power.
+    pub fn state_storage(&self, storage: Arc<dyn Storage>) {
+        self.keep_state_in(storage);
+    }
+
     /// A stream that takes one entry for each batch, in so many partitions. `None`: the source has no batch at all,
     /// which is not the same as an empty one; past the end every batch is empty.
     pub fn queue_stream<T: Send + Sync + 'static>(

@@ -85,6 +85,9 @@ struct State {
     held_back: usize,
     turns: u64,
     refuse_beyond: Option<u64>,
+    /// What a read may bring, and how often that was asked.
+    read_max: Option<usize>,
+    asked: u64,
 }
 
 /// One connection, as far as it was published.
@@ -166,6 +169,7 @@ impl Host for TestHost {
             held: VecDeque::new(),
             may_read: true,
             reads: 0,
+            allowed: usize::MAX,
         }
     }
 }
@@ -177,6 +181,8 @@ struct TestLane {
     held: VecDeque<(Bytes, u8, u64)>,
     may_read: bool,
     reads: usize,
+    /// What the read under way may still bring.
+    allowed: usize,
 }
 
 struct TestSession {
@@ -202,6 +208,15 @@ impl Lane for TestLane {
         self.may_read
     }
 
+    fn read_max(&mut self) -> usize {
+        let most = self.world.tell(|state| {
+            state.asked += 1;
+            state.read_max
+        });
+        self.allowed = most.unwrap_or(usize::MAX);
+        self.allowed
+    }
+
     fn open(&mut self, peer: Peer, remote: Remote) -> TestSession {
         let seen = Seen {
             len: 0,
@@ -218,6 +233,8 @@ impl Lane for TestLane {
 
     fn received(&mut self, session: &mut TestSession, buffer: &mut Buffer, len: usize) -> Flow {
         assert!(len > 0, "a read brings something");
+        assert!(len <= self.allowed, "{len} bytes, {} were allowed", self.allowed);
+        self.allowed -= len;
         if !self.may_read {
             self.world.tell(|state| {
                 state.unasked += len;
@@ -605,6 +622,21 @@ fn an_end_that_came_while_the_lane_was_paused_is_seen() {
 }
 
 #[test]
+fn a_read_brings_no_more_than_the_lane_allows() {
+    for most in [1, 4_096, 65_536, 100_000, 300_000] {
+        each(PLENTY, |rig| {
+            rig.world.tell(|state| state.read_max = Some(most));
+            let len = if most == 1 { 1_000 } else { 1 << 20 };
+            let mut peer = rig.peer(1);
+            peer.send(len);
+            rig.world.until_len(&peer, len as u64);
+            let asked = rig.world.lock().asked;
+            assert!(asked >= (len / most) as u64, "asked {asked} times for reads of {most}");
+        });
+    }
+}
+
+#[test]
 fn a_paused_lane_brings_nothing_more_and_resumes() {
     each(PLENTY, |rig| {
         let mut peers: Vec<TestPeer> = (1..=3).map(|n| rig.peer(n)).collect();
@@ -945,6 +977,43 @@ fn in_the_pool_a_connection_without_a_thread_waits_unread_and_is_counted() {
             assert_eq!(rig.counters.refused.value(), 0);
         });
     }
+}
+
+/// The timer that the kernel runs for the engine's end of a connection, and when it ends, in seconds; see proc(5),
+/// `/proc/net/tcp`: 2 is keepalive.
+#[cfg(target_os = "linux")]
+fn timer_of(ours: SocketAddr, peer: SocketAddr) -> Option<(u8, f64)> {
+    let hex = |address: SocketAddr| match address {
+        SocketAddr::V4(address) => {
+            format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port())
+        }
+        SocketAddr::V6(_) => panic!("the tests use 127.0.0.1"),
+    };
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("proc is mounted");
+    let (ours, peer) = (hex(ours), hex(peer));
+    table.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (kind, ticks) = words.get(5)?.split_once(':')?;
+        let same = words.get(1..3) == Some(&[&*ours, &*peer][..]);
+        let ticks = f64::from(u32::from_str_radix(ticks, 16).ok()?);
+        same.then_some((kind.parse().ok()?, ticks / 100.0))
+    })
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_kernel_asks_after_a_peer_that_is_silent() {
+    each(PLENTY, |rig| {
+        let mut peer = rig.peer(1);
+        peer.send(10);
+        rig.world.until_len(&peer, 10);
+        let far = peer.stream.peer_addr().expect("connected");
+        let near = peer.stream.local_addr().expect("connected");
+        let timer = || timer_of(far, near).filter(|(kind, _)| *kind == 2);
+        wait_for(rig, "the keepalive timer", || timer().is_some());
+        let (_, seconds) = timer().expect("it runs as long as the peer is silent");
+        assert!(seconds > 0.0 && seconds <= 60.0, "{seconds}");
+    });
 }
 
 /// Sockets that only need to be connected, which takes no descriptor of this process any more.

@@ -18,6 +18,7 @@ const ORDER: &[&str] = &[
     "checkpoint",
     "store",
     "tracker",
+    "journal",
     "load",
     "receiver",
     "workers",

@@ -9,13 +9,12 @@ use clap::ValueEnum;
 use tidemill::sync::Signal;
 use tidemill::time::{Clock, SystemClock};
 
-use crate::crowd;
 use crate::engine::Kind;
 use crate::keys;
 use crate::measure::{Figures, as_f64, status_kib};
 use crate::process::{Owned, Sender, Sent, TIDEMILL, run, said};
 use crate::verdict::{Sheet, Target};
-use crate::{Options, Outcome};
+use crate::{Options, Outcome, crowd, hostile};
 
 /// The rows that can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -54,8 +53,8 @@ impl Row {
             Row::P15 => start(options, sheet),
             Row::P2 => crowd::models(options, sheet),
             Row::P8 => crowd::crowd(options, sheet),
-            Row::R7 => crowd::flood(options, sheet),
-            Row::R8 => crowd::endless(options, sheet),
+            Row::R7 => hostile::flood(options, sheet),
+            Row::R8 => hostile::endless(options, sheet),
         }
     }
 }

@@ -9,6 +9,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::latency::{LatencyArgs, Shared};
 use super::{say, units};
 use crate::compare::plan::{BARE, Grid, Kind};
 use crate::compare::{self, Options, Pace, Step};
@@ -59,8 +60,8 @@ pub struct CompareArgs {
     #[arg(long, value_name = "SIZE,...", value_delimiter = ',', value_parser = units::bytes, default_value = "100,10,1KiB,64KiB")]
     record: Vec<u64>,
 
-    /// Batch intervals
-    #[arg(long, value_name = "TIME,...", value_delimiter = ',', value_parser = millis, default_value = "100ms")]
+    /// Batch intervals [default: 100ms]
+    #[arg(long, value_name = "TIME,...", value_delimiter = ',', value_parser = millis)]
     batch: Vec<u64>,
 
     /// Block intervals, at most the batch interval
@@ -75,9 +76,9 @@ pub struct CompareArgs {
     #[arg(long, value_name = "TIME", value_parser = units::seconds, default_value = "2s")]
     seconds: Duration,
 
-    /// How long a latency run sends
-    #[arg(long, value_name = "TIME", value_parser = units::seconds, default_value = "5s")]
-    latency_seconds: Duration,
+    /// How long a latency run sends [default: 5s, with --latency 10s]
+    #[arg(long, value_name = "TIME", value_parser = units::seconds)]
+    latency_seconds: Option<Duration>,
 
     /// Lines per second of latency runs
     #[arg(long, value_name = "LINES", value_parser = units::count, default_value = "10k")]
@@ -94,7 +95,14 @@ pub struct CompareArgs {
     /// The directory of the report; files of an older one are replaced
     #[arg(long, value_name = "DIR", default_value = "compare-report")]
     out: PathBuf,
+
+    #[command(flatten)]
+    latency: LatencyArgs,
 }
+
+/// The batch interval in milliseconds, and how long a latency run sends, if nothing else was said.
+const BATCH: u64 = 100;
+const LATENCY_LENGTH: Duration = Duration::from_secs(5);
 
 /// What can be measured.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -140,7 +148,7 @@ impl CompareArgs {
             connections: self.connections.clone(),
             busy: self.busy.clone(),
             records: self.record.clone(),
-            batches: self.batch.clone(),
+            batches: if self.batch.is_empty() { vec![BATCH] } else { self.batch.clone() },
             blocks: self.block.clone(),
         };
         if grid.kinds.is_empty() {
@@ -148,7 +156,7 @@ impl CompareArgs {
         }
         let mut pace = Pace {
             throughput: self.seconds,
-            latency: self.latency_seconds,
+            latency: self.latency_seconds.unwrap_or(LATENCY_LENGTH),
             rate: self.rate,
             pool_threads: self.pool_threads.into(),
         };
@@ -174,10 +182,21 @@ impl CompareArgs {
 /// # Errors
 /// Usage, a report that cannot be written, and [`Error::Failed`] if a run failed.
 pub(super) fn run(args: &CompareArgs, out: &mut dyn Write) -> Result<()> {
-    let options = args.options()?;
     if cfg!(debug_assertions) {
         say("compare: this is a debug build; its figures mean nothing");
     }
+    if args.latency.latency {
+        let shared = Shared {
+            models: &args.models,
+            batches: &args.batch,
+            rate: args.rate,
+            length: args.latency_seconds,
+            repeats: args.repeats,
+            out: &args.out,
+        };
+        return args.latency.run(&shared, out);
+    }
+    let options = args.options()?;
     let bar = ProgressBar::new(0);
     let style =
         ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} (about {eta} left) {msg}");

@@ -82,6 +82,10 @@ pub struct LoadArgs {
     #[arg(long)]
     stamp: bool,
 
+    /// With --stamp: only the first line and every so many after it have a stamp, for loads that are too fast for more
+    #[arg(long, value_name = "LINES", value_parser = units::count, default_value_t = 1, requires = "stamp")]
+    stamp_every: u64,
+
     /// Chooses the text: the same seed gives the same bytes
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
@@ -110,6 +114,9 @@ impl LoadArgs {
             (None, Some(addr)) => Target::Connect(addr.clone()),
             _ => return Err(Error::Usage("one of --listen and --connect is needed".to_owned())),
         };
+        if self.stamp_every == 0 {
+            return Err(Error::Usage("--stamp-every is at least 1".to_owned()));
+        }
         Ok(LoadOptions {
             target,
             rate: self.rate,
@@ -119,7 +126,7 @@ impl LoadArgs {
             connections: size(self.connections, "--connections")?,
             idle: size(self.idle, "--idle")?,
             file: self.file.clone(),
-            stamp: self.stamp,
+            stamp: self.stamp.then_some(self.stamp_every),
             seed: self.seed,
         })
     }
@@ -265,7 +272,7 @@ mod tests {
             connections: 1,
             idle: 0,
             file: None,
-            stamp: false,
+            stamp: None,
             seed: 1,
         }
     }
@@ -283,8 +290,12 @@ mod tests {
         );
         check(
             "--listen :9 --rate 10k --stamp",
-            Some(LoadOptions { rate: Some(10_000), stamp: true, ..listening() }),
+            Some(LoadOptions { rate: Some(10_000), stamp: Some(1), ..listening() }),
         );
+        let sparse = LoadOptions { stamp: Some(1_000), ..listening() };
+        check("--listen :9 --stamp --stamp-every 1k", Some(sparse));
+        check("--listen :9 --stamp-every 1k", None);
+        check("--listen :9 --stamp --stamp-every 0", None);
         let limit = Limit {
             duration: Some(Duration::from_millis(2_500)),
             records: Some(10_000_000),

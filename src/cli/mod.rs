@@ -6,6 +6,7 @@ mod compare;
 mod doctor;
 mod flags;
 pub mod inspect;
+mod latency;
 mod load;
 mod run;
 mod signals;

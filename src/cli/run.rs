@@ -183,7 +183,7 @@ fn start_server(source: &GenerateSource, poison: &Poison) -> Result<Load> {
         connections: 1,
         idle: 0,
         file: source.file.clone(),
-        stamp: false,
+        stamp: None,
         seed: source.seed,
     };
     load::start(options, SystemClock::new() as Arc<dyn Clock>, poison)
@@ -334,14 +334,14 @@ impl Messages {
                     json!({"source": source, "wanted": wanted, "used": used}),
                 );
             }
+            Event::ReceiverError { source, error } => {
+                let text = format!("source `{source}`: {error}");
+                self.write("warning", "receiver_error", &text, json!({"source": source}));
+            }
             Event::SourceEnded { source, error } => {
                 let how = error.as_ref().map_or(String::new(), |error| format!(": {error}"));
                 let text = format!("source `{source}`: ended{how}");
                 self.say("source_ended", &text, json!({"source": source, "error": error}));
-            }
-            Event::ReceiverError { source, error } => {
-                let text = format!("source `{source}`: {error}");
-                self.write("warning", "receiver_error", &text, json!({"source": source}));
             }
             _ => self.event_of_batches(event),
         }
@@ -379,6 +379,29 @@ impl Messages {
                     if places.is_empty() { "nowhere".to_owned() } else { places.join(", ") };
                 self.warn(&format!(
                     "batch {time}: its {records} records were put aside in {places}"
+                ));
+            }
+            Event::Recovering { bytes } => {
+                let text = format!("state: read {} of the log so far", HumanBytes(*bytes));
+                self.say("recovering", &text, json!({"bytes": bytes}));
+            }
+            Event::Recovered { segments, bytes, batches, records, torn } => {
+                let facts = json!({"segments": segments, "bytes": bytes, "batches": batches, "records": records});
+                let torn = torn.as_ref().map(|(segment, offset, what)| {
+                    format!("; the unfinished end of segment {segment} was cut off at byte {offset} ({what})")
+                });
+                let text = format!(
+                    "state: recovered {segments} segments with {}: {} batches run again, {} records wait for the first batch{}",
+                    HumanBytes(*bytes),
+                    HumanCount(*batches),
+                    HumanCount(*records),
+                    torn.unwrap_or_default()
+                );
+                self.say("recovered", &text, facts);
+            }
+            Event::CheckpointDamaged { file, what } => {
+                self.warn(&format!(
+                    "state: {file} is damaged ({what}); an older checkpoint is used"
                 ));
             }
             _ => {}

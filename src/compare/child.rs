@@ -2,7 +2,7 @@
 //! reads what to do from the first line of its standard input and answers with lines of JSON.
 //!
 //! ```text
-//! parent ── Role ──▶ receiver ── Ready(address) ──▶ parent ── Role ──▶ sender ── Started ──▶ parent
+//! parent ── Role ──▶ receiver ── Ready(address) ──▶ parent ── Role ──▶ sender ── Started ──▶ parent ── BEGIN ──▶ receiver
 //!                        ◀════════════ TCP over loopback ═══════════════╝
 //!                    receiver ── Received ──▶ parent ◀── Sent ── sender
 //! ```
@@ -18,6 +18,8 @@ use mio::net::TcpStream as Polled;
 use mio::{Events, Interest, Poll, Token};
 use serde::{Deserialize, Serialize};
 
+use super::calls::Calls;
+use super::latency::{Timed, Timing};
 use super::plan::{Kind, Shape};
 use super::sample::{own_cpu, raise_files_limit};
 use crate::config::Config;
@@ -25,7 +27,7 @@ use crate::context::{RunLimits, Running, SocketSource, StreamingContext};
 use crate::dstream::builtin::{Builtin, Scope};
 use crate::dstream::{DStream, stamp};
 use crate::error::{Error, Result};
-use crate::load::{self, Limit, LoadOptions, Target, WORDS};
+use crate::load::{self, LINE_LEN, Limit, LoadOptions, Target, WORDS};
 use crate::metrics::Event;
 use crate::receiver::io::IoModel;
 use crate::sink::{Null, SharedSink};
@@ -48,6 +50,9 @@ pub(super) const LATENCY_MAX: u64 = 24 * 3_600 * 1_000_000_000;
 /// Significant digits of latencies.
 const DIGITS: u8 = 3;
 
+/// The line that tells a receiver that all connections are made.
+pub(super) const BEGIN: &str = "begin";
+
 /// What a child is to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Role {
@@ -58,8 +63,23 @@ pub(crate) enum Role {
         shape: Shape,
         pool_threads: usize,
     },
+    /// Listen, and time what comes until every peer has closed.
+    Time(Timing),
+    /// Dial and send this, whatever the size of the connection's share.
+    Pour(Pour),
     /// Dial and send.
     Send { address: String, shape: Shape, millis: u64, rate: Option<u64> },
+}
+
+/// A stream of words over one connection.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Pour {
+    pub(crate) address: String,
+    /// Lines per second; as fast as they are read if there is none.
+    pub(crate) rate: Option<u64>,
+    pub(crate) millis: u64,
+    /// Every so many lines have a stamp.
+    pub(crate) stamp_every: u64,
 }
 
 /// What a child says.
@@ -71,6 +91,8 @@ pub(crate) enum Said {
     Started { wall_nanos: u64 },
     /// What the receiver did.
     Received(Received),
+    /// What a timing receiver found.
+    Timed(Box<Timed>),
     /// What the sender did.
     Sent(Sent),
     /// It cannot go on.
@@ -88,8 +110,12 @@ pub(crate) struct Received {
     pub(crate) bytes: u64,
     /// When the last connection had ended, by the wall clock.
     pub(crate) end_nanos: u64,
-    /// CPU seconds from being ready to having stopped.
+    /// CPU seconds from the moment when all connections were made to having stopped.
     pub(crate) cpu: f64,
+    /// System calls meanwhile, where the kernel counts them.
+    pub(crate) calls: Option<u64>,
+    /// Why it does not.
+    pub(crate) uncounted: Option<String>,
     /// Latencies in nanoseconds and how often each came.
     pub(crate) latencies: Vec<(u64, u64)>,
 }
@@ -119,21 +145,33 @@ pub(crate) fn run(out: &mut dyn Write) -> Result<()> {
             receive(&model, &shape, pool_threads, out).map(Said::Received)
         }
         Role::Send { address, shape, millis, rate } => {
-            send(address, &shape, millis, rate, out).map(Said::Sent)
+            send(sends(address, &shape, millis, rate), out).map(Said::Sent)
         }
+        Role::Time(timing) => {
+            super::latency::receive(&timing, out).map(|timed| Said::Timed(Box::new(timed)))
+        }
+        Role::Pour(pour) => send(pours(&pour), out).map(Said::Sent),
     };
     say(out, &done.unwrap_or_else(|err| Said::Failed(err.to_string())))
 }
 
-fn say(out: &mut dyn Write, said: &Said) -> Result<()> {
+pub(super) fn say(out: &mut dyn Write, said: &Said) -> Result<()> {
     let line = serde_json::to_string(said).expect("plain data");
     writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|err| Error::io("parent gone", err))
 }
 
-/// Calls `stop` when standard input ends; the thread is abandoned, for nothing wakes a read of standard input.
-fn on_parent_gone(stop: impl FnOnce() + Send + 'static) -> Result<()> {
+/// Calls `begin` when the parent says so and `stop` when standard input ends; the thread is abandoned, for nothing wakes
+/// a read of standard input.
+pub(super) fn listen_to_parent(
+    begin: impl Fn() + Send + 'static,
+    stop: impl FnOnce() + Send + 'static,
+) -> Result<()> {
     let body = move || {
-        let _ = io::stdin().lock().read_to_end(&mut Vec::new());
+        for line in io::stdin().lock().lines().map_while(io::Result::ok) {
+            if line == BEGIN {
+                begin();
+            }
+        }
         stop();
     };
     thread::spawn("compare-stdin", &Poison::new(), body)
@@ -141,12 +179,56 @@ fn on_parent_gone(stop: impl FnOnce() + Send + 'static) -> Result<()> {
         .map_err(|err| Error::io("cannot start a thread", err))
 }
 
-fn nanos(time: Duration) -> u64 {
+pub(super) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// For latencies.
+pub(super) fn histogram() -> Histogram<u64> {
+    Histogram::new(DIGITS).expect("three digits are allowed")
 }
 
 fn listening_at(address: &impl ToString) -> Said {
     Said::Ready { address: address.to_string() }
+}
+
+/// What this process took, from being told to begin.
+struct Meter {
+    calls: Result<Calls, String>,
+    begin: Taken,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    cpu: Duration,
+    calls: Option<u64>,
+}
+
+type SharedMeter = Arc<Mutex<Meter>>;
+
+impl Meter {
+    /// Before the threads are started whose calls are to be counted.
+    fn start() -> SharedMeter {
+        let meter = Meter { calls: Calls::start(), begin: Taken::default() };
+        Arc::new(Mutex::new(meter))
+    }
+
+    fn now(&mut self) -> Taken {
+        let calls = self.calls.as_mut().ok().and_then(Calls::so_far);
+        Taken { cpu: own_cpu(), calls }
+    }
+
+    /// What opening the connections took is left out.
+    fn begin(&mut self) {
+        self.begin = self.now();
+    }
+
+    fn stop(&mut self, received: &mut Received) {
+        let (now, begin) = (self.now(), self.begin);
+        received.cpu = now.cpu.saturating_sub(begin.cpu).as_secs_f64();
+        received.calls = now.calls.zip(begin.calls).map(|(now, begin)| now.saturating_sub(begin));
+        received.uncounted = self.calls.as_ref().err().cloned();
+    }
 }
 
 /// What is learnt while a receiver runs.
@@ -167,8 +249,9 @@ fn receive(
 ) -> Result<Received> {
     let wanted = IoModel::by_name(model)
         .ok_or_else(|| Error::Usage(format!("no io model is called `{model}`")))?;
-    let latencies = Histogram::new(DIGITS).expect("three digits are allowed");
-    let notes = Arc::new(Mutex::new(Noted { fallback: None, end_nanos: 0, latencies }));
+    let notes =
+        Arc::new(Mutex::new(Noted { fallback: None, end_nanos: 0, latencies: histogram() }));
+    let meter = Meter::start();
     let running = start(wanted, shape, pool_threads, &notes)?;
     let address = running
         .local_addrs()
@@ -176,8 +259,8 @@ fn receive(
         .copied()
         .ok_or_else(|| Error::Failed("the receiver has no address".to_owned()))?;
     let stopper = running.stopper();
-    on_parent_gone(move || stopper.stop())?;
-    let cpu = own_cpu();
+    let metered = Arc::clone(&meter);
+    listen_to_parent(move || metered.lock().begin(), move || stopper.stop())?;
     say(out, &listening_at(&address))?;
     let (report, outcome) = running.finish();
     outcome?;
@@ -187,15 +270,17 @@ fn receive(
         .ok_or_else(|| Error::Failed("the receiver has no source".to_owned()))?;
     let noted = notes.lock();
     let recorded = noted.latencies.iter_recorded();
-    Ok(Received {
+    let mut received = Received {
         model: source.io_model.map_or("none", IoModel::name).to_owned(),
         fallback: noted.fallback.clone(),
         records: report.records,
         bytes: source.counter("bytes"),
         end_nanos: noted.end_nanos,
-        cpu: (own_cpu().saturating_sub(cpu)).as_secs_f64(),
         latencies: recorded.map(|step| (step.value_iterated_to(), step.count_at_value())).collect(),
-    })
+        ..Received::default()
+    };
+    meter.lock().stop(&mut received);
+    Ok(received)
 }
 
 fn start(wanted: IoModel, shape: &Shape, pool_threads: usize, notes: &Notes) -> Result<Running> {
@@ -246,9 +331,10 @@ fn time(stream: &DStream<[u8]>, notes: &Notes) {
 /// The baseline: reads everything and counts line feeds.
 fn bare(shape: &Shape, out: &mut dyn Write) -> Result<Received> {
     let system = |err| Error::io("the baseline cannot read", err);
-    on_parent_gone(|| std::process::exit(1))?;
+    let meter = Meter::start();
+    let metered = Arc::clone(&meter);
+    listen_to_parent(move || metered.lock().begin(), || std::process::exit(1))?;
     let listener = TcpListener::bind("127.0.0.1:0").map_err(system)?;
-    let cpu = own_cpu();
     say(out, &listening_at(&listener.local_addr().map_err(system)?))?;
     let mut streams = Vec::new();
     for _ in 0..shape.connections {
@@ -260,14 +346,15 @@ fn bare(shape: &Shape, out: &mut dyn Write) -> Result<Received> {
     } else {
         counted.poll(streams).map_err(system)?;
     }
-    Ok(Received {
+    let mut received = Received {
         model: super::plan::BARE.to_owned(),
         records: counted.records,
         bytes: counted.bytes,
         end_nanos: nanos(SystemClock::new().wall()),
-        cpu: own_cpu().saturating_sub(cpu).as_secs_f64(),
         ..Received::default()
-    })
+    };
+    meter.lock().stop(&mut received);
+    Ok(received)
 }
 
 struct Counted {
@@ -315,16 +402,9 @@ impl Counted {
     }
 }
 
-fn send(
-    address: String,
-    shape: &Shape,
-    millis: u64,
-    rate: Option<u64>,
-    out: &mut dyn Write,
-) -> Result<Sent> {
-    let (clock, poison) = (SystemClock::new(), Poison::new());
+fn sends(address: String, shape: &Shape, millis: u64, rate: Option<u64>) -> LoadOptions {
     let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
-    let options = LoadOptions {
+    LoadOptions {
         target: Target::Connect(address),
         rate,
         limit: Limit { duration: Some(Duration::from_millis(millis)), ..Limit::default() },
@@ -333,15 +413,35 @@ fn send(
         connections: size(shape.busy),
         idle: size(shape.connections.saturating_sub(shape.busy)),
         file: None,
-        stamp: shape.kind == Kind::Latency,
+        stamp: (shape.kind == Kind::Latency).then_some(1),
         seed: 1,
-    };
-    let cpu = own_cpu();
+    }
+}
+
+fn pours(pour: &Pour) -> LoadOptions {
+    LoadOptions {
+        target: Target::Connect(pour.address.clone()),
+        rate: pour.rate,
+        limit: Limit { duration: Some(Duration::from_millis(pour.millis)), ..Limit::default() },
+        line_len: LINE_LEN,
+        words: WORDS,
+        connections: 1,
+        idle: 0,
+        file: None,
+        stamp: Some(pour.stamp_every.max(1)),
+        seed: 1,
+    }
+}
+
+fn send(options: LoadOptions, out: &mut dyn Write) -> Result<Sent> {
+    let (clock, poison) = (SystemClock::new(), Poison::new());
+    let mut cpu = own_cpu();
     let load = load::start(options, Arc::clone(&clock) as Arc<dyn Clock>, &poison)?;
     let stopper = load.stopper();
-    on_parent_gone(move || stopper.stop())?;
+    listen_to_parent(|| (), move || stopper.stop())?;
     while let Some(event) = load.events().recv() {
         if let load::Event::Started { .. } = event {
+            cpu = own_cpu();
             say(out, &Said::Started { wall_nanos: nanos(clock.wall()) })?;
         }
     }

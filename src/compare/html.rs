@@ -18,8 +18,9 @@ fn meaning(kind: Kind) -> &'static str {
     match kind {
         Kind::Throughput => {
             "The sender sends as fast as it is read. Rates go from the moment when all connections were made to the end of \
-             the last one. On few cores the sender takes one of them, so CPU seconds per GB say more than rates. `bare` is \
-             one thread that reads and counts line feeds, without an engine."
+             the last one. On few cores the sender takes one of them, so CPU seconds per GB say more than rates. Processor \
+             time and system calls are counted from the same moment to the end of the process. `bare` is one thread that \
+             reads and counts line feeds, without an engine."
         }
         Kind::Latency => {
             "An open loop: each line carries the time at which it should have been sent; its latency ends when the whole \

@@ -25,10 +25,16 @@ pub(crate) fn facts(now: Duration, command_line: &str) -> Facts {
             "kernel",
             format!("{} {}", std::env::consts::OS, read("/proc/sys/kernel/osrelease").trim()),
         ),
+        ("compiler", built_by(env!("TIDEMILL_RUSTC"))),
         ("tidemill", format!("{} ({build})", env!("CARGO_PKG_VERSION"))),
         ("commit", commit()),
         ("command", command_line.to_owned()),
     ]
+}
+
+/// The compiler that built this program, as it names itself.
+fn built_by(said: &str) -> String {
+    if said.is_empty() { "unknown".to_owned() } else { said.to_owned() }
 }
 
 /// The value of the first line `name : value`.
@@ -95,6 +101,8 @@ mod tests {
     fn facts_are_found() {
         assert_eq!(first_of("a : 1\nb\t: x y \n", "b"), Some("x y".to_owned()));
         assert_eq!(first_of("a : 1", "c"), None);
+        assert_eq!(built_by(""), "unknown");
+        assert!(built_by(env!("TIDEMILL_RUSTC")).starts_with("rustc 1."));
         assert!(facts(Duration::ZERO, "x").iter().all(|(_, value)| !value.is_empty()));
     }
 }

@@ -85,6 +85,10 @@ pub(crate) const METRICS: &[Metric] = &[
         },
     },
     Metric {
+        name: "system_calls_per_second",
+        of: |_, f| f.received.calls.map(|calls| float(calls) / f.seconds),
+    },
+    Metric {
         name: "bytes_per_connection",
         of: |cell, f| {
             let grown = f.late.anonymous_bytes.saturating_sub(f.before.anonymous_bytes);
@@ -137,7 +141,8 @@ pub(crate) fn measure(
 ) -> Result<Figures> {
     let model = cell.io_model().map(|model| model.name().to_owned());
     let (shape, pool_threads) = (cell.shape, pace.pool_threads);
-    let receiver = Process::start(program, &Role::Receive { model, shape, pool_threads }, clock)?;
+    let mut receiver =
+        Process::start(program, &Role::Receive { model, shape, pool_threads }, clock)?;
     let Said::Ready { address } = receiver.hear(clock.now().plus(GRACE))? else {
         return Err(unexpected("receiver"));
     };
@@ -149,6 +154,7 @@ pub(crate) fn measure(
         return Err(unexpected("sender"));
     };
     let started = clock.now();
+    receiver.begin();
     let early = sample_at(&receiver, started.plus(length.mul_f64(0.3)), clock);
     let first = clock.now();
     let late = sample_at(&receiver, started.plus(length.mul_f64(0.9)), clock);

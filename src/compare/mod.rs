@@ -7,9 +7,15 @@
 //! A run times the engine as users run it: sockets, framing, blocks, batches, the job `count` or the stamps of each
 //! batch. Knows nothing of the command line. Runs on the main thread; each child has a thread that reads its lines.
 
+#[cfg(target_os = "linux")]
+mod calls;
+#[cfg(not(target_os = "linux"))]
+#[path = "calls_absent.rs"]
+mod calls;
 pub(crate) mod child;
 mod files;
 mod html;
+pub(crate) mod latency;
 mod machine;
 mod measure;
 pub(crate) mod plan;

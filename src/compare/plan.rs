@@ -115,14 +115,17 @@ pub(crate) fn cells(grid: &Grid) -> Vec<Cell> {
 fn shapes(grid: &Grid) -> Vec<Shape> {
     let mut shapes: Vec<Shape> = Vec::new();
     for &kind in &grid.kinds {
-        // Lines that wait for each other in a queue say nothing of sizes: latency and memory take one size.
+        // Lines that wait for each other in a queue say nothing of sizes: latency and memory take one size,
+        // and what is idle has no use for intervals.
         let sizes = if kind == Kind::Throughput { &grid.records[..] } else { &grid.records[..1] };
-        let batches = if kind == Kind::Memory { &grid.batches[..1] } else { &grid.batches[..] };
+        let one = kind == Kind::Memory;
+        let batches = if one { &grid.batches[..1] } else { &grid.batches[..] };
+        let blocks = if one { &grid.blocks[..1] } else { &grid.blocks[..] };
         for &record_bytes in sizes {
             for &connections in &grid.connections {
                 for &percent in &grid.busy {
                     for &batch_ms in batches {
-                        for &block in &grid.blocks {
+                        for &block in blocks {
                             let shape = Shape {
                                 kind,
                                 connections,

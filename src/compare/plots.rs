@@ -46,6 +46,13 @@ fn colour(index: usize) -> RGBColor {
     COLOURS[index % COLOURS.len()]
 }
 
+/// A figure at an axis, without digits that say nothing.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as the axis calls it")]
+fn tick(value: &f64) -> String {
+    let rounded = (value * 1e3).round() / 1e3;
+    format!("{rounded}")
+}
+
 /// Megabytes a second of the models of one shape, each bar with a line from its lowest to its highest run.
 pub(super) fn throughput(shape: &Shape, rows: &[&Row]) -> String {
     let bars: Vec<_> =
@@ -61,7 +68,10 @@ pub(super) fn throughput(shape: &Shape, rows: &[&Row]) -> String {
             .margin_right(32)
             .x_label_area_size(36)
             .y_label_area_size(76)
-            .build_cartesian_2d((0..bars.len()).into_segmented(), 0.0..highest * 1.1)?;
+            .build_cartesian_2d(
+                (0..bars.len().saturating_sub(1)).into_segmented(),
+                0.0..highest * 1.1,
+            )?;
         let name = |value: &SegmentValue<usize>| match value {
             SegmentValue::CenterOf(at) => bars.get(*at).map_or(String::new(), |bar| bar.0.clone()),
             SegmentValue::Exact(_) | SegmentValue::Last => String::new(),
@@ -69,6 +79,8 @@ pub(super) fn throughput(shape: &Shape, rows: &[&Row]) -> String {
         chart
             .configure_mesh()
             .disable_x_mesh()
+            .max_light_lines(1)
+            .y_label_formatter(&tick)
             .x_labels(bars.len())
             .x_label_formatter(&name)
             .y_desc("MB/s, median and spread")
@@ -120,6 +132,8 @@ pub(super) fn percentiles(shape: &Shape, rows: &[&Row]) -> String {
         let percent = |one_in: &f64| format!("{} %", 100.0 - 100.0 / one_in);
         chart
             .configure_mesh()
+            .max_light_lines(1)
+            .y_label_formatter(&tick)
             .x_labels(5)
             .x_label_formatter(&|one_in| short(&percent(one_in)))
             .x_desc("percentile")
@@ -167,6 +181,8 @@ pub(super) fn memory(rows: &[&Row]) -> String {
             .build_cartesian_2d((1.0..most.max(10.0)).log_scale(), 0.0..highest * 1.1)?;
         chart
             .configure_mesh()
+            .max_light_lines(1)
+            .y_label_formatter(&tick)
             .x_labels(5)
             .x_label_formatter(&|connections| format!("{connections:.0}"))
             .x_desc("connections")

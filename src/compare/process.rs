@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
-use super::child::{Role, Said};
+use super::child::{BEGIN, Role, Said};
 use crate::error::{Error, Result};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mailbox, Poison};
@@ -21,7 +21,7 @@ const LINES_MAX: usize = 16;
 pub(super) struct Process {
     child: Child,
     /// Held open: its end tells the child to stop.
-    _stdin: ChildStdin,
+    stdin: ChildStdin,
     lines: Mailbox<String>,
     clock: Arc<dyn Clock>,
     reader: Option<Thread>,
@@ -58,13 +58,19 @@ impl Process {
             (Ok(reader), Err(err)) => (Some(reader), Some(err)),
             (Err(err), _) => (None, Some(err)),
         };
-        let process = Process { child, _stdin: stdin, lines, clock: Arc::clone(clock), reader };
+        let process = Process { child, stdin, lines, clock: Arc::clone(clock), reader };
         failure.map_or(Ok(process), Err)
     }
 
     /// Its number, for `/proc`.
     pub(super) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Tells it that all connections are made.
+    pub(super) fn begin(&mut self) {
+        // A child that is gone cannot be told; what it said last explains it.
+        let _ = writeln!(self.stdin, "{BEGIN}");
     }
 
     /// The next thing it says.

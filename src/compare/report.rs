@@ -16,6 +16,8 @@ pub(crate) struct Row {
     pub(crate) used: String,
     /// Why it was not the one that was asked for.
     pub(crate) fallback: Option<String>,
+    /// Why its system calls were not counted.
+    pub(crate) uncounted: Option<String>,
     /// Repeats that gave figures.
     pub(crate) repeats: usize,
     /// What went wrong in the others.
@@ -53,6 +55,7 @@ impl Row {
             cell: *cell,
             used: good.first().map_or(String::new(), |figures| figures.received.model.clone()),
             fallback: good.first().and_then(|figures| figures.received.fallback.clone()),
+            uncounted: good.first().and_then(|figures| figures.received.uncounted.clone()),
             repeats: good.len(),
             failures,
             not_run: None,
@@ -90,6 +93,7 @@ pub(crate) fn columns(kind: Kind) -> &'static [Column] {
             ("CPU %", "cpu_share_percent", 1.0, 0),
             ("sender CPU %", "sender_cpu_share_percent", 1.0, 0),
             ("switches/s", "context_switches_per_second", 1.0, 0),
+            ("syscalls/s", "system_calls_per_second", 1.0, 0),
             ("peak MiB", "peak_bytes", 1_048_576.0, 1),
         ],
         Kind::Latency => &[
@@ -100,6 +104,7 @@ pub(crate) fn columns(kind: Kind) -> &'static [Column] {
             ("max ms", "max_ms", 1.0, 2),
             ("CPU %", "cpu_share_percent", 1.0, 1),
             ("switches/s", "context_switches_per_second", 1.0, 0),
+            ("syscalls/s", "system_calls_per_second", 1.0, 0),
             ("sender late ms", "sender_behind_ms", 1.0, 2),
         ],
         Kind::Memory => &[
@@ -109,6 +114,7 @@ pub(crate) fn columns(kind: Kind) -> &'static [Column] {
             ("threads", "threads", 1.0, 0),
             ("CPU %", "cpu_share_percent", 1.0, 1),
             ("switches/s", "context_switches_per_second", 1.0, 0),
+            ("syscalls/s", "system_calls_per_second", 1.0, 0),
         ],
     }
 }
@@ -144,6 +150,7 @@ pub(crate) fn texts(row: &Row) -> Vec<String> {
 pub(crate) fn remarks(row: &Row) -> Vec<String> {
     let not_run = row.not_run.iter().map(|why| format!("not run: {why}"));
     let fallback = row.fallback.iter().map(|why| format!("ran {}: {why}", row.used));
+    let uncounted = row.uncounted.iter().cloned();
     let failed = row.failures.iter().map(|why| format!("failed: {why}"));
     let sender = row
         .get("sender_cpu_share_percent")
@@ -152,7 +159,7 @@ pub(crate) fn remarks(row: &Row) -> Vec<String> {
     let wide = row.get("bytes_per_second").filter(|rate| rate.spread_percent() > 20.0);
     let wide =
         wide.map(|rate| format!("wide spread: {:.0} % of the median", rate.spread_percent()));
-    not_run.chain(fallback).chain(failed).chain(limit).chain(wide).collect()
+    not_run.chain(fallback).chain(failed).chain(uncounted).chain(limit).chain(wide).collect()
 }
 
 /// Everything as aligned text.
@@ -178,7 +185,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
     text
 }
 
-fn aligned(lines: &[Vec<String>]) -> String {
+pub(super) fn aligned(lines: &[Vec<String>]) -> String {
     let width = |column: usize| {
         lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max()
     };
@@ -235,7 +242,7 @@ pub(crate) fn csv(rows: &[Row]) -> String {
     text
 }
 
-fn csv_line(cells: &[String]) -> String {
+pub(super) fn csv_line(cells: &[String]) -> String {
     let quoted = |cell: &String| {
         if cell.contains([',', '"', '\n', '\r']) {
             format!("\"{}\"", cell.replace('"', "\"\""))
@@ -270,6 +277,7 @@ pub(crate) mod tests {
                 records: bytes / 10,
                 bytes,
                 cpu: 0.5,
+                calls: Some(4_000),
                 latencies: latencies.to_vec(),
                 ..Received::default()
             },
@@ -320,11 +328,11 @@ pub(crate) mod tests {
         assert_eq!(lines[0], "throughput: 1 connection, 10 B, batch 100 ms, block 100 ms");
         assert_eq!(
             lines[1],
-            "  model           MB/s  records/s  CPU-s/GB  CPU %  sender CPU %  switches/s  peak MiB"
+            "  model           MB/s  records/s  CPU-s/GB  CPU %  sender CPU %  switches/s  syscalls/s  peak MiB"
         );
         assert_eq!(
             lines[3],
-            "  nio    200 (100-300)   20000000     2.500     50            25         100       4.0"
+            "  nio    200 (100-300)   20000000     2.500     50            25         100        4000       4.0"
         );
         assert_eq!(lines[4], "  bio: failed: <script>alert(1)</script>, \"no\"");
         assert_eq!(lines[5], "  nio: wide spread: 100 % of the median");

@@ -113,7 +113,16 @@ mod tests {
         histogram
     }
 
-    /// What the plotter's page reads of a file: lines of at least three numbers.
+    /// What the plotter's page reads of a file: of the lines with four words that are numbers, the first and the last.
+    fn plotted(text: &str) -> Vec<(f64, f64)> {
+        let row = |line: &str| match line.split_whitespace().collect::<Vec<_>>()[..] {
+            [value, _, _, one_in] => Some((one_in.parse().ok()?, value.parse().ok()?)),
+            _ => None,
+        };
+        text.lines().filter(|line| !line.starts_with('#')).filter_map(row).collect()
+    }
+
+    /// The lines of a file with at least three numbers.
     fn parse(text: &str) -> Vec<(f64, f64, u64)> {
         let row = |line: &str| {
             let mut words = line.split_whitespace();
@@ -137,6 +146,10 @@ mod tests {
         assert!((median - 5_000.0).abs() < 10.0, "{median}");
         assert!(rows.iter().any(|row| row.1 > 0.999_9 && row.1 < 1.0), "up to 99.99 %:\n{text}");
         assert!(text.contains("Total count    =        10000]"), "{text}");
+        let plotted = plotted(&text);
+        assert_eq!(plotted.len(), rows.len() - 1, "all but the line of 100 %");
+        let (one_in, value) = *plotted.last().expect("points");
+        assert!(one_in >= 1e4 && (value - 10_000.0).abs() < 10.0, "{one_in} {value}");
     }
 
     #[test]

@@ -111,6 +111,7 @@ pub struct Config {
     skip_empty: bool,
     catch_up: CatchUp,
     trigger: Option<Trigger>,
+    state_dir: Option<PathBuf>,
     spill_directory: Option<PathBuf>,
     spill_bytes_max: Option<u64>,
 }
@@ -145,6 +146,8 @@ pub struct Resolved {
     pub trigger: Option<Trigger>,
     /// Whether a batch without records, and with no window or time-out due, is left out.
     pub skip_empty: bool,
+    /// Where the log and the checkpoints are kept; none: nothing survives the process.
+    pub state_dir: Option<PathBuf>,
     /// Where blocks go that do not fit into memory; without it reading stops then.
     pub spill: Option<Spill>,
 }
@@ -169,6 +172,7 @@ impl Config {
             skip_empty: false,
             catch_up: CatchUp::default(),
             trigger: None,
+            state_dir: None,
             spill_directory: None,
             spill_bytes_max: None,
         }
@@ -256,6 +260,14 @@ impl Config {
         self
     }
 
+    /// Where the log and the checkpoints are kept, so that nothing that was logged is lost and each record is in the
+    /// output once; none by default. A stream that is started with the directory of an earlier one goes on where that
+    /// ended. The directory is made when it is needed; one process at a time uses it.
+    pub fn state_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.state_dir = Some(directory.into());
+        self
+    }
+
     /// Leaves out a batch if no record came and no window or time-out is due; false by default.
     pub fn skip_empty(mut self, skip: bool) -> Self {
         self.skip_empty = skip;
@@ -330,6 +342,7 @@ impl Config {
             skip_empty: self.skip_empty,
             catch_up: self.catch_up,
             trigger: self.trigger,
+            state_dir: self.state_dir.clone(),
             spill: self.spill_directory.clone().map(|directory| Spill {
                 directory,
                 bytes_max: self.spill_bytes_max.unwrap_or(u64::MAX),

@@ -247,9 +247,10 @@ fn read_root(table: &Table, problems: &Problems<'_>) -> Option<Pipeline> {
     let batch = config.batch;
     check_windows(&root, &drafts, batch);
     check_store(&root, &sources, &config.config);
+    let state_dir = root.path("state_dir");
     let pipeline = Pipeline {
-        config: config.config,
-        state_dir: root.path("state_dir"),
+        config: state_dir.iter().fold(config.config, Config::state_dir),
+        state_dir,
         http: read_http(&mut root),
         http_hosts: values(root.texts("http_hosts").unwrap_or_default()),
         jobs: link(drafts, &sources, &sinks, problems),
@@ -592,6 +593,9 @@ mod tests {
             "error: `rate_min` is 6, more than `rate_max`, 5",
         );
         check_socket("rate_max = 0", "error: `rate_max` must be 1 to 18446744073709551615");
+        let of_reactors = |text| socket(text).expect("good").reactor_threads;
+        assert_eq!((of_reactors(""), of_reactors("reactor_threads = 3")), (None, Some(3)));
+        check_socket("reactor_threads = 0", "error: `reactor_threads` must be 1 to 1000");
         let source = socket("ack = 'batch'\npool_threads = 3\ndead_letter = 'd'").expect("good");
         assert_eq!((source.ack, source.pool_threads), (Ack::Batch, 3));
         check_socket("ack = 'logg'", "error: unknown time to acknowledge `logg`");

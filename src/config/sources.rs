@@ -54,6 +54,8 @@ pub struct SocketSource {
     pub connections_max: usize,
     /// Threads of the io model `pool`; 64 by default.
     pub pool_threads: usize,
+    /// Event loops of the io model `reactors`; one for each core if none is given.
+    pub reactor_threads: Option<usize>,
     /// Bounds of the rate.
     pub rate: RateLimits,
     /// When a record is acknowledged to its peer.
@@ -180,6 +182,7 @@ fn read_socket(mut section: Section<'_>) -> Option<SocketSource> {
         record_bytes_max: read_record_bytes(&mut section),
         connections_max: connections_max.map_or(connections, |found| found.value),
         pool_threads: section.number("pool_threads", 1..=10_000).map_or(POOL_THREADS, |f| f.value),
+        reactor_threads: section.number("reactor_threads", 1..=1_000).map(|found| found.value),
         rate: read_rate(&mut section),
         ack: section.choice("ack", "time to acknowledge", &acks).map_or(Ack::Log, |f| f.value),
         identity: read_identity(&mut section),

@@ -5,6 +5,7 @@
 mod inspect;
 #[cfg(all(test, tidemill_model))]
 mod model;
+mod recover;
 mod running;
 mod sources;
 
@@ -18,6 +19,7 @@ use crate::receiver::{Direction, Receiver};
 use crate::sink::Writer;
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, ManualClock, SystemClock};
+use crate::wal::storage::Storage;
 
 pub use inspect::{Done, Inspector, Memory, ReceiverStatus};
 pub use running::{Report, Running, SourceReport, Stopper};
@@ -159,6 +161,10 @@ impl From<&config::SocketSource> for SocketSource {
             }
             Peers::Listen(address) => SocketSource::listen(address.to_string()),
         };
+        let peers = match source.reactor_threads {
+            Some(threads) => peers.reactors(threads),
+            None => peers,
+        };
         peers
             .io_model(source.io_model)
             .framing(source.framing)
@@ -178,6 +184,8 @@ pub struct StreamingContext {
     sources: Mutex<Vec<Added>>,
     listeners: Mutex<Vec<Box<dyn Listener>>>,
     limits: Mutex<RunLimits>,
+    /// Where the log is kept, in place of `state_dir`: for tests.
+    storage: Mutex<Option<Arc<dyn Storage>>>,
     /// The run that `run_batches` drives.
     driven: Mutex<Option<Running>>,
 }
@@ -207,6 +215,27 @@ impl StreamingContext {
         Ok(Self::assemble(resolved, Arc::new(clock.clone()), Some(clock)))
     }
 
+    /// A context that goes on where an earlier run with the same `state_dir` ended, however that was: batches that were
+    /// planned and not finished run again with the same input, then what was received and given to no batch, then what
+    /// comes. `build` makes the context anew each time, for a checkpoint holds data and never code; the first time
+    /// there is nothing to go on from. It recovers when it is started.
+    ///
+    /// # Errors
+    /// What `build` returns, and [`Error::Usage`] if its context has no `state_dir`.
+    pub fn recover_or(build: impl FnOnce() -> Result<Self>) -> Result<Self> {
+        let context = build()?;
+        if context.config.state_dir.is_none() && context.storage.lock().is_none() {
+            let text = "nothing can be recovered without a `state_dir`: give `Config::state_dir`";
+            return Err(Error::Usage(text.to_owned()));
+        }
+        Ok(context)
+    }
+
+    /// Keeps the log and the checkpoints in `storage`, in place of a directory.
+    pub(crate) fn keep_state_in(&self, storage: Arc<dyn Storage>) {
+        *self.storage.lock() = Some(storage);
+    }
+
     fn assemble(config: Resolved, clock: Arc<dyn Clock>, manual: Option<ManualClock>) -> Self {
         let graph = Graph::new(GraphOptions {
             pipeline: config.name.clone(),
@@ -223,6 +252,7 @@ impl StreamingContext {
             sources: Mutex::default(),
             listeners: Mutex::default(),
             limits: Mutex::default(),
+            storage: Mutex::default(),
             driven: Mutex::default(),
         }
     }
@@ -334,6 +364,7 @@ impl StreamingContext {
             listeners,
             limits,
             tell_batches: self.manual.is_some(),
+            storage: self.storage.lock().clone(),
         })
     }
 

@@ -1,7 +1,7 @@
 //! `Running`: a started stream, its end, and the stop in order. Runs on the thread of whoever waits for the stream.
 //!
 //! ```text
-//!  stop: ticks ─▶ io threads ─▶ cut ─▶ push ─▶ last batch ─▶ workers ─▶ job-loop ─▶ events
+//!  stop: ticks ─▶ io threads ─▶ cut ─▶ push ─▶ last batch ─▶ workers ─▶ job-loop ─▶ checkpoint, log ─▶ events
 //! ```
 //! One deadline covers all of it; the report says what was processed and what, if anything, was left.
 
@@ -11,13 +11,14 @@ use std::time::Duration;
 use crate::config::{Resolved, Then};
 use crate::dstream::Graph;
 use crate::error::{Error, Result};
+use crate::journal::Journal;
 use crate::metrics::{EngineTimes, EventBus, History, Listener};
 use crate::receiver::io::IoModel;
 use crate::receiver::{
     ActiveReceiver, Arrivals, CustomReceiver, Cutter, Engine, SocketReceiver, When, join_by,
 };
 use crate::scheduler::{
-    Batches, Message, Options, Parts, Retries, Scheduler, Stored, Told, Trigger,
+    Batches, Message, Options, Parts, Recovery, Retries, Scheduler, Stored, Told, Trigger,
 };
 use crate::sink::{DeadLetterFiles, DeadLetters};
 use crate::slab::{Account, Pool};
@@ -27,11 +28,12 @@ use crate::sync::thread::Thread;
 use crate::sync::{Arc, AtomicBool, Mailbox, Ordering, Poison};
 use crate::time::{Clock, Moment, Schedule, Wake};
 use crate::tracker::BlockTracker;
-use crate::wal::storage::Directory;
+use crate::wal::storage::{Directory, Storage};
 use crate::workers::WorkerPool;
 
 use super::RunLimits;
 use super::inspect::{Inspected, Inspector, Received};
+use super::recover;
 use super::sources::Start;
 
 /// Messages to whoever waits for the stream; posts beyond that are of no use to it.
@@ -56,6 +58,8 @@ pub(super) struct Setup {
     pub(super) limits: RunLimits,
     /// Whether the end of each batch is told, for a run that is driven batch by batch.
     pub(super) tell_batches: bool,
+    /// Where the log is kept, in place of `state_dir`.
+    pub(super) storage: Option<Arc<dyn Storage>>,
 }
 
 /// A started stream. Dropping it stops it in order and forgets the report.
@@ -77,6 +81,7 @@ pub struct Running {
     sources_left: usize,
     ended: bool,
     inspector: Option<Inspector>,
+    journal: Option<Arc<Journal>>,
 }
 
 impl std::fmt::Debug for Running {
@@ -158,13 +163,13 @@ impl End {
 impl Running {
     /// Starts the threads, lowest first, so that everything a thread talks to is there.
     pub(super) fn start(setup: Setup) -> Result<Running> {
-        let Setup { config, clock, graph, sources, listeners, limits, tell_batches } = setup;
+        let Setup { config, clock, graph, sources, listeners, limits, .. } = setup;
         let control = Mailbox::new(CONTROL_MAX);
         let poison = Poison::new();
         let poisoned = poster(&control, Control::Poisoned);
         poison.on_set(move |reason| poisoned(reason.to_owned()));
         let scheduler = Scheduler::new();
-        let engine = engine(&config, &clock, &poison, &scheduler);
+        let mut engine = engine(&config, &clock, &poison, &scheduler);
         let workers = Arc::new(WorkerPool::start(config.workers, &poison)?);
         let spill = spill(&config, &engine.account)?;
         let store = Arc::new(BlockManager::new(Arc::clone(&engine.account), spill.clone()));
@@ -186,14 +191,25 @@ impl Running {
             sources_left: sources.iter().filter(|source| source.ends() == When::Eof).count(),
             ended: false,
             inspector: None,
+            journal: None,
             clock: Arc::clone(&clock),
         };
+        let told = (&poison, &engine.events);
+        let streams = (&*graph, sources.as_slice());
+        let recovery = recover::open(&config, setup.storage, streams, clock.as_ref(), told)?;
+        engine.log = recovery.as_ref().map(Recovery::log);
+        running.journal = recovery.as_ref().map(|recovery| Arc::clone(&recovery.journal));
         let stored = Stored {
             store: Arc::clone(&store),
             tracker: Arc::clone(&tracker),
             clock: Arc::clone(&clock),
             scheduler: scheduler.clone(),
         };
+        if let Some(recovery) = &recovery {
+            let records = recover::restore(recovery, config.block_bytes_max, &stored)?;
+            engine.arrivals.iter().for_each(|arrivals| arrivals.add(records));
+        }
+        let schedule = recover::schedule(clock.as_ref(), config.batch_interval, recovery.as_ref());
         if let Some(spill) = spill {
             let thread = spill.start(&store, &clock, &engine.events, &poison)?;
             (running.spill, running.spill_thread) = (Some(spill), Some(thread));
@@ -212,13 +228,13 @@ impl Running {
             steered: running.receivers.iter().filter_map(|receiver| receiver.steered()).collect(),
             arrivals: engine.arrivals,
             dead_letters: dead_letters(&config),
+            recovery,
             times: Arc::clone(&engine.times),
             history,
             events: engine.events,
             tell: Arc::new(poster(&control, Control::Told)),
-            tell_batches,
+            tell_batches: setup.tell_batches,
         };
-        let schedule = Schedule::aligned(clock.as_ref(), config.batch_interval);
         let options = job_options(&config, schedule, limits);
         running.job_loop = Some(scheduler.start(options, parts, &poison)?);
         Ok(running)
@@ -396,7 +412,7 @@ impl Running {
             left.extend(receiver.stop(&self.clock, deadline));
             counters.push(SourceReport { name, io_model, counters: counts.all() });
         }
-        let failure = match end {
+        let mut failure = match end {
             _ if planted(Planted::StopSkipsDrain) => None,
             End::Asked | End::Broken(_) => self.drain(deadline),
             End::Failed(_) => {
@@ -420,6 +436,11 @@ impl Running {
             spill.stop();
         }
         join(self.spill_thread.take());
+        if let Some(Err(err)) =
+            self.journal.take().map(|journal| journal.close(self.clock.as_ref(), deadline))
+        {
+            failure.get_or_insert(err);
+        }
         self.events.close();
         join(self.events_thread.take());
         (self.report(left, counters), failure)
@@ -497,6 +518,7 @@ fn engine(
         events: EventBus::new(),
         times: EngineTimes::new(),
         arrivals: config.trigger.map(|trigger| arrivals(trigger, scheduler)),
+        log: None,
     }
 }
 

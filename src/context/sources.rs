@@ -86,6 +86,22 @@ pub(super) enum Start {
 }
 
 impl Start {
+    /// The source's name.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Start::Socket(options) => &options.source,
+            Start::Receiver(options) => &options.source,
+        }
+    }
+
+    /// Longer records are dropped.
+    pub(super) fn record_bytes_max(&self) -> usize {
+        match self {
+            Start::Socket(options) => options.record_bytes_max,
+            Start::Receiver(options) => options.record_bytes_max,
+        }
+    }
+
     /// Whether the source ends by itself.
     pub(super) fn ends(&self) -> When {
         match self {

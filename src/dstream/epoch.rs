@@ -11,8 +11,9 @@ use std::any::Any;
 use std::collections::HashMap;
 
 use super::Missing;
+use super::saved::Left;
 use crate::batch::Batch;
-use crate::sync::Mutex;
+use crate::sync::{Arc, Mutex};
 use crate::time::{Interval, Time};
 
 /// What a node leaves to be done when its batch is committed. It only hands values over: no user code, no long work.
@@ -33,6 +34,10 @@ struct Inner {
     outputs_below: HashMap<u32, usize>,
     slides: Vec<Interval>,
     timeouts: bool,
+    /// The seed of every hash.
+    seed: u64,
+    /// Where commits leave what they changed in states, if that is kept.
+    left: Option<Arc<Mutex<Left>>>,
 }
 
 struct Published {
@@ -52,6 +57,30 @@ impl Epoch {
     /// Slides are counted from here.
     pub(super) fn zero(&self) -> Time {
         self.0.lock().zero.unwrap_or_default()
+    }
+
+    /// The seed of every hash.
+    pub(super) fn seed(&self) -> u64 {
+        self.0.lock().seed
+    }
+
+    pub(super) fn set_seed(&self, seed: u64) {
+        self.0.lock().seed = seed;
+    }
+
+    /// From now on commits leave what they changed in states.
+    pub(super) fn keep_changes(&self) {
+        self.0.lock().left.get_or_insert_default();
+    }
+
+    /// Where commits leave what they changed in states, if that is kept.
+    pub(super) fn left(&self) -> Option<Arc<Mutex<Left>>> {
+        self.0.lock().left.clone()
+    }
+
+    /// Whether an output lies below the node.
+    pub(super) fn is_used(&self, node: u32) -> bool {
+        self.0.lock().outputs_below.contains_key(&node)
     }
 
     /// Another output lies below these nodes.
@@ -188,7 +217,7 @@ mod tests {
 
     #[test]
     fn the_first_result_of_a_batch_counts_and_its_commit_runs_once() {
-        use crate::sync::{Arc, AtomicUsize, Ordering};
+        use crate::sync::{AtomicUsize, Ordering};
         let (epoch, commits) = (Epoch::default(), Arc::new(AtomicUsize::new(0)));
         let time = Time::from_millis;
         let publish = |at: u64, weight: usize| {

@@ -121,7 +121,8 @@ where
     B: Keeper,
 {
     let node = super::Compute(move |cx: &mut Planner<'_>| cx.keeping(id, &compute));
-    stream.graph.stream(Line { state: Some(id), ..line.node(id) }, node)
+    let line = Line { state: Some(id), ..line.node(id) };
+    stream.graph.keep(id, stream.graph.stream(line, node))
 }
 
 /// A key with what is known of it.

@@ -15,6 +15,7 @@ mod operators;
 mod outputs;
 mod pairs;
 mod remember;
+mod saved;
 mod sources;
 mod state;
 
@@ -25,21 +26,25 @@ mod windows;
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use crate::batch::{Batch, Partition, Plan, Stage, Work, failure_text};
 use crate::shuffle::Slots;
 use crate::sink::Writer;
 use crate::store::StoredBlock;
+use crate::sync::thread::panic_text;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::time::{Clock, Interval, Moment, Time};
 
 pub(crate) use latency::stamp;
 pub use outputs::Collected;
 pub use remember::Remembered;
+pub use saved::{Changes, Restore, StateInfo};
 pub use state::{State, StateCounts, StateKey, StateSpec, StateValue, Stateful, WhenFull};
 
 use epoch::{Commit, Epoch};
 use outputs::Delivery;
+use saved::{Saved, Walker};
 
 /// What a batch is made from; a second attempt and a replay use the same.
 #[derive(Debug)]
@@ -89,6 +94,7 @@ pub struct Graph {
     settings: Settings,
     bad_utf8: Arc<AtomicU64>,
     epoch: Arc<Epoch>,
+    walker: Mutex<Walker>,
     registered: Mutex<Registered>,
 }
 
@@ -106,8 +112,26 @@ struct Registered {
     nodes: u32,
     /// Operators with state: the node, and the name by which the state is found again.
     stateful: Vec<(u32, Arc<str>)>,
+    /// Those of them that are saved: the node, what it holds, and the way to it. Windows are not: they are recomputed.
+    saved: Vec<(u32, String, Arc<dyn Saved>)>,
+    /// The nodes that keep something from batch to batch, with what plans them.
+    keepers: Vec<(u32, Keeper)>,
+    /// How far back windows look, and windows below a state.
+    reach: (Duration, Duration),
     /// What is wrong with the graph.
     problems: Vec<String>,
+}
+
+/// Plans a node.
+type Keeper = Arc<dyn Fn(&mut Planner<'_>) -> Result<(), Missing> + Send + Sync>;
+
+/// How a batch that was done before a restart is run again. Its outputs do nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replay {
+    /// Windows take in what the batch brought; states stay as they are, and show nothing.
+    Windows,
+    /// Windows and states take in what the batch brought.
+    States,
 }
 
 impl fmt::Debug for Graph {
@@ -119,6 +143,8 @@ impl fmt::Debug for Graph {
 impl Graph {
     /// An empty graph.
     pub fn new(options: GraphOptions) -> Arc<Graph> {
+        let epoch: Arc<Epoch> = Arc::default();
+        epoch.set_seed(options.seed);
         Arc::new(Graph {
             pipeline: options.pipeline.into(),
             console: options.console,
@@ -128,7 +154,8 @@ impl Graph {
                 batch_interval: options.batch_interval,
             },
             bad_utf8: Arc::new(AtomicU64::new(0)),
-            epoch: Arc::default(),
+            epoch,
+            walker: Mutex::default(),
             registered: Mutex::new(Registered::default()),
         })
     }
@@ -156,6 +183,113 @@ impl Graph {
     /// The names of the operators with state, in the order in which they were built.
     pub fn state_names(&self) -> Vec<Arc<str>> {
         self.registered.lock().stateful.iter().map(|(_, name)| Arc::clone(name)).collect()
+    }
+
+    /// The states that are saved, in the order in which they were built: those of keys, not windows.
+    pub fn states(&self) -> Vec<StateInfo> {
+        self.saved().into_iter().map(|(info, _)| info).collect()
+    }
+
+    fn saved(&self) -> Vec<(StateInfo, Arc<dyn Saved>)> {
+        let registered = self.registered.lock();
+        let name = |node: u32| {
+            let known = registered.stateful.iter().find(|(other, _)| *other == node);
+            known.map(|(_, name)| name.to_string()).unwrap_or_default()
+        };
+        let info = |(node, holds, saved): &(u32, String, Arc<dyn Saved>)| {
+            (StateInfo { name: name(*node), holds: holds.clone() }, Arc::clone(saved))
+        };
+        registered.saved.iter().map(info).collect()
+    }
+
+    /// The seed of every hash; a replay uses the one of the first run.
+    pub fn seed(&self) -> u64 {
+        self.epoch.seed()
+    }
+
+    /// Sets the seed of every hash, before the first batch.
+    pub fn set_seed(&self, seed: u64) {
+        self.epoch.set_seed(seed);
+    }
+
+    /// From now on, which is before the first batch, [`changes`](Graph::changes) has what each batch changed in states.
+    pub fn keep_changes(&self) {
+        self.epoch.keep_changes();
+    }
+
+    /// What the batch that was committed last changed in states. Asked once after each commit; nothing unless changes
+    /// are [kept](Graph::keep_changes).
+    pub fn changes(&self, time: Time) -> Option<Changes> {
+        let left = std::mem::take(&mut *self.epoch.left()?.lock());
+        let saved: Vec<_> = self.saved().into_iter().map(|(_, saved)| saved).collect();
+        Some(self.walker.lock().changes(time, left, &saved))
+    }
+
+    /// Brings states back before the first batch. `found` are the [states](Graph::states) of the program that saved
+    /// them, `partitions` those of the batches to come.
+    ///
+    /// # Errors
+    /// If the program's states are not those: what was found and what was wanted.
+    pub fn restore(&self, found: &[StateInfo], partitions: usize) -> crate::error::Result<Restore> {
+        Restore::begin(self.saved(), found, (self.seed(), partitions))
+            .map_err(crate::error::Error::Failed)
+    }
+
+    /// Whether the program's states are those that a program before it saved.
+    ///
+    /// # Errors
+    /// As [`restore`](Graph::restore).
+    pub fn check_states(&self, found: &[StateInfo]) -> crate::error::Result<()> {
+        saved::expect_same(found, &self.states().iter().collect::<Vec<_>>())
+            .map_err(crate::error::Error::Failed)
+    }
+
+    /// Whether a batch leaves nothing behind that the next one needs: no state, no windows.
+    pub fn is_stateless(&self) -> bool {
+        self.registered.lock().keepers.is_empty()
+    }
+
+    /// How far back the batches are needed to make all windows what they were.
+    pub fn longest_window(&self) -> Duration {
+        self.registered.lock().reach.0
+    }
+
+    /// How far back the batches are needed, together with the states as they were, to make the windows below states
+    /// what they were: those show what states made of records.
+    pub fn longest_window_below_state(&self) -> Duration {
+        self.registered.lock().reach.1
+    }
+
+    /// Runs a batch of before again: what is kept from batch to batch takes it in, at the commit. Batches come in order.
+    ///
+    /// # Errors
+    /// If the batch cannot be computed; the text says why.
+    pub fn replay(
+        &self,
+        input: &Arc<BatchInput>,
+        clock: &Arc<dyn Clock>,
+        replay: Replay,
+    ) -> Result<Plan, String> {
+        self.epoch.begin(input.time, self.settings.batch_interval);
+        let keepers = self.registered.lock().keepers.clone();
+        let settings = Settings { seed: self.epoch.seed(), ..self.settings };
+        let mut planner = Planner {
+            input,
+            clock,
+            epoch: &self.epoch,
+            settings,
+            stages: Vec::new(),
+            shared: Vec::new(),
+            replay: Some(replay),
+        };
+        for (_, keeper) in keepers.iter().filter(|(node, _)| self.epoch.is_used(*node)) {
+            match catch_unwind(AssertUnwindSafe(|| keeper(&mut planner))) {
+                Ok(Ok(()) | Err(Missing::NoBatch(_) | Missing::NotDue)) => {}
+                Ok(Err(Missing::Failed(text))) => return Err(text),
+                Err(panic) => return Err(format!("panicked: {}", panic_text(panic.as_ref()))),
+            }
+        }
+        Ok(Plan { stages: planner.stages, finish: Box::new(|_| Ok(())) })
     }
 
     /// Says whether the graph can run.
@@ -212,6 +346,32 @@ impl Graph {
         registered.stateful.push((node, name));
     }
 
+    /// A state that is saved; returns its number.
+    fn add_saved(&self, node: u32, holds: String, saved: Arc<dyn Saved>) -> u32 {
+        let mut registered = self.registered.lock();
+        registered.saved.push((node, holds, saved));
+        u32::try_from(registered.saved.len() - 1).expect("operators are fewer than 2^32")
+    }
+
+    /// A stream whose node keeps something from batch to batch.
+    fn keep<T: ?Sized + 'static>(&self, node: u32, stream: DStream<T>) -> DStream<T> {
+        let compute = Arc::clone(&stream.node);
+        let keeper: Keeper = Arc::new(move |cx| compute.compute(cx).map(drop));
+        self.registered.lock().keepers.push((node, keeper));
+        stream
+    }
+
+    /// A window of this length below `line`; returns how far back both look.
+    fn reach(&self, line: &Line, length: Interval) -> (Duration, Duration) {
+        let add = |reach: Duration| reach.saturating_add(length.as_duration());
+        let below = if line.below_state { add(line.reach.1) } else { line.reach.1 };
+        let reach = (add(line.reach.0), below);
+        let mut registered = self.registered.lock();
+        let known = registered.reach;
+        registered.reach = (known.0.max(reach.0), known.1.max(reach.1));
+        reach
+    }
+
     fn rename_state(&self, node: u32, name: &Arc<str>) {
         let mut registered = self.registered.lock();
         if let Some(state) = registered.stateful.iter_mut().find(|state| state.0 == node) {
@@ -220,7 +380,13 @@ impl Graph {
     }
 
     fn source<T: ?Sized>(self: &Arc<Self>, node: impl Node<T> + 'static) -> DStream<T> {
-        let line = Line { slide: self.settings.batch_interval, above: Arc::default(), state: None };
+        let line = Line {
+            slide: self.settings.batch_interval,
+            above: Arc::default(),
+            state: None,
+            reach: (Duration::ZERO, Duration::ZERO),
+            below_state: false,
+        };
         self.stream(line, node)
     }
 
@@ -288,6 +454,10 @@ struct Line {
     above: Arc<[u32]>,
     /// The node whose state the stream shows, so that its name is the state's.
     state: Option<u32>,
+    /// How far back the windows above look, and those of them that are below a state.
+    reach: (Duration, Duration),
+    /// Whether a state lies above, or is the stream's own.
+    below_state: bool,
 }
 
 impl Line {
@@ -299,7 +469,12 @@ impl Line {
     /// The line of a new node below this one.
     fn node(&self, node: u32) -> Line {
         let above = self.above.iter().copied().chain([node]).collect();
-        Line { slide: self.slide, above, state: None }
+        Line { above, ..self.below() }
+    }
+
+    /// The line of a state below this one.
+    fn below_state(&self) -> Line {
+        Line { below_state: true, ..self.below() }
     }
 }
 
@@ -365,6 +540,8 @@ struct Planner<'a> {
     stages: Vec<Stage>,
     /// What nodes with stages returned before: a stream that is used twice is shuffled once.
     shared: Vec<(u32, Box<dyn Any>)>,
+    /// How the batch is run again, if it is.
+    replay: Option<Replay>,
 }
 
 impl Planner<'_> {
@@ -494,9 +671,10 @@ impl Output {
             input,
             clock,
             epoch: &self.epoch,
-            settings: self.settings,
+            settings: Settings { seed: self.epoch.seed(), ..self.settings },
             stages: Vec::new(),
             shared: Vec::new(),
+            replay: None,
         };
         let built = catch_unwind(AssertUnwindSafe(|| (self.build)(&mut planner, delivery)));
         match built {

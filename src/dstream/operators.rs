@@ -221,7 +221,9 @@ impl<T: ?Sized + 'static> DStream<T> {
         let mut above: Vec<u32> = left.above.iter().chain(right.above.iter()).copied().collect();
         above.sort_unstable();
         above.dedup();
-        Line { slide: left.slide, above: above.into(), state: None }
+        let reach = (left.reach.0.max(right.reach.0), left.reach.1.max(right.reach.1));
+        let below_state = left.below_state || right.below_state;
+        Line { slide: left.slide, above: above.into(), state: None, reach, below_state }
     }
 
     /// A stream computed by a closure.

@@ -105,6 +105,7 @@ where
     ) -> (DStream<T>, Kept<T::Owned>) {
         let (id, node) = (self.graph.next_node(), Arc::clone(&self.node));
         self.graph.add_stateful(id, kind);
+        let line = Line { reach: self.graph.reach(&self.line, length), ..line };
         let kept: Kept<T::Owned> = Arc::default();
         let handle = Arc::clone(&kept);
         let compute = move |cx: &mut Planner<'_>| {
@@ -131,7 +132,7 @@ where
         };
         let node = Compute(move |cx: &mut Planner<'_>| cx.keeping(id, &compute));
         let line = Line { state: Some(id), ..line.node(id) };
-        (self.graph.stream(line, node), handle)
+        (self.graph.keep(id, self.graph.stream(line, node)), handle)
     }
 }
 

@@ -16,10 +16,11 @@ use serde::de::DeserializeOwned;
 
 use super::keyed::{Change, Keeper, Overlay, Shards, Slot, Table, View, keeping};
 use super::pairs::mappers;
-use super::{DStream, Line, Missing, Planner};
-use crate::batch::{Stage, Work};
+use super::saved::{self, Store};
+use super::{DStream, Missing, Planner, Replay};
+use crate::batch::{Batch, Stage, Work};
 use crate::shuffle::{Entry, Gather, Shuffle, Slots, hash_of, shard_of};
-use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
+use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::time::{Interval, Time};
 
 /// The state of one key, as `map_with_state` hands it to the function.
@@ -166,8 +167,8 @@ pub struct StateCounts {
 }
 
 #[derive(Debug, Default)]
-struct Counters {
-    keys: AtomicU64,
+pub(super) struct Counters {
+    pub(super) keys: AtomicU64,
     timed_out: AtomicU64,
     dropped: AtomicU64,
     expired: AtomicU64,
@@ -279,6 +280,7 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
                     Box::new(move |time, key, state| last_call(time, key, None, state));
                 Box::new(move |views, before| trim(views, before, limit, &call))
             }),
+            skip_same: false,
         };
         let (views, counters) = self.keys(start, move |keys, groups, time| {
             Mapping { keys, f: &*f, time, timeout }.run(groups)
@@ -305,7 +307,8 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
         &self,
         f: impl Fn(&K, &[V], Option<&S>) -> Option<S> + Send + Sync + 'static,
     ) -> DStream<(K, S)> {
-        let start = Start { kind: "update_state_by_key", initial: Vec::new(), trim: None };
+        let start =
+            Start { kind: "update_state_by_key", initial: Vec::new(), trim: None, skip_same: true };
         let (views, _) = self
             .keys::<S, ()>(start, move |keys, groups, time| Ok(keys.update_all(time, groups, &f)));
         views.showing(views.flat_map(|view, out| view.rows().for_each(|row| out.push(row))))
@@ -322,22 +325,29 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
         + 'static,
     ) -> (DStream<View<Keys<K, S, U>>>, Arc<Counters>) {
         let id = self.graph.next_node();
-        let Start { kind, initial, trim } = start;
+        let Start { kind, initial, trim, skip_same } = start;
+        let store = Arc::new(Store::<K, S, U>::new(initial));
+        let counters = Arc::clone(&store.counters);
         self.graph.add_stateful(id, kind);
+        let number = self.graph.add_saved(id, Store::<K, S, U>::holds(), Arc::clone(&store) as _);
         let (node, memory) = (Arc::clone(&self.node), Shuffle::<K, Vec<V>>::default());
         let group = Arc::new((
             |value: &V| vec![value.clone()],
             |all: &mut Vec<V>, value: &V| all.push(value.clone()),
         ));
-        let (attempt, counters) = (Arc::new(attempt), Arc::new(Counters::default()));
+        let attempt = Arc::new(attempt);
         let trim = trim.map(Arc::new);
-        let (kept, initial, shared) =
-            (Mutex::new(None), Mutex::new(initial), Arc::clone(&counters));
-        let line = Line { slide: self.line.slide, ..self.line.clone() };
+        let line = self.line.below_state();
         let views = keeping(self, (line, id), move |cx| {
-            let begin =
-                || Shards::new(Keys::begin(cx, std::mem::take(&mut *initial.lock()), &shared));
-            let shards: Shards<Keys<K, S, U>> = kept.lock().get_or_insert_with(begin).clone();
+            if cx.replay == Some(Replay::Windows) {
+                return Ok((Ok(Batch::from_iter([])), Box::new(|| {})));
+            }
+            let begin = || {
+                let initial = std::mem::take(&mut *store.initial.lock());
+                store.begin(Keys::begin(cx, initial, &store.counters))
+            };
+            let shards: Shards<Keys<K, S, U>> =
+                store.shards.lock().get_or_insert_with(begin).clone();
             let groups = match node.compute(cx) {
                 Ok(batch) => {
                     let (mappers, shape) =
@@ -355,22 +365,50 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
             });
             if let Some(trim) = &trim {
                 let (trim, views) = (Arc::clone(trim), views.clone());
-                let before = shared.keys.load(Ordering::Relaxed);
+                let before = store.counters.keys.load(Ordering::Relaxed);
                 let task: Work = Box::new(move |_| trim(&views, before));
                 cx.stages.push(Stage { tasks: vec![task] });
             }
-            let (deltas, counters) = (views.clone(), Arc::clone(&shared));
+            let save = save(cx, (&store, number), &views, skip_same);
+            let (deltas, store) = (views.clone(), Arc::clone(&store));
             let commit = move || {
                 for shard in 0..deltas.len() {
-                    deltas.at(shard).iter().for_each(|view| counters.add(&view.delta.counts));
+                    deltas.at(shard).iter().for_each(|view| store.counters.add(&view.delta.counts));
                 }
                 drop(deltas);
+                save();
                 apply();
             };
             Ok((Ok(views.batch()), Box::new(commit)))
         });
         (views, counters)
     }
+}
+
+/// Adds the stage that writes down what the batch changes, if that is kept; returns what its commit does about it.
+fn save<K: StateKey, S: StateValue, U: Send + Sync + 'static>(
+    cx: &mut Planner<'_>,
+    (store, number): (&Arc<Store<K, S, U>>, u32),
+    views: &Slots<View<Keys<K, S, U>>>,
+    skip_same: bool,
+) -> Box<dyn FnOnce() + Send> {
+    let Some(left) = cx.epoch.left() else { return Box::new(|| {}) };
+    let encoded = Slots::new(views.len());
+    let task = |shard: usize| -> Work {
+        let (store, views, encoded) = (Arc::clone(store), views.clone(), encoded.clone());
+        Box::new(move |_| {
+            let part: Result<Vec<_>, String> =
+                views.at(shard).iter().map(|view| store.encode(shard, view, skip_same)).collect();
+            encoded.put(shard, part?);
+            Ok(())
+        })
+    };
+    cx.stages.push(Stage { tasks: (0..views.len()).map(task).collect() });
+    let store = Arc::clone(store);
+    Box::new(move || {
+        let parts = encoded.take_all().into_iter().flatten().collect();
+        store.committed(parts, number, &mut left.lock());
+    })
 }
 
 /// The values of a key that a batch has brought.
@@ -381,6 +419,8 @@ struct Start<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
     kind: &'static str,
     initial: Vec<(K, S)>,
     trim: Option<Trim<K, S, U>>,
+    /// States that a batch leaves as they are need not be saved again, although the batch touches the key.
+    skip_same: bool,
 }
 
 /// Keeps the number of keys within its limit, once all partitions have made their views; it is told the number before.
@@ -476,7 +516,7 @@ impl Counters {
 
 /// The states of one hash partition, with a list of its keys by the time when they were last touched.
 pub(super) struct Keys<K, S, U> {
-    table: Table<K, S, Idle>,
+    pub(super) table: Table<K, S, Idle>,
     /// The ends of the list: the longest idle, the last touched.
     ends: Option<(u32, u32)>,
     out: std::marker::PhantomData<fn() -> U>,
@@ -490,16 +530,23 @@ impl<K: Clone, S: Clone, U> Clone for Keys<K, S, U> {
 
 /// When a key was last touched, and its neighbours in the list.
 #[derive(Clone, Copy, Debug)]
-struct Idle {
-    last: Time,
-    older: Option<u32>,
-    younger: Option<u32>,
+pub(super) struct Idle {
+    pub(super) last: Time,
+    /// Its turn among the keys that the batch `last` touched: the list is in this order, also after a restart.
+    pub(super) turn: u32,
+    older: u32,
+    younger: u32,
 }
+
+/// No neighbour: a table holds fewer than 2^32 keys.
+const NONE: u32 = u32::MAX;
 
 /// What a batch does to a partition.
 pub(super) struct KeysDelta<K, S, U> {
-    overlay: Overlay<K, S, ()>,
-    time: Time,
+    /// With the turn of each key that is touched.
+    pub(super) overlay: Overlay<K, S, u32>,
+    pub(super) time: Time,
+    turns: u32,
     out: Arc<Vec<U>>,
     /// What the records of the new keys made: ranges of `out`.
     out_of_added: Vec<std::ops::Range<usize>>,
@@ -509,7 +556,14 @@ pub(super) struct KeysDelta<K, S, U> {
 impl<K, S, U> KeysDelta<K, S, U> {
     fn new(time: Time) -> Self {
         let (overlay, out_of_added) = (Overlay::default(), Vec::new());
-        KeysDelta { overlay, time, out: Arc::default(), out_of_added, counts: Counts::default() }
+        let (out, counts) = (Arc::default(), Counts::default());
+        KeysDelta { overlay, time, turns: 0, out, out_of_added, counts }
+    }
+
+    /// The turn of the next key that is touched.
+    fn turn(&mut self) -> u32 {
+        self.turns += 1;
+        self.turns - 1
     }
 
     /// Whether the batch has changed the key; the changes are in order.
@@ -550,7 +604,7 @@ impl<K, S, U> KeysDelta<K, S, U> {
         let out = last_call(self.time, key, &mut state);
         state.used_well()?;
         self.push(out);
-        self.overlay.changed.push((place, Change::Removed, ()));
+        self.overlay.changed.push((place, Change::Removed, NONE));
         self.counts.removed += 1;
         Ok(())
     }
@@ -561,6 +615,7 @@ impl<K: Clone, S: Clone, U> Clone for KeysDelta<K, S, U> {
         KeysDelta {
             overlay: self.overlay.clone(),
             time: self.time,
+            turns: self.turns,
             out: Arc::clone(&self.out),
             out_of_added: self.out_of_added.clone(),
             counts: self.counts,
@@ -570,7 +625,7 @@ impl<K: Clone, S: Clone, U> Clone for KeysDelta<K, S, U> {
 
 impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> View<Keys<K, S, U>> {
     fn rows(&self) -> impl Iterator<Item = &(K, S)> {
-        self.delta.overlay.rows(&self.base.table, |_| true, |()| true)
+        self.delta.overlay.rows(&self.base.table, |_| true, |_| true)
     }
 }
 
@@ -578,8 +633,10 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Keeper for Keys<K, S,
     type Delta = KeysDelta<K, S, U>;
 
     fn apply(&mut self, delta: KeysDelta<K, S, U>) {
-        let KeysDelta { overlay, time, .. } = delta;
-        for (place, change, ()) in overlay.changed {
+        let KeysDelta { overlay, time, turns, .. } = delta;
+        // The list takes the keys in the order of their turns, whatever their places: places change at a restart.
+        let mut by_turn = vec![NONE; turns as usize];
+        for (place, change, turn) in overlay.changed {
             self.unlink(place);
             match change {
                 Change::Removed => {
@@ -590,27 +647,36 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Keeper for Keys<K, S,
                 Change::Row(row) => self.table.get_mut(place).row = row,
                 Change::Same => {}
             }
-            self.link(place, time);
+            by_turn[turn as usize] = place;
         }
-        for (hash, row, ()) in overlay.added {
-            self.add(hash, row, time);
+        for (hash, row, turn) in overlay.added {
+            by_turn[turn as usize] = self.insert(hash, row, (time, turn));
+        }
+        for (turn, place) in (0..).zip(by_turn).filter(|(_, place)| *place != NONE) {
+            self.link(place, (time, turn));
         }
     }
 }
 
 impl<K: StateKey, S: StateValue, U> Keys<K, S, U> {
+    /// So many partitions without a key.
+    pub(super) fn empty(shards: usize) -> Vec<Self> {
+        let empty = |_| Keys { table: Table::default(), ends: None, out: std::marker::PhantomData };
+        (0..shards).map(empty).collect()
+    }
+
     /// Partitions with what is known before the first batch.
     fn begin(cx: &Planner<'_>, initial: Vec<(K, S)>, counters: &Counters) -> Vec<Self> {
-        let empty = |_| Keys { table: Table::default(), ends: None, out: std::marker::PhantomData };
-        let mut shards: Vec<Self> = (0..cx.shards()).map(empty).collect();
+        let mut shards = Self::empty(cx.shards());
         let (seed, zero) = (cx.settings.seed, cx.epoch.zero());
-        for row in initial {
+        for (turn, row) in (0..).zip(initial) {
             let hash = hash_of(seed, &row.0);
             let shard = &mut shards[shard_of(hash, cx.shards())];
             match shard.find(hash, &row.0) {
                 Some(place) => shard.table.get_mut(place).row = row,
                 None => {
-                    shard.add(hash, row, zero);
+                    let place = shard.insert(hash, row, (zero, turn));
+                    shard.link(place, (zero, turn));
                     counters.keys.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -618,46 +684,80 @@ impl<K: StateKey, S: StateValue, U> Keys<K, S, U> {
         shards
     }
 
-    fn find(&self, hash: u64, key: &K) -> Option<u32> {
+    pub(super) fn find(&self, hash: u64, key: &K) -> Option<u32> {
         self.table.find(hash, |slot| slot.row.0 == *key)
     }
 
-    fn add(&mut self, hash: u64, row: (K, S), time: Time) {
-        let extra = Idle { last: time, older: None, younger: None };
-        let place = self.table.insert(hash, Slot { hash, row, extra });
-        self.link(place, time);
+    /// Takes in what was saved of a key. The list is made at the end. A key that is not there may have been touched: it
+    /// comes with a later slice of the walk.
+    pub(super) fn take(&mut self, hash: u64, entry: saved::Entry<K, S>) {
+        match entry {
+            saved::Entry::Removed(key) => {
+                if let Some(place) = self.find(hash, &key) {
+                    self.table.remove(hash, place);
+                }
+            }
+            saved::Entry::Touched(key, touch) => {
+                if let Some(place) = self.find(hash, &key) {
+                    let extra = &mut self.table.get_mut(place).extra;
+                    (extra.last, extra.turn) = touch;
+                }
+            }
+            saved::Entry::Set(key, state, touch) => match self.find(hash, &key) {
+                Some(place) => {
+                    let slot = self.table.get_mut(place);
+                    slot.row.1 = state;
+                    (slot.extra.last, slot.extra.turn) = touch;
+                }
+                None => drop(self.insert(hash, (key, state), touch)),
+            },
+        }
+    }
+
+    /// Adds a key that is not there yet, and not in the list yet.
+    fn insert(&mut self, hash: u64, row: (K, S), (last, turn): (Time, u32)) -> u32 {
+        let extra = Idle { last, turn, older: NONE, younger: NONE };
+        self.table.insert(hash, Slot { hash, row, extra })
     }
 
     /// Puts a key at the young end of the list.
-    fn link(&mut self, place: u32, time: Time) {
-        let older = self.ends.map(|(_, youngest)| youngest);
-        self.table.get_mut(place).extra = Idle { last: time, older, younger: None };
-        if let Some(older) = older {
-            self.table.get_mut(older).extra.younger = Some(place);
+    fn link(&mut self, place: u32, (last, turn): (Time, u32)) {
+        let older = self.ends.map_or(NONE, |(_, youngest)| youngest);
+        self.table.get_mut(place).extra = Idle { last, turn, older, younger: NONE };
+        if older != NONE {
+            self.table.get_mut(older).extra.younger = place;
         }
         self.ends = Some((self.ends.map_or(place, |(oldest, _)| oldest), place));
     }
 
+    /// Puts all keys into the list, which is empty: by the time and the turn of their last touch.
+    pub(super) fn link_all(&mut self) {
+        let aged =
+            |(place, slot): (u32, &Slot<K, S, Idle>)| (slot.extra.last, slot.extra.turn, place);
+        let mut all: Vec<_> = self.table.iter().map(aged).collect();
+        all.sort_unstable();
+        all.into_iter().for_each(|(last, turn, place)| self.link(place, (last, turn)));
+    }
+
     fn unlink(&mut self, place: u32) {
         let Idle { older, younger, .. } = self.table.get(place).extra;
-        if let Some(older) = older {
+        if older != NONE {
             self.table.get_mut(older).extra.younger = younger;
         }
-        if let Some(younger) = younger {
+        if younger != NONE {
             self.table.get_mut(younger).extra.older = older;
         }
         let (oldest, youngest) = self.ends.expect("a linked key is in the list");
-        self.ends = match (older, younger) {
-            (None, None) => None,
-            (None, Some(younger)) => Some((younger, youngest)),
-            (Some(older), None) => Some((oldest, older)),
-            (Some(_), Some(_)) => Some((oldest, youngest)),
-        };
+        let oldest = if older == NONE { younger } else { oldest };
+        let youngest = if younger == NONE { older } else { youngest };
+        self.ends = (oldest != NONE).then_some((oldest, youngest));
     }
 
     /// The keys from the one that was idle for longest on.
     fn by_age(&self) -> impl Iterator<Item = u32> {
-        let younger = |place: &u32| self.table.get(*place).extra.younger;
+        let younger = |place: &u32| {
+            Some(self.table.get(*place).extra.younger).filter(|younger| *younger != NONE)
+        };
         std::iter::successors(self.ends.map(|(oldest, _)| oldest), younger)
     }
 
@@ -669,14 +769,18 @@ impl<K: StateKey, S: StateValue, U> Keys<K, S, U> {
         f: &impl Fn(&K, &[V], Option<&S>) -> Option<S>,
     ) -> KeysDelta<K, S, U> {
         let mut delta = KeysDelta::new(time);
-        let KeysDelta { overlay, counts, .. } = &mut delta;
+        let KeysDelta { overlay, counts, turns, .. } = &mut delta;
+        let mut turn = move || {
+            *turns += 1;
+            *turns - 1
+        };
         let mut touched: Vec<(u32, Vec<V>)> = Vec::new();
         for Entry { hash, key, value } in groups {
             match self.find(hash, &key) {
                 Some(place) => touched.push((place, value)),
                 None => {
                     if let Some(state) = f(&key, &value, None) {
-                        overlay.added.push((hash, (key, state), ()));
+                        overlay.added.push((hash, (key, state), turn()));
                         counts.added += 1;
                     }
                 }
@@ -694,7 +798,7 @@ impl<K: StateKey, S: StateValue, U> Keys<K, S, U> {
                     Change::Removed
                 }
             };
-            overlay.changed.push((place, change, ()));
+            overlay.changed.push((place, change, turn()));
         }
         delta
     }
@@ -728,12 +832,13 @@ impl<K: StateKey, S: StateValue, U, F> Mapping<'_, K, S, U, F> {
         F: Fn(Time, &K, Option<&V>, &mut State<'_, S>) -> Option<U>,
     {
         let Entry { hash, key, value } = group;
+        let turn = delta.turn();
         let (place, out_from) = (self.keys.find(hash, &key), delta.out.len());
         let known = place.map(|place| &self.keys.table.get(place).row.1);
         let held = self.records(&key, &value, known, delta)?;
         let Some(place) = place else {
             if let Held::New(state) = held {
-                delta.overlay.added.push((hash, (key, state), ()));
+                delta.overlay.added.push((hash, (key, state), turn));
                 delta.out_of_added.push(out_from..delta.out.len());
                 delta.counts.added += 1;
             }
@@ -747,7 +852,7 @@ impl<K: StateKey, S: StateValue, U, F> Mapping<'_, K, S, U, F> {
                 Change::Removed
             }
         };
-        delta.overlay.changed.push((place, change, ()));
+        delta.overlay.changed.push((place, change, turn));
         Ok(())
     }
 

@@ -34,16 +34,16 @@ impl Write for Captured {
 }
 
 /// A graph with what it takes to run it.
-struct Rig {
-    graph: Arc<Graph>,
+pub(super) struct Rig {
+    pub(super) graph: Arc<Graph>,
     pool: Arc<WorkerPool>,
     clock: Arc<dyn Clock>,
     console: Captured,
-    partitions: usize,
+    pub(super) partitions: usize,
 }
 
 impl Rig {
-    fn new(workers: usize) -> Rig {
+    pub(super) fn new(workers: usize) -> Rig {
         let console = Captured::default();
         let graph = Graph::new(GraphOptions {
             pipeline: "test".to_owned(),
@@ -57,7 +57,7 @@ impl Rig {
     }
 
     /// Batch number `index`, at (index + 1) seconds, with these blocks of one source.
-    fn input(&self, index: u64, blocks: Vec<Arc<Block>>) -> Arc<BatchInput> {
+    pub(super) fn input(&self, index: u64, blocks: Vec<Arc<Block>>) -> Arc<BatchInput> {
         let records = blocks.iter().map(|block| block.records()).sum();
         let time = Time::from_millis((index + 1) * 1_000);
         let due = Moment::default();
@@ -72,12 +72,23 @@ impl Rig {
     }
 
     /// Runs every output of one batch; the first failure is the answer.
-    fn run(&self, input: &Arc<BatchInput>) -> Result<(), String> {
+    pub(super) fn run(&self, input: &Arc<BatchInput>) -> Result<(), String> {
         self.graph.outputs().iter().try_for_each(|output| self.run_output(output, input))
     }
 
     fn run_output(&self, output: &Output, input: &Arc<BatchInput>) -> Result<(), String> {
-        let plan = output.plan(input, &self.clock, self.clock.now())?;
+        self.run_plan(output.plan(input, &self.clock, self.clock.now())?)
+    }
+
+    /// Runs a batch of before again.
+    pub(super) fn replay(&self, index: u64, replay: Replay) -> Result<(), String> {
+        let input = self.input(index, Vec::new());
+        self.run_plan(self.graph.replay(&input, &self.clock, replay)?)?;
+        self.graph.commit(input.time);
+        Ok(())
+    }
+
+    fn run_plan(&self, plan: Plan) -> Result<(), String> {
         let answers = Mailbox::new(1);
         let answer = answers.clone();
         run(
@@ -92,7 +103,7 @@ impl Rig {
         (0..count).try_for_each(|index| self.run(&self.input(index, Vec::new())))
     }
 
-    fn queue<T: Clone + Send + Sync + 'static>(&self, batches: &[Vec<T>]) -> DStream<T> {
+    pub(super) fn queue<T: Clone + Send + Sync + 'static>(&self, batches: &[Vec<T>]) -> DStream<T> {
         self.graph.queue_stream(batches.iter().cloned().map(Some).collect(), 2)
     }
 }

@@ -322,7 +322,8 @@ impl<T: ?Sized + 'static> DStream<T> {
         let id = self.graph.next_node();
         self.graph.add_stateful(id, kind);
         let (rule, kept) = (Arc::new(rule), Mutex::new(None));
-        let line = Line { slide, ..self.line.clone() };
+        let reach = self.graph.reach(&self.line, length);
+        let line = Line { slide, reach, ..self.line.clone() };
         keeping(self, (line, id), move |cx| {
             let new = || Shards::new((0..cx.shards()).map(|_| KeyedWindow::default()));
             let shards = kept.lock().get_or_insert_with(new).clone();
@@ -466,7 +467,7 @@ where
     /// Makes a new front of the panes that stay; all of them are in the back.
     fn turn(&self, rule: &Rule<K, V>, leaving: usize) -> Turned<V> {
         let mut fronts: Vec<Option<V>> = Vec::new();
-        fronts.resize_with(self.table.places(), || None);
+        fronts.resize_with(self.table.places() as usize, || None);
         let mut behind: Vec<Vec<Option<V>>> = Vec::with_capacity(self.panes.len() - leaving);
         for pane in self.panes.range(leaving..).rev() {
             let mut turn = |(place, value): &(u32, Option<V>)| {

@@ -70,7 +70,7 @@ pub struct LoadOptions {
     pub rate: Option<u64>,
     /// When it is done.
     pub limit: Limit,
-    /// Mean bytes of a line with its line feed, and with its stamp if it has one.
+    /// Mean bytes of a line with its line feed, and with its stamp if every line has one.
     pub line_len: usize,
     /// How many different words the text has.
     pub words: usize,
@@ -81,8 +81,9 @@ pub struct LoadOptions {
     pub idle: usize,
     /// Send this file's lines once, byte for byte, instead of the text.
     pub file: Option<PathBuf>,
-    /// Each line starts with its *intended* send time, nanoseconds since the epoch in 19 digits, and a space.
-    pub stamp: bool,
+    /// The first line and every so many after it start with their *intended* send time, nanoseconds since the epoch in 19
+    /// digits, and a space; at least 1.
+    pub stamp: Option<u64>,
     /// Chooses the text: same seed, words and line length, same bytes.
     pub seed: u64,
 }

@@ -121,7 +121,7 @@ impl Server {
         events: Mailbox<Event>,
         progress: Progress,
     ) -> Result<Self> {
-        let overhead = if options.stamp { STAMP_BYTES } else { 0 };
+        let overhead = options.stamp.map_or(0, |_| STAMP_BYTES);
         let lines = match &options.file {
             Some(path) => Lines::File(FileLines::open(path, overhead)?),
             None => Lines::Text(Box::new(Text::new(text_options(&options, overhead)))),
@@ -139,7 +139,7 @@ impl Server {
             pace.zip(options.limit.duration).map(|(pace, duration)| pace.lines_within(duration));
         let lines_max = options.limit.records.unwrap_or(u64::MAX).min(within.unwrap_or(u64::MAX));
         Ok(Server {
-            shares_text: options.file.is_none() && !options.stamp && keeps_text(&options),
+            shares_text: options.file.is_none() && options.stamp.is_none() && keeps_text(&options),
             lines_max,
             bytes_max: options.limit.bytes.unwrap_or(u64::MAX),
             piece_bytes: (OWN_BYTES_MAX / options.connections).clamp(PIECE_BYTES_MIN, PIECE_BYTES),
@@ -420,10 +420,9 @@ impl Server {
             let mut buffer = self.spare.pop().unwrap_or_default();
             buffer.clear();
             let bytes = &self.lines.bytes()[cut.range];
-            if self.options.stamp {
-                self.stamp(&mut buffer, bytes, first, elapsed)
-            } else {
-                buffer.extend_from_slice(bytes)
+            match self.options.stamp {
+                Some(every) => self.stamp(&mut buffer, bytes, (first, every), elapsed),
+                None => buffer.extend_from_slice(bytes),
             }
             self.dealt_bytes += buffer.len() as u64;
             Body::Own(buffer)
@@ -431,12 +430,23 @@ impl Server {
         Ok(Some(Piece::new(body, cut.lines, due)))
     }
 
-    /// Copies lines, each with the time at which it should be sent before it; without a rate that is now.
-    fn stamp(&self, buffer: &mut Vec<u8>, lines: &[u8], first: u64, elapsed: u64) {
-        for (number, line) in (first..).zip(lines.split_inclusive(|&byte| byte == b'\n')) {
+    /// Copies lines from number `first` on, every so many with the time at which it should be sent before it; without a
+    /// rate that is now.
+    fn stamp(&self, buffer: &mut Vec<u8>, lines: &[u8], (first, every): (u64, u64), elapsed: u64) {
+        let (mut number, mut rest) = (first, lines);
+        while !rest.is_empty() {
+            let plain = number.next_multiple_of(every) - number;
+            let (before, from) = rest.split_at(after_lines(rest, plain));
+            buffer.extend_from_slice(before);
+            if from.is_empty() {
+                break;
+            }
+            number += plain;
             let due = self.pace.map_or(elapsed, |pace| pace.due_nanos(number));
             push_stamp(buffer, self.start_wall.saturating_add(due));
+            let (line, behind) = from.split_at(after_lines(from, 1));
             buffer.extend_from_slice(line);
+            (number, rest) = (number + 1, behind);
         }
     }
 
@@ -563,6 +573,13 @@ fn read_to_end(peer: &mut Peer) -> ControlFlow<()> {
     }
 }
 
+/// Where so many lines of the text end, or all of it.
+fn after_lines(text: &[u8], lines: u64) -> usize {
+    let Some(last) = lines.checked_sub(1) else { return 0 };
+    let last = usize::try_from(last).unwrap_or(usize::MAX);
+    memchr::memchr_iter(b'\n', text).nth(last).map_or(text.len(), |at| at + 1)
+}
+
 /// Appends nanoseconds in 19 digits and a space.
 fn push_stamp(buffer: &mut Vec<u8>, nanos: u64) {
     let mut digits = [b' '; STAMP_BYTES];
@@ -580,9 +597,10 @@ fn keeps_text(options: &LoadOptions) -> bool {
 }
 
 fn text_options(options: &LoadOptions, overhead: usize) -> TextOptions {
+    let counted = if options.stamp == Some(1) { overhead } else { 0 };
     TextOptions {
         seed: options.seed,
-        line_len: options.line_len.saturating_sub(overhead).max(2),
+        line_len: options.line_len.saturating_sub(counted).max(2),
         words: options.words,
         keep: keeps_text(options),
         overhead,

@@ -22,7 +22,7 @@ fn listening() -> LoadOptions {
         connections: 1,
         idle: 0,
         file: None,
-        stamp: false,
+        stamp: None,
         seed: 1,
     }
 }
@@ -119,7 +119,7 @@ fn limits_are_exact_over_all_connections() {
     check_listening(LoadOptions {
         limit: records(50_000),
         connections: 2,
-        stamp: true,
+        stamp: Some(1),
         ..listening()
     });
     let bytes = Limit { bytes: Some(1_000_000), ..Limit::default() };
@@ -166,7 +166,7 @@ fn stamps_are_the_intended_times() {
     let wall = 1_500_000_000_000;
     clock.jump_wall_to(crate::Time::from_millis(wall));
     let options =
-        LoadOptions { rate: Some(1_000), limit: records(2_001), stamp: true, ..listening() };
+        LoadOptions { rate: Some(1_000), limit: records(2_001), stamp: Some(1), ..listening() };
     let load = start(options, Arc::new(clock.clone()), &Poison::new()).expect("started");
     let stream = dial(&load);
     wait_until_started(&load);
@@ -211,8 +211,25 @@ fn nothing_leaves_before_it_is_due() {
 }
 
 #[test]
+fn every_so_many_lines_have_a_stamp() {
+    for every in [2, 7, 10_000, 50_000] {
+        let limit = records(20_001);
+        let plain = read_all(dial(&start_now(LoadOptions { limit, ..listening() })));
+        let load = start_now(LoadOptions { stamp: Some(every), limit, ..listening() });
+        let (mut number, mut text) = (0, Vec::new());
+        for line in read_all(dial(&load)).split_inclusive(|&byte| byte == b'\n') {
+            let stamped = line.len() > 20 && line[..19].iter().all(u8::is_ascii_digit);
+            assert_eq!(stamped, number % every == 0, "line {number}, every {every}");
+            text.extend_from_slice(if stamped { &line[20..] } else { line });
+            number += 1;
+        }
+        assert_eq!(text, plain, "the text is the same as without stamps");
+    }
+}
+
+#[test]
 fn stamps_without_a_rate_never_go_back() {
-    let load = start_now(LoadOptions { stamp: true, limit: records(20_000), ..listening() });
+    let load = start_now(LoadOptions { stamp: Some(1), limit: records(20_000), ..listening() });
     let bytes = read_all(dial(&load));
     let stamps: Vec<&[u8]> =
         bytes.split_inclusive(|&byte| byte == b'\n').map(|line| &line[..20]).collect();

@@ -79,6 +79,31 @@ pub enum Event {
         /// The bound, in bytes.
         store_bytes_max: usize,
     },
+    /// The log of an earlier run is being read; now and then.
+    Recovering {
+        /// How many bytes so far.
+        bytes: u64,
+    },
+    /// What an earlier run left was found.
+    Recovered {
+        /// Segments of the log that were read.
+        segments: u64,
+        /// Bytes of the records in them.
+        bytes: u64,
+        /// Batches that were planned and are not known to be finished: they run again.
+        batches: u64,
+        /// Records that no batch was given: the first batch takes them.
+        records: u64,
+        /// The unfinished end of the log that was cut off: segment, offset, what was there.
+        torn: Option<(u64, u64, String)>,
+    },
+    /// A checkpoint cannot be used; an older one is.
+    CheckpointDamaged {
+        /// Its file.
+        file: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// The first block left memory for a file, because the store is nearly full.
     Spilling {
         /// Where the files are.

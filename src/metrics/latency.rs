@@ -74,6 +74,17 @@ impl Recorder {
 }
 
 impl Times {
+    /// What was recorded after `earlier`, which must be an earlier state of the same [`Latency`].
+    ///
+    /// # Panics
+    /// If it is not: a programming mistake.
+    pub fn since(&self, earlier: &Times) -> Times {
+        let mut later = self.clone();
+        later.histogram.subtract(&earlier.histogram).expect("an earlier state holds less of each");
+        later.total = self.total.saturating_sub(earlier.total);
+        later
+    }
+
     /// How many times were recorded.
     pub fn count(&self) -> u64 {
         self.histogram.len()
@@ -119,5 +130,9 @@ mod tests {
         assert!(times.quantile(0.5) >= Duration::from_micros(990), "{:?}", times.quantile(0.5));
         assert!(times.longest() >= Duration::from_secs(3_500), "longer ones count as an hour");
         assert_eq!(times.total, Duration::from_micros(1_010) + Duration::from_secs(1_000_000));
+        two.record(Duration::from_micros(20));
+        let later = latency.merged().since(&times);
+        assert_eq!((later.count(), later.total), (1, Duration::from_micros(20)));
+        assert!(later.longest() < Duration::from_micros(21), "{:?}", later.longest());
     }
 }

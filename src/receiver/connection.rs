@@ -112,6 +112,10 @@ impl Lane for IntakeLane {
         ready && self.intake.limiter.as_ref().is_none_or(|limiter| limiter.is_ready())
     }
 
+    fn read_max(&mut self) -> usize {
+        self.intake.limiter.as_ref().map_or(usize::MAX, |limiter| limiter.read_max())
+    }
+
     fn open(&mut self, peer: Peer, _remote: Remote) -> Session {
         let intake = &self.intake;
         intake.counters.opened.add(1);
@@ -129,7 +133,7 @@ impl Lane for IntakeLane {
         let outcome = session.splitter.feed(buffer.filled(len), &mut found);
         self.take(&found, buffer, len);
         if let Some(limiter) = &self.intake.limiter {
-            limiter.take(found.records);
+            limiter.take(found.records, len as u64);
         }
         self.found = found;
         match outcome {

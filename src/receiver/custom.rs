@@ -127,7 +127,7 @@ impl ReceiverHandle {
             shared.counters.records.add(1);
             shared.counters.bytes.add(record.len() as u64);
             if let Some(limiter) = &shared.limiter {
-                limiter.take(1);
+                limiter.take(1, record.len() as u64);
             }
             if let Some(arrivals) = &shared.arrivals {
                 arrivals.add(1);
@@ -248,6 +248,7 @@ impl CustomReceiver {
             block_bytes_max: options.block_bytes_max,
             clock: Arc::clone(&engine.clock),
             poison: engine.poison.clone(),
+            log: engine.log.as_ref().map(|log| log.of(options.number)),
         });
         wake_on_room(&engine.account, &generator);
         let limiter =

@@ -7,6 +7,9 @@
 //! Whoever cuts holds the state lock while it drains what was queued when it began. A cut never waits: when the push
 //! queue is full nothing is drained, the range queue fills and the sockets are paused. It knows nothing of batches but
 //! their tick marks, which pass through the push queue behind the blocks they belong to.
+//!
+//! With a log the push thread is the chunk logger (`chunks`): it drains the range queue itself, and a cut only asks it to
+//! close its block.
 
 use std::time::Duration;
 
@@ -14,6 +17,7 @@ use crate::block::{Block, BlockId, Range};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
 use crate::metrics::Recorder;
+use crate::receiver::chunks::{self, ChunkLogOptions, ChunkLogger, Look};
 use crate::receiver::gather::Gather;
 use crate::receiver::queue::{RANGES_MAX, RangeQueue};
 use crate::slab::Account;
@@ -28,7 +32,7 @@ use crate::time::{Clock, Interval, Moment, RecurringTimer, Schedule, Time};
 const PUSHES_MAX: usize = if cfg!(tidemill_model) { 3 } else { 256 };
 
 /// Wait after a push that failed, before the same block is pushed again.
-const PUSH_RETRY: Duration = Duration::from_millis(50);
+pub(super) const PUSH_RETRY: Duration = Duration::from_millis(50);
 
 /// Where blocks go. Called on the push thread.
 pub(crate) trait BlockTarget: Send + Sync {
@@ -71,9 +75,11 @@ pub(crate) enum Cut {
     Held,
 }
 
-enum Push {
+pub(super) enum Push {
     Block(Arc<Block>),
     Tick(Time),
+    /// To the chunk logger: what is durable becomes a block.
+    Cut,
 }
 
 /// What a generator is made with.
@@ -87,22 +93,26 @@ pub(crate) struct GeneratorOptions {
     pub(crate) block_bytes_max: u64,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) poison: Poison,
+    /// Where ranges become durable before they are stored, if they do.
+    pub(crate) log: Option<ChunkLogOptions>,
 }
 
 /// No range was queued since the last cut.
-const NOTHING_READ: u64 = u64::MAX;
+pub(super) const NOTHING_READ: u64 = u64::MAX;
 
 /// See the module.
 pub(crate) struct Generator {
     options: GeneratorOptions,
-    queue: RangeQueue,
+    queue: Arc<RangeQueue>,
     /// Single records that a custom receiver stored since the last cut.
     gather: Gather,
     /// When the first range since the last cut was queued, in nanoseconds of the clock. Set before the range is
     /// queued, so a block may lack it but never has a later one.
-    first_read: AtomicU64,
+    first_read: Arc<AtomicU64>,
     state: Mutex<State>,
     pushes: Mailbox<Push>,
+    /// With a log: when the chunk logger wants to be woken.
+    look: Option<Arc<Look>>,
     /// Blocks cut and not yet stored.
     in_flight: Arc<AtomicUsize>,
     stop_pushing: StopToken,
@@ -130,10 +140,11 @@ impl Generator {
             push_thread: None,
         };
         Arc::new(Generator {
+            look: options.log.is_some().then(Look::new),
             options,
-            queue: RangeQueue::new(RANGES_MAX),
+            queue: Arc::new(RangeQueue::new(RANGES_MAX)),
             gather: Gather::default(),
-            first_read: AtomicU64::new(NOTHING_READ),
+            first_read: Arc::new(AtomicU64::new(NOTHING_READ)),
             state: Mutex::new(state),
             pushes: Mailbox::new(PUSHES_MAX),
             in_flight: Arc::default(),
@@ -152,19 +163,8 @@ impl Generator {
         let mut state = self.state.lock();
         assert_eq!(state.phase, Phase::Initialized, "a generator starts once");
         let failed = |err| Error::io(format!("cannot start the threads of {}", options.name), err);
-        let pusher = Pusher {
-            source: options.source,
-            pushes: self.pushes.clone(),
-            in_flight: Arc::clone(&self.in_flight),
-            stop: self.stop_pushing.clone(),
-            progress: self.progress.clone(),
-            clock: Arc::clone(&options.clock),
-            target: Arc::clone(&target),
-        };
-        state.target = Some(target);
-        let name = format!("{}-push", options.name);
-        state.push_thread =
-            Some(thread::spawn(name, &options.poison, move || pusher.run()).map_err(failed)?);
+        state.target = Some(Arc::clone(&target));
+        state.push_thread = Some(self.start_push_thread(target).map_err(failed)?);
         let schedule = between_ticks(options.clock.as_ref(), options.block_interval);
         let (generator, clock) = (Arc::downgrade(self), Arc::clone(&options.clock));
         let cut = move |time| {
@@ -181,6 +181,34 @@ impl Generator {
         Ok(())
     }
 
+    /// Starts the thread `rxN-push`: the pusher, or with a log the chunk logger.
+    fn start_push_thread(&self, target: Arc<dyn BlockTarget>) -> std::io::Result<Thread> {
+        let options = &self.options;
+        let (pushes, in_flight) = (self.pushes.clone(), Arc::clone(&self.in_flight));
+        let (stop, progress) = (self.stop_pushing.clone(), self.progress.clone());
+        let (source, clock) = (options.source, Arc::clone(&options.clock));
+        let name = format!("{}-push", options.name);
+        let Some((look, log)) = self.look.clone().zip(options.log.clone()) else {
+            let pusher = Pusher { source, pushes, in_flight, stop, progress, clock, target };
+            return thread::spawn(name, &options.poison, move || pusher.run());
+        };
+        let shared = chunks::Shared {
+            source,
+            framing: options.framing,
+            block_bytes_max: options.block_bytes_max,
+            queue: Arc::clone(&self.queue),
+            first_read: Arc::clone(&self.first_read),
+            pushes,
+            look,
+            in_flight,
+            stop,
+            progress,
+            clock,
+            target,
+        };
+        thread::spawn(name, &options.poison, move || ChunkLogger::new(shared, log).run())
+    }
+
     pub(crate) fn queue(&self) -> &RangeQueue {
         &self.queue
     }
@@ -189,10 +217,17 @@ impl Generator {
     pub(crate) fn offer(&self, range: Range) -> Result<(), Range> {
         self.note_read();
         let outcome = self.queue.push(range);
-        if self.queue.is_filling(self.options.block_bytes_max) {
+        self.was_queued();
+        outcome
+    }
+
+    /// Something may have been queued: wakes the chunk logger if it waits for that, or cuts if the queue fills.
+    fn was_queued(&self) {
+        if let Some(look) = &self.look {
+            look.queued(&self.queue, self.pushes.signal());
+        } else if self.queue.is_filling(self.options.block_bytes_max) {
             self.cut_unless_busy();
         }
-        outcome
     }
 
     /// Takes a record of these parts, or says that the queue is full. `taken` is called before it can be cut.
@@ -204,9 +239,7 @@ impl Generator {
     ) -> bool {
         self.note_read();
         let outcome = self.gather.append(parts, (&self.queue, account), taken);
-        if self.queue.is_filling(self.options.block_bytes_max) {
-            self.cut_unless_busy();
-        }
+        self.was_queued();
         outcome
     }
 
@@ -237,6 +270,11 @@ impl Generator {
         let since = self.options.clock.now().since(state.last_cut);
         if since >= self.options.block_interval.as_duration() / 2 {
             self.cut_locked(&mut state);
+            let open = self.in_flight.load(Ordering::SeqCst) > 0 || self.queue.len() > 0;
+            if self.look.is_some() && open {
+                // Without room for it the logger has cuts enough to come to.
+                let _ = self.pushes.try_send(Push::Cut);
+            }
         }
     }
 
@@ -253,15 +291,20 @@ impl Generator {
         if !self.cut_locked(&mut state) {
             return Cut::Held;
         }
+        if self.look.is_some() && self.queue.len() > 0 {
+            return self.mark(time);
+        }
         // The tick mark follows its blocks through the push queue; without blocks on the way there is nothing to wait for.
         let settled = if planted(Planted::TickForgetsCurrentPush) {
             self.pushes.is_empty()
         } else {
             self.in_flight.load(Ordering::SeqCst) == 0
         };
-        if settled {
-            return Cut::Settled;
-        }
+        if settled { Cut::Settled } else { self.mark(time) }
+    }
+
+    /// Lets the mark of a tick follow what is on its way.
+    fn mark(&self, time: Time) -> Cut {
         match self.pushes.try_send(Push::Tick(time)) {
             Ok(()) => Cut::Pending,
             Err(SendError::Full(_)) => Cut::Held,
@@ -287,6 +330,11 @@ impl Generator {
 
     /// Cuts what is queued when it begins; false if the push queue had no room for all of it.
     fn drain_locked(&self, state: &mut State) -> bool {
+        if self.look.is_some() {
+            // The chunk logger takes what is queued; a tick's mark tells it to close its block.
+            self.was_queued();
+            return true;
+        }
         let queued = self.queue.len();
         let mut left = queued;
         let first_read = match left {
@@ -422,6 +470,8 @@ impl Pusher {
         while let Some(push) = self.pushes.recv() {
             match push {
                 Push::Tick(time) => self.target.reached(self.source, time),
+                // Only the chunk logger is sent these.
+                Push::Cut => {}
                 Push::Block(block) => {
                     while self.target.push(&block).is_err() {
                         if self.stop.is_stopped() {

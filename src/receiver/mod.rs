@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  dial / accept ─▶ io model ─▶ connection (framing) ─▶ range queue ─▶ generator ─▶ BlockTarget
+//!                                                                    └─ with a log: chunks ─┘
 //! ```
 //! A `SocketReceiver` supervises one source: it dials with bounded back-off or listens, runs the io model, and stops
 //! in order: no more reading, then the last cut, then the last push. A `CustomReceiver` does so for a user's [`Receiver`],
@@ -9,6 +10,7 @@
 
 mod active;
 mod arrivals;
+pub(crate) mod chunks;
 mod connection;
 mod custom;
 mod dial;
@@ -27,7 +29,7 @@ pub(crate) use active::ActiveReceiver;
 pub(crate) use arrivals::Arrivals;
 pub(crate) use custom::{CustomOptions, CustomReceiver, ReceiverSlot};
 pub use custom::{Receiver, ReceiverHandle};
-pub(crate) use rate::RateLimiter;
+pub(crate) use rate::{RateLimiter, Usage};
 pub(crate) use socket::{
     Cutter, Engine, RateOptions, SocketOptions, SocketReceiver, Steered, join_by,
 };

@@ -89,6 +89,7 @@ fn path(block_bytes_max: u64, store_bytes_max: usize) -> Path {
         block_bytes_max,
         clock: Arc::new(clock.clone()),
         poison: Poison::new(),
+        log: None,
     });
     let target = Arc::new(Target::default());
     let late = Latency::default().recorder();

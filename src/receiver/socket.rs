@@ -11,6 +11,7 @@ use crate::framing::Framing;
 use crate::metrics::{EngineTimes, Event, EventBus, ReceiverCounters};
 use crate::receiver::active::ActiveReceiver;
 use crate::receiver::arrivals::Arrivals;
+use crate::receiver::chunks::EngineLog;
 use crate::receiver::connection::{Intake, IntakeHost, Observer};
 use crate::receiver::dial::{self, Interrupt};
 use crate::receiver::generator::{BlockTarget, Cut, Generator, GeneratorOptions};
@@ -101,6 +102,8 @@ pub(crate) struct Engine {
     pub(crate) times: Arc<EngineTimes>,
     /// Counts what can be cut, if batches wait for records.
     pub(crate) arrivals: Option<Arc<Arrivals>>,
+    /// Where what was read becomes durable before it is stored, if it does.
+    pub(crate) log: Option<EngineLog>,
 }
 
 /// Called once when a source is over: its number, and what went wrong if the end was not in order. It only posts.
@@ -167,6 +170,7 @@ impl SocketReceiver {
             block_bytes_max: options.block_bytes_max,
             clock: Arc::clone(&engine.clock),
             poison: engine.poison.clone(),
+            log: engine.log.as_ref().map(|log| log.of(options.number)),
         });
         let (listener, local) = bind(&options)?;
         let dialling =

@@ -61,6 +61,8 @@ pub(super) struct JobGenerator {
     outage: bool,
     /// Ticks to be replayed once fewer batches wait: the first and the last.
     deferred: Option<(Time, Time)>,
+    /// The last tick that was missed before the start, if a batch is made up for it.
+    missed: Option<Time>,
     /// When the trigger's time-out is over.
     timeout: Moment,
 }
@@ -85,10 +87,32 @@ impl JobGenerator {
             waiting: None,
             outage: false,
             deferred: None,
+            missed: None,
             timeout: now,
         };
         generator.restart_timeout(now);
         generator
+    }
+
+    /// An earlier run planned batches up to `last`: ticks between it and the first of this run were missed.
+    pub(super) fn resume(&mut self, last: Time) {
+        self.last = Some(last);
+        let Pace::Every(schedule, catch_up) = self.pace else { return };
+        let first = last.plus(schedule.period(), 1);
+        let missed = schedule.label(0).as_millis().saturating_sub(schedule.period().as_millis());
+        let missed = Time::from_millis(missed);
+        if missed >= first {
+            match catch_up {
+                CatchUp::Replay => self.deferred = Some((first, missed)),
+                CatchUp::Coalesce => self.missed = Some(missed),
+                CatchUp::Skip => {}
+            }
+        }
+    }
+
+    /// The tick before this run that one batch stands for, once.
+    pub(super) fn missed_before_start(&mut self) -> Option<Time> {
+        self.missed.take()
     }
 
     /// A tick was taken at the moment `now`, with `batches` waiting or running.

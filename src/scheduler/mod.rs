@@ -10,11 +10,13 @@
 //! [`generator::JobGenerator`] and [`jobs::JobSet`], which are pure; this file carries it out. It knows nothing of the
 //! command line or of who waits for the end; they are told by [`Told`].
 
+mod durable;
 mod generator;
 mod jobs;
 #[cfg(all(test, tidemill_model))]
 mod model;
 mod rate;
+mod steering;
 
 use std::time::Duration;
 
@@ -29,7 +31,7 @@ use crate::receiver::generator::{BlockTarget, Cut};
 use crate::receiver::{Arrivals, Cutter, Steered};
 use crate::sink::{DeadLetter, DeadLetters};
 use crate::slab::Pool;
-use crate::store::BlockManager;
+use crate::store::{BlockManager, StoredBlock};
 use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mailbox, Mutex, Poison};
@@ -37,11 +39,13 @@ use crate::time::{Clock, Moment, Schedule, Ticks, Time, tighten_timer_slack};
 use crate::tracker::{BlockTracker, ReceivedBlock};
 use crate::workers::WorkerPool;
 
+pub(crate) use durable::{Recovery, reach};
 pub use generator::{CatchUp, Trigger};
 
+use durable::Durable;
 use generator::{JobGenerator, Pace, Step};
 use jobs::{JobRef, JobSet, Verdict};
-use rate::{RateEstimator, Sample};
+use steering::Steering;
 
 /// Messages that may wait for the loop; the timer and the workers wait for room beyond that.
 const MESSAGES_MAX: usize = 65_536;
@@ -53,6 +57,8 @@ pub(crate) enum Message {
     Reached { source: u32, time: Time, at: Moment },
     /// There may be enough records for a batch.
     Enough,
+    /// What became of plans on their way to the log is known.
+    Planned,
     /// An attempt at a job has ended.
     JobDone { job: JobRef, outcome: Result<(), String>, at: Moment },
     /// The input of a batch that failed for good was put aside, or could not be.
@@ -115,6 +121,8 @@ pub(crate) struct Parts {
     pub(crate) arrivals: Option<Arc<Arrivals>>,
     /// Where the input of a batch goes that failed for good; none: the stream stops.
     pub(crate) dead_letters: Option<Arc<dyn DeadLetters>>,
+    /// With a log: what it holds of earlier runs.
+    pub(crate) recovery: Option<Recovery>,
     pub(crate) times: Arc<EngineTimes>,
     pub(crate) history: Arc<History>,
     pub(crate) events: EventBus,
@@ -171,46 +179,56 @@ impl Scheduler {
     }
 
     /// Starts the thread `job-loop`.
-    pub(crate) fn start(&self, options: Options, parts: Parts, poison: &Poison) -> Result<Thread> {
-        parts.graph.begin(match options.batches {
-            Batches::Every(schedule, _) => schedule.label(0),
-            Batches::OnRecords(_) => parts.clock.wall_time(),
-        });
-        let scheduler = self.clone();
-        let pace = match options.batches {
-            Batches::Every(schedule, catch_up) => Pace::Every(schedule, catch_up),
-            Batches::OnRecords(trigger) => Pace::OnRecords(trigger),
+    pub(crate) fn start(
+        &self,
+        options: Options,
+        mut parts: Parts,
+        poison: &Poison,
+    ) -> Result<Thread> {
+        let (pace, first) = match options.batches {
+            Batches::Every(schedule, catch_up) => {
+                (Pace::Every(schedule, catch_up), schedule.label(0))
+            }
+            Batches::OnRecords(trigger) => (Pace::OnRecords(trigger), parts.clock.wall_time()),
         };
-        let generator = JobGenerator::new(pace, options.batches_max, parts.clock.now());
-        let estimator =
-            |steered: &Steered| RateEstimator::new(options.interval, steered.min, steered.max);
-        let estimators = parts.steered.iter().map(estimator).collect();
-        let jobs =
-            JobSet::new(parts.graph.outputs().len(), options.concurrent_jobs, options.retries);
+        let now = parts.clock.now();
+        let mut generator = JobGenerator::new(pace, options.batches_max, now);
+        let (mut index, mut last) = (0, None);
+        parts.graph.begin(parts.recovery.as_ref().map_or(first, |recovery| recovery.anchor));
+        if let Some(recovery) = &parts.recovery {
+            (index, last) =
+                (recovery.found.next_index, recovery.found.last_time.map(Time::from_millis));
+            last.into_iter().for_each(|last| generator.resume(last));
+        }
+        let graph = Arc::clone(&parts.graph);
+        let durable = parts.recovery.as_mut().map(|recovery| Durable::new(recovery, now, &graph));
+        let steering = Steering::new(options.interval, std::mem::take(&mut parts.steered), now);
         let outputs = parts.graph.outputs();
-        let stages = parts.times.stage_recorders();
         let ticks = match options.batches {
             Batches::Every(schedule, _) => Some(Ticks::new(schedule)),
             Batches::OnRecords(_) => None,
         };
         let late = parts.times.job_ticks.recorder();
         let job_loop = JobLoop {
-            scheduler,
-            options,
-            parts,
+            scheduler: self.clone(),
+            jobs: JobSet::new(outputs.len(), options.concurrent_jobs, options.retries),
             outputs,
             generator,
+            durable,
             ticks,
             ticked: false,
             late,
-            jobs,
-            estimators,
-            stages,
+            steering,
+            stages: parts.times.stage_recorders(),
             cut: Moment::default(),
             stored: Moment::default(),
             draining: false,
-            index: 0,
-            last: None,
+            index,
+            last,
+            live_batches: 0,
+            first_index: index,
+            options,
+            parts,
         };
         let started = thread::spawn("job-loop", poison, move || job_loop.run());
         started.map_err(|err| Error::io("cannot start the thread `job-loop`", err))
@@ -223,6 +241,15 @@ pub(crate) struct Stored {
     pub(crate) tracker: Arc<BlockTracker>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) scheduler: Scheduler,
+}
+
+impl Stored {
+    /// Stores a block whose records are in the log.
+    pub(crate) fn store_elsewhere(&self, block: Arc<StoredBlock>) {
+        let (id, records, bytes) = (block.id(), block.records(), block.bytes());
+        self.store.put_elsewhere(block);
+        self.tracker.add(ReceivedBlock { id, records, bytes });
+    }
 }
 
 impl BlockTarget for Stored {
@@ -268,23 +295,31 @@ struct JobLoop {
     /// How late each tick was taken.
     late: Recorder,
     jobs: JobSet<Arc<BatchInput>>,
-    /// One for each steered receiver.
-    estimators: Vec<RateEstimator>,
+    /// With a log.
+    durable: Option<Durable>,
+    steering: Steering,
     stages: [Recorder; STAGES.len()],
     /// When the waiting tick was cut, and when the last source that it waits for had stored what was cut.
     cut: Moment,
     stored: Moment,
     /// Nothing more is received; the end is told when the last batch is done.
     draining: bool,
-    /// Batches allocated so far.
+    /// The number of the next batch; with a log it counts on over all starts.
     index: u64,
-    /// The last of them.
+    /// The last batch that was allocated.
     last: Option<Time>,
+    /// Batches of this run that are done; those of an earlier run are not among them.
+    live_batches: u64,
+    /// The number of the first batch of this run.
+    first_index: u64,
 }
 
 impl JobLoop {
     fn run(mut self) {
         tighten_timer_slack();
+        self.catch_up_after_restart();
+        self.advance();
+        self.start_jobs();
         while let Some(next) = self.next() {
             match next {
                 Next::Tick(time, now) => self.tick(time, now),
@@ -292,8 +327,21 @@ impl JobLoop {
                 Next::Deadline => self.allocate_if_due(),
             }
             self.fire();
+            self.advance();
             self.start_jobs();
         }
+        if let Some(durable) = self.durable.as_mut().filter(|_| !self.jobs.is_aborted()) {
+            durable.finish();
+        }
+    }
+
+    /// After a restart: the batches of the ticks that passed while nothing ran, as the policy says.
+    fn catch_up_after_restart(&mut self) {
+        let now = self.parts.clock.now();
+        if let Some(time) = self.generator.missed_before_start() {
+            self.begin(time, now, now);
+        }
+        self.replay_deferred();
     }
 
     /// What is next; nothing at all when the mailbox is closed and empty.
@@ -316,7 +364,9 @@ impl JobLoop {
             if inbox.is_closed_and_empty() {
                 return None;
             }
-            let deadline = if self.draining { None } else { self.generator.deadline() };
+            let plans = self.durable.as_ref().and_then(Durable::deadline);
+            let own = if self.draining { None } else { self.generator.deadline() };
+            let deadline = own.into_iter().chain(plans).min();
             if deadline.is_some_and(|at| now >= at) {
                 return Some(Next::Deadline);
             }
@@ -335,7 +385,7 @@ impl JobLoop {
                 }
             }
             // The loop looks at the level after each message.
-            Message::Enough => {}
+            Message::Enough | Message::Planned => {}
             Message::JobDone { job, outcome, at } => self.job_done(job, outcome, at),
             Message::PutAside { time, outcome } => self.was_put_aside(time, outcome),
             Message::EndTicks => self.end_ticks(),
@@ -350,7 +400,7 @@ impl JobLoop {
     fn tick(&mut self, time: Time, now: Moment) {
         self.late.record(now.since(self.due(time)));
         let draining = self.draining && !planted(Planted::TickAfterFinal);
-        if draining || self.generator.tick(time, now, self.jobs.batches()) != Step::Cut {
+        if draining || self.generator.tick(time, now, self.batches()) != Step::Cut {
             return;
         }
         self.begin(time, self.due(time), now);
@@ -378,7 +428,7 @@ impl JobLoop {
         let (enough, now) = (arrivals.is_enough(), self.parts.clock.now());
         let wall = self.parts.clock.wall_time();
         if !self.draining
-            && let Some(time) = self.generator.fires(enough, wall, now, self.jobs.batches())
+            && let Some(time) = self.generator.fires(enough, wall, now, self.batches())
         {
             self.begin(time, now, now);
         }
@@ -445,13 +495,32 @@ impl JobLoop {
             partitions: self.parts.workers.workers(),
         };
         self.index += 1;
-        self.remember(&input);
         self.last = Some(time);
+        self.count_waiting(&input);
+        let input = Arc::new(input);
+        match &mut self.durable {
+            Some(durable) => durable.allocated(input),
+            None => self.admit(input),
+        }
+    }
+
+    /// A batch has its blocks.
+    fn count_waiting(&mut self, input: &BatchInput) {
+        self.remember(input);
         let mut progress = self.scheduler.progress.lock();
         progress.batches_waiting += 1;
-        progress.records_waiting += records;
-        drop(progress);
-        self.jobs.admit(time, Arc::new(input));
+        progress.records_waiting += input.records;
+    }
+
+    /// A batch may run when it is its turn.
+    fn admit(&mut self, input: Arc<BatchInput>) {
+        let (time, due, records) = (input.time, input.due, input.records);
+        let of_source = |source: u32| {
+            let blocks = usize::try_from(source).ok().and_then(|at| input.blocks.get(at));
+            blocks.map_or(0, |blocks| blocks.iter().map(|block| block.records()).sum())
+        };
+        self.steering.allocated(self.parts.clock.now(), due, of_source, records);
+        self.jobs.admit(time, input);
         if self.jobs.is_without_jobs() {
             self.batch_done(time, BatchState::Done);
         }
@@ -487,13 +556,14 @@ impl JobLoop {
             self.allocate_current();
         }
         let (blocks, _) = self.parts.tracker.unallocated();
-        if (blocks > 0 || self.index == 0)
+        if (blocks > 0 || self.last.is_none())
             && let Some(time) = self.generator.last_time(self.parts.clock.wall_time())
         {
             let now = self.parts.clock.now();
             (self.cut, self.stored) = (now, now);
             self.allocate(time, now);
         }
+        self.advance();
         self.tell_if_drained();
     }
 
@@ -501,6 +571,7 @@ impl JobLoop {
         while let Some((job, input)) = self.jobs.next() {
             let started = self.parts.clock.now();
             self.jobs.started(job, started);
+            self.steering.started(started);
             self.parts.history.update(job.time, |batch| {
                 batch.state = BatchState::Running;
                 batch.moments.started.get_or_insert(started);
@@ -509,7 +580,12 @@ impl JobLoop {
             let done = move |outcome| {
                 scheduler.post(Message::JobDone { job, outcome, at: clock.now() });
             };
-            match self.outputs[job.output].plan(&input, &self.parts.clock, started) {
+            let rebuilds = self.durable.as_ref().and_then(|durable| durable.rebuilds(job.time));
+            let plan = match rebuilds {
+                Some(how) => self.parts.graph.replay(&input, &self.parts.clock, how),
+                None => self.outputs[job.output].plan(&input, &self.parts.clock, started),
+            };
+            match plan {
                 Ok(plan) => batch::run(plan, &self.parts.workers, Box::new(done)),
                 Err(cause) => done(Err(cause)),
             }
@@ -558,9 +634,14 @@ impl JobLoop {
     /// The stream stops for this batch.
     fn fail(&mut self, time: Time, err: Error) {
         self.parts.graph.abandon(time);
+        self.parts.history.update(time, |batch| batch.state = BatchState::Failed);
+        self.stop_for(err);
+    }
+
+    /// The stream stops.
+    fn stop_for(&mut self, err: Error) {
         self.jobs.abort();
         self.draining = true;
-        self.parts.history.update(time, |batch| batch.state = BatchState::Failed);
         (self.parts.tell)(Told::Fatal(err));
     }
 
@@ -589,12 +670,23 @@ impl JobLoop {
     fn batch_done(&mut self, time: Time, state: BatchState) {
         let Some((input, first_start)) = self.jobs.finish(time) else { return };
         self.parts.graph.commit(time);
+        if let Some(durable) = self.durable.as_mut().filter(|it| it.rebuilds(time).is_some()) {
+            durable.was_rebuilt();
+            // The log has what it changed in states.
+            let _ = self.parts.graph.changes(time);
+            return self.tell_if_drained();
+        }
         self.parts.store.release(self.parts.tracker.commit(time));
         let now = self.parts.clock.now();
+        if let Some(durable) = &mut self.durable {
+            durable.committed(&input, &self.parts.graph, &self.scheduler);
+            durable.checkpoint_if_due(now);
+        }
         let start = first_start.unwrap_or(now);
         let (records, due) = (input.records, input.due);
+        let is_live = input.index >= self.first_index;
         let (delay, processing) = (start.since(due), now.since(start));
-        self.steer(&input, now, processing, delay);
+        self.steering.done(now);
         drop(input);
         self.parts.pool.trim();
         let mut progress = self.scheduler.progress.lock();
@@ -606,7 +698,6 @@ impl JobLoop {
             progress.dead_letters += 1;
             progress.dead_records += records;
         }
-        let done = progress.batches;
         drop(progress);
         self.record(time, state, now);
         self.parts.events.post(Event::BatchCompleted {
@@ -618,22 +709,12 @@ impl JobLoop {
         if self.parts.tell_batches {
             (self.parts.tell)(Told::BatchDone);
         }
-        if self.options.batches_max == Some(done) {
+        self.live_batches += u64::from(is_live);
+        if is_live && self.options.batches_max == Some(self.live_batches) {
             (self.parts.tell)(Told::BatchesReached);
         }
         self.replay_deferred();
         self.tell_if_drained();
-    }
-
-    /// Sets the rate of each steered receiver after a batch.
-    fn steer(&mut self, input: &BatchInput, at: Moment, processing: Duration, delay: Duration) {
-        for (steered, estimator) in self.parts.steered.iter().zip(&mut self.estimators) {
-            let blocks = usize::try_from(steered.source).ok().and_then(|at| input.blocks.get(at));
-            let records = blocks.map_or(0, |blocks| blocks.iter().map(|b| b.records()).sum());
-            if let Some(rate) = estimator.update(Sample { at, records, processing, delay }) {
-                steered.limiter.set_rate(rate);
-            }
-        }
     }
 
     /// Records the stages of a batch that is done.
@@ -653,7 +734,7 @@ impl JobLoop {
     /// Begins the batches of missed ticks that had to wait because too many batches did.
     fn replay_deferred(&mut self) {
         while !self.draining
-            && let Some(time) = self.generator.deferred(self.jobs.batches())
+            && let Some(time) = self.generator.deferred(self.batches())
         {
             let now = self.parts.clock.now();
             self.begin(time, self.due(time), now);
@@ -665,7 +746,7 @@ impl JobLoop {
 
     fn tell_if_drained(&self) {
         // After a failure nothing more is started, so what waits would never end.
-        let ended = self.jobs.batches() == 0 || self.jobs.is_aborted();
+        let ended = self.batches() == 0 || self.jobs.is_aborted();
         if self.draining && (ended || planted(Planted::DrainedTooEarly)) {
             (self.parts.tell)(Told::Drained);
         }

@@ -57,6 +57,7 @@ fn rig() -> Rig {
         block_bytes_max: 1 << 20,
         clock: clock.clone(),
         poison: poison.clone(),
+        log: None,
     });
     let (own, known) = (Arc::clone(&store), Arc::clone(&tracker));
     let times = EngineTimes::new();
@@ -92,6 +93,7 @@ fn rig() -> Rig {
         steered: Vec::new(),
         arrivals: None,
         dead_letters: None,
+        recovery: None,
         times,
         history: Arc::new(History::default()),
         events: EventBus::new(),

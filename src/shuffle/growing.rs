@@ -40,11 +40,6 @@ impl<E> Growing<E> {
         self.len == 0
     }
 
-    /// One more than the highest place there ever was.
-    pub fn places(&self) -> usize {
-        self.chunks.last().map_or(0, |last| (self.chunks.len() - 1) * CHUNK + last.len())
-    }
-
     /// The place of the entry with this hash for which `same` holds.
     pub fn find(&self, hash: u64, same: impl Fn(&E) -> bool) -> Option<u32> {
         let found = self.segments[self.segment(hash)]
@@ -112,6 +107,23 @@ impl<E> Growing<E> {
         all.filter_map(|(entry, place)| entry.as_ref().map(|entry| (place, entry)))
     }
 
+    /// The entries in a range of places, in their order; its cost follows the range.
+    pub fn between(&self, places: std::ops::Range<u32>) -> impl Iterator<Item = (u32, &E)> {
+        let end = places.end.min(self.places());
+        let at = |place: u32| {
+            let (chunk, at) = split(place);
+            self.chunks[chunk][at].as_ref().map(|entry| (place, entry))
+        };
+        (places.start..end).filter_map(at)
+    }
+
+    /// One more than the highest place that an entry ever had.
+    pub fn places(&self) -> u32 {
+        let Some(last) = self.chunks.last() else { return 0 };
+        let places = (self.chunks.len() - 1) * CHUNK + last.len();
+        u32::try_from(places).expect("a table holds fewer than 2^32 entries")
+    }
+
     fn push(&mut self, entry: E) -> u32 {
         if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
             // The first chunk grows as it is filled: most tables are small.
@@ -163,6 +175,11 @@ mod tests {
         let mut all: Vec<u32> = growing.iter().map(|(_, key)| *key).collect();
         all.sort_unstable();
         assert!(all.iter().eq(model.keys()));
+        let places = growing.places();
+        for cut in [0, places / 2, places] {
+            let parts = growing.between(0..cut).chain(growing.between(cut..u32::MAX));
+            assert!(parts.map(|(place, _)| place).eq(growing.iter().map(|(place, _)| place)));
+        }
     }
 
     #[test]

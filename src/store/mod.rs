@@ -15,6 +15,7 @@ mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::ops::Range;
 
 use crate::block::{Block, BlockId, Receipt};
 use crate::error::Result;
@@ -49,6 +50,7 @@ pub struct StoredBlock {
     records: u64,
     bytes: u64,
     first_read: Option<Moment>,
+    chunks: Range<u64>,
     receipts: Vec<Receipt>,
     held: Mutex<Held>,
 }
@@ -62,8 +64,28 @@ impl StoredBlock {
             records: block.records(),
             bytes: block.bytes(),
             first_read: block.first_read(),
+            chunks: block.chunks(),
             receipts: block.receipts().cloned().collect(),
             held: Mutex::new(Held::Memory(block)),
+        })
+    }
+
+    /// A block whose records are not in memory, made of these chunks of the log: so many records and bytes.
+    pub fn elsewhere(
+        (id, framing): (BlockId, Framing),
+        (records, bytes): (u64, u64),
+        chunks: Range<u64>,
+        stowed: Arc<dyn Stowed>,
+    ) -> Arc<Self> {
+        Arc::new(StoredBlock {
+            id,
+            framing,
+            records,
+            bytes,
+            first_read: None,
+            chunks,
+            receipts: Vec::new(),
+            held: Mutex::new(Held::Elsewhere(stowed)),
         })
     }
 
@@ -90,6 +112,11 @@ impl StoredBlock {
     /// When its oldest record was read, if that is known.
     pub fn first_read(&self) -> Option<Moment> {
         self.first_read
+    }
+
+    /// The numbers of the chunks of the log that it is made of; none without a log.
+    pub fn chunks(&self) -> Range<u64> {
+        self.chunks.clone()
     }
 
     /// Who waits for it to be safe, wherever its records are.
@@ -163,20 +190,31 @@ impl BlockManager {
     /// # Panics
     /// If a block of that name is kept already: names are used once.
     pub fn put(&self, block: Arc<Block>) {
-        let block = StoredBlock::new(block);
+        self.keep(StoredBlock::new(block), self.spill.is_some());
+        if let Some(spill) = &self.spill {
+            spill.look();
+        }
+    }
+
+    /// Keeps a block whose records are not in memory, until it is released.
+    ///
+    /// # Panics
+    /// If a block of that name is kept already: names are used once.
+    pub fn put_elsewhere(&self, block: Arc<StoredBlock>) {
+        self.keep(block, false);
+    }
+
+    fn keep(&self, block: Arc<StoredBlock>, movable: bool) {
         let mut blocks = self.blocks.lock();
         blocks.puts += 1;
         let put = blocks.puts;
-        if self.spill.is_some() {
+        if movable {
             blocks.movable.insert(put, Arc::clone(&block));
         }
         let id = block.id();
         let replaced = blocks.kept.insert(id, Kept { put, block });
         drop(blocks);
         assert!(replaced.is_none(), "block {id} was put twice");
-        if let Some(spill) = &self.spill {
-            spill.look();
-        }
     }
 
     /// The block of that name, if it is kept.

@@ -49,6 +49,10 @@ pub(crate) enum Planted {
     TickForgetsCurrentPush,
     /// `Generator`: the stop cuts once, whatever the push queue had no room for.
     StopCutsOnce,
+    /// `ChunkLogger`: it does not look at the queue again after it said what it waits for.
+    LoggerSkipsRecheck,
+    /// `ChunkLogger`: a chunk is acknowledged when it is handed to the log, before it is durable.
+    AcknowledgesBeforeLog,
     /// `batch::run`: two tasks of a stage that end at once are counted as one.
     StageCountsOnce,
     /// `JobLoop`: the stop does not give the waiting tick its blocks first.

@@ -44,6 +44,12 @@ impl Record {
     pub fn length(&self) -> usize {
         self.length
     }
+
+    /// Its parts as one piece, as the log hands them back.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.parts.concat()
+    }
 }
 
 impl From<Bytes> for Record {

@@ -253,3 +253,32 @@ fn is_peers_fault(err: &io::Error) -> bool {
             | io::ErrorKind::ConnectionReset
     )
 }
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+
+    fn assert_prepared(stream: &TcpStream) {
+        let socket = SockRef::from(stream);
+        assert!(socket.keepalive().expect("an option"));
+        assert_eq!(socket.tcp_keepalive_time().expect("an option"), KEEPALIVE_IDLE);
+        assert_eq!(socket.tcp_keepalive_interval().expect("an option"), KEEPALIVE_INTERVAL);
+        #[cfg(target_os = "linux")]
+        assert_eq!(socket.tcp_user_timeout().expect("an option"), Some(USER_TIMEOUT));
+        assert!(socket.out_of_band_inline().expect("an option"));
+        assert!(stream.nodelay().expect("an option"));
+    }
+
+    #[test]
+    fn a_peer_that_is_gone_without_a_word_is_found_out_on_both_sides() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let dialled =
+            TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+        let Accepted::Peer(accepted, _) = Acceptor::new(listener, &Arc::default()).accept() else {
+            panic!("a peer waits");
+        };
+        assert_prepared(&accepted);
+        prepare(&dialled).expect("it is open");
+        assert_prepared(&dialled);
+    }
+}

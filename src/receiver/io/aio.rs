@@ -584,10 +584,21 @@ impl<L: Lane> Loop<L> {
         if held || connection.receiving != Receiving::No {
             return;
         }
-        connection.receiving = Receiving::Armed;
         let fd = Fd(connection.stream.as_raw_fd());
-        let key = Key { kind: Kind::Receive, ..key }.encode();
-        self.ring.push(opcode::RecvMulti::new(fd, GROUP).build(), key);
+        let most = self.lane.read_max();
+        // A limited read is a request for itself, armed when its turn comes; otherwise one request brings all there is.
+        let limited = u32::try_from(most.clamp(1, BUFFER_BYTES)).ok().filter(|_| most < usize::MAX);
+        let waits = limited.is_some() && !self.lane.ready();
+        let Some(connection) = self.connection(key) else { return };
+        connection.receiving = if waits { Receiving::Stalled } else { Receiving::Armed };
+        if waits {
+            return self.stalled.push(key);
+        }
+        let entry = match limited {
+            Some(most) => limited_receive(fd, most),
+            None => opcode::RecvMulti::new(fd, GROUP).build(),
+        };
+        self.ring.push(entry, Key { kind: Kind::Receive, ..key }.encode());
     }
 
     fn received(&mut self, key: Key, completion: &cqueue::Entry) {
@@ -749,6 +760,12 @@ impl<L: Lane> Loop<L> {
             _ => {}
         }
     }
+}
+
+/// A request for at most `most` bytes, in a buffer that the kernel picks.
+fn limited_receive(fd: Fd, most: u32) -> squeue::Entry {
+    let receive = opcode::Recv::new(fd, std::ptr::null_mut(), most).buf_group(GROUP);
+    receive.build().flags(squeue::Flags::BUFFER_SELECT)
 }
 
 /// A descriptor that the kernel made for us.

@@ -117,7 +117,8 @@ impl<'a, H: Host> Reader<'a, H> {
                 self.block(connection, PollFlags::empty());
                 continue;
             }
-            match self.buffers.read(&mut connection.stream) {
+            let most = self.lane.read_max();
+            match self.buffers.read(&mut connection.stream, most) {
                 Ok(0) => return self.send_the_rest(connection),
                 Ok(len) => {
                     self.shared.counters.bytes.add(len as u64);

@@ -287,10 +287,11 @@ impl<L: Lane> EventLoop<L> {
             // Read again once the peer has taken its replies: `flush` queues it.
             return;
         }
-        match self.buffers.read(&mut connection.stream) {
+        let most = self.lane.read_max();
+        match self.buffers.read(&mut connection.stream, most) {
             Ok(0) => self.ended(index),
             Ok(len) => {
-                let more = len >= BUFFER_BYTES || connection.until_dry;
+                let more = len >= BUFFER_BYTES.min(most) || connection.until_dry;
                 self.counters.bytes.add(len as u64);
                 match self.buffers.hand_over(&mut self.lane, &mut connection.session, len) {
                     Flow::Continue if more => self.queue(index),

@@ -15,6 +15,8 @@
 //!    connection; a session is only ever used on that thread.
 //! 2. [`Lane::ready`] is asked before every read. While it is false the model reads nothing and waits for the lane's
 //!    waker; it goes on sending replies. Where the kernel reads ahead, at most [`Row::in_flight_max`] bytes still come.
+//!    [`Lane::read_max`] is asked after it: no read brings more than it says. Where reads are requests that wait in the
+//!    kernel, that is the bound of each request.
 //! 3. [`Lane::turn`] is called after each group of reads and before the thread waits, so that nothing stays gathered.
 //! 4. The end of a connection is told once by [`Lane::closed`], after all of its bytes: a half-close delivers the tail.
 //! 5. Bytes that [`Lane::replies`] gives are sent in order, without blocking other connections. It is asked after each
@@ -226,6 +228,11 @@ pub trait Lane: Send + 'static {
     /// Whether anything may be read now; if not, the lane's waker is called once that changes.
     fn ready(&mut self) -> bool;
 
+    /// The most bytes that the next read may bring; as many as it can by default.
+    fn read_max(&mut self) -> usize {
+        usize::MAX
+    }
+
     /// A new connection.
     fn open(&mut self, peer: Peer, remote: Remote) -> Self::Session;
 
@@ -325,10 +332,19 @@ impl ReadBuffers {
         ReadBuffers(std::array::from_fn(|_| pool.buffer()))
     }
 
-    /// One vectored read.
-    fn read(&mut self, stream: &mut impl io::Read) -> io::Result<usize> {
-        let mut slices = self.0.each_mut().map(|buffer| io::IoSliceMut::new(buffer.space()));
-        stream.read_vectored(&mut slices)
+    /// One vectored read of at most `most` bytes.
+    fn read(&mut self, stream: &mut impl io::Read, most: usize) -> io::Result<usize> {
+        let (mut left, mut used) = (most.max(1), 0);
+        let mut slices = self.0.each_mut().map(|buffer| {
+            if left == 0 {
+                return io::IoSliceMut::new(&mut []);
+            }
+            let space = buffer.space();
+            let len = left.min(space.len());
+            (left, used) = (left - len, used + 1);
+            io::IoSliceMut::new(&mut space[..len])
+        });
+        stream.read_vectored(&mut slices[..used])
     }
 
     /// Hands the `len` bytes of a read to the lane, buffer by buffer.

@@ -22,8 +22,8 @@ use super::{Host, IoDriver, Options, Peer};
 pub(super) const WAITING_MAX: usize = 1_024;
 
 /// Connections that wait for a thread, the oldest first.
-struct Backlog {
-    state: Mutex<State>,
+struct Backlog<T = Accepted> {
+    state: Mutex<State<T>>,
     /// Told when a connection comes, and at the stop.
     more: Condvar,
     /// Told when one was taken, and at the stop.
@@ -32,13 +32,22 @@ struct Backlog {
     clock: Arc<dyn Clock>,
 }
 
-#[derive(Default)]
-struct State {
-    waiting: VecDeque<(Accepted, Moment)>,
+struct State<T> {
+    waiting: VecDeque<(T, Moment)>,
     stop: bool,
 }
 
-impl Backlog {
+impl<T> Backlog<T> {
+    fn new(counters: &Arc<ReceiverCounters>, clock: &Arc<dyn Clock>) -> Self {
+        Backlog {
+            state: Mutex::new(State { waiting: VecDeque::new(), stop: false }),
+            more: Condvar::new(),
+            room: Condvar::new(),
+            counters: Arc::clone(counters),
+            clock: Arc::clone(clock),
+        }
+    }
+
     /// Waits until another connection may be accepted; woken by a thread that takes one, or by the stop.
     fn wait_for_room(&self) {
         let mut state = self.state.lock();
@@ -47,7 +56,7 @@ impl Backlog {
         }
     }
 
-    fn put(&self, accepted: Accepted) -> io::Result<()> {
+    fn put(&self, accepted: T) -> io::Result<()> {
         let mut state = self.state.lock();
         if state.stop {
             return Err(stopping());
@@ -64,12 +73,12 @@ impl Backlog {
     }
 
     /// The oldest, if one waits.
-    fn try_take(&self) -> Option<Accepted> {
+    fn try_take(&self) -> Option<T> {
         self.take_from(&mut self.state.lock())
     }
 
     /// Waits for a connection; none at the stop.
-    fn take(&self) -> Option<Accepted> {
+    fn take(&self) -> Option<T> {
         let mut state = self.state.lock();
         while state.waiting.is_empty() && !state.stop {
             self.more.wait(&mut state);
@@ -77,7 +86,7 @@ impl Backlog {
         self.take_from(&mut state)
     }
 
-    fn take_from(&self, state: &mut State) -> Option<Accepted> {
+    fn take_from(&self, state: &mut State<T>) -> Option<T> {
         self.count_longest(state);
         let (accepted, _) = state.waiting.pop_front()?;
         self.counters.waiting.sub(1);
@@ -85,7 +94,7 @@ impl Backlog {
         Some(accepted)
     }
 
-    fn count_longest(&self, state: &State) {
+    fn count_longest(&self, state: &State<T>) {
         if let Some((_, since)) = state.waiting.front() {
             let longest = self.clock.now().since(*since).as_micros();
             self.counters.waited_us_max.raise_to(u64::try_from(longest).unwrap_or(u64::MAX));
@@ -116,13 +125,7 @@ struct Driver<H>(Arc<Shared<H>>);
 
 pub(super) fn start<H: Host>(host: H, mut options: Options) -> Result<Box<dyn IoDriver>> {
     let listener = options.listener.take();
-    let backlog = Backlog {
-        state: Mutex::new(State::default()),
-        more: Condvar::new(),
-        room: Condvar::new(),
-        counters: Arc::clone(&options.counters),
-        clock: Arc::clone(&options.clock),
-    };
+    let backlog = Backlog::new(&options.counters, &options.clock);
     let shared = Arc::new(Shared {
         reading: blocking::Shared::new(host, &options),
         backlog,
@@ -222,5 +225,74 @@ impl<H: Host> IoDriver for Driver<H> {
 
     fn threads(&self) -> Vec<Thread> {
         std::mem::take(&mut self.0.threads.lock())
+    }
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+    use crate::sync::{Mailbox, Poison, Signal};
+    use crate::time::{Interval, ManualClock};
+
+    fn backlog(clock: &ManualClock) -> Arc<Backlog<usize>> {
+        Arc::new(Backlog::new(&Arc::default(), &(Arc::new(clock.clone()) as Arc<dyn Clock>)))
+    }
+
+    /// Fills it, beginning with 0.
+    fn fill(backlog: &Backlog<usize>) {
+        for number in 0..WAITING_MAX {
+            backlog.wait_for_room();
+            backlog.put(number).expect("there is room");
+        }
+    }
+
+    #[test]
+    fn so_many_wait_and_no_more() {
+        let clock = ManualClock::new();
+        let backlog = backlog(&clock);
+        fill(&backlog);
+        assert_eq!(backlog.counters.waiting.value(), WAITING_MAX as u64);
+        let full = backlog.put(WAITING_MAX).expect_err("one more than may wait");
+        assert_eq!(full.to_string(), "1024 connections wait for a thread");
+        clock.advance(Interval::millis(5).as_duration());
+        assert_eq!(backlog.take(), Some(0), "the oldest");
+        assert_eq!(backlog.counters.waited_us_max.value(), 5_000);
+        backlog.put(WAITING_MAX).expect("a place was given back");
+        let order: Vec<_> = std::iter::from_fn(|| backlog.try_take()).collect();
+        assert_eq!(order, (1..=WAITING_MAX).collect::<Vec<_>>());
+        assert_eq!(backlog.counters.waiting.value(), 0);
+    }
+
+    #[test]
+    fn who_accepts_waits_for_room_until_there_is_some_or_the_stop() {
+        let check = |change: fn(&Backlog<usize>)| {
+            let backlog = backlog(&ManualClock::new());
+            fill(&backlog);
+            let (waits, order) = (Signal::new(), Mailbox::new(2));
+            let (acceptor, told, came) = (Arc::clone(&backlog), waits.clone(), order.clone());
+            let body = move || {
+                told.raise();
+                acceptor.wait_for_room();
+                came.send("accepts").expect("open");
+            };
+            let thread = thread::spawn("acceptor", &Poison::new(), body).expect("a thread");
+            waits.wait();
+            order.send("changes").expect("open");
+            change(&backlog);
+            thread.join();
+            let seen: Vec<_> = std::iter::from_fn(|| order.try_recv()).collect();
+            assert_eq!(seen, ["changes", "accepts"]);
+        };
+        check(|backlog| assert_eq!(backlog.take(), Some(0)));
+        check(Backlog::stop);
+    }
+
+    #[test]
+    fn after_the_stop_nobody_waits() {
+        let backlog = backlog(&ManualClock::new());
+        fill(&backlog);
+        backlog.stop();
+        assert_eq!((backlog.take(), backlog.counters.waiting.value()), (None, 0));
+        assert!(backlog.put(1).is_err());
     }
 }

@@ -1,0 +1,146 @@
+//! `tidemill compare --latency`: what was typed to [`latency::Options`], a line of progress, the tables at the end. The
+//! runs themselves are `crate::compare::latency`. Runs on the main thread.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{say, units};
+use crate::compare::latency::{self, Options, Work};
+use crate::error::{Error, Result};
+use crate::sync::Arc;
+use crate::time::{Clock, SystemClock};
+
+/// Batch intervals in milliseconds, if none were given.
+const BATCHES: [u64; 4] = [10, 50, 200, 1_000];
+
+/// How long a run sends if nothing else was said: ten batches of the longest interval.
+const LENGTH: Duration = Duration::from_secs(10);
+
+/// The options that only `--latency` has.
+#[derive(Debug, Args)]
+pub(super) struct LatencyArgs {
+    /// How much longer than its batch interval makes it wait a line takes: excess over that floor to 99.99 %, stage by
+    /// stage, at --rate and at --load; with --batch (10ms,50ms,200ms,1s here), --models (one, nio here), --latency-seconds
+    #[arg(long, conflicts_with_all = ["only", "connections", "busy", "record", "block", "seconds", "quick"])]
+    pub(super) latency: bool,
+
+    /// With --latency: further rates, in percent of the highest one that holds, which is searched for; 0: no search
+    #[arg(
+        long,
+        value_name = "PERCENT,...",
+        value_delimiter = ',',
+        default_value = "70",
+        requires = "latency"
+    )]
+    load: Vec<u64>,
+
+    /// With --latency: what is done with a batch
+    #[arg(long, value_name = "JOB", value_enum, default_value = "stamps", requires = "latency")]
+    job: Job,
+
+    /// With --latency: worker threads [default: as many as there are cores]
+    #[arg(long, value_name = "N", requires = "latency", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: Option<u16>,
+
+    /// With --latency: a rate holds if the 99th percentile is at most this and two batch intervals
+    #[arg(long, value_name = "TIME", requires = "latency", value_parser = units::seconds, default_value = "10s")]
+    limit: Duration,
+
+    /// With --latency: period in milliseconds of a bare timer on each core, which shows how late the machine itself wakes a
+    /// thread; 0: none
+    #[arg(long, value_name = "MS", requires = "latency", default_value_t = 1)]
+    control: u64,
+}
+
+/// What is done with a batch.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Job {
+    /// Only the stamps are read
+    Stamps,
+    /// The words are counted and ranked; stamps are words, too
+    Wordcount,
+}
+
+/// What other options of `compare` say.
+#[derive(Debug)]
+pub(super) struct Shared<'a> {
+    pub(super) models: &'a [String],
+    /// Milliseconds; none were given if it is empty.
+    pub(super) batches: &'a [u64],
+    pub(super) rate: u64,
+    pub(super) length: Option<Duration>,
+    pub(super) repeats: u64,
+    pub(super) out: &'a Path,
+}
+
+impl LatencyArgs {
+    fn options(&self, shared: &Shared<'_>) -> Result<Options> {
+        let model = match shared.models {
+            [] => "nio",
+            [model] if model != crate::compare::plan::BARE => model,
+            _ => return Err(usage("--latency takes one io model")),
+        };
+        if shared.rate == 0 {
+            return Err(usage("a rate is at least 1"));
+        }
+        let batches = if shared.batches.is_empty() { &BATCHES[..] } else { shared.batches };
+        let length = shared.length.unwrap_or(LENGTH);
+        if batches.iter().any(|batch| Duration::from_millis(*batch).saturating_mul(2) > length) {
+            return Err(usage("--latency-seconds is at least two batch intervals"));
+        }
+        let typed: Vec<String> = std::env::args().skip(1).collect();
+        Ok(Options {
+            model: model.to_owned(),
+            batches: batches.to_vec(),
+            rate: shared.rate,
+            loads: self.load.iter().copied().filter(|load| *load > 0).collect(),
+            work: match self.job {
+                Job::Stamps => Work::Stamps,
+                Job::Wordcount => Work::Words,
+            },
+            workers: self.workers.map(usize::from),
+            limit: self.limit,
+            length,
+            repeats: shared.repeats,
+            control_ms: Some(self.control).filter(|period| *period > 0),
+            out: shared.out.to_path_buf(),
+            program: latency::this_program()?,
+            command_line: format!("tidemill {}", typed.join(" ")),
+        })
+    }
+
+    /// Measures and prints the tables on `out`.
+    ///
+    /// # Errors
+    /// Usage, a report that cannot be written, and [`Error::Failed`] if a run failed.
+    pub(super) fn run(&self, shared: &Shared<'_>, out: &mut dyn Write) -> Result<()> {
+        let options = self.options(shared)?;
+        let bar = ProgressBar::new_spinner();
+        let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        let clock = SystemClock::new() as Arc<dyn Clock>;
+        let outcome = latency::run(&options, &clock, |step| {
+            bar.set_message(step.to_owned());
+            bar.tick();
+        });
+        bar.finish_and_clear();
+        let outcome = outcome?;
+        out.write_all(outcome.table.as_bytes())
+            .and_then(|()| out.flush())
+            .map_err(|err| Error::io("cannot write the tables", err))?;
+        outcome.files.iter().for_each(|file| say(&format!("compare: wrote {}", file.display())));
+        outcome.failures.iter().for_each(|why| say(&format!("compare: {why}")));
+        match outcome.failures.len() {
+            0 => Ok(()),
+            failures => Err(Error::Failed(format!("{failures} runs failed"))),
+        }
+    }
+}
+
+fn usage(text: &str) -> Error {
+    Error::Usage(format!("error: {text}"))
+}

@@ -1,0 +1,231 @@
+//! The start with a log: what an earlier run left is found again before anything is received. Runs on the thread that
+//! starts the stream; once.
+
+use std::time::Duration;
+
+use crate::config::Resolved;
+use crate::dstream::{Graph, StateInfo};
+use crate::error::{Error, Result};
+use crate::framing::Framing;
+use crate::journal::{ChunkRange, Found, Journal, JournalOptions, LoggedChunk, Replay, Run};
+use crate::metrics::{Event, EventBus};
+use crate::scheduler::{Recovery, Stored, reach};
+use crate::sync::{Arc, Poison};
+use crate::time::{Clock, Interval, Schedule, Time};
+use crate::wal::LogOptions;
+use crate::wal::storage::{Directory, Storage};
+
+use super::sources::Start;
+
+/// The longest record that fits the log, in bytes: a chunk is at most so much and a full chunk more, in one segment.
+const RECORD_BYTES_MAX: usize = 32 << 20;
+
+/// Opens the journal of a stream that has one, and tells what it found.
+pub(super) fn open(
+    config: &Resolved,
+    storage: Option<Arc<dyn Storage>>,
+    (graph, sources): (&Graph, &[Start]),
+    clock: &dyn Clock,
+    (poison, events): (&Poison, &EventBus),
+) -> Result<Option<Recovery>> {
+    let storage = match (storage, &config.state_dir) {
+        (Some(storage), _) => storage,
+        (None, Some(dir)) => Arc::new(Directory::open(dir)?) as Arc<dyn Storage>,
+        (None, None) => return Ok(None),
+    };
+    check(sources)?;
+    let fresh = Schedule::aligned(clock, config.batch_interval).label(0);
+    let options = JournalOptions {
+        pipeline: config.name.clone(),
+        sources: sources.iter().map(|source| source.name().to_owned()).collect(),
+        states: graph.states().into_iter().map(|state| (state.name, state.holds)).collect(),
+        reach: reach(graph),
+        log: LogOptions::with_fresh_salt(),
+        seed: graph.seed(),
+        anchor: fresh.as_millis(),
+    };
+    let mut progress = |bytes| events.post(Event::Recovering { bytes });
+    let (journal, found) = Journal::open(storage, options, poison, &mut progress)?;
+    graph.set_seed(found.seed);
+    tell(&found, events);
+    restore_states(graph, &journal, &found, config.workers)?;
+    // Only now: a program that does not continue what was saved leaves no trace.
+    journal.begin()?;
+    let anchor = Time::from_millis(found.anchor);
+    Ok(Some(Recovery { journal: Arc::new(journal), found, anchor }))
+}
+
+/// Makes states what they were: the changes of every batch from where a walk through all keys began.
+fn restore_states(
+    graph: &Graph,
+    journal: &Journal,
+    found: &Found,
+    partitions: usize,
+) -> Result<()> {
+    if !graph.is_stateless() {
+        graph.keep_changes();
+    }
+    if !found.started_before {
+        return Ok(());
+    }
+    let info =
+        |(name, holds): &(String, String)| StateInfo { name: name.clone(), holds: holds.clone() };
+    let saved: Vec<StateInfo> = found.states.iter().map(info).collect();
+    let Some(last) = found.resume.state else {
+        // Nothing to restore, but the states must be those that the log will go on with.
+        return graph.check_states(&saved);
+    };
+    let restore = graph.restore(&saved, partitions)?;
+    for (_, commit) in found.commits.range(found.covered.state_from..=last) {
+        journal.read_changes(commit, |state, part| restore.apply(state, part))?;
+        graph.commit(Time::from_millis(commit.record.time));
+    }
+    restore.finish();
+    Ok(())
+}
+
+/// What a log needs of the sources: names that tell them apart, records that fit.
+fn check(sources: &[Start]) -> Result<()> {
+    for (at, source) in sources.iter().enumerate() {
+        let name = source.name();
+        if sources[..at].iter().any(|other| other.name() == name) {
+            return Err(Error::Usage(format!(
+                "two sources are called `{name}`: with a log their names tell them apart"
+            )));
+        }
+        if source.record_bytes_max() > RECORD_BYTES_MAX {
+            return Err(Error::Config(format!(
+                "error: source `{name}`: with a log `record_bytes_max` is at most {} MiB",
+                RECORD_BYTES_MAX >> 20
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn tell(found: &Found, events: &EventBus) {
+    for damaged in &found.damaged {
+        events.post(Event::CheckpointDamaged {
+            file: damaged.file.clone(),
+            what: damaged.what.clone(),
+        });
+    }
+    if found.started_before {
+        let waiting = found.unplanned.iter().flatten();
+        let again = |replay: &&Replay| replay.run == Run::Again;
+        events.post(Event::Recovered {
+            segments: found.log.segments,
+            bytes: found.log.bytes,
+            batches: found.resume.replays.iter().filter(again).count() as u64,
+            records: waiting.map(|(_, chunk)| chunk.records).sum(),
+            torn: found
+                .log
+                .torn
+                .as_ref()
+                .map(|torn| (torn.segment, torn.offset, torn.what.clone())),
+        });
+    }
+}
+
+/// The schedule of the batches: in the phase of the first start, and after every batch that was planned, also when the
+/// clock went back.
+pub(super) fn schedule(
+    clock: &dyn Clock,
+    period: Interval,
+    recovery: Option<&Recovery>,
+) -> Schedule {
+    let Some(recovery) = recovery else { return Schedule::aligned(clock, period) };
+    let (now, wall) = (clock.now(), clock.wall());
+    let length = period.as_millis();
+    let phase = recovery.anchor.as_millis() % length;
+    let millis = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
+    let next = (millis.saturating_sub(phase) / length)
+        .saturating_add(1)
+        .saturating_mul(length)
+        .saturating_add(phase);
+    let used = recovery.found.last_time.map(|last| last.saturating_add(length));
+    let first = used.map_or(next, |used| used.max(next));
+    // The first tick is due when the clock shows the phase next, whatever its label has to be.
+    let shift = Duration::from_millis(first - next);
+    Schedule::starting(now, wall.saturating_add(shift), Time::from_millis(first), period)
+}
+
+/// Keeps what no batch was given before: the first blocks of the first batch. Their records stay in the log until a task
+/// reads them. Returns how many records that is.
+pub(super) fn restore(recovery: &Recovery, block_bytes_max: u64, stored: &Stored) -> Result<u64> {
+    let mut records = 0;
+    for (source, chunks) in (0..).zip(&recovery.found.unplanned) {
+        for block in blocks(chunks, block_bytes_max) {
+            let block = recovery.journal.block(source, block)?;
+            records += block.records();
+            stored.store_elsewhere(block);
+        }
+    }
+    Ok(records)
+}
+
+/// Makes blocks of chunks that follow one another. A number that is missing was refused by a full disk and never logged.
+fn blocks(chunks: &[(u64, LoggedChunk)], bytes_max: u64) -> Vec<ChunkRange> {
+    let mut blocks: Vec<(ChunkRange, Framing, u64)> = Vec::new();
+    for (number, chunk) in chunks {
+        match blocks.last_mut() {
+            Some((open, framing, bytes))
+                if open.end == *number && *framing == chunk.framing && *bytes < bytes_max =>
+            {
+                open.end += 1;
+                *bytes += chunk.bytes;
+            }
+            _ => blocks.push((*number..number + 1, chunk.framing, chunk.bytes)),
+        }
+    }
+    blocks.into_iter().map(|(chunks, ..)| chunks).collect()
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+    use crate::time::ManualClock;
+    use crate::wal::storage::MemoryStorage;
+
+    /// The first tick and when it is due, of a pipeline that began at `anchor` and planned up to `last`, restarted when
+    /// the clock shows `now`.
+    fn check(anchor: u64, last: Option<u64>, now: u64, expected: (u64, u64)) {
+        let clock = ManualClock::new();
+        clock.jump_wall_to(Time::from_millis(now));
+        let options = JournalOptions {
+            pipeline: "p".to_owned(),
+            sources: Vec::new(),
+            states: Vec::new(),
+            reach: crate::journal::Reach::default(),
+            log: LogOptions::with_fresh_salt(),
+            seed: 1,
+            anchor,
+        };
+        let storage = Arc::new(MemoryStorage::new(0));
+        let opened = Journal::open(storage, options, &Poison::new(), &mut |_| ());
+        let (journal, mut found) = opened.expect("an empty journal");
+        found.last_time = last;
+        let anchor = Time::from_millis(anchor);
+        let recovery = Recovery { journal: Arc::new(journal), found, anchor };
+        let schedule = schedule(&clock, Interval::millis(100), Some(&recovery));
+        let due = schedule.due(0).since(crate::time::Moment::default());
+        let (label, due_ms) = expected;
+        assert_eq!((schedule.label(0).as_millis(), due), (label, Duration::from_millis(due_ms)));
+    }
+
+    #[test]
+    fn the_first_tick_after_a_restart() {
+        check(500, None, 420, (500, 80));
+        check(500, Some(700), 710, (800, 90));
+        check(500, Some(700), 799, (800, 1));
+        check(500, Some(700), 800, (900, 100));
+        check(530, Some(730), 800, (830, 30));
+        // A day later: the phase is kept, the missed ticks are the job generator's.
+        check(530, Some(730), 86_400_000, (86_400_030, 30));
+        // The clock went back: the label follows the last one, the tick does not wait for the clock to catch up.
+        check(500, Some(9_000), 420, (9_100, 80));
+        check(530, Some(9_030), 440, (9_130, 90));
+        // A last batch under the next tick's time.
+        check(500, Some(800), 710, (900, 90));
+    }
+}

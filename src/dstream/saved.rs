@@ -1,0 +1,554 @@
+//! What of the keyed states survives: the changes of each batch in bytes, and the way back.
+//!
+//! ```text
+//! batch ─▶ overlay ─┬─▶ commit
+//!                   └─▶ parts: [a slice of the walk: keys as they were before the batch] [the keys that it touched]
+//! walk: ▷────▷────▷──▷     through all keys, a slice with each batch, so that what lies before its start is needed no more
+//! ```
+//! A part says what is known of keys, not what was done to them: parts that are taken in order, from a batch before which
+//! nothing was known or from the start of a walk to its end and on, give the states exactly. The work follows the touched
+//! keys; no batch ever writes all keys at once. Encoding runs on the workers, commits on the scheduler's thread. It does
+//! not know who keeps the bytes, and takes none of them on trust.
+
+use std::any::type_name;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::keyed::{Change, Shards, View};
+use super::state::{Counters, Keys, StateKey, StateValue};
+use crate::shuffle::{hash_of, shard_of};
+use crate::sync::{Arc, Mutex, Ordering};
+use crate::time::Time;
+
+/// A part is closed beyond so many bytes; one key with its state may be larger.
+const PART_BYTES: usize = 256 << 10;
+/// Keys of a partition that a batch walks over at least. Few in unit tests, so that a walk takes several batches there.
+const WALK_MIN: u32 = if cfg!(test) { 3 } else { 64 };
+/// A walk begins when twice as many keys as there are, and so many more, were written since the last one began.
+const WALK_AFTER: u64 = if cfg!(test) { 5 } else { 10_000 };
+
+/// An operator with keyed state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct StateInfo {
+    /// Its name, by which it is found again.
+    pub name: String,
+    /// The types of its keys and states, without their paths, for people and to be compared.
+    pub holds: String,
+}
+
+/// What a batch changed in the states, to be kept: what was kept before, and this, gives the states after the batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// The batch.
+    pub time: Time,
+    /// The operator, as its place in [`Graph::states`](super::Graph::states), and bytes that
+    /// [`Restore::apply`] takes. In order.
+    pub parts: Vec<(u32, Bytes)>,
+    /// Whether a walk begins with this batch: once it has ended, nothing before this batch is needed.
+    pub walk_begins: bool,
+    /// Whether the walk ends with this batch.
+    pub walk_ends: bool,
+}
+
+/// The states of one operator, for whoever saves them and brings them back.
+pub(super) trait Saved: Send + Sync {
+    /// The next batch begins to go through all keys.
+    fn begin_walk(&self);
+
+    /// Whether all keys were gone through.
+    fn is_walked(&self) -> bool;
+
+    /// How many keys are known.
+    fn len(&self) -> u64;
+
+    /// Forgets everything, and what was to be known before the first batch; `apply` follows.
+    fn begin_restore(&self, partitions: usize);
+
+    /// Takes a part in.
+    fn apply(&self, part: &[u8], seed: u64) -> Result<(), String>;
+
+    /// All parts were taken in.
+    fn end_restore(&self);
+}
+
+/// The states of one operator.
+pub(super) struct Store<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
+    /// None before the first batch.
+    pub(super) shards: Mutex<Option<Shards<Keys<K, S, U>>>>,
+    /// What is known before the first batch of all.
+    pub(super) initial: Mutex<Vec<(K, S)>>,
+    pub(super) counters: Arc<Counters>,
+    /// How far each partition was walked.
+    walks: Mutex<Vec<Walk>>,
+    /// The partitions that are being restored.
+    restoring: Mutex<Vec<Keys<K, S, U>>>,
+}
+
+/// How far a partition was walked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Walk {
+    #[default]
+    Done,
+    /// The next place.
+    At(u32),
+    /// Nothing was written so far: the next batch goes through all that was known before it.
+    New,
+}
+
+/// What became of one partition's part of a batch: bytes, keys in them, and how far it was walked.
+#[derive(Debug)]
+pub(super) struct Encoded {
+    parts: Vec<Bytes>,
+    keys: u64,
+    walk: Walk,
+}
+
+/// What a commit leaves for [`Graph::changes`](super::Graph::changes).
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    pub(super) parts: Vec<(u32, Bytes)>,
+    pub(super) keys: u64,
+}
+
+impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
+    pub(super) fn new(initial: Vec<(K, S)>) -> Self {
+        Store {
+            shards: Mutex::new(None),
+            initial: Mutex::new(initial),
+            counters: Arc::default(),
+            walks: Mutex::default(),
+            restoring: Mutex::default(),
+        }
+    }
+
+    /// The types, for [`StateInfo::holds`].
+    pub(super) fn holds() -> String {
+        format!("{} to {}", short(type_name::<K>()), short(type_name::<S>()))
+    }
+
+    /// The partitions before the first batch.
+    pub(super) fn begin(&self, bases: Vec<Keys<K, S, U>>) -> Shards<Keys<K, S, U>> {
+        *self.walks.lock() = vec![Walk::New; bases.len()];
+        Shards::new(bases)
+    }
+
+    /// The part of a batch that one partition changes. `skip_same`: states that were written anew and are the same are
+    /// left out, where nobody asks when a key was last touched.
+    pub(super) fn encode(
+        &self,
+        shard: usize,
+        view: &View<Keys<K, S, U>>,
+        skip_same: bool,
+    ) -> Result<Encoded, String> {
+        let mut writer = Writer::new(view.delta.time);
+        for (place, change, turn) in &view.delta.overlay.changed {
+            let (key, known) = &view.base.table.get(*place).row;
+            match change {
+                Change::Removed => writer.removed(key)?,
+                Change::Same => writer.touched(key, *turn)?,
+                Change::Row((key, state)) if skip_same => {
+                    writer.set_if_new(key, (known, state), *turn)?
+                }
+                Change::Row((key, state)) => writer.set(key, state, (view.delta.time, *turn))?,
+            }
+        }
+        for (_, (key, state), turn) in &view.delta.overlay.added {
+            writer.set(key, state, (view.delta.time, *turn))?;
+        }
+        // What is read later counts: the walk shows keys as they were before the batch.
+        let mut walker = Writer::new(view.delta.time);
+        let walk = self.walk(shard, view, (&mut walker, writer.keys))?;
+        let keys = walker.keys + writer.keys;
+        let parts = walker.finish().into_iter().chain(writer.finish()).collect();
+        Ok(Encoded { keys, parts, walk })
+    }
+
+    /// Writes the next keys as they were before the batch, which has written so many itself.
+    fn walk(
+        &self,
+        shard: usize,
+        view: &View<Keys<K, S, U>>,
+        (writer, written): (&mut Writer, u64),
+    ) -> Result<Walk, String> {
+        let pace = u32::try_from(written).unwrap_or(u32::MAX).max(WALK_MIN);
+        let walk = self.walks.lock().get(shard).copied().unwrap_or_default();
+        let (from, to) = match walk {
+            Walk::Done => return Ok(Walk::Done),
+            Walk::New => (0, u32::MAX),
+            Walk::At(place) => (place, place.saturating_add(pace)),
+        };
+        for (_, slot) in view.base.table.between(from..to) {
+            let (key, state) = &slot.row;
+            writer.set(key, state, (slot.extra.last, slot.extra.turn))?;
+        }
+        Ok(if to < view.base.table.places() { Walk::At(to) } else { Walk::Done })
+    }
+
+    /// The batch of these parts, of one for each partition, is committed.
+    pub(super) fn committed(&self, encoded: Vec<Encoded>, state: u32, left: &mut Left) {
+        let mut walks = self.walks.lock();
+        for (walk, encoded) in walks.iter_mut().zip(encoded) {
+            *walk = encoded.walk;
+            left.keys += encoded.keys;
+            left.parts.extend(encoded.parts.into_iter().map(|part| (state, part)));
+        }
+    }
+}
+
+impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Saved for Store<K, S, U> {
+    fn begin_walk(&self) {
+        self.walks.lock().iter_mut().for_each(|walk| *walk = Walk::At(0));
+    }
+
+    fn is_walked(&self) -> bool {
+        self.walks.lock().iter().all(|walk| *walk == Walk::Done)
+    }
+
+    fn len(&self) -> u64 {
+        self.counters.keys.load(Ordering::Relaxed)
+    }
+
+    fn begin_restore(&self, partitions: usize) {
+        self.initial.lock().clear();
+        *self.restoring.lock() = Keys::empty(partitions.max(1));
+    }
+
+    fn apply(&self, part: &[u8], seed: u64) -> Result<(), String> {
+        let mut shards = self.restoring.lock();
+        let mut reader = Reader::open(part)?;
+        while let Some(entry) = reader.next::<K, S>()? {
+            let hash = hash_of(seed, entry.key());
+            let shard = shard_of(hash, shards.len());
+            let keys = shards.get_mut(shard).ok_or("the restore has not begun")?;
+            keys.take(hash, entry);
+        }
+        Ok(())
+    }
+
+    fn end_restore(&self) {
+        let mut bases = std::mem::take(&mut *self.restoring.lock());
+        bases.iter_mut().for_each(Keys::link_all);
+        let keys: usize = bases.iter().map(|keys| keys.table.len()).sum();
+        self.counters.keys.store(keys as u64, Ordering::Relaxed);
+        *self.walks.lock() = vec![Walk::Done; bases.len()];
+        *self.shards.lock() = Some(Shards::new(bases));
+    }
+}
+
+/// What a part says of a key.
+pub(super) enum Entry<K, S> {
+    Removed(K),
+    /// Touched by this batch, in this turn; the state is as it was.
+    Touched(K, (Time, u32)),
+    /// The state, and when the key was last touched.
+    Set(K, S, (Time, u32)),
+}
+
+impl<K, S> Entry<K, S> {
+    fn key(&self) -> &K {
+        let (Entry::Removed(key) | Entry::Touched(key, _) | Entry::Set(key, ..)) = self;
+        key
+    }
+}
+
+const REMOVED: u8 = 0;
+const TOUCHED: u8 = 1;
+const SET: u8 = 2;
+
+/// ```text
+/// part: batch time | entries to the end          all numbers are varints
+/// entry: tag | length, key | [TOUCHED, SET: milliseconds since the last touch, its turn] | [SET: length, state]
+/// ```
+struct Writer {
+    time: Time,
+    parts: Vec<Bytes>,
+    part: Vec<u8>,
+    /// A key or a state, of which the length is to be known first.
+    scratch: Vec<u8>,
+    keys: u64,
+}
+
+impl Writer {
+    fn new(time: Time) -> Self {
+        Writer { time, parts: Vec::new(), part: Vec::new(), scratch: Vec::new(), keys: 0 }
+    }
+
+    fn removed<K: Serialize>(&mut self, key: &K) -> Result<(), String> {
+        self.begin(REMOVED, key)
+    }
+
+    fn touched<K: Serialize>(&mut self, key: &K, turn: u32) -> Result<(), String> {
+        self.begin(TOUCHED, key)?;
+        self.touch((self.time, turn));
+        Ok(())
+    }
+
+    fn set<K: Serialize, S: Serialize>(
+        &mut self,
+        key: &K,
+        state: &S,
+        touch: (Time, u32),
+    ) -> Result<(), String> {
+        self.begin(SET, key)?;
+        self.touch(touch);
+        self.value(state)
+    }
+
+    /// Writes nothing if the state is what it was, byte for byte.
+    fn set_if_new<K: Serialize, S: Serialize>(
+        &mut self,
+        key: &K,
+        (known, state): (&S, &S),
+        turn: u32,
+    ) -> Result<(), String> {
+        let known = postcard::to_stdvec(known).map_err(unwritable)?;
+        let state = postcard::to_stdvec(state).map_err(unwritable)?;
+        if known == state {
+            return Ok(());
+        }
+        self.begin(SET, key)?;
+        self.touch((self.time, turn));
+        varint(&mut self.part, state.len() as u64);
+        self.part.extend_from_slice(&state);
+        Ok(())
+    }
+
+    fn begin<K: Serialize>(&mut self, tag: u8, key: &K) -> Result<(), String> {
+        if self.part.len() >= PART_BYTES {
+            self.close();
+        }
+        if self.part.is_empty() {
+            varint(&mut self.part, self.time.as_millis());
+        }
+        self.keys += 1;
+        self.part.push(tag);
+        self.value(key)
+    }
+
+    fn touch(&mut self, (last, turn): (Time, u32)) {
+        varint(&mut self.part, self.time.as_millis().saturating_sub(last.as_millis()));
+        varint(&mut self.part, u64::from(turn));
+    }
+
+    fn value<V: Serialize>(&mut self, value: &V) -> Result<(), String> {
+        self.scratch.clear();
+        let scratch = std::mem::take(&mut self.scratch);
+        self.scratch = postcard::to_extend(value, scratch).map_err(unwritable)?;
+        varint(&mut self.part, self.scratch.len() as u64);
+        self.part.extend_from_slice(&self.scratch);
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        if !self.part.is_empty() {
+            self.parts.push(std::mem::take(&mut self.part).into());
+        }
+    }
+
+    fn finish(mut self) -> Vec<Bytes> {
+        self.close();
+        self.parts
+    }
+}
+
+fn unwritable(err: postcard::Error) -> String {
+    format!("a key or a state cannot be written down: {err}")
+}
+
+fn varint(out: &mut Vec<u8>, value: u64) {
+    let mut bytes = [0; 10];
+    out.extend_from_slice(
+        postcard::to_slice(&value, &mut bytes).expect("it takes ten bytes at most"),
+    );
+}
+
+/// Reads a part, entry by entry.
+struct Reader<'a> {
+    time: Time,
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn open(part: &'a [u8]) -> Result<Self, String> {
+        let mut reader = Reader { time: Time::default(), rest: part };
+        reader.time = Time::from_millis(reader.number()?);
+        Ok(reader)
+    }
+
+    fn next<K: DeserializeOwned, S: DeserializeOwned>(
+        &mut self,
+    ) -> Result<Option<Entry<K, S>>, String> {
+        let Some((tag, rest)) = self.rest.split_first() else { return Ok(None) };
+        self.rest = rest;
+        let key = self.value("key")?;
+        Ok(Some(match *tag {
+            REMOVED => Entry::Removed(key),
+            TOUCHED => Entry::Touched(key, self.touch()?),
+            SET => {
+                let touch = self.touch()?;
+                Entry::Set(key, self.value("state")?, touch)
+            }
+            tag => return Err(format!("{tag} is no kind of change")),
+        }))
+    }
+
+    fn touch(&mut self) -> Result<(Time, u32), String> {
+        let (age, turn) = (self.number()?, self.number()?);
+        let last = self.time.as_millis().checked_sub(age);
+        let last = last.ok_or("a key was last touched before there was time")?;
+        let turn = u32::try_from(turn).map_err(|_| "a turn is out of range")?;
+        Ok((Time::from_millis(last), turn))
+    }
+
+    /// A value fills its bytes exactly.
+    fn value<V: DeserializeOwned>(&mut self, what: &str) -> Result<V, String> {
+        let length = usize::try_from(self.number()?).unwrap_or(usize::MAX);
+        let (bytes, rest) =
+            self.rest.split_at_checked(length).ok_or_else(|| format!("a {what} is cut off"))?;
+        self.rest = rest;
+        match postcard::take_from_bytes(bytes) {
+            Ok((value, [])) => Ok(value),
+            Ok((_, left)) => Err(format!("{} bytes are left behind a {what}", left.len())),
+            Err(err) => Err(format!("a {what} cannot be read: {err}")),
+        }
+    }
+
+    fn number(&mut self) -> Result<u64, String> {
+        let (value, rest) =
+            postcard::take_from_bytes(self.rest).map_err(|err| format!("a number: {err}"))?;
+        self.rest = rest;
+        Ok(value)
+    }
+}
+
+/// The name of a type without the paths of its parts.
+fn short(name: &str) -> String {
+    let mut text = String::new();
+    for part in name.split_inclusive(|c: char| !c.is_alphanumeric() && c != '_' && c != ':') {
+        text.push_str(part.rsplit("::").next().unwrap_or(part));
+    }
+    text
+}
+
+/// Brings the states back; the first batch may run after [`finish`](Restore::finish).
+pub struct Restore {
+    states: Vec<(Arc<str>, Arc<dyn Saved>)>,
+    /// Which of them each found one is.
+    found: Vec<usize>,
+    seed: u64,
+}
+
+impl std::fmt::Debug for Restore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Restore").field("states", &self.states.len()).finish_non_exhaustive()
+    }
+}
+
+impl Restore {
+    pub(super) fn begin(
+        states: Vec<(StateInfo, Arc<dyn Saved>)>,
+        found: &[StateInfo],
+        (seed, partitions): (u64, usize),
+    ) -> Result<Self, String> {
+        let wanted: Vec<&StateInfo> = states.iter().map(|(info, _)| info).collect();
+        expect_same(found, &wanted)?;
+        let place = |info: &StateInfo| wanted.iter().position(|other| other.name == info.name);
+        let found = found.iter().filter_map(place).collect();
+        states.iter().for_each(|(_, saved)| saved.begin_restore(partitions));
+        let states = states.into_iter().map(|(info, saved)| (info.name.into(), saved)).collect();
+        Ok(Restore { states, found, seed })
+    }
+
+    /// Takes a part in, of the state with this place among those that were found.
+    ///
+    /// # Errors
+    /// If the bytes are not what was written.
+    pub fn apply(&self, state: u32, part: &[u8]) -> crate::error::Result<()> {
+        let found = usize::try_from(state).ok().and_then(|at| self.found.get(at));
+        let Some((name, saved)) = found.map(|at| &self.states[*at]) else {
+            let what = format!("the saved states are damaged: there is no state number {state}");
+            return Err(crate::error::Error::Failed(what));
+        };
+        saved.apply(part, self.seed).map_err(|what| {
+            crate::error::Error::Failed(format!("state `{name}` cannot be restored: {what}"))
+        })
+    }
+
+    /// Everything was taken in; returns how many keys are known.
+    pub fn finish(self) -> u64 {
+        self.states.iter().for_each(|(_, saved)| saved.end_restore());
+        self.states.iter().map(|(_, saved)| saved.len()).sum()
+    }
+}
+
+/// The names and types must be the same, in any order.
+pub(super) fn expect_same(found: &[StateInfo], wanted: &[&StateInfo]) -> Result<(), String> {
+    let mut lines = Vec::new();
+    for info in found {
+        match wanted.iter().find(|other| other.name == info.name) {
+            None => lines.push(format!(
+                "state `{}` ({}) was found, the program has none of that name",
+                info.name, info.holds
+            )),
+            Some(other) if other.holds != info.holds => lines.push(format!(
+                "state `{}` was found with {}, the program wants {}",
+                info.name, info.holds, other.holds
+            )),
+            Some(_) => {}
+        }
+    }
+    for info in wanted.iter().filter(|info| found.iter().all(|other| other.name != info.name)) {
+        lines.push(format!(
+            "the program wants state `{}` ({}), which was not found",
+            info.name, info.holds
+        ));
+    }
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let names = |names: Vec<&str>| match names.is_empty() {
+        true => "none".to_owned(),
+        false => format!("`{}`", names.join("`, `")),
+    };
+    lines.push(format!(
+        "found: {}; wanted: {}",
+        names(found.iter().map(|info| info.name.as_str()).collect()),
+        names(wanted.iter().map(|info| info.name.as_str()).collect())
+    ));
+    Err(format!("the program does not continue what was saved:\n{}", lines.join("\n")))
+}
+
+/// Whether a walk is on its way, and whether the next one is due.
+#[derive(Debug, Default)]
+pub(super) struct Walker {
+    walking: bool,
+    /// The walk begins with the next batch.
+    begins: bool,
+    /// Keys written since the last walk began.
+    written: u64,
+}
+
+impl Walker {
+    /// What a committed batch left, to be kept.
+    pub(super) fn changes(&mut self, time: Time, left: Left, states: &[Arc<dyn Saved>]) -> Changes {
+        self.written += left.keys;
+        let mut changes = Changes { time, parts: left.parts, ..Changes::default() };
+        changes.walk_begins = std::mem::take(&mut self.begins);
+        let walked = || states.iter().all(|state| state.is_walked());
+        if self.walking && walked() {
+            self.walking = false;
+            changes.walk_ends = true;
+        }
+        let known: u64 = states.iter().map(|state| state.len()).sum();
+        if !self.walking && self.written > 2 * known + WALK_AFTER {
+            states.iter().for_each(|state| state.begin_walk());
+            (self.walking, self.begins, self.written) = (true, true, 0);
+        }
+        changes
+    }
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests;

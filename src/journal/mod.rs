@@ -1,0 +1,427 @@
+//! `Journal`: the engine's use of the log and the checkpoints: chunks, plans and commits, and what a start makes of them.
+//!
+//! ```text
+//!  rxN-push ─ chunk ─▶ ┐                                    ┌─▶ rxN-push: the chunk is durable
+//!  job-loop ─ plan ──▶ WriteAheadLog ─(wal-sync)─ receipts ─┴─▶ job-loop: the batch may run
+//!  job-loop ─ covered ─▶ thread `checkpoint` ─▶ checkpoint-N ─▶ segments released
+//! ```
+//! What must survive is here before it is acted on; a start replays it with `recovery`. Block records are not written: a
+//! plan names the chunks of each of its blocks, and what no plan names is made into blocks again at the start. It does
+//! not know sockets, streams or jobs.
+
+mod logged;
+mod record;
+mod recovery;
+mod snapshot;
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use crate::block::Range;
+use crate::checkpoint::{Checkpoints, Damaged};
+use crate::error::{Error, Result};
+use crate::framing::Framing;
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Arc, AtomicBool, Mailbox, Mutex, Poison};
+use crate::time::{Clock, Moment};
+use crate::wal::storage::{Lock, Storage};
+use crate::wal::{LogOptions, NotLogged, Position, Recovered, WriteAheadLog};
+
+pub(crate) use record::{ChunkHead, ChunkRange, Committed, Entry, Parts, Plan, decode};
+pub(crate) use recovery::{Commit as LoggedCommit, LoggedChunk, Reach, Replay, Resume, Run, base};
+pub(crate) use snapshot::Covered;
+
+use record::{Started, VERSION, framing_name};
+use recovery::Replayed;
+use snapshot::{Snapshot, Writer};
+
+/// Checkpoints that are kept.
+const CHECKPOINTS_KEPT: usize = 2;
+
+/// How many bytes of the log are read from one report of the progress to the next.
+const PROGRESS_BYTES: u64 = 256 << 20;
+
+/// Told of a record's fate, on the thread `wal-sync`; it must only post.
+pub(crate) type Receipt = Box<dyn FnOnce(Result<(), NotLogged>) + Send>;
+
+/// What a journal is opened with.
+pub(crate) struct JournalOptions {
+    pub(crate) pipeline: String,
+    /// The names of the sources, in the order of their numbers in the program.
+    pub(crate) sources: Vec<String>,
+    /// The states of the program by name, and what each holds.
+    pub(crate) states: Vec<(String, String)>,
+    /// How far back the program needs batches.
+    pub(crate) reach: Reach,
+    pub(crate) log: LogOptions,
+    /// For a first start: the seed of every hash.
+    pub(crate) seed: u64,
+    /// For a first start: the first tick, in milliseconds.
+    pub(crate) anchor: u64,
+}
+
+/// See the module. Any thread may call it.
+pub(crate) struct Journal {
+    shared: Arc<Shared>,
+    /// Of each source of the program its number in the log.
+    numbers: Vec<u32>,
+    checkpoint_inbox: Mailbox<Covered>,
+    checkpoint_thread: Mutex<Option<Thread>>,
+    _lock: Lock,
+}
+
+/// What the journal and its thread share.
+struct Shared {
+    log: WriteAheadLog,
+    live: Mutex<Live>,
+    pipeline: String,
+    seed: u64,
+    anchor: u64,
+    sources: Vec<String>,
+    states: Vec<(String, String)>,
+    checkpointing: AtomicBool,
+}
+
+/// Where the records lie that no durable checkpoint covers.
+#[derive(Debug, Default)]
+struct Live {
+    chunks: BTreeMap<(u32, u64), LoggedChunk>,
+    /// The segment of each plan, by the batch's number.
+    plans: BTreeMap<u64, u64>,
+    /// The oldest segment of each commit and its changes of states, by the batch's number.
+    commits: BTreeMap<u64, u64>,
+}
+
+/// What a start found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Whether a pipeline ran here before.
+    pub(crate) started_before: bool,
+    /// The seed of every hash.
+    pub(crate) seed: u64,
+    /// The first tick of the first start, in milliseconds.
+    pub(crate) anchor: u64,
+    /// The number of the next batch.
+    pub(crate) next_index: u64,
+    /// The greatest time that was planned, in milliseconds.
+    pub(crate) last_time: Option<u64>,
+    /// How to go on: states, and the batches that run again.
+    pub(crate) resume: Resume,
+    /// The batches that were committed, by number, as far as they are still needed.
+    pub(crate) commits: BTreeMap<u64, LoggedCommit>,
+    /// The plans that are not covered.
+    pub(crate) plans: BTreeMap<u64, Plan>,
+    /// The states by name, and what each holds, as the log has them.
+    pub(crate) states: Vec<(String, String)>,
+    /// Of each source of the program the chunks that no plan names, in order.
+    pub(crate) unplanned: Vec<Vec<(u64, LoggedChunk)>>,
+    /// Of each source of the program the number that its next chunk gets.
+    pub(crate) next_chunks: Vec<u64>,
+    /// What the newest checkpoint covers, with what the operators kept.
+    pub(crate) covered: Covered,
+    /// What was read of the log.
+    pub(crate) log: Recovered,
+    /// Checkpoints newer than the one that was used, which are damaged.
+    pub(crate) damaged: Vec<Damaged>,
+}
+
+impl Journal {
+    /// Locks the storage, reads the newest checkpoint and the log, and opens it for what comes. `progress` is told now
+    /// and then how many bytes were read.
+    ///
+    /// # Errors
+    /// If another process uses the storage, another pipeline wrote it, or it is damaged; the text says where.
+    pub(crate) fn open(
+        storage: Arc<dyn Storage>,
+        options: JournalOptions,
+        poison: &Poison,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(Journal, Found)> {
+        let lock = storage.lock()?;
+        let (checkpoints, loaded) = Checkpoints::open(Arc::clone(&storage), CHECKPOINTS_KEPT)?;
+        let (base, operators) = match loaded.newest.as_ref().map(Snapshot::read).transpose()? {
+            Some((base, operators)) => (Some(base), operators),
+            None => (None, Vec::new()),
+        };
+        let first_segment = base.as_ref().map_or(1, |base| base.first_segment);
+        // Under a newer one that is damaged only what this one needs is there for sure.
+        let kept = base.as_ref().filter(|_| loaded.damaged.is_empty());
+        let kept_segment = kept.map_or(first_segment, |base| base.kept_segment);
+        let mut replayed = Replayed::new(base);
+        let mut bytes = 0;
+        let mut visit = |at: Position, record: &[u8]| {
+            let before = bytes / PROGRESS_BYTES;
+            bytes += record.len() as u64;
+            if bytes / PROGRESS_BYTES > before {
+                progress(bytes);
+            }
+            replayed.take(at, record)
+        };
+        let opened = WriteAheadLog::open(storage, options.log, kept_segment, poison, &mut visit);
+        let (log, recovered) = opened?;
+        replayed.finish();
+        let started = begin(&replayed, &options)?;
+        let numbers = numbers_of(&options.sources, &started.sources);
+        expect_sources(&replayed, &numbers, &started.sources)?;
+        let found = Found {
+            started_before: replayed.started,
+            seed: started.seed,
+            anchor: started.anchor,
+            next_index: replayed.next_index(),
+            last_time: replayed.last_time(),
+            resume: replayed.resume(options.reach)?,
+            states: started.states.clone(),
+            commits: std::mem::take(&mut replayed.commits),
+            plans: replayed.plans.clone(),
+            unplanned: numbers.iter().map(|number| replayed.unplanned(*number)).collect(),
+            next_chunks: numbers.iter().map(|number| replayed.next_chunk(*number)).collect(),
+            covered: Covered {
+                next_index: replayed.base.next_index,
+                last_time: replayed.base.last_time,
+                chunks: replayed.base.covered.clone(),
+                ranges: replayed.base.ranges.clone(),
+                state_from: replayed.base.state_from,
+                operators,
+            },
+            log: recovered,
+            damaged: loaded.damaged,
+        };
+        let Started { pipeline, seed, anchor, sources, states, .. } = started;
+        let (chunks, plans) = (replayed.chunks, replayed.plan_segments);
+        let live = Live { chunks, plans, commits: replayed.commit_segments };
+        let shared = Arc::new(Shared {
+            log,
+            live: Mutex::new(live),
+            pipeline,
+            seed,
+            anchor,
+            sources,
+            states,
+            checkpointing: AtomicBool::new(false),
+        });
+        // A plan is made by one thread and taken by the other: more than one never waits.
+        let inbox = Mailbox::new(1);
+        let writer = Writer {
+            shared: Arc::clone(&shared),
+            inbox: inbox.clone(),
+            checkpoints,
+            poison: poison.clone(),
+            first_segment,
+        };
+        let thread = thread::spawn("checkpoint", poison, move || writer.run())
+            .map_err(|err| Error::io("cannot start the thread `checkpoint`", err))?;
+        let checkpoint_thread = Mutex::new(Some(thread));
+        Ok((
+            Journal { shared, numbers, checkpoint_inbox: inbox, checkpoint_thread, _lock: lock },
+            found,
+        ))
+    }
+
+    /// The number in the log of a source of the program.
+    pub(crate) fn number_of(&self, source: u32) -> u32 {
+        usize::try_from(source)
+            .ok()
+            .and_then(|at| self.numbers.get(at))
+            .copied()
+            .unwrap_or(u32::MAX)
+    }
+
+    /// The source of the program that has this number in the log, if it still has it.
+    pub(crate) fn source_of(&self, number: u32) -> Option<u32> {
+        self.numbers.iter().position(|of| *of == number).and_then(|at| u32::try_from(at).ok())
+    }
+
+    /// Appends a chunk of a source of the program; `receipt` is told when it is durable.
+    ///
+    /// # Errors
+    /// If the log has ended; `receipt` is dropped then.
+    pub(crate) fn append_chunk(
+        &self,
+        source: u32,
+        number: u64,
+        framing: Framing,
+        ranges: &[Range],
+        receipt: Receipt,
+    ) -> Result<()> {
+        let source = self.number_of(source);
+        let records = ranges.iter().map(|range| range.records).sum();
+        let bytes = ranges.iter().map(|range| range.bytes.len() as u64).sum();
+        let head = ChunkHead { source, number, framing: framing_name(framing).to_owned(), records };
+        let record = record::chunk(&head, ranges.iter().map(|range| range.bytes.clone()));
+        let shared = Arc::clone(&self.shared);
+        self.shared.log.append(record, move |outcome| {
+            if let Ok(at) = outcome {
+                let chunk = LoggedChunk { at, framing, records, bytes };
+                shared.live.lock().chunks.insert((source, number), chunk);
+            }
+            receipt(outcome.map(|_| ()));
+        })
+    }
+
+    /// Appends the plans of batches, all or none of them; `receipt` is told when they are durable.
+    ///
+    /// # Errors
+    /// If the log has ended; `receipt` is dropped then.
+    pub(crate) fn plan(&self, plans: &[Plan], receipt: Receipt) -> Result<()> {
+        let indices: Vec<u64> = plans.iter().map(|plan| plan.index).collect();
+        let shared = Arc::clone(&self.shared);
+        self.shared.log.append(record::planned(plans), move |outcome| {
+            if let Ok(at) = outcome {
+                let mut live = shared.live.lock();
+                live.plans.extend(indices.iter().map(|index| (*index, at.segment)));
+            }
+            receipt(outcome.map(|_| ()));
+        })
+    }
+
+    /// Says that this program writes from here on; before anything else is appended.
+    ///
+    /// # Errors
+    /// If that cannot be made durable.
+    pub(crate) fn begin(&self) -> Result<()> {
+        let shared = &self.shared;
+        let started = Started {
+            version: VERSION,
+            pipeline: shared.pipeline.clone(),
+            seed: shared.seed,
+            anchor: shared.anchor,
+            sources: shared.sources.clone(),
+            states: shared.states.clone(),
+        };
+        shared.log.append_and_wait(record::started(&started))?;
+        Ok(())
+    }
+
+    /// Appends that a batch is done, and what it changed in states; `receipt` is told when all of it is durable, or the
+    /// first thing that went wrong. Without changes it may ride with whatever is synced next: losing it repeats a commit,
+    /// no more.
+    pub(crate) fn committed(&self, commit: Committed, parts: &Parts, receipt: Receipt) {
+        let mut records = record::changed(commit.index, parts);
+        let changed = u32::try_from(records.len()).expect("a batch has fewer records than that");
+        records.push(record::committed(Committed { changed, ..commit }));
+        let all = Arc::new(Mutex::new((records.len(), Some(receipt))));
+        for record in records {
+            let (shared, all) = (Arc::clone(&self.shared), Arc::clone(&all));
+            // A log that ended has poisoned the engine already.
+            let _ = self.shared.log.append(record, move |outcome| {
+                let mut all = all.lock();
+                all.0 -= 1;
+                if let Ok(at) = &outcome {
+                    let mut live = shared.live.lock();
+                    let oldest = live.commits.entry(commit.index).or_insert(at.segment);
+                    *oldest = (*oldest).min(at.segment);
+                }
+                if (all.0 == 0 || outcome.is_err())
+                    && let Some(receipt) = all.1.take()
+                {
+                    receipt(outcome.map(|_| ()));
+                }
+            });
+        }
+    }
+
+    /// Reads changes of states back: calls `each` with the number of the state in the log, and bytes.
+    ///
+    /// # Errors
+    /// If they cannot be read, or what `each` returns.
+    pub(crate) fn read_changes(
+        &self,
+        commit: &LoggedCommit,
+        mut each: impl FnMut(u32, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        for at in &commit.changed {
+            let record = self.shared.log.read(*at)?;
+            let Entry::Changed(_, bytes) = decode(*at, &record)? else {
+                return Err(Error::Failed(format!("the record at {at} of the log has no changes")));
+            };
+            record::parts(bytes)?.into_iter().try_for_each(|(state, part)| each(state, part))?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the checkpoint that is being written, syncs what is pending, and ends both threads.
+    ///
+    /// # Errors
+    /// If the log failed, or was not done at the deadline.
+    pub(crate) fn close(&self, clock: &dyn Clock, deadline: Moment) -> Result<()> {
+        self.checkpoint_inbox.close();
+        if let Some(thread) = self.checkpoint_thread.lock().take() {
+            while !thread.is_done() && clock.now() < deadline {
+                clock.wait(thread.done(), Some(deadline));
+            }
+            if !thread.is_done() {
+                thread.abandon();
+                return Err(Error::Undrained(
+                    "the checkpoint was not written at the deadline".to_owned(),
+                ));
+            }
+            thread.join();
+        }
+        self.shared.log.close(clock, deadline)
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.checkpoint_inbox.close();
+    }
+}
+
+/// What this start says of itself.
+fn begin(replayed: &Replayed, options: &JournalOptions) -> Result<Started> {
+    let base = &replayed.base;
+    if replayed.started && base.pipeline != options.pipeline {
+        return Err(Error::Failed(format!(
+            "the state directory belongs to the pipeline `{}`, not to `{}`: give another `state_dir`",
+            base.pipeline, options.pipeline
+        )));
+    }
+    let (seed, anchor) = match replayed.started {
+        true => (base.seed, base.anchor),
+        false => (options.seed, options.anchor),
+    };
+    let mut sources = base.sources.clone();
+    for name in &options.sources {
+        if !sources.contains(name) {
+            sources.push(name.clone());
+        }
+    }
+    // The first program's order stays: the names must be the same, which whoever restores the states checks.
+    let states = if replayed.started { base.states.clone() } else { options.states.clone() };
+    Ok(Started {
+        states,
+        version: VERSION,
+        pipeline: options.pipeline.clone(),
+        seed,
+        anchor,
+        sources,
+    })
+}
+
+/// Of each source of the program its number in the log.
+fn numbers_of(program: &[String], logged: &[String]) -> Vec<u32> {
+    let number = |name: &String| {
+        let at = logged.iter().position(|other| other == name).expect("every source was added");
+        u32::try_from(at).expect("fewer sources than u32")
+    };
+    program.iter().map(number).collect()
+}
+
+/// Every source whose records are still needed must be a source of the program.
+fn expect_sources(replayed: &Replayed, numbers: &[u32], names: &[String]) -> Result<()> {
+    let gone =
+        replayed.chunks.keys().map(|(source, _)| *source).find(|source| !numbers.contains(source));
+    match gone {
+        None => Ok(()),
+        Some(source) => {
+            let at = usize::try_from(source).unwrap_or(usize::MAX);
+            let name = names.get(at).map_or("?", String::as_str);
+            Err(Error::Failed(format!(
+                "the log holds records of the source `{name}` that no batch has finished, and this program has no \
+                 source of that name: run the program that has it once more, or give another `state_dir`"
+            )))
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! What the records of the engine's log mean: their kinds and bytes.
+//!
+//! ```text
+//! kind u8 | postcard of the head | for a chunk: its ranges, one behind the other
+//! 1 started    who writes from here on, the numbers of its sources, the start that all schedules follow
+//! 2 chunk      whole records of one source, under a number that counts up from 0
+//! 3 planned    batches: what each of them is made of; written before they run
+//! 4 committed  a batch is done; of operators with state it names how many of the next kind belong to it
+//! 5 changed    what the batch changed in states, in the operators' own bytes; before its commit
+//! ```
+//! Pure: bytes to values and back. Knows neither files nor threads.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::error::{Error, Result};
+use crate::framing::{self, FRAMINGS, Framing};
+use crate::time::Time;
+use crate::wal::{Position, Record};
+
+/// The version of the records; another one is refused.
+pub(crate) const VERSION: u32 = 1;
+
+const STARTED: u8 = 1;
+const CHUNK: u8 = 2;
+const PLANNED: u8 = 3;
+const COMMITTED: u8 = 4;
+const CHANGED: u8 = 5;
+
+/// A record of changes is closed beyond so many bytes; one part may be larger.
+const CHANGED_BYTES: usize = 4 << 20;
+
+/// A start of the engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Started {
+    pub(crate) version: u32,
+    pub(crate) pipeline: String,
+    /// The seed of every hash, drawn at the first start.
+    pub(crate) seed: u64,
+    /// The first tick of the first start, in milliseconds: schedules keep its phase.
+    pub(crate) anchor: u64,
+    /// The sources by name; a source's place is its number in the log, for good.
+    pub(crate) sources: Vec<String>,
+    /// The states by name, and what each holds; a state's place is its number in the log, for good.
+    pub(crate) states: Vec<(String, String)>,
+}
+
+/// What stands before the bytes of a chunk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ChunkHead {
+    /// The source's number in the log.
+    pub(crate) source: u32,
+    /// Counts up from 0 for each source, over all starts.
+    pub(crate) number: u64,
+    /// The name of the framing.
+    pub(crate) framing: String,
+    /// How many records it holds.
+    pub(crate) records: u64,
+}
+
+/// The numbers of the chunks of a block: the first, and the one behind the last.
+pub(crate) type ChunkRange = std::ops::Range<u64>;
+
+/// What a batch is made of. A replay uses it as it is, whatever the program's options are by then.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    /// The batch's number, over all starts.
+    pub(crate) index: u64,
+    /// Its time, in milliseconds.
+    pub(crate) time: u64,
+    /// Into how many hash partitions keyed operators split.
+    pub(crate) partitions: u64,
+    /// The seed of every hash.
+    pub(crate) seed: u64,
+    /// For each source of the log that has blocks in the batch, the chunks of each block.
+    pub(crate) blocks: Vec<(u32, Vec<ChunkRange>)>,
+    /// For each direct source what the batch reads of it, in the source's own words.
+    pub(crate) ranges: Vec<(u32, Vec<u8>)>,
+}
+
+impl Plan {
+    /// The batch's time.
+    pub(crate) fn time(&self) -> Time {
+        Time::from_millis(self.time)
+    }
+}
+
+/// A batch that is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Committed {
+    pub(crate) index: u64,
+    pub(crate) time: u64,
+    /// How many records say what it changed in states.
+    pub(crate) changed: u32,
+    /// A walk through all keys begins with this batch, or ends with it: once it has ended, no changes from before its
+    /// beginning are needed.
+    pub(crate) walk_begins: bool,
+    pub(crate) walk_ends: bool,
+}
+
+/// What stands before the parts of a record of changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ChangedHead {
+    /// The batch.
+    pub(crate) index: u64,
+    /// Its place among the records of the batch.
+    pub(crate) place: u32,
+}
+
+/// Changes of states: the number of the state in the log, and bytes that the state takes.
+pub(crate) type Parts = Vec<(u32, Bytes)>;
+
+/// A record, read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Entry<'a> {
+    Started(Started),
+    /// Its head, and its bytes.
+    Chunk(ChunkHead, &'a [u8]),
+    Planned(Vec<Plan>),
+    Committed(Committed),
+    /// Its head, and its parts as they were written.
+    Changed(ChangedHead, &'a [u8]),
+}
+
+/// The record of a chunk: its ranges are written from where they lie.
+pub(crate) fn chunk(head: &ChunkHead, ranges: impl Iterator<Item = Bytes>) -> Record {
+    let mut parts = vec![head_bytes(CHUNK, head)];
+    parts.extend(ranges);
+    Record::new(parts)
+}
+
+pub(crate) fn started(started: &Started) -> Record {
+    head_bytes(STARTED, started).into()
+}
+
+pub(crate) fn planned(plans: &[Plan]) -> Record {
+    head_bytes(PLANNED, &plans).into()
+}
+
+pub(crate) fn committed(committed: Committed) -> Record {
+    head_bytes(COMMITTED, &committed).into()
+}
+
+/// The records of what a batch changed: as few as hold the parts.
+pub(crate) fn changed(index: u64, parts: &Parts) -> Vec<Record> {
+    let mut records = Vec::new();
+    let mut rest = parts.as_slice();
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = rest.iter().take_while(|(_, part)| {
+            bytes += part.len();
+            bytes <= CHANGED_BYTES
+        });
+        let (now, later) = rest.split_at(fits.count().max(1));
+        let place = u32::try_from(records.len()).expect("a batch has fewer records than that");
+        let mut pieces = vec![head_bytes(CHANGED, &ChangedHead { index, place })];
+        for (state, part) in now {
+            let length = part.len() as u64;
+            pieces.push(postcard::to_stdvec(&(*state, length)).expect("numbers").into());
+            pieces.push(part.clone());
+        }
+        records.push(Record::new(pieces));
+        rest = later;
+    }
+    records
+}
+
+/// The parts of a record of changes.
+///
+/// # Errors
+/// If the bytes are not what was written.
+pub(crate) fn parts(mut bytes: &[u8]) -> Result<Vec<(u32, &[u8])>> {
+    let damaged = || Error::Failed("a record of changes is not what was written".to_owned());
+    let mut parts = Vec::new();
+    while !bytes.is_empty() {
+        let ((state, length), rest): ((u32, u64), _) =
+            postcard::take_from_bytes(bytes).map_err(|_| damaged())?;
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let (part, rest) = rest.split_at_checked(length).ok_or_else(damaged)?;
+        parts.push((state, part));
+        bytes = rest;
+    }
+    Ok(parts)
+}
+
+fn head_bytes(kind: u8, head: &impl Serialize) -> Bytes {
+    postcard::to_extend(head, vec![kind]).expect("names and numbers can be serialised").into()
+}
+
+/// The framing of that name.
+pub(crate) fn framing_name(framing: Framing) -> &'static str {
+    let row = FRAMINGS.iter().find(|row| row.framing == framing);
+    row.expect("every framing has its row").name
+}
+
+impl ChunkHead {
+    /// # Errors
+    /// If this program knows no framing of that name.
+    pub(crate) fn framing(&self) -> Result<Framing> {
+        let name = &self.framing;
+        framing::by_name(name).ok_or_else(|| {
+            Error::Failed(format!(
+                "the log has records with the framing `{name}`, which this program does not know"
+            ))
+        })
+    }
+}
+
+/// Reads a record.
+///
+/// # Errors
+/// If it is none of these: a later program wrote it.
+pub(crate) fn decode(at: Position, bytes: &[u8]) -> Result<Entry<'_>> {
+    let unknown = |what: &str| {
+        Error::Failed(format!(
+            "the record at {at} of the log is not one that this program writes: {what}"
+        ))
+    };
+    let (kind, rest) = bytes.split_first().ok_or_else(|| unknown("it is empty"))?;
+    let text = |err: postcard::Error| unknown(&err.to_string());
+    Ok(match *kind {
+        STARTED => {
+            let started: Started = whole(rest).map_err(text)?;
+            if started.version != VERSION {
+                return Err(unknown(&format!("it has version {}", started.version)));
+            }
+            Entry::Started(started)
+        }
+        CHUNK => {
+            let (head, bytes) = postcard::take_from_bytes(rest).map_err(text)?;
+            Entry::Chunk(head, bytes)
+        }
+        PLANNED => Entry::Planned(whole(rest).map_err(text)?),
+        CHANGED => {
+            let (head, bytes) = postcard::take_from_bytes(rest).map_err(text)?;
+            Entry::Changed(head, bytes)
+        }
+        COMMITTED => Entry::Committed(whole(rest).map_err(text)?),
+        kind => return Err(unknown(&format!("kind {kind}"))),
+    })
+}
+
+/// A value that takes all of the bytes.
+fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, postcard::Error> {
+    match postcard::take_from_bytes(bytes)? {
+        (value, []) => Ok(value),
+        _ => Err(postcard::Error::DeserializeBadEncoding),
+    }
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+
+    const AT: Position = Position { segment: 7, offset: 64, length: 0, seed: 0 };
+
+    /// The bytes of a record as the log hands them back.
+    fn bytes(record: &Record) -> Vec<u8> {
+        record.bytes()
+    }
+
+    #[test]
+    fn records_are_read_back() {
+        let head = ChunkHead { source: 1, number: 300, framing: "lines".to_owned(), records: 2 };
+        let record = chunk(&head, [Bytes::from("a\n"), Bytes::from("b\n")].into_iter());
+        assert_eq!(decode(AT, &bytes(&record)).expect("good"), Entry::Chunk(head, b"a\nb\n"));
+        let plan = Plan {
+            index: 4,
+            time: 1_000,
+            partitions: 3,
+            seed: u64::MAX,
+            blocks: vec![(0, vec![1..4, 4..9]), (2, vec![])],
+            ranges: vec![(1, b"file:7".to_vec())],
+        };
+        let record = planned(&[plan.clone(), Plan::default()]);
+        let expected = Entry::Planned(vec![plan, Plan::default()]);
+        assert_eq!(decode(AT, &bytes(&record)).expect("good"), expected);
+        let done = Committed {
+            index: 4,
+            time: 1_000,
+            changed: 2,
+            walk_begins: true,
+            ..Committed::default()
+        };
+        assert_eq!(decode(AT, &bytes(&committed(done))).expect("good"), Entry::Committed(done));
+    }
+
+    #[test]
+    fn changes_take_as_many_records_as_they_need() {
+        let big = Bytes::from(vec![7; CHANGED_BYTES - 2]);
+        let all: Parts = vec![(0, "a".into()), (3, big.clone()), (1, "bc".into()), (0, "d".into())];
+        let records = changed(9, &all);
+        assert_eq!(records.len(), 2);
+        let mut found = Vec::new();
+        for (place, record) in (0..).zip(&records) {
+            let bytes = bytes(record);
+            let Entry::Changed(head, rest) = decode(AT, &bytes).expect("good") else { panic!() };
+            assert_eq!(head, ChangedHead { index: 9, place });
+            let own = |(state, part): (u32, &[u8])| (state, Bytes::copy_from_slice(part));
+            found.extend(parts(rest).expect("good").into_iter().map(own));
+            assert!(parts(&rest[..rest.len() - 1]).is_err());
+        }
+        assert_eq!(found, all);
+        assert!(changed(9, &Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn what_another_program_wrote_is_refused_and_nothing_panics() {
+        let start = Started {
+            version: 2,
+            pipeline: "p".to_owned(),
+            seed: 1,
+            anchor: 2,
+            sources: vec!["in".to_owned()],
+            states: Vec::new(),
+        };
+        let text = |bytes: &[u8]| decode(AT, bytes).expect_err("refused").to_string();
+        assert!(
+            text(&bytes(&started(&start))).ends_with(
+                "at 7:64 of the log is not one that this program writes: it has version 2"
+            )
+        );
+        assert!(text(&[]).contains("it is empty"));
+        assert!(text(&[9, 1, 2]).contains("kind 9"));
+        let good = bytes(&planned(&[Plan { ranges: vec![(1, vec![7; 40])], ..Plan::default() }]));
+        for length in 0..good.len() {
+            assert!(decode(AT, &good[..length]).is_err(), "{length} bytes");
+        }
+        for at in 0..good.len() {
+            let mut bytes = good.clone();
+            bytes[at] = 0xFF;
+            let _ = decode(AT, &bytes);
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! `Snapshot`: what a checkpoint says of the engine, and the thread that writes it.
+//!
+//! ```text
+//! checkpoint: section `engine` (this, postcard) | a section `operator/NAME` for each operator that keeps bytes of its own
+//! ```
+//! A checkpoint covers the batches below `next_index`: their chunks and plans are not needed any more. The log keeps
+//! what the *oldest* kept checkpoint needs, so that a damaged newest one leaves something to start from. It is written
+//! on the thread `checkpoint`, one at a time; the job loop leaves one out rather than wait for it.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Journal, Shared};
+use crate::checkpoint::{Checkpoint, Checkpoints};
+use crate::error::Result;
+use crate::sync::{Arc, Mailbox, Ordering, Poison};
+use crate::wal::NotLogged;
+
+const ENGINE: &str = "engine";
+const OPERATOR: &str = "operator/";
+
+/// The version of the section; another one is refused.
+const VERSION: u32 = 1;
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Snapshot {
+    pub(crate) version: u32,
+    pub(crate) pipeline: String,
+    pub(crate) seed: u64,
+    /// The first tick of the first start, in milliseconds.
+    pub(crate) anchor: u64,
+    /// The sources by name; a source's place is its number in the log.
+    pub(crate) sources: Vec<String>,
+    /// The batches below this one are covered.
+    pub(crate) next_index: u64,
+    /// The time of the last of them, in milliseconds.
+    pub(crate) last_time: Option<u64>,
+    /// Of each source of the log the chunks below this number are covered.
+    pub(crate) covered: Vec<(u32, u64)>,
+    /// The states by name, and what each holds; a state's place is its number in the log.
+    pub(crate) states: Vec<(String, String)>,
+    /// The changes of states are needed from this batch on: they are in the log, and states are made of them.
+    pub(crate) state_from: u64,
+    /// Of each direct source what the last covered batch that read of it was given.
+    pub(crate) ranges: Vec<(u32, Vec<u8>)>,
+    /// The oldest segment that is needed on top of this.
+    pub(crate) first_segment: u64,
+    /// The oldest segment that is kept: what the checkpoint before this one needs.
+    pub(crate) kept_segment: u64,
+}
+
+impl Snapshot {
+    /// Chunks of the source below this number are covered.
+    pub(crate) fn covered(&self, source: u32) -> u64 {
+        self.covered.iter().find(|(of, _)| *of == source).map_or(0, |(_, end)| *end)
+    }
+
+    /// The snapshot in a checkpoint, and what the operators kept.
+    ///
+    /// # Errors
+    /// If there is none, or it is not one that this program writes.
+    pub(super) fn read(checkpoint: &Checkpoint) -> Result<(Snapshot, Vec<(String, Vec<u8>)>)> {
+        let number = checkpoint.number;
+        let unknown = |what: &str| {
+            crate::error::Error::Failed(format!(
+                "checkpoint {number} is not one that this program writes: {what}"
+            ))
+        };
+        let found: Option<Snapshot> = checkpoint.get(ENGINE)?;
+        let snapshot = found.ok_or_else(|| unknown("it has no section `engine`"))?;
+        if snapshot.version != VERSION {
+            return Err(unknown(&format!("it has version {}", snapshot.version)));
+        }
+        let operator = |(name, _): (&str, usize)| {
+            let bytes = checkpoint.bytes(name).unwrap_or_default().to_vec();
+            Some((name.strip_prefix(OPERATOR)?.to_owned(), bytes))
+        };
+        Ok((snapshot, checkpoint.sections().filter_map(operator).collect()))
+    }
+}
+
+/// What the job loop hands over at the end of a batch: everything up to it is done.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Covered {
+    /// The number of the next batch.
+    pub(crate) next_index: u64,
+    /// The time of the last one, in milliseconds.
+    pub(crate) last_time: Option<u64>,
+    /// Of each source of the log the number behind its last chunk in these batches.
+    pub(crate) chunks: Vec<(u32, u64)>,
+    /// Of each direct source what the last batch that read of it was given.
+    pub(crate) ranges: Vec<(u32, Vec<u8>)>,
+    /// The changes of states are needed from this batch on.
+    pub(crate) state_from: u64,
+    /// Of each operator that keeps bytes of its own its name and those bytes.
+    pub(crate) operators: Vec<(String, Vec<u8>)>,
+}
+
+/// The body of the thread `checkpoint`.
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) inbox: Mailbox<Covered>,
+    pub(super) checkpoints: Checkpoints,
+    pub(super) poison: Poison,
+    /// The oldest segment that the newest checkpoint needs.
+    pub(super) first_segment: u64,
+}
+
+impl Writer {
+    pub(super) fn run(mut self) {
+        while let Some(covered) = self.inbox.recv() {
+            let written = self.write(covered);
+            self.shared.checkpointing.store(false, Ordering::SeqCst);
+            if let Err(NotLogged::Failed(reason)) = written {
+                self.poison.set(reason.as_ref());
+                // Nobody is to wait for a thread that has ended.
+                self.inbox.close();
+                return;
+            }
+        }
+    }
+
+    /// Writes a checkpoint and lets the segments go that neither it nor the one before it needs. Without room for it
+    /// the ones before it stay, and the next one is tried at its time.
+    fn write(&mut self, covered: Covered) -> Result<(), NotLogged> {
+        let snapshot = self.shared.snapshot(&covered, self.first_segment);
+        let mut checkpoint = Checkpoint::new();
+        let unwritten = |err: crate::error::Error| NotLogged::Failed(err.to_string().into());
+        checkpoint.put(ENGINE, &snapshot).map_err(unwritten)?;
+        for (name, bytes) in covered.operators {
+            checkpoint.put_bytes(&format!("{OPERATOR}{name}"), bytes);
+        }
+        self.checkpoints.write(&mut checkpoint)?;
+        self.shared.covered(&snapshot);
+        self.first_segment = snapshot.first_segment;
+        self.shared.log.release(snapshot.kept_segment);
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// What a checkpoint says that covers this much. `kept`: the oldest segment that the one before it needs.
+    fn snapshot(&self, covered: &Covered, kept: u64) -> Snapshot {
+        // Asked first: what is not among the live records then lies in this segment or a later one.
+        let newest = self.log.newest_segment();
+        let live = self.live.lock();
+        let end = |source: u32| {
+            covered.chunks.iter().find(|(of, _)| *of == source).map_or(0, |(_, end)| *end)
+        };
+        let needed = |(source, number): (u32, u64)| number >= end(source);
+        let chunks = live
+            .chunks
+            .iter()
+            .filter(|(name, _)| needed(**name))
+            .map(|(_, chunk)| chunk.at.segment);
+        let plans = live.plans.range(covered.next_index..).map(|(_, segment)| *segment);
+        let commits = live.commits.range(covered.state_from..).map(|(_, segment)| *segment);
+        let first_segment =
+            chunks.chain(plans).chain(commits).min().map_or(newest, |oldest| oldest.min(newest));
+        Snapshot {
+            version: VERSION,
+            pipeline: self.pipeline.clone(),
+            seed: self.seed,
+            anchor: self.anchor,
+            sources: self.sources.clone(),
+            next_index: covered.next_index,
+            last_time: covered.last_time,
+            covered: covered.chunks.clone(),
+            states: self.states.clone(),
+            state_from: covered.state_from,
+            ranges: covered.ranges.clone(),
+            first_segment,
+            kept_segment: kept.min(first_segment),
+        }
+    }
+
+    /// Forgets where the records lie that a durable checkpoint covers.
+    fn covered(&self, snapshot: &Snapshot) {
+        let mut live = self.live.lock();
+        live.chunks.retain(|(source, number), _| *number >= snapshot.covered(*source));
+        live.plans = live.plans.split_off(&snapshot.next_index);
+        live.commits = live.commits.split_off(&snapshot.state_from);
+    }
+}
+
+impl Journal {
+    /// Asks for a checkpoint; false if one is being written, and then this one is left out.
+    pub(crate) fn checkpoint(&self, covered: Covered) -> bool {
+        if self.shared.checkpointing.swap(true, Ordering::SeqCst) {
+            return false;
+        }
+        // Closed only by the stop, which waits for what was asked for.
+        self.checkpoint_inbox.try_send(covered).is_ok()
+    }
+
+    /// Hands over the last checkpoint of a run; waits until the one that is being written was taken.
+    pub(crate) fn last_checkpoint(&self, covered: Covered) {
+        // Closed: the thread has ended with the engine's poison.
+        let _ = self.checkpoint_inbox.send(covered);
+    }
+
+    /// Whether a checkpoint is being written.
+    pub(crate) fn is_checkpointing(&self) -> bool {
+        self.shared.checkpointing.load(Ordering::SeqCst)
+    }
+}

@@ -1,0 +1,253 @@
+//! The journal over many starts on a disk that loses what was not synced.
+
+use bytes::Bytes;
+
+use super::*;
+use crate::time::SystemClock;
+use crate::wal::storage::{Fault, MemoryStorage};
+
+const SEED: u64 = 99;
+const ANCHOR: u64 = 1_000;
+
+fn options(sources: &[&str]) -> JournalOptions {
+    let log = LogOptions { segment_bytes: 1024, salt: 1, ..LogOptions::with_fresh_salt() };
+    JournalOptions {
+        pipeline: "p".to_owned(),
+        sources: sources.iter().map(|name| (*name).to_owned()).collect(),
+        states: Vec::new(),
+        reach: Reach { stateless: true, ..Reach::default() },
+        log,
+        seed: SEED,
+        anchor: ANCHOR,
+    }
+}
+
+fn open(disk: &MemoryStorage, sources: &[&str]) -> Result<(Journal, Found)> {
+    let disk = Arc::new(disk.clone());
+    let opened = Journal::open(disk, options(sources), &Poison::new(), &mut |_| ())?;
+    opened.0.begin()?;
+    Ok(opened)
+}
+
+fn close(journal: &Journal) -> Result<()> {
+    let clock = SystemClock::new();
+    let deadline = clock.now().plus(std::time::Duration::from_secs(60));
+    journal.close(clock.as_ref(), deadline)
+}
+
+fn wait<T>(ask: impl FnOnce(Receipt) -> Result<T>) -> Result<(), NotLogged> {
+    let told = Mailbox::new(1);
+    let tell = told.clone();
+    ask(Box::new(move |outcome| tell.send(outcome).expect("open"))).expect("taken");
+    told.recv().expect("told")
+}
+
+fn chunk(journal: &Journal, source: u32, number: u64) {
+    let text = Bytes::from(format!("{source} {number}\n"));
+    let append = |receipt| {
+        journal.append_chunk(source, number, Framing::Lines, &[Range::new(text, 1)], receipt)
+    };
+    wait(append).expect("durable");
+}
+
+fn plan(index: u64, blocks: &[(u32, std::ops::Range<u64>)]) -> Plan {
+    let blocks = blocks.iter().map(|(source, chunks)| (*source, vec![chunks.clone()])).collect();
+    Plan { index, time: ANCHOR + index * 100, partitions: 3, seed: SEED, blocks, ranges: vec![] }
+}
+
+fn committed(journal: &Journal, index: u64) {
+    let commit = Committed { index, time: ANCHOR + index * 100, ..Committed::default() };
+    journal.committed(commit, &Vec::new(), Box::new(|_| ()));
+}
+
+fn covered(next_index: u64, chunks: &[(u32, u64)]) -> Covered {
+    let last_time = Some(ANCHOR + next_index * 100 - 100);
+    Covered {
+        state_from: next_index,
+        next_index,
+        last_time,
+        chunks: chunks.to_vec(),
+        ..Covered::default()
+    }
+}
+
+/// What a start finds, in short: batches that are not covered (with a `+` if they were committed), and waiting chunks.
+fn summary(found: &Found) -> (Vec<String>, Vec<Vec<u64>>) {
+    let again = found.plans.keys().map(|index| {
+        format!("{index}{}", if found.commits.contains_key(index) { "+" } else { "" })
+    });
+    let waiting = found.unplanned.iter();
+    let waiting = waiting.map(|chunks| chunks.iter().map(|(number, _)| *number).collect());
+    (again.collect(), waiting.collect())
+}
+
+#[test]
+fn a_start_finds_what_was_planned_and_what_waits() {
+    let disk = MemoryStorage::new(1);
+    let (journal, found) = open(&disk, &["a", "b"]).expect("empty");
+    assert_eq!((found.started_before, found.seed, found.next_index), (false, SEED, 0));
+    for number in 0..4 {
+        chunk(&journal, 0, number);
+        chunk(&journal, 1, number);
+    }
+    let plans = [plan(0, &[(0, 0..1)]), plan(1, &[(0, 1..3), (1, 0..2)])];
+    wait(|receipt| journal.plan(&plans, receipt)).expect("durable");
+    committed(&journal, 0);
+    chunk(&journal, 0, 4);
+    // The power goes: everything above was synced, the commit with the chunk behind it.
+    let disk = disk.after_power_cut(7);
+    let (again, found) = open(&disk, &["b", "c", "a"]).expect("good");
+    assert_eq!(
+        summary(&found),
+        (vec!["0+".into(), "1".into()], vec![vec![2, 3], vec![], vec![3, 4]])
+    );
+    assert_eq!((found.next_index, found.last_time), (2, Some(1_100)));
+    assert_eq!(found.next_chunks, [4, 0, 5]);
+    assert_eq!(found.resume.replays[0].plan, plans[1], "with its partitions, seed and blocks");
+    let block = again.block(0, 2..4).expect("there");
+    assert_eq!((block.records(), block.bytes(), block.chunks()), (2, 8, 2..4));
+    let mut read = Vec::new();
+    block.for_each_range(|range| read.extend_from_slice(range)).expect("good");
+    assert_eq!(read, b"1 2\n1 3\n");
+    close(&again).expect("in order");
+}
+
+#[test]
+fn a_checkpoint_covers_and_lets_segments_go() {
+    let disk = MemoryStorage::new(1);
+    let (journal, _) = open(&disk, &["a"]).expect("empty");
+    for index in 0..60 {
+        chunk(&journal, 0, index);
+        wait(|receipt| journal.plan(&[plan(index, &[(0, index..index + 1)])], receipt))
+            .expect("durable");
+        committed(&journal, index);
+        if index % 20 == 19 {
+            journal.last_checkpoint(covered(index, &[(0, index)]));
+        }
+    }
+    close(&journal).expect("in order");
+    drop(journal);
+    let segments = |disk: &MemoryStorage| {
+        let names = disk.list().expect("listed");
+        names.into_iter().filter(|name| name.starts_with("wal-")).collect::<Vec<_>>()
+    };
+    let kept = segments(&disk);
+    assert!(!kept.contains(&"wal-000000000001.seg".to_owned()), "{kept:?}");
+    let (again, found) = open(&disk.after_power_cut(3), &["a"]).expect("good");
+    assert_eq!(summary(&found), (vec!["59+".into()], vec![vec![]]));
+    assert_eq!((found.covered.next_index, found.next_index, found.next_chunks[0]), (59, 60, 60));
+    drop(again);
+    // The newest checkpoint is damaged: the one before it finds everything that it needs.
+    let newest = disk.list().expect("listed").into_iter().rfind(|name| name.ends_with(".ckpt"));
+    disk.set_bytes(&newest.expect("three were written"), b"TIDECKPT");
+    let (_journal, found) = open(&disk, &["a"]).expect("good");
+    assert_eq!((found.damaged.len(), found.covered.next_index, found.next_index), (1, 39, 60));
+    assert_eq!((found.plans.len(), found.resume.replays.len()), (21, 0));
+}
+
+#[test]
+fn what_does_not_belong_here_is_refused() {
+    let disk = MemoryStorage::new(1);
+    let (journal, _) = open(&disk, &["a", "b"]).expect("empty");
+    let text = |sources: &[&str], pipeline: &str| {
+        let options = JournalOptions { pipeline: pipeline.to_owned(), ..options(sources) };
+        let disk = Arc::new(disk.after_kill());
+        let opened = Journal::open(disk, options, &Poison::new(), &mut |_| ());
+        opened.map_or_else(|err| err.to_string(), |_| "opened".to_owned())
+    };
+    assert!(
+        open(&disk, &["a"])
+            .map_or_else(|err| err.to_string(), |_| String::new())
+            .contains("in use")
+    );
+    chunk(&journal, 1, 0);
+    assert!(text(&["a"], "p").contains("the source `b`"), "{}", text(&["a"], "p"));
+    assert_eq!(text(&["b"], "p"), "opened");
+    assert!(text(&["b"], "q").contains("belongs to the pipeline `p`, not to `q`"));
+    wait(|receipt| journal.plan(&[plan(0, &[(1, 0..3)])], receipt)).expect("durable");
+    assert!(text(&["b"], "p").contains("chunk 1 of source 1"));
+}
+
+#[test]
+fn a_chunk_that_found_no_room_is_appended_again() {
+    let disk = MemoryStorage::new(1);
+    let (journal, _) = open(&disk, &["a"]).expect("empty");
+    chunk(&journal, 0, 0);
+    disk.set_full(true);
+    let big = || Range::new(Bytes::from(vec![b'x'; 700]), 1);
+    let append =
+        |number| wait(|receipt| journal.append_chunk(0, number, Framing::Lines, &[big()], receipt));
+    assert!((1..4).map(append).any(|outcome| matches!(outcome, Err(NotLogged::Retry(_)))));
+    disk.set_full(false);
+    (1..4).for_each(|number| append(number).expect("durable"));
+    let (_journal, found) = open(&disk.after_power_cut(5), &["a"]).expect("good");
+    assert_eq!(summary(&found), (vec![], vec![vec![0, 1, 2, 3]]));
+}
+
+#[test]
+fn a_failed_sync_poisons() {
+    let disk = MemoryStorage::new(1);
+    let poison = Poison::new();
+    let opened = Journal::open(Arc::new(disk.clone()), options(&["a"]), &poison, &mut |_| ());
+    let (journal, _) = opened.expect("empty");
+    (1..6).for_each(|call| disk.fail(disk.calls() + call, Fault::Broken));
+    let range = Range::new(Bytes::from("x\n"), 1);
+    let append = |receipt| journal.append_chunk(0, 0, Framing::Lines, &[range], receipt);
+    let outcome = wait(append);
+    assert!(outcome.is_err(), "{outcome:?}");
+    assert!(close(&journal).is_err() || poison.reason().is_none());
+}
+
+/// A program with states and windows: what it is told to restore and to run again after `commits` of 30 batches.
+fn check_resume(commits: u64, reach: Reach, state: Option<u64>, runs: &str) {
+    let disk = MemoryStorage::new(1);
+    let states = vec![("sums".to_owned(), "text to number".to_owned())];
+    let options = || JournalOptions { states: states.clone(), reach, ..options(&["a"]) };
+    let open = |disk: &MemoryStorage| {
+        Journal::open(Arc::new(disk.clone()), options(), &Poison::new(), &mut |_| ())
+    };
+    let (journal, _) = open(&disk).expect("empty");
+    journal.begin().expect("durable");
+    for index in 0..30 {
+        chunk(&journal, 0, index);
+        wait(|receipt| journal.plan(&[plan(index, &[(0, index..index + 1)])], receipt))
+            .expect("durable");
+        if index < commits {
+            let commit = Committed { index, time: ANCHOR + index * 100, ..Committed::default() };
+            let parts = vec![(0, Bytes::from(format!("change {index}")))];
+            let done = |receipt| {
+                journal.committed(commit, &parts, receipt);
+                Ok(())
+            };
+            wait(done).expect("durable");
+        }
+    }
+    let (journal, found) = open(&disk.after_power_cut(1)).expect("good");
+    assert_eq!((found.resume.state, &found.states), (state, &states));
+    let run = |replay: &Replay| match replay.run {
+        Run::ForWindows => 'w',
+        Run::ForStates => 's',
+        Run::Again => 'a',
+    };
+    assert_eq!(found.resume.replays.iter().map(run).collect::<String>(), runs);
+    for (index, commit) in &found.commits {
+        let mut read = Vec::new();
+        let take = |state, part: &[u8]| {
+            read.push((state, String::from_utf8_lossy(part).into_owned()));
+            Ok(())
+        };
+        journal.read_changes(commit, take).expect("good");
+        assert_eq!(read, [(0, format!("change {index}"))]);
+    }
+}
+
+#[test]
+fn states_are_made_of_their_changes_and_windows_of_their_batches() {
+    let reach = |windows, below_states| Reach { stateless: false, windows, below_states };
+    check_resume(30, reach(0, 0), Some(29), "");
+    check_resume(28, reach(0, 0), Some(27), "aa");
+    check_resume(28, reach(300, 0), Some(27), "wwwwaa");
+    check_resume(28, reach(300, 200), Some(25), "wwwwssaa");
+    check_resume(2, reach(300, 1_200), None, &format!("ss{}", "a".repeat(28)));
+    check_resume(0, reach(300, 0), None, &"a".repeat(30));
+}

@@ -1,0 +1,437 @@
+//! What the job loop does with a log: plans are durable before their batches run, batches of an earlier run come first.
+//!
+//! ```text
+//!  allocate ─▶ waiting ─(one record, one sync)─▶ ready ─┐
+//!  start: planned and not covered ─▶ replays ───────────┴─▶ jobs, in order ─▶ committed ─▶ checkpoint now and then
+//! ```
+//! One record of plans is on its way at a time and takes every batch that waits, so that a batch is never durable before
+//! an earlier one. The receipt only posts. Runs on the thread `job-loop`.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::{JobLoop, Message, Scheduler};
+use crate::dstream::{BatchInput, Graph, Replay, StateInfo};
+use crate::error::{Error, Result};
+use crate::journal::{
+    self, ChunkRange, Committed, Covered, Found, Journal, LoggedCommit, Parts, Plan, Reach, Run,
+    base,
+};
+use crate::receiver::chunks::EngineLog;
+use crate::store::StoredBlock;
+use crate::sync::{Arc, Mutex};
+use crate::time::{Moment, Time};
+use crate::wal::NotLogged;
+
+/// A checkpoint is due after so many batches,
+const CHECKPOINT_BATCHES: u64 = 10;
+
+/// and this long after the last one.
+const CHECKPOINT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Wait after plans that found no room on the disk, before they are appended again.
+const PLAN_RETRY: Duration = Duration::from_millis(200);
+
+/// What the job loop is given of a start with a log.
+pub(crate) struct Recovery {
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) found: Found,
+    /// The first tick of the first start: slides are counted from there.
+    pub(crate) anchor: Time,
+}
+
+/// What became of the plans that are on their way.
+type Outcome = Arc<Mutex<Option<Result<(), NotLogged>>>>;
+
+/// See the module.
+pub(super) struct Durable {
+    journal: Arc<Journal>,
+    replays: VecDeque<journal::Replay>,
+    /// Have their blocks; not in the log.
+    waiting: VecDeque<Arc<BatchInput>>,
+    /// How many of those are on their way to the log.
+    on_the_way: Option<(usize, Outcome)>,
+    /// In the log; wait for the batches that run again.
+    ready: VecDeque<Arc<BatchInput>>,
+    retry_at: Option<Moment>,
+    /// The batch that runs again now for what operators keep of it.
+    rebuilding: Option<(Time, Replay)>,
+    /// What the newest checkpoint covers.
+    base: Covered,
+    /// The batches that are committed and not covered, in order.
+    done: VecDeque<Done>,
+    /// Commits with changes of states that are on their way to the log, in order.
+    commits: VecDeque<Commit>,
+    /// Of each state of the program its number in the log.
+    places: Vec<u32>,
+    /// Batches done since the last checkpoint.
+    since: u64,
+    checkpoint_at: Moment,
+    reach: Reach,
+    /// The seed of every hash.
+    seed: u64,
+}
+
+/// A batch that is committed.
+#[derive(Debug)]
+struct Done {
+    commit: Committed,
+    /// Of each source of the log the number behind its last chunk.
+    ends: Vec<(u32, u64)>,
+}
+
+/// A commit on its way to the log.
+struct Commit {
+    record: Committed,
+    parts: Parts,
+    /// None: refused for want of room.
+    outcome: Option<Outcome>,
+}
+
+impl Durable {
+    pub(super) fn new(recovery: &mut Recovery, now: Moment, graph: &Graph) -> Self {
+        let found = &mut recovery.found;
+        let place = |state: StateInfo| {
+            let at = found.states.iter().position(|(name, _)| *name == state.name);
+            at.and_then(|at| u32::try_from(at).ok()).unwrap_or(u32::MAX)
+        };
+        let places = graph.states().into_iter().map(place).collect();
+        let first_again = found.resume.replays.iter().find(|replay| replay.run == Run::Again);
+        let live = first_again.map_or(found.next_index, |replay| replay.plan.index);
+        let done = |(index, commit): (&u64, &LoggedCommit)| Done {
+            commit: commit.record,
+            ends: found.plans.get(index).map(ends).unwrap_or_default(),
+        };
+        Durable {
+            journal: Arc::clone(&recovery.journal),
+            done: found.commits.range(..live).map(done).collect(),
+            replays: std::mem::take(&mut found.resume.replays).into(),
+            waiting: VecDeque::new(),
+            on_the_way: None,
+            ready: VecDeque::new(),
+            retry_at: None,
+            rebuilding: None,
+            base: found.covered.clone(),
+            commits: VecDeque::new(),
+            places,
+            since: 0,
+            checkpoint_at: now.plus(CHECKPOINT_PAUSE),
+            reach: reach(graph),
+            seed: found.seed,
+        }
+    }
+
+    /// A batch has its blocks: it runs once its plan is in the log.
+    pub(super) fn allocated(&mut self, input: Arc<BatchInput>) {
+        self.waiting.push_back(input);
+    }
+
+    /// Batches that do not run yet.
+    pub(super) fn batches(&self) -> usize {
+        self.replays.len() + self.waiting.len() + self.ready.len()
+    }
+
+    /// When refused plans are appended again.
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        self.retry_at
+    }
+
+    /// Takes the fate of the plans on their way, and appends those that wait.
+    pub(super) fn advance(&mut self, now: Moment, scheduler: &Scheduler) {
+        self.settle_commits(now);
+        let outcome = self.on_the_way.as_ref().and_then(|(_, outcome)| outcome.lock().take());
+        if let (Some(outcome), Some((count, _))) = (outcome, &self.on_the_way) {
+            match outcome {
+                Ok(()) => self.ready.extend(self.waiting.drain(..count)),
+                Err(NotLogged::Retry(_)) => self.retry_at = Some(now.plus(PLAN_RETRY)),
+                // The log has poisoned the engine.
+                Err(NotLogged::Failed(_)) => {}
+            }
+            self.on_the_way = None;
+        }
+        if self.retry_at.is_some_and(|at| now < at) {
+            return;
+        }
+        self.retry_at = None;
+        self.append_commits(scheduler);
+        if self.on_the_way.is_none() && !self.waiting.is_empty() {
+            self.append(scheduler);
+        }
+    }
+
+    fn append(&mut self, scheduler: &Scheduler) {
+        let plans: Vec<Plan> = self.waiting.iter().map(|input| self.plan(input)).collect();
+        let (outcome, receipt) = told(scheduler);
+        self.on_the_way = Some((plans.len(), outcome));
+        // A log that has ended has poisoned the engine: the batches wait until the stop gives them up.
+        let _ = self.journal.plan(&plans, receipt);
+    }
+
+    fn plan(&self, input: &BatchInput) -> Plan {
+        let blocks = (0..).zip(&input.blocks).filter(|(_, blocks)| !blocks.is_empty());
+        let blocks = blocks.map(|(source, blocks)| {
+            let chunks = blocks.iter().map(|block| block.chunks()).collect();
+            (self.journal.number_of(source), chunks)
+        });
+        Plan {
+            index: input.index,
+            time: input.time.as_millis(),
+            partitions: input.partitions as u64,
+            seed: self.seed,
+            blocks: blocks.collect(),
+            ranges: Vec::new(),
+        }
+    }
+
+    /// The next batch that may run, if `running` do.
+    pub(super) fn next(
+        &mut self,
+        running: usize,
+        sources: usize,
+        now: Moment,
+    ) -> Result<Option<Ready>> {
+        if running == 0
+            && let Some(replay) = self.replays.pop_front()
+        {
+            let input = self.input(&replay.plan, sources, now)?;
+            let how = match replay.run {
+                Run::Again => return Ok(Some(Ready::Again(input))),
+                Run::ForWindows => Replay::Windows,
+                Run::ForStates => Replay::States,
+            };
+            self.rebuilding = Some((input.time, how));
+            return Ok(Some(Ready::Rebuild(input)));
+        }
+        match self.replays.is_empty() {
+            true => Ok(self.ready.pop_front().map(Ready::Live)),
+            false => Ok(None),
+        }
+    }
+
+    /// How the batch `time` runs again, if it only runs for what operators keep of it.
+    pub(super) fn rebuilds(&self, time: Time) -> Option<Replay> {
+        self.rebuilding.filter(|(rebuilding, _)| *rebuilding == time).map(|(_, how)| how)
+    }
+
+    /// Such a batch is done.
+    pub(super) fn was_rebuilt(&mut self) {
+        self.rebuilding = None;
+    }
+
+    /// What a batch of an earlier run is made of; its records stay in the log until a task reads them.
+    fn input(&self, plan: &Plan, sources: usize, now: Moment) -> Result<Arc<BatchInput>> {
+        let mut blocks: Vec<Vec<Arc<StoredBlock>>> = vec![Vec::new(); sources];
+        for (number, chunks) in &plan.blocks {
+            let source = self.journal.source_of(*number).ok_or_else(|| gone(*number))?;
+            let read = |chunks: &ChunkRange| self.journal.block(source, chunks.clone());
+            let of = usize::try_from(source).ok().and_then(|source| blocks.get_mut(source));
+            *of.ok_or_else(|| gone(*number))? = chunks.iter().map(read).collect::<Result<_>>()?;
+        }
+        let records = blocks.iter().flatten().map(|block| block.records()).sum();
+        Ok(Arc::new(BatchInput {
+            time: plan.time(),
+            index: plan.index,
+            blocks,
+            records,
+            due: now,
+            partitions: usize::try_from(plan.partitions).unwrap_or(1),
+        }))
+    }
+
+    /// A batch is done.
+    pub(super) fn committed(&mut self, input: &BatchInput, graph: &Graph, scheduler: &Scheduler) {
+        let changes = graph.changes(input.time).unwrap_or_default();
+        let place = |state: u32| {
+            let at = usize::try_from(state).ok().and_then(|at| self.places.get(at));
+            at.copied().unwrap_or(u32::MAX)
+        };
+        let parts: Parts =
+            changes.parts.into_iter().map(|(state, part)| (place(state), part)).collect();
+        let record = Committed {
+            index: input.index,
+            time: input.time.as_millis(),
+            changed: 0,
+            walk_begins: changes.walk_begins,
+            walk_ends: changes.walk_ends,
+        };
+        self.done.push_back(Done { commit: record, ends: ends(&self.plan(input)) });
+        self.since += 1;
+        if self.reach.stateless {
+            self.journal.committed(record, &parts, Box::new(|_| ()));
+            return;
+        }
+        self.commits.push_back(Commit { record, parts, outcome: None });
+        self.append_commits(scheduler);
+    }
+
+    /// Appends the commits that are not on their way.
+    fn append_commits(&mut self, scheduler: &Scheduler) {
+        for commit in self.commits.iter_mut().filter(|commit| commit.outcome.is_none()) {
+            let (outcome, receipt) = told(scheduler);
+            commit.outcome = Some(outcome);
+            self.journal.committed(commit.record, &commit.parts, receipt);
+        }
+    }
+
+    /// Takes the fate of the commits on their way.
+    fn settle_commits(&mut self, now: Moment) {
+        for commit in &mut self.commits {
+            let told = commit.outcome.as_ref().and_then(|outcome| outcome.lock().clone());
+            if let Some(Err(NotLogged::Retry(_))) = told {
+                commit.outcome = None;
+                self.retry_at.get_or_insert(now.plus(PLAN_RETRY));
+            }
+        }
+        let durable = |commit: &Commit| {
+            commit.outcome.as_ref().is_some_and(|outcome| matches!(*outcome.lock(), Some(Ok(()))))
+        };
+        while self.commits.front().is_some_and(durable) {
+            self.commits.pop_front();
+        }
+    }
+
+    /// Asks for a checkpoint if one is due.
+    pub(super) fn checkpoint_if_due(&mut self, now: Moment) {
+        let due = self.since >= CHECKPOINT_BATCHES && now >= self.checkpoint_at;
+        if due && !self.journal.is_checkpointing() {
+            self.cover();
+            if self.journal.checkpoint(self.base.clone()) {
+                self.since = 0;
+                self.checkpoint_at = now.plus(CHECKPOINT_PAUSE);
+            }
+        }
+    }
+
+    /// The stop: the last checkpoint, behind the one that may be on its way.
+    pub(super) fn finish(&mut self) {
+        if self.since > 0 {
+            self.cover();
+            self.journal.last_checkpoint(self.base.clone());
+        }
+    }
+
+    /// Moves what a checkpoint covers as far as it may go: what windows and states are made of is not covered.
+    fn cover(&mut self) {
+        let durable = self.commits.front().map_or(u64::MAX, |commit| commit.record.index);
+        let done: Vec<(u64, u64)> = self
+            .done
+            .iter()
+            .map(|done| (done.commit.index, done.commit.time))
+            .take_while(|(index, _)| *index < durable)
+            .collect();
+        let all = done.last().map(|(index, _)| (*index, index + 1));
+        let Some((state, first)) =
+            (if self.reach.stateless { all } else { base(&done, self.reach) })
+        else {
+            return;
+        };
+        for done in self.done.iter().filter(|done| done.commit.index < first) {
+            for (source, end) in &done.ends {
+                match self.base.chunks.iter_mut().find(|(of, _)| of == source) {
+                    Some((_, covered)) => *covered = (*covered).max(*end),
+                    None => self.base.chunks.push((*source, *end)),
+                }
+            }
+            self.base.last_time = self.base.last_time.max(Some(done.commit.time));
+        }
+        self.base.next_index = self.base.next_index.max(first);
+        self.base.state_from = self.state_from(state).max(self.base.state_from);
+        let needed = self.base.next_index.min(self.base.state_from);
+        self.done.retain(|done| done.commit.index >= needed);
+    }
+
+    /// From where on changes make the states as they were after the batch `state`.
+    fn state_from(&self, state: u64) -> u64 {
+        if self.places.is_empty() {
+            return self.base.next_index;
+        }
+        let done = || self.done.iter().map(|done| &done.commit).rev();
+        let end = done().find(|commit| commit.index <= state && commit.walk_ends);
+        let walk = end
+            .and_then(|end| done().find(|commit| commit.index <= end.index && commit.walk_begins));
+        walk.map_or(self.base.state_from, |commit| commit.index)
+    }
+}
+
+/// Where the fate of records is told, and who tells it.
+fn told(scheduler: &Scheduler) -> (Outcome, journal::Receipt) {
+    let outcome = Outcome::default();
+    let (told, scheduler) = (Arc::clone(&outcome), scheduler.clone());
+    let receipt = move |result| {
+        *told.lock() = Some(result);
+        // A loop with a full mailbox looks after each message anyway.
+        scheduler.nudge(Message::Planned);
+    };
+    (outcome, Box::new(receipt))
+}
+
+/// Of each source the number behind the last chunk of a batch.
+fn ends(plan: &Plan) -> Vec<(u32, u64)> {
+    let end = |(source, blocks): &(u32, Vec<ChunkRange>)| {
+        (*source, blocks.iter().map(|chunks| chunks.end).max().unwrap_or(0))
+    };
+    plan.blocks.iter().map(end).collect()
+}
+
+/// How far back the program needs batches.
+pub(crate) fn reach(graph: &Graph) -> Reach {
+    let millis = |length: Duration| u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+    Reach {
+        stateless: graph.is_stateless(),
+        windows: millis(graph.longest_window()),
+        below_states: millis(graph.longest_window_below_state()),
+    }
+}
+
+/// A batch that may run.
+pub(super) enum Ready {
+    /// Planned in this run.
+    Live(Arc<BatchInput>),
+    /// Planned in an earlier one.
+    Again(Arc<BatchInput>),
+    /// Done in an earlier one: only for what operators keep of it.
+    Rebuild(Arc<BatchInput>),
+}
+
+fn gone(number: u32) -> Error {
+    Error::Failed(format!("source {number} of the log is not a source of this program"))
+}
+
+impl Recovery {
+    /// The log, for the receivers.
+    pub(crate) fn log(&self) -> EngineLog {
+        EngineLog {
+            journal: Arc::clone(&self.journal),
+            next_chunks: self.found.next_chunks.clone().into(),
+        }
+    }
+}
+
+impl JobLoop {
+    /// Batches that are not done, those that wait for the log included.
+    pub(super) fn batches(&self) -> usize {
+        self.jobs.batches() + self.durable.as_ref().map_or(0, Durable::batches)
+    }
+
+    /// With a log: lets plans become durable, and batches run whose plans are.
+    pub(super) fn advance(&mut self) {
+        let now = self.parts.clock.now();
+        while let Some(durable) = &mut self.durable {
+            durable.advance(now, &self.scheduler);
+            if self.jobs.is_aborted() {
+                return;
+            }
+            let sources = self.parts.cutters.len();
+            match durable.next(self.jobs.batches(), sources, now) {
+                Ok(Some(Ready::Live(input))) => self.admit(input),
+                Ok(Some(Ready::Rebuild(input))) => self.jobs.admit_one(input.time, input),
+                Ok(Some(Ready::Again(input))) => {
+                    self.count_waiting(&input);
+                    self.admit(input);
+                }
+                Ok(None) => return,
+                Err(err) => return self.stop_for(err),
+            }
+        }
+    }
+}
