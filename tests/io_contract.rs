@@ -18,8 +18,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use tidemill::metrics::ReceiverCounters;
 use tidemill::receiver::io::{
-    Closed, Flow, Host, IO_MODELS, IoDriver, Lane, Options, Peer, Remote, Row, TURN_BYTES, Waker,
-    probe, start,
+    Closed, Flow, Host, IO_MODELS, IoDriver, Lane, Options, Peer, Remote, Row, Standing,
+    TURN_BYTES, Waker, probe, start,
 };
 use tidemill::slab::{Account, Buffer, Pool};
 use tidemill::sync::thread::Thread;
@@ -85,6 +85,7 @@ struct State {
     held_back: usize,
     turns: u64,
     refuse_beyond: Option<u64>,
+    farewell: &'static [u8],
     /// What a read may bring, and how often that was asked.
     read_max: Option<usize>,
     asked: u64,
@@ -97,6 +98,7 @@ struct Seen {
     closed: Vec<&'static str>,
     remote: Remote,
     outbox: Vec<u8>,
+    standing: Standing,
     /// How often the model fetched replies that were there.
     fetched: u32,
 }
@@ -143,6 +145,10 @@ impl World {
         if !paused {
             wakers.iter().for_each(|wake| wake());
         }
+    }
+
+    fn set_standing(&self, peer: &TestPeer, standing: Standing) {
+        self.tell(|state| state.seen.get_mut(&peer.address).expect("open").standing = standing);
     }
 
     /// Gives a connection something to send, and asks for it from this thread.
@@ -224,6 +230,7 @@ impl Lane for TestLane {
             closed: Vec::new(),
             remote,
             outbox: Vec::new(),
+            standing: Standing::Open,
             fetched: 0,
         };
         let before = self.world.tell(|state| state.seen.insert(peer.address, seen));
@@ -263,6 +270,14 @@ impl Lane for TestLane {
                 out.append(&mut seen.outbox);
             }
         });
+    }
+
+    fn standing(&self, session: &TestSession) -> Standing {
+        self.world.lock().seen[&session.address].standing
+    }
+
+    fn farewell(&mut self, _session: &mut TestSession, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.world.lock().farewell);
     }
 
     fn closed(&mut self, session: TestSession, how: Closed) {
@@ -346,6 +361,7 @@ struct Stops(Box<dyn IoDriver>);
 impl Drop for Stops {
     fn drop(&mut self) {
         self.0.stop();
+        self.0.close();
     }
 }
 
@@ -407,6 +423,7 @@ impl Rig {
 
     fn stop(&self) {
         self.driver.0.stop();
+        self.driver.0.close();
         for thread in self.driver.0.threads() {
             self.join(thread);
         }
@@ -729,6 +746,76 @@ fn replies_that_wait_at_a_half_close_are_sent() {
         assert_eq!(got.len(), replies);
         assert_eq!(rig.world.until_closed(&peer), "end");
         assert_eq!(rig.world.lock().seen[&peer.address].len, peer.sent);
+    });
+}
+
+#[test]
+fn a_session_that_owes_is_kept_behind_the_half_close_of_its_peer() {
+    each(PLENTY, |rig| {
+        let (mut peer, mut other) = (rig.peer(1), rig.peer(2));
+        peer.send(10);
+        rig.world.until_len(&peer, 10);
+        rig.world.set_standing(&peer, Standing::Owing);
+        peer.stream.shutdown(Shutdown::Write).expect("connected");
+        rig.world.reply(&peer, b"a");
+        peer.stream.read_exact(&mut [0]).expect("the first reply");
+        // Bytes of another peer may be looked at after that end.
+        if rig.row.name != "bio" && rig.row.name != "pool" {
+            other.send(100);
+            rig.world.until_len(&other, 100);
+        }
+        assert!(rig.world.lock().seen[&peer.address].closed.is_empty());
+        rig.world.set_standing(&peer, Standing::Open);
+        rig.world.reply(&peer, b"b");
+        let mut got = Vec::new();
+        peer.stream.read_to_end(&mut got).expect("the second reply and the end");
+        assert_eq!(got, b"b");
+        assert_eq!(rig.world.until_closed(&peer), "end");
+    });
+}
+
+#[test]
+fn a_session_that_is_over_is_closed_behind_its_replies() {
+    each(PLENTY, |rig| {
+        let mut peer = rig.peer(1);
+        peer.send(10);
+        rig.world.until_len(&peer, 10);
+        rig.world.set_standing(&peer, Standing::Over);
+        rig.world.reply(&peer, &vec![b'r'; 1 << 20]);
+        let mut got = Vec::new();
+        peer.stream.read_to_end(&mut got).expect("the reply and the end");
+        assert_eq!(got.len(), 1 << 20);
+        assert_eq!(rig.world.until_closed(&peer), "end");
+    });
+}
+
+#[test]
+fn a_stop_keeps_who_is_owed_something_and_says_farewell() {
+    each(PLENTY, |rig| {
+        let (mut owed, mut idle, mut deaf) = (rig.peer(1), rig.peer(2), rig.peer(3));
+        for peer in [&mut owed, &mut idle, &mut deaf] {
+            peer.send(10);
+            rig.world.until_len(peer, 10);
+        }
+        rig.world.tell(|state| state.farewell = b"bye");
+        rig.world.set_standing(&owed, Standing::Owing);
+        rig.world.set_standing(&deaf, Standing::Owing);
+        rig.driver.0.stop();
+        let mut got = Vec::new();
+        idle.stream.read_to_end(&mut got).expect("the farewell and the end");
+        assert_eq!(got, b"bye");
+        rig.world.reply(&owed, b"one");
+        owed.stream.read_exact(&mut [0; 3]).expect("a reply behind the stop");
+        rig.world.set_standing(&owed, Standing::Open);
+        rig.world.reply(&owed, b"two");
+        got.clear();
+        owed.stream.read_to_end(&mut got).expect("the last reply, the farewell, the end");
+        assert_eq!(got, b"twobye");
+        assert_eq!(rig.world.until_closed(&owed), "stopped");
+        // The last one is owed something for ever.
+        assert!(rig.world.lock().seen[&deaf.address].closed.is_empty());
+        rig.driver.0.close();
+        assert_eq!(rig.world.until_closed(&deaf), "stopped");
     });
 }
 

@@ -1,13 +1,15 @@
 //! The start with a log: what an earlier run left is found again before anything is received. Runs on the thread that
 //! starts the stream; once.
 
+use std::time::Duration;
+
 use crate::config::Resolved;
-use crate::dstream::Graph;
+use crate::dstream::{Graph, StateInfo};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
-use crate::journal::{ChunkRange, Found, Journal, JournalOptions, LoggedChunk};
+use crate::journal::{ChunkRange, Found, Journal, JournalOptions, LoggedChunk, Replay, Run};
 use crate::metrics::{Event, EventBus};
-use crate::scheduler::{Recovery, Stored};
+use crate::scheduler::{Recovery, Stored, reach};
 use crate::sync::{Arc, Poison};
 use crate::time::{Clock, Interval, Schedule, Time};
 use crate::wal::LogOptions;
@@ -36,6 +38,8 @@ pub(super) fn open(
     let options = JournalOptions {
         pipeline: config.name.clone(),
         sources: sources.iter().map(|source| source.name().to_owned()).collect(),
+        states: graph.states().into_iter().map(|state| (state.name, state.holds)).collect(),
+        reach: reach(graph),
         log: LogOptions::with_fresh_salt(),
         seed: graph.seed(),
         anchor: fresh.as_millis(),
@@ -44,8 +48,40 @@ pub(super) fn open(
     let (journal, found) = Journal::open(storage, options, poison, &mut progress)?;
     graph.set_seed(found.seed);
     tell(&found, events);
+    restore_states(graph, &journal, &found, config.workers)?;
+    // Only now: a program that does not continue what was saved leaves no trace.
+    journal.begin()?;
     let anchor = Time::from_millis(found.anchor);
     Ok(Some(Recovery { journal: Arc::new(journal), found, anchor }))
+}
+
+/// Makes states what they were: the changes of every batch from where a walk through all keys began.
+fn restore_states(
+    graph: &Graph,
+    journal: &Journal,
+    found: &Found,
+    partitions: usize,
+) -> Result<()> {
+    if !graph.is_stateless() {
+        graph.keep_changes();
+    }
+    if !found.started_before {
+        return Ok(());
+    }
+    let info =
+        |(name, holds): &(String, String)| StateInfo { name: name.clone(), holds: holds.clone() };
+    let saved: Vec<StateInfo> = found.states.iter().map(info).collect();
+    let Some(last) = found.resume.state else {
+        // Nothing to restore, but the states must be those that the log will go on with.
+        return graph.check_states(&saved);
+    };
+    let restore = graph.restore(&saved, partitions)?;
+    for (_, commit) in found.commits.range(found.covered.state_from..=last) {
+        journal.read_changes(commit, |state, part| restore.apply(state, part))?;
+        graph.commit(Time::from_millis(commit.record.time));
+    }
+    restore.finish();
+    Ok(())
 }
 
 /// What a log needs of the sources: names that tell them apart, records that fit.
@@ -76,10 +112,11 @@ fn tell(found: &Found, events: &EventBus) {
     }
     if found.started_before {
         let waiting = found.unplanned.iter().flatten();
+        let again = |replay: &&Replay| replay.run == Run::Again;
         events.post(Event::Recovered {
             segments: found.log.segments,
             bytes: found.log.bytes,
-            batches: found.replays.iter().filter(|replay| !replay.committed).count() as u64,
+            batches: found.resume.replays.iter().filter(again).count() as u64,
             records: waiting.map(|(_, chunk)| chunk.records).sum(),
             torn: found
                 .log
@@ -109,7 +146,7 @@ pub(super) fn schedule(
     let used = recovery.found.last_time.map(|last| last.saturating_add(length));
     let first = used.map_or(next, |used| used.max(next));
     // The first tick is due when the clock shows the phase next, whatever its label has to be.
-    let shift = std::time::Duration::from_millis(first - next);
+    let shift = Duration::from_millis(first - next);
     Schedule::starting(now, wall.saturating_add(shift), Time::from_millis(first), period)
 }
 
@@ -146,8 +183,6 @@ fn blocks(chunks: &[(u64, LoggedChunk)], bytes_max: u64) -> Vec<ChunkRange> {
 
 #[cfg(all(test, not(tidemill_model)))]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::time::ManualClock;
     use crate::wal::storage::MemoryStorage;
@@ -160,6 +195,8 @@ mod tests {
         let options = JournalOptions {
             pipeline: "p".to_owned(),
             sources: Vec::new(),
+            states: Vec::new(),
+            reach: crate::journal::Reach::default(),
             log: LogOptions::with_fresh_salt(),
             seed: 1,
             anchor,

@@ -1,7 +1,8 @@
 //! `Running`: a started stream, its end, and the stop in order. Runs on the thread of whoever waits for the stream.
 //!
 //! ```text
-//!  stop: ticks ─▶ io threads ─▶ cut ─▶ push ─▶ last batch ─▶ workers ─▶ job-loop ─▶ checkpoint, log ─▶ events
+//!  stop: ticks ─▶ reading ─▶ cut ─▶ push ─▶ last batch ─▶ last answers, io threads ─▶ workers ─▶ job-loop
+//!        ─▶ checkpoint, log ─▶ events
 //! ```
 //! One deadline covers all of it; the report says what was processed and what, if anything, was left.
 
@@ -408,11 +409,9 @@ impl Running {
         self.scheduler.post(Message::EndTicks);
         let mut left = Vec::new();
         let mut counters = Vec::new();
-        for receiver in std::mem::take(&mut self.receivers) {
-            let (name, io_model) = (receiver.source().to_owned(), receiver.io_model());
-            let counts = Arc::clone(receiver.counters());
+        let mut receivers = std::mem::take(&mut self.receivers);
+        for receiver in &mut receivers {
             left.extend(receiver.stop(&self.clock, deadline));
-            counters.push(SourceReport { name, io_model, counters: counts.all() });
         }
         let mut failure = match end {
             _ if planted(Planted::StopSkipsDrain) => None,
@@ -428,6 +427,12 @@ impl Running {
                 None
             }
         };
+        for receiver in receivers {
+            let (name, io_model) = (receiver.source().to_owned(), receiver.io_model());
+            let counts = Arc::clone(receiver.counters());
+            left.extend(receiver.close(&self.clock, deadline));
+            counters.push(SourceReport { name, io_model, counters: counts.all() });
+        }
         for worker in self.workers.stop(self.clock.as_ref(), deadline) {
             left.push(format!("thread `{worker}` is stuck in a task and was abandoned"));
         }

@@ -94,7 +94,7 @@ pub struct Graph {
     settings: Settings,
     bad_utf8: Arc<AtomicU64>,
     epoch: Arc<Epoch>,
-    walker: Mutex<Walker>,
+    walker: Arc<Mutex<Walker>>,
     registered: Mutex<Registered>,
 }
 
@@ -157,7 +157,7 @@ impl Graph {
             },
             bad_utf8: Arc::new(AtomicU64::new(0)),
             epoch,
-            walker: Mutex::default(),
+            walker: Arc::default(),
             registered: Mutex::new(Registered::default()),
         })
     }
@@ -233,7 +233,16 @@ impl Graph {
     /// # Errors
     /// If the program's states are not those: what was found and what was wanted.
     pub fn restore(&self, found: &[StateInfo], partitions: usize) -> crate::error::Result<Restore> {
-        Restore::begin(self.saved(), found, (self.seed(), partitions))
+        Restore::begin(self.saved(), found, (self.seed(), partitions), &self.walker)
+            .map_err(crate::error::Error::Failed)
+    }
+
+    /// Whether the program's states are those that a program before it saved.
+    ///
+    /// # Errors
+    /// As [`restore`](Graph::restore).
+    pub fn check_states(&self, found: &[StateInfo]) -> crate::error::Result<()> {
+        saved::expect_same(found, &self.states().iter().collect::<Vec<_>>())
             .map_err(crate::error::Error::Failed)
     }
 

@@ -29,11 +29,11 @@ use crate::time::{Clock, Moment};
 use crate::wal::storage::{Lock, Storage};
 use crate::wal::{LogOptions, NotLogged, Position, Recovered, WriteAheadLog};
 
-pub(crate) use record::{ChunkHead, ChunkRange, Entry, Plan, decode};
-pub(crate) use recovery::{LoggedChunk, Replay};
+pub(crate) use record::{ChunkHead, ChunkRange, Committed, Entry, Parts, Plan, decode};
+pub(crate) use recovery::{Commit as LoggedCommit, LoggedChunk, Reach, Replay, Resume, Run, base};
 pub(crate) use snapshot::Covered;
 
-use record::{Committed, Started, VERSION, framing_name};
+use record::{Started, VERSION, framing_name};
 use recovery::Replayed;
 use snapshot::{Snapshot, Writer};
 
@@ -51,6 +51,10 @@ pub(crate) struct JournalOptions {
     pub(crate) pipeline: String,
     /// The names of the sources, in the order of their numbers in the program.
     pub(crate) sources: Vec<String>,
+    /// The states of the program by name, and what each holds.
+    pub(crate) states: Vec<(String, String)>,
+    /// How far back the program needs batches.
+    pub(crate) reach: Reach,
     pub(crate) log: LogOptions,
     /// For a first start: the seed of every hash.
     pub(crate) seed: u64,
@@ -76,6 +80,7 @@ struct Shared {
     seed: u64,
     anchor: u64,
     sources: Vec<String>,
+    states: Vec<(String, String)>,
     checkpointing: AtomicBool,
 }
 
@@ -85,6 +90,8 @@ struct Live {
     chunks: BTreeMap<(u32, u64), LoggedChunk>,
     /// The segment of each plan, by the batch's number.
     plans: BTreeMap<u64, u64>,
+    /// The oldest segment of each commit and its changes of states, by the batch's number.
+    commits: BTreeMap<u64, u64>,
 }
 
 /// What a start found.
@@ -100,8 +107,14 @@ pub(crate) struct Found {
     pub(crate) next_index: u64,
     /// The greatest time that was planned, in milliseconds.
     pub(crate) last_time: Option<u64>,
-    /// The batches that run again, in order.
-    pub(crate) replays: Vec<Replay>,
+    /// How to go on: states, and the batches that run again.
+    pub(crate) resume: Resume,
+    /// The batches that were committed, by number, as far as they are still needed.
+    pub(crate) commits: BTreeMap<u64, LoggedCommit>,
+    /// The plans that are not covered.
+    pub(crate) plans: BTreeMap<u64, Plan>,
+    /// The states by name, and what each holds, as the log has them.
+    pub(crate) states: Vec<(String, String)>,
     /// Of each source of the program the chunks that no plan names, in order.
     pub(crate) unplanned: Vec<Vec<(u64, LoggedChunk)>>,
     /// Of each source of the program the number that its next chunk gets.
@@ -148,17 +161,20 @@ impl Journal {
         };
         let opened = WriteAheadLog::open(storage, options.log, kept_segment, poison, &mut visit);
         let (log, recovered) = opened?;
+        replayed.finish();
         let started = begin(&replayed, &options)?;
         let numbers = numbers_of(&options.sources, &started.sources);
         expect_sources(&replayed, &numbers, &started.sources)?;
-        log.append_and_wait(record::started(&started))?;
         let found = Found {
             started_before: replayed.started,
             seed: started.seed,
             anchor: started.anchor,
             next_index: replayed.next_index(),
             last_time: replayed.last_time(),
-            replays: replayed.replays()?,
+            resume: replayed.resume(options.reach)?,
+            states: started.states.clone(),
+            commits: std::mem::take(&mut replayed.commits),
+            plans: replayed.plans.clone(),
             unplanned: numbers.iter().map(|number| replayed.unplanned(*number)).collect(),
             next_chunks: numbers.iter().map(|number| replayed.next_chunk(*number)).collect(),
             covered: Covered {
@@ -166,13 +182,15 @@ impl Journal {
                 last_time: replayed.base.last_time,
                 chunks: replayed.base.covered.clone(),
                 ranges: replayed.base.ranges.clone(),
+                state_from: replayed.base.state_from,
                 operators,
             },
             log: recovered,
             damaged: loaded.damaged,
         };
-        let Started { pipeline, seed, anchor, sources, .. } = started;
-        let live = Live { chunks: replayed.chunks, plans: replayed.plan_segments };
+        let Started { pipeline, seed, anchor, sources, states, .. } = started;
+        let (chunks, plans) = (replayed.chunks, replayed.plan_segments);
+        let live = Live { chunks, plans, commits: replayed.commit_segments };
         let shared = Arc::new(Shared {
             log,
             live: Mutex::new(live),
@@ -180,6 +198,7 @@ impl Journal {
             seed,
             anchor,
             sources,
+            states,
             checkpointing: AtomicBool::new(false),
         });
         // A plan is made by one thread and taken by the other: more than one never waits.
@@ -257,10 +276,69 @@ impl Journal {
         })
     }
 
-    /// Appends that a batch is done. It rides with whatever is synced next: losing it repeats a commit, no more.
-    pub(crate) fn committed(&self, index: u64, time: u64) {
-        // A log that ended has poisoned the engine already.
-        let _ = self.shared.log.append(record::committed(Committed { index, time }), |_| ());
+    /// Says that this program writes from here on; before anything else is appended.
+    ///
+    /// # Errors
+    /// If that cannot be made durable.
+    pub(crate) fn begin(&self) -> Result<()> {
+        let shared = &self.shared;
+        let started = Started {
+            version: VERSION,
+            pipeline: shared.pipeline.clone(),
+            seed: shared.seed,
+            anchor: shared.anchor,
+            sources: shared.sources.clone(),
+            states: shared.states.clone(),
+        };
+        shared.log.append_and_wait(record::started(&started))?;
+        Ok(())
+    }
+
+    /// Appends that a batch is done, and what it changed in states; `receipt` is told when all of it is durable, or the
+    /// first thing that went wrong. Without changes it may ride with whatever is synced next: losing it repeats a commit,
+    /// no more.
+    pub(crate) fn committed(&self, commit: Committed, parts: &Parts, receipt: Receipt) {
+        let mut records = record::changed(commit.index, parts);
+        let changed = u32::try_from(records.len()).expect("a batch has fewer records than that");
+        records.push(record::committed(Committed { changed, ..commit }));
+        let all = Arc::new(Mutex::new((records.len(), Some(receipt))));
+        for record in records {
+            let (shared, all) = (Arc::clone(&self.shared), Arc::clone(&all));
+            // A log that ended has poisoned the engine already.
+            let _ = self.shared.log.append(record, move |outcome| {
+                let mut all = all.lock();
+                all.0 -= 1;
+                if let Ok(at) = &outcome {
+                    let mut live = shared.live.lock();
+                    let oldest = live.commits.entry(commit.index).or_insert(at.segment);
+                    *oldest = (*oldest).min(at.segment);
+                }
+                if (all.0 == 0 || outcome.is_err())
+                    && let Some(receipt) = all.1.take()
+                {
+                    receipt(outcome.map(|_| ()));
+                }
+            });
+        }
+    }
+
+    /// Reads changes of states back: calls `each` with the number of the state in the log, and bytes.
+    ///
+    /// # Errors
+    /// If they cannot be read, or what `each` returns.
+    pub(crate) fn read_changes(
+        &self,
+        commit: &LoggedCommit,
+        mut each: impl FnMut(u32, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        for at in &commit.changed {
+            let record = self.shared.log.read(*at)?;
+            let Entry::Changed(_, bytes) = decode(*at, &record)? else {
+                return Err(Error::Failed(format!("the record at {at} of the log has no changes")));
+            };
+            record::parts(bytes)?.into_iter().try_for_each(|(state, part)| each(state, part))?;
+        }
+        Ok(())
     }
 
     /// Waits for the checkpoint that is being written, syncs what is pending, and ends both threads.
@@ -310,7 +388,16 @@ fn begin(replayed: &Replayed, options: &JournalOptions) -> Result<Started> {
             sources.push(name.clone());
         }
     }
-    Ok(Started { version: VERSION, pipeline: options.pipeline.clone(), seed, anchor, sources })
+    // The first program's order stays: the names must be the same, which whoever restores the states checks.
+    let states = if replayed.started { base.states.clone() } else { options.states.clone() };
+    Ok(Started {
+        states,
+        version: VERSION,
+        pipeline: options.pipeline.clone(),
+        seed,
+        anchor,
+        sources,
+    })
 }
 
 /// Of each source of the program its number in the log.

@@ -5,7 +5,8 @@
 //! 1 started    who writes from here on, the numbers of its sources, the start that all schedules follow
 //! 2 chunk      whole records of one source, under a number that counts up from 0
 //! 3 planned    batches: what each of them is made of; written before they run
-//! 4 committed  a batch is done
+//! 4 committed  a batch is done; of operators with state it names how many of the next kind belong to it
+//! 5 changed    what the batch changed in states, in the operators' own bytes; before its commit
 //! ```
 //! Pure: bytes to values and back. Knows neither files nor threads.
 
@@ -24,6 +25,10 @@ const STARTED: u8 = 1;
 const CHUNK: u8 = 2;
 const PLANNED: u8 = 3;
 const COMMITTED: u8 = 4;
+const CHANGED: u8 = 5;
+
+/// A record of changes is closed beyond so many bytes; one part may be larger.
+const CHANGED_BYTES: usize = 4 << 20;
 
 /// A start of the engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +41,8 @@ pub(crate) struct Started {
     pub(crate) anchor: u64,
     /// The sources by name; a source's place is its number in the log, for good.
     pub(crate) sources: Vec<String>,
+    /// The states by name, and what each holds; a state's place is its number in the log, for good.
+    pub(crate) states: Vec<(String, String)>,
 }
 
 /// What stands before the bytes of a chunk.
@@ -79,11 +86,29 @@ impl Plan {
 }
 
 /// A batch that is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Committed {
     pub(crate) index: u64,
     pub(crate) time: u64,
+    /// How many records say what it changed in states.
+    pub(crate) changed: u32,
+    /// A walk through all keys begins with this batch, or ends with it: once it has ended, no changes from before its
+    /// beginning are needed.
+    pub(crate) walk_begins: bool,
+    pub(crate) walk_ends: bool,
 }
+
+/// What stands before the parts of a record of changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ChangedHead {
+    /// The batch.
+    pub(crate) index: u64,
+    /// Its place among the records of the batch.
+    pub(crate) place: u32,
+}
+
+/// Changes of states: the number of the state in the log, and bytes that the state takes.
+pub(crate) type Parts = Vec<(u32, Bytes)>;
 
 /// A record, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +118,8 @@ pub(crate) enum Entry<'a> {
     Chunk(ChunkHead, &'a [u8]),
     Planned(Vec<Plan>),
     Committed(Committed),
+    /// Its head, and its parts as they were written.
+    Changed(ChangedHead, &'a [u8]),
 }
 
 /// The record of a chunk: its ranges are written from where they lie.
@@ -112,6 +139,48 @@ pub(crate) fn planned(plans: &[Plan]) -> Record {
 
 pub(crate) fn committed(committed: Committed) -> Record {
     head_bytes(COMMITTED, &committed).into()
+}
+
+/// The records of what a batch changed: as few as hold the parts.
+pub(crate) fn changed(index: u64, parts: &Parts) -> Vec<Record> {
+    let mut records = Vec::new();
+    let mut rest = parts.as_slice();
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = rest.iter().take_while(|(_, part)| {
+            bytes += part.len();
+            bytes <= CHANGED_BYTES
+        });
+        let (now, later) = rest.split_at(fits.count().max(1));
+        let place = u32::try_from(records.len()).expect("a batch has fewer records than that");
+        let mut pieces = vec![head_bytes(CHANGED, &ChangedHead { index, place })];
+        for (state, part) in now {
+            let length = part.len() as u64;
+            pieces.push(postcard::to_stdvec(&(*state, length)).expect("numbers").into());
+            pieces.push(part.clone());
+        }
+        records.push(Record::new(pieces));
+        rest = later;
+    }
+    records
+}
+
+/// The parts of a record of changes.
+///
+/// # Errors
+/// If the bytes are not what was written.
+pub(crate) fn parts(mut bytes: &[u8]) -> Result<Vec<(u32, &[u8])>> {
+    let damaged = || Error::Failed("a record of changes is not what was written".to_owned());
+    let mut parts = Vec::new();
+    while !bytes.is_empty() {
+        let ((state, length), rest): ((u32, u64), _) =
+            postcard::take_from_bytes(bytes).map_err(|_| damaged())?;
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let (part, rest) = rest.split_at_checked(length).ok_or_else(damaged)?;
+        parts.push((state, part));
+        bytes = rest;
+    }
+    Ok(parts)
 }
 
 fn head_bytes(kind: u8, head: &impl Serialize) -> Bytes {
@@ -162,6 +231,10 @@ pub(crate) fn decode(at: Position, bytes: &[u8]) -> Result<Entry<'_>> {
             Entry::Chunk(head, bytes)
         }
         PLANNED => Entry::Planned(whole(rest).map_err(text)?),
+        CHANGED => {
+            let (head, bytes) = postcard::take_from_bytes(rest).map_err(text)?;
+            Entry::Changed(head, bytes)
+        }
         COMMITTED => Entry::Committed(whole(rest).map_err(text)?),
         kind => return Err(unknown(&format!("kind {kind}"))),
     })
@@ -202,8 +275,33 @@ mod tests {
         let record = planned(&[plan.clone(), Plan::default()]);
         let expected = Entry::Planned(vec![plan, Plan::default()]);
         assert_eq!(decode(AT, &bytes(&record)).expect("good"), expected);
-        let done = Committed { index: 4, time: 1_000 };
+        let done = Committed {
+            index: 4,
+            time: 1_000,
+            changed: 2,
+            walk_begins: true,
+            ..Committed::default()
+        };
         assert_eq!(decode(AT, &bytes(&committed(done))).expect("good"), Entry::Committed(done));
+    }
+
+    #[test]
+    fn changes_take_as_many_records_as_they_need() {
+        let big = Bytes::from(vec![7; CHANGED_BYTES - 2]);
+        let all: Parts = vec![(0, "a".into()), (3, big.clone()), (1, "bc".into()), (0, "d".into())];
+        let records = changed(9, &all);
+        assert_eq!(records.len(), 2);
+        let mut found = Vec::new();
+        for (place, record) in (0..).zip(&records) {
+            let bytes = bytes(record);
+            let Entry::Changed(head, rest) = decode(AT, &bytes).expect("good") else { panic!() };
+            assert_eq!(head, ChangedHead { index: 9, place });
+            let own = |(state, part): (u32, &[u8])| (state, Bytes::copy_from_slice(part));
+            found.extend(parts(rest).expect("good").into_iter().map(own));
+            assert!(parts(&rest[..rest.len() - 1]).is_err());
+        }
+        assert_eq!(found, all);
+        assert!(changed(9, &Vec::new()).is_empty());
     }
 
     #[test]
@@ -214,6 +312,7 @@ mod tests {
             seed: 1,
             anchor: 2,
             sources: vec!["in".to_owned()],
+            states: Vec::new(),
         };
         let text = |bytes: &[u8]| decode(AT, bytes).expect_err("refused").to_string();
         assert!(

@@ -1,7 +1,7 @@
 //! `Snapshot`: what a checkpoint says of the engine, and the thread that writes it.
 //!
 //! ```text
-//! checkpoint: section `engine` (this, postcard) | a section `operator/NAME` for each operator that keeps something
+//! checkpoint: section `engine` (this, postcard) | a section `operator/NAME` for each operator that keeps bytes of its own
 //! ```
 //! A checkpoint covers the batches below `next_index`: their chunks and plans are not needed any more. The log keeps
 //! what the *oldest* kept checkpoint needs, so that a damaged newest one leaves something to start from. It is written
@@ -37,6 +37,10 @@ pub(crate) struct Snapshot {
     pub(crate) last_time: Option<u64>,
     /// Of each source of the log the chunks below this number are covered.
     pub(crate) covered: Vec<(u32, u64)>,
+    /// The states by name, and what each holds; a state's place is its number in the log.
+    pub(crate) states: Vec<(String, String)>,
+    /// The changes of states are needed from this batch on: they are in the log, and states are made of them.
+    pub(crate) state_from: u64,
     /// Of each direct source what the last covered batch that read of it was given.
     pub(crate) ranges: Vec<(u32, Vec<u8>)>,
     /// The oldest segment that is needed on top of this.
@@ -44,6 +48,9 @@ pub(crate) struct Snapshot {
     /// The oldest segment that is kept: what the checkpoint before this one needs.
     pub(crate) kept_segment: u64,
 }
+
+/// What each operator kept, by its name.
+pub(super) type Kept = Vec<(String, Vec<u8>)>;
 
 impl Snapshot {
     /// Chunks of the source below this number are covered.
@@ -55,7 +62,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// If there is none, or it is not one that this program writes.
-    pub(super) fn read(checkpoint: &Checkpoint) -> Result<(Snapshot, Vec<(String, Vec<u8>)>)> {
+    pub(super) fn read(checkpoint: &Checkpoint) -> Result<(Snapshot, Kept)> {
         let number = checkpoint.number;
         let unknown = |what: &str| {
             crate::error::Error::Failed(format!(
@@ -86,7 +93,9 @@ pub(crate) struct Covered {
     pub(crate) chunks: Vec<(u32, u64)>,
     /// Of each direct source what the last batch that read of it was given.
     pub(crate) ranges: Vec<(u32, Vec<u8>)>,
-    /// Of each operator that keeps something its name and its bytes.
+    /// The changes of states are needed from this batch on.
+    pub(crate) state_from: u64,
+    /// Of each operator that keeps bytes of its own its name and those bytes.
     pub(crate) operators: Vec<(String, Vec<u8>)>,
 }
 
@@ -148,7 +157,9 @@ impl Shared {
             .filter(|(name, _)| needed(**name))
             .map(|(_, chunk)| chunk.at.segment);
         let plans = live.plans.range(covered.next_index..).map(|(_, segment)| *segment);
-        let first_segment = chunks.chain(plans).min().map_or(newest, |oldest| oldest.min(newest));
+        let commits = live.commits.range(covered.state_from..).map(|(_, segment)| *segment);
+        let first_segment =
+            chunks.chain(plans).chain(commits).min().map_or(newest, |oldest| oldest.min(newest));
         Snapshot {
             version: VERSION,
             pipeline: self.pipeline.clone(),
@@ -158,6 +169,8 @@ impl Shared {
             next_index: covered.next_index,
             last_time: covered.last_time,
             covered: covered.chunks.clone(),
+            states: self.states.clone(),
+            state_from: covered.state_from,
             ranges: covered.ranges.clone(),
             first_segment,
             kept_segment: kept.min(first_segment),
@@ -169,6 +182,7 @@ impl Shared {
         let mut live = self.live.lock();
         live.chunks.retain(|(source, number), _| *number >= snapshot.covered(*source));
         live.plans = live.plans.split_off(&snapshot.next_index);
+        live.commits = live.commits.split_off(&snapshot.state_from);
     }
 }
 

@@ -14,6 +14,8 @@ fn options(sources: &[&str]) -> JournalOptions {
     JournalOptions {
         pipeline: "p".to_owned(),
         sources: sources.iter().map(|name| (*name).to_owned()).collect(),
+        states: Vec::new(),
+        reach: Reach { stateless: true, ..Reach::default() },
         log,
         seed: SEED,
         anchor: ANCHOR,
@@ -21,7 +23,10 @@ fn options(sources: &[&str]) -> JournalOptions {
 }
 
 fn open(disk: &MemoryStorage, sources: &[&str]) -> Result<(Journal, Found)> {
-    Journal::open(Arc::new(disk.clone()), options(sources), &Poison::new(), &mut |_| ())
+    let disk = Arc::new(disk.clone());
+    let opened = Journal::open(disk, options(sources), &Poison::new(), &mut |_| ())?;
+    opened.0.begin()?;
+    Ok(opened)
 }
 
 fn close(journal: &Journal) -> Result<()> {
@@ -50,17 +55,27 @@ fn plan(index: u64, blocks: &[(u32, std::ops::Range<u64>)]) -> Plan {
     Plan { index, time: ANCHOR + index * 100, partitions: 3, seed: SEED, blocks, ranges: vec![] }
 }
 
-fn covered(next_index: u64, chunks: &[(u32, u64)]) -> Covered {
-    let last_time = Some(ANCHOR + next_index * 100 - 100);
-    Covered { next_index, last_time, chunks: chunks.to_vec(), ..Covered::default() }
+fn committed(journal: &Journal, index: u64) {
+    let commit = Committed { index, time: ANCHOR + index * 100, ..Committed::default() };
+    journal.committed(commit, &Vec::new(), Box::new(|_| ()));
 }
 
-/// What a start finds, in short: batches that run again (with a `+` if they were committed), and waiting chunks.
+fn covered(next_index: u64, chunks: &[(u32, u64)]) -> Covered {
+    let last_time = Some(ANCHOR + next_index * 100 - 100);
+    Covered {
+        state_from: next_index,
+        next_index,
+        last_time,
+        chunks: chunks.to_vec(),
+        ..Covered::default()
+    }
+}
+
+/// What a start finds, in short: batches that are not covered (with a `+` if they were committed), and waiting chunks.
 fn summary(found: &Found) -> (Vec<String>, Vec<Vec<u64>>) {
-    let again = found
-        .replays
-        .iter()
-        .map(|replay| format!("{}{}", replay.plan.index, if replay.committed { "+" } else { "" }));
+    let again = found.plans.keys().map(|index| {
+        format!("{index}{}", if found.commits.contains_key(index) { "+" } else { "" })
+    });
     let waiting = found.unplanned.iter();
     let waiting = waiting.map(|chunks| chunks.iter().map(|(number, _)| *number).collect());
     (again.collect(), waiting.collect())
@@ -77,7 +92,7 @@ fn a_start_finds_what_was_planned_and_what_waits() {
     }
     let plans = [plan(0, &[(0, 0..1)]), plan(1, &[(0, 1..3), (1, 0..2)])];
     wait(|receipt| journal.plan(&plans, receipt)).expect("durable");
-    journal.committed(0, ANCHOR);
+    committed(&journal, 0);
     chunk(&journal, 0, 4);
     // The power goes: everything above was synced, the commit with the chunk behind it.
     let disk = disk.after_power_cut(7);
@@ -88,7 +103,7 @@ fn a_start_finds_what_was_planned_and_what_waits() {
     );
     assert_eq!((found.next_index, found.last_time), (2, Some(1_100)));
     assert_eq!(found.next_chunks, [4, 0, 5]);
-    assert_eq!(found.replays[1].plan, plans[1], "with its partitions, seed and blocks");
+    assert_eq!(found.resume.replays[0].plan, plans[1], "with its partitions, seed and blocks");
     let block = again.block(0, 2..4).expect("there");
     assert_eq!((block.records(), block.bytes(), block.chunks()), (2, 8, 2..4));
     let mut read = Vec::new();
@@ -105,7 +120,7 @@ fn a_checkpoint_covers_and_lets_segments_go() {
         chunk(&journal, 0, index);
         wait(|receipt| journal.plan(&[plan(index, &[(0, index..index + 1)])], receipt))
             .expect("durable");
-        journal.committed(index, ANCHOR + index * 100);
+        committed(&journal, index);
         if index % 20 == 19 {
             journal.last_checkpoint(covered(index, &[(0, index)]));
         }
@@ -127,7 +142,7 @@ fn a_checkpoint_covers_and_lets_segments_go() {
     disk.set_bytes(&newest.expect("three were written"), b"TIDECKPT");
     let (_journal, found) = open(&disk, &["a"]).expect("good");
     assert_eq!((found.damaged.len(), found.covered.next_index, found.next_index), (1, 39, 60));
-    assert_eq!(found.replays.len(), 21);
+    assert_eq!((found.plans.len(), found.resume.replays.len()), (21, 0));
 }
 
 #[test]
@@ -181,4 +196,58 @@ fn a_failed_sync_poisons() {
     let outcome = wait(append);
     assert!(outcome.is_err(), "{outcome:?}");
     assert!(close(&journal).is_err() || poison.reason().is_none());
+}
+
+/// A program with states and windows: what it is told to restore and to run again after `commits` of 30 batches.
+fn check_resume(commits: u64, reach: Reach, state: Option<u64>, runs: &str) {
+    let disk = MemoryStorage::new(1);
+    let states = vec![("sums".to_owned(), "text to number".to_owned())];
+    let options = || JournalOptions { states: states.clone(), reach, ..options(&["a"]) };
+    let open = |disk: &MemoryStorage| {
+        Journal::open(Arc::new(disk.clone()), options(), &Poison::new(), &mut |_| ())
+    };
+    let (journal, _) = open(&disk).expect("empty");
+    journal.begin().expect("durable");
+    for index in 0..30 {
+        chunk(&journal, 0, index);
+        wait(|receipt| journal.plan(&[plan(index, &[(0, index..index + 1)])], receipt))
+            .expect("durable");
+        if index < commits {
+            let commit = Committed { index, time: ANCHOR + index * 100, ..Committed::default() };
+            let parts = vec![(0, Bytes::from(format!("change {index}")))];
+            let done = |receipt| {
+                journal.committed(commit, &parts, receipt);
+                Ok(())
+            };
+            wait(done).expect("durable");
+        }
+    }
+    let (journal, found) = open(&disk.after_power_cut(1)).expect("good");
+    assert_eq!((found.resume.state, &found.states), (state, &states));
+    let run = |replay: &Replay| match replay.run {
+        Run::ForWindows => 'w',
+        Run::ForStates => 's',
+        Run::Again => 'a',
+    };
+    assert_eq!(found.resume.replays.iter().map(run).collect::<String>(), runs);
+    for (index, commit) in &found.commits {
+        let mut read = Vec::new();
+        let take = |state, part: &[u8]| {
+            read.push((state, String::from_utf8_lossy(part).into_owned()));
+            Ok(())
+        };
+        journal.read_changes(commit, take).expect("good");
+        assert_eq!(read, [(0, format!("change {index}"))]);
+    }
+}
+
+#[test]
+fn states_are_made_of_their_changes_and_windows_of_their_batches() {
+    let reach = |windows, below_states| Reach { stateless: false, windows, below_states };
+    check_resume(30, reach(0, 0), Some(29), "");
+    check_resume(28, reach(0, 0), Some(27), "aa");
+    check_resume(28, reach(300, 0), Some(27), "wwwwaa");
+    check_resume(28, reach(300, 200), Some(25), "wwwwssaa");
+    check_resume(2, reach(300, 1_200), None, &format!("ss{}", "a".repeat(28)));
+    check_resume(0, reach(300, 0), None, &"a".repeat(30));
 }

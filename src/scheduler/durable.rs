@@ -7,13 +7,16 @@
 //! One record of plans is on its way at a time and takes every batch that waits, so that a batch is never durable before
 //! an earlier one. The receipt only posts. Runs on the thread `job-loop`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{JobLoop, Message, Scheduler};
-use crate::dstream::BatchInput;
+use crate::dstream::{BatchInput, Graph, Replay, StateInfo};
 use crate::error::{Error, Result};
-use crate::journal::{ChunkRange, Covered, Found, Journal, Plan, Replay};
+use crate::journal::{
+    self, ChunkRange, Committed, Covered, Found, Journal, LoggedCommit, Parts, Plan, Reach, Run,
+    base,
+};
 use crate::receiver::chunks::EngineLog;
 use crate::store::StoredBlock;
 use crate::sync::{Arc, Mutex};
@@ -43,7 +46,7 @@ type Outcome = Arc<Mutex<Option<Result<(), NotLogged>>>>;
 /// See the module.
 pub(super) struct Durable {
     journal: Arc<Journal>,
-    replays: VecDeque<Replay>,
+    replays: VecDeque<journal::Replay>,
     /// Have their blocks; not in the log.
     waiting: VecDeque<Arc<BatchInput>>,
     /// How many of those are on their way to the log.
@@ -51,34 +54,70 @@ pub(super) struct Durable {
     /// In the log; wait for the batches that run again.
     ready: VecDeque<Arc<BatchInput>>,
     retry_at: Option<Moment>,
-    /// What a checkpoint would cover now.
-    covered: Covered,
-    chunks: BTreeMap<u32, u64>,
+    /// The batch that runs again now for what operators keep of it.
+    rebuilding: Option<(Time, Replay)>,
+    /// What the newest checkpoint covers.
+    base: Covered,
+    /// The batches that are committed and not covered, in order.
+    done: VecDeque<Done>,
+    /// Commits with changes of states that are on their way to the log, in order.
+    commits: VecDeque<Commit>,
+    /// Of each state of the program its number in the log.
+    places: Vec<u32>,
     /// Batches done since the last checkpoint.
     since: u64,
     checkpoint_at: Moment,
-    /// Whether a batch leaves nothing behind that the next one needs.
-    stateless: bool,
+    reach: Reach,
     /// The seed of every hash.
     seed: u64,
 }
 
+/// A batch that is committed.
+#[derive(Debug)]
+struct Done {
+    commit: Committed,
+    /// Of each source of the log the number behind its last chunk.
+    ends: Vec<(u32, u64)>,
+}
+
+/// A commit on its way to the log.
+struct Commit {
+    record: Committed,
+    parts: Parts,
+    /// None: refused for want of room.
+    outcome: Option<Outcome>,
+}
+
 impl Durable {
-    pub(super) fn new(recovery: &mut Recovery, now: Moment, stateless: bool) -> Self {
-        let covered = recovery.found.covered.clone();
+    pub(super) fn new(recovery: &mut Recovery, now: Moment, graph: &Graph) -> Self {
+        let found = &mut recovery.found;
+        let place = |state: StateInfo| {
+            let at = found.states.iter().position(|(name, _)| *name == state.name);
+            at.and_then(|at| u32::try_from(at).ok()).unwrap_or(u32::MAX)
+        };
+        let places = graph.states().into_iter().map(place).collect();
+        let first_again = found.resume.replays.iter().find(|replay| replay.run == Run::Again);
+        let live = first_again.map_or(found.next_index, |replay| replay.plan.index);
+        let done = |(index, commit): (&u64, &LoggedCommit)| Done {
+            commit: commit.record,
+            ends: found.plans.get(index).map(ends).unwrap_or_default(),
+        };
         Durable {
             journal: Arc::clone(&recovery.journal),
-            replays: std::mem::take(&mut recovery.found.replays).into(),
+            done: found.commits.range(..live).map(done).collect(),
+            replays: std::mem::take(&mut found.resume.replays).into(),
             waiting: VecDeque::new(),
             on_the_way: None,
             ready: VecDeque::new(),
             retry_at: None,
-            chunks: covered.chunks.iter().copied().collect(),
-            covered,
+            rebuilding: None,
+            base: found.covered.clone(),
+            commits: VecDeque::new(),
+            places,
             since: 0,
             checkpoint_at: now.plus(CHECKPOINT_PAUSE),
-            stateless,
-            seed: recovery.found.seed,
+            reach: reach(graph),
+            seed: found.seed,
         }
     }
 
@@ -99,6 +138,7 @@ impl Durable {
 
     /// Takes the fate of the plans on their way, and appends those that wait.
     pub(super) fn advance(&mut self, now: Moment, scheduler: &Scheduler) {
+        self.settle_commits(now);
         let outcome = self.on_the_way.as_ref().and_then(|(_, outcome)| outcome.lock().take());
         if let (Some(outcome), Some((count, _))) = (outcome, &self.on_the_way) {
             match outcome {
@@ -109,25 +149,22 @@ impl Durable {
             }
             self.on_the_way = None;
         }
-        let resting = self.retry_at.is_some_and(|at| now < at);
-        if self.on_the_way.is_none() && !self.waiting.is_empty() && !resting {
-            self.retry_at = None;
+        if self.retry_at.is_some_and(|at| now < at) {
+            return;
+        }
+        self.retry_at = None;
+        self.append_commits(scheduler);
+        if self.on_the_way.is_none() && !self.waiting.is_empty() {
             self.append(scheduler);
         }
     }
 
     fn append(&mut self, scheduler: &Scheduler) {
         let plans: Vec<Plan> = self.waiting.iter().map(|input| self.plan(input)).collect();
-        let outcome = Outcome::default();
-        let (told, scheduler) = (Arc::clone(&outcome), scheduler.clone());
-        let receipt = move |result| {
-            *told.lock() = Some(result);
-            // A loop with a full mailbox looks after each message anyway.
-            scheduler.nudge(Message::Planned);
-        };
+        let (outcome, receipt) = told(scheduler);
         self.on_the_way = Some((plans.len(), outcome));
         // A log that has ended has poisoned the engine: the batches wait until the stop gives them up.
-        let _ = self.journal.plan(&plans, Box::new(receipt));
+        let _ = self.journal.plan(&plans, receipt);
     }
 
     fn plan(&self, input: &BatchInput) -> Plan {
@@ -153,20 +190,32 @@ impl Durable {
         sources: usize,
         now: Moment,
     ) -> Result<Option<Ready>> {
-        while running == 0
+        if running == 0
             && let Some(replay) = self.replays.pop_front()
         {
-            // What such a batch made is with the sinks, and nobody else needs it.
-            if replay.committed && self.stateless {
-                self.cover(&replay.plan);
-                continue;
-            }
-            return Ok(Some(Ready::Again(self.input(&replay.plan, sources, now)?)));
+            let input = self.input(&replay.plan, sources, now)?;
+            let how = match replay.run {
+                Run::Again => return Ok(Some(Ready::Again(input))),
+                Run::ForWindows => Replay::Windows,
+                Run::ForStates => Replay::States,
+            };
+            self.rebuilding = Some((input.time, how));
+            return Ok(Some(Ready::Rebuild(input)));
         }
         match self.replays.is_empty() {
             true => Ok(self.ready.pop_front().map(Ready::Live)),
             false => Ok(None),
         }
+    }
+
+    /// How the batch `time` runs again, if it only runs for what operators keep of it.
+    pub(super) fn rebuilds(&self, time: Time) -> Option<Replay> {
+        self.rebuilding.filter(|(rebuilding, _)| *rebuilding == time).map(|(_, how)| how)
+    }
+
+    /// Such a batch is done.
+    pub(super) fn was_rebuilt(&mut self) {
+        self.rebuilding = None;
     }
 
     /// What a batch of an earlier run is made of; its records stay in the log until a task reads them.
@@ -190,48 +239,147 @@ impl Durable {
     }
 
     /// A batch is done.
-    pub(super) fn committed(&mut self, input: &BatchInput) {
-        let plan = self.plan(input);
-        self.journal.committed(plan.index, plan.time);
-        self.cover(&plan);
+    pub(super) fn committed(&mut self, input: &BatchInput, graph: &Graph, scheduler: &Scheduler) {
+        let changes = graph.changes(input.time).unwrap_or_default();
+        let place = |state: u32| {
+            let at = usize::try_from(state).ok().and_then(|at| self.places.get(at));
+            at.copied().unwrap_or(u32::MAX)
+        };
+        let parts: Parts =
+            changes.parts.into_iter().map(|(state, part)| (place(state), part)).collect();
+        let record = Committed {
+            index: input.index,
+            time: input.time.as_millis(),
+            changed: 0,
+            walk_begins: changes.walk_begins,
+            walk_ends: changes.walk_ends,
+        };
+        self.done.push_back(Done { commit: record, ends: ends(&self.plan(input)) });
         self.since += 1;
+        if self.reach.stateless {
+            self.journal.committed(record, &parts, Box::new(|_| ()));
+            return;
+        }
+        self.commits.push_back(Commit { record, parts, outcome: None });
+        self.append_commits(scheduler);
     }
 
-    fn cover(&mut self, plan: &Plan) {
-        for (source, blocks) in &plan.blocks {
-            let end = blocks.iter().map(|chunks| chunks.end).max().unwrap_or(0);
-            let covered = self.chunks.entry(*source).or_default();
-            *covered = (*covered).max(end);
+    /// Appends the commits that are not on their way.
+    fn append_commits(&mut self, scheduler: &Scheduler) {
+        for commit in self.commits.iter_mut().filter(|commit| commit.outcome.is_none()) {
+            let (outcome, receipt) = told(scheduler);
+            commit.outcome = Some(outcome);
+            self.journal.committed(commit.record, &commit.parts, receipt);
         }
-        self.covered.next_index = self.covered.next_index.max(plan.index.saturating_add(1));
-        self.covered.last_time = self.covered.last_time.max(Some(plan.time));
+    }
+
+    /// Takes the fate of the commits on their way.
+    fn settle_commits(&mut self, now: Moment) {
+        for commit in &mut self.commits {
+            let told = commit.outcome.as_ref().and_then(|outcome| outcome.lock().clone());
+            if let Some(Err(NotLogged::Retry(_))) = told {
+                commit.outcome = None;
+                self.retry_at.get_or_insert(now.plus(PLAN_RETRY));
+            }
+        }
+        let durable = |commit: &Commit| {
+            commit.outcome.as_ref().is_some_and(|outcome| matches!(*outcome.lock(), Some(Ok(()))))
+        };
+        while self.commits.front().is_some_and(durable) {
+            self.commits.pop_front();
+        }
     }
 
     /// Asks for a checkpoint if one is due.
     pub(super) fn checkpoint_if_due(&mut self, now: Moment) {
         let due = self.since >= CHECKPOINT_BATCHES && now >= self.checkpoint_at;
-        if due
-            && self.stateless
-            && !self.journal.is_checkpointing()
-            && self.journal.checkpoint(self.snapshot())
-        {
-            self.since = 0;
-            self.checkpoint_at = now.plus(CHECKPOINT_PAUSE);
+        if due && !self.journal.is_checkpointing() {
+            self.cover();
+            if self.journal.checkpoint(self.base.clone()) {
+                self.since = 0;
+                self.checkpoint_at = now.plus(CHECKPOINT_PAUSE);
+            }
         }
     }
 
     /// The stop: the last checkpoint, behind the one that may be on its way.
     pub(super) fn finish(&mut self) {
-        if self.since > 0 && self.stateless {
-            self.journal.last_checkpoint(self.snapshot());
+        if self.since > 0 {
+            self.cover();
+            self.journal.last_checkpoint(self.base.clone());
         }
     }
 
-    fn snapshot(&self) -> Covered {
-        Covered {
-            chunks: self.chunks.iter().map(|(source, end)| (*source, *end)).collect(),
-            ..self.covered.clone()
+    /// Moves what a checkpoint covers as far as it may go: what windows and states are made of is not covered.
+    fn cover(&mut self) {
+        let durable = self.commits.front().map_or(u64::MAX, |commit| commit.record.index);
+        let done: Vec<(u64, u64)> = self
+            .done
+            .iter()
+            .map(|done| (done.commit.index, done.commit.time))
+            .take_while(|(index, _)| *index < durable)
+            .collect();
+        let all = done.last().map(|(index, _)| (*index, index + 1));
+        let Some((state, first)) =
+            (if self.reach.stateless { all } else { base(&done, self.reach) })
+        else {
+            return;
+        };
+        for done in self.done.iter().filter(|done| done.commit.index < first) {
+            for (source, end) in &done.ends {
+                match self.base.chunks.iter_mut().find(|(of, _)| of == source) {
+                    Some((_, covered)) => *covered = (*covered).max(*end),
+                    None => self.base.chunks.push((*source, *end)),
+                }
+            }
+            self.base.last_time = self.base.last_time.max(Some(done.commit.time));
         }
+        self.base.next_index = self.base.next_index.max(first);
+        self.base.state_from = self.state_from(state).max(self.base.state_from);
+        let needed = self.base.next_index.min(self.base.state_from);
+        self.done.retain(|done| done.commit.index >= needed);
+    }
+
+    /// From where on changes make the states as they were after the batch `state`.
+    fn state_from(&self, state: u64) -> u64 {
+        if self.places.is_empty() {
+            return self.base.next_index;
+        }
+        let done = || self.done.iter().map(|done| &done.commit).rev();
+        let end = done().find(|commit| commit.index <= state && commit.walk_ends);
+        let walk = end
+            .and_then(|end| done().find(|commit| commit.index <= end.index && commit.walk_begins));
+        walk.map_or(self.base.state_from, |commit| commit.index)
+    }
+}
+
+/// Where the fate of records is told, and who tells it.
+fn told(scheduler: &Scheduler) -> (Outcome, journal::Receipt) {
+    let outcome = Outcome::default();
+    let (told, scheduler) = (Arc::clone(&outcome), scheduler.clone());
+    let receipt = move |result| {
+        *told.lock() = Some(result);
+        // A loop with a full mailbox looks after each message anyway.
+        scheduler.nudge(Message::Planned);
+    };
+    (outcome, Box::new(receipt))
+}
+
+/// Of each source the number behind the last chunk of a batch.
+fn ends(plan: &Plan) -> Vec<(u32, u64)> {
+    let end = |(source, blocks): &(u32, Vec<ChunkRange>)| {
+        (*source, blocks.iter().map(|chunks| chunks.end).max().unwrap_or(0))
+    };
+    plan.blocks.iter().map(end).collect()
+}
+
+/// How far back the program needs batches.
+pub(crate) fn reach(graph: &Graph) -> Reach {
+    let millis = |length: Duration| u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+    Reach {
+        stateless: graph.is_stateless(),
+        windows: millis(graph.longest_window()),
+        below_states: millis(graph.longest_window_below_state()),
     }
 }
 
@@ -241,6 +389,8 @@ pub(super) enum Ready {
     Live(Arc<BatchInput>),
     /// Planned in an earlier one.
     Again(Arc<BatchInput>),
+    /// Done in an earlier one: only for what operators keep of it.
+    Rebuild(Arc<BatchInput>),
 }
 
 fn gone(number: u32) -> Error {
@@ -274,6 +424,7 @@ impl JobLoop {
             let sources = self.parts.cutters.len();
             match durable.next(self.jobs.batches(), sources, now) {
                 Ok(Some(Ready::Live(input))) => self.admit(input),
+                Ok(Some(Ready::Rebuild(input))) => self.jobs.admit_one(input.time, input),
                 Ok(Some(Ready::Again(input))) => {
                     self.count_waiting(&input);
                     self.admit(input);

@@ -77,7 +77,16 @@ impl<I: Clone> JobSet<I> {
 
     /// A batch with a job for each output waits for its turn.
     pub(super) fn admit(&mut self, time: Time, input: I) {
-        let jobs = vec![Job { state: State::Waiting, failures: 0 }; self.outputs];
+        self.admit_jobs(time, input, self.outputs);
+    }
+
+    /// A batch that is not for the outputs waits for its turn: a single job.
+    pub(super) fn admit_one(&mut self, time: Time, input: I) {
+        self.admit_jobs(time, input, 1);
+    }
+
+    fn admit_jobs(&mut self, time: Time, input: I, jobs: usize) {
+        let jobs = vec![Job { state: State::Waiting, failures: 0 }; jobs];
         self.batches.push_back(BatchJobs { time, input, jobs, first_start: None });
     }
 

@@ -39,7 +39,7 @@ use crate::time::{Clock, Moment, Schedule, Ticks, Time, tighten_timer_slack};
 use crate::tracker::{BlockTracker, ReceivedBlock};
 use crate::workers::WorkerPool;
 
-pub(crate) use durable::Recovery;
+pub(crate) use durable::{Recovery, reach};
 pub use generator::{CatchUp, Trigger};
 
 use durable::Durable;
@@ -200,9 +200,8 @@ impl Scheduler {
                 (recovery.found.next_index, recovery.found.last_time.map(Time::from_millis));
             last.into_iter().for_each(|last| generator.resume(last));
         }
-        let stateless = parts.graph.is_stateless();
-        let durable =
-            parts.recovery.as_mut().map(|recovery| Durable::new(recovery, now, stateless));
+        let graph = Arc::clone(&parts.graph);
+        let durable = parts.recovery.as_mut().map(|recovery| Durable::new(recovery, now, &graph));
         let steering = Steering::new(options.interval, std::mem::take(&mut parts.steered), now);
         let outputs = parts.graph.outputs();
         let ticks = match options.batches {
@@ -581,7 +580,12 @@ impl JobLoop {
             let done = move |outcome| {
                 scheduler.post(Message::JobDone { job, outcome, at: clock.now() });
             };
-            match self.outputs[job.output].plan(&input, &self.parts.clock, started) {
+            let rebuilds = self.durable.as_ref().and_then(|durable| durable.rebuilds(job.time));
+            let plan = match rebuilds {
+                Some(how) => self.parts.graph.replay(&input, &self.parts.clock, how),
+                None => self.outputs[job.output].plan(&input, &self.parts.clock, started),
+            };
+            match plan {
                 Ok(plan) => batch::run(plan, &self.parts.workers, Box::new(done)),
                 Err(cause) => done(Err(cause)),
             }
@@ -666,10 +670,16 @@ impl JobLoop {
     fn batch_done(&mut self, time: Time, state: BatchState) {
         let Some((input, first_start)) = self.jobs.finish(time) else { return };
         self.parts.graph.commit(time);
+        if let Some(durable) = self.durable.as_mut().filter(|it| it.rebuilds(time).is_some()) {
+            durable.was_rebuilt();
+            // The log has what it changed in states.
+            let _ = self.parts.graph.changes(time);
+            return self.tell_if_drained();
+        }
         self.parts.store.release(self.parts.tracker.commit(time));
         let now = self.parts.clock.now();
         if let Some(durable) = &mut self.durable {
-            durable.committed(&input);
+            durable.committed(&input, &self.parts.graph, &self.scheduler);
             durable.checkpoint_if_due(now);
         }
         let start = first_start.unwrap_or(now);

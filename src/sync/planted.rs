@@ -98,7 +98,8 @@ pub(crate) fn planted(defect: Planted) -> bool {
 
 /// The defects that a process can be started with.
 #[cfg(all(tidemill_planted, not(tidemill_model)))]
-const OF_PROCESS: [Planted; 7] = [
+const OF_PROCESS: [Planted; 8] = [
+    Planted::AcknowledgesBeforeLog,
     Planted::RecordLimitOff,
     Planted::ConnectionLimitOff,
     Planted::SeatIsLost,
