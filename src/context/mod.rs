@@ -439,6 +439,11 @@ impl StreamingContext {
             let hint = "register one, such as `stream.print(10)`, before the start";
             return Err(Error::Usage(format!("nothing to do: the stream has no output; {hint}")));
         }
+        if let Some(window) = self.graph.window().filter(|_| self.config.trigger.is_some()) {
+            let why =
+                "a stream with a trigger has no batch interval that lengths could be multiples of";
+            return Err(Error::Usage(format!("{window}: {why}")));
+        }
         self.graph.check()?;
         let limits = *self.limits.lock();
         let listeners = std::mem::take(&mut *self.listeners.lock());

@@ -151,6 +151,8 @@ pub struct Report {
 enum End {
     /// Somebody asked, or the limits of the run are reached.
     Asked,
+    /// Every source has ended: what was read is processed, however long that takes.
+    OfInput,
     /// A source broke off: what was read is still processed.
     Broken(Error),
     /// The engine cannot go on: what waits is left.
@@ -160,7 +162,7 @@ enum End {
 impl End {
     fn into_result(self) -> Result<()> {
         match self {
-            End::Asked => Ok(()),
+            End::Asked | End::OfInput => Ok(()),
             End::Broken(err) | End::Failed(err) => Err(err),
         }
     }
@@ -393,7 +395,7 @@ impl Running {
                     self.shut_down(&end);
                     return end.into_result();
                 }
-                Some(End::Asked) | None => {}
+                Some(End::Asked | End::OfInput) | None => {}
             }
         }
         Ok(())
@@ -422,11 +424,9 @@ impl Running {
         let end = self.wait_for_end();
         let (report, failure) = self.shut_down(&end);
         let outcome = match (end, failure) {
-            (End::Failed(err) | End::Broken(err), _) | (End::Asked, Some(err)) => Err(err),
-            (End::Asked, None) if !report.left.is_empty() => {
-                Err(Error::Undrained(report.left.join("; ")))
-            }
-            (End::Asked, None) => Ok(()),
+            (End::Failed(err) | End::Broken(err), _) | (_, Some(err)) => Err(err),
+            (_, None) if !report.left.is_empty() => Err(Error::Undrained(report.left.join("; "))),
+            (_, None) => Ok(()),
         };
         (report, outcome)
     }
@@ -461,7 +461,7 @@ impl Running {
             }
             Control::SourceEnded(_) => {
                 self.sources_left = self.sources_left.saturating_sub(1);
-                (self.limits.until_eof && self.sources_left == 0).then_some(End::Asked)
+                (self.limits.until_eof && self.sources_left == 0).then_some(End::OfInput)
             }
         }
     }
@@ -472,7 +472,7 @@ impl Running {
         if let Some(inspector) = &self.inspector {
             inspector.0.stopping.store(true, Ordering::SeqCst);
         }
-        let deadline = self.clock.now().plus(self.stop_deadline);
+        let mut deadline = self.clock.now().plus(self.stop_deadline);
         self.scheduler.post(Message::EndTicks);
         let mut left = Vec::new();
         let mut reports = Vec::new();
@@ -484,7 +484,13 @@ impl Running {
             _ if planted(Planted::StopSkipsDrain) => None,
             // A start that failed before there was anybody to drain.
             _ if self.job_loop.is_none() => None,
-            End::Asked | End::Broken(_) => self.drain(deadline),
+            End::Asked | End::Broken(_) => self.drain(&mut Some(deadline)),
+            End::OfInput => {
+                let mut until = None;
+                let failure = self.drain(&mut until);
+                deadline = until.unwrap_or_else(|| self.clock.now().plus(self.stop_deadline));
+                failure
+            }
             End::Failed(_) => {
                 self.scheduler.post(Message::Abort);
                 None
@@ -530,21 +536,25 @@ impl Running {
         (self.report(left, reports), failure)
     }
 
-    /// Runs the last batch and waits for all that wait; returns a failure among them.
-    fn drain(&mut self, deadline: Moment) -> Option<Error> {
+    /// Runs the last batch and waits for all that wait; returns a failure among them. Without a deadline it takes as long as
+    /// it takes, until somebody asks for the stop.
+    fn drain(&mut self, deadline: &mut Option<Moment>) -> Option<Error> {
         self.scheduler.post(Message::Final);
         loop {
             match self.control.try_recv() {
                 Some(Control::Told(Told::Drained)) => return None,
                 Some(Control::Told(Told::Fatal(err))) => return Some(err),
                 Some(Control::Poisoned(reason)) => return Some(Error::Failed(reason)),
+                Some(Control::Stop) => {
+                    deadline.get_or_insert(self.clock.now().plus(self.stop_deadline));
+                }
                 Some(_) => {}
-                None if self.clock.now() >= deadline => {
+                None if deadline.is_some_and(|at| self.clock.now() >= at) => {
                     self.scheduler.post(Message::Abort);
                     return None;
                 }
                 None => {
-                    self.clock.wait(self.control.signal(), Some(deadline));
+                    self.clock.wait(self.control.signal(), *deadline);
                 }
             }
         }

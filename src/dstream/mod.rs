@@ -132,6 +132,8 @@ struct Registered {
     reach: (Duration, Duration),
     /// What is wrong with the graph.
     problems: Vec<String>,
+    /// The operators that slide over time.
+    windows: Vec<String>,
 }
 
 /// Plans a node.
@@ -318,6 +320,11 @@ impl Graph {
         }
         let said = (!problems.is_empty()).then(|| problems.join("\n"));
         said.map_or(Ok(()), |text| Err(crate::error::Error::Usage(text)))
+    }
+
+    /// The first operator that slides over a length of time, if there is one.
+    pub fn window(&self) -> Option<String> {
+        self.registered.lock().windows.first().cloned()
     }
 
     /// Told once before the first batch, with its time: slides are counted from one interval before it.

@@ -45,6 +45,7 @@ impl Graph {
         line: &Line,
         (length, slide): (Interval, Interval),
     ) {
+        self.registered.lock().windows.push(operator.to_owned());
         let batch = self.settings.batch_interval;
         for (what, given) in [("length", length), ("slide", slide)] {
             if !given.is_multiple_of(batch) {
