@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use tidemill::framing::{Found, Framing};
+use tidemill::framing::{FRAMINGS, Found, Framing};
 
 const PIECE_BYTES: usize = 64 * 1024;
 const RECORD_BYTES_MAX: usize = 1 << 20;
@@ -15,6 +15,7 @@ fn piece(framing: Framing, len: usize) -> (Vec<u8>, u64) {
     let frame = match framing {
         Framing::Lines => [&body[1..], b"\n"].concat(),
         Framing::OctetCounted | Framing::Syslog => [format!("{len} ").as_bytes(), &body].concat(),
+        Framing::Relp => [format!("7 syslog {len} ").as_bytes(), &body, b"\n"].concat(),
         Framing::U32 => {
             [&u32::try_from(len).expect("records are short").to_be_bytes()[..], &body].concat()
         }
@@ -37,9 +38,13 @@ fn split(criterion: &mut Criterion) {
     group.measurement_time(std::time::Duration::from_millis(500));
     group.throughput(Throughput::Bytes(PIECE_BYTES as u64));
     for len in [10, 100, 1024] {
-        for framing in [Framing::Lines, Framing::OctetCounted, Framing::Syslog, Framing::U32] {
+        for framing in FRAMINGS.iter().map(|row| row.framing) {
             let (piece, records) = piece(framing, len);
             let (mut splitter, mut found) = (framing.splitter(RECORD_BYTES_MAX), Found::default());
+            if framing.acknowledges() {
+                let open = b"1 open 30 relp_version=0\ncommands=syslog\n";
+                splitter.feed(open, &mut found).expect("good offers");
+            }
             let mut feed = || {
                 found.clear();
                 splitter.feed(black_box(&piece), &mut found).expect("the piece is well-formed");

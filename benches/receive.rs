@@ -1,76 +1,178 @@
-//! The receive path over loopback for every io model: bytes of one connection into sealed blocks with their record
-//! counts, beside a plain loop that reads and counts line feeds. A thread of this process sends.
+//! The receive path over loopback for every io model: bytes of many connections into sealed blocks with their record
+//! counts, beside a plain loop that reads and counts line feeds. The data server is a thread of this process.
 //!
-//! The lane and the block generator cannot be reached without a socket, so this is also the bench of block building.
+//! ```text
+//! connections-1, -100, -1000/MODEL    lines of 100 bytes on so many connections
+//! record-10, -1024, -65536/MODEL      one connection, records of so many bytes
+//! idle-90, -99/MODEL                  lines of 100 bytes on 100 connections, so many percent of them idle
+//! ```
+//! A group compares the models at one shape; criterion keeps what it found below `target/criterion` and says what has
+//! changed since. `cargo bench --bench receive -- record` takes the groups of that name. A time goes from the moment when
+//! all connections are made until everything is in blocks and the engine has stopped. The lane and the block generator
+//! cannot be reached without a socket, so this is also the bench of block building.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{ErrorKind, Read};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use tidemill::receiver::io::{IO_MODELS, IoModel};
-use tidemill::sync::Poison;
-use tidemill::sync::thread::{Thread, spawn};
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tidemill::load::{self, Limit, Load, LoadOptions, Target, WORDS};
+use tidemill::receiver::io::{IO_MODELS, IoModel, probe};
+use tidemill::sync::{Arc, Poison};
+use tidemill::time::{Clock, Moment, SystemClock};
 use tidemill::{Config, Interval, RunLimits, SocketSource, StreamingContext};
 
-const LINE_BYTES: usize = 100;
-const LINES: u64 = 400_000;
+/// What a run sends, in bytes, and what it sends where nothing is measured.
+const BYTES: u64 = 40_000_000;
+const BYTES_OF_A_TEST: u64 = 400_000;
 
-/// Sends all lines to the first peer that comes, then closes.
-fn sender() -> (SocketAddr, Thread) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("it is bound");
-    let body = move || {
-        let (mut peer, _) = listener.accept().expect("the bench dials");
-        let line = [&[b'x'; LINE_BYTES - 1][..], b"\n"].concat();
-        let piece = line.repeat(2_000);
-        for _ in 0..LINES / 2_000 {
-            peer.write_all(&piece).expect("the bench reads");
-        }
-    };
-    (address, spawn("sender", &Poison::new(), body).expect("a thread"))
+/// What the plain loop reads at once.
+const READ_BYTES: usize = 256 * 1024;
+
+/// One load, the same for every model.
+#[derive(Clone, Copy)]
+struct Shape {
+    busy: usize,
+    idle: usize,
+    record_bytes: usize,
+    bytes: u64,
+}
+
+impl Shape {
+    fn connections(&self) -> usize {
+        self.busy + self.idle
+    }
+
+    /// Makes the connections, and begins to send.
+    fn send(&self, to: SocketAddr, clock: &Arc<SystemClock>) -> (Load, Moment) {
+        let options = LoadOptions {
+            target: Target::Connect(to.to_string()),
+            rate: None,
+            limit: Limit { bytes: Some(self.bytes), ..Limit::default() },
+            line_len: self.record_bytes,
+            words: WORDS,
+            connections: self.busy,
+            idle: self.idle,
+            file: None,
+            stamp: None,
+            seed: 1,
+        };
+        let load = load::start(options, Arc::clone(clock) as Arc<dyn Clock>, &Poison::new());
+        let load = load.expect("a thread");
+        while !matches!(load.events().recv().expect("it starts"), load::Event::Started { .. }) {}
+        (load, clock.now())
+    }
+}
+
+/// How long it took to receive everything that was sent, and to see that it was everything.
+fn timed(shape: &Shape, to: SocketAddr, receive: impl FnOnce() -> u64 + Send) -> Duration {
+    let clock = SystemClock::new();
+    std::thread::scope(|scope| {
+        let receiving = scope.spawn(receive);
+        let (load, start) = shape.send(to, &clock);
+        let records = receiving.join().expect("it counts");
+        let took = clock.now().since(start);
+        assert_eq!(records, load.join().expect("it ends").lines, "every record");
+        took
+    })
 }
 
 /// The plain loop.
-fn count_lines() -> u64 {
-    let (address, sending) = sender();
-    let mut peer = TcpStream::connect(address).expect("the sender listens");
-    let (mut buffer, mut lines) = (vec![0; 256 * 1024], 0);
-    loop {
-        match peer.read(&mut buffer).expect("the sender sends") {
-            0 => break,
-            len => lines += memchr::memchr_iter(b'\n', &buffer[..len]).count() as u64,
+fn plain(shape: &Shape) -> Duration {
+    let mut listener =
+        TcpListener::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let address = listener.local_addr().expect("it is bound");
+    let connections = shape.connections();
+    timed(shape, address, move || {
+        let (mut poll, mut events) = (Poll::new().expect("a poller"), Events::with_capacity(1024));
+        let registry = poll.registry().try_clone().expect("a poller");
+        let most = Token(usize::MAX);
+        registry.register(&mut listener, most, Interest::READABLE).expect("a listener");
+        let (mut peers, mut open, mut lines) = (Vec::<TcpStream>::new(), connections, 0);
+        let mut buffer = vec![0; READ_BYTES];
+        while open > 0 {
+            poll.poll(&mut events, None).expect("it polls");
+            for token in events.iter().map(mio::event::Event::token) {
+                while token == most
+                    && let Ok((mut peer, _)) = listener.accept()
+                {
+                    registry
+                        .register(&mut peer, Token(peers.len()), Interest::READABLE)
+                        .expect("a peer");
+                    peers.push(peer);
+                }
+                let Some(peer) = peers.get_mut(token.0) else { continue };
+                loop {
+                    match peer.read(&mut buffer) {
+                        Ok(0) => {
+                            open -= 1;
+                            break;
+                        }
+                        Ok(len) => {
+                            lines += memchr::memchr_iter(b'\n', &buffer[..len]).count() as u64
+                        }
+                        Err(err) if err.kind() == ErrorKind::WouldBlock => break,
+                        Err(err) => panic!("the load sends: {err}"),
+                    }
+                }
+            }
         }
-    }
-    sending.join();
-    lines
+        lines
+    })
 }
 
 /// The engine with an output that does not look at its batches.
-fn seal(model: IoModel) -> u64 {
-    let (address, sending) = sender();
+fn seal(model: IoModel, shape: &Shape) -> Duration {
     let config = Config::new("bench").workers(1).batch_interval(Interval::millis(20));
     let context = StreamingContext::new(config).expect("the options are good");
     context.limits(RunLimits { until_eof: true, ..RunLimits::default() });
-    let source = SocketSource::connect([address.to_string()]).io_model(model);
+    let source = SocketSource::listen("127.0.0.1:0").io_model(model);
+    let source = source.connections_max(shape.connections() + 1);
     context.socket(source).expect("one source").foreach_batch(|_, _| Ok(()));
-    let (report, outcome) = context.start().expect("threads").finish();
-    outcome.expect("everything is drained");
-    sending.join();
-    report.records
+    let running = context.start().expect("threads");
+    let address = running.local_addrs()[0];
+    timed(shape, address, move || {
+        let (report, outcome) = running.finish();
+        outcome.expect("everything is drained");
+        report.records
+    })
 }
 
 fn receive(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("receive");
-    group.throughput(Throughput::Bytes(LINES * LINE_BYTES as u64)).sample_size(10);
-    group.warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
-    assert_eq!(count_lines(), LINES);
-    group.bench_function("baseline_plain_loop", |bencher| bencher.iter(count_lines));
-    for row in IO_MODELS {
-        assert_eq!(seal(row.model), LINES, "{}", row.name);
-        group.bench_function(row.name, |bencher| bencher.iter(|| seal(row.model)));
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+        .expect("it may be raised");
+    // What `cargo test --benches` says.
+    let test = std::env::args().any(|word| word == "--test");
+    let (bytes, many) = if test { (BYTES_OF_A_TEST, 10) } else { (BYTES, 1_000) };
+    let shape = |busy, idle, record_bytes| Shape { busy, idle, record_bytes, bytes };
+    let groups = [
+        ("connections-1", shape(1, 0, 100)),
+        ("connections-100", shape(100, 0, 100)),
+        ("connections-1000", shape(many, 0, 100)),
+        ("record-10", shape(1, 0, 10)),
+        ("record-1024", shape(1, 0, 1_024)),
+        ("record-65536", shape(1, 0, 65_536)),
+        ("idle-90", shape(10, 90, 100)),
+        ("idle-99", shape(1, 99, 100)),
+    ];
+    for (name, shape) in groups {
+        let mut group = criterion.benchmark_group(name);
+        group.throughput(Throughput::Bytes(bytes)).sample_size(10);
+        group.warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
+        group.bench_function("baseline_plain_loop", |bencher| {
+            bencher.iter_custom(|times| (0..times).map(|_| plain(&shape)).sum());
+        });
+        for row in IO_MODELS.iter().filter(|row| probe(row.model).is_ok()) {
+            group.bench_function(row.name, |bencher| {
+                bencher.iter_custom(|times| (0..times).map(|_| seal(row.model, &shape)).sum());
+            });
+        }
+        group.finish();
     }
-    group.finish();
 }
 
 criterion_group!(benches, receive);

@@ -55,14 +55,16 @@ pub struct Range {
     pub records: u64,
     /// Counts the bytes of a range that does not lie in a pooled buffer, which counts itself.
     pub charge: Option<Charge>,
-    /// Who waits for it to be safe; empty where the framing acknowledges nothing.
+    /// Who waits for it to be durable; empty where the framing acknowledges nothing.
     pub receipts: Vec<Receipt>,
+    /// Who waits for its batch to be committed.
+    pub receipts_at_commit: Vec<Receipt>,
 }
 
 impl Range {
     /// A range that nobody counts and nobody waits for.
     pub fn new(bytes: Bytes, records: u64) -> Self {
-        Range { bytes, records, charge: None, receipts: Vec::new() }
+        Range { bytes, records, charge: None, receipts: Vec::new(), receipts_at_commit: Vec::new() }
     }
 }
 
@@ -133,8 +135,8 @@ impl Block {
         self.ranges.iter().map(|range| &range.bytes)
     }
 
-    /// Who waits for its ranges to be safe, in their order.
+    /// Who waits for its batch to be committed, in the order of the ranges.
     pub fn receipts(&self) -> impl Iterator<Item = &Receipt> {
-        self.ranges.iter().flat_map(|range| &range.receipts)
+        self.ranges.iter().flat_map(|range| &range.receipts_at_commit)
     }
 }

@@ -1172,31 +1172,78 @@ fn unused_names_are_warnings() {
     check_all(UNUSED_NAMES_ARE_WARNINGS);
 }
 
-const NOT_YET: &[Case] = &[
-    (
-        source,
-        r#"[source.lines.files]
+const NOT_YET: &[Case] = &[(
+    source,
+    r#"[source.lines.files]
 directory = "in""#,
-        "
+    "
 error: the source kind `files` is not supported yet by this version
  --> p.toml:1:15
   |
 1 | [source.lines.files]
   |               ^^^^^
 ",
-    ),
+)];
+
+const ACKNOWLEDGING_NEEDS_WHAT_IT_PROMISES: &[Case] = &[
     (
-        pipeline_key,
-        r#"state_dir = "s""#,
+        source,
+        r#"[source.lines.socket]
+listen = "127.0.0.1:2514"
+framing = "relp""#,
         r#"
-error: `state_dir` is not supported yet by this version
- --> p.toml:1:1
+error: `lines` acknowledges records after the sync of the log, and without `state_dir` there is none
+ --> p.toml:1:9
   |
-1 | state_dir = "s"
-  | ^^^^^^^^^
+1 | [source.lines.socket]
+  |         ^^^^^
+  |
+  = help: write `state_dir = "DIRECTORY"` for the pipeline, or `ack = "received"` or `ack = "batch"` for this source
 "#,
     ),
+    (
+        socket_key,
+        r#"connect = ["127.0.0.1:2514"]
+framing = "relp"
+ack = "received""#,
+        r#"
+error: peers that speak `relp` dial in
+ --> p.toml:2:1
+  |
+2 | connect = ["127.0.0.1:2514"]
+  | ^^^^^^^
+  |
+  = help: write `listen = "127.0.0.1:2514"`
+"#,
+    ),
+    (
+        socket_key,
+        r#"listen = "127.0.0.1:5514"
+ack = "log""#,
+        r#"
+error: `ack` needs a framing that acknowledges: `lines` does not
+ --> p.toml:3:1
+  |
+3 | ack = "log"
+  | ^^^
+  |
+  = help: write `framing = "relp"`, or leave it out
+"#,
+    ),
+    (
+        source,
+        r#"[source.lines.socket]
+listen = "127.0.0.1:2514"
+framing = "relp"
+ack = "batch""#,
+        "",
+    ),
 ];
+
+#[test]
+fn acknowledging_needs_what_it_promises() {
+    check_all(ACKNOWLEDGING_NEEDS_WHAT_IT_PROMISES);
+}
 
 #[test]
 fn not_yet() {

@@ -18,8 +18,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use tidemill::metrics::ReceiverCounters;
 use tidemill::receiver::io::{
-    Closed, Flow, Host, IO_MODELS, IoDriver, Lane, Options, Peer, Remote, Row, TURN_BYTES, Waker,
-    probe, start,
+    Closed, Flow, Host, IO_MODELS, IoDriver, Lane, Options, Peer, Remote, Row, Standing,
+    TURN_BYTES, Waker, probe, start,
 };
 use tidemill::slab::{Account, Buffer, Pool};
 use tidemill::sync::thread::Thread;
@@ -85,6 +85,10 @@ struct State {
     held_back: usize,
     turns: u64,
     refuse_beyond: Option<u64>,
+    farewell: &'static [u8],
+    /// What a read may bring, and how often that was asked.
+    read_max: Option<usize>,
+    asked: u64,
 }
 
 /// One connection, as far as it was published.
@@ -94,6 +98,7 @@ struct Seen {
     closed: Vec<&'static str>,
     remote: Remote,
     outbox: Vec<u8>,
+    standing: Standing,
     /// How often the model fetched replies that were there.
     fetched: u32,
 }
@@ -142,6 +147,10 @@ impl World {
         }
     }
 
+    fn set_standing(&self, peer: &TestPeer, standing: Standing) {
+        self.tell(|state| state.seen.get_mut(&peer.address).expect("open").standing = standing);
+    }
+
     /// Gives a connection something to send, and asks for it from this thread.
     fn reply(&self, peer: &TestPeer, bytes: &[u8]) {
         let remote = self.tell(|state| {
@@ -166,6 +175,7 @@ impl Host for TestHost {
             held: VecDeque::new(),
             may_read: true,
             reads: 0,
+            allowed: usize::MAX,
         }
     }
 }
@@ -177,6 +187,8 @@ struct TestLane {
     held: VecDeque<(Bytes, u8, u64)>,
     may_read: bool,
     reads: usize,
+    /// What the read under way may still bring.
+    allowed: usize,
 }
 
 struct TestSession {
@@ -202,6 +214,15 @@ impl Lane for TestLane {
         self.may_read
     }
 
+    fn read_max(&mut self) -> usize {
+        let most = self.world.tell(|state| {
+            state.asked += 1;
+            state.read_max
+        });
+        self.allowed = most.unwrap_or(usize::MAX);
+        self.allowed
+    }
+
     fn open(&mut self, peer: Peer, remote: Remote) -> TestSession {
         let seen = Seen {
             len: 0,
@@ -209,6 +230,7 @@ impl Lane for TestLane {
             closed: Vec::new(),
             remote,
             outbox: Vec::new(),
+            standing: Standing::Open,
             fetched: 0,
         };
         let before = self.world.tell(|state| state.seen.insert(peer.address, seen));
@@ -218,6 +240,8 @@ impl Lane for TestLane {
 
     fn received(&mut self, session: &mut TestSession, buffer: &mut Buffer, len: usize) -> Flow {
         assert!(len > 0, "a read brings something");
+        assert!(len <= self.allowed, "{len} bytes, {} were allowed", self.allowed);
+        self.allowed -= len;
         if !self.may_read {
             self.world.tell(|state| {
                 state.unasked += len;
@@ -246,6 +270,14 @@ impl Lane for TestLane {
                 out.append(&mut seen.outbox);
             }
         });
+    }
+
+    fn standing(&self, session: &TestSession) -> Standing {
+        self.world.lock().seen[&session.address].standing
+    }
+
+    fn farewell(&mut self, _session: &mut TestSession, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.world.lock().farewell);
     }
 
     fn closed(&mut self, session: TestSession, how: Closed) {
@@ -329,6 +361,7 @@ struct Stops(Box<dyn IoDriver>);
 impl Drop for Stops {
     fn drop(&mut self) {
         self.0.stop();
+        self.0.close();
     }
 }
 
@@ -390,6 +423,7 @@ impl Rig {
 
     fn stop(&self) {
         self.driver.0.stop();
+        self.driver.0.close();
         for thread in self.driver.0.threads() {
             self.join(thread);
         }
@@ -605,6 +639,21 @@ fn an_end_that_came_while_the_lane_was_paused_is_seen() {
 }
 
 #[test]
+fn a_read_brings_no_more_than_the_lane_allows() {
+    for most in [1, 4_096, 65_536, 100_000, 300_000] {
+        each(PLENTY, |rig| {
+            rig.world.tell(|state| state.read_max = Some(most));
+            let len = if most == 1 { 1_000 } else { 1 << 20 };
+            let mut peer = rig.peer(1);
+            peer.send(len);
+            rig.world.until_len(&peer, len as u64);
+            let asked = rig.world.lock().asked;
+            assert!(asked >= (len / most) as u64, "asked {asked} times for reads of {most}");
+        });
+    }
+}
+
+#[test]
 fn a_paused_lane_brings_nothing_more_and_resumes() {
     each(PLENTY, |rig| {
         let mut peers: Vec<TestPeer> = (1..=3).map(|n| rig.peer(n)).collect();
@@ -697,6 +746,76 @@ fn replies_that_wait_at_a_half_close_are_sent() {
         assert_eq!(got.len(), replies);
         assert_eq!(rig.world.until_closed(&peer), "end");
         assert_eq!(rig.world.lock().seen[&peer.address].len, peer.sent);
+    });
+}
+
+#[test]
+fn a_session_that_owes_is_kept_behind_the_half_close_of_its_peer() {
+    each(PLENTY, |rig| {
+        let (mut peer, mut other) = (rig.peer(1), rig.peer(2));
+        peer.send(10);
+        rig.world.until_len(&peer, 10);
+        rig.world.set_standing(&peer, Standing::Owing);
+        peer.stream.shutdown(Shutdown::Write).expect("connected");
+        rig.world.reply(&peer, b"a");
+        peer.stream.read_exact(&mut [0]).expect("the first reply");
+        // Bytes of another peer may be looked at after that end.
+        if rig.row.name != "bio" && rig.row.name != "pool" {
+            other.send(100);
+            rig.world.until_len(&other, 100);
+        }
+        assert!(rig.world.lock().seen[&peer.address].closed.is_empty());
+        rig.world.set_standing(&peer, Standing::Open);
+        rig.world.reply(&peer, b"b");
+        let mut got = Vec::new();
+        peer.stream.read_to_end(&mut got).expect("the second reply and the end");
+        assert_eq!(got, b"b");
+        assert_eq!(rig.world.until_closed(&peer), "end");
+    });
+}
+
+#[test]
+fn a_session_that_is_over_is_closed_behind_its_replies() {
+    each(PLENTY, |rig| {
+        let mut peer = rig.peer(1);
+        peer.send(10);
+        rig.world.until_len(&peer, 10);
+        rig.world.set_standing(&peer, Standing::Over);
+        rig.world.reply(&peer, &vec![b'r'; 1 << 20]);
+        let mut got = Vec::new();
+        peer.stream.read_to_end(&mut got).expect("the reply and the end");
+        assert_eq!(got.len(), 1 << 20);
+        assert_eq!(rig.world.until_closed(&peer), "end");
+    });
+}
+
+#[test]
+fn a_stop_keeps_who_is_owed_something_and_says_farewell() {
+    each(PLENTY, |rig| {
+        let (mut owed, mut idle, mut deaf) = (rig.peer(1), rig.peer(2), rig.peer(3));
+        for peer in [&mut owed, &mut idle, &mut deaf] {
+            peer.send(10);
+            rig.world.until_len(peer, 10);
+        }
+        rig.world.tell(|state| state.farewell = b"bye");
+        rig.world.set_standing(&owed, Standing::Owing);
+        rig.world.set_standing(&deaf, Standing::Owing);
+        rig.driver.0.stop();
+        let mut got = Vec::new();
+        idle.stream.read_to_end(&mut got).expect("the farewell and the end");
+        assert_eq!(got, b"bye");
+        rig.world.reply(&owed, b"one");
+        owed.stream.read_exact(&mut [0; 3]).expect("a reply behind the stop");
+        rig.world.set_standing(&owed, Standing::Open);
+        rig.world.reply(&owed, b"two");
+        got.clear();
+        owed.stream.read_to_end(&mut got).expect("the last reply, the farewell, the end");
+        assert_eq!(got, b"twobye");
+        assert_eq!(rig.world.until_closed(&owed), "stopped");
+        // The last one is owed something for ever.
+        assert!(rig.world.lock().seen[&deaf.address].closed.is_empty());
+        rig.driver.0.close();
+        assert_eq!(rig.world.until_closed(&deaf), "stopped");
     });
 }
 

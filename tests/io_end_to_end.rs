@@ -3,10 +3,11 @@
 #![cfg(not(tidemill_model))]
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use tidemill::config::Ack;
 use tidemill::framing::{FRAMINGS, Framing};
 use tidemill::receiver::io::{IO_MODELS, probe};
 use tidemill::sync::{Arc, AtomicU64, Ordering, Signal};
@@ -26,6 +27,9 @@ const PEERS: u64 = 3;
 /// One peer's bytes. Some records are longer than a read buffer, and none that must not be is empty.
 fn stream(framing: Framing, peer: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
+    if framing == Framing::Relp {
+        bytes.extend(b"1 open 30 relp_version=0\ncommands=syslog\n");
+    }
     for number in 0..RECORDS {
         let padding = match number % 500 {
             499 => 100_000,
@@ -38,6 +42,10 @@ fn stream(framing: Framing, peer: u64) -> Vec<u8> {
                 bytes.extend(format!("{} {record}", record.len()).bytes());
             }
             Framing::Lines | Framing::Syslog => bytes.extend(format!("{record}\n").bytes()),
+            Framing::Relp => {
+                let header = format!("{} syslog {} ", number + 2, record.len());
+                bytes.extend(format!("{header}{record}\n").bytes());
+            }
             Framing::U32 => {
                 let len = u32::try_from(record.len()).expect("short");
                 bytes.extend(len.to_be_bytes());
@@ -45,7 +53,23 @@ fn stream(framing: Framing, peer: u64) -> Vec<u8> {
             }
         }
     }
+    if framing == Framing::Relp {
+        bytes.extend(format!("{} close 0\n", RECORDS + 2).bytes());
+    }
     bytes
+}
+
+/// What a peer of a framing that acknowledges must be answered: every record, in order.
+fn answers() -> String {
+    let ours = format!(
+        "200 OK\nrelp_version=0\nrelp_software=tidemill,{}\ncommands=syslog",
+        env!("CARGO_PKG_VERSION")
+    );
+    let mut expected = format!("1 rsp {} {ours}\n", ours.len());
+    for number in 0..RECORDS {
+        expected.push_str(&format!("{} rsp 6 200 OK\n", number + 2));
+    }
+    expected + &format!("{} rsp 0\n0 serverclose 0\n", RECORDS + 2)
 }
 
 /// What came out: how many records, and how often each.
@@ -139,8 +163,8 @@ fn dialled(model: IoModel, framing: Framing) {
 }
 
 /// `PEERS` peers dial us. All are here before the first leaves, for the source ends when the last one does.
-fn listening(model: IoModel, framing: Framing) {
-    let source = SocketSource::listen("127.0.0.1:0").io_model(model).framing(framing);
+fn listening(model: IoModel, framing: Framing, ack: Ack) {
+    let source = SocketSource::listen("127.0.0.1:0").io_model(model).framing(framing).ack(ack);
     let told = Told::default();
     let (running, outcome) = start(source, &told);
     let address: SocketAddr = running.local_addrs()[0];
@@ -149,7 +173,15 @@ fn listening(model: IoModel, framing: Framing) {
     told.until_all_are_here();
     std::thread::scope(|scope| {
         for (mut peer, number) in peers.drain(..).zip(0..) {
-            scope.spawn(move || peer.write_all(&stream(framing, number)).expect("it is read"));
+            scope.spawn(move || {
+                peer.write_all(&stream(framing, number)).expect("it is read");
+                if framing.acknowledges() {
+                    peer.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
+                    let mut answered = String::new();
+                    peer.read_to_string(&mut answered).expect("closed in order");
+                    assert_eq!(answered, answers());
+                }
+            });
         }
     });
     check(running, &outcome, model);
@@ -164,8 +196,13 @@ fn what_goes_in_comes_out_once() {
         }
         for framing in FRAMINGS {
             println!("{} × {}", row.name, framing.name);
-            dialled(row.model, framing.framing);
-            listening(row.model, framing.framing);
+            if framing.framing.acknowledges() {
+                listening(row.model, framing.framing, Ack::Received);
+                listening(row.model, framing.framing, Ack::Batch);
+            } else {
+                dialled(row.model, framing.framing);
+                listening(row.model, framing.framing, Ack::Log);
+            }
         }
     }
 }

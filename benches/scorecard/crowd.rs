@@ -1,173 +1,31 @@
-//! The rows with many peers: P2 and P8, and the rates, times and memory of R7 and R8, whose untimed part is
-//! `tests/hostile.rs`. The engine is `tidemill run`, the peers are `tidemill load`; the hostile ones live on a thread here.
+//! The rows with many peers that mean well: P2, the io models beside each other, and P8, what idle connections cost.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::process::{ChildStderr, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-
-use rustix::process::{Pid, Resource, Rlimit, Signal as Kill, getrlimit, kill_process, setrlimit};
-use serde_json::Value;
 use tidemill::receiver::io::{IO_MODELS, probe};
-use tidemill::sync::thread::spawn;
-use tidemill::sync::{Poison, Signal};
-use tidemill::time::{Clock, SystemClock};
+use tidemill::time::SystemClock;
 
-use crate::measure::{as_f64, status_kib};
-use crate::process::{LIMIT, Owned, TIDEMILL, run_bare, ticks, wait};
+use crate::listening::{BARE, Listening, Load, Steady, pause};
+use crate::measure::as_f64;
 use crate::verdict::{Sheet, Target};
 use crate::{Options, Outcome};
 
 /// Peers that send, where not all do.
 const BUSY: u64 = 100;
 
-/// The models that hold 10,000 connections: `bio` would need as many threads, `pool` leaves all but 64 unread.
-const WIDE: [&str; 3] = ["nio", "reactors", "aio"];
+/// The models that hold 10,000 connections: `bio` would need as many threads, `pool` leaves all but a few unread.
+pub const WIDE: [&str; 3] = ["nio", "reactors", "aio"];
 
-/// What listens: the engine, or a bare poller.
-pub struct Listening {
-    process: Owned,
-    address: String,
-    /// Kept, so that what it says has somewhere to go.
-    said: Option<BufReader<ChildStderr>>,
-}
+/// Busy and idle connections.
+type Shape = (u64, u64);
 
-impl Listening {
-    fn engine(model: &str, descriptors: Option<u64>) -> Outcome<Self> {
-        let before = getrlimit(Resource::Nofile);
-        let current = descriptors.or(before.maximum);
-        setrlimit(Resource::Nofile, Rlimit { current, ..before })?;
-        let mut command = Command::new(TIDEMILL);
-        command.args([
-            "run",
-            "--from",
-            "tcp-listen://127.0.0.1:0",
-            "--job",
-            "count",
-            "--to",
-            "null",
-        ]);
-        command.args(["--log-format", "json", "--set", "source.in.connections_max=10100"]);
-        command.args(["--io", model]).stdout(Stdio::null()).stderr(Stdio::piped());
-        let child = command.spawn();
-        setrlimit(Resource::Nofile, before)?;
-        let mut process = Owned(child?);
-        let mut said = BufReader::new(process.0.stderr.take().ok_or("no standard error")?);
-        loop {
-            let mut line = String::new();
-            said.read_line(&mut line)?;
-            let line: Value = serde_json::from_str(&line)?;
-            if let Some(address) = line["address"].as_str() {
-                let address = address.to_owned();
-                return Ok(Listening { process, address, said: Some(said) });
-            }
-        }
-    }
-
-    fn bare() -> Outcome<Self> {
-        let (process, address) = run_bare()?;
-        Ok(Listening { process, address, said: None })
-    }
-
-    fn cpu(&self) -> f64 {
-        ticks(&format!("/proc/{}/stat", self.process.0.id())).unwrap_or(0.0) / 100.0
-    }
-
-    fn kib(&self, field: &str) -> f64 {
-        as_f64(status_kib(&self.process.0.id().to_string(), field))
-    }
-
-    fn descriptors(&self) -> usize {
-        let dir = format!("/proc/{}/fd", self.process.0.id());
-        std::fs::read_dir(dir).map_or(0, Iterator::count)
-    }
-
-    /// Stops the engine; what its source counted, and the processor time of its life.
-    fn stop(mut self) -> Outcome<(Value, f64)> {
-        kill_process(Pid::from_child(&self.process.0), Kill::TERM)?;
-        let mut text = String::new();
-        self.said.take().ok_or("not an engine")?.read_to_string(&mut text)?;
-        let cpu = wait(&mut self.process, LIMIT)?;
-        let mut report = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let counters = report.rfind(|line| line["event"] == "source_report");
-        Ok((counters.ok_or("no report")?["counters"].clone(), cpu))
-    }
-}
-
-/// What a load did, and what its receiver took while it sent.
-struct Loaded {
-    lines: u64,
-    bytes: f64,
-    seconds: f64,
-    cpu_before: f64,
-    still: f64,
-    kib: f64,
-}
-
-/// The share of a core that is taken in the middle of a time in which nearly nothing is sent, opened or closed.
-fn quiet_cpu(of: &Listening, seconds: f64) -> f64 {
-    let (clock, signal) = (SystemClock::new(), Signal::new());
-    let part = Duration::from_secs_f64(seconds / 3.0);
-    clock.wait(&signal, Some(clock.now().plus(part)));
-    let (start, before) = (clock.now(), of.cpu());
-    clock.wait(&signal, Some(start.plus(part)));
-    (of.cpu() - before) / clock.now().since(start).as_secs_f64().max(1e-3)
-}
-
-/// Runs a load; `quiet` is for how many seconds it does nearly nothing, zero if it works.
-fn load(to: &Listening, (busy, idle): (u64, u64), limits: &[&str], quiet: f64) -> Outcome<Loaded> {
-    let mut command = Command::new(TIDEMILL);
-    command.args(["load", "--json", "--connect", &to.address]).args(limits);
-    command.args(["--connections", &busy.to_string(), "--idle", &idle.to_string()]);
-    let mut process = Owned(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?);
-    let mut stderr = BufReader::with_capacity(1, process.0.stderr.take().ok_or("no stderr")?);
-    let mut line = String::new();
-    while !line.contains("sending to") {
-        line.clear();
-        if stderr.read_line(&mut line)? == 0 {
-            return Err("the sender could not connect".into());
-        }
-    }
-    let cpu_before = to.cpu();
-    let still = quiet_cpu(to, quiet);
-    let mut text = String::new();
-    let mut out = process.0.stdout.take().ok_or("no output")?;
-    out.read_to_string(&mut text)?;
-    let kib = to.kib("VmRSS:");
-    wait(&mut process, LIMIT)?;
-    let report: Value = serde_json::from_str(&text)?;
-    let figure = |name: &str| report[name].as_f64().ok_or(format!("no {name} in {text}"));
-    let lines = report["lines"].as_u64().ok_or("no lines")?;
-    Ok(Loaded {
-        lines,
-        bytes: figure("bytes")?,
-        seconds: figure("seconds")?,
-        cpu_before,
-        still,
-        kib,
-    })
-}
-
-/// Bytes per CPU-second and per second of one pass, every line counted.
-fn pass(model: &str, busy: u64, idle: u64, seconds: f64) -> Outcome<(f64, f64)> {
-    let engine = Listening::engine(model, None)?;
-    let loaded = load(&engine, (busy, idle), &["--seconds", &seconds.to_string()], 0.0)?;
-    let (counters, cpu) = engine.stop()?;
-    assert_eq!(counters["records"].as_u64(), Some(loaded.lines), "{model}: every line");
-    assert_eq!(counters["opened"].as_u64(), Some(busy + idle), "{model}: every peer");
-    Ok((loaded.bytes / (cpu - loaded.cpu_before).max(0.01), loaded.bytes / loaded.seconds))
+/// The models that this system and the options offer.
+pub fn offered(options: &Options) -> Vec<&'static str> {
+    let rows = IO_MODELS.iter().filter(|row| probe(row.model).is_ok());
+    rows.map(|row| row.name).filter(|name| options.wants(name)).collect()
 }
 
 /// Connections that are open and never send.
 fn idle(options: &Options) -> u64 {
-    if options.smoke { 200 } else { 9_900 }
-}
-
-fn offered() -> Vec<&'static str> {
-    let rows = IO_MODELS.iter().filter(|row| probe(row.model).is_ok());
-    rows.map(|row| row.name).collect()
+    if options.smoke { 100 } else { 9_900 }
 }
 
 /// The ratios of `figures` to those of the same pairs in `beside`.
@@ -175,160 +33,159 @@ fn ratios(figures: &[f64], beside: &[f64]) -> Vec<f64> {
     figures.iter().zip(beside).map(|(figure, beside)| figure / beside).collect()
 }
 
-/// P2: every model beside nio at the same connections.
-pub fn models(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
-    sheet.say(
-        "P2: io models, bytes per CPU-second beside nio, job count; of 10,000 connections 100 send",
-    )?;
-    let mut reactors = Vec::new();
-    for (busy, idle) in [(1, 0), (BUSY, 0), (BUSY, idle(options))] {
-        let wide = idle > 0;
-        let names: Vec<_> =
-            offered().into_iter().filter(|name| !wide || WIDE.contains(name)).collect();
+/// One run in a process of its own.
+fn pass(model: &str, (busy, idle): Shape, seconds: f64) -> Outcome<Steady> {
+    let listening = Listening::start(model)?;
+    let steady = listening.steady((busy, idle), seconds)?;
+    if model != BARE {
+        let opened = listening.stop()?["opened"].as_u64();
+        assert_eq!(opened, Some(busy + idle), "{model}: every peer");
+    }
+    Ok(steady)
+}
+
+/// Bytes per CPU-second of each model that can hold the shape, the pairs in alternating order.
+struct Measured {
+    names: Vec<&'static str>,
+    figures: Vec<Vec<f64>>,
+}
+
+impl Measured {
+    fn new(options: &Options, shape: Shape) -> Outcome<Self> {
+        let holds = |name: &&str| shape.0 + shape.1 <= BUSY || WIDE.contains(name);
+        let names: Vec<_> = offered(options).into_iter().filter(holds).chain([BARE]).collect();
         let mut figures = vec![Vec::new(); names.len()];
         for pair in 0..options.pairs {
             for turn in 0..names.len() {
                 let at = if pair % 2 == 0 { turn } else { names.len() - 1 - turn };
-                figures[at].push(pass(names[at], busy, idle, options.seconds)?.0);
+                figures[at].push(pass(names[at], shape, options.seconds)?.per_cpu_second);
             }
         }
-        let nio = names.iter().position(|name| *name == "nio").ok_or("nio is everywhere")?;
-        for (name, own) in names.iter().zip(&figures) {
-            let target = match (*name, wide, busy) {
-                ("aio", true, _) => Target::AtLeast { pass: 1.0, goal: 1.2 },
-                ("aio", ..) => Target::AtLeast { pass: 1.0, goal: 1.0 },
-                ("bio", _, 1) => Target::AtLeast { pass: 0.95, goal: 0.95 },
+        Ok(Measured { names, figures })
+    }
+
+    fn of(&self, name: &str) -> Option<&[f64]> {
+        let at = self.names.iter().position(|known| *known == name)?;
+        Some(&self.figures[at])
+    }
+
+    fn show(&self, sheet: &mut Sheet, (busy, idle): Shape) -> Outcome<()> {
+        let many = busy + idle > BUSY;
+        for (name, own) in self.names.iter().zip(&self.figures) {
+            let target = match (*name, busy) {
+                ("aio", _) if many => Target::AtLeast { pass: 1.0, goal: 1.2 },
+                ("aio", _) => Target::AtLeast { pass: 1.0, goal: 1.0 },
+                ("bio", 1) => Target::AtLeast { pass: 0.95, goal: 0.95 },
                 _ => Target::Shown,
             };
-            let title = format!("{name}, {} connections", busy + idle);
-            sheet.judge((&title, "x nio"), &ratios(own, &figures[nio]), target)?;
-            let each: Vec<f64> = own.iter().map(|bytes| bytes / 1e9).collect();
-            sheet.judge(("    itself", "GB/CPU-s"), &each, Target::Shown)?;
-            if *name == "reactors" {
-                reactors.push(own.clone());
+            let title = format!("{name}, {} connections, {busy} of them busy", busy + idle);
+            if let Some(nio) = self.of("nio") {
+                sheet.judge((&title, "x nio"), &ratios(own, nio), target)?;
             }
+            let each: Vec<f64> = own.iter().map(|bytes| bytes / 1e9).collect();
+            sheet.judge((&format!("    {name} itself"), "GB/CPU-s"), &each, Target::Shown)?;
+        }
+        Ok(())
+    }
+}
+
+/// P2: every model beside nio at the same connections.
+pub fn models(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
+    sheet.say("P2: io models, bytes per CPU-second beside nio, job count, lines of 100 bytes")?;
+    let idle = idle(options);
+    let all: &[Shape] = match options.smoke {
+        true => &[(1, 0), (BUSY, idle)],
+        false => &[(1, 0), (BUSY, 0), (BUSY, idle), (BUSY + idle, 0)],
+    };
+    let mut few = None;
+    for shape in all.iter().copied().filter(|shape| options.wants_connections(shape.0 + shape.1)) {
+        let measured = Measured::new(options, shape)?;
+        measured.show(sheet, shape)?;
+        if shape.0 + shape.1 > BUSY
+            && let Some(few) = &few
+        {
+            fall(sheet, shape, &measured, few)?;
+        }
+        if shape == (BUSY, 0) {
+            few = Some(measured);
         }
     }
-    if let [_, few, many] = &reactors[..] {
-        let target = Target::AtLeast { pass: 0.8, goal: 0.95 };
-        sheet.judge(("reactors, many beside own 100", "x"), &ratios(many, few), target)?;
-    }
     sheet.say("  bio and pool with 10,000 connections: not run, they cannot read so many")
+}
+
+/// What is left at many connections of what a model does at few; the kernel's part of the fall is what `bare` shows.
+fn fall(sheet: &mut Sheet, (busy, idle): Shape, many: &Measured, few: &Measured) -> Outcome<()> {
+    for name in &many.names {
+        let (Some(many), Some(few)) = (many.of(name), few.of(name)) else { continue };
+        let target = match *name {
+            "reactors" => Target::AtLeast { pass: 0.8, goal: 0.95 },
+            _ => Target::Shown,
+        };
+        let title = format!("{name}, {} with {busy} busy, beside own 100", busy + idle);
+        sheet.judge((&title, "x"), &ratios(many, few), target)?;
+    }
+    Ok(())
 }
 
 /// P8: what idle connections cost.
 pub fn crowd(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
     let idle = idle(options);
-    sheet.say(&format!("P8: 100 busy connections and {idle} idle ones"))?;
-    // The kernel counts processor time in ticks of 10 ms.
-    let quiet = if options.smoke { 0.6 } else { 9.0 };
-    let seconds = quiet.to_string();
-    let still = ["--rate", "1", "--seconds", &seconds];
-    let per_idle = |make: &dyn Fn() -> Outcome<Listening>| -> Outcome<(f64, f64)> {
-        let alone = load(&make()?, (1, 0), &still, quiet)?;
-        let crowded = load(&make()?, (1, idle), &still, quiet)?;
-        Ok(((crowded.kib - alone.kib) * 1024.0 / as_f64(idle), crowded.still))
-    };
-    let (bytes, _) = per_idle(&Listening::bare)?;
-    sheet.judge(("bare poller, memory per idle connection", "B"), &[bytes], Target::Shown)?;
-    for model in offered().into_iter().filter(|name| WIDE.contains(name)) {
+    sheet.say(&format!(
+        "P8: {BUSY} busy connections and {idle} idle ones; then 1 line/s and {idle} idle ones"
+    ))?;
+    let names = offered(options).into_iter().filter(|name| WIDE.contains(name));
+    for name in names.chain([BARE]) {
         let (mut many, mut few) = (Vec::new(), Vec::new());
         for pair in 0..options.pairs {
             for crowded in [pair % 2 == 0, pair % 2 != 0] {
-                let rate = pass(model, BUSY, if crowded { idle } else { 0 }, options.seconds)?.1;
+                let shape = (BUSY, if crowded { idle } else { 0 });
+                let rate = pass(name, shape, options.seconds)?.per_second;
                 if crowded { many.push(rate) } else { few.push(rate) }
             }
         }
-        let target = Target::AtLeast { pass: 0.8, goal: 0.95 };
+        let target = judged(name, Target::AtLeast { pass: 0.8, goal: 0.95 });
         sheet.judge(
-            (&format!("{model}, rate beside 100 alone"), "x"),
+            (&format!("{name}, rate beside 100 alone"), "x"),
             &ratios(&many, &few),
             target,
         )?;
-        let (bytes, cpu) = per_idle(&|| Listening::engine(model, None))?;
-        let target = Target::AtMost { pass: 1024.0, goal: 256.0 };
-        sheet.judge(("    memory per idle connection", "B"), &[bytes], target)?;
-        let target = Target::AtMost { pass: 1.0, goal: 0.1 };
-        sheet.judge(("    idle CPU, batches of 1 s", "%"), &[cpu * 100.0], target)?;
+        resting(options, sheet, name, idle)?;
     }
     Ok(())
 }
 
-/// R7: an honest sender beside peers that come and go, with few descriptors.
-pub fn flood(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
-    let idle = idle(options);
-    sheet.say(&format!(
-        "R7: {idle} connections and 1,000 more a second, 256 descriptors, one honest sender"
-    ))?;
-    let clock = SystemClock::new();
-    for model in offered().into_iter().filter(|name| WIDE.contains(name)) {
-        let (mut kept, mut recovery) = (Vec::new(), Vec::new());
-        for _ in 0..options.pairs {
-            let engine = Listening::engine(model, Some(256))?;
-            let seconds = options.seconds.to_string();
-            let calm = load(&engine, (1, 0), &["--seconds", &seconds], 0.0)?;
-            let before = engine.descriptors();
-            let over = Arc::new(AtomicBool::new(false));
-            let (address, ended) = (engine.address.clone(), Arc::clone(&over));
-            let peers = spawn("hostile", &Poison::new(), move || besiege(&address, idle, &ended))?;
-            let stormy = load(&engine, (1, 0), &["--seconds", &seconds], 0.0);
-            over.store(true, Ordering::SeqCst);
-            peers.join();
-            let end = clock.now();
-            let stormy = stormy?;
-            while engine.descriptors() > before && clock.now().since(end) < LIMIT {
-                clock.wait(&Signal::new(), Some(clock.now().plus(Duration::from_millis(2))));
-            }
-            recovery.push(clock.now().since(end).as_secs_f64());
-            kept.push(stormy.bytes / stormy.seconds / (calm.bytes / calm.seconds));
-            let (counters, _) = engine.stop()?;
-            let records = counters["records"].as_u64();
-            assert_eq!(records, Some(calm.lines + stormy.lines), "{model}: every honest line");
-        }
-        let target = Target::AtLeast { pass: 0.8, goal: 0.95 };
-        sheet.judge((&format!("{model}, honest rate beside its own calm"), "x"), &kept, target)?;
-        let target = Target::AtMost { pass: 1.0, goal: 0.2 };
-        sheet.judge(("    until descriptors are back", "s"), &recovery, target)?;
-    }
-    Ok(())
+/// The baseline is only shown.
+fn judged(name: &str, target: Target) -> Target {
+    if name == BARE { Target::Shown } else { target }
 }
 
-/// Opens `idle` connections and holds them, then a thousand a second that close at once, until it is over.
-fn besiege(address: &str, idle: u64, over: &AtomicBool) {
-    let (clock, signal, mut held) = (SystemClock::new(), Signal::new(), Vec::new());
-    while !over.load(Ordering::SeqCst) {
-        for _ in 0..10 {
-            // One that is refused was turned away, as it should be.
-            if let Ok(peer) = TcpStream::connect(address)
-                && (held.len() as u64) < idle / 4
-            {
-                held.push(peer);
-            }
-        }
-        clock.wait(&signal, Some(clock.now().plus(Duration::from_millis(10))));
+/// Memory and processor time while nearly nothing is sent.
+fn resting(options: &Options, sheet: &mut Sheet, name: &str, idle: u64) -> Outcome<()> {
+    let seconds = if options.smoke { 0.3 } else { 6.0 };
+    let pairs = if options.smoke { 1 } else { options.pairs.min(3) };
+    let (mut bytes, mut crowded_cpu, mut alone_cpu) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..pairs {
+        let (alone, alone_share) = rest(name, 0, seconds)?;
+        let (crowded, share) = rest(name, idle, seconds)?;
+        bytes.push((crowded - alone) * 1024.0 / as_f64(idle));
+        crowded_cpu.push(share * 100.0);
+        alone_cpu.push(alone_share * 100.0);
     }
+    let target = judged(name, Target::AtMost { pass: 1024.0, goal: 256.0 });
+    sheet.judge(("    memory per idle connection", "B"), &bytes, target)?;
+    let target = judged(name, Target::AtMost { pass: 1.0, goal: 0.1 });
+    sheet.judge(("    idle CPU, batches of 1 s, 1 line/s", "%"), &crowded_cpu, target)?;
+    sheet.judge(("    the same without the idle connections", "%"), &alone_cpu, Target::Shown)
 }
 
-/// R8: streams without an end beside an honest sender.
-pub fn endless(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
-    let total: usize = if options.smoke { 64 << 20 } else { 1 << 30 };
-    sheet.say(&format!("R8: {} MiB without a line feed on 100 connections", total >> 20))?;
-    for model in offered() {
-        let engine = Listening::engine(model, None)?;
-        let mut peers = (0..BUSY)
-            .map(|_| TcpStream::connect(&engine.address))
-            .collect::<std::io::Result<Vec<_>>>()?;
-        let flood = vec![b'x'; 64 << 10];
-        for _ in 0..total / (flood.len() * peers.len()) {
-            for peer in &mut peers {
-                peer.write_all(&flood)?;
-            }
-        }
-        let most = engine.kib("VmHWM:") / 1024.0;
-        // Connections times records of 1 MiB, and 64 MiB.
-        let target = Target::AtMost { pass: as_f64(BUSY) + 64.0, goal: as_f64(BUSY) + 64.0 };
-        sheet.judge((&format!("{model}, most memory"), "MiB"), &[most], target)?;
-        engine.stop()?;
-    }
-    Ok(())
+/// KiB of its own and the share of a core, well after the connections were made and long before they end.
+fn rest(name: &str, idle: u64, seconds: f64) -> Outcome<(f64, f64)> {
+    let listening = Listening::start(name)?;
+    let sending = (seconds + 1.0).to_string();
+    let load = Load::start(&listening, (1, idle), &["--rate", "1", "--seconds", &sending])?;
+    pause(&SystemClock::new(), 0.5);
+    let share = listening.share_of_core(seconds);
+    let own = listening.kib("RssAnon:");
+    load.finish()?;
+    Ok((own, share))
 }

@@ -9,9 +9,12 @@
 mod baseline;
 mod crowd;
 mod engine;
+mod hostile;
+mod listening;
 mod measure;
 mod process;
 mod rows;
+mod syslog;
 mod verdict;
 mod words;
 
@@ -19,7 +22,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::rows::Row;
 use crate::verdict::Sheet;
@@ -59,6 +62,14 @@ pub struct Options {
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
 
+    /// Only these io models, in the rows that compare them
+    #[arg(long, value_name = "MODEL,...", value_delimiter = ',')]
+    models: Vec<String>,
+
+    /// Only with so many connections, in the row that has several
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    connections: Vec<u64>,
+
     /// One short pair of each row: asserts the results, judges nothing
     #[arg(long)]
     smoke: bool,
@@ -70,6 +81,16 @@ pub struct Options {
     /// What `cargo bench` adds
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+impl Options {
+    fn wants(&self, model: &str) -> bool {
+        self.models.is_empty() || self.models.iter().any(|wanted| wanted == model)
+    }
+
+    fn wants_connections(&self, connections: u64) -> bool {
+        self.connections.is_empty() || self.connections.contains(&connections)
+    }
 }
 
 fn main() -> ExitCode {
@@ -89,7 +110,7 @@ fn main() -> ExitCode {
 
 fn measure_rows(mut options: Options) -> Outcome<()> {
     if options.rows.is_empty() {
-        options.rows = vec![Row::P1, Row::P3, Row::P5, Row::P15];
+        options.rows = Row::value_variants().to_vec();
         options.smoke = true;
     }
     if options.smoke {

@@ -106,7 +106,12 @@ fn cpu_seconds() -> f64 {
 
 /// A figure of `/proc/PROCESS/status`, in KiB; zero if it cannot be read.
 pub fn status_kib(process: &str, field: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    proc_figure(&format!("/proc/{process}/status"), field)
+}
+
+/// The number behind a name at the start of a line of a file; zero if it cannot be read.
+pub fn proc_figure(file: &str, field: &str) -> u64 {
+    let status = fs::read_to_string(file).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(field));
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }

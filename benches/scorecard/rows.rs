@@ -9,12 +9,11 @@ use clap::ValueEnum;
 use tidemill::sync::Signal;
 use tidemill::time::{Clock, SystemClock};
 
-use crate::crowd;
 use crate::engine::Kind;
 use crate::measure::{Figures, as_f64, status_kib};
 use crate::process::{Owned, Sender, Sent, TIDEMILL, run, said};
 use crate::verdict::{Sheet, Target};
-use crate::{Options, Outcome};
+use crate::{Options, Outcome, crowd, hostile, syslog};
 
 /// The rows that can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -31,6 +30,10 @@ pub enum Row {
     P2,
     /// Idle connections.
     P8,
+    /// Lines from TCP to files beside rsyslog.
+    P9,
+    /// RELP with acknowledgement after the sync beside rsyslog.
+    P16,
     /// A flood of connections with few descriptors.
     R7,
     /// Streams without an end.
@@ -47,8 +50,10 @@ impl Row {
             Row::P15 => start(options, sheet),
             Row::P2 => crowd::models(options, sheet),
             Row::P8 => crowd::crowd(options, sheet),
-            Row::R7 => crowd::flood(options, sheet),
-            Row::R8 => crowd::endless(options, sheet),
+            Row::P9 => syslog::lines(options, sheet),
+            Row::P16 => syslog::relp(options, sheet),
+            Row::R7 => hostile::flood(options, sheet),
+            Row::R8 => hostile::endless(options, sheet),
         }
     }
 }

@@ -435,12 +435,13 @@ fn pours(pour: &Pour) -> LoadOptions {
 
 fn send(options: LoadOptions, out: &mut dyn Write) -> Result<Sent> {
     let (clock, poison) = (SystemClock::new(), Poison::new());
-    let cpu = own_cpu();
+    let mut cpu = own_cpu();
     let load = load::start(options, Arc::clone(&clock) as Arc<dyn Clock>, &poison)?;
     let stopper = load.stopper();
     listen_to_parent(|| (), move || stopper.stop())?;
     while let Some(event) = load.events().recv() {
         if let load::Event::Started { .. } = event {
+            cpu = own_cpu();
             say(out, &Said::Started { wall_nanos: nanos(clock.wall()) })?;
         }
     }

@@ -13,7 +13,7 @@ use super::jobs::{Draft, Job, JobKind};
 use super::not_yet::{NOT_YET, NotYet};
 use super::section::{Found, Section};
 use super::sinks::{self, SinkKind};
-use super::sources::{self, Peers, Source};
+use super::sources::{self, Ack, Peers, Source};
 use super::tree::{self, Setting, Table};
 use super::units::{Address, Env, show_bytes};
 use super::{
@@ -248,6 +248,8 @@ fn read_root(table: &Table, problems: &Problems<'_>) -> Option<Pipeline> {
     let batch = config.batch;
     check_windows(&root, &drafts, batch);
     check_store(&root, &sources, &config.config);
+    let remembers = root.has("state_dir");
+    check_acknowledging(&root, &sources, remembers);
     let state_dir = root.path("state_dir");
     let pipeline = Pipeline {
         config: state_dir.iter().fold(config.config, Config::state_dir),
@@ -475,12 +477,30 @@ fn check_store(root: &Section<'_>, sources: &Names<Source>, config: &Config) {
     }
 }
 
+/// Acknowledging after the sync of a log needs a log.
+fn check_acknowledging(root: &Section<'_>, sources: &Names<Source>, remembers: bool) {
+    for (name, at, source) in &sources.given {
+        if let Some(Source::Socket(socket)) = source
+            && socket.framing.acknowledges()
+            && socket.ack == Ack::Log
+            && !remembers
+        {
+            let title = format!(
+                "`{name}` acknowledges records after the sync of the log, and without `state_dir` there is none"
+            );
+            let hint = "write `state_dir = \"DIRECTORY\"` for the pipeline, or `ack = \"received\"` or `ack = \"batch\"` \
+                 for this source";
+            root.problems.add(Problem::new(at, title).hint(hint));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{Ack, FilesSource, Roll, SocketSource};
+    use crate::config::{FilesSource, Roll, SocketSource};
     use crate::framing::Framing;
 
     /// Reads as a version would that supports everything.
@@ -597,9 +617,19 @@ mod tests {
         let of_reactors = |text| socket(text).expect("good").reactor_threads;
         assert_eq!((of_reactors(""), of_reactors("reactor_threads = 3")), (None, Some(3)));
         check_socket("reactor_threads = 0", "error: `reactor_threads` must be 1 to 1000");
-        let source = socket("ack = 'batch'\npool_threads = 3\ndead_letter = 'd'").expect("good");
+        let relp = "framing = 'relp'\n";
+        let keys = format!("{relp}ack = 'batch'\npool_threads = 3\ndead_letter = 'd'");
+        let source = socket(&keys).expect("good");
         assert_eq!((source.ack, source.pool_threads), (Ack::Batch, 3));
-        check_socket("ack = 'logg'", "error: unknown time to acknowledge `logg`");
+        check_socket(&format!("{relp}ack = 'logg'\n"), "error: unknown time to acknowledge `logg`");
+        check_socket(
+            "ack = 'log'",
+            "error: `ack` needs a framing that acknowledges: `lines` does not",
+        );
+        check_socket(
+            relp,
+            "error: `b` acknowledges records after the sync of the log, and without `state_dir` there is none",
+        );
         socket(r"identity = '(?<sender>\S+) (?<number>\d+)'").expect("good");
         check_socket(
             "identity = '(?<sender>a)'",
@@ -633,7 +663,7 @@ mod tests {
     fn every_row_of_not_yet_names_a_key_that_exists() {
         // A row whose key is not asked for would refuse nothing, and the feature would silently do nothing.
         let text = "state_dir = 1\nspill_dir = 1\nspill_bytes_max = 1\n[source.a]\n\
-            socket = { pool_threads = 1, ack = 1, identity = 1, dead_letter = 1 }\n[source.b.files]\n\
+            socket = { pool_threads = 1, identity = 1, dead_letter = 1 }\n[source.b.files]\n\
             [job.j]\nwindow = 1\nslide = 1\nlatency = 1\n";
         let problems = Problems::new(NOT_YET);
         let table = tree::parse(text, &|_| None, &problems);

@@ -174,7 +174,11 @@ fn read_socket(mut section: Section<'_>) -> Option<SocketSource> {
     let framing = framing(&mut section);
     let connections = io_model.row().connections_max;
     let connections_max = section.number("connections_max", 1..=1_000_000);
+    check_acknowledging(&section, framing);
     let acks = [("log", Ack::Log), ("received", Ack::Received), ("batch", Ack::Batch)];
+    // A wrong value is an error already; taken for the default it would be a second one.
+    let otherwise = if section.has("ack") { Ack::Received } else { Ack::Log };
+    let ack = section.choice("ack", "time to acknowledge", &acks).map_or(otherwise, |f| f.value);
     let source = SocketSource {
         peers: peers.clone().unwrap_or(Peers::Connect(Vec::new())),
         io_model,
@@ -184,12 +188,31 @@ fn read_socket(mut section: Section<'_>) -> Option<SocketSource> {
         pool_threads: section.number("pool_threads", 1..=10_000).map_or(POOL_THREADS, |f| f.value),
         reactor_threads: section.number("reactor_threads", 1..=1_000).map(|found| found.value),
         rate: read_rate(&mut section),
-        ack: section.choice("ack", "time to acknowledge", &acks).map_or(Ack::Log, |f| f.value),
+        ack,
         identity: read_identity(&mut section),
         dead_letter: section.path("dead_letter"),
     };
     section.finish();
     peers.map(|_| source)
+}
+
+/// Peers of a framing that acknowledges dial in; without one there is nobody to acknowledge to.
+fn check_acknowledging(section: &Section<'_>, framing: Framing) {
+    let problems = section.problems;
+    if framing.acknowledges() {
+        if section.has("connect") {
+            let title = format!("peers that speak `{}` dial in", framing.name());
+            let problem = Problem::new(&section.key_at("connect"), title);
+            problems.add(problem.hint("write `listen = \"127.0.0.1:2514\"`"));
+        }
+        return;
+    }
+    for key in ["ack", "dead_letter"].into_iter().filter(|key| section.has(key)) {
+        let why = "needs a framing that acknowledges";
+        let title = format!("`{key}` {why}: `{}` does not", framing.name());
+        let problem = Problem::new(&section.key_at(key), title);
+        problems.add(problem.hint("write `framing = \"relp\"`, or leave it out"));
+    }
 }
 
 fn read_peers(section: &mut Section<'_>) -> Option<Peers> {

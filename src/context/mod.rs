@@ -2,6 +2,8 @@
 //!
 //! Nothing below holds the context; what must be told upward comes as values on its mailbox.
 
+#[cfg(all(test, not(tidemill_model)))]
+mod crash_tests;
 mod inspect;
 #[cfg(all(test, tidemill_model))]
 mod model;
@@ -9,7 +11,7 @@ mod recover;
 mod running;
 mod sources;
 
-use crate::config::{self, Config, Peers, RateLimits, Resolved};
+use crate::config::{self, Ack, Config, Peers, RateLimits, Resolved};
 use crate::dstream::{DStream, Graph, GraphOptions};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
@@ -39,6 +41,7 @@ pub struct SocketSource {
     direction: Direction,
     io_model: IoModel,
     framing: Framing,
+    ack: Ack,
     record_bytes_max: usize,
     connections_max: Option<usize>,
     pool_threads: usize,
@@ -64,6 +67,7 @@ impl SocketSource {
             direction,
             io_model: IoModel::Nio,
             framing: Framing::Lines,
+            ack: Ack::Log,
             record_bytes_max: RECORD_BYTES_MAX,
             connections_max: None,
             pool_threads: POOL_THREADS,
@@ -105,7 +109,14 @@ impl SocketSource {
         self
     }
 
-    /// Longer records are dropped and counted; 1 MiB by default.
+    /// When a record is acknowledged to its peer, if the framing acknowledges; by default after the sync of the log, which
+    /// needs a directory for its state.
+    pub fn ack(mut self, ack: Ack) -> Self {
+        self.ack = ack;
+        self
+    }
+
+    /// Longer records are dropped and counted, or shortened if the framing acknowledges; 1 MiB by default.
     pub fn record_bytes_max(mut self, bytes: usize) -> Self {
         self.record_bytes_max = bytes;
         self
@@ -168,6 +179,7 @@ impl From<&config::SocketSource> for SocketSource {
         peers
             .io_model(source.io_model)
             .framing(source.framing)
+            .ack(source.ack)
             .record_bytes_max(source.record_bytes_max)
             .connections_max(source.connections_max)
             .rate(source.rate)
@@ -184,8 +196,8 @@ pub struct StreamingContext {
     sources: Mutex<Vec<Added>>,
     listeners: Mutex<Vec<Box<dyn Listener>>>,
     limits: Mutex<RunLimits>,
-    /// Where the log is kept, in place of `state_dir`: for tests.
-    storage: Mutex<Option<Arc<dyn Storage>>>,
+    /// Where the log is kept, in place of `state_dir`, and the size of its segments in bytes: for tests.
+    storage: Mutex<Option<(Arc<dyn Storage>, u64)>>,
     /// The run that `run_batches` drives.
     driven: Mutex<Option<Running>>,
 }
@@ -231,9 +243,9 @@ impl StreamingContext {
         Ok(context)
     }
 
-    /// Keeps the log and the checkpoints in `storage`, in place of a directory.
-    pub(crate) fn keep_state_in(&self, storage: Arc<dyn Storage>) {
-        *self.storage.lock() = Some(storage);
+    /// Keeps the log, in segments of so many bytes, and the checkpoints in `storage`, in place of a directory.
+    pub(crate) fn keep_state_in(&self, storage: Arc<dyn Storage>, segment_bytes: u64) {
+        *self.storage.lock() = Some((storage, segment_bytes));
     }
 
     fn assemble(config: Resolved, clock: Arc<dyn Clock>, manual: Option<ManualClock>) -> Self {
@@ -281,7 +293,7 @@ impl StreamingContext {
     /// The records of a socket source.
     ///
     /// # Errors
-    /// If there are too many sources.
+    /// If there are too many sources, or the source promises what it cannot keep: see [`SocketSource::ack`].
     pub fn socket(&self, source: SocketSource) -> Result<DStream<[u8]>> {
         let (number, name) = self.add_source(Kind::Socket(source))?;
         Ok(self.graph.blocks(number, &name))
@@ -318,12 +330,33 @@ impl StreamingContext {
     }
 
     fn add_source(&self, kind: Kind) -> Result<(u32, String)> {
+        if let Kind::Socket(source) = &kind
+            && source.framing.acknowledges()
+        {
+            self.check_acknowledging(source)?;
+        }
         let mut sources = self.sources.lock();
         let number = u32::try_from(sources.len())
             .map_err(|_| Error::Usage("too many sources".to_owned()))?;
         let name = kind.name().map_or_else(|| format!("source{number}"), str::to_owned);
         sources.push(Added { name: name.clone(), kind });
         Ok((number, name))
+    }
+
+    fn check_acknowledging(&self, source: &SocketSource) -> Result<()> {
+        let framing = source.framing.name();
+        if matches!(source.direction, Direction::Connect(_)) {
+            let why = "its peers dial in, so it needs an address to listen on";
+            return Err(Error::Usage(format!("framing `{framing}` cannot connect: {why}")));
+        }
+        let logs = self.config.state_dir.is_some() || self.storage.lock().is_some();
+        if source.ack == Ack::Log && !logs {
+            let why = "records are acknowledged after the sync of the log, and there is none";
+            let hint =
+                "give `Config::state_dir`, or acknowledge when `received` or after the `batch`";
+            return Err(Error::Usage(format!("framing `{framing}`: {why}: {hint}")));
+        }
+        Ok(())
     }
 
     /// The graph that streams of this context are nodes of.

@@ -1,7 +1,8 @@
 //! `Running`: a started stream, its end, and the stop in order. Runs on the thread of whoever waits for the stream.
 //!
 //! ```text
-//!  stop: ticks ─▶ io threads ─▶ cut ─▶ push ─▶ last batch ─▶ workers ─▶ job-loop ─▶ checkpoint, log ─▶ events
+//!  stop: ticks ─▶ reading ─▶ cut ─▶ push ─▶ last batch ─▶ last answers, io threads ─▶ workers ─▶ job-loop
+//!        ─▶ checkpoint, log ─▶ events
 //! ```
 //! One deadline covers all of it; the report says what was processed and what, if anything, was left.
 
@@ -58,8 +59,8 @@ pub(super) struct Setup {
     pub(super) limits: RunLimits,
     /// Whether the end of each batch is told, for a run that is driven batch by batch.
     pub(super) tell_batches: bool,
-    /// Where the log is kept, in place of `state_dir`.
-    pub(super) storage: Option<Arc<dyn Storage>>,
+    /// Where the log is kept, in place of `state_dir`, and the size of its segments in bytes.
+    pub(super) storage: Option<(Arc<dyn Storage>, u64)>,
 }
 
 /// A started stream. Dropping it stops it in order and forgets the report.
@@ -73,7 +74,7 @@ pub struct Running {
     tracker: Arc<BlockTracker>,
     events: EventBus,
     workers: Arc<WorkerPool>,
-    receivers: Vec<Box<dyn ActiveReceiver>>,
+    pub(super) receivers: Vec<Box<dyn ActiveReceiver>>,
     job_loop: Option<Thread>,
     events_thread: Option<Thread>,
     spill: Option<Arc<Spill>>,
@@ -406,20 +407,26 @@ impl Running {
         self.scheduler.post(Message::EndTicks);
         let mut left = Vec::new();
         let mut counters = Vec::new();
-        for receiver in std::mem::take(&mut self.receivers) {
-            let (name, io_model) = (receiver.source().to_owned(), receiver.io_model());
-            let counts = Arc::clone(receiver.counters());
+        let mut receivers = std::mem::take(&mut self.receivers);
+        for receiver in &mut receivers {
             left.extend(receiver.stop(&self.clock, deadline));
-            counters.push(SourceReport { name, io_model, counters: counts.all() });
         }
         let mut failure = match end {
             _ if planted(Planted::StopSkipsDrain) => None,
+            // A start that failed has nobody who would tell the end.
+            End::Asked | End::Broken(_) if self.job_loop.is_none() => None,
             End::Asked | End::Broken(_) => self.drain(deadline),
             End::Failed(_) => {
                 self.scheduler.post(Message::Abort);
                 None
             }
         };
+        for receiver in receivers {
+            let (name, io_model) = (receiver.source().to_owned(), receiver.io_model());
+            let counts = Arc::clone(receiver.counters());
+            left.extend(receiver.close(&self.clock, deadline));
+            counters.push(SourceReport { name, io_model, counters: counts.all() });
+        }
         for worker in self.workers.stop(self.clock.as_ref(), deadline) {
             left.push(format!("thread `{worker}` is stuck in a task and was abandoned"));
         }

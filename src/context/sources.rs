@@ -1,7 +1,9 @@
 //! The sources of a context as they were added, and what each is started with. Plain data; opens nothing.
 
-use crate::config::{RateLimits, Resolved};
-use crate::receiver::{CustomOptions, RateOptions, Receiver, ReceiverSlot, SocketOptions, When};
+use crate::config::{Ack, RateLimits, Resolved};
+use crate::receiver::{
+    AckAt, CustomOptions, RateOptions, Receiver, ReceiverSlot, SocketOptions, When,
+};
 use crate::sync::{Arc, Mutex};
 
 use super::{RECORD_BYTES_MAX, RunLimits, SocketSource};
@@ -143,6 +145,11 @@ impl Added {
             direction: source.direction,
             io_model: source.io_model,
             framing: source.framing,
+            ack: match source.ack {
+                Ack::Received => AckAt::Queued,
+                Ack::Log => AckAt::Durable,
+                Ack::Batch => AckAt::Committed,
+            },
             record_bytes_max: source.record_bytes_max,
             connections_max: source.connections_max.unwrap_or(connections_max),
             pool_threads: source.pool_threads,

@@ -56,6 +56,11 @@ impl Carry {
         self.clear();
     }
 
+    /// Hands over what is held, without taking it for a joined record.
+    pub(super) fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+
     /// What is held is the begin of a line of at most `max` bytes before its `\n`: looks for its end.
     pub(super) fn finish_line(&mut self, piece: &[u8], max: usize, found: &mut Found) -> Line {
         let room = max - self.bytes.len();

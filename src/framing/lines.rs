@@ -124,7 +124,8 @@ mod tests {
     /// What the chops give: records, and how many over-long ones.
     fn check(chops: &[&str], max: usize, records: &[&str], overlong: u64) {
         let records = records.iter().map(|record| record.as_bytes().to_vec()).collect();
-        let expected = Outcome { records, overlong, truncated: 0, malformed: false };
+        let expected =
+            Outcome { records, overlong, truncated: 0, malformed: false, owed: Vec::new() };
         assert_eq!(
             run(Framing::Lines, chops.iter().map(|chop| chop.as_bytes()), max),
             expected,

@@ -9,8 +9,9 @@
 //! - Ranges are in order, never empty, and adjacent ones are merged. They keep terminators and headers, so that ranges
 //!   concatenate without changing a record.
 //! - A record of up to `record_bytes_max` bytes is found; a longer one is counted once and nothing in it is taken for a
-//!   record. What counts is the record as it was sent, without its header or `\n`.
-//! - At most `record_bytes_max` bytes and a header are carried, and never more than really came.
+//!   record. What counts is the record as it was sent, without its header or `\n`. A framing that acknowledges keeps the
+//!   first `record_bytes_max` bytes of it, marked, since dropping it would bring it back.
+//! - At most `record_bytes_max` bytes and a header are carried (or a control frame), and never more than really came.
 
 mod carry;
 mod frames;
@@ -18,6 +19,7 @@ mod lines;
 mod octet_counted;
 #[cfg(test)]
 mod reference;
+mod relp;
 mod syslog;
 mod u32;
 
@@ -36,6 +38,8 @@ pub enum Framing {
     Syslog,
     /// The length as four bytes, the highest first, then the record.
     U32,
+    /// Numbered frames, each of which is answered once its record is safe (RELP).
+    Relp,
 }
 
 /// A row of the table of framings.
@@ -71,11 +75,30 @@ pub const FRAMINGS: &[Row] = &[
         framing: Framing::U32,
         about: "the length as four bytes, the highest first, then the record",
     },
+    Row {
+        name: "relp",
+        framing: Framing::Relp,
+        about: "numbered frames that are acknowledged, as rsyslog's omrelp sends them; peers dial in",
+    },
 ];
 
 /// The framing of this name in [`FRAMINGS`].
 pub fn by_name(name: &str) -> Option<Framing> {
     FRAMINGS.iter().find(|row| row.name == name).map(|row| row.framing)
+}
+
+/// What the peer of a framing that acknowledges is owed, in the order in which it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owed {
+    /// An answer to each of so many records, numbered one after the other.
+    Records {
+        /// The number of the first.
+        first: u32,
+        /// How many, at least one.
+        count: u32,
+    },
+    /// An answer to the peer's goodbye, which has this number.
+    Close(u32),
 }
 
 /// What a splitter found in one piece. The caller reuses it: [`clear`](Found::clear) before each call, then feed.
@@ -88,14 +111,20 @@ pub struct Found {
     pub ranges: Vec<Range<usize>>,
     /// How many records each of the ranges holds, in the same order.
     pub range_records: Vec<u64>,
-    /// How many records the joined one and the ranges hold together.
+    /// Records, with terminator or header, that lie in the piece but not as they are to be kept; each comes before the
+    /// range of the index beside it, and behind the last range if that is their number. Only framings that shorten
+    /// records have any.
+    pub spliced: Vec<(usize, Vec<u8>)>,
+    /// How many records the joined one, the ranges and the spliced ones hold together.
     pub records: u64,
-    /// Records dropped because they were longer than the limit.
+    /// Records dropped, or shortened where the framing says so, because they were longer than the limit.
     pub overlong: u64,
     /// Records dropped because the peer closed before all the bytes that their header announced had come.
     pub truncated: u64,
-    /// Bytes to send back to the peer.
+    /// Bytes to send back to the peer at once.
     pub replies: Vec<u8>,
+    /// Answers that the peer is owed later. The records among them are those of this piece, each one.
+    pub owed: Vec<Owed>,
 }
 
 impl Found {
@@ -104,7 +133,9 @@ impl Found {
         self.joined.clear();
         self.ranges.clear();
         self.range_records.clear();
+        self.spliced.clear();
         self.replies.clear();
+        self.owed.clear();
         self.records = 0;
         self.overlong = 0;
         self.truncated = 0;
@@ -116,6 +147,22 @@ impl Found {
             self.records += records;
             self.ranges.push(range);
             self.range_records.push(records);
+        }
+    }
+
+    /// Adds one record behind the last range.
+    fn push_spliced(&mut self, record: Vec<u8>) {
+        self.records += 1;
+        self.spliced.push((self.ranges.len(), record));
+    }
+
+    /// Owes an answer to the record that has this number.
+    fn owe_record(&mut self, number: u32) {
+        match self.owed.last_mut() {
+            Some(Owed::Records { first, count }) if number.checked_sub(*first) == Some(*count) => {
+                *count += 1;
+            }
+            _ => self.owed.push(Owed::Records { first: number, count: 1 }),
         }
     }
 }
@@ -155,7 +202,13 @@ impl Framing {
             }
             Framing::Syslog => Box::new(FrameSplitter::<syslog::Syslog>::new(record_bytes_max)),
             Framing::U32 => Box::new(FrameSplitter::<u32::U32>::new(record_bytes_max)),
+            Framing::Relp => Box::new(relp::RelpSplitter::new(record_bytes_max)),
         }
+    }
+
+    /// Whether its peers wait for an answer to each record, and send again what was not answered.
+    pub fn acknowledges(self) -> bool {
+        self == Framing::Relp
     }
 
     /// Calls `each` with every record of a range of whole records, in order, without its terminator or header.
@@ -165,6 +218,7 @@ impl Framing {
             Framing::OctetCounted => frames::for_each::<octet_counted::OctetCounted>(range, each),
             Framing::Syslog => frames::for_each::<syslog::Syslog>(range, each),
             Framing::U32 => frames::for_each::<u32::U32>(range, each),
+            Framing::Relp => relp::for_each(range, each),
         }
     }
 }
@@ -190,6 +244,11 @@ mod tests {
                 (Framing::OctetCounted | Framing::Syslog, _) => {
                     [format!("{} x", bytes.len() + 1).as_bytes(), &bytes].concat()
                 }
+                (Framing::Relp, 1) => b"9 close 0\n".to_vec(),
+                (Framing::Relp, _) => {
+                    let header = format!("{kind} syslog {} ", bytes.len());
+                    [header.as_bytes(), &bytes, b"\n"].concat()
+                }
                 (Framing::U32, _) => [
                     &[0, 0, 0, u8::try_from(bytes.len()).expect("parts are short")],
                     bytes.as_slice(),
@@ -197,8 +256,14 @@ mod tests {
                 .concat(),
             }
         });
-        prop::collection::vec(part, 0..20).prop_map(|parts| parts.concat())
+        prop::collection::vec(part, 0..20).prop_map(move |parts| {
+            let begin: &[u8] = if framing == Framing::Relp { RELP_OPEN } else { b"" };
+            [begin, &parts.concat()].concat()
+        })
     }
+
+    /// Streams of RELP begin with this.
+    const RELP_OPEN: &[u8] = b"1 open 30 relp_version=0\ncommands=syslog\n";
 
     #[test]
     fn each_framing_has_one_row() {

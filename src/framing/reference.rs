@@ -1,7 +1,7 @@
 //! Reference splitters for tests and fuzzing: the whole stream at once, frame after frame, so short that reading them is
 //! the proof. Not part of the library; the fuzz targets include this file.
 
-use super::{Found, Framing, Splitter};
+use super::{Found, Framing, Owed, Splitter};
 
 /// What a stream holds.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -14,10 +14,17 @@ pub struct Outcome {
     pub truncated: u64,
     /// Whether a malformed frame ended it.
     pub malformed: bool,
+    /// The numbers of the frames that are owed an answer later.
+    pub owed: Vec<u32>,
 }
 
-/// The longest header in bytes of any framing.
-const HEADER_BYTES_MAX: usize = 10;
+/// What a connection may carry beyond a record: a header, and in RELP a control frame.
+fn carried_max(framing: Framing, max: usize) -> usize {
+    match framing {
+        Framing::Relp => max.max(4096).saturating_add(64),
+        _ => max.saturating_add(10),
+    }
+}
 
 /// What the framing's splitter finds in these pieces, and at their end.
 pub fn run<'a>(
@@ -31,10 +38,7 @@ pub fn run<'a>(
         found.clear();
         outcome.malformed = splitter.feed(piece, &mut found).is_err();
         gather(framing, piece, &found, &mut outcome);
-        assert!(
-            splitter.pending() <= max.saturating_add(HEADER_BYTES_MAX),
-            "what is carried is bounded"
-        );
+        assert!(splitter.pending() <= carried_max(framing, max), "what is carried is bounded");
         if outcome.malformed {
             break;
         }
@@ -52,7 +56,11 @@ fn gather(framing: Framing, piece: &[u8], found: &Found, outcome: &mut Outcome) 
     framing.for_each(&found.joined, |record| outcome.records.push(record.to_vec()));
     let mut end = None;
     assert_eq!(found.ranges.len(), found.range_records.len());
-    for (range, &records) in found.ranges.iter().zip(&found.range_records) {
+    let mut spliced = found.spliced.iter().peekable();
+    for (index, (range, &records)) in found.ranges.iter().zip(&found.range_records).enumerate() {
+        while let Some((_, frame)) = spliced.next_if(|(before, _)| *before <= index) {
+            framing.for_each(frame, |record| outcome.records.push(record.to_vec()));
+        }
         let before = outcome.records.len() as u64;
         assert!(range.start < range.end, "no range is empty");
         assert!(
@@ -62,6 +70,15 @@ fn gather(framing: Framing, piece: &[u8], found: &Found, outcome: &mut Outcome) 
         framing.for_each(&piece[range.clone()], |record| outcome.records.push(record.to_vec()));
         assert_eq!(outcome.records.len() as u64 - before, records, "the count of a range is right");
         end = Some(range.end);
+    }
+    for (_, frame) in spliced {
+        framing.for_each(frame, |record| outcome.records.push(record.to_vec()));
+    }
+    for owed in &found.owed {
+        match *owed {
+            Owed::Records { first, count } => outcome.owed.extend(first..first + count),
+            Owed::Close(number) => outcome.owed.push(number),
+        }
     }
     assert_eq!(outcome.records.len() as u64 - before, found.records, "the count is right");
     outcome.overlong += found.overlong;
@@ -84,6 +101,9 @@ pub fn malformed(framing: Framing, stream: &[u8]) -> String {
 
 /// What the framing must find in a stream.
 pub fn reference(framing: Framing, stream: &[u8], max: usize) -> Outcome {
+    if framing == Framing::Relp {
+        return relp(stream, max);
+    }
     let mut outcome = Outcome::default();
     let mut rest = stream;
     while !rest.is_empty() && !outcome.malformed {
@@ -99,9 +119,94 @@ pub fn reference(framing: Framing, stream: &[u8], max: usize) -> Outcome {
                 }
                 None => counted(&[], 1, 1, &mut outcome),
             },
+            (Framing::Relp, _) => unreachable!("it has its own"),
         }
     }
     outcome
+}
+
+/// RELP: `NUMBER COMMAND LENGTH DATA\n`, where an empty frame may leave out the space before the line feed. First
+/// `open`, then `syslog`, at last `close`.
+fn relp(mut rest: &[u8], max: usize) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut last = "";
+    while !rest.is_empty() {
+        let Some(header) = relp_header(rest) else {
+            outcome.truncated += 1;
+            break;
+        };
+        let Some((number, command, length, ended, body)) = header.ok() else {
+            outcome.malformed = true;
+            break;
+        };
+        let expected: &[&str] = match last {
+            "" => &["open"],
+            "close" => &[],
+            _ => &["syslog", "close"],
+        };
+        let end = if ended { Some(b'\n') } else { body.get(length).copied() };
+        outcome.malformed = !expected.contains(&command)
+            || (command != "syslog" && length > 4096)
+            || end.is_some_and(|end| end != b'\n')
+            || (command == "open" && end.is_some() && !relp_offers_are_good(&body[..length]));
+        if outcome.malformed || end.is_none() {
+            outcome.truncated += u64::from(!outcome.malformed);
+            break;
+        }
+        if command == "syslog" {
+            outcome.records.push(body[..length.min(max)].to_vec());
+            outcome.overlong += u64::from(length > max);
+        }
+        if command != "open" {
+            outcome.owed.push(number);
+        }
+        last = if command == "close" { "close" } else { "open" };
+        rest = &body[length + usize::from(!ended)..];
+    }
+    outcome
+}
+
+fn relp_offers_are_good(offers: &[u8]) -> bool {
+    let lines =
+        offers.split(|&byte| byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+    let pairs: Vec<_> = lines.filter_map(|line| line.split_once('=')).collect();
+    let value = |name| pairs.iter().find(|pair| pair.0 == name).map_or("", |pair| pair.1);
+    value("relp_version").trim().parse::<u32>().is_ok()
+        && value("commands").split(',').any(|command| command.trim() == "syslog")
+}
+
+/// Number, command, length, whether the header ended the frame, and what comes behind the header.
+type RelpHeader<'a> = (u32, &'a str, usize, bool, &'a [u8]);
+
+/// A frame's header; nothing if it is cut off, an error if no continuation makes it one.
+fn relp_header(stream: &[u8]) -> Option<Result<RelpHeader<'_>, ()>> {
+    let (mut field, mut start) = (0, 0);
+    let mut fields = [""; 3];
+    for (at, &byte) in stream.iter().enumerate() {
+        let so_far = std::str::from_utf8(&stream[start..at]).ok()?;
+        let zero = so_far.bytes().all(|digit| digit == b'0');
+        let fits = match (field, byte) {
+            (0 | 2, b'0'..=b'9') => so_far.len() < 9,
+            (1, b'a'..=b'z' | b'A'..=b'Z') => so_far.len() < 32,
+            (0, b' ') => !so_far.is_empty() && !zero,
+            (1 | 2, b' ') => !so_far.is_empty(),
+            (2, b'\n') => !so_far.is_empty() && zero,
+            _ => false,
+        };
+        if !fits {
+            return Some(Err(()));
+        }
+        if byte == b' ' || byte == b'\n' {
+            fields[field] = so_far;
+            (field, start) = (field + 1, at + 1);
+        }
+        if field == 3 {
+            let number = fields[0].parse().expect("at most nine digits");
+            let length = fields[2].parse().expect("at most nine digits");
+            return Some(Ok((number, fields[1], length, byte == b'\n', &stream[start..])));
+        }
+    }
+    None
 }
 
 fn line<'a>(stream: &'a [u8], max: usize, outcome: &mut Outcome) -> &'a [u8] {

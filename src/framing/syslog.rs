@@ -28,7 +28,7 @@ mod tests {
     /// What the chops give: records, how many over-long, how many truncated.
     fn check(chops: &[&str], max: usize, records: &[&str], overlong: u64, truncated: u64) {
         let records = records.iter().map(|record| record.as_bytes().to_vec()).collect();
-        let expected = Outcome { records, overlong, truncated, malformed: false };
+        let expected = Outcome { records, overlong, truncated, malformed: false, owed: Vec::new() };
         let found = run(Framing::Syslog, chops.iter().map(|chop| chop.as_bytes()), max);
         assert_eq!(found, expected, "{chops:?} {max}");
     }

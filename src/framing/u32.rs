@@ -27,7 +27,7 @@ mod tests {
     /// What the chops give: records, how many over-long, how many truncated.
     fn check(chops: &[&[u8]], max: usize, records: &[&str], overlong: u64, truncated: u64) {
         let records = records.iter().map(|record| record.as_bytes().to_vec()).collect();
-        let expected = Outcome { records, overlong, truncated, malformed: false };
+        let expected = Outcome { records, overlong, truncated, malformed: false, owed: Vec::new() };
         assert_eq!(run(Framing::U32, chops.iter().copied(), max), expected, "{chops:?} {max}");
     }
 

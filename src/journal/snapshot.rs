@@ -49,6 +49,9 @@ pub(crate) struct Snapshot {
     pub(crate) kept_segment: u64,
 }
 
+/// What each operator kept, by its name.
+pub(super) type Kept = Vec<(String, Vec<u8>)>;
+
 impl Snapshot {
     /// Chunks of the source below this number are covered.
     pub(crate) fn covered(&self, source: u32) -> u64 {
@@ -59,7 +62,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// If there is none, or it is not one that this program writes.
-    pub(super) fn read(checkpoint: &Checkpoint) -> Result<(Snapshot, Vec<(String, Vec<u8>)>)> {
+    pub(super) fn read(checkpoint: &Checkpoint) -> Result<(Snapshot, Kept)> {
         let number = checkpoint.number;
         let unknown = |what: &str| {
             crate::error::Error::Failed(format!(

@@ -54,6 +54,8 @@ counters! {
         bytes,
         /// Records dropped because they were longer than `record_bytes_max`.
         overlong,
+        /// Records of which only the first `record_bytes_max` bytes were kept, in framings that acknowledge.
+        truncated,
         /// Connections closed because a frame could not be understood.
         malformed,
         /// Connections that were made, either way.

@@ -39,5 +39,11 @@ pub(crate) trait ActiveReceiver: Send {
     fn steered(&self) -> Option<Steered>;
 
     /// Receives no more, cuts and pushes what was received; returns what is left at the deadline, in words.
-    fn stop(self: Box<Self>, clock: &Arc<dyn Clock>, deadline: Moment) -> Vec<String>;
+    fn stop(&mut self, clock: &Arc<dyn Clock>, deadline: Moment) -> Vec<String>;
+
+    /// After the stop, once nothing more is going to be answered: closes the connections that stayed for their answers.
+    /// Returns what is left at the deadline, in words.
+    fn close(self: Box<Self>, _clock: &Arc<dyn Clock>, _deadline: Moment) -> Vec<String> {
+        Vec::new()
+    }
 }

@@ -13,16 +13,18 @@ use std::collections::VecDeque;
 
 use bytes::BytesMut;
 
-use crate::block::Range;
+use crate::block::{Range, Receipt};
 use crate::framing::{Found, Framing, Splitter};
 use crate::metrics::{Event, EventBus, ReceiverCounters};
+use crate::receiver::answers::Answers;
 use crate::receiver::arrivals::Arrivals;
 use crate::receiver::generator::Generator;
-use crate::receiver::io::{Closed, Flow, Host, Lane, Peer, Remote, Waker};
+use crate::receiver::io::{Closed, Flow, Host, Lane, Peer, Remote, Standing, Waker};
 use crate::receiver::rate::RateLimiter;
 use crate::slab::{Account, BUFFER_BYTES, Buffer};
 use crate::sync::planted::{Planted, planted};
-use crate::sync::{Arc, AtomicBool, Ordering, Signal};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering, Signal};
+use crate::time::{Clock, Moment};
 
 /// Whole records of one buffer that are worth keeping in place, in bytes; less is copied together.
 const FREEZE_BYTES: usize = BUFFER_BYTES / 4;
@@ -34,6 +36,7 @@ const GATHER_BYTES: usize = BUFFER_BYTES;
 pub(crate) struct Intake {
     pub(crate) source: String,
     pub(crate) framing: Framing,
+    pub(crate) ack: AckAt,
     pub(crate) record_bytes_max: usize,
     pub(crate) generator: Arc<Generator>,
     pub(crate) account: Arc<Account>,
@@ -45,6 +48,39 @@ pub(crate) struct Intake {
     pub(crate) limiter: Option<Arc<RateLimiter>>,
     /// Counts what can be cut, if batches wait for records.
     pub(crate) arrivals: Option<Arc<Arrivals>>,
+    /// The lanes that may still hand something over.
+    pub(crate) handing: Handing,
+}
+
+/// When a record is acknowledged to its peer, if the framing acknowledges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AckAt {
+    /// Once it is queued for the next block.
+    Queued,
+    /// Once the log that holds it was synced.
+    Durable,
+    /// Once its batch is committed.
+    Committed,
+}
+
+/// Counts the lanes that have not handed everything over yet.
+#[derive(Clone, Default)]
+pub(crate) struct Handing {
+    lanes: Arc<AtomicUsize>,
+    less: Signal,
+}
+
+impl Handing {
+    /// Waits until every lane has handed everything over, or until the deadline; then says how many have not.
+    pub(crate) fn wait(&self, clock: &dyn Clock, deadline: Moment) -> usize {
+        loop {
+            let lanes = self.lanes.load(Ordering::SeqCst);
+            if lanes == 0 || clock.now() >= deadline {
+                return lanes;
+            }
+            clock.wait(&self.less, Some(deadline));
+        }
+    }
 }
 
 /// Who wants to know of connections: the receiver's supervisor. Called on io threads; it only posts.
@@ -65,13 +101,16 @@ impl Host for IntakeHost {
             signal.raise();
             io();
         }));
+        self.0.handing.lanes.fetch_add(1, Ordering::SeqCst);
         IntakeLane {
             intake: Arc::clone(&self.0),
             number,
             wakes,
+            handed_over: false,
             found: Found::default(),
             gather: BytesMut::new(),
             gathered: 0,
+            receipts: Vec::new(),
             backlog: VecDeque::new(),
         }
     }
@@ -83,9 +122,13 @@ pub(crate) struct IntakeLane {
     number: u64,
     /// Raised with the io thread's waker; waited on only when the thread ends.
     wakes: Signal,
+    /// Whether it said that nothing more comes from it.
+    handed_over: bool,
     found: Found,
     gather: BytesMut,
     gathered: u64,
+    /// Who waits for what is gathered.
+    receipts: Vec<Receipt>,
     /// Ranges that the full queue refused: at most what one read brings, for then reading stops.
     backlog: VecDeque<Range>,
 }
@@ -94,6 +137,8 @@ pub(crate) struct IntakeLane {
 pub(crate) struct Session {
     splitter: Box<dyn Splitter>,
     peer: Peer,
+    /// What the peer is owed, if the framing acknowledges.
+    answers: Option<Box<Answers>>,
 }
 
 impl Lane for IntakeLane {
@@ -112,7 +157,11 @@ impl Lane for IntakeLane {
         ready && self.intake.limiter.as_ref().is_none_or(|limiter| limiter.is_ready())
     }
 
-    fn open(&mut self, peer: Peer, _remote: Remote) -> Session {
+    fn read_max(&mut self) -> usize {
+        self.intake.limiter.as_ref().map_or(usize::MAX, |limiter| limiter.read_max())
+    }
+
+    fn open(&mut self, peer: Peer, remote: Remote) -> Session {
         let intake = &self.intake;
         intake.counters.opened.add(1);
         intake.counters.open.add(1);
@@ -120,29 +169,45 @@ impl Lane for IntakeLane {
         intake.observer.opened(peer);
         let max =
             if planted(Planted::RecordLimitOff) { usize::MAX } else { intake.record_bytes_max };
-        Session { splitter: intake.framing.splitter(max), peer }
+        let acknowledges = intake.framing.acknowledges();
+        let answers = acknowledges.then(|| Box::new(Answers::new(remote)));
+        Session { splitter: intake.framing.splitter(max), peer, answers }
     }
 
     fn received(&mut self, session: &mut Session, buffer: &mut Buffer, len: usize) -> Flow {
         let mut found = std::mem::take(&mut self.found);
         found.clear();
         let outcome = session.splitter.feed(buffer.filled(len), &mut found);
-        self.take(&found, buffer, len);
+        let noted = session.answers.as_mut().map_or(Ok(()), |answers| answers.note(&found));
+        self.take(&found, buffer, len, session.answers.as_deref_mut());
         if let Some(limiter) = &self.intake.limiter {
-            limiter.take(found.records);
+            limiter.take(found.records, len as u64);
         }
         self.found = found;
-        match outcome {
+        match outcome.map_err(|malformed| malformed.0).and(noted) {
             Ok(()) => Flow::Continue,
-            Err(malformed) => {
+            Err(why) => {
                 self.intake.counters.malformed.add(1);
-                Flow::Close(malformed.0)
+                Flow::Close(why)
             }
         }
     }
 
-    /// No framing of this version answers its peer.
-    fn replies(&mut self, _session: &mut Session, _out: &mut Vec<u8>) {}
+    fn replies(&mut self, session: &mut Session, out: &mut Vec<u8>) {
+        if let Some(answers) = &mut session.answers {
+            answers.fetch(out);
+        }
+    }
+
+    fn standing(&self, session: &Session) -> Standing {
+        session.answers.as_ref().map_or(Standing::Open, |answers| answers.standing())
+    }
+
+    fn farewell(&mut self, session: &mut Session, out: &mut Vec<u8>) {
+        if let Some(answers) = &mut session.answers {
+            answers.farewell(out);
+        }
+    }
 
     fn closed(&mut self, mut session: Session, how: Closed) {
         let intake = Arc::clone(&self.intake);
@@ -151,7 +216,7 @@ impl Lane for IntakeLane {
                 let mut found = std::mem::take(&mut self.found);
                 found.clear();
                 session.splitter.end(&mut found);
-                self.copy_joined(&found);
+                self.copy_joined(&found, session.answers.as_deref_mut());
                 self.count(&found);
                 self.found = found;
                 // The observer may end the run on this, so the tail must be queued first.
@@ -183,55 +248,80 @@ impl Lane for IntakeLane {
     fn finish(&mut self) {
         self.turn();
         while !self.send_all() {
-            // The generator cuts until the io threads have ended, so room comes, and with it the wake-up.
+            // The generator cuts until the lanes have handed everything over, so room comes, and with it the wake-up.
             self.wakes.wait();
         }
+        self.has_handed_over();
     }
 }
 
 impl Drop for IntakeLane {
     fn drop(&mut self) {
+        self.has_handed_over();
         self.intake.generator.queue().forget(self.number);
     }
 }
 
 impl IntakeLane {
-    /// Queues what one pass found, in order: the joined record, then the ranges.
-    fn take(&mut self, found: &Found, buffer: &mut Buffer, len: usize) {
+    /// Queues what one pass found, in order: the joined record, then the ranges, and the spliced records among them.
+    fn take(
+        &mut self,
+        found: &Found,
+        buffer: &mut Buffer,
+        len: usize,
+        mut answers: Option<&mut Answers>,
+    ) {
         self.count(found);
-        self.copy_joined(found);
-        let records = found.records - u64::from(!found.joined.is_empty());
+        self.copy_joined(found, answers.as_deref_mut());
         let whole: usize = found.ranges.iter().map(std::ops::Range::len).sum();
-        if whole < FREEZE_BYTES {
-            for range in &found.ranges {
-                self.copy(&buffer.filled(len)[range.clone()]);
+        let frozen = (whole >= FREEZE_BYTES).then(|| {
+            self.flush_gathered();
+            buffer.freeze(len)
+        });
+        let mut spliced = found.spliced.iter().peekable();
+        for (index, (range, &records)) in found.ranges.iter().zip(&found.range_records).enumerate()
+        {
+            while let Some((_, record)) = spliced.next_if(|(before, _)| *before <= index) {
+                self.copy(record, 1, answers.as_deref_mut());
             }
-            self.gathered += records;
-            return;
+            match &frozen {
+                None => {
+                    let bytes = &buffer.filled(len)[range.clone()];
+                    self.copy(bytes, records, answers.as_deref_mut());
+                }
+                Some(bytes) => {
+                    self.flush_gathered();
+                    let mut queued = Range::new(bytes.slice(range.clone()), records);
+                    if let Some(answers) = answers.as_deref_mut() {
+                        answers.add_receipt(records, &mut queued.receipts);
+                    }
+                    self.queue(queued);
+                }
+            }
         }
-        self.flush_gathered();
-        let bytes = buffer.freeze(len);
-        for (range, records) in found.ranges.iter().zip(&found.range_records) {
-            let bytes = bytes.slice(range.clone());
-            self.queue(Range::new(bytes, *records));
+        for (_, record) in spliced {
+            self.copy(record, 1, answers.as_deref_mut());
         }
     }
 
     fn count(&self, found: &Found) {
         self.intake.counters.records.add(found.records);
         if found.overlong > 0 {
-            self.intake.counters.overlong.add(found.overlong);
+            let counters = &self.intake.counters;
+            let shortened = self.intake.framing.acknowledges();
+            let count = if shortened { &counters.truncated } else { &counters.overlong };
+            count.add(found.overlong);
         }
     }
 
-    fn copy_joined(&mut self, found: &Found) {
+    fn copy_joined(&mut self, found: &Found, answers: Option<&mut Answers>) {
         if !found.joined.is_empty() {
-            self.copy(&found.joined);
-            self.gathered += 1;
+            self.copy(&found.joined, 1, answers);
         }
     }
 
-    fn copy(&mut self, bytes: &[u8]) {
+    /// Gathers so many whole records.
+    fn copy(&mut self, bytes: &[u8], records: u64, answers: Option<&mut Answers>) {
         if self.gather.len() + bytes.len() > GATHER_BYTES {
             self.flush_gathered();
         }
@@ -239,6 +329,10 @@ impl IntakeLane {
             self.gather.reserve(bytes.len().max(GATHER_BYTES));
         }
         self.gather.extend_from_slice(bytes);
+        self.gathered += records;
+        if let Some(answers) = answers {
+            answers.add_receipt(records, &mut self.receipts);
+        }
     }
 
     fn flush_gathered(&mut self) {
@@ -246,11 +340,15 @@ impl IntakeLane {
             let bytes = self.gather.split().freeze();
             let charge = Some(self.intake.account.charge(bytes.len()));
             let records = std::mem::take(&mut self.gathered);
-            self.queue(Range { charge, ..Range::new(bytes, records) });
+            let receipts = std::mem::take(&mut self.receipts);
+            self.queue(Range { charge, receipts, ..Range::new(bytes, records) });
         }
     }
 
-    fn queue(&mut self, range: Range) {
+    fn queue(&mut self, mut range: Range) {
+        if self.intake.ack == AckAt::Committed {
+            range.receipts_at_commit = std::mem::take(&mut range.receipts);
+        }
         self.backlog.push_back(range);
         self.send_backlog();
     }
@@ -271,15 +369,29 @@ impl IntakeLane {
     }
 
     fn send_backlog(&mut self) {
-        while let Some(range) = self.backlog.pop_front() {
+        while let Some(mut range) = self.backlog.pop_front() {
             let records = range.records;
+            let receipts = match self.intake.ack {
+                AckAt::Queued => std::mem::take(&mut range.receipts),
+                AckAt::Durable | AckAt::Committed => Vec::new(),
+            };
             if let Err(range) = self.intake.generator.offer(range) {
-                self.backlog.push_front(range);
+                let receipts = if receipts.is_empty() { range.receipts } else { receipts };
+                self.backlog.push_front(Range { receipts, ..range });
                 return;
             }
+            receipts.iter().for_each(|receipt| receipt.to.acknowledge(receipt.upto));
             if let Some(arrivals) = &self.intake.arrivals {
                 arrivals.add(records);
             }
+        }
+    }
+
+    /// Says once that nothing more comes from this lane.
+    fn has_handed_over(&mut self) {
+        if !std::mem::replace(&mut self.handed_over, true) {
+            self.intake.handing.lanes.fetch_sub(1, Ordering::SeqCst);
+            self.intake.handing.less.raise();
         }
     }
 

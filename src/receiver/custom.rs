@@ -127,7 +127,7 @@ impl ReceiverHandle {
             shared.counters.records.add(1);
             shared.counters.bytes.add(record.len() as u64);
             if let Some(limiter) = &shared.limiter {
-                limiter.take(1);
+                limiter.take(1, record.len() as u64);
             }
             if let Some(arrivals) = &shared.arrivals {
                 arrivals.add(1);
@@ -311,14 +311,15 @@ impl ActiveReceiver for CustomReceiver {
         Steered::new(self.shared.options.number, self.shared.limiter.as_ref()?, rate)
     }
 
-    fn stop(self: Box<Self>, clock: &Arc<dyn Clock>, deadline: Moment) -> Vec<String> {
+    fn stop(&mut self, clock: &Arc<dyn Clock>, deadline: Moment) -> Vec<String> {
         self.shared.stop.stop();
         self.shared.generator.queue().wake();
         self.shared.run_hooks();
         let stuck = |thread| join_by(thread, clock.as_ref(), deadline);
-        let mut left: Vec<String> = (self.threads.into_iter().filter_map(stuck))
-            .map(|stuck| format!("thread `{stuck}` did not stop and was abandoned"))
-            .collect();
+        let mut left: Vec<String> =
+            (std::mem::take(&mut self.threads).into_iter().filter_map(stuck))
+                .map(|stuck| format!("thread `{stuck}` did not stop and was abandoned"))
+                .collect();
         let blocks = self.shared.generator.stop(deadline);
         if blocks > 0 {
             let source = &self.shared.options.source;

@@ -5,10 +5,12 @@
 //!                                                                    └─ with a log: chunks ─┘
 //! ```
 //! A `SocketReceiver` supervises one source: it dials with bounded back-off or listens, runs the io model, and stops
-//! in order: no more reading, then the last cut, then the last push. A `CustomReceiver` does so for a user's [`Receiver`],
+//! in order: no more reading, then the last cut, then the last push, and, once all is answered, the close of the last
+//! connections. A `CustomReceiver` does so for a user's [`Receiver`],
 //! whose records are gathered to ranges and take the same way. It knows nothing of jobs and sinks.
 
 mod active;
+mod answers;
 mod arrivals;
 pub(crate) mod chunks;
 mod connection;
@@ -27,9 +29,10 @@ mod tests;
 
 pub(crate) use active::ActiveReceiver;
 pub(crate) use arrivals::Arrivals;
+pub(crate) use connection::AckAt;
 pub(crate) use custom::{CustomOptions, CustomReceiver, ReceiverSlot};
 pub use custom::{Receiver, ReceiverHandle};
-pub(crate) use rate::RateLimiter;
+pub(crate) use rate::{RateLimiter, Usage};
 pub(crate) use socket::{
     Cutter, Engine, RateOptions, SocketOptions, SocketReceiver, Steered, join_by,
 };

@@ -10,7 +10,7 @@ use crate::block::{Block, Range};
 use crate::error::Result;
 use crate::framing::Framing;
 use crate::metrics::{EventBus, Latency, ReceiverCounters};
-use crate::receiver::connection::{Intake, IntakeHost, IntakeLane, Observer};
+use crate::receiver::connection::{AckAt, Handing, Intake, IntakeHost, IntakeLane, Observer};
 use crate::receiver::generator::{BlockTarget, Cut, Generator, GeneratorOptions};
 use crate::receiver::io::{Closed, Host, Lane, Peer, Remote};
 use crate::slab::{Account, Pool};
@@ -104,6 +104,7 @@ fn path(block_bytes_max: u64, store_bytes_max: usize) -> Path {
     let intake = Intake {
         source: "in".to_owned(),
         framing: Framing::Lines,
+        ack: AckAt::Queued,
         record_bytes_max: 100,
         generator: Arc::clone(&generator),
         account: Arc::clone(&account),
@@ -113,6 +114,7 @@ fn path(block_bytes_max: u64, store_bytes_max: usize) -> Path {
         told_full: AtomicBool::new(false),
         limiter: None,
         arrivals: None,
+        handing: Handing::default(),
     };
     Path { clock, generator, target, account, host: IntakeHost(Arc::new(intake)) }
 }

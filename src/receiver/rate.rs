@@ -1,7 +1,7 @@
 //! The rate of a receiver: a token bucket of records, and the thread `rxN-rate` that wakes held lanes by a deadline.
 //!
 //! ```text
-//!  lane: ready? ─▶ tokens ≥ 1 ─▶ read ─▶ take(records): what was read beyond the tokens is debt
+//!  lane: ready? ─▶ tokens ≥ 1 ─▶ read tokens × mean record length ─▶ take: what was read beyond the tokens is debt
 //!                 └ else held ─▶ rxN-rate waits until half a burst is there ─▶ wakes the lanes
 //! ```
 //! A burst is [`BURST`] worth of records, so an idle second does not become a second's worth at once. Io threads ask
@@ -16,6 +16,12 @@ use crate::time::{Clock, Moment, tighten_timer_slack};
 
 /// How long an idle receiver saves up tokens.
 const BURST: Duration = Duration::from_millis(20);
+
+/// The least that is read at once, in bytes: below that reads cost more than they bring.
+const READ_BYTES_MIN: f64 = 4096.0;
+
+/// What one read counts for in the mean length of records; those before it count for the rest.
+const MEAN_DECAY: f64 = 0.125;
 
 /// Records per second, as tokens. Pure: told what time it is.
 #[derive(Debug)]
@@ -88,6 +94,56 @@ struct State {
     rate: u64,
     /// A lane was told to wait since the last wake-up.
     held: bool,
+    mean: MeanLength,
+    records: u64,
+    /// How long lanes were held in all, and since when one is.
+    held_for: Duration,
+    held_since: Option<Moment>,
+}
+
+/// What a receiver read under its limit, since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// Records.
+    pub(crate) records: u64,
+    /// How long the limit held it.
+    pub(crate) held: Duration,
+}
+
+impl Usage {
+    /// What was used after `before`.
+    pub(crate) fn since(&self, before: &Usage) -> Usage {
+        Usage {
+            records: self.records - before.records,
+            held: self.held.saturating_sub(before.held),
+        }
+    }
+}
+
+/// The mean length of records: sums that decay with each read, so that it follows a stream that changes.
+#[derive(Debug, Default)]
+struct MeanLength {
+    bytes: f64,
+    records: f64,
+}
+
+impl MeanLength {
+    fn add(&mut self, records: u64, bytes: u64) {
+        self.bytes += MEAN_DECAY * (as_f64(bytes) - self.bytes);
+        self.records += MEAN_DECAY * (as_f64(records) - self.records);
+    }
+
+    /// How many bytes so many records take, at least [`READ_BYTES_MIN`]; that much if nothing is known of their length.
+    fn bytes_of(&self, records: f64) -> usize {
+        let mean = if self.records > 0.0 { self.bytes / self.records } else { 0.0 };
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a float beyond the integers becomes the largest"
+        )]
+        let bytes = (records * mean).max(READ_BYTES_MIN) as usize;
+        bytes
+    }
 }
 
 impl RateLimiter {
@@ -95,7 +151,15 @@ impl RateLimiter {
     pub(crate) fn new(rate: u64, clock: Arc<dyn Clock>) -> Arc<Self> {
         let rate = rate.max(1);
         let bucket = TokenBucket::new(rate, clock.now());
-        let state = State { bucket, rate, held: false };
+        let state = State {
+            bucket,
+            rate,
+            held: false,
+            mean: MeanLength::default(),
+            records: 0,
+            held_for: Duration::ZERO,
+            held_since: None,
+        };
         Arc::new(RateLimiter { clock, state: Mutex::new(state), changed: Signal::new() })
     }
 
@@ -117,7 +181,14 @@ impl RateLimiter {
     /// Whether something may be read now; if not, the lanes are woken once that changes.
     pub(crate) fn is_ready(&self) -> bool {
         let mut state = self.state.lock();
-        let ready = state.bucket.is_ready(self.clock.now());
+        let now = self.clock.now();
+        let ready = state.bucket.is_ready(now);
+        if ready {
+            let since = state.held_since.take();
+            state.held_for += since.map_or(Duration::ZERO, |since| now.since(since));
+        } else {
+            state.held_since.get_or_insert(now);
+        }
         let first = !ready && !std::mem::replace(&mut state.held, !ready);
         drop(state);
         if first {
@@ -127,8 +198,25 @@ impl RateLimiter {
     }
 
     /// So much was read.
-    pub(crate) fn take(&self, records: u64) {
-        self.state.lock().bucket.take(records);
+    pub(crate) fn take(&self, records: u64, bytes: u64) {
+        let mut state = self.state.lock();
+        state.bucket.take(records);
+        state.mean.add(records, bytes);
+        state.records += records;
+    }
+
+    /// How many bytes a read may bring now: as many as the tokens are likely to take.
+    pub(crate) fn read_max(&self) -> usize {
+        let state = self.state.lock();
+        state.mean.bytes_of(state.bucket.tokens.max(0.0))
+    }
+
+    /// What was read so far, and how long the limit held it.
+    pub(crate) fn usage(&self) -> Usage {
+        let state = self.state.lock();
+        let now = self.clock.now();
+        let held = state.held_since.map_or(Duration::ZERO, |since| now.since(since));
+        Usage { records: state.records, held: state.held_for + held }
     }
 
     /// Starts the thread that calls `wake` when held lanes may read again.
@@ -220,7 +308,7 @@ mod tests {
         let wake = move || told.send(()).expect("the test listens");
         let thread = limiter.start("rx0-rate", &stop, &poison, wake).expect("a thread");
         assert!(limiter.is_ready());
-        limiter.take(12);
+        limiter.take(12, 120);
         assert!(!limiter.is_ready());
         clock.wait_for_sleepers(1);
         clock.advance(Duration::from_millis(99));
@@ -229,7 +317,7 @@ mod tests {
         clock.advance(Duration::from_millis(12));
         assert_eq!(woken.recv(), Some(()));
         assert!(limiter.is_ready());
-        limiter.take(1_000);
+        limiter.take(1_000, 10_000);
         assert!(!limiter.is_ready());
         clock.wait_for_sleepers(1);
         limiter.set_rate(1_000_000);
@@ -238,6 +326,40 @@ mod tests {
         assert_eq!(limiter.rate(), 1_000_000);
         stop.stop();
         thread.join();
+    }
+
+    #[test]
+    fn a_read_is_sized_to_the_tokens() {
+        let clock = ManualClock::new();
+        let limiter = RateLimiter::new(10_000, Arc::new(clock.clone()));
+        assert_eq!(limiter.read_max(), 4_096, "nothing is known of the records");
+        (0..100).for_each(|_| limiter.take(10, 10_000));
+        assert_eq!(limiter.read_max(), 4_096, "in debt");
+        clock.advance(Duration::from_secs(1));
+        assert!(limiter.is_ready());
+        let near = |expected: usize| {
+            let found = limiter.read_max();
+            assert!(found.abs_diff(expected) <= expected / 100, "{found}, not {expected}");
+        };
+        near(200 * 1_000);
+        (0..100).for_each(|_| limiter.take(1, 100));
+        near(100 * 100);
+        assert_eq!(limiter.usage().records, 1_100);
+    }
+
+    #[test]
+    fn the_time_of_being_held_is_counted() {
+        let clock = ManualClock::new();
+        let limiter = RateLimiter::new(1_000, Arc::new(clock.clone()));
+        limiter.take(120, 1_200);
+        assert!(!limiter.is_ready());
+        clock.advance(Duration::from_millis(50));
+        assert!(!limiter.is_ready());
+        assert_eq!(limiter.usage().held, Duration::from_millis(50));
+        clock.advance(Duration::from_millis(100));
+        assert!(limiter.is_ready());
+        clock.advance(Duration::from_millis(100));
+        assert_eq!(limiter.usage().held, Duration::from_millis(150));
     }
 
     proptest! {

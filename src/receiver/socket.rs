@@ -12,7 +12,7 @@ use crate::metrics::{EngineTimes, Event, EventBus, ReceiverCounters};
 use crate::receiver::active::ActiveReceiver;
 use crate::receiver::arrivals::Arrivals;
 use crate::receiver::chunks::EngineLog;
-use crate::receiver::connection::{Intake, IntakeHost, Observer};
+use crate::receiver::connection::{AckAt, Handing, Intake, IntakeHost, Observer};
 use crate::receiver::dial::{self, Interrupt};
 use crate::receiver::generator::{BlockTarget, Cut, Generator, GeneratorOptions};
 use crate::receiver::io::{self as models, Closed, IoDriver, IoModel, Options, Peer};
@@ -56,6 +56,7 @@ pub(crate) struct SocketOptions {
     pub(crate) direction: Direction,
     pub(crate) io_model: IoModel,
     pub(crate) framing: Framing,
+    pub(crate) ack: AckAt,
     pub(crate) record_bytes_max: usize,
     pub(crate) connections_max: usize,
     pub(crate) pool_threads: usize,
@@ -114,6 +115,7 @@ pub(crate) struct SocketReceiver {
     generator: Arc<Generator>,
     counters: Arc<ReceiverCounters>,
     driver: Arc<dyn IoDriver>,
+    handing: Handing,
     dialling: Arc<Dialling>,
     /// The dial threads, and the one of the rate limit.
     own_threads: Vec<Thread>,
@@ -162,25 +164,18 @@ impl SocketReceiver {
     ) -> Result<SocketReceiver> {
         let name = format!("rx{}", options.number);
         let counters = Arc::new(ReceiverCounters::default());
-        let generator = Generator::new(GeneratorOptions {
-            name: name.clone(),
-            source: options.number,
-            framing: options.framing,
-            block_interval: options.block_interval,
-            block_bytes_max: options.block_bytes_max,
-            clock: Arc::clone(&engine.clock),
-            poison: engine.poison.clone(),
-            log: engine.log.as_ref().map(|log| log.of(options.number)),
-        });
+        let generator = new_generator(&options, engine);
         let (listener, local) = bind(&options)?;
         let dialling =
             Dialling::new(options.clone(), engine.clone(), Arc::clone(&counters), on_end)?;
         wake_on_room(&engine.account, &generator);
         let limiter =
             options.rate.map(|rate| RateLimiter::new(rate.initial, Arc::clone(&engine.clock)));
+        let handing = Handing::default();
         let intake = Intake {
             source: options.source.clone(),
             framing: options.framing,
+            ack: options.ack,
             record_bytes_max: options.record_bytes_max,
             generator: Arc::clone(&generator),
             account: Arc::clone(&engine.account),
@@ -190,6 +185,7 @@ impl SocketReceiver {
             told_full: AtomicBool::new(false),
             limiter: limiter.clone(),
             arrivals: engine.arrivals.clone(),
+            handing: handing.clone(),
         };
         generator.start(target, engine.times.cut_ticks.recorder())?;
         let io = Options {
@@ -218,6 +214,7 @@ impl SocketReceiver {
             generator,
             counters,
             driver,
+            handing,
             dialling,
             own_threads,
             local,
@@ -261,18 +258,15 @@ impl ActiveReceiver for SocketReceiver {
         Steered::new(self.dialling.options.number, limiter, rate)
     }
 
-    fn stop(mut self: Box<Self>, clock: &Arc<dyn Clock>, deadline: Moment) -> Vec<String> {
-        let mut left = Vec::new();
+    /// Connections that are owed an answer stay until the close.
+    fn stop(&mut self, clock: &Arc<dyn Clock>, deadline: Moment) -> Vec<String> {
         self.dialling.stop.stop();
         self.dialling.interrupt.set();
         self.driver.stop();
-        let threads =
-            std::mem::take(&mut self.own_threads).into_iter().chain(self.driver.threads());
-        for thread in threads {
-            if let Some(stuck) = join_by(thread, clock.as_ref(), deadline) {
-                left.push(format!("thread `{stuck}` did not stop and was abandoned"));
-            }
-        }
+        let own = std::mem::take(&mut self.own_threads);
+        let mut left = join_all(own, clock.as_ref(), deadline);
+        // Threads that did not hand everything over are named when they are joined.
+        self.handing.wait(clock.as_ref(), deadline);
         let blocks = self.generator.stop(deadline);
         if blocks > 0 {
             left.push(format!(
@@ -282,6 +276,30 @@ impl ActiveReceiver for SocketReceiver {
         }
         left
     }
+
+    fn close(self: Box<Self>, clock: &Arc<dyn Clock>, deadline: Moment) -> Vec<String> {
+        self.driver.close();
+        join_all(self.driver.threads(), clock.as_ref(), deadline)
+    }
+}
+
+/// Joins threads by the deadline; returns which did not end, in words.
+fn join_all(threads: Vec<Thread>, clock: &dyn Clock, deadline: Moment) -> Vec<String> {
+    let stuck = threads.into_iter().filter_map(|thread| join_by(thread, clock, deadline));
+    stuck.map(|stuck| format!("thread `{stuck}` did not stop and was abandoned")).collect()
+}
+
+fn new_generator(options: &SocketOptions, engine: &Engine) -> Arc<Generator> {
+    Generator::new(GeneratorOptions {
+        name: format!("rx{}", options.number),
+        source: options.number,
+        framing: options.framing,
+        block_interval: options.block_interval,
+        block_bytes_max: options.block_bytes_max,
+        clock: Arc::clone(&engine.clock),
+        poison: engine.poison.clone(),
+        log: engine.log.as_ref().map(|log| log.of(options.number)),
+    })
 }
 
 /// The io model that this system can run, with an event if it is not the one that was asked for.

@@ -9,7 +9,9 @@ use crate::block::Block;
 use crate::error::{Error, Result};
 use crate::framing::Framing;
 use crate::metrics::{EventBus, Latency, ReceiverCounters};
-use crate::receiver::connection::{Intake, IntakeHost, IntakeLane, Observer, Session};
+use crate::receiver::connection::{
+    AckAt, Handing, Intake, IntakeHost, IntakeLane, Observer, Session,
+};
 use crate::receiver::generator::{BlockTarget, Cut, Generator, GeneratorOptions};
 use crate::receiver::io::{Closed, Host, Lane, Peer, Remote};
 use crate::slab::{Account, Pool};
@@ -81,6 +83,7 @@ fn path(record_bytes_max: usize, block_bytes_max: u64, store_bytes_max: usize) -
     let intake = Intake {
         source: "in".to_owned(),
         framing: Framing::Lines,
+        ack: AckAt::Queued,
         record_bytes_max,
         generator: Arc::clone(&generator),
         account: Arc::clone(&account),
@@ -90,6 +93,7 @@ fn path(record_bytes_max: usize, block_bytes_max: u64, store_bytes_max: usize) -
         told_full: AtomicBool::new(false),
         limiter: None,
         arrivals: None,
+        handing: Handing::default(),
     };
     let lane = IntakeHost(Arc::new(intake)).lane(Arc::new(|| {}));
     let pool = Pool::new(Arc::clone(&account));

@@ -16,6 +16,7 @@ mod jobs;
 #[cfg(all(test, tidemill_model))]
 mod model;
 mod rate;
+mod steering;
 
 use std::time::Duration;
 
@@ -44,7 +45,7 @@ pub use generator::{CatchUp, Trigger};
 use durable::Durable;
 use generator::{JobGenerator, Pace, Step};
 use jobs::{JobRef, JobSet, Verdict};
-use rate::{RateEstimator, Sample};
+use steering::Steering;
 
 /// Messages that may wait for the loop; the timer and the workers wait for room beyond that.
 const MESSAGES_MAX: usize = 65_536;
@@ -199,11 +200,10 @@ impl Scheduler {
                 (recovery.found.next_index, recovery.found.last_time.map(Time::from_millis));
             last.into_iter().for_each(|last| generator.resume(last));
         }
-        let graph = Arc::clone(&parts.graph);
-        let durable = parts.recovery.as_mut().map(|recovery| Durable::new(recovery, now, &graph));
-        let estimator =
-            |steered: &Steered| RateEstimator::new(options.interval, steered.min, steered.max);
-        let estimators = parts.steered.iter().map(estimator).collect();
+        let (graph, workers) = (Arc::clone(&parts.graph), parts.workers.workers());
+        let durable =
+            parts.recovery.as_mut().map(|recovery| Durable::new(recovery, now, &graph, workers));
+        let steering = Steering::new(options.interval, std::mem::take(&mut parts.steered), now);
         let outputs = parts.graph.outputs();
         let ticks = match options.batches {
             Batches::Every(schedule, _) => Some(Ticks::new(schedule)),
@@ -219,7 +219,7 @@ impl Scheduler {
             ticks,
             ticked: false,
             late,
-            estimators,
+            steering,
             stages: parts.times.stage_recorders(),
             cut: Moment::default(),
             stored: Moment::default(),
@@ -298,8 +298,7 @@ struct JobLoop {
     jobs: JobSet<Arc<BatchInput>>,
     /// With a log.
     durable: Option<Durable>,
-    /// One for each steered receiver.
-    estimators: Vec<RateEstimator>,
+    steering: Steering,
     stages: [Recorder; STAGES.len()],
     /// When the waiting tick was cut, and when the last source that it waits for had stored what was cut.
     cut: Moment,
@@ -516,7 +515,12 @@ impl JobLoop {
 
     /// A batch may run when it is its turn.
     fn admit(&mut self, input: Arc<BatchInput>) {
-        let time = input.time;
+        let (time, due, records) = (input.time, input.due, input.records);
+        let of_source = |source: u32| {
+            let blocks = usize::try_from(source).ok().and_then(|at| input.blocks.get(at));
+            blocks.map_or(0, |blocks| blocks.iter().map(|block| block.records()).sum())
+        };
+        self.steering.allocated(self.parts.clock.now(), due, of_source, records);
         self.jobs.admit(time, input);
         if self.jobs.is_without_jobs() {
             self.batch_done(time, BatchState::Done);
@@ -568,6 +572,7 @@ impl JobLoop {
         while let Some((job, input)) = self.jobs.next() {
             let started = self.parts.clock.now();
             self.jobs.started(job, started);
+            self.steering.started(started);
             self.parts.history.update(job.time, |batch| {
                 batch.state = BatchState::Running;
                 batch.moments.started.get_or_insert(started);
@@ -682,7 +687,7 @@ impl JobLoop {
         let (records, due) = (input.records, input.due);
         let is_live = input.index >= self.first_index;
         let (delay, processing) = (start.since(due), now.since(start));
-        self.steer(&input, now, processing, delay);
+        self.steering.done(now);
         drop(input);
         self.parts.pool.trim();
         let mut progress = self.scheduler.progress.lock();
@@ -711,17 +716,6 @@ impl JobLoop {
         }
         self.replay_deferred();
         self.tell_if_drained();
-    }
-
-    /// Sets the rate of each steered receiver after a batch.
-    fn steer(&mut self, input: &BatchInput, at: Moment, processing: Duration, delay: Duration) {
-        for (steered, estimator) in self.parts.steered.iter().zip(&mut self.estimators) {
-            let blocks = usize::try_from(steered.source).ok().and_then(|at| input.blocks.get(at));
-            let records = blocks.map_or(0, |blocks| blocks.iter().map(|b| b.records()).sum());
-            if let Some(rate) = estimator.update(Sample { at, records, processing, delay }) {
-                steered.limiter.set_rate(rate);
-            }
-        }
     }
 
     /// Records the stages of a batch that is done.

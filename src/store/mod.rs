@@ -119,9 +119,11 @@ impl StoredBlock {
         self.chunks.clone()
     }
 
-    /// Who waits for it to be safe, wherever its records are.
-    pub fn receipts(&self) -> &[Receipt] {
-        &self.receipts
+    /// Its batch is committed: tells those who wait for that, wherever its records are.
+    fn committed(&self) {
+        for receipt in &self.receipts {
+            receipt.to.acknowledge(receipt.upto);
+        }
     }
 
     /// Calls `each` with the ranges, in the order in which they were received. What is not in memory is read back a piece
@@ -222,7 +224,8 @@ impl BlockManager {
         self.blocks.lock().kept.get(&id).map(|kept| Arc::clone(&kept.block))
     }
 
-    /// Lets blocks go; their memory is free once the last task has dropped them.
+    /// Lets the blocks of a committed batch go, and tells those who wait for that; their memory is free once the last task
+    /// has dropped them.
     pub fn release(&self, ids: impl IntoIterator<Item = BlockId>) {
         let released: Vec<Kept> = {
             let mut blocks = self.blocks.lock();
@@ -233,6 +236,7 @@ impl BlockManager {
             };
             ids.into_iter().filter_map(take).collect()
         };
+        released.iter().for_each(|kept| kept.block.committed());
         // Dropped outside the lock: it may give thousands of buffers back and wake the sockets.
         drop(released);
     }

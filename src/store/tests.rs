@@ -302,6 +302,11 @@ fn two_processes_do_not_share_a_directory() {
     assert!(Spill::open(options).is_err());
 }
 
+/// Some byte that depends on a number.
+fn byte(number: usize) -> u8 {
+    u8::try_from(number % 251).expect("less than 251")
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
@@ -315,7 +320,7 @@ proptest! {
         let mut kept = Vec::new();
         for (number, shape) in shapes.iter().enumerate() {
             let ranges: Vec<Vec<u8>> =
-                shape.iter().map(|len| (0..*len).map(|at| (at * (number + 1) % 251) as u8).collect()).collect();
+                shape.iter().map(|len| (0..*len).map(|at| byte(at * (number + 1))).collect()).collect();
             let id = rig.put(ranges.clone());
             if release[number] {
                 rig.store.release([id]);

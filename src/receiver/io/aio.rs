@@ -26,8 +26,10 @@ use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mailbox};
 
 use super::accept::{ACCEPT_BACK_OFF, Accepted, Acceptor, Bell, Seat, Seats, close, prepare};
-use super::inbox::{Asked, Handle, Inbox};
-use super::{Closed, Flow, Host, IoDriver, Lane, Options, Peer, Waker, send_some};
+use super::inbox::{Asked, Handle, Inbox, Stage};
+use super::{
+    Closed, Flow, Host, IoDriver, Lane, Options, Peer, Standing, Waker, send_all, send_some,
+};
 
 /// Buffers that the kernel may fill; 64 KiB each was the one size ahead of plain reads. A power of two.
 const BUFFERS: u16 = 128;
@@ -310,6 +312,7 @@ pub(super) fn start<H: Host>(host: H, mut options: Options) -> Result<Box<dyn Io
                 seats: places,
                 reply_bytes_max: options.reply_bytes_max,
                 counters: options.counters,
+                stopped: false,
             };
             io_loop.begin();
             // The starter waits for exactly one answer.
@@ -338,6 +341,10 @@ impl IoDriver for Driver {
 
     fn stop(&self) {
         self.io_thread.stop();
+    }
+
+    fn close(&self) {
+        self.io_thread.close();
     }
 
     fn threads(&self) -> Vec<Thread> {
@@ -409,6 +416,8 @@ struct Loop<L: Lane> {
     seats: Seats,
     reply_bytes_max: usize,
     counters: Arc<ReceiverCounters>,
+    /// Whether nothing more is read.
+    stopped: bool,
 }
 
 impl<L: Lane> Loop<L> {
@@ -420,7 +429,7 @@ impl<L: Lane> Loop<L> {
 
     fn run(mut self) {
         let mut completions = Vec::with_capacity(COMPLETIONS as usize);
-        while self.take_posted() {
+        while self.take_posted() == Stage::Reading {
             if self.lane.ready() {
                 self.go_on();
             }
@@ -468,8 +477,8 @@ impl<L: Lane> Loop<L> {
         self.ring.push(entry, Key::plain(Kind::Wake));
     }
 
-    /// Takes what other threads posted; false at the stop.
-    fn take_posted(&mut self) -> bool {
+    /// Takes what other threads posted.
+    fn take_posted(&mut self) -> Stage {
         let posted = self.inbox.take();
         for (stream, peer, seat) in posted.attach {
             self.open(stream, peer, seat);
@@ -482,7 +491,7 @@ impl<L: Lane> Loop<L> {
                 self.reply(key);
             }
         }
-        !posted.stop
+        posted.stage
     }
 
     /// The lane is ready: buffers go back to the kernel, and requests that ended for want of them are armed again.
@@ -578,16 +587,27 @@ impl<L: Lane> Loop<L> {
 
     /// Arms the receive request of a connection that should have one.
     fn receive(&mut self, key: Key) {
-        let reply_bytes_max = self.reply_bytes_max;
+        let (reply_bytes_max, stopped) = (self.reply_bytes_max, self.stopped);
         let Some(connection) = self.connection(key) else { return };
-        let held = connection.ended || connection.out.len() > reply_bytes_max;
+        let held = stopped || connection.ended || connection.out.len() > reply_bytes_max;
         if held || connection.receiving != Receiving::No {
             return;
         }
-        connection.receiving = Receiving::Armed;
         let fd = Fd(connection.stream.as_raw_fd());
-        let key = Key { kind: Kind::Receive, ..key }.encode();
-        self.ring.push(opcode::RecvMulti::new(fd, GROUP).build(), key);
+        let most = self.lane.read_max();
+        // A limited read is a request for itself, armed when its turn comes; otherwise one request brings all there is.
+        let limited = u32::try_from(most.clamp(1, BUFFER_BYTES)).ok().filter(|_| most < usize::MAX);
+        let waits = limited.is_some() && !self.lane.ready();
+        let Some(connection) = self.connection(key) else { return };
+        connection.receiving = if waits { Receiving::Stalled } else { Receiving::Armed };
+        if waits {
+            return self.stalled.push(key);
+        }
+        let entry = match limited {
+            Some(most) => limited_receive(fd, most),
+            None => opcode::RecvMulti::new(fd, GROUP).build(),
+        };
+        self.ring.push(entry, Key { kind: Kind::Receive, ..key }.encode());
     }
 
     fn received(&mut self, key: Key, completion: &cqueue::Entry) {
@@ -649,7 +669,6 @@ impl<L: Lane> Loop<L> {
     fn ended(&mut self, key: Key) {
         if let Some(connection) = self.connection(key) {
             connection.ended = true;
-            self.reply(key);
             self.flush(key);
         }
     }
@@ -659,7 +678,7 @@ impl<L: Lane> Loop<L> {
         let known = place.generation == key.generation;
         if let Some(connection) = place.connection.as_mut().filter(|_| known) {
             self.lane.replies(&mut connection.session, &mut connection.out);
-            if !connection.out.is_empty() {
+            if !connection.out.is_empty() || connection.ended {
                 self.flush(key);
             }
         }
@@ -668,12 +687,20 @@ impl<L: Lane> Loop<L> {
     /// Sends what it can, and sees to what follows from what is left.
     fn flush(&mut self, key: Key) {
         let reply_bytes_max = self.reply_bytes_max;
-        let Some(connection) = self.connection(key) else { return };
+        let Some(place) = self.places.get_mut(key.index as usize) else { return };
+        let known = place.generation == key.generation;
+        let Some(connection) = place.connection.as_mut().filter(|_| known) else { return };
         let fd = connection.stream.as_raw_fd();
-        if let Err(err) = send_some(&mut Sender(&connection.stream), &mut connection.out) {
+        let Connection { stream, session, out, ended, .. } = &mut *connection;
+        if let Err(err) = send_all(&mut self.lane, session, &mut Sender(stream), out) {
             return self.close(key, Closed::Reset(err));
         }
-        if connection.ended && connection.out.is_empty() {
+        let over = match self.lane.standing(session) {
+            Standing::Open => *ended,
+            Standing::Owing => false,
+            Standing::Over => true,
+        };
+        if over && connection.out.is_empty() {
             return self.close(key, Closed::End);
         }
         let waits = !connection.out.is_empty() && !connection.awaits_room;
@@ -726,12 +753,53 @@ impl<L: Lane> Loop<L> {
                 self.complete_last(completion);
             }
         }
+        self.lane.finish();
+        self.stopped = true;
+        self.await_wake();
+        for place in &mut self.places {
+            if let Some(connection) = &mut place.connection {
+                // Every request was ended.
+                (connection.receiving, connection.awaits_room) = (Receiving::No, false);
+            }
+        }
+        loop {
+            // First: the word that ended the reading may have been the last one.
+            let stage = self.take_posted();
+            self.leave_all(stage);
+            if self.places.iter().all(|place| place.connection.is_none()) {
+                break;
+            }
+            self.ring.wait();
+            self.ring.completions(&mut completions);
+            for completion in &completions {
+                self.complete(completion);
+            }
+        }
+        self.lane.finish();
+    }
+
+    /// Closes for the stop every connection that may not stay because it is owed something.
+    fn leave_all(&mut self, stage: Stage) {
         for index in 0..self.places.len() {
             let generation = self.places[index].generation;
             let index = u32::try_from(index).expect("indices are made from such");
-            self.close(Key { kind: Kind::Receive, generation, index }, Closed::Stopped);
+            self.leave(Key { kind: Kind::Receive, generation, index }, stage);
         }
-        self.lane.finish();
+    }
+
+    fn leave(&mut self, key: Key, stage: Stage) {
+        self.reply(key);
+        let Some(place) = self.places.get_mut(key.index as usize) else { return };
+        let known = place.generation == key.generation;
+        let Some(connection) = place.connection.as_mut().filter(|_| known) else { return };
+        let owed = self.lane.standing(&connection.session) == Standing::Owing;
+        if (owed || !connection.out.is_empty()) && stage < Stage::Closing {
+            return;
+        }
+        self.lane.farewell(&mut connection.session, &mut connection.out);
+        // Whether or not the peer takes it: the connection is closed.
+        let _ = send_some(&mut Sender(&connection.stream), &mut connection.out);
+        self.close(key, Closed::Stopped);
     }
 
     fn complete_last(&mut self, completion: &cqueue::Entry) {
@@ -749,6 +817,12 @@ impl<L: Lane> Loop<L> {
             _ => {}
         }
     }
+}
+
+/// A request for at most `most` bytes, in a buffer that the kernel picks.
+fn limited_receive(fd: Fd, most: u32) -> squeue::Entry {
+    let receive = opcode::Recv::new(fd, std::ptr::null_mut(), most).buf_group(GROUP);
+    receive.build().flags(squeue::Flags::BUFFER_SELECT)
 }
 
 /// A descriptor that the kernel made for us.

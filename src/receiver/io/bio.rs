@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use crate::error::{Error, Result};
 use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::{self, Thread};
-use crate::sync::{Arc, Mutex, Ordering, Poison};
+use crate::sync::{Arc, Mutex, Poison};
 
 use super::accept::{Acceptor, Bell, Seat, Seats, accept_until, prepare, stopping, wait};
 use super::blocking::{self, Accepted, Reader};
@@ -64,7 +64,15 @@ impl<H: Host> IoDriver for Driver<H> {
 
     fn stop(&self) {
         let state = self.0.state.lock();
-        self.0.reading.stopped.store(true, Ordering::SeqCst);
+        self.0.reading.stop();
+        for (_, bell) in &state.bells {
+            bell.ring();
+        }
+    }
+
+    fn close(&self) {
+        let state = self.0.state.lock();
+        self.0.reading.close();
         for (_, bell) in &state.bells {
             bell.ring();
         }

@@ -14,12 +14,15 @@ use crate::slab::Pool;
 use crate::sync::{Arc, AtomicBool, Ordering};
 
 use super::accept::{Bell, Seat, close, wait};
-use super::{Closed, Flow, Host, Lane, Options, Peer, ReadBuffers, Remote, send_some};
+use super::{
+    Closed, Flow, Host, Lane, Options, Peer, ReadBuffers, Remote, Standing, send_all, send_some,
+};
 
 /// What the reading threads of one receiver share.
 pub(super) struct Shared<H> {
     pub(super) host: H,
-    pub(super) stopped: AtomicBool,
+    stopped: AtomicBool,
+    closing: AtomicBool,
     pool: Arc<Pool>,
     counters: Arc<ReceiverCounters>,
     reply_bytes_max: usize,
@@ -30,10 +33,21 @@ impl<H: Host> Shared<H> {
         Shared {
             host,
             stopped: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
             pool: Arc::clone(&options.pool),
             counters: Arc::clone(&options.counters),
             reply_bytes_max: options.reply_bytes_max,
         }
+    }
+
+    /// Nothing more is read; the caller wakes the threads.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+    }
+
+    /// Nobody stays for replies; the caller wakes the threads.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
     }
 
     pub(super) fn is_stopped(&self) -> bool {
@@ -108,16 +122,21 @@ impl<'a, H: Host> Reader<'a, H> {
     fn read_until_closed(&mut self, connection: &mut Opened<<H::Lane as Lane>::Session>) -> Closed {
         loop {
             if self.shared.is_stopped() {
-                return Closed::Stopped;
+                return self.leave(connection);
             }
             if let Err(err) = self.reply(connection) {
                 return Closed::Reset(err);
+            }
+            let standing = self.lane.standing(&connection.session);
+            if connection.out.is_empty() && standing == Standing::Over {
+                return Closed::End;
             }
             if connection.out.len() > self.shared.reply_bytes_max || !self.lane.ready() {
                 self.block(connection, PollFlags::empty());
                 continue;
             }
-            match self.buffers.read(&mut connection.stream) {
+            let most = self.lane.read_max();
+            match self.buffers.read(&mut connection.stream, most) {
                 Ok(0) => return self.send_the_rest(connection),
                 Ok(len) => {
                     self.shared.counters.bytes.add(len as u64);
@@ -144,19 +163,44 @@ impl<'a, H: Host> Reader<'a, H> {
             if let Err(err) = self.reply(connection) {
                 return Closed::Reset(err);
             }
-            if connection.out.is_empty() {
+            let standing = self.lane.standing(&connection.session);
+            if connection.out.is_empty() && standing != Standing::Owing {
                 return Closed::End;
             }
             if self.shared.is_stopped() {
-                return Closed::Stopped;
+                return self.leave(connection);
             }
             self.block(connection, PollFlags::empty());
         }
     }
 
+    /// The stop: everything is handed over, and the connection stays as long as its peer is owed something.
+    fn leave(&mut self, connection: &mut Opened<<H::Lane as Lane>::Session>) -> Closed {
+        self.lane.finish();
+        while !self.shared.closing.load(Ordering::SeqCst) {
+            if self.reply(connection).is_err() {
+                return Closed::Stopped;
+            }
+            let standing = self.lane.standing(&connection.session);
+            if connection.out.is_empty() && standing != Standing::Owing {
+                break;
+            }
+            self.block(connection, PollFlags::empty());
+        }
+        // Whether or not the peer takes it: the connection is closed.
+        let _ = self.reply(connection);
+        self.lane.farewell(&mut connection.session, &mut connection.out);
+        let _ = send_some(&mut connection.stream, &mut connection.out);
+        Closed::Stopped
+    }
+
     fn reply(&mut self, connection: &mut Opened<<H::Lane as Lane>::Session>) -> io::Result<()> {
-        self.lane.replies(&mut connection.session, &mut connection.out);
-        send_some(&mut connection.stream, &mut connection.out)
+        send_all(
+            &mut self.lane,
+            &mut connection.session,
+            &mut connection.stream,
+            &mut connection.out,
+        )
     }
 
     /// Waits for the socket, as far as `flags` says, for room to send if something is unsent, or for the bell.

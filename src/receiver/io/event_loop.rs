@@ -26,8 +26,10 @@ use crate::sync::thread;
 use crate::time::{Clock, Moment};
 
 use super::accept::{ACCEPT_BACK_OFF, Accepted, Acceptor, Seat, Seats, close};
-use super::inbox::{Asked, Handle, Inbox};
-use super::{Closed, Flow, Host, Lane, Options, Peer, ReadBuffers, Waker, send_some};
+use super::inbox::{Asked, Handle, Inbox, Stage};
+use super::{
+    Closed, Flow, Host, Lane, Options, Peer, ReadBuffers, Standing, Waker, send_all, send_some,
+};
 
 const WAKER: Token = Token(usize::MAX);
 const LISTENER: Token = Token(usize::MAX - 1);
@@ -141,14 +143,14 @@ impl<L: Lane> EventLoop<L> {
             for event in &events {
                 self.note(event);
             }
-            if !self.take_posted() {
+            if self.take_posted() > Stage::Reading {
                 break;
             }
             self.accept_some();
             self.read_some();
             self.lane.turn();
         }
-        self.end();
+        self.end(events);
     }
 
     /// How long the next poll may wait: not at all while a connection may be read.
@@ -193,8 +195,8 @@ impl<L: Lane> EventLoop<L> {
         }
     }
 
-    /// Takes what other threads posted; false at the stop.
-    fn take_posted(&mut self) -> bool {
+    /// Takes what other threads posted.
+    fn take_posted(&mut self) -> Stage {
         let posted = self.inbox.take();
         for (stream, peer, seat) in posted.attach {
             self.open(stream, peer, seat);
@@ -206,7 +208,7 @@ impl<L: Lane> EventLoop<L> {
                 self.reply(asked.index);
             }
         }
-        !posted.stop
+        posted.stage
     }
 
     fn accept_some(&mut self) {
@@ -287,10 +289,11 @@ impl<L: Lane> EventLoop<L> {
             // Read again once the peer has taken its replies: `flush` queues it.
             return;
         }
-        match self.buffers.read(&mut connection.stream) {
+        let most = self.lane.read_max();
+        match self.buffers.read(&mut connection.stream, most) {
             Ok(0) => self.ended(index),
             Ok(len) => {
-                let more = len >= BUFFER_BYTES || connection.until_dry;
+                let more = len >= BUFFER_BYTES.min(most) || connection.until_dry;
                 self.counters.bytes.add(len as u64);
                 match self.buffers.hand_over(&mut self.lane, &mut connection.session, len) {
                     Flow::Continue if more => self.queue(index),
@@ -309,7 +312,6 @@ impl<L: Lane> EventLoop<L> {
     fn ended(&mut self, index: usize) {
         if let Some(Some(connection)) = self.connections.get_mut(index) {
             connection.ended = true;
-            self.lane.replies(&mut connection.session, &mut connection.out);
             self.flush(index);
         }
     }
@@ -323,7 +325,7 @@ impl<L: Lane> EventLoop<L> {
     fn reply(&mut self, index: usize) {
         if let Some(Some(connection)) = self.connections.get_mut(index) {
             self.lane.replies(&mut connection.session, &mut connection.out);
-            if !connection.out.is_empty() {
+            if !connection.out.is_empty() || connection.ended {
                 self.flush(index);
             }
         }
@@ -332,11 +334,16 @@ impl<L: Lane> EventLoop<L> {
     fn flush(&mut self, index: usize) {
         let Some(Some(connection)) = self.connections.get_mut(index) else { return };
         let held = connection.out.len() > self.reply_bytes_max;
-        match send_some(&mut connection.stream, &mut connection.out) {
+        let Connection { session, stream, out, ended, .. } = connection;
+        let sent = send_all(&mut self.lane, session, stream, out);
+        let over = match self.lane.standing(session) {
+            Standing::Open => *ended,
+            Standing::Owing => false,
+            Standing::Over => true,
+        };
+        match sent {
             Err(err) => self.close(index, Closed::Reset(err)),
-            Ok(()) if connection.ended && connection.out.is_empty() => {
-                self.close(index, Closed::End);
-            }
+            Ok(()) if over && connection.out.is_empty() => self.close(index, Closed::End),
             Ok(()) if held && connection.out.len() <= self.reply_bytes_max => self.queue(index),
             Ok(()) => {}
         }
@@ -352,14 +359,42 @@ impl<L: Lane> EventLoop<L> {
         }
     }
 
-    /// The stop: everything read is handed over, every connection closed.
-    fn end(mut self) {
+    /// The stop: everything read is handed over, and every connection closed that is not owed something; the others stay
+    /// until they are told all, or until nobody may stay.
+    fn end(mut self, mut events: Events) {
         self.acceptor = None;
-        for index in 0..self.connections.len() {
-            self.close(index, Closed::Stopped);
-        }
         self.buffers.release();
         self.lane.finish();
+        loop {
+            // First: the word that ended the reading may have been the last one.
+            let stage = self.take_posted();
+            (0..self.connections.len()).for_each(|index| self.leave(index, stage));
+            if self.connections.iter().all(Option::is_none) {
+                break;
+            }
+            match self.poll.poll(&mut events, None) {
+                Err(err) if err.kind() != io::ErrorKind::Interrupted => {
+                    panic!("polling failed: {err}")
+                }
+                _ => {}
+            }
+            events.iter().for_each(|event| self.note(event));
+        }
+        self.lane.finish();
+    }
+
+    /// Closes a connection for the stop, unless it may stay because it is owed something.
+    fn leave(&mut self, index: usize, stage: Stage) {
+        self.reply(index);
+        let Some(Some(connection)) = self.connections.get_mut(index) else { return };
+        let owed = self.lane.standing(&connection.session) == Standing::Owing;
+        if (owed || !connection.out.is_empty()) && stage < Stage::Closing {
+            return;
+        }
+        self.lane.farewell(&mut connection.session, &mut connection.out);
+        // Whether or not the peer takes it: the connection is closed.
+        let _ = send_some(&mut connection.stream, &mut connection.out);
+        self.close(index, Closed::Stopped);
     }
 }
 

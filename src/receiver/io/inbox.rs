@@ -22,7 +22,19 @@ pub(super) struct Posted {
     pub(super) attach: Vec<(TcpStream, Peer, Seat)>,
     /// Each connection at most once.
     pub(super) asked: Vec<Arc<Asked>>,
-    pub(super) stop: bool,
+    pub(super) stage: Stage,
+}
+
+/// How far the stop got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd)]
+pub(super) enum Stage {
+    /// There is none.
+    #[default]
+    Reading,
+    /// Nothing more is read; who is owed replies stays.
+    Stopped,
+    /// Nobody stays.
+    Closing,
 }
 
 /// A connection whose replies can be asked for.
@@ -54,11 +66,11 @@ impl Inbox {
         Arc::new(Inbox { wake, posted: Mutex::default() })
     }
 
-    /// Everything that was posted; a stop stays posted.
+    /// Everything that was posted; the stage stays.
     pub(super) fn take(&self) -> Posted {
         let mut posted = self.posted.lock();
-        let stop = posted.stop;
-        let taken = std::mem::replace(&mut *posted, Posted { stop, ..Posted::default() });
+        let stage = posted.stage;
+        let taken = std::mem::replace(&mut *posted, Posted { stage, ..Posted::default() });
         drop(posted);
         for asked in &taken.asked {
             // Before the replies are fetched: what comes after that is asked for anew.
@@ -82,7 +94,7 @@ impl Handle {
     /// Hands a prepared connection over.
     pub(super) fn attach(&self, stream: TcpStream, peer: Peer, seat: Seat) -> io::Result<()> {
         let mut posted = self.inbox.posted.lock();
-        if posted.stop {
+        if posted.stage > Stage::Reading {
             return Err(stopping());
         }
         posted.attach.push((stream, peer, seat));
@@ -92,7 +104,19 @@ impl Handle {
     }
 
     pub(super) fn stop(&self) {
-        self.inbox.posted.lock().stop = true;
+        self.reach(Stage::Stopped);
+    }
+
+    pub(super) fn close(&self) {
+        self.reach(Stage::Closing);
+    }
+
+    fn reach(&self, stage: Stage) {
+        let mut posted = self.inbox.posted.lock();
+        if posted.stage < stage {
+            posted.stage = stage;
+        }
+        drop(posted);
         (self.inbox.wake)();
     }
 

@@ -15,16 +15,21 @@
 //!    connection; a session is only ever used on that thread.
 //! 2. [`Lane::ready`] is asked before every read. While it is false the model reads nothing and waits for the lane's
 //!    waker; it goes on sending replies. Where the kernel reads ahead, at most [`Row::in_flight_max`] bytes still come.
+//!    [`Lane::read_max`] is asked after it: no read brings more than it says. Where reads are requests that wait in the
+//!    kernel, that is the bound of each request.
 //! 3. [`Lane::turn`] is called after each group of reads and before the thread waits, so that nothing stays gathered.
 //! 4. The end of a connection is told once by [`Lane::closed`], after all of its bytes: a half-close delivers the tail.
 //! 5. Bytes that [`Lane::replies`] gives are sent in order, without blocking other connections. It is asked after each
-//!    read and after [`Remote::ask`], which any thread may call. Beyond [`Options::reply_bytes_max`] unsent bytes the
-//!    connection is not read from; they are still sent.
+//!    read, after [`Remote::ask`], which any thread may call, and again when all that it gave was sent. Beyond
+//!    [`Options::reply_bytes_max`] unsent bytes the connection is not read from; they are still sent. A connection whose
+//!    peer has closed is kept while its session is [`Standing::Owing`]; one that is [`Standing::Over`] is closed once
+//!    everything was sent.
 //! 6. No connection starves another: at most [`TURN_BYTES`] are read from one before the others are looked at. Where the
 //!    kernel reads, it sees to that; where a thread serves one connection after the other, those without a thread wait.
 //! 7. Lack of file descriptors never becomes a busy loop: the peer is turned away or accepting waits.
-//! 8. After [`IoDriver::stop`] nothing more is read; the threads hand over what was read and end. Waiting peers are
-//!    told by the close of their sockets.
+//! 8. After [`IoDriver::stop`] nothing more is read; the threads hand over what was read ([`Lane::finish`]) and end. Waiting
+//!    peers are told by the close of their sockets. A connection whose session is [`Standing::Owing`] stays for its
+//!    replies until they are sent or [`IoDriver::close`] comes. Each is given its [`Lane::farewell`] before it is closed.
 
 mod accept;
 #[cfg(target_os = "linux")]
@@ -196,6 +201,17 @@ pub enum Flow {
     Close(String),
 }
 
+/// What a connection is kept for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Whatever comes; nothing is owed.
+    Open,
+    /// Its peer waits for replies that are still to come.
+    Owing,
+    /// Nothing: it is to be closed once everything was sent.
+    Over,
+}
+
 /// How a connection ended.
 #[derive(Debug)]
 pub enum Closed {
@@ -226,6 +242,11 @@ pub trait Lane: Send + 'static {
     /// Whether anything may be read now; if not, the lane's waker is called once that changes.
     fn ready(&mut self) -> bool;
 
+    /// The most bytes that the next read may bring; as many as it can by default.
+    fn read_max(&mut self) -> usize {
+        usize::MAX
+    }
+
     /// A new connection.
     fn open(&mut self, peer: Peer, remote: Remote) -> Self::Session;
 
@@ -235,13 +256,21 @@ pub trait Lane: Send + 'static {
     /// Appends bytes that are to be sent to the peer.
     fn replies(&mut self, session: &mut Self::Session, out: &mut Vec<u8>);
 
+    /// What the connection is kept for, after its replies were fetched.
+    fn standing(&self, _session: &Self::Session) -> Standing {
+        Standing::Open
+    }
+
+    /// Appends the last bytes to a peer whose connection the stop closes.
+    fn farewell(&mut self, _session: &mut Self::Session, _out: &mut Vec<u8>) {}
+
     /// The connection is over; nothing more comes from it.
     fn closed(&mut self, session: Self::Session, how: Closed);
 
     /// A group of reads is over: hands over what was gathered.
     fn turn(&mut self);
 
-    /// The thread ends: hands over everything, waiting for room if need be.
+    /// Nothing more is read: hands over everything, waiting for room if need be. May be called again.
     fn finish(&mut self);
 }
 
@@ -277,8 +306,11 @@ pub trait IoDriver: Send + Sync {
     /// Gives the connection's error back when it cannot be taken: at the limit, without threads, or after the stop.
     fn attach(&self, stream: TcpStream, peer: Peer) -> io::Result<()>;
 
-    /// Stops accepting and reading, and wakes every thread; returns at once.
+    /// Stops accepting and reading, and wakes every thread; returns at once. Connections that owe replies stay.
     fn stop(&self);
+
+    /// After the stop: closes the connections that stayed, after one last attempt to send what there is to be sent.
+    fn close(&self);
 
     /// The threads, for their owner to join after the stop.
     fn threads(&self) -> Vec<Thread>;
@@ -325,10 +357,19 @@ impl ReadBuffers {
         ReadBuffers(std::array::from_fn(|_| pool.buffer()))
     }
 
-    /// One vectored read.
-    fn read(&mut self, stream: &mut impl io::Read) -> io::Result<usize> {
-        let mut slices = self.0.each_mut().map(|buffer| io::IoSliceMut::new(buffer.space()));
-        stream.read_vectored(&mut slices)
+    /// One vectored read of at most `most` bytes.
+    fn read(&mut self, stream: &mut impl io::Read, most: usize) -> io::Result<usize> {
+        let (mut left, mut used) = (most.max(1), 0);
+        let mut slices = self.0.each_mut().map(|buffer| {
+            if left == 0 {
+                return io::IoSliceMut::new(&mut []);
+            }
+            let space = buffer.space();
+            let len = left.min(space.len());
+            (left, used) = (left - len, used + 1);
+            io::IoSliceMut::new(&mut space[..len])
+        });
+        stream.read_vectored(&mut slices[..used])
     }
 
     /// Hands the `len` bytes of a read to the lane, buffer by buffer.
@@ -349,6 +390,25 @@ impl ReadBuffers {
 
     fn release(&mut self) {
         self.0.iter_mut().for_each(Buffer::release);
+    }
+}
+
+/// Fetches a session's replies and sends them, until there are no more or the socket takes no more.
+fn send_all<L: Lane>(
+    lane: &mut L,
+    session: &mut L::Session,
+    stream: &mut impl io::Write,
+    out: &mut Vec<u8>,
+) -> io::Result<()> {
+    loop {
+        lane.replies(session, out);
+        if out.is_empty() {
+            return Ok(());
+        }
+        send_some(stream, out)?;
+        if !out.is_empty() {
+            return Ok(());
+        }
     }
 }
 

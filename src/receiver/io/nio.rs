@@ -34,6 +34,10 @@ impl IoDriver for Driver {
         self.event_loop.stop();
     }
 
+    fn close(&self) {
+        self.event_loop.close();
+    }
+
     fn threads(&self) -> Vec<Thread> {
         self.event_loop.thread().into_iter().collect()
     }

@@ -11,7 +11,7 @@ use std::net::TcpStream;
 use crate::error::{Error, Result};
 use crate::metrics::ReceiverCounters;
 use crate::sync::thread::{self, Thread};
-use crate::sync::{Arc, Condvar, Mutex, Ordering, Poison};
+use crate::sync::{Arc, Condvar, Mutex, Poison};
 use crate::time::{Clock, Moment};
 
 use super::accept::{Acceptor, Bell, Seats, accept_until, prepare, stopping};
@@ -206,7 +206,7 @@ impl<H: Host> Shared<H> {
     }
 
     fn stop(&self) {
-        self.reading.stopped.store(true, Ordering::SeqCst);
+        self.reading.stop();
         self.backlog.stop();
         self.bells.lock().iter().for_each(|bell| bell.ring());
     }
@@ -221,6 +221,11 @@ impl<H: Host> IoDriver for Driver<H> {
 
     fn stop(&self) {
         self.0.stop();
+    }
+
+    fn close(&self) {
+        self.0.reading.close();
+        self.0.bells.lock().iter().for_each(|bell| bell.ring());
     }
 
     fn threads(&self) -> Vec<Thread> {

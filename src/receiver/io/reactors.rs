@@ -91,6 +91,10 @@ impl IoDriver for Driver {
         self.shared.stop();
     }
 
+    fn close(&self) {
+        self.shared.loops.iter().for_each(Handle::close);
+    }
+
     fn threads(&self) -> Vec<Thread> {
         let acceptor = self.acceptor.lock().take();
         acceptor.into_iter().chain(self.shared.loops.iter().filter_map(Handle::thread)).collect()

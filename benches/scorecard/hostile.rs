@@ -1,0 +1,311 @@
+//! The rates, times and memory of R7 and R8: an honest sender beside peers that mean harm. What must never be lost or
+//! exceeded is asserted by `tests/hostile.rs`. The honest sender and the hostile ones are threads of this process.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tidemill::sync::thread::{Thread, spawn};
+use tidemill::sync::{Poison, Signal};
+use tidemill::time::{Clock, SystemClock};
+
+use crate::crowd::{WIDE, offered};
+use crate::listening::{Listening, POOL_THREADS, pause};
+use crate::measure::as_f64;
+use crate::process::LIMIT;
+use crate::verdict::{Sheet, Target};
+use crate::{Options, Outcome};
+
+/// Connections that flood.
+const FLOODS: usize = 100;
+
+/// Bytes of a line of the honest sender.
+const LINE_BYTES: usize = 100;
+
+/// Lines that it writes at once.
+const LINES: usize = 600;
+
+/// How long a hostile peer waits to be let in.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// A sender of lines on one connection, from before the trouble to after it.
+struct Honest {
+    sent: Arc<AtomicU64>,
+    over: Arc<AtomicBool>,
+    thread: Thread,
+}
+
+impl Honest {
+    /// As fast as it is read, or so many bytes a second.
+    fn start(to: &Listening, pace: Option<f64>) -> Outcome<Self> {
+        let mut stream = TcpStream::connect(&to.address)?;
+        stream.set_write_timeout(Some(LIMIT))?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        let (sent, over): (Arc<AtomicU64>, Arc<AtomicBool>) = Default::default();
+        let (counted, ended) = (Arc::clone(&sent), Arc::clone(&over));
+        let body = move || {
+            let piece = [&[b'h'; LINE_BYTES - 1][..], b"\n"].concat().repeat(LINES);
+            let (clock, signal) = (SystemClock::new(), Signal::new());
+            let start = clock.now();
+            while !ended.load(Ordering::SeqCst) && stream.write_all(&piece).is_ok() {
+                let sent = counted.fetch_add(piece.len() as u64, Ordering::SeqCst);
+                if let Some(pace) = pace {
+                    let due = start.plus(Duration::from_secs_f64(as_f64(sent) / pace));
+                    clock.wait(&signal, Some(due));
+                }
+            }
+            // The engine closes when it has read the end: then nothing is under way any more.
+            let _ = stream.shutdown(Shutdown::Write).and_then(|()| stream.read(&mut [0]));
+        };
+        Ok(Honest { sent, over, thread: spawn("honest", &Poison::new(), body)? })
+    }
+
+    /// Bytes per second while `meanwhile` runs.
+    fn rate<T>(&self, meanwhile: impl FnOnce() -> T) -> (f64, T) {
+        let clock = SystemClock::new();
+        let (start, before) = (clock.now(), self.sent.load(Ordering::SeqCst));
+        let done = meanwhile();
+        let bytes = self.sent.load(Ordering::SeqCst) - before;
+        (as_f64(bytes) / clock.now().since(start).as_secs_f64(), done)
+    }
+
+    /// Lines sent in all.
+    fn finish(self) -> u64 {
+        self.over.store(true, Ordering::SeqCst);
+        self.thread.join();
+        self.sent.load(Ordering::SeqCst) / LINE_BYTES as u64
+    }
+}
+
+/// Hostile peers on a thread.
+struct Trouble {
+    over: Arc<AtomicBool>,
+    thread: Thread,
+}
+
+impl Trouble {
+    /// Runs `body` with a flag that says that it is over, and returns when it says that it is under way.
+    fn start(body: impl FnOnce(&AtomicBool, &Signal) + Send + 'static) -> Outcome<Self> {
+        let (over, under_way) = (Arc::new(AtomicBool::new(false)), Signal::new());
+        let (ended, told) = (Arc::clone(&over), under_way.clone());
+        let run = move || {
+            body(&ended, &told);
+            told.raise();
+        };
+        let thread = spawn("hostile", &Poison::new(), run)?;
+        under_way.wait();
+        Ok(Trouble { over, thread })
+    }
+
+    fn end(self) {
+        self.over.store(true, Ordering::SeqCst);
+        self.thread.join();
+    }
+}
+
+/// This process holds the other end of every connection.
+fn raise_descriptors() -> Outcome<()> {
+    let limit = getrlimit(Resource::Nofile);
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?)
+}
+
+/// R7: an honest sender beside peers that come and go, with few descriptors.
+pub fn flood(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
+    raise_descriptors()?;
+    let many = if options.smoke { 400 } else { 10_000 };
+    sheet.say(&format!(
+        "R7: {many} connections, then 1,000 more a second that close at once; 256 descriptors; one honest sender"
+    ))?;
+    for model in offered(options).into_iter().filter(|name| WIDE.contains(name)) {
+        let engine = Listening::engine(model, Some(256))?;
+        let honest = Honest::start(&engine, None)?;
+        pause(&SystemClock::new(), options.seconds);
+        let before = engine.descriptors();
+        let (mut kept, mut recovery, mut came) = (Vec::new(), Vec::new(), Vec::new());
+        for pair in 0..options.pairs {
+            let calm = || honest.rate(|| pause(&SystemClock::new(), options.seconds)).0;
+            let mut storm = || -> Outcome<f64> {
+                let (rate, (seconds, count)) =
+                    besieged(&engine, &honest, many, options.seconds, before)?;
+                recovery.push(seconds);
+                came.push(count);
+                Ok(rate)
+            };
+            let (calm, stormy) = if pair % 2 == 0 {
+                let calm = calm();
+                (calm, storm()?)
+            } else {
+                let stormy = storm()?;
+                (calm(), stormy)
+            };
+            kept.push(stormy / calm);
+        }
+        let lines = honest.finish();
+        let records = engine.stop()?["records"].as_u64();
+        assert_eq!(records, Some(lines), "{model}: every honest line");
+        let target = Target::AtLeast { pass: 0.8, goal: 0.95 };
+        sheet.judge((&format!("{model}, honest rate beside its own calm"), "x"), &kept, target)?;
+        let target = Target::AtMost { pass: 1.0, goal: 0.2 };
+        sheet.judge(("    until descriptors are back", "s"), &recovery, target)?;
+        sheet.judge(
+            ("    connections a second that came and went", "1/s"),
+            &came,
+            Target::Shown,
+        )?;
+    }
+    Ok(())
+}
+
+/// The honest rate in a storm; then how long the engine takes until it has its descriptors back, and how many came.
+fn besieged(
+    engine: &Listening,
+    honest: &Honest,
+    many: usize,
+    seconds: f64,
+    before: usize,
+) -> Outcome<(f64, (f64, f64))> {
+    let address: SocketAddr = engine.address.parse()?;
+    let count = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&count);
+    let peers = Trouble::start(move |over, told| besiege(address, many, over, told, &counted))?;
+    let clock = SystemClock::new();
+    let first = count.load(Ordering::SeqCst);
+    let (rate, came) = honest.rate(|| {
+        pause(&clock, seconds);
+        as_f64(count.load(Ordering::SeqCst) - first) / seconds
+    });
+    peers.end();
+    let end = clock.now();
+    while engine.descriptors() > before && clock.now().since(end) < LIMIT {
+        pause(&clock, 0.002);
+    }
+    Ok((rate, (clock.now().since(end).as_secs_f64(), came)))
+}
+
+/// Opens many connections and holds them, then a thousand a second that close at once, until it is over.
+fn besiege(address: SocketAddr, many: usize, over: &AtomicBool, told: &Signal, came: &AtomicU64) {
+    let clock = SystemClock::new();
+    let connect = || TcpStream::connect_timeout(&address, PATIENCE).ok();
+    let held: Vec<TcpStream> = (0..many).filter_map(|_| connect()).collect();
+    told.raise();
+    while !over.load(Ordering::SeqCst) {
+        let due = clock.now().plus(Duration::from_millis(10));
+        came.fetch_add((0..10).filter_map(|_| connect()).count() as u64, Ordering::SeqCst);
+        clock.wait(&Signal::new(), Some(due));
+    }
+    drop(held);
+}
+
+/// R8: streams without an end, and bytes that drip, beside an honest sender of 10 MB/s.
+pub fn endless(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
+    raise_descriptors()?;
+    let total: usize = if options.smoke { 32 << 20 } else { 1 << 30 };
+    let drips = if options.smoke { 100 } else { 5_000 };
+    sheet.say(&format!(
+        "R8: {} MiB without a line feed on {FLOODS} connections; a byte a second on {drips} (bio 900, pool 100 of its \
+         {POOL_THREADS} threads); an honest sender of 10 MB/s beside them",
+        total >> 20
+    ))?;
+    for model in offered(options) {
+        let (mut kept, mut most) = (Vec::new(), Vec::new());
+        for _ in 0..options.pairs.min(3) {
+            let (ratio, mib) = disturbed(model, options.seconds, |address| {
+                Trouble::start(move |_, _| without_end(address, total / FLOODS))
+            })?;
+            kept.push(ratio);
+            most.push(mib);
+        }
+        show(sheet, (model, "without a line feed"), &kept, &most, FLOODS)?;
+        let drips = match model {
+            "bio" => drips.min(900),
+            "pool" => drips.min(100),
+            _ => drips,
+        };
+        let seconds = options.seconds.max(0.5);
+        let (ratio, mib) = disturbed(model, options.seconds, |address| {
+            let clock = SystemClock::new();
+            let peers = Trouble::start(move |over, told| drip(address, drips, over, told))?;
+            pause(&clock, seconds);
+            Ok(peers)
+        })?;
+        show(sheet, (model, "drips"), &[ratio], &[mib], drips)?;
+    }
+    Ok(())
+}
+
+fn show(
+    sheet: &mut Sheet,
+    (model, what): (&str, &str),
+    kept: &[f64],
+    most: &[f64],
+    connections: usize,
+) -> Outcome<()> {
+    sheet.judge(
+        (&format!("{model}, {what}: honest rate beside calm"), "x"),
+        kept,
+        Target::Shown,
+    )?;
+    // Connections times records of 1 MiB, and 64 MiB.
+    let bound = as_f64(connections as u64) + 64.0;
+    let target = Target::AtMost { pass: bound, goal: bound };
+    sheet.judge(("    most memory", "MiB"), most, target)
+}
+
+/// How much of its calm rate the honest sender keeps in some trouble, and the most memory of the engine, in MiB.
+fn disturbed(
+    model: &str,
+    seconds: f64,
+    trouble: impl FnOnce(SocketAddr) -> Outcome<Trouble>,
+) -> Outcome<(f64, f64)> {
+    let engine = Listening::engine(model, None)?;
+    let address = engine.address.parse()?;
+    let honest = Honest::start(&engine, Some(10e6))?;
+    pause(&SystemClock::new(), seconds / 2.0);
+    let (calm, ()) = honest.rate(|| pause(&SystemClock::new(), seconds));
+    let (stormy, done) = honest.rate(|| trouble(address).map(Trouble::end));
+    done?;
+    let most = engine.kib("VmHWM:") / 1024.0;
+    let lines = honest.finish();
+    let records = engine.stop()?["records"].as_u64().ok_or("no records")?;
+    // A drip that its end cuts off is a record of its own.
+    assert!(
+        (lines..=lines + 5_000).contains(&records),
+        "{model}: {lines} honest lines, {records} records"
+    );
+    Ok((stormy / calm, most))
+}
+
+/// So many bytes on each connection, in turn.
+fn without_end(address: SocketAddr, each: usize) {
+    let mut peers: Vec<TcpStream> =
+        (0..FLOODS).filter_map(|_| TcpStream::connect(address).ok()).collect();
+    let piece = vec![b'x'; 64 << 10];
+    for _ in 0..each / piece.len() {
+        for peer in &mut peers {
+            // One that is closed by the engine has been answered.
+            let _ = peer.write_all(&piece);
+        }
+    }
+}
+
+/// A byte a second on each connection, spread over the second.
+fn drip(address: SocketAddr, many: usize, over: &AtomicBool, told: &Signal) {
+    let clock = SystemClock::new();
+    let mut peers: Vec<TcpStream> =
+        (0..many).filter_map(|_| TcpStream::connect(address).ok()).collect();
+    told.raise();
+    let share = peers.len().div_ceil(100).max(1);
+    while !over.load(Ordering::SeqCst) {
+        for part in peers.chunks_mut(share) {
+            let due = clock.now().plus(Duration::from_millis(10));
+            part.iter_mut().for_each(|peer| drop(peer.write_all(b"x")));
+            clock.wait(&Signal::new(), Some(due));
+            if over.load(Ordering::SeqCst) {
+                break;
+            }
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! Rows beside rsyslog: RELP with acknowledgement after the sync (P16), lines from TCP to files (P9).
+//!
+//! Both programs run as people run them, in processes of their own, from files that this writes; the sender is the same
+//! for both, and the order alternates. rsyslogd runs privately: its own configuration, pid file and directory.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tidemill::sync::Signal;
+use tidemill::time::{Clock, Moment, SystemClock};
+
+use crate::measure::{Stopwatch, as_f64};
+use crate::process::{LIMIT, Owned, TIDEMILL, said, ticks};
+use crate::verdict::{Sheet, Target};
+use crate::{Options, Outcome};
+
+/// Frames that a client leaves unanswered, as rsyslog's sender does by default.
+const WINDOW: usize = 128;
+
+/// A line of this many bytes is a record.
+const RECORD_BYTES: usize = 98;
+
+/// How often a growing output is looked at.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Who receives.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Who {
+    Rsyslog,
+    Tidemill,
+}
+
+/// What is sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum What {
+    Relp,
+    Lines,
+}
+
+/// A receiving program with its output.
+struct Receiver {
+    process: Owned,
+    address: SocketAddr,
+    output: PathBuf,
+    clock: Arc<SystemClock>,
+    /// Removed at the end.
+    _directory: TempDir,
+}
+
+impl Receiver {
+    fn start(who: Who, what: What) -> Outcome<Receiver> {
+        // Beside the program: a disk like that of a user, where temporary files may lie in memory.
+        let parent = Path::new(TIDEMILL).parent().ok_or("the program lies in a directory")?;
+        let directory = tempfile::tempdir_in(parent)?;
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let (path, output) = (directory.path(), directory.path().join("out"));
+        let mut command = match who {
+            Who::Rsyslog => {
+                let file = path.join("rsyslog.conf");
+                fs::write(&file, rsyslog_file(what, address.port(), path))?;
+                let mut command = Command::new("rsyslogd");
+                command.arg("-n").arg("-f").arg(file).arg("-i").arg(path.join("pid"));
+                command
+            }
+            Who::Tidemill => {
+                let file = path.join("pipeline.toml");
+                fs::write(&file, pipeline_file(what, address, path))?;
+                let mut command = Command::new(TIDEMILL);
+                command.arg("run").arg(file).arg("--quiet");
+                command
+            }
+        };
+        let log = fs::File::create(path.join("said"))?;
+        let process =
+            Owned(command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?);
+        let clock = SystemClock::new();
+        let receiver = Receiver { process, address, output, clock, _directory: directory };
+        receiver.until("it listens", || Ok(TcpStream::connect(address).is_ok()))?;
+        Ok(receiver)
+    }
+
+    /// Waits until something is so.
+    fn until(&self, what: &str, mut so: impl FnMut() -> Outcome<bool>) -> Outcome<()> {
+        let (never, end) = (Signal::new(), self.clock.now().plus(LIMIT));
+        while !so()? {
+            if self.clock.now() > end {
+                let said = fs::read_to_string(self._directory.path().join("said"))?;
+                return Err(format!("waited in vain until {what}: {said}").into());
+            }
+            self.clock.wait(&never, Some(self.clock.now().plus(LOOK)));
+        }
+        Ok(())
+    }
+
+    /// Processor time so far, in seconds.
+    fn cpu_seconds(&self) -> Outcome<f64> {
+        Ok(ticks(&format!("/proc/{}/stat", self.process.0.id()))? / 100.0)
+    }
+
+    /// Bytes of committed output.
+    fn written(&self) -> Outcome<u64> {
+        if self.output.is_file() {
+            return Ok(fs::metadata(&self.output)?.len());
+        }
+        let Ok(files) = fs::read_dir(&self.output) else { return Ok(0) };
+        let committed =
+            files.flatten().filter(|file| !file.file_name().as_encoded_bytes().starts_with(b"."));
+        // A file may be renamed between its listing and this look.
+        Ok(committed.filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum())
+    }
+}
+
+fn rsyslog_file(what: What, port: u16, path: &Path) -> String {
+    let module = if what == What::Relp { "imrelp" } else { "imtcp" };
+    let path = path.display();
+    format!(
+        "global(workDirectory=\"{path}\" maxMessageSize=\"8k\")\nmodule(load=\"{module}\")\n\
+         template(name=\"raw\" type=\"string\" string=\"%rawmsg%\\n\")\n\
+         input(type=\"{module}\" port=\"{port}\")\n\
+         action(type=\"omfile\" file=\"{path}/out\" template=\"raw\" asyncWriting=\"off\" flushOnTXEnd=\"on\" ioBufferSize=\"64k\")\n"
+    )
+}
+
+fn pipeline_file(what: What, address: SocketAddr, path: &Path) -> String {
+    let path = path.display();
+    let (state, framing) = match what {
+        What::Relp => (format!("state_dir = '{path}/state'\n"), "relp"),
+        What::Lines => (String::new(), "lines"),
+    };
+    format!(
+        "batch_interval = '200ms'\n{state}http = 'off'\n[source.in.socket]\nlisten = '{address}'\nframing = '{framing}'\n\
+         [job.all]\nfrom = ['in']\nto = ['files']\nlines = {{}}\n[sink.files.file]\npath = '{path}/out'\nformat = 'text'\n"
+    )
+}
+
+/// Whether rsyslogd is here; otherwise the row says that it was not run.
+fn is_there(sheet: &mut Sheet) -> Outcome<bool> {
+    let version = said("rsyslogd", &["-v"]);
+    let first = version.lines().next().unwrap_or_default().to_owned();
+    sheet.say(&if first.is_empty() {
+        "  not run: rsyslogd (apt install rsyslog rsyslog-relp)".to_owned()
+    } else {
+        format!("  beside {first}")
+    })?;
+    Ok(!first.is_empty())
+}
+
+pub fn relp(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
+    sheet.say(&format!(
+        "P16: RELP, window {WINDOW}, records of {RECORD_BYTES} bytes to files, acknowledged after the sync of the log, beside \
+         rsyslog imrelp, which acknowledges before the record is safe"
+    ))?;
+    if !is_there(sheet)? {
+        return Ok(());
+    }
+    let one = Target::AtLeast { pass: 1.0, goal: 2.0 };
+    let eight = Target::AtLeast { pass: 2.0, goal: 5.0 };
+    for (clients, target) in [(1, one), (8, eight)] {
+        let (mut theirs, mut ours) = (Vec::new(), Vec::new());
+        for pair in 0..options.pairs {
+            for rsyslog in [pair % 2 == 0, pair % 2 != 0] {
+                let who = if rsyslog { Who::Rsyslog } else { Who::Tidemill };
+                let figure = acknowledged(who, clients, options.seconds)?;
+                if rsyslog { &mut theirs } else { &mut ours }.push(figure);
+            }
+        }
+        let rates =
+            |side: &[(f64, f64)]| side.iter().map(|(rate, _)| rate / 1e3).collect::<Vec<_>>();
+        let cpu = |side: &[(f64, f64)]| side.iter().map(|(_, cpu)| *cpu).collect::<Vec<_>>();
+        let name = format!("{clients} client{}", if clients == 1 { "" } else { "s" });
+        let ratios: Vec<f64> =
+            ours.iter().zip(&theirs).map(|(ours, theirs)| ours.0 / theirs.0).collect();
+        sheet.judge((&format!("{name}: tidemill / rsyslog"), "x"), &ratios, target)?;
+        sheet.judge(
+            (&format!("{name}: tidemill, acknowledged"), "k/s"),
+            &rates(&ours),
+            Target::Shown,
+        )?;
+        sheet.judge(
+            (&format!("{name}: rsyslog, acknowledged"), "k/s"),
+            &rates(&theirs),
+            Target::Shown,
+        )?;
+        sheet.judge(
+            (&format!("{name}: tidemill, processor"), "s per M"),
+            &cpu(&ours),
+            Target::Shown,
+        )?;
+        sheet.judge(
+            (&format!("{name}: rsyslog, processor"), "s per M"),
+            &cpu(&theirs),
+            Target::Shown,
+        )?;
+    }
+    Ok(())
+}
+
+/// Records acknowledged per second, and seconds of the receiver's processor time for 10^6 of them.
+fn acknowledged(who: Who, clients: usize, seconds: f64) -> Outcome<(f64, f64)> {
+    let receiver = Receiver::start(who, What::Relp)?;
+    let (before, watch) = (receiver.cpu_seconds()?, Stopwatch::start());
+    let end = receiver.clock.now().plus(Duration::from_secs_f64(seconds));
+    let answered: u64 = std::thread::scope(|scope| {
+        let client = |_| scope.spawn(|| send_until(receiver.address, end, &receiver.clock));
+        let threads: Vec<_> = (0..clients).map(client).collect();
+        let counts = threads.into_iter().map(|thread| thread.join().expect("a client"));
+        counts.map(|count| count.map_err(Into::into)).sum::<Outcome<u64>>()
+    })?;
+    let seconds = watch.seconds();
+    let bytes = answered * (RECORD_BYTES as u64 + 1);
+    receiver.until("everything is written", || Ok(receiver.written()? >= bytes))?;
+    let cpu = receiver.cpu_seconds()? - before;
+    Ok((as_f64(answered) / seconds, cpu * 1e6 / as_f64(answered.max(1))))
+}
+
+/// A client: keeps its window full until `end`, waits for the last answers, and returns how many came.
+fn send_until(address: SocketAddr, end: Moment, clock: &SystemClock) -> std::io::Result<u64> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.write_all(b"1 open 30 relp_version=0\ncommands=syslog\n")?;
+    let words: Vec<u8> = b"word ".iter().copied().cycle().take(RECORD_BYTES - 30).collect();
+    let record = [b"<13>Jan  1 00:00:00 host app: ", &words[..]].concat();
+    let (mut number, mut unanswered, mut answered) = (1_u32, 0, 0);
+    let (mut out, mut received, mut piece) = (Vec::new(), VecDeque::new(), vec![0; 64 << 10]);
+    let mut welcome = false;
+    loop {
+        let sending = welcome && clock.now() < end;
+        while sending && unanswered < WINDOW {
+            number += 1;
+            write!(out, "{number} syslog {RECORD_BYTES} ")?;
+            out.extend_from_slice(&record);
+            out.push(b'\n');
+            unanswered += 1;
+        }
+        stream.write_all(&out)?;
+        out.clear();
+        if welcome && unanswered == 0 {
+            return Ok(answered);
+        }
+        let len = stream.read(&mut piece)?;
+        if len == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        received.extend(&piece[..len]);
+        while let Some(len) = answer_bytes(received.make_contiguous()) {
+            received.drain(..len);
+            if std::mem::replace(&mut welcome, true) {
+                unanswered -= 1;
+                answered += 1;
+            }
+        }
+    }
+}
+
+/// How long the answer is that these bytes begin with, if all of it is there: `NUMBER rsp LENGTH DATA\n`.
+fn answer_bytes(bytes: &[u8]) -> Option<usize> {
+    let mut spaces = bytes.iter().enumerate().filter(|(_, byte)| matches!(byte, b' ' | b'\n'));
+    let (_, (start, _), (end, _)) = (spaces.next()?, spaces.next()?, spaces.next()?);
+    let data: usize = std::str::from_utf8(&bytes[start + 1..end]).ok()?.parse().ok()?;
+    let len = if data == 0 { end + 1 } else { end + 1 + data + 1 };
+    (bytes.len() >= len).then_some(len)
+}
+
+/// Lines of about the asked time for rsyslog.
+const LINES_PER_SECOND: f64 = 500_000.0;
+
+pub fn lines(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
+    sheet.say("P9: lines from TCP to files, one connection, beside rsyslog imtcp -> omfile")?;
+    if !is_there(sheet)? {
+        return Ok(());
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a number of lines"
+    )]
+    let count = (options.seconds * LINES_PER_SECOND) as u64;
+    let (mut theirs, mut ours) = (Vec::new(), Vec::new());
+    for pair in 0..options.pairs {
+        for rsyslog in [pair % 2 == 0, pair % 2 != 0] {
+            let who = if rsyslog { Who::Rsyslog } else { Who::Tidemill };
+            if rsyslog { &mut theirs } else { &mut ours }.push(to_files(who, count)?);
+        }
+    }
+    let target = Target::AtLeast { pass: 5.0, goal: 10.0 };
+    for (name, unit, of) in [
+        ("lines", "M/s", (|(rate, _)| rate / 1e6) as fn((f64, f64)) -> f64),
+        ("bytes for a second of processor", "MB", |(_, bytes)| bytes / 1e6),
+    ] {
+        let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(a, b)| of(*a) / of(*b)).collect();
+        sheet.judge((&format!("{name}: tidemill / rsyslog"), "x"), &ratios, target)?;
+        for (who, side) in [("tidemill", &ours), ("rsyslog", &theirs)] {
+            let figures: Vec<f64> = side.iter().map(|figure| of(*figure)).collect();
+            sheet.judge((&format!("{name}: {who}"), unit), &figures, Target::Shown)?;
+        }
+    }
+    Ok(())
+}
+
+/// Lines per second from the first byte to the last line in a file, and bytes for a second of processor time.
+fn to_files(who: Who, lines: u64) -> Outcome<(f64, f64)> {
+    let receiver = Receiver::start(who, What::Lines)?;
+    let (before, watch) = (receiver.cpu_seconds()?, Stopwatch::start());
+    let mut load = Command::new(TIDEMILL);
+    load.args(["load", "--connect", &receiver.address.to_string(), "--json", "--line-len", "100"]);
+    let sent = load.args(["--records", &lines.to_string()]).stderr(Stdio::null()).output()?;
+    let report: serde_json::Value = serde_json::from_slice(&sent.stdout)?;
+    let bytes = report["bytes"].as_u64().ok_or("the sender says how much it sent")?;
+    receiver.until("everything is written", || Ok(receiver.written()? >= bytes))?;
+    let (seconds, cpu) = (watch.seconds(), receiver.cpu_seconds()? - before);
+    Ok((as_f64(lines) / seconds, as_f64(bytes) / cpu.max(0.01)))
+}

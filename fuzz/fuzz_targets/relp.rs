@@ -1,0 +1,7 @@
+//! The `relp` framing against its reference.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tidemill::framing::Framing;
+
+fuzz_target!(|input: &[u8]| tidemill_fuzz::compare(Framing::Relp, input));

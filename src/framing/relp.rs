@@ -1,0 +1,609 @@
+//! RELP, the reliable event logging protocol, as a server hears it: every frame has a number, and the peer keeps what was
+//! not answered. Runs on the io threads.
+//!
+//! ```text
+//! 1 open 53 relp_version=0\n...\n | 2 syslog 5 hello\n3 syslog 0\n | 4 close 0\n
+//!      answered here                  range, two answers are owed    an answer is owed
+//! ```
+//! A frame is `NUMBER COMMAND LENGTH DATA\n`, and a record is the data of a `syslog` frame. The records' frames stay whole in
+//! the ranges; `open` and `close` do not. Numbers and lengths have at most nine digits, so a length fits a `u32`, and
+//! nothing is allocated for an announced length. The offers of an `open` are answered at once; when a record is answered
+//! is decided by whoever knows when it is safe, so here it is only owed ([`Owed`]).
+//!
+//! A sender would send an over-long record again and again if it were dropped, so it is shortened to the limit and
+//! marked: its frame's command reads `truncated`. No peer can send that command.
+
+use super::carry::Carry;
+use super::{Found, Malformed, Owed, Splitter};
+
+/// The most digits of a number or a length.
+const DIGITS_MAX: usize = 9;
+
+/// The most letters of a command.
+const COMMAND_BYTES_MAX: usize = 32;
+
+/// The longest header in bytes: number, command and length, each with the byte that ends it.
+const HEADER_BYTES_MAX: usize = DIGITS_MAX + 1 + COMMAND_BYTES_MAX + 1 + DIGITS_MAX + 1;
+
+/// The most data of an `open` or `close` frame in bytes.
+const CONTROL_BYTES_MAX: usize = 4096;
+
+/// The highest version of the protocol that is spoken here. The reference implementation offers 0 and takes no other.
+const VERSION: u32 = 1;
+
+/// The header of a frame.
+struct Head<'a> {
+    txnr: u32,
+    command: &'a [u8],
+    /// Its bytes, with the space or line feed that ends it.
+    header: usize,
+    body: u32,
+    /// Bytes behind the data: a line feed, unless the header of an empty frame ended with it.
+    trailer: usize,
+}
+
+impl Head<'_> {
+    fn frame_bytes(&self) -> usize {
+        self.header + self.body as usize + self.trailer
+    }
+}
+
+/// How far the conversation got.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Phase {
+    /// The peer must make its offers first.
+    Greeting,
+    /// Records come.
+    Open,
+    /// The peer said its last.
+    Closed,
+}
+
+enum State {
+    /// At the start of a frame, or in the one that is carried.
+    Reading,
+    /// In an over-long frame, whose shortened one is carried.
+    Shortening(Shortening),
+    /// Behind a malformed frame.
+    Broken(Malformed),
+}
+
+/// What is to come of an over-long frame, in bytes of its data.
+#[derive(Clone, Copy)]
+struct Shortening {
+    txnr: u32,
+    keep: usize,
+    skip: usize,
+}
+
+/// The state of one connection.
+pub(super) struct RelpSplitter {
+    max: usize,
+    /// The unfinished frame: a header and at most `max` bytes, or the most that a control frame may have.
+    carry: Carry,
+    phase: Phase,
+    state: State,
+}
+
+/// What one frame of a piece is. The next one starts at the offset.
+enum Frame {
+    Record(usize),
+    Control(usize),
+    Shortened(usize),
+    /// The piece ends in it.
+    Unfinished,
+}
+
+impl RelpSplitter {
+    pub(super) fn new(max: usize) -> Self {
+        RelpSplitter { max, carry: Carry::default(), phase: Phase::Greeting, state: State::Reading }
+    }
+
+    fn split(&mut self, piece: &[u8], found: &mut Found) -> Result<(), Malformed> {
+        let mut start = self.finish_carried(piece, found)?;
+        let (mut whole, mut records) = (start..start, 0);
+        let outcome = loop {
+            if start == piece.len() {
+                break Ok(());
+            }
+            match self.frame(&piece[start..], found) {
+                Ok(Frame::Record(len)) => {
+                    start += len;
+                    whole.end = start;
+                    records += 1;
+                }
+                Ok(Frame::Unfinished) => break Ok(()),
+                Ok(other) => {
+                    found.push_range(whole, records);
+                    start += match other {
+                        Frame::Shortened(len) => {
+                            found.push_spliced(self.carry.take());
+                            len
+                        }
+                        Frame::Control(len) | Frame::Record(len) => len,
+                        Frame::Unfinished => 0,
+                    };
+                    (whole, records) = (start..start, 0);
+                }
+                Err(malformed) => break Err(malformed),
+            }
+        };
+        found.push_range(whole, records);
+        outcome
+    }
+
+    /// The frame at the start of `rest`, which is not empty.
+    fn frame(&mut self, rest: &[u8], found: &mut Found) -> Result<Frame, Malformed> {
+        let Some(head) = self.head(rest)? else {
+            self.carry.push(rest);
+            return Ok(Frame::Unfinished);
+        };
+        if self.is_overlong(&head) {
+            self.shorten(&head);
+            let len = self.go_on_shortening(&rest[head.header..], found)?;
+            return Ok(len.map_or(Frame::Unfinished, |len| Frame::Shortened(head.header + len)));
+        }
+        match rest.get(..head.frame_bytes()) {
+            Some(frame) => self.whole(&head, frame, found),
+            None => {
+                self.carry.push(rest);
+                Ok(Frame::Unfinished)
+            }
+        }
+    }
+
+    /// Leaves the frame that an earlier piece began, if there is one. Returns where the next one starts.
+    fn finish_carried(&mut self, piece: &[u8], found: &mut Found) -> Result<usize, Malformed> {
+        let mut start = 0;
+        if let State::Reading = self.state {
+            if self.carry.is_empty() {
+                return Ok(0);
+            }
+            // Taken out for a moment, because a header borrows from it.
+            let mut carry = std::mem::take(&mut self.carry);
+            let head = loop {
+                match self.head(carry.bytes())? {
+                    Some(head) => break head,
+                    None if start == piece.len() => {
+                        self.carry = carry;
+                        return Ok(start);
+                    }
+                    None => {
+                        debug_assert!(carry.len() < HEADER_BYTES_MAX, "so this loop is short");
+                        carry.push(&piece[start..=start]);
+                        start += 1;
+                    }
+                }
+            };
+            if !self.is_overlong(&head) {
+                let missing = head.frame_bytes() - carry.len();
+                let more = &piece[start..piece.len().min(start.saturating_add(missing))];
+                start += more.len();
+                if more.len() < missing {
+                    carry.push(more);
+                    self.carry = carry;
+                    return Ok(start);
+                }
+                return self.join(carry, more, found).map(|()| start);
+            }
+            debug_assert_eq!(head.header, carry.len(), "the data of such a frame is not carried");
+            self.shorten(&head);
+        }
+        match self.go_on_shortening(&piece[start..], found)? {
+            Some(len) => {
+                self.carry.join(b"", found);
+                Ok(start + len)
+            }
+            None => Ok(piece.len()),
+        }
+    }
+
+    /// What is carried is a frame with these last bytes.
+    fn join(&mut self, mut carry: Carry, last: &[u8], found: &mut Found) -> Result<(), Malformed> {
+        carry.push(last);
+        let head = parse(carry.bytes())?.expect("the header was parsed before");
+        if let Frame::Record(_) = self.whole(&head, carry.bytes(), found)? {
+            carry.join(b"", found);
+        }
+        carry.clear();
+        self.carry = carry;
+        Ok(())
+    }
+
+    /// The header at the start of `bytes`, if all of it is there, and if it may come now.
+    fn head<'a>(&self, bytes: &'a [u8]) -> Result<Option<Head<'a>>, Malformed> {
+        let Some(head) = parse(bytes)? else { return Ok(None) };
+        let wrong = match (self.phase, head.command) {
+            (Phase::Greeting, b"open") | (Phase::Open, b"syslog" | b"close") => {
+                let too_long = head.command != b"syslog" && head.body as usize > CONTROL_BYTES_MAX;
+                too_long.then(|| format!("has more than {CONTROL_BYTES_MAX} bytes"))
+            }
+            (_, b"open") => Some("came twice".to_owned()),
+            (Phase::Greeting, b"syslog" | b"close") => Some("came before `open`".to_owned()),
+            (Phase::Closed, b"syslog" | b"close") => Some("came after `close`".to_owned()),
+            _ => Some("was not offered".to_owned()),
+        };
+        match wrong {
+            None => Ok(Some(head)),
+            Some(wrong) => {
+                let command = head.command.escape_ascii();
+                Err(Malformed(format!("the command `{command}` {wrong}")))
+            }
+        }
+    }
+
+    fn is_overlong(&self, head: &Head<'_>) -> bool {
+        head.command == b"syslog" && head.body as usize > self.max
+    }
+
+    /// A whole frame: what it means.
+    fn whole(
+        &mut self,
+        head: &Head<'_>,
+        frame: &[u8],
+        found: &mut Found,
+    ) -> Result<Frame, Malformed> {
+        let (body, trailer) = frame[head.header..].split_at(head.body as usize);
+        check_trailer(trailer)?;
+        match head.command {
+            b"syslog" => {
+                found.owe_record(head.txnr);
+                return Ok(Frame::Record(frame.len()));
+            }
+            b"close" => {
+                found.owed.push(Owed::Close(head.txnr));
+                self.phase = Phase::Closed;
+            }
+            _ => {
+                answer_offers(head.txnr, body, found)?;
+                self.phase = Phase::Open;
+            }
+        }
+        Ok(Frame::Control(frame.len()))
+    }
+
+    /// Begins the shortened frame of an over-long one, behind whose header the stream stands.
+    fn shorten(&mut self, head: &Head<'_>) {
+        let Head { txnr, body, .. } = *head;
+        self.carry.clear();
+        self.carry.push(format!("{txnr} truncated {} ", self.max).as_bytes());
+        let skip = body as usize - self.max;
+        self.state = State::Shortening(Shortening { txnr, keep: self.max, skip });
+    }
+
+    /// Takes what is kept of an over-long frame and passes over the rest. At its end the shortened frame is carried,
+    /// whole, and the next frame starts at the offset that is returned.
+    fn go_on_shortening(
+        &mut self,
+        rest: &[u8],
+        found: &mut Found,
+    ) -> Result<Option<usize>, Malformed> {
+        let State::Shortening(Shortening { txnr, keep, skip }) = self.state else {
+            return Ok(None);
+        };
+        let kept = keep.min(rest.len());
+        self.carry.push(&rest[..kept]);
+        let skipped = skip.min(rest.len() - kept);
+        let missing = Shortening { txnr, keep: keep - kept, skip: skip - skipped };
+        self.state = State::Shortening(missing);
+        let Some(trailer) = rest.get(kept + skipped).filter(|_| missing.skip == 0) else {
+            return Ok(None);
+        };
+        check_trailer(std::slice::from_ref(trailer))?;
+        self.carry.push(b"\n");
+        self.state = State::Reading;
+        found.overlong += 1;
+        found.owe_record(txnr);
+        Ok(Some(kept + skipped + 1))
+    }
+}
+
+impl Splitter for RelpSplitter {
+    fn feed(&mut self, piece: &[u8], found: &mut Found) -> Result<(), Malformed> {
+        if let State::Broken(malformed) = &self.state {
+            return Err(malformed.clone());
+        }
+        self.split(piece, found).inspect_err(|malformed| {
+            self.carry.clear();
+            self.state = State::Broken(malformed.clone());
+        })
+    }
+
+    fn end(&mut self, found: &mut Found) {
+        if !self.carry.is_empty() {
+            found.truncated += 1;
+            self.carry.clear();
+        }
+        if !matches!(self.state, State::Broken(_)) {
+            self.state = State::Reading;
+        }
+    }
+
+    fn pending(&self) -> usize {
+        self.carry.len()
+    }
+}
+
+/// Calls `each` with the record of every frame of `range`. It stops at a frame that is not whole: no splitter makes one.
+pub(super) fn for_each<'a>(mut range: &'a [u8], mut each: impl FnMut(&'a [u8])) {
+    while let Ok(Some(head)) = parse(range) {
+        let Some((frame, rest)) = range.split_at_checked(head.frame_bytes()) else { break };
+        each(&frame[head.header..frame.len() - head.trailer]);
+        range = rest;
+    }
+    debug_assert!(range.is_empty(), "ranges hold whole frames");
+}
+
+/// The header at the start of `bytes`, if all of it is there.
+fn parse(bytes: &[u8]) -> Result<Option<Head<'_>>, Malformed> {
+    let Some((txnr, at)) = number(bytes, 0, "transaction number")? else { return Ok(None) };
+    if bytes[at] != b' ' || txnr == 0 {
+        return Err(unexpected("a space after a transaction number from 1 on", bytes[at]));
+    }
+    let rest = &bytes[at + 1..];
+    let Some(letters) = rest.iter().position(|byte| !byte.is_ascii_alphabetic()) else {
+        return match rest.len() {
+            0..=COMMAND_BYTES_MAX => Ok(None),
+            _ => Err(long_command()),
+        };
+    };
+    if letters > COMMAND_BYTES_MAX {
+        return Err(long_command());
+    }
+    if letters == 0 || rest[letters] != b' ' {
+        return Err(unexpected("a command and a space", rest[letters]));
+    }
+    let Some((body, at)) = number(bytes, at + 1 + letters + 1, "length")? else { return Ok(None) };
+    let trailer = match (bytes[at], body) {
+        (b' ', _) => 1,
+        (b'\n', 0) => 0,
+        (other, _) => return Err(unexpected("a space after the length", other)),
+    };
+    Ok(Some(Head { txnr, command: &rest[..letters], header: at + 1, body, trailer }))
+}
+
+/// A number from `start` on, and where it ends; none if more digits may come.
+fn number(bytes: &[u8], start: usize, what: &str) -> Result<Option<(u32, usize)>, Malformed> {
+    let mut value = 0;
+    for (digits, &byte) in bytes[start..].iter().enumerate() {
+        match byte {
+            b'0'..=b'9' if digits == DIGITS_MAX => {
+                return Err(Malformed(format!("a {what} of more than {DIGITS_MAX} digits")));
+            }
+            b'0'..=b'9' => value = value * 10 + u32::from(byte - b'0'),
+            _ if digits == 0 => return Err(unexpected(&format!("a {what}"), byte)),
+            _ => return Ok(Some((value, start + digits))),
+        }
+    }
+    Ok(None)
+}
+
+fn check_trailer(trailer: &[u8]) -> Result<(), Malformed> {
+    match trailer {
+        [] | [b'\n'] => Ok(()),
+        [other, ..] => Err(unexpected("a line feed after the data", *other)),
+    }
+}
+
+fn unexpected(wanted: &str, byte: u8) -> Malformed {
+    Malformed(format!("expected {wanted}, found `{}`", [byte].escape_ascii()))
+}
+
+fn long_command() -> Malformed {
+    Malformed(format!("a command of more than {COMMAND_BYTES_MAX} letters"))
+}
+
+/// Answers the offers of an `open`: the lesser of both versions, and the one command there is.
+fn answer_offers(txnr: u32, offers: &[u8], found: &mut Found) -> Result<(), Malformed> {
+    let offered = |name: &str| {
+        let mut lines = offers.split(|byte| *byte == b'\n');
+        lines.find_map(|line| std::str::from_utf8(line).ok()?.strip_prefix(name)?.strip_prefix('='))
+    };
+    let version = offered("relp_version").and_then(|version| version.trim().parse::<u32>().ok());
+    let mut commands = offered("commands").unwrap_or_default().split(',');
+    let refused = match version {
+        None => Some("the offers name no `relp_version`"),
+        Some(_) if !commands.any(|command| command.trim() == "syslog") => {
+            Some("the offers do not have the command `syslog`")
+        }
+        Some(_) => None,
+    };
+    if let Some(why) = refused {
+        let status = format!("500 {why}");
+        let answer = format!("{txnr} rsp {} {status}\n", status.len());
+        found.replies.extend_from_slice(answer.as_bytes());
+        return Err(Malformed(why.to_owned()));
+    }
+    let version = version.unwrap_or_default().min(VERSION);
+    let ours = format!(
+        "200 OK\nrelp_version={version}\nrelp_software=tidemill,{}\ncommands=syslog",
+        env!("CARGO_PKG_VERSION")
+    );
+    found.replies.extend_from_slice(format!("{txnr} rsp {} {ours}\n", ours.len()).as_bytes());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::framing::Framing;
+    use crate::framing::reference::{Outcome, malformed, reference, run};
+
+    const OPEN: &str = "1 open 30 relp_version=0\ncommands=syslog\n";
+
+    /// What the chops give behind the `open`: records, the numbers that are owed an answer, how many over-long and cut
+    /// off.
+    fn check(chops: &[&str], max: usize, records: &[&str], owed: &[u32], counts: (u64, u64)) {
+        let records = records.iter().map(|record| record.as_bytes().to_vec()).collect();
+        let (overlong, truncated) = counts;
+        let owed = owed.to_vec();
+        let expected = Outcome { records, overlong, truncated, malformed: false, owed };
+        let pieces = [&[OPEN], chops].concat();
+        let found = run(Framing::Relp, pieces.iter().map(|chop| chop.as_bytes()), max);
+        assert_eq!(found, expected, "{chops:?} {max}");
+        assert_eq!(reference(Framing::Relp, pieces.concat().as_bytes(), max), expected);
+    }
+
+    /// What is wrong with the stream, in one piece and byte by byte.
+    fn check_malformed(stream: &str, why: &str) {
+        assert_eq!(malformed(Framing::Relp, stream.as_bytes()), why, "{stream:?}");
+    }
+
+    fn open(stream: &str) -> String {
+        [OPEN, stream].concat()
+    }
+
+    /// What is answered at once to this stream.
+    fn replies(stream: &str) -> String {
+        let mut found = Found::default();
+        // A refusal is answered before the connection is closed.
+        let _ = Framing::Relp.splitter(99).feed(stream.as_bytes(), &mut found);
+        String::from_utf8(found.replies).expect("text")
+    }
+
+    #[test]
+    fn a_record_is_the_data_of_a_syslog_frame() {
+        check(&[], 99, &[], &[], (0, 0));
+        check(&["2 syslog 5 hello\n"], 99, &["hello"], &[2], (0, 0));
+        check(&["2 syslog 5 hello\n3 syslog 2 \n\n\n"], 99, &["hello", "\n\n"], &[2, 3], (0, 0));
+        check(&["2 syslog 0\n3 syslog 0 \n4 close 0\n"], 99, &["", ""], &[2, 3, 4], (0, 0));
+        check(
+            &["999999999 syslog 1 a\n1 syslog 1 b\n"],
+            99,
+            &["a", "b"],
+            &[999_999_999, 1],
+            (0, 0),
+        );
+        check(
+            &["7 syslog 1 a\n7 syslog 1 a\n6 syslog 0\n"],
+            99,
+            &["a", "a", ""],
+            &[7, 7, 6],
+            (0, 0),
+        );
+    }
+
+    #[test]
+    fn a_frame_may_come_in_many_pieces() {
+        check(
+            &["2", " sys", "log 5", " he", "llo", "\n", "3 close 0", "\n"],
+            99,
+            &["hello"],
+            &[2, 3],
+            (0, 0),
+        );
+        check(
+            &["2 syslog 1 a\n3 sysl", "og 1 b\n4 syslog 1 c\n5 s"],
+            99,
+            &["a", "b", "c"],
+            &[2, 3, 4],
+            (0, 1),
+        );
+    }
+
+    #[test]
+    fn an_over_long_record_is_shortened_and_owed_an_answer() {
+        check(&["2 syslog 4 abcd\n3 syslog 1 e\n"], 3, &["abc", "e"], &[2, 3], (1, 0));
+        check(
+            &["2 syslog 1 a\n3 syslog 4 bcde\n4 syslog 4 fghi\n5 syslog 1 j\n"],
+            3,
+            &["a", "bcd", "fgh", "j"],
+            &[2, 3, 4, 5],
+            (2, 0),
+        );
+        check(
+            &["2 syslog 9", " ab", "cdef", "ghi\n3 sys", "log 1 a\n"],
+            3,
+            &["abc", "a"],
+            &[2, 3],
+            (1, 0),
+        );
+        check(&["2 syslog 4 abcd", "\n3 syslog 4 ab", "cd\n"], 3, &["abc", "abc"], &[2, 3], (2, 0));
+        check(&["2 syslog 1 a\n3 syslog 0\n"], 0, &["", ""], &[2, 3], (1, 0));
+        check(&["2 syslog 4 abcd"], 3, &[], &[], (0, 1));
+        check(&["2 syslog 999999999 abcd"], 3, &[], &[], (0, 1));
+    }
+
+    #[test]
+    fn a_shortened_frame_is_marked() {
+        let (mut splitter, mut found) = (Framing::Relp.splitter(3), Found::default());
+        let stream = open("2 syslog 1 a\n3 syslog 4 bcde\n4 syslog 1 f\n");
+        splitter.feed(stream.as_bytes(), &mut found).expect("good");
+        assert_eq!(found.spliced, [(1, b"3 truncated 3 bcd\n".to_vec())]);
+        assert_eq!((found.ranges.len(), found.records), (2, 3));
+        assert_eq!(found.owed, [Owed::Records { first: 2, count: 3 }]);
+    }
+
+    #[test]
+    fn the_close_of_the_connection_drops_what_is_not_whole() {
+        check(&["2 syslog 2 a"], 9, &[], &[], (0, 1));
+        check(&["2 syslog 1 a"], 9, &[], &[], (0, 1));
+        check(&["2"], 9, &[], &[], (0, 1));
+    }
+
+    #[test]
+    fn offers_are_answered_with_the_lesser_version() {
+        let check = |offers: &str, version: &str| {
+            let stream = format!("1 open {} {offers}\n", offers.len());
+            let ours = format!(
+                "200 OK\nrelp_version={version}\nrelp_software=tidemill,{}\ncommands=syslog",
+                env!("CARGO_PKG_VERSION")
+            );
+            assert_eq!(replies(&stream), format!("1 rsp {} {ours}\n", ours.len()), "{offers:?}");
+        };
+        check("relp_version=0\nrelp_software=librelp,1.11.0\ncommands=syslog", "0");
+        check("relp_version=1\ncommands=syslog,eventlog", "1");
+        check("commands=eventlog, syslog\nrelp_version=7\n", "1");
+    }
+
+    #[test]
+    fn offers_without_what_is_needed_are_refused_for_good() {
+        let check = |offers: &str, why: &str| {
+            let stream = format!("1 open {} {offers}\n", offers.len());
+            assert_eq!(replies(&stream), format!("1 rsp {} 500 {why}\n", why.len() + 4));
+            check_malformed(&stream, why);
+        };
+        check("commands=syslog", "the offers name no `relp_version`");
+        check("relp_version=a\ncommands=syslog", "the offers name no `relp_version`");
+        check("relp_version=0\ncommands=eventlog", "the offers do not have the command `syslog`");
+        check("relp_version=0", "the offers do not have the command `syslog`");
+    }
+
+    #[test]
+    fn a_header_alone_holds_no_memory() {
+        let (mut splitter, mut found) = (Framing::Relp.splitter(usize::MAX), Found::default());
+        let stream = open("2 syslog 999999999 ab");
+        assert_eq!(splitter.feed(stream.as_bytes(), &mut found), Ok(()));
+        assert_eq!(splitter.pending(), 21);
+    }
+
+    #[test]
+    fn a_malformed_frame_says_what_is_wrong() {
+        check_malformed("<13>hello", "expected a transaction number, found `<`");
+        check_malformed(
+            "0 open 0\n",
+            "expected a space after a transaction number from 1 on, found ` `",
+        );
+        check_malformed("1234567890", "a transaction number of more than 9 digits");
+        check_malformed("1  0", "expected a command and a space, found ` `");
+        check_malformed("1 op3n", "expected a command and a space, found `3`");
+        check_malformed(&format!("1 {}", "x".repeat(33)), "a command of more than 32 letters");
+        check_malformed("1 open x", "expected a length, found `x`");
+        check_malformed("1 open 1\n", "expected a space after the length, found `\\n`");
+        check_malformed("1 open 1234567890", "a length of more than 9 digits");
+        check_malformed("1 open 4097 ", "the command `open` has more than 4096 bytes");
+        check_malformed("1 syslog 1 ", "the command `syslog` came before `open`");
+        check_malformed(&open("2 starttls 0\n"), "the command `starttls` was not offered");
+        check_malformed(&open("2 truncated 0\n"), "the command `truncated` was not offered");
+        check_malformed(&open("2 open 0\n"), "the command `open` came twice");
+        check_malformed(
+            &open("2 close 0\n3 syslog 0\n"),
+            "the command `syslog` came after `close`",
+        );
+        check_malformed(&open("2 syslog 1 ab"), "expected a line feed after the data, found `b`");
+        check_malformed(
+            &open(&format!("2 syslog 100 {}x", "y".repeat(100))),
+            "expected a line feed after the data, found `x`",
+        );
+    }
+}
