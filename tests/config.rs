@@ -1078,7 +1078,7 @@ error: a sink needs a kind
 1 | [sink.screen]
   |       ^^^^^^ no kind
   |
-  = help: write `[sink.NAME.console]`, `.file`, `.memory` or `.null`
+  = help: write `[sink.NAME.console]`, `.file`, `.sqlite`, `.memory` or `.null`
 ",
     ),
     (
@@ -1127,6 +1127,25 @@ error: unknown key `path` of a `null` sink
 #[test]
 fn sinks() {
     check_all(SINKS);
+}
+
+#[cfg(not(feature = "sqlite"))]
+#[test]
+fn a_sink_that_was_not_built_in_says_how_to_get_it() {
+    check_all(&[(
+        sink,
+        "[sink.screen.sqlite]
+path = \"words.db\"",
+        "
+error: this program has no sink `sqlite`
+ --> p.toml:1:1
+  |
+1 | [sink.screen.sqlite]
+  | ^^^^^^^^^^^^^^^^^^^^
+  |
+  = help: build it with `--features sqlite`
+",
+    )]);
 }
 
 const UNUSED_NAMES_ARE_WARNINGS: &[Case] = &[(

@@ -74,7 +74,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "FRAMING", conflicts_with = "file", help = framing_help())]
     pub framing: Option<String>,
 
-    /// Where rows go: console, json, null or file://DIR [default: console]
+    /// Where rows go: console, json, null, file://DIR or sqlite://FILE?table=NAME [default: console]
     #[arg(long, value_name = "SINK", conflicts_with = "file")]
     pub to: Option<String>,
 

@@ -158,12 +158,26 @@ fn sink(to: &str) -> Result<Vec<Setting>> {
         setting("--to", to, &path, value)
     };
     let format = |name: &str| vec![at(&["console", "format"], Given::Text(name.to_owned()))];
+    if let Some(database) = to.strip_prefix("sqlite://") {
+        let (path, table) = match database.split_once("?table=") {
+            Some((path, table)) => (path, Some(table)),
+            None => (database, None),
+        };
+        let path = at(&["sqlite", "path"], Given::Text(path.to_owned()));
+        let table = table.map(|table| at(&["sqlite", "table"], Given::Text(table.to_owned())));
+        return Ok([path].into_iter().chain(table).collect());
+    }
     match (to, to.strip_prefix("file://")) {
         ("console", _) => Ok(format("spark")),
         ("json", _) => Ok(format("json")),
         ("null", _) => Ok(vec![at(&["null"], Given::Table)]),
         (_, Some(dir)) => Ok(vec![at(&["file", "path"], Given::Text(dir.to_owned()))]),
-        _ => Err(usage("--to", to, "unknown sink", "write console, json, null or file://DIR")),
+        _ => Err(usage(
+            "--to",
+            to,
+            "unknown sink",
+            "write console, json, null, file://DIR or sqlite://FILE",
+        )),
     }
 }
 
@@ -313,7 +327,7 @@ mod tests {
             "--from tcp://a:1 --job count --to screen",
             "error: unknown sink\n\
             \x20--> command line: --to screen\n\
-            \x20 = help: write console, json, null or file://DIR",
+            \x20 = help: write console, json, null, file://DIR or sqlite://FILE",
         ),
         (
             "--from tcp://a:1 --job count --http 4040",

@@ -212,6 +212,10 @@ fn sink(kind: &SinkKind, console: &Writer, remembers: bool) -> Result<SharedSink
             let roll = roll.map(|roll| sink::Roll { bytes: roll.bytes, age: roll.age });
             Ok(SharedSink::new(sink::File::open(storage, file_format(*format), existing, roll)?))
         }
+        SinkKind::Sqlite { path, table } => {
+            let existing = if remembers { Existing::Committed } else { Existing::InTheWay };
+            Ok(SharedSink::new(sink::Sqlite::open(path, table, existing)?))
+        }
     }
 }
 

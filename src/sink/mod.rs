@@ -11,6 +11,11 @@ mod memory;
 mod null;
 mod rolling;
 mod rows;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+#[cfg(not(feature = "sqlite"))]
+#[path = "sqlite_absent.rs"]
+mod sqlite;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -26,6 +31,7 @@ pub use memory::{Memory, MemoryHandle, OwnedCell};
 pub use null::Null;
 pub use rolling::Roll;
 pub use rows::{Cell, Cells, Row, RowRef, RowWriter, Rows};
+pub use sqlite::{SQLITE_COMPILED, Sqlite};
 
 /// A row of the table of sinks.
 #[derive(Debug)]
@@ -43,6 +49,10 @@ pub const SINKS: &[SinkKind] = &[
         about: "prints each batch on standard output, as text or as JSON lines",
     },
     SinkKind { name: "file", about: "writes a file for each batch, whole or not at all" },
+    SinkKind {
+        name: "sqlite",
+        about: "adds the rows to a table of an SQLite database (feature `sqlite`)",
+    },
     SinkKind { name: "memory", about: "keeps the rows in memory, for tests" },
     SinkKind { name: "null", about: "drops the rows, for measurements" },
 ];
