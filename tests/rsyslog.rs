@@ -417,7 +417,7 @@ fn a_stop_answers_what_it_read_and_says_goodbye() {
 fn an_over_long_record_is_put_aside_whole_and_answered() {
     let _one = ONE_AT_A_TIME.lock();
     let directory = tempfile::tempdir().expect("a directory");
-    let aside = format!("source.in.socket.dead_letter={}", directory.path().join("dead").display());
+    let aside = format!("source.in.dead_letter={}", directory.path().join("dead").display());
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
     command.args([
         "run",
@@ -428,15 +428,8 @@ fn an_over_long_record_is_put_aside_whole_and_answered() {
         "--job",
         "lines",
     ]);
-    command.args(["--set", "source.in.socket.ack=received", "--set", &aside, "--every", "50ms"]);
-    command.args([
-        "--set",
-        "source.in.socket.record_bytes_max=64B",
-        "--to",
-        "json",
-        "--http",
-        "off",
-    ]);
+    command.args(["--set", "source.in.ack=received", "--set", &aside, "--every", "50ms"]);
+    command.args(["--set", "source.in.record_bytes_max=64B", "--to", "json", "--http", "off"]);
     let mut process = Process::start(
         command.arg("--log-format").arg("json").stdout(Stdio::piped()).stderr(Stdio::piped()),
     );
