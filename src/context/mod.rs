@@ -2,6 +2,8 @@
 //!
 //! Nothing below holds the context; what must be told upward comes as values on its mailbox.
 
+#[cfg(all(test, not(tidemill_model)))]
+mod crash_tests;
 mod inspect;
 #[cfg(all(test, tidemill_model))]
 mod model;
@@ -205,8 +207,8 @@ pub struct StreamingContext {
     sources: Mutex<Vec<Added>>,
     listeners: Mutex<Vec<Box<dyn Listener>>>,
     limits: Mutex<RunLimits>,
-    /// Where the log is kept, in place of `state_dir`: for tests.
-    storage: Mutex<Option<Arc<dyn Storage>>>,
+    /// Where the log is kept, in place of `state_dir`, and the size of its segments in bytes: for tests.
+    storage: Mutex<Option<(Arc<dyn Storage>, u64)>>,
     /// The run that `run_batches` drives.
     driven: Mutex<Option<Running>>,
 }
@@ -252,9 +254,9 @@ impl StreamingContext {
         Ok(context)
     }
 
-    /// Keeps the log and the checkpoints in `storage`, in place of a directory.
-    pub(crate) fn keep_state_in(&self, storage: Arc<dyn Storage>) {
-        *self.storage.lock() = Some(storage);
+    /// Keeps the log, in segments of so many bytes, and the checkpoints in `storage`, in place of a directory.
+    pub(crate) fn keep_state_in(&self, storage: Arc<dyn Storage>, segment_bytes: u64) {
+        *self.storage.lock() = Some((storage, segment_bytes));
     }
 
     fn assemble(config: Resolved, clock: Arc<dyn Clock>, manual: Option<ManualClock>) -> Self {

@@ -61,8 +61,8 @@ pub(super) struct Setup {
     pub(super) limits: RunLimits,
     /// Whether the end of each batch is told, for a run that is driven batch by batch.
     pub(super) tell_batches: bool,
-    /// Where the log is kept, in place of `state_dir`.
-    pub(super) storage: Option<Arc<dyn Storage>>,
+    /// Where the log is kept, in place of `state_dir`, and the size of its segments in bytes.
+    pub(super) storage: Option<(Arc<dyn Storage>, u64)>,
 }
 
 /// A started stream. Dropping it stops it in order and forgets the report.
@@ -77,7 +77,7 @@ pub struct Running {
     tracker: Arc<BlockTracker>,
     events: EventBus,
     workers: Arc<WorkerPool>,
-    receivers: Vec<Box<dyn ActiveReceiver>>,
+    pub(super) receivers: Vec<Box<dyn ActiveReceiver>>,
     /// The direct sources: their numbers, names and counters.
     direct: Vec<(u32, String, Arc<ReceiverCounters>)>,
     job_loop: Option<Thread>,

@@ -464,12 +464,12 @@ fn join<T: Clone>(f: &impl Fn(&T, &T) -> T, sum: Option<&T>, element: &T) -> T {
     sum.map_or_else(|| element.clone(), |sum| f(sum, element))
 }
 
-/// A count, and where the element was first seen: (partition, running number). Tasks start in partition order and one
-/// worker runs them one by one, so the first insertion into a worker's table is its first sight.
+/// A count, and where the element was first seen: the partition, and the running number in the shard. Tasks start in
+/// partition order and one worker runs them one by one, so the first insertion into a worker's table is its first sight.
 #[derive(Debug)]
 pub(super) struct Counted {
     pub(super) count: u64,
-    first: (usize, usize),
+    first: (u32, u32),
 }
 
 impl Counted {
@@ -487,24 +487,43 @@ where
     T: ?Sized + ToOwned + Hash + Eq + 'static,
 {
     let partition = partition.clone();
+    let number = u32::try_from(number).expect("a batch has fewer than 2^32 partitions");
     Box::new(move |shards| {
-        let mut seen = 0;
+        let known: Vec<usize> = shards.iter().map(Table::len).collect();
         partition.for_each(|element| {
             let hash = hash_of(seed, element);
             let shard = shard_of(hash, shards.len());
+            let table = &mut shards[shard];
+            let seen = table.len() - known[shard];
             let create = || {
-                seen += 1;
+                let seen = u32::try_from(seen).expect("a table holds fewer than 2^32 keys");
                 Counted { count: 1, first: (number, seen) }
             };
-            shards[shard]
-                .upsert((hash, element), T::to_owned, create, |counted| counted.count += 1);
+            table.upsert((hash, element), T::to_owned, create, |counted| counted.count += 1);
         });
     })
 }
 
+/// The rows in the order in which their keys were first seen. The keys of a partition are numbered without gaps, so each
+/// has its place: comparing and sorting a million rows took longer than counting them.
 fn in_order<K>(table: &mut Table<K, Counted>) -> Vec<(K, u64)> {
-    let mut counted: Vec<_> =
-        table.drain().map(|entry| (entry.value.first, (entry.key, entry.value.count))).collect();
-    counted.sort_unstable_by_key(|(first, _)| *first);
-    counted.into_iter().map(|(_, row)| row).collect()
+    let mut starts: Vec<usize> = Vec::new();
+    for (partition, seen) in table.iter().map(|entry| entry.value.first) {
+        let (partition, seen) = (partition as usize, seen as usize);
+        if starts.len() <= partition {
+            starts.resize(partition + 1, 0);
+        }
+        starts[partition] = starts[partition].max(seen + 1);
+    }
+    let mut total = 0;
+    for start in &mut starts {
+        total += std::mem::replace(start, total);
+    }
+    let mut rows: Vec<Option<(K, u64)>> = Vec::new();
+    rows.resize_with(total, || None);
+    for entry in table.drain() {
+        let (partition, seen) = entry.value.first;
+        rows[starts[partition as usize] + seen as usize] = Some((entry.key, entry.value.count));
+    }
+    rows.into_iter().flatten().collect()
 }

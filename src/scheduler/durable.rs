@@ -18,8 +18,9 @@ use crate::journal::{
     self, ChunkRange, Committed, Covered, Found, Journal, LoggedCommit, Parts, Plan, Reach, Run,
     base,
 };
-use crate::receiver::chunks::EngineLog;
+use crate::receiver::chunks::{CHUNK_BYTES_MAX, EngineLog};
 use crate::store::StoredBlock;
+use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Mutex};
 use crate::time::{Moment, Time};
 use crate::wal::NotLogged;
@@ -73,6 +74,8 @@ pub(super) struct Durable {
     reach: Reach,
     /// The seed of every hash.
     seed: u64,
+    /// How many workers there are: for a planted defect.
+    workers: usize,
 }
 
 /// A batch that is committed.
@@ -99,6 +102,7 @@ impl Durable {
         now: Moment,
         graph: &Graph,
         direct: Vec<Reader>,
+        workers: usize,
     ) -> Self {
         let found = &mut recovery.found;
         let place = |state: StateInfo| {
@@ -130,11 +134,15 @@ impl Durable {
             checkpoint_at: now.plus(CHECKPOINT_PAUSE),
             reach: reach(graph),
             seed: found.seed,
+            workers,
         }
     }
 
     /// A batch has its blocks: it runs once its plan is in the log.
     pub(super) fn allocated(&mut self, input: Arc<BatchInput>) {
+        if planted(Planted::RunsBeforePlan) {
+            self.ready.push_back(Arc::clone(&input));
+        }
         self.waiting.push_back(input);
     }
 
@@ -154,6 +162,7 @@ impl Durable {
         let outcome = self.on_the_way.as_ref().and_then(|(_, outcome)| outcome.lock().take());
         if let (Some(outcome), Some((count, _))) = (outcome, &self.on_the_way) {
             match outcome {
+                Ok(()) if planted(Planted::RunsBeforePlan) => drop(self.waiting.drain(..count)),
                 Ok(()) => self.ready.extend(self.waiting.drain(..count)),
                 Err(NotLogged::Retry(_)) => self.retry_at = Some(now.plus(PLAN_RETRY)),
                 // The log has poisoned the engine.
@@ -251,6 +260,10 @@ impl Durable {
             ranges.insert(of.number, of.read(bytes.clone())?);
         }
         let records = blocks.iter().flatten().map(|block| block.records()).sum();
+        let partitions = match planted(Planted::ReplayTakesWorkers) {
+            true => self.workers,
+            false => usize::try_from(plan.partitions).unwrap_or(1),
+        };
         Ok(Arc::new(BatchInput {
             time: plan.time(),
             index: plan.index,
@@ -258,7 +271,7 @@ impl Durable {
             direct: ranges,
             records,
             due: now,
-            partitions: usize::try_from(plan.partitions).unwrap_or(1),
+            partitions,
         }))
     }
 
@@ -364,6 +377,7 @@ impl Durable {
             }
             self.base.last_time = self.base.last_time.max(Some(done.commit.time));
         }
+        let first = first + u64::from(planted(Planted::CoversTooMuch));
         let position =
             |direct: &Reader| (self.journal.number_of(direct.number), direct.source.snapshot());
         self.base.ranges = self.direct.iter().map(position).collect();
@@ -436,6 +450,7 @@ impl Recovery {
         EngineLog {
             journal: Arc::clone(&self.journal),
             next_chunks: self.found.next_chunks.clone().into(),
+            chunk_bytes_max: CHUNK_BYTES_MAX.min(self.journal.segment_bytes() / 4),
         }
     }
 }

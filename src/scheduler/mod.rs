@@ -205,10 +205,12 @@ impl Scheduler {
                 (recovery.found.next_index, recovery.found.last_time.map(Time::from_millis));
             last.into_iter().for_each(|last| generator.resume(last));
         }
-        let graph = Arc::clone(&parts.graph);
-        let direct = || parts.direct.iter().map(|direct| direct.reader.clone()).collect();
-        let durable =
-            parts.recovery.as_mut().map(|recovery| Durable::new(recovery, now, &graph, direct()));
+        let (graph, workers) = (Arc::clone(&parts.graph), parts.workers.workers());
+        let direct: Vec<_> = parts.direct.iter().map(|direct| direct.reader.clone()).collect();
+        let durable = parts
+            .recovery
+            .as_mut()
+            .map(|recovery| Durable::new(recovery, now, &graph, direct, workers));
         let steering = Steering::new(options.interval, std::mem::take(&mut parts.steered), now);
         let outputs = parts.graph.outputs();
         let ticks = match options.batches {
