@@ -1177,6 +1177,14 @@ const NOT_YET: &[Case] = &[(
     r#"listen = "127.0.0.1:5514"
 dead_letter = "d""#,
     r#"
+error: `dead_letter` needs a framing that acknowledges: `lines` does not
+ --> p.toml:3:1
+  |
+3 | dead_letter = "d"
+  | ^^^^^^^^^^^
+  |
+  = help: write `framing = "relp"`, or leave it out
+
 error: `dead_letter` is not supported yet by this version
  --> p.toml:3:1
   |
