@@ -168,9 +168,7 @@ impl Running {
     pub(super) fn start(setup: Setup) -> Result<Running> {
         let Setup { config, clock, graph, sources, listeners, limits, .. } = setup;
         let control = Mailbox::new(CONTROL_MAX);
-        let poison = Poison::new();
-        let poisoned = poster(&control, Control::Poisoned);
-        poison.on_set(move |reason| poisoned(reason.to_owned()));
+        let poison = poison_that_tells(&control);
         let scheduler = Scheduler::new();
         let mut engine = engine(&config, &clock, &poison, &scheduler);
         let workers = Arc::new(WorkerPool::start(config.workers, &poison)?);
@@ -189,7 +187,7 @@ impl Running {
             receivers: Vec::new(),
             job_loop: None,
             events_thread: Some(engine.events.start(listeners, &poison)?),
-            spill: None,
+            spill,
             spill_thread: None,
             sources_left: sources.iter().filter(|source| source.ends() == When::Eof).count(),
             ended: false,
@@ -202,21 +200,13 @@ impl Running {
         let recovery = recover::open(&config, setup.storage, streams, clock.as_ref(), told)?;
         engine.log = recovery.as_ref().map(Recovery::log);
         running.journal = recovery.as_ref().map(|recovery| Arc::clone(&recovery.journal));
-        let stored = Stored {
-            store: Arc::clone(&store),
-            tracker: Arc::clone(&tracker),
-            clock: Arc::clone(&clock),
-            scheduler: scheduler.clone(),
-        };
+        let stored = running.stored(&store);
         if let Some(recovery) = &recovery {
             let records = recover::restore(recovery, config.block_bytes_max, &stored)?;
             engine.arrivals.iter().for_each(|arrivals| arrivals.add(records));
         }
         let schedule = recover::schedule(clock.as_ref(), config.batch_interval, recovery.as_ref());
-        if let Some(spill) = spill {
-            let thread = spill.start(&store, &clock, &engine.events, &poison)?;
-            (running.spill, running.spill_thread) = (Some(spill), Some(thread));
-        }
+        running.start_spill(&store, &engine)?;
         running.start_receivers(sources, &engine, Arc::new(stored))?;
         let history = Arc::new(History::default());
         running.inspector = Some(running.inspect(&config, &engine, Arc::clone(&history)));
@@ -241,6 +231,25 @@ impl Running {
         let options = job_options(&config, schedule, limits);
         running.job_loop = Some(scheduler.start(options, parts, &poison)?);
         Ok(running)
+    }
+
+    /// Where the receivers' blocks go.
+    fn stored(&self, store: &Arc<BlockManager>) -> Stored {
+        Stored {
+            store: Arc::clone(store),
+            tracker: Arc::clone(&self.tracker),
+            clock: Arc::clone(&self.clock),
+            scheduler: self.scheduler.clone(),
+        }
+    }
+
+    /// Starts the thread `spill`, if blocks may leave memory.
+    fn start_spill(&mut self, store: &Arc<BlockManager>, engine: &Engine) -> Result<()> {
+        if let Some(spill) = &self.spill {
+            let thread = spill.start(store, &self.clock, &engine.events, &engine.poison)?;
+            self.spill_thread = Some(thread);
+        }
+        Ok(())
     }
 
     fn inspect(&self, config: &Resolved, engine: &Engine, history: Arc<History>) -> Inspector {
@@ -356,9 +365,7 @@ impl Running {
         let (report, failure) = self.shut_down(&end);
         let outcome = match (end, failure) {
             (End::Failed(err) | End::Broken(err), _) | (_, Some(err)) => Err(err),
-            (_, None) if !report.left.is_empty() => {
-                Err(Error::Undrained(report.left.join("; ")))
-            }
+            (_, None) if !report.left.is_empty() => Err(Error::Undrained(report.left.join("; "))),
             (_, None) => Ok(()),
         };
         (report, outcome)
@@ -516,6 +523,14 @@ impl Drop for Running {
             self.shut_down(&End::Asked);
         }
     }
+}
+
+/// A poison whose reason is told upward.
+fn poison_that_tells(control: &Mailbox<Control>) -> Poison {
+    let poison = Poison::new();
+    let poisoned = poster(control, Control::Poisoned);
+    poison.on_set(move |reason| poisoned(reason.to_owned()));
+    poison
 }
 
 /// What the receivers share.
