@@ -40,6 +40,4 @@ impl NotYet {
 }
 
 /// Everything that is not supported yet.
-pub const NOT_YET: &[NotYet] = &[
-    NotYet::given("source.*.socket.identity", "`identity`"),
-];
+pub const NOT_YET: &[NotYet] = &[NotYet::given("source.*.socket.identity", "`identity`")];
