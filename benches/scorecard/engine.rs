@@ -13,6 +13,7 @@ use tidemill::{Config, Event, Interval, RunLimits, SocketSource, StreamingContex
 use crate::Outcome;
 use crate::baseline;
 use crate::durable;
+use crate::keys::{Keyed, keyed};
 use crate::measure::{Figures, Stopwatch, Sum};
 
 /// The jobs of children.
@@ -44,6 +45,8 @@ pub enum Kind {
     ReadLog,
     /// The engine started over a log, up to the end of the first batch.
     Recover,
+    /// Batches of keyed records, one after the other.
+    Keyed,
     /// A bare poller that accepts and discards, until it is killed.
     Poller,
 }
@@ -69,6 +72,8 @@ pub struct ChildArgs {
     /// How many batches or hand-overs, or bytes.
     #[arg(long, default_value_t = 1)]
     pub rounds: u64,
+    #[command(flatten)]
+    pub keyed: Keyed,
 }
 
 /// Runs a child and prints what it measured.
@@ -87,6 +92,7 @@ pub fn child(args: &ChildArgs) -> Outcome<()> {
         Kind::RawSync => durable::raw_sync(&state, args.rounds)?,
         Kind::ReadLog => durable::read_log(&state)?,
         Kind::Recover => recover(args)?,
+        Kind::Keyed => keyed(&args.keyed, args.rounds)?,
         Kind::Poller => return baseline::poller(),
     };
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&figures)?)?;

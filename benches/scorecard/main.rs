@@ -11,6 +11,7 @@ mod crowd;
 mod durable;
 mod engine;
 mod hostile;
+mod keys;
 mod listening;
 mod measure;
 mod process;

@@ -12,6 +12,8 @@ mod running;
 mod sources;
 
 use crate::config::{self, Ack, Config, Peers, RateLimits, Resolved};
+use crate::direct::DirectSource;
+use crate::direct::files::FilesSource;
 use crate::dstream::{DStream, Graph, GraphOptions};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
@@ -42,6 +44,7 @@ pub struct SocketSource {
     io_model: IoModel,
     framing: Framing,
     ack: Ack,
+    dead_letter: Option<std::path::PathBuf>,
     record_bytes_max: usize,
     connections_max: Option<usize>,
     pool_threads: usize,
@@ -68,6 +71,7 @@ impl SocketSource {
             io_model: IoModel::Nio,
             framing: Framing::Lines,
             ack: Ack::Log,
+            dead_letter: None,
             record_bytes_max: RECORD_BYTES_MAX,
             connections_max: None,
             pool_threads: POOL_THREADS,
@@ -113,6 +117,13 @@ impl SocketSource {
     /// needs a directory for its state.
     pub fn ack(mut self, ack: Ack) -> Self {
         self.ack = ack;
+        self
+    }
+
+    /// A directory for over-long records of a framing that acknowledges: each is kept there whole, in a file of its own, and
+    /// acknowledged once that is durable. Without it they are shortened.
+    pub fn dead_letter(mut self, directory: impl Into<std::path::PathBuf>) -> Self {
+        self.dead_letter = Some(directory.into());
         self
     }
 
@@ -176,6 +187,7 @@ impl From<&config::SocketSource> for SocketSource {
             Some(threads) => peers.reactors(threads),
             None => peers,
         };
+        let peers = source.dead_letter.iter().fold(peers, SocketSource::dead_letter);
         peers
             .io_model(source.io_model)
             .framing(source.framing)
@@ -184,6 +196,15 @@ impl From<&config::SocketSource> for SocketSource {
             .connections_max(source.connections_max)
             .rate(source.rate)
             .pool_threads(source.pool_threads)
+    }
+}
+
+impl From<&config::FilesSource> for FilesSource {
+    fn from(source: &config::FilesSource) -> Self {
+        FilesSource::new(&source.directory)
+            .framing(source.framing)
+            .record_bytes_max(source.record_bytes_max)
+            .batch_bytes_max(source.batch_bytes_max)
     }
 }
 
@@ -329,6 +350,51 @@ impl StreamingContext {
         Ok(self.graph.blocks(number, &name))
     }
 
+    /// The records of the files of a directory; see [`FilesSource`].
+    ///
+    /// # Errors
+    /// If there are too many sources. The directory is looked at when the stream starts.
+    pub fn files(&self, source: FilesSource) -> Result<DStream<[u8]>> {
+        let (number, name) = self.add_files(source)?;
+        Ok(self.graph.direct(number, &name))
+    }
+
+    /// The records of the files of a directory as text; bytes that are not UTF-8 are replaced and counted.
+    ///
+    /// # Errors
+    /// If there are too many sources. The directory is looked at when the stream starts.
+    pub fn files_text(&self, source: FilesSource) -> Result<DStream<str>> {
+        let (number, name) = self.add_files(source)?;
+        Ok(self.graph.text_direct(number, &name))
+    }
+
+    /// The lines of the files of a directory as text; see [`FilesSource`].
+    ///
+    /// # Errors
+    /// If there are too many sources. The directory is looked at when the stream starts.
+    pub fn files_lines(&self, directory: impl Into<std::path::PathBuf>) -> Result<DStream<str>> {
+        self.files_text(FilesSource::new(directory))
+    }
+
+    /// The records of a replayable source of your own, under this name.
+    ///
+    /// # Errors
+    /// If there are too many sources.
+    pub fn direct_stream(
+        &self,
+        name: &str,
+        source: impl DirectSource + 'static,
+    ) -> Result<DStream<[u8]>> {
+        let kind = Kind::Direct { name: Some(name.to_owned()), source: Arc::new(source) };
+        let (number, name) = self.add_source(kind)?;
+        Ok(self.graph.direct(number, &name))
+    }
+
+    fn add_files(&self, source: FilesSource) -> Result<(u32, String)> {
+        let name = source.name().map(str::to_owned);
+        self.add_source(Kind::Direct { name, source: Arc::new(source) })
+    }
+
     fn add_source(&self, kind: Kind) -> Result<(u32, String)> {
         if let Kind::Socket(source) = &kind
             && source.framing.acknowledges()
@@ -382,6 +448,11 @@ impl StreamingContext {
         if self.graph.outputs().is_empty() {
             let hint = "register one, such as `stream.print(10)`, before the start";
             return Err(Error::Usage(format!("nothing to do: the stream has no output; {hint}")));
+        }
+        if let Some(window) = self.graph.window().filter(|_| self.config.trigger.is_some()) {
+            let why =
+                "a stream with a trigger has no batch interval that lengths could be multiples of";
+            return Err(Error::Usage(format!("{window}: {why}")));
         }
         self.graph.check()?;
         let limits = *self.limits.lock();
