@@ -24,7 +24,7 @@ use crate::block::Range;
 use crate::checkpoint::{Checkpoints, Damaged};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
-use crate::sync::thread::{self, Thread};
+use crate::sync::thread::Thread;
 use crate::sync::{Arc, AtomicBool, Mailbox, Mutex, Poison};
 use crate::time::{Clock, Moment};
 use crate::wal::storage::{Lock, Storage};
@@ -169,27 +169,9 @@ impl Journal {
         let numbers = numbers_of(&options.sources, &started.sources);
         expect_sources(&replayed, &numbers, &started.sources)?;
         let found = Found {
-            started_before: replayed.started,
-            seed: started.seed,
-            anchor: started.anchor,
-            next_index: replayed.next_index(),
-            last_time: replayed.last_time(),
-            resume: replayed.resume(options.reach)?,
-            states: started.states.clone(),
-            commits: std::mem::take(&mut replayed.commits),
-            plans: replayed.plans.clone(),
-            unplanned: numbers.iter().map(|number| replayed.unplanned(*number)).collect(),
-            next_chunks: numbers.iter().map(|number| replayed.next_chunk(*number)).collect(),
-            covered: Covered {
-                next_index: replayed.base.next_index,
-                last_time: replayed.base.last_time,
-                chunks: replayed.base.covered.clone(),
-                ranges: replayed.base.ranges.clone(),
-                state_from: replayed.base.state_from,
-                operators,
-            },
             log: recovered,
             damaged: loaded.damaged,
+            ..found(&mut replayed, &started, (options.reach, &numbers), operators)?
         };
         let Started { pipeline, seed, anchor, sources, states, .. } = started;
         let (chunks, plans) = (replayed.chunks, replayed.plan_segments);
@@ -214,8 +196,7 @@ impl Journal {
             poison: poison.clone(),
             first_segment,
         };
-        let thread = thread::spawn("checkpoint", poison, move || writer.run())
-            .map_err(|err| Error::io("cannot start the thread `checkpoint`", err))?;
+        let thread = writer.start()?;
         let checkpoint_thread = Mutex::new(Some(thread));
         Ok((
             Journal { shared, numbers, checkpoint_inbox: inbox, checkpoint_thread, _lock: lock },
@@ -376,6 +357,37 @@ impl Drop for Journal {
     fn drop(&mut self) {
         self.checkpoint_inbox.close();
     }
+}
+
+/// What is to be gone on from.
+fn found(
+    replayed: &mut Replayed,
+    started: &Started,
+    (reach, numbers): (Reach, &[u32]),
+    operators: Vec<(String, Vec<u8>)>,
+) -> Result<Found> {
+    Ok(Found {
+        started_before: replayed.started,
+        seed: started.seed,
+        anchor: started.anchor,
+        next_index: replayed.next_index(),
+        last_time: replayed.last_time(),
+        resume: replayed.resume(reach)?,
+        states: started.states.clone(),
+        commits: std::mem::take(&mut replayed.commits),
+        plans: replayed.plans.clone(),
+        unplanned: numbers.iter().map(|number| replayed.unplanned(*number)).collect(),
+        next_chunks: numbers.iter().map(|number| replayed.next_chunk(*number)).collect(),
+        covered: Covered {
+            next_index: replayed.base.next_index,
+            last_time: replayed.base.last_time,
+            chunks: replayed.base.covered.clone(),
+            ranges: replayed.base.ranges.clone(),
+            state_from: replayed.base.state_from,
+            operators,
+        },
+        ..Found::default()
+    })
 }
 
 /// What this start says of itself.

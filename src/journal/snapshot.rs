@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Journal, Shared};
 use crate::checkpoint::{Checkpoint, Checkpoints};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mailbox, Ordering, Poison};
 use crate::wal::NotLogged;
 
@@ -65,7 +66,7 @@ impl Snapshot {
     pub(super) fn read(checkpoint: &Checkpoint) -> Result<(Snapshot, Kept)> {
         let number = checkpoint.number;
         let unknown = |what: &str| {
-            crate::error::Error::Failed(format!(
+            Error::Failed(format!(
                 "checkpoint {number} is not one that this program writes: {what}"
             ))
         };
@@ -110,6 +111,13 @@ pub(super) struct Writer {
 }
 
 impl Writer {
+    /// Starts the thread `checkpoint`.
+    pub(super) fn start(self) -> Result<Thread> {
+        let poison = self.poison.clone();
+        thread::spawn("checkpoint", &poison, move || self.run())
+            .map_err(|err| Error::io("cannot start the thread `checkpoint`", err))
+    }
+
     pub(super) fn run(mut self) {
         while let Some(covered) = self.inbox.recv() {
             let written = self.write(covered);
@@ -128,7 +136,7 @@ impl Writer {
     fn write(&mut self, covered: Covered) -> Result<(), NotLogged> {
         let snapshot = self.shared.snapshot(&covered, self.first_segment);
         let mut checkpoint = Checkpoint::new();
-        let unwritten = |err: crate::error::Error| NotLogged::Failed(err.to_string().into());
+        let unwritten = |err: Error| NotLogged::Failed(err.to_string().into());
         checkpoint.put(ENGINE, &snapshot).map_err(unwritten)?;
         for (name, bytes) in covered.operators {
             checkpoint.put_bytes(&format!("{OPERATOR}{name}"), bytes);
