@@ -14,6 +14,7 @@ use crate::Interval;
 use crate::block::{Acknowledge, Range, Receipt};
 use crate::config::Config;
 use crate::error::Result;
+use crate::journal::words;
 use crate::receiver::ReceiverHandle;
 use crate::sink::{Existing, File, FileFormat, Roll};
 use crate::sync::{Arc, Mutex};
@@ -236,15 +237,21 @@ fn idle() -> ReceiverSource {
 
 /// Three lives with trouble, then one in peace.
 fn check(seed: u64, trouble: impl Fn(&mut World) -> Trouble) {
-    let mut world = World::new(seed);
+    let (mut world, mut story) = (World::new(seed), Vec::new());
     for _ in 0..3 {
         let trouble = trouble(&mut world);
         world.live(trouble);
         world.power_back();
+        story.push(format!(
+            "{trouble:?}:\n{}{:?}",
+            words(&world.state).unwrap_or_default(),
+            world.output.list()
+        ));
     }
     assert!(world.live(Trouble::None), "seed {seed}: the last life stops in order");
     let problems = world.problems();
-    assert!(problems.is_empty(), "seed {seed}: {problems:?}");
+    let story = story.join("\n");
+    assert!(problems.is_empty(), "seed {seed}: {problems:?}\n{story}");
 }
 
 #[test]
