@@ -1154,16 +1154,16 @@ fn unused_names_are_warnings() {
 }
 
 const NOT_YET: &[Case] = &[(
-    source,
-    r#"[source.lines.files]
-directory = "in""#,
-    "
-error: the source kind `files` is not supported yet by this version
- --> p.toml:1:15
+    socket_key,
+    r#"listen = "127.0.0.1:5514"
+dead_letter = "d""#,
+    r#"
+error: `dead_letter` is not supported yet by this version
+ --> p.toml:3:1
   |
-1 | [source.lines.files]
-  |               ^^^^^
-",
+3 | dead_letter = "d"
+  | ^^^^^^^^^^^
+"#,
 )];
 
 const ACKNOWLEDGING_NEEDS_WHAT_IT_PROMISES: &[Case] = &[

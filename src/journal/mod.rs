@@ -75,6 +75,7 @@ pub(crate) struct Journal {
 /// What the journal and its thread share.
 struct Shared {
     log: WriteAheadLog,
+    segment_bytes: u64,
     live: Mutex<Live>,
     pipeline: String,
     seed: u64,
@@ -193,6 +194,7 @@ impl Journal {
         let live = Live { chunks, plans, commits: replayed.commit_segments };
         let shared = Arc::new(Shared {
             log,
+            segment_bytes: options.log.segment_bytes,
             live: Mutex::new(live),
             pipeline,
             seed,
@@ -217,6 +219,11 @@ impl Journal {
             Journal { shared, numbers, checkpoint_inbox: inbox, checkpoint_thread, _lock: lock },
             found,
         ))
+    }
+
+    /// The size of a segment of the log, in bytes.
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        self.shared.segment_bytes
     }
 
     /// The number in the log of a source of the program.

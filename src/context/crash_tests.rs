@@ -1,0 +1,357 @@
+//! The whole engine on disks that lose power, fill up and fail, over several lives: what was acknowledged is in the
+//! output, nothing is there twice, and each connection's records are in order (R2, R4, R5 and R6 of the scorecard).
+//!
+//! Time is a manual clock that the feeding moves; the threads are real, so a seed decides the faults and the steps but not
+//! every interleaving. Defects are planted in a process of their own, for all its threads.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{ReceiverSource, RunLimits, Running, StreamingContext};
+use crate::Interval;
+use crate::block::{Acknowledge, Range, Receipt};
+use crate::config::Config;
+use crate::error::Result;
+use crate::receiver::ReceiverHandle;
+use crate::sink::{Existing, File, FileFormat, Roll};
+use crate::sync::{Arc, Mutex};
+use crate::time::{ManualClock, Time};
+use crate::wal::storage::{Fault, MemoryStorage, Storage};
+use crate::wal::tests::seeds;
+
+/// Small segments, so that a life fills several.
+const SEGMENT_BYTES: u64 = 2 << 10;
+
+const PERIOD: Interval = Interval::millis(100);
+
+/// Which records were acknowledged.
+#[derive(Debug, Default)]
+struct Acknowledged(Mutex<u64>);
+
+impl Acknowledge for Acknowledged {
+    fn acknowledge(&self, upto: u64) {
+        let mut known = self.0.lock();
+        *known = (*known).max(upto);
+    }
+}
+
+/// What is known of a connection when its life is over.
+struct Connection {
+    name: String,
+    offered: u64,
+    acknowledged: Arc<Acknowledged>,
+}
+
+/// The disks of the state and of the output, and what was sent so far.
+struct World {
+    state: MemoryStorage,
+    output: MemoryStorage,
+    clock: ManualClock,
+    connections: Vec<Connection>,
+    roll: Option<Roll>,
+    random: u64,
+}
+
+/// What a life is made to suffer.
+#[derive(Clone, Copy, Debug)]
+enum Trouble {
+    None,
+    /// The disk of the state fails at so many calls from now on.
+    State(u64, Fault),
+    /// The disk of the output does.
+    Output(u64, Fault),
+    /// The disk of the state is full for the middle of the life.
+    StateFull,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let clock = ManualClock::new();
+        clock.jump_wall_to(Time::from_millis(1_000_000));
+        let roll = seed.is_multiple_of(3).then_some(Roll { bytes: Some(400), age: None });
+        let (state, output) = (MemoryStorage::new(seed), MemoryStorage::new(seed ^ 1));
+        World { state, output, clock, connections: Vec::new(), roll, random: seed | 1 }
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 11) % bound
+    }
+
+    /// Both disks as the next life finds them.
+    fn power_back(&mut self) {
+        let seed = self.below(u64::MAX);
+        self.state = self.state.after_power_cut(seed);
+        self.output = self.output.after_power_cut(seed ^ 3);
+    }
+
+    fn start(&self, workers: usize) -> Result<Running> {
+        let config = Config::new("crash").batch_interval(PERIOD).workers(workers);
+        let context = StreamingContext::with_clock(config, self.clock.clone())?;
+        context.keep_state_in(Arc::new(self.state.clone()), SEGMENT_BYTES);
+        let lines = context.receiver(idle())?;
+        let storage: Arc<dyn Storage> = Arc::new(self.output.clone());
+        lines.named("lines").save(File::open(
+            storage,
+            FileFormat::Text,
+            Existing::Committed,
+            self.roll,
+        )?);
+        context.limits(RunLimits::default());
+        context.start()
+    }
+
+    /// One life: feeds a connection of its own, and stops or dies. True if it stopped in order.
+    fn live(&mut self, trouble: Trouble) -> bool {
+        match trouble {
+            Trouble::State(calls, fault) => self.state.fail(self.state.calls() + calls, fault),
+            Trouble::Output(calls, fault) => self.output.fail(self.output.calls() + calls, fault),
+            Trouble::None | Trouble::StateFull => {}
+        }
+        let workers = usize::try_from(1 + self.below(3)).expect("three at most");
+        let Ok(running) = self.start(workers) else { return false };
+        let steps = 5 + self.below(40);
+        let acknowledged = Arc::new(Acknowledged::default());
+        let name = format!("c{}", self.connections.len());
+        let mut offered = 0;
+        for step in 0..steps {
+            if matches!(trouble, Trouble::StateFull) {
+                self.state.set_full((steps / 4..steps / 2).contains(&step));
+            }
+            let records = self.below(4);
+            if records > 0 {
+                let range = range(&name, offered..offered + records, &acknowledged);
+                // A full queue, under a full disk: these were not taken.
+                if running.receivers[0].cutter().0.offer(range).is_ok() {
+                    offered += records;
+                }
+            }
+            let pause = [0, 0, 30, 100, 250][usize::try_from(self.below(5)).expect("small")];
+            self.clock.advance(Duration::from_millis(pause));
+            std::thread::yield_now();
+        }
+        self.connections.push(Connection { name, offered, acknowledged });
+        self.state.set_full(false);
+        self.stop(running)
+    }
+
+    /// Stops while the clock goes on, for what waits to try something again.
+    fn stop(&self, running: Running) -> bool {
+        let clock = self.clock.clone();
+        let done = crate::sync::StopToken::new();
+        let (over, poison) = (done.clone(), crate::sync::Poison::new());
+        let driver = crate::sync::thread::spawn("driver", &poison, move || {
+            // Never as far as the stop's deadline, ten seconds: time is for what tries again.
+            for _ in 0..90 {
+                clock.advance(PERIOD.as_duration());
+                (0..200).for_each(|_| std::thread::yield_now());
+                if over.is_stopped() {
+                    return;
+                }
+            }
+        });
+        let outcome = running.stop();
+        done.stop();
+        driver.expect("a thread").join();
+        outcome.is_ok()
+    }
+
+    /// The records of the output, file by file in the order of their batches.
+    fn output(&self) -> Vec<String> {
+        let names = self.output.list().expect("listed");
+        let mut files: Vec<(u64, String)> = names
+            .into_iter()
+            .filter(|name| !name.starts_with('.'))
+            .map(|name| {
+                let time = name.split('-').nth(1).and_then(|time| time.parse().ok());
+                (time.expect("a time"), name)
+            })
+            .collect();
+        files.sort();
+        let text = |(_, name): &(u64, String)| {
+            String::from_utf8(self.output.bytes(name).expect("there")).expect("UTF-8")
+        };
+        files.iter().map(text).collect::<String>().lines().map(str::to_owned).collect()
+    }
+
+    /// What is wrong with the output; nothing if all is well.
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let output = self.output();
+        let mut seen = HashSet::new();
+        problems.extend(
+            output
+                .iter()
+                .filter(|line| !seen.insert(*line))
+                .map(|line| format!("{line} is there twice")),
+        );
+        for Connection { name, offered, acknowledged } in &self.connections {
+            let own = output.iter().filter_map(|line| {
+                let (of, number) = line.split_once(' ')?;
+                (of == name).then(|| number.parse::<u64>().expect("a number"))
+            });
+            let own: Vec<u64> = own.collect();
+            if !own.is_sorted() {
+                problems.push(format!("{name} is out of order: {own:?}"));
+            }
+            if let Some(beyond) = own.iter().find(|number| **number >= *offered) {
+                problems.push(format!("{name} {beyond} was never offered"));
+            }
+            let safe = *acknowledged.0.lock();
+            let missing = (0..safe).filter(|number| !own.contains(number));
+            problems.extend(
+                missing.map(|number| format!("{name} {number} was acknowledged and is lost")),
+            );
+        }
+        problems
+    }
+}
+
+/// Records with the framing `u32`, and a receipt for them.
+fn range(name: &str, numbers: std::ops::Range<u64>, to: &Arc<Acknowledged>) -> Range {
+    let mut bytes = Vec::new();
+    for number in numbers.clone() {
+        let text = format!("{name} {number}");
+        bytes.extend(u32::try_from(text.len()).expect("short").to_be_bytes());
+        bytes.extend(text.as_bytes());
+    }
+    let receipt = Receipt { to: Arc::clone(to) as Arc<dyn Acknowledge>, upto: numbers.end };
+    let records = numbers.end - numbers.start;
+    Range { receipts: vec![receipt], ..Range::new(Bytes::from(bytes), records) }
+}
+
+/// A source whose own receiver brings nothing: the test does.
+fn idle() -> ReceiverSource {
+    let wait = |handle: &ReceiverHandle| {
+        while handle.wait(Duration::from_secs(3_600)) {}
+        Ok(())
+    };
+    ReceiverSource::new(wait).named("in").record_bytes_max(200)
+}
+
+/// Three lives with trouble, then one in peace.
+fn check(seed: u64, trouble: impl Fn(&mut World) -> Trouble) {
+    let mut world = World::new(seed);
+    for _ in 0..3 {
+        let trouble = trouble(&mut world);
+        world.live(trouble);
+        world.power_back();
+    }
+    assert!(world.live(Trouble::None), "seed {seed}: the last life stops in order");
+    let problems = world.problems();
+    assert!(problems.is_empty(), "seed {seed}: {problems:?}");
+}
+
+#[test]
+fn power_cuts_lose_nothing_acknowledged_and_repeat_nothing() {
+    for seed in seeds(40) {
+        check(seed, |world| match world.below(3) {
+            0 => Trouble::Output(world.below(60), Fault::PowerCut),
+            _ => Trouble::State(world.below(160), Fault::PowerCut),
+        });
+    }
+}
+
+#[test]
+fn a_full_disk_of_the_state_pauses_and_a_full_output_stops() {
+    for seed in seeds(25) {
+        check(seed, |world| match world.below(3) {
+            0 => Trouble::Output(world.below(60), Fault::Full),
+            1 => Trouble::State(world.below(160), Fault::Full),
+            _ => Trouble::StateFull,
+        });
+    }
+}
+
+#[test]
+fn a_failed_sync_stops_the_engine_and_the_next_life_goes_on() {
+    for seed in seeds(25) {
+        check(seed, |world| match world.below(2) {
+            0 => Trouble::Output(world.below(60), Fault::Broken),
+            _ => Trouble::State(world.below(160), Fault::Broken),
+        });
+    }
+}
+
+/// A crash at every call of the output's disk while one batch is committed.
+#[test]
+fn a_crash_at_each_step_of_a_commit_repeats_nothing() {
+    for call in 1..30 {
+        check(call, |_| Trouble::Output(call, Fault::PowerCut));
+    }
+}
+
+#[test]
+fn a_second_engine_is_kept_out() {
+    let world = World::new(1);
+    let running = world.start(1).expect("free");
+    let err = world.start(1).expect_err("in use").to_string();
+    assert!(err.contains("in use"), "{err}");
+    assert!(world.stop(running));
+    assert!(world.stop(world.start(1).expect("free again")));
+}
+
+/// How many partitions a keyed operator had in each batch, with so many workers in each life; the first life dies when
+/// its first batch is to be written.
+#[test]
+fn a_replay_has_the_partitions_of_its_plan() {
+    let mut world = World::new(2);
+    let start = |world: &World, workers: usize| {
+        let config = Config::new("replay").batch_interval(PERIOD).workers(workers);
+        let context = StreamingContext::with_clock(config, world.clock.clone()).expect("good");
+        context.keep_state_in(Arc::new(world.state.clone()), SEGMENT_BYTES);
+        let records = context.receiver(idle()).expect("one source");
+        let keys = records.map(|record| String::from_utf8_lossy(record).into_owned());
+        let partitions = keys.count_by_value().map_partitions(|_, out| out.push(&1_u64));
+        let storage: Arc<dyn Storage> = Arc::new(world.output.clone());
+        let file = File::open(storage, FileFormat::Text, Existing::Committed, None);
+        partitions.named("partitions").save(file.expect("free"));
+        context.start().expect("started")
+    };
+    let feed = |world: &World, running: &Running, numbers| {
+        let offered = running.receivers[0].cutter().0.offer(range("c0", numbers, &Arc::default()));
+        assert!(offered.is_ok());
+        world.clock.advance(PERIOD.as_duration());
+    };
+    let running = start(&world, 5);
+    world.output.fail(world.output.calls() + 1, Fault::PowerCut);
+    feed(&world, &running, 0..9);
+    assert!(!world.stop(running), "its output's disk is gone");
+    world.power_back();
+    let running = start(&world, 2);
+    feed(&world, &running, 9..12);
+    assert!(world.stop(running));
+    let lines = |name: &String| world.output.bytes(name).map_or(0, |bytes| bytes.len() / 2);
+    let names = world.output.list().expect("listed");
+    let counts: Vec<usize> =
+        names.iter().filter(|name| !name.starts_with('.')).map(lines).collect();
+    assert_eq!(counts.first(), Some(&5), "{counts:?}");
+    assert!(counts[1..].iter().all(|count| *count == 2), "{counts:?}");
+}
+
+/// The tests above, each in a process with a defect that it must find.
+#[cfg(tidemill_planted)]
+#[test]
+fn planted_defects_are_found() {
+    let cases = [
+        ("AcknowledgesBeforeLog", "power_cuts_lose_nothing_acknowledged_and_repeat_nothing"),
+        ("RunsBeforePlan", "power_cuts_lose_nothing_acknowledged_and_repeat_nothing"),
+        ("ForgetsUnplanned", "power_cuts_lose_nothing_acknowledged_and_repeat_nothing"),
+        ("CoversTooMuch", "power_cuts_lose_nothing_acknowledged_and_repeat_nothing"),
+        ("RefusedIsDurable", "a_full_disk_of_the_state_pauses_and_a_full_output_stops"),
+        ("ReplayTakesWorkers", "a_replay_has_the_partitions_of_its_plan"),
+    ];
+    for (defect, test) in cases {
+        let program = std::env::current_exe().expect("this program");
+        let mut command = std::process::Command::new(program);
+        command.args(["--exact", &format!("context::crash_tests::{test}")]);
+        let output = command.env("TIDEMILL_PLANTED", defect).output().expect("it runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("running 1 test"), "{text}");
+        assert!(!output.status.success(), "{test} does not find {defect}");
+    }
+}
