@@ -42,7 +42,7 @@ impl Acknowledge for Acknowledged {
 struct Connection {
     name: String,
     offered: u64,
-    acknowledged: Arc<Acknowledged>,
+    acknowledged: u64,
 }
 
 /// The disks of the state and of the output, and what was sent so far.
@@ -135,9 +135,12 @@ impl World {
             self.clock.advance(Duration::from_millis(pause));
             std::thread::yield_now();
         }
-        self.connections.push(Connection { name, offered, acknowledged });
         self.state.set_full(false);
-        self.stop(running, trouble)
+        let in_order = self.stop(running, trouble);
+        // Before the disks are looked at: threads that the stop's deadline has abandoned may still go on.
+        let acknowledged = *acknowledged.0.lock();
+        self.connections.push(Connection { name, offered, acknowledged });
+        in_order
     }
 
     /// Stops while the clock goes on: with a disk that is gone the stop has to reach its deadline, without trouble it
@@ -203,8 +206,7 @@ impl World {
             if let Some(beyond) = own.iter().find(|number| **number >= *offered) {
                 problems.push(format!("{name} {beyond} was never offered"));
             }
-            let safe = *acknowledged.0.lock();
-            let missing = (0..safe).filter(|number| !own.contains(number));
+            let missing = (0..*acknowledged).filter(|number| !own.contains(number));
             problems.extend(
                 missing.map(|number| format!("{name} {number} was acknowledged and is lost")),
             );
