@@ -1138,10 +1138,10 @@ fn a_sink_that_was_not_built_in_says_how_to_get_it() {
 path = \"words.db\"",
         "
 error: this program has no sink `sqlite`
- --> p.toml:1:1
+ --> p.toml:1:14
   |
 1 | [sink.screen.sqlite]
-  | ^^^^^^^^^^^^^^^^^^^^
+  |              ^^^^^^
   |
   = help: build it with `--features sqlite`
 ",
@@ -1173,16 +1173,24 @@ fn unused_names_are_warnings() {
 }
 
 const NOT_YET: &[Case] = &[(
-    source,
-    r#"[source.lines.files]
-directory = "in""#,
-    "
-error: the source kind `files` is not supported yet by this version
- --> p.toml:1:15
+    socket_key,
+    r#"listen = "127.0.0.1:5514"
+dead_letter = "d""#,
+    r#"
+error: `dead_letter` needs a framing that acknowledges: `lines` does not
+ --> p.toml:3:1
   |
-1 | [source.lines.files]
-  |               ^^^^^
-",
+3 | dead_letter = "d"
+  | ^^^^^^^^^^^
+  |
+  = help: write `framing = "relp"`, or leave it out
+
+error: `dead_letter` is not supported yet by this version
+ --> p.toml:3:1
+  |
+3 | dead_letter = "d"
+  | ^^^^^^^^^^^
+"#,
 )];
 
 const ACKNOWLEDGING_NEEDS_WHAT_IT_PROMISES: &[Case] = &[

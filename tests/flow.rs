@@ -117,6 +117,19 @@ fn a_trigger_makes_batches_of_records_or_at_the_time_out() {
 }
 
 #[test]
+fn a_trigger_takes_no_window() {
+    let config = Config::new("trigger").trigger(10, Interval::secs(1));
+    let ctx = StreamingContext::with_clock(config, ManualClock::new()).expect("good options");
+    let numbers = ctx.queue_stream(vec![Some(vec![1])], 1);
+    numbers.count_by_window(Interval::secs(2), Interval::secs(1)).foreach_batch(|_, _| Ok(()));
+    let err = ctx.start().expect_err("refused").to_string();
+    assert!(
+        err.starts_with("count_by_window: a stream with a trigger has no batch interval"),
+        "{err}"
+    );
+}
+
+#[test]
 fn a_trigger_counts_to_its_number_of_batches_and_keeps_their_order() {
     let config = Config::new("trigger").trigger(10, Interval::secs(3_600));
     let Listening { running, mut peer, done, .. } = listening(config, |source| source);

@@ -12,6 +12,7 @@ use tidemill::{Config, Event, Interval, RunLimits, SocketSource, StreamingContex
 
 use crate::Outcome;
 use crate::baseline;
+use crate::keys::{Keyed, keyed};
 use crate::measure::{Figures, Stopwatch, Sum};
 
 /// The jobs of children.
@@ -37,6 +38,8 @@ pub enum Kind {
     Batches,
     /// How many blocks the batches of `Batches` have.
     Blocks,
+    /// Batches of keyed records, one after the other.
+    Keyed,
     /// A bare poller that accepts and discards, until it is killed.
     Poller,
 }
@@ -59,6 +62,8 @@ pub struct ChildArgs {
     /// How many batches or hand-overs.
     #[arg(long, default_value_t = 1)]
     pub rounds: u64,
+    #[command(flatten)]
+    pub keyed: Keyed,
 }
 
 /// Runs a child and prints what it measured.
@@ -73,6 +78,7 @@ pub fn child(args: &ChildArgs) -> Outcome<()> {
         Kind::Sealed | Kind::Count | Kind::Wordcount => to_the_end(args, &address)?,
         Kind::Batches => batches(args)?,
         Kind::Blocks => blocks(args)?,
+        Kind::Keyed => keyed(&args.keyed, args.rounds)?,
         Kind::Poller => return baseline::poller(),
     };
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&figures)?)?;

@@ -10,6 +10,7 @@ mod baseline;
 mod crowd;
 mod engine;
 mod hostile;
+mod keys;
 mod listening;
 mod measure;
 mod process;

@@ -10,6 +10,7 @@ use tidemill::sync::Signal;
 use tidemill::time::{Clock, SystemClock};
 
 use crate::engine::Kind;
+use crate::keys;
 use crate::measure::{Figures, as_f64, status_kib};
 use crate::process::{Owned, Sender, Sent, TIDEMILL, run, said};
 use crate::verdict::{Sheet, Target};
@@ -24,6 +25,10 @@ pub enum Row {
     P3,
     /// The fixed cost of a batch beside a bare hand-over.
     P5,
+    /// Many keys, one hot key, growth, beside ten thousand keys.
+    P12,
+    /// Windows beside single batches.
+    P13,
     /// Start, size and memory.
     P15,
     /// The io models beside nio.
@@ -47,6 +52,8 @@ impl Row {
             Row::P1 => ingest(options, sheet),
             Row::P3 => wordcount(options, sheet),
             Row::P5 => fixed_cost(options, sheet),
+            Row::P12 => keys::keys(options, sheet),
+            Row::P13 => keys::windows(options, sheet),
             Row::P15 => start(options, sheet),
             Row::P2 => crowd::models(options, sheet),
             Row::P8 => crowd::crowd(options, sheet),

@@ -134,8 +134,11 @@ fn source(from: &str) -> Result<(&'static str, Vec<Setting>)> {
     if let Some(address) = from.strip_prefix("tcp-listen://") {
         return Ok(("socket", vec![at("socket", "listen", Given::Text(address.to_owned()))]));
     }
+    if let Some(directory) = from.strip_prefix("files://") {
+        return Ok(("files", vec![at("files", "directory", Given::Text(directory.to_owned()))]));
+    }
     let Some(keys) = from.strip_prefix("generate:") else {
-        let hint = "write tcp://HOST:PORT, tcp-listen://ADDR:PORT or generate:";
+        let hint = "write tcp://HOST:PORT, tcp-listen://ADDR:PORT, files://DIR or generate:";
         return Err(usage("--from", from, "unknown kind of source", hint));
     };
     let mut settings = vec![setting("--from", from, &["source", SOURCE, "generate"], Given::Table)];
@@ -243,6 +246,11 @@ mod tests {
             [sink.out.console]\nformat = 'json'\n",
         );
         check_same(
+            "--from files:///var/log/in --framing u32 --job lines",
+            "[job.lines]\nfrom = ['in']\nto = ['out']\nlines = {}\n[sink.out.console]\n\
+             [source.in.files]\ndirectory = '/var/log/in'\nframing = 'u32'",
+        );
+        check_same(
             "--from generate:rate=5,records=7 --job topk=3 --job count --to null --until-eof --set workers=2",
             "workers = 2\n[source.in.generate]\nrate = 5\nrecords = 7\n[job.topk]\nfrom = ['in']\nto = ['out']\n\
             topk = { n = 3 }\n[job.count]\nfrom = ['in']\nto = ['out']\ncount = {}\n[sink.out.null]\n",
@@ -267,7 +275,7 @@ mod tests {
             "--from udp://a:1 --job count",
             "error: unknown kind of source\n\
             \x20--> command line: --from udp://a:1\n\
-            \x20 = help: write tcp://HOST:PORT, tcp-listen://ADDR:PORT or generate:",
+            \x20 = help: write tcp://HOST:PORT, tcp-listen://ADDR:PORT, files://DIR or generate:",
         ),
         (
             "--from tcp://a --job count",

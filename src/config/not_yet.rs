@@ -43,5 +43,4 @@ impl NotYet {
 pub const NOT_YET: &[NotYet] = &[
     NotYet::given("source.*.socket.identity", "`identity`"),
     NotYet::given("source.*.socket.dead_letter", "`dead_letter`"),
-    NotYet::given("source.*.files", "the source kind `files`"),
 ];

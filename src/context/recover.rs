@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::Resolved;
 use crate::config::units::show_bytes;
+use crate::direct::{DirectSource, DirectStart};
 use crate::dstream::{Graph, StateInfo};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
@@ -166,6 +167,25 @@ pub(super) fn restore(recovery: &Recovery, block_bytes_max: u64, stored: &Stored
         }
     }
     Ok(records)
+}
+
+/// Starts a direct source behind all that was planned of it before.
+pub(super) fn start_direct(
+    (number, source): (u32, &dyn DirectSource),
+    start: &DirectStart,
+    recovery: Option<&Recovery>,
+) -> Result<()> {
+    let Some(recovery) = recovery else { return source.start(start) };
+    let found = &recovery.found;
+    let is_own = |other: u32| recovery.journal.source_of(other) == Some(number);
+    if let Some((_, position)) = found.covered.ranges.iter().find(|(other, _)| is_own(*other)) {
+        source.restore(position)?;
+    }
+    source.start(start)?;
+    let plans = found.plans.values().flat_map(|plan| &plan.ranges);
+    plans
+        .filter(|(other, plan)| is_own(*other) && !plan.is_empty())
+        .try_for_each(|(_, plan)| source.planned(plan))
 }
 
 /// Makes blocks of chunks that follow one another. A number that is missing was refused by a full disk and never logged.

@@ -41,7 +41,7 @@ pub(crate) struct Snapshot {
     pub(crate) states: Vec<(String, String)>,
     /// The changes of states are needed from this batch on: they are in the log, and states are made of them.
     pub(crate) state_from: u64,
-    /// Of each direct source what the last covered batch that read of it was given.
+    /// Of each direct source its position behind the covered batches, in its own words.
     pub(crate) ranges: Vec<(u32, Vec<u8>)>,
     /// The oldest segment that is needed on top of this.
     pub(crate) first_segment: u64,
@@ -91,7 +91,7 @@ pub(crate) struct Covered {
     pub(crate) last_time: Option<u64>,
     /// Of each source of the log the number behind its last chunk in these batches.
     pub(crate) chunks: Vec<(u32, u64)>,
-    /// Of each direct source what the last batch that read of it was given.
+    /// Of each direct source its position behind these batches, in its own words.
     pub(crate) ranges: Vec<(u32, Vec<u8>)>,
     /// The changes of states are needed from this batch on.
     pub(crate) state_from: u64,

@@ -85,6 +85,12 @@ pub struct BatchMeta {
 
 /// Where rows go.
 pub trait Sink: Send {
+    /// How many rows of a batch, from the first on, make a difference to this sink. A job with ordered rows may leave the
+    /// others out, and then need not sort them.
+    fn rows_max(&self) -> usize {
+        usize::MAX
+    }
+
     /// Whether this key was committed before, in this run or an earlier one.
     ///
     /// # Errors
@@ -118,6 +124,11 @@ impl SharedSink {
     /// A sink to be shared.
     pub fn new(sink: impl Sink + 'static) -> Self {
         SharedSink(Arc::new(Mutex::new(Box::new(sink))))
+    }
+
+    /// How many rows make a difference, see [`Sink::rows_max`].
+    pub fn rows_max(&self) -> usize {
+        self.0.lock().rows_max()
     }
 
     /// Writes and commits the rows unless their key is committed already.
