@@ -1138,10 +1138,10 @@ fn a_sink_that_was_not_built_in_says_how_to_get_it() {
 path = \"words.db\"",
         "
 error: this program has no sink `sqlite`
- --> p.toml:1:1
+ --> p.toml:1:14
   |
 1 | [sink.screen.sqlite]
-  | ^^^^^^^^^^^^^^^^^^^^
+  |              ^^^^^^
   |
   = help: build it with `--features sqlite`
 ",

@@ -236,16 +236,6 @@ impl Running {
         Ok(running)
     }
 
-    /// Where the receivers' blocks go.
-    fn stored(&self, store: &Arc<BlockManager>) -> Stored {
-        Stored {
-            store: Arc::clone(store),
-            tracker: Arc::clone(&self.tracker),
-            clock: Arc::clone(&self.clock),
-            scheduler: self.scheduler.clone(),
-        }
-    }
-
     /// Starts the thread `spill`, if blocks may leave memory.
     fn start_spill(&mut self, store: &Arc<BlockManager>, engine: &Engine) -> Result<()> {
         if let Some(spill) = &self.spill {

@@ -18,6 +18,7 @@ pub(crate) enum Planted {
     /// A file gets its final name before its bytes are synced.
     RenameBeforeSync,
     /// The sink `sqlite` commits the rows of a batch, and then the mark that they are committed.
+    #[cfg(feature = "sqlite")]
     MarkAfterRows,
 }
 
