@@ -323,7 +323,12 @@ impl Running {
         store: &Arc<BlockManager>,
     ) -> Result<Vec<Direct>> {
         let (direct, received) = sources.into_iter().partition(|source| source.is_direct());
-        let stored = self.stored(store);
+        let stored = Stored {
+            store: Arc::clone(store),
+            tracker: Arc::clone(&self.tracker),
+            clock: Arc::clone(&self.clock),
+            scheduler: self.scheduler.clone(),
+        };
         if let Some(recovery) = recovery {
             let records = recover::restore(recovery, self.block_bytes_max, &stored)?;
             engine.arrivals.iter().for_each(|arrivals| arrivals.add(records));
