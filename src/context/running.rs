@@ -305,16 +305,6 @@ impl Running {
         Ok(())
     }
 
-    /// Where the receivers put their blocks.
-    fn stored(&self, store: &Arc<BlockManager>) -> Stored {
-        Stored {
-            store: Arc::clone(store),
-            tracker: Arc::clone(&self.tracker),
-            clock: Arc::clone(&self.clock),
-            scheduler: self.scheduler.clone(),
-        }
-    }
-
     /// Gets the direct sources ready, then starts the receivers.
     fn start_sources(
         &mut self,
