@@ -413,6 +413,59 @@ fn a_stop_answers_what_it_read_and_says_goodbye() {
     }
 }
 
+#[test]
+fn an_over_long_record_is_put_aside_whole_and_answered() {
+    let _one = ONE_AT_A_TIME.lock();
+    let directory = tempfile::tempdir().expect("a directory");
+    let aside = format!("source.in.dead_letter={}", directory.path().join("dead").display());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+    command.args([
+        "run",
+        "--from",
+        "tcp-listen://127.0.0.1:0",
+        "--framing",
+        "relp",
+        "--job",
+        "lines",
+    ]);
+    command.args(["--set", "source.in.ack=received", "--set", &aside, "--every", "50ms"]);
+    command.args(["--set", "source.in.record_bytes_max=64B", "--to", "json", "--http", "off"]);
+    let mut process = Process::start(
+        command.arg("--log-format").arg("json").stdout(Stdio::piped()).stderr(Stdio::piped()),
+    );
+    let out = read_lines(process.0.stdout.take().expect("piped"));
+    let err = read_lines(process.0.stderr.take().expect("piped"));
+    let address = listening(&err);
+    let mut link = Sender::new().connect(address).expect("it listens");
+    let long = "x".repeat(200_000);
+    let frame = format!("2 syslog {} {long}\n", long.len());
+    link.stream.write_all(format!("{frame}3 syslog 5 short\n").as_bytes()).expect("it reads");
+    for expected in ["2 rsp 6 200 OK", "3 rsp 6 200 OK"] {
+        assert_eq!(link.answer().expect("answered").as_deref(), Some(expected));
+    }
+    let kept = fs::read(directory.path().join("dead/in-0.records")).expect("it is there, durable");
+    assert!(kept == frame.as_bytes(), "it is the frame as it was sent");
+    let rows = loop {
+        let batch: Value =
+            serde_json::from_str(&out.recv_timeout(PATIENCE).expect("a batch")).expect("JSON");
+        if batch["records"] != 0 {
+            break batch["rows"].clone();
+        }
+    };
+    assert_eq!(rows, serde_json::json!([["short"]]));
+}
+
+/// Where a program says that it listens.
+fn listening(err: &Receiver<String>) -> SocketAddr {
+    loop {
+        let line = err.recv_timeout(PATIENCE).expect("it says where it listens");
+        let said: Value = serde_json::from_str(&line).unwrap_or_default();
+        if said["event"] == "listening" {
+            break said["address"].as_str().and_then(|it| it.parse().ok()).expect("an address");
+        }
+    }
+}
+
 /// A private rsyslogd that follows a file and sends its lines.
 fn rsyslog(bench: &Bench) -> Process {
     let directory = bench.path("rsyslog");
@@ -506,14 +559,7 @@ fn check_syslog(command: &mut Command, fed: &str, expected: &[&str]) {
     let mut process = Process::start(tidemill.stdout(Stdio::piped()).stderr(Stdio::piped()));
     let out = read_lines(process.0.stdout.take().expect("piped"));
     let err = read_lines(process.0.stderr.take().expect("piped"));
-    let port = loop {
-        let line = err.recv_timeout(PATIENCE).expect("it says where it listens");
-        let said: Value = serde_json::from_str(&line).unwrap_or_default();
-        if said["event"] == "listening" {
-            let address = said["address"].as_str().expect("an address");
-            break address.rsplit(':').next().expect("a port").to_owned();
-        }
-    };
+    let port = listening(&err).port().to_string();
     let mut sender = command.arg(&port).stdin(Stdio::piped()).spawn().expect("it starts");
     sender.stdin.take().expect("piped").write_all(fed.as_bytes()).expect("it reads");
     assert!(sender.wait().expect("it ends").success());

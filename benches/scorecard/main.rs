@@ -8,6 +8,7 @@
 
 mod baseline;
 mod crowd;
+mod durable;
 mod engine;
 mod hostile;
 mod keys;

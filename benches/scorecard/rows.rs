@@ -14,7 +14,7 @@ use crate::keys;
 use crate::measure::{Figures, as_f64, status_kib};
 use crate::process::{Owned, Sender, Sent, TIDEMILL, run, said};
 use crate::verdict::{Sheet, Target};
-use crate::{Options, Outcome, crowd, hostile, syslog};
+use crate::{Options, Outcome, crowd, durable, hostile, syslog};
 
 /// The rows that can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -37,6 +37,10 @@ pub enum Row {
     P8,
     /// Lines from TCP to files beside rsyslog.
     P9,
+    /// Ingest with the log beside ingest without it.
+    P10,
+    /// A start that finds a log.
+    P11,
     /// RELP with acknowledgement after the sync beside rsyslog.
     P16,
     /// A flood of connections with few descriptors.
@@ -58,6 +62,8 @@ impl Row {
             Row::P2 => crowd::models(options, sheet),
             Row::P8 => crowd::crowd(options, sheet),
             Row::P9 => syslog::lines(options, sheet),
+            Row::P10 => durable::cost(options, sheet),
+            Row::P11 => durable::recovery(options, sheet),
             Row::P16 => syslog::relp(options, sheet),
             Row::R7 => hostile::flood(options, sheet),
             Row::R8 => hostile::endless(options, sheet),

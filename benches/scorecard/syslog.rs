@@ -124,7 +124,8 @@ fn rsyslog_file(what: What, port: u16, path: &Path) -> String {
         "global(workDirectory=\"{path}\" maxMessageSize=\"8k\")\nmodule(load=\"{module}\")\n\
          template(name=\"raw\" type=\"string\" string=\"%rawmsg%\\n\")\n\
          input(type=\"{module}\" port=\"{port}\")\n\
-         action(type=\"omfile\" file=\"{path}/out\" template=\"raw\" asyncWriting=\"off\" flushOnTXEnd=\"on\" ioBufferSize=\"64k\")\n"
+         action(type=\"omfile\" file=\"{path}/out\" template=\"raw\" asyncWriting=\"off\"\n\
+         flushOnTXEnd=\"on\" ioBufferSize=\"64k\")\n"
     )
 }
 

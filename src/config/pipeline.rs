@@ -681,7 +681,7 @@ mod tests {
     fn every_row_of_not_yet_names_a_key_that_exists() {
         // A row whose key is not asked for would refuse nothing, and the feature would silently do nothing.
         let text = "state_dir = 1\nspill_dir = 1\nspill_bytes_max = 1\n[source.a]\n\
-            socket = { pool_threads = 1, identity = 1, dead_letter = 1 }\n[source.b.files]\n\
+            socket = { pool_threads = 1, identity = 1 }\n[source.b.files]\n\
             [job.j]\nwindow = 1\nslide = 1\nlatency = 1\n";
         let problems = Problems::new(NOT_YET);
         let table = tree::parse(text, &|_| None, &problems);

@@ -63,7 +63,7 @@ pub struct SocketSource {
     pub ack: Ack,
     /// Finds the sender (group `sender`) and its number (group `number`) in a record.
     pub identity: Option<Pattern>,
-    /// Where over-long records go.
+    /// The directory where over-long records of a framing that acknowledges go, whole.
     pub dead_letter: Option<PathBuf>,
 }
 

@@ -44,6 +44,7 @@ pub struct SocketSource {
     io_model: IoModel,
     framing: Framing,
     ack: Ack,
+    dead_letter: Option<std::path::PathBuf>,
     record_bytes_max: usize,
     connections_max: Option<usize>,
     pool_threads: usize,
@@ -70,6 +71,7 @@ impl SocketSource {
             io_model: IoModel::Nio,
             framing: Framing::Lines,
             ack: Ack::Log,
+            dead_letter: None,
             record_bytes_max: RECORD_BYTES_MAX,
             connections_max: None,
             pool_threads: POOL_THREADS,
@@ -115,6 +117,13 @@ impl SocketSource {
     /// needs a directory for its state.
     pub fn ack(mut self, ack: Ack) -> Self {
         self.ack = ack;
+        self
+    }
+
+    /// A directory for over-long records of a framing that acknowledges: each is kept there whole, in a file of its own, and
+    /// acknowledged once that is durable. Without it they are shortened.
+    pub fn dead_letter(mut self, directory: impl Into<std::path::PathBuf>) -> Self {
+        self.dead_letter = Some(directory.into());
         self
     }
 
@@ -178,6 +187,7 @@ impl From<&config::SocketSource> for SocketSource {
             Some(threads) => peers.reactors(threads),
             None => peers,
         };
+        let peers = source.dead_letter.iter().fold(peers, SocketSource::dead_letter);
         peers
             .io_model(source.io_model)
             .framing(source.framing)

@@ -173,9 +173,7 @@ impl Running {
     pub(super) fn start(setup: Setup) -> Result<Running> {
         let Setup { config, clock, graph, sources, listeners, limits, .. } = setup;
         let control = Mailbox::new(CONTROL_MAX);
-        let poison = Poison::new();
-        let poisoned = poster(&control, Control::Poisoned);
-        poison.on_set(move |reason| poisoned(reason.to_owned()));
+        let poison = poison_that_tells(&control);
         let scheduler = Scheduler::new();
         let mut engine = engine(&config, &clock, &poison, &scheduler);
         let workers = Arc::new(WorkerPool::start(config.workers, &poison)?);
@@ -196,7 +194,7 @@ impl Running {
             direct: Vec::new(),
             job_loop: None,
             events_thread: Some(engine.events.start(listeners, &poison)?),
-            spill: None,
+            spill,
             spill_thread: None,
             sources_left: sources.iter().filter(|source| source.ends() == When::Eof).count(),
             ended: false,
@@ -210,10 +208,7 @@ impl Running {
         engine.log = recovery.as_ref().map(Recovery::log);
         running.journal = recovery.as_ref().map(|recovery| Arc::clone(&recovery.journal));
         let schedule = recover::schedule(clock.as_ref(), config.batch_interval, recovery.as_ref());
-        if let Some(spill) = spill {
-            let thread = spill.start(&store, &clock, &engine.events, &poison)?;
-            (running.spill, running.spill_thread) = (Some(spill), Some(thread));
-        }
+        running.start_spill(&store, &engine)?;
         let direct = running.start_sources(sources, (&engine, recovery.as_ref()), &store)?;
         let history = Arc::new(History::default());
         running.inspector = Some(running.inspect(&config, &engine, Arc::clone(&history)));
@@ -239,6 +234,25 @@ impl Running {
         let options = job_options(&config, schedule, limits);
         running.job_loop = Some(scheduler.start(options, parts, &poison)?);
         Ok(running)
+    }
+
+    /// Where the receivers' blocks go.
+    fn stored(&self, store: &Arc<BlockManager>) -> Stored {
+        Stored {
+            store: Arc::clone(store),
+            tracker: Arc::clone(&self.tracker),
+            clock: Arc::clone(&self.clock),
+            scheduler: self.scheduler.clone(),
+        }
+    }
+
+    /// Starts the thread `spill`, if blocks may leave memory.
+    fn start_spill(&mut self, store: &Arc<BlockManager>, engine: &Engine) -> Result<()> {
+        if let Some(spill) = &self.spill {
+            let thread = spill.start(store, &self.clock, &engine.events, &engine.poison)?;
+            self.spill_thread = Some(thread);
+        }
+        Ok(())
     }
 
     fn inspect(&self, config: &Resolved, engine: &Engine, history: Arc<History>) -> Inspector {
@@ -309,12 +323,7 @@ impl Running {
         store: &Arc<BlockManager>,
     ) -> Result<Vec<Direct>> {
         let (direct, received) = sources.into_iter().partition(|source| source.is_direct());
-        let stored = Stored {
-            store: Arc::clone(store),
-            tracker: Arc::clone(&self.tracker),
-            clock: Arc::clone(&self.clock),
-            scheduler: self.scheduler.clone(),
-        };
+        let stored = self.stored(store);
         if let Some(recovery) = recovery {
             let records = recover::restore(recovery, self.block_bytes_max, &stored)?;
             engine.arrivals.iter().for_each(|arrivals| arrivals.add(records));
@@ -593,6 +602,14 @@ impl Drop for Running {
             self.shut_down(&End::Asked);
         }
     }
+}
+
+/// A poison whose reason is told upward.
+fn poison_that_tells(control: &Mailbox<Control>) -> Poison {
+    let poison = Poison::new();
+    let poisoned = poster(control, Control::Poisoned);
+    poison.on_set(move |reason| poisoned(reason.to_owned()));
+    poison
 }
 
 /// What the receivers share.

@@ -178,6 +178,7 @@ impl Added {
                 Ack::Log => AckAt::Durable,
                 Ack::Batch => AckAt::Committed,
             },
+            dead_letter: source.dead_letter.filter(|_| source.framing.acknowledges()),
             record_bytes_max: source.record_bytes_max,
             connections_max: source.connections_max.unwrap_or(connections_max),
             pool_threads: source.pool_threads,

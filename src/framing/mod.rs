@@ -97,8 +97,19 @@ pub enum Owed {
         /// How many, at least one.
         count: u32,
     },
+    /// An answer to a record with this number that was put aside.
+    Aside(u32),
     /// An answer to the peer's goodbye, which has this number.
     Close(u32),
+}
+
+/// A part of an over-long record that is put aside, as it was sent, with its header and terminator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AsidePart {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Whether the record ends here; the next part begins another one.
+    pub is_last: bool,
 }
 
 /// What a splitter found in one piece. The caller reuses it: [`clear`](Found::clear) before each call, then feed.
@@ -121,6 +132,8 @@ pub struct Found {
     pub overlong: u64,
     /// Records dropped because the peer closed before all the bytes that their header announced had come.
     pub truncated: u64,
+    /// Parts of records that are put aside, in order; only from a splitter that does so.
+    pub aside: Vec<AsidePart>,
     /// Bytes to send back to the peer at once.
     pub replies: Vec<u8>,
     /// Answers that the peer is owed later. The records among them are those of this piece, each one.
@@ -134,6 +147,7 @@ impl Found {
         self.ranges.clear();
         self.range_records.clear();
         self.spliced.clear();
+        self.aside.clear();
         self.replies.clear();
         self.owed.clear();
         self.records = 0;
@@ -202,7 +216,19 @@ impl Framing {
             }
             Framing::Syslog => Box::new(FrameSplitter::<syslog::Syslog>::new(record_bytes_max)),
             Framing::U32 => Box::new(FrameSplitter::<u32::U32>::new(record_bytes_max)),
-            Framing::Relp => Box::new(relp::RelpSplitter::new(record_bytes_max)),
+            Framing::Relp => {
+                Box::new(relp::RelpSplitter::new(record_bytes_max, relp::Overlong::Shorten))
+            }
+        }
+    }
+
+    /// The same, but over-long records are put aside whole ([`Found::aside`]) where the framing would shorten them.
+    pub fn splitter_putting_aside(self, record_bytes_max: usize) -> Box<dyn Splitter> {
+        match self {
+            Framing::Relp => {
+                Box::new(relp::RelpSplitter::new(record_bytes_max, relp::Overlong::PutAside))
+            }
+            other => other.splitter(record_bytes_max),
         }
     }
 

@@ -77,7 +77,7 @@ fn gather(framing: Framing, piece: &[u8], found: &Found, outcome: &mut Outcome) 
     for owed in &found.owed {
         match *owed {
             Owed::Records { first, count } => outcome.owed.extend(first..first + count),
-            Owed::Close(number) => outcome.owed.push(number),
+            Owed::Aside(number) | Owed::Close(number) => outcome.owed.push(number),
         }
     }
     assert_eq!(outcome.records.len() as u64 - before, found.records, "the count is right");

@@ -11,10 +11,10 @@
 //! is decided by whoever knows when it is safe, so here it is only owed ([`Owed`]).
 //!
 //! A sender would send an over-long record again and again if it were dropped, so it is shortened to the limit and
-//! marked: its frame's command reads `truncated`. No peer can send that command.
+//! marked: its frame's command reads `truncated`. No peer can send that command. Or it is put aside, whole, part by part.
 
 use super::carry::Carry;
-use super::{Found, Malformed, Owed, Splitter};
+use super::{AsidePart, Found, Malformed, Owed, Splitter};
 
 /// The most digits of a number or a length.
 const DIGITS_MAX: usize = 9;
@@ -64,6 +64,8 @@ enum State {
     Reading,
     /// In an over-long frame, whose shortened one is carried.
     Shortening(Shortening),
+    /// In an over-long frame that is put aside; so many bytes of its data are to come.
+    PuttingAside { txnr: u32, missing: usize },
     /// Behind a malformed frame.
     Broken(Malformed),
 }
@@ -76,9 +78,17 @@ struct Shortening {
     skip: usize,
 }
 
+/// What becomes of an over-long record.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Overlong {
+    Shorten,
+    PutAside,
+}
+
 /// The state of one connection.
 pub(super) struct RelpSplitter {
     max: usize,
+    overlong: Overlong,
     /// The unfinished frame: a header and at most `max` bytes, or the most that a control frame may have.
     carry: Carry,
     phase: Phase,
@@ -95,8 +105,14 @@ enum Frame {
 }
 
 impl RelpSplitter {
-    pub(super) fn new(max: usize) -> Self {
-        RelpSplitter { max, carry: Carry::default(), phase: Phase::Greeting, state: State::Reading }
+    pub(super) fn new(max: usize, overlong: Overlong) -> Self {
+        RelpSplitter {
+            max,
+            overlong,
+            carry: Carry::default(),
+            phase: Phase::Greeting,
+            state: State::Reading,
+        }
     }
 
     fn split(&mut self, piece: &[u8], found: &mut Found) -> Result<(), Malformed> {
@@ -139,9 +155,13 @@ impl RelpSplitter {
             return Ok(Frame::Unfinished);
         };
         if self.is_overlong(&head) {
-            self.shorten(&head);
-            let len = self.go_on_shortening(&rest[head.header..], found)?;
-            return Ok(len.map_or(Frame::Unfinished, |len| Frame::Shortened(head.header + len)));
+            self.begin_overlong(&head, &rest[..head.header], found);
+            let len = self.go_on_overlong(&rest[head.header..], found)?;
+            return Ok(match (len, self.overlong) {
+                (None, _) => Frame::Unfinished,
+                (Some(len), Overlong::Shorten) => Frame::Shortened(head.header + len),
+                (Some(len), Overlong::PutAside) => Frame::Control(head.header + len),
+            });
         }
         match rest.get(..head.frame_bytes()) {
             Some(frame) => self.whole(&head, frame, found),
@@ -187,11 +207,13 @@ impl RelpSplitter {
                 return self.join(carry, more, found).map(|()| start);
             }
             debug_assert_eq!(head.header, carry.len(), "the data of such a frame is not carried");
-            self.shorten(&head);
+            self.begin_overlong(&head, carry.bytes(), found);
         }
-        match self.go_on_shortening(&piece[start..], found)? {
+        match self.go_on_overlong(&piece[start..], found)? {
             Some(len) => {
-                self.carry.join(b"", found);
+                if self.overlong == Overlong::Shorten {
+                    self.carry.join(b"", found);
+                }
                 Ok(start + len)
             }
             None => Ok(piece.len()),
@@ -262,13 +284,42 @@ impl RelpSplitter {
         Ok(Frame::Control(frame.len()))
     }
 
-    /// Begins the shortened frame of an over-long one, behind whose header the stream stands.
-    fn shorten(&mut self, head: &Head<'_>) {
+    /// Begins with an over-long frame, behind whose header the stream stands.
+    fn begin_overlong(&mut self, head: &Head<'_>, header: &[u8], found: &mut Found) {
         let Head { txnr, body, .. } = *head;
         self.carry.clear();
+        if self.overlong == Overlong::PutAside {
+            found.aside.push(AsidePart { bytes: header.to_vec(), is_last: false });
+            self.state = State::PuttingAside { txnr, missing: body as usize };
+            return;
+        }
         self.carry.push(format!("{txnr} truncated {} ", self.max).as_bytes());
         let skip = body as usize - self.max;
         self.state = State::Shortening(Shortening { txnr, keep: self.max, skip });
+    }
+
+    /// Goes on with an over-long frame; the next frame starts at the offset that is returned at its end.
+    fn go_on_overlong(
+        &mut self,
+        rest: &[u8],
+        found: &mut Found,
+    ) -> Result<Option<usize>, Malformed> {
+        let State::PuttingAside { txnr, missing } = self.state else {
+            return self.go_on_shortening(rest, found);
+        };
+        let data = missing.min(rest.len());
+        let trailer = rest.get(data);
+        trailer.map_or(Ok(()), |trailer| check_trailer(std::slice::from_ref(trailer)))?;
+        let len = data + usize::from(trailer.is_some());
+        found.aside.push(AsidePart { bytes: rest[..len].to_vec(), is_last: trailer.is_some() });
+        if trailer.is_none() {
+            self.state = State::PuttingAside { txnr, missing: missing - data };
+            return Ok(None);
+        }
+        self.state = State::Reading;
+        found.overlong += 1;
+        found.owed.push(Owed::Aside(txnr));
+        Ok(Some(len))
     }
 
     /// Takes what is kept of an over-long frame and passes over the rest. At its end the shortened frame is carried,
@@ -310,7 +361,7 @@ impl Splitter for RelpSplitter {
     }
 
     fn end(&mut self, found: &mut Found) {
-        if !self.carry.is_empty() {
+        if !self.carry.is_empty() || matches!(self.state, State::PuttingAside { .. }) {
             found.truncated += 1;
             self.carry.clear();
         }
@@ -532,6 +583,39 @@ mod tests {
         assert_eq!(found.spliced, [(1, b"3 truncated 3 bcd\n".to_vec())]);
         assert_eq!((found.ranges.len(), found.records), (2, 3));
         assert_eq!(found.owed, [Owed::Records { first: 2, count: 3 }]);
+    }
+
+    /// The frame that is put aside, of a stream in these pieces, and what else comes.
+    fn check_aside(pieces: &[&str]) {
+        let (mut splitter, mut found) = (Framing::Relp.splitter_putting_aside(3), Found::default());
+        let (mut kept, mut records, mut owed, mut whole) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        for piece in [&[OPEN], pieces].concat() {
+            found.clear();
+            splitter.feed(piece.as_bytes(), &mut found).expect("good");
+            for part in &found.aside {
+                kept.extend_from_slice(&part.bytes);
+                whole += u32::from(part.is_last);
+            }
+            for_each(&found.joined, |record| records.push(record.to_vec()));
+            for range in &found.ranges {
+                for_each(&piece.as_bytes()[range.clone()], |record| records.push(record.to_vec()));
+            }
+            owed.extend_from_slice(&found.owed);
+        }
+        assert_eq!((splitter.pending(), found.spliced.len(), whole), (0, 0, 1), "{pieces:?}");
+        assert_eq!(kept, b"3 syslog 6 bcdefg\n", "{pieces:?}");
+        assert_eq!(records, [b"a", b"h"], "{pieces:?}");
+        let one = |first| Owed::Records { first, count: 1 };
+        assert_eq!(owed, [one(2), Owed::Aside(3), one(4)], "{pieces:?}");
+    }
+
+    #[test]
+    fn an_over_long_record_can_be_put_aside_whole() {
+        let stream = "2 syslog 1 a\n3 syslog 6 bcdefg\n4 syslog 1 h\n";
+        check_aside(&[stream]);
+        for cut in 1..stream.len() {
+            check_aside(&[&stream[..cut], &stream[cut..]]);
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod logged;
 mod record;
 mod recovery;
 mod snapshot;
+mod words;
 
 #[cfg(all(test, not(tidemill_model)))]
 mod tests;
@@ -32,6 +33,7 @@ use crate::wal::{LogOptions, NotLogged, Position, Recovered, WriteAheadLog};
 pub(crate) use record::{ChunkHead, ChunkRange, Committed, Entry, Parts, Plan, decode};
 pub(crate) use recovery::{Commit as LoggedCommit, LoggedChunk, Reach, Replay, Resume, Run, base};
 pub(crate) use snapshot::Covered;
+pub(crate) use words::words;
 
 use record::{Started, VERSION, framing_name};
 use recovery::Replayed;

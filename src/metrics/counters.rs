@@ -56,6 +56,8 @@ counters! {
         overlong,
         /// Records of which only the first `record_bytes_max` bytes were kept, in framings that acknowledge.
         truncated,
+        /// Over-long records that were put aside whole, in framings that acknowledge.
+        put_aside,
         /// Connections closed because a frame could not be understood.
         malformed,
         /// Connections that were made, either way.

@@ -9,9 +9,11 @@
 //! unanswered, and its sender sends it again.
 
 use std::collections::VecDeque;
+use std::io;
 
 use crate::block::{Acknowledge, Receipt};
-use crate::framing::{Found, Owed};
+use crate::framing::{AsidePart, Found, Owed};
+use crate::receiver::aside::{Aside, Asides};
 use crate::receiver::io::{Remote, Standing};
 use crate::sync::{Arc, AtomicU64, Ordering};
 
@@ -20,6 +22,9 @@ const RUNS_MAX: usize = 4096;
 
 /// Answers are fetched until so many bytes wait to be sent; the rest follows once these are gone.
 const FETCH_BYTES: usize = 32 * 1024;
+
+/// What a peer is told of a record that is safe, behind its number.
+const OK: &[u8] = b" rsp 6 200 OK\n";
 
 /// What a peer is told last.
 const GOODBYE: &[u8] = b"0 serverclose 0\n";
@@ -34,6 +39,10 @@ pub(crate) struct Answers {
     received: u64,
     /// Records answered so far.
     answered: u64,
+    /// The record that is being put aside, and how many were before it; those answered.
+    aside: Option<Aside>,
+    asides: u64,
+    asides_answered: u64,
     said: Said,
 }
 
@@ -53,7 +62,21 @@ struct Due {
     /// A maximum, so a late and lower word changes nothing. The answers are fetched after `remote` was asked, which
     /// orders them behind this.
     safe: AtomicU64,
+    /// The same of the records that were put aside, which count by themselves.
+    asides: AtomicU64,
     remote: Remote,
+}
+
+/// Says that records which were put aside are safe.
+#[derive(Debug)]
+struct AsidesDue(Arc<Due>);
+
+impl Acknowledge for AsidesDue {
+    fn acknowledge(&self, upto: u64) {
+        if self.0.asides.fetch_max(upto, Ordering::SeqCst) < upto {
+            self.0.remote.ask();
+        }
+    }
 }
 
 impl Acknowledge for Due {
@@ -68,11 +91,14 @@ impl Answers {
     /// The answers of a new connection, which `remote` reaches.
     pub(crate) fn new(remote: Remote) -> Self {
         Answers {
-            due: Arc::new(Due { safe: AtomicU64::new(0), remote }),
+            due: Arc::new(Due { safe: AtomicU64::new(0), asides: AtomicU64::new(0), remote }),
             owed: VecDeque::new(),
             at_once: Vec::new(),
             received: 0,
             answered: 0,
+            aside: None,
+            asides: 0,
+            asides_answered: 0,
             said: Said::Nothing,
         }
     }
@@ -103,6 +129,28 @@ impl Answers {
         }
     }
 
+    /// Writes what one piece brought of records that are put aside.
+    ///
+    /// # Errors
+    /// If that cannot be written: then the connection ends without an answer to them.
+    pub(crate) fn put_aside(&mut self, parts: &[AsidePart], asides: &Asides) -> io::Result<()> {
+        for part in parts {
+            let mut aside = match self.aside.take() {
+                Some(aside) => aside,
+                None => asides.open()?,
+            };
+            aside.write(&part.bytes)?;
+            if part.is_last {
+                self.asides += 1;
+                let to = Arc::new(AsidesDue(Arc::clone(&self.due)));
+                asides.hand_on(aside, to, self.asides);
+            } else {
+                self.aside = Some(aside);
+            }
+        }
+        Ok(())
+    }
+
     /// The receipt for the next `records` records, in the order in which they were noted.
     pub(crate) fn receipt(&mut self, records: u64) -> Receipt {
         self.received += records;
@@ -122,10 +170,11 @@ impl Answers {
     pub(crate) fn fetch(&mut self, out: &mut Vec<u8>) {
         out.append(&mut self.at_once);
         let safe = self.due.safe.load(Ordering::SeqCst);
+        let asides_safe = self.due.asides.load(Ordering::SeqCst);
         while out.len() < FETCH_BYTES {
             match self.owed.front_mut() {
                 Some(Owed::Records { first, count }) if self.answered < safe => {
-                    answer(*first, b" rsp 6 200 OK\n", out);
+                    answer(*first, OK, out);
                     self.answered += 1;
                     *first += 1;
                     *count -= 1;
@@ -133,12 +182,17 @@ impl Answers {
                         self.owed.pop_front();
                     }
                 }
+                Some(Owed::Aside(number)) if self.asides_answered < asides_safe => {
+                    answer(*number, OK, out);
+                    self.asides_answered += 1;
+                    self.owed.pop_front();
+                }
                 Some(Owed::Close(number)) => {
                     answer(*number, b" rsp 0\n", out);
                     self.owed.pop_front();
                     self.farewell(out);
                 }
-                Some(Owed::Records { .. }) | None => break,
+                Some(Owed::Records { .. } | Owed::Aside(_)) | None => break,
             }
         }
         if self.owed.is_empty() {
@@ -233,6 +287,15 @@ mod tests {
         let mut out = Vec::new();
         answers.farewell(&mut out);
         assert_eq!(out, b"", "the last word is said once");
+    }
+
+    #[test]
+    fn a_record_that_is_put_aside_is_answered_in_its_place() {
+        let mut answers = noting(&[&[records(2, 1), Owed::Aside(3), records(4, 1)]]);
+        answers.due.acknowledge(2);
+        assert_eq!(fetch(&mut answers), "2 rsp 6 200 OK\n");
+        AsidesDue(Arc::clone(&answers.due)).acknowledge(1);
+        assert_eq!(fetch(&mut answers), "3 rsp 6 200 OK\n4 rsp 6 200 OK\n");
     }
 
     #[test]

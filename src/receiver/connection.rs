@@ -18,6 +18,7 @@ use crate::framing::{Found, Framing, Splitter};
 use crate::metrics::{Event, EventBus, ReceiverCounters};
 use crate::receiver::answers::Answers;
 use crate::receiver::arrivals::Arrivals;
+use crate::receiver::aside::Asides;
 use crate::receiver::generator::Generator;
 use crate::receiver::io::{Closed, Flow, Host, Lane, Peer, Remote, Standing, Waker};
 use crate::receiver::rate::RateLimiter;
@@ -48,6 +49,8 @@ pub(crate) struct Intake {
     pub(crate) limiter: Option<Arc<RateLimiter>>,
     /// Counts what can be cut, if batches wait for records.
     pub(crate) arrivals: Option<Arc<Arrivals>>,
+    /// Where over-long records go whole, if the framing acknowledges and they do.
+    pub(crate) asides: Option<Arc<Asides>>,
     /// The lanes that may still hand something over.
     pub(crate) handing: Handing,
 }
@@ -171,14 +174,18 @@ impl Lane for IntakeLane {
             if planted(Planted::RecordLimitOff) { usize::MAX } else { intake.record_bytes_max };
         let acknowledges = intake.framing.acknowledges();
         let answers = acknowledges.then(|| Box::new(Answers::new(remote)));
-        Session { splitter: intake.framing.splitter(max), peer, answers }
+        let splitter = match intake.asides {
+            Some(_) => intake.framing.splitter_putting_aside(max),
+            None => intake.framing.splitter(max),
+        };
+        Session { splitter, peer, answers }
     }
 
     fn received(&mut self, session: &mut Session, buffer: &mut Buffer, len: usize) -> Flow {
         let mut found = std::mem::take(&mut self.found);
         found.clear();
         let outcome = session.splitter.feed(buffer.filled(len), &mut found);
-        let noted = session.answers.as_mut().map_or(Ok(()), |answers| answers.note(&found));
+        let noted = session.answers.as_mut().map_or(Ok(()), |answers| self.note(answers, &found));
         self.take(&found, buffer, len, session.answers.as_deref_mut());
         if let Some(limiter) = &self.intake.limiter {
             limiter.take(found.records, len as u64);
@@ -304,13 +311,25 @@ impl IntakeLane {
         }
     }
 
+    /// Notes what the peer is owed for one piece, and puts aside what is to be.
+    fn note(&self, answers: &mut Answers, found: &Found) -> Result<(), String> {
+        if let Some(asides) = &self.intake.asides {
+            let written = answers.put_aside(&found.aside, asides);
+            written.map_err(|err| format!("an over-long record cannot be put aside: {err}"))?;
+        }
+        answers.note(found)
+    }
+
     fn count(&self, found: &Found) {
         self.intake.counters.records.add(found.records);
         if found.overlong > 0 {
             let counters = &self.intake.counters;
-            let shortened = self.intake.framing.acknowledges();
-            let count = if shortened { &counters.truncated } else { &counters.overlong };
-            count.add(found.overlong);
+            match (&self.intake.asides, self.intake.framing.acknowledges()) {
+                // Counted when they are safe.
+                (Some(_), true) => {}
+                (None, true) => counters.truncated.add(found.overlong),
+                (_, false) => counters.overlong.add(found.overlong),
+            }
         }
     }
 

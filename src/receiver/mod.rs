@@ -12,6 +12,7 @@
 mod active;
 mod answers;
 mod arrivals;
+mod aside;
 pub(crate) mod chunks;
 mod connection;
 mod custom;

@@ -114,6 +114,7 @@ fn path(block_bytes_max: u64, store_bytes_max: usize) -> Path {
         told_full: AtomicBool::new(false),
         limiter: None,
         arrivals: None,
+        asides: None,
         handing: Handing::default(),
     };
     Path { clock, generator, target, account, host: IntakeHost(Arc::new(intake)) }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -11,6 +12,7 @@ use crate::framing::Framing;
 use crate::metrics::{EngineTimes, Event, EventBus, ReceiverCounters};
 use crate::receiver::active::ActiveReceiver;
 use crate::receiver::arrivals::Arrivals;
+use crate::receiver::aside::{Asides, Keeper};
 use crate::receiver::chunks::EngineLog;
 use crate::receiver::connection::{AckAt, Handing, Intake, IntakeHost, Observer};
 use crate::receiver::dial::{self, Interrupt};
@@ -57,6 +59,8 @@ pub(crate) struct SocketOptions {
     pub(crate) io_model: IoModel,
     pub(crate) framing: Framing,
     pub(crate) ack: AckAt,
+    /// Where over-long records go whole, if the framing acknowledges.
+    pub(crate) dead_letter: Option<PathBuf>,
     pub(crate) record_bytes_max: usize,
     pub(crate) connections_max: usize,
     pub(crate) pool_threads: usize,
@@ -116,6 +120,8 @@ pub(crate) struct SocketReceiver {
     counters: Arc<ReceiverCounters>,
     driver: Arc<dyn IoDriver>,
     handing: Handing,
+    /// Makes over-long records durable, where they are put aside.
+    asides: Option<Keeper>,
     dialling: Arc<Dialling>,
     /// The dial threads, and the one of the rate limit.
     own_threads: Vec<Thread>,
@@ -172,6 +178,7 @@ impl SocketReceiver {
         let limiter =
             options.rate.map(|rate| RateLimiter::new(rate.initial, Arc::clone(&engine.clock)));
         let handing = Handing::default();
+        let asides = start_asides(&options, &counters, &engine.poison)?;
         let intake = Intake {
             source: options.source.clone(),
             framing: options.framing,
@@ -185,6 +192,7 @@ impl SocketReceiver {
             told_full: AtomicBool::new(false),
             limiter: limiter.clone(),
             arrivals: engine.arrivals.clone(),
+            asides: asides.as_ref().map(Keeper::asides),
             handing: handing.clone(),
         };
         generator.start(target, engine.times.cut_ticks.recorder())?;
@@ -215,6 +223,7 @@ impl SocketReceiver {
             counters,
             driver,
             handing,
+            asides,
             dialling,
             own_threads,
             local,
@@ -267,6 +276,8 @@ impl ActiveReceiver for SocketReceiver {
         let mut left = join_all(own, clock.as_ref(), deadline);
         // Threads that did not hand everything over are named when they are joined.
         self.handing.wait(clock.as_ref(), deadline);
+        let keeping = self.asides.take().and_then(Keeper::stop);
+        left.extend(join_all(keeping.into_iter().collect(), clock.as_ref(), deadline));
         let blocks = self.generator.stop(deadline);
         if blocks > 0 {
             left.push(format!(
@@ -287,6 +298,19 @@ impl ActiveReceiver for SocketReceiver {
 fn join_all(threads: Vec<Thread>, clock: &dyn Clock, deadline: Moment) -> Vec<String> {
     let stuck = threads.into_iter().filter_map(|thread| join_by(thread, clock, deadline));
     stuck.map(|stuck| format!("thread `{stuck}` did not stop and was abandoned")).collect()
+}
+
+/// Starts the thread `rxN-aside`, if over-long records are put aside.
+fn start_asides(
+    options: &SocketOptions,
+    counters: &Arc<ReceiverCounters>,
+    poison: &Poison,
+) -> Result<Option<Keeper>> {
+    let Some(directory) = &options.dead_letter else { return Ok(None) };
+    let asides = Asides::new(directory.clone(), &options.source, counters, poison);
+    let name = format!("rx{}-aside", options.number);
+    let started = asides.start(&name);
+    started.map(Some).map_err(|err| Error::io(format!("cannot start the thread `{name}`"), err))
 }
 
 fn new_generator(options: &SocketOptions, engine: &Engine) -> Arc<Generator> {

@@ -93,6 +93,7 @@ fn path(record_bytes_max: usize, block_bytes_max: u64, store_bytes_max: usize) -
         told_full: AtomicBool::new(false),
         limiter: None,
         arrivals: None,
+        asides: None,
         handing: Handing::default(),
     };
     let lane = IntakeHost(Arc::new(intake)).lane(Arc::new(|| {}));
