@@ -18,8 +18,9 @@ const RECORDS: u64 = 1_000;
 
 /// A thousand lines of 100 bytes.
 fn lines() -> Vec<u8> {
-    let line =
-        |n: u64| format!("{:099}\n", n * 7_919).replace('0', if n % 2 == 0 { "a" } else { " " });
+    let line = |n: u64| {
+        format!("{:099}\n", n * 7_919).replace('0', if n.is_multiple_of(2) { "a" } else { " " })
+    };
     (0..RECORDS).flat_map(|n| line(n).into_bytes()).collect()
 }
 

@@ -39,14 +39,14 @@ pub enum Kind {
     Batches,
     /// How many blocks the batches of `Batches` have.
     Blocks,
+    /// Batches of keyed records, one after the other.
+    Keyed,
     /// Writes and syncs so many bytes, nothing else.
     RawSync,
     /// Reads a log and checks it, nothing else.
     ReadLog,
     /// The engine started over a log, up to the end of the first batch.
     Recover,
-    /// Batches of keyed records, one after the other.
-    Keyed,
     /// A bare poller that accepts and discards, until it is killed.
     Poller,
 }
@@ -89,10 +89,10 @@ pub fn child(args: &ChildArgs) -> Outcome<()> {
         Kind::Sealed | Kind::Count | Kind::Wordcount => to_the_end(args, &address)?,
         Kind::Batches => batches(args)?,
         Kind::Blocks => blocks(args)?,
+        Kind::Keyed => keyed(&args.keyed, args.rounds)?,
         Kind::RawSync => durable::raw_sync(&state, args.rounds)?,
         Kind::ReadLog => durable::read_log(&state)?,
         Kind::Recover => recover(args)?,
-        Kind::Keyed => keyed(&args.keyed, args.rounds)?,
         Kind::Poller => return baseline::poller(),
     };
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&figures)?)?;

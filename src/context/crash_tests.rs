@@ -271,7 +271,8 @@ impl World {
         let mut problems = Vec::new();
         let mut found = self.output("counts");
         // Within a batch the records of a key are together.
-        (found.sort(), expected.sort());
+        found.sort();
+        expected.sort();
         if found != expected {
             problems.push(format!("counts {found:?}, expected {expected:?}"));
         }

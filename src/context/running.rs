@@ -236,16 +236,6 @@ impl Running {
         Ok(running)
     }
 
-    /// Where the receivers' blocks go.
-    fn stored(&self, store: &Arc<BlockManager>) -> Stored {
-        Stored {
-            store: Arc::clone(store),
-            tracker: Arc::clone(&self.tracker),
-            clock: Arc::clone(&self.clock),
-            scheduler: self.scheduler.clone(),
-        }
-    }
-
     /// Starts the thread `spill`, if blocks may leave memory.
     fn start_spill(&mut self, store: &Arc<BlockManager>, engine: &Engine) -> Result<()> {
         if let Some(spill) = &self.spill {
@@ -323,7 +313,12 @@ impl Running {
         store: &Arc<BlockManager>,
     ) -> Result<Vec<Direct>> {
         let (direct, received) = sources.into_iter().partition(|source| source.is_direct());
-        let stored = self.stored(store);
+        let stored = Stored {
+            store: Arc::clone(store),
+            tracker: Arc::clone(&self.tracker),
+            clock: Arc::clone(&self.clock),
+            scheduler: self.scheduler.clone(),
+        };
         if let Some(recovery) = recovery {
             let records = recover::restore(recovery, self.block_bytes_max, &stored)?;
             engine.arrivals.iter().for_each(|arrivals| arrivals.add(records));

@@ -516,6 +516,9 @@ where
     }
 }
 
+/// A key that is known: its slot, and its values at the front and at the back.
+type Known<'a, K, V> = (&'a Slot<K, V, Live<V>>, Option<&'a V>, Option<&'a V>);
+
 impl<K: Clone, V: Clone> Rule<K, V> {
     fn shows(&self, row: &(K, V)) -> bool {
         self.keep.as_ref().is_none_or(|keep| keep(row))
@@ -531,7 +534,7 @@ impl<K: Clone, V: Clone> Rule<K, V> {
     /// A key that some panes have taken with them, or that the batch brings.
     fn step(
         &self,
-        (slot, front, back): (&Slot<K, V, Live<V>>, Option<&V>, Option<&V>),
+        (slot, front, back): Known<'_, K, V>,
         gone: &[(u32, Option<&V>)],
         come: Option<(u32, K, V)>,
     ) -> (Change<K, V>, Step<V>) {

@@ -464,6 +464,9 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// What a batch was planned to read, and the records that it must find.
+type Planned = (Vec<u8>, Vec<String>);
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 200, ..ProptestConfig::default() })]
 
@@ -475,7 +478,8 @@ proptest! {
         let limits = |source: FilesSource| source.record_bytes_max(8).batch_bytes_max(10);
         let mut rig = Rig::new(&tree, limits, false);
         let (mut snapshot, mut written, mut rotated) = (rig.source.snapshot(), 0_u32, 0);
-        let (mut done, mut open): (Vec<String>, VecDeque<(Vec<u8>, Vec<String>)>) = Default::default();
+        let mut done: Vec<String> = Vec::new();
+        let mut open: VecDeque<Planned> = VecDeque::new();
         let end = std::iter::repeat_n([Step::Batch, Step::Commit], 200).flatten();
         for step in steps.into_iter().chain(end) {
             match step {
@@ -533,7 +537,7 @@ proptest! {
         let record = |length: &usize| "<".to_owned() + &"x".repeat(*length);
         let frame = |record: String| match framing {
             Framing::Lines => (record + "\n").into_bytes(),
-            Framing::Syslog if record.len() % 2 == 0 => (record + "\n").into_bytes(),
+            Framing::Syslog if record.len().is_multiple_of(2) => (record + "\n").into_bytes(),
             Framing::U32 => [&u32::try_from(record.len()).expect("short").to_be_bytes()[..], record.as_bytes()].concat(),
             _ => format!("{} {record}", record.len()).into_bytes(),
         };
