@@ -1175,21 +1175,13 @@ fn unused_names_are_warnings() {
 const NOT_YET: &[Case] = &[(
     socket_key,
     r#"listen = "127.0.0.1:5514"
-dead_letter = "d""#,
+identity = '(?<sender>a) (?<number>1)'"#,
     r#"
-error: `dead_letter` needs a framing that acknowledges: `lines` does not
+error: `identity` is not supported yet by this version
  --> p.toml:3:1
   |
-3 | dead_letter = "d"
-  | ^^^^^^^^^^^
-  |
-  = help: write `framing = "relp"`, or leave it out
-
-error: `dead_letter` is not supported yet by this version
- --> p.toml:3:1
-  |
-3 | dead_letter = "d"
-  | ^^^^^^^^^^^
+3 | identity = '(?<sender>a) (?<number>1)'
+  | ^^^^^^^^
 "#,
 )];
 

@@ -107,6 +107,8 @@ pub struct Graph {
     bad_utf8: Arc<AtomicU64>,
     epoch: Arc<Epoch>,
     walker: Arc<Mutex<Walker>>,
+    /// The last batch that was run again: its changes are kept already.
+    replayed: Mutex<Option<Time>>,
     registered: Mutex<Registered>,
 }
 
@@ -170,6 +172,7 @@ impl Graph {
             bad_utf8: Arc::new(AtomicU64::new(0)),
             epoch,
             walker: Arc::default(),
+            replayed: Mutex::default(),
             registered: Mutex::new(Registered::default()),
         })
     }
@@ -232,8 +235,11 @@ impl Graph {
     }
 
     /// What the batch that was committed last changed in states. Asked once after each commit; nothing unless changes
-    /// are [kept](Graph::keep_changes).
+    /// are [kept](Graph::keep_changes), and nothing of a batch that was [run again](Graph::replay).
     pub fn changes(&self, time: Time) -> Option<Changes> {
+        if *self.replayed.lock() == Some(time) {
+            return None;
+        }
         let left = std::mem::take(&mut *self.epoch.left()?.lock());
         let saved: Vec<_> = self.saved().into_iter().map(|(_, saved)| saved).collect();
         Some(self.walker.lock().changes(time, left, &saved))
@@ -284,6 +290,7 @@ impl Graph {
         clock: &Arc<dyn Clock>,
         replay: Replay,
     ) -> Result<Plan, String> {
+        *self.replayed.lock() = Some(input.time);
         self.epoch.begin(input.time, self.settings.batch_interval);
         let keepers = self.registered.lock().keepers.clone();
         let settings = Settings { seed: self.epoch.seed(), ..self.settings };

@@ -191,6 +191,12 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
         Ok(if to < view.base.table.places() { Walk::At(to) } else { Walk::Done })
     }
 
+    /// What was known before the first batch is kept, with that batch.
+    pub(super) fn is_known(&self) {
+        let mut walks = self.walks.lock();
+        walks.iter_mut().filter(|walk| **walk == Walk::New).for_each(|walk| *walk = Walk::Done);
+    }
+
     /// The batch of these parts, of one for each partition, is committed.
     pub(super) fn committed(&self, encoded: Vec<Encoded>, state: u32, left: &mut Left) {
         let mut walks = self.walks.lock();

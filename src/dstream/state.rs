@@ -393,6 +393,11 @@ fn save<K: StateKey, S: StateValue, U: Send + Sync + 'static>(
     skip_same: bool,
 ) -> Box<dyn FnOnce() + Send> {
     let Some(left) = cx.epoch.left() else { return Box::new(|| {}) };
+    if cx.replay.is_some() {
+        // What it changes is kept already; the walk goes on with the first batch whose changes are.
+        let store = Arc::clone(store);
+        return Box::new(move || store.is_known());
+    }
     let encoded = Slots::new(views.len());
     let task = |shard: usize| -> Work {
         let (store, views, encoded) = (Arc::clone(store), views.clone(), encoded.clone());
