@@ -35,6 +35,7 @@ fn input(blocks: Vec<Arc<Block>>) -> Arc<BatchInput> {
         time,
         index: 0,
         blocks: vec![blocks.into_iter().map(StoredBlock::new).collect()],
+        direct: Default::default(),
         records,
         due,
         partitions: 2,

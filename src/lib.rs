@@ -22,6 +22,7 @@ mod compare;
 pub mod config;
 mod context;
 pub mod dashboard;
+pub mod direct;
 pub mod dstream;
 pub mod error;
 pub mod framing;
@@ -47,6 +48,7 @@ pub use context::{
     Done, Inspector, Memory, ReceiverSource, ReceiverStatus, Report, RunLimits, Running,
     SocketSource, SourceReport, Stopper, StreamingContext,
 };
+pub use direct::files::FilesSource;
 pub use dstream::DStream;
 pub use error::{Error, Result};
 pub use metrics::{Event, Listener};

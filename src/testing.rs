@@ -22,11 +22,14 @@ use crate::wal::storage::Storage;
 pub use crate::dstream::Collected;
 pub use crate::time::ManualClock;
 
+/// A segment of a log in memory, in bytes: records are of half of that at most.
+const TEST_SEGMENT_BYTES: u64 = 4 << 20;
+
 impl StreamingContext {
     /// Keeps the log and the checkpoints in `storage` in place of a `state_dir`, such as a
     /// [`MemoryStorage`](crate::wal::storage::MemoryStorage) that loses power.
     pub fn state_storage(&self, storage: Arc<dyn Storage>) {
-        self.keep_state_in(storage);
+        self.keep_state_in(storage, TEST_SEGMENT_BYTES);
     }
 
     /// A stream that takes one entry for each batch, in so many partitions. `None`: the source has no batch at all,

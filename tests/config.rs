@@ -1078,7 +1078,7 @@ error: a sink needs a kind
 1 | [sink.screen]
   |       ^^^^^^ no kind
   |
-  = help: write `[sink.NAME.console]`, `.file`, `.memory` or `.null`
+  = help: write `[sink.NAME.console]`, `.file`, `.sqlite`, `.memory` or `.null`
 ",
     ),
     (
@@ -1129,6 +1129,25 @@ fn sinks() {
     check_all(SINKS);
 }
 
+#[cfg(not(feature = "sqlite"))]
+#[test]
+fn a_sink_that_was_not_built_in_says_how_to_get_it() {
+    check_all(&[(
+        sink,
+        "[sink.screen.sqlite]
+path = \"words.db\"",
+        "
+error: this program has no sink `sqlite`
+ --> p.toml:1:14
+  |
+1 | [sink.screen.sqlite]
+  |              ^^^^^^
+  |
+  = help: build it with `--features sqlite`
+",
+    )]);
+}
+
 const UNUSED_NAMES_ARE_WARNINGS: &[Case] = &[(
     pipeline_key,
     "source.other.generate = {}
@@ -1154,16 +1173,24 @@ fn unused_names_are_warnings() {
 }
 
 const NOT_YET: &[Case] = &[(
-    source,
-    r#"[source.lines.files]
-directory = "in""#,
-    "
-error: the source kind `files` is not supported yet by this version
- --> p.toml:1:15
+    socket_key,
+    r#"listen = "127.0.0.1:5514"
+dead_letter = "d""#,
+    r#"
+error: `dead_letter` needs a framing that acknowledges: `lines` does not
+ --> p.toml:3:1
   |
-1 | [source.lines.files]
-  |               ^^^^^
-",
+3 | dead_letter = "d"
+  | ^^^^^^^^^^^
+  |
+  = help: write `framing = "relp"`, or leave it out
+
+error: `dead_letter` is not supported yet by this version
+ --> p.toml:3:1
+  |
+3 | dead_letter = "d"
+  | ^^^^^^^^^^^
+"#,
 )];
 
 const ACKNOWLEDGING_NEEDS_WHAT_IT_PROMISES: &[Case] = &[

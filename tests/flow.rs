@@ -117,6 +117,19 @@ fn a_trigger_makes_batches_of_records_or_at_the_time_out() {
 }
 
 #[test]
+fn a_trigger_takes_no_window() {
+    let config = Config::new("trigger").trigger(10, Interval::secs(1));
+    let ctx = StreamingContext::with_clock(config, ManualClock::new()).expect("good options");
+    let numbers = ctx.queue_stream(vec![Some(vec![1])], 1);
+    numbers.count_by_window(Interval::secs(2), Interval::secs(1)).foreach_batch(|_, _| Ok(()));
+    let err = ctx.start().expect_err("refused").to_string();
+    assert!(
+        err.starts_with("count_by_window: a stream with a trigger has no batch interval"),
+        "{err}"
+    );
+}
+
+#[test]
 fn a_trigger_counts_to_its_number_of_batches_and_keeps_their_order() {
     let config = Config::new("trigger").trigger(10, Interval::secs(3_600));
     let Listening { running, mut peer, done, .. } = listening(config, |source| source);
@@ -503,4 +516,37 @@ fn a_disk_without_room_holds_the_sender_and_loses_nothing() {
     outcome.expect("drained");
     assert!(held > 0 && inspector.memory().spilled.failures > 0);
     assert_eq!(report.records, BYTES.div_ceil(17));
+}
+
+#[test]
+fn an_end_of_input_is_processed_however_long_that_takes() {
+    let clock = ManualClock::new();
+    // Too few records for a batch: the stop makes it, after the receivers have ended.
+    let config = Config::new("eof").trigger(1_000, Interval::secs(360_000));
+    let ctx = StreamingContext::with_clock(config, clock.clone()).expect("good options");
+    ctx.limits(RunLimits { until_eof: true, ..RunLimits::default() });
+    let lines = ctx.socket(SocketSource::listen("127.0.0.1:0")).expect("a source");
+    let (entered, release) = (Mailbox::new(1), Mailbox::<()>::new(1));
+    let (enters, waits) = (entered.clone(), release.clone());
+    lines.foreach_batch(move |_, _| {
+        enters.send(()).expect("the test listens");
+        waits.recv();
+        Ok(())
+    });
+    let running = ctx.start().expect("started");
+    let mut peer = TcpStream::connect(running.local_addrs()[0]).expect("connected");
+    peer.write_all(b"one\n").expect("sent");
+    drop(peer);
+    let ended = Mailbox::new(1);
+    let told = ended.clone();
+    let body = move || told.send(running.finish()).expect("the test listens");
+    let thread = thread::spawn("finish", &Poison::new(), body).expect("a thread");
+    entered.recv().expect("the last batch runs");
+    // Far beyond the stop deadline, which nobody has asked for.
+    clock.advance(3_600 * SECOND);
+    release.close();
+    let (report, outcome) = ended.recv().expect("it ends");
+    outcome.expect("nothing is left");
+    assert_eq!(report.records, 1);
+    thread.join();
 }

@@ -14,7 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -50,7 +50,7 @@ fn are_there(programs: &[&str], install: &str) -> bool {
         std::env::var("TIDEMILL_REQUIRE_PEERS").as_deref() != Ok("1"),
         "{missing} is required and not installed ({install})"
     );
-    println!("not run: {missing} ({install})");
+    let _ = writeln!(io::stdout(), "not run: {missing} ({install})");
     false
 }
 

@@ -21,6 +21,7 @@ const ORDER: &[&str] = &[
     "journal",
     "load",
     "receiver",
+    "direct",
     "workers",
     "batch",
     "shuffle",

@@ -5,6 +5,7 @@
 //
 // Words that are 19 digits are stamps: the nanoseconds since the epoch at which their line should have been sent. What
 // each stamp's line waited until its count left the window is printed, four times a second.
+import java.net.ConnectException;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.ArrayList;
@@ -30,6 +31,25 @@ public class FlinkPeer {
         return now.getEpochSecond() * 1_000_000_000L + now.getNano();
     }
 
+    /** Flink's own source of lines, which also dials again after a refusal: that is how rates change within a run. */
+    static class Lines extends SocketTextStreamFunction {
+        Lines(int port) {
+            super("127.0.0.1", port, "\n", -1, 300);
+        }
+
+        @Override
+        public void run(SourceContext<String> context) throws Exception {
+            while (true) {
+                try {
+                    super.run(context);
+                    return;
+                } catch (ConnectException refused) {
+                    Thread.sleep(100);
+                }
+            }
+        }
+    }
+
     public static void main(String[] args) throws Exception {
         int port = Integer.parseInt(args[0]);
         Duration window = Duration.ofMillis(Long.parseLong(args[1]));
@@ -37,10 +57,7 @@ public class FlinkPeer {
         long end = now() + Long.parseLong(args[3]) * 1_000_000_000L;
         StreamExecutionEnvironment env = StreamExecutionEnvironment.createLocalEnvironment(parallelism, new Configuration());
         if (args.length > 4) env.setBufferTimeout(Long.parseLong(args[4]));
-        // A new data server is dialled two seconds after the last one has ended: that is how rates change within a run.
-        // It must listen by then, for a refusal ends the job.
-        DataStream<String> lines =
-            env.addSource(new SocketTextStreamFunction("127.0.0.1", port, "\n", -1, 2000)).setParallelism(1);
+        DataStream<String> lines = env.addSource(new Lines(port)).setParallelism(1);
         lines
             .flatMap((String line, Collector<Tuple2<String, Integer>> out) -> {
                 for (String word : line.split(" ")) out.collect(new Tuple2<>(word, 1));

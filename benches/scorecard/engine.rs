@@ -12,6 +12,8 @@ use tidemill::{Config, Event, Interval, RunLimits, SocketSource, StreamingContex
 
 use crate::Outcome;
 use crate::baseline;
+use crate::durable;
+use crate::keys::{Keyed, keyed};
 use crate::measure::{Figures, Stopwatch, Sum};
 
 /// The jobs of children.
@@ -37,6 +39,14 @@ pub enum Kind {
     Batches,
     /// How many blocks the batches of `Batches` have.
     Blocks,
+    /// Batches of keyed records, one after the other.
+    Keyed,
+    /// Writes and syncs so many bytes, nothing else.
+    RawSync,
+    /// Reads a log and checks it, nothing else.
+    ReadLog,
+    /// The engine started over a log, up to the end of the first batch.
+    Recover,
     /// A bare poller that accepts and discards, until it is killed.
     Poller,
 }
@@ -56,14 +66,20 @@ pub struct ChildArgs {
     /// Milliseconds between blocks.
     #[arg(long, default_value_t = 200)]
     pub block: u64,
-    /// How many batches or hand-overs.
+    /// Where the log is.
+    #[arg(long)]
+    pub state: Option<String>,
+    /// How many batches or hand-overs, or bytes.
     #[arg(long, default_value_t = 1)]
     pub rounds: u64,
+    #[command(flatten)]
+    pub keyed: Keyed,
 }
 
 /// Runs a child and prints what it measured.
 pub fn child(args: &ChildArgs) -> Outcome<()> {
     let address = args.address.clone().unwrap_or_default();
+    let state = args.state.clone().unwrap_or_default();
     let figures = match args.kind {
         Kind::Discard => baseline::discard(&address)?,
         Kind::Lines => baseline::lines(&address)?,
@@ -73,6 +89,10 @@ pub fn child(args: &ChildArgs) -> Outcome<()> {
         Kind::Sealed | Kind::Count | Kind::Wordcount => to_the_end(args, &address)?,
         Kind::Batches => batches(args)?,
         Kind::Blocks => blocks(args)?,
+        Kind::Keyed => keyed(&args.keyed, args.rounds)?,
+        Kind::RawSync => durable::raw_sync(&state, args.rounds)?,
+        Kind::ReadLog => durable::read_log(&state)?,
+        Kind::Recover => recover(args)?,
         Kind::Poller => return baseline::poller(),
     };
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&figures)?)?;
@@ -80,10 +100,12 @@ pub fn child(args: &ChildArgs) -> Outcome<()> {
 }
 
 fn context(args: &ChildArgs) -> Outcome<StreamingContext> {
-    let config = Config::new("scorecard")
+    // A log belongs to a pipeline: the name that `tidemill run` gives.
+    let config = Config::new("tidemill")
         .workers(args.workers)
         .batch_interval(Interval::millis(args.every))
         .block_interval(Interval::millis(args.block));
+    let config = args.state.iter().fold(config, Config::state_dir);
     Ok(StreamingContext::new(config)?)
 }
 
@@ -105,6 +127,20 @@ fn to_the_end(args: &ChildArgs, address: &str) -> Outcome<Figures> {
     figures.sum = *sum.lock();
     figures.records = report.records;
     figures.bytes = report.sources.iter().map(|source| source.counter("bytes")).sum();
+    Ok(figures)
+}
+
+/// From the start to the end of the first batch, which is made of what the log holds. Nobody sends.
+fn recover(args: &ChildArgs) -> Outcome<Figures> {
+    let context = context(&ChildArgs { every: 10, ..args.clone() })?;
+    let source = SocketSource::listen("127.0.0.1:0").named("in");
+    context.socket(source)?.count().save(Null);
+    context.limits(RunLimits { batches: Some(1), ..RunLimits::default() });
+    let (watch, mut figures) = (Stopwatch::start(), Figures::default());
+    let (report, outcome) = context.start()?.finish();
+    outcome?;
+    watch.stop(&mut figures);
+    figures.records = report.records;
     Ok(figures)
 }
 

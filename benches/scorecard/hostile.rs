@@ -1,8 +1,8 @@
 //! The rates, times and memory of R7 and R8: an honest sender beside peers that mean harm. What must never be lost or
 //! exceeded is asserted by `tests/hostile.rs`. The honest sender and the hostile ones are threads of this process.
 
-use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -43,6 +43,7 @@ impl Honest {
     fn start(to: &Listening, pace: Option<f64>) -> Outcome<Self> {
         let mut stream = TcpStream::connect(&to.address)?;
         stream.set_write_timeout(Some(LIMIT))?;
+        stream.set_read_timeout(Some(LIMIT))?;
         let (sent, over): (Arc<AtomicU64>, Arc<AtomicBool>) = Default::default();
         let (counted, ended) = (Arc::clone(&sent), Arc::clone(&over));
         let body = move || {
@@ -56,6 +57,8 @@ impl Honest {
                     clock.wait(&signal, Some(due));
                 }
             }
+            // The engine closes when it has read the end: then nothing is under way any more.
+            let _ = stream.shutdown(Shutdown::Write).and_then(|()| stream.read(&mut [0]));
         };
         Ok(Honest { sent, over, thread: spawn("honest", &Poison::new(), body)? })
     }

@@ -8,8 +8,10 @@
 
 mod baseline;
 mod crowd;
+mod durable;
 mod engine;
 mod hostile;
+mod keys;
 mod listening;
 mod measure;
 mod process;

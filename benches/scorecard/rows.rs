@@ -10,10 +10,11 @@ use tidemill::sync::Signal;
 use tidemill::time::{Clock, SystemClock};
 
 use crate::engine::Kind;
+use crate::keys;
 use crate::measure::{Figures, as_f64, status_kib};
 use crate::process::{Owned, Sender, Sent, TIDEMILL, run, said};
 use crate::verdict::{Sheet, Target};
-use crate::{Options, Outcome, crowd, hostile, syslog};
+use crate::{Options, Outcome, crowd, durable, hostile, syslog};
 
 /// The rows that can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -24,6 +25,10 @@ pub enum Row {
     P3,
     /// The fixed cost of a batch beside a bare hand-over.
     P5,
+    /// Many keys, one hot key, growth, beside ten thousand keys.
+    P12,
+    /// Windows beside single batches.
+    P13,
     /// Start, size and memory.
     P15,
     /// The io models beside nio.
@@ -32,6 +37,10 @@ pub enum Row {
     P8,
     /// Lines from TCP to files beside rsyslog.
     P9,
+    /// Ingest with the log beside ingest without it.
+    P10,
+    /// A start that finds a log.
+    P11,
     /// RELP with acknowledgement after the sync beside rsyslog.
     P16,
     /// A flood of connections with few descriptors.
@@ -47,10 +56,14 @@ impl Row {
             Row::P1 => ingest(options, sheet),
             Row::P3 => wordcount(options, sheet),
             Row::P5 => fixed_cost(options, sheet),
+            Row::P12 => keys::keys(options, sheet),
+            Row::P13 => keys::windows(options, sheet),
             Row::P15 => start(options, sheet),
             Row::P2 => crowd::models(options, sheet),
             Row::P8 => crowd::crowd(options, sheet),
             Row::P9 => syslog::lines(options, sheet),
+            Row::P10 => durable::cost(options, sheet),
+            Row::P11 => durable::recovery(options, sheet),
             Row::P16 => syslog::relp(options, sheet),
             Row::R7 => hostile::flood(options, sheet),
             Row::R8 => hostile::endless(options, sheet),

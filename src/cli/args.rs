@@ -22,6 +22,8 @@ Examples:
       accept connections, show the lines with `error` as JSON
   tidemill run --from generate:rate=1000,records=10000 --job topk=5 --until-eof
       make ten thousand lines, then stop
+  tidemill run --from files:///var/log/app --job wordcount --until-eof
+      count the words of the files that are there, then stop
 
 Results go to standard output and nothing else does. Ctrl-C drains and reports; a second one stops at once.
 Exit codes: 0 done; 1 the stream failed or something was left; 2 usage; 78 the pipeline file is wrong.";
@@ -39,6 +41,7 @@ pub struct RunArgs {
     pub file: Option<PathBuf>,
 
     /// Where records come from: tcp://HOST:PORT[,HOST:PORT...] dials, tcp-listen://ADDR:PORT accepts,
+    /// files://DIR reads a directory's files, new and growing ones,
     /// generate:[KEY=VALUE,...] makes lines (keys: rate, records, line_len, words, seed, file)
     #[arg(long, value_name = "SOURCE", conflicts_with = "file")]
     pub from: Option<String>,
@@ -71,7 +74,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "FRAMING", conflicts_with = "file", help = framing_help())]
     pub framing: Option<String>,
 
-    /// Where rows go: console, json, null or file://DIR [default: console]
+    /// Where rows go: console, json, null, file://DIR or sqlite://FILE?table=NAME [default: console]
     #[arg(long, value_name = "SINK", conflicts_with = "file")]
     pub to: Option<String>,
 

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::latency::{LatencyArgs, Shared};
+use super::soak::{self, SoakArgs};
 use super::{say, units};
 use crate::compare::plan::{BARE, Grid, Kind};
 use crate::compare::{self, Options, Pace, Step};
@@ -26,6 +27,8 @@ Examples:
       what the figures of a paper take
   tidemill compare --only latency --batch 10ms,100ms --rate 10k --models nio,aio
       how long a line waits, to 99.99 %
+  tidemill compare --soak 10m
+      does batch time, memory, or the number of descriptors or threads grow?
   tidemill compare --only memory --connections 100,1000,10000 --models nio,reactors,aio
       what an idle connection costs
   tidemill compare --only throughput --connections 10000 --busy 1,100
@@ -98,6 +101,9 @@ pub struct CompareArgs {
 
     #[command(flatten)]
     latency: LatencyArgs,
+
+    #[command(flatten)]
+    soak: SoakArgs,
 }
 
 /// The batch interval in milliseconds, and how long a latency run sends, if nothing else was said.
@@ -184,6 +190,11 @@ impl CompareArgs {
 pub(super) fn run(args: &CompareArgs, out: &mut dyn Write) -> Result<()> {
     if cfg!(debug_assertions) {
         say("compare: this is a debug build; its figures mean nothing");
+    }
+    if let Some(length) = args.soak.soak {
+        let (models, batches, out_dir) = (&args.models, &args.batch, &args.out);
+        let shared = soak::Shared { models, batches, out: out_dir };
+        return args.soak.run(length, &shared, out);
     }
     if args.latency.latency {
         let shared = Shared {

@@ -134,8 +134,11 @@ fn source(from: &str) -> Result<(&'static str, Vec<Setting>)> {
     if let Some(address) = from.strip_prefix("tcp-listen://") {
         return Ok(("socket", vec![at("socket", "listen", Given::Text(address.to_owned()))]));
     }
+    if let Some(directory) = from.strip_prefix("files://") {
+        return Ok(("files", vec![at("files", "directory", Given::Text(directory.to_owned()))]));
+    }
     let Some(keys) = from.strip_prefix("generate:") else {
-        let hint = "write tcp://HOST:PORT, tcp-listen://ADDR:PORT or generate:";
+        let hint = "write tcp://HOST:PORT, tcp-listen://ADDR:PORT, files://DIR or generate:";
         return Err(usage("--from", from, "unknown kind of source", hint));
     };
     let mut settings = vec![setting("--from", from, &["source", SOURCE, "generate"], Given::Table)];
@@ -155,12 +158,26 @@ fn sink(to: &str) -> Result<Vec<Setting>> {
         setting("--to", to, &path, value)
     };
     let format = |name: &str| vec![at(&["console", "format"], Given::Text(name.to_owned()))];
+    if let Some(database) = to.strip_prefix("sqlite://") {
+        let (path, table) = match database.split_once("?table=") {
+            Some((path, table)) => (path, Some(table)),
+            None => (database, None),
+        };
+        let path = at(&["sqlite", "path"], Given::Text(path.to_owned()));
+        let table = table.map(|table| at(&["sqlite", "table"], Given::Text(table.to_owned())));
+        return Ok([path].into_iter().chain(table).collect());
+    }
     match (to, to.strip_prefix("file://")) {
         ("console", _) => Ok(format("spark")),
         ("json", _) => Ok(format("json")),
         ("null", _) => Ok(vec![at(&["null"], Given::Table)]),
         (_, Some(dir)) => Ok(vec![at(&["file", "path"], Given::Text(dir.to_owned()))]),
-        _ => Err(usage("--to", to, "unknown sink", "write console, json, null or file://DIR")),
+        _ => Err(usage(
+            "--to",
+            to,
+            "unknown sink",
+            "write console, json, null, file://DIR or sqlite://FILE",
+        )),
     }
 }
 
@@ -229,6 +246,11 @@ mod tests {
             [sink.out.console]\nformat = 'json'\n",
         );
         check_same(
+            "--from files:///var/log/in --framing u32 --job lines",
+            "[job.lines]\nfrom = ['in']\nto = ['out']\nlines = {}\n[sink.out.console]\n\
+             [source.in.files]\ndirectory = '/var/log/in'\nframing = 'u32'",
+        );
+        check_same(
             "--from generate:rate=5,records=7 --job topk=3 --job count --to null --until-eof --set workers=2",
             "workers = 2\n[source.in.generate]\nrate = 5\nrecords = 7\n[job.topk]\nfrom = ['in']\nto = ['out']\n\
             topk = { n = 3 }\n[job.count]\nfrom = ['in']\nto = ['out']\ncount = {}\n[sink.out.null]\n",
@@ -253,7 +275,7 @@ mod tests {
             "--from udp://a:1 --job count",
             "error: unknown kind of source\n\
             \x20--> command line: --from udp://a:1\n\
-            \x20 = help: write tcp://HOST:PORT, tcp-listen://ADDR:PORT or generate:",
+            \x20 = help: write tcp://HOST:PORT, tcp-listen://ADDR:PORT, files://DIR or generate:",
         ),
         (
             "--from tcp://a --job count",
@@ -305,7 +327,7 @@ mod tests {
             "--from tcp://a:1 --job count --to screen",
             "error: unknown sink\n\
             \x20--> command line: --to screen\n\
-            \x20 = help: write console, json, null or file://DIR",
+            \x20 = help: write console, json, null, file://DIR or sqlite://FILE",
         ),
         (
             "--from tcp://a:1 --job count --http 4040",

@@ -9,6 +9,7 @@ use indicatif::HumanBytes;
 
 use crate::checkpoint;
 use crate::error::{Error, Result};
+use crate::journal;
 use crate::wal::storage::{Directory, Storage};
 use crate::wal::{self, SegmentReport};
 
@@ -90,6 +91,7 @@ fn show(storage: &dyn Storage, out: &mut dyn Write) -> Result<()> {
     let reports = wal::survey(storage)?;
     let checkpoints = checkpoint::survey(storage)?;
     let mut text = log_text(&reports);
+    text.push_str(&journal::words(storage)?);
     text.push_str(&checkpoints_text(&checkpoints));
     out.write_all(text.as_bytes()).map_err(unwritable)?;
     let newest = reports.len().saturating_sub(1);

@@ -10,6 +10,7 @@ mod latency;
 mod load;
 mod run;
 mod signals;
+mod soak;
 mod units;
 pub mod validate;
 

@@ -17,6 +17,7 @@ use crate::context::{
     Report, RunLimits, Running, SocketSource, SourceReport, Stopper, StreamingContext,
 };
 use crate::dashboard::{HttpOptions, HttpServer};
+use crate::direct::files::FilesSource;
 use crate::dstream::DStream;
 use crate::dstream::builtin::{Builtin, Scope};
 use crate::error::{Error, Result};
@@ -147,6 +148,11 @@ impl Built {
         let mut streams = HashMap::new();
         for (name, source) in &pipeline.sources {
             let socket = match source {
+                Source::Files(files) => {
+                    let files = FilesSource::from(files).named(name);
+                    streams.insert(name.as_str(), context.files(files)?);
+                    continue;
+                }
                 Source::Socket(socket) => SocketSource::from(socket),
                 Source::Generate(generate) => {
                     let server = start_server(generate, poison)?;
@@ -154,7 +160,6 @@ impl Built {
                     servers.push((name.clone(), server));
                     SocketSource::connect(address).io_model(generate.io_model).once()
                 }
-                Source::Files(_) => return Err(unsupported("files")),
             };
             streams.insert(name.as_str(), context.socket(socket.named(name))?);
         }
@@ -189,11 +194,6 @@ fn start_server(source: &GenerateSource, poison: &Poison) -> Result<Load> {
     load::start(options, SystemClock::new() as Arc<dyn Clock>, poison)
 }
 
-/// The parser refuses what this version cannot do; this is for a table row that was removed too early.
-fn unsupported(what: &str) -> Error {
-    Error::Config(format!("error: `{what}` is not supported yet"))
-}
-
 /// `remembers`: whether the pipeline has a `state_dir`, and with it knows the batches of earlier runs.
 fn sink(kind: &SinkKind, console: &Writer, remembers: bool) -> Result<SharedSink> {
     match kind {
@@ -211,6 +211,10 @@ fn sink(kind: &SinkKind, console: &Writer, remembers: bool) -> Result<SharedSink
             let existing = if remembers { Existing::Committed } else { Existing::InTheWay };
             let roll = roll.map(|roll| sink::Roll { bytes: roll.bytes, age: roll.age });
             Ok(SharedSink::new(sink::File::open(storage, file_format(*format), existing, roll)?))
+        }
+        SinkKind::Sqlite { path, table } => {
+            let existing = if remembers { Existing::Committed } else { Existing::InTheWay };
+            Ok(SharedSink::new(sink::Sqlite::open(path, table, existing)?))
         }
     }
 }
@@ -333,6 +337,11 @@ impl Messages {
                     &text,
                     json!({"source": source, "wanted": wanted, "used": used}),
                 );
+            }
+            Event::FileSkipped { source, file, why } => {
+                let text = format!("source `{source}`: file `{file}`: {why}");
+                let facts = json!({"source": source, "file": file, "why": why});
+                self.write("warning", "file_skipped", &text, facts);
             }
             Event::ReceiverError { source, error } => {
                 let text = format!("source `{source}`: {error}");
@@ -468,6 +477,7 @@ fn source_text(source: &SourceReport) -> String {
         ("refused", "peers turned away"),
         ("retries", if source.io_model.is_some() { "dials failed" } else { "restarts" }),
         ("errors", "errors reported"),
+        ("skipped", "notes about files"),
         ("unfinished_bytes", "bytes of unfinished records"),
     ];
     for (name, words) in odd {

@@ -22,6 +22,7 @@ use super::calls::Calls;
 use super::latency::{Timed, Timing};
 use super::plan::{Kind, Shape};
 use super::sample::{own_cpu, raise_files_limit};
+use super::soak::{self, Soaked, Soaking};
 use crate::config::Config;
 use crate::context::{RunLimits, Running, SocketSource, StreamingContext};
 use crate::dstream::builtin::{Builtin, Scope};
@@ -65,6 +66,8 @@ pub(crate) enum Role {
     },
     /// Listen, and time what comes until every peer has closed.
     Time(Timing),
+    /// Listen and count words until every peer has closed.
+    Soak(Soaking),
     /// Dial and send this, whatever the size of the connection's share.
     Pour(Pour),
     /// Dial and send.
@@ -93,6 +96,8 @@ pub(crate) enum Said {
     Received(Received),
     /// What a timing receiver found.
     Timed(Box<Timed>),
+    /// What a soaking receiver did.
+    Soaked(Box<Soaked>),
     /// What the sender did.
     Sent(Sent),
     /// It cannot go on.
@@ -149,6 +154,9 @@ pub(crate) fn run(out: &mut dyn Write) -> Result<()> {
         }
         Role::Time(timing) => {
             super::latency::receive(&timing, out).map(|timed| Said::Timed(Box::new(timed)))
+        }
+        Role::Soak(soaking) => {
+            soak::receive(&soaking, out).map(|soaked| Said::Soaked(Box::new(soaked)))
         }
         Role::Pour(pour) => send(pours(&pour), out).map(Said::Sent),
     };

@@ -23,6 +23,7 @@ mod plots;
 mod process;
 mod report;
 mod sample;
+pub(crate) mod soak;
 mod stats;
 
 use std::path::{Path, PathBuf};

@@ -40,7 +40,4 @@ impl NotYet {
 }
 
 /// Everything that is not supported yet.
-pub const NOT_YET: &[NotYet] = &[
-    NotYet::given("source.*.socket.identity", "`identity`"),
-    NotYet::given("source.*.files", "the source kind `files`"),
-];
+pub const NOT_YET: &[NotYet] = &[NotYet::given("source.*.socket.identity", "`identity`")];

@@ -168,7 +168,10 @@ fn about(source: &Source) -> String {
                 .map_or("as fast as it can".to_owned(), |rate| format!("{rate} lines/s"));
             format!("generates {rate}, io model {}", source.io_model.name())
         }
-        Source::Files(source) => format!("files of {}", source.directory.display()),
+        Source::Files(source) => {
+            let (directory, batch) = (source.directory.display(), source.batch_bytes_max);
+            format!("files of {directory}, up to {} a batch", show_bytes(batch))
+        }
     }
 }
 
@@ -179,6 +182,7 @@ fn about_sink(kind: &SinkKind) -> String {
         SinkKind::Memory => "memory".to_owned(),
         SinkKind::Null => "null".to_owned(),
         SinkKind::File { path, .. } => format!("files in {}", path.display()),
+        SinkKind::Sqlite { path, table } => format!("table `{table}` in {}", path.display()),
     }
 }
 
@@ -641,7 +645,12 @@ mod tests {
         let text = "[source.f.files]\ndirectory = 'in'\n[sink.o.file]\npath = 'out'\nformat = 'csv'\n\
             roll = { bytes = '64MiB', age = '10m' }";
         let pipeline = good(text, "lines = {}");
-        let source = FilesSource { directory: PathBuf::from("in"), framing: Framing::Lines };
+        let source = FilesSource {
+            directory: PathBuf::from("in"),
+            framing: Framing::Lines,
+            record_bytes_max: 1 << 20,
+            batch_bytes_max: 256 << 20,
+        };
         assert_eq!(pipeline.sources[0].1, Source::Files(source));
         let SinkKind::File { format, roll, .. } = &pipeline.sinks[0].1 else {
             panic!("{pipeline:?}")
@@ -650,6 +659,16 @@ mod tests {
         let expected = Roll { bytes: Some(64 << 20), age: Some(Duration::from_secs(600)) };
         assert_eq!(*roll, Some(expected));
         check("[source.f.files]", "lines = {}", &["a `files` source needs a `directory`"]);
+        check(
+            "[source.f.files]\ndirectory = 'in'\nbatch_bytes_max = '0B'",
+            "lines = {}",
+            &["`batch_bytes_max` must be at least 1B"],
+        );
+        check(
+            "[source.f.files]\ndirectory = 'in'\nframing = 'relp'",
+            "lines = {}",
+            &["`relp` is a dialogue with a peer: files have none"],
+        );
         check(
             "[sink.o.file]\npath = 'o'\nroll = {}",
             "lines = {}",

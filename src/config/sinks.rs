@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::diagnostics::Problem;
 use super::section::Section;
+use crate::sink::SQLITE_COMPILED;
 
 /// Where rows go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +28,17 @@ pub enum SinkKind {
         /// When a file is closed and the next begun; a file for each batch if none.
         roll: Option<Roll>,
     },
+    /// A table of an SQLite database.
+    Sqlite {
+        /// The database.
+        path: PathBuf,
+        /// The table.
+        table: String,
+    },
 }
+
+/// The table of an SQLite database unless another one is named.
+const TABLE: &str = "rows";
 
 /// How rows look on the console.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,17 +77,19 @@ pub(super) fn read(mut section: Section<'_>) -> Option<SinkKind> {
     let memory = section.table("memory", "a `memory` sink");
     let null = section.table("null", "a `null` sink");
     let file = section.table("file", "a `file` sink");
+    let sqlite = section.table("sqlite", "a `sqlite` sink");
     let (problems, at, empty) = (section.problems, section.at.clone(), section.is_empty());
     section.of_kinds().finish();
-    match (console, memory, null, file) {
-        (Some(section), None, None, None) => Some(read_console(section)),
-        (None, Some(section), None, None) => Some(bare(section, SinkKind::Memory)),
-        (None, None, Some(section), None) => Some(bare(section, SinkKind::Null)),
-        (None, None, None, Some(section)) => read_file(section),
-        (None, None, None, None) => {
+    match (console, memory, null, file, sqlite) {
+        (Some(section), None, None, None, None) => Some(read_console(section)),
+        (None, Some(section), None, None, None) => Some(bare(section, SinkKind::Memory)),
+        (None, None, Some(section), None, None) => Some(bare(section, SinkKind::Null)),
+        (None, None, None, Some(section), None) => read_file(section),
+        (None, None, None, None, Some(section)) => read_sqlite(section),
+        (None, None, None, None, None) => {
             if empty {
                 let problem = Problem::new(&at, "a sink needs a kind").label("no kind");
-                let hint = "write `[sink.NAME.console]`, `.file`, `.memory` or `.null`";
+                let hint = "write `[sink.NAME.console]`, `.file`, `.sqlite`, `.memory` or `.null`";
                 problems.add(problem.hint(hint));
             }
             None
@@ -112,6 +125,21 @@ fn read_file(mut section: Section<'_>) -> Option<SinkKind> {
     let roll = section.table("roll", "`roll`").and_then(read_roll);
     section.finish();
     Some(SinkKind::File { path: path?, format: format.unwrap_or_default(), roll })
+}
+
+fn read_sqlite(mut section: Section<'_>) -> Option<SinkKind> {
+    if !SQLITE_COMPILED {
+        let problem = Problem::new(&section.at, "this program has no sink `sqlite`");
+        section.problems.add(problem.hint("build it with `--features sqlite`"));
+    }
+    let path = section.path("path");
+    if !section.has("path") {
+        let problem = Problem::new(&section.at, "a `sqlite` sink needs a `path`");
+        section.problems.add(problem.hint("the path of a database file, which need not exist"));
+    }
+    let table = section.text("table").map_or_else(|| TABLE.to_owned(), |found| found.value);
+    section.finish();
+    Some(SinkKind::Sqlite { path: path?, table })
 }
 
 fn read_roll(mut section: Section<'_>) -> Option<Roll> {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::direct::files::BATCH_BYTES_MAX;
 use crate::framing::{FRAMINGS, Framing};
 use crate::load::LINE_LEN;
 use crate::receiver::io::{IO_MODELS, IoModel};
@@ -131,6 +132,10 @@ pub struct FilesSource {
     pub directory: PathBuf,
     /// How bytes are cut into records; lines by default.
     pub framing: Framing,
+    /// A longer record is dropped and counted; 1 MiB by default.
+    pub record_bytes_max: usize,
+    /// A batch takes about so many bytes at most; 256 MiB by default.
+    pub batch_bytes_max: u64,
 }
 
 /// Reads `[source.NAME]`; none if it is wrong.
@@ -318,7 +323,25 @@ fn read_files(mut section: Section<'_>) -> Option<FilesSource> {
     if !section.has("directory") {
         section.problems.add(Problem::new(&section.at, "a `files` source needs a `directory`"));
     }
-    let framing = framing(&mut section);
+    let source = FilesSource {
+        directory: directory.clone().unwrap_or_default(),
+        framing: framing(&mut section),
+        record_bytes_max: read_record_bytes(&mut section),
+        batch_bytes_max: read_batch_bytes(&mut section),
+    };
+    if source.framing.acknowledges() {
+        let title = "`relp` is a dialogue with a peer: files have none";
+        section.problems.add(Problem::new(&section.at_of("framing"), title));
+    }
     section.finish();
-    Some(FilesSource { directory: directory?, framing })
+    directory.map(|_| source)
+}
+
+fn read_batch_bytes(section: &mut Section<'_>) -> u64 {
+    let Some(found) = section.bytes("batch_bytes_max") else { return BATCH_BYTES_MAX };
+    if found.value == 0 {
+        let problem = Problem::new(&found.at, "`batch_bytes_max` must be at least 1B");
+        section.problems.add(problem.label("out of range"));
+    }
+    found.value
 }

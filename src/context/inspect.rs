@@ -35,6 +35,7 @@ pub(super) struct Inspected {
 
 /// What is looked at of a receiver.
 pub(super) struct Received {
+    pub(super) number: u32,
     pub(super) source: String,
     pub(super) io_model: Option<IoModel>,
     pub(super) local: Option<SocketAddr>,

@@ -2,6 +2,8 @@
 //!
 //! Nothing below holds the context; what must be told upward comes as values on its mailbox.
 
+#[cfg(all(test, not(tidemill_model)))]
+mod crash_tests;
 mod inspect;
 #[cfg(all(test, tidemill_model))]
 mod model;
@@ -10,6 +12,8 @@ mod running;
 mod sources;
 
 use crate::config::{self, Ack, Config, Peers, RateLimits, Resolved};
+use crate::direct::DirectSource;
+use crate::direct::files::FilesSource;
 use crate::dstream::{DStream, Graph, GraphOptions};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
@@ -195,6 +199,15 @@ impl From<&config::SocketSource> for SocketSource {
     }
 }
 
+impl From<&config::FilesSource> for FilesSource {
+    fn from(source: &config::FilesSource) -> Self {
+        FilesSource::new(&source.directory)
+            .framing(source.framing)
+            .record_bytes_max(source.record_bytes_max)
+            .batch_bytes_max(source.batch_bytes_max)
+    }
+}
+
 /// Builds a stream out of sources, operators and outputs, and starts it.
 pub struct StreamingContext {
     config: Resolved,
@@ -204,8 +217,8 @@ pub struct StreamingContext {
     sources: Mutex<Vec<Added>>,
     listeners: Mutex<Vec<Box<dyn Listener>>>,
     limits: Mutex<RunLimits>,
-    /// Where the log is kept, in place of `state_dir`: for tests.
-    storage: Mutex<Option<Arc<dyn Storage>>>,
+    /// Where the log is kept, in place of `state_dir`, and the size of its segments in bytes: for tests.
+    storage: Mutex<Option<(Arc<dyn Storage>, u64)>>,
     /// The run that `run_batches` drives.
     driven: Mutex<Option<Running>>,
 }
@@ -251,9 +264,9 @@ impl StreamingContext {
         Ok(context)
     }
 
-    /// Keeps the log and the checkpoints in `storage`, in place of a directory.
-    pub(crate) fn keep_state_in(&self, storage: Arc<dyn Storage>) {
-        *self.storage.lock() = Some(storage);
+    /// Keeps the log, in segments of so many bytes, and the checkpoints in `storage`, in place of a directory.
+    pub(crate) fn keep_state_in(&self, storage: Arc<dyn Storage>, segment_bytes: u64) {
+        *self.storage.lock() = Some((storage, segment_bytes));
     }
 
     fn assemble(config: Resolved, clock: Arc<dyn Clock>, manual: Option<ManualClock>) -> Self {
@@ -337,6 +350,51 @@ impl StreamingContext {
         Ok(self.graph.blocks(number, &name))
     }
 
+    /// The records of the files of a directory; see [`FilesSource`].
+    ///
+    /// # Errors
+    /// If there are too many sources. The directory is looked at when the stream starts.
+    pub fn files(&self, source: FilesSource) -> Result<DStream<[u8]>> {
+        let (number, name) = self.add_files(source)?;
+        Ok(self.graph.direct(number, &name))
+    }
+
+    /// The records of the files of a directory as text; bytes that are not UTF-8 are replaced and counted.
+    ///
+    /// # Errors
+    /// If there are too many sources. The directory is looked at when the stream starts.
+    pub fn files_text(&self, source: FilesSource) -> Result<DStream<str>> {
+        let (number, name) = self.add_files(source)?;
+        Ok(self.graph.text_direct(number, &name))
+    }
+
+    /// The lines of the files of a directory as text; see [`FilesSource`].
+    ///
+    /// # Errors
+    /// If there are too many sources. The directory is looked at when the stream starts.
+    pub fn files_lines(&self, directory: impl Into<std::path::PathBuf>) -> Result<DStream<str>> {
+        self.files_text(FilesSource::new(directory))
+    }
+
+    /// The records of a replayable source of your own, under this name.
+    ///
+    /// # Errors
+    /// If there are too many sources.
+    pub fn direct_stream(
+        &self,
+        name: &str,
+        source: impl DirectSource + 'static,
+    ) -> Result<DStream<[u8]>> {
+        let kind = Kind::Direct { name: Some(name.to_owned()), source: Arc::new(source) };
+        let (number, name) = self.add_source(kind)?;
+        Ok(self.graph.direct(number, &name))
+    }
+
+    fn add_files(&self, source: FilesSource) -> Result<(u32, String)> {
+        let name = source.name().map(str::to_owned);
+        self.add_source(Kind::Direct { name, source: Arc::new(source) })
+    }
+
     fn add_source(&self, kind: Kind) -> Result<(u32, String)> {
         if let Kind::Socket(source) = &kind
             && source.framing.acknowledges()
@@ -390,6 +448,11 @@ impl StreamingContext {
         if self.graph.outputs().is_empty() {
             let hint = "register one, such as `stream.print(10)`, before the start";
             return Err(Error::Usage(format!("nothing to do: the stream has no output; {hint}")));
+        }
+        if let Some(window) = self.graph.window().filter(|_| self.config.trigger.is_some()) {
+            let why =
+                "a stream with a trigger has no batch interval that lengths could be multiples of";
+            return Err(Error::Usage(format!("{window}: {why}")));
         }
         self.graph.check()?;
         let limits = *self.limits.lock();

@@ -4,43 +4,43 @@
 use std::time::Duration;
 
 use crate::config::Resolved;
+use crate::config::units::show_bytes;
+use crate::direct::{DirectSource, DirectStart};
 use crate::dstream::{Graph, StateInfo};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
 use crate::journal::{ChunkRange, Found, Journal, JournalOptions, LoggedChunk, Replay, Run};
 use crate::metrics::{Event, EventBus};
 use crate::scheduler::{Recovery, Stored, reach};
+use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Poison};
 use crate::time::{Clock, Interval, Schedule, Time};
-use crate::wal::LogOptions;
 use crate::wal::storage::{Directory, Storage};
+use crate::wal::{LogOptions, SEGMENT_BYTES};
 
 use super::sources::Start;
-
-/// The longest record that fits the log, in bytes: a chunk is at most so much and a full chunk more, in one segment.
-const RECORD_BYTES_MAX: usize = 32 << 20;
 
 /// Opens the journal of a stream that has one, and tells what it found.
 pub(super) fn open(
     config: &Resolved,
-    storage: Option<Arc<dyn Storage>>,
+    storage: Option<(Arc<dyn Storage>, u64)>,
     (graph, sources): (&Graph, &[Start]),
     clock: &dyn Clock,
     (poison, events): (&Poison, &EventBus),
 ) -> Result<Option<Recovery>> {
-    let storage = match (storage, &config.state_dir) {
+    let (storage, segment_bytes) = match (storage, &config.state_dir) {
         (Some(storage), _) => storage,
-        (None, Some(dir)) => Arc::new(Directory::open(dir)?) as Arc<dyn Storage>,
+        (None, Some(dir)) => (Arc::new(Directory::open(dir)?) as Arc<dyn Storage>, SEGMENT_BYTES),
         (None, None) => return Ok(None),
     };
-    check(sources)?;
+    check(sources, segment_bytes)?;
     let fresh = Schedule::aligned(clock, config.batch_interval).label(0);
     let options = JournalOptions {
         pipeline: config.name.clone(),
         sources: sources.iter().map(|source| source.name().to_owned()).collect(),
         states: graph.states().into_iter().map(|state| (state.name, state.holds)).collect(),
         reach: reach(graph),
-        log: LogOptions::with_fresh_salt(),
+        log: LogOptions { segment_bytes, ..LogOptions::with_fresh_salt() },
         seed: graph.seed(),
         anchor: fresh.as_millis(),
     };
@@ -85,7 +85,9 @@ fn restore_states(
 }
 
 /// What a log needs of the sources: names that tell them apart, records that fit.
-fn check(sources: &[Start]) -> Result<()> {
+fn check(sources: &[Start], segment_bytes: u64) -> Result<()> {
+    // A chunk is at most a record and a quarter of a segment.
+    let longest = usize::try_from(segment_bytes / 2).unwrap_or(usize::MAX);
     for (at, source) in sources.iter().enumerate() {
         let name = source.name();
         if sources[..at].iter().any(|other| other.name() == name) {
@@ -93,10 +95,10 @@ fn check(sources: &[Start]) -> Result<()> {
                 "two sources are called `{name}`: with a log their names tell them apart"
             )));
         }
-        if source.record_bytes_max() > RECORD_BYTES_MAX {
+        if source.record_bytes_max() > longest {
             return Err(Error::Config(format!(
-                "error: source `{name}`: with a log `record_bytes_max` is at most {} MiB",
-                RECORD_BYTES_MAX >> 20
+                "error: source `{name}`: with a log `record_bytes_max` is at most {}",
+                show_bytes(longest as u64)
             )));
         }
     }
@@ -154,6 +156,9 @@ pub(super) fn schedule(
 /// reads them. Returns how many records that is.
 pub(super) fn restore(recovery: &Recovery, block_bytes_max: u64, stored: &Stored) -> Result<u64> {
     let mut records = 0;
+    if planted(Planted::ForgetsUnplanned) {
+        return Ok(0);
+    }
     for (source, chunks) in (0..).zip(&recovery.found.unplanned) {
         for block in blocks(chunks, block_bytes_max) {
             let block = recovery.journal.block(source, block)?;
@@ -162,6 +167,25 @@ pub(super) fn restore(recovery: &Recovery, block_bytes_max: u64, stored: &Stored
         }
     }
     Ok(records)
+}
+
+/// Starts a direct source behind all that was planned of it before.
+pub(super) fn start_direct(
+    (number, source): (u32, &dyn DirectSource),
+    start: &DirectStart,
+    recovery: Option<&Recovery>,
+) -> Result<()> {
+    let Some(recovery) = recovery else { return source.start(start) };
+    let found = &recovery.found;
+    let is_own = |other: u32| recovery.journal.source_of(other) == Some(number);
+    if let Some((_, position)) = found.covered.ranges.iter().find(|(other, _)| is_own(*other)) {
+        source.restore(position)?;
+    }
+    source.start(start)?;
+    let plans = found.plans.values().flat_map(|plan| &plan.ranges);
+    plans
+        .filter(|(other, plan)| is_own(*other) && !plan.is_empty())
+        .try_for_each(|(_, plan)| source.planned(plan))
 }
 
 /// Makes blocks of chunks that follow one another. A number that is missing was refused by a full disk and never logged.

@@ -10,16 +10,18 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::config::{Resolved, Then};
+use crate::direct::DirectStart;
 use crate::dstream::Graph;
 use crate::error::{Error, Result};
 use crate::journal::Journal;
-use crate::metrics::{EngineTimes, EventBus, History, Listener};
+use crate::metrics::{EngineTimes, EventBus, History, Listener, ReceiverCounters};
 use crate::receiver::io::IoModel;
 use crate::receiver::{
     ActiveReceiver, Arrivals, CustomReceiver, Cutter, Engine, SocketReceiver, When, join_by,
 };
 use crate::scheduler::{
-    Batches, Message, Options, Parts, Recovery, Retries, Scheduler, Stored, Told, Trigger,
+    Batches, Direct, Message, Options, Parts, Reader, Recovery, Retries, Scheduler, Stored, Told,
+    Trigger,
 };
 use crate::sink::{DeadLetterFiles, DeadLetters};
 use crate::slab::{Account, Pool};
@@ -35,7 +37,7 @@ use crate::workers::WorkerPool;
 use super::RunLimits;
 use super::inspect::{Inspected, Inspector, Received};
 use super::recover;
-use super::sources::Start;
+use super::sources::{DirectOptions, Start};
 
 /// Messages to whoever waits for the stream; posts beyond that are of no use to it.
 const CONTROL_MAX: usize = 1024;
@@ -59,13 +61,14 @@ pub(super) struct Setup {
     pub(super) limits: RunLimits,
     /// Whether the end of each batch is told, for a run that is driven batch by batch.
     pub(super) tell_batches: bool,
-    /// Where the log is kept, in place of `state_dir`.
-    pub(super) storage: Option<Arc<dyn Storage>>,
+    /// Where the log is kept, in place of `state_dir`, and the size of its segments in bytes.
+    pub(super) storage: Option<(Arc<dyn Storage>, u64)>,
 }
 
 /// A started stream. Dropping it stops it in order and forgets the report.
 pub struct Running {
     clock: Arc<dyn Clock>,
+    block_bytes_max: u64,
     started: Moment,
     stop_deadline: Duration,
     limits: RunLimits,
@@ -74,7 +77,9 @@ pub struct Running {
     tracker: Arc<BlockTracker>,
     events: EventBus,
     workers: Arc<WorkerPool>,
-    receivers: Vec<Box<dyn ActiveReceiver>>,
+    pub(super) receivers: Vec<Box<dyn ActiveReceiver>>,
+    /// The direct sources: their numbers, names and counters.
+    direct: Vec<(u32, String, Arc<ReceiverCounters>)>,
     job_loop: Option<Thread>,
     events_thread: Option<Thread>,
     spill: Option<Arc<Spill>>,
@@ -146,6 +151,8 @@ pub struct Report {
 enum End {
     /// Somebody asked, or the limits of the run are reached.
     Asked,
+    /// Every source has ended: what was read is processed, however long that takes.
+    OfInput,
     /// A source broke off: what was read is still processed.
     Broken(Error),
     /// The engine cannot go on: what waits is left.
@@ -155,7 +162,7 @@ enum End {
 impl End {
     fn into_result(self) -> Result<()> {
         match self {
-            End::Asked => Ok(()),
+            End::Asked | End::OfInput => Ok(()),
             End::Broken(err) | End::Failed(err) => Err(err),
         }
     }
@@ -166,9 +173,7 @@ impl Running {
     pub(super) fn start(setup: Setup) -> Result<Running> {
         let Setup { config, clock, graph, sources, listeners, limits, .. } = setup;
         let control = Mailbox::new(CONTROL_MAX);
-        let poison = Poison::new();
-        let poisoned = poster(&control, Control::Poisoned);
-        poison.on_set(move |reason| poisoned(reason.to_owned()));
+        let poison = poison_that_tells(&control);
         let scheduler = Scheduler::new();
         let mut engine = engine(&config, &clock, &poison, &scheduler);
         let workers = Arc::new(WorkerPool::start(config.workers, &poison)?);
@@ -176,6 +181,7 @@ impl Running {
         let store = Arc::new(BlockManager::new(Arc::clone(&engine.account), spill.clone()));
         let tracker = Arc::new(BlockTracker::new(sources.len()));
         let mut running = Running {
+            block_bytes_max: config.block_bytes_max,
             started: clock.now(),
             stop_deadline: config.stop_deadline,
             limits,
@@ -185,9 +191,10 @@ impl Running {
             events: engine.events.clone(),
             workers: Arc::clone(&workers),
             receivers: Vec::new(),
+            direct: Vec::new(),
             job_loop: None,
             events_thread: Some(engine.events.start(listeners, &poison)?),
-            spill: None,
+            spill,
             spill_thread: None,
             sources_left: sources.iter().filter(|source| source.ends() == When::Eof).count(),
             ended: false,
@@ -200,22 +207,9 @@ impl Running {
         let recovery = recover::open(&config, setup.storage, streams, clock.as_ref(), told)?;
         engine.log = recovery.as_ref().map(Recovery::log);
         running.journal = recovery.as_ref().map(|recovery| Arc::clone(&recovery.journal));
-        let stored = Stored {
-            store: Arc::clone(&store),
-            tracker: Arc::clone(&tracker),
-            clock: Arc::clone(&clock),
-            scheduler: scheduler.clone(),
-        };
-        if let Some(recovery) = &recovery {
-            let records = recover::restore(recovery, config.block_bytes_max, &stored)?;
-            engine.arrivals.iter().for_each(|arrivals| arrivals.add(records));
-        }
         let schedule = recover::schedule(clock.as_ref(), config.batch_interval, recovery.as_ref());
-        if let Some(spill) = spill {
-            let thread = spill.start(&store, &clock, &engine.events, &poison)?;
-            (running.spill, running.spill_thread) = (Some(spill), Some(thread));
-        }
-        running.start_receivers(sources, &engine, Arc::new(stored))?;
+        running.start_spill(&store, &engine)?;
+        let direct = running.start_sources(sources, (&engine, recovery.as_ref()), &store)?;
         let history = Arc::new(History::default());
         running.inspector = Some(running.inspect(&config, &engine, Arc::clone(&history)));
         let parts = Parts {
@@ -226,6 +220,7 @@ impl Running {
             tracker,
             pool: engine.pool,
             cutters: running.cutters(),
+            direct,
             steered: running.receivers.iter().filter_map(|receiver| receiver.steered()).collect(),
             arrivals: engine.arrivals,
             dead_letters: dead_letters(&config),
@@ -241,14 +236,36 @@ impl Running {
         Ok(running)
     }
 
+    /// Starts the thread `spill`, if blocks may leave memory.
+    fn start_spill(&mut self, store: &Arc<BlockManager>, engine: &Engine) -> Result<()> {
+        if let Some(spill) = &self.spill {
+            let thread = spill.start(store, &self.clock, &engine.events, &engine.poison)?;
+            self.spill_thread = Some(thread);
+        }
+        Ok(())
+    }
+
     fn inspect(&self, config: &Resolved, engine: &Engine, history: Arc<History>) -> Inspector {
         let received = |receiver: &dyn ActiveReceiver| Received {
+            number: receiver.number(),
             source: receiver.source().to_owned(),
             io_model: receiver.io_model(),
             local: receiver.local_addr(),
             counters: Arc::clone(receiver.counters()),
             limiter: receiver.limiter().cloned(),
         };
+        let direct = |(number, source, counters): &(u32, String, Arc<ReceiverCounters>)| Received {
+            number: *number,
+            source: source.clone(),
+            io_model: None,
+            local: None,
+            counters: Arc::clone(counters),
+            limiter: None,
+        };
+        let receivers = self.receivers.iter().map(|receiver| received(&**receiver));
+        let mut receivers: Vec<Received> =
+            receivers.chain(self.direct.iter().map(direct)).collect();
+        receivers.sort_by_key(|receiver| receiver.number);
         Inspector(Arc::new(Inspected {
             config: config.clone(),
             clock: Arc::clone(&self.clock),
@@ -260,7 +277,7 @@ impl Running {
             events: engine.events.clone(),
             times: Arc::clone(&engine.times),
             history,
-            receivers: self.receivers.iter().map(|receiver| received(&**receiver)).collect(),
+            receivers,
             stopping: AtomicBool::new(false),
         }))
     }
@@ -282,9 +299,66 @@ impl Running {
                 Start::Receiver(options) => {
                     Box::new(CustomReceiver::start(options, engine, target, on_end)?)
                 }
+                Start::Direct(_) => unreachable!("they have no receiver and were started before"),
             });
         }
         Ok(())
+    }
+
+    /// Gets the direct sources ready, then starts the receivers.
+    fn start_sources(
+        &mut self,
+        sources: Vec<Start>,
+        (engine, recovery): (&Engine, Option<&Recovery>),
+        store: &Arc<BlockManager>,
+    ) -> Result<Vec<Direct>> {
+        let (direct, received) = sources.into_iter().partition(|source| source.is_direct());
+        let stored = Stored {
+            store: Arc::clone(store),
+            tracker: Arc::clone(&self.tracker),
+            clock: Arc::clone(&self.clock),
+            scheduler: self.scheduler.clone(),
+        };
+        if let Some(recovery) = recovery {
+            let records = recover::restore(recovery, self.block_bytes_max, &stored)?;
+            engine.arrivals.iter().for_each(|arrivals| arrivals.add(records));
+        }
+        let direct = self.start_direct(direct, engine, recovery)?;
+        self.start_receivers(received, engine, Arc::new(stored))?;
+        Ok(direct)
+    }
+
+    /// Gets the direct sources ready.
+    fn start_direct(
+        &mut self,
+        sources: Vec<Start>,
+        engine: &Engine,
+        recovery: Option<&Recovery>,
+    ) -> Result<Vec<Direct>> {
+        let mut started = Vec::new();
+        for source in sources {
+            let Start::Direct(DirectOptions { name, number, source, ends }) = source else {
+                unreachable!("the others have receivers");
+            };
+            let counters = Arc::new(ReceiverCounters::default());
+            let start = DirectStart {
+                source: name.clone(),
+                events: engine.events.clone(),
+                counters: Arc::clone(&counters),
+                until_eof: ends == When::Eof,
+            };
+            recover::start_direct((number, &*source), &start, recovery)?;
+            // It is always there to be asked.
+            counters.open.add(1);
+            self.direct.push((number, name.clone(), Arc::clone(&counters)));
+            let ends = poster(&self.control, Control::SourceEnded);
+            let reader = Reader { number, source, counters };
+            let mut direct =
+                Direct::new(name, reader, engine.events.clone(), Box::new(move || ends(None)));
+            direct.end_if_last();
+            started.push(direct);
+        }
+        Ok(started)
     }
 
     fn cutters(&self) -> Vec<(u32, Cutter)> {
@@ -309,9 +383,10 @@ impl Running {
         Stopper(self.control.clone())
     }
 
-    /// Batches that are done.
+    /// Batches that are done or were left out.
     pub(super) fn batches_done(&self) -> u64 {
-        self.scheduler.progress().batches
+        let progress = self.scheduler.progress();
+        progress.batches + progress.left_out
     }
 
     /// Waits until `count` batches are done; for runs that tell of each batch.
@@ -324,7 +399,7 @@ impl Running {
                     self.shut_down(&end);
                     return end.into_result();
                 }
-                Some(End::Asked) | None => {}
+                Some(End::Asked | End::OfInput) | None => {}
             }
         }
         Ok(())
@@ -353,11 +428,9 @@ impl Running {
         let end = self.wait_for_end();
         let (report, failure) = self.shut_down(&end);
         let outcome = match (end, failure) {
-            (End::Failed(err) | End::Broken(err), _) | (End::Asked, Some(err)) => Err(err),
-            (End::Asked, None) if !report.left.is_empty() => {
-                Err(Error::Undrained(report.left.join("; ")))
-            }
-            (End::Asked, None) => Ok(()),
+            (End::Failed(err) | End::Broken(err), _) | (_, Some(err)) => Err(err),
+            (_, None) if !report.left.is_empty() => Err(Error::Undrained(report.left.join("; "))),
+            (_, None) => Ok(()),
         };
         (report, outcome)
     }
@@ -392,7 +465,7 @@ impl Running {
             }
             Control::SourceEnded(_) => {
                 self.sources_left = self.sources_left.saturating_sub(1);
-                (self.limits.until_eof && self.sources_left == 0).then_some(End::Asked)
+                (self.limits.until_eof && self.sources_left == 0).then_some(End::OfInput)
             }
         }
     }
@@ -403,27 +476,36 @@ impl Running {
         if let Some(inspector) = &self.inspector {
             inspector.0.stopping.store(true, Ordering::SeqCst);
         }
-        let deadline = self.clock.now().plus(self.stop_deadline);
+        let mut deadline = self.clock.now().plus(self.stop_deadline);
         self.scheduler.post(Message::EndTicks);
         let mut left = Vec::new();
-        let mut counters = Vec::new();
+        let mut reports = Vec::new();
         let mut receivers = std::mem::take(&mut self.receivers);
         for receiver in &mut receivers {
             left.extend(receiver.stop(&self.clock, deadline));
         }
         let mut failure = match end {
             _ if planted(Planted::StopSkipsDrain) => None,
-            End::Asked | End::Broken(_) => self.drain(deadline),
+            // A start that failed before there was anybody to drain.
+            _ if self.job_loop.is_none() => None,
+            End::Asked | End::Broken(_) => self.drain(&mut Some(deadline)),
+            End::OfInput => {
+                let mut until = None;
+                let failure = self.drain(&mut until);
+                deadline = until.unwrap_or_else(|| self.clock.now().plus(self.stop_deadline));
+                failure
+            }
             End::Failed(_) => {
                 self.scheduler.post(Message::Abort);
                 None
             }
         };
         for receiver in receivers {
-            let (name, io_model) = (receiver.source().to_owned(), receiver.io_model());
+            let (number, name) = (receiver.number(), receiver.source().to_owned());
+            let io_model = receiver.io_model();
             let counts = Arc::clone(receiver.counters());
             left.extend(receiver.close(&self.clock, deadline));
-            counters.push(SourceReport { name, io_model, counters: counts.all() });
+            reports.push((number, SourceReport { name, io_model, counters: counts.all() }));
         }
         for worker in self.workers.stop(self.clock.as_ref(), deadline) {
             left.push(format!("thread `{worker}` is stuck in a task and was abandoned"));
@@ -448,24 +530,35 @@ impl Running {
         }
         self.events.close();
         join(self.events_thread.take());
-        (self.report(left, counters), failure)
+        // What direct sources count is counted by the batches, up to the last one.
+        for (number, name, counts) in &self.direct {
+            let (name, counters) = (name.clone(), counts.all());
+            reports.push((*number, SourceReport { name, io_model: None, counters }));
+        }
+        reports.sort_by_key(|(number, _)| *number);
+        let reports = reports.into_iter().map(|(_, report)| report).collect();
+        (self.report(left, reports), failure)
     }
 
-    /// Runs the last batch and waits for all that wait; returns a failure among them.
-    fn drain(&mut self, deadline: Moment) -> Option<Error> {
+    /// Runs the last batch and waits for all that wait; returns a failure among them. Without a deadline it takes as long as
+    /// it takes, until somebody asks for the stop.
+    fn drain(&mut self, deadline: &mut Option<Moment>) -> Option<Error> {
         self.scheduler.post(Message::Final);
         loop {
             match self.control.try_recv() {
                 Some(Control::Told(Told::Drained)) => return None,
                 Some(Control::Told(Told::Fatal(err))) => return Some(err),
                 Some(Control::Poisoned(reason)) => return Some(Error::Failed(reason)),
+                Some(Control::Stop) => {
+                    deadline.get_or_insert(self.clock.now().plus(self.stop_deadline));
+                }
                 Some(_) => {}
-                None if self.clock.now() >= deadline => {
+                None if deadline.is_some_and(|at| self.clock.now() >= at) => {
                     self.scheduler.post(Message::Abort);
                     return None;
                 }
                 None => {
-                    self.clock.wait(self.control.signal(), Some(deadline));
+                    self.clock.wait(self.control.signal(), *deadline);
                 }
             }
         }
@@ -504,6 +597,14 @@ impl Drop for Running {
             self.shut_down(&End::Asked);
         }
     }
+}
+
+/// A poison whose reason is told upward.
+fn poison_that_tells(control: &Mailbox<Control>) -> Poison {
+    let poison = Poison::new();
+    let poisoned = poster(control, Control::Poisoned);
+    poison.on_set(move |reason| poisoned(reason.to_owned()));
+    poison
 }
 
 /// What the receivers share.

@@ -1,6 +1,7 @@
 //! The sources of a context as they were added, and what each is started with. Plain data; opens nothing.
 
 use crate::config::{Ack, RateLimits, Resolved};
+use crate::direct::DirectSource;
 use crate::receiver::{
     AckAt, CustomOptions, RateOptions, Receiver, ReceiverSlot, SocketOptions, When,
 };
@@ -69,6 +70,7 @@ pub(super) struct Added {
 pub(super) enum Kind {
     Socket(SocketSource),
     Receiver(ReceiverSource),
+    Direct { name: Option<String>, source: Arc<dyn DirectSource> },
 }
 
 impl Kind {
@@ -77,6 +79,7 @@ impl Kind {
         match self {
             Kind::Socket(source) => source.name.as_deref(),
             Kind::Receiver(source) => source.name.as_deref(),
+            Kind::Direct { name, .. } => name.as_deref(),
         }
     }
 }
@@ -85,22 +88,39 @@ impl Kind {
 pub(super) enum Start {
     Socket(SocketOptions),
     Receiver(CustomOptions),
+    Direct(DirectOptions),
+}
+
+/// What a direct source is started with.
+pub(super) struct DirectOptions {
+    pub(super) name: String,
+    pub(super) number: u32,
+    pub(super) source: Arc<dyn DirectSource>,
+    pub(super) ends: When,
 }
 
 impl Start {
+    /// Whether it has no receiver.
+    pub(super) fn is_direct(&self) -> bool {
+        matches!(self, Start::Direct(_))
+    }
+
     /// The source's name.
     pub(super) fn name(&self) -> &str {
         match self {
             Start::Socket(options) => &options.source,
             Start::Receiver(options) => &options.source,
+            Start::Direct(options) => &options.name,
         }
     }
 
-    /// Longer records are dropped.
+    /// Longer records are dropped on their way to the log.
     pub(super) fn record_bytes_max(&self) -> usize {
         match self {
             Start::Socket(options) => options.record_bytes_max,
             Start::Receiver(options) => options.record_bytes_max,
+            // Its records are never in the log.
+            Start::Direct(_) => 0,
         }
     }
 
@@ -109,12 +129,14 @@ impl Start {
         match self {
             Start::Socket(options) => options.ends,
             Start::Receiver(options) => options.ends,
+            Start::Direct(options) => options.ends,
         }
     }
 }
 
 impl Added {
     pub(super) fn start(&self, number: u32, config: &Resolved, limits: RunLimits) -> Start {
+        let ends = if limits.until_eof { When::Eof } else { When::Never };
         match &self.kind {
             Kind::Socket(source) => Start::Socket(self.socket(number, source, config, limits)),
             Kind::Receiver(source) => Start::Receiver(CustomOptions {
@@ -124,8 +146,14 @@ impl Added {
                 record_bytes_max: source.record_bytes_max,
                 block_interval: config.block_interval,
                 block_bytes_max: config.block_bytes_max,
-                ends: if limits.until_eof { When::Eof } else { When::Never },
+                ends,
                 rate: rate_options(source.rate),
+            }),
+            Kind::Direct { source, .. } => Start::Direct(DirectOptions {
+                name: self.name.clone(),
+                number,
+                source: Arc::clone(source),
+                ends,
             }),
         }
     }

@@ -68,7 +68,9 @@ impl Builtin {
             Builtin::Grep(pattern) => {
                 matching(&filtered(), pattern.clone()).named(name).save_to(name, sinks)
             }
-            Builtin::Wordcount => filtered().wordcount().named(name).save_to(name, sinks),
+            Builtin::Wordcount => {
+                filtered().wordcount_top(rows_max(&sinks)).named(name).save_to(name, sinks);
+            }
             Builtin::Latency => filtered().latency().named(name).save_to(name, sinks),
             Builtin::TopK { n, field, separator } => {
                 let values = match field {
@@ -99,7 +101,7 @@ impl Builtin {
                 matches.window(length, slide).named(name).save_to(name, sinks);
             }
             Builtin::Wordcount => {
-                let counts = ranked(&stream.wordcount(), (length, slide), usize::MAX);
+                let counts = ranked(&stream.counted_words(), (length, slide), rows_max(&sinks));
                 counts.named(name).save_to(name, sinks);
             }
             Builtin::Latency => {
@@ -107,13 +109,18 @@ impl Builtin {
             }
             Builtin::TopK { n, field, separator } => {
                 let values = match field {
-                    None => stream.wordcount(),
-                    Some(field) => stream.topk(usize::MAX, *field, separator.clone()),
+                    None => stream.counted_words(),
+                    Some(field) => stream.counted_fields(*field, separator.clone()),
                 };
                 ranked(&values, (length, slide), *n).named(name).save_to(name, sinks);
             }
         }
     }
+}
+
+/// How many rows of a batch make a difference to any of the sinks.
+fn rows_max(sinks: &[SharedSink]) -> usize {
+    sinks.iter().map(SharedSink::rows_max).max().unwrap_or(0)
 }
 
 /// The first `n` rows of the counts of a window: highest count first, then by bytes.
@@ -165,12 +172,18 @@ fn matching(stream: &DStream<[u8]>, pattern: Regex) -> DStream<[u8]> {
 impl DStream<[u8]> {
     /// The words of the records, at ASCII white space, with their counts: highest count first, then by bytes.
     pub fn wordcount(&self) -> DStream<(Vec<u8>, u64)> {
-        self.words(usize::MAX, |table, record| table.count_words(record), Fused::Yes)
+        self.wordcount_top(usize::MAX)
     }
 
     /// The first `n` rows of [`wordcount`](DStream::wordcount).
     pub fn wordcount_top(&self, n: usize) -> DStream<(Vec<u8>, u64)> {
-        self.words(n, |table, record| table.count_words(record), Fused::Yes)
+        self.words(Some(n), |table, record| table.count_words(record), Fused::Yes)
+    }
+
+    /// The rows of [`wordcount`](DStream::wordcount) in no order that means anything, for an operator that does not need
+    /// one.
+    fn counted_words(&self) -> DStream<Tally> {
+        self.words(None, |table, record| table.count_words(record), Fused::Yes)
     }
 
     /// The `n` most frequent values of field number `field`, from 1. Fields end at `separator`, or at white space if
@@ -181,21 +194,18 @@ impl DStream<[u8]> {
         field: usize,
         separator: Option<Vec<u8>>,
     ) -> DStream<(Vec<u8>, u64)> {
-        let finder = separator.map(|text| memchr::memmem::Finder::new(&text).into_owned());
-        let skip = field.saturating_sub(1);
-        let pick = move |table: &mut WordTable, record: &[u8]| {
-            let value = match &finder {
-                Some(finder) => separated(record, finder, skip),
-                None => words_of(record).nth(skip),
-            };
-            value.into_iter().for_each(|value| table.count_word(value));
-        };
-        self.words(n, pick, Fused::No)
+        self.words(Some(n), field_counter(field, separator), Fused::No)
     }
 
+    /// All values of a field with their counts, in no order that means anything.
+    fn counted_fields(&self, field: usize, separator: Option<Vec<u8>>) -> DStream<Tally> {
+        self.words(None, field_counter(field, separator), Fused::No)
+    }
+
+    /// The first `n` in the order of the result, in one partition; all of them, in no order, if there is no `n`.
     fn words(
         &self,
-        n: usize,
+        n: Option<usize>,
         count: impl Fn(&mut WordTable, &[u8]) + Send + Sync + 'static,
         fused: Fused,
     ) -> DStream<(Vec<u8>, u64)> {
@@ -214,8 +224,31 @@ impl DStream<[u8]> {
             cx.stages.push(Stage {
                 tasks: (0..cx.shards()).map(|shard| merge_task(&flight, shard, n)).collect(),
             });
-            Ok(Batch::from_iter([Partition::new(move |each| flight.rows(n, each))]))
+            let unordered = |shard| {
+                let flight = Arc::clone(&flight);
+                Partition::new(move |each: &mut dyn FnMut(&Tally)| flight.rows_of(shard, each))
+            };
+            Ok(match n {
+                None => (0..cx.shards()).map(unordered).collect(),
+                Some(n) => Batch::from_iter([Partition::new(move |each| flight.rows(n, each))]),
+            })
         })
+    }
+}
+
+/// Counts the values of a field; see [`DStream::topk`].
+fn field_counter(
+    field: usize,
+    separator: Option<Vec<u8>>,
+) -> impl Fn(&mut WordTable, &[u8]) + Send + Sync + 'static {
+    let finder = separator.map(|text| memchr::memmem::Finder::new(&text).into_owned());
+    let skip = field.saturating_sub(1);
+    move |table, record| {
+        let value = match &finder {
+            Some(finder) => separated(record, finder, skip),
+            None => words_of(record).nth(skip),
+        };
+        value.into_iter().for_each(|value| table.count_word(value));
     }
 }
 
@@ -258,7 +291,7 @@ fn feeds(
     Ok(node.compute(cx)?.partitions().iter().map(feed).collect())
 }
 
-fn merge_task(flight: &Arc<InFlight>, shard: usize, n: usize) -> Work {
+fn merge_task(flight: &Arc<InFlight>, shard: usize, n: Option<usize>) -> Work {
     let flight = Arc::clone(flight);
     Box::new(move |_| {
         flight.merge(shard, n);
@@ -283,7 +316,7 @@ struct InFlight {
 #[derive(Default)]
 struct Merged {
     table: Option<WordTable>,
-    /// The words in the order of the result.
+    /// The words in the order of the result, where it has one.
     order: Vec<Place>,
 }
 
@@ -312,15 +345,24 @@ impl InFlight {
         Arc::clone(self.sealed.lock().get_or_insert_with(seal))
     }
 
-    fn merge(&self, shard: usize, n: usize) {
+    fn merge(&self, shard: usize, n: Option<usize>) {
         let tables = self.sealed();
         if tables.iter().all(WordTable::is_empty) {
             return;
         }
         let mut merged = self.lease();
         tables.iter().for_each(|table| merged.absorb(table, shard, self.merged.len()));
-        let order = merged.sorted(n);
+        let order = n.map_or_else(Vec::new, |n| merged.sorted(n));
         *self.merged[shard].lock() = Arc::new(Merged { table: Some(merged), order });
+    }
+
+    /// The words of one partition, in no order; one row is reused for all.
+    fn rows_of(&self, shard: usize, each: &mut dyn FnMut(&Tally)) {
+        let merged = Arc::clone(&self.merged[shard].lock());
+        let mut row = (Vec::new(), 0);
+        if let Some(table) = &merged.table {
+            table.places().for_each(|place| show((table, place), &mut row, each));
+        }
     }
 
     /// The words of all partitions in the order of the result; one row is reused for all.
@@ -340,14 +382,19 @@ impl InFlight {
         all.sort_by(|(table, place), right| table.order(*place, *right));
         let mut row = (Vec::new(), 0);
         for (table, place) in all.into_iter().take(n) {
-            table.at(place, |word, count| {
-                row.0.clear();
-                row.0.extend_from_slice(word);
-                row.1 = count;
-            });
-            each(&row);
+            show((table, place), &mut row, each);
         }
     }
+}
+
+/// Calls `each` with a word and its count, in a row that is used again.
+fn show((table, place): (&WordTable, Place), row: &mut Tally, each: &mut dyn FnMut(&Tally)) {
+    table.at(place, |word, count| {
+        row.0.clear();
+        row.0.extend_from_slice(word);
+        row.1 = count;
+    });
+    each(row);
 }
 
 impl Drop for InFlight {

@@ -24,11 +24,13 @@ mod tests;
 mod windows;
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::batch::{Batch, Partition, Plan, Stage, Work, failure_text};
+use crate::direct::Planned;
 use crate::shuffle::Slots;
 use crate::sink::Writer;
 use crate::store::StoredBlock;
@@ -55,12 +57,22 @@ pub struct BatchInput {
     pub index: u64,
     /// The blocks of each source, by the number of the source, in the order in which they were received.
     pub blocks: Vec<Vec<Arc<StoredBlock>>>,
+    /// What it takes of each direct source, by the number of the source; nothing for one that has no batch at this time.
+    pub direct: BTreeMap<u32, Planned>,
     /// Records in the blocks.
     pub records: u64,
     /// The moment at which the batch was due.
     pub due: Moment,
     /// Into how many hash partitions keyed operators split; at least one.
     pub partitions: usize,
+}
+
+impl BatchInput {
+    /// Records in the blocks, and in the portions of direct sources as far as they were read.
+    pub fn all_records(&self) -> u64 {
+        let portions = self.direct.values().flat_map(|planned| &planned.portions);
+        self.records + portions.map(|portion| portion.records()).sum::<u64>()
+    }
 }
 
 /// What the graph is told when it is made.
@@ -94,7 +106,7 @@ pub struct Graph {
     settings: Settings,
     bad_utf8: Arc<AtomicU64>,
     epoch: Arc<Epoch>,
-    walker: Mutex<Walker>,
+    walker: Arc<Mutex<Walker>>,
     registered: Mutex<Registered>,
 }
 
@@ -120,6 +132,8 @@ struct Registered {
     reach: (Duration, Duration),
     /// What is wrong with the graph.
     problems: Vec<String>,
+    /// The operators that slide over time.
+    windows: Vec<String>,
 }
 
 /// Plans a node.
@@ -155,7 +169,7 @@ impl Graph {
             },
             bad_utf8: Arc::new(AtomicU64::new(0)),
             epoch,
-            walker: Mutex::default(),
+            walker: Arc::default(),
             registered: Mutex::new(Registered::default()),
         })
     }
@@ -231,7 +245,7 @@ impl Graph {
     /// # Errors
     /// If the program's states are not those: what was found and what was wanted.
     pub fn restore(&self, found: &[StateInfo], partitions: usize) -> crate::error::Result<Restore> {
-        Restore::begin(self.saved(), found, (self.seed(), partitions))
+        Restore::begin(self.saved(), found, (self.seed(), partitions), &self.walker)
             .map_err(crate::error::Error::Failed)
     }
 
@@ -306,6 +320,11 @@ impl Graph {
         }
         let said = (!problems.is_empty()).then(|| problems.join("\n"));
         said.map_or(Ok(()), |text| Err(crate::error::Error::Usage(text)))
+    }
+
+    /// The first operator that slides over a length of time, if there is one.
+    pub fn window(&self) -> Option<String> {
+        self.registered.lock().windows.first().cloned()
     }
 
     /// Told once before the first batch, with its time: slides are counted from one interval before it.

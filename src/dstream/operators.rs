@@ -11,6 +11,17 @@ use crate::time::Time;
 
 impl<T: ?Sized + 'static> DStream<T> {
     /// Names the stream: its output's job, and later its state, go by this name.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// let named = numbers.count().named("how many");
+    /// named.foreach_batch(|_, _| Err(tidemill::Error::Failed("no".to_owned())));
+    /// let err = ctx.run_batches(1).expect_err("the job fails");
+    /// assert!(err.to_string().contains("job `how many`"));
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     #[must_use]
     pub fn named(&self, name: &str) -> DStream<T> {
         let name = Arc::from(name);
@@ -21,6 +32,16 @@ impl<T: ?Sized + 'static> DStream<T> {
     }
 
     /// What `f` makes of each element.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// let found = numbers.map(|n| n * 10).collect();
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(found.rows()[0].1, [30, 10, 20]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn map<U: 'static>(&self, f: impl Fn(&T) -> U + Send + Sync + 'static) -> DStream<U> {
         let f = Arc::new(f);
         self.narrow(move |batch| {
@@ -30,6 +51,16 @@ impl<T: ?Sized + 'static> DStream<T> {
     }
 
     /// The elements for which `keep` holds.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// let found = numbers.filter(|n| *n > 1).collect();
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(found.rows()[0].1, [3, 2]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn filter(&self, keep: impl Fn(&T) -> bool + Send + Sync + 'static) -> DStream<T> {
         let keep = Arc::new(keep);
         self.narrow(move |batch| {
@@ -39,6 +70,16 @@ impl<T: ?Sized + 'static> DStream<T> {
     }
 
     /// Everything that `f` hands out for each element; it may borrow from the element.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// let words = ctx.queue_stream(vec![Some(vec!["to be", "or"])], 1);
+    /// let words = words.flat_map(|line, out| out.extend(line.split(' '))).collect();
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(words.rows()[0].1, ["to", "be", "or"]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn flat_map<U: ?Sized + 'static>(
         &self,
         f: impl Fn(&T, &mut Out<'_, U>) + Send + Sync + 'static,
@@ -51,6 +92,21 @@ impl<T: ?Sized + 'static> DStream<T> {
     }
 
     /// Everything that `f` hands out for each partition.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// let sums = numbers.map_partitions(|partition, out| {
+    ///     let mut sum = 0;
+    ///     partition.for_each(|n| sum += n);
+    ///     out.push(&sum);
+    /// });
+    /// let sums = sums.collect();
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(sums.rows()[0].1, [6]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn map_partitions<U: ?Sized + 'static>(
         &self,
         f: impl Fn(&Partition<T>, &mut Out<'_, U>) + Send + Sync + 'static,
@@ -63,6 +119,16 @@ impl<T: ?Sized + 'static> DStream<T> {
     }
 
     /// One vector for each partition.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// let found = numbers.glom().collect();
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(found.rows()[0].1, [vec![3, 1, 2]]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn glom(&self) -> DStream<Vec<T::Owned>>
     where
         T: ToOwned,
@@ -76,6 +142,16 @@ impl<T: ?Sized + 'static> DStream<T> {
 
     /// The elements of this stream, then those of the other. If one of them has no batch, the batch fails.
     ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// let found = numbers.union(&numbers.map(|n| -n)).collect();
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(found.rows()[0].1, [3, 1, 2, -3, -1, -2]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    ///
     /// # Panics
     /// If the streams belong to two contexts.
     pub fn union(&self, other: &DStream<T>) -> DStream<T> {
@@ -85,6 +161,16 @@ impl<T: ?Sized + 'static> DStream<T> {
     }
 
     /// The same elements in `partitions` partitions, dealt out one by one.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// let found = numbers.repartition(2).glom().collect();
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(found.rows()[0].1, [vec![3, 2], vec![1]]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn repartition(&self, partitions: usize) -> DStream<T>
     where
         T: ToOwned,
@@ -110,6 +196,16 @@ impl<T: ?Sized + 'static> DStream<T> {
     }
 
     /// How many elements there are: one number, 0 for an empty batch.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// let found = numbers.count().collect();
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(found.rows()[0].1, [3]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn count(&self) -> DStream<u64> {
         let node = Arc::clone(&self.node);
         self.wide(move |cx| {
@@ -133,6 +229,16 @@ impl<T: ?Sized + 'static> DStream<T> {
     }
 
     /// How often each element occurs. Elements are looked up where they lie and copied when first seen.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// let found = numbers.map(|n| n % 2).count_by_value().collect();
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(found.rows()[0].1, [(1, 2), (0, 1)]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn count_by_value(&self) -> DStream<(T::Owned, u64)>
     where
         T: ToOwned + Hash + Eq,
@@ -149,6 +255,16 @@ impl<T: ?Sized + 'static> DStream<T> {
     }
 
     /// All elements joined by `f`, which must be associative; nothing for an empty batch. Partitions are joined in order.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// let found = numbers.reduce(|a, b| a + b).collect();
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(found.rows()[0].1, [6]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn reduce(&self, f: impl Fn(&T, &T) -> T + Send + Sync + 'static) -> DStream<T>
     where
         T: Clone + Send + Sync,
@@ -176,6 +292,16 @@ impl<T: ?Sized + 'static> DStream<T> {
     }
 
     /// What `f` makes of each whole batch. If the stream has no batch, the batch fails.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// let found = numbers.transform(|time, batch| batch.map(move |n| (time.as_millis(), *n))).collect();
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(found.rows()[0].1, [(1_000, 3), (1_000, 1), (1_000, 2)]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn transform<U: ?Sized + 'static>(
         &self,
         f: impl Fn(Time, Batch<T>) -> Batch<U> + Send + Sync + 'static,
@@ -188,6 +314,16 @@ impl<T: ?Sized + 'static> DStream<T> {
     }
 
     /// What `f` makes of each whole batch of both streams. If one of them has no batch, the batch fails.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// let found = numbers.transform_with(&numbers, |_time, left, right| left.union(&right).filter(|n| *n == 2)).collect();
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(found.rows()[0].1, [2, 2]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     ///
     /// # Panics
     /// If the streams belong to two contexts.
@@ -328,12 +464,12 @@ fn join<T: Clone>(f: &impl Fn(&T, &T) -> T, sum: Option<&T>, element: &T) -> T {
     sum.map_or_else(|| element.clone(), |sum| f(sum, element))
 }
 
-/// A count, and where the element was first seen: (partition, running number). Tasks start in partition order and one
-/// worker runs them one by one, so the first insertion into a worker's table is its first sight.
+/// A count, and where the element was first seen: the partition, and the running number in the shard. Tasks start in
+/// partition order and one worker runs them one by one, so the first insertion into a worker's table is its first sight.
 #[derive(Debug)]
 pub(super) struct Counted {
     pub(super) count: u64,
-    first: (usize, usize),
+    first: (u32, u32),
 }
 
 impl Counted {
@@ -351,24 +487,43 @@ where
     T: ?Sized + ToOwned + Hash + Eq + 'static,
 {
     let partition = partition.clone();
+    let number = u32::try_from(number).expect("a batch has fewer than 2^32 partitions");
     Box::new(move |shards| {
-        let mut seen = 0;
+        let known: Vec<usize> = shards.iter().map(Table::len).collect();
         partition.for_each(|element| {
             let hash = hash_of(seed, element);
             let shard = shard_of(hash, shards.len());
+            let table = &mut shards[shard];
+            let seen = table.len() - known[shard];
             let create = || {
-                seen += 1;
+                let seen = u32::try_from(seen).expect("a table holds fewer than 2^32 keys");
                 Counted { count: 1, first: (number, seen) }
             };
-            shards[shard]
-                .upsert((hash, element), T::to_owned, create, |counted| counted.count += 1);
+            table.upsert((hash, element), T::to_owned, create, |counted| counted.count += 1);
         });
     })
 }
 
+/// The rows in the order in which their keys were first seen. The keys of a partition are numbered without gaps, so each
+/// has its place, and nothing is compared or sorted.
 fn in_order<K>(table: &mut Table<K, Counted>) -> Vec<(K, u64)> {
-    let mut counted: Vec<_> =
-        table.drain().map(|entry| (entry.value.first, (entry.key, entry.value.count))).collect();
-    counted.sort_unstable_by_key(|(first, _)| *first);
-    counted.into_iter().map(|(_, row)| row).collect()
+    let mut starts: Vec<usize> = Vec::new();
+    for (partition, seen) in table.iter().map(|entry| entry.value.first) {
+        let (partition, seen) = (partition as usize, seen as usize);
+        if starts.len() <= partition {
+            starts.resize(partition + 1, 0);
+        }
+        starts[partition] = starts[partition].max(seen + 1);
+    }
+    let mut total = 0;
+    for start in &mut starts {
+        total += std::mem::replace(start, total);
+    }
+    let mut rows: Vec<Option<(K, u64)>> = Vec::new();
+    rows.resize_with(total, || None);
+    for entry in table.drain() {
+        let (partition, seen) = entry.value.first;
+        rows[starts[partition as usize] + seen as usize] = Some((entry.key, entry.value.count));
+    }
+    rows.into_iter().flatten().collect()
 }

@@ -29,7 +29,7 @@ impl Delivery {
     fn meta(&self) -> BatchMeta {
         let now = self.clock.now();
         BatchMeta {
-            records: self.input.records,
+            records: self.input.all_records(),
             scheduling_delay_us: micros(self.input.due, self.started),
             processing_us: micros(self.started, now),
             total_us: micros(self.input.due, now),
@@ -62,6 +62,15 @@ impl<T: Clone> Collected<T> {
 
 impl<T: ?Sized + 'static> DStream<T> {
     /// Prints the first `rows` elements of each batch.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// numbers.print(2);
+    /// ctx.run_batches(1)?; // prints `Time: 1000 ms`, 3, 1 and `...`
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn print(&self, rows: usize)
     where
         T: Row,
@@ -71,6 +80,18 @@ impl<T: ?Sized + 'static> DStream<T> {
     }
 
     /// Writes each batch to a sink.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let numbers = ctx.queue_stream(vec![Some(vec![3i32, 1, 2])], 1);
+    /// let memory = tidemill::sink::Memory::new();
+    /// let saved = memory.handle();
+    /// numbers.map(|n| u64::from(n.unsigned_abs())).save(memory);
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(saved.rows()[0].1.len(), 3);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn save(&self, sink: impl Sink + 'static)
     where
         T: Row,
@@ -80,6 +101,20 @@ impl<T: ?Sized + 'static> DStream<T> {
 
     /// Writes each batch to every one of these sinks, as one job. The job is called `kind#n` unless the stream has a
     /// [name](DStream::named).
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// use tidemill::sink::{Memory, SharedSink};
+    ///
+    /// let (one, two) = (Memory::new(), Memory::new());
+    /// let saved = [one.handle(), two.handle()];
+    /// numbers.count().save_to("save", vec![SharedSink::new(one), SharedSink::new(two)]);
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(saved[0].rows(), saved[1].rows());
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn save_to(&self, kind: &str, sinks: Vec<SharedSink>)
     where
         T: Row,
@@ -101,6 +136,25 @@ impl<T: ?Sized + 'static> DStream<T> {
     }
 
     /// Calls `f` with each batch, on one worker: there its elements are computed as they are iterated.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// use tidemill::sync::{Arc, Mutex};
+    ///
+    /// let sums = Arc::new(Mutex::new(Vec::new()));
+    /// let all = Arc::clone(&sums);
+    /// numbers.foreach_batch(move |time, batch| {
+    ///     let mut sum = 0;
+    ///     batch.for_each(|n| sum += n);
+    ///     all.lock().push((time.as_millis(), sum));
+    ///     Ok(())
+    /// });
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(*sums.lock(), [(1_000, 6)]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn foreach_batch(&self, f: impl Fn(Time, &Batch<T>) -> Result<()> + Send + Sync + 'static) {
         let (node, f) = (Arc::clone(&self.node), Arc::new(f));
         self.output("foreach_batch", move |cx, delivery| {
@@ -110,6 +164,16 @@ impl<T: ?Sized + 'static> DStream<T> {
     }
 
     /// Keeps every committed batch where a test can see it.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// let found = numbers.collect();
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(found.rows()[0].1, [3, 1, 2]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn collect(&self) -> Collected<T::Owned>
     where
         T: ToOwned,

@@ -14,6 +14,16 @@ where
     V: Clone + Send + Sync + 'static,
 {
     /// The same keys with what `f` makes of each value.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
+    /// let found = pairs.map_values(|n| n * 10).collect();
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(found.rows()[0].1, [("a", 10), ("b", 20), ("a", 30)]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn map_values<U: 'static>(
         &self,
         f: impl Fn(&V) -> U + Send + Sync + 'static,
@@ -22,6 +32,16 @@ where
     }
 
     /// Each key with everything that `f` hands out for its value.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
+    /// let found = pairs.flat_map_values(|n, out| (1..*n).for_each(|i| out.push(&i))).collect();
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(found.rows()[0].1, [("b", 1), ("a", 1), ("a", 2)]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn flat_map_values<U: Clone + 'static>(
         &self,
         f: impl Fn(&V, &mut Out<'_, U>) + Send + Sync + 'static,
@@ -34,6 +54,21 @@ where
 
     /// The values of each key, aggregated: `create` makes the aggregate of a first value, `add` adds a further one and
     /// `merge` joins the aggregates of two partitions, in partition order.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
+    /// // Sum and number of the values, for a mean.
+    /// let add = |mean: &mut (i32, u32), n: &i32| *mean = (mean.0 + n, mean.1 + 1);
+    /// let merge = |mean: &mut (i32, u32), other: (i32, u32)| *mean = (mean.0 + other.0, mean.1 + other.1);
+    /// let found = pairs.combine_by_key(|n| (*n, 1), add, merge).collect();
+    /// ctx.run_batches(1)?;
+    /// let mut rows = found.rows().remove(0).1;
+    /// rows.sort();
+    /// assert_eq!(rows, [("a", (4, 2)), ("b", (2, 1))]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn combine_by_key<C: Send + Sync + 'static>(
         &self,
         create: impl Fn(&V) -> C + Send + Sync + 'static,
@@ -60,6 +95,18 @@ where
     }
 
     /// The values of each key joined by `f`, which must be associative.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
+    /// let found = pairs.reduce_by_key(|a, b| a + b).collect();
+    /// ctx.run_batches(1)?;
+    /// let mut rows = found.rows().remove(0).1;
+    /// rows.sort();
+    /// assert_eq!(rows, [("a", 4), ("b", 2)]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn reduce_by_key(&self, f: impl Fn(&V, &V) -> V + Send + Sync + 'static) -> DStream<(K, V)>
     where
         K: Hash + Eq,
@@ -74,6 +121,18 @@ where
     }
 
     /// All values of each key, in order.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
+    /// let found = pairs.group_by_key().collect();
+    /// ctx.run_batches(1)?;
+    /// let mut rows = found.rows().remove(0).1;
+    /// rows.sort();
+    /// assert_eq!(rows, [("a", vec![1, 3]), ("b", vec![2])]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn group_by_key(&self) -> DStream<(K, Vec<V>)>
     where
         K: Hash + Eq,
@@ -86,6 +145,19 @@ where
     }
 
     /// For each key of either stream, all its values in both. If one stream has no batch, the batch fails.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
+    /// # let names = ctx.queue_stream(vec![Some(vec![("a", "x"), ("c", "y")])], 1);
+    /// let found = pairs.cogroup(&names).collect();
+    /// ctx.run_batches(1)?;
+    /// let mut rows = found.rows().remove(0).1;
+    /// rows.sort();
+    /// assert_eq!(rows, [("a", (vec![1, 3], vec!["x"])), ("b", (vec![2], vec![])), ("c", (vec![], vec!["y"]))]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     ///
     /// # Panics
     /// If the streams belong to two contexts.
@@ -119,6 +191,19 @@ where
     }
 
     /// Each value of a key paired with each value of the same key in the other stream.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
+    /// # let names = ctx.queue_stream(vec![Some(vec![("a", "x"), ("c", "y")])], 1);
+    /// let found = pairs.join(&names).collect();
+    /// ctx.run_batches(1)?;
+    /// let mut rows = found.rows().remove(0).1;
+    /// rows.sort();
+    /// assert_eq!(rows, [("a", (1, "x")), ("a", (3, "x"))]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn join<W>(&self, other: &DStream<(K, W)>) -> DStream<(K, (V, W))>
     where
         K: Hash + Eq,
@@ -130,6 +215,19 @@ where
     }
 
     /// Like [`join`](DStream::join), and values without a partner on the right are kept with none.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
+    /// # let names = ctx.queue_stream(vec![Some(vec![("a", "x"), ("c", "y")])], 1);
+    /// let found = pairs.left_outer_join(&names).collect();
+    /// ctx.run_batches(1)?;
+    /// let mut rows = found.rows().remove(0).1;
+    /// rows.sort();
+    /// assert_eq!(rows, [("a", (1, Some("x"))), ("a", (3, Some("x"))), ("b", (2, None))]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn left_outer_join<W>(&self, other: &DStream<(K, W)>) -> DStream<(K, (V, Option<W>))>
     where
         K: Hash + Eq,
@@ -143,6 +241,19 @@ where
     }
 
     /// Like [`join`](DStream::join), and values without a partner on the left are kept with none.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
+    /// # let names = ctx.queue_stream(vec![Some(vec![("a", "x"), ("c", "y")])], 1);
+    /// let found = pairs.right_outer_join(&names).collect();
+    /// ctx.run_batches(1)?;
+    /// let mut rows = found.rows().remove(0).1;
+    /// rows.sort();
+    /// assert_eq!(rows, [("a", (Some(1), "x")), ("a", (Some(3), "x")), ("c", (None, "y"))]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn right_outer_join<W>(&self, other: &DStream<(K, W)>) -> DStream<(K, (Option<V>, W))>
     where
         K: Hash + Eq,
@@ -156,6 +267,24 @@ where
     }
 
     /// Like [`join`](DStream::join), and values without a partner are kept with none.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
+    /// # let names = ctx.queue_stream(vec![Some(vec![("a", "x"), ("c", "y")])], 1);
+    /// let found = pairs.full_outer_join(&names).collect();
+    /// ctx.run_batches(1)?;
+    /// let mut rows = found.rows().remove(0).1;
+    /// rows.sort();
+    /// assert_eq!(rows, [
+    ///     ("a", (Some(1), Some("x"))),
+    ///     ("a", (Some(3), Some("x"))),
+    ///     ("b", (Some(2), None)),
+    ///     ("c", (None, Some("y"))),
+    /// ]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     #[expect(
         clippy::type_complexity,
         reason = "the shape of the pairs is what the reader wants to see"

@@ -162,6 +162,17 @@ where
     T::Owned: Clone,
 {
     /// The elements of the committed batches from `from` to `to`, both included, as far as they are still kept.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// let kept = numbers.remember(tidemill::Interval::secs(9));
+    /// ctx.run_batches(2)?;
+    /// let first = tidemill::Time::from_millis(1_000);
+    /// assert_eq!(kept.slice(first, first), [(first, vec![3, 1, 2])]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn slice(&self, from: Time, to: Time) -> Vec<(Time, Vec<T::Owned>)> {
         let kept: Vec<_> = self.kept.lock().iter().cloned().collect();
         let within = kept.into_iter().filter(|(time, _)| (from..=to).contains(time));

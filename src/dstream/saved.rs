@@ -26,8 +26,12 @@ use crate::time::Time;
 const PART_BYTES: usize = 256 << 10;
 /// Keys of a partition that a batch walks over at least. Few in unit tests, so that a walk takes several batches there.
 const WALK_MIN: u32 = if cfg!(test) { 3 } else { 64 };
-/// A walk begins when twice as many keys as there are, and so many more, were written since the last one began.
+/// Batches that a walk takes at most: what a start reads, and the log keeps, goes back to the beginning of a walk.
+const WALK_BATCHES: u32 = if cfg!(test) { 20 } else { 100 };
+/// A walk begins when so many keys, or as many as there are, were written since the last one began,
 const WALK_AFTER: u64 = if cfg!(test) { 5 } else { 10_000 };
+/// or after so many batches.
+const WALK_AFTER_BATCHES: u64 = if cfg!(test) { 30 } else { 200 };
 
 /// An operator with keyed state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
@@ -172,7 +176,8 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
         view: &View<Keys<K, S, U>>,
         (writer, written): (&mut Writer, u64),
     ) -> Result<Walk, String> {
-        let pace = u32::try_from(written).unwrap_or(u32::MAX).max(WALK_MIN);
+        let written = u32::try_from(written).unwrap_or(u32::MAX);
+        let pace = written.max(WALK_MIN).max(view.base.table.places().div_ceil(WALK_BATCHES));
         let walk = self.walks.lock().get(shard).copied().unwrap_or_default();
         let (from, to) = match walk {
             Walk::Done => return Ok(Walk::Done),
@@ -438,6 +443,7 @@ pub struct Restore {
     /// Which of them each found one is.
     found: Vec<usize>,
     seed: u64,
+    walker: Arc<Mutex<Walker>>,
 }
 
 impl std::fmt::Debug for Restore {
@@ -451,6 +457,7 @@ impl Restore {
         states: Vec<(StateInfo, Arc<dyn Saved>)>,
         found: &[StateInfo],
         (seed, partitions): (u64, usize),
+        walker: &Arc<Mutex<Walker>>,
     ) -> Result<Self, String> {
         let wanted: Vec<&StateInfo> = states.iter().map(|(info, _)| info).collect();
         expect_same(found, &wanted)?;
@@ -458,7 +465,7 @@ impl Restore {
         let found = found.iter().filter_map(place).collect();
         states.iter().for_each(|(_, saved)| saved.begin_restore(partitions));
         let states = states.into_iter().map(|(info, saved)| (info.name.into(), saved)).collect();
-        Ok(Restore { states, found, seed })
+        Ok(Restore { states, found, seed, walker: Arc::clone(walker) })
     }
 
     /// Takes a part in, of the state with this place among those that were found.
@@ -478,8 +485,11 @@ impl Restore {
 
     /// Everything was taken in; returns how many keys are known.
     pub fn finish(self) -> u64 {
-        self.states.iter().for_each(|(_, saved)| saved.end_restore());
-        self.states.iter().map(|(_, saved)| saved.len()).sum()
+        let states: Vec<_> = self.states.into_iter().map(|(_, saved)| saved).collect();
+        states.iter().for_each(|saved| saved.end_restore());
+        // However often the program is started anew, a walk comes to its end.
+        self.walker.lock().begin(&states);
+        states.iter().map(|saved| saved.len()).sum()
     }
 }
 
@@ -526,14 +536,16 @@ pub(super) struct Walker {
     walking: bool,
     /// The walk begins with the next batch.
     begins: bool,
-    /// Keys written since the last walk began.
+    /// Keys written since the last walk began, and batches.
     written: u64,
+    batches: u64,
 }
 
 impl Walker {
     /// What a committed batch left, to be kept.
     pub(super) fn changes(&mut self, time: Time, left: Left, states: &[Arc<dyn Saved>]) -> Changes {
         self.written += left.keys;
+        self.batches += 1;
         let mut changes = Changes { time, parts: left.parts, ..Changes::default() };
         changes.walk_begins = std::mem::take(&mut self.begins);
         let walked = || states.iter().all(|state| state.is_walked());
@@ -542,11 +554,17 @@ impl Walker {
             changes.walk_ends = true;
         }
         let known: u64 = states.iter().map(|state| state.len()).sum();
-        if !self.walking && self.written > 2 * known + WALK_AFTER {
-            states.iter().for_each(|state| state.begin_walk());
-            (self.walking, self.begins, self.written) = (true, true, 0);
+        let due = self.written > known.max(WALK_AFTER) || self.batches >= WALK_AFTER_BATCHES;
+        if !self.walking && due {
+            self.begin(states);
         }
         changes
+    }
+
+    /// A walk begins with the next batch.
+    fn begin(&mut self, states: &[Arc<dyn Saved>]) {
+        states.iter().for_each(|state| state.begin_walk());
+        *self = Walker { walking: true, begins: true, written: 0, batches: 0 };
     }
 }
 

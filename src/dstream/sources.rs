@@ -2,6 +2,7 @@
 
 use super::{DStream, Graph, Missing, Node, Planner, SourceInfo};
 use crate::batch::{Batch, Partition, fail_task};
+use crate::direct::Portion;
 use crate::framing::Framing;
 use crate::store::StoredBlock;
 use crate::sync::{Arc, AtomicU64, Ordering};
@@ -17,6 +18,20 @@ impl Graph {
     pub fn text_blocks(self: &Arc<Self>, source: u32, name: &str) -> DStream<str> {
         self.add_source(source, name);
         self.source(BlockSource { source, bad_utf8: Arc::clone(&self.bad_utf8) })
+    }
+
+    /// The records of a direct source, one partition for each portion.
+    pub fn direct(self: &Arc<Self>, source: u32, name: &str) -> DStream<[u8]> {
+        self.add_source(source, name);
+        let name = name.into();
+        self.source(Portions { source, name, bad_utf8: Arc::clone(&self.bad_utf8) })
+    }
+
+    /// The records of a direct source as text. What is not UTF-8 becomes U+FFFD and is counted.
+    pub fn text_direct(self: &Arc<Self>, source: u32, name: &str) -> DStream<str> {
+        self.add_source(source, name);
+        let name = name.into();
+        self.source(Portions { source, name, bad_utf8: Arc::clone(&self.bad_utf8) })
     }
 
     /// One entry for each batch, in so many partitions; past the end every batch is empty. Without an entry the source
@@ -104,6 +119,54 @@ fn each_text(framing: Framing, range: &[u8], bad: &AtomicU64, each: &mut dyn FnM
             }
         }
     });
+}
+
+/// A direct source: the tasks read its records where they lie.
+struct Portions {
+    source: u32,
+    name: Arc<str>,
+    bad_utf8: Arc<AtomicU64>,
+}
+
+impl Portions {
+    fn of<'a>(&self, cx: &Planner<'a>) -> Result<&'a [Arc<Portion>], Missing> {
+        let planned = cx.input.direct.get(&self.source);
+        let planned = planned.ok_or_else(|| Missing::NoBatch(Arc::clone(&self.name)))?;
+        Ok(&planned.portions)
+    }
+}
+
+impl Node<[u8]> for Portions {
+    fn compute(&self, cx: &mut Planner<'_>) -> Result<Batch<[u8]>, Missing> {
+        let partition = |portion: &Arc<Portion>| {
+            let portion = Arc::clone(portion);
+            Partition::new(move |each: &mut dyn FnMut(&[u8])| {
+                let framing = portion.framing();
+                or_fail(portion.for_each_range(|range| framing.for_each(range, &mut *each)));
+            })
+        };
+        Ok(self.of(cx)?.iter().map(partition).collect())
+    }
+}
+
+impl Node<str> for Portions {
+    fn compute(&self, cx: &mut Planner<'_>) -> Result<Batch<str>, Missing> {
+        let partition = |portion: &Arc<Portion>| {
+            let (portion, bad) = (Arc::clone(portion), Arc::clone(&self.bad_utf8));
+            Partition::new(move |each: &mut dyn FnMut(&str)| {
+                let framing = portion.framing();
+                or_fail(portion.for_each_range(|range| each_text(framing, range, &bad, each)));
+            })
+        };
+        Ok(self.of(cx)?.iter().map(partition).collect())
+    }
+}
+
+/// Ends the task if what it reads cannot be read.
+fn or_fail(read: crate::error::Result<()>) {
+    if let Err(err) = read {
+        fail_task(err.to_string());
+    }
 }
 
 struct QueueSource<T> {

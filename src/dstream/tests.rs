@@ -65,6 +65,7 @@ impl Rig {
             time,
             index,
             blocks: vec![blocks.into_iter().map(StoredBlock::new).collect()],
+            direct: Default::default(),
             records,
             due,
             partitions: self.partitions,

@@ -3,9 +3,15 @@
 //! ```text
 //! batch ─▶ aggregate by key ─▶ shard r: enters ─▶ [pane pane pane pane] ─▶ leaves       touched keys only
 //! ```
-//! With an inverse function a key's aggregate takes in what enters and gives up what leaves. Without one each key has two
-//! stacks of its panes, so its aggregate costs two calls whatever the length. Either way the work of a batch follows the
-//! keys that enter and leave. Runs on the workers.
+//! With an inverse function a key's aggregate takes in what enters and gives up what leaves. Without one the panes are two
+//! stacks:
+//!
+//! ```text
+//! panes: [ f0 f1 f2 | b3 b4 ]    front: each key with what f1 .. f2 hold of it, for when f0 has left; back: what came
+//! ```
+//! A key's aggregate joins its front and its back, two calls whatever the length. When the front is used up the back is
+//! turned, newest pane first: one call for each key of each pane, in one pass through memory, once in a window's length.
+//! Either way the work of a batch follows the keys that enter and leave. Runs on the workers.
 
 use std::collections::VecDeque;
 use std::hash::Hash;
@@ -39,6 +45,7 @@ impl Graph {
         line: &Line,
         (length, slide): (Interval, Interval),
     ) {
+        self.registered.lock().windows.push(operator.to_owned());
         let batch = self.settings.batch_interval;
         for (what, given) in [("length", length), ("slide", slide)] {
             if !given.is_multiple_of(batch) {
@@ -342,18 +349,21 @@ pub(super) struct KeyedWindow<K, V> {
     table: Table<K, V, Live<V>>,
     /// The batches of the window, the oldest first.
     panes: VecDeque<KeyedPane<V>>,
+    /// Without an inverse function: how many of the panes are in the front.
+    front: usize,
 }
 
 impl<K, V> Default for KeyedWindow<K, V> {
     fn default() -> Self {
-        KeyedWindow { table: Table::default(), panes: VecDeque::new() }
+        KeyedWindow { table: Table::default(), panes: VecDeque::new(), front: 0 }
     }
 }
 
 #[derive(Clone)]
 struct KeyedPane<V> {
     time: Time,
-    /// The places of its keys, in rising order, with what an inverse function takes back.
+    /// The places of its keys, in rising order, with what the pane brought; in the front, what the panes behind it that
+    /// are in the front as well hold of the key.
     keys: Vec<(u32, Option<V>)>,
 }
 
@@ -363,8 +373,14 @@ struct Live<V> {
     /// How many panes of the window have the key.
     panes: u32,
     shown: bool,
-    /// Without an inverse function.
     stacks: Stacks<V>,
+}
+
+/// What the two stacks hold of a key, joined; nothing where there is an inverse function.
+#[derive(Clone)]
+struct Stacks<V> {
+    front: Option<V>,
+    back: Option<V>,
 }
 
 /// What a batch does to a key.
@@ -374,7 +390,16 @@ pub(super) struct Step<V> {
     shown: bool,
     /// What the batch brings.
     entered: Option<V>,
-    stacks: Option<Turn<V>>,
+    stacks: Stacks<V>,
+}
+
+/// All panes that stay, as the new front.
+#[derive(Clone)]
+struct Turned<V> {
+    /// For each of these panes and each of its keys: what the panes behind it hold of the key.
+    behind: Vec<Vec<Option<V>>>,
+    /// By place: what all of them hold of the key.
+    fronts: Vec<Option<V>>,
 }
 
 /// What a batch does to a partition.
@@ -384,7 +409,7 @@ pub(super) struct WindowDelta<K, V> {
     time: Time,
     /// How many panes leave.
     leaving: usize,
-    inverse: bool,
+    turned: Option<Turned<V>>,
 }
 
 impl<K, V> View<KeyedWindow<K, V>>
@@ -421,6 +446,8 @@ where
             // Stable: the values of a key stay in the order of their panes.
             left.sort_by_key(|(place, _)| *place);
         }
+        let turned =
+            (rule.inverse.is_none() && leaving > self.front).then(|| self.turn(rule, leaving));
         let mut overlay = Overlay::default();
         let mut entered = Vec::with_capacity(entries.len());
         for Entry { hash, key, value } in entries {
@@ -434,14 +461,31 @@ where
             }
         }
         entered.sort_unstable_by_key(|(place, ..)| *place);
-        overlay.changed = self.changes(rule, left, entered);
-        WindowDelta { overlay, time, leaving, inverse: rule.inverse.is_some() }
+        overlay.changed = self.changes((rule, turned.as_ref()), left, entered);
+        WindowDelta { overlay, time, leaving, turned }
+    }
+
+    /// Makes a new front of the panes that stay; all of them are in the back.
+    fn turn(&self, rule: &Rule<K, V>, leaving: usize) -> Turned<V> {
+        let mut fronts: Vec<Option<V>> = Vec::new();
+        fronts.resize_with(self.table.places() as usize, || None);
+        let mut behind: Vec<Vec<Option<V>>> = Vec::with_capacity(self.panes.len() - leaving);
+        for pane in self.panes.range(leaving..).rev() {
+            let mut turn = |(place, value): &(u32, Option<V>)| {
+                let front = &mut fronts[*place as usize];
+                let joined = joined(&rule.join, value.as_ref(), front.as_ref());
+                std::mem::replace(front, joined)
+            };
+            behind.push(pane.keys.iter().map(&mut turn).collect());
+        }
+        behind.reverse();
+        Turned { behind, fronts }
     }
 
     /// Merges what leaves with what enters; both are in the order of the places.
     fn changes(
         &self,
-        rule: &Rule<K, V>,
+        (rule, turned): (&Rule<K, V>, Option<&Turned<V>>),
         left: Vec<(u32, Option<&V>)>,
         entered: Vec<(u32, K, V)>,
     ) -> Vec<(u32, Change<K, V>, Step<V>)> {
@@ -457,11 +501,23 @@ where
             let (gone, rest) = left.split_at(run);
             left = rest;
             let come = entered.next_if(|(other, ..)| *other == place);
-            let (change, step) = rule.step(self.table.get(place), gone, come);
+            let slot = self.table.get(place);
+            let live = &slot.extra.stacks;
+            let (front, back) = match turned {
+                Some(turned) => (turned.fronts[place as usize].as_ref(), None),
+                None => (
+                    gone.last().map_or(live.front.as_ref(), |(_, behind)| *behind),
+                    live.back.as_ref(),
+                ),
+            };
+            let (change, step) = rule.step((slot, front, back), gone, come);
             changed.push((place, change, step));
         }
     }
 }
+
+/// A key that is known: its slot, and its values at the front and at the back.
+type Known<'a, K, V> = (&'a Slot<K, V, Live<V>>, Option<&'a V>, Option<&'a V>);
 
 impl<K: Clone, V: Clone> Rule<K, V> {
     fn shows(&self, row: &(K, V)) -> bool {
@@ -470,30 +526,31 @@ impl<K: Clone, V: Clone> Rule<K, V> {
 
     /// A key that was not known.
     fn first(&self, row: &(K, V), value: V) -> Step<V> {
-        let turn = Turn { pops: 0, flipped: None, back: Some(value.clone()) };
-        let stacks = self.inverse.is_none().then_some(turn);
+        let back = self.inverse.is_none().then(|| value.clone());
+        let stacks = Stacks { front: None, back };
         Step { panes: 1, shown: self.shows(row), entered: Some(value), stacks }
     }
 
     /// A key that some panes have taken with them, or that the batch brings.
     fn step(
         &self,
-        slot: &Slot<K, V, Live<V>>,
+        (slot, front, back): Known<'_, K, V>,
         gone: &[(u32, Option<&V>)],
         come: Option<(u32, K, V)>,
     ) -> (Change<K, V>, Step<V>) {
         let (key, entered) = come.map_or((None, None), |(_, key, value)| (Some(key), Some(value)));
-        let live = &slot.extra;
         let left = u32::try_from(gone.len()).expect("a key is in each pane once");
-        let stay = live.panes - left;
+        let stay = slot.extra.panes - left;
         let panes = stay + u32::from(entered.is_some());
         let (value, stacks) = match &self.inverse {
             Some(inverse) => {
-                (Some(self.invert(&slot.row.1, (stay, gone), inverse, entered.as_ref())), None)
+                let value = self.invert(&slot.row.1, (stay, gone), inverse, entered.as_ref());
+                (Some(value), Stacks::default())
             }
             None => {
-                let (value, turn) = live.stacks.turn(gone.len(), entered.as_ref(), &self.join);
-                (value, Some(turn))
+                let back = joined(&self.join, back, entered.as_ref());
+                let value = joined(&self.join, front, back.as_ref());
+                (value, Stacks { front: front.cloned(), back })
             }
         };
         let key = key.unwrap_or_else(|| slot.row.0.clone());
@@ -539,8 +596,10 @@ where
     type Delta = WindowDelta<K, V>;
 
     fn apply(&mut self, delta: WindowDelta<K, V>) {
-        let WindowDelta { overlay, time, leaving, inverse } = delta;
+        let WindowDelta { overlay, time, leaving, turned } = delta;
         self.panes.drain(..leaving);
+        self.front = self.front.saturating_sub(leaving);
+        turned.into_iter().for_each(|turned| self.take_front(turned));
         let mut keys = Vec::with_capacity(overlay.changed.len() + overlay.added.len());
         for (place, change, step) in overlay.changed {
             let slot = self.table.get_mut(place);
@@ -553,12 +612,12 @@ where
                 Change::Row(row) => slot.row = row,
                 Change::Same => {}
             }
-            slot.extra.take(step, place, inverse, &mut keys);
+            slot.extra.take(step, place, &mut keys);
         }
         for (hash, row, step) in overlay.added {
             let extra = Live { panes: 0, shown: false, stacks: Stacks::default() };
             let place = self.table.insert(hash, Slot { hash, row, extra });
-            self.table.get_mut(place).extra.take(step, place, inverse, &mut keys);
+            self.table.get_mut(place).extra.take(step, place, &mut keys);
         }
         keys.sort_unstable_by_key(|(place, _)| *place);
         keys.shrink_to_fit();
@@ -566,93 +625,38 @@ where
     }
 }
 
-impl<V> Live<V> {
-    fn take(&mut self, step: Step<V>, place: u32, inverse: bool, keys: &mut Vec<(u32, Option<V>)>) {
-        let Step { panes, shown, entered, stacks } = step;
-        (self.panes, self.shown) = (panes, shown);
-        let entering = entered.is_some();
-        match stacks {
-            Some(turn) => {
-                self.stacks.apply(turn, entered);
-                keys.extend(entering.then_some((place, None)));
+impl<K, V> KeyedWindow<K, V> {
+    fn take_front(&mut self, turned: Turned<V>) {
+        for (pane, behind) in self.panes.iter_mut().zip(turned.behind) {
+            pane.keys.iter_mut().zip(behind).for_each(|(key, behind)| key.1 = behind);
+        }
+        self.front = self.panes.len();
+        for (place, front) in (0..).zip(turned.fronts) {
+            if front.is_some() {
+                self.table.get_mut(place).extra.stacks = Stacks { front, back: None };
             }
-            None if inverse => keys.extend(entering.then_some((place, entered))),
-            None => {}
         }
     }
 }
 
-/// The panes of a key, the oldest first, as two stacks.
-///
-/// ```text
-/// values: [ s0 s1 s2 | v3 v4 ]    s_i joins the panes i .. 2: what leaves is the first;   back joins v3 .. v4
-/// ```
-#[derive(Clone)]
-struct Stacks<V> {
-    values: VecDeque<V>,
-    /// How many of the values are joined with those behind them.
-    front: usize,
-    /// All values behind the front, joined.
-    back: Option<V>,
-}
-
-/// What a batch does to the stacks of a key.
-#[derive(Clone)]
-struct Turn<V> {
-    pops: usize,
-    /// The new front, if the old one was used up.
-    flipped: Option<Vec<V>>,
-    back: Option<V>,
+impl<V> Live<V> {
+    fn take(&mut self, step: Step<V>, place: u32, keys: &mut Vec<(u32, Option<V>)>) {
+        let Step { panes, shown, entered, stacks } = step;
+        (self.panes, self.shown, self.stacks) = (panes, shown, stacks);
+        keys.extend(entered.map(|value| (place, Some(value))));
+    }
 }
 
 impl<V> Default for Stacks<V> {
     fn default() -> Self {
-        Stacks { values: VecDeque::new(), front: 0, back: None }
+        Stacks { front: None, back: None }
     }
 }
 
-impl<V: Clone> Stacks<V> {
-    /// The aggregate after `pops` panes have left and one has come, and what is to be done for it. Each value is joined
-    /// once when it comes, once when the stacks are turned, and once for each aggregate.
-    fn turn(&self, pops: usize, push: Option<&V>, join: &Join<V>) -> (Option<V>, Turn<V>) {
-        let flipped = (pops > self.front).then(|| {
-            let mut front: Vec<V> = Vec::with_capacity(self.values.len() - pops);
-            for value in self.values.range(pops..).rev() {
-                let joined = front.last().map(|behind| join(value, behind));
-                front.push(joined.unwrap_or_else(|| value.clone()));
-            }
-            front.reverse();
-            front
-        });
-        let old_back = if flipped.is_some() { None } else { self.back.as_ref() };
-        let back = match (old_back, push) {
-            (Some(back), Some(value)) => Some(join(back, value)),
-            (back, value) => back.or(value).cloned(),
-        };
-        let front = match &flipped {
-            Some(front) => front.first(),
-            None if pops < self.front => self.values.get(pops),
-            None => None,
-        };
-        let all = match (front, &back) {
-            (Some(front), Some(back)) => Some(join(front, back)),
-            (front, back) => front.or(back.as_ref()).cloned(),
-        };
-        (all, Turn { pops, flipped, back })
-    }
-}
-
-impl<V> Stacks<V> {
-    fn apply(&mut self, turn: Turn<V>, push: Option<V>) {
-        self.values.drain(..turn.pops);
-        match turn.flipped {
-            Some(front) => {
-                self.front = front.len();
-                self.values = front.into();
-            }
-            None => self.front -= turn.pops,
-        }
-        self.values.extend(push);
-        self.back = turn.back;
+/// What there is of two aggregates, the older one first, joined.
+fn joined<V: Clone>(join: &Join<V>, older: Option<&V>, newer: Option<&V>) -> Option<V> {
+    match (older, newer) {
+        (Some(older), Some(newer)) => Some(join(older, newer)),
+        (one, other) => one.or(other).cloned(),
     }
 }

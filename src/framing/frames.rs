@@ -237,6 +237,15 @@ impl<F: Format> Splitter for FrameSplitter<F> {
     }
 }
 
+/// How long the first frame is, with its header or terminator, as far as its begin tells.
+pub(super) fn first_end<F: Format>(bytes: &[u8]) -> Result<Option<u64>, Malformed> {
+    Ok(match F::head(bytes)? {
+        Head::Incomplete => None,
+        Head::Counted { header, body } => Some(header as u64 + u64::from(body)),
+        Head::Line => lines::first_end(bytes),
+    })
+}
+
 /// Calls `each` with the record of every frame of `range`. It stops at a frame that is not whole: no splitter makes one.
 pub(super) fn for_each<'a, F: Format>(mut range: &'a [u8], mut each: impl FnMut(&'a [u8])) {
     while let Some((record, rest)) = first::<F>(range) {

@@ -102,6 +102,11 @@ fn count(bytes: &[u8]) -> u64 {
     memchr_iter(b'\n', bytes).count() as u64
 }
 
+/// How long the first line is, with its terminator, if it has ended.
+pub(super) fn first_end(bytes: &[u8]) -> Option<u64> {
+    memchr(b'\n', bytes).map(|end| end as u64 + 1)
+}
+
 /// Calls `each` with every line of `range`, without its terminator.
 pub(super) fn for_each<'a>(range: &'a [u8], mut each: impl FnMut(&'a [u8])) {
     let mut start = 0;

@@ -232,6 +232,21 @@ impl Framing {
         }
     }
 
+    /// How long the record at the start of `bytes` is, with its terminator or header, which may be more than there is; none
+    /// if more bytes are needed to tell. For those who look for a boundary and do not want the records.
+    ///
+    /// # Errors
+    /// If there is no record but something malformed.
+    pub fn first_end(self, bytes: &[u8]) -> Result<Option<u64>, Malformed> {
+        match self {
+            Framing::Lines => Ok(lines::first_end(bytes)),
+            Framing::OctetCounted => frames::first_end::<octet_counted::OctetCounted>(bytes),
+            Framing::Syslog => frames::first_end::<syslog::Syslog>(bytes),
+            Framing::U32 => frames::first_end::<u32::U32>(bytes),
+            Framing::Relp => Err(Malformed("RELP is a dialogue with a peer".to_owned())),
+        }
+    }
+
     /// Whether its peers wait for an answer to each record, and send again what was not answered.
     pub fn acknowledges(self) -> bool {
         self == Framing::Relp

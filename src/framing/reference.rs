@@ -175,9 +175,11 @@ fn relp_offers_are_good(offers: &[u8]) -> bool {
         && value("commands").split(',').any(|command| command.trim() == "syslog")
 }
 
-/// Number, command, length, whether the header ended the frame, and what comes behind the header; nothing if the header
-/// is cut off, an error if no continuation makes it one.
-fn relp_header(stream: &[u8]) -> Option<Result<(u32, &str, usize, bool, &[u8]), ()>> {
+/// Number, command, length, whether the header ended the frame, and what comes behind the header.
+type RelpHeader<'a> = (u32, &'a str, usize, bool, &'a [u8]);
+
+/// A frame's header; nothing if it is cut off, an error if no continuation makes it one.
+fn relp_header(stream: &[u8]) -> Option<Result<RelpHeader<'_>, ()>> {
     let (mut field, mut start) = (0, 0);
     let mut fields = [""; 3];
     for (at, &byte) in stream.iter().enumerate() {

@@ -13,6 +13,7 @@ mod logged;
 mod record;
 mod recovery;
 mod snapshot;
+mod words;
 
 #[cfg(all(test, not(tidemill_model)))]
 mod tests;
@@ -32,6 +33,7 @@ use crate::wal::{LogOptions, NotLogged, Position, Recovered, WriteAheadLog};
 pub(crate) use record::{ChunkHead, ChunkRange, Committed, Entry, Parts, Plan, decode};
 pub(crate) use recovery::{Commit as LoggedCommit, LoggedChunk, Reach, Replay, Resume, Run, base};
 pub(crate) use snapshot::Covered;
+pub(crate) use words::words;
 
 use record::{Started, VERSION, framing_name};
 use recovery::Replayed;
@@ -75,6 +77,7 @@ pub(crate) struct Journal {
 /// What the journal and its thread share.
 struct Shared {
     log: WriteAheadLog,
+    segment_bytes: u64,
     live: Mutex<Live>,
     pipeline: String,
     seed: u64,
@@ -193,6 +196,7 @@ impl Journal {
         let live = Live { chunks, plans, commits: replayed.commit_segments };
         let shared = Arc::new(Shared {
             log,
+            segment_bytes: options.log.segment_bytes,
             live: Mutex::new(live),
             pipeline,
             seed,
@@ -217,6 +221,11 @@ impl Journal {
             Journal { shared, numbers, checkpoint_inbox: inbox, checkpoint_thread, _lock: lock },
             found,
         ))
+    }
+
+    /// The size of a segment of the log, in bytes.
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        self.shared.segment_bytes
     }
 
     /// The number in the log of a source of the program.

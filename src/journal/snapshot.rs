@@ -41,13 +41,16 @@ pub(crate) struct Snapshot {
     pub(crate) states: Vec<(String, String)>,
     /// The changes of states are needed from this batch on: they are in the log, and states are made of them.
     pub(crate) state_from: u64,
-    /// Of each direct source what the last covered batch that read of it was given.
+    /// Of each direct source its position behind the covered batches, in its own words.
     pub(crate) ranges: Vec<(u32, Vec<u8>)>,
     /// The oldest segment that is needed on top of this.
     pub(crate) first_segment: u64,
     /// The oldest segment that is kept: what the checkpoint before this one needs.
     pub(crate) kept_segment: u64,
 }
+
+/// What each operator kept, by its name.
+pub(super) type Kept = Vec<(String, Vec<u8>)>;
 
 impl Snapshot {
     /// Chunks of the source below this number are covered.
@@ -59,7 +62,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// If there is none, or it is not one that this program writes.
-    pub(super) fn read(checkpoint: &Checkpoint) -> Result<(Snapshot, Vec<(String, Vec<u8>)>)> {
+    pub(super) fn read(checkpoint: &Checkpoint) -> Result<(Snapshot, Kept)> {
         let number = checkpoint.number;
         let unknown = |what: &str| {
             crate::error::Error::Failed(format!(
@@ -88,7 +91,7 @@ pub(crate) struct Covered {
     pub(crate) last_time: Option<u64>,
     /// Of each source of the log the number behind its last chunk in these batches.
     pub(crate) chunks: Vec<(u32, u64)>,
-    /// Of each direct source what the last batch that read of it was given.
+    /// Of each direct source its position behind these batches, in its own words.
     pub(crate) ranges: Vec<(u32, Vec<u8>)>,
     /// The changes of states are needed from this batch on.
     pub(crate) state_from: u64,

@@ -251,3 +251,20 @@ fn states_are_made_of_their_changes_and_windows_of_their_batches() {
     check_resume(2, reach(300, 1_200), None, &format!("ss{}", "a".repeat(28)));
     check_resume(0, reach(300, 0), None, &"a".repeat(30));
 }
+
+#[test]
+fn a_log_in_words() {
+    let disk = MemoryStorage::new(1);
+    let (journal, _) = open(&disk, &["a", "b"]).expect("empty");
+    (0..3).for_each(|number| chunk(&journal, 1, number));
+    let plans = [plan(0, &[(1, 0..2)]), plan(1, &[])];
+    wait(|receipt| journal.plan(&plans, receipt)).expect("durable");
+    committed(&journal, 0);
+    close(&journal).expect("in order");
+    let expected = "journal: pipeline `p`, 1 starts in these segments\n  \
+        source `b`: chunks 0 to 2, 3 records, 12 bytes\n  \
+        batches: 2 planned, 1 committed\n  \
+        batch 0 at 1000 ms: 1 blocks of `b` (chunks 0 to 1), 3 partitions, committed\n  \
+        batch 1 at 1100 ms: nothing, 3 partitions, not committed\n";
+    assert_eq!(words(&disk).expect("good"), expected);
+}

@@ -78,8 +78,10 @@ counters! {
         retries,
         /// How often reading stopped because the store or the queue was full.
         pauses,
-        /// Errors that a receiver reported.
+        /// Errors that a receiver reported, or ticks at which a source could not be asked.
         errors,
+        /// Files, or parts of files, that are not read, and other things of note about files.
+        skipped,
         /// Bytes of unfinished records that were thrown away because the engine stopped.
         unfinished_bytes,
     }

@@ -54,7 +54,16 @@ pub enum Event {
         /// What went wrong.
         why: String,
     },
-    /// A receiver reported an error and goes on.
+    /// A file, or a part of it, is not read.
+    FileSkipped {
+        /// The source's name.
+        source: String,
+        /// The file's name.
+        file: String,
+        /// Why.
+        why: String,
+    },
+    /// A source could not be asked, or a receiver reported an error; it goes on.
     ReceiverError {
         /// The source's name.
         source: String,

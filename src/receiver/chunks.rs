@@ -20,12 +20,14 @@ use crate::journal::{self, Journal};
 use crate::receiver::generator::{BlockTarget, NOTHING_READ, PUSH_RETRY, Push};
 use crate::receiver::queue::RangeQueue;
 use crate::sync::planted::{Planted, planted};
-use crate::sync::{Arc, AtomicU64, AtomicUsize, Mailbox, Mutex, Ordering, Signal, StopToken};
+use crate::sync::{
+    Arc, AtomicU64, AtomicUsize, Mailbox, Mutex, Ordering, Poison, Signal, StopToken,
+};
 use crate::time::{Clock, Moment, Time};
 use crate::wal::NotLogged;
 
-/// A chunk of so many bytes is full: it goes to the log although another is on its way.
-const CHUNK_BYTES_MAX: u64 = if cfg!(tidemill_model) { 3 } else { 4 << 20 };
+/// A chunk of so many bytes is full: it goes to the log although another is on its way. Less where segments are small.
+pub(crate) const CHUNK_BYTES_MAX: u64 = if cfg!(tidemill_model) { 3 } else { 4 << 20 };
 
 /// Chunks that are on their way to the log at once, unless a tick wants everything.
 const CHUNKS_MAX: usize = 4;
@@ -75,6 +77,8 @@ pub(crate) struct EngineLog {
     pub(crate) journal: Arc<Journal>,
     /// Of each source the number of its first chunk.
     pub(crate) next_chunks: Arc<[u64]>,
+    /// A full chunk, in bytes.
+    pub(crate) chunk_bytes_max: u64,
 }
 
 impl EngineLog {
@@ -83,7 +87,7 @@ impl EngineLog {
         let at = usize::try_from(source).unwrap_or(usize::MAX);
         let next_chunk = self.next_chunks.get(at).copied().unwrap_or(0);
         let log = SourceLog { journal: Arc::clone(&self.journal), source };
-        ChunkLogOptions { log: Arc::new(log), next_chunk }
+        ChunkLogOptions { log: Arc::new(log), next_chunk, chunk_bytes_max: self.chunk_bytes_max }
     }
 }
 
@@ -93,6 +97,8 @@ pub(crate) struct ChunkLogOptions {
     pub(crate) log: Arc<dyn ChunkLog>,
     /// The number of the first chunk.
     pub(crate) next_chunk: u64,
+    /// A full chunk, in bytes.
+    pub(crate) chunk_bytes_max: u64,
 }
 
 /// What the io threads and the logger share: at how many queued bytes it wants to be woken.
@@ -186,6 +192,7 @@ pub(super) struct Shared {
     pub(super) stop: StopToken,
     pub(super) progress: Signal,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) poison: Poison,
     pub(super) target: Arc<dyn BlockTarget>,
 }
 
@@ -194,6 +201,7 @@ pub(super) struct ChunkLogger {
     shared: Shared,
     log: Arc<dyn ChunkLog>,
     next_chunk: u64,
+    chunk_bytes_max: u64,
     items: VecDeque<Item>,
     open: Open,
     acknowledger: Arc<Mutex<Acknowledger>>,
@@ -212,6 +220,7 @@ impl ChunkLogger {
             shared,
             log: options.log,
             next_chunk: options.next_chunk,
+            chunk_bytes_max: options.chunk_bytes_max,
             items: VecDeque::new(),
             open: Open::default(),
             acknowledger: Arc::new(Mutex::new(acknowledger)),
@@ -287,7 +296,8 @@ impl ChunkLogger {
         }
         let waiting = self.waiting();
         waiting == 0
-            || (waiting < CHUNKS_MAX && (queue.bytes() >= CHUNK_BYTES_MAX || is_crowded(queue)))
+            || (waiting < CHUNKS_MAX
+                && (queue.bytes() >= self.chunk_bytes_max || is_crowded(queue)))
     }
 
     /// Makes a chunk of what is queued, at most a full one, and appends it; returns how many ranges it took.
@@ -297,7 +307,7 @@ impl ChunkLogger {
         let read = self.shared.first_read.swap(NOTHING_READ, Ordering::SeqCst);
         let (mut ranges, mut bytes) = (Vec::new(), 0);
         let queued = self.shared.queue.len();
-        while ranges.len() < queued && bytes < CHUNK_BYTES_MAX {
+        while ranges.len() < queued && bytes < self.chunk_bytes_max {
             let Some(range) = self.shared.queue.pop() else { break };
             bytes += range.bytes.len() as u64;
             ranges.push(range);
@@ -335,7 +345,9 @@ impl ChunkLogger {
             *told.lock() = Some(result);
             logger.raise();
         };
-        if self.log.append(number, self.shared.framing, ranges, Box::new(receipt)).is_err() {
+        let appended = self.log.append(number, self.shared.framing, ranges, Box::new(receipt));
+        if let Err(err) = appended {
+            self.shared.poison.set(err.to_string());
             self.end();
         }
         State::Waiting(outcome)
@@ -350,6 +362,9 @@ impl ChunkLogger {
             match outcome {
                 None => {}
                 Some(Ok(())) => chunk.state = State::Durable,
+                Some(Err(NotLogged::Retry(_))) if planted(Planted::RefusedIsDurable) => {
+                    chunk.state = State::Durable;
+                }
                 Some(Err(NotLogged::Retry(_))) => {
                     chunk.state = State::Refused;
                     let again = self.shared.clock.now().plus(LOG_RETRY);
@@ -449,7 +464,7 @@ impl ChunkLogger {
         let wanted = match self.waiting() {
             _ if self.retry_at.is_some() => NEVER,
             0 => 1,
-            waiting if waiting < CHUNKS_MAX => CHUNK_BYTES_MAX,
+            waiting if waiting < CHUNKS_MAX => self.chunk_bytes_max,
             _ => NEVER,
         };
         self.shared.look.0.store(wanted, Ordering::SeqCst);

@@ -204,6 +204,7 @@ impl Generator {
             stop,
             progress,
             clock,
+            poison: options.poison.clone(),
             target,
         };
         thread::spawn(name, &options.poison, move || ChunkLogger::new(shared, log).run())

@@ -7,9 +7,10 @@
 //! One record of plans is on its way at a time and takes every batch that waits, so that a batch is never durable before
 //! an earlier one. The receipt only posts. Runs on the thread `job-loop`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::direct::Reader;
 use super::{JobLoop, Message, Scheduler};
 use crate::dstream::{BatchInput, Graph, Replay, StateInfo};
 use crate::error::{Error, Result};
@@ -17,8 +18,9 @@ use crate::journal::{
     self, ChunkRange, Committed, Covered, Found, Journal, LoggedCommit, Parts, Plan, Reach, Run,
     base,
 };
-use crate::receiver::chunks::EngineLog;
+use crate::receiver::chunks::{CHUNK_BYTES_MAX, EngineLog};
 use crate::store::StoredBlock;
+use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Mutex};
 use crate::time::{Moment, Time};
 use crate::wal::NotLogged;
@@ -58,6 +60,8 @@ pub(super) struct Durable {
     rebuilding: Option<(Time, Replay)>,
     /// What the newest checkpoint covers.
     base: Covered,
+    /// The direct sources.
+    direct: Vec<Reader>,
     /// The batches that are committed and not covered, in order.
     done: VecDeque<Done>,
     /// Commits with changes of states that are on their way to the log, in order.
@@ -70,6 +74,8 @@ pub(super) struct Durable {
     reach: Reach,
     /// The seed of every hash.
     seed: u64,
+    /// How many workers there are: for a planted defect.
+    workers: usize,
 }
 
 /// A batch that is committed.
@@ -78,6 +84,8 @@ struct Done {
     commit: Committed,
     /// Of each source of the log the number behind its last chunk.
     ends: Vec<(u32, u64)>,
+    /// What it took of each direct source of the log; empty once that is covered.
+    ranges: Vec<(u32, Vec<u8>)>,
 }
 
 /// A commit on its way to the log.
@@ -89,7 +97,13 @@ struct Commit {
 }
 
 impl Durable {
-    pub(super) fn new(recovery: &mut Recovery, now: Moment, graph: &Graph) -> Self {
+    pub(super) fn new(
+        recovery: &mut Recovery,
+        now: Moment,
+        graph: &Graph,
+        direct: Vec<Reader>,
+        workers: usize,
+    ) -> Self {
         let found = &mut recovery.found;
         let place = |state: StateInfo| {
             let at = found.states.iter().position(|(name, _)| *name == state.name);
@@ -101,9 +115,11 @@ impl Durable {
         let done = |(index, commit): (&u64, &LoggedCommit)| Done {
             commit: commit.record,
             ends: found.plans.get(index).map(ends).unwrap_or_default(),
+            ranges: found.plans.get(index).map(|plan| plan.ranges.clone()).unwrap_or_default(),
         };
         Durable {
             journal: Arc::clone(&recovery.journal),
+            direct,
             done: found.commits.range(..live).map(done).collect(),
             replays: std::mem::take(&mut found.resume.replays).into(),
             waiting: VecDeque::new(),
@@ -118,11 +134,15 @@ impl Durable {
             checkpoint_at: now.plus(CHECKPOINT_PAUSE),
             reach: reach(graph),
             seed: found.seed,
+            workers,
         }
     }
 
     /// A batch has its blocks: it runs once its plan is in the log.
     pub(super) fn allocated(&mut self, input: Arc<BatchInput>) {
+        if planted(Planted::RunsBeforePlan) {
+            self.ready.push_back(Arc::clone(&input));
+        }
         self.waiting.push_back(input);
     }
 
@@ -142,6 +162,7 @@ impl Durable {
         let outcome = self.on_the_way.as_ref().and_then(|(_, outcome)| outcome.lock().take());
         if let (Some(outcome), Some((count, _))) = (outcome, &self.on_the_way) {
             match outcome {
+                Ok(()) if planted(Planted::RunsBeforePlan) => drop(self.waiting.drain(..count)),
                 Ok(()) => self.ready.extend(self.waiting.drain(..count)),
                 Err(NotLogged::Retry(_)) => self.retry_at = Some(now.plus(PLAN_RETRY)),
                 // The log has poisoned the engine.
@@ -173,13 +194,17 @@ impl Durable {
             let chunks = blocks.iter().map(|block| block.chunks()).collect();
             (self.journal.number_of(source), chunks)
         });
+        let ranges = input
+            .direct
+            .iter()
+            .map(|(source, planned)| (self.journal.number_of(*source), planned.plan.clone()));
         Plan {
             index: input.index,
             time: input.time.as_millis(),
             partitions: input.partitions as u64,
             seed: self.seed,
             blocks: blocks.collect(),
-            ranges: Vec::new(),
+            ranges: ranges.collect(),
         }
     }
 
@@ -227,14 +252,26 @@ impl Durable {
             let of = usize::try_from(source).ok().and_then(|source| blocks.get_mut(source));
             *of.ok_or_else(|| gone(*number))? = chunks.iter().map(read).collect::<Result<_>>()?;
         }
+        let mut ranges = BTreeMap::new();
+        for (number, bytes) in &plan.ranges {
+            let source = self.journal.source_of(*number);
+            let of = self.direct.iter().find(|direct| Some(direct.number) == source);
+            let of = of.ok_or_else(|| gone(*number))?;
+            ranges.insert(of.number, of.read(bytes.clone())?);
+        }
         let records = blocks.iter().flatten().map(|block| block.records()).sum();
+        let partitions = match planted(Planted::ReplayTakesWorkers) {
+            true => self.workers,
+            false => usize::try_from(plan.partitions).unwrap_or(1),
+        };
         Ok(Arc::new(BatchInput {
             time: plan.time(),
             index: plan.index,
             blocks,
+            direct: ranges,
             records,
             due: now,
-            partitions: usize::try_from(plan.partitions).unwrap_or(1),
+            partitions,
         }))
     }
 
@@ -254,7 +291,8 @@ impl Durable {
             walk_begins: changes.walk_begins,
             walk_ends: changes.walk_ends,
         };
-        self.done.push_back(Done { commit: record, ends: ends(&self.plan(input)) });
+        let plan = self.plan(input);
+        self.done.push_back(Done { commit: record, ends: ends(&plan), ranges: plan.ranges });
         self.since += 1;
         if self.reach.stateless {
             self.journal.committed(record, &parts, Box::new(|_| ()));
@@ -325,7 +363,12 @@ impl Durable {
         else {
             return;
         };
-        for done in self.done.iter().filter(|done| done.commit.index < first) {
+        for done in self.done.iter_mut().filter(|done| done.commit.index < first) {
+            for (source, plan) in std::mem::take(&mut done.ranges) {
+                let own = self.journal.source_of(source);
+                let of = self.direct.iter().find(|direct| Some(direct.number) == own);
+                of.into_iter().for_each(|direct| direct.commit(&plan));
+            }
             for (source, end) in &done.ends {
                 match self.base.chunks.iter_mut().find(|(of, _)| of == source) {
                     Some((_, covered)) => *covered = (*covered).max(*end),
@@ -334,6 +377,10 @@ impl Durable {
             }
             self.base.last_time = self.base.last_time.max(Some(done.commit.time));
         }
+        let first = first + u64::from(planted(Planted::CoversTooMuch));
+        let position =
+            |direct: &Reader| (self.journal.number_of(direct.number), direct.source.snapshot());
+        self.base.ranges = self.direct.iter().map(position).collect();
         self.base.next_index = self.base.next_index.max(first);
         self.base.state_from = self.state_from(state).max(self.base.state_from);
         let needed = self.base.next_index.min(self.base.state_from);
@@ -403,6 +450,7 @@ impl Recovery {
         EngineLog {
             journal: Arc::clone(&self.journal),
             next_chunks: self.found.next_chunks.clone().into(),
+            chunk_bytes_max: CHUNK_BYTES_MAX.min(self.journal.segment_bytes() / 4),
         }
     }
 }
@@ -421,7 +469,7 @@ impl JobLoop {
             if self.jobs.is_aborted() {
                 return;
             }
-            let sources = self.parts.cutters.len();
+            let sources = self.parts.cutters.len() + self.parts.direct.len();
             match durable.next(self.jobs.batches(), sources, now) {
                 Ok(Some(Ready::Live(input))) => self.admit(input),
                 Ok(Some(Ready::Rebuild(input))) => self.jobs.admit_one(input.time, input),

@@ -10,6 +10,7 @@
 //! [`generator::JobGenerator`] and [`jobs::JobSet`], which are pure; this file carries it out. It knows nothing of the
 //! command line or of who waits for the end; they are told by [`Told`].
 
+mod direct;
 mod durable;
 mod generator;
 mod jobs;
@@ -39,6 +40,7 @@ use crate::time::{Clock, Moment, Schedule, Ticks, Time, tighten_timer_slack};
 use crate::tracker::{BlockTracker, ReceivedBlock};
 use crate::workers::WorkerPool;
 
+pub(crate) use direct::{Direct, Reader};
 pub(crate) use durable::{Recovery, reach};
 pub use generator::{CatchUp, Trigger};
 
@@ -74,7 +76,7 @@ pub(crate) enum Message {
 /// What the loop tells whoever waits for the stream.
 #[derive(Debug)]
 pub(crate) enum Told {
-    /// A batch is done; told only to those who drive batches one by one.
+    /// A batch is done or left out; told only to those who drive batches one by one.
     BatchDone,
     /// The asked number of batches is done.
     BatchesReached,
@@ -117,6 +119,7 @@ pub(crate) struct Parts {
     pub(crate) tracker: Arc<BlockTracker>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) cutters: Vec<(u32, Cutter)>,
+    pub(crate) direct: Vec<Direct>,
     pub(crate) steered: Vec<Steered>,
     pub(crate) arrivals: Option<Arc<Arrivals>>,
     /// Where the input of a batch goes that failed for good; none: the stream stops.
@@ -141,6 +144,8 @@ pub(crate) struct Progress {
     pub(crate) records_waiting: u64,
     /// Batches that were planned and are not done.
     pub(crate) batches_waiting: u64,
+    /// Batches that were left out because they were empty.
+    pub(crate) left_out: u64,
     /// Batches whose input was put aside.
     pub(crate) dead_letters: u64,
     /// Records of those batches.
@@ -200,8 +205,12 @@ impl Scheduler {
                 (recovery.found.next_index, recovery.found.last_time.map(Time::from_millis));
             last.into_iter().for_each(|last| generator.resume(last));
         }
-        let graph = Arc::clone(&parts.graph);
-        let durable = parts.recovery.as_mut().map(|recovery| Durable::new(recovery, now, &graph));
+        let (graph, workers) = (Arc::clone(&parts.graph), parts.workers.workers());
+        let direct: Vec<_> = parts.direct.iter().map(|direct| direct.reader.clone()).collect();
+        let durable = parts
+            .recovery
+            .as_mut()
+            .map(|recovery| Durable::new(recovery, now, &graph, direct, workers));
         let steering = Steering::new(options.interval, std::mem::take(&mut parts.steered), now);
         let outputs = parts.graph.outputs();
         let ticks = match options.batches {
@@ -475,9 +484,15 @@ impl JobLoop {
         if let Some(arrivals) = &self.parts.arrivals {
             arrivals.take(records);
         }
+        let direct = direct::plan(&mut self.parts.direct, time, self.draining);
         let must_run = || self.parts.graph.must_run(self.last, time);
-        if self.options.skip_empty && records == 0 && !must_run() {
+        let is_empty = records == 0 && direct.values().all(|planned| planned.plan.is_empty());
+        if self.options.skip_empty && is_empty && !must_run() {
             self.parts.tracker.commit(time);
+            self.scheduler.progress.lock().left_out += 1;
+            if self.parts.tell_batches {
+                (self.parts.tell)(Told::BatchDone);
+            }
             return;
         }
         let blocks = allocation.iter().map(|blocks| {
@@ -490,6 +505,7 @@ impl JobLoop {
             time,
             index: self.index,
             blocks: blocks.collect(),
+            direct,
             records,
             due,
             partitions: self.parts.workers.workers(),
@@ -540,7 +556,7 @@ impl JobLoop {
         self.parts.history.add(BatchRecord {
             time: input.time,
             records: input.records,
-            bytes: blocks().map(|block| block.bytes()).sum(),
+            bytes: blocks().map(|block| block.bytes()).sum::<u64>() + direct::bytes(input),
             blocks: blocks().count(),
             state: BatchState::Waiting,
             failures: 0,
@@ -556,7 +572,8 @@ impl JobLoop {
             self.allocate_current();
         }
         let (blocks, _) = self.parts.tracker.unallocated();
-        if (blocks > 0 || self.last.is_none())
+        let direct = self.parts.direct.iter().any(Direct::has_a_last_batch);
+        if (blocks > 0 || direct || self.last.is_none())
             && let Some(time) = self.generator.last_time(self.parts.clock.wall_time())
         {
             let now = self.parts.clock.now();
@@ -678,28 +695,31 @@ impl JobLoop {
         }
         self.parts.store.release(self.parts.tracker.commit(time));
         let now = self.parts.clock.now();
+        direct::done(&mut self.parts.direct, &input, self.durable.is_some());
         if let Some(durable) = &mut self.durable {
             durable.committed(&input, &self.parts.graph, &self.scheduler);
             durable.checkpoint_if_due(now);
         }
         let start = first_start.unwrap_or(now);
-        let (records, due) = (input.records, input.due);
+        // Only now is it known what the direct sources held.
+        let (records, due) = (input.all_records(), input.due);
         let is_live = input.index >= self.first_index;
         let (delay, processing) = (start.since(due), now.since(start));
         self.steering.done(now);
+        let blocks_records = input.records;
         drop(input);
         self.parts.pool.trim();
         let mut progress = self.scheduler.progress.lock();
         progress.batches += 1;
         progress.records += records;
         progress.batches_waiting -= 1;
-        progress.records_waiting -= records;
+        progress.records_waiting -= blocks_records;
         if state == BatchState::DeadLetter {
             progress.dead_letters += 1;
             progress.dead_records += records;
         }
         drop(progress);
-        self.record(time, state, now);
+        self.record(time, (state, records), now);
         self.parts.events.post(Event::BatchCompleted {
             time,
             records,
@@ -718,9 +738,9 @@ impl JobLoop {
     }
 
     /// Records the stages of a batch that is done.
-    fn record(&self, time: Time, state: BatchState, now: Moment) {
+    fn record(&self, time: Time, (state, records): (BatchState, u64), now: Moment) {
         let moments = self.parts.history.update(time, |batch| {
-            batch.state = state;
+            (batch.state, batch.records) = (state, records);
             batch.moments.committed = Some(now);
         });
         let Some(moments) = moments else { return };
@@ -763,14 +783,15 @@ fn put_aside(
     let mut places = Vec::new();
     for source in graph.sources() {
         let number = usize::try_from(source.source).expect("sources are counted in u32");
-        let blocks = input.blocks.get(number).map_or(&[][..], Vec::as_slice);
+        let mut blocks = input.blocks.get(number).cloned().unwrap_or_default();
+        blocks.extend(direct::blocks(input, source.source));
         if !blocks.is_empty() {
             let (pipeline, name) = (graph.pipeline(), &source.name);
-            let letter = DeadLetter { pipeline, time: input.time, source: name, blocks };
+            let letter = DeadLetter { pipeline, time: input.time, source: name, blocks: &blocks };
             places.push(letters.keep(&letter)?);
         }
     }
-    let (time, records) = (input.time, input.records);
+    let (time, records) = (input.time, input.all_records());
     events.post(Event::BatchPutAside { time, records, places });
     Ok(())
 }

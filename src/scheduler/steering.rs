@@ -316,6 +316,11 @@ mod tests {
                 let (tick, offered) = (number as f64, as_f64(offered(number)));
                 it.finish_until(tick, offered, &capacity);
                 it.read_until(tick, offered);
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "a small simulated number"
+                )]
                 let records = it.read as u64;
                 it.read -= as_f64(records);
                 let all = Records { all: records, steered: records };

@@ -175,7 +175,6 @@ impl<K: Eq, C> InFlight<K, C> {
         }
         let Some((number, mut table)) = merged else { return Vec::new() };
         let rows = rows(&mut table);
-        table.clear();
         self.slots[number].lock()[shard] = table;
         rows
     }
@@ -184,7 +183,8 @@ impl<K: Eq, C> InFlight<K, C> {
 impl<K, C> Drop for InFlight<K, C> {
     fn drop(&mut self) {
         let mut memory = self.memory.lock();
-        for slot in &self.slots {
+        // The first slot's tables, into which the others are merged, are the largest: they go last, to be its own again.
+        for slot in self.slots.iter().rev() {
             let mut shards = std::mem::take(&mut *slot.lock());
             if !shards.is_empty() && memory.len() < KEPT_MAX {
                 shards.iter_mut().for_each(Table::clear);

@@ -39,11 +39,13 @@ pub struct Entry<K, C> {
 pub struct Table<K, C> {
     entries: Vec<Entry<K, C>>,
     index: HashTable<u32>,
+    /// The most keys there were since the last [`clear`](Table::clear).
+    used: usize,
 }
 
 impl<K, C> Default for Table<K, C> {
     fn default() -> Self {
-        Table { entries: Vec::new(), index: HashTable::new() }
+        Table { entries: Vec::new(), index: HashTable::new(), used: 0 }
     }
 }
 
@@ -58,9 +60,10 @@ impl<K, C> Table<K, C> {
         self.entries.is_empty()
     }
 
-    /// Forgets everything, keeping the memory unless less than an eighth of it was needed.
+    /// Forgets everything, keeping the memory unless less than an eighth of it was needed since the last time.
     pub fn clear(&mut self) {
-        if self.entries.len() < self.entries.capacity() / 8 {
+        let used = std::mem::take(&mut self.used).max(self.entries.len());
+        if used < self.entries.capacity() / 8 {
             let half = self.entries.capacity() / 2;
             self.entries.clear();
             self.entries.shrink_to(half);
@@ -73,8 +76,14 @@ impl<K, C> Table<K, C> {
 
     /// Takes all entries out, in the order of first insertion.
     pub fn drain(&mut self) -> impl Iterator<Item = Entry<K, C>> {
+        self.used = self.used.max(self.entries.len());
         self.index.clear();
         self.entries.drain(..)
+    }
+
+    /// The entries, in the order of first insertion.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry<K, C>> {
+        self.entries.iter()
     }
 
     /// Updates the aggregate of a key, or makes the first one.
@@ -170,6 +179,13 @@ mod tests {
         (0..10_000).for_each(|n| count(&mut table, &n.to_string(), hash_of(1, &n)));
         table.clear();
         assert!(table.entries.capacity() >= 10_000, "it was needed");
+        (0..10_000).for_each(|n| count(&mut table, &n.to_string(), hash_of(1, &n)));
+        assert_eq!(rows(&mut table).len(), 10_000);
+        table.clear();
+        assert!(
+            table.entries.capacity() >= 10_000,
+            "it was needed, though its rows were taken out"
+        );
         (0..20).for_each(|_| {
             count(&mut table, "few", hash_of(1, "few"));
             table.clear();

@@ -239,14 +239,22 @@ impl WordTable {
 
     /// The places of the first `limit` words, ordered by count, highest first, then by the bytes of the word.
     pub fn sorted(&self, limit: usize) -> Vec<Place> {
-        let used = self.slots.iter().enumerate().filter(|(_, slot)| slot.len != 0);
-        let mut places: Vec<Place> = used.map(|(at, _)| Place(at)).collect();
+        if limit == 0 {
+            return Vec::new();
+        }
+        let mut places: Vec<Place> = self.places().collect();
         if limit < places.len() {
             places.select_nth_unstable_by(limit, |left, right| self.order(*left, (self, *right)));
             places.truncate(limit);
         }
         places.sort_unstable_by(|left, right| self.order(*left, (self, *right)));
         places
+    }
+
+    /// The places of all words, in no order that means anything.
+    pub fn places(&self) -> impl Iterator<Item = Place> {
+        let used = self.slots.iter().enumerate().filter(|(_, slot)| slot.len != 0);
+        used.map(|(at, _)| Place(at))
     }
 
     /// How a word of this table and one of another are ordered in the result.

@@ -63,6 +63,14 @@ impl Console {
 }
 
 impl Sink for Console {
+    /// One more than is shown: dots stand for it.
+    fn rows_max(&self) -> usize {
+        match self.format {
+            Format::Spark(limit) => limit.saturating_add(1),
+            Format::Json => usize::MAX,
+        }
+    }
+
     fn committed(&mut self, key: &CommitKey) -> Result<bool> {
         Ok(self.committed.committed(key))
     }

@@ -11,6 +11,11 @@ mod memory;
 mod null;
 mod rolling;
 mod rows;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+#[cfg(not(feature = "sqlite"))]
+#[path = "sqlite_absent.rs"]
+mod sqlite;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -26,6 +31,7 @@ pub use memory::{Memory, MemoryHandle, OwnedCell};
 pub use null::Null;
 pub use rolling::Roll;
 pub use rows::{Cell, Cells, Row, RowRef, RowWriter, Rows};
+pub use sqlite::{SQLITE_COMPILED, Sqlite};
 
 /// A row of the table of sinks.
 #[derive(Debug)]
@@ -43,6 +49,10 @@ pub const SINKS: &[SinkKind] = &[
         about: "prints each batch on standard output, as text or as JSON lines",
     },
     SinkKind { name: "file", about: "writes a file for each batch, whole or not at all" },
+    SinkKind {
+        name: "sqlite",
+        about: "adds the rows to a table of an SQLite database (feature `sqlite`)",
+    },
     SinkKind { name: "memory", about: "keeps the rows in memory, for tests" },
     SinkKind { name: "null", about: "drops the rows, for measurements" },
 ];
@@ -75,6 +85,12 @@ pub struct BatchMeta {
 
 /// Where rows go.
 pub trait Sink: Send {
+    /// How many rows of a batch, from the first on, make a difference to this sink. A job with ordered rows may leave the
+    /// others out, and then need not sort them.
+    fn rows_max(&self) -> usize {
+        usize::MAX
+    }
+
     /// Whether this key was committed before, in this run or an earlier one.
     ///
     /// # Errors
@@ -108,6 +124,11 @@ impl SharedSink {
     /// A sink to be shared.
     pub fn new(sink: impl Sink + 'static) -> Self {
         SharedSink(Arc::new(Mutex::new(Box::new(sink))))
+    }
+
+    /// How many rows make a difference, see [`Sink::rows_max`].
+    pub fn rows_max(&self) -> usize {
+        self.0.lock().rows_max()
     }
 
     /// Writes and commits the rows unless their key is committed already.

@@ -8,6 +8,10 @@ use crate::error::Result;
 pub struct Null;
 
 impl Sink for Null {
+    fn rows_max(&self) -> usize {
+        0
+    }
+
     fn committed(&mut self, _key: &CommitKey) -> Result<bool> {
         Ok(false)
     }

@@ -38,16 +38,27 @@ impl Rig {
         };
         let spill = Spill::open(options).expect("a fresh disk");
         let store = Arc::new(BlockManager::new(account, Some(Arc::clone(&spill))));
-        let (clock, bus, poison) = (ManualClock::new(), EventBus::new(), Poison::new());
-        let events = Mailbox::new(100);
-        let told = events.clone();
+        Rig {
+            store,
+            spill,
+            disk,
+            clock: ManualClock::new(),
+            events: Mailbox::new(100),
+            bus: EventBus::new(),
+            threads: Vec::new(),
+            next: 0,
+        }
+    }
+
+    /// Starts the spill's thread: what was put before is all there when it looks for the first time.
+    fn go(&mut self) {
+        let told = self.events.clone();
         let listener = move |event: &Event| told.send(event.clone()).expect("the test listens");
-        let shared: Arc<dyn Clock> = Arc::new(clock.clone());
-        let threads = vec![
-            spill.start(&store, &shared, &bus, &poison).expect("a thread"),
-            bus.start(vec![Box::new(listener)], &poison).expect("a thread"),
+        let (clock, poison) = (Arc::new(self.clock.clone()) as Arc<dyn Clock>, Poison::new());
+        self.threads = vec![
+            self.spill.start(&self.store, &clock, &self.bus, &poison).expect("a thread"),
+            self.bus.start(vec![Box::new(listener)], &poison).expect("a thread"),
         ];
-        Rig { store, spill, disk, clock, events, bus, threads, next: 0 }
     }
 
     /// Puts a block with these ranges, each counted as it lies in memory.
@@ -66,7 +77,9 @@ impl Rig {
 
     /// Ten blocks of 100 KiB: more than seven eighths.
     fn fill(&mut self) -> Vec<BlockId> {
-        (0..10u8).map(|number| self.put(vec![vec![number; 50 << 10]; 2])).collect()
+        let ids = (0..10u8).map(|number| self.put(vec![vec![number; 50 << 10]; 2])).collect();
+        self.go();
+        ids
     }
 
     fn read(&self, id: BlockId) -> Result<Vec<u8>> {
@@ -81,7 +94,7 @@ impl Rig {
 
     /// Waits until `is_so`, which the spill's thread brings about.
     fn wait(&self, what: &str, is_so: impl Fn(Spilled) -> bool) {
-        for _ in 0..10_000_000 {
+        for _ in 0..100_000_000 {
             if is_so(self.spill.counts()) {
                 return;
             }
@@ -146,6 +159,7 @@ fn nothing_leaves_memory_before_it_runs_short() {
     for number in 0..8u8 {
         rig.put(vec![vec![number; 100 << 10]]);
     }
+    rig.go();
     assert_eq!(rig.spill.counts(), Spilled::default());
     assert_eq!(rig.end(), Vec::<String>::new());
 }
@@ -153,6 +167,7 @@ fn nothing_leaves_memory_before_it_runs_short() {
 #[test]
 fn a_block_that_is_read_stays_and_one_that_is_released_meanwhile_is_gone() {
     let mut rig = Rig::new(MemoryStorage::new(0), u64::MAX);
+    rig.go();
     let first = rig.put(vec![vec![0; 300 << 10]]);
     let block = rig.store.get(first).expect("kept");
     let mut seen = 0;
@@ -302,6 +317,11 @@ fn two_processes_do_not_share_a_directory() {
     assert!(Spill::open(options).is_err());
 }
 
+/// Some byte that depends on a number.
+fn byte(number: usize) -> u8 {
+    u8::try_from(number % 251).expect("less than 251")
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
@@ -312,10 +332,11 @@ proptest! {
         release in prop::collection::vec(any::<bool>(), 40),
     ) {
         let mut rig = Rig::new(MemoryStorage::new(0), u64::MAX);
+        rig.go();
         let mut kept = Vec::new();
         for (number, shape) in shapes.iter().enumerate() {
             let ranges: Vec<Vec<u8>> =
-                shape.iter().map(|len| (0..*len).map(|at| (at * (number + 1) % 251) as u8).collect()).collect();
+                shape.iter().map(|len| (0..*len).map(|at| byte(at * (number + 1))).collect()).collect();
             let id = rig.put(ranges.clone());
             if release[number] {
                 rig.store.release([id]);

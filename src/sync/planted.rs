@@ -53,6 +53,16 @@ pub(crate) enum Planted {
     LoggerSkipsRecheck,
     /// `ChunkLogger`: a chunk is acknowledged when it is handed to the log, before it is durable.
     AcknowledgesBeforeLog,
+    /// `ChunkLogger`: a chunk that found no room on the disk is taken for a durable one.
+    RefusedIsDurable,
+    /// `JobLoop`: a batch runs before its plan is in the log.
+    RunsBeforePlan,
+    /// A start with a log forgets what no batch was given.
+    ForgetsUnplanned,
+    /// A checkpoint covers batches that are planned and not done.
+    CoversTooMuch,
+    /// A batch of an earlier run takes the partitions of this one.
+    ReplayTakesWorkers,
     /// `batch::run`: two tasks of a stage that end at once are counted as one.
     StageCountsOnce,
     /// `JobLoop`: the stop does not give the waiting tick its blocks first.
@@ -98,8 +108,13 @@ pub(crate) fn planted(defect: Planted) -> bool {
 
 /// The defects that a process can be started with.
 #[cfg(all(tidemill_planted, not(tidemill_model)))]
-const OF_PROCESS: [Planted; 8] = [
+const OF_PROCESS: [Planted; 13] = [
     Planted::AcknowledgesBeforeLog,
+    Planted::RefusedIsDurable,
+    Planted::RunsBeforePlan,
+    Planted::ForgetsUnplanned,
+    Planted::CoversTooMuch,
+    Planted::ReplayTakesWorkers,
     Planted::RecordLimitOff,
     Planted::ConnectionLimitOff,
     Planted::SeatIsLost,

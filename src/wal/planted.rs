@@ -17,6 +17,9 @@ pub(crate) enum Planted {
     IgnoreCrc,
     /// A file gets its final name before its bytes are synced.
     RenameBeforeSync,
+    /// The sink `sqlite` commits the rows of a batch, and then the mark that they are committed.
+    #[cfg(feature = "sqlite")]
+    MarkAfterRows,
 }
 
 /// Whether this defect is in force.

@@ -1,0 +1,103 @@
+//! `tidemill compare --soak`: what was typed to [`soak::Options`], a line of progress, the table at the end. The runs
+//! themselves are `crate::compare::soak`. Runs on the main thread.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{say, units};
+use crate::compare::latency::this_program;
+use crate::compare::soak::{self, Options};
+use crate::error::{Error, Result};
+use crate::sync::Arc;
+use crate::time::{Clock, SystemClock};
+
+/// The shortest soak: a few samples after the warm-up.
+const LENGTH_MIN: Duration = Duration::from_secs(10);
+
+/// The options that only `--soak` has.
+#[derive(Debug, Args)]
+pub(super) struct SoakArgs {
+    /// Does anything grow? A word count for this long at --soak-load; slopes of batch time, memory, descriptors and threads
+    /// with their confidence intervals; with --batch (one, 100ms here) and --models (one, nio here)
+    #[arg(long, value_name = "TIME", value_parser = units::seconds,
+        conflicts_with_all = ["latency", "only", "connections", "busy", "record", "block", "seconds", "quick", "repeats"])]
+    pub(super) soak: Option<Duration>,
+
+    /// With --soak: the rate, in percent of what is sustained, which three short runs find out
+    #[arg(long, value_name = "PERCENT", default_value_t = 70, requires = "soak",
+        value_parser = clap::value_parser!(u64).range(1..=100))]
+    soak_load: u64,
+}
+
+impl SoakArgs {
+    fn options(&self, length: Duration, shared: &Shared<'_>) -> Result<Options> {
+        let model = match shared.models {
+            [] => "nio",
+            [model] if model != crate::compare::plan::BARE => model,
+            _ => return Err(usage("--soak takes one io model")),
+        };
+        let batch_ms = match shared.batches {
+            [] => 100,
+            [batch] => *batch,
+            _ => return Err(usage("--soak takes one batch interval")),
+        };
+        if length < LENGTH_MIN {
+            return Err(usage("--soak is at least 10 s"));
+        }
+        let typed: Vec<String> = std::env::args().skip(1).collect();
+        Ok(Options {
+            model: model.to_owned(),
+            batch_ms,
+            length,
+            load: self.soak_load,
+            out: shared.out.to_path_buf(),
+            program: this_program()?,
+            command_line: format!("tidemill {}", typed.join(" ")),
+        })
+    }
+
+    /// Soaks for `length` and prints the table on `out`.
+    ///
+    /// # Errors
+    /// Usage, a run that failed, samples that cannot be written.
+    pub(super) fn run(
+        &self,
+        length: Duration,
+        shared: &Shared<'_>,
+        out: &mut dyn Write,
+    ) -> Result<()> {
+        let options = self.options(length, shared)?;
+        let bar = ProgressBar::new_spinner();
+        let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        let clock = SystemClock::new() as Arc<dyn Clock>;
+        let outcome = soak::run(&options, &clock, |step| {
+            bar.set_message(step.to_owned());
+            bar.tick();
+        });
+        bar.finish_and_clear();
+        let outcome = outcome?;
+        out.write_all(outcome.table.as_bytes())
+            .and_then(|()| out.flush())
+            .map_err(|err| Error::io("cannot write the table", err))?;
+        outcome.files.iter().for_each(|file| say(&format!("compare: wrote {}", file.display())));
+        Ok(())
+    }
+}
+
+/// What other options of `compare` say.
+#[derive(Debug)]
+pub(super) struct Shared<'a> {
+    pub(super) models: &'a [String],
+    /// Milliseconds; none were given if it is empty.
+    pub(super) batches: &'a [u64],
+    pub(super) out: &'a Path,
+}
+
+fn usage(text: &str) -> Error {
+    Error::Usage(format!("error: {text}"))
+}

@@ -1,0 +1,490 @@
+//! The whole engine on disks that lose power, fill up and fail, over several lives: what was acknowledged is in the
+//! output, nothing is there twice, and each connection's records are in order (R2, R4, R5 and R6 of the scorecard).
+//!
+//! Time is a manual clock that the feeding moves; the threads are real, so a seed decides the faults and the steps but not
+//! every interleaving. Defects are planted in a process of their own, for all its threads.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{ReceiverSource, RunLimits, Running, StreamingContext};
+use crate::Interval;
+use crate::block::{Acknowledge, Range, Receipt};
+use crate::config::Config;
+use crate::dstream::{DStream, StateSpec};
+use crate::error::Result;
+use crate::journal::words;
+use crate::receiver::ReceiverHandle;
+use crate::sink::{Existing, File, FileFormat, Roll, SharedSink};
+use crate::sync::{Arc, Mutex};
+use crate::time::{ManualClock, Time};
+use crate::wal::storage::{Fault, MemoryStorage, Storage};
+use crate::wal::tests::seeds;
+
+/// Small segments, so that a life fills several.
+const SEGMENT_BYTES: u64 = 2 << 10;
+
+const PERIOD: Interval = Interval::millis(100);
+
+/// Which records were acknowledged.
+#[derive(Debug, Default)]
+struct Acknowledged(Mutex<u64>);
+
+impl Acknowledge for Acknowledged {
+    fn acknowledge(&self, upto: u64) {
+        let mut known = self.0.lock();
+        *known = (*known).max(upto);
+    }
+}
+
+/// What is known of a connection when its life is over.
+struct Connection {
+    name: String,
+    offered: u64,
+    acknowledged: u64,
+}
+
+/// The disks of the state and of the output, and what was sent so far.
+struct World {
+    state: MemoryStorage,
+    output: MemoryStorage,
+    clock: ManualClock,
+    connections: Vec<Connection>,
+    roll: Option<Roll>,
+    /// Whether the program has states and windows.
+    keeps: bool,
+    random: u64,
+}
+
+/// What a life is made to suffer.
+#[derive(Clone, Copy, Debug)]
+enum Trouble {
+    None,
+    /// The disk of the state fails at so many calls from now on.
+    State(u64, Fault),
+    /// The disk of the output does.
+    Output(u64, Fault),
+    /// The disk of the state is full for the middle of the life.
+    StateFull,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let clock = ManualClock::new();
+        clock.jump_wall_to(Time::from_millis(1_000_000));
+        let roll = seed.is_multiple_of(3).then_some(Roll { bytes: Some(400), age: None });
+        let (state, output) = (MemoryStorage::new(seed), MemoryStorage::new(seed ^ 1));
+        World {
+            state,
+            output,
+            clock,
+            connections: Vec::new(),
+            roll,
+            keeps: false,
+            random: seed | 1,
+        }
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 11) % bound
+    }
+
+    /// Both disks as the next life finds them.
+    fn power_back(&mut self) {
+        let seed = self.below(u64::MAX);
+        self.state = self.state.after_power_cut(seed);
+        self.output = self.output.after_power_cut(seed ^ 3);
+    }
+
+    fn start(&self, workers: usize) -> Result<Running> {
+        let config = Config::new("crash").batch_interval(PERIOD).workers(workers);
+        let context = StreamingContext::with_clock(config, self.clock.clone())?;
+        context.keep_state_in(Arc::new(self.state.clone()), SEGMENT_BYTES);
+        let lines = context.receiver(idle())?;
+        let storage: Arc<dyn Storage> = Arc::new(self.output.clone());
+        let file = File::open(storage, FileFormat::Text, Existing::Committed, self.roll)?;
+        let file = SharedSink::new(file);
+        lines.named("lines").save_to("save", vec![file.clone()]);
+        if self.keeps {
+            keep(&lines, &file);
+        }
+        context.limits(RunLimits::default());
+        context.start()
+    }
+
+    /// One life: feeds a connection of its own, and stops or dies. True if it stopped in order.
+    fn live(&mut self, trouble: Trouble) -> bool {
+        match trouble {
+            Trouble::State(calls, fault) => self.state.fail(self.state.calls() + calls, fault),
+            Trouble::Output(calls, fault) => self.output.fail(self.output.calls() + calls, fault),
+            Trouble::None | Trouble::StateFull => {}
+        }
+        let workers = usize::try_from(1 + self.below(3)).expect("three at most");
+        let Ok(running) = self.start(workers) else { return false };
+        let steps = 5 + self.below(40);
+        let acknowledged = Arc::new(Acknowledged::default());
+        let name = format!("c{}", self.connections.len());
+        let mut offered = 0;
+        for step in 0..steps {
+            if matches!(trouble, Trouble::StateFull) {
+                self.state.set_full((steps / 4..steps / 2).contains(&step));
+            }
+            let records = self.below(4);
+            if records > 0 {
+                let range = range(&name, offered..offered + records, &acknowledged);
+                // A full queue, under a full disk: these were not taken.
+                if running.receivers[0].cutter().0.offer(range).is_ok() {
+                    offered += records;
+                }
+            }
+            let pause = [0, 0, 30, 100, 250][usize::try_from(self.below(5)).expect("small")];
+            self.clock.advance(Duration::from_millis(pause));
+            std::thread::yield_now();
+        }
+        self.state.set_full(false);
+        let in_order = self.stop(running, trouble);
+        // Before the disks are looked at: threads that the stop's deadline has abandoned may still go on.
+        let acknowledged = *acknowledged.0.lock();
+        self.connections.push(Connection { name, offered, acknowledged });
+        in_order
+    }
+
+    /// Stops while the clock goes on: with a disk that is gone the stop has to reach its deadline, without trouble it
+    /// must not.
+    fn stop(&self, running: Running, trouble: Trouble) -> bool {
+        let clock = self.clock.clone();
+        let done = crate::sync::StopToken::new();
+        let (over, poison) = (done.clone(), crate::sync::Poison::new());
+        let steps = if matches!(trouble, Trouble::None) { 0 } else { u64::MAX };
+        let driver = crate::sync::thread::spawn("driver", &poison, move || {
+            for _ in 0..steps {
+                clock.advance(PERIOD.as_duration());
+                (0..50).for_each(|_| std::thread::yield_now());
+                if over.is_stopped() {
+                    return;
+                }
+            }
+        });
+        let outcome = running.stop();
+        done.stop();
+        driver.expect("a thread").join();
+        outcome.is_ok()
+    }
+
+    /// What is in the files of a job, in the order of their batches, with the time of the first batch in each.
+    fn files(&self, job: &str) -> Vec<(u64, String)> {
+        let names = self.output.list().expect("listed");
+        let time = |name: &String| {
+            let mut parts = name.split('-');
+            (parts.next() == Some(job)).then(|| parts.next()?.parse::<u64>().ok()).flatten()
+        };
+        let text = |name: &String| {
+            String::from_utf8(self.output.bytes(name).expect("there")).expect("UTF-8")
+        };
+        let mut files: Vec<(u64, String)> =
+            names.iter().filter_map(|name| Some((time(name)?, text(name)))).collect();
+        files.sort();
+        files
+    }
+
+    /// The rows of a job.
+    fn output(&self, job: &str) -> Vec<String> {
+        let rows = self.files(job).into_iter().map(|(_, text)| text).collect::<String>();
+        rows.lines().map(str::to_owned).collect()
+    }
+
+    /// What is wrong with the output; nothing if all is well.
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let output = self.output("lines");
+        let mut seen = HashSet::new();
+        problems.extend(
+            output
+                .iter()
+                .filter(|line| !seen.insert(*line))
+                .map(|line| format!("{line} is there twice")),
+        );
+        for Connection { name, offered, acknowledged } in &self.connections {
+            let own = output.iter().filter_map(|line| {
+                let (of, number) = line.split_once(' ')?;
+                (of == name).then(|| number.parse::<u64>().expect("a number"))
+            });
+            let own: Vec<u64> = own.collect();
+            if !own.is_sorted() {
+                problems.push(format!("{name} is out of order: {own:?}"));
+            }
+            if let Some(beyond) = own.iter().find(|number| **number >= *offered) {
+                problems.push(format!("{name} {beyond} was never offered"));
+            }
+            let missing = (0..*acknowledged).filter(|number| !own.contains(number));
+            problems.extend(
+                missing.map(|number| format!("{name} {number} was acknowledged and is lost")),
+            );
+        }
+        problems
+    }
+}
+
+/// How far back the windows look.
+const LENGTH: Interval = Interval::millis(300);
+
+/// Jobs that keep something from batch to batch: a count at each record, the totals after each batch, and windows.
+fn keep(lines: &DStream<[u8]>, file: &SharedSink) {
+    let names = lines.map(|record| {
+        let text = String::from_utf8_lossy(record);
+        (text.split(' ').next().unwrap_or_default().to_owned(), 1_u64)
+    });
+    let counts = names.map_with_state(StateSpec::new(), |_, name, one, state| {
+        let count = state.get().unwrap_or(&0) + one?;
+        state.update(count);
+        Some(format!("{name} {count}"))
+    });
+    counts.named("counts").save_to("save", vec![file.clone()]);
+    let totals = names
+        .update_state_by_key(|_, ones, total| Some(total.unwrap_or(&0) + ones.iter().sum::<u64>()));
+    totals.named("totals").save_to("save", vec![file.clone()]);
+    let window = names.reduce_by_key_and_window(LENGTH, PERIOD, |a, b| a + b);
+    window.named("window").save_to("save", vec![file.clone()]);
+    // A window of what a state shows: each record counts once, whatever was restored.
+    let shown = counts.map(|row| (row.split(' ').next().unwrap_or_default().to_owned(), 1_u64));
+    let below = shown.reduce_by_key_and_window(LENGTH, PERIOD, |a, b| a + b);
+    below.named("below").save_to("save", vec![file.clone()]);
+}
+
+impl World {
+    /// What is wrong with what the jobs of `keep` made: it must be what one life without trouble makes of the same
+    /// batches, which is told from the records in the files of the batches.
+    fn problems_of_what_is_kept(&self) -> Vec<String> {
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        let mut expected = Vec::new();
+        let name_of = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
+        for line in self.output("lines") {
+            let count = counts.entry(name_of(&line)).or_default();
+            *count += 1;
+            expected.push(format!("{} {count}", name_of(&line)));
+        }
+        let mut problems = Vec::new();
+        let mut found = self.output("counts");
+        // Within a batch the records of a key are together.
+        found.sort();
+        expected.sort();
+        if found != expected {
+            problems.push(format!("counts {found:?}, expected {expected:?}"));
+        }
+        let tally = |from: u64, to: u64| {
+            let mut rows: BTreeMap<String, u64> = BTreeMap::new();
+            for (time, text) in self.files("lines") {
+                if from < time && time <= to {
+                    text.lines().for_each(|line| *rows.entry(name_of(line)).or_default() += 1);
+                }
+            }
+            rows.iter().map(|(name, count)| format!("({name},{count})")).collect::<Vec<_>>()
+        };
+        let sorted = |text: Option<&(u64, String)>| {
+            let mut rows: Vec<String> =
+                text.into_iter().flat_map(|(_, text)| text.lines().map(str::to_owned)).collect();
+            rows.sort();
+            rows
+        };
+        if self.roll.is_some() {
+            return problems;
+        }
+        let (windows, below) = (self.files("window"), self.files("below"));
+        for totals in self.files("totals") {
+            let time = totals.0;
+            let mut check = |what: &str, found: Option<&(u64, String)>, from: u64| {
+                let (found, mut expected) = (sorted(found), tally(from, time));
+                expected.sort();
+                if found != expected {
+                    problems.push(format!("{what} at {time}: {found:?}, expected {expected:?}"));
+                }
+            };
+            check("totals", Some(&totals), 0);
+            let from = time.saturating_sub(LENGTH.as_millis());
+            check("window", windows.iter().find(|(at, _)| *at == time), from);
+            check("below", below.iter().find(|(at, _)| *at == time), from);
+        }
+        problems
+    }
+}
+
+#[test]
+fn states_and_windows_are_after_any_power_cut_what_they_are_without() {
+    for seed in seeds(30) {
+        let mut world = World::new(seed);
+        world.keeps = true;
+        for life in 0..4 {
+            let trouble = match world.below(4) {
+                0 => Trouble::Output(world.below(200), Fault::PowerCut),
+                1 => Trouble::None,
+                _ => Trouble::State(world.below(300), Fault::PowerCut),
+            };
+            world.live(trouble);
+            if life < 3 {
+                world.power_back();
+            }
+        }
+        world.power_back();
+        assert!(world.live(Trouble::None), "seed {seed}: the last life stops in order");
+        let problems: Vec<String> =
+            world.problems().into_iter().chain(world.problems_of_what_is_kept()).collect();
+        assert!(problems.is_empty(), "TIDEMILL_SEED={seed}: {problems:#?}");
+    }
+}
+
+/// Records with the framing `u32`, and a receipt for them.
+fn range(name: &str, numbers: std::ops::Range<u64>, to: &Arc<Acknowledged>) -> Range {
+    let mut bytes = Vec::new();
+    for number in numbers.clone() {
+        let text = format!("{name} {number}");
+        bytes.extend(u32::try_from(text.len()).expect("short").to_be_bytes());
+        bytes.extend(text.as_bytes());
+    }
+    let receipt = Receipt { to: Arc::clone(to) as Arc<dyn Acknowledge>, upto: numbers.end };
+    let records = numbers.end - numbers.start;
+    Range { receipts: vec![receipt], ..Range::new(Bytes::from(bytes), records) }
+}
+
+/// A source whose own receiver brings nothing: the test does.
+fn idle() -> ReceiverSource {
+    let wait = |handle: &ReceiverHandle| {
+        while handle.wait(Duration::from_secs(3_600)) {}
+        Ok(())
+    };
+    ReceiverSource::new(wait).named("in").record_bytes_max(200)
+}
+
+/// Three lives with trouble, then one in peace.
+fn check(seed: u64, trouble: impl Fn(&mut World) -> Trouble) {
+    let (mut world, mut story) = (World::new(seed), Vec::new());
+    for _ in 0..3 {
+        let trouble = trouble(&mut world);
+        world.live(trouble);
+        world.power_back();
+        story.push(format!(
+            "{trouble:?}:\n{}{:?}",
+            words(&world.state).unwrap_or_default(),
+            world.output.list()
+        ));
+    }
+    assert!(world.live(Trouble::None), "seed {seed}: the last life stops in order");
+    let problems = world.problems();
+    let story = story.join("\n");
+    assert!(problems.is_empty(), "seed {seed}: {problems:?}\n{story}");
+}
+
+#[test]
+fn power_cuts_lose_nothing_acknowledged_and_repeat_nothing() {
+    for seed in seeds(40) {
+        check(seed, |world| match world.below(3) {
+            0 => Trouble::Output(world.below(60), Fault::PowerCut),
+            _ => Trouble::State(world.below(160), Fault::PowerCut),
+        });
+    }
+}
+
+#[test]
+fn a_full_disk_of_the_state_pauses_and_a_full_output_stops() {
+    for seed in seeds(25) {
+        check(seed, |world| match world.below(3) {
+            0 => Trouble::Output(world.below(60), Fault::Full),
+            1 => Trouble::State(world.below(160), Fault::Full),
+            _ => Trouble::StateFull,
+        });
+    }
+}
+
+#[test]
+fn a_failed_sync_stops_the_engine_and_the_next_life_goes_on() {
+    for seed in seeds(25) {
+        check(seed, |world| match world.below(2) {
+            0 => Trouble::Output(world.below(60), Fault::Broken),
+            _ => Trouble::State(world.below(160), Fault::Broken),
+        });
+    }
+}
+
+/// A crash at every call of the output's disk while one batch is committed.
+#[test]
+fn a_crash_at_each_step_of_a_commit_repeats_nothing() {
+    for call in 1..30 {
+        check(call, |_| Trouble::Output(call, Fault::PowerCut));
+    }
+}
+
+#[test]
+fn a_second_engine_is_kept_out() {
+    let world = World::new(1);
+    let running = world.start(1).expect("free");
+    let err = world.start(1).expect_err("in use").to_string();
+    assert!(err.contains("in use"), "{err}");
+    assert!(world.stop(running, Trouble::None));
+    let again = world.start(1).expect("free again");
+    assert!(world.stop(again, Trouble::None));
+}
+
+/// How many partitions a keyed operator had in each batch, with so many workers in each life; the first life dies when
+/// its first batch is to be written.
+#[test]
+fn a_replay_has_the_partitions_of_its_plan() {
+    let mut world = World::new(2);
+    let start = |world: &World, workers: usize| {
+        let config = Config::new("replay").batch_interval(PERIOD).workers(workers);
+        let context = StreamingContext::with_clock(config, world.clock.clone()).expect("good");
+        context.keep_state_in(Arc::new(world.state.clone()), SEGMENT_BYTES);
+        let records = context.receiver(idle()).expect("one source");
+        let keys = records.map(|record| String::from_utf8_lossy(record).into_owned());
+        let partitions = keys.count_by_value().map_partitions(|_, out| out.push(&1_u64));
+        let storage: Arc<dyn Storage> = Arc::new(world.output.clone());
+        let file = File::open(storage, FileFormat::Text, Existing::Committed, None);
+        partitions.named("partitions").save(file.expect("free"));
+        context.start().expect("started")
+    };
+    let feed = |world: &World, running: &Running, numbers| {
+        let offered = running.receivers[0].cutter().0.offer(range("c0", numbers, &Arc::default()));
+        assert!(offered.is_ok());
+        world.clock.advance(PERIOD.as_duration());
+    };
+    let running = start(&world, 5);
+    world.output.fail(world.output.calls() + 1, Fault::PowerCut);
+    feed(&world, &running, 0..9);
+    assert!(!world.stop(running, Trouble::StateFull), "its output's disk is gone");
+    world.power_back();
+    let running = start(&world, 2);
+    feed(&world, &running, 9..12);
+    assert!(world.stop(running, Trouble::None));
+    let lines = |name: &String| world.output.bytes(name).map_or(0, |bytes| bytes.len() / 2);
+    let names = world.output.list().expect("listed");
+    let counts: Vec<usize> =
+        names.iter().filter(|name| !name.starts_with('.')).map(lines).collect();
+    assert_eq!(counts.first(), Some(&5), "{counts:?}");
+    assert!(counts[1..].iter().all(|count| *count == 2), "{counts:?}");
+}
+
+/// The tests above, each in a process with a defect that it must find.
+#[cfg(tidemill_planted)]
+#[test]
+fn planted_defects_are_found() {
+    let cases = [
+        ("AcknowledgesBeforeLog", "power_cuts_lose_nothing_acknowledged_and_repeat_nothing"),
+        ("RunsBeforePlan", "power_cuts_lose_nothing_acknowledged_and_repeat_nothing"),
+        ("ForgetsUnplanned", "power_cuts_lose_nothing_acknowledged_and_repeat_nothing"),
+        ("CoversTooMuch", "power_cuts_lose_nothing_acknowledged_and_repeat_nothing"),
+        ("RefusedIsDurable", "a_full_disk_of_the_state_pauses_and_a_full_output_stops"),
+        ("ReplayTakesWorkers", "a_replay_has_the_partitions_of_its_plan"),
+    ];
+    for (defect, test) in cases {
+        let program = std::env::current_exe().expect("this program");
+        let mut command = std::process::Command::new(program);
+        command.args(["--exact", &format!("context::crash_tests::{test}")]);
+        let output = command.env("TIDEMILL_PLANTED", defect).output().expect("it runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("running 1 test"), "{text}");
+        assert!(!output.status.success(), "{test} does not find {defect}");
+    }
+}

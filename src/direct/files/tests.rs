@@ -1,0 +1,556 @@
+//! The files source over a directory in memory that tests change and break, and its pure parts as tables.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::metrics::ReceiverCounters;
+use crate::sync::thread;
+use crate::sync::{Mailbox, Poison};
+
+/// A directory in memory. An identity is the number of the file.
+#[derive(Clone, Default)]
+struct Tree(Arc<Mutex<Files>>);
+
+#[derive(Default)]
+struct Files {
+    names: BTreeMap<Vec<u8>, MemoryFile>,
+    next: u64,
+    now: u64,
+    /// Everything fails with this.
+    broken: Option<io::ErrorKind>,
+    /// Reads of files, from 0, and which of them fails.
+    reads: u64,
+    failing: Option<u64>,
+}
+
+#[derive(Clone)]
+struct MemoryFile {
+    number: u64,
+    changed: u64,
+    bytes: Arc<Mutex<Vec<u8>>>,
+    tree: Tree,
+}
+
+impl Tree {
+    fn put(&self, name: &str, bytes: &[u8]) {
+        let tree = self.clone();
+        let mut files = self.0.lock();
+        files.next += 1;
+        files.now += 1;
+        let (number, changed) = (files.next, files.now);
+        let bytes = Arc::new(Mutex::new(bytes.to_vec()));
+        files.names.insert(name.into(), MemoryFile { number, changed, bytes, tree });
+    }
+
+    fn append(&self, name: &str, bytes: &[u8]) {
+        let mut files = self.0.lock();
+        files.now += 1;
+        let now = files.now;
+        let file = files.names.get_mut(name.as_bytes()).expect("it is there");
+        file.changed = now;
+        file.bytes.lock().extend_from_slice(bytes);
+    }
+
+    fn cut(&self, name: &str, len: usize) {
+        let files = self.0.lock();
+        files.names[name.as_bytes()].bytes.lock().truncate(len);
+    }
+
+    fn rename(&self, from: &str, to: &str) {
+        let mut files = self.0.lock();
+        let file = files.names.remove(from.as_bytes()).expect("it is there");
+        files.names.insert(to.into(), file);
+    }
+
+    fn remove(&self, name: &str) -> MemoryFile {
+        self.0.lock().names.remove(name.as_bytes()).expect("it is there")
+    }
+}
+
+impl FileTree for Tree {
+    fn list(&self, max: usize) -> io::Result<Vec<Entry>> {
+        let files = self.0.lock();
+        if let Some(kind) = files.broken {
+            return Err(kind.into());
+        }
+        let entry = |(name, file): (&Vec<u8>, &MemoryFile)| Entry {
+            name: name.clone(),
+            what: What::File(file.stat().expect("in memory")),
+        };
+        Ok(files.names.iter().take(max + 1).map(entry).collect())
+    }
+
+    fn open(&self, name: &[u8]) -> io::Result<Arc<dyn OpenFile>> {
+        let file = self.0.lock().names.get(name).cloned();
+        file.map(|file| Arc::new(file) as _).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn name(&self) -> String {
+        "in".to_owned()
+    }
+}
+
+impl OpenFile for MemoryFile {
+    fn stat(&self) -> io::Result<Stat> {
+        let id = FileId { device: 1, inode: self.number, born: None };
+        Ok(Stat { id, size: self.bytes.lock().len() as u64, changed: self.changed })
+    }
+
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        let mut files = self.tree.0.lock();
+        files.reads += 1;
+        if files.failing == Some(files.reads) {
+            return Err(io::Error::other("a bad sector"));
+        }
+        drop(files);
+        let bytes = self.bytes.lock();
+        let offset = usize::try_from(offset).expect("small").min(bytes.len());
+        let len = into.len().min(bytes.len() - offset);
+        into[..len].copy_from_slice(&bytes[offset..offset + len]);
+        Ok(len)
+    }
+}
+
+/// A started source over a directory in memory.
+struct Rig {
+    tree: Tree,
+    source: FilesSource,
+    start: DirectStart,
+    notes: Mailbox<(String, String)>,
+    _events: thread::Thread,
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.start.events.close();
+    }
+}
+
+impl Rig {
+    fn new(tree: &Tree, adjust: impl FnOnce(FilesSource) -> FilesSource, until_eof: bool) -> Rig {
+        let source = adjust(FilesSource::of(Arc::new(tree.clone())));
+        let (events, notes) = (EventBus::new(), Mailbox::new(1_000));
+        let told = notes.clone();
+        let listener = move |event: &Event| {
+            if let Event::FileSkipped { file, why, .. } = event {
+                told.send((file.clone(), why.clone())).expect("the test listens");
+            }
+        };
+        let thread = events.start(vec![Box::new(listener)], &Poison::new()).expect("a thread");
+        let counters = Arc::new(ReceiverCounters::default());
+        let start = DirectStart { source: "f".to_owned(), events, counters, until_eof };
+        source.start(&start).expect("the directory is there");
+        Rig { tree: tree.clone(), source, start, notes, _events: thread }
+    }
+
+    fn plan(&self) -> Option<Vec<u8>> {
+        self.source.plan(Time::from_millis(0)).expect("the directory is there")
+    }
+
+    /// The records of a plan, and how many partitions it has.
+    fn read(&self, plan: &[u8]) -> Result<(Vec<String>, usize)> {
+        let (mut records, partitions) = (Vec::new(), self.source.read(plan)?);
+        let framing = self.source.framing;
+        for partition in &partitions {
+            let mut counted = 0;
+            let before = records.len();
+            partition.for_each_range(&mut |range, count| {
+                counted += count;
+                framing.for_each(range, |record| {
+                    records.push(String::from_utf8_lossy(record).into_owned());
+                });
+            })?;
+            assert_eq!(counted, (records.len() - before) as u64);
+        }
+        Ok((records, partitions.len()))
+    }
+
+    /// A batch that is planned, read and committed.
+    fn batch(&self) -> Vec<String> {
+        let Some(plan) = self.plan() else { return Vec::new() };
+        let (records, _) = self.read(&plan).expect("readable");
+        self.source.committed(&plan);
+        records
+    }
+
+    /// What was said of files since the last time.
+    fn notes(&self) -> Vec<String> {
+        let count = self.start.counters.skipped.value();
+        let mut notes = Vec::new();
+        while (notes.len() as u64) < count {
+            let (file, why) = self.notes.recv().expect("the thread of events runs");
+            notes.push(format!("{file}: {why}"));
+        }
+        self.start.counters.skipped.sub(count);
+        notes
+    }
+}
+
+fn same(source: FilesSource) -> FilesSource {
+    source
+}
+
+#[test]
+fn new_files_are_read_once_in_the_order_of_their_changes() {
+    let tree = Tree::default();
+    let rig = Rig::new(&tree, same, false);
+    assert_eq!(rig.plan(), None);
+    tree.put("b", b"1\n2\n");
+    tree.put("a", b"3\n");
+    assert_eq!(rig.batch(), ["1", "2", "3"]);
+    assert_eq!(rig.plan(), None);
+    tree.put(".c.open", b"4\n");
+    assert_eq!(rig.batch(), [""; 0]);
+    tree.rename(".c.open", "c");
+    assert_eq!(rig.batch(), ["4"]);
+    assert_eq!(rig.notes(), [".c.open: its name starts with `.`"]);
+}
+
+#[test]
+fn a_growing_file_is_read_on_up_to_its_last_whole_line() {
+    let tree = Tree::default();
+    let rig = Rig::new(&tree, same, false);
+    tree.put("log", b"a\nb");
+    assert_eq!(rig.batch(), ["a"]);
+    let reads = tree.0.lock().reads;
+    assert_eq!(rig.batch(), [""; 0]);
+    assert_eq!(rig.batch(), [""; 0]);
+    let more = tree.0.lock().reads - reads;
+    assert!(more <= 1, "a file that did not change is not read again: {more} reads");
+    tree.append("log", b"c\n\nd\n");
+    tree.rename("log", "log.1");
+    tree.put("log", b"e\n");
+    assert_eq!(rig.batch(), ["bc", "", "d", "e"], "the rotated one is the same, the other new");
+    tree.append("log.1", b"f\n");
+    assert_eq!(rig.batch(), ["f"]);
+    assert_eq!(rig.notes(), [""; 0]);
+}
+
+#[test]
+fn what_is_passed_over_is_said_once() {
+    let tree = Tree::default();
+    let rig = Rig::new(&tree, same, false);
+    for name in ["x.tmp", "x.part", "x.partial", "x.swp", "x~", ".x", "x.log"] {
+        tree.put(name, b"1\n");
+    }
+    assert_eq!(rig.batch(), ["1"]);
+    let temporary = ["x.part", "x.partial", "x.swp", "x.tmp", "x~"]
+        .map(|name| format!("{name}: its name is one of a temporary file"));
+    let mut expected = vec![".x: its name starts with `.`".to_owned()];
+    expected.extend(temporary);
+    assert_eq!(rig.notes(), expected);
+    assert_eq!((rig.batch(), rig.notes()), (vec![], vec![]));
+}
+
+#[test]
+fn a_copy_of_a_file_that_was_read_is_passed_over() {
+    let tree = Tree::default();
+    let rig = Rig::new(&tree, same, false);
+    tree.put("a", b"1\n");
+    assert_eq!(rig.batch(), ["1"]);
+    // The same name, size and time of change under another identity, at once and after it was removed for a while.
+    for absent in [false, true] {
+        let copy = tree.remove("a");
+        if absent {
+            assert_eq!(rig.batch(), [""; 0]);
+        }
+        tree.put("a", b"1\n");
+        tree.0.lock().names.get_mut(&b"a"[..]).expect("there").changed = copy.changed;
+        assert_eq!(rig.batch(), [""; 0]);
+    }
+    tree.remove("a");
+    tree.put("a", b"1\n");
+    assert_eq!(rig.batch(), ["1"], "changed later: another file");
+    let why = "a: one of this name, size and time was read before";
+    assert_eq!(rig.notes(), [why, why], "once for each time it came");
+}
+
+#[test]
+fn a_file_that_was_cut_is_read_from_its_start() {
+    let tree = Tree::default();
+    let rig = Rig::new(&tree, same, false);
+    tree.put("log", b"old\nold\n");
+    assert_eq!(rig.batch(), ["old", "old"]);
+    tree.cut("log", 0);
+    tree.append("log", b"new\n");
+    assert_eq!(rig.batch(), ["new"]);
+    assert_eq!(rig.notes(), ["log: it was cut to 4 bytes after 8 were read: read from its start"]);
+    tree.append("log", b"lost");
+    assert_eq!(rig.batch(), [""; 0]);
+    tree.remove("log");
+    assert_eq!(rig.batch(), [""; 0]);
+    assert_eq!(rig.notes(), [""; 0], "an unfinished line was never seen as part of a piece");
+}
+
+#[test]
+fn a_batch_is_bounded_and_every_file_has_its_turn() {
+    let tree = Tree::default();
+    let record = vec![b'x'; 1 << 20];
+    let big = [record.as_slice(), b"\n"].concat().repeat(12);
+    tree.put("big", &big);
+    tree.put("small", b"1\n");
+    let rig = Rig::new(&tree, |source| source.batch_bytes_max(6 << 20), false);
+    let plan = rig.plan().expect("there are files");
+    let (records, partitions) = rig.read(&plan).expect("readable");
+    assert!(records.contains(&"1".to_owned()), "the big file does not hold up the small one");
+    assert!((3..=8).contains(&records.len()) && partitions >= 2, "{} {partitions}", records.len());
+    let mut all = records.len();
+    while let Some(plan) = rig.plan() {
+        all += rig.read(&plan).expect("readable").0.len();
+    }
+    assert_eq!(all, 13);
+}
+
+#[test]
+fn a_run_to_the_end_takes_what_was_there_at_its_start() {
+    let tree = Tree::default();
+    tree.put("a", b"1\n2");
+    tree.put("empty", b"");
+    let rig = Rig::new(&tree, same, true);
+    assert!(rig.source.is_ending(), "it is so little that it needs no tick");
+    tree.put("late", b"4\n");
+    tree.append("a", b"3\n");
+    assert_eq!(rig.batch(), ["1", "2"], "the last line ends where the file ended");
+    assert_eq!(rig.plan(), None);
+    assert!(rig.source.is_ending());
+}
+
+#[test]
+fn over_long_lines_are_dropped_wherever_they_end() {
+    let check = |bytes: &[u8], until_eof: bool, expected: &[&str], overlong: u64| {
+        let tree = Tree::default();
+        tree.put("f", bytes);
+        let limits = |source: FilesSource| source.record_bytes_max(3).batch_bytes_max(8);
+        let rig = Rig::new(&tree, limits, until_eof);
+        let mut found = Vec::new();
+        for _ in 0..20 {
+            found.extend(rig.batch());
+        }
+        let counted = rig.start.counters.overlong.value();
+        assert_eq!(
+            (found, counted),
+            (expected.iter().map(|r| (*r).to_owned()).collect(), overlong)
+        );
+    };
+    let long = "y".repeat(100);
+    check(b"abc\nabcd\nef\n", false, &["abc", "ef"], 1);
+    check(format!("a\n{long}\nb\n").as_bytes(), false, &["a", "b"], 1);
+    check(format!("{long}\n{long}\nb").as_bytes(), true, &["b"], 2);
+    check(format!("a\n{long}").as_bytes(), true, &["a"], 1);
+    check(format!("a\n{long}").as_bytes(), false, &["a"], 1);
+    check(b"\n\nabc", true, &["", "", "abc"], 0);
+}
+
+#[test]
+fn a_malformed_frame_ends_a_file_and_no_other() {
+    let tree = Tree::default();
+    tree.put("bad", b"1 a1 bxyz");
+    tree.put("good", b"2 cd");
+    let rig = Rig::new(&tree, |source| source.framing(Framing::OctetCounted), false);
+    let mut records = [rig.batch(), rig.batch(), rig.batch()].concat();
+    records.sort();
+    assert_eq!(records, ["a", "b", "cd"]);
+    tree.append("bad", b"1 z");
+    assert_eq!(rig.batch(), [""; 0]);
+    assert_eq!(
+        rig.notes(),
+        ["bad: the frame at byte 6 is malformed: the rest, up to byte 9, is not read"]
+    );
+}
+
+#[test]
+fn a_plan_is_read_whatever_becomes_of_its_file() {
+    let tree = Tree::default();
+    tree.put("a", b"1\n2\n");
+    let rig = Rig::new(&tree, same, false);
+    let plan = rig.plan().expect("a file");
+    tree.rename("a", "b");
+    assert_eq!(rig.read(&plan).expect("open").0, ["1", "2"]);
+    // A restart: the same plan, the file under another name.
+    let again = Rig::new(&tree, same, false);
+    assert_eq!(again.read(&plan).expect("found by its identity").0, ["1", "2"]);
+    tree.remove("b");
+    assert_eq!(rig.read(&plan).expect("still open").0, ["1", "2"]);
+    let text = again.read(&plan).expect_err("gone").to_string();
+    let place = "source `f`: bytes 0 to 4 of file `a` cannot be read: ";
+    assert_eq!(text, format!("{place}it is gone; a file must stay as it is until it was read"));
+}
+
+#[test]
+fn bytes_that_are_not_there_any_more_fail_the_batch() {
+    let tree = Tree::default();
+    tree.put("a", b"1\n2\n");
+    let rig = Rig::new(&tree, same, false);
+    let plan = rig.plan().expect("a file");
+    tree.cut("a", 3);
+    let text = rig.read(&plan).expect_err("cut").to_string();
+    assert!(text.contains("`a` cannot be read: it ends at byte 3 now"), "{text}");
+    tree.append("a", b"xyz\n");
+    let text = rig.read(&plan).expect_err("changed").to_string();
+    assert!(text.contains("it was changed since it was planned"), "{text}");
+}
+
+#[test]
+fn a_read_that_fails_is_an_error_and_the_next_one_may_work() {
+    let tree = Tree::default();
+    tree.put("a", b"1\n2\n");
+    let rig = Rig::new(&tree, same, false);
+    let plan = rig.plan().expect("a file");
+    let reads = tree.0.lock().reads;
+    tree.0.lock().failing = Some(reads + 1);
+    assert!(rig.read(&plan).expect_err("broken").to_string().contains("a bad sector"));
+    assert_eq!(rig.read(&plan).expect("whole again").0, ["1", "2"]);
+    // While it is planned, the file is left for the next tick.
+    tree.append("a", b"3\n");
+    let reads = tree.0.lock().reads;
+    tree.0.lock().failing = Some(reads + 1);
+    assert_eq!(rig.plan(), None);
+    assert_eq!(rig.notes(), ["a: it cannot be read: a bad sector"]);
+    assert_eq!(rig.batch(), ["3"]);
+}
+
+#[test]
+fn a_directory_that_cannot_be_listed_is_an_error_with_a_remedy() {
+    let tree = Tree::default();
+    let rig = Rig::new(&tree, same, false);
+    let check = |kind, hint: &str| {
+        tree.0.lock().broken = Some(kind);
+        let text = rig.source.plan(Time::from_millis(0)).expect_err("broken").to_string();
+        let start = rig.source.start(&rig.start).expect_err("broken").to_string();
+        assert!(text.starts_with("cannot list the directory in") && text.contains(hint), "{text}");
+        assert_eq!(text, start);
+    };
+    check(io::ErrorKind::NotFound, "make it first");
+    check(io::ErrorKind::PermissionDenied, "chmod");
+    check(io::ErrorKind::NotADirectory, "must name a directory");
+    rig.tree.0.lock().broken = None;
+    tree.put("a", b"1\n");
+    assert_eq!(rig.batch(), ["1"]);
+}
+
+#[test]
+fn bytes_of_something_else_are_refused() {
+    let rig = Rig::new(&Tree::default(), same, false);
+    for bytes in [&b"\xff\xff\xff\xff\xff"[..], b"", b"\x05"] {
+        assert!(rig.source.read(bytes).is_err() && rig.source.planned(bytes).is_err());
+        assert!(rig.source.restore(bytes).is_err());
+    }
+}
+
+/// What happens to a directory.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Appends so many lines to the file of this number, which is made if it is not there.
+    Append(u8, u8),
+    /// The file of this number gets a name that no other had.
+    Rotate(u8),
+    /// A batch is planned and read.
+    Batch,
+    /// The oldest batch that was not committed is committed.
+    Commit,
+    /// The process dies and starts again: the last snapshot, then the batches that were planned since.
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (0..3u8, 1..5u8).prop_map(|(file, lines)| Step::Append(file, lines)),
+        1 => (0..3u8).prop_map(Step::Rotate),
+        3 => Just(Step::Batch),
+        2 => Just(Step::Commit),
+        1 => Just(Step::Restart),
+    ]
+}
+
+/// What a batch was planned to read, and the records that it must find.
+type Planned = (Vec<u8>, Vec<String>);
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 200, ..ProptestConfig::default() })]
+
+    /// Over any order of appends, rotations, batches, commits and restarts: each line is in one batch, and a batch that
+    /// is read again after a restart is the same.
+    #[test]
+    fn every_line_is_in_one_batch(steps in prop::collection::vec(step(), 1..60)) {
+        let tree = Tree::default();
+        let limits = |source: FilesSource| source.record_bytes_max(8).batch_bytes_max(10);
+        let mut rig = Rig::new(&tree, limits, false);
+        let (mut snapshot, mut written, mut rotated) = (rig.source.snapshot(), 0_u32, 0);
+        let mut done: Vec<String> = Vec::new();
+        let mut open: VecDeque<Planned> = VecDeque::new();
+        let end = std::iter::repeat_n([Step::Batch, Step::Commit], 200).flatten();
+        for step in steps.into_iter().chain(end) {
+            match step {
+                Step::Append(file, lines) => {
+                    let name = file.to_string();
+                    if !tree.0.lock().names.contains_key(name.as_bytes()) {
+                        tree.put(&name, b"");
+                    }
+                    for _ in 0..lines {
+                        tree.append(&name, format!("{file}{written}\n").as_bytes());
+                        written += 1;
+                    }
+                }
+                Step::Rotate(file) => {
+                    let name = file.to_string();
+                    if tree.0.lock().names.contains_key(name.as_bytes()) {
+                        tree.rename(&name, &format!("{name}-{rotated}"));
+                        rotated += 1;
+                    }
+                }
+                Step::Batch => if let Some(plan) = rig.plan() {
+                    let records = rig.read(&plan).expect("readable").0;
+                    open.push_back((plan, records));
+                },
+                Step::Commit => if let Some((plan, records)) = open.pop_front() {
+                    rig.source.committed(&plan);
+                    snapshot = rig.source.snapshot();
+                    done.extend(records);
+                },
+                Step::Restart => {
+                    let next = Rig::new(&tree, limits, false);
+                    next.source.restore(&snapshot).expect("a snapshot");
+                    next.source.start(&next.start).expect("there");
+                    for (plan, records) in &open {
+                        next.source.planned(plan).expect("a plan");
+                        prop_assert_eq!(&next.read(plan).expect("readable").0, records);
+                    }
+                    rig = next;
+                }
+            }
+        }
+        let mut sorted: Vec<u32> = done.iter().map(|line| line[1..].parse().expect("a number")).collect();
+        sorted.sort_unstable();
+        prop_assert_eq!(sorted, (0..written).collect::<Vec<_>>());
+    }
+
+    /// Wherever pieces are cut: the records of a file are those of its framing's reference, in order.
+    #[test]
+    fn pieces_hold_whole_records(
+        framing in prop::sample::select(vec![Framing::Lines, Framing::OctetCounted, Framing::Syslog, Framing::U32]),
+        lengths in prop::collection::vec(0..40usize, 0..40),
+        max in 1..30usize,
+        batch in 1..100u64,
+    ) {
+        let record = |length: &usize| "<".to_owned() + &"x".repeat(*length);
+        let frame = |record: String| match framing {
+            Framing::Lines => (record + "\n").into_bytes(),
+            Framing::Syslog if record.len().is_multiple_of(2) => (record + "\n").into_bytes(),
+            Framing::U32 => [&u32::try_from(record.len()).expect("short").to_be_bytes()[..], record.as_bytes()].concat(),
+            _ => format!("{} {record}", record.len()).into_bytes(),
+        };
+        let records: Vec<String> = lengths.iter().map(record).collect();
+        let tree = Tree::default();
+        tree.put("f", &records.iter().cloned().flat_map(frame).collect::<Vec<u8>>());
+        let rig = Rig::new(&tree, |source| source.framing(framing).record_bytes_max(max).batch_bytes_max(batch), false);
+        let mut found = Vec::new();
+        for _ in 0..200 {
+            found.extend(rig.batch());
+        }
+        let expected: Vec<String> = records.iter().filter(|record| record.len() <= max).cloned().collect();
+        prop_assert_eq!(found, expected);
+        prop_assert_eq!(rig.start.counters.overlong.value(), records.iter().filter(|record| record.len() > max).count() as u64);
+    }
+}

@@ -1,0 +1,153 @@
+//! Direct sources: replayable ones, whose batches are ranges that the job itself reads. No receiver, no blocks, no log.
+//!
+//! ```text
+//!  job-loop, at a tick: plan(time) ─▶ bytes ─▶ [log] ─▶ read(bytes) ─▶ partitions ─▶ workers read them
+//!            batch done: committed(bytes)        start: restore(snapshot), planned(bytes) of batches that run again
+//! ```
+//! What a batch takes is decided once, as bytes that say all there is to say: an attempt, a retry and a replay after a
+//! restart read the same. A source of this kind keeps two positions: behind what was planned, and behind what was
+//! committed. It does not know batches, streams or the log. [`files`] is the one that comes with the engine.
+
+pub mod files;
+
+use std::fmt;
+
+use crate::error::Result;
+use crate::framing::Framing;
+use crate::metrics::{EventBus, ReceiverCounters};
+use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::time::Time;
+
+/// What a source is told when the stream starts.
+#[derive(Clone, Debug)]
+pub struct DirectStart {
+    /// Its name, for messages.
+    pub source: String,
+    /// Where it reports what it passes over.
+    pub events: EventBus,
+    /// What it counts.
+    pub counters: Arc<ReceiverCounters>,
+    /// Whether the run ends with what the source holds now.
+    pub until_eof: bool,
+}
+
+/// A replayable source. Everything but the partitions' own methods is called by the thread `job-loop` or by the one that
+/// starts the stream, one call at a time.
+pub trait DirectSource: Send + Sync {
+    /// Gets ready; goes on behind what was committed.
+    ///
+    /// # Errors
+    /// If it cannot be read at all, with the remedy.
+    fn start(&self, start: &DirectStart) -> Result<()>;
+
+    /// Decides what the batch `time` takes, moves the planned position behind it and returns it as bytes; none if there
+    /// is nothing new. It must be bounded, and must not read the records if that can be helped.
+    ///
+    /// # Errors
+    /// If the source cannot be asked now: then it has no batch at `time`, which is not the same as an empty one.
+    fn plan(&self, time: Time) -> Result<Option<Vec<u8>>>;
+
+    /// The partitions of a plan, of this run or an earlier one. Nothing is read yet.
+    ///
+    /// # Errors
+    /// If the bytes are not a plan of this source.
+    fn read(&self, plan: &[u8]) -> Result<Vec<Arc<dyn DirectPartition>>>;
+
+    /// A plan of an earlier run is going to be read again: moves the planned position behind it.
+    ///
+    /// # Errors
+    /// If the bytes are not a plan of this source.
+    fn planned(&self, plan: &[u8]) -> Result<()>;
+
+    /// The batch of this plan is done and is not read again, also not after a restart: moves the committed position behind
+    /// it. Plans are committed in order.
+    fn committed(&self, plan: &[u8]);
+
+    /// The committed position, for a checkpoint.
+    fn snapshot(&self) -> Vec<u8>;
+
+    /// Goes to a position that [`snapshot`](DirectSource::snapshot) returned, before the start.
+    ///
+    /// # Errors
+    /// If the bytes are not a snapshot of this source.
+    fn restore(&self, snapshot: &[u8]) -> Result<()>;
+
+    /// Whether, in a run to the end of the sources, the next plan takes all that is left. False in any other run.
+    fn is_ending(&self) -> bool;
+}
+
+/// A part of a batch that one task reads, piece by piece.
+pub trait DirectPartition: Send + Sync + fmt::Debug {
+    /// How the records lie in the ranges.
+    fn framing(&self) -> Framing;
+
+    /// How many bytes it takes of the source.
+    fn bytes(&self) -> u64;
+
+    /// Calls `each` with ranges of whole records and the number of records in each, in order.
+    ///
+    /// # Errors
+    /// If it cannot be read: `each` may have seen a part of it.
+    fn for_each_range(&self, each: &mut dyn FnMut(&[u8], u64)) -> Result<()>;
+}
+
+/// What a batch takes of one direct source.
+#[derive(Clone, Debug, Default)]
+pub struct Planned {
+    /// The plan; empty if there is nothing new.
+    pub plan: Vec<u8>,
+    /// Its partitions.
+    pub portions: Vec<Arc<Portion>>,
+}
+
+/// A partition of a batch, and how many records it had when it was first read.
+#[derive(Debug)]
+pub struct Portion {
+    partition: Arc<dyn DirectPartition>,
+    counters: Arc<ReceiverCounters>,
+    /// [`UNREAD`] until a task has read all of it.
+    records: AtomicU64,
+}
+
+/// Nobody knows yet how many records there are.
+const UNREAD: u64 = u64::MAX;
+
+impl Portion {
+    /// A portion that counts its records and bytes in `counters` when it was first read.
+    pub fn new(partition: Arc<dyn DirectPartition>, counters: Arc<ReceiverCounters>) -> Self {
+        Portion { partition, counters, records: AtomicU64::new(UNREAD) }
+    }
+
+    /// How the records lie in the ranges.
+    pub fn framing(&self) -> Framing {
+        self.partition.framing()
+    }
+
+    /// How many bytes it takes of the source.
+    pub fn bytes(&self) -> u64 {
+        self.partition.bytes()
+    }
+
+    /// How many records it has, as far as it was read.
+    pub fn records(&self) -> u64 {
+        let records = self.records.load(Ordering::SeqCst);
+        if records == UNREAD { 0 } else { records }
+    }
+
+    /// Calls `each` with ranges of whole records, in order. Each job of a batch that needs them reads them itself.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn for_each_range(&self, mut each: impl FnMut(&[u8])) -> Result<()> {
+        let mut records = 0;
+        self.partition.for_each_range(&mut |range, count| {
+            records += count;
+            each(range);
+        })?;
+        if self.records.swap(records, Ordering::SeqCst) == UNREAD {
+            self.counters.records.add(records);
+            self.counters.bytes.add(self.bytes());
+        }
+        Ok(())
+    }
+}

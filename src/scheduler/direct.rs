@@ -1,0 +1,143 @@
+//! The direct sources of a stream: what each batch takes of them, and when one has ended. Called by the job loop.
+
+use std::collections::BTreeMap;
+
+use crate::block::BlockId;
+use crate::direct::{DirectSource, Planned, Portion};
+use crate::dstream::BatchInput;
+use crate::error::Result;
+use crate::metrics::{Event, EventBus, ReceiverCounters};
+use crate::store::{StoredBlock, Stowed};
+use crate::sync::Arc;
+use crate::time::Time;
+
+/// What it takes to read a direct source.
+#[derive(Clone)]
+pub(crate) struct Reader {
+    pub(crate) number: u32,
+    pub(crate) source: Arc<dyn DirectSource>,
+    pub(crate) counters: Arc<ReceiverCounters>,
+}
+
+impl Reader {
+    /// What a plan takes, of this run or an earlier one.
+    pub(super) fn read(&self, plan: Vec<u8>) -> Result<Planned> {
+        if plan.is_empty() {
+            return Ok(Planned::default());
+        }
+        let portion = |part| Arc::new(Portion::new(part, Arc::clone(&self.counters)));
+        let portions = self.source.read(&plan)?.into_iter().map(portion).collect();
+        Ok(Planned { plan, portions })
+    }
+
+    /// The plan is not read again.
+    pub(super) fn commit(&self, plan: &[u8]) {
+        if !plan.is_empty() {
+            self.source.committed(plan);
+        }
+    }
+}
+
+/// A direct source that was started.
+pub(crate) struct Direct {
+    pub(super) reader: Reader,
+    name: String,
+    events: EventBus,
+    /// Tells that the source has ended, once, in a run to the end of the sources.
+    on_end: Option<Box<dyn FnOnce() + Send>>,
+    /// The batch that takes the last of it, once that is planned.
+    last: Option<Time>,
+}
+
+impl Direct {
+    pub(crate) fn new(
+        name: String,
+        reader: Reader,
+        events: EventBus,
+        on_end: Box<dyn FnOnce() + Send>,
+    ) -> Self {
+        Direct { reader, name, events, on_end: Some(on_end), last: None }
+    }
+
+    /// Whether the last batch of the run is to take the rest of the source.
+    pub(super) fn has_a_last_batch(&self) -> bool {
+        self.reader.source.is_ending() && self.last.is_none()
+    }
+
+    /// Tells the end if the source holds no more than the last batch takes.
+    pub(crate) fn end_if_last(&mut self) {
+        if self.reader.source.is_ending()
+            && let Some(on_end) = self.on_end.take()
+        {
+            self.events.post(Event::SourceEnded { source: self.name.clone(), error: None });
+            on_end();
+        }
+    }
+
+    fn plan(&self, time: Time) -> Result<Planned> {
+        let plan = self.reader.source.plan(time)?;
+        self.reader.read(plan.unwrap_or_default())
+    }
+}
+
+/// What the batch `time` takes of each source; nothing of one that cannot be asked, which is told. At the stop only those
+/// are asked that end with this run: what the others hold is still there for the next one.
+pub(super) fn plan(sources: &mut [Direct], time: Time, draining: bool) -> BTreeMap<u32, Planned> {
+    let mut all = BTreeMap::new();
+    for direct in sources {
+        let asked = !draining || direct.has_a_last_batch();
+        match if asked { direct.plan(time) } else { Ok(Planned::default()) } {
+            Ok(planned) => {
+                all.insert(direct.reader.number, planned);
+                if direct.reader.source.is_ending() {
+                    direct.last.get_or_insert(time);
+                }
+            }
+            Err(err) => {
+                direct.reader.counters.errors.add(1);
+                let (source, error) = (direct.name.clone(), err.to_string());
+                direct.events.post(Event::ReceiverError { source, error });
+            }
+        }
+    }
+    all
+}
+
+/// The batch is done. With a log it may be read again for what operators keep of it, and the log says when it is not.
+pub(super) fn done(sources: &mut [Direct], input: &BatchInput, logged: bool) {
+    for direct in sources {
+        if !logged && let Some(planned) = input.direct.get(&direct.reader.number) {
+            direct.reader.commit(&planned.plan);
+        }
+        if direct.last.is_some_and(|last| input.time >= last) {
+            direct.end_if_last();
+        }
+    }
+}
+
+/// How many bytes a batch takes of direct sources.
+pub(super) fn bytes(input: &BatchInput) -> u64 {
+    let portions = input.direct.values().flat_map(|planned| &planned.portions);
+    portions.map(|portion| portion.bytes()).sum()
+}
+
+/// What a batch takes of a direct source, as blocks whose records are not in memory.
+pub(super) fn blocks(input: &BatchInput, source: u32) -> Vec<Arc<StoredBlock>> {
+    let portions = input.direct.get(&source).map_or(&[][..], |planned| &planned.portions);
+    let block = |(number, portion): (u64, &Arc<Portion>)| {
+        let what = (BlockId { source, number }, portion.framing());
+        let size = (portion.records(), portion.bytes());
+        StoredBlock::elsewhere(what, size, 0..0, Arc::new(Unread(Arc::clone(portion))))
+    };
+    (0..).zip(portions).map(block).collect()
+}
+
+/// Records that are read where they lie.
+#[derive(Debug)]
+struct Unread(Arc<Portion>);
+
+impl Stowed for Unread {
+    fn for_each_range(&self, each: &mut dyn FnMut(&[u8])) -> Result<()> {
+        self.0.for_each_range(each)
+    }
+}
