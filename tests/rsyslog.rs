@@ -12,7 +12,7 @@
     reason = "a test's peers and readers are threads of the test, not of the engine"
 )]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -29,6 +29,9 @@ use tidemill::sync::Mutex;
 
 /// How long anything may take before it counts as never.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// After so long without a line nothing more comes; more than rsyslog waits before it tries again.
+const SILENCE: Duration = Duration::from_secs(20);
 
 /// Frames that rsyslog's sender leaves unanswered at most, by default.
 const WINDOW: usize = 128;
@@ -111,7 +114,7 @@ impl Bench {
             "name = 'r1'\nbatch_interval = '50ms'\nblock_interval = '10ms'\nstate_dir = '{path}/state'\nhttp = 'off'\n\
              [source.in.socket]\nlisten = '{address}'\nframing = 'relp'\nack = '{ack}'\n\
              [job.all]\nfrom = ['in']\nto = ['files']\nlines = {{}}\n\
-             [job.last]\nfrom = ['in']\nto = ['screen']\ngrep = {{ pattern = 'the last one' }}\n\
+             [job.seen]\nfrom = ['in']\nto = ['screen']\nlines = {{}}\n\
              [sink.files.file]\npath = '{path}/out'\nformat = 'text'\n[sink.screen.console]\nformat = 'json'\n"
         );
         fs::write(directory.path().join("pipeline.toml"), text).expect("written");
@@ -152,8 +155,7 @@ impl Bench {
         for path in paths.filter(committed) {
             for line in BufReader::new(File::open(path).expect("there")).split(b'\n') {
                 let line = String::from_utf8(line.expect("read")).expect("text");
-                let number = line.trim_start().split(' ').next().and_then(|it| it.parse().ok());
-                *numbers.entry(number.expect("a numbered line")).or_default() += 1;
+                *numbers.entry(number_of(&line).expect("a numbered line")).or_default() += 1;
             }
         }
         numbers
@@ -195,12 +197,17 @@ impl Engine {
         }
     }
 
-    /// Waits for the last line's batch.
-    fn until_last(&self) {
-        loop {
-            let line = self.out.recv_timeout(PATIENCE).expect("the last line comes through");
-            if line.contains("the last one") {
-                return;
+    /// Takes what it had printed when it was killed out of `unseen`.
+    fn see(&self, unseen: &mut BTreeSet<u64>) {
+        self.out.iter().for_each(|line| take_seen(&line, unseen));
+    }
+
+    /// Waits until it has printed all that is unseen, or nothing more for a long time.
+    fn see_all(&self, unseen: &mut BTreeSet<u64>) {
+        while let Some(line) = (!unseen.is_empty()).then(|| self.out.recv_timeout(SILENCE)) {
+            match line {
+                Ok(line) => take_seen(&line, unseen),
+                Err(_) => return,
             }
         }
     }
@@ -217,6 +224,21 @@ impl Engine {
         let said: Vec<String> = self.err.try_iter().collect();
         assert!(status.success(), "{status}:\n{}", said.join("\n"));
     }
+}
+
+/// Takes the numbers of the lines of a batch out of `unseen`.
+fn take_seen(batch: &str, unseen: &mut BTreeSet<u64>) {
+    let batch: Value = serde_json::from_str(batch).unwrap_or_default();
+    for row in batch["rows"].as_array().into_iter().flatten() {
+        if let Some(number) = row[0].as_str().and_then(number_of) {
+            unseen.remove(&number);
+        }
+    }
+}
+
+/// The number that a line begins with.
+fn number_of(line: &str) -> Option<u64> {
+    line.trim_start().split(' ').next()?.parse().ok()
 }
 
 fn read_lines(stream: impl Read + Send + 'static) -> Receiver<String> {
@@ -491,12 +513,9 @@ fn rsyslog(bench: &Bench) -> Process {
     Process::start(command.stdout(log.try_clone().expect("a descriptor")).stderr(log))
 }
 
-fn append_lines(path: &Path, numbers: std::ops::Range<u64>, last: bool) {
-    let mut text = String::new();
-    for number in numbers.clone() {
-        let words = if last && number + 1 == numbers.end { "the last one" } else { "a line" };
-        text.push_str(&format!("{number} {words} of the file that is fed\n"));
-    }
+fn append_lines(path: &Path, numbers: std::ops::Range<u64>) {
+    let text: String =
+        numbers.map(|number| format!("{number} a line of the file that is fed\n")).collect();
     let mut file = OpenOptions::new().create(true).append(true).open(path).expect("a file");
     file.write_all(text.as_bytes()).expect("written");
 }
@@ -514,11 +533,12 @@ fn rsyslog_feeds_through_kills_and_no_line_is_lost() {
         (number_from_env("TIDEMILL_KILLS", 50), number_from_env("TIDEMILL_SEED", 1));
     let (bench, mut random) = (Bench::new("log", None), Random(seed));
     let input = bench.path("in.log");
-    append_lines(&input, 0..1, false);
+    append_lines(&input, 0..1);
+    let mut unseen = BTreeSet::from([0]);
     let rsyslog = rsyslog(&bench);
     let mut end = 1;
     for _ in 0..kills {
-        append_lines(&input, end..end + LINES_PER_KILL, false);
+        append_lines(&input, end..end + LINES_PER_KILL);
         end += LINES_PER_KILL;
         let mut engine = bench.start_only();
         // One of five dies while it starts; the others some time after rsyslog is back.
@@ -527,11 +547,19 @@ fn rsyslog_feeds_through_kills_and_no_line_is_lost() {
         }
         engine.wait("nothing", Duration::from_millis(random.below(120)));
         engine.process.kill();
+        unseen.extend(end - LINES_PER_KILL..end);
+        engine.see(&mut unseen);
     }
-    append_lines(&input, end..end + LINES_PER_KILL, true);
+    append_lines(&input, end..end + LINES_PER_KILL);
+    unseen.extend(end..end + LINES_PER_KILL);
     end += LINES_PER_KILL;
+    // What was written is not always printed before a kill.
+    bench.output().keys().for_each(|number| {
+        unseen.remove(number);
+    });
     let engine = bench.start();
-    engine.until_last();
+    // rsyslog may send with several workers, so no line is the last one.
+    engine.see_all(&mut unseen);
     engine.stop();
     drop(rsyslog);
     let output = bench.output();

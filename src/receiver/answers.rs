@@ -137,7 +137,7 @@ impl Answers {
         for part in parts {
             let mut aside = match self.aside.take() {
                 Some(aside) => aside,
-                None => asides.open()?,
+                None => asides.begin()?,
             };
             aside.write(&part.bytes)?;
             if part.is_last {

@@ -307,7 +307,7 @@ fn start_asides(
     poison: &Poison,
 ) -> Result<Option<Keeper>> {
     let Some(directory) = &options.dead_letter else { return Ok(None) };
-    let asides = Asides::new(directory.clone(), &options.source, counters, poison);
+    let asides = Asides::open(directory, &options.source, counters, poison)?;
     let name = format!("rx{}-aside", options.number);
     let started = asides.start(&name);
     started.map(Some).map_err(|err| Error::io(format!("cannot start the thread `{name}`"), err))
