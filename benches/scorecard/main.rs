@@ -8,6 +8,7 @@
 
 mod baseline;
 mod crowd;
+mod delay;
 mod durable;
 mod engine;
 mod hostile;

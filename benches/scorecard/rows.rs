@@ -14,7 +14,7 @@ use crate::keys;
 use crate::measure::{Figures, as_f64, status_kib};
 use crate::process::{Owned, Sender, Sent, TIDEMILL, run, said};
 use crate::verdict::{Sheet, Target};
-use crate::{Options, Outcome, crowd, durable, hostile, syslog};
+use crate::{Options, Outcome, crowd, delay, durable, hostile, syslog};
 
 /// The rows that can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -37,7 +37,7 @@ pub enum Row {
     P8,
     /// Lines from TCP to files beside rsyslog.
     P9,
-    /// Ingest with the log beside ingest without it.
+    /// Ingest with the log beside ingest without it; the delay of an acknowledgement.
     P10,
     /// A start that finds a log.
     P11,
@@ -62,7 +62,10 @@ impl Row {
             Row::P2 => crowd::models(options, sheet),
             Row::P8 => crowd::crowd(options, sheet),
             Row::P9 => syslog::lines(options, sheet),
-            Row::P10 => durable::cost(options, sheet),
+            Row::P10 => {
+                durable::cost(options, sheet)?;
+                delay::delay(options, sheet)
+            }
             Row::P11 => durable::recovery(options, sheet),
             Row::P16 => syslog::relp(options, sheet),
             Row::R7 => hostile::flood(options, sheet),

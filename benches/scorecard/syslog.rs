@@ -25,37 +25,37 @@ use crate::{Options, Outcome};
 const WINDOW: usize = 128;
 
 /// A line of this many bytes is a record.
-const RECORD_BYTES: usize = 98;
+pub const RECORD_BYTES: usize = 98;
 
 /// How often a growing output is looked at.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Who receives.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Who {
+pub enum Who {
     Rsyslog,
     Tidemill,
 }
 
 /// What is sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum What {
+pub enum What {
     Relp,
     Lines,
 }
 
 /// A receiving program with its output.
-struct Receiver {
+pub struct Receiver {
     process: Owned,
-    address: SocketAddr,
-    output: PathBuf,
+    pub address: SocketAddr,
+    pub output: PathBuf,
     clock: Arc<SystemClock>,
     /// Removed at the end.
     _directory: TempDir,
 }
 
 impl Receiver {
-    fn start(who: Who, what: What) -> Outcome<Receiver> {
+    pub fn start(who: Who, what: What) -> Outcome<Receiver> {
         // Beside the program: a disk like that of a user, where temporary files may lie in memory.
         let parent = Path::new(TIDEMILL).parent().ok_or("the program lies in a directory")?;
         let directory = tempfile::tempdir_in(parent)?;
@@ -87,7 +87,7 @@ impl Receiver {
     }
 
     /// Waits until something is so.
-    fn until(&self, what: &str, mut so: impl FnMut() -> Outcome<bool>) -> Outcome<()> {
+    pub fn until(&self, what: &str, mut so: impl FnMut() -> Outcome<bool>) -> Outcome<()> {
         let (never, end) = (Signal::new(), self.clock.now().plus(LIMIT));
         while !so()? {
             if self.clock.now() > end {
@@ -105,7 +105,7 @@ impl Receiver {
     }
 
     /// Bytes of committed output.
-    fn written(&self) -> Outcome<u64> {
+    pub fn written(&self) -> Outcome<u64> {
         if self.output.is_file() {
             return Ok(fs::metadata(&self.output)?.len());
         }
@@ -227,8 +227,7 @@ fn send_until(address: SocketAddr, end: Moment, clock: &SystemClock) -> std::io:
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(LIMIT))?;
     stream.write_all(b"1 open 30 relp_version=0\ncommands=syslog\n")?;
-    let words: Vec<u8> = b"word ".iter().copied().cycle().take(RECORD_BYTES - 30).collect();
-    let record = [b"<13>Jan  1 00:00:00 host app: ", &words[..]].concat();
+    let record = record();
     let (mut number, mut unanswered, mut answered) = (1_u32, 0, 0);
     let (mut out, mut received, mut piece) = (Vec::new(), VecDeque::new(), vec![0; 64 << 10]);
     let mut welcome = false;
@@ -261,8 +260,14 @@ fn send_until(address: SocketAddr, end: Moment, clock: &SystemClock) -> std::io:
     }
 }
 
+/// What a client sends as a record.
+pub fn record() -> Vec<u8> {
+    let words: Vec<u8> = b"word ".iter().copied().cycle().take(RECORD_BYTES - 30).collect();
+    [b"<13>Jan  1 00:00:00 host app: ", &words[..]].concat()
+}
+
 /// How long the answer is that these bytes begin with, if all of it is there: `NUMBER rsp LENGTH DATA\n`.
-fn answer_bytes(bytes: &[u8]) -> Option<usize> {
+pub fn answer_bytes(bytes: &[u8]) -> Option<usize> {
     let mut spaces = bytes.iter().enumerate().filter(|(_, byte)| matches!(byte, b' ' | b'\n'));
     let (_, (start, _), (end, _)) = (spaces.next()?, spaces.next()?, spaces.next()?);
     let data: usize = std::str::from_utf8(&bytes[start + 1..end]).ok()?.parse().ok()?;
