@@ -11,6 +11,7 @@ mod crowd;
 mod delay;
 mod durable;
 mod engine;
+mod full;
 mod hostile;
 mod keys;
 mod listening;

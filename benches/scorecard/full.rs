@@ -1,0 +1,303 @@
+//! R5: the disk is full and emptied again, under the log and under the file sink. The disk is a small file system in
+//! memory that this mounts under a fresh directory and unmounts at the end; without the right to mount, the row says so.
+//!
+//! ```text
+//!  numbered lines ─TCP─▶ tidemill run ─▶ state_dir ─┐ one of them on the small disk
+//!                                     └▶ files ─────┘     fill ─ is the peer held? ─ empty ─ does it go on? ─ exact?
+//! ```
+//! Lines are sent by a thread of this process, so that it knows what the engine took.
+
+use std::fs;
+use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal as Kill, geteuid, kill_process};
+use tempfile::TempDir;
+use tidemill::sync::Signal;
+use tidemill::time::{Clock, SystemClock};
+
+use crate::measure::as_f64;
+use crate::process::{LIMIT, Owned, TIDEMILL, wait};
+use crate::verdict::{Sheet, Target};
+use crate::{Options, Outcome};
+
+/// The small disk: room for three segments of the log and some checkpoints.
+const DISK_BYTES: u64 = 224 << 20;
+
+/// Bytes of a numbered line, its end included.
+const LINE_BYTES: u64 = 100;
+
+/// Lines that the sender hands over at once.
+const LINES_AT_ONCE: usize = 640;
+
+/// From one piece to the next: about 16 MB/s, so that the small disk is full of ballast and not of output.
+const APART: Duration = Duration::from_millis(4);
+
+/// How often something is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A peer that gets rid of nothing for so long is held.
+const HELD: Duration = Duration::from_secs(2);
+
+/// What lies on the small disk.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum On {
+    Log,
+    Sink,
+}
+
+/// The small disk; unmounted at the end.
+struct Disk(TempDir);
+
+impl Disk {
+    fn mount() -> Outcome<Disk> {
+        let directory = tempfile::tempdir()?;
+        let size = format!("size={DISK_BYTES}");
+        let mut command = Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", &size, "tidemill-r5"]).arg(directory.path());
+        let said = command.output()?;
+        if !said.status.success() {
+            return Err(String::from_utf8_lossy(&said.stderr).trim().into());
+        }
+        Ok(Disk(directory))
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.0.path().join("ballast")
+    }
+
+    /// Takes all the room that is left.
+    fn fill(&self) -> Outcome<()> {
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(self.ballast())?;
+        // The last page is filled with small pieces.
+        for piece in [1 << 20, 4096, 1] {
+            loop {
+                match file.write(&vec![b'x'; piece]) {
+                    Ok(_) => {}
+                    Err(err) if err.kind() == ErrorKind::StorageFull => break,
+                    Err(err) => return Err(err.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn empty(&self) -> Outcome<()> {
+        Ok(fs::remove_file(self.ballast())?)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily: a process that was killed may still be on its way out.
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+/// An engine between the sender and the files, with the clock and the end of every wait.
+struct Run {
+    engine: Owned,
+    files: PathBuf,
+    clock: Arc<SystemClock>,
+    sent: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    said: PathBuf,
+}
+
+pub fn full(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
+    sheet.say("R5: disk full and emptied again: the peer is held, the stream goes on by itself, the output is exact")?;
+    if !geteuid().is_root() {
+        return sheet.say(
+            "  not run: needs root to mount (unshare -rm cargo bench --bench scorecard -- r5)",
+        );
+    }
+    for on in [On::Log, On::Sink] {
+        let (mut seconds, mut held, mut lines) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..options.pairs {
+            let disk = match Disk::mount() {
+                Ok(disk) => disk,
+                Err(err) => return sheet.say(&format!("  not run: cannot mount: {err}")),
+            };
+            let (resumed, taken, count) = once(on, &disk)?;
+            seconds.push(resumed);
+            held.push(as_f64(taken) / 1e6);
+            lines.push(as_f64(count) / 1e6);
+        }
+        let name = if on == On::Log { "log" } else { "file sink" };
+        let target = Target::AtMost { pass: 5.0, goal: 1.0 };
+        sheet.judge(
+            (&format!("{name}: room until lines are taken and written again"), "s"),
+            &seconds,
+            target,
+        )?;
+        sheet.judge(
+            (&format!("    {name}: taken on the full disk"), "MB"),
+            &held,
+            Target::Shown,
+        )?;
+        sheet.judge(
+            (&format!("    {name}: lines, none lost or repeated"), "M"),
+            &lines,
+            Target::Shown,
+        )?;
+    }
+    Ok(())
+}
+
+/// Seconds until it went on, bytes that were taken while the disk was full, and lines in the output.
+fn once(on: On, disk: &Disk) -> Outcome<(f64, u64, u64)> {
+    let parent = Path::new(TIDEMILL).parent().ok_or("the program lies in a directory")?;
+    let home = tempfile::tempdir_in(parent)?;
+    let (small, large) = (disk.0.path(), home.path());
+    let (state, files) = match on {
+        On::Log => (small.join("state"), large.join("files")),
+        On::Sink => (large.join("state"), small.join("files")),
+    };
+    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let file = large.join("pipeline.toml");
+    fs::write(&file, pipeline(address, &state, &files))?;
+    let mut run = Run::start(&file, address, files)?;
+    let sender = run.send(address)?;
+    run.until("lines are written", |run| Ok(run.written()? > 0))?;
+    disk.fill()?;
+    let before = run.sent.load(Ordering::Relaxed);
+    run.until_held()?;
+    let (held_at, written) = (run.sent.load(Ordering::Relaxed), run.written()?);
+    disk.empty()?;
+    let emptied = run.clock.now();
+    run.until("it goes on", |run| {
+        Ok(run.sent.load(Ordering::Relaxed) > held_at && run.written()? > written)
+    })?;
+    let resumed = run.clock.now().since(emptied).as_secs_f64();
+    run.stop.store(true, Ordering::Relaxed);
+    let lines = sender.join().map_err(|_| "the sender panicked")??;
+    run.until("every line is written", |run| Ok(run.written()? >= lines * LINE_BYTES))?;
+    kill_process(Pid::from_child(&run.engine.0), Kill::TERM)?;
+    wait(&mut run.engine, LIMIT)?;
+    exact(&run.files, lines)?;
+    Ok((resumed, (held_at - before) * LINE_BYTES, lines))
+}
+
+/// Little is kept in memory, so that the peer is held soon.
+fn pipeline(address: SocketAddr, state: &Path, files: &Path) -> String {
+    format!(
+        "batch_interval = '100ms'\nstate_dir = '{}'\nhttp = 'off'\nstore_bytes_max = '32MiB'\n\
+         [source.in.socket]\nlisten = '{address}'\n[job.all]\nfrom = ['in']\nto = ['files']\nlines = {{}}\n\
+         [sink.files.file]\npath = '{}'\nformat = 'text'\n",
+        state.display(),
+        files.display(),
+    )
+}
+
+impl Run {
+    fn start(file: &Path, address: SocketAddr, files: PathBuf) -> Outcome<Run> {
+        let said = file.with_file_name("said");
+        let log = fs::File::create(&said)?;
+        let mut command = Command::new(TIDEMILL);
+        command.arg("run").arg(file).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let engine = Owned(command.spawn()?);
+        let (sent, stop) = (Arc::default(), Arc::default());
+        let mut run = Run { engine, files, clock: SystemClock::new(), sent, stop, said };
+        run.until("it listens", |_| Ok(TcpStream::connect(address).is_ok()))?;
+        Ok(run)
+    }
+
+    /// Sends numbered lines until it is told to stop; returns how many.
+    fn send(&self, address: SocketAddr) -> Outcome<std::thread::JoinHandle<std::io::Result<u64>>> {
+        let stream = TcpStream::connect(address)?;
+        // A sender that is held for ever would be waited for without an end.
+        stream.set_write_timeout(Some(LIMIT))?;
+        let (sent, stop) = (Arc::clone(&self.sent), Arc::clone(&self.stop));
+        let mut out = BufWriter::with_capacity(LINES_AT_ONCE * 100, stream);
+        let (clock, never) = (Arc::clone(&self.clock), Signal::new());
+        Ok(std::thread::spawn(move || {
+            let mut number = 0;
+            while !stop.load(Ordering::Relaxed) {
+                for _ in 0..LINES_AT_ONCE {
+                    out.write_all(line(number).as_bytes())?;
+                    number += 1;
+                }
+                out.flush()?;
+                sent.store(number, Ordering::Relaxed);
+                clock.wait(&never, Some(clock.now().plus(APART)));
+            }
+            Ok(number)
+        }))
+    }
+
+    fn until(&mut self, what: &str, mut so: impl FnMut(&Run) -> Outcome<bool>) -> Outcome<()> {
+        let end = self.clock.now().plus(LIMIT);
+        while !so(self)? {
+            let ended = self.engine.0.try_wait()?;
+            if ended.is_some() || self.clock.now() > end {
+                let said = fs::read_to_string(&self.said)?;
+                return Err(format!("waited in vain until {what} (end: {ended:?}): {said}").into());
+            }
+            self.clock.wait(&Signal::new(), Some(self.clock.now().plus(LOOK)));
+        }
+        Ok(())
+    }
+
+    /// Waits until the peer gets rid of nothing for a while.
+    fn until_held(&mut self) -> Outcome<()> {
+        let (mut last, mut since) = (self.sent.load(Ordering::Relaxed), self.clock.now());
+        self.until("the peer is held", move |run| {
+            let (sent, now) = (run.sent.load(Ordering::Relaxed), run.clock.now());
+            if sent != last {
+                (last, since) = (sent, now);
+            }
+            Ok(now.since(since) >= HELD)
+        })
+    }
+
+    /// Bytes of committed output.
+    fn written(&self) -> Outcome<u64> {
+        Ok(outputs(&self.files)?
+            .iter()
+            .filter_map(|(_, file)| fs::metadata(file).ok())
+            .map(|meta| meta.len())
+            .sum())
+    }
+}
+
+fn line(number: u64) -> String {
+    format!("{number:099}\n")
+}
+
+/// The files of the output with the times of their batches, in order.
+fn outputs(files: &Path) -> Outcome<Vec<(u64, PathBuf)>> {
+    let Ok(entries) = fs::read_dir(files) else { return Ok(Vec::new()) };
+    let time = |path: &Path| {
+        path.file_stem()?.to_str()?.strip_prefix("all-")?.split('-').next()?.parse().ok()
+    };
+    let mut found: Vec<(u64, PathBuf)> =
+        entries.flatten().filter_map(|entry| Some((time(&entry.path())?, entry.path()))).collect();
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// The files, one behind the other, hold every line once and in order.
+fn exact(files: &Path, lines: u64) -> Outcome<()> {
+    let mut number = 0;
+    for (_, file) in outputs(files)? {
+        for found in BufReader::new(fs::File::open(&file)?).lines() {
+            let found = found? + "\n";
+            if found != line(number) {
+                return Err(
+                    format!("{}: {found:?} where line {number} belongs", file.display()).into()
+                );
+            }
+            number += 1;
+        }
+    }
+    if number == lines {
+        Ok(())
+    } else {
+        Err(format!("{number} lines of {lines} were written").into())
+    }
+}
