@@ -9,8 +9,10 @@
 
 use std::any::Any;
 use std::fmt;
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use crate::error::Error;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::panic_text;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering};
@@ -169,8 +171,40 @@ impl<'a, U: ?Sized> Out<'a, U> {
 /// A piece of a plan; it is told the worker's number, and what it returns as an error fails the batch.
 pub type Work = Box<dyn FnOnce(usize) -> Result<(), String> + Send>;
 
+/// The last piece of a plan, which hands the rows to the sinks; it is told the worker's number.
+pub type Finish = Box<dyn FnOnce(usize) -> Result<(), Failure> + Send>;
+
 /// Told once how the batch ended.
-pub type Done = Box<dyn FnOnce(Result<(), String>) + Send>;
+pub type Done = Box<dyn FnOnce(Result<(), Failure>) + Send>;
+
+/// Why an attempt at a batch came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It failed, and may fail again.
+    Failed(String),
+    /// A sink's disk is full. That is no fault of the batch: it waits for room.
+    NoRoom(String),
+}
+
+impl From<String> for Failure {
+    fn from(text: String) -> Self {
+        Failure::Failed(text)
+    }
+}
+
+impl Failure {
+    /// What an error of a sink means for the batch.
+    pub fn of_sink(err: &Error) -> Self {
+        match err {
+            Error::Io { source, .. }
+                if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
+            {
+                Failure::NoRoom(err.to_string())
+            }
+            _ => Failure::Failed(err.to_string()),
+        }
+    }
+}
 
 /// Ends the task that runs now, and the attempt at its batch, for a reason that is not a panic. A partition is iterated
 /// from within the closures of users, which have no way to hand an error on: so this unwinds, past the panic hook.
@@ -207,7 +241,7 @@ pub struct Plan {
     /// The stages; those without a task are left out.
     pub stages: Vec<Stage>,
     /// What runs once, after the last stage: it hands the rows to the sinks.
-    pub finish: Work,
+    pub finish: Finish,
 }
 
 impl fmt::Debug for Plan {
@@ -244,19 +278,19 @@ struct Running {
     left: AtomicUsize,
     /// Set by the first failure; the tasks that have not begun are skipped.
     failed: AtomicBool,
-    error: Mutex<Option<String>>,
+    error: Mutex<Option<Failure>>,
     done: Mutex<Option<Done>>,
 }
 
 struct Rest {
     /// The stages to come, the next one last.
     stages: Vec<Stage>,
-    finish: Option<Work>,
+    finish: Option<Finish>,
 }
 
 enum Next {
     Stage(Vec<Work>),
-    Finish(Option<Work>),
+    Finish(Option<Finish>),
 }
 
 impl Running {
@@ -281,14 +315,14 @@ impl Running {
         })
     }
 
-    fn last_task(self: &Arc<Self>, finish: Option<Work>) -> Task {
+    fn last_task(self: &Arc<Self>, finish: Option<Finish>) -> Task {
         let running = Arc::clone(self);
         Box::new(move |worker| running.end(finish, worker))
     }
 
     /// Runs one task of the stage; true if it was the stage's last.
     fn attempt(&self, work: Work, worker: usize) -> bool {
-        self.guarded(work, worker);
+        self.guarded(|worker| Ok(work(worker)?), worker);
         if planted(Planted::StageCountsOnce) {
             let left = self.left.load(Ordering::Acquire);
             self.left.store(left - 1, Ordering::Release);
@@ -316,7 +350,7 @@ impl Running {
         }
     }
 
-    fn end(&self, finish: Option<Work>, worker: usize) {
+    fn end(&self, finish: Option<Finish>, worker: usize) {
         if let Some(finish) = finish {
             self.guarded(finish, worker);
         }
@@ -324,19 +358,19 @@ impl Running {
         self.answer(error.map_or(Ok(()), Err));
     }
 
-    fn guarded(&self, work: Work, worker: usize) {
+    fn guarded(&self, work: impl FnOnce(usize) -> Result<(), Failure>, worker: usize) {
         if self.failed.load(Ordering::Acquire) {
             return;
         }
         let outcome = catch_unwind(AssertUnwindSafe(|| work(worker)))
-            .unwrap_or_else(|panic| Err(failure_text(panic.as_ref())));
-        if let Err(text) = outcome {
-            self.error.lock().get_or_insert(text);
+            .unwrap_or_else(|panic| Err(failure_text(panic.as_ref()).into()));
+        if let Err(failure) = outcome {
+            self.error.lock().get_or_insert(failure);
             self.failed.store(true, Ordering::Release);
         }
     }
 
-    fn answer(&self, result: Result<(), String>) {
+    fn answer(&self, result: Result<(), Failure>) {
         let done = self.done.lock().take();
         if let Some(done) = done {
             done(result);
@@ -346,7 +380,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.answer(Err("the workers were stopped before the batch was done".to_owned()));
+        self.answer(Err("the workers were stopped before the batch was done".to_owned().into()));
     }
 }
 
@@ -361,6 +395,10 @@ mod tests {
         Succeed,
         Fail,
         Panic,
+    }
+
+    fn last(work: Work) -> Finish {
+        Box::new(|worker| Ok(work(worker)?))
     }
 
     /// Runs a plan whose pieces leave their names and returns the answer and the names. One worker: the order is fixed.
@@ -385,12 +423,14 @@ mod tests {
         let stage = |tasks: &&[(&'static str, Then)]| Stage {
             tasks: tasks.iter().map(|task| piece(task.0, task.1)).collect(),
         };
-        let plan =
-            Plan { stages: stages.iter().map(stage).collect(), finish: piece("finish", finish) };
+        let plan = Plan {
+            stages: stages.iter().map(stage).collect(),
+            finish: last(piece("finish", finish)),
+        };
         let pool = Arc::new(WorkerPool::start(1, &Poison::new()).expect("a thread"));
         let to = answers.clone();
         run(plan, &pool, Box::new(move |result| to.send(result).expect("the test listens")));
-        assert_eq!(answers.recv(), Some(answer.map_err(str::to_owned)));
+        assert_eq!(answers.recv(), Some(answer.map_err(|text| Failure::Failed(text.to_owned()))));
         drop(pool);
         assert_eq!((names.lock().as_slice(), answers.len()), (expected, 0), "one answer");
     }
@@ -458,6 +498,10 @@ mod model {
     use crate::sync::explore;
     use crate::sync::{Mailbox, Poison};
 
+    fn last(work: Work) -> Finish {
+        Box::new(|worker| Ok(work(worker)?))
+    }
+
     /// Two stages of two tasks on two workers; the piece `fails` fails. Every piece sees all pieces before it.
     fn check(fails: Option<usize>) {
         explore::check(800, &[Planted::StageCountsOnce], move || {
@@ -477,8 +521,8 @@ mod model {
             ];
             let to = answers.clone();
             let done = Box::new(move |result| to.send(result).expect("the test listens"));
-            run(Plan { stages, finish: piece(4, 4) }, &pool, done);
-            assert_eq!(answers.recv(), Some(fails.map_or(Ok(()), |_| Err(String::new()))));
+            run(Plan { stages, finish: last(piece(4, 4)) }, &pool, done);
+            assert_eq!(answers.recv(), Some(fails.map_or(Ok(()), |_| Err(String::new().into()))));
             drop(pool);
             assert!(answers.is_empty(), "one answer");
             assert!(fails.is_some() || ran.load(Ordering::SeqCst) == 5);

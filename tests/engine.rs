@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
+use tidemill::sink::{BatchMeta, CommitKey, Rows, Sink};
 use tidemill::sync::{Arc, Mailbox};
 use tidemill::testing::ManualClock;
 use tidemill::{Config, Error, Event, Interval, StreamingContext, Time};
@@ -114,6 +115,47 @@ fn a_failing_output_does_not_repeat_the_others_work() {
         }
     }
     assert_eq!(retries, 2);
+}
+
+/// A sink whose disk is full at first.
+struct Full(Arc<AtomicU32>);
+
+impl Sink for Full {
+    fn committed(&mut self, _key: &CommitKey) -> tidemill::Result<bool> {
+        Ok(false)
+    }
+
+    fn write(&mut self, _: &CommitKey, _: &BatchMeta, _: &Rows) -> tidemill::Result<()> {
+        Ok(())
+    }
+
+    fn commit(&mut self, _key: &CommitKey) -> tidemill::Result<()> {
+        match self.0.fetch_add(1, Ordering::SeqCst) {
+            0 => Err(Error::io("cannot write", std::io::ErrorKind::StorageFull.into())),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_under_a_sink_is_waited_for_and_is_no_failure() {
+    let clock = ManualClock::new();
+    let policy = tidemill::config::OnFailure { retries: 0, then: tidemill::config::Then::Stop };
+    let ctx =
+        StreamingContext::with_clock(config().on_failure(policy), clock.clone()).expect("good");
+    let commits = Arc::new(AtomicU32::new(0));
+    ctx.queue_stream(vec![Some(vec![1])], 1)
+        .map(|number: &i32| u64::from(number.unsigned_abs()))
+        .save(Full(Arc::clone(&commits)));
+    let events = events(&ctx);
+    let running = ctx.start().expect("started");
+    clock.advance(Duration::from_millis(100));
+    while !matches!(events.recv().expect("it runs"), Event::JobWaitsForRoom { .. }) {}
+    assert_eq!(commits.load(Ordering::SeqCst), 1);
+    clock.advance(Duration::from_millis(200));
+    completed_up_to(&events, 100);
+    assert!(commits.load(Ordering::SeqCst) >= 2, "tried again");
+    running.stop().expect("nothing is left");
 }
 
 #[test]

@@ -378,6 +378,9 @@ impl Messages {
             Event::JobRetried { time, job, attempt, cause } => {
                 self.warn(&format!("job `{job}`: batch {time}, attempt {attempt} failed: {cause}"));
             }
+            Event::JobWaitsForRoom { time, job, cause } => {
+                self.warn(&format!("job `{job}`: batch {time} waits for room: {cause}"));
+            }
             Event::JobGivenUp { time, job, attempts, cause } => {
                 self.warn(&format!(
                     "job `{job}`: batch {time} given up after {attempts} attempts: {cause}"

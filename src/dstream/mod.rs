@@ -29,7 +29,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use crate::batch::{Batch, Partition, Plan, Stage, Work, failure_text};
+use crate::batch::{Batch, Finish, Partition, Plan, Stage, Work, failure_text};
 use crate::direct::Planned;
 use crate::shuffle::Slots;
 use crate::sink::Writer;
@@ -650,7 +650,7 @@ impl Planner<'_> {
     }
 }
 
-type Build = Box<dyn Fn(&mut Planner<'_>, Delivery) -> Result<Work, Missing> + Send + Sync>;
+type Build = Box<dyn Fn(&mut Planner<'_>, Delivery) -> Result<Finish, Missing> + Send + Sync>;
 
 /// An output operation: one job of every batch.
 pub struct Output {

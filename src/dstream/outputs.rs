@@ -1,7 +1,7 @@
 //! Outputs: what is done with each batch. The last stage encodes the rows in parallel; one worker hands them over.
 
 use super::{BatchInput, DStream, Missing, Output, Planner};
-use crate::batch::{Batch, Partition, Work};
+use crate::batch::{Batch, Failure, Finish, Partition};
 use crate::error::Result;
 use crate::sink::{BatchMeta, CommitKey, Console, Format, Row, Rows, SharedSink, Sink};
 use crate::sync::{Arc, Mutex};
@@ -130,7 +130,7 @@ impl<T: ?Sized + 'static> DStream<T> {
                 sinks
                     .iter()
                     .try_for_each(|sink| sink.deliver(&key, &meta, &rows))
-                    .map_err(|err| err.to_string())
+                    .map_err(|err| Failure::of_sink(&err))
             }))
         });
     }
@@ -159,7 +159,9 @@ impl<T: ?Sized + 'static> DStream<T> {
         let (node, f) = (Arc::clone(&self.node), Arc::new(f));
         self.output("foreach_batch", move |cx, delivery| {
             let (batch, f) = (node.compute(cx)?, Arc::clone(&f));
-            Ok(Box::new(move |_| f(delivery.input.time, &batch).map_err(|err| err.to_string())))
+            Ok(Box::new(move |_| {
+                f(delivery.input.time, &batch).map_err(|err| err.to_string().into())
+            }))
         });
     }
 
@@ -201,7 +203,7 @@ impl<T: ?Sized + 'static> DStream<T> {
     fn output(
         &self,
         kind: &str,
-        build: impl Fn(&mut Planner<'_>, Delivery) -> std::result::Result<Work, Missing>
+        build: impl Fn(&mut Planner<'_>, Delivery) -> std::result::Result<Finish, Missing>
         + Send
         + Sync
         + 'static,

@@ -10,7 +10,7 @@ use regex::bytes::Regex;
 
 use super::builtin::{Builtin, Scope};
 use super::*;
-use crate::batch::run;
+use crate::batch::{Failure, run};
 use crate::block::{Block, BlockId, Range};
 use crate::error::Error;
 use crate::framing::Framing;
@@ -97,7 +97,8 @@ impl Rig {
             &self.pool,
             Box::new(move |result| answer.send(result).expect("the test listens")),
         );
-        answers.recv().expect("the plan answers")
+        let answer = answers.recv().expect("the plan answers");
+        answer.map_err(|(Failure::Failed(cause) | Failure::NoRoom(cause))| cause)
     }
 
     fn run_batches(&self, count: u64) -> Result<(), String> {

@@ -143,6 +143,16 @@ pub enum Event {
         /// Why.
         cause: String,
     },
+    /// The disk of a job's sink is full. The job is tried again until there is room; meanwhile reading pauses as the store
+    /// fills. Told once for each batch that waits.
+    JobWaitsForRoom {
+        /// The batch.
+        time: Time,
+        /// The job.
+        job: String,
+        /// Why.
+        cause: String,
+    },
     /// A job of a batch failed for good; the stream goes on without its rows.
     JobGivenUp {
         /// The batch.

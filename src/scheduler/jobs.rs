@@ -5,9 +5,9 @@
 
 use std::collections::VecDeque;
 
-use crate::time::{Moment, Time};
-
 use super::Retries;
+use crate::batch::Failure;
+use crate::time::{Moment, Time};
 
 /// One output of one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub(super) enum Verdict {
     MoreJobs,
     /// The job is tried again.
     Retry { attempt: u32, cause: String },
+    /// The job is tried again once there may be room; `first` tells the first time in a row.
+    NoRoom { first: bool, cause: String },
     /// The job has failed for good.
     Failed { attempts: u32, cause: String },
 }
@@ -59,6 +61,8 @@ impl<I> BatchJobs<I> {
 struct Job {
     state: State,
     failures: u32,
+    /// The last attempt found no room.
+    no_room: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +90,7 @@ impl<I: Clone> JobSet<I> {
     }
 
     fn admit_jobs(&mut self, time: Time, input: I, jobs: usize) {
-        let jobs = vec![Job { state: State::Waiting, failures: 0 }; jobs];
+        let jobs = vec![Job { state: State::Waiting, failures: 0, no_room: false }; jobs];
         self.batches.push_back(BatchJobs { time, input, jobs, first_start: None });
     }
 
@@ -120,7 +124,7 @@ impl<I: Clone> JobSet<I> {
     }
 
     /// An attempt has ended.
-    pub(super) fn ended(&mut self, job: JobRef, outcome: Result<(), String>) -> Verdict {
+    pub(super) fn ended(&mut self, job: JobRef, outcome: Result<(), Failure>) -> Verdict {
         let Retries(retries) = self.retries;
         let Some(batch) = self.batch(job.time) else { return Verdict::MoreJobs };
         let state = &mut batch.jobs[job.output];
@@ -129,8 +133,13 @@ impl<I: Clone> JobSet<I> {
                 state.state = State::Done;
                 batch.verdict()
             }
-            Err(cause) => {
+            Err(Failure::NoRoom(cause)) => {
                 state.state = State::Waiting;
+                Verdict::NoRoom { first: !std::mem::replace(&mut state.no_room, true), cause }
+            }
+            Err(Failure::Failed(cause)) => {
+                state.state = State::Waiting;
+                state.no_room = false;
                 state.failures += 1;
                 let attempt = state.failures;
                 if attempt > retries {
@@ -194,8 +203,8 @@ mod tests {
         Some(job)
     }
 
-    fn failure() -> Result<(), String> {
-        Err("no".to_owned())
+    fn failure() -> Result<(), Failure> {
+        Err("no".to_owned().into())
     }
 
     #[test]
@@ -238,6 +247,21 @@ mod tests {
         );
         set.abort();
         assert_eq!(next(&mut set), None);
+    }
+
+    #[test]
+    fn a_job_waits_for_room_as_long_as_it_takes() {
+        let mut set = JobSet::new(1, 1, Retries(0));
+        set.admit(Time::from_millis(1), ());
+        set.admit(Time::from_millis(2), ());
+        for attempt in 0..5 {
+            assert_eq!(next(&mut set), Some(job(1, 0)));
+            let full = Err(Failure::NoRoom("full".to_owned()));
+            let verdict = Verdict::NoRoom { first: attempt == 0, cause: "full".to_owned() };
+            assert_eq!(set.ended(job(1, 0), full), verdict);
+        }
+        assert_eq!(next(&mut set), Some(job(1, 0)));
+        assert!(matches!(set.ended(job(1, 0), failure()), Verdict::Failed { attempts: 1, .. }));
     }
 
     #[test]

@@ -21,7 +21,7 @@ mod steering;
 
 use std::time::Duration;
 
-use crate::batch;
+use crate::batch::{self, Failure};
 use crate::block::Block;
 use crate::dstream::{BatchInput, Graph, Output};
 use crate::error::{Error, Result};
@@ -52,6 +52,9 @@ use steering::Steering;
 /// Messages that may wait for the loop; the timer and the workers wait for room beyond that.
 const MESSAGES_MAX: usize = 65_536;
 
+/// Wait after a job whose sink found no room on its disk, before it is tried again.
+const ROOM_RETRY: Duration = Duration::from_millis(200);
+
 /// What the loop acts on: the closed set.
 #[derive(Debug)]
 pub(crate) enum Message {
@@ -62,7 +65,7 @@ pub(crate) enum Message {
     /// What became of plans on their way to the log is known.
     Planned,
     /// An attempt at a job has ended.
-    JobDone { job: JobRef, outcome: Result<(), String>, at: Moment },
+    JobDone { job: JobRef, outcome: Result<(), Failure>, at: Moment },
     /// The input of a batch that failed for good was put aside, or could not be.
     PutAside { time: Time, outcome: Result<()> },
     /// The stop has begun: no tick that comes later makes a batch.
@@ -221,6 +224,7 @@ impl Scheduler {
         let job_loop = JobLoop {
             scheduler: self.clone(),
             jobs: JobSet::new(outputs.len(), options.concurrent_jobs, options.retries),
+            room_at: None,
             outputs,
             generator,
             durable,
@@ -304,6 +308,8 @@ struct JobLoop {
     /// How late each tick was taken.
     late: Recorder,
     jobs: JobSet<Arc<BatchInput>>,
+    /// When jobs are started again, after one that found no room.
+    room_at: Option<Moment>,
     /// With a log.
     durable: Option<Durable>,
     steering: Steering,
@@ -375,7 +381,7 @@ impl JobLoop {
             }
             let plans = self.durable.as_ref().and_then(Durable::deadline);
             let own = if self.draining { None } else { self.generator.deadline() };
-            let deadline = own.into_iter().chain(plans).min();
+            let deadline = own.into_iter().chain(plans).chain(self.room_at).min();
             if deadline.is_some_and(|at| now >= at) {
                 return Some(Next::Deadline);
             }
@@ -585,6 +591,10 @@ impl JobLoop {
     }
 
     fn start_jobs(&mut self) {
+        if self.room_at.is_some_and(|at| self.parts.clock.now() < at) {
+            return;
+        }
+        self.room_at = None;
         while let Some((job, input)) = self.jobs.next() {
             let started = self.parts.clock.now();
             self.jobs.started(job, started);
@@ -604,17 +614,21 @@ impl JobLoop {
             };
             match plan {
                 Ok(plan) => batch::run(plan, &self.parts.workers, Box::new(done)),
-                Err(cause) => done(Err(cause)),
+                Err(cause) => done(Err(cause.into())),
             }
         }
     }
 
-    fn job_done(&mut self, job: JobRef, outcome: Result<(), String>, at: Moment) {
+    fn job_done(&mut self, job: JobRef, outcome: Result<(), Failure>, at: Moment) {
         self.parts.history.update(job.time, |batch| {
             batch.moments.finished = Some(at);
-            if let Err(cause) = &outcome {
-                batch.failures += 1;
-                batch.error = Some(cause.clone());
+            match &outcome {
+                Ok(()) => {}
+                Err(Failure::NoRoom(cause)) => batch.error = Some(cause.clone()),
+                Err(Failure::Failed(cause)) => {
+                    batch.failures += 1;
+                    batch.error = Some(cause.clone());
+                }
             }
         });
         match self.jobs.ended(job, outcome) {
@@ -628,6 +642,17 @@ impl JobLoop {
                     attempt,
                     cause,
                 });
+            }
+            Verdict::NoRoom { first, cause } => {
+                self.room_at = Some(self.parts.clock.now().plus(ROOM_RETRY));
+                if first {
+                    let name = self.outputs[job.output].name().to_owned();
+                    self.parts.events.post(Event::JobWaitsForRoom {
+                        time: job.time,
+                        job: name,
+                        cause,
+                    });
+                }
             }
             Verdict::Failed { attempts, cause } if self.parts.dead_letters.is_some() => {
                 self.parts.events.post(Event::JobGivenUp {
