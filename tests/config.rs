@@ -1172,19 +1172,6 @@ fn unused_names_are_warnings() {
     check_all(UNUSED_NAMES_ARE_WARNINGS);
 }
 
-const NOT_YET: &[Case] = &[(
-    socket_key,
-    r#"listen = "127.0.0.1:5514"
-identity = '(?<sender>a) (?<number>1)'"#,
-    r#"
-error: `identity` is not supported yet by this version
- --> p.toml:3:1
-  |
-3 | identity = '(?<sender>a) (?<number>1)'
-  | ^^^^^^^^
-"#,
-)];
-
 const ACKNOWLEDGING_NEEDS_WHAT_IT_PROMISES: &[Case] = &[
     (
         source,
@@ -1243,11 +1230,6 @@ ack = "batch""#,
 #[test]
 fn acknowledging_needs_what_it_promises() {
     check_all(ACKNOWLEDGING_NEEDS_WHAT_IT_PROMISES);
-}
-
-#[test]
-fn not_yet() {
-    check_all(NOT_YET);
 }
 
 const EVERY_PROBLEM_IS_SHOWN_IN_ORDER: &[Case] = &[(

@@ -153,8 +153,15 @@ impl World {
 
     /// Gives a connection something to send, and asks for it from this thread.
     fn reply(&self, peer: &TestPeer, bytes: &[u8]) {
+        let standing = self.lock().seen[&peer.address].standing;
+        self.reply_as(peer, standing, bytes);
+    }
+
+    /// The same; from then on it stands like this.
+    fn reply_as(&self, peer: &TestPeer, standing: Standing, bytes: &[u8]) {
         let remote = self.tell(|state| {
             let seen = state.seen.get_mut(&peer.address).expect("the connection is open");
+            seen.standing = standing;
             seen.outbox.extend_from_slice(bytes);
             seen.remote.clone()
         });
@@ -272,8 +279,10 @@ impl Lane for TestLane {
         });
     }
 
+    /// What was not fetched is owed: a change of standing comes with its reply, between any two calls of the model.
     fn standing(&self, session: &TestSession) -> Standing {
-        self.world.lock().seen[&session.address].standing
+        let seen = &self.world.lock().seen[&session.address];
+        if seen.outbox.is_empty() { seen.standing } else { Standing::Owing }
     }
 
     fn farewell(&mut self, _session: &mut TestSession, out: &mut Vec<u8>) {
@@ -765,8 +774,7 @@ fn a_session_that_owes_is_kept_behind_the_half_close_of_its_peer() {
             rig.world.until_len(&other, 100);
         }
         assert!(rig.world.lock().seen[&peer.address].closed.is_empty());
-        rig.world.set_standing(&peer, Standing::Open);
-        rig.world.reply(&peer, b"b");
+        rig.world.reply_as(&peer, Standing::Open, b"b");
         let mut got = Vec::new();
         peer.stream.read_to_end(&mut got).expect("the second reply and the end");
         assert_eq!(got, b"b");
@@ -780,8 +788,7 @@ fn a_session_that_is_over_is_closed_behind_its_replies() {
         let mut peer = rig.peer(1);
         peer.send(10);
         rig.world.until_len(&peer, 10);
-        rig.world.set_standing(&peer, Standing::Over);
-        rig.world.reply(&peer, &vec![b'r'; 1 << 20]);
+        rig.world.reply_as(&peer, Standing::Over, &vec![b'r'; 1 << 20]);
         let mut got = Vec::new();
         peer.stream.read_to_end(&mut got).expect("the reply and the end");
         assert_eq!(got.len(), 1 << 20);
@@ -806,8 +813,7 @@ fn a_stop_keeps_who_is_owed_something_and_says_farewell() {
         assert_eq!(got, b"bye");
         rig.world.reply(&owed, b"one");
         owed.stream.read_exact(&mut [0; 3]).expect("a reply behind the stop");
-        rig.world.set_standing(&owed, Standing::Open);
-        rig.world.reply(&owed, b"two");
+        rig.world.reply_as(&owed, Standing::Open, b"two");
         got.clear();
         owed.stream.read_to_end(&mut got).expect("the last reply, the farewell, the end");
         assert_eq!(got, b"twobye");

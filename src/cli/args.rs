@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::config::{NOT_YET, units};
+use crate::config::units;
 use crate::framing::FRAMINGS;
 use crate::receiver::io::IO_MODELS;
 
@@ -59,11 +59,11 @@ pub struct RunArgs {
     pub filter: Option<String>,
 
     /// Each batch sees the records of this much time
-    #[arg(long, value_name = "DURATION", conflicts_with = "file", help = window_help())]
+    #[arg(long, value_name = "DURATION", conflicts_with = "file")]
     pub window: Option<String>,
 
     /// How often the window is looked at
-    #[arg(long, value_name = "DURATION", conflicts_with = "file", requires = "window", help = slide_help())]
+    #[arg(long, value_name = "DURATION", conflicts_with = "file", requires = "window")]
     pub slide: Option<String>,
 
     /// How sockets are read; the help lists the table of io models.
@@ -79,7 +79,7 @@ pub struct RunArgs {
     pub to: Option<String>,
 
     /// Where the log and the checkpoints are kept
-    #[arg(long, value_name = "DIR", help = state_dir_help())]
+    #[arg(long, value_name = "DIR")]
     pub state_dir: Option<String>,
 
     /// Stop after this many batches
@@ -140,24 +140,6 @@ fn io_help() -> String {
 
 fn framing_help() -> String {
     table_help("What a record is", "lines", FRAMINGS.iter().map(|row| (row.name, row.about)))
-}
-
-fn window_help() -> String {
-    planned("Each batch sees the records of this much time", "job.*.window")
-}
-
-fn slide_help() -> String {
-    planned("How often the window is looked at", "job.*.slide")
-}
-
-fn state_dir_help() -> String {
-    planned("Where the log and the checkpoints are kept", "state_dir")
-}
-
-/// Help that says so while the key that an option sets is not supported.
-fn planned(about: &str, key: &str) -> String {
-    let refused = NOT_YET.iter().any(|row| row.key == key);
-    if refused { format!("{about} (not supported yet)") } else { about.to_owned() }
 }
 
 fn table_help<'a>(

@@ -10,8 +10,6 @@ use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 use crate::error::Error;
 
-use super::not_yet::NotYet;
-
 /// The most problems that are kept and shown of one file.
 const PROBLEMS_MAX: usize = 50;
 
@@ -80,17 +78,13 @@ impl Problem {
     }
 }
 
-/// The problems found so far, and what is not supported yet.
-pub(super) struct Problems<'a> {
-    pub(super) not_yet: &'a [NotYet],
+/// The problems found so far.
+#[derive(Default)]
+pub(super) struct Problems {
     found: RefCell<Vec<Problem>>,
 }
 
-impl<'a> Problems<'a> {
-    pub(super) fn new(not_yet: &'a [NotYet]) -> Self {
-        Problems { not_yet, found: RefCell::new(Vec::new()) }
-    }
-
+impl Problems {
     pub(super) fn add(&self, problem: Problem) {
         // Counted apart, so that warnings never crowd out an error.
         let mut found = self.found.borrow_mut();

@@ -10,7 +10,6 @@
 mod diagnostics;
 mod jobs;
 mod memory;
-mod not_yet;
 mod pipeline;
 mod section;
 mod sinks;
@@ -21,7 +20,6 @@ pub mod units;
 
 pub use crate::scheduler::{CatchUp, Trigger};
 pub use jobs::{Job, JobKind, Pattern, TopK};
-pub use not_yet::{NOT_YET, NotYet, When};
 pub use pipeline::{Http, Pipeline};
 pub use sinks::{ConsoleFormat, FileFormat, Roll, SinkKind};
 pub use sources::{Ack, FilesSource, GenerateSource, Peers, RateLimits, SocketSource, Source};

@@ -10,7 +10,6 @@ use crate::time::Interval;
 
 use super::diagnostics::{At, Problem, Problems, Texts};
 use super::jobs::{Draft, Job, JobKind};
-use super::not_yet::{NOT_YET, NotYet};
 use super::section::{Found, Section};
 use super::sinks::{self, SinkKind};
 use super::sources::{self, Ack, Peers, Source};
@@ -83,7 +82,7 @@ impl Pipeline {
         settings: &[Setting],
     ) -> Result<Self> {
         let texts = Texts { origin: Some(origin), text, flags: Vec::new() };
-        read(texts, env, settings, NOT_YET)
+        read(texts, env, settings)
     }
 
     /// Reads a pipeline file from disk, with options of the command line laid over it.
@@ -100,7 +99,7 @@ impl Pipeline {
     /// # Errors
     /// [`Error::Usage`] with everything that is wrong.
     pub fn from_settings(settings: &[Setting]) -> Result<Self> {
-        read(Texts::default(), &|_| None, settings, NOT_YET)
+        read(Texts::default(), &|_| None, settings)
     }
 
     /// The options of the stream, resolved.
@@ -211,13 +210,8 @@ fn read_file(path: &Path) -> Result<String> {
 }
 
 /// The one way to a pipeline: file and options to a tree, the tree to values, the values checked together.
-pub(super) fn read(
-    mut texts: Texts<'_>,
-    env: &Env<'_>,
-    settings: &[Setting],
-    not_yet: &[NotYet],
-) -> Result<Pipeline> {
-    let problems = Problems::new(not_yet);
+pub(super) fn read(mut texts: Texts<'_>, env: &Env<'_>, settings: &[Setting]) -> Result<Pipeline> {
+    let problems = Problems::default();
     let mut table = tree::parse(texts.text, env, &problems);
     let unread = problems.errors() > 0 && table.0.is_empty();
     texts.flags = settings.iter().map(|setting| setting.flag.clone()).collect();
@@ -233,7 +227,7 @@ pub(super) fn read(
     Ok(Pipeline { warnings, ..pipeline })
 }
 
-fn read_root(table: &Table, problems: &Problems<'_>) -> Option<Pipeline> {
+fn read_root(table: &Table, problems: &Problems) -> Option<Pipeline> {
     let mut root = Section::root(table, problems);
     let config = read_config(&mut root);
     let sources = Names::read("source", &mut root, sources::read);
@@ -397,7 +391,7 @@ impl<T> Names<T> {
     }
 
     /// A problem for each name that is not there.
-    fn check(&self, wanted: &[Found<String>], problems: &Problems<'_>) {
+    fn check(&self, wanted: &[Found<String>], problems: &Problems) {
         let names: Vec<_> = self.given.iter().map(|(name, ..)| name.as_str()).collect();
         for found in wanted.iter().filter(|found| !names.contains(&found.value.as_str())) {
             let title = format!("unknown {} `{}`", self.holder, found.value);
@@ -407,7 +401,7 @@ impl<T> Names<T> {
     }
 
     /// A warning for each that no job names.
-    fn warn_unused(&self, used: &[&str], problems: &Problems<'_>) {
+    fn warn_unused(&self, used: &[&str], problems: &Problems) {
         for (name, at, _) in self.given.iter().filter(|(name, ..)| !used.contains(&name.as_str())) {
             let title = format!("no job uses the {} `{name}`", self.holder);
             problems.add(Problem::warning(at, title));
@@ -424,7 +418,7 @@ fn link(
     drafts: Vec<(String, Draft)>,
     sources: &Names<Source>,
     sinks: &Names<SinkKind>,
-    problems: &Problems<'_>,
+    problems: &Problems,
 ) -> Vec<(String, Job)> {
     let mut jobs = Vec::new();
     for (name, draft) in drafts {
@@ -509,7 +503,7 @@ mod tests {
     /// Reads as a version would that supports everything.
     fn parse(text: &str) -> Result<Pipeline> {
         let texts = Texts { origin: Some("p.toml"), text, flags: Vec::new() };
-        read(texts, &|_| None, &[], &[])
+        read(texts, &|_| None, &[])
     }
 
     fn around(piece: &str, job: &str) -> String {
@@ -675,23 +669,6 @@ mod tests {
             &["`roll` needs `bytes`, `age` or both"],
         );
         check("[sink.o.file]", "lines = {}", &["a `file` sink needs a `path`"]);
-    }
-
-    #[test]
-    fn every_row_of_not_yet_names_a_key_that_exists() {
-        // A row whose key is not asked for would refuse nothing, and the feature would silently do nothing.
-        let text = "state_dir = 1\nspill_dir = 1\nspill_bytes_max = 1\n[source.a]\n\
-            socket = { pool_threads = 1, identity = 1 }\n[source.b.files]\n\
-            [job.j]\nwindow = 1\nslide = 1\nlatency = 1\n";
-        let problems = Problems::new(NOT_YET);
-        let table = tree::parse(text, &|_| None, &problems);
-        read_root(&table, &problems);
-        let texts = Texts { origin: Some("p.toml"), text, flags: Vec::new() };
-        let shown = problems.finish(&texts).expect_err("refused").to_string();
-        for row in NOT_YET {
-            let line = format!("error: {} is not supported yet by this version", row.words);
-            assert!(shown.lines().any(|shown| shown == line), "{}:\n{shown}", row.key);
-        }
     }
 
     #[test]

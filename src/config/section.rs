@@ -27,12 +27,10 @@ pub(super) struct Found<T> {
 
 /// A table being read.
 pub(super) struct Section<'a> {
-    pub(super) problems: &'a Problems<'a>,
+    pub(super) problems: &'a Problems,
     table: &'a Table,
     /// Where the table begins.
     pub(super) at: At,
-    /// The path of the table as [`NOT_YET`](super::NOT_YET) writes it: `source.*.socket`.
-    path: String,
     /// What the table is, for messages: "a `socket` source".
     what: String,
     /// What its keys are, for messages: "keys" or "kinds".
@@ -41,26 +39,20 @@ pub(super) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    pub(super) fn root(table: &'a Table, problems: &'a Problems<'a>) -> Self {
+    pub(super) fn root(table: &'a Table, problems: &'a Problems) -> Self {
         let what = "a pipeline".to_owned();
-        let (path, asked) = (String::new(), Vec::new());
-        Section { problems, table, at: At::Whole, path, what, keys: "keys", asked }
+        Section { problems, table, at: At::Whole, what, keys: "keys", asked: Vec::new() }
     }
 
-    /// The table of an entry; `path` and `what` describe it. A problem if it is none.
-    pub(super) fn of(
-        entry: &'a Entry,
-        path: &str,
-        what: String,
-        problems: &'a Problems<'a>,
-    ) -> Option<Self> {
+    /// The table of an entry; `what` describes it. A problem if it is none.
+    pub(super) fn of(entry: &'a Entry, what: String, problems: &'a Problems) -> Option<Self> {
         let Value::Table(table) = &entry.node.value else {
             let title = format!("`{}` must be a table, not {}", entry.key, entry.node.value.kind());
             problems.add(Problem::new(&entry.node.at, title));
             return None;
         };
-        let (path, asked) = (path.to_owned(), Vec::new());
-        Some(Section { problems, table, at: entry.key_at.clone(), path, what, keys: "keys", asked })
+        let at = entry.key_at.clone();
+        Some(Section { problems, table, at, what, keys: "keys", asked: Vec::new() })
     }
 
     /// Its keys are kinds, in the words of messages.
@@ -72,15 +64,13 @@ impl<'a> Section<'a> {
     /// The table under `key`; `what` describes it.
     pub(super) fn table(&mut self, key: &'static str, what: &str) -> Option<Section<'a>> {
         let entry = self.ask(key)?;
-        let path =
-            if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
-        Section::of(entry, &path, what.to_owned(), self.problems)
+        Section::of(entry, what.to_owned(), self.problems)
     }
 
     /// The tables under `key`, by name, in order: sources, jobs or sinks. What is no table has a name all the same.
     pub(super) fn named(&mut self, key: &'static str) -> Vec<(&'a Entry, Option<Section<'a>>)> {
         let Some(entry) = self.ask(key) else { return Vec::new() };
-        let Some(holder) = Section::of(entry, key, String::new(), self.problems) else {
+        let Some(holder) = Section::of(entry, String::new(), self.problems) else {
             return Vec::new();
         };
         if holder.table.0.len() > NAMED_MAX {
@@ -94,7 +84,7 @@ impl<'a> Section<'a> {
                 self.problems.add(Problem::new(&entry.key_at, title));
             }
             let what = format!("{key} `{}`", entry.key);
-            (entry, Section::of(entry, &format!("{key}.*"), what, self.problems))
+            (entry, Section::of(entry, what, self.problems))
         };
         holder.table.0.iter().map(read).collect()
     }
@@ -138,16 +128,6 @@ impl<'a> Section<'a> {
         let entry = self.table.get(key)?;
         if matches!(entry.node.value, Value::Bad) {
             return None;
-        }
-        let value = match &entry.node.value {
-            Value::Text(text) => Some(text.as_str()),
-            Value::Boolean(truth) => Some(if *truth { "true" } else { "false" }),
-            _ => None,
-        };
-        let rows = self.problems.not_yet;
-        if let Some(row) = rows.iter().find(|row| row.refuses(&self.path, key, value)) {
-            let title = format!("{} is not supported yet by this version", row.words);
-            self.problems.add(Problem::new(&entry.key_at, title));
         }
         Some(entry)
     }
@@ -362,11 +342,7 @@ impl<'a> Section<'a> {
 }
 
 /// The address in a string that was read.
-pub(super) fn address(
-    key: &str,
-    found: &Found<String>,
-    problems: &Problems<'_>,
-) -> Option<Address> {
+pub(super) fn address(key: &str, found: &Found<String>, problems: &Problems) -> Option<Address> {
     match Address::parse(&found.value) {
         Ok(address) => Some(address),
         Err(why) => {

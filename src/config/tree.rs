@@ -68,7 +68,7 @@ impl Table {
 }
 
 /// Reads a file; grammar errors and missing variables become problems.
-pub(super) fn parse(text: &str, env: &Env<'_>, problems: &Problems<'_>) -> Table {
+pub(super) fn parse(text: &str, env: &Env<'_>, problems: &Problems) -> Table {
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors.iter().take(GRAMMAR_ERRORS_MAX) {
         let at = error.span().map_or(At::Whole, At::file);
@@ -84,7 +84,7 @@ pub(super) fn parse(text: &str, env: &Env<'_>, problems: &Problems<'_>) -> Table
 /// Turns TOML's tree into ours, putting variables into strings if there is an environment.
 struct Reader<'a> {
     env: Option<&'a Env<'a>>,
-    problems: &'a Problems<'a>,
+    problems: &'a Problems,
 }
 
 impl Reader<'_> {
@@ -171,7 +171,7 @@ pub enum Given {
 const NAMED: [(&str, &str); 3] = [("source", "sources"), ("sink", "sinks"), ("job", "jobs")];
 
 /// Lays an option over the tree; `index` is its number among the options.
-pub(super) fn set(table: &mut Table, index: usize, setting: &Setting, problems: &Problems<'_>) {
+pub(super) fn set(table: &mut Table, index: usize, setting: &Setting, problems: &Problems) {
     let at = At::Flag(index);
     let Some(path) = full_path(table, setting, &at, problems) else { return };
     let Some((last, parents)) = path.split_last() else { return };
@@ -207,7 +207,7 @@ fn full_path(
     table: &Table,
     setting: &Setting,
     at: &At,
-    problems: &Problems<'_>,
+    problems: &Problems,
 ) -> Option<Vec<String>> {
     let mut path = setting.path.clone();
     if path.is_empty() || path.iter().any(String::is_empty) {
@@ -263,7 +263,7 @@ impl Given {
 
 /// A TOML value of the command line: every part of it is at the option. The shell has put in the variables.
 fn placed(value: DeValue<'_>, at: &At) -> Value {
-    let problems = Problems::new(&[]);
+    let problems = Problems::default();
     let reader = Reader { env: None, problems: &problems };
     let mut value = reader.value(value, at);
     place(&mut value, at);

@@ -14,7 +14,7 @@ mod sources;
 use crate::config::{self, Ack, Config, Peers, RateLimits, Resolved};
 use crate::direct::DirectSource;
 use crate::direct::files::FilesSource;
-use crate::dstream::{DStream, Graph, GraphOptions};
+use crate::dstream::{DStream, Graph, GraphOptions, Identity};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
 use crate::metrics::Listener;
@@ -45,6 +45,7 @@ pub struct SocketSource {
     framing: Framing,
     ack: Ack,
     dead_letter: Option<std::path::PathBuf>,
+    identity: Option<Identity>,
     record_bytes_max: usize,
     connections_max: Option<usize>,
     pool_threads: usize,
@@ -72,6 +73,7 @@ impl SocketSource {
             framing: Framing::Lines,
             ack: Ack::Log,
             dead_letter: None,
+            identity: None,
             record_bytes_max: RECORD_BYTES_MAX,
             connections_max: None,
             pool_threads: POOL_THREADS,
@@ -124,6 +126,13 @@ impl SocketSource {
     /// acknowledged once that is durable. Without it they are shortened.
     pub fn dead_letter(mut self, directory: impl Into<std::path::PathBuf>) -> Self {
         self.dead_letter = Some(directory.into());
+        self
+    }
+
+    /// By which repeats are recognised and left out: what a sender sends again after a broken link because it did not learn
+    /// that it had arrived. A sender's numbers must never begin anew under the same name.
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
         self
     }
 
@@ -188,6 +197,9 @@ impl From<&config::SocketSource> for SocketSource {
             None => peers,
         };
         let peers = source.dead_letter.iter().fold(peers, SocketSource::dead_letter);
+        let identity =
+            source.identity.as_ref().and_then(|found| Identity::new(found.regex().clone()));
+        let peers = identity.into_iter().fold(peers, SocketSource::identity);
         peers
             .io_model(source.io_model)
             .framing(source.framing)
@@ -316,8 +328,13 @@ impl StreamingContext {
     /// # Errors
     /// If there are too many sources, or the source promises what it cannot keep: see [`SocketSource::ack`].
     pub fn socket(&self, source: SocketSource) -> Result<DStream<[u8]>> {
+        let identity = source.identity.clone();
         let (number, name) = self.add_source(Kind::Socket(source))?;
-        Ok(self.graph.blocks(number, &name))
+        let records = self.graph.blocks(number, &name);
+        Ok(match identity {
+            Some(identity) => self.graph.without_repeats(&records, (number, &name), identity),
+            None => records,
+        })
     }
 
     /// The records of a socket source as text; bytes that are not UTF-8 are replaced and counted.
@@ -325,6 +342,9 @@ impl StreamingContext {
     /// # Errors
     /// If there are too many sources.
     pub fn socket_text(&self, source: SocketSource) -> Result<DStream<str>> {
+        if source.identity.is_some() {
+            return Ok(self.graph.as_text(&self.socket(source)?));
+        }
         let (number, name) = self.add_source(Kind::Socket(source))?;
         Ok(self.graph.text_blocks(number, &name))
     }

@@ -210,6 +210,9 @@ impl Running {
         let schedule = recover::schedule(clock.as_ref(), config.batch_interval, recovery.as_ref());
         running.start_spill(&store, &engine)?;
         let direct = running.start_sources(sources, (&engine, recovery.as_ref()), &store)?;
+        for receiver in &running.receivers {
+            graph.count_repeats(receiver.number(), receiver.counters());
+        }
         let history = Arc::new(History::default());
         running.inspector = Some(running.inspect(&config, &engine, Arc::clone(&history)));
         let parts = Parts {

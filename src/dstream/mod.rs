@@ -9,6 +9,7 @@
 
 pub mod builtin;
 mod epoch;
+mod identity;
 mod keyed;
 mod latency;
 mod operators;
@@ -38,6 +39,7 @@ use crate::sync::thread::panic_text;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::time::{Clock, Interval, Moment, Time};
 
+pub use identity::{INTERVALS_MAX, Identity, SENDERS_MAX};
 pub(crate) use latency::stamp;
 pub use outputs::Collected;
 pub use remember::Remembered;
@@ -45,6 +47,7 @@ pub use saved::{Changes, Restore, StateInfo};
 pub use state::{State, StateCounts, StateKey, StateSpec, StateValue, Stateful, WhenFull};
 
 use epoch::{Commit, Epoch};
+use identity::Repeats;
 use outputs::Delivery;
 use saved::{Saved, Walker};
 
@@ -105,6 +108,7 @@ pub struct Graph {
     console: Writer,
     settings: Settings,
     bad_utf8: Arc<AtomicU64>,
+    repeats: Repeats,
     epoch: Arc<Epoch>,
     walker: Arc<Mutex<Walker>>,
     /// The last batch that was run again: its changes are kept already.
@@ -170,6 +174,7 @@ impl Graph {
                 batch_interval: options.batch_interval,
             },
             bad_utf8: Arc::new(AtomicU64::new(0)),
+            repeats: Repeats::default(),
             epoch,
             walker: Arc::default(),
             replayed: Mutex::default(),

@@ -220,17 +220,61 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Deref for Stateful<K,
 
 impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Stateful<K, S, U> {
     /// Names the state, and the stream: by this name the state is found again after a restart.
+    ///
+    /// ```
+    /// # use tidemill::{testing::ManualClock, Config, StreamingContext, dstream::StateSpec};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('b', 2)]), Some(vec![('b', -2)])], 1);
+    /// let sums = stream.map_with_state(StateSpec::new(), |_time, _key, value, state| {
+    ///     state.update(state.get().unwrap_or(&0) + value?);
+    ///     Some(())
+    /// });
+    /// let rows = sums.named("sums").collect();
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(rows.rows()[0].1.len(), 2);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     #[must_use]
     pub fn named(&self, name: &str) -> Self {
         Stateful { stream: self.stream.named(name), ..self.clone() }
     }
 
     /// All keys with their states, after each batch. Its cost is linear in the known keys.
+    ///
+    /// ```
+    /// # use tidemill::{testing::ManualClock, Config, StreamingContext, dstream::StateSpec};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('b', 2)]), Some(vec![('b', -2)])], 1);
+    /// let sums = stream.map_with_state(StateSpec::new(), |_time, _key, value, state| {
+    ///     state.update(state.get().unwrap_or(&0) + value?);
+    ///     Some(())
+    /// });
+    /// let all = sums.snapshots().collect();
+    /// ctx.run_batches(2)?;
+    /// let mut last = all.rows()[1].1.clone();
+    /// last.sort();
+    /// assert_eq!(last, [('a', 1), ('b', 0)]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn snapshots(&self) -> DStream<(K, S)> {
         self.views.flat_map(|view, out| view.rows().for_each(|row| out.push(row)))
     }
 
     /// How many keys are known, were forgotten and found no room.
+    ///
+    /// ```
+    /// # use tidemill::{testing::ManualClock, Config, StreamingContext, dstream::StateSpec};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('b', 2)]), Some(vec![('b', -2)])], 1);
+    /// let sums = stream.map_with_state(StateSpec::new(), |_time, _key, value, state| {
+    ///     state.update(state.get().unwrap_or(&0) + value?);
+    ///     Some(())
+    /// });
+    /// sums.collect();
+    /// ctx.run_batches(2)?;
+    /// assert_eq!(sums.counts().keys, 2);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn counts(&self) -> StateCounts {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         StateCounts {
