@@ -8,7 +8,7 @@
 //! Lines are sent by a thread of this process, so that it knows what the engine took.
 
 use std::fs;
-use std::io::{BufRead, BufReader, BufWriter, ErrorKind, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal as Kill, geteuid, kill_process};
 use tempfile::TempDir;
-use tidemill::sync::Signal;
+use tidemill::sync::thread::{self, Thread};
+use tidemill::sync::{Mutex, Poison, Signal};
 use tidemill::time::{Clock, SystemClock};
 
 use crate::measure::as_f64;
@@ -48,7 +49,10 @@ const HELD: Duration = Duration::from_secs(2);
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum On {
     Log,
+    /// A file for each batch.
     Sink,
+    /// Batches gathered in larger files.
+    Rolled,
 }
 
 /// The small disk; unmounted at the end.
@@ -107,6 +111,30 @@ struct Run {
     sent: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     said: PathBuf,
+    /// The sender, and what it ended with. Dropped after the engine, without which it ends.
+    sender: Option<Thread>,
+    lines: Arc<Mutex<Option<io::Result<u64>>>>,
+}
+
+/// What the sender does: numbered lines until it is told to stop; returns how many.
+fn send(
+    to: TcpStream,
+    clock: &SystemClock,
+    sent: &AtomicU64,
+    stop: &AtomicBool,
+) -> io::Result<u64> {
+    let mut out = BufWriter::with_capacity(LINES_AT_ONCE * 100, to);
+    let (mut number, never) = (0, Signal::new());
+    while !stop.load(Ordering::Relaxed) {
+        for _ in 0..LINES_AT_ONCE {
+            out.write_all(line(number).as_bytes())?;
+            number += 1;
+        }
+        out.flush()?;
+        sent.store(number, Ordering::Relaxed);
+        clock.wait(&never, Some(clock.now().plus(APART)));
+    }
+    Ok(number)
 }
 
 pub fn full(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
@@ -116,7 +144,7 @@ pub fn full(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
             "  not run: needs root to mount (unshare -rm cargo bench --bench scorecard -- r5)",
         );
     }
-    for on in [On::Log, On::Sink] {
+    for on in [On::Log, On::Sink, On::Rolled] {
         let (mut seconds, mut held, mut lines) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..options.pairs {
             let disk = match Disk::mount() {
@@ -128,7 +156,11 @@ pub fn full(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
             held.push(as_f64(taken) / 1e6);
             lines.push(as_f64(count) / 1e6);
         }
-        let name = if on == On::Log { "log" } else { "file sink" };
+        let name = match on {
+            On::Log => "log",
+            On::Sink => "file sink",
+            On::Rolled => "rolled files",
+        };
         let target = Target::AtMost { pass: 5.0, goal: 1.0 };
         sheet.judge(
             (&format!("{name}: room until lines are taken and written again"), "s"),
@@ -156,13 +188,13 @@ fn once(on: On, disk: &Disk) -> Outcome<(f64, u64, u64)> {
     let (small, large) = (disk.0.path(), home.path());
     let (state, files) = match on {
         On::Log => (small.join("state"), large.join("files")),
-        On::Sink => (large.join("state"), small.join("files")),
+        On::Sink | On::Rolled => (large.join("state"), small.join("files")),
     };
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let file = large.join("pipeline.toml");
-    fs::write(&file, pipeline(address, &state, &files))?;
+    fs::write(&file, pipeline(on, address, &state, &files))?;
     let mut run = Run::start(&file, address, files)?;
-    let sender = run.send(address)?;
+    run.send(address)?;
     run.until("lines are written", |run| Ok(run.written()? > 0))?;
     disk.fill()?;
     let before = run.sent.load(Ordering::Relaxed);
@@ -174,8 +206,7 @@ fn once(on: On, disk: &Disk) -> Outcome<(f64, u64, u64)> {
         Ok(run.sent.load(Ordering::Relaxed) > held_at && run.written()? > written)
     })?;
     let resumed = run.clock.now().since(emptied).as_secs_f64();
-    run.stop.store(true, Ordering::Relaxed);
-    let lines = sender.join().map_err(|_| "the sender panicked")??;
+    let lines = run.lines()?;
     run.until("every line is written", |run| Ok(run.written()? >= lines * LINE_BYTES))?;
     kill_process(Pid::from_child(&run.engine.0), Kill::TERM)?;
     wait(&mut run.engine, LIMIT)?;
@@ -184,11 +215,12 @@ fn once(on: On, disk: &Disk) -> Outcome<(f64, u64, u64)> {
 }
 
 /// Little is kept in memory, so that the peer is held soon.
-fn pipeline(address: SocketAddr, state: &Path, files: &Path) -> String {
+fn pipeline(on: On, address: SocketAddr, state: &Path, files: &Path) -> String {
+    let roll = if on == On::Rolled { "roll = { bytes = '8MiB' }\n" } else { "" };
     format!(
         "batch_interval = '100ms'\nstate_dir = '{}'\nhttp = 'off'\nstore_bytes_max = '32MiB'\n\
          [source.in.socket]\nlisten = '{address}'\n[job.all]\nfrom = ['in']\nto = ['files']\nlines = {{}}\n\
-         [sink.files.file]\npath = '{}'\nformat = 'text'\n",
+         [sink.files.file]\npath = '{}'\nformat = 'text'\n{roll}",
         state.display(),
         files.display(),
     )
@@ -202,32 +234,37 @@ impl Run {
         command.arg("run").arg(file).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let engine = Owned(command.spawn()?);
         let (sent, stop) = (Arc::default(), Arc::default());
-        let mut run = Run { engine, files, clock: SystemClock::new(), sent, stop, said };
+        let mut run = Run {
+            engine,
+            files,
+            clock: SystemClock::new(),
+            sent,
+            stop,
+            said,
+            sender: None,
+            lines: Arc::default(),
+        };
         run.until("it listens", |_| Ok(TcpStream::connect(address).is_ok()))?;
         Ok(run)
     }
 
-    /// Sends numbered lines until it is told to stop; returns how many.
-    fn send(&self, address: SocketAddr) -> Outcome<std::thread::JoinHandle<std::io::Result<u64>>> {
+    /// Starts the sender.
+    fn send(&mut self, address: SocketAddr) -> Outcome<()> {
         let stream = TcpStream::connect(address)?;
         // A sender that is held for ever would be waited for without an end.
         stream.set_write_timeout(Some(LIMIT))?;
         let (sent, stop) = (Arc::clone(&self.sent), Arc::clone(&self.stop));
-        let mut out = BufWriter::with_capacity(LINES_AT_ONCE * 100, stream);
-        let (clock, never) = (Arc::clone(&self.clock), Signal::new());
-        Ok(std::thread::spawn(move || {
-            let mut number = 0;
-            while !stop.load(Ordering::Relaxed) {
-                for _ in 0..LINES_AT_ONCE {
-                    out.write_all(line(number).as_bytes())?;
-                    number += 1;
-                }
-                out.flush()?;
-                sent.store(number, Ordering::Relaxed);
-                clock.wait(&never, Some(clock.now().plus(APART)));
-            }
-            Ok(number)
-        }))
+        let (clock, lines) = (Arc::clone(&self.clock), Arc::clone(&self.lines));
+        let body = move || *lines.lock() = Some(send(stream, &clock, &sent, &stop));
+        self.sender = Some(thread::spawn("sender", &Poison::new(), body)?);
+        Ok(())
+    }
+
+    /// Stops the sender; how many lines it sent.
+    fn lines(&mut self) -> Outcome<u64> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.sender.take().ok_or("nothing is sent")?.join();
+        Ok(self.lines.lock().take().ok_or("the sender panicked")??)
     }
 
     fn until(&mut self, what: &str, mut so: impl FnMut(&Run) -> Outcome<bool>) -> Outcome<()> {
@@ -255,7 +292,7 @@ impl Run {
         })
     }
 
-    /// Bytes of committed output.
+    /// Bytes of output; of files that are not named yet they may be more than what is committed.
     fn written(&self) -> Outcome<u64> {
         Ok(outputs(&self.files)?
             .iter()
@@ -273,7 +310,15 @@ fn line(number: u64) -> String {
 fn outputs(files: &Path) -> Outcome<Vec<(u64, PathBuf)>> {
     let Ok(entries) = fs::read_dir(files) else { return Ok(Vec::new()) };
     let time = |path: &Path| {
-        path.file_stem()?.to_str()?.strip_prefix("all-")?.split('-').next()?.parse().ok()
+        path.extension().filter(|end| *end == "txt" || *end == "open")?;
+        path.file_stem()?
+            .to_str()?
+            .trim_start_matches('.')
+            .strip_prefix("all-")?
+            .split('-')
+            .next()?
+            .parse()
+            .ok()
     };
     let mut found: Vec<(u64, PathBuf)> =
         entries.flatten().filter_map(|entry| Some((time(&entry.path())?, entry.path()))).collect();
@@ -285,6 +330,7 @@ fn outputs(files: &Path) -> Outcome<Vec<(u64, PathBuf)>> {
 fn exact(files: &Path, lines: u64) -> Outcome<()> {
     let mut number = 0;
     for (_, file) in outputs(files)? {
+        assert!(file.extension().is_some_and(|end| end == "txt"), "{}: named", file.display());
         for found in BufReader::new(fs::File::open(&file)?).lines() {
             let found = found? + "\n";
             if found != line(number) {
