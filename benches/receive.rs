@@ -91,7 +91,7 @@ fn plain(shape: &Shape) -> Duration {
         let registry = poll.registry().try_clone().expect("a poller");
         let most = Token(usize::MAX);
         registry.register(&mut listener, most, Interest::READABLE).expect("a listener");
-        let (mut peers, mut open, mut lines) = (Vec::<TcpStream>::new(), connections, 0);
+        let (mut peers, mut open, mut lines) = (Vec::<Option<TcpStream>>::new(), connections, 0);
         let mut buffer = vec![0; READ_BYTES];
         while open > 0 {
             poll.poll(&mut events, None).expect("it polls");
@@ -102,14 +102,15 @@ fn plain(shape: &Shape) -> Duration {
                     registry
                         .register(&mut peer, Token(peers.len()), Interest::READABLE)
                         .expect("a peer");
-                    peers.push(peer);
+                    peers.push(Some(peer));
                 }
-                let Some(peer) = peers.get_mut(token.0) else { continue };
-                loop {
+                let Some(slot) = peers.get_mut(token.0) else { continue };
+                // An end can be told twice; it counts once.
+                while let Some(peer) = slot {
                     match peer.read(&mut buffer) {
                         Ok(0) => {
+                            *slot = None;
                             open -= 1;
-                            break;
                         }
                         Ok(len) => {
                             lines += memchr::memchr_iter(b'\n', &buffer[..len]).count() as u64
