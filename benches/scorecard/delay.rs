@@ -41,7 +41,7 @@ pub fn delay(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
         let (answers, syncs) = (each(|times| &times.answers), each(|times| &times.syncs));
         let sync = Spread::of(&syncs).median;
         // At most two syncs and 5 ms; better one and 1 ms.
-        let target = Target::AtMost { pass: 2.0 * sync + 5.0, goal: sync + 1.0 };
+        let target = Target::AtMost { pass: rounded(2.0 * sync + 5.0), goal: rounded(sync + 1.0) };
         sheet.judge((&format!("acknowledgement, {name}"), "ms"), &answers, target)?;
         let bare = format!("    bare write + fdatasync, {name}");
         sheet.judge((&bare, "ms"), &syncs, Target::Shown)?;
@@ -114,4 +114,9 @@ fn quantile(figures: &[f64], part: f64) -> f64 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a position")]
     let at = (part * as_f64(sorted.len().saturating_sub(1) as u64)).round() as usize;
     sorted[at]
+}
+
+/// To a microsecond: the limits are printed.
+fn rounded(millis: f64) -> f64 {
+    (millis * 1e3).round() / 1e3
 }
