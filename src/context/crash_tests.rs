@@ -4,6 +4,8 @@
 //! Time is a manual clock that the feeding moves; the threads are real, so a seed decides the faults and the steps but not
 //! every interleaving. Defects are planted in a process of their own, for all its threads.
 
+mod backlog;
+
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 

@@ -65,9 +65,9 @@ pub struct Done {
 pub struct Memory {
     /// Held now.
     pub used: usize,
-    /// The bound at which reading stops, `store_bytes_max`.
+    /// The bound at which reading stops, `store_bytes_max`; before, blocks leave memory if they can.
     pub bound: usize,
-    /// What left memory for files; all zero without a `spill_dir`.
+    /// What left memory for the log or for files; all zero without a log and a `spill_dir`.
     pub spilled: Spilled,
 }
 

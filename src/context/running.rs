@@ -25,7 +25,7 @@ use crate::scheduler::{
 };
 use crate::sink::{DeadLetterFiles, DeadLetters};
 use crate::slab::{Account, Pool};
-use crate::store::{BlockManager, Spill, SpillOptions};
+use crate::store::{BlockManager, Spill, SpillFiles, SpillOptions};
 use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::Thread;
 use crate::sync::{Arc, AtomicBool, Mailbox, Ordering, Poison};
@@ -177,7 +177,7 @@ impl Running {
         let scheduler = Scheduler::new();
         let mut engine = engine(&config, &clock, &poison, &scheduler);
         let workers = Arc::new(WorkerPool::start(config.workers, &poison)?);
-        let spill = spill(&config, &engine.account)?;
+        let spill = spill(&config, setup.storage.is_some(), &engine.account)?;
         let store = Arc::new(BlockManager::new(Arc::clone(&engine.account), spill.clone()));
         let tracker = Arc::new(BlockTracker::new(sources.len()));
         let mut running = Running {
@@ -242,7 +242,9 @@ impl Running {
     /// Starts the thread `spill`, if blocks may leave memory.
     fn start_spill(&mut self, store: &Arc<BlockManager>, engine: &Engine) -> Result<()> {
         if let Some(spill) = &self.spill {
-            let thread = spill.start(store, &self.clock, &engine.events, &engine.poison)?;
+            let log = self.journal.as_ref().map(|journal| journal.blocks());
+            let told = (&engine.events, &engine.poison);
+            let thread = spill.start(store, log, &self.clock, told)?;
             self.spill_thread = Some(thread);
         }
         Ok(())
@@ -631,17 +633,25 @@ fn engine(
     }
 }
 
-/// Where blocks go when memory runs short, if the configuration names a place.
-fn spill(config: &Resolved, account: &Arc<Account>) -> Result<Option<Arc<Spill>>> {
-    let Some(spill) = &config.spill else { return Ok(None) };
-    let directory = spill.directory.join(format!("tidemill-{}", config.name));
-    let options = SpillOptions {
-        storage: Arc::new(Directory::open(&directory)?),
-        directory: Some(directory),
-        bytes_max: spill.bytes_max,
-        account: Arc::clone(account),
+/// Where blocks go when memory runs short, if there is a log or the configuration names a place.
+fn spill(
+    config: &Resolved,
+    has_storage: bool,
+    account: &Arc<Account>,
+) -> Result<Option<Arc<Spill>>> {
+    let files = match &config.spill {
+        Some(spill) => {
+            let directory = spill.directory.join(format!("tidemill-{}", config.name));
+            Some(SpillFiles {
+                storage: Arc::new(Directory::open(&directory)?),
+                directory: Some(directory),
+                bytes_max: spill.bytes_max,
+            })
+        }
+        None if has_storage || config.state_dir.is_some() => None,
+        None => return Ok(None),
     };
-    Spill::open(options).map(Some)
+    Spill::open(SpillOptions { files, account: Arc::clone(account) }).map(Some)
 }
 
 fn job_options(config: &Resolved, schedule: Schedule, limits: RunLimits) -> Options {

@@ -1,12 +1,16 @@
 //! Blocks whose records are in the log: the log is the store of durable blocks. Read back on the workers, chunk by chunk.
 
 use std::fmt;
+use std::io::{self, ErrorKind};
 
 use super::{ChunkRange, Entry, Journal, LoggedChunk, Shared, decode};
-use crate::block::BlockId;
+use crate::block::{Block, BlockId};
 use crate::error::{Error, Result};
-use crate::store::{StoredBlock, Stowed};
+use crate::store::{Durable, StoredBlock, Stowed};
 use crate::sync::Arc;
+
+/// Segments that a backlog leaves free: for plans, commits and checkpoints, without which nothing would be released.
+const FREE_SEGMENTS: u64 = 4;
 
 /// The records of a block, in the log.
 struct Logged {
@@ -35,7 +39,55 @@ impl Stowed for Logged {
     }
 }
 
+/// The blocks of this run, found in the log. It does not hold the journal, whose lock ends with the engine.
+struct LoggedBlocks {
+    shared: Arc<Shared>,
+    /// Of each source of the program its number in the log.
+    numbers: Vec<u32>,
+}
+
+impl fmt::Debug for LoggedBlocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoggedBlocks").finish_non_exhaustive()
+    }
+}
+
+impl Durable for LoggedBlocks {
+    fn name(&self) -> String {
+        format!("the log in {}", self.shared.log.name())
+    }
+
+    fn has_room(&self, bytes: u64) -> io::Result<()> {
+        let needed = bytes.saturating_add(FREE_SEGMENTS * self.shared.segment_bytes);
+        match self.shared.log.room()? {
+            room if room >= needed => Ok(()),
+            room => Err(io::Error::new(
+                ErrorKind::StorageFull,
+                format!("{room} bytes are free, {needed} are left for what ends the batches"),
+            )),
+        }
+    }
+
+    fn find(&self, block: &Block) -> Option<(Arc<dyn Stowed>, usize)> {
+        let number = *self.numbers.get(usize::try_from(block.id().source).ok()?)?;
+        let range = block.chunks();
+        let live = self.shared.live.lock();
+        let found = range.clone().map(|chunk| live.chunks.get(&(number, chunk)).copied());
+        // None of a block that was released meanwhile and is covered.
+        let chunks: Vec<LoggedChunk> = found.collect::<Option<_>>()?;
+        drop(live);
+        let longest = chunks.iter().map(|chunk| chunk.bytes).max()?;
+        let logged = Logged { shared: Arc::clone(&self.shared), chunks };
+        Some((Arc::new(logged), usize::try_from(longest).ok()?))
+    }
+}
+
 impl Journal {
+    /// Where the blocks of this run are while their batches are not committed.
+    pub(crate) fn blocks(&self) -> Arc<dyn Durable> {
+        Arc::new(LoggedBlocks { shared: Arc::clone(&self.shared), numbers: self.numbers.clone() })
+    }
+
     /// A block of a source of the program, made of chunks that are in the log.
     ///
     /// # Errors

@@ -90,6 +90,7 @@ fn rig() -> Rig {
         tracker: Arc::clone(&tracker),
         pool: Pool::new(account),
         cutters: vec![(0, Cutter(Arc::clone(&generator)))],
+        direct: Vec::new(),
         steered: Vec::new(),
         arrivals: None,
         dead_letters: None,

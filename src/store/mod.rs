@@ -6,7 +6,7 @@
 //! ```
 //! A block is pinned from its put to its release; its bytes are counted by the account of the slabs it lies in, so the
 //! bound `store_bytes_max` holds from the socket to the end of the batch: a full store stops the sockets, never a batch.
-//! With a [`Spill`] the newest blocks leave memory when the account is nearly full: they are processed last.
+//! With a [`Spill`] (there is one with a log, or a directory for files) the newest blocks leave memory when the account is nearly full: they are processed last.
 
 mod format;
 mod spill;
@@ -15,6 +15,7 @@ mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::io;
 use std::ops::Range;
 
 use crate::block::{Block, BlockId, Receipt};
@@ -24,7 +25,7 @@ use crate::slab::Account;
 use crate::sync::{Arc, Mutex};
 use crate::time::Moment;
 
-pub use spill::{Spill, SpillOptions, Spilled};
+pub use spill::{Spill, SpillFiles, SpillOptions, Spilled};
 
 /// Where the records of a block are that has left memory.
 pub trait Stowed: Send + Sync + fmt::Debug {
@@ -33,6 +34,22 @@ pub trait Stowed: Send + Sync + fmt::Debug {
     /// # Errors
     /// If they cannot be read back as they were written; `each` may have seen some of them by then.
     fn for_each_range(&self, each: &mut dyn FnMut(&[u8])) -> Result<()>;
+}
+
+/// Where blocks are that were made durable before they were stored: they leave memory without being written.
+pub trait Durable: Send + Sync + fmt::Debug {
+    /// What people call it.
+    fn name(&self) -> String;
+
+    /// Whether so many bytes and what ends the batches that wait can still be made durable.
+    ///
+    /// # Errors
+    /// If they cannot: the backlog is not to grow.
+    fn has_room(&self, bytes: u64) -> io::Result<()>;
+
+    /// The records of a block, if all of them are there until the block's batch is committed, and the most bytes that are
+    /// in memory while they are read.
+    fn find(&self, block: &Block) -> Option<(Arc<dyn Stowed>, usize)>;
 }
 
 /// Where the records of a block are now.

@@ -1,13 +1,17 @@
-//! `Spill`: blocks of unfinished batches that leave memory for files, on the thread `spill`.
+//! `Spill`: blocks of unfinished batches that leave memory for the log or for files, on the thread `spill`.
 //!
 //! ```text
-//!  put ─account over 7/8─▶ wake ─▶ rxN-…, job-loop go on │ spill: newest idle blocks ─LZ4─▶ spill-N.blocks, down to 3/4
+//!  put ─account over 7/8─▶ wake ─▶ rxN-…, job-loop go on │ spill: newest idle blocks, down to 3/4
+//!                                                        │   durable ─▶ where they are in the log: nothing is written
+//!                                                        │   others ─LZ4─▶ spill-N.blocks
 //!  release ─last block of a file─▶ gone ─▶ wake ─▶ spill removes the file
 //! ```
 //! The newest blocks go first: they are processed last. What a spill cannot write (a full or failing disk, the bound)
 //! stays in memory, and reading stops as it would without a spill; it is tried again. The files live as long as this
 //! process uses them: they are never synced, and a new start removes what a killed one left. Reading back is done by the
-//! task that needs the block. Nothing here knows batches.
+//! task that needs the block. With a log everything is durable before it is stored, so nothing is left for files; what
+//! bounds the backlog then is the log's disk, of which enough is left for plans, commits and checkpoints to go on.
+//! Nothing here knows batches.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -27,7 +31,7 @@ use super::format::{
     FRAME_BYTES, FRAME_HEADER_BYTES, HEADER_BYTES, check_header, decode, decode_header, encode,
     header,
 };
-use super::{BlockManager, Movable, Stowed};
+use super::{BlockManager, Durable, Movable, Stowed};
 
 /// Bytes of blocks that are gathered in one file, unless one block is larger.
 const FILE_BYTES: u64 = 8 << 20;
@@ -38,14 +42,21 @@ const RETRY: Duration = Duration::from_secs(1);
 /// What a spill is made with.
 #[derive(Debug)]
 pub struct SpillOptions {
-    /// Where the files go. It is this spill's alone: a lock keeps other processes out.
+    /// Where blocks go that are in no log; without it they stay in memory.
+    pub files: Option<SpillFiles>,
+    /// Says when memory runs short, and counts what is read back.
+    pub account: Arc<Account>,
+}
+
+/// Where a spill has its files.
+#[derive(Debug)]
+pub struct SpillFiles {
+    /// Where they go. It is this spill's alone: a lock keeps other processes out.
     pub storage: Arc<dyn Storage>,
     /// The directory behind it, which is removed at the end if nothing is left in it.
     pub directory: Option<PathBuf>,
     /// The most bytes of files.
     pub bytes_max: u64,
-    /// Says when memory runs short, and counts what is read back.
-    pub account: Arc<Account>,
 }
 
 /// See the module.
@@ -91,10 +102,17 @@ impl Spill {
     /// # Errors
     /// If another process uses the storage, or it cannot be read or changed.
     pub fn open(options: SpillOptions) -> Result<Arc<Self>> {
-        let lock = options.storage.lock()?;
-        remove_files(options.storage.as_ref()).map_err(|err| {
-            Error::io(format!("cannot clear the spill directory {}", options.storage.name()), err)
-        })?;
+        let lock = match &options.files {
+            Some(files) => {
+                let lock = files.storage.lock()?;
+                remove_files(files.storage.as_ref()).map_err(|err| {
+                    let name = files.storage.name();
+                    Error::io(format!("cannot clear the spill directory {name}"), err)
+                })?;
+                Some(lock)
+            }
+            None => None,
+        };
         Ok(Arc::new(Spill {
             options,
             next: AtomicU64::new(1),
@@ -102,25 +120,27 @@ impl Spill {
             counters: Counters::default(),
             wake: Signal::new(),
             stop: StopToken::new(),
-            lock: Mutex::new(Some(lock)),
+            lock: Mutex::new(lock),
         }))
     }
 
-    /// Starts the thread `spill`, which moves blocks of `store` until it is [stopped](Spill::stop).
+    /// Starts the thread `spill`, which moves blocks of `store` until it is [stopped](Spill::stop); those that are in the
+    /// `log` are left to it.
     ///
     /// # Errors
     /// If the operating system gives no more threads.
     pub fn start(
         self: &Arc<Self>,
         store: &Arc<BlockManager>,
+        log: Option<Arc<dyn Durable>>,
         clock: &Arc<dyn Clock>,
-        events: &EventBus,
-        poison: &Poison,
+        (events, poison): (&EventBus, &Poison),
     ) -> Result<Thread> {
         self.stop.wakes(&self.wake);
         let (spill, store) = (Arc::clone(self), Arc::clone(store));
         let (clock, events) = (Arc::clone(clock), events.clone());
-        thread::spawn("spill", poison, move || spill.run(&store, clock.as_ref(), &events))
+        let body = move || spill.run(&store, log.as_deref(), clock.as_ref(), &events);
+        thread::spawn("spill", poison, body)
             .map_err(|err| Error::io("cannot start the thread `spill`", err))
     }
 
@@ -159,8 +179,16 @@ impl Spill {
         self.options.account.used().saturating_sub(max - max / 4) as u64
     }
 
-    fn run(self: Arc<Self>, store: &BlockManager, clock: &dyn Clock, events: &EventBus) {
-        let mut tell = Tell { events, spilling: false, failing: false };
+    fn run(
+        self: Arc<Self>,
+        store: &BlockManager,
+        log: Option<&dyn Durable>,
+        clock: &dyn Clock,
+        events: &EventBus,
+    ) {
+        let files = self.options.files.as_ref().map(|files| files.storage.name());
+        let place = log.map(Durable::name).or(files).unwrap_or_default();
+        let mut tell = Tell { events, place, spilling: false, failing: false };
         let mut retry: Option<Moment> = None;
         let mut scratch = Scratch::default();
         while !self.stop.is_stopped() {
@@ -169,7 +197,7 @@ impl Spill {
                 retry = None;
             }
             if self.is_pressed() && retry.is_none_or(|at| clock.now() >= at) {
-                let outcome = self.relieve(store, &mut scratch);
+                let outcome = self.relieve(store, log, &mut scratch);
                 retry = outcome.is_err().then(|| clock.now().plus(RETRY));
                 tell.of(&self, outcome);
             }
@@ -179,9 +207,15 @@ impl Spill {
     }
 
     /// Moves the newest blocks until memory is no longer short, or none is left that can be moved.
-    fn relieve(self: &Arc<Self>, store: &BlockManager, scratch: &mut Scratch) -> io::Result<()> {
+    fn relieve(
+        self: &Arc<Self>,
+        store: &BlockManager,
+        log: Option<&dyn Durable>,
+        scratch: &mut Scratch,
+    ) -> io::Result<()> {
         let mut busy = Vec::new();
-        let mut outcome = Ok(());
+        // What leaves memory makes room for more, all of which is logged first: up to another full store.
+        let mut outcome = log.map_or(Ok(()), |log| log.has_room(self.options.account.max() as u64));
         while outcome.is_ok() && !self.stop.is_stopped() && self.excess() > 0 {
             let taken = store.take_movable(self.excess().min(FILE_BYTES));
             if taken.is_empty() {
@@ -193,10 +227,13 @@ impl Spill {
                 .map(|movable| (movable.block.idle(), movable))
                 .partition(|it| it.0.is_some());
             busy.extend(read.into_iter().map(|(_, movable)| movable));
-            let idle: Vec<(Arc<Block>, Movable)> =
+            let mut idle: Vec<(Arc<Block>, Movable)> =
                 idle.into_iter().filter_map(|(block, movable)| Some((block?, movable))).collect();
-            outcome = self.write_file(&idle, scratch);
-            if outcome.is_err() {
+            idle.retain(|(block, movable)| !self.leave_to(log, block, movable));
+            if let Some(files) = &self.options.files {
+                outcome = self.write_file(files, &idle, scratch);
+            }
+            if outcome.is_err() || self.options.files.is_none() {
                 busy.extend(idle.into_iter().map(|(_, movable)| movable));
             }
         }
@@ -204,9 +241,33 @@ impl Spill {
         outcome
     }
 
+    /// Lets the memory of a block go if all of it is in the log; whether it is.
+    fn leave_to(
+        self: &Arc<Self>,
+        log: Option<&dyn Durable>,
+        block: &Block,
+        movable: &Movable,
+    ) -> bool {
+        let Some((stowed, piece_bytes_max)) = log.and_then(|log| log.find(block)) else {
+            return false;
+        };
+        self.count(block);
+        let (bytes, spill) = (block.bytes(), Arc::clone(self));
+        movable.block.stow(Arc::new(LoggedBlock { stowed, bytes, piece_bytes_max, spill }));
+        true
+    }
+
+    /// A block leaves memory.
+    fn count(&self, block: &Block) {
+        self.counters.bytes.add(block.bytes());
+        self.counters.bytes_total.add(block.bytes());
+        self.counters.blocks.add(1);
+    }
+
     /// Writes a file with these blocks, and lets their memory go. On an error nothing has changed.
     fn write_file(
         self: &Arc<Self>,
+        files: &SpillFiles,
         blocks: &[(Arc<Block>, Movable)],
         scratch: &mut Scratch,
     ) -> io::Result<()> {
@@ -214,10 +275,16 @@ impl Spill {
             return Ok(());
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let storage = self.options.storage.as_ref();
+        let storage = files.storage.as_ref();
         let name = file_name(number);
         let written = storage.create(&name).and_then(|file| {
-            let mut writer = Writer { file: file.as_ref(), number, offset: 0, spill: self };
+            let mut writer = Writer {
+                file: file.as_ref(),
+                number,
+                offset: 0,
+                file_bytes: &self.counters.file_bytes,
+                bytes_max: files.bytes_max,
+            };
             writer.append(&header(number))?;
             let places: io::Result<Vec<_>> =
                 blocks.iter().map(|(block, _)| writer.block(block, scratch)).collect();
@@ -228,11 +295,10 @@ impl Spill {
             let _ = storage.remove(&name);
         })?;
         self.counters.file_bytes.add(bytes);
-        let file = Arc::new(SpillFile { number, bytes, spill: Arc::clone(self) });
+        let (storage, spill) = (Arc::clone(&files.storage), Arc::clone(self));
+        let file = Arc::new(SpillFile { number, bytes, storage, spill });
         for ((block, movable), place) in blocks.iter().zip(places) {
-            self.counters.bytes.add(block.bytes());
-            self.counters.bytes_total.add(block.bytes());
-            self.counters.blocks.add(1);
+            self.count(block);
             let (id, bytes) = (block.id(), block.bytes());
             let file = Arc::clone(&file);
             movable.block.stow(Arc::new(SpilledBlock { id, bytes, place, file }));
@@ -243,9 +309,10 @@ impl Spill {
     /// Removes files that nobody needs; whether there were any.
     fn remove_gone(&self) -> bool {
         let gone = std::mem::take(&mut *self.gone.lock());
+        let Some(files) = &self.options.files else { return false };
         for (number, bytes) in &gone {
             // One that cannot be removed stays until the next start, and counts for the bound no longer.
-            let _ = self.options.storage.remove(&file_name(*number));
+            let _ = files.storage.remove(&file_name(*number));
             self.counters.file_bytes.sub(*bytes);
         }
         !gone.is_empty()
@@ -253,12 +320,13 @@ impl Spill {
 
     /// Removes all files, the lock and the directory. What fails here is mended by the next start.
     fn close(&self) {
-        let storage = self.options.storage.as_ref();
+        let Some(files) = &self.options.files else { return };
+        let storage = files.storage.as_ref();
         self.remove_gone();
         let _ = remove_files(storage);
         let _ = storage.remove(LOCK);
         drop(self.lock.lock().take());
-        if let Some(directory) = &self.options.directory {
+        if let Some(directory) = &files.directory {
             let _ = fs::remove_dir(directory);
         }
     }
@@ -267,13 +335,15 @@ impl Spill {
 /// Tells of the first block that leaves memory, and of each time that this begins to fail.
 struct Tell<'a> {
     events: &'a EventBus,
+    /// Where blocks go, as people call it.
+    place: String,
     spilling: bool,
     failing: bool,
 }
 
 impl Tell<'_> {
     fn of(&mut self, spill: &Spill, outcome: io::Result<()>) {
-        let directory = || spill.options.storage.name();
+        let directory = || self.place.clone();
         if !self.spilling && spill.counters.bytes_total.value() > 0 {
             self.spilling = true;
             self.events.post(Event::Spilling { directory: directory() });
@@ -316,14 +386,15 @@ struct Writer<'a> {
     file: &'a dyn StoredFile,
     number: u64,
     offset: u64,
-    spill: &'a Spill,
+    /// Bytes of all other files.
+    file_bytes: &'a Counter,
+    bytes_max: u64,
 }
 
 impl Writer<'_> {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let (end, len) =
-            (self.offset.checked_add(bytes.len() as u64), self.spill.counters.file_bytes.value());
-        if end.is_none_or(|end| len.saturating_add(end) > self.spill.options.bytes_max) {
+        let (end, len) = (self.offset.checked_add(bytes.len() as u64), self.file_bytes.value());
+        if end.is_none_or(|end| len.saturating_add(end) > self.bytes_max) {
             return Err(io::Error::new(ErrorKind::QuotaExceeded, "`spill_bytes_max` is reached"));
         }
         write_all(self.file, self.offset, &[bytes])?;
@@ -365,6 +436,7 @@ impl Writer<'_> {
 struct SpillFile {
     number: u64,
     bytes: u64,
+    storage: Arc<dyn Storage>,
     spill: Arc<Spill>,
 }
 
@@ -399,7 +471,7 @@ impl Stowed for SpilledBlock {
         let _charge = self.file.spill.options.account.charge(2 * self.place.frame_bytes_max);
         self.read_frames(each).map_err(|why| {
             let (id, name) = (self.id, file_name(self.file.number));
-            let directory = self.file.spill.options.storage.name();
+            let directory = self.file.storage.name();
             Error::Failed(format!("block {id} cannot be read back from {directory}/{name}: {why}"))
         })
     }
@@ -408,7 +480,7 @@ impl Stowed for SpilledBlock {
 impl SpilledBlock {
     fn read_frames(&self, each: &mut dyn FnMut(&[u8])) -> Result<(), String> {
         let number = self.file.number;
-        let storage = &self.file.spill.options.storage;
+        let storage = &self.file.storage;
         let file = storage.open(&file_name(number)).map_err(|err| err.to_string())?;
         let mut head = [0; HEADER_BYTES];
         read_whole(file.as_ref(), 0, &mut head)?;
@@ -430,6 +502,29 @@ impl SpilledBlock {
         }
         let whole = offset == self.place.end;
         if whole { Ok(()) } else { Err("it holds more than was written".to_owned()) }
+    }
+}
+
+/// A block that is read from the log, and counted as long as it is kept.
+#[derive(Debug)]
+struct LoggedBlock {
+    stowed: Arc<dyn Stowed>,
+    bytes: u64,
+    piece_bytes_max: usize,
+    spill: Arc<Spill>,
+}
+
+impl Stowed for LoggedBlock {
+    fn for_each_range(&self, each: &mut dyn FnMut(&[u8])) -> Result<()> {
+        let _charge = self.spill.options.account.charge(self.piece_bytes_max);
+        self.stowed.for_each_range(each)
+    }
+}
+
+impl Drop for LoggedBlock {
+    fn drop(&mut self) {
+        self.spill.counters.bytes.sub(self.bytes);
+        self.spill.counters.blocks.sub(1);
     }
 }
 

@@ -24,18 +24,16 @@ struct Rig {
     events: Mailbox<Event>,
     bus: EventBus,
     threads: Vec<Thread>,
+    /// Whether there is a log, and whether its disk has room.
+    log: Option<bool>,
     next: u64,
 }
 
 impl Rig {
     fn new(disk: MemoryStorage, bytes_max: u64) -> Rig {
         let account = Account::new(BOUND);
-        let options = SpillOptions {
-            storage: Arc::new(disk.clone()),
-            directory: None,
-            bytes_max,
-            account: Arc::clone(&account),
-        };
+        let files = SpillFiles { storage: Arc::new(disk.clone()), directory: None, bytes_max };
+        let options = SpillOptions { files: Some(files), account: Arc::clone(&account) };
         let spill = Spill::open(options).expect("a fresh disk");
         let store = Arc::new(BlockManager::new(account, Some(Arc::clone(&spill))));
         Rig {
@@ -46,6 +44,7 @@ impl Rig {
             events: Mailbox::new(100),
             bus: EventBus::new(),
             threads: Vec::new(),
+            log: None,
             next: 0,
         }
     }
@@ -55,8 +54,9 @@ impl Rig {
         let told = self.events.clone();
         let listener = move |event: &Event| told.send(event.clone()).expect("the test listens");
         let (clock, poison) = (Arc::new(self.clock.clone()) as Arc<dyn Clock>, Poison::new());
+        let log = self.log.map(|has_room| Arc::new(Even { has_room }) as Arc<dyn Durable>);
         self.threads = vec![
-            self.spill.start(&self.store, &clock, &self.bus, &poison).expect("a thread"),
+            self.spill.start(&self.store, log, &clock, (&self.bus, &poison)).expect("a thread"),
             self.bus.start(vec![Box::new(listener)], &poison).expect("a thread"),
         ];
     }
@@ -305,15 +305,72 @@ fn a_start_removes_what_a_killed_process_left_and_nothing_else() {
     assert_eq!(left, others);
 }
 
+/// A log that has the blocks with an even number.
+#[derive(Debug)]
+struct Even {
+    has_room: bool,
+}
+
+impl Stowed for Even {
+    fn for_each_range(&self, each: &mut dyn FnMut(&[u8])) -> Result<()> {
+        each(b"from the log");
+        Ok(())
+    }
+}
+
+impl Durable for Even {
+    fn name(&self) -> String {
+        "a log".to_owned()
+    }
+
+    fn has_room(&self, bytes: u64) -> io::Result<()> {
+        assert_eq!(bytes, BOUND as u64);
+        if self.has_room { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+    }
+
+    fn find(&self, block: &Block) -> Option<(Arc<dyn Stowed>, usize)> {
+        let found = block.id().number.is_multiple_of(2);
+        found.then(|| (Arc::new(Even { has_room: true }) as Arc<dyn Stowed>, 100))
+    }
+}
+
+#[test]
+fn what_is_in_the_log_leaves_memory_unwritten_and_the_rest_for_files() {
+    for has_files in [true, false] {
+        let mut rig = Rig::new(MemoryStorage::new(0), u64::MAX);
+        if !has_files {
+            let options = SpillOptions { files: None, account: Arc::clone(rig.store.account()) };
+            rig.spill = Spill::open(options).expect("nothing to open");
+            let spill = Some(Arc::clone(&rig.spill));
+            rig.store = Arc::new(BlockManager::new(Arc::clone(rig.store.account()), spill));
+        }
+        rig.log = Some(true);
+        let ids = rig.fill();
+        rig.relieved();
+        let text = |id| rig.read(id).expect("there");
+        assert!(rig.is_away(ids[8]) && text(ids[8]) == b"from the log");
+        assert_eq!((rig.is_away(ids[9]), text(ids[9])), (has_files, vec![9; 100 << 10]));
+        assert_eq!(rig.spill.counts().file_bytes > 0, has_files);
+        rig.store.release(ids);
+        rig.wait("all is counted", |counts| counts.file_bytes == 0 && counts.bytes == 0);
+    }
+}
+
+#[test]
+fn a_backlog_leaves_the_disk_of_the_log_some_room() {
+    let mut rig = Rig::new(MemoryStorage::new(0), u64::MAX);
+    rig.log = Some(false);
+    let ids = rig.fill();
+    rig.wait("it says so", |counts| counts.failures > 0);
+    assert!(matches!(rig.events.recv(), Some(Event::SpillFailed { .. })));
+    assert!(ids.into_iter().all(|id| !rig.is_away(id)));
+}
+
 #[test]
 fn two_processes_do_not_share_a_directory() {
     let rig = Rig::new(MemoryStorage::new(0), u64::MAX);
-    let options = SpillOptions {
-        storage: Arc::new(rig.disk.clone()),
-        directory: None,
-        bytes_max: 1,
-        account: Account::new(1),
-    };
+    let files = SpillFiles { storage: Arc::new(rig.disk.clone()), directory: None, bytes_max: 1 };
+    let options = SpillOptions { files: Some(files), account: Account::new(1) };
     assert!(Spill::open(options).is_err());
 }
 

@@ -7,7 +7,7 @@
 //! Nothing waits for a timer: a group is as large as the last sync was slow. Receipts run on `wal-sync` and only post.
 
 use std::collections::VecDeque;
-use std::fmt;
+use std::{fmt, io};
 
 use super::format::{Position, RECORD_HEADER};
 use super::reader::{Segment, Visit};
@@ -194,6 +194,19 @@ impl WriteAheadLog {
             return Err(Error::Failed(format!("segment {} of the log was released", at.segment)));
         };
         Segment::read(file.as_ref(), self.storage.as_ref(), at)
+    }
+
+    /// What people call the place where the segments are.
+    pub fn name(&self) -> String {
+        self.storage.name()
+    }
+
+    /// How many bytes the place has room for, beside what the log has.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn room(&self) -> io::Result<u64> {
+        self.storage.room()
     }
 
     /// Lets the segments below `first` go, soon. The newest one stays.

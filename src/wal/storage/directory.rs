@@ -5,7 +5,7 @@ use std::io::{self, IoSlice, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, fstatvfs};
 use rustix::io::{Errno, pwritev};
 
 use super::{Lock, Storage, StoredFile};
@@ -133,6 +133,11 @@ impl Storage for Directory {
 
     fn name(&self) -> String {
         self.path.display().to_string()
+    }
+
+    fn room(&self) -> io::Result<u64> {
+        let disk = fstatvfs(&self.handle)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 }
 

@@ -394,6 +394,10 @@ impl Storage for MemoryStorage {
     fn name(&self) -> String {
         "memory".to_owned()
     }
+
+    fn room(&self) -> io::Result<u64> {
+        Ok(if self.0.lock().full { 0 } else { u64::MAX })
+    }
 }
 
 #[derive(Debug)]

@@ -108,6 +108,12 @@ pub trait Storage: fmt::Debug + Send + Sync {
 
     /// What people call it in messages: the path of the directory.
     fn name(&self) -> String;
+
+    /// For how many more bytes there is room.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn room(&self) -> io::Result<u64>;
 }
 
 /// Held by the only process that may use a storage; dropping it lets the next one in.

@@ -56,6 +56,9 @@ impl Storage for Gate {
     fn name(&self) -> String {
         self.inner.name()
     }
+    fn room(&self) -> io::Result<u64> {
+        self.inner.room()
+    }
 }
 
 impl StoredFile for GateFile {

@@ -1,0 +1,171 @@
+//! A backlog beyond the bound of memory, with a log: blocks leave memory for where they are in the log.
+
+use super::{Acknowledged, PERIOD, Trouble, World, idle};
+use crate::block::{Acknowledge, Range, Receipt};
+use crate::config::Config;
+use crate::context::{Running, StreamingContext};
+use crate::error::Result;
+use crate::sink::{BatchMeta, CommitKey, Existing, File, FileFormat, Rows, Sink};
+use crate::sync::{Arc, Mailbox};
+use crate::wal::storage::{Fault, Storage};
+
+/// `store_bytes_max`, the least that there may be.
+const BOUND: usize = 1 << 20;
+
+/// With the chunks that two tasks read back at that time, which are counted and not waited for.
+const BOUND_READING: usize = BOUND + BOUND / 4;
+
+/// Small enough that several fit into the bound, and a backlog lies in many segments.
+const BLOCK_BYTES: u64 = 64 << 10;
+const SEGMENT_BYTES: u64 = 256 << 10;
+
+/// Records of one range, about 1 KiB each.
+const RANGE: u64 = 8;
+
+/// Records of a backlog, six times the bound.
+const BACKLOG: u64 = 6 << 10;
+
+/// A sink that takes a batch for each token, and everything once the tokens are closed.
+struct Gated {
+    file: File,
+    tokens: Mailbox<()>,
+}
+
+impl Sink for Gated {
+    fn committed(&mut self, key: &CommitKey) -> Result<bool> {
+        self.file.committed(key)
+    }
+
+    fn write(&mut self, key: &CommitKey, meta: &BatchMeta, rows: &Rows) -> Result<()> {
+        self.tokens.recv();
+        self.file.write(key, meta, rows)
+    }
+
+    fn commit(&mut self, key: &CommitKey) -> Result<()> {
+        self.file.commit(key)
+    }
+}
+
+fn record(number: u64) -> String {
+    format!("{number:01020}")
+}
+
+/// The state and the output of a stream with a backlog, and what was sent and acknowledged.
+struct Backlog {
+    world: World,
+    sent: u64,
+    acknowledged: Arc<Acknowledged>,
+}
+
+impl Backlog {
+    fn new(seed: u64) -> Backlog {
+        Backlog { world: World::new(seed), sent: 0, acknowledged: Arc::default() }
+    }
+
+    fn start(&self, tokens: &Mailbox<()>) -> Running {
+        let config = Config::new("backlog").batch_interval(PERIOD).workers(2);
+        let config = config.store_bytes_max(BOUND as u64).block_bytes_max(BLOCK_BYTES);
+        let context = StreamingContext::with_clock(config, self.world.clock.clone());
+        let context = context.expect("good");
+        context.keep_state_in(Arc::new(self.world.state.clone()), SEGMENT_BYTES);
+        let source = idle().record_bytes_max(2_000);
+        let lines = context.receiver(source).expect("one source");
+        let storage: Arc<dyn Storage> = Arc::new(self.world.output.clone());
+        let file = File::open(storage, FileFormat::Text, Existing::Committed, None);
+        lines.named("lines").save(Gated { file: file.expect("free"), tokens: tokens.clone() });
+        context.start().expect("started")
+    }
+
+    /// Sends so many records as a connection does: while there is room, each range counted. Returns once all of them are
+    /// acknowledged, which is once they are in the log.
+    fn send(&mut self, running: &Running, records: u64) {
+        let account = Arc::clone(&running.inspector().0.account);
+        let end = self.sent + records;
+        while self.sent < end {
+            until("there is room", || account.used() < BOUND);
+            let mut bytes = Vec::new();
+            for number in self.sent..self.sent + RANGE {
+                let text = record(number);
+                bytes.extend(u32::try_from(text.len()).expect("short").to_be_bytes());
+                bytes.extend(text.as_bytes());
+            }
+            let to = Arc::clone(&self.acknowledged) as Arc<dyn Acknowledge>;
+            let receipts = vec![Receipt { to, upto: self.sent + RANGE }];
+            let charge = Some(account.charge(bytes.len()));
+            let range = Range { receipts, charge, ..Range::new(bytes.into(), RANGE) };
+            if running.receivers[0].cutter().0.offer(range).is_ok() {
+                self.sent += RANGE;
+                if self.sent.is_multiple_of(256) {
+                    self.world.clock.advance(PERIOD.as_duration());
+                }
+            }
+            let used = account.used();
+            assert!(used <= BOUND_READING, "{used} bytes in memory");
+        }
+        until("all is in the log", || *self.acknowledged.0.lock() == end);
+    }
+
+    fn check_output(&self, what: &str) {
+        let output = self.world.output("lines");
+        let expected: Vec<String> = (0..self.sent).map(record).collect();
+        assert_eq!(output.len(), expected.len(), "{what}");
+        assert!(output == expected, "{what}: all that was sent, once and in order");
+    }
+}
+
+/// Waits until `is_so`, which the engine's threads bring about.
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    for _ in 0..100_000_000 {
+        if is_so() {
+            return;
+        }
+        std::thread::yield_now();
+    }
+    panic!("never: {what}");
+}
+
+#[test]
+fn with_a_log_reading_goes_on_beyond_the_bound_of_memory() {
+    let (mut backlog, tokens) = (Backlog::new(1), Mailbox::new(1));
+    let running = backlog.start(&tokens);
+    let inspector = running.inspector();
+    backlog.send(&running, BACKLOG);
+    let memory = inspector.memory();
+    assert!(memory.spilled.bytes > 4 * BOUND as u64, "{memory:?}");
+    assert_eq!((memory.spilled.file_bytes, memory.spilled.failures), (0, 0), "{memory:?}");
+    tokens.close();
+    backlog.world.clock.advance(PERIOD.as_duration());
+    until("it is processed", || {
+        let memory = inspector.memory();
+        assert!(memory.used <= BOUND_READING, "{memory:?}");
+        inspector.progress().records == BACKLOG
+    });
+    assert!(backlog.world.stop(running, Trouble::None));
+    let memory = inspector.memory();
+    assert_eq!((memory.used, memory.spilled.bytes, memory.spilled.blocks), (0, 0, 0));
+    backlog.check_output("one life");
+}
+
+#[test]
+fn a_backlog_in_the_log_is_there_after_a_power_cut() {
+    for batches in [0, 3] {
+        let (mut backlog, tokens) = (Backlog::new(batches), Mailbox::new(3));
+        let running = backlog.start(&tokens);
+        (0..batches).for_each(|_| tokens.send(()).expect("open"));
+        backlog.send(&running, BACKLOG);
+        until("as many are done", || running.inspector().progress().batches >= batches);
+        // How many records the batches hold that are done depends on when their ticks were seen.
+        let away = running.inspector().memory().spilled.bytes;
+        assert!(batches > 0 || away > 4 * BOUND as u64, "{away} bytes are out of memory");
+        for disk in [&backlog.world.state, &backlog.world.output] {
+            disk.fail(disk.calls() + 1, Fault::PowerCut);
+        }
+        tokens.close();
+        assert!(!backlog.world.stop(running, Trouble::StateFull), "its disks are gone");
+        backlog.world.power_back();
+        let running = backlog.start(&tokens);
+        backlog.send(&running, BACKLOG / 3);
+        assert!(backlog.world.stop(running, Trouble::None));
+        backlog.check_output(&format!("a power cut after {batches} batches"));
+    }
+}
