@@ -6,7 +6,8 @@
 //! ```
 //! A block is pinned from its put to its release; its bytes are counted by the account of the slabs it lies in, so the
 //! bound `store_bytes_max` holds from the socket to the end of the batch: a full store stops the sockets, never a batch.
-//! With a [`Spill`] (there is one with a log, or a directory for files) the newest blocks leave memory when the account is nearly full: they are processed last.
+//! With a [`Spill`] (there is one with a log, or a directory for files)
+//! the newest blocks leave memory when the account is nearly full: they are processed last.
 
 mod format;
 mod spill;
