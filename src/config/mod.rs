@@ -239,8 +239,8 @@ impl Config {
     }
 
     /// Lets blocks of unfinished batches leave memory for files below this directory when `store_bytes_max` is nearly
-    /// reached; without it, and without a state directory, whose log has the blocks anyway, reading stops then.
-    /// The files are in a subdirectory named for the stream, which one process
+    /// reached; without it reading stops then. Blocks that are in the log of a state directory are read back from there and
+    /// not written again. The files are in a subdirectory named for the stream, which one process
     /// uses at a time; they are removed as their batches are done, at the end, and by the next start.
     pub fn spill_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.spill_directory = Some(directory.into());

@@ -177,7 +177,7 @@ impl Running {
         let scheduler = Scheduler::new();
         let mut engine = engine(&config, &clock, &poison, &scheduler);
         let workers = Arc::new(WorkerPool::start(config.workers, &poison)?);
-        let spill = spill(&config, setup.storage.is_some(), &engine.account)?;
+        let spill = spill(&config, &engine.account)?;
         let store = Arc::new(BlockManager::new(Arc::clone(&engine.account), spill.clone()));
         let tracker = Arc::new(BlockTracker::new(sources.len()));
         let mut running = Running {
@@ -634,23 +634,14 @@ fn engine(
 }
 
 /// Where blocks go when memory runs short, if there is a log or the configuration names a place.
-fn spill(
-    config: &Resolved,
-    has_storage: bool,
-    account: &Arc<Account>,
-) -> Result<Option<Arc<Spill>>> {
-    let files = match &config.spill {
-        Some(spill) => {
-            let directory = spill.directory.join(format!("tidemill-{}", config.name));
-            Some(SpillFiles {
-                storage: Arc::new(Directory::open(&directory)?),
-                directory: Some(directory),
-                bytes_max: spill.bytes_max,
-            })
-        }
-        None if has_storage || config.state_dir.is_some() => None,
-        None => return Ok(None),
-    };
+fn spill(config: &Resolved, account: &Arc<Account>) -> Result<Option<Arc<Spill>>> {
+    let Some(spill) = &config.spill else { return Ok(None) };
+    let directory = spill.directory.join(format!("tidemill-{}", config.name));
+    let files = Some(SpillFiles {
+        storage: Arc::new(Directory::open(&directory)?),
+        directory: Some(directory),
+        bytes_max: spill.bytes_max,
+    });
     Spill::open(SpillOptions { files, account: Arc::clone(account) }).map(Some)
 }
 

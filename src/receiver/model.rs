@@ -204,7 +204,7 @@ fn io_threads_end_with_a_backlog_and_the_generator_stops_with_full_queues() {
 
 #[test]
 fn a_full_store_holds_the_io_threads_until_blocks_are_released() {
-    check_stop(400, &[Planted::AccountSkipsRecheck], 3, 1 << 20, 1);
+    check_stop(4_000, &[Planted::AccountSkipsRecheck], 3, 1 << 20, 1);
 }
 
 /// Found by these scenarios: a lane whose range came back from a full queue said that it was not ready without asking

@@ -1,5 +1,7 @@
 //! A backlog beyond the bound of memory, with a log: blocks leave memory for where they are in the log.
 
+use tempfile::TempDir;
+
 use super::{Acknowledged, PERIOD, Trouble, World, idle};
 use crate::block::{Acknowledge, Range, Receipt};
 use crate::config::Config;
@@ -55,16 +57,20 @@ struct Backlog {
     world: World,
     sent: u64,
     acknowledged: Arc<Acknowledged>,
+    /// For what is not in the log: nothing here.
+    spill: TempDir,
 }
 
 impl Backlog {
     fn new(seed: u64) -> Backlog {
-        Backlog { world: World::new(seed), sent: 0, acknowledged: Arc::default() }
+        let spill = TempDir::new().expect("a directory");
+        Backlog { world: World::new(seed), sent: 0, acknowledged: Arc::default(), spill }
     }
 
     fn start(&self, tokens: &Mailbox<()>) -> Running {
         let config = Config::new("backlog").batch_interval(PERIOD).workers(2);
         let config = config.store_bytes_max(BOUND as u64).block_bytes_max(BLOCK_BYTES);
+        let config = config.spill_dir(self.spill.path());
         let context = StreamingContext::with_clock(config, self.world.clock.clone());
         let context = context.expect("good");
         context.keep_state_in(Arc::new(self.world.state.clone()), SEGMENT_BYTES);
