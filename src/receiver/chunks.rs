@@ -362,9 +362,6 @@ impl ChunkLogger {
             match outcome {
                 None => {}
                 Some(Ok(())) => chunk.state = State::Durable,
-                Some(Err(NotLogged::Retry(_))) if planted(Planted::RefusedIsDurable) => {
-                    chunk.state = State::Durable;
-                }
                 Some(Err(NotLogged::Retry(_))) => {
                     chunk.state = State::Refused;
                     let again = self.shared.clock.now().plus(LOG_RETRY);
