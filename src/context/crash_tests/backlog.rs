@@ -57,20 +57,27 @@ struct Backlog {
     world: World,
     sent: u64,
     acknowledged: Arc<Acknowledged>,
-    /// For what is not in the log: nothing here.
-    spill: TempDir,
+    /// For what is not in the log: nothing here. One for each life: a thread that a stop has abandoned, which is soon where
+    /// the clock runs ahead of it, still holds the one of its own.
+    spills: Vec<TempDir>,
 }
 
 impl Backlog {
     fn new(seed: u64) -> Backlog {
-        let spill = TempDir::new().expect("a directory");
-        Backlog { world: World::new(seed), sent: 0, acknowledged: Arc::default(), spill }
+        Backlog {
+            world: World::new(seed),
+            sent: 0,
+            acknowledged: Arc::default(),
+            spills: Vec::new(),
+        }
     }
 
-    fn start(&self, tokens: &Mailbox<()>) -> Running {
+    fn start(&mut self, tokens: &Mailbox<()>) -> Running {
         let config = Config::new("backlog").batch_interval(PERIOD).workers(2);
         let config = config.store_bytes_max(BOUND as u64).block_bytes_max(BLOCK_BYTES);
-        let config = config.spill_dir(self.spill.path());
+        let spill = TempDir::new().expect("a directory");
+        let config = config.spill_dir(spill.path());
+        self.spills.push(spill);
         let context = StreamingContext::with_clock(config, self.world.clock.clone());
         let context = context.expect("good");
         context.keep_state_in(Arc::new(self.world.state.clone()), SEGMENT_BYTES);
