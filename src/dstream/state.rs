@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::keyed::{Change, Keeper, Overlay, Shards, Slot, Table, View, keeping};
-use super::pairs::mappers;
+use super::pairs::by_key;
 use super::saved::{self, Store};
 use super::{DStream, Missing, Planner, Replay};
 use crate::batch::{Batch, Stage, Work};
@@ -394,11 +394,12 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
                 store.shards.lock().get_or_insert_with(begin).clone();
             let groups = match node.compute(cx) {
                 Ok(batch) => {
-                    let (mappers, shape) =
-                        (mappers(cx, &batch, &group), (Gather::ByPartition, shards.len()));
+                    let shape = (Gather::ByPartition, shards.len());
+                    let flight = memory.begin(batch.partitions().len(), shape, Vec::extend);
+                    let inputs = cx.folds(&batch, 0, by_key(&flight, cx.settings.seed, &group));
                     let rows =
                         |table: &mut crate::shuffle::Table<K, Vec<V>>| table.drain().collect();
-                    memory.plan_slots(&mut cx.stages, mappers, shape, Vec::extend, rows)
+                    flight.plan_slots(&mut cx.stages, inputs, rows)
                 }
                 Err(Missing::NoBatch(_)) => Slots::new(0),
                 Err(missing) => return Err(missing),
