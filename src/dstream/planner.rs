@@ -260,20 +260,19 @@ impl Output {
         let progress = Progress::default();
         let share = |job| Share { job, broken: Arc::clone(&progress.broken) };
         planner.share = (!others.is_empty()).then(|| share(self.number));
-        let mut plan = self.job.plan(&mut planner, &Arc::new(Mutex::new(started)))?;
+        let plan = self.job.plan(&mut planner, &Arc::new(Mutex::new(started)))?;
         if others.is_empty() {
             return Ok(plan);
         }
-        plan.stages.push(progress.mark(0));
         let mut ahead = Vec::with_capacity(others.len());
         for (number, (job, other)) in (1..).zip(others) {
             let began = Arc::new(Mutex::new(started));
             planner.share = Some(share(job));
             // What cannot be planned fails when it is its turn; nothing after it counts on it.
-            let Ok(mut plan) = other.plan(&mut planner, &began) else { break };
-            plan.stages.push(progress.mark(number));
-            ahead.push((job, plan, began));
+            let Ok(plan) = other.plan(&mut planner, &began) else { break };
+            ahead.push((job, progress.told_by(number, plan), began));
         }
+        let plan = progress.told_by(0, plan);
         self.epoch.together.keep(progress, ahead);
         Ok(plan)
     }

@@ -12,7 +12,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use super::planner::Job;
-use crate::batch::{Plan, Stage};
+use crate::batch::{Finish, Plan};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering};
 use crate::time::{Moment, Time};
 
@@ -61,14 +61,14 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// The last stage of plan number `number`.
-    pub(super) fn mark(&self, number: usize) -> Stage {
-        let reached = Arc::clone(&self.reached);
-        let mark = move |_| {
+    /// Has plan number `number` tell when its stages have run.
+    pub(super) fn told_by(&self, number: usize, plan: Plan) -> Plan {
+        let (reached, Plan { stages, finish }) = (Arc::clone(&self.reached), plan);
+        let finish: Finish = Box::new(move |worker| {
             reached.store(number + 1, Ordering::Release);
-            Ok(())
-        };
-        Stage { tasks: vec![Box::new(mark)] }
+            finish(worker)
+        });
+        Plan { stages, finish }
     }
 
     fn is_after(&self, plans: usize) -> bool {
