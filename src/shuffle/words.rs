@@ -34,6 +34,9 @@ pub struct WordTable {
     slots: Vec<Slot>,
     /// A hash shifted right by this is its home slot.
     shift: u32,
+    /// The top bits of the hash that are left out: those that all words of one hash partition have in common, in a table
+    /// that holds one of several.
+    skip: u32,
     used: usize,
     arena: Vec<u8>,
     key: (u64, u64),
@@ -46,7 +49,7 @@ impl WordTable {
             fold(seed ^ 0x9E37_79B9_7F4A_7C15, 0xD1B5_4A32_D192_ED03),
             fold(seed, 0xA076_1D64_78BD_642F) | 1,
         );
-        WordTable { slots: Vec::new(), shift: 63, used: 0, arena: Vec::new(), key }
+        WordTable { slots: Vec::new(), shift: 63, skip: 0, used: 0, arena: Vec::new(), key }
     }
 
     /// How many different words there are.
@@ -69,7 +72,7 @@ impl WordTable {
         } else {
             self.slots.fill(Slot::default());
         }
-        self.used = 0;
+        (self.used, self.skip) = (0, 0);
         let kept = self.arena.len().max(self.arena.capacity() / 2);
         self.arena.clear();
         self.arena.shrink_to(kept);
@@ -175,7 +178,7 @@ impl WordTable {
     #[inline(never)]
     fn insert(&mut self, hash: u64, slot: Slot) {
         if (self.used + 1) * 2 > self.slots.len() {
-            self.grow();
+            self.grow_to((self.slots.len() * 2).max(SLOTS_MIN));
         }
         self.place(hash, slot);
         self.used += 1;
@@ -189,11 +192,19 @@ impl WordTable {
         self.slots[at] = slot;
     }
 
-    fn grow(&mut self) {
+    fn grow_to(&mut self, slots: usize) {
         let old = std::mem::take(&mut self.slots);
-        self.resize_empty((old.len() * 2).max(SLOTS_MIN));
+        self.resize_empty(slots);
         for slot in old.into_iter().filter(|slot| slot.len != 0) {
             self.place(self.hash_of(&slot), slot);
+        }
+    }
+
+    /// Makes room for so many words and an eighth more, all told.
+    fn reserve(&mut self, words: usize) {
+        let slots = ((words + words / 8) * 2).next_power_of_two().max(SLOTS_MIN);
+        if slots > self.slots.len() {
+            self.grow_to(slots);
         }
     }
 
@@ -202,11 +213,18 @@ impl WordTable {
         self.shift = 64 - slots.trailing_zeros();
     }
 
-    /// Adds the words of `other` that belong to hash partition `shard` of `shards`.
+    /// Adds the words of `other`, a table of all partitions, that belong to hash partition `shard` of `shards`. A table
+    /// takes words of one partition only, or of all.
     pub fn absorb(&mut self, other: &WordTable, shard: usize, shards: usize) {
         if other.used == 0 {
             return;
         }
+        if self.used == 0 {
+            self.skip = shards.max(1).ilog2();
+        }
+        // Words come in the order of their homes: in a table that must grow on the way they would all pile up at its
+        // beginning, each behind the other.
+        self.reserve(other.used / shards);
         let (first, last) = other.homes(shard, shards);
         // Collisions may have moved words of the partition behind its last home, up to the next free slot.
         let mut at = first;
@@ -282,7 +300,7 @@ impl WordTable {
 
     #[inline(always)]
     fn home(&self, hash: u64) -> usize {
-        index(hash >> self.shift)
+        index((hash << self.skip) >> self.shift)
     }
 
     fn hash_of(&self, slot: &Slot) -> u64 {
@@ -481,6 +499,29 @@ mod tests {
             table.clear();
         });
         assert_eq!(table.slots.len(), SLOTS_MIN, "memory that is not needed goes back");
+    }
+
+    #[test]
+    fn words_of_a_partition_lie_near_their_homes_also_when_they_come_in_order() {
+        for shards in 1..=5 {
+            let mut whole = WordTable::new(5);
+            (0..50_000).for_each(|n| whole.count_word(format!("w{n}").as_bytes()));
+            for shard in 0..shards {
+                let mut part = WordTable::new(5);
+                part.absorb(&whole, shard, shards);
+                part.absorb(&whole, shard, shards);
+                let away = |place: Place| {
+                    let home = part.home(part.hash_of(&part.slots[place.0]));
+                    place.0.wrapping_sub(home) & (part.slots.len() - 1)
+                };
+                let all: usize = part.places().map(away).sum();
+                assert!(
+                    all < 2 * part.len(),
+                    "{all} for {} words, {shard} of {shards}",
+                    part.len()
+                );
+            }
+        }
     }
 
     proptest! {
