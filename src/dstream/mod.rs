@@ -21,6 +21,7 @@ mod saved;
 mod sources;
 mod state;
 mod together;
+mod values;
 
 #[cfg(all(test, not(tidemill_model)))]
 mod tests;

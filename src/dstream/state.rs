@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use super::keyed::{Change, Keeper, Overlay, Shards, Slot, Table, View, keeping};
 use super::pairs::by_key;
 use super::saved::{self, Store};
+use super::values::Values;
 use super::{DStream, Missing, Planner, Replay};
 use crate::batch::{Batch, Stage, Work};
 use crate::shuffle::{Entry, Gather, Shuffle, Slots, hash_of, shard_of};
@@ -325,6 +326,7 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
                 Box::new(move |views, before| trim(views, before, limit, &call))
             }),
             skip_same: false,
+            listed: timeout.is_some() || limit.is_some(),
         };
         let (views, counters) = self.keys(start, move |keys, groups, time| {
             Mapping { keys, f: &*f, time, timeout }.run(groups)
@@ -351,8 +353,13 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
         &self,
         f: impl Fn(&K, &[V], Option<&S>) -> Option<S> + Send + Sync + 'static,
     ) -> DStream<(K, S)> {
-        let start =
-            Start { kind: "update_state_by_key", initial: Vec::new(), trim: None, skip_same: true };
+        let start = Start {
+            kind: "update_state_by_key",
+            initial: Vec::new(),
+            trim: None,
+            skip_same: true,
+            listed: false,
+        };
         let (views, _) = self
             .keys::<S, ()>(start, move |keys, groups, time| Ok(keys.update_all(time, groups, &f)));
         views.showing(views.flat_map(|view, out| view.rows().for_each(|row| out.push(row))))
@@ -369,15 +376,15 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
         + 'static,
     ) -> (DStream<View<Keys<K, S, U>>>, Arc<Counters>) {
         let id = self.graph.next_node();
-        let Start { kind, initial, trim, skip_same } = start;
-        let store = Arc::new(Store::<K, S, U>::new(initial));
+        let Start { kind, initial, trim, skip_same, listed } = start;
+        let store = Arc::new(Store::<K, S, U>::new(initial, listed));
         let counters = Arc::clone(&store.counters);
         self.graph.add_stateful(id, kind);
         let number = self.graph.add_saved(id, Store::<K, S, U>::holds(), Arc::clone(&store) as _);
-        let (node, memory) = (Arc::clone(&self.node), Shuffle::<K, Vec<V>>::default());
+        let (node, memory) = (Arc::clone(&self.node), Shuffle::<K, Values<V>>::default());
         let group = Arc::new((
-            |value: &V| vec![value.clone()],
-            |all: &mut Vec<V>, value: &V| all.push(value.clone()),
+            |value: &V| Values::One(value.clone()),
+            |all: &mut Values<V>, value: &V| all.push(value.clone()),
         ));
         let attempt = Arc::new(attempt);
         let trim = trim.map(Arc::new);
@@ -388,17 +395,17 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
             }
             let begin = || {
                 let initial = std::mem::take(&mut *store.initial.lock());
-                store.begin(Keys::begin(cx, initial, &store.counters))
+                store.begin(Keys::begin(cx, initial, &store))
             };
             let shards: Shards<Keys<K, S, U>> =
                 store.shards.lock().get_or_insert_with(begin).clone();
             let groups = match node.compute(cx) {
                 Ok(batch) => {
                     let shape = (Gather::ByPartition, shards.len());
-                    let flight = memory.begin(batch.partitions().len(), shape, Vec::extend);
+                    let flight = memory.begin(batch.partitions().len(), shape, Values::extend);
                     let inputs = cx.folds(&batch, 0, by_key(&flight, cx.settings.seed, &group));
                     let rows =
-                        |table: &mut crate::shuffle::Table<K, Vec<V>>| table.drain().collect();
+                        |table: &mut crate::shuffle::Table<K, Values<V>>| table.drain().collect();
                     flight.plan_slots(&mut cx.stages, inputs, rows)
                 }
                 Err(Missing::NoBatch(_)) => Slots::new(0),
@@ -462,7 +469,7 @@ fn save<K: StateKey, S: StateValue, U: Send + Sync + 'static>(
 }
 
 /// The values of a key that a batch has brought.
-type Group<K, V> = Entry<K, Vec<V>>;
+type Group<K, V> = Entry<K, Values<V>>;
 
 /// What a node of keys is made from.
 struct Start<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
@@ -471,6 +478,8 @@ struct Start<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
     trim: Option<Trim<K, S, U>>,
     /// States that a batch leaves as they are need not be saved again, although the batch touches the key.
     skip_same: bool,
+    /// Whether keys are forgotten by their age. Where none is, the list would only cost memory accesses.
+    listed: bool,
 }
 
 /// Keeps the number of keys within its limit, once all partitions have made their views; it is told the number before.
@@ -567,6 +576,8 @@ impl Counters {
 /// The states of one hash partition, with a list of its keys by the time when they were last touched.
 pub(super) struct Keys<K, S, U> {
     pub(super) table: Table<K, S, Idle>,
+    /// Whether there is that list.
+    listed: bool,
     /// The ends of the list: the longest idle, the last touched.
     ends: Option<(u32, u32)>,
     out: std::marker::PhantomData<fn() -> U>,
@@ -574,7 +585,7 @@ pub(super) struct Keys<K, S, U> {
 
 impl<K: Clone, S: Clone, U> Clone for Keys<K, S, U> {
     fn clone(&self) -> Self {
-        Keys { table: self.table.clone(), ends: self.ends, out: self.out }
+        Keys { table: self.table.clone(), listed: self.listed, ends: self.ends, out: self.out }
     }
 }
 
@@ -685,7 +696,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Keeper for Keys<K, S,
     fn apply(&mut self, delta: KeysDelta<K, S, U>) {
         let KeysDelta { overlay, time, turns, .. } = delta;
         // The list takes the keys in the order of their turns, whatever their places: places change at a restart.
-        let mut by_turn = vec![NONE; turns as usize];
+        let mut by_turn = vec![NONE; if self.listed { turns as usize } else { 0 }];
         for (place, change, turn) in overlay.changed {
             self.unlink(place);
             match change {
@@ -697,10 +708,14 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Keeper for Keys<K, S,
                 Change::Row(row) => self.table.get_mut(place).row = row,
                 Change::Same => {}
             }
-            by_turn[turn as usize] = place;
+            match by_turn.get_mut(turn as usize) {
+                Some(by_turn) => *by_turn = place,
+                None => self.link(place, (time, turn)),
+            }
         }
         for (hash, row, turn) in overlay.added {
-            by_turn[turn as usize] = self.insert(hash, row, (time, turn));
+            let place = self.insert(hash, row, (time, turn));
+            by_turn.get_mut(turn as usize).into_iter().for_each(|by_turn| *by_turn = place);
         }
         for (turn, place) in (0..).zip(by_turn).filter(|(_, place)| *place != NONE) {
             self.link(place, (time, turn));
@@ -710,14 +725,18 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Keeper for Keys<K, S,
 
 impl<K: StateKey, S: StateValue, U> Keys<K, S, U> {
     /// So many partitions without a key.
-    pub(super) fn empty(shards: usize) -> Vec<Self> {
-        let empty = |_| Keys { table: Table::default(), ends: None, out: std::marker::PhantomData };
+    pub(super) fn empty(shards: usize, listed: bool) -> Vec<Self> {
+        let out = std::marker::PhantomData;
+        let empty = |_| Keys { table: Table::default(), listed, ends: None, out };
         (0..shards).map(empty).collect()
     }
 
     /// Partitions with what is known before the first batch.
-    fn begin(cx: &Planner<'_>, initial: Vec<(K, S)>, counters: &Counters) -> Vec<Self> {
-        let mut shards = Self::empty(cx.shards());
+    fn begin(cx: &Planner<'_>, initial: Vec<(K, S)>, store: &Store<K, S, U>) -> Vec<Self>
+    where
+        U: Send + Sync + 'static,
+    {
+        let mut shards = Self::empty(cx.shards(), store.listed);
         let (seed, zero) = (cx.settings.seed, cx.epoch.zero());
         for (turn, row) in (0..).zip(initial) {
             let hash = hash_of(seed, &row.0);
@@ -727,7 +746,7 @@ impl<K: StateKey, S: StateValue, U> Keys<K, S, U> {
                 None => {
                     let place = shard.insert(hash, row, (zero, turn));
                     shard.link(place, (zero, turn));
-                    counters.keys.fetch_add(1, Ordering::Relaxed);
+                    store.counters.keys.fetch_add(1, Ordering::Relaxed);
                 }
             }
         }
@@ -770,8 +789,13 @@ impl<K: StateKey, S: StateValue, U> Keys<K, S, U> {
         self.table.insert(hash, Slot { hash, row, extra })
     }
 
-    /// Puts a key at the young end of the list.
+    /// Notes when a key was touched, and puts it at the young end of the list.
     fn link(&mut self, place: u32, (last, turn): (Time, u32)) {
+        if !self.listed {
+            let extra = &mut self.table.get_mut(place).extra;
+            (extra.last, extra.turn) = (last, turn);
+            return;
+        }
         let older = self.ends.map_or(NONE, |(_, youngest)| youngest);
         self.table.get_mut(place).extra = Idle { last, turn, older, younger: NONE };
         if older != NONE {
@@ -790,6 +814,9 @@ impl<K: StateKey, S: StateValue, U> Keys<K, S, U> {
     }
 
     fn unlink(&mut self, place: u32) {
+        if !self.listed {
+            return;
+        }
         let Idle { older, younger, .. } = self.table.get(place).extra;
         if older != NONE {
             self.table.get_mut(older).extra.younger = younger;
@@ -824,12 +851,12 @@ impl<K: StateKey, S: StateValue, U> Keys<K, S, U> {
             *turns += 1;
             *turns - 1
         };
-        let mut touched: Vec<(u32, Vec<V>)> = Vec::new();
+        let mut touched: Vec<(u32, Values<V>)> = Vec::new();
         for Entry { hash, key, value } in groups {
             match self.find(hash, &key) {
                 Some(place) => touched.push((place, value)),
                 None => {
-                    if let Some(state) = f(&key, &value, None) {
+                    if let Some(state) = f(&key, value.as_slice(), None) {
                         overlay.added.push((hash, (key, state), turn()));
                         counts.added += 1;
                     }
@@ -841,7 +868,8 @@ impl<K: StateKey, S: StateValue, U> Keys<K, S, U> {
         for (place, slot) in self.table.iter() {
             let values = touched.next_if(|(other, _)| *other == place).map(|(_, values)| values);
             let (key, state) = &slot.row;
-            let change = match f(key, values.as_deref().unwrap_or_default(), Some(state)) {
+            let values = values.as_ref().map(Values::as_slice).unwrap_or_default();
+            let change = match f(key, values, Some(state)) {
                 Some(state) => Change::Row((key.clone(), state)),
                 None => {
                     counts.removed += 1;
@@ -853,6 +881,10 @@ impl<K: StateKey, S: StateValue, U> Keys<K, S, U> {
         delta
     }
 }
+
+/// So many keys are looked up before the first of them is used: with a table that is in no cache the look-ups wait for
+/// memory, and so they wait at the same time.
+const AHEAD: usize = 32;
 
 /// One attempt of `map_with_state` at a partition.
 struct Mapping<'a, K, S, U, F> {
@@ -868,8 +900,14 @@ impl<K: StateKey, S: StateValue, U, F> Mapping<'_, K, S, U, F> {
         F: Fn(Time, &K, Option<&V>, &mut State<'_, S>) -> Option<U>,
     {
         let mut delta = KeysDelta::new(self.time);
-        for group in groups {
-            self.group(group, &mut delta)?;
+        delta.overlay.changed.reserve(groups.len());
+        let (mut groups, mut places) = (groups.into_iter(), Vec::with_capacity(AHEAD));
+        while !groups.as_slice().is_empty() {
+            let ahead = groups.as_slice().iter().take(AHEAD);
+            places.extend(ahead.map(|group| self.keys.find(group.hash, &group.key)));
+            for (place, group) in places.drain(..).zip(&mut groups) {
+                self.group(group, place, &mut delta)?;
+            }
         }
         delta.sort();
         self.expire(&mut delta)?;
@@ -877,15 +915,20 @@ impl<K: StateKey, S: StateValue, U, F> Mapping<'_, K, S, U, F> {
     }
 
     /// The records of one key.
-    fn group<V>(&self, group: Group<K, V>, delta: &mut KeysDelta<K, S, U>) -> Result<(), String>
+    fn group<V>(
+        &self,
+        group: Group<K, V>,
+        place: Option<u32>,
+        delta: &mut KeysDelta<K, S, U>,
+    ) -> Result<(), String>
     where
         F: Fn(Time, &K, Option<&V>, &mut State<'_, S>) -> Option<U>,
     {
         let Entry { hash, key, value } = group;
         let turn = delta.turn();
-        let (place, out_from) = (self.keys.find(hash, &key), delta.out.len());
+        let out_from = delta.out.len();
         let known = place.map(|place| &self.keys.table.get(place).row.1);
-        let held = self.records(&key, &value, known, delta)?;
+        let held = self.records(&key, value.as_slice(), known, delta)?;
         let Some(place) = place else {
             if let Held::New(state) = held {
                 delta.overlay.added.push((hash, (key, state), turn));
