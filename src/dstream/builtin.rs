@@ -10,7 +10,7 @@ use super::windows::{KeyedWindow, counting};
 use super::{DStream, Missing, Node, Planner};
 use crate::batch::{Batch, Partition, Stage, Work, folding};
 use crate::framing::Framing;
-use crate::shuffle::words::{Place, WordTable};
+use crate::shuffle::words::{Ranked, WordTable};
 use crate::sink::SharedSink;
 use crate::store::StoredBlock;
 use crate::sync::{Arc, Mutex};
@@ -317,7 +317,7 @@ struct InFlight {
 struct Merged {
     table: Option<WordTable>,
     /// The words in the order of the result, where it has one.
-    order: Vec<Place>,
+    order: Vec<Ranked>,
 }
 
 impl InFlight {
@@ -371,7 +371,9 @@ impl InFlight {
         let merged = Arc::clone(&self.merged[shard].lock());
         let mut row = (Vec::new(), 0);
         if let Some(table) = &merged.table {
-            table.places().for_each(|place| show((table, place), &mut row, each));
+            let places = table.places();
+            places
+                .for_each(|place| table.at(place, |word, count| show(word, count, &mut row, each)));
         }
     }
 
@@ -379,31 +381,29 @@ impl InFlight {
     fn rows(&self, n: usize, each: &mut dyn FnMut(&Tally)) {
         let merged: Vec<Arc<Merged>> =
             self.merged.iter().map(|merged| Arc::clone(&merged.lock())).collect();
-        let mut all: Vec<(&WordTable, Place)> =
+        let mut all: Vec<(&WordTable, &Ranked)> =
             Vec::with_capacity(merged.iter().map(|part| part.order.len()).sum());
         for part in &merged {
             all.extend(
                 part.table
                     .iter()
-                    .flat_map(|table| part.order.iter().map(move |place| (table, *place))),
+                    .flat_map(|table| part.order.iter().map(move |word| (table, word))),
             );
         }
         // The sort finds the partitions' runs and merges them.
-        all.sort_by(|(table, place), right| table.order(*place, *right));
+        all.sort_by(|(table, word), right| table.order(word, *right));
         let mut row = (Vec::new(), 0);
-        for (table, place) in all.into_iter().take(n) {
-            show((table, place), &mut row, each);
+        for (table, word) in all.into_iter().take(n) {
+            table.read(word, |word, count| show(word, count, &mut row, each));
         }
     }
 }
 
 /// Calls `each` with a word and its count, in a row that is used again.
-fn show((table, place): (&WordTable, Place), row: &mut Tally, each: &mut dyn FnMut(&Tally)) {
-    table.at(place, |word, count| {
-        row.0.clear();
-        row.0.extend_from_slice(word);
-        row.1 = count;
-    });
+fn show(word: &[u8], count: u64, row: &mut Tally, each: &mut dyn FnMut(&Tally)) {
+    row.0.clear();
+    row.0.extend_from_slice(word);
+    row.1 = count;
     each(row);
 }
 
