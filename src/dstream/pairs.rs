@@ -5,7 +5,7 @@ use std::hash::Hash;
 use super::DStream;
 use super::operators::both;
 use crate::batch::{Fold, Out};
-use crate::shuffle::{Flight, Gather, Lent, Shuffle, Table, hash_of, shard_of};
+use crate::shuffle::{Flight, Gather, Lent, Shuffle, Table, hash_of};
 use crate::sync::Arc;
 
 impl<K, V> DStream<(K, V)>
@@ -53,7 +53,8 @@ where
     }
 
     /// The values of each key, aggregated: `create` makes the aggregate of a first value, `add` adds a further one and
-    /// `merge` joins the aggregates of two partitions, in partition order.
+    /// `merge` joins the aggregates of two partitions, in partition order. Where a partition has very many keys that hardly
+    /// come twice, it joins those of one partition too, in their order.
     ///
     /// ```
     /// # let clock = tidemill::testing::ManualClock::new();
@@ -342,9 +343,7 @@ where
     fn push(&mut self, (key, value): &(K, V)) {
         let (create, add) = &*self.aggregate;
         let hash = hash_of(self.seed, key);
-        let shard = shard_of(hash, self.lent.shards.len());
-        let table = &mut self.lent.shards[shard];
-        table.upsert((hash, key), K::clone, || create(value), |sum| add(sum, value));
+        self.lent.append((hash, key), K::clone, || create(value), |sum| add(sum, value));
     }
 
     fn end(self: Box<Self>) -> Result<(), String> {

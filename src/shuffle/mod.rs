@@ -12,6 +12,8 @@ mod growing;
 mod table;
 pub mod words;
 
+use std::borrow::Borrow;
+
 use crate::batch::{Batch, Partition, Stage, Work};
 use crate::sync::{Arc, Mutex};
 
@@ -163,6 +165,22 @@ impl<K, C, M> std::fmt::Debug for Lent<K, C, M> {
 }
 
 impl<K: Eq, C, M: Fn(&mut C, C)> Lent<K, C, M> {
+    /// Updates the aggregate of a key in its shard, or makes one; see [`Table::append`].
+    #[inline]
+    pub fn append<Q>(
+        &mut self,
+        (hash, key): (u64, &Q),
+        own: impl FnOnce(&Q) -> K,
+        create: impl FnOnce() -> C,
+        update: impl FnOnce(&mut C),
+    ) where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let shard = shard_of(hash, self.shards.len());
+        self.shards[shard].append((hash, key), own, create, update, &self.flight.merge);
+    }
+
     /// The input is over.
     pub fn give_back(mut self) {
         let mut held = self.flight.slots[self.slot].lock();
@@ -223,6 +241,7 @@ impl<K: Eq, C, M: Fn(&mut C, C)> InFlight<K, C, M> {
             }
         }
         let Some((number, mut table)) = merged else { return Vec::new() };
+        table.settle(&self.merge);
         let rows = rows(&mut table);
         self.slots[number].lock().shards[shard] = table;
         rows
