@@ -17,7 +17,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::keyed::{Change, Shards, View};
-use super::state::{Counters, Keys, StateKey, StateValue};
+use super::keys::Keys;
+use super::state::{Counters, StateKey, StateValue};
 use crate::shuffle::{hash_of, shard_of};
 use crate::sync::{Arc, Mutex, Ordering};
 use crate::time::Time;
