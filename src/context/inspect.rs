@@ -65,6 +65,8 @@ pub struct Done {
 pub struct Memory {
     /// Held now.
     pub used: usize,
+    /// The part of it that is results: what unfinished batches have made and the sinks do not have yet, an estimate.
+    pub results: usize,
     /// The bound at which reading stops, `store_bytes_max`; before, blocks leave memory if they can.
     pub bound: usize,
     /// What left memory for the log or for files; all zero without a log and a `spill_dir`.
@@ -143,7 +145,8 @@ impl Inspector {
     /// The memory between the sockets and the end of a batch.
     pub fn memory(&self) -> Memory {
         let spilled = self.0.spill.as_ref().map(|spill| spill.counts()).unwrap_or_default();
-        Memory { used: self.0.account.used(), bound: self.0.account.max(), spilled }
+        let account = &self.0.account;
+        Memory { used: account.used(), results: account.results(), bound: account.max(), spilled }
     }
 
     /// Every receiver, in the order of the sources.

@@ -12,6 +12,7 @@ use crate::batch::{Batch, Partition, Stage, Work};
 use crate::framing::Framing;
 use crate::shuffle::words::{Place, WordTable};
 use crate::sink::SharedSink;
+use crate::slab::ResultsCharge;
 use crate::store::StoredBlock;
 use crate::sync::{Arc, Mutex};
 use crate::time::Interval;
@@ -311,6 +312,7 @@ struct InFlight {
     merged: Vec<Mutex<Arc<Merged>>>,
     memory: Memory,
     seed: u64,
+    charge: ResultsCharge,
 }
 
 #[derive(Default)]
@@ -328,6 +330,7 @@ impl InFlight {
             merged: (0..cx.shards()).map(|_| Mutex::new(Arc::default())).collect(),
             memory: Arc::clone(memory),
             seed: cx.settings.seed,
+            charge: cx.account.results_charge(),
         })
     }
 
@@ -337,7 +340,11 @@ impl InFlight {
 
     fn count(&self, worker: usize, feed: Feed) -> Result<(), String> {
         let mut table = self.open[worker % self.open.len()].lock();
-        feed(table.get_or_insert_with(|| self.lease()))
+        let before = table.as_ref().map_or(0, WordTable::bytes);
+        let table = table.get_or_insert_with(|| self.lease());
+        feed(table)?;
+        self.charge.add(table.bytes().saturating_sub(before));
+        Ok(())
     }
 
     fn sealed(&self) -> Arc<Vec<WordTable>> {
@@ -353,6 +360,7 @@ impl InFlight {
         let mut merged = self.lease();
         tables.iter().for_each(|table| merged.absorb(table, shard, self.merged.len()));
         let order = n.map_or_else(Vec::new, |n| merged.sorted(n));
+        self.charge.add(merged.bytes() + size_of::<Place>() * order.capacity());
         *self.merged[shard].lock() = Arc::new(Merged { table: Some(merged), order });
     }
 

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use super::Missing;
 use super::saved::Left;
 use crate::batch::Batch;
+use crate::slab::Account;
 use crate::sync::{Arc, Mutex};
 use crate::time::{Interval, Time};
 
@@ -36,6 +37,8 @@ struct Inner {
     timeouts: bool,
     /// The seed of every hash.
     seed: u64,
+    /// Counts what batches make; one without a bound until there is another.
+    account: Option<Arc<Account>>,
     /// Where commits leave what they changed in states, if that is kept.
     left: Option<Arc<Mutex<Left>>>,
 }
@@ -66,6 +69,16 @@ impl Epoch {
 
     pub(super) fn set_seed(&self, seed: u64) {
         self.0.lock().seed = seed;
+    }
+
+    /// Counts what batches make.
+    pub(super) fn account(&self) -> Arc<Account> {
+        let mut inner = self.0.lock();
+        Arc::clone(inner.account.get_or_insert_with(|| Account::new(usize::MAX)))
+    }
+
+    pub(super) fn set_account(&self, account: &Arc<Account>) {
+        self.0.lock().account = Some(Arc::clone(account));
     }
 
     /// From now on commits leave what they changed in states.

@@ -32,8 +32,9 @@ use std::time::Duration;
 
 use crate::batch::{Batch, Finish, Partition, Plan, Stage, Work, failure_text};
 use crate::direct::Planned;
-use crate::shuffle::Slots;
+use crate::shuffle::{self, Slots};
 use crate::sink::Writer;
+use crate::slab::Account;
 use crate::store::StoredBlock;
 use crate::sync::thread::panic_text;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
@@ -234,6 +235,11 @@ impl Graph {
         self.epoch.set_seed(seed);
     }
 
+    /// From now on this account counts what unfinished batches have made.
+    pub fn count_results(&self, account: &Arc<Account>) {
+        self.epoch.set_account(account);
+    }
+
     /// From now on, which is before the first batch, [`changes`](Graph::changes) has what each batch changed in states.
     pub fn keep_changes(&self) {
         self.epoch.keep_changes();
@@ -305,6 +311,7 @@ impl Graph {
             epoch: &self.epoch,
             settings,
             stages: Vec::new(),
+            account: self.epoch.account(),
             shared: Vec::new(),
             replay: Some(replay),
         };
@@ -569,6 +576,8 @@ struct Planner<'a> {
     epoch: &'a Arc<Epoch>,
     settings: Settings,
     stages: Vec<Stage>,
+    /// Counts what the tasks make.
+    account: Arc<Account>,
     /// What nodes with stages returned before: a stream that is used twice is shuffled once.
     shared: Vec<(u32, Box<dyn Any>)>,
     /// How the batch is run again, if it is.
@@ -580,17 +589,33 @@ impl Planner<'_> {
         self.input.partitions.max(1)
     }
 
+    /// Where a shuffle puts its stages.
+    fn shuffled(&mut self) -> shuffle::Into<'_> {
+        shuffle::Into { stages: &mut self.stages, account: &self.account }
+    }
+
     /// Adds a stage with a task for each partition, which leaves what `work` makes of it in a slot.
     fn materialize<T: ?Sized + 'static, U: Send + Sync + 'static>(
         &mut self,
         batch: &Batch<T>,
         work: impl Fn(&Partition<T>) -> Vec<U> + Send + Sync + 'static,
     ) -> Slots<U> {
-        let (slots, work) = (Slots::new(batch.partitions().len()), Arc::new(work));
+        self.materialize_owning(batch, move |partition| (work(partition), 0))
+    }
+
+    /// The same; `work` says too how many bytes its elements own beside themselves.
+    fn materialize_owning<T: ?Sized + 'static, U: Send + Sync + 'static>(
+        &mut self,
+        batch: &Batch<T>,
+        work: impl Fn(&Partition<T>) -> (Vec<U>, usize) + Send + Sync + 'static,
+    ) -> Slots<U> {
+        let slots = Slots::counted(batch.partitions().len(), &self.account);
+        let work = Arc::new(work);
         let task = |(slot, partition): (usize, &Partition<T>)| -> Work {
             let (slots, work, partition) = (slots.clone(), Arc::clone(&work), partition.clone());
             Box::new(move |_| {
-                slots.put(slot, work(&partition));
+                let (made, bytes) = work(&partition);
+                slots.put_owning(slot, made, bytes);
                 Ok(())
             })
         };
@@ -704,6 +729,7 @@ impl Output {
             epoch: &self.epoch,
             settings: Settings { seed: self.epoch.seed(), ..self.settings },
             stages: Vec::new(),
+            account: self.epoch.account(),
             shared: Vec::new(),
             replay: None,
         };

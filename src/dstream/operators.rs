@@ -250,7 +250,7 @@ impl<T: ?Sized + 'static> DStream<T> {
             let mappers =
                 batch.partitions().iter().enumerate().map(|part| counter(part, seed)).collect();
             let shape = (Gather::ByWorker(cx.settings.workers), cx.shards());
-            Ok(memory.plan(&mut cx.stages, mappers, shape, Counted::merge, in_order))
+            Ok(memory.plan(cx.shuffled(), mappers, shape, Counted::merge, in_order))
         })
     }
 

@@ -122,7 +122,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         let (node, sinks) = (Arc::clone(&self.node), Arc::new(sinks));
         self.output(kind, move |cx, delivery| {
             let batch = node.compute(cx)?;
-            let parts = cx.materialize(&batch, |partition| vec![encoded(partition)]);
+            let parts = cx.materialize_owning(&batch, encoded);
             let sinks = Arc::clone(&sinks);
             Ok(Box::new(move |_| {
                 let (mut rows, key, meta) = (Rows::new(), delivery.key(), delivery.meta());
@@ -227,8 +227,10 @@ impl<T: ?Sized + 'static> DStream<T> {
     }
 }
 
-fn encoded<T: Row + ?Sized>(partition: &Partition<T>) -> Rows {
+/// The rows of a partition, and their bytes.
+fn encoded<T: Row + ?Sized>(partition: &Partition<T>) -> (Vec<Rows>, usize) {
     let mut rows = Rows::new();
     partition.for_each(|element| rows.push(element));
-    rows
+    let bytes = rows.bytes();
+    (vec![rows], bytes)
 }

@@ -85,7 +85,7 @@ where
             let mappers = mappers(cx, &batch, &aggregate);
             let (shape, merge) = ((Gather::ByPartition, cx.shards()), Arc::clone(&merge));
             Ok(memory.plan(
-                &mut cx.stages,
+                cx.shuffled(),
                 mappers,
                 shape,
                 move |left, right| merge(left, right),
@@ -186,7 +186,7 @@ where
             let mut all = mappers(cx, &left, &of_left);
             all.extend(mappers(cx, &right, &of_right));
             let shape = (Gather::ByPartition, cx.shards());
-            Ok(memory.plan(&mut cx.stages, all, shape, merge_both, drained))
+            Ok(memory.plan(cx.shuffled(), all, shape, merge_both, drained))
         })
     }
 

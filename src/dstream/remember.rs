@@ -3,6 +3,7 @@
 //! The elements of a batch are copied once, in the slots of its partitions; windows hand out the slots of many batches
 //! again. Runs on the workers; the lists of batches belong to the scheduler's thread and whoever looks back.
 
+use std::any::TypeId;
 use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::ops::Deref;
@@ -70,7 +71,7 @@ where
         let node = Arc::clone(&self.node);
         self.wide(move |cx| {
             let batch = node.compute(cx)?;
-            let slots = cx.materialize(&batch, owned);
+            let slots = cx.materialize_owning(&batch, owned);
             Ok((0..slots.len()).map(|slot| part(vec![(slots.clone(), slot)])).collect())
         })
     }
@@ -110,7 +111,7 @@ where
         let handle = Arc::clone(&kept);
         let compute = move |cx: &mut Planner<'_>| {
             let slots = match node.compute(cx) {
-                Ok(batch) => Some(cx.materialize(&batch, owned)),
+                Ok(batch) => Some(cx.materialize_owning(&batch, owned)),
                 Err(Missing::Failed(text)) => return Err(Missing::Failed(text)),
                 Err(Missing::NoBatch(_) | Missing::NotDue) => None,
             };
@@ -122,6 +123,8 @@ where
             };
             let kept = Arc::clone(&kept);
             let commit = move || {
+                // A window may be longer than the store is large: it must not hold the reading for ever.
+                slots.iter().for_each(Slots::keep);
                 let mut kept = kept.lock();
                 kept.extend(slots.map(|slots| (time, slots)));
                 while kept.front().is_some_and(|(at, _)| is_old(*at, time, length)) {
@@ -187,10 +190,19 @@ fn is_old(at: Time, now: Time, length: Interval) -> bool {
     now.as_millis().saturating_sub(at.as_millis()) >= length.as_millis()
 }
 
-fn owned<T: ?Sized + ToOwned>(partition: &Partition<T>) -> Vec<T::Owned> {
-    let mut all = Vec::new();
-    partition.for_each(|element| all.push(element.to_owned()));
-    all
+/// A copy of the elements, and how many bytes they own beside themselves, as far as their type shows it.
+fn owned<T: ?Sized + ToOwned + 'static>(partition: &Partition<T>) -> (Vec<T::Owned>, usize)
+where
+    T::Owned: 'static,
+{
+    let (mut all, mut bytes) = (Vec::new(), 0);
+    // Where `T` is the borrowed form of what is kept, a text or a slice, its size is what lies on the heap.
+    let is_borrowed = TypeId::of::<T>() != TypeId::of::<T::Owned>();
+    partition.for_each(|element| {
+        bytes += if is_borrowed { size_of_val(element) } else { 0 };
+        all.push(element.to_owned());
+    });
+    (all, bytes)
 }
 
 /// The batches of the window at `time`, and the batch itself, in order.

@@ -398,7 +398,7 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
                         (mappers(cx, &batch, &group), (Gather::ByPartition, shards.len()));
                     let rows =
                         |table: &mut crate::shuffle::Table<K, Vec<V>>| table.drain().collect();
-                    memory.plan_slots(&mut cx.stages, mappers, shape, Vec::extend, rows)
+                    memory.plan_slots(cx.shuffled(), mappers, shape, Vec::extend, rows)
                 }
                 Err(Missing::NoBatch(_)) => Slots::new(0),
                 Err(missing) => return Err(missing),

@@ -128,7 +128,7 @@ impl<T: ?Sized + 'static> DStream<T> {
                 table.drain().map(entry).collect()
             };
             let merge = super::operators::Counted::merge;
-            Ok(memory.plan_slots(&mut cx.stages, mappers, shape, merge, rows))
+            Ok(memory.plan_slots(cx.shuffled(), mappers, shape, merge, rows))
         };
         self.keyed_window("count_by_value_and_window", (length, slide), pane, counting())
     }
@@ -285,7 +285,7 @@ where
             let shape = (Gather::ByPartition, shards);
             let merge = move |sum: &mut V, part: V| *sum = f(sum, &part);
             let entries = |table: &mut crate::shuffle::Table<K, V>| table.drain().collect();
-            Ok(memory.plan_slots(&mut cx.stages, mappers, shape, merge, entries))
+            Ok(memory.plan_slots(cx.shuffled(), mappers, shape, merge, entries))
         }
     }
 }

@@ -13,6 +13,7 @@ mod table;
 pub mod words;
 
 use crate::batch::{Batch, Partition, Stage, Work};
+use crate::slab::{Account, ResultsCharge};
 use crate::sync::{Arc, Mutex};
 
 pub use growing::Growing;
@@ -26,6 +27,15 @@ pub type Shards<K, C> = Vec<Table<K, C>>;
 
 /// Goes through a partition and aggregates into the shards it is given.
 pub type Mapper<K, C> = Box<dyn FnOnce(&mut Shards<K, C>) + Send>;
+
+/// Where a shuffle puts its stages, and who counts what they make.
+#[derive(Debug)]
+pub struct Into<'a> {
+    /// The stages of the plan.
+    pub stages: &'a mut Vec<Stage>,
+    /// Counts the memory of shards and rows.
+    pub account: &'a Arc<Account>,
+}
 
 /// Whose shards a mapper fills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,19 +70,19 @@ where
     /// partitions: `merge` joins what two mappers made of one key, `rows` takes the entries out of a merged shard.
     pub fn plan<U: Send + Sync + 'static>(
         &self,
-        stages: &mut Vec<Stage>,
+        into: Into<'_>,
         mappers: Vec<Mapper<K, C>>,
         shape: (Gather, usize),
         merge: impl Fn(&mut C, C) + Send + Sync + 'static,
         rows: impl Fn(&mut Table<K, C>) -> Vec<U> + Send + Sync + 'static,
     ) -> Batch<U> {
-        self.plan_slots(stages, mappers, shape, merge, rows).batch()
+        self.plan_slots(into, mappers, shape, merge, rows).batch()
     }
 
     /// Like [`plan`](Shuffle::plan); the rows of each shard are left in its slot. No slots if there is nothing to map.
     pub fn plan_slots<U: Send + Sync + 'static>(
         &self,
-        stages: &mut Vec<Stage>,
+        into: Into<'_>,
         mappers: Vec<Mapper<K, C>>,
         shape: (Gather, usize),
         merge: impl Fn(&mut C, C) + Send + Sync + 'static,
@@ -90,15 +100,16 @@ where
             slots: (0..slots).map(|_| Mutex::new(Vec::new())).collect(),
             shards,
             memory: Arc::clone(&self.0),
+            charge: into.account.results_charge(),
         });
-        stages.push(Stage {
+        into.stages.push(Stage {
             tasks: mappers
                 .into_iter()
                 .enumerate()
                 .map(|task| map_task(&flight, gather, task))
                 .collect(),
         });
-        let results: Slots<U> = Slots::new(shards);
+        let results: Slots<U> = Slots::counted(shards, into.account);
         let reduce = Arc::new((merge, rows));
         let merge_task = |shard: usize| -> Work {
             let (flight, reduce, results) =
@@ -108,7 +119,7 @@ where
                 Ok(())
             })
         };
-        stages.push(Stage { tasks: (0..shards).map(merge_task).collect() });
+        into.stages.push(Stage { tasks: (0..shards).map(merge_task).collect() });
         results
     }
 }
@@ -129,12 +140,20 @@ where
             Gather::ByWorker(workers) => worker % workers.max(1),
         };
         let mut shards = flight.slots[slot].lock();
+        let mut before = 0;
         if shards.is_empty() {
             *shards = flight.lease();
+        } else {
+            before = bytes(&shards);
         }
         mapper(&mut shards);
+        flight.charge.add(bytes(&shards).saturating_sub(before));
         Ok(())
     })
+}
+
+fn bytes<K, C>(shards: &Shards<K, C>) -> usize {
+    shards.iter().map(Table::bytes).sum()
 }
 
 /// The shards of one run of one plan; they go back to the operator's memory when the last task is gone.
@@ -143,6 +162,7 @@ struct InFlight<K, C> {
     slots: Vec<Mutex<Shards<K, C>>>,
     shards: usize,
     memory: Arc<Mutex<Vec<Shards<K, C>>>>,
+    charge: ResultsCharge,
 }
 
 impl<K, C> InFlight<K, C> {
@@ -195,7 +215,13 @@ impl<K, C> Drop for InFlight<K, C> {
 }
 
 /// Where the tasks of a stage leave their results and later partitions find them.
-pub struct Slots<U>(Arc<Vec<Mutex<Arc<Vec<U>>>>>);
+pub struct Slots<U>(Arc<Inner<U>>);
+
+struct Inner<U> {
+    slots: Vec<Mutex<Arc<Vec<U>>>>,
+    /// Counts the results, as long as anybody has the slots.
+    charge: Option<ResultsCharge>,
+}
 
 impl<U> Clone for Slots<U> {
     fn clone(&self) -> Self {
@@ -205,52 +231,75 @@ impl<U> Clone for Slots<U> {
 
 impl<U> std::fmt::Debug for Slots<U> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Slots").field("len", &self.0.len()).finish()
+        f.debug_struct("Slots").field("len", &self.len()).finish()
     }
 }
 
 impl<U> Slots<U> {
-    /// So many empty slots.
+    /// So many empty slots, for what needs no counting.
     pub fn new(len: usize) -> Self {
-        Slots(Arc::new((0..len).map(|_| Mutex::new(Arc::default())).collect()))
+        Slots::with(len, None)
+    }
+
+    /// So many empty slots, whose results this account counts until the slots are dropped.
+    pub fn counted(len: usize, account: &Arc<Account>) -> Self {
+        Slots::with(len, Some(account.results_charge()))
+    }
+
+    fn with(len: usize, charge: Option<ResultsCharge>) -> Self {
+        let slots = (0..len).map(|_| Mutex::new(Arc::default())).collect();
+        Slots(Arc::new(Inner { slots, charge }))
     }
 
     /// Leaves the result of a task.
     pub fn put(&self, slot: usize, rows: Vec<U>) {
-        *self.0[slot].lock() = Arc::new(rows);
+        self.put_owning(slot, rows, 0);
+    }
+
+    /// Leaves the result of a task whose elements own so many bytes beside themselves.
+    pub fn put_owning(&self, slot: usize, rows: Vec<U>, bytes: usize) {
+        if let Some(charge) = &self.0.charge {
+            charge.add(size_of::<U>() * rows.capacity() + bytes);
+        }
+        *self.0.slots[slot].lock() = Arc::new(rows);
+    }
+
+    /// The results stay for longer than their batch: they are not counted any more.
+    pub fn keep(&self) {
+        self.0.charge.iter().for_each(ResultsCharge::clear);
     }
 
     /// What a task left.
     pub fn at(&self, slot: usize) -> Arc<Vec<U>> {
-        Arc::clone(&self.0[slot].lock())
+        Arc::clone(&self.0.slots[slot].lock())
     }
 
     /// Takes the result of a task out, for its only reader; nothing if there is no such slot.
     pub fn take(&self, slot: usize) -> Vec<U> {
-        let Some(slot) = self.0.get(slot) else { return Vec::new() };
+        let Some(slot) = self.0.slots.get(slot) else { return Vec::new() };
         let taken = Arc::into_inner(std::mem::take(&mut *slot.lock()));
         taken.expect("nobody else reads this slot")
     }
 
     /// Takes the result of a task out, whoever else reads it.
     pub fn take_arc(&self, slot: usize) -> Arc<Vec<U>> {
-        std::mem::take(&mut *self.0[slot].lock())
+        std::mem::take(&mut *self.0.slots[slot].lock())
     }
 
     /// Takes all results out, for their only reader.
     pub fn take_all(&self) -> Vec<Vec<U>> {
         let take = |slot: &Mutex<Arc<Vec<U>>>| Arc::into_inner(std::mem::take(&mut *slot.lock()));
-        self.0.iter().map(|slot| take(slot).expect("nobody else reads these slots")).collect()
+        self.0.slots.iter().map(|slot| take(slot).expect("nobody else reads these slots")).collect()
     }
 
     /// How many slots there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.0.slots.len()
     }
 
     /// Whether there is no slot.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.slots.is_empty()
     }
 
     /// A batch with one partition for each slot.

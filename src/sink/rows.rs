@@ -48,6 +48,12 @@ impl Rows {
         self.parts.extend(other.parts);
     }
 
+    /// Their memory, in bytes.
+    pub fn bytes(&self) -> usize {
+        let part = |part: &Part| part.bytes.capacity() + size_of::<usize>() * part.ends.capacity();
+        self.parts.iter().map(part).sum()
+    }
+
     /// How many rows there are.
     pub fn len(&self) -> usize {
         self.parts.iter().map(|part| part.ends.len()).sum()
