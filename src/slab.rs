@@ -161,13 +161,14 @@ impl ResultsCharge {
         }
     }
 
-    /// Counts nothing any more: what there is belongs to no batch from now on.
-    pub fn clear(&self) {
+    /// Counts nothing any more: what there is belongs to no batch from now on. Returns how much that is.
+    pub fn clear(&self) -> usize {
         let bytes = self.bytes.swap(0, Ordering::SeqCst);
         if bytes > 0 {
             self.account.results.fetch_sub(bytes, Ordering::SeqCst);
             self.account.release(bytes);
         }
+        bytes
     }
 }
 

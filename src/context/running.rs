@@ -14,7 +14,7 @@ use crate::direct::DirectStart;
 use crate::dstream::Graph;
 use crate::error::{Error, Result};
 use crate::journal::Journal;
-use crate::metrics::{EngineTimes, EventBus, History, Listener, ReceiverCounters};
+use crate::metrics::{Counter, EngineTimes, EventBus, History, Listener, ReceiverCounters};
 use crate::receiver::io::IoModel;
 use crate::receiver::{
     ActiveReceiver, Arrivals, CustomReceiver, Cutter, Engine, SocketReceiver, When, join_by,
@@ -215,7 +215,8 @@ impl Running {
             graph.count_repeats(receiver.number(), receiver.counters());
         }
         let history = Arc::new(History::default());
-        running.inspector = Some(running.inspect(&config, &engine, Arc::clone(&history)));
+        let kept = Arc::clone(graph.kept_bytes());
+        running.inspector = Some(running.inspect(&config, &engine, (Arc::clone(&history), kept)));
         let parts = Parts {
             clock: Arc::clone(&clock),
             graph,
@@ -251,7 +252,12 @@ impl Running {
         Ok(())
     }
 
-    fn inspect(&self, config: &Resolved, engine: &Engine, history: Arc<History>) -> Inspector {
+    fn inspect(
+        &self,
+        config: &Resolved,
+        engine: &Engine,
+        (history, kept): (Arc<History>, Arc<Counter>),
+    ) -> Inspector {
         let received = |receiver: &dyn ActiveReceiver| Received {
             number: receiver.number(),
             source: receiver.source().to_owned(),
@@ -279,6 +285,7 @@ impl Running {
             started_at: self.clock.wall_time(),
             scheduler: self.scheduler.clone(),
             account: Arc::clone(&engine.account),
+            kept,
             spill: self.spill.clone(),
             events: engine.events.clone(),
             times: Arc::clone(&engine.times),

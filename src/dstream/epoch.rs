@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use super::Missing;
 use super::saved::Left;
 use crate::batch::Batch;
+use crate::metrics::Counter;
 use crate::slab::Account;
 use crate::sync::{Arc, Mutex};
 use crate::time::{Interval, Time};
@@ -22,7 +23,7 @@ pub(super) type Commit = Box<dyn FnOnce() + Send>;
 
 /// See the module.
 #[derive(Default)]
-pub(super) struct Epoch(Mutex<Inner>);
+pub(super) struct Epoch(Mutex<Inner>, Arc<Counter>);
 
 #[derive(Default)]
 struct Inner {
@@ -69,6 +70,11 @@ impl Epoch {
 
     pub(super) fn set_seed(&self, seed: u64) {
         self.0.lock().seed = seed;
+    }
+
+    /// Bytes that nodes keep from batch to batch.
+    pub(super) fn kept(&self) -> &Arc<Counter> {
+        &self.1
     }
 
     /// Counts what batches make.

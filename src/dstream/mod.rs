@@ -21,6 +21,8 @@ mod sources;
 mod state;
 
 #[cfg(all(test, not(tidemill_model)))]
+mod memory_tests;
+#[cfg(all(test, not(tidemill_model)))]
 mod tests;
 mod windows;
 
@@ -32,6 +34,7 @@ use std::time::Duration;
 
 use crate::batch::{Batch, Finish, Partition, Plan, Stage, Work, failure_text};
 use crate::direct::Planned;
+use crate::metrics::Counter;
 use crate::shuffle::{self, Slots};
 use crate::sink::Writer;
 use crate::slab::Account;
@@ -233,6 +236,11 @@ impl Graph {
     /// Sets the seed of every hash, before the first batch.
     pub fn set_seed(&self, seed: u64) {
         self.epoch.set_seed(seed);
+    }
+
+    /// Bytes that windows and states keep from batch to batch, about: what a key or value owns on the heap is not seen.
+    pub fn kept_bytes(&self) -> &Arc<Counter> {
+        self.epoch.kept()
     }
 
     /// From now on this account counts what unfinished batches have made.

@@ -264,9 +264,9 @@ impl<U> Slots<U> {
         *self.0.slots[slot].lock() = Arc::new(rows);
     }
 
-    /// The results stay for longer than their batch: they are not counted any more.
-    pub fn keep(&self) {
-        self.0.charge.iter().for_each(ResultsCharge::clear);
+    /// The results stay for longer than their batch: they are not counted any more. Returns what was counted.
+    pub fn keep(&self) -> usize {
+        self.0.charge.as_ref().map_or(0, ResultsCharge::clear)
     }
 
     /// What a task left.
