@@ -25,6 +25,9 @@ const FILES: &str = "64MiB";
 /// How often the engine is asked.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// What is shown of a run: its name, its unit, and where it is.
+type Line = (&'static str, &'static str, fn(&Found) -> f64);
+
 /// What one run found.
 struct Found {
     /// The most that the engine counted and the most that became resident, beside the bound.
@@ -56,7 +59,7 @@ pub fn still(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
         )?;
         let resident = name("most resident beyond the idle process");
         sheet.judge((&resident, "x bound"), &each(|it| it.resident), memory)?;
-        let lines: [(&str, &str, fn(&Found) -> f64); 4] = [
+        let lines: [Line; 4] = [
             ("the sink stood still for", "s", |it| it.still),
             ("of which nothing was read for", "s", |it| it.held),
             ("from its return to the last record", "s", |it| it.drained),

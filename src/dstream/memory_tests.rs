@@ -5,7 +5,8 @@ use super::*;
 use crate::sink::{BatchMeta, CommitKey, Rows, Sink};
 use crate::slab::Account;
 
-const KEYS: u64 = 5_000;
+const ROWS: usize = 5_000;
+const KEYS: u64 = ROWS as u64;
 
 /// Remembers how many bytes of results there were while it was called.
 struct Watching(Arc<Account>, Arc<Mutex<Vec<usize>>>);
@@ -53,13 +54,13 @@ fn check(
 fn rows_and_shuffled_tables_are_counted_until_the_sink_has_them() {
     // Two cells of nine bytes and the end of a row, at most twice as much for buffers that have grown.
     let row = 26;
-    let rows = KEYS as usize * row..KEYS as usize * row * 2;
+    let rows = ROWS * row..ROWS * row * 2;
     let nothing = || std::array::from_fn(|_| 0..1);
     check(|numbers, _| numbers.map(|n| (*n, 1)), rows.clone(), nothing());
     // The rows of the shuffle are there while they are encoded, and gone when the sink is called.
     let shuffled = |numbers: DStream<u64>, account: Arc<Account>| {
         numbers.map(|n| (*n, 1)).reduce_by_key(|a, b| a + b).map(move |row| {
-            assert!(account.results() >= KEYS as usize * size_of::<(u64, u64)>(), "{account:?}");
+            assert!(account.results() >= ROWS * size_of::<(u64, u64)>(), "{account:?}");
             *row
         })
     };

@@ -231,6 +231,7 @@ impl<T: ?Sized + 'static> DStream<T> {
 fn encoded<T: Row + ?Sized>(partition: &Partition<T>) -> (Vec<Rows>, usize) {
     let mut rows = Rows::new();
     partition.for_each(|element| rows.push(element));
+    rows.trim();
     let bytes = rows.bytes();
     (vec![rows], bytes)
 }
