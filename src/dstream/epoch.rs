@@ -11,7 +11,9 @@ use std::any::Any;
 use std::collections::HashMap;
 
 use super::Missing;
+use super::planner::Job;
 use super::saved::Left;
+use super::together::Together;
 use crate::batch::Batch;
 use crate::metrics::Counter;
 use crate::slab::Account;
@@ -23,7 +25,13 @@ pub(super) type Commit = Box<dyn FnOnce() + Send>;
 
 /// See the module.
 #[derive(Default)]
-pub(super) struct Epoch(Mutex<Inner>, Arc<Counter>);
+pub(super) struct Epoch {
+    inner: Mutex<Inner>,
+    /// Which jobs are planned together.
+    pub(super) together: Together,
+    /// Bytes that nodes keep from batch to batch.
+    kept: Arc<Counter>,
+}
 
 #[derive(Default)]
 struct Inner {
@@ -55,56 +63,62 @@ impl Epoch {
     /// The first batch will be `first`, one `interval` after the zero that slides are counted from.
     pub(super) fn begin(&self, first: Time, interval: Interval) {
         let zero = first.as_millis().saturating_sub(interval.as_millis());
-        self.0.lock().zero.get_or_insert(Time::from_millis(zero));
+        self.inner.lock().zero.get_or_insert(Time::from_millis(zero));
     }
 
     /// Slides are counted from here.
     pub(super) fn zero(&self) -> Time {
-        self.0.lock().zero.unwrap_or_default()
+        self.inner.lock().zero.unwrap_or_default()
     }
 
     /// The seed of every hash.
     pub(super) fn seed(&self) -> u64 {
-        self.0.lock().seed
+        self.inner.lock().seed
     }
 
     pub(super) fn set_seed(&self, seed: u64) {
-        self.0.lock().seed = seed;
+        self.inner.lock().seed = seed;
     }
 
     /// Bytes that nodes keep from batch to batch.
     pub(super) fn kept(&self) -> &Arc<Counter> {
-        &self.1
+        &self.kept
     }
 
     /// Counts what batches make.
     pub(super) fn account(&self) -> Arc<Account> {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         Arc::clone(inner.account.get_or_insert_with(|| Account::new(usize::MAX)))
     }
 
     pub(super) fn set_account(&self, account: &Arc<Account>) {
-        self.0.lock().account = Some(Arc::clone(account));
+        self.inner.lock().account = Some(Arc::clone(account));
     }
 
     /// From now on commits leave what they changed in states.
     pub(super) fn keep_changes(&self) {
-        self.0.lock().left.get_or_insert_default();
+        self.inner.lock().left.get_or_insert_default();
     }
 
     /// Where commits leave what they changed in states, if that is kept.
     pub(super) fn left(&self) -> Option<Arc<Mutex<Left>>> {
-        self.0.lock().left.clone()
+        self.inner.lock().left.clone()
     }
 
     /// Whether an output lies below the node.
     pub(super) fn is_used(&self, node: u32) -> bool {
-        self.0.lock().outputs_below.contains_key(&node)
+        self.inner.lock().outputs_below.contains_key(&node)
     }
 
-    /// Another output lies below these nodes.
-    pub(super) fn add_output(&self, nodes: &[u32]) {
-        let mut inner = self.0.lock();
+    /// A stream that is computed element by element.
+    pub(super) fn add_fork(&self, node: u32) {
+        self.together.add_fork(node);
+    }
+
+    /// The next output, which lies below these nodes.
+    pub(super) fn add_output(&self, job: &Arc<Job>, nodes: &[u32]) {
+        self.together.add_job(job, nodes);
+        let mut inner = self.inner.lock();
         for node in nodes {
             *inner.outputs_below.entry(*node).or_default() += 1;
         }
@@ -112,22 +126,22 @@ impl Epoch {
 
     /// Some window slides by this.
     pub(super) fn add_slide(&self, slide: Interval) {
-        self.0.lock().slides.push(slide);
+        self.inner.lock().slides.push(slide);
     }
 
     /// Some state has a time-out.
     pub(super) fn add_timeout(&self) {
-        self.0.lock().timeouts = true;
+        self.inner.lock().timeouts = true;
     }
 
     /// Whether several jobs of a batch use the node.
     pub(super) fn is_shared(&self, node: u32) -> bool {
-        self.0.lock().outputs_below.get(&node).is_some_and(|outputs| *outputs > 1)
+        self.inner.lock().outputs_below.get(&node).is_some_and(|outputs| *outputs > 1)
     }
 
     /// Whether a slide ends in the batch `time`: after the last committed batch, up to this one.
     pub(super) fn is_due(&self, slide: Interval, time: Time) -> bool {
-        let inner = self.0.lock();
+        let inner = self.inner.lock();
         let zero = inner.zero.unwrap_or_default();
         ends_between(slide, zero, (inner.last.unwrap_or(zero), time))
     }
@@ -135,7 +149,7 @@ impl Epoch {
     /// Whether a window or a time-out may fall due after `last` and up to `time`, so that the batch must run even if it
     /// is empty.
     pub(super) fn must_run(&self, last: Option<Time>, time: Time) -> bool {
-        let inner = self.0.lock();
+        let inner = self.inner.lock();
         let zero = inner.zero.unwrap_or_default();
         let from = last.unwrap_or(zero);
         inner.timeouts || inner.slides.iter().any(|slide| ends_between(*slide, zero, (from, time)))
@@ -147,7 +161,7 @@ impl Epoch {
         node: u32,
         time: Time,
     ) -> Option<Result<Batch<T>, Missing>> {
-        let inner = self.0.lock();
+        let inner = self.inner.lock();
         let published = inner.published.get(&node).filter(|published| published.time == time)?;
         published.result.downcast_ref::<Result<Batch<T>, Missing>>().cloned()
     }
@@ -159,7 +173,7 @@ impl Epoch {
         result: Result<Batch<T>, Missing>,
         commit: Option<Commit>,
     ) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         if inner.published.get(&node).is_none_or(|published| published.time != time) {
             inner.published.insert(node, Published { time, result: Box::new(result), commit });
         }
@@ -167,8 +181,10 @@ impl Epoch {
 
     /// The batch is done: what its nodes left to be done is done, and their results go.
     pub(super) fn commit(&self, time: Time) {
+        // What was planned ahead and not used holds results of the batch.
+        self.together.end(time);
         let published = {
-            let mut inner = self.0.lock();
+            let mut inner = self.inner.lock();
             inner.last = Some(time);
             std::mem::take(&mut inner.published)
         };
@@ -180,7 +196,8 @@ impl Epoch {
 
     /// The batch is given up: it leaves no trace.
     pub(super) fn abandon(&self, time: Time) {
-        let mut inner = self.0.lock();
+        self.together.end(time);
+        let mut inner = self.inner.lock();
         let published = std::mem::take(&mut inner.published);
         inner.published = published.into_iter().filter(|(_, left)| left.time != time).collect();
     }

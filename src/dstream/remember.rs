@@ -3,11 +3,11 @@
 //! The elements of a batch are copied once, in the slots of its partitions; windows hand out the slots of many batches
 //! again. Runs on the workers; the lists of batches belong to the scheduler's thread and whoever looks back.
 
-use std::any::TypeId;
 use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::ops::Deref;
 
+use super::epoch::Commit;
 use super::{Compute, DStream, Line, Missing, Planner};
 use crate::batch::{Batch, Partition};
 use crate::shuffle::Slots;
@@ -57,8 +57,10 @@ where
         stream
     }
 
-    /// The same elements, computed once for each batch, whatever uses them: for a stream that several jobs share. Streams
-    /// that are shuffled or have state are shared without it.
+    /// The same elements, copied and kept for the time of a batch, so that all that uses them reads the copies. Streams
+    /// that several jobs use are computed once without it; it is for what goes through a stream by itself:
+    /// `map_partitions`, `glom`, `transform`, `foreach_batch`, a job that is tried again, and jobs that run at the same
+    /// time.
     ///
     /// ```
     /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
@@ -74,7 +76,7 @@ where
         let node = Arc::clone(&self.node);
         self.wide(move |cx| {
             let batch = node.compute(cx)?;
-            let slots = cx.materialize_owning(&batch, owned);
+            let slots = cx.owned(&batch);
             Ok((0..slots.len()).map(|slot| part(vec![(slots.clone(), slot)])).collect())
         })
     }
@@ -114,7 +116,7 @@ where
         let (handle, sizes) = (Arc::clone(&kept), Arc::new(Sizes::default()));
         let compute = move |cx: &mut Planner<'_>| {
             let slots = match node.compute(cx) {
-                Ok(batch) => Some(cx.materialize_owning(&batch, owned)),
+                Ok(batch) => Some(cx.owned(&batch)),
                 Err(Missing::Failed(text)) => return Err(Missing::Failed(text)),
                 Err(Missing::NoBatch(_) | Missing::NotDue) => None,
             };
@@ -140,7 +142,7 @@ where
                     counter.sub(sizes.pop_front().unwrap_or(0));
                 }
             };
-            Ok((result, Box::new(commit) as super::Commit))
+            Ok((result, Box::new(commit) as Commit))
         };
         let node = Compute(move |cx: &mut Planner<'_>| cx.keeping(id, &compute));
         let line = Line { state: Some(id), ..line.node(id) };
@@ -197,21 +199,6 @@ where
 
 fn is_old(at: Time, now: Time, length: Interval) -> bool {
     now.as_millis().saturating_sub(at.as_millis()) >= length.as_millis()
-}
-
-/// A copy of the elements, and how many bytes they own beside themselves, as far as their type shows it.
-fn owned<T: ?Sized + ToOwned + 'static>(partition: &Partition<T>) -> (Vec<T::Owned>, usize)
-where
-    T::Owned: 'static,
-{
-    let (mut all, mut bytes) = (Vec::new(), 0);
-    // Where `T` is the borrowed form of what is kept, a text or a slice, its size is what lies on the heap.
-    let is_borrowed = TypeId::of::<T>() != TypeId::of::<T::Owned>();
-    partition.for_each(|element| {
-        bytes += if is_borrowed { size_of_val(element) } else { 0 };
-        all.push(element.to_owned());
-    });
-    (all, bytes)
 }
 
 /// The batches of the window at `time`, and the batch itself, in order.
