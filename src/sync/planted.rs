@@ -53,6 +53,8 @@ pub(crate) enum Planted {
     LoggerSkipsRecheck,
     /// `ChunkLogger`: a chunk is acknowledged when it is handed to the log, before it is durable.
     AcknowledgesBeforeLog,
+    /// `ChunkLogger`: a chunk that found no room on the disk is taken for a durable one.
+    RefusedIsDurable,
     /// `JobLoop`: a batch runs before its plan is in the log.
     RunsBeforePlan,
     /// A start with a log forgets what no batch was given.
@@ -106,8 +108,9 @@ pub(crate) fn planted(defect: Planted) -> bool {
 
 /// The defects that a process can be started with.
 #[cfg(all(tidemill_planted, not(tidemill_model)))]
-const OF_PROCESS: [Planted; 12] = [
+const OF_PROCESS: [Planted; 13] = [
     Planted::AcknowledgesBeforeLog,
+    Planted::RefusedIsDurable,
     Planted::RunsBeforePlan,
     Planted::ForgetsUnplanned,
     Planted::CoversTooMuch,
