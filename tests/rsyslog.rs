@@ -16,7 +16,7 @@ mod program;
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -155,31 +155,32 @@ fn rsyslog_feeds_through_kills_and_no_line_is_lost() {
     assert_eq!(repeated, 0, "seed {seed}");
 }
 
-/// What `tidemill` prints of the lines that these commands send, in the framing `syslog`.
-fn check_syslog(command: &mut Command, fed: &str, expected: &[&str]) {
-    let mut tidemill = Command::new(env!("CARGO_BIN_EXE_tidemill"));
-    tidemill.args([
-        "run",
-        "--from",
-        "tcp-listen://127.0.0.1:0",
-        "--framing",
-        "syslog",
-        "--job",
-        "lines",
-    ]);
-    tidemill.args(["--every", "50ms", "--to", "json", "--log-format", "json", "--http", "off"]);
-    let run = Program::of(&mut tidemill);
-    let port = run.listening().port().to_string();
-    let mut sender = command.arg(&port).stdin(Stdio::piped()).spawn().expect("it starts");
-    sender.stdin.take().expect("piped").write_all(fed.as_bytes()).expect("it reads");
-    assert!(sender.wait().expect("it ends").success());
+/// A `tidemill` that prints what it is sent in the framing `syslog`.
+fn prints_syslog() -> Program {
+    let from = ["run", "--from", "tcp-listen://127.0.0.1:0", "--framing", "syslog"];
+    let to = ["--job", "lines", "--every", "50ms", "--to", "json"];
+    Program::start(&[&from[..], &to, &["--log-format", "json", "--http", "off"]].concat())
+}
+
+/// The first records that it prints, so many.
+fn printed(run: &Program, count: usize) -> Vec<String> {
     let mut got = Vec::new();
-    while got.len() < expected.len() {
+    while got.len() < count {
         let Ok(line) = run.out.recv_timeout(WATCHDOG) else { break };
         let batch: Value = serde_json::from_str(&line).expect("JSON");
         let rows = batch["rows"].as_array().expect("rows").clone();
         got.extend(rows.iter().map(|row| row[0].as_str().expect("text").to_owned()));
     }
+    got
+}
+
+fn check_syslog(command: &mut Command, fed: &str, expected: &[&str]) {
+    let run = prints_syslog();
+    let port = run.listening().port().to_string();
+    let mut sender = command.arg(&port).stdin(Stdio::piped()).spawn().expect("it starts");
+    sender.stdin.take().expect("piped").write_all(fed.as_bytes()).expect("it reads");
+    assert!(sender.wait().expect("it ends").success());
+    let got = printed(&run, expected.len());
     assert_eq!(got.len(), expected.len(), "{got:?}");
     for (got, expected) in got.iter().zip(expected) {
         assert!(got.starts_with('<') && got.ends_with(expected), "{got}");
@@ -197,4 +198,69 @@ fn logger_and_nc_send_syslog() {
     let mut nc = Command::new("nc");
     nc.args(["-N", "127.0.0.1"]);
     check_syslog(&mut nc, "<13>a: one\n<13>a: two words\n", &["one", "two words"]);
+}
+
+/// syslog-ng, installed or unpacked below the directory `TIDEMILL_SYSLOG_NG`: its Debian packages cannot be installed beside
+/// rsyslog's. None if it is not there, which is never an error.
+fn syslog_ng() -> Option<Command> {
+    let Some(root) = std::env::var_os("TIDEMILL_SYSLOG_NG").map(PathBuf::from) else {
+        let program = ["/usr/sbin/syslog-ng", "/usr/bin/syslog-ng"].map(Path::new);
+        let found = program.into_iter().find(|path| path.exists()).map(Command::new);
+        if found.is_none() {
+            let _ = writeln!(io::stdout(), "not run: syslog-ng (apt install syslog-ng-core)");
+        }
+        return found;
+    };
+    let modules = fs::read_dir(root.join("usr/lib/syslog-ng")).expect("it is unpacked there");
+    let modules = modules.map(|entry| entry.expect("listed").path()).find(|path| path.is_dir());
+    let libraries = ["lib", "usr/lib"].map(|lib| root.join(lib)).into_iter().flat_map(|lib| {
+        let below = fs::read_dir(lib).into_iter().flatten();
+        below.map(|entry| entry.expect("listed").path()).filter(|path| path.is_dir())
+    });
+    let mut command = Command::new(root.join("usr/sbin/syslog-ng"));
+    command.env("LD_LIBRARY_PATH", std::env::join_paths(libraries).expect("paths"));
+    command.arg("--module-path").arg(modules.expect("its modules"));
+    Some(command)
+}
+
+/// It sends each line twice: with its length before it, and with a line feed behind it.
+#[test]
+fn syslog_ng_sends_both_kinds_of_frames() {
+    let Some(mut syslog_ng) = syslog_ng() else { return };
+    let _one = ONE_AT_A_TIME.lock();
+    let (run, directory) = (prints_syslog(), tempfile::tempdir().expect("a directory"));
+    let (port, path) = (run.listening().port(), |name: &str| directory.path().join(name));
+    let input = path("in.log");
+    File::create(&input).expect("a file");
+    let text = format!(
+        "@version: 3.38\nsource s {{ file(\"{}\" flags(no-parse) follow-freq(0.1)); }};\n\
+         destination counted {{ syslog(\"127.0.0.1\" transport(\"tcp\") port({port}) persist-name(\"counted\")); }};\n\
+         destination ended {{ network(\"127.0.0.1\" port({port}) flags(syslog-protocol)); }};\n\
+         log {{ source(s); destination(counted); destination(ended); }};\n",
+        input.display()
+    );
+    fs::write(path("syslog-ng.conf"), text).expect("written");
+    let log = File::create(path("said")).expect("a file");
+    syslog_ng.args(["--foreground", "--no-caps"]);
+    let places = [("-f", "syslog-ng.conf"), ("-R", "persist"), ("-p", "pid"), ("-c", "control")];
+    places.iter().for_each(|(option, name)| {
+        syslog_ng.arg(option).arg(path(name));
+    });
+    let _peer =
+        Process::start(syslog_ng.stdout(log.try_clone().expect("a descriptor")).stderr(log));
+    run.event("connected");
+    run.event("connected");
+    append_lines(&input, 0..100);
+    let mut got = printed(&run, 200);
+    got.sort_by_key(|record| {
+        let number = record.split("] ").last().and_then(number_of);
+        number.unwrap_or_else(|| panic!("{record}"))
+    });
+    let said = fs::read_to_string(path("said")).expect("text");
+    assert_eq!(got.len(), 200, "{said}");
+    for (at, record) in got.iter().enumerate() {
+        let line = format!(" {} a line of the file that is fed", at / 2);
+        // Its counted frames end with a line feed that is counted, and so belongs to the record.
+        assert!(record.starts_with("<13>1 ") && record.trim_end().ends_with(&line), "{record}");
+    }
 }
