@@ -181,7 +181,8 @@ fn resting(options: &Options, sheet: &mut Sheet, name: &str, idle: u64) -> Outco
 /// KiB of its own and the share of a core, well after the connections were made and long before they end.
 fn rest(name: &str, idle: u64, seconds: f64) -> Outcome<(f64, f64)> {
     let listening = Listening::start(name)?;
-    let sending = (seconds + 1.0).to_string();
+    // A load ends with its last line, a second before its time is over; closing must not be in the figure.
+    let sending = (seconds + 3.0).to_string();
     let load = Load::start(&listening, (1, idle), &["--rate", "1", "--seconds", &sending])?;
     pause(&SystemClock::new(), 0.5);
     let share = listening.share_of_core(seconds);

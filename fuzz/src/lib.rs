@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use tidemill::checkpoint::Checkpoint;
-use tidemill::framing::{Found, Framing, Splitter};
+use tidemill::framing::{Found, Framing, Owed, Splitter};
 use tidemill::sync::Poison;
 use tidemill::wal::storage::{MemoryStorage, Storage};
 use tidemill::wal::{LogOptions, Record, WriteAheadLog, replay, survey};
