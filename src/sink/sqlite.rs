@@ -19,8 +19,8 @@ use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 
 use super::{BatchMeta, Cell, CommitKey, Existing, Ledger, RowRef, Rows, Sink};
 use crate::error::{Error, Result};
+use crate::sync::planted::{Planted, planted};
 use crate::time::Time;
-use crate::wal::planted::{Planted, planted};
 
 /// Whether the sink is there.
 pub const SQLITE_COMPILED: bool = true;
@@ -239,19 +239,9 @@ fn value(cell: Cell<'_>) -> ToSqlOutput<'_> {
 mod tests {
     use super::*;
     use crate::batch::Failure;
+    use crate::sink::given::{key, rows};
     use crate::sink::{Row, SharedSink};
     use crate::sync::{Arc, AtomicU64, Ordering};
-
-    fn key(job: &str, ms: u64) -> CommitKey {
-        let time = Time::from_millis(ms);
-        CommitKey { pipeline: "p".into(), job: job.into(), time, partition: 0 }
-    }
-
-    fn rows<R: Row>(elements: &[R]) -> Rows {
-        let mut rows = Rows::new();
-        elements.iter().for_each(|element| rows.push(element));
-        rows
-    }
 
     fn dir() -> tempfile::TempDir {
         tempfile::tempdir().expect("a directory for a test")
@@ -432,7 +422,7 @@ mod tests {
     #[cfg(tidemill_planted)]
     #[test]
     fn r6_finds_what_is_planted() {
-        use crate::wal::planted::with;
+        use crate::sync::planted::with;
         let found = with(Planted::MarkAfterRows, r6);
         assert!(found.is_err(), "a mark that comes after its rows must show: {found:?}");
     }

@@ -1,10 +1,10 @@
-//! `Planted`: defects at the hand-overs between threads and at the receivers' bounds, one at a time, to show that the model
-//! tests and the tests with hostile peers would find them.
+//! `Planted`: defects at the hand-overs between threads, in the durable layers and at the receivers' bounds, one at a time, to
+//! show that the model tests, the crash tests and those with hostile peers would find them.
 //!
 //! Only `--cfg tidemill_planted` compiles them in; otherwise [`planted`] is a constant `false` and the branch is gone.
 //! Whoever adds a hand-over adds its most likely mistake here, and names it in the `check` of its model test. The
-//! defect in force belongs to the operating system's thread, and an exploration stays on one: tests do not disturb each
-//! other. A process that explores nothing takes the defect that the environment variable `TIDEMILL_PLANTED` names, for
+//! defect in force belongs to the operating system's thread, and an exploration or a check of a log stays on one: tests do
+//! not disturb each other. A process that explores nothing takes the defect that the environment variable `TIDEMILL_PLANTED` names, for
 //! all its threads, so that a test can plant it in a program that it starts.
 
 #[cfg(tidemill_planted)]
@@ -87,6 +87,17 @@ pub(crate) enum Planted {
     ThreadLingers,
     /// `IntakeLane`: one peer that was turned away or closed for a malformed frame stops the reading of all.
     HonestStarved,
+    /// The log: a sync of data reports success without a sync.
+    SkipSync,
+    /// The log: a group is acknowledged once it is written, before it is synced.
+    AckBeforeSync,
+    /// The log: a checksum that does not match is taken for one that does.
+    IgnoreCrc,
+    /// `Storage`: a file gets its final name before its bytes are synced.
+    RenameBeforeSync,
+    /// The sink `sqlite` commits the rows of a batch, and then the mark that they are committed.
+    #[cfg(feature = "sqlite")]
+    MarkAfterRows,
 }
 
 /// Whether this defect is in force.
@@ -142,7 +153,7 @@ fn of_process() -> Option<Planted> {
 }
 
 /// Runs `body` with a defect in force.
-#[cfg(all(test, tidemill_model, tidemill_planted))]
+#[cfg(all(test, tidemill_planted))]
 pub(crate) fn with<T>(defect: Planted, body: impl FnOnce() -> T) -> T {
     IN_FORCE.set(Some(defect));
     let result = body();
