@@ -37,7 +37,7 @@ fn table(c: &mut Criterion) {
     words.count_words(&text);
     plain(&text, &mut counts);
     assert_eq!(words.len(), counts.len());
-    let same = |place| words.at(place, |word, count| counts[word] == count);
+    let same = |ranked| words.read(&ranked, |word, count| counts[word] == count);
     assert!(words.sorted(usize::MAX).into_iter().all(same));
 
     let mut group = c.benchmark_group("zipf words");

@@ -7,6 +7,8 @@
 //! operators put a stage of tasks into the plan; later partitions read what its tasks left in shared slots. Runs on the
 //! workers. Knows nothing of time, streams or sinks.
 
+mod fold;
+
 use std::any::Any;
 use std::fmt;
 use std::io::ErrorKind;
@@ -18,14 +20,22 @@ use crate::sync::thread::panic_text;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering};
 use crate::workers::{Task, Tasks, WorkerPool};
 
+use fold::Tap;
+pub use fold::{Fold, Folding, folding};
+pub(crate) use fold::{Share, fold_tasks};
+
 /// The elements that one task goes through, computed anew each time.
-pub struct Partition<T: ?Sized>(Elements<T>);
+pub struct Partition<T: ?Sized> {
+    elements: Elements<T>,
+    /// Where folds join the pass that several jobs share over these elements, if they do.
+    tap: Option<Arc<dyn Tap<T>>>,
+}
 
 type Elements<T> = Arc<dyn Fn(&mut dyn FnMut(&T)) + Send + Sync>;
 
 impl<T: ?Sized> Clone for Partition<T> {
     fn clone(&self) -> Self {
-        Partition(Arc::clone(&self.0))
+        Partition { elements: Arc::clone(&self.elements), tap: self.tap.clone() }
     }
 }
 
@@ -38,12 +48,12 @@ impl<T: ?Sized> fmt::Debug for Partition<T> {
 impl<T: ?Sized> Partition<T> {
     /// A partition that `elements` calls back with.
     pub fn new(elements: impl Fn(&mut dyn FnMut(&T)) + Send + Sync + 'static) -> Self {
-        Partition(Arc::new(elements))
+        Partition { elements: Arc::new(elements), tap: None }
     }
 
     /// Calls `each` with every element, in order.
     pub fn for_each(&self, mut each: impl FnMut(&T)) {
-        (self.0)(&mut each);
+        (self.elements)(&mut each);
     }
 }
 
@@ -79,7 +89,7 @@ impl<T: ?Sized + 'static> Batch<T> {
     /// Calls `each` with every element, in partition order, on the calling thread.
     pub fn for_each(&self, mut each: impl FnMut(&T)) {
         for partition in &self.partitions {
-            (partition.0)(&mut each);
+            (partition.elements)(&mut each);
         }
     }
 
@@ -112,7 +122,8 @@ impl<T: ?Sized + 'static> Batch<T> {
         &self,
         f: impl Fn(&T, &mut Out<'_, U>) + Send + Sync + 'static,
     ) -> Batch<U> {
-        self.map_partitions(move |partition, out| partition.for_each(|element| f(element, out)))
+        let f = Arc::new(f);
+        self.partitions.iter().map(|partition| partition.through(&f)).collect()
     }
 
     /// Everything that `f` hands out for each partition.

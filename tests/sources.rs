@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::TcpListener;
+use std::process::{Command, Stdio};
 
 use tidemill::sync::{Mailbox, Signal};
 use tidemill::testing::ManualClock;
@@ -92,4 +93,63 @@ fn a_run_to_the_end_of_sockets_files_and_a_receiver_has_all_their_records() {
     let mut ended: Vec<String> = (0..3).map(|_| ends.recv().expect("told")).collect();
     ended.sort();
     assert_eq!(ended, ["mine", "peer", "source1"]);
+}
+
+#[test]
+fn a_pipeline_file_joins_generated_lines_with_files_and_a_socket() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (logs, pipeline) = (directory.path().join("logs"), directory.path().join("many.toml"));
+    std::fs::create_dir(&logs).expect("made");
+    std::fs::write(logs.join("a"), "file\n".repeat(1_000)).expect("written");
+    let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let text = format!(
+        r#"
+name = "many"
+batch_interval = "20ms"
+http = "off"
+[source.made.generate]
+records = 3000
+line_len = 40
+[source.logs.files]
+directory = {logs:?}
+[source.peer.socket]
+connect = ["{}"]
+[job.lines]
+from = ["made", "logs", "peer"]
+lines = {{}}
+to = ["screen"]
+[sink.screen.console]
+format = "json"
+"#,
+        server.local_addr().expect("bound")
+    );
+    std::fs::write(&pipeline, text).expect("written");
+    let program = Command::new(env!("CARGO_BIN_EXE_tidemill"))
+        .args(["run", "--until-eof", "--quiet"])
+        .arg(&pipeline)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let (mut peer, _) = server.accept().expect("it dials");
+    peer.write_all("peer\n".repeat(2_000).as_bytes()).expect("read");
+    drop(peer);
+    let output = program.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (mut all, mut records) = (BTreeMap::new(), 0);
+    for line in String::from_utf8(output.stdout).expect("UTF-8").lines() {
+        let batch: serde_json::Value = serde_json::from_str(line).expect("a batch in JSON");
+        records += batch["records"].as_u64().expect("a number");
+        for row in batch["rows"].as_array().expect("rows") {
+            let kind = match row[0].as_str().expect("a record") {
+                known @ ("file" | "peer") => known.to_owned(),
+                _ => "made".to_owned(),
+            };
+            *all.entry(kind).or_insert(0_u64) += 1;
+        }
+    }
+    let expected = [("file", 1_000), ("made", 3_000), ("peer", 2_000)];
+    assert_eq!(all, expected.map(|(name, count)| (name.to_owned(), count)).into());
+    assert_eq!(records, 6_000, "each is the input of one batch");
 }

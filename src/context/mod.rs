@@ -289,6 +289,9 @@ impl StreamingContext {
             batch_interval: config.batch_interval,
             console: Writer::new(Box::new(std::io::stdout())),
         });
+        if config.concurrent_jobs > 1 {
+            graph.run_jobs_at_once();
+        }
         StreamingContext {
             config,
             clock,

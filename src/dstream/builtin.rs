@@ -8,9 +8,9 @@ use regex::bytes::Regex;
 use super::keyed::View;
 use super::windows::{KeyedWindow, counting};
 use super::{DStream, Missing, Node, Planner};
-use crate::batch::{Batch, Partition, Stage, Work};
+use crate::batch::{Batch, Partition, Stage, Work, folding};
 use crate::framing::Framing;
-use crate::shuffle::words::{Place, WordTable};
+use crate::shuffle::words::{Ranked, WordTable};
 use crate::sink::SharedSink;
 use crate::store::StoredBlock;
 use crate::sync::{Arc, Mutex};
@@ -211,16 +211,11 @@ impl DStream<[u8]> {
     ) -> DStream<(Vec<u8>, u64)> {
         let (node, count, memory) = (Arc::clone(&self.node), Arc::new(count), Memory::default());
         self.wide(move |cx| {
-            let feeds = feeds(cx, &*node, &count, fused)?;
-            if feeds.is_empty() {
-                return Ok(Batch::from_iter([]));
-            }
             let flight = InFlight::new(cx, &memory);
-            let tasks = feeds.into_iter().map(|feed| -> Work {
-                let flight = Arc::clone(&flight);
-                Box::new(move |worker| flight.count(worker, feed))
-            });
-            cx.stages.push(Stage { tasks: tasks.collect() });
+            let Some(tasks) = feeds(cx, &*node, (&flight, &count), fused)? else {
+                return Ok(Batch::from_iter([]));
+            };
+            cx.stages.push(Stage { tasks });
             cx.stages.push(Stage {
                 tasks: (0..cx.shards()).map(|shard| merge_task(&flight, shard, n)).collect(),
             });
@@ -262,33 +257,38 @@ enum Fused {
 /// A word and its count.
 type Tally = (Vec<u8>, u64);
 
-type Feed = Box<dyn FnOnce(&mut WordTable) -> Result<(), String> + Send>;
-
-/// What the tasks of the first stage feed to their worker's table: a block, or a partition of records.
+/// The tasks of the first stage, which feed a block or a partition of records to their worker's table; none if there is
+/// nothing to count.
 fn feeds(
     cx: &mut Planner<'_>,
     node: &dyn Node<[u8]>,
-    count: &Arc<impl Fn(&mut WordTable, &[u8]) + Send + Sync + 'static>,
+    (flight, count): (&Arc<InFlight>, &Arc<impl Fn(&mut WordTable, &[u8]) + Send + Sync + 'static>),
     fused: Fused,
-) -> Result<Vec<Feed>, Missing> {
+) -> Result<Option<Vec<Work>>, Missing> {
     let whole = |block: &Arc<StoredBlock>| fused == Fused::Yes && block.framing() == Framing::Lines;
     if let Some(blocks) = node.blocks(cx).filter(|blocks| blocks.iter().all(whole)) {
-        let feed = |block: Arc<StoredBlock>| -> Feed {
-            Box::new(move |table| {
+        let feed = |block: Arc<StoredBlock>| -> Work {
+            let flight = Arc::clone(flight);
+            Box::new(move |worker| {
+                let mut table = flight.lend(worker);
                 let fed = block.for_each_range(|range| table.count_words(range));
+                flight.give_back(worker, table);
                 fed.map_err(|err| err.to_string())
             })
         };
-        return Ok(blocks.into_iter().map(feed).collect());
+        return Ok((!blocks.is_empty()).then(|| blocks.into_iter().map(feed).collect()));
     }
-    let feed = |partition: &Partition<[u8]>| -> Feed {
-        let (partition, count) = (partition.clone(), Arc::clone(count));
-        Box::new(move |table| {
-            partition.for_each(|record| count(table, record));
+    let (batch, flight, count) = (node.compute(cx)?, Arc::clone(flight), Arc::clone(count));
+    let start = move |_, worker| {
+        let (flight, count) = (Arc::clone(&flight), Arc::clone(&count));
+        let push = move |table: &mut WordTable, record: &[u8]| count(table, record);
+        folding(flight.lend(worker), push, move |table| {
+            flight.give_back(worker, table);
             Ok(())
         })
     };
-    Ok(node.compute(cx)?.partitions().iter().map(feed).collect())
+    let any = !batch.partitions().is_empty();
+    Ok(any.then(|| cx.folds(&batch, 0, start)))
 }
 
 fn merge_task(flight: &Arc<InFlight>, shard: usize, n: Option<usize>) -> Work {
@@ -317,7 +317,7 @@ struct InFlight {
 struct Merged {
     table: Option<WordTable>,
     /// The words in the order of the result, where it has one.
-    order: Vec<Place>,
+    order: Vec<Ranked>,
 }
 
 impl InFlight {
@@ -335,9 +335,19 @@ impl InFlight {
         self.memory.lock().pop().unwrap_or_else(|| WordTable::new(self.seed))
     }
 
-    fn count(&self, worker: usize, feed: Feed) -> Result<(), String> {
-        let mut table = self.open[worker % self.open.len()].lock();
-        feed(table.get_or_insert_with(|| self.lease()))
+    /// The worker's table, for one of its tasks.
+    fn lend(&self, worker: usize) -> WordTable {
+        let table = self.open[worker % self.open.len()].lock().take();
+        table.unwrap_or_else(|| self.lease())
+    }
+
+    fn give_back(&self, worker: usize, table: WordTable) {
+        let mut open = self.open[worker % self.open.len()].lock();
+        match &mut *open {
+            // A pass that several counts share has lent a table to each.
+            Some(known) => known.absorb(&table, 0, 1),
+            none => *none = Some(table),
+        }
     }
 
     fn sealed(&self) -> Arc<Vec<WordTable>> {
@@ -361,7 +371,9 @@ impl InFlight {
         let merged = Arc::clone(&self.merged[shard].lock());
         let mut row = (Vec::new(), 0);
         if let Some(table) = &merged.table {
-            table.places().for_each(|place| show((table, place), &mut row, each));
+            let places = table.places();
+            places
+                .for_each(|place| table.at(place, |word, count| show(word, count, &mut row, each)));
         }
     }
 
@@ -369,31 +381,29 @@ impl InFlight {
     fn rows(&self, n: usize, each: &mut dyn FnMut(&Tally)) {
         let merged: Vec<Arc<Merged>> =
             self.merged.iter().map(|merged| Arc::clone(&merged.lock())).collect();
-        let mut all: Vec<(&WordTable, Place)> =
+        let mut all: Vec<(&WordTable, &Ranked)> =
             Vec::with_capacity(merged.iter().map(|part| part.order.len()).sum());
         for part in &merged {
             all.extend(
                 part.table
                     .iter()
-                    .flat_map(|table| part.order.iter().map(move |place| (table, *place))),
+                    .flat_map(|table| part.order.iter().map(move |word| (table, word))),
             );
         }
         // The sort finds the partitions' runs and merges them.
-        all.sort_by(|(table, place), right| table.order(*place, *right));
+        all.sort_by(|(table, word), right| table.order(word, *right));
         let mut row = (Vec::new(), 0);
-        for (table, place) in all.into_iter().take(n) {
-            show((table, place), &mut row, each);
+        for (table, word) in all.into_iter().take(n) {
+            table.read(word, |word, count| show(word, count, &mut row, each));
         }
     }
 }
 
 /// Calls `each` with a word and its count, in a row that is used again.
-fn show((table, place): (&WordTable, Place), row: &mut Tally, each: &mut dyn FnMut(&Tally)) {
-    table.at(place, |word, count| {
-        row.0.clear();
-        row.0.extend_from_slice(word);
-        row.1 = count;
-    });
+fn show(word: &[u8], count: u64, row: &mut Tally, each: &mut dyn FnMut(&Tally)) {
+    row.0.clear();
+    row.0.extend_from_slice(word);
+    row.1 = count;
     each(row);
 }
 

@@ -11,7 +11,9 @@ use std::any::Any;
 use std::collections::HashMap;
 
 use super::Missing;
+use super::planner::Job;
 use super::saved::Left;
+use super::together::Together;
 use crate::batch::Batch;
 use crate::sync::{Arc, Mutex};
 use crate::time::{Interval, Time};
@@ -21,7 +23,11 @@ pub(super) type Commit = Box<dyn FnOnce() + Send>;
 
 /// See the module.
 #[derive(Default)]
-pub(super) struct Epoch(Mutex<Inner>);
+pub(super) struct Epoch {
+    inner: Mutex<Inner>,
+    /// Which jobs are planned together.
+    pub(super) together: Together,
+}
 
 #[derive(Default)]
 struct Inner {
@@ -51,41 +57,47 @@ impl Epoch {
     /// The first batch will be `first`, one `interval` after the zero that slides are counted from.
     pub(super) fn begin(&self, first: Time, interval: Interval) {
         let zero = first.as_millis().saturating_sub(interval.as_millis());
-        self.0.lock().zero.get_or_insert(Time::from_millis(zero));
+        self.inner.lock().zero.get_or_insert(Time::from_millis(zero));
     }
 
     /// Slides are counted from here.
     pub(super) fn zero(&self) -> Time {
-        self.0.lock().zero.unwrap_or_default()
+        self.inner.lock().zero.unwrap_or_default()
     }
 
     /// The seed of every hash.
     pub(super) fn seed(&self) -> u64 {
-        self.0.lock().seed
+        self.inner.lock().seed
     }
 
     pub(super) fn set_seed(&self, seed: u64) {
-        self.0.lock().seed = seed;
+        self.inner.lock().seed = seed;
     }
 
     /// From now on commits leave what they changed in states.
     pub(super) fn keep_changes(&self) {
-        self.0.lock().left.get_or_insert_default();
+        self.inner.lock().left.get_or_insert_default();
     }
 
     /// Where commits leave what they changed in states, if that is kept.
     pub(super) fn left(&self) -> Option<Arc<Mutex<Left>>> {
-        self.0.lock().left.clone()
+        self.inner.lock().left.clone()
     }
 
     /// Whether an output lies below the node.
     pub(super) fn is_used(&self, node: u32) -> bool {
-        self.0.lock().outputs_below.contains_key(&node)
+        self.inner.lock().outputs_below.contains_key(&node)
     }
 
-    /// Another output lies below these nodes.
-    pub(super) fn add_output(&self, nodes: &[u32]) {
-        let mut inner = self.0.lock();
+    /// A stream that is computed element by element.
+    pub(super) fn add_fork(&self, node: u32) {
+        self.together.add_fork(node);
+    }
+
+    /// The next output, which lies below these nodes.
+    pub(super) fn add_output(&self, job: &Arc<Job>, nodes: &[u32]) {
+        self.together.add_job(job, nodes);
+        let mut inner = self.inner.lock();
         for node in nodes {
             *inner.outputs_below.entry(*node).or_default() += 1;
         }
@@ -93,22 +105,22 @@ impl Epoch {
 
     /// Some window slides by this.
     pub(super) fn add_slide(&self, slide: Interval) {
-        self.0.lock().slides.push(slide);
+        self.inner.lock().slides.push(slide);
     }
 
     /// Some state has a time-out.
     pub(super) fn add_timeout(&self) {
-        self.0.lock().timeouts = true;
+        self.inner.lock().timeouts = true;
     }
 
     /// Whether several jobs of a batch use the node.
     pub(super) fn is_shared(&self, node: u32) -> bool {
-        self.0.lock().outputs_below.get(&node).is_some_and(|outputs| *outputs > 1)
+        self.inner.lock().outputs_below.get(&node).is_some_and(|outputs| *outputs > 1)
     }
 
     /// Whether a slide ends in the batch `time`: after the last committed batch, up to this one.
     pub(super) fn is_due(&self, slide: Interval, time: Time) -> bool {
-        let inner = self.0.lock();
+        let inner = self.inner.lock();
         let zero = inner.zero.unwrap_or_default();
         ends_between(slide, zero, (inner.last.unwrap_or(zero), time))
     }
@@ -116,7 +128,7 @@ impl Epoch {
     /// Whether a window or a time-out may fall due after `last` and up to `time`, so that the batch must run even if it
     /// is empty.
     pub(super) fn must_run(&self, last: Option<Time>, time: Time) -> bool {
-        let inner = self.0.lock();
+        let inner = self.inner.lock();
         let zero = inner.zero.unwrap_or_default();
         let from = last.unwrap_or(zero);
         inner.timeouts || inner.slides.iter().any(|slide| ends_between(*slide, zero, (from, time)))
@@ -128,7 +140,7 @@ impl Epoch {
         node: u32,
         time: Time,
     ) -> Option<Result<Batch<T>, Missing>> {
-        let inner = self.0.lock();
+        let inner = self.inner.lock();
         let published = inner.published.get(&node).filter(|published| published.time == time)?;
         published.result.downcast_ref::<Result<Batch<T>, Missing>>().cloned()
     }
@@ -140,7 +152,7 @@ impl Epoch {
         result: Result<Batch<T>, Missing>,
         commit: Option<Commit>,
     ) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         if inner.published.get(&node).is_none_or(|published| published.time != time) {
             inner.published.insert(node, Published { time, result: Box::new(result), commit });
         }
@@ -148,8 +160,10 @@ impl Epoch {
 
     /// The batch is done: what its nodes left to be done is done, and their results go.
     pub(super) fn commit(&self, time: Time) {
+        // What was planned ahead and not used holds results of the batch.
+        self.together.end(time);
         let published = {
-            let mut inner = self.0.lock();
+            let mut inner = self.inner.lock();
             inner.last = Some(time);
             std::mem::take(&mut inner.published)
         };
@@ -161,7 +175,8 @@ impl Epoch {
 
     /// The batch is given up: it leaves no trace.
     pub(super) fn abandon(&self, time: Time) {
-        let mut inner = self.0.lock();
+        self.together.end(time);
+        let mut inner = self.inner.lock();
         let published = std::mem::take(&mut inner.published);
         inner.published = published.into_iter().filter(|(_, left)| left.time != time).collect();
     }

@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 
 use super::DStream;
 use super::windows::Rule;
-use crate::batch::{Partition, Stage, Work};
+use crate::batch::{Stage, Work};
 use crate::shuffle::Slots;
 use crate::sync::Arc;
 use crate::time::Interval;
@@ -60,7 +60,9 @@ impl DStream<[u8]> {
         self.wide(move |cx| {
             let batch = node.compute(cx)?;
             let (clock, planned) = (Arc::clone(cx.clock), cx.clock.wall());
-            let ages = cx.materialize(&batch, move |partition| vec![Ages::of(partition, planned)]);
+            let since = nanos(planned);
+            let push = move |ages: &mut Ages, record: &[u8]| ages.push(record, since);
+            let ages = cx.materialize(&batch, Ages::default, push, |ages| vec![ages]);
             let (result, make) = (Slots::new(1), Arc::clone(&make));
             let made = result.clone();
             let task: Work = Box::new(move |_| {
@@ -83,13 +85,12 @@ struct Ages {
 }
 
 impl Ages {
-    fn of(partition: &Partition<[u8]>, planned: Duration) -> Ages {
-        let (mut ages, planned) = (Ages::default(), nanos(planned));
-        partition.for_each(|record| match stamp(record) {
-            Some(stamp) => ages.record(planned.saturating_sub(stamp)),
-            None => ages.unstamped += 1,
-        });
-        ages
+    /// Takes in a record; the batch was planned at `planned`, in nanoseconds since the epoch.
+    fn push(&mut self, record: &[u8], planned: u64) {
+        match stamp(record) {
+            Some(stamp) => self.record(planned.saturating_sub(stamp)),
+            None => self.unstamped += 1,
+        }
     }
 
     fn record(&mut self, age: u64) {
@@ -173,15 +174,14 @@ mod tests {
 
     #[test]
     fn ages_are_shifted_by_the_time_that_the_batch_took() {
-        let records = |records: &'static [&'static [u8]]| {
-            Partition::new(move |each: &mut dyn FnMut(&[u8])| {
-                records.iter().for_each(|record| each(record))
-            })
+        let of = |records: &[&[u8]]| {
+            let mut ages = Ages::default();
+            records.iter().for_each(|record| ages.push(record, 100_000));
+            ages
         };
-        let planned = Duration::from_micros(100);
-        let mut ages = Ages::of(&records(&[b"90000 a", b"b"]), planned);
-        ages.add(Ages::of(&records(&[]), planned));
-        ages.add(Ages::of(&records(&[b"80000 a", b"200000 from the future"]), planned));
+        let mut ages = of(&[b"90000 a", b"b"]);
+        ages.add(of(&[]));
+        ages.add(of(&[b"80000 a", b"200000 from the future"]));
         let rows = ages.rows(Duration::from_micros(1_000));
         assert_eq!(
             rows,

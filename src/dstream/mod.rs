@@ -11,28 +11,31 @@ pub mod builtin;
 mod epoch;
 mod identity;
 mod keyed;
+mod keys;
 mod latency;
+mod limit;
 mod operators;
 mod outputs;
 mod pairs;
+mod planner;
 mod remember;
 mod saved;
 mod sources;
 mod state;
+mod together;
+mod values;
 
 #[cfg(all(test, not(tidemill_model)))]
 mod tests;
 mod windows;
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use crate::batch::{Batch, Finish, Partition, Plan, Stage, Work, failure_text};
+use crate::batch::{Batch, Plan};
 use crate::direct::Planned;
-use crate::shuffle::Slots;
 use crate::sink::Writer;
 use crate::store::StoredBlock;
 use crate::sync::thread::panic_text;
@@ -42,13 +45,14 @@ use crate::time::{Clock, Interval, Moment, Time};
 pub use identity::{INTERVALS_MAX, Identity, SENDERS_MAX};
 pub(crate) use latency::stamp;
 pub use outputs::Collected;
+pub use planner::Output;
 pub use remember::Remembered;
 pub use saved::{Changes, Restore, StateInfo};
 pub use state::{State, StateCounts, StateKey, StateSpec, StateValue, Stateful, WhenFull};
 
-use epoch::{Commit, Epoch};
+use epoch::Epoch;
 use identity::Repeats;
-use outputs::Delivery;
+use planner::{Job, Planner};
 use saved::{Saved, Walker};
 
 /// What a batch is made from; a second attempt and a replay use the same.
@@ -298,16 +302,8 @@ impl Graph {
         *self.replayed.lock() = Some(input.time);
         self.epoch.begin(input.time, self.settings.batch_interval);
         let keepers = self.registered.lock().keepers.clone();
-        let settings = Settings { seed: self.epoch.seed(), ..self.settings };
-        let mut planner = Planner {
-            input,
-            clock,
-            epoch: &self.epoch,
-            settings,
-            stages: Vec::new(),
-            shared: Vec::new(),
-            replay: Some(replay),
-        };
+        let mut planner = Planner::new(input, clock, &self.epoch, self.settings);
+        planner.replay = Some(replay);
         for (_, keeper) in keepers.iter().filter(|(node, _)| self.epoch.is_used(*node)) {
             match catch_unwind(AssertUnwindSafe(|| keeper(&mut planner))) {
                 Ok(Ok(()) | Err(Missing::NoBatch(_) | Missing::NotDue)) => {}
@@ -337,6 +333,12 @@ impl Graph {
     /// The first operator that slides over a length of time, if there is one.
     pub fn window(&self) -> Option<String> {
         self.registered.lock().windows.first().cloned()
+    }
+
+    /// Told before the first batch that the jobs of a batch run at the same time: then each computes by itself what is not
+    /// shuffled or kept.
+    pub fn run_jobs_at_once(&self) {
+        self.epoch.together.never();
     }
 
     /// Told once before the first batch, with its time: slides are counted from one interval before it.
@@ -427,6 +429,13 @@ impl Graph {
 }
 
 /// A stream: what its operators make of each batch. Clones are handles of the same stream.
+///
+/// Several outputs of one stream compute it once: a batch's elements are handed to all of them in one pass, each closure of
+/// `map`, `filter` and `flat_map` is called once for each of its elements, and nothing is copied. The pass is made when the
+/// first of those jobs begins. What is done with a whole partition or batch is not part of it (`map_partitions`, `glom`,
+/// `transform`, `foreach_batch`) and computes its elements again, as do a second attempt of a job and all jobs where
+/// `concurrent_jobs` is more than one: [`persist`](DStream::persist) keeps the elements for those. The records of a source
+/// are not copied; each job that uses them directly finds them by itself.
 ///
 /// ```
 /// # use tidemill::{testing::ManualClock, Config, StreamingContext};
@@ -559,163 +568,5 @@ where
 {
     fn compute(&self, cx: &mut Planner<'_>) -> Result<Batch<T>, Missing> {
         (self.0)(cx)
-    }
-}
-
-/// Gathers the stages of one plan.
-struct Planner<'a> {
-    input: &'a Arc<BatchInput>,
-    clock: &'a Arc<dyn Clock>,
-    epoch: &'a Arc<Epoch>,
-    settings: Settings,
-    stages: Vec<Stage>,
-    /// What nodes with stages returned before: a stream that is used twice is shuffled once.
-    shared: Vec<(u32, Box<dyn Any>)>,
-    /// How the batch is run again, if it is.
-    replay: Option<Replay>,
-}
-
-impl Planner<'_> {
-    fn shards(&self) -> usize {
-        self.input.partitions.max(1)
-    }
-
-    /// Adds a stage with a task for each partition, which leaves what `work` makes of it in a slot.
-    fn materialize<T: ?Sized + 'static, U: Send + Sync + 'static>(
-        &mut self,
-        batch: &Batch<T>,
-        work: impl Fn(&Partition<T>) -> Vec<U> + Send + Sync + 'static,
-    ) -> Slots<U> {
-        let (slots, work) = (Slots::new(batch.partitions().len()), Arc::new(work));
-        let task = |(slot, partition): (usize, &Partition<T>)| -> Work {
-            let (slots, work, partition) = (slots.clone(), Arc::clone(&work), partition.clone());
-            Box::new(move |_| {
-                slots.put(slot, work(&partition));
-                Ok(())
-            })
-        };
-        let tasks = batch.partitions().iter().enumerate().map(task).collect();
-        self.stages.push(Stage { tasks });
-        slots
-    }
-
-    /// A node that adds stages: it is planned once for each plan, and computed once for each batch if several jobs use it.
-    fn shared<T: ?Sized + 'static>(
-        &mut self,
-        node: u32,
-        compute: impl FnOnce(&mut Self) -> Result<Batch<T>, Missing>,
-    ) -> Result<Batch<T>, Missing> {
-        if let Some(known) = self.known(node) {
-            return known;
-        }
-        let result = compute(self);
-        if self.epoch.is_shared(node) && result.is_ok() {
-            self.publish(node, &result, None);
-        }
-        self.shared.push((node, Box::new(result.clone())));
-        result
-    }
-
-    /// A node that keeps something from batch to batch: it is computed once for each batch, and what it has learned
-    /// counts when the batch is committed.
-    fn keeping<T: ?Sized + 'static>(
-        &mut self,
-        node: u32,
-        compute: impl FnOnce(&mut Self) -> Result<(Result<Batch<T>, Missing>, Commit), Missing>,
-    ) -> Result<Batch<T>, Missing> {
-        if let Some(known) = self.known(node) {
-            return known;
-        }
-        let (result, commit) = compute(self)?;
-        self.publish(node, &result, Some(commit));
-        self.shared.push((node, Box::new(result.clone())));
-        result
-    }
-
-    fn known<T: ?Sized + 'static>(&self, node: u32) -> Option<Result<Batch<T>, Missing>> {
-        let planned = self.shared.iter().find(|(known, _)| *known == node);
-        let planned = planned.and_then(|(_, result)| result.downcast_ref().cloned());
-        planned.or_else(|| self.epoch.known(node, self.input.time))
-    }
-
-    /// The stages so far compute all that `result` reads: the next one tells the rest of the batch.
-    fn publish<T: ?Sized + 'static>(
-        &mut self,
-        node: u32,
-        result: &Result<Batch<T>, Missing>,
-        commit: Option<Commit>,
-    ) {
-        let (epoch, result) = (Arc::clone(self.epoch), result.clone());
-        let time = self.input.time;
-        let task: Work = Box::new(move |_| {
-            epoch.publish((node, time), result, commit);
-            Ok(())
-        });
-        self.stages.push(Stage { tasks: vec![task] });
-    }
-}
-
-type Build = Box<dyn Fn(&mut Planner<'_>, Delivery) -> Result<Finish, Missing> + Send + Sync>;
-
-/// An output operation: one job of every batch.
-pub struct Output {
-    name: Arc<str>,
-    pipeline: Arc<str>,
-    settings: Settings,
-    epoch: Arc<Epoch>,
-    build: Build,
-}
-
-impl fmt::Debug for Output {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Output").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-impl Output {
-    /// The job's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// What is to be done for this batch, of which the first attempt or this one started at `started`. Asked for each
-    /// attempt.
-    ///
-    /// # Errors
-    /// If the batch cannot be computed, or a closure of `transform` panicked; the text says why.
-    pub fn plan(
-        &self,
-        input: &Arc<BatchInput>,
-        clock: &Arc<dyn Clock>,
-        started: Moment,
-    ) -> Result<Plan, String> {
-        let delivery = Delivery {
-            pipeline: Arc::clone(&self.pipeline),
-            job: Arc::clone(&self.name),
-            input: Arc::clone(input),
-            clock: Arc::clone(clock),
-            started,
-        };
-        // A graph that nobody started begins with the first batch that it is asked for.
-        self.epoch.begin(input.time, self.settings.batch_interval);
-        let mut planner = Planner {
-            input,
-            clock,
-            epoch: &self.epoch,
-            settings: Settings { seed: self.epoch.seed(), ..self.settings },
-            stages: Vec::new(),
-            shared: Vec::new(),
-            replay: None,
-        };
-        let built = catch_unwind(AssertUnwindSafe(|| (self.build)(&mut planner, delivery)));
-        match built {
-            Ok(Ok(finish)) => Ok(Plan { stages: planner.stages, finish }),
-            // A source without a batch, alone, or a window between two slides: there is nothing to hand over.
-            Ok(Err(Missing::NoBatch(_) | Missing::NotDue)) => {
-                Ok(Plan { stages: planner.stages, finish: Box::new(|_| Ok(())) })
-            }
-            Ok(Err(Missing::Failed(text))) => Err(text),
-            Err(unwound) => Err(failure_text(unwound.as_ref())),
-        }
     }
 }

@@ -3,8 +3,8 @@
 use std::hash::Hash;
 
 use super::{Compute, DStream, Line, Missing, Node, Planner};
-use crate::batch::{Batch, Out, Partition};
-use crate::shuffle::{Gather, Mapper, Shuffle, Table, hash_of, shard_of};
+use crate::batch::{Batch, Fold, Out, Partition};
+use crate::shuffle::{Flight, Gather, Lent, Shuffle, Table, hash_of, shard_of};
 use crate::store::StoredBlock;
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::time::Time;
@@ -43,11 +43,7 @@ impl<T: ?Sized + 'static> DStream<T> {
     /// # Ok::<(), tidemill::Error>(())
     /// ```
     pub fn map<U: 'static>(&self, f: impl Fn(&T) -> U + Send + Sync + 'static) -> DStream<U> {
-        let f = Arc::new(f);
-        self.narrow(move |batch| {
-            let f = Arc::clone(&f);
-            batch.map(move |element| f(element))
-        })
+        self.each(move |element, out| out.push(&f(element)))
     }
 
     /// The elements for which `keep` holds.
@@ -62,10 +58,10 @@ impl<T: ?Sized + 'static> DStream<T> {
     /// # Ok::<(), tidemill::Error>(())
     /// ```
     pub fn filter(&self, keep: impl Fn(&T) -> bool + Send + Sync + 'static) -> DStream<T> {
-        let keep = Arc::new(keep);
-        self.narrow(move |batch| {
-            let keep = Arc::clone(&keep);
-            batch.filter(move |element| keep(element))
+        self.each(move |element, out| {
+            if keep(element) {
+                out.push(element);
+            }
         })
     }
 
@@ -84,11 +80,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         &self,
         f: impl Fn(&T, &mut Out<'_, U>) + Send + Sync + 'static,
     ) -> DStream<U> {
-        let f = Arc::new(f);
-        self.narrow(move |batch| {
-            let f = Arc::clone(&f);
-            batch.flat_map(move |element, out| f(element, out))
-        })
+        self.each(f)
     }
 
     /// Everything that `f` hands out for each partition.
@@ -111,10 +103,10 @@ impl<T: ?Sized + 'static> DStream<T> {
         &self,
         f: impl Fn(&Partition<T>, &mut Out<'_, U>) + Send + Sync + 'static,
     ) -> DStream<U> {
-        let f = Arc::new(f);
-        self.narrow(move |batch| {
+        let (node, f) = (Arc::clone(&self.node), Arc::new(f));
+        self.derive(move |cx| {
             let f = Arc::clone(&f);
-            batch.map_partitions(move |partition, out| f(partition, out))
+            Ok(node.compute(cx)?.map_partitions(move |partition, out| f(partition, out)))
         })
     }
 
@@ -179,7 +171,8 @@ impl<T: ?Sized + 'static> DStream<T> {
         let (node, partitions) = (Arc::clone(&self.node), partitions.max(1));
         self.wide(move |cx| {
             let batch = node.compute(cx)?;
-            let dealt = cx.materialize(&batch, move |partition| deal(partition, partitions));
+            let hands = move || (Vec::from_iter((0..partitions).map(|_| Vec::new())), 0);
+            let dealt = cx.materialize(&batch, hands, deal, |(dealt, _)| dealt);
             let part = |number: usize| {
                 let dealt = dealt.clone();
                 Partition::new(move |each: &mut dyn FnMut(&T)| {
@@ -214,12 +207,11 @@ impl<T: ?Sized + 'static> DStream<T> {
                 total.store(blocks.iter().map(|block| block.records()).sum(), Ordering::Relaxed);
             } else {
                 let (batch, sum) = (node.compute(cx)?, Arc::clone(&total));
-                cx.materialize(&batch, move |partition| {
-                    let mut count = 0;
-                    partition.for_each(|_| count += 1);
+                let add = move |count| {
                     sum.fetch_add(count, Ordering::Relaxed);
                     Vec::<()>::new()
-                });
+                };
+                cx.materialize(&batch, || 0, |count, _| *count += 1, add);
             }
             let one = Partition::new(move |each: &mut dyn FnMut(&u64)| {
                 each(&total.load(Ordering::Relaxed))
@@ -247,10 +239,10 @@ impl<T: ?Sized + 'static> DStream<T> {
         let (node, memory) = (Arc::clone(&self.node), Shuffle::<T::Owned, Counted>::default());
         self.wide(move |cx| {
             let (batch, seed) = (node.compute(cx)?, cx.settings.seed);
-            let mappers =
-                batch.partitions().iter().enumerate().map(|part| counter(part, seed)).collect();
             let shape = (Gather::ByWorker(cx.settings.workers), cx.shards());
-            Ok(memory.plan(&mut cx.stages, mappers, shape, Counted::merge, in_order))
+            let flight = memory.begin(batch.partitions().len(), shape, Counted::merge);
+            let inputs = cx.folds(&batch, 0, counter(&flight, seed));
+            Ok(flight.plan(&mut cx.stages, inputs, in_order))
         })
     }
 
@@ -272,11 +264,10 @@ impl<T: ?Sized + 'static> DStream<T> {
         let (node, f) = (Arc::clone(&self.node), Arc::new(f));
         self.wide(move |cx| {
             let (batch, part_f, f) = (node.compute(cx)?, Arc::clone(&f), Arc::clone(&f));
-            let parts = cx.materialize(&batch, move |partition| {
-                let mut sum: Option<T> = None;
-                partition.for_each(|element| sum = Some(join(&*part_f, sum.as_ref(), element)));
-                Vec::from_iter(sum)
-            });
+            let add = move |sum: &mut Option<T>, element: &T| {
+                *sum = Some(join(&*part_f, sum.as_ref(), element));
+            };
+            let parts = cx.materialize(&batch, || None, add, Vec::from_iter);
             let all = Partition::new(move |each: &mut dyn FnMut(&T)| {
                 let mut sum: Option<T> = None;
                 for slot in 0..parts.len() {
@@ -309,7 +300,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         let node = Arc::clone(&self.node);
         self.derive(move |cx| {
             let batch = present("transform", cx, &*node)?;
-            Ok(f(cx.input.time, batch))
+            Ok(f(cx.input.time, batch.untapped()))
         })
     }
 
@@ -336,7 +327,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         let (left, right) = (Arc::clone(&self.node), Arc::clone(&other.node));
         let compute = move |cx: &mut Planner<'_>| {
             let (left, right) = both("transform", cx, &*left, &*right)?;
-            Ok(f(cx.input.time, left, right))
+            Ok(f(cx.input.time, left.untapped(), right.untapped()))
         };
         self.graph.stream(line, Compute(compute))
     }
@@ -390,12 +381,20 @@ impl<T: ?Sized + 'static> DStream<T> {
         self.graph.stream(line.node(id), compute)
     }
 
-    fn narrow<U: ?Sized + 'static>(
+    /// What `f` makes of each element: a stream that is computed in one pass for all jobs that use it.
+    fn each<U: ?Sized + 'static>(
         &self,
-        wrap: impl Fn(Batch<T>) -> Batch<U> + Send + Sync + 'static,
+        f: impl Fn(&T, &mut Out<'_, U>) + Send + Sync + 'static,
     ) -> DStream<U> {
-        let node = Arc::clone(&self.node);
-        self.derive(move |cx| Ok(wrap(node.compute(cx)?)))
+        let (id, node, f) = (self.graph.next_node(), Arc::clone(&self.node), Arc::new(f));
+        let compute = move |cx: &mut Planner<'_>| {
+            cx.forked(id, |cx| {
+                let f = Arc::clone(&f);
+                Ok(node.compute(cx)?.flat_map(move |element, out| f(element, out)))
+            })
+        };
+        self.graph.epoch.add_fork(id);
+        self.graph.stream(self.line.node(id), Compute(compute))
     }
 }
 
@@ -447,17 +446,9 @@ impl<T: ?Sized + 'static> Node<T> for Union<T> {
     }
 }
 
-fn deal<T: ?Sized + ToOwned + 'static>(
-    partition: &Partition<T>,
-    hands: usize,
-) -> Vec<Vec<T::Owned>> {
-    let mut dealt: Vec<Vec<T::Owned>> = (0..hands).map(|_| Vec::new()).collect();
-    let mut next = 0;
-    partition.for_each(|element| {
-        dealt[next].push(element.to_owned());
-        next = (next + 1) % hands;
-    });
-    dealt
+fn deal<T: ?Sized + ToOwned>((hands, next): &mut (Vec<Vec<T::Owned>>, usize), element: &T) {
+    hands[*next].push(element.to_owned());
+    *next = (*next + 1) % hands.len();
 }
 
 fn join<T: Clone>(f: &impl Fn(&T, &T) -> T, sum: Option<&T>, element: &T) -> T {
@@ -479,29 +470,56 @@ impl Counted {
     }
 }
 
-pub(super) fn counter<T>(
-    (number, partition): (usize, &Partition<T>),
+/// Counts the elements of a partition in the shards that it is lent.
+pub(super) fn counter<T, M>(
+    flight: &Flight<T::Owned, Counted, M>,
     seed: u64,
-) -> Mapper<T::Owned, Counted>
+) -> impl Fn(usize, usize) -> CounterFold<T, M> + Send + Sync + 'static + use<T, M>
 where
     T: ?Sized + ToOwned + Hash + Eq + 'static,
+    T::Owned: Eq + Send + 'static,
+    M: Fn(&mut Counted, Counted) + Send + Sync + 'static,
 {
-    let partition = partition.clone();
-    let number = u32::try_from(number).expect("a batch has fewer than 2^32 partitions");
-    Box::new(move |shards| {
-        let known: Vec<usize> = shards.iter().map(Table::len).collect();
-        partition.for_each(|element| {
-            let hash = hash_of(seed, element);
-            let shard = shard_of(hash, shards.len());
-            let table = &mut shards[shard];
-            let seen = table.len() - known[shard];
-            let create = || {
-                let seen = u32::try_from(seen).expect("a table holds fewer than 2^32 keys");
-                Counted { count: 1, first: (number, seen) }
-            };
-            table.upsert((hash, element), T::to_owned, create, |counted| counted.count += 1);
-        });
-    })
+    let flight = flight.clone();
+    move |partition, worker| {
+        let lent = flight.lend(partition, worker);
+        let number = u32::try_from(partition).expect("a batch has fewer than 2^32 partitions");
+        let known = lent.shards.iter().map(Table::len).collect();
+        CounterFold { lent, known, number, seed }
+    }
+}
+
+pub(super) struct CounterFold<T: ?Sized + ToOwned, M> {
+    lent: Lent<T::Owned, Counted, M>,
+    /// How many keys each shard had before.
+    known: Vec<usize>,
+    number: u32,
+    seed: u64,
+}
+
+impl<T, M> Fold<T> for CounterFold<T, M>
+where
+    T: ?Sized + ToOwned + Hash + Eq + 'static,
+    T::Owned: Eq,
+    M: Fn(&mut Counted, Counted),
+{
+    #[inline]
+    fn push(&mut self, element: &T) {
+        let hash = hash_of(self.seed, element);
+        let shard = shard_of(hash, self.known.len());
+        let (table, number) = (&mut self.lent.shards[shard], self.number);
+        let seen = table.len() - self.known[shard];
+        let create = || {
+            let seen = u32::try_from(seen).expect("a table holds fewer than 2^32 keys");
+            Counted { count: 1, first: (number, seen) }
+        };
+        table.upsert((hash, element), T::to_owned, create, |counted| counted.count += 1);
+    }
+
+    fn end(self: Box<Self>) -> Result<(), String> {
+        self.lent.give_back();
+        Ok(())
+    }
 }
 
 /// The rows in the order in which their keys were first seen. The keys of a partition are numbered without gaps, so each

@@ -1,7 +1,7 @@
 //! Outputs: what is done with each batch. The last stage encodes the rows in parallel; one worker hands them over.
 
-use super::{BatchInput, DStream, Missing, Output, Planner};
-use crate::batch::{Batch, Failure, Finish, Partition};
+use super::{BatchInput, DStream, Job, Missing, Output, Planner};
+use crate::batch::{Batch, Failure, Finish};
 use crate::error::Result;
 use crate::sink::{BatchMeta, CommitKey, Console, Format, Row, Rows, SharedSink, Sink};
 use crate::sync::{Arc, Mutex};
@@ -13,7 +13,8 @@ pub(super) struct Delivery {
     pub(super) job: Arc<str>,
     pub(super) input: Arc<BatchInput>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) started: Moment,
+    /// Set when the job begins, which may be after it was planned together with another one.
+    pub(super) started: Arc<Mutex<Moment>>,
 }
 
 impl Delivery {
@@ -27,11 +28,11 @@ impl Delivery {
     }
 
     fn meta(&self) -> BatchMeta {
-        let now = self.clock.now();
+        let (started, now) = (*self.started.lock(), self.clock.now());
         BatchMeta {
             records: self.input.all_records(),
-            scheduling_delay_us: micros(self.input.due, self.started),
-            processing_us: micros(self.started, now),
+            scheduling_delay_us: micros(self.input.due, started),
+            processing_us: micros(started, now),
             total_us: micros(self.input.due, now),
         }
     }
@@ -122,7 +123,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         let (node, sinks) = (Arc::clone(&self.node), Arc::new(sinks));
         self.output(kind, move |cx, delivery| {
             let batch = node.compute(cx)?;
-            let parts = cx.materialize(&batch, |partition| vec![encoded(partition)]);
+            let parts = cx.materialize(&batch, Rows::new, Rows::push, |rows| vec![rows]);
             let sinks = Arc::clone(&sinks);
             Ok(Box::new(move |_| {
                 let (mut rows, key, meta) = (Rows::new(), delivery.key(), delivery.meta());
@@ -185,11 +186,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         let (node, all) = (Arc::clone(&self.node), collected.clone());
         self.output("collect", move |cx, delivery| {
             let batch = node.compute(cx)?;
-            let parts = cx.materialize(&batch, |partition| {
-                let mut owned = Vec::new();
-                partition.for_each(|element| owned.push(element.to_owned()));
-                owned
-            });
+            let parts = cx.owned(&batch);
             let all = all.clone();
             Ok(Box::new(move |_| {
                 let rows = parts.take_all().into_iter().flatten().collect();
@@ -211,24 +208,21 @@ impl<T: ?Sized + 'static> DStream<T> {
         let mut registered = self.graph.registered.lock();
         let number = registered.outputs.len();
         let mut name = self.name.clone().unwrap_or_else(|| format!("{kind}#{number}").into());
-        if registered.outputs.iter().any(|output| output.name == name) {
+        if registered.outputs.iter().any(|output| output.job.name == name) {
             // Two jobs of one name would have the same commit keys: the second one's rows would count as written.
             name = format!("{name}#{number}").into();
         }
-        registered.outputs.push(Arc::new(Output {
-            name,
-            pipeline: Arc::clone(&self.graph.pipeline),
+        let output = Arc::new(Output {
+            number,
+            job: Arc::new(Job {
+                name,
+                pipeline: Arc::clone(&self.graph.pipeline),
+                build: Box::new(build),
+            }),
             settings: self.graph.settings,
             epoch: Arc::clone(&self.graph.epoch),
-            build: Box::new(build),
-        }));
-        drop(registered);
-        self.graph.epoch.add_output(&self.line.above);
+        });
+        registered.outputs.push(Arc::clone(&output));
+        self.graph.epoch.add_output(&output.job, &self.line.above);
     }
-}
-
-fn encoded<T: Row + ?Sized>(partition: &Partition<T>) -> Rows {
-    let mut rows = Rows::new();
-    partition.for_each(|element| rows.push(element));
-    rows
 }

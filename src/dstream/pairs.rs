@@ -2,10 +2,10 @@
 
 use std::hash::Hash;
 
+use super::DStream;
 use super::operators::both;
-use super::{DStream, Planner};
-use crate::batch::{Batch, Out, Partition};
-use crate::shuffle::{Gather, Mapper, Shuffle, Table, hash_of, shard_of};
+use crate::batch::{Fold, Out};
+use crate::shuffle::{Flight, Gather, Lent, Shuffle, Table, hash_of};
 use crate::sync::Arc;
 
 impl<K, V> DStream<(K, V)>
@@ -53,7 +53,8 @@ where
     }
 
     /// The values of each key, aggregated: `create` makes the aggregate of a first value, `add` adds a further one and
-    /// `merge` joins the aggregates of two partitions, in partition order.
+    /// `merge` joins the aggregates of two partitions, in partition order. Where a partition has very many keys that hardly
+    /// come twice, it joins those of one partition too, in their order.
     ///
     /// ```
     /// # let clock = tidemill::testing::ManualClock::new();
@@ -82,15 +83,11 @@ where
         let (aggregate, merge) = (Arc::new((create, add)), Arc::new(merge));
         self.wide(move |cx| {
             let batch = node.compute(cx)?;
-            let mappers = mappers(cx, &batch, &aggregate);
             let (shape, merge) = ((Gather::ByPartition, cx.shards()), Arc::clone(&merge));
-            Ok(memory.plan(
-                &mut cx.stages,
-                mappers,
-                shape,
-                move |left, right| merge(left, right),
-                drained,
-            ))
+            let join = move |left: &mut C, right| merge(left, right);
+            let flight = memory.begin(batch.partitions().len(), shape, join);
+            let inputs = cx.folds(&batch, 0, by_key(&flight, cx.settings.seed, &aggregate));
+            Ok(flight.plan(&mut cx.stages, inputs, drained))
         })
     }
 
@@ -183,10 +180,12 @@ where
         ));
         self.wide_below(&line, move |cx| {
             let (left, right) = both("join", cx, &*left, &*right)?;
-            let mut all = mappers(cx, &left, &of_left);
-            all.extend(mappers(cx, &right, &of_right));
+            let (first, seed) = (left.partitions().len(), cx.settings.seed);
             let shape = (Gather::ByPartition, cx.shards());
-            Ok(memory.plan(&mut cx.stages, all, shape, merge_both, drained))
+            let flight = memory.begin(first + right.partitions().len(), shape, merge_both);
+            let mut inputs = cx.folds(&left, 0, by_key(&flight, seed, &of_left));
+            inputs.extend(cx.folds(&right, first, by_key(&flight, seed, &of_right)));
+            Ok(flight.plan(&mut cx.stages, inputs, drained))
         })
     }
 
@@ -304,36 +303,53 @@ where
     }
 }
 
-pub(super) fn mappers<K, V, C>(
-    cx: &Planner<'_>,
-    batch: &Batch<(K, V)>,
-    aggregate: &Arc<(
-        impl Fn(&V) -> C + Send + Sync + 'static,
-        impl Fn(&mut C, &V) + Send + Sync + 'static,
-    )>,
-) -> Vec<Mapper<K, C>>
+/// Aggregates the pairs of a partition by key, in the shards that it is lent: `aggregate` makes the aggregate of a first
+/// value and adds a further one.
+pub(super) fn by_key<K, V, C, M, A, B>(
+    flight: &Flight<K, C, M>,
+    seed: u64,
+    aggregate: &Arc<(A, B)>,
+) -> impl Fn(usize, usize) -> ByKey<K, C, M, A, B> + Send + Sync + 'static + use<K, V, C, M, A, B>
 where
-    K: Clone + Hash + Eq + 'static,
+    K: Clone + Hash + Eq + Send + 'static,
     V: 'static,
+    C: Send + 'static,
+    M: Fn(&mut C, C) + Send + Sync + 'static,
+    A: Fn(&V) -> C + Send + Sync + 'static,
+    B: Fn(&mut C, &V) + Send + Sync + 'static,
 {
-    let seed = cx.settings.seed;
-    let mapper = |partition: &Partition<(K, V)>| -> Mapper<K, C> {
-        let (partition, aggregate) = (partition.clone(), Arc::clone(aggregate));
-        Box::new(move |shards| {
-            let (create, add) = &*aggregate;
-            partition.for_each(|(key, value)| {
-                let hash = hash_of(seed, key);
-                let shard = shard_of(hash, shards.len());
-                shards[shard].upsert(
-                    (hash, key),
-                    K::clone,
-                    || create(value),
-                    |sum| add(sum, value),
-                );
-            });
-        })
-    };
-    batch.partitions().iter().map(mapper).collect()
+    let (flight, aggregate) = (flight.clone(), Arc::clone(aggregate));
+    move |partition, worker| ByKey {
+        lent: flight.lend(partition, worker),
+        seed,
+        aggregate: Arc::clone(&aggregate),
+    }
+}
+
+pub(super) struct ByKey<K, C, M, A, B> {
+    lent: Lent<K, C, M>,
+    seed: u64,
+    aggregate: Arc<(A, B)>,
+}
+
+impl<K, V, C, M, A, B> Fold<(K, V)> for ByKey<K, C, M, A, B>
+where
+    K: Clone + Hash + Eq,
+    M: Fn(&mut C, C),
+    A: Fn(&V) -> C,
+    B: Fn(&mut C, &V),
+{
+    #[inline]
+    fn push(&mut self, (key, value): &(K, V)) {
+        let (create, add) = &*self.aggregate;
+        let hash = hash_of(self.seed, key);
+        self.lent.append((hash, key), K::clone, || create(value), |sum| add(sum, value));
+    }
+
+    fn end(self: Box<Self>) -> Result<(), String> {
+        self.lent.give_back();
+        Ok(())
+    }
 }
 
 fn drained<K, C>(table: &mut Table<K, C>) -> Vec<(K, C)> {

@@ -7,6 +7,7 @@ use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::ops::Deref;
 
+use super::epoch::Commit;
 use super::{Compute, DStream, Line, Missing, Planner};
 use crate::batch::{Batch, Partition};
 use crate::shuffle::Slots;
@@ -53,8 +54,10 @@ where
         stream
     }
 
-    /// The same elements, computed once for each batch, whatever uses them: for a stream that several jobs share. Streams
-    /// that are shuffled or have state are shared without it.
+    /// The same elements, copied and kept for the time of a batch, so that all that uses them reads the copies. Streams
+    /// that several jobs use are computed once without it; it is for what goes through a stream by itself:
+    /// `map_partitions`, `glom`, `transform`, `foreach_batch`, a job that is tried again, and jobs that run at the same
+    /// time.
     ///
     /// ```
     /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
@@ -70,7 +73,7 @@ where
         let node = Arc::clone(&self.node);
         self.wide(move |cx| {
             let batch = node.compute(cx)?;
-            let slots = cx.materialize(&batch, owned);
+            let slots = cx.owned(&batch);
             Ok((0..slots.len()).map(|slot| part(vec![(slots.clone(), slot)])).collect())
         })
     }
@@ -110,7 +113,7 @@ where
         let handle = Arc::clone(&kept);
         let compute = move |cx: &mut Planner<'_>| {
             let slots = match node.compute(cx) {
-                Ok(batch) => Some(cx.materialize(&batch, owned)),
+                Ok(batch) => Some(cx.owned(&batch)),
                 Err(Missing::Failed(text)) => return Err(Missing::Failed(text)),
                 Err(Missing::NoBatch(_) | Missing::NotDue) => None,
             };
@@ -128,7 +131,7 @@ where
                     kept.pop_front();
                 }
             };
-            Ok((result, Box::new(commit) as super::Commit))
+            Ok((result, Box::new(commit) as Commit))
         };
         let node = Compute(move |cx: &mut Planner<'_>| cx.keeping(id, &compute));
         let line = Line { state: Some(id), ..line.node(id) };
@@ -185,12 +188,6 @@ where
 
 fn is_old(at: Time, now: Time, length: Interval) -> bool {
     now.as_millis().saturating_sub(at.as_millis()) >= length.as_millis()
-}
-
-fn owned<T: ?Sized + ToOwned>(partition: &Partition<T>) -> Vec<T::Owned> {
-    let mut all = Vec::new();
-    partition.for_each(|element| all.push(element.to_owned()));
-    all
 }
 
 /// The batches of the window at `time`, and the batch itself, in order.

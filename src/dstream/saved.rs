@@ -17,7 +17,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::keyed::{Change, Shards, View};
-use super::state::{Counters, Keys, StateKey, StateValue};
+use super::keys::Keys;
+use super::state::{Counters, StateKey, StateValue};
 use crate::shuffle::{hash_of, shard_of};
 use crate::sync::{Arc, Mutex, Ordering};
 use crate::time::Time;
@@ -88,6 +89,8 @@ pub(super) struct Store<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
     walks: Mutex<Vec<Walk>>,
     /// The partitions that are being restored.
     restoring: Mutex<Vec<Keys<K, S, U>>>,
+    /// Whether the keys are listed by their age.
+    pub(super) listed: bool,
 }
 
 /// How far a partition was walked.
@@ -117,13 +120,14 @@ pub(super) struct Left {
 }
 
 impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
-    pub(super) fn new(initial: Vec<(K, S)>) -> Self {
+    pub(super) fn new(initial: Vec<(K, S)>, listed: bool) -> Self {
         Store {
             shards: Mutex::new(None),
             initial: Mutex::new(initial),
             counters: Arc::default(),
             walks: Mutex::default(),
             restoring: Mutex::default(),
+            listed,
         }
     }
 
@@ -223,7 +227,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Saved for Store<K, S,
 
     fn begin_restore(&self, partitions: usize) {
         self.initial.lock().clear();
-        *self.restoring.lock() = Keys::empty(partitions.max(1));
+        *self.restoring.lock() = Keys::empty(partitions.max(1), self.listed);
     }
 
     fn apply(&self, part: &[u8], seed: u64) -> Result<(), String> {

@@ -14,12 +14,15 @@ use std::ops::Deref;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::keyed::{Change, Keeper, Overlay, Shards, Slot, Table, View, keeping};
-use super::pairs::mappers;
-use super::saved::{self, Store};
+use super::keyed::{Change, Shards, View, keeping};
+use super::keys::{Keys, KeysDelta};
+use super::limit::{LastCall, Trim, trim};
+use super::pairs::by_key;
+use super::saved::Store;
+use super::values::Values;
 use super::{DStream, Missing, Planner, Replay};
 use crate::batch::{Batch, Stage, Work};
-use crate::shuffle::{Entry, Gather, Shuffle, Slots, hash_of, shard_of};
+use crate::shuffle::{Entry, Gather, Shuffle, Slots};
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::time::{Interval, Time};
 
@@ -30,14 +33,14 @@ pub struct State<'a, S> {
     misuse: Option<&'static str>,
 }
 
-enum Held<'a, S> {
+pub(super) enum Held<'a, S> {
     Nothing,
     Committed(&'a S),
     New(S),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     Open,
     Removed,
     TimingOut,
@@ -50,7 +53,7 @@ impl<S> fmt::Debug for State<'_, S> {
 }
 
 impl<'a, S> State<'a, S> {
-    fn new(held: Held<'a, S>, phase: Phase) -> Self {
+    pub(super) fn new(held: Held<'a, S>, phase: Phase) -> Self {
         State { held, phase, misuse: None }
     }
 
@@ -92,7 +95,7 @@ impl<'a, S> State<'a, S> {
         self.phase == Phase::TimingOut
     }
 
-    fn used_well(&self) -> Result<(), String> {
+    pub(super) fn used_well(&self) -> Result<(), String> {
         self.misuse.map_or(Ok(()), |how| Err(format!("map_with_state: {how}")))
     }
 
@@ -169,9 +172,9 @@ pub struct StateCounts {
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) keys: AtomicU64,
-    timed_out: AtomicU64,
-    dropped: AtomicU64,
-    expired: AtomicU64,
+    pub(super) timed_out: AtomicU64,
+    pub(super) dropped: AtomicU64,
+    pub(super) expired: AtomicU64,
 }
 
 /// What [`map_with_state`](DStream::map_with_state) returns: the stream of what the function made, and the state.
@@ -325,6 +328,7 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
                 Box::new(move |views, before| trim(views, before, limit, &call))
             }),
             skip_same: false,
+            listed: timeout.is_some() || limit.is_some(),
         };
         let (views, counters) = self.keys(start, move |keys, groups, time| {
             Mapping { keys, f: &*f, time, timeout }.run(groups)
@@ -351,8 +355,13 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
         &self,
         f: impl Fn(&K, &[V], Option<&S>) -> Option<S> + Send + Sync + 'static,
     ) -> DStream<(K, S)> {
-        let start =
-            Start { kind: "update_state_by_key", initial: Vec::new(), trim: None, skip_same: true };
+        let start = Start {
+            kind: "update_state_by_key",
+            initial: Vec::new(),
+            trim: None,
+            skip_same: true,
+            listed: false,
+        };
         let (views, _) = self
             .keys::<S, ()>(start, move |keys, groups, time| Ok(keys.update_all(time, groups, &f)));
         views.showing(views.flat_map(|view, out| view.rows().for_each(|row| out.push(row))))
@@ -369,15 +378,15 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
         + 'static,
     ) -> (DStream<View<Keys<K, S, U>>>, Arc<Counters>) {
         let id = self.graph.next_node();
-        let Start { kind, initial, trim, skip_same } = start;
-        let store = Arc::new(Store::<K, S, U>::new(initial));
+        let Start { kind, initial, trim, skip_same, listed } = start;
+        let store = Arc::new(Store::<K, S, U>::new(initial, listed));
         let counters = Arc::clone(&store.counters);
         self.graph.add_stateful(id, kind);
         let number = self.graph.add_saved(id, Store::<K, S, U>::holds(), Arc::clone(&store) as _);
-        let (node, memory) = (Arc::clone(&self.node), Shuffle::<K, Vec<V>>::default());
+        let (node, memory) = (Arc::clone(&self.node), Shuffle::<K, Values<V>>::default());
         let group = Arc::new((
-            |value: &V| vec![value.clone()],
-            |all: &mut Vec<V>, value: &V| all.push(value.clone()),
+            |value: &V| Values::One(value.clone()),
+            |all: &mut Values<V>, value: &V| all.push(value.clone()),
         ));
         let attempt = Arc::new(attempt);
         let trim = trim.map(Arc::new);
@@ -388,17 +397,18 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
             }
             let begin = || {
                 let initial = std::mem::take(&mut *store.initial.lock());
-                store.begin(Keys::begin(cx, initial, &store.counters))
+                store.begin(Keys::begin(cx, initial, &store))
             };
             let shards: Shards<Keys<K, S, U>> =
                 store.shards.lock().get_or_insert_with(begin).clone();
             let groups = match node.compute(cx) {
                 Ok(batch) => {
-                    let (mappers, shape) =
-                        (mappers(cx, &batch, &group), (Gather::ByPartition, shards.len()));
+                    let shape = (Gather::ByPartition, shards.len());
+                    let flight = memory.begin(batch.partitions().len(), shape, Values::extend);
+                    let inputs = cx.folds(&batch, 0, by_key(&flight, cx.settings.seed, &group));
                     let rows =
-                        |table: &mut crate::shuffle::Table<K, Vec<V>>| table.drain().collect();
-                    memory.plan_slots(&mut cx.stages, mappers, shape, Vec::extend, rows)
+                        |table: &mut crate::shuffle::Table<K, Values<V>>| table.drain().collect();
+                    flight.plan_slots(&mut cx.stages, inputs, rows)
                 }
                 Err(Missing::NoBatch(_)) => Slots::new(0),
                 Err(missing) => return Err(missing),
@@ -461,7 +471,7 @@ fn save<K: StateKey, S: StateValue, U: Send + Sync + 'static>(
 }
 
 /// The values of a key that a batch has brought.
-type Group<K, V> = Entry<K, Vec<V>>;
+pub(super) type Group<K, V> = Entry<K, Values<V>>;
 
 /// What a node of keys is made from.
 struct Start<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
@@ -470,388 +480,13 @@ struct Start<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
     trim: Option<Trim<K, S, U>>,
     /// States that a batch leaves as they are need not be saved again, although the batch touches the key.
     skip_same: bool,
+    /// Whether keys are forgotten by their age. Where none is, the list would only cost memory accesses.
+    listed: bool,
 }
 
-/// Keeps the number of keys within its limit, once all partitions have made their views; it is told the number before.
-type Trim<K, S, U> =
-    Box<dyn Fn(&Slots<View<Keys<K, S, U>>>, u64) -> Result<(), String> + Send + Sync>;
-
-/// The call for a key that is forgotten.
-type LastCall<K, S, U> = Box<dyn Fn(Time, &K, &mut State<'_, S>) -> Option<U> + Send + Sync>;
-
-fn trim<K: StateKey, S: StateValue, U: Send + Sync + 'static>(
-    views: &Slots<View<Keys<K, S, U>>>,
-    before: u64,
-    (keys_max, policy): (u64, WhenFull),
-    last_call: &LastCall<K, S, U>,
-) -> Result<(), String> {
-    let counts = |slot| {
-        views
-            .at(slot)
-            .first()
-            .map_or((0, 0), |view| (view.delta.counts.added, view.delta.counts.removed))
-    };
-    let (added, removed) =
-        (0..views.len()).map(counts).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-    let over = (before + added).saturating_sub(removed + keys_max);
-    if over == 0 {
-        return Ok(());
-    }
-    let full =
-        |text: &str| Err(format!("map_with_state: {text} than keys_max = {keys_max} allows"));
-    let take = |slot| Arc::unwrap_or_clone(views.take_arc(slot)).pop();
-    let mut all: Vec<_> = (0..views.len()).filter_map(take).collect();
-    let left = match policy {
-        WhenFull::Fail => return full("more keys"),
-        WhenFull::DropNew => {
-            // The last partitions lose theirs first: any fixed order will do.
-            all.iter_mut().rev().fold(over, |over, view| over - view.delta.drop_new(over))
-        }
-        WhenFull::ExpireOldest => expire_oldest(&mut all, over, last_call)?,
-    };
-    for (slot, view) in all.into_iter().enumerate() {
-        views.put(slot, vec![view]);
-    }
-    if left > 0 { full("more keys in one batch") } else { Ok(()) }
-}
-
-/// Forgets the keys of all partitions that were idle for longest; returns how many too few there were.
-fn expire_oldest<K: StateKey, S: StateValue, U: Send + Sync + 'static>(
-    views: &mut [View<Keys<K, S, U>>],
-    over: u64,
-    last_call: &LastCall<K, S, U>,
-) -> Result<u64, String> {
-    let over = usize::try_from(over).unwrap_or(usize::MAX);
-    let mut oldest: Vec<(Time, usize, u32)> = Vec::new();
-    for (number, view) in views.iter().enumerate() {
-        let idle = view.base.by_age().filter(|place| !view.delta.touches(*place));
-        let aged = |place| (view.base.table.get(place).extra.last, number, place);
-        oldest.extend(idle.map(aged).take(over));
-    }
-    // Stable: keys of one age go in the order of the partitions and of their lists.
-    oldest.sort_by_key(|(last, ..)| *last);
-    oldest.truncate(over);
-    let found = oldest.len();
-    for (_, number, place) in oldest {
-        let View { base, delta } = &mut views[number];
-        delta.forget(&base.table.get(place).row, place, |time, key, state| {
-            last_call(time, key, state)
-        })?;
-        delta.counts.expired += 1;
-    }
-    views.iter_mut().for_each(|view| view.delta.sort());
-    Ok((over - found) as u64)
-}
-
-/// What a batch does to the number of keys.
-#[derive(Clone, Copy, Debug, Default)]
-struct Counts {
-    added: u64,
-    removed: u64,
-    timed_out: u64,
-    dropped: u64,
-    expired: u64,
-}
-
-impl Counters {
-    fn add(&self, counts: &Counts) {
-        self.keys.fetch_add(counts.added, Ordering::Relaxed);
-        self.keys.fetch_sub(counts.removed, Ordering::Relaxed);
-        self.timed_out.fetch_add(counts.timed_out, Ordering::Relaxed);
-        self.dropped.fetch_add(counts.dropped, Ordering::Relaxed);
-        self.expired.fetch_add(counts.expired, Ordering::Relaxed);
-    }
-}
-
-/// The states of one hash partition, with a list of its keys by the time when they were last touched.
-pub(super) struct Keys<K, S, U> {
-    pub(super) table: Table<K, S, Idle>,
-    /// The ends of the list: the longest idle, the last touched.
-    ends: Option<(u32, u32)>,
-    out: std::marker::PhantomData<fn() -> U>,
-}
-
-impl<K: Clone, S: Clone, U> Clone for Keys<K, S, U> {
-    fn clone(&self) -> Self {
-        Keys { table: self.table.clone(), ends: self.ends, out: self.out }
-    }
-}
-
-/// When a key was last touched, and its neighbours in the list.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Idle {
-    pub(super) last: Time,
-    /// Its turn among the keys that the batch `last` touched: the list is in this order, also after a restart.
-    pub(super) turn: u32,
-    older: u32,
-    younger: u32,
-}
-
-/// No neighbour: a table holds fewer than 2^32 keys.
-const NONE: u32 = u32::MAX;
-
-/// What a batch does to a partition.
-pub(super) struct KeysDelta<K, S, U> {
-    /// With the turn of each key that is touched.
-    pub(super) overlay: Overlay<K, S, u32>,
-    pub(super) time: Time,
-    turns: u32,
-    out: Arc<Vec<U>>,
-    /// What the records of the new keys made: ranges of `out`.
-    out_of_added: Vec<std::ops::Range<usize>>,
-    counts: Counts,
-}
-
-impl<K, S, U> KeysDelta<K, S, U> {
-    fn new(time: Time) -> Self {
-        let (overlay, out_of_added) = (Overlay::default(), Vec::new());
-        let (out, counts) = (Arc::default(), Counts::default());
-        KeysDelta { overlay, time, turns: 0, out, out_of_added, counts }
-    }
-
-    /// The turn of the next key that is touched.
-    fn turn(&mut self) -> u32 {
-        self.turns += 1;
-        self.turns - 1
-    }
-
-    /// Whether the batch has changed the key; the changes are in order.
-    fn touches(&self, place: u32) -> bool {
-        self.overlay.changed.binary_search_by_key(&place, |(other, ..)| *other).is_ok()
-    }
-
-    fn sort(&mut self) {
-        self.overlay.changed.sort_unstable_by_key(|(place, ..)| *place);
-    }
-
-    fn push(&mut self, out: Option<U>) {
-        Arc::get_mut(&mut self.out).expect("nobody reads a delta that is being made").extend(out);
-    }
-
-    /// Forgets the last of the new keys, with what their records made: as many as there are, at most `over`.
-    fn drop_new(&mut self, over: u64) -> u64 {
-        let new = self.overlay.added.len();
-        let gone = usize::try_from(over).unwrap_or(usize::MAX).min(new);
-        self.overlay.added.truncate(new - gone);
-        let out = Arc::get_mut(&mut self.out).expect("nobody reads a delta that is being made");
-        for range in self.out_of_added.drain(new - gone..).rev() {
-            out.drain(range);
-        }
-        self.counts.added -= gone as u64;
-        self.counts.dropped += gone as u64;
-        gone as u64
-    }
-
-    /// Forgets a key after its last call.
-    fn forget(
-        &mut self,
-        (key, known): &(K, S),
-        place: u32,
-        last_call: impl FnOnce(Time, &K, &mut State<'_, S>) -> Option<U>,
-    ) -> Result<(), String> {
-        let mut state = State::new(Held::Committed(known), Phase::TimingOut);
-        let out = last_call(self.time, key, &mut state);
-        state.used_well()?;
-        self.push(out);
-        self.overlay.changed.push((place, Change::Removed, NONE));
-        self.counts.removed += 1;
-        Ok(())
-    }
-}
-
-impl<K: Clone, S: Clone, U> Clone for KeysDelta<K, S, U> {
-    fn clone(&self) -> Self {
-        KeysDelta {
-            overlay: self.overlay.clone(),
-            time: self.time,
-            turns: self.turns,
-            out: Arc::clone(&self.out),
-            out_of_added: self.out_of_added.clone(),
-            counts: self.counts,
-        }
-    }
-}
-
-impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> View<Keys<K, S, U>> {
-    fn rows(&self) -> impl Iterator<Item = &(K, S)> {
-        self.delta.overlay.rows(&self.base.table, |_| true, |_| true)
-    }
-}
-
-impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Keeper for Keys<K, S, U> {
-    type Delta = KeysDelta<K, S, U>;
-
-    fn apply(&mut self, delta: KeysDelta<K, S, U>) {
-        let KeysDelta { overlay, time, turns, .. } = delta;
-        // The list takes the keys in the order of their turns, whatever their places: places change at a restart.
-        let mut by_turn = vec![NONE; turns as usize];
-        for (place, change, turn) in overlay.changed {
-            self.unlink(place);
-            match change {
-                Change::Removed => {
-                    let hash = self.table.get(place).hash;
-                    self.table.remove(hash, place);
-                    continue;
-                }
-                Change::Row(row) => self.table.get_mut(place).row = row,
-                Change::Same => {}
-            }
-            by_turn[turn as usize] = place;
-        }
-        for (hash, row, turn) in overlay.added {
-            by_turn[turn as usize] = self.insert(hash, row, (time, turn));
-        }
-        for (turn, place) in (0..).zip(by_turn).filter(|(_, place)| *place != NONE) {
-            self.link(place, (time, turn));
-        }
-    }
-}
-
-impl<K: StateKey, S: StateValue, U> Keys<K, S, U> {
-    /// So many partitions without a key.
-    pub(super) fn empty(shards: usize) -> Vec<Self> {
-        let empty = |_| Keys { table: Table::default(), ends: None, out: std::marker::PhantomData };
-        (0..shards).map(empty).collect()
-    }
-
-    /// Partitions with what is known before the first batch.
-    fn begin(cx: &Planner<'_>, initial: Vec<(K, S)>, counters: &Counters) -> Vec<Self> {
-        let mut shards = Self::empty(cx.shards());
-        let (seed, zero) = (cx.settings.seed, cx.epoch.zero());
-        for (turn, row) in (0..).zip(initial) {
-            let hash = hash_of(seed, &row.0);
-            let shard = &mut shards[shard_of(hash, cx.shards())];
-            match shard.find(hash, &row.0) {
-                Some(place) => shard.table.get_mut(place).row = row,
-                None => {
-                    let place = shard.insert(hash, row, (zero, turn));
-                    shard.link(place, (zero, turn));
-                    counters.keys.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        }
-        shards
-    }
-
-    pub(super) fn find(&self, hash: u64, key: &K) -> Option<u32> {
-        self.table.find(hash, |slot| slot.row.0 == *key)
-    }
-
-    /// Takes in what was saved of a key. The list is made at the end. A key that is not there may have been touched: it
-    /// comes with a later slice of the walk.
-    pub(super) fn take(&mut self, hash: u64, entry: saved::Entry<K, S>) {
-        match entry {
-            saved::Entry::Removed(key) => {
-                if let Some(place) = self.find(hash, &key) {
-                    self.table.remove(hash, place);
-                }
-            }
-            saved::Entry::Touched(key, touch) => {
-                if let Some(place) = self.find(hash, &key) {
-                    let extra = &mut self.table.get_mut(place).extra;
-                    (extra.last, extra.turn) = touch;
-                }
-            }
-            saved::Entry::Set(key, state, touch) => match self.find(hash, &key) {
-                Some(place) => {
-                    let slot = self.table.get_mut(place);
-                    slot.row.1 = state;
-                    (slot.extra.last, slot.extra.turn) = touch;
-                }
-                None => drop(self.insert(hash, (key, state), touch)),
-            },
-        }
-    }
-
-    /// Adds a key that is not there yet, and not in the list yet.
-    fn insert(&mut self, hash: u64, row: (K, S), (last, turn): (Time, u32)) -> u32 {
-        let extra = Idle { last, turn, older: NONE, younger: NONE };
-        self.table.insert(hash, Slot { hash, row, extra })
-    }
-
-    /// Puts a key at the young end of the list.
-    fn link(&mut self, place: u32, (last, turn): (Time, u32)) {
-        let older = self.ends.map_or(NONE, |(_, youngest)| youngest);
-        self.table.get_mut(place).extra = Idle { last, turn, older, younger: NONE };
-        if older != NONE {
-            self.table.get_mut(older).extra.younger = place;
-        }
-        self.ends = Some((self.ends.map_or(place, |(oldest, _)| oldest), place));
-    }
-
-    /// Puts all keys into the list, which is empty: by the time and the turn of their last touch.
-    pub(super) fn link_all(&mut self) {
-        let aged =
-            |(place, slot): (u32, &Slot<K, S, Idle>)| (slot.extra.last, slot.extra.turn, place);
-        let mut all: Vec<_> = self.table.iter().map(aged).collect();
-        all.sort_unstable();
-        all.into_iter().for_each(|(last, turn, place)| self.link(place, (last, turn)));
-    }
-
-    fn unlink(&mut self, place: u32) {
-        let Idle { older, younger, .. } = self.table.get(place).extra;
-        if older != NONE {
-            self.table.get_mut(older).extra.younger = younger;
-        }
-        if younger != NONE {
-            self.table.get_mut(younger).extra.older = older;
-        }
-        let (oldest, youngest) = self.ends.expect("a linked key is in the list");
-        let oldest = if older == NONE { younger } else { oldest };
-        let youngest = if younger == NONE { older } else { youngest };
-        self.ends = (oldest != NONE).then_some((oldest, youngest));
-    }
-
-    /// The keys from the one that was idle for longest on.
-    fn by_age(&self) -> impl Iterator<Item = u32> {
-        let younger = |place: &u32| {
-            Some(self.table.get(*place).extra.younger).filter(|younger| *younger != NONE)
-        };
-        std::iter::successors(self.ends.map(|(oldest, _)| oldest), younger)
-    }
-
-    /// Every known key and every new one goes through `f`.
-    fn update_all<V>(
-        &self,
-        time: Time,
-        groups: Vec<Group<K, V>>,
-        f: &impl Fn(&K, &[V], Option<&S>) -> Option<S>,
-    ) -> KeysDelta<K, S, U> {
-        let mut delta = KeysDelta::new(time);
-        let KeysDelta { overlay, counts, turns, .. } = &mut delta;
-        let mut turn = move || {
-            *turns += 1;
-            *turns - 1
-        };
-        let mut touched: Vec<(u32, Vec<V>)> = Vec::new();
-        for Entry { hash, key, value } in groups {
-            match self.find(hash, &key) {
-                Some(place) => touched.push((place, value)),
-                None => {
-                    if let Some(state) = f(&key, &value, None) {
-                        overlay.added.push((hash, (key, state), turn()));
-                        counts.added += 1;
-                    }
-                }
-            }
-        }
-        touched.sort_unstable_by_key(|(place, _)| *place);
-        let mut touched = touched.into_iter().peekable();
-        for (place, slot) in self.table.iter() {
-            let values = touched.next_if(|(other, _)| *other == place).map(|(_, values)| values);
-            let (key, state) = &slot.row;
-            let change = match f(key, values.as_deref().unwrap_or_default(), Some(state)) {
-                Some(state) => Change::Row((key.clone(), state)),
-                None => {
-                    counts.removed += 1;
-                    Change::Removed
-                }
-            };
-            overlay.changed.push((place, change, turn()));
-        }
-        delta
-    }
-}
+/// So many keys are looked up before the first of them is used: with a table that is in no cache the look-ups wait for
+/// memory, and so they wait at the same time.
+const AHEAD: usize = 32;
 
 /// One attempt of `map_with_state` at a partition.
 struct Mapping<'a, K, S, U, F> {
@@ -867,8 +502,14 @@ impl<K: StateKey, S: StateValue, U, F> Mapping<'_, K, S, U, F> {
         F: Fn(Time, &K, Option<&V>, &mut State<'_, S>) -> Option<U>,
     {
         let mut delta = KeysDelta::new(self.time);
-        for group in groups {
-            self.group(group, &mut delta)?;
+        delta.overlay.changed.reserve(groups.len());
+        let (mut groups, mut places) = (groups.into_iter(), Vec::with_capacity(AHEAD));
+        while !groups.as_slice().is_empty() {
+            let ahead = groups.as_slice().iter().take(AHEAD);
+            places.extend(ahead.map(|group| self.keys.find(group.hash, &group.key)));
+            for (place, group) in places.drain(..).zip(&mut groups) {
+                self.group(group, place, &mut delta)?;
+            }
         }
         delta.sort();
         self.expire(&mut delta)?;
@@ -876,15 +517,20 @@ impl<K: StateKey, S: StateValue, U, F> Mapping<'_, K, S, U, F> {
     }
 
     /// The records of one key.
-    fn group<V>(&self, group: Group<K, V>, delta: &mut KeysDelta<K, S, U>) -> Result<(), String>
+    fn group<V>(
+        &self,
+        group: Group<K, V>,
+        place: Option<u32>,
+        delta: &mut KeysDelta<K, S, U>,
+    ) -> Result<(), String>
     where
         F: Fn(Time, &K, Option<&V>, &mut State<'_, S>) -> Option<U>,
     {
         let Entry { hash, key, value } = group;
         let turn = delta.turn();
-        let (place, out_from) = (self.keys.find(hash, &key), delta.out.len());
+        let out_from = delta.out.len();
         let known = place.map(|place| &self.keys.table.get(place).row.1);
-        let held = self.records(&key, &value, known, delta)?;
+        let held = self.records(&key, value.as_slice(), known, delta)?;
         let Some(place) = place else {
             if let Held::New(state) = held {
                 delta.overlay.added.push((hash, (key, state), turn));

@@ -14,7 +14,7 @@ use crate::batch::{Failure, run};
 use crate::block::{Block, BlockId, Range};
 use crate::error::Error;
 use crate::framing::Framing;
-use crate::sink::{CommitKey, Memory, OwnedCell, Rows, SharedSink, Sink};
+use crate::sink::{BatchMeta, CommitKey, Memory, OwnedCell, Rows, SharedSink, Sink};
 use crate::sync::{AtomicUsize, Mailbox, Poison};
 use crate::time::ManualClock;
 use crate::workers::WorkerPool;
@@ -465,13 +465,44 @@ fn builtin_jobs() {
     );
 }
 
-/// The rows of a built-in job over a window of three seconds every two, for the batches at the given seconds.
-fn builtin_window(job: &Builtin, batches: &[(u64, &[u8])]) -> Vec<(u64, Vec<String>)> {
+/// A sink to which only the first rows of a batch make a difference.
+struct Few(usize, Memory);
+
+impl Sink for Few {
+    fn rows_max(&self) -> usize {
+        self.0
+    }
+
+    fn committed(&mut self, key: &CommitKey) -> crate::error::Result<bool> {
+        self.1.committed(key)
+    }
+
+    fn write(
+        &mut self,
+        key: &CommitKey,
+        meta: &BatchMeta,
+        rows: &Rows,
+    ) -> crate::error::Result<()> {
+        self.1.write(key, meta, rows)
+    }
+
+    fn commit(&mut self, key: &CommitKey) -> crate::error::Result<()> {
+        self.1.commit(key)
+    }
+}
+
+/// The rows of a built-in job over a window of three seconds every two, for the batches at the given seconds, in a sink
+/// that looks at so many of them.
+fn builtin_window(
+    job: &Builtin,
+    rows_max: usize,
+    batches: &[(u64, &[u8])],
+) -> Vec<(u64, Vec<String>)> {
     let (rig, memory) = (Rig::new(2), Memory::new());
     let (stream, handle) = (rig.graph.blocks(0, "in"), memory.handle());
     let window = Some((Interval::secs(3), Interval::secs(2)));
     let scope = Scope { filter: None, window };
-    job.attach("job", &stream, scope, vec![SharedSink::new(memory)]);
+    job.attach("job", &stream, scope, vec![SharedSink::new(Few(rows_max, memory))]);
     rig.graph.begin(Time::from_millis(1_000));
     for (second, text) in batches {
         let input = rig.input(second - 1, vec![block(&[text])]);
@@ -493,7 +524,7 @@ fn builtin_window(job: &Builtin, batches: &[(u64, &[u8])]) -> Vec<(u64, Vec<Stri
 #[test]
 fn builtin_jobs_over_windows() {
     let check = |job: Builtin, batches: &[(u64, &[u8])], expected: &[(u64, &[&str])]| {
-        let found = builtin_window(&job, batches);
+        let found = builtin_window(&job, usize::MAX, batches);
         let found: Vec<(u64, Vec<&str>)> = found
             .iter()
             .map(|(at, rows)| (*at, rows.iter().map(String::as_str).collect()))
@@ -520,6 +551,18 @@ fn builtin_jobs_over_windows() {
     // The ticks at 2 s and 3 s were missed: a window is a length of time, and the slide that fell due is made up for.
     let missed: &[(u64, &[u8])] = &[(1, b"a\n"), (3, b"b\nb\n"), (4, b"c\n"), (9, b"d\n")];
     check(Builtin::Count, missed, &[(3, &["3"]), (4, &["3"]), (9, &["1"])]);
+}
+
+#[test]
+fn a_wordcount_over_a_window_ranks_the_rows_that_its_sinks_look_at() {
+    let batches: &[(u64, &[u8])] = &[(1, b"b a\nd c a\n"), (2, b"c b e c\n"), (4, b"e\n")];
+    let all: [&[&str]; 2] = [&["c 3", "a 2", "b 2", "d 1", "e 1"], &["c 2", "e 2", "b 1"]];
+    for rows_max in [0, 1, 2, 3, 4, 5, 6, usize::MAX] {
+        let found = builtin_window(&Builtin::Wordcount, rows_max, batches);
+        let first = |rows: &[&str]| rows[..rows_max.min(rows.len())].join(",");
+        let found: Vec<_> = found.iter().map(|(at, rows)| (*at, rows.join(","))).collect();
+        assert_eq!(found, [(2, first(all[0])), (4, first(all[1]))], "{rows_max}");
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ use std::hash::Hash;
 
 use super::keyed::{Change, Keeper, Overlay, Shards, Slot, Table, View, keeping};
 use super::operators::counter;
-use super::pairs::mappers;
+use super::pairs::by_key;
 use super::{DStream, Graph, Line, Missing, Planner};
 use crate::shuffle::{Entry, Gather, Shuffle, Slots};
 use crate::sync::{Arc, Mutex};
@@ -116,9 +116,10 @@ impl<T: ?Sized + 'static> DStream<T> {
         let (node, memory) = (Arc::clone(&self.node), Shuffle::default());
         let pane = move |cx: &mut Planner<'_>, shards| {
             let (batch, seed) = (node.compute(cx)?, cx.settings.seed);
-            let parts = batch.partitions().iter().enumerate();
-            let mappers = parts.map(|part| counter(part, seed)).collect();
             let shape = (Gather::ByWorker(cx.settings.workers), shards);
+            let merge = super::operators::Counted::merge;
+            let flight = memory.begin(batch.partitions().len(), shape, merge);
+            let inputs = cx.folds(&batch, 0, counter(&flight, seed));
             let rows = |table: &mut crate::shuffle::Table<T::Owned, super::operators::Counted>| {
                 let entry = |entry: Entry<_, super::operators::Counted>| Entry {
                     hash: entry.hash,
@@ -127,8 +128,7 @@ impl<T: ?Sized + 'static> DStream<T> {
                 };
                 table.drain().map(entry).collect()
             };
-            let merge = super::operators::Counted::merge;
-            Ok(memory.plan_slots(&mut cx.stages, mappers, shape, merge, rows))
+            Ok(flight.plan_slots(&mut cx.stages, inputs, rows))
         };
         self.keyed_window("count_by_value_and_window", (length, slide), pane, counting())
     }
@@ -281,11 +281,12 @@ where
         let aggregate = Arc::new((V::clone, move |sum: &mut V, value: &V| *sum = add(sum, value)));
         move |cx, shards| {
             let batch = node.compute(cx)?;
-            let (mappers, f) = (mappers(cx, &batch, &aggregate), Arc::clone(&f));
-            let shape = (Gather::ByPartition, shards);
+            let (shape, f) = ((Gather::ByPartition, shards), Arc::clone(&f));
             let merge = move |sum: &mut V, part: V| *sum = f(sum, &part);
+            let flight = memory.begin(batch.partitions().len(), shape, merge);
+            let inputs = cx.folds(&batch, 0, by_key(&flight, cx.settings.seed, &aggregate));
             let entries = |table: &mut crate::shuffle::Table<K, V>| table.drain().collect();
-            Ok(memory.plan_slots(&mut cx.stages, mappers, shape, merge, entries))
+            Ok(flight.plan_slots(&mut cx.stages, inputs, entries))
         }
     }
 }

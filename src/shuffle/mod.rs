@@ -12,6 +12,8 @@ mod growing;
 mod table;
 pub mod words;
 
+use std::borrow::Borrow;
+
 use crate::batch::{Batch, Partition, Stage, Work};
 use crate::sync::{Arc, Mutex};
 
@@ -23,9 +25,6 @@ const KEPT_MAX: usize = 64;
 
 /// One table for each hash partition.
 pub type Shards<K, C> = Vec<Table<K, C>>;
-
-/// Goes through a partition and aggregates into the shards it is given.
-pub type Mapper<K, C> = Box<dyn FnOnce(&mut Shards<K, C>) + Send>;
 
 /// Whose shards a mapper fills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,96 +55,169 @@ where
     K: Eq + Send + 'static,
     C: Send + 'static,
 {
-    /// Adds the two stages to a plan, none if there is nothing to map, and returns the merged rows as a batch of `shards`
-    /// partitions: `merge` joins what two mappers made of one key, `rows` takes the entries out of a merged shard.
+    /// Begins with so many inputs, each of which is a fold of one partition; `merge` joins what two of them made of one
+    /// key, and there are that many hash partitions.
+    pub fn begin<M>(&self, inputs: usize, shape: (Gather, usize), merge: M) -> Flight<K, C, M>
+    where
+        M: Fn(&mut C, C) + Send + Sync + 'static,
+    {
+        let slots = match shape.0 {
+            Gather::ByPartition => inputs,
+            Gather::ByWorker(workers) => workers.max(1),
+        };
+        Flight(Arc::new(InFlight {
+            slots: (0..slots).map(|_| Mutex::default()).collect(),
+            inputs,
+            gather: shape.0,
+            shards: shape.1.max(1),
+            memory: Arc::clone(&self.0),
+            merge,
+        }))
+    }
+}
+
+/// One run of a shuffle, on its way through the stages of a plan.
+pub struct Flight<K, C, M>(Arc<InFlight<K, C, M>>);
+
+impl<K, C, M> Clone for Flight<K, C, M> {
+    fn clone(&self) -> Self {
+        Flight(Arc::clone(&self.0))
+    }
+}
+
+impl<K, C, M> std::fmt::Debug for Flight<K, C, M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Flight").field("inputs", &self.0.inputs).finish_non_exhaustive()
+    }
+}
+
+impl<K, C, M> Flight<K, C, M>
+where
+    K: Eq + Send + 'static,
+    C: Send + 'static,
+    M: Fn(&mut C, C) + Send + Sync + 'static,
+{
+    /// The shards that input number `input` aggregates into, on this worker.
+    pub fn lend(&self, input: usize, worker: usize) -> Lent<K, C, M> {
+        let slot = match self.0.gather {
+            Gather::ByPartition => input,
+            Gather::ByWorker(workers) => worker % workers.max(1),
+        };
+        let mut held = self.0.slots[slot].lock();
+        // Inputs that share shards come in their order, so that a key is in the place of its first sight. One that comes
+        // late, because another job made the pass, has shards of its own.
+        let in_order = held.next <= input;
+        held.next = held.next.max(input + 1);
+        let known = if in_order { std::mem::take(&mut held.shards) } else { Vec::new() };
+        drop(held);
+        let shards = if known.is_empty() { self.0.lease() } else { known };
+        Lent { shards, slot, flight: Arc::clone(&self.0) }
+    }
+
+    /// Adds two stages to a plan, that of the inputs' tasks and that of merging, none if there are no inputs, and returns
+    /// the merged rows as a batch of a partition for each shard: `rows` takes the entries out of a merged shard.
     pub fn plan<U: Send + Sync + 'static>(
         &self,
         stages: &mut Vec<Stage>,
-        mappers: Vec<Mapper<K, C>>,
-        shape: (Gather, usize),
-        merge: impl Fn(&mut C, C) + Send + Sync + 'static,
+        inputs: Vec<Work>,
         rows: impl Fn(&mut Table<K, C>) -> Vec<U> + Send + Sync + 'static,
     ) -> Batch<U> {
-        self.plan_slots(stages, mappers, shape, merge, rows).batch()
+        self.plan_slots(stages, inputs, rows).batch()
     }
 
-    /// Like [`plan`](Shuffle::plan); the rows of each shard are left in its slot. No slots if there is nothing to map.
+    /// Like [`plan`](Flight::plan); the rows of each shard are left in its slot. No slots if there are no inputs.
     pub fn plan_slots<U: Send + Sync + 'static>(
         &self,
         stages: &mut Vec<Stage>,
-        mappers: Vec<Mapper<K, C>>,
-        shape: (Gather, usize),
-        merge: impl Fn(&mut C, C) + Send + Sync + 'static,
+        inputs: Vec<Work>,
         rows: impl Fn(&mut Table<K, C>) -> Vec<U> + Send + Sync + 'static,
     ) -> Slots<U> {
-        if mappers.is_empty() {
+        if self.0.inputs == 0 {
             return Slots::new(0);
         }
-        let (gather, shards) = (shape.0, shape.1.max(1));
-        let slots = match gather {
-            Gather::ByPartition => mappers.len(),
-            Gather::ByWorker(workers) => workers.max(1),
-        };
-        let flight = Arc::new(InFlight {
-            slots: (0..slots).map(|_| Mutex::new(Vec::new())).collect(),
-            shards,
-            memory: Arc::clone(&self.0),
-        });
-        stages.push(Stage {
-            tasks: mappers
-                .into_iter()
-                .enumerate()
-                .map(|task| map_task(&flight, gather, task))
-                .collect(),
-        });
-        let results: Slots<U> = Slots::new(shards);
-        let reduce = Arc::new((merge, rows));
+        stages.push(Stage { tasks: inputs });
+        let results: Slots<U> = Slots::new(self.0.shards);
+        let rows = Arc::new(rows);
         let merge_task = |shard: usize| -> Work {
-            let (flight, reduce, results) =
-                (Arc::clone(&flight), Arc::clone(&reduce), results.clone());
+            let (flight, rows, results) = (Arc::clone(&self.0), Arc::clone(&rows), results.clone());
             Box::new(move |_| {
-                results.put(shard, flight.merge(shard, &reduce.0, &reduce.1));
+                results.put(shard, flight.merge(shard, &*rows));
                 Ok(())
             })
         };
-        stages.push(Stage { tasks: (0..shards).map(merge_task).collect() });
+        stages.push(Stage { tasks: (0..self.0.shards).map(merge_task).collect() });
         results
     }
 }
 
-fn map_task<K, C>(
-    flight: &Arc<InFlight<K, C>>,
-    gather: Gather,
-    (number, mapper): (usize, Mapper<K, C>),
-) -> Work
-where
-    K: Eq + Send + 'static,
-    C: Send + 'static,
-{
-    let flight = Arc::clone(flight);
-    Box::new(move |worker| {
-        let slot = match gather {
-            Gather::ByPartition => number,
-            Gather::ByWorker(workers) => worker % workers.max(1),
-        };
-        let mut shards = flight.slots[slot].lock();
-        if shards.is_empty() {
-            *shards = flight.lease();
+/// Shards while one input aggregates into them.
+pub struct Lent<K, C, M> {
+    /// One table for each hash partition.
+    pub shards: Shards<K, C>,
+    slot: usize,
+    flight: Arc<InFlight<K, C, M>>,
+}
+
+impl<K, C, M> std::fmt::Debug for Lent<K, C, M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lent").field("slot", &self.slot).finish_non_exhaustive()
+    }
+}
+
+impl<K: Eq, C, M: Fn(&mut C, C)> Lent<K, C, M> {
+    /// Updates the aggregate of a key in its shard, or makes one; see [`Table::append`].
+    #[inline]
+    pub fn append<Q>(
+        &mut self,
+        (hash, key): (u64, &Q),
+        own: impl FnOnce(&Q) -> K,
+        create: impl FnOnce() -> C,
+        update: impl FnOnce(&mut C),
+    ) where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let shard = shard_of(hash, self.shards.len());
+        self.shards[shard].append((hash, key), own, create, update, &self.flight.merge);
+    }
+
+    /// The input is over.
+    pub fn give_back(mut self) {
+        let mut held = self.flight.slots[self.slot].lock();
+        if held.shards.is_empty() {
+            held.shards = self.shards;
+            return;
         }
-        mapper(&mut shards);
-        Ok(())
-    })
+        for (into, mut shard) in held.shards.iter_mut().zip(self.shards.drain(..)) {
+            into.absorb(&mut shard, &self.flight.merge);
+        }
+    }
 }
 
 /// The shards of one run of one plan; they go back to the operator's memory when the last task is gone.
-struct InFlight<K, C> {
-    /// Empty until a mapper needs them.
-    slots: Vec<Mutex<Shards<K, C>>>,
+struct InFlight<K, C, M> {
+    slots: Vec<Mutex<Held<K, C>>>,
+    inputs: usize,
+    gather: Gather,
     shards: usize,
     memory: Arc<Mutex<Vec<Shards<K, C>>>>,
+    merge: M,
 }
 
-impl<K, C> InFlight<K, C> {
+struct Held<K, C> {
+    /// Empty until an input needs them, and while they are lent.
+    shards: Shards<K, C>,
+    /// One more than the highest number of an input that had them.
+    next: usize,
+}
+
+impl<K, C> Default for Held<K, C> {
+    fn default() -> Self {
+        Held { shards: Vec::new(), next: 0 }
+    }
+}
+
+impl<K, C, M> InFlight<K, C, M> {
     fn lease(&self) -> Shards<K, C> {
         let mut shards = self.memory.lock().pop().unwrap_or_default();
         shards.resize_with(self.shards, Table::default);
@@ -153,39 +225,35 @@ impl<K, C> InFlight<K, C> {
     }
 }
 
-impl<K: Eq, C> InFlight<K, C> {
+impl<K: Eq, C, M: Fn(&mut C, C)> InFlight<K, C, M> {
     /// Merges one shard of every slot, in slot order, and leaves their tables empty behind.
-    fn merge<U>(
-        &self,
-        shard: usize,
-        merge: &impl Fn(&mut C, C),
-        rows: &impl Fn(&mut Table<K, C>) -> Vec<U>,
-    ) -> Vec<U> {
-        let take = |slot: &Mutex<Shards<K, C>>| slot.lock().get_mut(shard).map(std::mem::take);
+    fn merge<U>(&self, shard: usize, rows: &impl Fn(&mut Table<K, C>) -> Vec<U>) -> Vec<U> {
+        let take = |slot: &Mutex<Held<K, C>>| slot.lock().shards.get_mut(shard).map(std::mem::take);
         let mut merged: Option<(usize, Table<K, C>)> = None;
         for (number, slot) in self.slots.iter().enumerate() {
             let Some(mut table) = take(slot) else { continue };
             match &mut merged {
                 None => merged = Some((number, table)),
                 Some((_, merged)) => {
-                    merged.absorb(&mut table, merge);
-                    self.slots[number].lock()[shard] = table;
+                    merged.absorb(&mut table, &self.merge);
+                    self.slots[number].lock().shards[shard] = table;
                 }
             }
         }
         let Some((number, mut table)) = merged else { return Vec::new() };
+        table.settle(&self.merge);
         let rows = rows(&mut table);
-        self.slots[number].lock()[shard] = table;
+        self.slots[number].lock().shards[shard] = table;
         rows
     }
 }
 
-impl<K, C> Drop for InFlight<K, C> {
+impl<K, C, M> Drop for InFlight<K, C, M> {
     fn drop(&mut self) {
         let mut memory = self.memory.lock();
         // The first slot's tables, into which the others are merged, are the largest: they go last, to be its own again.
         for slot in self.slots.iter().rev() {
-            let mut shards = std::mem::take(&mut *slot.lock());
+            let mut shards = std::mem::take(&mut slot.lock().shards);
             if !shards.is_empty() && memory.len() < KEPT_MAX {
                 shards.iter_mut().for_each(Table::clear);
                 memory.push(shards);

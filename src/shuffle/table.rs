@@ -2,6 +2,12 @@
 //!
 //! The entries lie in one vector and a hash table holds their positions, so that merging and reading go in a fixed
 //! order, whatever the hash. Looked up by borrowed key; the key is copied on first insertion only. No threads.
+//!
+//! ```text
+//! entries: [ k0 k1 k2 .. kn | k7 kn+1 k2 .. ]      behind the bar: loose, not looked up and not in the index yet
+//! ```
+//! In a large table whose keys hardly come twice, looking each up costs a wait for memory and finds nothing. There entries
+//! are [appended](Table::append) loose, and settled when the table is merged, where each is looked up anyway.
 
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
@@ -23,6 +29,12 @@ pub fn shard_of(hash: u64, shards: usize) -> usize {
     usize::try_from((middle * shards as u64) >> 32).expect("it is less than `shards`")
 }
 
+/// From so many keys on a table is more than a core's own caches hold.
+const LARGE: usize = 16_384;
+
+/// So many times the settled entries may be loose, before it is seen again how many of them are new keys.
+const LOOSE_MAX: usize = 4;
+
 /// A key with its aggregate.
 #[derive(Debug)]
 pub struct Entry<K, C> {
@@ -38,14 +50,19 @@ pub struct Entry<K, C> {
 #[derive(Debug)]
 pub struct Table<K, C> {
     entries: Vec<Entry<K, C>>,
+    /// The places of the settled entries.
     index: HashTable<u32>,
+    /// Updates of known keys since the last clear, while entries are not loose.
+    hits: usize,
+    /// Whether new entries are loose.
+    loose: bool,
     /// The most keys there were since the last [`clear`](Table::clear).
     used: usize,
 }
 
 impl<K, C> Default for Table<K, C> {
     fn default() -> Self {
-        Table { entries: Vec::new(), index: HashTable::new(), used: 0 }
+        Table { entries: Vec::new(), index: HashTable::new(), hits: 0, loose: false, used: 0 }
     }
 }
 
@@ -63,6 +80,7 @@ impl<K, C> Table<K, C> {
     /// Forgets everything, keeping the memory unless less than an eighth of it was needed since the last time.
     pub fn clear(&mut self) {
         let used = std::mem::take(&mut self.used).max(self.entries.len());
+        (self.hits, self.loose) = (0, false);
         if used < self.entries.capacity() / 8 {
             let half = self.entries.capacity() / 2;
             self.entries.clear();
@@ -78,7 +96,63 @@ impl<K, C> Table<K, C> {
     pub fn drain(&mut self) -> impl Iterator<Item = Entry<K, C>> {
         self.used = self.used.max(self.entries.len());
         self.index.clear();
+        (self.hits, self.loose) = (0, false);
         self.entries.drain(..)
+    }
+
+    /// Like [`upsert`](Table::upsert), but where keys hardly come twice the entry may stay loose until the table is
+    /// merged; `merge` joins the aggregates of one key. Not to be mixed with [`upsert`](Table::upsert).
+    #[inline]
+    pub fn append<Q>(
+        &mut self,
+        (hash, key): (u64, &Q),
+        own: impl FnOnce(&Q) -> K,
+        create: impl FnOnce() -> C,
+        update: impl FnOnce(&mut C),
+        merge: &impl Fn(&mut C, C),
+    ) where
+        K: Borrow<Q> + Eq,
+        Q: Eq + ?Sized,
+    {
+        if !self.loose {
+            let known = self.entries.len();
+            self.upsert((hash, key), own, create, update);
+            if self.entries.len() == known {
+                self.hits += 1;
+            } else if known >= LARGE && known.is_power_of_two() {
+                // More than half of what came were new keys.
+                self.loose = self.hits < known;
+            }
+            return;
+        }
+        self.entries.push(Entry { hash, key: own(key), value: create() });
+        if self.entries.len() > self.index.len() * (1 + LOOSE_MAX) {
+            self.settle_and_see(merge);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn settle_and_see(&mut self, merge: &impl Fn(&mut C, C))
+    where
+        K: Eq,
+    {
+        let (known, loose) = (self.index.len(), self.entries.len() - self.index.len());
+        self.settle(merge);
+        self.loose = (self.index.len() - known) * 2 > loose;
+        self.hits = 0;
+    }
+
+    /// Looks up the loose entries: the aggregates of equal keys are merged.
+    pub fn settle(&mut self, merge: &impl Fn(&mut C, C))
+    where
+        K: Eq,
+    {
+        self.used = self.used.max(self.entries.len());
+        if self.entries.len() > self.index.len() {
+            let loose = self.entries.split_off(self.index.len());
+            loose.into_iter().for_each(|entry| self.take(entry, merge));
+        }
     }
 
     /// The entries, in the order of first insertion.
@@ -119,19 +193,24 @@ impl<K, C> Table<K, C> {
     where
         K: Eq,
     {
+        self.settle(merge);
+        other.drain().for_each(|entry| self.take(entry, merge));
+    }
+
+    #[inline]
+    fn take(&mut self, entry: Entry<K, C>, merge: &impl Fn(&mut C, C))
+    where
+        K: Eq,
+    {
         let entries = &mut self.entries;
-        for entry in other.drain() {
-            let same = |&at: &u32| {
-                entries[at as usize].hash == entry.hash && entries[at as usize].key == entry.key
-            };
-            match self.index.entry(entry.hash, same, |&at| entries[at as usize].hash) {
-                Place::Occupied(place) => {
-                    merge(&mut entries[*place.get() as usize].value, entry.value)
-                }
-                Place::Vacant(place) => {
-                    place.insert(next_position(entries));
-                    entries.push(entry);
-                }
+        let same = |&at: &u32| {
+            entries[at as usize].hash == entry.hash && entries[at as usize].key == entry.key
+        };
+        match self.index.entry(entry.hash, same, |&at| entries[at as usize].hash) {
+            Place::Occupied(place) => merge(&mut entries[*place.get() as usize].value, entry.value),
+            Place::Vacant(place) => {
+                place.insert(next_position(entries));
+                entries.push(entry);
             }
         }
     }
@@ -169,6 +248,38 @@ mod tests {
             assert_eq!(
                 (rows(&mut left).as_slice(), right.len(), left.len()),
                 (&expected[..], 0, 0)
+            );
+        }
+    }
+
+    #[test]
+    fn loose_entries_give_what_settled_ones_do() {
+        // (records, different keys): hardly any key twice; then many; and a few keys after very many.
+        for (records, keys) in
+            [(10_u64, 3_u64), (60_000, u64::MAX), (200_000, 50_000), (400_000, 20_000)]
+        {
+            let mut all = Table::default();
+            let mut expected: Vec<(u64, Vec<u64>)> = Vec::new();
+            let mut places = std::collections::HashMap::new();
+            for n in 0..records {
+                let key = hash_of(3, &n) % keys;
+                let push = |values: &mut Vec<u64>| values.push(n);
+                all.append((hash_of(1, &key), &key), |k| *k, || vec![n], push, &|one, other| {
+                    one.extend(other)
+                });
+                let place = *places.entry(key).or_insert(expected.len());
+                if place == expected.len() {
+                    expected.push((key, Vec::new()));
+                }
+                expected[place].1.push(n);
+            }
+            let most = expected.len() * (2 + LOOSE_MAX);
+            assert!(all.entries.len() <= most && all.entries.capacity() < 4 * most + 1_000);
+            let mut merged = Table::default();
+            merged.absorb(&mut all, &|one: &mut Vec<u64>, other| one.extend(other));
+            assert_eq!(
+                merged.drain().map(|entry| (entry.key, entry.value)).collect::<Vec<_>>(),
+                expected
             );
         }
     }

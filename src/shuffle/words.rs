@@ -34,6 +34,9 @@ pub struct WordTable {
     slots: Vec<Slot>,
     /// A hash shifted right by this is its home slot.
     shift: u32,
+    /// The top bits of the hash that are left out: those that all words of one hash partition have in common, in a table
+    /// that holds one of several.
+    skip: u32,
     used: usize,
     arena: Vec<u8>,
     key: (u64, u64),
@@ -46,7 +49,7 @@ impl WordTable {
             fold(seed ^ 0x9E37_79B9_7F4A_7C15, 0xD1B5_4A32_D192_ED03),
             fold(seed, 0xA076_1D64_78BD_642F) | 1,
         );
-        WordTable { slots: Vec::new(), shift: 63, used: 0, arena: Vec::new(), key }
+        WordTable { slots: Vec::new(), shift: 63, skip: 0, used: 0, arena: Vec::new(), key }
     }
 
     /// How many different words there are.
@@ -69,7 +72,7 @@ impl WordTable {
         } else {
             self.slots.fill(Slot::default());
         }
-        self.used = 0;
+        (self.used, self.skip) = (0, 0);
         let kept = self.arena.len().max(self.arena.capacity() / 2);
         self.arena.clear();
         self.arena.shrink_to(kept);
@@ -175,7 +178,7 @@ impl WordTable {
     #[inline(never)]
     fn insert(&mut self, hash: u64, slot: Slot) {
         if (self.used + 1) * 2 > self.slots.len() {
-            self.grow();
+            self.grow_to((self.slots.len() * 2).max(SLOTS_MIN));
         }
         self.place(hash, slot);
         self.used += 1;
@@ -189,11 +192,19 @@ impl WordTable {
         self.slots[at] = slot;
     }
 
-    fn grow(&mut self) {
+    fn grow_to(&mut self, slots: usize) {
         let old = std::mem::take(&mut self.slots);
-        self.resize_empty((old.len() * 2).max(SLOTS_MIN));
+        self.resize_empty(slots);
         for slot in old.into_iter().filter(|slot| slot.len != 0) {
             self.place(self.hash_of(&slot), slot);
+        }
+    }
+
+    /// Makes room for so many words and an eighth more, all told.
+    fn reserve(&mut self, words: usize) {
+        let slots = ((words + words / 8) * 2).next_power_of_two().max(SLOTS_MIN);
+        if slots > self.slots.len() {
+            self.grow_to(slots);
         }
     }
 
@@ -202,11 +213,18 @@ impl WordTable {
         self.shift = 64 - slots.trailing_zeros();
     }
 
-    /// Adds the words of `other` that belong to hash partition `shard` of `shards`.
+    /// Adds the words of `other`, a table of all partitions, that belong to hash partition `shard` of `shards`. A table
+    /// takes words of one partition only, or of all.
     pub fn absorb(&mut self, other: &WordTable, shard: usize, shards: usize) {
         if other.used == 0 {
             return;
         }
+        if self.used == 0 {
+            self.skip = shards.max(1).ilog2();
+        }
+        // Words come in the order of their homes: in a table that must grow on the way they would all pile up at its
+        // beginning, each behind the other.
+        self.reserve(other.used / shards);
         let (first, last) = other.homes(shard, shards);
         // Collisions may have moved words of the partition behind its last home, up to the next free slot.
         let mut at = first;
@@ -237,18 +255,19 @@ impl WordTable {
         (home(bound(shard)), home(bound(shard + 1)))
     }
 
-    /// The places of the first `limit` words, ordered by count, highest first, then by the bytes of the word.
-    pub fn sorted(&self, limit: usize) -> Vec<Place> {
+    /// The first `limit` words, ordered by count, highest first, then by the bytes of the word.
+    pub fn sorted(&self, limit: usize) -> Vec<Ranked> {
         if limit == 0 {
             return Vec::new();
         }
-        let mut places: Vec<Place> = self.places().collect();
-        if limit < places.len() {
-            places.select_nth_unstable_by(limit, |left, right| self.order(*left, (self, *right)));
-            places.truncate(limit);
+        let mut words: Vec<Ranked> = Vec::with_capacity(self.used);
+        words.extend(self.places().map(|place| self.ranked(place)));
+        if limit < words.len() {
+            words.select_nth_unstable_by(limit, |left, right| self.order(left, (self, right)));
+            words.truncate(limit);
         }
-        places.sort_unstable_by(|left, right| self.order(*left, (self, *right)));
-        places
+        words.sort_unstable_by(|left, right| self.order(left, (self, right)));
+        words
     }
 
     /// The places of all words, in no order that means anything.
@@ -257,22 +276,53 @@ impl WordTable {
         used.map(|(at, _)| Place(at))
     }
 
+    fn ranked(&self, place: Place) -> Ranked {
+        let slot = &self.slots[place.0];
+        let (lo, hi) = match self.long_of(slot).and_then(<[u8]>::first_chunk::<SHORT_MAX>) {
+            Some(first) => halves(u128::from_le_bytes(*first)),
+            None => (slot.lo, slot.hi),
+        };
+        let first = (lo.swap_bytes(), hi.swap_bytes());
+        Ranked { rarity: u64::MAX - slot.count, first, len: slot.len, place }
+    }
+
     /// How a word of this table and one of another are ordered in the result.
-    pub fn order(&self, left: Place, (other, right): (&WordTable, Place)) -> Ordering {
-        let (left, right) = (&self.slots[left.0], &other.slots[right.0]);
-        right.count.cmp(&left.count).then_with(|| {
-            if left.len <= SHORT_MAX as u64 && right.len <= SHORT_MAX as u64 {
-                // Zeros behind the word sort before every byte, and the length decides among words that end in zeros.
-                return short_order(left).cmp(&short_order(right));
+    #[inline]
+    pub fn order(&self, left: &Ranked, (other, right): (&WordTable, &Ranked)) -> Ordering {
+        let known = (left.rarity, left.first).cmp(&(right.rarity, right.first));
+        known.then_with(|| {
+            if left.len <= SHORT_MAX as u64 || right.len <= SHORT_MAX as u64 {
+                // Zeros behind a word sort before every byte, and the length decides among words that end in zeros.
+                return left.len.cmp(&right.len);
             }
-            with_word(self, left, |left| with_word(other, right, |right| left.cmp(right)))
+            self.at(left.place, |left, _| other.at(right.place, |right, _| left.cmp(right)))
         })
     }
 
     /// Calls `read` with the word at a place, and its count.
     pub fn at<R>(&self, place: Place, read: impl FnOnce(&[u8], u64) -> R) -> R {
         let slot = &self.slots[place.0];
-        with_word(self, slot, |word| read(word, slot.count))
+        match self.long_of(slot) {
+            Some(word) => read(word, slot.count),
+            None => {
+                let bytes = (u128::from(slot.hi) << 64 | u128::from(slot.lo)).to_le_bytes();
+                read(&bytes[..index(slot.len)], slot.count)
+            }
+        }
+    }
+
+    /// Calls `read` with a word and its count; the table is looked at only for long ones.
+    pub fn read<R>(&self, word: &Ranked, read: impl FnOnce(&[u8], u64) -> R) -> R {
+        if word.len > SHORT_MAX as u64 {
+            return self.at(word.place, read);
+        }
+        let (lo, hi) = word.first;
+        let bytes = (u128::from(lo) << 64 | u128::from(hi)).to_be_bytes();
+        read(&bytes[..index(word.len)], u64::MAX - word.rarity)
+    }
+
+    fn long_of(&self, slot: &Slot) -> Option<&[u8]> {
+        (slot.len > SHORT_MAX as u64).then(|| self.long(slot))
     }
 
     fn long(&self, slot: &Slot) -> &[u8] {
@@ -282,7 +332,7 @@ impl WordTable {
 
     #[inline(always)]
     fn home(&self, hash: u64) -> usize {
-        index(hash >> self.shift)
+        index((hash << self.skip) >> self.shift)
     }
 
     fn hash_of(&self, slot: &Slot) -> u64 {
@@ -309,6 +359,17 @@ impl WordTable {
 /// Where a word lies in its table.
 #[derive(Clone, Copy, Debug)]
 pub struct Place(usize);
+
+/// A word as it is ordered: what nearly every comparison needs lies in one place, not in the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Ranked {
+    /// The highest count first.
+    rarity: u64,
+    /// The first bytes, as numbers that are ordered as they are.
+    first: (u64, u64),
+    len: u64,
+    place: Place,
+}
 
 /// The hash partition of a hash: its top bits, like its home.
 fn shard_of(hash: u64, shards: usize) -> usize {
@@ -364,18 +425,6 @@ fn near_the_end(rest: &[u8]) -> [u8; SHORT_MAX] {
     bytes
 }
 
-fn short_order(slot: &Slot) -> (u64, u64, u64) {
-    (slot.lo.swap_bytes(), slot.hi.swap_bytes(), slot.len)
-}
-
-fn with_word<R>(table: &WordTable, slot: &Slot, read: impl FnOnce(&[u8]) -> R) -> R {
-    if slot.len > SHORT_MAX as u64 {
-        return read(table.long(slot));
-    }
-    let bytes = (u128::from(slot.hi) << 64 | u128::from(slot.lo)).to_le_bytes();
-    read(&bytes[..index(slot.len)])
-}
-
 /// One bit for each byte that is ASCII white space: a space, or 9 to 13 without 11.
 #[inline(always)]
 fn white_space(block: &[u8; 64]) -> u64 {
@@ -405,7 +454,7 @@ mod tests {
         table
             .sorted(usize::MAX)
             .into_iter()
-            .map(|place| table.at(place, |word, count| (word.to_vec(), count)))
+            .map(|ranked| table.read(&ranked, |word, count| (word.to_vec(), count)))
             .collect()
     }
 
@@ -459,7 +508,7 @@ mod tests {
         let mut table = WordTable::new(1);
         table.count_words(b"c c c a a b b d e f g h i j k l m n o p q");
         for limit in 0..20 {
-            let word = |place| table.at(place, |word, _| word.to_vec());
+            let word = |ranked| table.read(&ranked, |word, _| word.to_vec());
             let found: Vec<_> = table.sorted(limit).into_iter().map(word).collect();
             assert_eq!(found.concat(), b"cabdefghijklmnopq"[..limit.min(17)], "{limit}");
         }
@@ -481,6 +530,29 @@ mod tests {
             table.clear();
         });
         assert_eq!(table.slots.len(), SLOTS_MIN, "memory that is not needed goes back");
+    }
+
+    #[test]
+    fn words_of_a_partition_lie_near_their_homes_also_when_they_come_in_order() {
+        for shards in 1..=5 {
+            let mut whole = WordTable::new(5);
+            (0..50_000).for_each(|n| whole.count_word(format!("w{n}").as_bytes()));
+            for shard in 0..shards {
+                let mut part = WordTable::new(5);
+                part.absorb(&whole, shard, shards);
+                part.absorb(&whole, shard, shards);
+                let away = |place: Place| {
+                    let home = part.home(part.hash_of(&part.slots[place.0]));
+                    place.0.wrapping_sub(home) & (part.slots.len() - 1)
+                };
+                let all: usize = part.places().map(away).sum();
+                assert!(
+                    all < 2 * part.len(),
+                    "{all} for {} words, {shard} of {shards}",
+                    part.len()
+                );
+            }
+        }
     }
 
     proptest! {
