@@ -2,9 +2,9 @@
 //! show that the model tests, the crash tests and those with hostile peers would find them.
 //!
 //! Only `--cfg tidemill_planted` compiles them in; otherwise [`planted`] is a constant `false` and the branch is gone.
-//! Whoever adds a hand-over adds its most likely mistake here, and names it in the `check` of its model test. The
-//! defect in force belongs to the operating system's thread, and an exploration or a check of a log stays on one: tests do
-//! not disturb each other. A process that explores nothing takes the defect that the environment variable `TIDEMILL_PLANTED` names, for
+//! Whoever adds a hand-over adds its most likely mistake here, and names it in the `check` of its model test. The defect in
+//! force belongs to the operating system's thread, and an exploration or a check of a log stays on one: tests do not disturb
+//! each other. A process that explores nothing takes the defect that the environment variable `TIDEMILL_PLANTED` names, for
 //! all its threads, so that a test can plant it in a program that it starts.
 
 #[cfg(tidemill_planted)]
