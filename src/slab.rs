@@ -26,17 +26,24 @@ type Waker = Box<dyn Fn() + Send + Sync>;
 /// A reader that finds the account full is marked and woken once enough was released. The order that makes this safe:
 /// the reader sets `starved`, then looks at `used` again; a release lowers `used`, then looks at `starved`. With
 /// sequentially consistent accesses one of the two sees the other.
+///
+/// What batches make of the input, their results, is counted with it and never held up: the batch that makes it is what
+/// frees memory. Readers and the spill make room for it.
 pub struct Account {
     used: AtomicUsize,
+    /// The part of `used` that is results.
+    results: AtomicUsize,
     max: usize,
     starved: AtomicBool,
     wakers: Mutex<Vec<Waker>>,
+    on_pressure: Mutex<Vec<Waker>>,
 }
 
 impl fmt::Debug for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Account")
             .field("used", &self.used())
+            .field("results", &self.results())
             .field("max", &self.max)
             .finish_non_exhaustive()
     }
@@ -45,13 +52,24 @@ impl fmt::Debug for Account {
 impl Account {
     /// An account for at most `max` bytes.
     pub fn new(max: usize) -> Arc<Self> {
-        let (used, starved) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Arc::new(Account { used, max, starved, wakers: Mutex::new(Vec::new()) })
+        Arc::new(Account {
+            used: AtomicUsize::new(0),
+            results: AtomicUsize::new(0),
+            max,
+            starved: AtomicBool::new(false),
+            wakers: Mutex::default(),
+            on_pressure: Mutex::default(),
+        })
     }
 
     /// Bytes held now.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::SeqCst)
+    }
+
+    /// How many of the bytes held now are results of unfinished batches: an estimate.
+    pub fn results(&self) -> usize {
+        self.results.load(Ordering::SeqCst)
     }
 
     /// The bound, in bytes.
@@ -62,6 +80,16 @@ impl Account {
     /// Calls `wake` whenever a reader was held and enough was released; it must only post.
     pub fn on_room(&self, wake: impl Fn() + Send + Sync + 'static) {
         self.wakers.lock().push(Box::new(wake));
+    }
+
+    /// Calls `wake` whenever results come in and less than an eighth is left; it must only post.
+    pub fn on_pressure(&self, wake: impl Fn() + Send + Sync + 'static) {
+        self.on_pressure.lock().push(Box::new(wake));
+    }
+
+    /// Less than an eighth is left: enough for readers to go on while something leaves memory.
+    pub fn is_pressed(&self) -> bool {
+        self.used() > self.max - self.max / 8
     }
 
     /// Whether more may be read; if not, the wakers are called once there is room.
@@ -77,6 +105,11 @@ impl Account {
     pub fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
         self.used.fetch_add(bytes, Ordering::SeqCst);
         Charge { account: Arc::clone(self), bytes }
+    }
+
+    /// Counts results, none at first, until it is dropped.
+    pub fn results_charge(self: &Arc<Self>) -> ResultsCharge {
+        ResultsCharge { account: Arc::clone(self), bytes: AtomicUsize::new(0) }
     }
 
     fn release(&self, bytes: usize) {
@@ -103,6 +136,45 @@ pub struct Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.account.release(self.bytes);
+    }
+}
+
+/// Results counted by an [`Account`] until this is dropped. They are an estimate, and they are never waited for.
+#[derive(Debug)]
+pub struct ResultsCharge {
+    account: Arc<Account>,
+    bytes: AtomicUsize,
+}
+
+impl ResultsCharge {
+    /// Counts so many bytes more.
+    pub fn add(&self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        let account = &self.account;
+        self.bytes.fetch_add(bytes, Ordering::SeqCst);
+        account.results.fetch_add(bytes, Ordering::SeqCst);
+        account.used.fetch_add(bytes, Ordering::SeqCst);
+        if account.is_pressed() {
+            account.on_pressure.lock().iter().for_each(|wake| wake());
+        }
+    }
+
+    /// Counts nothing any more: what there is belongs to no batch from now on. Returns how much that is.
+    pub fn clear(&self) -> usize {
+        let bytes = self.bytes.swap(0, Ordering::SeqCst);
+        if bytes > 0 {
+            self.account.results.fetch_sub(bytes, Ordering::SeqCst);
+            self.account.release(bytes);
+        }
+        bytes
+    }
+}
+
+impl Drop for ResultsCharge {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
@@ -251,6 +323,34 @@ mod tests {
         drop(charges);
         assert_eq!(woken.load(Ordering::SeqCst), 1);
         assert!(account.has_room());
+    }
+
+    #[test]
+    fn results_are_counted_never_held_up_and_told_of_when_memory_runs_short() {
+        let (account, woken) = (Account::new(1_000), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&woken);
+        account.on_pressure(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        let results = account.results_charge();
+        let check = |used: usize, pressures: usize| {
+            assert_eq!((account.used(), account.results()), (used, used));
+            assert_eq!(woken.load(Ordering::SeqCst), pressures);
+        };
+        results.add(800);
+        check(800, 0);
+        results.add(100);
+        check(900, 1);
+        results.add(0);
+        results.add(600);
+        check(1_500, 2);
+        assert!(!account.has_room());
+        results.clear();
+        check(0, 2);
+        assert!(account.has_room());
+        results.add(5);
+        drop(results);
+        check(0, 2);
     }
 
     #[test]

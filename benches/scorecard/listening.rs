@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{ChildStderr, Command, Stdio};
+use std::process::{ChildStderr, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal as Kill, getrlimit, kill_process, setrlimit};
@@ -64,10 +64,29 @@ impl Listening {
         command.args(from).args(to).args(set).stdout(Stdio::null()).stderr(Stdio::piped());
         let child = command.spawn();
         setrlimit(Resource::Nofile, before)?;
-        let mut process = Owned(child?);
+        Listening::of(Owned(child?))
+    }
+
+    /// An engine that listens with `nio`, with these options besides, and its standard output.
+    pub fn printing(options: &[&str]) -> Outcome<(Self, ChildStdout)> {
+        let mut command = Command::new(TIDEMILL);
+        command.args(["run", "--from", "tcp-listen://127.0.0.1:0", "--to", "json"]);
+        command.args(["--log-format", "json", "--http", "127.0.0.1:0"]).args(options);
+        let mut process = Owned(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?);
+        let output = process.0.stdout.take().ok_or("no standard output")?;
+        Ok((Listening::of(process)?, output))
+    }
+
+    fn of(mut process: Owned) -> Outcome<Self> {
         let mut said = BufReader::new(process.0.stderr.take().ok_or("no standard error")?);
         let [address, http] = addresses(&mut said, ["listening", "http"])?;
         Ok(Listening { process, address, engine: Some((http, said)) })
+    }
+
+    /// A page of the engine's HTTP server.
+    pub fn page(&self, path: &str) -> Outcome<Value> {
+        let (http, _) = self.engine.as_ref().ok_or("not an engine")?;
+        Ok(serde_json::from_str(&fetch(http, path)?)?)
     }
 
     /// The bare poller.
@@ -92,10 +111,7 @@ impl Listening {
 
     fn taken(&self, clock: &SystemClock) -> Outcome<Taken> {
         let bytes = match &self.engine {
-            Some((http, _)) => {
-                let receivers: Value = serde_json::from_str(&fetch(http, "/api/v1/receivers")?)?;
-                receivers[0]["bytes"].as_f64().ok_or("no bytes")?
-            }
+            Some(_) => self.page("/api/v1/receivers")?[0]["bytes"].as_f64().ok_or("no bytes")?,
             // The bare poller reads with readv(2), which the kernel counts.
             None => as_f64(proc_figure(&format!("/proc/{}/io", self.process.0.id()), "rchar:")),
         };

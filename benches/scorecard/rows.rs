@@ -14,7 +14,7 @@ use crate::keys;
 use crate::measure::{Figures, as_f64, status_kib};
 use crate::process::{Owned, Sender, Sent, TIDEMILL, run, said};
 use crate::verdict::{Sheet, Target};
-use crate::{Options, Outcome, crowd, delay, durable, full, hostile, syslog};
+use crate::{Options, Outcome, crowd, delay, durable, full, hostile, overload, still, syslog};
 
 /// The rows that can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -49,6 +49,10 @@ pub enum Row {
     R7,
     /// Streams without an end.
     R8,
+    /// A sink that stops for a while at full input.
+    R9,
+    /// Three times what a job can do, and then less again.
+    Overload,
 }
 
 impl Row {
@@ -73,6 +77,8 @@ impl Row {
             Row::R5 => full::full(options, sheet),
             Row::R7 => hostile::flood(options, sheet),
             Row::R8 => hostile::endless(options, sheet),
+            Row::R9 => still::still(options, sheet),
+            Row::Overload => overload::overload(options, sheet),
         }
     }
 }

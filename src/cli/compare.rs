@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::latency::{LatencyArgs, Shared};
+use super::progress::print;
 use super::soak::{self, SoakArgs};
 use super::{say, units};
 use crate::compare::plan::{BARE, Grid, Kind};
@@ -229,15 +230,7 @@ pub(super) fn run(args: &CompareArgs, out: &mut dyn Write) -> Result<()> {
         }
     });
     bar.finish_and_clear();
-    let outcome = outcome?;
-    out.write_all(outcome.table.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|err| Error::io("cannot write the tables", err))?;
-    outcome.files.iter().for_each(|file| say(&format!("compare: wrote {}", file.display())));
-    match outcome.failures {
-        0 => Ok(()),
-        failures => Err(Error::Failed(format!("{failures} runs failed"))),
-    }
+    print(&outcome?, out)
 }
 
 /// A child of a comparison; see `crate::compare::child`.

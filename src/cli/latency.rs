@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 
+use super::progress::{print, spinning};
 use super::{say, units};
 use crate::compare::latency::{self, Options, Work};
 use crate::error::{Error, Result};
@@ -119,25 +119,10 @@ impl LatencyArgs {
     /// Usage, a report that cannot be written, and [`Error::Failed`] if a run failed.
     pub(super) fn run(&self, shared: &Shared<'_>, out: &mut dyn Write) -> Result<()> {
         let options = self.options(shared)?;
-        let bar = ProgressBar::new_spinner();
-        let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
         let clock = SystemClock::new() as Arc<dyn Clock>;
-        let outcome = latency::run(&options, &clock, |step| {
-            bar.set_message(step.to_owned());
-            bar.tick();
-        });
-        bar.finish_and_clear();
-        let outcome = outcome?;
-        out.write_all(outcome.table.as_bytes())
-            .and_then(|()| out.flush())
-            .map_err(|err| Error::io("cannot write the tables", err))?;
-        outcome.files.iter().for_each(|file| say(&format!("compare: wrote {}", file.display())));
+        let outcome = spinning(|tell| latency::run(&options, &clock, tell))?;
         outcome.failures.iter().for_each(|why| say(&format!("compare: {why}")));
-        match outcome.failures.len() {
-            0 => Ok(()),
-            failures => Err(Error::Failed(format!("{failures} runs failed"))),
-        }
+        print(&outcome, out)
     }
 }
 

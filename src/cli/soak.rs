@@ -6,9 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{say, units};
+use super::progress::{print, spinning};
+use super::units;
 use crate::compare::latency::this_program;
 use crate::compare::soak::{self, Options};
 use crate::error::{Error, Result};
@@ -71,21 +71,9 @@ impl SoakArgs {
         out: &mut dyn Write,
     ) -> Result<()> {
         let options = self.options(length, shared)?;
-        let bar = ProgressBar::new_spinner();
-        let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
         let clock = SystemClock::new() as Arc<dyn Clock>;
-        let outcome = soak::run(&options, &clock, |step| {
-            bar.set_message(step.to_owned());
-            bar.tick();
-        });
-        bar.finish_and_clear();
-        let outcome = outcome?;
-        out.write_all(outcome.table.as_bytes())
-            .and_then(|()| out.flush())
-            .map_err(|err| Error::io("cannot write the table", err))?;
-        outcome.files.iter().for_each(|file| say(&format!("compare: wrote {}", file.display())));
-        Ok(())
+        let outcome = spinning(|tell| soak::run(&options, &clock, tell))?;
+        print(&outcome, out)
     }
 }
 

@@ -2,25 +2,16 @@
 
 use std::time::Duration;
 
+use crate::config::units::SIZE;
+
 /// A unit's name and how many of the smallest unit it is.
 type Unit = (&'static str, u64);
 
 const COUNTS: &[Unit] =
     &[("", 1), ("k", 1_000), ("K", 1_000), ("M", 1_000_000), ("G", 1_000_000_000)];
 
-const SIZES: &[Unit] = &[
-    ("", 1),
-    ("B", 1),
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-    ("TiB", 1 << 40),
-    ("kB", 1_000),
-    ("KB", 1_000),
-    ("MB", 1_000_000),
-    ("GB", 1_000_000_000),
-    ("TB", 1_000_000_000_000),
-];
+/// Sizes that only a command line takes, beside those of a pipeline file.
+const SIZES: &[Unit] = &[("", 1), ("KB", 1_000)];
 
 const SECONDS: &[Unit] = &[
     ("", 1_000_000_000),
@@ -40,7 +31,7 @@ pub(super) fn count(text: &str) -> Result<u64, String> {
 
 /// A size in bytes: `4096`, `10MiB`, `1.5GB`.
 pub(super) fn bytes(text: &str) -> Result<u64, String> {
-    number(text, SIZES, "bytes, or a size such as 64MiB")
+    number(text, &[SIZES, &SIZE].concat(), "bytes, or a size such as 64MiB")
 }
 
 /// A length of time; a bare number is seconds.

@@ -53,15 +53,15 @@ pub(crate) struct Options {
     pub(crate) command_line: String,
 }
 
-/// What a comparison gave.
+/// What a comparison or a soak gave.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     /// Tables for a terminal.
     pub(crate) table: String,
     /// Files that were written.
     pub(crate) files: Vec<PathBuf>,
-    /// Runs that failed.
-    pub(crate) failures: usize,
+    /// Runs that failed, with why.
+    pub(crate) failures: Vec<String>,
 }
 
 /// What happens meanwhile, for whoever shows it.
@@ -108,7 +108,7 @@ pub(crate) fn run(
     });
     let rows: Vec<Row> = rows.collect();
     let files = write(&options.out, &rows, &facts)?;
-    let failures = rows.iter().map(|row| row.failures.len()).sum();
+    let failures = rows.iter().flat_map(|row| row.failures.iter().cloned()).collect();
     Ok(Outcome { table: report::table(&rows), files, failures })
 }
 

@@ -46,6 +46,18 @@ fn colour(index: usize) -> RGBColor {
     COLOURS[index % COLOURS.len()]
 }
 
+/// A chart with its caption and room for its axes; at the right so many pixels, for a legend if there is one.
+fn framed<'a, 'b>(
+    area: &'a Area<'b>,
+    caption: &str,
+    right: u32,
+) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
+    let mut chart = ChartBuilder::on(area);
+    chart.caption(caption, ("sans-serif", 14).into_font()).margin(12).margin_right(right);
+    chart.x_label_area_size(40).y_label_area_size(76);
+    chart
+}
+
 /// A figure at an axis, without digits that say nothing.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as the axis calls it")]
 fn tick(value: &f64) -> String {
@@ -62,16 +74,10 @@ pub(super) fn throughput(shape: &Shape, rows: &[&Row]) -> String {
         return String::new();
     }
     svg(|area| {
-        let mut chart = ChartBuilder::on(area)
-            .caption(shape.words(), ("sans-serif", 14).into_font())
-            .margin(12)
-            .margin_right(32)
-            .x_label_area_size(36)
-            .y_label_area_size(76)
-            .build_cartesian_2d(
-                (0..bars.len().saturating_sub(1)).into_segmented(),
-                0.0..highest * 1.1,
-            )?;
+        let mut chart = framed(area, &shape.words(), 32).build_cartesian_2d(
+            (0..bars.len().saturating_sub(1)).into_segmented(),
+            0.0..highest * 1.1,
+        )?;
         let name = |value: &SegmentValue<usize>| match value {
             SegmentValue::CenterOf(at) => bars.get(*at).map_or(String::new(), |bar| bar.0.clone()),
             SegmentValue::Exact(_) | SegmentValue::Last => String::new(),
@@ -122,12 +128,7 @@ pub(super) fn percentiles(shape: &Shape, rows: &[&Row]) -> String {
         return String::new();
     }
     svg(|area| {
-        let mut chart = ChartBuilder::on(area)
-            .caption(shape.words(), ("sans-serif", 14).into_font())
-            .margin(12)
-            .margin_right(140)
-            .x_label_area_size(40)
-            .y_label_area_size(76)
+        let mut chart = framed(area, &shape.words(), 140)
             .build_cartesian_2d((1.0..ONE_IN_MAX).log_scale(), 0.0..highest * 1.1)?;
         let percent = |one_in: &f64| format!("{} %", 100.0 - 100.0 / one_in);
         chart
@@ -172,12 +173,7 @@ pub(super) fn memory(rows: &[&Row]) -> String {
         return String::new();
     }
     svg(|area| {
-        let mut chart = ChartBuilder::on(area)
-            .caption("memory against connections", ("sans-serif", 14).into_font())
-            .margin(12)
-            .margin_right(140)
-            .x_label_area_size(40)
-            .y_label_area_size(76)
+        let mut chart = framed(area, "memory against connections", 140)
             .build_cartesian_2d((1.0..most.max(10.0)).log_scale(), 0.0..highest * 1.1)?;
         chart
             .configure_mesh()

@@ -20,7 +20,7 @@ use super::child::{self, Pour, Role, Said};
 use super::process::Process;
 use super::sample::Sample;
 use super::stats::{Summary, float};
-use super::{files, machine};
+use super::{Outcome, files, machine};
 use crate::config::Config;
 use crate::context::{RunLimits, SocketSource, StreamingContext};
 use crate::dstream::builtin::{Builtin, Scope};
@@ -58,13 +58,6 @@ pub(crate) struct Options {
     pub(crate) out: PathBuf,
     pub(crate) program: PathBuf,
     pub(crate) command_line: String,
-}
-
-/// What a soak gave.
-#[derive(Debug)]
-pub(crate) struct Outcome {
-    pub(crate) table: String,
-    pub(crate) files: Vec<PathBuf>,
 }
 
 /// How a receiver is to be set up.
@@ -177,7 +170,7 @@ pub(crate) fn run(
     );
     table.push_str(&rows(&run, options.length));
     let written = files::write(&options.out, "soak.csv", &csv(&run, &facts))?;
-    Ok(Outcome { table, files: vec![written] })
+    Ok(Outcome { table, files: vec![written], failures: Vec::new() })
 }
 
 /// One run at this rate, or as fast as it goes.

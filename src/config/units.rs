@@ -11,7 +11,7 @@ const TIME: &[(&str, u64)] =
     &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 /// Units of size, in bytes.
-const SIZE: &[(&str, u64)] = &[
+pub(crate) const SIZE: [(&str, u64); 9] = [
     ("B", 1),
     ("KiB", 1 << 10),
     ("MiB", 1 << 20),
@@ -59,7 +59,7 @@ pub fn duration(text: &str) -> Result<Duration, BadQuantity> {
 /// # Errors
 /// If it is no whole number with a unit of size.
 pub fn bytes(text: &str) -> Result<u64, BadQuantity> {
-    quantity(text, SIZE)
+    quantity(text, &SIZE)
 }
 
 fn quantity(text: &str, units: &[(&str, u64)]) -> Result<u64, BadQuantity> {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::config::Resolved;
-use crate::metrics::{BatchRecord, EngineTimes, EventBus, History, ReceiverCounters};
+use crate::metrics::{BatchRecord, Counter, EngineTimes, EventBus, History, ReceiverCounters};
 use crate::receiver::RateLimiter;
 use crate::receiver::io::IoModel;
 use crate::scheduler::Scheduler;
@@ -25,6 +25,7 @@ pub(super) struct Inspected {
     pub(super) started_at: Time,
     pub(super) scheduler: Scheduler,
     pub(super) account: Arc<Account>,
+    pub(super) kept: Arc<Counter>,
     pub(super) spill: Option<Arc<Spill>>,
     pub(super) events: EventBus,
     pub(super) times: Arc<EngineTimes>,
@@ -65,6 +66,10 @@ pub struct Done {
 pub struct Memory {
     /// Held now.
     pub used: usize,
+    /// The part of it that is results: what unfinished batches have made and the sinks do not have yet, an estimate.
+    pub results: usize,
+    /// What windows and states keep from batch to batch, an estimate; not part of `used`.
+    pub kept: u64,
     /// The bound at which reading stops, `store_bytes_max`; before, blocks leave memory if they can.
     pub bound: usize,
     /// What left memory for the log or for files; all zero without a log and a `spill_dir`.
@@ -143,7 +148,14 @@ impl Inspector {
     /// The memory between the sockets and the end of a batch.
     pub fn memory(&self) -> Memory {
         let spilled = self.0.spill.as_ref().map(|spill| spill.counts()).unwrap_or_default();
-        Memory { used: self.0.account.used(), bound: self.0.account.max(), spilled }
+        let account = &self.0.account;
+        Memory {
+            used: account.used(),
+            results: account.results(),
+            kept: self.0.kept.value(),
+            bound: account.max(),
+            spilled,
+        }
     }
 
     /// Every receiver, in the order of the sources.

@@ -14,7 +14,7 @@ use crate::direct::DirectStart;
 use crate::dstream::Graph;
 use crate::error::{Error, Result};
 use crate::journal::Journal;
-use crate::metrics::{EngineTimes, EventBus, History, Listener, ReceiverCounters};
+use crate::metrics::{Counter, EngineTimes, EventBus, History, Listener, ReceiverCounters};
 use crate::receiver::io::IoModel;
 use crate::receiver::{
     ActiveReceiver, Arrivals, CustomReceiver, Cutter, Engine, SocketReceiver, When, join_by,
@@ -177,6 +177,7 @@ impl Running {
         let scheduler = Scheduler::new();
         let mut engine = engine(&config, &clock, &poison, &scheduler);
         let workers = Arc::new(WorkerPool::start(config.workers, &poison)?);
+        graph.count_results(&engine.account);
         let spill = spill(&config, &engine.account)?;
         let store = Arc::new(BlockManager::new(Arc::clone(&engine.account), spill.clone()));
         let tracker = Arc::new(BlockTracker::new(sources.len()));
@@ -214,7 +215,8 @@ impl Running {
             graph.count_repeats(receiver.number(), receiver.counters());
         }
         let history = Arc::new(History::default());
-        running.inspector = Some(running.inspect(&config, &engine, Arc::clone(&history)));
+        let kept = Arc::clone(graph.kept_bytes());
+        running.inspector = Some(running.inspect(&config, &engine, (Arc::clone(&history), kept)));
         let parts = Parts {
             clock: Arc::clone(&clock),
             graph,
@@ -250,7 +252,12 @@ impl Running {
         Ok(())
     }
 
-    fn inspect(&self, config: &Resolved, engine: &Engine, history: Arc<History>) -> Inspector {
+    fn inspect(
+        &self,
+        config: &Resolved,
+        engine: &Engine,
+        (history, kept): (Arc<History>, Arc<Counter>),
+    ) -> Inspector {
         let received = |receiver: &dyn ActiveReceiver| Received {
             number: receiver.number(),
             source: receiver.source().to_owned(),
@@ -278,6 +285,7 @@ impl Running {
             started_at: self.clock.wall_time(),
             scheduler: self.scheduler.clone(),
             account: Arc::clone(&engine.account),
+            kept,
             spill: self.spill.clone(),
             events: engine.events.clone(),
             times: Arc::clone(&engine.times),

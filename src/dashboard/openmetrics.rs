@@ -67,6 +67,8 @@ impl Stream {
                 "Bytes held between the sockets and the end of a batch",
                 memory.used as u64,
             ),
+            ("results_bytes", "The part of it that sinks do not have yet", memory.results as u64),
+            ("kept_bytes", "What windows and states keep, about", memory.kept),
             ("store_bytes_max", "The bound at which reading stops", memory.bound as u64),
             ("spilled_now_bytes", "Bytes of records out of memory", memory.spilled.bytes),
             ("spill_file_bytes", "Bytes of the files that they are in", memory.spilled.file_bytes),

@@ -125,6 +125,8 @@ fn status(stream: &Inspector) -> Map<String, Value> {
         "dead_letter_batches": done.dead_letters,
         "dead_letter_records": done.dead_records,
         "store_bytes": memory.used,
+        "results_bytes": memory.results,
+        "kept_bytes": memory.kept,
         "store_bytes_max": memory.bound,
         "spilled_bytes": memory.spilled.bytes,
         "spilled_blocks": memory.spilled.blocks,

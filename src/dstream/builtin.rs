@@ -12,6 +12,7 @@ use crate::batch::{Batch, Partition, Stage, Work, folding};
 use crate::framing::Framing;
 use crate::shuffle::words::{Ranked, WordTable};
 use crate::sink::SharedSink;
+use crate::slab::ResultsCharge;
 use crate::store::StoredBlock;
 use crate::sync::{Arc, Mutex};
 use crate::time::Interval;
@@ -311,6 +312,7 @@ struct InFlight {
     merged: Vec<Mutex<Arc<Merged>>>,
     memory: Memory,
     seed: u64,
+    charge: ResultsCharge,
 }
 
 #[derive(Default)]
@@ -328,6 +330,7 @@ impl InFlight {
             merged: (0..cx.shards()).map(|_| Mutex::new(Arc::default())).collect(),
             memory: Arc::clone(memory),
             seed: cx.settings.seed,
+            charge: cx.epoch.account().results_charge(),
         })
     }
 
@@ -351,7 +354,12 @@ impl InFlight {
     }
 
     fn sealed(&self) -> Arc<Vec<WordTable>> {
-        let seal = || Arc::new(self.open.iter().filter_map(|table| table.lock().take()).collect());
+        let seal = || {
+            let tables = self.open.iter().filter_map(|table| table.lock().take());
+            let tables: Vec<WordTable> = tables.collect();
+            self.charge.add(tables.iter().map(WordTable::bytes).sum());
+            Arc::new(tables)
+        };
         Arc::clone(self.sealed.lock().get_or_insert_with(seal))
     }
 
@@ -363,6 +371,7 @@ impl InFlight {
         let mut merged = self.lease();
         tables.iter().for_each(|table| merged.absorb(table, shard, self.merged.len()));
         let order = n.map_or_else(Vec::new, |n| merged.sorted(n));
+        self.charge.add(merged.bytes() + size_of::<Ranked>() * order.capacity());
         *self.merged[shard].lock() = Arc::new(Merged { table: Some(merged), order });
     }
 

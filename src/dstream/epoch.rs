@@ -15,6 +15,8 @@ use super::planner::Job;
 use super::saved::Left;
 use super::together::Together;
 use crate::batch::Batch;
+use crate::metrics::Counter;
+use crate::slab::Account;
 use crate::sync::{Arc, Mutex};
 use crate::time::{Interval, Time};
 
@@ -27,6 +29,8 @@ pub(super) struct Epoch {
     inner: Mutex<Inner>,
     /// Which jobs are planned together.
     pub(super) together: Together,
+    /// Bytes that nodes keep from batch to batch.
+    kept: Arc<Counter>,
 }
 
 #[derive(Default)]
@@ -42,6 +46,8 @@ struct Inner {
     timeouts: bool,
     /// The seed of every hash.
     seed: u64,
+    /// Counts what batches make; one without a bound until there is another.
+    account: Option<Arc<Account>>,
     /// Where commits leave what they changed in states, if that is kept.
     left: Option<Arc<Mutex<Left>>>,
 }
@@ -72,6 +78,21 @@ impl Epoch {
 
     pub(super) fn set_seed(&self, seed: u64) {
         self.inner.lock().seed = seed;
+    }
+
+    /// Bytes that nodes keep from batch to batch.
+    pub(super) fn kept(&self) -> &Arc<Counter> {
+        &self.kept
+    }
+
+    /// Counts what batches make.
+    pub(super) fn account(&self) -> Arc<Account> {
+        let mut inner = self.inner.lock();
+        Arc::clone(inner.account.get_or_insert_with(|| Account::new(usize::MAX)))
+    }
+
+    pub(super) fn set_account(&self, account: &Arc<Account>) {
+        self.inner.lock().account = Some(Arc::clone(account));
     }
 
     /// From now on commits leave what they changed in states.

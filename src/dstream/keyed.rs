@@ -10,6 +10,7 @@
 use super::epoch::Commit;
 use super::{DStream, Line, Missing, Planner};
 use crate::batch::{Batch, Stage, Work};
+use crate::metrics::Counter;
 use crate::shuffle::{Growing, Slots};
 use crate::sync::{Arc, Mutex};
 
@@ -20,6 +21,9 @@ pub(super) trait Keeper: Clone + Send + Sync + 'static {
 
     /// Changes what is kept. Runs no user code but clones and drops.
     fn apply(&mut self, delta: Self::Delta);
+
+    /// How much memory it takes, about; asked once a batch, so it must be known without going through it.
+    fn bytes(&self) -> usize;
 }
 
 /// A partition as one batch sees it.
@@ -47,11 +51,13 @@ struct Shard<B: Keeper> {
     base: Arc<B>,
     /// Committed and not applied yet.
     committed: Option<B::Delta>,
+    /// What is counted of it.
+    bytes: u64,
 }
 
 impl<B: Keeper> Shards<B> {
     pub(super) fn new(bases: impl IntoIterator<Item = B>) -> Self {
-        let shard = |base| Mutex::new(Shard { base: Arc::new(base), committed: None });
+        let shard = |base| Mutex::new(Shard { base: Arc::new(base), committed: None, bytes: 0 });
         Shards(Arc::new(bases.into_iter().map(shard).collect()))
     }
 
@@ -59,13 +65,16 @@ impl<B: Keeper> Shards<B> {
         self.0.len()
     }
 
-    /// What the partition keeps, with everything committed applied.
-    pub(super) fn base(&self, shard: usize) -> Arc<B> {
+    /// What the partition keeps, with everything committed applied; `kept` counts it.
+    pub(super) fn base(&self, shard: usize, kept: &Counter) -> Arc<B> {
         let mut shard = self.0[shard].lock();
         if let Some(delta) = shard.committed.take() {
             // Copied only if somebody still holds the batch before.
             Arc::make_mut(&mut shard.base).apply(delta);
         }
+        let bytes = shard.base.bytes() as u64;
+        kept.add(bytes);
+        kept.sub(std::mem::replace(&mut shard.bytes, bytes));
         Arc::clone(&shard.base)
     }
 
@@ -88,14 +97,16 @@ impl<B: Keeper> Shards<B> {
         let (views, attempt) = (Slots::new(self.len()), Arc::new(attempt));
         let task = |number: usize| -> Work {
             let (shards, views, attempt) = (self.clone(), views.clone(), Arc::clone(&attempt));
+            let kept = Arc::clone(cx.epoch.kept());
             Box::new(move |_| {
-                let base = shards.base(number);
+                let base = shards.base(number, &kept);
                 let delta = attempt(number, &base)?;
                 views.put(number, vec![View { base, delta }]);
                 Ok(())
             })
         };
-        cx.stages.push(Stage { tasks: (0..self.len()).map(task).collect() });
+        let tasks = (0..self.len()).map(task).collect();
+        cx.stages.push(Stage { tasks });
         let (shards, done) = (self.clone(), views.clone());
         let commit = move || {
             for number in 0..shards.len() {

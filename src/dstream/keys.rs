@@ -152,6 +152,10 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> View<Keys<K, S, U>> {
 impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Keeper for Keys<K, S, U> {
     type Delta = KeysDelta<K, S, U>;
 
+    fn bytes(&self) -> usize {
+        self.table.bytes()
+    }
+
     fn apply(&mut self, delta: KeysDelta<K, S, U>) {
         let KeysDelta { overlay, time, turns, .. } = delta;
         // The list takes the keys in the order of their turns, whatever their places: places change at a restart.

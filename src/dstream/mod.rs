@@ -26,6 +26,8 @@ mod together;
 mod values;
 
 #[cfg(all(test, not(tidemill_model)))]
+mod memory_tests;
+#[cfg(all(test, not(tidemill_model)))]
 mod tests;
 mod windows;
 
@@ -36,7 +38,9 @@ use std::time::Duration;
 
 use crate::batch::{Batch, Plan};
 use crate::direct::Planned;
+use crate::metrics::Counter;
 use crate::sink::Writer;
+use crate::slab::Account;
 use crate::store::StoredBlock;
 use crate::sync::thread::panic_text;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
@@ -236,6 +240,16 @@ impl Graph {
     /// Sets the seed of every hash, before the first batch.
     pub fn set_seed(&self, seed: u64) {
         self.epoch.set_seed(seed);
+    }
+
+    /// Bytes that windows and states keep from batch to batch, about: what a key or value owns on the heap is not seen.
+    pub fn kept_bytes(&self) -> &Arc<Counter> {
+        self.epoch.kept()
+    }
+
+    /// From now on this account counts what unfinished batches have made.
+    pub fn count_results(&self, account: &Arc<Account>) {
+        self.epoch.set_account(account);
     }
 
     /// From now on, which is before the first batch, [`changes`](Graph::changes) has what each batch changed in states.

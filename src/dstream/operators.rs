@@ -240,7 +240,8 @@ impl<T: ?Sized + 'static> DStream<T> {
         self.wide(move |cx| {
             let (batch, seed) = (node.compute(cx)?, cx.settings.seed);
             let shape = (Gather::ByWorker(cx.settings.workers), cx.shards());
-            let flight = memory.begin(batch.partitions().len(), shape, Counted::merge);
+            let flight =
+                memory.begin(&cx.epoch.account(), batch.partitions().len(), shape, Counted::merge);
             let inputs = cx.folds(&batch, 0, counter(&flight, seed));
             Ok(flight.plan(&mut cx.stages, inputs, in_order))
         })

@@ -123,7 +123,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         let (node, sinks) = (Arc::clone(&self.node), Arc::new(sinks));
         self.output(kind, move |cx, delivery| {
             let batch = node.compute(cx)?;
-            let parts = cx.materialize(&batch, Rows::new, Rows::push, |rows| vec![rows]);
+            let parts = cx.materialize_owning(&batch, Rows::new, Rows::push, encoded);
             let sinks = Arc::clone(&sinks);
             Ok(Box::new(move |_| {
                 let (mut rows, key, meta) = (Rows::new(), delivery.key(), delivery.meta());
@@ -225,4 +225,11 @@ impl<T: ?Sized + 'static> DStream<T> {
         registered.outputs.push(Arc::clone(&output));
         self.graph.epoch.add_output(&output.job, &self.line.above);
     }
+}
+
+/// The rows of a partition, and their bytes.
+fn encoded(mut rows: Rows) -> (Vec<Rows>, usize) {
+    rows.trim();
+    let bytes = rows.bytes();
+    (vec![rows], bytes)
 }

@@ -85,7 +85,7 @@ where
             let batch = node.compute(cx)?;
             let (shape, merge) = ((Gather::ByPartition, cx.shards()), Arc::clone(&merge));
             let join = move |left: &mut C, right| merge(left, right);
-            let flight = memory.begin(batch.partitions().len(), shape, join);
+            let flight = memory.begin(&cx.epoch.account(), batch.partitions().len(), shape, join);
             let inputs = cx.folds(&batch, 0, by_key(&flight, cx.settings.seed, &aggregate));
             Ok(flight.plan(&mut cx.stages, inputs, drained))
         })
@@ -182,7 +182,12 @@ where
             let (left, right) = both("join", cx, &*left, &*right)?;
             let (first, seed) = (left.partitions().len(), cx.settings.seed);
             let shape = (Gather::ByPartition, cx.shards());
-            let flight = memory.begin(first + right.partitions().len(), shape, merge_both);
+            let flight = memory.begin(
+                &cx.epoch.account(),
+                first + right.partitions().len(),
+                shape,
+                merge_both,
+            );
             let mut inputs = cx.folds(&left, 0, by_key(&flight, seed, &of_left));
             inputs.extend(cx.folds(&right, first, by_key(&flight, seed, &of_right)));
             Ok(flight.plan(&mut cx.stages, inputs, drained))

@@ -2,7 +2,7 @@
 //!
 //! Planning runs on the scheduler's thread and costs nothing per record. Knows no operator.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -80,13 +80,25 @@ impl<'a> Planner<'a> {
         push: impl Fn(&mut S, &T) + Send + Sync + 'static,
         end: impl Fn(S) -> Vec<U> + Send + Sync + 'static,
     ) -> Slots<U> {
-        let slots = Slots::new(batch.partitions().len());
+        self.materialize_owning(batch, begin, push, move |state| (end(state), 0))
+    }
+
+    /// The same; `end` says too how many bytes its elements own beside themselves.
+    pub(super) fn materialize_owning<T: ?Sized + 'static, S: 'static, U: Send + Sync + 'static>(
+        &mut self,
+        batch: &Batch<T>,
+        begin: impl Fn() -> S + Send + Sync + 'static,
+        push: impl Fn(&mut S, &T) + Send + Sync + 'static,
+        end: impl Fn(S) -> (Vec<U>, usize) + Send + Sync + 'static,
+    ) -> Slots<U> {
+        let slots = Slots::counted(batch.partitions().len(), &self.epoch.account());
         let (results, work) = (slots.clone(), Arc::new((begin, push, end)));
         let start = move |slot, _| {
             let (results, push, end) = (results.clone(), Arc::clone(&work), Arc::clone(&work));
             let push = move |state: &mut S, element: &T| push.1(state, element);
             folding(work.0(), push, move |state| {
-                results.put(slot, end.2(state));
+                let (made, bytes) = end.2(state);
+                results.put_owning(slot, made, bytes);
                 Ok(())
             })
         };
@@ -101,8 +113,13 @@ impl<'a> Planner<'a> {
         T: ?Sized + ToOwned + 'static,
         T::Owned: Send + Sync + 'static,
     {
-        let push = |all: &mut Vec<T::Owned>, element: &T| all.push(element.to_owned());
-        self.materialize(batch, Vec::new, push, |all| all)
+        // Where `T` is the borrowed form of what is kept, a text or a slice, its size is what lies on the heap.
+        let is_borrowed = TypeId::of::<T>() != TypeId::of::<T::Owned>();
+        let push = move |(all, bytes): &mut (Vec<T::Owned>, usize), element: &T| {
+            *bytes += if is_borrowed { size_of_val(element) } else { 0 };
+            all.push(element.to_owned());
+        };
+        self.materialize_owning(batch, Default::default, push, |owned| owned)
     }
 
     /// A node that adds stages: it is planned once for each plan, and computed once for each batch if several jobs use it.

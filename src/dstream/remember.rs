@@ -20,6 +20,9 @@ const PARTITIONS_MAX: usize = 64;
 /// The elements of committed batches, the oldest first.
 type Kept<E> = Arc<Mutex<VecDeque<(Time, Slots<E>)>>>;
 
+/// How many bytes the batches of a list take, the oldest first.
+type Sizes = Mutex<VecDeque<u64>>;
+
 impl<T> DStream<T>
 where
     T: ?Sized + ToOwned + 'static,
@@ -110,7 +113,7 @@ where
         self.graph.add_stateful(id, kind);
         let line = Line { reach: self.graph.reach(&self.line, length), ..line };
         let kept: Kept<T::Owned> = Arc::default();
-        let handle = Arc::clone(&kept);
+        let (handle, sizes) = (Arc::clone(&kept), Arc::new(Sizes::default()));
         let compute = move |cx: &mut Planner<'_>| {
             let slots = match node.compute(cx) {
                 Ok(batch) => Some(cx.owned(&batch)),
@@ -123,12 +126,20 @@ where
             } else {
                 Err(Missing::NotDue)
             };
-            let kept = Arc::clone(&kept);
+            let (kept, sizes) = (Arc::clone(&kept), Arc::clone(&sizes));
+            let counter = Arc::clone(cx.epoch.kept());
             let commit = move || {
-                let mut kept = kept.lock();
-                kept.extend(slots.map(|slots| (time, slots)));
+                let (mut kept, mut sizes) = (kept.lock(), sizes.lock());
+                if let Some(slots) = slots {
+                    // A window may be longer than the store is large: it must not hold the reading for ever.
+                    let bytes = slots.keep() as u64;
+                    counter.add(bytes);
+                    sizes.push_back(bytes);
+                    kept.push_back((time, slots));
+                }
                 while kept.front().is_some_and(|(at, _)| is_old(*at, time, length)) {
                     kept.pop_front();
+                    counter.sub(sizes.pop_front().unwrap_or(0));
                 }
             };
             Ok((result, Box::new(commit) as Commit))

@@ -118,7 +118,7 @@ impl<T: ?Sized + 'static> DStream<T> {
             let (batch, seed) = (node.compute(cx)?, cx.settings.seed);
             let shape = (Gather::ByWorker(cx.settings.workers), shards);
             let merge = super::operators::Counted::merge;
-            let flight = memory.begin(batch.partitions().len(), shape, merge);
+            let flight = memory.begin(&cx.epoch.account(), batch.partitions().len(), shape, merge);
             let inputs = cx.folds(&batch, 0, counter(&flight, seed));
             let rows = |table: &mut crate::shuffle::Table<T::Owned, super::operators::Counted>| {
                 let entry = |entry: Entry<_, super::operators::Counted>| Entry {
@@ -283,7 +283,7 @@ where
             let batch = node.compute(cx)?;
             let (shape, f) = ((Gather::ByPartition, shards), Arc::clone(&f));
             let merge = move |sum: &mut V, part: V| *sum = f(sum, &part);
-            let flight = memory.begin(batch.partitions().len(), shape, merge);
+            let flight = memory.begin(&cx.epoch.account(), batch.partitions().len(), shape, merge);
             let inputs = cx.folds(&batch, 0, by_key(&flight, cx.settings.seed, &aggregate));
             let entries = |table: &mut crate::shuffle::Table<K, V>| table.drain().collect();
             Ok(flight.plan_slots(&mut cx.stages, inputs, entries))
@@ -352,11 +352,13 @@ pub(super) struct KeyedWindow<K, V> {
     panes: VecDeque<KeyedPane<V>>,
     /// Without an inverse function: how many of the panes are in the front.
     front: usize,
+    /// Bytes of the panes.
+    pane_bytes: usize,
 }
 
 impl<K, V> Default for KeyedWindow<K, V> {
     fn default() -> Self {
-        KeyedWindow { table: Table::default(), panes: VecDeque::new(), front: 0 }
+        KeyedWindow { table: Table::default(), panes: VecDeque::new(), front: 0, pane_bytes: 0 }
     }
 }
 
@@ -366,6 +368,12 @@ struct KeyedPane<V> {
     /// The places of its keys, in rising order, with what the pane brought; in the front, what the panes behind it that
     /// are in the front as well hold of the key.
     keys: Vec<(u32, Option<V>)>,
+}
+
+impl<V> KeyedPane<V> {
+    fn bytes(&self) -> usize {
+        size_of::<(u32, Option<V>)>() * self.keys.len()
+    }
 }
 
 /// What is kept of a key beside its aggregate.
@@ -596,9 +604,13 @@ where
 {
     type Delta = WindowDelta<K, V>;
 
+    fn bytes(&self) -> usize {
+        self.table.bytes() + self.pane_bytes
+    }
+
     fn apply(&mut self, delta: WindowDelta<K, V>) {
         let WindowDelta { overlay, time, leaving, turned } = delta;
-        self.panes.drain(..leaving);
+        self.pane_bytes -= self.panes.drain(..leaving).map(|pane| pane.bytes()).sum::<usize>();
         self.front = self.front.saturating_sub(leaving);
         turned.into_iter().for_each(|turned| self.take_front(turned));
         let mut keys = Vec::with_capacity(overlay.changed.len() + overlay.added.len());
@@ -622,7 +634,9 @@ where
         }
         keys.sort_unstable_by_key(|(place, _)| *place);
         keys.shrink_to_fit();
-        self.panes.push_back(KeyedPane { time, keys });
+        let pane = KeyedPane { time, keys };
+        self.pane_bytes += pane.bytes();
+        self.panes.push_back(pane);
     }
 }
 

@@ -40,6 +40,12 @@ impl<E> Growing<E> {
         self.len == 0
     }
 
+    /// The table's memory, in bytes, without what entries own beside it: an estimate, at no cost.
+    pub fn bytes(&self) -> usize {
+        let indexed = 2 * size_of::<(u64, u32)>();
+        self.places() as usize * (size_of::<Option<E>>() + indexed)
+    }
+
     /// The place of the entry with this hash for which `same` holds.
     pub fn find(&self, hash: u64, same: impl Fn(&E) -> bool) -> Option<u32> {
         let found = self.segments[self.segment(hash)]

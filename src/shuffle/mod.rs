@@ -15,6 +15,7 @@ pub mod words;
 use std::borrow::Borrow;
 
 use crate::batch::{Batch, Partition, Stage, Work};
+use crate::slab::{Account, ResultsCharge};
 use crate::sync::{Arc, Mutex};
 
 pub use growing::Growing;
@@ -56,8 +57,14 @@ where
     C: Send + 'static,
 {
     /// Begins with so many inputs, each of which is a fold of one partition; `merge` joins what two of them made of one
-    /// key, and there are that many hash partitions.
-    pub fn begin<M>(&self, inputs: usize, shape: (Gather, usize), merge: M) -> Flight<K, C, M>
+    /// key, and there are that many hash partitions. `account` counts tables and rows.
+    pub fn begin<M>(
+        &self,
+        account: &Arc<Account>,
+        inputs: usize,
+        shape: (Gather, usize),
+        merge: M,
+    ) -> Flight<K, C, M>
     where
         M: Fn(&mut C, C) + Send + Sync + 'static,
     {
@@ -72,6 +79,8 @@ where
             shards: shape.1.max(1),
             memory: Arc::clone(&self.0),
             merge,
+            charge: account.results_charge(),
+            account: Arc::clone(account),
         }))
     }
 }
@@ -110,8 +119,10 @@ where
         held.next = held.next.max(input + 1);
         let known = if in_order { std::mem::take(&mut held.shards) } else { Vec::new() };
         drop(held);
+        let was_known = !known.is_empty();
         let shards = if known.is_empty() { self.0.lease() } else { known };
-        Lent { shards, slot, flight: Arc::clone(&self.0) }
+        let before = if was_known { bytes(&shards) } else { 0 };
+        Lent { shards, slot, before, flight: Arc::clone(&self.0) }
     }
 
     /// Adds two stages to a plan, that of the inputs' tasks and that of merging, none if there are no inputs, and returns
@@ -136,7 +147,7 @@ where
             return Slots::new(0);
         }
         stages.push(Stage { tasks: inputs });
-        let results: Slots<U> = Slots::new(self.0.shards);
+        let results: Slots<U> = Slots::counted(self.0.shards, &self.0.account);
         let rows = Arc::new(rows);
         let merge_task = |shard: usize| -> Work {
             let (flight, rows, results) = (Arc::clone(&self.0), Arc::clone(&rows), results.clone());
@@ -155,6 +166,8 @@ pub struct Lent<K, C, M> {
     /// One table for each hash partition.
     pub shards: Shards<K, C>,
     slot: usize,
+    /// Bytes of them that were counted before.
+    before: usize,
     flight: Arc<InFlight<K, C, M>>,
 }
 
@@ -183,6 +196,7 @@ impl<K: Eq, C, M: Fn(&mut C, C)> Lent<K, C, M> {
 
     /// The input is over.
     pub fn give_back(mut self) {
+        self.flight.charge.add(bytes(&self.shards).saturating_sub(self.before));
         let mut held = self.flight.slots[self.slot].lock();
         if held.shards.is_empty() {
             held.shards = self.shards;
@@ -202,6 +216,12 @@ struct InFlight<K, C, M> {
     shards: usize,
     memory: Arc<Mutex<Vec<Shards<K, C>>>>,
     merge: M,
+    charge: ResultsCharge,
+    account: Arc<Account>,
+}
+
+fn bytes<K, C>(shards: &Shards<K, C>) -> usize {
+    shards.iter().map(Table::bytes).sum()
 }
 
 struct Held<K, C> {
@@ -263,7 +283,13 @@ impl<K, C, M> Drop for InFlight<K, C, M> {
 }
 
 /// Where the tasks of a stage leave their results and later partitions find them.
-pub struct Slots<U>(Arc<Vec<Mutex<Arc<Vec<U>>>>>);
+pub struct Slots<U>(Arc<Inner<U>>);
+
+struct Inner<U> {
+    slots: Vec<Mutex<Arc<Vec<U>>>>,
+    /// Counts the results, as long as anybody has the slots.
+    charge: Option<ResultsCharge>,
+}
 
 impl<U> Clone for Slots<U> {
     fn clone(&self) -> Self {
@@ -273,52 +299,75 @@ impl<U> Clone for Slots<U> {
 
 impl<U> std::fmt::Debug for Slots<U> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Slots").field("len", &self.0.len()).finish()
+        f.debug_struct("Slots").field("len", &self.len()).finish()
     }
 }
 
 impl<U> Slots<U> {
-    /// So many empty slots.
+    /// So many empty slots, for what needs no counting.
     pub fn new(len: usize) -> Self {
-        Slots(Arc::new((0..len).map(|_| Mutex::new(Arc::default())).collect()))
+        Slots::with(len, None)
+    }
+
+    /// So many empty slots, whose results this account counts until the slots are dropped.
+    pub fn counted(len: usize, account: &Arc<Account>) -> Self {
+        Slots::with(len, Some(account.results_charge()))
+    }
+
+    fn with(len: usize, charge: Option<ResultsCharge>) -> Self {
+        let slots = (0..len).map(|_| Mutex::new(Arc::default())).collect();
+        Slots(Arc::new(Inner { slots, charge }))
     }
 
     /// Leaves the result of a task.
     pub fn put(&self, slot: usize, rows: Vec<U>) {
-        *self.0[slot].lock() = Arc::new(rows);
+        self.put_owning(slot, rows, 0);
+    }
+
+    /// Leaves the result of a task whose elements own so many bytes beside themselves.
+    pub fn put_owning(&self, slot: usize, rows: Vec<U>, bytes: usize) {
+        if let Some(charge) = &self.0.charge {
+            charge.add(size_of::<U>() * rows.capacity() + bytes);
+        }
+        *self.0.slots[slot].lock() = Arc::new(rows);
+    }
+
+    /// The results stay for longer than their batch: they are not counted any more. Returns what was counted.
+    pub fn keep(&self) -> usize {
+        self.0.charge.as_ref().map_or(0, ResultsCharge::clear)
     }
 
     /// What a task left.
     pub fn at(&self, slot: usize) -> Arc<Vec<U>> {
-        Arc::clone(&self.0[slot].lock())
+        Arc::clone(&self.0.slots[slot].lock())
     }
 
     /// Takes the result of a task out, for its only reader; nothing if there is no such slot.
     pub fn take(&self, slot: usize) -> Vec<U> {
-        let Some(slot) = self.0.get(slot) else { return Vec::new() };
+        let Some(slot) = self.0.slots.get(slot) else { return Vec::new() };
         let taken = Arc::into_inner(std::mem::take(&mut *slot.lock()));
         taken.expect("nobody else reads this slot")
     }
 
     /// Takes the result of a task out, whoever else reads it.
     pub fn take_arc(&self, slot: usize) -> Arc<Vec<U>> {
-        std::mem::take(&mut *self.0[slot].lock())
+        std::mem::take(&mut *self.0.slots[slot].lock())
     }
 
     /// Takes all results out, for their only reader.
     pub fn take_all(&self) -> Vec<Vec<U>> {
         let take = |slot: &Mutex<Arc<Vec<U>>>| Arc::into_inner(std::mem::take(&mut *slot.lock()));
-        self.0.iter().map(|slot| take(slot).expect("nobody else reads these slots")).collect()
+        self.0.slots.iter().map(|slot| take(slot).expect("nobody else reads these slots")).collect()
     }
 
     /// How many slots there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.0.slots.len()
     }
 
     /// Whether there is no slot.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.slots.is_empty()
     }
 
     /// A batch with one partition for each slot.

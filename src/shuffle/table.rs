@@ -77,6 +77,11 @@ impl<K, C> Table<K, C> {
         self.entries.is_empty()
     }
 
+    /// The table's memory, in bytes, without what keys and aggregates own beside it.
+    pub fn bytes(&self) -> usize {
+        size_of::<Entry<K, C>>() * self.entries.capacity() + self.index.allocation_size()
+    }
+
     /// Forgets everything, keeping the memory unless less than an eighth of it was needed since the last time.
     pub fn clear(&mut self) {
         let used = std::mem::take(&mut self.used).max(self.entries.len());

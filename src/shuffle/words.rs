@@ -62,6 +62,11 @@ impl WordTable {
         self.used == 0
     }
 
+    /// The table's memory, in bytes.
+    pub fn bytes(&self) -> usize {
+        size_of::<Slot>() * self.slots.capacity() + self.arena.capacity()
+    }
+
     /// Forgets everything. The memory is kept; half of it is given back if less than a sixteenth was needed.
     pub fn clear(&mut self) {
         if self.used == 0 {

@@ -8,6 +8,9 @@
 
 use std::fmt;
 
+/// Bytes that a buffer of rows may be too large by.
+const SPARE_MAX: usize = 64 * 1024;
+
 /// Rows in order, in one or more buffers.
 #[derive(Clone, Default)]
 pub struct Rows {
@@ -46,6 +49,24 @@ impl Rows {
     /// Moves the rows of `other` behind these, without copying them.
     pub fn append(&mut self, other: Rows) {
         self.parts.extend(other.parts);
+    }
+
+    /// Gives back what buffers grew too far, where it is much: they may wait for a sink for long.
+    pub fn trim(&mut self) {
+        for part in &mut self.parts {
+            if part.bytes.capacity() - part.bytes.len() >= SPARE_MAX {
+                part.bytes.shrink_to_fit();
+            }
+            if part.ends.capacity() - part.ends.len() >= SPARE_MAX / size_of::<usize>() {
+                part.ends.shrink_to_fit();
+            }
+        }
+    }
+
+    /// Their memory, in bytes.
+    pub fn bytes(&self) -> usize {
+        let part = |part: &Part| part.bytes.capacity() + size_of::<usize>() * part.ends.capacity();
+        self.parts.iter().map(part).sum()
     }
 
     /// How many rows there are.

@@ -10,6 +10,8 @@
 //! the newest blocks leave memory when the account is nearly full: they are processed last.
 
 mod format;
+#[cfg(all(test, tidemill_model))]
+mod model;
 mod spill;
 #[cfg(all(test, not(tidemill_model)))]
 mod tests;
@@ -23,6 +25,7 @@ use crate::block::{Block, BlockId, Receipt};
 use crate::error::Result;
 use crate::framing::Framing;
 use crate::slab::Account;
+use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Mutex};
 use crate::time::Moment;
 
@@ -210,7 +213,17 @@ impl BlockManager {
     /// # Panics
     /// If a block of that name is kept already: names are used once.
     pub fn put(&self, block: Arc<Block>) {
+        if planted(Planted::PutLooksFirst) {
+            self.look();
+        }
         self.keep(StoredBlock::new(block), self.spill.is_some());
+        // Not before it is kept: the spill would look for what can leave memory, and miss it.
+        if !planted(Planted::PutLooksFirst) {
+            self.look();
+        }
+    }
+
+    fn look(&self) {
         if let Some(spill) = &self.spill {
             spill.look();
         }
@@ -276,7 +289,8 @@ impl BlockManager {
     fn put_back(&self, movable: impl IntoIterator<Item = Movable>) {
         let mut blocks = self.blocks.lock();
         for Movable { put, block } in movable {
-            if blocks.kept.get(&block.id()).is_some_and(|kept| kept.put == put) {
+            let is_kept = blocks.kept.get(&block.id()).is_some_and(|kept| kept.put == put);
+            if is_kept || planted(Planted::SpillPutsBackReleased) {
                 blocks.movable.insert(put, block);
             }
         }

@@ -1,7 +1,7 @@
 //! `Spill`: blocks of unfinished batches that leave memory for the log or for files, on the thread `spill`.
 //!
 //! ```text
-//!  put ─account over 7/8─▶ wake ─▶ rxN-…, job-loop go on │ spill: newest idle blocks, down to 3/4
+//!  put, results ─account over 7/8─▶ wake ─▶ rxN-…, worker-N go on │ spill: newest idle blocks, down to 3/4
 //!                                                        │   durable ─▶ where they are in the log: nothing is written
 //!                                                        │   others ─LZ4─▶ spill-N.blocks
 //!  release ─last block of a file─▶ gone ─▶ wake ─▶ spill removes the file
@@ -137,6 +137,9 @@ impl Spill {
         (events, poison): (&EventBus, &Poison),
     ) -> Result<Thread> {
         self.stop.wakes(&self.wake);
+        // Results fill memory too, and a full store puts nothing that would wake the thread.
+        let wake = self.wake.clone();
+        self.options.account.on_pressure(move || wake.raise());
         let (spill, store) = (Arc::clone(self), Arc::clone(store));
         let (clock, events) = (Arc::clone(clock), events.clone());
         let body = move || spill.run(&store, log.as_deref(), clock.as_ref(), &events);
@@ -167,10 +170,8 @@ impl Spill {
         }
     }
 
-    /// An eighth is left: enough for readers to go on while blocks leave.
     fn is_pressed(&self) -> bool {
-        let max = self.options.account.max();
-        self.options.account.used() > max - max / 8
+        self.options.account.is_pressed()
     }
 
     /// How many bytes are to leave memory: down to three quarters, where held readers have been woken for long.

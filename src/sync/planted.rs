@@ -37,6 +37,10 @@ pub(crate) enum Planted {
     AccountSkipsRecheck,
     /// `Pool`: a frozen buffer is not given back.
     FrozenBufferIsLost,
+    /// `BlockManager`: a put wakes the spill before the block is there to be moved.
+    PutLooksFirst,
+    /// `BlockManager`: a block that was released while the spill had it is kept again.
+    SpillPutsBackReleased,
     /// `RangeQueue`: a starved reader does not look again after it said so.
     QueueSkipsRecheck,
     /// `RangeQueue`: a drain clears the mark of the starved after it woke them, and with it newer marks.

@@ -19,7 +19,7 @@ use hdrhistogram::Histogram;
 
 use super::child::{self, LATENCY_MAX, Pour, Role, Said, Sent};
 use super::process::Process;
-use super::{files, machine, stats};
+use super::{Outcome, files, machine, stats};
 use crate::error::{Error, Result};
 use crate::sync::Arc;
 use crate::time::Clock;
@@ -66,16 +66,6 @@ pub(crate) struct Options {
     pub(crate) out: PathBuf,
     pub(crate) program: PathBuf,
     pub(crate) command_line: String,
-}
-
-/// What a comparison gave.
-#[derive(Debug)]
-pub(crate) struct Outcome {
-    /// Tables for a terminal.
-    pub(crate) table: String,
-    pub(crate) files: Vec<PathBuf>,
-    /// Runs that failed, with why.
-    pub(crate) failures: Vec<String>,
 }
 
 /// One setting and what its repeats gave.

@@ -149,16 +149,7 @@ pub(crate) fn receive(timing: &Timing, out: &mut dyn Write) -> Result<Timed> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let control = timing.control_ms.map(|ms| Control::start(Interval::millis(ms.max(1)), cores));
     let control = control.transpose()?.map(Arc::new);
-    let notes = Arc::new(Mutex::new(Noted {
-        window: None,
-        latencies: child::histogram(),
-        end_nanos: 0,
-        last: None,
-        batches: 0,
-        ticks_lost: 0,
-        passed: Vec::new(),
-        warm: None,
-    }));
+    let notes = Arc::new(Mutex::new(Noted::new()));
     let watcher = Arc::new(Mutex::new(None));
     let running = start(timing, &notes, &watcher, control.as_ref())?;
     let inspector = running.inspector();
@@ -268,6 +259,19 @@ impl Timing {
 }
 
 impl Noted {
+    fn new() -> Self {
+        Noted {
+            window: None,
+            latencies: child::histogram(),
+            end_nanos: 0,
+            last: None,
+            batches: 0,
+            ticks_lost: 0,
+            passed: Vec::new(),
+            warm: None,
+        }
+    }
+
     /// The result of a batch with these stamps, and how many lines had each, was handed over.
     fn handed_over(&mut self, stamps: &[(u64, u64)], completed: u64, spans: (u64, u64)) {
         let (warm_up, length) = spans;
@@ -351,22 +355,9 @@ fn slow(passed: &[Passed]) -> Slow {
 mod tests {
     use super::*;
 
-    fn noted() -> Noted {
-        Noted {
-            window: None,
-            latencies: child::histogram(),
-            end_nanos: 0,
-            last: None,
-            batches: 0,
-            ticks_lost: 0,
-            passed: Vec::new(),
-            warm: None,
-        }
-    }
-
     #[test]
     fn the_warm_up_and_the_end_are_left_out() {
-        let mut noted = noted();
+        let mut noted = Noted::new();
         let spans = (100, 1_000);
         noted.handed_over(&[], 900, spans);
         noted.handed_over(&[(1_000, 1), (1_099, 1)], 1_200, spans);
@@ -378,7 +369,7 @@ mod tests {
     #[test]
     fn ticks_without_a_batch_are_counted() {
         let check = |times: &[u64], lost| {
-            let mut noted = noted();
+            let mut noted = Noted::new();
             let interval = Interval::millis(10);
             times.iter().for_each(|time| noted.ticked(Time::from_millis(*time), interval));
             assert_eq!((noted.ticks_lost, noted.batches), (lost, times.len() as u64), "{times:?}");

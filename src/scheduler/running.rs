@@ -1,0 +1,224 @@
+//! The second half of the loop's work: the jobs of the batches that have their input, from their start to what their end
+//! means for the batch. What is decided is in [`super::jobs`]. Runs on the thread `job-loop`, but for [`put_aside`].
+
+use crate::batch::{self, Failure};
+use crate::dstream::{BatchInput, Graph};
+use crate::error::{Error, Result};
+use crate::metrics::{BatchState, Event, EventBus, STAGES};
+use crate::sink::{DeadLetter, DeadLetters};
+use crate::sync::Arc;
+use crate::time::{Moment, Time};
+
+use super::jobs::{JobRef, Verdict};
+use super::{JobLoop, Message, ROOM_RETRY, Told, direct};
+
+impl JobLoop {
+    pub(super) fn start_jobs(&mut self) {
+        if self.room_at.is_some_and(|at| self.parts.clock.now() < at) {
+            return;
+        }
+        self.room_at = None;
+        while let Some((job, input)) = self.jobs.next() {
+            let started = self.parts.clock.now();
+            self.jobs.started(job, started);
+            self.steering.started(started);
+            self.parts.history.update(job.time, |batch| {
+                batch.state = BatchState::Running;
+                batch.moments.started.get_or_insert(started);
+            });
+            let (scheduler, clock) = (self.scheduler.clone(), Arc::clone(&self.parts.clock));
+            let done = move |outcome| {
+                scheduler.post(Message::JobDone { job, outcome, at: clock.now() });
+            };
+            let rebuilds = self.durable.as_ref().and_then(|durable| durable.rebuilds(job.time));
+            let plan = match rebuilds {
+                Some(how) => self.parts.graph.replay(&input, &self.parts.clock, how),
+                None => self.outputs[job.output].plan(&input, &self.parts.clock, started),
+            };
+            match plan {
+                Ok(plan) => batch::run(plan, &self.parts.workers, Box::new(done)),
+                Err(cause) => done(Err(cause.into())),
+            }
+        }
+    }
+
+    pub(super) fn job_done(&mut self, job: JobRef, outcome: Result<(), Failure>, at: Moment) {
+        self.parts.history.update(job.time, |batch| {
+            batch.moments.finished = Some(at);
+            match &outcome {
+                Ok(()) => {}
+                Err(Failure::NoRoom(cause)) => batch.error = Some(cause.clone()),
+                Err(Failure::Failed(cause)) => {
+                    batch.failures += 1;
+                    batch.error = Some(cause.clone());
+                }
+            }
+        });
+        match self.jobs.ended(job, outcome) {
+            Verdict::BatchDone => self.jobs_over(job.time),
+            Verdict::MoreJobs => {}
+            Verdict::Retry { attempt, cause } => {
+                let name = self.outputs[job.output].name().to_owned();
+                self.parts.events.post(Event::JobRetried {
+                    time: job.time,
+                    job: name,
+                    attempt,
+                    cause,
+                });
+            }
+            Verdict::NoRoom { first, cause } => {
+                self.room_at = Some(self.parts.clock.now().plus(ROOM_RETRY));
+                if first {
+                    let name = self.outputs[job.output].name().to_owned();
+                    self.parts.events.post(Event::JobWaitsForRoom {
+                        time: job.time,
+                        job: name,
+                        cause,
+                    });
+                }
+            }
+            Verdict::Failed { attempts, cause } if self.parts.dead_letters.is_some() => {
+                self.parts.events.post(Event::JobGivenUp {
+                    time: job.time,
+                    job: self.outputs[job.output].name().to_owned(),
+                    attempts,
+                    cause,
+                });
+                if self.jobs.give_up(job) == Verdict::BatchDone {
+                    self.jobs_over(job.time);
+                }
+            }
+            Verdict::Failed { attempts, cause } => {
+                let job_name = self.outputs[job.output].name().to_owned();
+                let time_ms = job.time.as_millis();
+                self.fail(job.time, Error::Batch { time_ms, job: job_name, attempts, cause });
+            }
+        }
+    }
+
+    /// The stream stops for this batch.
+    fn fail(&mut self, time: Time, err: Error) {
+        self.parts.graph.abandon(time);
+        self.parts.history.update(time, |batch| batch.state = BatchState::Failed);
+        self.stop_for(err);
+    }
+
+    /// The stream stops.
+    pub(super) fn stop_for(&mut self, err: Error) {
+        self.jobs.abort();
+        self.draining = true;
+        (self.parts.tell)(Told::Fatal(err));
+    }
+
+    /// No job of the batch is left: it is done, or its input is put aside by a worker.
+    fn jobs_over(&mut self, time: Time) {
+        let given_up = self.jobs.given_up(time).zip(self.parts.dead_letters.clone());
+        let Some(((input, _), letters)) = given_up else {
+            return self.batch_done(time, BatchState::Done);
+        };
+        let (graph, scheduler) = (Arc::clone(&self.parts.graph), self.scheduler.clone());
+        let events = self.parts.events.clone();
+        self.parts.workers.submit(vec![Box::new(move |_| {
+            let outcome = put_aside(&graph, &input, letters.as_ref(), &events);
+            drop(input);
+            scheduler.post(Message::PutAside { time, outcome });
+        })]);
+    }
+
+    pub(super) fn was_put_aside(&mut self, time: Time, outcome: Result<()>) {
+        match outcome {
+            Ok(()) => self.batch_done(time, BatchState::DeadLetter),
+            Err(err) => self.fail(time, err),
+        }
+    }
+
+    pub(super) fn batch_done(&mut self, time: Time, state: BatchState) {
+        let Some((input, first_start)) = self.jobs.finish(time) else { return };
+        self.parts.graph.commit(time);
+        if let Some(durable) = self.durable.as_mut().filter(|it| it.rebuilds(time).is_some()) {
+            durable.was_rebuilt();
+            // The log has what it changed in states.
+            let _ = self.parts.graph.changes(time);
+            return self.tell_if_drained();
+        }
+        self.parts.store.release(self.parts.tracker.commit(time));
+        let now = self.parts.clock.now();
+        direct::done(&mut self.parts.direct, &input, self.durable.is_some());
+        if let Some(durable) = &mut self.durable {
+            durable.committed(&input, &self.parts.graph, &self.scheduler);
+            durable.checkpoint_if_due(now);
+        }
+        let start = first_start.unwrap_or(now);
+        // Only now is it known what the direct sources held.
+        let (records, due) = (input.all_records(), input.due);
+        let is_live = input.index >= self.first_index;
+        let (delay, processing) = (start.since(due), now.since(start));
+        self.steering.done(now);
+        let blocks_records = input.records;
+        drop(input);
+        self.parts.pool.trim();
+        let mut progress = self.scheduler.progress.lock();
+        progress.batches += 1;
+        progress.records += records;
+        progress.batches_waiting -= 1;
+        progress.records_waiting -= blocks_records;
+        if state == BatchState::DeadLetter {
+            progress.dead_letters += 1;
+            progress.dead_records += records;
+        }
+        drop(progress);
+        self.record(time, (state, records), now);
+        self.parts.events.post(Event::BatchCompleted {
+            time,
+            records,
+            scheduling_delay: delay,
+            processing,
+        });
+        if self.parts.tell_batches {
+            (self.parts.tell)(Told::BatchDone);
+        }
+        self.live_batches += u64::from(is_live);
+        if is_live && self.options.batches_max == Some(self.live_batches) {
+            (self.parts.tell)(Told::BatchesReached);
+        }
+        self.replay_deferred();
+        self.tell_if_drained();
+    }
+
+    /// Records the stages of a batch that is done.
+    fn record(&self, time: Time, (state, records): (BatchState, u64), now: Moment) {
+        let moments = self.parts.history.update(time, |batch| {
+            (batch.state, batch.records) = (state, records);
+            batch.moments.committed = Some(now);
+        });
+        let Some(moments) = moments else { return };
+        for ((stage, _), recorder) in STAGES.iter().zip(&self.stages) {
+            if let Some(length) = moments.stage(*stage) {
+                recorder.record(length);
+            }
+        }
+    }
+}
+
+/// Keeps the input of a batch, a letter for each source that has records in it. Runs on a worker.
+fn put_aside(
+    graph: &Graph,
+    input: &BatchInput,
+    letters: &dyn DeadLetters,
+    events: &EventBus,
+) -> Result<()> {
+    let mut places = Vec::new();
+    for source in graph.sources() {
+        let number = usize::try_from(source.source).expect("sources are counted in u32");
+        let mut blocks = input.blocks.get(number).cloned().unwrap_or_default();
+        blocks.extend(direct::blocks(input, source.source));
+        if !blocks.is_empty() {
+            let (pipeline, name) = (graph.pipeline(), &source.name);
+            let letter = DeadLetter { pipeline, time: input.time, source: name, blocks: &blocks };
+            places.push(letters.keep(&letter)?);
+        }
+    }
+    let (time, records) = (input.time, input.all_records());
+    events.post(Event::BatchPutAside { time, records, places });
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! Results that a sink does not take: they count for the memory bound, so that blocks leave memory or reading stops earlier.
+
+use std::io::{ErrorKind, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use tidemill::sink::{BatchMeta, CommitKey, Rows, Sink};
+use tidemill::sync::{Arc, AtomicU64, Mailbox, Ordering};
+use tidemill::testing::ManualClock;
+use tidemill::{Config, Interval, Result, Running, SocketSource, StreamingContext};
+
+const MIB: usize = 1 << 20;
+const LINE: usize = 64;
+
+/// Takes nothing before the test says so, and counts what it takes then.
+struct Stands {
+    entered: Mailbox<()>,
+    release: Mailbox<()>,
+    rows: Arc<AtomicU64>,
+}
+
+impl Sink for Stands {
+    fn committed(&mut self, _key: &CommitKey) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn write(&mut self, _key: &CommitKey, _meta: &BatchMeta, rows: &Rows) -> Result<()> {
+        // Both are closed once the test lets the sink go.
+        let _ = self.entered.send(());
+        self.release.recv();
+        self.rows.fetch_add(rows.len() as u64, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn commit(&mut self, _key: &CommitKey) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A stream whose rows are its records, on a manual clock, and what its sink does.
+struct Rig {
+    clock: ManualClock,
+    running: Running,
+    peer: TcpStream,
+    entered: Mailbox<()>,
+    release: Mailbox<()>,
+    rows: Arc<AtomicU64>,
+    sent: usize,
+}
+
+fn rig(config: Config) -> Rig {
+    let clock = ManualClock::new();
+    let config = config.batch_interval(Interval::secs(1)).workers(2);
+    let ctx = StreamingContext::with_clock(config, clock.clone()).expect("good options");
+    let lines = ctx.socket(SocketSource::listen("127.0.0.1:0")).expect("a source");
+    let (entered, release) = (Mailbox::new(1), Mailbox::new(1));
+    let rows = Arc::new(AtomicU64::new(0));
+    let (enters, waits, count) = (entered.clone(), release.clone(), Arc::clone(&rows));
+    lines.save(Stands { entered: enters, release: waits, rows: count });
+    let running = ctx.start().expect("started");
+    let peer = TcpStream::connect(running.local_addrs()[0]).expect("connected");
+    peer.set_write_timeout(Some(Duration::from_millis(300))).expect("a time-out");
+    Rig { clock, running, peer, entered, release, rows, sent: 0 }
+}
+
+fn text(lines: usize) -> Vec<u8> {
+    [b"x".repeat(LINE - 1), b"\n".to_vec()].concat().repeat(lines)
+}
+
+impl Rig {
+    fn read(&self) -> usize {
+        let receivers = self.running.inspector().receivers();
+        usize::try_from(receivers[0].counter("bytes")).expect("it fits")
+    }
+
+    /// A batch of so many bytes, whose rows are with the sink when this returns.
+    fn batch(&mut self, bytes: usize) {
+        self.peer.write_all(&text(bytes / LINE)).expect("there is room");
+        self.sent += bytes / LINE * LINE;
+        while self.read() < self.sent {
+            std::thread::yield_now();
+        }
+        self.clock.advance(Duration::from_secs(1));
+        self.entered.recv().expect("the sink is called");
+    }
+
+    /// Sends until TCP holds it; the bytes that the engine has read then.
+    fn send_until_held(&mut self) -> usize {
+        let text = text(1_000);
+        loop {
+            let at = self.sent % text.len();
+            match self.peer.write(&text[at..]) {
+                Ok(taken) => self.sent += taken,
+                Err(err) if matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    return self.read();
+                }
+                Err(err) => panic!("{err}"),
+            }
+        }
+    }
+
+    /// Lets the sink go; every record is a row then, and all memory is given back.
+    fn end(mut self) {
+        self.release.close();
+        self.entered.close();
+        while !self.sent.is_multiple_of(LINE) {
+            let rest = text(1)[self.sent % LINE..].to_vec();
+            match self.peer.write(&rest) {
+                Ok(taken) => self.sent += taken,
+                Err(err) => assert!(
+                    matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+                    "{err}"
+                ),
+            }
+        }
+        drop(self.peer);
+        while self.running.inspector().receivers()[0].counter("open") > 0 {
+            self.clock.advance(Duration::from_secs(1));
+            std::thread::yield_now();
+        }
+        let inspector = self.running.inspector();
+        let report = self.running.stop().expect("drained");
+        let records = (self.sent / LINE) as u64;
+        assert_eq!((report.records, self.rows.load(Ordering::SeqCst)), (records, records));
+        let memory = inspector.memory();
+        assert_eq!((memory.used, memory.results, memory.spilled.bytes), (0, 0, 0));
+    }
+}
+
+#[test]
+fn rows_that_a_sink_does_not_take_hold_the_reading() {
+    let mut rig = rig(Config::new("held").store_bytes_max(4 * MIB as u64));
+    rig.batch(3 * MIB / 2);
+    let memory = rig.running.inspector().memory();
+    assert!(memory.results > 3 * MIB / 2 && memory.used > 3 * MIB, "{memory:?}");
+    let read = rig.send_until_held();
+    assert!(read < 5 * MIB / 2, "{read} bytes were read: a store of 4 MiB has results of 1.5 MiB");
+    rig.end();
+}
+
+#[test]
+fn rows_that_a_sink_does_not_take_make_blocks_leave_memory() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = Config::new("leave").store_bytes_max(8 * MIB as u64).spill_dir(dir.path());
+    let mut rig = rig(config);
+    // The input alone would be half of the bound: no block would leave for it, and no other comes to wake the spill.
+    rig.batch(4 * MIB);
+    let inspector = rig.running.inspector();
+    while inspector.memory().spilled.bytes < 2 * MIB as u64 {
+        std::thread::yield_now();
+    }
+    assert!(inspector.memory().results > 4 * MIB, "{:?}", inspector.memory());
+    rig.end();
+}
