@@ -5,105 +5,17 @@
     reason = "a test's peers and readers are threads of the test, not of the engine"
 )]
 
-use std::io::{BufRead, BufReader, Read, Write};
+mod program;
+
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
 use tidemill::receiver::io::IO_MODELS;
 
-/// After this a run counts as hung: the process is killed and the test fails.
-const WATCHDOG: Duration = Duration::from_secs(60);
-
-/// A running `tidemill`, killed when the test is over.
-struct Program {
-    child: Child,
-    out: Receiver<String>,
-    err: Receiver<String>,
-}
-
-impl Program {
-    fn start(args: &[&str]) -> Program {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tidemill"))
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let out = read_lines(child.stdout.take().expect("piped"));
-        let err = read_lines(child.stderr.take().expect("piped"));
-        Program { child, out, err }
-    }
-
-    /// The next line on standard error that holds `words`.
-    fn wait_for(&self, words: &str) -> String {
-        let mut seen = Vec::new();
-        while let Ok(line) = self.err.recv_timeout(WATCHDOG) {
-            if line.contains(words) {
-                return line;
-            }
-            seen.push(line);
-        }
-        panic!("no line with `{words}` in:\n{}", seen.join("\n"));
-    }
-
-    /// The address that follows `words` on standard error.
-    fn address_after(&self, words: &str) -> SocketAddr {
-        let line = self.wait_for(words);
-        line.rsplit(' ')
-            .next()
-            .and_then(|word| word.parse().ok())
-            .unwrap_or_else(|| panic!("no address in {line}"))
-    }
-
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).expect("it runs");
-    }
-
-    /// Waits for the end: exit code, standard output, standard error.
-    fn finish(mut self) -> (Option<i32>, Vec<String>, Vec<String>) {
-        let (out, err) = (drain(&self.out), drain(&self.err));
-        let status: ExitStatus = self.child.wait().expect("it has ended");
-        (status.code(), out, err)
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn read_lines(from: impl Read + Send + 'static) -> Receiver<String> {
-    let (send, lines) = mpsc::channel();
-    thread::spawn(move || {
-        for line in BufReader::new(from).lines().map_while(Result::ok) {
-            if send.send(line).is_err() {
-                break;
-            }
-        }
-    });
-    lines
-}
-
-/// All lines until the pipe closes.
-fn drain(lines: &Receiver<String>) -> Vec<String> {
-    let mut all = Vec::new();
-    loop {
-        match lines.recv_timeout(WATCHDOG) {
-            Ok(line) => all.push(line),
-            Err(mpsc::RecvTimeoutError::Disconnected) => return all,
-            Err(mpsc::RecvTimeoutError::Timeout) => panic!("hung; so far:\n{}", all.join("\n")),
-        }
-    }
-}
+use program::{Program, WATCHDOG};
 
 fn run(args: &[&str]) -> (Option<i32>, Vec<String>, Vec<String>) {
     Program::start(args).finish()

@@ -392,17 +392,11 @@ fn a_sink_that_blocks_holds_the_sender_within_the_memory_bound() {
     let inspector = running.inspector();
     let (lines, mut sent, mut held) = (line.repeat(655), 0_u64, 0);
     while sent < BYTES {
-        let at = usize::try_from(sent).expect("small") % lines.len();
-        let rest = lines.len().min(at + usize::try_from(BYTES - sent).expect("small"));
-        match peer.write(&lines[at..rest]) {
-            Ok(taken) => sent += taken as u64,
-            Err(err) if matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                held += 1;
-                // TCP holds the sender: the store is full, and stays within its bound.
-                assert!(sent < BYTES / 2, "{sent} bytes were taken while nothing was processed");
-                release.close();
-            }
-            Err(err) => panic!("{err}"),
+        if !send_some(&mut peer, &lines, &mut sent, BYTES) {
+            held += 1;
+            // TCP holds the sender: the store is full, and stays within its bound.
+            assert!(sent < BYTES / 2, "{sent} bytes were taken while nothing was processed");
+            release.close();
         }
         let memory = inspector.memory();
         let bound = memory.bound + memory.bound / 10;
@@ -416,6 +410,20 @@ fn a_sink_that_blocks_holds_the_sender_within_the_memory_bound() {
     assert_eq!(report.records, BYTES.div_ceil(100));
     assert_eq!(records.load(Ordering::SeqCst), BYTES.div_ceil(100));
     assert_eq!(inspector.memory().used, 0, "everything was given back");
+}
+
+/// Sends more of the lines, which begin again after the last one, up to `end` bytes in all; false if the peer takes nothing.
+fn send_some(peer: &mut TcpStream, lines: &[u8], sent: &mut u64, end: u64) -> bool {
+    let at = usize::try_from(*sent).expect("small") % lines.len();
+    let rest = lines.len().min(at + usize::try_from(end - *sent).expect("small"));
+    match peer.write(&lines[at..rest]) {
+        Ok(taken) => *sent += taken as u64,
+        Err(err) if matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            return false;
+        }
+        Err(err) => panic!("{err}"),
+    }
+    true
 }
 
 #[test]
@@ -497,16 +505,10 @@ fn a_disk_without_room_holds_the_sender_and_loses_nothing() {
     });
     let (mut sent, mut held) = (0, 0);
     while sent < BYTES {
-        let at = usize::try_from(sent).expect("small") % lines.len();
-        let rest = lines.len().min(at + usize::try_from(BYTES - sent).expect("small"));
-        match peer.write(&lines[at..rest]) {
-            Ok(taken) => sent += taken as u64,
-            Err(err) if matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                held += 1;
-                assert!(sent < BYTES / 2, "{sent} bytes were taken while nothing was processed");
-                release.close();
-            }
-            Err(err) => panic!("{err}"),
+        if !send_some(&mut peer, &lines, &mut sent, BYTES) {
+            held += 1;
+            assert!(sent < BYTES / 2, "{sent} bytes were taken while nothing was processed");
+            release.close();
         }
         let memory = inspector.memory();
         assert!(memory.spilled.file_bytes <= 256 << 10, "{memory:?}");

@@ -12,19 +12,22 @@
     reason = "a test's peers and readers are threads of the test, not of the engine"
 )]
 
+mod program;
+
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::thread;
+use std::process::Command;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-use rustix::process::{Pid, Resource, Rlimit, Signal as Kill, getrlimit, kill_process, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal as Kill, getrlimit, setrlimit};
 use serde_json::Value;
 use tidemill::receiver::io::{IO_MODELS, Row, probe};
 use tidemill::sync::Mutex;
 use tidemill::time::{Clock, SystemClock};
+
+use program::Program;
 
 /// How long anything may take before it counts as never.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -55,10 +58,8 @@ struct Case {
 
 /// A running `tidemill run` that listens; killed when the case is over.
 struct Engine {
-    child: Child,
+    program: Program,
     address: SocketAddr,
-    out: Receiver<String>,
-    err: Receiver<String>,
     /// The rows of all batches so far.
     rows: Vec<Value>,
     /// The peers that it said it is connected to.
@@ -76,10 +77,7 @@ impl Engine {
             .args(["run", "--from", "tcp-listen://127.0.0.1:0", "--io", case.model, "--job", job])
             .args(["--every", "50ms", "--set", "block_interval=10ms", "--to", "json"])
             .args(["--log-format", "json"])
-            .args(options)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .args(options);
         if let Some(defect) = case.planted {
             command.env("TIDEMILL_PLANTED", defect);
         }
@@ -87,23 +85,12 @@ impl Engine {
         if descriptors.is_some() {
             setrlimit(Resource::Nofile, Rlimit { current: descriptors, ..before }).expect("lower");
         }
-        let child = command.spawn();
+        let program = Program::of(&mut command);
         setrlimit(Resource::Nofile, before).expect("as it was");
-        let mut child = child.expect("the program starts");
-        let out = read_lines(child.stdout.take().expect("piped"));
-        let err = read_lines(child.stderr.take().expect("piped"));
-        let address = loop {
-            let line = err.recv_timeout(PATIENCE).expect("it says where it listens");
-            let said: Value = serde_json::from_str(&line).expect("JSON");
-            if said["event"] == "listening" {
-                break said["address"].as_str().and_then(|it| it.parse().ok()).expect("an address");
-            }
-        };
+        let address = program.listening();
         Engine {
-            child,
+            program,
             address,
-            out,
-            err,
             rows: Vec::new(),
             connected: HashSet::new(),
             counters: Value::Null,
@@ -120,7 +107,7 @@ impl Engine {
 
     /// Looks at what it said on standard error meanwhile.
     fn listen(&mut self, wait: Duration) -> bool {
-        let Ok(line) = self.err.recv_timeout(wait) else { return false };
+        let Ok(line) = self.program.err.recv_timeout(wait) else { return false };
         let mut said: Value = serde_json::from_str(&line).expect("JSON");
         match said["event"].as_str() {
             Some("connected") => {
@@ -135,7 +122,7 @@ impl Engine {
     /// Looks at what the batches brought; false once there is nothing more to come.
     fn collect(&mut self, wait: Duration) -> bool {
         while self.listen(Duration::ZERO) {}
-        let mut next = self.out.recv_timeout(wait);
+        let mut next = self.program.out.recv_timeout(wait);
         loop {
             match next {
                 Ok(line) => {
@@ -145,7 +132,7 @@ impl Engine {
                 Err(RecvTimeoutError::Timeout) => return true,
                 Err(RecvTimeoutError::Disconnected) => return false,
             }
-            next = self.out.recv_timeout(Duration::ZERO);
+            next = self.program.out.recv_timeout(Duration::ZERO);
         }
     }
 
@@ -171,7 +158,7 @@ impl Engine {
     }
 
     fn proc_path(&self, name: &str) -> String {
-        format!("/proc/{}/{name}", self.child.id())
+        format!("/proc/{}/{name}", self.program.process.0.id())
     }
 
     fn entries(&self, dir: &str) -> usize {
@@ -193,37 +180,17 @@ impl Engine {
 
     /// Stops it; what its source counted.
     fn finish(mut self) -> Result<(Value, Vec<Value>), String> {
-        kill_process(Pid::from_child(&self.child), Kill::TERM).expect("it runs");
+        self.program.signal(Kill::TERM);
         let clock = SystemClock::new();
         let deadline = clock.now().plus(PATIENCE);
         while self.collect(Duration::from_millis(50)) {
             expect(clock.now() < deadline, || "the stop: never".to_owned())?;
         }
         while self.listen(PATIENCE) {}
-        let status = self.child.wait().expect("it has ended");
+        let status = self.program.process.0.wait().expect("it has ended");
         expect(status.success(), || format!("the program ended with {status}"))?;
         Ok((self.counters.take(), std::mem::take(&mut self.rows)))
     }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn read_lines(from: impl Read + Send + 'static) -> Receiver<String> {
-    let (send, lines) = mpsc::channel();
-    thread::spawn(move || {
-        for line in BufReader::new(from).lines().map_while(Result::ok) {
-            if send.send(line).is_err() {
-                break;
-            }
-        }
-    });
-    lines
 }
 
 /// Whether the other side has closed.

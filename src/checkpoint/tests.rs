@@ -84,7 +84,7 @@ fn r2_a_power_cut_leaves_the_last_one_that_was_acknowledged_or_the_next() {
 #[cfg(tidemill_planted)]
 #[test]
 fn r2_finds_what_is_planted() {
-    use crate::wal::planted::{Planted, with};
+    use crate::sync::planted::{Planted, with};
     for defect in [Planted::SkipSync, Planted::RenameBeforeSync] {
         with(defect, || power_cuts(0..20)).expect_err(&format!("{defect:?} is found"));
     }
@@ -174,7 +174,7 @@ fn r3_every_flip_and_every_cut_is_found() {
 #[cfg(tidemill_planted)]
 #[test]
 fn r3_finds_what_is_planted() {
-    use crate::wal::planted::{Planted, with};
+    use crate::sync::planted::{Planted, with};
     with(Planted::IgnoreCrc, damage).expect_err("IgnoreCrc is found");
 }
 

@@ -4,6 +4,8 @@
 //! Time is a manual clock that the feeding moves; the threads are real, so a seed decides the faults and the steps but not
 //! every interleaving. Defects are planted in a process of their own, for all its threads.
 
+mod alive;
+mod answers;
 mod backlog;
 
 use std::collections::{BTreeMap, HashSet};
@@ -11,7 +13,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{ReceiverSource, RunLimits, Running, StreamingContext};
+use alive::Alive;
+
+use super::{ReceiverSource, RunLimits, StreamingContext};
 use crate::Interval;
 use crate::block::{Acknowledge, Range, Receipt};
 use crate::config::Config;
@@ -103,7 +107,7 @@ impl World {
         self.output = self.output.after_power_cut(seed ^ 3);
     }
 
-    fn start(&self, workers: usize) -> Result<Running> {
+    fn start(&self, workers: usize) -> Result<Alive> {
         let config = Config::new("crash").batch_interval(PERIOD).workers(workers);
         let context = StreamingContext::with_clock(config, self.clock.clone())?;
         context.keep_state_in(Arc::new(self.state.clone()), SEGMENT_BYTES);
@@ -116,7 +120,7 @@ impl World {
             keep(&lines, &file);
         }
         context.limits(RunLimits::default());
-        context.start()
+        Ok(Alive::new(context.start()?, &self.clock))
     }
 
     /// One life: feeds a connection of its own, and stops or dies. True if it stopped in order.
@@ -149,33 +153,11 @@ impl World {
             std::thread::yield_now();
         }
         self.state.set_full(false);
-        let in_order = self.stop(running, trouble);
+        let in_order = running.stop(trouble);
         // Before the disks are looked at: threads that the stop's deadline has abandoned may still go on.
         let acknowledged = *acknowledged.0.lock();
         self.connections.push(Connection { name, offered, acknowledged });
         in_order
-    }
-
-    /// Stops while the clock goes on: with a disk that is gone the stop has to reach its deadline, without trouble it
-    /// must not.
-    fn stop(&self, running: Running, trouble: Trouble) -> bool {
-        let clock = self.clock.clone();
-        let done = crate::sync::StopToken::new();
-        let (over, poison) = (done.clone(), crate::sync::Poison::new());
-        let steps = if matches!(trouble, Trouble::None) { 0 } else { u64::MAX };
-        let driver = crate::sync::thread::spawn("driver", &poison, move || {
-            for _ in 0..steps {
-                clock.advance(PERIOD.as_duration());
-                (0..50).for_each(|_| std::thread::yield_now());
-                if over.is_stopped() {
-                    return;
-                }
-            }
-        });
-        let outcome = running.stop();
-        done.stop();
-        driver.expect("a thread").join();
-        outcome.is_ok()
     }
 
     /// What is in the files of a job, in the order of their batches, with the time of the first batch in each.
@@ -361,6 +343,17 @@ fn idle() -> ReceiverSource {
     ReceiverSource::new(wait).named("in").record_bytes_max(200)
 }
 
+/// Waits until `is_so`, which the engine's threads bring about.
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    for _ in 0..100_000_000 {
+        if is_so() {
+            return;
+        }
+        std::thread::yield_now();
+    }
+    panic!("never: {what}");
+}
+
 /// Three lives with trouble, then one in peace.
 fn check(seed: u64, trouble: impl Fn(&mut World) -> Trouble) {
     let (mut world, mut story) = (World::new(seed), Vec::new());
@@ -425,9 +418,9 @@ fn a_second_engine_is_kept_out() {
     let running = world.start(1).expect("free");
     let err = world.start(1).expect_err("in use").to_string();
     assert!(err.contains("in use"), "{err}");
-    assert!(world.stop(running, Trouble::None));
+    assert!(running.stop(Trouble::None));
     let again = world.start(1).expect("free again");
-    assert!(world.stop(again, Trouble::None));
+    assert!(again.stop(Trouble::None));
 }
 
 /// How many partitions a keyed operator had in each batch, with so many workers in each life; the first life dies when
@@ -445,9 +438,9 @@ fn a_replay_has_the_partitions_of_its_plan() {
         let storage: Arc<dyn Storage> = Arc::new(world.output.clone());
         let file = File::open(storage, FileFormat::Text, Existing::Committed, None);
         partitions.named("partitions").save(file.expect("free"));
-        context.start().expect("started")
+        Alive::new(context.start().expect("started"), &world.clock)
     };
-    let feed = |world: &World, running: &Running, numbers| {
+    let feed = |world: &World, running: &Alive, numbers| {
         let offered = running.receivers[0].cutter().0.offer(range("c0", numbers, &Arc::default()));
         assert!(offered.is_ok());
         world.clock.advance(PERIOD.as_duration());
@@ -455,11 +448,11 @@ fn a_replay_has_the_partitions_of_its_plan() {
     let running = start(&world, 5);
     world.output.fail(world.output.calls() + 1, Fault::PowerCut);
     feed(&world, &running, 0..9);
-    assert!(!world.stop(running, Trouble::StateFull), "its output's disk is gone");
+    assert!(!running.stop(Trouble::StateFull), "its output's disk is gone");
     world.power_back();
     let running = start(&world, 2);
     feed(&world, &running, 9..12);
-    assert!(world.stop(running, Trouble::None));
+    assert!(running.stop(Trouble::None));
     let lines = |name: &String| world.output.bytes(name).map_or(0, |bytes| bytes.len() / 2);
     let names = world.output.list().expect("listed");
     let counts: Vec<usize> =
@@ -477,21 +470,44 @@ fn planted_defects_are_found() {
         ("RunsBeforePlan", "power_cuts_lose_nothing_acknowledged_and_repeat_nothing"),
         ("ForgetsUnplanned", "power_cuts_lose_nothing_acknowledged_and_repeat_nothing"),
         ("CoversTooMuch", "power_cuts_lose_nothing_acknowledged_and_repeat_nothing"),
+        ("RefusedIsDurable", "answers::what_the_log_refused_is_not_acknowledged"),
         ("ReplayTakesWorkers", "a_replay_has_the_partitions_of_its_plan"),
     ];
-    // A seed fixes the faults and not how threads interleave, so a defect may take several runs to show. A life that waits
-    // for ever for what does not come is found out, too.
-    let shows = |defect: &str, test: &str| {
-        let program = std::env::current_exe().expect("this program");
-        let mut command = std::process::Command::new("timeout");
-        command.arg("20").arg(program);
-        command.args(["--exact", &format!("context::crash_tests::{test}")]);
-        let output = command.env("TIDEMILL_PLANTED", defect).output().expect("it runs");
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(text.contains("running 1 test"), "{text}");
-        !output.status.success()
-    };
+    // A seed fixes the faults and not how threads interleave, so a defect may take several runs to show.
     for (defect, test) in cases {
-        assert!((0..20).any(|_| shows(defect, test)), "{test} does not find {defect}");
+        assert!((0..20).any(|_| fails_with(defect, test)), "{test} does not find {defect}");
     }
+}
+
+/// How long a life may take before it waits for what never comes.
+#[cfg(tidemill_planted)]
+const LIFE_MAX: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 20, tv_nsec: 0 };
+
+/// Whether a test of this module fails, in a process of its own, with a defect. One that waits for ever does.
+#[cfg(tidemill_planted)]
+fn fails_with(defect: &str, test: &str) -> bool {
+    use std::io::{Read, Seek};
+    use std::process::{Command, Stdio};
+
+    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+    let mut said = tempfile::tempfile().expect("a file");
+    let mut child = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", &format!("context::crash_tests::{test}")])
+        .env("TIDEMILL_PLANTED", defect)
+        .stdout(Stdio::from(said.try_clone().expect("a descriptor")))
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it runs");
+    let end = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).expect("it can be watched");
+    poll(&mut [PollFd::new(&end, PollFlags::IN)], Some(&LIFE_MAX)).expect("watched");
+    // It has ended, or waits for ever; killed, it counts as failed.
+    let _ = child.kill();
+    let status = child.wait().expect("it has ended");
+    let mut text = String::new();
+    said.rewind().expect("a file");
+    said.read_to_string(&mut text).expect("text");
+    assert!(text.contains("running 1 test"), "{text}");
+    !status.success()
 }

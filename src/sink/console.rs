@@ -182,8 +182,8 @@ pub(super) fn json_cell(out: &mut Vec<u8>, cell: Cell<'_>) -> io::Result<()> {
 #[cfg(all(test, not(tidemill_model)))]
 mod tests {
     use super::*;
-    use crate::sink::{Row, SharedSink};
-    use crate::time::Time;
+    use crate::sink::SharedSink;
+    use crate::sink::given::{self, rows};
 
     /// Counts writes, to see that a batch is one.
     #[derive(Clone, Default)]
@@ -215,18 +215,7 @@ mod tests {
     }
 
     fn key(ms: u64) -> CommitKey {
-        CommitKey {
-            pipeline: "p".into(),
-            job: "words".into(),
-            time: Time::from_millis(ms),
-            partition: 0,
-        }
-    }
-
-    fn rows<R: Row>(elements: &[R]) -> Rows {
-        let mut rows = Rows::new();
-        elements.iter().for_each(|element| rows.push(element));
-        rows
+        given::key("words", ms)
     }
 
     const META: BatchMeta =

@@ -263,21 +263,10 @@ fn csv_cell(out: &mut Vec<u8>, cell: Cell<'_>, several: bool) -> io::Result<()> 
 #[cfg(all(test, not(tidemill_model)))]
 mod tests {
     use super::*;
-    use crate::sink::{Row, SharedSink};
-    use crate::time::Time;
+    use crate::sink::SharedSink;
+    use crate::sink::given::{key, rows};
     use crate::wal::storage::{Directory, Fault, MemoryStorage};
     use crate::wal::tests::seeds;
-
-    fn key(job: &str, ms: u64) -> CommitKey {
-        let time = Time::from_millis(ms);
-        CommitKey { pipeline: "p".into(), job: job.into(), time, partition: 0 }
-    }
-
-    fn rows<R: Row>(elements: &[R]) -> Rows {
-        let mut rows = Rows::new();
-        elements.iter().for_each(|element| rows.push(element));
-        rows
-    }
 
     fn open(disk: &MemoryStorage, format: FileFormat, existing: Existing) -> Result<SharedSink> {
         File::open(Arc::new(disk.clone()), format, existing, None).map(SharedSink::new)
@@ -510,7 +499,7 @@ mod tests {
     #[cfg(tidemill_planted)]
     #[test]
     fn r6_finds_what_is_planted() {
-        use crate::wal::planted::{Planted, with};
+        use crate::sync::planted::{Planted, with};
         let cuts = [Fault::PowerCut];
         let run = |defect, rolls: &[Option<Roll>]| with(defect, || crashes(0..30, &cuts, rolls));
         run(Planted::SkipSync, &ROLLS[..1]).expect_err("SkipSync is found");

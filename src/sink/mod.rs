@@ -161,3 +161,21 @@ impl Ledger {
         self.0.insert((Arc::clone(&key.pipeline), Arc::clone(&key.job), key.partition), key.time);
     }
 }
+
+/// What the tests of the sinks hand to them.
+#[cfg(test)]
+mod given {
+    use super::{CommitKey, Row, Rows};
+    use crate::time::Time;
+
+    pub(super) fn key(job: &str, ms: u64) -> CommitKey {
+        let time = Time::from_millis(ms);
+        CommitKey { pipeline: "p".into(), job: job.into(), time, partition: 0 }
+    }
+
+    pub(super) fn rows<R: Row>(elements: &[R]) -> Rows {
+        let mut rows = Rows::new();
+        elements.iter().for_each(|element| rows.push(element));
+        rows
+    }
+}

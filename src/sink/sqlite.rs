@@ -7,18 +7,20 @@
 //! The pattern for any store with transactions: ask the mark first, set it with the rows. The table is made by the first
 //! batch with rows; one that exists must have as many columns. A text is TEXT, or a BLOB where it is not UTF-8; a number
 //! that does not fit 64 bits with a sign is TEXT. Whoever holds the database for long fails the batch, which is tried
-//! again. Runs on the worker that finishes a job.
+//! again; a full disk does not, the batch waits for room. Runs on the worker that finishes a job.
 
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::ffi::{ErrorCode, SQLITE_IOERR_SHMSIZE};
 use rusqlite::types::{Null, ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 
 use super::{BatchMeta, Cell, CommitKey, Existing, Ledger, RowRef, Rows, Sink};
 use crate::error::{Error, Result};
+use crate::sync::planted::{Planted, planted};
 use crate::time::Time;
-use crate::wal::planted::{Planted, planted};
 
 /// Whether the sink is there.
 pub const SQLITE_COMPILED: bool = true;
@@ -185,7 +187,20 @@ impl Sink for Sqlite {
 }
 
 fn failure(path: &str, what: &str, err: &rusqlite::Error) -> Error {
-    Error::Failed(format!("{what} the database {path}: {err}"))
+    let what = format!("{what} the database {path}");
+    if finds_no_room(err) {
+        return Error::io(what, io::Error::new(ErrorKind::StorageFull, err.to_string()));
+    }
+    Error::Failed(format!("{what}: {err}"))
+}
+
+/// Whether SQLite stopped at a full disk: then the batch waits for room, as with files. A write that finds none is
+/// SQLITE_FULL, and the index of its log, which is a file that must grow, has a code of its own. A sync that fails is
+/// neither, whatever the system said.
+fn finds_no_room(err: &rusqlite::Error) -> bool {
+    err.sqlite_error().is_some_and(|err| {
+        err.code == ErrorCode::DiskFull || err.extended_code == SQLITE_IOERR_SHMSIZE
+    })
 }
 
 /// A name as SQL takes it, whatever is in it.
@@ -223,19 +238,10 @@ fn value(cell: Cell<'_>) -> ToSqlOutput<'_> {
 #[cfg(all(test, not(tidemill_model)))]
 mod tests {
     use super::*;
+    use crate::batch::Failure;
+    use crate::sink::given::{key, rows};
     use crate::sink::{Row, SharedSink};
     use crate::sync::{Arc, AtomicU64, Ordering};
-
-    fn key(job: &str, ms: u64) -> CommitKey {
-        let time = Time::from_millis(ms);
-        CommitKey { pipeline: "p".into(), job: job.into(), time, partition: 0 }
-    }
-
-    fn rows<R: Row>(elements: &[R]) -> Rows {
-        let mut rows = Rows::new();
-        elements.iter().for_each(|element| rows.push(element));
-        rows
-    }
 
     fn dir() -> tempfile::TempDir {
         tempfile::tempdir().expect("a directory for a test")
@@ -306,6 +312,37 @@ mod tests {
         let error = Sqlite::open(&dir.path().join("no.db"), "t", Existing::InTheWay);
         let error = error.expect_err("no database").to_string();
         assert!(error.starts_with("cannot open the database"), "{error}");
+    }
+
+    #[test]
+    fn a_full_disk_is_waited_for() {
+        let dir = dir();
+        let path = dir.path().join("a.db");
+        let mut sink = Sqlite::open(&path, "t", Existing::Committed).expect("new");
+        let limit = |sink: &Sqlite, pages: u64| {
+            let told = |row: &rusqlite::Row<'_>| row.get::<_, u64>(0);
+            let set = format!("PRAGMA max_page_count = {pages}");
+            sink.connection.query_row(&set, [], told).expect("a setting");
+        };
+        limit(&sink, 5);
+        let all: Vec<(Vec<u8>, u64)> = (0..100).map(|at| (vec![b'x'; 1_000], at)).collect();
+        let (key, rows) = (key("j", 1_000), rows(&all));
+        for _ in 0..2 {
+            let err = sink.write(&key, &BatchMeta::default(), &rows).expect_err("five pages");
+            assert!(matches!(Failure::of_sink(&err), Failure::NoRoom(_)), "{err}");
+            let said = err.to_string();
+            assert!(
+                said.starts_with("cannot write to the database ") && said.contains("full"),
+                "{said}"
+            );
+        }
+        limit(&sink, 1_000);
+        sink.write(&key, &BatchMeta::default(), &rows).expect("there is room again");
+        sink.commit(&key).expect("there is room again");
+        assert_eq!(shown(&path, "t").len(), 100);
+        // Whatever else SQLite says is a failure.
+        let busy = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(5), None);
+        assert!(!finds_no_room(&busy) && !finds_no_room(&rusqlite::Error::QueryReturnedNoRows));
     }
 
     /// Three batches; the process dies at step number `crash` of SQLite's machine, or between two calls of the sink, and
@@ -385,7 +422,7 @@ mod tests {
     #[cfg(tidemill_planted)]
     #[test]
     fn r6_finds_what_is_planted() {
-        use crate::wal::planted::with;
+        use crate::sync::planted::with;
         let found = with(Planted::MarkAfterRows, r6);
         assert!(found.is_err(), "a mark that comes after its rows must show: {found:?}");
     }

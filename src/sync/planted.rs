@@ -1,10 +1,10 @@
-//! `Planted`: defects at the hand-overs between threads and at the receivers' bounds, one at a time, to show that the model
-//! tests and the tests with hostile peers would find them.
+//! `Planted`: defects at the hand-overs between threads, in the durable layers and at the receivers' bounds, one at a time, to
+//! show that the model tests, the crash tests and those with hostile peers would find them.
 //!
 //! Only `--cfg tidemill_planted` compiles them in; otherwise [`planted`] is a constant `false` and the branch is gone.
-//! Whoever adds a hand-over adds its most likely mistake here, and names it in the `check` of its model test. The
-//! defect in force belongs to the operating system's thread, and an exploration stays on one: tests do not disturb each
-//! other. A process that explores nothing takes the defect that the environment variable `TIDEMILL_PLANTED` names, for
+//! Whoever adds a hand-over adds its most likely mistake here, and names it in the `check` of its model test. The defect in
+//! force belongs to the operating system's thread, and an exploration or a check of a log stays on one: tests do not disturb
+//! each other. A process that explores nothing takes the defect that the environment variable `TIDEMILL_PLANTED` names, for
 //! all its threads, so that a test can plant it in a program that it starts.
 
 #[cfg(tidemill_planted)]
@@ -57,6 +57,8 @@ pub(crate) enum Planted {
     LoggerSkipsRecheck,
     /// `ChunkLogger`: a chunk is acknowledged when it is handed to the log, before it is durable.
     AcknowledgesBeforeLog,
+    /// `ChunkLogger`: a chunk that found no room on the disk is taken for a durable one.
+    RefusedIsDurable,
     /// `JobLoop`: a batch runs before its plan is in the log.
     RunsBeforePlan,
     /// A start with a log forgets what no batch was given.
@@ -89,6 +91,17 @@ pub(crate) enum Planted {
     ThreadLingers,
     /// `IntakeLane`: one peer that was turned away or closed for a malformed frame stops the reading of all.
     HonestStarved,
+    /// The log: a sync of data reports success without a sync.
+    SkipSync,
+    /// The log: a group is acknowledged once it is written, before it is synced.
+    AckBeforeSync,
+    /// The log: a checksum that does not match is taken for one that does.
+    IgnoreCrc,
+    /// `Storage`: a file gets its final name before its bytes are synced.
+    RenameBeforeSync,
+    /// The sink `sqlite` commits the rows of a batch, and then the mark that they are committed.
+    #[cfg(feature = "sqlite")]
+    MarkAfterRows,
 }
 
 /// Whether this defect is in force.
@@ -110,8 +123,9 @@ pub(crate) fn planted(defect: Planted) -> bool {
 
 /// The defects that a process can be started with.
 #[cfg(all(tidemill_planted, not(tidemill_model)))]
-const OF_PROCESS: [Planted; 12] = [
+const OF_PROCESS: [Planted; 13] = [
     Planted::AcknowledgesBeforeLog,
+    Planted::RefusedIsDurable,
     Planted::RunsBeforePlan,
     Planted::ForgetsUnplanned,
     Planted::CoversTooMuch,
@@ -143,7 +157,7 @@ fn of_process() -> Option<Planted> {
 }
 
 /// Runs `body` with a defect in force.
-#[cfg(all(test, tidemill_model, tidemill_planted))]
+#[cfg(all(test, tidemill_planted))]
 pub(crate) fn with<T>(defect: Planted, body: impl FnOnce() -> T) -> T {
     IN_FORCE.set(Some(defect));
     let result = body();

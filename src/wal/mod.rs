@@ -16,7 +16,6 @@
 mod cut;
 mod format;
 mod log;
-pub(crate) mod planted;
 mod reader;
 mod recovery;
 pub mod storage;

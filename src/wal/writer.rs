@@ -18,10 +18,10 @@ use super::format::{
     GROUP_HEADER, GroupHeader, Position, RECORD_HEADER, SEGMENT_HEADER, SegmentHeader, record_crc,
     record_header, segment_name, spare_name,
 };
-use super::planted::{Planted, planted};
 use super::reader::{group_bytes, unreadable};
 use super::storage::{Storage, StoredFile, sync, write_all};
 use crate::error::Error;
+use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Mutex};
 
 /// A record on its way to the log: parts that lie one behind the other, and their checksum.

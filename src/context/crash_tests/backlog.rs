@@ -2,10 +2,11 @@
 
 use tempfile::TempDir;
 
-use super::{Acknowledged, PERIOD, Trouble, World, idle};
+use super::alive::Alive;
+use super::{Acknowledged, PERIOD, Trouble, World, idle, until};
 use crate::block::{Acknowledge, Range, Receipt};
 use crate::config::Config;
-use crate::context::{Running, StreamingContext};
+use crate::context::StreamingContext;
 use crate::error::Result;
 use crate::sink::{BatchMeta, CommitKey, Existing, File, FileFormat, Rows, Sink};
 use crate::sync::{Arc, Mailbox};
@@ -72,7 +73,7 @@ impl Backlog {
         }
     }
 
-    fn start(&mut self, tokens: &Mailbox<()>) -> Running {
+    fn start(&mut self, tokens: &Mailbox<()>) -> Alive {
         let config = Config::new("backlog").batch_interval(PERIOD).workers(2);
         let config = config.store_bytes_max(BOUND as u64).block_bytes_max(BLOCK_BYTES);
         let spill = TempDir::new().expect("a directory");
@@ -86,12 +87,13 @@ impl Backlog {
         let storage: Arc<dyn Storage> = Arc::new(self.world.output.clone());
         let file = File::open(storage, FileFormat::Text, Existing::Committed, None);
         lines.named("lines").save(Gated { file: file.expect("free"), tokens: tokens.clone() });
-        context.start().expect("started")
+        let running = context.start().expect("started");
+        Alive::new(running, &self.world.clock).with_tokens(tokens)
     }
 
     /// Sends so many records as a connection does: while there is room, each range counted. Returns once all of them are
     /// acknowledged, which is once they are in the log.
-    fn send(&mut self, running: &Running, records: u64) {
+    fn send(&mut self, running: &Alive, records: u64) {
         let account = Arc::clone(&running.inspector().0.account);
         let end = self.sent + records;
         while self.sent < end {
@@ -126,17 +128,6 @@ impl Backlog {
     }
 }
 
-/// Waits until `is_so`, which the engine's threads bring about.
-fn until(what: &str, is_so: impl Fn() -> bool) {
-    for _ in 0..100_000_000 {
-        if is_so() {
-            return;
-        }
-        std::thread::yield_now();
-    }
-    panic!("never: {what}");
-}
-
 #[test]
 fn with_a_log_reading_goes_on_beyond_the_bound_of_memory() {
     let (mut backlog, tokens) = (Backlog::new(1), Mailbox::new(1));
@@ -153,7 +144,7 @@ fn with_a_log_reading_goes_on_beyond_the_bound_of_memory() {
         assert!(memory.used <= BOUND_READING, "{memory:?}");
         inspector.progress().records == BACKLOG
     });
-    assert!(backlog.world.stop(running, Trouble::None));
+    assert!(running.stop(Trouble::None));
     let memory = inspector.memory();
     assert_eq!((memory.used, memory.spilled.bytes, memory.spilled.blocks), (0, 0, 0));
     backlog.check_output("one life");
@@ -174,11 +165,11 @@ fn a_backlog_in_the_log_is_there_after_a_power_cut() {
             disk.fail(disk.calls() + 1, Fault::PowerCut);
         }
         tokens.close();
-        assert!(!backlog.world.stop(running, Trouble::StateFull), "its disks are gone");
+        assert!(!running.stop(Trouble::StateFull), "its disks are gone");
         backlog.world.power_back();
         let running = backlog.start(&tokens);
         backlog.send(&running, BACKLOG / 3);
-        assert!(backlog.world.stop(running, Trouble::None));
+        assert!(running.stop(Trouble::None));
         backlog.check_output(&format!("a power cut after {batches} batches"));
     }
 }

@@ -17,7 +17,7 @@ use std::io::{self, ErrorKind, IoSlice};
 use crate::error::Result;
 use crate::sync::Arc;
 
-use super::planted::{Planted, planted};
+use crate::sync::planted::{Planted, planted};
 
 pub use directory::Directory;
 pub(crate) use directory::LOCK;

@@ -90,7 +90,7 @@ fn r3_every_flip_leaves_a_prefix_or_is_loud() {
 #[cfg(tidemill_planted)]
 #[test]
 fn r3_finds_what_is_planted() {
-    use super::super::planted::{Planted, with};
+    use crate::sync::planted::{Planted, with};
     with(Planted::IgnoreCrc, flips).expect_err("IgnoreCrc is found");
 }
 

@@ -278,8 +278,8 @@ fn a_full_disk_is_waited_for() {
 
 #[cfg(tidemill_planted)]
 mod planted {
-    use super::super::planted::{Planted, with};
     use super::*;
+    use crate::sync::planted::{Planted, with};
 
     #[test]
     fn r2_finds_what_is_planted() {

@@ -1,0 +1,73 @@
+//! `Alive`: an engine of a test that stops in any case. A failed assertion must be reported; without this it would wait
+//! for threads that wait for the test, or for a deadline of a clock that nobody moves any more.
+
+use std::ops::Deref;
+
+use super::{PERIOD, Trouble};
+use crate::context::Running;
+use crate::sync::{Mailbox, Poison, StopToken, thread};
+use crate::time::ManualClock;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Alive {
+    /// Until it was stopped.
+    running: Option<Running>,
+    clock: ManualClock,
+    /// What its sink waits for, closed at the end.
+    tokens: Option<Mailbox<()>>,
+}
+
+impl Alive {
+    pub(super) fn new(running: Running, clock: &ManualClock) -> Self {
+        Alive { running: Some(running), clock: clock.clone(), tokens: None }
+    }
+
+    /// One whose sink waits for tokens of the test.
+    pub(super) fn with_tokens(mut self, tokens: &Mailbox<()>) -> Self {
+        self.tokens = Some(tokens.clone());
+        self
+    }
+
+    /// Stops it while the clock goes on: with a disk that is gone the stop has to reach its deadline, without trouble it
+    /// must not. Whether it stopped in order.
+    pub(super) fn stop(mut self, trouble: Trouble) -> bool {
+        self.end(!matches!(trouble, Trouble::None))
+    }
+
+    fn end(&mut self, to_the_deadline: bool) -> bool {
+        let Some(running) = self.running.take() else { return false };
+        self.tokens.iter().for_each(Mailbox::close);
+        let clock = self.clock.clone();
+        let done = StopToken::new();
+        let over = done.clone();
+        let steps = if to_the_deadline { u64::MAX } else { 0 };
+        let driver = thread::spawn("driver", &Poison::new(), move || {
+            for _ in 0..steps {
+                clock.advance(PERIOD.as_duration());
+                (0..50).for_each(|_| std::thread::yield_now());
+                if over.is_stopped() {
+                    return;
+                }
+            }
+        });
+        let outcome = running.stop();
+        done.stop();
+        driver.expect("a thread").join();
+        outcome.is_ok()
+    }
+}
+
+impl Deref for Alive {
+    type Target = Running;
+
+    fn deref(&self) -> &Running {
+        self.running.as_ref().expect("it is taken by the stop, which takes this, too")
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.end(true);
+    }
+}

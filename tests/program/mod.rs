@@ -1,0 +1,168 @@
+//! Programs as child processes of a test: killed when the test is over, what they print read line by line, no wait without
+//! an end. Used by the tests that run `tidemill` as people do; it knows nothing of what they look for.
+
+#![allow(dead_code, reason = "each of the tests that share this uses a part of it")]
+
+pub mod pipeline;
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// How long a program may be silent before it counts as hung.
+pub const WATCHDOG: Duration = Duration::from_secs(60);
+
+/// A child process, killed when the test is over.
+pub struct Process(pub Child);
+
+impl Process {
+    pub fn start(command: &mut Command) -> Process {
+        Process(command.stdin(Stdio::null()).spawn().expect("the program starts"))
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        // It may have ended by itself.
+        let _ = kill_process(Pid::from_child(&self.0), signal);
+    }
+
+    pub fn kill(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        self.0.wait().expect("it can be waited for");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A running `tidemill`.
+pub struct Program {
+    pub process: Process,
+    pub out: Receiver<String>,
+    pub err: Receiver<String>,
+}
+
+impl Program {
+    /// `tidemill` with these arguments.
+    pub fn start(args: &[&str]) -> Program {
+        Program::of(Command::new(env!("CARGO_BIN_EXE_tidemill")).args(args))
+    }
+
+    /// A command whose standard output and standard error are read.
+    pub fn of(command: &mut Command) -> Program {
+        let mut process = Process::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        let out = read_lines(process.0.stdout.take().expect("piped"));
+        let err = read_lines(process.0.stderr.take().expect("piped"));
+        Program { process, out, err }
+    }
+
+    /// The next line on standard error that holds `words`.
+    pub fn wait_for(&self, words: &str) -> String {
+        let mut seen = Vec::new();
+        while let Ok(line) = self.err.recv_timeout(WATCHDOG) {
+            if line.contains(words) {
+                return line;
+            }
+            seen.push(line);
+        }
+        panic!("no line with `{words}` in:\n{}", seen.join("\n"));
+    }
+
+    /// The address that follows `words` on standard error.
+    pub fn address_after(&self, words: &str) -> SocketAddr {
+        let line = self.wait_for(words);
+        let address = line.rsplit(' ').next().and_then(|word| word.parse().ok());
+        address.unwrap_or_else(|| panic!("no address in {line}"))
+    }
+
+    /// The next event of this name, of a run with `--log-format json`.
+    pub fn event(&self, name: &str) -> Value {
+        let mut seen = Vec::new();
+        while let Ok(line) = self.err.recv_timeout(WATCHDOG) {
+            match serde_json::from_str::<Value>(&line) {
+                Ok(said) if said["event"] == name => return said,
+                _ => seen.push(line),
+            }
+        }
+        panic!("it did not say `{name}`:\n{}", seen.join("\n"));
+    }
+
+    /// Where it says that it listens, in a run with `--log-format json`.
+    pub fn listening(&self) -> SocketAddr {
+        let said = self.event("listening");
+        said["address"].as_str().and_then(|it| it.parse().ok()).expect("an address")
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Stops it in order, and waits for the end.
+    pub fn stop(self) {
+        self.signal(Signal::TERM);
+        self.until_stopped();
+    }
+
+    /// Waits for the end of an orderly stop.
+    pub fn until_stopped(self) {
+        let (code, _, said) = self.finish();
+        assert_eq!(code, Some(0), "{}", said.join("\n"));
+    }
+
+    /// Waits for the end: exit code, what is left of standard output and of standard error.
+    pub fn finish(mut self) -> (Option<i32>, Vec<String>, Vec<String>) {
+        let (out, err) = (drain(&self.out), drain(&self.err));
+        let status: ExitStatus = self.process.0.wait().expect("it has ended");
+        (status.code(), out, err)
+    }
+}
+
+/// The lines of a pipe, read by a thread of the test.
+pub fn read_lines(from: impl Read + Send + 'static) -> Receiver<String> {
+    let (send, lines) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            if send.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    lines
+}
+
+/// All lines until the pipe closes.
+fn drain(lines: &Receiver<String>) -> Vec<String> {
+    let mut all = Vec::new();
+    loop {
+        match lines.recv_timeout(WATCHDOG) {
+            Ok(line) => all.push(line),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return all,
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("hung; so far:\n{}", all.join("\n")),
+        }
+    }
+}
+
+/// A number that a variable of the environment may set, for longer runs and for those of another seed.
+pub fn number_from_env(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+/// A linear congruential generator: a seed is a run.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
