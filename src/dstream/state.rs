@@ -404,12 +404,8 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
             let groups = match node.compute(cx) {
                 Ok(batch) => {
                     let shape = (Gather::ByPartition, shards.len());
-                    let flight = memory.begin(
-                        &cx.epoch.account(),
-                        batch.partitions().len(),
-                        shape,
-                        Values::extend,
-                    );
+                    let (account, parts) = (cx.epoch.account(), batch.partitions().len());
+                    let flight = memory.begin(&account, parts, shape, Values::extend);
                     let inputs = cx.folds(&batch, 0, by_key(&flight, cx.settings.seed, &group));
                     let rows =
                         |table: &mut crate::shuffle::Table<K, Values<V>>| table.drain().collect();
