@@ -69,6 +69,8 @@ impl WordTable {
 
     /// Forgets everything. The memory is kept; half of it is given back if less than a sixteenth was needed.
     pub fn clear(&mut self) {
+        // Also where no word came: the partition that was looked for may have had none.
+        self.skip = 0;
         if self.used == 0 {
             return;
         }
@@ -77,7 +79,7 @@ impl WordTable {
         } else {
             self.slots.fill(Slot::default());
         }
-        (self.used, self.skip) = (0, 0);
+        self.used = 0;
         let kept = self.arena.len().max(self.arena.capacity() / 2);
         self.arena.clear();
         self.arena.shrink_to(kept);
@@ -224,6 +226,7 @@ impl WordTable {
         if other.used == 0 {
             return;
         }
+        debug_assert_eq!(other.skip, 0, "it holds words of all partitions");
         if self.used == 0 {
             self.skip = shards.max(1).ilog2();
         }
@@ -535,6 +538,25 @@ mod tests {
             table.clear();
         });
         assert_eq!(table.slots.len(), SLOTS_MIN, "memory that is not needed goes back");
+    }
+
+    #[test]
+    fn a_table_that_held_one_partition_can_count_all_words_again() {
+        for word in ["a", "b", "c", "d", "e", "f"] {
+            for shard in 0..2 {
+                let (mut first, mut used) = (WordTable::new(5), WordTable::new(5));
+                first.count_word(word.as_bytes());
+                used.absorb(&first, shard, 2);
+                used.clear();
+                "abcdefghijkl".chars().for_each(|c| used.count_word(c.to_string().as_bytes()));
+                let parts = [0, 1].map(|shard| {
+                    let mut part = WordTable::new(5);
+                    part.absorb(&used, shard, 2);
+                    part.len()
+                });
+                assert_eq!(parts.iter().sum::<usize>(), 12, "after {word} in {shard}: {parts:?}");
+            }
+        }
     }
 
     #[test]
