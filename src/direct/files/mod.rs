@@ -66,8 +66,9 @@ const RECORD_BYTES_MAX: usize = 1 << 20;
 /// ctx.limits(RunLimits { until_eof: true, ..RunLimits::default() });
 /// let counts = ctx.files_text(FilesSource::new(directory.path()))?.count_by_value().collect();
 /// ctx.start()?.await_termination()?;
-/// let rows: Vec<_> = counts.rows().into_iter().flat_map(|(_, rows)| rows).collect();
-/// assert_eq!(rows, [("to be".to_owned(), 2), ("or not".to_owned(), 1)]);
+/// let mut rows: Vec<_> = counts.rows().into_iter().flat_map(|(_, rows)| rows).collect();
+/// rows.sort();
+/// assert_eq!(rows, [("or not".to_owned(), 1), ("to be".to_owned(), 2)]);
 /// # Ok::<(), tidemill::Error>(())
 /// ```
 pub struct FilesSource {
