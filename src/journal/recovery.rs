@@ -80,12 +80,16 @@ pub(crate) fn base(done: &[(u64, u64)], reach: Reach) -> Option<(u64, u64)> {
     let (_, last) = done.last()?;
     let known = last.checked_sub(reach.below_states)?;
     let (state, time) = done.iter().rfind(|(_, time)| *time <= known)?;
+    Some((*state, first_needed(done, (*state, *time), reach)))
+}
+
+/// The first batch that windows need when states are as they were after `state`.
+fn first_needed(done: &[(u64, u64)], (state, time): (u64, u64), reach: Reach) -> u64 {
     if reach.windows == 0 {
-        return Some((*state, state + 1));
+        return state + 1;
     }
     let from = time.saturating_sub(reach.windows);
-    let first = done.iter().find(|(_, time)| *time >= from).map_or(*state, |(index, _)| *index);
-    Some((*state, first))
+    done.iter().find(|(_, time)| *time >= from).map_or(state, |(index, _)| *index)
 }
 
 /// What the log and the checkpoint say, together.
@@ -233,7 +237,15 @@ impl Replayed {
             .range(..live)
             .map(|(index, commit)| (*index, commit.record.time))
             .collect();
-        let (state, first) = base(&done, reach).unzip();
+        let mut from = base(&done, reach);
+        // A program whose windows have become longer may need states that nothing tells of any more. Such windows are
+        // partial, as at a first start; the states are not.
+        if let Some(oldest) = self.oldest_states(&done)
+            && from.is_none_or(|(state, _)| state < oldest.0)
+        {
+            from = Some((oldest.0, first_needed(&done, oldest, reach)));
+        }
+        let (state, first) = from.unzip();
         resume.state = state;
         for plan in self.plans.range(first.unwrap_or(0)..).map(|(_, plan)| plan) {
             let run = match plan.index {
@@ -244,6 +256,22 @@ impl Replayed {
             resume.replays.push(self.replay(plan, run)?);
         }
         Ok(resume)
+    }
+
+    /// The oldest of these batches after which the states are known, and behind which every batch can run again: where the
+    /// walk ends from whose beginning on changes are there. None if all are there.
+    fn oldest_states(&self, done: &[(u64, u64)]) -> Option<(u64, u64)> {
+        let Snapshot { states, state_from, next_index, .. } = &self.base;
+        if states.is_empty() || (*state_from, *next_index) == (0, 0) {
+            return None;
+        }
+        let ends = |index: u64| index >= *state_from && self.commits[&index].record.walk_ends;
+        let walked = match *state_from {
+            0 => 0,
+            _ => done.iter().find(|(index, _)| ends(*index))?.0,
+        };
+        let oldest = walked.max(next_index.saturating_sub(1));
+        done.iter().find(|(index, _)| *index >= oldest).copied()
     }
 
     fn replay(&self, plan: &Plan, run: Run) -> Result<Replay> {
@@ -298,6 +326,49 @@ mod tests {
         check(300, 900, Some((10, 10)));
         check(1_000, 1_000, None);
         assert_eq!(base(&[], Reach::default()), None);
+    }
+
+    /// Batches 10 to 19, and a walk from 13 to 16, when batches below `next_index` are covered: what a program with windows below states, of so many
+    /// milliseconds, goes on from. It runs every batch that is planned behind the states, and those before only for windows.
+    fn check_resume(next_index: u64, below_states: u64, state: u64) {
+        let base = Snapshot {
+            next_index,
+            state_from: 13,
+            states: vec![("s".to_owned(), "u64".to_owned())],
+            ..Snapshot::default()
+        };
+        let mut replayed = Replayed::new(Some(base));
+        for index in 10..20 {
+            let time = index * 100;
+            let (walk_begins, walk_ends) = (index == 13, index == 16);
+            let record = Committed { index, time, changed: 0, walk_begins, walk_ends };
+            let at = Position { segment: 1, offset: index, length: 0, seed: 0 };
+            let plan = Plan { index, time, ..Plan::default() };
+            replayed.take(at, &record::planned(&[plan]).bytes()).expect("good");
+            replayed.take(at, &record::committed(record).bytes()).expect("good");
+        }
+        let reach = Reach { stateless: false, windows: below_states, below_states };
+        replayed.finish(reach);
+        let resume = replayed.resume(reach).expect("good");
+        let ran = |run: Run| {
+            let of = resume.replays.iter().filter(move |replay| replay.run == run);
+            of.map(|replay| replay.plan.index).collect::<Vec<_>>()
+        };
+        assert_eq!(resume.state, Some(state), "{below_states}");
+        assert_eq!(ran(Run::ForStates), (state + 1..20).collect::<Vec<_>>(), "{below_states}");
+        assert_eq!(ran(Run::Again), Vec::<u64>::new(), "{below_states}");
+    }
+
+    #[test]
+    fn states_are_whole_also_where_windows_became_longer() {
+        check_resume(12, 100, 18);
+        check_resume(12, 300, 16);
+        // From here on the walk has not ended, not begun, or the batch is not known at all.
+        for below_states in [400, 700, 5_000] {
+            check_resume(12, below_states, 16);
+            // The batches behind the states must be there to run again.
+            check_resume(18, below_states, 17);
+        }
     }
 
     /// What the last of these lives finds committed. `(index, changes, told)`: a batch that changed so many records' worth of
