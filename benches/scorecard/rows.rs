@@ -13,7 +13,7 @@ use crate::engine::Kind;
 use crate::keys;
 use crate::measure::{Figures, as_f64, status_kib};
 use crate::process::{Owned, Sender, Sent, TIDEMILL, run, said};
-use crate::verdict::{Sheet, Target};
+use crate::verdict::{Sheet, Spread, Target};
 use crate::{Options, Outcome, crowd, delay, durable, full, hostile, overload, still, syslog};
 
 /// The rows that can be measured.
@@ -251,7 +251,7 @@ fn fixed_cost(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
 /// The operating system wakes a timer late; the row is about what the engine adds.
 fn cost(sheet: &mut Sheet, name: &str, figures: &Figures, (pass, goal): (f64, f64)) -> Outcome<()> {
     assert!(!figures.micros.is_empty(), "{name}: batches were run");
-    let late = crate::verdict::Spread::of(&figures.beside).median;
+    let late = Spread::of(&figures.beside).median;
     let net: Vec<f64> = figures.micros.iter().map(|micros| micros - late).collect();
     sheet.judge(
         (&format!("{name}, less the timer's lateness"), "us"),
