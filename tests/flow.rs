@@ -356,7 +356,7 @@ fn a_stuck_closure_is_named_and_abandoned() {
         move || {
             waits.recv();
         },
-        Duration::from_millis(100),
+        2 * SECOND,
         RunLimits::default(),
     );
     let running = ctx.start().expect("started");
@@ -369,6 +369,7 @@ fn a_stuck_closure_is_named_and_abandoned() {
     assert_eq!(err.exit_code(), 1);
     let text = err.to_string();
     assert!(text.contains("thread `worker-") && text.contains("is stuck in a task"), "{text}");
+    assert_eq!(text.matches("abandoned").count(), 1, "the other threads are not stuck: {text}");
     release.close();
 }
 
