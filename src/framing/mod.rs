@@ -19,7 +19,7 @@ mod lines;
 mod octet_counted;
 #[cfg(test)]
 mod reference;
-mod relp;
+pub(crate) mod relp;
 mod syslog;
 mod u32;
 
@@ -259,7 +259,7 @@ impl Framing {
             Framing::OctetCounted => frames::for_each::<octet_counted::OctetCounted>(range, each),
             Framing::Syslog => frames::for_each::<syslog::Syslog>(range, each),
             Framing::U32 => frames::for_each::<u32::U32>(range, each),
-            Framing::Relp => relp::for_each(range, each),
+            Framing::Relp => relp::frame::for_each(range, each),
         }
     }
 }
