@@ -338,6 +338,23 @@ fn an_empty_tick_is_settled_at_once() {
     assert!(path.finish().is_empty());
 }
 
+#[test]
+fn readers_wait_at_the_bytes_that_may_be_queued_and_are_woken_by_a_drain() {
+    let (queue, woken) = (RangeQueue::new(8, 10), Signal::new());
+    let raise = woken.clone();
+    queue.register(Arc::new(move || raise.raise()));
+    let push = |bytes: &'static [u8]| queue.push(Range::new(Bytes::from_static(bytes), 1)).is_ok();
+    assert!(push(b"1234\n") && queue.has_room());
+    // What one read brought is taken whole, however much that is.
+    assert!(push(b"6789\n") && !queue.has_room() && push(b"more\n"));
+    for has_room in [false, true] {
+        queue.pop();
+        queue.drained();
+        woken.wait();
+        assert_eq!(queue.has_room(), has_room);
+    }
+}
+
 /// A log that is no faster than what comes: with each chunk the one before is durable, and the next range and tick are there.
 struct Pressed {
     queue: Arc<RangeQueue>,
