@@ -51,6 +51,8 @@ pub enum Kind {
     Recover,
     /// A bare poller that accepts and discards, until it is killed.
     Poller,
+    /// Listens, and writes what comes to files, until it is killed.
+    ToFiles,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -96,6 +98,7 @@ pub fn child(args: &ChildArgs) -> Outcome<()> {
         Kind::ReadLog => durable::read_log(&state)?,
         Kind::Recover => recover(args)?,
         Kind::Poller => return baseline::poller(),
+        Kind::ToFiles => return baseline::to_files(&address, &state, Interval::millis(args.every)),
     };
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&figures)?)?;
     Ok(())
