@@ -333,6 +333,8 @@ fn check_refused(args: &[&str], code: i32, words: &str) {
 #[test]
 fn exit_codes() {
     check_refused(&["run"], 2, "Usage");
+    check_refused(&["run", "--from", "tcp://127.0.0.1:1"], 2, "--job <JOB>");
+    check_refused(&["run", "--job", "count"], 2, "--from <SOURCE>");
     check_refused(&["run", "--from", "tcp://127.0.0.1:1", "--job", "nonsense"], 2, "nonsense");
     check_refused(&["run", "--from", "generate:", "--job", "count", "--until-eof"], 2, "never end");
     check_refused(&["run", "no-such-file.toml"], 78, "no-such-file.toml");

@@ -31,6 +31,8 @@ const LOOK: Duration = Duration::from_millis(5);
 pub enum Who {
     Rsyslog,
     Tidemill,
+    /// One thread that reads and writes, with a file for each interval like the engine's. Lines only.
+    Plain,
 }
 
 /// What is sent.
@@ -70,6 +72,13 @@ impl Receiver {
                 fs::write(&file, pipeline_file(what, address, path))?;
                 let mut command = Command::new(TIDEMILL);
                 command.arg("run").arg(file).arg("--quiet");
+                command
+            }
+            Who::Plain => {
+                fs::create_dir(&output)?;
+                let mut command = Command::new(std::env::current_exe()?);
+                command.args(["child", "to-files", "--address", &address.to_string()]);
+                command.args(["--every", "200", "--state"]).arg(&output);
                 command
             }
         };
@@ -234,38 +243,59 @@ pub fn lines(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
         reason = "a number of lines"
     )]
     let count = (options.seconds * LINES_PER_SECOND) as u64;
-    let (mut theirs, mut ours) = (Vec::new(), Vec::new());
+    let all = [Who::Rsyslog, Who::Tidemill, Who::Plain];
+    let mut sides = [const { Vec::new() }; 3];
     for pair in 0..options.pairs {
-        for rsyslog in [pair % 2 == 0, pair % 2 != 0] {
-            let who = if rsyslog { Who::Rsyslog } else { Who::Tidemill };
-            if rsyslog { &mut theirs } else { &mut ours }.push(to_files(who, count)?);
+        for turn in 0..all.len() {
+            let side = (turn + pair) % all.len();
+            sides[side].push(to_files(all[side], count)?);
         }
     }
+    let [theirs, ours, plain] = &sides;
     let target = Target::AtLeast { pass: 5.0, goal: 10.0 };
     for (name, unit, of) in [
-        ("lines", "M/s", (|(rate, _)| rate / 1e6) as fn((f64, f64)) -> f64),
-        ("bytes for a second of processor", "MB", |(_, bytes)| bytes / 1e6),
+        ("lines", "M/s", (|run| run.rate / 1e6) as fn(&ToFiles) -> f64),
+        ("bytes for a second of processor", "MB", |run| run.bytes_per_cpu_second / 1e6),
     ] {
-        let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(a, b)| of(*a) / of(*b)).collect();
-        sheet.judge((&format!("{name}: tidemill / rsyslog"), "x"), &ratios, target)?;
-        for (who, side) in [("tidemill", &ours), ("rsyslog", &theirs)] {
-            let figures: Vec<f64> = side.iter().map(|figure| of(*figure)).collect();
+        let beside = |side: &[ToFiles]| -> Vec<f64> {
+            ours.iter().zip(side).map(|(ours, theirs)| of(ours) / of(theirs)).collect()
+        };
+        sheet.judge((&format!("{name}: tidemill / rsyslog"), "x"), &beside(theirs), target)?;
+        let shown = format!("{name}: tidemill / a thread that reads, writes and syncs");
+        sheet.judge((&shown, "x"), &beside(plain), Target::Shown)?;
+        for (who, side) in [("tidemill", ours), ("rsyslog", theirs), ("the plain thread", plain)] {
+            let figures: Vec<f64> = side.iter().map(of).collect();
             sheet.judge((&format!("{name}: {who}"), unit), &figures, Target::Shown)?;
         }
     }
-    Ok(())
+    let sent: Vec<f64> = ours.iter().map(|run| run.sent / 1e6).collect();
+    sheet.judge(("lines: the sender, while it sent to tidemill", "M/s"), &sent, Target::Shown)
 }
 
-/// Lines per second from the first byte to the last line in a file, and bytes for a second of processor time.
-fn to_files(who: Who, lines: u64) -> Outcome<(f64, f64)> {
+/// One run of a receiver that writes files.
+struct ToFiles {
+    /// Lines per second from the first byte to the last line in a file.
+    rate: f64,
+    bytes_per_cpu_second: f64,
+    /// Lines per second that the sender got rid of.
+    sent: f64,
+}
+
+fn to_files(who: Who, lines: u64) -> Outcome<ToFiles> {
     let receiver = Receiver::start(who, What::Lines)?;
-    let (before, watch) = (receiver.cpu_seconds()?, Stopwatch::start());
+    let before = receiver.cpu_seconds()?;
     let mut load = Command::new(TIDEMILL);
     load.args(["load", "--connect", &receiver.address.to_string(), "--json", "--line-len", "100"]);
     let sent = load.args(["--records", &lines.to_string()]).stderr(Stdio::null()).output()?;
+    let watch = Stopwatch::start();
     let report: serde_json::Value = serde_json::from_slice(&sent.stdout)?;
     let bytes = report["bytes"].as_u64().ok_or("the sender says how much it sent")?;
+    let sending = report["seconds"].as_f64().ok_or("the sender says how long it sent")?;
     receiver.until("everything is written", || Ok(receiver.written()? >= bytes))?;
-    let (seconds, cpu) = (watch.seconds(), receiver.cpu_seconds()? - before);
-    Ok((as_f64(lines) / seconds, as_f64(bytes) / cpu.max(0.01)))
+    let (seconds, cpu) = (sending + watch.seconds(), receiver.cpu_seconds()? - before);
+    Ok(ToFiles {
+        rate: as_f64(lines) / seconds,
+        bytes_per_cpu_second: as_f64(bytes) / cpu.max(0.01),
+        sent: as_f64(lines) / sending,
+    })
 }

@@ -4,9 +4,14 @@
 //! bytes: | tag payload | tag payload |  | tag payload | ...      ends: [end of row 0, end of row 1, ...]
 //! ```
 //! Written by the tasks of a job's last stage, read by sinks. A text is its length in LEB128 and its bytes; numbers are
-//! eight bytes, little endian. Only this file knows the encoding.
+//! eight bytes, little endian. Only this file knows the encoding. Lines that pass through a job unchanged are not encoded:
+//! their rows lie in the block that was received, and a sink may take whole ranges of it.
 
 use std::fmt;
+
+use crate::block::Block;
+use crate::framing::{Framing, lines_of};
+use crate::sync::Arc;
 
 /// Bytes that a buffer of rows may be too large by.
 const SPARE_MAX: usize = 64 * 1024;
@@ -17,11 +22,27 @@ pub struct Rows {
     parts: Vec<Part>,
 }
 
+#[derive(Clone)]
+enum Part {
+    Encoded(Encoded),
+    /// A block of lines: each is a row of one text. Holding it keeps it in memory.
+    Lines(Arc<Block>),
+}
+
 #[derive(Clone, Default)]
-struct Part {
+struct Encoded {
     bytes: Vec<u8>,
     /// Where each row ends in `bytes`.
     ends: Vec<usize>,
+}
+
+/// Rows that a sink may take at once.
+#[derive(Debug)]
+pub(super) enum Run<'a> {
+    /// One row.
+    Row(RowRef<'a>),
+    /// Lines with their terminators, each of which is a row of one text.
+    Lines(&'a [u8]),
 }
 
 impl fmt::Debug for Rows {
@@ -36,12 +57,17 @@ impl Rows {
         Rows::default()
     }
 
+    /// The records of a block as rows of one text, without a copy; none if they are not lines.
+    pub fn of_lines(block: Arc<Block>) -> Option<Self> {
+        (block.framing() == Framing::Lines).then(|| Rows { parts: vec![Part::Lines(block)] })
+    }
+
     /// Appends an element as a row.
     pub fn push(&mut self, row: &(impl Row + ?Sized)) {
-        if self.parts.is_empty() {
-            self.parts.push(Part::default());
+        if !matches!(self.parts.last(), Some(Part::Encoded(_))) {
+            self.parts.push(Part::Encoded(Encoded::default()));
         }
-        let part = self.parts.last_mut().expect("there is a part");
+        let Some(Part::Encoded(part)) = self.parts.last_mut() else { return };
         row.cells(&mut RowWriter { bytes: &mut part.bytes });
         part.ends.push(part.bytes.len());
     }
@@ -53,7 +79,7 @@ impl Rows {
 
     /// Gives back what buffers grew too far, where it is much: they may wait for a sink for long.
     pub fn trim(&mut self) {
-        for part in &mut self.parts {
+        for part in self.parts.iter_mut().filter_map(Part::encoded_mut) {
             if part.bytes.capacity() - part.bytes.len() >= SPARE_MAX {
                 part.bytes.shrink_to_fit();
             }
@@ -63,15 +89,20 @@ impl Rows {
         }
     }
 
-    /// Their memory, in bytes.
+    /// Their memory, in bytes, without that of the blocks that rows lie in, which is counted with those.
     pub fn bytes(&self) -> usize {
-        let part = |part: &Part| part.bytes.capacity() + size_of::<usize>() * part.ends.capacity();
-        self.parts.iter().map(part).sum()
+        let own =
+            |part: &Encoded| part.bytes.capacity() + size_of::<usize>() * part.ends.capacity();
+        self.parts.iter().filter_map(Part::encoded).map(own).sum()
     }
 
     /// How many rows there are.
     pub fn len(&self) -> usize {
-        self.parts.iter().map(|part| part.ends.len()).sum()
+        let rows = |part: &Part| match part {
+            Part::Encoded(part) => part.ends.len(),
+            Part::Lines(block) => usize::try_from(block.records()).unwrap_or(usize::MAX),
+        };
+        self.parts.iter().map(rows).sum()
     }
 
     /// Whether there is no row.
@@ -81,25 +112,67 @@ impl Rows {
 
     /// The rows, in order.
     pub fn iter(&self) -> impl Iterator<Item = RowRef<'_>> {
-        self.parts.iter().flat_map(Part::rows)
+        let rows = |run| {
+            let (row, lines): (_, &[u8]) = match run {
+                Run::Row(row) => (Some(row), &[]),
+                Run::Lines(range) => (None, range),
+            };
+            row.into_iter().chain(lines_of(lines).map(RowRef::of_text))
+        };
+        self.runs().flat_map(rows)
+    }
+
+    /// The rows, in order, for who can do something with several at once.
+    pub(super) fn runs(&self) -> impl Iterator<Item = Run<'_>> {
+        self.parts.iter().flat_map(Part::runs)
     }
 }
 
 impl Part {
+    fn runs(&self) -> impl Iterator<Item = Run<'_>> {
+        let encoded = self.encoded().into_iter().flat_map(Encoded::rows).map(Run::Row);
+        let ranges = self.block().into_iter().flat_map(|block| block.ranges());
+        encoded.chain(ranges.map(|range| Run::Lines(range)))
+    }
+
+    fn encoded(&self) -> Option<&Encoded> {
+        if let Part::Encoded(part) = self { Some(part) } else { None }
+    }
+
+    fn encoded_mut(&mut self) -> Option<&mut Encoded> {
+        if let Part::Encoded(part) = self { Some(part) } else { None }
+    }
+
+    fn block(&self) -> Option<&Block> {
+        if let Part::Lines(block) = self { Some(block) } else { None }
+    }
+}
+
+impl Encoded {
     fn rows(&self) -> impl Iterator<Item = RowRef<'_>> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, &end)| RowRef(&self.bytes[start..end]))
+        let rows = starts.zip(&self.ends);
+        rows.map(|(start, &end)| RowRef { text: None, rest: &self.bytes[start..end] })
     }
 }
 
 /// One row.
 #[derive(Clone, Copy)]
-pub struct RowRef<'a>(&'a [u8]);
+pub struct RowRef<'a> {
+    /// A first cell that is not encoded.
+    text: Option<&'a [u8]>,
+    rest: &'a [u8],
+}
 
 impl<'a> RowRef<'a> {
+    /// A row of one text.
+    pub(super) fn of_text(text: &'a [u8]) -> Self {
+        RowRef { text: Some(text), rest: &[] }
+    }
+
     /// The cells, in column order.
     pub fn cells(&self) -> Cells<'a> {
-        Cells(self.0)
+        Cells(*self)
     }
 }
 
@@ -136,12 +209,12 @@ const NULL: u8 = 6;
 
 /// The cells of a row.
 #[derive(Clone, Debug)]
-pub struct Cells<'a>(&'a [u8]);
+pub struct Cells<'a>(RowRef<'a>);
 
 impl<'a> Cells<'a> {
     fn take(&mut self, len: usize) -> &'a [u8] {
-        let (head, rest) = self.0.split_at(len);
-        self.0 = rest;
+        let (head, rest) = self.0.rest.split_at(len);
+        self.0.rest = rest;
         head
     }
 
@@ -166,8 +239,11 @@ impl<'a> Iterator for Cells<'a> {
     type Item = Cell<'a>;
 
     fn next(&mut self) -> Option<Cell<'a>> {
-        let (&tag, rest) = self.0.split_first()?;
-        self.0 = rest;
+        if let Some(text) = self.0.text.take() {
+            return Some(Cell::Text(text));
+        }
+        let (&tag, rest) = self.0.rest.split_first()?;
+        self.0.rest = rest;
         Some(match tag {
             TEXT => {
                 let len = self.len();
@@ -288,6 +364,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::sink::given::lines;
 
     #[test]
     fn rows_of_several_parts_are_read_in_order() {
@@ -302,6 +379,19 @@ mod tests {
         let expected = "[[Text([97])], [U64(1), I64(-1), Bool(true)], [U64(18446744073709551615), \
                         I64(-9223372036854775808), F64(0.5)], [Bool(false), Null]]";
         assert_eq!((shown.as_str(), rows.len()), (expected, 4));
+    }
+
+    #[test]
+    fn lines_of_a_block_are_rows_where_they_lie() {
+        let mut all = Rows::new();
+        all.push("made");
+        all.append(lines(&["a\n\nb\r\n", "c\n"]));
+        all.push("after");
+        let texts: Vec<_> = all.iter().flat_map(|row| row.cells()).collect();
+        let expected = ["made", "a", "", "b", "c", "after"];
+        assert_eq!(texts, expected.map(|text| Cell::Text(text.as_bytes())));
+        assert_eq!((all.len(), lines(&["a\n"]).bytes()), (6, 0));
+        assert!(lines(&[]).is_empty());
     }
 
     proptest! {
