@@ -1,4 +1,5 @@
-//! `Running`: a started stream, its end, and the stop in order; [`start`] has the way there. Runs on the thread of whoever waits for the stream.
+//! `Running`: a started stream, its end, and the stop in order; [`start`] has the way there. Runs on the thread of whoever
+//! waits for the stream.
 //!
 //! ```text
 //!  stop: ticks ─▶ reading ─▶ cut ─▶ push ─▶ last batch ─▶ last answers, io threads ─▶ workers ─▶ job-loop

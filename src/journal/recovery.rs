@@ -7,7 +7,8 @@
 //! ```
 //! The same record may be there twice (a group that was refused and written again) and out of its order: chunks and
 //! plans go by their numbers. A batch that ran again under a later start may have written other changes of states than
-//! before, since a walk through the keys begins with each start: a commit goes with the changes of its own start. Runs on the thread that starts the engine; changes nothing.
+//! before, since a walk through the keys begins with each start: a commit goes with the changes of its own start. Runs on the
+//! thread that starts the engine; changes nothing.
 
 use std::collections::BTreeMap;
 
@@ -328,8 +329,9 @@ mod tests {
         assert_eq!(base(&[], Reach::default()), None);
     }
 
-    /// Batches 10 to 19, and a walk from 13 to 16, when batches below `next_index` are covered: what a program with windows below states, of so many
-    /// milliseconds, goes on from. It runs every batch that is planned behind the states, and those before only for windows.
+    /// Batches 10 to 19, and a walk from 13 to 16, when batches below `next_index` are covered: what a program with windows
+    /// below states, of so many milliseconds, goes on from. It runs every batch behind the states again, and those before
+    /// only for the windows.
     fn check_resume(next_index: u64, below_states: u64, state: u64) {
         let base = Snapshot {
             next_index,
