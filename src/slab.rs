@@ -28,11 +28,15 @@ type Waker = Box<dyn Fn() + Send + Sync>;
 /// sequentially consistent accesses one of the two sees the other.
 ///
 /// What batches make of the input, their results, is counted with it and never held up: the batch that makes it is what
-/// frees memory. Readers and the spill make room for it.
+/// frees memory. Readers and the spill keep room for what is expected of it.
 pub struct Account {
     used: AtomicUsize,
     /// The part of `used` that is results.
     results: AtomicUsize,
+    /// The most results since somebody asked.
+    results_peak: AtomicUsize,
+    /// So many results are expected; what of them is not there yet is not for readers.
+    expected: AtomicUsize,
     max: usize,
     starved: AtomicBool,
     wakers: Mutex<Vec<Waker>>,
@@ -55,6 +59,8 @@ impl Account {
         Arc::new(Account {
             used: AtomicUsize::new(0),
             results: AtomicUsize::new(0),
+            results_peak: AtomicUsize::new(0),
+            expected: AtomicUsize::new(0),
             max,
             starved: AtomicBool::new(false),
             wakers: Mutex::default(),
@@ -70,6 +76,29 @@ impl Account {
     /// How many of the bytes held now are results of unfinished batches: an estimate.
     pub fn results(&self) -> usize {
         self.results.load(Ordering::SeqCst)
+    }
+
+    /// The most results that there were at once since this was asked for the last time.
+    pub fn take_results_peak(&self) -> u64 {
+        self.results_peak.swap(self.results(), Ordering::SeqCst) as u64
+    }
+
+    /// From now on readers leave room for so many bytes of results.
+    pub fn expect_results(&self, bytes: u64) {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        if self.expected.swap(bytes, Ordering::SeqCst) != bytes {
+            self.wake_readers();
+            self.wake_pressed();
+        }
+    }
+
+    /// Bytes held now, or spoken for by results that are expected.
+    pub fn held(&self) -> usize {
+        // Results are counted in `used` last and taken off it last, so this may be too much for a moment, and then whoever
+        // takes them off looks again; too little it is by no more than results that come in right now.
+        let used = self.used();
+        let expected = self.expected.load(Ordering::SeqCst);
+        used.saturating_add(expected.saturating_sub(self.results()))
     }
 
     /// The bound, in bytes.
@@ -89,16 +118,16 @@ impl Account {
 
     /// Less than an eighth is left: enough for readers to go on while something leaves memory.
     pub fn is_pressed(&self) -> bool {
-        self.used() > self.max - self.max / 8
+        self.held() > self.max - self.max / 8
     }
 
     /// Whether more may be read; if not, the wakers are called once there is room.
     pub fn has_room(&self) -> bool {
-        if self.used() < self.max {
+        if self.held() < self.max {
             return true;
         }
         self.starved.store(true, Ordering::SeqCst);
-        self.used() < self.max && !planted(Planted::AccountSkipsRecheck)
+        self.held() < self.max && !planted(Planted::AccountSkipsRecheck)
     }
 
     /// Counts `bytes` until the charge is dropped.
@@ -113,15 +142,26 @@ impl Account {
     }
 
     fn release(&self, bytes: usize) {
-        let left = self.used.fetch_sub(bytes, Ordering::SeqCst) - bytes;
+        self.used.fetch_sub(bytes, Ordering::SeqCst);
+        self.wake_readers();
+    }
+
+    /// Wakes readers that were held, if there is room now.
+    fn wake_readers(&self) {
         // Waking at seven eighths keeps a full store from waking its readers for every buffer that comes back.
-        if left <= self.max - self.max / 8
+        if !self.is_pressed()
             && self.starved.load(Ordering::SeqCst)
             && self.starved.swap(false, Ordering::SeqCst)
         {
             for wake in self.wakers.lock().iter() {
                 wake();
             }
+        }
+    }
+
+    fn wake_pressed(&self) {
+        if self.is_pressed() {
+            self.on_pressure.lock().iter().for_each(|wake| wake());
         }
     }
 }
@@ -154,11 +194,10 @@ impl ResultsCharge {
         }
         let account = &self.account;
         self.bytes.fetch_add(bytes, Ordering::SeqCst);
-        account.results.fetch_add(bytes, Ordering::SeqCst);
+        let results = account.results.fetch_add(bytes, Ordering::SeqCst) + bytes;
+        account.results_peak.fetch_max(results, Ordering::SeqCst);
         account.used.fetch_add(bytes, Ordering::SeqCst);
-        if account.is_pressed() {
-            account.on_pressure.lock().iter().for_each(|wake| wake());
-        }
+        account.wake_pressed();
     }
 
     /// Counts nothing any more: what there is belongs to no batch from now on. Returns how much that is.
@@ -351,6 +390,35 @@ mod tests {
         results.add(5);
         drop(results);
         check(0, 2);
+    }
+
+    #[test]
+    fn readers_leave_room_for_results_that_are_expected() {
+        let (account, woken) = (Account::new(1_000), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&woken);
+        account.on_room(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        account.expect_results(500);
+        let (input, results) = (account.charge(450), account.results_charge());
+        assert!(account.has_room() && account.is_pressed());
+        let more = account.charge(50);
+        assert!(!account.has_room());
+        results.add(300);
+        assert_eq!((account.held(), account.used(), account.has_room()), (1_000, 800, false));
+        results.add(300);
+        assert_eq!((account.held(), account.used(), account.has_room()), (1_100, 1_100, false));
+        results.clear();
+        assert_eq!(
+            (account.take_results_peak(), account.take_results_peak(), account.has_room()),
+            (600, 0, false)
+        );
+        drop(more);
+        assert_eq!(woken.load(Ordering::SeqCst), 0, "not before seven eighths");
+        account.expect_results(0);
+        assert_eq!(woken.load(Ordering::SeqCst), 1);
+        assert!(account.has_room());
+        drop(input);
     }
 
     #[test]

@@ -11,11 +11,12 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 
 use super::console::json_cell;
+use super::pieces::Pieces;
 use super::rolling::{Roll, Rolling, split};
 use super::{BatchMeta, Cell, CommitKey, Ledger, RowRef, Rows, Sink};
 use crate::error::{Error, Result};
 use crate::sync::Arc;
-use crate::wal::storage::{Lock, PutFailure, Storage, put_whole};
+use crate::wal::storage::{Lock, PutFailure, Storage, StoredFile, put_whole, write_all};
 
 /// Where a file is written before it has its name. Names that start with a dot are no data.
 const ASIDE: &str = ".aside";
@@ -51,8 +52,10 @@ pub struct File {
     /// None: a file for each batch.
     rolling: Option<Rolling>,
     committed: Ledger,
-    /// The rows that were written and not committed, reused from batch to batch.
-    bytes: Vec<u8>,
+    /// The rows that were written and not committed.
+    rows: Rows,
+    /// Text that is not in the file yet, reused from batch to batch.
+    text: Vec<u8>,
     /// Why nothing is written any more.
     failed: Option<String>,
     _lock: Lock,
@@ -84,23 +87,28 @@ impl File {
             found,
             rolling,
             committed: Ledger::default(),
-            bytes: Vec::new(),
+            rows: Rows::new(),
+            text: Vec::new(),
             failed: None,
             _lock: lock,
         })
     }
 
-    /// Makes the bytes that were written count.
+    /// Makes the rows that were written count.
     fn place(&mut self, key: &CommitKey) -> Result<(), PutFailure> {
         let (job, time) = (safe(&key.job), key.time.as_millis());
+        let (rows, format, text) = (std::mem::take(&mut self.rows), self.format, &mut self.text);
+        let mut append =
+            |file: &dyn StoredFile, start: u64| append(file, start, format, &rows, text);
         if let Some(rolling) = &mut self.rolling {
-            return rolling.commit(&job, key.partition, time, &self.bytes);
+            let append = (!rows.is_empty()).then_some(append);
+            return rolling.commit(&job, key.partition, time, append);
         }
-        if self.bytes.is_empty() {
+        if rows.is_empty() {
             return Ok(());
         }
-        let name = format!("{job}-{time}-{}.{}", key.partition, self.format.end());
-        put_whole(self.storage.as_ref(), ASIDE, &name, &[&self.bytes])
+        let name = format!("{job}-{time}-{}.{}", key.partition, format.end());
+        put_whole(self.storage.as_ref(), ASIDE, &name, |file| append(file, 0).map(drop))
     }
 
     fn expect_well(&self) -> Result<()> {
@@ -134,11 +142,7 @@ impl Sink for File {
 
     fn write(&mut self, _key: &CommitKey, _meta: &BatchMeta, rows: &Rows) -> Result<()> {
         self.expect_well()?;
-        self.bytes.clear();
-        for row in rows.iter() {
-            write_row(&mut self.bytes, self.format, row)
-                .map_err(|err| Error::io("cannot format a batch", err))?;
-        }
+        self.rows = rows.clone();
         Ok(())
     }
 
@@ -207,6 +211,29 @@ fn safe(job: &str) -> String {
         }
     }
     name
+}
+
+/// Writes the text of the rows to a file from the offset `start` on, a piece at a time; returns where it ends.
+fn append(
+    file: &dyn StoredFile,
+    start: u64,
+    format: FileFormat,
+    rows: &Rows,
+    text: &mut Vec<u8>,
+) -> io::Result<u64> {
+    let mut end = start;
+    let mut out = |piece: &[u8]| {
+        write_all(file, end, &[piece])?;
+        end += piece.len() as u64;
+        Ok(())
+    };
+    let mut pieces = Pieces::new(text, &mut out);
+    for row in rows.iter() {
+        write_row(pieces.text, format, row)?;
+        pieces.row_ends()?;
+    }
+    pieces.end()?;
+    Ok(end)
 }
 
 fn write_row(out: &mut Vec<u8>, format: FileFormat, row: RowRef<'_>) -> io::Result<()> {

@@ -9,6 +9,7 @@ mod dead_letter;
 mod file;
 mod memory;
 mod null;
+mod pieces;
 mod rolling;
 mod rows;
 #[cfg(feature = "sqlite")]

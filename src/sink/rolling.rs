@@ -120,27 +120,28 @@ impl Rolling {
         manifest.map_or(Ok(()), |name| self.storage.remove(name).map_err(fail))
     }
 
-    /// Appends the rows of a batch and makes them count; names the file if it is due.
+    /// Appends the rows of a batch, if it has any, and makes them count; names the file if it is due. `append` writes them
+    /// to a file from an offset on and says where they end.
     pub(super) fn commit(
         &mut self,
         job: &str,
         part: u32,
         time: u64,
-        rows: &[u8],
+        append: Option<impl FnOnce(&dyn StoredFile, u64) -> io::Result<u64>>,
     ) -> Result<(), PutFailure> {
         let key = (job.to_owned(), part);
-        if !rows.is_empty() {
+        if let Some(append) = append {
             if !self.open.contains_key(&key) {
                 let begun = self.begin(job, part, time).map_err(PutFailure::Retry)?;
                 self.open.insert(key.clone(), begun);
             }
             let open = self.open.get_mut(&key).expect("begun above");
-            open.append(time, rows)?;
+            let end = open.append(time, append)?;
             if open.entries == 0 {
                 self.storage.sync_dir().map_err(PutFailure::Fatal)?;
             }
             open.entries += 1;
-            open.bytes += rows.len() as u64;
+            open.bytes = end;
             open.last = time;
         }
         let due =
@@ -196,13 +197,19 @@ impl Drop for Rolling {
 }
 
 impl Open {
-    fn append(&mut self, time: u64, rows: &[u8]) -> Result<(), PutFailure> {
-        write_all(self.file.as_ref(), self.bytes, &[rows]).map_err(PutFailure::Retry)?;
+    /// Appends the rows and the batch's entry, both durable then; returns where the rows end.
+    fn append(
+        &self,
+        time: u64,
+        append: impl FnOnce(&dyn StoredFile, u64) -> io::Result<u64>,
+    ) -> Result<u64, PutFailure> {
+        let end = append(self.file.as_ref(), self.bytes).map_err(PutFailure::Retry)?;
         sync(self.file.as_ref()).map_err(PutFailure::Fatal)?;
-        let entry = entry(self.entries, time, self.bytes + rows.len() as u64);
+        let entry = entry(self.entries, time, end);
         let at = self.entries * ENTRY as u64;
         write_all(self.manifest.as_ref(), at, &[&entry]).map_err(PutFailure::Retry)?;
-        sync(self.manifest.as_ref()).map_err(PutFailure::Fatal)
+        sync(self.manifest.as_ref()).map_err(PutFailure::Fatal)?;
+        Ok(end)
     }
 }
 

@@ -1,20 +1,31 @@
-//! `Rows`: encoded cells in one buffer plus the offsets of the rows, and the trait by which elements become rows.
+//! `Rows`: encoded cells in buffers plus the offsets of the rows, and the trait by which elements become rows.
 //!
 //! ```text
-//! bytes: | tag payload | tag payload |  | tag payload | ...      ends: [end of row 0, end of row 1, ...]
+//! part: bytes | tag payload | tag payload |  | tag payload | ...      ends: [end of row 0, end of row 1, ...]
+//! rows: part, part, .. (whole: shared by clones), part (open: grows)
 //! ```
 //! Written by the tasks of a job's last stage, read by sinks. A text is its length in LEB128 and its bytes; numbers are
-//! eight bytes, little endian. Only this file knows the encoding.
+//! eight bytes, little endian. Many rows are many parts: a buffer that doubles would be copied, and take up to three times
+//! what it holds. Only this file knows the encoding.
 
 use std::fmt;
 
-/// Bytes that a buffer of rows may be too large by.
-const SPARE_MAX: usize = 64 * 1024;
+use crate::sync::Arc;
 
-/// Rows in order, in one or more buffers.
+/// Bytes of a part's buffer; a part with a longer row has a longer one.
+const PART_BYTES: usize = 64 * 1024;
+
+/// A part is whole when less than this is left of its buffer, in bytes.
+const LEFT_MIN: usize = 4 * 1024;
+
+/// Bytes that the buffers of a part may be too large by.
+const SPARE_MAX: usize = 2 * LEFT_MIN;
+
+/// Rows in order. A clone shares all but the last few of them.
 #[derive(Clone, Default)]
 pub struct Rows {
-    parts: Vec<Part>,
+    whole: Vec<Arc<Part>>,
+    open: Part,
 }
 
 #[derive(Clone, Default)]
@@ -38,54 +49,77 @@ impl Rows {
 
     /// Appends an element as a row.
     pub fn push(&mut self, row: &(impl Row + ?Sized)) {
-        if self.parts.is_empty() {
-            self.parts.push(Part::default());
-        }
-        let part = self.parts.last_mut().expect("there is a part");
+        let part = &mut self.open;
         row.cells(&mut RowWriter { bytes: &mut part.bytes });
         part.ends.push(part.bytes.len());
+        if part.bytes.len() > PART_BYTES - LEFT_MIN {
+            let next = Part::after(part);
+            let mut whole = std::mem::replace(part, next);
+            whole.trim();
+            self.whole.push(Arc::new(whole));
+        }
     }
 
     /// Moves the rows of `other` behind these, without copying them.
     pub fn append(&mut self, other: Rows) {
-        self.parts.extend(other.parts);
+        if !self.open.ends.is_empty() {
+            let open = std::mem::take(&mut self.open);
+            self.whole.push(Arc::new(open));
+        }
+        self.whole.extend(other.whole);
+        self.open = other.open;
     }
 
     /// Gives back what buffers grew too far, where it is much: they may wait for a sink for long.
     pub fn trim(&mut self) {
-        for part in &mut self.parts {
-            if part.bytes.capacity() - part.bytes.len() >= SPARE_MAX {
-                part.bytes.shrink_to_fit();
-            }
-            if part.ends.capacity() - part.ends.len() >= SPARE_MAX / size_of::<usize>() {
-                part.ends.shrink_to_fit();
-            }
-        }
+        self.open.trim();
     }
 
     /// Their memory, in bytes.
     pub fn bytes(&self) -> usize {
-        let part = |part: &Part| part.bytes.capacity() + size_of::<usize>() * part.ends.capacity();
-        self.parts.iter().map(part).sum()
+        self.parts().map(Part::memory).sum()
     }
 
     /// How many rows there are.
     pub fn len(&self) -> usize {
-        self.parts.iter().map(|part| part.ends.len()).sum()
+        self.parts().map(|part| part.ends.len()).sum()
     }
 
     /// Whether there is no row.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.parts().all(|part| part.ends.is_empty())
     }
 
     /// The rows, in order.
     pub fn iter(&self) -> impl Iterator<Item = RowRef<'_>> {
-        self.parts.iter().flat_map(Part::rows)
+        self.parts().flat_map(Part::rows)
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.whole.iter().map(Arc::as_ref).chain([&self.open])
     }
 }
 
 impl Part {
+    /// An empty part, with room for as many rows as `last` has.
+    fn after(last: &Part) -> Part {
+        let rows = last.ends.len();
+        Part { bytes: Vec::with_capacity(PART_BYTES), ends: Vec::with_capacity(rows + rows / 16) }
+    }
+
+    fn trim(&mut self) {
+        if self.bytes.capacity() - self.bytes.len() >= SPARE_MAX {
+            self.bytes.shrink_to_fit();
+        }
+        if self.ends.capacity() - self.ends.len() >= SPARE_MAX / size_of::<usize>() {
+            self.ends.shrink_to_fit();
+        }
+    }
+
+    fn memory(&self) -> usize {
+        self.bytes.capacity() + size_of::<usize>() * self.ends.capacity()
+    }
+
     fn rows(&self) -> impl Iterator<Item = RowRef<'_>> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         starts.zip(&self.ends).map(|(start, &end)| RowRef(&self.bytes[start..end]))

@@ -177,7 +177,7 @@ impl Spill {
     /// How many bytes are to leave memory: down to three quarters, where held readers have been woken for long.
     fn excess(&self) -> u64 {
         let max = self.options.account.max();
-        self.options.account.used().saturating_sub(max - max / 4) as u64
+        self.options.account.held().saturating_sub(max - max / 4) as u64
     }
 
     fn run(

@@ -184,7 +184,7 @@ pub(crate) enum PutFailure {
     Fatal(io::Error),
 }
 
-/// Puts a whole file in place: written aside, synced, renamed, the directory synced. After a crash the name holds either
+/// Puts a whole file in place: written aside by `write`, synced, renamed, the directory synced. After a crash the name holds either
 /// all of it, or what it held before.
 ///
 /// # Errors
@@ -193,10 +193,10 @@ pub(crate) fn put_whole(
     storage: &dyn Storage,
     aside: &str,
     name: &str,
-    parts: &[&[u8]],
+    write: impl FnOnce(&dyn StoredFile) -> io::Result<()>,
 ) -> Result<(), PutFailure> {
     let file = storage.create(aside).map_err(PutFailure::Retry)?;
-    write_all(file.as_ref(), 0, parts).map_err(PutFailure::Retry)?;
+    write(file.as_ref()).map_err(PutFailure::Retry)?;
     if planted(Planted::RenameBeforeSync) {
         let renamed = storage.rename(aside, name).and_then(|()| storage.sync_dir());
         return renamed.and_then(|()| sync(file.as_ref())).map_err(PutFailure::Fatal);
