@@ -37,8 +37,9 @@ impl Sink for Stands {
     }
 }
 
-/// A stream whose rows are its records, on a manual clock, and what its sink does.
+/// A stream whose rows are its records, so many of each, on a manual clock, and what its sink does.
 struct Rig {
+    copies: usize,
     clock: ManualClock,
     running: Running,
     peer: TcpStream,
@@ -48,7 +49,7 @@ struct Rig {
     sent: usize,
 }
 
-fn rig(config: Config) -> Rig {
+fn rig(config: Config, copies: usize) -> Rig {
     let clock = ManualClock::new();
     let config = config.batch_interval(Interval::secs(1)).workers(2);
     let ctx = StreamingContext::with_clock(config, clock.clone()).expect("good options");
@@ -56,11 +57,12 @@ fn rig(config: Config) -> Rig {
     let (entered, release) = (Mailbox::new(1), Mailbox::new(1));
     let rows = Arc::new(AtomicU64::new(0));
     let (enters, waits, count) = (entered.clone(), release.clone(), Arc::clone(&rows));
+    let lines = lines.flat_map(move |line: &[u8], out| (0..copies).for_each(|_| out.push(line)));
     lines.save(Stands { entered: enters, release: waits, rows: count });
     let running = ctx.start().expect("started");
     let peer = TcpStream::connect(running.local_addrs()[0]).expect("connected");
     peer.set_write_timeout(Some(Duration::from_millis(300))).expect("a time-out");
-    Rig { clock, running, peer, entered, release, rows, sent: 0 }
+    Rig { copies, clock, running, peer, entered, release, rows, sent: 0 }
 }
 
 fn text(lines: usize) -> Vec<u8> {
@@ -114,14 +116,20 @@ impl Rig {
             }
         }
         drop(self.peer);
-        while self.running.inspector().receivers()[0].counter("open") > 0 {
-            self.clock.advance(Duration::from_secs(1));
-            std::thread::yield_now();
-        }
         let inspector = self.running.inspector();
+        let is_open = || inspector.receivers()[0].counter("open") > 0;
+        while is_open() {
+            // A batch for each tick: a clock that runs ahead of the engine would let it coalesce all of them.
+            let done = inspector.progress().batches;
+            self.clock.advance(Duration::from_secs(1));
+            while is_open() && inspector.progress().batches == done {
+                std::thread::yield_now();
+            }
+        }
         let report = self.running.stop().expect("drained");
         let records = (self.sent / LINE) as u64;
-        assert_eq!((report.records, self.rows.load(Ordering::SeqCst)), (records, records));
+        let rows = records * self.copies as u64;
+        assert_eq!((report.records, self.rows.load(Ordering::SeqCst)), (records, rows));
         let memory = inspector.memory();
         assert_eq!((memory.used, memory.results, memory.spilled.bytes), (0, 0, 0));
     }
@@ -129,7 +137,7 @@ impl Rig {
 
 #[test]
 fn rows_that_a_sink_does_not_take_hold_the_reading() {
-    let mut rig = rig(Config::new("held").store_bytes_max(4 * MIB as u64));
+    let mut rig = rig(Config::new("held").store_bytes_max(4 * MIB as u64), 1);
     rig.batch(3 * MIB / 2);
     let memory = rig.running.inspector().memory();
     assert!(memory.results > 3 * MIB / 2 && memory.used > 3 * MIB, "{memory:?}");
@@ -142,13 +150,13 @@ fn rows_that_a_sink_does_not_take_hold_the_reading() {
 fn rows_that_a_sink_does_not_take_make_blocks_leave_memory() {
     let dir = tempfile::tempdir().expect("a directory");
     let config = Config::new("leave").store_bytes_max(8 * MIB as u64).spill_dir(dir.path());
-    let mut rig = rig(config);
-    // The input alone would be half of the bound: no block would leave for it, and no other comes to wake the spill.
-    rig.batch(4 * MIB);
+    // They are more than is expected of a first batch, and no other block comes to wake the spill.
+    let mut rig = rig(config, 2);
+    rig.batch(5 * MIB / 2);
     let inspector = rig.running.inspector();
     while inspector.memory().spilled.bytes < 2 * MIB as u64 {
         std::thread::yield_now();
     }
-    assert!(inspector.memory().results > 4 * MIB, "{:?}", inspector.memory());
+    assert!(inspector.memory().results > 5 * MIB, "{:?}", inspector.memory());
     rig.end();
 }
