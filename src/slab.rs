@@ -5,6 +5,7 @@
 //!    ▲                                                                    │ last handle dropped
 //!    └────────────────────────────────────────────────────────────────────┘
 //! ```
+//! What batches make uses the same buffers, so memory that the one needs no more is the other's.
 //! A buffer is initialised once and never again, so a read costs one copy, kernel to buffer. The account counts whole
 //! buffers, once each, from freeze to the last drop; what was copied together from small reads is counted by length.
 //! Any thread may drop a range. Nothing here knows who fills or reads a buffer.
@@ -265,6 +266,21 @@ impl Pool {
         buffer.unwrap_or_else(|| vec![0; BUFFER_BYTES].into_boxed_slice())
     }
 
+    /// An empty vector with the memory of a buffer.
+    pub fn lease_vec(&self) -> Vec<u8> {
+        let mut bytes = self.lease().into_vec();
+        bytes.clear();
+        bytes
+    }
+
+    /// Takes the memory of such a vector back, unless it has grown.
+    pub fn give_back_vec(&self, mut bytes: Vec<u8>) {
+        if bytes.capacity() == BUFFER_BYTES {
+            bytes.resize(BUFFER_BYTES, 0);
+            self.give_back(bytes.into_boxed_slice());
+        }
+    }
+
     fn give_back(&self, buffer: Box<[u8]>) {
         self.free.lock().buffers.push(buffer);
     }
@@ -347,6 +363,23 @@ mod tests {
         assert_eq!((&part[..], account.used()), (&b"el"[..], BUFFER_BYTES));
         drop(part);
         assert_eq!((account.used(), pool.free.lock().buffers.len()), (0, 1));
+    }
+
+    #[test]
+    fn a_vector_has_the_memory_of_a_buffer_and_gives_it_back_unless_it_has_grown() {
+        let pool = Pool::new(Account::new(1 << 20));
+        let check = |len: usize, free: usize| {
+            let mut bytes = pool.lease_vec();
+            assert_eq!((bytes.len(), bytes.capacity()), (0, BUFFER_BYTES));
+            bytes.resize(len, 1);
+            pool.give_back_vec(bytes);
+            assert_eq!(pool.free.lock().buffers.len(), free, "{len}");
+        };
+        check(0, 1);
+        check(BUFFER_BYTES, 1);
+        check(BUFFER_BYTES + 1, 0);
+        check(1, 1);
+        assert_eq!(pool.lease().len(), BUFFER_BYTES);
     }
 
     #[test]

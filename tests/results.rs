@@ -75,13 +75,18 @@ impl Rig {
         usize::try_from(receivers[0].counter("bytes")).expect("it fits")
     }
 
-    /// A batch of so many bytes, whose rows are with the sink when this returns.
-    fn batch(&mut self, bytes: usize) {
+    /// Sends so many bytes and waits until they are read.
+    fn send(&mut self, bytes: usize) {
         self.peer.write_all(&text(bytes / LINE)).expect("there is room");
         self.sent += bytes / LINE * LINE;
         while self.read() < self.sent {
             std::thread::yield_now();
         }
+    }
+
+    /// A batch of so many bytes, whose rows are with the sink when this returns.
+    fn batch(&mut self, bytes: usize) {
+        self.send(bytes);
         self.clock.advance(Duration::from_secs(1));
         self.entered.recv().expect("the sink is called");
     }
@@ -143,6 +148,31 @@ fn rows_that_a_sink_does_not_take_hold_the_reading() {
     assert!(memory.results > 3 * MIB / 2 && memory.used > 3 * MIB, "{memory:?}");
     let read = rig.send_until_held();
     assert!(read < 5 * MIB / 2, "{read} bytes were read: a store of 4 MiB has results of 1.5 MiB");
+    rig.end();
+}
+
+#[test]
+fn a_batch_takes_no_more_than_has_room_with_its_rows() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = Config::new("fits").store_bytes_max(4 * MIB as u64).spill_dir(dir.path());
+    let mut rig = rig(config.block_bytes_max(MIB as u64 / 4), 1);
+    // All of it comes before the first tick.
+    rig.send(16 * MIB);
+    let inspector = rig.running.inspector();
+    assert!(inspector.memory().spilled.bytes > 13 * MIB as u64, "{:?}", inspector.memory());
+    let mut batches = 0;
+    while rig.rows.load(Ordering::SeqCst) < (16 * MIB / LINE) as u64 {
+        rig.clock.advance(Duration::from_secs(1));
+        rig.entered.recv().expect("the sink is called");
+        let memory = inspector.memory();
+        assert!(memory.used <= 4 * MIB && memory.results > 0, "batch {batches}: {memory:?}");
+        rig.release.send(()).expect("the sink waits");
+        batches += 1;
+        while inspector.progress().batches < batches {
+            std::thread::yield_now();
+        }
+    }
+    assert!((8..16).contains(&batches), "{batches} batches");
     rig.end();
 }
 

@@ -123,7 +123,9 @@ impl<T: ?Sized + 'static> DStream<T> {
         let (node, sinks) = (Arc::clone(&self.node), Arc::new(sinks));
         self.output(kind, move |cx, delivery| {
             let batch = node.compute(cx)?;
-            let parts = cx.materialize_owning(&batch, Rows::new, Rows::push, encoded);
+            let pool = cx.epoch.pool();
+            let begin = move || Rows::in_pool(&pool);
+            let parts = cx.materialize_owning(&batch, begin, Rows::push, encoded);
             let sinks = Arc::clone(&sinks);
             Ok(Box::new(move |_| {
                 let (mut rows, key, meta) = (Rows::new(), delivery.key(), delivery.meta());

@@ -6,14 +6,13 @@
 //! ```
 //! Written by the tasks of a job's last stage, read by sinks. A text is its length in LEB128 and its bytes; numbers are
 //! eight bytes, little endian. Many rows are many parts: a buffer that doubles would be copied, and take up to three times
-//! what it holds. Only this file knows the encoding.
+//! what it holds. Those that tasks make lie in pooled buffers, so that memory goes round between input and rows, whichever
+//! threads they are of. Only this file knows the encoding.
 
 use std::fmt;
 
+use crate::slab::{BUFFER_BYTES, Pool};
 use crate::sync::Arc;
-
-/// Bytes of a part's buffer; a part with a longer row has a longer one.
-const PART_BYTES: usize = 64 * 1024;
 
 /// A part is whole when less than this is left of its buffer, in bytes.
 const LEFT_MIN: usize = 4 * 1024;
@@ -26,13 +25,31 @@ const SPARE_MAX: usize = 2 * LEFT_MIN;
 pub struct Rows {
     whole: Vec<Arc<Part>>,
     open: Part,
+    /// Where the buffers of further parts come from.
+    pool: Option<Arc<Pool>>,
 }
 
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Part {
     bytes: Vec<u8>,
     /// Where each row ends in `bytes`.
     ends: Vec<usize>,
+    /// Where the buffer is from.
+    pool: Option<Arc<Pool>>,
+}
+
+impl Clone for Part {
+    fn clone(&self) -> Self {
+        Part { bytes: self.bytes.clone(), ends: self.ends.clone(), pool: None }
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if let Some(pool) = &self.pool {
+            pool.give_back_vec(std::mem::take(&mut self.bytes));
+        }
+    }
 }
 
 impl fmt::Debug for Rows {
@@ -47,15 +64,23 @@ impl Rows {
         Rows::default()
     }
 
+    /// No rows yet; if there will be many, they are in buffers of this pool.
+    pub fn in_pool(pool: &Arc<Pool>) -> Self {
+        Rows { pool: Some(Arc::clone(pool)), ..Rows::default() }
+    }
+
     /// Appends an element as a row.
     pub fn push(&mut self, row: &(impl Row + ?Sized)) {
         let part = &mut self.open;
         row.cells(&mut RowWriter { bytes: &mut part.bytes });
         part.ends.push(part.bytes.len());
-        if part.bytes.len() > PART_BYTES - LEFT_MIN {
-            let next = Part::after(part);
+        if part.bytes.len() > BUFFER_BYTES - LEFT_MIN {
+            let next = Part::after(part, self.pool.as_ref());
             let mut whole = std::mem::replace(part, next);
-            whole.trim();
+            // A long row has made it grow.
+            if whole.bytes.capacity() - whole.bytes.len() >= SPARE_MAX {
+                whole.bytes.shrink_to_fit();
+            }
             self.whole.push(Arc::new(whole));
         }
     }
@@ -67,12 +92,17 @@ impl Rows {
             self.whole.push(Arc::new(open));
         }
         self.whole.extend(other.whole);
-        self.open = other.open;
+        (self.open, self.pool) = (other.open, other.pool);
     }
 
-    /// Gives back what buffers grew too far, where it is much: they may wait for a sink for long.
+    /// Gives back what the last buffer is too large by, where it is much: it may wait for a sink for long.
     pub fn trim(&mut self) {
-        self.open.trim();
+        let Part { bytes, ends, .. } = &self.open;
+        if bytes.capacity() - bytes.len() >= SPARE_MAX
+            || ends.capacity() - ends.len() >= SPARE_MAX / size_of::<usize>()
+        {
+            self.open = self.open.clone();
+        }
     }
 
     /// Their memory, in bytes.
@@ -102,18 +132,10 @@ impl Rows {
 
 impl Part {
     /// An empty part, with room for as many rows as `last` has.
-    fn after(last: &Part) -> Part {
+    fn after(last: &Part, pool: Option<&Arc<Pool>>) -> Part {
         let rows = last.ends.len();
-        Part { bytes: Vec::with_capacity(PART_BYTES), ends: Vec::with_capacity(rows + rows / 16) }
-    }
-
-    fn trim(&mut self) {
-        if self.bytes.capacity() - self.bytes.len() >= SPARE_MAX {
-            self.bytes.shrink_to_fit();
-        }
-        if self.ends.capacity() - self.ends.len() >= SPARE_MAX / size_of::<usize>() {
-            self.ends.shrink_to_fit();
-        }
+        let bytes = pool.map_or_else(|| Vec::with_capacity(BUFFER_BYTES), |it| it.lease_vec());
+        Part { bytes, ends: Vec::with_capacity(rows + rows / 16), pool: pool.cloned() }
     }
 
     fn memory(&self) -> usize {
