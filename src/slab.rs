@@ -93,13 +93,17 @@ impl Account {
         }
     }
 
-    /// Bytes held now, or spoken for by results that are expected.
-    pub fn held(&self) -> usize {
-        // Results are counted in `used` last and taken off it last, so this may be too much for a moment, and then whoever
-        // takes them off looks again; too little it is by no more than results that come in right now.
-        let used = self.used();
-        let expected = self.expected.load(Ordering::SeqCst);
-        used.saturating_add(expected.saturating_sub(self.results()))
+    /// The bytes that may be held now: the bound less the results that are expected and not there yet.
+    fn room(&self) -> usize {
+        let missing = self.expected.load(Ordering::SeqCst).saturating_sub(self.results());
+        self.max.saturating_sub(missing)
+    }
+
+    /// How many bytes are to leave memory when it runs short: down to three quarters, where held readers have been woken
+    /// for long.
+    pub fn excess(&self) -> usize {
+        let (used, room) = (self.used(), self.room());
+        used.saturating_sub(room - room / 4)
     }
 
     /// The bound, in bytes.
@@ -119,16 +123,22 @@ impl Account {
 
     /// Less than an eighth is left: enough for readers to go on while something leaves memory.
     pub fn is_pressed(&self) -> bool {
-        self.held() > self.max - self.max / 8
+        // `used` first: results are taken off it last, and who does that looks again.
+        let (used, room) = (self.used(), self.room());
+        used > room - room / 8
     }
 
     /// Whether more may be read; if not, the wakers are called once there is room.
     pub fn has_room(&self) -> bool {
-        if self.held() < self.max {
+        let has_room = || {
+            let (used, room) = (self.used(), self.room());
+            used < room
+        };
+        if has_room() {
             return true;
         }
         self.starved.store(true, Ordering::SeqCst);
-        self.held() < self.max && !planted(Planted::AccountSkipsRecheck)
+        has_room() && !planted(Planted::AccountSkipsRecheck)
     }
 
     /// Counts `bytes` until the charge is dropped.
@@ -438,9 +448,9 @@ mod tests {
         let more = account.charge(50);
         assert!(!account.has_room());
         results.add(300);
-        assert_eq!((account.held(), account.used(), account.has_room()), (1_000, 800, false));
+        assert_eq!((account.room(), account.used(), account.has_room()), (800, 800, false));
         results.add(300);
-        assert_eq!((account.held(), account.used(), account.has_room()), (1_100, 1_100, false));
+        assert_eq!((account.room(), account.used(), account.has_room()), (1_000, 1_100, false));
         results.clear();
         assert_eq!(
             (account.take_results_peak(), account.take_results_peak(), account.has_room()),
