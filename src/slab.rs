@@ -79,6 +79,11 @@ impl Account {
         self.results.load(Ordering::SeqCst)
     }
 
+    /// How many bytes of results are expected of the next batch: readers leave room for what of them is not there yet.
+    pub fn expected(&self) -> usize {
+        self.expected.load(Ordering::SeqCst)
+    }
+
     /// The most results that there were at once since this was asked for the last time.
     pub fn take_results_peak(&self) -> u64 {
         self.results_peak.swap(self.results(), Ordering::SeqCst) as u64
@@ -95,7 +100,7 @@ impl Account {
 
     /// The bytes that may be held now: the bound less the results that are expected and not there yet.
     fn room(&self) -> usize {
-        let missing = self.expected.load(Ordering::SeqCst).saturating_sub(self.results());
+        let missing = self.expected().saturating_sub(self.results());
         self.max.saturating_sub(missing)
     }
 
