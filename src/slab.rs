@@ -263,7 +263,7 @@ impl Pool {
         Buffer { pool: Arc::clone(self), data: None }
     }
 
-    /// Gives back to the system an eighth of the buffers that nobody needed since the last trim; called once a batch.
+    /// Gives back to the allocator an eighth of the buffers that nobody needed since the last trim.
     pub fn trim(&self) {
         let mut free = self.free.lock();
         let keep = free.buffers.len() - free.low_water.div_ceil(8).min(free.buffers.len());

@@ -58,6 +58,10 @@ const MESSAGES_MAX: usize = 65_536;
 /// Wait after a job whose sink found no room on its disk, before it is tried again.
 const ROOM_RETRY: Duration = Duration::from_millis(200);
 
+/// Time between two trims of the pool. Batches alone are too short: the next one would have buffers made anew, on other
+/// threads, and what an allocator was given back on one thread stays resident and is of no use to others.
+const TRIM_PAUSE: Duration = Duration::from_secs(1);
+
 /// What the loop acts on: the closed set.
 #[derive(Debug)]
 pub(crate) enum Message {
@@ -236,6 +240,7 @@ impl Scheduler {
             late,
             steering,
             fit: Fit::new(parts.store.account().max()),
+            trim_at: now.plus(TRIM_PAUSE),
             stages: parts.times.stage_recorders(),
             cut: Moment::default(),
             stored: Moment::default(),
@@ -318,6 +323,8 @@ struct JobLoop {
     durable: Option<Durable>,
     steering: Steering,
     fit: Fit,
+    /// When the pool is trimmed next.
+    trim_at: Moment,
     stages: [Recorder; STAGES.len()],
     /// When the waiting tick was cut, and when the last source that it waits for had stored what was cut.
     cut: Moment,
