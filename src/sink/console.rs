@@ -1,7 +1,8 @@
 //! `Console`: prints each batch, as text in the manner of Spark or as one line of JSON.
 //!
-//! A batch is one write and one flush, so that a reader of the pipe sees whole batches at once; one of more than 64 KiB
-//! is several writes, with nothing of others between them. Runs on the worker that finishes a job. Writes to what it is given; standard output is chosen far above.
+//! A batch is one write and one flush, so that a reader of the pipe sees whole batches at once; a longer one leaves in
+//! pieces, with nothing of others between them. Runs on the worker that finishes a job. Writes to what it is given; standard
+//! output is chosen far above.
 
 use std::fmt;
 use std::io::{self, Write};

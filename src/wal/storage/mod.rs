@@ -184,8 +184,8 @@ pub(crate) enum PutFailure {
     Fatal(io::Error),
 }
 
-/// Puts a whole file in place: written aside by `write`, synced, renamed, the directory synced. After a crash the name holds either
-/// all of it, or what it held before.
+/// Puts a whole file in place: written aside by `write`, synced, renamed, the directory synced. After a crash the name holds
+/// either all of it, or what it held before.
 ///
 /// # Errors
 /// What the storage says, and whether it can be tried again.
