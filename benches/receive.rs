@@ -50,6 +50,7 @@ impl Shape {
     fn send(&self, to: SocketAddr, clock: &Arc<SystemClock>) -> (Load, Moment) {
         let options = LoadOptions {
             target: Target::Connect(to.to_string()),
+            framing: load::Framing::Lines,
             rate: None,
             limit: Limit { bytes: Some(self.bytes), ..Limit::default() },
             line_len: self.record_bytes,

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::sync::Arc;
 use crate::wal::NotLogged;
 use crate::wal::format_matches as matches;
-use crate::wal::storage::{PutFailure, Storage, put_whole, read_full, write_all};
+use crate::wal::storage::{PutFailure, Storage, put_whole, read_full};
 
 const MAGIC: [u8; 8] = *b"TIDECKPT";
 const VERSION: u32 = 1;
@@ -228,7 +228,7 @@ impl Checkpoints {
         parts.extend(checkpoint.sections.values().map(Vec::as_slice));
         let name = file_name(self.next);
         let text = |err| format!("cannot write {name} in {}: {err}", self.storage.name()).into();
-        match put_whole(self.storage.as_ref(), ASIDE, &name, |file| write_all(file, 0, &parts)) {
+        match put_whole(self.storage.as_ref(), ASIDE, &name, &parts) {
             Ok(()) => {}
             Err(PutFailure::Retry(err)) => return Err(NotLogged::Retry(text(err))),
             Err(PutFailure::Fatal(err)) => {

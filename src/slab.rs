@@ -36,6 +36,8 @@ pub struct Account {
     results: AtomicUsize,
     /// The most results since somebody asked.
     results_peak: AtomicUsize,
+    /// Results that lie in blocks, since somebody asked.
+    spared: AtomicUsize,
     /// So many results are expected; what of them is not there yet is not for readers.
     expected: AtomicUsize,
     max: usize,
@@ -61,6 +63,7 @@ impl Account {
             used: AtomicUsize::new(0),
             results: AtomicUsize::new(0),
             results_peak: AtomicUsize::new(0),
+            spared: AtomicUsize::new(0),
             expected: AtomicUsize::new(0),
             max,
             starved: AtomicBool::new(false),
@@ -84,9 +87,18 @@ impl Account {
         self.expected.load(Ordering::SeqCst)
     }
 
-    /// The most results that there were at once since this was asked for the last time.
+    /// The most results that there were at once since this was asked for the last time, with those that were spared.
     pub fn take_results_peak(&self) -> u64 {
-        self.results_peak.swap(self.results(), Ordering::SeqCst) as u64
+        let peak = self.results_peak.swap(self.results(), Ordering::SeqCst);
+        peak.saturating_add(self.spared.swap(0, Ordering::SeqCst)) as u64
+    }
+
+    /// Results of so many bytes need no memory, because they lie in blocks. They will the next time, if those have left
+    /// memory by then.
+    pub fn spare(&self, bytes: usize) {
+        if !self.on_pressure.lock().is_empty() {
+            self.spared.fetch_add(bytes, Ordering::SeqCst);
+        }
     }
 
     /// From now on readers leave room for so many bytes of results.
@@ -457,9 +469,12 @@ mod tests {
         results.add(300);
         assert_eq!((account.room(), account.used(), account.has_room()), (1_000, 1_100, false));
         results.clear();
+        account.spare(1);
+        account.on_pressure(|| ());
+        account.spare(20);
         assert_eq!(
             (account.take_results_peak(), account.take_results_peak(), account.has_room()),
-            (600, 0, false)
+            (620, 0, false)
         );
         drop(more);
         assert_eq!(woken.load(Ordering::SeqCst), 0, "not before seven eighths");

@@ -129,6 +129,26 @@ fn load_serves_a_run() {
 }
 
 #[test]
+fn load_is_a_client_of_relp_and_counts_what_is_acknowledged() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let state = directory.path().to_str().expect("text");
+    let listen = ["run", "--from", "tcp-listen://127.0.0.1:0", "--framing", "relp", "--until-eof"];
+    let rest = ["--job", "count", "--every", "50ms", "--to", "json", "--state-dir", state];
+    let run = Program::start(&[&listen[..], &rest[..]].concat());
+    let address = run.address_after("listening on").to_string();
+    let load = ["load", "--connect", &address, "--framing", "relp", "--window", "50"];
+    let how_much = ["--connections", "3", "--records", "20000", "--json"];
+    let (code, out, err) = Program::start(&[&load[..], &how_much[..]].concat()).finish();
+    assert_eq!(code, Some(0), "{err:?}");
+    let report: Value = serde_json::from_str(&out[0]).expect("JSON");
+    let counts = ["lines", "acknowledged", "refused", "unanswered"].map(|name| &report[name]);
+    assert_eq!(counts, [20_000, 20_000, 0, 0]);
+    assert!(err.iter().any(|line| line.contains("20,000 acknowledged")), "{err:?}");
+    let (code, out, _) = run.finish();
+    assert_eq!((code, sum(&out)), (Some(0), 20_000));
+}
+
+#[test]
 fn peers_dial_in_to_a_listening_run() {
     let args = [
         "run",
@@ -313,6 +333,8 @@ fn check_refused(args: &[&str], code: i32, words: &str) {
 #[test]
 fn exit_codes() {
     check_refused(&["run"], 2, "Usage");
+    check_refused(&["run", "--from", "tcp://127.0.0.1:1"], 2, "--job <JOB>");
+    check_refused(&["run", "--job", "count"], 2, "--from <SOURCE>");
     check_refused(&["run", "--from", "tcp://127.0.0.1:1", "--job", "nonsense"], 2, "nonsense");
     check_refused(&["run", "--from", "generate:", "--job", "count", "--until-eof"], 2, "never end");
     check_refused(&["run", "no-such-file.toml"], 78, "no-such-file.toml");

@@ -356,7 +356,7 @@ fn a_stuck_closure_is_named_and_abandoned() {
         move || {
             waits.recv();
         },
-        Duration::from_millis(100),
+        2 * SECOND,
         RunLimits::default(),
     );
     let running = ctx.start().expect("started");
@@ -369,6 +369,7 @@ fn a_stuck_closure_is_named_and_abandoned() {
     assert_eq!(err.exit_code(), 1);
     let text = err.to_string();
     assert!(text.contains("thread `worker-") && text.contains("is stuck in a task"), "{text}");
+    assert_eq!(text.matches("abandoned").count(), 1, "the other threads are not stuck: {text}");
     release.close();
 }
 
@@ -410,6 +411,55 @@ fn a_sink_that_blocks_holds_the_sender_within_the_memory_bound() {
     assert_eq!(report.records, BYTES.div_ceil(100));
     assert_eq!(records.load(Ordering::SeqCst), BYTES.div_ceil(100));
     assert_eq!(inspector.memory().used, 0, "everything was given back");
+}
+
+#[test]
+fn a_panic_in_every_hundredth_task_loses_nothing() {
+    let lines = b"a line of text\n".repeat(400);
+    let config = Config::new("panics")
+        .batch_interval(Interval::millis(5))
+        .block_interval(Interval::millis(1))
+        .store_bytes_max(2 << 20)
+        .on_failure(OnFailure { retries: 100, then: Then::Stop });
+    let ctx = StreamingContext::new(config).expect("good options");
+    ctx.limits(RunLimits { until_eof: true, ..RunLimits::default() });
+    let (tasks, counted) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (task, count) = (Arc::clone(&tasks), Arc::clone(&counted));
+    let source = ctx.socket(SocketSource::listen("127.0.0.1:0")).expect("a source");
+    let counts = source.map_partitions(move |lines, out| {
+        let number = task.fetch_add(1, Ordering::SeqCst) + 1;
+        lines.for_each(|line| out.push(line));
+        assert!(number % 100 != 0, "the hundredth task fails when it has done everything");
+    });
+    counts.count().foreach_batch(move |_, batch| {
+        batch.for_each(|records| {
+            count.fetch_add(*records, Ordering::SeqCst);
+        });
+        Ok(())
+    });
+    let retried = Arc::new(AtomicU64::new(0));
+    let retries = Arc::clone(&retried);
+    ctx.add_listener(move |event: &Event| {
+        if let Event::JobRetried { cause, .. } = event {
+            assert!(cause.contains("the hundredth task"), "{cause}");
+            retries.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let running = ctx.start().expect("started");
+    let inspector = running.inspector();
+    let mut peer = TcpStream::connect(running.local_addrs()[0]).expect("connected");
+    let mut sent = 0;
+    while tasks.load(Ordering::SeqCst) < 300 {
+        peer.write_all(&lines).expect("taken");
+        sent += 400;
+        let memory = inspector.memory();
+        assert!(memory.used <= memory.bound + memory.bound / 10, "{memory:?}");
+    }
+    drop(peer);
+    let (report, outcome) = running.finish();
+    outcome.expect("drained");
+    assert_eq!((report.records, counted.load(Ordering::SeqCst)), (sent, sent));
+    assert!(retried.load(Ordering::SeqCst) >= 3, "each of three hundred tasks counts");
 }
 
 /// Sends more of the lines, which begin again after the last one, up to `end` bytes in all; false if the peer takes nothing.

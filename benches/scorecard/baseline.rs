@@ -1,9 +1,11 @@
 //! The bare loops: what the same job costs without an engine. One thread, one socket, one buffer.
 
 use std::collections::VecDeque;
+use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::{IoSliceMut, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -221,6 +223,37 @@ fn read_out(peer: &mut Option<mio::net::TcpStream>, buffer: &mut [u8], lines: &m
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
             Ok(_) | Err(_) => *peer = None,
+        }
+    }
+}
+
+/// Listens and writes what comes to files in a directory, one for each interval, which is synced before it gets its name:
+/// what the job `lines` into the file sink costs a single thread.
+pub fn to_files(address: &str, directory: &str, interval: Interval) -> Outcome<()> {
+    let (listener, directory) = (TcpListener::bind(address)?, Path::new(directory));
+    let (aside, watch, mut buffer) =
+        (directory.join(".aside"), Stopwatch::start(), vec![0; READ_BYTES]);
+    let mut number = 0;
+    loop {
+        let mut stream = listener.accept()?.0;
+        let mut open: Option<(u64, File)> = None;
+        loop {
+            let len = stream.read(&mut buffer)?;
+            let now = interval_of(watch.seconds(), interval);
+            if let Some((_, file)) = open.take_if(|(of, _)| len == 0 || *of < now) {
+                file.sync_data()?;
+                fs::rename(&aside, directory.join(number.to_string()))?;
+                File::open(directory)?.sync_all()?;
+                number += 1;
+            }
+            if len == 0 {
+                break;
+            }
+            let (_, file) = match &mut open {
+                Some(open) => open,
+                none => none.insert((now, File::create(&aside)?)),
+            };
+            file.write_all(&buffer[..len])?;
         }
     }
 }

@@ -12,7 +12,7 @@ use tidemill::time::{Clock, SystemClock};
 
 use crate::measure::as_f64;
 use crate::process::LIMIT;
-use crate::syslog::{RECORD_BYTES, Receiver, What, Who, answer_bytes, record};
+use crate::syslog::{RECORD_BYTES, Receiver, What, Who};
 use crate::verdict::{Sheet, Spread, Target};
 use crate::{Options, Outcome};
 
@@ -105,6 +105,21 @@ fn answer(stream: &mut TcpStream) -> Outcome<()> {
             return Ok(());
         }
     }
+}
+
+/// What a client sends as a record.
+fn record() -> Vec<u8> {
+    let words: Vec<u8> = b"word ".iter().copied().cycle().take(RECORD_BYTES - 30).collect();
+    [b"<13>Jan  1 00:00:00 host app: ", &words[..]].concat()
+}
+
+/// How long the answer is that these bytes begin with, if all of it is there: `NUMBER rsp LENGTH DATA\n`.
+fn answer_bytes(bytes: &[u8]) -> Option<usize> {
+    let mut spaces = bytes.iter().enumerate().filter(|(_, byte)| matches!(byte, b' ' | b'\n'));
+    let (_, (start, _), (end, _)) = (spaces.next()?, spaces.next()?, spaces.next()?);
+    let data: usize = std::str::from_utf8(&bytes[start + 1..end]).ok()?.parse().ok()?;
+    let len = if data == 0 { end + 1 } else { end + 1 + data + 1 };
+    (bytes.len() >= len).then_some(len)
 }
 
 /// The figure that so large a part of them does not exceed.

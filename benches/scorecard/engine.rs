@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use tidemill::receiver::io::IoModel;
@@ -15,6 +16,7 @@ use crate::baseline;
 use crate::durable;
 use crate::keys::{Keyed, keyed};
 use crate::measure::{Figures, Stopwatch, Sum};
+use crate::verdict::Spread;
 
 /// The jobs of children.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -49,6 +51,8 @@ pub enum Kind {
     Recover,
     /// A bare poller that accepts and discards, until it is killed.
     Poller,
+    /// Listens, and writes what comes to files, until it is killed.
+    ToFiles,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -94,6 +98,7 @@ pub fn child(args: &ChildArgs) -> Outcome<()> {
         Kind::ReadLog => durable::read_log(&state)?,
         Kind::Recover => recover(args)?,
         Kind::Poller => return baseline::poller(),
+        Kind::ToFiles => return baseline::to_files(&address, &state, Interval::millis(args.every)),
     };
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&figures)?)?;
     Ok(())
@@ -168,15 +173,16 @@ impl Sink for Checked {
     }
 }
 
-/// The time from tick to commit of each batch, by the engine's events; beside it how late a bare timer is.
+/// The time from tick to commit of each batch, by the engine's events; beside it how late a bare timer is. How late the
+/// operating system wakes a thread differs more from tick to tick than what is measured: until its first job starts, each
+/// batch counts with the median of all.
 fn batches(args: &ChildArgs) -> Outcome<Figures> {
     let context = context(args)?;
-    let micros: Arc<Mutex<Vec<(u64, f64)>>> = Arc::default();
-    let seen = Arc::clone(&micros);
+    let times: Arc<Mutex<Vec<(u64, Duration, Duration)>>> = Arc::default();
+    let seen = Arc::clone(&times);
     context.add_listener(move |event: &Event| {
         if let Event::BatchCompleted { records, scheduling_delay, processing, .. } = event {
-            let total = *scheduling_delay + *processing;
-            seen.lock().push((*records, total.as_secs_f64() * 1e6));
+            seen.lock().push((*records, *scheduling_delay, *processing));
         }
     });
     source(args, &context)?.wordcount().save(Null);
@@ -185,11 +191,14 @@ fn batches(args: &ChildArgs) -> Outcome<Figures> {
     outcome?;
     let ticks = usize::try_from(args.rounds)?;
     let beside = baseline::timer(Interval::millis(args.every), ticks)?;
-    let micros = micros.lock().clone();
     // The first batches meet the connection and empty memory; the last ones may be cut by the end.
-    let all = micros.iter().skip(ticks / 10 + 1);
-    let micros = all.filter(|(records, _)| (*records > 0) == args.address.is_some());
-    let micros = micros.map(|(_, micros)| *micros).collect();
+    let all = times.lock().clone();
+    let settled = || all.iter().skip(ticks / 10 + 1);
+    let of_kind = || settled().filter(|(records, ..)| (*records > 0) == args.address.is_some());
+    let micros = |time: &Duration| time.as_secs_f64() * 1e6;
+    let until_start: Vec<f64> = of_kind().map(|(_, delay, _)| micros(delay)).collect();
+    let until_start = Spread::of(&until_start).median;
+    let micros = of_kind().map(|(.., processing)| until_start + micros(processing)).collect();
     Ok(Figures { records: report.records, micros, beside, ..Figures::default() })
 }
 

@@ -3,9 +3,7 @@
 //! Both programs run as people run them, in processes of their own, from files that this writes; the sender is the same
 //! for both, and the order alternates. rsyslogd runs privately: its own configuration, pid file and directory.
 
-use std::collections::VecDeque;
 use std::fs;
-use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,18 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tidemill::load::WINDOW;
 use tidemill::sync::Signal;
-use tidemill::time::{Clock, Moment, SystemClock};
+use tidemill::time::{Clock, SystemClock};
 
 use crate::measure::{Stopwatch, as_f64};
 use crate::process::{LIMIT, Owned, TIDEMILL, said, ticks};
 use crate::verdict::{Sheet, Target};
 use crate::{Options, Outcome};
 
-/// Frames that a client leaves unanswered, as rsyslog's sender does by default.
-const WINDOW: usize = 128;
-
-/// A line of this many bytes is a record.
+/// Bytes of a record, or their mean.
 pub const RECORD_BYTES: usize = 98;
 
 /// How often a growing output is looked at.
@@ -35,6 +31,8 @@ const LOOK: Duration = Duration::from_millis(5);
 pub enum Who {
     Rsyslog,
     Tidemill,
+    /// One thread that reads and writes, with a file for each interval like the engine's. Lines only.
+    Plain,
 }
 
 /// What is sent.
@@ -74,6 +72,13 @@ impl Receiver {
                 fs::write(&file, pipeline_file(what, address, path))?;
                 let mut command = Command::new(TIDEMILL);
                 command.arg("run").arg(file).arg("--quiet");
+                command
+            }
+            Who::Plain => {
+                fs::create_dir(&output)?;
+                let mut command = Command::new(std::env::current_exe()?);
+                command.args(["child", "to-files", "--address", &address.to_string()]);
+                command.args(["--every", "200", "--state"]).arg(&output);
                 command
             }
         };
@@ -155,7 +160,7 @@ fn is_there(sheet: &mut Sheet) -> Outcome<bool> {
 
 pub fn relp(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
     sheet.say(&format!(
-        "P16: RELP, window {WINDOW}, records of {RECORD_BYTES} bytes to files, acknowledged after the sync of the log, beside \
+        "P16: RELP, window {WINDOW}, records of {RECORD_BYTES} bytes on average to files, acknowledged after the sync of the log, beside \
          rsyslog imrelp, which acknowledges before the record is safe"
     ))?;
     if !is_there(sheet)? {
@@ -203,76 +208,25 @@ pub fn relp(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
     Ok(())
 }
 
-/// Records acknowledged per second, and seconds of the receiver's processor time for 10^6 of them.
+/// Records acknowledged per second, and seconds of the receiver's processor time for 10^6 of them. Each line begins with a
+/// stamp: what begins with a `z` rsyslog takes for compressed.
 fn acknowledged(who: Who, clients: usize, seconds: f64) -> Outcome<(f64, f64)> {
     let receiver = Receiver::start(who, What::Relp)?;
-    let (before, watch) = (receiver.cpu_seconds()?, Stopwatch::start());
-    let end = receiver.clock.now().plus(Duration::from_secs_f64(seconds));
-    let answered: u64 = std::thread::scope(|scope| {
-        let client = |_| scope.spawn(|| send_until(receiver.address, end, &receiver.clock));
-        let threads: Vec<_> = (0..clients).map(client).collect();
-        let counts = threads.into_iter().map(|thread| thread.join().expect("a client"));
-        counts.map(|count| count.map_err(Into::into)).sum::<Outcome<u64>>()
+    let before = receiver.cpu_seconds()?;
+    let mut load = Command::new(TIDEMILL);
+    load.args(["load", "--framing", "relp", "--connect", &receiver.address.to_string(), "--json"]);
+    load.args(["--stamp", "--line-len", &(RECORD_BYTES + 1).to_string()]);
+    load.args(["--connections", &clients.to_string(), "--seconds", &seconds.to_string()]);
+    let sent = load.stderr(Stdio::null()).output()?;
+    let report: serde_json::Value = serde_json::from_slice(&sent.stdout)?;
+    let figure = |name: &str| report[name].as_f64().ok_or("the sender says what was acknowledged");
+    let (answered, bytes) = (figure("acknowledged")?, figure("acknowledged_bytes")?);
+    receiver.until("everything is written", || {
+        // Each record has a line feed in the file.
+        Ok(as_f64(receiver.written()?) >= bytes + answered)
     })?;
-    let seconds = watch.seconds();
-    let bytes = answered * (RECORD_BYTES as u64 + 1);
-    receiver.until("everything is written", || Ok(receiver.written()? >= bytes))?;
     let cpu = receiver.cpu_seconds()? - before;
-    Ok((as_f64(answered) / seconds, cpu * 1e6 / as_f64(answered.max(1))))
-}
-
-/// A client: keeps its window full until `end`, waits for the last answers, and returns how many came.
-fn send_until(address: SocketAddr, end: Moment, clock: &SystemClock) -> std::io::Result<u64> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(LIMIT))?;
-    stream.write_all(b"1 open 30 relp_version=0\ncommands=syslog\n")?;
-    let record = record();
-    let (mut number, mut unanswered, mut answered) = (1_u32, 0, 0);
-    let (mut out, mut received, mut piece) = (Vec::new(), VecDeque::new(), vec![0; 64 << 10]);
-    let mut welcome = false;
-    loop {
-        let sending = welcome && clock.now() < end;
-        while sending && unanswered < WINDOW {
-            number += 1;
-            write!(out, "{number} syslog {RECORD_BYTES} ")?;
-            out.extend_from_slice(&record);
-            out.push(b'\n');
-            unanswered += 1;
-        }
-        stream.write_all(&out)?;
-        out.clear();
-        if welcome && unanswered == 0 {
-            return Ok(answered);
-        }
-        let len = stream.read(&mut piece)?;
-        if len == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        received.extend(&piece[..len]);
-        while let Some(len) = answer_bytes(received.make_contiguous()) {
-            received.drain(..len);
-            if std::mem::replace(&mut welcome, true) {
-                unanswered -= 1;
-                answered += 1;
-            }
-        }
-    }
-}
-
-/// What a client sends as a record.
-pub fn record() -> Vec<u8> {
-    let words: Vec<u8> = b"word ".iter().copied().cycle().take(RECORD_BYTES - 30).collect();
-    [b"<13>Jan  1 00:00:00 host app: ", &words[..]].concat()
-}
-
-/// How long the answer is that these bytes begin with, if all of it is there: `NUMBER rsp LENGTH DATA\n`.
-pub fn answer_bytes(bytes: &[u8]) -> Option<usize> {
-    let mut spaces = bytes.iter().enumerate().filter(|(_, byte)| matches!(byte, b' ' | b'\n'));
-    let (_, (start, _), (end, _)) = (spaces.next()?, spaces.next()?, spaces.next()?);
-    let data: usize = std::str::from_utf8(&bytes[start + 1..end]).ok()?.parse().ok()?;
-    let len = if data == 0 { end + 1 } else { end + 1 + data + 1 };
-    (bytes.len() >= len).then_some(len)
+    Ok((figure("acknowledged_per_second")?, cpu * 1e6 / answered.max(1.0)))
 }
 
 /// Lines of about the asked time for rsyslog.
@@ -289,38 +243,59 @@ pub fn lines(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
         reason = "a number of lines"
     )]
     let count = (options.seconds * LINES_PER_SECOND) as u64;
-    let (mut theirs, mut ours) = (Vec::new(), Vec::new());
+    let all = [Who::Rsyslog, Who::Tidemill, Who::Plain];
+    let mut sides = [const { Vec::new() }; 3];
     for pair in 0..options.pairs {
-        for rsyslog in [pair % 2 == 0, pair % 2 != 0] {
-            let who = if rsyslog { Who::Rsyslog } else { Who::Tidemill };
-            if rsyslog { &mut theirs } else { &mut ours }.push(to_files(who, count)?);
+        for turn in 0..all.len() {
+            let side = (turn + pair) % all.len();
+            sides[side].push(to_files(all[side], count)?);
         }
     }
+    let [theirs, ours, plain] = &sides;
     let target = Target::AtLeast { pass: 5.0, goal: 10.0 };
     for (name, unit, of) in [
-        ("lines", "M/s", (|(rate, _)| rate / 1e6) as fn((f64, f64)) -> f64),
-        ("bytes for a second of processor", "MB", |(_, bytes)| bytes / 1e6),
+        ("lines", "M/s", (|run| run.rate / 1e6) as fn(&ToFiles) -> f64),
+        ("bytes for a second of processor", "MB", |run| run.bytes_per_cpu_second / 1e6),
     ] {
-        let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(a, b)| of(*a) / of(*b)).collect();
-        sheet.judge((&format!("{name}: tidemill / rsyslog"), "x"), &ratios, target)?;
-        for (who, side) in [("tidemill", &ours), ("rsyslog", &theirs)] {
-            let figures: Vec<f64> = side.iter().map(|figure| of(*figure)).collect();
+        let beside = |side: &[ToFiles]| -> Vec<f64> {
+            ours.iter().zip(side).map(|(ours, theirs)| of(ours) / of(theirs)).collect()
+        };
+        sheet.judge((&format!("{name}: tidemill / rsyslog"), "x"), &beside(theirs), target)?;
+        let shown = format!("{name}: tidemill / a thread that reads, writes and syncs");
+        sheet.judge((&shown, "x"), &beside(plain), Target::Shown)?;
+        for (who, side) in [("tidemill", ours), ("rsyslog", theirs), ("the plain thread", plain)] {
+            let figures: Vec<f64> = side.iter().map(of).collect();
             sheet.judge((&format!("{name}: {who}"), unit), &figures, Target::Shown)?;
         }
     }
-    Ok(())
+    let sent: Vec<f64> = ours.iter().map(|run| run.sent / 1e6).collect();
+    sheet.judge(("lines: the sender, while it sent to tidemill", "M/s"), &sent, Target::Shown)
 }
 
-/// Lines per second from the first byte to the last line in a file, and bytes for a second of processor time.
-fn to_files(who: Who, lines: u64) -> Outcome<(f64, f64)> {
+/// One run of a receiver that writes files.
+struct ToFiles {
+    /// Lines per second from the first byte to the last line in a file.
+    rate: f64,
+    bytes_per_cpu_second: f64,
+    /// Lines per second that the sender got rid of.
+    sent: f64,
+}
+
+fn to_files(who: Who, lines: u64) -> Outcome<ToFiles> {
     let receiver = Receiver::start(who, What::Lines)?;
-    let (before, watch) = (receiver.cpu_seconds()?, Stopwatch::start());
+    let before = receiver.cpu_seconds()?;
     let mut load = Command::new(TIDEMILL);
     load.args(["load", "--connect", &receiver.address.to_string(), "--json", "--line-len", "100"]);
     let sent = load.args(["--records", &lines.to_string()]).stderr(Stdio::null()).output()?;
+    let watch = Stopwatch::start();
     let report: serde_json::Value = serde_json::from_slice(&sent.stdout)?;
     let bytes = report["bytes"].as_u64().ok_or("the sender says how much it sent")?;
+    let sending = report["seconds"].as_f64().ok_or("the sender says how long it sent")?;
     receiver.until("everything is written", || Ok(receiver.written()? >= bytes))?;
-    let (seconds, cpu) = (watch.seconds(), receiver.cpu_seconds()? - before);
-    Ok((as_f64(lines) / seconds, as_f64(bytes) / cpu.max(0.01)))
+    let (seconds, cpu) = (sending + watch.seconds(), receiver.cpu_seconds()? - before);
+    Ok(ToFiles {
+        rate: as_f64(lines) / seconds,
+        bytes_per_cpu_second: as_f64(bytes) / cpu.max(0.01),
+        sent: as_f64(lines) / sending,
+    })
 }

@@ -37,17 +37,17 @@ Exit codes: 0 the file is good; 2 usage; 78 the file is wrong.";
 #[command(after_help = RUN_EXAMPLES)]
 pub struct RunArgs {
     /// The pipeline file (TOML); without it --from and --job describe the pipeline
-    #[arg(value_name = "FILE", required_unless_present_all = ["from", "job"])]
+    #[arg(value_name = "FILE", required_unless_present_any = ["from", "job"])]
     pub file: Option<PathBuf>,
 
     /// Where records come from: tcp://HOST:PORT[,HOST:PORT...] dials, tcp-listen://ADDR:PORT accepts,
     /// files://DIR reads a directory's files, new and growing ones,
     /// generate:[KEY=VALUE,...] makes lines (keys: rate, records, line_len, words, seed, file)
-    #[arg(long, value_name = "SOURCE", conflicts_with = "file")]
+    #[arg(long, value_name = "SOURCE", conflicts_with = "file", requires = "job")]
     pub from: Option<String>,
 
     /// What to do: count, lines, wordcount, latency, grep=REGEX or topk=N; may be given several times
-    #[arg(long, value_name = "JOB", conflicts_with = "file")]
+    #[arg(long, value_name = "JOB", conflicts_with = "file", requires = "from")]
     pub job: Vec<String>,
 
     /// The time between two batches, as 200ms or 1s [default: 1s]

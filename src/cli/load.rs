@@ -11,7 +11,9 @@ use serde_json::json;
 
 use super::signals::SignalWatch;
 use super::{say, units};
-use crate::load::{self, End, Event, LINE_LEN, Limit, Load, LoadOptions, Report, Target, WORDS};
+use crate::load::{
+    self, End, Event, Framing, LINE_LEN, Limit, Load, LoadOptions, Report, Target, WINDOW, WORDS,
+};
 use crate::sync::{Arc, Poison};
 use crate::time::{Clock, SystemClock};
 use crate::{Error, Result};
@@ -30,9 +32,12 @@ Examples:
   Replay a log file, paced; and keep 9,900 idle connections beside 100 busy ones:
     tidemill load --connect 127.0.0.1:5514 --file access.log --rate 50k
     tidemill load --connect 127.0.0.1:5514 --connections 100 --idle 9900
+  A RELP client, as rsyslog's omrelp is one: how many records are acknowledged, and how fast:
+    tidemill load --connect 127.0.0.1:2514 --framing relp --connections 8 --records 1M
 
 Ctrl-C stops and reports; a second one stops at once.
-Exit codes: 0 done; 1 a peer was gone before the limit (--connect) or the system refused; 2 usage.";
+Exit codes: 0 done; 1 a peer was gone before the limit (--connect), not all was acknowledged (relp) or the system
+refused; 2 usage.";
 
 /// A data server: sends lines over TCP, paced or as fast as they are taken.
 #[derive(Debug, Args)]
@@ -40,6 +45,14 @@ Exit codes: 0 done; 1 a peer was gone before the limit (--connect) or the system
 pub struct LoadArgs {
     #[command(flatten)]
     target: TargetArgs,
+
+    /// How lines are sent: as they are, or as frames of RELP, whose answers are waited for and counted; needs --connect
+    #[arg(long, value_name = "NAME", value_parser = ["lines", "relp"], default_value = "lines")]
+    framing: String,
+
+    /// With relp: records that a connection leaves unanswered at most [default: 128]
+    #[arg(long, value_name = "RECORDS", value_parser = units::count)]
+    window: Option<u64>,
 
     /// Lines per second in all, open loop: line i is due i ÷ LINES after the start, whatever the peers do [default:
     /// unlimited]
@@ -54,7 +67,7 @@ pub struct LoadArgs {
     #[arg(long, value_name = "LINES", value_parser = units::count)]
     records: Option<u64>,
 
-    /// Stop before more than so many bytes, such as 10MiB; only whole lines are sent
+    /// Stop before more than so many bytes, such as 10MiB; only whole lines are sent, and headers of relp do not count
     #[arg(long, value_name = "SIZE", value_parser = units::bytes)]
     bytes: Option<u64>,
 
@@ -119,6 +132,7 @@ impl LoadArgs {
         }
         Ok(LoadOptions {
             target,
+            framing: self.framing()?,
             rate: self.rate,
             limit: Limit { duration: self.seconds, records: self.records, bytes: self.bytes },
             line_len: size(self.line_len, "--line-len")?,
@@ -129,6 +143,15 @@ impl LoadArgs {
             stamp: self.stamp.then_some(self.stamp_every),
             seed: self.seed,
         })
+    }
+
+    fn framing(&self) -> Result<Framing> {
+        match (self.framing.as_str(), self.window) {
+            ("relp", None) => Ok(Framing::Relp { window: WINDOW }),
+            ("relp", Some(window)) => Ok(Framing::Relp { window: size(window, "--window")? }),
+            (_, None) => Ok(Framing::Lines),
+            (_, Some(_)) => Err(Error::Usage("--window is for --framing relp".to_owned())),
+        }
     }
 }
 
@@ -216,8 +239,17 @@ fn end_name(report: &Report) -> &'static str {
 
 fn readable(report: &Report) -> String {
     let lost = if report.lost > 0 { format!(" ({} lost)", report.lost) } else { String::new() };
+    let answers = report.answers.map_or(String::new(), |answers| {
+        format!(
+            "; {} acknowledged ({:.0}/s), {} refused, {} not answered",
+            HumanCount(answers.acknowledged),
+            per_second(answers.acknowledged, report),
+            HumanCount(answers.refused),
+            HumanCount(answers.unanswered),
+        )
+    });
     format!(
-        "load: {}: {} lines, {} bytes in {:.3} s: {:.0} lines/s, {:.1} MB/s; {} connections{lost}; \
+        "load: {}: {} lines, {} bytes in {:.3} s: {:.0} lines/s, {:.1} MB/s{answers}; {} connections{lost}; \
          fell behind by at most {:.3} ms",
         end_name(report),
         HumanCount(report.lines),
@@ -231,7 +263,7 @@ fn readable(report: &Report) -> String {
 }
 
 fn machine(report: &Report) -> serde_json::Value {
-    json!({
+    let mut value = json!({
         "end": end_name(report),
         "lines": report.lines,
         "bytes": report.bytes,
@@ -241,7 +273,15 @@ fn machine(report: &Report) -> serde_json::Value {
         "behind_us": u64::try_from(report.behind.as_micros()).unwrap_or(u64::MAX),
         "connections": report.connections,
         "lost": report.lost,
-    })
+    });
+    if let Some(answers) = report.answers {
+        value["acknowledged"] = answers.acknowledged.into();
+        value["acknowledged_bytes"] = answers.acknowledged_bytes.into();
+        value["acknowledged_per_second"] = per_second(answers.acknowledged, report).into();
+        value["refused"] = answers.refused.into();
+        value["unanswered"] = answers.unanswered.into();
+    }
+    value
 }
 
 #[cfg(test)]
@@ -249,6 +289,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::load::Answers;
 
     #[derive(Debug, Parser)]
     struct Typed {
@@ -265,6 +306,7 @@ mod tests {
     fn listening() -> LoadOptions {
         LoadOptions {
             target: Target::Listen(":9".to_owned()),
+            framing: Framing::Lines,
             rate: None,
             limit: Limit::default(),
             line_len: 100,
@@ -321,6 +363,15 @@ mod tests {
             "--listen :9 --file a.log",
             Some(LoadOptions { file: Some("a.log".into()), ..listening() }),
         );
+        let relp = |window| LoadOptions {
+            target: Target::Connect("h:9".to_owned()),
+            framing: Framing::Relp { window },
+            ..listening()
+        };
+        check("--connect h:9 --framing relp", Some(relp(128)));
+        check("--connect h:9 --framing relp --window 1k", Some(relp(1_000)));
+        check("--connect h:9 --window 9", None);
+        check("--connect h:9 --framing u32", None);
         check("", None);
         check("--listen :9 --connect h:9", None);
         check("--listen :9 --file a.log --seed 2", None);
@@ -329,9 +380,10 @@ mod tests {
 
     #[test]
     fn reports_are_one_line() {
-        let report = Report {
+        let mut report = Report {
             lines: 1_000,
             bytes: 100_000,
+            answers: None,
             seconds: 0.5,
             behind: Duration::from_micros(1_500),
             connections: 2,
@@ -345,5 +397,16 @@ mod tests {
         );
         assert_eq!(machine(&report)["behind_us"], 1_500);
         assert_eq!(machine(&report)["lines_per_second"], 2_000.0);
+        assert!(machine(&report).get("acknowledged").is_none());
+        report.answers = Some(Answers {
+            acknowledged: 990,
+            acknowledged_bytes: 9_900,
+            refused: 7,
+            unanswered: 3,
+        });
+        let said = "; 990 acknowledged (1980/s), 7 refused, 3 not answered; 2 connections";
+        assert!(readable(&report).contains(said));
+        assert_eq!(machine(&report)["acknowledged_bytes"], 9_900);
+        assert_eq!(machine(&report)["unanswered"], 3);
     }
 }

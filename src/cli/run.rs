@@ -181,6 +181,7 @@ impl Built {
 fn start_server(source: &GenerateSource, poison: &Poison) -> Result<Load> {
     let options = LoadOptions {
         target: Target::Listen("127.0.0.1:0".to_owned()),
+        framing: load::Framing::Lines,
         rate: source.rate,
         limit: Limit { records: source.records, ..Limit::default() },
         line_len: source.line_len,

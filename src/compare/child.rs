@@ -414,6 +414,7 @@ fn sends(address: String, shape: &Shape, millis: u64, rate: Option<u64>) -> Load
     let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
     LoadOptions {
         target: Target::Connect(address),
+        framing: load::Framing::Lines,
         rate,
         limit: Limit { duration: Some(Duration::from_millis(millis)), ..Limit::default() },
         line_len: size(shape.record_bytes),
@@ -429,6 +430,7 @@ fn sends(address: String, shape: &Shape, millis: u64, rate: Option<u64>) -> Load
 fn pours(pour: &Pour) -> LoadOptions {
     LoadOptions {
         target: Target::Connect(pour.address.clone()),
+        framing: load::Framing::Lines,
         rate: pour.rate,
         limit: Limit { duration: Some(Duration::from_millis(pour.millis)), ..Limit::default() },
         line_len: LINE_LEN,

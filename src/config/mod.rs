@@ -206,7 +206,8 @@ impl Config {
         self
     }
 
-    /// How long a stop may take before it gives up and says what was left; 10 s by default.
+    /// How long a stop may take before it gives up and says what was left; 10 s by default. Up to three eighths of it, 1.5 s at
+    /// most, are kept for the closing after the last batches.
     pub fn stop_deadline(mut self, deadline: Duration) -> Self {
         self.stop_deadline = deadline;
         self

@@ -42,6 +42,9 @@ use super::sources::{DirectOptions, Start};
 /// Messages to whoever waits for the stream; posts beyond that are of no use to it.
 const CONTROL_MAX: usize = 1024;
 
+/// The most that each step of the closing after a drain may take.
+const CLOSING_MAX: Duration = Duration::from_millis(500);
+
 /// What is told upward.
 #[derive(Debug)]
 enum Control {
@@ -489,7 +492,7 @@ impl Running {
         if let Some(inspector) = &self.inspector {
             inspector.0.stopping.store(true, Ordering::SeqCst);
         }
-        let mut deadline = self.clock.now().plus(self.stop_deadline);
+        let mut deadline = self.drained_by();
         self.scheduler.post(Message::EndTicks);
         let mut left = Vec::new();
         let mut reports = Vec::new();
@@ -505,7 +508,7 @@ impl Running {
             End::OfInput => {
                 let mut until = None;
                 let failure = self.drain(&mut until);
-                deadline = until.unwrap_or_else(|| self.clock.now().plus(self.stop_deadline));
+                deadline = until.unwrap_or_else(|| self.drained_by());
                 failure
             }
             End::Failed(_) => {
@@ -513,19 +516,21 @@ impl Running {
                 None
             }
         };
+        let [receivers_by, workers_by, threads_by] =
+            [1, 2, 3].map(|step| deadline.plus(self.closing() * step));
         for receiver in receivers {
             let (number, name) = (receiver.number(), receiver.source().to_owned());
             let io_model = receiver.io_model();
             let counts = Arc::clone(receiver.counters());
-            left.extend(receiver.close(&self.clock, deadline));
+            left.extend(receiver.close(&self.clock, receivers_by));
             reports.push((number, SourceReport { name, io_model, counters: counts.all() }));
         }
-        for worker in self.workers.stop(self.clock.as_ref(), deadline) {
+        for worker in self.workers.stop(self.clock.as_ref(), workers_by) {
             left.push(format!("thread `{worker}` is stuck in a task and was abandoned"));
         }
         self.scheduler.close();
         let mut join = |thread: Option<Thread>| {
-            let stuck = thread.and_then(|it| join_by(it, self.clock.as_ref(), deadline));
+            let stuck = thread.and_then(|it| join_by(it, self.clock.as_ref(), threads_by));
             left.extend(
                 stuck.map(|name| format!("thread `{name}` did not stop and was abandoned")),
             );
@@ -537,7 +542,7 @@ impl Running {
         }
         join(self.spill_thread.take());
         if let Some(Err(err)) =
-            self.journal.take().map(|journal| journal.close(self.clock.as_ref(), deadline))
+            self.journal.take().map(|journal| journal.close(self.clock.as_ref(), threads_by))
         {
             failure.get_or_insert(err);
         }
@@ -553,6 +558,17 @@ impl Running {
         (self.report(left, reports), failure)
     }
 
+    /// When the draining must be over for a stop that begins now: what is kept of the stop deadline is for the closing of
+    /// receivers, workers and the other threads, so that one that is stuck is not taken for all of them.
+    fn drained_by(&self) -> Moment {
+        self.clock.now().plus(self.stop_deadline.saturating_sub(self.closing() * 3))
+    }
+
+    /// How long each of the three steps of the closing may take.
+    fn closing(&self) -> Duration {
+        CLOSING_MAX.min(self.stop_deadline / 8)
+    }
+
     /// Runs the last batch and waits for all that wait; returns a failure among them. Without a deadline it takes as long as
     /// it takes, until somebody asks for the stop.
     fn drain(&mut self, deadline: &mut Option<Moment>) -> Option<Error> {
@@ -563,7 +579,7 @@ impl Running {
                 Some(Control::Told(Told::Fatal(err))) => return Some(err),
                 Some(Control::Poisoned(reason)) => return Some(Error::Failed(reason)),
                 Some(Control::Stop) => {
-                    deadline.get_or_insert(self.clock.now().plus(self.stop_deadline));
+                    deadline.get_or_insert(self.drained_by());
                 }
                 Some(_) => {}
                 None if deadline.is_some_and(|at| self.clock.now() >= at) => {

@@ -1,9 +1,16 @@
-//! Outputs: what is done with each batch. The last stage encodes the rows in parallel; one worker hands them over.
+//! Outputs: what is done with each batch. The last stage encodes the rows in parallel; one worker hands them over. Lines
+//! that a job passes on as they were received are not encoded: their rows are the blocks.
 
-use super::{BatchInput, DStream, Job, Missing, Output, Planner};
-use crate::batch::{Batch, Failure, Finish};
+use std::any::TypeId;
+
+use super::{BatchInput, DStream, Job, Missing, Node, Output, Planner};
+use crate::batch::{Batch, Failure, Finish, Stage, Work};
 use crate::error::Result;
+use crate::framing::{Framing, lines_of};
+use crate::shuffle::Slots;
 use crate::sink::{BatchMeta, CommitKey, Console, Format, Row, Rows, SharedSink, Sink};
+use crate::slab::Pool;
+use crate::store::StoredBlock;
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, Moment, Time};
 
@@ -122,10 +129,15 @@ impl<T: ?Sized + 'static> DStream<T> {
     {
         let (node, sinks) = (Arc::clone(&self.node), Arc::new(sinks));
         self.output(kind, move |cx, delivery| {
-            let batch = node.compute(cx)?;
             let pool = cx.epoch.pool();
-            let begin = move || Rows::in_pool(&pool);
-            let parts = cx.materialize_owning(&batch, begin, Rows::push, encoded);
+            let parts = match lines_behind(&*node, cx) {
+                Some(blocks) => rows_of_blocks(cx, blocks, &pool),
+                None => {
+                    let batch = node.compute(cx)?;
+                    let begin = move || Rows::in_pool(&pool);
+                    cx.materialize_owning(&batch, begin, Rows::push, encoded)
+                }
+            };
             let sinks = Arc::clone(&sinks);
             Ok(Box::new(move |_| {
                 let (mut rows, key, meta) = (Rows::new(), delivery.key(), delivery.meta());
@@ -227,6 +239,47 @@ impl<T: ?Sized + 'static> DStream<T> {
         registered.outputs.push(Arc::clone(&output));
         self.graph.epoch.add_output(&output.job, &self.line.above);
     }
+}
+
+/// The blocks whose lines are the rows of a batch, as they were received: nothing needs to be made of them.
+fn lines_behind<T: ?Sized + 'static>(
+    node: &dyn Node<T>,
+    cx: &Planner<'_>,
+) -> Option<Vec<Arc<StoredBlock>>> {
+    let is_bytes = TypeId::of::<T>() == TypeId::of::<[u8]>();
+    let blocks = is_bytes.then(|| node.blocks(cx)).flatten()?;
+    blocks.iter().all(|block| block.framing() == Framing::Lines).then_some(blocks)
+}
+
+/// Adds a stage that leaves the lines of each block in a slot, as rows.
+fn rows_of_blocks(
+    cx: &mut Planner<'_>,
+    blocks: Vec<Arc<StoredBlock>>,
+    pool: &Arc<Pool>,
+) -> Slots<Rows> {
+    let slots = Slots::counted(blocks.len(), pool.account());
+    let task = |(slot, block): (usize, Arc<StoredBlock>)| -> Work {
+        let (results, pool) = (slots.clone(), Arc::clone(pool));
+        Box::new(move |_| {
+            let (rows, bytes) = rows_of_block(&block, &pool).map_err(|err| err.to_string())?;
+            results.put_owning(slot, rows, bytes);
+            Ok(())
+        })
+    };
+    let tasks = blocks.into_iter().enumerate().map(task).collect();
+    cx.stages.push(Stage { tasks });
+    slots
+}
+
+/// Where the block is in memory its lines are rows where they lie; otherwise it is read back, and they are copied.
+fn rows_of_block(block: &StoredBlock, pool: &Arc<Pool>) -> Result<(Vec<Rows>, usize)> {
+    if let Some(rows) = block.in_memory().and_then(Rows::of_lines) {
+        pool.account().spare(rows.bytes_of_copy());
+        return Ok((vec![rows], 0));
+    }
+    let mut rows = Rows::in_pool(pool);
+    block.for_each_range(|range| lines_of(range).for_each(|line| rows.push(line)))?;
+    Ok(encoded(rows))
 }
 
 /// The rows of a partition, and their bytes.

@@ -107,13 +107,20 @@ pub(super) fn first_end(bytes: &[u8]) -> Option<u64> {
     memchr(b'\n', bytes).map(|end| end as u64 + 1)
 }
 
-/// Calls `each` with every line of `range`, without its terminator.
-pub(super) fn for_each<'a>(range: &'a [u8], mut each: impl FnMut(&'a [u8])) {
+/// Every line of a range of whole lines, without its terminator.
+pub fn lines_of(range: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut start = 0;
-    for end in memchr_iter(b'\n', range) {
-        each(strip(&range[start..end]));
+    memchr_iter(b'\n', range).map(move |end| {
+        let line = strip(&range[start..end]);
         start = end + 1;
-    }
+        line
+    })
+}
+
+/// Whether every line of a range ends with `\n` alone, so that its lines with a `\n` behind each are the range again.
+/// May say no where it is so.
+pub fn ends_are_plain(range: &[u8]) -> bool {
+    memchr(b'\r', range).is_none()
 }
 
 /// A line's record, of the bytes before `\n`.

@@ -19,13 +19,14 @@ mod lines;
 mod octet_counted;
 #[cfg(test)]
 mod reference;
-mod relp;
+pub(crate) mod relp;
 mod syslog;
 mod u32;
 
 use std::ops::Range;
 
 use self::frames::FrameSplitter;
+pub use self::lines::{ends_are_plain, lines_of};
 
 /// A framing that users name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -255,11 +256,11 @@ impl Framing {
     /// Calls `each` with every record of a range of whole records, in order, without its terminator or header.
     pub fn for_each<'a>(self, range: &'a [u8], each: impl FnMut(&'a [u8])) {
         match self {
-            Framing::Lines => lines::for_each(range, each),
+            Framing::Lines => lines_of(range).for_each(each),
             Framing::OctetCounted => frames::for_each::<octet_counted::OctetCounted>(range, each),
             Framing::Syslog => frames::for_each::<syslog::Syslog>(range, each),
             Framing::U32 => frames::for_each::<u32::U32>(range, each),
-            Framing::Relp => relp::for_each(range, each),
+            Framing::Relp => relp::frame::for_each(range, each),
         }
     }
 }

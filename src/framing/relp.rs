@@ -13,40 +13,17 @@
 //! A sender would send an over-long record again and again if it were dropped, so it is shortened to the limit and
 //! marked: its frame's command reads `truncated`. No peer can send that command. Or it is put aside, whole, part by part.
 
+pub(crate) mod frame;
+
+use self::frame::{HEADER_BYTES_MAX, Head, check_trailer, parse, push_frame};
 use super::carry::Carry;
 use super::{AsidePart, Found, Malformed, Owed, Splitter};
-
-/// The most digits of a number or a length.
-const DIGITS_MAX: usize = 9;
-
-/// The most letters of a command.
-const COMMAND_BYTES_MAX: usize = 32;
-
-/// The longest header in bytes: number, command and length, each with the byte that ends it.
-const HEADER_BYTES_MAX: usize = DIGITS_MAX + 1 + COMMAND_BYTES_MAX + 1 + DIGITS_MAX + 1;
 
 /// The most data of an `open` or `close` frame in bytes.
 const CONTROL_BYTES_MAX: usize = 4096;
 
 /// The highest version of the protocol that is spoken here. The reference implementation offers 0 and takes no other.
 const VERSION: u32 = 1;
-
-/// The header of a frame.
-struct Head<'a> {
-    txnr: u32,
-    command: &'a [u8],
-    /// Its bytes, with the space or line feed that ends it.
-    header: usize,
-    body: u32,
-    /// Bytes behind the data: a line feed, unless the header of an empty frame ended with it.
-    trailer: usize,
-}
-
-impl Head<'_> {
-    fn frame_bytes(&self) -> usize {
-        self.header + self.body as usize + self.trailer
-    }
-}
 
 /// How far the conversation got.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -223,7 +200,7 @@ impl RelpSplitter {
     /// What is carried is a frame with these last bytes.
     fn join(&mut self, mut carry: Carry, last: &[u8], found: &mut Found) -> Result<(), Malformed> {
         carry.push(last);
-        let head = parse(carry.bytes())?.expect("the header was parsed before");
+        let head = parse(carry.bytes(), 1)?.expect("the header was parsed before");
         if let Frame::Record(_) = self.whole(&head, carry.bytes(), found)? {
             carry.join(b"", found);
         }
@@ -234,7 +211,7 @@ impl RelpSplitter {
 
     /// The header at the start of `bytes`, if all of it is there, and if it may come now.
     fn head<'a>(&self, bytes: &'a [u8]) -> Result<Option<Head<'a>>, Malformed> {
-        let Some(head) = parse(bytes)? else { return Ok(None) };
+        let Some(head) = parse(bytes, 1)? else { return Ok(None) };
         let wrong = match (self.phase, head.command) {
             (Phase::Greeting, b"open") | (Phase::Open, b"syslog" | b"close") => {
                 let too_long = head.command != b"syslog" && head.body as usize > CONTROL_BYTES_MAX;
@@ -375,75 +352,6 @@ impl Splitter for RelpSplitter {
     }
 }
 
-/// Calls `each` with the record of every frame of `range`. It stops at a frame that is not whole: no splitter makes one.
-pub(super) fn for_each<'a>(mut range: &'a [u8], mut each: impl FnMut(&'a [u8])) {
-    while let Ok(Some(head)) = parse(range) {
-        let Some((frame, rest)) = range.split_at_checked(head.frame_bytes()) else { break };
-        each(&frame[head.header..frame.len() - head.trailer]);
-        range = rest;
-    }
-    debug_assert!(range.is_empty(), "ranges hold whole frames");
-}
-
-/// The header at the start of `bytes`, if all of it is there.
-fn parse(bytes: &[u8]) -> Result<Option<Head<'_>>, Malformed> {
-    let Some((txnr, at)) = number(bytes, 0, "transaction number")? else { return Ok(None) };
-    if bytes[at] != b' ' || txnr == 0 {
-        return Err(unexpected("a space after a transaction number from 1 on", bytes[at]));
-    }
-    let rest = &bytes[at + 1..];
-    let Some(letters) = rest.iter().position(|byte| !byte.is_ascii_alphabetic()) else {
-        return match rest.len() {
-            0..=COMMAND_BYTES_MAX => Ok(None),
-            _ => Err(long_command()),
-        };
-    };
-    if letters > COMMAND_BYTES_MAX {
-        return Err(long_command());
-    }
-    if letters == 0 || rest[letters] != b' ' {
-        return Err(unexpected("a command and a space", rest[letters]));
-    }
-    let Some((body, at)) = number(bytes, at + 1 + letters + 1, "length")? else { return Ok(None) };
-    let trailer = match (bytes[at], body) {
-        (b' ', _) => 1,
-        (b'\n', 0) => 0,
-        (other, _) => return Err(unexpected("a space after the length", other)),
-    };
-    Ok(Some(Head { txnr, command: &rest[..letters], header: at + 1, body, trailer }))
-}
-
-/// A number from `start` on, and where it ends; none if more digits may come.
-fn number(bytes: &[u8], start: usize, what: &str) -> Result<Option<(u32, usize)>, Malformed> {
-    let mut value = 0;
-    for (digits, &byte) in bytes[start..].iter().enumerate() {
-        match byte {
-            b'0'..=b'9' if digits == DIGITS_MAX => {
-                return Err(Malformed(format!("a {what} of more than {DIGITS_MAX} digits")));
-            }
-            b'0'..=b'9' => value = value * 10 + u32::from(byte - b'0'),
-            _ if digits == 0 => return Err(unexpected(&format!("a {what}"), byte)),
-            _ => return Ok(Some((value, start + digits))),
-        }
-    }
-    Ok(None)
-}
-
-fn check_trailer(trailer: &[u8]) -> Result<(), Malformed> {
-    match trailer {
-        [] | [b'\n'] => Ok(()),
-        [other, ..] => Err(unexpected("a line feed after the data", *other)),
-    }
-}
-
-fn unexpected(wanted: &str, byte: u8) -> Malformed {
-    Malformed(format!("expected {wanted}, found `{}`", [byte].escape_ascii()))
-}
-
-fn long_command() -> Malformed {
-    Malformed(format!("a command of more than {COMMAND_BYTES_MAX} letters"))
-}
-
 /// Answers the offers of an `open`: the lesser of both versions, and the one command there is.
 fn answer_offers(txnr: u32, offers: &[u8], found: &mut Found) -> Result<(), Malformed> {
     let offered = |name: &str| {
@@ -461,8 +369,7 @@ fn answer_offers(txnr: u32, offers: &[u8], found: &mut Found) -> Result<(), Malf
     };
     if let Some(why) = refused {
         let status = format!("500 {why}");
-        let answer = format!("{txnr} rsp {} {status}\n", status.len());
-        found.replies.extend_from_slice(answer.as_bytes());
+        push_frame(&mut found.replies, txnr, "rsp", status.as_bytes());
         return Err(Malformed(why.to_owned()));
     }
     let version = version.unwrap_or_default().min(VERSION);
@@ -470,12 +377,13 @@ fn answer_offers(txnr: u32, offers: &[u8], found: &mut Found) -> Result<(), Malf
         "200 OK\nrelp_version={version}\nrelp_software=tidemill,{}\ncommands=syslog",
         env!("CARGO_PKG_VERSION")
     );
-    found.replies.extend_from_slice(format!("{txnr} rsp {} {ours}\n", ours.len()).as_bytes());
+    push_frame(&mut found.replies, txnr, "rsp", ours.as_bytes());
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::frame::for_each;
     use super::*;
     use crate::framing::Framing;
     use crate::framing::reference::{Outcome, malformed, reference, run};

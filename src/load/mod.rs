@@ -7,6 +7,8 @@
 //!   words, or bytes  the schedule, at      send time    broken one did not get goes to another
 //!   of a file        most 256 KiB
 //! ```
+//! With RELP the lines are frames, of which each connection has at most a window unanswered, and the answers are counted.
+//!
 //! One thread, `load-0`, serves all connections with non-blocking writes: one core's writes saturate loopback, limits
 //! are exact without sharing counters, and a slow connection only keeps its own piece. `load-alarm` wakes it at
 //! deadlines.
@@ -15,6 +17,7 @@ mod alarm;
 mod cut;
 mod peers;
 mod piece;
+mod relp;
 mod schedule;
 mod server;
 mod text;
@@ -38,6 +41,12 @@ pub const LINE_LEN: usize = 100;
 /// Different words if nothing else is said.
 pub const WORDS: usize = 10_000;
 
+/// Records of a RELP connection that wait for their answers at most, if nothing else is said; rsyslog's default.
+pub const WINDOW: usize = 128;
+
+/// The largest such window: what is unanswered is remembered.
+const WINDOW_MAX: usize = 1 << 20;
+
 /// Events that wait to be looked at; when more happen, the newest are dropped.
 const EVENTS_MAX: usize = 1024;
 
@@ -50,6 +59,18 @@ pub enum Target {
     Connect(String),
 }
 
+/// How lines are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// As they are.
+    Lines,
+    /// As frames of RELP, each without its line feed. Only a load that dials can be a client.
+    Relp {
+        /// How many of a connection's records may wait for their answers, at least 1.
+        window: usize,
+    },
+}
+
 /// When a load is done; whichever comes first, or never. Limits are of the whole load, not of each connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limit {
@@ -57,7 +78,7 @@ pub struct Limit {
     pub duration: Option<Duration>,
     /// How many lines to send, exactly.
     pub records: Option<u64>,
-    /// How many bytes to send at most, in whole lines.
+    /// How many bytes to send at most, in whole lines; the headers of RELP's frames do not count.
     pub bytes: Option<u64>,
 }
 
@@ -66,6 +87,8 @@ pub struct Limit {
 pub struct LoadOptions {
     /// Which side dials, and where.
     pub target: Target,
+    /// How the lines are sent.
+    pub framing: Framing,
     /// Lines per second, open loop: line i is due i ÷ rate after the start. None sends as fast as the peers take it.
     pub rate: Option<u64>,
     /// When it is done.
@@ -120,6 +143,35 @@ pub enum End {
     Stopped,
 }
 
+/// What the peers answered, all together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Answers {
+    /// Records that were taken.
+    pub acknowledged: u64,
+    /// Bytes of those, without line feeds and headers.
+    pub acknowledged_bytes: u64,
+    /// Records that were answered with an error.
+    pub refused: u64,
+    /// Records that were sent, and not answered before the connection or the load ended.
+    pub unanswered: u64,
+}
+
+impl Answers {
+    /// Records that were answered.
+    fn records(&self) -> u64 {
+        self.acknowledged + self.refused
+    }
+
+    fn count(&mut self, is_good: bool, bytes: u64) {
+        if is_good {
+            self.acknowledged += 1;
+            self.acknowledged_bytes += bytes;
+        } else {
+            self.refused += 1;
+        }
+    }
+}
+
 /// What a load really did.
 #[derive(Debug)]
 pub struct Report {
@@ -127,7 +179,9 @@ pub struct Report {
     pub lines: u64,
     /// Bytes that the operating system took.
     pub bytes: u64,
-    /// How long it sent: from the moment when all connections were there to the last byte.
+    /// What was answered, if answers are expected.
+    pub answers: Option<Answers>,
+    /// How long it sent: from the moment when all connections were there to the last byte, or the last answer.
     pub seconds: f64,
     /// The furthest it fell behind its schedule; lines leave in ticks of a quarter of a millisecond, so less than one
     /// millisecond is ordinary. Zero without a rate.
@@ -136,7 +190,8 @@ pub struct Report {
     pub connections: u64,
     /// How many of them were lost before the end.
     pub lost: u64,
-    /// Why it ended; an error if the peers it dialled were lost before a limit was reached, or the file was unreadable.
+    /// Why it ended; an error if the peers it dialled were lost before a limit was reached, or did not acknowledge
+    /// everything, or the file was unreadable.
     pub end: Result<End>,
 }
 
@@ -228,6 +283,11 @@ impl Drop for Closing {
 
 fn check(options: &LoadOptions) -> Result<()> {
     let LoadOptions { rate, line_len, words, connections, .. } = options;
+    let window = match options.framing {
+        Framing::Lines => 1,
+        Framing::Relp { window } => window,
+    };
+    let dials = matches!(options.target, Target::Connect(_));
     let rules = [
         (*rate != Some(0), "a rate is at least one line per second".to_owned()),
         (*line_len >= 2, "a line has at least 2 bytes: a letter and a line feed".to_owned()),
@@ -237,6 +297,11 @@ fn check(options: &LoadOptions) -> Result<()> {
         ),
         ((1..=text::WORDS_MAX).contains(words), format!("words are from 1 to {}", text::WORDS_MAX)),
         (*connections > 0, "a load has at least one connection".to_owned()),
+        ((1..=WINDOW_MAX).contains(&window), format!("windows are from 1 to {WINDOW_MAX}")),
+        (
+            dials || options.framing == Framing::Lines,
+            "a client of RELP dials its server: use a load that connects".to_owned(),
+        ),
     ];
     match rules.into_iter().find(|(holds, _)| !holds) {
         Some((_, text)) => Err(Error::Usage(text)),

@@ -16,8 +16,9 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::Target;
-use super::piece::Piece;
+use super::piece::{Body, Piece};
+use super::relp::Session;
+use super::{Framing, LoadOptions, Target};
 use crate::sync::Arc;
 use crate::{Error, Result};
 
@@ -43,6 +44,8 @@ pub(super) struct Peer {
     pub(super) addr: SocketAddr,
     /// What is being sent to it.
     pub(super) piece: Option<Piece>,
+    /// The conversation, with a peer that answers.
+    pub(super) session: Option<Session>,
     /// Whether the writing half was closed.
     pub(super) half_closed: bool,
     /// Whether it is in the queue of the ready ones.
@@ -58,6 +61,7 @@ pub(super) struct Peers {
     listener: Option<TcpListener>,
     /// Where to dial; empty when listening.
     dial: Vec<SocketAddr>,
+    framing: Framing,
     /// A served connection's slot is its token.
     slots: Vec<Option<Peer>>,
     idle: Vec<(TcpStream, SocketAddr)>,
@@ -67,13 +71,16 @@ pub(super) struct Peers {
     ready: VecDeque<usize>,
     /// Slots in the middle of a piece that can go on.
     resumable: VecDeque<usize>,
+    /// Slots whose peers may have answered something.
+    answering: VecDeque<usize>,
     live: usize,
     idle_wanted: usize,
 }
 
 impl Peers {
     /// Binds the listening socket, or finds where to dial. Nobody is connected yet.
-    pub(super) fn open(target: &Target, connections: usize, idle: usize) -> Result<Self> {
+    pub(super) fn open(options: &LoadOptions) -> Result<Self> {
+        let LoadOptions { ref target, framing, connections, idle, .. } = *options;
         allow_descriptors(connections.saturating_add(idle))?;
         let system = |err| Error::io("cannot watch sockets", err);
         let poll = Poll::new().map_err(system)?;
@@ -95,11 +102,13 @@ impl Peers {
             waker,
             listener,
             dial,
+            framing,
             slots,
             idle: Vec::new(),
             free: (0..connections).rev().collect(),
             ready: VecDeque::new(),
             resumable: VecDeque::new(),
+            answering: VecDeque::new(),
             live: 0,
             idle_wanted: idle,
         })
@@ -172,7 +181,7 @@ impl Peers {
         // Small paced writes must leave at once; a kernel that cannot do it sends them all the same.
         let _ = stream.set_nodelay(true);
         match self.free.pop() {
-            Some(slot) => self.serve(slot, stream, addr),
+            Some(slot) => self.serve(slot, stream, addr, self.framing),
             None => {
                 self.idle.push((stream, addr));
                 Ok(())
@@ -180,12 +189,25 @@ impl Peers {
         }
     }
 
-    fn serve(&mut self, slot: usize, mut stream: TcpStream, addr: SocketAddr) -> Result<()> {
+    fn serve(
+        &mut self,
+        slot: usize,
+        mut stream: TcpStream,
+        addr: SocketAddr,
+        framing: Framing,
+    ) -> Result<()> {
         let both = Interest::READABLE | Interest::WRITABLE;
         let watched = self.poll.registry().register(&mut stream, Token(slot), both);
         watched.map_err(|err| Error::io(format!("cannot watch the connection to {addr}"), err))?;
-        self.slots[slot] =
-            Some(Peer { stream, addr, piece: None, half_closed: false, queued: false });
+        let (piece, session) = match framing {
+            Framing::Lines => (None, None),
+            Framing::Relp { window } => {
+                let (session, offers) = Session::begin(window);
+                (Some(Piece::new(Body::Own(offers), 0, 0)), Some(session))
+            }
+        };
+        let (half_closed, queued) = (false, false);
+        self.slots[slot] = Some(Peer { stream, addr, piece, session, half_closed, queued });
         self.live += 1;
         self.requeue(slot);
         Ok(())
@@ -196,7 +218,7 @@ impl Peers {
         self.listener = None;
         for (stream, addr) in std::mem::take(&mut self.idle) {
             self.slots.push(None);
-            self.serve(self.slots.len() - 1, stream, addr)?;
+            self.serve(self.slots.len() - 1, stream, addr, Framing::Lines)?;
         }
         Ok(())
     }
@@ -209,6 +231,11 @@ impl Peers {
     /// The next connection that can go on with its piece.
     pub(super) fn next_resumable(&mut self) -> Option<usize> {
         take_next(&mut self.resumable, &mut self.slots)
+    }
+
+    /// The next connection with something to be read, where answers are expected.
+    pub(super) fn next_answering(&mut self) -> Option<usize> {
+        self.answering.pop_front()
     }
 
     /// Whether some connection can take a new piece.
@@ -230,9 +257,12 @@ impl Peers {
         }
     }
 
-    /// The queue that a connection belongs into, unless it is queued already.
+    /// The queue that a connection belongs into, unless it is queued already or has no room for a piece.
     fn queue_of(&mut self, slot: usize) -> Option<&mut VecDeque<usize>> {
         let peer = self.slots.get_mut(slot)?.as_mut().filter(|peer| !peer.queued)?;
+        if peer.piece.is_none() && peer.room() == 0 {
+            return None;
+        }
         peer.queued = true;
         Some(if peer.piece.is_some() { &mut self.resumable } else { &mut self.ready })
     }
@@ -275,10 +305,22 @@ impl Peers {
         let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         for event in &events {
             // The listener and the waker have no slot.
-            self.requeue(event.token().0);
+            let slot = event.token().0;
+            self.requeue(slot);
+            let peer = self.slots.get(slot).and_then(Option::as_ref);
+            if peer.is_some_and(|peer| peer.session.is_some()) {
+                self.answering.push_back(slot);
+            }
         }
         self.events = events;
         Ok(())
+    }
+}
+
+impl Peer {
+    /// How many lines it can take.
+    pub(super) fn room(&self) -> u64 {
+        self.session.as_ref().map_or(u64::MAX, |session| session.room() as u64)
     }
 }
 

@@ -8,7 +8,7 @@ pub(super) struct Piece {
     body: Body,
     /// Bytes sent so far.
     sent: usize,
-    /// Lines in it.
+    /// Lines in it; none in what only the conversation with a peer needs.
     lines: u64,
     /// When its first line was due, in nanoseconds after the start.
     pub(super) due: u64,
@@ -62,13 +62,13 @@ impl Piece {
     pub(super) fn rewind(&mut self, text: &[u8]) -> Part {
         let head = &self.bytes(text)[..self.sent];
         let whole = memchr::memrchr(b'\n', head).map_or(0, |at| at + 1);
-        let lines = memchr::memchr_iter(b'\n', head).count() as u64;
+        let lines = (memchr::memchr_iter(b'\n', head).count() as u64).min(self.lines);
         match &mut self.body {
             Body::Text(range) => range.start += whole,
             Body::Own(buffer) => drop(buffer.drain(..whole)),
         }
         self.sent = 0;
-        self.lines = self.lines.saturating_sub(lines);
+        self.lines -= lines;
         Part { lines }
     }
 

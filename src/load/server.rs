@@ -4,14 +4,17 @@
 //! |---|---|---|
 //! | gather | peers dial in or are dialled | all are there, or stop |
 //! | serve | pieces go to those who can take one; peers are replaced | a limit, the file's end, a stop, all lost |
-//! | finish | lines begun are finished, writing halves closed | all peers closed too, [`DRAIN_MAX`], or a stop |
+//! | finish | lines begun are finished, answers waited for, connections closed | see [`finish`] |
 //!
 //! What wakes it: sockets, a peer that dials in, the stop (all three through the poll), and the clock: through the
 //! alarm while it waits for sockets, or directly while it waits for the next tick.
 
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr};
-use std::ops::ControlFlow;
+mod answers;
+mod finish;
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Duration;
 
 use mio::Waker;
@@ -22,7 +25,7 @@ use super::peers::{Peer, Peers};
 use super::piece::{Body, Piece};
 use super::schedule::Pace;
 use super::text::{Text, TextOptions};
-use super::{End, Event, LoadOptions, Progress, Report, Target};
+use super::{Answers, End, Event, Framing, LoadOptions, Progress, Report, Target};
 use crate::sync::{Arc, Mailbox, Poison, Signal, StopToken};
 use crate::time::{Clock, Moment};
 use crate::{Error, Result};
@@ -48,12 +51,6 @@ const PIECES_PER_TURN: usize = 16;
 
 /// Waits shorter than this are waits for the clock alone: a hand-over from the alarm's thread would make a tick late.
 const TICK_WAIT_MAX: Duration = Duration::from_millis(5);
-
-/// How long the peers may take to read what was sent and close, after the end.
-const DRAIN_MAX: Duration = Duration::from_secs(10);
-
-/// How long a stop waits for peers to take the rest of the lines that were begun.
-const STOP_GRACE: Duration = Duration::from_millis(250);
 
 /// A stamp: 19 digits and a space.
 const STAMP_BYTES: usize = 20;
@@ -91,7 +88,9 @@ pub(super) struct Server {
     /// The wall clock at the start, in nanoseconds since the epoch.
     start_wall: u64,
     end: Option<Moment>,
-    last_sent: Moment,
+    /// When the last piece was sent or the last answer came.
+    last_done: Moment,
+    answers: Answers,
     behind: Duration,
     served: u64,
     lost: u64,
@@ -126,7 +125,7 @@ impl Server {
             Some(path) => Lines::File(FileLines::open(path, overhead)?),
             None => Lines::Text(Box::new(Text::new(text_options(&options, overhead)))),
         };
-        let peers = Peers::open(&options.target, options.connections, options.idle)?;
+        let peers = Peers::open(&options)?;
         let waker = peers.waker();
         // Waking fails only when the poll is gone, and then nobody waits.
         let wake = move || drop(waker.wake());
@@ -139,12 +138,15 @@ impl Server {
             pace.zip(options.limit.duration).map(|(pace, duration)| pace.lines_within(duration));
         let lines_max = options.limit.records.unwrap_or(u64::MAX).min(within.unwrap_or(u64::MAX));
         Ok(Server {
-            shares_text: options.file.is_none() && options.stamp.is_none() && keeps_text(&options),
+            shares_text: options.file.is_none()
+                && options.stamp.is_none()
+                && options.framing == Framing::Lines
+                && keeps_text(&options),
             lines_max,
             bytes_max: options.limit.bytes.unwrap_or(u64::MAX),
             piece_bytes: (OWN_BYTES_MAX / options.connections).clamp(PIECE_BYTES_MIN, PIECE_BYTES),
             start: clock.now(),
-            last_sent: clock.now(),
+            last_done: clock.now(),
             start_wall: 0,
             end: None,
             options,
@@ -161,6 +163,7 @@ impl Server {
             returned: Vec::new(),
             busy: 0,
             spare: Vec::new(),
+            answers: Answers::default(),
             behind: Duration::ZERO,
             served: 0,
             lost: 0,
@@ -186,7 +189,8 @@ impl Server {
         Report {
             lines: self.progress.lines(),
             bytes: self.progress.bytes(),
-            seconds: self.last_sent.since(self.start).as_secs_f64(),
+            answers: (self.options.framing != Framing::Lines).then_some(self.answers),
+            seconds: self.last_done.since(self.start).as_secs_f64(),
             behind: self.behind,
             connections: self.served,
             lost: self.lost,
@@ -194,13 +198,20 @@ impl Server {
         }
     }
 
-    /// A peer that was dialled and lost makes the end an error, even if the others took everything.
+    /// A peer that was dialled and lost makes the end an error, even if the others took everything; so does a record that
+    /// was not acknowledged.
     fn judge(&self, end: End) -> Result<End> {
         let dialled = matches!(self.options.target, Target::Connect(_));
         if end == End::Done && dialled && self.lost > 0 {
             return Err(Error::Failed(format!(
                 "{} of {} peers closed before the end",
                 self.lost, self.served
+            )));
+        }
+        let Answers { refused, unanswered, .. } = self.answers;
+        if end == End::Done && (refused, unanswered) != (0, 0) {
+            return Err(Error::Failed(format!(
+                "of the records {refused} were refused, {unanswered} not answered"
             )));
         }
         Ok(end)
@@ -222,8 +233,10 @@ impl Server {
             }
         }
         self.served = self.peers.live() as u64;
+        // With RELP each has its offers to send.
+        self.busy = self.peers.all().filter(|peer| peer.piece.is_some()).count();
         self.start = self.clock.now();
-        self.last_sent = self.start;
+        self.last_done = self.start;
         self.start_wall = u64::try_from(self.clock.wall().as_nanos()).unwrap_or(u64::MAX);
         self.end = self.options.limit.duration.map(|duration| self.start.plus(duration));
         self.tell(Event::Started { connections: self.peers.live(), idle: self.peers.idle() });
@@ -310,12 +323,13 @@ impl Server {
 
     /// Goes on with what was begun, then deals new pieces to those whose turn it is.
     fn send_turn(&mut self) -> Result<()> {
+        self.hear_answers();
         while let Some(slot) = self.peers.next_resumable() {
             self.send_to(slot);
         }
         for _ in 0..PIECES_PER_TURN {
             let Some(slot) = self.peers.next_ready() else { break };
-            let Some(piece) = self.next_piece()? else {
+            let Some(piece) = self.next_piece(slot)? else {
                 self.peers.keep_turn(slot);
                 break;
             };
@@ -345,8 +359,8 @@ impl Server {
         let Some(piece) = piece else { return };
         self.busy -= 1;
         self.progress.add(piece.lines(), 0);
-        self.last_sent = self.clock.now();
-        self.note_behind(piece.due, self.last_sent);
+        self.last_done = self.clock.now();
+        self.note_behind(piece.due, self.last_done);
         self.spare.extend(piece.into_buffer());
     }
 
@@ -357,18 +371,23 @@ impl Server {
         }
     }
 
-    /// Takes a broken connection out; what it did not get goes to others.
+    /// Takes a broken connection out; what it did not get goes to others, but for frames of RELP.
     fn lose(&mut self, slot: usize, err: io::Error) {
-        let Some(peer) = self.peers.remove(slot) else { return };
+        let Some(mut peer) = self.peers.remove(slot) else { return };
         self.lost += 1;
-        if let Some(mut piece) = peer.piece {
+        if let Some(mut piece) = peer.piece.take() {
             self.busy -= 1;
             let part = piece.rewind(self.lines.bytes());
             self.progress.add(part.lines, 0);
-            if !piece.rest(self.lines.bytes()).is_empty() {
-                self.returned.push(piece);
+            match &mut peer.session {
+                // Its frames are numbered for this connection: they are not sent to another.
+                Some(session) => session.withdraw(piece.lines()),
+                None if piece.rest(self.lines.bytes()).is_empty() => {}
+                None => self.returned.push(piece),
             }
         }
+        self.answers.unanswered +=
+            peer.session.as_ref().map_or(0, |session| session.unanswered() as u64);
         let error = Error::io(format!("the peer {} is gone", peer.addr), err);
         self.tell(Event::PeerLost { peer: peer.addr, error });
     }
@@ -379,17 +398,19 @@ impl Server {
         match self.pace {
             // The last lines were due after the last tick and before the end.
             Some(_) if is_over => self.lines_max,
-            Some(pace) => {
-                let elapsed = u64::try_from(now.since(self.start).as_nanos()).unwrap_or(u64::MAX);
-                pace.due_lines(elapsed).min(self.lines_max)
-            }
+            Some(pace) => pace.due_lines(self.elapsed(now)).min(self.lines_max),
             None if is_over => self.dealt,
             None => self.lines_max,
         }
     }
 
-    /// What the next connection is sent, if anything is due.
-    fn next_piece(&mut self) -> Result<Option<Piece>> {
+    /// Nanoseconds since the start.
+    fn elapsed(&self, now: Moment) -> u64 {
+        u64::try_from(now.since(self.start).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// What this connection is sent next, if anything is due.
+    fn next_piece(&mut self, slot: usize) -> Result<Option<Piece>> {
         if let Some(piece) = self.returned.pop() {
             return Ok(Some(piece));
         }
@@ -402,6 +423,7 @@ impl Server {
             let share = lines.div_ceil(self.peers.live().max(1) as u64);
             lines = lines.min(share.max(LINES_PER_PIECE_MIN));
         }
+        lines = lines.min(self.peers.peer(slot).map_or(0, |peer| peer.room()));
         let hard_bytes = self.bytes_max.saturating_sub(self.dealt_bytes);
         let cut =
             self.lines.cut(Room { lines, soft_bytes: self.piece_bytes as u64, hard_bytes })?;
@@ -409,25 +431,33 @@ impl Server {
             self.source_ended = true;
             return Ok(None);
         }
-        let first = self.dealt;
-        let elapsed = u64::try_from(now.since(self.start).as_nanos()).unwrap_or(u64::MAX);
-        let due = self.pace.map_or(elapsed, |pace| pace.due_nanos(first));
+        let elapsed = self.elapsed(now);
+        let due = self.pace.map_or(elapsed, |pace| pace.due_nanos(self.dealt));
+        let body = self.body(slot, cut.range, elapsed);
         self.dealt += cut.lines;
-        let body = if self.shares_text {
-            self.dealt_bytes += cut.range.len() as u64;
-            Body::Text(cut.range)
-        } else {
-            let mut buffer = self.spare.pop().unwrap_or_default();
-            buffer.clear();
-            let bytes = &self.lines.bytes()[cut.range];
-            match self.options.stamp {
-                Some(every) => self.stamp(&mut buffer, bytes, (first, every), elapsed),
-                None => buffer.extend_from_slice(bytes),
-            }
-            self.dealt_bytes += buffer.len() as u64;
-            Body::Own(buffer)
-        };
         Ok(Some(Piece::new(body, cut.lines, due)))
+    }
+
+    /// What was cut, as this connection is sent it.
+    fn body(&mut self, slot: usize, cut: Range<usize>, elapsed: u64) -> Body {
+        if self.shares_text {
+            self.dealt_bytes += cut.len() as u64;
+            return Body::Text(cut);
+        }
+        let mut buffer = empty(&mut self.spare);
+        let bytes = &self.lines.bytes()[cut];
+        match self.options.stamp {
+            Some(every) => self.stamp(&mut buffer, bytes, (self.dealt, every), elapsed),
+            None => buffer.extend_from_slice(bytes),
+        }
+        self.dealt_bytes += buffer.len() as u64;
+        let Some(session) = self.peers.peer(slot).and_then(|peer| peer.session.as_mut()) else {
+            return Body::Own(buffer);
+        };
+        let mut frames = empty(&mut self.spare);
+        session.push_lines(&buffer, &mut frames);
+        self.spare.push(buffer);
+        Body::Own(frames)
     }
 
     /// Copies lines from number `first` on, every so many with the time at which it should be sent before it; without a
@@ -471,71 +501,6 @@ impl Server {
         // Nobody looking is no reason to stop.
         let _ = self.events.try_send(event);
     }
-
-    /// Finishes the lines that were begun, closes the writing halves, and waits for the peers to close, or after a stop
-    /// only until the lines are finished.
-    fn finish(&mut self, stopped: bool) -> Result<()> {
-        self.returned.clear();
-        self.trim_pieces();
-        self.peers.watch_idle()?;
-        self.peers.requeue_all();
-        let deadline = self.clock.now().plus(if stopped { STOP_GRACE } else { DRAIN_MAX });
-        self.alarm.set(Some(deadline));
-        while self.peers.live() > 0 {
-            while let Some(slot) = self.peers.next_resumable().or_else(|| self.peers.next_ready()) {
-                self.close(slot, stopped);
-            }
-            let told_to_stop = self.stop.is_stopped() && !stopped;
-            if self.peers.live() == 0 || told_to_stop || self.clock.now() >= deadline {
-                break;
-            }
-            self.peers.wait(None)?;
-        }
-        Ok(())
-    }
-
-    fn trim_pieces(&mut self) {
-        let text = self.lines.bytes();
-        let mut untouched = 0;
-        for peer in self.peers.all_mut() {
-            if let Some(piece) = &mut peer.piece
-                && !piece.trim(text)
-            {
-                self.progress.add(piece.lines(), 0);
-                peer.piece = None;
-                untouched += 1;
-            }
-        }
-        self.busy -= untouched;
-    }
-
-    /// Moves one connection towards its end.
-    fn close(&mut self, slot: usize, stopped: bool) {
-        let Some(peer) = self.peers.peer(slot) else { return };
-        if peer.piece.is_some() {
-            match write_piece(peer, self.lines.bytes(), &self.progress) {
-                Sent::All => {
-                    let piece = peer.piece.take();
-                    self.piece_done(piece);
-                }
-                Sent::Blocked => return,
-                Sent::Lost(err) => {
-                    self.lose(slot, err);
-                    self.returned.clear();
-                    return;
-                }
-            }
-        }
-        let Some(peer) = self.peers.peer(slot) else { return };
-        if !peer.half_closed {
-            peer.half_closed = true;
-            // It fails only when the peer is gone, which the read below finds out.
-            let _ = peer.stream.shutdown(Shutdown::Write);
-        }
-        if stopped || read_to_end(peer).is_break() {
-            self.peers.remove(slot);
-        }
-    }
 }
 
 /// Writes until the piece is sent or the kernel takes no more.
@@ -559,18 +524,11 @@ fn write_piece(peer: &mut Peer, text: &[u8], progress: &Progress) -> Sent {
     }
 }
 
-/// Reads and drops what the peer sends; breaks when it has closed or is gone.
-fn read_to_end(peer: &mut Peer) -> ControlFlow<()> {
-    let mut buffer = [0; 4096];
-    loop {
-        match peer.stream.read(&mut buffer) {
-            Ok(0) => return ControlFlow::Break(()),
-            Ok(_) => {}
-            Err(err) if err.kind() == io::ErrorKind::WouldBlock => return ControlFlow::Continue(()),
-            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return ControlFlow::Break(()),
-        }
-    }
+/// One of the buffers that were used before, or a new one.
+fn empty(spare: &mut Vec<Vec<u8>>) -> Vec<u8> {
+    let mut buffer = spare.pop().unwrap_or_default();
+    buffer.clear();
+    buffer
 }
 
 /// Where so many lines of the text end, or all of it.

@@ -1,5 +1,7 @@
 //! The load over real loopback sockets. Every test waits for events or for the end of a stream, never for time.
 
+mod relp;
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::Duration;
@@ -15,6 +17,7 @@ const WATCHDOG: Duration = Duration::from_secs(60);
 fn listening() -> LoadOptions {
     LoadOptions {
         target: Target::Listen("127.0.0.1:0".to_owned()),
+        framing: Framing::Lines,
         rate: None,
         limit: Limit::default(),
         line_len: LINE_LEN,

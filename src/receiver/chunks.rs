@@ -234,9 +234,8 @@ impl ChunkLogger {
         self.shared.stop.wakes(self.shared.pushes.signal());
         while !self.shared.stop.is_stopped() {
             self.take_messages();
-            self.take_outcomes();
-            self.append_refused();
             self.settle();
+            self.append_refused();
             while self.may_look() {
                 self.look();
             }
@@ -274,6 +273,8 @@ impl ChunkLogger {
         let mut left = self.shared.queue.len();
         while left > 0 && self.retry_at.is_none() {
             left = left.saturating_sub(self.look());
+            // The log may take as long for this as until the next tick: what it has by then belongs to that one's batch.
+            self.settle();
         }
         match self.items.back_mut() {
             // Nothing came between: the later tick stands for both, as it does for the job loop.
@@ -406,6 +407,7 @@ impl ChunkLogger {
 
     /// Moves durable chunks into the open block, in order, and stores what was cut.
     fn settle(&mut self) {
+        self.take_outcomes();
         loop {
             match self.items.pop_front() {
                 Some(Item::Chunk(chunk)) if matches!(chunk.state, State::Durable) => {
@@ -588,7 +590,7 @@ mod model {
     #[test]
     fn what_is_queued_is_logged_acknowledged_and_stored_without_a_tick() {
         check(1_000, &[Planted::LoggerSkipsRecheck], || {
-            let (queue, look) = (Arc::new(RangeQueue::new(4)), Look::new());
+            let (queue, look) = (Arc::new(RangeQueue::new(4, u64::MAX)), Look::new());
             let (target, disk) = (Arc::new(Target::default()), Mailbox::new(8));
             let told = Arc::new(Told { acknowledged: AtomicU64::new(0), all: Signal::new() });
             let shared = shared(&queue, &target, &look);

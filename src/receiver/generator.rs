@@ -19,7 +19,7 @@ use crate::framing::Framing;
 use crate::metrics::Recorder;
 use crate::receiver::chunks::{self, ChunkLogOptions, ChunkLogger, Look};
 use crate::receiver::gather::Gather;
-use crate::receiver::queue::{RANGES_MAX, RangeQueue};
+use crate::receiver::queue::{QUEUED_BLOCKS_MAX, RANGES_MAX, RangeQueue};
 use crate::slab::Account;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::{self, Thread};
@@ -139,10 +139,12 @@ impl Generator {
             timer: None,
             push_thread: None,
         };
+        let full = options.block_bytes_max.max(chunks::CHUNK_BYTES_MAX);
+        let queue_bytes_max = full.saturating_mul(QUEUED_BLOCKS_MAX);
         Arc::new(Generator {
             look: options.log.is_some().then(Look::new),
             options,
-            queue: Arc::new(RangeQueue::new(RANGES_MAX)),
+            queue: Arc::new(RangeQueue::new(RANGES_MAX, queue_bytes_max)),
             gather: Gather::default(),
             first_read: Arc::new(AtomicU64::new(NOTHING_READ)),
             state: Mutex::new(state),

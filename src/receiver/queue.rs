@@ -13,9 +13,15 @@ use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, Queue};
 /// A few under the schedule explorer, so that it meets a full queue.
 pub(crate) const RANGES_MAX: usize = if cfg!(tidemill_model) { 4 } else { 4096 };
 
+/// Full blocks that may wait for the next cut, in bytes: where a log is slower than the sockets, more of a lead brings
+/// nothing, and a tick would have to wait for it.
+pub(crate) const QUEUED_BLOCKS_MAX: u64 = 4;
+
 /// See the module.
 pub(crate) struct RangeQueue {
     ranges: Queue<Range>,
+    /// Readers wait at so many bytes.
+    bytes_max: u64,
     /// Bytes queued now, as ranges count them.
     bytes: AtomicU64,
     starved: AtomicBool,
@@ -29,9 +35,11 @@ struct Wakers {
 }
 
 impl RangeQueue {
-    pub(crate) fn new(capacity: usize) -> Self {
+    /// An empty queue of so many ranges, in which readers find no room at so many bytes.
+    pub(crate) fn new(capacity: usize, bytes_max: u64) -> Self {
         RangeQueue {
             ranges: Queue::new(capacity),
+            bytes_max,
             bytes: AtomicU64::new(0),
             starved: AtomicBool::new(false),
             wakers: Mutex::new(Wakers::default()),
@@ -86,13 +94,14 @@ impl RangeQueue {
         }
     }
 
-    /// Whether a range fits now; if not, the readers are woken after the next drain.
+    /// Whether more may be read now; if not, the readers are woken after the next drain.
     pub(crate) fn has_room(&self) -> bool {
-        if self.len() < self.capacity() {
+        let room = || self.len() < self.capacity() && self.bytes() < self.bytes_max;
+        if room() {
             return true;
         }
         self.starved.store(true, Ordering::SeqCst);
-        self.len() < self.capacity() && !planted(Planted::QueueSkipsRecheck)
+        room() && !planted(Planted::QueueSkipsRecheck)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -150,7 +159,7 @@ mod model {
     #[test]
     fn ranges_arrive_once_in_order_and_no_wake_up_is_lost() {
         check(2_000, &[Planted::QueueSkipsRecheck, Planted::DrainClearsLate], || {
-            let (queue, pushed) = (Arc::new(RangeQueue::new(1)), Signal::new());
+            let (queue, pushed) = (Arc::new(RangeQueue::new(1, u64::MAX)), Signal::new());
             let readers = [0, 1].map(|reader| {
                 let (queue, pushed) = (Arc::clone(&queue), pushed.clone());
                 thread("reader", move || read(&queue, reader, &pushed))

@@ -138,7 +138,7 @@ impl JobLoop {
         if let Some(durable) = self.durable.as_mut().filter(|it| it.rebuilds(time).is_some()) {
             durable.was_rebuilt();
             // The log has what it changed in states.
-            let _ = self.parts.graph.changes(time);
+            let _ = self.parts.graph.changes(time, 0);
             return self.tell_if_drained();
         }
         self.parts.store.release(self.parts.tracker.commit(time));

@@ -1,36 +1,25 @@
 //! `File`: a file for each batch, job and partition, that holds all of its rows or does not exist.
 //!
 //! ```text
-//! rows ─▶ bytes ─▶ .aside (written, synced) ─ rename ─▶ JOB-TIME-PART.EXT ─ sync of the directory ─▶ committed
+//! write:  rows ─ piece by piece ─▶ .aside, which the disk begins to save
+//! commit: sync ─ rename ─▶ JOB-TIME-PART.EXT ─ sync of the directory ─▶ committed
 //! ```
 //! With a [`Roll`] consecutive batches gather in one file (see `rolling`). An empty batch writes nothing. Text is written
-//! as it is, byte for byte; JSON replaces what is not UTF-8. Whether a file that exists means "done" or is in the way
+//! as it is, byte for byte, and lines that a job passes on go there from where they were received (see `formatted`). Whether a file that exists means "done" or is in the way
 //! depends on whether the pipeline remembers its batches. Runs on the worker that finishes a job.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::io;
 
-use super::console::json_cell;
-use super::pieces::Pieces;
+use super::formatted::{FileFormat, write_rows};
 use super::rolling::{Roll, Rolling, split};
-use super::{BatchMeta, Cell, CommitKey, Ledger, RowRef, Rows, Sink};
+use super::{BatchMeta, CommitKey, Ledger, Rows, Sink};
 use crate::error::{Error, Result};
 use crate::sync::Arc;
-use crate::wal::storage::{Lock, PutFailure, Storage, StoredFile, put_whole, write_all};
+use crate::wal::storage::{Lock, PutFailure, Storage, StoredFile, put_in_place};
 
 /// Where a file is written before it has its name. Names that start with a dot are no data.
 const ASIDE: &str = ".aside";
-
-/// How rows look in a file, a line each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileFormat {
-    /// The bytes of a single cell; several as `(a,b)`.
-    Text,
-    /// A JSON array.
-    Json,
-    /// Comma-separated values, quoted where they must be.
-    Csv,
-}
 
 /// What a file that is there before its batch is written means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,10 +41,8 @@ pub struct File {
     /// None: a file for each batch.
     rolling: Option<Rolling>,
     committed: Ledger,
-    /// The rows that were written and not committed.
-    rows: Rows,
-    /// Text that is not in the file yet, reused from batch to batch.
-    text: Vec<u8>,
+    /// The file aside with the rows that were written and not committed; none for an empty batch.
+    aside: Option<Arc<dyn StoredFile>>,
     /// Why nothing is written any more.
     failed: Option<String>,
     _lock: Lock,
@@ -87,28 +74,41 @@ impl File {
             found,
             rolling,
             committed: Ledger::default(),
-            rows: Rows::new(),
-            text: Vec::new(),
+            aside: None,
             failed: None,
             _lock: lock,
         })
     }
 
-    /// Makes the rows that were written count.
-    fn place(&mut self, key: &CommitKey) -> Result<(), PutFailure> {
-        let (job, time) = (safe(&key.job), key.time.as_millis());
-        let (rows, format, text) = (std::mem::take(&mut self.rows), self.format, &mut self.text);
-        let mut append =
-            |file: &dyn StoredFile, start: u64| append(file, start, format, &rows, text);
+    /// Writes the rows where they do not count yet.
+    fn write_aside(&mut self, key: &CommitKey, rows: &Rows) -> io::Result<()> {
+        self.aside = None;
         if let Some(rolling) = &mut self.rolling {
-            let append = (!rows.is_empty()).then_some(append);
-            return rolling.commit(&job, key.partition, time, append);
+            let time = key.time.as_millis();
+            return rolling.write((&safe(&key.job), key.partition), time, self.format, rows);
         }
         if rows.is_empty() {
             return Ok(());
         }
-        let name = format!("{job}-{time}-{}.{}", key.partition, format.end());
-        put_whole(self.storage.as_ref(), ASIDE, &name, |file| append(file, 0).map(drop))
+        let file = self.storage.create(ASIDE)?;
+        write_rows(file.as_ref(), 0, self.format, rows)?;
+        self.aside = Some(file);
+        Ok(())
+    }
+
+    /// Makes the rows that were written count.
+    fn place(&mut self, key: &CommitKey) -> Result<(), PutFailure> {
+        let (job, time) = (safe(&key.job), key.time.as_millis());
+        if let Some(rolling) = &mut self.rolling {
+            return rolling.commit(&job, key.partition, time);
+        }
+        let Some(file) = self.aside.take() else { return Ok(()) };
+        let name = format!("{job}-{time}-{}.{}", key.partition, self.format.end());
+        put_in_place(self.storage.as_ref(), file.as_ref(), ASIDE, &name).map_err(PutFailure::Fatal)
+    }
+
+    fn failed_write(&self, err: io::Error) -> Error {
+        Error::io(format!("cannot write to the output directory {}", self.storage.name()), err)
     }
 
     fn expect_well(&self) -> Result<()> {
@@ -140,39 +140,25 @@ impl Sink for File {
         }
     }
 
-    fn write(&mut self, _key: &CommitKey, _meta: &BatchMeta, rows: &Rows) -> Result<()> {
+    fn write(&mut self, key: &CommitKey, _meta: &BatchMeta, rows: &Rows) -> Result<()> {
         self.expect_well()?;
-        self.rows = rows.clone();
-        Ok(())
+        self.write_aside(key, rows).map_err(|err| self.failed_write(err))
     }
 
     fn commit(&mut self, key: &CommitKey) -> Result<()> {
         self.expect_well()?;
-        let placed = self.place(key);
-        let what = || format!("cannot write to the output directory {}", self.storage.name());
-        match placed {
+        match self.place(key) {
             Ok(()) => {}
-            Err(PutFailure::Retry(err)) => return Err(Error::io(what(), err)),
+            Err(PutFailure::Retry(err)) => return Err(self.failed_write(err)),
             Err(PutFailure::Fatal(err)) => {
-                let what = what();
-                self.failed =
-                    Some(format!("{what}: {err}; what is on the disk is known at the next start"));
-                return Err(Error::io(what, err));
+                let what = "what is on the disk is known at the next start";
+                let err = self.failed_write(err);
+                self.failed = Some(format!("{err}; {what}"));
+                return Err(err);
             }
         }
         self.committed.commit(key);
         Ok(())
-    }
-}
-
-impl FileFormat {
-    /// How the names of its files end.
-    fn end(self) -> &'static str {
-        match self {
-            FileFormat::Text => "txt",
-            FileFormat::Json => "json",
-            FileFormat::Csv => "csv",
-        }
     }
 }
 
@@ -213,85 +199,11 @@ fn safe(job: &str) -> String {
     name
 }
 
-/// Writes the text of the rows to a file from the offset `start` on, a piece at a time; returns where it ends.
-fn append(
-    file: &dyn StoredFile,
-    start: u64,
-    format: FileFormat,
-    rows: &Rows,
-    text: &mut Vec<u8>,
-) -> io::Result<u64> {
-    let mut end = start;
-    let mut out = |piece: &[u8]| {
-        write_all(file, end, &[piece])?;
-        end += piece.len() as u64;
-        Ok(())
-    };
-    let mut pieces = Pieces::new(text, &mut out);
-    for row in rows.iter() {
-        write_row(pieces.text, format, row)?;
-        pieces.row_ends()?;
-    }
-    pieces.end()?;
-    Ok(end)
-}
-
-fn write_row(out: &mut Vec<u8>, format: FileFormat, row: RowRef<'_>) -> io::Result<()> {
-    let several = row.cells().nth(1).is_some();
-    let (open, close): (&[u8], &[u8]) = match format {
-        FileFormat::Text if several => (b"(", b")\n"),
-        FileFormat::Text | FileFormat::Csv => (b"", b"\n"),
-        FileFormat::Json => (b"[", b"]\n"),
-    };
-    out.extend_from_slice(open);
-    for (column, cell) in row.cells().enumerate() {
-        if column > 0 {
-            out.push(b',');
-        }
-        match format {
-            FileFormat::Json => json_cell(out, cell)?,
-            FileFormat::Text => raw_cell(out, cell, "null")?,
-            FileFormat::Csv => csv_cell(out, cell, several)?,
-        }
-    }
-    out.extend_from_slice(close);
-    Ok(())
-}
-
-fn raw_cell(out: &mut Vec<u8>, cell: Cell<'_>, null: &str) -> io::Result<()> {
-    match cell {
-        Cell::Text(text) => out.write_all(text),
-        Cell::U64(value) => write!(out, "{value}"),
-        Cell::I64(value) => write!(out, "{value}"),
-        Cell::F64(value) => write!(out, "{value}"),
-        Cell::Bool(value) => write!(out, "{value}"),
-        Cell::Null => out.write_all(null.as_bytes()),
-    }
-}
-
-/// As RFC 4180 says, but that a line ends with `\n`. A single empty text is quoted, so that it is no empty line.
-fn csv_cell(out: &mut Vec<u8>, cell: Cell<'_>, several: bool) -> io::Result<()> {
-    let Cell::Text(text) = cell else { return raw_cell(out, cell, "") };
-    let special = |byte: &u8| matches!(byte, b',' | b'"' | b'\r' | b'\n');
-    if !text.iter().any(special) && (several || !text.is_empty()) {
-        return out.write_all(text);
-    }
-    out.push(b'"');
-    for byte in text {
-        if *byte == b'"' {
-            out.push(b'"');
-        }
-        out.push(*byte);
-    }
-    out.push(b'"');
-    Ok(())
-}
-
 #[cfg(all(test, not(tidemill_model)))]
 mod tests {
     use super::*;
     use crate::sink::SharedSink;
-    use crate::sink::given::{key, rows};
+    use crate::sink::given::{key, lines, rows};
     use crate::wal::storage::{Directory, Fault, MemoryStorage};
     use crate::wal::tests::seeds;
 
@@ -327,6 +239,60 @@ mod tests {
             "[\"x\u{FFFD}y\"]\n[\"\"]\n".as_bytes(),
         );
         check(FileFormat::Csv, &lines, "words-1000-0.csv", b"x\xFFy\n\"\"\n");
+    }
+
+    #[test]
+    fn lines_that_were_received_look_like_rows_that_were_made() {
+        let received = |ranges: &[&str]| {
+            let mut all = rows(&["before"]);
+            all.append(lines(ranges));
+            all.push("after");
+            all
+        };
+        let text = |ranges: &[&str], expected: &str| {
+            check(FileFormat::Text, &received(ranges), "words-1000-0.txt", expected.as_bytes());
+        };
+        text(&["a\nb\n", "\n", "c\n"], "before\na\nb\n\nc\nafter\n");
+        text(&["a\r\nb\n", "c\rd\n", "e\n"], "before\na\nb\nc\rd\ne\nafter\n");
+        text(&[], "before\nafter\n");
+        let json = "[\"before\"]\n[\"a\"]\n[\"\"]\n[\"after\"]\n";
+        check(FileFormat::Json, &received(&["a\n\r\n"]), "words-1000-0.json", json.as_bytes());
+        check(
+            FileFormat::Csv,
+            &received(&["a,b\n"]),
+            "words-1000-0.csv",
+            b"before\n\"a,b\"\nafter\n",
+        );
+    }
+
+    #[test]
+    fn batches_of_many_pieces_are_whole() {
+        let line = "x".repeat(99) + "\n";
+        let range = line.repeat(655);
+        let made = rows(&vec!["y".repeat(299); 10_000]);
+        let mut all = lines(&vec![range.as_str(); 40]);
+        all.append(made);
+        all.append(lines(&["a\r\n", &range]));
+        let expected = range.repeat(40) + &("y".repeat(299) + "\n").repeat(10_000) + "a\n" + &range;
+        check(FileFormat::Text, &all, "words-1000-0.txt", expected.as_bytes());
+    }
+
+    #[test]
+    fn what_was_written_for_a_batch_that_was_given_up_does_not_count_with_the_next() {
+        let roll = Some(Roll { bytes: None, age: Some(std::time::Duration::from_millis(9)) });
+        let disk = MemoryStorage::new(0);
+        let sink = File::open(Arc::new(disk.clone()), FileFormat::Text, Existing::Committed, roll);
+        let sink = SharedSink::new(sink.expect("free"));
+        let deliver =
+            |ms, rows: &Rows| sink.deliver(&key("words", ms), &BatchMeta::default(), rows);
+        deliver(1, &rows(&["one"])).expect("written");
+        // Its rows are written and synced; its entry finds no room.
+        disk.fail(disk.calls() + 3, Fault::Full);
+        deliver(2, &rows(&["given up"])).expect_err("no room");
+        deliver(3, &Rows::new()).expect("nothing to write");
+        deliver(4, &rows(&["four"])).expect("written");
+        drop(sink);
+        assert_eq!(files(&disk), [("words-1-4-0.txt".to_owned(), b"one\nfour\n".to_vec())]);
     }
 
     #[test]
@@ -426,9 +392,12 @@ mod tests {
 
     const BATCHES: u64 = 8;
 
-    /// The rows of a batch; the third is empty.
+    /// The rows of a batch, made or received; the third is empty.
     fn batch(ms: u64) -> Rows {
         let count = usize::try_from(ms % 3).expect("small");
+        if ms.is_multiple_of(2) {
+            return lines(&vec![format!("row of {ms}\n").as_str(); count]);
+        }
         rows(&vec![format!("row of {ms}"); count])
     }
 

@@ -7,6 +7,7 @@
 mod console;
 mod dead_letter;
 mod file;
+mod formatted;
 mod memory;
 mod null;
 mod pieces;
@@ -27,7 +28,8 @@ use crate::time::Time;
 
 pub use console::{Console, Format, ROWS_SHOWN, Writer};
 pub use dead_letter::{DeadLetter, DeadLetterFiles, DeadLetters};
-pub use file::{Existing, File, FileFormat};
+pub use file::{Existing, File};
+pub use formatted::FileFormat;
 pub use memory::{Memory, MemoryHandle, OwnedCell};
 pub use null::Null;
 pub use rolling::Roll;
@@ -166,7 +168,12 @@ impl Ledger {
 /// What the tests of the sinks hand to them.
 #[cfg(test)]
 mod given {
+    use bytes::Bytes;
+
     use super::{CommitKey, Row, Rows};
+    use crate::block::{Block, BlockId, Range};
+    use crate::framing::Framing;
+    use crate::sync::Arc;
     use crate::time::Time;
 
     pub(super) fn key(job: &str, ms: u64) -> CommitKey {
@@ -178,5 +185,15 @@ mod given {
         let mut rows = Rows::new();
         elements.iter().for_each(|element| rows.push(element));
         rows
+    }
+    /// Lines as they were received, with their terminators.
+    pub(super) fn lines(ranges: &[&str]) -> Rows {
+        let range = |text: &&str| {
+            let records = text.bytes().filter(|byte| *byte == b'\n').count() as u64;
+            Range::new(Bytes::copy_from_slice(text.as_bytes()), records)
+        };
+        let id = BlockId { source: 0, number: 0 };
+        let block = Block::new(id, Framing::Lines, ranges.iter().map(range).collect());
+        Rows::of_lines(Arc::new(block)).expect("lines")
     }
 }

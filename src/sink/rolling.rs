@@ -3,7 +3,7 @@
 //! ```text
 //! .JOB-FIRST-PART.open      rows of the batches, one behind the other; rows behind the last end are no data
 //! .JOB-FIRST-PART.manifest  one entry per batch: time u64 | end offset u64 | CRC-32C u32 of both and the index | 0 u32
-//! commit: rows ─ sync ─ entry ─ sync (and the directory, the first time)
+//! commit: sync of the rows ─ entry ─ sync (and the directory, the first time)
 //! roll:   rename to JOB-FIRST-LAST-PART.EXT ─ sync of the directory ─ remove the manifest
 //! ```
 //! A start cuts what an earlier process left open behind its last entry, and names it. The age of a file is counted in
@@ -13,6 +13,8 @@ use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 
+use super::Rows;
+use super::formatted::{FileFormat, write_rows};
 use crate::error::{Error, Result};
 use crate::sync::Arc;
 use crate::wal::storage::{PutFailure, Storage, StoredFile, read_full, sync, write_all};
@@ -49,6 +51,8 @@ struct Open {
     /// Bytes of committed rows.
     bytes: u64,
     entries: u64,
+    /// The end of the rows that were written last.
+    written: u64,
 }
 
 fn hidden(job: &str, first: u64, part: u32, end: &str) -> String {
@@ -120,28 +124,42 @@ impl Rolling {
         manifest.map_or(Ok(()), |name| self.storage.remove(name).map_err(fail))
     }
 
-    /// Appends the rows of a batch, if it has any, and makes them count; names the file if it is due. `append` writes them
-    /// to a file from an offset on and says where they end.
-    pub(super) fn commit(
+    /// Writes the rows of a batch behind those that count.
+    pub(super) fn write(
         &mut self,
-        job: &str,
-        part: u32,
+        (job, part): (&str, u32),
         time: u64,
-        append: Option<impl FnOnce(&dyn StoredFile, u64) -> io::Result<u64>>,
-    ) -> Result<(), PutFailure> {
+        format: FileFormat,
+        rows: &Rows,
+    ) -> io::Result<()> {
         let key = (job.to_owned(), part);
-        if let Some(append) = append {
-            if !self.open.contains_key(&key) {
-                let begun = self.begin(job, part, time).map_err(PutFailure::Retry)?;
-                self.open.insert(key.clone(), begun);
-            }
-            let open = self.open.get_mut(&key).expect("begun above");
-            let end = open.append(time, append)?;
+        if let Some(open) = self.open.get_mut(&key) {
+            // What was written for a batch that was given up does not count with this one.
+            open.written = open.bytes;
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        if !self.open.contains_key(&key) {
+            let begun = self.begin(job, part, time)?;
+            self.open.insert(key.clone(), begun);
+        }
+        let open = self.open.get_mut(&key).expect("begun above");
+        open.written = write_rows(open.file.as_ref(), open.bytes, format, rows)?;
+        Ok(())
+    }
+
+    /// Makes what was written for a batch count, if anything was; names the file if it is due.
+    pub(super) fn commit(&mut self, job: &str, part: u32, time: u64) -> Result<(), PutFailure> {
+        let key = (job.to_owned(), part);
+        let Some(open) = self.open.get_mut(&key) else { return Ok(()) };
+        if open.written > open.bytes {
+            open.append(time)?;
             if open.entries == 0 {
                 self.storage.sync_dir().map_err(PutFailure::Fatal)?;
             }
             open.entries += 1;
-            open.bytes = end;
+            open.bytes = open.written;
             open.last = time;
         }
         let due =
@@ -152,7 +170,7 @@ impl Rolling {
     fn begin(&self, job: &str, part: u32, first: u64) -> io::Result<Open> {
         let manifest = self.storage.create(&hidden(job, first, part, "manifest"))?;
         let file = self.storage.create(&hidden(job, first, part, "open"))?;
-        Ok(Open { file, manifest, first, last: first, bytes: 0, entries: 0 })
+        Ok(Open { file, manifest, first, last: first, bytes: 0, entries: 0, written: 0 })
     }
 
     fn is_due(&self, open: &Open, time: u64) -> bool {
@@ -197,19 +215,13 @@ impl Drop for Rolling {
 }
 
 impl Open {
-    /// Appends the rows and the batch's entry, both durable then; returns where the rows end.
-    fn append(
-        &self,
-        time: u64,
-        append: impl FnOnce(&dyn StoredFile, u64) -> io::Result<u64>,
-    ) -> Result<u64, PutFailure> {
-        let end = append(self.file.as_ref(), self.bytes).map_err(PutFailure::Retry)?;
+    /// Makes what was written durable, and then its entry.
+    fn append(&self, time: u64) -> Result<(), PutFailure> {
         sync(self.file.as_ref()).map_err(PutFailure::Fatal)?;
-        let entry = entry(self.entries, time, end);
+        let entry = entry(self.entries, time, self.written);
         let at = self.entries * ENTRY as u64;
         write_all(self.manifest.as_ref(), at, &[&entry]).map_err(PutFailure::Retry)?;
-        sync(self.manifest.as_ref()).map_err(PutFailure::Fatal)?;
-        Ok(end)
+        sync(self.manifest.as_ref()).map_err(PutFailure::Fatal)
     }
 }
 

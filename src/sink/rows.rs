@@ -1,16 +1,19 @@
 //! `Rows`: encoded cells in buffers plus the offsets of the rows, and the trait by which elements become rows.
 //!
 //! ```text
-//! part: bytes | tag payload | tag payload |  | tag payload | ...      ends: [end of row 0, end of row 1, ...]
-//! rows: part, part, .. (whole: shared by clones), part (open: grows)
+//! encoded: bytes | tag payload | tag payload |  | tag payload | ...      ends: [end of row 0, end of row 1, ...]
+//! rows:    part, part, .. (whole: shared by clones), part (open: grows)
 //! ```
 //! Written by the tasks of a job's last stage, read by sinks. A text is its length in LEB128 and its bytes; numbers are
-//! eight bytes, little endian. Many rows are many parts: a buffer that doubles would be copied, and take up to three times
-//! what it holds. Those that tasks make lie in pooled buffers, so that memory goes round between input and rows, whichever
-//! threads they are of. Only this file knows the encoding.
+//! eight bytes, little endian. Only this file knows the encoding. Many rows are many parts: a buffer that doubles would be
+//! copied, and take up to three times what it holds. Those that tasks make lie in pooled buffers, so that memory goes round
+//! between input and rows, whichever threads they are of. Lines that pass through a job unchanged are not encoded: their
+//! rows lie in the block that was received, and a sink may take whole ranges of it.
 
 use std::fmt;
 
+use crate::block::Block;
+use crate::framing::{Framing, lines_of};
 use crate::slab::{BUFFER_BYTES, Pool};
 use crate::sync::Arc;
 
@@ -23,14 +26,21 @@ const SPARE_MAX: usize = 2 * LEFT_MIN;
 /// Rows in order. A clone shares all but the last few of them.
 #[derive(Clone, Default)]
 pub struct Rows {
-    whole: Vec<Arc<Part>>,
-    open: Part,
+    whole: Vec<Part>,
+    open: Encoded,
     /// Where the buffers of further parts come from.
     pool: Option<Arc<Pool>>,
 }
 
+#[derive(Clone)]
+enum Part {
+    Encoded(Arc<Encoded>),
+    /// A block of lines: each is a row of one text. Holding it keeps it in memory.
+    Lines(Arc<Block>),
+}
+
 #[derive(Default)]
-struct Part {
+struct Encoded {
     bytes: Vec<u8>,
     /// Where each row ends in `bytes`.
     ends: Vec<usize>,
@@ -38,18 +48,27 @@ struct Part {
     pool: Option<Arc<Pool>>,
 }
 
-impl Clone for Part {
+impl Clone for Encoded {
     fn clone(&self) -> Self {
-        Part { bytes: self.bytes.clone(), ends: self.ends.clone(), pool: None }
+        Encoded { bytes: self.bytes.clone(), ends: self.ends.clone(), pool: None }
     }
 }
 
-impl Drop for Part {
+impl Drop for Encoded {
     fn drop(&mut self) {
         if let Some(pool) = &self.pool {
             pool.give_back_vec(std::mem::take(&mut self.bytes));
         }
     }
+}
+
+/// Rows that a sink may take at once.
+#[derive(Debug)]
+pub(super) enum Run<'a> {
+    /// One row.
+    Row(RowRef<'a>),
+    /// Lines with their terminators, each of which is a row of one text.
+    Lines(&'a [u8]),
 }
 
 impl fmt::Debug for Rows {
@@ -69,19 +88,25 @@ impl Rows {
         Rows { pool: Some(Arc::clone(pool)), ..Rows::default() }
     }
 
+    /// The records of a block as rows of one text, without a copy; none if they are not lines.
+    pub fn of_lines(block: Arc<Block>) -> Option<Self> {
+        let is_lines = block.framing() == Framing::Lines;
+        is_lines.then(|| Rows { whole: vec![Part::Lines(block)], ..Rows::default() })
+    }
+
     /// Appends an element as a row.
     pub fn push(&mut self, row: &(impl Row + ?Sized)) {
         let part = &mut self.open;
         row.cells(&mut RowWriter { bytes: &mut part.bytes });
         part.ends.push(part.bytes.len());
         if part.bytes.len() > BUFFER_BYTES - LEFT_MIN {
-            let next = Part::after(part, self.pool.as_ref());
+            let next = Encoded::after(part, self.pool.as_ref());
             let mut whole = std::mem::replace(part, next);
             // A long row has made it grow.
             if whole.bytes.capacity() - whole.bytes.len() >= SPARE_MAX {
                 whole.bytes.shrink_to_fit();
             }
-            self.whole.push(Arc::new(whole));
+            self.whole.push(Part::Encoded(Arc::new(whole)));
         }
     }
 
@@ -89,7 +114,7 @@ impl Rows {
     pub fn append(&mut self, other: Rows) {
         if !self.open.ends.is_empty() {
             let open = std::mem::take(&mut self.open);
-            self.whole.push(Arc::new(open));
+            self.whole.push(Part::Encoded(Arc::new(open)));
         }
         self.whole.extend(other.whole);
         (self.open, self.pool) = (other.open, other.pool);
@@ -97,7 +122,7 @@ impl Rows {
 
     /// Gives back what the last buffer is too large by, where it is much: it may wait for a sink for long.
     pub fn trim(&mut self) {
-        let Part { bytes, ends, .. } = &self.open;
+        let Encoded { bytes, ends, .. } = &self.open;
         if bytes.capacity() - bytes.len() >= SPARE_MAX
             || ends.capacity() - ends.len() >= SPARE_MAX / size_of::<usize>()
         {
@@ -105,57 +130,104 @@ impl Rows {
         }
     }
 
-    /// Their memory, in bytes.
+    /// Their memory, in bytes, without that of the blocks that rows lie in, which is counted with those.
     pub fn bytes(&self) -> usize {
-        self.parts().map(Part::memory).sum()
+        let own =
+            |part: &Encoded| part.bytes.capacity() + size_of::<usize>() * part.ends.capacity();
+        self.encoded().map(own).sum()
+    }
+
+    /// The memory that rows which lie in blocks would need if they were copied, in bytes.
+    pub fn bytes_of_copy(&self) -> usize {
+        // In place of its terminator a row has the tag and the length of its text, and an end.
+        let copy =
+            |block: &Block| block.bytes() + block.records() * (1 + size_of::<usize>() as u64);
+        let bytes: u64 = self.whole.iter().filter_map(Part::block).map(copy).sum();
+        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
     /// How many rows there are.
     pub fn len(&self) -> usize {
-        self.parts().map(|part| part.ends.len()).sum()
+        let lines = |block: &Block| usize::try_from(block.records()).unwrap_or(usize::MAX);
+        let lines: usize = self.whole.iter().filter_map(Part::block).map(lines).sum();
+        lines + self.encoded().map(|part| part.ends.len()).sum::<usize>()
     }
 
     /// Whether there is no row.
     pub fn is_empty(&self) -> bool {
-        self.parts().all(|part| part.ends.is_empty())
+        self.len() == 0
     }
 
     /// The rows, in order.
     pub fn iter(&self) -> impl Iterator<Item = RowRef<'_>> {
-        self.parts().flat_map(Part::rows)
+        let rows = |run| {
+            let (row, lines): (_, &[u8]) = match run {
+                Run::Row(row) => (Some(row), &[]),
+                Run::Lines(range) => (None, range),
+            };
+            row.into_iter().chain(lines_of(lines).map(RowRef::of_text))
+        };
+        self.runs().flat_map(rows)
     }
 
-    fn parts(&self) -> impl Iterator<Item = &Part> {
-        self.whole.iter().map(Arc::as_ref).chain([&self.open])
+    /// The rows, in order, for who can do something with several at once.
+    pub(super) fn runs(&self) -> impl Iterator<Item = Run<'_>> {
+        self.whole.iter().flat_map(Part::runs).chain(self.open.rows().map(Run::Row))
+    }
+
+    fn encoded(&self) -> impl Iterator<Item = &Encoded> {
+        self.whole.iter().filter_map(Part::encoded).chain([&self.open])
     }
 }
 
 impl Part {
-    /// An empty part, with room for as many rows as `last` has.
-    fn after(last: &Part, pool: Option<&Arc<Pool>>) -> Part {
-        let rows = last.ends.len();
-        let bytes = pool.map_or_else(|| Vec::with_capacity(BUFFER_BYTES), |it| it.lease_vec());
-        Part { bytes, ends: Vec::with_capacity(rows + rows / 16), pool: pool.cloned() }
+    fn runs(&self) -> impl Iterator<Item = Run<'_>> {
+        let encoded = self.encoded().into_iter().flat_map(Encoded::rows).map(Run::Row);
+        let ranges = self.block().into_iter().flat_map(|block| block.ranges());
+        encoded.chain(ranges.map(|range| Run::Lines(range)))
     }
 
-    fn memory(&self) -> usize {
-        self.bytes.capacity() + size_of::<usize>() * self.ends.capacity()
+    fn encoded(&self) -> Option<&Encoded> {
+        if let Part::Encoded(part) = self { Some(part) } else { None }
+    }
+
+    fn block(&self) -> Option<&Block> {
+        if let Part::Lines(block) = self { Some(block) } else { None }
+    }
+}
+
+impl Encoded {
+    /// An empty part, with room for as many rows as `last` has.
+    fn after(last: &Encoded, pool: Option<&Arc<Pool>>) -> Encoded {
+        let rows = last.ends.len();
+        let bytes = pool.map_or_else(|| Vec::with_capacity(BUFFER_BYTES), |it| it.lease_vec());
+        Encoded { bytes, ends: Vec::with_capacity(rows + rows / 16), pool: pool.cloned() }
     }
 
     fn rows(&self) -> impl Iterator<Item = RowRef<'_>> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, &end)| RowRef(&self.bytes[start..end]))
+        let rows = starts.zip(&self.ends);
+        rows.map(|(start, &end)| RowRef { text: None, rest: &self.bytes[start..end] })
     }
 }
 
 /// One row.
 #[derive(Clone, Copy)]
-pub struct RowRef<'a>(&'a [u8]);
+pub struct RowRef<'a> {
+    /// A first cell that is not encoded.
+    text: Option<&'a [u8]>,
+    rest: &'a [u8],
+}
 
 impl<'a> RowRef<'a> {
+    /// A row of one text.
+    pub(super) fn of_text(text: &'a [u8]) -> Self {
+        RowRef { text: Some(text), rest: &[] }
+    }
+
     /// The cells, in column order.
     pub fn cells(&self) -> Cells<'a> {
-        Cells(self.0)
+        Cells(*self)
     }
 }
 
@@ -192,12 +264,12 @@ const NULL: u8 = 6;
 
 /// The cells of a row.
 #[derive(Clone, Debug)]
-pub struct Cells<'a>(&'a [u8]);
+pub struct Cells<'a>(RowRef<'a>);
 
 impl<'a> Cells<'a> {
     fn take(&mut self, len: usize) -> &'a [u8] {
-        let (head, rest) = self.0.split_at(len);
-        self.0 = rest;
+        let (head, rest) = self.0.rest.split_at(len);
+        self.0.rest = rest;
         head
     }
 
@@ -222,8 +294,11 @@ impl<'a> Iterator for Cells<'a> {
     type Item = Cell<'a>;
 
     fn next(&mut self) -> Option<Cell<'a>> {
-        let (&tag, rest) = self.0.split_first()?;
-        self.0 = rest;
+        if let Some(text) = self.0.text.take() {
+            return Some(Cell::Text(text));
+        }
+        let (&tag, rest) = self.0.rest.split_first()?;
+        self.0.rest = rest;
         Some(match tag {
             TEXT => {
                 let len = self.len();
@@ -344,6 +419,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::sink::given::lines;
 
     #[test]
     fn rows_of_several_parts_are_read_in_order() {
@@ -358,6 +434,19 @@ mod tests {
         let expected = "[[Text([97])], [U64(1), I64(-1), Bool(true)], [U64(18446744073709551615), \
                         I64(-9223372036854775808), F64(0.5)], [Bool(false), Null]]";
         assert_eq!((shown.as_str(), rows.len()), (expected, 4));
+    }
+
+    #[test]
+    fn lines_of_a_block_are_rows_where_they_lie() {
+        let mut all = Rows::new();
+        all.push("made");
+        all.append(lines(&["a\n\nb\r\n", "c\n"]));
+        all.push("after");
+        let texts: Vec<_> = all.iter().flat_map(|row| row.cells()).collect();
+        let expected = ["made", "a", "", "b", "c", "after"];
+        assert_eq!(texts, expected.map(|text| Cell::Text(text.as_bytes())));
+        assert_eq!((all.len(), lines(&["a\n"]).bytes()), (6, 0));
+        assert!(lines(&[]).is_empty());
     }
 
     proptest! {

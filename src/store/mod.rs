@@ -164,6 +164,14 @@ impl StoredBlock {
         }
     }
 
+    /// The block, if it is in memory; it stays there for as long as this is held.
+    pub fn in_memory(&self) -> Option<Arc<Block>> {
+        match &*self.held.lock() {
+            Held::Memory(block) => Some(Arc::clone(block)),
+            Held::Elsewhere(_) => None,
+        }
+    }
+
     /// The block, if it is in memory and nobody reads it: then giving it up frees its memory.
     fn idle(&self) -> Option<Arc<Block>> {
         match &*self.held.lock() {

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use super::LogOptions;
 use super::format::{SEGMENT_HEADER, segment_name, segment_of, spare_name, spare_of};
 use super::reader::{Scan, Segment, Visit, damaged, open_segment, unreadable};
-use super::storage::{Storage, StoredFile, read_full, sync, write_all};
-use super::writer::{Files, Writer};
+use super::storage::{Behind, Storage, StoredFile, read_full, sync, write_all};
+use super::writer::{Files, TOLD_BYTES, Writer};
 use crate::error::{Error, Result};
 use crate::sync::{Arc, Mutex};
 
@@ -106,6 +106,7 @@ pub(crate) fn recover(
         next_spare,
         current: None,
         prepared: None,
+        behind: Behind::new(0, TOLD_BYTES),
         written: None,
         attempt: 0,
         storage,

@@ -19,10 +19,16 @@ use super::format::{
     record_header, segment_name, spare_name,
 };
 use super::reader::{group_bytes, unreadable};
-use super::storage::{Storage, StoredFile, sync, write_all};
+use super::storage::{Behind, Storage, StoredFile, sync, write_all};
 use crate::error::Error;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Mutex};
+
+/// What is in the log is read after a crash, or when memory is short: the storage is told after so many bytes.
+pub(crate) const TOLD_BYTES: u64 = 1 << 20;
+
+/// What the page cache holds or does not.
+const PAGE_BYTES: u64 = 4096;
 
 /// A record on its way to the log: parts that lie one behind the other, and their checksum.
 #[derive(Clone, Debug)]
@@ -85,6 +91,8 @@ pub(crate) struct Writer {
     pub(crate) current: Option<Current>,
     /// A spare that is open and has its room.
     pub(crate) prepared: Option<Prepared>,
+    /// What the storage was told of the writes to that segment.
+    pub(crate) behind: Behind,
     /// The group that was written and not synced.
     pub(crate) written: Option<Written>,
     /// Counts the failed attempts at the next group.
@@ -172,7 +180,10 @@ impl Writer {
         }
         parts.push(&padding);
         let at = if fits { start } else { 0 };
-        if let Err(err) = write_all(file.as_ref(), at, &parts) {
+        if !fits {
+            self.behind = Behind::new(0, TOLD_BYTES);
+        }
+        if let Err(err) = self.behind.write_all(file.as_ref(), at, &parts) {
             self.attempt += 1;
             return Err(Failure::Retry(unreadable(self.storage.as_ref(), "the log", err)));
         }
@@ -195,12 +206,13 @@ impl Writer {
         SegmentHeader { segment, first_group, salt, size }.encode()
     }
 
-    /// Zeros up to where the next group begins, and over the slot of its header, as far as there is room.
+    /// Zeros up to where the next group begins, over the slot of its header, and up to the end of that page, as far as there
+    /// is room: a page of which only a part is written would have to be read first, if it has left memory.
     fn padding(&self, body: usize, end: u64) -> Vec<u8> {
         let align = group_bytes(body) - GROUP_HEADER - body;
-        let room = self.options.segment_bytes.saturating_sub(end);
-        let slot = usize::try_from(room).map_or(GROUP_HEADER, |room| room.min(GROUP_HEADER));
-        vec![0; align + slot]
+        let slot_end = (end + GROUP_HEADER as u64).next_multiple_of(PAGE_BYTES);
+        let slot = slot_end.min(self.options.segment_bytes.max(end)) - end;
+        vec![0; align + usize::try_from(slot).expect("a page and a header at most")]
     }
 
     /// The segment is left for the next: what a failed attempt wrote at its end must not look like a group.

@@ -2,10 +2,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Write};
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, fstatvfs};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, fadvise, fallocate, flock, fstatvfs};
 use rustix::io::{Errno, pwritev};
 
 use super::{Lock, Storage, StoredFile};
@@ -156,6 +157,11 @@ impl StoredFile for File {
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
         FileExt::read_at(self, into, offset)
+    }
+
+    /// Linux begins to write what is dirty, and drops what is not.
+    fn unneeded(&self, offset: u64, len: u64) {
+        let _ = fadvise(self, offset, NonZeroU64::new(len), Advice::DontNeed);
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -8,6 +8,7 @@
 //!
 //! Nothing here knows what the files hold. Any thread may call it; writes of one file come from one thread.
 
+mod behind;
 mod directory;
 mod memory;
 
@@ -19,6 +20,7 @@ use crate::sync::Arc;
 
 use crate::sync::planted::{Planted, planted};
 
+pub(crate) use behind::Behind;
 pub use directory::Directory;
 pub(crate) use directory::LOCK;
 pub use memory::{Fault, MemoryStorage};
@@ -36,6 +38,10 @@ pub trait StoredFile: fmt::Debug + Send + Sync {
     /// # Errors
     /// What the operating system says.
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize>;
+
+    /// These bytes will hardly be read soon: the disk may begin to save what is not saved of them, and memory that holds
+    /// the rest may be freed. A hint: it promises nothing, and whatever goes wrong is for the next sync to tell.
+    fn unneeded(&self, _offset: u64, _len: u64) {}
 
     /// Makes everything written so far durable, the file's length included.
     ///
@@ -184,8 +190,8 @@ pub(crate) enum PutFailure {
     Fatal(io::Error),
 }
 
-/// Puts a whole file in place: written aside by `write`, synced, renamed, the directory synced. After a crash the name holds
-/// either all of it, or what it held before.
+/// Puts a whole file in place: written aside, synced, renamed, the directory synced. After a crash the name holds either
+/// all of it, or what it held before.
 ///
 /// # Errors
 /// What the storage says, and whether it can be tried again.
@@ -193,14 +199,28 @@ pub(crate) fn put_whole(
     storage: &dyn Storage,
     aside: &str,
     name: &str,
-    write: impl FnOnce(&dyn StoredFile) -> io::Result<()>,
+    parts: &[&[u8]],
 ) -> Result<(), PutFailure> {
     let file = storage.create(aside).map_err(PutFailure::Retry)?;
-    write(file.as_ref()).map_err(PutFailure::Retry)?;
+    write_all(file.as_ref(), 0, parts).map_err(PutFailure::Retry)?;
+    put_in_place(storage, file.as_ref(), aside, name).map_err(PutFailure::Fatal)
+}
+
+/// The same for a file that is written aside already: synced, renamed, the directory synced.
+///
+/// # Errors
+/// Nobody knows what is on the disk then.
+pub(crate) fn put_in_place(
+    storage: &dyn Storage,
+    file: &dyn StoredFile,
+    aside: &str,
+    name: &str,
+) -> io::Result<()> {
     if planted(Planted::RenameBeforeSync) {
         let renamed = storage.rename(aside, name).and_then(|()| storage.sync_dir());
-        return renamed.and_then(|()| sync(file.as_ref())).map_err(PutFailure::Fatal);
+        return renamed.and_then(|()| sync(file));
     }
-    let placed = sync(file.as_ref()).and_then(|()| storage.rename(aside, name));
-    placed.and_then(|()| storage.sync_dir()).map_err(PutFailure::Fatal)
+    sync(file)?;
+    storage.rename(aside, name)?;
+    storage.sync_dir()
 }

@@ -1,0 +1,181 @@
+//! How rows look in a file, and how they get there: formatted and written piece by piece.
+//!
+//! ```text
+//! rows ─ format ─▶ a piece of text ──┐
+//! lines as they were received ───────┴─▶ one write for each MiB ─▶ the disk begins with it
+//! ```
+//! Lines that are rows as they are go from the block to the file without another copy. What is written is not durable.
+//! Runs on the worker that finishes a job. It does not know what a file is called or when it counts.
+
+use std::io::{self, Write};
+
+use super::console::json_cell;
+use super::rows::Run;
+use super::{Cell, RowRef, Rows};
+use crate::framing::{ends_are_plain, lines_of};
+use crate::wal::storage::{Behind, StoredFile, write_all};
+
+/// What one write takes, in bytes, unless a row is longer.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// The storage is told after so many bytes that they are hardly read again: less stays in memory.
+const TOLD_BYTES: u64 = 4 << 20;
+
+/// How rows look in a file, a line each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileFormat {
+    /// The bytes of a single cell; several as `(a,b)`.
+    Text,
+    /// A JSON array.
+    Json,
+    /// Comma-separated values, quoted where they must be.
+    Csv,
+}
+
+impl FileFormat {
+    /// How the names of its files end.
+    pub(super) fn end(self) -> &'static str {
+        match self {
+            FileFormat::Text => "txt",
+            FileFormat::Json => "json",
+            FileFormat::Csv => "csv",
+        }
+    }
+}
+
+/// Writes rows at `offset` and returns where they end.
+///
+/// # Errors
+/// What the storage says; some of them may have been written.
+pub(super) fn write_rows(
+    file: &dyn StoredFile,
+    offset: u64,
+    format: FileFormat,
+    rows: &Rows,
+) -> io::Result<u64> {
+    let mut writing = Writing {
+        file,
+        end: offset,
+        behind: Behind::new(offset, TOLD_BYTES),
+        text: Vec::new(),
+        ranges: Vec::new(),
+        ranges_bytes: 0,
+    };
+    for run in rows.runs() {
+        match run {
+            Run::Lines(range) if format == FileFormat::Text && ends_are_plain(range) => {
+                writing.range(range)?;
+            }
+            Run::Lines(range) => {
+                lines_of(range).try_for_each(|line| writing.row(format, RowRef::of_text(line)))?;
+            }
+            Run::Row(row) => writing.row(format, row)?,
+        }
+    }
+    writing.write_text()?;
+    writing.write_ranges()?;
+    Ok(writing.end)
+}
+
+/// What was handed over and is not written: text or ranges, never both.
+struct Writing<'a> {
+    file: &'a dyn StoredFile,
+    /// Where what was written ends.
+    end: u64,
+    behind: Behind,
+    text: Vec<u8>,
+    ranges: Vec<&'a [u8]>,
+    ranges_bytes: usize,
+}
+
+impl<'a> Writing<'a> {
+    fn row(&mut self, format: FileFormat, row: RowRef<'_>) -> io::Result<()> {
+        self.write_ranges()?;
+        write_row(&mut self.text, format, row)?;
+        if self.text.len() >= PIECE_BYTES { self.write_text() } else { Ok(()) }
+    }
+
+    fn range(&mut self, range: &'a [u8]) -> io::Result<()> {
+        self.write_text()?;
+        self.ranges.push(range);
+        self.ranges_bytes += range.len();
+        if self.ranges_bytes >= PIECE_BYTES { self.write_ranges() } else { Ok(()) }
+    }
+
+    fn write_text(&mut self) -> io::Result<()> {
+        if self.text.is_empty() {
+            return Ok(());
+        }
+        write_all(self.file, self.end, &[&self.text])?;
+        self.wrote(self.text.len());
+        self.text.clear();
+        Ok(())
+    }
+
+    fn write_ranges(&mut self) -> io::Result<()> {
+        if self.ranges.is_empty() {
+            return Ok(());
+        }
+        write_all(self.file, self.end, &self.ranges)?;
+        self.wrote(self.ranges_bytes);
+        self.ranges.clear();
+        self.ranges_bytes = 0;
+        Ok(())
+    }
+
+    fn wrote(&mut self, bytes: usize) {
+        self.end += bytes as u64;
+        self.behind.wrote(self.file, self.end);
+    }
+}
+
+fn write_row(out: &mut Vec<u8>, format: FileFormat, row: RowRef<'_>) -> io::Result<()> {
+    let several = row.cells().nth(1).is_some();
+    let (open, close): (&[u8], &[u8]) = match format {
+        FileFormat::Text if several => (b"(", b")\n"),
+        FileFormat::Text | FileFormat::Csv => (b"", b"\n"),
+        FileFormat::Json => (b"[", b"]\n"),
+    };
+    out.extend_from_slice(open);
+    for (column, cell) in row.cells().enumerate() {
+        if column > 0 {
+            out.push(b',');
+        }
+        match format {
+            FileFormat::Json => json_cell(out, cell)?,
+            FileFormat::Text => raw_cell(out, cell, "null")?,
+            FileFormat::Csv => csv_cell(out, cell, several)?,
+        }
+    }
+    out.extend_from_slice(close);
+    Ok(())
+}
+
+fn raw_cell(out: &mut Vec<u8>, cell: Cell<'_>, null: &str) -> io::Result<()> {
+    match cell {
+        Cell::Text(text) => out.write_all(text),
+        Cell::U64(value) => write!(out, "{value}"),
+        Cell::I64(value) => write!(out, "{value}"),
+        Cell::F64(value) => write!(out, "{value}"),
+        Cell::Bool(value) => write!(out, "{value}"),
+        Cell::Null => out.write_all(null.as_bytes()),
+    }
+}
+
+/// As RFC 4180 says, but that a line ends with `\n`. A single empty text is quoted, so that it is no empty line.
+fn csv_cell(out: &mut Vec<u8>, cell: Cell<'_>, several: bool) -> io::Result<()> {
+    let Cell::Text(text) = cell else { return raw_cell(out, cell, "") };
+    let special = |byte: &u8| matches!(byte, b',' | b'"' | b'\r' | b'\n');
+    if !text.iter().any(special) && (several || !text.is_empty()) {
+        return out.write_all(text);
+    }
+    out.push(b'"');
+    for byte in text {
+        if *byte == b'"' {
+            out.push(b'"');
+        }
+        out.push(*byte);
+    }
+    out.push(b'"');
+    Ok(())
+}
