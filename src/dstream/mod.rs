@@ -40,7 +40,7 @@ use crate::batch::{Batch, Plan};
 use crate::direct::Planned;
 use crate::metrics::Counter;
 use crate::sink::Writer;
-use crate::slab::Account;
+use crate::slab::Pool;
 use crate::store::StoredBlock;
 use crate::sync::thread::panic_text;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
@@ -247,9 +247,9 @@ impl Graph {
         self.epoch.kept()
     }
 
-    /// From now on this account counts what unfinished batches have made.
-    pub fn count_results(&self, account: &Arc<Account>) {
-        self.epoch.set_account(account);
+    /// From now on this pool's account counts what unfinished batches have made, and rows lie in its buffers.
+    pub fn make_results_in(&self, pool: &Arc<Pool>) {
+        self.epoch.set_pool(pool);
     }
 
     /// From now on, which is before the first batch, [`changes`](Graph::changes) has what each batch changed in states.

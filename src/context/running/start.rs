@@ -48,7 +48,7 @@ impl Running {
         let scheduler = Scheduler::new();
         let mut engine = engine(&config, &clock, &poison, &scheduler);
         let workers = Arc::new(WorkerPool::start(config.workers, &poison)?);
-        graph.count_results(&engine.account);
+        graph.make_results_in(&engine.pool);
         let spill = spill(&config, &engine.account)?;
         let store = Arc::new(BlockManager::new(Arc::clone(&engine.account), spill.clone()));
         let tracker = Arc::new(BlockTracker::new(sources.len()));
