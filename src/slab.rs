@@ -5,6 +5,7 @@
 //!    ▲                                                                    │ last handle dropped
 //!    └────────────────────────────────────────────────────────────────────┘
 //! ```
+//! What batches make uses the same buffers, so memory that the one needs no more is the other's.
 //! A buffer is initialised once and never again, so a read costs one copy, kernel to buffer. The account counts whole
 //! buffers, once each, from freeze to the last drop; what was copied together from small reads is counted by length.
 //! Any thread may drop a range. Nothing here knows who fills or reads a buffer.
@@ -28,11 +29,17 @@ type Waker = Box<dyn Fn() + Send + Sync>;
 /// sequentially consistent accesses one of the two sees the other.
 ///
 /// What batches make of the input, their results, is counted with it and never held up: the batch that makes it is what
-/// frees memory. Readers and the spill make room for it.
+/// frees memory. Readers and the spill keep room for what is expected of it.
 pub struct Account {
     used: AtomicUsize,
     /// The part of `used` that is results.
     results: AtomicUsize,
+    /// The most results since somebody asked.
+    results_peak: AtomicUsize,
+    /// Results that lie in blocks, since somebody asked.
+    spared: AtomicUsize,
+    /// So many results are expected; what of them is not there yet is not for readers.
+    expected: AtomicUsize,
     max: usize,
     starved: AtomicBool,
     wakers: Mutex<Vec<Waker>>,
@@ -55,6 +62,9 @@ impl Account {
         Arc::new(Account {
             used: AtomicUsize::new(0),
             results: AtomicUsize::new(0),
+            results_peak: AtomicUsize::new(0),
+            spared: AtomicUsize::new(0),
+            expected: AtomicUsize::new(0),
             max,
             starved: AtomicBool::new(false),
             wakers: Mutex::default(),
@@ -70,6 +80,47 @@ impl Account {
     /// How many of the bytes held now are results of unfinished batches: an estimate.
     pub fn results(&self) -> usize {
         self.results.load(Ordering::SeqCst)
+    }
+
+    /// How many bytes of results are expected of the next batch: readers leave room for what of them is not there yet.
+    pub fn expected(&self) -> usize {
+        self.expected.load(Ordering::SeqCst)
+    }
+
+    /// The most results that there were at once since this was asked for the last time, with those that were spared.
+    pub fn take_results_peak(&self) -> u64 {
+        let peak = self.results_peak.swap(self.results(), Ordering::SeqCst);
+        peak.saturating_add(self.spared.swap(0, Ordering::SeqCst)) as u64
+    }
+
+    /// Results of so many bytes need no memory, because they lie in blocks. They will the next time, if those have left
+    /// memory by then.
+    pub fn spare(&self, bytes: usize) {
+        if !self.on_pressure.lock().is_empty() {
+            self.spared.fetch_add(bytes, Ordering::SeqCst);
+        }
+    }
+
+    /// From now on readers leave room for so many bytes of results.
+    pub fn expect_results(&self, bytes: u64) {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        if self.expected.swap(bytes, Ordering::SeqCst) != bytes {
+            self.wake_readers();
+            self.wake_pressed();
+        }
+    }
+
+    /// The bytes that may be held now: the bound less the results that are expected and not there yet.
+    fn room(&self) -> usize {
+        let missing = self.expected().saturating_sub(self.results());
+        self.max.saturating_sub(missing)
+    }
+
+    /// How many bytes are to leave memory when it runs short: down to three quarters, where held readers have been woken
+    /// for long.
+    pub fn excess(&self) -> usize {
+        let (used, room) = (self.used(), self.room());
+        used.saturating_sub(room - room / 4)
     }
 
     /// The bound, in bytes.
@@ -89,16 +140,22 @@ impl Account {
 
     /// Less than an eighth is left: enough for readers to go on while something leaves memory.
     pub fn is_pressed(&self) -> bool {
-        self.used() > self.max - self.max / 8
+        // `used` first: results are taken off it last, and who does that looks again.
+        let (used, room) = (self.used(), self.room());
+        used > room - room / 8
     }
 
     /// Whether more may be read; if not, the wakers are called once there is room.
     pub fn has_room(&self) -> bool {
-        if self.used() < self.max {
+        let has_room = || {
+            let (used, room) = (self.used(), self.room());
+            used < room
+        };
+        if has_room() {
             return true;
         }
         self.starved.store(true, Ordering::SeqCst);
-        self.used() < self.max && !planted(Planted::AccountSkipsRecheck)
+        has_room() && !planted(Planted::AccountSkipsRecheck)
     }
 
     /// Counts `bytes` until the charge is dropped.
@@ -113,15 +170,26 @@ impl Account {
     }
 
     fn release(&self, bytes: usize) {
-        let left = self.used.fetch_sub(bytes, Ordering::SeqCst) - bytes;
+        self.used.fetch_sub(bytes, Ordering::SeqCst);
+        self.wake_readers();
+    }
+
+    /// Wakes readers that were held, if there is room now.
+    fn wake_readers(&self) {
         // Waking at seven eighths keeps a full store from waking its readers for every buffer that comes back.
-        if left <= self.max - self.max / 8
+        if !self.is_pressed()
             && self.starved.load(Ordering::SeqCst)
             && self.starved.swap(false, Ordering::SeqCst)
         {
             for wake in self.wakers.lock().iter() {
                 wake();
             }
+        }
+    }
+
+    fn wake_pressed(&self) {
+        if self.is_pressed() {
+            self.on_pressure.lock().iter().for_each(|wake| wake());
         }
     }
 }
@@ -154,11 +222,10 @@ impl ResultsCharge {
         }
         let account = &self.account;
         self.bytes.fetch_add(bytes, Ordering::SeqCst);
-        account.results.fetch_add(bytes, Ordering::SeqCst);
+        let results = account.results.fetch_add(bytes, Ordering::SeqCst) + bytes;
+        account.results_peak.fetch_max(results, Ordering::SeqCst);
         account.used.fetch_add(bytes, Ordering::SeqCst);
-        if account.is_pressed() {
-            account.on_pressure.lock().iter().for_each(|wake| wake());
-        }
+        account.wake_pressed();
     }
 
     /// Counts nothing any more: what there is belongs to no batch from now on. Returns how much that is.
@@ -208,7 +275,7 @@ impl Pool {
         Buffer { pool: Arc::clone(self), data: None }
     }
 
-    /// Gives back to the system an eighth of the buffers that nobody needed since the last trim; called once a batch.
+    /// Gives back to the allocator an eighth of the buffers that nobody needed since the last trim.
     pub fn trim(&self) {
         let mut free = self.free.lock();
         let keep = free.buffers.len() - free.low_water.div_ceil(8).min(free.buffers.len());
@@ -224,6 +291,21 @@ impl Pool {
         free.low_water = free.low_water.min(free.buffers.len());
         drop(free);
         buffer.unwrap_or_else(|| vec![0; BUFFER_BYTES].into_boxed_slice())
+    }
+
+    /// An empty vector with the memory of a buffer.
+    pub fn lease_vec(&self) -> Vec<u8> {
+        let mut bytes = self.lease().into_vec();
+        bytes.clear();
+        bytes
+    }
+
+    /// Takes the memory of such a vector back, unless it has grown.
+    pub fn give_back_vec(&self, mut bytes: Vec<u8>) {
+        if bytes.capacity() == BUFFER_BYTES {
+            bytes.resize(BUFFER_BYTES, 0);
+            self.give_back(bytes.into_boxed_slice());
+        }
     }
 
     fn give_back(&self, buffer: Box<[u8]>) {
@@ -311,6 +393,23 @@ mod tests {
     }
 
     #[test]
+    fn a_vector_has_the_memory_of_a_buffer_and_gives_it_back_unless_it_has_grown() {
+        let pool = Pool::new(Account::new(1 << 20));
+        let check = |len: usize, free: usize| {
+            let mut bytes = pool.lease_vec();
+            assert_eq!((bytes.len(), bytes.capacity()), (0, BUFFER_BYTES));
+            bytes.resize(len, 1);
+            pool.give_back_vec(bytes);
+            assert_eq!(pool.free.lock().buffers.len(), free, "{len}");
+        };
+        check(0, 1);
+        check(BUFFER_BYTES, 1);
+        check(BUFFER_BYTES + 1, 0);
+        check(1, 1);
+        assert_eq!(pool.lease().len(), BUFFER_BYTES);
+    }
+
+    #[test]
     fn a_held_reader_is_woken_once_there_is_room() {
         let account = Account::new(1_000);
         let woken = Arc::new(AtomicUsize::new(0));
@@ -351,6 +450,38 @@ mod tests {
         results.add(5);
         drop(results);
         check(0, 2);
+    }
+
+    #[test]
+    fn readers_leave_room_for_results_that_are_expected() {
+        let (account, woken) = (Account::new(1_000), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&woken);
+        account.on_room(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        account.expect_results(500);
+        let (input, results) = (account.charge(450), account.results_charge());
+        assert!(account.has_room() && account.is_pressed());
+        let more = account.charge(50);
+        assert!(!account.has_room());
+        results.add(300);
+        assert_eq!((account.room(), account.used(), account.has_room()), (800, 800, false));
+        results.add(300);
+        assert_eq!((account.room(), account.used(), account.has_room()), (1_000, 1_100, false));
+        results.clear();
+        account.spare(1);
+        account.on_pressure(|| ());
+        account.spare(20);
+        assert_eq!(
+            (account.take_results_peak(), account.take_results_peak(), account.has_room()),
+            (620, 0, false)
+        );
+        drop(more);
+        assert_eq!(woken.load(Ordering::SeqCst), 0, "not before seven eighths");
+        account.expect_results(0);
+        assert_eq!(woken.load(Ordering::SeqCst), 1);
+        assert!(account.has_room());
+        drop(input);
     }
 
     #[test]

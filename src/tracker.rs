@@ -1,6 +1,7 @@
 //! `BlockTracker`: which blocks were received and not yet given to a batch. Knows nothing of jobs.
 //!
-//! A block goes from `received` to exactly one batch; a batch's blocks are forgotten when it is committed.
+//! A block goes from `received` to exactly one batch, in the order in which all blocks came; a batch's blocks are forgotten
+//! when it is committed.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -30,15 +31,16 @@ pub struct BlockTracker {
 
 #[derive(Debug)]
 struct State {
-    received: Vec<VecDeque<ReceivedBlock>>,
+    sources: usize,
+    received: VecDeque<ReceivedBlock>,
     allocated: BTreeMap<Time, Allocation>,
 }
 
 impl BlockTracker {
     /// A tracker for `sources` sources.
     pub fn new(sources: usize) -> Self {
-        let received = vec![VecDeque::new(); sources];
-        BlockTracker { state: Mutex::new(State { received, allocated: BTreeMap::new() }) }
+        let (received, allocated) = Default::default();
+        BlockTracker { state: Mutex::new(State { sources, received, allocated }) }
     }
 
     /// A block was stored.
@@ -46,18 +48,27 @@ impl BlockTracker {
     /// # Panics
     /// If its source does not exist.
     pub fn add(&self, block: ReceivedBlock) {
-        let source = usize::try_from(block.id.source).expect("sources are counted in u32");
-        self.state.lock().received[source].push_back(block);
+        let mut state = self.state.lock();
+        assert!(source_of(&block) < state.sources, "block {} is of no source", block.id);
+        state.received.push_back(block);
     }
 
-    /// Gives all blocks received so far to the batch `time`.
+    /// Gives the blocks received so far to the batch `time`: the oldest ones of at most `bytes_max`, but at least one. What
+    /// is left is for later batches.
     ///
     /// # Panics
     /// If that batch has been given blocks before: a batch time is used once.
-    pub fn allocate(&self, time: Time) -> Allocation {
+    pub fn allocate(&self, time: Time, bytes_max: u64) -> Allocation {
         let mut state = self.state.lock();
-        let allocation: Allocation =
-            state.received.iter_mut().map(|blocks| blocks.drain(..).collect()).collect();
+        let mut allocation: Allocation = vec![Vec::new(); state.sources];
+        let mut left = bytes_max;
+        while let Some(block) = state.received.pop_front() {
+            left = left.saturating_sub(block.bytes);
+            allocation[source_of(&block)].push(block);
+            if state.received.front().is_some_and(|next| next.bytes > left) {
+                break;
+            }
+        }
         let replaced = state.allocated.insert(time, allocation.clone());
         assert!(replaced.is_none(), "batch {time} was allocated twice");
         allocation
@@ -72,9 +83,13 @@ impl BlockTracker {
     /// Blocks and records that no batch has been given.
     pub fn unallocated(&self) -> (usize, u64) {
         let state = self.state.lock();
-        let blocks = state.received.iter().flatten();
+        let blocks = state.received.iter();
         blocks.fold((0, 0), |(count, records), block| (count + 1, records + block.records))
     }
+}
+
+fn source_of(block: &ReceivedBlock) -> usize {
+    usize::try_from(block.id.source).expect("sources are counted in u32")
 }
 
 #[cfg(all(test, not(tidemill_model)))]
@@ -83,10 +98,39 @@ mod tests {
 
     use super::*;
 
+    /// Blocks of (source, bytes) are received; the batch may have `bytes_max`. The numbers of its blocks, by source.
+    fn check(blocks: &[(u32, u64)], bytes_max: u64, expected: [&[u64]; 2]) {
+        let tracker = BlockTracker::new(2);
+        for (number, (source, bytes)) in (0..).zip(blocks) {
+            let id = BlockId { source: *source, number };
+            tracker.add(ReceivedBlock { id, records: 1, bytes: *bytes });
+        }
+        let allocation = tracker.allocate(Time::from_millis(1), bytes_max);
+        let numbers = |blocks: &Vec<ReceivedBlock>| blocks.iter().map(|it| it.id.number).collect();
+        let found: Vec<Vec<u64>> = allocation.iter().map(numbers).collect();
+        assert_eq!(found, expected, "{blocks:?} {bytes_max}");
+        let left = blocks.len() - found.concat().len();
+        assert_eq!(tracker.unallocated().0, left, "{blocks:?} {bytes_max}");
+    }
+
+    #[test]
+    fn a_batch_takes_the_oldest_blocks_that_fit() {
+        check(&[], 0, [&[], &[]]);
+        check(&[(0, 5), (1, 5), (0, 5)], u64::MAX, [&[0, 2], &[1]]);
+        check(&[(0, 5), (1, 5), (0, 5)], 15, [&[0, 2], &[1]]);
+        check(&[(0, 5), (1, 5), (0, 5)], 14, [&[0], &[1]]);
+        check(&[(0, 5), (1, 6), (0, 5)], 10, [&[0], &[]]);
+        check(&[(1, 5), (1, 0), (0, 5)], 5, [&[], &[0, 1]]);
+        check(&[(1, 99), (1, 1)], 10, [&[], &[0]]);
+        check(&[(1, u64::MAX), (0, u64::MAX)], u64::MAX, [&[], &[0]]);
+    }
+
     proptest! {
         /// Over any order of adds and allocations: every block is in exactly one batch, in order per source.
         #[test]
-        fn every_block_is_in_exactly_one_batch(steps in prop::collection::vec(prop::option::of(0u32..3), 0..60)) {
+        fn every_block_is_in_exactly_one_batch(
+            steps in prop::collection::vec(prop::option::of(0u32..3), 0..60), bytes_max in 0u64..9,
+        ) {
             let tracker = BlockTracker::new(3);
             let (mut added, mut batches) = (Vec::new(), Vec::new());
             for (number, step) in steps.iter().enumerate() {
@@ -97,10 +141,19 @@ mod tests {
                         tracker.add(ReceivedBlock { id, records: 1, bytes: 1 });
                         added.push(id);
                     }
-                    None => batches.push((Time::from_millis(number), tracker.allocate(Time::from_millis(number)))),
+                    None => {
+                        let time = Time::from_millis(number);
+                        batches.push((time, tracker.allocate(time, bytes_max)));
+                    }
                 }
             }
-            batches.push((Time::from_millis(1_000), tracker.allocate(Time::from_millis(1_000))));
+            for number in 1_000.. {
+                let time = Time::from_millis(number);
+                batches.push((time, tracker.allocate(time, bytes_max)));
+                if tracker.unallocated().0 == 0 {
+                    break;
+                }
+            }
             prop_assert_eq!(tracker.unallocated(), (0, 0));
             for source in 0..3usize {
                 let found: Vec<BlockId> = batches.iter().flat_map(|(_, blocks)| blocks[source].iter().map(|b| b.id)).collect();

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use tidemill::sink::{BatchMeta, CommitKey, Rows, Sink};
+use tidemill::sink::{self, BatchMeta, CommitKey, Sink};
 use tidemill::sync::{Arc, AtomicU64, Mailbox, Ordering};
 use tidemill::testing::ManualClock;
 use tidemill::{Config, Interval, Result, Running, SocketSource, StreamingContext};
@@ -24,7 +24,7 @@ impl Sink for Stands {
         Ok(false)
     }
 
-    fn write(&mut self, _key: &CommitKey, _meta: &BatchMeta, rows: &Rows) -> Result<()> {
+    fn write(&mut self, _key: &CommitKey, _meta: &BatchMeta, rows: &sink::Rows) -> Result<()> {
         // Both are closed once the test lets the sink go.
         let _ = self.entered.send(());
         self.release.recv();
@@ -37,8 +37,18 @@ impl Sink for Stands {
     }
 }
 
-/// A stream whose rows are its records, on a manual clock, and what its sink does.
+/// What becomes of a record.
+#[derive(Clone, Copy)]
+enum Rows {
+    /// It is passed on as it was received.
+    Itself,
+    /// So many rows are made of it.
+    Made(usize),
+}
+
+/// A stream on a manual clock, and what its sink does.
 struct Rig {
+    copies: usize,
     clock: ManualClock,
     running: Running,
     peer: TcpStream,
@@ -48,7 +58,7 @@ struct Rig {
     sent: usize,
 }
 
-fn rig(config: Config) -> Rig {
+fn rig(config: Config, rows_are: Rows) -> Rig {
     let clock = ManualClock::new();
     let config = config.batch_interval(Interval::secs(1)).workers(2);
     let ctx = StreamingContext::with_clock(config, clock.clone()).expect("good options");
@@ -56,11 +66,17 @@ fn rig(config: Config) -> Rig {
     let (entered, release) = (Mailbox::new(1), Mailbox::new(1));
     let rows = Arc::new(AtomicU64::new(0));
     let (enters, waits, count) = (entered.clone(), release.clone(), Arc::clone(&rows));
+    let (copies, lines) = match rows_are {
+        Rows::Itself => (1, lines),
+        Rows::Made(count) => {
+            (count, lines.flat_map(move |line, out| (0..count).for_each(|_| out.push(line))))
+        }
+    };
     lines.save(Stands { entered: enters, release: waits, rows: count });
     let running = ctx.start().expect("started");
     let peer = TcpStream::connect(running.local_addrs()[0]).expect("connected");
     peer.set_write_timeout(Some(Duration::from_millis(300))).expect("a time-out");
-    Rig { clock, running, peer, entered, release, rows, sent: 0 }
+    Rig { copies, clock, running, peer, entered, release, rows, sent: 0 }
 }
 
 fn text(lines: usize) -> Vec<u8> {
@@ -73,13 +89,18 @@ impl Rig {
         usize::try_from(receivers[0].counter("bytes")).expect("it fits")
     }
 
-    /// A batch of so many bytes, whose rows are with the sink when this returns.
-    fn batch(&mut self, bytes: usize) {
+    /// Sends so many bytes and waits until they are read.
+    fn send(&mut self, bytes: usize) {
         self.peer.write_all(&text(bytes / LINE)).expect("there is room");
         self.sent += bytes / LINE * LINE;
         while self.read() < self.sent {
             std::thread::yield_now();
         }
+    }
+
+    /// A batch of so many bytes, whose rows are with the sink when this returns.
+    fn batch(&mut self, bytes: usize) {
+        self.send(bytes);
         self.clock.advance(Duration::from_secs(1));
         self.entered.recv().expect("the sink is called");
     }
@@ -114,14 +135,20 @@ impl Rig {
             }
         }
         drop(self.peer);
-        while self.running.inspector().receivers()[0].counter("open") > 0 {
-            self.clock.advance(Duration::from_secs(1));
-            std::thread::yield_now();
-        }
         let inspector = self.running.inspector();
+        let is_open = || inspector.receivers()[0].counter("open") > 0;
+        while is_open() {
+            // A batch for each tick: a clock that runs ahead of the engine would let it coalesce all of them.
+            let done = inspector.progress().batches;
+            self.clock.advance(Duration::from_secs(1));
+            while is_open() && inspector.progress().batches == done {
+                std::thread::yield_now();
+            }
+        }
         let report = self.running.stop().expect("drained");
         let records = (self.sent / LINE) as u64;
-        assert_eq!((report.records, self.rows.load(Ordering::SeqCst)), (records, records));
+        let rows = records * self.copies as u64;
+        assert_eq!((report.records, self.rows.load(Ordering::SeqCst)), (records, rows));
         let memory = inspector.memory();
         assert_eq!((memory.used, memory.results, memory.spilled.bytes), (0, 0, 0));
     }
@@ -129,7 +156,7 @@ impl Rig {
 
 #[test]
 fn rows_that_a_sink_does_not_take_hold_the_reading() {
-    let mut rig = rig(Config::new("held").store_bytes_max(4 * MIB as u64));
+    let mut rig = rig(Config::new("held").store_bytes_max(4 * MIB as u64), Rows::Made(1));
     rig.batch(3 * MIB / 2);
     let memory = rig.running.inspector().memory();
     assert!(memory.results > 3 * MIB / 2 && memory.used > 3 * MIB, "{memory:?}");
@@ -138,17 +165,47 @@ fn rows_that_a_sink_does_not_take_hold_the_reading() {
     rig.end();
 }
 
+/// 16 MiB come before the first tick of a stream whose store holds 4.
+fn check_that_batches_fit(rows_are: Rows) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = Config::new("fits").store_bytes_max(4 * MIB as u64).spill_dir(dir.path());
+    let mut rig = rig(config.block_bytes_max(MIB as u64 / 4), rows_are);
+    rig.send(16 * MIB);
+    let inspector = rig.running.inspector();
+    assert!(inspector.memory().spilled.bytes > 13 * MIB as u64, "{:?}", inspector.memory());
+    let mut batches = 0;
+    while rig.rows.load(Ordering::SeqCst) < (16 * MIB / LINE) as u64 {
+        rig.clock.advance(Duration::from_secs(1));
+        rig.entered.recv().expect("the sink is called");
+        let memory = inspector.memory();
+        assert!(memory.used <= 4 * MIB, "batch {batches}: {memory:?}");
+        rig.release.send(()).expect("the sink waits");
+        batches += 1;
+        while inspector.progress().batches < batches {
+            std::thread::yield_now();
+        }
+    }
+    assert!((8..16).contains(&batches), "{batches} batches");
+    rig.end();
+}
+
+#[test]
+fn a_batch_takes_no_more_than_has_room_with_its_rows() {
+    check_that_batches_fit(Rows::Made(1));
+    check_that_batches_fit(Rows::Itself);
+}
+
 #[test]
 fn rows_that_a_sink_does_not_take_make_blocks_leave_memory() {
     let dir = tempfile::tempdir().expect("a directory");
     let config = Config::new("leave").store_bytes_max(8 * MIB as u64).spill_dir(dir.path());
-    let mut rig = rig(config);
-    // The input alone would be half of the bound: no block would leave for it, and no other comes to wake the spill.
-    rig.batch(4 * MIB);
+    // They are more than is expected of a first batch, and no other block comes to wake the spill.
+    let mut rig = rig(config, Rows::Made(2));
+    rig.batch(5 * MIB / 2);
     let inspector = rig.running.inspector();
     while inspector.memory().spilled.bytes < 2 * MIB as u64 {
         std::thread::yield_now();
     }
-    assert!(inspector.memory().results > 4 * MIB, "{:?}", inspector.memory());
+    assert!(inspector.memory().results > 5 * MIB, "{:?}", inspector.memory());
     rig.end();
 }

@@ -199,6 +199,8 @@ pub struct Load {
 /// What it says that it sent.
 pub struct Loaded {
     pub lines: u64,
+    /// With RELP.
+    pub acknowledged: u64,
 }
 
 impl Load {
@@ -223,6 +225,7 @@ impl Load {
         self.process.0.stdout.take().ok_or("no output")?.read_to_string(&mut text)?;
         wait(&mut self.process, LIMIT)?;
         let report: Value = serde_json::from_str(&text)?;
-        Ok(Loaded { lines: report["lines"].as_u64().ok_or("no lines")? })
+        let acknowledged = report["acknowledged"].as_u64().unwrap_or(0);
+        Ok(Loaded { lines: report["lines"].as_u64().ok_or("no lines")?, acknowledged })
     }
 }

@@ -19,6 +19,7 @@ mod measure;
 mod overload;
 mod printed;
 mod process;
+mod restart;
 mod rows;
 mod still;
 mod syslog;

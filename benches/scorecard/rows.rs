@@ -14,7 +14,9 @@ use crate::keys;
 use crate::measure::{Figures, as_f64, status_kib};
 use crate::process::{Owned, Sender, Sent, TIDEMILL, run, said};
 use crate::verdict::{Sheet, Spread, Target};
-use crate::{Options, Outcome, crowd, delay, durable, full, hostile, overload, still, syslog};
+use crate::{
+    Options, Outcome, crowd, delay, durable, full, hostile, overload, restart, still, syslog,
+};
 
 /// The rows that can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -43,6 +45,8 @@ pub enum Row {
     P11,
     /// RELP with acknowledgement after the sync beside rsyslog.
     P16,
+    /// Killed under load and started again.
+    R1,
     /// A full disk that is emptied again.
     R5,
     /// A flood of connections with few descriptors.
@@ -74,6 +78,7 @@ impl Row {
             }
             Row::P11 => durable::recovery(options, sheet),
             Row::P16 => syslog::relp(options, sheet),
+            Row::R1 => restart::restart(options, sheet),
             Row::R5 => full::full(options, sheet),
             Row::R7 => hostile::flood(options, sheet),
             Row::R8 => hostile::endless(options, sheet),

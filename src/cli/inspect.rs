@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use indicatif::HumanBytes;
 
+use super::progress::spinning;
 use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::journal;
@@ -88,10 +89,12 @@ fn unwritable(err: io::Error) -> Error {
 }
 
 fn show(storage: &dyn Storage, out: &mut dyn Write) -> Result<()> {
-    let reports = wal::survey(storage)?;
+    let (reports, words) = spinning(|step| {
+        journal::words(storage, &mut |looked, of| step(&format!("{looked} of {of} segments")))
+    })?;
     let checkpoints = checkpoint::survey(storage)?;
     let mut text = log_text(&reports);
-    text.push_str(&journal::words(storage)?);
+    text.push_str(&words);
     text.push_str(&checkpoints_text(&checkpoints));
     out.write_all(text.as_bytes()).map_err(unwritable)?;
     let newest = reports.len().saturating_sub(1);

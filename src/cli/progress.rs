@@ -1,4 +1,4 @@
-//! What `compare` shows while it runs, and how it ends: a line of progress, the tables, the files. Runs on the main thread.
+//! A line of progress, and how `compare` ends: the tables, the files. Runs on the main thread.
 
 use std::io::Write;
 

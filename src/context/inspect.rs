@@ -68,6 +68,9 @@ pub struct Memory {
     pub used: usize,
     /// The part of it that is results: what unfinished batches have made and the sinks do not have yet, an estimate.
     pub results: usize,
+    /// How many results are expected of the next batch. Reading stops, and before blocks leave memory, when what of them is
+    /// not there yet would have no room.
+    pub expected: usize,
     /// What windows and states keep from batch to batch, an estimate; not part of `used`.
     pub kept: u64,
     /// The bound at which reading stops, `store_bytes_max`; before, blocks leave memory if they can.
@@ -152,6 +155,7 @@ impl Inspector {
         Memory {
             used: account.used(),
             results: account.results(),
+            expected: account.expected(),
             kept: self.0.kept.value(),
             bound: account.max(),
             spilled,

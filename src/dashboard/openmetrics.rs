@@ -68,6 +68,11 @@ impl Stream {
                 memory.used as u64,
             ),
             ("results_bytes", "The part of it that sinks do not have yet", memory.results as u64),
+            (
+                "results_expected_bytes",
+                "Results that reading leaves room for",
+                memory.expected as u64,
+            ),
             ("kept_bytes", "What windows and states keep, about", memory.kept),
             ("store_bytes_max", "The bound at which reading stops", memory.bound as u64),
             ("spilled_now_bytes", "Bytes of records out of memory", memory.spilled.bytes),

@@ -126,6 +126,7 @@ fn status(stream: &Inspector) -> Map<String, Value> {
         "dead_letter_records": done.dead_records,
         "store_bytes": memory.used,
         "results_bytes": memory.results,
+        "results_expected_bytes": memory.expected,
         "kept_bytes": memory.kept,
         "store_bytes_max": memory.bound,
         "spilled_bytes": memory.spilled.bytes,

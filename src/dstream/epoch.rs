@@ -16,7 +16,7 @@ use super::saved::Left;
 use super::together::Together;
 use crate::batch::Batch;
 use crate::metrics::Counter;
-use crate::slab::Account;
+use crate::slab::{Account, Pool};
 use crate::sync::{Arc, Mutex};
 use crate::time::{Interval, Time};
 
@@ -46,8 +46,8 @@ struct Inner {
     timeouts: bool,
     /// The seed of every hash.
     seed: u64,
-    /// Counts what batches make; one without a bound until there is another.
-    account: Option<Arc<Account>>,
+    /// Has the buffers of what batches make, and counts it; one without a bound until there is another.
+    pool: Option<Arc<Pool>>,
     /// Where commits leave what they changed in states, if that is kept.
     left: Option<Arc<Mutex<Left>>>,
 }
@@ -87,12 +87,17 @@ impl Epoch {
 
     /// Counts what batches make.
     pub(super) fn account(&self) -> Arc<Account> {
-        let mut inner = self.inner.lock();
-        Arc::clone(inner.account.get_or_insert_with(|| Account::new(usize::MAX)))
+        Arc::clone(self.pool().account())
     }
 
-    pub(super) fn set_account(&self, account: &Arc<Account>) {
-        self.inner.lock().account = Some(Arc::clone(account));
+    /// Has the buffers of rows.
+    pub(super) fn pool(&self) -> Arc<Pool> {
+        let mut inner = self.inner.lock();
+        Arc::clone(inner.pool.get_or_insert_with(|| Pool::new(Account::new(usize::MAX))))
+    }
+
+    pub(super) fn set_pool(&self, pool: &Arc<Pool>) {
+        self.inner.lock().pool = Some(Arc::clone(pool));
     }
 
     /// From now on commits leave what they changed in states.

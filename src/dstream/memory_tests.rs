@@ -3,7 +3,7 @@
 use super::tests::Rig;
 use super::*;
 use crate::sink::{BatchMeta, CommitKey, Rows, Sink};
-use crate::slab::Account;
+use crate::slab::{Account, Pool};
 
 const ROWS: usize = 5_000;
 const KEYS: u64 = ROWS as u64;
@@ -34,7 +34,7 @@ fn check(
     kept: [std::ops::Range<u64>; 4],
 ) {
     let (rig, account) = (Rig::new(2), Account::new(1 << 30));
-    rig.graph.count_results(&account);
+    rig.graph.make_results_in(&Pool::new(Arc::clone(&account)));
     let seen = Arc::new(Mutex::new(Vec::new()));
     let stream = operate(rig.queue(&[(0..KEYS).collect()]), Arc::clone(&account));
     stream.save(Watching(Arc::clone(&account), Arc::clone(&seen)));

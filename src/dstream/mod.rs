@@ -40,7 +40,7 @@ use crate::batch::{Batch, Plan};
 use crate::direct::Planned;
 use crate::metrics::Counter;
 use crate::sink::Writer;
-use crate::slab::Account;
+use crate::slab::Pool;
 use crate::store::StoredBlock;
 use crate::sync::thread::panic_text;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
@@ -247,9 +247,9 @@ impl Graph {
         self.epoch.kept()
     }
 
-    /// From now on this account counts what unfinished batches have made.
-    pub fn count_results(&self, account: &Arc<Account>) {
-        self.epoch.set_account(account);
+    /// From now on this pool's account counts what unfinished batches have made, and rows lie in its buffers.
+    pub fn make_results_in(&self, pool: &Arc<Pool>) {
+        self.epoch.set_pool(pool);
     }
 
     /// From now on, which is before the first batch, [`changes`](Graph::changes) has what each batch changed in states.
@@ -258,14 +258,15 @@ impl Graph {
     }
 
     /// What the batch that was committed last changed in states. Asked once after each commit; nothing unless changes
-    /// are [kept](Graph::keep_changes), and nothing of a batch that was [run again](Graph::replay).
-    pub fn changes(&self, time: Time) -> Option<Changes> {
+    /// are [kept](Graph::keep_changes), and nothing of a batch that was [run again](Graph::replay). `input_bytes`: what
+    /// the batch's input takes where the changes are kept, and stays there as long as they do.
+    pub fn changes(&self, time: Time, input_bytes: u64) -> Option<Changes> {
         if *self.replayed.lock() == Some(time) {
             return None;
         }
         let left = std::mem::take(&mut *self.epoch.left()?.lock());
         let saved: Vec<_> = self.saved().into_iter().map(|(_, saved)| saved).collect();
-        Some(self.walker.lock().changes(time, left, &saved))
+        Some(self.walker.lock().changes((time, input_bytes), left, &saved))
     }
 
     /// Brings states back before the first batch. `found` are the [states](Graph::states) of the program that saved

@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::framing::{Framing, lines_of};
 use crate::shuffle::Slots;
 use crate::sink::{BatchMeta, CommitKey, Console, Format, Row, Rows, SharedSink, Sink};
+use crate::slab::Pool;
 use crate::store::StoredBlock;
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, Moment, Time};
@@ -128,11 +129,13 @@ impl<T: ?Sized + 'static> DStream<T> {
     {
         let (node, sinks) = (Arc::clone(&self.node), Arc::new(sinks));
         self.output(kind, move |cx, delivery| {
+            let pool = cx.epoch.pool();
             let parts = match lines_behind(&*node, cx) {
-                Some(blocks) => rows_of_blocks(cx, blocks),
+                Some(blocks) => rows_of_blocks(cx, blocks, &pool),
                 None => {
                     let batch = node.compute(cx)?;
-                    cx.materialize_owning(&batch, Rows::new, Rows::push, encoded)
+                    let begin = move || Rows::in_pool(&pool);
+                    cx.materialize_owning(&batch, begin, Rows::push, encoded)
                 }
             };
             let sinks = Arc::clone(&sinks);
@@ -249,12 +252,16 @@ fn lines_behind<T: ?Sized + 'static>(
 }
 
 /// Adds a stage that leaves the lines of each block in a slot, as rows.
-fn rows_of_blocks(cx: &mut Planner<'_>, blocks: Vec<Arc<StoredBlock>>) -> Slots<Rows> {
-    let slots = Slots::counted(blocks.len(), &cx.epoch.account());
+fn rows_of_blocks(
+    cx: &mut Planner<'_>,
+    blocks: Vec<Arc<StoredBlock>>,
+    pool: &Arc<Pool>,
+) -> Slots<Rows> {
+    let slots = Slots::counted(blocks.len(), pool.account());
     let task = |(slot, block): (usize, Arc<StoredBlock>)| -> Work {
-        let results = slots.clone();
+        let (results, pool) = (slots.clone(), Arc::clone(pool));
         Box::new(move |_| {
-            let (rows, bytes) = rows_of_block(&block).map_err(|err| err.to_string())?;
+            let (rows, bytes) = rows_of_block(&block, &pool).map_err(|err| err.to_string())?;
             results.put_owning(slot, rows, bytes);
             Ok(())
         })
@@ -265,11 +272,12 @@ fn rows_of_blocks(cx: &mut Planner<'_>, blocks: Vec<Arc<StoredBlock>>) -> Slots<
 }
 
 /// Where the block is in memory its lines are rows where they lie; otherwise it is read back, and they are copied.
-fn rows_of_block(block: &StoredBlock) -> Result<(Vec<Rows>, usize)> {
+fn rows_of_block(block: &StoredBlock, pool: &Arc<Pool>) -> Result<(Vec<Rows>, usize)> {
     if let Some(rows) = block.in_memory().and_then(Rows::of_lines) {
+        pool.account().spare(rows.bytes_of_copy());
         return Ok((vec![rows], 0));
     }
-    let mut rows = Rows::new();
+    let mut rows = Rows::in_pool(pool);
     block.for_each_range(|range| lines_of(range).for_each(|line| rows.push(line)))?;
     Ok(encoded(rows))
 }

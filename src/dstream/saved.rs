@@ -10,29 +10,27 @@
 //! keys; no batch ever writes all keys at once. Encoding runs on the workers, commits on the scheduler's thread. It does
 //! not know who keeps the bytes, and takes none of them on trust.
 
+mod walk;
+
 use std::any::type_name;
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use self::walk::WALK_BATCHES;
+pub(super) use self::walk::Walker;
 use super::keyed::{Change, Shards, View};
 use super::keys::Keys;
 use super::state::{Counters, StateKey, StateValue};
 use crate::shuffle::{hash_of, shard_of};
-use crate::sync::{Arc, Mutex, Ordering};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::time::Time;
 
 /// A part is closed beyond so many bytes; one key with its state may be larger.
 const PART_BYTES: usize = 256 << 10;
 /// Keys of a partition that a batch walks over at least. Few in unit tests, so that a walk takes several batches there.
 const WALK_MIN: u32 = if cfg!(test) { 3 } else { 64 };
-/// Batches that a walk takes at most: what a start reads, and the log keeps, goes back to the beginning of a walk.
-const WALK_BATCHES: u32 = if cfg!(test) { 20 } else { 100 };
-/// A walk begins when so many keys, or as many as there are, were written since the last one began,
-const WALK_AFTER: u64 = if cfg!(test) { 5 } else { 10_000 };
-/// or after so many batches.
-const WALK_AFTER_BATCHES: u64 = if cfg!(test) { 30 } else { 200 };
 
 /// An operator with keyed state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
@@ -62,6 +60,9 @@ pub(super) trait Saved: Send + Sync {
     /// The next batch begins to go through all keys.
     fn begin_walk(&self);
 
+    /// Walks are to end within so many batches.
+    fn walk_within(&self, batches: u64);
+
     /// Whether all keys were gone through.
     fn is_walked(&self) -> bool;
 
@@ -87,6 +88,8 @@ pub(super) struct Store<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
     pub(super) counters: Arc<Counters>,
     /// How far each partition was walked.
     walks: Mutex<Vec<Walk>>,
+    /// Batches that a walk takes.
+    walk_batches: AtomicU64,
     /// The partitions that are being restored.
     restoring: Mutex<Vec<Keys<K, S, U>>>,
     /// Whether the keys are listed by their age.
@@ -109,6 +112,8 @@ enum Walk {
 pub(super) struct Encoded {
     parts: Vec<Bytes>,
     keys: u64,
+    /// Bytes of the walk among them.
+    walked: u64,
     walk: Walk,
 }
 
@@ -117,6 +122,8 @@ pub(super) struct Encoded {
 pub(super) struct Left {
     pub(super) parts: Vec<(u32, Bytes)>,
     pub(super) keys: u64,
+    /// Bytes of the walk among the parts.
+    pub(super) walked: u64,
 }
 
 impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
@@ -126,6 +133,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
             initial: Mutex::new(initial),
             counters: Arc::default(),
             walks: Mutex::default(),
+            walk_batches: AtomicU64::new(WALK_BATCHES),
             restoring: Mutex::default(),
             listed,
         }
@@ -169,8 +177,10 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
         let mut walker = Writer::new(view.delta.time);
         let walk = self.walk(shard, view, (&mut walker, writer.keys))?;
         let keys = walker.keys + writer.keys;
-        let parts = walker.finish().into_iter().chain(writer.finish()).collect();
-        Ok(Encoded { keys, parts, walk })
+        let mut parts = walker.finish();
+        let walked = parts.iter().map(|part| part.len() as u64).sum();
+        parts.extend(writer.finish());
+        Ok(Encoded { keys, parts, walked, walk })
     }
 
     /// Writes the next keys as they were before the batch, which has written so many itself.
@@ -181,7 +191,9 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
         (writer, written): (&mut Writer, u64),
     ) -> Result<Walk, String> {
         let written = u32::try_from(written).unwrap_or(u32::MAX);
-        let pace = written.max(WALK_MIN).max(view.base.table.places().div_ceil(WALK_BATCHES));
+        let batches = self.walk_batches.load(Ordering::Relaxed);
+        let share = u64::from(view.base.table.places()).div_ceil(batches.max(1));
+        let pace = written.max(WALK_MIN).max(u32::try_from(share).unwrap_or(u32::MAX));
         let walk = self.walks.lock().get(shard).copied().unwrap_or_default();
         let (from, to) = match walk {
             Walk::Done => return Ok(Walk::Done),
@@ -207,6 +219,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
         for (walk, encoded) in walks.iter_mut().zip(encoded) {
             *walk = encoded.walk;
             left.keys += encoded.keys;
+            left.walked += encoded.walked;
             left.parts.extend(encoded.parts.into_iter().map(|part| (state, part)));
         }
     }
@@ -215,6 +228,10 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
 impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Saved for Store<K, S, U> {
     fn begin_walk(&self) {
         self.walks.lock().iter_mut().for_each(|walk| *walk = Walk::At(0));
+    }
+
+    fn walk_within(&self, batches: u64) {
+        self.walk_batches.store(batches, Ordering::Relaxed);
     }
 
     fn is_walked(&self) -> bool {
@@ -538,44 +555,6 @@ pub(super) fn expect_same(found: &[StateInfo], wanted: &[&StateInfo]) -> Result<
         names(wanted.iter().map(|info| info.name.as_str()).collect())
     ));
     Err(format!("the program does not continue what was saved:\n{}", lines.join("\n")))
-}
-
-/// Whether a walk is on its way, and whether the next one is due.
-#[derive(Debug, Default)]
-pub(super) struct Walker {
-    walking: bool,
-    /// The walk begins with the next batch.
-    begins: bool,
-    /// Keys written since the last walk began, and batches.
-    written: u64,
-    batches: u64,
-}
-
-impl Walker {
-    /// What a committed batch left, to be kept.
-    pub(super) fn changes(&mut self, time: Time, left: Left, states: &[Arc<dyn Saved>]) -> Changes {
-        self.written += left.keys;
-        self.batches += 1;
-        let mut changes = Changes { time, parts: left.parts, ..Changes::default() };
-        changes.walk_begins = std::mem::take(&mut self.begins);
-        let walked = || states.iter().all(|state| state.is_walked());
-        if self.walking && walked() {
-            self.walking = false;
-            changes.walk_ends = true;
-        }
-        let known: u64 = states.iter().map(|state| state.len()).sum();
-        let due = self.written > known.max(WALK_AFTER) || self.batches >= WALK_AFTER_BATCHES;
-        if !self.walking && due {
-            self.begin(states);
-        }
-        changes
-    }
-
-    /// A walk begins with the next batch.
-    fn begin(&mut self, states: &[Arc<dyn Saved>]) {
-        states.iter().for_each(|state| state.begin_walk());
-        *self = Walker { walking: true, begins: true, written: 0, batches: 0 };
-    }
 }
 
 #[cfg(all(test, not(tidemill_model)))]

@@ -5,35 +5,42 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::record::{ChunkRange, Entry, Plan, Started, decode};
 use crate::error::Result;
 use crate::wal::storage::Storage;
-use crate::wal::{Position, visit};
+use crate::wal::{Position, SegmentReport, survey_with};
 
 /// Batches that are shown one by one: the newest.
 const SHOWN: usize = 10;
 
-/// What was read so far.
+/// What was read so far: its memory follows the number of batches, not what they are made of.
 #[derive(Default)]
 struct Words {
     started: Option<Started>,
     starts: u64,
     /// Of each source the chunks' numbers, records and bytes.
     chunks: BTreeMap<u32, (u64, u64, u64, u64)>,
+    planned: BTreeSet<u64>,
+    /// The newest.
     plans: BTreeMap<u64, Plan>,
     committed: BTreeSet<u64>,
     changes: u64,
     unknown: u64,
 }
 
-/// What the records of a log mean, line by line; nothing if it holds none of ours.
+/// What the segments hold, and what their records mean, line by line; nothing if none of them is ours. `looked` hears how
+/// many of how many segments were looked at.
 ///
 /// # Errors
-/// If a segment cannot be read. Damage ends what is shown.
-pub(crate) fn words(storage: &dyn Storage) -> Result<String> {
+/// If a segment cannot be read. Damage ends what is shown of one.
+pub(crate) fn words(
+    storage: &dyn Storage,
+    looked: &mut dyn FnMut(usize, usize),
+) -> Result<(Vec<SegmentReport>, String)> {
     let mut words = Words::default();
-    visit(storage, &mut |at, bytes| {
+    let mut take = |at, bytes: &[u8]| {
         words.take(at, bytes);
         Ok(())
-    })?;
-    Ok(words.text())
+    };
+    let reports = survey_with(storage, &mut take, looked)?;
+    Ok((reports, words.text()))
 }
 
 impl Words {
@@ -51,7 +58,11 @@ impl Words {
                 *sum += bytes.len() as u64;
             }
             Ok(Entry::Planned(plans)) => {
+                self.planned.extend(plans.iter().map(|plan| plan.index));
                 self.plans.extend(plans.into_iter().map(|plan| (plan.index, plan)));
+                while self.plans.len() > SHOWN {
+                    self.plans.pop_first();
+                }
             }
             Ok(Entry::Committed(done)) => drop(self.committed.insert(done.index)),
             Ok(Entry::Changed(..)) => self.changes += 1,
@@ -74,7 +85,7 @@ impl Words {
                 "  source {name}: chunks {first} to {last}, {records} records, {bytes} bytes"
             ));
         }
-        let (planned, done) = (self.plans.len(), self.committed.len());
+        let (planned, done) = (self.planned.len(), self.committed.len());
         let changes = match self.changes {
             0 => String::new(),
             changes => format!(", {changes} records of what they changed in states"),
@@ -83,8 +94,7 @@ impl Words {
         if planned > SHOWN {
             lines.push(format!("  ... {} earlier ones", planned - SHOWN));
         }
-        let shown = self.plans.values().skip(planned.saturating_sub(SHOWN));
-        lines.extend(shown.map(|plan| self.plan(plan)));
+        lines.extend(self.plans.values().map(|plan| self.plan(plan)));
         if self.unknown > 0 {
             lines.push(format!("  {} records that this program does not know", self.unknown));
         }

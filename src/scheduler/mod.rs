@@ -12,6 +12,7 @@
 
 mod direct;
 mod durable;
+mod fit;
 mod generator;
 mod jobs;
 #[cfg(all(test, tidemill_model))]
@@ -46,6 +47,7 @@ pub(crate) use durable::{Recovery, reach};
 pub use generator::{CatchUp, Trigger};
 
 use durable::Durable;
+use fit::Fit;
 use generator::{JobGenerator, Pace, Step};
 use jobs::{JobRef, JobSet};
 use steering::Steering;
@@ -55,6 +57,10 @@ const MESSAGES_MAX: usize = 65_536;
 
 /// Wait after a job whose sink found no room on its disk, before it is tried again.
 const ROOM_RETRY: Duration = Duration::from_millis(200);
+
+/// Time between two trims of the pool. Batches alone are too short: the next one would have buffers made anew, on other
+/// threads, and what an allocator was given back on one thread stays resident and is of no use to others.
+const TRIM_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the loop acts on: the closed set.
 #[derive(Debug)]
@@ -233,6 +239,8 @@ impl Scheduler {
             ticked: false,
             late,
             steering,
+            fit: Fit::new(parts.store.account().max()),
+            trim_at: now.plus(TRIM_PAUSE),
             stages: parts.times.stage_recorders(),
             cut: Moment::default(),
             stored: Moment::default(),
@@ -314,6 +322,9 @@ struct JobLoop {
     /// With a log.
     durable: Option<Durable>,
     steering: Steering,
+    fit: Fit,
+    /// When the pool is trimmed next.
+    trim_at: Moment,
     stages: [Recorder; STAGES.len()],
     /// When the waiting tick was cut, and when the last source that it waits for had stored what was cut.
     cut: Moment,
@@ -333,6 +344,7 @@ struct JobLoop {
 impl JobLoop {
     fn run(mut self) {
         tighten_timer_slack();
+        self.parts.store.account().expect_results(self.fit.reserve());
         self.catch_up_after_restart();
         self.advance();
         self.start_jobs();
@@ -486,7 +498,7 @@ impl JobLoop {
     }
 
     fn allocate(&mut self, time: Time, due: Moment) {
-        let allocation = self.parts.tracker.allocate(time);
+        let allocation = self.parts.tracker.allocate(time, self.fit.input_max());
         let records: u64 = allocation.iter().flatten().map(|block| block.records).sum();
         if let Some(arrivals) = &self.parts.arrivals {
             arrivals.take(records);
@@ -572,7 +584,8 @@ impl JobLoop {
         });
     }
 
-    /// The stop: what was received and not planned is the last batch, under the next tick's time.
+    /// The stop: what was received and not planned is the last batch, under the next tick's time; several batches if it is
+    /// too much for one.
     fn last_batch(&mut self) {
         self.draining = true;
         if !planted(Planted::FinalForgetsWaitingTick) {
@@ -580,12 +593,12 @@ impl JobLoop {
         }
         let (blocks, _) = self.parts.tracker.unallocated();
         let direct = self.parts.direct.iter().any(Direct::has_a_last_batch);
-        if (blocks > 0 || direct || self.last.is_none())
-            && let Some(time) = self.generator.last_time(self.parts.clock.wall_time())
-        {
+        let mut is_left = blocks > 0 || direct || self.last.is_none();
+        while is_left && let Some(time) = self.generator.last_time(self.parts.clock.wall_time()) {
             let now = self.parts.clock.now();
             (self.cut, self.stored) = (now, now);
             self.allocate(time, now);
+            is_left = self.parts.tracker.unallocated().0 > 0;
         }
         self.advance();
         self.tell_if_drained();

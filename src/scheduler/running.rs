@@ -10,7 +10,7 @@ use crate::sync::Arc;
 use crate::time::{Moment, Time};
 
 use super::jobs::{JobRef, Verdict};
-use super::{JobLoop, Message, ROOM_RETRY, Told, direct};
+use super::{JobLoop, Message, ROOM_RETRY, TRIM_PAUSE, Told, direct};
 
 impl JobLoop {
     pub(super) fn start_jobs(&mut self) {
@@ -138,7 +138,7 @@ impl JobLoop {
         if let Some(durable) = self.durable.as_mut().filter(|it| it.rebuilds(time).is_some()) {
             durable.was_rebuilt();
             // The log has what it changed in states.
-            let _ = self.parts.graph.changes(time);
+            let _ = self.parts.graph.changes(time, 0);
             return self.tell_if_drained();
         }
         self.parts.store.release(self.parts.tracker.commit(time));
@@ -155,8 +155,15 @@ impl JobLoop {
         let (delay, processing) = (start.since(due), now.since(start));
         self.steering.done(now);
         let blocks_records = input.records;
+        let blocks_bytes = input.blocks.iter().flatten().map(|block| block.bytes()).sum();
+        let account = self.parts.store.account();
+        self.fit.done(blocks_bytes, account.take_results_peak());
+        account.expect_results(self.fit.reserve());
         drop(input);
-        self.parts.pool.trim();
+        if now >= self.trim_at {
+            self.trim_at = now.plus(TRIM_PAUSE);
+            self.parts.pool.trim();
+        }
         let mut progress = self.scheduler.progress.lock();
         progress.batches += 1;
         progress.records += records;

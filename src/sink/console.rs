@@ -1,11 +1,13 @@
 //! `Console`: prints each batch, as text in the manner of Spark or as one line of JSON.
 //!
-//! A batch is one write and one flush, so that a reader of the pipe sees whole batches at once. Runs on the worker that
-//! finishes a job. Writes to what it is given; standard output is chosen far above.
+//! A batch is one write and one flush, so that a reader of the pipe sees whole batches at once; a longer one leaves in
+//! pieces, with nothing of others between them. Runs on the worker that finishes a job. Writes to what it is given; standard
+//! output is chosen far above.
 
 use std::fmt;
 use std::io::{self, Write};
 
+use super::pieces::Pieces;
 use super::{BatchMeta, Cell, CommitKey, Ledger, RowRef, Rows, Sink};
 use crate::error::{Error, Result};
 use crate::sync::{Arc, Mutex};
@@ -38,9 +40,17 @@ impl Writer {
         Writer(Arc::new(Mutex::new(writer)))
     }
 
-    fn write_once(&self, text: &[u8]) -> io::Result<()> {
+    /// Writes what `make` makes, in the buffer `text`.
+    fn write(
+        &self,
+        text: &mut Vec<u8>,
+        make: impl FnOnce(&mut Pieces<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut writer = self.0.lock();
-        writer.write_all(text)?;
+        let mut out = |piece: &[u8]| writer.write_all(piece);
+        let mut pieces = Pieces::new(text, &mut out);
+        make(&mut pieces)?;
+        pieces.end()?;
         writer.flush()
     }
 }
@@ -52,13 +62,16 @@ pub struct Console {
     format: Format,
     /// Reused from batch to batch.
     text: Vec<u8>,
+    /// What was written and not committed.
+    written: (BatchMeta, Rows),
     committed: Ledger,
 }
 
 impl Console {
     /// A console that writes to `writer`.
     pub fn new(writer: Writer, format: Format) -> Self {
-        Console { writer, format, text: Vec::new(), committed: Ledger::default() }
+        let (written, committed) = Default::default();
+        Console { writer, format, text: Vec::new(), written, committed }
     }
 }
 
@@ -75,18 +88,20 @@ impl Sink for Console {
         Ok(self.committed.committed(key))
     }
 
-    fn write(&mut self, key: &CommitKey, meta: &BatchMeta, rows: &Rows) -> Result<()> {
-        self.text.clear();
-        match self.format {
-            Format::Spark(limit) => spark(&mut self.text, key, rows, limit),
-            Format::Json => json(&mut self.text, key, meta, rows),
-        }
-        .map_err(|err| Error::io("cannot format a batch", err))
+    fn write(&mut self, _key: &CommitKey, meta: &BatchMeta, rows: &Rows) -> Result<()> {
+        self.written = (*meta, rows.clone());
+        Ok(())
     }
 
     /// What was written to a pipe cannot be taken back, so the text leaves only here.
     fn commit(&mut self, key: &CommitKey) -> Result<()> {
-        self.writer.write_once(&self.text).map_err(explain)?;
+        let (meta, rows) = std::mem::take(&mut self.written);
+        let format = self.format;
+        let make = |out: &mut Pieces<'_>| match format {
+            Format::Spark(limit) => spark(out, key, &rows, limit),
+            Format::Json => json(out, key, &meta, &rows),
+        };
+        self.writer.write(&mut self.text, make).map_err(explain)?;
         self.committed.commit(key);
         Ok(())
     }
@@ -103,15 +118,16 @@ fn explain(err: io::Error) -> Error {
 
 const RULE: &str = "-------------------------------------------";
 
-fn spark(out: &mut Vec<u8>, key: &CommitKey, rows: &Rows, limit: usize) -> io::Result<()> {
-    writeln!(out, "{RULE}\nTime: {} ms\n{RULE}", key.time.as_millis())?;
+fn spark(out: &mut Pieces<'_>, key: &CommitKey, rows: &Rows, limit: usize) -> io::Result<()> {
+    writeln!(out.text, "{RULE}\nTime: {} ms\n{RULE}", key.time.as_millis())?;
     for row in rows.iter().take(limit) {
-        spark_row(out, row)?;
+        spark_row(out.text, row)?;
+        out.row_ends()?;
     }
     if rows.len() > limit {
-        writeln!(out, "...")?;
+        writeln!(out.text, "...")?;
     }
-    writeln!(out)
+    writeln!(out.text)
 }
 
 fn spark_row(out: &mut Vec<u8>, row: RowRef<'_>) -> io::Result<()> {
@@ -140,31 +156,32 @@ fn plain_cell(out: &mut Vec<u8>, cell: Cell<'_>) -> io::Result<()> {
     }
 }
 
-fn json(out: &mut Vec<u8>, key: &CommitKey, meta: &BatchMeta, rows: &Rows) -> io::Result<()> {
-    write!(out, "{{\"job\":")?;
-    serde_json::to_writer(&mut *out, &*key.job)?;
+fn json(out: &mut Pieces<'_>, key: &CommitKey, meta: &BatchMeta, rows: &Rows) -> io::Result<()> {
+    write!(out.text, "{{\"job\":")?;
+    serde_json::to_writer(&mut *out.text, &*key.job)?;
     write!(
-        out,
+        out.text,
         ",\"batch_time_ms\":{},\"records\":{},\"rows\":[",
         key.time.as_millis(),
         meta.records
     )?;
     for (number, row) in rows.iter().enumerate() {
-        out.extend_from_slice(if number == 0 { b"[" } else { b",[" });
+        out.text.extend_from_slice(if number == 0 { b"[" } else { b",[" });
         for (column, cell) in row.cells().enumerate() {
             if column > 0 {
-                out.push(b',');
+                out.text.push(b',');
             }
-            json_cell(out, cell)?;
+            json_cell(out.text, cell)?;
         }
-        out.push(b']');
+        out.text.push(b']');
+        out.row_ends()?;
     }
     let BatchMeta { scheduling_delay_us, processing_us, total_us, .. } = meta;
     write!(
-        out,
+        out.text,
         "],\"scheduling_delay_us\":{scheduling_delay_us},\"processing_us\":{processing_us}"
     )?;
-    writeln!(out, ",\"total_us\":{total_us}}}")
+    writeln!(out.text, ",\"total_us\":{total_us}}}")
 }
 
 pub(super) fn json_cell(out: &mut Vec<u8>, cell: Cell<'_>) -> io::Result<()> {
@@ -233,6 +250,19 @@ mod tests {
             (expected, 1),
             "written once, at once"
         );
+    }
+
+    #[test]
+    fn a_large_batch_leaves_in_pieces() {
+        let texts: Vec<String> = (0..20_000).map(|number| format!("{number:010}")).collect();
+        let seen = Captured::default();
+        let sink = SharedSink::new(Console::new(Writer::new(Box::new(seen.clone())), Format::Json));
+        sink.deliver(&key(1), &META, &rows(&texts)).expect("it is taken");
+        let seen = seen.0.lock();
+        let line: serde_json::Value = serde_json::from_slice(&seen.0).expect("one line of JSON");
+        let found = line["rows"].as_array().expect("rows").iter().map(|row| &row[0]);
+        assert!(found.eq(texts.iter()) && seen.0.ends_with(b"\"total_us\":352}\n"));
+        assert_eq!(seen.1, seen.0.len().div_ceil(64 * 1024), "writes");
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod file;
 mod formatted;
 mod memory;
 mod null;
+mod pieces;
 mod rolling;
 mod rows;
 #[cfg(feature = "sqlite")]

@@ -1,39 +1,65 @@
-//! `Rows`: encoded cells in one buffer plus the offsets of the rows, and the trait by which elements become rows.
+//! `Rows`: encoded cells in buffers plus the offsets of the rows, and the trait by which elements become rows.
 //!
 //! ```text
-//! bytes: | tag payload | tag payload |  | tag payload | ...      ends: [end of row 0, end of row 1, ...]
+//! encoded: bytes | tag payload | tag payload |  | tag payload | ...      ends: [end of row 0, end of row 1, ...]
+//! rows:    part, part, .. (whole: shared by clones), part (open: grows)
 //! ```
 //! Written by the tasks of a job's last stage, read by sinks. A text is its length in LEB128 and its bytes; numbers are
-//! eight bytes, little endian. Only this file knows the encoding. Lines that pass through a job unchanged are not encoded:
-//! their rows lie in the block that was received, and a sink may take whole ranges of it.
+//! eight bytes, little endian. Only this file knows the encoding. Many rows are many parts: a buffer that doubles would be
+//! copied, and take up to three times what it holds. Those that tasks make lie in pooled buffers, so that memory goes round
+//! between input and rows, whichever threads they are of. Lines that pass through a job unchanged are not encoded: their
+//! rows lie in the block that was received, and a sink may take whole ranges of it.
 
 use std::fmt;
 
 use crate::block::Block;
 use crate::framing::{Framing, lines_of};
+use crate::slab::{BUFFER_BYTES, Pool};
 use crate::sync::Arc;
 
-/// Bytes that a buffer of rows may be too large by.
-const SPARE_MAX: usize = 64 * 1024;
+/// A part is whole when less than this is left of its buffer, in bytes.
+const LEFT_MIN: usize = 4 * 1024;
 
-/// Rows in order, in one or more buffers.
+/// Bytes that the buffers of a part may be too large by.
+const SPARE_MAX: usize = 2 * LEFT_MIN;
+
+/// Rows in order. A clone shares all but the last few of them.
 #[derive(Clone, Default)]
 pub struct Rows {
-    parts: Vec<Part>,
+    whole: Vec<Part>,
+    open: Encoded,
+    /// Where the buffers of further parts come from.
+    pool: Option<Arc<Pool>>,
 }
 
 #[derive(Clone)]
 enum Part {
-    Encoded(Encoded),
+    Encoded(Arc<Encoded>),
     /// A block of lines: each is a row of one text. Holding it keeps it in memory.
     Lines(Arc<Block>),
 }
 
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Encoded {
     bytes: Vec<u8>,
     /// Where each row ends in `bytes`.
     ends: Vec<usize>,
+    /// Where the buffer is from.
+    pool: Option<Arc<Pool>>,
+}
+
+impl Clone for Encoded {
+    fn clone(&self) -> Self {
+        Encoded { bytes: self.bytes.clone(), ends: self.ends.clone(), pool: None }
+    }
+}
+
+impl Drop for Encoded {
+    fn drop(&mut self) {
+        if let Some(pool) = &self.pool {
+            pool.give_back_vec(std::mem::take(&mut self.bytes));
+        }
+    }
 }
 
 /// Rows that a sink may take at once.
@@ -57,35 +83,50 @@ impl Rows {
         Rows::default()
     }
 
+    /// No rows yet; if there will be many, they are in buffers of this pool.
+    pub fn in_pool(pool: &Arc<Pool>) -> Self {
+        Rows { pool: Some(Arc::clone(pool)), ..Rows::default() }
+    }
+
     /// The records of a block as rows of one text, without a copy; none if they are not lines.
     pub fn of_lines(block: Arc<Block>) -> Option<Self> {
-        (block.framing() == Framing::Lines).then(|| Rows { parts: vec![Part::Lines(block)] })
+        let is_lines = block.framing() == Framing::Lines;
+        is_lines.then(|| Rows { whole: vec![Part::Lines(block)], ..Rows::default() })
     }
 
     /// Appends an element as a row.
     pub fn push(&mut self, row: &(impl Row + ?Sized)) {
-        if !matches!(self.parts.last(), Some(Part::Encoded(_))) {
-            self.parts.push(Part::Encoded(Encoded::default()));
-        }
-        let Some(Part::Encoded(part)) = self.parts.last_mut() else { return };
+        let part = &mut self.open;
         row.cells(&mut RowWriter { bytes: &mut part.bytes });
         part.ends.push(part.bytes.len());
+        if part.bytes.len() > BUFFER_BYTES - LEFT_MIN {
+            let next = Encoded::after(part, self.pool.as_ref());
+            let mut whole = std::mem::replace(part, next);
+            // A long row has made it grow.
+            if whole.bytes.capacity() - whole.bytes.len() >= SPARE_MAX {
+                whole.bytes.shrink_to_fit();
+            }
+            self.whole.push(Part::Encoded(Arc::new(whole)));
+        }
     }
 
     /// Moves the rows of `other` behind these, without copying them.
     pub fn append(&mut self, other: Rows) {
-        self.parts.extend(other.parts);
+        if !self.open.ends.is_empty() {
+            let open = std::mem::take(&mut self.open);
+            self.whole.push(Part::Encoded(Arc::new(open)));
+        }
+        self.whole.extend(other.whole);
+        (self.open, self.pool) = (other.open, other.pool);
     }
 
-    /// Gives back what buffers grew too far, where it is much: they may wait for a sink for long.
+    /// Gives back what the last buffer is too large by, where it is much: it may wait for a sink for long.
     pub fn trim(&mut self) {
-        for part in self.parts.iter_mut().filter_map(Part::encoded_mut) {
-            if part.bytes.capacity() - part.bytes.len() >= SPARE_MAX {
-                part.bytes.shrink_to_fit();
-            }
-            if part.ends.capacity() - part.ends.len() >= SPARE_MAX / size_of::<usize>() {
-                part.ends.shrink_to_fit();
-            }
+        let Encoded { bytes, ends, .. } = &self.open;
+        if bytes.capacity() - bytes.len() >= SPARE_MAX
+            || ends.capacity() - ends.len() >= SPARE_MAX / size_of::<usize>()
+        {
+            self.open = self.open.clone();
         }
     }
 
@@ -93,16 +134,23 @@ impl Rows {
     pub fn bytes(&self) -> usize {
         let own =
             |part: &Encoded| part.bytes.capacity() + size_of::<usize>() * part.ends.capacity();
-        self.parts.iter().filter_map(Part::encoded).map(own).sum()
+        self.encoded().map(own).sum()
+    }
+
+    /// The memory that rows which lie in blocks would need if they were copied, in bytes.
+    pub fn bytes_of_copy(&self) -> usize {
+        // In place of its terminator a row has the tag and the length of its text, and an end.
+        let copy =
+            |block: &Block| block.bytes() + block.records() * (1 + size_of::<usize>() as u64);
+        let bytes: u64 = self.whole.iter().filter_map(Part::block).map(copy).sum();
+        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
     /// How many rows there are.
     pub fn len(&self) -> usize {
-        let rows = |part: &Part| match part {
-            Part::Encoded(part) => part.ends.len(),
-            Part::Lines(block) => usize::try_from(block.records()).unwrap_or(usize::MAX),
-        };
-        self.parts.iter().map(rows).sum()
+        let lines = |block: &Block| usize::try_from(block.records()).unwrap_or(usize::MAX);
+        let lines: usize = self.whole.iter().filter_map(Part::block).map(lines).sum();
+        lines + self.encoded().map(|part| part.ends.len()).sum::<usize>()
     }
 
     /// Whether there is no row.
@@ -124,7 +172,11 @@ impl Rows {
 
     /// The rows, in order, for who can do something with several at once.
     pub(super) fn runs(&self) -> impl Iterator<Item = Run<'_>> {
-        self.parts.iter().flat_map(Part::runs)
+        self.whole.iter().flat_map(Part::runs).chain(self.open.rows().map(Run::Row))
+    }
+
+    fn encoded(&self) -> impl Iterator<Item = &Encoded> {
+        self.whole.iter().filter_map(Part::encoded).chain([&self.open])
     }
 }
 
@@ -139,16 +191,19 @@ impl Part {
         if let Part::Encoded(part) = self { Some(part) } else { None }
     }
 
-    fn encoded_mut(&mut self) -> Option<&mut Encoded> {
-        if let Part::Encoded(part) = self { Some(part) } else { None }
-    }
-
     fn block(&self) -> Option<&Block> {
         if let Part::Lines(block) = self { Some(block) } else { None }
     }
 }
 
 impl Encoded {
+    /// An empty part, with room for as many rows as `last` has.
+    fn after(last: &Encoded, pool: Option<&Arc<Pool>>) -> Encoded {
+        let rows = last.ends.len();
+        let bytes = pool.map_or_else(|| Vec::with_capacity(BUFFER_BYTES), |it| it.lease_vec());
+        Encoded { bytes, ends: Vec::with_capacity(rows + rows / 16), pool: pool.cloned() }
+    }
+
     fn rows(&self) -> impl Iterator<Item = RowRef<'_>> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         let rows = starts.zip(&self.ends);

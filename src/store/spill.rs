@@ -174,10 +174,9 @@ impl Spill {
         self.options.account.is_pressed()
     }
 
-    /// How many bytes are to leave memory: down to three quarters, where held readers have been woken for long.
+    /// How many bytes are to leave memory.
     fn excess(&self) -> u64 {
-        let max = self.options.account.max();
-        self.options.account.used().saturating_sub(max - max / 4) as u64
+        self.options.account.excess() as u64
     }
 
     fn run(

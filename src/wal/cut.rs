@@ -34,10 +34,24 @@ pub struct SegmentReport {
 /// # Errors
 /// If the directory or a file cannot be read; damage is part of the report.
 pub fn survey(storage: &dyn Storage) -> Result<Vec<SegmentReport>> {
+    survey_with(storage, &mut |_, _| Ok(()), &mut |_, _| ())
+}
+
+/// The same, and hands out the records of every whole group. Before each segment it says to `looked` how many of how many
+/// it has looked at.
+///
+/// # Errors
+/// If the directory or a file cannot be read, or what `each` returns; damage is part of the report.
+pub fn survey_with(
+    storage: &dyn Storage,
+    each: &mut Visit<'_>,
+    looked: &mut dyn FnMut(usize, usize),
+) -> Result<Vec<SegmentReport>> {
     let ids = Names::list(storage)?.segments;
     let mut reports: Vec<SegmentReport> = Vec::new();
     for id in &ids {
-        let mut report = look(storage, *id)?;
+        looked(reports.len(), ids.len());
+        let mut report = look(storage, *id, each)?;
         if let Some(before) = reports.last_mut() {
             compare(before, &mut report);
         }
@@ -46,23 +60,7 @@ pub fn survey(storage: &dyn Storage) -> Result<Vec<SegmentReport>> {
     Ok(reports)
 }
 
-/// Hands out the records of every whole group, oldest first. Changes nothing; a segment whose header is damaged is left
-/// out.
-///
-/// # Errors
-/// If the directory or a file cannot be read, or what `each` returns.
-pub(crate) fn visit(storage: &dyn Storage, each: &mut Visit<'_>) -> Result<()> {
-    for id in Names::list(storage)?.segments {
-        match open_segment(storage, id) {
-            Ok(segment) => drop(segment.scan(each)?),
-            Err(Error::Failed(_)) => {}
-            Err(err) => return Err(err),
-        }
-    }
-    Ok(())
-}
-
-fn look(storage: &dyn Storage, id: u64) -> Result<SegmentReport> {
+fn look(storage: &dyn Storage, id: u64, each: &mut Visit<'_>) -> Result<SegmentReport> {
     let file = segment_name(id);
     let segment = match open_segment(storage, id) {
         Ok(segment) => segment,
@@ -82,7 +80,7 @@ fn look(storage: &dyn Storage, id: u64) -> Result<SegmentReport> {
         }
         Err(err) => return Err(err),
     };
-    let scan = segment.scan(&mut |_, _| Ok(()))?;
+    let scan = segment.scan(each)?;
     let problem = (scan.damage.is_some() || !scan.is_tail()).then(|| scan.damage_text());
     Ok(SegmentReport {
         segment: id,

@@ -30,8 +30,7 @@ use std::hash::{BuildHasher, RandomState};
 use crate::error::Error;
 use crate::sync::Arc;
 
-pub(crate) use cut::visit;
-pub use cut::{SegmentReport, cut, survey};
+pub use cut::{SegmentReport, cut, survey, survey_with};
 pub use format::Position;
 pub(crate) use format::matches as format_matches;
 pub use log::{LogStats, Receipt, WriteAheadLog};

@@ -227,21 +227,26 @@ impl Segment {
                 return Ok(None);
             }
             let places = (bytes.len() - GROUP_HEADER) / ALIGN + 1;
-            for place in 0..places {
-                let slot = &bytes[place * ALIGN..];
-                if !GroupHeader::plausible(slot) {
-                    continue;
-                }
-                if let Slot::Group(header, _) = GroupHeader::decode(slot, self.header.salt)
-                    && header.segment == self.header.segment
-                    && header.number > scan.next_group
-                {
-                    return Ok(Some(at + (place * ALIGN) as u64));
-                }
+            let later = |place: &usize| self.is_later(&bytes[place * ALIGN..], scan);
+            if let Some(place) = written(bytes, places).find(later) {
+                return Ok(Some(at + (place * ALIGN) as u64));
             }
             at += (places * ALIGN) as u64;
         }
         Ok(None)
+    }
+
+    /// Whether a group of this segment begins here that has a higher number than the one that is missing.
+    fn is_later(&self, slot: &[u8], scan: &Scan) -> bool {
+        if !GroupHeader::plausible(slot) {
+            return false;
+        }
+        match GroupHeader::decode(slot, self.header.salt) {
+            Slot::Group(header, _) => {
+                header.segment == self.header.segment && header.number > scan.next_group
+            }
+            Slot::Empty | Slot::Damaged => false,
+        }
     }
 
     /// Reads one record back.
@@ -262,6 +267,18 @@ impl Segment {
             _ => Err(damaged(storage, at.segment, at.offset, "the record is damaged")),
         }
     }
+}
+
+/// Of so many places for a group those that are not in a long run of zeros: most of a new segment was never written.
+fn written(bytes: &[u8], places: usize) -> impl Iterator<Item = usize> {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    let step = ZEROS.len() / ALIGN;
+    let is_written = move |from: &usize| {
+        // The magic number of a header lies in the first `ALIGN` bytes, so no header begins in zeros.
+        let run = &bytes[from * ALIGN..bytes.len().min((from + step) * ALIGN)];
+        run != &ZEROS[..run.len()]
+    };
+    (0..places).step_by(step).filter(is_written).flat_map(move |from| from..places.min(from + step))
 }
 
 /// Bytes that a group with a body of `length` bytes takes, with its header and the padding behind it.
@@ -310,5 +327,27 @@ impl<'a> Window<'a> {
         self.buffer.truncate(got);
         self.start = offset;
         Ok(())
+    }
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_header_is_passed_over_in_zeros() {
+        let mut bytes = vec![0; 3 * 4096 + GROUP_HEADER + 3];
+        let places = (bytes.len() - GROUP_HEADER) / ALIGN + 1;
+        assert_eq!(written(&bytes, places).count(), 0);
+        for place in 0..places {
+            let header = GroupHeader { segment: 1, number: 2, length: 3, records: 4, attempt: 5 };
+            let (header, _) = header.encode(6);
+            let at = place * ALIGN;
+            let before = bytes[at..at + GROUP_HEADER].to_vec();
+            bytes[at..at + GROUP_HEADER].copy_from_slice(&header);
+            let found = |place: &usize| GroupHeader::plausible(&bytes[place * ALIGN..]);
+            assert_eq!(written(&bytes, places).find(found), Some(place));
+            bytes[at..at + GROUP_HEADER].copy_from_slice(&before);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::walk::{WALK_AFTER_BATCHES, WALK_AFTER_BYTES, WALK_BATCHES_MIN, WALK_PART};
 use super::*;
 use crate::dstream::tests::Rig;
 use crate::dstream::{Collected, DStream, Replay, State, StateSpec, Stateful, WhenFull};
@@ -86,7 +87,7 @@ impl Program {
         let input = self.rig.input(index, Vec::new());
         self.rig.run(&input).expect("the batch succeeds");
         self.rig.graph.commit(input.time);
-        self.rig.graph.changes(input.time).expect("they are kept")
+        self.rig.graph.changes(input.time, 0).expect("they are kept")
     }
 
     fn shown(&self) -> [Shown; 5] {
@@ -127,7 +128,7 @@ impl Program {
         for index in state.saturating_sub(3)..=until {
             let replay = if index > state { Replay::States } else { Replay::Windows };
             program.rig.replay(index, replay).expect("it succeeds");
-            assert_eq!(graph.changes(time(index)), None, "they are kept already");
+            assert_eq!(graph.changes(time(index), 0), None, "they are kept already");
         }
         program
     }
@@ -288,4 +289,88 @@ fn type_names_lose_their_paths() {
     check("(alloc::vec::Vec<u8>, core::option::Option<a::b::C>)", "(Vec<u8>, Option<C>)");
     check("[u8; 4]", "[u8; 4]");
     check("u64", "u64");
+}
+
+/// States of so many bytes, of which each batch walks over its share.
+struct Walked {
+    bytes: u64,
+    left: AtomicU64,
+    within: AtomicU64,
+}
+
+impl Saved for Walked {
+    fn begin_walk(&self) {
+        self.left.store(self.bytes, Ordering::Relaxed);
+    }
+
+    fn walk_within(&self, batches: u64) {
+        self.within.store(batches, Ordering::Relaxed);
+    }
+
+    fn is_walked(&self) -> bool {
+        self.left.load(Ordering::Relaxed) == 0
+    }
+
+    fn len(&self) -> u64 {
+        1
+    }
+
+    fn begin_restore(&self, _: usize) {}
+
+    fn apply(&self, _: &[u8], _: u64) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn end_restore(&self) {}
+}
+
+/// Batches of so many bytes, over states of so many: the most bytes, and batches, that are kept behind the first walk, and
+/// the part of all bytes that walks took.
+fn kept(batch: u64, state: u64) -> (u64, usize, f64) {
+    let (left, within) = (AtomicU64::new(0), AtomicU64::new(WALK_BATCHES));
+    let states = Arc::new(Walked { bytes: state, left, within });
+    let all: Vec<Arc<dyn Saved>> = vec![Arc::clone(&states) as Arc<dyn Saved>];
+    let (mut walker, mut begins, mut from) = (Walker::default(), 0, None);
+    let (mut log, mut most, mut batches, mut walks) = (Vec::new(), 0, 0, 0);
+    for index in 0..1_000 {
+        let left = states.left.load(Ordering::Relaxed);
+        let slice = left.min(state.div_ceil(states.within.load(Ordering::Relaxed)));
+        states.left.store(left - slice, Ordering::Relaxed);
+        walks += slice;
+        log.push(batch + slice);
+        let changed = Left { walked: slice, ..Left::default() };
+        let changes = walker.changes((Time::default(), batch + slice), changed, &all);
+        if changes.walk_begins {
+            begins = index;
+        }
+        if changes.walk_ends {
+            from = Some(begins);
+        }
+        if let Some(from) = from {
+            most = most.max(log[from..].iter().sum());
+            batches = batches.max(log.len() - from);
+        }
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a part of a whole")]
+    let part = walks as f64 / log.iter().sum::<u64>() as f64;
+    (most, batches, part)
+}
+
+#[test]
+fn what_is_kept_for_states_is_bounded_in_bytes_and_in_batches() {
+    const MB: u64 = 1 << 20;
+    for state in [0, 1, 100 * MB, 1_000 * MB] {
+        for batch in [0, 1_000, MB, 10 * MB, 100 * MB] {
+            let (bytes, batches, part) = kept(batch, state);
+            let bound = 2 * (WALK_PART * state).max(WALK_AFTER_BYTES);
+            let last = 2 * WALK_BATCHES_MIN * batch;
+            assert!(bytes <= bound + last, "{state} {batch}: {bytes} bytes");
+            assert!(batches <= 2 * 50, "{state} {batch}: {batches} batches");
+            // Where changes are next to nothing, walks are what there is: one in so many batches.
+            assert!(
+                part <= 0.21 || batch * WALK_AFTER_BATCHES <= state * WALK_PART,
+                "{state} {batch}: {part}"
+            );
+        }
+    }
 }

@@ -1,0 +1,103 @@
+//! R1's time: `tidemill run` with a log is killed under a RELP load, again and again, and started on the same directory.
+//!
+//! ```text
+//!  tidemill load, RELP, as fast as it is acknowledged ─▶ tidemill run with a log ─pipe─▶ the first line: a batch is done
+//! ```
+//! What was acknowledged must be in the batches. Kills at every kind of moment, and lines one by one, are tests.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::ChildStdout;
+
+use serde_json::Value;
+use tidemill::time::{Clock, SystemClock};
+
+use crate::listening::{Listening, Load, pause};
+use crate::measure::as_f64;
+use crate::process::TIDEMILL;
+use crate::verdict::{Sheet, Target};
+use crate::{Options, Outcome};
+
+/// Kills for each pair that is asked for.
+const KILLS: usize = 20;
+
+/// The records of each batch. One that was printed and not known to be done when the engine died is printed again.
+type Batches = BTreeMap<u64, u64>;
+
+/// An engine over the log in `state`, its output, and the seconds until its first batch was done.
+fn start(state: &Path, batches: &mut Batches) -> Outcome<(Listening, BufReader<ChildStdout>, f64)> {
+    let state = state.display().to_string();
+    let clock = SystemClock::new();
+    let begin = clock.now();
+    let run = ["--framing", "relp", "--state-dir", &state, "--job", "count", "--every", "100ms"];
+    let (engine, output) = Listening::printing(&run)?;
+    let mut output = BufReader::new(output);
+    let mut line = String::new();
+    output.read_line(&mut line)?;
+    let seconds = clock.now().since(begin).as_secs_f64();
+    take(&line, batches)?;
+    Ok((engine, output, seconds))
+}
+
+fn take(line: &str, batches: &mut Batches) -> Outcome<()> {
+    let batch: Value = serde_json::from_str(line)?;
+    let number = |name: &str| batch[name].as_u64().ok_or(format!("no {name} in {line}"));
+    batches.insert(number("batch_time_ms")?, number("records")?);
+    Ok(())
+}
+
+/// What is left of the output of an engine that has ended; a kill may have cut the last line.
+fn take_rest(output: BufReader<ChildStdout>, batches: &mut Batches) -> Outcome<()> {
+    for line in output.lines().map_while(Result::ok).filter(|line| line.ends_with('}')) {
+        take(&line, batches)?;
+    }
+    Ok(())
+}
+
+pub fn restart(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
+    let kills = options.pairs * KILLS;
+    sheet.say(&format!(
+        "R1: killed {kills} times under a RELP load with a log, batches of 100 ms"
+    ))?;
+    let parent = Path::new(TIDEMILL).parent().ok_or("the program lies in a directory")?;
+    let home = tempfile::tempdir_in(parent)?;
+    let (state, mut batches, clock) =
+        (home.path().join("state"), Batches::new(), SystemClock::new());
+    let (mut seconds, mut sent, mut acknowledged) = (Vec::new(), 0, 0);
+    for kill in 0..kills {
+        let (engine, output, until_batch) = start(&state, &mut batches)?;
+        seconds.extend((kill > 0).then_some(until_batch));
+        let load = Load::start(&engine, (1, 0), &["--framing", "relp"])?;
+        // Up to half of the asked time, at moments that have nothing to do with the ticks.
+        pause(&clock, options.seconds / 2.0 * as_f64(1 + kill as u64 * 7 % 16) / 16.0);
+        drop(engine);
+        let loaded = load.finish()?;
+        (sent, acknowledged) = (sent + loaded.lines, acknowledged + loaded.acknowledged);
+        take_rest(output, &mut batches)?;
+    }
+    let (engine, output, until_batch) = start(&state, &mut batches)?;
+    seconds.push(until_batch);
+    engine.stop()?;
+    take_rest(output, &mut batches)?;
+    let records: u64 = batches.values().sum();
+    assert!(acknowledged > 0, "something was acknowledged");
+    assert!(
+        (acknowledged..=sent).contains(&records),
+        "{acknowledged} of {sent} lines were acknowledged, and {records} processed"
+    );
+    seconds.sort_by(f64::total_cmp);
+    let ninety_ninth = seconds[(seconds.len() * 99).div_ceil(100) - 1];
+    let longest = Target::AtMost { pass: 2.0, goal: 2.0 };
+    sheet.judge(
+        ("from the start to the end of the first batch, p99", "s"),
+        &[ninety_ninth],
+        longest,
+    )?;
+    sheet.judge(("    each of them", "s"), &seconds, Target::Shown)?;
+    sheet.judge(
+        ("    lines acknowledged, none lost", "M"),
+        &[as_f64(acknowledged) / 1e6],
+        Target::Shown,
+    )
+}
