@@ -5,7 +5,7 @@
 //! The input is numbered, and comes over RELP from a sender of our own, which is stricter than real ones: it kills right
 //! behind an acknowledgement, and repeats nothing that was answered; or it lies in files. `TIDEMILL_KILLS` sets how often
 //! `tidemill` is killed, `TIDEMILL_SEED` when. Built with `--cfg tidemill_planted`, a `tidemill` that acknowledges before the
-//! log has the record must be found out.
+//! log has the record must be found out, one that forgets what no batch was given, and one whose checkpoints cover too much.
 
 #![cfg(not(tidemill_model))]
 #![expect(
@@ -220,6 +220,79 @@ fn a_program_that_answers_before_the_log_has_it_is_found_out() {
     let pipeline = Pipeline::relp("log", ALL).planted("AcknowledgesBeforeLog");
     let (_, lost) = kills_behind_answers(&pipeline, 30, number_from_env("TIDEMILL_SEED", 1));
     assert_ne!(lost, Vec::<u64>::new(), "the planted defect was not found");
+}
+
+#[cfg(tidemill_planted)]
+#[test]
+fn a_program_that_forgets_what_no_batch_was_given_is_found_out() {
+    let _one = ONE_AT_A_TIME.lock();
+    let pipeline = Pipeline::relp("log", ALL).planted("ForgetsUnplanned");
+    let (_, lost) = kills_behind_answers(&pipeline, 30, number_from_env("TIDEMILL_SEED", 1));
+    assert_ne!(lost, Vec::<u64>::new(), "the planted defect was not found");
+}
+
+/// A job that takes longer for a batch than there is between two, so that one is always running.
+#[cfg(target_os = "linux")]
+const SLOW: &str = "[job.a]\nfrom = ['in']\nto = ['files']\n\
+    grep = { pattern = '(?:\\w{1,9}\\W+){5,12}\\w*[aeiou]\\w*[A-Z]' }\n";
+
+/// Kills `tidemill` at its first checkpoint: the batch that runs then is not done, and so is not covered.
+#[cfg(target_os = "linux")]
+fn dies_at_its_checkpoint(pipeline: &Pipeline, sender: &mut Sender) {
+    use rustix::fs::inotify;
+    use rustix::process::{Pid, kill_process};
+    fs::create_dir_all(pipeline.path("state")).expect("a directory");
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC).expect("a descriptor");
+    inotify::add_watch(&watch, pipeline.path("state"), inotify::WatchFlags::MOVED_TO)
+        .expect("it is watched");
+    let mut run = pipeline.start();
+    let process = Pid::from_child(&run.process.0);
+    let killer = std::thread::spawn(move || {
+        let mut buffer = [const { std::mem::MaybeUninit::uninit() }; 4096];
+        let mut events = inotify::Reader::new(&watch, &mut buffer);
+        let is_checkpoint = |event: inotify::Event<'_>| {
+            event.file_name().is_some_and(|name| name.to_bytes().ends_with(b".ckpt"))
+        };
+        while !is_checkpoint(events.next().expect("something happens")) {}
+        let _ = kill_process(process, Signal::KILL);
+    });
+    let mut link = sender.connect(pipeline.address).expect("it listens");
+    while sender.fill(&mut link, u64::MAX).is_ok()
+        && matches!(sender.take_answer(&mut link), Ok(true))
+    {}
+    killer.join().expect("it was killed");
+    run.process.kill();
+}
+
+/// How many lines that were answered are missing in the output after kills at checkpoints. Nothing is kept from batch to
+/// batch, so that a checkpoint covers every batch that is done.
+#[cfg(target_os = "linux")]
+fn lost_at_checkpoints(pipeline: &Pipeline) -> usize {
+    let mut sender = Sender::new();
+    for _ in 0..2 {
+        dies_at_its_checkpoint(pipeline, &mut sender);
+    }
+    let run = pipeline.start_with(&["--set", "stop_deadline=60s"]);
+    run.event("listening");
+    run.stop();
+    let output = pipeline.numbers("all");
+    (0..sender.answered).filter(|number| !output.contains_key(number)).count()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn nothing_that_was_answered_is_lost_by_a_kill_at_a_checkpoint() {
+    let _one = ONE_AT_A_TIME.lock();
+    let pipeline = Pipeline::relp("log", &format!("{SLOW}{ALL}")).without_identity();
+    assert_eq!(lost_at_checkpoints(&pipeline), 0);
+}
+
+#[cfg(all(tidemill_planted, target_os = "linux"))]
+#[test]
+fn a_program_whose_checkpoints_cover_too_much_is_found_out() {
+    let _one = ONE_AT_A_TIME.lock();
+    let pipeline = Pipeline::relp("log", &format!("{SLOW}{ALL}")).without_identity();
+    assert_ne!(lost_at_checkpoints(&pipeline.planted("CoversTooMuch")), 0, "it was not found");
 }
 
 /// A stop answers what became durable, and says that it closes.

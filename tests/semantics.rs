@@ -432,6 +432,27 @@ fn a_state_that_is_misused_fails_the_batch() {
 }
 
 #[test]
+fn the_highest_limit_of_keys_is_none() {
+    for policy in [WhenFull::Fail, WhenFull::DropNew, WhenFull::ExpireOldest] {
+        let ctx = context();
+        let stream = queue(&ctx, &[&[pair("a", 1), pair("b", 1)], &[pair("a", 0), pair("c", 1)]]);
+        let spec = StateSpec::new().keys_max(u64::MAX, policy);
+        let f = |_: Time, _: &String, value: Option<&i32>, state: &mut State<'_, i32>| {
+            match value {
+                Some(0) => state.remove(),
+                Some(value) => state.update(*value),
+                None => {}
+            }
+            None::<()>
+        };
+        let mapped = stream.map_with_state(spec, f);
+        let _out = mapped.collect();
+        ctx.run_batches(2).expect("no key is too many");
+        assert_eq!(mapped.counts(), StateCounts { keys: 2, ..StateCounts::default() });
+    }
+}
+
+#[test]
 fn the_number_of_keys_is_limited() {
     let keys =
         |names: &str| names.chars().map(|name| pair(&name.to_string(), 1)).collect::<Vec<_>>();

@@ -1,6 +1,8 @@
 //! `Pipeline`: everything that a pipeline file says, read and checked as a whole. The options of the command line go
 //! the same way, as [`Setting`]s laid over the file or standing alone. Main thread; starts nothing.
 
+mod links;
+
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -8,16 +10,16 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::time::Interval;
 
+use self::links::{Names, check_acknowledging, check_store, check_windows, link, values};
 use super::diagnostics::{At, Problem, Problems, Texts};
-use super::jobs::{Draft, Job, JobKind};
-use super::section::{Found, Section};
+use super::jobs::Job;
+use super::section::Section;
 use super::sinks::{self, SinkKind};
-use super::sources::{self, Ack, Peers, Source};
+use super::sources::{self, Peers, Source};
 use super::tree::{self, Setting, Table};
 use super::units::{Address, Env, show_bytes};
 use super::{
-    CONCURRENT_JOBS_MAX, CatchUp, Config, OnFailure, Resolved, STORE_BYTES_MIN, Then, Trigger,
-    WORKERS_MAX, jobs, suggest,
+    CONCURRENT_JOBS_MAX, CatchUp, Config, OnFailure, Resolved, Then, Trigger, WORKERS_MAX, jobs,
 };
 
 /// The largest pipeline file that is read, in bytes.
@@ -368,136 +370,12 @@ fn read_http(root: &mut Section<'_>) -> Http {
     }
 }
 
-fn values(found: Vec<Found<String>>) -> Vec<String> {
-    found.into_iter().map(|found| found.value).collect()
-}
-
-/// The sources or the sinks: every name that was given, so that one error in them causes no second one elsewhere.
-struct Names<T> {
-    holder: &'static str,
-    given: Vec<(String, At, Option<T>)>,
-}
-
-impl<T> Names<T> {
-    fn read<'a>(
-        holder: &'static str,
-        root: &mut Section<'a>,
-        read: impl Fn(Section<'a>) -> Option<T>,
-    ) -> Self {
-        let one = |(entry, section): (&tree::Entry, Option<_>)| {
-            (entry.key.clone(), entry.key_at.clone(), section.and_then(&read))
-        };
-        Names { holder, given: root.named(holder).into_iter().map(one).collect() }
-    }
-
-    /// A problem for each name that is not there.
-    fn check(&self, wanted: &[Found<String>], problems: &Problems) {
-        let names: Vec<_> = self.given.iter().map(|(name, ..)| name.as_str()).collect();
-        for found in wanted.iter().filter(|found| !names.contains(&found.value.as_str())) {
-            let title = format!("unknown {} `{}`", self.holder, found.value);
-            let hint = suggest::hint(&found.value, &format!("{}s", self.holder), &names);
-            problems.add(Problem::new(&found.at, title).hint(hint));
-        }
-    }
-
-    /// A warning for each that no job names.
-    fn warn_unused(&self, used: &[&str], problems: &Problems) {
-        for (name, at, _) in self.given.iter().filter(|(name, ..)| !used.contains(&name.as_str())) {
-            let title = format!("no job uses the {} `{name}`", self.holder);
-            problems.add(Problem::warning(at, title));
-        }
-    }
-
-    fn good(self) -> Vec<(String, T)> {
-        self.given.into_iter().filter_map(|(name, _, value)| Some((name, value?))).collect()
-    }
-}
-
-/// Looks up the names that jobs give.
-fn link(
-    drafts: Vec<(String, Draft)>,
-    sources: &Names<Source>,
-    sinks: &Names<SinkKind>,
-    problems: &Problems,
-) -> Vec<(String, Job)> {
-    let mut jobs = Vec::new();
-    for (name, draft) in drafts {
-        sources.check(&draft.from, problems);
-        sinks.check(&draft.to, problems);
-        // A job that does nothing good has a problem already; its names still count as used.
-        let Draft { from, to, filter, kind, window, slide } = draft;
-        let (window, slide) = (window.map(|found| found.value), slide.map(|found| found.value));
-        let (from, to) = (values(from), values(to));
-        let kind = kind.unwrap_or(JobKind::Count);
-        jobs.push((name, Job { from, to, filter, kind, window, slide }));
-    }
-    let from: Vec<_> = jobs.iter().flat_map(|(_, job)| &job.from).map(String::as_str).collect();
-    let to: Vec<_> = jobs.iter().flat_map(|(_, job)| &job.to).map(String::as_str).collect();
-    sources.warn_unused(&from, problems);
-    sinks.warn_unused(&to, problems);
-    jobs
-}
-
-/// Windows and slides are multiples of the batch interval, and have none if batches are cut by a trigger.
-fn check_windows(root: &Section<'_>, drafts: &[(String, Draft)], batch: Interval) {
-    for (_, draft) in drafts {
-        for (key, found) in [("window", &draft.window), ("slide", &draft.slide)] {
-            let Some(found) = found else { continue };
-            let value = found.value;
-            if root.has("trigger") {
-                let problem =
-                    Problem::new(&found.at, format!("`{key}` cannot be used with `trigger`"));
-                root.problems.add(problem.also(&root.key_at("trigger"), "given here"));
-            } else if !value.is_multiple_of(batch) {
-                let title =
-                    format!("`{key}` {value} is not a multiple of the batch interval {batch}");
-                root.problems.add(Problem::new(&found.at, title));
-            }
-        }
-    }
-}
-
-/// A record that is larger than the whole store could never be kept.
-fn check_store(root: &Section<'_>, sources: &Names<Source>, config: &Config) {
-    let store = config.decide().store_bytes_max;
-    for (name, at, source) in &sources.given {
-        if let Some(Source::Socket(socket)) = source
-            && socket.record_bytes_max as u64 > store.max(STORE_BYTES_MIN)
-        {
-            let record = show_bytes(socket.record_bytes_max as u64);
-            let store = show_bytes(store);
-            let title = format!(
-                "`record_bytes_max` of `{name}` is {record}, more than `store_bytes_max`, {store}"
-            );
-            root.problems.add(Problem::new(at, title));
-        }
-    }
-}
-
-/// Acknowledging after the sync of a log needs a log.
-fn check_acknowledging(root: &Section<'_>, sources: &Names<Source>, remembers: bool) {
-    for (name, at, source) in &sources.given {
-        if let Some(Source::Socket(socket)) = source
-            && socket.framing.acknowledges()
-            && socket.ack == Ack::Log
-            && !remembers
-        {
-            let title = format!(
-                "`{name}` acknowledges records after the sync of the log, and without `state_dir` there is none"
-            );
-            let hint = "write `state_dir = \"DIRECTORY\"` for the pipeline, or `ack = \"received\"` or `ack = \"batch\"` \
-                 for this source";
-            root.problems.add(Problem::new(at, title).hint(hint));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{FilesSource, Roll, SocketSource};
+    use crate::config::{Ack, FilesSource, Roll, SocketSource};
     use crate::framing::Framing;
 
     /// Reads as a version would that supports everything.

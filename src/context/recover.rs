@@ -75,8 +75,14 @@ fn restore_states(
         // Nothing to restore, but the states must be those that the log will go on with.
         return graph.check_states(&saved);
     };
+    let from = found.covered.state_from;
+    if from > last {
+        return Err(Error::Failed(format!(
+            "states cannot be restored: they are known from batch {from} on, and the last that is done is {last}"
+        )));
+    }
     let restore = graph.restore(&saved, partitions)?;
-    for (_, commit) in found.commits.range(found.covered.state_from..=last) {
+    for (_, commit) in found.commits.range(from..=last) {
         journal.read_changes(commit, |state, part| restore.apply(state, part))?;
         graph.commit(Time::from_millis(commit.record.time));
     }

@@ -1,4 +1,5 @@
-//! `Running`: a started stream, its end, and the stop in order. Runs on the thread of whoever waits for the stream.
+//! `Running`: a started stream, its end, and the stop in order; [`start`] has the way there. Runs on the thread of whoever
+//! waits for the stream.
 //!
 //! ```text
 //!  stop: ticks ─▶ reading ─▶ cut ─▶ push ─▶ last batch ─▶ last answers, io threads ─▶ workers ─▶ job-loop
@@ -6,38 +7,27 @@
 //! ```
 //! One deadline covers all of it; the report says what was processed and what, if anything, was left.
 
+mod start;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::config::{Resolved, Then};
-use crate::direct::DirectStart;
-use crate::dstream::Graph;
+pub(super) use self::start::Setup;
+use super::RunLimits;
+use super::inspect::Inspector;
 use crate::error::{Error, Result};
 use crate::journal::Journal;
-use crate::metrics::{Counter, EngineTimes, EventBus, History, Listener, ReceiverCounters};
+use crate::metrics::{EventBus, ReceiverCounters};
 use crate::receiver::io::IoModel;
-use crate::receiver::{
-    ActiveReceiver, Arrivals, CustomReceiver, Cutter, Engine, SocketReceiver, When, join_by,
-};
-use crate::scheduler::{
-    Batches, Direct, Message, Options, Parts, Reader, Recovery, Retries, Scheduler, Stored, Told,
-    Trigger,
-};
-use crate::sink::{DeadLetterFiles, DeadLetters};
-use crate::slab::{Account, Pool};
-use crate::store::{BlockManager, Spill, SpillFiles, SpillOptions};
+use crate::receiver::{ActiveReceiver, Cutter, join_by};
+use crate::scheduler::{Message, Scheduler, Told};
+use crate::store::Spill;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::Thread;
-use crate::sync::{Arc, AtomicBool, Mailbox, Ordering, Poison};
-use crate::time::{Clock, Moment, Schedule, Wake};
+use crate::sync::{Arc, Mailbox, Ordering};
+use crate::time::{Clock, Moment, Wake};
 use crate::tracker::BlockTracker;
-use crate::wal::storage::{Directory, Storage};
 use crate::workers::WorkerPool;
-
-use super::RunLimits;
-use super::inspect::{Inspected, Inspector, Received};
-use super::recover;
-use super::sources::{DirectOptions, Start};
 
 /// Messages to whoever waits for the stream; posts beyond that are of no use to it.
 const CONTROL_MAX: usize = 1024;
@@ -52,20 +42,6 @@ enum Control {
     Told(Told),
     Poisoned(String),
     Stop,
-}
-
-/// What a stream is started with.
-pub(super) struct Setup {
-    pub(super) config: Resolved,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) graph: Arc<Graph>,
-    pub(super) sources: Vec<Start>,
-    pub(super) listeners: Vec<Box<dyn Listener>>,
-    pub(super) limits: RunLimits,
-    /// Whether the end of each batch is told, for a run that is driven batch by batch.
-    pub(super) tell_batches: bool,
-    /// Where the log is kept, in place of `state_dir`, and the size of its segments in bytes.
-    pub(super) storage: Option<(Arc<dyn Storage>, u64)>,
 }
 
 /// A started stream. Dropping it stops it in order and forgets the report.
@@ -172,211 +148,6 @@ impl End {
 }
 
 impl Running {
-    /// Starts the threads, lowest first, so that everything a thread talks to is there.
-    pub(super) fn start(setup: Setup) -> Result<Running> {
-        let Setup { config, clock, graph, sources, listeners, limits, .. } = setup;
-        let control = Mailbox::new(CONTROL_MAX);
-        let poison = poison_that_tells(&control);
-        let scheduler = Scheduler::new();
-        let mut engine = engine(&config, &clock, &poison, &scheduler);
-        let workers = Arc::new(WorkerPool::start(config.workers, &poison)?);
-        graph.make_results_in(&engine.pool);
-        let spill = spill(&config, &engine.account)?;
-        let store = Arc::new(BlockManager::new(Arc::clone(&engine.account), spill.clone()));
-        let tracker = Arc::new(BlockTracker::new(sources.len()));
-        let mut running = Running {
-            block_bytes_max: config.block_bytes_max,
-            started: clock.now(),
-            stop_deadline: config.stop_deadline,
-            limits,
-            control: control.clone(),
-            scheduler: scheduler.clone(),
-            tracker: Arc::clone(&tracker),
-            events: engine.events.clone(),
-            workers: Arc::clone(&workers),
-            receivers: Vec::new(),
-            direct: Vec::new(),
-            job_loop: None,
-            events_thread: Some(engine.events.start(listeners, &poison)?),
-            spill,
-            spill_thread: None,
-            sources_left: sources.iter().filter(|source| source.ends() == When::Eof).count(),
-            ended: false,
-            inspector: None,
-            journal: None,
-            clock: Arc::clone(&clock),
-        };
-        let told = (&poison, &engine.events);
-        let streams = (&*graph, sources.as_slice());
-        let recovery = recover::open(&config, setup.storage, streams, clock.as_ref(), told)?;
-        engine.log = recovery.as_ref().map(Recovery::log);
-        running.journal = recovery.as_ref().map(|recovery| Arc::clone(&recovery.journal));
-        let schedule = recover::schedule(clock.as_ref(), config.batch_interval, recovery.as_ref());
-        running.start_spill(&store, &engine)?;
-        let direct = running.start_sources(sources, (&engine, recovery.as_ref()), &store)?;
-        for receiver in &running.receivers {
-            graph.count_repeats(receiver.number(), receiver.counters());
-        }
-        let history = Arc::new(History::default());
-        let kept = Arc::clone(graph.kept_bytes());
-        running.inspector = Some(running.inspect(&config, &engine, (Arc::clone(&history), kept)));
-        let parts = Parts {
-            clock: Arc::clone(&clock),
-            graph,
-            workers,
-            store,
-            tracker,
-            pool: engine.pool,
-            cutters: running.cutters(),
-            direct,
-            steered: running.receivers.iter().filter_map(|receiver| receiver.steered()).collect(),
-            arrivals: engine.arrivals,
-            dead_letters: dead_letters(&config),
-            recovery,
-            times: Arc::clone(&engine.times),
-            history,
-            events: engine.events,
-            tell: Arc::new(poster(&control, Control::Told)),
-            tell_batches: setup.tell_batches,
-        };
-        let options = job_options(&config, schedule, limits);
-        running.job_loop = Some(scheduler.start(options, parts, &poison)?);
-        Ok(running)
-    }
-
-    /// Starts the thread `spill`, if blocks may leave memory.
-    fn start_spill(&mut self, store: &Arc<BlockManager>, engine: &Engine) -> Result<()> {
-        if let Some(spill) = &self.spill {
-            let log = self.journal.as_ref().map(|journal| journal.blocks());
-            let told = (&engine.events, &engine.poison);
-            let thread = spill.start(store, log, &self.clock, told)?;
-            self.spill_thread = Some(thread);
-        }
-        Ok(())
-    }
-
-    fn inspect(
-        &self,
-        config: &Resolved,
-        engine: &Engine,
-        (history, kept): (Arc<History>, Arc<Counter>),
-    ) -> Inspector {
-        let received = |receiver: &dyn ActiveReceiver| Received {
-            number: receiver.number(),
-            source: receiver.source().to_owned(),
-            io_model: receiver.io_model(),
-            local: receiver.local_addr(),
-            counters: Arc::clone(receiver.counters()),
-            limiter: receiver.limiter().cloned(),
-        };
-        let direct = |(number, source, counters): &(u32, String, Arc<ReceiverCounters>)| Received {
-            number: *number,
-            source: source.clone(),
-            io_model: None,
-            local: None,
-            counters: Arc::clone(counters),
-            limiter: None,
-        };
-        let receivers = self.receivers.iter().map(|receiver| received(&**receiver));
-        let mut receivers: Vec<Received> =
-            receivers.chain(self.direct.iter().map(direct)).collect();
-        receivers.sort_by_key(|receiver| receiver.number);
-        Inspector(Arc::new(Inspected {
-            config: config.clone(),
-            clock: Arc::clone(&self.clock),
-            started: self.started,
-            started_at: self.clock.wall_time(),
-            scheduler: self.scheduler.clone(),
-            account: Arc::clone(&engine.account),
-            kept,
-            spill: self.spill.clone(),
-            events: engine.events.clone(),
-            times: Arc::clone(&engine.times),
-            history,
-            receivers,
-            stopping: AtomicBool::new(false),
-        }))
-    }
-
-    fn start_receivers(
-        &mut self,
-        sources: Vec<Start>,
-        engine: &Engine,
-        stored: Arc<Stored>,
-    ) -> Result<()> {
-        for source in sources {
-            let ends = poster(&self.control, Control::SourceEnded);
-            let on_end = Arc::new(move |_number, error| ends(error));
-            let target = Arc::clone(&stored);
-            self.receivers.push(match source {
-                Start::Socket(options) => {
-                    Box::new(SocketReceiver::start(options, engine, target, on_end)?)
-                }
-                Start::Receiver(options) => {
-                    Box::new(CustomReceiver::start(options, engine, target, on_end)?)
-                }
-                Start::Direct(_) => unreachable!("they have no receiver and were started before"),
-            });
-        }
-        Ok(())
-    }
-
-    /// Gets the direct sources ready, then starts the receivers.
-    fn start_sources(
-        &mut self,
-        sources: Vec<Start>,
-        (engine, recovery): (&Engine, Option<&Recovery>),
-        store: &Arc<BlockManager>,
-    ) -> Result<Vec<Direct>> {
-        let (direct, received) = sources.into_iter().partition(|source| source.is_direct());
-        let stored = Stored {
-            store: Arc::clone(store),
-            tracker: Arc::clone(&self.tracker),
-            clock: Arc::clone(&self.clock),
-            scheduler: self.scheduler.clone(),
-        };
-        if let Some(recovery) = recovery {
-            let records = recover::restore(recovery, self.block_bytes_max, &stored)?;
-            engine.arrivals.iter().for_each(|arrivals| arrivals.add(records));
-        }
-        let direct = self.start_direct(direct, engine, recovery)?;
-        self.start_receivers(received, engine, Arc::new(stored))?;
-        Ok(direct)
-    }
-
-    /// Gets the direct sources ready.
-    fn start_direct(
-        &mut self,
-        sources: Vec<Start>,
-        engine: &Engine,
-        recovery: Option<&Recovery>,
-    ) -> Result<Vec<Direct>> {
-        let mut started = Vec::new();
-        for source in sources {
-            let Start::Direct(DirectOptions { name, number, source, ends }) = source else {
-                unreachable!("the others have receivers");
-            };
-            let counters = Arc::new(ReceiverCounters::default());
-            let start = DirectStart {
-                source: name.clone(),
-                events: engine.events.clone(),
-                counters: Arc::clone(&counters),
-                until_eof: ends == When::Eof,
-            };
-            recover::start_direct((number, &*source), &start, recovery)?;
-            // It is always there to be asked.
-            counters.open.add(1);
-            self.direct.push((number, name.clone(), Arc::clone(&counters)));
-            let ends = poster(&self.control, Control::SourceEnded);
-            let reader = Reader { number, source, counters };
-            let mut direct =
-                Direct::new(name, reader, engine.events.clone(), Box::new(move || ends(None)));
-            direct.end_if_last();
-            started.push(direct);
-        }
-        Ok(started)
-    }
-
     fn cutters(&self) -> Vec<(u32, Cutter)> {
         self.receivers.iter().map(|receiver| (receiver.number(), receiver.cutter())).collect()
     }
@@ -625,87 +396,5 @@ impl Drop for Running {
         if !self.ended {
             self.shut_down(&End::Asked);
         }
-    }
-}
-
-/// A poison whose reason is told upward.
-fn poison_that_tells(control: &Mailbox<Control>) -> Poison {
-    let poison = Poison::new();
-    let poisoned = poster(control, Control::Poisoned);
-    poison.on_set(move |reason| poisoned(reason.to_owned()));
-    poison
-}
-
-/// What the receivers share.
-fn engine(
-    config: &Resolved,
-    clock: &Arc<dyn Clock>,
-    poison: &Poison,
-    scheduler: &Scheduler,
-) -> Engine {
-    let store_bytes_max = usize::try_from(config.store_bytes_max).unwrap_or(usize::MAX);
-    let account = Account::new(store_bytes_max);
-    Engine {
-        clock: Arc::clone(clock),
-        poison: poison.clone(),
-        pool: Pool::new(Arc::clone(&account)),
-        account,
-        events: EventBus::new(),
-        times: EngineTimes::new(),
-        arrivals: config.trigger.map(|trigger| arrivals(trigger, scheduler)),
-        log: None,
-    }
-}
-
-/// Where blocks go when memory runs short, if there is a log or the configuration names a place.
-fn spill(config: &Resolved, account: &Arc<Account>) -> Result<Option<Arc<Spill>>> {
-    let Some(spill) = &config.spill else { return Ok(None) };
-    let directory = spill.directory.join(format!("tidemill-{}", config.name));
-    let files = Some(SpillFiles {
-        storage: Arc::new(Directory::open(&directory)?),
-        directory: Some(directory),
-        bytes_max: spill.bytes_max,
-    });
-    Spill::open(SpillOptions { files, account: Arc::clone(account) }).map(Some)
-}
-
-fn job_options(config: &Resolved, schedule: Schedule, limits: RunLimits) -> Options {
-    let half = config.batch_interval.as_duration() / 2;
-    let batches = match config.trigger {
-        Some(trigger) => Batches::OnRecords(trigger),
-        None => Batches::Every(schedule, config.catch_up),
-    };
-    Options {
-        batches,
-        interval: config.batch_interval.as_duration(),
-        allocate_wait: half.min(Duration::from_millis(100)),
-        concurrent_jobs: config.concurrent_jobs,
-        retries: Retries(config.on_failure.retries),
-        batches_max: limits.batches,
-        skip_empty: config.skip_empty,
-    }
-}
-
-/// Counts records for the trigger and tells the job loop; a full mailbox wakes it as well.
-fn arrivals(trigger: Trigger, scheduler: &Scheduler) -> Arc<Arrivals> {
-    let scheduler = scheduler.clone();
-    Arc::new(Arrivals::new(trigger.records, move || scheduler.nudge(Message::Enough)))
-}
-
-fn dead_letters(config: &Resolved) -> Option<Arc<dyn DeadLetters>> {
-    match config.on_failure.then {
-        Then::Stop => None,
-        Then::DeadLetter => Some(Arc::new(DeadLetterFiles::new(&config.dead_letter_directory))),
-    }
-}
-
-/// A closure that posts to the control mailbox. It never waits: a full mailbox holds a reason to end already.
-fn poster<T, W>(control: &Mailbox<Control>, wrap: W) -> impl Fn(T) + Send + Sync + use<T, W>
-where
-    W: Fn(T) -> Control + Send + Sync,
-{
-    let control = control.clone();
-    move |value| {
-        let _ = control.try_send(wrap(value));
     }
 }

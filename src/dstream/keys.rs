@@ -105,9 +105,14 @@ impl<K, S, U> KeysDelta<K, S, U> {
         let gone = usize::try_from(over).unwrap_or(usize::MAX).min(new);
         self.overlay.added.truncate(new - gone);
         let out = Arc::get_mut(&mut self.out).expect("nobody reads a delta that is being made");
-        for range in self.out_of_added.drain(new - gone..).rev() {
-            out.drain(range);
-        }
+        // In one pass: the outputs of known keys lie between them.
+        let (mut ranges, mut at) = (self.out_of_added.drain(new - gone..).peekable(), 0);
+        out.retain(|_| {
+            while ranges.next_if(|range| range.end <= at).is_some() {}
+            let is_gone = ranges.peek().is_some_and(|range| range.start <= at);
+            at += 1;
+            !is_gone
+        });
         self.counts.added -= gone as u64;
         self.counts.dropped += gone as u64;
         gone as u64

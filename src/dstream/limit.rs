@@ -30,7 +30,7 @@ pub(super) fn trim<K: StateKey, S: StateValue, U: Send + Sync + 'static>(
     };
     let (added, removed) =
         (0..views.len()).map(counts).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-    let over = (before + added).saturating_sub(removed + keys_max);
+    let over = (before + added).saturating_sub(removed.saturating_add(keys_max));
     if over == 0 {
         return Ok(());
     }

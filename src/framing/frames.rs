@@ -30,6 +30,11 @@ pub(super) trait Format: Send {
     /// Reads the header at the start of `bytes`, which may hold less or more than that. What more bytes would decide
     /// must not depend on how many came at once; a header of [`HEADER_BYTES_MAX`] bytes must be complete.
     fn head(bytes: &[u8]) -> Result<Head, Malformed>;
+
+    /// The record of a counted frame's bytes.
+    fn record(bytes: &[u8]) -> &[u8] {
+        bytes
+    }
 }
 
 /// The longest header in bytes.
@@ -259,7 +264,10 @@ pub(super) fn for_each<'a, F: Format>(mut range: &'a [u8], mut each: impl FnMut(
 fn first<F: Format>(range: &[u8]) -> Option<(&[u8], &[u8])> {
     match F::head(range).ok()? {
         Head::Incomplete => None,
-        Head::Counted { header, body } => range[header..].split_at_checked(body as usize),
+        Head::Counted { header, body } => {
+            let (record, rest) = range[header..].split_at_checked(body as usize)?;
+            Some((F::record(record), rest))
+        }
         Head::Line => {
             let end = memchr(b'\n', range)?;
             Some((lines::strip(&range[..end]), &range[end + 1..]))

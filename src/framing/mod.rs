@@ -33,9 +33,9 @@ pub use self::lines::{ends_are_plain, lines_of};
 pub enum Framing {
     /// `\n` ends a record.
     Lines,
-    /// The length in decimal digits, a space, the record (RFC 6587, 3.4.1).
+    /// The length in decimal digits, a space, the record as it is (RFC 6587, 3.4.1).
     OctetCounted,
-    /// Octet-counted or ended by `\n`, decided for each frame (RFC 6587).
+    /// Octet-counted or ended by `\n`, decided for each frame (RFC 6587); one `\n` at the end of a counted one is dropped.
     Syslog,
     /// The length as four bytes, the highest first, then the record.
     U32,
@@ -69,7 +69,7 @@ pub const FRAMINGS: &[Row] = &[
     Row {
         name: "syslog",
         framing: Framing::Syslog,
-        about: "octet-counted if a frame starts with a digit from 1 to 9, else a line",
+        about: "octet-counted if a frame starts with a digit from 1 to 9, else a line; a line feed ends either",
     },
     Row {
         name: "u32",

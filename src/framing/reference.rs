@@ -112,7 +112,13 @@ pub fn reference(framing: Framing, stream: &[u8], max: usize) -> Outcome {
             (Framing::Syslog, first) if !matches!(first, b'1'..=b'9') => {
                 line(rest, max, &mut outcome)
             }
-            (Framing::OctetCounted | Framing::Syslog, _) => octet_counted(rest, max, &mut outcome),
+            (Framing::OctetCounted, _) => octet_counted(rest, max, &mut outcome),
+            (Framing::Syslog, _) => {
+                let before = outcome.records.len();
+                let rest = octet_counted(rest, max, &mut outcome);
+                outcome.records[before..].iter_mut().for_each(drop_line_feed);
+                rest
+            }
             (Framing::U32, _) => match rest.split_first_chunk() {
                 Some((length, rest)) => {
                     counted(rest, u32::from_be_bytes(*length) as usize, max, &mut outcome)
@@ -123,6 +129,14 @@ pub fn reference(framing: Framing, stream: &[u8], max: usize) -> Outcome {
         }
     }
     outcome
+}
+
+/// As at the end of a line: one line feed, and a carriage return before it.
+fn drop_line_feed(record: &mut Vec<u8>) {
+    if record.ends_with(b"\n") {
+        record.pop();
+        record.pop_if(|last| *last == b'\r');
+    }
 }
 
 /// RELP: `NUMBER COMMAND LENGTH DATA\n`, where an empty frame may leave out the space before the line feed. First

@@ -1,12 +1,16 @@
 //! Syslog over TCP (RFC 6587) as rsyslog receives it: a frame that starts with a digit from 1 to 9 is octet-counted, any
 //! other is a line. Both mix in one stream, since relays forward what their peers sent.
 //!
+//! Some senders (syslog-ng, where it counts; OpenBSD) end a counted message with a line feed all the same. As in rsyslog it
+//! does not belong to the record, and no more than one: a record is the same however its relay framed it. Who wants the bytes
+//! as they were counted has `octet_counted`.
+//!
 //! A message starts with `<`, so the digit decides. A line that starts with one without being counted is malformed:
 //! guessing would take the rest of the stream for something that it is not.
 
 use super::Malformed;
 use super::frames::{Format, Head};
-use super::octet_counted;
+use super::{lines, octet_counted};
 
 pub(super) struct Syslog;
 
@@ -17,6 +21,10 @@ impl Format for Syslog {
             Some(b'1'..=b'9') => octet_counted::head(bytes),
             Some(_) => Ok(Head::Line),
         }
+    }
+
+    fn record(bytes: &[u8]) -> &[u8] {
+        bytes.strip_suffix(b"\n").map_or(bytes, lines::strip)
     }
 }
 
@@ -40,6 +48,15 @@ mod tests {
         check(&["<1>a\n5 <2>bb<3>c\r\n4 <4>d"], 99, &["<1>a", "<2>bb", "<3>c", "<4>d"], 0, 0);
         check(&["5 <1>\na<2>b\n"], 99, &["<1>\na", "<2>b"], 0, 0);
         check(&["\n\n0 a\n"], 99, &["", "", "0 a"], 0, 0);
+    }
+
+    #[test]
+    fn one_line_feed_at_the_end_of_a_counted_frame_is_no_part_of_it() {
+        check(&["5 <1>a\n<1>a\n"], 99, &["<1>a", "<1>a"], 0, 0);
+        check(&["6 <1>a\r\n6 <1>a\n\n"], 99, &["<1>a", "<1>a\n"], 0, 0);
+        check(&["1 \n1 \r2 \r\n"], 99, &["", "\r", ""], 0, 0);
+        // What was sent is what is limited.
+        check(&["5 <1>a\n"], 4, &[], 1, 0);
     }
 
     #[test]

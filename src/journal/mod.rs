@@ -164,7 +164,7 @@ impl Journal {
         };
         let opened = WriteAheadLog::open(storage, options.log, kept_segment, poison, &mut visit);
         let (log, recovered) = opened?;
-        replayed.finish();
+        replayed.finish(options.reach);
         let started = begin(&replayed, &options)?;
         let numbers = numbers_of(&options.sources, &started.sources);
         expect_sources(&replayed, &numbers, &started.sources)?;

@@ -6,7 +6,9 @@
 //!               └▶ planned: run again with the same input     └▶ the rest: the first blocks of the first live batch
 //! ```
 //! The same record may be there twice (a group that was refused and written again) and out of its order: chunks and
-//! plans go by their numbers. Runs on the thread that starts the engine; changes nothing.
+//! plans go by their numbers. A batch that ran again under a later start may have written other changes of states than
+//! before, since a walk through the keys begins with each start: a commit goes with the changes of its own start. Runs on the
+//! thread that starts the engine; changes nothing.
 
 use std::collections::BTreeMap;
 
@@ -79,12 +81,16 @@ pub(crate) fn base(done: &[(u64, u64)], reach: Reach) -> Option<(u64, u64)> {
     let (_, last) = done.last()?;
     let known = last.checked_sub(reach.below_states)?;
     let (state, time) = done.iter().rfind(|(_, time)| *time <= known)?;
+    Some((*state, first_needed(done, (*state, *time), reach)))
+}
+
+/// The first batch that windows need when states are as they were after `state`.
+fn first_needed(done: &[(u64, u64)], (state, time): (u64, u64), reach: Reach) -> u64 {
     if reach.windows == 0 {
-        return Some((*state, state + 1));
+        return state + 1;
     }
     let from = time.saturating_sub(reach.windows);
-    let first = done.iter().find(|(_, time)| *time >= from).map_or(*state, |(index, _)| *index);
-    Some((*state, first))
+    done.iter().find(|(_, time)| *time >= from).map_or(state, |(index, _)| *index)
 }
 
 /// What the log and the checkpoint say, together.
@@ -99,8 +105,12 @@ pub(crate) struct Replayed {
     pub(crate) plan_segments: BTreeMap<u64, u64>,
     /// What was committed, by index; also what a checkpoint covers, as long as its changes are needed.
     pub(crate) commits: BTreeMap<u64, Commit>,
-    /// Where changes lie, by batch and place.
-    changed: BTreeMap<(u64, u32), Position>,
+    /// The start that wrote each of them.
+    commit_starts: BTreeMap<u64, u64>,
+    /// The start that wrote changes, and where they lie, by batch and place.
+    changed: BTreeMap<(u64, u32), (u64, Position)>,
+    /// How many starts the log told of so far.
+    starts: u64,
     /// The oldest segment of each commit and its changes.
     pub(crate) commit_segments: BTreeMap<u64, u64>,
     /// Of each source the number behind its last chunk.
@@ -133,6 +143,7 @@ impl Replayed {
                 }
                 base.states = started.states;
                 self.started = true;
+                self.starts += 1;
             }
             Entry::Chunk(head, bytes) => self.take_chunk(at, &head, bytes.len() as u64)?,
             Entry::Planned(plans) => {
@@ -143,10 +154,11 @@ impl Replayed {
             }
             Entry::Committed(done) => {
                 self.commits.insert(done.index, Commit { record: done, changed: Vec::new() });
+                self.commit_starts.insert(done.index, self.starts);
                 self.needed_from(done.index, at.segment);
             }
             Entry::Changed(head, _) => {
-                self.changed.insert((head.index, head.place), at);
+                self.changed.insert((head.index, head.place), (self.starts, at));
                 self.needed_from(head.index, at.segment);
             }
         }
@@ -185,16 +197,22 @@ impl Replayed {
         *oldest = (*oldest).min(segment);
     }
 
-    /// The log was read: drops commits that are not needed, or lack changes (a full disk refused them).
-    pub(crate) fn finish(&mut self) {
+    /// The log was read: drops commits that are not needed, lack changes (a full disk refused them), or, where something is
+    /// kept from batch to batch, follow a batch that a later start committed: that start ran them again.
+    pub(crate) fn finish(&mut self, reach: Reach) {
         let from = self.base.state_from.min(self.base.next_index);
         self.commits = self.commits.split_off(&from);
         self.commit_segments = self.commit_segments.split_off(&from);
-        let changed = &self.changed;
+        let (changed, starts, mut latest) = (&self.changed, &self.commit_starts, 0);
         self.commits.retain(|index, commit| {
-            let found = changed.range((*index, 0)..=(*index, u32::MAX)).map(|(_, at)| *at);
-            commit.changed = found.collect();
-            u32::try_from(commit.changed.len()) == Ok(commit.record.changed)
+            let start = starts.get(index).copied().unwrap_or(0);
+            let found = changed.range((*index, 0)..(*index, commit.record.changed));
+            commit.changed =
+                found.filter(|(_, (of, _))| *of == start).map(|(_, (_, at))| *at).collect();
+            let is_whole = u32::try_from(commit.changed.len()) == Ok(commit.record.changed);
+            let is_known = is_whole && (start >= latest || reach.stateless);
+            latest = latest.max(start);
+            is_known
         });
     }
 
@@ -220,7 +238,15 @@ impl Replayed {
             .range(..live)
             .map(|(index, commit)| (*index, commit.record.time))
             .collect();
-        let (state, first) = base(&done, reach).unzip();
+        let mut from = base(&done, reach);
+        // A program whose windows have become longer may need states that nothing tells of any more. Such windows are
+        // partial, as at a first start; the states are not.
+        if let Some(oldest) = self.oldest_states(&done)
+            && from.is_none_or(|(state, _)| state < oldest.0)
+        {
+            from = Some((oldest.0, first_needed(&done, oldest, reach)));
+        }
+        let (state, first) = from.unzip();
         resume.state = state;
         for plan in self.plans.range(first.unwrap_or(0)..).map(|(_, plan)| plan) {
             let run = match plan.index {
@@ -231,6 +257,22 @@ impl Replayed {
             resume.replays.push(self.replay(plan, run)?);
         }
         Ok(resume)
+    }
+
+    /// The oldest of these batches after which the states are known, and behind which every batch can run again: where the
+    /// walk ends from whose beginning on changes are there. None if all are there.
+    fn oldest_states(&self, done: &[(u64, u64)]) -> Option<(u64, u64)> {
+        let Snapshot { states, state_from, next_index, .. } = &self.base;
+        if states.is_empty() || (*state_from, *next_index) == (0, 0) {
+            return None;
+        }
+        let ends = |index: u64| index >= *state_from && self.commits[&index].record.walk_ends;
+        let walked = match *state_from {
+            0 => 0,
+            _ => done.iter().find(|(index, _)| ends(*index))?.0,
+        };
+        let oldest = walked.max(next_index.saturating_sub(1));
+        done.iter().find(|(index, _)| *index >= oldest).copied()
     }
 
     fn replay(&self, plan: &Plan, run: Run) -> Result<Replay> {
@@ -263,7 +305,11 @@ fn chunks_of(plan: &Plan) -> impl Iterator<Item = (u32, u64)> {
 
 #[cfg(all(test, not(tidemill_model)))]
 mod tests {
+    use bytes::Bytes;
+
+    use super::super::record::{self, Started, VERSION};
     use super::*;
+    use crate::wal::Record;
 
     /// Batches 10 to 19 at 1000 to 1900 ms; which state is restored, and which batch windows need first.
     fn check(windows: u64, below_states: u64, expected: Option<(u64, u64)>) {
@@ -281,5 +327,106 @@ mod tests {
         check(300, 900, Some((10, 10)));
         check(1_000, 1_000, None);
         assert_eq!(base(&[], Reach::default()), None);
+    }
+
+    /// Batches 10 to 19, and a walk from 13 to 16, when batches below `next_index` are covered: what a program with windows
+    /// below states, of so many milliseconds, goes on from. It runs every batch behind the states again, and those before
+    /// only for the windows.
+    fn check_resume(next_index: u64, below_states: u64, state: u64) {
+        let base = Snapshot {
+            next_index,
+            state_from: 13,
+            states: vec![("s".to_owned(), "u64".to_owned())],
+            ..Snapshot::default()
+        };
+        let mut replayed = Replayed::new(Some(base));
+        for index in 10..20 {
+            let time = index * 100;
+            let (walk_begins, walk_ends) = (index == 13, index == 16);
+            let record = Committed { index, time, changed: 0, walk_begins, walk_ends };
+            let at = Position { segment: 1, offset: index, length: 0, seed: 0 };
+            let plan = Plan { index, time, ..Plan::default() };
+            replayed.take(at, &record::planned(&[plan]).bytes()).expect("good");
+            replayed.take(at, &record::committed(record).bytes()).expect("good");
+        }
+        let reach = Reach { stateless: false, windows: below_states, below_states };
+        replayed.finish(reach);
+        let resume = replayed.resume(reach).expect("good");
+        let ran = |run: Run| {
+            let of = resume.replays.iter().filter(move |replay| replay.run == run);
+            of.map(|replay| replay.plan.index).collect::<Vec<_>>()
+        };
+        assert_eq!(resume.state, Some(state), "{below_states}");
+        assert_eq!(ran(Run::ForStates), (state + 1..20).collect::<Vec<_>>(), "{below_states}");
+        assert_eq!(ran(Run::Again), Vec::<u64>::new(), "{below_states}");
+    }
+
+    #[test]
+    fn states_are_whole_also_where_windows_became_longer() {
+        check_resume(12, 100, 18);
+        check_resume(12, 300, 16);
+        // From here on the walk has not ended, not begun, or the batch is not known at all.
+        for below_states in [400, 700, 5_000] {
+            check_resume(12, below_states, 16);
+            // The batches behind the states must be there to run again.
+            check_resume(18, below_states, 17);
+        }
+    }
+
+    /// What the last of these lives finds committed. `(index, changes, told)`: a batch that changed so many records' worth of
+    /// states, and whether its commit became durable.
+    fn check_lives(lives: &[&[(u64, u8, bool)]], expected: &[(u64, usize)]) {
+        let mut replayed = Replayed::new(None);
+        let mut at = Position { segment: 1, offset: 0, length: 0, seed: 0 };
+        let mut take = |record: Record| {
+            at.offset += 1;
+            replayed.take(at, &record.bytes()).expect("good");
+        };
+        let started = Started {
+            version: VERSION,
+            pipeline: "p".to_owned(),
+            seed: 1,
+            anchor: 1,
+            sources: Vec::new(),
+            states: Vec::new(),
+        };
+        for life in lives {
+            take(record::started(&started));
+            for (index, changes, told) in *life {
+                let part = |number: u8| (0, Bytes::from(vec![number; 3 << 20]));
+                let records = record::changed(*index, &(0..*changes).map(part).collect());
+                let changed = u32::try_from(records.len()).expect("few");
+                records.into_iter().for_each(&mut take);
+                if *told {
+                    take(record::committed(Committed {
+                        index: *index,
+                        changed,
+                        ..Committed::default()
+                    }));
+                }
+            }
+        }
+        replayed.finish(Reach::default());
+        let found: Vec<(u64, usize)> =
+            replayed.commits.iter().map(|(index, commit)| (*index, commit.changed.len())).collect();
+        assert_eq!(found, expected, "{lives:?}");
+    }
+
+    #[test]
+    fn changes_of_a_life_that_ended_before_their_commit_are_not_those_of_the_next() {
+        check_lives(&[&[(0, 1, true), (1, 2, true)]], &[(0, 1), (1, 2)]);
+        check_lives(&[&[(0, 1, true), (1, 2, false)]], &[(0, 1)]);
+        // It ran again, and its walk through the keys wrote less.
+        check_lives(&[&[(0, 1, true), (1, 3, false)], &[(1, 2, true)]], &[(0, 1), (1, 2)]);
+        check_lives(&[&[(0, 3, false)], &[(0, 0, true), (1, 1, true)]], &[(0, 0), (1, 1)]);
+        check_lives(&[&[(0, 2, false)], &[(0, 3, true)]], &[(0, 3)]);
+        // A second life that got as far as the changes: the commit is that of the first.
+        check_lives(&[&[(0, 2, true)], &[(0, 1, false)]], &[]);
+        // Batch 0 was refused for want of room, and ran again: so did all that came behind it.
+        check_lives(&[&[(0, 1, false), (1, 1, true)], &[(0, 1, true)]], &[(0, 1)]);
+        check_lives(
+            &[&[(0, 1, false), (1, 2, true)], &[(0, 1, true), (1, 1, true)]],
+            &[(0, 1), (1, 1)],
+        );
     }
 }

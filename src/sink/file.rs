@@ -5,8 +5,9 @@
 //! commit: sync ─ rename ─▶ JOB-TIME-PART.EXT ─ sync of the directory ─▶ committed
 //! ```
 //! With a [`Roll`] consecutive batches gather in one file (see `rolling`). An empty batch writes nothing. Text is written
-//! as it is, byte for byte, and lines that a job passes on go there from where they were received (see `formatted`). Whether a file that exists means "done" or is in the way
-//! depends on whether the pipeline remembers its batches. Runs on the worker that finishes a job.
+//! as it is, byte for byte, lines that a job passes on from where they were received (see `formatted`); JSON replaces what is
+//! not UTF-8. Whether a file that exists means "done" or is in the way depends on whether the pipeline remembers its
+//! batches. Runs on the worker that finishes a job.
 
 use std::collections::HashMap;
 use std::io;

@@ -1,0 +1,134 @@
+//! What the parts of a pipeline say of one another: names that jobs give, and values that must fit together. Main thread.
+
+use crate::config::diagnostics::{At, Problem, Problems};
+use crate::config::jobs::{Draft, Job, JobKind};
+use crate::config::section::{Found, Section};
+use crate::config::sinks::SinkKind;
+use crate::config::sources::{Ack, Source};
+use crate::config::units::show_bytes;
+use crate::config::{Config, STORE_BYTES_MIN, suggest, tree};
+use crate::time::Interval;
+
+/// The sources or the sinks: every name that was given, so that one error in them causes no second one elsewhere.
+pub(super) struct Names<T> {
+    holder: &'static str,
+    given: Vec<(String, At, Option<T>)>,
+}
+
+impl<T> Names<T> {
+    pub(super) fn read<'a>(
+        holder: &'static str,
+        root: &mut Section<'a>,
+        read: impl Fn(Section<'a>) -> Option<T>,
+    ) -> Self {
+        let one = |(entry, section): (&tree::Entry, Option<_>)| {
+            (entry.key.clone(), entry.key_at.clone(), section.and_then(&read))
+        };
+        Names { holder, given: root.named(holder).into_iter().map(one).collect() }
+    }
+
+    /// A problem for each name that is not there.
+    fn check(&self, wanted: &[Found<String>], problems: &Problems) {
+        let names: Vec<_> = self.given.iter().map(|(name, ..)| name.as_str()).collect();
+        for found in wanted.iter().filter(|found| !names.contains(&found.value.as_str())) {
+            let title = format!("unknown {} `{}`", self.holder, found.value);
+            let hint = suggest::hint(&found.value, &format!("{}s", self.holder), &names);
+            problems.add(Problem::new(&found.at, title).hint(hint));
+        }
+    }
+
+    /// A warning for each that no job names.
+    fn warn_unused(&self, used: &[&str], problems: &Problems) {
+        for (name, at, _) in self.given.iter().filter(|(name, ..)| !used.contains(&name.as_str())) {
+            let title = format!("no job uses the {} `{name}`", self.holder);
+            problems.add(Problem::warning(at, title));
+        }
+    }
+
+    pub(super) fn good(self) -> Vec<(String, T)> {
+        self.given.into_iter().filter_map(|(name, _, value)| Some((name, value?))).collect()
+    }
+}
+
+/// Looks up the names that jobs give.
+pub(super) fn link(
+    drafts: Vec<(String, Draft)>,
+    sources: &Names<Source>,
+    sinks: &Names<SinkKind>,
+    problems: &Problems,
+) -> Vec<(String, Job)> {
+    let mut jobs = Vec::new();
+    for (name, draft) in drafts {
+        sources.check(&draft.from, problems);
+        sinks.check(&draft.to, problems);
+        // A job that does nothing good has a problem already; its names still count as used.
+        let Draft { from, to, filter, kind, window, slide } = draft;
+        let (window, slide) = (window.map(|found| found.value), slide.map(|found| found.value));
+        let (from, to) = (values(from), values(to));
+        let kind = kind.unwrap_or(JobKind::Count);
+        jobs.push((name, Job { from, to, filter, kind, window, slide }));
+    }
+    let from: Vec<_> = jobs.iter().flat_map(|(_, job)| &job.from).map(String::as_str).collect();
+    let to: Vec<_> = jobs.iter().flat_map(|(_, job)| &job.to).map(String::as_str).collect();
+    sources.warn_unused(&from, problems);
+    sinks.warn_unused(&to, problems);
+    jobs
+}
+
+/// Windows and slides are multiples of the batch interval, and have none if batches are cut by a trigger.
+pub(super) fn check_windows(root: &Section<'_>, drafts: &[(String, Draft)], batch: Interval) {
+    for (_, draft) in drafts {
+        for (key, found) in [("window", &draft.window), ("slide", &draft.slide)] {
+            let Some(found) = found else { continue };
+            let value = found.value;
+            if root.has("trigger") {
+                let problem =
+                    Problem::new(&found.at, format!("`{key}` cannot be used with `trigger`"));
+                root.problems.add(problem.also(&root.key_at("trigger"), "given here"));
+            } else if !value.is_multiple_of(batch) {
+                let title =
+                    format!("`{key}` {value} is not a multiple of the batch interval {batch}");
+                root.problems.add(Problem::new(&found.at, title));
+            }
+        }
+    }
+}
+
+/// A record that is larger than the whole store could never be kept.
+pub(super) fn check_store(root: &Section<'_>, sources: &Names<Source>, config: &Config) {
+    let store = config.decide().store_bytes_max;
+    for (name, at, source) in &sources.given {
+        if let Some(Source::Socket(socket)) = source
+            && socket.record_bytes_max as u64 > store.max(STORE_BYTES_MIN)
+        {
+            let record = show_bytes(socket.record_bytes_max as u64);
+            let store = show_bytes(store);
+            let title = format!(
+                "`record_bytes_max` of `{name}` is {record}, more than `store_bytes_max`, {store}"
+            );
+            root.problems.add(Problem::new(at, title));
+        }
+    }
+}
+
+/// Acknowledging after the sync of a log needs a log.
+pub(super) fn check_acknowledging(root: &Section<'_>, sources: &Names<Source>, remembers: bool) {
+    for (name, at, source) in &sources.given {
+        if let Some(Source::Socket(socket)) = source
+            && socket.framing.acknowledges()
+            && socket.ack == Ack::Log
+            && !remembers
+        {
+            let title = format!(
+                "`{name}` acknowledges records after the sync of the log, and without `state_dir` there is none"
+            );
+            let hint = "write `state_dir = \"DIRECTORY\"` for the pipeline, or `ack = \"received\"` or `ack = \"batch\"` \
+                 for this source";
+            root.problems.add(Problem::new(at, title).hint(hint));
+        }
+    }
+}
+
+pub(super) fn values(found: Vec<Found<String>>) -> Vec<String> {
+    found.into_iter().map(|found| found.value).collect()
+}
