@@ -208,6 +208,10 @@ impl Scheduler {
         };
         let now = parts.clock.now();
         let mut generator = JobGenerator::new(pace, options.batches_max, now);
+        let account = parts.store.account();
+        let fit = Fit::new(account.max());
+        // Before anything is read: the loop may be late to begin.
+        account.expect_results(fit.reserve());
         let (mut index, mut last) = (0, None);
         parts.graph.begin(parts.recovery.as_ref().map_or(first, |recovery| recovery.anchor));
         if let Some(recovery) = &parts.recovery {
@@ -239,7 +243,7 @@ impl Scheduler {
             ticked: false,
             late,
             steering,
-            fit: Fit::new(parts.store.account().max()),
+            fit,
             trim_at: now.plus(TRIM_PAUSE),
             stages: parts.times.stage_recorders(),
             cut: Moment::default(),
@@ -344,7 +348,6 @@ struct JobLoop {
 impl JobLoop {
     fn run(mut self) {
         tighten_timer_slack();
-        self.parts.store.account().expect_results(self.fit.reserve());
         self.catch_up_after_restart();
         self.advance();
         self.start_jobs();
