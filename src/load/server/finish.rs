@@ -12,8 +12,8 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use super::{Peer, Sent, Server, write_piece};
-use crate::Result;
 use crate::load::Framing;
+use crate::{Error, Result};
 
 /// How long the peers may take to read what was sent and close, after the end.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -54,7 +54,13 @@ impl Server {
         let sessions = self.peers.all().filter_map(|peer| peer.session.as_ref());
         let unanswered = sessions.map(|session| session.unanswered() as u64).sum::<u64>();
         self.answers.unanswered += unanswered;
-        Ok(())
+        let silent = |peer: &&Peer| peer.session.as_ref().is_some_and(|it| !it.is_leaving());
+        match self.peers.all().filter(silent).count() {
+            silent if silent > 0 && !stopped && !self.stop.is_stopped() => {
+                Err(Error::Failed(format!("{silent} peers have not answered for {ANSWERS_MAX:?}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn trim_pieces(&mut self) {

@@ -194,6 +194,24 @@ fn a_stop_waits_for_the_answers() {
 }
 
 #[test]
+fn a_server_that_says_nothing_is_an_error() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let limit = Limit { duration: Some(Duration::from_secs(1)), ..Limit::default() };
+    let (clock, options) = (ManualClock::new(), LoadOptions { limit, ..relp(&listener, 10) });
+    let load = start(options, Arc::new(clock.clone()), &Poison::new()).expect("started");
+    let _silent = listener.accept().expect("dialled");
+    wait_until_started(&load);
+    while !load.is_done() {
+        clock.advance(Duration::from_secs(10));
+        std::thread::yield_now();
+    }
+    let report = load.join().expect("no panic");
+    assert_eq!(report.lines, 0);
+    let text = report.end.expect_err("nothing was answered").to_string();
+    assert_eq!(text, "1 peers have not answered for 60s");
+}
+
+#[test]
 fn refused_offers_say_why() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
     let load = start_now(relp(&listener, 10));
