@@ -69,9 +69,10 @@ impl Printing {
 }
 
 impl Drop for Printing {
-    /// A reader that stands still would be waited for without an end.
+    /// After an error the engine may still run: its output has no end yet, and a reader of it would be waited for in vain.
     fn drop(&mut self) {
         self.stand_still(false);
+        self.reader.take().into_iter().for_each(Thread::abandon);
     }
 }
 
