@@ -84,6 +84,11 @@ impl BatchInput {
         let portions = self.direct.values().flat_map(|planned| &planned.portions);
         self.records + portions.map(|portion| portion.records()).sum::<u64>()
     }
+
+    /// Bytes in the blocks.
+    pub(crate) fn block_bytes(&self) -> u64 {
+        self.blocks.iter().flatten().map(|block| block.bytes()).sum()
+    }
 }
 
 /// What the graph is told when it is made.

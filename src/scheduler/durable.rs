@@ -277,8 +277,7 @@ impl Durable {
 
     /// A batch is done.
     pub(super) fn committed(&mut self, input: &BatchInput, graph: &Graph, scheduler: &Scheduler) {
-        let bytes = input.blocks.iter().flatten().map(|block| block.bytes()).sum();
-        let changes = graph.changes(input.time, bytes).unwrap_or_default();
+        let changes = graph.changes(input.time, input.block_bytes()).unwrap_or_default();
         let place = |state: u32| {
             let at = usize::try_from(state).ok().and_then(|at| self.places.get(at));
             at.copied().unwrap_or(u32::MAX)

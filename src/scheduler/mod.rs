@@ -578,7 +578,7 @@ impl JobLoop {
         self.parts.history.add(BatchRecord {
             time: input.time,
             records: input.records,
-            bytes: blocks().map(|block| block.bytes()).sum::<u64>() + direct::bytes(input),
+            bytes: input.block_bytes() + direct::bytes(input),
             blocks: blocks().count(),
             state: BatchState::Waiting,
             failures: 0,

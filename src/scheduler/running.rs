@@ -155,9 +155,8 @@ impl JobLoop {
         let (delay, processing) = (start.since(due), now.since(start));
         self.steering.done(now);
         let blocks_records = input.records;
-        let blocks_bytes = input.blocks.iter().flatten().map(|block| block.bytes()).sum();
         let account = self.parts.store.account();
-        self.fit.done(blocks_bytes, account.take_results_peak());
+        self.fit.done(input.block_bytes(), account.take_results_peak());
         account.expect_results(self.fit.reserve());
         drop(input);
         if now >= self.trim_at {
