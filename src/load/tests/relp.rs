@@ -45,6 +45,13 @@ impl Served {
         len > 0
     }
 
+    /// Reads until there were so many records.
+    fn read_until(&mut self, records: usize) {
+        while self.records.len() < records {
+            assert!(self.read());
+        }
+    }
+
     /// Answers so many of the records that were read.
     fn answer(&mut self, records: usize, status: &str) {
         let len = status.len();
@@ -142,9 +149,7 @@ fn no_more_than_a_window_is_unanswered() {
     let load = start_now(LoadOptions { limit: records(100), ..relp(&listener, 10) });
     let mut served = Served::accept(&listener);
     for answered in 0..=90 {
-        while served.records.len() < 10 + answered {
-            assert!(served.read());
-        }
+        served.read_until(10 + answered);
         let sent = load.progress().lines().max(served.records.len() as u64);
         assert_eq!(sent, 10 + answered as u64, "{answered} were answered");
         if answered < 90 {
@@ -161,13 +166,9 @@ fn what_a_lost_peer_did_not_answer_is_counted() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
     let load = start_now(relp(&listener, 10));
     let mut served = Served::accept(&listener);
-    while served.records.len() < 10 {
-        assert!(served.read());
-    }
+    served.read_until(10);
     served.answer(4, "200 OK");
-    while served.records.len() < 14 {
-        assert!(served.read());
-    }
+    served.read_until(14);
     drop(served);
     let report = load.join().expect("no panic");
     let answers = report.answers.expect("it waits for answers");
@@ -181,9 +182,7 @@ fn a_stop_waits_for_the_answers() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
     let load = start_now(relp(&listener, 10));
     let mut served = Served::accept(&listener);
-    while served.records.len() < 10 {
-        assert!(served.read());
-    }
+    served.read_until(10);
     load.stop();
     served.answer(10, "200 OK");
     let records = served.serve("200 OK").len() as u64;
