@@ -213,22 +213,16 @@ fn a_batch_that_is_committed_is_what_is_answered() {
     check_once(&pipeline, sender.next, seed);
 }
 
+/// One answers before the log has it, one forgets what no batch was given.
 #[cfg(tidemill_planted)]
 #[test]
-fn a_program_that_answers_before_the_log_has_it_is_found_out() {
+fn programs_that_lose_what_they_answered_are_found_out() {
     let _one = ONE_AT_A_TIME.lock();
-    let pipeline = Pipeline::relp("log", ALL).planted("AcknowledgesBeforeLog");
-    let (_, lost) = kills_behind_answers(&pipeline, 30, number_from_env("TIDEMILL_SEED", 1));
-    assert_ne!(lost, Vec::<u64>::new(), "the planted defect was not found");
-}
-
-#[cfg(tidemill_planted)]
-#[test]
-fn a_program_that_forgets_what_no_batch_was_given_is_found_out() {
-    let _one = ONE_AT_A_TIME.lock();
-    let pipeline = Pipeline::relp("log", ALL).planted("ForgetsUnplanned");
-    let (_, lost) = kills_behind_answers(&pipeline, 30, number_from_env("TIDEMILL_SEED", 1));
-    assert_ne!(lost, Vec::<u64>::new(), "the planted defect was not found");
+    for defect in ["AcknowledgesBeforeLog", "ForgetsUnplanned"] {
+        let pipeline = Pipeline::relp("log", ALL).planted(defect);
+        let (_, lost) = kills_behind_answers(&pipeline, 30, number_from_env("TIDEMILL_SEED", 1));
+        assert_ne!(lost, Vec::<u64>::new(), "the planted defect {defect} was not found");
+    }
 }
 
 /// A job that takes longer for a batch than there is between two, so that one is always running.
