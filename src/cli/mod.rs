@@ -8,6 +8,7 @@ mod flags;
 pub mod inspect;
 mod latency;
 mod load;
+mod messages;
 mod progress;
 mod run;
 mod signals;

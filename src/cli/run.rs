@@ -4,18 +4,14 @@
 //! writes messages runs on the thread `events`.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
-use indicatif::{HumanBytes, HumanCount};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::config::units::Env;
 use crate::config::{
     ConsoleFormat, FileFormat, GenerateSource, Http, Job, JobKind, Pipeline, SinkKind, Source,
 };
-use crate::context::{
-    Report, RunLimits, Running, SocketSource, SourceReport, Stopper, StreamingContext,
-};
+use crate::context::{RunLimits, Running, SocketSource, Stopper, StreamingContext};
 use crate::dashboard::{HttpOptions, HttpServer};
 use crate::direct::files::FilesSource;
 use crate::dstream::DStream;
@@ -28,8 +24,8 @@ use crate::sync::{Arc, Mutex, Poison};
 use crate::time::{Clock, Interval, SystemClock};
 use crate::wal::storage::{Directory, Storage};
 
-use super::args::{LogFormat, RunArgs};
-use super::say;
+use super::args::RunArgs;
+use super::messages::Messages;
 use super::signals::SignalWatch;
 
 /// Runs a pipeline to its end.
@@ -265,231 +261,6 @@ fn builtin(kind: &JobKind) -> Builtin {
         },
         JobKind::Latency => Builtin::Latency,
     }
-}
-
-/// What is said on standard error, and how.
-#[derive(Clone, Copy)]
-struct Messages {
-    quiet: bool,
-    format: LogFormat,
-}
-
-impl Messages {
-    /// A message that `--quiet` leaves out.
-    fn say(self, event: &str, text: &str, facts: Value) {
-        if !self.quiet {
-            self.write("info", event, text, facts);
-        }
-    }
-
-    fn warn(self, text: &str) {
-        self.write("warning", "warning", text, json!({}));
-    }
-
-    fn write(self, level: &str, event: &str, text: &str, facts: Value) {
-        match self.format {
-            LogFormat::Text => say(text),
-            LogFormat::Json => {
-                let mut line = json!({"level": level, "event": event, "message": text});
-                if let (Value::Object(line), Value::Object(facts)) = (&mut line, facts) {
-                    line.extend(facts);
-                }
-                say(&line.to_string());
-            }
-        }
-    }
-
-    /// A line for each event that an operator acts on; batches speak through the sinks.
-    fn event(self, event: &Event) {
-        match event {
-            Event::Listening { source, address } => {
-                let text = format!("source `{source}`: listening on {address}");
-                self.say("listening", &text, json!({"source": source, "address": address}));
-            }
-            Event::Connected { source, peer } => {
-                let text = format!("source `{source}`: connected to {peer}");
-                self.say("connected", &text, json!({"source": source, "peer": peer}));
-            }
-            Event::Disconnected { source, peer, why } => {
-                let text = format!("source `{source}`: connection to {peer} {why}");
-                self.say(
-                    "disconnected",
-                    &text,
-                    json!({"source": source, "peer": peer, "why": why}),
-                );
-            }
-            Event::Retrying { source, address, attempt, wait, why } => {
-                let text = format!(
-                    "source `{source}`: cannot reach {address} ({why}); attempt {attempt}, the next in {}",
-                    seconds(*wait)
-                );
-                self.write(
-                    "warning",
-                    "retrying",
-                    &text,
-                    json!({"source": source, "attempt": attempt}),
-                );
-            }
-            Event::IoModelFallback { source, wanted, used, why } => {
-                let text = format!("source `{source}`: io model {used} instead of {wanted}: {why}");
-                self.write(
-                    "warning",
-                    "io_model_fallback",
-                    &text,
-                    json!({"source": source, "wanted": wanted, "used": used}),
-                );
-            }
-            Event::FileSkipped { source, file, why } => {
-                let text = format!("source `{source}`: file `{file}`: {why}");
-                let facts = json!({"source": source, "file": file, "why": why});
-                self.write("warning", "file_skipped", &text, facts);
-            }
-            Event::ReceiverError { source, error } => {
-                let text = format!("source `{source}`: {error}");
-                self.write("warning", "receiver_error", &text, json!({"source": source}));
-            }
-            Event::SourceEnded { source, error } => {
-                let how = error.as_ref().map_or(String::new(), |error| format!(": {error}"));
-                let text = format!("source `{source}`: ended{how}");
-                self.say("source_ended", &text, json!({"source": source, "error": error}));
-            }
-            _ => self.event_of_batches(event),
-        }
-    }
-
-    /// What happens to blocks and batches.
-    fn event_of_batches(self, event: &Event) {
-        match event {
-            Event::StoreFull { source, store_bytes_max } => {
-                let size = HumanBytes(*store_bytes_max as u64);
-                self.warn(&format!(
-                    "source `{source}`: reading pauses while the store is full (store_bytes_max = {size}); \
-                     raise it, shorten batch_interval or add workers if that lasts"
-                ));
-            }
-            Event::Spilling { directory } => {
-                let text = format!("the store is nearly full: blocks leave memory for {directory}");
-                self.say("spilling", &text, json!({"directory": directory}));
-            }
-            Event::SpillFailed { directory, why } => {
-                self.warn(&format!(
-                    "blocks cannot leave memory for {directory}: {why}; reading pauses while the store is full"
-                ));
-            }
-            Event::JobRetried { time, job, attempt, cause } => {
-                self.warn(&format!("job `{job}`: batch {time}, attempt {attempt} failed: {cause}"));
-            }
-            Event::JobWaitsForRoom { time, job, cause } => {
-                self.warn(&format!("job `{job}`: batch {time} waits for room: {cause}"));
-            }
-            Event::JobGivenUp { time, job, attempts, cause } => {
-                self.warn(&format!(
-                    "job `{job}`: batch {time} given up after {attempts} attempts: {cause}"
-                ));
-            }
-            Event::BatchPutAside { time, records, places } => {
-                let places =
-                    if places.is_empty() { "nowhere".to_owned() } else { places.join(", ") };
-                self.warn(&format!(
-                    "batch {time}: its {records} records were put aside in {places}"
-                ));
-            }
-            Event::Recovering { bytes } => {
-                let text = format!("state: read {} of the log so far", HumanBytes(*bytes));
-                self.say("recovering", &text, json!({"bytes": bytes}));
-            }
-            Event::Recovered { segments, bytes, batches, records, torn } => {
-                let facts = json!({"segments": segments, "bytes": bytes, "batches": batches, "records": records});
-                let torn = torn.as_ref().map(|(segment, offset, what)| {
-                    format!("; the unfinished end of segment {segment} was cut off at byte {offset} ({what})")
-                });
-                let text = format!(
-                    "state: recovered {segments} segments with {}: {} batches run again, {} records wait for the first batch{}",
-                    HumanBytes(*bytes),
-                    HumanCount(*batches),
-                    HumanCount(*records),
-                    torn.unwrap_or_default()
-                );
-                self.say("recovered", &text, facts);
-            }
-            Event::CheckpointDamaged { file, what } => {
-                self.warn(&format!(
-                    "state: {file} is damaged ({what}); an older checkpoint is used"
-                ));
-            }
-            _ => {}
-        }
-    }
-
-    fn report(self, report: &Report) {
-        let facts = json!({
-            "batches": report.batches,
-            "records": report.records,
-            "dead_letters": report.dead_letters,
-            "seconds": report.elapsed.as_secs_f64(),
-            "left": report.left,
-            "beyond_limit": report.beyond_limit,
-        });
-        self.say("report", &report_text(report), facts);
-        for source in &report.sources {
-            let counters: HashMap<&str, u64> = source.counters.iter().copied().collect();
-            self.say(
-                "source_report",
-                &source_text(source),
-                json!({"source": source.name, "counters": counters}),
-            );
-        }
-    }
-}
-
-fn seconds(duration: Duration) -> String {
-    format!("{:.1} s", duration.as_secs_f64())
-}
-
-fn report_text(report: &Report) -> String {
-    let (batches, records) = (HumanCount(report.batches), HumanCount(report.records));
-    let left = match (report.left.as_slice(), report.beyond_limit) {
-        ([], 0) => "nothing was left".to_owned(),
-        ([], beyond) => {
-            format!("{} records came after the last batch asked for", HumanCount(beyond))
-        }
-        (left, _) => format!("left: {}", left.join("; ")),
-    };
-    let dead = match report.dead_letters {
-        0 => String::new(),
-        dead => format!(" ({} of them put aside)", HumanCount(dead)),
-    };
-    format!(
-        "stopped after {}: {records} records in {batches} batches{dead}; {left}",
-        seconds(report.elapsed)
-    )
-}
-
-/// One line with what a source read, and what is out of the ordinary.
-fn source_text(source: &SourceReport) -> String {
-    let count = |name| source.counter(name);
-    let (records, bytes) = (HumanCount(count("records")), HumanBytes(count("bytes")));
-    let mut text = format!("source `{}`: {records} records, {bytes}", source.name);
-    if let Some(io_model) = source.io_model {
-        let connections = HumanCount(count("opened"));
-        text.push_str(&format!(" over {connections} connections, io model {io_model}"));
-    }
-    let odd = [
-        ("overlong", "over-long records dropped"),
-        ("malformed", "connections closed for a malformed frame"),
-        ("resets", "connections broken"),
-        ("refused", "peers turned away"),
-        ("retries", if source.io_model.is_some() { "dials failed" } else { "restarts" }),
-        ("errors", "errors reported"),
-        ("skipped", "notes about files"),
-        ("unfinished_bytes", "bytes of unfinished records"),
-    ];
-    for (name, words) in odd {
-        if count(name) > 0 {
-            text.push_str(&format!(", {} {words}", HumanCount(count(name))));
-        }
-    }
-    text
 }
 
 #[cfg(all(test, not(tidemill_model)))]
