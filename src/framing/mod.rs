@@ -14,6 +14,7 @@
 //! - At most `record_bytes_max` bytes and a header are carried (or a control frame), and never more than really came.
 
 mod carry;
+pub mod escape;
 mod frames;
 mod lines;
 mod octet_counted;
