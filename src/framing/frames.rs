@@ -21,7 +21,7 @@ pub(super) enum Head {
     Incomplete,
     /// So many bytes of header, then so many of record.
     Counted { header: usize, body: u32 },
-    /// No header: a line.
+    /// No header: a line, which is no record if it is empty.
     Line,
 }
 
@@ -64,6 +64,8 @@ enum State {
 enum Frame {
     /// Whole; the next one starts at this offset.
     Whole(usize),
+    /// An empty line; the next frame starts at this offset.
+    Empty(usize),
     /// The piece ends in it.
     Unfinished,
     /// Longer than the limit; the state says how much of it is to be passed over from this offset on.
@@ -87,6 +89,11 @@ impl<F: Format> FrameSplitter<F> {
                     start = next;
                     whole.end = next;
                     records += 1;
+                }
+                // A range may hold some, but none consists of them.
+                Ok(Frame::Empty(next)) => {
+                    start = next;
+                    whole = if records == 0 { next..next } else { whole.start..next };
                 }
                 Ok(Frame::Unfinished) => {
                     self.carry.push(&piece[start..]);
@@ -123,6 +130,9 @@ impl<F: Format> FrameSplitter<F> {
             Head::Line => {
                 let window = &bytes[..bytes.len().min(self.max.saturating_add(1))];
                 match memchr(b'\n', window) {
+                    Some(end) if lines::strip(&window[..end]).is_empty() => {
+                        Frame::Empty(start + end + 1)
+                    }
                     Some(end) => Frame::Whole(start + end + 1),
                     None if window.len() > self.max => {
                         Frame::Overlong(start + window.len(), State::SkippingLine)
@@ -149,7 +159,10 @@ impl<F: Format> FrameSplitter<F> {
                 }
                 Head::Line => {
                     return Ok(match self.carry.finish_line(piece, self.max, found) {
-                        Line::Joined(next) => next,
+                        Line::Joined(next) => {
+                            forget_empty(found);
+                            next
+                        }
                         Line::Overlong(inside) => {
                             self.state = State::SkippingLine;
                             self.skip(piece, inside)
@@ -226,7 +239,10 @@ impl<F: Format> Splitter for FrameSplitter<F> {
     fn end(&mut self, found: &mut Found) {
         match F::head(self.carry.bytes()) {
             _ if self.carry.is_empty() => {}
-            Ok(Head::Line) => self.carry.join(b"\n", found),
+            Ok(Head::Line) => {
+                self.carry.join(b"\n", found);
+                forget_empty(found);
+            }
             Ok(Head::Incomplete | Head::Counted { .. }) | Err(_) => {
                 found.truncated += 1;
                 self.carry.clear();
@@ -242,6 +258,14 @@ impl<F: Format> Splitter for FrameSplitter<F> {
     }
 }
 
+/// A line was joined: if it is empty it is no record.
+fn forget_empty(found: &mut Found) {
+    if matches!(found.joined.as_slice(), b"\n" | b"\r\n") {
+        found.joined.clear();
+        found.records -= 1;
+    }
+}
+
 /// How long the first frame is, with its header or terminator, as far as its begin tells.
 pub(super) fn first_end<F: Format>(bytes: &[u8]) -> Result<Option<u64>, Malformed> {
     Ok(match F::head(bytes)? {
@@ -254,23 +278,24 @@ pub(super) fn first_end<F: Format>(bytes: &[u8]) -> Result<Option<u64>, Malforme
 /// Calls `each` with the record of every frame of `range`. It stops at a frame that is not whole: no splitter makes one.
 pub(super) fn for_each<'a, F: Format>(mut range: &'a [u8], mut each: impl FnMut(&'a [u8])) {
     while let Some((record, rest)) = first::<F>(range) {
-        each(record);
+        record.into_iter().for_each(&mut each);
         range = rest;
     }
     debug_assert!(range.is_empty(), "ranges hold whole frames");
 }
 
-/// The first record and the frames behind it.
-fn first<F: Format>(range: &[u8]) -> Option<(&[u8], &[u8])> {
+/// The record of the first frame, unless it is an empty line, and the frames behind it.
+fn first<F: Format>(range: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
     match F::head(range).ok()? {
         Head::Incomplete => None,
         Head::Counted { header, body } => {
             let (record, rest) = range[header..].split_at_checked(body as usize)?;
-            Some((F::record(record), rest))
+            Some((Some(F::record(record)), rest))
         }
         Head::Line => {
             let end = memchr(b'\n', range)?;
-            Some((lines::strip(&range[..end]), &range[end + 1..]))
+            let line = lines::strip(&range[..end]);
+            Some(((!line.is_empty()).then_some(line), &range[end + 1..]))
         }
     }
 }

@@ -36,11 +36,12 @@ pub enum Framing {
     Lines,
     /// The length in decimal digits, a space, the record as it is (RFC 6587, 3.4.1).
     OctetCounted,
-    /// Octet-counted or ended by `\n`, decided for each frame (RFC 6587); one `\n` at the end of a counted one is dropped.
+    /// Octet-counted or ended by `\n`, decided for each frame (RFC 6587); one `\n` at the end of a counted one is dropped, and
+    /// an empty line is no record.
     Syslog,
     /// The length as four bytes, the highest first, then the record.
     U32,
-    /// Numbered frames, each of which is answered once its record is safe (RELP).
+    /// Numbered frames, each of which is answered once its record is safe (RELP); one `\n` at the end of a record is dropped.
     Relp,
 }
 
@@ -70,7 +71,7 @@ pub const FRAMINGS: &[Row] = &[
     Row {
         name: "syslog",
         framing: Framing::Syslog,
-        about: "octet-counted if a frame starts with a digit from 1 to 9, else a line; a line feed ends either",
+        about: "octet-counted if a frame starts with a digit from 1 to 9, else a line that is not empty; a line feed ends either",
     },
     Row {
         name: "u32",

@@ -110,7 +110,12 @@ pub fn reference(framing: Framing, stream: &[u8], max: usize) -> Outcome {
         rest = match (framing, rest[0]) {
             (Framing::Lines, _) => line(rest, max, &mut outcome),
             (Framing::Syslog, first) if !matches!(first, b'1'..=b'9') => {
-                line(rest, max, &mut outcome)
+                let before = outcome.records.len();
+                let rest = line(rest, max, &mut outcome);
+                if outcome.records[before..].iter().all(Vec::is_empty) {
+                    outcome.records.truncate(before);
+                }
+                rest
             }
             (Framing::OctetCounted, _) => octet_counted(rest, max, &mut outcome),
             (Framing::Syslog, _) => {
@@ -168,7 +173,11 @@ fn relp(mut rest: &[u8], max: usize) -> Outcome {
             break;
         }
         if command == "syslog" {
-            outcome.records.push(body[..length.min(max)].to_vec());
+            let mut record = body[..length.min(max)].to_vec();
+            if length <= max {
+                record.pop_if(|last| *last == b'\n');
+            }
+            outcome.records.push(record);
             outcome.overlong += u64::from(length > max);
         }
         if command != "open" {

@@ -5,7 +5,8 @@
 //! 1 open 53 relp_version=0\n...\n | 2 syslog 5 hello\n3 syslog 0\n | 4 close 0\n
 //!      answered here                  range, two answers are owed    an answer is owed
 //! ```
-//! A frame is `NUMBER COMMAND LENGTH DATA\n`, and a record is the data of a `syslog` frame. The records' frames stay whole in
+//! A frame is `NUMBER COMMAND LENGTH DATA\n`, and a record is the data of a `syslog` frame, less one line feed at their end.
+//! The records' frames stay whole in
 //! the ranges; `open` and `close` do not. Numbers and lengths have at most nine digits, so a length fits a `u32`, and
 //! nothing is allocated for an announced length. The offers of an `open` are answered at once; when a record is answered
 //! is decided by whoever knows when it is safe, so here it is only owed ([`Owed`]).
@@ -424,7 +425,9 @@ mod tests {
     fn a_record_is_the_data_of_a_syslog_frame() {
         check(&[], 99, &[], &[], (0, 0));
         check(&["2 syslog 5 hello\n"], 99, &["hello"], &[2], (0, 0));
-        check(&["2 syslog 5 hello\n3 syslog 2 \n\n\n"], 99, &["hello", "\n\n"], &[2, 3], (0, 0));
+        check(&["2 syslog 5 hello\n3 syslog 2 \n\n\n"], 99, &["hello", "\n"], &[2, 3], (0, 0));
+        let ended = "2 syslog 6 hello\n\n3 syslog 7 hello\r\n\n4 syslog 1 \n\n";
+        check(&[ended], 99, &["hello", "hello\r", ""], &[2, 3, 4], (0, 0));
         check(&["2 syslog 0\n3 syslog 0 \n4 close 0\n"], 99, &["", ""], &[2, 3, 4], (0, 0));
         check(
             &["999999999 syslog 1 a\n1 syslog 1 b\n"],
@@ -463,6 +466,8 @@ mod tests {
     #[test]
     fn an_over_long_record_is_shortened_and_owed_an_answer() {
         check(&["2 syslog 4 abcd\n3 syslog 1 e\n"], 3, &["abc", "e"], &[2, 3], (1, 0));
+        check(&["2 syslog 4 ab\nd\n3 syslog 3 ab\n\n"], 3, &["ab\n", "ab"], &[2, 3], (1, 0));
+        check(&["2 syslog 4 abc\n\n"], 3, &["abc"], &[2], (1, 0));
         check(
             &["2 syslog 1 a\n3 syslog 4 bcde\n4 syslog 4 fghi\n5 syslog 1 j\n"],
             3,

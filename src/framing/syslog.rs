@@ -3,7 +3,8 @@
 //!
 //! Some senders (syslog-ng, where it counts; OpenBSD) end a counted message with a line feed all the same. As in rsyslog it
 //! does not belong to the record, and no more than one: a record is the same however its relay framed it. Who wants the bytes
-//! as they were counted has `octet_counted`.
+//! as they were counted has `octet_counted`. An empty line is no record: it is what is left where a sender puts a line feed
+//! behind a counted frame without counting it (`6 <1>one\n6 <1>two\n`), and no message is empty.
 //!
 //! A message starts with `<`, so the digit decides. A line that starts with one without being counted is malformed:
 //! guessing would take the rest of the stream for something that it is not.
@@ -47,7 +48,23 @@ mod tests {
         check(&["4 <1>a"], 99, &["<1>a"], 0, 0);
         check(&["<1>a\n5 <2>bb<3>c\r\n4 <4>d"], 99, &["<1>a", "<2>bb", "<3>c", "<4>d"], 0, 0);
         check(&["5 <1>\na<2>b\n"], 99, &["<1>\na", "<2>b"], 0, 0);
-        check(&["\n\n0 a\n"], 99, &["", "", "0 a"], 0, 0);
+        check(&["0 a\n"], 99, &["0 a"], 0, 0);
+    }
+
+    #[test]
+    fn an_empty_line_is_no_record() {
+        let both = &["<1>one", "<1>two"];
+        check(&["6 <1>one\n6 <1>two\n"], 99, both, 0, 0);
+        check(&["6 <1>one\r\n6 <1>two\r\n"], 99, both, 0, 0);
+        check(&["6 <1>one", "\n", "6 <1>two", "\n"], 99, both, 0, 0);
+        check(&["6 <1>one", "\r", "\n6 <1>two\r"], 99, both, 0, 0);
+        check(&["\n\n<1>one\n\n\r\n<1>two\n\n"], 99, both, 0, 0);
+        check(&["\n"], 99, &[], 0, 0);
+        check(&["\r", "\n", "\r"], 99, &[], 0, 0);
+        check(&["<1>one\n\n\n6 <1>tw", "o"], 99, both, 0, 0);
+        check(&["\nabcde\n"], 3, &[], 1, 0);
+        // What was counted was meant.
+        check(&["1 \n2 \r\n"], 99, &["", ""], 0, 0);
     }
 
     #[test]
@@ -73,7 +90,7 @@ mod tests {
 
     #[test]
     fn an_over_long_one_is_dropped_whichever_it_is() {
-        check(&["abc\nabcd\n3 abc4 abcd\n"], 3, &["abc", "abc", ""], 2, 0);
+        check(&["abc\nabcd\n3 abc4 abcd\n"], 3, &["abc", "abc"], 2, 0);
         check(&["a", "bcd", "ef", "gh\n1 a"], 3, &["a"], 1, 0);
         check(&["abcd1 x", "3 y\nz\n"], 3, &["z"], 1, 0);
         check(&["4 ", "ab", "cdz\n"], 3, &["z"], 1, 0);
