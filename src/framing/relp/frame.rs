@@ -87,7 +87,9 @@ fn push_number(out: &mut Vec<u8>, number: usize) {
 }
 
 /// Calls `each` with the record of every frame of `range`: its data, without the line feed that they may end with, which
-/// senders count (as rsyslog takes it). What was shortened ends where it was cut. It stops at a frame that is not whole: no splitter makes one.
+/// senders count (as rsyslog takes it). What was shortened ends where it was cut.
+///
+/// It stops at a frame that is not whole: no splitter makes one.
 pub(in crate::framing) fn for_each<'a>(mut range: &'a [u8], mut each: impl FnMut(&'a [u8])) {
     while let Ok(Some(head)) = parse(range, 1) {
         let Some((frame, rest)) = range.split_at_checked(head.frame_bytes()) else { break };
