@@ -6,10 +6,15 @@ use clap::Parser;
 use tidemill::cli::{self, Cli};
 
 fn main() -> ExitCode {
-    match Cli::parse().run() {
+    let cli = Cli::parse();
+    let log = cli.log();
+    match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
-            cli::complain(&err);
+            match log {
+                Some(log) => log.error(&err),
+                None => cli::complain(&err),
+            }
             ExitCode::from(err.exit_code())
         }
     }

@@ -158,6 +158,8 @@ fn peers_dial_in_to_a_listening_run() {
         "count",
         "--to",
         "json",
+        "--log-level",
+        "debug",
         "--until-eof",
         "--every",
         "50ms",
@@ -198,7 +200,8 @@ fn ctrl_c_drains_and_reports() {
         assert_eq!(code, Some(0), "{err:?}");
         assert!(
             err.iter()
-                .any(|line| line.starts_with("stopped after") && line.contains("nothing was left")),
+                .any(|line| line.contains(" INFO stopped after ")
+                    && line.contains("nothing was left")),
             "{err:?}"
         );
     }
@@ -238,7 +241,17 @@ fn a_lost_server_is_dialled_again() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let from = format!("tcp://{}", listener.local_addr().expect("bound"));
     let run = Program::start(&[
-        "run", "--from", &from, "--job", "lines", "--every", "50ms", "--to", "json",
+        "run",
+        "--from",
+        &from,
+        "--job",
+        "lines",
+        "--every",
+        "50ms",
+        "--to",
+        "json",
+        "--log-level",
+        "debug",
     ]);
     for round in ["first", "second"] {
         let (mut peer, _) = listener.accept().expect("it dials");
@@ -295,7 +308,7 @@ fn the_first_lines_say_version_model_and_addresses() {
     assert!(err[0].contains(env!("CARGO_PKG_VERSION")), "{err:?}");
     assert!(err.iter().any(|line| line.contains("io model nio")), "{err:?}");
     assert!(err.iter().any(|line| line.contains("data server on 127.0.0.1:")), "{err:?}");
-    assert!(err.iter().any(|line| line.starts_with("http://127.0.0.1:")), "{err:?}");
+    assert!(err.iter().any(|line| line.contains(" INFO http://127.0.0.1:")), "{err:?}");
     assert_eq!(out[0], "-".repeat(43));
     assert!(out[1].starts_with("Time: ") && out[1].ends_with(" ms"), "{out:?}");
 }
@@ -319,6 +332,39 @@ fn quiet_and_json_messages() {
         err.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let report = lines.iter().find(|line| line["event"] == "report").expect("a report");
     assert_eq!(report["records"], 10);
+    assert_eq!(report["level"], "info");
+    let time = report["time"].as_str().expect("a time");
+    assert!(humantime::parse_rfc3339(time).is_ok() && time.len() == 24, "{time}");
+}
+
+#[test]
+fn what_ends_a_start_is_said_in_the_format_that_was_asked_for() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let from = format!("tcp-listen://{}", taken.local_addr().expect("bound"));
+    let check = |args: &[&str], code: i32, words: &str| {
+        let (found, _, err) = run(&[args, &["--log-format", "json"]].concat());
+        let last: Value = serde_json::from_str(err.last().expect("an error")).expect("JSON");
+        assert_eq!(found, Some(code), "{err:?}");
+        assert_eq!((&last["level"], &last["exit_code"]), (&"error".into(), &code.into()));
+        assert!(last["message"].as_str().is_some_and(|text| text.contains(words)), "{last}");
+    };
+    check(&["run", "--from", &from, "--job", "count"], 1, "in use");
+    check(&["run", "no-such-file.toml"], 78, "no-such-file.toml");
+    check(&["run", "--from", "generate:", "--job", "count", "--until-eof"], 2, "never end");
+}
+
+#[test]
+fn levels_of_messages() {
+    let args = ["run", "--from", "generate:records=10", "--job", "count", "--until-eof"];
+    let check = |level: &str, expected: [bool; 2]| {
+        let (_, _, err) = run(&[&args[..], &["--every", "50ms", "--log-level", level]].concat());
+        let has = |words: &str| err.iter().any(|line| line.contains(words));
+        assert_eq!([has(" INFO stopped after "), has(" DEBUG source `in`: connected")], expected);
+    };
+    check("error", [false, false]);
+    check("warn", [false, false]);
+    check("info", [true, false]);
+    check("debug", [true, true]);
 }
 
 /// Exit code and a part of standard error.

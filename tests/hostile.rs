@@ -76,7 +76,7 @@ impl Engine {
         command
             .args(["run", "--from", "tcp-listen://127.0.0.1:0", "--io", case.model, "--job", job])
             .args(["--every", "50ms", "--set", "block_interval=10ms", "--to", "json"])
-            .args(["--log-format", "json"])
+            .args(["--log-format", "json", "--log-level", "debug"])
             .args(options);
         if let Some(defect) = case.planted {
             command.env("TIDEMILL_PLANTED", defect);

@@ -159,7 +159,10 @@ fn rsyslog_feeds_through_kills_and_no_line_is_lost() {
 fn prints_syslog() -> Program {
     let from = ["run", "--from", "tcp-listen://127.0.0.1:0", "--framing", "syslog"];
     let to = ["--job", "lines", "--every", "50ms", "--to", "json"];
-    Program::start(&[&from[..], &to, &["--log-format", "json", "--http", "off"]].concat())
+    Program::start(
+        &[&from[..], &to, &["--log-format", "json", "--log-level", "debug", "--http", "off"]]
+            .concat(),
+    )
 }
 
 /// The first records that it prints, so many.

@@ -102,13 +102,53 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDR:PORT|off")]
     pub http: Option<String>,
 
-    /// Say nothing on standard error but warnings and errors
+    /// Say nothing on standard error but warnings and errors, as with --log-level warn
     #[arg(long, short)]
     pub quiet: bool,
 
     /// How messages on standard error are written
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
+
+    /// What is worth a message; `debug` has a line for each connection
+    #[arg(long, value_name = "LEVEL", value_enum, default_value_t)]
+    pub log_level: LogLevel,
+}
+
+/// What a message is worth, the gravest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum LogLevel {
+    /// Why the stream failed
+    Error,
+    /// What an operator should look at
+    Warn,
+    /// What happens now and then
+    #[default]
+    Info,
+    /// What happens with each connection
+    Debug,
+}
+
+impl LogLevel {
+    /// As it stands in JSON.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+        }
+    }
+
+    /// As it stands in text.
+    pub(super) fn shown(self) -> &'static str {
+        match self {
+            LogLevel::Error => "ERROR",
+            LogLevel::Warn => "WARN",
+            LogLevel::Info => "INFO",
+            LogLevel::Debug => "DEBUG",
+        }
+    }
 }
 
 /// How messages on standard error are written.

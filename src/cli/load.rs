@@ -167,7 +167,11 @@ pub fn run(args: LoadArgs, out: &mut dyn Write) -> Result<()> {
     let (clock, poison) = (SystemClock::new(), Poison::new());
     let load = load::start(args.options()?, Arc::clone(&clock) as Arc<dyn Clock>, &poison)?;
     let stopper = load.stopper();
-    let signals = SignalWatch::start(move || stopper.stop(), &poison)?;
+    let signals = SignalWatch::start(
+        move || stopper.stop(),
+        || say("load: stopped at once by a second signal"),
+        &poison,
+    )?;
     if let Some(addr) = load.local_addr() {
         say(&format!("load: listening on {addr}"));
     }

@@ -10,43 +10,33 @@ use serde_json::{Value, json};
 use crate::context::{Report, SourceReport};
 use crate::metrics::Event;
 
-use super::args::LogFormat;
-use super::say;
+use super::args::LogLevel;
+use super::log::Log;
 
 /// What is said on standard error, and how.
-#[derive(Clone, Copy)]
-pub(super) struct Messages {
-    pub(super) quiet: bool,
-    pub(super) format: LogFormat,
-}
+#[derive(Clone)]
+pub(super) struct Messages(pub(super) Log);
 
 impl Messages {
-    /// A message that `--quiet` leaves out.
-    pub(super) fn say(self, event: &str, text: &str, facts: Value) {
-        if !self.quiet {
-            self.write("info", event, text, facts);
-        }
+    pub(super) fn say(&self, event: &str, text: &str, facts: Value) {
+        self.0.write(LogLevel::Info, event, text, facts);
     }
 
-    pub(super) fn warn(self, text: &str) {
-        self.write("warning", "warning", text, json!({}));
+    pub(super) fn warn(&self, text: &str) {
+        self.warning("warning", text, json!({}));
     }
 
-    fn write(self, level: &str, event: &str, text: &str, facts: Value) {
-        match self.format {
-            LogFormat::Text => say(text),
-            LogFormat::Json => {
-                let mut line = json!({"level": level, "event": event, "message": text});
-                if let (Value::Object(line), Value::Object(facts)) = (&mut line, facts) {
-                    line.extend(facts);
-                }
-                say(&line.to_string());
-            }
-        }
+    fn warning(&self, event: &str, text: &str, facts: Value) {
+        self.0.write(LogLevel::Warn, event, text, facts);
+    }
+
+    /// One line for each connection is for those who look for a fault.
+    fn debug(&self, event: &str, text: &str, facts: Value) {
+        self.0.write(LogLevel::Debug, event, text, facts);
     }
 
     /// A line for each event that an operator acts on; batches speak through the sinks.
-    pub(super) fn event(self, event: &Event) {
+    pub(super) fn event(&self, event: &Event) {
         match event {
             Event::Listening { source, address } => {
                 let text = format!("source `{source}`: listening on {address}");
@@ -54,11 +44,11 @@ impl Messages {
             }
             Event::Connected { source, peer } => {
                 let text = format!("source `{source}`: connected to {peer}");
-                self.say("connected", &text, json!({"source": source, "peer": peer}));
+                self.debug("connected", &text, json!({"source": source, "peer": peer}));
             }
             Event::Disconnected { source, peer, why } => {
                 let text = format!("source `{source}`: connection to {peer} {why}");
-                self.say(
+                self.debug(
                     "disconnected",
                     &text,
                     json!({"source": source, "peer": peer, "why": why}),
@@ -69,17 +59,11 @@ impl Messages {
                     "source `{source}`: cannot reach {address} ({why}); attempt {attempt}, the next in {}",
                     seconds(*wait)
                 );
-                self.write(
-                    "warning",
-                    "retrying",
-                    &text,
-                    json!({"source": source, "attempt": attempt}),
-                );
+                self.warning("retrying", &text, json!({"source": source, "attempt": attempt}));
             }
             Event::IoModelFallback { source, wanted, used, why } => {
                 let text = format!("source `{source}`: io model {used} instead of {wanted}: {why}");
-                self.write(
-                    "warning",
+                self.warning(
                     "io_model_fallback",
                     &text,
                     json!({"source": source, "wanted": wanted, "used": used}),
@@ -88,11 +72,11 @@ impl Messages {
             Event::FileSkipped { source, file, why } => {
                 let text = format!("source `{source}`: file `{file}`: {why}");
                 let facts = json!({"source": source, "file": file, "why": why});
-                self.write("warning", "file_skipped", &text, facts);
+                self.warning("file_skipped", &text, facts);
             }
             Event::ReceiverError { source, error } => {
                 let text = format!("source `{source}`: {error}");
-                self.write("warning", "receiver_error", &text, json!({"source": source}));
+                self.warning("receiver_error", &text, json!({"source": source}));
             }
             Event::SourceEnded { source, error } => {
                 let how = error.as_ref().map_or(String::new(), |error| format!(": {error}"));
@@ -104,7 +88,7 @@ impl Messages {
     }
 
     /// What happens to blocks and batches.
-    fn event_of_batches(self, event: &Event) {
+    fn event_of_batches(&self, event: &Event) {
         match event {
             Event::StoreFull { source, store_bytes_max } => {
                 let size = HumanBytes(*store_bytes_max as u64);
@@ -167,7 +151,7 @@ impl Messages {
         }
     }
 
-    pub(super) fn report(self, report: &Report) {
+    pub(super) fn report(&self, report: &Report) {
         let facts = json!({
             "batches": report.batches,
             "records": report.records,

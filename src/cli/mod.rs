@@ -8,6 +8,7 @@ mod flags;
 pub mod inspect;
 mod latency;
 mod load;
+mod log;
 mod messages;
 mod progress;
 mod run;
@@ -24,6 +25,7 @@ use crate::compare::SUBCOMMAND;
 use crate::error::{Error, Result};
 
 pub use load::LoadArgs;
+pub use log::Log;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -57,6 +59,14 @@ enum Command {
 }
 
 impl Cli {
+    /// Where a run writes its lines; none for the other subcommands, which speak to the one who typed.
+    pub fn log(&self) -> Option<Log> {
+        match &self.command {
+            Command::Run(args) => Some(Log::of(args)),
+            _ => None,
+        }
+    }
+
     /// Runs what was typed; results go to standard output, everything else to standard error.
     ///
     /// # Errors

@@ -25,6 +25,7 @@ use crate::time::{Clock, Interval, SystemClock};
 use crate::wal::storage::{Directory, Storage};
 
 use super::args::RunArgs;
+use super::log::Log;
 use super::messages::Messages;
 use super::signals::SignalWatch;
 
@@ -34,7 +35,7 @@ use super::signals::SignalWatch;
 /// What is wrong with the pipeline or the options, what made the stream fail, or what a drain left.
 pub(super) fn run(args: &RunArgs, env: &Env<'_>) -> Result<()> {
     let pipeline = args.pipeline(env)?;
-    let messages = Messages { quiet: args.quiet, format: args.log_format };
+    let messages = Messages(Log::of(args));
     for warning in &pipeline.warnings {
         messages.warn(warning);
     }
@@ -45,7 +46,8 @@ pub(super) fn run(args: &RunArgs, env: &Env<'_>) -> Result<()> {
         duration: args.duration,
         until_eof: args.until_eof,
     });
-    stream.context.add_listener(move |event: &Event| messages.event(event));
+    let listener = messages.clone();
+    stream.context.add_listener(move |event: &Event| listener.event(event));
     messages.say("start", &start_text(&pipeline), json!({"version": env!("CARGO_PKG_VERSION")}));
     for (name, server) in &stream.servers {
         let address = server.local_addr().map(|address| address.to_string()).unwrap_or_default();
@@ -54,10 +56,10 @@ pub(super) fn run(args: &RunArgs, env: &Env<'_>) -> Result<()> {
     }
     // Watched before anything is received: a signal during the start stops in order like any later one.
     let asked = Asked::default();
-    let signals = watch_signals(&asked, messages, &poison)?;
+    let signals = watch_signals(&asked, &messages, &poison)?;
     let running = stream.context.start()?;
     asked.of(running.stopper());
-    let http = serve(&running, &pipeline, messages)?;
+    let http = serve(&running, &pipeline, &messages)?;
     let (report, outcome) = running.finish();
     drop((signals, http));
     messages.report(&report);
@@ -86,21 +88,29 @@ impl Asked {
     }
 }
 
-fn watch_signals(asked: &Asked, messages: Messages, poison: &Poison) -> Result<SignalWatch> {
-    let asked = asked.clone();
+fn watch_signals(asked: &Asked, messages: &Messages, poison: &Poison) -> Result<SignalWatch> {
+    let (asked, said) = (asked.clone(), messages.clone());
     let stop = move || {
-        messages.say(
+        said.say(
             "stopping",
             "stopping: draining what was received; once more to stop at once",
             json!({}),
         );
         asked.stop();
     };
-    SignalWatch::start(stop, poison)
+    let messages = messages.clone();
+    let at_once = move || {
+        messages.warn("stopped at once by a second signal; what was in flight is lost");
+    };
+    SignalWatch::start(stop, at_once, poison)
 }
 
 /// Starts the HTTP server. Where nobody asked for it, a machine without a free port is no reason not to run.
-fn serve(running: &Running, pipeline: &Pipeline, messages: Messages) -> Result<Option<HttpServer>> {
+fn serve(
+    running: &Running,
+    pipeline: &Pipeline,
+    messages: &Messages,
+) -> Result<Option<HttpServer>> {
     let hosts = pipeline.http_hosts.clone();
     let started = match &pipeline.http {
         Http::Off => return Ok(None),

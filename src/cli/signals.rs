@@ -7,8 +7,6 @@ use crate::error::{Error, Result};
 use crate::sync::Poison;
 use crate::sync::thread::{self, Thread};
 
-use super::say;
-
 /// The thread that waits for signals; dropping it ends it.
 pub(super) struct SignalWatch {
     handle: Handle,
@@ -16,15 +14,19 @@ pub(super) struct SignalWatch {
 }
 
 impl SignalWatch {
-    /// Calls `stop` at the first signal.
-    pub(super) fn start(stop: impl Fn() + Send + 'static, poison: &Poison) -> Result<Self> {
+    /// Calls `stop` at the first signal, and `at_once` at the second, before it ends the process.
+    pub(super) fn start(
+        stop: impl Fn() + Send + 'static,
+        at_once: impl Fn() + Send + 'static,
+        poison: &Poison,
+    ) -> Result<Self> {
         let system = |err| Error::io("cannot watch signals", err);
         let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(system)?;
         let handle = signals.handle();
         let body = move || {
             for (count, _) in signals.forever().enumerate() {
                 if count > 0 {
-                    say("stopped at once by a second signal; what was in flight is lost");
+                    at_once();
                     signal_hook::low_level::exit(1);
                 }
                 stop();

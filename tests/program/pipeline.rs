@@ -86,7 +86,12 @@ impl Pipeline {
     /// Starts `tidemill` with more options.
     pub fn start_with(&self, options: &[&str]) -> Program {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
-        command.arg("run").arg(self.path("pipeline.toml")).args(["--log-format", "json"]);
+        command.arg("run").arg(self.path("pipeline.toml")).args([
+            "--log-format",
+            "json",
+            "--log-level",
+            "debug",
+        ]);
         command.args(options);
         if let Some(defect) = self.planted {
             command.env("TIDEMILL_PLANTED", defect);

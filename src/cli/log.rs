@@ -1,0 +1,114 @@
+//! `Log`: the lines that `tidemill run` writes on standard error, each with its time and level, as text or as JSON.
+//!
+//! ```text
+//! 2026-11-29T20:51:31.042Z INFO source `in`: listening on 127.0.0.1:5514
+//! {"time":"2026-11-29T20:51:31.042Z","level":"info","event":"listening","message":"source `in`: …","source":"in",…}
+//! ```
+//! Names and bytes of peers and files are part of texts, so control characters are escaped: nobody else begins a line,
+//! or moves the cursor. Any thread writes. It does not know what is worth a line.
+
+use std::fmt::Write;
+use std::time::UNIX_EPOCH;
+
+use serde_json::{Map, Value, json};
+
+use crate::error::Error;
+use crate::sync::Arc;
+use crate::time::{Clock, SystemClock};
+
+use super::args::{LogFormat, LogLevel, RunArgs};
+use super::say;
+
+/// See the module. Clones write to the same place.
+#[derive(Clone, Debug)]
+pub struct Log {
+    level: LogLevel,
+    format: LogFormat,
+    clock: Arc<dyn Clock>,
+}
+
+impl Log {
+    /// The log that the options of `run` ask for. `--quiet` leaves out what is neither a warning nor an error.
+    pub(super) fn of(args: &RunArgs) -> Log {
+        let level = if args.quiet { args.log_level.min(LogLevel::Warn) } else { args.log_level };
+        Log { level, format: args.log_format, clock: SystemClock::new() }
+    }
+
+    /// Writes a line, unless the level leaves it out. A text of several lines is several lines.
+    pub(super) fn write(&self, level: LogLevel, event: &str, text: &str, facts: Value) {
+        if level > self.level {
+            return;
+        }
+        let time = humantime::format_rfc3339_millis(UNIX_EPOCH + self.clock.wall()).to_string();
+        match self.format {
+            LogFormat::Text => {
+                for line in text.lines() {
+                    say(&format!("{time} {} {}", level.shown(), escaped(line)));
+                }
+            }
+            LogFormat::Json => {
+                let mut line = Map::new();
+                for (key, value) in [
+                    ("time", time.as_str()),
+                    ("level", level.name()),
+                    ("event", event),
+                    ("message", text),
+                ] {
+                    line.insert(key.to_owned(), value.into());
+                }
+                if let Value::Object(facts) = facts {
+                    line.extend(facts);
+                }
+                say(&Value::Object(line).to_string());
+            }
+        }
+    }
+
+    /// Writes why the program ends. Texts about files and options have their own layout, with a caret.
+    pub fn error(&self, err: &Error) {
+        match (self.format, err) {
+            (LogFormat::Text, Error::Config(text) | Error::Usage(text))
+                if text.starts_with("error") =>
+            {
+                say(text)
+            }
+            (_, err) => {
+                let facts = json!({"exit_code": err.exit_code()});
+                self.write(LogLevel::Error, "error", &err.to_string(), facts);
+            }
+        }
+    }
+}
+
+/// The text without characters that a terminal obeys or that change the direction of what follows.
+fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for char in text.chars() {
+        if char.is_control() || is_invisible(char) {
+            // Writing to a string cannot fail.
+            let _ = write!(safe, "{}", char.escape_default());
+        } else {
+            safe.push(char);
+        }
+    }
+    safe
+}
+
+/// Line separators, and marks that change the direction of text.
+fn is_invisible(char: char) -> bool {
+    matches!(char, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_escaped() {
+        let check = |text: &str, expected: &str| assert_eq!(escaped(text), expected);
+        check("source `in`: ü – 5 µs", "source `in`: ü – 5 µs");
+        check("a\x1b[2Jb", "a\\u{1b}[2Jb");
+        check("a\rb\tc\0", "a\\rb\\tc\\u{0}");
+        check("abc\u{202E}txt.exe", "abc\\u{202e}txt.exe");
+    }
+}
