@@ -59,7 +59,7 @@ impl Durable for LoggedBlocks {
 
     fn has_room(&self, bytes: u64) -> io::Result<()> {
         let needed = bytes.saturating_add(FREE_SEGMENTS * self.shared.segment_bytes);
-        match self.shared.log.room()? {
+        match self.shared.log.volume()?.free {
             room if room >= needed => Ok(()),
             room => Err(io::Error::new(
                 ErrorKind::StorageFull,

@@ -17,7 +17,7 @@ use super::rolling::{Roll, Rolling, split};
 use super::{BatchMeta, CommitKey, Ledger, Rows, Sink};
 use crate::error::{Error, Result};
 use crate::sync::Arc;
-use crate::wal::storage::{Lock, PutFailure, Storage, StoredFile, put_in_place};
+use crate::wal::storage::{Lock, PutFailure, Storage, StoredFile, discard, put_in_place};
 
 /// Where a file is written before it has its name. Names that start with a dot are no data.
 const ASIDE: &str = ".aside";
@@ -92,7 +92,11 @@ impl File {
             return Ok(());
         }
         let file = self.storage.create(ASIDE)?;
-        write_rows(file.as_ref(), 0, self.format, rows)?;
+        if let Err(err) = write_rows(file.as_ref(), 0, self.format, rows) {
+            // The room that it got may be what others on the same disk wait for.
+            discard(self.storage.as_ref(), file.as_ref(), ASIDE);
+            return Err(err);
+        }
         self.aside = Some(file);
         Ok(())
     }
@@ -294,6 +298,29 @@ mod tests {
         deliver(4, &rows(&["four"])).expect("written");
         drop(sink);
         assert_eq!(files(&disk), [("words-1-4-0.txt".to_owned(), b"one\nfour\n".to_vec())]);
+    }
+
+    #[test]
+    fn rows_that_find_no_room_leave_nothing_behind() {
+        for roll in [None, Some(Roll { bytes: Some(1 << 20), age: None })] {
+            let disk = MemoryStorage::new(0);
+            disk.set_capacity(100, 10);
+            let sink =
+                File::open(Arc::new(disk.clone()), FileFormat::Text, Existing::Committed, roll);
+            let sink = SharedSink::new(sink.expect("free"));
+            let deliver =
+                |ms, rows: &Rows| sink.deliver(&key("words", ms), &BatchMeta::default(), rows);
+            deliver(1, &rows(&["one"])).expect("written");
+            let used = disk.used();
+            deliver(2, &rows(&["x".repeat(200)])).expect_err("no room");
+            assert_eq!(disk.used(), used, "{roll:?}");
+            deliver(2, &rows(&["two"])).expect("there is room for this");
+            drop(sink);
+            assert_eq!(
+                files(&disk).into_iter().map(|(_, text)| text).collect::<Vec<_>>().concat(),
+                b"one\ntwo\n"
+            );
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::Rows;
 use super::formatted::{FileFormat, write_rows};
 use crate::error::{Error, Result};
 use crate::sync::Arc;
-use crate::wal::storage::{PutFailure, Storage, StoredFile, read_full, sync, write_all};
+use crate::wal::storage::{PutFailure, Storage, StoredFile, discard, read_full, sync, write_all};
 
 /// Bytes of a manifest's entry.
 const ENTRY: usize = 24;
@@ -145,7 +145,11 @@ impl Rolling {
             self.open.insert(key.clone(), begun);
         }
         let open = self.open.get_mut(&key).expect("begun above");
-        open.written = write_rows(open.file.as_ref(), open.bytes, format, rows)?;
+        let written = write_rows(open.file.as_ref(), open.bytes, format, rows);
+        open.written = written.inspect_err(|_| {
+            // The room that they got may be what others on the same disk wait for.
+            let _ = open.file.truncate(open.bytes);
+        })?;
         Ok(())
     }
 
@@ -168,8 +172,11 @@ impl Rolling {
     }
 
     fn begin(&self, job: &str, part: u32, first: u64) -> io::Result<Open> {
-        let manifest = self.storage.create(&hidden(job, first, part, "manifest"))?;
-        let file = self.storage.create(&hidden(job, first, part, "open"))?;
+        let name = hidden(job, first, part, "manifest");
+        let manifest = self.storage.create(&name)?;
+        let file = self.storage.create(&hidden(job, first, part, "open"));
+        let file =
+            file.inspect_err(|_| discard(self.storage.as_ref(), manifest.as_ref(), &name))?;
         Ok(Open { file, manifest, first, last: first, bytes: 0, entries: 0, written: 0 })
     }
 

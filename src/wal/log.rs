@@ -12,7 +12,7 @@ use std::{fmt, io};
 use super::format::{Position, RECORD_HEADER};
 use super::reader::{Segment, Visit};
 use super::recovery::{self, Recovered};
-use super::storage::Storage;
+use super::storage::{Storage, Volume};
 use super::writer::{Failure, Files, Record, Writer, body_max};
 use super::{LogOptions, NotLogged};
 use crate::error::{Error, Result};
@@ -201,12 +201,12 @@ impl WriteAheadLog {
         self.storage.name()
     }
 
-    /// How many bytes the place has room for, beside what the log has.
+    /// The disk that the segments lie on.
     ///
     /// # Errors
     /// What the operating system says.
-    pub fn room(&self) -> io::Result<u64> {
-        self.storage.room()
+    pub fn volume(&self) -> io::Result<Volume> {
+        self.storage.volume()
     }
 
     /// Lets the segments below `first` go, soon. The newest one stays.

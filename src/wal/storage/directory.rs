@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, fadvise, fallocate, flock, fstatvfs};
 use rustix::io::{Errno, pwritev};
 
-use super::{Lock, Storage, StoredFile};
+use super::{Lock, Storage, StoredFile, Volume};
 use crate::error::{Error, Result};
 use crate::sync::Arc;
 
@@ -136,9 +136,10 @@ impl Storage for Directory {
         self.path.display().to_string()
     }
 
-    fn room(&self) -> io::Result<u64> {
+    fn volume(&self) -> io::Result<Volume> {
         let disk = fstatvfs(&self.handle)?;
-        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        Ok(Volume { bytes: bytes(disk.f_blocks), free: bytes(disk.f_bavail) })
     }
 }
 
@@ -148,6 +149,34 @@ fn held(path: &Path, lock: &Path) -> Error {
     let holder = holder.map_or("another process".to_owned(), |pid| format!("process {pid}"));
     let path = path.display();
     Error::Failed(format!("{path} is in use by {holder}: stop it first, or give another directory"))
+}
+
+/// Takes room for `len` bytes of a file that is `before` bytes long.
+fn take_room(file: &File, flags: FallocateFlags, before: u64, len: u64) -> io::Result<()> {
+    match fallocate(file, flags, 0, len) {
+        // A file system without the call promises room only for what is written.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(file, before, len),
+        outcome => Ok(outcome?),
+    }
+}
+
+fn write_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    let mut at = from;
+    while at < to {
+        let left = usize::try_from(to - at).map_or(ZEROS.len(), |left| left.min(ZEROS.len()));
+        file.write_all_at(&ZEROS[..left], at)?;
+        at += left as u64;
+    }
+    Ok(())
+}
+
+/// Gives back what a file got of room that it did not get whole: ext4 keeps it, and makes the file longer.
+fn taken_whole(file: &File, before: u64, outcome: io::Result<()>) -> io::Result<()> {
+    outcome.inspect_err(|_| {
+        // If this fails, the file is a short one, which its owner removes.
+        let _ = file.set_len(before);
+    })
 }
 
 impl StoredFile for File {
@@ -169,13 +198,16 @@ impl StoredFile for File {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        if self.metadata()?.len() >= len {
-            return Ok(());
-        }
-        match fallocate(self, FallocateFlags::empty(), 0, len) {
-            // A file system without the call: the room is not promised, and the write says so if there is none.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.set_len(len),
-            outcome => Ok(outcome?),
+        // Also where the file is as long: it may have holes, as a copy of one has.
+        let before = self.metadata()?.len();
+        taken_whole(self, before, take_room(self, FallocateFlags::empty(), before, len))
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        let before = self.metadata()?.len();
+        match fallocate(self, FallocateFlags::KEEP_SIZE, 0, len) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            outcome => taken_whole(self, before, outcome.map_err(io::Error::from)),
         }
     }
 

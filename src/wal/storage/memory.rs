@@ -8,10 +8,13 @@
 //! A sync of data that fails loses some of what it should have saved for good, although the process still sees it, as Linux
 //! does: whoever syncs again and believes the answer loses data, and a test finds it.
 
+mod space;
+
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IoSlice};
 
-use super::{Lock, Storage, StoredFile};
+use self::space::{Open, Space};
+use super::{Lock, Storage, StoredFile, Volume};
 use crate::error::{Error, Result};
 use crate::sync::{Arc, Mutex};
 
@@ -43,6 +46,8 @@ struct Disk {
     calls: u64,
     plan: BTreeMap<u64, Fault>,
     full: bool,
+    space: Space,
+    open: Open,
     off: bool,
     random: u64,
     /// The lock's other end: held as long as someone else has it.
@@ -61,6 +66,8 @@ struct Inode {
     seen: Vec<u8>,
     durable: Vec<u8>,
     pending: Vec<DataChange>,
+    /// The bytes that it has room for, if they are more than those seen.
+    reserved: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -105,6 +112,7 @@ impl MemoryStorage {
             durable_names: disk.durable_names.clone(),
             pending_names: disk.pending_names.clone(),
             inodes: inodes.collect(),
+            space: disk.space.clone(),
             random: disk.random,
             ..Disk::default()
         })))
@@ -128,6 +136,7 @@ impl MemoryStorage {
             names,
             durable_names,
             inodes,
+            space: disk.space.clone(),
             random,
             ..Disk::default()
         })))
@@ -142,8 +151,8 @@ impl MemoryStorage {
     /// Replaces the bytes of a file, durably, as damage or a careless hand does.
     pub fn set_bytes(&self, name: &str, bytes: &[u8]) {
         let mut disk = self.0.lock();
-        let inode = Inode { seen: bytes.to_vec(), durable: bytes.to_vec(), pending: Vec::new() };
-        disk.inodes.push(inode);
+        let (seen, durable) = (bytes.to_vec(), bytes.to_vec());
+        disk.inodes.push(Inode { seen, durable, ..Inode::default() });
         let number = disk.inodes.len() - 1;
         disk.names.insert(name.to_owned(), number);
         disk.durable_names.insert(name.to_owned(), number);
@@ -237,6 +246,12 @@ impl Inode {
         self.pending.push(change);
     }
 
+    /// Cuts it; no more room is held than that.
+    fn cut(&mut self, len: usize) {
+        self.change(DataChange::Length(len));
+        self.reserved = 0;
+    }
+
     fn sync(&mut self) {
         for change in std::mem::take(&mut self.pending) {
             change.apply(&mut self.durable);
@@ -271,7 +286,7 @@ impl Inode {
                 }
             }
         }
-        Inode { seen: bytes.clone(), durable: bytes, pending: Vec::new() }
+        Inode { seen: bytes.clone(), durable: bytes, reserved: self.reserved, pending: Vec::new() }
     }
 }
 
@@ -330,7 +345,7 @@ impl Storage for MemoryStorage {
         let mut disk = self.0.lock();
         disk.enter(true)?;
         let inode = if let Some(&inode) = disk.names.get(name) {
-            disk.inodes[inode].change(DataChange::Length(0));
+            disk.inodes[inode].cut(0);
             inode
         } else {
             disk.inodes.push(Inode::default());
@@ -339,6 +354,7 @@ impl Storage for MemoryStorage {
             inode
         };
         disk.leave()?;
+        disk.opened(inode);
         Ok(Arc::new(MemoryFile { disk: Arc::clone(&self.0), inode }))
     }
 
@@ -347,6 +363,7 @@ impl Storage for MemoryStorage {
         disk.enter(false)?;
         let inode = *disk.names.get(name).ok_or_else(missing)?;
         disk.leave()?;
+        disk.opened(inode);
         Ok(Arc::new(MemoryFile { disk: Arc::clone(&self.0), inode }))
     }
 
@@ -395,8 +412,8 @@ impl Storage for MemoryStorage {
         "memory".to_owned()
     }
 
-    fn room(&self) -> io::Result<u64> {
-        Ok(if self.0.lock().full { 0 } else { u64::MAX })
+    fn volume(&self) -> io::Result<Volume> {
+        Ok(self.0.lock().volume())
     }
 }
 
@@ -404,6 +421,12 @@ impl Storage for MemoryStorage {
 struct MemoryFile {
     disk: Arc<Mutex<Disk>>,
     inode: usize,
+}
+
+impl Drop for MemoryFile {
+    fn drop(&mut self) {
+        self.disk.lock().closed(self.inode);
+    }
 }
 
 fn index(offset: u64) -> io::Result<usize> {
@@ -418,6 +441,7 @@ impl StoredFile for MemoryFile {
         if half {
             data.truncate(data.len().div_ceil(2));
         }
+        data.truncate(disk.fitting(self.inode, offset, data.len())?);
         let taken = data.len();
         disk.inodes[self.inode].change(DataChange::Write(index(offset)?, data));
         disk.leave()?;
@@ -454,10 +478,14 @@ impl StoredFile for MemoryFile {
     fn allocate(&self, len: u64) -> io::Result<()> {
         let mut disk = self.disk.lock();
         disk.enter(true)?;
-        let len = index(len)?;
-        if disk.inodes[self.inode].seen.len() < len {
-            disk.inodes[self.inode].change(DataChange::Length(len));
-        }
+        disk.extend(self.inode, len, true)?;
+        disk.leave()
+    }
+
+    fn reserve(&self, len: u64) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        disk.enter(true)?;
+        disk.extend(self.inode, len, false)?;
         disk.leave()
     }
 
@@ -466,7 +494,7 @@ impl StoredFile for MemoryFile {
         disk.enter(false)?;
         let len = index(len)?;
         if disk.inodes[self.inode].seen.len() > len {
-            disk.inodes[self.inode].change(DataChange::Length(len));
+            disk.inodes[self.inode].cut(len);
         }
         disk.leave()
     }

@@ -49,11 +49,20 @@ pub trait StoredFile: fmt::Debug + Send + Sync {
     /// After an error nothing is known of what was written: never try again.
     fn sync_data(&self) -> io::Result<()>;
 
-    /// Grows the file to at least `len` bytes, with room on the disk; new bytes are zero.
+    /// Makes the file at least `len` bytes long, with room on the disk for all of them; new bytes are zero.
     ///
     /// # Errors
-    /// `StorageFull` if there is no room.
+    /// `StorageFull` if there is no room: the file is as long as before then, and holds no more room.
     fn allocate(&self, len: u64) -> io::Result<()>;
+
+    /// Takes room on the disk for the first `len` bytes of the file, which stays as long as it is. A file system that
+    /// cannot promise room does nothing.
+    ///
+    /// # Errors
+    /// `StorageFull` if there is no room: the file holds no more room than before then.
+    fn reserve(&self, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Cuts the file to `len` bytes, if it is longer.
     ///
@@ -115,11 +124,20 @@ pub trait Storage: fmt::Debug + Send + Sync {
     /// What people call it in messages: the path of the directory.
     fn name(&self) -> String;
 
-    /// For how many more bytes there is room.
+    /// How large the disk is that it lies on, and how much of it is free.
     ///
     /// # Errors
     /// What the operating system says.
-    fn room(&self) -> io::Result<u64>;
+    fn volume(&self) -> io::Result<Volume>;
+}
+
+/// The disk that a storage lies on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// How many bytes it holds, taken or not.
+    pub bytes: u64,
+    /// How many bytes are free, for this process.
+    pub free: u64,
 }
 
 /// Held by the only process that may use a storage; dropping it lets the next one in.
@@ -184,7 +202,7 @@ pub(crate) fn sync(file: &dyn StoredFile) -> io::Result<()> {
 /// Why a file was not put in place.
 #[derive(Debug)]
 pub(crate) enum PutFailure {
-    /// Nothing but the file aside has changed: it can be tried again.
+    /// Nothing has changed: it can be tried again.
     Retry(io::Error),
     /// A sync or a rename failed: nobody knows what is on the disk.
     Fatal(io::Error),
@@ -202,8 +220,18 @@ pub(crate) fn put_whole(
     parts: &[&[u8]],
 ) -> Result<(), PutFailure> {
     let file = storage.create(aside).map_err(PutFailure::Retry)?;
-    write_all(file.as_ref(), 0, parts).map_err(PutFailure::Retry)?;
+    if let Err(err) = write_all(file.as_ref(), 0, parts) {
+        discard(storage, file.as_ref(), aside);
+        return Err(PutFailure::Retry(err));
+    }
     put_in_place(storage, file.as_ref(), aside, name).map_err(PutFailure::Fatal)
+}
+
+/// Takes a file away that could not be written: what it holds is room that others wait for.
+pub(crate) fn discard(storage: &dyn Storage, file: &dyn StoredFile, name: &str) {
+    // Emptied first: a name that cannot be removed then holds nothing. What fails here leaves no more than there was.
+    let _ = file.truncate(0);
+    let _ = storage.remove(name);
 }
 
 /// The same for a file that is written aside already: synced, renamed, the directory synced.

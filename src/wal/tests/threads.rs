@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::sync::mpsc;
 
-use super::super::storage::{Directory, Fault, Lock, MemoryStorage, Storage, StoredFile};
+use super::super::storage::{Directory, Fault, Lock, MemoryStorage, Storage, StoredFile, Volume};
 use super::super::{LogOptions, NotLogged, Position, WriteAheadLog};
 use super::options;
 use crate::error::Result;
@@ -56,8 +56,8 @@ impl Storage for Gate {
     fn name(&self) -> String {
         self.inner.name()
     }
-    fn room(&self) -> io::Result<u64> {
-        self.inner.room()
+    fn volume(&self) -> io::Result<Volume> {
+        self.inner.volume()
     }
 }
 
