@@ -29,6 +29,7 @@ pub mod framing;
 mod journal;
 pub mod load;
 pub mod metrics;
+pub mod owner;
 pub mod receiver;
 mod scheduler;
 pub mod shuffle;

@@ -16,6 +16,7 @@ const ORDER: &[&str] = &[
     "block",
     "wal",
     "checkpoint",
+    "owner",
     "store",
     "tracker",
     "journal",

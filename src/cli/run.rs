@@ -172,7 +172,7 @@ impl Built {
         let console = Writer::new(Box::new(std::io::stdout()));
         let sinks = pipeline.sinks.iter().map(|(name, kind)| {
             let sink = sink(kind, &console, pipeline.state_dir.is_some())?;
-            Ok((name.as_str(), sink))
+            Ok((name.as_str(), sink.named(name)))
         });
         let sinks: HashMap<&str, SharedSink> = sinks.collect::<Result<_>>()?;
         for (name, job) in &pipeline.jobs {

@@ -9,9 +9,13 @@ use crate::direct::{DirectSource, DirectStart};
 use crate::dstream::{Graph, StateInfo};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
-use crate::journal::{ChunkRange, Found, Journal, JournalOptions, LoggedChunk, Replay, Run};
+use crate::journal::{
+    ChunkRange, Found, Journal, JournalOptions, LoggedChunk, Replay, Run, SinkName,
+};
 use crate::metrics::{Event, EventBus};
+use crate::owner::StateId;
 use crate::scheduler::{Recovery, Stored, reach};
+use crate::sink::SharedSink;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Poison};
 use crate::time::{Clock, Interval, Schedule, Time};
@@ -43,6 +47,9 @@ pub(super) fn open(
         log: LogOptions { segment_bytes, ..LogOptions::with_fresh_salt() },
         seed: graph.seed(),
         anchor: fresh.as_millis(),
+        identity: StateId::random()?,
+        sinks: graph.sinks().iter().map(sink_name).collect(),
+        jobs: graph.outputs().iter().map(|output| output.name().to_owned()).collect(),
     };
     let mut progress = |bytes| events.post(Event::Recovering { bytes });
     let (journal, found) = Journal::open(storage, options, poison, &mut progress)?;
@@ -53,6 +60,11 @@ pub(super) fn open(
     journal.begin()?;
     let anchor = Time::from_millis(found.anchor);
     Ok(Some(Recovery { journal: Arc::new(journal), found, anchor }))
+}
+
+fn sink_name(sink: &SharedSink) -> SinkName {
+    let name = sink.name().unwrap_or_default().to_owned();
+    SinkName { name, place: sink.place().unwrap_or_default() }
 }
 
 /// Makes states what they were: the changes of every batch from where a walk through all keys began.
@@ -230,6 +242,9 @@ mod tests {
             log: LogOptions::with_fresh_salt(),
             seed: 1,
             anchor,
+            identity: StateId([1; 16]),
+            sinks: Vec::new(),
+            jobs: Vec::new(),
         };
         let storage = Arc::new(MemoryStorage::new(0));
         let opened = Journal::open(storage, options, &Poison::new(), &mut |_| ());

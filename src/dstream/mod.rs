@@ -39,7 +39,7 @@ use std::time::Duration;
 use crate::batch::{Batch, Plan};
 use crate::direct::Planned;
 use crate::metrics::Counter;
-use crate::sink::Writer;
+use crate::sink::{SharedSink, Writer};
 use crate::slab::Pool;
 use crate::store::StoredBlock;
 use crate::sync::thread::panic_text;
@@ -76,6 +76,8 @@ pub struct BatchInput {
     pub due: Moment,
     /// Into how many hash partitions keyed operators split; at least one.
     pub partitions: usize,
+    /// The number of the start that planned it, with a log; 0 without one.
+    pub run: u64,
 }
 
 impl BatchInput {
@@ -140,6 +142,8 @@ struct Settings {
 struct Registered {
     sources: Vec<SourceInfo>,
     outputs: Vec<Arc<Output>>,
+    /// The sinks of the outputs, each once.
+    sinks: Vec<SharedSink>,
     nodes: u32,
     /// Operators with state: the node, and the name by which the state is found again.
     stateful: Vec<(u32, Arc<str>)>,
@@ -193,6 +197,11 @@ impl Graph {
             replayed: Mutex::default(),
             registered: Mutex::new(Registered::default()),
         })
+    }
+
+    /// The sinks of all outputs, each once, in the order of the outputs.
+    pub fn sinks(&self) -> Vec<SharedSink> {
+        self.registered.lock().sinks.clone()
     }
 
     /// The pipeline's name.
@@ -380,6 +389,15 @@ impl Graph {
     /// nothing was received.
     pub fn must_run(&self, last: Option<Time>, time: Time) -> bool {
         self.epoch.must_run(last, time)
+    }
+
+    fn add_sinks(&self, sinks: &[SharedSink]) {
+        let mut registered = self.registered.lock();
+        for sink in sinks {
+            if !registered.sinks.iter().any(|known| known.is_same(sink)) {
+                registered.sinks.push(sink.clone());
+            }
+        }
     }
 
     fn next_node(&self) -> u32 {

@@ -128,6 +128,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         T: Row,
     {
         let (node, sinks) = (Arc::clone(&self.node), Arc::new(sinks));
+        self.graph.add_sinks(&sinks);
         self.output(kind, move |cx, delivery| {
             let pool = cx.epoch.pool();
             let parts = match lines_behind(&*node, cx) {

@@ -69,6 +69,7 @@ impl Rig {
             records,
             due,
             partitions: self.partitions,
+            run: 0,
         })
     }
 

@@ -13,6 +13,7 @@ mod logged;
 mod record;
 mod recovery;
 mod snapshot;
+mod version1;
 mod words;
 
 #[cfg(all(test, not(tidemill_model)))]
@@ -24,13 +25,14 @@ use crate::block::Range;
 use crate::checkpoint::{Checkpoints, Damaged};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
+use crate::owner::StateId;
 use crate::sync::thread::Thread;
 use crate::sync::{Arc, AtomicBool, Mailbox, Mutex, Poison};
 use crate::time::{Clock, Moment};
 use crate::wal::storage::{Lock, Storage};
 use crate::wal::{LogOptions, NotLogged, Position, Recovered, WriteAheadLog};
 
-pub(crate) use record::{ChunkHead, ChunkRange, Committed, Entry, Parts, Plan, decode};
+pub(crate) use record::{ChunkHead, ChunkRange, Committed, Entry, Parts, Plan, SinkName, decode};
 pub(crate) use recovery::{Commit as LoggedCommit, LoggedChunk, Reach, Replay, Resume, Run, base};
 pub(crate) use snapshot::Covered;
 pub(crate) use words::words;
@@ -62,6 +64,12 @@ pub(crate) struct JournalOptions {
     pub(crate) seed: u64,
     /// For a first start: the first tick, in milliseconds.
     pub(crate) anchor: u64,
+    /// For a first start: whose state it is from then on.
+    pub(crate) identity: StateId,
+    /// The sinks of the program.
+    pub(crate) sinks: Vec<SinkName>,
+    /// The jobs of the program by name, in the order in which they output.
+    pub(crate) jobs: Vec<String>,
 }
 
 /// See the module. Any thread may call it.
@@ -84,6 +92,10 @@ struct Shared {
     anchor: u64,
     sources: Vec<String>,
     states: Vec<(String, String)>,
+    identity: Option<StateId>,
+    run: u64,
+    sinks: Vec<SinkName>,
+    jobs: Vec<String>,
     checkpointing: AtomicBool,
 }
 
@@ -99,6 +111,7 @@ struct Live {
 
 /// What a start found.
 #[derive(Debug, Default)]
+#[cfg_attr(not(test), expect(dead_code, reason = "identity and names are for the sinks, which come next"))]
 pub(crate) struct Found {
     /// Whether a pipeline ran here before.
     pub(crate) started_before: bool,
@@ -106,6 +119,15 @@ pub(crate) struct Found {
     pub(crate) seed: u64,
     /// The first tick of the first start, in milliseconds.
     pub(crate) anchor: u64,
+    /// Whose state it is.
+    pub(crate) identity: StateId,
+    /// Whether it was made before states had an identity, and no start has given it one yet.
+    pub(crate) had_no_identity: bool,
+    /// The number of this start, from 1.
+    pub(crate) run: u64,
+    /// The sinks and the jobs of the program that ran here before.
+    pub(crate) sinks: Vec<SinkName>,
+    pub(crate) jobs: Vec<String>,
     /// The number of the next batch.
     pub(crate) next_index: u64,
     /// The greatest time that was planned, in milliseconds.
@@ -173,7 +195,8 @@ impl Journal {
             damaged: loaded.damaged,
             ..found(&mut replayed, &started, (options.reach, &numbers), operators)?
         };
-        let Started { pipeline, seed, anchor, sources, states, .. } = started;
+        let Started { pipeline, seed, anchor, sources, states, identity, run, sinks, jobs, .. } =
+            started;
         let (chunks, plans) = (replayed.chunks, replayed.plan_segments);
         let live = Live { chunks, plans, commits: replayed.commit_segments };
         let shared = Arc::new(Shared {
@@ -185,6 +208,10 @@ impl Journal {
             anchor,
             sources,
             states,
+            identity,
+            run,
+            sinks,
+            jobs,
             checkpointing: AtomicBool::new(false),
         });
         // A plan is made by one thread and taken by the other: more than one never waits.
@@ -266,6 +293,11 @@ impl Journal {
         })
     }
 
+    /// The number of this start, from 1.
+    pub(crate) fn run(&self) -> u64 {
+        self.shared.run
+    }
+
     /// Says that this program writes from here on; before anything else is appended.
     ///
     /// # Errors
@@ -279,6 +311,10 @@ impl Journal {
             anchor: shared.anchor,
             sources: shared.sources.clone(),
             states: shared.states.clone(),
+            identity: shared.identity,
+            run: shared.run,
+            sinks: shared.sinks.clone(),
+            jobs: shared.jobs.clone(),
         };
         shared.log.append_and_wait(record::started(&started))?;
         Ok(())
@@ -370,6 +406,11 @@ fn found(
         started_before: replayed.started,
         seed: started.seed,
         anchor: started.anchor,
+        identity: started.identity.unwrap_or_default(),
+        had_no_identity: replayed.started && replayed.base.identity.is_none(),
+        run: started.run,
+        sinks: replayed.base.sinks.clone(),
+        jobs: replayed.base.jobs.clone(),
         next_index: replayed.next_index(),
         last_time: replayed.last_time(),
         resume: replayed.resume(reach)?,
@@ -403,6 +444,10 @@ fn begin(replayed: &Replayed, options: &JournalOptions) -> Result<Started> {
         true => (base.seed, base.anchor),
         false => (options.seed, options.anchor),
     };
+    let drawn = match replayed.started {
+        true => StateId::of_seed(&base.pipeline, seed, anchor),
+        false => options.identity,
+    };
     let mut sources = base.sources.clone();
     for name in &options.sources {
         if !sources.contains(name) {
@@ -418,6 +463,10 @@ fn begin(replayed: &Replayed, options: &JournalOptions) -> Result<Started> {
         seed,
         anchor,
         sources,
+        identity: Some(base.identity.unwrap_or(drawn)),
+        run: base.run.saturating_add(1),
+        sinks: options.sinks.clone(),
+        jobs: options.jobs.clone(),
     })
 }
 

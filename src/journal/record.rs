@@ -4,34 +4,40 @@
 //! kind u8 | postcard of the head | for a chunk: its ranges, one behind the other
 //! 1 started    who writes from here on, the numbers of its sources, the start that all schedules follow
 //! 2 chunk      whole records of one source, under a number that counts up from 0
-//! 3 planned    batches: what each of them is made of; written before they run
+//! 3 planned    as version 1 wrote it: batches without the run that planned them
 //! 4 committed  a batch is done; of operators with state it names how many of the next kind belong to it
 //! 5 changed    what the batch changed in states, in the operators' own bytes; before its commit
+//! 6 planned    batches: what each of them is made of, and the run that planned it; written before they run
 //! ```
+//! Of `started` there are two versions; the number stands first. What version 1 wrote is still read (`version1`).
 //! Pure: bytes to values and back. Knows neither files nor threads.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::version1;
 use crate::error::{Error, Result};
 use crate::framing::{self, FRAMINGS, Framing};
+use crate::owner::StateId;
 use crate::time::Time;
 use crate::wal::{Position, Record};
 
-/// The version of the records; another one is refused.
-pub(crate) const VERSION: u32 = 1;
+/// The version of the records; a later one is refused.
+pub(crate) const VERSION: u32 = 2;
 
 const STARTED: u8 = 1;
 const CHUNK: u8 = 2;
+/// As version 1 wrote it.
 const PLANNED: u8 = 3;
 const COMMITTED: u8 = 4;
 const CHANGED: u8 = 5;
+const PLANNED_BY: u8 = 6;
 
 /// A record of changes is closed beyond so many bytes; one part may be larger.
 const CHANGED_BYTES: usize = 4 << 20;
 
 /// A start of the engine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Started {
     pub(crate) version: u32,
     pub(crate) pipeline: String,
@@ -43,6 +49,23 @@ pub(crate) struct Started {
     pub(crate) sources: Vec<String>,
     /// The states by name, and what each holds; a state's place is its number in the log, for good.
     pub(crate) states: Vec<(String, String)>,
+    /// Whose state this is; none before version 2.
+    pub(crate) identity: Option<StateId>,
+    /// The number of this start, from 1; 0 before version 2, which began to count.
+    pub(crate) run: u64,
+    /// The sinks of the program.
+    pub(crate) sinks: Vec<SinkName>,
+    /// The jobs of the program by name, in the order in which they output.
+    pub(crate) jobs: Vec<String>,
+}
+
+/// A sink of the program.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SinkName {
+    /// Its name; empty if the program gave it none.
+    pub(crate) name: String,
+    /// Where it writes, as `file:PATH`; empty if it does not say.
+    pub(crate) place: String,
 }
 
 /// What stands before the bytes of a chunk.
@@ -76,6 +99,8 @@ pub(crate) struct Plan {
     pub(crate) blocks: Vec<(u32, Vec<ChunkRange>)>,
     /// For each direct source what the batch reads of it, in the source's own words.
     pub(crate) ranges: Vec<(u32, Vec<u8>)>,
+    /// The number of the start that planned it; a replay keeps it. 0 before version 2.
+    pub(crate) run: u64,
 }
 
 impl Plan {
@@ -134,7 +159,7 @@ pub(crate) fn started(started: &Started) -> Record {
 }
 
 pub(crate) fn planned(plans: &[Plan]) -> Record {
-    head_bytes(PLANNED, &plans).into()
+    head_bytes(PLANNED_BY, &plans).into()
 }
 
 pub(crate) fn committed(committed: Committed) -> Record {
@@ -183,6 +208,12 @@ pub(crate) fn parts(mut bytes: &[u8]) -> Result<Vec<(u32, &[u8])>> {
     Ok(parts)
 }
 
+/// A start and plans as version 1 wrote them.
+#[cfg(test)]
+pub(super) fn of_version_1(started: &version1::Started, plans: &[version1::Plan]) -> [Record; 2] {
+    [head_bytes(STARTED, started).into(), head_bytes(PLANNED, &plans).into()]
+}
+
 fn head_bytes(kind: u8, head: &impl Serialize) -> Bytes {
     postcard::to_extend(head, vec![kind]).expect("names and numbers can be serialised").into()
 }
@@ -219,18 +250,20 @@ pub(crate) fn decode(at: Position, bytes: &[u8]) -> Result<Entry<'_>> {
     let (kind, rest) = bytes.split_first().ok_or_else(|| unknown("it is empty"))?;
     let text = |err: postcard::Error| unknown(&err.to_string());
     Ok(match *kind {
-        STARTED => {
-            let started: Started = whole(rest).map_err(text)?;
-            if started.version != VERSION {
-                return Err(unknown(&format!("it has version {}", started.version)));
-            }
-            Entry::Started(started)
-        }
+        STARTED => Entry::Started(match version_of(rest).map_err(text)? {
+            1 => whole::<version1::Started>(rest).map_err(text)?.into(),
+            VERSION => whole(rest).map_err(text)?,
+            other => return Err(unknown(&format!("it has version {other}"))),
+        }),
         CHUNK => {
             let (head, bytes) = postcard::take_from_bytes(rest).map_err(text)?;
             Entry::Chunk(head, bytes)
         }
-        PLANNED => Entry::Planned(whole(rest).map_err(text)?),
+        PLANNED => {
+            let plans: Vec<version1::Plan> = whole(rest).map_err(text)?;
+            Entry::Planned(plans.into_iter().map(Plan::from).collect())
+        }
+        PLANNED_BY => Entry::Planned(whole(rest).map_err(text)?),
         CHANGED => {
             let (head, bytes) = postcard::take_from_bytes(rest).map_err(text)?;
             Entry::Changed(head, bytes)
@@ -240,8 +273,13 @@ pub(crate) fn decode(at: Position, bytes: &[u8]) -> Result<Entry<'_>> {
     })
 }
 
+/// The version that a value begins with.
+pub(super) fn version_of(bytes: &[u8]) -> Result<u32, postcard::Error> {
+    postcard::take_from_bytes(bytes).map(|(version, _)| version)
+}
+
 /// A value that takes all of the bytes.
-fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, postcard::Error> {
+pub(super) fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, postcard::Error> {
     match postcard::take_from_bytes(bytes)? {
         (value, []) => Ok(value),
         _ => Err(postcard::Error::DeserializeBadEncoding),
@@ -271,6 +309,7 @@ mod tests {
             seed: u64::MAX,
             blocks: vec![(0, vec![1..4, 4..9]), (2, vec![])],
             ranges: vec![(1, b"file:7".to_vec())],
+            run: 3,
         };
         let record = planned(&[plan.clone(), Plan::default()]);
         let expected = Entry::Planned(vec![plan, Plan::default()]);
@@ -304,20 +343,71 @@ mod tests {
         assert!(changed(9, &Vec::new()).is_empty());
     }
 
-    #[test]
-    fn what_another_program_wrote_is_refused_and_nothing_panics() {
-        let start = Started {
-            version: 2,
+    /// A start as this version writes it.
+    fn start() -> Started {
+        Started {
+            version: VERSION,
             pipeline: "p".to_owned(),
             seed: 1,
             anchor: 2,
             sources: vec!["in".to_owned()],
-            states: Vec::new(),
+            states: vec![("counts".to_owned(), "u64".to_owned())],
+            identity: Some(StateId([7; 16])),
+            run: 4,
+            sinks: vec![SinkName { name: "out".to_owned(), place: "file:/out".to_owned() }],
+            jobs: vec!["lines".to_owned()],
+        }
+    }
+
+    #[test]
+    fn starts_and_plans_of_version_1_are_read() {
+        let new = start();
+        let read = decode(AT, &bytes(&started(&new))).map(|entry| entry == Entry::Started(new));
+        assert!(read.expect("good"));
+        let Started { pipeline, seed, anchor, sources, states, .. } = start();
+        let old = version1::Started {
+            version: 1,
+            pipeline,
+            seed,
+            anchor,
+            sources: sources.clone(),
+            states: states.clone(),
         };
+        let expected = Started {
+            version: 1,
+            pipeline: "p".to_owned(),
+            seed,
+            anchor,
+            sources,
+            states,
+            ..Started::default()
+        };
+        let plan = version1::Plan {
+            index: 4,
+            time: 1_000,
+            partitions: 3,
+            seed: 9,
+            blocks: vec![(0, vec![1..4])],
+            ranges: vec![(1, b"x".to_vec())],
+        };
+        let [start, plans] = of_version_1(&old, &[plan]);
+        assert_eq!(decode(AT, &bytes(&start)).expect("good"), Entry::Started(expected));
+        let plans = bytes(&plans);
+        let Entry::Planned(plans) = decode(AT, &plans).expect("good") else { panic!() };
+        assert_eq!((plans.len(), plans[0].run, plans[0].time), (1, 0, 1_000));
+        assert_eq!(
+            (&plans[0].blocks, &plans[0].ranges),
+            (&vec![(0, vec![1..4])], &vec![(1, b"x".to_vec())])
+        );
+    }
+
+    #[test]
+    fn what_another_program_wrote_is_refused_and_nothing_panics() {
+        let start = Started { version: 3, ..start() };
         let text = |bytes: &[u8]| decode(AT, bytes).expect_err("refused").to_string();
         assert!(
             text(&bytes(&started(&start))).ends_with(
-                "at 7:64 of the log is not one that this program writes: it has version 2"
+                "at 7:64 of the log is not one that this program writes: it has version 3"
             )
         );
         assert!(text(&[]).contains("it is empty"));

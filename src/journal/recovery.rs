@@ -142,6 +142,10 @@ impl Replayed {
                     base.sources = started.sources;
                 }
                 base.states = started.states;
+                // A start never forgets whose state it is; one of version 1 did not know.
+                base.identity = started.identity.or(base.identity);
+                base.run = base.run.max(started.run);
+                (base.sinks, base.jobs) = (started.sinks, started.jobs);
                 self.started = true;
                 self.starts += 1;
             }
@@ -387,8 +391,7 @@ mod tests {
             pipeline: "p".to_owned(),
             seed: 1,
             anchor: 1,
-            sources: Vec::new(),
-            states: Vec::new(),
+            ..Started::default()
         };
         for life in lives {
             take(record::started(&started));

@@ -9,9 +9,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Journal, Shared};
+use super::record::{SinkName, version_of, whole};
+use super::{Journal, Shared, version1};
 use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::error::{Error, Result};
+use crate::owner::StateId;
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mailbox, Ordering, Poison};
 use crate::wal::NotLogged;
@@ -19,8 +21,8 @@ use crate::wal::NotLogged;
 const ENGINE: &str = "engine";
 const OPERATOR: &str = "operator/";
 
-/// The version of the section; another one is refused.
-const VERSION: u32 = 1;
+/// The version of the section, which stands first; a later one is refused.
+const VERSION: u32 = 2;
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +50,14 @@ pub(crate) struct Snapshot {
     pub(crate) first_segment: u64,
     /// The oldest segment that is kept: what the checkpoint before this one needs.
     pub(crate) kept_segment: u64,
+    /// Whose state this is; none before version 2.
+    pub(crate) identity: Option<StateId>,
+    /// The number of the start that wrote it; 0 before version 2.
+    pub(crate) run: u64,
+    /// The sinks of that start's program.
+    pub(crate) sinks: Vec<SinkName>,
+    /// The jobs of that start's program by name.
+    pub(crate) jobs: Vec<String>,
 }
 
 /// What each operator kept, by its name.
@@ -70,11 +80,14 @@ impl Snapshot {
                 "checkpoint {number} is not one that this program writes: {what}"
             ))
         };
-        let found: Option<Snapshot> = checkpoint.get(ENGINE)?;
-        let snapshot = found.ok_or_else(|| unknown("it has no section `engine`"))?;
-        if snapshot.version != VERSION {
-            return Err(unknown(&format!("it has version {}", snapshot.version)));
-        }
+        let bytes = checkpoint.bytes(ENGINE);
+        let bytes = bytes.ok_or_else(|| unknown("it has no section `engine`"))?;
+        let text = |err: postcard::Error| unknown(&err.to_string());
+        let snapshot = match version_of(bytes).map_err(text)? {
+            1 => whole::<version1::Snapshot>(bytes).map_err(text)?.into(),
+            VERSION => whole(bytes).map_err(text)?,
+            other => return Err(unknown(&format!("it has version {other}"))),
+        };
         let operator = |(name, _): (&str, usize)| {
             let bytes = checkpoint.bytes(name).unwrap_or_default().to_vec();
             Some((name.strip_prefix(OPERATOR)?.to_owned(), bytes))
@@ -182,6 +195,10 @@ impl Shared {
             ranges: covered.ranges.clone(),
             first_segment,
             kept_segment: kept.min(first_segment),
+            identity: self.identity,
+            run: self.run,
+            sinks: self.sinks.clone(),
+            jobs: self.jobs.clone(),
         }
     }
 
@@ -213,5 +230,40 @@ impl Journal {
     /// Whether a checkpoint is being written.
     pub(crate) fn is_checkpointing(&self) -> bool {
         self.shared.checkpointing.load(Ordering::SeqCst)
+    }
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_of_version_1_is_read_and_a_later_one_refused() {
+        let mut checkpoint = Checkpoint::new();
+        let old = version1::Snapshot {
+            version: 1,
+            pipeline: "p".to_owned(),
+            seed: 7,
+            anchor: 1_000,
+            sources: vec!["in".to_owned()],
+            next_index: 9,
+            last_time: Some(1_800),
+            covered: vec![(0, 40)],
+            states: vec![("counts".to_owned(), "u64".to_owned())],
+            state_from: 3,
+            ranges: vec![(1, b"here".to_vec())],
+            first_segment: 2,
+            kept_segment: 1,
+        };
+        checkpoint.put(ENGINE, &old).expect("put");
+        let (found, _) = Snapshot::read(&checkpoint).expect("good");
+        assert_eq!(found, Snapshot::from(old));
+        assert_eq!((found.identity, found.run, found.next_index), (None, 0, 9));
+        let new = Snapshot { version: VERSION, identity: Some(StateId([3; 16])), run: 5, ..found };
+        checkpoint.put(ENGINE, &new).expect("put");
+        assert_eq!(Snapshot::read(&checkpoint).expect("good").0, new);
+        checkpoint.put(ENGINE, &Snapshot { version: 3, ..new }).expect("put");
+        let err = Snapshot::read(&checkpoint).expect_err("later").to_string();
+        assert!(err.ends_with("is not one that this program writes: it has version 3"), "{err}");
     }
 }

@@ -19,6 +19,9 @@ fn options(sources: &[&str]) -> JournalOptions {
         log,
         seed: SEED,
         anchor: ANCHOR,
+        identity: StateId([9; 16]),
+        sinks: vec![SinkName { name: "out".to_owned(), place: String::new() }],
+        jobs: vec!["lines".to_owned()],
     }
 }
 
@@ -52,7 +55,15 @@ fn chunk(journal: &Journal, source: u32, number: u64) {
 
 fn plan(index: u64, blocks: &[(u32, std::ops::Range<u64>)]) -> Plan {
     let blocks = blocks.iter().map(|(source, chunks)| (*source, vec![chunks.clone()])).collect();
-    Plan { index, time: ANCHOR + index * 100, partitions: 3, seed: SEED, blocks, ranges: vec![] }
+    Plan {
+        index,
+        time: ANCHOR + index * 100,
+        partitions: 3,
+        seed: SEED,
+        blocks,
+        ranges: vec![],
+        run: 1,
+    }
 }
 
 fn committed(journal: &Journal, index: u64) {
@@ -267,4 +278,72 @@ fn a_log_in_words() {
         batch 0 at 1000 ms: 1 blocks of `b` (chunks 0 to 1), 3 partitions, committed\n  \
         batch 1 at 1100 ms: nothing, 3 partitions, not committed\n";
     assert_eq!(words(&disk, &mut |_, _| ()).expect("good").1, expected);
+}
+
+/// A log that version 1 wrote: a start, and a batch that was planned.
+fn disk_of_version_1() -> MemoryStorage {
+    let disk = MemoryStorage::new(1);
+    let started = version1::Started {
+        version: 1,
+        pipeline: "p".to_owned(),
+        seed: SEED,
+        anchor: ANCHOR,
+        sources: vec!["a".to_owned()],
+        states: Vec::new(),
+    };
+    let plan = version1::Plan {
+        index: 0,
+        time: ANCHOR,
+        partitions: 3,
+        seed: SEED,
+        blocks: Vec::new(),
+        ranges: Vec::new(),
+    };
+    let storage = Arc::new(disk.clone());
+    let options = options(&["a"]).log;
+    let opened = WriteAheadLog::open(storage, options, 1, &Poison::new(), &mut |_, _| Ok(()));
+    let (log, _) = opened.expect("empty");
+    for record in record::of_version_1(&started, &[plan]) {
+        log.append_and_wait(record).expect("durable");
+    }
+    disk
+}
+
+#[test]
+fn starts_are_counted_and_know_whose_state_it_is() {
+    let disk = MemoryStorage::new(1);
+    for run in 1..4 {
+        let (journal, found) = open(&disk, &["a"]).expect("good");
+        let expected = (StateId([9; 16]), false, run);
+        assert_eq!((found.identity, found.had_no_identity, found.run), expected);
+        let named = found.sinks.iter().map(|sink| sink.name.as_str());
+        assert!(run == 1 || named.eq(["out"]) && found.jobs == ["lines"], "of the start before");
+        if run == 2 {
+            // The log that told of it is gone; the checkpoint is not.
+            journal.last_checkpoint(Covered::default());
+        }
+        close(&journal).expect("in order");
+    }
+}
+
+#[test]
+fn a_state_of_version_1_gets_the_same_identity_until_it_is_written_down() {
+    let disk = disk_of_version_1();
+    let identity = StateId::of_seed("p", SEED, ANCHOR);
+    for _ in 0..2 {
+        // Its start ends before it has said anything.
+        let disk = Arc::new(disk.after_kill());
+        let opened = Journal::open(disk, options(&["a"]), &Poison::new(), &mut |_| ());
+        let found = opened.expect("read").1;
+        assert_eq!((found.identity, found.had_no_identity, found.run), (identity, true, 1));
+        let plans: Vec<u64> = found.plans.values().map(|plan| plan.run).collect();
+        assert_eq!(plans, [0], "it was planned before runs were counted");
+    }
+    let (journal, _) = open(&disk, &["a"]).expect("good");
+    wait(|receipt| journal.plan(&[plan(1, &[])], receipt)).expect("durable");
+    close(&journal).expect("in order");
+    drop(journal);
+    let (_journal, found) = open(&disk, &["a"]).expect("good");
+    assert_eq!((found.identity, found.had_no_identity, found.run), (identity, false, 2));
+    assert_eq!(found.plans.values().map(|plan| plan.run).collect::<Vec<_>>(), [0, 1]);
 }

@@ -138,6 +138,11 @@ impl Durable {
         }
     }
 
+    /// The number of this start.
+    pub(super) fn run(&self) -> u64 {
+        self.journal.run()
+    }
+
     /// A batch has its blocks: it runs once its plan is in the log.
     pub(super) fn allocated(&mut self, input: Arc<BatchInput>) {
         if planted(Planted::RunsBeforePlan) {
@@ -205,6 +210,7 @@ impl Durable {
             seed: self.seed,
             blocks: blocks.collect(),
             ranges: ranges.collect(),
+            run: input.run,
         }
     }
 
@@ -272,6 +278,7 @@ impl Durable {
             records,
             due: now,
             partitions,
+            run: plan.run,
         }))
     }
 

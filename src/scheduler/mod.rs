@@ -531,6 +531,7 @@ impl JobLoop {
             records,
             due,
             partitions: self.parts.workers.workers(),
+            run: self.durable.as_ref().map_or(0, Durable::run),
         };
         self.index += 1;
         self.last = Some(time);

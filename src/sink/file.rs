@@ -125,6 +125,12 @@ impl File {
 }
 
 impl Sink for File {
+    fn place(&self) -> Option<String> {
+        let name = self.storage.name();
+        let path = std::path::absolute(&name).map_or(name, |path| path.display().to_string());
+        Some(format!("file:{path}"))
+    }
+
     fn committed(&mut self, key: &CommitKey) -> Result<bool> {
         self.expect_well()?;
         if self.committed.committed(key) {

@@ -94,6 +94,11 @@ pub trait Sink: Send {
         usize::MAX
     }
 
+    /// Where it writes, as `KIND:PLACE`; the same place has the same text, also at the next start.
+    fn place(&self) -> Option<String> {
+        None
+    }
+
     /// Whether this key was committed before, in this run or an earlier one.
     ///
     /// # Errors
@@ -115,7 +120,7 @@ pub trait Sink: Send {
 
 /// A sink that several jobs write to, one at a time. Clones are handles of the same sink.
 #[derive(Clone)]
-pub struct SharedSink(Arc<Mutex<Box<dyn Sink>>>);
+pub struct SharedSink(Arc<Mutex<Box<dyn Sink>>>, Option<Arc<str>>);
 
 impl fmt::Debug for SharedSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -126,7 +131,27 @@ impl fmt::Debug for SharedSink {
 impl SharedSink {
     /// A sink to be shared.
     pub fn new(sink: impl Sink + 'static) -> Self {
-        SharedSink(Arc::new(Mutex::new(Box::new(sink))))
+        SharedSink(Arc::new(Mutex::new(Box::new(sink))), None)
+    }
+
+    /// The same sink with a name, by which a later start finds it again.
+    pub fn named(self, name: &str) -> Self {
+        SharedSink(self.0, Some(name.into()))
+    }
+
+    /// Its name, if it was given one.
+    pub fn name(&self) -> Option<&str> {
+        self.1.as_deref()
+    }
+
+    /// Where it writes, see [`Sink::place`].
+    pub fn place(&self) -> Option<String> {
+        self.0.lock().place()
+    }
+
+    /// Whether both are handles of the same sink.
+    pub(crate) fn is_same(&self, other: &SharedSink) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// How many rows make a difference, see [`Sink::rows_max`].

@@ -140,6 +140,13 @@ impl Sqlite {
 }
 
 impl Sink for Sqlite {
+    fn place(&self) -> Option<String> {
+        let name = &self.path;
+        let path =
+            std::path::absolute(name).map_or(name.clone(), |path| path.display().to_string());
+        Some(format!("sqlite:{path}:{}", self.table))
+    }
+
     fn committed(&mut self, key: &CommitKey) -> Result<bool> {
         if self.committed.committed(key) {
             return Ok(true);

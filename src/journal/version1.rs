@@ -1,0 +1,102 @@
+//! What version 1 wrote, before a state directory had an identity: read only, and converted on reading.
+//!
+//! ```text
+//! kind 1 with version 1 ─▶ Started       no identity, no run
+//! kind 3 ────────────────▶ Plan          of run 0: planned before runs were counted
+//! section `engine`, 1 ───▶ Snapshot      no identity, no run
+//! ```
+//! postcard does not describe itself, so each version has structs of its own. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use super::record::{self, ChunkRange};
+use super::snapshot;
+
+/// A start of the engine.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Started {
+    pub(super) version: u32,
+    pub(super) pipeline: String,
+    pub(super) seed: u64,
+    pub(super) anchor: u64,
+    pub(super) sources: Vec<String>,
+    pub(super) states: Vec<(String, String)>,
+}
+
+impl From<Started> for record::Started {
+    fn from(old: Started) -> Self {
+        record::Started {
+            version: old.version,
+            pipeline: old.pipeline,
+            seed: old.seed,
+            anchor: old.anchor,
+            sources: old.sources,
+            states: old.states,
+            ..record::Started::default()
+        }
+    }
+}
+
+/// What a batch is made of.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Plan {
+    pub(super) index: u64,
+    pub(super) time: u64,
+    pub(super) partitions: u64,
+    pub(super) seed: u64,
+    pub(super) blocks: Vec<(u32, Vec<ChunkRange>)>,
+    pub(super) ranges: Vec<(u32, Vec<u8>)>,
+}
+
+impl From<Plan> for record::Plan {
+    fn from(old: Plan) -> Self {
+        record::Plan {
+            index: old.index,
+            time: old.time,
+            partitions: old.partitions,
+            seed: old.seed,
+            blocks: old.blocks,
+            ranges: old.ranges,
+            run: 0,
+        }
+    }
+}
+
+/// What a checkpoint says of the engine.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Snapshot {
+    pub(super) version: u32,
+    pub(super) pipeline: String,
+    pub(super) seed: u64,
+    pub(super) anchor: u64,
+    pub(super) sources: Vec<String>,
+    pub(super) next_index: u64,
+    pub(super) last_time: Option<u64>,
+    pub(super) covered: Vec<(u32, u64)>,
+    pub(super) states: Vec<(String, String)>,
+    pub(super) state_from: u64,
+    pub(super) ranges: Vec<(u32, Vec<u8>)>,
+    pub(super) first_segment: u64,
+    pub(super) kept_segment: u64,
+}
+
+impl From<Snapshot> for snapshot::Snapshot {
+    fn from(old: Snapshot) -> Self {
+        snapshot::Snapshot {
+            version: old.version,
+            pipeline: old.pipeline,
+            seed: old.seed,
+            anchor: old.anchor,
+            sources: old.sources,
+            next_index: old.next_index,
+            last_time: old.last_time,
+            covered: old.covered,
+            states: old.states,
+            state_from: old.state_from,
+            ranges: old.ranges,
+            first_segment: old.first_segment,
+            kept_segment: old.kept_segment,
+            ..snapshot::Snapshot::default()
+        }
+    }
+}
