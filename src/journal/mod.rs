@@ -87,15 +87,8 @@ struct Shared {
     log: WriteAheadLog,
     segment_bytes: u64,
     live: Mutex<Live>,
-    pipeline: String,
-    seed: u64,
-    anchor: u64,
-    sources: Vec<String>,
-    states: Vec<(String, String)>,
-    identity: Option<StateId>,
-    run: u64,
-    sinks: Vec<SinkName>,
-    jobs: Vec<String>,
+    /// What this start says of itself.
+    started: Started,
     checkpointing: AtomicBool,
 }
 
@@ -198,23 +191,13 @@ impl Journal {
             damaged: loaded.damaged,
             ..found(&mut replayed, &started, (options.reach, &numbers), operators)?
         };
-        let Started { pipeline, seed, anchor, sources, states, identity, run, sinks, jobs, .. } =
-            started;
         let (chunks, plans) = (replayed.chunks, replayed.plan_segments);
         let live = Live { chunks, plans, commits: replayed.commit_segments };
         let shared = Arc::new(Shared {
             log,
             segment_bytes: options.log.segment_bytes,
             live: Mutex::new(live),
-            pipeline,
-            seed,
-            anchor,
-            sources,
-            states,
-            identity,
-            run,
-            sinks,
-            jobs,
+            started,
             checkpointing: AtomicBool::new(false),
         });
         // A plan is made by one thread and taken by the other: more than one never waits.
@@ -298,7 +281,7 @@ impl Journal {
 
     /// The number of this start, from 1.
     pub(crate) fn run(&self) -> u64 {
-        self.shared.run
+        self.shared.started.run
     }
 
     /// Says that this program writes from here on; before anything else is appended.
@@ -307,19 +290,7 @@ impl Journal {
     /// If that cannot be made durable.
     pub(crate) fn begin(&self) -> Result<()> {
         let shared = &self.shared;
-        let started = Started {
-            version: VERSION,
-            pipeline: shared.pipeline.clone(),
-            seed: shared.seed,
-            anchor: shared.anchor,
-            sources: shared.sources.clone(),
-            states: shared.states.clone(),
-            identity: shared.identity,
-            run: shared.run,
-            sinks: shared.sinks.clone(),
-            jobs: shared.jobs.clone(),
-        };
-        shared.log.append_and_wait(record::started(&started))?;
+        shared.log.append_and_wait(record::started(&shared.started))?;
         Ok(())
     }
 

@@ -181,24 +181,25 @@ impl Shared {
         let commits = live.commits.range(covered.state_from..).map(|(_, segment)| *segment);
         let first_segment =
             chunks.chain(plans).chain(commits).min().map_or(newest, |oldest| oldest.min(newest));
+        let started = self.started.clone();
         Snapshot {
             version: VERSION,
-            pipeline: self.pipeline.clone(),
-            seed: self.seed,
-            anchor: self.anchor,
-            sources: self.sources.clone(),
+            pipeline: started.pipeline,
+            seed: started.seed,
+            anchor: started.anchor,
+            sources: started.sources,
             next_index: covered.next_index,
             last_time: covered.last_time,
             covered: covered.chunks.clone(),
-            states: self.states.clone(),
+            states: started.states,
             state_from: covered.state_from,
             ranges: covered.ranges.clone(),
             first_segment,
             kept_segment: kept.min(first_segment),
-            identity: self.identity,
-            run: self.run,
-            sinks: self.sinks.clone(),
-            jobs: self.jobs.clone(),
+            identity: started.identity,
+            run: started.run,
+            sinks: started.sinks,
+            jobs: started.jobs,
         }
     }
 
