@@ -1110,6 +1110,37 @@ error: unknown format `xml`
     ),
     (
         sink,
+        r#"[sink.screen.file]
+path = "a"
+line_feeds = "escaped""#,
+        r#"
+error: unknown way with line feeds `escaped`
+ --> p.toml:3:14
+  |
+3 | line_feeds = "escaped"
+  |              ^^^^^^^^^
+  |
+  = help: did you mean `escape`?
+"#,
+    ),
+    (
+        sink,
+        r#"[sink.screen.file]
+path = "a"
+format = "csv"
+line_feeds = "keep""#,
+        r#"
+error: `line_feeds` is for `format = "text"`: the others escape or quote by themselves
+ --> p.toml:4:1
+  |
+4 | line_feeds = "keep"
+  | ^^^^^^^^^^
+  |
+  = help: leave it out
+"#,
+    ),
+    (
+        sink,
         r#"[sink.screen.null]
 path = "a""#,
         r#"

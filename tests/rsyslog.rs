@@ -23,6 +23,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tidemill::sync::Mutex;
 
+use program::peers::are_there;
 use program::pipeline::{Pipeline, number_of};
 use program::{Process, Program, Random, WATCHDOG, number_from_env};
 
@@ -31,21 +32,6 @@ const SILENCE: Duration = Duration::from_secs(20);
 
 /// The tests run one at a time: each keeps the machine busy.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-/// The machine's programs that a test needs; false, and said so, if one is missing.
-fn are_there(programs: &[&str], install: &str) -> bool {
-    let missing = programs.iter().find(|program| {
-        let mut paths = std::env::split_paths("/usr/sbin:/usr/bin:/sbin:/bin");
-        !paths.any(|directory| directory.join(program).exists())
-    });
-    let Some(missing) = missing else { return true };
-    assert!(
-        std::env::var("TIDEMILL_REQUIRE_PEERS").as_deref() != Ok("1"),
-        "{missing} is required and not installed ({install})"
-    );
-    let _ = writeln!(io::stdout(), "not run: {missing} ({install})");
-    false
-}
 
 /// All that was received, into files and on the screen.
 const JOBS: &str = "[job.all]\nfrom = ['in']\nto = ['files']\nlines = {}\n\

@@ -9,7 +9,8 @@ use serde_json::json;
 
 use crate::config::units::Env;
 use crate::config::{
-    ConsoleFormat, FileFormat, GenerateSource, Http, Job, JobKind, Pipeline, SinkKind, Source,
+    ConsoleFormat, FileFormat, GenerateSource, Http, Job, JobKind, LineFeeds, Pipeline, SinkKind,
+    Source,
 };
 use crate::context::{RunLimits, Running, SocketSource, Stopper, StreamingContext};
 use crate::dashboard::{HttpOptions, HttpServer};
@@ -213,11 +214,16 @@ fn sink(kind: &SinkKind, console: &Writer, remembers: bool) -> Result<SharedSink
         }
         SinkKind::Memory => Ok(SharedSink::new(Memory::new())),
         SinkKind::Null => Ok(SharedSink::new(Null)),
-        SinkKind::File { path, format, roll } => {
+        SinkKind::File { path, format, roll, line_feeds } => {
             let storage = Arc::new(Directory::open(path)?) as Arc<dyn Storage>;
             let existing = if remembers { Existing::Committed } else { Existing::InTheWay };
             let roll = roll.map(|roll| sink::Roll { bytes: roll.bytes, age: roll.age });
-            Ok(SharedSink::new(sink::File::open(storage, file_format(*format), existing, roll)?))
+            let file = sink::File::open(storage, file_format(*format), existing, roll)?;
+            let line_feeds = line_feeds.map(|given| match given {
+                LineFeeds::Escape => sink::LineFeeds::Escape,
+                LineFeeds::Keep => sink::LineFeeds::Keep,
+            });
+            Ok(SharedSink::new(line_feeds.into_iter().fold(file, sink::File::line_feeds)))
         }
         SinkKind::Sqlite { path, table } => {
             let existing = if remembers { Existing::Committed } else { Existing::InTheWay };

@@ -21,7 +21,7 @@ pub mod units;
 pub use crate::scheduler::{CatchUp, Trigger};
 pub use jobs::{Job, JobKind, Pattern, TopK};
 pub use pipeline::{Http, Pipeline};
-pub use sinks::{ConsoleFormat, FileFormat, Roll, SinkKind};
+pub use sinks::{ConsoleFormat, FileFormat, LineFeeds, Roll, SinkKind};
 pub use sources::{Ack, FilesSource, GenerateSource, Peers, RateLimits, SocketSource, Source};
 pub use tree::{Given, Setting};
 

@@ -27,6 +27,9 @@ pub enum SinkKind {
         format: FileFormat,
         /// When a file is closed and the next begun; a file for each batch if none.
         roll: Option<Roll>,
+        /// What becomes of line feeds inside the texts of a text file; it follows from the framings of the sources if
+        /// nothing is given.
+        line_feeds: Option<LineFeeds>,
     },
     /// A table of an SQLite database.
     Sqlite {
@@ -60,6 +63,15 @@ pub enum FileFormat {
     Json,
     /// Comma-separated.
     Csv,
+}
+
+/// What becomes of a line feed inside a text of a text file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineFeeds {
+    /// It becomes `\n`, and what could be taken for that is told apart.
+    Escape,
+    /// It stays.
+    Keep,
 }
 
 /// When a file is closed and the next begun; at least one of both is given.
@@ -122,9 +134,25 @@ fn read_file(mut section: Section<'_>) -> Option<SinkKind> {
     let formats =
         [("text", FileFormat::Text), ("json", FileFormat::Json), ("csv", FileFormat::Csv)];
     let format = section.choice("format", "format", &formats).map(|found| found.value);
+    let format = format.unwrap_or_default();
+    let line_feeds = read_line_feeds(&mut section, format);
     let roll = section.table("roll", "`roll`").and_then(read_roll);
     section.finish();
-    Some(SinkKind::File { path: path?, format: format.unwrap_or_default(), roll })
+    Some(SinkKind::File { path: path?, format, roll, line_feeds })
+}
+
+/// Text files alone have lines that a line feed could break: JSON escapes it, CSV quotes it.
+fn read_line_feeds(section: &mut Section<'_>, format: FileFormat) -> Option<LineFeeds> {
+    let choices = [("escape", LineFeeds::Escape), ("keep", LineFeeds::Keep)];
+    let found = section.choice("line_feeds", "way with line feeds", &choices)?;
+    if format != FileFormat::Text {
+        let title =
+            "`line_feeds` is for `format = \"text\"`: the others escape or quote by themselves";
+        section
+            .problems
+            .add(Problem::new(&section.key_at("line_feeds"), title).hint("leave it out"));
+    }
+    Some(found.value)
 }
 
 fn read_sqlite(mut section: Section<'_>) -> Option<SinkKind> {

@@ -332,8 +332,9 @@ impl StreamingContext {
     /// If there are too many sources, or the source promises what it cannot keep: see [`SocketSource::ack`].
     pub fn socket(&self, source: SocketSource) -> Result<DStream<[u8]>> {
         let identity = source.identity.clone();
+        let line_feeds = source.framing.holds_line_feeds();
         let (number, name) = self.add_source(Kind::Socket(source))?;
-        let records = self.graph.blocks(number, &name);
+        let records = self.graph.blocks(number, &name).may_hold_line_feeds(line_feeds);
         Ok(match identity {
             Some(identity) => self.graph.without_repeats(&records, (number, &name), identity),
             None => records,
@@ -348,8 +349,9 @@ impl StreamingContext {
         if source.identity.is_some() {
             return Ok(self.graph.as_text(&self.socket(source)?));
         }
+        let line_feeds = source.framing.holds_line_feeds();
         let (number, name) = self.add_source(Kind::Socket(source))?;
-        Ok(self.graph.text_blocks(number, &name))
+        Ok(self.graph.text_blocks(number, &name).may_hold_line_feeds(line_feeds))
     }
 
     /// The records that a receiver of your own stores, under this name; see [`Receiver`].
@@ -378,8 +380,9 @@ impl StreamingContext {
     /// # Errors
     /// If there are too many sources. The directory is looked at when the stream starts.
     pub fn files(&self, source: FilesSource) -> Result<DStream<[u8]>> {
+        let line_feeds = source.may_hold_line_feeds();
         let (number, name) = self.add_files(source)?;
-        Ok(self.graph.direct(number, &name))
+        Ok(self.graph.direct(number, &name).may_hold_line_feeds(line_feeds))
     }
 
     /// The records of the files of a directory as text; bytes that are not UTF-8 are replaced and counted.
@@ -387,8 +390,9 @@ impl StreamingContext {
     /// # Errors
     /// If there are too many sources. The directory is looked at when the stream starts.
     pub fn files_text(&self, source: FilesSource) -> Result<DStream<str>> {
+        let line_feeds = source.may_hold_line_feeds();
         let (number, name) = self.add_files(source)?;
-        Ok(self.graph.text_direct(number, &name))
+        Ok(self.graph.text_direct(number, &name).may_hold_line_feeds(line_feeds))
     }
 
     /// The lines of the files of a directory as text; see [`FilesSource`].

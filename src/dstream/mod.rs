@@ -457,6 +457,7 @@ impl Graph {
             state: None,
             reach: (Duration::ZERO, Duration::ZERO),
             below_state: false,
+            line_feeds: true,
         };
         self.stream(line, node)
     }
@@ -536,6 +537,8 @@ struct Line {
     reach: (Duration, Duration),
     /// Whether a state lies above, or is the stream's own.
     below_state: bool,
+    /// Whether the records of the sources above may hold line feeds.
+    line_feeds: bool,
 }
 
 impl Line {

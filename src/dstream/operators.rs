@@ -350,8 +350,14 @@ impl<T: ?Sized + 'static> DStream<T> {
         above.sort_unstable();
         above.dedup();
         let reach = (left.reach.0.max(right.reach.0), left.reach.1.max(right.reach.1));
-        let below_state = left.below_state || right.below_state;
-        Line { slide: left.slide, above: above.into(), state: None, reach, below_state }
+        Line {
+            slide: left.slide,
+            above: above.into(),
+            state: None,
+            reach,
+            below_state: left.below_state || right.below_state,
+            line_feeds: left.line_feeds || right.line_feeds,
+        }
     }
 
     /// A stream computed by a closure.

@@ -129,6 +129,9 @@ impl<T: ?Sized + 'static> DStream<T> {
     {
         let (node, sinks) = (Arc::clone(&self.node), Arc::new(sinks));
         self.graph.add_sinks(&sinks);
+        if self.line.line_feeds {
+            sinks.iter().for_each(SharedSink::expect_line_feeds);
+        }
         self.output(kind, move |cx, delivery| {
             let pool = cx.epoch.pool();
             let parts = match lines_behind(&*node, cx) {
@@ -288,4 +291,52 @@ fn encoded(mut rows: Rows) -> (Vec<Rows>, usize) {
     rows.trim();
     let bytes = rows.bytes();
     (vec![rows], bytes)
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+    use crate::dstream::tests::Rig;
+    use crate::sink::Memory;
+
+    /// Notes whether it was told of line feeds.
+    struct Told(Memory, Arc<Mutex<bool>>);
+
+    impl Sink for Told {
+        fn expect_line_feeds(&mut self) {
+            *self.1.lock() = true;
+        }
+
+        fn committed(&mut self, key: &CommitKey) -> Result<bool> {
+            self.0.committed(key)
+        }
+
+        fn write(&mut self, key: &CommitKey, meta: &BatchMeta, rows: &Rows) -> Result<()> {
+            self.0.write(key, meta, rows)
+        }
+
+        fn commit(&mut self, key: &CommitKey) -> Result<()> {
+            self.0.commit(key)
+        }
+    }
+
+    /// A stream made of lines and of frames.
+    type Derive = fn(&DStream<[u8]>, &DStream<[u8]>) -> DStream<[u8]>;
+
+    #[test]
+    fn sinks_know_whether_the_sources_of_their_jobs_may_send_line_feeds() {
+        let check = |of: Derive, expected: bool| {
+            let (rig, told) = (Rig::new(1), Arc::<Mutex<bool>>::default());
+            let lines = rig.graph.blocks(0, "lines").may_hold_line_feeds(false);
+            let frames = rig.graph.blocks(1, "frames");
+            of(&lines, &frames).save(Told(Memory::new(), Arc::clone(&told)));
+            assert_eq!(*told.lock(), expected);
+        };
+        check(|lines, _| lines.clone(), false);
+        check(|lines, _| lines.filter(|line| !line.is_empty()).union(lines), false);
+        check(|_, frames| frames.clone(), true);
+        check(|_, frames| frames.filter(|frame| !frame.is_empty()), true);
+        check(|lines, frames| lines.union(frames), true);
+        check(|lines, frames| frames.union(lines), true);
+    }
 }

@@ -54,6 +54,14 @@ impl Graph {
     }
 }
 
+impl<T: ?Sized> DStream<T> {
+    /// Says whether the records of this source may hold line feeds; if nothing is said they may.
+    pub(crate) fn may_hold_line_feeds(mut self, line_feeds: bool) -> Self {
+        self.line.line_feeds = line_feeds;
+        self
+    }
+}
+
 struct BlockSource {
     source: u32,
     bad_utf8: Arc<AtomicU64>,

@@ -250,6 +250,11 @@ impl Framing {
         }
     }
 
+    /// Whether a record may hold a line feed.
+    pub fn holds_line_feeds(self) -> bool {
+        self != Framing::Lines
+    }
+
     /// Whether its peers wait for an answer to each record, and send again what was not answered.
     pub fn acknowledges(self) -> bool {
         self == Framing::Relp

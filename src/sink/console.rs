@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use super::pieces::Pieces;
 use super::{BatchMeta, Cell, CommitKey, Ledger, RowRef, Rows, Sink};
 use crate::error::{Error, Result};
+use crate::framing::escape::escape;
 use crate::sync::{Arc, Mutex};
 
 /// Rows that the text format prints of each batch.
@@ -60,6 +61,8 @@ impl Writer {
 pub struct Console {
     writer: Writer,
     format: Format,
+    /// Whether rows may hold line feeds, which would look like rows of their own: then text has them escaped.
+    gets_line_feeds: bool,
     /// Reused from batch to batch.
     text: Vec<u8>,
     /// What was written and not committed.
@@ -71,7 +74,7 @@ impl Console {
     /// A console that writes to `writer`.
     pub fn new(writer: Writer, format: Format) -> Self {
         let (written, committed) = Default::default();
-        Console { writer, format, text: Vec::new(), written, committed }
+        Console { writer, format, gets_line_feeds: false, text: Vec::new(), written, committed }
     }
 }
 
@@ -82,6 +85,10 @@ impl Sink for Console {
             Format::Spark(limit) => limit.saturating_add(1),
             Format::Json => usize::MAX,
         }
+    }
+
+    fn expect_line_feeds(&mut self) {
+        self.gets_line_feeds = true;
     }
 
     fn committed(&mut self, key: &CommitKey) -> Result<bool> {
@@ -96,9 +103,9 @@ impl Sink for Console {
     /// What was written to a pipe cannot be taken back, so the text leaves only here.
     fn commit(&mut self, key: &CommitKey) -> Result<()> {
         let (meta, rows) = std::mem::take(&mut self.written);
-        let format = self.format;
+        let (format, escapes) = (self.format, self.gets_line_feeds);
         let make = |out: &mut Pieces<'_>| match format {
-            Format::Spark(limit) => spark(out, key, &rows, limit),
+            Format::Spark(limit) => spark(out, key, &rows, Shown { limit, escapes }),
             Format::Json => json(out, key, &meta, &rows),
         };
         self.writer.write(&mut self.text, make).map_err(explain)?;
@@ -118,19 +125,28 @@ fn explain(err: io::Error) -> Error {
 
 const RULE: &str = "-------------------------------------------";
 
-fn spark(out: &mut Pieces<'_>, key: &CommitKey, rows: &Rows, limit: usize) -> io::Result<()> {
+/// What the text format shows.
+#[derive(Clone, Copy)]
+struct Shown {
+    /// Rows of each batch.
+    limit: usize,
+    /// Whether line feeds inside texts are escaped.
+    escapes: bool,
+}
+
+fn spark(out: &mut Pieces<'_>, key: &CommitKey, rows: &Rows, shown: Shown) -> io::Result<()> {
     writeln!(out.text, "{RULE}\nTime: {} ms\n{RULE}", key.time.as_millis())?;
-    for row in rows.iter().take(limit) {
-        spark_row(out.text, row)?;
+    for row in rows.iter().take(shown.limit) {
+        spark_row(out.text, row, shown.escapes)?;
         out.row_ends()?;
     }
-    if rows.len() > limit {
+    if rows.len() > shown.limit {
         writeln!(out.text, "...")?;
     }
     writeln!(out.text)
 }
 
-fn spark_row(out: &mut Vec<u8>, row: RowRef<'_>) -> io::Result<()> {
+fn spark_row(out: &mut Vec<u8>, row: RowRef<'_>, escapes: bool) -> io::Result<()> {
     let single = row.cells().nth(1).is_none();
     if !single {
         out.push(b'(');
@@ -139,7 +155,10 @@ fn spark_row(out: &mut Vec<u8>, row: RowRef<'_>) -> io::Result<()> {
         if column > 0 {
             out.push(b',');
         }
-        plain_cell(out, cell)?;
+        match cell {
+            Cell::Text(text) if escapes => escape(String::from_utf8_lossy(text).as_bytes(), out),
+            _ => plain_cell(out, cell)?,
+        }
     }
     out.extend_from_slice(if single { b"\n" } else { b")\n" });
     Ok(())
@@ -281,6 +300,18 @@ mod tests {
         check(&rows(&[b"\xFF".to_vec()]), "\u{FFFD}\n\n");
         check(&rows(&[7_u8; 10]), &("7\n".repeat(10) + "\n"));
         check(&rows(&[7_u8; 11]), &("7\n".repeat(10) + "...\n\n"));
+    }
+
+    #[test]
+    fn no_record_looks_like_several_rows() {
+        let seen = Captured::default();
+        let console = Console::new(Writer::new(Box::new(seen.clone())), Format::Spark(2));
+        let sink = SharedSink::new(console);
+        sink.expect_line_feeds();
+        sink.deliver(&key(1), &META, &rows(&["a\nTime: 2 ms", r"C:\temp"])).expect("it is taken");
+        let shown = String::from_utf8(seen.0.lock().0.clone()).expect("text");
+        assert_eq!(shown.lines().nth(3), Some(r"a\nTime: 2 ms"));
+        assert_eq!(shown.lines().nth(4), Some(r"C:\temp"));
     }
 
     #[test]

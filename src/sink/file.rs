@@ -5,14 +5,14 @@
 //! commit: sync ─ rename ─▶ JOB-TIME-PART.EXT ─ sync of the directory ─▶ committed
 //! ```
 //! With a [`Roll`] consecutive batches gather in one file (see `rolling`). An empty batch writes nothing. Text is written
-//! as it is, byte for byte, lines that a job passes on from where they were received (see `formatted`); JSON replaces what is
-//! not UTF-8. Whether a file that exists means "done" or is in the way depends on whether the pipeline remembers its
-//! batches. Runs on the worker that finishes a job.
+//! as it is, byte for byte but for [`LineFeeds`], lines that a job passes on from where they were received (see `formatted`);
+//! JSON replaces what is not UTF-8. Whether a file that exists means "done" or is in the way depends on whether the pipeline
+//! remembers its batches. Runs on the worker that finishes a job.
 
 use std::collections::HashMap;
 use std::io;
 
-use super::formatted::{FileFormat, write_rows};
+use super::formatted::{FileFormat, Layout, LineFeeds, write_rows};
 use super::rolling::{Roll, Rolling, split};
 use super::{BatchMeta, CommitKey, Ledger, Rows, Sink};
 use crate::error::{Error, Result};
@@ -36,6 +36,10 @@ pub enum Existing {
 pub struct File {
     storage: Arc<dyn Storage>,
     format: FileFormat,
+    /// What was asked for; otherwise it follows from the sources.
+    line_feeds: Option<LineFeeds>,
+    /// Whether rows may hold line feeds, as far as their sources tell.
+    gets_line_feeds: bool,
     existing: Existing,
     /// The files that were found at the start: of each job's name and partition the newest batch, and its file.
     found: HashMap<(String, u64), (u64, String)>,
@@ -71,6 +75,8 @@ impl File {
         Ok(File {
             storage,
             format,
+            line_feeds: None,
+            gets_line_feeds: false,
             existing,
             found,
             rolling,
@@ -81,18 +87,31 @@ impl File {
         })
     }
 
+    /// What becomes of line feeds inside the texts of a text file. By default they are escaped if a job that writes here has a
+    /// source whose records may hold some: any but one of lines.
+    pub fn line_feeds(mut self, line_feeds: LineFeeds) -> Self {
+        self.line_feeds = Some(line_feeds);
+        self
+    }
+
+    fn layout(&self) -> Layout {
+        let by_sources = if self.gets_line_feeds { LineFeeds::Escape } else { LineFeeds::Keep };
+        Layout { format: self.format, line_feeds: self.line_feeds.unwrap_or(by_sources) }
+    }
+
     /// Writes the rows where they do not count yet.
     fn write_aside(&mut self, key: &CommitKey, rows: &Rows) -> io::Result<()> {
         self.aside = None;
+        let layout = self.layout();
         if let Some(rolling) = &mut self.rolling {
             let time = key.time.as_millis();
-            return rolling.write((&safe(&key.job), key.partition), time, self.format, rows);
+            return rolling.write((&safe(&key.job), key.partition), time, layout, rows);
         }
         if rows.is_empty() {
             return Ok(());
         }
         let file = self.storage.create(ASIDE)?;
-        if let Err(err) = write_rows(file.as_ref(), 0, self.format, rows) {
+        if let Err(err) = write_rows(file.as_ref(), 0, layout, rows) {
             // The room that it got may be what others on the same disk wait for.
             discard(self.storage.as_ref(), file.as_ref(), ASIDE);
             return Err(err);
@@ -129,6 +148,10 @@ impl Sink for File {
         let name = self.storage.name();
         let path = std::path::absolute(&name).map_or(name, |path| path.display().to_string());
         Some(format!("file:{path}"))
+    }
+
+    fn expect_line_feeds(&mut self) {
+        self.gets_line_feeds = true;
     }
 
     fn committed(&mut self, key: &CommitKey) -> Result<bool> {
@@ -250,6 +273,32 @@ mod tests {
             "[\"x\u{FFFD}y\"]\n[\"\"]\n".as_bytes(),
         );
         check(FileFormat::Csv, &lines, "words-1000-0.csv", b"x\xFFy\n\"\"\n");
+    }
+
+    #[test]
+    fn line_feeds_are_escaped_where_sources_may_have_sent_them() {
+        let check = |given: Option<LineFeeds>, expected: bool, rows: &Rows, text: &str| {
+            let disk = MemoryStorage::new(0);
+            let file =
+                File::open(Arc::new(disk.clone()), FileFormat::Text, Existing::InTheWay, None);
+            let file = given.into_iter().fold(file.expect("free"), File::line_feeds);
+            let sink = SharedSink::new(file);
+            if expected {
+                sink.expect_line_feeds();
+            }
+            sink.deliver(&key("words", 1000), &BatchMeta::default(), rows).expect("written");
+            let found = disk.bytes("words-1000-0.txt").expect("there");
+            assert_eq!(String::from_utf8(found).expect("text"), text, "{given:?} {expected}");
+        };
+        let rows = rows(&[("one\ntwo", r"C:\temp\new")]);
+        let (kept, escaped) = ("(one\ntwo,C:\\temp\\new)\n", "(one\\ntwo,C:\\temp\\\\new)\n");
+        check(None, false, &rows, kept);
+        check(None, true, &rows, escaped);
+        check(Some(LineFeeds::Keep), true, &rows, kept);
+        check(Some(LineFeeds::Escape), false, &rows, escaped);
+        let received = lines(&["a\nb\r\n", "C:\\new\n", "c\n"]);
+        check(None, false, &received, "a\nb\nC:\\new\nc\n");
+        check(None, true, &received, "a\nb\nC:\\\\new\nc\n");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::io::{self, Write};
 use super::console::json_cell;
 use super::rows::Run;
 use super::{Cell, RowRef, Rows};
+use crate::framing::escape::{escape, lines_are_plain};
 use crate::framing::{ends_are_plain, lines_of};
 use crate::wal::storage::{Behind, StoredFile, write_all};
 
@@ -43,6 +44,33 @@ impl FileFormat {
     }
 }
 
+/// What becomes of a line feed inside a text of a text file, whose rows are lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineFeeds {
+    /// It becomes `\n`, and what could be taken for that is told apart: see [`escape`](crate::framing::escape).
+    Escape,
+    /// It stays, so that the row becomes several lines.
+    Keep,
+}
+
+/// How rows become lines.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layout {
+    pub(super) format: FileFormat,
+    /// What matters to text alone.
+    pub(super) line_feeds: LineFeeds,
+}
+
+impl Layout {
+    /// Whether lines as they were received are what is written.
+    fn takes_lines(self, range: &[u8]) -> bool {
+        let escapes = self.line_feeds == LineFeeds::Escape;
+        self.format == FileFormat::Text
+            && ends_are_plain(range)
+            && (!escapes || lines_are_plain(range))
+    }
+}
+
 /// Writes rows at `offset` and returns where they end.
 ///
 /// # Errors
@@ -50,7 +78,7 @@ impl FileFormat {
 pub(super) fn write_rows(
     file: &dyn StoredFile,
     offset: u64,
-    format: FileFormat,
+    layout: Layout,
     rows: &Rows,
 ) -> io::Result<u64> {
     let mut writing = Writing {
@@ -63,13 +91,11 @@ pub(super) fn write_rows(
     };
     for run in rows.runs() {
         match run {
-            Run::Lines(range) if format == FileFormat::Text && ends_are_plain(range) => {
-                writing.range(range)?;
-            }
+            Run::Lines(range) if layout.takes_lines(range) => writing.range(range)?,
             Run::Lines(range) => {
-                lines_of(range).try_for_each(|line| writing.row(format, RowRef::of_text(line)))?;
+                lines_of(range).try_for_each(|line| writing.row(layout, RowRef::of_text(line)))?;
             }
-            Run::Row(row) => writing.row(format, row)?,
+            Run::Row(row) => writing.row(layout, row)?,
         }
     }
     writing.write_text()?;
@@ -89,9 +115,9 @@ struct Writing<'a> {
 }
 
 impl<'a> Writing<'a> {
-    fn row(&mut self, format: FileFormat, row: RowRef<'_>) -> io::Result<()> {
+    fn row(&mut self, layout: Layout, row: RowRef<'_>) -> io::Result<()> {
         self.write_ranges()?;
-        write_row(&mut self.text, format, row)?;
+        write_row(&mut self.text, layout, row)?;
         if self.text.len() >= PIECE_BYTES { self.write_text() } else { Ok(()) }
     }
 
@@ -129,9 +155,9 @@ impl<'a> Writing<'a> {
     }
 }
 
-fn write_row(out: &mut Vec<u8>, format: FileFormat, row: RowRef<'_>) -> io::Result<()> {
+fn write_row(out: &mut Vec<u8>, layout: Layout, row: RowRef<'_>) -> io::Result<()> {
     let several = row.cells().nth(1).is_some();
-    let (open, close): (&[u8], &[u8]) = match format {
+    let (open, close): (&[u8], &[u8]) = match layout.format {
         FileFormat::Text if several => (b"(", b")\n"),
         FileFormat::Text | FileFormat::Csv => (b"", b"\n"),
         FileFormat::Json => (b"[", b"]\n"),
@@ -141,10 +167,13 @@ fn write_row(out: &mut Vec<u8>, format: FileFormat, row: RowRef<'_>) -> io::Resu
         if column > 0 {
             out.push(b',');
         }
-        match format {
-            FileFormat::Json => json_cell(out, cell)?,
-            FileFormat::Text => raw_cell(out, cell, "null")?,
-            FileFormat::Csv => csv_cell(out, cell, several)?,
+        match (layout.format, cell) {
+            (FileFormat::Json, _) => json_cell(out, cell)?,
+            (FileFormat::Text, Cell::Text(text)) if layout.line_feeds == LineFeeds::Escape => {
+                escape(text, out);
+            }
+            (FileFormat::Text, _) => raw_cell(out, cell, "null")?,
+            (FileFormat::Csv, _) => csv_cell(out, cell, several)?,
         }
     }
     out.extend_from_slice(close);

@@ -29,7 +29,7 @@ use crate::time::Time;
 pub use console::{Console, Format, ROWS_SHOWN, Writer};
 pub use dead_letter::{DeadLetter, DeadLetterFiles, DeadLetters};
 pub use file::{Existing, File};
-pub use formatted::FileFormat;
+pub use formatted::{FileFormat, LineFeeds};
 pub use memory::{Memory, MemoryHandle, OwnedCell};
 pub use null::Null;
 pub use rolling::Roll;
@@ -99,6 +99,10 @@ pub trait Sink: Send {
         None
     }
 
+    /// Called before the start if texts in the rows may hold line feeds, as far as the sources tell whose records lead here: any
+    /// source but one of lines. Sinks whose rows are lines escape them.
+    fn expect_line_feeds(&mut self) {}
+
     /// Whether this key was committed before, in this run or an earlier one.
     ///
     /// # Errors
@@ -157,6 +161,11 @@ impl SharedSink {
     /// How many rows make a difference, see [`Sink::rows_max`].
     pub fn rows_max(&self) -> usize {
         self.0.lock().rows_max()
+    }
+
+    /// See [`Sink::expect_line_feeds`].
+    pub fn expect_line_feeds(&self) {
+        self.0.lock().expect_line_feeds();
     }
 
     /// Writes and commits the rows unless their key is committed already.

@@ -14,7 +14,7 @@ use std::io;
 use std::time::Duration;
 
 use super::Rows;
-use super::formatted::{FileFormat, write_rows};
+use super::formatted::{Layout, write_rows};
 use crate::error::{Error, Result};
 use crate::sync::Arc;
 use crate::wal::storage::{PutFailure, Storage, StoredFile, discard, read_full, sync, write_all};
@@ -129,7 +129,7 @@ impl Rolling {
         &mut self,
         (job, part): (&str, u32),
         time: u64,
-        format: FileFormat,
+        layout: Layout,
         rows: &Rows,
     ) -> io::Result<()> {
         let key = (job.to_owned(), part);
@@ -145,7 +145,7 @@ impl Rolling {
             self.open.insert(key.clone(), begun);
         }
         let open = self.open.get_mut(&key).expect("begun above");
-        let written = write_rows(open.file.as_ref(), open.bytes, format, rows);
+        let written = write_rows(open.file.as_ref(), open.bytes, layout, rows);
         open.written = written.inspect_err(|_| {
             // The room that they got may be what others on the same disk wait for.
             let _ = open.file.truncate(open.bytes);

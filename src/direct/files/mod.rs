@@ -147,6 +147,11 @@ impl FilesSource {
         self
     }
 
+    /// Whether a record may hold a line feed.
+    pub(crate) fn may_hold_line_feeds(&self) -> bool {
+        self.framing.holds_line_feeds()
+    }
+
     /// The name it was given.
     pub(crate) fn name(&self) -> Option<&str> {
         self.name.as_deref()

@@ -1,0 +1,13 @@
+//! The edges of the program: sockets, files, signals and messages, with the real program and with real peers. Each
+//! situation is what happens at one of them, and what `tidemill` must do and say. A module for each subject.
+
+#![cfg(not(tidemill_model))]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test's peers and readers are threads of the test, not of the engine"
+)]
+
+mod program;
+
+#[path = "outside_edges/framings.rs"]
+mod framings;
