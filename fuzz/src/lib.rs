@@ -29,6 +29,7 @@ const LOG: LogOptions = LogOptions {
     segment_bytes: 1024,
     group_bytes_max: 512,
     pending_bytes_max: 1024,
+    reserve: 0,
     spares_max: 1,
     salt: 7,
 };

@@ -97,6 +97,8 @@ pub(crate) enum Planted {
     AckBeforeSync,
     /// The log: a checksum that does not match is taken for one that does.
     IgnoreCrc,
+    /// The log: a spare segment that is not whole is kept, and tried again and again.
+    SpareTriedForEver,
     /// `Storage`: a file gets its final name before its bytes are synced.
     RenameBeforeSync,
     /// The sink `sqlite` commits the rows of a batch, and then the mark that they are committed.

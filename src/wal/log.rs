@@ -5,6 +5,9 @@
 //!  append ─▶ pending (bounded in bytes) ─ all that waits ─▶ group ─▶ fdatasync ─▶ receipts ─▶ next group
 //! ```
 //! Nothing waits for a timer: a group is as large as the last sync was slow. Receipts run on `wal-sync` and only post.
+//!
+//! Input is taken while the reserve is there: spare segments that are left for what ends batches and so releases others.
+//! When the disk has no room for that, the log is *short*: input is given back, all else goes on, and who asked is told.
 
 use std::collections::VecDeque;
 use std::{fmt, io};
@@ -12,12 +15,13 @@ use std::{fmt, io};
 use super::format::{Position, RECORD_HEADER};
 use super::reader::{Segment, Visit};
 use super::recovery::{self, Recovered};
+use super::shortage::Shortage;
 use super::storage::{Storage, Volume};
 use super::writer::{Failure, Files, Record, Writer, body_max};
 use super::{LogOptions, NotLogged};
 use crate::error::{Error, Result};
 use crate::sync::thread::{self, Thread};
-use crate::sync::{Arc, AtomicU64, Condvar, Mutex, Ordering, Poison, Signal};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering, Poison, Signal};
 use crate::time::{Clock, Moment};
 
 /// Called once with what became of a record, on the thread `wal-sync`; it must only post.
@@ -32,7 +36,7 @@ pub struct LogStats {
     pub records: u64,
     /// Bytes of the records, without headers.
     pub bytes: u64,
-    /// Groups that could not be written and were given back.
+    /// Groups that could not be written and were given back, in part at least.
     pub refused: u64,
     /// Segments released.
     pub released: u64,
@@ -60,6 +64,9 @@ struct Shared {
     /// `wal-sync` waits here; raised by an append, a release and the close.
     work: Signal,
     counts: Counts,
+    /// How many spares input leaves alone.
+    reserve: AtomicUsize,
+    shortage: Shortage,
 }
 
 #[derive(Default)]
@@ -87,6 +94,14 @@ struct State {
 struct Pending {
     record: Record,
     receipt: Receipt,
+    /// Only taken while the reserve is there.
+    is_input: bool,
+}
+
+impl Pending {
+    fn size(&self) -> usize {
+        RECORD_HEADER + self.record.length()
+    }
 }
 
 /// What `wal-sync` does next.
@@ -113,13 +128,20 @@ impl WriteAheadLog {
         visit: &mut Visit<'_>,
     ) -> Result<(Self, Recovered)> {
         options.check();
-        let (writer, recovered) = recovery::recover(Arc::clone(&storage), options, first, visit)?;
+        let (mut writer, recovered) =
+            recovery::recover(Arc::clone(&storage), options, first, visit)?;
+        let shortage = Shortage::default();
+        if let Some(reason) = first_room(&mut writer)? {
+            shortage.begin(reason);
+        }
         let files = Arc::clone(&writer.files);
         let shared = Arc::new(Shared {
             state: Mutex::new(State::default()),
             room: Condvar::new(),
             work: Signal::new(),
             counts: Counts::default(),
+            reserve: AtomicUsize::new(options.reserve),
+            shortage,
         });
         let (worker, owner) = (Arc::clone(&shared), poison.clone());
         let body = move || Worker { shared: worker, writer, poison: owner, in_order: false }.run();
@@ -138,7 +160,23 @@ impl WriteAheadLog {
         record: impl Into<Record>,
         receipt: impl FnOnce(Result<Position, NotLogged>) + Send + 'static,
     ) -> Result<()> {
-        let record = record.into();
+        self.push(record.into(), Box::new(receipt), false)
+    }
+
+    /// The same for what others wait with until there is room: while the log is [short](WriteAheadLog::shortage) it is
+    /// given back, and what is appended otherwise is not.
+    ///
+    /// # Errors
+    /// As [`append`](WriteAheadLog::append).
+    pub fn append_input(
+        &self,
+        record: impl Into<Record>,
+        receipt: impl FnOnce(Result<Position, NotLogged>) + Send + 'static,
+    ) -> Result<()> {
+        self.push(record.into(), Box::new(receipt), true)
+    }
+
+    fn push(&self, record: Record, receipt: Receipt, is_input: bool) -> Result<()> {
         let size = self.size_of(&record)?;
         let mut state = self.shared.state.lock();
         while state.is_open()
@@ -149,7 +187,7 @@ impl WriteAheadLog {
         }
         state.expect_open()?;
         state.bytes += size;
-        state.pending.push_back(Pending { record, receipt: Box::new(receipt) });
+        state.pending.push_back(Pending { record, receipt, is_input });
         drop(state);
         self.shared.work.raise();
         Ok(())
@@ -172,16 +210,37 @@ impl WriteAheadLog {
     }
 
     fn size_of(&self, record: &Record) -> Result<usize> {
-        let size = RECORD_HEADER + record.length();
-        let max = body_max(&self.options);
-        if size > max {
+        let (length, max) = (record.length(), self.record_bytes_max());
+        if length > max {
             return Err(Error::Failed(format!(
-                "a record of {} bytes is larger than a segment of the log takes, {} bytes",
-                record.length(),
-                max - RECORD_HEADER
+                "a record of {length} bytes is larger than a segment of the log takes, {max} bytes"
             )));
         }
-        Ok(size)
+        Ok(RECORD_HEADER + length)
+    }
+
+    /// The longest record that the log takes, in bytes.
+    pub fn record_bytes_max(&self) -> usize {
+        body_max(&self.options) - RECORD_HEADER
+    }
+
+    /// Why input is given back; none while the log takes it.
+    pub fn shortage(&self) -> Option<Arc<str>> {
+        self.shared.shortage.reason()
+    }
+
+    /// Calls `listener` each time that the log begins to give input back, on the thread `wal-sync`, and now if it does so
+    /// already. It must only post.
+    pub fn on_shortage(&self, listener: impl Fn() + Send + 'static) {
+        self.shared.shortage.on_begin(Box::new(listener));
+    }
+
+    /// From now on input leaves so many bytes of spares to all else, beside what it leaves anyway.
+    pub fn keep_room(&self, bytes: u64) {
+        let more =
+            usize::try_from(bytes.div_ceil(self.options.segment_bytes)).unwrap_or(usize::MAX);
+        let count = self.options.reserve.saturating_add(more);
+        self.shared.reserve.store(count, Ordering::SeqCst);
     }
 
     /// Reads a record back. Any thread.
@@ -215,6 +274,11 @@ impl WriteAheadLog {
         state.release = state.release.max(Some(first));
         drop(state);
         self.shared.work.raise();
+    }
+
+    /// Looks again whether there is room for the reserve, soon, if the log is short of it.
+    pub fn look_for_room(&self) {
+        self.release(0);
     }
 
     /// The newest segment that holds durable records; 1 if there is none. What a checkpoint names as the first that is
@@ -296,11 +360,14 @@ impl State {
         }
     }
 
-    /// The records that are written next, in order: as many as one group takes, and one at least.
-    fn take_group(&mut self, bytes_max: usize) -> Vec<Pending> {
+    /// The records that are written next, in order: as many as one group takes, and one at least. If the first of them
+    /// fits into the `left` bytes of the segment, they all do.
+    fn take_group(&mut self, bytes_max: usize, left: usize) -> Vec<Pending> {
         let (mut group, mut bytes) = (Vec::new(), 0);
+        let fits = self.pending.front().is_some_and(|first| first.size() <= left);
+        let bytes_max = if fits { bytes_max.min(left) } else { bytes_max };
         while let Some(next) = self.pending.front() {
-            let size = RECORD_HEADER + next.record.length();
+            let size = next.size();
             if !group.is_empty() && bytes + size > bytes_max {
                 break;
             }
@@ -369,8 +436,9 @@ impl Worker {
 
     fn next(&mut self) -> Work {
         let bytes_max = self.writer.options.group_bytes_max.min(self.writer.body_max());
+        let left = self.writer.body_left();
         let mut state = self.shared.state.lock();
-        let group = state.take_group(bytes_max);
+        let group = state.take_group(bytes_max, left);
         let work = Work { group, release: state.release.take(), closed: state.closed };
         drop(state);
         self.shared.room.notify_all();
@@ -378,19 +446,49 @@ impl Worker {
     }
 
     /// Writes a group and releases segments; the error is the reason why the log ends.
-    fn carry_out(&mut self, work: Work) -> Result<(), Arc<str>> {
-        if !work.group.is_empty() {
-            self.write(work.group)?;
+    fn carry_out(&mut self, mut work: Work) -> Result<(), Arc<str>> {
+        self.writer.reserve = self.shared.reserve.load(Ordering::SeqCst);
+        if self.shared.shortage.reason().is_some() {
+            // The group may need the room.
+            self.release(work.release.take())?;
         }
-        if let Some(first) = work.release {
-            match self.writer.release(first) {
-                Ok(count) => {
-                    self.shared.counts.released.fetch_add(count as u64, Ordering::SeqCst);
-                }
-                Err(Failure::Retry(err) | Failure::Fatal(err)) => return Err(ended(&err)),
-            }
+        let group = self.admitted(work.group);
+        if !group.is_empty() {
+            self.write(group)?;
+        }
+        self.release(work.release)
+    }
+
+    /// Lets the segments below `first` go, and looks whether there is room now if the log was short of it.
+    fn release(&mut self, first: Option<u64>) -> Result<(), Arc<str>> {
+        let Some(first) = first else { return Ok(()) };
+        let released = self.writer.release(first);
+        let count = released.map_err(|(Failure::Retry(err) | Failure::Fatal(err))| ended(&err))?;
+        self.shared.counts.released.fetch_add(count as u64, Ordering::SeqCst);
+        if self.shared.shortage.reason().is_some() && self.writer.fill(0).is_ok() {
+            self.shared.shortage.end();
         }
         Ok(())
+    }
+
+    /// What of a group may be written: input is given back if the disk has no room for it beside the reserve.
+    fn admitted(&mut self, group: Vec<Pending>) -> Vec<Pending> {
+        if group.iter().all(|pending| !pending.is_input) {
+            return group;
+        }
+        let Err(err) = self.writer.admit(group.iter().map(Pending::size).sum()) else {
+            self.shared.shortage.end();
+            return group;
+        };
+        let reason: Arc<str> = err.to_string().into();
+        self.shared.counts.refused.fetch_add(1, Ordering::SeqCst);
+        self.shared.shortage.begin(Arc::clone(&reason));
+        let (input, rest): (Vec<_>, Vec<_>) =
+            group.into_iter().partition(|pending| pending.is_input);
+        for Pending { receipt, .. } in input {
+            receipt(Err(NotLogged::Retry(Arc::clone(&reason))));
+        }
+        rest
     }
 
     fn write(&mut self, group: Vec<Pending>) -> Result<(), Arc<str>> {
@@ -433,6 +531,31 @@ impl Drop for Worker {
             self.shared.fail(&"the thread wal-sync has ended".into());
         }
     }
+}
+
+/// Takes the room that a log needs from its start on: a segment to be written, and the reserve. A log that has segments
+/// goes on without the reserve, which only input needs: the reason why that is given back.
+///
+/// # Errors
+/// If there is not even that: how much is needed.
+fn first_room(writer: &mut Writer) -> Result<Option<Arc<str>>> {
+    let Err(err) = writer.fill(1) else { return Ok(None) };
+    let is_new = writer.files.lock().is_empty();
+    if !is_new && writer.spares.len() > 0 {
+        return Ok(Some(err.to_string().into()));
+    }
+    let wanted = if is_new { writer.reserve + 1 } else { 1 };
+    let missing = (wanted - writer.spares.len()) as u64 * writer.options.segment_bytes;
+    Err(Error::Failed(format!(
+        "there is no room to start the log: {} more must be free in {}: {err}",
+        mebibytes(missing),
+        writer.storage.name()
+    )))
+}
+
+/// A number of bytes for people, never too few.
+pub(crate) fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
 fn ended(err: &Error) -> Arc<str> {

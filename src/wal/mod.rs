@@ -18,6 +18,8 @@ mod format;
 mod log;
 mod reader;
 mod recovery;
+mod shortage;
+mod spares;
 pub mod storage;
 mod writer;
 
@@ -53,7 +55,10 @@ pub struct LogOptions {
     pub group_bytes_max: usize,
     /// The most bytes of records that wait for their group, unless a single record is larger.
     pub pending_bytes_max: usize,
-    /// How many released segments are kept to be used again.
+    /// How many whole segments input leaves for everything else: only with these beside it the log takes
+    /// [input](WriteAheadLog::append_input).
+    pub reserve: usize,
+    /// How many released segments are kept beyond those, to be used again.
     pub spares_max: usize,
     /// Drawn at random for each start; a fixed one makes the bytes of a test repeatable.
     pub salt: u64,
@@ -66,7 +71,8 @@ impl LogOptions {
             segment_bytes: SEGMENT_BYTES,
             group_bytes_max: 8 << 20,
             pending_bytes_max: 16 << 20,
-            spares_max: 2,
+            reserve: 2,
+            spares_max: 1,
             // The standard library seeds each of these from the operating system.
             salt: RandomState::new().hash_one(std::process::id()),
         }

@@ -8,8 +8,9 @@
 use std::collections::BTreeMap;
 
 use super::LogOptions;
-use super::format::{SEGMENT_HEADER, segment_name, segment_of, spare_name, spare_of};
+use super::format::{SEGMENT_HEADER, segment_name, segment_of, spare_of};
 use super::reader::{Scan, Segment, Visit, damaged, open_segment, unreadable};
+use super::spares::Spares;
 use super::storage::{Behind, Storage, StoredFile, read_full, sync, write_all};
 use super::writer::{Files, TOLD_BYTES, Writer};
 use crate::error::{Error, Result};
@@ -96,14 +97,15 @@ pub(crate) fn recover(
         }
         before = Some((*id, scan));
     }
-    let next_spare = names.spares.iter().max().map_or(1, |spare| spare.saturating_add(1));
+    let spares = Spares::adopt(storage.as_ref(), &names.spares, options.segment_bytes);
+    let spares = spares.map_err(|err| unreadable(storage.as_ref(), "a spare segment", err))?;
     let mut writer = Writer {
         options,
         files: Files::new(Mutex::new(files)),
         next_segment: before.as_ref().map_or(1, |(id, _)| id.saturating_add(1)),
         next_group: before.as_ref().map_or(1, |(_, scan)| scan.next_group),
-        spares: names.spares,
-        next_spare,
+        spares,
+        reserve: options.reserve,
         current: None,
         prepared: None,
         behind: Behind::new(0, TOLD_BYTES),
@@ -197,9 +199,8 @@ fn tidy_names(writer: &mut Writer, old: &[u64]) -> Result<()> {
         let name = segment_name(*id);
         writer.let_go(*id).map_err(|err| unreadable(storage.as_ref(), &name, err))?;
     }
-    while writer.spares.len() > writer.options.spares_max {
-        let name = writer.spares.pop().map(spare_name).unwrap_or_default();
-        storage.remove(&name).map_err(|err| unreadable(storage.as_ref(), &name, err))?;
-    }
+    let most = writer.spares_max();
+    let trimmed = writer.spares.trim(storage.as_ref(), most);
+    trimmed.map_err(|err| unreadable(storage.as_ref(), "a spare segment", err))?;
     storage.sync_dir().map_err(|err| unreadable(storage.as_ref(), "the directory", err))
 }

@@ -3,6 +3,7 @@
 //! ```text
 //!  roll:    spare-N (preallocated) ─ header and first group ─ sync ─ rename to wal-K ─ sync of the directory
 //!  release: wal-J ─ rename to spare-M (or remove) ─ sync of the directory
+//!  input:   only while the reserve, some whole spares, is there ─ plans, commits, changes: as long as there is a spare
 //! ```
 //! So a segment that has its name is never without a good header, and a later segment proves that every group before
 //! its first was synced. An error before anything depends on it can be tried again (a full disk); one of a sync or a
@@ -15,10 +16,11 @@ use bytes::Bytes;
 
 use super::LogOptions;
 use super::format::{
-    GROUP_HEADER, GroupHeader, Position, RECORD_HEADER, SEGMENT_HEADER, SegmentHeader, record_crc,
-    record_header, segment_name, spare_name,
+    ALIGN, GROUP_HEADER, GroupHeader, Position, RECORD_HEADER, SEGMENT_HEADER, SegmentHeader,
+    record_crc, record_header, segment_name, spare_name,
 };
 use super::reader::{group_bytes, unreadable};
+use super::spares::{Prepared, Spares};
 use super::storage::{Behind, Storage, StoredFile, sync, write_all};
 use crate::error::Error;
 use crate::sync::planted::{Planted, planted};
@@ -84,9 +86,10 @@ pub(crate) struct Writer {
     pub(crate) files: Files,
     pub(crate) next_segment: u64,
     pub(crate) next_group: u64,
-    /// Numbers of the segments that wait to be used again.
-    pub(crate) spares: Vec<u64>,
-    pub(crate) next_spare: u64,
+    /// The segments that wait to be written.
+    pub(crate) spares: Spares,
+    /// How many of those input leaves alone.
+    pub(crate) reserve: usize,
     /// The segment that is written; none until the first group of this run.
     pub(crate) current: Option<Current>,
     /// A spare that is open and has its room.
@@ -107,14 +110,6 @@ pub(crate) struct Current {
     salt: u64,
     /// Where the next group begins.
     end: u64,
-}
-
-/// A spare that becomes the next segment.
-#[derive(Debug)]
-pub(crate) struct Prepared {
-    number: u64,
-    file: Arc<dyn StoredFile>,
-    salt: u64,
 }
 
 /// A group that was written and not synced.
@@ -148,12 +143,31 @@ impl Writer {
         body_max(&self.options)
     }
 
+    /// The longest body of a group that the segment has room for that is written now.
+    pub(crate) fn body_left(&self) -> usize {
+        let Some(now) = &self.current else { return 0 };
+        let left = self.options.segment_bytes.saturating_sub(now.end);
+        let left = usize::try_from(left).unwrap_or(usize::MAX).saturating_sub(GROUP_HEADER);
+        left / ALIGN * ALIGN
+    }
+
+    /// Lets a group with input be written: with it the reserve is still there. Whatever else is written needs no leave.
+    pub(crate) fn admit(&mut self, body: usize) -> Result<(), Error> {
+        let rolls = self.prepared.is_none() && body > self.body_left();
+        self.fill(usize::from(rolls))
+    }
+
+    /// Makes the reserve whole, and `more` spares beside it.
+    pub(crate) fn fill(&mut self, more: usize) -> Result<(), Error> {
+        let filled = self.spares.fill(self.storage.as_ref(), self.reserve + more);
+        filled.map_err(|err| unreadable(self.storage.as_ref(), "a spare segment", err))
+    }
+
     fn write(&mut self, records: &[&Record]) -> Result<Vec<Position>, Failure> {
         let body = records.iter().map(|record| RECORD_HEADER + record.length).sum();
         assert!(body <= self.body_max(), "the caller forms groups that fit a segment");
         let taken = group_bytes(body) as u64;
-        let fits =
-            self.current.as_ref().is_some_and(|now| now.end + taken <= self.options.segment_bytes);
+        let fits = self.current.is_some() && body <= self.body_left();
         if !fits {
             self.clear_failed_attempt()?;
             self.prepare().map_err(Failure::Retry)?;
@@ -198,7 +212,13 @@ impl Writer {
             return (Arc::clone(&now.file), now.salt, now.id, now.end);
         }
         let next = self.prepared.as_ref().expect("prepared just now");
-        (Arc::clone(&next.file), next.salt, self.next_segment, SEGMENT_HEADER as u64)
+        let salt = self.salt(next);
+        (Arc::clone(&next.file), salt, self.next_segment, SEGMENT_HEADER as u64)
+    }
+
+    /// The salt of a segment that was not begun yet.
+    fn salt(&self, next: &Prepared) -> u64 {
+        mix(self.options.salt, next.number, self.next_segment)
     }
 
     fn segment_header(&self, segment: u64, salt: u64) -> [u8; SEGMENT_HEADER] {
@@ -226,29 +246,14 @@ impl Writer {
         sync(now.file.as_ref()).map_err(|err| Failure::Fatal(fail(err)))
     }
 
-    /// Opens a spare, or makes one, and gives it its room. May fail on a full disk, and be tried again.
+    /// Takes a spare, or makes one. May fail on a full disk, and be tried again.
     fn prepare(&mut self) -> Result<(), Error> {
         if self.prepared.is_some() {
             return Ok(());
         }
-        let reused = self.spares.last().copied();
-        let number = reused.unwrap_or(self.next_spare);
-        let name = spare_name(number);
-        let fail = |err| unreadable(self.storage.as_ref(), &name, err);
-        let file = match reused {
-            Some(_) => self.storage.open(&name),
-            None => self.storage.create(&name),
-        };
-        let file = file.map_err(fail)?;
-        if reused.is_none() {
-            // It exists now, whatever comes next.
-            self.next_spare += 1;
-            self.spares.push(number);
-        }
-        file.allocate(self.options.segment_bytes).map_err(fail)?;
-        self.spares.pop();
-        let salt = mix(self.options.salt, number, self.next_segment);
-        self.prepared = Some(Prepared { number, file, salt });
+        let taken = self.spares.take(self.storage.as_ref());
+        self.prepared =
+            Some(taken.map_err(|err| unreadable(self.storage.as_ref(), "a spare segment", err))?);
         Ok(())
     }
 
@@ -265,7 +270,7 @@ impl Writer {
             let next = self.prepared.take().expect("a segment is prepared before it is written");
             self.begin(&next).map_err(fail)?;
             self.files.lock().insert(self.next_segment, Arc::clone(&next.file));
-            let (id, file, salt) = (self.next_segment, next.file, next.salt);
+            let (id, salt, file) = (self.next_segment, self.salt(&next), next.file);
             self.current = Some(Current { id, file, salt, end: 0 });
             self.next_segment += 1;
         } else {
@@ -315,21 +320,20 @@ impl Writer {
 
     /// Keeps a released segment as a spare, or removes it.
     pub(crate) fn let_go(&mut self, id: u64) -> io::Result<()> {
-        if self.spares.len() >= self.options.spares_max {
-            return self.storage.remove(&segment_name(id));
-        }
-        self.storage.rename(&segment_name(id), &spare_name(self.next_spare))?;
-        // The oldest is used first, so that the end of the list may wait.
-        self.spares.insert(0, self.next_spare);
-        self.next_spare += 1;
-        Ok(())
+        let most = self.spares_max();
+        self.spares.keep(self.storage.as_ref(), id, most)
+    }
+
+    /// How many spares are kept.
+    pub(crate) fn spares_max(&self) -> usize {
+        self.reserve + self.options.spares_max
     }
 }
 
 /// The longest body of a group that a segment has room for.
 pub(crate) fn body_max(options: &LogOptions) -> usize {
     let room = options.segment_bytes - SEGMENT_HEADER as u64 - GROUP_HEADER as u64;
-    usize::try_from(room).unwrap_or(usize::MAX) / super::format::ALIGN * super::format::ALIGN
+    usize::try_from(room).unwrap_or(usize::MAX) / ALIGN * ALIGN
 }
 
 /// The header of a group with the positions and headers of its records.

@@ -149,6 +149,11 @@ trait Held: fmt::Debug + Send + Sync {}
 
 impl<T: fmt::Debug + Send + Sync> Held for T {}
 
+/// Whether it is room on the disk that is missing: the same call may succeed later.
+pub(crate) fn is_full(err: &io::Error) -> bool {
+    matches!(err.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
 /// Writes all of the parts, however often that takes.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 //! `TIDEMILL_SEED=n` replays one seed, `TIDEMILL_SEEDS=n` runs that many.
 
 mod damage;
+mod room;
 mod threads;
 
 use super::LogOptions;
@@ -46,6 +47,7 @@ pub(super) fn options(salt: u64) -> LogOptions {
         segment_bytes: 512,
         group_bytes_max: 200,
         pending_bytes_max: 400,
+        reserve: 0,
         spares_max: 1,
         salt,
     }

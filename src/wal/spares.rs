@@ -1,0 +1,164 @@
+//! `Spares`: segments that wait to be written, each a file that has its room on the disk already.
+//!
+//! ```text
+//!  release: wal-J ─▶ spare-M (a bound; beyond it removed)      roll: spare-N ─▶ wal-K, a new one only without any
+//!  fill: a new file ─ allocate ─▶ whole: spare │ not whole: removed, and what it got goes back to the disk
+//! ```
+//! Only whole files count. One that is shorter than a segment, or has holes that cannot be filled, is removed: it holds
+//! room, and whoever tries it again and again never gets to the whole one beside it. Input leaves some spares alone, which
+//! is how the log keeps room for what ends batches (see `writer`). Runs on the thread `wal-sync`, or on a test's.
+
+use std::io::{self, ErrorKind};
+
+use super::format::{segment_name, spare_name};
+use super::storage::{Storage, StoredFile, discard, is_full};
+use crate::sync::Arc;
+use crate::sync::planted::{Planted, planted};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Spares {
+    /// The numbers of those that are whole; the last is used first.
+    whole: Vec<u64>,
+    /// The number that the next one gets.
+    next: u64,
+    /// What one holds, in bytes.
+    segment_bytes: u64,
+}
+
+/// A spare that becomes the next segment.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) number: u64,
+    pub(crate) file: Arc<dyn StoredFile>,
+}
+
+impl Spares {
+    /// The spares that an earlier run left. Those of another size are cut, and those that are not whole removed.
+    pub(crate) fn adopt(
+        storage: &dyn Storage,
+        found: &[u64],
+        segment_bytes: u64,
+    ) -> io::Result<Self> {
+        let next = found.iter().max().map_or(1, |newest| newest.saturating_add(1));
+        let mut spares = Spares { whole: Vec::new(), next, segment_bytes };
+        let mut rest = Vec::new();
+        for number in found {
+            let file = storage.open(&spare_name(*number))?;
+            match file.size()? >= segment_bytes && spares.is_whole(file.as_ref())? {
+                true => spares.whole.push(*number),
+                false => rest.push((*number, file)),
+            }
+        }
+        for (number, file) in rest {
+            if planted(Planted::SpareTriedForEver) {
+                spares.whole.push(number);
+            } else {
+                discard(storage, file.as_ref(), &spare_name(number));
+            }
+        }
+        Ok(spares)
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.whole.len()
+    }
+
+    /// Makes a file one segment long, all of it with room; false if there is no room for that.
+    fn is_whole(&self, file: &dyn StoredFile) -> io::Result<bool> {
+        file.truncate(self.segment_bytes)?;
+        match file.allocate(self.segment_bytes) {
+            Ok(()) => Ok(true),
+            Err(err) if is_full(&err) => Ok(false),
+            Err(err) => Err(err),
+        }
+    }
+
+    /// Makes new ones until there are so many.
+    ///
+    /// # Errors
+    /// `StorageFull` if there is no room for one more: those that there are stay.
+    pub(crate) fn fill(&mut self, storage: &dyn Storage, count: usize) -> io::Result<()> {
+        while self.whole.len() < count {
+            let made = self.make(storage)?;
+            self.whole.insert(0, made.number);
+        }
+        Ok(())
+    }
+
+    /// Takes one to be written; a new one if there is none.
+    ///
+    /// # Errors
+    /// `StorageFull` if there is no room for a new one.
+    pub(crate) fn take(&mut self, storage: &dyn Storage) -> io::Result<Prepared> {
+        while let Some(number) = self.whole.last().copied() {
+            let file = storage.open(&spare_name(number))?;
+            // Somebody may have touched it since it was made.
+            match self.is_whole(file.as_ref())? {
+                true => {
+                    self.whole.pop();
+                    return Ok(Prepared { number, file });
+                }
+                false if planted(Planted::SpareTriedForEver) => {
+                    return Err(ErrorKind::StorageFull.into());
+                }
+                false => {
+                    self.whole.pop();
+                    discard(storage, file.as_ref(), &spare_name(number));
+                }
+            }
+        }
+        self.make(storage)
+    }
+
+    /// A new one, which is not among those that are counted.
+    fn make(&mut self, storage: &dyn Storage) -> io::Result<Prepared> {
+        // Whether there is room is known by taking it; a disk that is plainly full is not written to for that.
+        if storage.volume()?.free < self.segment_bytes {
+            return Err(ErrorKind::StorageFull.into());
+        }
+        let (number, name) = (self.next, spare_name(self.next));
+        self.next += 1;
+        let file = storage.create(&name)?;
+        if let Err(err) = file.allocate(self.segment_bytes) {
+            discard(storage, file.as_ref(), &name);
+            return Err(err);
+        }
+        Ok(Prepared { number, file })
+    }
+
+    /// Keeps a released segment as a spare if there are fewer than `most`, or removes it.
+    pub(crate) fn keep(
+        &mut self,
+        storage: &dyn Storage,
+        segment: u64,
+        most: usize,
+    ) -> io::Result<()> {
+        let name = segment_name(segment);
+        if self.whole.len() >= most {
+            return storage.remove(&name);
+        }
+        let file = storage.open(&name)?;
+        if !self.is_whole(file.as_ref())? {
+            // Cut where an earlier run ended, and the rest of its room is gone.
+            drop(file);
+            return storage.remove(&name);
+        }
+        storage.rename(&name, &spare_name(self.next))?;
+        // The oldest is used first, so that the end of the list may wait.
+        self.whole.insert(0, self.next);
+        self.next += 1;
+        Ok(())
+    }
+
+    /// Removes those beyond `most`.
+    pub(crate) fn trim(&mut self, storage: &dyn Storage, most: usize) -> io::Result<()> {
+        while self.whole.len() > most
+            && let Some(number) = self.whole.pop()
+        {
+            storage.remove(&spare_name(number))?;
+        }
+        Ok(())
+    }
+}
