@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
+use tidemill::metrics::ConditionKind;
 use tidemill::sink::{BatchMeta, CommitKey, Rows, Sink};
 use tidemill::sync::{Arc, Mailbox};
 use tidemill::testing::ManualClock;
@@ -152,8 +153,14 @@ fn a_full_disk_under_a_sink_is_waited_for_and_is_no_failure() {
     clock.advance(Duration::from_millis(100));
     while !matches!(events.recv().expect("it runs"), Event::JobWaitsForRoom { .. }) {}
     assert_eq!(commits.load(Ordering::SeqCst), 1);
+    let inspector = running.inspector();
+    let waits = "job `save#0`: batch 100 ms waits for room: cannot write";
+    assert_eq!(inspector.conditions()[0].kind, ConditionKind::SinkFails);
+    assert!(inspector.unready().iter().any(|why| why.starts_with(waits)), "{inspector:?}");
     clock.advance(Duration::from_millis(200));
     completed_up_to(&events, 100);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(inspector.conditions(), []);
     assert!(commits.load(Ordering::SeqCst) >= 2, "tried again");
     running.stop().expect("nothing is left");
 }

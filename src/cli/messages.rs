@@ -8,7 +8,7 @@ use indicatif::{HumanBytes, HumanCount};
 use serde_json::{Value, json};
 
 use crate::context::{Report, SourceReport};
-use crate::metrics::Event;
+use crate::metrics::{Condition, Event};
 
 use super::args::LogLevel;
 use super::log::Log;
@@ -83,34 +83,44 @@ impl Messages {
                 let text = format!("source `{source}`: ended{how}");
                 self.say("source_ended", &text, json!({"source": source, "error": error}));
             }
+            Event::ConditionBegan { condition } => {
+                self.condition("condition_began", condition, &condition.text(), None);
+            }
+            Event::ConditionLasts { condition, lasted } => {
+                let text = format!("{} (for {})", condition.text(), seconds(*lasted));
+                self.condition("condition_lasts", condition, &text, Some(*lasted));
+            }
+            Event::ConditionEnded { condition, lasted } => {
+                let text = format!("{}, after {}", condition.over_text(), seconds(*lasted));
+                self.condition("condition_ended", condition, &text, Some(*lasted));
+            }
             _ => self.event_of_batches(event),
         }
+    }
+
+    /// A line about a condition.
+    fn condition(&self, event: &str, condition: &Condition, text: &str, lasted: Option<Duration>) {
+        let mut facts = json!({
+            "kind": condition.kind.name(),
+            "subject": condition.subject,
+            "cause": condition.cause,
+            "needs": condition.needs,
+        });
+        if let Some(lasted) = lasted {
+            facts["seconds"] = json!(lasted.as_secs_f64());
+        }
+        self.warning(event, text, facts);
     }
 
     /// What happens to blocks and batches.
     fn event_of_batches(&self, event: &Event) {
         match event {
-            Event::StoreFull { source, store_bytes_max } => {
-                let size = HumanBytes(*store_bytes_max as u64);
-                self.warn(&format!(
-                    "source `{source}`: reading pauses while the store is full (store_bytes_max = {size}); \
-                     raise it, shorten batch_interval or add workers if that lasts"
-                ));
-            }
             Event::Spilling { directory } => {
                 let text = format!("the store is nearly full: blocks leave memory for {directory}");
                 self.say("spilling", &text, json!({"directory": directory}));
             }
-            Event::SpillFailed { directory, why } => {
-                self.warn(&format!(
-                    "blocks cannot leave memory for {directory}: {why}; reading pauses while the store is full"
-                ));
-            }
             Event::JobRetried { time, job, attempt, cause } => {
                 self.warn(&format!("job `{job}`: batch {time}, attempt {attempt} failed: {cause}"));
-            }
-            Event::JobWaitsForRoom { time, job, cause } => {
-                self.warn(&format!("job `{job}`: batch {time} waits for room: {cause}"));
             }
             Event::JobGivenUp { time, job, attempts, cause } => {
                 self.warn(&format!(
@@ -147,6 +157,7 @@ impl Messages {
                     "state: {file} is damaged ({what}); an older checkpoint is used"
                 ));
             }
+            // Conditions say the rest: a full store, a spill that fails, a job that waits for room.
             _ => {}
         }
     }

@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::config::Resolved;
-use crate::metrics::{BatchRecord, Counter, EngineTimes, EventBus, History, ReceiverCounters};
+use crate::metrics::{
+    BatchRecord, Condition, ConditionKind, Counter, EngineTimes, EventBus, History,
+    ReceiverCounters,
+};
 use crate::receiver::RateLimiter;
 use crate::receiver::io::IoModel;
 use crate::scheduler::Scheduler;
@@ -128,11 +131,35 @@ impl Inspector {
         self.0.stopping.load(Ordering::SeqCst)
     }
 
-    /// Whether the stream works: every source that dials is connected, at least one batch is done, no stop has begun.
+    /// Whether the stream works: every source that dials is connected, at least one batch is done, no stop has begun, and
+    /// nothing holds it up that should not.
     pub fn is_ready(&self) -> bool {
+        self.unready().is_empty()
+    }
+
+    /// Why the stream is not ready, a sentence each.
+    pub fn unready(&self) -> Vec<String> {
         let connected =
             |receiver: &Received| receiver.local.is_some() || receiver.counters.open.value() > 0;
-        !self.is_stopping() && self.0.receivers.iter().all(connected) && self.progress().batches > 0
+        let connected = self.0.receivers.iter().all(connected);
+        let states = [
+            (self.is_stopping(), "the stream is stopping"),
+            (self.progress().batches == 0, "no batch is done yet"),
+            (!connected, "a source is not connected"),
+        ];
+        let states = states.iter().filter(|(is_so, _)| *is_so).map(|(_, text)| (*text).to_owned());
+        let lasting = self.conditions().into_iter().filter(|it| it.kind.row().unready);
+        states.chain(lasting.map(|condition| condition.text())).collect()
+    }
+
+    /// What holds the stream up now, the oldest first.
+    pub fn conditions(&self) -> Vec<Condition> {
+        self.0.events.conditions().lasting()
+    }
+
+    /// How often each kind of condition began.
+    pub fn conditions_begun(&self) -> Vec<(ConditionKind, u64)> {
+        self.0.events.conditions().begun()
     }
 
     /// What was done so far.

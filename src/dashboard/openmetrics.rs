@@ -38,6 +38,7 @@ struct Stream(Inspector);
 impl Collector for Stream {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         self.totals(&mut encoder)?;
+        self.conditions(&mut encoder)?;
         self.receivers(&mut encoder)?;
         self.times(&mut encoder)
     }
@@ -82,6 +83,22 @@ impl Stream {
         for (name, help, value) in gauges {
             let gauge = ConstGauge::new(as_f64(value));
             gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        Ok(())
+    }
+
+    fn conditions(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let (name, help) = ("condition", "What holds the stream up now");
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for condition in self.0.conditions() {
+            let labels = [("kind", condition.kind.name()), ("subject", &condition.subject)];
+            ConstGauge::new(1.0).encode(family.encode_family(&labels)?)?;
+        }
+        let (name, help) = ("conditions_begun", "How often each kind of condition began");
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (kind, count) in self.0.conditions_begun() {
+            let labels = [("kind", kind.name())];
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::context::{Inspector, ReceiverStatus};
-use crate::metrics::{BatchRecord, STAGES};
+use crate::metrics::{BatchRecord, Condition, STAGES};
 use crate::receiver::io::IoModel;
 use crate::time::{Moment, Time};
 
@@ -62,8 +62,10 @@ pub(super) fn answer(request: &Request, stream: &Inspector) -> Page {
     match request.path.as_str() {
         "/" => Page::text(200, INDEX),
         "/healthz" => Page::text(200, "alive"),
-        "/readyz" if stream.is_ready() => Page::text(200, "ready"),
-        "/readyz" => Page::text(503, not_ready(stream)),
+        "/readyz" => match stream.unready() {
+            reasons if reasons.is_empty() => Page::text(200, "ready"),
+            reasons => Page::text(503, reasons.join("\n")),
+        },
         "/metrics" => metrics(stream),
         "/api/v1/status" => Page::json(&Value::Object(status(stream))),
         "/api/v1/status.csv" => table(&[status(stream)]),
@@ -89,16 +91,6 @@ fn metrics(stream: &Inspector) -> Page {
     }
 }
 
-fn not_ready(stream: &Inspector) -> &'static str {
-    if stream.is_stopping() {
-        "the stream is stopping"
-    } else if stream.progress().batches == 0 {
-        "no batch is done yet"
-    } else {
-        "a source is not connected"
-    }
-}
-
 fn object(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(map) => map,
@@ -114,6 +106,7 @@ fn status(stream: &Inspector) -> Map<String, Value> {
         "started_ms": stream.started_at().as_millis(),
         "uptime_ms": millis(stream.uptime()),
         "ready": stream.is_ready(),
+        "unready": stream.unready(),
         "stopping": stream.is_stopping(),
         "batch_interval_ms": config.batch_interval.as_millis(),
         "block_interval_ms": config.block_interval.as_millis(),
@@ -135,7 +128,18 @@ fn status(stream: &Inspector) -> Map<String, Value> {
         "spill_file_bytes": memory.spilled.file_bytes,
         "spill_failures": memory.spilled.failures,
         "events_dropped": stream.events_dropped(),
+        "conditions": stream.conditions().iter().map(condition).collect::<Vec<_>>(),
     }))
+}
+
+fn condition(condition: &Condition) -> Value {
+    json!({
+        "kind": condition.kind.name(),
+        "subject": condition.subject,
+        "since_ms": condition.since.as_millis(),
+        "cause": condition.cause,
+        "needs": condition.needs,
+    })
 }
 
 const BATCH_COLUMNS: [&str; 17] = [

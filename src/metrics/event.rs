@@ -1,7 +1,8 @@
 //! The closed set of facts that the engine reports, and the bounded bus that carries them to listeners.
 //!
 //! Any thread posts without waiting; the `events` thread calls the listeners. When they are too slow, facts are dropped
-//! and counted, for the stream must not wait for those who watch it.
+//! and counted, for the stream must not wait for those who watch it. Conditions are not dropped: the thread asks the
+//! registry for what is due.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,7 +10,9 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, AtomicU64, Mailbox, Ordering, Poison};
-use crate::time::Time;
+use crate::time::{Clock, SystemClock, Time};
+
+use super::conditions::{Condition, Conditions};
 
 /// Facts in flight at most, then new ones are dropped and counted.
 const EVENTS_MAX: usize = 4096;
@@ -18,6 +21,25 @@ const EVENTS_MAX: usize = 4096;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
+    /// Something begins to hold the engine up.
+    ConditionBegan {
+        /// What it is.
+        condition: Condition,
+    },
+    /// It still does; every ten seconds.
+    ConditionLasts {
+        /// What it is, with its newest cause.
+        condition: Condition,
+        /// How long it has lasted.
+        lasted: Duration,
+    },
+    /// It does no more.
+    ConditionEnded {
+        /// What it was.
+        condition: Condition,
+        /// How long it lasted.
+        lasted: Duration,
+    },
     /// A source listens for peers.
     Listening {
         /// The source's name.
@@ -203,11 +225,13 @@ impl<F: FnMut(&Event) + Send> Listener for F {
 pub struct EventBus {
     mailbox: Mailbox<Event>,
     dropped: Arc<AtomicU64>,
+    conditions: Conditions,
+    clock: Arc<dyn Clock>,
 }
 
 impl Default for EventBus {
     fn default() -> Self {
-        EventBus { mailbox: Mailbox::new(EVENTS_MAX), dropped: Arc::default() }
+        EventBus::with_clock(SystemClock::new())
     }
 }
 
@@ -215,6 +239,18 @@ impl EventBus {
     /// A bus without listeners; nothing is delivered until [`start`](EventBus::start).
     pub fn new() -> Self {
         EventBus::default()
+    }
+
+    /// The same; conditions last by this clock.
+    pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        let mailbox = Mailbox::new(EVENTS_MAX);
+        let conditions = Conditions::new(Arc::clone(&clock), mailbox.signal().clone());
+        EventBus { mailbox, dropped: Arc::default(), conditions, clock }
+    }
+
+    /// What holds the engine up.
+    pub fn conditions(&self) -> &Conditions {
+        &self.conditions
     }
 
     /// Posts a fact without waiting.
@@ -234,16 +270,27 @@ impl EventBus {
     /// # Errors
     /// If the operating system gives no more threads.
     pub fn start(&self, mut listeners: Vec<Box<dyn Listener>>, poison: &Poison) -> Result<Thread> {
-        let mailbox = self.mailbox.clone();
-        let body = move || {
-            while let Some(event) = mailbox.recv() {
-                for listener in &mut listeners {
-                    listener.on_event(&event);
-                }
-            }
-        };
-        thread::spawn("events", poison, body)
+        let bus = self.clone();
+        let tell = move |event: &Event| listeners.iter_mut().for_each(|it| it.on_event(event));
+        thread::spawn("events", poison, move || bus.run(tell))
             .map_err(|err| Error::io("cannot start the thread `events`", err))
+    }
+
+    /// The body of the thread: what was posted, and what is due of conditions, until the bus is closed.
+    fn run(&self, mut tell: impl FnMut(&Event)) {
+        loop {
+            let posted = self.mailbox.try_recv();
+            let is_over = posted.is_none() && self.mailbox.is_closed_and_empty();
+            let is_idle = posted.is_none() && !is_over;
+            posted.iter().for_each(&mut tell);
+            self.conditions.take_due(is_over).iter().for_each(&mut tell);
+            if is_over {
+                return;
+            }
+            if is_idle {
+                self.clock.wait(self.mailbox.signal(), self.conditions.due());
+            }
+        }
     }
 
     /// Closes the bus: what was posted is delivered, then the thread ends.

@@ -1,12 +1,16 @@
-//! What the engine tells about itself: counters, times, batches, and facts as values on a bounded bus. No HTTP, no text
-//! formats.
+//! What the engine tells about itself: counters, times, batches, conditions that last, and facts as values on a bounded bus.
+//! No HTTP, no text formats.
 
 mod batches;
+mod conditions;
 mod counters;
 mod event;
 mod latency;
 
 pub use batches::{BatchRecord, BatchState, EngineTimes, History, Moments, STAGES, Stage};
+pub use conditions::{
+    CONDITIONS, Condition, ConditionHandle, ConditionKind, ConditionRow, Conditions,
+};
 pub use counters::{Counter, ReceiverCounters};
 pub use event::{Event, EventBus, Listener};
 pub use latency::{Latency, Recorder, Times};

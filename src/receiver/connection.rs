@@ -21,10 +21,11 @@ use crate::receiver::arrivals::Arrivals;
 use crate::receiver::aside::Asides;
 use crate::receiver::generator::Generator;
 use crate::receiver::io::{Closed, Flow, Host, Lane, Peer, Remote, Standing, Waker};
+use crate::receiver::pause::Pause;
 use crate::receiver::rate::RateLimiter;
 use crate::slab::{Account, BUFFER_BYTES, Buffer};
 use crate::sync::planted::{Planted, planted};
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Ordering, Signal};
+use crate::sync::{Arc, AtomicUsize, Ordering, Signal};
 use crate::time::{Clock, Moment};
 
 /// Whole records of one buffer that are worth keeping in place, in bytes; less is copied together.
@@ -44,7 +45,8 @@ pub(crate) struct Intake {
     pub(crate) counters: Arc<ReceiverCounters>,
     pub(crate) events: EventBus,
     pub(crate) observer: Arc<dyn Observer>,
-    pub(crate) told_full: AtomicBool,
+    /// Says when the full store stops the reading.
+    pub(crate) pause: Arc<Pause>,
     /// The rate limit, if there is one.
     pub(crate) limiter: Option<Arc<RateLimiter>>,
     /// Counts what can be cut, if batches wait for records.
@@ -417,9 +419,8 @@ impl IntakeLane {
     fn paused(&self, queue_has_room: bool) {
         let intake = &self.intake;
         intake.counters.pauses.add(1);
-        if queue_has_room && !intake.told_full.swap(true, Ordering::Relaxed) {
-            let store_bytes_max = intake.account.max();
-            intake.events.post(Event::StoreFull { source: intake.source.clone(), store_bytes_max });
+        if queue_has_room {
+            intake.pause.store_is_full(&intake.account);
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::metrics::{Event, EventBus, ReceiverCounters};
 use crate::receiver::active::ActiveReceiver;
 use crate::receiver::generator::{BlockTarget, Generator, GeneratorOptions};
 use crate::receiver::io::IoModel;
+use crate::receiver::pause::Pause;
 use crate::receiver::rate::RateLimiter;
 use crate::receiver::socket::{
     Cutter, Engine, OnEnd, RateOptions, Steered, When, join_by, start_limiter, wake_on_room,
@@ -81,6 +82,8 @@ struct Shared {
     arrivals: Option<Arc<Arrivals>>,
     counters: Arc<ReceiverCounters>,
     events: EventBus,
+    /// Says when the full store stops the receiver.
+    pause: Arc<Pause>,
     clock: Arc<dyn Clock>,
     stop: StopToken,
     hooks: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
@@ -144,6 +147,9 @@ impl ReceiverHandle {
                 return Ok(());
             }
             shared.counters.pauses.add(1);
+            if !shared.account.has_room() {
+                shared.pause.store_is_full(&shared.account);
+            }
             self.wait_until(None, || shared.has_room());
         }
     }
@@ -254,6 +260,7 @@ impl CustomReceiver {
         let limiter =
             options.rate.map(|rate| RateLimiter::new(rate.initial, Arc::clone(&engine.clock)));
         generator.start(target, engine.times.cut_ticks.recorder())?;
+        let pause = Pause::new(&options.source, &engine.account, &engine.events);
         let shared = Arc::new(Shared {
             options,
             generator,
@@ -262,6 +269,7 @@ impl CustomReceiver {
             arrivals: engine.arrivals.clone(),
             counters: Arc::default(),
             events: engine.events.clone(),
+            pause,
             clock: Arc::clone(&engine.clock),
             stop: StopToken::new(),
             hooks: Mutex::default(),

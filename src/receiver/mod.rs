@@ -22,6 +22,7 @@ pub(crate) mod generator;
 pub mod io;
 #[cfg(all(test, tidemill_model))]
 mod model;
+mod pause;
 pub(crate) mod queue;
 mod rate;
 mod socket;

@@ -13,11 +13,12 @@ use crate::metrics::{EventBus, Latency, ReceiverCounters};
 use crate::receiver::connection::{AckAt, Handing, Intake, IntakeHost, IntakeLane, Observer};
 use crate::receiver::generator::{BlockTarget, Cut, Generator, GeneratorOptions};
 use crate::receiver::io::{Closed, Host, Lane, Peer, Remote};
+use crate::receiver::pause::Pause;
 use crate::slab::{Account, Pool};
 use crate::sync::explore::{check, thread};
 use crate::sync::planted::Planted;
 use crate::sync::thread::Thread;
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering, Poison, Signal};
+use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, Poison, Signal};
 use crate::time::{Interval, ManualClock, Moment, Time};
 
 const BLOCK_INTERVAL: Interval = Interval::millis(200);
@@ -111,7 +112,7 @@ fn path(block_bytes_max: u64, store_bytes_max: usize) -> Path {
         counters: Arc::new(ReceiverCounters::default()),
         events: EventBus::new(),
         observer: Arc::new(Nobody),
-        told_full: AtomicBool::new(false),
+        pause: Pause::new("in", &account, &EventBus::new()),
         limiter: None,
         arrivals: None,
         asides: None,

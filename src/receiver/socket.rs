@@ -18,6 +18,7 @@ use crate::receiver::connection::{AckAt, Handing, Intake, IntakeHost, Observer};
 use crate::receiver::dial::{self, Interrupt};
 use crate::receiver::generator::{BlockTarget, Cut, Generator, GeneratorOptions};
 use crate::receiver::io::{self as models, Closed, IoDriver, IoModel, Options, Peer};
+use crate::receiver::pause::Pause;
 use crate::receiver::rate::RateLimiter;
 use crate::slab::{Account, Pool};
 use crate::sync::thread::{self, Thread};
@@ -189,7 +190,7 @@ impl SocketReceiver {
             counters: Arc::clone(&counters),
             events: engine.events.clone(),
             observer: Arc::clone(&dialling) as Arc<dyn Observer>,
-            told_full: AtomicBool::new(false),
+            pause: Pause::new(&options.source, &engine.account, &engine.events),
             limiter: limiter.clone(),
             arrivals: engine.arrivals.clone(),
             asides: asides.as_ref().map(Keeper::asides),

@@ -19,10 +19,11 @@ use crate::receiver::generator::{
     BlockTarget, Cut, Generator, GeneratorOptions, NOTHING_READ, Push,
 };
 use crate::receiver::io::{Closed, Host, Lane, Peer, Remote};
+use crate::receiver::pause::Pause;
 use crate::receiver::queue::RangeQueue;
 use crate::slab::{Account, Pool};
 use crate::sync::{
-    Arc, AtomicBool, AtomicU64, AtomicUsize, Mailbox, Mutex, Ordering, Poison, Signal, StopToken,
+    Arc, AtomicU64, AtomicUsize, Mailbox, Mutex, Ordering, Poison, Signal, StopToken,
 };
 use crate::time::{Clock, Interval, ManualClock, Time};
 
@@ -98,7 +99,7 @@ fn path(record_bytes_max: usize, block_bytes_max: u64, store_bytes_max: usize) -
         counters: Arc::clone(&counters),
         events: EventBus::new(),
         observer: Arc::new(Nobody),
-        told_full: AtomicBool::new(false),
+        pause: Pause::new("in", &account, &EventBus::new()),
         limiter: None,
         arrivals: None,
         asides: None,

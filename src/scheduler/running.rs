@@ -4,7 +4,7 @@
 use crate::batch::{self, Failure};
 use crate::dstream::{BatchInput, Graph};
 use crate::error::{Error, Result};
-use crate::metrics::{BatchState, Event, EventBus, STAGES};
+use crate::metrics::{BatchState, ConditionKind, Event, EventBus, STAGES};
 use crate::sink::{DeadLetter, DeadLetters};
 use crate::sync::Arc;
 use crate::time::{Moment, Time};
@@ -54,7 +54,12 @@ impl JobLoop {
                 }
             }
         });
-        match self.jobs.ended(job, outcome) {
+        let verdict = self.jobs.ended(job, outcome);
+        if !matches!(verdict, Verdict::NoRoom { .. }) {
+            let name = self.outputs.get(job.output).map_or("", |output| output.name());
+            self.parts.events.conditions().end(ConditionKind::SinkFails, name);
+        }
+        match verdict {
             Verdict::BatchDone => self.jobs_over(job.time),
             Verdict::MoreJobs => {}
             Verdict::Retry { attempt, cause } => {
@@ -68,8 +73,11 @@ impl JobLoop {
             }
             Verdict::NoRoom { first, cause } => {
                 self.room_at = Some(self.parts.clock.now().plus(ROOM_RETRY));
+                let name = self.outputs[job.output].name().to_owned();
+                let text = format!("batch {} waits for room: {cause}", job.time);
+                let conditions = self.parts.events.conditions();
+                conditions.begin(ConditionKind::SinkFails, &name, text, "room for its rows");
                 if first {
-                    let name = self.outputs[job.output].name().to_owned();
                     self.parts.events.post(Event::JobWaitsForRoom {
                         time: job.time,
                         job: name,

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use crate::block::{Block, BlockId};
 use crate::error::{Error, Result};
-use crate::metrics::{Counter, Event, EventBus};
+use crate::metrics::{ConditionHandle, ConditionKind, Counter, Event, EventBus};
 use crate::slab::Account;
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, Poison, Signal, StopToken};
@@ -188,13 +188,17 @@ impl Spill {
     ) {
         let files = self.options.files.as_ref().map(|files| files.storage.name());
         let place = log.map(Durable::name).or(files).unwrap_or_default();
-        let mut tell = Tell { events, place, spilling: false, failing: false };
+        let failing = events.conditions().handle(ConditionKind::SpillFails, place);
+        let mut tell = Tell { events, spilling: false, failing };
         let mut retry: Option<Moment> = None;
         let mut scratch = Scratch::default();
         while !self.stop.is_stopped() {
             // Room on the disk may be what was missing.
             if self.remove_gone() || !self.is_pressed() {
                 retry = None;
+            }
+            if !self.is_pressed() {
+                tell.failing.end();
             }
             if self.is_pressed() && retry.is_none_or(|at| clock.now() >= at) {
                 let outcome = self.relieve(store, log, &mut scratch);
@@ -335,28 +339,30 @@ impl Spill {
 /// Tells of the first block that leaves memory, and of each time that this begins to fail.
 struct Tell<'a> {
     events: &'a EventBus,
-    /// Where blocks go, as people call it.
-    place: String,
     spilling: bool,
-    failing: bool,
+    /// Its subject is where blocks go, as people call it.
+    failing: ConditionHandle,
 }
 
 impl Tell<'_> {
     fn of(&mut self, spill: &Spill, outcome: io::Result<()>) {
-        let directory = || self.place.clone();
+        let directory = || self.failing.subject().to_owned();
         if !self.spilling && spill.counters.bytes_total.value() > 0 {
             self.spilling = true;
             self.events.post(Event::Spilling { directory: directory() });
         }
-        let failed = outcome.is_err();
-        if let Err(err) = outcome {
-            spill.counters.failures.add(1);
-            if !self.failing {
-                let why = err.to_string();
-                self.events.post(Event::SpillFailed { directory: directory(), why });
-            }
+        let Err(err) = outcome else {
+            self.failing.end();
+            return;
+        };
+        spill.counters.failures.add(1);
+        let why = err.to_string();
+        if !self.failing.lasts() {
+            self.events.post(Event::SpillFailed { directory: directory(), why: why.clone() });
         }
-        self.failing = failed;
+        let cause =
+            format!("blocks cannot leave memory: {why}; reading pauses while the store is full");
+        self.failing.begin(cause, "room on its disk, or a larger `spill_bytes_max`");
     }
 }
 

@@ -268,7 +268,7 @@ fn engine(
         poison: poison.clone(),
         pool: Pool::new(Arc::clone(&account)),
         account,
-        events: EventBus::new(),
+        events: EventBus::with_clock(Arc::clone(clock)),
         times: EngineTimes::new(),
         arrivals: config.trigger.map(|trigger| arrivals(trigger, scheduler)),
         log: None,
