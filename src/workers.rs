@@ -1,4 +1,5 @@
-//! `WorkerPool`: a fixed number of threads, `worker-N`, that run tasks in the order in which they were submitted.
+//! `WorkerPool`: threads, `worker-N`, that run tasks in the order in which they were submitted. Their number changes only
+//! when somebody asks for it; a batch is planned for the number that it finds.
 //!
 //! Owns the threads and their queue. It does not know what a task computes: whoever submits tasks turns a panic in one
 //! into a failure of its batch; a panic that gets here anyway poisons the engine and the worker goes on.
@@ -13,12 +14,22 @@ use crate::time::{Clock, Moment, Wake};
 /// Something for a worker to do; it is told the worker's number, from 0.
 pub type Task = Box<dyn FnOnce(usize) + Send>;
 
-/// Fixed threads over one first-in-first-out queue. Dropping the pool runs what is queued and joins the threads.
+/// Threads over one first-in-first-out queue. Dropping the pool runs what is queued and joins the threads.
 #[derive(Debug)]
 pub struct WorkerPool {
     tasks: Tasks,
-    threads: Mutex<Vec<Thread>>,
+    staff: Mutex<Staff>,
+    poison: Poison,
+}
+
+/// The threads of a pool.
+#[derive(Debug, Default)]
+struct Staff {
+    threads: Vec<Thread>,
+    /// How many of them have not been let go.
     workers: usize,
+    /// How many were ever started: the number of the next one.
+    started: usize,
 }
 
 /// The pool's queue: what a running batch holds, so that the last task never joins its own thread.
@@ -44,23 +55,38 @@ impl WorkerPool {
     /// # Errors
     /// If the operating system gives no more threads.
     pub fn start(workers: usize, poison: &Poison) -> Result<WorkerPool> {
-        let workers = workers.max(1);
         let tasks = Tasks(Arc::new(TaskQueue::new()));
-        let pool = WorkerPool { tasks, threads: Mutex::new(Vec::with_capacity(workers)), workers };
-        for worker in 0..workers {
-            let (queue, fault) = (Arc::clone(&pool.tasks.0), poison.clone());
-            let thread = thread::spawn(format!("worker-{worker}"), poison, move || {
+        let pool = WorkerPool { tasks, staff: Mutex::default(), poison: poison.clone() };
+        pool.resize(workers)?;
+        Ok(pool)
+    }
+
+    /// Makes it `workers` threads, at least one: starts some, or lets some go once their task is done.
+    ///
+    /// # Errors
+    /// If the operating system gives no more threads; those that were started stay.
+    pub fn resize(&self, workers: usize) -> Result<()> {
+        let workers = workers.max(1);
+        let mut staff = self.staff.lock();
+        staff.threads.retain(|thread| !thread.is_done());
+        while staff.workers < workers {
+            let worker = staff.started;
+            let (queue, fault) = (Arc::clone(&self.tasks.0), self.poison.clone());
+            let thread = thread::spawn(format!("worker-{worker}"), &self.poison, move || {
                 work(worker, &queue, &fault)
             })
             .map_err(|err| Error::io(format!("cannot start thread `worker-{worker}`"), err))?;
-            pool.threads.lock().push(thread);
+            staff.threads.push(thread);
+            (staff.workers, staff.started) = (staff.workers + 1, staff.started + 1);
         }
-        Ok(pool)
+        self.tasks.0.let_go(staff.workers - workers);
+        staff.workers = workers;
+        Ok(())
     }
 
     /// How many workers there are.
     pub fn workers(&self) -> usize {
-        self.workers
+        self.staff.lock().workers
     }
 
     /// The queue, for a batch that submits its own next tasks.
@@ -77,7 +103,7 @@ impl WorkerPool {
     /// and workers that are still busy are let go. Returns their names.
     pub fn stop(&self, clock: &dyn Clock, deadline: Moment) -> Vec<String> {
         self.tasks.0.close();
-        let threads = std::mem::take(&mut *self.threads.lock());
+        let threads = std::mem::take(&mut self.staff.lock().threads);
         threads.into_iter().filter_map(|thread| self.join_by(thread, clock, deadline)).collect()
     }
 
@@ -144,6 +170,39 @@ mod tests {
         );
         assert_eq!(replies.len(), 50);
         assert!(!pool.submit(vec![reply(&replies)]));
+    }
+
+    #[test]
+    fn workers_are_started_and_let_go() {
+        let replies = Mailbox::new(100);
+        let pool = WorkerPool::start(1, &Poison::new()).unwrap();
+        let mut meet = |workers: usize| {
+            assert_eq!(pool.workers(), workers);
+            // Each task waits until the others have begun, so there are at least as many workers.
+            let (begun, all) = (Mailbox::new(10), Signal::new());
+            let task = |_| -> Task {
+                let (begun, all, replies) = (begun.clone(), all.clone(), replies.clone());
+                Box::new(move |worker| {
+                    begun.send(()).expect("the test listens");
+                    all.wait();
+                    all.raise();
+                    replies.send(worker).expect("the test listens");
+                })
+            };
+            pool.submit((0..workers).map(task).collect());
+            (0..workers).for_each(|_| begun.recv().expect("begun"));
+            all.raise();
+            (0..workers).for_each(|_| assert!(replies.recv().is_some()));
+        };
+        meet(1);
+        pool.resize(3).unwrap();
+        meet(3);
+        pool.resize(1).unwrap();
+        meet(1);
+        pool.resize(2).unwrap();
+        meet(2);
+        let (clock, by) = (SystemClock::new(), Moment::from_nanos(u64::MAX));
+        assert!(pool.stop(clock.as_ref(), by).is_empty());
     }
 
     #[test]

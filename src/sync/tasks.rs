@@ -24,12 +24,14 @@ struct State<T> {
     /// Signals that nobody waits on, to be used again.
     spare: Vec<Signal>,
     closed: bool,
+    /// How many readers are to end although the queue is open.
+    leaving: usize,
 }
 
 impl<T> Default for TaskQueue<T> {
     fn default() -> Self {
         let (idle, spare) = (Vec::new(), Vec::new());
-        let state = State { items: VecDeque::new(), idle, spare, closed: false };
+        let state = State { items: VecDeque::new(), idle, spare, closed: false, leaving: 0 };
         TaskQueue { state: Mutex::new(state) }
     }
 }
@@ -57,11 +59,25 @@ impl<T> TaskQueue<T> {
         true
     }
 
-    /// Takes the oldest value, waiting for one; none once the queue is closed and empty.
+    /// Lets `count` readers go: as many calls of [`pop`](TaskQueue::pop) return nothing, each before it takes a value.
+    pub fn let_go(&self, count: usize) {
+        let mut state = self.state.lock();
+        state.leaving += count;
+        let asleep = state.idle.len().saturating_sub(count);
+        let woken = state.idle.split_off(asleep);
+        drop(state);
+        woken.iter().for_each(Signal::raise);
+    }
+
+    /// Takes the oldest value, waiting for one; none once the queue is closed and empty, or for a reader that is let go.
     pub fn pop(&self) -> Option<T> {
         let mut state = self.state.lock();
         loop {
             if state.closed && planted(Planted::ClosedQueueDropsTasks) {
+                return None;
+            }
+            if state.leaving > 0 && !state.closed {
+                state.leaving -= 1;
                 return None;
             }
             if let Some(value) = state.items.pop_front() {
@@ -121,6 +137,29 @@ mod model {
             assert!(queue.push_all([0, 1]) && queue.push_all([2]));
             queue.close();
             assert!(!queue.push_all([3]), "closed");
+            drop(readers);
+            taken.lock().sort_unstable();
+            assert_eq!(*taken.lock(), [0, 1, 2]);
+        });
+    }
+
+    #[test]
+    fn readers_that_are_let_go_leave_the_values_to_the_others() {
+        check(4_000, &[], || {
+            let (queue, taken) = (Arc::new(TaskQueue::new()), Arc::new(Mutex::new(Vec::new())));
+            let readers = [0, 1, 2].map(|_| {
+                let (queue, taken) = (Arc::clone(&queue), Arc::clone(&taken));
+                thread("reader", move || {
+                    while let Some(task) = queue.pop() {
+                        taken.lock().push(task);
+                    }
+                })
+            });
+            assert!(queue.push_all([0, 1]));
+            queue.let_go(2);
+            assert!(queue.push_all([2]));
+            // Two have left, or will; the third is there for what is queued.
+            queue.close();
             drop(readers);
             taken.lock().sort_unstable();
             assert_eq!(*taken.lock(), [0, 1, 2]);
