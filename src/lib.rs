@@ -46,7 +46,7 @@ pub mod workers;
 pub use batch::Batch;
 pub use config::Config;
 pub use context::{
-    Done, Inspector, Memory, ReceiverSource, ReceiverStatus, Report, RunLimits, Running,
+    Adjuster, Done, Inspector, Memory, ReceiverSource, ReceiverStatus, Report, RunLimits, Running,
     SocketSource, SourceReport, Stopper, StreamingContext,
 };
 pub use direct::files::FilesSource;

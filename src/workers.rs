@@ -176,7 +176,7 @@ mod tests {
     fn workers_are_started_and_let_go() {
         let replies = Mailbox::new(100);
         let pool = WorkerPool::start(1, &Poison::new()).unwrap();
-        let mut meet = |workers: usize| {
+        let meet = |workers: usize| {
             assert_eq!(pool.workers(), workers);
             // Each task waits until the others have begun, so there are at least as many workers.
             let (begun, all) = (Mailbox::new(10), Signal::new());

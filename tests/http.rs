@@ -78,6 +78,8 @@ fn pages() {
         200,
         &[
             "tidemill_records_total 4\n",
+            "tidemill_reload_generation 0.0\n",
+            "tidemill_reload_success 1.0\n",
             "tidemill_receiver_records_total{source=\"in\",io_model=\"nio\"} 4\n",
             "tidemill_receiver_rate{source=\"in\"} 1000000",
             "tidemill_batch_stage_seconds_bucket{le=\"+Inf\",stage=\"committed\"} 2\n",

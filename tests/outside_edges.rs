@@ -11,3 +11,5 @@ mod program;
 
 #[path = "outside_edges/framings.rs"]
 mod framings;
+#[path = "outside_edges/signals.rs"]
+mod signals;

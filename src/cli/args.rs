@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::config::units;
+use crate::config::{LOG_LEVELS, LogLevel, units};
 use crate::framing::FRAMINGS;
 use crate::receiver::io::IO_MODELS;
 
@@ -25,7 +25,8 @@ Examples:
   tidemill run --from files:///var/log/app --job wordcount --until-eof
       count the words of the files that are there, then stop
 
-Results go to standard output and nothing else does. Ctrl-C drains and reports; a second one stops at once.
+Results go to standard output and nothing else does. Ctrl-C drains and reports; another one, a second
+or more after it, stops at once. SIGHUP reads the pipeline file again: rates, log_level and workers follow it.
 Exit codes: 0 done; 1 the stream failed or something was left; 2 usage; 78 the pipeline file is wrong.";
 
 const VALIDATE_EXAMPLES: &str = "\
@@ -110,45 +111,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
 
-    /// What is worth a message; `debug` has a line for each connection
-    #[arg(long, value_name = "LEVEL", value_enum, default_value_t)]
-    pub log_level: LogLevel,
-}
-
-/// What a message is worth, the gravest first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum LogLevel {
-    /// Why the stream failed
-    Error,
-    /// What an operator should look at
-    Warn,
-    /// What happens now and then
-    #[default]
-    Info,
-    /// What happens with each connection
-    Debug,
-}
-
-impl LogLevel {
-    /// As it stands in JSON.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            LogLevel::Error => "error",
-            LogLevel::Warn => "warn",
-            LogLevel::Info => "info",
-            LogLevel::Debug => "debug",
-        }
-    }
-
-    /// As it stands in text.
-    pub(super) fn shown(self) -> &'static str {
-        match self {
-            LogLevel::Error => "ERROR",
-            LogLevel::Warn => "WARN",
-            LogLevel::Info => "INFO",
-            LogLevel::Debug => "DEBUG",
-        }
-    }
+    /// What is worth a message: error, warn, info, or debug, which has a line for each connection
+    /// [default: `log_level` of the pipeline file, or info]
+    #[arg(long, value_name = "LEVEL", value_parser = log_level)]
+    pub log_level: Option<LogLevel>,
 }
 
 /// How messages on standard error are written.
@@ -189,6 +155,11 @@ fn table_help<'a>(
 ) -> String {
     let rows: Vec<_> = rows.map(|(name, about)| format!("{name} ({about})")).collect();
     format!("{what}: {} [default: {default}]", rows.join(", "))
+}
+
+fn log_level(text: &str) -> Result<LogLevel, String> {
+    let row = LOG_LEVELS.iter().find(|(name, _)| *name == text);
+    row.map(|(_, level)| *level).ok_or_else(|| "a level is error, warn, info or debug".to_owned())
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

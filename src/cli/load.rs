@@ -9,7 +9,7 @@ use clap::Args;
 use indicatif::{HumanBytes, HumanCount, ProgressBar};
 use serde_json::json;
 
-use super::signals::SignalWatch;
+use super::signals::{Action, Decider, Hangup, SignalWatch};
 use super::{say, units};
 use crate::load::{
     self, End, Event, Framing, LINE_LEN, Limit, Load, LoadOptions, Report, Target, WINDOW, WORDS,
@@ -168,8 +168,13 @@ pub fn run(args: LoadArgs, out: &mut dyn Write) -> Result<()> {
     let load = load::start(args.options()?, Arc::clone(&clock) as Arc<dyn Clock>, &poison)?;
     let stopper = load.stopper();
     let signals = SignalWatch::start(
-        move || stopper.stop(),
-        || say("load: stopped at once by a second signal"),
+        Decider::new(Hangup::of_this_process()),
+        move |action| match action {
+            // It reads no file again: a hang-up is an end like any other.
+            Action::Stop | Action::Reload => stopper.stop(),
+            Action::EndAtOnce => say("load: stopped at once by a second signal"),
+            Action::Nothing => {}
+        },
         &poison,
     )?;
     if let Some(addr) = load.local_addr() {

@@ -12,17 +12,20 @@ use std::time::UNIX_EPOCH;
 
 use serde_json::{Map, Value, json};
 
+use crate::config::LogLevel;
 use crate::error::Error;
-use crate::sync::Arc;
+use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, SystemClock};
 
-use super::args::{LogFormat, LogLevel, RunArgs};
+use super::args::{LogFormat, RunArgs};
 use super::say;
 
 /// See the module. Clones write to the same place.
 #[derive(Clone, Debug)]
 pub struct Log {
-    level: LogLevel,
+    /// A reload may change it while others write.
+    level: Arc<Mutex<LogLevel>>,
+    quiet: bool,
     format: LogFormat,
     clock: Arc<dyn Clock>,
 }
@@ -30,20 +33,36 @@ pub struct Log {
 impl Log {
     /// The log that the options of `run` ask for. `--quiet` leaves out what is neither a warning nor an error.
     pub(super) fn of(args: &RunArgs) -> Log {
-        let level = if args.quiet { args.log_level.min(LogLevel::Warn) } else { args.log_level };
-        Log { level, format: args.log_format, clock: SystemClock::new() }
+        let log = Log {
+            level: Arc::default(),
+            quiet: args.quiet,
+            format: args.log_format,
+            clock: SystemClock::new(),
+        };
+        log.set_level(args.log_level.unwrap_or_default());
+        log
+    }
+
+    /// What is written now.
+    pub(super) fn level(&self) -> LogLevel {
+        *self.level.lock()
+    }
+
+    /// What is written from here on.
+    pub(super) fn set_level(&self, level: LogLevel) {
+        *self.level.lock() = if self.quiet { level.min(LogLevel::Warn) } else { level };
     }
 
     /// Writes a line, unless the level leaves it out. A text of several lines is several lines.
     pub(super) fn write(&self, level: LogLevel, event: &str, text: &str, facts: Value) {
-        if level > self.level {
+        if level > *self.level.lock() {
             return;
         }
         let time = humantime::format_rfc3339_millis(UNIX_EPOCH + self.clock.wall()).to_string();
         match self.format {
             LogFormat::Text => {
                 for line in text.lines() {
-                    say(&format!("{time} {} {}", level.shown(), escaped(line)));
+                    say(&format!("{time} {} {}", level.name().to_ascii_uppercase(), escaped(line)));
                 }
             }
             LogFormat::Json => {

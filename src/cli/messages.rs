@@ -7,10 +7,10 @@ use std::time::Duration;
 use indicatif::{HumanBytes, HumanCount};
 use serde_json::{Value, json};
 
+use crate::config::LogLevel;
 use crate::context::{Report, SourceReport};
 use crate::metrics::{Condition, Event};
 
-use super::args::LogLevel;
 use super::log::Log;
 
 /// What is said on standard error, and how.
@@ -26,7 +26,7 @@ impl Messages {
         self.warning("warning", text, json!({}));
     }
 
-    fn warning(&self, event: &str, text: &str, facts: Value) {
+    pub(super) fn warning(&self, event: &str, text: &str, facts: Value) {
         self.0.write(LogLevel::Warn, event, text, facts);
     }
 

@@ -3,6 +3,7 @@
 
 pub mod args;
 mod compare;
+mod control;
 mod doctor;
 mod flags;
 pub mod inspect;
@@ -11,6 +12,7 @@ mod load;
 mod log;
 mod messages;
 mod progress;
+mod reload;
 mod run;
 mod signals;
 mod soak;

@@ -12,7 +12,7 @@ use crate::config::{
     ConsoleFormat, FileFormat, GenerateSource, Http, Job, JobKind, LineFeeds, Pipeline, SinkKind,
     Source,
 };
-use crate::context::{RunLimits, Running, SocketSource, Stopper, StreamingContext};
+use crate::context::{RunLimits, Running, SocketSource, StreamingContext};
 use crate::dashboard::{HttpOptions, HttpServer};
 use crate::direct::files::FilesSource;
 use crate::dstream::DStream;
@@ -21,14 +21,14 @@ use crate::error::{Error, Result};
 use crate::load::{self, Limit, Load, LoadOptions, Target};
 use crate::metrics::Event;
 use crate::sink::{self, Console, Existing, Format, Memory, Null, ROWS_SHOWN, SharedSink, Writer};
-use crate::sync::{Arc, Mutex, Poison};
+use crate::sync::{Arc, Poison};
 use crate::time::{Clock, Interval, SystemClock};
 use crate::wal::storage::{Directory, Storage};
 
 use super::args::RunArgs;
+use super::control::Control;
 use super::log::Log;
 use super::messages::Messages;
-use super::signals::SignalWatch;
 
 /// Runs a pipeline to its end.
 ///
@@ -37,6 +37,9 @@ use super::signals::SignalWatch;
 pub(super) fn run(args: &RunArgs, env: &Env<'_>) -> Result<()> {
     let pipeline = args.pipeline(env)?;
     let messages = Messages(Log::of(args));
+    if args.log_level.is_none() {
+        messages.0.set_level(pipeline.log_level);
+    }
     for warning in &pipeline.warnings {
         messages.warn(warning);
     }
@@ -56,54 +59,15 @@ pub(super) fn run(args: &RunArgs, env: &Env<'_>) -> Result<()> {
         messages.say("data_server", &text, json!({"source": name, "address": address}));
     }
     // Watched before anything is received: a signal during the start stops in order like any later one.
-    let asked = Asked::default();
-    let signals = watch_signals(&asked, &messages, &poison)?;
+    let control = Control::new(args, &pipeline, &messages);
+    let signals = control.watch(&poison)?;
     let running = stream.context.start()?;
-    asked.of(running.stopper());
+    control.runs(&running);
     let http = serve(&running, &pipeline, &messages)?;
     let (report, outcome) = running.finish();
     drop((signals, http));
     messages.report(&report);
     outcome
-}
-
-/// Whether a signal asked for the stop, and whom to tell: the one may come before the other.
-#[derive(Clone, Default)]
-struct Asked(Arc<Mutex<(bool, Option<Stopper>)>>);
-
-impl Asked {
-    /// A signal came.
-    fn stop(&self) {
-        let mut state = self.0.lock();
-        state.0 = true;
-        state.1.iter().for_each(Stopper::stop);
-    }
-
-    /// The stream runs.
-    fn of(&self, stopper: Stopper) {
-        let mut state = self.0.lock();
-        if state.0 {
-            stopper.stop();
-        }
-        state.1 = Some(stopper);
-    }
-}
-
-fn watch_signals(asked: &Asked, messages: &Messages, poison: &Poison) -> Result<SignalWatch> {
-    let (asked, said) = (asked.clone(), messages.clone());
-    let stop = move || {
-        said.say(
-            "stopping",
-            "stopping: draining what was received; once more to stop at once",
-            json!({}),
-        );
-        asked.stop();
-    };
-    let messages = messages.clone();
-    let at_once = move || {
-        messages.warn("stopped at once by a second signal; what was in flight is lost");
-    };
-    SignalWatch::start(stop, at_once, poison)
 }
 
 /// Starts the HTTP server. Where nobody asked for it, a machine without a free port is no reason not to run.
@@ -276,33 +240,5 @@ fn builtin(kind: &JobKind) -> Builtin {
             separator: topk.separator.as_ref().map(|text| text.as_bytes().to_vec()),
         },
         JobKind::Latency => Builtin::Latency,
-    }
-}
-
-#[cfg(all(test, not(tidemill_model)))]
-mod tests {
-    use super::*;
-    use crate::config::Config;
-
-    /// What the run's end is, when the signal comes before or after the stream runs.
-    fn check(signal_first: bool) {
-        let context = StreamingContext::new(Config::new("test")).expect("good");
-        context.queue_stream(vec![Some(vec![1])], 1).foreach_batch(|_, _| Ok(()));
-        let asked = Asked::default();
-        if signal_first {
-            asked.stop();
-        }
-        let running = context.start().expect("started");
-        asked.of(running.stopper());
-        if !signal_first {
-            asked.stop();
-        }
-        running.await_termination().expect("stopped in order");
-    }
-
-    #[test]
-    fn a_signal_during_the_start_stops_in_order() {
-        check(true);
-        check(false);
     }
 }

@@ -8,7 +8,9 @@
 //! Plain data, read once at the start on the main thread. Knows neither the engine nor the command line.
 
 mod diagnostics;
+mod given;
 mod jobs;
+mod log_level;
 mod memory;
 mod pipeline;
 mod section;
@@ -19,7 +21,9 @@ mod tree;
 pub mod units;
 
 pub use crate::scheduler::{CatchUp, Trigger};
+pub use given::GivenKeys;
 pub use jobs::{Job, JobKind, Pattern, TopK};
+pub use log_level::{LOG_LEVELS, LogLevel};
 pub use pipeline::{Http, Pipeline};
 pub use sinks::{ConsoleFormat, FileFormat, LineFeeds, Roll, SinkKind};
 pub use sources::{Ack, FilesSource, GenerateSource, Peers, RateLimits, SocketSource, Source};

@@ -12,7 +12,9 @@ use crate::time::Interval;
 
 use self::links::{Names, check_acknowledging, check_store, check_windows, link, values};
 use super::diagnostics::{At, Problem, Problems, Texts};
+use super::given::GivenKeys;
 use super::jobs::Job;
+use super::log_level::{LOG_LEVELS, LogLevel};
 use super::section::Section;
 use super::sinks::{self, SinkKind};
 use super::sources::{self, Peers, Source};
@@ -44,6 +46,10 @@ pub struct Pipeline {
     pub sinks: Vec<(String, SinkKind)>,
     /// What is probably not meant, ready to print.
     pub warnings: Vec<String>,
+    /// Which messages are written; the command line may say otherwise.
+    pub log_level: LogLevel,
+    /// Every key that was given, so that a later reading can be compared.
+    pub given: GivenKeys,
 }
 
 /// Where the HTTP server listens.
@@ -259,6 +265,10 @@ fn read_root(table: &Table, problems: &Problems) -> Option<Pipeline> {
         sources: sources.good(),
         sinks: sinks.good(),
         warnings: Vec::new(),
+        log_level: root
+            .choice("log_level", "level", &LOG_LEVELS)
+            .map_or_else(LogLevel::default, |found| found.value),
+        given: GivenKeys::of(table),
     };
     root.finish();
     (problems.errors() == 0).then_some(pipeline)

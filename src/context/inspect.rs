@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::Resolved;
 use crate::metrics::{
     BatchRecord, Condition, ConditionKind, Counter, EngineTimes, EventBus, History,
-    ReceiverCounters,
+    ReceiverCounters, Reloaded, Reloads,
 };
 use crate::receiver::RateLimiter;
 use crate::receiver::io::IoModel;
@@ -35,6 +35,7 @@ pub(super) struct Inspected {
     pub(super) history: Arc<History>,
     pub(super) receivers: Vec<Received>,
     pub(super) stopping: AtomicBool,
+    pub(super) reloads: Reloads,
 }
 
 /// What is looked at of a receiver.
@@ -214,6 +215,11 @@ impl Inspector {
     /// What the engine measures of itself.
     pub fn times(&self) -> &EngineTimes {
         &self.0.times
+    }
+
+    /// How the last reload of the options ended.
+    pub fn reloaded(&self) -> Reloaded {
+        self.0.reloads.last()
     }
 
     /// Facts that were dropped because the listeners were too slow.

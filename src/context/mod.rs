@@ -2,6 +2,7 @@
 //!
 //! Nothing below holds the context; what must be told upward comes as values on its mailbox.
 
+mod adjust;
 #[cfg(all(test, not(tidemill_model)))]
 mod crash_tests;
 mod inspect;
@@ -25,6 +26,7 @@ use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, ManualClock, SystemClock};
 use crate::wal::storage::Storage;
 
+pub use adjust::Adjuster;
 pub use inspect::{Done, Inspector, Memory, ReceiverStatus};
 pub use running::{Report, Running, SourceReport, Stopper};
 pub use sources::ReceiverSource;

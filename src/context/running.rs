@@ -14,6 +14,7 @@ use std::time::Duration;
 
 pub(super) use self::start::Setup;
 use super::RunLimits;
+use super::adjust::Adjuster;
 use super::inspect::Inspector;
 use crate::error::{Error, Result};
 use crate::journal::Journal;
@@ -163,6 +164,11 @@ impl Running {
     /// Never: a stream that was started has an inspector.
     pub fn inspector(&self) -> Inspector {
         self.inspector.clone().expect("set when the stream was started")
+    }
+
+    /// Lets another thread change rates and workers.
+    pub fn adjuster(&self) -> Adjuster {
+        Adjuster { stream: self.inspector(), workers: Arc::clone(&self.workers) }
     }
 
     /// Lets another thread ask for the stop.

@@ -192,7 +192,7 @@ impl Added {
 }
 
 /// No limit, a fixed one, or one that follows the batches.
-fn rate_options(limits: RateLimits) -> Option<RateOptions> {
+pub(super) fn rate_options(limits: RateLimits) -> Option<RateOptions> {
     let RateLimits { max, backpressure, initial, min } = limits;
     let most = max.unwrap_or(u64::MAX);
     match (backpressure, max) {

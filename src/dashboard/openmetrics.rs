@@ -46,7 +46,7 @@ impl Collector for Stream {
 
 impl Stream {
     fn totals(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let (done, memory) = (self.0.progress(), self.0.memory());
+        let (done, memory, reloaded) = (self.0.progress(), self.0.memory(), self.0.reloaded());
         let counters = [
             ("batches", "Batches that are done", done.batches),
             ("records", "Records of the batches that are done", done.records),
@@ -79,6 +79,12 @@ impl Stream {
             ("spilled_now_bytes", "Bytes of records out of memory", memory.spilled.bytes),
             ("spill_file_bytes", "Bytes of the files that they are in", memory.spilled.file_bytes),
             ("ready", "Whether the stream works", u64::from(self.0.is_ready())),
+            (
+                "reload_generation",
+                "How often SIGHUP applied the pipeline file",
+                reloaded.generation,
+            ),
+            ("reload_success", "Whether the last reload was good", u64::from(!reloaded.failed)),
         ];
         for (name, help, value) in gauges {
             let gauge = ConstGauge::new(as_f64(value));

@@ -100,6 +100,7 @@ fn object(value: Value) -> Map<String, Value> {
 
 fn status(stream: &Inspector) -> Map<String, Value> {
     let (done, memory, config) = (stream.progress(), stream.memory(), stream.config());
+    let reloaded = stream.reloaded();
     object(json!({
         "name": config.name,
         "version": env!("CARGO_PKG_VERSION"),
@@ -129,6 +130,9 @@ fn status(stream: &Inspector) -> Map<String, Value> {
         "spill_failures": memory.spilled.failures,
         "events_dropped": stream.events_dropped(),
         "conditions": stream.conditions().iter().map(condition).collect::<Vec<_>>(),
+        "reload_generation": reloaded.generation,
+        "reload_success": !reloaded.failed,
+        "reload_message": reloaded.said,
     }))
 }
 

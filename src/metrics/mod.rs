@@ -6,6 +6,7 @@ mod conditions;
 mod counters;
 mod event;
 mod latency;
+mod reloads;
 
 pub use batches::{BatchRecord, BatchState, EngineTimes, History, Moments, STAGES, Stage};
 pub use conditions::{
@@ -14,3 +15,4 @@ pub use conditions::{
 pub use counters::{Counter, ReceiverCounters};
 pub use event::{Event, EventBus, Listener};
 pub use latency::{Latency, Recorder, Times};
+pub use reloads::{Reloaded, Reloads};

@@ -92,6 +92,8 @@ pub(crate) struct RateLimiter {
 struct State {
     bucket: TokenBucket,
     rate: u64,
+    /// The lowest and the highest rate, if it follows what batches can process.
+    bounds: Option<(u64, u64)>,
     /// A lane was told to wait since the last wake-up.
     held: bool,
     mean: MeanLength,
@@ -154,6 +156,7 @@ impl RateLimiter {
         let state = State {
             bucket,
             rate,
+            bounds: None,
             held: false,
             mean: MeanLength::default(),
             records: 0,
@@ -176,6 +179,17 @@ impl RateLimiter {
         state.bucket.set_rate(rate, self.clock.now());
         drop(state);
         self.changed.raise();
+    }
+
+    /// Lets the rate follow what batches can process, between these bounds; it is moved between them at once.
+    pub(crate) fn set_bounds(&self, min: u64, max: u64) {
+        self.state.lock().bounds = Some((min, max));
+        self.set_rate(self.rate().clamp(min, max.max(min)));
+    }
+
+    /// The lowest and the highest rate, if it follows what batches can process.
+    pub(crate) fn bounds(&self) -> Option<(u64, u64)> {
+        self.state.lock().bounds
     }
 
     /// Whether something may be read now; if not, the lanes are woken once that changes.

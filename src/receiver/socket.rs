@@ -85,15 +85,24 @@ pub(crate) struct RateOptions {
 pub(crate) struct Steered {
     pub(crate) source: u32,
     pub(crate) limiter: Arc<RateLimiter>,
-    pub(crate) min: u64,
-    pub(crate) max: u64,
 }
 
 impl Steered {
     /// None if the rate does not follow the batches.
     pub(crate) fn new(source: u32, limiter: &Arc<RateLimiter>, rate: RateOptions) -> Option<Self> {
         let (min, max) = rate.follows?;
-        Some(Steered { source, limiter: Arc::clone(limiter), min, max })
+        limiter.set_bounds(min, max);
+        Some(Steered { source, limiter: Arc::clone(limiter) })
+    }
+
+    /// The lowest rate now; a reload of the pipeline file may change it.
+    pub(crate) fn min(&self) -> u64 {
+        self.limiter.bounds().map_or(0, |(min, _)| min)
+    }
+
+    /// The highest rate now.
+    pub(crate) fn max(&self) -> u64 {
+        self.limiter.bounds().map_or(u64::MAX, |(_, max)| max)
     }
 }
 

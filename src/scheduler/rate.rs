@@ -49,6 +49,11 @@ impl RateEstimator {
         RateEstimator { interval, min, max: max.max(min), latest: None }
     }
 
+    /// Other bounds from here on.
+    pub(super) fn set_bounds(&mut self, (min, max): (u64, u64)) {
+        (self.min, self.max) = (min, max.max(min));
+    }
+
     /// The rate after a batch that still runs, of which `sample.processing` is the time so far; none unless that is lower
     /// than the rate in force.
     pub(super) fn lower(&mut self, sample: Sample, in_force: u64) -> Option<u64> {

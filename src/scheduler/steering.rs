@@ -121,7 +121,7 @@ impl Want {
         let seconds = time.as_secs_f64().max(f64::MIN_POSITIVE);
         let reading = (1.0 - used.held.as_secs_f64() / seconds).max(READING_MIN);
         let rate = as_f64(used.records) / seconds / reading;
-        Want { rate, min: as_f64(steered.min), max: as_f64(steered.max) }
+        Want { rate, min: as_f64(steered.min()), max: as_f64(steered.max()) }
     }
 }
 
@@ -173,9 +173,9 @@ pub(super) struct Steering {
 impl Steering {
     /// For batches of this interval.
     pub(super) fn new(interval: Duration, receivers: Vec<Steered>, now: Moment) -> Self {
-        let sum = |of: fn(&Steered) -> u64| receivers.iter().map(of).fold(0, u64::saturating_add);
-        let (bounds, initial) = ((sum(|it| it.min), sum(|it| it.max)), sum(|it| it.limiter.rate()));
+        let initial = sum(&receivers, |it| it.limiter.rate());
         let used = receivers.iter().map(|it| it.limiter.usage()).collect();
+        let bounds = (sum(&receivers, Steered::min), sum(&receivers, Steered::max));
         let controller = Controller::new(interval, bounds, initial);
         Steering { receivers, controller, shared: (now, used) }
     }
@@ -189,6 +189,7 @@ impl Steering {
         all: u64,
     ) {
         if !self.receivers.is_empty() {
+            self.follow_bounds();
             let steered = self.receivers.iter().map(|receiver| by_source(receiver.source)).sum();
             let rate = self.controller.allocated(now, due, Records { all, steered });
             self.share(now, rate);
@@ -205,9 +206,16 @@ impl Steering {
     /// The oldest batch is done.
     pub(super) fn done(&mut self, now: Moment) {
         if !self.receivers.is_empty() {
+            self.follow_bounds();
             let rate = self.controller.done(now);
             self.share(now, rate);
         }
+    }
+
+    /// The bounds may have changed since the last batch.
+    fn follow_bounds(&mut self) {
+        let bounds = (sum(&self.receivers, Steered::min), sum(&self.receivers, Steered::max));
+        self.controller.estimator.set_bounds(bounds);
     }
 
     fn share(&mut self, now: Moment, rate: Option<u64>) {
@@ -229,6 +237,10 @@ impl Steering {
         }
         self.shared = (now, used);
     }
+}
+
+fn sum(receivers: &[Steered], of: impl Fn(&Steered) -> u64) -> u64 {
+    receivers.iter().map(of).fold(0, u64::saturating_add)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a rate or a count far below 2^52")]

@@ -11,7 +11,9 @@ use crate::context::{RunLimits, recover};
 use crate::direct::DirectStart;
 use crate::dstream::Graph;
 use crate::error::Result;
-use crate::metrics::{Counter, EngineTimes, EventBus, History, Listener, ReceiverCounters};
+use crate::metrics::{
+    Counter, EngineTimes, EventBus, History, Listener, ReceiverCounters, Reloads,
+};
 use crate::receiver::{ActiveReceiver, Arrivals, CustomReceiver, Engine, SocketReceiver, When};
 use crate::scheduler::{
     Batches, Direct, Message, Options, Parts, Reader, Recovery, Retries, Scheduler, Stored, Trigger,
@@ -163,6 +165,7 @@ impl Running {
             history,
             receivers,
             stopping: AtomicBool::new(false),
+            reloads: Reloads::default(),
         }))
     }
 
