@@ -95,6 +95,10 @@ pub struct RunArgs {
     #[arg(long)]
     pub until_eof: bool,
 
+    /// Go on without input that was lost before it was processed, as far as an earlier run had planned it
+    #[arg(long)]
+    pub give_up_lost: bool,
+
     /// Set any key of the pipeline: source.lines.io_model=bio, workers=2; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,

@@ -69,11 +69,6 @@ impl Messages {
                     json!({"source": source, "wanted": wanted, "used": used}),
                 );
             }
-            Event::FileSkipped { source, file, why } => {
-                let text = format!("source `{source}`: file `{file}`: {why}");
-                let facts = json!({"source": source, "file": file, "why": why});
-                self.warning("file_skipped", &text, facts);
-            }
             Event::ReceiverError { source, error } => {
                 let text = format!("source `{source}`: {error}");
                 self.warning("receiver_error", &text, json!({"source": source}));
@@ -93,6 +88,29 @@ impl Messages {
             Event::ConditionEnded { condition, lasted } => {
                 let text = format!("{}, after {}", condition.over_text(), seconds(*lasted));
                 self.condition("condition_ended", condition, &text, Some(*lasted));
+            }
+            _ => self.event_of_files(event),
+        }
+    }
+
+    /// What becomes of files, and of input that is read again.
+    fn event_of_files(&self, event: &Event) {
+        match event {
+            Event::FileSkipped { source, file, why } => {
+                let text = format!("source `{source}`: file `{file}`: {why}");
+                let facts = json!({"source": source, "file": file, "why": why});
+                self.warning("file_skipped", &text, facts);
+            }
+            Event::InputLost { source, ranges, bytes, records, what, processed } => {
+                let then = match processed {
+                    true => "it was processed before; windows that reach back to it are incomplete",
+                    false => "it was never processed and is given up",
+                };
+                let text = format!("source `{source}`: input is lost: {what}; {then}");
+                let facts = json!({
+                    "source": source, "ranges": ranges, "bytes": bytes, "records": records, "processed": processed,
+                });
+                self.warning("input_lost", &text, facts);
             }
             _ => self.event_of_batches(event),
         }

@@ -49,6 +49,7 @@ pub(super) fn run(args: &RunArgs, env: &Env<'_>) -> Result<()> {
         batches: args.batches,
         duration: args.duration,
         until_eof: args.until_eof,
+        give_up_lost: args.give_up_lost,
     });
     let listener = messages.clone();
     stream.context.add_listener(move |event: &Event| listener.event(event));

@@ -532,6 +532,7 @@ mod tests {
             framing: Framing::Lines,
             record_bytes_max: 1 << 20,
             batch_bytes_max: 256 << 20,
+            on_lost: crate::direct::OnLost::Stop,
         };
         assert_eq!(pipeline.sources[0].1, Source::Files(source));
         let SinkKind::File { format, roll, .. } = &pipeline.sinks[0].1 else {
@@ -550,6 +551,11 @@ mod tests {
             "[source.f.files]\ndirectory = 'in'\nframing = 'relp'",
             "lines = {}",
             &["`relp` is a dialogue with a peer: files have none"],
+        );
+        check(
+            "[source.f.files]\ndirectory = 'in'\non_lost = 'skip'\n[source.g.files]\ndirectory = 'i'\non_lost = 'go'",
+            "lines = {}",
+            &["unknown way to lose input `go`"],
         );
         check(
             "[sink.o.file]\npath = 'o'\nroll = {}",

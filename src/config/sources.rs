@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::direct::OnLost;
 use crate::direct::files::BATCH_BYTES_MAX;
 use crate::framing::{FRAMINGS, Framing};
 use crate::load::LINE_LEN;
@@ -136,6 +137,8 @@ pub struct FilesSource {
     pub record_bytes_max: usize,
     /// A batch takes about so many bytes at most; 256 MiB by default.
     pub batch_bytes_max: u64,
+    /// What happens when input is lost that was never processed; the stream stops by default.
+    pub on_lost: OnLost,
 }
 
 /// Reads `[source.NAME]`; none if it is wrong.
@@ -328,6 +331,7 @@ fn read_files(mut section: Section<'_>) -> Option<FilesSource> {
         framing: framing(&mut section),
         record_bytes_max: read_record_bytes(&mut section),
         batch_bytes_max: read_batch_bytes(&mut section),
+        on_lost: read_on_lost(&mut section),
     };
     if source.framing.acknowledges() {
         let title = "`relp` is a dialogue with a peer: files have none";
@@ -335,6 +339,11 @@ fn read_files(mut section: Section<'_>) -> Option<FilesSource> {
     }
     section.finish();
     directory.map(|_| source)
+}
+
+fn read_on_lost(section: &mut Section<'_>) -> OnLost {
+    let ways = [("stop", OnLost::Stop), ("skip", OnLost::Skip)];
+    section.choice("on_lost", "way to lose input", &ways).map_or(OnLost::Stop, |found| found.value)
 }
 
 fn read_batch_bytes(section: &mut Section<'_>) -> u64 {

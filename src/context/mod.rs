@@ -6,6 +6,7 @@ mod adjust;
 #[cfg(all(test, not(tidemill_model)))]
 mod crash_tests;
 mod inspect;
+mod lost;
 #[cfg(all(test, tidemill_model))]
 mod model;
 mod recover;
@@ -175,7 +176,7 @@ impl SocketSource {
     }
 }
 
-/// When a run ends by itself; by default it does not.
+/// When a run ends by itself, which by default it does not, and what it alone allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunLimits {
     /// After so many batches.
@@ -184,6 +185,8 @@ pub struct RunLimits {
     pub duration: Option<std::time::Duration>,
     /// When every source has ended and everything was processed.
     pub until_eof: bool,
+    /// Batches that an earlier run planned go on without input that was lost before they were processed, in this run only.
+    pub give_up_lost: bool,
 }
 
 impl From<&config::SocketSource> for SocketSource {
@@ -219,6 +222,7 @@ impl From<&config::FilesSource> for FilesSource {
             .framing(source.framing)
             .record_bytes_max(source.record_bytes_max)
             .batch_bytes_max(source.batch_bytes_max)
+            .on_lost(source.on_lost)
     }
 }
 

@@ -22,6 +22,7 @@ use crate::time::{Clock, Interval, Schedule, Time};
 use crate::wal::storage::{Directory, Storage};
 use crate::wal::{LogOptions, SEGMENT_BYTES};
 
+use super::lost;
 use super::sources::Start;
 
 /// Opens the journal of a stream that has one, and tells what it found.
@@ -31,6 +32,7 @@ pub(super) fn open(
     (graph, sources): (&Graph, &[Start]),
     clock: &dyn Clock,
     (poison, events): (&Poison, &EventBus),
+    policy: lost::Policy,
 ) -> Result<Option<Recovery>> {
     let (storage, segment_bytes) = match (storage, &config.state_dir) {
         (Some(storage), _) => storage,
@@ -52,14 +54,15 @@ pub(super) fn open(
         jobs: graph.outputs().iter().map(|output| output.name().to_owned()).collect(),
     };
     let mut progress = |bytes| events.post(Event::Recovering { bytes });
-    let (journal, found) = Journal::open(storage, options, poison, &mut progress)?;
+    let (journal, mut found) = Journal::open(storage, options, poison, &mut progress)?;
     graph.set_seed(found.seed);
     tell(&found, events);
+    let lost = lost::find(&journal, &mut found, graph, sources, policy, events)?;
     restore_states(graph, &journal, &found, config.workers)?;
     // Only now: a program that does not continue what was saved leaves no trace.
     journal.begin()?;
     let anchor = Time::from_millis(found.anchor);
-    Ok(Some(Recovery { journal: Arc::new(journal), found, anchor }))
+    Ok(Some(Recovery { journal: Arc::new(journal), found, anchor, lost }))
 }
 
 fn sink_name(sink: &SharedSink) -> SinkName {
@@ -251,7 +254,8 @@ mod tests {
         let (journal, mut found) = opened.expect("an empty journal");
         found.last_time = last;
         let anchor = Time::from_millis(anchor);
-        let recovery = Recovery { journal: Arc::new(journal), found, anchor };
+        let lost = crate::scheduler::LostInput::default();
+        let recovery = Recovery { journal: Arc::new(journal), found, anchor, lost };
         let schedule = schedule(&clock, Interval::millis(100), Some(&recovery));
         let due = schedule.due(0).since(crate::time::Moment::default());
         let (label, due_ms) = expected;

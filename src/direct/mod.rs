@@ -9,6 +9,7 @@
 //! committed. It does not know batches, streams or the log. [`files`] is the one that comes with the engine.
 
 pub mod files;
+mod lost;
 
 use std::fmt;
 
@@ -17,6 +18,8 @@ use crate::framing::Framing;
 use crate::metrics::{EventBus, ReceiverCounters};
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::time::Time;
+
+pub use lost::{Losses, Lost, LostSum, OnLost, Purpose, REMEDY, Unit};
 
 /// What a source is told when the stream starts.
 #[derive(Clone, Debug)]
@@ -72,6 +75,16 @@ pub trait DirectSource: Send + Sync {
     /// If the bytes are not a snapshot of this source.
     fn restore(&self, snapshot: &[u8]) -> Result<()>;
 
+    /// What the source no longer has of each of these plans, as far as it can say without reading the records. Also asked
+    /// before the start.
+    ///
+    /// # Errors
+    /// If the source cannot be asked, or the bytes are not plans of it.
+    fn lost(&self, plans: &[&[u8]]) -> Result<Vec<Vec<Lost>>>;
+
+    /// What happens when input is lost that was never processed.
+    fn on_lost(&self) -> OnLost;
+
     /// Whether, in a run to the end of the sources, the next plan takes all that is left. False in any other run.
     fn is_ending(&self) -> bool;
 }
@@ -84,11 +97,16 @@ pub trait DirectPartition: Send + Sync + fmt::Debug {
     /// How many bytes it takes of the source.
     fn bytes(&self) -> u64;
 
-    /// Calls `each` with ranges of whole records and the number of records in each, in order.
+    /// Calls `each` with ranges of whole records and the number of records in each, in order. A range that the source no
+    /// longer has goes to `lost`, before any record of it goes to `each`; if `lost` allows it, the rest is read.
     ///
     /// # Errors
-    /// If it cannot be read: `each` may have seen a part of it.
-    fn for_each_range(&self, each: &mut dyn FnMut(&[u8], u64)) -> Result<()>;
+    /// If it cannot be read, or what `lost` says: `each` may have seen a part of it.
+    fn for_each_range(
+        &self,
+        each: &mut dyn FnMut(&[u8], u64),
+        lost: &mut dyn FnMut(Lost) -> Result<()>,
+    ) -> Result<()>;
 }
 
 /// What a batch takes of one direct source.
@@ -98,6 +116,8 @@ pub struct Planned {
     pub plan: Vec<u8>,
     /// Its partitions.
     pub portions: Vec<Arc<Portion>>,
+    /// What the source no longer has of it.
+    pub losses: Arc<Losses>,
 }
 
 /// A partition of a batch, and how many records it had when it was first read.
@@ -105,6 +125,7 @@ pub struct Planned {
 pub struct Portion {
     partition: Arc<dyn DirectPartition>,
     counters: Arc<ReceiverCounters>,
+    losses: Arc<Losses>,
     /// [`UNREAD`] until a task has read all of it.
     records: AtomicU64,
 }
@@ -113,9 +134,13 @@ pub struct Portion {
 const UNREAD: u64 = u64::MAX;
 
 impl Portion {
-    /// A portion that counts its records and bytes in `counters` when it was first read.
-    pub fn new(partition: Arc<dyn DirectPartition>, counters: Arc<ReceiverCounters>) -> Self {
-        Portion { partition, counters, records: AtomicU64::new(UNREAD) }
+    /// A portion that counts its records and bytes in `counters` when it was first read, and notes in `losses` what is lost.
+    pub fn new(
+        partition: Arc<dyn DirectPartition>,
+        counters: Arc<ReceiverCounters>,
+        losses: Arc<Losses>,
+    ) -> Self {
+        Portion { partition, counters, losses, records: AtomicU64::new(UNREAD) }
     }
 
     /// How the records lie in the ranges.
@@ -137,16 +162,40 @@ impl Portion {
     /// Calls `each` with ranges of whole records, in order. Each job of a batch that needs them reads them itself.
     ///
     /// # Errors
-    /// If it cannot be read.
-    pub fn for_each_range(&self, mut each: impl FnMut(&[u8])) -> Result<()> {
-        let mut records = 0;
-        self.partition.for_each_range(&mut |range, count| {
+    /// If it cannot be read, or a part of it is lost that the batch must not go without.
+    pub fn for_each_range(&self, each: impl FnMut(&[u8])) -> Result<()> {
+        self.read(each, &mut |lost| self.losses.take(lost))
+    }
+
+    /// As [`for_each_range`](Portion::for_each_range), but whatever is lost: calls `each` with what there is.
+    ///
+    /// # Errors
+    /// If what there is cannot be read.
+    pub fn for_each_range_left(&self, each: impl FnMut(&[u8])) -> Result<()> {
+        self.read(each, &mut |lost| {
+            self.losses.note(lost);
+            Ok(())
+        })
+    }
+
+    fn read(
+        &self,
+        mut each: impl FnMut(&[u8]),
+        lost: &mut dyn FnMut(Lost) -> Result<()>,
+    ) -> Result<()> {
+        let (mut records, mut missing) = (0, 0);
+        let mut gone = |range: Lost| {
+            missing += range.amount();
+            lost(range)
+        };
+        let mut own = |range: &[u8], count: u64| {
             records += count;
             each(range);
-        })?;
+        };
+        self.partition.for_each_range(&mut own, &mut gone)?;
         if self.records.swap(records, Ordering::SeqCst) == UNREAD {
             self.counters.records.add(records);
-            self.counters.bytes.add(self.bytes());
+            self.counters.bytes.add(self.bytes().saturating_sub(missing));
         }
         Ok(())
     }

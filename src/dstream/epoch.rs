@@ -11,6 +11,7 @@ use std::any::Any;
 use std::collections::HashMap;
 
 use super::Missing;
+use super::lacks::Lacks;
 use super::planner::Job;
 use super::saved::Left;
 use super::together::Together;
@@ -50,6 +51,8 @@ struct Inner {
     pool: Option<Arc<Pool>>,
     /// Where commits leave what they changed in states, if that is kept.
     left: Option<Arc<Mutex<Left>>>,
+    /// What batches went without.
+    lacks: Lacks,
 }
 
 struct Published {
@@ -142,6 +145,11 @@ impl Epoch {
     /// Whether several jobs of a batch use the node.
     pub(super) fn is_shared(&self, node: u32) -> bool {
         self.inner.lock().outputs_below.get(&node).is_some_and(|outputs| *outputs > 1)
+    }
+
+    /// What batches went without.
+    pub(super) fn lacks<T>(&self, look: impl FnOnce(&mut Lacks) -> T) -> T {
+        look(&mut self.inner.lock().lacks)
     }
 
     /// Whether a slide ends in the batch `time`: after the last committed batch, up to this one.

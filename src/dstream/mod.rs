@@ -12,6 +12,7 @@ mod epoch;
 mod identity;
 mod keyed;
 mod keys;
+mod lacks;
 mod latency;
 mod limit;
 mod operators;
@@ -378,6 +379,8 @@ impl Graph {
     /// The batch is done: what it changed in windows and states counts from now on.
     pub fn commit(&self, time: Time) {
         self.epoch.commit(time);
+        let longest = self.registered.lock().reach.0;
+        self.epoch.lacks(|lacks| lacks.forget(time, longest));
     }
 
     /// The batch is given up: it leaves no trace in windows and states.
@@ -398,6 +401,17 @@ impl Graph {
                 registered.sinks.push(sink.clone());
             }
         }
+    }
+
+    /// The batch went on without a part of what it takes of this source: its rows, and those of the windows that reach back
+    /// to it, are incomplete.
+    pub fn lacks_input(&self, time: Time, source: u32) {
+        self.epoch.lacks(|lacks| lacks.input(time, source));
+    }
+
+    /// Windows below states take in nothing of this batch, which was done before a restart.
+    pub fn lacks_states(&self, time: Time) {
+        self.epoch.lacks(|lacks| lacks.states(time));
     }
 
     fn next_node(&self) -> u32 {
@@ -450,10 +464,15 @@ impl Graph {
         }
     }
 
-    fn source<T: ?Sized>(self: &Arc<Self>, node: impl Node<T> + 'static) -> DStream<T> {
+    fn source<T: ?Sized>(
+        self: &Arc<Self>,
+        number: Option<u32>,
+        node: impl Node<T> + 'static,
+    ) -> DStream<T> {
         let line = Line {
             slide: self.settings.batch_interval,
             above: Arc::default(),
+            sources: number.into_iter().collect(),
             state: None,
             reach: (Duration::ZERO, Duration::ZERO),
             below_state: false,
@@ -531,6 +550,8 @@ struct Line {
     slide: Interval,
     /// The nodes above, and the stream's own, that may be shared between outputs.
     above: Arc<[u32]>,
+    /// The sources above, by number.
+    sources: Arc<[u32]>,
     /// The node whose state the stream shows, so that its name is the state's.
     state: Option<u32>,
     /// How far back the windows above look, and those of them that are below a state.

@@ -346,13 +346,19 @@ impl<T: ?Sized + 'static> DStream<T> {
             self.graph
                 .problem(format!("{operator}: one stream slides by {left}, the other by {right}"));
         }
-        let mut above: Vec<u32> = left.above.iter().chain(right.above.iter()).copied().collect();
-        above.sort_unstable();
-        above.dedup();
+        let both = |left: &[u32], right: &[u32]| {
+            let mut both = [left, right].concat();
+            both.sort_unstable();
+            both.dedup();
+            Arc::<[u32]>::from(both)
+        };
+        let above = both(&left.above, &right.above);
+        let sources = both(&left.sources, &right.sources);
         let reach = (left.reach.0.max(right.reach.0), left.reach.1.max(right.reach.1));
         Line {
             slide: left.slide,
-            above: above.into(),
+            above,
+            sources,
             state: None,
             reach,
             below_state: left.below_state || right.below_state,

@@ -3,6 +3,8 @@
 
 use std::any::TypeId;
 
+use super::epoch::Epoch;
+use super::lacks::Reads;
 use super::{BatchInput, DStream, Job, Missing, Node, Output, Planner};
 use crate::batch::{Batch, Failure, Finish, Stage, Work};
 use crate::error::Result;
@@ -20,6 +22,8 @@ pub(super) struct Delivery {
     pub(super) job: Arc<str>,
     pub(super) input: Arc<BatchInput>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) epoch: Arc<Epoch>,
+    pub(super) reads: Reads,
     /// Set when the job begins, which may be after it was planned together with another one.
     pub(super) started: Arc<Mutex<Moment>>,
 }
@@ -41,6 +45,7 @@ impl Delivery {
             scheduling_delay_us: micros(self.input.due, started),
             processing_us: micros(started, now),
             total_us: micros(self.input.due, now),
+            incomplete: self.epoch.lacks(|lacks| lacks.are_in(&self.reads, &self.input)),
         }
     }
 }
@@ -235,6 +240,11 @@ impl<T: ?Sized + 'static> DStream<T> {
             job: Arc::new(Job {
                 name,
                 pipeline: Arc::clone(&self.graph.pipeline),
+                reads: Reads {
+                    sources: Arc::clone(&self.line.sources),
+                    reach: self.line.reach.0,
+                    below_states: self.line.reach.1,
+                },
                 build: Box::new(build),
             }),
             settings: self.graph.settings,

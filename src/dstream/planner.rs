@@ -7,6 +7,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::epoch::{Commit, Epoch};
+use super::lacks::Reads;
 use super::outputs::Delivery;
 use super::together::Progress;
 use super::{BatchInput, Missing, Replay, Settings};
@@ -204,6 +205,7 @@ pub(super) type Build =
 pub(super) struct Job {
     pub(super) name: Arc<str>,
     pub(super) pipeline: Arc<str>,
+    pub(super) reads: Reads,
     pub(super) build: Build,
 }
 
@@ -218,6 +220,8 @@ impl Job {
             job: Arc::clone(&self.name),
             input: Arc::clone(planner.input),
             clock: Arc::clone(planner.clock),
+            epoch: Arc::clone(planner.epoch),
+            reads: self.reads.clone(),
             started: Arc::clone(started),
         };
         let built = catch_unwind(AssertUnwindSafe(|| (self.build)(planner, delivery)));

@@ -11,27 +11,27 @@ impl Graph {
     /// The records of a source, one partition for each block.
     pub fn blocks(self: &Arc<Self>, source: u32, name: &str) -> DStream<[u8]> {
         self.add_source(source, name);
-        self.source(BlockSource { source, bad_utf8: Arc::clone(&self.bad_utf8) })
+        self.source(Some(source), BlockSource { source, bad_utf8: Arc::clone(&self.bad_utf8) })
     }
 
     /// The records of a source as text, one partition for each block. What is not UTF-8 becomes U+FFFD and is counted.
     pub fn text_blocks(self: &Arc<Self>, source: u32, name: &str) -> DStream<str> {
         self.add_source(source, name);
-        self.source(BlockSource { source, bad_utf8: Arc::clone(&self.bad_utf8) })
+        self.source(Some(source), BlockSource { source, bad_utf8: Arc::clone(&self.bad_utf8) })
     }
 
     /// The records of a direct source, one partition for each portion.
     pub fn direct(self: &Arc<Self>, source: u32, name: &str) -> DStream<[u8]> {
         self.add_source(source, name);
         let name = name.into();
-        self.source(Portions { source, name, bad_utf8: Arc::clone(&self.bad_utf8) })
+        self.source(Some(source), Portions { source, name, bad_utf8: Arc::clone(&self.bad_utf8) })
     }
 
     /// The records of a direct source as text. What is not UTF-8 becomes U+FFFD and is counted.
     pub fn text_direct(self: &Arc<Self>, source: u32, name: &str) -> DStream<str> {
         self.add_source(source, name);
         let name = name.into();
-        self.source(Portions { source, name, bad_utf8: Arc::clone(&self.bad_utf8) })
+        self.source(Some(source), Portions { source, name, bad_utf8: Arc::clone(&self.bad_utf8) })
     }
 
     /// One entry for each batch, in so many partitions; past the end every batch is empty. Without an entry the source
@@ -43,7 +43,7 @@ impl Graph {
     ) -> DStream<T> {
         let batches = batches.into_iter().map(|batch| batch.map(Arc::new)).collect();
         let name = format!("queue#{}", self.next_node()).into();
-        self.source(QueueSource { name, batches, partitions: partitions.max(1) })
+        self.source(None, QueueSource { name, batches, partitions: partitions.max(1) })
     }
 
     fn add_source(&self, source: u32, name: &str) {

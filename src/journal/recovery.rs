@@ -10,7 +10,7 @@
 //! before, since a walk through the keys begins with each start: a commit goes with the changes of its own start. Runs on the
 //! thread that starts the engine; changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::record::{ChunkHead, Committed, Entry, Plan, decode};
 use super::snapshot::Snapshot;
@@ -72,6 +72,26 @@ pub(crate) struct Resume {
     pub(crate) state: Option<u64>,
     /// The batches that run again, in order.
     pub(crate) replays: Vec<Replay>,
+}
+
+impl Resume {
+    /// Batches that windows and states would take in again, and whose input is `lost`, by index: states are restored as
+    /// they were after the last of those instead, so that they are what they were. Returns the times of the batches that
+    /// windows below states go without for it.
+    pub(crate) fn skip_for_states(&mut self, lost: &BTreeSet<u64>) -> Vec<u64> {
+        let for_states = |replay: &&mut Replay| replay.run == Run::ForStates;
+        let indexes = self.replays.iter_mut().filter(for_states).map(|replay| replay.plan.index);
+        let Some(last) = indexes.filter(|index| lost.contains(index)).max() else {
+            return Vec::new();
+        };
+        self.state = self.state.max(Some(last));
+        let before = self.replays.iter_mut().filter(for_states);
+        let skipped = before.filter(|replay| replay.plan.index <= last).map(|replay| {
+            replay.run = Run::ForWindows;
+            replay.plan.time
+        });
+        skipped.collect()
+    }
 }
 
 /// The batch whose states are to be restored, and the first one that windows need, when `done` (index and time, in
@@ -331,6 +351,41 @@ mod tests {
         check(300, 900, Some((10, 10)));
         check(1_000, 1_000, None);
         assert_eq!(base(&[], Reach::default()), None);
+    }
+
+    /// Batches 10 and 11 for windows, 12 to 14 for windows and states, 15 again: which state is restored when the input of
+    /// `lost` is gone, and which batches windows below states go without.
+    fn check_lost(lost: &[u64], state: u64, without: &[u64]) {
+        let replay = |index: u64| {
+            let run = match index {
+                10 | 11 => Run::ForWindows,
+                12..=14 => Run::ForStates,
+                _ => Run::Again,
+            };
+            let plan = Plan { index, time: index * 100, ..Plan::default() };
+            Replay { plan, run }
+        };
+        let mut resume = Resume { state: Some(11), replays: (10..16).map(replay).collect() };
+        let times = resume.skip_for_states(&lost.iter().copied().collect());
+        assert_eq!((resume.state, times.as_slice()), (Some(state), without), "{lost:?}");
+        for replay in &resume.replays {
+            let expected = match replay.plan.index {
+                15 => Run::Again,
+                index if index <= state => Run::ForWindows,
+                _ => Run::ForStates,
+            };
+            assert_eq!(replay.run, expected, "{lost:?}: batch {}", replay.plan.index);
+        }
+    }
+
+    #[test]
+    fn states_are_never_made_of_batches_whose_input_is_lost() {
+        check_lost(&[], 11, &[]);
+        check_lost(&[10, 11], 11, &[]);
+        check_lost(&[15], 11, &[]);
+        check_lost(&[12], 12, &[1_200]);
+        check_lost(&[10, 13], 13, &[1_200, 1_300]);
+        check_lost(&[12, 14, 15], 14, &[1_200, 1_300, 1_400]);
     }
 
     /// Batches 10 to 19, and a walk from 13 to 16, when batches below `next_index` are covered: what a program with windows

@@ -84,6 +84,10 @@ counters! {
         errors,
         /// Files, or parts of files, that are not read, and other things of note about files.
         skipped,
+        /// Bytes of input that was gone before it was processed, of replayable sources.
+        lost_bytes,
+        /// Bytes of processed input that was gone when windows would have read it again.
+        lost_for_windows_bytes,
         /// Bytes of unfinished records that were thrown away because the engine stopped.
         unfinished_bytes,
     }

@@ -85,6 +85,21 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// A batch went on without input that its source no longer has; once for each source and batch, or start.
+    InputLost {
+        /// The source's name.
+        source: String,
+        /// How many ranges of it.
+        ranges: u64,
+        /// Their bytes, if the source counts in bytes.
+        bytes: u64,
+        /// Their records, if the source counts in records.
+        records: u64,
+        /// The first of them, and how much is lost in all.
+        what: String,
+        /// It was processed before: only windows that reach back to it are incomplete.
+        processed: bool,
+    },
     /// A source could not be asked, or a receiver reported an error; it goes on.
     ReceiverError {
         /// The source's name.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::block::BlockId;
-use crate::direct::{DirectSource, Planned, Portion};
-use crate::dstream::BatchInput;
+use crate::direct::{DirectSource, Losses, Planned, Portion, Purpose};
+use crate::dstream::{BatchInput, Graph};
 use crate::error::Result;
 use crate::metrics::{Event, EventBus, ReceiverCounters};
 use crate::store::{StoredBlock, Stowed};
@@ -15,19 +15,40 @@ use crate::time::Time;
 #[derive(Clone)]
 pub(crate) struct Reader {
     pub(crate) number: u32,
+    pub(crate) name: Arc<str>,
     pub(crate) source: Arc<dyn DirectSource>,
     pub(crate) counters: Arc<ReceiverCounters>,
 }
 
 impl Reader {
     /// What a plan takes, of this run or an earlier one.
-    pub(super) fn read(&self, plan: Vec<u8>) -> Result<Planned> {
+    pub(super) fn read(&self, plan: Vec<u8>, losses: Losses) -> Result<Planned> {
         if plan.is_empty() {
             return Ok(Planned::default());
         }
-        let portion = |part| Arc::new(Portion::new(part, Arc::clone(&self.counters)));
+        let losses = Arc::new(losses);
+        let portion =
+            |part| Arc::new(Portion::new(part, Arc::clone(&self.counters), Arc::clone(&losses)));
         let portions = self.source.read(&plan)?.into_iter().map(portion).collect();
-        Ok(Planned { plan, portions })
+        Ok(Planned { plan, portions, losses })
+    }
+
+    /// Counts and tells what the batch went without.
+    fn tell_losses(&self, losses: &Losses, events: &EventBus) {
+        let lost = losses.report();
+        if lost.ranges == 0 {
+            return;
+        }
+        let processed = losses.purpose() == Purpose::Rebuild;
+        count_lost(&self.counters, lost.bytes, processed);
+        events.post(Event::InputLost {
+            source: self.name.to_string(),
+            ranges: lost.ranges,
+            bytes: lost.bytes,
+            records: lost.records,
+            what: lost.to_string(),
+            processed,
+        });
     }
 
     /// The plan is not read again.
@@ -38,10 +59,17 @@ impl Reader {
     }
 }
 
+/// Counts bytes that a batch went without.
+pub(crate) fn count_lost(counters: &ReceiverCounters, bytes: u64, processed: bool) {
+    match processed {
+        true => counters.lost_for_windows_bytes.add(bytes),
+        false => counters.lost_bytes.add(bytes),
+    }
+}
+
 /// A direct source that was started.
 pub(crate) struct Direct {
     pub(super) reader: Reader,
-    name: String,
     events: EventBus,
     /// Tells that the source has ended, once, in a run to the end of the sources.
     on_end: Option<Box<dyn FnOnce() + Send>>,
@@ -50,13 +78,8 @@ pub(crate) struct Direct {
 }
 
 impl Direct {
-    pub(crate) fn new(
-        name: String,
-        reader: Reader,
-        events: EventBus,
-        on_end: Box<dyn FnOnce() + Send>,
-    ) -> Self {
-        Direct { reader, name, events, on_end: Some(on_end), last: None }
+    pub(crate) fn new(reader: Reader, events: EventBus, on_end: Box<dyn FnOnce() + Send>) -> Self {
+        Direct { reader, events, on_end: Some(on_end), last: None }
     }
 
     /// Whether the last batch of the run is to take the rest of the source.
@@ -69,14 +92,17 @@ impl Direct {
         if self.reader.source.is_ending()
             && let Some(on_end) = self.on_end.take()
         {
-            self.events.post(Event::SourceEnded { source: self.name.clone(), error: None });
+            let source = self.reader.name.to_string();
+            self.events.post(Event::SourceEnded { source, error: None });
             on_end();
         }
     }
 
     fn plan(&self, time: Time) -> Result<Planned> {
-        let plan = self.reader.source.plan(time)?;
-        self.reader.read(plan.unwrap_or_default())
+        let (reader, plan) = (&self.reader, self.reader.source.plan(time)?);
+        let losses =
+            Losses::new(&reader.name, Purpose::Process, reader.source.on_lost(), Vec::new());
+        reader.read(plan.unwrap_or_default(), losses)
     }
 }
 
@@ -95,12 +121,24 @@ pub(super) fn plan(sources: &mut [Direct], time: Time, draining: bool) -> BTreeM
             }
             Err(err) => {
                 direct.reader.counters.errors.add(1);
-                let (source, error) = (direct.name.clone(), err.to_string());
+                let (source, error) = (direct.reader.name.to_string(), err.to_string());
                 direct.events.post(Event::ReceiverError { source, error });
             }
         }
     }
     all
+}
+
+/// The batch went without what is lost: it is told, and the rows that reach back to the batch are incomplete. Asked before
+/// the graph commits the batch.
+pub(super) fn tell_losses(sources: &[Direct], input: &BatchInput, graph: &Graph) {
+    for direct in sources {
+        let planned = input.direct.get(&direct.reader.number);
+        if let Some(planned) = planned.filter(|planned| !planned.losses.is_empty()) {
+            direct.reader.tell_losses(&planned.losses, &direct.events);
+            graph.lacks_input(input.time, direct.reader.number);
+        }
+    }
 }
 
 /// The batch is done. With a log it may be read again for what operators keep of it, and the log says when it is not.
@@ -121,7 +159,7 @@ pub(super) fn bytes(input: &BatchInput) -> u64 {
     portions.map(|portion| portion.bytes()).sum()
 }
 
-/// What a batch takes of a direct source, as blocks whose records are not in memory.
+/// What a batch takes of a direct source, as blocks whose records are not in memory: as far as they are not lost.
 pub(super) fn blocks(input: &BatchInput, source: u32) -> Vec<Arc<StoredBlock>> {
     let portions = input.direct.get(&source).map_or(&[][..], |planned| &planned.portions);
     let block = |(number, portion): (u64, &Arc<Portion>)| {
@@ -138,6 +176,6 @@ struct Unread(Arc<Portion>);
 
 impl Stowed for Unread {
     fn for_each_range(&self, each: &mut dyn FnMut(&[u8])) -> Result<()> {
-        self.0.for_each_range(each)
+        self.0.for_each_range_left(each)
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::direct::Reader;
 use super::{JobLoop, Message, Scheduler};
+use crate::direct::{Losses, Lost, OnLost, Purpose};
 use crate::dstream::{BatchInput, Graph, Replay, StateInfo};
 use crate::error::{Error, Result};
 use crate::journal::{
@@ -40,6 +41,19 @@ pub(crate) struct Recovery {
     pub(crate) found: Found,
     /// The first tick of the first start: slides are counted from there.
     pub(crate) anchor: Time,
+    /// What direct sources no longer have of the batches that run again.
+    pub(crate) lost: LostInput,
+}
+
+/// What direct sources no longer have of the batches that run again.
+#[derive(Debug, Default)]
+pub(crate) struct LostInput {
+    /// By the batch's index and the source's number in the program. What is here was reported.
+    pub(crate) known: BTreeMap<(u64, u32), Vec<Lost>>,
+    /// What was reported and is to be counted: the source's number, bytes, whether they were processed before.
+    pub(crate) bytes: Vec<(u32, u64, bool)>,
+    /// The batches of earlier runs go on without what is lost, whatever the source says.
+    pub(crate) given_up: bool,
 }
 
 /// What became of the plans that are on their way.
@@ -62,6 +76,7 @@ pub(super) struct Durable {
     base: Covered,
     /// The direct sources.
     direct: Vec<Reader>,
+    lost: LostInput,
     /// The batches that are committed and not covered, in order.
     done: VecDeque<Done>,
     /// Commits with changes of states that are on their way to the log, in order.
@@ -120,6 +135,7 @@ impl Durable {
         Durable {
             journal: Arc::clone(&recovery.journal),
             direct,
+            lost: std::mem::take(&mut recovery.lost),
             done: found.commits.range(..live).map(done).collect(),
             replays: std::mem::take(&mut found.resume.replays).into(),
             waiting: VecDeque::new(),
@@ -224,7 +240,7 @@ impl Durable {
         if running == 0
             && let Some(replay) = self.replays.pop_front()
         {
-            let input = self.input(&replay.plan, sources, now)?;
+            let input = self.input(&replay, sources, now)?;
             let how = match replay.run {
                 Run::Again => return Ok(Some(Ready::Again(input))),
                 Run::ForWindows => Replay::Windows,
@@ -250,7 +266,12 @@ impl Durable {
     }
 
     /// What a batch of an earlier run is made of; its records stay in the log until a task reads them.
-    fn input(&self, plan: &Plan, sources: usize, now: Moment) -> Result<Arc<BatchInput>> {
+    fn input(
+        &mut self,
+        journal::Replay { plan, run }: &journal::Replay,
+        sources: usize,
+        now: Moment,
+    ) -> Result<Arc<BatchInput>> {
         let mut blocks: Vec<Vec<Arc<StoredBlock>>> = vec![Vec::new(); sources];
         for (number, chunks) in &plan.blocks {
             let source = self.journal.source_of(*number).ok_or_else(|| gone(*number))?;
@@ -263,7 +284,14 @@ impl Durable {
             let source = self.journal.source_of(*number);
             let of = self.direct.iter().find(|direct| Some(direct.number) == source);
             let of = of.ok_or_else(|| gone(*number))?;
-            ranges.insert(of.number, of.read(bytes.clone())?);
+            let known = self.lost.known.remove(&(plan.index, of.number)).unwrap_or_default();
+            let (purpose, on_lost) = match run {
+                Run::Again if self.lost.given_up => (Purpose::Process, OnLost::Skip),
+                Run::Again => (Purpose::Process, of.source.on_lost()),
+                Run::ForWindows | Run::ForStates => (Purpose::Rebuild, OnLost::Skip),
+            };
+            let losses = Losses::new(&of.name, purpose, on_lost, known);
+            ranges.insert(of.number, of.read(bytes.clone(), losses)?);
         }
         let records = blocks.iter().flatten().map(|block| block.records()).sum();
         let partitions = match planted(Planted::ReplayTakesWorkers) {

@@ -42,8 +42,8 @@ use crate::time::{Clock, Moment, Schedule, Ticks, Time, tighten_timer_slack};
 use crate::tracker::{BlockTracker, ReceivedBlock};
 use crate::workers::WorkerPool;
 
-pub(crate) use direct::{Direct, Reader};
-pub(crate) use durable::{Recovery, reach};
+pub(crate) use direct::{Direct, Reader, count_lost};
+pub(crate) use durable::{LostInput, Recovery, reach};
 pub use generator::{CatchUp, Trigger};
 
 use durable::Durable;

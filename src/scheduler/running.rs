@@ -142,6 +142,7 @@ impl JobLoop {
 
     pub(super) fn batch_done(&mut self, time: Time, state: BatchState) {
         let Some((input, first_start)) = self.jobs.finish(time) else { return };
+        direct::tell_losses(&self.parts.direct, &input, &self.parts.graph);
         self.parts.graph.commit(time);
         if let Some(durable) = self.durable.as_mut().filter(|it| it.rebuilds(time).is_some()) {
             durable.was_rebuilt();

@@ -105,7 +105,7 @@ impl Sink for Console {
         let (meta, rows) = std::mem::take(&mut self.written);
         let (format, escapes) = (self.format, self.gets_line_feeds);
         let make = |out: &mut Pieces<'_>| match format {
-            Format::Spark(limit) => spark(out, key, &rows, Shown { limit, escapes }),
+            Format::Spark(limit) => spark(out, key, &meta, &rows, Shown { limit, escapes }),
             Format::Json => json(out, key, &meta, &rows),
         };
         self.writer.write(&mut self.text, make).map_err(explain)?;
@@ -134,8 +134,15 @@ struct Shown {
     escapes: bool,
 }
 
-fn spark(out: &mut Pieces<'_>, key: &CommitKey, rows: &Rows, shown: Shown) -> io::Result<()> {
-    writeln!(out.text, "{RULE}\nTime: {} ms\n{RULE}", key.time.as_millis())?;
+fn spark(
+    out: &mut Pieces<'_>,
+    key: &CommitKey,
+    meta: &BatchMeta,
+    rows: &Rows,
+    shown: Shown,
+) -> io::Result<()> {
+    let incomplete = if meta.incomplete { " (incomplete)" } else { "" };
+    writeln!(out.text, "{RULE}\nTime: {} ms{incomplete}\n{RULE}", key.time.as_millis())?;
     for row in rows.iter().take(shown.limit) {
         spark_row(out.text, row, shown.escapes)?;
         out.row_ends()?;
@@ -180,9 +187,10 @@ fn json(out: &mut Pieces<'_>, key: &CommitKey, meta: &BatchMeta, rows: &Rows) ->
     serde_json::to_writer(&mut *out.text, &*key.job)?;
     write!(
         out.text,
-        ",\"batch_time_ms\":{},\"records\":{},\"rows\":[",
+        ",\"batch_time_ms\":{},\"records\":{},{}\"rows\":[",
         key.time.as_millis(),
-        meta.records
+        meta.records,
+        if meta.incomplete { "\"incomplete\":true," } else { "" }
     )?;
     for (number, row) in rows.iter().enumerate() {
         out.text.extend_from_slice(if number == 0 { b"[" } else { b",[" });
@@ -254,14 +262,23 @@ mod tests {
         given::key("words", ms)
     }
 
-    const META: BatchMeta =
-        BatchMeta { records: 5, scheduling_delay_us: 12, processing_us: 340, total_us: 352 };
+    const META: BatchMeta = BatchMeta {
+        records: 5,
+        scheduling_delay_us: 12,
+        processing_us: 340,
+        total_us: 352,
+        incomplete: false,
+    };
 
     fn check(format: Format, rows: &Rows, expected: &str) {
+        check_meta(format, &META, rows, expected);
+    }
+
+    fn check_meta(format: Format, meta: &BatchMeta, rows: &Rows, expected: &str) {
         let seen = Captured::default();
         let sink = SharedSink::new(Console::new(Writer::new(Box::new(seen.clone())), format));
         for _ in 0..2 {
-            sink.deliver(&key(1_500_000_000_000), &META, rows).expect("it is taken");
+            sink.deliver(&key(1_500_000_000_000), meta, rows).expect("it is taken");
         }
         let seen = seen.0.lock();
         assert_eq!(
@@ -329,6 +346,17 @@ mod tests {
             "[[\"\u{FFFD}\\\"\\n\",-3,true]]",
         );
         check(&rows(&[(f64::NAN, 1.5, None::<u8>)]), "[[null,1.5,null]]");
+    }
+
+    #[test]
+    fn a_batch_that_lacks_input_says_so() {
+        let meta = BatchMeta { incomplete: true, ..META };
+        let rule = "-".repeat(43);
+        let text = format!("{rule}\nTime: 1500000000000 ms (incomplete)\n{rule}\n5\n\n");
+        check_meta(Format::Spark(ROWS_SHOWN), &meta, &rows(&[5_u64]), &text);
+        let line = r#"{"job":"words","batch_time_ms":1500000000000,"records":5,"incomplete":true,"rows":[[5]],"#;
+        let times = r#""scheduling_delay_us":12,"processing_us":340,"total_us":352}"#;
+        check_meta(Format::Json, &meta, &rows(&[5_u64]), &format!("{line}{times}\n"));
     }
 
     #[test]

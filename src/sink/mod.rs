@@ -84,6 +84,8 @@ pub struct BatchMeta {
     pub processing_us: u64,
     /// Microseconds from the nominal moment until the rows were handed over.
     pub total_us: u64,
+    /// The batch, or one that a window of the job reaches back to, went on without input that was lost.
+    pub incomplete: bool,
 }
 
 /// Where rows go.

@@ -7,7 +7,7 @@ use super::{CONTROL_MAX, Control, Running};
 use crate::config::{Resolved, Then};
 use crate::context::inspect::{Inspected, Inspector, Received};
 use crate::context::sources::{DirectOptions, Start};
-use crate::context::{RunLimits, recover};
+use crate::context::{RunLimits, lost, recover};
 use crate::direct::DirectStart;
 use crate::dstream::Graph;
 use crate::error::Result;
@@ -16,7 +16,8 @@ use crate::metrics::{
 };
 use crate::receiver::{ActiveReceiver, Arrivals, CustomReceiver, Engine, SocketReceiver, When};
 use crate::scheduler::{
-    Batches, Direct, Message, Options, Parts, Reader, Recovery, Retries, Scheduler, Stored, Trigger,
+    Batches, Direct, Message, Options, Parts, Reader, Recovery, Retries, Scheduler, Stored,
+    Trigger, count_lost,
 };
 use crate::sink::{DeadLetterFiles, DeadLetters};
 use crate::slab::{Account, Pool};
@@ -78,7 +79,12 @@ impl Running {
         };
         let told = (&poison, &engine.events);
         let streams = (&*graph, sources.as_slice());
-        let recovery = recover::open(&config, setup.storage, streams, clock.as_ref(), told)?;
+        let policy = lost::Policy {
+            given_up: limits.give_up_lost,
+            dead_letters: config.on_failure.then == Then::DeadLetter,
+        };
+        let recovery =
+            recover::open(&config, setup.storage, streams, clock.as_ref(), told, policy)?;
         engine.log = recovery.as_ref().map(Recovery::log);
         running.journal = recovery.as_ref().map(|recovery| Arc::clone(&recovery.journal));
         let schedule = recover::schedule(clock.as_ref(), config.batch_interval, recovery.as_ref());
@@ -239,9 +245,13 @@ impl Running {
             counters.open.add(1);
             self.direct.push((number, name.clone(), Arc::clone(&counters)));
             let ends = poster(&self.control, Control::SourceEnded);
-            let reader = Reader { number, source, counters };
+            let lost = recovery.iter().flat_map(|recovery| &recovery.lost.bytes);
+            for (_, bytes, processed) in lost.filter(|(of, ..)| *of == number) {
+                count_lost(&counters, *bytes, *processed);
+            }
+            let reader = Reader { number, name: name.into(), source, counters };
             let mut direct =
-                Direct::new(name, reader, engine.events.clone(), Box::new(move || ends(None)));
+                Direct::new(reader, engine.events.clone(), Box::new(move || ends(None)));
             direct.end_if_last();
             started.push(direct);
         }

@@ -20,18 +20,19 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 
+use rustix::process::{Resource, getrlimit};
 use serde::de::DeserializeOwned;
 
-use crate::direct::{DirectPartition, DirectSource, DirectStart};
+use crate::direct::{DirectPartition, DirectSource, DirectStart, Lost, OnLost};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
 use crate::metrics::{Event, EventBus};
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, Ordering};
 use crate::time::Time;
 
 use disk::{Disk, Entry, FileId, FileTree, OpenFile, Stat, What};
 use extent::Bounds;
-use read::{FilePartition, Handles, Reading};
+use read::{FilePartition, Held, Reading};
 use seen::{Content, Known, Look, Note, Piece, Plan, Seen};
 
 /// Entries of a directory at most.
@@ -43,9 +44,11 @@ const PARTITION_BYTES: u64 = 4 << 20;
 /// Bytes of a batch, by default.
 pub const BATCH_BYTES_MAX: u64 = 256 << 20;
 
-/// With no more than so many bytes, and files, a run to their end does not wait for a tick.
+/// With no more bytes than this, and files than a batch may open, a run to their end does not wait for a tick.
 const ENDING_BYTES_MAX: u64 = 16 << 20;
-const ENDING_FILES_MAX: usize = 1_000;
+
+/// Files that the batches which are not done keep open, at most: a quarter of what the process may open, within these.
+const HELD_MAX: (usize, usize) = (64, 1_000);
 
 /// Pieces of a batch at most.
 const PIECES_MAX: usize = 10_000;
@@ -77,6 +80,9 @@ pub struct FilesSource {
     framing: Framing,
     record_bytes_max: usize,
     batch_bytes_max: u64,
+    on_lost: OnLost,
+    /// Files that the batches which are not done keep open, at most.
+    held_max: usize,
     state: Mutex<State>,
 }
 
@@ -89,6 +95,8 @@ struct State {
     started: Option<Started>,
     /// Files whose end holds no whole record, as they were when that was found.
     waiting: HashMap<FileId, Stat>,
+    /// The files of the last plan.
+    opened: HashMap<FileId, Arc<Held>>,
     ending: bool,
 }
 
@@ -119,6 +127,8 @@ impl FilesSource {
             framing: Framing::Lines,
             record_bytes_max: RECORD_BYTES_MAX,
             batch_bytes_max: BATCH_BYTES_MAX,
+            on_lost: OnLost::default(),
+            held_max: held_max(),
             state: Mutex::default(),
         }
     }
@@ -144,6 +154,13 @@ impl FilesSource {
     /// A batch takes so many bytes at most, and one piece more; [`BATCH_BYTES_MAX`] by default.
     pub fn batch_bytes_max(mut self, bytes: u64) -> Self {
         self.batch_bytes_max = bytes.max(1);
+        self
+    }
+
+    /// What happens when a file is removed or cut before a batch that takes a part of it was processed; the stream stops by
+    /// default.
+    pub fn on_lost(mut self, on_lost: OnLost) -> Self {
+        self.on_lost = on_lost;
         self
     }
 
@@ -182,7 +199,8 @@ impl FilesSource {
     /// Looks at the directory and takes what fits into a batch.
     fn decide(&self, state: &mut State) -> Result<Plan> {
         let entries = self.list()?;
-        let State { planned, started, waiting, ending, .. } = state;
+        let State { planned, started, waiting, opened, ending, .. } = state;
+        opened.clear();
         let started = started.as_ref().expect("a source is started before it is asked");
         let entries = as_present(entries, started.present.as_ref());
         let Look { readable, mut notes, gone } = planned.look(&entries);
@@ -191,6 +209,7 @@ impl FilesSource {
             reading: &started.reading,
             at_end: started.present.is_some(),
             waiting: &mut *waiting,
+            opened,
             notes: &mut notes,
             pieces: Vec::new(),
             left: self.batch_bytes_max,
@@ -224,6 +243,7 @@ struct Turns<'a> {
     reading: &'a Reading,
     at_end: bool,
     waiting: &'a mut HashMap<FileId, Stat>,
+    opened: &'a mut HashMap<FileId, Arc<Held>>,
     notes: &'a mut Vec<Note>,
     pieces: Vec<Piece>,
     /// Bytes that the batch may still take.
@@ -237,7 +257,7 @@ impl Turns<'_> {
         while !files.is_empty() {
             let mut left = Vec::new();
             for known in files {
-                if self.left == 0 || self.pieces.len() >= PIECES_MAX {
+                if self.left == 0 || self.pieces.len() >= PIECES_MAX || !self.may_open(&known) {
                     return false;
                 }
                 left.extend(self.take(known));
@@ -277,10 +297,16 @@ impl Turns<'_> {
         (to < known.stat.size && what != Content::Malformed).then_some(known)
     }
 
-    fn open(&self, known: &Known) -> io::Result<Arc<dyn OpenFile>> {
+    /// Whether the batches that are not done leave room for one more open file.
+    fn may_open(&self, known: &Known) -> bool {
+        let held = self.reading.held.load(Ordering::SeqCst);
+        held < self.source.held_max || self.opened.contains_key(&known.stat.id)
+    }
+
+    fn open(&mut self, known: &Known) -> io::Result<Arc<dyn OpenFile>> {
         let id = known.stat.id;
-        if let Some(file) = self.reading.handles.get(id) {
-            return Ok(file);
+        if let Some(held) = self.opened.get(&id) {
+            return Ok(Arc::clone(&held.file));
         }
         let file = self.reading.tree.open(&known.name)?;
         if file.stat()?.id != id {
@@ -288,7 +314,7 @@ impl Turns<'_> {
                 "another file took its name; it is read at the next tick",
             ));
         }
-        self.reading.handles.keep(id, &file);
+        self.opened.insert(id, Held::new(Arc::clone(&file), &self.reading.held));
         Ok(file)
     }
 
@@ -335,7 +361,7 @@ impl DirectSource for FilesSource {
         let reading = Reading {
             source: start.source.clone(),
             tree: Arc::clone(&self.tree),
-            handles: Handles::default(),
+            held: Arc::default(),
             framing: self.framing,
             record_bytes_max: self.record_bytes_max,
             counters: Arc::clone(&start.counters),
@@ -347,7 +373,7 @@ impl DirectSource for FilesSource {
             start.until_eof.then(|| entries.iter().filter_map(size).collect());
         // What makes a small batch is the last one: it needs no tick.
         let bytes: u64 = present.iter().flat_map(HashMap::values).sum();
-        let few = present.as_ref().is_some_and(|present| present.len() <= ENDING_FILES_MAX);
+        let few = present.as_ref().is_some_and(|present| present.len() <= self.held_max);
         state.ending = few && bytes <= self.batch_bytes_max.min(ENDING_BYTES_MAX);
         state.started =
             Some(Started { reading: Arc::new(reading), events: start.events.clone(), present });
@@ -368,11 +394,12 @@ impl DirectSource for FilesSource {
         let plan: Plan = decode("a plan", plan)?;
         let state = self.state.lock();
         let started = state.started.as_ref().expect("a source is started before it is read");
-        let records = |piece: &Piece| {
-            matches!(piece.what, Content::Records | Content::LastRecords) && piece.from <= piece.to
+        let groups = grouped(plan.pieces.into_iter().filter(Piece::has_records));
+        let partition = |pieces: Vec<Piece>| {
+            let held = |piece: Piece| (state.opened.get(&piece.stat.id).cloned(), piece);
+            let pieces = pieces.into_iter().map(held).map(|(held, piece)| (piece, held)).collect();
+            Arc::new(FilePartition::new(&started.reading, pieces)) as _
         };
-        let groups = grouped(plan.pieces.into_iter().filter(records));
-        let partition = |pieces| Arc::new(FilePartition::new(&started.reading, pieces)) as _;
         Ok(groups.into_iter().map(partition).collect())
     }
 
@@ -387,9 +414,6 @@ impl DirectSource for FilesSource {
         // It was planned or read before, so it can be decoded.
         let Ok(plan) = decode::<Plan>("a plan", plan) else { return };
         state.committed.apply(&plan);
-        if let Some(started) = &state.started {
-            plan.pieces.iter().for_each(|piece| started.reading.handles.close(piece.stat.id));
-        }
     }
 
     fn snapshot(&self) -> Vec<u8> {
@@ -403,9 +427,31 @@ impl DirectSource for FilesSource {
         Ok(())
     }
 
+    fn lost(&self, plans: &[&[u8]]) -> Result<Vec<Vec<Lost>>> {
+        let entries = self.list()?;
+        let sizes: HashMap<FileId, u64> =
+            entries.iter().filter_map(Entry::stat).map(|stat| (stat.id, stat.size)).collect();
+        let of_plan = |plan: &&[u8]| {
+            let plan: Plan = decode("a plan", plan)?;
+            let pieces = plan.pieces.iter().filter(|piece| piece.has_records());
+            Ok(pieces.filter_map(|piece| piece.lost_of(sizes.get(&piece.stat.id))).collect())
+        };
+        plans.iter().map(of_plan).collect()
+    }
+
+    fn on_lost(&self) -> OnLost {
+        self.on_lost
+    }
+
     fn is_ending(&self) -> bool {
         self.state.lock().ending
     }
+}
+
+fn held_max() -> usize {
+    let open = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / 4;
+    let (least, most) = HELD_MAX;
+    usize::try_from(open).unwrap_or(most).clamp(least, most)
 }
 
 /// Pieces in order, about [`PARTITION_BYTES`] together.

@@ -1,47 +1,43 @@
 //! Reads the pieces of a plan: a buffer at a time, whole records out. Runs on the workers.
 //!
 //! A file that was opened for the plan stays open until its batch is done, so that removing or renaming it meanwhile
-//! changes nothing. Otherwise it is looked for by name, then by identity. What was planned and cannot be read fails the
-//! attempt: a batch never quietly holds less than its plan.
+//! changes nothing: the partitions hold it. Otherwise it is looked for by name, then by identity. A piece that is not all
+//! there any more is lost, and whoever reads says whether the batch goes on without it: it never quietly holds less than
+//! its plan.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
 
-use super::disk::{FileId, FileTree, OpenFile, read_full};
+use super::ENTRIES_MAX;
+use super::disk::{FileTree, OpenFile, read_full};
 use super::seen::{Content, Piece};
-use super::{ENTRIES_MAX, shown};
-use crate::direct::DirectPartition;
+use crate::direct::{DirectPartition, Lost};
 use crate::error::{Error, Result};
 use crate::framing::{Found, Framing};
 use crate::metrics::ReceiverCounters;
-use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering};
 
 /// What a task holds of a file at a time, in bytes.
 const READ_BYTES: usize = 256 * 1024;
 
-/// Files that stay open between a plan and the end of its batch.
-const OPEN_MAX: usize = 128;
+/// A file that stays open as long as a batch that takes a part of it is not done.
+pub(super) struct Held {
+    pub(super) file: Arc<dyn OpenFile>,
+    /// How many there are of the source.
+    all: Arc<AtomicUsize>,
+}
 
-/// Open files, by identity.
-#[derive(Default)]
-pub(super) struct Handles(Mutex<HashMap<FileId, Arc<dyn OpenFile>>>);
-
-impl Handles {
-    /// Keeps a file open, if there is room for it.
-    pub(super) fn keep(&self, id: FileId, file: &Arc<dyn OpenFile>) {
-        let mut open = self.0.lock();
-        if open.len() < OPEN_MAX {
-            open.insert(id, Arc::clone(file));
-        }
+impl Held {
+    pub(super) fn new(file: Arc<dyn OpenFile>, all: &Arc<AtomicUsize>) -> Arc<Held> {
+        all.fetch_add(1, Ordering::SeqCst);
+        Arc::new(Held { file, all: Arc::clone(all) })
     }
+}
 
-    pub(super) fn get(&self, id: FileId) -> Option<Arc<dyn OpenFile>> {
-        self.0.lock().get(&id).cloned()
-    }
-
-    pub(super) fn close(&self, id: FileId) {
-        self.0.lock().remove(&id);
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.all.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -49,7 +45,8 @@ impl Handles {
 pub(super) struct Reading {
     pub(super) source: String,
     pub(super) tree: Arc<dyn FileTree>,
-    pub(super) handles: Handles,
+    /// Files that batches keep open.
+    pub(super) held: Arc<AtomicUsize>,
     pub(super) framing: Framing,
     pub(super) record_bytes_max: usize,
     pub(super) counters: Arc<ReceiverCounters>,
@@ -58,25 +55,69 @@ pub(super) struct Reading {
 /// Some pieces, one after the other.
 pub(super) struct FilePartition {
     reading: Arc<Reading>,
-    pieces: Vec<Piece>,
+    pieces: Vec<(Piece, Option<Arc<Held>>)>,
+    /// The pieces that an attempt found changed in the middle, and how: the next one knows before it reads.
+    changed: Mutex<HashMap<usize, String>>,
     /// What was dropped is counted once, however often it is read.
     counted: AtomicBool,
 }
 
+/// Why a piece is not read.
+enum Unread {
+    /// It is not all there.
+    Lost(String),
+    /// It is there, but reading fails.
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Unread {
+    fn from(err: io::Error) -> Self {
+        Unread::Failed(err)
+    }
+}
+
 impl fmt::Debug for FilePartition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FilePartition").field("pieces", &self.pieces).finish_non_exhaustive()
+        let pieces: Vec<_> = self.pieces.iter().map(|(piece, _)| piece).collect();
+        f.debug_struct("FilePartition").field("pieces", &pieces).finish_non_exhaustive()
     }
 }
 
 impl FilePartition {
-    pub(super) fn new(reading: &Arc<Reading>, pieces: Vec<Piece>) -> Self {
-        FilePartition { reading: Arc::clone(reading), pieces, counted: AtomicBool::new(false) }
+    /// A partition of these pieces, each with its file, if that was opened for the plan.
+    pub(super) fn new(reading: &Arc<Reading>, pieces: Vec<(Piece, Option<Arc<Held>>)>) -> Self {
+        FilePartition {
+            reading: Arc::clone(reading),
+            pieces,
+            changed: Mutex::default(),
+            counted: AtomicBool::new(false),
+        }
     }
 
-    fn read(&self, piece: &Piece, each: &mut dyn FnMut(&[u8], u64)) -> io::Result<Dropped> {
+    /// The file of a piece, if the piece is there.
+    fn open(&self, number: usize) -> Result<Arc<dyn OpenFile>, Unread> {
+        if let Some(how) = self.changed.lock().get(&number) {
+            return Err(Unread::Lost(how.clone()));
+        }
+        let (piece, held) = &self.pieces[number];
+        let file = match held {
+            Some(held) => Some(Arc::clone(&held.file)),
+            None => self.reading.open(piece)?,
+        };
+        let file = file.ok_or_else(|| Unread::Lost("it is gone".to_owned()))?;
+        match piece.lost_of(Some(&file.stat()?.size)) {
+            Some(lost) => Err(Unread::Lost(lost.why)),
+            None => Ok(file),
+        }
+    }
+
+    fn read(
+        &self,
+        file: &dyn OpenFile,
+        piece: &Piece,
+        each: &mut dyn FnMut(&[u8], u64),
+    ) -> Result<Dropped, Unread> {
         let reading = &self.reading;
-        let file = reading.open(piece)?;
         let mut splitter = reading.framing.splitter(reading.record_bytes_max);
         let (mut found, mut dropped) = (Found::default(), Dropped::default());
         let length = usize::try_from(piece.to - piece.from).unwrap_or(usize::MAX);
@@ -85,10 +126,9 @@ impl FilePartition {
         while at < piece.to {
             let left = usize::try_from(piece.to - at).unwrap_or(usize::MAX);
             let room = buffer.len().min(left);
-            let len = read_full(file.as_ref(), at, &mut buffer[..room])?;
+            let len = read_full(file, at, &mut buffer[..room])?;
             if len < room {
-                let text = format!("it ends at byte {} now", at + len as u64);
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+                return Err(Unread::Lost(format!("it ends at byte {} now", file.stat()?.size)));
             }
             found.clear();
             let outcome = splitter.feed(&buffer[..len], &mut found);
@@ -110,11 +150,8 @@ impl FilePartition {
 }
 
 /// The bytes are others than when the plan was made.
-fn changed(how: &str) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        format!("it was changed since it was planned: {how}"),
-    )
+fn changed(how: &str) -> Unread {
+    Unread::Lost(format!("it was changed since it was planned: {how}"))
 }
 
 /// Records that are not handed out.
@@ -141,20 +178,33 @@ impl DirectPartition for FilePartition {
     }
 
     fn bytes(&self) -> u64 {
-        self.pieces.iter().map(|piece| piece.to - piece.from).sum()
+        self.pieces.iter().map(|(piece, _)| piece.to - piece.from).sum()
     }
 
-    fn for_each_range(&self, each: &mut dyn FnMut(&[u8], u64)) -> Result<()> {
+    fn for_each_range(
+        &self,
+        each: &mut dyn FnMut(&[u8], u64),
+        lost: &mut dyn FnMut(Lost) -> Result<()>,
+    ) -> Result<()> {
         let mut dropped = Dropped::default();
-        for piece in &self.pieces {
-            let read = self.read(piece, each).map_err(|err| {
-                let (source, name) = (&self.reading.source, shown(&piece.name));
-                let (from, to) = (piece.from, piece.to);
-                Error::Failed(format!(
-                    "source `{source}`: bytes {from} to {to} of file `{name}` cannot be read: {err}; \
-                     a file must stay as it is until it was read"
-                ))
-            })?;
+        for (number, (piece, _)) in self.pieces.iter().enumerate() {
+            let file = match self.open(number) {
+                Ok(file) => file,
+                Err(Unread::Lost(why)) => {
+                    lost(piece.lost(why))?;
+                    continue;
+                }
+                Err(Unread::Failed(err)) => return Err(self.failed(piece, &err.to_string())),
+            };
+            let read = match self.read(file.as_ref(), piece, each) {
+                Ok(read) => read,
+                // Records of it may have been handed out: this attempt is of no use.
+                Err(Unread::Lost(why)) => {
+                    self.changed.lock().insert(number, why.clone());
+                    return Err(self.failed(piece, &why));
+                }
+                Err(Unread::Failed(err)) => return Err(self.failed(piece, &err.to_string())),
+            };
             dropped.overlong += read.overlong;
             dropped.truncated += read.truncated;
         }
@@ -166,23 +216,25 @@ impl DirectPartition for FilePartition {
     }
 }
 
+impl FilePartition {
+    fn failed(&self, piece: &Piece, why: &str) -> Error {
+        Error::Failed(format!("source `{}`: {}", self.reading.source, piece.lost(why)))
+    }
+}
+
 impl Reading {
-    /// The file of a piece, wherever it is now.
-    fn open(&self, piece: &Piece) -> io::Result<Arc<dyn OpenFile>> {
-        if let Some(file) = self.handles.get(piece.stat.id) {
-            return Ok(file);
-        }
+    /// The file of a piece, wherever it is now; none if it is gone.
+    fn open(&self, piece: &Piece) -> io::Result<Option<Arc<dyn OpenFile>>> {
         let same = |file: Arc<dyn OpenFile>| {
             let id = file.stat().map(|stat| stat.id);
             (id.ok() == Some(piece.stat.id)).then_some(file)
         };
         if let Some(file) = self.tree.open(&piece.name).ok().and_then(same) {
-            return Ok(file);
+            return Ok(Some(file));
         }
         let mut entries = self.tree.list(ENTRIES_MAX)?.into_iter();
         let renamed =
             entries.find(|entry| entry.stat().is_some_and(|stat| stat.id == piece.stat.id));
-        let file = renamed.map(|entry| self.tree.open(&entry.name)).transpose()?.and_then(same);
-        file.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it is gone"))
+        Ok(renamed.map(|entry| self.tree.open(&entry.name)).transpose()?.and_then(same))
     }
 }

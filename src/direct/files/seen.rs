@@ -10,6 +10,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use super::disk::{Entry, FileId, Stat, What};
+use super::shown;
+use crate::direct::{Lost, Unit};
 
 /// Removed files that are remembered by name, size and time of change.
 const GONE_MAX: usize = 10_000;
@@ -38,6 +40,28 @@ pub(super) struct Piece {
     pub(super) from: u64,
     pub(super) to: u64,
     pub(super) what: Content,
+}
+
+impl Piece {
+    /// Whether tasks read it.
+    pub(super) fn has_records(&self) -> bool {
+        matches!(self.what, Content::Records | Content::LastRecords) && self.from <= self.to
+    }
+
+    /// The piece, lost.
+    pub(super) fn lost(&self, why: impl Into<String>) -> Lost {
+        let of = format!("file `{}`", shown(&self.name));
+        Lost { of, from: self.from, to: self.to, unit: Unit::Bytes, why: why.into() }
+    }
+
+    /// The piece as a loss, if its file, of this size now, has not all of it any more.
+    pub(super) fn lost_of(&self, size: Option<&u64>) -> Option<Lost> {
+        match size {
+            None => Some(self.lost("it is gone")),
+            Some(size) if *size < self.to => Some(self.lost(format!("it ends at byte {size} now"))),
+            Some(_) => None,
+        }
+    }
 }
 
 /// What a piece holds.

@@ -156,12 +156,15 @@ impl Rig {
         for partition in &partitions {
             let mut counted = 0;
             let before = records.len();
-            partition.for_each_range(&mut |range, count| {
+            let mut each = |range: &[u8], count: u64| {
                 counted += count;
                 framing.for_each(range, |record| {
                     records.push(String::from_utf8_lossy(record).into_owned());
                 });
-            })?;
+            };
+            let name = &self.start.source;
+            let mut strict = |lost: Lost| Err(Error::Failed(format!("source `{name}`: {lost}")));
+            partition.for_each_range(&mut each, &mut strict)?;
             assert_eq!(counted, (records.len() - before) as u64);
         }
         Ok((records, partitions.len()))
@@ -374,8 +377,80 @@ fn a_plan_is_read_whatever_becomes_of_its_file() {
     tree.remove("b");
     assert_eq!(rig.read(&plan).expect("still open").0, ["1", "2"]);
     let text = again.read(&plan).expect_err("gone").to_string();
-    let place = "source `f`: bytes 0 to 4 of file `a` cannot be read: ";
-    assert_eq!(text, format!("{place}it is gone; a file must stay as it is until it was read"));
+    let place = "source `f`: bytes 0 to 4 of file `a` cannot be read: it is gone";
+    assert_eq!(text, place);
+}
+
+#[test]
+fn what_is_lost_is_known_without_reading_and_skipped_where_that_is_allowed() {
+    let tree = Tree::default();
+    for name in ["a", "b", "c", "d"] {
+        tree.put(name, b"1\n2\n");
+    }
+    let rig = Rig::new(&tree, same, false);
+    let plan = rig.plan().expect("files");
+    tree.append("d", b"3\n");
+    let again = Rig::new(&tree, same, false);
+    let other = again.plan().expect("files");
+    assert_eq!(again.source.lost(&[&plan, &other]).expect("asked"), [vec![], vec![]]);
+    tree.remove("a");
+    tree.cut("b", 3);
+    tree.rename("c", "e");
+    let lost = again.source.lost(&[&plan, &other]).expect("asked");
+    let text = |lost: &Vec<Lost>| lost.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let expected = [
+        "bytes 0 to 4 of file `a` cannot be read: it is gone",
+        "bytes 0 to 4 of file `b` cannot be read: it ends at byte 3 now",
+    ];
+    assert_eq!(
+        (text(&lost[0]), text(&lost[1])),
+        (expected.map(str::to_owned).to_vec(), expected.map(str::to_owned).to_vec())
+    );
+    // What a task is told is the same; the files of its own plan are still open.
+    let later = Rig::new(&tree, same, false);
+    let read = |rig: &Rig| {
+        let (mut records, mut lost) = (0, Vec::new());
+        for partition in rig.source.read(&plan).expect("a plan") {
+            let mut take = |range: Lost| {
+                lost.push(range.to_string());
+                Ok(())
+            };
+            partition.for_each_range(&mut |_, count| records += count, &mut take).expect("skipped");
+        }
+        (records, lost)
+    };
+    assert_eq!(read(&later), (4, expected.map(str::to_owned).to_vec()));
+    assert_eq!(read(&rig), (6, vec![expected[1].to_owned()]));
+}
+
+#[test]
+fn batches_keep_their_files_open_and_no_more_than_they_may() {
+    let tree = Tree::default();
+    for number in 0..30 {
+        tree.put(&format!("{number:02}"), b"1\n");
+    }
+    let rig = Rig::new(&tree, |source| FilesSource { held_max: 10, ..source }, false);
+    let held = || {
+        let state = rig.source.state.lock();
+        state.started.as_ref().expect("started").reading.held.load(Ordering::SeqCst)
+    };
+    let plan = rig.plan().expect("files");
+    let partitions = rig.source.read(&plan).expect("a plan");
+    for number in 0..30 {
+        tree.remove(&format!("{number:02}"));
+        tree.put(&format!("{number:02}"), b"2\n");
+    }
+    assert_eq!(held(), 10);
+    assert_eq!(rig.plan().map(|plan| rig.read(&plan).expect("readable").0.len()), Some(0));
+    let mut records = 0;
+    for partition in &partitions {
+        let mut refuse = |lost: Lost| panic!("{lost}");
+        partition.for_each_range(&mut |_, count| records += count, &mut refuse).expect("open");
+    }
+    assert_eq!(records, 10);
+    drop(partitions);
+    assert_eq!(held(), 0);
+    assert_eq!(rig.batch(), ["2"; 10]);
 }
 
 #[test]

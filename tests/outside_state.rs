@@ -1,0 +1,13 @@
+//! What a `state_dir` and an output directory live through, with the real program: each situation is what people do with
+//! files and processes, and what `tidemill` must say and keep. A module for each subject.
+
+#![cfg(not(tidemill_model))]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test's peers and readers are threads of the test, not of the engine"
+)]
+
+mod program;
+
+#[path = "outside_state/lost.rs"]
+mod lost;
