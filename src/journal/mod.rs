@@ -10,6 +10,7 @@
 //! not know sockets, streams or jobs.
 
 mod logged;
+mod names;
 mod record;
 mod recovery;
 mod snapshot;
@@ -32,6 +33,8 @@ use crate::time::{Clock, Moment};
 use crate::wal::storage::{Lock, Storage};
 use crate::wal::{LogOptions, NotLogged, Position, Recovered, WriteAheadLog};
 
+pub(crate) use names::{EntryAt, WrongEntry};
+pub use names::{NameChanges, NameKind, Renamed, StateName};
 pub(crate) use record::{ChunkHead, ChunkRange, Committed, Entry, Parts, Plan, SinkName, decode};
 pub(crate) use recovery::{Commit as LoggedCommit, LoggedChunk, Reach, Replay, Resume, Run, base};
 pub(crate) use snapshot::Covered;

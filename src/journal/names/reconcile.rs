@@ -1,0 +1,380 @@
+//! `reconcile`: the names in the log, those of the program, and what the user says of them, together.
+//!
+//! ```text
+//! in the log ─┬─ in the program ─────────────▶ carried: keeps its number
+//!             ├─ renamed to one of those ────▶ carried, under the new name
+//!             ├─ retired ────────────────────▶ dropped; its number is never used again
+//!             ├─ holds nothing ──────────────▶ stays as it is
+//!             └─ holds something ────────────▶ refused: what it holds, and the line to write
+//! in the program only ───────────────────────▶ new: a number of its own, from the next batch on
+//! ```
+//! Pure. It does not know how the log finds out what a thing holds.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{EntryAt, NameChanges, NameKind, Renamed, StateName, WrongEntry};
+use crate::error::Error;
+
+/// A thing that the log knows. Its place in its list is its number in the log, for good.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Known {
+    pub(crate) name: String,
+    /// What it is: the kind of a source, the types of a state, the place of a sink. Empty if nobody knows.
+    pub(crate) what: String,
+    /// Its name is its place in the program, because it was given none.
+    pub(crate) generated: bool,
+    /// The first batch that it is part of.
+    pub(crate) from: u64,
+    /// It was given up.
+    pub(crate) retired: bool,
+    /// What it was called before, the oldest first.
+    pub(crate) earlier: Vec<Earlier>,
+}
+
+/// A name of before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Earlier {
+    pub(crate) name: String,
+    /// The first batch that was planned under the name that followed.
+    pub(crate) below: u64,
+}
+
+impl Known {
+    /// What it was called when a batch was planned.
+    pub(crate) fn name_at(&self, batch: u64) -> &str {
+        let earlier = self.earlier.iter().find(|earlier| batch < earlier.below);
+        earlier.map_or(&self.name, |earlier| &earlier.name)
+    }
+}
+
+/// A thing of the program.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) name: String,
+    /// As [`Known::what`].
+    pub(crate) what: String,
+    /// It was given no name of its own.
+    pub(crate) generated: bool,
+}
+
+/// What the log knows, or the program has, of every kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Inventory<T> {
+    pub(crate) sources: Vec<T>,
+    pub(crate) states: Vec<T>,
+    pub(crate) sinks: Vec<T>,
+    pub(crate) jobs: Vec<T>,
+}
+
+impl<T> Inventory<T> {
+    pub(crate) fn of(&self, kind: NameKind) -> &[T] {
+        match kind {
+            NameKind::Source => &self.sources,
+            NameKind::State => &self.states,
+            NameKind::Sink => &self.sinks,
+            NameKind::Job => &self.jobs,
+        }
+    }
+
+    pub(crate) fn of_mut(&mut self, kind: NameKind) -> &mut Vec<T> {
+        match kind {
+            NameKind::Source => &mut self.sources,
+            NameKind::State => &mut self.states,
+            NameKind::Sink => &mut self.sinks,
+            NameKind::Job => &mut self.jobs,
+        }
+    }
+}
+
+/// What a start goes on with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reconciled {
+    /// What the log knows from now on.
+    pub(crate) known: Inventory<Known>,
+    /// Of each thing of the program its number in the log.
+    pub(crate) numbers: Inventory<u32>,
+    /// What the program has and the log did not know.
+    pub(crate) new: Vec<StateName>,
+    /// What was given up now, with its number.
+    pub(crate) retired: Vec<(StateName, u32)>,
+    /// What has another name from now on.
+    pub(crate) renamed: Vec<Renamed>,
+}
+
+/// Why a program is not started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// Entries of `retired` and `renamed` that are wrong.
+    pub(crate) wrong: Vec<WrongEntry>,
+    /// What the program does not name, and what it holds.
+    pub(crate) missing: Vec<(StateName, String)>,
+    /// What is another thing under the same name.
+    pub(crate) changed: Vec<String>,
+    /// Things that go by their places, when the places have changed.
+    pub(crate) moved: Vec<String>,
+    /// What the program has and the log does not know.
+    pub(crate) new: Vec<StateName>,
+}
+
+/// Sorts every name; see the module. `next_index` is the number of the next batch. `holds` says what a thing of the log
+/// holds that would be lost with it; it is asked for nothing that goes on.
+///
+/// # Errors
+/// What the user is to decide first, or has to say differently.
+pub(crate) fn reconcile(
+    known: &Inventory<Known>,
+    program: &Inventory<Wanted>,
+    changes: &NameChanges,
+    next_index: u64,
+    holds: &mut dyn FnMut(NameKind, u32) -> Option<String>,
+) -> Result<Reconciled, Refusal> {
+    let (mut result, mut refusal) = (Reconciled::default(), Refusal::default());
+    result.known = known.clone();
+    for kind in NameKind::ALL {
+        let mut pass = Pass {
+            kind,
+            program: program.of(kind),
+            changes,
+            next_index,
+            holds,
+            live: live(known.of(kind)),
+            known: result.known.of_mut(kind),
+            numbers: Vec::new(),
+            new: Vec::new(),
+            retired: Vec::new(),
+            renamed: Vec::new(),
+            refusal: &mut refusal,
+        };
+        pass.run();
+        let Pass { numbers, new, retired, renamed, .. } = pass;
+        *result.numbers.of_mut(kind) = numbers;
+        result.new.extend(new);
+        result.retired.extend(retired);
+        result.renamed.extend(renamed);
+    }
+    refusal.new.clone_from(&result.new);
+    if refusal.is_empty() { Ok(result) } else { Err(refusal) }
+}
+
+/// The things that are not retired, by name.
+fn live(known: &[Known]) -> BTreeMap<String, u32> {
+    let live = (0..).zip(known).filter(|(_, known)| !known.retired);
+    live.map(|(number, known)| (known.name.clone(), number)).collect()
+}
+
+/// One kind's turn.
+struct Pass<'a> {
+    kind: NameKind,
+    program: &'a [Wanted],
+    changes: &'a NameChanges,
+    next_index: u64,
+    holds: &'a mut dyn FnMut(NameKind, u32) -> Option<String>,
+    /// What the log knows and nothing has claimed yet, by name.
+    live: BTreeMap<String, u32>,
+    known: &'a mut Vec<Known>,
+    numbers: Vec<u32>,
+    new: Vec<StateName>,
+    retired: Vec<(StateName, u32)>,
+    renamed: Vec<Renamed>,
+    refusal: &'a mut Refusal,
+}
+
+impl Pass<'_> {
+    fn run(&mut self) {
+        let used: Vec<&str> = self.program.iter().map(|wanted| wanted.name.as_str()).collect();
+        let wrong = self.changes.check(self.kind, &used);
+        if !wrong.is_empty() {
+            return self.refusal.wrong.extend(wrong);
+        }
+        self.rename();
+        self.retire();
+        let places: Vec<String> = self.generated().map(|known| known.name.clone()).collect();
+        self.check_places(&places);
+        for wanted in self.program {
+            let number = self.number_of(wanted);
+            self.numbers.push(number);
+        }
+        let places_left = self.program.iter().any(|wanted| wanted.generated);
+        for (name, number) in std::mem::take(&mut self.live) {
+            let Some(held) = (self.holds)(self.kind, number) else { continue };
+            let known = self.at(number).clone();
+            if known.generated && places_left {
+                self.refusal.moved.push(format!(
+                    "{} `{name}` has no name of its own, it is found by its place in the program: another one may be \
+                     the one that was taken out",
+                    self.kind.word()
+                ));
+            }
+            let held = match known.what.is_empty() || self.kind != NameKind::State {
+                true => held,
+                false => format!("{held} ({})", known.what),
+            };
+            self.refusal.missing.push((StateName::new(self.kind, name), held));
+        }
+    }
+
+    fn at(&mut self, number: u32) -> &mut Known {
+        let at = usize::try_from(number).expect("a place in a list");
+        &mut self.known[at]
+    }
+
+    /// Gives what is carried over its new name; a name that is gone already is passed over.
+    fn rename(&mut self) {
+        for (at, Renamed { new, old }) in self.changes.renamed.iter().enumerate() {
+            if new.kind != self.kind {
+                continue;
+            }
+            let Some(number) = self.live.get(&old.name).copied() else { continue };
+            if let Some(other) = self.live.get(&new.name).copied() {
+                if let Some(held) = (self.holds)(self.kind, other) {
+                    let title = format!(
+                        "`\"{new}\" = \"{old}\"`: the state directory knows `{new}` as well, with {held}"
+                    );
+                    let hint = format!(
+                        "give up one of both: take the entry out and write `retired = [\"{old}\"]`, or give the {} \
+                         another name and write `retired = [\"{new}\"]` too",
+                        self.kind.word()
+                    );
+                    self.refusal.wrong.push(WrongEntry { at: EntryAt::Renamed(at), title, hint });
+                    continue;
+                }
+                self.at(other).retired = true;
+            }
+            self.live.remove(&old.name);
+            self.live.insert(new.name.clone(), number);
+            let below = self.next_index;
+            let known = self.at(number);
+            known.earlier.push(Earlier { name: old.name.clone(), below });
+            known.name.clone_from(&new.name);
+            known.generated = false;
+            self.renamed.push(Renamed { new: new.clone(), old: old.clone() });
+        }
+    }
+
+    fn retire(&mut self) {
+        let (changes, kind) = (self.changes, self.kind);
+        for entry in changes.retired.iter().filter(|entry| entry.kind == kind) {
+            if let Some(number) = self.live.remove(&entry.name) {
+                self.at(number).retired = true;
+                self.retired.push((entry.clone(), number));
+            }
+        }
+    }
+
+    /// What the log knows by its place only.
+    fn generated(&self) -> impl Iterator<Item = &Known> {
+        self.known.iter().filter(|known| known.generated && !known.retired)
+    }
+
+    /// Things without names are found by their places: these must be the same.
+    fn check_places(&mut self, places: &[String]) {
+        let new = |wanted: &&Wanted| wanted.generated && !places.contains(&wanted.name);
+        let Some(new) = self.program.iter().find(new) else { return };
+        let held = places.iter().find(|name| {
+            let number = self.live.get(*name);
+            number.is_some_and(|number| (self.holds)(self.kind, *number).is_some())
+        });
+        if let Some(place) = held {
+            let kind = self.kind.word();
+            self.refusal.moved.push(format!(
+                "{kind} `{}` is new, and the state directory knows `{place}`: a {kind} without a name of its own is \
+                 found by its place in the program, and the places have changed",
+                new.name
+            ));
+        }
+    }
+
+    /// The number of a thing of the program: the one it had, or a new one.
+    fn number_of(&mut self, wanted: &Wanted) -> u32 {
+        let Some(number) = self.live.remove(&wanted.name) else { return self.add(wanted) };
+        let (kind, known) = (self.kind, self.at(number));
+        let found = known.what.clone();
+        let differs = !found.is_empty() && !wanted.what.is_empty() && found != wanted.what;
+        // A sink may write to another place; what lies in the old one is its own affair.
+        if differs && kind != NameKind::Sink {
+            let held = (self.holds)(kind, number);
+            if let Some(held) = held {
+                self.refusal.changed.push(changed(kind, wanted, &found, &held));
+            }
+        }
+        let known = self.at(number);
+        known.what.clone_from(&wanted.what);
+        known.generated = wanted.generated;
+        number
+    }
+
+    fn add(&mut self, wanted: &Wanted) -> u32 {
+        let Wanted { name, what, generated } = wanted.clone();
+        self.new.push(StateName::new(self.kind, name.clone()));
+        self.known.push(Known { name, what, generated, from: self.next_index, ..Known::default() });
+        u32::try_from(self.known.len() - 1).expect("fewer names than 2^32")
+    }
+}
+
+fn changed(kind: NameKind, wanted: &Wanted, found: &str, held: &str) -> String {
+    let (word, name, wants) = (kind.word(), &wanted.name, &wanted.what);
+    format!(
+        "{word} `{name}` was found with {found}, and the program wants {wants}; it holds {held}: give the {word} of this \
+         program another name, and write `retired = [\"{word}:{name}\"]`"
+    )
+}
+
+impl Refusal {
+    fn is_empty(&self) -> bool {
+        self.wrong.is_empty()
+            && self.missing.is_empty()
+            && self.changed.is_empty()
+            && self.moved.is_empty()
+    }
+
+    /// The error of the start: an entry that is wrong is a mistake in the pipeline file, anything else is a question.
+    /// `directory` holds the log.
+    pub(crate) fn into_error(self, directory: &str) -> Error {
+        if !self.wrong.is_empty() {
+            let texts: Vec<String> = self.wrong.iter().map(ToString::to_string).collect();
+            return Error::Config(texts.join("\n\n"));
+        }
+        let mut lines = Vec::new();
+        if !self.missing.is_empty() {
+            lines.push(format!("{directory} holds what this pipeline does not name:"));
+            for (StateName { kind, name }, held) in &self.missing {
+                lines.push(format!("  {} `{name}`: {held}", kind.word()));
+            }
+            lines.push(
+                "say what becomes of it, in the pipeline file, by `--set`, or with `Config::retire` and \
+                 `Config::rename`:"
+                    .to_owned(),
+            );
+            let missing = self.missing.iter().map(|(name, _)| format!("\"{name}\""));
+            let all = missing.collect::<Vec<_>>().join(", ");
+            lines.push(format!("  retired = [{all}]    to give it up"));
+            let pairs: Vec<String> = self.missing.iter().map(|(old, _)| self.pair(old)).collect();
+            lines.push(format!("  renamed = {{ {} }}    to carry it over", pairs.join(", ")));
+        }
+        if !self.changed.is_empty() {
+            lines.push(format!("{directory} holds something else under the same name:"));
+            lines.extend(self.changed.iter().map(|line| format!("  {line}")));
+        }
+        if !self.moved.is_empty() {
+            lines.extend(self.moved);
+            lines.push(
+                "give each of them a name (`.named(\"NAME\")`), and say with `renamed` which was which".to_owned(),
+            );
+        }
+        Error::Failed(lines.join("\n"))
+    }
+
+    /// The entry that carries a name over: to the only new one of its kind, if there is only one.
+    fn pair(&self, old: &StateName) -> String {
+        let mut new = self.new.iter().filter(|new| new.kind == old.kind);
+        match (new.next(), new.next()) {
+            (Some(new), None) => format!("\"{new}\" = \"{old}\""),
+            _ => format!("\"{}:NEW\" = \"{old}\"", old.kind.word()),
+        }
+    }
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests;
