@@ -470,6 +470,157 @@ fn pipeline_keys() {
     check_all(PIPELINE_KEYS);
 }
 
+const NAMES: &[Case] = &[
+    (pipeline_key, "state_dir = 's'\nretired = []\nrenamed = {}", ""),
+    (
+        pipeline_key,
+        "state_dir = 's'\nretired = ['source:old', 'state:identity of old', 'sink:o', 'job:j#1']\n\
+         renamed = { 'source:lines' = 'source:older', 'job:words' = 'job:word' }",
+        "",
+    ),
+    (
+        pipeline_key,
+        "retird = ['source:old']",
+        "
+error: unknown key `retird` of a pipeline
+ --> p.toml:1:1
+  |
+1 | retird = ['source:old']
+  | ^^^^^^
+  |
+  = help: did you mean `retired`?
+",
+    ),
+    (
+        pipeline_key,
+        "retired = 'source:old'",
+        r#"
+error: `retired` must be a list of strings, not a string
+ --> p.toml:1:11
+  |
+1 | retired = 'source:old'
+  |           ^^^^^^^^^^^^
+  |
+  = help: write `["source:old"]`
+"#,
+    ),
+    (
+        pipeline_key,
+        "state_dir = 's'\nretired = ['old', 'sources:old']",
+        "
+error: `old` in `retired` is no name
+ --> p.toml:2:12
+  |
+2 | retired = ['old', 'sources:old']
+  |            ^^^^^ the kind is missing
+  |
+  = help: write `source:NAME`, `state:NAME`, `sink:NAME` or `job:NAME`
+
+error: `sources:old` in `retired` is no name
+ --> p.toml:2:19
+  |
+2 | retired = ['old', 'sources:old']
+  |                   ^^^^^^^^^^^^^ `sources` is no kind of name
+  |
+  = help: write `source:NAME`, `state:NAME`, `sink:NAME` or `job:NAME`
+",
+    ),
+    (
+        pipeline_key,
+        "state_dir = 's'\nretired = ['sink:screen']",
+        r#"
+error: `sink:screen` is in `retired`, and the pipeline still uses it
+ --> p.toml:2:12
+  |
+2 | retired = ['sink:screen']
+  |            ^^^^^^^^^^^^^
+  |
+  = help: take `"sink:screen"` out of `retired`; a sink that starts afresh needs another name
+"#,
+    ),
+    (
+        pipeline_key,
+        "state_dir = 's'\nrenamed = { 'source:line' = 'source:old' }",
+        r#"
+error: `"source:line" = "source:old"`: the pipeline has no source `line`
+ --> p.toml:2:13
+  |
+2 | renamed = { 'source:line' = 'source:old' }
+  |             ^^^^^^^^^^^^^
+  |
+  = help: did you mean `lines`?
+"#,
+    ),
+    (
+        pipeline_key,
+        "state_dir = 's'\nrenamed = { 'job:word' = 'job:words' }",
+        r#"
+error: `"job:word" = "job:words"`: the pipeline has no job `word`
+ --> p.toml:2:13
+  |
+2 | renamed = { 'job:word' = 'job:words' }
+  |             ^^^^^^^^^^
+  |
+  = help: did you mean `words`?
+"#,
+    ),
+    (
+        pipeline_key,
+        "state_dir = 's'\n[renamed]\n'source:lines' = 'job:old'\n'sink:screen' = 4",
+        r#"
+error: `"source:lines" = "job:old"`: a job cannot become a source
+ --> p.toml:3:1
+  |
+3 | 'source:lines' = 'job:old'
+  | ^^^^^^^^^^^^^^
+  |
+  = help: both names are of one kind
+
+error: `sink:screen` of `renamed` must be a string, not a number
+ --> p.toml:4:17
+  |
+4 | 'sink:screen' = 4
+  |                 ^
+"#,
+    ),
+    (
+        source,
+        "state_dir = 's'\nretired = ['state:identity of lines']\n[source.lines.socket]\nlisten = '127.0.0.1:1'\n\
+         framing = 'relp'\nidentity = '(?<sender>a) (?<number>.)'",
+        r#"
+error: `state:identity of lines` is in `retired`, and the pipeline still uses it
+ --> p.toml:2:12
+  |
+2 | retired = ['state:identity of lines']
+  |            ^^^^^^^^^^^^^^^^^^^^^^^^^
+  |
+  = help: take `"state:identity of lines"` out of `retired`; a state that starts afresh needs another name
+"#,
+    ),
+    (
+        pipeline_key,
+        "retired = ['source:old']\nrenamed = { 'job:words' = 'job:old' }",
+        "
+warning: `retired` has no effect without `state_dir`
+ --> p.toml:1:1
+  |
+1 | retired = ['source:old']
+  | ^^^^^^^
+
+warning: `renamed` has no effect without `state_dir`
+ --> p.toml:2:1
+  |
+2 | renamed = { 'job:words' = 'job:old' }
+  | ^^^^^^^
+",
+    ),
+];
+
+#[test]
+fn names_that_become_of_others() {
+    check_all(NAMES);
+}
+
 const VARIABLES: &[Case] = &[
     (
         pipeline_key,
@@ -1458,6 +1609,18 @@ error: `workers` must be a whole number, not a table
  --> command line: --set workers.x=2",
     );
     check_set(&["name.x=2", "name=a"], "");
+    check_set(
+        &["state_dir=s", r#"retired=["source:old"]"#, r#"renamed={"source:lines"="source:older"}"#],
+        "",
+    );
+    check_set(&["state_dir=s", "renamed.source:lines=source:older"], "");
+    check_set(
+        &["state_dir=s", r#"retired=["source:lines"]"#],
+        "
+error: `source:lines` is in `retired`, and the pipeline still uses it
+ --> command line: --set retired=[\"source:lines\"]
+  = help: take `\"source:lines\"` out of `retired`; a source that starts afresh needs another name",
+    );
     check_set(
         &["workers=2", "workers.x=2"],
         "

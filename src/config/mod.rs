@@ -20,6 +20,7 @@ mod suggest;
 mod tree;
 pub mod units;
 
+pub use crate::journal::{NameChanges, NameKind, Renamed, StateName};
 pub use crate::scheduler::{CatchUp, Trigger};
 pub use given::GivenKeys;
 pub use jobs::{Job, JobKind, Pattern, TopK};
@@ -116,6 +117,15 @@ pub struct Config {
     state_dir: Option<PathBuf>,
     spill_directory: Option<PathBuf>,
     spill_bytes_max: Option<u64>,
+    retired: Vec<String>,
+    renamed: Vec<RenamedText>,
+}
+
+/// An entry of `renamed` as it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct RenamedText {
+    new: String,
+    old: String,
 }
 
 /// The options of a stream, all good and all decided. Made by [`Config::resolve`] only.
@@ -152,6 +162,14 @@ pub struct Resolved {
     pub state_dir: Option<PathBuf>,
     /// Where blocks go that do not fit into memory; without it reading stops then.
     pub spill: Option<Spill>,
+    /// What becomes of names that the state directory knows and the stream no longer has.
+    pub names: NameChanges,
+}
+
+/// A name of `retired` or `renamed` that is none.
+struct WrongName {
+    key: &'static str,
+    text: String,
 }
 
 /// A value that is refused: the key in a pipeline file, and why.
@@ -177,6 +195,8 @@ impl Config {
             state_dir: None,
             spill_directory: None,
             spill_bytes_max: None,
+            retired: Vec::new(),
+            renamed: Vec::new(),
         }
     }
 
@@ -272,6 +292,34 @@ impl Config {
         self
     }
 
+    /// Gives up what the state directory holds under a name that the stream no longer has: `source:NAME` (a position, records
+    /// that no batch was given), `state:NAME`, `sink:NAME` (its open file is finished first) or `job:NAME`. Without it such
+    /// a start is refused by name. A name that is gone already is passed over; one that the stream still has is an error.
+    ///
+    /// ```
+    /// # use tidemill::Config;
+    /// let config = Config::new("words").state_dir("state").retire("source:old").retire("state:counts");
+    /// assert!(config.resolve().is_ok());
+    /// assert!(Config::new("words").retire("old").resolve().is_err());
+    /// ```
+    pub fn retire(mut self, name: impl Into<String>) -> Self {
+        self.retired.push(name.into());
+        self
+    }
+
+    /// Carries over what the state directory holds under the name `old`, as `KIND:NAME`, to the name `new` that the stream
+    /// has instead. A name that is gone already is passed over.
+    ///
+    /// ```
+    /// # use tidemill::Config;
+    /// let config = Config::new("words").state_dir("state").rename("source:new", "source:old");
+    /// assert!(config.resolve().is_ok());
+    /// ```
+    pub fn rename(mut self, new: impl Into<String>, old: impl Into<String>) -> Self {
+        self.renamed.push(RenamedText { new: new.into(), old: old.into() });
+        self
+    }
+
     /// Leaves out a batch if no record came and no window or time-out is due; false by default.
     pub fn skip_empty(mut self, skip: bool) -> Self {
         self.skip_empty = skip;
@@ -311,6 +359,9 @@ impl Config {
             let why = "`spill_bytes_max` needs a `spill_dir`".to_owned();
             check(false, "spill_bytes_max", why);
         }
+        if let Err(why) = self.names() {
+            check(false, why.key, why.text);
+        }
         let store = self.decide().store_bytes_max;
         let (shown, least) = (show_bytes(store), show_bytes(STORE_BYTES_MIN));
         let why = format!("`store_bytes_max` is {shown}, but must be at least {least}");
@@ -323,6 +374,26 @@ impl Config {
             check(block <= store, "block_bytes_max", why);
         }
         refused
+    }
+
+    /// What becomes of names, read.
+    fn names(&self) -> Result<NameChanges, WrongName> {
+        let read = |key, text: &String| {
+            StateName::parse(text)
+                .map_err(|why| WrongName { key, text: format!("`{text}` in `{key}`: {why}") })
+        };
+        let renamed = |entry: &RenamedText| {
+            let (new, old) = (read("renamed", &entry.new)?, read("renamed", &entry.old)?);
+            Ok(Renamed { new, old })
+        };
+        Ok(NameChanges {
+            retired: self
+                .retired
+                .iter()
+                .map(|text| read("retired", text))
+                .collect::<Result<_, _>>()?,
+            renamed: self.renamed.iter().map(renamed).collect::<Result<_, _>>()?,
+        })
     }
 
     fn decide(&self) -> Resolved {
@@ -351,6 +422,7 @@ impl Config {
                 directory,
                 bytes_max: self.spill_bytes_max.unwrap_or(u64::MAX),
             }),
+            names: self.names().unwrap_or_default(),
         }
     }
 }

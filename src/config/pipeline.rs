@@ -2,6 +2,7 @@
 //! the same way, as [`Setting`]s laid over the file or standing alone. Main thread; starts nothing.
 
 mod links;
+mod names;
 
 use std::fs;
 use std::io::Read;
@@ -11,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::time::Interval;
 
 use self::links::{Names, check_acknowledging, check_store, check_windows, link, values};
+use self::names::Changes;
 use super::diagnostics::{At, Problem, Problems, Texts};
 use super::given::GivenKeys;
 use super::jobs::Job;
@@ -256,8 +258,15 @@ fn read_root(table: &Table, problems: &Problems) -> Option<Pipeline> {
     let remembers = root.has("state_dir");
     check_acknowledging(&root, &sources, remembers);
     let state_dir = root.path("state_dir");
+    let changes = Changes::read(&mut root);
+    let jobs_named: Vec<String> = drafts.iter().map(|(name, _)| name.clone()).collect();
+    changes.check(&sources, &sinks, &jobs_named, problems);
+    if !remembers {
+        changes.warn_without_state(problems);
+    }
+    let config = changes.into_config(config.config);
     let pipeline = Pipeline {
-        config: state_dir.iter().fold(config.config, Config::state_dir),
+        config: state_dir.iter().fold(config, Config::state_dir),
         state_dir,
         http: read_http(&mut root),
         http_hosts: values(root.texts("http_hosts").unwrap_or_default()),

@@ -25,6 +25,13 @@ pub(super) struct Found<T> {
     pub(super) at: At,
 }
 
+/// An entry of a table of strings.
+#[derive(Clone, Debug)]
+pub(super) struct TextEntry {
+    pub(super) key: Found<String>,
+    pub(super) value: Found<String>,
+}
+
 /// A table being read.
 pub(super) struct Section<'a> {
     pub(super) problems: &'a Problems,
@@ -287,6 +294,18 @@ impl<'a> Section<'a> {
 
     /// A list of strings, not empty, none twice.
     pub(super) fn texts(&mut self, key: &'static str) -> Option<Vec<Found<String>>> {
+        let texts = self.texts_or_none(key)?;
+        if let Some(entry) = self.table.get(key)
+            && matches!(&entry.node.value, Value::Array(items) if items.is_empty())
+        {
+            self.problems.add(Problem::new(&entry.node.at, format!("`{key}` is empty")));
+            return None;
+        }
+        Some(texts)
+    }
+
+    /// A list of strings, none twice.
+    pub(super) fn texts_or_none(&mut self, key: &'static str) -> Option<Vec<Found<String>>> {
         let node = &self.ask(key)?.node;
         let Value::Array(items) = &node.value else {
             let problem = self.wrong(key, node, "a list of strings");
@@ -296,10 +315,6 @@ impl<'a> Section<'a> {
             });
             return None;
         };
-        if items.is_empty() {
-            self.problems.add(Problem::new(&node.at, format!("`{key}` is empty")));
-            return None;
-        }
         if items.len() > LIST_MAX {
             let title = format!("`{key}` has more than {LIST_MAX} items");
             self.problems.add(Problem::new(&node.at, title));
@@ -318,6 +333,40 @@ impl<'a> Section<'a> {
             }
         }
         Some(texts)
+    }
+
+    /// A table of strings, each with its key, in order.
+    pub(super) fn text_table(&mut self, key: &'static str) -> Vec<TextEntry> {
+        let Some(entry) = self.ask(key) else { return Vec::new() };
+        let Value::Table(table) = &entry.node.value else {
+            self.problems.add(self.wrong(key, &entry.node, "a table of strings"));
+            return Vec::new();
+        };
+        if table.0.len() > LIST_MAX {
+            let title = format!("`{key}` has more than {LIST_MAX} entries");
+            self.problems.add(Problem::new(&entry.node.at, title));
+            return Vec::new();
+        }
+        let mut texts = Vec::new();
+        for entry in &table.0 {
+            let at = entry.node.at.clone();
+            match &entry.node.value {
+                Value::Text(text) => texts.push(TextEntry {
+                    key: Found { value: entry.key.clone(), at: entry.key_at.clone() },
+                    value: Found { value: text.clone(), at },
+                }),
+                Value::Bad => {}
+                other => {
+                    let title = format!(
+                        "`{}` of `{key}` must be a string, not {}",
+                        entry.key,
+                        other.kind()
+                    );
+                    self.problems.add(Problem::new(&at, title));
+                }
+            }
+        }
+        texts
     }
 
     /// A regular expression over bytes.

@@ -71,6 +71,11 @@ impl Seen {
     }
 }
 
+/// The name of the state that knows the repeats of a source.
+pub(crate) fn identity_state(source: &str) -> String {
+    format!("identity of {source}")
+}
+
 /// The counters of a source; there are none before its receiver is.
 type Counted = Arc<Mutex<Option<Arc<ReceiverCounters>>>>;
 
@@ -111,7 +116,7 @@ impl Graph {
             Some(new)
         };
         let new = identified.group_by_key().map_with_state(spec, check);
-        let new = new.named(&format!("identity of {name}"));
+        let new = new.named(&identity_state(name));
         new.flat_map(|records: &Vec<Vec<u8>>, out: &mut Out<'_, [u8]>| {
             records.iter().for_each(|record| out.push(record))
         })

@@ -47,6 +47,7 @@ use crate::sync::thread::panic_text;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::time::{Clock, Interval, Moment, Time};
 
+pub(crate) use identity::identity_state;
 pub use identity::{INTERVALS_MAX, Identity, SENDERS_MAX};
 pub(crate) use latency::stamp;
 pub use outputs::Collected;

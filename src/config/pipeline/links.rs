@@ -37,6 +37,11 @@ impl<T> Names<T> {
         }
     }
 
+    /// Every name that was given, with what it stands for, if that is good.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, Option<&T>)> {
+        self.given.iter().map(|(name, _, value)| (name.as_str(), value.as_ref()))
+    }
+
     /// A warning for each that no job names.
     fn warn_unused(&self, used: &[&str], problems: &Problems) {
         for (name, at, _) in self.given.iter().filter(|(name, ..)| !used.contains(&name.as_str())) {
