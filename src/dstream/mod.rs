@@ -51,6 +51,7 @@ pub(crate) use identity::identity_state;
 pub use identity::{INTERVALS_MAX, Identity, SENDERS_MAX};
 pub(crate) use latency::stamp;
 pub use outputs::Collected;
+pub(crate) use planner::JobPast;
 pub use planner::Output;
 pub use remember::Remembered;
 pub use saved::{Changes, Restore, StateInfo};
@@ -283,25 +284,6 @@ impl Graph {
         let left = std::mem::take(&mut *self.epoch.left()?.lock());
         let saved: Vec<_> = self.saved().into_iter().map(|(_, saved)| saved).collect();
         Some(self.walker.lock().changes((time, input_bytes), left, &saved))
-    }
-
-    /// Brings states back before the first batch. `found` are the [states](Graph::states) of the program that saved
-    /// them, `partitions` those of the batches to come.
-    ///
-    /// # Errors
-    /// If the program's states are not those: what was found and what was wanted.
-    pub fn restore(&self, found: &[StateInfo], partitions: usize) -> crate::error::Result<Restore> {
-        Restore::begin(self.saved(), found, (self.seed(), partitions), &self.walker)
-            .map_err(crate::error::Error::Failed)
-    }
-
-    /// Whether the program's states are those that a program before it saved.
-    ///
-    /// # Errors
-    /// As [`restore`](Graph::restore).
-    pub fn check_states(&self, found: &[StateInfo]) -> crate::error::Result<()> {
-        saved::expect_same(found, &self.states().iter().collect::<Vec<_>>())
-            .map_err(crate::error::Error::Failed)
     }
 
     /// Whether a batch leaves nothing behind that the next one needs: no state, no windows.

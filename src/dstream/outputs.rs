@@ -246,6 +246,7 @@ impl<T: ?Sized + 'static> DStream<T> {
                     below_states: self.line.reach.1,
                 },
                 build: Box::new(build),
+                past: Mutex::default(),
             }),
             settings: self.graph.settings,
             epoch: Arc::clone(&self.graph.epoch),

@@ -10,7 +10,7 @@ use super::epoch::{Commit, Epoch};
 use super::lacks::Reads;
 use super::outputs::Delivery;
 use super::together::Progress;
-use super::{BatchInput, Missing, Replay, Settings};
+use super::{BatchInput, Graph, Missing, Replay, Settings};
 use crate::batch::{
     Batch, Finish, Fold, Plan, Share, Stage, Work, failure_text, fold_tasks, folding,
 };
@@ -207,17 +207,28 @@ pub(super) struct Job {
     pub(super) pipeline: Arc<str>,
     pub(super) reads: Reads,
     pub(super) build: Build,
+    pub(super) past: Mutex<JobPast>,
 }
 
 impl Job {
+    /// Whether this batch is one of its own, and what it was called when the batch was planned: under that name the sinks
+    /// know the batch.
+    fn at(&self, batch: u64) -> (bool, Arc<str>) {
+        let past = self.past.lock();
+        let earlier = past.names.iter().find(|(below, _)| batch < *below);
+        let name = earlier.map_or(&self.name, |(_, name)| name);
+        (batch >= past.first, Arc::clone(name))
+    }
+
     fn plan(
         &self,
         planner: &mut Planner<'_>,
         started: &Arc<Mutex<Moment>>,
     ) -> Result<Plan, String> {
+        let (is_own, name) = self.at(planner.input.index);
         let delivery = Delivery {
             pipeline: Arc::clone(&self.pipeline),
-            job: Arc::clone(&self.name),
+            job: name,
             input: Arc::clone(planner.input),
             clock: Arc::clone(planner.clock),
             epoch: Arc::clone(planner.epoch),
@@ -227,13 +238,33 @@ impl Job {
         let built = catch_unwind(AssertUnwindSafe(|| (self.build)(planner, delivery)));
         let stages = std::mem::take(&mut planner.stages);
         match built {
-            Ok(Ok(finish)) => Ok(Plan { stages, finish }),
+            Ok(Ok(finish)) if is_own => Ok(Plan { stages, finish }),
+            Ok(Ok(_)) => Ok(Plan { stages, finish: Box::new(|_| Ok(())) }),
             // A source without a batch, alone, or a window between two slides: there is nothing to hand over.
             Ok(Err(Missing::NoBatch(_) | Missing::NotDue)) => {
                 Ok(Plan { stages, finish: Box::new(|_| Ok(())) })
             }
             Ok(Err(Missing::Failed(text))) => Err(text),
             Err(unwound) => Err(failure_text(unwound.as_ref())),
+        }
+    }
+}
+
+/// What a log knows of a job.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct JobPast {
+    /// The number of the first batch that it is a job of. What is run again of earlier ones, it computes without handing
+    /// anything over: states and windows take in what they would have.
+    pub(crate) first: u64,
+    /// The names that it had before, each with the number of the first batch that was planned under the next one.
+    pub(crate) names: Vec<(u64, Arc<str>)>,
+}
+
+impl Graph {
+    /// Of each output how far back it goes, and what its job was called.
+    pub(crate) fn outputs_begin(&self, past: Vec<JobPast>) {
+        for (output, past) in self.outputs().into_iter().zip(past) {
+            output.begins_with(past);
         }
     }
 }
@@ -253,6 +284,10 @@ impl fmt::Debug for Output {
 }
 
 impl Output {
+    fn begins_with(&self, past: JobPast) {
+        *self.job.past.lock() = past;
+    }
+
     /// The job's name.
     pub fn name(&self) -> &str {
         &self.job.name

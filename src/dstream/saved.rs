@@ -10,6 +10,7 @@
 //! keys; no batch ever writes all keys at once. Encoding runs on the workers, commits on the scheduler's thread. It does
 //! not know who keeps the bytes, and takes none of them on trust.
 
+mod census;
 mod restore;
 mod walk;
 
@@ -19,10 +20,12 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub(crate) use self::census::{Census, Counting};
 pub use self::restore::Restore;
 pub(super) use self::restore::expect_same;
 use self::walk::WALK_BATCHES;
 pub(super) use self::walk::Walker;
+use super::Replay;
 use super::keyed::{Change, Shards, View};
 use super::keys::Keys;
 use super::state::{Counters, StateKey, StateValue};
@@ -72,6 +75,9 @@ pub(super) trait Saved: Send + Sync {
     /// How many keys are known.
     fn len(&self) -> u64;
 
+    /// The number of the first batch that it took in; 0 unless this is called.
+    fn begins_with(&self, batch: u64);
+
     /// Forgets everything, and what was to be known before the first batch; `apply` follows.
     fn begin_restore(&self, partitions: usize);
 
@@ -97,6 +103,8 @@ pub(super) struct Store<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
     restoring: Mutex<Vec<Keys<K, S, U>>>,
     /// Whether the keys are listed by their age.
     pub(super) listed: bool,
+    /// The number of the first batch that it took in.
+    first: AtomicU64,
 }
 
 /// How far a partition was walked.
@@ -139,12 +147,22 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
             walk_batches: AtomicU64::new(WALK_BATCHES),
             restoring: Mutex::default(),
             listed,
+            first: AtomicU64::new(0),
         }
     }
 
     /// The types, for [`StateInfo::holds`].
     pub(super) fn holds() -> String {
         format!("{} to {}", short(type_name::<K>()), short(type_name::<S>()))
+    }
+
+    /// Whether a batch that runs again is not for these states: it is only for windows, or from before their first batch.
+    pub(super) fn passes_over(&self, replay: Option<Replay>, batch: u64) -> bool {
+        match replay {
+            None => false,
+            Some(Replay::Windows) => true,
+            Some(Replay::States) => batch < self.first.load(Ordering::Relaxed),
+        }
     }
 
     /// The partitions before the first batch.
@@ -243,6 +261,10 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Saved for Store<K, S,
 
     fn len(&self) -> u64 {
         self.counters.keys.load(Ordering::Relaxed)
+    }
+
+    fn begins_with(&self, batch: u64) {
+        self.first.store(batch, Ordering::Relaxed);
     }
 
     fn begin_restore(&self, partitions: usize) {
@@ -437,12 +459,18 @@ impl<'a> Reader<'a> {
         Ok((Time::from_millis(last), turn))
     }
 
-    /// A value fills its bytes exactly.
-    fn value<V: DeserializeOwned>(&mut self, what: &str) -> Result<V, String> {
+    /// The bytes of a value.
+    fn bytes(&mut self, what: &str) -> Result<&'a [u8], String> {
         let length = usize::try_from(self.number()?).unwrap_or(usize::MAX);
         let (bytes, rest) =
             self.rest.split_at_checked(length).ok_or_else(|| format!("a {what} is cut off"))?;
         self.rest = rest;
+        Ok(bytes)
+    }
+
+    /// A value fills its bytes exactly.
+    fn value<V: DeserializeOwned>(&mut self, what: &str) -> Result<V, String> {
+        let bytes = self.bytes(what)?;
         match postcard::take_from_bytes(bytes) {
             Ok((value, [])) => Ok(value),
             Ok((_, left)) => Err(format!("{} bytes are left behind a {what}", left.len())),

@@ -20,7 +20,7 @@ use super::limit::{LastCall, Trim, trim};
 use super::pairs::by_key;
 use super::saved::Store;
 use super::values::Values;
-use super::{DStream, Missing, Planner, Replay};
+use super::{DStream, Missing, Planner};
 use crate::batch::{Batch, Stage, Work};
 use crate::shuffle::{Entry, Gather, Shuffle, Slots};
 use crate::sync::{Arc, AtomicU64, Ordering};
@@ -392,7 +392,7 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
         let trim = trim.map(Arc::new);
         let line = self.line.below_state();
         let views = keeping(self, (line, id), move |cx| {
-            if cx.replay == Some(Replay::Windows) {
+            if store.passes_over(cx.replay, cx.input.index) {
                 return Ok((Ok(Batch::from_iter([])), Box::new(|| {})));
             }
             let begin = || {

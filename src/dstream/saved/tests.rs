@@ -291,6 +291,8 @@ fn type_names_lose_their_paths() {
     check("u64", "u64");
 }
 
+mod carried;
+
 /// States of so many bytes, of which each batch walks over its share.
 struct Walked {
     bytes: u64,
@@ -314,6 +316,8 @@ impl Saved for Walked {
     fn len(&self) -> u64 {
         1
     }
+
+    fn begins_with(&self, _: u64) {}
 
     fn begin_restore(&self, _: usize) {}
 
