@@ -9,6 +9,7 @@ mod inspect;
 mod lost;
 #[cfg(all(test, tidemill_model))]
 mod model;
+mod names;
 mod recover;
 mod running;
 mod sources;
@@ -491,6 +492,7 @@ impl StreamingContext {
         let limits = *self.limits.lock();
         let listeners = std::mem::take(&mut *self.listeners.lock());
         let sources = self.sources.lock();
+        let source_names = sources.iter().map(Added::wanted).collect();
         let sources =
             (0..).zip(&*sources).map(|(n, source)| source.start(n, &self.config, limits)).collect();
         Running::start(running::Setup {
@@ -498,6 +500,7 @@ impl StreamingContext {
             clock: Arc::clone(&self.clock),
             graph: Arc::clone(&self.graph),
             sources,
+            source_names,
             listeners,
             limits,
             tell_batches: self.manual.is_some(),

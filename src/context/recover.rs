@@ -6,16 +6,15 @@ use std::time::Duration;
 use crate::config::Resolved;
 use crate::config::units::show_bytes;
 use crate::direct::{DirectSource, DirectStart};
-use crate::dstream::{Graph, StateInfo};
+use crate::dstream::Graph;
 use crate::error::{Error, Result};
 use crate::framing::Framing;
 use crate::journal::{
-    ChunkRange, Found, Journal, JournalOptions, LoggedChunk, Replay, Run, SinkName,
+    ChunkRange, Found, Journal, JournalOptions, LoggedChunk, Replay, Run, Wanted,
 };
 use crate::metrics::{Event, EventBus};
 use crate::owner::StateId;
 use crate::scheduler::{Recovery, Stored, reach};
-use crate::sink::SharedSink;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Poison};
 use crate::time::{Clock, Interval, Schedule, Time};
@@ -23,13 +22,21 @@ use crate::wal::storage::{Directory, Storage};
 use crate::wal::{LogOptions, SEGMENT_BYTES};
 
 use super::lost;
+use super::names;
 use super::sources::Start;
+
+/// What is started.
+pub(super) struct Streams<'a> {
+    pub(super) graph: &'a Graph,
+    pub(super) sources: &'a [Start],
+    pub(super) source_names: Vec<Wanted>,
+}
 
 /// Opens the journal of a stream that has one, and tells what it found.
 pub(super) fn open(
     config: &Resolved,
     storage: Option<(Arc<dyn Storage>, u64)>,
-    (graph, sources): (&Graph, &[Start]),
+    streams: Streams<'_>,
     clock: &dyn Clock,
     (poison, events): (&Poison, &EventBus),
     policy: lost::Policy,
@@ -39,19 +46,17 @@ pub(super) fn open(
         (None, Some(dir)) => (Arc::new(Directory::open(dir)?) as Arc<dyn Storage>, SEGMENT_BYTES),
         (None, None) => return Ok(None),
     };
+    let Streams { graph, sources, source_names } = streams;
     check(sources, segment_bytes)?;
     let fresh = Schedule::aligned(clock, config.batch_interval).label(0);
     let options = JournalOptions {
         pipeline: config.name.clone(),
-        sources: sources.iter().map(|source| source.name().to_owned()).collect(),
-        states: graph.states().into_iter().map(|state| (state.name, state.holds)).collect(),
+        program: names::program(graph, source_names, &config.names),
         reach: reach(graph),
         log: LogOptions { segment_bytes, ..LogOptions::with_fresh_salt() },
         seed: graph.seed(),
         anchor: fresh.as_millis(),
         identity: StateId::random()?,
-        sinks: graph.sinks().iter().map(sink_name).collect(),
-        jobs: graph.outputs().iter().map(|output| output.name().to_owned()).collect(),
     };
     let mut progress = |bytes| events.post(Event::Recovering { bytes });
     let (journal, mut found) = Journal::open(storage, options, poison, &mut progress)?;
@@ -61,13 +66,9 @@ pub(super) fn open(
     restore_states(graph, &journal, &found, config.workers)?;
     // Only now: a program that does not continue what was saved leaves no trace.
     journal.begin()?;
+    names::tell(&found, events);
     let anchor = Time::from_millis(found.anchor);
     Ok(Some(Recovery { journal: Arc::new(journal), found, anchor, lost }))
-}
-
-fn sink_name(sink: &SharedSink) -> SinkName {
-    let name = sink.name().unwrap_or_default().to_owned();
-    SinkName { name, place: sink.place().unwrap_or_default() }
 }
 
 /// Makes states what they were: the changes of every batch from where a walk through all keys began.
@@ -80,23 +81,15 @@ fn restore_states(
     if !graph.is_stateless() {
         graph.keep_changes();
     }
-    if !found.started_before {
-        return Ok(());
-    }
-    let info =
-        |(name, holds): &(String, String)| StateInfo { name: name.clone(), holds: holds.clone() };
-    let saved: Vec<StateInfo> = found.states.iter().map(info).collect();
-    let Some(last) = found.resume.state else {
-        // Nothing to restore, but the states must be those that the log will go on with.
-        return graph.check_states(&saved);
-    };
+    let of_log = names::begin(graph, found, found.resume.state);
+    let Some(last) = found.resume.state else { return Ok(()) };
     let from = found.covered.state_from;
     if from > last {
         return Err(Error::Failed(format!(
             "states cannot be restored: they are known from batch {from} on, and the last that is done is {last}"
         )));
     }
-    let restore = graph.restore(&saved, partitions)?;
+    let restore = graph.restore_those(of_log, partitions);
     for (_, commit) in found.commits.range(from..=last) {
         journal.read_changes(commit, |state, part| restore.apply(state, part))?;
         graph.commit(Time::from_millis(commit.record.time));
@@ -229,6 +222,8 @@ fn blocks(chunks: &[(u64, LoggedChunk)], bytes_max: u64) -> Vec<ChunkRange> {
 #[cfg(all(test, not(tidemill_model)))]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::context::StreamingContext;
     use crate::time::ManualClock;
     use crate::wal::storage::MemoryStorage;
 
@@ -237,17 +232,15 @@ mod tests {
     fn check(anchor: u64, last: Option<u64>, now: u64, expected: (u64, u64)) {
         let clock = ManualClock::new();
         clock.jump_wall_to(Time::from_millis(now));
+        let context = StreamingContext::new(Config::new("p")).expect("good");
         let options = JournalOptions {
             pipeline: "p".to_owned(),
-            sources: Vec::new(),
-            states: Vec::new(),
+            program: names::program(context.graph(), Vec::new(), &context.config().names),
             reach: crate::journal::Reach::default(),
             log: LogOptions::with_fresh_salt(),
             seed: 1,
             anchor,
             identity: StateId([1; 16]),
-            sinks: Vec::new(),
-            jobs: Vec::new(),
         };
         let storage = Arc::new(MemoryStorage::new(0));
         let opened = Journal::open(storage, options, &Poison::new(), &mut |_| ());

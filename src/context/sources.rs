@@ -2,6 +2,7 @@
 
 use crate::config::{Ack, RateLimits, Resolved};
 use crate::direct::DirectSource;
+use crate::journal::Wanted;
 use crate::receiver::{
     AckAt, CustomOptions, RateOptions, Receiver, ReceiverSlot, SocketOptions, When,
 };
@@ -135,6 +136,15 @@ impl Start {
 }
 
 impl Added {
+    /// Its name for the log, and what the log holds of it.
+    pub(super) fn wanted(&self) -> Wanted {
+        let what = match &self.kind {
+            Kind::Socket(_) | Kind::Receiver(_) => "received records".to_owned(),
+            Kind::Direct { source, .. } => format!("positions of `{}`", source.kind()),
+        };
+        Wanted { name: self.name.clone(), what, generated: self.kind.name().is_none() }
+    }
+
     pub(super) fn start(&self, number: u32, config: &Resolved, limits: RunLimits) -> Start {
         let ends = if limits.until_eof { When::Eof } else { When::Never };
         match &self.kind {

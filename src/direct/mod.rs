@@ -37,6 +37,11 @@ pub struct DirectStart {
 /// A replayable source. Everything but the partitions' own methods is called by the thread `job-loop` or by the one that
 /// starts the stream, one call at a time.
 pub trait DirectSource: Send + Sync {
+    /// What kind of source it is. A position of one kind means nothing to another.
+    fn kind(&self) -> &'static str {
+        "direct"
+    }
+
     /// Gets ready; goes on behind what was committed.
     ///
     /// # Errors

@@ -54,6 +54,7 @@ pub use outputs::Collected;
 pub(crate) use planner::JobPast;
 pub use planner::Output;
 pub use remember::Remembered;
+pub(crate) use saved::{Census, Counting};
 pub use saved::{Changes, Restore, StateInfo};
 pub use state::{State, StateCounts, StateKey, StateSpec, StateValue, Stateful, WhenFull};
 

@@ -22,7 +22,6 @@ use serde::de::DeserializeOwned;
 
 pub(crate) use self::census::{Census, Counting};
 pub use self::restore::Restore;
-pub(super) use self::restore::expect_same;
 use self::walk::WALK_BATCHES;
 pub(super) use self::walk::Walker;
 use super::Replay;

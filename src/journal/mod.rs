@@ -33,9 +33,9 @@ use crate::time::{Clock, Moment};
 use crate::wal::storage::{Lock, Storage};
 use crate::wal::{LogOptions, NotLogged, Position, Recovered, WriteAheadLog};
 
-pub(crate) use names::{EntryAt, WrongEntry};
+pub(crate) use names::{Continued, EntryAt, Inventory, Known, Program, StateCount, Survey, Wanted};
 pub use names::{NameChanges, NameKind, Renamed, StateName};
-pub(crate) use record::{ChunkHead, ChunkRange, Committed, Entry, Parts, Plan, SinkName, decode};
+pub(crate) use record::{ChunkHead, ChunkRange, Committed, Entry, Parts, Plan, decode};
 pub(crate) use recovery::{Commit as LoggedCommit, LoggedChunk, Reach, Replay, Resume, Run, base};
 pub(crate) use snapshot::Covered;
 pub(crate) use words::words;
@@ -56,10 +56,8 @@ pub(crate) type Receipt = Box<dyn FnOnce(Result<(), NotLogged>) + Send>;
 /// What a journal is opened with.
 pub(crate) struct JournalOptions {
     pub(crate) pipeline: String,
-    /// The names of the sources, in the order of their numbers in the program.
-    pub(crate) sources: Vec<String>,
-    /// The states of the program by name, and what each holds.
-    pub(crate) states: Vec<(String, String)>,
+    /// What the program has by name, and what the user says of what it does not have.
+    pub(crate) program: Program,
     /// How far back the program needs batches.
     pub(crate) reach: Reach,
     pub(crate) log: LogOptions,
@@ -69,10 +67,6 @@ pub(crate) struct JournalOptions {
     pub(crate) anchor: u64,
     /// For a first start: whose state it is from then on.
     pub(crate) identity: StateId,
-    /// The sinks of the program.
-    pub(crate) sinks: Vec<SinkName>,
-    /// The jobs of the program by name, in the order in which they output.
-    pub(crate) jobs: Vec<String>,
 }
 
 /// See the module. Any thread may call it.
@@ -124,9 +118,9 @@ pub(crate) struct Found {
     pub(crate) had_no_identity: bool,
     /// The number of this start, from 1.
     pub(crate) run: u64,
-    /// The sinks and the jobs of the program that ran here before.
-    pub(crate) sinks: Vec<SinkName>,
-    pub(crate) jobs: Vec<String>,
+    /// The names that the log knew, and those that it goes on with.
+    pub(crate) names_before: Inventory<Known>,
+    pub(crate) continued: Continued,
     /// The number of the next batch.
     pub(crate) next_index: u64,
     /// The greatest time that was planned, in milliseconds.
@@ -137,8 +131,6 @@ pub(crate) struct Found {
     pub(crate) commits: BTreeMap<u64, LoggedCommit>,
     /// The plans that are not covered.
     pub(crate) plans: BTreeMap<u64, Plan>,
-    /// The states by name, and what each holds, as the log has them.
-    pub(crate) states: Vec<(String, String)>,
     /// Of each source of the program the chunks that no plan names, in order.
     pub(crate) unplanned: Vec<Vec<(u64, LoggedChunk)>>,
     /// Of each source of the program the number that its next chunk gets.
@@ -183,16 +175,18 @@ impl Journal {
             }
             replayed.take(at, record)
         };
+        let directory = storage.name();
         let opened = WriteAheadLog::open(storage, options.log, kept_segment, poison, &mut visit);
         let (log, recovered) = opened?;
         replayed.finish(options.reach);
-        let started = begin(&replayed, &options)?;
-        let numbers = numbers_of(&options.sources, &started.sources);
-        expect_sources(&replayed, &numbers, &started.sources)?;
+        expect_pipeline(&replayed, &options.pipeline)?;
+        let continued = names::continued(&replayed, &log, &options.program, &directory)?;
+        let numbers = continued.names.numbers.sources.clone();
+        let started = begin(&replayed, &options, &continued.names.known);
         let found = Found {
             log: recovered,
             damaged: loaded.damaged,
-            ..found(&mut replayed, &started, (options.reach, &numbers), operators)?
+            ..found(&mut replayed, &started, (options.reach, continued), operators)?
         };
         let (chunks, plans) = (replayed.chunks, replayed.plan_segments);
         let live = Live { chunks, plans, commits: replayed.commit_segments };
@@ -237,6 +231,17 @@ impl Journal {
     /// The source of the program that has this number in the log, if it still has it.
     pub(crate) fn source_of(&self, number: u32) -> Option<u32> {
         self.numbers.iter().position(|of| *of == number).and_then(|at| u32::try_from(at).ok())
+    }
+
+    /// Whether any source has or had this number in the log.
+    pub(crate) fn knows_source(&self, number: u32) -> bool {
+        usize::try_from(number).is_ok_and(|at| at < self.shared.started.names.sources.len())
+    }
+
+    /// The number of the first batch that a source of the program is part of.
+    pub(crate) fn begins(&self, source: u32) -> u64 {
+        let number = usize::try_from(self.number_of(source)).unwrap_or(usize::MAX);
+        self.shared.started.names.sources.get(number).map_or(0, |known| known.from)
     }
 
     /// Appends a chunk of a source of the program; `receipt` is told when it is durable.
@@ -376,9 +381,17 @@ impl Drop for Journal {
 fn found(
     replayed: &mut Replayed,
     started: &Started,
-    (reach, numbers): (Reach, &[u32]),
+    (reach, continued): (Reach, Continued),
     operators: Vec<(String, Vec<u8>)>,
 ) -> Result<Found> {
+    let numbers = &continued.names.numbers.sources;
+    let mut chunks = replayed.base.covered.clone();
+    // What was given up needs no room any more.
+    let given_up = continued.names.retired.iter().filter(|(name, _)| name.kind == NameKind::Source);
+    for (_, number) in given_up {
+        chunks.retain(|(of, _)| of != number);
+        chunks.push((*number, replayed.next_chunk(*number)));
+    }
     Ok(Found {
         started_before: replayed.started,
         seed: started.seed,
@@ -386,12 +399,10 @@ fn found(
         identity: started.identity.unwrap_or_default(),
         had_no_identity: replayed.started && replayed.base.identity.is_none(),
         run: started.run,
-        sinks: replayed.base.sinks.clone(),
-        jobs: replayed.base.jobs.clone(),
+        names_before: replayed.base.names.clone(),
         next_index: replayed.next_index(),
         last_time: replayed.last_time(),
-        resume: replayed.resume(reach)?,
-        states: started.states.clone(),
+        resume: replayed.resume(reach, numbers)?,
         commits: std::mem::take(&mut replayed.commits),
         plans: replayed.plans.clone(),
         unplanned: numbers.iter().map(|number| replayed.unplanned(*number)).collect(),
@@ -399,24 +410,30 @@ fn found(
         covered: Covered {
             next_index: replayed.base.next_index,
             last_time: replayed.base.last_time,
-            chunks: replayed.base.covered.clone(),
+            chunks,
             ranges: replayed.base.ranges.clone(),
             state_from: replayed.base.state_from,
             operators,
         },
+        continued,
         ..Found::default()
     })
 }
 
-/// What this start says of itself.
-fn begin(replayed: &Replayed, options: &JournalOptions) -> Result<Started> {
-    let base = &replayed.base;
-    if replayed.started && base.pipeline != options.pipeline {
+/// Another pipeline must not go on with this log.
+fn expect_pipeline(replayed: &Replayed, pipeline: &str) -> Result<()> {
+    let known = &replayed.base.pipeline;
+    if replayed.started && known != pipeline {
         return Err(Error::Failed(format!(
-            "the state directory belongs to the pipeline `{}`, not to `{}`: give another `state_dir`",
-            base.pipeline, options.pipeline
+            "the state directory belongs to the pipeline `{known}`, not to `{pipeline}`: give another `state_dir`"
         )));
     }
+    Ok(())
+}
+
+/// What this start says of itself.
+fn begin(replayed: &Replayed, options: &JournalOptions, names: &Inventory<Known>) -> Started {
+    let base = &replayed.base;
     let (seed, anchor) = match replayed.started {
         true => (base.seed, base.anchor),
         false => (options.seed, options.anchor),
@@ -425,50 +442,13 @@ fn begin(replayed: &Replayed, options: &JournalOptions) -> Result<Started> {
         true => StateId::of_seed(&base.pipeline, seed, anchor),
         false => options.identity,
     };
-    let mut sources = base.sources.clone();
-    for name in &options.sources {
-        if !sources.contains(name) {
-            sources.push(name.clone());
-        }
-    }
-    // The first program's order stays: the names must be the same, which whoever restores the states checks.
-    let states = if replayed.started { base.states.clone() } else { options.states.clone() };
-    Ok(Started {
-        states,
+    Started {
         version: VERSION,
         pipeline: options.pipeline.clone(),
         seed,
         anchor,
-        sources,
+        names: names.clone(),
         identity: Some(base.identity.unwrap_or(drawn)),
         run: base.run.saturating_add(1),
-        sinks: options.sinks.clone(),
-        jobs: options.jobs.clone(),
-    })
-}
-
-/// Of each source of the program its number in the log.
-fn numbers_of(program: &[String], logged: &[String]) -> Vec<u32> {
-    let number = |name: &String| {
-        let at = logged.iter().position(|other| other == name).expect("every source was added");
-        u32::try_from(at).expect("fewer sources than u32")
-    };
-    program.iter().map(number).collect()
-}
-
-/// Every source whose records are still needed must be a source of the program.
-fn expect_sources(replayed: &Replayed, numbers: &[u32], names: &[String]) -> Result<()> {
-    let gone =
-        replayed.chunks.keys().map(|(source, _)| *source).find(|source| !numbers.contains(source));
-    match gone {
-        None => Ok(()),
-        Some(source) => {
-            let at = usize::try_from(source).unwrap_or(usize::MAX);
-            let name = names.get(at).map_or("?", String::as_str);
-            Err(Error::Failed(format!(
-                "the log holds records of the source `{name}` that no batch has finished, and this program has no \
-                 source of that name: run the program that has it once more, or give another `state_dir`"
-            )))
-        }
     }
 }

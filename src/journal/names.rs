@@ -7,11 +7,15 @@
 //! Pure: text to values, and what is wrong with them beside the program's own names. What the log knows comes in with
 //! [`reconcile`].
 
+mod held;
 mod reconcile;
 
 use std::fmt;
 
-pub(crate) use reconcile::{Inventory, Known, Reconciled, Refusal, Wanted, reconcile};
+pub(crate) use held::{Continued, Program, StateCount, Survey, continued};
+pub(crate) use reconcile::{Inventory, Known, Reconciled, Wanted};
+
+use reconcile::{Begins, reconcile};
 
 /// What a state directory knows by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,11 +125,6 @@ impl fmt::Display for WrongEntry {
 }
 
 impl NameChanges {
-    /// Whether nothing is said.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.retired.is_empty() && self.renamed.is_empty()
-    }
-
     /// What is wrong with the entries of this kind, whatever the state directory knows. `used` are the program's names of
     /// the kind.
     pub(crate) fn check(&self, kind: NameKind, used: &[&str]) -> Vec<WrongEntry> {

@@ -15,6 +15,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::names::{Inventory, Known};
 use super::version1;
 use crate::error::{Error, Result};
 use crate::framing::{self, FRAMINGS, Framing};
@@ -45,27 +46,12 @@ pub(crate) struct Started {
     pub(crate) seed: u64,
     /// The first tick of the first start, in milliseconds: schedules keep its phase.
     pub(crate) anchor: u64,
-    /// The sources by name; a source's place is its number in the log, for good.
-    pub(crate) sources: Vec<String>,
-    /// The states by name, and what each holds; a state's place is its number in the log, for good.
-    pub(crate) states: Vec<(String, String)>,
+    /// What is known by name; before version 2 neither sinks nor jobs.
+    pub(crate) names: Inventory<Known>,
     /// Whose state this is; none before version 2.
     pub(crate) identity: Option<StateId>,
     /// The number of this start, from 1; 0 before version 2, which began to count.
     pub(crate) run: u64,
-    /// The sinks of the program.
-    pub(crate) sinks: Vec<SinkName>,
-    /// The jobs of the program by name, in the order in which they output.
-    pub(crate) jobs: Vec<String>,
-}
-
-/// A sink of the program.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SinkName {
-    /// Its name; empty if the program gave it none.
-    pub(crate) name: String,
-    /// Where it writes, as `file:PATH`; empty if it does not say.
-    pub(crate) place: String,
 }
 
 /// What stands before the bytes of a chunk.
@@ -343,6 +329,10 @@ mod tests {
         assert!(changed(9, &Vec::new()).is_empty());
     }
 
+    fn known(name: &str, what: &str) -> Known {
+        Known { name: name.to_owned(), what: what.to_owned(), ..Known::default() }
+    }
+
     /// A start as this version writes it.
     fn start() -> Started {
         Started {
@@ -350,12 +340,14 @@ mod tests {
             pipeline: "p".to_owned(),
             seed: 1,
             anchor: 2,
-            sources: vec!["in".to_owned()],
-            states: vec![("counts".to_owned(), "u64".to_owned())],
+            names: Inventory {
+                sources: vec![known("in", "")],
+                states: vec![known("counts", "u64")],
+                sinks: vec![known("out", "file:/out")],
+                jobs: vec![known("lines", "")],
+            },
             identity: Some(StateId([7; 16])),
             run: 4,
-            sinks: vec![SinkName { name: "out".to_owned(), place: "file:/out".to_owned() }],
-            jobs: vec!["lines".to_owned()],
         }
     }
 
@@ -364,22 +356,25 @@ mod tests {
         let new = start();
         let read = decode(AT, &bytes(&started(&new))).map(|entry| entry == Entry::Started(new));
         assert!(read.expect("good"));
-        let Started { pipeline, seed, anchor, sources, states, .. } = start();
+        let Started { pipeline, seed, anchor, .. } = start();
         let old = version1::Started {
             version: 1,
             pipeline,
             seed,
             anchor,
-            sources: sources.clone(),
-            states: states.clone(),
+            sources: vec!["in".to_owned()],
+            states: vec![("counts".to_owned(), "u64".to_owned())],
         };
         let expected = Started {
             version: 1,
             pipeline: "p".to_owned(),
             seed,
             anchor,
-            sources,
-            states,
+            names: Inventory {
+                sources: vec![known("in", "")],
+                states: vec![known("counts", "u64")],
+                ..Inventory::default()
+            },
             ..Started::default()
         };
         let plan = version1::Plan {

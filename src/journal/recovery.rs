@@ -157,15 +157,14 @@ impl Replayed {
                     (base.seed, base.anchor) = (started.seed, started.anchor);
                     base.pipeline = started.pipeline;
                 }
-                // A later start knows all that an earlier one knew.
-                if started.sources.len() >= base.sources.len() {
-                    base.sources = started.sources;
+                // The checkpoint may be of a later start than what the log begins with.
+                let known = (base.run, base.names.sources.len());
+                if known <= (started.run, started.names.sources.len()) {
+                    base.names = started.names;
                 }
-                base.states = started.states;
                 // A start never forgets whose state it is; one of version 1 did not know.
                 base.identity = started.identity.or(base.identity);
                 base.run = base.run.max(started.run);
-                (base.sinks, base.jobs) = (started.sinks, started.jobs);
                 self.started = true;
                 self.starts += 1;
             }
@@ -240,17 +239,28 @@ impl Replayed {
         });
     }
 
-    /// How to go on.
+    /// The number of the first batch that is not known to be committed, or of the next one.
+    pub(crate) fn first_open(&self) -> u64 {
+        let open = self.plans.keys().find(|index| !self.commits.contains_key(index));
+        open.copied().unwrap_or_else(|| self.next_index())
+    }
+
+    /// The batches that are planned and not known to be committed.
+    pub(crate) fn open(&self) -> impl Iterator<Item = &Plan> {
+        self.plans.values().filter(|plan| !self.commits.contains_key(&plan.index))
+    }
+
+    /// How to go on, in a program that has these sources of the log.
     ///
     /// # Errors
     /// If a batch that is needed names a chunk that is not there: the log was cut by hand, or is damaged in a way that
     /// its checksums do not show.
-    pub(crate) fn resume(&self, reach: Reach) -> Result<Resume> {
+    pub(crate) fn resume(&self, reach: Reach, sources: &[u32]) -> Result<Resume> {
         let known = |plan: &Plan| self.commits.contains_key(&plan.index);
         let mut resume = Resume::default();
         if reach.stateless {
             for plan in self.plans.values().filter(|plan| !known(plan)) {
-                resume.replays.push(self.replay(plan, Run::Again)?);
+                resume.replays.push(self.replay(plan, Run::Again, sources)?);
             }
             return Ok(resume);
         }
@@ -270,6 +280,12 @@ impl Replayed {
         {
             from = Some((oldest.0, first_needed(&done, oldest, reach)));
         }
+        // What states made of a source that is gone cannot be made again: states as they were behind it.
+        if let Some(last) = self.last_without(&done, sources)
+            && from.is_none_or(|(state, _)| state < last.0)
+        {
+            from = Some((last.0, first_needed(&done, last, reach)));
+        }
         let (state, first) = from.unzip();
         resume.state = state;
         for plan in self.plans.range(first.unwrap_or(0)..).map(|(_, plan)| plan) {
@@ -278,7 +294,7 @@ impl Replayed {
                 index if state.is_some_and(|state| index <= state) => Run::ForWindows,
                 _ => Run::ForStates,
             };
-            resume.replays.push(self.replay(plan, run)?);
+            resume.replays.push(self.replay(plan, run, sources)?);
         }
         Ok(resume)
     }
@@ -286,8 +302,9 @@ impl Replayed {
     /// The oldest of these batches after which the states are known, and behind which every batch can run again: where the
     /// walk ends from whose beginning on changes are there. None if all are there.
     fn oldest_states(&self, done: &[(u64, u64)]) -> Option<(u64, u64)> {
-        let Snapshot { states, state_from, next_index, .. } = &self.base;
-        if states.is_empty() || (*state_from, *next_index) == (0, 0) {
+        let Snapshot { names, state_from, next_index, .. } = &self.base;
+        let any = names.states.iter().any(|state| !state.retired);
+        if !any || (*state_from, *next_index) == (0, 0) {
             return None;
         }
         let ends = |index: u64| index >= *state_from && self.commits[&index].record.walk_ends;
@@ -299,8 +316,18 @@ impl Replayed {
         done.iter().find(|(index, _)| *index >= oldest).copied()
     }
 
-    fn replay(&self, plan: &Plan, run: Run) -> Result<Replay> {
-        for (source, number) in chunks_of(plan) {
+    /// The last of these batches that took anything of a source that is not among these.
+    fn last_without(&self, done: &[(u64, u64)], sources: &[u32]) -> Option<(u64, u64)> {
+        let gone = |index: &u64| {
+            self.plans
+                .get(index)
+                .is_some_and(|plan| sources_of(plan).any(|it| !sources.contains(&it)))
+        };
+        done.iter().rfind(|(index, _)| gone(index)).copied()
+    }
+
+    fn replay(&self, plan: &Plan, run: Run, sources: &[u32]) -> Result<Replay> {
+        for (source, number) in chunks_of(plan).filter(|(source, _)| sources.contains(source)) {
             if !self.chunks.contains_key(&(source, number)) {
                 let time = plan.time;
                 return Err(Error::Failed(format!(
@@ -320,6 +347,13 @@ impl Replayed {
     }
 }
 
+/// The sources of the log that a plan takes anything of.
+pub(crate) fn sources_of(plan: &Plan) -> impl Iterator<Item = u32> {
+    let blocks = plan.blocks.iter().filter(|(_, blocks)| !blocks.is_empty());
+    let ranges = plan.ranges.iter().filter(|(_, range)| !range.is_empty());
+    blocks.map(|(source, _)| *source).chain(ranges.map(|(source, _)| *source))
+}
+
 /// The chunks of a plan: the source's number in the log, and the chunk's.
 fn chunks_of(plan: &Plan) -> impl Iterator<Item = (u32, u64)> {
     plan.blocks.iter().flat_map(|(source, blocks)| {
@@ -331,6 +365,7 @@ fn chunks_of(plan: &Plan) -> impl Iterator<Item = (u32, u64)> {
 mod tests {
     use bytes::Bytes;
 
+    use super::super::names::{Inventory, Known};
     use super::super::record::{self, Started, VERSION};
     use super::*;
     use crate::wal::Record;
@@ -395,7 +430,7 @@ mod tests {
         let base = Snapshot {
             next_index,
             state_from: 13,
-            states: vec![("s".to_owned(), "u64".to_owned())],
+            names: Inventory { states: vec![Known::default()], ..Inventory::default() },
             ..Snapshot::default()
         };
         let mut replayed = Replayed::new(Some(base));
@@ -410,7 +445,7 @@ mod tests {
         }
         let reach = Reach { stateless: false, windows: below_states, below_states };
         replayed.finish(reach);
-        let resume = replayed.resume(reach).expect("good");
+        let resume = replayed.resume(reach, &[]).expect("good");
         let ran = |run: Run| {
             let of = resume.replays.iter().filter(move |replay| replay.run == run);
             of.map(|replay| replay.plan.index).collect::<Vec<_>>()

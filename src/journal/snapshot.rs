@@ -9,7 +9,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{SinkName, version_of, whole};
+use super::names::{Inventory, Known};
+use super::record::{version_of, whole};
 use super::{Journal, Shared, version1};
 use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::error::{Error, Result};
@@ -32,16 +33,14 @@ pub(crate) struct Snapshot {
     pub(crate) seed: u64,
     /// The first tick of the first start, in milliseconds.
     pub(crate) anchor: u64,
-    /// The sources by name; a source's place is its number in the log.
-    pub(crate) sources: Vec<String>,
+    /// What is known by name; before version 2 neither sinks nor jobs.
+    pub(crate) names: Inventory<Known>,
     /// The batches below this one are covered.
     pub(crate) next_index: u64,
     /// The time of the last of them, in milliseconds.
     pub(crate) last_time: Option<u64>,
     /// Of each source of the log the chunks below this number are covered.
     pub(crate) covered: Vec<(u32, u64)>,
-    /// The states by name, and what each holds; a state's place is its number in the log.
-    pub(crate) states: Vec<(String, String)>,
     /// The changes of states are needed from this batch on: they are in the log, and states are made of them.
     pub(crate) state_from: u64,
     /// Of each direct source its position behind the covered batches, in its own words.
@@ -54,10 +53,6 @@ pub(crate) struct Snapshot {
     pub(crate) identity: Option<StateId>,
     /// The number of the start that wrote it; 0 before version 2.
     pub(crate) run: u64,
-    /// The sinks of that start's program.
-    pub(crate) sinks: Vec<SinkName>,
-    /// The jobs of that start's program by name.
-    pub(crate) jobs: Vec<String>,
 }
 
 /// What each operator kept, by its name.
@@ -187,19 +182,16 @@ impl Shared {
             pipeline: started.pipeline,
             seed: started.seed,
             anchor: started.anchor,
-            sources: started.sources,
+            names: started.names,
             next_index: covered.next_index,
             last_time: covered.last_time,
             covered: covered.chunks.clone(),
-            states: started.states,
             state_from: covered.state_from,
             ranges: covered.ranges.clone(),
             first_segment,
             kept_segment: kept.min(first_segment),
             identity: started.identity,
             run: started.run,
-            sinks: started.sinks,
-            jobs: started.jobs,
         }
     }
 

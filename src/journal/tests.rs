@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+mod names;
+
 use super::*;
 use crate::time::SystemClock;
 use crate::wal::storage::{Fault, MemoryStorage};
@@ -9,19 +11,55 @@ use crate::wal::storage::{Fault, MemoryStorage};
 const SEED: u64 = 99;
 const ANCHOR: u64 = 1_000;
 
+fn wanted(name: &str, what: &str) -> Wanted {
+    Wanted { name: name.to_owned(), what: what.to_owned(), generated: false }
+}
+
 fn options(sources: &[&str]) -> JournalOptions {
     let log = LogOptions { segment_bytes: 1024, salt: 1, ..LogOptions::with_fresh_salt() };
+    let names = Inventory {
+        sources: sources.iter().map(|name| wanted(name, "")).collect(),
+        states: Vec::new(),
+        sinks: vec![wanted("out", "")],
+        jobs: vec![wanted("lines", "")],
+    };
     JournalOptions {
         pipeline: "p".to_owned(),
-        sources: sources.iter().map(|name| (*name).to_owned()).collect(),
-        states: Vec::new(),
+        program: Program { names, changes: NameChanges::default(), survey: Box::new(PartCount(0)) },
         reach: Reach { stateless: true, ..Reach::default() },
         log,
         seed: SEED,
         anchor: ANCHOR,
         identity: StateId([9; 16]),
-        sinks: vec![SinkName { name: "out".to_owned(), place: String::new() }],
-        jobs: vec!["lines".to_owned()],
+    }
+}
+
+/// Counts the parts of a state.
+#[derive(Clone, Copy)]
+struct PartCount(u64);
+
+impl Survey for PartCount {
+    fn count(&self) -> Box<dyn StateCount> {
+        Box::new(*self)
+    }
+
+    fn open_in(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn state_of(&self, source: &str) -> String {
+        format!("state of {source}")
+    }
+}
+
+impl StateCount for PartCount {
+    fn take(&mut self, _: &[u8]) -> std::result::Result<(), String> {
+        self.0 += 1;
+        Ok(())
+    }
+
+    fn held(&self) -> Option<String> {
+        (self.0 > 0).then(|| format!("{} parts", self.0))
     }
 }
 
@@ -172,7 +210,7 @@ fn what_does_not_belong_here_is_refused() {
             .contains("in use")
     );
     chunk(&journal, 1, 0);
-    assert!(text(&["a"], "p").contains("the source `b`"), "{}", text(&["a"], "p"));
+    assert!(text(&["a"], "p").contains("source `b`: 1 record"), "{}", text(&["a"], "p"));
     assert_eq!(text(&["b"], "p"), "opened");
     assert!(text(&["b"], "q").contains("belongs to the pipeline `p`, not to `q`"));
     wait(|receipt| journal.plan(&[plan(0, &[(1, 0..3)])], receipt)).expect("durable");
@@ -212,8 +250,11 @@ fn a_failed_sync_poisons() {
 /// A program with states and windows: what it is told to restore and to run again after `commits` of 30 batches.
 fn check_resume(commits: u64, reach: Reach, state: Option<u64>, runs: &str) {
     let disk = MemoryStorage::new(1);
-    let states = vec![("sums".to_owned(), "text to number".to_owned())];
-    let options = || JournalOptions { states: states.clone(), reach, ..options(&["a"]) };
+    let options = || {
+        let mut options = JournalOptions { reach, ..options(&["a"]) };
+        options.program.names.states = vec![wanted("sums", "text to number")];
+        options
+    };
     let open = |disk: &MemoryStorage| {
         Journal::open(Arc::new(disk.clone()), options(), &Poison::new(), &mut |_| ())
     };
@@ -234,7 +275,7 @@ fn check_resume(commits: u64, reach: Reach, state: Option<u64>, runs: &str) {
         }
     }
     let (journal, found) = open(&disk.after_power_cut(1)).expect("good");
-    assert_eq!((found.resume.state, &found.states), (state, &states));
+    assert_eq!((found.resume.state, &found.continued.names.numbers.states), (state, &vec![0]));
     let run = |replay: &Replay| match replay.run {
         Run::ForWindows => 'w',
         Run::ForStates => 's',
@@ -316,8 +357,11 @@ fn starts_are_counted_and_know_whose_state_it_is() {
         let (journal, found) = open(&disk, &["a"]).expect("good");
         let expected = (StateId([9; 16]), false, run);
         assert_eq!((found.identity, found.had_no_identity, found.run), expected);
-        let named = found.sinks.iter().map(|sink| sink.name.as_str());
-        assert!(run == 1 || named.eq(["out"]) && found.jobs == ["lines"], "of the start before");
+        let before = &found.names_before;
+        let named =
+            |known: &[Known]| known.iter().map(|known| known.name.clone()).collect::<Vec<_>>();
+        let (sinks, jobs) = (named(&before.sinks), named(&before.jobs));
+        assert!(run == 1 || sinks == ["out"] && jobs == ["lines"], "of the start before");
         if run == 2 {
             // The log that told of it is gone; the checkpoint is not.
             journal.last_checkpoint(Covered::default());

@@ -9,6 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::names::{Inventory, Known};
 use super::record::{self, ChunkRange};
 use super::snapshot;
 
@@ -30,10 +31,25 @@ impl From<Started> for record::Started {
             pipeline: old.pipeline,
             seed: old.seed,
             anchor: old.anchor,
-            sources: old.sources,
-            states: old.states,
+            names: names(old.sources, old.states),
             ..record::Started::default()
         }
+    }
+}
+
+/// What is known by name: a name with `#` is the place of a state that was given none.
+fn names(sources: Vec<String>, states: Vec<(String, String)>) -> Inventory<Known> {
+    let source = |name| Known { name, ..Known::default() };
+    let state = |(name, what): (String, String)| Known {
+        generated: name.contains('#'),
+        name,
+        what,
+        ..Known::default()
+    };
+    Inventory {
+        sources: sources.into_iter().map(source).collect(),
+        states: states.into_iter().map(state).collect(),
+        ..Inventory::default()
     }
 }
 
@@ -87,11 +103,10 @@ impl From<Snapshot> for snapshot::Snapshot {
             pipeline: old.pipeline,
             seed: old.seed,
             anchor: old.anchor,
-            sources: old.sources,
+            names: names(old.sources, old.states),
             next_index: old.next_index,
             last_time: old.last_time,
             covered: old.covered,
-            states: old.states,
             state_from: old.state_from,
             ranges: old.ranges,
             first_segment: old.first_segment,

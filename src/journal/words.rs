@@ -116,12 +116,12 @@ impl Words {
     }
 
     fn source(&self, source: u32) -> String {
-        let names = self.started.iter().flat_map(|started| &started.sources);
+        let names = self.started.iter().flat_map(|started| &started.names.sources);
         let at = usize::try_from(source).unwrap_or(usize::MAX);
         names
             .into_iter()
             .nth(at)
-            .map_or_else(|| format!("number {source}"), |name| format!("`{name}`"))
+            .map_or_else(|| format!("number {source}"), |known| format!("`{}`", known.name))
     }
 }
 

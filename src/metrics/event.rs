@@ -143,6 +143,25 @@ pub enum Event {
         /// The unfinished end of the log that was cut off: segment, offset, what was there.
         torn: Option<(u64, u64, String)>,
     },
+    /// What an earlier run left under a name that the pipeline no longer has was given up, as `retired` says.
+    NameRetired {
+        /// The name, as `KIND:NAME`.
+        name: String,
+        /// What it held, in words; none if it held nothing.
+        held: Option<String>,
+    },
+    /// What an earlier run left under one name goes on under another, as `renamed` says.
+    NameCarriedOver {
+        /// The name from now on, as `KIND:NAME`.
+        new: String,
+        /// The name until now.
+        old: String,
+    },
+    /// The pipeline has a name that no earlier run had.
+    NameIsNew {
+        /// The name, as `KIND:NAME`.
+        name: String,
+    },
     /// A checkpoint cannot be used; an older one is.
     CheckpointDamaged {
         /// Its file.

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use super::direct::Reader;
 use super::{JobLoop, Message, Scheduler};
-use crate::direct::{Losses, Lost, OnLost, Purpose};
-use crate::dstream::{BatchInput, Graph, Replay, StateInfo};
+use crate::direct::{Losses, Lost, OnLost, Planned, Purpose};
+use crate::dstream::{BatchInput, Graph, Replay};
 use crate::error::{Error, Result};
 use crate::journal::{
     self, ChunkRange, Committed, Covered, Found, Journal, LoggedCommit, Parts, Plan, Reach, Run,
@@ -120,11 +120,7 @@ impl Durable {
         workers: usize,
     ) -> Self {
         let found = &mut recovery.found;
-        let place = |state: StateInfo| {
-            let at = found.states.iter().position(|(name, _)| *name == state.name);
-            at.and_then(|at| u32::try_from(at).ok()).unwrap_or(u32::MAX)
-        };
-        let places = graph.states().into_iter().map(place).collect();
+        let places = found.continued.names.numbers.states.clone();
         let first_again = found.resume.replays.iter().find(|replay| replay.run == Run::Again);
         let live = first_again.map_or(found.next_index, |replay| replay.plan.index);
         let done = |(index, commit): (&u64, &LoggedCommit)| Done {
@@ -274,15 +270,19 @@ impl Durable {
     ) -> Result<Arc<BatchInput>> {
         let mut blocks: Vec<Vec<Arc<StoredBlock>>> = vec![Vec::new(); sources];
         for (number, chunks) in &plan.blocks {
-            let source = self.journal.source_of(*number).ok_or_else(|| gone(*number))?;
+            let Some(source) = self.source_of(*number)? else { continue };
             let read = |chunks: &ChunkRange| self.journal.block(source, chunks.clone());
             let of = usize::try_from(source).ok().and_then(|source| blocks.get_mut(source));
             *of.ok_or_else(|| gone(*number))? = chunks.iter().map(read).collect::<Result<_>>()?;
         }
-        let mut ranges = BTreeMap::new();
+        // A source that is new had nothing in it, which is not the same as no batch.
+        let new =
+            self.direct.iter().filter(|direct| self.journal.begins(direct.number) > plan.index);
+        let mut ranges: BTreeMap<u32, Planned> =
+            new.map(|direct| (direct.number, Planned::default())).collect();
         for (number, bytes) in &plan.ranges {
-            let source = self.journal.source_of(*number);
-            let of = self.direct.iter().find(|direct| Some(direct.number) == source);
+            let Some(source) = self.source_of(*number)? else { continue };
+            let of = self.direct.iter().find(|direct| direct.number == source);
             let of = of.ok_or_else(|| gone(*number))?;
             let known = self.lost.known.remove(&(plan.index, of.number)).unwrap_or_default();
             let (purpose, on_lost) = match run {
@@ -308,6 +308,16 @@ impl Durable {
             partitions,
             run: plan.run,
         }))
+    }
+
+    /// The source of the program that has this number in the log; none if the program does not go on with it: what a batch
+    /// took of it is passed over.
+    fn source_of(&self, number: u32) -> Result<Option<u32>> {
+        match self.journal.source_of(number) {
+            None if self.journal.knows_source(number) => Ok(None),
+            None => Err(gone(number)),
+            source => Ok(source),
+        }
     }
 
     /// A batch is done.
@@ -476,7 +486,7 @@ pub(super) enum Ready {
 }
 
 fn gone(number: u32) -> Error {
-    Error::Failed(format!("source {number} of the log is not a source of this program"))
+    Error::Failed(format!("the log knows no source with the number {number}"))
 }
 
 impl Recovery {

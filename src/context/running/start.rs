@@ -6,11 +6,13 @@ use std::time::Duration;
 use super::{CONTROL_MAX, Control, Running};
 use crate::config::{Resolved, Then};
 use crate::context::inspect::{Inspected, Inspector, Received};
+use crate::context::recover::Streams;
 use crate::context::sources::{DirectOptions, Start};
 use crate::context::{RunLimits, lost, recover};
 use crate::direct::DirectStart;
 use crate::dstream::Graph;
 use crate::error::Result;
+use crate::journal::Wanted;
 use crate::metrics::{
     Counter, EngineTimes, EventBus, History, Listener, ReceiverCounters, Reloads,
 };
@@ -34,6 +36,8 @@ pub(in crate::context) struct Setup {
     pub(in crate::context) clock: Arc<dyn Clock>,
     pub(in crate::context) graph: Arc<Graph>,
     pub(in crate::context) sources: Vec<Start>,
+    /// The names of the sources for a log.
+    pub(in crate::context) source_names: Vec<Wanted>,
     pub(in crate::context) listeners: Vec<Box<dyn Listener>>,
     pub(in crate::context) limits: RunLimits,
     /// Whether the end of each batch is told, for a run that is driven batch by batch.
@@ -78,7 +82,8 @@ impl Running {
             clock: Arc::clone(&clock),
         };
         let told = (&poison, &engine.events);
-        let streams = (&*graph, sources.as_slice());
+        let streams =
+            Streams { graph: &graph, sources: &sources, source_names: setup.source_names };
         let policy = lost::Policy {
             given_up: limits.give_up_lost,
             dead_letters: config.on_failure.then == Then::DeadLetter,

@@ -351,6 +351,10 @@ impl Started {
 }
 
 impl DirectSource for FilesSource {
+    fn kind(&self) -> &'static str {
+        "files"
+    }
+
     fn start(&self, start: &DirectStart) -> Result<()> {
         if self.framing.acknowledges() {
             let text = format!("source `{}`: files cannot be framed as a dialogue", start.source);

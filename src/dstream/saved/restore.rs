@@ -103,10 +103,7 @@ impl Graph {
 }
 
 /// The names and types must be the same, in any order.
-pub(in crate::dstream) fn expect_same(
-    found: &[StateInfo],
-    wanted: &[&StateInfo],
-) -> std::result::Result<(), String> {
+fn expect_same(found: &[StateInfo], wanted: &[&StateInfo]) -> std::result::Result<(), String> {
     let mut lines = Vec::new();
     for info in found {
         match wanted.iter().find(|other| other.name == info.name) {

@@ -41,14 +41,6 @@ pub(crate) struct Earlier {
     pub(crate) below: u64,
 }
 
-impl Known {
-    /// What it was called when a batch was planned.
-    pub(crate) fn name_at(&self, batch: u64) -> &str {
-        let earlier = self.earlier.iter().find(|earlier| batch < earlier.below);
-        earlier.map_or(&self.name, |earlier| &earlier.name)
-    }
-}
-
 /// A thing of the program.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Wanted {
@@ -118,7 +110,16 @@ pub(crate) struct Refusal {
     pub(crate) new: Vec<StateName>,
 }
 
-/// Sorts every name; see the module. `next_index` is the number of the next batch. `holds` says what a thing of the log
+/// The first batch of what is new.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Begins {
+    /// Of a state: the first that this program runs, which may have been planned before.
+    pub(crate) states: u64,
+    /// Of anything else: the next that is planned.
+    pub(crate) others: u64,
+}
+
+/// Sorts every name; see the module. `holds` says what a thing of the log
 /// holds that would be lost with it; it is asked for nothing that goes on.
 ///
 /// # Errors
@@ -127,7 +128,7 @@ pub(crate) fn reconcile(
     known: &Inventory<Known>,
     program: &Inventory<Wanted>,
     changes: &NameChanges,
-    next_index: u64,
+    begins: Begins,
     holds: &mut dyn FnMut(NameKind, u32) -> Option<String>,
 ) -> Result<Reconciled, Refusal> {
     let (mut result, mut refusal) = (Reconciled::default(), Refusal::default());
@@ -137,7 +138,7 @@ pub(crate) fn reconcile(
             kind,
             program: program.of(kind),
             changes,
-            next_index,
+            begins,
             holds,
             live: live(known.of(kind)),
             known: result.known.of_mut(kind),
@@ -169,7 +170,7 @@ struct Pass<'a> {
     kind: NameKind,
     program: &'a [Wanted],
     changes: &'a NameChanges,
-    next_index: u64,
+    begins: Begins,
     holds: &'a mut dyn FnMut(NameKind, u32) -> Option<String>,
     /// What the log knows and nothing has claimed yet, by name.
     live: BTreeMap<String, u32>,
@@ -198,7 +199,11 @@ impl Pass<'_> {
         }
         let places_left = self.program.iter().any(|wanted| wanted.generated);
         for (name, number) in std::mem::take(&mut self.live) {
-            let Some(held) = (self.holds)(self.kind, number) else { continue };
+            let Some(held) = (self.holds)(self.kind, number) else {
+                // Another one of that name starts afresh.
+                self.at(number).retired = self.kind == NameKind::State;
+                continue;
+            };
             let known = self.at(number).clone();
             if known.generated && places_left {
                 self.refusal.moved.push(format!(
@@ -244,7 +249,7 @@ impl Pass<'_> {
             }
             self.live.remove(&old.name);
             self.live.insert(new.name.clone(), number);
-            let below = self.next_index;
+            let below = self.begins.others;
             let known = self.at(number);
             known.earlier.push(Earlier { name: old.name.clone(), below });
             known.name.clone_from(&new.name);
@@ -307,8 +312,12 @@ impl Pass<'_> {
 
     fn add(&mut self, wanted: &Wanted) -> u32 {
         let Wanted { name, what, generated } = wanted.clone();
+        let from = match self.kind {
+            NameKind::State => self.begins.states,
+            _ => self.begins.others,
+        };
         self.new.push(StateName::new(self.kind, name.clone()));
-        self.known.push(Known { name, what, generated, from: self.next_index, ..Known::default() });
+        self.known.push(Known { name, what, generated, from, ..Known::default() });
         u32::try_from(self.known.len() - 1).expect("fewer names than 2^32")
     }
 }

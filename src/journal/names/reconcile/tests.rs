@@ -4,6 +4,7 @@ use super::super::tests::changes;
 use super::*;
 
 const NEXT: u64 = 50;
+const BEGINS: Begins = Begins { states: 40, others: NEXT };
 
 /// `KIND:NAME`, `!` before it if it was retired, `#` in it if it has no name of its own, `=WHAT` behind it.
 fn known(words: &str) -> Inventory<Known> {
@@ -49,7 +50,7 @@ fn sorted(
         let name = &names.of(kind)[at].name;
         (!name.starts_with("empty")).then(|| "3 records".to_owned())
     };
-    reconcile(&known, &program, &changes(said), NEXT, &mut holds)
+    reconcile(&known, &program, &changes(said), BEGINS, &mut holds)
         .map(|reconciled| (reconciled, program))
 }
 
@@ -66,7 +67,8 @@ fn check(found: &str, wanted: &str, said: &str, expected: &str) {
             let known = &reconciled.known.of(kind)[usize::try_from(*number).expect("small")];
             assert!(known.name == wanted.name && !known.retired, "{found} | {wanted:?}");
             let new = reconciled.new.contains(&name);
-            assert_eq!(known.from, if new { NEXT } else { 0 });
+            let first = if kind == NameKind::State { BEGINS.states } else { BEGINS.others };
+            assert_eq!(known.from, if new { first } else { 0 });
             words.push(format!("{}{number}", if new { "+" } else { "" }));
         }
     }
@@ -74,7 +76,7 @@ fn check(found: &str, wanted: &str, said: &str, expected: &str) {
     words.extend(reconciled.renamed.iter().map(|Renamed { new, old }| format!("{new}<{old}")));
     assert_eq!(words.join(" "), expected, "{found} | {wanted} | {said}");
     // The same start again: everything that was said has happened, and is passed over.
-    let again = reconcile(&reconciled.known, &program, &changes(said), NEXT, &mut |_, _| {
+    let again = reconcile(&reconciled.known, &program, &changes(said), BEGINS, &mut |_, _| {
         Some("something".to_owned())
     });
     let again = again.unwrap_or_else(|refusal| panic!("{said}: {}", refusal.into_error("DIR")));
@@ -137,16 +139,10 @@ fn what_holds_nothing_may_be_left_out_for_a_while() {
 }
 
 #[test]
-fn a_name_of_before_is_known() {
+fn names_of_before_are_known_with_their_batches() {
     let (reconciled, _) = sorted("job:a", "job:b", "job:b=job:a").expect("good");
-    let mut job = reconciled.known.jobs[0].clone();
-    assert_eq!([job.name_at(0), job.name_at(NEXT - 1), job.name_at(NEXT)], ["a", "a", "b"]);
-    job.earlier.push(Earlier { name: "b".to_owned(), below: 70 });
-    job.name = "c".to_owned();
-    assert_eq!(
-        [job.name_at(49), job.name_at(50), job.name_at(69), job.name_at(70)],
-        ["a", "b", "b", "c"]
-    );
+    let earlier = Earlier { name: "a".to_owned(), below: NEXT };
+    assert_eq!(reconciled.known.jobs[0].earlier, [earlier]);
 }
 
 /// The lines of the refusal, and its exit code.

@@ -1,0 +1,107 @@
+//! The names of a program for its log, and what a start that goes on with others does about it. Runs on the thread that
+//! starts the stream; once.
+
+use crate::config::units::show_bytes;
+use crate::config::{NameChanges, NameKind};
+use crate::dstream::{Census, Counting, Graph, JobPast, identity_state};
+use crate::journal::{Found, Inventory, Known, Program, Renamed, StateCount, Survey, Wanted};
+use crate::metrics::{Event, EventBus};
+use crate::sink::SharedSink;
+
+/// What the program brings to the log.
+pub(super) fn program(graph: &Graph, sources: Vec<Wanted>, changes: &NameChanges) -> Program {
+    let named = |name: String, what: String| Wanted { generated: is_place(&name), name, what };
+    let states = graph.states().into_iter().map(|state| named(state.name, state.holds));
+    let outputs = graph.outputs();
+    let jobs = outputs.iter().map(|output| named(output.name().to_owned(), String::new()));
+    let names = Inventory {
+        sources,
+        states: states.collect(),
+        sinks: graph.sinks().iter().filter_map(sink).collect(),
+        jobs: jobs.collect(),
+    };
+    Program { names, changes: changes.clone(), survey: Box::new(Looks) }
+}
+
+/// A state or an output without a name of its own is called `kind#n`.
+fn is_place(name: &str) -> bool {
+    name.contains('#')
+}
+
+/// A sink without a name is known by where it writes; one that writes nowhere needs none.
+fn sink(sink: &SharedSink) -> Option<Wanted> {
+    let place = sink.place().unwrap_or_default();
+    let name = sink.name().map_or_else(|| place.clone(), str::to_owned);
+    (!name.is_empty()).then_some(Wanted { name, what: place, generated: false })
+}
+
+/// Looks what states and sinks hold.
+struct Looks;
+
+impl Survey for Looks {
+    fn count(&self) -> Box<dyn StateCount> {
+        Box::new(Counting::default())
+    }
+
+    fn open_in(&self, _place: &str) -> Option<String> {
+        None
+    }
+
+    fn state_of(&self, source: &str) -> String {
+        identity_state(source)
+    }
+}
+
+impl StateCount for Counting {
+    fn take(&mut self, part: &[u8]) -> Result<(), String> {
+        Counting::take(self, part)
+    }
+
+    fn held(&self) -> Option<String> {
+        let Census { keys, bytes } = self.census();
+        let word = if keys == 1 { "key" } else { "keys" };
+        (keys > 0).then(|| format!("{keys} {word}, {}", show_bytes(bytes)))
+    }
+}
+
+/// Tells the graph what the log knows of its states and jobs. Returns which state of the program each state of the log is,
+/// as far as it is restored when states are as they were after the batch `restored`.
+pub(super) fn begin(graph: &Graph, found: &Found, restored: Option<u64>) -> Vec<Option<usize>> {
+    let names = &found.continued.names;
+    let known = |kind, number: &u32| -> &Known {
+        &names.known.of(kind)[usize::try_from(*number).expect("a place in a list")]
+    };
+    let states = names.numbers.states.iter();
+    let first: Vec<u64> = states.map(|number| known(NameKind::State, number).from).collect();
+    graph.states_begin(&first);
+    let past = |number| {
+        let Known { from, earlier, .. } = known(NameKind::Job, number);
+        let names = earlier.iter().map(|earlier| (earlier.below, earlier.name.as_str().into()));
+        JobPast { first: *from, names: names.collect() }
+    };
+    graph.outputs_begin(names.numbers.jobs.iter().map(past).collect());
+    let mut of_log = vec![None; names.known.states.len()];
+    for (at, number) in names.numbers.states.iter().enumerate() {
+        let number = usize::try_from(*number).expect("a place in a list");
+        let has_begun = restored.is_some_and(|last| names.known.states[number].from <= last);
+        of_log[number] = has_begun.then_some(at);
+    }
+    of_log
+}
+
+/// Tells what became of names.
+pub(super) fn tell(found: &Found, events: &EventBus) {
+    if !found.started_before {
+        return;
+    }
+    let names = &found.continued.names;
+    for ((name, _), held) in names.retired.iter().zip(&found.continued.given_up) {
+        events.post(Event::NameRetired { name: name.to_string(), held: held.clone() });
+    }
+    for Renamed { new, old } in &names.renamed {
+        events.post(Event::NameCarriedOver { new: new.to_string(), old: old.to_string() });
+    }
+    for name in &names.new {
+        events.post(Event::NameIsNew { name: name.to_string() });
+    }
+}

@@ -1,0 +1,234 @@
+//! What the things of a log hold, in words; and the names that a start goes on with. Runs on the thread that starts the
+//! engine; changes nothing.
+
+use super::{Begins, reconcile};
+use super::{Inventory, Known, NameChanges, NameKind, Reconciled, Renamed, StateName, Wanted};
+use crate::error::{Error, Result};
+use crate::journal::record::{self, Entry, Plan, decode};
+use crate::journal::recovery::{Replayed, sources_of};
+use crate::wal::WriteAheadLog;
+
+/// What the journal asks of those who know what states and sinks are.
+pub(crate) trait Survey {
+    /// Counts what is in a state.
+    fn count(&self) -> Box<dyn StateCount>;
+
+    /// What is open in the place of a sink, in words; none if nothing is.
+    fn open_in(&self, place: &str) -> Option<String>;
+
+    /// The state that a source has for itself, by name: it goes with the source.
+    fn state_of(&self, source: &str) -> String;
+}
+
+/// Counts what is in a state while its parts come in, in order.
+pub(crate) trait StateCount {
+    /// Takes the next part.
+    ///
+    /// # Errors
+    /// If the bytes are not what was written.
+    fn take(&mut self, part: &[u8]) -> std::result::Result<(), String>;
+
+    /// What there is, in words; none if there is nothing.
+    fn held(&self) -> Option<String>;
+}
+
+/// What a program brings to a log.
+pub(crate) struct Program {
+    /// What it has, by name.
+    pub(crate) names: Inventory<Wanted>,
+    /// What the user says of names that it does not have.
+    pub(crate) changes: NameChanges,
+    pub(crate) survey: Box<dyn Survey>,
+}
+
+/// The names that a start goes on with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Continued {
+    pub(crate) names: Reconciled,
+    /// Of each name that was given up what it held.
+    pub(crate) given_up: Vec<Option<String>>,
+}
+
+/// Sorts the names of the log, in `directory`, and those of the program.
+///
+/// # Errors
+/// What the user is to decide first, or has to say differently.
+pub(crate) fn continued(
+    replayed: &Replayed,
+    log: &WriteAheadLog,
+    program: &Program,
+    directory: &str,
+) -> Result<Continued> {
+    let mut known = replayed.base.names.clone();
+    if replayed.started && replayed.base.run == 0 {
+        // Version 1 wrote down neither.
+        known.sinks = program.names.sinks.iter().map(adopted).collect();
+        known.jobs = program.names.jobs.iter().map(adopted).collect();
+    }
+    let changes = with_states_of_sources(program);
+    let begins = Begins { states: replayed.first_open(), others: replayed.next_index() };
+    let held = Held { replayed, log, program, known: &known };
+    let mut failed = None;
+    let mut holds = |kind, number| match held.of(kind, number) {
+        Ok(held) => held,
+        Err(err) => {
+            failed.get_or_insert(err);
+            None
+        }
+    };
+    let sorted = reconcile(&known, &program.names, &changes, begins, &mut holds);
+    let mut names = sorted.map_err(|refusal| refusal.into_error(directory))?;
+    let retired = names.retired.iter();
+    let given_up = retired.map(|(name, number)| holds(name.kind, *number)).collect();
+    if let Some(err) = failed {
+        return Err(err);
+    }
+    for kind in NameKind::ALL {
+        let covered = replayed.base.next_index;
+        let known = names.known.of_mut(kind).iter_mut();
+        known.for_each(|known| known.earlier.retain(|earlier| earlier.below > covered));
+    }
+    Ok(Continued { names, given_up })
+}
+
+fn adopted(wanted: &Wanted) -> Known {
+    let Wanted { name, what, generated } = wanted.clone();
+    Known { name, what, generated, ..Known::default() }
+}
+
+/// The state that a source has for itself goes the way of the source, unless the user says something else.
+fn with_states_of_sources(program: &Program) -> NameChanges {
+    let mut changes = program.changes.clone();
+    let state =
+        |source: &StateName| StateName::new(NameKind::State, program.survey.state_of(&source.name));
+    let said = |name: &StateName| {
+        let Inventory { states, .. } = &program.names;
+        program.changes.retired.contains(name)
+            || program.changes.renamed.iter().any(|entry| entry.old == *name || entry.new == *name)
+            || states.iter().any(|wanted| wanted.name == name.name)
+    };
+    for Renamed { new, old } in &program.changes.renamed {
+        let both = (state(new), state(old));
+        let wanted = program.names.states.iter().any(|wanted| wanted.name == both.0.name);
+        if new.kind == NameKind::Source && wanted && !said(&both.1) {
+            changes.renamed.push(Renamed { new: both.0, old: both.1 });
+        }
+    }
+    for source in program.changes.retired.iter().filter(|name| name.kind == NameKind::Source) {
+        let state = state(source);
+        if !said(&state) {
+            changes.retired.push(state);
+        }
+    }
+    changes
+}
+
+/// Looks what things hold.
+struct Held<'a> {
+    replayed: &'a Replayed,
+    log: &'a WriteAheadLog,
+    program: &'a Program,
+    known: &'a Inventory<Known>,
+}
+
+impl Held<'_> {
+    fn of(&self, kind: NameKind, number: u32) -> Result<Option<String>> {
+        match kind {
+            NameKind::Source => Ok(self.source(number)),
+            NameKind::State => self.state(number),
+            NameKind::Sink => Ok(self.sink(number)),
+            NameKind::Job => Ok(self.batches(self.known_at(kind, number).from)),
+        }
+    }
+
+    fn known_at(&self, kind: NameKind, number: u32) -> &Known {
+        &self.known.of(kind)[usize::try_from(number).expect("a place in a list")]
+    }
+
+    /// A position, records that were received and given to no batch, and batches that are not committed.
+    fn source(&self, number: u32) -> Option<String> {
+        let replayed = self.replayed;
+        let mut held = Vec::new();
+        let covered = replayed.base.ranges.iter();
+        let planned = replayed.plans.values().flat_map(|plan| &plan.ranges);
+        if covered.chain(planned).any(|(of, position)| *of == number && !position.is_empty()) {
+            held.push("a position".to_owned());
+        }
+        let waiting = replayed.unplanned(number);
+        if !waiting.is_empty() {
+            let records = waiting.iter().map(|(_, chunk)| chunk.records).sum();
+            let records = counted(records, "record");
+            held.push(format!("{records} that no batch was given"));
+        }
+        let open: Vec<&Plan> =
+            replayed.open().filter(|plan| sources_of(plan).any(|of| of == number)).collect();
+        if !open.is_empty() {
+            let records: u64 = open.iter().map(|plan| self.records(plan, Some(number))).sum();
+            let input = match records {
+                0 => "input".to_owned(),
+                records => counted(records, "record"),
+            };
+            held.push(format!("{input} of {}", uncommitted(open.len() as u64)));
+        }
+        (!held.is_empty()).then(|| held.join(", "))
+    }
+
+    /// Records of a plan in the log, of one source or all.
+    fn records(&self, plan: &Plan, source: Option<u32>) -> u64 {
+        let of = |(number, _): &&(u32, _)| source.is_none_or(|source| source == *number);
+        let chunks = plan.blocks.iter().filter(of).flat_map(|(source, blocks)| {
+            blocks.iter().flat_map(|block| block.clone()).map(|number| (*source, number))
+        });
+        chunks.filter_map(|name| self.replayed.chunks.get(&name)).map(|chunk| chunk.records).sum()
+    }
+
+    fn state(&self, number: u32) -> Result<Option<String>> {
+        let mut count = self.program.survey.count();
+        let damaged = |what| Error::Failed(format!("a record of changes is damaged: {what}"));
+        let changed = self.replayed.commits.values().flat_map(|commit| &commit.changed);
+        for at in changed {
+            let record = self.log.read(*at)?;
+            let Entry::Changed(_, bytes) = decode(*at, &record)? else { continue };
+            for (of, part) in record::parts(bytes)? {
+                if of == number {
+                    count.take(part).map_err(damaged)?;
+                }
+            }
+        }
+        Ok(count.held())
+    }
+
+    fn sink(&self, number: u32) -> Option<String> {
+        let known = self.known_at(NameKind::Sink, number);
+        if known.what.is_empty() {
+            return None;
+        }
+        let held = [self.program.survey.open_in(&known.what), self.batches(known.from)];
+        let held: Vec<String> = held.into_iter().flatten().collect();
+        (!held.is_empty()).then(|| held.join(", "))
+    }
+
+    /// The batches from this one on that are not committed.
+    fn batches(&self, from: u64) -> Option<String> {
+        let open: Vec<&Plan> = self.replayed.open().filter(|plan| plan.index >= from).collect();
+        let records: u64 = open.iter().map(|plan| self.records(plan, None)).sum();
+        let batches = uncommitted(open.len() as u64);
+        match (open.is_empty(), records) {
+            (true, _) => None,
+            (false, 0) => Some(batches),
+            (false, records) => Some(format!("{batches}, with {}", counted(records, "record"))),
+        }
+    }
+}
+
+fn uncommitted(batches: u64) -> String {
+    format!("{} planned and not committed", counted(batches, "batch"))
+}
+
+fn counted(count: u64, what: &str) -> String {
+    match (count, what) {
+        (1, what) => format!("1 {what}"),
+        (count, "batch") => format!("{count} batches"),
+        (count, what) => format!("{count} {what}s"),
+    }
+}
