@@ -175,6 +175,37 @@ impl Messages {
                     "state: {file} is damaged ({what}); an older checkpoint is used"
                 ));
             }
+            _ => self.event_of_names(event),
+        }
+    }
+
+    /// What became of names that an earlier run had, or did not have.
+    fn event_of_names(&self, event: &Event) {
+        match event {
+            Event::NameRetired { name, held } => {
+                let facts = json!({"name": name, "held": held});
+                let name = named(name);
+                let (level, text) = match held {
+                    Some(held) => {
+                        (LogLevel::Warn, format!("state: {name} is retired, given up: {held}"))
+                    }
+                    None => (LogLevel::Info, format!("state: {name} is retired; it held nothing")),
+                };
+                self.0.write(level, "name_retired", &text, facts);
+            }
+            Event::NameCarriedOver { new, old } => {
+                let text = format!("state: {} goes on as {}", named(old), named(new));
+                self.say("name_carried_over", &text, json!({"name": new, "old": old}));
+            }
+            Event::NameIsNew { name } => {
+                let how = match name.split_once(':') {
+                    Some(("state", _)) => ": it starts empty",
+                    Some(("job", _)) => ": it begins with the first new batch",
+                    _ => "",
+                };
+                let text = format!("state: {} is new{how}", named(name));
+                self.say("name_is_new", &text, json!({"name": name}));
+            }
             // Conditions say the rest: a full store, a spill that fails, a job that waits for room.
             _ => {}
         }
@@ -222,6 +253,11 @@ fn report_text(report: &Report) -> String {
         "stopped after {}: {records} records in {batches} batches{dead}; {left}",
         seconds(report.elapsed)
     )
+}
+
+/// `KIND:NAME` for people.
+fn named(name: &str) -> String {
+    name.split_once(':').map_or_else(|| name.to_owned(), |(kind, name)| format!("{kind} `{name}`"))
 }
 
 /// One line with what a source read, and what is out of the ordinary.

@@ -141,6 +141,9 @@ impl Built {
             Ok((name.as_str(), sink.named(name)))
         });
         let sinks: HashMap<&str, SharedSink> = sinks.collect::<Result<_>>()?;
+        // Also those that no job uses: the file names them, so they are not gone.
+        let in_order = pipeline.sinks.iter().filter_map(|(name, _)| sinks.get(name.as_str()));
+        context.graph().add_sinks(&in_order.cloned().collect::<Vec<_>>());
         for (name, job) in &pipeline.jobs {
             let batch_interval = context.config().batch_interval;
             attach((name, job), batch_interval, &streams, &sinks)?;

@@ -378,7 +378,8 @@ impl Graph {
         self.epoch.must_run(last, time)
     }
 
-    fn add_sinks(&self, sinks: &[SharedSink]) {
+    /// These sinks belong to the program, whether an output uses them or not.
+    pub(crate) fn add_sinks(&self, sinks: &[SharedSink]) {
         let mut registered = self.registered.lock();
         for sink in sinks {
             if !registered.sinks.iter().any(|known| known.is_same(sink)) {
