@@ -24,6 +24,8 @@ Examples:
       make ten thousand lines, then stop
   tidemill run --from files:///var/log/app --job wordcount --until-eof
       count the words of the files that are there, then stop
+  tidemill run words.toml --set 'retired=[\"source:old\"]' --set renamed.state:new=state:old
+      give up what the state_dir holds of one name, carry another over
 
 Results go to standard output and nothing else does. Ctrl-C drains and reports; another one, a second
 or more after it, stops at once. SIGHUP reads the pipeline file again: rates, log_level and workers follow it.
