@@ -11,5 +11,7 @@ mod program;
 
 #[path = "outside_edges/framings.rs"]
 mod framings;
+#[path = "outside_edges/http.rs"]
+mod http;
 #[path = "outside_edges/signals.rs"]
 mod signals;

@@ -13,6 +13,12 @@ use crate::metrics::{Condition, Event};
 
 use super::log::Log;
 
+/// Bytes of a log from one line about the recovery to the next.
+const RECOVERED_BYTES_A_LINE: u64 = 256 << 20;
+
+/// Bytes of a log from one event to the next.
+const RECOVERED_BYTES_A_STEP: u64 = 16 << 20;
+
 /// What is said on standard error, and how.
 #[derive(Clone)]
 pub(super) struct Messages(pub(super) Log);
@@ -154,7 +160,8 @@ impl Messages {
             }
             Event::Recovering { bytes } => {
                 let text = format!("state: read {} of the log so far", HumanBytes(*bytes));
-                self.say("recovering", &text, json!({"bytes": bytes}));
+                let level = if is_worth_a_line(*bytes) { LogLevel::Info } else { LogLevel::Debug };
+                self.0.write(level, "recovering", &text, json!({"bytes": bytes}));
             }
             Event::Recovered { segments, bytes, batches, records, torn } => {
                 let facts = json!({"segments": segments, "bytes": bytes, "batches": batches, "records": records});
@@ -230,6 +237,11 @@ impl Messages {
             );
         }
     }
+}
+
+/// A recovery is told of now and then, and more finely to those who look for it.
+fn is_worth_a_line(bytes: u64) -> bool {
+    bytes % RECOVERED_BYTES_A_LINE < RECOVERED_BYTES_A_STEP
 }
 
 fn seconds(duration: Duration) -> String {

@@ -4,6 +4,7 @@
 //! writes messages runs on the thread `events`.
 
 use std::collections::HashMap;
+use std::fs;
 
 use serde_json::json;
 
@@ -12,8 +13,8 @@ use crate::config::{
     ConsoleFormat, FileFormat, GenerateSource, Http, Job, JobKind, LineFeeds, Pipeline, SinkKind,
     Source,
 };
-use crate::context::{RunLimits, Running, SocketSource, StreamingContext};
-use crate::dashboard::{HttpOptions, HttpServer};
+use crate::context::{RunLimits, SocketSource, StreamingContext};
+use crate::dashboard::{HttpOptions, HttpServer, Starting};
 use crate::direct::files::FilesSource;
 use crate::dstream::DStream;
 use crate::dstream::builtin::{Builtin, Scope};
@@ -23,6 +24,7 @@ use crate::metrics::Event;
 use crate::sink::{self, Console, Existing, Format, Memory, Null, ROWS_SHOWN, SharedSink, Writer};
 use crate::sync::{Arc, Poison};
 use crate::time::{Clock, Interval, SystemClock};
+use crate::wal;
 use crate::wal::storage::{Directory, Storage};
 
 use super::args::RunArgs;
@@ -43,6 +45,10 @@ pub(super) fn run(args: &RunArgs, env: &Env<'_>) -> Result<()> {
     for warning in &pipeline.warnings {
         messages.warn(warning);
     }
+    messages.say("start", &start_text(&pipeline), json!({"version": env!("CARGO_PKG_VERSION")}));
+    // Before anything is opened: a taken address costs nothing yet, and a long start can be watched.
+    let starting = Starting { read_bytes: 0, log_bytes: log_bytes(&pipeline) };
+    let http = serve(starting, &pipeline, &messages)?.map(Arc::new);
     let poison = Poison::new();
     let stream = Built::new(&pipeline, &poison)?;
     stream.context.limits(RunLimits {
@@ -52,8 +58,13 @@ pub(super) fn run(args: &RunArgs, env: &Env<'_>) -> Result<()> {
         give_up_lost: args.give_up_lost,
     });
     let listener = messages.clone();
-    stream.context.add_listener(move |event: &Event| listener.event(event));
-    messages.say("start", &start_text(&pipeline), json!({"version": env!("CARGO_PKG_VERSION")}));
+    let shown = http.clone();
+    stream.context.add_listener(move |event: &Event| {
+        if let (Event::Recovering { bytes }, Some(http)) = (event, &shown) {
+            http.show(Starting { read_bytes: *bytes, ..starting });
+        }
+        listener.event(event);
+    });
     for (name, server) in &stream.servers {
         let address = server.local_addr().map(|address| address.to_string()).unwrap_or_default();
         let text = format!("source `{name}`: embedded data server on {address}");
@@ -63,8 +74,10 @@ pub(super) fn run(args: &RunArgs, env: &Env<'_>) -> Result<()> {
     let control = Control::new(args, &pipeline, &messages);
     let signals = control.watch(&poison)?;
     let running = stream.context.start()?;
+    if let Some(http) = http.as_ref() {
+        http.show(running.inspector());
+    }
     control.runs(&running);
-    let http = serve(&running, &pipeline, &messages)?;
     let (report, outcome) = running.finish();
     drop((signals, http));
     messages.report(&report);
@@ -73,7 +86,7 @@ pub(super) fn run(args: &RunArgs, env: &Env<'_>) -> Result<()> {
 
 /// Starts the HTTP server. Where nobody asked for it, a machine without a free port is no reason not to run.
 fn serve(
-    running: &Running,
+    starting: Starting,
     pipeline: &Pipeline,
     messages: &Messages,
 ) -> Result<Option<HttpServer>> {
@@ -82,12 +95,14 @@ fn serve(
         Http::Off => return Ok(None),
         Http::At(address) => {
             let address = address.to_string();
-            let options = HttpOptions { address, next_free: false, hosts };
-            HttpServer::start(running.inspector(), &options)?
+            let options = HttpOptions { address, next_free: false, hosts, ip_hosts: true };
+            HttpServer::start(starting, &options).map_err(|err| {
+                Error::Failed(format!("{err}; choose another address with --http, or --http off"))
+            })?
         }
         Http::Default => {
             let options = HttpOptions { hosts, ..HttpOptions::default() };
-            match HttpServer::start(running.inspector(), &options) {
+            match HttpServer::start(starting, &options) {
                 Ok(server) => server,
                 Err(err) => {
                     messages.warn(&format!("{err}; running without it"));
@@ -99,6 +114,14 @@ fn serve(
     let address = started.address();
     messages.say("http", &format!("http://{address}/"), json!({"address": address}));
     Ok(Some(started))
+}
+
+/// The bytes that an earlier run's log has at most: segments have their room from the begin on.
+fn log_bytes(pipeline: &Pipeline) -> u64 {
+    let entries = pipeline.state_dir.iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten();
+    let segments =
+        entries.flatten().filter(|entry| wal::is_segment(&entry.file_name().to_string_lossy()));
+    segments.filter_map(|entry| entry.metadata().ok()).map(|about| about.len()).sum()
 }
 
 fn start_text(pipeline: &Pipeline) -> String {

@@ -1,22 +1,23 @@
 //! The HTTP server: std sockets and httparse, with bounds on everything and a stop that reaches everyone.
 //!
-//! The thread `http` accepts, a thread `http-N` serves each connection. Bounds: [`CONNECTIONS_MAX`] connections (503
-//! beyond), the head (431), the time for a head and for a write. The stop shuts every socket down, so a connection that
-//! idles ends at once. Nothing here knows what a page says.
+//! The thread `http` accepts, a thread `http-N` serves each connection. Bounds: [`CONNECTIONS_MAX`] connections, the head
+//! (431), the time for a head and for a write. A peer beyond the limit takes the place of the one that has been without a
+//! new request for longest, so that slow peers cannot keep a health check out. The stop shuts every socket down, so a
+//! connection that idles ends at once. Nothing here knows what a page says.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
-use crate::context::Inspector;
 use crate::error::{Error, Result};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mutex, Poison};
+use crate::time::{Clock, SystemClock};
 
-use super::pages::{Page, answer};
+use super::pages::{Page, Shown, answer};
 use super::request::{Parsed, Request, parse};
 
 /// Connections at once at most.
@@ -43,12 +44,20 @@ pub struct HttpOptions {
     pub next_free: bool,
     /// Names that are accepted in the `Host` header besides the loopback ones.
     pub hosts: Vec<String>,
+    /// Whether any IP address is accepted there, for a server on an address that somebody gave: a foreign page can make a
+    /// browser send a name that leads here, but no address.
+    pub ip_hosts: bool,
 }
 
 impl Default for HttpOptions {
     /// 127.0.0.1:4040, or the next free port; loopback names only.
     fn default() -> Self {
-        HttpOptions { address: "127.0.0.1:4040".to_owned(), next_free: true, hosts: Vec::new() }
+        HttpOptions {
+            address: "127.0.0.1:4040".to_owned(),
+            next_free: true,
+            hosts: Vec::new(),
+            ip_hosts: false,
+        }
     }
 }
 
@@ -66,8 +75,10 @@ impl std::fmt::Debug for HttpServer {
 }
 
 struct Shared {
-    stream: Inspector,
+    shown: Mutex<Shown>,
+    clock: Arc<dyn Clock>,
     hosts: Vec<String>,
+    ip_hosts: bool,
     bell: OwnedFd,
     /// Set when a thread of the server dies: that is no reason to stop the stream.
     poison: Poison,
@@ -78,24 +89,33 @@ struct Shared {
 struct State {
     stop: bool,
     next: u64,
-    /// A handle of each open socket, for the stop.
-    open: Vec<(u64, TcpStream)>,
+    /// The open connections; the one without a new request for longest first.
+    open: Vec<Open>,
     threads: Vec<Thread>,
 }
 
+/// An open connection.
+struct Open {
+    number: u64,
+    /// A handle of its socket, to shut it down.
+    socket: TcpStream,
+}
+
 impl HttpServer {
-    /// Starts to serve what `stream` shows.
+    /// Starts to serve what there is to see: a stream, or one that is still starting.
     ///
     /// # Errors
     /// If the address cannot be bound, or the operating system refuses a thread or a descriptor.
-    pub fn start(stream: Inspector, options: &HttpOptions) -> Result<HttpServer> {
+    pub fn start(shown: impl Into<Shown>, options: &HttpOptions) -> Result<HttpServer> {
         let failed = |err| Error::io(format!("cannot listen for HTTP on {}", options.address), err);
         let listener = bind(&options.address, options.next_free).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let shared = Arc::new(Shared {
-            stream,
+            shown: Mutex::new(shown.into()),
+            clock: SystemClock::new(),
+            ip_hosts: options.ip_hosts,
             hosts: options.hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
             bell: bell.map_err(|err| failed(err.into()))?,
             poison: Poison::new(),
@@ -105,6 +125,14 @@ impl HttpServer {
         let run = move || accepting.accept(&listener);
         let thread = thread::spawn("http", &shared.poison, run).map_err(failed)?;
         Ok(HttpServer { shared, accepting: Some(thread), address })
+    }
+
+    /// Shows this from here on. How far a start has come is of no interest any more once there is a stream.
+    pub fn show(&self, shown: impl Into<Shown>) {
+        let (mut now, next) = (self.shared.shown.lock(), shown.into());
+        if !matches!((&*now, &next), (Shown::Stream(_), Shown::Starting(_))) {
+            *now = next;
+        }
     }
 
     /// Where it listens.
@@ -118,9 +146,9 @@ impl Drop for HttpServer {
         let threads = {
             let mut state = self.shared.state.lock();
             state.stop = true;
-            for (_, stream) in &state.open {
+            for open in &state.open {
                 // A socket that is closed already needs no shutdown.
-                let _ = stream.shutdown(Shutdown::Both);
+                let _ = open.socket.shutdown(Shutdown::Both);
             }
             std::mem::take(&mut state.threads)
         };
@@ -172,23 +200,27 @@ impl Shared {
         let served = prepare(&stream).and_then(|()| {
             let mut state = self.state.lock();
             state.threads.retain(|thread| !thread.is_done());
-            if state.stop || state.open.len() >= CONNECTIONS_MAX {
+            if state.stop {
                 drop(state);
                 return turn_away(stream);
             }
+            if state.open.len() >= CONNECTIONS_MAX {
+                // Its thread finds the socket shut, and ends.
+                let _ = state.open.remove(0).socket.shutdown(Shutdown::Both);
+            }
             state.next += 1;
             let number = state.next;
-            state.open.push((number, stream.try_clone()?));
+            state.open.push(Open { number, socket: stream.try_clone()? });
             let shared = Arc::clone(self);
             let run = move || {
                 let _closed = Closed(&shared, number);
                 // How a connection ends concerns only its peer.
-                let _ = shared.serve(stream);
+                let _ = shared.serve(stream, number);
             };
             let started = thread::spawn(format!("http-{number}"), &self.poison, run);
             match started {
                 Ok(thread) => state.threads.push(thread),
-                Err(_) => state.open.retain(|(other, _)| *other != number),
+                Err(_) => state.open.retain(|open| open.number != number),
             }
             Ok(())
         });
@@ -197,20 +229,20 @@ impl Shared {
     }
 
     /// The thread of a connection: request after request until either side closes.
-    fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
+    fn serve(&self, mut stream: TcpStream, number: u64) -> io::Result<()> {
         let (mut bytes, mut chunk) = (Vec::new(), [0; 4096]);
-        let mut since = self.stream.uptime();
+        let mut since = self.clock.now();
         loop {
             match parse(&bytes) {
                 Parsed::Request(request) => {
                     let page = self.page(&request);
-                    let keep_alive = request.keep_alive && !self.state.lock().stop;
+                    let keep_alive = request.keep_alive && self.asked_again(number);
                     write_page(&mut stream, &page, keep_alive, request.head_only)?;
                     if !keep_alive {
                         return end(&stream);
                     }
                     bytes.drain(..request.len);
-                    since = self.stream.uptime();
+                    since = self.clock.now();
                     continue;
                 }
                 Parsed::Refused(refusal) => {
@@ -225,8 +257,8 @@ impl Shared {
                 return Ok(());
             }
             if bytes.is_empty() {
-                since = self.stream.uptime();
-            } else if self.stream.uptime().saturating_sub(since) > READ_TIME {
+                since = self.clock.now();
+            } else if self.clock.now().since(since) > READ_TIME {
                 write_page(
                     &mut stream,
                     &Page::text(408, "the request took too long"),
@@ -239,9 +271,21 @@ impl Shared {
         }
     }
 
+    /// A connection brought a request: it is the last to be given up. False if the server stops.
+    fn asked_again(&self, number: u64) -> bool {
+        let mut state = self.state.lock();
+        if let Some(at) = state.open.iter().position(|open| open.number == number) {
+            state.open[at..].rotate_left(1);
+        }
+        !state.stop
+    }
+
     fn page(&self, request: &Request) -> Page {
-        if is_loopback(&request.host) || self.hosts.contains(&request.host) {
-            answer(request, &self.stream)
+        let host = request.host.as_str();
+        let is_address = self.ip_hosts && host.parse::<IpAddr>().is_ok();
+        if is_loopback(host) || is_address || self.hosts.iter().any(|other| other == host) {
+            let shown = self.shown.lock().clone();
+            answer(request, &shown)
         } else {
             let why = "this name is not served here: add it to `http_hosts`";
             Page::text(403, why)
@@ -254,7 +298,7 @@ struct Closed<'a>(&'a Shared, u64);
 
 impl Drop for Closed<'_> {
     fn drop(&mut self) {
-        self.0.state.lock().open.retain(|(number, _)| *number != self.1);
+        self.0.state.lock().open.retain(|open| open.number != self.1);
     }
 }
 
@@ -265,11 +309,11 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_write_timeout(Some(WRITE_TIME))
 }
 
-/// Answers 503 to a peer beyond the limit, without a thread for it.
+/// Answers 503 to a peer that comes during the stop, without a thread for it.
 fn turn_away(mut stream: TcpStream) -> io::Result<()> {
     stream.set_write_timeout(Some(TURN_AWAY_TIME))?;
     stream.set_read_timeout(Some(TURN_AWAY_TIME))?;
-    write_page(&mut stream, &Page::text(503, "too many connections"), false, false)?;
+    write_page(&mut stream, &Page::text(503, "the server is stopping"), false, false)?;
     end(&stream)
 }
 

@@ -1,10 +1,11 @@
 //! What people and scrapers see from outside: a small HTTP server with metrics, health and the tables of the stream.
 //!
 //! ```text
-//!  http (accepts) ─▶ http-N, one for each connection: bytes ─▶ request::parse ─▶ pages::answer(inspector) ─▶ bytes
+//!  http (accepts) ─▶ http-N, one for each connection: bytes ─▶ request::parse ─▶ pages::answer(shown) ─▶ bytes
 //! ```
 //! It reads an [`Inspector`](crate::Inspector) and changes nothing: a server that fails or is flooded costs the stream
-//! nothing but its bounded threads. The library starts none by itself; `tidemill run` does.
+//! nothing but its bounded threads. It answers before a stream runs, too: what a start reads may take minutes. The
+//! library starts none by itself; `tidemill run` does.
 
 mod http;
 mod openmetrics;
@@ -12,3 +13,4 @@ mod pages;
 pub mod request;
 
 pub use http::{HttpOptions, HttpServer};
+pub use pages::{Shown, Starting};

@@ -10,6 +10,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::pages::Starting;
 use crate::context::Inspector;
 use crate::metrics::{STAGES, Times};
 use crate::receiver::io::IoModel;
@@ -30,6 +31,18 @@ pub(super) fn encode(stream: &Inspector) -> Result<String, fmt::Error> {
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
     Ok(out)
+}
+
+/// The metrics of a stream that is still starting as text.
+pub(super) fn early(starting: &Starting) -> String {
+    let Starting { read_bytes, log_bytes } = starting;
+    format!(
+        "# HELP tidemill_ready Whether the stream works.\n# TYPE tidemill_ready gauge\ntidemill_ready 0.0\n\
+         # HELP tidemill_recovery_read_bytes Bytes of an earlier run's log that the start has read.\n\
+         # TYPE tidemill_recovery_read_bytes gauge\ntidemill_recovery_read_bytes {read_bytes}\n\
+         # HELP tidemill_recovery_bytes Bytes of that log in all, at most.\n\
+         # TYPE tidemill_recovery_bytes gauge\ntidemill_recovery_bytes {log_bytes}\n# EOF\n"
+    )
 }
 
 #[derive(Debug)]

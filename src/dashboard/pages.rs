@@ -1,8 +1,9 @@
 //! What each path answers: health, metrics, and the tables as JSON or CSV. Reads the inspector; knows no sockets.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::time::Duration;
 
+use indicatif::HumanBytes;
 use serde_json::{Map, Value, json};
 
 use crate::context::{Inspector, ReceiverStatus};
@@ -52,8 +53,76 @@ impl Page {
     }
 }
 
+/// What a server shows.
+#[derive(Clone, Debug)]
+pub enum Shown {
+    /// A stream that is still starting.
+    Starting(Starting),
+    /// A stream, also after its end.
+    Stream(Box<Inspector>),
+}
+
+/// How far a start has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Starting {
+    /// Bytes of an earlier run's log that were read.
+    pub read_bytes: u64,
+    /// Bytes of that log in all, at most; 0 if there is none.
+    pub log_bytes: u64,
+}
+
+impl From<Starting> for Shown {
+    fn from(starting: Starting) -> Self {
+        Shown::Starting(starting)
+    }
+}
+
+impl From<Inspector> for Shown {
+    fn from(stream: Inspector) -> Self {
+        Shown::Stream(Box::new(stream))
+    }
+}
+
 /// Answers a request.
-pub(super) fn answer(request: &Request, stream: &Inspector) -> Page {
+pub(super) fn answer(request: &Request, shown: &Shown) -> Page {
+    match shown {
+        Shown::Starting(starting) => answer_early(request, starting),
+        Shown::Stream(stream) => answer_of(request, stream),
+    }
+}
+
+/// Answers a request before there is a stream.
+fn answer_early(request: &Request, starting: &Starting) -> Page {
+    let Starting { read_bytes, log_bytes } = starting;
+    match request.path.as_str() {
+        "/" => Page::text(200, INDEX),
+        "/healthz" => Page::text(200, "alive"),
+        "/metrics" => Page { status: 200, kind: OPENMETRICS, body: openmetrics::early(starting) },
+        "/api/v1/status" => Page::json(&json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "ready": false,
+            "starting": true,
+            "recovery_read_bytes": read_bytes,
+            "recovery_bytes": log_bytes,
+        })),
+        path if path == "/readyz" || path.starts_with("/api/v1/") => {
+            Page::text(503, starting.to_string())
+        }
+        _ => Page::text(404, "nothing is here"),
+    }
+}
+
+impl fmt::Display for Starting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (HumanBytes(self.read_bytes), HumanBytes(self.log_bytes)) {
+            _ if self.log_bytes == 0 => f.write_str("starting"),
+            (read, all) => write!(f, "recovering, {read} of {all}"),
+        }
+    }
+}
+
+/// Answers a request about a stream.
+fn answer_of(request: &Request, stream: &Inspector) -> Page {
     let limit = match request.query_value("limit").map(str::parse::<usize>) {
         None => LIMIT_DEFAULT,
         Some(Ok(limit)) => limit,

@@ -48,7 +48,7 @@ use snapshot::{Snapshot, Writer};
 const CHECKPOINTS_KEPT: usize = 2;
 
 /// How many bytes of the log are read from one report of the progress to the next.
-const PROGRESS_BYTES: u64 = 256 << 20;
+const PROGRESS_BYTES: u64 = 16 << 20;
 
 /// Told of a record's fate, on the thread `wal-sync`; it must only post.
 pub(crate) type Receipt = Box<dyn FnOnce(Result<(), NotLogged>) + Send>;

@@ -40,6 +40,11 @@ pub use reader::Visit;
 pub use recovery::{Recovered, Torn, replay};
 pub use writer::Record;
 
+/// Whether a file of a log's directory is a segment, by its name.
+pub(crate) fn is_segment(name: &str) -> bool {
+    format::segment_of(name).is_some()
+}
+
 /// A segment's size unless told otherwise, in bytes.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
 
