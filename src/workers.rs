@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::error::{Error, Result};
 use crate::sync::thread::{self, Thread, panic_text};
 use crate::sync::{Arc, Mutex, Poison, TaskQueue};
-use crate::time::{Clock, Moment, Wake};
+use crate::time::{Clock, Joined, Moment, join_until};
 
 /// Something for a worker to do; it is told the worker's number, from 0.
 pub type Task = Box<dyn FnOnce(usize) + Send>;
@@ -104,20 +104,14 @@ impl WorkerPool {
     pub fn stop(&self, clock: &dyn Clock, deadline: Moment) -> Vec<String> {
         self.tasks.0.close();
         let threads = std::mem::take(&mut self.staff.lock().threads);
-        threads.into_iter().filter_map(|thread| self.join_by(thread, clock, deadline)).collect()
-    }
-
-    fn join_by(&self, thread: Thread, clock: &dyn Clock, deadline: Moment) -> Option<String> {
-        while !thread.is_done() {
-            if clock.wait(thread.done(), Some(deadline)) == Wake::Deadline && !thread.is_done() {
+        let stuck = |thread| match join_until(clock, thread, deadline) {
+            Joined::Ended => None,
+            Joined::Stuck(name) => {
                 self.tasks.0.clear();
-                let name = thread.name().to_owned();
-                thread.abandon();
-                return Some(name);
+                Some(name)
             }
-        }
-        thread.join();
-        None
+        };
+        threads.into_iter().filter_map(stuck).collect()
     }
 }
 

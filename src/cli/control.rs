@@ -1,17 +1,23 @@
 //! `Control`: what signals do with a run: the stop, the end at once, a reload. A signal may come before the stream runs;
 //! then it is acted on as soon as it does. The thread `signals` calls it, and the main thread once the stream runs.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::config::Pipeline;
 use crate::context::{Adjuster, Running, Stopper};
 use crate::error::Result;
-use crate::sync::{Arc, Mutex, Poison};
+use crate::sync::{Arc, Mutex, Poison, thread};
+use crate::time::{Clock, SystemClock, join_until};
 
 use super::args::RunArgs;
 use super::messages::Messages;
 use super::reload::Reload;
 use super::signals::{Action, Decider, Hangup, SignalWatch};
+
+/// How long it may take to say what a signal does.
+const WORDS: Duration = Duration::from_millis(500);
 
 /// See the module. Clones control the same run.
 #[derive(Clone)]
@@ -70,18 +76,28 @@ impl Control {
             Action::Stop => {
                 let text =
                     "stopping: draining what was received; a second signal after 1 s stops at once";
-                self.messages.say("stopping", text, json!({}));
+                self.briefly(move |messages| messages.say("stopping", text, json!({})));
                 let mut state = self.state.lock();
                 state.stop = true;
                 state.stream.iter().for_each(|(stopper, _)| stopper.stop());
             }
             Action::EndAtOnce => {
-                self.messages
-                    .warn("stopped at once by a second signal; what was in flight is lost");
+                let text = "stopped at once by a second signal; what was in flight is lost";
+                self.briefly(move |messages| messages.warn(text));
             }
             Action::Reload => self.reload(),
             Action::Nothing => {}
         }
+    }
+
+    /// Says something, at most for a moment: standard error may be a pipe that nobody reads, or a file on a disk that hangs,
+    /// and the next signal must be heard all the same.
+    fn briefly(&self, words: impl FnOnce(&Messages) + Send + 'static) {
+        let (messages, clock) = (self.messages.clone(), SystemClock::new());
+        let speaking = thread::spawn("signal-words", &Poison::new(), move || words(&messages));
+        // Without a thread for it nothing is said.
+        let said = speaking.map(|it| join_until(clock.as_ref(), it, clock.now().plus(WORDS)));
+        drop(said);
     }
 
     fn reload(&self) {

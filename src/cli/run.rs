@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -22,8 +23,9 @@ use crate::error::{Error, Result};
 use crate::load::{self, Limit, Load, LoadOptions, Target};
 use crate::metrics::Event;
 use crate::sink::{self, Console, Existing, Format, Memory, Null, ROWS_SHOWN, SharedSink, Writer};
+use crate::sync::thread;
 use crate::sync::{Arc, Poison};
-use crate::time::{Clock, Interval, SystemClock};
+use crate::time::{Clock, Interval, SystemClock, join_until};
 use crate::wal;
 use crate::wal::storage::{Directory, Storage};
 
@@ -31,6 +33,9 @@ use super::args::RunArgs;
 use super::control::Control;
 use super::log::Log;
 use super::messages::Messages;
+
+/// How long after the report threads and files may take to end.
+const LETTING_GO: Duration = Duration::from_millis(500);
 
 /// Runs a pipeline to its end.
 ///
@@ -79,9 +84,18 @@ pub(super) fn run(args: &RunArgs, env: &Env<'_>) -> Result<()> {
     }
     control.runs(&running);
     let (report, outcome) = running.finish();
-    drop((signals, http));
     messages.report(&report);
+    let_go((http, signals, stream));
     outcome
+}
+
+/// Drops what is left, at most for a moment: the end of the process lets go of the rest, for a disk or a peer may hang.
+fn let_go(rest: impl Send + 'static) {
+    let clock = SystemClock::new();
+    let dropping = thread::spawn("end", &Poison::new(), move || drop(rest));
+    let joined = dropping.map(|it| join_until(clock.as_ref(), it, clock.now().plus(LETTING_GO)));
+    // The report is out: what is stuck holds nothing that counts.
+    drop(joined);
 }
 
 /// Starts the HTTP server. Where nobody asked for it, a machine without a free port is no reason not to run.

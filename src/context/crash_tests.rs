@@ -7,6 +7,7 @@
 mod alive;
 mod answers;
 mod backlog;
+mod hang;
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -344,7 +345,7 @@ fn idle() -> ReceiverSource {
 }
 
 /// Waits until `is_so`, which the engine's threads bring about.
-fn until(what: &str, is_so: impl Fn() -> bool) {
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     for _ in 0..100_000_000 {
         if is_so() {
             return;

@@ -9,6 +9,7 @@
 
 mod start;
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -20,13 +21,14 @@ use crate::error::{Error, Result};
 use crate::journal::Journal;
 use crate::metrics::{EventBus, ReceiverCounters};
 use crate::receiver::io::IoModel;
-use crate::receiver::{ActiveReceiver, Cutter, join_by};
+use crate::receiver::{ActiveReceiver, Cutter};
 use crate::scheduler::{Message, Scheduler, Told};
+use crate::sink::SharedSink;
 use crate::store::Spill;
 use crate::sync::planted::{Planted, planted};
-use crate::sync::thread::Thread;
-use crate::sync::{Arc, Mailbox, Ordering};
-use crate::time::{Clock, Moment, Wake};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Arc, Mailbox, Mutex, Ordering, Poison};
+use crate::time::{Clock, Moment, Wake, join_until};
 use crate::tracker::BlockTracker;
 use crate::workers::WorkerPool;
 
@@ -35,6 +37,9 @@ const CONTROL_MAX: usize = 1024;
 
 /// The most that each step of the closing after a drain may take.
 const CLOSING_MAX: Duration = Duration::from_millis(500);
+
+/// What a thread is given to end beyond a deadline that others have used up.
+const SOON: Duration = Duration::from_millis(50);
 
 /// What is told upward.
 #[derive(Debug)]
@@ -68,6 +73,8 @@ pub struct Running {
     ended: bool,
     inspector: Option<Inspector>,
     journal: Option<Arc<Journal>>,
+    /// The sinks of the outputs, each once.
+    sinks: Vec<SharedSink>,
 }
 
 impl std::fmt::Debug for Running {
@@ -305,26 +312,8 @@ impl Running {
         for worker in self.workers.stop(self.clock.as_ref(), workers_by) {
             left.push(format!("thread `{worker}` is stuck in a task and was abandoned"));
         }
-        self.scheduler.close();
-        let mut join = |thread: Option<Thread>| {
-            let stuck = thread.and_then(|it| join_by(it, self.clock.as_ref(), threads_by));
-            left.extend(
-                stuck.map(|name| format!("thread `{name}` did not stop and was abandoned")),
-            );
-        };
-        join(self.job_loop.take());
-        // After the last batch: nothing reads the files any more, and what it tells is told by the events.
-        if let Some(spill) = &self.spill {
-            spill.stop();
-        }
-        join(self.spill_thread.take());
-        if let Some(Err(err)) =
-            self.journal.take().map(|journal| journal.close(self.clock.as_ref(), threads_by))
-        {
-            failure.get_or_insert(err);
-        }
-        self.events.close();
-        join(self.events_thread.take());
+        let failed = self.end_threads(threads_by, &mut left);
+        failure = failure.or(failed);
         // What direct sources count is counted by the batches, up to the last one.
         for (number, name, counts) in &self.direct {
             let (name, counters) = (name.clone(), counts.all());
@@ -333,6 +322,60 @@ impl Running {
         reports.sort_by_key(|(number, _)| *number);
         let reports = reports.into_iter().map(|(_, report)| report).collect();
         (self.report(left, reports), failure)
+    }
+
+    /// Ends the threads that are left once nothing is received and no task runs: the job loop first, the events last.
+    fn end_threads(&mut self, deadline: Moment, left: &mut Vec<String>) -> Option<Error> {
+        self.scheduler.close();
+        let job_loop = self.job_loop.take();
+        left.extend(self.join(job_loop, deadline));
+        // After the last batch: nothing reads the files any more, and what it tells is told by the events.
+        if let Some(spill) = &self.spill {
+            spill.stop();
+        }
+        let spill = self.spill_thread.take();
+        left.extend(self.join(spill, deadline));
+        left.extend(self.close_sinks(deadline));
+        let journal = self.journal.take();
+        let closed = journal.map(|it| it.close(self.clock.as_ref(), self.or_soon(deadline)));
+        self.events.close();
+        let events = self.events_thread.take();
+        left.extend(self.join(events, deadline));
+        closed.and_then(Result::err)
+    }
+
+    fn join(&self, thread: Option<Thread>, deadline: Moment) -> Option<String> {
+        let deadline = self.or_soon(deadline);
+        thread.and_then(|thread| join_until(self.clock.as_ref(), thread, deadline).left())
+    }
+
+    /// The deadline, or a moment from now: a thread that only has to end is not taken for stuck because another one is.
+    fn or_soon(&self, deadline: Moment) -> Moment {
+        deadline.max(self.clock.now().plus(SOON))
+    }
+
+    /// Lets the sinks finish what they have open, each on a thread of its own, for a disk may hang; what is left, in words.
+    fn close_sinks(&mut self, deadline: Moment) -> Vec<String> {
+        let failed = Arc::new(Mutex::new(Vec::new()));
+        let close = |sink: SharedSink| {
+            let (name, failed) = (sink.name().unwrap_or("output").to_owned(), Arc::clone(&failed));
+            thread::spawn(format!("sink-{name}"), &Poison::new(), move || {
+                if let Err(err) = sink.close() {
+                    failed.lock().push(format!("sink `{name}`: {err}"));
+                }
+            })
+        };
+        let sinks = std::mem::take(&mut self.sinks).into_iter();
+        let started: Vec<io::Result<Thread>> = sinks.map(close).collect();
+        let (mut left, deadline) = (Vec::new(), self.or_soon(deadline));
+        for thread in started {
+            left.extend(match thread {
+                Ok(thread) => join_until(self.clock.as_ref(), thread, deadline).left(),
+                Err(err) => Some(format!("a sink was not closed: {err}")),
+            });
+        }
+        left.append(&mut failed.lock());
+        left
     }
 
     /// When the draining must be over for a stop that begins now: what is kept of the stop deadline is for the closing of

@@ -15,7 +15,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use crate::error::{Error, Result};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mutex, Poison};
-use crate::time::{Clock, SystemClock};
+use crate::time::{Clock, SystemClock, join_until};
 
 use super::pages::{Page, Shown, answer};
 use super::request::{Parsed, Request, parse};
@@ -31,6 +31,9 @@ const WRITE_TIME: Duration = Duration::from_secs(10);
 
 /// How long a peer that is turned away may take to read the answer.
 const TURN_AWAY_TIME: Duration = Duration::from_millis(50);
+
+/// How long the threads may take to end once their sockets are shut down.
+const CLOSING_TIME: Duration = Duration::from_millis(500);
 
 /// Ports that are tried after a taken one.
 const NEXT_PORTS: u16 = 100;
@@ -154,8 +157,12 @@ impl Drop for HttpServer {
         };
         // A counter that is full means that the thread is being woken.
         let _ = rustix::io::write(&self.shared.bell, &1_u64.to_ne_bytes());
-        drop(self.accepting.take());
-        drop(threads);
+        let clock = SystemClock::new();
+        let by = clock.now().plus(CLOSING_TIME);
+        for thread in self.accepting.take().into_iter().chain(threads) {
+            // One that is stuck holds a socket that is shut down, and nothing else.
+            let _ = join_until(clock.as_ref(), thread, by);
+        }
     }
 }
 

@@ -29,7 +29,7 @@ use crate::framing::Framing;
 use crate::owner::StateId;
 use crate::sync::thread::Thread;
 use crate::sync::{Arc, AtomicBool, Mailbox, Mutex, Poison};
-use crate::time::{Clock, Moment};
+use crate::time::{Clock, Joined, Moment, join_until};
 use crate::wal::storage::{Lock, Storage};
 use crate::wal::{LogOptions, NotLogged, Position, Recovered, WriteAheadLog};
 
@@ -355,19 +355,15 @@ impl Journal {
     /// If the log failed, or was not done at the deadline.
     pub(crate) fn close(&self, clock: &dyn Clock, deadline: Moment) -> Result<()> {
         self.checkpoint_inbox.close();
-        if let Some(thread) = self.checkpoint_thread.lock().take() {
-            while !thread.is_done() && clock.now() < deadline {
-                clock.wait(thread.done(), Some(deadline));
-            }
-            if !thread.is_done() {
-                thread.abandon();
-                return Err(Error::Undrained(
-                    "the checkpoint was not written at the deadline".to_owned(),
-                ));
-            }
-            thread.join();
+        let thread = self.checkpoint_thread.lock().take();
+        let joined = thread.map_or(Joined::Ended, |it| join_until(clock, it, deadline));
+        // Also when that one is stuck: nobody else ends the log's thread.
+        let closed = self.shared.log.close(clock, deadline);
+        if joined != Joined::Ended {
+            let text = "the checkpoint was not written at the deadline";
+            return Err(Error::Undrained(text.to_owned()));
         }
-        self.shared.log.close(clock, deadline)
+        closed
     }
 }
 

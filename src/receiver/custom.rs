@@ -19,7 +19,7 @@ use crate::receiver::io::IoModel;
 use crate::receiver::pause::Pause;
 use crate::receiver::rate::RateLimiter;
 use crate::receiver::socket::{
-    Cutter, Engine, OnEnd, RateOptions, Steered, When, join_by, start_limiter, wake_on_room,
+    Cutter, Engine, OnEnd, RateOptions, Steered, When, join_all, start_limiter, wake_on_room,
 };
 use crate::receiver::{Arrivals, dial};
 use crate::slab::Account;
@@ -323,16 +323,10 @@ impl ActiveReceiver for CustomReceiver {
         self.shared.stop.stop();
         self.shared.generator.queue().wake();
         self.shared.run_hooks();
-        let stuck = |thread| join_by(thread, clock.as_ref(), deadline);
-        let mut left: Vec<String> =
-            (std::mem::take(&mut self.threads).into_iter().filter_map(stuck))
-                .map(|stuck| format!("thread `{stuck}` did not stop and was abandoned"))
-                .collect();
-        let blocks = self.shared.generator.stop(deadline);
-        if blocks > 0 {
-            let source = &self.shared.options.source;
-            left.push(format!("source `{source}`: {blocks} blocks or ranges were not stored"));
-        }
+        let mut left = join_all(std::mem::take(&mut self.threads), clock.as_ref(), deadline);
+        let source = &self.shared.options.source;
+        let unstored = self.shared.generator.stop(deadline).into_iter();
+        left.extend(unstored.map(|what| format!("source `{source}`: {what}")));
         left
     }
 }

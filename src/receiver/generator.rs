@@ -26,13 +26,18 @@ use crate::sync::thread::{self, Thread};
 use crate::sync::{
     Arc, AtomicU64, AtomicUsize, Mailbox, Mutex, Ordering, Poison, SendError, Signal, StopToken,
 };
-use crate::time::{Clock, Interval, Moment, RecurringTimer, Schedule, Time};
+use crate::time::{
+    Clock, Interval, Moment, RecurringTimer, Schedule, Time, join_until, wait_until,
+};
 
 /// Blocks that may wait for the push thread. A few under the schedule explorer, so that it meets a full queue.
 const PUSHES_MAX: usize = if cfg!(tidemill_model) { 3 } else { 256 };
 
 /// Wait after a push that failed, before the same block is pushed again.
 pub(super) const PUSH_RETRY: Duration = Duration::from_millis(50);
+
+/// How long beyond the deadline of a stop the push thread may take to give up what it holds.
+const GIVE_UP: Duration = Duration::from_millis(100);
 
 /// Where blocks go. Called on the push thread.
 pub(crate) trait BlockTarget: Send + Sync {
@@ -393,8 +398,9 @@ impl Generator {
     }
 
     /// The io threads have ended: cuts the last blocks, waiting for room, and pushes them. Returns once all are stored,
-    /// or at `deadline` with what was left, in blocks.
-    pub(crate) fn stop(&self, deadline: Moment) -> usize {
+    /// or at `deadline` with what was left, in words.
+    pub(crate) fn stop(&self, deadline: Moment) -> Vec<String> {
+        let clock = self.options.clock.as_ref();
         let timer = {
             let mut state = self.state.lock();
             if state.phase == Phase::Active {
@@ -403,7 +409,11 @@ impl Generator {
             state.timer.take()
         };
         // Joined without the lock, which its callback takes.
-        drop(timer);
+        let timer = timer.and_then(RecurringTimer::halt);
+        let mut left: Vec<String> = timer
+            .and_then(|thread| join_until(clock, thread, deadline).left())
+            .into_iter()
+            .collect();
         self.cut_rest(deadline);
         self.pushes.close();
         let push_thread = {
@@ -412,15 +422,17 @@ impl Generator {
             state.push_thread.take()
         };
         if let Some(thread) = push_thread {
-            let clock = &self.options.clock;
-            while !thread.is_done() && clock.now() < deadline {
-                clock.wait(thread.done(), Some(deadline));
-            }
+            wait_until(clock, &thread, deadline);
             self.stop_pushing.stop();
-            thread.join();
+            // It is told to give up what it holds, and does so at once unless it is in a call that does not return.
+            left.extend(join_until(clock, thread, deadline.plus(GIVE_UP)).left());
         }
         self.state.lock().phase = Phase::StoppedAll;
-        self.in_flight.load(Ordering::SeqCst) + self.queue.len()
+        let blocks = self.in_flight.load(Ordering::SeqCst) + self.queue.len();
+        if blocks > 0 {
+            left.push(format!("{blocks} blocks or ranges were not stored"));
+        }
+        left
     }
 
     fn cut_rest(&self, deadline: Moment) {

@@ -35,7 +35,5 @@ pub(crate) use connection::AckAt;
 pub(crate) use custom::{CustomOptions, CustomReceiver, ReceiverSlot};
 pub use custom::{Receiver, ReceiverHandle};
 pub(crate) use rate::{RateLimiter, Usage};
-pub(crate) use socket::{
-    Cutter, Engine, RateOptions, SocketOptions, SocketReceiver, Steered, join_by,
-};
+pub(crate) use socket::{Cutter, Engine, RateOptions, SocketOptions, SocketReceiver, Steered};
 pub use socket::{Direction, When};

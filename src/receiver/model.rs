@@ -185,7 +185,11 @@ fn check_stop(
             })
         };
         drive(&path.clock, vec![io(0), io(1)]);
-        assert_eq!(path.generator.stop(Moment::from_nanos(u64::MAX)), 0, "nothing is left");
+        assert_eq!(
+            path.generator.stop(Moment::from_nanos(u64::MAX)),
+            [String::new(); 0],
+            "nothing is left"
+        );
         for reader in 0..2 {
             let expected: Vec<Vec<u8>> =
                 (0..reads).map(|n| line(reader, n)[..2].to_vec()).collect();
@@ -250,7 +254,7 @@ fn a_lane_does_not_wake_itself_while_the_push_queue_is_full() {
         drop(stuck);
         io.lane.closed(session, Closed::End);
         drive(&path.clock, vec![thread("rx0-io", move || io.lane.finish())]);
-        assert_eq!(path.generator.stop(Moment::from_nanos(u64::MAX)), 0);
+        assert_eq!(path.generator.stop(Moment::from_nanos(u64::MAX)), Vec::<String>::new());
     });
 }
 
@@ -277,7 +281,7 @@ fn a_tick_is_settled_or_reached_only_after_its_blocks() {
             assert!(stored >= read, "tick {tick}: {stored} of {read} records are stored");
         }
         reader.join();
-        assert_eq!(path.generator.stop(Moment::from_nanos(u64::MAX)), 0);
+        assert_eq!(path.generator.stop(Moment::from_nanos(u64::MAX)), Vec::<String>::new());
         assert_eq!(path.target.records.lock().len(), 2);
     });
 }

@@ -23,7 +23,7 @@ use crate::receiver::rate::RateLimiter;
 use crate::slab::{Account, Pool};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, AtomicBool, Mutex, Poison, Signal, StopToken};
-use crate::time::{Clock, Interval, Moment, Time};
+use crate::time::{Clock, Interval, Moment, Time, join_until};
 
 /// Peers that the kernel may hold for us until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -288,13 +288,9 @@ impl ActiveReceiver for SocketReceiver {
         self.handing.wait(clock.as_ref(), deadline);
         let keeping = self.asides.take().and_then(Keeper::stop);
         left.extend(join_all(keeping.into_iter().collect(), clock.as_ref(), deadline));
-        let blocks = self.generator.stop(deadline);
-        if blocks > 0 {
-            left.push(format!(
-                "source `{}`: {blocks} blocks or ranges were not stored",
-                self.dialling.options.source
-            ));
-        }
+        let source = &self.dialling.options.source;
+        let unstored = self.generator.stop(deadline).into_iter();
+        left.extend(unstored.map(|what| format!("source `{source}`: {what}")));
         left
     }
 
@@ -305,9 +301,8 @@ impl ActiveReceiver for SocketReceiver {
 }
 
 /// Joins threads by the deadline; returns which did not end, in words.
-fn join_all(threads: Vec<Thread>, clock: &dyn Clock, deadline: Moment) -> Vec<String> {
-    let stuck = threads.into_iter().filter_map(|thread| join_by(thread, clock, deadline));
-    stuck.map(|stuck| format!("thread `{stuck}` did not stop and was abandoned")).collect()
+pub(super) fn join_all(threads: Vec<Thread>, clock: &dyn Clock, deadline: Moment) -> Vec<String> {
+    threads.into_iter().filter_map(|thread| join_until(clock, thread, deadline).left()).collect()
 }
 
 /// Starts the thread `rxN-aside`, if over-long records are put aside.
@@ -380,20 +375,6 @@ pub(super) fn start_limiter(
 ) -> Result<Thread> {
     let (lanes, name) = (Arc::clone(generator), format!("rx{number}-rate"));
     limiter.start(&name, stop, poison, move || lanes.queue().wake())
-}
-
-/// Joins a thread by the deadline; otherwise lets it go and returns its name.
-pub(crate) fn join_by(thread: Thread, clock: &dyn Clock, deadline: Moment) -> Option<String> {
-    while !thread.is_done() && clock.now() < deadline {
-        clock.wait(thread.done(), Some(deadline));
-    }
-    if thread.is_done() {
-        thread.join();
-        return None;
-    }
-    let name = thread.name().to_owned();
-    thread.abandon();
-    Some(name)
 }
 
 /// Binds the listener of a source that listens, with SO_REUSEADDR, so that a restart can bind again at once.

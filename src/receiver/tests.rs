@@ -128,7 +128,7 @@ impl Path {
     fn finish(mut self) -> Vec<Vec<u8>> {
         self.lane.finish();
         let deadline = self.clock.now().plus(Duration::from_secs(60));
-        assert_eq!(self.generator.stop(deadline), 0);
+        assert_eq!(self.generator.stop(deadline), Vec::<String>::new());
         let mut records = Vec::new();
         let blocks = self.target.blocks.lock();
         for (number, block) in blocks.iter().enumerate() {

@@ -131,7 +131,7 @@ impl Rig {
     }
 
     fn stop_generator(&self) {
-        assert_eq!(self.generator.stop(Moment::from_nanos(u64::MAX)), 0);
+        assert_eq!(self.generator.stop(Moment::from_nanos(u64::MAX)), Vec::<String>::new());
     }
 
     /// Posts `Final`, waits for the end and returns the records of all batches.

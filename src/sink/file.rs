@@ -179,6 +179,12 @@ impl Sink for File {
         self.write_aside(key, rows).map_err(|err| self.failed_write(err))
     }
 
+    fn close(&mut self) -> Result<()> {
+        let closed = self.rolling.as_mut().map_or(Ok(()), Rolling::close);
+        let place = self.storage.name();
+        closed.map_err(|err| Error::io(format!("cannot name an open file in {place}"), err))
+    }
+
     fn commit(&mut self, key: &CommitKey) -> Result<()> {
         self.expect_well()?;
         match self.place(key) {

@@ -122,6 +122,14 @@ pub trait Sink: Send {
     /// # Errors
     /// If that fails; the batch is tried again.
     fn commit(&mut self, key: &CommitKey) -> Result<()>;
+
+    /// The stream stops: brings what is committed into its last shape. Called once, after the last batch.
+    ///
+    /// # Errors
+    /// If that fails. What is committed stays committed, and the next start sees to the rest.
+    fn close(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A sink that several jobs write to, one at a time. Clones are handles of the same sink.
@@ -181,6 +189,14 @@ impl SharedSink {
         }
         sink.write(key, meta, rows)?;
         sink.commit(key)
+    }
+
+    /// See [`Sink::close`].
+    ///
+    /// # Errors
+    /// What the sink says.
+    pub fn close(&self) -> Result<()> {
+        self.0.lock().close()
     }
 }
 

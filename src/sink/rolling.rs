@@ -60,6 +60,14 @@ fn hidden(job: &str, first: u64, part: u32, end: &str) -> String {
 }
 
 impl Rolling {
+    /// Names what is open; the first failure is told after the rest was tried.
+    pub(super) fn close(&mut self) -> io::Result<()> {
+        let named = |(key, open): (&(String, u32), &Open)| (open.entries > 0).then(|| key.clone());
+        let keys: Vec<(String, u32)> = self.open.iter().filter_map(named).collect();
+        let outcomes: Vec<io::Result<()>> = keys.iter().map(|key| self.finish(key)).collect();
+        outcomes.into_iter().collect()
+    }
+
     /// Names what an earlier process left open.
     pub(super) fn open(storage: Arc<dyn Storage>, roll: Roll, end: &'static str) -> Result<Self> {
         let what = || format!("cannot recover the output directory {}", storage.name());
@@ -207,17 +215,9 @@ impl Rolling {
 }
 
 impl Drop for Rolling {
-    /// Stopping names what is open. What cannot be named now is named by the next start.
+    /// What cannot be named now is named by the next start.
     fn drop(&mut self) {
-        let keys: Vec<(String, u32)> = self
-            .open
-            .iter()
-            .filter(|(_, open)| open.entries > 0)
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in keys {
-            let _ = self.finish(&key);
-        }
+        let _ = self.close();
     }
 }
 

@@ -5,9 +5,11 @@
 //! that a jump of the wall clock neither bursts, stalls, repeats nor skips one.
 
 mod clock;
+mod join;
 mod timer;
 
 pub use clock::{Clock, ManualClock, Moment, SystemClock, Wake};
+pub use join::{Joined, join_until, wait_until};
 pub use timer::{RecurringTimer, Schedule, Ticks};
 
 use std::fmt;

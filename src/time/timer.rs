@@ -137,6 +137,12 @@ impl RecurringTimer {
         self.fired.load(Ordering::SeqCst).checked_sub(1).map(|index| self.schedule.label(index))
     }
 
+    /// Tells the thread to end, and gives it to the caller to be joined: a callback may still run.
+    pub fn halt(mut self) -> Option<Thread> {
+        self.stop.stop();
+        self.thread.take()
+    }
+
     /// Stops: wakes the thread at once, waits for a callback that is running, and returns the last tick.
     pub fn stop(mut self) -> Option<Time> {
         self.end();

@@ -22,7 +22,7 @@ use super::{LogOptions, NotLogged};
 use crate::error::{Error, Result};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering, Poison, Signal};
-use crate::time::{Clock, Moment};
+use crate::time::{Clock, Joined, Moment, join_until};
 
 /// Called once with what became of a record, on the thread `wal-sync`; it must only post.
 pub type Receipt = Box<dyn FnOnce(Result<Position, NotLogged>) + Send>;
@@ -313,14 +313,9 @@ impl WriteAheadLog {
     pub fn close(&self, clock: &dyn Clock, deadline: Moment) -> Result<()> {
         self.shared.close();
         let Some(thread) = self.thread.lock().take() else { return Ok(()) };
-        while !thread.is_done() && clock.now() < deadline {
-            clock.wait(thread.done(), Some(deadline));
-        }
-        if !thread.is_done() {
-            thread.abandon();
+        if join_until(clock, thread, deadline) != Joined::Ended {
             return Err(Error::Undrained("the log was not synced at the deadline".to_owned()));
         }
-        thread.join();
         match &self.shared.state.lock().failed {
             Some(reason) => Err(Error::Failed(reason.to_string())),
             None => Ok(()),

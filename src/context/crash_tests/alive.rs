@@ -4,7 +4,8 @@
 use std::ops::Deref;
 
 use super::{PERIOD, Trouble};
-use crate::context::Running;
+use crate::context::{Report, Running};
+use crate::error::Result;
 use crate::sync::{Mailbox, Poison, StopToken, thread};
 use crate::time::ManualClock;
 
@@ -32,11 +33,17 @@ impl Alive {
     /// Stops it while the clock goes on: with a disk that is gone the stop has to reach its deadline, without trouble it
     /// must not. Whether it stopped in order.
     pub(super) fn stop(mut self, trouble: Trouble) -> bool {
-        self.end(!matches!(trouble, Trouble::None))
+        let ended = self.end(!matches!(trouble, Trouble::None));
+        ended.is_some_and(|(_, outcome)| outcome.is_ok())
     }
 
-    fn end(&mut self, to_the_deadline: bool) -> bool {
-        let Some(running) = self.running.take() else { return false };
+    /// Stops it while the clock goes on, up to the deadline if need be: what it says of that.
+    pub(super) fn finish(mut self) -> (Report, Result<()>) {
+        self.end(true).expect("it runs until it is stopped")
+    }
+
+    fn end(&mut self, to_the_deadline: bool) -> Option<(Report, Result<()>)> {
+        let running = self.running.take()?;
         self.tokens.iter().for_each(Mailbox::close);
         let clock = self.clock.clone();
         let done = StopToken::new();
@@ -51,10 +58,11 @@ impl Alive {
                 }
             }
         });
-        let outcome = running.stop();
+        running.stopper().stop();
+        let ended = running.finish();
         done.stop();
         driver.expect("a thread").join();
-        outcome.is_ok()
+        Some(ended)
     }
 }
 

@@ -79,6 +79,7 @@ impl Running {
             ended: false,
             inspector: None,
             journal: None,
+            sinks: graph.sinks(),
             clock: Arc::clone(&clock),
         };
         let told = (&poison, &engine.events);

@@ -16,7 +16,7 @@ use std::io::{self, ErrorKind, IoSlice};
 use self::space::{Open, Space};
 use super::{Lock, Storage, StoredFile, Volume};
 use crate::error::{Error, Result};
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 /// What goes wrong with a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +49,12 @@ struct Disk {
     space: Space,
     open: Open,
     off: bool,
+    /// Calls that change files with this in their names do not return.
+    hanging: Option<String>,
+    /// How many of them there are now.
+    hung: usize,
+    /// Notified when they return.
+    released: Arc<Condvar>,
     random: u64,
     /// The lock's other end: held as long as someone else has it.
     lock: Arc<()>,
@@ -96,6 +102,26 @@ impl MemoryStorage {
     /// From now on nothing that needs room finds any, or it does again.
     pub fn set_full(&self, full: bool) {
         self.0.lock().full = full;
+    }
+
+    /// From now on calls that change or sync a file with `part` in its name do not return until the [release]; with an
+    /// empty one every call that changes or syncs something.
+    ///
+    /// [release]: MemoryStorage::release
+    pub fn hang(&self, part: &str) {
+        self.0.lock().hanging = Some(part.to_owned());
+    }
+
+    /// Lets the calls go on that hang.
+    pub fn release(&self) {
+        let mut disk = self.0.lock();
+        disk.hanging = None;
+        disk.released.notify_all();
+    }
+
+    /// How many calls hang now.
+    pub fn hung(&self) -> usize {
+        self.0.lock().hung
     }
 
     /// How many calls were made.
@@ -332,6 +358,23 @@ impl Disk {
     }
 }
 
+/// The disk for a call that changes the file of that name, or the names if there is none; once it does not hang.
+fn change<'a>(
+    disk: &'a Mutex<Disk>,
+    name: impl Fn(&Disk) -> Option<String>,
+) -> MutexGuard<'a, Disk> {
+    let mut disk = disk.lock();
+    while let Some(part) = &disk.hanging
+        && (part.is_empty() || name(&disk).is_some_and(|name| name.contains(part)))
+    {
+        let released = Arc::clone(&disk.released);
+        disk.hung += 1;
+        released.wait(&mut disk);
+        disk.hung -= 1;
+    }
+    disk
+}
+
 fn off() -> io::Error {
     io::Error::other("the power is off")
 }
@@ -342,7 +385,7 @@ fn missing() -> io::Error {
 
 impl Storage for MemoryStorage {
     fn create(&self, name: &str) -> io::Result<Arc<dyn StoredFile>> {
-        let mut disk = self.0.lock();
+        let mut disk = change(&self.0, |_| Some(name.to_owned()));
         disk.enter(true)?;
         let inode = if let Some(&inode) = disk.names.get(name) {
             disk.inodes[inode].cut(0);
@@ -368,7 +411,7 @@ impl Storage for MemoryStorage {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let mut disk = self.0.lock();
+        let mut disk = change(&self.0, |_| Some(from.to_owned()));
         disk.enter(false)?;
         let inode = *disk.names.get(from).ok_or_else(missing)?;
         disk.rename_names(NameChange::Rename(from.to_owned(), to.to_owned(), inode));
@@ -376,7 +419,7 @@ impl Storage for MemoryStorage {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let mut disk = self.0.lock();
+        let mut disk = change(&self.0, |_| Some(name.to_owned()));
         disk.enter(false)?;
         if !disk.names.contains_key(name) {
             return Err(missing());
@@ -393,7 +436,7 @@ impl Storage for MemoryStorage {
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        let mut disk = self.0.lock();
+        let mut disk = change(&self.0, |_| None);
         disk.enter(false)?;
         let changes = std::mem::take(&mut disk.pending_names);
         changes.iter().for_each(|change| change.apply(&mut disk.durable_names));
@@ -423,6 +466,17 @@ struct MemoryFile {
     inode: usize,
 }
 
+impl MemoryFile {
+    /// The disk for a call that changes this file.
+    fn change(&self) -> MutexGuard<'_, Disk> {
+        let named = |disk: &Disk| {
+            let name = disk.names.iter().find(|(_, inode)| **inode == self.inode);
+            name.map(|(name, _)| name.clone())
+        };
+        change(&self.disk, named)
+    }
+}
+
 impl Drop for MemoryFile {
     fn drop(&mut self) {
         self.disk.lock().closed(self.inode);
@@ -435,7 +489,7 @@ fn index(offset: u64) -> io::Result<usize> {
 
 impl StoredFile for MemoryFile {
     fn write_at(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        let mut disk = self.disk.lock();
+        let mut disk = self.change();
         let half = matches!(disk.enter(true)?, Go::Half);
         let mut data: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
         if half {
@@ -461,7 +515,7 @@ impl StoredFile for MemoryFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut disk = self.disk.lock();
+        let mut disk = self.change();
         let entered = disk.enter(false);
         if let Err(err) = entered {
             if !disk.off {
@@ -476,21 +530,21 @@ impl StoredFile for MemoryFile {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        let mut disk = self.disk.lock();
+        let mut disk = self.change();
         disk.enter(true)?;
         disk.extend(self.inode, len, true)?;
         disk.leave()
     }
 
     fn reserve(&self, len: u64) -> io::Result<()> {
-        let mut disk = self.disk.lock();
+        let mut disk = self.change();
         disk.enter(true)?;
         disk.extend(self.inode, len, false)?;
         disk.leave()
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
-        let mut disk = self.disk.lock();
+        let mut disk = self.change();
         disk.enter(false)?;
         let len = index(len)?;
         if disk.inodes[self.inode].seen.len() > len {

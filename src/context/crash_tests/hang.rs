@@ -1,0 +1,105 @@
+//! Disks that hang: a call does not return, and the stop ends all the same, says what is stuck, and leaves it alone.
+
+use super::alive::Alive;
+use super::{Acknowledged, PERIOD, World, idle, range, until};
+use crate::config::Config;
+use crate::context::StreamingContext;
+use crate::sink::{Existing, File, FileFormat, Roll};
+use crate::sync::Arc;
+use crate::wal::storage::{MemoryStorage, Storage};
+
+/// Which calls hang, and what the stop says of it.
+struct Hang {
+    what: &'static str,
+    /// Whether it is the disk of the output.
+    output: bool,
+    /// What is in the names of the files.
+    part: &'static str,
+    stuck: &'static str,
+    roll: Option<Roll>,
+    /// Whether the stop is the first to meet it.
+    at_the_stop: bool,
+}
+
+/// Feeds a stream, lets calls hang, goes on until one does, and stops.
+fn check(hang: &Hang) {
+    let mut world = World::new(1);
+    world.roll = hang.roll;
+    let running = world.start(1).expect("started");
+    let disk = if hang.output { &world.output } else { &world.state };
+    let acknowledged = Arc::new(Acknowledged::default());
+    let offer = |number: u64| {
+        let range = range("c0", number..number + 1, &acknowledged);
+        running.receivers[0].cutter().0.offer(range).expect("room");
+    };
+    offer(0);
+    until("it is durable", || *acknowledged.0.lock() == 1);
+    world.clock.advance(PERIOD.as_duration());
+    until("it is done", || running.inspector().progress().records == 1);
+    disk.hang(hang.part);
+    if !hang.at_the_stop {
+        offer(1);
+    }
+    until(hang.what, || {
+        world.clock.advance(PERIOD.as_duration());
+        hang.at_the_stop || disk.hung() > 0
+    });
+    let (report, outcome) = running.finish();
+    let said = format!("{:?}, {outcome:?}", report.left);
+    assert!(outcome.is_err() && said.contains(hang.stuck), "{}: {said}", hang.what);
+    disk.release();
+}
+
+#[test]
+fn a_stop_ends_although_a_disk_hangs() {
+    let log = Hang {
+        what: "the log",
+        output: false,
+        part: "wal-",
+        stuck: "the log was not synced at the deadline",
+        roll: None,
+        at_the_stop: false,
+    };
+    let roll = Some(Roll { bytes: None, age: Some(std::time::Duration::from_secs(3_600)) });
+    check(&log);
+    check(&Hang { what: "everything in the state", part: "", ..log });
+    let checkpoint = "the checkpoint was not written at the deadline";
+    check(&Hang { what: "a checkpoint", part: "checkpoint", stuck: checkpoint, ..log });
+    let sink = Hang { what: "a sink", output: true, part: "", stuck: "`worker-0` is stuck", ..log };
+    check(&sink);
+    check(&Hang { what: "a rolled file", roll, ..sink });
+    let closing = Hang { at_the_stop: true, stuck: "`sink-output` did not stop", ..sink };
+    check(&Hang { what: "the naming of a rolled file", part: "lines", roll, ..closing });
+}
+
+/// More than waits for the log: those that append wait too, the push thread and the job loop.
+#[test]
+fn a_stop_ends_although_those_that_append_to_the_log_are_held() {
+    let world = World::new(1);
+    let config = Config::new("held").batch_interval(PERIOD).workers(1);
+    let context = StreamingContext::with_clock(config, world.clock.clone()).expect("good");
+    context.keep_state_in(Arc::new(world.state.clone()), 8 << 20);
+    let lines = context.receiver(idle().record_bytes_max(1 << 20)).expect("one source");
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(2));
+    let file = File::open(storage, FileFormat::Text, Existing::Committed, None).expect("free");
+    lines.named("lines").save(file);
+    let running = Alive::new(context.start().expect("started"), &world.clock);
+    world.state.hang("");
+    let acknowledged = Arc::new(Acknowledged::default());
+    let text = "x".repeat(1 << 20);
+    let cutter = running.receivers[0].cutter();
+    // 16 MiB wait for the log at most, and 32 MiB in the queue.
+    let mut number = 0;
+    until("everything is full", || {
+        while number < 64 && cutter.0.offer(range(&text, number..number + 1, &acknowledged)).is_ok()
+        {
+            number += 1;
+        }
+        world.clock.advance(PERIOD.as_duration());
+        world.state.hung() > 0 && number > 40
+    });
+    let (report, outcome) = running.finish();
+    let said = format!("{:?}, {outcome:?}", report.left);
+    assert!(said.contains("`rx0-push` did not stop"), "{said}");
+    world.state.release();
+}
