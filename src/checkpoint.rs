@@ -7,10 +7,12 @@
 //! sections, one behind the other, to the end of the file
 //! ```
 //! Written aside, synced, renamed, the directory synced: a file with its name is whole, or was damaged later. The
-//! newest valid one wins, the last few are kept. Whoever releases log segments keeps those that the *oldest* kept one
+//! newest valid one wins, the last few are kept; the one before them is written over next, so that a full disk is no
+//! obstacle. Whoever releases log segments keeps those that the *oldest* kept one
 //! needs, or a damaged newest one leaves nothing to start from. It does not know what a section means. One thread.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -18,13 +20,15 @@ use crate::error::{Error, Result};
 use crate::sync::Arc;
 use crate::wal::NotLogged;
 use crate::wal::format_matches as matches;
-use crate::wal::storage::{PutFailure, Storage, put_whole, read_full};
+use crate::wal::storage::{Asides, PutFailure, Storage, read_full};
 
 const MAGIC: [u8; 8] = *b"TIDECKPT";
 const VERSION: u32 = 1;
 const HEADER: usize = 32;
-/// Written here first; what a crash leaves of it is overwritten.
-const ASIDE: &str = "checkpoint.aside";
+/// How the names of files begin that are written aside.
+const ASIDE: &str = "checkpoint";
+/// Each file has room for so many bytes on the disk, and for twice what the newest one takes.
+const ROOM_BYTES: u64 = 64 << 10;
 
 /// Named sections of bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,6 +93,12 @@ impl Checkpoint {
     /// The sections' names and lengths in bytes, sorted by name.
     pub fn sections(&self) -> impl Iterator<Item = (&str, usize)> {
         self.sections.iter().map(|(name, bytes)| (name.as_str(), bytes.len()))
+    }
+
+    /// How many bytes its file has.
+    fn file_bytes(&self) -> u64 {
+        let sections: usize = self.sections.values().map(Vec::len).sum();
+        (self.head().len() + sections) as u64
     }
 
     /// The header and the table; the sections follow them in the file.
@@ -181,6 +191,7 @@ pub struct Loaded {
 #[derive(Debug)]
 pub struct Checkpoints {
     storage: Arc<dyn Storage>,
+    asides: Asides,
     keep: usize,
     next: u64,
     failed: Option<Arc<str>>,
@@ -198,10 +209,11 @@ impl Checkpoints {
             .map_err(|err| Error::io(format!("cannot sync {}", storage.name()), err))?;
         let numbers = numbers(storage.as_ref())?;
         let next = numbers.last().map_or(1, |newest| newest.saturating_add(1));
-        let mut loaded = Loaded::default();
+        let (mut loaded, mut room) = (Loaded::default(), ROOM_BYTES);
         for number in numbers.into_iter().rev() {
             match read(storage.as_ref(), number)? {
                 Ok(found) => {
+                    room = room.max(2 * found.file_bytes());
                     loaded.newest = Some(found);
                     break;
                 }
@@ -210,7 +222,24 @@ impl Checkpoints {
                 }
             }
         }
-        Ok((Checkpoints { storage, keep: keep.max(1), next, failed: None }, loaded))
+        let asides = Asides::open(Arc::clone(&storage), ASIDE, room);
+        let asides =
+            asides.map_err(|err| Error::io(format!("cannot list {}", storage.name()), err))?;
+        Ok((Checkpoints { storage, asides, keep: keep.max(1), next, failed: None }, loaded))
+    }
+
+    /// Takes the room on the disk that checkpoints need from now on, so that none has to wait for it.
+    ///
+    /// # Errors
+    /// `StorageFull` if there is no room for it.
+    pub fn keep_room(&mut self) -> io::Result<()> {
+        let kept = numbers(self.storage.as_ref()).map_or(0, |numbers| numbers.len());
+        self.asides.fill((self.keep + 1).saturating_sub(kept).max(1))
+    }
+
+    /// How many bytes that is at most.
+    pub fn room(&self) -> u64 {
+        (self.keep as u64 + 1) * self.asides.wanted()
     }
 
     /// Writes a checkpoint; once this returns it is durable. Returns its number.
@@ -228,7 +257,7 @@ impl Checkpoints {
         parts.extend(checkpoint.sections.values().map(Vec::as_slice));
         let name = file_name(self.next);
         let text = |err| format!("cannot write {name} in {}: {err}", self.storage.name()).into();
-        match put_whole(self.storage.as_ref(), ASIDE, &name, &parts) {
+        match self.asides.put(&name, &parts) {
             Ok(()) => {}
             Err(PutFailure::Retry(err)) => return Err(NotLogged::Retry(text(err))),
             Err(PutFailure::Fatal(err)) => {
@@ -238,16 +267,29 @@ impl Checkpoints {
             }
         }
         self.next = self.next.saturating_add(1);
-        self.remove_old();
+        if let Err(err) = self.remove_old() {
+            // This one is durable; nothing is known of what would come next.
+            let name = self.storage.name();
+            self.failed = Some(format!("cannot sync the checkpoints in {name}: {err}").into());
+        }
         Ok(checkpoint.number)
     }
 
-    /// Removes all but the newest. One that cannot be removed now is tried again at the next checkpoint: it does no harm.
-    fn remove_old(&self) {
-        let Ok(numbers) = numbers(self.storage.as_ref()) else { return };
-        for number in numbers.iter().rev().skip(self.keep) {
-            let _ = self.storage.remove(&file_name(*number));
+    /// Keeps the newest. Of the others one is written over next, and the rest are removed; one that cannot be removed now
+    /// is tried again at the next checkpoint: it does no harm.
+    ///
+    /// # Errors
+    /// If the directory cannot be synced.
+    fn remove_old(&mut self) -> io::Result<()> {
+        let Ok(numbers) = numbers(self.storage.as_ref()) else { return Ok(()) };
+        let mut old = numbers.iter().rev().skip(self.keep).map(|number| file_name(*number));
+        if let Some(first) = old.next() {
+            self.asides.recycle(&first)?;
         }
+        for name in old {
+            let _ = self.storage.remove(&name);
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! The checkpoint against power cuts, faults and damage, on the memory storage.
 
-use super::{ASIDE, Checkpoint, Checkpoints, Loaded, file_name, survey};
+use super::{Checkpoint, Checkpoints, Loaded, ROOM_BYTES, file_name, survey};
 use crate::sync::Arc;
 use crate::wal::NotLogged;
 use crate::wal::storage::{Fault, MemoryStorage, Storage};
@@ -120,11 +120,32 @@ fn a_full_disk_can_be_tried_again_and_a_failed_sync_can_not() {
     assert!(matches!(refused, NotLogged::Retry(_)), "{refused:?}");
     disk.set_full(false);
     assert_eq!(checkpoints.write(&mut sample(1)), Ok(1));
-    // Create, write, then the sync.
-    disk.fail(disk.calls() + 3, Fault::Broken);
+    // Create, write, cut, room for the next, then the sync.
+    disk.fail(disk.calls() + 5, Fault::Broken);
     let failed = checkpoints.write(&mut sample(2)).expect_err("the sync fails");
     assert!(matches!(failed, NotLogged::Failed(_)), "{failed:?}");
     assert_eq!(checkpoints.write(&mut sample(2)), Err(failed));
+}
+
+#[test]
+fn with_its_room_kept_a_checkpoint_is_written_on_a_full_disk() {
+    let disk = MemoryStorage::new(0);
+    disk.set_capacity(3 * ROOM_BYTES, 4096);
+    let (mut checkpoints, _) = open(&disk).expect("an empty directory");
+    checkpoints.keep_room().expect("room");
+    assert_eq!((disk.used(), checkpoints.room()), (3 * ROOM_BYTES, 3 * ROOM_BYTES));
+    for number in 1..=5 {
+        assert_eq!(checkpoints.write(&mut sample(number)), Ok(number));
+    }
+    drop(checkpoints);
+    // A start on the full disk as well.
+    let (mut checkpoints, loaded) = open(&disk.after_kill()).expect("opened");
+    assert_eq!(loaded.newest.as_ref().map(value), Some(5));
+    checkpoints.keep_room().expect("it is there");
+    assert_eq!(checkpoints.write(&mut sample(6)), Ok(6));
+    let disk = MemoryStorage::new(0);
+    disk.set_capacity(2 * ROOM_BYTES, 4096);
+    open(&disk).expect("opened").0.keep_room().expect_err("no room for three");
 }
 
 #[test]
@@ -132,8 +153,8 @@ fn the_last_few_are_kept_and_the_newest_valid_one_wins() {
     let disk = MemoryStorage::new(0);
     assert_eq!(write_all(&disk), WRITES);
     let names = disk.list().expect("listed");
-    assert_eq!(names, [file_name(WRITES - 1), file_name(WRITES)]);
-    assert!(disk.bytes(ASIDE).is_none());
+    let kept = [file_name(WRITES - 1), file_name(WRITES), "checkpoint.aside".to_owned()];
+    assert_eq!(names, kept, "the next one is written over an old one");
     let mut bytes = disk.bytes(&file_name(WRITES)).expect("there");
     *bytes.last_mut().expect("not empty") ^= 1;
     disk.set_bytes(&file_name(WRITES), &bytes);

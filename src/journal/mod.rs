@@ -9,6 +9,7 @@
 //! plan names the chunks of each of its blocks, and what no plan names is made into blocks again at the start. It does
 //! not know sockets, streams or jobs.
 
+mod commit;
 mod logged;
 mod names;
 mod record;
@@ -31,8 +32,9 @@ use crate::sync::thread::Thread;
 use crate::sync::{Arc, AtomicBool, Mailbox, Mutex, Poison};
 use crate::time::{Clock, Joined, Moment, join_until};
 use crate::wal::storage::{Lock, Storage};
-use crate::wal::{LogOptions, NotLogged, Position, Recovered, WriteAheadLog};
+use crate::wal::{LogOptions, NotLogged, Position, Recovered, WriteAheadLog, mebibytes};
 
+pub(crate) use commit::{CommitOutcome, CommitRecords};
 pub(crate) use names::{Continued, EntryAt, Inventory, Known, Program, StateCount, Survey, Wanted};
 pub use names::{NameChanges, NameKind, Renamed, StateName};
 pub(crate) use record::{ChunkHead, ChunkRange, Committed, Entry, Parts, Plan, decode};
@@ -156,7 +158,8 @@ impl Journal {
         progress: &mut dyn FnMut(u64),
     ) -> Result<(Journal, Found)> {
         let lock = storage.lock()?;
-        let (checkpoints, loaded) = Checkpoints::open(Arc::clone(&storage), CHECKPOINTS_KEPT)?;
+        let (mut checkpoints, loaded) = Checkpoints::open(Arc::clone(&storage), CHECKPOINTS_KEPT)?;
+        let room = checkpoints.keep_room();
         let (base, operators) = match loaded.newest.as_ref().map(Snapshot::read).transpose()? {
             Some((base, operators)) => (Some(base), operators),
             None => (None, Vec::new()),
@@ -178,6 +181,9 @@ impl Journal {
         let directory = storage.name();
         let opened = WriteAheadLog::open(storage, options.log, kept_segment, poison, &mut visit);
         let (log, recovered) = opened?;
+        if let Some(err) = room.err().filter(|_| !replayed.started) {
+            return Err(no_room(&checkpoints, &log.name(), err));
+        }
         replayed.finish(options.reach);
         expect_pipeline(&replayed, &options.pipeline)?;
         let continued = names::continued(&replayed, &log, &options.program, &directory)?;
@@ -262,7 +268,7 @@ impl Journal {
         let head = ChunkHead { source, number, framing: framing_name(framing).to_owned(), records };
         let record = record::chunk(&head, ranges.iter().map(|range| range.bytes.clone()));
         let shared = Arc::clone(&self.shared);
-        self.shared.log.append(record, move |outcome| {
+        self.shared.log.append_input(record, move |outcome| {
             if let Ok(at) = outcome {
                 let chunk = LoggedChunk { at, framing, records, bytes };
                 shared.live.lock().chunks.insert((source, number), chunk);
@@ -271,20 +277,39 @@ impl Journal {
         })
     }
 
-    /// Appends the plans of batches, all or none of them; `receipt` is told when they are durable.
+    /// Appends the plans of batches, as many of the first as one record takes: all or none of those become durable, which
+    /// `receipt` is told. Returns how many they are.
     ///
     /// # Errors
-    /// If the log has ended; `receipt` is dropped then.
-    pub(crate) fn plan(&self, plans: &[Plan], receipt: Receipt) -> Result<()> {
-        let indices: Vec<u64> = plans.iter().map(|plan| plan.index).collect();
+    /// If no record takes even the first.
+    pub(crate) fn plan(&self, plans: &[Plan], receipt: Receipt) -> Result<usize> {
+        let most = self.shared.log.record_bytes_max();
+        let mut count = plans.len();
+        let mut record = record::planned(plans);
+        while record.length() > most && count > 1 {
+            count /= 2;
+            record = record::planned(&plans[..count]);
+        }
+        if record.length() > most {
+            return Err(Error::Failed(format!(
+                "the plan of batch {} is too large for the log in {}: {} bytes, and a segment of the log takes {most}; let a \
+                 batch read fewer files, or give a `state_dir` on a larger disk",
+                plans[0].index,
+                self.shared.log.name(),
+                record.length(),
+            )));
+        }
+        let indices: Vec<u64> = plans[..count].iter().map(|plan| plan.index).collect();
         let shared = Arc::clone(&self.shared);
-        self.shared.log.append(record::planned(plans), move |outcome| {
+        // A log that has ended has poisoned the engine, and drops the receipt.
+        let _ = self.shared.log.append(record, move |outcome| {
             if let Ok(at) = outcome {
                 let mut live = shared.live.lock();
                 live.plans.extend(indices.iter().map(|index| (*index, at.segment)));
             }
             receipt(outcome.map(|_| ()));
-        })
+        });
+        Ok(count)
     }
 
     /// The number of this start, from 1.
@@ -302,32 +327,19 @@ impl Journal {
         Ok(())
     }
 
-    /// Appends that a batch is done, and what it changed in states; `receipt` is told when all of it is durable, or the
-    /// first thing that went wrong. Without changes it may ride with whatever is synced next: losing it repeats a commit,
-    /// no more.
-    pub(crate) fn committed(&self, commit: Committed, parts: &Parts, receipt: Receipt) {
-        let mut records = record::changed(commit.index, parts);
-        let changed = u32::try_from(records.len()).expect("a batch has fewer records than that");
-        records.push(record::committed(Committed { changed, ..commit }));
-        let all = Arc::new(Mutex::new((records.len(), Some(receipt))));
-        for record in records {
-            let (shared, all) = (Arc::clone(&self.shared), Arc::clone(&all));
-            // A log that ended has poisoned the engine already.
-            let _ = self.shared.log.append(record, move |outcome| {
-                let mut all = all.lock();
-                all.0 -= 1;
-                if let Ok(at) = &outcome {
-                    let mut live = shared.live.lock();
-                    let oldest = live.commits.entry(commit.index).or_insert(at.segment);
-                    *oldest = (*oldest).min(at.segment);
-                }
-                if (all.0 == 0 || outcome.is_err())
-                    && let Some(receipt) = all.1.take()
-                {
-                    receipt(outcome.map(|_| ()));
-                }
-            });
-        }
+    /// Why input is refused for want of room on the disk, if it is.
+    pub(crate) fn shortage(&self) -> Option<Arc<str>> {
+        self.shared.log.shortage()
+    }
+
+    /// Calls `listener` each time that input begins to be refused; it must only post.
+    pub(crate) fn on_shortage(&self, listener: impl Fn() + Send + 'static) {
+        self.shared.log.on_shortage(listener);
+    }
+
+    /// Looks again whether there is room, soon, if there was none.
+    pub(crate) fn look_for_room(&self) {
+        self.shared.log.look_for_room();
     }
 
     /// Reads changes of states back: calls `each` with the number of the state in the log, and bytes.
@@ -371,6 +383,15 @@ impl Drop for Journal {
     fn drop(&mut self) {
         self.checkpoint_inbox.close();
     }
+}
+
+/// The error for a first start without room for its checkpoints.
+fn no_room(checkpoints: &Checkpoints, name: &str, err: std::io::Error) -> Error {
+    let needed = mebibytes(checkpoints.room());
+    Error::io(
+        format!("there is no room to start the log: {needed} more must be free in {name}"),
+        err,
+    )
 }
 
 /// What is to be gone on from.

@@ -152,15 +152,16 @@ pub(crate) fn committed(committed: Committed) -> Record {
     head_bytes(COMMITTED, &committed).into()
 }
 
-/// The records of what a batch changed: as few as hold the parts.
-pub(crate) fn changed(index: u64, parts: &Parts) -> Vec<Record> {
+/// The records of what a batch changed: as few as hold the parts, each of at most `bytes_max` unless a part is longer.
+pub(crate) fn changed(index: u64, parts: &Parts, bytes_max: usize) -> Vec<Record> {
+    let bytes_max = CHANGED_BYTES.min(bytes_max / 2);
     let mut records = Vec::new();
     let mut rest = parts.as_slice();
     while !rest.is_empty() {
         let mut bytes = 0;
         let fits = rest.iter().take_while(|(_, part)| {
             bytes += part.len();
-            bytes <= CHANGED_BYTES
+            bytes <= bytes_max
         });
         let (now, later) = rest.split_at(fits.count().max(1));
         let place = u32::try_from(records.len()).expect("a batch has fewer records than that");
@@ -314,7 +315,7 @@ mod tests {
     fn changes_take_as_many_records_as_they_need() {
         let big = Bytes::from(vec![7; CHANGED_BYTES - 2]);
         let all: Parts = vec![(0, "a".into()), (3, big.clone()), (1, "bc".into()), (0, "d".into())];
-        let records = changed(9, &all);
+        let records = changed(9, &all, usize::MAX);
         assert_eq!(records.len(), 2);
         let mut found = Vec::new();
         for (place, record) in (0..).zip(&records) {
@@ -326,7 +327,7 @@ mod tests {
             assert!(parts(&rest[..rest.len() - 1]).is_err());
         }
         assert_eq!(found, all);
-        assert!(changed(9, &Vec::new()).is_empty());
+        assert!(changed(9, &Vec::new(), usize::MAX).is_empty());
     }
 
     fn known(name: &str, what: &str) -> Known {

@@ -487,7 +487,8 @@ mod tests {
             take(record::started(&started));
             for (index, changes, told) in *life {
                 let part = |number: u8| (0, Bytes::from(vec![number; 3 << 20]));
-                let records = record::changed(*index, &(0..*changes).map(part).collect());
+                let records =
+                    record::changed(*index, &(0..*changes).map(part).collect(), usize::MAX);
                 let changed = u32::try_from(records.len()).expect("few");
                 records.into_iter().for_each(&mut take);
                 if *told {

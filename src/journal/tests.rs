@@ -106,7 +106,19 @@ fn plan(index: u64, blocks: &[(u32, std::ops::Range<u64>)]) -> Plan {
 
 fn committed(journal: &Journal, index: u64) {
     let commit = Committed { index, time: ANCHOR + index * 100, ..Committed::default() };
-    journal.committed(commit, &Vec::new(), Box::new(|_| ()));
+    let records = journal.commit(commit, &Vec::new()).expect("small");
+    journal.append_commit(records, Box::new(|_| ()));
+}
+
+/// Appends records of a commit; those that were refused.
+pub(super) fn append_commit(journal: &Journal, records: CommitRecords) -> Result<(), CommitRecords> {
+    let told = Mailbox::new(1);
+    let tell = told.clone();
+    let receipt = move |outcome: Result<(), (CommitRecords, NotLogged)>| {
+        tell.send(outcome.map_err(|(records, _)| records)).expect("open");
+    };
+    journal.append_commit(records, Box::new(receipt));
+    told.recv().expect("told")
 }
 
 fn covered(next_index: u64, chunks: &[(u32, u64)]) -> Covered {
@@ -234,6 +246,55 @@ fn a_chunk_that_found_no_room_is_appended_again() {
 }
 
 #[test]
+fn plans_are_as_many_as_a_record_takes() {
+    let disk = MemoryStorage::new(1);
+    let (journal, _) = open(&disk, &["a"]).expect("empty");
+    let plans: Vec<Plan> = (0..300).map(|index| plan(index, &[])).collect();
+    let mut done = 0;
+    while done < plans.len() {
+        let mut count = 0;
+        let some = |receipt| {
+            count = journal.plan(&plans[done..], receipt)?;
+            Ok(())
+        };
+        wait(some).expect("durable");
+        assert!((1..200).contains(&count), "{count} of 300 in a segment of 1 KiB");
+        done += count;
+    }
+    let long = Plan { ranges: vec![(0, vec![1; 2_000])], ..plan(300, &[]) };
+    let err = journal.plan(&[long], Box::new(|_| ())).expect_err("too long");
+    assert!(
+        err.to_string().starts_with("the plan of batch 300 is too large for the log in"),
+        "{err}"
+    );
+    drop(journal);
+    let (_journal, found) =
+        open(&disk.after_power_cut(3), &["a"]).unwrap_or_else(|err| panic!("{err}"));
+    assert_eq!((found.plans.len(), found.next_index), (300, 300));
+}
+
+/// What was refused of a commit is appended again, and nothing else.
+#[test]
+fn a_commit_that_found_no_room_is_finished_later() {
+    let disk = MemoryStorage::new(1);
+    disk.set_capacity(4 * 1024 + 3 * (64 << 10), 64);
+    let (journal, _) = open(&disk, &["a"]).expect("room");
+    let commit = Committed { index: 0, time: ANCHOR, ..Committed::default() };
+    let parts = (0..20).map(|part| (0, Bytes::from(vec![part; 400]))).collect();
+    let mut records = journal.commit(commit, &parts).expect("they fit");
+    let mut left = Vec::new();
+    while let Err(refused) = append_commit(&journal, records) {
+        left.push(refused.len());
+        disk.set_capacity(disk.used() + 1024, 64);
+        records = refused;
+    }
+    assert!(left.len() > 2 && left.is_sorted_by(|before, next| before > next), "{left:?}");
+    let big = vec![(0, Bytes::from(vec![1; 2_000]))];
+    let err = journal.commit(commit, &big).expect_err("too long").to_string();
+    assert!(err.starts_with("the state of a key is too large for the log in memory"), "{err}");
+}
+
+#[test]
 fn a_failed_sync_poisons() {
     let disk = MemoryStorage::new(1);
     let poison = Poison::new();
@@ -267,11 +328,8 @@ fn check_resume(commits: u64, reach: Reach, state: Option<u64>, runs: &str) {
         if index < commits {
             let commit = Committed { index, time: ANCHOR + index * 100, ..Committed::default() };
             let parts = vec![(0, Bytes::from(format!("change {index}")))];
-            let done = |receipt| {
-                journal.committed(commit, &parts, receipt);
-                Ok(())
-            };
-            wait(done).expect("durable");
+            let records = journal.commit(commit, &parts).expect("small");
+            append_commit(&journal, records).expect("durable");
         }
     }
     let (journal, found) = open(&disk.after_power_cut(1)).expect("good");

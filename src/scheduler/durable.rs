@@ -10,14 +10,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::checkpoints::Checkpoints;
 use super::direct::Reader;
 use super::{JobLoop, Message, Scheduler};
 use crate::direct::{Losses, Lost, OnLost, Planned, Purpose};
 use crate::dstream::{BatchInput, Graph, Replay};
 use crate::error::{Error, Result};
 use crate::journal::{
-    self, ChunkRange, Committed, Covered, Found, Journal, LoggedCommit, Parts, Plan, Reach, Run,
-    base,
+    self, ChunkRange, CommitOutcome, CommitRecords, Committed, Covered, Found, Journal,
+    LoggedCommit, Parts, Plan, Reach, Run, base,
 };
 use crate::receiver::chunks::{CHUNK_BYTES_MAX, EngineLog};
 use crate::store::StoredBlock;
@@ -25,12 +26,6 @@ use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Mutex};
 use crate::time::{Moment, Time};
 use crate::wal::NotLogged;
-
-/// A checkpoint is due after so many batches,
-const CHECKPOINT_BATCHES: u64 = 10;
-
-/// and this long after the last one.
-const CHECKPOINT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Wait after plans that found no room on the disk, before they are appended again.
 const PLAN_RETRY: Duration = Duration::from_millis(200);
@@ -56,8 +51,12 @@ pub(crate) struct LostInput {
     pub(crate) given_up: bool,
 }
 
-/// What became of the plans that are on their way.
-type Outcome = Arc<Mutex<Option<Result<(), NotLogged>>>>;
+/// What became of the records that are on their way, and who tells it.
+type Outcome<T> = Arc<Mutex<Option<T>>>;
+type Receipt<T> = Box<dyn FnOnce(T) + Send>;
+
+/// What became of plans.
+type Planned = Result<(), NotLogged>;
 
 /// See the module.
 pub(super) struct Durable {
@@ -66,7 +65,7 @@ pub(super) struct Durable {
     /// Have their blocks; not in the log.
     waiting: VecDeque<Arc<BatchInput>>,
     /// How many of those are on their way to the log.
-    on_the_way: Option<(usize, Outcome)>,
+    on_the_way: Option<(usize, Outcome<Planned>)>,
     /// In the log; wait for the batches that run again.
     ready: VecDeque<Arc<BatchInput>>,
     retry_at: Option<Moment>,
@@ -83,9 +82,7 @@ pub(super) struct Durable {
     commits: VecDeque<Commit>,
     /// Of each state of the program its number in the log.
     places: Vec<u32>,
-    /// Batches done since the last checkpoint.
-    since: u64,
-    checkpoint_at: Moment,
+    checkpoints: Checkpoints,
     reach: Reach,
     /// The seed of every hash.
     seed: u64,
@@ -105,10 +102,16 @@ struct Done {
 
 /// A commit on its way to the log.
 struct Commit {
-    record: Committed,
-    parts: Parts,
-    /// None: refused for want of room.
-    outcome: Option<Outcome>,
+    index: u64,
+    /// Those that are to be appended: for the first time, or again after they were refused for want of room.
+    records: Option<CommitRecords>,
+    outcome: Outcome<CommitOutcome>,
+}
+
+impl Commit {
+    fn is_durable(&self) -> bool {
+        matches!(*self.outcome.lock(), Some(Ok(())))
+    }
 }
 
 impl Durable {
@@ -142,8 +145,7 @@ impl Durable {
             base: found.covered.clone(),
             commits: VecDeque::new(),
             places,
-            since: 0,
-            checkpoint_at: now.plus(CHECKPOINT_PAUSE),
+            checkpoints: Checkpoints::new(now),
             reach: reach(graph),
             seed: found.seed,
             workers,
@@ -168,13 +170,25 @@ impl Durable {
         self.replays.len() + self.waiting.len() + self.ready.len()
     }
 
-    /// When refused plans are appended again.
+    /// When there is something to do without a message: refused records are appended again, or the log is short of room.
     pub(super) fn deadline(&self) -> Option<Moment> {
-        self.retry_at
+        let short = self.is_short().then(|| self.checkpoints.due_while_short());
+        self.retry_at.into_iter().chain(short).min()
     }
 
-    /// Takes the fate of the plans on their way, and appends those that wait.
-    pub(super) fn advance(&mut self, now: Moment, scheduler: &Scheduler) {
+    /// Whether the log refuses input for want of room.
+    pub(super) fn is_short(&self) -> bool {
+        self.journal.shortage().is_some()
+    }
+
+    /// Takes the fate of the plans on their way, and appends those that wait. `running`: batches whose plans are durable
+    /// and that are not done.
+    pub(super) fn advance(
+        &mut self,
+        now: Moment,
+        running: usize,
+        scheduler: &Scheduler,
+    ) -> Result<()> {
         self.settle_commits(now);
         let outcome = self.on_the_way.as_ref().and_then(|(_, outcome)| outcome.lock().take());
         if let (Some(outcome), Some((count, _))) = (outcome, &self.on_the_way) {
@@ -187,22 +201,32 @@ impl Durable {
             }
             self.on_the_way = None;
         }
+        self.checkpoint_while_short(now);
         if self.retry_at.is_some_and(|at| now < at) {
-            return;
+            return Ok(());
         }
         self.retry_at = None;
         self.append_commits(scheduler);
         if self.on_the_way.is_none() && !self.waiting.is_empty() {
-            self.append(scheduler);
+            self.append(running, scheduler)?;
         }
+        Ok(())
     }
 
-    fn append(&mut self, scheduler: &Scheduler) {
-        let plans: Vec<Plan> = self.waiting.iter().map(|input| self.plan(input)).collect();
+    /// Appends the plans that wait. Without room for more than what ends batches it is one, once none runs: what is planned
+    /// must not take the room that its end needs.
+    fn append(&mut self, running: usize, scheduler: &Scheduler) -> Result<()> {
+        let is_busy = running > 0 || !self.ready.is_empty() || !self.replays.is_empty();
+        let most = match self.is_short() {
+            true if is_busy => return Ok(()),
+            true => 1,
+            false => self.waiting.len(),
+        };
+        let plans: Vec<Plan> =
+            self.waiting.iter().take(most).map(|input| self.plan(input)).collect();
         let (outcome, receipt) = told(scheduler);
-        self.on_the_way = Some((plans.len(), outcome));
-        // A log that has ended has poisoned the engine: the batches wait until the stop gives them up.
-        let _ = self.journal.plan(&plans, receipt);
+        self.on_the_way = Some((self.journal.plan(&plans, receipt)?, outcome));
+        Ok(())
     }
 
     fn plan(&self, input: &BatchInput) -> Plan {
@@ -321,7 +345,15 @@ impl Durable {
     }
 
     /// A batch is done.
-    pub(super) fn committed(&mut self, input: &BatchInput, graph: &Graph, scheduler: &Scheduler) {
+    ///
+    /// # Errors
+    /// If what it changed in states is more than the log takes at once.
+    pub(super) fn committed(
+        &mut self,
+        input: &BatchInput,
+        graph: &Graph,
+        scheduler: &Scheduler,
+    ) -> Result<()> {
         let changes = graph.changes(input.time, input.block_bytes()).unwrap_or_default();
         let place = |state: u32| {
             let at = usize::try_from(state).ok().and_then(|at| self.places.get(at));
@@ -338,56 +370,69 @@ impl Durable {
         };
         let plan = self.plan(input);
         self.done.push_back(Done { commit: record, ends: ends(&plan), ranges: plan.ranges });
-        self.since += 1;
+        self.checkpoints.batch_done();
+        let records = self.journal.commit(record, &parts)?;
         if self.reach.stateless {
-            self.journal.committed(record, &parts, Box::new(|_| ()));
-            return;
+            self.journal.append_commit(records, Box::new(|_| ()));
+            return Ok(());
         }
-        self.commits.push_back(Commit { record, parts, outcome: None });
+        let (index, outcome) = (record.index, Outcome::default());
+        self.commits.push_back(Commit { index, records: Some(records), outcome });
         self.append_commits(scheduler);
+        Ok(())
     }
 
     /// Appends the commits that are not on their way.
     fn append_commits(&mut self, scheduler: &Scheduler) {
-        for commit in self.commits.iter_mut().filter(|commit| commit.outcome.is_none()) {
-            let (outcome, receipt) = told(scheduler);
-            commit.outcome = Some(outcome);
-            self.journal.committed(commit.record, &commit.parts, receipt);
+        for commit in &mut self.commits {
+            if let Some(records) = commit.records.take() {
+                let (outcome, receipt) = told(scheduler);
+                commit.outcome = outcome;
+                self.journal.append_commit(records, receipt);
+            }
         }
     }
 
     /// Takes the fate of the commits on their way.
     fn settle_commits(&mut self, now: Moment) {
         for commit in &mut self.commits {
-            let told = commit.outcome.as_ref().and_then(|outcome| outcome.lock().clone());
-            if let Some(Err(NotLogged::Retry(_))) = told {
-                commit.outcome = None;
+            let refused = commit.outcome.lock().take_if(|outcome| outcome.is_err());
+            // Of a log that has ended the engine is told.
+            if let Some(Err((records, NotLogged::Retry(_)))) = refused {
+                commit.records = Some(records);
                 self.retry_at.get_or_insert(now.plus(PLAN_RETRY));
             }
         }
-        let durable = |commit: &Commit| {
-            commit.outcome.as_ref().is_some_and(|outcome| matches!(*outcome.lock(), Some(Ok(()))))
-        };
-        while self.commits.front().is_some_and(durable) {
+        while self.commits.front().is_some_and(Commit::is_durable) {
             self.commits.pop_front();
         }
     }
 
     /// Asks for a checkpoint if one is due.
     pub(super) fn checkpoint_if_due(&mut self, now: Moment) {
-        let due = self.since >= CHECKPOINT_BATCHES && now >= self.checkpoint_at;
-        if due && !self.journal.is_checkpointing() {
-            self.cover();
-            if self.journal.checkpoint(self.base.clone()) {
-                self.since = 0;
-                self.checkpoint_at = now.plus(CHECKPOINT_PAUSE);
-            }
+        if !self.checkpoints.is_due(now, self.is_short()) {
+            return;
+        }
+        if self.journal.is_checkpointing() {
+            return self.checkpoints.put_off(now);
+        }
+        self.cover();
+        if self.journal.checkpoint(self.base.clone()) {
+            self.checkpoints.asked(now);
+        }
+    }
+
+    /// Without room for input: lets go what can be let go, and looks whether somebody else has made room.
+    fn checkpoint_while_short(&mut self, now: Moment) {
+        if self.is_short() && now >= self.checkpoints.due_while_short() {
+            self.checkpoint_if_due(now);
+            self.journal.look_for_room();
         }
     }
 
     /// The stop: the last checkpoint, behind the one that may be on its way.
     pub(super) fn finish(&mut self) {
-        if self.since > 0 {
+        if self.checkpoints.is_behind() {
             self.cover();
             self.journal.last_checkpoint(self.base.clone());
         }
@@ -395,7 +440,7 @@ impl Durable {
 
     /// Moves what a checkpoint covers as far as it may go: what windows and states are made of is not covered.
     fn cover(&mut self) {
-        let durable = self.commits.front().map_or(u64::MAX, |commit| commit.record.index);
+        let durable = self.commits.front().map_or(u64::MAX, |commit| commit.index);
         let done: Vec<(u64, u64)> = self
             .done
             .iter()
@@ -446,8 +491,8 @@ impl Durable {
 }
 
 /// Where the fate of records is told, and who tells it.
-fn told(scheduler: &Scheduler) -> (Outcome, journal::Receipt) {
-    let outcome = Outcome::default();
+fn told<T: Send + 'static>(scheduler: &Scheduler) -> (Outcome<T>, Receipt<T>) {
+    let outcome: Outcome<T> = Arc::default();
     let (told, scheduler) = (Arc::clone(&outcome), scheduler.clone());
     let receipt = move |result| {
         *told.lock() = Some(result);
@@ -510,12 +555,16 @@ impl JobLoop {
     pub(super) fn advance(&mut self) {
         let now = self.parts.clock.now();
         while let Some(durable) = &mut self.durable {
-            durable.advance(now, &self.scheduler);
+            let running = self.jobs.batches();
+            let advanced = durable.advance(now, running, &self.scheduler);
             if self.jobs.is_aborted() {
                 return;
             }
+            if let Err(err) = advanced {
+                return self.stop_for(err);
+            }
             let sources = self.parts.cutters.len() + self.parts.direct.len();
-            match durable.next(self.jobs.batches(), sources, now) {
+            match durable.next(running, sources, now) {
                 Ok(Some(Ready::Live(input))) => self.admit(input),
                 Ok(Some(Ready::Rebuild(input))) => self.jobs.admit_one(input.time, input),
                 Ok(Some(Ready::Again(input))) => {

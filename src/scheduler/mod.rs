@@ -10,6 +10,7 @@
 //! [`generator::JobGenerator`] and [`jobs::JobSet`], which are pure; this file and `running` carry it out. It knows
 //! nothing of the command line or of who waits for the end; they are told by [`Told`].
 
+mod checkpoints;
 mod direct;
 mod durable;
 mod fit;
@@ -225,6 +226,11 @@ impl Scheduler {
             .recovery
             .as_mut()
             .map(|recovery| Durable::new(recovery, now, &graph, direct, workers));
+        if let Some(recovery) = &parts.recovery {
+            let scheduler = self.clone();
+            // A loop with a full mailbox looks after each message anyway.
+            recovery.journal.on_shortage(move || scheduler.nudge(Message::Planned));
+        }
         let steering = Steering::new(options.interval, std::mem::take(&mut parts.steered), now);
         let outputs = parts.graph.outputs();
         let ticks = match options.batches {

@@ -154,7 +154,9 @@ impl JobLoop {
         let now = self.parts.clock.now();
         direct::done(&mut self.parts.direct, &input, self.durable.is_some());
         if let Some(durable) = &mut self.durable {
-            durable.committed(&input, &self.parts.graph, &self.scheduler);
+            if let Err(err) = durable.committed(&input, &self.parts.graph, &self.scheduler) {
+                return self.stop_for(err);
+            }
             durable.checkpoint_if_due(now);
         }
         let start = first_start.unwrap_or(now);

@@ -35,6 +35,7 @@ use crate::sync::Arc;
 pub use cut::{SegmentReport, cut, survey, survey_with};
 pub use format::Position;
 pub(crate) use format::matches as format_matches;
+pub(crate) use log::mebibytes;
 pub use log::{LogStats, Receipt, WriteAheadLog};
 pub use reader::Visit;
 pub use recovery::{Recovered, Torn, replay};

@@ -35,11 +35,8 @@ fn start(disk: &MemoryStorage, words: &str, said: &str) -> Result<(Journal, Foun
 fn commit(journal: &Journal, index: u64, parts: &[u32]) {
     let commit = Committed { index, time: ANCHOR + index * 100, ..Committed::default() };
     let parts = parts.iter().map(|state| (*state, Bytes::from_static(b"part"))).collect();
-    let done = |receipt| {
-        journal.committed(commit, &parts, receipt);
-        Ok(())
-    };
-    wait(done).expect("durable");
+    let records = journal.commit(commit, &parts).expect("small");
+    append_commit(journal, records).expect("durable");
 }
 
 /// A log with two received sources, a state, a direct source with a position, and one batch that is not committed.

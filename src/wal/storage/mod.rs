@@ -8,6 +8,7 @@
 //!
 //! Nothing here knows what the files hold. Any thread may call it; writes of one file come from one thread.
 
+mod asides;
 mod behind;
 mod directory;
 mod memory;
@@ -20,6 +21,7 @@ use crate::sync::Arc;
 
 use crate::sync::planted::{Planted, planted};
 
+pub(crate) use asides::Asides;
 pub(crate) use behind::Behind;
 pub use directory::Directory;
 pub(crate) use directory::LOCK;
@@ -218,6 +220,7 @@ pub(crate) enum PutFailure {
 ///
 /// # Errors
 /// What the storage says, and whether it can be tried again.
+#[allow(dead_code, reason = "the list of segments uses it")]
 pub(crate) fn put_whole(
     storage: &dyn Storage,
     aside: &str,
