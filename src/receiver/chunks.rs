@@ -6,9 +6,14 @@
 //! ```
 //! A chunk is what was handed over since the logger last looked. It looks when nothing is on its way to the disk, so that
 //! what comes during a sync goes with the next one and an acknowledgement waits for two syncs at most; a full chunk goes
-//! at once. There is no timer and no lock for each range: an io thread that queued a range compares two numbers. A chunk
-//! that found no room on the disk is appended again, those behind it wait, the queue fills and the sockets are paused.
-//! Nothing here knows what a batch is.
+//! at once. There is no timer and no lock for each range: an io thread that queued a range compares two numbers. What is not
+//! durable counts as queued. A chunk that found no room on the disk is appended again, and until it is durable no other is
+//! made: the queue fills and the sockets are paused. Nothing here knows what a batch is.
+
+#[cfg(all(test, tidemill_model))]
+mod model;
+#[cfg(all(test, not(tidemill_model)))]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -139,8 +144,11 @@ enum Item {
 struct Chunk {
     number: u64,
     ranges: Vec<Range>,
+    bytes: u64,
     first_read: Option<Moment>,
     state: State,
+    /// There was no room for it, once at least.
+    was_refused: bool,
 }
 
 enum State {
@@ -205,6 +213,10 @@ pub(super) struct ChunkLogger {
     items: VecDeque<Item>,
     open: Open,
     acknowledger: Arc<Mutex<Acknowledger>>,
+    /// Bytes that were taken from the queue and are not durable.
+    held: u64,
+    /// Chunks among them that were refused.
+    refused: usize,
     /// When refused chunks are appended again.
     retry_at: Option<Moment>,
     /// The log has ended: what comes is let go, so that the io threads can end. The engine is poisoned.
@@ -224,6 +236,8 @@ impl ChunkLogger {
             items: VecDeque::new(),
             open: Open::default(),
             acknowledger: Arc::new(Mutex::new(acknowledger)),
+            held: 0,
+            refused: 0,
             retry_at: None,
             ended: false,
             closed: false,
@@ -233,8 +247,9 @@ impl ChunkLogger {
     pub(super) fn run(mut self) {
         self.shared.stop.wakes(self.shared.pushes.signal());
         while !self.shared.stop.is_stopped() {
-            self.take_messages();
+            // First: whether the close can be taken depends on what became of chunks.
             self.settle();
+            self.take_messages();
             self.append_refused();
             while self.may_look() {
                 self.look();
@@ -262,7 +277,7 @@ impl ChunkLogger {
             }
             self.shared.progress.raise();
         }
-        if !self.closed && self.shared.pushes.is_closed_and_empty() && self.retry_at.is_none() {
+        if !self.closed && self.shared.pushes.is_closed_and_empty() && self.refused == 0 {
             self.closed = true;
             self.cut(None);
         }
@@ -271,7 +286,7 @@ impl ChunkLogger {
     /// Takes everything that is queued, and closes the block behind it.
     fn cut(&mut self, time: Option<Time>) {
         let mut left = self.shared.queue.len();
-        while left > 0 && self.retry_at.is_none() {
+        while left > 0 && self.refused == 0 {
             left = left.saturating_sub(self.look());
             // The log may take as long for this as until the next tick: what it has by then belongs to that one's batch.
             self.settle();
@@ -292,13 +307,13 @@ impl ChunkLogger {
     /// Whether a chunk is to be made of what is queued now.
     fn may_look(&self) -> bool {
         let queue = &self.shared.queue;
-        if queue.len() == 0 || self.retry_at.is_some() {
+        if queue.len() == 0 || self.refused > 0 {
             return false;
         }
         let waiting = self.waiting();
         waiting == 0
             || (waiting < CHUNKS_MAX
-                && (queue.bytes() >= self.chunk_bytes_max || is_crowded(queue)))
+                && (queue.bytes() >= self.held + self.chunk_bytes_max || is_crowded(queue)))
     }
 
     /// Makes a chunk of what is queued, at most a full one, and appends it; returns how many ranges it took.
@@ -309,20 +324,25 @@ impl ChunkLogger {
         let (mut ranges, mut bytes) = (Vec::new(), 0);
         let queued = self.shared.queue.len();
         while ranges.len() < queued && bytes < self.chunk_bytes_max {
-            let Some(range) = self.shared.queue.pop() else { break };
+            let Some(range) = self.shared.queue.take() else { break };
             bytes += range.bytes.len() as u64;
             ranges.push(range);
         }
-        self.shared.queue.drained();
-        self.shared.progress.raise();
+        self.held += bytes;
         let taken = ranges.len();
         if taken > 0 && !self.ended {
             let number = self.next_chunk;
             self.next_chunk += 1;
             let first_read = (read != NOTHING_READ).then(|| Moment::from_nanos(read));
             let state = self.append(number, &ranges);
-            self.items.push_back(Item::Chunk(Chunk { number, ranges, first_read, state }));
+            let was_refused = false;
+            let chunk = Chunk { number, ranges, bytes, first_read, state, was_refused };
+            self.items.push_back(Item::Chunk(chunk));
+        } else {
+            self.let_go(bytes);
         }
+        self.shared.queue.drained();
+        self.shared.progress.raise();
         // Counted by what it left behind from here on.
         self.is_idle();
         taken
@@ -358,22 +378,38 @@ impl ChunkLogger {
         State::Waiting(outcome)
     }
 
+    /// So many bytes are durable, or given up.
+    fn let_go(&mut self, bytes: u64) {
+        self.held -= bytes;
+        self.shared.queue.gone(bytes);
+    }
+
     fn take_outcomes(&mut self) {
-        let mut ended = false;
+        let (mut ended, mut durable) = (false, 0);
         for item in &mut self.items {
             let Item::Chunk(chunk) = item else { continue };
             let State::Waiting(outcome) = &chunk.state else { continue };
             let outcome = outcome.lock().take();
             match outcome {
                 None => {}
-                Some(Ok(())) => chunk.state = State::Durable,
+                Some(Ok(())) => {
+                    chunk.state = State::Durable;
+                    durable += chunk.bytes;
+                    self.refused -= usize::from(chunk.was_refused);
+                }
                 Some(Err(NotLogged::Retry(_))) => {
                     chunk.state = State::Refused;
+                    self.refused += usize::from(!chunk.was_refused);
+                    chunk.was_refused = true;
                     let again = self.shared.clock.now().plus(LOG_RETRY);
                     self.retry_at.get_or_insert(again);
                 }
                 Some(Err(NotLogged::Failed(_))) => ended = true,
             }
+        }
+        if durable > 0 {
+            self.let_go(durable);
+            self.shared.queue.drained();
         }
         if ended {
             self.end();
@@ -433,6 +469,9 @@ impl ChunkLogger {
             // What is durable of this is found by the next start.
             self.items.clear();
             self.open = Open::default();
+            self.refused = 0;
+            self.let_go(self.held);
+            self.shared.queue.drained();
         }
         self.is_idle();
     }
@@ -465,9 +504,9 @@ impl ChunkLogger {
             return;
         }
         let wanted = match self.waiting() {
-            _ if self.retry_at.is_some() => NEVER,
+            _ if self.refused > 0 => NEVER,
             0 => 1,
-            waiting if waiting < CHUNKS_MAX => self.chunk_bytes_max,
+            waiting if waiting < CHUNKS_MAX => self.held + self.chunk_bytes_max,
             _ => NEVER,
         };
         self.shared.look.0.store(wanted, Ordering::SeqCst);
@@ -485,145 +524,5 @@ impl Open {
         self.bytes += chunk.ranges.iter().map(|range| range.bytes.len() as u64).sum::<u64>();
         self.first_read = self.first_read.or(chunk.first_read);
         self.ranges.extend(chunk.ranges);
-    }
-}
-
-#[cfg(all(test, tidemill_model))]
-mod model {
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::sync::explore::{check, thread};
-    use crate::time::ManualClock;
-
-    const READERS: u8 = 2;
-    const EACH: u8 = 3;
-
-    /// A log whose disk is a thread of the scenario: chunks are durable when it comes by.
-    struct Disk(Mailbox<journal::Receipt>);
-
-    impl ChunkLog for Disk {
-        fn append(
-            &self,
-            _number: u64,
-            _framing: Framing,
-            ranges: &[Range],
-            receipt: journal::Receipt,
-        ) -> Result<()> {
-            assert!(!ranges.is_empty(), "a chunk holds something");
-            let posted = self.0.send(receipt);
-            assert!(posted.is_ok(), "the disk outlives the logger");
-            Ok(())
-        }
-    }
-
-    /// Keeps the records; the tick is told behind them.
-    #[derive(Default)]
-    struct Target(Mutex<Vec<u8>>);
-
-    impl BlockTarget for Target {
-        fn push(&self, block: &Arc<Block>) -> Result<()> {
-            let mut records = self.0.lock();
-            block.ranges().for_each(|range| records.extend_from_slice(range));
-            Ok(())
-        }
-
-        fn reached(&self, _source: u32, _time: Time) {}
-    }
-
-    /// Raised when all records are acknowledged.
-    #[derive(Debug)]
-    struct Told {
-        acknowledged: AtomicU64,
-        all: Signal,
-    }
-
-    impl crate::block::Acknowledge for Told {
-        fn acknowledge(&self, _upto: u64) {
-            let before = self.acknowledged.fetch_add(1, Ordering::SeqCst);
-            if before + 1 == u64::from(READERS * EACH) {
-                self.all.raise();
-            }
-        }
-    }
-
-    fn shared(queue: &Arc<RangeQueue>, target: &Arc<Target>, look: &Arc<Look>) -> Shared {
-        Shared {
-            source: 0,
-            framing: Framing::Lines,
-            block_bytes_max: u64::MAX,
-            queue: Arc::clone(queue),
-            first_read: Arc::new(AtomicU64::new(NOTHING_READ)),
-            pushes: Mailbox::new(4),
-            look: Arc::clone(look),
-            in_flight: Arc::default(),
-            stop: StopToken::new(),
-            progress: Signal::new(),
-            clock: Arc::new(ManualClock::new()),
-            poison: Poison::new(),
-            target: Arc::clone(target) as Arc<dyn BlockTarget>,
-        }
-    }
-
-    /// An io thread: queues its ranges, and waits for its waker when the queue is full.
-    fn read(queue: &RangeQueue, (look, logger): (&Look, &Signal), reader: u8, told: &Arc<Told>) {
-        let woken = Signal::new();
-        let raise = woken.clone();
-        let number = queue.register(Arc::new(move || raise.raise()));
-        for at in 0..EACH {
-            let to = Arc::clone(told) as Arc<dyn crate::block::Acknowledge>;
-            let receipts = vec![Receipt { to, upto: 1 }];
-            let bytes = Bytes::copy_from_slice(&[reader * EACH + at]);
-            let mut left = Some(Range { receipts, ..Range::new(bytes, 1) });
-            while let Some(range) = left.take() {
-                left = queue.push(range).err();
-                if left.is_some() && !queue.has_room() {
-                    woken.wait();
-                }
-            }
-            look.queued(queue, logger);
-        }
-        queue.forget(number);
-    }
-
-    /// Nothing but what was queued wakes the logger: no tick comes until all is acknowledged.
-    #[test]
-    fn what_is_queued_is_logged_acknowledged_and_stored_without_a_tick() {
-        check(1_000, &[Planted::LoggerSkipsRecheck], || {
-            let (queue, look) = (Arc::new(RangeQueue::new(4, u64::MAX)), Look::new());
-            let (target, disk) = (Arc::new(Target::default()), Mailbox::new(8));
-            let told = Arc::new(Told { acknowledged: AtomicU64::new(0), all: Signal::new() });
-            let shared = shared(&queue, &target, &look);
-            let pushes = shared.pushes.clone();
-            let log = Arc::new(Disk(disk.clone()));
-            let options = ChunkLogOptions { log, next_chunk: 0, chunk_bytes_max: CHUNK_BYTES_MAX };
-            let logger = ChunkLogger::new(shared, options);
-            let logger = thread("rx0-push", move || logger.run());
-            let durable = disk.clone();
-            let syncs = thread("wal-sync", move || {
-                while let Some(receipt) = durable.recv() {
-                    receipt(Ok(()));
-                }
-            });
-            let readers = [0, 1].map(|reader| {
-                let (queue, look, told) =
-                    (Arc::clone(&queue), Arc::clone(&look), Arc::clone(&told));
-                let signal = pushes.signal().clone();
-                thread("rx0-io", move || read(&queue, (&look, &signal), reader, &told))
-            });
-            told.all.wait();
-            readers.into_iter().for_each(|reader| reader.join());
-            pushes.close();
-            logger.join();
-            disk.close();
-            syncs.join();
-            let records = target.0.lock().clone();
-            for reader in 0..READERS {
-                let own: Vec<u8> =
-                    records.iter().copied().filter(|byte| byte / EACH == reader).collect();
-                let expected: Vec<u8> = (reader * EACH..(reader + 1) * EACH).collect();
-                assert_eq!(own, expected, "reader {reader}");
-            }
-        });
     }
 }

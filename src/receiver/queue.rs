@@ -22,7 +22,7 @@ pub(crate) struct RangeQueue {
     ranges: Queue<Range>,
     /// Readers wait at so many bytes.
     bytes_max: u64,
-    /// Bytes queued now, as ranges count them.
+    /// Bytes queued now, as ranges count them, and those that were taken and are not gone.
     bytes: AtomicU64,
     starved: AtomicBool,
     wakers: Mutex<Wakers>,
@@ -71,9 +71,19 @@ impl RangeQueue {
 
     /// Takes the oldest range; the caller tells by [`drained`](RangeQueue::drained) when it is through.
     pub(crate) fn pop(&self) -> Option<Range> {
-        let range = self.ranges.pop()?;
-        self.bytes.fetch_sub(range.bytes.len() as u64, Ordering::SeqCst);
+        let range = self.take()?;
+        self.gone(range.bytes.len() as u64);
         Some(range)
+    }
+
+    /// The same for who keeps it: its bytes count until they are [gone](RangeQueue::gone).
+    pub(crate) fn take(&self) -> Option<Range> {
+        self.ranges.pop()
+    }
+
+    /// So many bytes that were taken are where they no longer matter.
+    pub(crate) fn gone(&self, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Ordering::SeqCst);
     }
 
     /// Wakes the readers that found the queue full.

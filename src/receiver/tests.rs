@@ -9,22 +9,16 @@ use proptest::prelude::*;
 use crate::block::{Block, Range};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
-use crate::journal;
 use crate::metrics::{EventBus, Latency, ReceiverCounters};
-use crate::receiver::chunks::{self, ChunkLog, ChunkLogOptions, ChunkLogger, Look};
 use crate::receiver::connection::{
     AckAt, Handing, Intake, IntakeHost, IntakeLane, Observer, Session,
 };
-use crate::receiver::generator::{
-    BlockTarget, Cut, Generator, GeneratorOptions, NOTHING_READ, Push,
-};
+use crate::receiver::generator::{BlockTarget, Cut, Generator, GeneratorOptions};
 use crate::receiver::io::{Closed, Host, Lane, Peer, Remote};
 use crate::receiver::pause::Pause;
 use crate::receiver::queue::RangeQueue;
 use crate::slab::{Account, Pool};
-use crate::sync::{
-    Arc, AtomicU64, AtomicUsize, Mailbox, Mutex, Ordering, Poison, Signal, StopToken,
-};
+use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, Poison, Signal};
 use crate::time::{Clock, Interval, ManualClock, Time};
 
 /// Where the blocks of a test go.
@@ -354,83 +348,4 @@ fn readers_wait_at_the_bytes_that_may_be_queued_and_are_woken_by_a_drain() {
         woken.wait();
         assert_eq!(queue.has_room(), has_room);
     }
-}
-
-/// A log that is no faster than what comes: with each chunk the one before is durable, and the next range and tick are there.
-struct Pressed {
-    queue: Arc<RangeQueue>,
-    pushes: Mailbox<Push>,
-    target: Arc<Target>,
-    before: Mutex<Option<journal::Receipt>>,
-    /// Blocks that were stored when the last chunk came.
-    stored: AtomicUsize,
-}
-
-const CHUNKS: u64 = 20;
-
-impl ChunkLog for Pressed {
-    fn append(
-        &self,
-        number: u64,
-        _framing: Framing,
-        _ranges: &[Range],
-        receipt: journal::Receipt,
-    ) -> Result<()> {
-        if let Some(before) = self.before.lock().take() {
-            before(Ok(()));
-        }
-        if number == CHUNKS {
-            self.stored.store(self.target.blocks.lock().len(), Ordering::SeqCst);
-            receipt(Ok(()));
-            self.pushes.close();
-            return Ok(());
-        }
-        *self.before.lock() = Some(receipt);
-        self.come(Time::from_millis(number + 1));
-        Ok(())
-    }
-}
-
-impl Pressed {
-    fn come(&self, time: Time) {
-        assert!(self.queue.push(Range::new(Bytes::from_static(b"a\n"), 1)).is_ok());
-        assert!(self.pushes.try_send(Push::Tick(time)).is_ok());
-    }
-}
-
-#[test]
-fn what_is_durable_is_stored_although_the_next_tick_is_there_before_a_cut_is_made() {
-    let (queue, pushes) = (Arc::new(RangeQueue::new(4, u64::MAX)), Mailbox::new(4));
-    let (target, clock) = (Arc::new(Target::default()), ManualClock::new());
-    let log = Arc::new(Pressed {
-        queue: Arc::clone(&queue),
-        pushes: pushes.clone(),
-        target: Arc::clone(&target),
-        before: Mutex::default(),
-        stored: AtomicUsize::new(0),
-    });
-    let shared = chunks::Shared {
-        source: 0,
-        framing: Framing::Lines,
-        block_bytes_max: 1,
-        queue,
-        first_read: Arc::new(AtomicU64::new(NOTHING_READ)),
-        pushes,
-        look: Look::new(),
-        in_flight: Arc::default(),
-        stop: StopToken::new(),
-        progress: Signal::new(),
-        clock: Arc::new(clock),
-        poison: Poison::new(),
-        target: Arc::clone(&target) as Arc<dyn BlockTarget>,
-    };
-    log.come(Time::from_millis(0));
-    let options = ChunkLogOptions { log: Arc::clone(&log) as _, next_chunk: 0, chunk_bytes_max: 1 };
-    ChunkLogger::new(shared, options).run();
-    assert_eq!(target.blocks.lock().len() as u64, CHUNKS + 1);
-    assert_eq!(
-        log.stored.load(Ordering::SeqCst) as u64,
-        CHUNKS - 1,
-        "all but two when the last came"
-    );
 }

@@ -56,7 +56,7 @@ type Outcome<T> = Arc<Mutex<Option<T>>>;
 type Receipt<T> = Box<dyn FnOnce(T) + Send>;
 
 /// What became of plans.
-type Planned = Result<(), NotLogged>;
+type PlansOutcome = Result<(), NotLogged>;
 
 /// See the module.
 pub(super) struct Durable {
@@ -65,7 +65,7 @@ pub(super) struct Durable {
     /// Have their blocks; not in the log.
     waiting: VecDeque<Arc<BatchInput>>,
     /// How many of those are on their way to the log.
-    on_the_way: Option<(usize, Outcome<Planned>)>,
+    on_the_way: Option<(usize, Outcome<PlansOutcome>)>,
     /// In the log; wait for the batches that run again.
     ready: VecDeque<Arc<BatchInput>>,
     retry_at: Option<Moment>,
