@@ -111,7 +111,10 @@ fn committed(journal: &Journal, index: u64) {
 }
 
 /// Appends records of a commit; those that were refused.
-pub(super) fn append_commit(journal: &Journal, records: CommitRecords) -> Result<(), CommitRecords> {
+pub(super) fn append_commit(
+    journal: &Journal,
+    records: CommitRecords,
+) -> Result<(), CommitRecords> {
     let told = Mailbox::new(1);
     let tell = told.clone();
     let receipt = move |outcome: Result<(), (CommitRecords, NotLogged)>| {
