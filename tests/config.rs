@@ -1536,6 +1536,38 @@ fn values_arrive() {
     );
 }
 
+/// A source that acknowledges after a batch of this pipeline.
+fn acknowledging(piece: &str) -> String {
+    let relp =
+        "[source.lines.socket]\nlisten = \"127.0.0.1:2514\"\nframing = \"relp\"\nack = \"batch\"\n";
+    format!("{piece}\n{relp}{JOB}{SINK}")
+}
+
+#[test]
+fn answers_that_come_late_are_warned_of() {
+    let warning = |wait: &str| {
+        format!(
+            "
+warning: `lines` acknowledges a record when its batch is committed, {wait} and more after it came; rsyslog's omrelp breaks \
+the connection after 90s without an answer, and sends again
+ --> p.toml:2:9
+  |
+2 | [source.lines.socket]
+  |         ^^^^^
+  |
+  = help: a shorter `batch_interval`, `ack = \"log\"`, or more than that as omrelp's `timeout`
+"
+        )
+    };
+    check(&acknowledging("batch_interval = \"60s\""), &warning("60s"));
+    check(&acknowledging("batch_interval = \"30s\""), &warning("30s"));
+    check(&acknowledging("batch_interval = \"29s\""), "");
+    let trigger = "trigger = { records = 9, timeout = \"45s\" }";
+    check(&acknowledging(trigger), &warning("45s"));
+    let at_once = acknowledging("batch_interval = \"60s\"").replace("\"batch\"", "\"received\"");
+    check(&at_once, "");
+}
+
 #[test]
 fn jobs_and_sinks_keep_the_order_of_the_file() {
     let text = "[sink.z.memory]\n[job.z]\nfrom = ['lines']\nto = ['z', 'screen']\ncount = {}\n\

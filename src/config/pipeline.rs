@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::time::Interval;
 
-use self::links::{Names, check_acknowledging, check_store, check_windows, link, values};
+use self::links::{
+    Names, check_acknowledging, check_store, check_windows, link, values, warn_of_late_answers,
+};
 use self::names::Changes;
 use super::diagnostics::{At, Problem, Problems, Texts};
 use super::given::GivenKeys;
@@ -257,6 +259,8 @@ fn read_root(table: &Table, problems: &Problems) -> Option<Pipeline> {
     check_store(&root, &sources, &config.config);
     let remembers = root.has("state_dir");
     check_acknowledging(&root, &sources, remembers);
+    let longest = config.config.decide().trigger.map_or(batch, |trigger| trigger.timeout);
+    warn_of_late_answers(&root, &sources, longest);
     let state_dir = root.path("state_dir");
     let changes = Changes::read(&mut root);
     let jobs_named: Vec<String> = drafts.iter().map(|(name, _)| name.clone()).collect();

@@ -116,6 +116,26 @@ pub(super) fn check_store(root: &Section<'_>, sources: &Names<Source>, config: &
     }
 }
 
+/// How long rsyslog's omrelp waits for an answer by default, before it breaks the connection and sends again (`timeout`).
+const OMRELP_TIMEOUT: Interval = Interval::secs(90);
+
+/// Where a batch acknowledges, the interval is how long a sender waits, and what a batch takes comes on top.
+pub(super) fn warn_of_late_answers(root: &Section<'_>, sources: &Names<Source>, wait: Interval) {
+    if wait.as_millis() < OMRELP_TIMEOUT.as_millis() / 3 {
+        return;
+    }
+    let relp = |source: &Option<Source>| matches!(source, Some(Source::Socket(socket)) if socket.framing.acknowledges() && socket.ack == Ack::Batch);
+    for (name, at, _) in sources.given.iter().filter(|(_, _, source)| relp(source)) {
+        let title = format!(
+            "`{name}` acknowledges a record when its batch is committed, {wait} and more after it came; rsyslog's omrelp \
+             breaks the connection after {OMRELP_TIMEOUT} without an answer, and sends again"
+        );
+        let hint =
+            "a shorter `batch_interval`, `ack = \"log\"`, or more than that as omrelp's `timeout`";
+        root.problems.add(Problem::warning(at, title).hint(hint));
+    }
+}
+
 /// Acknowledging after the sync of a log needs a log.
 pub(super) fn check_acknowledging(root: &Section<'_>, sources: &Names<Source>, remembers: bool) {
     for (name, at, source) in &sources.given {
