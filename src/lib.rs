@@ -29,6 +29,7 @@ pub mod framing;
 mod journal;
 pub mod load;
 pub mod metrics;
+mod net;
 pub mod owner;
 pub mod receiver;
 mod scheduler;

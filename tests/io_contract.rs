@@ -89,6 +89,8 @@ struct State {
     /// What a read may bring, and how often that was asked.
     read_max: Option<usize>,
     asked: u64,
+    /// Peers that were turned away; none where accepting had to wait.
+    refused: Vec<Option<SocketAddr>>,
 }
 
 /// One connection, as far as it was published.
@@ -347,9 +349,11 @@ enum Way {
 struct Wants {
     connections_max: usize,
     pool_threads: usize,
+    /// How many, where peers dial in.
+    listeners: usize,
 }
 
-const PLENTY: Wants = Wants { connections_max: 200, pool_threads: 64 };
+const PLENTY: Wants = Wants { connections_max: 200, pool_threads: 64, listeners: 1 };
 
 /// One model, started, with the test's end of everything.
 struct Rig {
@@ -357,7 +361,7 @@ struct Rig {
     row: &'static Row,
     world: Arc<World>,
     driver: Stops,
-    address: Option<SocketAddr>,
+    addresses: Vec<SocketAddr>,
     counters: Arc<ReceiverCounters>,
     account: Arc<Account>,
     poison: Poison,
@@ -388,23 +392,30 @@ impl Rig {
         let account = Account::new(1 << 30);
         let (counters, poison, clock) =
             (Arc::new(ReceiverCounters::default()), Poison::new(), SystemClock::new());
-        let listener = (way == Way::Listen).then(|| listen().expect("a free port"));
-        let address = listener.as_ref().map(|listener| listener.local_addr().expect("bound"));
+        let count = if way == Way::Listen { wants.listeners } else { 0 };
+        let listeners: Vec<_> = (0..count).map(|_| listen().expect("a free port")).collect();
+        let bound = listeners.iter().map(|listener| listener.local_addr().expect("bound"));
+        let addresses: Vec<SocketAddr> = bound.collect();
+        let refused = Arc::clone(&world);
         let options = Options {
             name: "rxt".to_owned(),
-            listener,
+            listeners,
             connections_max: wants.connections_max,
             pool_threads: wants.pool_threads,
             reactors: 2,
             reply_bytes_max: 64 * 1024,
             pool: Pool::new(Arc::clone(&account)),
             counters: Arc::clone(&counters),
+            on_refusal: Arc::new(move |peer, why| {
+                assert!(!why.is_empty());
+                refused.tell(|state| state.refused.push(peer));
+            }),
             clock: clock.clone(),
             poison: poison.clone(),
         };
         let driver = start(row.model, TestHost(Arc::clone(&world)), options).expect("it starts");
         let driver = Stops(driver);
-        Rig { way, row, world, driver, address, counters, account, poison, clock }
+        Rig { way, row, world, driver, addresses, counters, account, poison, clock }
     }
 
     fn peer(&self, salt: u8) -> TestPeer {
@@ -413,7 +424,7 @@ impl Rig {
 
     /// Connects, whichever way the case says.
     fn try_peer(&self, salt: u8) -> std::io::Result<TestPeer> {
-        let (stream, address) = match self.address {
+        let (stream, address) = match self.addresses.first() {
             Some(address) => {
                 let stream = TcpStream::connect(address)?;
                 let address = stream.local_addr()?;
@@ -874,6 +885,50 @@ fn a_reset_by_the_peer_ends_only_its_connection() {
 }
 
 #[test]
+fn peers_that_are_reset_at_once_are_connections() {
+    let _alone = ONE_AT_A_TIME.lock();
+    for row in IO_MODELS.iter().filter(|row| offered(row)) {
+        // None is turned away, however late the others are closed.
+        let wants = Wants { connections_max: 2_000, ..PLENTY };
+        run(row, Way::Listen, wants, |rig| {
+            for _ in 0..1_000 {
+                let peer = rig.peer(1);
+                let socket = Socket::from(peer.stream);
+                socket.set_linger(Some(Duration::ZERO)).expect("a socket");
+            }
+            let over = |state: &State| state.seen.values().filter(|s| !s.closed.is_empty()).count();
+            rig.world.until("1,000 connections", |state| over(state) == 1_000);
+            let resets = |seen: &Seen| seen.closed == ["reset"];
+            assert!(rig.world.lock().seen.values().all(resets), "all were reset");
+            assert_eq!(rig.counters.refused.value(), 0);
+            let mut honest = rig.peer(2);
+            honest.send(10);
+            rig.world.until_len(&honest, 10);
+        });
+    }
+}
+
+#[test]
+fn several_listeners_are_listened_at() {
+    let _alone = ONE_AT_A_TIME.lock();
+    for row in IO_MODELS.iter().filter(|row| offered(row)) {
+        run(row, Way::Listen, Wants { listeners: 3, ..PLENTY }, |rig| {
+            let mut peers = Vec::new();
+            for salt in 0..30 {
+                let address = rig.addresses[usize::from(salt) % 3];
+                let stream = TcpStream::connect(address).expect("it listens");
+                let local = stream.local_addr().expect("connected");
+                peers.push(TestPeer::new(stream, local, salt).expect("a socket"));
+            }
+            for peer in &mut peers {
+                peer.send(100);
+                rig.world.until_len(peer, 100);
+            }
+        });
+    }
+}
+
+#[test]
 fn peers_beyond_the_limit_are_turned_away_and_counted() {
     each(Wants { connections_max: 4, ..PLENTY }, |rig| {
         let mut peers: Vec<TestPeer> = (1..=4).map(|n| rig.peer(n)).collect();
@@ -885,8 +940,11 @@ fn peers_beyond_the_limit_are_turned_away_and_counted() {
             match rig.way {
                 Way::Connect => assert!(rig.try_peer(9).is_err(), "the limit is told"),
                 Way::Listen => {
-                    assert!(rig.peer(9).sees_a_close());
+                    let mut peer = rig.peer(9);
+                    assert!(peer.sees_a_close());
                     assert_eq!(rig.counters.refused.value(), round);
+                    let told = rig.world.lock().refused.last().copied();
+                    assert_eq!(told, Some(Some(peer.address)));
                 }
             }
         }
@@ -1115,7 +1173,7 @@ fn unconnected(count: usize) -> Vec<Socket> {
 }
 
 fn connect(rig: &Rig, sockets: Vec<Socket>) -> Vec<TestPeer> {
-    let address = SockAddr::from(rig.address.expect("it listens"));
+    let address = SockAddr::from(rig.addresses[0]);
     let connect = |(socket, salt): (Socket, u8)| {
         socket.connect(&address).expect("the kernel takes it");
         let stream = TcpStream::from(socket);
@@ -1205,6 +1263,10 @@ fn turns_peers_away(row: &'static Row, needed: usize) {
     });
     assert!(rig.counters.refused.value() > 10, "{} refused", rig.counters.refused.value());
     assert!(rig.counters.accept_waits.value() < 5);
+    let told = rig.world.lock().refused.clone();
+    let peers_told = told.iter().flatten().count() as u64;
+    assert_eq!(peers_told, rig.counters.refused.value(), "each is told with its address");
+    assert_eq!(told.len() as u64 - peers_told, rig.counters.accept_waits.value());
     let turns = rig.world.lock().turns;
     assert!(turns < 300, "{turns} turns for 30 peers");
     drop(peers);

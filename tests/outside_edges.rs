@@ -15,3 +15,5 @@ mod framings;
 mod http;
 #[path = "outside_edges/signals.rs"]
 mod signals;
+#[path = "outside_edges/sockets.rs"]
+mod sockets;

@@ -11,6 +11,7 @@ const ORDER: &[&str] = &[
     "sync",
     "time",
     "metrics",
+    "net",
     "framing",
     "slab",
     "block",

@@ -119,7 +119,8 @@ pub(super) fn run(args: &DoctorArgs, out: &mut dyn Write) -> Result<()> {
     let clock = SystemClock::new();
     let mut findings: Vec<Finding> =
         IO_MODELS.iter().map(|row| model(row.name, row.about, models::probe(row.model))).collect();
-    findings.push(files(getrlimit(Resource::Nofile).current, args.connections));
+    // `run` raises the soft limit by itself.
+    findings.push(files(getrlimit(Resource::Nofile).maximum, args.connections));
     findings.push(backlog(fs::read_to_string("/proc/sys/net/core/somaxconn").ok().as_deref()));
     findings.push(resolution());
     findings.push(lateness(timer_lateness(clock.as_ref())));
@@ -149,7 +150,7 @@ fn model(name: &str, about: &str, probed: Result<(), String>) -> Finding {
 fn files(limit: Option<u64>, asked: Option<u64>) -> Finding {
     let wanted = asked.unwrap_or(CONNECTIONS);
     let needed = wanted.saturating_add(OTHER_FILES);
-    let subject = "open files (RLIMIT_NOFILE)";
+    let subject = "open files (RLIMIT_NOFILE, hard)";
     let Some(limit) = limit.filter(|limit| *limit < needed) else {
         let found = limit.map_or("no limit".to_owned(), |limit| HumanCount(limit).to_string());
         return Finding::good(subject, format!("{found}, for {} connections", HumanCount(wanted)));
@@ -159,7 +160,7 @@ fn files(limit: Option<u64>, asked: Option<u64>) -> Finding {
     Finding::good(subject, found).but(
         state,
         format!(
-            "`ulimit -n {needed}` before the start, or LimitNOFILE={needed} in the systemd unit"
+            "`ulimit -Hn {needed}` before the start, or LimitNOFILE={needed} in the systemd unit"
         ),
     )
 }
@@ -299,7 +300,7 @@ mod tests {
         check(model("aio", "", Err("refused".to_owned())), State::Warning, "refused", "`nio`");
         check(files(None, Some(1_000_000)), State::Good, "no limit", "");
         check(files(Some(10_064), None), State::Good, "10,064", "");
-        check(files(Some(10_063), None), State::Warning, "too few", "ulimit -n 10064");
+        check(files(Some(10_063), None), State::Warning, "too few", "ulimit -Hn 10064");
         check(files(Some(1_024), Some(2_000)), State::Missing, "2,000", "LimitNOFILE=2064");
         check(files(Some(u64::MAX), Some(u64::MAX)), State::Good, "", "");
         check(backlog(Some("4096\n")), State::Good, "4,096", "");

@@ -44,29 +44,6 @@ impl Messages {
     /// A line for each event that an operator acts on; batches speak through the sinks.
     pub(super) fn event(&self, event: &Event) {
         match event {
-            Event::Listening { source, address } => {
-                let text = format!("source `{source}`: listening on {address}");
-                self.say("listening", &text, json!({"source": source, "address": address}));
-            }
-            Event::Connected { source, peer } => {
-                let text = format!("source `{source}`: connected to {peer}");
-                self.debug("connected", &text, json!({"source": source, "peer": peer}));
-            }
-            Event::Disconnected { source, peer, why } => {
-                let text = format!("source `{source}`: connection to {peer} {why}");
-                self.debug(
-                    "disconnected",
-                    &text,
-                    json!({"source": source, "peer": peer, "why": why}),
-                );
-            }
-            Event::Retrying { source, address, attempt, wait, why } => {
-                let text = format!(
-                    "source `{source}`: cannot reach {address} ({why}); attempt {attempt}, the next in {}",
-                    seconds(*wait)
-                );
-                self.warning("retrying", &text, json!({"source": source, "attempt": attempt}));
-            }
             Event::IoModelFallback { source, wanted, used, why } => {
                 let text = format!("source `{source}`: io model {used} instead of {wanted}: {why}");
                 self.warning(
@@ -83,6 +60,14 @@ impl Messages {
                 let how = error.as_ref().map_or(String::new(), |error| format!(": {error}"));
                 let text = format!("source `{source}`: ended{how}");
                 self.say("source_ended", &text, json!({"source": source, "error": error}));
+            }
+            Event::Tallied { tally } => {
+                let facts = json!({
+                    "source": tally.source,
+                    "count": tally.count,
+                    "newest": tally.newest,
+                });
+                self.warning(tally.kind.name(), &tally.text(), facts);
             }
             Event::ConditionBegan { condition } => {
                 self.condition("condition_began", condition, &condition.text(), None);
@@ -117,6 +102,59 @@ impl Messages {
                     "source": source, "ranges": ranges, "bytes": bytes, "records": records, "processed": processed,
                 });
                 self.warning("input_lost", &text, facts);
+            }
+            _ => self.event_of_connections(event),
+        }
+    }
+
+    /// What happens to listeners and connections.
+    fn event_of_connections(&self, event: &Event) {
+        match event {
+            Event::Listening { source, address } => {
+                let text = format!("source `{source}`: listening on {address}");
+                self.say("listening", &text, json!({"source": source, "address": address}));
+            }
+            Event::AddressLeftOut { source, address, why } => {
+                let text = format!(
+                    "source `{source}`: not listening on {address}, which this machine does not have ({why})"
+                );
+                let facts = json!({"source": source, "address": address, "why": why});
+                self.warning("address_left_out", &text, facts);
+            }
+            Event::ConnectionsLimited { source, wanted, allowed, descriptors } => {
+                let text = format!(
+                    "source `{source}`: connections_max = {wanted} does not fit into {descriptors} open files \
+                     (RLIMIT_NOFILE): {allowed} connections at once; raise the limit (`ulimit -Hn`, LimitNOFILE=) or \
+                     lower connections_max"
+                );
+                let facts = json!({"source": source, "wanted": wanted, "allowed": allowed, "limit": descriptors});
+                self.warning("connections_limited", &text, facts);
+            }
+            Event::Connected { source, peer } => {
+                let text = format!("source `{source}`: connected to {peer}");
+                self.debug("connected", &text, json!({"source": source, "peer": peer}));
+            }
+            Event::Disconnected { source, peer, why } => {
+                let text = format!("source `{source}`: connection to {peer} {why}");
+                self.debug(
+                    "disconnected",
+                    &text,
+                    json!({"source": source, "peer": peer, "why": why}),
+                );
+            }
+            Event::Retrying { source, address, attempt, wait, why } => {
+                let text = format!(
+                    "source `{source}`: {address}: {why}; attempt {attempt}, the next in {}",
+                    seconds(*wait)
+                );
+                // The condition and the tally say it to everybody.
+                let facts = json!({
+                    "source": source,
+                    "address": address,
+                    "attempt": attempt,
+                    "wait_ms": u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+                });
+                self.debug("retrying", &text, facts);
             }
             _ => self.event_of_batches(event),
         }
@@ -283,6 +321,9 @@ fn source_text(source: &SourceReport) -> String {
     }
     let odd = [
         ("overlong", "over-long records dropped"),
+        ("truncated", "over-long records shortened"),
+        ("put_aside", "over-long records put aside"),
+        ("cut_off", "unfinished records dropped"),
         ("malformed", "connections closed for a malformed frame"),
         ("resets", "connections broken"),
         ("refused", "peers turned away"),

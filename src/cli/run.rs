@@ -22,6 +22,7 @@ use crate::dstream::builtin::{Builtin, Scope};
 use crate::error::{Error, Result};
 use crate::load::{self, Limit, Load, LoadOptions, Target};
 use crate::metrics::Event;
+use crate::net::descriptors;
 use crate::sink::{self, Console, Existing, Format, Memory, Null, ROWS_SHOWN, SharedSink, Writer};
 use crate::sync::thread;
 use crate::sync::{Arc, Poison};
@@ -49,6 +50,9 @@ pub(super) fn run(args: &RunArgs, env: &Env<'_>) -> Result<()> {
     }
     for warning in &pipeline.warnings {
         messages.warn(warning);
+    }
+    if let Err(err) = descriptors::raise_limit() {
+        messages.warn(&format!("cannot raise the limit of open files: {err}"));
     }
     messages.say("start", &start_text(&pipeline), json!({"version": env!("CARGO_PKG_VERSION")}));
     // Before anything is opened: a taken address costs nothing yet, and a long start can be watched.

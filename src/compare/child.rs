@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::calls::Calls;
 use super::latency::{Timed, Timing};
 use super::plan::{Kind, Shape};
-use super::sample::{own_cpu, raise_files_limit};
+use super::sample::own_cpu;
 use super::soak::{self, Soaked, Soaking};
 use crate::config::Config;
 use crate::context::{RunLimits, Running, SocketSource, StreamingContext};
@@ -30,6 +30,7 @@ use crate::dstream::{DStream, stamp};
 use crate::error::{Error, Result};
 use crate::load::{self, LINE_LEN, Limit, LoadOptions, Target, WORDS};
 use crate::metrics::Event;
+use crate::net::descriptors;
 use crate::receiver::io::IoModel;
 use crate::sink::{Null, SharedSink};
 use crate::sync::thread::{self, Thread};
@@ -143,7 +144,8 @@ pub(crate) fn run(out: &mut dyn Write) -> Result<()> {
     io::stdin().lock().read_line(&mut line).map_err(|err| Error::io("no role", err))?;
     let role: Role = serde_json::from_str(&line)
         .map_err(|err| Error::Usage(format!("`compare` starts this command: {err}")))?;
-    raise_files_limit();
+    // A refusal shows later, as a connection that cannot be made.
+    let _ = descriptors::raise_limit();
     let done = match role {
         Role::Receive { model: None, shape, .. } => bare(&shape, out).map(Said::Received),
         Role::Receive { model: Some(model), shape, pool_threads } => {

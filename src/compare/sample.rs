@@ -4,7 +4,6 @@
 use std::fs;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 /// A process at one moment.
@@ -56,13 +55,6 @@ pub(crate) fn own_cpu() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
-}
-
-/// Raises the limit of open files as far as it may be raised without privileges.
-pub(crate) fn raise_files_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    // A refusal shows later, as a connection that cannot be made.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 #[cfg(test)]

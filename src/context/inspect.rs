@@ -43,7 +43,7 @@ pub(super) struct Received {
     pub(super) number: u32,
     pub(super) source: String,
     pub(super) io_model: Option<IoModel>,
-    pub(super) local: Option<SocketAddr>,
+    pub(super) local: Vec<SocketAddr>,
     pub(super) counters: Arc<ReceiverCounters>,
     pub(super) limiter: Option<Arc<RateLimiter>>,
 }
@@ -90,8 +90,10 @@ pub struct ReceiverStatus {
     pub source: String,
     /// The io model in use, if it reads sockets.
     pub io_model: Option<IoModel>,
-    /// Where it listens, if it does.
+    /// Where it listens, if it does: the first address.
     pub local: Option<SocketAddr>,
+    /// All of them.
+    pub addresses: Vec<SocketAddr>,
     /// The rate in force in records per second, if there is one.
     pub rate: Option<u64>,
     /// Its counters, by name.
@@ -141,7 +143,7 @@ impl Inspector {
     /// Why the stream is not ready, a sentence each.
     pub fn unready(&self) -> Vec<String> {
         let connected =
-            |receiver: &Received| receiver.local.is_some() || receiver.counters.open.value() > 0;
+            |receiver: &Received| !receiver.local.is_empty() || receiver.counters.open.value() > 0;
         let connected = self.0.receivers.iter().all(connected);
         let states = [
             (self.is_stopping(), "the stream is stopping"),
@@ -195,7 +197,8 @@ impl Inspector {
         let status = |receiver: &Received| ReceiverStatus {
             source: receiver.source.clone(),
             io_model: receiver.io_model,
-            local: receiver.local,
+            local: receiver.local.first().copied(),
+            addresses: receiver.local.clone(),
             rate: receiver.limiter.as_ref().map(|limiter| limiter.rate()),
             counters: receiver.counters.all(),
         };

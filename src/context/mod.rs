@@ -3,6 +3,7 @@
 //! Nothing below holds the context; what must be told upward comes as values on its mailbox.
 
 mod adjust;
+mod connections;
 #[cfg(all(test, not(tidemill_model)))]
 mod crash_tests;
 mod inspect;

@@ -54,6 +54,8 @@ enum Control {
 pub struct Running {
     clock: Arc<dyn Clock>,
     block_bytes_max: u64,
+    /// How many outputs there are.
+    outputs: usize,
     started: Moment,
     stop_deadline: Duration,
     limits: RunLimits,
@@ -162,7 +164,7 @@ impl Running {
 
     /// Where the listening sources listen, in the order of the sources.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        self.receivers.iter().filter_map(|receiver| receiver.local_addr()).collect()
+        self.receivers.iter().flat_map(|receiver| receiver.local_addrs()).copied().collect()
     }
 
     /// Looks at the stream from outside, also after its end.

@@ -3,6 +3,7 @@
 use crate::config::{Ack, RateLimits, Resolved};
 use crate::direct::DirectSource;
 use crate::journal::Wanted;
+use crate::net::lookup::Names;
 use crate::receiver::{
     AckAt, CustomOptions, RateOptions, Receiver, ReceiverSlot, SocketOptions, When,
 };
@@ -181,6 +182,7 @@ impl Added {
             source: self.name.clone(),
             number,
             direction: source.direction,
+            names: Names::of_system(),
             io_model: source.io_model,
             framing: source.framing,
             ack: match source.ack {

@@ -273,6 +273,7 @@ fn receivers(stream: &Inspector) -> Vec<Map<String, Value>> {
             "source": receiver.source,
             "io_model": receiver.io_model.map(IoModel::name),
             "listens": receiver.local,
+            "addresses": receiver.addresses,
             "rate": receiver.rate,
         }));
         row.extend(

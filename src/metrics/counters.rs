@@ -56,6 +56,8 @@ counters! {
         overlong,
         /// Records of which only the first `record_bytes_max` bytes were kept, in framings that acknowledge.
         truncated,
+        /// Records dropped because the peer closed in the middle of a frame.
+        cut_off,
         /// Records that came before and were left out, where the sender's identity is known; each time a task does so.
         repeats,
         /// Over-long records that were put aside whole, in framings that acknowledge.

@@ -1,8 +1,8 @@
 //! The closed set of facts that the engine reports, and the bounded bus that carries them to listeners.
 //!
 //! Any thread posts without waiting; the `events` thread calls the listeners. When they are too slow, facts are dropped
-//! and counted, for the stream must not wait for those who watch it. Conditions are not dropped: the thread asks the
-//! registry for what is due.
+//! and counted, for the stream must not wait for those who watch it. Conditions and tallies are not dropped: the
+//! thread asks their registries for what is due.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use crate::sync::{Arc, AtomicU64, Mailbox, Ordering, Poison};
 use crate::time::{Clock, SystemClock, Time};
 
 use super::conditions::{Condition, Conditions};
+use super::tallies::{Tallies, Tally};
 
 /// Facts in flight at most, then new ones are dropped and counted.
 const EVENTS_MAX: usize = 4096;
@@ -40,12 +41,37 @@ pub enum Event {
         /// How long it lasted.
         lasted: Duration,
     },
+    /// What happened often since the last event of this kind and source: at most one every ten seconds.
+    Tallied {
+        /// What it was, and how often.
+        tally: Tally,
+    },
     /// A source listens for peers.
     Listening {
         /// The source's name.
         source: String,
         /// Where.
         address: SocketAddr,
+    },
+    /// A source does not listen at one of the addresses of the name that it was given, because this machine does not have it.
+    AddressLeftOut {
+        /// The source's name.
+        source: String,
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        why: String,
+    },
+    /// A source may have fewer connections than its `connections_max`, because of the limit of open files.
+    ConnectionsLimited {
+        /// The source's name.
+        source: String,
+        /// Its `connections_max`.
+        wanted: usize,
+        /// How many it may have.
+        allowed: usize,
+        /// The limit of open files.
+        descriptors: u64,
     },
     /// A connection was made, by us or by the peer.
     Connected {
@@ -63,13 +89,13 @@ pub enum Event {
         /// How it ended.
         why: String,
     },
-    /// A dial failed; one event per attempt.
+    /// An address is dialled again after a wait, because the dial failed or the connection ended; one event per wait.
     Retrying {
         /// The source's name.
         source: String,
         /// The address as it was given.
         address: String,
-        /// How many attempts failed in a row.
+        /// How many ended in a row before they were older than the wait before them, a dial that failed among them.
         attempt: u32,
         /// How long until the next.
         wait: Duration,
@@ -260,6 +286,7 @@ pub struct EventBus {
     mailbox: Mailbox<Event>,
     dropped: Arc<AtomicU64>,
     conditions: Conditions,
+    tallies: Tallies,
     clock: Arc<dyn Clock>,
 }
 
@@ -279,12 +306,18 @@ impl EventBus {
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
         let mailbox = Mailbox::new(EVENTS_MAX);
         let conditions = Conditions::new(Arc::clone(&clock), mailbox.signal().clone());
-        EventBus { mailbox, dropped: Arc::default(), conditions, clock }
+        let tallies = Tallies::new(Arc::clone(&clock), mailbox.signal().clone());
+        EventBus { mailbox, dropped: Arc::default(), conditions, tallies, clock }
     }
 
     /// What holds the engine up.
     pub fn conditions(&self) -> &Conditions {
         &self.conditions
+    }
+
+    /// What happens often.
+    pub fn tallies(&self) -> &Tallies {
+        &self.tallies
     }
 
     /// Posts a fact without waiting.
@@ -310,7 +343,7 @@ impl EventBus {
             .map_err(|err| Error::io("cannot start the thread `events`", err))
     }
 
-    /// The body of the thread: what was posted, and what is due of conditions, until the bus is closed.
+    /// The body of the thread: what was posted, and what is due of conditions and tallies, until the bus is closed.
     fn run(&self, mut tell: impl FnMut(&Event)) {
         loop {
             let posted = self.mailbox.try_recv();
@@ -318,11 +351,13 @@ impl EventBus {
             let is_idle = posted.is_none() && !is_over;
             posted.iter().for_each(&mut tell);
             self.conditions.take_due(is_over).iter().for_each(&mut tell);
+            self.tallies.take_due(is_over).iter().for_each(&mut tell);
             if is_over {
                 return;
             }
             if is_idle {
-                self.clock.wait(self.mailbox.signal(), self.conditions.due());
+                let due = self.conditions.due().into_iter().chain(self.tallies.due()).min();
+                self.clock.wait(self.mailbox.signal(), due);
             }
         }
     }

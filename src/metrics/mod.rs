@@ -1,5 +1,5 @@
-//! What the engine tells about itself: counters, times, batches, conditions that last, and facts as values on a bounded bus.
-//! No HTTP, no text formats.
+//! What the engine tells about itself: counters, times, batches, conditions that last, tallies of what happens often, and
+//! facts as values on a bounded bus. No HTTP, no text formats.
 
 mod batches;
 mod conditions;
@@ -7,6 +7,7 @@ mod counters;
 mod event;
 mod latency;
 mod reloads;
+mod tallies;
 
 pub use batches::{BatchRecord, BatchState, EngineTimes, History, Moments, STAGES, Stage};
 pub use conditions::{
@@ -16,3 +17,4 @@ pub use counters::{Counter, ReceiverCounters};
 pub use event::{Event, EventBus, Listener};
 pub use latency::{Latency, Recorder, Times};
 pub use reloads::{Reloaded, Reloads};
+pub use tallies::{Tallies, Tally, TallyKind};

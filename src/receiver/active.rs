@@ -21,9 +21,9 @@ pub(crate) trait ActiveReceiver: Send {
     /// The io model in use, if it reads sockets.
     fn io_model(&self) -> Option<IoModel>;
 
-    /// Where it listens, if it does.
-    fn local_addr(&self) -> Option<SocketAddr> {
-        None
+    /// Where it listens.
+    fn local_addrs(&self) -> &[SocketAddr] {
+        &[]
     }
 
     /// What it did so far.

@@ -15,7 +15,7 @@ use bytes::BytesMut;
 
 use crate::block::{Range, Receipt};
 use crate::framing::{Found, Framing, Splitter};
-use crate::metrics::{Event, EventBus, ReceiverCounters};
+use crate::metrics::{Event, EventBus, ReceiverCounters, TallyKind};
 use crate::receiver::answers::Answers;
 use crate::receiver::arrivals::Arrivals;
 use crate::receiver::aside::Asides;
@@ -188,6 +188,7 @@ impl Lane for IntakeLane {
         found.clear();
         let outcome = session.splitter.feed(buffer.filled(len), &mut found);
         let noted = session.answers.as_mut().map_or(Ok(()), |answers| self.note(answers, &found));
+        self.count(&found, session.peer);
         self.take(&found, buffer, len, session.answers.as_deref_mut());
         if let Some(limiter) = &self.intake.limiter {
             limiter.take(found.records, len as u64);
@@ -197,6 +198,11 @@ impl Lane for IntakeLane {
             Ok(()) => Flow::Continue,
             Err(why) => {
                 self.intake.counters.malformed.add(1);
+                self.tally(
+                    TallyKind::FrameMalformed,
+                    1,
+                    format!("{} ({why})", session.peer.address),
+                );
                 Flow::Close(why)
             }
         }
@@ -226,7 +232,7 @@ impl Lane for IntakeLane {
                 found.clear();
                 session.splitter.end(&mut found);
                 self.copy_joined(&found, session.answers.as_deref_mut());
-                self.count(&found);
+                self.count(&found, session.peer);
                 self.found = found;
                 // The observer may end the run on this, so the tail must be queued first.
                 self.turn();
@@ -280,7 +286,6 @@ impl IntakeLane {
         len: usize,
         mut answers: Option<&mut Answers>,
     ) {
-        self.count(found);
         self.copy_joined(found, answers.as_deref_mut());
         let whole: usize = found.ranges.iter().map(std::ops::Range::len).sum();
         let frozen = (whole >= FREEZE_BYTES).then(|| {
@@ -322,17 +327,41 @@ impl IntakeLane {
         answers.note(found)
     }
 
-    fn count(&self, found: &Found) {
+    fn count(&self, found: &Found, peer: Peer) {
         self.intake.counters.records.add(found.records);
-        if found.overlong > 0 {
-            let counters = &self.intake.counters;
-            match (&self.intake.asides, self.intake.framing.acknowledges()) {
-                // Counted when they are safe.
-                (Some(_), true) => {}
-                (None, true) => counters.truncated.add(found.overlong),
-                (_, false) => counters.overlong.add(found.overlong),
-            }
+        if found.overlong > 0 || found.truncated > 0 {
+            self.count_lost(found, peer);
         }
+    }
+
+    fn count_lost(&self, found: &Found, peer: Peer) {
+        let (counters, from, max) =
+            (&self.intake.counters, peer.address, self.intake.record_bytes_max);
+        let became = match (&self.intake.asides, self.intake.framing.acknowledges()) {
+            // Counted when they are safe.
+            (Some(_), true) => "put aside",
+            (None, true) => {
+                counters.truncated.add(found.overlong);
+                "shortened"
+            }
+            (_, false) => {
+                counters.overlong.add(found.overlong);
+                "dropped"
+            }
+        };
+        if found.overlong > 0 {
+            let newest = format!("from {from} (record_bytes_max = {max}), {became}");
+            self.tally(TallyKind::RecordOverlong, found.overlong, newest);
+        }
+        if found.truncated > 0 {
+            counters.cut_off.add(found.truncated);
+            let newest = format!("from {from}, which closed in the middle of it");
+            self.tally(TallyKind::RecordCutOff, found.truncated, newest);
+        }
+    }
+
+    fn tally(&self, kind: TallyKind, count: u64, newest: String) {
+        self.intake.events.tallies().add(kind, &self.intake.source, count, newest);
     }
 
     fn copy_joined(&mut self, found: &Found, answers: Option<&mut Answers>) {

@@ -12,8 +12,11 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::framing::Framing;
-use crate::metrics::{Event, EventBus, ReceiverCounters};
+use crate::metrics::{Event, EventBus, ReceiverCounters, TallyKind};
+use crate::receiver::Arrivals;
 use crate::receiver::active::ActiveReceiver;
+use crate::receiver::away::Away;
+use crate::receiver::dial::{self, BackOff};
 use crate::receiver::generator::{BlockTarget, Generator, GeneratorOptions};
 use crate::receiver::io::IoModel;
 use crate::receiver::pause::Pause;
@@ -21,7 +24,6 @@ use crate::receiver::rate::RateLimiter;
 use crate::receiver::socket::{
     Cutter, Engine, OnEnd, RateOptions, Steered, When, join_all, start_limiter, wake_on_room,
 };
-use crate::receiver::{Arrivals, dial};
 use crate::slab::Account;
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mutex, Signal, StopToken};
@@ -123,6 +125,10 @@ impl ReceiverHandle {
         let shared = &self.0;
         let Some(length) = shared.length(record) else {
             shared.counters.overlong.add(1);
+            let (max, len) = (shared.options.record_bytes_max, record.len());
+            let newest = format!("of {len} bytes (record_bytes_max = {max}), dropped");
+            let (source, tallies) = (&shared.options.source, shared.events.tallies());
+            tallies.add(TallyKind::RecordOverlong, source, 1, newest);
             return Ok(());
         };
         let parts = [&length[..], record];
@@ -340,9 +346,10 @@ struct Supervisor {
 impl Supervisor {
     /// Runs the receiver, again after each failure; at the end puts it back where a second start finds it.
     fn run(&self, mut receiver: Box<dyn Receiver>) {
-        let (shared, mut attempt) = (&self.handle.0, 0);
+        let (shared, mut back_off) = (&self.handle.0, BackOff::default());
+        let mut away = Away::new(&shared.options.source, None, &shared.events);
         while !self.handle.is_stopped() {
-            let before = shared.counters.records.value();
+            back_off.connected(shared.clock.now());
             shared.counters.opened.add(1);
             shared.counters.open.add(1);
             let outcome = receiver.receive(&self.handle);
@@ -360,19 +367,22 @@ impl Supervisor {
                     break;
                 }
                 Err(err) => {
-                    let progress = shared.counters.records.value() > before;
-                    attempt = if progress { 1 } else { attempt + 1 };
-                    self.wait_before(attempt, &err);
+                    let now = shared.clock.now();
+                    let wait = back_off.over(now, dial::random_at(now));
+                    away.again(wait, &err.to_string());
+                    self.wait_before(wait, &err);
+                    // Unless it fails again at once.
+                    away.is_tried();
                 }
             }
         }
         *shared.options.receiver.lock() = Some(receiver);
     }
 
-    fn wait_before(&self, attempt: u32, err: &Error) {
+    fn wait_before(&self, wait: dial::Wait, err: &Error) {
         let shared = &self.handle.0;
-        let random = shared.clock.now().as_nanos().wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20;
-        let wait = dial::back_off(attempt, random);
+        let dial::Wait { attempt, wait, .. } = wait;
+        let until = shared.clock.now().plus(wait);
         shared.counters.retries.add(1);
         shared.events.post(Event::Retrying {
             source: shared.options.source.clone(),
@@ -381,7 +391,7 @@ impl Supervisor {
             wait,
             why: err.to_string(),
         });
-        self.handle.wait(wait);
+        self.handle.wait_until(Some(until), || false);
     }
 
     fn end(&self, error: Option<String>) {

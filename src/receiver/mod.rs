@@ -13,6 +13,7 @@ mod active;
 mod answers;
 mod arrivals;
 mod aside;
+mod away;
 pub(crate) mod chunks;
 mod connection;
 mod custom;

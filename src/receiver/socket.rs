@@ -1,23 +1,23 @@
 //! `SocketReceiver`: the supervisor of one socket source. Dials on the threads `rxN-dial-K`, one for each address.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::time::Duration;
-
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::error::{Error, Result};
 use crate::framing::Framing;
-use crate::metrics::{EngineTimes, Event, EventBus, ReceiverCounters};
+use crate::metrics::{EngineTimes, Event, EventBus, ReceiverCounters, TallyKind};
+use crate::net::listen::{Bound, listen};
+use crate::net::lookup::Names;
 use crate::receiver::active::ActiveReceiver;
 use crate::receiver::arrivals::Arrivals;
 use crate::receiver::aside::{Asides, Keeper};
+use crate::receiver::away::Away;
 use crate::receiver::chunks::EngineLog;
 use crate::receiver::connection::{AckAt, Handing, Intake, IntakeHost, Observer};
-use crate::receiver::dial::{self, Interrupt};
+use crate::receiver::dial::{self, BackOff, Interrupt};
 use crate::receiver::generator::{BlockTarget, Cut, Generator, GeneratorOptions};
-use crate::receiver::io::{self as models, Closed, IoDriver, IoModel, Options, Peer};
+use crate::receiver::io::{self as models, Closed, IoDriver, IoModel, OnRefusal, Options, Peer};
 use crate::receiver::pause::Pause;
 use crate::receiver::rate::RateLimiter;
 use crate::slab::{Account, Pool};
@@ -57,6 +57,8 @@ pub(crate) struct SocketOptions {
     /// Its number.
     pub(crate) number: u32,
     pub(crate) direction: Direction,
+    /// Who knows the addresses of names.
+    pub(crate) names: Names,
     pub(crate) io_model: IoModel,
     pub(crate) framing: Framing,
     pub(crate) ack: AckAt,
@@ -135,7 +137,8 @@ pub(crate) struct SocketReceiver {
     dialling: Arc<Dialling>,
     /// The dial threads, and the one of the rate limit.
     own_threads: Vec<Thread>,
-    local: Option<SocketAddr>,
+    /// Where it listens.
+    local: Vec<SocketAddr>,
     /// The model in use; another one than asked for where the system cannot run that.
     io_model: IoModel,
     limiter: Option<Arc<RateLimiter>>,
@@ -181,7 +184,7 @@ impl SocketReceiver {
         let name = format!("rx{}", options.number);
         let counters = Arc::new(ReceiverCounters::default());
         let generator = new_generator(&options, engine);
-        let (listener, local) = bind(&options)?;
+        let mut bound = bind(&options)?;
         let dialling =
             Dialling::new(options.clone(), engine.clone(), Arc::clone(&counters), on_end)?;
         wake_on_room(&engine.account, &generator);
@@ -208,13 +211,14 @@ impl SocketReceiver {
         generator.start(target, engine.times.cut_ticks.recorder())?;
         let io = Options {
             name: name.clone(),
-            listener,
+            listeners: std::mem::take(&mut bound.listeners),
             connections_max: options.connections_max,
             pool_threads: options.pool_threads,
             reactors: options.reactors,
             reply_bytes_max: REPLY_BYTES_MAX,
             pool: Arc::clone(&engine.pool),
             counters: Arc::clone(&counters),
+            on_refusal: tell_of_refusals(&options.source, &engine.events),
             clock: Arc::clone(&engine.clock),
             poison: engine.poison.clone(),
         };
@@ -225,9 +229,7 @@ impl SocketReceiver {
         if let Some(limiter) = &limiter {
             own_threads.push(dialling.start_limiter(limiter, &generator)?);
         }
-        if let Some(address) = local {
-            engine.events.post(Event::Listening { source: options.source, address });
-        }
+        say_where_it_listens(&options.source, &bound, &engine.events);
         Ok(SocketReceiver {
             generator,
             counters,
@@ -236,7 +238,7 @@ impl SocketReceiver {
             asides,
             dialling,
             own_threads,
-            local,
+            local: bound.addresses,
             io_model,
             limiter,
         })
@@ -256,8 +258,8 @@ impl ActiveReceiver for SocketReceiver {
         Some(self.io_model)
     }
 
-    fn local_addr(&self) -> Option<SocketAddr> {
-        self.local
+    fn local_addrs(&self) -> &[SocketAddr] {
+        &self.local
     }
 
     fn counters(&self) -> &Arc<ReceiverCounters> {
@@ -316,6 +318,18 @@ fn start_asides(
     let name = format!("rx{}-aside", options.number);
     let started = asides.start(&name);
     started.map(Some).map_err(|err| Error::io(format!("cannot start the thread `{name}`"), err))
+}
+
+/// Tallies peers that are turned away.
+fn tell_of_refusals(source: &str, events: &EventBus) -> OnRefusal {
+    let (source, tallies) = (source.to_owned(), events.tallies().clone());
+    Arc::new(move |peer, why| match peer {
+        Some(peer) => {
+            let newest = format!("{peer} ({why})");
+            tallies.add(TallyKind::PeerTurnedAway, &source, 1, newest);
+        }
+        None => tallies.add(TallyKind::AcceptingWaits, &source, 1, why),
+    })
 }
 
 fn new_generator(options: &SocketOptions, engine: &Engine) -> Arc<Generator> {
@@ -377,34 +391,33 @@ pub(super) fn start_limiter(
     limiter.start(&name, stop, poison, move || lanes.queue().wake())
 }
 
-/// Binds the listener of a source that listens, with SO_REUSEADDR, so that a restart can bind again at once.
-fn bind(options: &SocketOptions) -> Result<(Option<TcpListener>, Option<SocketAddr>)> {
-    let Direction::Listen(address) = &options.direction else { return Ok((None, None)) };
-    let bound = bind_to(address).and_then(|listener| {
-        let local = listener.local_addr()?;
-        Ok((Some(listener), Some(local)))
-    });
-    bound.map_err(|err| {
-        let hint = match err.kind() {
+/// Binds where a source listens: at every address of the name that this machine has.
+fn bind(options: &SocketOptions) -> Result<Bound> {
+    let Direction::Listen(address) = &options.direction else { return Ok(Bound::default()) };
+    let source = &options.source;
+    let bound = listen(&options.names, address, BACKLOG).map_err(|not| {
+        let hint = match not.err.kind() {
             io::ErrorKind::AddrInUse => {
                 " (another program listens there: stop it or choose another port)"
             }
             io::ErrorKind::PermissionDenied => " (ports below 1024 need CAP_NET_BIND_SERVICE)",
             _ => "",
         };
-        Error::io(format!("source `{}` cannot listen on {address}{hint}", options.source), err)
-    })
+        let found = not.address.map(|found| found.to_string()).filter(|found| found != address);
+        let found = found.map_or(String::new(), |found| format!(", which is {found}"));
+        Error::io(format!("source `{source}` cannot listen on {address}{found}{hint}"), not.err)
+    })?;
+    Ok(bound)
 }
 
-fn bind_to(address: &str) -> io::Result<TcpListener> {
-    use std::net::ToSocketAddrs;
-    let address = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&SockAddr::from(address))?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+fn say_where_it_listens(source: &str, bound: &Bound, events: &EventBus) {
+    for (address, err) in &bound.left_out {
+        let (source, why) = (source.to_owned(), err.to_string());
+        events.post(Event::AddressLeftOut { source, address: *address, why });
+    }
+    for &address in &bound.addresses {
+        events.post(Event::Listening { source: source.to_owned(), address });
+    }
 }
 
 impl Dialling {
@@ -464,38 +477,61 @@ impl Dialling {
 
     /// A dial thread: connects, waits for the end, connects again; until the stop, or the end of file.
     fn keep_connected(&self, index: usize, address: &str, driver: &dyn IoDriver) {
-        let line = &self.lines[index];
-        let mut attempt = 0;
-        let mut ever = false;
+        let (line, clock) = (&self.lines[index], &self.engine.clock);
+        let (mut back_off, mut ever) = (BackOff::default(), false);
+        let mut away = Away::new(&self.options.source, Some(address), &self.engine.events);
+        let ends = self.options.ends == When::Eof;
         self.stop.wakes(&line.over);
-        while !self.stop.is_stopped() {
-            match self.connect(index, address, driver) {
-                Ok(()) => {
-                    (attempt, ever) = (0, true);
-                    let how = self.wait_over(line);
-                    if self.options.ends == When::Eof && !self.stop.is_stopped() {
-                        return self.line_over(how.err());
+        loop {
+            let dialled = self.connect(index, address, driver);
+            if self.stop.is_stopped() {
+                return;
+            }
+            let why = match dialled {
+                Ok(since) => {
+                    ever = true;
+                    let how = self.wait_over(line, back_off.connected(since), &mut away);
+                    match how {
+                        _ if self.stop.is_stopped() => return,
+                        how if ends => return self.line_over(how.err()),
+                        how => {
+                            how.err().unwrap_or_else(|| "the peer closed the connection".to_owned())
+                        }
                     }
                 }
-                Err(_) if self.stop.is_stopped() => return,
-                Err(err) if ever && self.options.ends == When::Eof => {
-                    return self.line_over(Some(err.to_string()));
-                }
+                Err(err) if ever && ends => return self.line_over(Some(err.to_string())),
                 Err(err) => {
-                    attempt += 1;
-                    self.wait_before(attempt, address, &err, line);
+                    self.counters.retries.add(1);
+                    err.to_string()
                 }
+            };
+            let now = clock.now();
+            let wait = back_off.over(now, dial::random_at(now));
+            away.again(wait, &why);
+            self.wait_before(wait, address, why, line);
+            if self.stop.is_stopped() {
+                return;
             }
         }
     }
 
-    fn connect(&self, index: usize, address: &str, driver: &dyn IoDriver) -> io::Result<()> {
-        let (stream, peer): (TcpStream, SocketAddr) = dial::dial(address, &self.interrupt)?;
-        *self.lines[index].how.lock() = None;
-        driver.attach(stream, Peer { address: peer, dialled: Some(index) })
+    /// Returns when the connection was made.
+    fn connect(&self, index: usize, address: &str, driver: &dyn IoDriver) -> io::Result<Moment> {
+        let line = &self.lines[index];
+        let name = format!("rx{}-lookup-{index}", self.options.number);
+        let is_stopped = || self.stop.is_stopped();
+        let names = &self.options.names;
+        let found = names.on_thread(address, &name, &line.over, is_stopped)?.unwrap_or_default();
+        let (stream, peer): (TcpStream, SocketAddr) = dial::dial(&found, &self.interrupt)?;
+        *line.how.lock() = None;
+        let now = self.engine.clock.now();
+        driver.attach(stream, Peer { address: peer, dialled: Some(index) })?;
+        Ok(now)
     }
 
-    fn wait_over(&self, line: &Line) -> Result<(), String> {
+    /// Waits for the end of a connection, which has proved itself if it is there at this moment.
+    fn wait_over(&self, line: &Line, proves: Moment, away: &mut Away) -> Result<(), String> {
+        let clock = &self.engine.clock;
         loop {
             if let Some(how) = line.how.lock().take() {
                 return how;
@@ -503,23 +539,25 @@ impl Dialling {
             if self.stop.is_stopped() {
                 return Ok(());
             }
-            line.over.wait();
+            let has_proved = clock.now() >= proves;
+            if has_proved {
+                away.is_there();
+            }
+            clock.wait(&line.over, (!has_proved).then_some(proves));
         }
     }
 
-    fn wait_before(&self, attempt: u32, address: &str, err: &io::Error, line: &Line) {
+    fn wait_before(&self, wait: dial::Wait, address: &str, why: String, line: &Line) {
         let clock = &self.engine.clock;
-        let random = clock.now().as_nanos().wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20;
-        let wait: Duration = dial::back_off(attempt, random);
-        self.counters.retries.add(1);
+        let dial::Wait { attempt, wait, .. } = wait;
+        let until = clock.now().plus(wait);
         self.engine.events.post(Event::Retrying {
             source: self.options.source.clone(),
             address: address.to_owned(),
             attempt,
             wait,
-            why: err.to_string(),
+            why,
         });
-        let until = clock.now().plus(wait);
         while !self.stop.is_stopped() && clock.now() < until {
             clock.wait(&line.over, Some(until));
         }

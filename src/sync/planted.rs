@@ -41,6 +41,8 @@ pub(crate) enum Planted {
     PutLooksFirst,
     /// `BlockManager`: a block that was released while the spill had it is kept again.
     SpillPutsBackReleased,
+    /// `BackOff`: a connection that was made counts as a good one, however soon it ends.
+    BackOffResetOnConnect,
     /// `RangeQueue`: a starved reader does not look again after it said so.
     QueueSkipsRecheck,
     /// `RangeQueue`: a drain clears the mark of the starved after it woke them, and with it newer marks.
@@ -125,7 +127,8 @@ pub(crate) fn planted(defect: Planted) -> bool {
 
 /// The defects that a process can be started with.
 #[cfg(all(tidemill_planted, not(tidemill_model)))]
-const OF_PROCESS: [Planted; 13] = [
+const OF_PROCESS: [Planted; 14] = [
+    Planted::BackOffResetOnConnect,
     Planted::AcknowledgesBeforeLog,
     Planted::RefusedIsDurable,
     Planted::RunsBeforePlan,

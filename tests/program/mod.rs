@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tidemill::time::{Clock, SystemClock};
 
 /// How long a program may be silent before it counts as hung.
 pub const WATCHDOG: Duration = Duration::from_secs(60);
@@ -68,14 +69,21 @@ impl Program {
 
     /// The next line on standard error that holds `words`.
     pub fn wait_for(&self, words: &str) -> String {
-        let mut seen = Vec::new();
-        while let Ok(line) = self.err.recv_timeout(WATCHDOG) {
-            if line.contains(words) {
-                return line;
+        self.find(words, |line| line.contains(words).then(|| line.to_owned()))
+    }
+
+    /// What `find` finds in the next lines on standard error. A program that goes on speaking of other things counts as hung as
+    /// well as one that is silent.
+    fn find<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
+        let (clock, mut seen) = (SystemClock::new(), Vec::new());
+        let until = clock.now().plus(WATCHDOG);
+        while let Ok(line) = self.err.recv_timeout(until.since(clock.now())) {
+            if let Some(found) = find(&line) {
+                return found;
             }
             seen.push(line);
         }
-        panic!("no line with `{words}` in:\n{}", seen.join("\n"));
+        panic!("nothing of `{what}` in:\n{}", seen.join("\n"));
     }
 
     /// The address that follows `words` on standard error.
@@ -87,14 +95,9 @@ impl Program {
 
     /// The next event of this name, of a run with `--log-format json`.
     pub fn event(&self, name: &str) -> Value {
-        let mut seen = Vec::new();
-        while let Ok(line) = self.err.recv_timeout(WATCHDOG) {
-            match serde_json::from_str::<Value>(&line) {
-                Ok(said) if said["event"] == name => return said,
-                _ => seen.push(line),
-            }
-        }
-        panic!("it did not say `{name}`:\n{}", seen.join("\n"));
+        self.find(name, |line| {
+            serde_json::from_str::<Value>(line).ok().filter(|said| said["event"] == name)
+        })
     }
 
     /// Where it says that it listens, in a run with `--log-format json`.

@@ -124,8 +124,11 @@ pub(super) fn warn_of_late_answers(root: &Section<'_>, sources: &Names<Source>, 
     if wait.as_millis() < OMRELP_TIMEOUT.as_millis() / 3 {
         return;
     }
-    let relp = |source: &Option<Source>| matches!(source, Some(Source::Socket(socket)) if socket.framing.acknowledges() && socket.ack == Ack::Batch);
-    for (name, at, _) in sources.given.iter().filter(|(_, _, source)| relp(source)) {
+    let answers_late = |source: &Option<Source>| match source {
+        Some(Source::Socket(socket)) => socket.framing.acknowledges() && socket.ack == Ack::Batch,
+        _ => false,
+    };
+    for (name, at, _) in sources.given.iter().filter(|(_, _, source)| answers_late(source)) {
         let title = format!(
             "`{name}` acknowledges a record when its batch is committed, {wait} and more after it came; rsyslog's omrelp \
              breaks the connection after {OMRELP_TIMEOUT} without an answer, and sends again"

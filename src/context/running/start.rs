@@ -8,7 +8,7 @@ use crate::config::{Resolved, Then};
 use crate::context::inspect::{Inspected, Inspector, Received};
 use crate::context::recover::Streams;
 use crate::context::sources::{DirectOptions, Start};
-use crate::context::{RunLimits, lost, recover};
+use crate::context::{RunLimits, connections, lost, recover};
 use crate::direct::DirectStart;
 use crate::dstream::Graph;
 use crate::error::Result;
@@ -61,6 +61,7 @@ impl Running {
         let tracker = Arc::new(BlockTracker::new(sources.len()));
         let mut running = Running {
             block_bytes_max: config.block_bytes_max,
+            outputs: graph.outputs().len(),
             started: clock.now(),
             stop_deadline: config.stop_deadline,
             limits,
@@ -147,7 +148,7 @@ impl Running {
             number: receiver.number(),
             source: receiver.source().to_owned(),
             io_model: receiver.io_model(),
-            local: receiver.local_addr(),
+            local: receiver.local_addrs().to_vec(),
             counters: Arc::clone(receiver.counters()),
             limiter: receiver.limiter().cloned(),
         };
@@ -155,7 +156,7 @@ impl Running {
             number: *number,
             source: source.clone(),
             io_model: None,
-            local: None,
+            local: Vec::new(),
             counters: Arc::clone(counters),
             limiter: None,
         };
@@ -211,7 +212,8 @@ impl Running {
         (engine, recovery): (&Engine, Option<&Recovery>),
         store: &Arc<BlockManager>,
     ) -> Result<Vec<Direct>> {
-        let (direct, received) = sources.into_iter().partition(|source| source.is_direct());
+        let (direct, mut received): (Vec<Start>, Vec<Start>) =
+            sources.into_iter().partition(|source| source.is_direct());
         let stored = Stored {
             store: Arc::clone(store),
             tracker: Arc::clone(&self.tracker),
@@ -223,6 +225,7 @@ impl Running {
             engine.arrivals.iter().for_each(|arrivals| arrivals.add(records));
         }
         let direct = self.start_direct(direct, engine, recovery)?;
+        connections::fit(&mut received, self.outputs, &engine.events);
         self.start_receivers(received, engine, Arc::new(stored))?;
         Ok(direct)
     }

@@ -16,7 +16,7 @@ use crate::metrics::ReceiverCounters;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, AtomicUsize, Ordering};
 
-use super::Peer;
+use super::{OnRefusal, Options, Peer};
 
 /// How long accepting waits after a failure that closing one peer does not cure.
 pub(super) const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
@@ -66,7 +66,7 @@ impl Seats {
         (free || planted(Planted::ConnectionLimitOff)).then_some(seat)
     }
 
-    /// [`take`](Seats::take) for a connection that was dialled.
+    /// [`take`](Seats::take), or why there is none.
     pub(super) fn take_or_say(&self) -> io::Result<Seat> {
         self.take()
             .ok_or_else(|| io::Error::other(format!("connections_max = {} is reached", self.max)))
@@ -133,12 +133,36 @@ pub(super) fn wait(fds: &[(BorrowedFd<'_>, PollFlags)], bell: &Bell, timeout: Op
     }
 }
 
-/// A non-blocking listener.
+/// Non-blocking listeners, which take turns.
 pub(super) struct Acceptor {
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
+    /// Whose turn it is.
+    next: usize,
     /// Given up for a moment when descriptors run out, so that the waiting peer can be told by a close.
     spare: Option<File>,
+    refusals: Refusals,
+}
+
+/// Counts peers that are turned away, and tells of them.
+#[derive(Clone)]
+pub(super) struct Refusals {
     counters: Arc<ReceiverCounters>,
+    tell: OnRefusal,
+}
+
+impl Refusals {
+    /// Before the peer can see the close.
+    pub(super) fn refuse(&self, peer: SocketAddr, why: &io::Error) {
+        if !planted(Planted::RefusedUncounted) {
+            self.counters.refused.add(1);
+        }
+        (self.tell)(Some(peer), &why.to_string());
+    }
+
+    fn accepting_waits(&self, why: &io::Error) {
+        self.counters.accept_waits.add(1);
+        (self.tell)(None, &why.to_string());
+    }
 }
 
 /// What one attempt at accepting brought.
@@ -154,55 +178,77 @@ pub(super) enum Accepted {
 }
 
 impl Acceptor {
-    pub(super) fn new(listener: TcpListener, counters: &Arc<ReceiverCounters>) -> Self {
-        Acceptor { listener, spare: spare(), counters: Arc::clone(counters) }
+    /// Takes the listeners out of the options; none if peers do not dial in.
+    pub(super) fn of(options: &mut Options) -> Option<Self> {
+        let listeners = std::mem::take(&mut options.listeners);
+        let (counters, tell) = (Arc::clone(&options.counters), Arc::clone(&options.on_refusal));
+        let refusals = Refusals { counters, tell };
+        let some = !listeners.is_empty();
+        some.then(|| Acceptor { listeners, next: 0, spare: spare(), refusals })
     }
 
-    pub(super) fn listener(&self) -> &TcpListener {
-        &self.listener
+    /// The listeners, for polling.
+    pub(super) fn listeners(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.listeners.iter().map(AsFd::as_fd)
+    }
+
+    /// Counts peers that are turned away.
+    pub(super) fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// Accepts one peer, if one waits.
     pub(super) fn accept(&mut self) -> Accepted {
-        loop {
-            match self.listener.accept() {
+        let mut idle = 0;
+        while idle < self.listeners.len() {
+            match self.accept_next() {
                 Ok((stream, peer)) => {
                     self.spare = self.spare.take().or_else(spare);
                     // An option cannot be set on a connection that is gone already.
-                    let prepared = prepare(&stream).is_ok();
-                    return if prepared { Accepted::Peer(stream, peer) } else { self.refused() };
+                    return match prepare(&stream) {
+                        Ok(()) => Accepted::Peer(stream, peer),
+                        Err(err) => self.refused(peer, &err),
+                    };
                 }
-                Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Accepted::Nobody,
-                Err(err) if out_of_descriptors(&err) => return self.turn_away(),
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => idle += 1,
+                Err(err) if out_of_descriptors(&err) => return self.turn_away(&err),
                 Err(err) if is_peers_fault(&err) => {}
-                Err(_) => return self.exhausted(),
+                Err(err) => return self.exhausted(&err),
             }
         }
+        Accepted::Nobody
     }
 
-    fn turn_away(&mut self) -> Accepted {
-        let freed = self.spare.take().is_some();
-        let accepted = freed && self.listener.accept().is_ok();
-        self.spare = spare();
-        if accepted { self.refused() } else { self.exhausted() }
-    }
-
-    fn refused(&self) -> Accepted {
-        if !planted(Planted::RefusedUncounted) {
-            self.counters.refused.add(1);
+    /// Asks the listener whose turn it is. One without descriptors keeps its turn.
+    fn accept_next(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        let accepted = self.listeners[self.next].accept();
+        if !accepted.as_ref().is_err_and(out_of_descriptors) {
+            self.next = (self.next + 1) % self.listeners.len();
         }
+        accepted
+    }
+
+    fn turn_away(&mut self, err: &io::Error) -> Accepted {
+        let freed = self.spare.take().is_some();
+        let accepted = freed.then(|| self.listeners[self.next].accept());
+        // Counted while the socket is open: the close is what the peer sees.
+        let outcome = match &accepted {
+            Some(Ok((_, peer))) => self.refused(*peer, err),
+            _ => self.exhausted(err),
+        };
+        drop(accepted);
+        self.spare = spare();
+        outcome
+    }
+
+    fn refused(&self, peer: SocketAddr, why: &io::Error) -> Accepted {
+        self.refusals.refuse(peer, why);
         Accepted::TurnedAway
     }
 
-    fn exhausted(&self) -> Accepted {
-        self.counters.accept_waits.add(1);
+    fn exhausted(&self, why: &io::Error) -> Accepted {
+        self.refusals.accepting_waits(why);
         Accepted::Exhausted
-    }
-}
-
-impl AsFd for Acceptor {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.listener.as_fd()
     }
 }
 
@@ -217,18 +263,20 @@ pub(super) fn accept_until(
 ) {
     while !stopped() {
         match acceptor.accept() {
-            Accepted::Peer(stream, address) => {
-                let Some(seat) = seats.take() else {
-                    // Counted before the peer can see the close.
-                    acceptor.counters.refused.add(1);
-                    continue;
-                };
-                if each(stream, Peer { address, dialled: None }, seat).is_err() {
-                    acceptor.counters.refused.add(1);
+            Accepted::Peer(stream, address) => match seats.take_or_say() {
+                Ok(seat) => {
+                    if let Err(err) = each(stream, Peer { address, dialled: None }, seat) {
+                        acceptor.refusals().refuse(address, &err);
+                    }
                 }
-            }
+                // Before the socket is dropped: the close is what the peer sees.
+                Err(err) => acceptor.refusals().refuse(address, &err),
+            },
             Accepted::TurnedAway => {}
-            Accepted::Nobody => wait(&[(acceptor.as_fd(), PollFlags::IN)], bell, None),
+            Accepted::Nobody => {
+                let fds: Vec<_> = acceptor.listeners().map(|fd| (fd, PollFlags::IN)).collect();
+                wait(&fds, bell, None);
+            }
             Accepted::Exhausted => wait(&[], bell, Some(ACCEPT_BACK_OFF)),
         }
     }
@@ -274,9 +322,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let dialled =
             TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
-        let Accepted::Peer(accepted, _) = Acceptor::new(listener, &Arc::default()).accept() else {
-            panic!("a peer waits");
-        };
+        let (accepted, _) = listener.accept().expect("a peer waits");
+        prepare(&accepted).expect("it is open");
         assert_prepared(&accepted);
         prepare(&dialled).expect("it is open");
         assert_prepared(&dialled);

@@ -1,4 +1,4 @@
-//! AIO: io_uring completions, on the thread `rxN-io-0`: multishot accept and multishot receive over provided buffers.
+//! AIO: io_uring completions, on the thread `rxN-io-0`: multishot receive over provided buffers.
 //!
 //! ```text
 //!  pool ─lease─▶ buffers[id] ─provide─▶ kernel ─completion(id, len)─▶ lane (freezes or copies) ─▶ provide again
@@ -6,11 +6,13 @@
 //! The kernel picks the buffer. A frozen one goes to the lane without a copy, and a fresh one takes its place. While
 //! the lane is not ready, used buffers are held back: the kernel runs out of them, answers ENOBUFS, and the receive
 //! requests that ended with it are armed again once the lane is ready. So what was in flight is at most all buffers.
-//! The ring is made and used on one thread. `unsafe` is in [`Ring`] alone, and in taking over accepted descriptors.
+//! Peers are accepted by hand when a multishot poll of a listener says so: a multishot accept does not tell who was accepted, and
+//! a peer that is gone by then cannot be asked. It would save no system call, since asking is one.
+//! The ring is made and used on one thread. `unsafe` is in [`Ring`] alone.
 
 use std::io;
 use std::net::TcpStream;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 
 use io_uring::types::{CancelBuilder, Fd, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -51,13 +53,16 @@ const GROUP: u16 = 0;
 
 static BACK_OFF: Timespec = Timespec::new().nsec(ACCEPT_BACK_OFF.subsec_nanos());
 
+static AT_ONCE: Timespec = Timespec::new();
+
 /// What a completion is of.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
     Wake,
+    /// Peers may wait.
     Accept,
-    /// Time to accept by hand.
-    AcceptByHand,
+    /// Time to look whether peers wait.
+    AcceptAgain,
     Receive,
     Writable,
     /// Nothing that anybody waits for.
@@ -86,7 +91,7 @@ impl Key {
         let kind: u64 = match self.kind {
             Kind::Wake => 0,
             Kind::Accept => 1,
-            Kind::AcceptByHand => 2,
+            Kind::AcceptAgain => 2,
             Kind::Receive => 3,
             Kind::Writable => 4,
             Kind::Ignored => 5,
@@ -99,7 +104,7 @@ impl Key {
         let kind = match bytes[7] {
             0 => Kind::Wake,
             1 => Kind::Accept,
-            2 => Kind::AcceptByHand,
+            2 => Kind::AcceptAgain,
             3 => Kind::Receive,
             4 => Kind::Writable,
             _ => Kind::Ignored,
@@ -190,8 +195,8 @@ impl Ring {
     fn push(&mut self, entry: squeue::Entry, key: u64) {
         let entry = entry.user_data(key);
         loop {
-            // SAFETY: the descriptors in it are open, and closed only after a `submit` (see `Loop::close`); the one
-            // address, of the back-off, is static; receives write only into provided buffers, which outlive them.
+            // SAFETY: the descriptors in it are open, and closed only after a `submit` (see `Loop::close`); the only
+            // addresses, of times to wait, are static; receives write only into provided buffers, which outlive them.
             if unsafe { self.uring.submission().push(&entry) }.is_ok() {
                 return;
             }
@@ -290,8 +295,7 @@ pub(super) fn start<H: Host>(host: H, mut options: Options) -> Result<Box<dyn Io
     let ringing = Arc::clone(&bell);
     let wake: Waker = Arc::new(move || ringing.ring());
     let inbox = Inbox::new(Arc::clone(&wake));
-    let acceptor =
-        options.listener.take().map(|listener| Acceptor::new(listener, &options.counters));
+    let acceptor = Acceptor::of(&mut options);
     let name = format!("{}-io-0", options.name);
     let (taken, places) = (Arc::clone(&inbox), seats.clone());
     let poison = options.poison.clone();
@@ -309,6 +313,7 @@ pub(super) fn start<H: Host>(host: H, mut options: Options) -> Result<Box<dyn Io
                 free: Vec::new(),
                 stalled: Vec::new(),
                 acceptor,
+                accepts_later: false,
                 seats: places,
                 reply_bytes_max: options.reply_bytes_max,
                 counters: options.counters,
@@ -413,6 +418,8 @@ struct Loop<L: Lane> {
     free: Vec<u32>,
     stalled: Vec<Key>,
     acceptor: Option<Acceptor>,
+    /// Whether a request will make it look again whether peers wait.
+    accepts_later: bool,
     seats: Seats,
     reply_bytes_max: usize,
     counters: Arc<ReceiverCounters>,
@@ -423,7 +430,8 @@ struct Loop<L: Lane> {
 impl<L: Lane> Loop<L> {
     fn begin(&mut self) {
         self.await_wake();
-        self.await_peers();
+        let listeners = self.acceptor.iter().flat_map(Acceptor::listeners).count();
+        (0..listeners).for_each(|listener| self.await_peers(listener));
         self.ring.submit();
     }
 
@@ -453,8 +461,19 @@ impl<L: Lane> Loop<L> {
                     self.await_wake();
                 }
             }
-            Kind::Accept => self.accepted(completion.result(), more),
-            Kind::AcceptByHand => self.accept_by_hand(),
+            Kind::Accept => {
+                if !more {
+                    self.await_peers(key.index as usize);
+                }
+                // Where accepting waits for descriptors it goes on waiting.
+                if !self.accepts_later {
+                    self.accept();
+                }
+            }
+            Kind::AcceptAgain => {
+                self.accepts_later = false;
+                self.accept();
+            }
             Kind::Receive => self.received(key, completion),
             Kind::Writable => {
                 if let Some(connection) = self.connection(key) {
@@ -505,61 +524,45 @@ impl<L: Lane> Loop<L> {
         }
     }
 
-    /// Lets the kernel accept.
-    fn await_peers(&mut self) {
-        let Some(acceptor) = &self.acceptor else { return };
-        // As with receives: the kernel waits only on a blocking one. Failing here shows up in the request.
-        let _ = acceptor.listener().set_nonblocking(false);
-        let fd = Fd(acceptor.as_fd().as_raw_fd());
-        let close_on_exec = i32::try_from(rustix::net::SocketFlags::CLOEXEC.bits());
-        let entry = opcode::AcceptMulti::new(fd).flags(close_on_exec.expect("a small flag"));
-        self.ring.push(entry.build(), Key::plain(Kind::Accept));
+    /// Has the kernel say when peers wait at this listener.
+    fn await_peers(&mut self, listener: usize) {
+        let listeners = self.acceptor.iter().flat_map(Acceptor::listeners);
+        let Some(fd) = listeners.map(|fd| fd.as_raw_fd()).nth(listener) else { return };
+        let entry = opcode::PollAdd::new(Fd(fd), u32::from(PollFlags::IN.bits())).multi(true);
+        let index = u32::try_from(listener).expect("a few");
+        self.ring.push(entry.build(), Key { kind: Kind::Accept, generation: 0, index }.encode());
     }
 
-    fn accepted(&mut self, result: i32, more: bool) {
-        if result < 0 {
-            // Mostly want of descriptors, which ends the request; by hand the peer can be told, or accepting waits.
-            if !more {
-                self.accept_by_hand();
-            }
-            return;
-        }
-        let stream = take_over(result);
-        match stream.peer_addr().and_then(|address| make_ready(&stream).map(|()| address)) {
-            Ok(address) => self.take_in(stream, address),
-            // Gone already.
-            Err(_) => self.counters.refused.add(1),
-        }
-        if !more {
-            self.await_peers();
-        }
-    }
-
-    fn take_in(&mut self, stream: TcpStream, address: std::net::SocketAddr) {
-        match self.seats.take() {
-            Some(seat) => self.open(stream, Peer { address, dialled: None }, seat),
-            None => self.counters.refused.add(1),
-        }
-    }
-
-    fn accept_by_hand(&mut self) {
+    /// Accepts until nobody waits: the kernel says only once that somebody does. After many, others have their turn.
+    fn accept(&mut self) {
         for _ in 0..ACCEPTS_PER_TURN {
             let Some(acceptor) = &mut self.acceptor else { return };
-            if acceptor.listener().set_nonblocking(true).is_err() {
-                break;
-            }
             match acceptor.accept() {
-                Accepted::Peer(stream, address) => match stream.set_nonblocking(false) {
-                    Ok(()) => self.take_in(stream, address),
-                    Err(_) => self.counters.refused.add(1),
+                Accepted::Peer(stream, address) => match self.seat(&stream) {
+                    Ok(seat) => self.open(stream, Peer { address, dialled: None }, seat),
+                    Err(err) => self.refuse(address, &err),
                 },
                 Accepted::TurnedAway => {}
-                Accepted::Nobody => return self.await_peers(),
-                Accepted::Exhausted => break,
+                Accepted::Nobody => return,
+                Accepted::Exhausted => return self.accept_later(&BACK_OFF),
             }
         }
-        let entry = opcode::Timeout::new(&BACK_OFF).build();
-        self.ring.push(entry, Key::plain(Kind::AcceptByHand));
+        self.accept_later(&AT_ONCE);
+    }
+
+    fn accept_later(&mut self, after: &'static Timespec) {
+        self.accepts_later = true;
+        self.ring.push(opcode::Timeout::new(after).build(), Key::plain(Kind::AcceptAgain));
+    }
+
+    /// A place for a connection whose receives wait in the kernel.
+    fn seat(&self, stream: &TcpStream) -> io::Result<Seat> {
+        stream.set_nonblocking(false)?;
+        self.seats.take_or_say()
+    }
+
+    fn refuse(&self, peer: std::net::SocketAddr, why: &io::Error) {
+        self.acceptor.iter().for_each(|acceptor| acceptor.refusals().refuse(peer, why));
     }
 
     fn open(&mut self, stream: TcpStream, peer: Peer, seat: Seat) {
@@ -804,17 +807,12 @@ impl<L: Lane> Loop<L> {
 
     fn complete_last(&mut self, completion: &cqueue::Entry) {
         let key = Key::decode(completion.user_data());
-        match (key.kind, cqueue::buffer_select(completion.flags())) {
-            (Kind::Accept, _) if completion.result() >= 0 => drop(take_over(completion.result())),
-            (Kind::Receive, Some(id)) => {
-                let len = usize::try_from(completion.result()).unwrap_or(0);
-                if len > 0
-                    && let Flow::Close(why) = self.hand_over(key, id, len)
-                {
-                    self.close(key, Closed::Refused(why));
-                }
-            }
-            _ => {}
+        let id = cqueue::buffer_select(completion.flags()).filter(|_| key.kind == Kind::Receive);
+        let len = usize::try_from(completion.result()).unwrap_or(0);
+        if let Some(id) = id.filter(|_| len > 0)
+            && let Flow::Close(why) = self.hand_over(key, id, len)
+        {
+            self.close(key, Closed::Refused(why));
         }
     }
 }
@@ -823,13 +821,6 @@ impl<L: Lane> Loop<L> {
 fn limited_receive(fd: Fd, most: u32) -> squeue::Entry {
     let receive = opcode::Recv::new(fd, std::ptr::null_mut(), most).buf_group(GROUP);
     receive.build().flags(squeue::Flags::BUFFER_SELECT)
-}
-
-/// A descriptor that the kernel made for us.
-#[expect(unsafe_code, reason = "the kernel hands over a descriptor as a number")]
-fn take_over(accepted: i32) -> TcpStream {
-    // SAFETY: it is the result of an accept that succeeded, seen once, so nobody else owns it.
-    TcpStream::from(unsafe { OwnedFd::from_raw_fd(accepted) })
 }
 
 #[cfg(test)]
@@ -845,7 +836,7 @@ mod tests {
         };
         check(Kind::Wake, 0, 0);
         check(Kind::Accept, 1, 2);
-        check(Kind::AcceptByHand, 0, u32::MAX);
+        check(Kind::AcceptAgain, 0, u32::MAX);
         check(Kind::Receive, GENERATIONS - 1, 0x1234_5678);
         check(Kind::Writable, 0xAB_CDEF, u32::MAX);
         check(Kind::Ignored, GENERATIONS - 1, 0);

@@ -32,7 +32,8 @@ struct State {
 
 struct Driver<H>(Arc<Shared<H>>);
 
-pub(super) fn start<H: Host>(host: H, options: Options) -> Result<Box<dyn IoDriver>> {
+pub(super) fn start<H: Host>(host: H, mut options: Options) -> Result<Box<dyn IoDriver>> {
+    let acceptor = Acceptor::of(&mut options);
     let shared = Arc::new(Shared {
         reading: blocking::Shared::new(host, &options),
         name: options.name,
@@ -40,10 +41,9 @@ pub(super) fn start<H: Host>(host: H, options: Options) -> Result<Box<dyn IoDriv
         seats: Seats::new(options.connections_max),
         state: Mutex::new(State::default()),
     });
-    if let Some(listener) = options.listener {
+    if let Some(acceptor) = acceptor {
         let name = format!("{}-accept", shared.name);
         let accepting = Arc::clone(&shared);
-        let acceptor = Acceptor::new(listener, &options.counters);
         let started = Bell::new().and_then(|bell| {
             let mut state = shared.state.lock();
             state.bells.push((0, Arc::clone(&bell)));

@@ -9,8 +9,8 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, AsRawFd};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use mio::event::Event;
@@ -58,9 +58,11 @@ pub(super) fn start<H: Host>(
     });
     let inbox = Inbox::new(Arc::clone(&wake));
     if let Some(acceptor) = &acceptor {
-        let fd = acceptor.as_fd().as_raw_fd();
-        let registered = poll.registry().register(&mut SourceFd(&fd), LISTENER, Interest::READABLE);
-        registered.map_err(|err| failed("cannot poll the listener", err))?;
+        for fd in acceptor.listeners() {
+            let mut source = SourceFd(&fd.as_raw_fd());
+            let registered = poll.registry().register(&mut source, LISTENER, Interest::READABLE);
+            registered.map_err(|err| failed("cannot poll the listener", err))?;
+        }
     }
     let event_loop = EventLoop {
         poll,
@@ -223,7 +225,10 @@ impl<L: Lane> EventLoop<L> {
         for _ in 0..ACCEPTS_PER_TURN {
             let Some(acceptor) = &mut self.acceptor else { return };
             match acceptor.accept() {
-                Accepted::Peer(stream, address) => self.accepted(stream, address),
+                Accepted::Peer(stream, address) => match self.seats.take_or_say() {
+                    Ok(seat) => self.open(stream, Peer { address, dialled: None }, seat),
+                    Err(err) => acceptor.refusals().refuse(address, &err),
+                },
                 Accepted::TurnedAway => {}
                 Accepted::Nobody => {
                     self.accepting = Accepting::Idle;
@@ -234,13 +239,6 @@ impl<L: Lane> EventLoop<L> {
                     return;
                 }
             }
-        }
-    }
-
-    fn accepted(&mut self, stream: TcpStream, address: SocketAddr) {
-        match self.seats.take() {
-            Some(seat) => self.open(stream, Peer { address, dialled: None }, seat),
-            None => self.counters.refused.add(1),
         }
     }
 

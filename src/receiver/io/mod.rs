@@ -26,7 +26,8 @@
 //!    everything was sent.
 //! 6. No connection starves another: at most [`TURN_BYTES`] are read from one before the others are looked at. Where the
 //!    kernel reads, it sees to that; where a thread serves one connection after the other, those without a thread wait.
-//! 7. Lack of file descriptors never becomes a busy loop: the peer is turned away or accepting waits.
+//! 7. Lack of file descriptors never becomes a busy loop: the peer is turned away or accepting waits. Both are counted, and
+//!    told by [`Options::on_refusal`]. A peer that was reset before it was accepted is a connection like any other.
 //! 8. After [`IoDriver::stop`] nothing more is read; the threads hand over what was read ([`Lane::finish`]) and end. Waiting
 //!    peers are told by the close of their sockets. A connection whose session is [`Standing::Owing`] stays for its
 //!    replies until they are sent or [`IoDriver::close`] comes. Each is given its [`Lane::farewell`] before it is closed.
@@ -90,6 +91,8 @@ pub struct Row {
     pub connections_max: usize,
     /// The most that a lane may still be handed after it said that it is not ready, in bytes: what was in flight.
     pub in_flight_max: usize,
+    /// File descriptors that a connection takes.
+    pub descriptors: usize,
 }
 
 /// Every io model there is.
@@ -100,6 +103,8 @@ pub const IO_MODELS: &[Row] = &[
         about: "blocking: one thread per connection",
         connections_max: 1_000,
         in_flight_max: 0,
+        // The socket, and the eventfd that wakes its thread.
+        descriptors: 2,
     },
     Row {
         name: "pool",
@@ -107,6 +112,7 @@ pub const IO_MODELS: &[Row] = &[
         about: "pseudo-async: a bounded pool of blocking threads; connections beyond it wait unread",
         connections_max: 10_000,
         in_flight_max: 0,
+        descriptors: 1,
     },
     Row {
         name: "nio",
@@ -114,6 +120,7 @@ pub const IO_MODELS: &[Row] = &[
         about: "readiness: one event loop for all connections",
         connections_max: 10_000,
         in_flight_max: 0,
+        descriptors: 1,
     },
     Row {
         name: "reactors",
@@ -121,6 +128,7 @@ pub const IO_MODELS: &[Row] = &[
         about: "readiness: an acceptor and an event loop for each core",
         connections_max: 10_000,
         in_flight_max: 0,
+        descriptors: 1,
     },
     Row {
         name: "aio",
@@ -128,6 +136,7 @@ pub const IO_MODELS: &[Row] = &[
         about: "completions: io_uring, where the kernel allows it",
         connections_max: 10_000,
         in_flight_max: aio::IN_FLIGHT_MAX,
+        descriptors: 1,
     },
 ];
 
@@ -153,6 +162,10 @@ impl fmt::Display for IoModel {
         f.write_str(self.name())
     }
 }
+
+/// Called for each peer that is turned away, and without one each time that accepting waits, with the reason. Called on io
+/// threads; it only posts.
+pub type OnRefusal = Arc<dyn Fn(Option<SocketAddr>, &str) + Send + Sync>;
 
 /// Tells an io thread to ask its lane again. Any thread may call it; it only posts.
 pub type Waker = Arc<dyn Fn() + Send + Sync>;
@@ -279,7 +292,7 @@ pub struct Options {
     /// The prefix of thread names, such as `rx0`.
     pub name: String,
     /// Where peers dial in, if they do; already bound, and non-blocking.
-    pub listener: Option<TcpListener>,
+    pub listeners: Vec<TcpListener>,
     /// Connections at once at most; further peers are turned away.
     pub connections_max: usize,
     /// How many threads read in the model that has a pool of them.
@@ -292,6 +305,8 @@ pub struct Options {
     pub pool: Arc<Pool>,
     /// What happened.
     pub counters: Arc<ReceiverCounters>,
+    /// Told of peers that are turned away.
+    pub on_refusal: OnRefusal,
     /// For waits with a deadline.
     pub clock: Arc<dyn Clock>,
     /// Set when an io thread dies.

@@ -18,8 +18,7 @@ struct Driver {
 
 pub(super) fn start<H: Host>(host: H, mut options: Options) -> Result<Box<dyn IoDriver>> {
     let seats = Seats::new(options.connections_max);
-    let listener = options.listener.take();
-    let acceptor = listener.map(|listener| Acceptor::new(listener, &options.counters));
+    let acceptor = Acceptor::of(&mut options);
     let event_loop = event_loop::start(&host, 0, acceptor, &seats, &options)?;
     Ok(Box::new(Driver { seats, event_loop }))
 }

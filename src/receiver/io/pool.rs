@@ -124,7 +124,6 @@ struct Shared<H> {
 struct Driver<H>(Arc<Shared<H>>);
 
 pub(super) fn start<H: Host>(host: H, mut options: Options) -> Result<Box<dyn IoDriver>> {
-    let listener = options.listener.take();
     let backlog = Backlog::new(&options.counters, &options.clock);
     let shared = Arc::new(Shared {
         reading: blocking::Shared::new(host, &options),
@@ -133,7 +132,7 @@ pub(super) fn start<H: Host>(host: H, mut options: Options) -> Result<Box<dyn Io
         bells: Mutex::default(),
         threads: Mutex::default(),
     });
-    let acceptor = listener.map(|listener| Acceptor::new(listener, &options.counters));
+    let acceptor = Acceptor::of(&mut options);
     let started = start_threads(&shared, acceptor, &options);
     if let Err(err) = started {
         // Those that were started end by themselves.

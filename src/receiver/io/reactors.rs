@@ -29,7 +29,7 @@ struct Driver {
 }
 
 pub(super) fn start<H: Host>(host: H, mut options: Options) -> Result<Box<dyn IoDriver>> {
-    let listener = options.listener.take();
+    let acceptor = Acceptor::of(&mut options);
     let seats = Seats::new(options.connections_max);
     let bell = Bell::new().map_err(|err| Error::io("cannot make an eventfd", err))?;
     // From here on dropping the driver stops the threads that were started: a later step may fail.
@@ -45,13 +45,8 @@ pub(super) fn start<H: Host>(host: H, mut options: Options) -> Result<Box<dyn Io
         shared.loops.push(started.inspect_err(|_| shared.stop())?);
     }
     let shared = Arc::new(shared);
-    let acceptor = match listener {
-        Some(listener) => {
-            let acceptor = Acceptor::new(listener, &options.counters);
-            Some(accept(&shared, acceptor, &options).inspect_err(|_| shared.stop())?)
-        }
-        None => None,
-    };
+    let acceptor = acceptor.map(|acceptor| accept(&shared, acceptor, &options));
+    let acceptor = acceptor.transpose().inspect_err(|_| shared.stop())?;
     Ok(Box::new(Driver { shared, acceptor: Mutex::new(acceptor) }))
 }
 

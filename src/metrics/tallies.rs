@@ -1,0 +1,213 @@
+//! Tallies: single things that may happen often, such as a peer that is turned away. The first is told at once, then what came
+//! since, at most every ten seconds for each kind and source. Any thread notes, the thread `events` tells.
+//!
+//! ```text
+//! noted:  x      x x x  x              x                        x
+//! told:   1             |4             |1      (nothing)        1
+//!         0 s          10 s           20 s               30 s
+//! ```
+//! What is told is for people; the counters have every single one. Unlike a condition a tally has no end.
+
+use std::time::Duration;
+
+use crate::sync::{Arc, Mutex, Signal};
+use crate::time::{Clock, Moment};
+
+use super::Event;
+
+/// The time from one message of a tally to the next.
+const REPEAT: Duration = Duration::from_secs(10);
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident { name: $name:literal, one: $one:literal, many: $many:literal, })*) => {
+        /// What is counted: the closed set.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub enum TallyKind {
+            $($(#[$doc])* $kind,)*
+        }
+
+        impl TallyKind {
+            /// Its name in events.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(TallyKind::$kind => $name,)*
+                }
+            }
+
+            /// What one is, and what several are.
+            fn words(self) -> (&'static str, &'static str) {
+                match self {
+                    $(TallyKind::$kind => ($one, $many),)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// A peer was turned away.
+    PeerTurnedAway { name: "peer_turned_away", one: "a peer was turned away", many: "peers were turned away", }
+    /// Accepting peers had to wait, mostly for want of file descriptors.
+    AcceptingWaits { name: "accepting_waits", one: "accepting peers waits", many: "times accepting peers had to wait", }
+    /// A record was longer than `record_bytes_max`.
+    RecordOverlong { name: "record_overlong", one: "an over-long record", many: "over-long records", }
+    /// A peer closed in the middle of a frame, which is dropped.
+    RecordCutOff { name: "record_cut_off", one: "an unfinished record was dropped", many: "unfinished records were dropped", }
+    /// A connection was closed because a frame could not be understood.
+    FrameMalformed { name: "frame_malformed", one: "a connection was closed", many: "connections were closed", }
+    /// A connection that we made ended, and is made again.
+    Reconnects { name: "reconnects", one: "it connects again", many: "times it connected again", }
+}
+
+/// What came since the last message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// What is counted.
+    pub kind: TallyKind,
+    /// The name of the source.
+    pub source: String,
+    /// How many.
+    pub count: u64,
+    /// The newest of them.
+    pub newest: String,
+}
+
+impl Tally {
+    /// The tally as a sentence: ``source `in`: 35 peers were turned away, the last: 127.0.0.1:5514 (connections_max)``.
+    pub fn text(&self) -> String {
+        let ((one, many), source, newest) = (self.kind.words(), &self.source, &self.newest);
+        match self.count {
+            1 => format!("source `{source}`: {one}: {newest}"),
+            count => format!("source `{source}`: {count} {many}, the last: {newest}"),
+        }
+    }
+}
+
+/// The registry. Clones are handles of the same one.
+#[derive(Clone, Debug)]
+pub struct Tallies(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    clock: Arc<dyn Clock>,
+    /// The thread `events` waits on this.
+    wake: Signal,
+    entries: Mutex<Vec<Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// What is to be told at `tell_at`; it goes if that is nothing.
+    tally: Tally,
+    tell_at: Moment,
+}
+
+impl Tallies {
+    /// An empty registry, which raises `wake` when there is something to tell.
+    pub(super) fn new(clock: Arc<dyn Clock>, wake: Signal) -> Self {
+        Tallies(Arc::new(Inner { clock, wake, entries: Mutex::default() }))
+    }
+
+    /// So many happened at a source, and this is the newest.
+    pub fn add(&self, kind: TallyKind, source: &str, count: u64, newest: impl Into<String>) {
+        let mut entries = self.0.entries.lock();
+        let known = |entry: &&mut Entry| entry.tally.kind == kind && entry.tally.source == source;
+        if let Some(entry) = entries.iter_mut().find(known) {
+            entry.tally.count += count;
+            entry.tally.newest = newest.into();
+            return;
+        }
+        let (source, newest) = (source.to_owned(), newest.into());
+        let tally = Tally { kind, source, count, newest };
+        entries.push(Entry { tally, tell_at: self.0.clock.now() });
+        drop(entries);
+        self.0.wake.raise();
+    }
+
+    /// When there is something to tell next, or to forget.
+    pub(super) fn due(&self) -> Option<Moment> {
+        self.0.entries.lock().iter().map(|entry| entry.tell_at).min()
+    }
+
+    /// What is to be told now; at the `close` also what was to be told later.
+    pub(super) fn take_due(&self, close: bool) -> Vec<Event> {
+        let mut entries = self.0.entries.lock();
+        if entries.is_empty() {
+            return Vec::new();
+        }
+        let (now, mut events) = (self.0.clock.now(), Vec::new());
+        entries.retain_mut(|entry| {
+            if now < entry.tell_at && !close {
+                return true;
+            }
+            let some = entry.tally.count > 0;
+            if some {
+                events.push(Event::Tallied { tally: entry.tally.clone() });
+            }
+            entry.tally.count = 0;
+            entry.tell_at = now.plus(REPEAT);
+            some && !close
+        });
+        events
+    }
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+    use crate::time::ManualClock;
+
+    const KIND: TallyKind = TallyKind::PeerTurnedAway;
+
+    fn registry() -> (ManualClock, Tallies) {
+        let clock = ManualClock::new();
+        (clock.clone(), Tallies::new(Arc::new(clock), Signal::new()))
+    }
+
+    fn told(tallies: &Tallies, close: bool) -> Vec<String> {
+        let text = |event: Event| match event {
+            Event::Tallied { tally } => tally.text(),
+            other => panic!("{other:?}"),
+        };
+        tallies.take_due(close).into_iter().map(text).collect()
+    }
+
+    #[test]
+    fn the_first_is_told_at_once_and_then_what_came_since() {
+        let (clock, tallies) = registry();
+        assert_eq!((tallies.due(), told(&tallies, false)), (None, vec![]));
+        tallies.add(KIND, "in", 1, "a:1 (full)");
+        assert_eq!(tallies.due(), Some(clock.now()));
+        assert_eq!(told(&tallies, false), ["source `in`: a peer was turned away: a:1 (full)"]);
+        for number in 2..=5 {
+            tallies.add(KIND, "in", 1, format!("a:{number} (full)"));
+            clock.advance(Duration::from_secs(2));
+        }
+        assert_eq!(told(&tallies, false), [""; 0]);
+        clock.advance(Duration::from_secs(2));
+        let four = "source `in`: 4 peers were turned away, the last: a:5 (full)";
+        assert_eq!(told(&tallies, false), [four]);
+        clock.advance(REPEAT);
+        assert_eq!((told(&tallies, false), tallies.due()), (vec![], None), "it is forgotten");
+        tallies.add(KIND, "in", 1, "a:9 (full)");
+        assert_eq!(told(&tallies, false), ["source `in`: a peer was turned away: a:9 (full)"]);
+    }
+
+    #[test]
+    fn kinds_and_sources_are_told_apart_and_the_close_tells_all() {
+        let (_, tallies) = registry();
+        tallies.add(KIND, "in", 2, "a:1");
+        tallies.add(KIND, "out", 1, "b:1");
+        tallies.add(TallyKind::RecordOverlong, "in", 1, "c:1");
+        let first = told(&tallies, false);
+        assert_eq!(first[0], "source `in`: 2 peers were turned away, the last: a:1");
+        assert_eq!(
+            first[1..],
+            ["source `out`: a peer was turned away: b:1", "source `in`: an over-long record: c:1"]
+        );
+        tallies.add(KIND, "out", 1, "b:2");
+        assert_eq!(told(&tallies, true), ["source `out`: a peer was turned away: b:2"]);
+        assert_eq!(tallies.due(), None);
+    }
+}
