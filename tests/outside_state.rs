@@ -11,3 +11,6 @@ mod program;
 
 #[path = "outside_state/lost.rs"]
 mod lost;
+
+#[path = "outside_state/names.rs"]
+mod names;

@@ -8,6 +8,7 @@ mod alive;
 mod answers;
 mod backlog;
 mod hang;
+mod names;
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -62,6 +63,10 @@ struct World {
     roll: Option<Roll>,
     /// Whether the program has states and windows.
     keeps: bool,
+    /// How often everything in the program got another name.
+    renamed: u64,
+    /// Whether the last life has begun.
+    began: bool,
     random: u64,
 }
 
@@ -90,6 +95,8 @@ impl World {
             connections: Vec::new(),
             roll,
             keeps: false,
+            renamed: 0,
+            began: false,
             random: seed | 1,
         }
     }
@@ -110,15 +117,15 @@ impl World {
 
     fn start(&self, workers: usize) -> Result<Alive> {
         let config = Config::new("crash").batch_interval(PERIOD).workers(workers);
-        let context = StreamingContext::with_clock(config, self.clock.clone())?;
+        let context = StreamingContext::with_clock(self.renaming(config), self.clock.clone())?;
         context.keep_state_in(Arc::new(self.state.clone()), SEGMENT_BYTES);
-        let lines = context.receiver(idle())?;
+        let lines = context.receiver(idle().named(self.named("in")))?;
         let storage: Arc<dyn Storage> = Arc::new(self.output.clone());
         let file = File::open(storage, FileFormat::Text, Existing::Committed, self.roll)?;
         let file = SharedSink::new(file);
-        lines.named("lines").save_to("save", vec![file.clone()]);
+        lines.named(&self.named("lines")).save_to("save", vec![file.clone()]);
         if self.keeps {
-            keep(&lines, &file);
+            keep(&lines, &file, |name| self.named(name));
         }
         context.limits(RunLimits::default());
         Ok(Alive::new(context.start()?, &self.clock))
@@ -132,7 +139,9 @@ impl World {
             Trouble::None | Trouble::StateFull => {}
         }
         let workers = usize::try_from(1 + self.below(3)).expect("three at most");
-        let Ok(running) = self.start(workers) else { return false };
+        let started = self.start(workers);
+        self.began = started.is_ok();
+        let Ok(running) = started else { return false };
         let steps = 5 + self.below(40);
         let acknowledged = Arc::new(Acknowledged::default());
         let name = format!("c{}", self.connections.len());
@@ -166,7 +175,8 @@ impl World {
         let names = self.output.list().expect("listed");
         let time = |name: &String| {
             let mut parts = name.split('-');
-            (parts.next() == Some(job)).then(|| parts.next()?.parse::<u64>().ok()).flatten()
+            let of = parts.next()?.split('_').next();
+            (of == Some(job)).then(|| parts.next()?.parse::<u64>().ok()).flatten()
         };
         let text = |name: &String| {
             String::from_utf8(self.output.bytes(name).expect("there")).expect("UTF-8")
@@ -219,7 +229,7 @@ impl World {
 const LENGTH: Interval = Interval::millis(300);
 
 /// Jobs that keep something from batch to batch: a count at each record, the totals after each batch, and windows.
-fn keep(lines: &DStream<[u8]>, file: &SharedSink) {
+fn keep(lines: &DStream<[u8]>, file: &SharedSink, named: impl Fn(&str) -> String) {
     let names = lines.map(|record| {
         let text = String::from_utf8_lossy(record);
         (text.split(' ').next().unwrap_or_default().to_owned(), 1_u64)
@@ -229,16 +239,16 @@ fn keep(lines: &DStream<[u8]>, file: &SharedSink) {
         state.update(count);
         Some(format!("{name} {count}"))
     });
-    counts.named("counts").save_to("save", vec![file.clone()]);
+    counts.named(&named("counts")).save_to("save", vec![file.clone()]);
     let totals = names
         .update_state_by_key(|_, ones, total| Some(total.unwrap_or(&0) + ones.iter().sum::<u64>()));
-    totals.named("totals").save_to("save", vec![file.clone()]);
+    totals.named(&named("totals")).save_to("save", vec![file.clone()]);
     let window = names.reduce_by_key_and_window(LENGTH, PERIOD, |a, b| a + b);
-    window.named("window").save_to("save", vec![file.clone()]);
+    window.named(&named("window")).save_to("save", vec![file.clone()]);
     // A window of what a state shows: each record counts once, whatever was restored.
     let shown = counts.map(|row| (row.split(' ').next().unwrap_or_default().to_owned(), 1_u64));
     let below = shown.reduce_by_key_and_window(LENGTH, PERIOD, |a, b| a + b);
-    below.named("below").save_to("save", vec![file.clone()]);
+    below.named(&named("below")).save_to("save", vec![file.clone()]);
 }
 
 impl World {
@@ -473,6 +483,10 @@ fn planted_defects_are_found() {
         ("CoversTooMuch", "power_cuts_lose_nothing_acknowledged_and_repeat_nothing"),
         ("RefusedIsDurable", "answers::what_the_log_refused_is_not_acknowledged"),
         ("ReplayTakesWorkers", "a_replay_has_the_partitions_of_its_plan"),
+        (
+            "ReplayTakesNewNames",
+            "names::everything_is_renamed_through_power_cuts_and_nothing_is_there_twice",
+        ),
     ];
     // A seed fixes the faults and not how threads interleave, so a defect may take several runs to show.
     for (defect, test) in cases {

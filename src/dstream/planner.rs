@@ -15,6 +15,7 @@ use crate::batch::{
     Batch, Finish, Fold, Plan, Share, Stage, Work, failure_text, fold_tasks, folding,
 };
 use crate::shuffle::Slots;
+use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, Moment};
 
@@ -216,6 +217,7 @@ impl Job {
     fn at(&self, batch: u64) -> (bool, Arc<str>) {
         let past = self.past.lock();
         let earlier = past.names.iter().find(|(below, _)| batch < *below);
+        let earlier = earlier.filter(|_| !planted(Planted::ReplayTakesNewNames));
         let name = earlier.map_or(&self.name, |(_, name)| name);
         (batch >= past.first, Arc::clone(name))
     }

@@ -69,6 +69,8 @@ pub(crate) enum Planted {
     CoversTooMuch,
     /// A batch of an earlier run takes the partitions of this one.
     ReplayTakesWorkers,
+    /// A batch that was planned under a job's old name is committed under the new one.
+    ReplayTakesNewNames,
     /// `batch::run`: two tasks of a stage that end at once are counted as one.
     StageCountsOnce,
     /// `JobLoop`: the stop does not give the waiting tick its blocks first.
@@ -127,7 +129,7 @@ pub(crate) fn planted(defect: Planted) -> bool {
 
 /// The defects that a process can be started with.
 #[cfg(all(tidemill_planted, not(tidemill_model)))]
-const OF_PROCESS: [Planted; 14] = [
+const OF_PROCESS: &[Planted] = &[
     Planted::BackOffResetOnConnect,
     Planted::AcknowledgesBeforeLog,
     Planted::RefusedIsDurable,
@@ -135,6 +137,7 @@ const OF_PROCESS: [Planted; 14] = [
     Planted::ForgetsUnplanned,
     Planted::CoversTooMuch,
     Planted::ReplayTakesWorkers,
+    Planted::ReplayTakesNewNames,
     Planted::RecordLimitOff,
     Planted::ConnectionLimitOff,
     Planted::SeatIsLost,
@@ -150,7 +153,7 @@ fn of_process() -> Option<Planted> {
     static CHOSEN: std::sync::OnceLock<Option<Planted>> = std::sync::OnceLock::new();
     *CHOSEN.get_or_init(|| {
         let name = std::env::var("TIDEMILL_PLANTED").ok()?;
-        let chosen = OF_PROCESS.into_iter().find(|defect| format!("{defect:?}") == name);
+        let chosen = OF_PROCESS.iter().copied().find(|defect| format!("{defect:?}") == name);
         assert!(chosen.is_some(), "no defect is called {name}");
         chosen
     })
