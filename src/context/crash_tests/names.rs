@@ -143,7 +143,7 @@ fn a_new_job_begins_with_the_first_new_batch_also_after_another_crash() {
     // It dies before the batch of the life before is written.
     world.output.fail(world.output.calls() + 6, Fault::PowerCut);
     let running = start(&world, same, new);
-    running.into_iter().for_each(|running| drop(running.stop(Trouble::StateFull)));
+    let _ = running.map(|running| running.stop(Trouble::StateFull));
     world.power_back();
     let running = start(&world, same, new).expect("started");
     feed(&world, &running, 3..5);
