@@ -39,7 +39,7 @@ fn input(blocks: Vec<Arc<Block>>) -> Arc<BatchInput> {
         records,
         due,
         partitions: 2,
-        run: 0,
+        id: Default::default(),
     })
 }
 

@@ -1,9 +1,16 @@
-//! Whose state and output it is: the identity of a state directory.
+//! Whose state and output it is: the identity of a state directory, its starts, and what an output remembers of a batch.
 //!
-//! An identity is 128 random bits, drawn when the directory is made and kept in it for good. A directory that was made
-//! before identities existed gets one that follows from the seed and the first tick that it drew then, so that a start
-//! which ends before it has written the identity down is followed by one that finds the same. Pure but for the draw.
+//! ```text
+//! state directory: identity (128 random bits) │ starts: number, mark (64 random bits), the last time planned before it
+//! commit key:      identity │ start that planned the batch │ job │ batch time │ partition │ digest of the plan
+//! output:          the keys that are committed ─▶ a start looks whether its state knows them (`Lineage`)
+//! ```
+//! A copy of a state directory has the identity of the original, and both go on to count: the marks tell their starts apart.
+//! A directory that was made before identities existed gets one that follows from the seed and the first tick that it drew
+//! then, so that a start which ends before it has written the identity down is followed by one that finds the same. Pure but
+//! for what is drawn; knows no files.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -21,11 +28,7 @@ impl StateId {
     /// # Errors
     /// If the operating system gives no random bytes.
     pub(crate) fn random() -> Result<Self> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(|err| {
-            Error::Failed(format!("cannot draw the identity of a state directory: {err}"))
-        })?;
-        Ok(StateId(bytes))
+        random().map(StateId)
     }
 
     /// The identity of a directory that was made before identities existed.
@@ -41,23 +44,264 @@ impl StateId {
     pub fn short(&self) -> String {
         self.to_string()[..8].to_owned()
     }
+
+    /// Reads 32 hexadecimal digits, as they are shown.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let bytes = u128::from_str_radix(text, 16).ok()?.to_be_bytes();
+        Some(StateId(bytes)).filter(|id| id.to_string() == text)
+    }
 }
 
 impl fmt::Display for StateId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        hex(f, &self.0)
     }
 }
 
 impl fmt::Debug for StateId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        hex(f, &self.0)
     }
+}
+
+/// 128 bits of the SHA-256 of what a batch is made of, shown as 32 hexadecimal digits. A replay has the same.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PlanDigest(pub(crate) [u8; 16]);
+
+impl PlanDigest {
+    /// The digest of these bytes.
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        PlanDigest(first_half(
+            &Sha256::new_with_prefix(b"tidemill plan 1\0").chain_update(bytes).finalize(),
+        ))
+    }
+}
+
+impl fmt::Display for PlanDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        hex(f, &self.0)
+    }
+}
+
+impl fmt::Debug for PlanDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        hex(f, &self.0)
+    }
+}
+
+fn hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
 }
 
 /// 128 of the bits of a SHA-256.
 fn first_half(hash: &[u8]) -> [u8; 16] {
     hash[..16].try_into().expect("a hash has 32 bytes")
+}
+
+fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)
+        .map_err(|err| Error::Failed(format!("the system gives no random bytes: {err}")))?;
+    Ok(bytes)
+}
+
+/// A number that nobody else draws: the mark of a start, or of an output.
+///
+/// # Errors
+/// If the operating system gives no random bytes.
+pub(crate) fn random_mark() -> Result<u64> {
+    random().map(u64::from_le_bytes)
+}
+
+/// What makes a batch the one that it is, beside its time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct BatchId {
+    /// Whose batch it is.
+    pub state: StateId,
+    /// The number of the start that planned it; 0: planned before starts were counted.
+    pub run: u64,
+    /// What it is made of.
+    pub digest: PlanDigest,
+}
+
+/// How many starts a state directory remembers.
+const STARTS_MAX: usize = 1024;
+
+/// A start of a state directory, as later ones remember it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StartMark {
+    /// Its number, from 1.
+    pub(crate) run: u64,
+    /// What tells it from a start of the same number on a copy of the directory.
+    pub(crate) mark: u64,
+    /// The greatest batch time that was planned before it, in milliseconds.
+    pub(crate) after: Option<u64>,
+}
+
+/// What an output remembers of a batch that it has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Written {
+    /// The batch's time, in milliseconds.
+    pub(crate) time: u64,
+    /// The start that planned it, and its mark.
+    pub(crate) run: u64,
+    pub(crate) mark: u64,
+    pub(crate) digest: PlanDigest,
+}
+
+/// The starts of a state directory up to the one that asks, and what was planned before it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lineage {
+    /// In order; the last is the one that asks.
+    starts: Vec<StartMark>,
+    /// The greatest batch time that was planned before this start, in milliseconds.
+    last: Option<u64>,
+}
+
+impl Lineage {
+    /// `starts` with this one at their end.
+    pub(crate) fn new(starts: Vec<StartMark>) -> Self {
+        Lineage { last: starts.last().and_then(|start| start.after), starts }
+    }
+
+    /// Adds a start to those that a state directory remembers; the oldest are forgotten.
+    pub(crate) fn push(starts: &mut Vec<StartMark>, start: StartMark) {
+        starts.push(start);
+        let excess = starts.len().saturating_sub(STARTS_MAX);
+        starts.drain(..excess);
+    }
+
+    /// The mark of a start.
+    fn mark(&self, run: u64) -> u64 {
+        self.starts.iter().find(|start| start.run == run).map_or(0, |start| start.mark)
+    }
+
+    /// Whether a start of this state directory planned that batch before the one that asks.
+    fn knows(&self, written: &Written) -> bool {
+        if self.last.is_none_or(|last| written.time > last) {
+            return false;
+        }
+        match self.starts.iter().position(|start| start.run == written.run) {
+            Some(at) => {
+                let (start, next) = (self.starts[at], self.starts.get(at + 1));
+                let until = next.map_or(self.last, |next| next.after);
+                start.mark == written.mark
+                    && start.after.is_none_or(|after| written.time > after)
+                    && until.is_some_and(|until| written.time <= until)
+            }
+            // Of starts that are forgotten only the time is known, up to which they planned.
+            None => self.starts.first().is_some_and(|oldest| {
+                written.run < oldest.run && oldest.after.is_some_and(|after| written.time <= after)
+            }),
+        }
+    }
+}
+
+/// What a state that was made before identities existed knows of the labels of its batches.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Adoption {
+    /// No label is older, in milliseconds.
+    pub(crate) first: u64,
+    /// Labels up to here are those of batches that a checkpoint covers.
+    pub(crate) covered: Option<u64>,
+    /// Those of the other batches.
+    pub(crate) planned: BTreeSet<u64>,
+}
+
+impl Adoption {
+    /// Whether a batch with this label may be one of this state's.
+    pub(crate) fn knows(&self, time: u64) -> bool {
+        let is_covered = self.covered.is_some_and(|covered| self.first <= time && time <= covered);
+        is_covered || self.planned.contains(&time)
+    }
+}
+
+/// How far an output had come when a batch was committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputMark {
+    /// The number that the output drew when it was made.
+    pub(crate) output: u64,
+    /// How many commits it had.
+    pub(crate) commits: u64,
+}
+
+/// How many outputs a state directory remembers.
+const OUTPUTS_MAX: usize = 64;
+
+impl OutputMark {
+    /// Takes over what is newer; the outputs that were not written to for the longest time are forgotten.
+    pub(crate) fn merge(known: &mut Vec<OutputMark>, newer: &[OutputMark]) {
+        for mark in newer {
+            let at = known.iter().position(|other| other.output == mark.output);
+            let before = at.map_or(0, |at| known.remove(at).commits);
+            known.push(OutputMark { commits: mark.commits.max(before), ..*mark });
+        }
+        let excess = known.len().saturating_sub(OUTPUTS_MAX);
+        known.drain(..excess);
+    }
+}
+
+/// Who is about to write, as a start tells its sinks before anything is written.
+#[derive(Clone, Debug, Default)]
+pub struct Owner {
+    /// The pipeline's name.
+    pub(crate) pipeline: String,
+    /// The state directory, as people know it; none if nothing is kept.
+    pub(crate) place: Option<String>,
+    pub(crate) identity: StateId,
+    pub(crate) lineage: Lineage,
+    /// For a state that was made before identities existed, and has just got one.
+    pub(crate) adoption: Option<Adoption>,
+    /// How far the outputs had come that it wrote to.
+    pub(crate) outputs: Vec<OutputMark>,
+}
+
+impl Owner {
+    /// A run that keeps nothing: an identity for as long as it lives.
+    ///
+    /// # Errors
+    /// If the operating system gives no random bytes.
+    pub fn without_state(pipeline: &str) -> Result<Self> {
+        let identity = StateId::random()?;
+        Ok(Owner { pipeline: pipeline.to_owned(), identity, ..Owner::default() })
+    }
+
+    /// The identity of the state directory; one of this run alone if it keeps nothing.
+    pub fn identity(&self) -> StateId {
+        self.identity
+    }
+
+    /// Whether it keeps anything from one run to the next.
+    pub fn has_state(&self) -> bool {
+        self.place.is_some()
+    }
+
+    /// What an output remembers of a batch that a start of this state planned.
+    pub(crate) fn written(&self, time: u64, id: BatchId) -> Written {
+        let BatchId { run, digest, .. } = id;
+        Written { time, run, mark: self.lineage.mark(run), digest }
+    }
+
+    /// Whether a start of this state planned that batch before this one.
+    pub(crate) fn knows(&self, written: &Written) -> bool {
+        self.lineage.knows(written)
+    }
+
+    /// How many commits an output had, as far as this state knows.
+    pub(crate) fn commits_of(&self, output: u64) -> u64 {
+        self.outputs.iter().find(|mark| mark.output == output).map_or(0, |mark| mark.commits)
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Some(place) => {
+                write!(f, "the state directory {place} (identity {})", self.identity.short())
+            }
+            None => write!(f, "this run, which has no `state_dir`"),
+        }
+    }
 }
 
 #[cfg(all(test, not(tidemill_model)))]
@@ -69,6 +313,10 @@ mod tests {
         let id = StateId([0xAB; 16]);
         assert_eq!((id.to_string(), id.short()), ("ab".repeat(16), "abababab".to_owned()));
         assert_ne!(StateId::random().expect("drawn"), StateId::random().expect("drawn"));
+        assert_eq!(StateId::parse(&"0b".repeat(16)), Some(StateId([0x0B; 16])));
+        for wrong in ["", "ab", &"AB".repeat(16), &"+b".repeat(16)] {
+            assert_eq!(StateId::parse(wrong), None, "{wrong}");
+        }
     }
 
     #[test]
@@ -79,5 +327,75 @@ mod tests {
         assert!(others.iter().all(|other| *other != of("p", 7, 1_000)));
         // It is what directories are found again by: never to change.
         assert_eq!(of("p", 7, 1_000).to_string(), "6ba19faf43ebcb5d8a74aeddbd1b8678");
+    }
+
+    /// Start 1 planned up to 300, start 2 up to 500, start 3 planned nothing yet.
+    fn lineage() -> Lineage {
+        let start = |run, after| StartMark { run, mark: run * 10, after };
+        Lineage::new(vec![start(1, None), start(2, Some(300)), start(3, Some(500))])
+    }
+
+    /// Whether a batch is known that a start with this mark planned for this time.
+    fn check(run: u64, mark: u64, time: u64, expected: bool) {
+        let written = Written { time, run, mark, digest: PlanDigest::default() };
+        assert_eq!(lineage().knows(&written), expected, "start {run}, mark {mark}, at {time}");
+    }
+
+    #[test]
+    fn a_state_knows_what_its_starts_planned() {
+        check(1, 10, 100, true);
+        check(1, 10, 300, true);
+        // A copy of the directory was made while start 1 ran, which went on.
+        check(1, 10, 301, false);
+        check(2, 20, 301, true);
+        check(2, 20, 300, false);
+        check(2, 20, 500, true);
+        check(2, 20, 501, false);
+        // A start of the same number on a copy of the directory.
+        check(2, 21, 400, false);
+        // Nothing of this start is written when it asks, and nothing of a later one.
+        check(3, 30, 501, false);
+        check(3, 30, 500, false);
+        check(4, 40, 100, false);
+        check(0, 0, 100, false);
+        let forgetful = Lineage::new(lineage().starts.split_off(1));
+        let of = |run, time| Written { time, run, mark: 77, digest: PlanDigest::default() };
+        assert!(forgetful.knows(&of(1, 300)), "of a start that is forgotten");
+        assert!(!forgetful.knows(&of(1, 301)));
+        assert!(!Lineage::new(vec![StartMark { run: 1, mark: 1, after: None }]).knows(&of(1, 5)));
+    }
+
+    #[test]
+    fn few_starts_and_outputs_are_remembered() {
+        let mut starts = Vec::new();
+        for run in 1..2_000 {
+            Lineage::push(&mut starts, StartMark { run, ..StartMark::default() });
+        }
+        assert_eq!((starts.len(), starts[0].run), (STARTS_MAX, 2_000 - STARTS_MAX as u64));
+        let mut known = Vec::new();
+        for output in 0..100 {
+            OutputMark::merge(&mut known, &[OutputMark { output, commits: 5 }]);
+            OutputMark::merge(&mut known, &[OutputMark { output: 7, commits: output }]);
+        }
+        assert_eq!(known.len(), OUTPUTS_MAX);
+        assert_eq!(known.last(), Some(&OutputMark { output: 7, commits: 99 }));
+        assert!(!known.iter().any(|mark| mark.output == 3), "it was not written to for long");
+    }
+
+    #[test]
+    fn labels_of_an_old_state() {
+        let planned = BTreeSet::from([1_300, 1_400]);
+        let adoption = Adoption { first: 1_000, covered: Some(1_200), planned };
+        for (time, expected) in [
+            (999, false),
+            (1_000, true),
+            (1_150, true),
+            (1_250, false),
+            (1_300, true),
+            (1_500, false),
+        ] {
+            assert_eq!(adoption.knows(time), expected, "{time}");
+        }
+        assert!(!Adoption::default().knows(0), "nothing was planned");
     }
 }

@@ -1263,6 +1263,21 @@ error: unknown format `xml`
         sink,
         r#"[sink.screen.file]
 path = "a"
+existing = "appendd""#,
+        r#"
+error: unknown way with existing output `appendd`
+ --> p.toml:3:12
+  |
+3 | existing = "appendd"
+  |            ^^^^^^^^^
+  |
+  = help: did you mean `append`?
+"#,
+    ),
+    (
+        sink,
+        r#"[sink.screen.file]
+path = "a"
 line_feeds = "escaped""#,
         r#"
 error: unknown way with line feeds `escaped`

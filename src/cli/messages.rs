@@ -177,6 +177,10 @@ impl Messages {
     /// What happens to blocks and batches.
     fn event_of_batches(&self, event: &Event) {
         match event {
+            Event::SinkNote { sink, text } => {
+                let line = format!("sink `{sink}`: {text}");
+                self.say("sink_note", &line, json!({"sink": sink, "note": text}));
+            }
             Event::Spilling { directory } => {
                 let text = format!("the store is nearly full: blocks leave memory for {directory}");
                 self.say("spilling", &text, json!({"directory": directory}));

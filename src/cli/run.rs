@@ -11,8 +11,8 @@ use serde_json::json;
 
 use crate::config::units::Env;
 use crate::config::{
-    ConsoleFormat, FileFormat, GenerateSource, Http, Job, JobKind, LineFeeds, Pipeline, SinkKind,
-    Source,
+    self, ConsoleFormat, FileFormat, GenerateSource, Http, Job, JobKind, LineFeeds, Pipeline,
+    SinkKind, Source,
 };
 use crate::context::{RunLimits, SocketSource, StreamingContext};
 use crate::dashboard::{HttpOptions, HttpServer, Starting};
@@ -178,7 +178,7 @@ impl Built {
         }
         let console = Writer::new(Box::new(std::io::stdout()));
         let sinks = pipeline.sinks.iter().map(|(name, kind)| {
-            let sink = sink(kind, &console, pipeline.state_dir.is_some())?;
+            let sink = sink(kind, &console)?;
             Ok((name.as_str(), sink.named(name)))
         });
         let sinks: HashMap<&str, SharedSink> = sinks.collect::<Result<_>>()?;
@@ -211,8 +211,14 @@ fn start_server(source: &GenerateSource, poison: &Poison) -> Result<Load> {
     load::start(options, SystemClock::new() as Arc<dyn Clock>, poison)
 }
 
-/// `remembers`: whether the pipeline has a `state_dir`, and with it knows the batches of earlier runs.
-fn sink(kind: &SinkKind, console: &Writer, remembers: bool) -> Result<SharedSink> {
+fn existing_output(existing: config::Existing) -> Existing {
+    match existing {
+        config::Existing::Refuse => Existing::Committed,
+        config::Existing::Append => Existing::Append,
+    }
+}
+
+fn sink(kind: &SinkKind, console: &Writer) -> Result<SharedSink> {
     match kind {
         SinkKind::Console { format } => {
             let format = match format {
@@ -223,9 +229,9 @@ fn sink(kind: &SinkKind, console: &Writer, remembers: bool) -> Result<SharedSink
         }
         SinkKind::Memory => Ok(SharedSink::new(Memory::new())),
         SinkKind::Null => Ok(SharedSink::new(Null)),
-        SinkKind::File { path, format, roll, line_feeds } => {
+        SinkKind::File { path, format, roll, line_feeds, existing } => {
             let storage = Arc::new(Directory::open(path)?) as Arc<dyn Storage>;
-            let existing = if remembers { Existing::Committed } else { Existing::InTheWay };
+            let existing = existing_output(*existing);
             let roll = roll.map(|roll| sink::Roll { bytes: roll.bytes, age: roll.age });
             let file = sink::File::open(storage, file_format(*format), existing, roll)?;
             let line_feeds = line_feeds.map(|given| match given {
@@ -234,8 +240,8 @@ fn sink(kind: &SinkKind, console: &Writer, remembers: bool) -> Result<SharedSink
             });
             Ok(SharedSink::new(line_feeds.into_iter().fold(file, sink::File::line_feeds)))
         }
-        SinkKind::Sqlite { path, table } => {
-            let existing = if remembers { Existing::Committed } else { Existing::InTheWay };
+        SinkKind::Sqlite { path, table, existing } => {
+            let existing = existing_output(*existing);
             Ok(SharedSink::new(sink::Sqlite::open(path, table, existing)?))
         }
     }

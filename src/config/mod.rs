@@ -26,7 +26,7 @@ pub use given::GivenKeys;
 pub use jobs::{Job, JobKind, Pattern, TopK};
 pub use log_level::{LOG_LEVELS, LogLevel};
 pub use pipeline::{Http, Pipeline};
-pub use sinks::{ConsoleFormat, FileFormat, LineFeeds, Roll, SinkKind};
+pub use sinks::{ConsoleFormat, Existing, FileFormat, LineFeeds, Roll, SinkKind};
 pub use sources::{Ack, FilesSource, GenerateSource, Peers, RateLimits, SocketSource, Source};
 pub use tree::{Given, Setting};
 

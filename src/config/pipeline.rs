@@ -193,7 +193,7 @@ fn about_sink(kind: &SinkKind) -> String {
         SinkKind::Memory => "memory".to_owned(),
         SinkKind::Null => "null".to_owned(),
         SinkKind::File { path, .. } => format!("files in {}", path.display()),
-        SinkKind::Sqlite { path, table } => format!("table `{table}` in {}", path.display()),
+        SinkKind::Sqlite { path, table, .. } => format!("table `{table}` in {}", path.display()),
     }
 }
 

@@ -30,6 +30,8 @@ pub enum SinkKind {
         /// What becomes of line feeds inside the texts of a text file; it follows from the framings of the sources if
         /// nothing is given.
         line_feeds: Option<LineFeeds>,
+        /// What output of others in the directory means.
+        existing: Existing,
     },
     /// A table of an SQLite database.
     Sqlite {
@@ -37,6 +39,8 @@ pub enum SinkKind {
         path: PathBuf,
         /// The table.
         table: String,
+        /// What output of others in the table means.
+        existing: Existing,
     },
 }
 
@@ -63,6 +67,16 @@ pub enum FileFormat {
     Json,
     /// Comma-separated.
     Csv,
+}
+
+/// What output that is there already, and is not of this state directory, means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Existing {
+    /// The start is refused.
+    #[default]
+    Refuse,
+    /// What is new comes beside it.
+    Append,
 }
 
 /// What becomes of a line feed inside a text of a text file.
@@ -136,9 +150,16 @@ fn read_file(mut section: Section<'_>) -> Option<SinkKind> {
     let format = section.choice("format", "format", &formats).map(|found| found.value);
     let format = format.unwrap_or_default();
     let line_feeds = read_line_feeds(&mut section, format);
+    let existing = read_existing(&mut section);
     let roll = section.table("roll", "`roll`").and_then(read_roll);
     section.finish();
-    Some(SinkKind::File { path: path?, format, roll, line_feeds })
+    Some(SinkKind::File { path: path?, format, roll, line_feeds, existing })
+}
+
+fn read_existing(section: &mut Section<'_>) -> Existing {
+    let choices = [("refuse", Existing::Refuse), ("append", Existing::Append)];
+    let found = section.choice("existing", "way with existing output", &choices);
+    found.map(|found| found.value).unwrap_or_default()
 }
 
 /// Text files alone have lines that a line feed could break: JSON escapes it, CSV quotes it.
@@ -166,8 +187,9 @@ fn read_sqlite(mut section: Section<'_>) -> Option<SinkKind> {
         section.problems.add(problem.hint("the path of a database file, which need not exist"));
     }
     let table = section.text("table").map_or_else(|| TABLE.to_owned(), |found| found.value);
+    let existing = read_existing(&mut section);
     section.finish();
-    Some(SinkKind::Sqlite { path: path?, table })
+    Some(SinkKind::Sqlite { path: path?, table, existing })
 }
 
 fn read_roll(mut section: Section<'_>) -> Option<Roll> {

@@ -13,7 +13,7 @@ use crate::journal::{
     ChunkRange, Found, Journal, JournalOptions, LoggedChunk, Replay, Run, Wanted,
 };
 use crate::metrics::{Event, EventBus};
-use crate::owner::StateId;
+use crate::owner::{Adoption, Lineage, Owner, StateId, random_mark};
 use crate::scheduler::{Recovery, Stored, reach};
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Poison};
@@ -47,6 +47,7 @@ pub(super) fn open(
         (None, None) => return Ok(None),
     };
     let Streams { graph, sources, source_names } = streams;
+    let place = storage.name();
     check(sources, segment_bytes)?;
     let fresh = Schedule::aligned(clock, config.batch_interval).label(0);
     let options = JournalOptions {
@@ -57,6 +58,7 @@ pub(super) fn open(
         seed: graph.seed(),
         anchor: fresh.as_millis(),
         identity: StateId::random()?,
+        mark: random_mark()?,
     };
     let mut progress = |bytes| events.post(Event::Recovering { bytes });
     let (journal, mut found) = Journal::open(storage, options, poison, &mut progress)?;
@@ -64,11 +66,48 @@ pub(super) fn open(
     tell(&found, events);
     let lost = lost::find(&journal, &mut found, graph, sources, policy, events)?;
     restore_states(graph, &journal, &found, config.workers)?;
-    // Only now: a program that does not continue what was saved leaves no trace.
+    // Only now: a program that does not continue what was saved leaves no trace. The sinks come first: what they take over
+    // from before identities is theirs before the state says that it has one.
+    let first_label = Time::from_millis(found.anchor).as_millis();
+    let first = first_label.saturating_sub(config.batch_interval.as_millis());
+    begin_sinks(graph, &owner(&found, (&config.name, place), first), events)?;
     journal.begin()?;
     names::tell(&found, events);
     let anchor = Time::from_millis(found.anchor);
     Ok(Some(Recovery { journal: Arc::new(journal), found, anchor, lost }))
+}
+
+/// Tells the sinks that nothing is kept from run to run; returns the identity of this one.
+pub(super) fn without_state(pipeline: &str, graph: &Graph, events: &EventBus) -> Result<StateId> {
+    let owner = Owner::without_state(pipeline)?;
+    begin_sinks(graph, &owner, events)?;
+    Ok(owner.identity())
+}
+
+/// What a start tells its sinks of the state that it goes on from. `first`: no label of it is older.
+fn owner(found: &Found, (pipeline, place): (&str, String), first: u64) -> Owner {
+    let covered = found.covered.last_time;
+    let planned = found.plans.values().map(|plan| plan.time).collect();
+    Owner {
+        pipeline: pipeline.to_owned(),
+        place: Some(place),
+        identity: found.identity,
+        lineage: Lineage::new(found.starts.clone()),
+        adoption: found.had_no_identity.then_some(Adoption { first, covered, planned }),
+        outputs: found.outputs.clone(),
+    }
+}
+
+/// Tells the sinks who is about to write; none of them changes anything unless all of them agree.
+pub(super) fn begin_sinks(graph: &Graph, owner: &Owner, events: &EventBus) -> Result<()> {
+    let sinks = graph.sinks();
+    sinks.iter().try_for_each(|sink| sink.check(owner))?;
+    for sink in &sinks {
+        let name = sink.name().unwrap_or_default().to_owned();
+        let mut note = |text| events.post(Event::SinkNote { sink: name.clone(), text });
+        sink.begin(owner, &mut note)?;
+    }
+    Ok(())
 }
 
 /// Makes states what they were: the changes of every batch from where a walk through all keys began.
@@ -241,6 +280,7 @@ mod tests {
             seed: 1,
             anchor,
             identity: StateId([1; 16]),
+            mark: 1,
         };
         let storage = Arc::new(MemoryStorage::new(0));
         let opened = Journal::open(storage, options, &Poison::new(), &mut |_| ());

@@ -40,6 +40,7 @@ use std::time::Duration;
 use crate::batch::{Batch, Plan};
 use crate::direct::Planned;
 use crate::metrics::Counter;
+use crate::owner::BatchId;
 use crate::sink::{SharedSink, Writer};
 use crate::slab::Pool;
 use crate::store::StoredBlock;
@@ -80,8 +81,8 @@ pub struct BatchInput {
     pub due: Moment,
     /// Into how many hash partitions keyed operators split; at least one.
     pub partitions: usize,
-    /// The number of the start that planned it, with a log; 0 without one.
-    pub run: u64,
+    /// Who planned it, and what its plan is.
+    pub id: BatchId,
 }
 
 impl BatchInput {

@@ -35,6 +35,7 @@ impl Delivery {
             job: Arc::clone(&self.job),
             time: self.input.time,
             partition: 0,
+            id: self.input.id,
         }
     }
 

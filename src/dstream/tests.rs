@@ -69,7 +69,7 @@ impl Rig {
             records,
             due,
             partitions: self.partitions,
-            run: 0,
+            id: Default::default(),
         })
     }
 

@@ -27,7 +27,7 @@ use crate::block::Range;
 use crate::checkpoint::{Checkpoints, Damaged};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
-use crate::owner::StateId;
+use crate::owner::{Lineage, OutputMark, StartMark, StateId};
 use crate::sync::thread::Thread;
 use crate::sync::{Arc, AtomicBool, Mailbox, Mutex, Poison};
 use crate::time::{Clock, Joined, Moment, join_until};
@@ -69,6 +69,8 @@ pub(crate) struct JournalOptions {
     pub(crate) anchor: u64,
     /// For a first start: whose state it is from then on.
     pub(crate) identity: StateId,
+    /// What tells this start from others.
+    pub(crate) mark: u64,
 }
 
 /// See the module. Any thread may call it.
@@ -88,6 +90,8 @@ struct Shared {
     live: Mutex<Live>,
     /// What this start says of itself.
     started: Started,
+    /// How far the outputs had come at the newest commit.
+    outputs: Mutex<Vec<OutputMark>>,
     checkpointing: AtomicBool,
 }
 
@@ -118,8 +122,10 @@ pub(crate) struct Found {
     pub(crate) identity: StateId,
     /// Whether it was made before states had an identity, and no start has given it one yet.
     pub(crate) had_no_identity: bool,
-    /// The number of this start, from 1.
-    pub(crate) run: u64,
+    /// The starts up to this one, as far as they are remembered.
+    pub(crate) starts: Vec<StartMark>,
+    /// How far the outputs had come that it wrote to.
+    pub(crate) outputs: Vec<OutputMark>,
     /// The names that the log knew, and those that it goes on with.
     pub(crate) names_before: Inventory<Known>,
     pub(crate) continued: Continued,
@@ -201,6 +207,7 @@ impl Journal {
             segment_bytes: options.log.segment_bytes,
             live: Mutex::new(live),
             started,
+            outputs: Mutex::new(replayed.base.outputs),
             checkpointing: AtomicBool::new(false),
         });
         // A plan is made by one thread and taken by the other: more than one never waits.
@@ -317,6 +324,19 @@ impl Journal {
         self.shared.started.run
     }
 
+    /// Whose state it is.
+    pub(crate) fn identity(&self) -> StateId {
+        self.shared.started.identity.unwrap_or_default()
+    }
+
+    /// Appends how far outputs have come; with the next commit it becomes durable, and losing it means no more than that a
+    /// later start knows less of them.
+    pub(crate) fn reached(&self, outputs: &[OutputMark]) {
+        OutputMark::merge(&mut self.shared.outputs.lock(), outputs);
+        // A log that ended has poisoned the engine already.
+        let _ = self.shared.log.append(record::reached(outputs), |_| ());
+    }
+
     /// Says that this program writes from here on; before anything else is appended.
     ///
     /// # Errors
@@ -415,7 +435,8 @@ fn found(
         anchor: started.anchor,
         identity: started.identity.unwrap_or_default(),
         had_no_identity: replayed.started && replayed.base.identity.is_none(),
-        run: started.run,
+        starts: started.starts.clone(),
+        outputs: replayed.base.outputs.clone(),
         names_before: replayed.base.names.clone(),
         next_index: replayed.next_index(),
         last_time: replayed.last_time(),
@@ -455,6 +476,10 @@ fn begin(replayed: &Replayed, options: &JournalOptions, names: &Inventory<Known>
         true => (base.seed, base.anchor),
         false => (options.seed, options.anchor),
     };
+    let run = base.run.saturating_add(1);
+    let mut starts = base.starts.clone();
+    let after = replayed.last_time();
+    Lineage::push(&mut starts, StartMark { run, mark: options.mark, after });
     let drawn = match replayed.started {
         true => StateId::of_seed(&base.pipeline, seed, anchor),
         false => options.identity,
@@ -466,6 +491,7 @@ fn begin(replayed: &Replayed, options: &JournalOptions, names: &Inventory<Known>
         anchor,
         names: names.clone(),
         identity: Some(base.identity.unwrap_or(drawn)),
-        run: base.run.saturating_add(1),
+        run,
+        starts,
     }
 }

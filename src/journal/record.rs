@@ -7,7 +7,8 @@
 //! 3 planned    as version 1 wrote it: batches without the run that planned them
 //! 4 committed  a batch is done; of operators with state it names how many of the next kind belong to it
 //! 5 changed    what the batch changed in states, in the operators' own bytes; before its commit
-//! 6 planned    batches: what each of them is made of, and the run that planned it; written before they run
+//! 6 planned    batches: what each of them is made of, and the start that planned it; written before they run
+//! 7 reached    how far outputs had come when a batch was committed; before its commit
 //! ```
 //! Of `started` there are two versions; the number stands first. What version 1 wrote is still read (`version1`).
 //! Pure: bytes to values and back. Knows neither files nor threads.
@@ -19,7 +20,7 @@ use super::names::{Inventory, Known};
 use super::version1;
 use crate::error::{Error, Result};
 use crate::framing::{self, FRAMINGS, Framing};
-use crate::owner::StateId;
+use crate::owner::{OutputMark, PlanDigest, StartMark, StateId};
 use crate::time::Time;
 use crate::wal::{Position, Record};
 
@@ -33,6 +34,7 @@ const PLANNED: u8 = 3;
 const COMMITTED: u8 = 4;
 const CHANGED: u8 = 5;
 const PLANNED_BY: u8 = 6;
+const REACHED: u8 = 7;
 
 /// A record of changes is closed beyond so many bytes; one part may be larger.
 const CHANGED_BYTES: usize = 4 << 20;
@@ -52,6 +54,8 @@ pub(crate) struct Started {
     pub(crate) identity: Option<StateId>,
     /// The number of this start, from 1; 0 before version 2, which began to count.
     pub(crate) run: u64,
+    /// The starts up to this one, as far as they are remembered.
+    pub(crate) starts: Vec<StartMark>,
 }
 
 /// What stands before the bytes of a chunk.
@@ -94,6 +98,13 @@ impl Plan {
     pub(crate) fn time(&self) -> Time {
         Time::from_millis(self.time)
     }
+
+    /// The digest of what the batch is made of. It must be the same in every later version: outputs remember it.
+    pub(crate) fn digest(&self) -> PlanDigest {
+        let Plan { index, time, partitions, seed, blocks, ranges, run: _ } = self;
+        let fields = (index, time, partitions, seed, blocks, ranges);
+        PlanDigest::of(&postcard::to_stdvec(&fields).expect("numbers can be serialised"))
+    }
 }
 
 /// A batch that is done.
@@ -131,6 +142,7 @@ pub(crate) enum Entry<'a> {
     Committed(Committed),
     /// Its head, and its parts as they were written.
     Changed(ChangedHead, &'a [u8]),
+    Reached(Vec<OutputMark>),
 }
 
 /// The record of a chunk: its ranges are written from where they lie.
@@ -150,6 +162,10 @@ pub(crate) fn planned(plans: &[Plan]) -> Record {
 
 pub(crate) fn committed(committed: Committed) -> Record {
     head_bytes(COMMITTED, &committed).into()
+}
+
+pub(crate) fn reached(outputs: &[OutputMark]) -> Record {
+    head_bytes(REACHED, &outputs).into()
 }
 
 /// The records of what a batch changed: as few as hold the parts, each of at most `bytes_max` unless a part is longer.
@@ -255,6 +271,7 @@ pub(crate) fn decode(at: Position, bytes: &[u8]) -> Result<Entry<'_>> {
             let (head, bytes) = postcard::take_from_bytes(rest).map_err(text)?;
             Entry::Changed(head, bytes)
         }
+        REACHED => Entry::Reached(whole(rest).map_err(text)?),
         COMMITTED => Entry::Committed(whole(rest).map_err(text)?),
         kind => return Err(unknown(&format!("kind {kind}"))),
     })
@@ -349,7 +366,33 @@ mod tests {
             },
             identity: Some(StateId([7; 16])),
             run: 4,
+            starts: vec![StartMark { run: 4, mark: 9, after: Some(900) }],
         }
+    }
+
+    #[test]
+    fn the_digest_of_a_plan_is_that_of_what_it_is_made_of() {
+        let plan = || Plan {
+            index: 4,
+            time: 1_000,
+            partitions: 3,
+            seed: 9,
+            blocks: vec![(0, vec![1..4, 4..9])],
+            ranges: vec![(1, b"x".to_vec())],
+            run: 3,
+        };
+        let others = [
+            Plan { index: 5, ..plan() },
+            Plan { time: 1_001, ..plan() },
+            Plan { partitions: 4, ..plan() },
+            Plan { seed: 8, ..plan() },
+            Plan { blocks: vec![(0, vec![1..9, 9..9])], ..plan() },
+            Plan { ranges: vec![(1, b"y".to_vec())], ..plan() },
+        ];
+        assert!(others.iter().all(|other| other.digest() != plan().digest()));
+        assert_eq!(Plan { run: 0, ..plan() }.digest(), plan().digest());
+        // Outputs remember it: never to change.
+        assert_eq!(plan().digest().to_string(), "7769db8412c67b34fa3047d23d17db2e");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::record::{ChunkHead, Committed, Entry, Plan, decode};
 use super::snapshot::Snapshot;
 use crate::error::{Error, Result};
 use crate::framing::Framing;
+use crate::owner::OutputMark;
 use crate::wal::Position;
 
 /// A chunk that is in the log.
@@ -162,8 +163,21 @@ impl Replayed {
                 if known <= (started.run, started.names.sources.len()) {
                     base.names = started.names;
                 }
+                if let (Some(of), Some(other)) = (base.identity, started.identity)
+                    && of != other
+                {
+                    return Err(Error::Failed(format!(
+                        "the record at {at} of the log belongs to the state {}, and what came before it to the state {}: \
+                         files of two state directories lie in this one",
+                        other.short(),
+                        of.short()
+                    )));
+                }
                 // A start never forgets whose state it is; one of version 1 did not know.
                 base.identity = started.identity.or(base.identity);
+                if started.run >= base.run {
+                    base.starts = started.starts;
+                }
                 base.run = base.run.max(started.run);
                 self.started = true;
                 self.starts += 1;
@@ -180,6 +194,7 @@ impl Replayed {
                 self.commit_starts.insert(done.index, self.starts);
                 self.needed_from(done.index, at.segment);
             }
+            Entry::Reached(outputs) => OutputMark::merge(&mut self.base.outputs, &outputs),
             Entry::Changed(head, _) => {
                 self.changed.insert((head.index, head.place), (self.starts, at));
                 self.needed_from(head.index, at.segment);

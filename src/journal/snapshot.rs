@@ -14,7 +14,7 @@ use super::record::{version_of, whole};
 use super::{Journal, Shared, version1};
 use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::error::{Error, Result};
-use crate::owner::StateId;
+use crate::owner::{OutputMark, StartMark, StateId};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mailbox, Ordering, Poison};
 use crate::wal::NotLogged;
@@ -53,6 +53,10 @@ pub(crate) struct Snapshot {
     pub(crate) identity: Option<StateId>,
     /// The number of the start that wrote it; 0 before version 2.
     pub(crate) run: u64,
+    /// The starts up to that one, as far as they are remembered.
+    pub(crate) starts: Vec<StartMark>,
+    /// How far the outputs had come that it wrote to.
+    pub(crate) outputs: Vec<OutputMark>,
 }
 
 /// What each operator kept, by its name.
@@ -192,6 +196,8 @@ impl Shared {
             kept_segment: kept.min(first_segment),
             identity: started.identity,
             run: started.run,
+            starts: started.starts,
+            outputs: self.outputs.lock().clone(),
         }
     }
 

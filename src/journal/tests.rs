@@ -31,6 +31,7 @@ fn options(sources: &[&str]) -> JournalOptions {
         seed: SEED,
         anchor: ANCHOR,
         identity: StateId([9; 16]),
+        mark: 5,
     }
 }
 
@@ -416,8 +417,9 @@ fn starts_are_counted_and_know_whose_state_it_is() {
     let disk = MemoryStorage::new(1);
     for run in 1..4 {
         let (journal, found) = open(&disk, &["a"]).expect("good");
-        let expected = (StateId([9; 16]), false, run);
-        assert_eq!((found.identity, found.had_no_identity, found.run), expected);
+        assert_eq!((found.identity, found.had_no_identity), (StateId([9; 16]), false));
+        let starts: Vec<u64> = found.starts.iter().map(|start| start.run).collect();
+        assert_eq!(starts, (1..=run).collect::<Vec<_>>());
         let before = &found.names_before;
         let named =
             |known: &[Known]| known.iter().map(|known| known.name.clone()).collect::<Vec<_>>();
@@ -440,7 +442,8 @@ fn a_state_of_version_1_gets_the_same_identity_until_it_is_written_down() {
         let disk = Arc::new(disk.after_kill());
         let opened = Journal::open(disk, options(&["a"]), &Poison::new(), &mut |_| ());
         let found = opened.expect("read").1;
-        assert_eq!((found.identity, found.had_no_identity, found.run), (identity, true, 1));
+        assert_eq!((found.identity, found.had_no_identity), (identity, true));
+        assert_eq!(found.starts, [StartMark { run: 1, mark: 5, after: Some(ANCHOR) }]);
         let plans: Vec<u64> = found.plans.values().map(|plan| plan.run).collect();
         assert_eq!(plans, [0], "it was planned before runs were counted");
     }
@@ -449,6 +452,8 @@ fn a_state_of_version_1_gets_the_same_identity_until_it_is_written_down() {
     close(&journal).expect("in order");
     drop(journal);
     let (_journal, found) = open(&disk, &["a"]).expect("good");
-    assert_eq!((found.identity, found.had_no_identity, found.run), (identity, false, 2));
+    assert_eq!((found.identity, found.had_no_identity), (identity, false));
+    let start = |run, after| StartMark { run, mark: 5, after: Some(after) };
+    assert_eq!(found.starts, [start(1, ANCHOR), start(2, ANCHOR + 100)]);
     assert_eq!(found.plans.values().map(|plan| plan.run).collect::<Vec<_>>(), [0, 1]);
 }

@@ -66,6 +66,7 @@ impl Words {
             }
             Ok(Entry::Committed(done)) => drop(self.committed.insert(done.index)),
             Ok(Entry::Changed(..)) => self.changes += 1,
+            Ok(Entry::Reached(_)) => {}
             Err(_) => self.unknown += 1,
         }
     }

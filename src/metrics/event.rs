@@ -195,6 +195,13 @@ pub enum Event {
         /// What is wrong with it.
         what: String,
     },
+    /// What a sink found where it writes, and what it made of it.
+    SinkNote {
+        /// The sink's name; empty if it has none.
+        sink: String,
+        /// What people should know.
+        text: String,
+    },
     /// The first block left memory for a file, because the store is nearly full.
     Spilling {
         /// Where the files are.

@@ -20,6 +20,7 @@ use crate::journal::{
     self, ChunkRange, CommitOutcome, CommitRecords, Committed, Covered, Found, Journal,
     LoggedCommit, Parts, Plan, Reach, Run, base,
 };
+use crate::owner::{BatchId, OutputMark};
 use crate::receiver::chunks::{CHUNK_BYTES_MAX, EngineLog};
 use crate::store::StoredBlock;
 use crate::sync::planted::{Planted, planted};
@@ -82,6 +83,8 @@ pub(super) struct Durable {
     commits: VecDeque<Commit>,
     /// Of each state of the program its number in the log.
     places: Vec<u32>,
+    /// How far outputs had come when the last batch was committed.
+    outputs: Vec<OutputMark>,
     checkpoints: Checkpoints,
     reach: Reach,
     /// The seed of every hash.
@@ -144,6 +147,7 @@ impl Durable {
             rebuilding: None,
             base: found.covered.clone(),
             commits: VecDeque::new(),
+            outputs: Vec::new(),
             places,
             checkpoints: Checkpoints::new(now),
             reach: reach(graph),
@@ -152,9 +156,10 @@ impl Durable {
         }
     }
 
-    /// The number of this start.
-    pub(super) fn run(&self) -> u64 {
-        self.journal.run()
+    /// What makes a batch of this start the one that it is.
+    pub(super) fn id(&self, input: &BatchInput) -> BatchId {
+        let digest = self.plan(input).digest();
+        BatchId { state: self.journal.identity(), run: self.journal.run(), digest }
     }
 
     /// A batch has its blocks: it runs once its plan is in the log.
@@ -246,7 +251,7 @@ impl Durable {
             seed: self.seed,
             blocks: blocks.collect(),
             ranges: ranges.collect(),
-            run: input.run,
+            run: input.id.run,
         }
     }
 
@@ -330,7 +335,7 @@ impl Durable {
             records,
             due: now,
             partitions,
-            run: plan.run,
+            id: BatchId { state: self.journal.identity(), run: plan.run, digest: plan.digest() },
         }))
     }
 
@@ -368,6 +373,7 @@ impl Durable {
             walk_begins: changes.walk_begins,
             walk_ends: changes.walk_ends,
         };
+        self.reached(graph);
         let plan = self.plan(input);
         self.done.push_back(Done { commit: record, ends: ends(&plan), ranges: plan.ranges });
         self.checkpoints.batch_done();
@@ -380,6 +386,17 @@ impl Durable {
         self.commits.push_back(Commit { index, records: Some(records), outcome });
         self.append_commits(scheduler);
         Ok(())
+    }
+
+    /// Says how far outputs have come, where that is news.
+    fn reached(&mut self, graph: &Graph) {
+        let mut outputs: Vec<OutputMark> =
+            graph.sinks().iter().filter_map(|sink| sink.output_mark()).collect();
+        outputs.retain(|mark| !self.outputs.contains(mark));
+        if !outputs.is_empty() {
+            self.journal.reached(&outputs);
+            OutputMark::merge(&mut self.outputs, &outputs);
+        }
     }
 
     /// Appends the commits that are not on their way.

@@ -31,6 +31,7 @@ use crate::error::{Error, Result};
 use crate::metrics::{
     BatchRecord, BatchState, EngineTimes, EventBus, History, Moments, Recorder, STAGES,
 };
+use crate::owner::{BatchId, StateId};
 use crate::receiver::generator::{BlockTarget, Cut};
 use crate::receiver::{Arrivals, Cutter, Steered};
 use crate::sink::DeadLetters;
@@ -137,6 +138,8 @@ pub(crate) struct Parts {
     pub(crate) dead_letters: Option<Arc<dyn DeadLetters>>,
     /// With a log: what it holds of earlier runs.
     pub(crate) recovery: Option<Recovery>,
+    /// Whose batches they are.
+    pub(crate) identity: StateId,
     pub(crate) times: Arc<EngineTimes>,
     pub(crate) history: Arc<History>,
     pub(crate) events: EventBus,
@@ -529,7 +532,7 @@ impl JobLoop {
             };
             blocks.iter().map(|block| held(block.id)).collect()
         });
-        let input = BatchInput {
+        let mut input = BatchInput {
             time,
             index: self.index,
             blocks: blocks.collect(),
@@ -537,8 +540,11 @@ impl JobLoop {
             records,
             due,
             partitions: self.parts.workers.workers(),
-            run: self.durable.as_ref().map_or(0, Durable::run),
+            id: BatchId { state: self.parts.identity, ..BatchId::default() },
         };
+        if let Some(durable) = &self.durable {
+            input.id = durable.id(&input);
+        }
         self.index += 1;
         self.last = Some(time);
         self.count_waiting(&input);

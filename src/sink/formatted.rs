@@ -42,6 +42,20 @@ impl FileFormat {
             FileFormat::Csv => "csv",
         }
     }
+
+    /// Its number in ledgers and manifests.
+    pub(super) fn number(self) -> u8 {
+        match self {
+            FileFormat::Text => 0,
+            FileFormat::Json => 1,
+            FileFormat::Csv => 2,
+        }
+    }
+
+    /// The format of that number.
+    pub(super) fn of_number(number: u8) -> Option<Self> {
+        [FileFormat::Text, FileFormat::Json, FileFormat::Csv].into_iter().nth(usize::from(number))
+    }
 }
 
 /// What becomes of a line feed inside a text of a text file, whose rows are lines.

@@ -1,9 +1,12 @@
 //! Sinks: where the rows of a job go. One sink is one file and one row of [`SINKS`].
 //!
-//! A sink's obligations: `committed` is asked first, and a committed key is not written again; `write` may be followed
-//! by another `write` of the same key after a failure, so nothing counts before `commit`. Sinks are called by the
-//! worker that finishes a job, one at a time, and do not know who calls them.
+//! A sink's obligations: `check` and `begin` come once, before anything is written, and say who writes; `committed` is
+//! asked first, and a committed key is not written again; `write` may be followed by another `write` of the same key after a
+//! failure, so nothing counts before `commit`; `close` comes last. A batch is the one that it is by its whole key: a time
+//! alone says nothing, for other state directories have batches of the same time. Sinks are called by the worker that
+//! finishes a job, one at a time, and do not know who calls them.
 
+mod book;
 mod console;
 mod dead_letter;
 mod file;
@@ -22,8 +25,9 @@ mod sqlite;
 use std::collections::HashMap;
 use std::fmt;
 
-use crate::error::Result;
-use crate::sync::{Arc, Mutex, MutexGuard};
+use crate::error::{Error, Result};
+use crate::owner::{BatchId, OutputMark, Owner, Written};
+use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::time::Time;
 
 pub use console::{Console, Format, ROWS_SHOWN, Writer};
@@ -62,6 +66,7 @@ pub const SINKS: &[SinkKind] = &[
 
 /// What is committed at once: the rows of one job and batch in one partition of the output.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct CommitKey {
     /// The pipeline's name.
     pub pipeline: Arc<str>,
@@ -71,6 +76,27 @@ pub struct CommitKey {
     pub time: Time,
     /// The partition of the output.
     pub partition: u32,
+    /// Whose batch it is, and what it is made of. A sink that outlives the process remembers all of the key: a batch of
+    /// another state directory may have the same time.
+    pub id: BatchId,
+}
+
+impl CommitKey {
+    /// The key of a batch that nobody planned, for tests of sinks; see [`with_id`](CommitKey::with_id).
+    pub fn new(
+        pipeline: impl Into<Arc<str>>,
+        job: impl Into<Arc<str>>,
+        time: Time,
+        partition: u32,
+    ) -> Self {
+        let (pipeline, job) = (pipeline.into(), job.into());
+        CommitKey { pipeline, job, time, partition, id: BatchId::default() }
+    }
+
+    /// The key of that batch.
+    pub fn with_id(self, id: BatchId) -> Self {
+        CommitKey { id, ..self }
+    }
 }
 
 /// What a batch took until its rows were handed to the sinks.
@@ -105,6 +131,29 @@ pub trait Sink: Send {
     /// source but one of lines. Sinks whose rows are lines escape them.
     fn expect_line_feeds(&mut self) {}
 
+    /// Looks at what is there already, for a start that is about to write, and changes nothing. Asked once, before
+    /// [`begin`](Sink::begin).
+    ///
+    /// # Errors
+    /// If this owner must not write there: what is there is somebody else's, or of a later time than its state. The start
+    /// is refused with this text.
+    fn check(&mut self, _owner: &Owner) -> Result<()> {
+        Ok(())
+    }
+
+    /// All sinks have agreed: finishes what an earlier run left. `note` takes what people should know of it.
+    ///
+    /// # Errors
+    /// If that fails; the start is refused.
+    fn begin(&mut self, _owner: &Owner, _note: &mut dyn FnMut(String)) -> Result<()> {
+        Ok(())
+    }
+
+    /// How far it has come, if it remembers that from run to run.
+    fn reached(&self) -> Option<OutputMark> {
+        None
+    }
+
     /// Whether this key was committed before, in this run or an earlier one.
     ///
     /// # Errors
@@ -126,7 +175,8 @@ pub trait Sink: Send {
     /// The stream stops: brings what is committed into its last shape. Called once, after the last batch.
     ///
     /// # Errors
-    /// If that fails. What is committed stays committed, and the next start sees to the rest.
+    /// If that fails, and the run ends with this error. What is committed stays committed, and the next start sees to the rest,
+    /// unless somebody removed it.
     fn close(&mut self) -> Result<()> {
         Ok(())
     }
@@ -134,7 +184,12 @@ pub trait Sink: Send {
 
 /// A sink that several jobs write to, one at a time. Clones are handles of the same sink.
 #[derive(Clone)]
-pub struct SharedSink(Arc<Mutex<Box<dyn Sink>>>, Option<Arc<str>>);
+pub struct SharedSink {
+    sink: Arc<Mutex<Box<dyn Sink>>>,
+    name: Option<Arc<str>>,
+    /// The number of its output and how many commits that had, told without waiting for the sink; 0 if there is none.
+    reached: Arc<[AtomicU64; 2]>,
+}
 
 impl fmt::Debug for SharedSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -145,37 +200,60 @@ impl fmt::Debug for SharedSink {
 impl SharedSink {
     /// A sink to be shared.
     pub fn new(sink: impl Sink + 'static) -> Self {
-        SharedSink(Arc::new(Mutex::new(Box::new(sink))), None)
+        let sink: Box<dyn Sink> = Box::new(sink);
+        SharedSink { sink: Arc::new(Mutex::new(sink)), name: None, reached: Arc::default() }
     }
 
     /// The same sink with a name, by which a later start finds it again.
     pub fn named(self, name: &str) -> Self {
-        SharedSink(self.0, Some(name.into()))
+        SharedSink { name: Some(name.into()), ..self }
     }
 
     /// Its name, if it was given one.
     pub fn name(&self) -> Option<&str> {
-        self.1.as_deref()
+        self.name.as_deref()
     }
 
     /// Where it writes, see [`Sink::place`].
     pub fn place(&self) -> Option<String> {
-        self.0.lock().place()
+        self.sink.lock().place()
     }
 
     /// Whether both are handles of the same sink.
     pub(crate) fn is_same(&self, other: &SharedSink) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.sink, &other.sink)
     }
 
     /// How many rows make a difference, see [`Sink::rows_max`].
     pub fn rows_max(&self) -> usize {
-        self.0.lock().rows_max()
+        self.sink.lock().rows_max()
+    }
+
+    /// Looks at what is there already, see [`Sink::check`].
+    ///
+    /// # Errors
+    /// If this owner must not write there.
+    pub fn check(&self, owner: &Owner) -> Result<()> {
+        self.sink.lock().check(owner)
+    }
+
+    /// Finishes what an earlier run left, see [`Sink::begin`].
+    ///
+    /// # Errors
+    /// If that fails.
+    pub fn begin(&self, owner: &Owner, note: &mut dyn FnMut(String)) -> Result<()> {
+        self.sink.lock().begin(owner, note)
+    }
+
+    /// How far it had come after the last commit of this run; nothing before one.
+    pub(crate) fn output_mark(&self) -> Option<OutputMark> {
+        let [output, commits] = [0, 1].map(|at: usize| self.reached[at].load(Ordering::SeqCst));
+        (commits > 0).then_some(OutputMark { output, commits })
     }
 
     /// See [`Sink::expect_line_feeds`].
     pub fn expect_line_feeds(&self) {
-        self.0.lock().expect_line_feeds();
+        self.sink.lock().expect_line_feeds();
     }
 
     /// Writes and commits the rows unless their key is committed already.
@@ -183,12 +261,17 @@ impl SharedSink {
     /// # Errors
     /// What the sink says.
     pub fn deliver(&self, key: &CommitKey, meta: &BatchMeta, rows: &Rows) -> Result<()> {
-        let mut sink: MutexGuard<'_, Box<dyn Sink>> = self.0.lock();
+        let mut sink: MutexGuard<'_, Box<dyn Sink>> = self.sink.lock();
         if sink.committed(key)? {
             return Ok(());
         }
         sink.write(key, meta, rows)?;
-        sink.commit(key)
+        sink.commit(key)?;
+        if let Some(OutputMark { output, commits }) = sink.reached() {
+            self.reached[0].store(output, Ordering::SeqCst);
+            self.reached[1].store(commits, Ordering::SeqCst);
+        }
+        Ok(())
     }
 
     /// See [`Sink::close`].
@@ -196,41 +279,52 @@ impl SharedSink {
     /// # Errors
     /// What the sink says.
     pub fn close(&self) -> Result<()> {
-        self.0.lock().close()
+        self.sink.lock().close()
     }
 }
 
 /// The last batch of each job that a sink without a memory of its own committed in this run.
 ///
-/// Outputs of a job come in batch order, so one time for each job is enough.
+/// Outputs of a job come in batch order, so one key for each job is enough.
 #[derive(Debug, Default)]
-struct Ledger(HashMap<(Arc<str>, Arc<str>, u32), Time>);
+struct Ledger(HashMap<(Arc<str>, u32), CommitKey>);
 
 impl Ledger {
     fn committed(&self, key: &CommitKey) -> bool {
-        let name = (Arc::clone(&key.pipeline), Arc::clone(&key.job), key.partition);
-        self.0.get(&name).is_some_and(|last| key.time <= *last)
+        self.0.get(&(Arc::clone(&key.job), key.partition)) == Some(key)
     }
 
     fn commit(&mut self, key: &CommitKey) {
-        self.0.insert((Arc::clone(&key.pipeline), Arc::clone(&key.job), key.partition), key.time);
+        self.0.insert((Arc::clone(&key.job), key.partition), key.clone());
     }
+}
+
+/// The error for a batch of which another one is committed.
+fn other_batch(place: &str, key: &CommitKey, wanted: &Written, found: &Written) -> Error {
+    let CommitKey { job, time, .. } = key;
+    Error::Failed(format!(
+        "batch {time} of job `{job}` is in {place} with another plan: {} of start {} is there, {} of start {} was to be \
+         written. It is neither taken for committed nor written over; give the sink another directory",
+        found.digest, found.run, wanted.digest, wanted.run
+    ))
 }
 
 /// What the tests of the sinks hand to them.
 #[cfg(test)]
 mod given {
+    use std::collections::BTreeMap;
+
     use bytes::Bytes;
 
     use super::{CommitKey, Row, Rows};
     use crate::block::{Block, BlockId, Range};
     use crate::framing::Framing;
+    use crate::owner::{BatchId, Lineage, OutputMark, Owner, PlanDigest, StartMark, StateId};
     use crate::sync::Arc;
     use crate::time::Time;
 
     pub(super) fn key(job: &str, ms: u64) -> CommitKey {
-        let time = Time::from_millis(ms);
-        CommitKey { pipeline: "p".into(), job: job.into(), time, partition: 0 }
+        CommitKey::new("p", job, Time::from_millis(ms), 0)
     }
 
     pub(super) fn rows<R: Row>(elements: &[R]) -> Rows {
@@ -247,5 +341,43 @@ mod given {
         let id = BlockId { source: 0, number: 0 };
         let block = Block::new(id, Framing::Lines, ranges.iter().map(range).collect());
         Rows::of_lines(Arc::new(block)).expect("lines")
+    }
+
+    /// What a state directory knows, as far as it matters to a sink.
+    #[derive(Clone, Debug, Default)]
+    pub(super) struct State {
+        pub(super) identity: StateId,
+        pub(super) starts: Vec<StartMark>,
+        /// The start that planned each batch.
+        pub(super) planned: BTreeMap<u64, u64>,
+        pub(super) outputs: Vec<OutputMark>,
+    }
+
+    impl State {
+        pub(super) fn new(identity: u8) -> State {
+            State { identity: StateId([identity; 16]), ..State::default() }
+        }
+
+        /// The next start; `mark` tells it from one on a copy.
+        pub(super) fn start(&mut self, mark: u64) -> Owner {
+            let (run, after) =
+                (self.starts.len() as u64 + 1, self.planned.keys().next_back().copied());
+            self.starts.push(StartMark { run, mark, after });
+            Owner {
+                pipeline: "p".to_owned(),
+                place: Some("state".to_owned()),
+                identity: self.identity,
+                lineage: Lineage::new(self.starts.clone()),
+                adoption: None,
+                outputs: self.outputs.clone(),
+            }
+        }
+
+        /// Plans a batch, unless that was done; its key.
+        pub(super) fn plan(&mut self, job: &str, ms: u64) -> CommitKey {
+            let run = *self.planned.entry(ms).or_insert(self.starts.len() as u64);
+            let digest = PlanDigest([u8::try_from(ms % 251).expect("small"); 16]);
+            key(job, ms).with_id(BatchId { state: self.identity, run, digest })
+        }
     }
 }

@@ -2,25 +2,27 @@
 //!
 //! ```text
 //! .JOB-FIRST-PART.open      rows of the batches, one behind the other; rows behind the last end are no data
-//! .JOB-FIRST-PART.manifest  one entry per batch: time u64 | end offset u64 | CRC-32C u32 of both and the index | 0 u32
-//! commit: sync of the rows ─ entry ─ sync (and the directory, the first time)
-//! roll:   rename to JOB-FIRST-LAST-PART.EXT ─ sync of the directory ─ remove the manifest
+//! .JOB-FIRST-PART.manifest  an entry for each batch: its key, and where its rows end (see `file/manifest`)
+//! commit: (the first time: sync of the directory) sync of the rows ─ entry ─ sync
+//! roll:   rename to JOB-FIRST-LAST-PART.EXT ─ sync of the directory ─ keys to the ledger ─ remove the manifest
 //! ```
-//! A start cuts what an earlier process left open behind its last entry, and names it. The age of a file is counted in
-//! batch times. It does not know what rows look like.
+//! So a key is in the manifest or in the ledger at every moment, and a manifest without its file and without its keys in the
+//! ledger means that somebody removed the file. The age of a file is counted in batch times. It does not know what rows
+//! look like.
 
-use std::collections::HashMap;
-use std::io;
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use super::Rows;
+use super::book::KEYS_MAX;
+use super::file::ledger::LedgerFile;
+use super::file::manifest::{Entry, ManifestWriter};
+use super::file::names::Label;
 use super::formatted::{Layout, write_rows};
-use crate::error::{Error, Result};
+use crate::owner::{StateId, Written};
 use crate::sync::Arc;
-use crate::wal::storage::{PutFailure, Storage, StoredFile, discard, read_full, sync, write_all};
-
-/// Bytes of a manifest's entry.
-const ENTRY: usize = 24;
+use crate::wal::storage::{PutFailure, Storage, StoredFile, discard, sync};
 
 /// When a file is named and the next begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,111 +38,44 @@ pub struct Roll {
 pub(super) struct Rolling {
     storage: Arc<dyn Storage>,
     roll: Roll,
-    /// How names end, without the dot.
-    end: &'static str,
+    /// Whose files they are; zeros: nobody's.
+    identity: StateId,
     open: HashMap<(String, u32), Open>,
 }
 
 /// A file that gathers batches.
 #[derive(Debug)]
 struct Open {
+    /// With the last batch that counts.
+    label: Label,
     file: Arc<dyn StoredFile>,
-    manifest: Arc<dyn StoredFile>,
-    first: u64,
-    last: u64,
+    manifest: ManifestWriter,
+    /// The newest of the batches that count.
+    keys: VecDeque<Written>,
     /// Bytes of committed rows.
     bytes: u64,
-    entries: u64,
     /// The end of the rows that were written last.
     written: u64,
+    /// It has its name; its keys are on their way to the ledger.
+    is_named: bool,
 }
 
-fn hidden(job: &str, first: u64, part: u32, end: &str) -> String {
-    format!(".{job}-{first}-{part}.{end}")
+/// What is written down of a batch that is committed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Batch<'a> {
+    pub(super) job: &'a str,
+    pub(super) part: u32,
+    pub(super) key: Written,
 }
 
 impl Rolling {
-    /// Names what is open; the first failure is told after the rest was tried.
-    pub(super) fn close(&mut self) -> io::Result<()> {
-        let named = |(key, open): (&(String, u32), &Open)| (open.entries > 0).then(|| key.clone());
-        let keys: Vec<(String, u32)> = self.open.iter().filter_map(named).collect();
-        let outcomes: Vec<io::Result<()>> = keys.iter().map(|key| self.finish(key)).collect();
-        outcomes.into_iter().collect()
+    pub(super) fn new(storage: &Arc<dyn Storage>, roll: Roll, identity: StateId) -> Self {
+        Rolling { storage: Arc::clone(storage), roll, identity, open: HashMap::new() }
     }
 
-    /// Names what an earlier process left open.
-    pub(super) fn open(storage: Arc<dyn Storage>, roll: Roll, end: &'static str) -> Result<Self> {
-        let what = || format!("cannot recover the output directory {}", storage.name());
-        let names = storage.list().map_err(|err| Error::io(what(), err))?;
-        let rolling = Rolling { storage: Arc::clone(&storage), roll, end, open: HashMap::new() };
-        for name in &names {
-            let Some(stem) = name.strip_prefix('.').and_then(|name| name.strip_suffix(".open"))
-            else {
-                continue;
-            };
-            let Some((job, [first, part])) = split(stem) else { continue };
-            let manifest = format!(".{stem}.manifest");
-            let has_manifest = names.contains(&manifest);
-            rolling.recover(name, has_manifest.then_some(&manifest), job, first, part)?;
-        }
-        // A manifest without its file: the crash came between the file's naming and the removal, or before any batch.
-        for name in names.iter().filter(|name| name.starts_with('.') && name.ends_with(".manifest"))
-        {
-            let file = name.replace(".manifest", ".open");
-            if !names.contains(&file) {
-                storage.remove(name).map_err(|err| Error::io(what(), err))?;
-            }
-        }
-        Ok(rolling)
-    }
-
-    fn recover(
-        &self,
-        name: &str,
-        manifest: Option<&String>,
-        job: &str,
-        first: u64,
-        part: u64,
-    ) -> Result<()> {
-        let fail = |err| Error::io(format!("cannot recover {}/{name}", self.storage.name()), err);
-        let file = self.storage.open(name).map_err(fail)?;
-        let entries = match manifest {
-            Some(manifest) => {
-                let manifest = self.storage.open(manifest).map_err(fail)?;
-                read_entries(manifest.as_ref()).map_err(fail)?
-            }
-            // Both names are durable before the first batch is committed: there was none.
-            None => Vec::new(),
-        };
-        let Some(&(last, end)) = entries.last() else {
-            self.storage.remove(name).map_err(fail)?;
-            return manifest.map_or(Ok(()), |name| self.storage.remove(name).map_err(fail));
-        };
-        let start = entries.len().checked_sub(2).map_or(0, |before| entries[before].1);
-        if file.size().map_err(fail)? < end {
-            let dir = self.storage.name();
-            return Err(Error::Failed(format!(
-                "{dir}/{name} is shorter than its {end} committed bytes"
-            )));
-        }
-        rewrite(file.as_ref(), start, end).map_err(fail)?;
-        file.truncate(end).map_err(fail)?;
-        sync(file.as_ref()).map_err(fail)?;
-        let named = format!("{job}-{first}-{last}-{part}.{}", self.end);
-        self.storage.rename(name, &named).map_err(fail)?;
-        self.storage.sync_dir().map_err(fail)?;
-        manifest.map_or(Ok(()), |name| self.storage.remove(name).map_err(fail))
-    }
-
-    /// Writes the rows of a batch behind those that count.
-    pub(super) fn write(
-        &mut self,
-        (job, part): (&str, u32),
-        time: u64,
-        layout: Layout,
-        rows: &Rows,
-    ) -> io::Result<()> {
-        let key = (job.to_owned(), part);
+    /// Writes the rows of a batch behind those that count. `label` says what the file is called that begins with it.
+    pub(super) fn write(&mut self, label: &Label, layout: Layout, rows: &Rows) -> io::Result<()> {
+        let key = (label.job.clone(), label.part);
         if let Some(open) = self.open.get_mut(&key) {
             // What was written for a batch that was given up does not count with this one.
             open.written = open.bytes;
@@ -149,7 +84,7 @@ impl Rolling {
             return Ok(());
         }
         if !self.open.contains_key(&key) {
-            let begun = self.begin(job, part, time)?;
+            let begun = self.begin(label, layout)?;
             self.open.insert(key.clone(), begun);
         }
         let open = self.open.get_mut(&key).expect("begun above");
@@ -162,119 +97,154 @@ impl Rolling {
     }
 
     /// Makes what was written for a batch count, if anything was; names the file if it is due.
-    pub(super) fn commit(&mut self, job: &str, part: u32, time: u64) -> Result<(), PutFailure> {
-        let key = (job.to_owned(), part);
+    pub(super) fn commit(
+        &mut self,
+        batch: Batch<'_>,
+        ledger: Option<&mut LedgerFile>,
+    ) -> Result<(), PutFailure> {
+        let key = (batch.job.to_owned(), batch.part);
         let Some(open) = self.open.get_mut(&key) else { return Ok(()) };
         if open.written > open.bytes {
-            open.append(time)?;
-            if open.entries == 0 {
+            if !open.has_rows() {
+                // Before the first entry: what a manifest lists has a file.
                 self.storage.sync_dir().map_err(PutFailure::Fatal)?;
             }
-            open.entries += 1;
-            open.bytes = open.written;
-            open.last = time;
+            open.append(batch.key)?;
         }
-        let due =
-            self.open.get(&key).is_some_and(|open| open.entries > 0 && self.is_due(open, time));
-        if due { self.finish(&key).map_err(PutFailure::Fatal) } else { Ok(()) }
+        let time = batch.key.time;
+        let is_due =
+            self.open.get(&key).is_some_and(|open| open.has_rows() && self.is_due(open, time));
+        if is_due { self.finish(&key, ledger) } else { Ok(()) }
     }
 
-    fn begin(&self, job: &str, part: u32, first: u64) -> io::Result<Open> {
-        let name = hidden(job, first, part, "manifest");
+    /// Gives a file its name that could not be given it before, so that the next batch begins another one.
+    pub(super) fn finish_named(
+        &mut self,
+        label: &Label,
+        ledger: Option<&mut LedgerFile>,
+    ) -> Result<(), PutFailure> {
+        let key = (label.job.clone(), label.part);
+        match self.open.get(&key) {
+            Some(open) if open.is_named => self.finish(&key, ledger),
+            _ => Ok(()),
+        }
+    }
+
+    fn begin(&self, label: &Label, layout: Layout) -> io::Result<Open> {
+        let name = label.hidden("manifest");
         let manifest = self.storage.create(&name)?;
-        let file = self.storage.create(&hidden(job, first, part, "open"));
+        let file = self.storage.create(&label.hidden("open"));
         let file =
             file.inspect_err(|_| discard(self.storage.as_ref(), manifest.as_ref(), &name))?;
-        Ok(Open { file, manifest, first, last: first, bytes: 0, entries: 0, written: 0 })
+        let (identity, format) = (self.identity, layout.format);
+        Ok(Open {
+            label: label.clone(),
+            file,
+            manifest: ManifestWriter { file: manifest, identity, format, entries: 0 },
+            keys: VecDeque::new(),
+            bytes: 0,
+            written: 0,
+            is_named: false,
+        })
     }
 
     fn is_due(&self, open: &Open, time: u64) -> bool {
-        let age = Duration::from_millis(time.saturating_sub(open.first));
+        let age = Duration::from_millis(time.saturating_sub(open.label.first));
         self.roll.bytes.is_some_and(|bytes| open.bytes >= bytes)
             || self.roll.age.is_some_and(|most| age >= most)
     }
 
-    /// Gives a file its name.
-    fn finish(&mut self, key: &(String, u32)) -> io::Result<()> {
-        let Some(open) = self.open.remove(key) else { return Ok(()) };
-        let (job, part) = key;
-        let (manifest, file) =
-            (hidden(job, open.first, *part, "manifest"), hidden(job, open.first, *part, "open"));
-        if open.file.size()? > open.bytes {
-            // Rows of a batch that failed.
-            open.file.truncate(open.bytes)?;
-            sync(open.file.as_ref())?;
+    /// Gives a file its name, and its keys to the ledger.
+    fn finish(
+        &mut self,
+        key: &(String, u32),
+        ledger: Option<&mut LedgerFile>,
+    ) -> Result<(), PutFailure> {
+        let Some(open) = self.open.get_mut(key) else { return Ok(()) };
+        if !open.is_named {
+            open.give_name(self.storage.as_ref()).map_err(PutFailure::Fatal)?;
+            open.is_named = true;
         }
-        let named = format!("{job}-{}-{}-{part}.{}", open.first, open.last, self.end);
-        self.storage.rename(&file, &named)?;
-        self.storage.sync_dir()?;
-        // Without its file it means nothing; the next start removes nothing else for it.
-        let _ = self.storage.remove(&manifest);
+        if let Some(ledger) = ledger {
+            let keys = open.keys.iter().copied();
+            ledger.take_over((&key.0, key.1), keys, open.manifest.entries)?;
+        }
+        // The ledger has what it says; the next start removes it if this fails.
+        let _ = self.storage.remove(&open.label.hidden("manifest"));
+        self.open.remove(key);
         Ok(())
     }
-}
 
-impl Drop for Rolling {
-    /// What cannot be named now is named by the next start.
-    fn drop(&mut self) {
-        let _ = self.close();
+    /// Names all that is open.
+    pub(super) fn finish_all(
+        &mut self,
+        mut ledger: Option<&mut LedgerFile>,
+    ) -> Result<(), PutFailure> {
+        let with_rows = self.open.iter().filter(|(_, open)| open.has_rows());
+        let keys: Vec<(String, u32)> = with_rows.map(|(key, _)| key.clone()).collect();
+        // The first failure is told after the rest was tried.
+        let finish = |key: &(String, u32)| self.finish(key, ledger.as_deref_mut());
+        let outcomes: Vec<Result<(), PutFailure>> = keys.iter().map(finish).collect();
+        outcomes.into_iter().collect()
+    }
+
+    /// The batch of this time in an open file.
+    pub(super) fn known(&self, job: &str, part: u32, time: u64) -> Option<Written> {
+        let open = self.open.get(&(job.to_owned(), part))?;
+        open.keys.iter().rev().find(|key| key.time == time).copied()
+    }
+
+    /// How many batches are in open files.
+    pub(super) fn commits(&self) -> u64 {
+        self.open.values().map(|open| open.manifest.entries).sum()
     }
 }
 
 impl Open {
+    fn has_rows(&self) -> bool {
+        self.manifest.entries > 0
+    }
+
     /// Makes what was written durable, and then its entry.
-    fn append(&self, time: u64) -> Result<(), PutFailure> {
+    fn append(&mut self, key: Written) -> Result<(), PutFailure> {
         sync(self.file.as_ref()).map_err(PutFailure::Fatal)?;
-        let entry = entry(self.entries, time, self.written);
-        let at = self.entries * ENTRY as u64;
-        write_all(self.manifest.as_ref(), at, &[&entry]).map_err(PutFailure::Retry)?;
-        sync(self.manifest.as_ref()).map_err(PutFailure::Fatal)
+        self.manifest.append(Entry { key, end: self.written })?;
+        self.bytes = self.written;
+        self.label.last = key.time;
+        self.keys.push_back(key);
+        if self.keys.len() > KEYS_MAX {
+            self.keys.pop_front();
+        }
+        Ok(())
+    }
+
+    fn give_name(&self, storage: &dyn Storage) -> io::Result<()> {
+        if self.file.size()? > self.bytes {
+            // Rows of a batch that failed.
+            self.file.truncate(self.bytes)?;
+            sync(self.file.as_ref())?;
+        }
+        let (hidden, named) = (self.label.hidden("open"), self.label.rolled(self.end()));
+        storage.rename_new(&hidden, &named).map_err(|err| explain(err, &hidden, &named))?;
+        storage.sync_dir()
+    }
+
+    fn end(&self) -> &'static str {
+        self.manifest.format.end()
     }
 }
 
-fn entry(index: u64, time: u64, end: u64) -> [u8; ENTRY] {
-    let mut bytes = [0; ENTRY];
-    bytes[..8].copy_from_slice(&time.to_le_bytes());
-    bytes[8..16].copy_from_slice(&end.to_le_bytes());
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..16]), &index.to_le_bytes());
-    bytes[16..20].copy_from_slice(&crc.to_le_bytes());
-    bytes
-}
-
-/// The entries up to the first that is not whole. Only the last can be torn: each is synced before the next is written.
-fn read_entries(manifest: &dyn StoredFile) -> io::Result<Vec<(u64, u64)>> {
-    let size = usize::try_from(manifest.size()?).unwrap_or(usize::MAX);
-    let mut bytes = vec![0; size];
-    let got = read_full(manifest, 0, &mut bytes)?;
-    let whole = |(index, bytes): (u64, &[u8])| {
-        let number =
-            |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-        let (time, end) = (number(0), number(8));
-        (bytes == entry(index, time, end)).then_some((time, end))
+/// Why an open file did not get its name.
+pub(super) fn explain(err: io::Error, hidden: &str, named: &str) -> io::Error {
+    let kind = err.kind();
+    let text = match kind {
+        ErrorKind::NotFound => format!("{hidden} was removed while it was written to"),
+        ErrorKind::AlreadyExists => {
+            format!(
+                "{hidden} is to be called {named}, and a file of that name exists: move that one away"
+            )
+        }
+        _ => return err,
     };
-    let found: Vec<Option<(u64, u64)>> =
-        (0..).zip(bytes[..got].chunks_exact(ENTRY)).map(whole).collect();
-    let good = found.iter().take_while(|entry| entry.is_some()).count();
-    if found.len() > good + 1 {
-        let text = format!("entry {good} of its manifest is damaged, and others follow it");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-    }
-    Ok(found.into_iter().map_while(|entry| entry).collect())
-}
-
-/// Writes bytes again, unchanged: a sync that failed may have left them in memory only, marked as saved.
-fn rewrite(file: &dyn StoredFile, start: u64, end: u64) -> io::Result<()> {
-    let len = end.checked_sub(start).and_then(|len| usize::try_from(len).ok());
-    let mut bytes = vec![0; len.ok_or(io::ErrorKind::InvalidData)?];
-    let got = read_full(file, start, &mut bytes)?;
-    write_all(file, start, &[&bytes[..got]])
-}
-
-/// The job and the numbers behind it, if there are `N`. A job's part of a name has no digit behind a dash.
-pub(super) fn split<const N: usize>(stem: &str) -> Option<(&str, [u64; N])> {
-    let dash =
-        stem.as_bytes().windows(2).position(|pair| pair[0] == b'-' && pair[1].is_ascii_digit())?;
-    let numbers: Option<Vec<u64>> =
-        stem[dash + 1..].split('-').map(|number| number.parse().ok()).collect();
-    Some((&stem[..dash], numbers?.try_into().ok()?))
+    io::Error::new(kind, text)
 }

@@ -1,13 +1,17 @@
-//! `Sqlite`: rows in a table of an SQLite database, each batch once: rows and mark are one transaction.
+//! `Sqlite`: rows in a table of an SQLite database, each batch once: rows and key are one transaction.
 //!
 //! ```text
-//! write: BEGIN, the rows        commit: the mark, COMMIT        a crash anywhere before the end of COMMIT: neither is there
-//! TABLE (job, batch_time_ms, c1, c2, ..)        tidemill_commits (sink, pipeline, job, partition) ─▶ its newest batch
+//! write: BEGIN, the rows        commit: the key, COMMIT         a crash anywhere before the end of COMMIT: neither is there
+//! TABLE (job, batch_time_ms, c1, c2, ..)                        keys: see `books`
 //! ```
-//! The pattern for any store with transactions: ask the mark first, set it with the rows. The table is made by the first
+//! The pattern for any store with transactions: ask for the key first, write it with the rows. The table is made by the first
 //! batch with rows; one that exists must have as many columns. A text is TEXT, or a BLOB where it is not UTF-8; a number
 //! that does not fit 64 bits with a sign is TEXT. Whoever holds the database for long fails the batch, which is tried
 //! again; a full disk does not, the batch waits for room. Runs on the worker that finishes a job.
+
+mod books;
+#[cfg(all(test, not(tidemill_model)))]
+mod tests;
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -17,10 +21,14 @@ use rusqlite::ffi::{ErrorCode, SQLITE_IOERR_SHMSIZE};
 use rusqlite::types::{Null, ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 
+use super::book::Known;
 use super::{BatchMeta, Cell, CommitKey, Existing, Ledger, RowRef, Rows, Sink};
 use crate::error::{Error, Result};
+use crate::owner::{OutputMark, Owner};
 use crate::sync::planted::{Planted, planted};
 use crate::time::Time;
+
+use books::{Books, Failed, Stranger};
 
 /// Whether the sink is there.
 pub const SQLITE_COMPILED: bool = true;
@@ -31,9 +39,6 @@ const BUSY: Duration = Duration::from_secs(5);
 /// The columns before those of the rows.
 const OWN_COLUMNS: usize = 2;
 
-const MARKS: &str = "CREATE TABLE IF NOT EXISTS tidemill_commits (
-    sink TEXT NOT NULL, pipeline TEXT NOT NULL, job TEXT NOT NULL, partition INTEGER NOT NULL,
-    batch_time_ms INTEGER NOT NULL, PRIMARY KEY (sink, pipeline, job, partition)) WITHOUT ROWID";
 const MARK: &str = "SELECT batch_time_ms FROM tidemill_commits
     WHERE sink = ?1 AND pipeline = ?2 AND job = ?3 AND partition = ?4";
 const SET_MARK: &str = "INSERT INTO tidemill_commits VALUES (?1, ?2, ?3, ?4, ?5)
@@ -47,8 +52,20 @@ pub struct Sqlite {
     path: String,
     table: String,
     existing: Existing,
+    /// Who writes, once that is known.
+    begun: Option<Begun>,
     /// What this run has committed.
     committed: Ledger,
+}
+
+/// What is known once an owner may write.
+#[derive(Debug)]
+struct Begun {
+    owner: Owner,
+    /// What is remembered from run to run; none without a state directory.
+    books: Option<Books>,
+    /// Whether what is in the books came in the order in which this state planned its batches.
+    is_in_order: bool,
 }
 
 impl Sqlite {
@@ -64,9 +81,96 @@ impl Sqlite {
         // Readers do not wait for the sink, and a commit is on the disk before it is said to be done.
         connection.pragma_update(None, "journal_mode", "WAL").map_err(fail)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
-        connection.execute(MARKS, []).map_err(fail)?;
-        let table = table.to_owned();
-        Ok(Sqlite { connection, path: name, table, existing, committed: Ledger::default() })
+        books::make_tables(&connection).map_err(fail)?;
+        let (table, committed) = (table.to_owned(), Ledger::default());
+        Ok(Sqlite { connection, path: name, table, existing, begun: None, committed })
+    }
+
+    fn appends(&self) -> bool {
+        self.existing == Existing::Append
+    }
+
+    /// Who writes. A sink that no engine has begun is one of a run without a state directory.
+    fn begun(&mut self) -> Result<&mut Begun> {
+        if self.begun.is_none() {
+            let owner = Owner::without_state("")?;
+            self.check(&owner)?;
+            self.begin(&owner, &mut |_| ())?;
+        }
+        Ok(self.begun.as_mut().expect("begun above"))
+    }
+
+    fn unread(&self, failed: Failed) -> Error {
+        match failed {
+            Failed::Sql(err) => self.fail("cannot read", &err),
+            Failed::Error(err) => err,
+        }
+    }
+
+    /// What people call it.
+    fn title(&self) -> String {
+        format!("the table `{}` in {}", self.table, self.path)
+    }
+
+    /// Whether the table is there and has rows.
+    fn has_rows(&self) -> rusqlite::Result<bool> {
+        let is_there =
+            "SELECT count(*) FROM sqlite_schema WHERE type IN ('table', 'view') AND name = ?1";
+        let is_there: bool =
+            self.connection.query_row(is_there, [&self.table], |row| row.get(0))?;
+        let first = format!("SELECT EXISTS (SELECT 1 FROM {})", quoted(&self.table));
+        Ok(is_there && self.connection.query_row(&first, [], |row| row.get(0))?)
+    }
+
+    /// Why this owner must not write to the table; nothing if it may.
+    fn refusal(&self, owner: &Owner, books: &Books) -> rusqlite::Result<Option<String>> {
+        let remedies = |right: &str| {
+            format!(
+                "Give the sink another table or database, or {right}, or set `existing = \"append\"`: then rows are added to \
+                 those that are there, and may be there twice"
+            )
+        };
+        let title = self.title();
+        if let Some((job, key)) = books.keys().find(|(_, key)| !owner.knows(key)) {
+            return Ok(Some(format!(
+                "{title} holds output that {owner} knows nothing of, such as batch {} of job `{job}`, which start {} of it \
+                 planned: the state directory was restored from an older copy. {}",
+                key.time,
+                key.run,
+                remedies("the state directory of the same moment")
+            )));
+        }
+        let (mark, moment) = (books.mark(), remedies("the output of the same moment"));
+        let known = owner.commits_of(mark.output);
+        if mark.commits < known {
+            return Ok(Some(format!(
+                "{title} holds {} commits of {owner}, which made {known} there: the database was restored from an older \
+                 copy. {moment}",
+                mark.commits
+            )));
+        }
+        Ok(match books.stranger(&self.connection, self.has_rows()?)? {
+            None => None,
+            Some(Stranger::State(other)) => {
+                let right = remedies("the state directory of that output");
+                Some(format!(
+                    "{title} holds output of {other}, and {owner} is another one. {right}"
+                ))
+            }
+            Some(Stranger::Nobody(_)) if !owner.has_state() || self.is_adopted(owner)? => None,
+            Some(Stranger::Nobody(what)) => Some(format!(
+                "{title} holds output that {owner} did not write, such as {what}. {moment}"
+            )),
+        })
+    }
+
+    /// Whether all marks from before identities may be those of this state, and there are some.
+    fn is_adopted(&self, owner: &Owner) -> rusqlite::Result<bool> {
+        let Some(adoption) = &owner.adoption else { return Ok(false) };
+        let own = books::marks(&self.connection, &self.table, &owner.pipeline)?;
+        let all = "SELECT count(*) FROM tidemill_commits WHERE sink = ?1";
+        let all: usize = self.connection.query_row(all, [&self.table], |row| row.get(0))?;
+        Ok(all > 0 && own.len() == all && own.iter().all(|(_, _, time)| adoption.knows(*time)))
     }
 
     fn fail(&self, what: &str, err: &rusqlite::Error) -> Error {
@@ -83,6 +187,32 @@ impl Sqlite {
         let time = i64::try_from(key.time.as_millis()).unwrap_or(i64::MAX);
         let mark = params![self.table, &*key.pipeline, &*key.job, key.partition, time];
         self.connection.prepare_cached(SET_MARK)?.execute(mark).map(drop)
+    }
+
+    /// Commits the rows that were written, with their key.
+    fn commit_with_key(&mut self, key: &CommitKey) -> Result<(), Failed> {
+        let appends = self.appends();
+        let comes_late = planted(Planted::MarkAfterRows);
+        if comes_late {
+            self.connection.execute_batch("COMMIT")?;
+        }
+        let begun = self.begun.as_mut().ok_or(rusqlite::Error::InvalidQuery)?;
+        match &mut begun.books {
+            None => self.set_mark(key)?,
+            Some(books) => {
+                let written = begun.owner.written(key.time.as_millis(), key.id);
+                books.write(&self.connection, &begun.owner, (key, &written), appends)?;
+                if !comes_late {
+                    self.connection.execute_batch("COMMIT")?;
+                }
+                books.committed(key, written);
+                return Ok(());
+            }
+        }
+        if !comes_late {
+            self.connection.execute_batch("COMMIT")?;
+        }
+        Ok(())
     }
 
     /// What is open belongs to an attempt that failed.
@@ -147,24 +277,73 @@ impl Sink for Sqlite {
         Some(format!("sqlite:{path}:{}", self.table))
     }
 
+    fn check(&mut self, owner: &Owner) -> Result<()> {
+        if self.appends() || planted(Planted::CommitByLabel) {
+            return Ok(());
+        }
+        let books = Books::read(&self.connection, &self.table, owner);
+        let books = books.map_err(|failed| self.unread(failed))?;
+        let refusal = self.refusal(owner, &books);
+        let refusal = refusal.map_err(|err| self.fail("cannot read", &err))?;
+        refusal.map_or(Ok(()), |why| Err(Error::Failed(why)))
+    }
+
+    fn begin(&mut self, owner: &Owner, note: &mut dyn FnMut(String)) -> Result<()> {
+        let books = Books::read(&self.connection, &self.table, owner);
+        let mut books = books.map_err(|failed| self.unread(failed))?;
+        let fail = |err| self.fail("cannot read", &err);
+        let is_in_order = self.refusal(owner, &books).map_err(fail)?.is_none();
+        if owner.adoption.is_some() && !books.is_there() && !self.appends() {
+            books.adopt(&self.connection, owner).map_err(fail)?;
+            if books.is_there() {
+                note(format!(
+                    "{}: took over the batches from before a `state_dir` had an identity",
+                    self.title()
+                ));
+            }
+        }
+        if self.appends() && !is_in_order {
+            note(format!("{}: rows are added to those of others", self.title()));
+        }
+        let books = owner.has_state().then_some(books);
+        self.begun = Some(Begun { owner: owner.clone(), books, is_in_order });
+        Ok(())
+    }
+
+    fn reached(&self) -> Option<OutputMark> {
+        Some(self.begun.as_ref()?.books.as_ref()?.mark())
+    }
+
     fn committed(&mut self, key: &CommitKey) -> Result<bool> {
         if self.committed.committed(key) {
             return Ok(true);
         }
+        let title = self.title();
+        let begun = self.begun()?;
+        if let Some(books) = begun.books.as_ref().filter(|_| !planted(Planted::CommitByLabel)) {
+            let written = begun.owner.written(key.time.as_millis(), key.id);
+            let book = books.find(&key.job, key.partition);
+            return match book.map_or(Known::No, |book| book.look(&written, begun.is_in_order)) {
+                Known::Committed => Ok(true),
+                Known::No => Ok(false),
+                Known::Other(other) => Err(super::other_batch(&title, key, &written, &other)),
+            };
+        }
         let mark = self.mark(key).map_err(|err| self.fail("cannot read", &err))?;
         // Outputs of a job come in batch order, so the newest one stands for all before it.
         let known = mark.is_some_and(|newest| key.time <= Time::from_millis(newest));
-        if known && self.existing == Existing::InTheWay {
+        if known && !self.appends() && !planted(Planted::CommitByLabel) {
             return Err(Error::Failed(format!(
                 "batch {} of job `{}` is in {} already: without `state_dir` nobody knows whose it is; give another file or \
                  table, or a `state_dir`",
                 key.time, key.job, self.path
             )));
         }
-        Ok(known)
+        Ok(known && planted(Planted::CommitByLabel))
     }
 
     fn write(&mut self, key: &CommitKey, _meta: &BatchMeta, rows: &Rows) -> Result<()> {
+        self.begun()?;
         self.roll_back();
         let begin = |err| self.fail("cannot write to", &err);
         self.connection.execute_batch("BEGIN IMMEDIATE").map_err(begin)?;
@@ -176,17 +355,12 @@ impl Sink for Sqlite {
     }
 
     fn commit(&mut self, key: &CommitKey) -> Result<()> {
-        let commit = || {
-            if planted(Planted::MarkAfterRows) {
-                self.connection.execute_batch("COMMIT")?;
-                return self.set_mark(key);
-            }
-            self.set_mark(key)?;
-            self.connection.execute_batch("COMMIT")
-        };
-        if let Err(err) = commit() {
+        if let Err(failed) = self.commit_with_key(key) {
             self.roll_back();
-            return Err(self.fail("cannot commit to", &err));
+            return Err(match failed {
+                Failed::Sql(err) => self.fail("cannot commit to", &err),
+                Failed::Error(err) => err,
+            });
         }
         self.committed.commit(key);
         Ok(())
@@ -239,198 +413,5 @@ fn value(cell: Cell<'_>) -> ToSqlOutput<'_> {
         Cell::F64(number) => ToSqlOutput::from(number),
         Cell::Bool(value) => ToSqlOutput::from(value),
         Cell::Null => ToSqlOutput::from(Null),
-    }
-}
-
-#[cfg(all(test, not(tidemill_model)))]
-mod tests {
-    use super::*;
-    use crate::batch::Failure;
-    use crate::sink::given::{key, rows};
-    use crate::sink::{Row, SharedSink};
-    use crate::sync::{Arc, AtomicU64, Ordering};
-
-    fn dir() -> tempfile::TempDir {
-        tempfile::tempdir().expect("a directory for a test")
-    }
-
-    fn deliver<R: Row>(sink: &SharedSink, key: &CommitKey, elements: &[R]) -> Result<()> {
-        sink.deliver(key, &BatchMeta::default(), &rows(elements))
-    }
-
-    fn show(cell: ValueRef<'_>) -> String {
-        match cell {
-            ValueRef::Integer(number) => number.to_string(),
-            ValueRef::Text(text) => format!("'{}'", String::from_utf8_lossy(text)),
-            other => format!("{other:?}"),
-        }
-    }
-
-    /// The rows of a table, as SQL would have them.
-    fn shown(path: &Path, table: &str) -> Vec<String> {
-        let connection = Connection::open(path).expect("a database");
-        let all = format!("SELECT * FROM {}", quoted(table));
-        let mut all = connection.prepare(&all).expect("a table");
-        let columns = all.column_count();
-        let row = |row: &rusqlite::Row<'_>| {
-            let cell = |at| row.get_ref(at).map(show);
-            let cells: rusqlite::Result<Vec<String>> = (0..columns).map(cell).collect();
-            cells.map(|cells| cells.join(" "))
-        };
-        all.query_map([], row).expect("rows").map(|row| row.expect("a row")).collect()
-    }
-
-    #[test]
-    fn rows_have_the_types_of_their_cells() {
-        let dir = dir();
-        let path = dir.path().join("a.db");
-        let sink =
-            SharedSink::new(Sqlite::open(&path, "a \"b\"", Existing::InTheWay).expect("new"));
-        let row = |text: &[u8], number: u64| (text.to_vec(), number);
-        let all = [row(b"word", 1), row(b"\xFF", u64::MAX)];
-        deliver(&sink, &key("j", 1_000), &all).expect("written");
-        deliver::<(Vec<u8>, u64)>(&sink, &key("j", 2_000), &[]).expect("nothing to write");
-        deliver(&sink, &key("j", 1_000), &all).expect("committed before");
-        let expected = ["'j' 1000 'word' 1", "'j' 1000 Blob([255]) '18446744073709551615'"];
-        assert_eq!(shown(&path, "a \"b\""), expected);
-    }
-
-    #[test]
-    fn what_does_not_fit_is_said() {
-        let dir = dir();
-        let path = dir.path().join("a.db");
-        let sink = SharedSink::new(Sqlite::open(&path, "t", Existing::Committed).expect("new"));
-        deliver(&sink, &key("j", 1_000), &[(1_u64, 2_u64)]).expect("written");
-        let error = deliver(&sink, &key("k", 1_000), &[1_u64]).expect_err("one column");
-        assert!(error.to_string().contains("job `k` have 1 columns, the table `t`"), "{error}");
-        deliver(&sink, &key("j", 2_000), &[(3_u64, 4_u64)]).expect("the failure left nothing open");
-        assert_eq!(shown(&path, "t").len(), 2);
-        let again = SharedSink::new(Sqlite::open(&path, "t", Existing::InTheWay).expect("there"));
-        let error = deliver(&again, &key("j", 2_000), &[(3_u64, 4_u64)]).expect_err("whose is it?");
-        assert!(error.to_string().contains("without `state_dir` nobody knows"), "{error}");
-        // Another table has marks of its own.
-        let other = SharedSink::new(Sqlite::open(&path, "u", Existing::InTheWay).expect("there"));
-        deliver(&other, &key("j", 2_000), &[(3_u64, 4_u64)]).expect("written");
-        std::fs::write(
-            dir.path().join("no.db"),
-            b"this is no database, however long one looks at it",
-        )
-        .expect("a file");
-        let error = Sqlite::open(&dir.path().join("no.db"), "t", Existing::InTheWay);
-        let error = error.expect_err("no database").to_string();
-        assert!(error.starts_with("cannot open the database"), "{error}");
-    }
-
-    #[test]
-    fn a_full_disk_is_waited_for() {
-        let dir = dir();
-        let path = dir.path().join("a.db");
-        let mut sink = Sqlite::open(&path, "t", Existing::Committed).expect("new");
-        let limit = |sink: &Sqlite, pages: u64| {
-            let told = |row: &rusqlite::Row<'_>| row.get::<_, u64>(0);
-            let set = format!("PRAGMA max_page_count = {pages}");
-            sink.connection.query_row(&set, [], told).expect("a setting");
-        };
-        limit(&sink, 5);
-        let all: Vec<(Vec<u8>, u64)> = (0..100).map(|at| (vec![b'x'; 1_000], at)).collect();
-        let (key, rows) = (key("j", 1_000), rows(&all));
-        for _ in 0..2 {
-            let err = sink.write(&key, &BatchMeta::default(), &rows).expect_err("five pages");
-            assert!(matches!(Failure::of_sink(&err), Failure::NoRoom(_)), "{err}");
-            let said = err.to_string();
-            assert!(
-                said.starts_with("cannot write to the database ") && said.contains("full"),
-                "{said}"
-            );
-        }
-        limit(&sink, 1_000);
-        sink.write(&key, &BatchMeta::default(), &rows).expect("there is room again");
-        sink.commit(&key).expect("there is room again");
-        assert_eq!(shown(&path, "t").len(), 100);
-        // Whatever else SQLite says is a failure.
-        let busy = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(5), None);
-        assert!(!finds_no_room(&busy) && !finds_no_room(&rusqlite::Error::QueryReturnedNoRows));
-    }
-
-    /// Three batches; the process dies at step number `crash` of SQLite's machine, or between two calls of the sink, and
-    /// the next one repeats the batch. Whether it died.
-    fn dies_at(crash: u64, between: Option<usize>) -> Result<bool, String> {
-        let dir = dir();
-        let path = dir.path().join("a.db");
-        let (steps, mut died) = (Arc::new(AtomicU64::new(0)), false);
-        let open = |armed: bool| {
-            let mut sink = Sqlite::open(&path, "t", Existing::Committed).expect("a database");
-            // The process dies, the power does not.
-            sink.connection.pragma_update(None, "synchronous", "OFF").expect("a setting");
-            let steps = Arc::clone(&steps);
-            let handler = move || armed && steps.fetch_add(1, Ordering::SeqCst) + 1 == crash;
-            sink.connection.progress_handler(1, Some(handler)).expect("a handler");
-            sink
-        };
-        let mut sink = open(true);
-        let mut calls = 0;
-        for number in 1..=3_u64 {
-            let (key, rows) = (key("j", number * 1_000), rows(&[number * 10, number * 10 + 1]));
-            loop {
-                let mut attempt = |sink: &mut Sqlite| -> Result<()> {
-                    let call = |calls: &mut usize| {
-                        *calls += 1;
-                        match between {
-                            Some(call) if *calls == call => Err(Error::Failed("dead".to_owned())),
-                            _ => Ok(()),
-                        }
-                    };
-                    if sink.committed(&key)? {
-                        return Ok(());
-                    }
-                    call(&mut calls)?;
-                    sink.write(&key, &BatchMeta::default(), &rows)?;
-                    call(&mut calls)?;
-                    sink.commit(&key)?;
-                    call(&mut calls)
-                };
-                match attempt(&mut sink) {
-                    Ok(()) => break,
-                    Err(err) if died => return Err(format!("a second failure: {err}")),
-                    Err(_) => {
-                        died = true;
-                        // The connection closes with what is open in it, as the end of a process does.
-                        sink = open(false);
-                    }
-                }
-            }
-        }
-        drop(sink);
-        let expected = [1, 2, 3].map(|n| [0, 1].map(|at| format!("'j' {n}000 {n}{at}"))).concat();
-        let found = shown(&path, "t");
-        if found == expected { Ok(died) } else { Err(format!("{found:?}")) }
-    }
-
-    /// R6: no row twice and none missing, wherever the process dies.
-    fn r6() -> Result<u64, String> {
-        for call in 1..=9 {
-            dies_at(u64::MAX, Some(call)).map_err(|what| format!("call {call}: {what}"))?;
-        }
-        // A statement takes more steps than these.
-        for crash in (1..).step_by(5) {
-            if !dies_at(crash, None).map_err(|what| format!("step {crash}: {what}"))? {
-                return Ok(crash);
-            }
-        }
-        unreachable!("the steps do not end")
-    }
-
-    #[test]
-    fn r6_each_batch_is_in_the_table_once_wherever_the_process_dies() {
-        let steps = r6().unwrap_or_else(|what| panic!("{what}"));
-        assert!(steps > 100, "{steps} steps are too few for three batches");
-    }
-
-    #[cfg(tidemill_planted)]
-    #[test]
-    fn r6_finds_what_is_planted() {
-        use crate::sync::planted::with;
-        let found = with(Planted::MarkAfterRows, r6);
-        assert!(found.is_err(), "a mark that comes after its rows must show: {found:?}");
     }
 }

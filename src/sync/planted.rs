@@ -105,6 +105,8 @@ pub(crate) enum Planted {
     SpareTriedForEver,
     /// `Storage`: a file gets its final name before its bytes are synced.
     RenameBeforeSync,
+    /// The sinks: a batch is taken for committed because its time, or a later one, is there.
+    CommitByLabel,
     /// The sink `sqlite` commits the rows of a batch, and then the mark that they are committed.
     #[cfg(feature = "sqlite")]
     MarkAfterRows,
@@ -130,6 +132,7 @@ pub(crate) fn planted(defect: Planted) -> bool {
 /// The defects that a process can be started with.
 #[cfg(all(tidemill_planted, not(tidemill_model)))]
 const OF_PROCESS: &[Planted] = &[
+    Planted::CommitByLabel,
     Planted::BackOffResetOnConnect,
     Planted::AcknowledgesBeforeLog,
     Planted::RefusedIsDurable,

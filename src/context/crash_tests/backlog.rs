@@ -8,6 +8,7 @@ use crate::block::{Acknowledge, Range, Receipt};
 use crate::config::Config;
 use crate::context::StreamingContext;
 use crate::error::Result;
+use crate::owner::{OutputMark, Owner};
 use crate::sink::{BatchMeta, CommitKey, Existing, File, FileFormat, Rows, Sink};
 use crate::sync::{Arc, Mailbox};
 use crate::wal::storage::{Fault, Storage};
@@ -35,6 +36,18 @@ struct Gated {
 }
 
 impl Sink for Gated {
+    fn check(&mut self, owner: &Owner) -> Result<()> {
+        self.file.check(owner)
+    }
+
+    fn begin(&mut self, owner: &Owner, note: &mut dyn FnMut(String)) -> Result<()> {
+        self.file.begin(owner, note)
+    }
+
+    fn reached(&self) -> Option<OutputMark> {
+        self.file.reached()
+    }
+
     fn committed(&mut self, key: &CommitKey) -> Result<bool> {
         self.file.committed(key)
     }

@@ -92,6 +92,10 @@ impl Running {
         };
         let recovery =
             recover::open(&config, setup.storage, streams, clock.as_ref(), told, policy)?;
+        let identity = match &recovery {
+            Some(recovery) => recovery.journal.identity(),
+            None => recover::without_state(&config.name, &graph, &engine.events)?,
+        };
         engine.log = recovery.as_ref().map(Recovery::log);
         running.journal = recovery.as_ref().map(|recovery| Arc::clone(&recovery.journal));
         let schedule = recover::schedule(clock.as_ref(), config.batch_interval, recovery.as_ref());
@@ -116,6 +120,7 @@ impl Running {
             arrivals: engine.arrivals,
             dead_letters: dead_letters(&config),
             recovery,
+            identity,
             times: Arc::clone(&engine.times),
             history,
             events: engine.events,

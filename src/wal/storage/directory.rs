@@ -6,7 +6,10 @@ use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Advice, FallocateFlags, FlockOperation, fadvise, fallocate, flock, fstatvfs};
+use rustix::fs::{
+    Advice, CWD, FallocateFlags, FlockOperation, RenameFlags, fadvise, fallocate, flock, fstatvfs,
+    renameat_with,
+};
 use rustix::io::{Errno, pwritev};
 
 use super::{Lock, Storage, StoredFile, Volume};
@@ -94,6 +97,28 @@ impl Storage for Directory {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         fs::rename(self.at(from), self.at(to))
+    }
+
+    fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
+        let (from, to) = (self.at(from), self.at(to));
+        match renameat_with(CWD, &from, CWD, &to, RenameFlags::NOREPLACE) {
+            // A file system that cannot do both at once.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                match fs::symlink_metadata(&to) {
+                    Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+                    Err(_) => fs::rename(from, to),
+                }
+            }
+            outcome => Ok(outcome?),
+        }
+    }
+
+    fn size_of(&self, name: &str) -> io::Result<Option<u64>> {
+        match fs::symlink_metadata(self.at(name)) {
+            Ok(found) => Ok(Some(found.len())),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(err) => Err(err),
+        }
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

@@ -418,6 +418,17 @@ impl Storage for MemoryStorage {
         disk.leave()
     }
 
+    fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut disk = self.0.lock();
+        disk.enter(false)?;
+        let inode = *disk.names.get(from).ok_or_else(missing)?;
+        if disk.names.contains_key(to) {
+            return Err(ErrorKind::AlreadyExists.into());
+        }
+        disk.rename_names(NameChange::Rename(from.to_owned(), to.to_owned(), inode));
+        disk.leave()
+    }
+
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut disk = change(&self.0, |_| Some(name.to_owned()));
         disk.enter(false)?;

@@ -99,6 +99,29 @@ pub trait Storage: fmt::Debug + Send + Sync {
     /// What the operating system says.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
+    /// Gives a file a name that no file has.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if one has it; both are what they were.
+    fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
+        match self.size_of(to)? {
+            Some(_) => Err(ErrorKind::AlreadyExists.into()),
+            None => self.rename(from, to),
+        }
+    }
+
+    /// How long a file is, in bytes; none if there is no file of that name.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn size_of(&self, name: &str) -> io::Result<Option<u64>> {
+        match self.open(name) {
+            Ok(file) => file.size().map(Some),
+            Err(err) if err.kind() == ErrorKind::NotFound => Ok(None),
+            Err(err) => Err(err),
+        }
+    }
+
     /// Removes a name.
     ///
     /// # Errors
@@ -213,6 +236,13 @@ pub(crate) enum PutFailure {
     Retry(io::Error),
     /// A sync or a rename failed: nobody knows what is on the disk.
     Fatal(io::Error),
+}
+
+impl From<PutFailure> for io::Error {
+    fn from(failure: PutFailure) -> Self {
+        let (PutFailure::Retry(err) | PutFailure::Fatal(err)) = failure;
+        err
+    }
 }
 
 /// Puts a whole file in place: written aside, synced, renamed, the directory synced. After a crash the name holds either

@@ -1,0 +1,259 @@
+//! `Hidden`: a file that gathered batches when an earlier process ended, with its manifest, and what becomes of it.
+//!
+//! ```text
+//! open file ── manifest: as long as it says ─────────▶ cut behind its last entry, named, its keys go to the ledger
+//!              shorter, or gone and nowhere else ────▶ an error that says how many bytes are missing
+//! named, manifest left: keys in the ledger, or not yet ▶ they are, and the manifest is removed
+//! ```
+//! A crash between the name and the removal of the manifest leaves the file under its name, or its keys in the ledger; where
+//! neither is so, somebody removed the file, or moved the named one away right after a crash: only a person knows.
+
+use std::io;
+
+use super::ledger::LedgerFile;
+use super::manifest::Manifest;
+use super::names::Label;
+use crate::error::{Error, Result};
+use crate::owner::StateId;
+use crate::sink::book::Known;
+use crate::sink::formatted::FileFormat;
+use crate::sink::rolling::explain;
+use crate::sync::Arc;
+use crate::wal::storage::{Storage, StoredFile, read_full, sync, write_all};
+
+/// What the end of a manifest's name is changed to by those who give its rows up.
+const GIVEN_UP: &str = "manifest.lost";
+
+/// See the module.
+#[derive(Debug)]
+pub(in crate::sink) struct Hidden {
+    /// With the last batch of the manifest.
+    label: Label,
+    /// How long the open file is; none if there is none.
+    open: Option<u64>,
+    /// None: there is none, so no batch counts.
+    manifest: Option<Manifest>,
+    /// How the manifest's name ends.
+    end: &'static str,
+}
+
+/// What is the case with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Case {
+    /// No batch counts.
+    Nothing,
+    /// The open file has what the manifest says.
+    Open,
+    /// The file had got its name.
+    Named,
+    /// A person gave the rows up.
+    GivenUp,
+    /// So many bytes are missing.
+    Missing(u64),
+}
+
+impl Hidden {
+    /// Those among these names.
+    ///
+    /// # Errors
+    /// If one cannot be read, or a manifest is damaged.
+    pub(in crate::sink) fn find(
+        storage: &Arc<dyn Storage>,
+        names: &[String],
+    ) -> Result<Vec<Hidden>> {
+        let mut found: Vec<Hidden> = Vec::new();
+        for name in names {
+            let fail = |err| Error::io(format!("cannot recover {}/{name}", storage.name()), err);
+            for end in ["manifest", GIVEN_UP] {
+                if let Some(label) = Label::of_hidden(name, end) {
+                    let file = storage.open(name).map_err(fail)?;
+                    let manifest = Manifest::read(file.as_ref()).map_err(fail)?;
+                    let last = manifest.entries.last().map_or(label.last, |entry| entry.key.time);
+                    let open = storage.size_of(&label.hidden("open")).map_err(fail)?;
+                    let (label, manifest) = (Label { last, ..label }, Some(manifest));
+                    found.push(Hidden { label, open, manifest, end });
+                }
+            }
+        }
+        for name in names {
+            let fail = |err| Error::io(format!("cannot recover {}/{name}", storage.name()), err);
+            let label = Label::of_hidden(name, "open");
+            let is_new = |label: &Label| {
+                found.iter().all(|other| other.label.hidden("open") != label.hidden("open"))
+            };
+            if let Some(label) = label.filter(is_new) {
+                let open = storage.size_of(name).map_err(fail)?;
+                found.push(Hidden { label, open, manifest: None, end: "manifest" });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whose it is; none: nobody's, or no batch counts.
+    pub(in crate::sink) fn identity(&self) -> Option<StateId> {
+        self.manifest.as_ref().and_then(|manifest| manifest.identity)
+    }
+
+    /// The job, the partition and the last batch that counts.
+    pub(in crate::sink) fn label(&self) -> &Label {
+        &self.label
+    }
+
+    pub(in crate::sink) fn name(&self) -> String {
+        self.label.hidden("open")
+    }
+
+    fn manifest_name(&self) -> String {
+        self.label.hidden(self.end)
+    }
+
+    /// The batches that count.
+    pub(in crate::sink) fn entries(&self) -> &[super::manifest::Entry] {
+        self.manifest.as_ref().map_or(&[], |manifest| &manifest.entries)
+    }
+
+    fn case(
+        &self,
+        storage: &dyn Storage,
+        ledger: Option<&LedgerFile>,
+        format: FileFormat,
+    ) -> io::Result<Case> {
+        let Some(last) = self.entries().last() else { return Ok(Case::Nothing) };
+        let Label { job, part, .. } = &self.label;
+        let book = ledger.and_then(|ledger| ledger.book(job, *part));
+        let is_known = book.is_some_and(|book| book.look(&last.key, false) == Known::Committed);
+        let named = storage.size_of(&self.label.rolled(self.end_of_data(format)))?;
+        Ok(match (self.open, named) {
+            (_, _) if self.end == GIVEN_UP => Case::GivenUp,
+            (Some(length), _) if length >= last.end => Case::Open,
+            (Some(length), _) => Case::Missing(last.end - length),
+            (None, _) if is_known => Case::Named,
+            (None, Some(length)) if length == last.end => Case::Named,
+            (None, _) => Case::Missing(last.end),
+        })
+    }
+
+    fn end_of_data(&self, otherwise: FileFormat) -> &'static str {
+        let format = self.manifest.as_ref().and_then(|manifest| manifest.format);
+        format.unwrap_or(otherwise).end()
+    }
+
+    /// How many commits of it no ledger has.
+    pub(in crate::sink) fn commits(&self, ledger: Option<&LedgerFile>) -> u64 {
+        let Label { job, part, .. } = &self.label;
+        let is_known = |entry: &super::manifest::Entry| {
+            let book = ledger.and_then(|ledger| ledger.book(job, *part));
+            book.is_some_and(|book| book.look(&entry.key, false) == Known::Committed)
+        };
+        match self.entries().last().is_some_and(is_known) {
+            true => 0,
+            false => self.entries().len() as u64,
+        }
+    }
+
+    /// Looks whether what counts is there; changes nothing. `format`: that of the rows if the manifest does not say.
+    ///
+    /// # Errors
+    /// If rows are missing: which file, how many bytes, and what to do.
+    pub(in crate::sink) fn check(
+        &self,
+        storage: &dyn Storage,
+        ledger: Option<&LedgerFile>,
+        format: FileFormat,
+    ) -> Result<()> {
+        let dir = storage.name();
+        let (name, manifest) = (self.name(), self.manifest_name());
+        let case = self.case(storage, ledger, format);
+        let case = case.map_err(|err| Error::io(format!("cannot recover {dir}/{name}"), err))?;
+        let Case::Missing(bytes) = case else { return Ok(()) };
+        let (batches, what) =
+            (self.entries().len(), if self.open.is_some() { "too short" } else { "gone" });
+        let Label { first, last, .. } = self.label;
+        let named = self.label.rolled(self.end_of_data(format));
+        Err(Error::Failed(format!(
+            "{dir}/{name} is {what}: {bytes} bytes are missing of the rows of {batches} batches ({first} to {last} ms), which \
+             {manifest} lists as committed and which are not in {named} either. Put the file back. To give these rows up, or \
+             if you moved {named} away: mv {dir}/{manifest} {dir}/{}",
+            self.label.hidden(GIVEN_UP)
+        )))
+    }
+
+    /// Names what counts, gives its keys to the ledger, removes the rest.
+    ///
+    /// # Errors
+    /// If that fails; the next start does the rest.
+    pub(in crate::sink) fn finish(
+        &self,
+        storage: &dyn Storage,
+        ledger: Option<&mut LedgerFile>,
+        format: FileFormat,
+        note: &mut dyn FnMut(String),
+    ) -> Result<()> {
+        let (dir, name) = (storage.name(), self.name());
+        let fail = |err| Error::io(format!("cannot recover {dir}/{name}"), err);
+        let case = self.case(storage, ledger.as_deref(), format).map_err(fail)?;
+        let named = self.label.rolled(self.end_of_data(format));
+        let batches = self.entries().len();
+        match case {
+            Case::Missing(_) => return self.check(storage, ledger.as_deref(), format),
+            Case::Nothing => {
+                if let Some(length) = self.open.filter(|length| *length > 0) {
+                    note(format!(
+                        "{dir}/{name}: removed with {length} bytes, no batch in it is committed"
+                    ));
+                }
+            }
+            Case::Open => {
+                self.give_name(storage, &named).map_err(fail)?;
+                note(format!("{dir}/{name}: now {named}, with {batches} batches"));
+            }
+            Case::Named => note(format!(
+                "{dir}/{}: removed; its {batches} batches are in {named}, or were when it was moved away",
+                self.manifest_name()
+            )),
+            Case::GivenUp => note(format!(
+                "{dir}/{}: removed; the rows of its {batches} batches were given up",
+                self.manifest_name()
+            )),
+        }
+        if let Some(ledger) = ledger {
+            let commits = self.commits(Some(ledger));
+            let keys = self.entries().iter().map(|entry| entry.key);
+            let Label { job, part, .. } = &self.label;
+            if commits > 0 {
+                let taken = ledger.take_over((job, *part), keys, commits);
+                taken.map_err(|failure| fail(failure.into()))?;
+            }
+        }
+        self.remove(storage, case).map_err(fail)
+    }
+
+    fn remove(&self, storage: &dyn Storage, case: Case) -> io::Result<()> {
+        if matches!(case, Case::Nothing | Case::GivenUp) && self.open.is_some() {
+            storage.remove(&self.name())?;
+        }
+        match self.manifest {
+            Some(_) => storage.remove(&self.manifest_name()),
+            None => Ok(()),
+        }
+    }
+
+    fn give_name(&self, storage: &dyn Storage, named: &str) -> io::Result<()> {
+        let file = storage.open(&self.name())?;
+        let manifest = self.manifest.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let (end, start) = manifest.ends();
+        rewrite(file.as_ref(), start, end)?;
+        file.truncate(end)?;
+        sync(file.as_ref())?;
+        storage.rename_new(&self.name(), named).map_err(|err| explain(err, &self.name(), named))?;
+        storage.sync_dir()
+    }
+}
+
+/// Writes bytes again, unchanged: a sync that failed may have left them in memory only, marked as saved.
+fn rewrite(file: &dyn StoredFile, start: u64, end: u64) -> io::Result<()> {
+    let len = end.checked_sub(start).and_then(|len| usize::try_from(len).ok());
+    let mut bytes = vec![0; len.ok_or(io::ErrorKind::InvalidData)?];
+    let got = read_full(file, start, &mut bytes)?;
+    write_all(file, start, &[&bytes[..got]])
+}
