@@ -105,7 +105,7 @@ fn a_refused_start_leaves_no_trace() {
     assert!(start(&disk, "source:new", "source:a").is_err());
     let all = "source:a source:b source:f state:s sink:o job:j";
     let (_journal, found) = start(&disk, all, "").expect("good");
-    assert_eq!((found.run, found.continued.names.new.len()), (2, 0));
+    assert_eq!((found.starts.len(), found.continued.names.new.len()), (2, 0));
     assert_eq!(summary(&found), (vec!["0+".into(), "1".into()], vec![vec![2], vec![1], vec![]]));
 }
 
