@@ -14,3 +14,6 @@ mod lost;
 
 #[path = "outside_state/names.rs"]
 mod names;
+
+#[path = "outside_state/owners.rs"]
+mod owners;

@@ -1,0 +1,416 @@
+//! Whose output it is: orders of steps with state directories and output directories that are new, copied, restored and
+//! swapped. After each run that ends with exit code 0 every line that was ever acknowledged and not given up is in an output.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::program::{Program, WATCHDOG};
+
+/// What people do, a step after the other, in a directory of their own.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// Runs with this state and this output, sends these lines, waits until they are in the log, stops in order: exit 0.
+    Run(&'static str, &'static str, &'static [&'static str]),
+    /// The same, and is killed once the lines are acknowledged.
+    Kill(&'static str, &'static str, &'static [&'static str]),
+    /// The start is refused with exit code 1, and says all of this.
+    Refused(&'static str, &'static str, &'static [&'static str]),
+    /// Copies a directory; what the second one held is gone.
+    CopyAll(&'static str, &'static str),
+    /// Removes a directory.
+    Remove(&'static str),
+    /// Moves the files of an output that count to another directory, as those do who take finished files.
+    Take(&'static str, &'static str),
+    /// Removes the hidden files of a directory whose names end so.
+    RemoveHidden(&'static str, &'static str),
+    /// What the files of these directories hold, sorted.
+    Expect(&'static [&'static str], &'static [&'static str]),
+    /// The configuration has this line in the section of the sink from now on.
+    Sink(&'static str),
+}
+
+use Step::{CopyAll, Expect, Kill, Refused, Remove, RemoveHidden, Run, Sink, Take};
+
+struct World {
+    directory: TempDir,
+    sink: &'static str,
+}
+
+impl World {
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// `tidemill run` in the directory.
+    fn start(&self, state: &str, out: &str) -> Program {
+        let text = format!(
+            "name = 'owners'\nbatch_interval = '1h'\nhttp = 'off'\nstate_dir = '{state}'\n\
+             [source.in.socket]\nlisten = '127.0.0.1:0'\nframing = 'relp'\n\
+             [job.lines]\nfrom = ['in']\nlines = {{}}\nto = ['out']\n\
+             [sink.out.file]\npath = '{out}'\n{}\n",
+            self.sink
+        );
+        fs::write(self.path("pipeline.toml"), text).expect("written");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        command.current_dir(self.directory.path()).args(["run", "pipeline.toml"]);
+        Program::of(&mut command)
+    }
+
+    /// The lines of all data files of these directories, sorted.
+    fn lines(&self, outs: &[&str]) -> Vec<String> {
+        let mut lines: Vec<String> = Vec::new();
+        for out in outs {
+            for path in data(&self.path(out)) {
+                let text = fs::read_to_string(path).expect("text");
+                lines.extend(text.lines().map(str::to_owned));
+            }
+        }
+        lines.sort();
+        lines
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Run(state, out, lines) => {
+                let program = self.start(state, out);
+                send(&program, lines);
+                program.signal(Signal::TERM);
+                let (code, _, said) = program.finish();
+                assert_eq!(code, Some(0), "{}", said.join("\n"));
+            }
+            Kill(state, out, lines) => {
+                let mut program = self.start(state, out);
+                send(&program, lines);
+                program.process.kill();
+            }
+            Refused(state, out, words) => {
+                let (code, _, said) = self.start(state, out).finish();
+                let said = said.join("\n");
+                assert_eq!(code, Some(1), "{said}");
+                words.iter().for_each(|word| assert!(said.contains(word), "no `{word}` in {said}"));
+            }
+            CopyAll(from, to) => {
+                remove(&self.path(to));
+                copy(&self.path(from), &self.path(to));
+            }
+            Remove(name) => remove(&self.path(name)),
+            Take(from, to) => {
+                fs::create_dir_all(self.path(to)).expect("made");
+                for path in data(&self.path(from)) {
+                    let name = path.file_name().expect("a name").to_owned();
+                    fs::rename(&path, self.path(to).join(name)).expect("moved");
+                }
+            }
+            RemoveHidden(name, end) => {
+                let hidden = |path: &PathBuf| {
+                    let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+                    name.starts_with('.') && name.ends_with(end)
+                };
+                let all = listed(&self.path(name)).into_iter().filter(hidden);
+                let removed = all.map(|path| fs::remove_file(path).expect("removed")).count();
+                assert!(removed > 0, "no hidden file ends in {end}");
+            }
+            Expect(outs, lines) => assert_eq!(self.lines(outs), lines, "in {outs:?}"),
+            Sink(line) => self.sink = line,
+        }
+    }
+}
+
+fn listed(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten();
+    entries.map(|entry| entry.expect("listed").path()).collect()
+}
+
+/// The files of a directory that count.
+fn data(directory: &Path) -> Vec<PathBuf> {
+    let is_data = |path: &PathBuf| {
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        !name.starts_with('.') && path.is_file()
+    };
+    listed(directory).into_iter().filter(is_data).collect()
+}
+
+fn remove(directory: &Path) {
+    if directory.exists() {
+        fs::remove_dir_all(directory).expect("removed");
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("made");
+    for path in listed(from) {
+        fs::copy(&path, to.join(path.file_name().expect("a name"))).expect("copied");
+    }
+}
+
+/// Sends lines over RELP and waits until each is acknowledged: then it is in the log.
+fn send(program: &Program, lines: &[&str]) {
+    let peer = TcpStream::connect(program.address_after("listening on")).expect("it listens");
+    peer.set_read_timeout(Some(WATCHDOG)).expect("a socket");
+    let mut answers = BufReader::new(peer.try_clone().expect("a socket")).lines();
+    let mut peer = peer;
+    peer.write_all(b"1 open 30 relp_version=0\ncommands=syslog\n").expect("it reads");
+    let mut waiting = BTreeSet::new();
+    for (number, line) in (2..).zip(lines) {
+        write!(peer, "{number} syslog {} {line}\n", line.len()).expect("it reads");
+        waiting.insert(number);
+    }
+    while !waiting.is_empty() {
+        let answer = answers.next().expect("it answers").expect("text");
+        if let Some((number, rest)) = answer.split_once(' ')
+            && rest.starts_with("rsp ")
+            && rest.contains("200 OK")
+        {
+            waiting.remove(&number.parse::<u64>().unwrap_or(0));
+        }
+    }
+}
+
+fn check(sink: &'static str, steps: &[Step]) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut world = World { directory, sink };
+    for (at, step) in steps.iter().enumerate() {
+        println!("step {at}: {step:?}");
+        world.step(*step);
+    }
+}
+
+const ROLL: &str = "roll = { bytes = '1MiB' }";
+const APPEND: &str = "existing = 'append'";
+
+#[test]
+fn a_new_state_does_not_count_what_another_one_wrote() {
+    for sink in ["", ROLL] {
+        check(
+            sink,
+            &[
+                Run("s1", "out", &["one"]),
+                Refused(
+                    "s2",
+                    "out",
+                    &[
+                        "out holds output of",
+                        "s1",
+                        "s2",
+                        "another directory",
+                        "existing = \"append\"",
+                    ],
+                ),
+                Expect(&["out"], &["one"]),
+                Run("s2", "other", &["two"]),
+                Run("s1", "out", &["three"]),
+                Expect(&["out", "other"], &["one", "three", "two"]),
+            ],
+        );
+    }
+}
+
+#[test]
+fn what_is_appended_lies_beside_and_nothing_is_lost() {
+    for sink in [APPEND, "existing = 'append'\nroll = { bytes = '1MiB' }"] {
+        check(
+            "",
+            &[
+                Run("s1", "out", &["one"]),
+                Sink(sink),
+                Run("s2", "out", &["two"]),
+                Kill("s2", "out", &["three"]),
+                Run("s2", "out", &["four"]),
+                Expect(&["out"], &["four", "one", "three", "two"]),
+                Sink(""),
+                Refused("s1", "out", &["holds output of"]),
+            ],
+        );
+    }
+}
+
+#[test]
+fn a_state_may_go_on_with_a_new_output_and_with_the_old_one() {
+    for sink in ["", ROLL] {
+        check(
+            sink,
+            &[
+                Run("s", "out1", &["one"]),
+                Run("s", "out2", &["two"]),
+                Run("s", "out1", &["three"]),
+                Kill("s", "out1", &["four"]),
+                Run("s", "out2", &["five"]),
+                Expect(&["out1", "out2"], &["five", "four", "one", "three", "two"]),
+            ],
+        );
+    }
+}
+
+#[test]
+fn finished_files_may_be_taken_away() {
+    for sink in ["", ROLL] {
+        check(
+            sink,
+            &[
+                Run("s", "out", &["one"]),
+                Take("out", "taken"),
+                Run("s", "out", &["two"]),
+                Kill("s", "out", &["three"]),
+                Run("s", "out", &[]),
+                Take("out", "taken"),
+                Run("s", "out", &["four"]),
+                Expect(&["out"], &["four"]),
+                Expect(&["out", "taken"], &["four", "one", "three", "two"]),
+                Remove("taken"),
+                Remove("out"),
+                Run("s", "out", &["five"]),
+                Expect(&["out"], &["five"]),
+            ],
+        );
+    }
+}
+
+#[test]
+fn a_restored_state_does_not_go_on_with_newer_output() {
+    for sink in ["", ROLL] {
+        check(
+            sink,
+            &[
+                Run("s", "out", &["one"]),
+                CopyAll("s", "s.copy"),
+                Run("s", "out", &["two"]),
+                CopyAll("s.copy", "s"),
+                Refused(
+                    "s",
+                    "out",
+                    &["out holds output", "knows nothing of", "restored from an older copy"],
+                ),
+                Run("s", "out2", &["three"]),
+                Run("s", "out2", &["four"]),
+                // It has counted on, and still is another one than that which wrote there.
+                Refused("s", "out", &["knows nothing of"]),
+                Sink(APPEND),
+                Run("s", "out", &["five"]),
+                Expect(&["out", "out2"], &["five", "four", "one", "three", "two"]),
+            ],
+        );
+    }
+}
+
+#[test]
+fn restored_output_does_not_pass_for_what_was_written() {
+    for sink in ["", ROLL] {
+        check(
+            sink,
+            &[
+                Run("s", "out", &["one"]),
+                CopyAll("out", "out.copy"),
+                Run("s", "out", &["two"]),
+                CopyAll("out.copy", "out"),
+                Refused(
+                    "s",
+                    "out",
+                    &["out holds 1 commits of", "made 2 there", "of the same moment"],
+                ),
+                Run("s", "out2", &["three"]),
+                Expect(&["out2"], &["three"]),
+            ],
+        );
+    }
+}
+
+#[test]
+fn both_restored_to_one_moment_go_on() {
+    for sink in ["", ROLL] {
+        check(
+            sink,
+            &[
+                Run("s", "out", &["one"]),
+                Kill("s", "out", &["two"]),
+                CopyAll("s", "s.copy"),
+                CopyAll("out", "out.copy"),
+                Run("s", "out", &["three"]),
+                CopyAll("s.copy", "s"),
+                CopyAll("out.copy", "out"),
+                Run("s", "out", &["four"]),
+                Expect(&["out"], &["four", "one", "two"]),
+            ],
+        );
+    }
+}
+
+#[test]
+fn output_without_its_ledger_is_not_taken_for_anything() {
+    check(
+        "",
+        &[
+            Run("s", "out", &["one"]),
+            RemoveHidden("out", ".ledger"),
+            Refused("s", "out", &["lines-", "did not write", "or its ledger"]),
+            Take("out", "taken"),
+            Run("s", "out", &["two"]),
+            Expect(&["out", "taken"], &["one", "two"]),
+        ],
+    );
+}
+
+/// Without a state directory nothing is remembered, and nothing of others is touched.
+#[test]
+fn a_run_without_a_state_leaves_the_output_of_others_alone() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let world = World { directory, sink: "" };
+    let send_to = |program: Program| {
+        let mut peer =
+            TcpStream::connect(program.address_after("listening on")).expect("it listens");
+        peer.write_all(b"a line\n").expect("it reads");
+        drop(peer);
+        program.finish()
+    };
+    let run = |out: &str, more: &[&str]| {
+        let to = format!("file://{out}");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        let from = ["run", "--from", "tcp-listen://127.0.0.1:0", "--job", "lines", "--to", &to];
+        command.current_dir(world.directory.path()).args(from).args(more);
+        Program::of(command.args(["--every", "1s", "--until-eof", "--http", "off"]))
+    };
+    assert_eq!(send_to(run("out", &["--state-dir", "s"])).0, Some(0));
+    let (code, _, said) = run("out", &[]).finish();
+    let said = said.join("\n");
+    assert!(code == Some(1) && said.contains("out holds output of the pipeline"), "{said}");
+    assert_eq!(send_to(run("out", &["--set", "sink.out.existing=append"])).0, Some(0));
+    assert_eq!(send_to(run("other", &[])).0, Some(0));
+    let (code, _, said) = run("other", &["--state-dir", "s"]).finish();
+    let said = said.join("\n");
+    assert!(code == Some(1) && said.contains("without a `state_dir`"), "{said}");
+    assert_eq!(world.lines(&["out"]).len() + world.lines(&["other"]).len(), 3);
+}
+
+/// The case that was reported: plain TCP, a batch of an hour, and a new state directory for the same output.
+#[test]
+fn the_reported_case() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let world = World { directory, sink: "" };
+    let start = |state: &str, out: &str| {
+        let to = format!("file://{out}");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        let from = ["run", "--from", "tcp-listen://127.0.0.1:0", "--job", "lines", "--to", &to];
+        let rest = ["--every", "1h", "--state-dir", state, "--http", "off", "--until-eof"];
+        command.current_dir(world.directory.path()).args(from).args(rest);
+        Program::of(&mut command)
+    };
+    let run = |state: &str, out: &str, line: &str| {
+        let program = start(state, out);
+        let mut peer =
+            TcpStream::connect(program.address_after("listening on")).expect("it listens");
+        peer.write_all(line.as_bytes()).expect("it reads");
+        drop(peer);
+        program.finish()
+    };
+    assert_eq!(run("s1", "out", "one\n").0, Some(0));
+    let (code, _, said) = start("s2", "out").finish();
+    assert_eq!(code, Some(1), "{}", said.join("\n"));
+    assert!(said.join("\n").contains("out holds output of the pipeline"), "{}", said.join("\n"));
+    assert_eq!(world.lines(&["out"]), ["one"]);
+}
