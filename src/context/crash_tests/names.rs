@@ -80,6 +80,13 @@ fn feed(world: &World, running: &Alive, numbers: std::ops::Range<u64>) {
     world.clock.advance(PERIOD.as_duration());
 }
 
+/// Waits until the first batch is done, and that is durable: it is before the plan of the next one, which is empty.
+fn until_committed(world: &World, running: &Alive) {
+    until("it is done", || running.batches_done() >= 1);
+    world.clock.advance(PERIOD.as_duration());
+    until("the next one is done", || running.batches_done() >= 2);
+}
+
 /// Kills it at once: both disks are gone.
 fn kill(world: &mut World, running: Alive) {
     for disk in [&world.state, &world.output] {
@@ -182,7 +189,7 @@ fn states_keep_what_they_made_of_a_source_that_is_given_up() {
     };
     let running = start(&world, same, both).expect("started");
     feed(&world, &running, 0..3);
-    until("it is done", || running.batches_done() >= 1);
+    until_committed(&world, &running);
     kill(&mut world, running);
     let one = |context: &StreamingContext, file: &SharedSink| {
         window_below(&counted(&source(context, "in"), "counts", file), file);
@@ -207,7 +214,7 @@ fn a_new_state_starts_empty_and_old_ones_are_whole() {
     };
     let running = start(&world, same, old).expect("started");
     feed(&world, &running, 0..3);
-    until("it is done", || running.batches_done() >= 1);
+    until_committed(&world, &running);
     kill(&mut world, running);
     for life in 0..3 {
         let running = start(&world, same, new).expect("started");
