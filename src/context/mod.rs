@@ -440,6 +440,10 @@ impl StreamingContext {
         let number = u32::try_from(sources.len())
             .map_err(|_| Error::Usage("too many sources".to_owned()))?;
         let name = kind.name().map_or_else(|| format!("source{number}"), str::to_owned);
+        if self.graph.is_running() {
+            let why = "comes after the start and would never be read: add it before `start`";
+            return Err(Error::Usage(format!("the source `{name}` {why}")));
+        }
         sources.push(Added { name: name.clone(), kind });
         Ok((number, name))
     }
@@ -450,8 +454,7 @@ impl StreamingContext {
             let why = "its peers dial in, so it needs an address to listen on";
             return Err(Error::Usage(format!("framing `{framing}` cannot connect: {why}")));
         }
-        let logs = self.config.state_dir.is_some() || self.storage.lock().is_some();
-        if source.ack == Ack::Log && !logs {
+        if source.ack == Ack::Log && !self.logs() {
             let why = "records are acknowledged after the sync of the log, and there is none";
             let hint =
                 "give `Config::state_dir`, or acknowledge when `received` or after the `batch`";
@@ -460,25 +463,41 @@ impl StreamingContext {
         Ok(())
     }
 
+    /// Whether there is a log.
+    fn logs(&self) -> bool {
+        self.config.state_dir.is_some() || self.storage.lock().is_some()
+    }
+
     /// The graph that streams of this context are nodes of.
     pub(crate) fn graph(&self) -> &Arc<Graph> {
         &self.graph
     }
 
-    /// Tells `listener` of everything that happens, on a thread of its own.
+    /// Tells `listener` of everything that happens, on a thread of its own. Added after the start, it would be told nothing:
+    /// then the stream fails.
     pub fn add_listener(&self, listener: impl Listener + 'static) {
+        let late =
+            "a listener comes after the start and would be told nothing: add it before `start`";
+        if self.graph.tell_late(|| late.to_owned()) {
+            return;
+        }
         self.listeners.lock().push(Box::new(listener));
     }
 
-    /// When the run ends by itself.
+    /// When the run ends by itself. Limits that come after the start would not count: then the stream fails.
     pub fn limits(&self, limits: RunLimits) {
+        let late = "limits come after the start and would not count: give them before `start`";
+        if self.graph.tell_late(|| late.to_owned()) {
+            return;
+        }
         *self.limits.lock() = limits;
     }
 
     /// Starts receiving and running batches. The guard stops everything in order when it is dropped.
     ///
     /// # Errors
-    /// If no output was registered, an address cannot be bound, or the operating system refuses a thread.
+    /// If no output was registered, an address cannot be bound, or the operating system refuses a thread; and while an earlier
+    /// start of this context runs, for both would work on one state.
     pub fn start(&self) -> Result<Running> {
         if self.graph.outputs().is_empty() {
             let hint = "register one, such as `stream.print(10)`, before the start";
@@ -488,6 +507,12 @@ impl StreamingContext {
             let why =
                 "a stream with a trigger has no batch interval that lengths could be multiples of";
             return Err(Error::Usage(format!("{window}: {why}")));
+        }
+        if let Some((queue, operator)) = self.graph.queue_window().filter(|_| self.logs()) {
+            return Err(Error::Usage(format!(
+                "`{queue}` lies above `{operator}`, whose input a start would read again: with a state directory a window needs \
+                 a source that is in the log or can be read again, and a queue is neither"
+            )));
         }
         self.graph.check()?;
         let limits = *self.limits.lock();
@@ -509,7 +534,8 @@ impl StreamingContext {
         })
     }
 
-    /// Drives `count` batches on the manual clock: moves it by one interval, waits until the batch is done, and again.
+    /// Drives `count` batches on the manual clock: moves it by one interval, waits until the batch is done, and again. After a
+    /// restart batches that an earlier run planned run before the first, and do not count.
     ///
     /// # Errors
     /// The first batch's failure.
@@ -525,10 +551,7 @@ impl StreamingContext {
         }
         let running = driven.as_mut().expect("just started");
         for _ in 0..count {
-            let done = running.batches_done() + 1;
-            // With a trigger this is its time-out.
-            clock.advance(self.config.batch_interval.as_duration());
-            if let Err(err) = running.wait_for_batches(done) {
+            if let Err(err) = running.run_next(clock, self.config.batch_interval.as_duration()) {
                 *driven = None;
                 return Err(err);
             }

@@ -17,18 +17,19 @@ pub(super) use self::start::Setup;
 use super::RunLimits;
 use super::adjust::Adjuster;
 use super::inspect::Inspector;
+use crate::dstream::RunLease;
 use crate::error::{Error, Result};
 use crate::journal::Journal;
 use crate::metrics::{EventBus, ReceiverCounters};
 use crate::receiver::io::IoModel;
 use crate::receiver::{ActiveReceiver, Cutter};
-use crate::scheduler::{Message, Scheduler, Told};
+use crate::scheduler::{Message, Progress, Scheduler, Told};
 use crate::sink::SharedSink;
 use crate::store::Spill;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mailbox, Mutex, Ordering, Poison};
-use crate::time::{Clock, Moment, Wake, join_until};
+use crate::time::{Clock, ManualClock, Moment, Schedule, Wake, join_until};
 use crate::tracker::BlockTracker;
 use crate::workers::WorkerPool;
 
@@ -47,6 +48,8 @@ enum Control {
     SourceEnded(Option<String>),
     Told(Told),
     Poisoned(String),
+    /// Something that the run would have to know came after its start.
+    Late(String),
     Stop,
 }
 
@@ -74,6 +77,10 @@ pub struct Running {
     sources_left: usize,
     ended: bool,
     inspector: Option<Inspector>,
+    /// When batches are due, unless a trigger says so.
+    schedule: Option<Schedule>,
+    /// No other run of the same graph may begin while it is there.
+    _lease: RunLease,
     journal: Option<Arc<Journal>>,
     /// The sinks of the outputs, each once.
     sinks: Vec<SharedSink>,
@@ -185,16 +192,43 @@ impl Running {
         Stopper(self.control.clone())
     }
 
-    /// Batches that are done or were left out.
+    /// Batches that are done or were left out, those of an earlier run included.
+    #[cfg(all(test, not(tidemill_model)))]
     pub(super) fn batches_done(&self) -> u64 {
         let progress = self.scheduler.progress();
         progress.batches + progress.left_out
     }
 
-    /// Waits until `count` batches are done; for runs that tell of each batch.
-    pub(super) fn wait_for_batches(&mut self, count: u64) -> Result<()> {
-        while self.batches_done() < count {
-            match self.control.recv().and_then(|control| self.end_of(control)) {
+    /// Moves the clock to the next batch of this run, and waits until that is done; for runs that tell of each batch. What an
+    /// earlier run planned runs before it and does not count.
+    pub(super) fn run_next(&mut self, clock: &ManualClock, interval: Duration) -> Result<()> {
+        self.wait_until(|_| true)?;
+        let own = self.scheduler.progress().own + 1;
+        let label = self.schedule.map(|schedule| {
+            // After a restart the next tick may be more than one interval away.
+            let next = schedule.due(schedule.due_at(clock.now()));
+            clock.advance(interval.max(next.since(clock.now())));
+            schedule.label(schedule.due_at(clock.now()).saturating_sub(1))
+        });
+        if label.is_none() {
+            // With a trigger this is its time-out.
+            clock.advance(interval);
+        }
+        self.wait_until(|progress| match label {
+            Some(label) => progress.newest >= Some(label),
+            None => progress.own >= own,
+        })
+    }
+
+    /// What was told first: it may be that the run has failed.
+    fn wait_until(&mut self, is_done: impl Fn(&Progress) -> bool) -> Result<()> {
+        loop {
+            let told = match self.control.try_recv() {
+                None if is_done(&self.scheduler.progress()) => return Ok(()),
+                None => self.control.recv(),
+                told => told,
+            };
+            match told.and_then(|control| self.end_of(control)) {
                 // The rest waits for a clock that nobody moves any more: it is given up at once.
                 Some(End::Failed(err) | End::Broken(err)) => {
                     let end = End::Failed(err);
@@ -204,7 +238,6 @@ impl Running {
                 Some(End::Asked | End::OfInput) | None => {}
             }
         }
-        Ok(())
     }
 
     /// Waits for the end: a [`Stopper`], the limits of the run, or a failure. Then stops in order.
@@ -261,6 +294,7 @@ impl Running {
             Control::Stop | Control::Told(Told::BatchesReached) => Some(End::Asked),
             Control::Told(Told::Fatal(err)) => Some(End::Failed(err)),
             Control::Poisoned(reason) => Some(End::Failed(Error::Failed(reason))),
+            Control::Late(what) => Some(End::Failed(Error::Usage(what))),
             Control::Told(Told::Drained | Told::BatchDone) => None,
             Control::SourceEnded(Some(error)) if self.limits.until_eof => {
                 Some(End::Broken(Error::Failed(error)))

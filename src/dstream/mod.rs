@@ -13,6 +13,7 @@ mod identity;
 mod keyed;
 mod keys;
 mod lacks;
+mod late;
 mod latency;
 mod limit;
 mod operators;
@@ -50,6 +51,7 @@ use crate::time::{Clock, Interval, Moment, Time};
 
 pub(crate) use identity::identity_state;
 pub use identity::{INTERVALS_MAX, Identity, SENDERS_MAX};
+pub use late::{OnLate, RunLease};
 pub(crate) use latency::stamp;
 pub use outputs::Collected;
 pub(crate) use planner::JobPast;
@@ -61,6 +63,7 @@ pub use state::{State, StateCounts, StateKey, StateSpec, StateValue, Stateful, W
 
 use epoch::Epoch;
 use identity::Repeats;
+use late::Late;
 use planner::{Job, Planner};
 use saved::{Saved, Walker};
 
@@ -133,6 +136,7 @@ pub struct Graph {
     walker: Arc<Mutex<Walker>>,
     /// The last batch that was run again: its changes are kept already.
     replayed: Mutex<Option<Time>>,
+    late: Late,
     registered: Mutex<Registered>,
 }
 
@@ -162,6 +166,8 @@ struct Registered {
     problems: Vec<String>,
     /// The operators that slide over time.
     windows: Vec<String>,
+    /// The first of them that a queue lies above, and that queue.
+    queue_window: Option<(Arc<str>, String)>,
 }
 
 /// Plans a node.
@@ -200,6 +206,7 @@ impl Graph {
             epoch,
             walker: Arc::default(),
             replayed: Mutex::default(),
+            late: Late::default(),
             registered: Mutex::new(Registered::default()),
         })
     }
@@ -345,6 +352,26 @@ impl Graph {
         said.map_or(Ok(()), |text| Err(crate::error::Error::Usage(text)))
     }
 
+    /// A run of the graph begins, which is told of what comes too late; none if one lasts.
+    pub fn begin_run(&self, on_late: OnLate) -> Option<RunLease> {
+        self.late.begin(on_late)
+    }
+
+    /// Whether a run lasts.
+    pub fn is_running(&self) -> bool {
+        self.late.is_running()
+    }
+
+    /// Tells a run that lasts what came too late for it; false if none does.
+    pub fn tell_late(&self, what: impl FnOnce() -> String) -> bool {
+        self.late.tell(what)
+    }
+
+    /// A queue, which cannot be read again, and an operator below it that would have to after a restart.
+    pub fn queue_window(&self) -> Option<(Arc<str>, String)> {
+        self.registered.lock().queue_window.clone()
+    }
+
     /// The first operator that slides over a length of time, if there is one.
     pub fn window(&self) -> Option<String> {
         self.registered.lock().windows.first().cloned()
@@ -463,6 +490,7 @@ impl Graph {
             reach: (Duration::ZERO, Duration::ZERO),
             below_state: false,
             line_feeds: true,
+            queue: None,
         };
         self.stream(line, node)
     }
@@ -546,6 +574,8 @@ struct Line {
     below_state: bool,
     /// Whether the records of the sources above may hold line feeds.
     line_feeds: bool,
+    /// A queue above.
+    queue: Option<Arc<str>>,
 }
 
 impl Line {

@@ -363,6 +363,7 @@ impl<T: ?Sized + 'static> DStream<T> {
             reach,
             below_state: left.below_state || right.below_state,
             line_feeds: left.line_feeds || right.line_feeds,
+            queue: left.queue.clone().or_else(|| right.queue.clone()),
         }
     }
 

@@ -232,6 +232,14 @@ impl<T: ?Sized + 'static> DStream<T> {
         let mut registered = self.graph.registered.lock();
         let number = registered.outputs.len();
         let mut name = self.name.clone().unwrap_or_else(|| format!("{kind}#{number}").into());
+        let late = || {
+            format!(
+                "the output `{name}` comes after the start and would never run: register it before `start`"
+            )
+        };
+        if self.graph.tell_late(late) {
+            return;
+        }
         if registered.outputs.iter().any(|output| output.job.name == name) {
             // Two jobs of one name would have the same commit keys: the second one's rows would count as written.
             name = format!("{name}#{number}").into();

@@ -42,8 +42,11 @@ impl Graph {
         partitions: usize,
     ) -> DStream<T> {
         let batches = batches.into_iter().map(|batch| batch.map(Arc::new)).collect();
-        let name = format!("queue#{}", self.next_node()).into();
-        self.source(None, QueueSource { name, batches, partitions: partitions.max(1) })
+        let name: Arc<str> = format!("queue#{}", self.next_node()).into();
+        let node = QueueSource { name: Arc::clone(&name), batches, partitions: partitions.max(1) };
+        let mut stream = self.source(None, node);
+        stream.line.queue = Some(name);
+        stream
     }
 
     fn add_source(&self, source: u32, name: &str) {

@@ -25,7 +25,13 @@ impl Graph {
         line: &Line,
         (length, slide): (Interval, Interval),
     ) {
-        self.registered.lock().windows.push(operator.to_owned());
+        let mut registered = self.registered.lock();
+        registered.windows.push(operator.to_owned());
+        if let Some(queue) = &line.queue {
+            let pair = || (Arc::clone(queue), operator.to_owned());
+            registered.queue_window.get_or_insert_with(pair);
+        }
+        drop(registered);
         let batch = self.settings.batch_interval;
         for (what, given) in [("length", length), ("slide", slide)] {
             if !given.is_multiple_of(batch) {

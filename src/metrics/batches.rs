@@ -132,18 +132,20 @@ pub struct BatchRecord {
     pub moments: Moments,
 }
 
-/// The last batches, oldest first, at most so many.
+/// The last batches in the order of their times, at most so many.
 #[derive(Debug, Default)]
 pub struct History(Mutex<VecDeque<BatchRecord>>);
 
 impl History {
-    /// A batch was planned; the oldest one is forgotten when there are too many.
+    /// A batch was planned; the oldest one is forgotten when there are too many. Mostly it is the newest, but after a restart
+    /// batches of earlier runs come behind the one for the ticks that were missed meanwhile.
     pub fn add(&self, batch: BatchRecord) {
         let mut batches = self.0.lock();
-        if batches.len() >= HISTORY_MAX {
+        let at = batches.partition_point(|other| other.time < batch.time);
+        batches.insert(at, batch);
+        if batches.len() > HISTORY_MAX {
             batches.pop_front();
         }
-        batches.push_back(batch);
     }
 
     /// Changes what is known of a batch, if it is still known, and returns its moments.
@@ -216,6 +218,20 @@ mod tests {
         history.update(Time::from_millis(count), |batch| batch.records = 7);
         assert_eq!(history.last(1)[0].records, 7);
         assert_eq!(history.last(usize::MAX).len(), HISTORY_MAX);
+    }
+
+    #[test]
+    fn batches_that_come_out_of_order_are_found() {
+        let history = History::default();
+        [5, 1, 2, 6, 3].into_iter().for_each(|time| history.add(batch(time)));
+        for time in [1, 2, 3, 5, 6] {
+            let found =
+                history.update(Time::from_millis(time), |batch| batch.state = BatchState::Done);
+            assert!(found.is_some(), "{time}");
+        }
+        let times: Vec<u64> = history.last(9).iter().map(|batch| batch.time.as_millis()).collect();
+        assert_eq!(times, [6, 5, 3, 2, 1]);
+        assert!(history.last(9).iter().all(|batch| batch.state == BatchState::Done));
     }
 
     #[test]

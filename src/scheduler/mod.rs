@@ -160,10 +160,22 @@ pub(crate) struct Progress {
     pub(crate) batches_waiting: u64,
     /// Batches that were left out because they were empty.
     pub(crate) left_out: u64,
+    /// Batches of this run that are done or were left out; not those of an earlier one that ran again.
+    pub(crate) own: u64,
+    /// The newest batch that is done or was left out.
+    pub(crate) newest: Option<Time>,
     /// Batches whose input was put aside.
     pub(crate) dead_letters: u64,
     /// Records of those batches.
     pub(crate) dead_records: u64,
+}
+
+impl Progress {
+    /// A batch is done or was left out; of this run, or of an earlier one.
+    pub(super) fn is_over(&mut self, time: Time, is_own: bool) {
+        self.own += u64::from(is_own);
+        self.newest = self.newest.max(Some(time));
+    }
 }
 
 /// The loop's address, and what it has done.
@@ -520,7 +532,10 @@ impl JobLoop {
         let is_empty = records == 0 && direct.values().all(|planned| planned.plan.is_empty());
         if self.options.skip_empty && is_empty && !must_run() {
             self.parts.tracker.commit(time);
-            self.scheduler.progress.lock().left_out += 1;
+            let mut progress = self.scheduler.progress.lock();
+            progress.left_out += 1;
+            progress.is_over(time, true);
+            drop(progress);
             if self.parts.tell_batches {
                 (self.parts.tell)(Told::BatchDone);
             }

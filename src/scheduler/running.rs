@@ -176,6 +176,7 @@ impl JobLoop {
         }
         let mut progress = self.scheduler.progress.lock();
         progress.batches += 1;
+        progress.is_over(time, is_live);
         progress.records += records;
         progress.batches_waiting -= 1;
         progress.records_waiting -= blocks_records;

@@ -49,6 +49,15 @@ impl Schedule {
         self.start.plus(Duration::from_nanos(nanos))
     }
 
+    /// The number of ticks that are due at `now` or were before.
+    pub fn due_at(&self, now: Moment) -> u64 {
+        if now < self.start {
+            return 0;
+        }
+        let period = Duration::from_millis(self.period.as_millis()).as_nanos().max(1);
+        u64::try_from(now.since(self.start).as_nanos() / period).map_or(u64::MAX, |ticks| ticks + 1)
+    }
+
     /// The length between two ticks.
     pub fn period(&self) -> Interval {
         self.period

@@ -11,7 +11,7 @@ use crate::context::sources::{DirectOptions, Start};
 use crate::context::{RunLimits, connections, lost, recover};
 use crate::direct::DirectStart;
 use crate::dstream::Graph;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::journal::Wanted;
 use crate::metrics::{
     Counter, EngineTimes, EventBus, History, Listener, ReceiverCounters, Reloads,
@@ -51,6 +51,11 @@ impl Running {
     pub(in crate::context) fn start(setup: Setup) -> Result<Running> {
         let Setup { config, clock, graph, sources, listeners, limits, .. } = setup;
         let control = Mailbox::new(CONTROL_MAX);
+        let lease =
+            graph.begin_run(Arc::new(poster(&control, Control::Late))).ok_or_else(|| {
+                let why = "runs already: a context runs one stream at a time; stop that first";
+                Error::Usage(format!("the pipeline `{}` {why}", config.name))
+            })?;
         let poison = poison_that_tells(&control);
         let scheduler = Scheduler::new();
         let mut engine = engine(&config, &clock, &poison, &scheduler);
@@ -79,6 +84,8 @@ impl Running {
             sources_left: sources.iter().filter(|source| source.ends() == When::Eof).count(),
             ended: false,
             inspector: None,
+            schedule: None,
+            _lease: lease,
             journal: None,
             sinks: graph.sinks(),
             clock: Arc::clone(&clock),
@@ -99,6 +106,7 @@ impl Running {
         engine.log = recovery.as_ref().map(Recovery::log);
         running.journal = recovery.as_ref().map(|recovery| Arc::clone(&recovery.journal));
         let schedule = recover::schedule(clock.as_ref(), config.batch_interval, recovery.as_ref());
+        running.schedule = config.trigger.is_none().then_some(schedule);
         running.start_spill(&store, &engine)?;
         let direct = running.start_sources(sources, (&engine, recovery.as_ref()), &store)?;
         for receiver in &running.receivers {

@@ -1,0 +1,200 @@
+//! The life of a context: what comes after its start is an error by name, and a start behind an earlier run counts its own.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tidemill::config::{OnFailure, Then};
+use tidemill::metrics::BatchState;
+use tidemill::sync::{Arc, Mutex};
+use tidemill::testing::ManualClock;
+use tidemill::wal::storage::{MemoryStorage, Storage};
+use tidemill::{
+    Config, Error, Event, FilesSource, Interval, ReceiverHandle, RunLimits, StreamingContext,
+};
+
+/// How long anything may take before the test gives up.
+const WATCHDOG: Duration = Duration::from_secs(60);
+
+fn context() -> (StreamingContext, ManualClock) {
+    let clock = ManualClock::new();
+    let ctx = StreamingContext::with_clock(Config::new("life").workers(2), clock.clone());
+    (ctx.expect("good"), clock)
+}
+
+#[test]
+fn a_second_start_is_refused_while_the_first_runs() {
+    let (ctx, _clock) = context();
+    ctx.queue_stream(vec![Some(vec![1])], 1).foreach_batch(|_, _| Ok(()));
+    let first = ctx.start().expect("started");
+    let err = ctx.start().expect_err("it runs already");
+    let expected =
+        "the pipeline `life` runs already: a context runs one stream at a time; stop that first";
+    assert!(matches!(&err, Error::Usage(text) if text == expected), "{err}");
+    let err = ctx.run_batches(1).expect_err("it runs already");
+    assert_eq!(err.to_string(), expected);
+    first.stop().expect("an orderly end");
+    ctx.start().expect("the first is over").stop().expect("an orderly end");
+}
+
+/// How a run ends to which this was done after its start.
+fn ends(late: impl FnOnce(&StreamingContext)) -> String {
+    let (ctx, _clock) = context();
+    ctx.queue_stream(vec![Some(vec![1])], 1).named("first").foreach_batch(|_, _| Ok(()));
+    let running = ctx.start().expect("started");
+    late(&ctx);
+    running.await_termination().expect_err("it misses something").to_string()
+}
+
+#[test]
+fn what_comes_after_the_start_is_an_error_by_name() {
+    let output = "comes after the start and would never run: register it before `start`";
+    let numbers = |ctx: &StreamingContext| ctx.queue_stream(vec![Some(vec![1])], 1);
+    let found = ends(|ctx| numbers(ctx).named("late").print(10));
+    assert_eq!(found, format!("the output `late` {output}"));
+    let found = ends(|ctx| numbers(ctx).foreach_batch(|_, _| Ok(())));
+    assert_eq!(found, format!("the output `foreach_batch#1` {output}"));
+    let found = ends(|ctx| ctx.add_listener(|_: &Event| {}));
+    assert!(found.starts_with("a listener comes after the start"), "{found}");
+    let found = ends(|ctx| ctx.limits(RunLimits::default()));
+    assert!(found.starts_with("limits come after the start"), "{found}");
+}
+
+#[test]
+fn a_source_after_the_start_is_refused_by_name() {
+    let (ctx, _clock) = context();
+    ctx.queue_stream(vec![Some(vec![1])], 1).foreach_batch(|_, _| Ok(()));
+    ctx.run_batches(1).expect("a batch");
+    let err = ctx.files(FilesSource::new("/tmp").named("more")).expect_err("it is late");
+    let expected =
+        "the source `more` comes after the start and would never be read: add it before `start`";
+    assert_eq!(err.to_string(), expected);
+    ctx.run_batches(1).expect("the stream goes on");
+}
+
+#[test]
+fn an_output_between_driven_batches_is_an_error_of_the_next() {
+    let (ctx, _clock) = context();
+    let numbers = ctx.queue_stream(vec![Some(vec![1])], 1);
+    numbers.foreach_batch(|_, _| Ok(()));
+    ctx.run_batches(1).expect("a batch");
+    numbers.named("late").print(10);
+    let err = ctx.run_batches(1).expect_err("it would never run").to_string();
+    assert!(err.starts_with("the output `late` comes after the start"), "{err}");
+}
+
+#[test]
+fn a_queue_above_a_window_has_no_state_directory() {
+    let start = |logs: bool, window: bool| {
+        let (ctx, _clock) = context();
+        if logs {
+            ctx.state_storage(Arc::new(MemoryStorage::new(1)));
+        }
+        let numbers = ctx.queue_stream(vec![Some(vec![1])], 1).map(|number| *number);
+        match window {
+            true => numbers.window(Interval::secs(2), Interval::secs(1)).print(1),
+            false => numbers.print(1),
+        }
+        ctx.start().map(drop).map_err(|err| err.to_string())
+    };
+    start(false, true).expect("nothing is read again");
+    start(true, false).expect("nothing is read again");
+    let err = start(true, true).expect_err("a window would read the queue again");
+    assert!(err.starts_with("`queue#1` lies above `window`, whose input"), "{err}");
+    // Wherever the window is.
+    let (ctx, _clock) = context();
+    ctx.state_storage(Arc::new(MemoryStorage::new(1)));
+    let words = ctx.queue_stream(vec![Some(vec!["a"])], 1).map(|word| (*word).to_owned());
+    let other = ctx.receiver_stream("in", |_: &ReceiverHandle| Ok(())).expect("a source");
+    let other = other.map(|record| String::from_utf8_lossy(record).into_owned());
+    other.union(&words).count_by_value_and_window(Interval::secs(2), Interval::secs(1)).print(1);
+    let err = ctx.start().expect_err("a queue is above").to_string();
+    assert!(err.starts_with("`queue#1` lies above `count_by_value_and_window`"), "{err}");
+}
+
+/// A program that keeps its state, and fails its first batch in its first life.
+struct Program {
+    state: Arc<MemoryStorage>,
+    clock: ManualClock,
+    /// The batches that were put out, by their times in milliseconds.
+    done: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Program {
+    /// Behind the first life: a batch is planned and not done.
+    fn with_a_planned_batch() -> Program {
+        let program = Program {
+            state: Arc::new(MemoryStorage::new(1)),
+            clock: ManualClock::new(),
+            done: Arc::default(),
+        };
+        let err = program.context(true).run_batches(1).expect_err("its batch fails");
+        assert!(err.to_string().contains("not in this life"), "{err}");
+        program
+    }
+
+    fn context(&self, fails: bool) -> StreamingContext {
+        let on_failure = OnFailure { retries: 0, then: Then::Stop };
+        let config = Config::new("life").workers(2).on_failure(on_failure);
+        let ctx = StreamingContext::with_clock(config, self.clock.clone()).expect("good");
+        ctx.state_storage(Arc::clone(&self.state) as Arc<dyn Storage>);
+        let idle = |handle: &ReceiverHandle| {
+            while handle.wait(Duration::from_secs(3_600)) {}
+            Ok(())
+        };
+        let records = ctx.receiver_stream("in", idle).expect("a source");
+        let done = Arc::clone(&self.done);
+        records.named("job").foreach_batch(move |time, _| {
+            if fails {
+                return Err(Error::Failed("not in this life".to_owned()));
+            }
+            done.lock().push(time.as_millis());
+            Ok(())
+        });
+        ctx
+    }
+}
+
+#[test]
+fn driven_batches_of_a_restart_are_its_own() {
+    let program = Program::with_a_planned_batch();
+    let ctx = program.context(false);
+    ctx.run_batches(1).expect("a batch of its own");
+    let done = program.done.lock().clone();
+    assert_eq!(done.first(), Some(&1_000), "the planned one ran again");
+    let own = *done.last().expect("more than one");
+    assert!(own > 1_000 && own == program.clock_ms(), "{done:?}");
+    ctx.run_batches(2).expect("two more");
+    assert_eq!(program.done.lock().last(), Some(&(own + 2_000)));
+}
+
+impl Program {
+    fn clock_ms(&self) -> u64 {
+        use tidemill::time::Clock;
+        self.clock.wall_time().as_millis()
+    }
+}
+
+#[test]
+fn a_batch_of_an_earlier_run_is_done_for_who_looks() {
+    let program = Program::with_a_planned_batch();
+    // Ticks pass meanwhile, so that the batch for those is begun before the planned one runs again.
+    program.clock.advance(Duration::from_secs(5));
+    let ctx = program.context(false);
+    let (tell, told) = mpsc::channel();
+    ctx.add_listener(move |event: &Event| {
+        if let Event::BatchCompleted { time, .. } = event {
+            // The test may be over.
+            let _ = tell.send(time.as_millis());
+        }
+    });
+    let running = ctx.start().expect("started");
+    let mut times = Vec::new();
+    while times.len() < 2 {
+        times.push(told.recv_timeout(WATCHDOG).expect("it goes on"));
+    }
+    assert_eq!(times[0], 1_000);
+    let batches = running.inspector().batches(10);
+    let found: Vec<_> = batches.iter().map(|batch| (batch.time.as_millis(), batch.state)).collect();
+    assert_eq!(found, [(times[1], BatchState::Done), (1_000, BatchState::Done)]);
+    running.stop().expect("an orderly end");
+}
