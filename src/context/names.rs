@@ -3,8 +3,11 @@
 
 use crate::config::units::show_bytes;
 use crate::config::{NameChanges, NameKind};
+use crate::direct::files;
 use crate::dstream::{Census, Counting, Graph, JobPast, identity_state};
-use crate::journal::{Found, Inventory, Known, Program, Renamed, StateCount, Survey, Wanted};
+use crate::journal::{
+    Found, Inventory, Known, Program, Renamed, SourcePosition, StateCount, Survey, Wanted,
+};
 use crate::metrics::{Event, EventBus};
 use crate::sink::SharedSink;
 
@@ -35,12 +38,26 @@ fn sink(sink: &SharedSink) -> Option<Wanted> {
     (!name.is_empty()).then_some(Wanted { name, what: place, generated: false })
 }
 
-/// Looks what states and sinks hold.
+/// What the log holds of a direct source of this kind.
+pub(super) fn positions_of(kind: &str) -> String {
+    format!("positions of `{kind}`")
+}
+
+/// Looks what sources, states and sinks hold.
 struct Looks;
 
 impl Survey for Looks {
     fn count(&self) -> Box<dyn StateCount> {
         Box::new(Counting::default())
+    }
+
+    fn position(&self, what: &str, position: SourcePosition<'_>) -> Option<String> {
+        if what != positions_of(files::KIND) {
+            return Some("a position".to_owned());
+        }
+        // What cannot be read may still be given up.
+        let unreadable = |err| Some(format!("a position that cannot be read ({err})"));
+        files::position(position.snapshot, &position.plans).unwrap_or_else(unreadable)
     }
 
     fn open_in(&self, _place: &str) -> Option<String> {

@@ -9,6 +9,7 @@ use crate::receiver::{
 };
 use crate::sync::{Arc, Mutex};
 
+use super::names::positions_of;
 use super::{RECORD_BYTES_MAX, RunLimits, SocketSource};
 
 /// A source of a user's own receiver, with the defaults of a socket source.
@@ -141,7 +142,7 @@ impl Added {
     pub(super) fn wanted(&self) -> Wanted {
         let what = match &self.kind {
             Kind::Socket(_) | Kind::Receiver(_) => "received records".to_owned(),
-            Kind::Direct { source, .. } => format!("positions of `{}`", source.kind()),
+            Kind::Direct { source, .. } => positions_of(source.kind()),
         };
         Wanted { name: self.name.clone(), what, generated: self.kind.name().is_none() }
     }

@@ -35,7 +35,9 @@ use crate::wal::storage::{Lock, Storage};
 use crate::wal::{LogOptions, NotLogged, Position, Recovered, WriteAheadLog, mebibytes};
 
 pub(crate) use commit::{CommitOutcome, CommitRecords};
-pub(crate) use names::{Continued, EntryAt, Inventory, Known, Program, StateCount, Survey, Wanted};
+pub(crate) use names::{
+    Continued, EntryAt, Inventory, Known, Program, SourcePosition, StateCount, Survey, Wanted,
+};
 pub use names::{NameChanges, NameKind, Renamed, StateName};
 pub(crate) use record::{ChunkHead, ChunkRange, Committed, Entry, Parts, Plan, decode};
 pub(crate) use recovery::{Commit as LoggedCommit, LoggedChunk, Reach, Replay, Resume, Run, base};

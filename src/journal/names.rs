@@ -12,7 +12,7 @@ mod reconcile;
 
 use std::fmt;
 
-pub(crate) use held::{Continued, Program, StateCount, Survey, continued};
+pub(crate) use held::{Continued, Program, SourcePosition, StateCount, Survey, continued};
 pub(crate) use reconcile::{Inventory, Known, Reconciled, Wanted};
 
 use reconcile::{Begins, reconcile};

@@ -105,6 +105,12 @@ impl Plan {
         let fields = (index, time, partitions, seed, blocks, ranges);
         PlanDigest::of(&postcard::to_stdvec(&fields).expect("numbers can be serialised"))
     }
+
+    /// What the batch reads of a direct source of the log, if that is anything.
+    pub(crate) fn range_of(&self, source: u32) -> Option<&[u8]> {
+        let own = self.ranges.iter().find(|(of, range)| *of == source && !range.is_empty());
+        own.map(|(_, range)| range.as_slice())
+    }
 }
 
 /// A batch that is done.

@@ -44,6 +44,12 @@ impl Survey for PartCount {
         Box::new(*self)
     }
 
+    fn position(&self, _: &str, position: SourcePosition<'_>) -> Option<String> {
+        let SourcePosition { snapshot, plans } = position;
+        let words = snapshot.into_iter().chain(plans).map(String::from_utf8_lossy);
+        Some(format!("a position {}", words.collect::<Vec<_>>().join(" ")))
+    }
+
     fn open_in(&self, _: &str) -> Option<String> {
         None
     }

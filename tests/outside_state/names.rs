@@ -115,7 +115,7 @@ fn a_renamed_source_reads_each_line_once() {
         file: B,
         says: &[
             "holds what this pipeline does not name:",
-            "source `a`: a position",
+            "source `a`: a position in 1 file, 4 bytes read",
             "retired = [\"source:a\"]",
             "renamed = { \"source:b\" = \"source:a\" }",
         ],
@@ -203,7 +203,7 @@ fn a_mistake_in_what_is_said_of_names_is_one_of_the_file() {
                 "renamed = { 'source:a' = 'source:b' }",
                 A,
                 &[
-                    "the state directory knows `source:a` as well, with a position",
+                    "the state directory knows `source:a` as well, with a position in 1 file, 2 bytes read",
                     "retired = [\"source:b\"]",
                 ],
             ),

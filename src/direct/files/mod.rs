@@ -352,7 +352,7 @@ impl Started {
 
 impl DirectSource for FilesSource {
     fn kind(&self) -> &'static str {
-        "files"
+        KIND
     }
 
     fn start(&self, start: &DirectStart) -> Result<()> {
@@ -472,6 +472,21 @@ fn grouped(pieces: impl Iterator<Item = Piece>) -> Vec<Vec<Piece>> {
     }
     groups
 }
+
+/// What a position holds, in words, from a snapshot and the plans behind it; none if no file was read.
+pub(crate) fn position(snapshot: Option<&[u8]>, plans: &[&[u8]]) -> Result<Option<String>> {
+    let seen = snapshot.map(|bytes| decode::<Seen>("a snapshot", bytes));
+    let mut seen = seen.transpose()?.unwrap_or_default();
+    for plan in plans {
+        seen.apply(&decode("a plan", plan)?);
+    }
+    let (files, bytes) = seen.extent();
+    let word = if files == 1 { "file" } else { "files" };
+    Ok((files > 0).then(|| format!("a position in {files} {word}, {bytes} bytes read")))
+}
+
+/// What the log calls this kind of source.
+pub(crate) const KIND: &str = "files";
 
 fn encode(value: &impl serde::Serialize) -> Vec<u8> {
     postcard::to_stdvec(value).expect("plain data is always encoded")

@@ -202,6 +202,11 @@ impl Seen {
         here.chain(gone).collect()
     }
 
+    /// How many files are known, and how many of their bytes were read.
+    pub(super) fn extent(&self) -> (usize, u64) {
+        (self.files.len(), self.files.values().map(|known| known.offset).sum())
+    }
+
     /// What was decided counts from now on.
     pub(super) fn apply(&mut self, plan: &Plan) {
         for piece in &plan.pieces {

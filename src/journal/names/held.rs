@@ -3,7 +3,7 @@
 
 use super::{Begins, reconcile};
 use super::{Inventory, Known, NameChanges, NameKind, Reconciled, Renamed, StateName, Wanted};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::journal::record::{self, Entry, Plan, decode};
 use crate::journal::recovery::{Replayed, sources_of};
 use crate::wal::WriteAheadLog;
@@ -13,11 +13,22 @@ pub(crate) trait Survey {
     /// Counts what is in a state.
     fn count(&self) -> Box<dyn StateCount>;
 
+    /// What the position of a direct source of this kind, as in [`Known::what`], holds, in words: its snapshot, and the plans
+    /// behind it, in order. None if it holds nothing.
+    fn position(&self, what: &str, position: SourcePosition<'_>) -> Option<String>;
+
     /// What is open in the place of a sink, in words; none if nothing is.
     fn open_in(&self, place: &str) -> Option<String>;
 
     /// The state that a source has for itself, by name: it goes with the source.
     fn state_of(&self, source: &str) -> String;
+}
+
+/// Where a direct source is, in its own words.
+pub(crate) struct SourcePosition<'a> {
+    pub(crate) snapshot: Option<&'a [u8]>,
+    /// In the order of their batches; none is empty.
+    pub(crate) plans: Vec<&'a [u8]>,
 }
 
 /// Counts what is in a state while its parts come in, in order.
@@ -149,11 +160,7 @@ impl Held<'_> {
     fn source(&self, number: u32) -> Option<String> {
         let replayed = self.replayed;
         let mut held = Vec::new();
-        let covered = replayed.base.ranges.iter();
-        let planned = replayed.plans.values().flat_map(|plan| &plan.ranges);
-        if covered.chain(planned).any(|(of, position)| *of == number && !position.is_empty()) {
-            held.push("a position".to_owned());
-        }
+        held.extend(self.position(number));
         let waiting = replayed.unplanned(number);
         if !waiting.is_empty() {
             let records = waiting.iter().map(|(_, chunk)| chunk.records).sum();
@@ -173,6 +180,19 @@ impl Held<'_> {
         (!held.is_empty()).then(|| held.join(", "))
     }
 
+    fn position(&self, number: u32) -> Option<String> {
+        let base = &self.replayed.base;
+        let plans = self.replayed.plans.range(base.next_index..);
+        let position = SourcePosition {
+            snapshot: base.ranges.iter().find(|(of, _)| *of == number).map(|(_, it)| it.as_slice()),
+            plans: plans.filter_map(|(_, plan)| plan.range_of(number)).collect(),
+        };
+        if position.snapshot.is_none() && position.plans.is_empty() {
+            return None;
+        }
+        self.program.survey.position(&self.known_at(NameKind::Source, number).what, position)
+    }
+
     /// Records of a plan in the log, of one source or all.
     fn records(&self, plan: &Plan, source: Option<u32>) -> u64 {
         let of = |(number, _): &&(u32, _)| source.is_none_or(|source| source == *number);
@@ -184,14 +204,14 @@ impl Held<'_> {
 
     fn state(&self, number: u32) -> Result<Option<String>> {
         let mut count = self.program.survey.count();
-        let damaged = |what| Error::Failed(format!("a record of changes is damaged: {what}"));
         let changed = self.replayed.commits.values().flat_map(|commit| &commit.changed);
         for at in changed {
             let record = self.log.read(*at)?;
             let Entry::Changed(_, bytes) = decode(*at, &record)? else { continue };
-            for (of, part) in record::parts(bytes)? {
-                if of == number {
-                    count.take(part).map_err(damaged)?;
+            for (_, part) in record::parts(bytes)?.into_iter().filter(|(of, _)| *of == number) {
+                if let Err(what) = count.take(part) {
+                    // Nothing that can be restored; it may still be given up.
+                    return Ok(Some(format!("keys that cannot be counted ({what})")));
                 }
             }
         }

@@ -79,7 +79,7 @@ fn what_is_held_is_said() {
         "",
         &["source `b`: 1 record that no batch was given"],
     );
-    check("source:a source:b state:s sink:o job:j", "", &["source `f`: a position"]);
+    check("source:a source:b state:s sink:o job:j", "", &["source `f`: a position here"]);
     check("source:a source:b source:f sink:o job:j", "", &["state `s`: 2 parts"]);
     check(
         "source:a source:b source:f state:s job:j",
