@@ -132,8 +132,11 @@ fn a_renamed_source_reads_each_line_once() {
             // The entry may stay for as long as people like.
             Start { input: "4\n", ..renamed },
             Start { file: B, ..GOOD },
+            // And back again.
+            Start { input: "5\n", file: A, said: "renamed = { 'source:a' = 'source:b' }", ..GOOD },
+            Start { input: "6\n", file: A, ..GOOD },
         ],
-        &["1", "2", "3", "4"],
+        &["1", "2", "3", "4", "5", "6"],
     );
 }
 
