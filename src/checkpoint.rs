@@ -185,6 +185,28 @@ pub struct Loaded {
     pub newest: Option<Checkpoint>,
     /// Newer ones that are damaged: to be told, because a crash leaves none.
     pub damaged: Vec<Damaged>,
+    /// The number of the newest file, whatever it holds; 0 if there is none.
+    pub newest_file: u64,
+}
+
+/// What a directory holds. Changes nothing.
+///
+/// # Errors
+/// If the directory or a file cannot be read. A damaged checkpoint is no error here.
+pub fn load(storage: &dyn Storage) -> Result<Loaded> {
+    let numbers = numbers(storage)?;
+    let newest_file = numbers.last().copied().unwrap_or(0);
+    let mut loaded = Loaded { newest_file, ..Loaded::default() };
+    for number in numbers.into_iter().rev() {
+        match read(storage, number)? {
+            Ok(found) => {
+                loaded.newest = Some(found);
+                break;
+            }
+            Err(what) => loaded.damaged.push(Damaged { number, file: file_name(number), what }),
+        }
+    }
+    Ok(loaded)
 }
 
 /// The checkpoints of a directory.
@@ -207,21 +229,10 @@ impl Checkpoints {
         storage
             .sync_dir()
             .map_err(|err| Error::io(format!("cannot sync {}", storage.name()), err))?;
-        let numbers = numbers(storage.as_ref())?;
-        let next = numbers.last().map_or(1, |newest| newest.saturating_add(1));
-        let (mut loaded, mut room) = (Loaded::default(), ROOM_BYTES);
-        for number in numbers.into_iter().rev() {
-            match read(storage.as_ref(), number)? {
-                Ok(found) => {
-                    room = room.max(2 * found.file_bytes());
-                    loaded.newest = Some(found);
-                    break;
-                }
-                Err(what) => {
-                    loaded.damaged.push(Damaged { number, file: file_name(number), what });
-                }
-            }
-        }
+        let loaded = load(storage.as_ref())?;
+        let next = loaded.newest_file.saturating_add(1);
+        let newest = loaded.newest.as_ref().map_or(0, Checkpoint::file_bytes);
+        let room = ROOM_BYTES.max(2 * newest);
         let asides = Asides::open(Arc::clone(&storage), ASIDE, room);
         let asides =
             asides.map_err(|err| Error::io(format!("cannot list {}", storage.name()), err))?;
@@ -240,6 +251,11 @@ impl Checkpoints {
     /// How many bytes that is at most.
     pub fn room(&self) -> u64 {
         (self.keep as u64 + 1) * self.asides.wanted()
+    }
+
+    /// There was a checkpoint of this number, whether its file is there or not: no later one takes the number.
+    pub fn follow(&mut self, number: u64) {
+        self.next = self.next.max(number.saturating_add(1));
     }
 
     /// Writes a checkpoint; once this returns it is durable. Returns its number.
@@ -301,7 +317,21 @@ pub fn survey(storage: &dyn Storage) -> Result<Vec<(u64, Result<Checkpoint, Stri
     numbers(storage)?.into_iter().map(|number| Ok((number, read(storage, number)?))).collect()
 }
 
-fn file_name(number: u64) -> String {
+/// Removes every checkpoint, for good: what they say is of no use any more.
+///
+/// # Errors
+/// What the operating system says.
+pub fn remove_all(storage: &dyn Storage) -> Result<()> {
+    for number in numbers(storage)? {
+        let name = file_name(number);
+        let fail = |err| Error::io(format!("cannot remove {name} in {}", storage.name()), err);
+        storage.remove(&name).map_err(fail)?;
+    }
+    storage.sync_dir().map_err(|err| Error::io(format!("cannot sync {}", storage.name()), err))
+}
+
+/// The file of a checkpoint.
+pub fn file_name(number: u64) -> String {
     format!("checkpoint-{number:012}.ckpt")
 }
 

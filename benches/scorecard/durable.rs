@@ -59,9 +59,9 @@ pub fn raw_sync(directory: &str, bytes: u64) -> Outcome<Figures> {
 /// Only reads a log and checks every checksum in it.
 pub fn read_log(directory: &str) -> Outcome<Figures> {
     let (watch, mut figures) = (Stopwatch::start(), Figures::default());
-    let reports = wal::survey(&Directory::read_only(directory)?)?;
+    let survey = wal::survey(&Directory::read_only(directory)?, 1)?;
     watch.stop(&mut figures);
-    figures.bytes = reports.iter().map(|report| report.bytes).sum();
+    figures.bytes = survey.segments.iter().map(|report| report.bytes).sum();
     Ok(figures)
 }
 

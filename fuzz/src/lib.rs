@@ -37,18 +37,20 @@ const LOG: LogOptions = LogOptions {
 /// A log is written, its bytes are changed, and what a start hands out must be a prefix of what was written.
 ///
 /// ```text
-/// records (1 byte, modulo 32) | that many lengths (1 byte each) | changes of 4 bytes: segment, offset (2, LE), xor
+/// records (1 byte, modulo 32) | that many lengths (1 byte each) | changes of 4 bytes: file, offset (2, LE), xor
 /// ```
-/// An xor of 0 cuts the segment at the offset.
+/// The files are the segments and their list. An xor of 0 cuts the file at the offset.
 pub fn damaged_log(input: &[u8]) {
     let [count, rest @ ..] = input else { return };
     let Some((lengths, changes)) = rest.split_at_checked(usize::from(count % 32)) else { return };
     let disk = MemoryStorage::new(0);
     let written = write_log(&disk, lengths);
     let names: Vec<String> = disk.list().expect("in memory");
-    let segments: Vec<&String> = names.iter().filter(|name| name.starts_with("wal-")).collect();
+    let segments = names.iter().filter(|name| name.starts_with("wal-"));
+    let list = "segments".to_owned();
+    let files: Vec<&String> = segments.chain([&list]).collect();
     for change in changes.chunks_exact(4) {
-        let Some(name) = segments.get(usize::from(change[0])) else { continue };
+        let Some(name) = files.get(usize::from(change[0])) else { continue };
         let mut bytes = disk.bytes(name).expect("listed");
         let offset = usize::from(u16::from_le_bytes([change[1], change[2]]));
         match (change[3], bytes.get_mut(offset)) {
@@ -82,7 +84,7 @@ fn write_log(disk: &MemoryStorage, lengths: &[u8]) -> Vec<Vec<u8>> {
 }
 
 fn read_log(disk: &MemoryStorage, written: Option<&[Vec<u8>]>) {
-    let reports = survey(disk);
+    let survey = survey(disk, 1);
     let mut found = Vec::new();
     let opened = replay(Arc::new(disk.clone()), LOG, 1, &mut |_, bytes| {
         found.push(bytes.to_vec());
@@ -91,9 +93,7 @@ fn read_log(disk: &MemoryStorage, written: Option<&[Vec<u8>]>) {
     if let Some(written) = written {
         assert!(written.starts_with(&found), "{found:?} of {written:?}");
     }
-    let good = reports.is_ok_and(|reports| {
-        reports.iter().all(|report| report.problem.is_none() || report.is_tail)
-    });
+    let good = survey.is_ok_and(|survey| survey.refusals.is_empty());
     assert_eq!(good, opened.is_ok(), "what `inspect` says is what a start does");
 }
 

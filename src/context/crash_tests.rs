@@ -23,7 +23,7 @@ use crate::block::{Acknowledge, Range, Receipt};
 use crate::config::Config;
 use crate::dstream::{DStream, StateSpec};
 use crate::error::Result;
-use crate::journal::words;
+use crate::journal::look;
 use crate::receiver::ReceiverHandle;
 use crate::sink::{Existing, File, FileFormat, Roll, SharedSink};
 use crate::sync::{Arc, Mutex};
@@ -374,7 +374,7 @@ fn check(seed: u64, trouble: impl Fn(&mut World) -> Trouble) {
         world.power_back();
         story.push(format!(
             "{trouble:?}:\n{}{:?}",
-            words(&world.state, &mut |_, _| ()).map_or(String::new(), |(_, words)| words),
+            look(&world.state, None, &mut |_, _| ()).map_or(String::new(), |look| look.words),
             world.output.list()
         ));
     }

@@ -11,6 +11,7 @@
 
 mod commit;
 mod logged;
+mod look;
 mod names;
 mod record;
 mod recovery;
@@ -19,12 +20,12 @@ mod version1;
 mod words;
 
 #[cfg(all(test, not(tidemill_model)))]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 
 use crate::block::Range;
-use crate::checkpoint::{Checkpoints, Damaged};
+use crate::checkpoint::{Checkpoints, Damaged, Loaded, file_name};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
 use crate::owner::{Lineage, OutputMark, StartMark, StateId};
@@ -32,9 +33,10 @@ use crate::sync::thread::Thread;
 use crate::sync::{Arc, AtomicBool, Mailbox, Mutex, Poison};
 use crate::time::{Clock, Joined, Moment, join_until};
 use crate::wal::storage::{Lock, Storage};
-use crate::wal::{LogOptions, NotLogged, Position, Recovered, WriteAheadLog, mebibytes};
+use crate::wal::{self, LogOptions, NotLogged, Position, Recovered, WriteAheadLog, mebibytes};
 
 pub(crate) use commit::{CommitOutcome, CommitRecords};
+pub(crate) use look::{Accepted, Look, give_up, look};
 pub(crate) use names::{
     Continued, EntryAt, Inventory, Known, Program, SourcePosition, StateCount, Survey, Wanted,
 };
@@ -42,7 +44,6 @@ pub use names::{NameChanges, NameKind, Renamed, StateName};
 pub(crate) use record::{ChunkHead, ChunkRange, Committed, Entry, Parts, Plan, decode};
 pub(crate) use recovery::{Commit as LoggedCommit, LoggedChunk, Reach, Replay, Resume, Run, base};
 pub(crate) use snapshot::Covered;
-pub(crate) use words::words;
 
 use record::{Started, VERSION, framing_name};
 use recovery::Replayed;
@@ -168,15 +169,8 @@ impl Journal {
         let lock = storage.lock()?;
         let (mut checkpoints, loaded) = Checkpoints::open(Arc::clone(&storage), CHECKPOINTS_KEPT)?;
         let room = checkpoints.keep_room();
-        let (base, operators) = match loaded.newest.as_ref().map(Snapshot::read).transpose()? {
-            Some((base, operators)) => (Some(base), operators),
-            None => (None, Vec::new()),
-        };
-        let first_segment = base.as_ref().map_or(1, |base| base.first_segment);
-        // Under a newer one that is damaged only what this one needs is there for sure.
-        let kept = base.as_ref().filter(|_| loaded.damaged.is_empty());
-        let kept_segment = kept.map_or(first_segment, |base| base.kept_segment);
-        let mut replayed = Replayed::new(base);
+        let Base { snapshot, operators, known, mut damaged } = Base::of(loaded)?;
+        let mut replayed = Replayed::new(snapshot);
         let mut bytes = 0;
         let mut visit = |at: Position, record: &[u8]| {
             let before = bytes / PROGRESS_BYTES;
@@ -187,21 +181,18 @@ impl Journal {
             replayed.take(at, record)
         };
         let directory = storage.name();
-        let opened = WriteAheadLog::open(storage, options.log, kept_segment, poison, &mut visit);
+        let opened = WriteAheadLog::open(storage, options.log, known, poison, &mut visit);
         let (log, recovered) = opened?;
         if let Some(err) = room.err().filter(|_| !replayed.started) {
             return Err(no_room(&checkpoints, &log.name(), err));
         }
-        replayed.finish(options.reach);
-        expect_pipeline(&replayed, &options.pipeline)?;
-        let continued = names::continued(&replayed, &log, &options.program, &directory)?;
-        let numbers = continued.names.numbers.sources.clone();
-        let started = begin(&replayed, &options, &continued.names.known);
-        let found = Found {
-            log: recovered,
-            damaged: loaded.damaged,
-            ..found(&mut replayed, &started, (options.reach, continued), operators)?
-        };
+        checkpoints.follow(recovered.checkpoint);
+        damaged.extend(missing_checkpoint(recovered.checkpoint, known));
+        let read = |at| log.read(at);
+        let log_of = LogOf { directory: &directory, read: &read };
+        let Resumed { started, numbers, found } =
+            resume(&mut replayed, &options, log_of, operators)?;
+        let found = Found { log: recovered, damaged, ..found };
         let (chunks, plans) = (replayed.chunks, replayed.plan_segments);
         let live = Live { chunks, plans, commits: replayed.commit_segments };
         let shared = Arc::new(Shared {
@@ -219,7 +210,7 @@ impl Journal {
             inbox: inbox.clone(),
             checkpoints,
             poison: poison.clone(),
-            first_segment,
+            first_segment: known.first,
         };
         let thread = writer.start()?;
         let checkpoint_thread = Mutex::new(Some(thread));
@@ -414,6 +405,75 @@ fn no_room(checkpoints: &Checkpoints, name: &str, err: std::io::Error) -> Error 
         format!("there is no room to start the log: {needed} more must be free in {name}"),
         err,
     )
+}
+
+/// What the checkpoints of a directory say.
+struct Base {
+    /// What the newest one says that can be used.
+    snapshot: Option<Snapshot>,
+    /// With what the operators kept.
+    operators: Vec<(String, Vec<u8>)>,
+    /// What they say of the log.
+    known: wal::Known,
+    /// Newer ones, which are damaged.
+    damaged: Vec<Damaged>,
+}
+
+impl Base {
+    fn of(loaded: Loaded) -> Result<Self> {
+        let Loaded { newest, damaged, newest_file } = loaded;
+        let mut known = wal::Known { newest_file, ..wal::Known::from(1) };
+        let Some(newest) = newest else {
+            return Ok(Base { snapshot: None, operators: Vec::new(), known, damaged });
+        };
+        let (snapshot, operators) = Snapshot::read(&newest)?;
+        known.first = snapshot.first_segment;
+        // Under a newer one that is damaged only what this one needs is there for sure.
+        let is_newest = damaged.is_empty();
+        known.kept = if is_newest { snapshot.kept_segment } else { snapshot.first_segment };
+        (known.checkpoint, known.synced) = (newest.number, snapshot::synced(&newest)?);
+        Ok(Base { snapshot: Some(snapshot), operators, known, damaged })
+    }
+}
+
+/// A checkpoint newer than all that are there: the log knows this number.
+fn missing_checkpoint(number: u64, known: wal::Known) -> Option<Damaged> {
+    let what = "the file is missing".to_owned();
+    (number > known.newest_file).then(|| Damaged { number, file: file_name(number), what })
+}
+
+/// How a program goes on with what was read.
+struct Resumed {
+    started: Started,
+    /// Of each source of the program its number in the log.
+    numbers: Vec<u32>,
+    found: Found,
+}
+
+/// A log whose records can be read back.
+#[derive(Clone, Copy)]
+struct LogOf<'a> {
+    directory: &'a str,
+    read: &'a names::ReadRecord<'a>,
+}
+
+/// The log was read: how the program goes on.
+///
+/// # Errors
+/// If it cannot: another pipeline wrote it, it holds what the program does not name, or something that is needed is not there.
+fn resume(
+    replayed: &mut Replayed,
+    options: &JournalOptions,
+    log: LogOf<'_>,
+    operators: Vec<(String, Vec<u8>)>,
+) -> Result<Resumed> {
+    replayed.finish(options.reach);
+    expect_pipeline(replayed, &options.pipeline)?;
+    let continued = names::continued(replayed, log.read, &options.program, log.directory)?;
+    let numbers = continued.names.numbers.sources.clone();
+    let started = begin(replayed, options, &continued.names.known);
+    let found = found(replayed, &started, (options.reach, continued), operators)?;
+    Ok(Resumed { started, numbers, found })
 }
 
 /// What is to be gone on from.

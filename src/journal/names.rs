@@ -12,6 +12,7 @@ mod reconcile;
 
 use std::fmt;
 
+pub(super) use held::ReadRecord;
 pub(crate) use held::{Continued, Program, SourcePosition, StateCount, Survey, continued};
 pub(crate) use reconcile::{Inventory, Known, Reconciled, Wanted};
 

@@ -1,7 +1,8 @@
 //! `Snapshot`: what a checkpoint says of the engine, and the thread that writes it.
 //!
 //! ```text
-//! checkpoint: section `engine` (this, postcard) | a section `operator/NAME` for each operator that keeps bytes of its own
+//! checkpoint: section `engine` (this, postcard) | `log` (how far the log was synced) | a section `operator/NAME` for each
+//!             operator that keeps bytes of its own
 //! ```
 //! A checkpoint covers the batches below `next_index`: their chunks and plans are not needed any more. The log keeps
 //! what the *oldest* kept checkpoint needs, so that a damaged newest one leaves something to start from. It is written
@@ -17,10 +18,11 @@ use crate::error::{Error, Result};
 use crate::owner::{OutputMark, StartMark, StateId};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mailbox, Ordering, Poison};
-use crate::wal::NotLogged;
+use crate::wal::{NotLogged, Synced};
 
 const ENGINE: &str = "engine";
 const OPERATOR: &str = "operator/";
+const LOG: &str = "log";
 
 /// The version of the section, which stands first; a later one is refused.
 const VERSION: u32 = 2;
@@ -95,6 +97,14 @@ impl Snapshot {
     }
 }
 
+/// How far the log was synced when a checkpoint was written; one of the first version does not say so.
+///
+/// # Errors
+/// If it is not what this program writes.
+pub(super) fn synced(checkpoint: &Checkpoint) -> Result<Option<Synced>> {
+    checkpoint.get(LOG)
+}
+
 /// What the job loop hands over at the end of a batch: everything up to it is done.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Covered {
@@ -150,10 +160,14 @@ impl Writer {
         let mut checkpoint = Checkpoint::new();
         let unwritten = |err: Error| NotLogged::Failed(err.to_string().into());
         checkpoint.put(ENGINE, &snapshot).map_err(unwritten)?;
+        if let Some(synced) = self.shared.log.synced() {
+            checkpoint.put(LOG, &synced).map_err(unwritten)?;
+        }
         for (name, bytes) in covered.operators {
             checkpoint.put_bytes(&format!("{OPERATOR}{name}"), bytes);
         }
-        self.checkpoints.write(&mut checkpoint)?;
+        let number = self.checkpoints.write(&mut checkpoint)?;
+        self.shared.log.checkpointed(number);
         self.shared.covered(&snapshot);
         self.first_segment = snapshot.first_segment;
         self.shared.log.release(snapshot.kept_segment);

@@ -3,16 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::record::{ChunkRange, Entry, Plan, Started, decode};
-use crate::error::Result;
-use crate::wal::storage::Storage;
-use crate::wal::{Position, SegmentReport, survey_with};
+use crate::wal::Position;
 
 /// Batches that are shown one by one: the newest.
 const SHOWN: usize = 10;
 
 /// What was read so far: its memory follows the number of batches, not what they are made of.
 #[derive(Default)]
-struct Words {
+pub(super) struct Words {
     started: Option<Started>,
     starts: u64,
     /// Of each source the chunks' numbers, records and bytes.
@@ -25,26 +23,8 @@ struct Words {
     unknown: u64,
 }
 
-/// What the segments hold, and what their records mean, line by line; nothing if none of them is ours. `looked` hears how
-/// many of how many segments were looked at.
-///
-/// # Errors
-/// If a segment cannot be read. Damage ends what is shown of one.
-pub(crate) fn words(
-    storage: &dyn Storage,
-    looked: &mut dyn FnMut(usize, usize),
-) -> Result<(Vec<SegmentReport>, String)> {
-    let mut words = Words::default();
-    let mut take = |at, bytes: &[u8]| {
-        words.take(at, bytes);
-        Ok(())
-    };
-    let reports = survey_with(storage, &mut take, looked)?;
-    Ok((reports, words.text()))
-}
-
 impl Words {
-    fn take(&mut self, at: Position, bytes: &[u8]) {
+    pub(super) fn take(&mut self, at: Position, bytes: &[u8]) {
         match decode(at, bytes) {
             Ok(Entry::Started(started)) => {
                 self.starts += 1;
@@ -71,7 +51,7 @@ impl Words {
         }
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         if self.starts == 0 && self.chunks.is_empty() && self.plans.is_empty() {
             return String::new();
         }

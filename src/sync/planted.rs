@@ -103,6 +103,8 @@ pub(crate) enum Planted {
     IgnoreCrc,
     /// The log: a spare segment that is not whole is kept, and tried again and again.
     SpareTriedForEver,
+    /// A start takes the newest segments, or the newest groups, for a torn tail when they are missing.
+    AcceptsMissingNewest,
     /// `Storage`: a file gets its final name before its bytes are synced.
     RenameBeforeSync,
     /// The sinks: a batch is taken for committed because its time, or a later one, is there.
@@ -134,6 +136,7 @@ pub(crate) fn planted(defect: Planted) -> bool {
 const OF_PROCESS: &[Planted] = &[
     Planted::CommitByLabel,
     Planted::BackOffResetOnConnect,
+    Planted::AcceptsMissingNewest,
     Planted::AcknowledgesBeforeLog,
     Planted::RefusedIsDurable,
     Planted::RunsBeforePlan,

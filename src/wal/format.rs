@@ -6,14 +6,16 @@
 //! │ "TIDELOG\0" | version u32 | 64 u32 | segment u64 | first group u64 | salt u64 | size u64     │
 //! │ zeros to 60 | CRC-32C u32 of the 60 bytes                                                   │
 //! ├ 64: groups, each at a multiple of 8 ────────────────────────────────────────────────────────┤
-//! │ CRC-32C u32 of the next 36 bytes and the salt | "GRP1" | segment u64 | number u64            │
-//! │ body length u32 | records u32 | attempt u32 | 0 u32         (40 bytes)                       │
+//! │ CRC-32C u32 of the next 60 bytes and the salt | "GRP2" | segment u64 | number u64            │
+//! │ body length u32 | records u32 | attempt u32 | 0 u32                                         │
+//! │ durable before it: segment u64 | offset u64 | checkpoint u64          (64 bytes)             │
 //! │   record: length u32 | CRC-32C u32 of bytes, length, seed, offset | bytes                    │
 //! │   record: ...                                                                               │
-//! ├ the slot behind the last group: 40 zero bytes, as many as the segment has room for ─────────┤
+//! ├ the slot behind the last group: 64 zero bytes, as many as the segment has room for ─────────┤
 //! │ stale bytes of the segment's last use, or zeros                                             │
 //! └─────────────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
+//! Version 1, which is read and not written, has group headers of 40 bytes, "GRP1", without the third line of numbers.
 //! The salt is drawn when the segment is begun, and the seed of a record is its group's checksum: so neither bytes of an
 //! earlier use of the same file, nor of an attempt that failed, nor anything a peer can send validates by chance that
 //! it could arrange.
@@ -29,16 +31,79 @@ pub(crate) const SEGMENT_HEADER: usize = 64;
 /// The same, as the header says it.
 const SEGMENT_HEADER_FIELD: u32 = 64;
 /// Bytes of a group's header, and of the zero slot behind the last group.
-pub(crate) const GROUP_HEADER: usize = 40;
+pub(crate) const GROUP_HEADER: usize = 64;
+/// The same in version 1.
+const GROUP_HEADER_1: usize = 40;
 /// Bytes of a record's header.
 pub(crate) const RECORD_HEADER: usize = 8;
 /// Groups begin at multiples of this.
 pub(crate) const ALIGN: usize = 8;
 
 const MAGIC: [u8; 8] = *b"TIDELOG\0";
-const GROUP_MAGIC: [u8; 4] = *b"GRP1";
-/// The version of the format that is written, and the only one that is read.
-const VERSION: u32 = 1;
+const GROUP_MAGIC: [u8; 4] = *b"GRP2";
+const GROUP_MAGIC_1: [u8; 4] = *b"GRP1";
+
+/// The version of a segment's format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// Read, and not written any more: there was no list of segments.
+    V1,
+    /// Written.
+    V2,
+}
+
+impl Version {
+    fn of(number: u32) -> Option<Self> {
+        match number {
+            1 => Some(Version::V1),
+            2 => Some(Version::V2),
+            _ => None,
+        }
+    }
+
+    fn number(self) -> u32 {
+        match self {
+            Version::V1 => 1,
+            Version::V2 => 2,
+        }
+    }
+
+    /// Bytes of a group's header, and of the zero slot behind the last group.
+    pub(crate) fn group_header(self) -> usize {
+        match self {
+            Version::V1 => GROUP_HEADER_1,
+            Version::V2 => GROUP_HEADER,
+        }
+    }
+
+    /// Bytes that a group with a body of `length` bytes takes, with its header and the padding behind it.
+    pub(crate) fn group_bytes(self, length: usize) -> usize {
+        (self.group_header() + length).next_multiple_of(ALIGN)
+    }
+
+    fn magic(self) -> [u8; 4] {
+        match self {
+            Version::V1 => GROUP_MAGIC_1,
+            Version::V2 => GROUP_MAGIC,
+        }
+    }
+}
+
+/// A place in the log between two groups. Everything before it in its segment, and every segment before that, is meant
+/// with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place {
+    /// The segment; 0 where there is none yet.
+    pub segment: u64,
+    /// In bytes.
+    pub offset: u64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.segment, self.offset)
+    }
+}
 
 /// Where a record lies in the log. Opaque but for the segment, which decides what may be released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -56,6 +121,22 @@ pub struct Position {
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.segment, self.offset)
+    }
+}
+
+/// Why a file of the log cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Unreadable {
+    /// Its bytes are not what was written.
+    Damaged(String),
+    /// A later version of the program wrote it.
+    Later(String),
+}
+
+impl Unreadable {
+    pub(crate) fn text(&self) -> &str {
+        let (Unreadable::Damaged(text) | Unreadable::Later(text)) = self;
+        text
     }
 }
 
@@ -99,6 +180,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 /// How a segment begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
+    pub(crate) version: Version,
     pub(crate) segment: u64,
     /// The number of its first group: proves that every group before it was synced.
     pub(crate) first_group: u64,
@@ -111,7 +193,7 @@ impl SegmentHeader {
     pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER] {
         let mut bytes = [0; SEGMENT_HEADER];
         bytes[..8].copy_from_slice(&MAGIC);
-        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.version.number().to_le_bytes());
         bytes[12..16].copy_from_slice(&SEGMENT_HEADER_FIELD.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.segment.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.first_group.to_le_bytes());
@@ -123,21 +205,25 @@ impl SegmentHeader {
     }
 
     /// Reads a header; the error says what is wrong with it.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, String> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+        let damaged = |what: String| Err(Unreadable::Damaged(what));
         if bytes.len() < SEGMENT_HEADER {
-            return Err(format!("the file ends after {} bytes, in the header", bytes.len()));
+            return damaged(format!("the file ends after {} bytes, in the header", bytes.len()));
         }
         if bytes[..8] != MAGIC {
-            return Err("it does not begin as a segment of the log does".to_owned());
+            return damaged("it does not begin as a segment of the log does".to_owned());
         }
         if !matches(u32_at(bytes, 60), crc32c::crc32c(&bytes[..60])) {
-            return Err("the checksum of the header does not match".to_owned());
+            return damaged("the checksum of the header does not match".to_owned());
         }
-        if u32_at(bytes, 8) != VERSION {
-            let found = u32_at(bytes, 8);
-            return Err(format!("format version {found}; this program reads version {VERSION}"));
-        }
+        let found = u32_at(bytes, 8);
+        let later = || {
+            let what = format!("format version {found}; this program reads versions 1 and 2");
+            Unreadable::Later(what)
+        };
+        let version = Version::of(found).ok_or_else(later)?;
         Ok(SegmentHeader {
+            version,
             segment: u64_at(bytes, 16),
             first_group: u64_at(bytes, 24),
             salt: u64_at(bytes, 32),
@@ -157,6 +243,10 @@ pub(crate) struct GroupHeader {
     pub(crate) records: u32,
     /// Counts the times that this place was written, so that leftovers of a failed attempt do not validate.
     pub(crate) attempt: u32,
+    /// How far the log was durable when this was written; nothing in version 1.
+    pub(crate) durable: Place,
+    /// The number of the newest checkpoint that was durable then; 0 if there was none, and in version 1.
+    pub(crate) checkpoint: u64,
 }
 
 /// What is where a group may begin.
@@ -180,42 +270,56 @@ impl GroupHeader {
         bytes[24..28].copy_from_slice(&self.length.to_le_bytes());
         bytes[28..32].copy_from_slice(&self.records.to_le_bytes());
         bytes[32..36].copy_from_slice(&self.attempt.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.durable.segment.to_le_bytes());
+        bytes[48..56].copy_from_slice(&self.durable.offset.to_le_bytes());
+        bytes[56..64].copy_from_slice(&self.checkpoint.to_le_bytes());
         let crc = group_crc(&bytes, salt);
         bytes[..4].copy_from_slice(&crc.to_le_bytes());
         (bytes, crc)
     }
 
     /// Looks at the bytes where a group may begin; fewer than a header's are the end of the file.
-    pub(crate) fn decode(bytes: &[u8], salt: u64) -> Slot {
-        let bytes = &bytes[..bytes.len().min(GROUP_HEADER)];
+    pub(crate) fn decode(bytes: &[u8], salt: u64, version: Version) -> Slot {
+        let length = version.group_header();
+        let bytes = &bytes[..bytes.len().min(length)];
         if bytes.iter().all(|byte| *byte == 0) {
             return Slot::Empty;
         }
-        if bytes.len() < GROUP_HEADER || bytes[4..8] != GROUP_MAGIC {
+        if bytes.len() < length || !GroupHeader::plausible(bytes, version) {
             return Slot::Damaged;
         }
         let seed = u32_at(bytes, 0);
         if !matches(seed, group_crc(bytes, salt)) {
             return Slot::Damaged;
         }
+        let (durable, checkpoint) = match version {
+            Version::V1 => (Place::default(), 0),
+            Version::V2 => {
+                let durable = Place { segment: u64_at(bytes, 40), offset: u64_at(bytes, 48) };
+                (durable, u64_at(bytes, 56))
+            }
+        };
         let header = GroupHeader {
             segment: u64_at(bytes, 8),
             number: u64_at(bytes, 16),
             length: u32_at(bytes, 24),
             records: u32_at(bytes, 28),
             attempt: u32_at(bytes, 32),
+            durable,
+            checkpoint,
         };
         Slot::Group(header, seed)
     }
 
     /// Whether bytes can be a header, before a checksum is computed.
-    pub(crate) fn plausible(bytes: &[u8]) -> bool {
-        bytes.get(4..8) == Some(&GROUP_MAGIC)
+    pub(crate) fn plausible(bytes: &[u8], version: Version) -> bool {
+        bytes.get(4..8) == Some(&version.magic())
     }
 }
 
-fn group_crc(bytes: &[u8], salt: u64) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&bytes[4..GROUP_HEADER]), &salt.to_le_bytes())
+/// The checksum of a header's bytes behind it, and of the salt.
+fn group_crc(header: &[u8], salt: u64) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&header[4..]), &salt.to_le_bytes())
 }
 
 /// A record's checksum: of its bytes (`payload`), and of where it lies.
@@ -250,6 +354,19 @@ pub(crate) fn decode_record(
 }
 
 #[cfg(test)]
+impl GroupHeader {
+    /// The header's bytes as the first version of the program wrote them, and the seed of the group's records.
+    pub(crate) fn encode_1(&self, salt: u64) -> ([u8; GROUP_HEADER_1], u32) {
+        let (bytes, _) = self.encode(salt);
+        let mut bytes: [u8; GROUP_HEADER_1] = bytes[..GROUP_HEADER_1].try_into().expect("shorter");
+        bytes[4..8].copy_from_slice(&GROUP_MAGIC_1);
+        let crc = group_crc(&bytes, salt);
+        bytes[..4].copy_from_slice(&crc.to_le_bytes());
+        (bytes, crc)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -270,26 +387,72 @@ mod tests {
         assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
     }
 
-    #[test]
-    fn headers_are_read_back_and_every_flip_is_found() {
-        let header = SegmentHeader { segment: 7, first_group: 9, salt: 11, size: 4096 };
+    const GROUP: GroupHeader = GroupHeader {
+        segment: 7,
+        number: 9,
+        length: 20,
+        records: 2,
+        attempt: 1,
+        durable: Place { segment: 6, offset: 4096 },
+        checkpoint: 3,
+    };
+
+    /// The bytes of a group's header of a version.
+    fn encode(header: &GroupHeader, salt: u64, version: Version) -> Vec<u8> {
+        match version {
+            Version::V1 => header.encode_1(salt).0.to_vec(),
+            Version::V2 => header.encode(salt).0.to_vec(),
+        }
+    }
+
+    fn check_headers(version: Version, group: GroupHeader) {
+        let header = SegmentHeader { version, segment: 7, first_group: 9, salt: 11, size: 4096 };
         assert_eq!(SegmentHeader::decode(&header.encode()), Ok(header));
-        let group = GroupHeader { segment: 7, number: 9, length: 20, records: 2, attempt: 1 };
-        let (bytes, seed) = group.encode(11);
-        assert_eq!(GroupHeader::decode(&bytes, 11), Slot::Group(group, seed));
-        assert_eq!(GroupHeader::decode(&bytes, 12), Slot::Damaged, "another salt is another use");
+        let bytes = encode(&group, 11, version);
+        let seed = u32_at(&bytes, 0);
+        assert_eq!(GroupHeader::decode(&bytes, 11, version), Slot::Group(group, seed));
+        let other = GroupHeader::decode(&bytes, 12, version);
+        assert_eq!(other, Slot::Damaged, "another salt is another use");
         for bit in 0..SEGMENT_HEADER * 8 {
             let mut bytes = header.encode();
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert!(SegmentHeader::decode(&bytes).is_err(), "bit {bit}");
         }
-        for bit in 0..GROUP_HEADER * 8 {
-            let mut bytes = bytes;
+        for bit in 0..bytes.len() * 8 {
+            let mut bytes = bytes.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(GroupHeader::decode(&bytes, 11), Slot::Damaged, "bit {bit}");
+            assert_eq!(GroupHeader::decode(&bytes, 11, version), Slot::Damaged, "bit {bit}");
         }
-        assert_eq!(GroupHeader::decode(&[0; 40], 11), Slot::Empty);
-        assert_eq!(GroupHeader::decode(&[], 11), Slot::Empty);
-        assert_eq!(GroupHeader::decode(&bytes[..39], 11), Slot::Damaged);
+        assert_eq!(GroupHeader::decode(&[0; GROUP_HEADER], 11, version), Slot::Empty);
+        assert_eq!(GroupHeader::decode(&[], 11, version), Slot::Empty);
+        let short = GroupHeader::decode(&bytes[..bytes.len() - 1], 11, version);
+        assert_eq!(short, Slot::Damaged);
+    }
+
+    #[test]
+    fn headers_are_read_back_and_every_flip_is_found() {
+        check_headers(Version::V2, GROUP);
+        check_headers(
+            Version::V1,
+            GroupHeader { durable: Place::default(), checkpoint: 0, ..GROUP },
+        );
+    }
+
+    #[test]
+    fn a_later_version_is_named() {
+        let header = SegmentHeader {
+            version: Version::V2,
+            segment: 7,
+            first_group: 9,
+            salt: 11,
+            size: 4096,
+        };
+        let mut bytes = header.encode();
+        bytes[8] = 3;
+        let crc = crc32c::crc32c(&bytes[..60]);
+        bytes[60..].copy_from_slice(&crc.to_le_bytes());
+        let err = SegmentHeader::decode(&bytes).expect_err("unknown");
+        let what = "format version 3; this program reads versions 1 and 2".to_owned();
+        assert_eq!(err, Unreadable::Later(what));
     }
 }

@@ -12,7 +12,9 @@
 use std::collections::VecDeque;
 use std::{fmt, io};
 
+use super::examine::Known;
 use super::format::{Position, RECORD_HEADER};
+use super::list::Synced;
 use super::reader::{Segment, Visit};
 use super::recovery::{self, Recovered};
 use super::shortage::Shortage;
@@ -67,6 +69,10 @@ struct Shared {
     /// How many spares input leaves alone.
     reserve: AtomicUsize,
     shortage: Shortage,
+    /// The newest checkpoint that the caller said to be durable.
+    checkpoint: AtomicU64,
+    /// What is durable of the segment that is written; none before the first.
+    synced: Mutex<Option<Synced>>,
 }
 
 #[derive(Default)]
@@ -114,8 +120,8 @@ struct Work {
 impl WriteAheadLog {
     /// Opens the log of a storage that the caller has locked, hands out what it holds, and starts its thread.
     ///
-    /// `first` is the oldest segment that the caller still needs, as a checkpoint says; 1 without one. What `visit` was
-    /// given may be acted on once this has returned.
+    /// `known` is what the caller knows of the log: the oldest segment that it still needs, as a checkpoint says; 1 without
+    /// one. What `visit` was given may be acted on once this has returned.
     ///
     /// # Errors
     /// If the log is damaged (the text names segment and offset) or cannot be read, what `visit` returns, or if the
@@ -123,13 +129,13 @@ impl WriteAheadLog {
     pub fn open(
         storage: Arc<dyn Storage>,
         options: LogOptions,
-        first: u64,
+        known: impl Into<Known>,
         poison: &Poison,
         visit: &mut Visit<'_>,
     ) -> Result<(Self, Recovered)> {
         options.check();
         let (mut writer, recovered) =
-            recovery::recover(Arc::clone(&storage), options, first, visit)?;
+            recovery::recover(Arc::clone(&storage), options, known.into(), visit)?;
         let shortage = Shortage::default();
         if let Some(reason) = first_room(&mut writer)? {
             shortage.begin(reason);
@@ -142,6 +148,8 @@ impl WriteAheadLog {
             counts: Counts::default(),
             reserve: AtomicUsize::new(options.reserve),
             shortage,
+            checkpoint: AtomicU64::new(writer.listing.now().checkpoint),
+            synced: Mutex::new(writer.listing.now().segments.last().copied()),
         });
         let (worker, owner) = (Arc::clone(&shared), poison.clone());
         let body = move || Worker { shared: worker, writer, poison: owner, in_order: false }.run();
@@ -266,6 +274,16 @@ impl WriteAheadLog {
     /// What the operating system says.
     pub fn volume(&self) -> io::Result<Volume> {
         self.storage.volume()
+    }
+
+    /// A checkpoint of this number is durable: from now on the log knows it.
+    pub fn checkpointed(&self, number: u64) {
+        self.shared.checkpoint.fetch_max(number, Ordering::SeqCst);
+    }
+
+    /// What is durable of the newest segment; what a checkpoint says of the log, so that a start finds out what is missing.
+    pub fn synced(&self) -> Option<Synced> {
+        *self.shared.synced.lock()
     }
 
     /// Lets the segments below `first` go, soon. The newest one stays.
@@ -410,7 +428,11 @@ impl Worker {
             let work = self.next();
             if work.group.is_empty() && work.release.is_none() {
                 if work.closed {
-                    self.in_order = true;
+                    self.know_checkpoint();
+                    match self.writer.close() {
+                        Ok(()) => self.in_order = true,
+                        Err(Failure::Retry(err) | Failure::Fatal(err)) => self.end(&ended(&err)),
+                    }
                     return;
                 }
                 self.shared.work.wait();
@@ -440,8 +462,14 @@ impl Worker {
         work
     }
 
+    fn know_checkpoint(&mut self) {
+        let number = self.shared.checkpoint.load(Ordering::SeqCst);
+        self.writer.listing.checkpointed(number);
+    }
+
     /// Writes a group and releases segments; the error is the reason why the log ends.
     fn carry_out(&mut self, mut work: Work) -> Result<(), Arc<str>> {
+        self.know_checkpoint();
         self.writer.reserve = self.shared.reserve.load(Ordering::SeqCst);
         if self.shared.shortage.reason().is_some() {
             // The group may need the room.
@@ -500,7 +528,9 @@ impl Worker {
             }
         };
         let records: Vec<&Record> = records.iter().collect();
-        let (refusal, outcome) = match self.writer.commit(&records, &mut durable) {
+        let committed = self.writer.commit(&records, &mut durable);
+        *self.shared.synced.lock() = self.writer.listing.now().segments.last().copied();
+        let (refusal, outcome) = match committed {
             Ok(()) => return Ok(()),
             Err(Failure::Retry(err)) => {
                 counts.refused.fetch_add(1, Ordering::SeqCst);

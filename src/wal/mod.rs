@@ -14,8 +14,11 @@
 //! The log does not know what a record means.
 
 mod cut;
+mod examine;
 mod format;
+mod list;
 mod log;
+mod names;
 mod reader;
 mod recovery;
 mod shortage;
@@ -32,9 +35,11 @@ use std::hash::{BuildHasher, RandomState};
 use crate::error::Error;
 use crate::sync::Arc;
 
-pub use cut::{SegmentReport, cut, survey, survey_with};
-pub use format::Position;
+pub use cut::{GivenUp, SegmentReport, Survey, give_up, read, survey, survey_with, would_give_up};
+pub use examine::Known;
 pub(crate) use format::matches as format_matches;
+pub use format::{Place, Position};
+pub use list::Synced;
 pub(crate) use log::mebibytes;
 pub use log::{LogStats, Receipt, WriteAheadLog};
 pub use reader::Visit;

@@ -8,8 +8,8 @@
 use std::io;
 
 use super::format::{
-    ALIGN, GROUP_HEADER, GroupHeader, Position, RECORD_HEADER, SEGMENT_HEADER, SegmentHeader, Slot,
-    decode_record, segment_name,
+    ALIGN, GroupHeader, Place, Position, RECORD_HEADER, SEGMENT_HEADER, SegmentHeader, Slot,
+    Unreadable, Version, decode_record, segment_name,
 };
 use super::storage::{Storage, StoredFile, read_full};
 use crate::error::{Error, Result};
@@ -43,6 +43,10 @@ pub(crate) struct Scan {
     pub(crate) records: u64,
     /// Bytes of the records, without headers.
     pub(crate) bytes: u64,
+    /// How far the log was durable when the first group was written; none without a group, and in version 1.
+    pub(crate) before: Option<Place>,
+    /// The newest checkpoint that a group knows; 0 if there is none.
+    pub(crate) checkpoint: u64,
     /// What is wrong at `end`; none if nothing was written there.
     pub(crate) damage: Option<String>,
     /// Where a group of a higher number lies behind `end`: the damage is not a torn tail then.
@@ -67,11 +71,20 @@ impl Scan {
 
 /// The loud error for damage, which names the segment and the offset.
 pub(crate) fn damaged(storage: &dyn Storage, segment: u64, offset: u64, what: &str) -> Error {
-    let (name, dir) = (segment_name(segment), storage.name());
+    let (name, dir) = (segment_name(segment), shell_word(&storage.name()));
     Error::Failed(format!(
-        "the log is damaged: segment {segment} ({name}) at offset {offset}: {what}; `tidemill inspect {dir}` shows \
-         what is there and can cut the log at a place that you name"
+        "the log is damaged: segment {segment} ({name}) at offset {offset}: {what}; `tidemill inspect {dir}` says what \
+         is lost, `tidemill inspect {dir} --accept-loss` gives it up"
     ))
+}
+
+/// A path as a shell takes it for one word.
+pub(crate) fn shell_word(path: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+,:@%".contains(&byte);
+    match !path.is_empty() && path.bytes().all(plain) {
+        true => path.to_owned(),
+        false => format!("'{}'", path.replace('\'', r"'\''")),
+    }
 }
 
 /// The error for a file that the operating system does not let us read or write.
@@ -79,24 +92,27 @@ pub(crate) fn unreadable(storage: &dyn Storage, name: &str, err: io::Error) -> E
     Error::io(format!("cannot use {name} in {}", storage.name()), err)
 }
 
-/// Opens a segment and reads its header.
+/// Opens a segment and reads its header; what is wrong with it if it is not what its name says: a segment gets its name
+/// only once its header is durable.
 ///
 /// # Errors
-/// If it cannot be read, or is not what its name says: a segment gets its name only once its header is durable.
-pub(crate) fn open_segment(storage: &dyn Storage, id: u64) -> Result<Segment> {
+/// What the operating system says.
+pub(crate) fn open_segment(storage: &dyn Storage, id: u64) -> Result<Result<Segment, Unreadable>> {
     let name = segment_name(id);
     let fail = |err| unreadable(storage, &name, err);
     let file = storage.open(&name).map_err(fail)?;
     let size = file.size().map_err(fail)?;
     let mut bytes = [0; SEGMENT_HEADER];
     let got = read_full(file.as_ref(), 0, &mut bytes).map_err(fail)?;
-    let header =
-        SegmentHeader::decode(&bytes[..got]).map_err(|what| damaged(storage, id, 0, &what))?;
+    let header = match SegmentHeader::decode(&bytes[..got]) {
+        Ok(header) => header,
+        Err(what) => return Ok(Err(what)),
+    };
     if header.segment != id {
         let what = format!("the file is segment {}", header.segment);
-        return Err(damaged(storage, id, 0, &what));
+        return Ok(Err(Unreadable::Damaged(what)));
     }
-    Ok(Segment { file, header, size })
+    Ok(Ok(Segment { file, header, size }))
 }
 
 impl Segment {
@@ -139,7 +155,9 @@ impl Segment {
         window: &mut Window<'_>,
         scan: &mut Scan,
     ) -> Result<Option<(GroupHeader, u32)>> {
-        let slot = GroupHeader::decode(window.bytes(scan.end, GROUP_HEADER)?, self.header.salt);
+        let SegmentHeader { salt, version, .. } = self.header;
+        let slot =
+            GroupHeader::decode(window.bytes(scan.end, version.group_header())?, salt, version);
         let (header, seed) = match slot {
             Slot::Empty => return Ok(None),
             Slot::Damaged => {
@@ -154,6 +172,13 @@ impl Segment {
                 "group {number} of segment {segment} is where group {} must be",
                 scan.next_group
             ));
+            return Ok(None);
+        }
+        let before = Place { segment: header.segment, offset: scan.end };
+        let is_first = scan.groups == 0;
+        if version == Version::V2 && !is_first && header.durable != before {
+            let (number, durable) = (header.number, header.durable);
+            scan.damage = Some(format!("group {number} says that it lies behind {durable}"));
             return Ok(None);
         }
         if let Some(what) = self.group_damage(window, scan.end, header, seed)? {
@@ -172,7 +197,7 @@ impl Segment {
         seed: u32,
     ) -> Result<Option<String>> {
         let length = as_usize(header.length);
-        let body_at = start + GROUP_HEADER as u64;
+        let body_at = start + self.group_header();
         if self.size.saturating_sub(body_at) < u64::from(header.length) {
             return Ok(Some("it is longer than the file".to_owned()));
         }
@@ -200,7 +225,7 @@ impl Segment {
         (header, seed): (GroupHeader, u32),
         visit: &mut Visit<'_>,
     ) -> Result<()> {
-        let mut offset = scan.end + GROUP_HEADER as u64;
+        let mut offset = scan.end + self.group_header();
         let mut body = window.bytes(offset, as_usize(header.length))?;
         while let Some((position, bytes)) = decode_record(body, header.segment, offset, seed) {
             visit(position, bytes)?;
@@ -210,23 +235,33 @@ impl Segment {
             body = &body[taken..];
             offset += taken as u64;
         }
+        if scan.groups == 0 && self.header.version == Version::V2 {
+            scan.before = Some(header.durable);
+        }
+        scan.checkpoint = scan.checkpoint.max(header.checkpoint);
         scan.groups += 1;
         scan.next_group = scan.next_group.saturating_add(1);
         scan.last_group = scan.end;
-        scan.end += group_bytes(as_usize(header.length)) as u64;
+        scan.end += self.header.version.group_bytes(as_usize(header.length)) as u64;
         Ok(())
+    }
+
+    /// Bytes of a group's header.
+    fn group_header(&self) -> u64 {
+        self.header.version.group_header() as u64
     }
 
     /// Where behind the end of the scan a group begins whose number is higher than the one that is missing there.
     fn later_group(&self, window: &mut Window<'_>, scan: &Scan) -> Result<Option<u64>> {
         let mut at = scan.end + ALIGN as u64;
-        while at + GROUP_HEADER as u64 <= self.size {
+        let header = self.header.version.group_header();
+        while at + header as u64 <= self.size {
             let left = usize::try_from(self.size - at).unwrap_or(usize::MAX);
             let bytes = window.bytes(at, left.min(READ_BYTES))?;
-            if bytes.len() < GROUP_HEADER {
+            if bytes.len() < header {
                 return Ok(None);
             }
-            let places = (bytes.len() - GROUP_HEADER) / ALIGN + 1;
+            let places = (bytes.len() - header) / ALIGN + 1;
             let later = |place: &usize| self.is_later(&bytes[place * ALIGN..], scan);
             if let Some(place) = written(bytes, places).find(later) {
                 return Ok(Some(at + (place * ALIGN) as u64));
@@ -238,10 +273,11 @@ impl Segment {
 
     /// Whether a group of this segment begins here that has a higher number than the one that is missing.
     fn is_later(&self, slot: &[u8], scan: &Scan) -> bool {
-        if !GroupHeader::plausible(slot) {
+        let SegmentHeader { salt, version, .. } = self.header;
+        if !GroupHeader::plausible(slot, version) {
             return false;
         }
-        match GroupHeader::decode(slot, self.header.salt) {
+        match GroupHeader::decode(slot, salt, version) {
             Slot::Group(header, _) => {
                 header.segment == self.header.segment && header.number > scan.next_group
             }
@@ -279,11 +315,6 @@ fn written(bytes: &[u8], places: usize) -> impl Iterator<Item = usize> {
         run != &ZEROS[..run.len()]
     };
     (0..places).step_by(step).filter(is_written).flat_map(move |from| from..places.min(from + step))
-}
-
-/// Bytes that a group with a body of `length` bytes takes, with its header and the padding behind it.
-pub(crate) fn group_bytes(length: usize) -> usize {
-    (GROUP_HEADER + length).next_multiple_of(ALIGN)
 }
 
 fn as_usize(length: u32) -> usize {
@@ -332,6 +363,7 @@ impl<'a> Window<'a> {
 
 #[cfg(all(test, not(tidemill_model)))]
 mod tests {
+    use super::super::format::GROUP_HEADER;
     use super::*;
 
     #[test]
@@ -340,14 +372,36 @@ mod tests {
         let places = (bytes.len() - GROUP_HEADER) / ALIGN + 1;
         assert_eq!(written(&bytes, places).count(), 0);
         for place in 0..places {
-            let header = GroupHeader { segment: 1, number: 2, length: 3, records: 4, attempt: 5 };
+            let header = GroupHeader {
+                segment: 1,
+                number: 2,
+                length: 3,
+                records: 4,
+                attempt: 5,
+                durable: Place::default(),
+                checkpoint: 7,
+            };
             let (header, _) = header.encode(6);
             let at = place * ALIGN;
             let before = bytes[at..at + GROUP_HEADER].to_vec();
             bytes[at..at + GROUP_HEADER].copy_from_slice(&header);
-            let found = |place: &usize| GroupHeader::plausible(&bytes[place * ALIGN..]);
+            let found =
+                |place: &usize| GroupHeader::plausible(&bytes[place * ALIGN..], Version::V2);
             assert_eq!(written(&bytes, places).find(found), Some(place));
             bytes[at..at + GROUP_HEADER].copy_from_slice(&before);
+        }
+    }
+
+    #[test]
+    fn a_path_is_one_word_of_a_shell() {
+        for (path, word) in [
+            ("/var/lib/tidemill", "/var/lib/tidemill"),
+            ("", "''"),
+            ("/my logs", "'/my logs'"),
+            ("/it's", r"'/it'\''s'"),
+            ("/$HOME", "'/$HOME'"),
+        ] {
+            assert_eq!(shell_word(path), word);
         }
     }
 }

@@ -5,15 +5,15 @@
 //! sure, also where the process before ended with a sync that failed (its pages may be in memory and not on disk, so the
 //! last group is written again).
 
-use std::collections::BTreeMap;
-
 use super::LogOptions;
-use super::format::{SEGMENT_HEADER, segment_name, segment_of, spare_of};
-use super::reader::{Scan, Segment, Visit, damaged, open_segment, unreadable};
+use super::examine::{Extent, Known, examine};
+use super::format::{SEGMENT_HEADER, segment_name};
+use super::list::Listing;
+use super::reader::{Scan, Segment, Visit, unreadable};
 use super::spares::Spares;
 use super::storage::{Behind, Storage, StoredFile, read_full, sync, write_all};
 use super::writer::{Files, TOLD_BYTES, Writer};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::sync::{Arc, Mutex};
 
 /// What was found in a log that was opened.
@@ -29,6 +29,8 @@ pub struct Recovered {
     pub bytes: u64,
     /// The torn tail that was cut.
     pub torn: Option<Torn>,
+    /// The newest checkpoint that the log knows; 0 if there is none.
+    pub checkpoint: u64,
 }
 
 /// The end of the log that a crash left unfinished; nothing in it was ever acknowledged.
@@ -49,61 +51,47 @@ pub struct Torn {
 pub fn replay(
     storage: Arc<dyn Storage>,
     options: LogOptions,
-    first: u64,
+    known: impl Into<Known>,
     visit: &mut Visit<'_>,
 ) -> Result<Recovered> {
     options.check();
-    recover(storage, options, first, visit).map(|(_, recovered)| recovered)
+    recover(storage, options, known.into(), visit).map(|(_, recovered)| recovered)
 }
 
-/// What the directory holds, by its names.
-#[derive(Debug, Default)]
-pub(crate) struct Names {
-    pub(crate) segments: Vec<u64>,
-    pub(crate) spares: Vec<u64>,
-}
-
-impl Names {
-    pub(crate) fn list(storage: &dyn Storage) -> Result<Self> {
-        let what = || format!("cannot list {}", storage.name());
-        let names = storage.list().map_err(|err| Error::io(what(), err))?;
-        let mut segments: Vec<u64> = names.iter().filter_map(|name| segment_of(name)).collect();
-        segments.sort_unstable();
-        Ok(Names { segments, spares: names.iter().filter_map(|name| spare_of(name)).collect() })
-    }
-}
-
-/// Opens the log, of which the segments from `first` on are needed.
+/// Opens the log, of which `known` is known from outside.
 pub(crate) fn recover(
     storage: Arc<dyn Storage>,
     options: LogOptions,
-    first: u64,
+    known: Known,
     visit: &mut Visit<'_>,
 ) -> Result<(Writer, Recovered)> {
-    let names = Names::list(storage.as_ref())?;
-    let (old, live): (Vec<u64>, Vec<u64>) = names.segments.iter().partition(|id| **id < first);
-    expect_all(storage.as_ref(), first, &live)?;
-    let mut recovered = Recovered::default();
-    let mut files = BTreeMap::new();
-    let mut before: Option<(u64, Scan)> = None;
-    for id in &live {
-        let segment = open_segment(storage.as_ref(), *id)?;
-        expect_chain(storage.as_ref(), &segment, before.as_ref())?;
-        let scan = segment.scan(visit)?;
-        recovered.add(&scan);
-        files.insert(*id, Arc::clone(&segment.file));
-        if live.last() == Some(id) {
-            recovered.torn = settle_tail(storage.as_ref(), &segment, &scan)?;
-        }
-        before = Some((*id, scan));
+    let looked = &mut |_, _| ();
+    let examined = examine(storage.as_ref(), known, Extent::ToTheFirst, visit, looked)?;
+    if let Some(finding) = examined.findings.first() {
+        return Err(finding.error(storage.as_ref()));
     }
-    let spares = Spares::adopt(storage.as_ref(), &names.spares, options.segment_bytes);
+    let mut recovered = Recovered { checkpoint: examined.checkpoint, ..Recovered::default() };
+    let mut now = examined.list.clone().unwrap_or_default();
+    now.freed = now.freed.max(known.kept);
+    now.segments = examined.segments.iter().filter_map(|segment| segment.good).collect();
+    if let Some(last) = now.segments.last() {
+        now.next_segment = now.next_segment.max(last.segment.saturating_add(1));
+        now.next_group = last.next_group;
+    }
+    now.checkpoint = examined.checkpoint;
+    let found = examined.segments.into_iter().filter_map(|segment| segment.found);
+    let found: Vec<(Segment, Scan)> = found.collect();
+    found.iter().for_each(|(_, scan)| recovered.add(scan));
+    if let Some((segment, scan)) = found.last() {
+        recovered.torn = settle_tail(storage.as_ref(), segment, scan)?;
+    }
+    let files = found.into_iter().map(|(segment, _)| (segment.header.segment, segment.file));
+    let spares = Spares::adopt(storage.as_ref(), &examined.spares, options.segment_bytes);
     let spares = spares.map_err(|err| unreadable(storage.as_ref(), "a spare segment", err))?;
     let mut writer = Writer {
         options,
-        files: Files::new(Mutex::new(files)),
-        next_segment: before.as_ref().map_or(1, |(id, _)| id.saturating_add(1)),
-        next_group: before.as_ref().map_or(1, |(_, scan)| scan.next_group),
+        files: Files::new(Mutex::new(files.collect())),
+        listing: Listing::new(Arc::clone(&storage), now, examined.list),
         spares,
         reserve: options.reserve,
         current: None,
@@ -113,50 +101,9 @@ pub(crate) fn recover(
         attempt: 0,
         storage,
     };
-    tidy_names(&mut writer, &old)?;
+    writer.save_list()?;
+    tidy_names(&mut writer, &examined.old)?;
     Ok((writer, recovered))
-}
-
-/// Every segment from the first that is needed must be there.
-fn expect_all(storage: &dyn Storage, first: u64, live: &[u64]) -> Result<()> {
-    let missing = |id: u64| {
-        let name = segment_name(id);
-        let dir = storage.name();
-        Err(Error::Failed(format!(
-            "the log is damaged: segment {id} ({name}) at offset 0: the file is missing in {dir}"
-        )))
-    };
-    let first = first.max(1);
-    if live.is_empty() && first > 1 {
-        return missing(first);
-    }
-    match live.iter().zip(first..).find(|(found, wanted)| **found != *wanted) {
-        Some((_, wanted)) => missing(wanted),
-        None => Ok(()),
-    }
-}
-
-/// A segment continues the one before it: otherwise groups of that one are missing.
-fn expect_chain(
-    storage: &dyn Storage,
-    segment: &Segment,
-    before: Option<&(u64, Scan)>,
-) -> Result<()> {
-    let (id, first_group) = (segment.header.segment, segment.header.first_group);
-    match before {
-        Some((before, scan)) if scan.next_group != first_group => {
-            let next = scan.next_group;
-            let what = scan.damage.as_deref().unwrap_or("nothing is there");
-            let what =
-                format!("group {next} is missing, segment {id} begins with {first_group}: {what}");
-            Err(damaged(storage, *before, scan.end, &what))
-        }
-        None if id == 1 && first_group != 1 => {
-            let what = format!("the first segment begins with group {first_group}");
-            Err(damaged(storage, id, 0, &what))
-        }
-        _ => Ok(()),
-    }
 }
 
 impl Recovered {
@@ -171,9 +118,6 @@ impl Recovered {
 /// Cuts the newest segment behind its last whole group, and makes that group durable.
 fn settle_tail(storage: &dyn Storage, segment: &Segment, scan: &Scan) -> Result<Option<Torn>> {
     let id = segment.header.segment;
-    if !scan.is_tail() {
-        return Err(damaged(storage, id, scan.end, &scan.damage_text()));
-    }
     let name = segment_name(id);
     let fail = |err| unreadable(storage, &name, err);
     rewrite(segment.file.as_ref(), scan).map_err(fail)?;

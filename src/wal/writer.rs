@@ -1,8 +1,9 @@
 //! Writes groups: one at a time, each synced before the next is begun; rolls to a new segment, reuses released ones.
 //!
 //! ```text
-//!  roll:    spare-N (preallocated) ─ header and first group ─ sync ─ rename to wal-K ─ sync of the directory
-//!  release: wal-J ─ rename to spare-M (or remove) ─ sync of the directory
+//!  roll:    list aside ─ spare-N (preallocated) ─ header and first group ─ sync ─ rename to wal-K ─ sync of the directory
+//!           ─ rename of the list ─ sync of the directory
+//!  release: wal-J ─ rename to spare-M (or remove) ─ sync of the directory ─ list
 //!  input:   only while the reserve, some whole spares, is there ─ plans, commits, changes: as long as there is a spare
 //! ```
 //! So a segment that has its name is never without a good header, and a later segment proves that every group before
@@ -17,11 +18,12 @@ use bytes::Bytes;
 use super::LogOptions;
 use super::format::{
     ALIGN, GROUP_HEADER, GroupHeader, Position, RECORD_HEADER, SEGMENT_HEADER, SegmentHeader,
-    record_crc, record_header, segment_name, spare_name,
+    Version, record_crc, record_header, segment_name, spare_name,
 };
-use super::reader::{group_bytes, unreadable};
+use super::list::{LIST, Listing, SegmentList, Synced};
+use super::reader::unreadable;
 use super::spares::{Prepared, Spares};
-use super::storage::{Behind, Storage, StoredFile, sync, write_all};
+use super::storage::{Behind, PutFailure, Storage, StoredFile, sync, write_all};
 use crate::error::Error;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Mutex};
@@ -84,8 +86,8 @@ pub(crate) struct Writer {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) options: LogOptions,
     pub(crate) files: Files,
-    pub(crate) next_segment: u64,
-    pub(crate) next_group: u64,
+    /// Which segments there are, and the numbers of the next segment and group.
+    pub(crate) listing: Listing,
     /// The segments that wait to be written.
     pub(crate) spares: Spares,
     /// How many of those input leaves alone.
@@ -166,19 +168,23 @@ impl Writer {
     fn write(&mut self, records: &[&Record]) -> Result<Vec<Position>, Failure> {
         let body = records.iter().map(|record| RECORD_HEADER + record.length).sum();
         assert!(body <= self.body_max(), "the caller forms groups that fit a segment");
-        let taken = group_bytes(body) as u64;
+        let taken = Version::V2.group_bytes(body) as u64;
         let fits = self.current.is_some() && body <= self.body_left();
         if !fits {
             self.clear_failed_attempt()?;
             self.prepare().map_err(Failure::Retry)?;
+            self.prepare_list(taken)?;
         }
         let (file, salt, segment, start) = self.place(fits);
+        let list = self.listing.now();
         let header = GroupHeader {
             segment,
-            number: self.next_group,
+            number: list.next_group,
             length: u32::try_from(body).expect("segments are smaller than 4 GiB"),
             records: u32::try_from(records.len()).expect("fewer records than bytes"),
             attempt: self.attempt,
+            durable: list.end(),
+            checkpoint: list.checkpoint,
         };
         let (group, positions, headers) = encode(header, salt, start, records);
         let first = self.segment_header(segment, salt);
@@ -213,23 +219,23 @@ impl Writer {
         }
         let next = self.prepared.as_ref().expect("prepared just now");
         let salt = self.salt(next);
-        (Arc::clone(&next.file), salt, self.next_segment, SEGMENT_HEADER as u64)
+        (Arc::clone(&next.file), salt, self.listing.now().next_segment, SEGMENT_HEADER as u64)
     }
 
     /// The salt of a segment that was not begun yet.
     fn salt(&self, next: &Prepared) -> u64 {
-        mix(self.options.salt, next.number, self.next_segment)
+        mix(self.options.salt, next.number, self.listing.now().next_segment)
     }
 
     fn segment_header(&self, segment: u64, salt: u64) -> [u8; SEGMENT_HEADER] {
-        let (first_group, size) = (self.next_group, self.options.segment_bytes);
-        SegmentHeader { segment, first_group, salt, size }.encode()
+        let (first_group, size) = (self.listing.now().next_group, self.options.segment_bytes);
+        SegmentHeader { version: Version::V2, segment, first_group, salt, size }.encode()
     }
 
     /// Zeros up to where the next group begins, over the slot of its header, and up to the end of that page, as far as there
     /// is room: a page of which only a part is written would have to be read first, if it has left memory.
     fn padding(&self, body: usize, end: u64) -> Vec<u8> {
-        let align = group_bytes(body) - GROUP_HEADER - body;
+        let align = Version::V2.group_bytes(body) - GROUP_HEADER - body;
         let slot_end = (end + GROUP_HEADER as u64).next_multiple_of(PAGE_BYTES);
         let slot = slot_end.min(self.options.segment_bytes.max(end)) - end;
         vec![0; align + usize::try_from(slot).expect("a page and a header at most")]
@@ -257,6 +263,49 @@ impl Writer {
         Ok(())
     }
 
+    /// Writes aside what the list says once the prepared segment is begun, with a group that takes this many bytes.
+    fn prepare_list(&mut self, taken: u64) -> Result<(), Failure> {
+        let next = self.prepared.as_ref().expect("prepared just now");
+        let SegmentList { next_segment, next_group, .. } = *self.listing.now();
+        let outcome = self.listing.prepare(Synced {
+            segment: next_segment,
+            salt: self.salt(next),
+            first_group: next_group,
+            end: SEGMENT_HEADER as u64 + taken,
+            next_group: next_group + 1,
+            closed: false,
+        });
+        outcome.map_err(|failure| self.list_failure(failure))
+    }
+
+    fn list_failure(&self, failure: PutFailure) -> Failure {
+        let fail = |err| unreadable(self.storage.as_ref(), LIST, err);
+        match failure {
+            PutFailure::Retry(err) => Failure::Retry(fail(err)),
+            PutFailure::Fatal(err) => Failure::Fatal(fail(err)),
+        }
+    }
+
+    /// A start settles what the list says. Where it said nothing before, it must be written; otherwise it can wait for room.
+    pub(crate) fn save_list(&mut self) -> Result<(), Error> {
+        let is_new = self.listing.is_new();
+        match self.listing.save().map_err(|failure| self.list_failure(failure)) {
+            Ok(()) => Ok(()),
+            Err(Failure::Retry(_)) if !is_new => Ok(()),
+            Err(Failure::Retry(err) | Failure::Fatal(err)) => Err(err),
+        }
+    }
+
+    /// An orderly stop: nothing is written any more, and the list says so. Without room for it the next start does not
+    /// know that nothing is missing at the end, and goes on all the same.
+    pub(crate) fn close(&mut self) -> Result<(), Failure> {
+        self.listing.close();
+        match self.listing.save().map_err(|failure| self.list_failure(failure)) {
+            Err(failure @ Failure::Fatal(_)) => Err(failure),
+            Ok(()) | Err(Failure::Retry(_)) => Ok(()),
+        }
+    }
+
     /// Makes the group that was written durable.
     fn sync(&mut self) -> Result<(), Failure> {
         let written = self.written.take().expect("a group was written");
@@ -268,24 +317,26 @@ impl Writer {
         };
         if written.rolled {
             let next = self.prepared.take().expect("a segment is prepared before it is written");
-            self.begin(&next).map_err(fail)?;
-            self.files.lock().insert(self.next_segment, Arc::clone(&next.file));
-            let (id, salt, file) = (self.next_segment, self.salt(&next), next.file);
-            self.current = Some(Current { id, file, salt, end: 0 });
-            self.next_segment += 1;
+            let id = self.listing.now().next_segment;
+            let salt = self.salt(&next);
+            self.begin(&next, id).map_err(fail)?;
+            self.listing.begun().map_err(fail)?;
+            self.files.lock().insert(id, Arc::clone(&next.file));
+            self.current = Some(Current { id, file: next.file, salt, end: 0 });
         } else {
             let now = self.current.as_ref().expect("a group was written to it");
             sync(now.file.as_ref()).map_err(fail)?;
+            let behind = self.listing.now().next_group + 1;
+            self.listing.synced(written.end, behind);
         }
         self.current.as_mut().expect("it holds the group").end = written.end;
-        self.next_group += 1;
         self.attempt = 0;
         Ok(())
     }
 
     /// Makes a prepared segment, which holds its first group, a segment of the log.
-    fn begin(&self, next: &Prepared) -> io::Result<()> {
-        let (from, to) = (spare_name(next.number), segment_name(self.next_segment));
+    fn begin(&self, next: &Prepared, id: u64) -> io::Result<()> {
+        let (from, to) = (spare_name(next.number), segment_name(id));
         if planted(Planted::RenameBeforeSync) {
             self.storage.rename(&from, &to)?;
             self.storage.sync_dir()?;
@@ -298,12 +349,12 @@ impl Writer {
 
     /// Lets the segments below `first` go; the newest one always stays. Returns how many went.
     pub(crate) fn release(&mut self, first: u64) -> Result<usize, Failure> {
-        let released: Vec<u64> = {
-            let mut files = self.files.lock();
-            let newest = files.keys().next_back().copied().unwrap_or(0);
-            let kept = files.split_off(&first.min(newest));
-            std::mem::replace(&mut *files, kept).into_keys().collect()
-        };
+        let mut files = self.files.lock();
+        let newest = files.keys().next_back().copied().unwrap_or(0);
+        let first = first.min(newest);
+        let kept = files.split_off(&first);
+        let released: Vec<u64> = std::mem::replace(&mut *files, kept).into_keys().collect();
+        drop(files);
         for id in &released {
             self.let_go(*id).map_err(|err| {
                 Failure::Fatal(unreadable(self.storage.as_ref(), &segment_name(*id), err))
@@ -314,6 +365,11 @@ impl Writer {
             self.storage
                 .sync_dir()
                 .map_err(|err| Failure::Fatal(unreadable(self.storage.as_ref(), "the log", err)))?;
+            self.listing.freed(first);
+            // Without room for it the list says so later: a start needs none of these segments.
+            if let Err(failure @ PutFailure::Fatal(_)) = self.listing.save() {
+                return Err(self.list_failure(failure));
+            }
         }
         Ok(released.len())
     }

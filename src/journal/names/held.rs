@@ -6,7 +6,7 @@ use super::{Inventory, Known, NameChanges, NameKind, Reconciled, Renamed, StateN
 use crate::error::Result;
 use crate::journal::record::{self, Entry, Plan, decode};
 use crate::journal::recovery::{Replayed, sources_of};
-use crate::wal::WriteAheadLog;
+use crate::wal::Position;
 
 /// What the journal asks of those who know what states and sinks are.
 pub(crate) trait Survey {
@@ -60,13 +60,16 @@ pub(crate) struct Continued {
     pub(crate) given_up: Vec<Option<String>>,
 }
 
+/// Reads a record of the log back.
+pub(in crate::journal) type ReadRecord<'a> = dyn Fn(Position) -> Result<Vec<u8>> + 'a;
+
 /// Sorts the names of the log, in `directory`, and those of the program.
 ///
 /// # Errors
 /// What the user is to decide first, or has to say differently.
 pub(crate) fn continued(
     replayed: &Replayed,
-    log: &WriteAheadLog,
+    read: &ReadRecord<'_>,
     program: &Program,
     directory: &str,
 ) -> Result<Continued> {
@@ -78,7 +81,7 @@ pub(crate) fn continued(
     }
     let changes = with_states_of_sources(program);
     let begins = Begins { states: replayed.first_open(), others: replayed.next_index() };
-    let held = Held { replayed, log, program, known: &known };
+    let held = Held { replayed, read, program, known: &known };
     let mut failed = None;
     let mut holds = |kind, number| match held.of(kind, number) {
         Ok(held) => held,
@@ -137,7 +140,7 @@ fn with_states_of_sources(program: &Program) -> NameChanges {
 /// Looks what things hold.
 struct Held<'a> {
     replayed: &'a Replayed,
-    log: &'a WriteAheadLog,
+    read: &'a ReadRecord<'a>,
     program: &'a Program,
     known: &'a Inventory<Known>,
 }
@@ -206,7 +209,7 @@ impl Held<'_> {
         let mut count = self.program.survey.count();
         let changed = self.replayed.commits.values().flat_map(|commit| &commit.changed);
         for at in changed {
-            let record = self.log.read(*at)?;
+            let record = (self.read)(*at)?;
             let Entry::Changed(_, bytes) = decode(*at, &record)? else { continue };
             for (_, part) in record::parts(bytes)?.into_iter().filter(|(of, _)| *of == number) {
                 if let Err(what) = count.take(part) {

@@ -61,6 +61,25 @@ impl Directory {
         Ok(Directory { path, handle, writable })
     }
 
+    /// Who uses the directory, if somebody does: `process N`. Changes nothing, and holds nothing on return.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn holder(&self) -> Result<Option<String>> {
+        let lock = self.at(LOCK);
+        let what = || format!("cannot read {}", lock.display());
+        let file = match File::open(&lock) {
+            Ok(file) => file,
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(err) => return Err(Error::io(what(), err)),
+        };
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(None),
+            Err(Errno::WOULDBLOCK) => Ok(Some(holder(&lock))),
+            Err(err) => Err(Error::io(what(), err.into())),
+        }
+    }
+
     fn at(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
@@ -170,9 +189,7 @@ impl Storage for Directory {
 
 /// The error for a directory that another process uses.
 fn held(path: &Path, lock: &Path) -> Error {
-    let holder = fs::read_to_string(lock).ok().and_then(|text| text.trim().parse::<u32>().ok());
-    let holder = holder.map_or("another process".to_owned(), |pid| format!("process {pid}"));
-    let path = path.display();
+    let (holder, path) = (holder(lock), path.display());
     Error::Failed(format!("{path} is in use by {holder}: stop it first, or give another directory"))
 }
 
@@ -202,6 +219,12 @@ fn taken_whole(file: &File, before: u64, outcome: io::Result<()>) -> io::Result<
         // If this fails, the file is a short one, which its owner removes.
         let _ = file.set_len(before);
     })
+}
+
+/// What the one who holds a lock wrote there.
+fn holder(lock: &Path) -> String {
+    let pid = fs::read_to_string(lock).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    pid.map_or("another process".to_owned(), |pid| format!("process {pid}"))
 }
 
 impl StoredFile for File {

@@ -67,7 +67,7 @@ pub(super) fn open(
         Ok(())
     };
     let storage: Arc<dyn Storage> = Arc::new(disk.clone());
-    let (writer, recovered) = recover(storage, options(salt), first, &mut visit)?;
+    let (writer, recovered) = recover(storage, options(salt), first.into(), &mut visit)?;
     Ok((writer, recovered, records))
 }
 

@@ -10,10 +10,13 @@ use crate::sync::{Arc, Mutex, Poison};
 /// Blocks of a small disk, in bytes.
 const BLOCK: u64 = 64;
 
-/// A disk with so many bytes.
+/// What the list of segments takes on it at most, with the file aside: less than a segment.
+const LIST_BYTES: u64 = 8 * BLOCK;
+
+/// A disk with so many bytes beside the list of segments.
 fn small(bytes: u64) -> MemoryStorage {
     let disk = MemoryStorage::new(0);
-    disk.set_capacity(bytes, BLOCK);
+    disk.set_capacity(bytes + LIST_BYTES, BLOCK);
     disk
 }
 
@@ -25,6 +28,7 @@ fn large() -> bytes::Bytes {
 /// Two spares lie on a full disk, one of them with this length instead of its own. A start goes on with the other.
 fn check_spare(length: usize) -> Result<(), String> {
     let disk = small(1_400);
+    drop(open(&disk, 1, 1).map_err(|err| err.to_string())?);
     disk.set_bytes("spare-000000000001.seg", &[0; 512]);
     disk.set_bytes("spare-000000000002.seg", &vec![0; length]);
     disk.take_outside(u64::MAX);
@@ -63,6 +67,7 @@ fn spares_of_another_size_are_cut_and_others_removed() {
     let (writer, _, _) = open(&disk, 1, 1).expect("opened");
     let size = |name: &str| disk.bytes(name).map(|bytes| bytes.len());
     let names = disk.list().expect("listed");
+    let names: Vec<String> = names.into_iter().filter(|name| name.starts_with("spare")).collect();
     assert_eq!((writer.spares.len(), names.len()), (1, 1), "as many as are kept: {names:?}");
     assert_eq!(size(&names[0]), Some(512));
 }
@@ -71,13 +76,14 @@ fn spares_of_another_size_are_cut_and_others_removed() {
 #[test]
 fn a_refused_preallocation_leaves_nothing_behind() {
     for keeps_parts in [false, true] {
-        let disk = small(900);
+        let disk = small(600);
         disk.keep_parts(keeps_parts);
         let (mut writer, _, _) = open(&disk, 1, 1).expect("opened");
         writer.spares.fill(&disk, 1).expect("room for one");
+        let used = disk.used();
         for _ in 0..3 {
             writer.spares.fill(&disk, 2).expect_err("no room for two");
-            assert_eq!(disk.used(), 512);
+            assert_eq!(disk.used(), used);
         }
         writer.commit(&[&Record::from(large())], &mut |_| ()).map_err(|_| "refused").expect("room");
     }
@@ -118,7 +124,8 @@ fn input_leaves_the_reserve_and_all_else_uses_it() {
     let count = Arc::clone(&told);
     log.on_shortage(move || *count.lock() += 1);
     let taken = (0..10).take_while(|_| input(&log)).count();
-    assert_eq!((taken, log.segments().len(), disk.volume().expect("told").free), (3, 3, 0));
+    assert_eq!((taken, log.segments().len()), (3, 3));
+    assert!(disk.volume().expect("told").free < 512, "all five segments are taken");
     assert!(!input(&log), "it stays refused");
     assert!(log.shortage().expect("short").contains("a spare segment in memory"), "why");
     assert_eq!(*told.lock(), 1, "once for each time that it begins");
