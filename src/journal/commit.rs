@@ -2,7 +2,7 @@
 //! some of them: those alone are appended again, so that what is tried again and again does not itself fill the log.
 
 use super::record::{self, Committed, Parts};
-use super::{Journal, Shared};
+use super::{Journal, Live};
 use crate::error::{Error, Result};
 use crate::sync::{Arc, Mutex};
 use crate::wal::{NotLogged, Position, Record};
@@ -30,7 +30,7 @@ pub(crate) type CommitReceipt = Box<dyn FnOnce(CommitOutcome) + Send>;
 
 /// What is known of the records that were appended together.
 struct Appended {
-    shared: Arc<Shared>,
+    live: Arc<Mutex<Live>>,
     index: u64,
     /// How many are on their way.
     left: usize,
@@ -66,7 +66,7 @@ impl Journal {
     pub(crate) fn append_commit(&self, commit: CommitRecords, receipt: CommitReceipt) {
         let CommitRecords { index, records } = commit;
         let appended = Arc::new(Mutex::new(Appended {
-            shared: Arc::clone(&self.shared),
+            live: Arc::clone(&self.shared.live),
             index,
             left: records.len(),
             refused: Vec::new(),
@@ -95,7 +95,7 @@ impl Appended {
         self.left -= 1;
         match outcome {
             Ok(at) => {
-                let mut live = self.shared.live.lock();
+                let mut live = self.live.lock();
                 let oldest = live.commits.entry(self.index).or_insert(at.segment);
                 *oldest = (*oldest).min(at.segment);
             }

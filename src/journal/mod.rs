@@ -83,14 +83,16 @@ pub(crate) struct Journal {
     numbers: Vec<u32>,
     checkpoint_inbox: Mailbox<Covered>,
     checkpoint_thread: Mutex<Option<Thread>>,
-    _lock: Lock,
+    _lock: Arc<Lock>,
 }
 
 /// What the journal and its thread share.
 struct Shared {
     log: WriteAheadLog,
     segment_bytes: u64,
-    live: Mutex<Live>,
+    /// Receipts hold this and nothing else: the last of them must not drop the log on its own thread, which cannot wait
+    /// for itself and would go on behind the journal's end.
+    live: Arc<Mutex<Live>>,
     /// What this start says of itself.
     started: Started,
     /// How far the outputs had come at the newest commit.
@@ -166,7 +168,7 @@ impl Journal {
         poison: &Poison,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(Journal, Found)> {
-        let lock = storage.lock()?;
+        let lock = Arc::new(storage.lock()?);
         let (mut checkpoints, loaded) = Checkpoints::open(Arc::clone(&storage), CHECKPOINTS_KEPT)?;
         let room = checkpoints.keep_room();
         let Base { snapshot, operators, known, mut damaged } = Base::of(loaded)?;
@@ -183,6 +185,7 @@ impl Journal {
         let directory = storage.name();
         let opened = WriteAheadLog::open(storage, options.log, known, poison, &mut visit);
         let (log, recovered) = opened?;
+        log.hold(Arc::clone(&lock));
         if let Some(err) = room.err().filter(|_| !replayed.started) {
             return Err(no_room(&checkpoints, &log.name(), err));
         }
@@ -198,7 +201,7 @@ impl Journal {
         let shared = Arc::new(Shared {
             log,
             segment_bytes: options.log.segment_bytes,
-            live: Mutex::new(live),
+            live: Arc::new(Mutex::new(live)),
             started,
             outputs: Mutex::new(replayed.base.outputs),
             checkpointing: AtomicBool::new(false),
@@ -267,11 +270,11 @@ impl Journal {
         let bytes = ranges.iter().map(|range| range.bytes.len() as u64).sum();
         let head = ChunkHead { source, number, framing: framing_name(framing).to_owned(), records };
         let record = record::chunk(&head, ranges.iter().map(|range| range.bytes.clone()));
-        let shared = Arc::clone(&self.shared);
+        let live = Arc::clone(&self.shared.live);
         self.shared.log.append_input(record, move |outcome| {
             if let Ok(at) = outcome {
                 let chunk = LoggedChunk { at, framing, records, bytes };
-                shared.live.lock().chunks.insert((source, number), chunk);
+                live.lock().chunks.insert((source, number), chunk);
             }
             receipt(outcome.map(|_| ()));
         })
@@ -300,11 +303,11 @@ impl Journal {
             )));
         }
         let indices: Vec<u64> = plans[..count].iter().map(|plan| plan.index).collect();
-        let shared = Arc::clone(&self.shared);
+        let live = Arc::clone(&self.shared.live);
         // A log that has ended has poisoned the engine, and drops the receipt.
         let _ = self.shared.log.append(record, move |outcome| {
             if let Ok(at) = outcome {
-                let mut live = shared.live.lock();
+                let mut live = live.lock();
                 live.plans.extend(indices.iter().map(|index| (*index, at.segment)));
             }
             receipt(outcome.map(|_| ()));

@@ -18,7 +18,7 @@ use super::list::Synced;
 use super::reader::{Segment, Visit};
 use super::recovery::{self, Recovered};
 use super::shortage::Shortage;
-use super::storage::{Storage, Volume};
+use super::storage::{Lock, Storage, Volume};
 use super::writer::{Failure, Files, Record, Writer, body_max};
 use super::{LogOptions, NotLogged};
 use crate::error::{Error, Result};
@@ -73,6 +73,8 @@ struct Shared {
     checkpoint: AtomicU64,
     /// What is durable of the segment that is written; none before the first.
     synced: Mutex<Option<Synced>>,
+    /// What keeps others out of the storage, for as long as `wal-sync` writes to it.
+    lock: Mutex<Option<Arc<Lock>>>,
 }
 
 #[derive(Default)]
@@ -149,6 +151,7 @@ impl WriteAheadLog {
             reserve: AtomicUsize::new(options.reserve),
             shortage,
             checkpoint: AtomicU64::new(writer.listing.now().checkpoint),
+            lock: Mutex::default(),
             synced: Mutex::new(writer.listing.now().segments.last().copied()),
         });
         let (worker, owner) = (Arc::clone(&shared), poison.clone());
@@ -274,6 +277,11 @@ impl WriteAheadLog {
     /// What the operating system says.
     pub fn volume(&self) -> io::Result<Volume> {
         self.storage.volume()
+    }
+
+    /// Keeps others out of the storage until the thread of the log has ended, also where it outlives the log.
+    pub(crate) fn hold(&self, lock: Arc<Lock>) {
+        *self.shared.lock.lock() = Some(lock);
     }
 
     /// A checkpoint of this number is durable: from now on the log knows it.
