@@ -29,6 +29,10 @@ fn socket_key(piece: &str) -> String {
     source(&format!("[source.lines.socket]\n{piece}"))
 }
 
+fn files_key(piece: &str) -> String {
+    source(&format!("[source.lines.files]\ndirectory = \"in\"\n{piece}"))
+}
+
 fn job_key(piece: &str) -> String {
     format!("[job.words]\n{piece}\n{SOURCE}{SINK}")
 }
@@ -468,6 +472,102 @@ error: unknown choice `stopp`
 #[test]
 fn pipeline_keys() {
     check_all(PIPELINE_KEYS);
+}
+
+const FILES_KEYS: &[Case] = &[
+    (
+        files_key,
+        "include = ['*.log', 'app-[0-9]*']\nexclude = []\nfollow_links = false\nunescape = true\nopen_files_max = 0\non_lost = 'skip'",
+        "",
+    ),
+    (
+        files_key,
+        r#"include = "*.log""#,
+        r#"
+error: `include` must be a list of strings, not a string
+ --> p.toml:3:11
+  |
+3 | include = "*.log"
+  |           ^^^^^^^
+  |
+  = help: write `["*.log"]`
+"#,
+    ),
+    (
+        files_key,
+        r#"include = []"#,
+        r#"
+error: `include` is empty
+ --> p.toml:3:11
+  |
+3 | include = []
+  |           ^^
+"#,
+    ),
+    (
+        files_key,
+        r#"exclude = ["*.tmp", "old/*"]"#,
+        r#"
+error: `old/*` is no glob
+ --> p.toml:3:21
+  |
+3 | exclude = ["*.tmp", "old/*"]
+  |                     ^^^^^^^ a glob is for names in the directory, without `/`
+"#,
+    ),
+    (
+        files_key,
+        r#"exclude = ["[a"]"#,
+        r#"
+error: `[a` is no glob
+ --> p.toml:3:12
+  |
+3 | exclude = ["[a"]
+  |            ^^^^ unclosed character class; missing ']'
+"#,
+    ),
+    (
+        files_key,
+        "framing = \"u32\"\nunescape = true",
+        r#"
+error: `unescape` is for lines: `u32` needs none
+ --> p.toml:4:12
+  |
+4 | unescape = true
+  |            ^^^^
+"#,
+    ),
+    (
+        files_key,
+        "follow_link = true",
+        r#"
+error: unknown key `follow_link` of a `files` source
+ --> p.toml:3:1
+  |
+3 | follow_link = true
+  | ^^^^^^^^^^^
+  |
+  = help: did you mean `follow_links`?
+"#,
+    ),
+    (
+        files_key,
+        "on_lost = \"skipp\"",
+        r#"
+error: unknown way to lose input `skipp`
+ --> p.toml:3:11
+  |
+3 | on_lost = "skipp"
+  |           ^^^^^^^
+  |
+  = help: did you mean `skip`?
+"#,
+    ),
+];
+
+#[test]
+fn files_keys() {
+    check_all(FILES_KEYS);
 }
 
 const NAMES: &[Case] = &[

@@ -9,6 +9,8 @@
 
 mod program;
 
+#[path = "outside_edges/files.rs"]
+mod files;
 #[path = "outside_edges/framings.rs"]
 mod framings;
 #[path = "outside_edges/http.rs"]

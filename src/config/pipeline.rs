@@ -546,6 +546,11 @@ mod tests {
             record_bytes_max: 1 << 20,
             batch_bytes_max: 256 << 20,
             on_lost: crate::direct::OnLost::Stop,
+            include: None,
+            exclude: None,
+            follow_links: true,
+            unescape: false,
+            open_files_max: 256,
         };
         assert_eq!(pipeline.sources[0].1, Source::Files(source));
         let SinkKind::File { format, roll, .. } = &pipeline.sinks[0].1 else {

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use crate::direct::OnLost;
-use crate::direct::files::BATCH_BYTES_MAX;
+use crate::direct::files::{BATCH_BYTES_MAX, OPEN_FILES_MAX, select};
 use crate::framing::{FRAMINGS, Framing};
 use crate::load::LINE_LEN;
 use crate::receiver::io::{IO_MODELS, IoModel};
 
 use super::Pattern;
-use super::diagnostics::Problem;
-use super::section::{Section, address};
+use super::diagnostics::{Problem, Problems};
+use super::section::{Found, Section, address};
 use super::units::Address;
 
 const RECORD_BYTES_MAX: usize = 1 << 20;
@@ -139,6 +139,16 @@ pub struct FilesSource {
     pub batch_bytes_max: u64,
     /// What happens when input is lost that was never processed; the stream stops by default.
     pub on_lost: OnLost,
+    /// Globs of the names that are read; all if none are given.
+    pub include: Option<Vec<String>>,
+    /// Globs of the names that are passed over; [`EXCLUDED`](crate::direct::files::select::EXCLUDED) if none are given.
+    pub exclude: Option<Vec<String>>,
+    /// Whether what symbolic links lead to is read; true by default.
+    pub follow_links: bool,
+    /// Whether line feeds are escaped in the lines; false by default.
+    pub unescape: bool,
+    /// Files that stay open from batch to batch; 256 by default.
+    pub open_files_max: usize,
 }
 
 /// Reads `[source.NAME]`; none if it is wrong.
@@ -332,13 +342,34 @@ fn read_files(mut section: Section<'_>) -> Option<FilesSource> {
         record_bytes_max: read_record_bytes(&mut section),
         batch_bytes_max: read_batch_bytes(&mut section),
         on_lost: read_on_lost(&mut section),
+        include: section.texts("include").map(|globs| read_globs(globs, section.problems)),
+        exclude: section.texts_or_none("exclude").map(|globs| read_globs(globs, section.problems)),
+        follow_links: section.truth("follow_links").unwrap_or(true),
+        unescape: section.truth("unescape").unwrap_or(false),
+        open_files_max: section
+            .number("open_files_max", 0..=100_000)
+            .map_or(OPEN_FILES_MAX, |found| found.value),
     };
+    if source.unescape && source.framing != Framing::Lines {
+        let title = format!("`unescape` is for lines: `{}` needs none", source.framing.name());
+        section.problems.add(Problem::new(&section.at_of("unescape"), title));
+    }
     if source.framing.acknowledges() {
         let title = "`relp` is a dialogue with a peer: files have none";
         section.problems.add(Problem::new(&section.at_of("framing"), title));
     }
     section.finish();
     directory.map(|_| source)
+}
+
+fn read_globs(globs: Vec<Found<String>>, problems: &Problems) -> Vec<String> {
+    for glob in &globs {
+        if let Err(why) = select::parse(&glob.value) {
+            let problem = Problem::new(&glob.at, format!("`{}` is no glob", glob.value));
+            problems.add(problem.label(why));
+        }
+    }
+    globs.into_iter().map(|glob| glob.value).collect()
 }
 
 fn read_on_lost(section: &mut Section<'_>) -> OnLost {

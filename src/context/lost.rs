@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::direct::{DirectSource, Lost, LostSum, OnLost, REMEDY};
+use crate::direct::{DirectSource, DirectStart, Lost, LostSum, OnLost, REMEDY};
 use crate::dstream::Graph;
 use crate::error::{Error, Result};
 use crate::journal::{Found, Journal, Replay, Run};
 use crate::metrics::{Event, EventBus};
-use crate::scheduler::LostInput;
+use crate::scheduler::{LostInput, count_lost};
 use crate::time::Time;
 
 use super::sources::{DirectOptions, Start};
@@ -63,6 +63,42 @@ pub(super) fn find(
     Ok(lost)
 }
 
+/// Asks a source that was started what it no longer has of that which it knew of and no plan took.
+///
+/// # Errors
+/// If there is such input and nothing allows to go on without it.
+pub(super) fn find_unplanned(
+    source: &dyn DirectSource,
+    start: &DirectStart,
+    given_up: bool,
+) -> Result<()> {
+    let sum = LostSum::of(&source.lost_unplanned()?);
+    if sum.ranges == 0 {
+        return Ok(());
+    }
+    if source.on_lost() == OnLost::Stop && !given_up {
+        return Err(refusal(&start.source, &sum));
+    }
+    count_lost(&start.counters, sum.bytes, false);
+    start.events.post(event(&start.source, &sum, false));
+    Ok(())
+}
+
+fn refusal(source: &str, sum: &LostSum) -> Error {
+    Error::Failed(format!("source `{source}`: {sum}; {REMEDY}"))
+}
+
+fn event(source: &str, sum: &LostSum, processed: bool) -> Event {
+    Event::InputLost {
+        source: source.to_owned(),
+        ranges: sum.ranges,
+        bytes: sum.bytes,
+        records: sum.records,
+        what: sum.to_string(),
+        processed,
+    }
+}
+
 /// The batches that lack input of the source that has this number in the log.
 fn lacking(replays: &[Replay], number: u32, source: &dyn DirectSource) -> Result<Vec<Lacking>> {
     let of_replay = |replay: &Replay| {
@@ -93,7 +129,7 @@ fn allowed(
     if lost.ranges == 0 || policy.dead_letters {
         return Ok(allowed);
     }
-    Err(Error::Failed(format!("source `{source}`: {lost}; {REMEDY}")))
+    Err(refusal(source, &lost))
 }
 
 /// Tells, once for each kind, what the batches go without.
@@ -105,14 +141,7 @@ fn tell(options: &DirectOptions, batches: &[Lacking], lost: &mut LostInput, even
             continue;
         }
         lost.bytes.push((options.number, sum.bytes, processed));
-        events.post(Event::InputLost {
-            source: options.name.clone(),
-            ranges: sum.ranges,
-            bytes: sum.bytes,
-            records: sum.records,
-            what: sum.to_string(),
-            processed,
-        });
+        events.post(event(&options.name, &sum, processed));
     }
 }
 

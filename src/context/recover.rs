@@ -238,7 +238,8 @@ pub(super) fn start_direct(
     let plans = found.plans.values().flat_map(|plan| &plan.ranges);
     plans
         .filter(|(other, plan)| is_own(*other) && !plan.is_empty())
-        .try_for_each(|(_, plan)| source.planned(plan))
+        .try_for_each(|(_, plan)| source.planned(plan))?;
+    lost::find_unplanned(source, start, recovery.lost.given_up)
 }
 
 /// Makes blocks of chunks that follow one another. A number that is missing was refused by a full disk and never logged.

@@ -22,7 +22,7 @@ const BUCKETS_US: [u64; 20] = [
 ];
 
 /// The counters of a receiver that go down as well.
-const GAUGES: [&str; 1] = ["open"];
+const GAUGES: [&str; 2] = ["open", "removed_files_bytes"];
 
 /// The metrics of a stream as text.
 pub(super) fn encode(stream: &Inspector) -> Result<String, fmt::Error> {

@@ -14,10 +14,10 @@ mod lost;
 use std::fmt;
 
 use crate::error::Result;
-use crate::framing::Framing;
+use crate::framing::{Framing, escape};
 use crate::metrics::{EventBus, ReceiverCounters};
 use crate::sync::{Arc, AtomicU64, Ordering};
-use crate::time::Time;
+use crate::time::{Clock, Time};
 
 pub use lost::{Losses, Lost, LostSum, OnLost, Purpose, REMEDY, Unit};
 
@@ -32,6 +32,8 @@ pub struct DirectStart {
     pub counters: Arc<ReceiverCounters>,
     /// Whether the run ends with what the source holds now.
     pub until_eof: bool,
+    /// By which it waits.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// A replayable source. Everything but the partitions' own methods is called by the thread `job-loop` or by the one that
@@ -87,6 +89,13 @@ pub trait DirectSource: Send + Sync {
     /// If the source cannot be asked, or the bytes are not plans of it.
     fn lost(&self, plans: &[&[u8]]) -> Result<Vec<Vec<Lost>>>;
 
+    /// What the source no longer has of that which it knew of and no plan took. Asked once, after the start and after
+    /// every plan of an earlier run was [planned](DirectSource::planned); the source goes on behind it.
+    ///
+    /// # Errors
+    /// If the source cannot be asked.
+    fn lost_unplanned(&self) -> Result<Vec<Lost>>;
+
     /// What happens when input is lost that was never processed.
     fn on_lost(&self) -> OnLost;
 
@@ -98,6 +107,11 @@ pub trait DirectSource: Send + Sync {
 pub trait DirectPartition: Send + Sync + fmt::Debug {
     /// How the records lie in the ranges.
     fn framing(&self) -> Framing;
+
+    /// Whether the records are lines in which line feeds are escaped.
+    fn unescapes(&self) -> bool {
+        false
+    }
 
     /// How many bytes it takes of the source.
     fn bytes(&self) -> u64;
@@ -151,6 +165,14 @@ impl Portion {
     /// How the records lie in the ranges.
     pub fn framing(&self) -> Framing {
         self.partition.framing()
+    }
+
+    /// Calls `each` with the records of a range.
+    pub fn for_each_record(&self, range: &[u8], each: impl FnMut(&[u8])) {
+        match self.partition.unescapes() {
+            true => escape::records_of(range, each),
+            false => self.framing().for_each(range, each),
+        }
     }
 
     /// How many bytes it takes of the source.

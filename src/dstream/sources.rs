@@ -3,7 +3,6 @@
 use super::{DStream, Graph, Missing, Node, Planner, SourceInfo};
 use crate::batch::{Batch, Partition, fail_task};
 use crate::direct::Portion;
-use crate::framing::Framing;
 use crate::store::StoredBlock;
 use crate::sync::{Arc, AtomicU64, Ordering};
 
@@ -97,7 +96,10 @@ impl Node<str> for BlockSource {
         let partition = |block: &Arc<StoredBlock>| {
             let (block, bad) = (Arc::clone(block), Arc::clone(&self.bad_utf8));
             Partition::new(move |each: &mut dyn FnMut(&str)| {
-                ranges(&block, |range| each_text(block.framing(), range, &bad, each));
+                let framing = block.framing();
+                ranges(&block, |range| {
+                    each_text(range, &bad, each, |each| framing.for_each(range, each));
+                });
             })
         };
         Ok(self.of(cx).iter().map(partition).collect())
@@ -115,10 +117,15 @@ fn ranges(block: &StoredBlock, each: impl FnMut(&[u8])) {
     }
 }
 
-/// Calls `each` with the records of a range as text. A range is checked once, unless something in it is not UTF-8.
-fn each_text(framing: Framing, range: &[u8], bad: &AtomicU64, each: &mut dyn FnMut(&str)) {
+/// Calls `each` with the `records` of a range as text. A range is checked once, unless something in it is not UTF-8.
+fn each_text(
+    range: &[u8],
+    bad: &AtomicU64,
+    each: &mut dyn FnMut(&str),
+    records: impl FnOnce(&mut dyn FnMut(&[u8])),
+) {
     let whole = std::str::from_utf8(range).unwrap_or("");
-    framing.for_each(range, |record| {
+    records(&mut |record| {
         // A record lies in its range; where it does not, or the range is not text, the record is checked by itself.
         let start = record.as_ptr().addr().wrapping_sub(range.as_ptr().addr());
         let checked = start.checked_add(record.len()).and_then(|end| whole.get(start..end));
@@ -152,8 +159,8 @@ impl Node<[u8]> for Portions {
         let partition = |portion: &Arc<Portion>| {
             let portion = Arc::clone(portion);
             Partition::new(move |each: &mut dyn FnMut(&[u8])| {
-                let framing = portion.framing();
-                or_fail(portion.for_each_range(|range| framing.for_each(range, &mut *each)));
+                let each = |range: &[u8]| portion.for_each_record(range, &mut *each);
+                or_fail(portion.for_each_range(each));
             })
         };
         Ok(self.of(cx)?.iter().map(partition).collect())
@@ -165,8 +172,9 @@ impl Node<str> for Portions {
         let partition = |portion: &Arc<Portion>| {
             let (portion, bad) = (Arc::clone(portion), Arc::clone(&self.bad_utf8));
             Partition::new(move |each: &mut dyn FnMut(&str)| {
-                let framing = portion.framing();
-                or_fail(portion.for_each_range(|range| each_text(framing, range, &bad, each)));
+                or_fail(portion.for_each_range(|range| {
+                    each_text(range, &bad, each, |each| portion.for_each_record(range, each));
+                }));
             })
         };
         Ok(self.of(cx)?.iter().map(partition).collect())

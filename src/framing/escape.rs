@@ -52,6 +52,16 @@ pub fn unescape(line: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(record)
 }
 
+/// Calls `each` with the record of every line of a range of whole lines. A `\r` before a terminator is a part of its record:
+/// escaped lines end with `\n` alone.
+pub fn records_of(lines: &[u8], mut each: impl FnMut(&[u8])) {
+    let mut start = 0;
+    for end in memchr::memchr_iter(b'\n', lines) {
+        each(&unescape(&lines[start..end]));
+        start = end + 1;
+    }
+}
+
 /// Whether escaping changes none of the lines of this text, terminators included.
 pub fn lines_are_plain(lines: &[u8]) -> bool {
     memmem::find(lines, br"\n").is_none()

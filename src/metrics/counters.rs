@@ -34,6 +34,11 @@ impl Counter {
         self.0.fetch_sub(count, Ordering::Relaxed);
     }
 
+    /// The count is `count` now, for gauges.
+    pub fn set(&self, count: u64) {
+        self.0.store(count, Ordering::Relaxed);
+    }
+
     /// Raises the count to `count` if it is lower, for maxima.
     pub fn raise_to(&self, count: u64) {
         self.0.fetch_max(count, Ordering::Relaxed);
@@ -88,6 +93,8 @@ counters! {
         skipped,
         /// Bytes of input that was gone before it was processed, of replayable sources.
         lost_bytes,
+        /// Bytes of removed files that are still open because they are read to their ends; now.
+        removed_files_bytes,
         /// Bytes of processed input that was gone when windows would have read it again.
         lost_for_windows_bytes,
         /// Bytes of unfinished records that were thrown away because the engine stopped.

@@ -6,7 +6,7 @@ use crate::block::BlockId;
 use crate::direct::{DirectSource, Losses, Planned, Portion, Purpose};
 use crate::dstream::{BatchInput, Graph};
 use crate::error::Result;
-use crate::metrics::{Event, EventBus, ReceiverCounters};
+use crate::metrics::{ConditionHandle, ConditionKind, Event, EventBus, ReceiverCounters};
 use crate::store::{StoredBlock, Stowed};
 use crate::sync::Arc;
 use crate::time::Time;
@@ -71,6 +71,8 @@ pub(crate) fn count_lost(counters: &ReceiverCounters, bytes: u64, processed: boo
 pub(crate) struct Direct {
     pub(super) reader: Reader,
     events: EventBus,
+    /// It cannot be asked.
+    away: ConditionHandle,
     /// Tells that the source has ended, once, in a run to the end of the sources.
     on_end: Option<Box<dyn FnOnce() + Send>>,
     /// The batch that takes the last of it, once that is planned.
@@ -79,7 +81,8 @@ pub(crate) struct Direct {
 
 impl Direct {
     pub(crate) fn new(reader: Reader, events: EventBus, on_end: Box<dyn FnOnce() + Send>) -> Self {
-        Direct { reader, events, on_end: Some(on_end), last: None }
+        let away = events.conditions().handle(ConditionKind::SourceAway, &*reader.name);
+        Direct { reader, events, away, on_end: Some(on_end), last: None }
     }
 
     /// Whether the last batch of the run is to take the rest of the source.
@@ -106,7 +109,7 @@ impl Direct {
     }
 }
 
-/// What the batch `time` takes of each source; nothing of one that cannot be asked, which is told. At the stop only those
+/// What the batch `time` takes of each source; nothing of one that cannot be asked, which is a condition. At the stop only those
 /// are asked that end with this run: what the others hold is still there for the next one.
 pub(super) fn plan(sources: &mut [Direct], time: Time, draining: bool) -> BTreeMap<u32, Planned> {
     let mut all = BTreeMap::new();
@@ -114,6 +117,9 @@ pub(super) fn plan(sources: &mut [Direct], time: Time, draining: bool) -> BTreeM
         let asked = !draining || direct.has_a_last_batch();
         match if asked { direct.plan(time) } else { Ok(Planned::default()) } {
             Ok(planned) => {
+                if asked {
+                    direct.away.end();
+                }
                 all.insert(direct.reader.number, planned);
                 if direct.reader.source.is_ending() {
                     direct.last.get_or_insert(time);
@@ -121,8 +127,7 @@ pub(super) fn plan(sources: &mut [Direct], time: Time, draining: bool) -> BTreeM
             }
             Err(err) => {
                 direct.reader.counters.errors.add(1);
-                let (source, error) = (direct.reader.name.to_string(), err.to_string());
-                direct.events.post(Event::ReceiverError { source, error });
+                direct.away.begin(err.to_string(), "");
             }
         }
     }

@@ -109,6 +109,10 @@ pub(crate) enum Planted {
     RenameBeforeSync,
     /// The sinks: a batch is taken for committed because its time, or a later one, is there.
     CommitByLabel,
+    /// `files`: a file is the same one if its inode is.
+    IdentityIsInode,
+    /// `files`: a file with two names in the directory is two files.
+    LinkIsReadTwice,
     /// The sink `sqlite` commits the rows of a batch, and then the mark that they are committed.
     #[cfg(feature = "sqlite")]
     MarkAfterRows,

@@ -261,6 +261,7 @@ impl Running {
                 events: engine.events.clone(),
                 counters: Arc::clone(&counters),
                 until_eof: ends == When::Eof,
+                clock: Arc::clone(&engine.clock),
             };
             recover::start_direct((number, &*source), &start, recovery)?;
             // It is always there to be asked.

@@ -13,23 +13,31 @@ use serde::{Deserialize, Serialize};
 
 use crate::sync::Arc;
 
-/// What makes a file the same one under another name.
+/// Where a file is, whatever it is called. An inode is used again, so this alone does not make it the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct FileId {
     pub(super) device: u64,
     pub(super) inode: u64,
-    /// When it was made, in nanoseconds since the epoch, where the file system knows: an inode is used again.
-    pub(super) born: Option<u64>,
 }
 
 /// What the file system says of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Stat {
     pub(super) id: FileId,
+    /// When it was made, in nanoseconds since the epoch, where the file system knows.
+    pub(super) born: Option<u64>,
     /// In bytes.
     pub(super) size: u64,
     /// When it was changed last, in nanoseconds since the epoch.
     pub(super) changed: u64,
+}
+
+impl Stat {
+    /// Whether both may be the same file: an inode that is used again has another time of birth.
+    pub(super) fn may_be(&self, other: &Stat) -> bool {
+        let born = self.born.zip(other.born);
+        self.id == other.id && born.is_none_or(|(one, other)| one == other)
+    }
 }
 
 /// What a name in the directory stands for.
@@ -46,6 +54,8 @@ pub(super) enum What {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) name: Vec<u8>,
+    /// The name is a symbolic link; `what` is what it leads to.
+    pub(super) is_link: bool,
     pub(super) what: What,
 }
 
@@ -62,6 +72,9 @@ impl Entry {
 /// A file to be read from.
 pub(super) trait OpenFile: Send + Sync {
     fn stat(&self) -> io::Result<Stat>;
+
+    /// Whether no name stands for it any more, in any directory.
+    fn is_removed(&self) -> io::Result<bool>;
 
     /// Reads at an offset; 0 bytes at the end.
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize>;
@@ -86,18 +99,15 @@ impl FileTree for Disk {
     fn list(&self, max: usize) -> io::Result<Vec<Entry>> {
         let look = |entry: io::Result<fs::DirEntry>| {
             let entry = entry?;
-            let name = entry.file_name().as_bytes().to_vec();
-            // Links are followed: what they lead to is read.
+            let (name, is_link) = (entry.file_name().as_bytes().to_vec(), is_link(&entry));
             let what = match fs::metadata(entry.path()) {
                 Ok(found) if found.is_file() => What::File(stat(&found)),
                 Ok(_) => What::Other,
                 // Gone since the listing, unless it is a link that leads nowhere.
-                Err(err) if err.kind() == io::ErrorKind::NotFound && !is_link(&entry) => {
-                    return Ok(None);
-                }
+                Err(err) if err.kind() == io::ErrorKind::NotFound && !is_link => return Ok(None),
                 Err(err) => What::Unreadable(err.to_string()),
             };
-            Ok(Some(Entry { name, what }))
+            Ok(Some(Entry { name, is_link, what }))
         };
         fs::read_dir(&self.0)?.take(max + 1).map(look).filter_map(io::Result::transpose).collect()
     }
@@ -121,6 +131,10 @@ impl OpenFile for File {
         Ok(stat(&self.metadata()?))
     }
 
+    fn is_removed(&self) -> io::Result<bool> {
+        Ok(self.metadata()?.nlink() == 0)
+    }
+
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
         FileExt::read_at(self, into, offset)
     }
@@ -131,10 +145,10 @@ fn is_link(entry: &fs::DirEntry) -> bool {
 }
 
 fn stat(found: &Metadata) -> Stat {
+    let id = FileId { device: found.dev(), inode: found.ino() };
     let born = found.created().ok().and_then(nanos);
-    let id = FileId { device: found.dev(), inode: found.ino(), born };
     let changed = found.modified().ok().and_then(nanos).unwrap_or(0);
-    Stat { id, size: found.len(), changed }
+    Stat { id, born, size: found.len(), changed }
 }
 
 fn nanos(time: SystemTime) -> Option<u64> {

@@ -1,17 +1,24 @@
 //! Files of a directory as a direct source: new ones that are renamed into it, and growing ones.
 //!
 //! ```text
-//!  tick ─▶ list ─▶ seen (what can be read on, what is passed over) ─▶ extent (whole records only) ─▶ plan: pieces
+//!  tick ─▶ list ─▶ look (what can be read on, what went, what is passed over) ─▶ turns (whole records only) ─▶ plan: pieces
 //!  workers: pieces ─▶ read ─▶ ranges of whole records
 //! ```
-//! A tick costs one listing of the directory with one look at each entry, and one or two reads for each file that has
-//! grown; nothing is done between ticks. A batch takes at most `batch_bytes_max`, in turns of a piece from each file.
+//! A tick costs one listing of the directory with one look at each entry, and a few small reads for each file that is new or
+//! has changed; nothing is done between ticks. A batch takes at most `batch_bytes_max`, in turns of a piece from each file.
 //! Planning runs on the job loop, reading on the workers. It does not know batches or streams.
 
 mod disk;
 mod extent;
+mod look;
+mod notes;
+mod open;
+mod print;
 mod read;
+mod saved;
 mod seen;
+pub mod select;
+mod turns;
 
 #[cfg(all(test, not(tidemill_model)))]
 mod tests;
@@ -21,19 +28,23 @@ use std::io;
 use std::path::PathBuf;
 
 use rustix::process::{Resource, getrlimit};
-use serde::de::DeserializeOwned;
 
 use crate::direct::{DirectPartition, DirectSource, DirectStart, Lost, OnLost};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
 use crate::metrics::{Event, EventBus};
-use crate::sync::{Arc, Mutex, Ordering};
-use crate::time::Time;
+use crate::sync::{Arc, Mutex};
+use crate::time::{Clock, Time};
 
-use disk::{Disk, Entry, FileId, FileTree, OpenFile, Stat, What};
-use extent::Bounds;
-use read::{FilePartition, Held, Reading};
-use seen::{Content, Known, Look, Note, Piece, Plan, Seen};
+use disk::{Disk, Entry, FileId, FileTree};
+use look::{Found, Look};
+use notes::{Note, Notes};
+use open::OpenFiles;
+use read::{FilePartition, Held, Reading, There};
+use saved::{decode_plan, decode_position, encode_plan, encode_position};
+use seen::{Looked, Piece, Plan, Seen};
+use select::Select;
+use turns::Turns;
 
 /// Entries of a directory at most.
 const ENTRIES_MAX: usize = 100_000;
@@ -50,15 +61,15 @@ const ENDING_BYTES_MAX: u64 = 16 << 20;
 /// Files that the batches which are not done keep open, at most: a quarter of what the process may open, within these.
 const HELD_MAX: (usize, usize) = (64, 1_000);
 
-/// Pieces of a batch at most.
-const PIECES_MAX: usize = 10_000;
+/// Files that stay open from look to look, by default.
+pub const OPEN_FILES_MAX: usize = 256;
 
 /// The longest record by default, in bytes.
 const RECORD_BYTES_MAX: usize = 1 << 20;
 
-/// The files of a directory. Names that start with `.` and names of temporary files (`.tmp`, `.part`, `.partial`, `.swp`,
-/// `~`) are passed over, and so is what is no regular file; each is reported once. A file is read once, whatever it is
-/// called; it is read on when it grows, up to its last whole record.
+/// The files of a directory. Names that start with `.`, names of temporary and of compressed files ([`select::EXCLUDED`]), files
+/// that begin as a compressed one does, and what is no regular file are passed over; each is reported once. A file is read
+/// once, whatever it is called and however many names it has; it is read on when it grows, up to its last whole record.
 ///
 /// ```
 /// use tidemill::{Config, FilesSource, Interval, RunLimits, StreamingContext};
@@ -81,6 +92,10 @@ pub struct FilesSource {
     record_bytes_max: usize,
     batch_bytes_max: u64,
     on_lost: OnLost,
+    select: Select,
+    follow_links: bool,
+    unescape: bool,
+    open_files_max: usize,
     /// Files that the batches which are not done keep open, at most.
     held_max: usize,
     state: Mutex<State>,
@@ -93,10 +108,6 @@ struct State {
     /// Behind what was committed.
     committed: Seen,
     started: Option<Started>,
-    /// Files whose end holds no whole record, as they were when that was found.
-    waiting: HashMap<FileId, Stat>,
-    /// The files of the last plan.
-    opened: HashMap<FileId, Arc<Held>>,
     ending: bool,
 }
 
@@ -104,8 +115,17 @@ struct State {
 struct Started {
     reading: Arc<Reading>,
     events: EventBus,
+    clock: Arc<dyn Clock>,
     /// In a run to the end of the files: those present at the start, and how long they were.
     present: Option<HashMap<FileId, u64>>,
+    /// What the looks of this run found.
+    looked: HashMap<FileId, Looked>,
+    open: OpenFiles,
+    /// The files of the last plan.
+    opened: HashMap<FileId, Arc<Held>>,
+    notes: Notes,
+    /// Files of which the start told what is lost.
+    told: HashSet<FileId>,
 }
 
 impl std::fmt::Debug for FilesSource {
@@ -128,6 +148,10 @@ impl FilesSource {
             record_bytes_max: RECORD_BYTES_MAX,
             batch_bytes_max: BATCH_BYTES_MAX,
             on_lost: OnLost::default(),
+            select: Select::default(),
+            follow_links: true,
+            unescape: false,
+            open_files_max: OPEN_FILES_MAX,
             held_max: held_max(),
             state: Mutex::default(),
         }
@@ -166,7 +190,45 @@ impl FilesSource {
 
     /// Whether a record may hold a line feed.
     pub(crate) fn may_hold_line_feeds(&self) -> bool {
-        self.framing.holds_line_feeds()
+        self.framing.holds_line_feeds() || self.unescape
+    }
+
+    /// Reads only files whose names one of these globs matches, in place of all.
+    ///
+    /// # Errors
+    /// If one of them is no glob.
+    pub fn include<S: AsRef<str>>(mut self, globs: &[S]) -> Result<Self> {
+        self.select.include(globs)?;
+        Ok(self)
+    }
+
+    /// Passes over files whose names one of these globs matches, in place of [`select::EXCLUDED`].
+    ///
+    /// # Errors
+    /// If one of them is no glob.
+    pub fn exclude<S: AsRef<str>>(mut self, globs: &[S]) -> Result<Self> {
+        self.select.exclude(globs)?;
+        Ok(self)
+    }
+
+    /// Whether what symbolic links lead to is read; it is by default.
+    pub fn follow_links(mut self, follow: bool) -> Self {
+        self.follow_links = follow;
+        self
+    }
+
+    /// Whether the lines are those of a text file whose line feeds are escaped, as the sink `file` writes it: each is the
+    /// record that it stands for. They are not by default. Needs the framing of lines.
+    pub fn unescape(mut self, unescape: bool) -> Self {
+        self.unescape = unescape;
+        self
+    }
+
+    /// This many files, the newest, stay open from batch to batch, so that one which is moved away or removed is read to
+    /// its end; [`OPEN_FILES_MAX`] by default.
+    pub fn open_files_max(mut self, files: usize) -> Self {
+        self.open_files_max = files;
+        self
     }
 
     /// The name it was given.
@@ -179,7 +241,7 @@ impl FilesSource {
         let directory = self.tree.name();
         let entries = self.tree.list(ENTRIES_MAX).map_err(|err| {
             let hint = match err.kind() {
-                io::ErrorKind::NotFound => " (make it first, or mend `directory`)",
+                io::ErrorKind::NotFound => " (make it, or correct `directory`)",
                 io::ErrorKind::PermissionDenied => {
                     " (let this user read and enter it: `chmod u+rx`)"
                 }
@@ -199,151 +261,58 @@ impl FilesSource {
     /// Looks at the directory and takes what fits into a batch.
     fn decide(&self, state: &mut State) -> Result<Plan> {
         let entries = self.list()?;
-        let State { planned, started, waiting, opened, ending, .. } = state;
-        opened.clear();
-        let started = started.as_ref().expect("a source is started before it is asked");
-        let entries = as_present(entries, started.present.as_ref());
-        let Look { readable, mut notes, gone } = planned.look(&entries);
+        let State { planned, started, ending, .. } = state;
+        let started = started.as_mut().expect("a source is started before it is asked");
+        started.opened.clear();
+        let at_end = started.present.is_some();
+        let Found { readable, gone, back, lost_bytes } = self.look(planned, started, &entries);
         let mut turns = Turns {
-            source: self,
             reading: &started.reading,
-            at_end: started.present.is_some(),
-            waiting: &mut *waiting,
-            opened,
-            notes: &mut notes,
+            looked: &mut started.looked,
+            open: &started.open,
+            opened: &mut started.opened,
+            held_max: self.held_max,
+            notes: &mut started.notes,
+            at_end,
             pieces: Vec::new(),
             left: self.batch_bytes_max,
         };
         let whole = turns.take_all(readable);
         let pieces = turns.pieces;
-        let here = entries.iter().filter_map(|entry| Some(entry.stat()?.id));
-        let here: HashSet<FileId> = here.collect();
-        waiting.retain(|id, _| here.contains(id));
-        *ending = started.present.is_some() && whole;
-        started.report(planned.new_notes(notes, &entries));
-        Ok(Plan { pieces, gone })
-    }
-}
-
-/// The entries as far as they were there at the start; all of them in a run without an end.
-fn as_present(entries: Vec<Entry>, present: Option<&HashMap<FileId, u64>>) -> Vec<Entry> {
-    let Some(present) = present else { return entries };
-    let known = |mut entry: Entry| {
-        if let What::File(stat) = &mut entry.what {
-            stat.size = stat.size.min(*present.get(&stat.id)?);
-        }
-        Some(entry)
-    };
-    entries.into_iter().filter_map(known).collect()
-}
-
-/// Takes a piece of each file, again and again, until the batch is full.
-struct Turns<'a> {
-    source: &'a FilesSource,
-    reading: &'a Reading,
-    at_end: bool,
-    waiting: &'a mut HashMap<FileId, Stat>,
-    opened: &'a mut HashMap<FileId, Arc<Held>>,
-    notes: &'a mut Vec<Note>,
-    pieces: Vec<Piece>,
-    /// Bytes that the batch may still take.
-    left: u64,
-}
-
-impl Turns<'_> {
-    /// Whether everything was taken.
-    fn take_all(&mut self, mut files: Vec<Known>) -> bool {
-        files.retain(|known| self.waiting.get(&known.stat.id) != Some(&known.stat));
-        while !files.is_empty() {
-            let mut left = Vec::new();
-            for known in files {
-                if self.left == 0 || self.pieces.len() >= PIECES_MAX || !self.may_open(&known) {
-                    return false;
-                }
-                left.extend(self.take(known));
-            }
-            files = left;
-        }
-        true
+        *ending = at_end && whole;
+        started.reading.counters.lost_bytes.add(lost_bytes);
+        started.reading.counters.removed_files_bytes.set(started.open.removed_bytes());
+        started.report(&entries);
+        Ok(Plan { gone, back, pieces })
     }
 
-    /// Takes the file's next piece; the file comes back if there is more.
-    fn take(&mut self, mut known: Known) -> Option<Known> {
-        let bounds = Bounds {
-            framing: self.source.framing,
-            record_bytes_max: self.source.record_bytes_max as u64,
-            piece_bytes: PARTITION_BYTES.min(self.left),
-            at_end: self.at_end,
+    fn look(&self, planned: &Seen, started: &mut Started, entries: &[Entry]) -> Found {
+        let look = Look {
+            tree: self.tree.as_ref(),
+            select: &self.select,
+            follow_links: self.follow_links,
+            seen: planned,
+            looked: &mut started.looked,
+            open: &mut started.open,
+            notes: &mut started.notes,
+            present: started.present.as_ref(),
+            told: &started.told,
+            now: started.clock.now(),
+            former: None,
+            found: Found::default(),
         };
-        let extent = self.open(&known).and_then(|file| extent::next(file.as_ref(), &known, bounds));
-        let (to, what) = match extent {
-            Ok(Some(extent)) => extent,
-            Ok(None) => {
-                self.waiting.insert(known.stat.id, known.stat);
-                return None;
-            }
-            Err(err) => {
-                self.notes
-                    .push(Note { name: known.name, why: format!("it cannot be read: {err}") });
-                return None;
-            }
-        };
-        self.note(&known, to, what);
-        let (name, stat) = (known.name.clone(), known.stat);
-        self.left = self.left.saturating_sub(to - known.offset);
-        self.pieces.push(Piece { name, stat, from: known.offset, to, what });
-        known.offset = to;
-        known.inside = what == Content::Overlong { ended: false };
-        (to < known.stat.size && what != Content::Malformed).then_some(known)
-    }
-
-    /// Whether the batches that are not done leave room for one more open file.
-    fn may_open(&self, known: &Known) -> bool {
-        let held = self.reading.held.load(Ordering::SeqCst);
-        held < self.source.held_max || self.opened.contains_key(&known.stat.id)
-    }
-
-    fn open(&mut self, known: &Known) -> io::Result<Arc<dyn OpenFile>> {
-        let id = known.stat.id;
-        if let Some(held) = self.opened.get(&id) {
-            return Ok(Arc::clone(&held.file));
-        }
-        let file = self.reading.tree.open(&known.name)?;
-        if file.stat()?.id != id {
-            return Err(io::Error::other(
-                "another file took its name; it is read at the next tick",
-            ));
-        }
-        self.opened.insert(id, Held::new(Arc::clone(&file), &self.reading.held));
-        Ok(file)
-    }
-
-    fn note(&mut self, known: &Known, to: u64, what: Content) {
-        let (from, name) = (known.offset, &known.name);
-        let why = match what {
-            Content::Records | Content::LastRecords => return,
-            Content::Overlong { .. } if known.inside => return,
-            Content::Overlong { .. } => {
-                self.reading.counters.overlong.add(1);
-                format!(
-                    "the record at byte {from} is longer than `record_bytes_max` and is dropped"
-                )
-            }
-            Content::Malformed => {
-                self.reading.counters.malformed.add(1);
-                format!(
-                    "the frame at byte {from} is malformed: the rest, up to byte {to}, is not read"
-                )
-            }
-        };
-        self.notes.push(Note { name: name.clone(), why });
+        look.take(entries)
     }
 }
 
 impl Started {
-    fn report(&self, notes: Vec<Note>) {
-        for Note { name, why } in notes {
-            self.reading.counters.skipped.add(1);
+    fn report(&mut self, entries: &[Entry]) {
+        for Note { name, why, others } in self.notes.take(entries) {
+            self.reading.counters.skipped.add(1 + others as u64);
+            let why = match others {
+                0 => why,
+                others => format!("{why} (and so it is with {others} more files)"),
+            };
             let (source, file) = (self.reading.source.clone(), shown(&name));
             self.events.post(Event::FileSkipped { source, file, why });
         }
@@ -360,6 +329,10 @@ impl DirectSource for FilesSource {
             let text = format!("source `{}`: files cannot be framed as a dialogue", start.source);
             return Err(Error::Usage(text));
         }
+        if self.unescape && self.framing != Framing::Lines {
+            let text = format!("source `{}`: only lines can be unescaped", start.source);
+            return Err(Error::Usage(text));
+        }
         let entries = self.list()?;
         let size = |entry: &Entry| entry.stat().map(|stat| (stat.id, stat.size));
         let reading = Reading {
@@ -367,20 +340,29 @@ impl DirectSource for FilesSource {
             tree: Arc::clone(&self.tree),
             held: Arc::default(),
             framing: self.framing,
+            unescape: self.unescape,
             record_bytes_max: self.record_bytes_max,
             counters: Arc::clone(&start.counters),
         };
         let mut state = self.state.lock();
         state.planned = state.committed.clone();
-        state.waiting.clear();
         let present: Option<HashMap<FileId, u64>> =
             start.until_eof.then(|| entries.iter().filter_map(size).collect());
         // What makes a small batch is the last one: it needs no tick.
         let bytes: u64 = present.iter().flat_map(HashMap::values).sum();
         let few = present.as_ref().is_some_and(|present| present.len() <= self.held_max);
         state.ending = few && bytes <= self.batch_bytes_max.min(ENDING_BYTES_MAX);
-        state.started =
-            Some(Started { reading: Arc::new(reading), events: start.events.clone(), present });
+        state.started = Some(Started {
+            reading: Arc::new(reading),
+            events: start.events.clone(),
+            clock: Arc::clone(&start.clock),
+            present,
+            looked: HashMap::new(),
+            open: OpenFiles::new(self.open_files_max),
+            opened: HashMap::new(),
+            notes: Notes::default(),
+            told: HashSet::new(),
+        });
         Ok(())
     }
 
@@ -391,24 +373,27 @@ impl DirectSource for FilesSource {
             return Ok(None);
         }
         state.planned.apply(&plan);
-        Ok(Some(encode(&plan)))
+        Ok(Some(encode_plan(&plan)))
     }
 
     fn read(&self, plan: &[u8]) -> Result<Vec<Arc<dyn DirectPartition>>> {
-        let plan: Plan = decode("a plan", plan)?;
+        let plan = decode_plan(plan)?;
         let state = self.state.lock();
         let started = state.started.as_ref().expect("a source is started before it is read");
         let groups = grouped(plan.pieces.into_iter().filter(Piece::has_records));
         let partition = |pieces: Vec<Piece>| {
-            let held = |piece: Piece| (state.opened.get(&piece.stat.id).cloned(), piece);
-            let pieces = pieces.into_iter().map(held).map(|(held, piece)| (piece, held)).collect();
+            let held = |piece: Piece| {
+                let held = started.opened.get(&piece.stat.id).cloned();
+                (piece, held)
+            };
+            let pieces = pieces.into_iter().map(held).collect();
             Arc::new(FilePartition::new(&started.reading, pieces)) as _
         };
         Ok(groups.into_iter().map(partition).collect())
     }
 
     fn planned(&self, plan: &[u8]) -> Result<()> {
-        let plan: Plan = decode("a plan", plan)?;
+        let plan = decode_plan(plan)?;
         self.state.lock().planned.apply(&plan);
         Ok(())
     }
@@ -416,31 +401,45 @@ impl DirectSource for FilesSource {
     fn committed(&self, plan: &[u8]) {
         let mut state = self.state.lock();
         // It was planned or read before, so it can be decoded.
-        let Ok(plan) = decode::<Plan>("a plan", plan) else { return };
+        let Ok(plan) = decode_plan(plan) else { return };
         state.committed.apply(&plan);
     }
 
     fn snapshot(&self) -> Vec<u8> {
-        encode(&self.state.lock().committed)
+        encode_position(&self.state.lock().committed)
     }
 
     fn restore(&self, snapshot: &[u8]) -> Result<()> {
-        let committed: Seen = decode("a snapshot", snapshot)?;
+        let committed = decode_position(snapshot)?;
         let mut state = self.state.lock();
         (state.planned, state.committed) = (committed.clone(), committed);
         Ok(())
     }
 
     fn lost(&self, plans: &[&[u8]]) -> Result<Vec<Vec<Lost>>> {
-        let entries = self.list()?;
-        let sizes: HashMap<FileId, u64> =
-            entries.iter().filter_map(Entry::stat).map(|stat| (stat.id, stat.size)).collect();
+        let there = There::new(self.tree.as_ref(), self.list()?);
         let of_plan = |plan: &&[u8]| {
-            let plan: Plan = decode("a plan", plan)?;
+            let plan = decode_plan(plan)?;
             let pieces = plan.pieces.iter().filter(|piece| piece.has_records());
-            Ok(pieces.filter_map(|piece| piece.lost_of(sizes.get(&piece.stat.id))).collect())
+            Ok(pieces.filter_map(|piece| Some(piece.lost(there.lacks(piece)?))).collect())
         };
         plans.iter().map(of_plan).collect()
+    }
+
+    fn lost_unplanned(&self) -> Result<Vec<Lost>> {
+        let there = There::new(self.tree.as_ref(), self.list()?);
+        let mut state = self.state.lock();
+        let State { planned, started, .. } = &mut *state;
+        let (mut lost, mut told) = (Vec::new(), HashSet::new());
+        for (id, known) in planned.files.iter().filter(|(_, known)| known.more) {
+            if let Some(why) = there.lacks(&known.as_piece()) {
+                lost.push(seen::lost(&known.name, known.offset, known.stat.size, why));
+                told.insert(*id);
+            }
+        }
+        started.iter_mut().for_each(|started| started.told.extend(&told));
+        lost.sort_by(|a, b| a.of.cmp(&b.of));
+        Ok(lost)
     }
 
     fn on_lost(&self) -> OnLost {
@@ -475,10 +474,9 @@ fn grouped(pieces: impl Iterator<Item = Piece>) -> Vec<Vec<Piece>> {
 
 /// What a position holds, in words, from a snapshot and the plans behind it; none if no file was read.
 pub(crate) fn position(snapshot: Option<&[u8]>, plans: &[&[u8]]) -> Result<Option<String>> {
-    let seen = snapshot.map(|bytes| decode::<Seen>("a snapshot", bytes));
-    let mut seen = seen.transpose()?.unwrap_or_default();
+    let mut seen = snapshot.map(decode_position).transpose()?.unwrap_or_default();
     for plan in plans {
-        seen.apply(&decode("a plan", plan)?);
+        seen.apply(&decode_plan(plan)?);
     }
     let (files, bytes) = seen.extent();
     let word = if files == 1 { "file" } else { "files" };
@@ -487,16 +485,6 @@ pub(crate) fn position(snapshot: Option<&[u8]>, plans: &[&[u8]]) -> Result<Optio
 
 /// What the log calls this kind of source.
 pub(crate) const KIND: &str = "files";
-
-fn encode(value: &impl serde::Serialize) -> Vec<u8> {
-    postcard::to_stdvec(value).expect("plain data is always encoded")
-}
-
-fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T> {
-    postcard::from_bytes(bytes).map_err(|err| {
-        Error::Failed(format!("these bytes are not {what} of a files source: {err}"))
-    })
-}
 
 /// A name as people read it.
 fn shown(name: &[u8]) -> String {

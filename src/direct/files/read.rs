@@ -10,8 +10,10 @@ use std::fmt;
 use std::io;
 
 use super::ENTRIES_MAX;
-use super::disk::{FileTree, OpenFile, read_full};
-use super::seen::{Content, Piece};
+use super::disk::{Entry, FileId, FileTree, OpenFile, Stat, read_full};
+use super::open::open;
+use super::print;
+use super::seen::{Content, IS_CHANGED, IS_GONE, Piece};
 use crate::direct::{DirectPartition, Lost};
 use crate::error::{Error, Result};
 use crate::framing::{Found, Framing};
@@ -48,6 +50,8 @@ pub(super) struct Reading {
     /// Files that batches keep open.
     pub(super) held: Arc<AtomicUsize>,
     pub(super) framing: Framing,
+    /// Line feeds inside lines are escaped.
+    pub(super) unescape: bool,
     pub(super) record_bytes_max: usize,
     pub(super) counters: Arc<ReceiverCounters>,
 }
@@ -104,9 +108,9 @@ impl FilePartition {
             Some(held) => Some(Arc::clone(&held.file)),
             None => self.reading.open(piece)?,
         };
-        let file = file.ok_or_else(|| Unread::Lost("it is gone".to_owned()))?;
-        match piece.lost_of(Some(&file.stat()?.size)) {
-            Some(lost) => Err(Unread::Lost(lost.why)),
+        let file = file.ok_or_else(|| Unread::Lost(IS_GONE.to_owned()))?;
+        match lacks(file.as_ref(), piece)? {
+            Some(why) => Err(Unread::Lost(why)),
             None => Ok(file),
         }
     }
@@ -117,7 +121,7 @@ impl FilePartition {
         piece: &Piece,
         each: &mut dyn FnMut(&[u8], u64),
     ) -> Result<Dropped, Unread> {
-        let reading = &self.reading;
+        let (reading, before) = (&self.reading, file.stat()?);
         let mut splitter = reading.framing.splitter(reading.record_bytes_max);
         let (mut found, mut dropped) = (Found::default(), Dropped::default());
         let length = usize::try_from(piece.to - piece.from).unwrap_or(usize::MAX);
@@ -135,6 +139,9 @@ impl FilePartition {
             hand_out(&found, &buffer, &mut dropped, each);
             outcome.map_err(|malformed| changed(&malformed.0))?;
             at += len as u64;
+        }
+        if let Some(why) = lacks_since(file, piece, before)? {
+            return Err(Unread::Lost(why));
         }
         match piece.what {
             Content::LastRecords => {
@@ -175,6 +182,10 @@ fn hand_out(found: &Found, bytes: &[u8], dropped: &mut Dropped, each: &mut dyn F
 impl DirectPartition for FilePartition {
     fn framing(&self) -> Framing {
         self.reading.framing
+    }
+
+    fn unescapes(&self) -> bool {
+        self.reading.unescape
     }
 
     fn bytes(&self) -> u64 {
@@ -225,16 +236,60 @@ impl FilePartition {
 impl Reading {
     /// The file of a piece, wherever it is now; none if it is gone.
     fn open(&self, piece: &Piece) -> io::Result<Option<Arc<dyn OpenFile>>> {
-        let same = |file: Arc<dyn OpenFile>| {
-            let id = file.stat().map(|stat| stat.id);
-            (id.ok() == Some(piece.stat.id)).then_some(file)
-        };
-        if let Some(file) = self.tree.open(&piece.name).ok().and_then(same) {
+        if let Ok(file) = open(self.tree.as_ref(), &piece.name, &piece.stat) {
             return Ok(Some(file));
         }
-        let mut entries = self.tree.list(ENTRIES_MAX)?.into_iter();
-        let renamed =
-            entries.find(|entry| entry.stat().is_some_and(|stat| stat.id == piece.stat.id));
-        Ok(renamed.map(|entry| self.tree.open(&entry.name)).transpose()?.and_then(same))
+        There::new(self.tree.as_ref(), self.tree.list(ENTRIES_MAX)?).open(piece)
+    }
+}
+
+/// Why the file has not the piece as it was when it was planned; none if it has.
+fn lacks(file: &dyn OpenFile, piece: &Piece) -> io::Result<Option<String>> {
+    if let Some(why) = piece.missing_from(&file.stat()?) {
+        return Ok(Some(why));
+    }
+    let Some(print) = piece.print else { return Ok(None) };
+    let is_same = print::of(file, piece.to)? == Some(print);
+    Ok((!is_same).then(|| IS_CHANGED.to_owned()))
+}
+
+/// The same of a file that was `before` when it had the piece.
+fn lacks_since(file: &dyn OpenFile, piece: &Piece, before: Stat) -> io::Result<Option<String>> {
+    if file.stat()? == before { Ok(None) } else { lacks(file, piece) }
+}
+
+/// What is in the directory, by place: where pieces of an earlier run are found again.
+pub(super) struct There<'a> {
+    tree: &'a dyn FileTree,
+    /// The names of each file.
+    names: HashMap<FileId, (Vec<u8>, Stat)>,
+}
+
+impl<'a> There<'a> {
+    pub(super) fn new(tree: &'a dyn FileTree, entries: Vec<Entry>) -> Self {
+        let name = |entry: Entry| entry.stat().copied().map(|stat| (stat.id, (entry.name, stat)));
+        There { tree, names: entries.into_iter().filter_map(name).collect() }
+    }
+
+    /// The file of a piece; none if it is not there.
+    fn open(&self, piece: &Piece) -> io::Result<Option<Arc<dyn OpenFile>>> {
+        let found = self.names.get(&piece.stat.id);
+        let Some((name, stat)) = found.filter(|(_, stat)| piece.stat.may_be(stat)) else {
+            return Ok(None);
+        };
+        match open(self.tree, name, stat) {
+            Ok(file) => Ok(Some(file)),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(err) => Err(err),
+        }
+    }
+
+    /// Why the directory has not the piece any more; none if it has, or if that cannot be told now: then reading it says so.
+    pub(super) fn lacks(&self, piece: &Piece) -> Option<String> {
+        match self.open(piece) {
+            Ok(Some(file)) => lacks(file.as_ref(), piece).ok().flatten(),
+            Ok(None) => Some(IS_GONE.to_owned()),
+            Err(_) => None,
+        }
     }
 }

@@ -1,35 +1,76 @@
-//! What is known of a directory's files, and what a look at it says: what can be read on, and what is passed over and
-//! why. Pure: entries and pieces in, decisions out; touches no file system.
+//! What was read of a directory's files, and what a look at one says. Pure: stats and pieces in, decisions out; touches no
+//! file system.
 //!
-//! A file is the same one if its identity is (inode, and when it was made): then it is read on from the known offset,
-//! whatever it is called now. Under a new identity it is the same if name, size and time of change are those of a file
-//! that was read: a copy that took another's place.
+//! A file is the same one if device, inode and fingerprint agree (and its birth, where that is known), whatever it is called:
+//! then it is read on from the known offset. Where they do not agree it is another file that took the place, and it is read
+//! from its start. A file under a new inode is the same one only if name, size, time of change and fingerprint are those of
+//! one that was read, and that time was not set by writing it: a copy that was put in its place.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::disk::{Entry, FileId, Stat, What};
+use super::disk::{FileId, Stat};
+use super::print::Print;
 use super::shown;
 use crate::direct::{Lost, Unit};
+use crate::sync::planted::{Planted, planted};
 
-/// Removed files that are remembered by name, size and time of change.
+/// Files that are remembered after they went.
 const GONE_MAX: usize = 10_000;
 
-/// Endings of names that programs give to files which they have not finished.
-const TEMPORARY: [&[u8]; 5] = [b".tmp", b".part", b".partial", b".swp", b"~"];
+/// The coarsest clock that a file system takes its times from, in nanoseconds.
+const CLOCK_STEP: u64 = 10_000_000;
 
 /// What is known of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Known {
     pub(super) name: Vec<u8>,
+    /// What the file system said of it when the last piece was taken.
     pub(super) stat: Stat,
     /// Read so far, in bytes.
     pub(super) offset: u64,
+    /// Of what was read; none if an earlier version read it, which took none.
+    pub(super) print: Option<Print>,
     /// The offset lies in an over-long line, whose end has not come.
     pub(super) inside: bool,
     /// Nothing of it is read any more: a frame was malformed.
     pub(super) broken: bool,
+    /// There were whole records behind the offset, which the batch had no room for.
+    pub(super) more: bool,
+}
+
+impl Known {
+    /// A file that nothing was read of.
+    pub(super) fn new(name: &[u8], stat: Stat) -> Known {
+        let (name, print) = (name.to_vec(), Some(Print::default()));
+        Known { name, stat, offset: 0, print, inside: false, broken: false, more: false }
+    }
+
+    /// What is known once a piece of it was taken.
+    fn after(piece: &Piece) -> Known {
+        Known {
+            name: piece.name.clone(),
+            stat: piece.stat,
+            offset: piece.to,
+            print: piece.print,
+            inside: piece.what == Content::Overlong { ended: false },
+            broken: piece.what == Content::Malformed,
+            more: piece.more,
+        }
+    }
+
+    /// What was read of it, as one piece.
+    pub(super) fn as_piece(&self) -> Piece {
+        let (name, stat, print) = (self.name.clone(), self.stat, self.print);
+        let (from, to, what) = (0, self.offset, Content::Records);
+        Piece { name, stat, from, to, what, print, more: self.more }
+    }
+
+    /// How much of it was not read, when it was `size` bytes long.
+    pub(super) fn unread(&self, size: u64) -> u64 {
+        if self.broken { 0 } else { size.saturating_sub(self.offset) }
+    }
 }
 
 /// What a batch takes of a file, or passes over.
@@ -40,6 +81,10 @@ pub(super) struct Piece {
     pub(super) from: u64,
     pub(super) to: u64,
     pub(super) what: Content,
+    /// Of the file up to the end of the piece; none if an earlier version made the plan.
+    pub(super) print: Option<Print>,
+    /// There are whole records behind the piece, and no more of them in this batch.
+    pub(super) more: bool,
 }
 
 impl Piece {
@@ -50,18 +95,28 @@ impl Piece {
 
     /// The piece, lost.
     pub(super) fn lost(&self, why: impl Into<String>) -> Lost {
-        let of = format!("file `{}`", shown(&self.name));
-        Lost { of, from: self.from, to: self.to, unit: Unit::Bytes, why: why.into() }
+        lost(&self.name, self.from, self.to, why)
     }
 
-    /// The piece as a loss, if its file, of this size now, has not all of it any more.
-    pub(super) fn lost_of(&self, size: Option<&u64>) -> Option<Lost> {
-        match size {
-            None => Some(self.lost("it is gone")),
-            Some(size) if *size < self.to => Some(self.lost(format!("it ends at byte {size} now"))),
-            Some(_) => None,
+    /// Why a file of this stat has not all of the piece, if that can be told without reading it.
+    pub(super) fn missing_from(&self, stat: &Stat) -> Option<String> {
+        if !self.stat.may_be(stat) {
+            return Some(IS_GONE.to_owned());
         }
+        (stat.size < self.to).then(|| format!("it ends at byte {} now", stat.size))
     }
+}
+
+/// Why a piece is lost whose file is nowhere.
+pub(super) const IS_GONE: &str = "it is gone";
+
+/// Why a piece is lost whose file has other bytes now.
+pub(super) const IS_CHANGED: &str = "it was changed since it was planned: its bytes are others";
+
+/// A lost range of a file.
+pub(super) fn lost(name: &[u8], from: u64, to: u64, why: impl Into<String>) -> Lost {
+    let of = format!("file `{}`", shown(name));
+    Lost { of, from, to, unit: Unit::Bytes, why: why.into() }
 }
 
 /// What a piece holds.
@@ -80,128 +135,80 @@ pub(super) enum Content {
 /// All that is decided at a tick.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Plan {
+    /// Files that are no longer there, or are others now: they go before the pieces are taken.
+    pub(super) gone: Vec<FileId>,
+    /// Files that went and are there again.
+    pub(super) back: Vec<FileId>,
     pub(super) pieces: Vec<Piece>,
-    /// Files that are no longer there.
-    pub(super) gone: Vec<FileId>,
 }
 
-/// Something that an operator should know of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Note {
-    pub(super) name: Vec<u8>,
-    pub(super) why: String,
-}
-
-/// What a look at the directory says.
-#[derive(Debug, Default)]
-pub(super) struct Look {
-    /// Files with bytes that were not read, the oldest first.
-    pub(super) readable: Vec<Known>,
-    pub(super) notes: Vec<Note>,
-    pub(super) gone: Vec<FileId>,
-}
-
-/// Name, size and time of change.
-type Print = (Vec<u8>, u64, u64);
-
-/// See the module.
+/// What was read, of all files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Seen {
-    files: HashMap<FileId, Known>,
-    /// Removed ones, the oldest first.
-    gone: VecDeque<Print>,
-    /// What was said of a name, so that it is said once.
-    #[serde(skip)]
-    noted: HashSet<(Vec<u8>, String)>,
+    pub(super) files: HashMap<FileId, Known>,
+    /// Those that are not in the directory any more, in the order in which they went: one may come back, or a copy of it.
+    pub(super) gone: VecDeque<Known>,
+}
+
+/// What a look at a file says, before any of it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing of it was read.
+    New,
+    /// It is as it was, and there is nothing to read.
+    Idle,
+    /// It was found to be the same one, and may have more to read.
+    Same,
+    /// It is the same one if its fingerprint is.
+    Unsure,
+    /// Another file has its place.
+    Replaced,
+    /// It is shorter than what was read of it.
+    Cut,
+}
+
+/// What the last look found of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Looked {
+    pub(super) name: Vec<u8>,
+    pub(super) stat: Stat,
+    /// Its fingerprint was that of what was read.
+    pub(super) is_same: bool,
+    pub(super) rest: Rest,
+}
+
+/// What is behind that which was read, as long as the file stays as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// It was not looked at, or there is more than a batch had room for.
+    Unknown,
+    /// No whole record.
+    Unfinished,
+    /// Nothing that is read.
+    PassedOver,
+}
+
+/// Judges a file by what was read of it and what the last look found.
+pub(super) fn judge(known: Option<&Known>, looked: Option<&Looked>, stat: &Stat) -> Verdict {
+    let looked = looked.filter(|looked| looked.stat == *stat);
+    let is_done = looked.is_some_and(|looked| looked.rest != Rest::Unknown);
+    let Some(known) = known else { return if is_done { Verdict::Idle } else { Verdict::New } };
+    if !known.stat.may_be(stat) && !planted(Planted::IdentityIsInode) {
+        return Verdict::Replaced;
+    }
+    if stat.size < known.offset {
+        return Verdict::Cut;
+    }
+    let nothing_to_read = known.unread(stat.size) == 0;
+    match looked {
+        Some(looked) if is_done || (looked.is_same && nothing_to_read) => Verdict::Idle,
+        Some(looked) if looked.is_same => Verdict::Same,
+        None if nothing_to_read && known.stat == *stat => Verdict::Idle,
+        _ => Verdict::Unsure,
+    }
 }
 
 impl Seen {
-    /// Looks at all that is in the directory now.
-    pub(super) fn look(&self, entries: &[Entry]) -> Look {
-        let mut look = Look::default();
-        let (mut notes, mut here) = (Vec::new(), HashSet::new());
-        let is_new =
-            |entry: &Entry| entry.stat().is_some_and(|stat| !self.files.contains_key(&stat.id));
-        // Only a new file is compared with those that were read, so a look without one costs nothing for them.
-        let read = if entries.iter().any(is_new) { self.prints() } else { HashSet::new() };
-        for entry in entries {
-            match (&entry.what, passed_over(&entry.name)) {
-                (What::File(stat), None) => {
-                    here.insert(stat.id);
-                    look.readable.extend(self.readable(&entry.name, stat, &read, &mut notes));
-                }
-                (What::File(stat), Some(why)) => {
-                    here.insert(stat.id);
-                    notes.push(Note { name: entry.name.clone(), why: why.to_owned() });
-                }
-                (What::Other, _) => notes.push(note(&entry.name, "it is no regular file")),
-                (What::Unreadable(why), _) => notes.push(note(&entry.name, why)),
-            }
-        }
-        for (id, known) in self.files.iter().filter(|(id, _)| !here.contains(id)) {
-            look.gone.push(*id);
-            let unread = known.stat.size.saturating_sub(known.offset);
-            if unread > 0 && !known.broken {
-                notes.push(note(&known.name, format!("it is gone with {unread} bytes unread")));
-            }
-        }
-        look.gone.sort_unstable();
-        look.readable.sort_by(|a, b| (a.stat.changed, &a.name).cmp(&(b.stat.changed, &b.name)));
-        look.notes = notes;
-        look
-    }
-
-    /// The notes that were not made before; notes of names that are gone are forgotten.
-    pub(super) fn new_notes(&mut self, notes: Vec<Note>, entries: &[Entry]) -> Vec<Note> {
-        let names: HashSet<&[u8]> = entries.iter().map(|entry| entry.name.as_slice()).collect();
-        self.noted.retain(|(name, _)| names.contains(name.as_slice()));
-        let noted = &mut self.noted;
-        notes.into_iter().filter(|n| noted.insert((n.name.clone(), n.why.clone()))).collect()
-    }
-
-    /// The file as it is to be read on, if there is anything to read.
-    fn readable(
-        &self,
-        name: &[u8],
-        stat: &Stat,
-        read: &HashSet<(&[u8], u64, u64)>,
-        notes: &mut Vec<Note>,
-    ) -> Option<Known> {
-        let new =
-            Known { name: name.to_vec(), stat: *stat, offset: 0, inside: false, broken: false };
-        let known = match self.files.get(&stat.id) {
-            None if read.contains(&(name, stat.size, stat.changed)) => {
-                notes.push(note(name, "one of this name, size and time was read before"));
-                return None;
-            }
-            None => new,
-            Some(known) if stat.size < known.offset => {
-                let (was, is) = (known.offset, stat.size);
-                notes.push(note(
-                    name,
-                    format!("it was cut to {is} bytes after {was} were read: read from its start"),
-                ));
-                new
-            }
-            Some(known) if stat.size == known.offset => {
-                if stat.changed != known.stat.changed && stat.size == known.stat.size {
-                    notes.push(note(name, "it was changed and did not grow: not read again"));
-                }
-                return None;
-            }
-            Some(known) => Known { name: name.to_vec(), stat: *stat, ..known.clone() },
-        };
-        (known.offset < stat.size && !known.broken).then_some(known)
-    }
-
-    /// Name, size and time of change of the files that were read whole, also of removed ones.
-    fn prints(&self) -> HashSet<(&[u8], u64, u64)> {
-        let whole = self.files.values().filter(|known| known.offset == known.stat.size);
-        let here = whole.map(|known| (known.name.as_slice(), known.stat.size, known.stat.changed));
-        let gone = self.gone.iter().map(|(name, size, changed)| (name.as_slice(), *size, *changed));
-        here.chain(gone).collect()
-    }
-
     /// How many files are known, and how many of their bytes were read.
     pub(super) fn extent(&self) -> (usize, u64) {
         (self.files.len(), self.files.values().map(|known| known.offset).sum())
@@ -209,39 +216,163 @@ impl Seen {
 
     /// What was decided counts from now on.
     pub(super) fn apply(&mut self, plan: &Plan) {
-        for piece in &plan.pieces {
-            self.files.insert(
-                piece.stat.id,
-                Known {
-                    name: piece.name.clone(),
-                    stat: piece.stat,
-                    offset: piece.to,
-                    inside: piece.what == Content::Overlong { ended: false },
-                    broken: piece.what == Content::Malformed,
-                },
-            );
-        }
         for id in &plan.gone {
-            let Some(Known { name, stat, offset, .. }) = self.files.remove(id) else { continue };
-            if offset == stat.size {
-                self.gone.push_back((name, stat.size, stat.changed));
+            self.gone.extend(self.files.remove(id));
+        }
+        for id in &plan.back {
+            let at = self.gone.iter().rposition(|known| known.stat.id == *id);
+            if let Some(known) = at.and_then(|at| self.gone.remove(at)) {
+                self.files.insert(*id, known);
             }
         }
         while self.gone.len() > GONE_MAX {
             self.gone.pop_front();
         }
+        for piece in &plan.pieces {
+            self.files.insert(piece.stat.id, Known::after(piece));
+        }
     }
 }
 
-fn note(name: &[u8], why: impl Into<String>) -> Note {
-    Note { name: name.to_vec(), why: why.into() }
+/// What new files are compared with. Made when the first one is found: a look without one costs nothing for it.
+pub(super) struct Former<'a> {
+    /// The files that went, by their place.
+    gone: HashMap<FileId, &'a Known>,
+    /// Those that were read whole, by name.
+    whole: HashMap<&'a [u8], Vec<&'a Known>>,
 }
 
-/// Why a file of this name is not read.
-fn passed_over(name: &[u8]) -> Option<&'static str> {
-    if name.first() == Some(&b'.') {
-        return Some("its name starts with `.`");
+impl<'a> Former<'a> {
+    pub(super) fn new(seen: &'a Seen) -> Self {
+        let mut whole: HashMap<&[u8], Vec<&Known>> = HashMap::new();
+        let all = seen.files.values().chain(&seen.gone);
+        for known in all.filter(|known| known.offset == known.stat.size && known.offset > 0) {
+            whole.entry(&known.name).or_default().push(known);
+        }
+        // The last one that went is the one that may come back.
+        let gone = seen.gone.iter().map(|known| (known.stat.id, known)).collect();
+        Former { gone, whole }
     }
-    let temporary = TEMPORARY.iter().any(|end| name.ends_with(end));
-    temporary.then_some("its name is one of a temporary file")
+
+    /// What is known of a file that went from this place, if this may be it.
+    pub(super) fn back(&self, stat: &Stat) -> Option<&'a Known> {
+        let known = self.gone.get(&stat.id)?;
+        (known.stat.may_be(stat) && known.offset <= stat.size).then_some(*known)
+    }
+
+    /// The fingerprints of the files that this one may be a copy of: they have its name, size and time of change, and were
+    /// read whole. None if its time of change is that of its last write.
+    pub(super) fn originals(&self, name: &[u8], stat: &Stat) -> Vec<Option<Print>> {
+        // A file that was written after it was made: its time can be that of another one only by chance.
+        let written =
+            |born: u64| stat.changed.checked_sub(born).is_some_and(|age| age < CLOCK_STEP);
+        if stat.born.is_some_and(written) {
+            return Vec::new();
+        }
+        let is_like =
+            |known: &&&Known| (known.stat.size, known.stat.changed) == (stat.size, stat.changed);
+        let of_name = self.whole.get(name).into_iter().flatten();
+        of_name.filter(is_like).map(|known| known.print).collect()
+    }
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+
+    const ID: FileId = FileId { device: 1, inode: 2 };
+
+    fn stat(size: u64, changed: u64, born: u64) -> Stat {
+        Stat { id: ID, born: Some(born), size, changed }
+    }
+
+    /// 8 of 10 bytes were read when the file was changed at 5; it was made at 1.
+    fn known() -> Known {
+        Known { offset: 8, ..Known::new(b"a", stat(10, 5, 1)) }
+    }
+
+    #[test]
+    fn a_look_judges_without_reading() {
+        let looked =
+            |stat: Stat, is_same, rest| Looked { name: b"a".to_vec(), stat, is_same, rest };
+        let check = |known: &Known, looked: Option<Looked>, stat: Stat, expected| {
+            assert_eq!(judge(Some(known), looked.as_ref(), &stat), expected, "{stat:?} {looked:?}");
+        };
+        let now = stat(10, 5, 1);
+        let same = Some(looked(now, true, Rest::Unknown));
+        let unfinished = Some(looked(now, true, Rest::Unfinished));
+        check(&known(), None, now, Verdict::Unsure);
+        check(&known(), same.clone(), now, Verdict::Same);
+        check(&known(), unfinished.clone(), now, Verdict::Idle);
+        check(&known(), unfinished, stat(11, 6, 1), Verdict::Unsure);
+        check(&known(), same.clone(), stat(9, 6, 1), Verdict::Unsure);
+        check(&known(), same.clone(), stat(7, 6, 1), Verdict::Cut);
+        check(&known(), same, stat(10, 5, 4), Verdict::Replaced);
+        check(&known(), None, Stat { born: None, ..now }, Verdict::Unsure);
+        let whole = Known { offset: 10, ..known() };
+        let touched = stat(10, 6, 1);
+        check(&whole, None, now, Verdict::Idle);
+        check(&whole, None, touched, Verdict::Unsure);
+        check(&whole, Some(looked(touched, true, Rest::Unknown)), touched, Verdict::Idle);
+        check(&whole, None, stat(11, 6, 1), Verdict::Unsure);
+        check(&Known { broken: true, ..known() }, None, now, Verdict::Idle);
+        check(&Known { broken: true, ..known() }, None, stat(3, 6, 1), Verdict::Cut);
+        let new = |looked: Option<Looked>, stat: Stat| judge(None, looked.as_ref(), &stat);
+        let passed = Some(looked(now, false, Rest::PassedOver));
+        assert_eq!(new(None, now), Verdict::New);
+        assert_eq!(new(Some(looked(now, false, Rest::Unknown)), now), Verdict::New);
+        assert_eq!(new(passed.clone(), now), Verdict::Idle);
+        assert_eq!(new(passed, stat(11, 6, 1)), Verdict::New);
+    }
+
+    #[test]
+    fn a_copy_has_a_time_that_was_set() {
+        let whole = Known { offset: 10, ..Known::new(b"a", stat(10, 50_000_000, 40_000_000)) };
+        let seen = Seen { files: HashMap::from([(ID, whole)]), ..Seen::default() };
+        let former = Former::new(&seen);
+        let check = |name: &str, size, changed, born, expected: usize| {
+            let id = FileId { inode: 9, ..ID };
+            let stat = Stat { id, born, size, changed };
+            assert_eq!(former.originals(name.as_bytes(), &stat).len(), expected, "{name} {stat:?}");
+        };
+        check("a", 10, 50_000_000, Some(70_000_000), 1);
+        check("a", 10, 50_000_000, Some(7_000_000), 1);
+        check("a", 10, 50_000_000, None, 1);
+        // Made and written within one step of the clock.
+        check("a", 10, 50_000_000, Some(50_000_000), 0);
+        check("a", 10, 50_000_000, Some(49_000_000), 0);
+        check("b", 10, 50_000_000, None, 0);
+        check("a", 11, 50_000_000, None, 0);
+        check("a", 10, 50_000_001, None, 0);
+    }
+
+    #[test]
+    fn a_place_that_another_file_took_is_forgotten_first() {
+        let mut seen = Seen { files: HashMap::from([(ID, known())]), ..Seen::default() };
+        let piece = Piece {
+            name: b"b".to_vec(),
+            stat: stat(4, 9, 7),
+            from: 0,
+            to: 4,
+            what: Content::Records,
+            print: None,
+            more: false,
+        };
+        seen.apply(&Plan { gone: vec![ID], pieces: vec![piece], ..Plan::default() });
+        assert_eq!((seen.files[&ID].offset, &seen.files[&ID].name[..]), (4, &b"b"[..]));
+        seen.apply(&Plan { gone: vec![ID], ..Plan::default() });
+        assert_eq!((seen.files.len(), seen.gone.len()), (0, 2));
+    }
+
+    #[test]
+    fn a_file_that_comes_back_is_known() {
+        let mut seen = Seen { files: HashMap::from([(ID, known())]), ..Seen::default() };
+        seen.apply(&Plan { gone: vec![ID], ..Plan::default() });
+        let former = Former::new(&seen);
+        assert_eq!(former.back(&stat(12, 9, 1)), Some(&known()));
+        assert_eq!(former.back(&stat(12, 9, 2)), None, "another birth");
+        assert_eq!(former.back(&stat(7, 9, 1)), None, "it is shorter");
+        seen.apply(&Plan { back: vec![ID], ..Plan::default() });
+        assert_eq!((seen.files.get(&ID), seen.gone.len()), (Some(&known()), 0));
+    }
 }
