@@ -5,7 +5,7 @@
 //! renamed = { "source:new" = "source:old" }      carried over to another name
 //! ```
 //! Pure: text to values, and what is wrong with them beside the program's own names. What the log knows comes in with
-//! [`reconcile`].
+//! [`reconcile()`].
 
 mod held;
 mod reconcile;
