@@ -19,7 +19,7 @@ use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Poison};
 use crate::time::{Clock, Interval, Schedule, Time};
 use crate::wal::storage::{Directory, Storage};
-use crate::wal::{LogOptions, SEGMENT_BYTES};
+use crate::wal::{Disk, LogOptions, SEGMENT_BYTES};
 
 use super::lost;
 use super::names;
@@ -41,12 +41,12 @@ pub(super) fn open(
     (poison, events): (&Poison, &EventBus),
     policy: lost::Policy,
 ) -> Result<Option<Recovery>> {
+    let Streams { graph, sources, source_names } = streams;
     let (storage, segment_bytes) = match (storage, &config.state_dir) {
         (Some(storage), _) => storage,
-        (None, Some(dir)) => (Arc::new(Directory::open(dir)?) as Arc<dyn Storage>, SEGMENT_BYTES),
+        (None, Some(dir)) => on_disk(Arc::new(Directory::open(dir)?), sources)?,
         (None, None) => return Ok(None),
     };
-    let Streams { graph, sources, source_names } = streams;
     let place = storage.name();
     check(sources, segment_bytes)?;
     let fresh = Schedule::aligned(clock, config.batch_interval).label(0);
@@ -135,6 +135,19 @@ fn restore_states(
     }
     restore.finish();
     Ok(())
+}
+
+/// The directory of a log, and how large segments are on its disk.
+fn on_disk(storage: Arc<dyn Storage>, sources: &[Start]) -> Result<(Arc<dyn Storage>, u64)> {
+    check(sources, SEGMENT_BYTES)?;
+    let disk = Disk::of(storage.as_ref())?;
+    let longest = sources.iter().max_by_key(|source| source.record_bytes_max());
+    let longest = longest.map(|source| (source.name(), source.record_bytes_max() as u64));
+    let record_bytes_max = longest.map_or(0, |(_, bytes)| bytes);
+    match disk.segment_bytes_for(record_bytes_max) {
+        Ok(segment_bytes) => Ok((storage, segment_bytes)),
+        Err(why) => Err(disk.refuse(why, &storage.name(), longest)),
+    }
 }
 
 /// What a log needs of the sources: names that tell them apart, records that fit.

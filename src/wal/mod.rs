@@ -17,6 +17,7 @@ mod cut;
 mod examine;
 mod format;
 mod list;
+mod layout;
 mod log;
 mod names;
 mod reader;
@@ -40,6 +41,7 @@ pub use examine::Known;
 pub(crate) use format::matches as format_matches;
 pub use format::{Place, Position};
 pub use list::Synced;
+pub use layout::{Disk, TooSmall};
 pub(crate) use log::mebibytes;
 pub use log::{LogStats, Receipt, WriteAheadLog};
 pub use reader::Visit;
@@ -51,7 +53,7 @@ pub(crate) fn is_segment(name: &str) -> bool {
     format::segment_of(name).is_some()
 }
 
-/// A segment's size unless told otherwise, in bytes.
+/// A segment's size on a disk that is large enough, in bytes.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
 
 /// The smallest segment, in bytes: a few records for a test.
