@@ -81,7 +81,7 @@ pub struct Running {
     schedule: Option<Schedule>,
     /// No other run of the same graph may begin while it is there.
     _lease: RunLease,
-    journal: Option<Arc<Journal>>,
+    pub(super) journal: Option<Arc<Journal>>,
     /// The sinks of the outputs, each once.
     sinks: Vec<SharedSink>,
 }

@@ -387,11 +387,14 @@ impl Journal {
         let joined = thread.map_or(Joined::Ended, |it| join_until(clock, it, deadline));
         // Also when that one is stuck: nobody else ends the log's thread.
         let closed = self.shared.log.close(clock, deadline);
-        if joined != Joined::Ended {
-            let text = "the checkpoint was not written at the deadline";
-            return Err(Error::Undrained(text.to_owned()));
+        if joined == Joined::Ended {
+            return closed;
         }
-        closed
+        let mut text = "the checkpoint was not written at the deadline".to_owned();
+        if let Err(err) = closed {
+            text = format!("{text}; {err}");
+        }
+        Err(Error::Undrained(text))
     }
 }
 
