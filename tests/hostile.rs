@@ -21,7 +21,7 @@ use std::process::Command;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, Signal as Kill, getrlimit, setrlimit};
+use rustix::process::Signal as Kill;
 use serde_json::Value;
 use tidemill::receiver::io::{IO_MODELS, Row, probe};
 use tidemill::sync::Mutex;
@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(40);
 #[cfg(tidemill_planted)]
 const SHORT: Duration = Duration::from_secs(4);
 
-/// The cases change this process's limit of descriptors, which a case inherits.
+/// The cases open many descriptors, and look at what a process holds.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// What a case found broken, in the words of its row.
@@ -72,7 +72,17 @@ struct Engine {
 impl Engine {
     /// Starts it with a job and settings of the source, and so many descriptors.
     fn start(case: Case, job: &str, options: &[&str], descriptors: Option<u64>) -> Engine {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        let tidemill = env!("CARGO_BIN_EXE_tidemill");
+        let mut command = match descriptors {
+            None => Command::new(tidemill),
+            // Both limits, since it raises the soft one.
+            Some(descriptors) => {
+                let mut shell = Command::new("sh");
+                let limited = format!("ulimit -n {descriptors}; exec \"$@\"");
+                shell.args(["-c", &limited, "sh", tidemill]);
+                shell
+            }
+        };
         command
             .args(["run", "--from", "tcp-listen://127.0.0.1:0", "--io", case.model, "--job", job])
             .args(["--every", "50ms", "--set", "block_interval=10ms", "--to", "json"])
@@ -81,12 +91,7 @@ impl Engine {
         if let Some(defect) = case.planted {
             command.env("TIDEMILL_PLANTED", defect);
         }
-        let before = getrlimit(Resource::Nofile);
-        if descriptors.is_some() {
-            setrlimit(Resource::Nofile, Rlimit { current: descriptors, ..before }).expect("lower");
-        }
         let program = Program::of(&mut command);
-        setrlimit(Resource::Nofile, before).expect("as it was");
         let address = program.listening();
         Engine {
             program,
