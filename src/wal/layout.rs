@@ -10,7 +10,7 @@
 use std::io::ErrorKind;
 
 use super::format::{SEGMENT_HEADER, SegmentHeader, segment_name};
-use super::recovery::Names;
+use super::names::Names;
 use super::storage::{Storage, read_full};
 use super::{SEGMENT_BYTES, mebibytes};
 use crate::error::{Error, Result};
