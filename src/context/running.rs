@@ -192,13 +192,6 @@ impl Running {
         Stopper(self.control.clone())
     }
 
-    /// Batches that are done or were left out, those of an earlier run included.
-    #[cfg(all(test, not(tidemill_model)))]
-    pub(super) fn batches_done(&self) -> u64 {
-        let progress = self.scheduler.progress();
-        progress.batches + progress.left_out
-    }
-
     /// Moves the clock to the next batch of this run, and waits until that is done; for runs that tell of each batch. What an
     /// earlier run planned runs before it and does not count.
     pub(super) fn run_next(&mut self, clock: &ManualClock, interval: Duration) -> Result<()> {
