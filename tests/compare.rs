@@ -94,7 +94,7 @@ fn doctor_finds_what_is_missing() {
     assert!(text(&output.stdout).contains("\"io model nio\""), "{}", text(&output.stdout));
     let output = tidemill(&["doctor", "--connections", "100G"], dir.path());
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stdout).contains("ulimit -n"), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("ulimit -Hn"), "{}", text(&output.stdout));
 }
 
 #[test]
