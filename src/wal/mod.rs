@@ -16,8 +16,8 @@
 mod cut;
 mod examine;
 mod format;
-mod list;
 mod layout;
+mod list;
 mod log;
 mod names;
 mod reader;
@@ -40,8 +40,8 @@ pub use cut::{GivenUp, SegmentReport, Survey, give_up, read, survey, survey_with
 pub use examine::Known;
 pub(crate) use format::matches as format_matches;
 pub use format::{Place, Position};
-pub use list::Synced;
 pub use layout::{Disk, TooSmall};
+pub use list::Synced;
 pub(crate) use log::mebibytes;
 pub use log::{LogStats, Receipt, WriteAheadLog};
 pub use reader::Visit;
