@@ -159,7 +159,7 @@ fn send(program: &Program, lines: &[&str]) {
     peer.write_all(b"1 open 30 relp_version=0\ncommands=syslog\n").expect("it reads");
     let mut waiting = BTreeSet::new();
     for (number, line) in (2..).zip(lines) {
-        write!(peer, "{number} syslog {} {line}\n", line.len()).expect("it reads");
+        writeln!(peer, "{number} syslog {} {line}", line.len()).expect("it reads");
         waiting.insert(number);
     }
     while !waiting.is_empty() {
@@ -177,7 +177,7 @@ fn check(sink: &'static str, steps: &[Step]) {
     let directory = tempfile::tempdir().expect("a directory");
     let mut world = World { directory, sink };
     for (at, step) in steps.iter().enumerate() {
-        println!("step {at}: {step:?}");
+        eprintln!("step {at}: {step:?}");
         world.step(*step);
     }
 }
