@@ -61,13 +61,22 @@ pub(super) fn open(
     salt: u64,
     first: u64,
 ) -> Result<(Writer, Recovered, Records)> {
+    open_with(disk, options(salt), first)
+}
+
+/// The same with other options.
+pub(super) fn open_with(
+    disk: &MemoryStorage,
+    options: LogOptions,
+    first: u64,
+) -> Result<(Writer, Recovered, Records)> {
     let mut records = Vec::new();
     let mut visit = |at: Position, bytes: &[u8]| {
         records.push((at, bytes.to_vec()));
         Ok(())
     };
     let storage: Arc<dyn Storage> = Arc::new(disk.clone());
-    let (writer, recovered) = recover(storage, options(salt), first.into(), &mut visit)?;
+    let (writer, recovered) = recover(storage, options, first.into(), &mut visit)?;
     Ok((writer, recovered, records))
 }
 
