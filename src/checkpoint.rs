@@ -16,11 +16,12 @@ use std::io;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, passes};
+use crate::metrics::ConditionHandle;
 use crate::sync::Arc;
 use crate::wal::NotLogged;
 use crate::wal::format_matches as matches;
-use crate::wal::storage::{Asides, PutFailure, Storage, read_full};
+use crate::wal::storage::{Asides, PutFailure, Storage, needs, read_full};
 
 const MAGIC: [u8; 8] = *b"TIDECKPT";
 const VERSION: u32 = 1;
@@ -217,6 +218,8 @@ pub struct Checkpoints {
     keep: usize,
     next: u64,
     failed: Option<Arc<str>>,
+    /// Says that none can be written, once there is somebody to be told.
+    failing: Option<ConditionHandle>,
 }
 
 impl Checkpoints {
@@ -236,7 +239,8 @@ impl Checkpoints {
         let asides = Asides::open(Arc::clone(&storage), ASIDE, room);
         let asides =
             asides.map_err(|err| Error::io(format!("cannot list {}", storage.name()), err))?;
-        Ok((Checkpoints { storage, asides, keep: keep.max(1), next, failed: None }, loaded))
+        let (keep, failed, failing) = (keep.max(1), None, None);
+        Ok((Checkpoints { storage, asides, keep, next, failed, failing }, loaded))
     }
 
     /// Takes the room on the disk that checkpoints need from now on, so that none has to wait for it.
@@ -258,11 +262,16 @@ impl Checkpoints {
         self.next = self.next.max(number.saturating_add(1));
     }
 
+    /// Says by this handle when none can be written, and when one was written again.
+    pub(crate) fn report_failures(&mut self, handle: ConditionHandle) {
+        self.failing = Some(handle);
+    }
+
     /// Writes a checkpoint; once this returns it is durable. Returns its number.
     ///
     /// # Errors
     /// [`NotLogged::Retry`] if there was no room: the ones before it are untouched. After [`NotLogged::Failed`] (a sync
-    /// or a rename failed) the engine must stop: nothing is written any more.
+    /// or a rename failed, or what will not [pass](crate::error::passes)) the engine must stop: nothing is written any more.
     pub fn write(&mut self, checkpoint: &mut Checkpoint) -> Result<u64, NotLogged> {
         if let Some(reason) = &self.failed {
             return Err(NotLogged::Failed(Arc::clone(reason)));
@@ -275,12 +284,22 @@ impl Checkpoints {
         let text = |err| format!("cannot write {name} in {}: {err}", self.storage.name()).into();
         match self.asides.put(&name, &parts) {
             Ok(()) => {}
-            Err(PutFailure::Retry(err)) => return Err(NotLogged::Retry(text(err))),
-            Err(PutFailure::Fatal(err)) => {
+            Err(PutFailure::Retry(err)) if passes(&err) => {
+                let needs = needs(&err, parts.iter().map(|part| part.len() as u64).sum());
+                let reason: Arc<str> = text(err);
+                if let Some(failing) = &self.failing {
+                    failing.begin(reason.as_ref(), needs);
+                }
+                return Err(NotLogged::Retry(reason));
+            }
+            Err(PutFailure::Retry(err) | PutFailure::Fatal(err)) => {
                 let reason: Arc<str> = text(err);
                 self.failed = Some(Arc::clone(&reason));
                 return Err(NotLogged::Failed(reason));
             }
+        }
+        if let Some(failing) = &self.failing {
+            failing.end();
         }
         self.next = self.next.saturating_add(1);
         if let Err(err) = self.remove_old() {

@@ -3,7 +3,9 @@
 //! Owns the exit code that each kind of error ends the program with. Knows nothing of the engine.
 
 use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind};
+
+use rustix::io::Errno;
 
 /// What went wrong, sorted by what the caller can do about it.
 #[derive(Debug)]
@@ -50,6 +52,19 @@ impl Error {
         Error::Io { what: what.into(), source }
     }
 
+    /// Whether it is a failure that [passes].
+    pub fn passes(&self) -> bool {
+        self.of_system().is_some_and(passes)
+    }
+
+    /// What the operating system said, if it is that.
+    pub fn of_system(&self) -> Option<&io::Error> {
+        match self {
+            Error::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
     /// The exit code of the command line for this error: 1 the stream failed, 2 usage, 78 the pipeline file is wrong.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -58,6 +73,27 @@ impl Error {
             Error::Io { .. } | Error::Batch { .. } | Error::Failed(_) | Error::Undrained(_) => 1,
         }
     }
+}
+
+/// Whether a failed call of the operating system passes: it may succeed later, for want of room, of descriptors or of memory
+/// is over when somebody gives it back. Others (EIO, ENOENT, EROFS) stay until somebody looks into them.
+///
+/// ```
+/// use std::io::ErrorKind;
+/// let passes = |kind: ErrorKind| tidemill::error::passes(&kind.into());
+/// assert!(passes(ErrorKind::StorageFull) && passes(ErrorKind::QuotaExceeded));
+/// assert!(!passes(ErrorKind::NotFound) && !passes(ErrorKind::ReadOnlyFilesystem));
+/// ```
+pub fn passes(err: &io::Error) -> bool {
+    let kinds = [
+        ErrorKind::StorageFull,
+        ErrorKind::QuotaExceeded,
+        ErrorKind::Interrupted,
+        ErrorKind::WouldBlock,
+        ErrorKind::OutOfMemory,
+    ];
+    let descriptors = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS].map(Errno::raw_os_error);
+    kinds.contains(&err.kind()) || err.raw_os_error().is_some_and(|it| descriptors.contains(&it))
 }
 
 impl fmt::Display for Error {

@@ -145,17 +145,19 @@ impl Account {
         used > room - room / 8
     }
 
+    /// Whether there is no room, for those who only look.
+    pub fn is_full(&self) -> bool {
+        let (used, room) = (self.used(), self.room());
+        used >= room
+    }
+
     /// Whether more may be read; if not, the wakers are called once there is room.
     pub fn has_room(&self) -> bool {
-        let has_room = || {
-            let (used, room) = (self.used(), self.room());
-            used < room
-        };
-        if has_room() {
+        if !self.is_full() {
             return true;
         }
         self.starved.store(true, Ordering::SeqCst);
-        has_room() && !planted(Planted::AccountSkipsRecheck)
+        !self.is_full() && !planted(Planted::AccountSkipsRecheck)
     }
 
     /// Counts `bytes` until the charge is dropped.

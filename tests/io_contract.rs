@@ -85,6 +85,8 @@ struct State {
     held_back: usize,
     turns: u64,
     refuse_beyond: Option<u64>,
+    /// The session that is held once it was handed this many bytes.
+    hold_at: Option<(SocketAddr, u64)>,
     farewell: &'static [u8],
     /// What a read may bring, and how often that was asked.
     read_max: Option<usize>,
@@ -265,6 +267,15 @@ impl Lane for TestLane {
         }
         session.len += len as u64;
         self.gathered.push((session.address, session.len, wrong));
+        self.world.tell(|state| {
+            if state
+                .hold_at
+                .is_some_and(|(address, len)| address == session.address && session.len >= len)
+            {
+                state.hold_at = None;
+                state.seen.get_mut(&session.address).expect("open").standing = Standing::Held;
+            }
+        });
         match self.world.lock().refuse_beyond {
             Some(most) if session.len > most => Flow::Close("more than was agreed".to_owned()),
             _ => Flow::Continue,
@@ -284,7 +295,11 @@ impl Lane for TestLane {
     /// What was not fetched is owed: a change of standing comes with its reply, between any two calls of the model.
     fn standing(&self, session: &TestSession) -> Standing {
         let seen = &self.world.lock().seen[&session.address];
-        if seen.outbox.is_empty() { seen.standing } else { Standing::Owing }
+        match seen.standing {
+            Standing::Held => Standing::Held,
+            standing if seen.outbox.is_empty() => standing,
+            _ => Standing::Owing,
+        }
     }
 
     fn farewell(&mut self, _session: &mut TestSession, out: &mut Vec<u8>) {
@@ -790,6 +805,35 @@ fn a_session_that_owes_is_kept_behind_the_half_close_of_its_peer() {
         peer.stream.read_to_end(&mut got).expect("the second reply and the end");
         assert_eq!(got, b"b");
         assert_eq!(rig.world.until_closed(&peer), "end");
+    });
+}
+
+/// A session becomes held with what it was handed; its peer goes on sending, and closes.
+#[test]
+fn a_session_that_is_held_is_not_read_until_it_is_asked_for_and_others_are() {
+    each(PLENTY, |rig| {
+        let (mut held, mut other) = (rig.peer(1), rig.peer(2));
+        rig.world.tell(|state| state.hold_at = Some((held.address, 10)));
+        held.send(10);
+        rig.world.until_len(&held, 10);
+        held.send(64 << 10);
+        held.stream.shutdown(Shutdown::Write).expect("connected");
+        for _ in 0..3 {
+            let before = other.sent;
+            other.send(1_000);
+            rig.world.until_len(&other, before + 1_000);
+        }
+        // What was in flight may have come.
+        let most = 10 + rig.row.in_flight_max as u64;
+        let len = rig.world.lock().seen[&held.address].len;
+        assert!(len <= most, "{len} bytes were read, {most} at most were in flight");
+        assert!(rig.world.lock().seen[&held.address].closed.is_empty());
+        rig.world.reply_as(&held, Standing::Open, b"r");
+        rig.world.until_len(&held, held.sent);
+        let mut got = Vec::new();
+        held.stream.read_to_end(&mut got).expect("the reply and the end");
+        assert_eq!(got, b"r");
+        assert_eq!(rig.world.until_closed(&held), "end");
     });
 }
 

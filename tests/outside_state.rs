@@ -9,6 +9,8 @@
 
 mod program;
 
+#[path = "outside_state/conditions.rs"]
+mod conditions;
 #[path = "outside_state/lost.rs"]
 mod lost;
 

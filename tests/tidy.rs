@@ -53,12 +53,7 @@ const SEAMS: &[(&str, &[&str], &str)] = &[
     ("std::sync::atomic", &["src/sync/"], "`crate::sync`"),
     ("parking_lot", &["src/sync/"], "`crate::sync`"),
     ("crossbeam", &["src/sync/"], "`crate::sync`"),
-    // A dead letter is written once, whole, and never read by the engine: it needs no recovery of its own.
-    (
-        "OpenOptions",
-        &["src/wal/", "src/sink/dead_letter.rs"],
-        "the `Storage` seam: nothing else opens files for durable data",
-    ),
+    ("OpenOptions", &["src/wal/"], "the `Storage` seam: nothing else opens files for durable data"),
     (
         "File::create",
         &["src/wal/"],

@@ -8,8 +8,8 @@ use crate::metrics::{
     BatchRecord, Condition, ConditionKind, Counter, EngineTimes, EventBus, History,
     ReceiverCounters, Reloaded, Reloads,
 };
-use crate::receiver::RateLimiter;
 use crate::receiver::io::IoModel;
+use crate::receiver::{Cutter, PausedBy, RateLimiter};
 use crate::scheduler::Scheduler;
 use crate::slab::Account;
 use crate::store::{Spill, Spilled};
@@ -46,6 +46,16 @@ pub(super) struct Received {
     pub(super) local: Vec<SocketAddr>,
     pub(super) counters: Arc<ReceiverCounters>,
     pub(super) limiter: Option<Arc<RateLimiter>>,
+    /// Of what is read from sockets, or by a receiver of a user's own.
+    pub(super) cutter: Option<Cutter>,
+}
+
+impl Received {
+    fn paused_by(&self, account: &Account) -> Option<PausedBy> {
+        let cutter = self.cutter.as_ref().and_then(|cutter| cutter.paused_by(account));
+        let held = || self.limiter.as_ref().is_some_and(|limiter| limiter.holds());
+        cutter.or_else(|| held().then_some(PausedBy::Rate))
+    }
 }
 
 /// What was done so far.
@@ -96,6 +106,8 @@ pub struct ReceiverStatus {
     pub addresses: Vec<SocketAddr>,
     /// The rate in force in records per second, if there is one.
     pub rate: Option<u64>,
+    /// What it waits for, if it is not read now.
+    pub paused_by: Option<PausedBy>,
     /// Its counters, by name.
     pub counters: Vec<(&'static str, u64)>,
 }
@@ -200,6 +212,7 @@ impl Inspector {
             local: receiver.local.first().copied(),
             addresses: receiver.local.clone(),
             rate: receiver.limiter.as_ref().map(|limiter| limiter.rate()),
+            paused_by: receiver.paused_by(&self.0.account),
             counters: receiver.counters.all(),
         };
         self.0.receivers.iter().map(status).collect()

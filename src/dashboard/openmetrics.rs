@@ -142,6 +142,15 @@ impl Stream {
                 }
             }
         }
+        let (name, help) =
+            ("receiver_paused", "Whether a receiver is not read, and what it waits for");
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for receiver in &receivers {
+            if let Some(by) = receiver.paused_by {
+                let labels = [("source", receiver.source.as_str()), ("by", by.name())];
+                ConstGauge::new(1.0).encode(family.encode_family(&labels)?)?;
+            }
+        }
         let (name, help) = ("receiver_rate", "The rate in force, in records per second");
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for receiver in &receivers {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::context::{Inspector, ReceiverStatus};
 use crate::metrics::{BatchRecord, Condition, STAGES};
+use crate::receiver::PausedBy;
 use crate::receiver::io::IoModel;
 use crate::time::{Moment, Time};
 
@@ -275,6 +276,7 @@ fn receivers(stream: &Inspector) -> Vec<Map<String, Value>> {
             "listens": receiver.local,
             "addresses": receiver.addresses,
             "rate": receiver.rate,
+            "paused_by": receiver.paused_by.map(PausedBy::name),
         }));
         row.extend(
             receiver.counters.iter().map(|(name, count)| ((*name).to_owned(), json!(count))),

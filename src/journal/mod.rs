@@ -28,6 +28,7 @@ use crate::block::Range;
 use crate::checkpoint::{Checkpoints, Damaged, Loaded, file_name};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
+use crate::metrics::{ConditionKind, Conditions};
 use crate::owner::{Lineage, OutputMark, StartMark, StateId};
 use crate::sync::thread::Thread;
 use crate::sync::{Arc, AtomicBool, Mailbox, Mutex, Poison};
@@ -66,6 +67,8 @@ pub(crate) struct JournalOptions {
     /// How far back the program needs batches.
     pub(crate) reach: Reach,
     pub(crate) log: LogOptions,
+    /// Where it says that the log or the checkpoints cannot be written; none in tests.
+    pub(crate) conditions: Option<Conditions>,
     /// For a first start: the seed of every hash.
     pub(crate) seed: u64,
     /// For a first start: the first tick, in milliseconds.
@@ -169,6 +172,8 @@ impl Journal {
         progress: &mut dyn FnMut(u64),
     ) -> Result<(Journal, Found)> {
         let lock = Arc::new(storage.lock()?);
+        let place = storage.name();
+        let handle = |kind| options.conditions.as_ref().map(|all| all.handle(kind, place.as_str()));
         let (mut checkpoints, loaded) = Checkpoints::open(Arc::clone(&storage), CHECKPOINTS_KEPT)?;
         let room = checkpoints.keep_room();
         let Base { snapshot, operators, known, mut damaged } = Base::of(loaded)?;
@@ -189,6 +194,9 @@ impl Journal {
         if let Some(err) = room.err().filter(|_| !replayed.started) {
             return Err(no_room(&checkpoints, &log.name(), err));
         }
+        handle(ConditionKind::LogRefuses).into_iter().for_each(|it| log.report_refusals(it));
+        let failing = handle(ConditionKind::CheckpointFails).into_iter();
+        failing.for_each(|it| checkpoints.report_failures(it));
         checkpoints.follow(recovered.checkpoint);
         damaged.extend(missing_checkpoint(recovered.checkpoint, known));
         let read = |at| log.read(at);

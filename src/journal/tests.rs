@@ -28,6 +28,7 @@ fn options(sources: &[&str]) -> JournalOptions {
         program: Program { names, changes: NameChanges::default(), survey: Box::new(PartCount(0)) },
         reach: Reach { stateless: true, ..Reach::default() },
         log,
+        conditions: None,
         seed: SEED,
         anchor: ANCHOR,
         identity: StateId([9; 16]),

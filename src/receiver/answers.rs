@@ -9,11 +9,10 @@
 //! unanswered, and its sender sends it again.
 
 use std::collections::VecDeque;
-use std::io;
 
 use crate::block::{Acknowledge, Receipt};
 use crate::framing::{AsidePart, Found, Owed};
-use crate::receiver::aside::{Aside, Asides};
+use crate::receiver::aside::{Asides, Owner, Putting};
 use crate::receiver::io::{Remote, Standing};
 use crate::sync::{Arc, AtomicU64, Ordering};
 
@@ -39,9 +38,8 @@ pub(crate) struct Answers {
     received: u64,
     /// Records answered so far.
     answered: u64,
-    /// The record that is being put aside, and how many were before it; those answered.
-    aside: Option<Aside>,
-    asides: u64,
+    /// Where records are put aside, once there was one, and how many of those were answered.
+    putting: Option<Putting>,
     asides_answered: u64,
     said: Said,
 }
@@ -64,18 +62,21 @@ struct Due {
     safe: AtomicU64,
     /// The same of the records that were put aside, which count by themselves.
     asides: AtomicU64,
+    /// Reads with parts of such records that are not written yet: while there are any, the connection is not read.
+    unwritten: AtomicU64,
     remote: Remote,
 }
 
-/// Says that records which were put aside are safe.
-#[derive(Debug)]
-struct AsidesDue(Arc<Due>);
-
-impl Acknowledge for AsidesDue {
-    fn acknowledge(&self, upto: u64) {
-        if self.0.asides.fetch_max(upto, Ordering::SeqCst) < upto {
-            self.0.remote.ask();
+impl Owner for Due {
+    fn written(&self) {
+        if self.unwritten.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.remote.ask();
         }
+    }
+
+    fn kept(&self) {
+        self.asides.fetch_add(1, Ordering::SeqCst);
+        self.remote.ask();
     }
 }
 
@@ -91,13 +92,17 @@ impl Answers {
     /// The answers of a new connection, which `remote` reaches.
     pub(crate) fn new(remote: Remote) -> Self {
         Answers {
-            due: Arc::new(Due { safe: AtomicU64::new(0), asides: AtomicU64::new(0), remote }),
+            due: Arc::new(Due {
+                safe: AtomicU64::new(0),
+                asides: AtomicU64::new(0),
+                unwritten: AtomicU64::new(0),
+                remote,
+            }),
             owed: VecDeque::new(),
             at_once: Vec::new(),
             received: 0,
             answered: 0,
-            aside: None,
-            asides: 0,
+            putting: None,
             asides_answered: 0,
             said: Said::Nothing,
         }
@@ -129,26 +134,15 @@ impl Answers {
         }
     }
 
-    /// Writes what one piece brought of records that are put aside.
-    ///
-    /// # Errors
-    /// If that cannot be written: then the connection ends without an answer to them.
-    pub(crate) fn put_aside(&mut self, parts: &[AsidePart], asides: &Asides) -> io::Result<()> {
-        for part in parts {
-            let mut aside = match self.aside.take() {
-                Some(aside) => aside,
-                None => asides.begin()?,
-            };
-            aside.write(&part.bytes)?;
-            if part.is_last {
-                self.asides += 1;
-                let to = Arc::new(AsidesDue(Arc::clone(&self.due)));
-                asides.hand_on(aside, to, self.asides);
-            } else {
-                self.aside = Some(aside);
-            }
+    /// Hands on what one piece brought of records that are put aside.
+    pub(crate) fn put_aside(&mut self, parts: Vec<AsidePart>, asides: &Arc<Asides>) {
+        if parts.is_empty() {
+            return;
         }
-        Ok(())
+        let owner = || Arc::clone(&self.due) as Arc<dyn Owner>;
+        let putting = self.putting.get_or_insert_with(|| asides.connection(owner()));
+        self.due.unwritten.fetch_add(1, Ordering::SeqCst);
+        putting.put(parts);
     }
 
     /// The receipt for the next `records` records, in the order in which they were noted.
@@ -212,6 +206,7 @@ impl Answers {
     /// What the connection is kept for.
     pub(crate) fn standing(&self) -> Standing {
         match self.said {
+            _ if self.due.unwritten.load(Ordering::SeqCst) > 0 => Standing::Held,
             _ if !self.owed.is_empty() || !self.at_once.is_empty() => Standing::Owing,
             Said::Goodbye => Standing::Over,
             Said::Nothing | Said::Welcome => Standing::Open,
@@ -294,7 +289,7 @@ mod tests {
         let mut answers = noting(&[&[records(2, 1), Owed::Aside(3), records(4, 1)]]);
         answers.due.acknowledge(2);
         assert_eq!(fetch(&mut answers), "2 rsp 6 200 OK\n");
-        AsidesDue(Arc::clone(&answers.due)).acknowledge(1);
+        answers.due.kept();
         assert_eq!(fetch(&mut answers), "3 rsp 6 200 OK\n4 rsp 6 200 OK\n");
     }
 

@@ -1,23 +1,45 @@
 //! Over-long records of a framing that acknowledges, kept whole in files where a `files` source can read them back.
 //!
 //! ```text
-//!  io thread: parts ─write─▶ DIRECTORY/.SOURCE-N.open ─whole─▶ (rxN-aside) sync, rename, sync ─▶ SOURCE-N.records, answer
+//!  io thread: parts ─▶ work ─(rxN-aside)─▶ write ─▶ DIRECTORY/.SOURCE-N.open ─whole─▶ sync, rename, sync ─▶ SOURCE-N.records
+//!      ▲                                     │ written: the connection is read again                          │ kept: an answer
+//!      └─────────────────────────────────────┴────────────────────────────────────────────────────────────────┘
 //! ```
-//! The io thread writes a frame as its parts come, so no memory is held for it; the thread `rxN-aside` makes it durable and
-//! then says so to the connection. A file of a frame that never became whole is removed. Knows no framing.
+//! The io threads touch no disk. A connection is not read until the parts of its last read are written, so no more than that
+//! and what was in flight is in memory for a record, and the account counts it. While the disk takes nothing, for want of room
+//! or for another reason, the record waits and its connection with it: the condition says so, and the same write is made again.
+//! A failed sync stops the stream: nobody knows what is on the disk, and the record, which was not answered, is sent again. A
+//! file of a record that never became whole is removed. Knows no framing.
 
-use std::io;
-use std::path::Path;
+use std::collections::HashMap;
+use std::io::{self, ErrorKind};
+use std::time::Duration;
 
-use crate::block::Acknowledge;
 use crate::error::{Error, Result};
-use crate::metrics::ReceiverCounters;
+use crate::framing::AsidePart;
+use crate::metrics::{ConditionHandle, ConditionKind, Conditions, ReceiverCounters};
+use crate::slab::{Account, Charge};
 use crate::sync::thread::{self, Thread};
-use crate::sync::{Arc, AtomicU64, Mailbox, Ordering, Poison, SendError};
-use crate::wal::storage::{Directory, Storage, StoredFile, sync, write_all};
+use crate::sync::{Arc, AtomicU64, Mailbox, Ordering, Poison, Signal, StopToken};
+use crate::time::Clock;
+use crate::wal::storage::{
+    Storage, StoredFile, create_again, discard, needs, read_full, sync, write_all,
+};
 
-/// Whole frames that may wait to be made durable; an io thread with one more does it by itself.
-const WHOLE_MAX: usize = 64;
+/// Wait after a write that failed, before it is made again.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// What is copied at once of a file that lost its directory, in bytes.
+const COPY_BYTES: usize = 64 << 10;
+
+/// The connection that a record came from; called on the thread `rxN-aside`.
+pub(crate) trait Owner: Send + Sync {
+    /// The parts of one read are written.
+    fn written(&self);
+
+    /// One more record is durable, the next in the order in which they came.
+    fn kept(&self);
+}
 
 /// Where the over-long records of one source go.
 pub(crate) struct Asides {
@@ -26,111 +48,277 @@ pub(crate) struct Asides {
     source: String,
     /// The next file's number.
     next: AtomicU64,
-    whole: Mailbox<Whole>,
-    counters: Arc<ReceiverCounters>,
-    poison: Poison,
+    /// The next connection's number.
+    next_connection: AtomicU64,
+    /// At most one for each connection, and what was in flight.
+    work: Mailbox<Work>,
+    options: AsideOptions,
+    failing: ConditionHandle,
+    stop: StopToken,
+    stopped: Signal,
 }
 
-/// The running thread `rxN-aside`; dropped, it ends after all whole frames.
+/// What asides are made with.
+pub(crate) struct AsideOptions {
+    pub(crate) source: String,
+    pub(crate) account: Arc<Account>,
+    pub(crate) counters: Arc<ReceiverCounters>,
+    pub(crate) conditions: Conditions,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) poison: Poison,
+}
+
+/// The running thread `rxN-aside`; dropped, it ends after what it was given.
 pub(crate) struct Keeper {
     asides: Arc<Asides>,
     thread: Option<Thread>,
 }
 
-/// A frame that is being written; its file is removed unless it is handed on whole.
-pub(crate) struct Aside {
-    storage: Arc<dyn Storage>,
-    file: Arc<dyn StoredFile>,
-    number: u64,
-    /// What its file is called until it is durable.
-    name: String,
-    len: u64,
-    /// Whether the file is kept.
-    whole: bool,
+/// The over-long records of one connection; when it is dropped, what has begun and not ended is removed.
+pub(crate) struct Putting {
+    asides: Arc<Asides>,
+    connection: u64,
+    owner: Arc<dyn Owner>,
 }
 
-/// A frame that is written and not durable yet.
-struct Whole {
-    aside: Aside,
-    to: Arc<dyn Acknowledge>,
-    upto: u64,
+struct Work {
+    connection: u64,
+    what: What,
+}
+
+enum What {
+    /// What one read brought, counted as long as it is here.
+    Parts { parts: Vec<AsidePart>, owner: Arc<dyn Owner>, _charge: Charge },
+    /// The connection is over.
+    Gone,
+}
+
+/// What is known of a connection's record that has begun.
+enum Record {
+    Begun(Aside),
+    /// It was given up, and with it all that follows: answers go out in order.
+    GivenUp,
+}
+
+/// A record that is being written.
+struct Aside {
+    file: Arc<dyn StoredFile>,
+    number: u64,
+    len: u64,
+}
+
+/// What became of something that may have to wait for the disk.
+#[derive(Clone, Copy, PartialEq)]
+enum Done {
+    Yes,
+    GivenUp,
 }
 
 impl Asides {
-    /// Keeps the records of a source in this directory, which is made if need be. What an earlier run did not finish there
-    /// is removed: its sender sends it again.
+    /// Keeps the records of a source in this storage. What an earlier run did not finish there is removed: its sender sends
+    /// it again.
     ///
     /// # Errors
-    /// If the directory cannot be made, opened or read.
-    pub(crate) fn open(
-        directory: &Path,
-        source: &str,
-        counters: &Arc<ReceiverCounters>,
-        poison: &Poison,
-    ) -> Result<Arc<Self>> {
+    /// If the directory cannot be read.
+    pub(crate) fn open(storage: Arc<dyn Storage>, options: AsideOptions) -> Result<Arc<Self>> {
         let plain =
             |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' };
-        let source: String = source.chars().map(plain).collect();
-        let storage: Arc<dyn Storage> = Arc::new(Directory::open(directory)?);
-        let next = look(storage.as_ref(), &source).map_err(|err| {
-            Error::io(format!("cannot read the directory {}", directory.display()), err)
-        })?;
+        let source: String = options.source.chars().map(plain).collect();
+        let place = storage.name();
+        let next = look(storage.as_ref(), &source)
+            .map_err(|err| Error::io(format!("cannot read the directory {place}"), err))?;
+        let failing = options.conditions.handle(ConditionKind::DeadLetterFails, place);
+        let (stop, stopped) = (StopToken::new(), Signal::new());
+        stop.wakes(&stopped);
         Ok(Arc::new(Asides {
             storage,
             source,
             next: AtomicU64::new(next),
-            whole: Mailbox::new(WHOLE_MAX),
-            counters: Arc::clone(counters),
-            poison: poison.clone(),
+            next_connection: AtomicU64::new(0),
+            work: Mailbox::new(usize::MAX),
+            options,
+            failing,
+            stop,
+            stopped,
         }))
     }
 
-    /// Starts the thread that makes whole frames durable.
+    /// Starts the thread that writes them.
     pub(crate) fn start(self: Arc<Self>, name: &str) -> io::Result<Keeper> {
         let asides = Arc::clone(&self);
-        let thread = thread::spawn(name, &self.poison, move || {
-            while let Some(whole) = asides.whole.recv() {
-                asides.keep(&whole);
-            }
-        })?;
+        let thread = thread::spawn(name, &self.options.poison, move || asides.run())?;
         Ok(Keeper { asides: self, thread: Some(thread) })
     }
 
-    /// A new frame's file.
-    pub(crate) fn begin(&self) -> io::Result<Aside> {
-        let number = self.next.fetch_add(1, Ordering::SeqCst);
-        let name = format!(".{}-{number}.open", self.source);
-        let file = self.storage.create(&name)?;
-        let storage = Arc::clone(&self.storage);
-        Ok(Aside { storage, file, number, name, len: 0, whole: false })
+    /// A connection that may have such records.
+    pub(crate) fn connection(self: &Arc<Self>, owner: Arc<dyn Owner>) -> Putting {
+        let connection = self.next_connection.fetch_add(1, Ordering::SeqCst);
+        Putting { asides: Arc::clone(self), connection, owner }
     }
 
-    /// The frame is whole: once it is durable, `to` is told that the connection's first `upto` such frames are.
-    pub(crate) fn hand_on(&self, mut aside: Aside, to: Arc<dyn Acknowledge>, upto: u64) {
-        aside.whole = true;
-        match self.whole.try_send(Whole { aside, to, upto }) {
-            Ok(()) => {}
-            Err(SendError::Full(whole) | SendError::Closed(whole)) => self.keep(&whole),
+    /// The body of the thread.
+    fn run(&self) {
+        let mut records = HashMap::new();
+        while let Some(Work { connection, what }) = self.work.recv() {
+            match what {
+                What::Parts { parts, owner, .. } => {
+                    for part in parts {
+                        self.put(&mut records, connection, &part, owner.as_ref());
+                    }
+                    owner.written();
+                }
+                What::Gone => {
+                    if let Some(Record::Begun(aside)) = records.remove(&connection) {
+                        self.discard(&aside);
+                    }
+                }
+            }
+        }
+        for record in records.into_values() {
+            if let Record::Begun(aside) = record {
+                self.discard(&aside);
+            }
         }
     }
 
-    /// Makes a frame durable and says so. After a failed sync nothing is known of the disk: the stream stops, and the
-    /// record, which was not answered, is sent again.
-    fn keep(&self, whole: &Whole) {
-        let Whole { aside, to, upto } = whole;
-        let name = format!("{}-{}.records", self.source, aside.number);
-        let placed = sync(aside.file.as_ref())
-            .and_then(|()| self.storage.rename(&aside.name, &name))
-            .and_then(|()| self.storage.sync_dir());
-        match placed {
-            Ok(()) => {
-                self.counters.put_aside.add(1);
-                to.acknowledge(*upto);
+    /// Writes a part, and keeps the record if it is the last.
+    fn put(
+        &self,
+        records: &mut HashMap<u64, Record>,
+        connection: u64,
+        part: &AsidePart,
+        owner: &dyn Owner,
+    ) {
+        let begun = match records.remove(&connection) {
+            None => None,
+            Some(Record::Begun(aside)) => Some(aside),
+            Some(Record::GivenUp) => {
+                records.insert(connection, Record::GivenUp);
+                return;
             }
-            Err(err) => {
-                let place = self.storage.name();
-                self.poison.set(format!("cannot keep an over-long record in {place}: {err}"));
+        };
+        let written = self.write(begun, &part.bytes);
+        let kept = match written {
+            Some(aside) if !part.is_last => {
+                records.insert(connection, Record::Begun(aside));
+                return;
             }
+            Some(aside) => self.keep(&aside),
+            None => Done::GivenUp,
+        };
+        match kept {
+            Done::Yes => {
+                self.options.counters.put_aside.add(1);
+                owner.kept();
+            }
+            Done::GivenUp => {
+                records.insert(connection, Record::GivenUp);
+            }
+        }
+    }
+
+    /// Appends a part to a record, or begins one; none if it was given up.
+    fn write(&self, begun: Option<Aside>, bytes: &[u8]) -> Option<Aside> {
+        let mut aside = begun;
+        let outcome = self.until_done(bytes.len(), || {
+            let aside = match &mut aside {
+                Some(aside) => aside,
+                none => none.insert(self.begin()?),
+            };
+            write_all(aside.file.as_ref(), aside.len, &[bytes])
+        });
+        let mut aside = aside?;
+        match outcome {
+            Done::Yes => {
+                aside.len += bytes.len() as u64;
+                Some(aside)
+            }
+            Done::GivenUp => {
+                self.discard(&aside);
+                None
+            }
+        }
+    }
+
+    /// A new record's file.
+    fn begin(&self) -> io::Result<Aside> {
+        let number = self.next.load(Ordering::SeqCst);
+        let file = create_again(self.storage.as_ref(), &self.open_name(number))?;
+        self.next.store(number + 1, Ordering::SeqCst);
+        Ok(Aside { file, number, len: 0 })
+    }
+
+    fn open_name(&self, number: u64) -> String {
+        format!(".{}-{number}.open", self.source)
+    }
+
+    fn discard(&self, aside: &Aside) {
+        discard(self.storage.as_ref(), aside.file.as_ref(), &self.open_name(aside.number));
+    }
+
+    /// Makes a record durable under its name.
+    fn keep(&self, aside: &Aside) -> Done {
+        let (open, name) =
+            (self.open_name(aside.number), format!("{}-{}.records", self.source, aside.number));
+        if let Err(err) = sync(aside.file.as_ref()) {
+            return self.fail(&err);
+        }
+        let named = self.until_done(0, || match self.storage.rename(&open, &name) {
+            Err(err) if err.kind() == ErrorKind::NotFound => {
+                self.copy(aside)?;
+                self.storage.rename(&open, &name)
+            }
+            named => named,
+        });
+        if named == Done::GivenUp {
+            self.discard(aside);
+            return Done::GivenUp;
+        }
+        match self.storage.sync_dir() {
+            Ok(()) => Done::Yes,
+            Err(err) => self.fail(&err),
+        }
+    }
+
+    /// Somebody removed the directory with the open file in it: its bytes are still there, and go to a new one.
+    fn copy(&self, aside: &Aside) -> io::Result<()> {
+        let file = create_again(self.storage.as_ref(), &self.open_name(aside.number))?;
+        let (mut at, mut bytes) = (0, vec![0; COPY_BYTES]);
+        while at < aside.len {
+            let read = read_full(aside.file.as_ref(), at, &mut bytes)?;
+            if read == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            write_all(file.as_ref(), at, &[&bytes[..read]])?;
+            at += read as u64;
+        }
+        sync(file.as_ref())
+    }
+
+    /// Nobody knows what is on the disk.
+    fn fail(&self, err: &io::Error) -> Done {
+        let place = self.storage.name();
+        self.options.poison.set(format!("cannot keep an over-long record in {place}: {err}"));
+        Done::GivenUp
+    }
+
+    /// Does something that needs room for so many bytes, again and again until it succeeds or the stop comes.
+    fn until_done(&self, bytes: usize, mut attempt: impl FnMut() -> io::Result<()>) -> Done {
+        loop {
+            let Err(err) = attempt() else {
+                self.failing.end();
+                return Done::Yes;
+            };
+            let cause = format!(
+                "an over-long record of source `{}` cannot be put aside and waits, with its connection: {err}",
+                self.options.source
+            );
+            self.failing.begin(cause, needs(&err, bytes as u64));
+            if self.stop.is_stopped() {
+                return Done::GivenUp;
+            }
+            let clock = &self.options.clock;
+            clock.wait(&self.stopped, Some(clock.now().plus(RETRY)));
         }
     }
 }
@@ -157,69 +345,43 @@ impl Keeper {
         Arc::clone(&self.asides)
     }
 
-    /// No frame comes any more: gives the thread, for its owner to join.
+    /// No record comes any more, and what waits for the disk is given up: gives the thread, for its owner to join.
     pub(crate) fn stop(mut self) -> Option<Thread> {
-        self.asides.whole.close();
+        self.asides.close();
         self.thread.take()
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.asides.whole.close();
+        self.asides.close();
     }
 }
 
-impl Aside {
-    /// Appends a part.
-    pub(crate) fn write(&mut self, part: &[u8]) -> io::Result<()> {
-        write_all(self.file.as_ref(), self.len, &[part])?;
-        self.len += part.len() as u64;
-        Ok(())
+impl Asides {
+    fn close(&self) {
+        self.work.close();
+        self.stop.stop();
     }
 }
 
-impl Drop for Aside {
+impl Putting {
+    /// Hands on what one read brought; `written` is called once, unless the stop came first.
+    pub(crate) fn put(&self, parts: Vec<AsidePart>) {
+        let bytes = parts.iter().map(|part| part.bytes.len()).sum();
+        let _charge = self.asides.options.account.charge(bytes);
+        let what = What::Parts { parts, owner: Arc::clone(&self.owner), _charge };
+        // Closed by the stop: what comes is not answered, and sent again.
+        let _ = self.asides.work.try_send(Work { connection: self.connection, what });
+    }
+}
+
+impl Drop for Putting {
     fn drop(&mut self) {
-        if !self.whole {
-            // What is left of a frame that will be sent again; the next start removes it if this fails.
-            let _ = self.storage.remove(&self.name);
-        }
+        // After the stop there is nobody to remove it but the next start.
+        let _ = self.asides.work.try_send(Work { connection: self.connection, what: What::Gone });
     }
 }
 
 #[cfg(all(test, not(tidemill_model)))]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, Default)]
-    struct Told(AtomicU64);
-
-    impl Acknowledge for Told {
-        fn acknowledge(&self, upto: u64) {
-            self.0.store(upto, Ordering::SeqCst);
-        }
-    }
-
-    #[test]
-    fn whole_frames_are_kept_and_others_are_removed() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (counters, poison) = (Arc::default(), Poison::new());
-        let file = |name: &str| dir.path().join(name);
-        std::fs::write(file(".a_b-7.open"), "left by a crash").expect("written");
-        std::fs::write(file("a_b-4.records"), "kept before").expect("written");
-        let open = || Asides::open(dir.path(), "a/b", &counters, &poison).expect("a directory");
-        let told = Arc::new(Told::default());
-        let keeper = open().start("rx0-aside").expect("a thread");
-        let mut aside = keeper.asides().begin().expect("a file");
-        aside.write(b"2 syslog 3 a").expect("written");
-        aside.write(b"bc\n").expect("written");
-        keeper.asides().hand_on(aside, Arc::clone(&told) as Arc<dyn Acknowledge>, 1);
-        drop(keeper.asides().begin().expect("a file"));
-        keeper.stop().expect("the thread").join();
-        assert_eq!((told.0.load(Ordering::SeqCst), counters.put_aside.value()), (1, 1));
-        assert_eq!(std::fs::read(file("a_b-5.records")).expect("kept"), b"2 syslog 3 abc\n");
-        assert_eq!(std::fs::read_dir(dir.path()).expect("listed").count(), 2, "nothing else");
-        assert_eq!(poison.reason(), None);
-    }
-}
+mod tests;

@@ -187,7 +187,8 @@ impl Lane for IntakeLane {
         let mut found = std::mem::take(&mut self.found);
         found.clear();
         let outcome = session.splitter.feed(buffer.filled(len), &mut found);
-        let noted = session.answers.as_mut().map_or(Ok(()), |answers| self.note(answers, &found));
+        let answers = session.answers.as_mut();
+        let noted = answers.map_or(Ok(()), |answers| self.note(answers, &mut found));
         self.count(&found, session.peer);
         self.take(&found, buffer, len, session.answers.as_deref_mut());
         if let Some(limiter) = &self.intake.limiter {
@@ -319,10 +320,9 @@ impl IntakeLane {
     }
 
     /// Notes what the peer is owed for one piece, and puts aside what is to be.
-    fn note(&self, answers: &mut Answers, found: &Found) -> Result<(), String> {
+    fn note(&self, answers: &mut Answers, found: &mut Found) -> Result<(), String> {
         if let Some(asides) = &self.intake.asides {
-            let written = answers.put_aside(&found.aside, asides);
-            written.map_err(|err| format!("an over-long record cannot be put aside: {err}"))?;
+            answers.put_aside(std::mem::take(&mut found.aside), asides);
         }
         answers.note(found)
     }

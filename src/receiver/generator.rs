@@ -19,6 +19,7 @@ use crate::framing::Framing;
 use crate::metrics::Recorder;
 use crate::receiver::chunks::{self, ChunkLogOptions, ChunkLogger, Look};
 use crate::receiver::gather::Gather;
+use crate::receiver::pause::PausedBy;
 use crate::receiver::queue::{QUEUED_BLOCKS_MAX, RANGES_MAX, RangeQueue};
 use crate::slab::Account;
 use crate::sync::planted::{Planted, planted};
@@ -215,6 +216,12 @@ impl Generator {
             target,
         };
         thread::spawn(name, &options.poison, move || ChunkLogger::new(shared, log).run())
+    }
+
+    /// What is queued and not taken holds the readers.
+    pub(crate) fn paused_by(&self) -> Option<PausedBy> {
+        let by = if self.look.is_some() { PausedBy::Log } else { PausedBy::Blocks };
+        self.queue.is_full().then_some(by)
     }
 
     pub(crate) fn queue(&self) -> &RangeQueue {

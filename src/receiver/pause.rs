@@ -6,6 +6,31 @@ use crate::metrics::{ConditionHandle, ConditionKind, Event, EventBus};
 use crate::slab::Account;
 use crate::sync::{Arc, AtomicBool, Ordering};
 
+/// What a source waits for that is not read now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PausedBy {
+    /// The log has not taken yet what was read before.
+    Log,
+    /// The blocks before are not stored yet.
+    Blocks,
+    /// The store is full.
+    Store,
+    /// The rate limit is used up.
+    Rate,
+}
+
+impl PausedBy {
+    /// Its name in metrics and status.
+    pub fn name(self) -> &'static str {
+        match self {
+            PausedBy::Log => "log",
+            PausedBy::Blocks => "blocks",
+            PausedBy::Store => "store",
+            PausedBy::Rate => "rate",
+        }
+    }
+}
+
 /// See the module. One for each source.
 pub(crate) struct Pause {
     full: ConditionHandle,

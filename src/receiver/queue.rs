@@ -106,12 +106,16 @@ impl RangeQueue {
 
     /// Whether more may be read now; if not, the readers are woken after the next drain.
     pub(crate) fn has_room(&self) -> bool {
-        let room = || self.len() < self.capacity() && self.bytes() < self.bytes_max;
-        if room() {
+        if !self.is_full() {
             return true;
         }
         self.starved.store(true, Ordering::SeqCst);
-        room() && !planted(Planted::QueueSkipsRecheck)
+        !self.is_full() && !planted(Planted::QueueSkipsRecheck)
+    }
+
+    /// Whether there is no room, for those who only look.
+    pub(crate) fn is_full(&self) -> bool {
+        self.len() >= self.capacity() || self.bytes() >= self.bytes_max
     }
 
     pub(crate) fn len(&self) -> usize {

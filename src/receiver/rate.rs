@@ -192,6 +192,11 @@ impl RateLimiter {
         self.state.lock().bounds
     }
 
+    /// Whether lanes wait for it, for those who only look.
+    pub(crate) fn holds(&self) -> bool {
+        self.state.lock().held
+    }
+
     /// Whether something may be read now; if not, the lanes are woken once that changes.
     pub(crate) fn is_ready(&self) -> bool {
         let mut state = self.state.lock();

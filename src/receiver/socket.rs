@@ -11,19 +11,20 @@ use crate::net::listen::{Bound, listen};
 use crate::net::lookup::Names;
 use crate::receiver::active::ActiveReceiver;
 use crate::receiver::arrivals::Arrivals;
-use crate::receiver::aside::{Asides, Keeper};
+use crate::receiver::aside::{AsideOptions, Asides, Keeper};
 use crate::receiver::away::Away;
 use crate::receiver::chunks::EngineLog;
 use crate::receiver::connection::{AckAt, Handing, Intake, IntakeHost, Observer};
 use crate::receiver::dial::{self, BackOff, Interrupt};
 use crate::receiver::generator::{BlockTarget, Cut, Generator, GeneratorOptions};
 use crate::receiver::io::{self as models, Closed, IoDriver, IoModel, OnRefusal, Options, Peer};
-use crate::receiver::pause::Pause;
+use crate::receiver::pause::{Pause, PausedBy};
 use crate::receiver::rate::RateLimiter;
 use crate::slab::{Account, Pool};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, AtomicBool, Mutex, Poison, Signal, StopToken};
 use crate::time::{Clock, Interval, Moment, Time, join_until};
+use crate::wal::storage::Directory;
 
 /// Peers that the kernel may hold for us until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -191,7 +192,7 @@ impl SocketReceiver {
         let limiter =
             options.rate.map(|rate| RateLimiter::new(rate.initial, Arc::clone(&engine.clock)));
         let handing = Handing::default();
-        let asides = start_asides(&options, &counters, &engine.poison)?;
+        let asides = start_asides(&options, &counters, engine)?;
         let intake = Intake {
             source: options.source.clone(),
             framing: options.framing,
@@ -311,10 +312,19 @@ pub(super) fn join_all(threads: Vec<Thread>, clock: &dyn Clock, deadline: Moment
 fn start_asides(
     options: &SocketOptions,
     counters: &Arc<ReceiverCounters>,
-    poison: &Poison,
+    engine: &Engine,
 ) -> Result<Option<Keeper>> {
     let Some(directory) = &options.dead_letter else { return Ok(None) };
-    let asides = Asides::open(directory, &options.source, counters, poison)?;
+    let storage = Arc::new(Directory::open(directory)?);
+    let put_aside = AsideOptions {
+        source: options.source.clone(),
+        account: Arc::clone(&engine.account),
+        counters: Arc::clone(counters),
+        conditions: engine.events.conditions().clone(),
+        clock: Arc::clone(&engine.clock),
+        poison: engine.poison.clone(),
+    };
+    let asides = Asides::open(storage, put_aside)?;
     let name = format!("rx{}-aside", options.number);
     let started = asides.start(&name);
     started.map(Some).map_err(|err| Error::io(format!("cannot start the thread `{name}`"), err))
@@ -364,6 +374,11 @@ fn choose(options: &SocketOptions, engine: &Engine) -> IoModel {
 pub(crate) struct Cutter(pub(crate) Arc<Generator>);
 
 impl Cutter {
+    /// What is not read waits for this; nothing if it is read.
+    pub(crate) fn paused_by(&self, account: &Account) -> Option<PausedBy> {
+        self.0.paused_by().or_else(|| account.is_full().then_some(PausedBy::Store))
+    }
+
     /// Cuts for the batch of the tick `time`.
     pub(crate) fn cut_for(&self, time: Time) -> Cut {
         self.0.cut_for(time)

@@ -16,6 +16,7 @@ mod durable;
 mod fit;
 mod generator;
 mod jobs;
+mod letters;
 #[cfg(all(test, tidemill_model))]
 mod model;
 mod rate;
@@ -52,6 +53,7 @@ use durable::Durable;
 use fit::Fit;
 use generator::{JobGenerator, Pace, Step};
 use jobs::{JobRef, JobSet};
+use letters::Kept;
 use steering::Steering;
 
 /// Messages that may wait for the loop; the timer and the workers wait for room beyond that.
@@ -76,7 +78,7 @@ pub(crate) enum Message {
     /// An attempt at a job has ended.
     JobDone { job: JobRef, outcome: Result<(), Failure>, at: Moment },
     /// The input of a batch that failed for good was put aside, or could not be.
-    PutAside { time: Time, outcome: Result<()> },
+    PutAside { time: Time, outcome: Result<()>, kept: Kept },
     /// The stop has begun: no tick that comes later makes a batch.
     EndTicks,
     /// Nothing more is received: the last batch takes what is left and runs at once.
@@ -252,17 +254,17 @@ impl Scheduler {
             Batches::Every(schedule, _) => Some(Ticks::new(schedule)),
             Batches::OnRecords(_) => None,
         };
-        let late = parts.times.job_ticks.recorder();
         let job_loop = JobLoop {
             scheduler: self.clone(),
             jobs: JobSet::new(outputs.len(), options.concurrent_jobs, options.retries),
             room_at: None,
+            letters: None,
             outputs,
             generator,
             durable,
             ticks,
             ticked: false,
-            late,
+            late: parts.times.job_ticks.recorder(),
             steering,
             fit,
             trim_at: now.plus(TRIM_PAUSE),
@@ -344,6 +346,8 @@ struct JobLoop {
     jobs: JobSet<Arc<BatchInput>>,
     /// When jobs are started again, after one that found no room.
     room_at: Option<Moment>,
+    /// The batch whose input could not be put aside then, and what of it was.
+    letters: Option<(Time, Kept)>,
     /// With a log.
     durable: Option<Durable>,
     steering: Steering,
@@ -439,7 +443,7 @@ impl JobLoop {
             // The loop looks at the level after each message.
             Message::Enough | Message::Planned => {}
             Message::JobDone { job, outcome, at } => self.job_done(job, outcome, at),
-            Message::PutAside { time, outcome } => self.was_put_aside(time, outcome),
+            Message::PutAside { time, outcome, kept } => self.was_put_aside(time, outcome, kept),
             Message::EndTicks => self.end_ticks(),
             Message::Final => self.last_batch(),
             Message::Abort => {

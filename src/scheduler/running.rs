@@ -1,11 +1,9 @@
 //! The second half of the loop's work: the jobs of the batches that have their input, from their start to what their end
-//! means for the batch. What is decided is in [`super::jobs`]. Runs on the thread `job-loop`, but for [`put_aside`].
+//! means for the batch. What is decided is in [`super::jobs`]. Runs on the thread `job-loop`.
 
 use crate::batch::{self, Failure};
-use crate::dstream::{BatchInput, Graph};
-use crate::error::{Error, Result};
-use crate::metrics::{BatchState, ConditionKind, Event, EventBus, STAGES};
-use crate::sink::{DeadLetter, DeadLetters};
+use crate::error::Error;
+use crate::metrics::{BatchState, ConditionKind, Event, STAGES};
 use crate::sync::Arc;
 use crate::time::{Moment, Time};
 
@@ -18,6 +16,7 @@ impl JobLoop {
             return;
         }
         self.room_at = None;
+        self.put_aside_again();
         while let Some((job, input)) = self.jobs.next() {
             let started = self.parts.clock.now();
             self.jobs.started(job, started);
@@ -105,7 +104,7 @@ impl JobLoop {
     }
 
     /// The stream stops for this batch.
-    fn fail(&mut self, time: Time, err: Error) {
+    pub(super) fn fail(&mut self, time: Time, err: Error) {
         self.parts.graph.abandon(time);
         self.parts.history.update(time, |batch| batch.state = BatchState::Failed);
         self.stop_for(err);
@@ -116,28 +115,6 @@ impl JobLoop {
         self.jobs.abort();
         self.draining = true;
         (self.parts.tell)(Told::Fatal(err));
-    }
-
-    /// No job of the batch is left: it is done, or its input is put aside by a worker.
-    fn jobs_over(&mut self, time: Time) {
-        let given_up = self.jobs.given_up(time).zip(self.parts.dead_letters.clone());
-        let Some(((input, _), letters)) = given_up else {
-            return self.batch_done(time, BatchState::Done);
-        };
-        let (graph, scheduler) = (Arc::clone(&self.parts.graph), self.scheduler.clone());
-        let events = self.parts.events.clone();
-        self.parts.workers.submit(vec![Box::new(move |_| {
-            let outcome = put_aside(&graph, &input, letters.as_ref(), &events);
-            drop(input);
-            scheduler.post(Message::PutAside { time, outcome });
-        })]);
-    }
-
-    pub(super) fn was_put_aside(&mut self, time: Time, outcome: Result<()>) {
-        match outcome {
-            Ok(()) => self.batch_done(time, BatchState::DeadLetter),
-            Err(err) => self.fail(time, err),
-        }
     }
 
     pub(super) fn batch_done(&mut self, time: Time, state: BatchState) {
@@ -216,27 +193,4 @@ impl JobLoop {
             }
         }
     }
-}
-
-/// Keeps the input of a batch, a letter for each source that has records in it. Runs on a worker.
-fn put_aside(
-    graph: &Graph,
-    input: &BatchInput,
-    letters: &dyn DeadLetters,
-    events: &EventBus,
-) -> Result<()> {
-    let mut places = Vec::new();
-    for source in graph.sources() {
-        let number = usize::try_from(source.source).expect("sources are counted in u32");
-        let mut blocks = input.blocks.get(number).cloned().unwrap_or_default();
-        blocks.extend(direct::blocks(input, source.source));
-        if !blocks.is_empty() {
-            let (pipeline, name) = (graph.pipeline(), &source.name);
-            let letter = DeadLetter { pipeline, time: input.time, source: name, blocks: &blocks };
-            places.push(letters.keep(&letter)?);
-        }
-    }
-    let (time, records) = (input.time, input.all_records());
-    events.post(Event::BatchPutAside { time, records, places });
-    Ok(())
 }

@@ -3,17 +3,20 @@
 //! ```text
 //! DIRECTORY/PIPELINE-TIME-SOURCE.records      the records as they were received, with their terminators or headers
 //! ```
-//! A file is written aside (its name starts with `.`), synced and renamed, so a whole one is all there. Runs on a
+//! A file is written aside (its name starts with `.`), synced and renamed, and the directory synced, so a whole one is all
+//! there, also after a power cut. The directory is made when it is first needed, and again if somebody removed it. Runs on a
 //! worker; knows nothing of jobs.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 use crate::store::StoredBlock;
-use crate::sync::Arc;
+use crate::sync::{Arc, Mutex};
 use crate::time::Time;
+use crate::wal::storage::{
+    Directory, Storage, StoredFile, create_again, discard, put_in_place, write_all,
+};
 
 /// The input of one batch from one source.
 #[derive(Clone, Copy, Debug)]
@@ -33,80 +36,116 @@ pub trait DeadLetters: Send + Sync {
     /// Keeps a letter for good and says where.
     ///
     /// # Errors
-    /// If it cannot be kept: then the stream must stop, for going on would lose the records.
+    /// If it cannot be kept. What [passes](Error::passes) is tried again, from the first byte on; otherwise the stream must
+    /// stop, for going on would lose the records.
     fn keep(&self, letter: &DeadLetter<'_>) -> Result<String>;
+
+    /// What people call the place.
+    fn place(&self) -> String {
+        "dead letters".to_owned()
+    }
 }
 
-/// Dead letters as files of a directory, which is made when it is first needed.
+/// Dead letters as files of a directory.
 #[derive(Clone, Debug)]
 pub struct DeadLetterFiles {
+    /// The directory's path, for messages.
+    place: String,
+    /// Made when it is first needed, if it is a directory of the file system.
     directory: PathBuf,
+    storage: Arc<Mutex<Option<Arc<dyn Storage>>>>,
 }
 
 impl DeadLetterFiles {
     /// Keeps letters in this directory.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        DeadLetterFiles { directory: directory.into() }
+        let directory = directory.into();
+        DeadLetterFiles {
+            place: directory.display().to_string(),
+            directory,
+            storage: Arc::default(),
+        }
     }
 
-    fn write(&self, letter: &DeadLetter<'_>) -> Result<PathBuf, Failure> {
-        fs::create_dir_all(&self.directory)?;
-        let name = format!(
-            "{}-{}-{}",
-            plain(letter.pipeline),
-            letter.time.as_millis(),
-            plain(letter.source)
-        );
-        let aside = self.directory.join(format!(".{name}.open"));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&aside)?;
-        for block in letter.blocks {
-            let mut written = Ok(());
-            block.for_each_range(|range| {
-                if written.is_ok() {
-                    written = file.write_all(range);
-                }
-            })?;
-            written?;
+    /// Keeps letters in this storage.
+    pub fn of(storage: Arc<dyn Storage>) -> Self {
+        let (place, storage) = (storage.name(), Arc::new(Mutex::new(Some(storage))));
+        DeadLetterFiles { place, directory: PathBuf::new(), storage }
+    }
+
+    fn storage(&self) -> Result<Arc<dyn Storage>> {
+        let mut storage = self.storage.lock();
+        match &*storage {
+            Some(storage) => Ok(Arc::clone(storage)),
+            None => {
+                let made: Arc<dyn Storage> = Arc::new(Directory::open(&self.directory)?);
+                *storage = Some(Arc::clone(&made));
+                Ok(made)
+            }
         }
-        file.sync_all()?;
-        let path = unused(&self.directory, &name);
-        fs::rename(&aside, &path)?;
-        File::open(&self.directory)?.sync_all()?;
-        Ok(path)
+    }
+
+    /// The name of the letter's file.
+    fn write(&self, letter: &DeadLetter<'_>, storage: &dyn Storage) -> Result<String> {
+        let what = || format!("cannot write a dead letter to {}", self.place);
+        let failed = |err| Error::io(what(), err);
+        let time = letter.time.as_millis();
+        let name = format!("{}-{time}-{}", plain(letter.pipeline), plain(letter.source));
+        let aside = format!(".{name}.open");
+        let file = create_again(storage, &aside).map_err(failed)?;
+        if let Err(failure) = write_blocks(file.as_ref(), letter.blocks) {
+            discard(storage, file.as_ref(), &aside);
+            return Err(match failure {
+                Failure::Io(err) => failed(err),
+                Failure::Input(err) => Error::Failed(format!("{}: {err}", what())),
+            });
+        }
+        let placed = storage.list().and_then(|taken| {
+            let name = unused(&taken, &name);
+            put_in_place(storage, file.as_ref(), &aside, &name)?;
+            Ok(name)
+        });
+        placed.map_err(|err| {
+            // Another attempt writes a new file: after a failed sync nothing is known of this one. It may have its name.
+            let _ = storage.remove(&aside);
+            failed(err)
+        })
     }
 }
 
 impl DeadLetters for DeadLetterFiles {
     fn keep(&self, letter: &DeadLetter<'_>) -> Result<String> {
-        let written = self.write(letter);
-        written.map(|path| path.display().to_string()).map_err(|failure| {
-            let what = format!("cannot write a dead letter to {}", self.directory.display());
-            match failure {
-                Failure::Io(err) => Error::io(what, err),
-                Failure::Input(err) => Error::Failed(format!("{what}: {err}")),
-            }
-        })
+        let storage = self.storage()?;
+        let name = self.write(letter, storage.as_ref())?;
+        Ok(format!("{}/{name}", self.place))
+    }
+
+    fn place(&self) -> String {
+        self.place.clone()
     }
 }
 
-/// Why a letter is not kept.
+/// Why the records of a letter are not written.
 enum Failure {
-    /// It cannot be written.
+    /// They cannot be written.
     Io(io::Error),
-    /// Its records are not in memory and cannot be read back.
+    /// They are not in memory and cannot be read back.
     Input(Error),
 }
 
-impl From<io::Error> for Failure {
-    fn from(err: io::Error) -> Self {
-        Failure::Io(err)
+fn write_blocks(file: &dyn StoredFile, blocks: &[Arc<StoredBlock>]) -> Result<(), Failure> {
+    let (mut at, mut written) = (0, Ok(()));
+    for block in blocks {
+        let read = block.for_each_range(|range| {
+            if written.is_ok() {
+                written = write_all(file, at, &[range]);
+                at += range.len() as u64;
+            }
+        });
+        read.map_err(Failure::Input)?;
+        std::mem::replace(&mut written, Ok(())).map_err(Failure::Io)?;
     }
-}
-
-impl From<Error> for Failure {
-    fn from(err: Error) -> Self {
-        Failure::Input(err)
-    }
+    Ok(())
 }
 
 /// Names come from programs too: what could leave the directory is replaced.
@@ -116,20 +155,22 @@ fn plain(name: &str) -> String {
 }
 
 /// A letter never replaces another one, also when a batch time comes again after a restart.
-fn unused(directory: &Path, name: &str) -> PathBuf {
+fn unused(taken: &[String], name: &str) -> String {
     let names = std::iter::once(format!("{name}.records"));
     let mut names = names.chain((1_u64..).map(|again| format!("{name}-again{again}.records")));
-    let path = names.find_map(|name| Some(directory.join(name)).filter(|path| !path.exists()));
-    path.expect("there are more numbers than files")
+    names.find(|name| !taken.contains(name)).expect("there are more numbers than files")
 }
 
 #[cfg(all(test, not(tidemill_model)))]
 mod tests {
+    use std::fs;
+
     use bytes::Bytes;
 
     use super::*;
     use crate::block::{Block, BlockId, Range};
     use crate::framing::Framing;
+    use crate::wal::storage::{Fault, MemoryStorage};
 
     fn block(number: u64, bytes: &'static [u8]) -> Arc<StoredBlock> {
         let range = Range::new(Bytes::from_static(bytes), 1);
@@ -137,19 +178,25 @@ mod tests {
         StoredBlock::new(Arc::new(block))
     }
 
+    /// The input of a batch from a source, of two blocks.
+    fn keep(letters: &DeadLetterFiles, source: &str) -> Result<String> {
+        let blocks = [block(0, b"a\nb\r\n"), block(1, b"\xff\n")];
+        let time = Time::from_millis(5_000);
+        letters.keep(&DeadLetter { pipeline: "p", time, source, blocks: &blocks })
+    }
+
+    const RECORDS: &[u8] = b"a\nb\r\n\xff\n";
+
     #[test]
     fn records_are_kept_as_they_came_and_never_replaced() {
         let dir = tempfile::tempdir().expect("a directory");
         let letters = DeadLetterFiles::new(dir.path().join("dead/letters"));
-        let blocks = [block(0, b"a\nb\r\n"), block(1, b"\xff\n")];
-        let time = Time::from_millis(5_000);
-        let letter = DeadLetter { pipeline: "p", time, source: "../in", blocks: &blocks };
-        let first = letters.keep(&letter).expect("written");
-        let second = letters.keep(&letter).expect("written");
+        let first = keep(&letters, "../in").expect("written");
+        let second = keep(&letters, "../in").expect("written");
         assert!(first.ends_with("dead/letters/p-5000-___in.records"), "{first}");
         assert!(second.ends_with("p-5000-___in-again1.records"), "{second}");
         for path in [first, second] {
-            assert_eq!(fs::read(path).expect("there"), b"a\nb\r\n\xff\n");
+            assert_eq!(fs::read(path).expect("there"), RECORDS);
         }
         let files = fs::read_dir(dir.path().join("dead/letters")).expect("there").count();
         assert_eq!(files, 2, "nothing is left aside");
@@ -160,8 +207,69 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let taken = dir.path().join("taken");
         fs::write(&taken, "").expect("written");
-        let letter = DeadLetter { pipeline: "p", time: Time::default(), source: "s", blocks: &[] };
-        let err = DeadLetterFiles::new(&taken).keep(&letter).expect_err("no directory");
+        let err = keep(&DeadLetterFiles::new(&taken), "s").expect_err("no directory");
         assert!(err.to_string().contains("taken"), "{err}");
+    }
+
+    #[test]
+    fn a_directory_that_was_removed_is_made_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let letters = DeadLetterFiles::new(dir.path().join("dead"));
+        keep(&letters, "s").expect("written");
+        fs::remove_dir_all(dir.path().join("dead")).expect("removed");
+        let again = keep(&letters, "s").expect("written");
+        assert_eq!(fs::read(again).expect("there"), RECORDS);
+    }
+
+    #[test]
+    fn a_full_disk_passes_and_holds_no_room_of_a_letter_that_did_not_fit() {
+        let disk = MemoryStorage::new(0);
+        let letters = DeadLetterFiles::of(Arc::new(disk.clone()));
+        disk.set_capacity(4, 1);
+        let err = keep(&letters, "s").expect_err("there is no room");
+        assert!(err.passes() && err.to_string().contains("memory"), "{err}");
+        assert_eq!((disk.used(), disk.list().expect("listed")), (0, Vec::new()));
+        disk.set_capacity(1 << 10, 1);
+        keep(&letters, "s").expect("there is room");
+        assert_eq!(disk.bytes("p-5000-s.records").expect("there"), RECORDS);
+    }
+
+    /// Lets each call in turn go wrong: what was kept is there after a power cut, and what has its name is whole.
+    fn crashes() -> Result<(), String> {
+        for fault in [Fault::Broken, Fault::Full, Fault::Interrupted, Fault::Short, Fault::PowerCut]
+        {
+            for call in 1..=12 {
+                let disk = MemoryStorage::new(call);
+                disk.fail(call, fault);
+                let letters = DeadLetterFiles::of(Arc::new(disk.clone()));
+                let kept = [keep(&letters, "s"), keep(&letters, "s")];
+                let kept = kept.iter().filter(|kept| kept.is_ok()).count();
+                for seed in 0..20 {
+                    let after = disk.after_power_cut(seed);
+                    let names = after.list().expect("listed");
+                    let whole = |name: &&String| after.bytes(name).as_deref() == Some(RECORDS);
+                    let named = || names.iter().filter(|name| !name.starts_with('.'));
+                    if named().count() < kept || !named().all(|name| whole(&name)) {
+                        return Err(format!("{fault:?} at call {call}: {kept} kept, {names:?}"));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_kept_survives_a_power_cut_and_any_failure() {
+        assert_eq!(crashes(), Ok(()));
+    }
+
+    #[cfg(tidemill_planted)]
+    #[test]
+    fn missing_syncs_are_found() {
+        use crate::sync::planted::Planted;
+        for defect in [Planted::SkipSync, Planted::RenameBeforeSync] {
+            let found = crate::sync::planted::with(defect, crashes);
+            assert!(found.is_err(), "{defect:?}");
+        }
     }
 }

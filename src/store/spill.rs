@@ -25,7 +25,7 @@ use crate::slab::Account;
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, Poison, Signal, StopToken};
 use crate::time::{Clock, Moment};
-use crate::wal::storage::{LOCK, Lock, Storage, StoredFile, read_full, write_all};
+use crate::wal::storage::{LOCK, Lock, Storage, StoredFile, needs, read_full, write_all};
 
 use super::format::{
     FRAME_BYTES, FRAME_HEADER_BYTES, HEADER_BYTES, check_header, decode, decode_header, encode,
@@ -281,7 +281,7 @@ impl Spill {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let storage = files.storage.as_ref();
         let name = file_name(number);
-        let written = storage.create(&name).and_then(|file| {
+        let written = self.create(files, &name).and_then(|file| {
             let mut writer = Writer {
                 file: file.as_ref(),
                 number,
@@ -308,6 +308,20 @@ impl Spill {
             movable.block.stow(Arc::new(SpilledBlock { id, bytes, place, file }));
         }
         Ok(())
+    }
+
+    /// A new file, in a directory that is made again if somebody removed it; the lock that was in it is taken again.
+    fn create(&self, files: &SpillFiles, name: &str) -> io::Result<Arc<dyn StoredFile>> {
+        match files.storage.create(name) {
+            Err(err) if err.kind() == ErrorKind::NotFound => {
+                files.storage.remake()?;
+                let mut lock = self.lock.lock();
+                *lock = None;
+                *lock = Some(files.storage.lock().map_err(io::Error::other)?);
+                files.storage.create(name)
+            }
+            made => made,
+        }
     }
 
     /// Removes files that nobody needs; whether there were any.
@@ -362,7 +376,9 @@ impl Tell<'_> {
         }
         let cause =
             format!("blocks cannot leave memory: {why}; reading pauses while the store is full");
-        self.failing.begin(cause, "room on its disk, or a larger `spill_bytes_max`");
+        // What is no answer of the system says itself what it needs.
+        let needs = if err.get_ref().is_none() { needs(&err, FILE_BYTES) } else { String::new() };
+        self.failing.begin(cause, needs);
     }
 }
 

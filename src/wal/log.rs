@@ -18,10 +18,11 @@ use super::list::Synced;
 use super::reader::{Segment, Visit};
 use super::recovery::{self, Recovered};
 use super::shortage::Shortage;
-use super::storage::{Lock, Storage, Volume};
+use super::storage::{Lock, Storage, Volume, needs};
 use super::writer::{Failure, Files, Record, Writer, body_max};
 use super::{LogOptions, NotLogged};
 use crate::error::{Error, Result};
+use crate::metrics::ConditionHandle;
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering, Poison, Signal};
 use crate::time::{Clock, Joined, Moment, join_until};
@@ -75,6 +76,8 @@ struct Shared {
     synced: Mutex<Option<Synced>>,
     /// What keeps others out of the storage, for as long as `wal-sync` writes to it.
     lock: Mutex<Option<Arc<Lock>>>,
+    /// Says that writes are refused, once there is somebody to be told.
+    refusing: Mutex<Option<ConditionHandle>>,
 }
 
 #[derive(Default)]
@@ -153,6 +156,7 @@ impl WriteAheadLog {
             checkpoint: AtomicU64::new(writer.listing.now().checkpoint),
             lock: Mutex::default(),
             synced: Mutex::new(writer.listing.now().segments.last().copied()),
+            refusing: Mutex::default(),
         });
         let (worker, owner) = (Arc::clone(&shared), poison.clone());
         let body = move || Worker { shared: worker, writer, poison: owner, in_order: false }.run();
@@ -238,6 +242,14 @@ impl WriteAheadLog {
     /// Why input is given back; none while the log takes it.
     pub fn shortage(&self) -> Option<Arc<str>> {
         self.shared.shortage.reason()
+    }
+
+    /// Says by this handle when the log takes no writes, and when it does again.
+    pub(crate) fn report_refusals(&self, handle: ConditionHandle) {
+        if let Some(reason) = self.shortage() {
+            handle.begin(reason.as_ref(), "");
+        }
+        *self.shared.refusing.lock() = Some(handle);
     }
 
     /// Calls `listener` each time that the log begins to give input back, on the thread `wal-sync`, and now if it does so
@@ -483,11 +495,32 @@ impl Worker {
             // The group may need the room.
             self.release(work.release.take())?;
         }
-        let group = self.admitted(work.group);
-        if !group.is_empty() {
-            self.write(group)?;
+        let taken = work.group.len();
+        let group = self.admitted(work.group)?;
+        let admitted = group.len();
+        if !group.is_empty() && self.write(group)? && admitted == taken {
+            self.accepts();
         }
         self.release(work.release)
+    }
+
+    /// Writes are refused for a reason that passes; another one ends the log.
+    fn refuses(&self, err: &Error) -> Result<Arc<str>, Arc<str>> {
+        if !err.passes() {
+            return Err(ended(err));
+        }
+        self.shared.counts.refused.fetch_add(1, Ordering::SeqCst);
+        let needs = err.of_system().map(|err| needs(err, self.writer.missing_bytes()));
+        if let Some(handle) = &*self.shared.refusing.lock() {
+            handle.begin(err.to_string(), needs.unwrap_or_default());
+        }
+        Ok(err.to_string().into())
+    }
+
+    fn accepts(&self) {
+        if let Some(handle) = &*self.shared.refusing.lock() {
+            handle.end();
+        }
     }
 
     /// Lets the segments below `first` go, and looks whether there is room now if the log was short of it.
@@ -498,31 +531,40 @@ impl Worker {
         self.shared.counts.released.fetch_add(count as u64, Ordering::SeqCst);
         if self.shared.shortage.reason().is_some() && self.writer.fill(0).is_ok() {
             self.shared.shortage.end();
+            self.accepts();
         }
         Ok(())
     }
 
     /// What of a group may be written: input is given back if the disk has no room for it beside the reserve.
-    fn admitted(&mut self, group: Vec<Pending>) -> Vec<Pending> {
+    fn admitted(&mut self, group: Vec<Pending>) -> Result<Vec<Pending>, Arc<str>> {
         if group.iter().all(|pending| !pending.is_input) {
-            return group;
+            return Ok(group);
         }
         let Err(err) = self.writer.admit(group.iter().map(Pending::size).sum()) else {
             self.shared.shortage.end();
-            return group;
+            return Ok(group);
         };
-        let reason: Arc<str> = err.to_string().into();
-        self.shared.counts.refused.fetch_add(1, Ordering::SeqCst);
+        let reason = match self.refuses(&err) {
+            Ok(reason) => reason,
+            Err(reason) => {
+                self.end(&reason);
+                let failed = NotLogged::Failed(Arc::clone(&reason));
+                group.into_iter().for_each(|pending| (pending.receipt)(Err(failed.clone())));
+                return Err(reason);
+            }
+        };
         self.shared.shortage.begin(Arc::clone(&reason));
         let (input, rest): (Vec<_>, Vec<_>) =
             group.into_iter().partition(|pending| pending.is_input);
         for Pending { receipt, .. } in input {
             receipt(Err(NotLogged::Retry(Arc::clone(&reason))));
         }
-        rest
+        Ok(rest)
     }
 
-    fn write(&mut self, group: Vec<Pending>) -> Result<(), Arc<str>> {
+    /// Writes a group; whether it is durable, for it may be refused.
+    fn write(&mut self, group: Vec<Pending>) -> Result<bool, Arc<str>> {
         let (records, mut receipts): (Vec<Record>, VecDeque<Receipt>) =
             group.into_iter().map(|pending| (pending.record, pending.receipt)).unzip();
         let counts = &self.shared.counts;
@@ -538,14 +580,14 @@ impl Worker {
         let records: Vec<&Record> = records.iter().collect();
         let committed = self.writer.commit(&records, &mut durable);
         *self.shared.synced.lock() = self.writer.listing.now().segments.last().copied();
-        let (refusal, outcome) = match committed {
-            Ok(()) => return Ok(()),
-            Err(Failure::Retry(err)) => {
-                counts.refused.fetch_add(1, Ordering::SeqCst);
-                (NotLogged::Retry(err.to_string().into()), Ok(()))
-            }
-            Err(Failure::Fatal(err)) => {
-                let reason = ended(&err);
+        let refused = match committed {
+            Ok(()) => return Ok(true),
+            Err(Failure::Retry(err)) => self.refuses(&err),
+            Err(Failure::Fatal(err)) => Err(ended(&err)),
+        };
+        let (refusal, outcome) = match refused {
+            Ok(reason) => (NotLogged::Retry(reason), Ok(false)),
+            Err(reason) => {
                 self.end(&reason);
                 (NotLogged::Failed(Arc::clone(&reason)), Err(reason))
             }

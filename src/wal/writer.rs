@@ -159,6 +159,12 @@ impl Writer {
         self.fill(usize::from(rolls))
     }
 
+    /// How much room the disk lacks for what is to be written, in bytes: in whole segments.
+    pub(crate) fn missing_bytes(&self) -> u64 {
+        let missing = (self.reserve + 1).saturating_sub(self.spares.len()).max(1);
+        missing as u64 * self.options.segment_bytes
+    }
+
     /// Makes the reserve whole, and `more` spares beside it.
     pub(crate) fn fill(&mut self, more: usize) -> Result<(), Error> {
         let filled = self.spares.fill(self.storage.as_ref(), self.reserve + more);

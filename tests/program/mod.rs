@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each of the tests that share this uses a part of it")]
 
+pub mod disk;
 pub mod peers;
 pub mod pipeline;
 

@@ -164,6 +164,7 @@ impl Running {
             local: receiver.local_addrs().to_vec(),
             counters: Arc::clone(receiver.counters()),
             limiter: receiver.limiter().cloned(),
+            cutter: Some(receiver.cutter()),
         };
         let direct = |(number, source, counters): &(u32, String, Arc<ReceiverCounters>)| Received {
             number: *number,
@@ -172,6 +173,7 @@ impl Running {
             local: Vec::new(),
             counters: Arc::clone(counters),
             limiter: None,
+            cutter: None,
         };
         let receivers = self.receivers.iter().map(|receiver| received(&**receiver));
         let mut receivers: Vec<Received> =

@@ -508,6 +508,8 @@ impl<L: Lane> Loop<L> {
             let key = Key { kind: Kind::Receive, generation, index };
             if self.connection(key).is_some_and(|found| Arc::ptr_eq(&found.asked, &asked)) {
                 self.reply(key);
+                // Its session may have been held.
+                self.receive(key);
             }
         }
         posted.stage
@@ -588,12 +590,22 @@ impl<L: Lane> Loop<L> {
         self.receive(key);
     }
 
-    /// Arms the receive request of a connection that should have one.
+    /// Whether a connection is not to be read: it has unsent replies, or its session is held.
+    fn is_held(&self, connection: &Connection<L::Session>) -> bool {
+        connection.out.len() > self.reply_bytes_max
+            || self.lane.standing(&connection.session) == Standing::Held
+    }
+
+    /// Arms the receive request of a connection that should have one, and ends that of one that should not.
     fn receive(&mut self, key: Key) {
-        let (reply_bytes_max, stopped) = (self.reply_bytes_max, self.stopped);
-        let Some(connection) = self.connection(key) else { return };
-        let held = stopped || connection.ended || connection.out.len() > reply_bytes_max;
-        if held || connection.receiving != Receiving::No {
+        let Some(place) = self.places.get(key.index as usize) else { return };
+        let known = place.generation == key.generation;
+        let Some(connection) = place.connection.as_ref().filter(|_| known) else { return };
+        let (held, receiving) = (self.is_held(connection), connection.receiving);
+        if held && receiving == Receiving::Armed {
+            return self.end_receive(key);
+        }
+        if held || self.stopped || connection.ended || receiving != Receiving::No {
             return;
         }
         let fd = Fd(connection.stream.as_raw_fd());
@@ -611,6 +623,14 @@ impl<L: Lane> Loop<L> {
             None => opcode::RecvMulti::new(fd, GROUP).build(),
         };
         self.ring.push(entry, Key { kind: Kind::Receive, ..key }.encode());
+    }
+
+    fn end_receive(&mut self, key: Key) {
+        if let Some(connection) = self.connection(key) {
+            connection.receiving = Receiving::Ending;
+            let receive = Key { kind: Kind::Receive, ..key }.encode();
+            self.ring.push(opcode::AsyncCancel::new(receive).build(), Key::plain(Kind::Ignored));
+        }
     }
 
     fn received(&mut self, key: Key, completion: &cqueue::Entry) {
@@ -689,7 +709,6 @@ impl<L: Lane> Loop<L> {
 
     /// Sends what it can, and sees to what follows from what is left.
     fn flush(&mut self, key: Key) {
-        let reply_bytes_max = self.reply_bytes_max;
         let Some(place) = self.places.get_mut(key.index as usize) else { return };
         let known = place.generation == key.generation;
         let Some(connection) = place.connection.as_mut().filter(|_| known) else { return };
@@ -700,7 +719,7 @@ impl<L: Lane> Loop<L> {
         }
         let over = match self.lane.standing(session) {
             Standing::Open => *ended,
-            Standing::Owing => false,
+            Standing::Owing | Standing::Held => false,
             Standing::Over => true,
         };
         if over && connection.out.is_empty() {
@@ -708,18 +727,9 @@ impl<L: Lane> Loop<L> {
         }
         let waits = !connection.out.is_empty() && !connection.awaits_room;
         connection.awaits_room |= waits;
-        let ends =
-            connection.out.len() > reply_bytes_max && connection.receiving == Receiving::Armed;
-        if ends {
-            connection.receiving = Receiving::Ending;
-        }
         if waits {
             let entry = opcode::PollAdd::new(Fd(fd), u32::from(PollFlags::OUT.bits())).build();
             self.ring.push(entry, Key { kind: Kind::Writable, ..key }.encode());
-        }
-        if ends {
-            let receive = Key { kind: Kind::Receive, ..key }.encode();
-            self.ring.push(opcode::AsyncCancel::new(receive).build(), Key::plain(Kind::Ignored));
         }
         self.receive(key);
     }
@@ -795,7 +805,7 @@ impl<L: Lane> Loop<L> {
         let Some(place) = self.places.get_mut(key.index as usize) else { return };
         let known = place.generation == key.generation;
         let Some(connection) = place.connection.as_mut().filter(|_| known) else { return };
-        let owed = self.lane.standing(&connection.session) == Standing::Owing;
+        let owed = self.lane.standing(&connection.session).owes();
         if (owed || !connection.out.is_empty()) && stage < Stage::Closing {
             return;
         }

@@ -131,7 +131,9 @@ impl<'a, H: Host> Reader<'a, H> {
             if connection.out.is_empty() && standing == Standing::Over {
                 return Closed::End;
             }
-            if connection.out.len() > self.shared.reply_bytes_max || !self.lane.ready() {
+            let held =
+                standing == Standing::Held || connection.out.len() > self.shared.reply_bytes_max;
+            if held || !self.lane.ready() {
                 self.block(connection, PollFlags::empty());
                 continue;
             }
@@ -164,7 +166,7 @@ impl<'a, H: Host> Reader<'a, H> {
                 return Closed::Reset(err);
             }
             let standing = self.lane.standing(&connection.session);
-            if connection.out.is_empty() && standing != Standing::Owing {
+            if connection.out.is_empty() && !standing.owes() {
                 return Closed::End;
             }
             if self.shared.is_stopped() {
@@ -182,7 +184,7 @@ impl<'a, H: Host> Reader<'a, H> {
                 return Closed::Stopped;
             }
             let standing = self.lane.standing(&connection.session);
-            if connection.out.is_empty() && standing != Standing::Owing {
+            if connection.out.is_empty() && !standing.owes() {
                 break;
             }
             self.block(connection, PollFlags::empty());

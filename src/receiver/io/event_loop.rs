@@ -97,6 +97,8 @@ struct Connection<S> {
     until_dry: bool,
     /// Whether the peer has closed and only replies are left to be sent.
     ended: bool,
+    /// Whether its turn passed because its session is held.
+    held: bool,
     seat: Seat,
 }
 
@@ -208,9 +210,19 @@ impl<L: Lane> EventLoop<L> {
                 && Arc::ptr_eq(&connection.asked, &asked)
             {
                 self.reply(asked.index);
+                self.go_on(asked.index);
             }
         }
         posted.stage
+    }
+
+    /// Reads a connection again whose session is no longer held.
+    fn go_on(&mut self, index: usize) {
+        let Some(Some(connection)) = self.connections.get_mut(index) else { return };
+        if connection.held && self.lane.standing(&connection.session) != Standing::Held {
+            connection.held = false;
+            self.queue(index);
+        }
     }
 
     fn accept_some(&mut self) {
@@ -259,6 +271,7 @@ impl<L: Lane> EventLoop<L> {
             queued: false,
             until_dry: false,
             ended: false,
+            held: false,
             seat,
         });
         match registered {
@@ -285,6 +298,11 @@ impl<L: Lane> EventLoop<L> {
         connection.queued = false;
         if connection.ended || connection.out.len() > self.reply_bytes_max {
             // Read again once the peer has taken its replies: `flush` queues it.
+            return;
+        }
+        if self.lane.standing(&connection.session) == Standing::Held {
+            // Whoever asks for it makes it go on.
+            connection.held = true;
             return;
         }
         let most = self.lane.read_max();
@@ -336,7 +354,7 @@ impl<L: Lane> EventLoop<L> {
         let sent = send_all(&mut self.lane, session, stream, out);
         let over = match self.lane.standing(session) {
             Standing::Open => *ended,
-            Standing::Owing => false,
+            Standing::Owing | Standing::Held => false,
             Standing::Over => true,
         };
         match sent {
@@ -385,7 +403,7 @@ impl<L: Lane> EventLoop<L> {
     fn leave(&mut self, index: usize, stage: Stage) {
         self.reply(index);
         let Some(Some(connection)) = self.connections.get_mut(index) else { return };
-        let owed = self.lane.standing(&connection.session) == Standing::Owing;
+        let owed = self.lane.standing(&connection.session).owes();
         if (owed || !connection.out.is_empty()) && stage < Stage::Closing {
             return;
         }

@@ -23,7 +23,8 @@
 //!    read, after [`Remote::ask`], which any thread may call, and again when all that it gave was sent. Beyond
 //!    [`Options::reply_bytes_max`] unsent bytes the connection is not read from; they are still sent. A connection whose
 //!    peer has closed is kept while its session is [`Standing::Owing`]; one that is [`Standing::Over`] is closed once
-//!    everything was sent.
+//!    everything was sent. One that is [`Standing::Held`] is kept, too, and not read until it is asked for and is no longer;
+//!    other connections are. Where the kernel reads ahead, what was in flight still comes.
 //! 6. No connection starves another: at most [`TURN_BYTES`] are read from one before the others are looked at. Where the
 //!    kernel reads, it sees to that; where a thread serves one connection after the other, those without a thread wait.
 //! 7. Lack of file descriptors never becomes a busy loop: the peer is turned away or accepting waits. Both are counted, and
@@ -221,8 +222,17 @@ pub enum Standing {
     Open,
     /// Its peer waits for replies that are still to come.
     Owing,
+    /// The same, and it is not to be read now. After [`Remote::ask`] it may be.
+    Held,
     /// Nothing: it is to be closed once everything was sent.
     Over,
+}
+
+impl Standing {
+    /// Whether its peer is owed something.
+    pub fn owes(self) -> bool {
+        matches!(self, Standing::Owing | Standing::Held)
+    }
 }
 
 /// How a connection ended.

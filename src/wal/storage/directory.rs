@@ -14,7 +14,7 @@ use rustix::io::{Errno, pwritev};
 
 use super::{Lock, Storage, StoredFile, Volume};
 use crate::error::{Error, Result};
-use crate::sync::Arc;
+use crate::sync::{Arc, Mutex};
 
 /// The file that is locked, and holds the process id of the one that locked it.
 pub(crate) const LOCK: &str = ".lock";
@@ -26,8 +26,8 @@ const PARTS_MAX: usize = 1024;
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
-    /// Kept open, because a sync of the directory is a sync of this.
-    handle: File,
+    /// Kept open, because a sync of the directory is a sync of this. Another one once the directory was made again.
+    handle: Mutex<Arc<File>>,
     writable: bool,
 }
 
@@ -58,7 +58,7 @@ impl Directory {
         if !is_dir {
             return Err(Error::io(what(), io::ErrorKind::NotADirectory.into()));
         }
-        Ok(Directory { path, handle, writable })
+        Ok(Directory { path, handle: Mutex::new(Arc::new(handle)), writable })
     }
 
     /// Who uses the directory, if somebody does: `process N`. Changes nothing, and holds nothing on return.
@@ -158,7 +158,14 @@ impl Storage for Directory {
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        self.handle.sync_all()
+        let handle = Arc::clone(&self.handle.lock());
+        handle.sync_all()
+    }
+
+    fn remake(&self) -> io::Result<()> {
+        make_durably(&self.path)?;
+        *self.handle.lock() = Arc::new(File::open(&self.path)?);
+        Ok(())
     }
 
     fn lock(&self) -> Result<Lock> {
@@ -181,7 +188,8 @@ impl Storage for Directory {
     }
 
     fn volume(&self) -> io::Result<Volume> {
-        let disk = fstatvfs(&self.handle)?;
+        let handle = Arc::clone(&self.handle.lock());
+        let disk = fstatvfs(handle.as_ref())?;
         let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
         Ok(Volume { bytes: bytes(disk.f_blocks), free: bytes(disk.f_bavail) })
     }

@@ -49,6 +49,8 @@ struct Disk {
     space: Space,
     open: Open,
     off: bool,
+    /// There is no directory.
+    gone: bool,
     /// Calls that change files with this in their names do not return.
     hanging: Option<String>,
     /// How many of them there are now.
@@ -102,6 +104,16 @@ impl MemoryStorage {
     /// From now on nothing that needs room finds any, or it does again.
     pub fn set_full(&self, full: bool) {
         self.0.lock().full = full;
+    }
+
+    /// Removes the directory with all of its files, durably; files that are open keep their bytes.
+    pub fn lose_directory(&self) {
+        let mut disk = self.0.lock();
+        disk.names.clear();
+        disk.durable_names.clear();
+        disk.pending_names.clear();
+        disk.lock = Arc::default();
+        disk.gone = true;
     }
 
     /// From now on calls that change or sync a file with `part` in its name do not return until the [release]; with an
@@ -348,6 +360,10 @@ impl Disk {
         }
     }
 
+    fn expect_directory(&self) -> io::Result<()> {
+        if self.gone { Err(missing()) } else { Ok(()) }
+    }
+
     fn leave(&self) -> io::Result<()> {
         if self.off { Err(off()) } else { Ok(()) }
     }
@@ -387,6 +403,7 @@ impl Storage for MemoryStorage {
     fn create(&self, name: &str) -> io::Result<Arc<dyn StoredFile>> {
         let mut disk = change(&self.0, |_| Some(name.to_owned()));
         disk.enter(true)?;
+        disk.expect_directory()?;
         let inode = if let Some(&inode) = disk.names.get(name) {
             disk.inodes[inode].cut(0);
             inode
@@ -443,7 +460,15 @@ impl Storage for MemoryStorage {
         let mut disk = self.0.lock();
         disk.enter(false)?;
         disk.leave()?;
+        disk.expect_directory()?;
         Ok(disk.names.keys().cloned().collect())
+    }
+
+    fn remake(&self) -> io::Result<()> {
+        let mut disk = change(&self.0, |_| None);
+        disk.enter(true)?;
+        disk.gone = false;
+        disk.leave()
     }
 
     fn sync_dir(&self) -> io::Result<()> {

@@ -16,7 +16,9 @@ mod memory;
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice};
 
-use crate::error::Result;
+use indicatif::HumanBytes;
+
+use crate::error::{Result, passes};
 use crate::sync::Arc;
 
 use crate::sync::planted::{Planted, planted};
@@ -140,6 +142,14 @@ pub trait Storage: fmt::Debug + Send + Sync {
     /// After an error nothing is known of them: never try again.
     fn sync_dir(&self) -> io::Result<()>;
 
+    /// Makes the directory again if it is gone, for those who begin anew there; what was in it stays lost, the lock too.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn remake(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Keeps every other process out until the lock is dropped or this process ends.
     ///
     /// # Errors
@@ -177,6 +187,36 @@ impl<T: fmt::Debug + Send + Sync> Held for T {}
 /// Whether it is room on the disk that is missing: the same call may succeed later.
 pub(crate) fn is_full(err: &io::Error) -> bool {
     matches!(err.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+/// What is needed for a failed write of so many bytes to succeed; empty if nobody needs to do anything.
+pub(crate) fn needs(err: &io::Error, bytes: u64) -> String {
+    let size = HumanBytes(bytes);
+    match err.kind() {
+        ErrorKind::StorageFull => format!("{size} must become free on its disk"),
+        ErrorKind::QuotaExceeded => format!("the quota must leave {size}"),
+        ErrorKind::OutOfMemory => "memory must become free".to_owned(),
+        ErrorKind::Interrupted | ErrorKind::WouldBlock => String::new(),
+        _ if passes(err) => "more open files must be allowed".to_owned(),
+        ErrorKind::NotFound => "its directory must be there".to_owned(),
+        ErrorKind::PermissionDenied => "it must be allowed to write there".to_owned(),
+        ErrorKind::ReadOnlyFilesystem => "its file system must be writable".to_owned(),
+        _ => "its disk must work".to_owned(),
+    }
+}
+
+/// A new file, in a directory that is made again if it is gone.
+///
+/// # Errors
+/// What the storage says.
+pub(crate) fn create_again(storage: &dyn Storage, name: &str) -> io::Result<Arc<dyn StoredFile>> {
+    match storage.create(name) {
+        Err(err) if err.kind() == ErrorKind::NotFound => {
+            storage.remake()?;
+            storage.create(name)
+        }
+        made => made,
+    }
 }
 
 /// Writes all of the parts, however often that takes.
