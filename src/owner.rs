@@ -266,6 +266,11 @@ impl Owner {
         Ok(Owner { pipeline: pipeline.to_owned(), identity, ..Owner::default() })
     }
 
+    /// Somebody of whom only the identity is known: enough to find what is theirs.
+    pub(crate) fn of(identity: StateId) -> Self {
+        Owner { identity, ..Owner::default() }
+    }
+
     /// The identity of the state directory; one of this run alone if it keeps nothing.
     pub fn identity(&self) -> StateId {
         self.identity

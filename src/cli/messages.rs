@@ -238,7 +238,9 @@ impl Messages {
                     Some(held) => {
                         (LogLevel::Warn, format!("state: {name} is retired, given up: {held}"))
                     }
-                    None => (LogLevel::Info, format!("state: {name} is retired; it held nothing")),
+                    None => {
+                        (LogLevel::Info, format!("state: {name} is retired, nothing is given up"))
+                    }
                 };
                 self.0.write(level, "name_retired", &text, facts);
             }

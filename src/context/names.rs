@@ -9,7 +9,8 @@ use crate::journal::{
     Found, Inventory, Known, Program, Renamed, SourcePosition, StateCount, Survey, Wanted,
 };
 use crate::metrics::{Event, EventBus};
-use crate::sink::SharedSink;
+use crate::owner::StateId;
+use crate::sink::{SharedSink, is_same_place, open_in};
 
 /// What the program brings to the log.
 pub(super) fn program(graph: &Graph, sources: Vec<Wanted>, changes: &NameChanges) -> Program {
@@ -60,8 +61,8 @@ impl Survey for Looks {
         files::position(position.snapshot, &position.plans).unwrap_or_else(unreadable)
     }
 
-    fn open_in(&self, _place: &str) -> Option<String> {
-        None
+    fn open_in(&self, place: &str, identity: StateId) -> Option<String> {
+        open_in(place, identity)
     }
 
     fn state_of(&self, source: &str) -> String {
@@ -104,6 +105,44 @@ pub(super) fn begin(graph: &Graph, found: &Found, restored: Option<u64>) -> Vec<
         of_log[number] = has_begun.then_some(at);
     }
     of_log
+}
+
+/// A place that a sink of an earlier run wrote to, and writes to no more.
+pub(super) struct LeftPlace {
+    /// The sink's name.
+    pub(super) name: String,
+    pub(super) place: String,
+    /// The sink that wrote there and writes elsewhere now; none if it was retired.
+    pub(super) moved: Option<SharedSink>,
+    /// The sink that writes there now.
+    pub(super) taken: Option<SharedSink>,
+}
+
+/// The places that were left.
+pub(super) fn left_places(graph: &Graph, found: &Found) -> Vec<LeftPlace> {
+    let names = &found.continued.names;
+    let sinks: Vec<SharedSink> =
+        graph.sinks().into_iter().filter(|it| sink(it).is_some()).collect();
+    let before = |number: u32| {
+        let at = usize::try_from(number).expect("a place in a list");
+        found.names_before.sinks.get(at).map(|known| known.what.clone())
+    };
+    let retired = names.retired.iter().filter(|(name, _)| name.kind == NameKind::Sink);
+    let retired = retired.map(|(name, number)| (name.name.clone(), *number, None));
+    let now = sinks.iter().zip(&names.numbers.sinks);
+    let moved = now.filter_map(|(it, number)| {
+        let was = before(*number).filter(|was| !was.is_empty())?;
+        let is = it.place().unwrap_or_default();
+        let name = it.name().unwrap_or_default().to_owned();
+        (!is_same_place(&was, &is)).then(|| (name, *number, Some(it.clone())))
+    });
+    let left = retired.chain(moved).filter_map(|(name, number, moved)| {
+        let place = before(number).filter(|place| !place.is_empty())?;
+        let is_here = |it: &&SharedSink| is_same_place(&place, &it.place().unwrap_or_default());
+        let taken = sinks.iter().find(is_here).cloned();
+        Some(LeftPlace { name, place, moved, taken })
+    });
+    left.collect()
 }
 
 /// Tells what became of names.

@@ -15,6 +15,7 @@ use crate::journal::{
 use crate::metrics::{Event, EventBus};
 use crate::owner::{Adoption, Lineage, Owner, StateId, random_mark};
 use crate::scheduler::{Recovery, Stored, reach};
+use crate::sink::Left;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Poison};
 use crate::time::{Clock, Interval, Schedule, Time};
@@ -22,7 +23,7 @@ use crate::wal::storage::{Directory, Storage};
 use crate::wal::{Disk, LogOptions, SEGMENT_BYTES};
 
 use super::lost;
-use super::names;
+use super::names::{self, LeftPlace};
 use super::sources::Start;
 
 /// What is started.
@@ -71,7 +72,8 @@ pub(super) fn open(
     // from before identities is theirs before the state says that it has one.
     let first_label = Time::from_millis(found.anchor).as_millis();
     let first = first_label.saturating_sub(config.batch_interval.as_millis());
-    begin_sinks(graph, &owner(&found, (&config.name, place), first), events)?;
+    let owner = owner(&found, (&config.name, place), first);
+    begin_sinks(graph, &owner, names::left_places(graph, &found), events)?;
     journal.begin()?;
     names::tell(&found, events);
     let anchor = Time::from_millis(found.anchor);
@@ -81,7 +83,7 @@ pub(super) fn open(
 /// Tells the sinks that nothing is kept from run to run; returns the identity of this one.
 pub(super) fn without_state(pipeline: &str, graph: &Graph, events: &EventBus) -> Result<StateId> {
     let owner = Owner::without_state(pipeline)?;
-    begin_sinks(graph, &owner, events)?;
+    begin_sinks(graph, &owner, Vec::new(), events)?;
     Ok(owner.identity())
 }
 
@@ -99,16 +101,50 @@ fn owner(found: &Found, (pipeline, place): (&str, String), first: u64) -> Owner 
     }
 }
 
-/// Tells the sinks who is about to write; none of them changes anything unless all of them agree.
-pub(super) fn begin_sinks(graph: &Graph, owner: &Owner, events: &EventBus) -> Result<()> {
+/// Tells the sinks who is about to write; none of them changes anything unless all of them agree. Places that were left are
+/// finished, and remembered by the sinks that left them.
+pub(super) fn begin_sinks(
+    graph: &Graph,
+    owner: &Owner,
+    left: Vec<LeftPlace>,
+    events: &EventBus,
+) -> Result<()> {
     let sinks = graph.sinks();
     sinks.iter().try_for_each(|sink| sink.check(owner))?;
+    let open = |place: LeftPlace| {
+        let left = place.taken.is_none().then(|| Left::open(&place.place, owner)).transpose();
+        let what = |err| {
+            let LeftPlace { name, place, .. } = &place;
+            Error::Failed(format!("sink `{name}` wrote to {} before: {err}", shown(place)))
+        };
+        Ok((left.map_err(what)?, place))
+    };
+    let left = left.into_iter().map(open).collect::<Result<Vec<_>>>()?;
+    let note = |sink: &str, text| {
+        events.post(Event::SinkNote { sink: sink.to_owned(), text });
+    };
     for sink in &sinks {
-        let name = sink.name().unwrap_or_default().to_owned();
-        let mut note = |text| events.post(Event::SinkNote { sink: name.clone(), text });
-        sink.begin(owner, &mut note)?;
+        sink.begin(owner, &mut |text| note(sink.name().unwrap_or_default(), text))?;
+    }
+    for (left, LeftPlace { name, place, moved, taken }) in left {
+        if let Some(moved) = &moved {
+            let (was, is) = (shown(&place), moved.place().unwrap_or_default());
+            note(&name, format!("it wrote to {was} before, and writes to {} now", shown(&is)));
+        }
+        let left =
+            left.map(|mut left| left.finish(owner, &mut |text| note(&name, text)).map(|()| left));
+        match (left.transpose()?, moved, taken) {
+            (Some(left), Some(moved), _) => moved.remember_left(left),
+            (None, Some(moved), Some(taken)) => moved.remember_other(taken),
+            _ => {}
+        }
     }
     Ok(())
+}
+
+/// A place without its kind.
+fn shown(place: &str) -> &str {
+    place.split_once(':').map_or(place, |(_, place)| place)
 }
 
 /// Makes states what they were: the changes of every batch from where a walk through all keys began.

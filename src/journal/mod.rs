@@ -115,10 +115,6 @@ struct Live {
 
 /// What a start found.
 #[derive(Debug, Default)]
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "identity and names are for the sinks, which come next")
-)]
 pub(crate) struct Found {
     /// Whether a pipeline ran here before.
     pub(crate) started_before: bool,

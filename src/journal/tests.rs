@@ -51,7 +51,7 @@ impl Survey for PartCount {
         Some(format!("a position {}", words.collect::<Vec<_>>().join(" ")))
     }
 
-    fn open_in(&self, _: &str) -> Option<String> {
+    fn open_in(&self, _: &str, _: StateId) -> Option<String> {
         None
     }
 

@@ -60,6 +60,8 @@ pub struct File {
     /// Whether rows may hold line feeds, as far as their sources tell.
     gets_line_feeds: bool,
     existing: Existing,
+    /// Nothing is written here any more; what is open is finished.
+    is_left: bool,
     roll: Option<Roll>,
     /// Who writes, once that is known.
     begun: Option<Begun>,
@@ -118,6 +120,7 @@ impl File {
             line_feeds: None,
             gets_line_feeds: false,
             existing,
+            is_left: false,
             roll,
             begun: None,
             committed: Ledger::default(),
@@ -125,6 +128,16 @@ impl File {
             failed: None,
             _lock: lock,
         })
+    }
+
+    /// A directory that is written to no more, which it locks: what is there of others is none of its business.
+    ///
+    /// # Errors
+    /// If another process uses the directory.
+    pub(super) fn left(storage: Arc<dyn Storage>) -> Result<Self> {
+        let mut file = File::open(storage, FileFormat::Text, Existing::Committed, None)?;
+        file.is_left = true;
+        Ok(file)
     }
 
     /// What becomes of line feeds inside the texts of a text file. By default they are escaped if a job that writes here has a
@@ -141,6 +154,11 @@ impl File {
 
     fn appends(&self) -> bool {
         self.existing == Existing::Append
+    }
+
+    /// Whether what is from before identities is taken over.
+    fn takes_over(&self) -> bool {
+        !self.appends() && !self.is_left
     }
 
     /// Who writes. A sink that no engine has begun is one of a run without a state directory.
@@ -266,7 +284,7 @@ impl File {
         let fail =
             |err| Error::io(format!("cannot recover the output directory {}", storage.name()), err);
         let Survey { own, is_undone, own_hidden, nobodys_hidden, data, .. } = survey;
-        let adopts = own.is_none() && owner.adoption.is_some() && !self.appends();
+        let adopts = own.is_none() && owner.adoption.is_some() && self.takes_over();
         let fresh = match own {
             _ if !owner.has_state() => None,
             Some(own) => Some(own),
@@ -357,9 +375,9 @@ impl Sink for File {
             return Ok(());
         }
         let survey = self.survey(owner)?;
-        survey.judge(owner, self.appends())?;
+        survey.judge(owner, self.appends() || self.is_left)?;
         let (ledger, end) = (survey.own.as_ref(), self.format);
-        let nobodys = survey.nobodys_hidden.iter().filter(|_| !self.appends());
+        let nobodys = survey.nobodys_hidden.iter().filter(|_| self.takes_over());
         let mut hidden = survey.own_hidden.iter().chain(nobodys);
         hidden.try_for_each(|hidden| hidden.check(self.storage.as_ref(), ledger, end))
     }
@@ -463,6 +481,19 @@ impl File {
         let newest = found.get(&(safe(&key.job), key.partition));
         Ok(newest.is_some_and(|(newest, _)| key.time.as_millis() <= *newest))
     }
+}
+
+/// The files of this state directory that gather batches in an output directory, and what counts of them, in words. Changes
+/// nothing.
+///
+/// # Errors
+/// If one cannot be read, or is damaged.
+pub(super) fn open_files(storage: &Arc<dyn Storage>, identity: StateId) -> Result<Vec<String>> {
+    let survey = Survey::of(storage, &Owner::of(identity))?;
+    let held =
+        survey.own_hidden.iter().map(|hidden| hidden.held(storage.as_ref(), survey.own.as_ref()));
+    let held: Vec<Option<String>> = held.collect::<Result<_>>()?;
+    Ok(held.into_iter().flatten().collect())
 }
 
 /// The error for a file that has the name of a batch and is not in the ledger.

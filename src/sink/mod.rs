@@ -11,6 +11,7 @@ mod console;
 mod dead_letter;
 mod file;
 mod formatted;
+mod left;
 mod memory;
 mod null;
 mod pieces;
@@ -34,6 +35,7 @@ pub use console::{Console, Format, ROWS_SHOWN, Writer};
 pub use dead_letter::{DeadLetter, DeadLetterFiles, DeadLetters};
 pub use file::{Existing, File};
 pub use formatted::{FileFormat, LineFeeds};
+pub(crate) use left::{Left, is_same_place, open_in};
 pub use memory::{Memory, MemoryHandle, OwnedCell};
 pub use null::Null;
 pub use rolling::Roll;
@@ -189,6 +191,16 @@ pub struct SharedSink {
     name: Option<Arc<str>>,
     /// The number of its output and how many commits that had, told without waiting for the sink; 0 if there is none.
     reached: Arc<[AtomicU64; 2]>,
+    /// Where it wrote before this run, if that is another place.
+    earlier: Arc<Mutex<Option<Earlier>>>,
+}
+
+/// Where a sink wrote before: batches that were planned then may be committed there.
+enum Earlier {
+    /// Nothing writes there any more.
+    Left(Left),
+    /// Another sink of this run does.
+    Other(SharedSink),
 }
 
 impl fmt::Debug for SharedSink {
@@ -201,7 +213,8 @@ impl SharedSink {
     /// A sink to be shared.
     pub fn new(sink: impl Sink + 'static) -> Self {
         let sink: Box<dyn Sink> = Box::new(sink);
-        SharedSink { sink: Arc::new(Mutex::new(sink)), name: None, reached: Arc::default() }
+        let sink = Arc::new(Mutex::new(sink));
+        SharedSink { sink, name: None, reached: Arc::default(), earlier: Arc::default() }
     }
 
     /// The same sink with a name, by which a later start finds it again.
@@ -222,6 +235,25 @@ impl SharedSink {
     /// Whether both are handles of the same sink.
     pub(crate) fn is_same(&self, other: &SharedSink) -> bool {
         Arc::ptr_eq(&self.sink, &other.sink)
+    }
+
+    /// From now on what is committed in that place is committed.
+    pub(crate) fn remember_left(&self, left: Left) {
+        *self.earlier.lock() = Some(Earlier::Left(left));
+    }
+
+    /// From now on what is committed in that sink is committed: it writes where this one wrote.
+    pub(crate) fn remember_other(&self, other: SharedSink) {
+        *self.earlier.lock() = Some(Earlier::Other(other));
+    }
+
+    /// Whether the batch was committed where the sink wrote before. A batch of this run was not.
+    fn committed_earlier(&self, key: &CommitKey) -> Result<bool> {
+        match &mut *self.earlier.lock() {
+            None => Ok(false),
+            Some(Earlier::Left(left)) => left.committed(key),
+            Some(Earlier::Other(other)) => other.sink.lock().committed(key),
+        }
     }
 
     /// How many rows make a difference, see [`Sink::rows_max`].
@@ -261,6 +293,10 @@ impl SharedSink {
     /// # Errors
     /// What the sink says.
     pub fn deliver(&self, key: &CommitKey, meta: &BatchMeta, rows: &Rows) -> Result<()> {
+        // Asked without this sink's own lock: two sinks may have changed places.
+        if self.committed_earlier(key)? {
+            return Ok(());
+        }
         let mut sink: MutexGuard<'_, Box<dyn Sink>> = self.sink.lock();
         if sink.committed(key)? {
             return Ok(());

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::direct::files::FilesSource;
+use crate::wal::storage::Directory;
 
 impl World {
     /// A name as it is by now.
@@ -278,4 +279,60 @@ fn library_streams_without_names_are_found_by_their_places() {
     );
     assert!(start(&world, same, build(1)).expect("started").stop(Trouble::None));
     assert!(start(&world, same, build(2)).expect("nothing is held").stop(Trouble::None));
+}
+
+/// A job that writes to a directory of the file system.
+fn to(
+    directory: std::path::PathBuf,
+    roll: Option<Roll>,
+) -> impl FnOnce(&StreamingContext, &SharedSink) {
+    move |context, _| {
+        let storage = Arc::new(Directory::open(directory).expect("made")) as Arc<dyn Storage>;
+        let file = File::open(storage, FileFormat::Text, Existing::Committed, roll);
+        let file = SharedSink::new(file.expect("free")).named("files");
+        source(context, "in").named("lines").save_to("save", vec![file]);
+    }
+}
+
+/// The lines of the files that count in these directories.
+fn lines_in(directories: &[std::path::PathBuf]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for directory in directories {
+        let storage = Directory::read_only(directory).expect("there");
+        for name in storage.list().expect("listed") {
+            if !name.starts_with('.') {
+                let text = std::fs::read_to_string(directory.join(name)).expect("text");
+                lines.extend(text.lines().map(str::to_owned));
+            }
+        }
+    }
+    lines.sort();
+    lines
+}
+
+/// A crash at each call of the state's disk while a batch is planned and committed; then its sink writes elsewhere. What is
+/// committed where it wrote before is not written again.
+#[test]
+fn a_sink_that_writes_elsewhere_repeats_nothing_after_any_crash() {
+    let rolls = [None, Some(Roll { bytes: Some(1 << 20), age: None })];
+    for (call, roll) in (1..16).flat_map(|call| rolls.map(|roll| (call, roll))) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let both = ["one", "two"].map(|name| directory.path().join(name));
+        let mut world = World::new(call);
+        let running = start(&world, same, to(both[0].clone(), roll)).expect("started");
+        world.state.fail(world.state.calls() + call, Fault::PowerCut);
+        feed(&world, &running, 0..3);
+        running.stop(Trouble::StateFull);
+        world.power_back();
+        // Its threads may still be there, and with them its lock; those of a process are not.
+        let is_free = || Directory::open(&both[0]).is_ok_and(|one| one.lock().is_ok());
+        until("nothing of it is left", is_free);
+        let running = start(&world, same, to(both[1].clone(), roll)).expect("started");
+        feed(&world, &running, 3..5);
+        assert!(running.stop(Trouble::None));
+        let found = lines_in(&both);
+        // Before the log has them they are nobody's promise.
+        let kept = found == lines(0..5) || found == lines(3..5);
+        assert!(kept, "call {call}, {roll:?}: {found:?}");
+    }
 }

@@ -6,6 +6,7 @@ use super::{Inventory, Known, NameChanges, NameKind, Reconciled, Renamed, StateN
 use crate::error::Result;
 use crate::journal::record::{self, Entry, Plan, decode};
 use crate::journal::recovery::{Replayed, sources_of};
+use crate::owner::StateId;
 use crate::wal::Position;
 
 /// What the journal asks of those who know what states and sinks are.
@@ -17,8 +18,8 @@ pub(crate) trait Survey {
     /// behind it, in order. None if it holds nothing.
     fn position(&self, what: &str, position: SourcePosition<'_>) -> Option<String>;
 
-    /// What is open in the place of a sink, in words; none if nothing is.
-    fn open_in(&self, place: &str) -> Option<String>;
+    /// What of this state directory is open in the place of a sink, in words; none if nothing is.
+    fn open_in(&self, place: &str, identity: StateId) -> Option<String>;
 
     /// The state that a source has for itself, by name: it goes with the source.
     fn state_of(&self, source: &str) -> String;
@@ -93,7 +94,12 @@ pub(crate) fn continued(
     let sorted = reconcile(&known, &program.names, &changes, begins, &mut holds);
     let mut names = sorted.map_err(|refusal| refusal.into_error(directory))?;
     let retired = names.retired.iter();
-    let given_up = retired.map(|(name, number)| holds(name.kind, *number)).collect();
+    let given_up = retired.map(|(name, number)| match name.kind {
+        // What is open in its place is finished, not given up.
+        NameKind::Sink => held.batches(held.known_at(name.kind, *number).from),
+        kind => holds(kind, *number),
+    });
+    let given_up = given_up.collect();
     if let Some(err) = failed {
         return Err(err);
     }
@@ -226,7 +232,9 @@ impl Held<'_> {
         if known.what.is_empty() {
             return None;
         }
-        let held = [self.program.survey.open_in(&known.what), self.batches(known.from)];
+        let identity = self.replayed.base.identity.unwrap_or_default();
+        let open = self.program.survey.open_in(&known.what, identity);
+        let held = [open, self.batches(known.from)];
         let held: Vec<String> = held.into_iter().flatten().collect();
         (!held.is_empty()).then(|| held.join(", "))
     }

@@ -151,6 +151,32 @@ impl Hidden {
         }
     }
 
+    /// What of it is not under a name of its own, in words; none if nothing is.
+    ///
+    /// # Errors
+    /// If it cannot be looked at.
+    pub(in crate::sink) fn held(
+        &self,
+        storage: &dyn Storage,
+        ledger: Option<&LedgerFile>,
+    ) -> Result<Option<String>> {
+        let name = format!("{}/{}", storage.name(), self.name());
+        let case = self.case(storage, ledger, FileFormat::Text);
+        let case = case.map_err(|err| Error::io(format!("cannot look at {name}"), err))?;
+        let batches = match self.entries().len() {
+            1 => "1 batch".to_owned(),
+            batches => format!("{batches} batches"),
+        };
+        let bytes = self.entries().last().map_or(0, |last| last.end);
+        Ok(match case {
+            Case::Nothing | Case::Named | Case::GivenUp => None,
+            Case::Open => Some(format!("the open file {name} ({bytes} bytes of {batches})")),
+            Case::Missing(missing) => Some(format!(
+                "the open file {name} ({bytes} bytes of {batches}, of which {missing} are missing)"
+            )),
+        })
+    }
+
     /// Looks whether what counts is there; changes nothing. `format`: that of the rows if the manifest does not say.
     ///
     /// # Errors
