@@ -457,8 +457,10 @@ fn a_replay_has_the_partitions_of_its_plan() {
         world.clock.advance(PERIOD.as_duration());
     };
     let running = start(&world, 5);
-    world.output.fail(world.output.calls() + 1, Fault::PowerCut);
+    let calls = world.output.calls();
+    world.output.fail(calls + 1, Fault::PowerCut);
     feed(&world, &running, 0..9);
+    until("it is to be written", || world.output.calls() > calls);
     assert!(!running.stop(Trouble::StateFull), "its output's disk is gone");
     world.power_back();
     let running = start(&world, 2);
