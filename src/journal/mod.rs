@@ -34,7 +34,9 @@ use crate::sync::thread::Thread;
 use crate::sync::{Arc, AtomicBool, Mailbox, Mutex, Poison};
 use crate::time::{Clock, Joined, Moment, join_until};
 use crate::wal::storage::{Lock, Storage};
-use crate::wal::{self, LogOptions, NotLogged, Position, Recovered, WriteAheadLog, mebibytes};
+use crate::wal::{
+    self, Lane, LogOptions, NotLogged, Position, Recovered, WriteAheadLog, mebibytes,
+};
 
 pub(crate) use commit::{CommitOutcome, CommitRecords};
 pub(crate) use look::{Accepted, Look, give_up, look};
@@ -275,7 +277,8 @@ impl Journal {
         let head = ChunkHead { source, number, framing: framing_name(framing).to_owned(), records };
         let record = record::chunk(&head, ranges.iter().map(|range| range.bytes.clone()));
         let live = Arc::clone(&self.shared.live);
-        self.shared.log.append_input(record, move |outcome| {
+        let lane = Lane { lane: source, number };
+        self.shared.log.append_input(lane, record, move |outcome| {
             if let Ok(at) = outcome {
                 let chunk = LoggedChunk { at, framing, records, bytes };
                 live.lock().chunks.insert((source, number), chunk);

@@ -14,6 +14,7 @@ use std::{fmt, io};
 
 use super::examine::Known;
 use super::format::{Position, RECORD_HEADER};
+use super::gate::{Gate, Lane};
 use super::list::Synced;
 use super::reader::{Segment, Visit};
 use super::recovery::{self, Recovered};
@@ -105,8 +106,8 @@ struct State {
 struct Pending {
     record: Record,
     receipt: Receipt,
-    /// Only taken while the reserve is there.
-    is_input: bool,
+    /// For input, which is only taken while the reserve is there.
+    input: Option<Lane>,
 }
 
 impl Pending {
@@ -159,7 +160,8 @@ impl WriteAheadLog {
             refusing: Mutex::default(),
         });
         let (worker, owner) = (Arc::clone(&shared), poison.clone());
-        let body = move || Worker { shared: worker, writer, poison: owner, in_order: false }.run();
+        let (gate, in_order) = (Gate::default(), false);
+        let body = move || Worker { shared: worker, writer, gate, poison: owner, in_order }.run();
         let thread = thread::spawn("wal-sync", poison, body)
             .map_err(|err| Error::io("cannot start the thread wal-sync", err))?;
         let thread = Mutex::new(Some(thread));
@@ -175,23 +177,25 @@ impl WriteAheadLog {
         record: impl Into<Record>,
         receipt: impl FnOnce(Result<Position, NotLogged>) + Send + 'static,
     ) -> Result<()> {
-        self.push(record.into(), Box::new(receipt), false)
+        self.push(record.into(), Box::new(receipt), None)
     }
 
     /// The same for what others wait with until there is room: while the log is [short](WriteAheadLog::shortage) it is
-    /// given back, and what is appended otherwise is not.
+    /// given back, and what is appended otherwise is not. So is what follows a record of its lane that was given back, until
+    /// that one is appended again and taken.
     ///
     /// # Errors
     /// As [`append`](WriteAheadLog::append).
     pub fn append_input(
         &self,
+        lane: Lane,
         record: impl Into<Record>,
         receipt: impl FnOnce(Result<Position, NotLogged>) + Send + 'static,
     ) -> Result<()> {
-        self.push(record.into(), Box::new(receipt), true)
+        self.push(record.into(), Box::new(receipt), Some(lane))
     }
 
-    fn push(&self, record: Record, receipt: Receipt, is_input: bool) -> Result<()> {
+    fn push(&self, record: Record, receipt: Receipt, input: Option<Lane>) -> Result<()> {
         let size = self.size_of(&record)?;
         let mut state = self.shared.state.lock();
         while state.is_open()
@@ -202,7 +206,7 @@ impl WriteAheadLog {
         }
         state.expect_open()?;
         state.bytes += size;
-        state.pending.push_back(Pending { record, receipt, is_input });
+        state.pending.push_back(Pending { record, receipt, input });
         drop(state);
         self.shared.work.raise();
         Ok(())
@@ -437,6 +441,7 @@ impl Shared {
 struct Worker {
     shared: Arc<Shared>,
     writer: Writer,
+    gate: Gate,
     poison: Poison,
     /// Everything that was taken is durable, and nothing more is taken.
     in_order: bool,
@@ -538,7 +543,10 @@ impl Worker {
 
     /// What of a group may be written: input is given back if the disk has no room for it beside the reserve.
     fn admitted(&mut self, group: Vec<Pending>) -> Result<Vec<Pending>, Arc<str>> {
-        if group.iter().all(|pending| !pending.is_input) {
+        let passes = |pending: &Pending| pending.input.is_none_or(|at| self.gate.passes(at));
+        let (group, late): (Vec<_>, Vec<_>) = group.into_iter().partition(passes);
+        self.give_back(late, &"a record before it waits for room".into());
+        if group.iter().all(|pending| pending.input.is_none()) {
             return Ok(group);
         }
         let Err(err) = self.writer.admit(group.iter().map(Pending::size).sum()) else {
@@ -556,15 +564,22 @@ impl Worker {
         };
         self.shared.shortage.begin(Arc::clone(&reason));
         let (input, rest): (Vec<_>, Vec<_>) =
-            group.into_iter().partition(|pending| pending.is_input);
-        for Pending { receipt, .. } in input {
-            receipt(Err(NotLogged::Retry(Arc::clone(&reason))));
-        }
+            group.into_iter().partition(|pending| pending.input.is_some());
+        self.give_back(input, &reason);
         Ok(rest)
+    }
+
+    /// Refuses input, which may be appended again.
+    fn give_back(&mut self, input: Vec<Pending>, reason: &Arc<str>) {
+        for Pending { receipt, input, .. } in input {
+            input.into_iter().for_each(|at| self.gate.refused(at));
+            receipt(Err(NotLogged::Retry(Arc::clone(reason))));
+        }
     }
 
     /// Writes a group; whether it is durable, for it may be refused.
     fn write(&mut self, group: Vec<Pending>) -> Result<bool, Arc<str>> {
+        let lanes: Vec<Option<Lane>> = group.iter().map(|pending| pending.input).collect();
         let (records, mut receipts): (Vec<Record>, VecDeque<Receipt>) =
             group.into_iter().map(|pending| (pending.record, pending.receipt)).unzip();
         let counts = &self.shared.counts;
@@ -580,6 +595,9 @@ impl Worker {
         let records: Vec<&Record> = records.iter().collect();
         let committed = self.writer.commit(&records, &mut durable);
         *self.shared.synced.lock() = self.writer.listing.now().segments.last().copied();
+        let (taken, refused) = lanes.split_at(lanes.len() - receipts.len());
+        taken.iter().flatten().for_each(|at| self.gate.taken(*at));
+        refused.iter().flatten().for_each(|at| self.gate.refused(*at));
         let refused = match committed {
             Ok(()) => return Ok(true),
             Err(Failure::Retry(err)) => self.refuses(&err),

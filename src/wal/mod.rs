@@ -16,6 +16,7 @@
 mod cut;
 mod examine;
 mod format;
+mod gate;
 mod layout;
 mod list;
 mod log;
@@ -40,6 +41,7 @@ pub use cut::{GivenUp, SegmentReport, Survey, give_up, read, survey, survey_with
 pub use examine::Known;
 pub(crate) use format::matches as format_matches;
 pub use format::{Place, Position};
+pub use gate::Lane;
 pub use layout::{Disk, TooSmall};
 pub use list::Synced;
 pub(crate) use log::mebibytes;

@@ -2,7 +2,7 @@
 
 use super::super::log::mebibytes;
 use super::super::storage::{MemoryStorage, Storage};
-use super::super::{LogOptions, NotLogged, WriteAheadLog};
+use super::super::{Lane, LogOptions, NotLogged, WriteAheadLog};
 use super::{Failure, Record, open, open_with, options};
 use crate::error::Result;
 use crate::sync::{Arc, Mutex, Poison};
@@ -103,12 +103,16 @@ fn start(segments: u64) -> (WriteAheadLog, MemoryStorage) {
     (opened.expect("room").0, disk)
 }
 
-/// Whether input is taken.
+/// Whether a large record of input is taken.
 fn input(log: &WriteAheadLog) -> bool {
+    take(log, Lane { lane: 0, number: 0 }, large())
+}
+
+fn take(log: &WriteAheadLog, at: Lane, record: bytes::Bytes) -> bool {
     let outcome = Arc::new(Mutex::new(None));
     let (told, done) = (Arc::clone(&outcome), crate::sync::Signal::new());
     let raised = done.clone();
-    log.append_input(large(), move |result| {
+    log.append_input(at, record, move |result| {
         *told.lock() = Some(result);
         raised.raise();
     })
@@ -147,6 +151,19 @@ fn input_leaves_the_reserve_and_all_else_uses_it() {
     assert_eq!((log.shortage(), input(&log)), (None, true));
 }
 
+/// A short record would find room where a long one before it found none.
+#[test]
+fn what_follows_refused_input_of_its_source_waits_for_it() {
+    let (log, _) = start(3);
+    let at = |lane, number| Lane { lane, number };
+    let short = || bytes::Bytes::from_static(b"x");
+    let half = bytes::Bytes::from_static(&[7; 200]);
+    assert!(take(&log, at(1, 1), half) && !take(&log, at(1, 2), large()));
+    assert!(!take(&log, at(1, 3), short()), "it follows");
+    assert!(take(&log, at(2, 3), short()), "another source knows nothing of it");
+    assert!(take(&log, at(1, 2), short()) && take(&log, at(1, 3), short()));
+}
+
 /// Appends a group of input and other records; which of them are durable.
 fn check_group(kept_bytes: u64, expected: [(bool, bool); 4]) {
     let (log, _) = start(3);
@@ -160,14 +177,14 @@ fn check_group(kept_bytes: u64, expected: [(bool, bool); 4]) {
     written.wait();
     log.keep_room(kept_bytes);
     let outcomes = Arc::new(Mutex::new(Vec::new()));
-    for (is_input, _) in expected {
+    for (number, (is_input, _)) in (0..).zip(expected) {
         let outcomes = Arc::clone(&outcomes);
         let told = move |result: Result<_, NotLogged>| {
             outcomes.lock().push((is_input, result.is_ok()));
         };
         let record = bytes::Bytes::from_static(&[1; 40]);
         match is_input {
-            true => log.append_input(record, told).expect("open"),
+            true => log.append_input(Lane { lane: 7, number }, record, told).expect("open"),
             false => log.append(record, told).expect("open"),
         }
     }

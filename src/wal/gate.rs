@@ -1,0 +1,78 @@
+//! `Gate`: keeps the input of a lane in its order where some of it is refused: what follows a refused record is refused too,
+//! until that one is taken. Otherwise what came later would lie in the log, could not be used, and would hold room that the
+//! first one waits for. Pure.
+
+use std::collections::BTreeMap;
+
+/// Where a record of input belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lane {
+    /// Records of one lane stay in order; those of different lanes know nothing of each other.
+    pub lane: u32,
+    /// Its number in the lane; they count up.
+    pub number: u64,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    /// Of each lane the first record that was refused and is not taken yet.
+    refused: BTreeMap<u32, u64>,
+}
+
+impl Gate {
+    /// Whether a record may be taken: none before it waits.
+    pub(crate) fn passes(&self, at: Lane) -> bool {
+        self.refused.get(&at.lane).is_none_or(|first| at.number <= *first)
+    }
+
+    /// A record was refused.
+    pub(crate) fn refused(&mut self, at: Lane) {
+        let first = self.refused.entry(at.lane).or_insert(at.number);
+        *first = at.number.min(*first);
+    }
+
+    /// A record was taken.
+    pub(crate) fn taken(&mut self, at: Lane) {
+        if self.refused.get(&at.lane) == Some(&at.number) {
+            self.refused.remove(&at.lane);
+        }
+    }
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+
+    /// Records of lanes as they come, and which of those that pass find room; which are taken.
+    fn check(records: &[(u32, u64, bool)], expected: &[bool]) {
+        let mut gate = Gate::default();
+        let come = |(lane, number, has_room): &(u32, u64, bool)| {
+            let at = Lane { lane: *lane, number: *number };
+            let taken = gate.passes(at) && *has_room;
+            if taken {
+                gate.taken(at)
+            } else {
+                gate.refused(at)
+            }
+            taken
+        };
+        assert_eq!(records.iter().map(come).collect::<Vec<_>>(), expected, "{records:?}");
+    }
+
+    #[test]
+    fn what_follows_a_refused_record_waits_for_it() {
+        check(&[(0, 1, true), (0, 2, true)], &[true, true]);
+        check(&[(0, 1, false), (0, 2, true), (1, 2, true)], &[false, false, true]);
+        check(
+            &[(0, 1, false), (0, 2, true), (0, 1, true), (0, 2, true)],
+            &[false, false, true, true],
+        );
+        check(&[(0, 1, false), (0, 1, false), (0, 2, true)], &[false, false, false]);
+        // The second is refused once more, and the third comes before it is tried again.
+        check(
+            &[(0, 1, false), (0, 1, true), (0, 2, false), (0, 3, true), (0, 2, true), (0, 3, true)],
+            &[false, true, false, false, true, true],
+        );
+    }
+}
