@@ -16,6 +16,7 @@ mod durable;
 mod fit;
 mod generator;
 mod jobs;
+mod kept;
 #[cfg(all(test, tidemill_model))]
 mod model;
 mod rate;
@@ -47,6 +48,8 @@ use crate::workers::WorkerPool;
 pub(crate) use direct::{Direct, Reader, count_lost};
 pub(crate) use durable::{LostInput, Recovery, reach};
 pub use generator::{CatchUp, Trigger};
+pub(crate) use kept::KeptBound;
+use kept::KeptWatch;
 
 use durable::Durable;
 use fit::Fit;
@@ -120,6 +123,8 @@ pub(crate) struct Options {
     pub(crate) retries: Retries,
     pub(crate) batches_max: Option<u64>,
     pub(crate) skip_empty: bool,
+    /// What windows and states may keep.
+    pub(crate) kept: KeptBound,
 }
 
 /// What the loop works with.
@@ -265,6 +270,7 @@ impl Scheduler {
             late,
             steering,
             fit,
+            kept: KeptWatch::new(options.kept, parts.graph.pipeline(), &parts.events),
             trim_at: now.plus(TRIM_PAUSE),
             stages: parts.times.stage_recorders(),
             cut: Moment::default(),
@@ -348,6 +354,7 @@ struct JobLoop {
     durable: Option<Durable>,
     steering: Steering,
     fit: Fit,
+    kept: KeptWatch,
     /// When the pool is trimmed next.
     trim_at: Moment,
     stages: [Recorder; STAGES.len()],
