@@ -17,3 +17,5 @@ mod names;
 
 #[path = "outside_state/owners.rs"]
 mod owners;
+#[path = "outside_state/memory.rs"]
+mod memory;

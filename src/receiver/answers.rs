@@ -17,11 +17,13 @@ use crate::receiver::aside::{Aside, Asides};
 use crate::receiver::io::{Remote, Standing};
 use crate::sync::{Arc, AtomicU64, Ordering};
 
-/// Runs of consecutive numbers that may be unanswered; a peer that counts as it should has one.
-const RUNS_MAX: usize = 4096;
+/// Runs of consecutive numbers that may be unanswered: 12 KiB of them. A peer that counts as it should has one, and one more
+/// for each record of its window that is put aside.
+const RUNS_MAX: usize = 1024;
 
-/// Answers are fetched until so many bytes wait to be sent; the rest follows once these are gone.
-const FETCH_BYTES: usize = 32 * 1024;
+/// Answers are fetched until so many bytes wait to be sent; the rest follows once these are gone. Peers that do not read
+/// their answers cost no more than this each.
+const FETCH_BYTES: usize = 8 * 1024;
 
 /// What a peer is told of a record that is safe, behind its number.
 const OK: &[u8] = b" rsp 6 200 OK\n";
@@ -149,6 +151,16 @@ impl Answers {
             }
         }
         Ok(())
+    }
+
+    /// Reaches the io thread of the connection.
+    pub(crate) fn remote(&self) -> Remote {
+        self.due.remote.clone()
+    }
+
+    /// Goes on with a record whose first part another thread has put aside.
+    pub(crate) fn resume_aside(&mut self, aside: Aside) {
+        self.aside = Some(aside);
     }
 
     /// The receipt for the next `records` records, in the order in which they were noted.

@@ -4,7 +4,8 @@
 //!  io thread: parts ─write─▶ DIRECTORY/.SOURCE-N.open ─whole─▶ (rxN-aside) sync, rename, sync ─▶ SOURCE-N.records, answer
 //! ```
 //! The io thread writes a frame as its parts come, so no memory is held for it; the thread `rxN-aside` makes it durable and
-//! then says so to the connection. A file of a frame that never became whole is removed. Knows no framing.
+//! then says so to the connection. Where another thread gives a frame up for want of memory, `rxN-aside` writes what has come
+//! of it, so that nobody waits for the disk of another source. A file of a frame that never became whole is removed. Knows no framing.
 
 use std::io;
 use std::path::Path;
@@ -26,7 +27,7 @@ pub(crate) struct Asides {
     source: String,
     /// The next file's number.
     next: AtomicU64,
-    whole: Mailbox<Whole>,
+    jobs: Mailbox<Job>,
     counters: Arc<ReceiverCounters>,
     poison: Poison,
 }
@@ -48,6 +49,16 @@ pub(crate) struct Aside {
     /// Whether the file is kept.
     whole: bool,
 }
+
+/// What the thread `rxN-aside` does.
+enum Job {
+    Keep(Whole),
+    /// Writes the begin of a frame.
+    Begin(Vec<u8>, Begun),
+}
+
+/// Called once with a frame whose begin was to be written.
+pub(crate) type Begun = Box<dyn FnOnce(io::Result<Aside>) + Send>;
 
 /// A frame that is written and not durable yet.
 struct Whole {
@@ -79,7 +90,7 @@ impl Asides {
             storage,
             source,
             next: AtomicU64::new(next),
-            whole: Mailbox::new(WHOLE_MAX),
+            jobs: Mailbox::new(WHOLE_MAX),
             counters: Arc::clone(counters),
             poison: poison.clone(),
         }))
@@ -89,8 +100,11 @@ impl Asides {
     pub(crate) fn start(self: Arc<Self>, name: &str) -> io::Result<Keeper> {
         let asides = Arc::clone(&self);
         let thread = thread::spawn(name, &self.poison, move || {
-            while let Some(whole) = asides.whole.recv() {
-                asides.keep(&whole);
+            while let Some(job) = asides.jobs.recv() {
+                match job {
+                    Job::Keep(whole) => asides.keep(&whole),
+                    Job::Begin(bytes, begun) => begun(asides.write_begin(&bytes)),
+                }
             }
         })?;
         Ok(Keeper { asides: self, thread: Some(thread) })
@@ -105,12 +119,30 @@ impl Asides {
         Ok(Aside { storage, file, number, name, len: 0, whole: false })
     }
 
+    /// Has the thread `rxN-aside` write the begin of a frame, and then call `begun`; at once with an error if too many wait.
+    pub(crate) fn begin_later(&self, bytes: Vec<u8>, begun: Begun) {
+        if let Err(SendError::Full(job) | SendError::Closed(job)) =
+            self.jobs.try_send(Job::Begin(bytes, begun))
+            && let Job::Begin(_, begun) = job
+        {
+            begun(Err(io::Error::other(format!("{WHOLE_MAX} records wait to be written"))));
+        }
+    }
+
+    fn write_begin(&self, bytes: &[u8]) -> io::Result<Aside> {
+        let mut aside = self.begin()?;
+        aside.write(bytes)?;
+        Ok(aside)
+    }
+
     /// The frame is whole: once it is durable, `to` is told that the connection's first `upto` such frames are.
     pub(crate) fn hand_on(&self, mut aside: Aside, to: Arc<dyn Acknowledge>, upto: u64) {
         aside.whole = true;
-        match self.whole.try_send(Whole { aside, to, upto }) {
-            Ok(()) => {}
-            Err(SendError::Full(whole) | SendError::Closed(whole)) => self.keep(&whole),
+        if let Err(SendError::Full(job) | SendError::Closed(job)) =
+            self.jobs.try_send(Job::Keep(Whole { aside, to, upto }))
+            && let Job::Keep(whole) = job
+        {
+            self.keep(&whole);
         }
     }
 
@@ -159,14 +191,14 @@ impl Keeper {
 
     /// No frame comes any more: gives the thread, for its owner to join.
     pub(crate) fn stop(mut self) -> Option<Thread> {
-        self.asides.whole.close();
+        self.asides.jobs.close();
         self.thread.take()
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.asides.whole.close();
+        self.asides.jobs.close();
     }
 }
 
