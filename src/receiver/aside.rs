@@ -5,7 +5,8 @@
 //! ```
 //! The io thread writes a frame as its parts come, so no memory is held for it; the thread `rxN-aside` makes it durable and
 //! then says so to the connection. Where another thread gives a frame up for want of memory, `rxN-aside` writes what has come
-//! of it, so that nobody waits for the disk of another source. A file of a frame that never became whole is removed. Knows no framing.
+//! of it, so that nobody waits for the disk of another source. A file of a frame that never became whole is removed. Knows no
+//! framing.
 
 use std::io;
 use std::path::Path;

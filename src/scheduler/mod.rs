@@ -253,10 +253,6 @@ impl Scheduler {
         }
         let steering = Steering::new(options.interval, std::mem::take(&mut parts.steered), now);
         let outputs = parts.graph.outputs();
-        let ticks = match options.batches {
-            Batches::Every(schedule, _) => Some(Ticks::new(schedule)),
-            Batches::OnRecords(_) => None,
-        };
         let late = parts.times.job_ticks.recorder();
         let job_loop = JobLoop {
             scheduler: self.clone(),
@@ -265,7 +261,7 @@ impl Scheduler {
             outputs,
             generator,
             durable,
-            ticks,
+            ticks: options.batches.ticks(),
             ticked: false,
             late,
             steering,
@@ -285,6 +281,16 @@ impl Scheduler {
         };
         let started = thread::spawn("job-loop", poison, move || job_loop.run());
         started.map_err(|err| Error::io("cannot start the thread `job-loop`", err))
+    }
+}
+
+impl Batches {
+    /// The ticks to come, where batches have a schedule.
+    fn ticks(&self) -> Option<Ticks> {
+        match *self {
+            Batches::Every(schedule, _) => Some(Ticks::new(schedule)),
+            Batches::OnRecords(_) => None,
+        }
     }
 }
 
