@@ -109,6 +109,7 @@ fn rig() -> Rig {
         retries: Retries(0),
         batches_max: None,
         skip_empty: false,
+        kept: KeptBound { memory_bytes: u64::MAX, bytes_max: None },
     };
     let job_loop = scheduler.start(options, parts, &poison).expect("a thread");
     Rig { scheduler, generator, tracker, workers, clock, rows, job_loop, drained, told }
