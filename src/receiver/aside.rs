@@ -4,8 +4,8 @@
 //!  io thread: parts ─write─▶ DIRECTORY/.SOURCE-N.open ─whole─▶ (rxN-aside) sync, rename, sync ─▶ SOURCE-N.records, answer
 //! ```
 //! The io thread writes a frame as its parts come, so no memory is held for it; the thread `rxN-aside` makes it durable and
-//! then says so to the connection. Where another thread gives a frame up for want of memory, `rxN-aside` writes what has come
-//! of it, so that nobody waits for the disk of another source. A file of a frame that never became whole is removed. Knows no
+//! then says so to the connection. Where another source's thread gives a frame up for want of memory, `rxN-aside` writes what has
+//! come of it, so that nobody waits for the disk of another source. A file of a frame that never became whole is removed. Knows no
 //! framing.
 
 use std::io;
@@ -130,7 +130,8 @@ impl Asides {
         }
     }
 
-    fn write_begin(&self, bytes: &[u8]) -> io::Result<Aside> {
+    /// Writes the begin of a frame.
+    pub(crate) fn write_begin(&self, bytes: &[u8]) -> io::Result<Aside> {
         let mut aside = self.begin()?;
         aside.write(bytes)?;
         Ok(aside)

@@ -109,6 +109,11 @@ impl Owner {
         })
     }
 
+    /// Whether its source puts records aside there.
+    fn puts_aside_in(&self, other: &Arc<Asides>) -> bool {
+        matches!(&self.way, Way::PutAside(asides) if Arc::ptr_eq(asides, other))
+    }
+
     /// Whether the connection is to be closed because its record was given up.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::SeqCst)
@@ -210,7 +215,7 @@ impl Unfinished {
         self.small.fetch_add(after - before, Ordering::SeqCst);
         self.account.change_unfinished(before, after);
         if self.account.unfinished() > self.bytes_max {
-            self.settle();
+            self.settle(None);
         }
     }
 
@@ -221,16 +226,16 @@ impl Unfinished {
             (place, ledger.park(place, bytes))
         });
         if let Parked::Doomed(bytes) = parked {
-            self.give_up(owner, bytes);
+            self.give_up(owner, bytes, Some(owner));
         }
-        self.settle();
+        self.settle(Some(owner));
         place
     }
 
-    /// Gives up long records until the others fit.
-    fn settle(&self) {
+    /// Gives up long records until the others fit, on the io thread of `reader`.
+    fn settle(&self, reader: Option<&Owner>) {
         while let Some((owner, bytes)) = self.change(|ledger| ledger.choose(self.long_max())) {
-            bytes.into_iter().for_each(|bytes| self.give_up(&owner, bytes));
+            bytes.into_iter().for_each(|bytes| self.give_up(&owner, bytes, reader));
         }
     }
 
@@ -299,8 +304,8 @@ impl Unfinished {
         self.bytes_max.saturating_sub(small).max(self.least)
     }
 
-    /// Gives up what has come of a record, on whichever io thread went beyond the bound.
-    fn give_up(&self, owner: &Arc<Owner>, bytes: Vec<u8>) {
+    /// Gives up what has come of a record, on the io thread of `reader`, which goes beyond the bound.
+    fn give_up(&self, owner: &Arc<Owner>, bytes: Vec<u8>, reader: Option<&Owner>) {
         let (begin, len) = (bytes[..bytes.len().min(BEGIN_BYTES)].to_vec(), bytes.len());
         owner.counters.given_up.add(1);
         match &owner.way {
@@ -309,7 +314,11 @@ impl Unfinished {
                 owner.given_up(begin, len, How::Dropped);
             }
             Way::Close => owner.given_up(begin, len, How::Closed(self.why())),
-            Way::PutAside(asides) => self.put_aside(asides, owner, bytes),
+            // Its threads wait for this disk anyway.
+            Way::PutAside(asides) if reader.is_some_and(|reader| reader.puts_aside_in(asides)) => {
+                owner.given_up(begin, len, written(asides.write_begin(&bytes), self.why()));
+            }
+            Way::PutAside(asides) => self.put_aside(asides, owner, begin, bytes),
         }
         self.tell(owner, len as u64);
     }
@@ -319,10 +328,10 @@ impl Unfinished {
         format!("unfinished records take more than unfinished_bytes_max = {most}")
     }
 
-    /// Its memory is counted until it is written. Where the disk is slower than the peers, connections are closed instead.
-    fn put_aside(&self, asides: &Asides, owner: &Arc<Owner>, bytes: Vec<u8>) {
-        let (begin, len) = (bytes[..bytes.len().min(BEGIN_BYTES)].to_vec(), bytes.len());
-        let (held, why) = (bytes.capacity(), self.why());
+    /// Has the thread of another source write it. Its memory is counted until then; where that disk is slower than the peers,
+    /// connections are closed instead.
+    fn put_aside(&self, asides: &Asides, owner: &Arc<Owner>, begin: Vec<u8>, bytes: Vec<u8>) {
+        let (len, held, why) = (bytes.len(), bytes.capacity(), self.why());
         if self.leaving.load(Ordering::SeqCst) > self.bytes_max / 4 {
             let why = format!("{why}, and those that are put aside are not written fast enough");
             return owner.given_up(begin, len, How::Closed(why));
@@ -331,14 +340,10 @@ impl Unfinished {
         leaving.fetch_add(held, Ordering::SeqCst);
         account.change_unfinished(0, held);
         let owner = Arc::clone(owner);
-        let begun = move |written: std::io::Result<Aside>| {
+        let begun = move |outcome: std::io::Result<Aside>| {
             leaving.fetch_sub(held, Ordering::SeqCst);
             account.change_unfinished(held, 0);
-            let how = match written {
-                Ok(aside) => How::Aside(aside),
-                Err(err) => How::Closed(format!("{why}, and it cannot be put aside: {err}")),
-            };
-            owner.given_up(begin, len, how);
+            owner.given_up(begin, len, written(outcome, why));
         };
         asides.begin_later(bytes, Box::new(begun));
     }
@@ -351,6 +356,14 @@ impl Unfinished {
         let newest =
             format!("from {peer}, which sent {came} of it; {how} (unfinished_bytes_max = {most})");
         self.events.tallies().add(TallyKind::RecordGivenUp, &owner.source, 1, newest);
+    }
+}
+
+/// What becomes of a record that was to be put aside.
+fn written(outcome: std::io::Result<Aside>, why: String) -> How {
+    match outcome {
+        Ok(aside) => How::Aside(aside),
+        Err(err) => How::Closed(format!("{why}, and it cannot be put aside: {err}")),
     }
 }
 

@@ -95,6 +95,7 @@ fn rig() -> Rig {
         arrivals: None,
         dead_letters: None,
         recovery: None,
+        identity: StateId::default(),
         times,
         history: Arc::new(History::default()),
         events: EventBus::new(),

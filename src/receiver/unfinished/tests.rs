@@ -208,11 +208,39 @@ fn a_record_that_cannot_be_put_aside_closes_its_connection() {
         path.lane.replies(session, &mut Vec::new());
         assert_eq!(path.feed(session, &frame(2)[..20 * KIB]), Flow::Continue);
     }
-    // It is written by another thread.
-    keeper.stop().expect("the thread").join();
     assert_eq!(path.lane.standing(&peers[0]), Standing::Over);
     peers.into_iter().for_each(|session| path.lane.closed(session, Closed::End));
     assert_eq!(path.account.unfinished(), 0);
+    drop(keeper);
+}
+
+#[test]
+fn nobody_writes_to_the_disk_of_another_source() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let asides = Asides::open(dir.path(), "in", &Arc::default(), &Poison::new()).expect("opened");
+    let sources = Sources { record_bytes_max: RECORD, connections_max: 1 };
+    let account = Account::new(1 << 20);
+    let unfinished = Unfinished::new(BOUND, sources, &account, &EventBus::new());
+    let owner = |way| Owner::new(("in", ([127, 0, 0, 1], 1).into()), &Arc::default(), way, None);
+    let aside: Vec<_> = (0..4).map(|_| owner(Way::PutAside(Arc::clone(&asides)))).collect();
+    let places: Vec<Place> =
+        aside.iter().map(|owner| unfinished.park(None, owner, vec![b'x'; 16 * KIB])).collect();
+    // Two plain ones make two of them go: the one is to be written by its own source's thread, which does not run yet, and
+    // the next is more than may wait.
+    let plain: Vec<_> = (0..2).map(|_| owner(Way::Drop)).collect();
+    plain.iter().for_each(|owner| drop(unfinished.park(None, owner, vec![b'y'; 16 * KIB])));
+    assert_eq!(std::fs::read_dir(dir.path()).expect("there").count(), 0, "nobody wrote");
+    assert!(!aside[0].is_closing() && !aside[1].is_closing());
+    assert_eq!(account.unfinished(), BOUND + 32 * KIB, "what waits to be written is counted");
+    plain.iter().for_each(|owner| drop(unfinished.park(None, owner, vec![b'y'; 16 * KIB])));
+    assert!(aside[2].is_closing() && aside[3].is_closing());
+    let keeper = asides.start("rx0-aside").expect("a thread");
+    for at in 0..2 {
+        let given_up = unfinished.take(places[at], &aside[at]).err().expect("it was given up");
+        assert!(matches!(given_up.how, How::Aside(_)), "{at}");
+    }
+    drop(keeper);
+    assert_eq!(account.unfinished(), BOUND);
 }
 
 /// A step of a peer: it sends so many bytes and then, perhaps, the end of its record.
