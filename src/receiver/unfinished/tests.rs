@@ -228,11 +228,16 @@ fn nobody_writes_to_the_disk_of_another_source() {
     // Two plain ones make two of them go: the one is to be written by its own source's thread, which does not run yet, and
     // the next is more than may wait.
     let plain: Vec<_> = (0..2).map(|_| owner(Way::Drop)).collect();
-    plain.iter().for_each(|owner| drop(unfinished.park(None, owner, vec![b'y'; 16 * KIB])));
+    let fill = |plain: &[Arc<Owner>]| {
+        for owner in plain {
+            unfinished.park(None, owner, vec![b'y'; 16 * KIB]);
+        }
+    };
+    fill(&plain);
     assert_eq!(std::fs::read_dir(dir.path()).expect("there").count(), 0, "nobody wrote");
     assert!(!aside[0].is_closing() && !aside[1].is_closing());
     assert_eq!(account.unfinished(), BOUND + 32 * KIB, "what waits to be written is counted");
-    plain.iter().for_each(|owner| drop(unfinished.park(None, owner, vec![b'y'; 16 * KIB])));
+    fill(&plain);
     assert!(aside[2].is_closing() && aside[3].is_closing());
     let keeper = asides.start("rx0-aside").expect("a thread");
     for at in 0..2 {
