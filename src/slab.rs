@@ -10,15 +10,13 @@
 //! buffers, once each, from freeze to the last drop; what was copied together from small reads is counted by length.
 //! Any thread may drop a range. Nothing here knows who fills or reads a buffer.
 
+mod pool;
+
 use std::fmt;
 
-use bytes::Bytes;
-
+pub use self::pool::{BUFFER_BYTES, Buffer, Pool};
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering};
-
-/// The size of a pooled buffer, in bytes.
-pub const BUFFER_BYTES: usize = 64 * 1024;
 
 type Waker = Box<dyn Fn() + Send + Sync>;
 
@@ -40,6 +38,8 @@ pub struct Account {
     spared: AtomicUsize,
     /// So many results are expected; what of them is not there yet is not for readers.
     expected: AtomicUsize,
+    /// Bytes of unfinished records, which are not part of `used`; readers leave room for them.
+    unfinished: AtomicUsize,
     max: usize,
     starved: AtomicBool,
     wakers: Mutex<Vec<Waker>>,
@@ -65,6 +65,7 @@ impl Account {
             results_peak: AtomicUsize::new(0),
             spared: AtomicUsize::new(0),
             expected: AtomicUsize::new(0),
+            unfinished: AtomicUsize::new(0),
             max,
             starved: AtomicBool::new(false),
             wakers: Mutex::default(),
@@ -110,10 +111,27 @@ impl Account {
         }
     }
 
-    /// The bytes that may be held now: the bound less the results that are expected and not there yet.
+    /// The bytes that may be held now: the bound less the results that are expected and not there yet, and less the
+    /// unfinished records. Those never take more than half of it: they end only if their connections are read.
     fn room(&self) -> usize {
         let missing = self.expected().saturating_sub(self.results());
-        self.max.saturating_sub(missing)
+        let open = self.max.saturating_sub(missing);
+        open - self.unfinished().min(open / 2)
+    }
+
+    /// Bytes of records that have begun and not ended; not part of [`used`](Account::used).
+    pub fn unfinished(&self) -> usize {
+        self.unfinished.load(Ordering::SeqCst)
+    }
+
+    /// Unfinished records took so many bytes and take so many now.
+    pub fn change_unfinished(&self, before: usize, after: usize) {
+        if after > before {
+            self.unfinished.fetch_add(after - before, Ordering::SeqCst);
+        } else if after < before {
+            self.unfinished.fetch_sub(before - after, Ordering::SeqCst);
+            self.wake_readers();
+        }
     }
 
     /// How many bytes are to leave memory when it runs short: down to three quarters, where held readers have been woken
@@ -179,8 +197,8 @@ impl Account {
     /// Wakes readers that were held, if there is room now.
     fn wake_readers(&self) {
         // Waking at seven eighths keeps a full store from waking its readers for every buffer that comes back.
-        if !self.is_pressed()
-            && self.starved.load(Ordering::SeqCst)
+        if self.starved.load(Ordering::SeqCst)
+            && !self.is_pressed()
             && self.starved.swap(false, Ordering::SeqCst)
         {
             for wake in self.wakers.lock().iter() {
@@ -247,169 +265,9 @@ impl Drop for ResultsCharge {
     }
 }
 
-/// Free buffers, and the account that those in use are counted by.
-#[derive(Debug)]
-pub struct Pool {
-    free: Mutex<Free>,
-    account: Arc<Account>,
-}
-
-#[derive(Debug, Default)]
-struct Free {
-    buffers: Vec<Box<[u8]>>,
-    /// The fewest free buffers since the last trim: so many were of no use.
-    low_water: usize,
-}
-
-impl Pool {
-    /// An empty pool; buffers are made as they are needed and reused.
-    pub fn new(account: Arc<Account>) -> Arc<Self> {
-        Arc::new(Pool { free: Mutex::new(Free::default()), account })
-    }
-
-    /// The account of this pool's buffers.
-    pub fn account(&self) -> &Arc<Account> {
-        &self.account
-    }
-
-    /// A buffer that leases its memory when it is first needed.
-    pub fn buffer(self: &Arc<Self>) -> Buffer {
-        Buffer { pool: Arc::clone(self), data: None }
-    }
-
-    /// Gives back to the allocator an eighth of the buffers that nobody needed since the last trim.
-    pub fn trim(&self) {
-        let mut free = self.free.lock();
-        let keep = free.buffers.len() - free.low_water.div_ceil(8).min(free.buffers.len());
-        let surplus = free.buffers.split_off(keep);
-        free.low_water = free.buffers.len();
-        drop(free);
-        drop(surplus);
-    }
-
-    fn lease(&self) -> Box<[u8]> {
-        let mut free = self.free.lock();
-        let buffer = free.buffers.pop();
-        free.low_water = free.low_water.min(free.buffers.len());
-        drop(free);
-        buffer.unwrap_or_else(|| vec![0; BUFFER_BYTES].into_boxed_slice())
-    }
-
-    /// An empty vector with the memory of a buffer.
-    pub fn lease_vec(&self) -> Vec<u8> {
-        let mut bytes = self.lease().into_vec();
-        bytes.clear();
-        bytes
-    }
-
-    /// Takes the memory of such a vector back, unless it has grown.
-    pub fn give_back_vec(&self, mut bytes: Vec<u8>) {
-        if bytes.capacity() == BUFFER_BYTES {
-            bytes.resize(BUFFER_BYTES, 0);
-            self.give_back(bytes.into_boxed_slice());
-        }
-    }
-
-    fn give_back(&self, buffer: Box<[u8]>) {
-        self.free.lock().buffers.push(buffer);
-    }
-}
-
-/// A place to read into. It owns memory only between the first [`space`](Buffer::space) and [`freeze`](Buffer::freeze).
-#[derive(Debug)]
-pub struct Buffer {
-    pool: Arc<Pool>,
-    data: Option<Box<[u8]>>,
-}
-
-impl Buffer {
-    /// All of the buffer's bytes, to read into.
-    pub fn space(&mut self) -> &mut [u8] {
-        self.data.get_or_insert_with(|| self.pool.lease())
-    }
-
-    /// The first `len` bytes, after a read.
-    pub fn filled(&self, len: usize) -> &[u8] {
-        self.data.as_deref().map_or(&[], |data| &data[..len])
-    }
-
-    /// Hands the first `len` bytes on as a shared range, counted until its last handle is dropped.
-    pub fn freeze(&mut self, len: usize) -> Bytes {
-        let Some(data) = self.data.take() else { return Bytes::new() };
-        let charge = self.pool.account.charge(data.len());
-        Bytes::from_owner(Frozen { data, len, pool: Arc::clone(&self.pool), _charge: charge })
-    }
-
-    /// Gives unused memory back, so that an idle thread holds none.
-    pub fn release(&mut self) {
-        if let Some(data) = self.data.take() {
-            self.pool.give_back(data);
-        }
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        self.release();
-    }
-}
-
-/// The owner behind a frozen range: returns the buffer to its pool with the last handle.
-struct Frozen {
-    data: Box<[u8]>,
-    len: usize,
-    pool: Arc<Pool>,
-    _charge: Charge,
-}
-
-impl AsRef<[u8]> for Frozen {
-    fn as_ref(&self) -> &[u8] {
-        &self.data[..self.len]
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        if !planted(Planted::FrozenBufferIsLost) {
-            self.pool.give_back(std::mem::take(&mut self.data));
-        }
-    }
-}
-
 #[cfg(all(test, not(tidemill_model)))]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_frozen_buffer_is_counted_until_its_last_handle_is_dropped() {
-        let account = Account::new(1 << 20);
-        let pool = Pool::new(Arc::clone(&account));
-        let mut buffer = pool.buffer();
-        buffer.space()[..5].copy_from_slice(b"hello");
-        let all = buffer.freeze(5);
-        let part = all.slice(1..3);
-        drop(all);
-        assert_eq!((&part[..], account.used()), (&b"el"[..], BUFFER_BYTES));
-        drop(part);
-        assert_eq!((account.used(), pool.free.lock().buffers.len()), (0, 1));
-    }
-
-    #[test]
-    fn a_vector_has_the_memory_of_a_buffer_and_gives_it_back_unless_it_has_grown() {
-        let pool = Pool::new(Account::new(1 << 20));
-        let check = |len: usize, free: usize| {
-            let mut bytes = pool.lease_vec();
-            assert_eq!((bytes.len(), bytes.capacity()), (0, BUFFER_BYTES));
-            bytes.resize(len, 1);
-            pool.give_back_vec(bytes);
-            assert_eq!(pool.free.lock().buffers.len(), free, "{len}");
-        };
-        check(0, 1);
-        check(BUFFER_BYTES, 1);
-        check(BUFFER_BYTES + 1, 0);
-        check(1, 1);
-        assert_eq!(pool.lease().len(), BUFFER_BYTES);
-    }
 
     #[test]
     fn a_held_reader_is_woken_once_there_is_room() {
@@ -487,15 +345,25 @@ mod tests {
     }
 
     #[test]
-    fn a_trim_gives_back_what_was_not_needed() {
-        let pool = Pool::new(Account::new(1 << 30));
-        let mut buffers: Vec<Buffer> = (0..16).map(|_| pool.buffer()).collect();
-        buffers.iter_mut().for_each(|buffer| assert_eq!(buffer.space().len(), BUFFER_BYTES));
-        drop(buffers);
-        pool.trim();
-        assert_eq!(pool.free.lock().buffers.len(), 16, "all were needed since the start");
-        pool.trim();
-        assert_eq!(pool.free.lock().buffers.len(), 14);
+    fn readers_leave_room_for_unfinished_records_and_are_woken_when_those_end() {
+        let (account, woken) = (Account::new(1_000), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&woken);
+        account.on_room(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        account.change_unfinished(0, 250);
+        let input = account.charge(750);
+        assert_eq!((account.room(), account.has_room(), account.used()), (750, false, 750));
+        account.change_unfinished(250, 250);
+        assert_eq!(woken.load(Ordering::SeqCst), 0);
+        account.change_unfinished(250, 0);
+        assert_eq!((woken.load(Ordering::SeqCst), account.has_room()), (1, true));
+        drop(input);
+        // However many there are, something can be read: without that they never end.
+        account.change_unfinished(0, 5_000);
+        assert_eq!((account.room(), account.has_room(), account.unfinished()), (500, true, 5_000));
+        account.expect_results(900);
+        assert_eq!((account.room(), account.has_room()), (50, true));
     }
 }
 
@@ -533,34 +401,6 @@ mod model {
             }
             drop(readers);
             assert_eq!(account.used(), 0);
-        });
-    }
-
-    /// Two readers lease, fill and freeze; another thread reads the ranges and drops them.
-    #[test]
-    fn a_buffer_goes_round_and_is_never_shared() {
-        check(1_000, &[Planted::FrozenBufferIsLost], || {
-            let (pool, frozen) = (Pool::new(Account::new(1 << 20)), Mailbox::new(1));
-            let readers = [1, 2].map(|mark: u8| {
-                let (pool, frozen) = (Arc::clone(&pool), frozen.clone());
-                thread("reader", move || {
-                    let mut buffer = pool.buffer();
-                    for _ in 0..2 {
-                        buffer.space()[..2].fill(mark);
-                        let bytes = buffer.freeze(2);
-                        frozen.send((mark, bytes.slice(..1), bytes)).expect("open");
-                    }
-                })
-            });
-            for _ in 0..4 {
-                let (mark, part, whole) = frozen.recv().expect("open");
-                assert_eq!((&whole[..], &part[..]), (&[mark, mark][..], &[mark][..]));
-                drop(whole);
-                assert!(pool.account().used() >= BUFFER_BYTES, "a part still counts the buffer");
-            }
-            drop(readers);
-            let free = pool.free.lock().buffers.len();
-            assert_eq!((pool.account().used(), (1..=4).contains(&free)), (0, true), "{free} free");
         });
     }
 }

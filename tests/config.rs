@@ -366,6 +366,66 @@ error: `block_bytes_max` is 2MiB, more than `store_bytes_max`, 1MiB
     ),
     (
         pipeline_key,
+        r#"unfinished_bytes_max = "1KiB""#,
+        r#"
+error: `record_bytes_max` of `lines` is 1MiB, more than `unfinished_bytes_max`, 1KiB
+ --> p.toml:2:9
+  |
+2 | [source.lines.socket]
+  |         ^^^^^
+"#,
+    ),
+    (
+        pipeline_key,
+        r#"unfinished_bytes_max = "0B""#,
+        r#"
+error: `unfinished_bytes_max` must be at least 1B
+ --> p.toml:1:24
+  |
+1 | unfinished_bytes_max = "0B"
+  |                        ^^^^
+
+"#,
+    ),
+    (
+        pipeline_key,
+        r#"unfinished_byte_max = "1GiB""#,
+        r#"
+error: unknown key `unfinished_byte_max` of a pipeline
+ --> p.toml:1:1
+  |
+1 | unfinished_byte_max = "1GiB"
+  | ^^^^^^^^^^^^^^^^^^^
+  |
+  = help: did you mean `unfinished_bytes_max`?
+"#,
+    ),
+    (
+        pipeline_key,
+        "kept_bytes_max = 5",
+        r#"
+error: `kept_bytes_max` needs a unit of size
+ --> p.toml:1:18
+  |
+1 | kept_bytes_max = 5
+  |                  ^ a bare number
+  |
+  = help: units of size are B, KiB, MiB, GiB, TiB, kB, MB, GB and TB: write `"5B"` or `"5MiB"`
+"#,
+    ),
+    (
+        pipeline_key,
+        r#"kept_bytes_max = "0B""#,
+        r#"
+error: `kept_bytes_max` must be at least 1B
+ --> p.toml:1:18
+  |
+1 | kept_bytes_max = "0B"
+  |                  ^^^^
+"#,
+    ),
+    (
+        pipeline_key,
         "workers = 0",
         "
 error: `workers` must be 1 to 1024

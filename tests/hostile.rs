@@ -28,6 +28,7 @@ use tidemill::sync::Mutex;
 use tidemill::time::{Clock, SystemClock};
 
 use program::Program;
+use program::http::api;
 
 /// How long anything may take before it counts as never.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -60,6 +61,8 @@ struct Case {
 struct Engine {
     program: Program,
     address: SocketAddr,
+    /// Where its pages are.
+    pages: SocketAddr,
     /// The rows of all batches so far.
     rows: Vec<Value>,
     /// The peers that it said it is connected to.
@@ -86,16 +89,17 @@ impl Engine {
         command
             .args(["run", "--from", "tcp-listen://127.0.0.1:0", "--io", case.model, "--job", job])
             .args(["--every", "50ms", "--set", "block_interval=10ms", "--to", "json"])
-            .args(["--log-format", "json", "--log-level", "debug"])
+            .args(["--log-format", "json", "--log-level", "debug", "--http", "127.0.0.1:0"])
             .args(options);
         if let Some(defect) = case.planted {
             command.env("TIDEMILL_PLANTED", defect);
         }
         let program = Program::of(&mut command);
-        let address = program.listening();
+        let [address, pages] = program.addresses_of(["listening", "http"]);
         Engine {
             program,
             address,
+            pages,
             rows: Vec::new(),
             connected: HashSet::new(),
             counters: Value::Null,
@@ -372,6 +376,63 @@ const MEMORY_BESIDES: u64 = 64 << 20;
 /// The honest sender's records in each round.
 const HONEST: u64 = 50;
 
+/// The longest record of the peers that stop one byte before they must end it, and how many there are.
+const ALMOST_MAX: usize = 256 << 10;
+const ALMOST: usize = 400;
+
+/// `store_bytes_max` beside them, a quarter of which unfinished records may take.
+const ALMOST_STORE: u64 = 8 << 20;
+
+/// Peers of which each has almost sent a whole record: more than memory has room for. Then all end theirs.
+fn r8_almost_whole(case: Case) -> Found {
+    let (store, record, threads) = (
+        format!("store_bytes_max={}MiB", ALMOST_STORE >> 20),
+        format!("source.in.record_bytes_max={}KiB", ALMOST_MAX >> 10),
+        // A connection without a thread is not read: it takes no memory.
+        format!("source.in.pool_threads={}", if case.model == "pool" { ALMOST + 8 } else { 1 }),
+    );
+    let options = ["--set", &store, "--set", &record, "--set", &threads];
+    let mut engine = Engine::start(case, "count", &options, None);
+    let pages = engine.pages;
+    let receiver = |name: &str| api(pages, "receivers")[0][name].as_u64().unwrap_or(0);
+    let mut honest = Honest { stream: engine.connect(), lines: 0 };
+    let mut peers: Vec<TcpStream> = (0..ALMOST).map(|_| engine.connect()).collect();
+    let almost = vec![b'x'; ALMOST_MAX - 1];
+    for peer in &mut peers {
+        honest.send(10)?;
+        let sent = peer.write_all(&almost);
+        sent.map_err(|err| format!("a peer is not read: {err}"))?;
+    }
+    let all = (ALMOST * almost.len()) as u64;
+    engine.until("all of it is read", |_| receiver("bytes") >= all)?;
+    let sent = honest.lines;
+    engine.until_counted(sent)?;
+    let memory = engine.memory();
+    let bound = ALMOST_STORE + MEMORY_BESIDES;
+    expect(memory <= bound, || format!("memory: {memory} bytes, {bound} allowed"))?;
+    let status = api(pages, "status");
+    let (unfinished, most) = (&status["unfinished_bytes"], &status["unfinished_bytes_max"]);
+    is_count(most, ALMOST_STORE / 4, "unfinished_bytes_max")?;
+    let kept = unfinished.as_u64().unwrap_or(0);
+    let short = ALMOST_MAX as u64;
+    expect((short..=ALMOST_STORE / 4).contains(&kept), || format!("{kept} unfinished bytes"))?;
+    let given_up = receiver("given_up");
+    for peer in &mut peers {
+        let sent = peer.write_all(b"\n").and_then(|()| peer.shutdown(Shutdown::Write));
+        sent.map_err(|err| format!("a peer is not read: {err}"))?;
+    }
+    engine.until("the peers are gone", |_| peers.iter().all(is_closed))?;
+    let whole = ALMOST as u64 - given_up;
+    engine.until_counted(sent + whole)?;
+    let left = api(pages, "status")["unfinished_bytes"].as_u64().unwrap_or(u64::MAX);
+    expect(left <= 4096, || format!("{left} unfinished bytes are left"))?;
+    let (counters, rows) = engine.finish()?;
+    is_count(&counters["given_up"], given_up, "records given up")?;
+    is_count(&counters["overlong"], given_up, "records dropped")?;
+    let counted: u64 = rows.iter().filter_map(|row| row[0].as_u64()).sum();
+    expect(counted == sent + whole, || format!("{counted} records instead of {}", sent + whole))
+}
+
 /// What is sent in a framing.
 struct Attack {
     framing: &'static str,
@@ -550,6 +611,14 @@ fn r8_hostile_bytes_take_neither_memory_nor_records() {
 }
 
 #[test]
+fn r8_records_that_never_end_take_no_more_memory_than_they_may() {
+    let _alone = ONE_AT_A_TIME.lock();
+    for case in cases() {
+        assert_eq!(r8_almost_whole(case), Ok(()), "{}", case.model);
+    }
+}
+
+#[test]
 fn r8_hostile_frames_take_neither_memory_nor_records() {
     let _alone = ONE_AT_A_TIME.lock();
     let case = Case { model: "nio", planted: None, patience: PATIENCE };
@@ -611,6 +680,8 @@ mod planted {
             Control("RecordLimitOff", "nio", r8_lines, "memory: "),
             Control("RecordLimitOff", "bio", r8_lines, "memory: "),
             Control("RecordLimitOff", "nio", r8_counted, "memory: "),
+            Control("UnfinishedUncounted", "nio", r8_almost_whole, "memory: "),
+            Control("UnfinishedUncounted", "bio", r8_almost_whole, "memory: "),
             Control("HonestStarved", "nio", r8_counted, "not read"),
         ]);
     }

@@ -852,6 +852,27 @@ fn a_session_that_is_over_is_closed_behind_its_replies() {
 }
 
 #[test]
+fn a_session_that_is_over_with_nothing_to_send_is_closed() {
+    each(PLENTY, |rig| {
+        let (mut peer, mut unread) = (rig.peer(1), rig.peer(2));
+        for peer in [&mut peer, &mut unread] {
+            peer.send(10);
+            rig.world.until_len(peer, 10);
+        }
+        rig.world.reply_as(&peer, Standing::Over, b"");
+        assert!(peer.sees_a_close());
+        assert_eq!(rig.world.until_closed(&peer), "end");
+        // Also one that is not read from now, and has sent more.
+        rig.world.set_paused(true);
+        unread.send(10);
+        rig.world.reply_as(&unread, Standing::Over, b"");
+        assert_eq!(rig.world.until_closed(&unread), "end");
+        assert!(unread.sees_a_close());
+        rig.world.set_paused(false);
+    });
+}
+
+#[test]
 fn a_stop_keeps_who_is_owed_something_and_says_farewell() {
     each(PLENTY, |rig| {
         let (mut owed, mut idle, mut deaf) = (rig.peer(1), rig.peer(2), rig.peer(3));

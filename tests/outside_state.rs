@@ -17,5 +17,7 @@ mod lost;
 #[path = "outside_state/names.rs"]
 mod names;
 
+#[path = "outside_state/memory.rs"]
+mod memory;
 #[path = "outside_state/owners.rs"]
 mod owners;

@@ -22,6 +22,9 @@ use crate::{Options, Outcome};
 /// Connections that flood.
 const FLOODS: usize = 100;
 
+/// `store_bytes_max` beside records that are almost whole, in MiB.
+const STORE_MIB: u64 = 64;
+
 /// Bytes of a line of the honest sender.
 const LINE_BYTES: usize = 100;
 
@@ -212,44 +215,68 @@ pub fn endless(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
     for model in offered(options) {
         let (mut kept, mut most) = (Vec::new(), Vec::new());
         for _ in 0..options.pairs.min(3) {
-            let (ratio, mib) = disturbed(model, options.seconds, |address| {
+            let (ratio, mib) = disturbed(model, &[], options.seconds, |address| {
                 Trouble::start(move |_, _| without_end(address, total / FLOODS))
             })?;
             kept.push(ratio);
             most.push(mib);
         }
-        show(sheet, (model, "without a line feed"), &kept, &most, FLOODS)?;
+        show(sheet, (model, "without a line feed"), &kept, &most, FLOODS as u64)?;
         let drips = match model {
             "bio" => drips.min(900),
             "pool" => drips.min(100),
             _ => drips,
         };
         let seconds = options.seconds.max(0.5);
-        let (ratio, mib) = disturbed(model, options.seconds, |address| {
+        let (ratio, mib) = disturbed(model, &[], options.seconds, |address| {
             let clock = SystemClock::new();
             let peers = Trouble::start(move |over, told| drip(address, drips, over, told))?;
             pause(&clock, seconds);
             Ok(peers)
         })?;
-        show(sheet, (model, "drips"), &[ratio], &[mib], drips)?;
+        show(sheet, (model, "drips"), &[ratio], &[mib], drips as u64)?;
+    }
+    almost_whole(options, sheet)
+}
+
+/// R8, the same with records that are as long as may be but for their end, on so many connections that they would take all
+/// memory.
+fn almost_whole(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
+    let many = if options.smoke { 200 } else { 5_000 };
+    sheet.say(&format!(
+        "R8: {many} connections with a record of 1 MiB - 1 each and no line feed (bio 900, pool 100), store_bytes_max \
+         {STORE_MIB} MiB; the honest sender of 10 MB/s beside them"
+    ))?;
+    let store = format!("store_bytes_max={STORE_MIB}MiB");
+    for model in offered(options) {
+        let many = match model {
+            "bio" => many.min(900),
+            "pool" => many.min(100),
+            _ => many,
+        };
+        let (ratio, mib) = disturbed(model, &["--set", &store], options.seconds, |address| {
+            Trouble::start(move |_, _| up_to_the_end(address, many))
+        })?;
+        show(sheet, (model, "almost whole"), &[ratio], &[mib], STORE_MIB)?;
     }
     Ok(())
 }
 
+/// What the engine may take besides: the records of so many connections, or its store, in MiB.
 fn show(
     sheet: &mut Sheet,
     (model, what): (&str, &str),
     kept: &[f64],
     most: &[f64],
-    connections: usize,
+    besides: u64,
 ) -> Outcome<()> {
     sheet.judge(
         (&format!("{model}, {what}: honest rate beside calm"), "x"),
         kept,
         Target::Shown,
     )?;
-    // Connections times records of 1 MiB, and 64 MiB.
-    let bound = as_f64(connections as u64) + 64.0;
+    // Connections times records of 1 MiB, or the store, and 64 MiB.
+    let bound = as_f64(besides) + 64.0;
     let target = Target::AtMost { pass: bound, goal: bound };
     sheet.judge(("    most memory", "MiB"), most, target)
 }
@@ -257,10 +284,11 @@ fn show(
 /// How much of its calm rate the honest sender keeps in some trouble, and the most memory of the engine, in MiB.
 fn disturbed(
     model: &str,
+    settings: &[&str],
     seconds: f64,
     trouble: impl FnOnce(SocketAddr) -> Outcome<Trouble>,
 ) -> Outcome<(f64, f64)> {
-    let engine = Listening::engine(model, None)?;
+    let engine = Listening::engine_with(model, None, settings)?;
     let address = engine.address.parse()?;
     let honest = Honest::start(&engine, Some(10e6))?;
     pause(&SystemClock::new(), seconds / 2.0);
@@ -287,6 +315,19 @@ fn without_end(address: SocketAddr, each: usize) {
         for peer in &mut peers {
             // One that is closed by the engine has been answered.
             let _ = peer.write_all(&piece);
+        }
+    }
+}
+
+/// A byte less than the longest record on each connection, in turn, so that all are long at the same time.
+fn up_to_the_end(address: SocketAddr, many: usize) {
+    let mut peers: Vec<TcpStream> =
+        (0..many).filter_map(|_| TcpStream::connect(address).ok()).collect();
+    let almost = vec![b'x'; (1 << 20) - 1];
+    for piece in almost.chunks(64 << 10) {
+        for peer in &mut peers {
+            // One that is closed by the engine has been answered.
+            let _ = peer.write_all(piece);
         }
     }
 }

@@ -52,6 +52,11 @@ impl Listening {
 
     /// An engine with so many descriptors, or as many as there may be.
     pub fn engine(model: &str, descriptors: Option<u64>) -> Outcome<Self> {
+        Listening::engine_with(model, descriptors, &[])
+    }
+
+    /// The same with these options besides.
+    pub fn engine_with(model: &str, descriptors: Option<u64>, more: &[&str]) -> Outcome<Self> {
         let before = getrlimit(Resource::Nofile);
         let current = descriptors.or(before.maximum);
         setrlimit(Resource::Nofile, Rlimit { current, ..before })?;
@@ -61,7 +66,13 @@ impl Listening {
         let threads = format!("source.in.pool_threads={POOL_THREADS}");
         let set = ["--set", "source.in.connections_max=10100", "--set", &threads];
         let mut command = Command::new(TIDEMILL);
-        command.args(from).args(to).args(set).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+            .args(from)
+            .args(to)
+            .args(set)
+            .args(more)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         let child = command.spawn();
         setrlimit(Resource::Nofile, before)?;
         Listening::of(Owned(child?))

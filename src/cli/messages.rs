@@ -330,6 +330,7 @@ fn source_text(source: &SourceReport) -> String {
         ("truncated", "over-long records shortened"),
         ("put_aside", "over-long records put aside"),
         ("cut_off", "unfinished records dropped"),
+        ("given_up", "unfinished records given up"),
         ("malformed", "connections closed for a malformed frame"),
         ("resets", "connections broken"),
         ("refused", "peers turned away"),

@@ -117,6 +117,8 @@ pub struct Config {
     state_dir: Option<PathBuf>,
     spill_directory: Option<PathBuf>,
     spill_bytes_max: Option<u64>,
+    unfinished_bytes_max: Option<u64>,
+    kept_bytes_max: Option<u64>,
     retired: Vec<String>,
     renamed: Vec<RenamedText>,
 }
@@ -162,6 +164,12 @@ pub struct Resolved {
     pub state_dir: Option<PathBuf>,
     /// Where blocks go that do not fit into memory; without it reading stops then.
     pub spill: Option<Spill>,
+    /// The most bytes of records that have begun and not ended; at the start at least one record of the longest kind.
+    pub unfinished_bytes_max: u64,
+    /// The most bytes that windows and states may keep, about; none: as many as there is memory for.
+    pub kept_bytes_max: Option<u64>,
+    /// The memory that this process can count on: the machine's, or less if a control group limits it.
+    pub memory_bytes: u64,
     /// What becomes of names that the state directory knows and the stream no longer has.
     pub names: NameChanges,
 }
@@ -195,6 +203,8 @@ impl Config {
             state_dir: None,
             spill_directory: None,
             spill_bytes_max: None,
+            unfinished_bytes_max: None,
+            kept_bytes_max: None,
             retired: Vec::new(),
             renamed: Vec::new(),
         }
@@ -275,6 +285,21 @@ impl Config {
     /// The most bytes of those files; by default as many as fit. Beyond it reading stops.
     pub fn spill_bytes_max(mut self, bytes: u64) -> Self {
         self.spill_bytes_max = Some(bytes);
+        self
+    }
+
+    /// The most bytes of records that have begun and not ended, over all connections; a quarter of `store_bytes_max` by
+    /// default, and at least one record of the longest kind. Beyond it one record is treated as over-long: the oldest of those
+    /// of at least the mean size.
+    pub fn unfinished_bytes_max(mut self, bytes: u64) -> Self {
+        self.unfinished_bytes_max = Some(bytes);
+        self
+    }
+
+    /// The most bytes that windows and states may keep, about; by default there is no such bound, and a warning says so once
+    /// they take a quarter of the memory. Beyond it the stream stops, and so does a start that restores more.
+    pub fn kept_bytes_max(mut self, bytes: u64) -> Self {
+        self.kept_bytes_max = Some(bytes);
         self
     }
 
@@ -366,6 +391,13 @@ impl Config {
         let (shown, least) = (show_bytes(store), show_bytes(STORE_BYTES_MIN));
         let why = format!("`store_bytes_max` is {shown}, but must be at least {least}");
         check(store >= STORE_BYTES_MIN, "store_bytes_max", why);
+        for (key, given) in [
+            ("unfinished_bytes_max", self.unfinished_bytes_max),
+            ("kept_bytes_max", self.kept_bytes_max),
+        ] {
+            let why = format!("`{key}` must be at least 1B");
+            check(given.is_none_or(|bytes| bytes > 0), key, why);
+        }
         if let Some(block) = self.block_bytes_max {
             let (given, least) = (show_bytes(block), show_bytes(BLOCK_BYTES_MIN));
             let why = format!("`block_bytes_max` is {given}, but must be at least {least}");
@@ -397,8 +429,9 @@ impl Config {
     }
 
     fn decide(&self) -> Resolved {
-        let quarter = || (memory::total_bytes() / 4).max(STORE_BYTES_MIN);
-        let store_bytes_max = self.store_bytes_max.unwrap_or_else(quarter);
+        let memory_bytes = memory::total_bytes();
+        let quarter = (memory_bytes / 4).max(STORE_BYTES_MIN);
+        let store_bytes_max = self.store_bytes_max.unwrap_or(quarter);
         let cores = || thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX);
         let batch_interval = self.trigger.map_or(self.batch_interval, |trigger| trigger.timeout);
         Resolved {
@@ -422,6 +455,9 @@ impl Config {
                 directory,
                 bytes_max: self.spill_bytes_max.unwrap_or(u64::MAX),
             }),
+            unfinished_bytes_max: self.unfinished_bytes_max.unwrap_or(store_bytes_max / 4),
+            kept_bytes_max: self.kept_bytes_max,
+            memory_bytes,
             names: self.names().unwrap_or_default(),
         }
     }
@@ -472,6 +508,8 @@ mod tests {
         assert_eq!(resolved.on_failure, OnFailure { retries: 3, then: Then::Stop });
         assert_eq!(resolved.concurrent_jobs, 1);
         assert!(!resolved.skip_empty);
+        assert_eq!(resolved.unfinished_bytes_max, resolved.store_bytes_max / 4);
+        assert_eq!(resolved.kept_bytes_max, None);
     }
 
     #[test]
@@ -502,6 +540,8 @@ mod tests {
             Config::new("x".repeat(65)),
             &format!("`{}` is no name: it is longer than 64 bytes", "x".repeat(65)),
         );
+        check(c().unfinished_bytes_max(0), "`unfinished_bytes_max` must be at least 1B");
+        check(c().kept_bytes_max(0), "`kept_bytes_max` must be at least 1B");
         check(c().workers(0), "`workers` is 0, but must be 1 to 1024");
         check(c().workers(1_025), "`workers` is 1025, but must be 1 to 1024");
         check(c().concurrent_jobs(0), "`concurrent_jobs` is 0, but must be 1 to 1024");

@@ -324,6 +324,12 @@ fn read_config(root: &mut Section<'_>) -> ReadConfig {
     if let Some(found) = root.bytes("spill_bytes_max") {
         config = config.spill_bytes_max(found.value);
     }
+    if let Some(found) = root.bytes("unfinished_bytes_max") {
+        config = config.unfinished_bytes_max(found.value);
+    }
+    if let Some(found) = root.bytes("kept_bytes_max") {
+        config = config.kept_bytes_max(found.value);
+    }
     config = config.skip_empty(root.truth("skip_empty").unwrap_or(false));
     if let Some(section) = root.table("on_failure", "`on_failure`") {
         config = read_on_failure(section, config);

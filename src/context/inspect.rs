@@ -4,14 +4,15 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::config::Resolved;
+use crate::dstream::{Graph, KeptPart};
 use crate::metrics::{
-    BatchRecord, Condition, ConditionKind, Counter, EngineTimes, EventBus, History,
-    ReceiverCounters, Reloaded, Reloads,
+    BatchRecord, Condition, ConditionKind, EngineTimes, EventBus, History, ReceiverCounters,
+    Reloaded, Reloads,
 };
 use crate::receiver::io::IoModel;
-use crate::receiver::{Cutter, PausedBy, RateLimiter};
+use crate::receiver::{Cutter, PausedBy, RateLimiter, Unfinished};
 use crate::scheduler::Scheduler;
-use crate::slab::Account;
+use crate::slab::{Account, Pool};
 use crate::store::{Spill, Spilled};
 use crate::sync::{Arc, AtomicBool, Ordering};
 use crate::time::{Clock, Moment, Time};
@@ -28,7 +29,9 @@ pub(super) struct Inspected {
     pub(super) started_at: Time,
     pub(super) scheduler: Scheduler,
     pub(super) account: Arc<Account>,
-    pub(super) kept: Arc<Counter>,
+    pub(super) pool: Arc<Pool>,
+    pub(super) unfinished: Arc<Unfinished>,
+    pub(super) graph: Arc<Graph>,
     pub(super) spill: Option<Arc<Spill>>,
     pub(super) events: EventBus,
     pub(super) times: Arc<EngineTimes>,
@@ -87,6 +90,12 @@ pub struct Memory {
     pub expected: usize,
     /// What windows and states keep from batch to batch, an estimate; not part of `used`.
     pub kept: u64,
+    /// Records that have begun and not ended, with the memory that is allocated for them; not part of `used`.
+    pub unfinished: usize,
+    /// The bound at which one of those is given up, `unfinished_bytes_max`.
+    pub unfinished_bound: usize,
+    /// Free buffers that are kept to be used again; not part of `used`.
+    pub free: usize,
     /// The bound at which reading stops, `store_bytes_max`; before, blocks leave memory if they can.
     pub bound: usize,
     /// What left memory for the log or for files; all zero without a log and a `spill_dir`.
@@ -198,10 +207,18 @@ impl Inspector {
             used: account.used(),
             results: account.results(),
             expected: account.expected(),
-            kept: self.0.kept.value(),
+            kept: self.0.graph.kept_bytes().value(),
+            unfinished: account.unfinished(),
+            unfinished_bound: self.0.unfinished.bytes_max(),
+            free: self.0.pool.free_bytes(),
             bound: account.max(),
             spilled,
         }
+    }
+
+    /// What each window and state keeps, the largest first.
+    pub fn kept(&self) -> Vec<KeptPart> {
+        self.0.graph.kept_parts()
     }
 
     /// Every receiver, in the order of the sources.

@@ -569,6 +569,11 @@ impl StreamingContext {
         }
         Ok(())
     }
+
+    /// Looks at the stream that [`run_batches`](StreamingContext::run_batches) drives; none before its first batch.
+    pub fn inspector(&self) -> Option<inspect::Inspector> {
+        self.driven.lock().as_ref().map(Running::inspector)
+    }
 }
 
 /// A seed that a peer cannot guess, so that it cannot choose keys that collide.

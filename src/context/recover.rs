@@ -68,6 +68,9 @@ pub(super) fn open(
     tell(&found, events);
     let lost = lost::find(&journal, &mut found, graph, sources, policy, events)?;
     restore_states(graph, &journal, &found, config.workers)?;
+    if let Some(text) = graph.kept_beyond(config.kept_bytes_max) {
+        return Err(Error::Failed(text));
+    }
     // Only now: a program that does not continue what was saved leaves no trace. The sinks come first: what they take over
     // from before identities is theirs before the state says that it has one.
     let first_label = Time::from_millis(found.anchor).as_millis();

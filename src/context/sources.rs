@@ -127,6 +127,14 @@ impl Start {
         }
     }
 
+    /// Its options, if it is a socket.
+    pub(super) fn socket(&self) -> Option<&SocketOptions> {
+        match self {
+            Start::Socket(options) => Some(options),
+            Start::Receiver(_) | Start::Direct(_) => None,
+        }
+    }
+
     /// Whether the source ends by itself.
     pub(super) fn ends(&self) -> When {
         match self {

@@ -51,6 +51,7 @@ struct Stream(Inspector);
 impl Collector for Stream {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         self.totals(&mut encoder)?;
+        self.kept(&mut encoder)?;
         self.conditions(&mut encoder)?;
         self.receivers(&mut encoder)?;
         self.times(&mut encoder)
@@ -88,6 +89,17 @@ impl Stream {
                 memory.expected as u64,
             ),
             ("kept_bytes", "What windows and states keep, about", memory.kept),
+            (
+                "unfinished_bytes",
+                "Memory of records that have begun and not ended",
+                memory.unfinished as u64,
+            ),
+            (
+                "unfinished_bytes_max",
+                "The bound at which an unfinished record is given up",
+                memory.unfinished_bound as u64,
+            ),
+            ("free_buffer_bytes", "Buffers that are kept to be used again", memory.free as u64),
             ("store_bytes_max", "The bound at which reading stops", memory.bound as u64),
             ("spilled_now_bytes", "Bytes of records out of memory", memory.spilled.bytes),
             ("spill_file_bytes", "Bytes of the files that they are in", memory.spilled.file_bytes),
@@ -118,6 +130,23 @@ impl Stream {
         for (kind, count) in self.0.conditions_begun() {
             let labels = [("kind", kind.name())];
             ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn kept(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        if let Some(most) = self.0.config().kept_bytes_max {
+            let help = "The bound of what windows and states keep, at which the stream stops";
+            let family =
+                encoder.encode_descriptor("kept_bytes_max", help, None, MetricType::Gauge)?;
+            ConstGauge::new(as_f64(most)).encode(family)?;
+        }
+        let help = "What each window and state keeps, about";
+        let mut family =
+            encoder.encode_descriptor("kept_part_bytes", help, None, MetricType::Gauge)?;
+        for part in self.0.kept() {
+            let labels = [("kind", part.kind()), ("name", part.name.as_str())];
+            ConstGauge::new(as_f64(part.bytes)).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use indicatif::HumanBytes;
 use serde_json::{Map, Value, json};
 
 use crate::context::{Inspector, ReceiverStatus};
+use crate::dstream::KeptPart;
 use crate::metrics::{BatchRecord, Condition, STAGES};
 use crate::receiver::PausedBy;
 use crate::receiver::io::IoModel;
@@ -192,6 +193,11 @@ fn status(stream: &Inspector) -> Map<String, Value> {
         "results_bytes": memory.results,
         "results_expected_bytes": memory.expected,
         "kept_bytes": memory.kept,
+        "kept_bytes_max": config.kept_bytes_max,
+        "kept": kept(stream),
+        "unfinished_bytes": memory.unfinished,
+        "unfinished_bytes_max": memory.unfinished_bound,
+        "free_buffer_bytes": memory.free,
         "store_bytes_max": memory.bound,
         "spilled_bytes": memory.spilled.bytes,
         "spilled_blocks": memory.spilled.blocks,
@@ -214,6 +220,13 @@ fn condition(condition: &Condition) -> Value {
         "cause": condition.cause,
         "needs": condition.needs,
     })
+}
+
+/// What each window and state keeps, the largest first.
+fn kept(stream: &Inspector) -> Vec<Value> {
+    let part =
+        |part: KeptPart| json!({"kind": part.kind(), "name": part.name, "bytes": part.bytes});
+    stream.kept().into_iter().map(part).collect()
 }
 
 const BATCH_COLUMNS: [&str; 17] = [

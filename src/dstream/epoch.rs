@@ -11,12 +11,12 @@ use std::any::Any;
 use std::collections::HashMap;
 
 use super::Missing;
+use super::kept::Kept;
 use super::lacks::Lacks;
 use super::planner::Job;
 use super::saved::Left;
 use super::together::Together;
 use crate::batch::Batch;
-use crate::metrics::Counter;
 use crate::slab::{Account, Pool};
 use crate::sync::{Arc, Mutex};
 use crate::time::{Interval, Time};
@@ -30,8 +30,8 @@ pub(super) struct Epoch {
     inner: Mutex<Inner>,
     /// Which jobs are planned together.
     pub(super) together: Together,
-    /// Bytes that nodes keep from batch to batch.
-    kept: Arc<Counter>,
+    /// What nodes keep from batch to batch.
+    kept: Kept,
 }
 
 #[derive(Default)]
@@ -83,8 +83,8 @@ impl Epoch {
         self.inner.lock().seed = seed;
     }
 
-    /// Bytes that nodes keep from batch to batch.
-    pub(super) fn kept(&self) -> &Arc<Counter> {
+    /// What nodes keep from batch to batch.
+    pub(super) fn kept(&self) -> &Kept {
         &self.kept
     }
 

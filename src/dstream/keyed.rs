@@ -8,9 +8,9 @@
 //! comes next applies it, so the scheduler's thread does no work for each key. Runs on the workers.
 
 use super::epoch::Commit;
+use super::kept::NodeKept;
 use super::{DStream, Line, Missing, Planner};
 use crate::batch::{Batch, Stage, Work};
-use crate::metrics::Counter;
 use crate::shuffle::{Growing, Slots};
 use crate::sync::{Arc, Mutex};
 
@@ -22,8 +22,18 @@ pub(super) trait Keeper: Clone + Send + Sync + 'static {
     /// Changes what is kept. Runs no user code but clones and drops.
     fn apply(&mut self, delta: Self::Delta);
 
-    /// How much memory it takes, about; asked once a batch, so it must be known without going through it.
+    /// How much memory it takes, about, without what its keys and values own beside it; asked once a batch, so it must be
+    /// known without going through it.
     fn bytes(&self) -> usize;
+
+    /// What its keys and values own, about. Goes through all of them; asked once, when it is made.
+    fn owned(&self) -> usize;
+
+    /// How much more they own once this is applied. The work follows the keys in it.
+    fn growth(&self, delta: &Self::Delta) -> isize;
+
+    /// The memory of what a batch changes, about, without going through it.
+    fn delta_bytes(delta: &Self::Delta) -> usize;
 }
 
 /// A partition as one batch sees it.
@@ -39,7 +49,13 @@ impl<B: Keeper> Clone for View<B> {
 }
 
 /// The partitions of one node. Their number is fixed by the node's first batch.
-pub(super) struct Shards<B: Keeper>(Arc<Vec<Mutex<Shard<B>>>>);
+pub(super) struct Shards<B: Keeper>(Arc<All<B>>);
+
+struct All<B: Keeper> {
+    shards: Vec<Mutex<Shard<B>>>,
+    /// Counts what they keep.
+    kept: NodeKept,
+}
 
 impl<B: Keeper> Clone for Shards<B> {
     fn clone(&self) -> Self {
@@ -51,41 +67,61 @@ struct Shard<B: Keeper> {
     base: Arc<B>,
     /// Committed and not applied yet.
     committed: Option<B::Delta>,
-    /// What is counted of it.
-    bytes: u64,
+    /// What the keys and values of the base own.
+    owned: usize,
+    /// What is counted of all of it.
+    counted: u64,
+}
+
+impl<B: Keeper> Shard<B> {
+    fn new(base: B, kept: &NodeKept) -> Self {
+        let owned = base.owned();
+        let counted = (base.bytes() + owned) as u64;
+        kept.change(0, counted);
+        Shard { base: Arc::new(base), committed: None, owned, counted }
+    }
+
+    /// Takes in what was committed, and counts what there is now.
+    fn settle(&mut self, kept: &NodeKept) {
+        if let Some(delta) = self.committed.take() {
+            self.owned = self.owned.saturating_add_signed(self.base.growth(&delta));
+            // Copied only if somebody still holds the batch before.
+            Arc::make_mut(&mut self.base).apply(delta);
+        }
+        let bytes = (self.base.bytes() + self.owned) as u64;
+        kept.change(std::mem::replace(&mut self.counted, bytes), bytes);
+    }
 }
 
 impl<B: Keeper> Shards<B> {
-    pub(super) fn new(bases: impl IntoIterator<Item = B>) -> Self {
-        let shard = |base| Mutex::new(Shard { base: Arc::new(base), committed: None, bytes: 0 });
-        Shards(Arc::new(bases.into_iter().map(shard).collect()))
+    pub(super) fn new(bases: impl IntoIterator<Item = B>, kept: &NodeKept) -> Self {
+        let shard = |base| Mutex::new(Shard::new(base, kept));
+        let shards = bases.into_iter().map(shard).collect();
+        Shards(Arc::new(All { shards, kept: kept.clone() }))
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.0.shards.len()
     }
 
-    /// What the partition keeps, with everything committed applied; `kept` counts it.
-    pub(super) fn base(&self, shard: usize, kept: &Counter) -> Arc<B> {
-        let mut shard = self.0[shard].lock();
-        if let Some(delta) = shard.committed.take() {
-            // Copied only if somebody still holds the batch before.
-            Arc::make_mut(&mut shard.base).apply(delta);
-        }
-        let bytes = shard.base.bytes() as u64;
-        kept.add(bytes);
-        kept.sub(std::mem::replace(&mut shard.bytes, bytes));
+    /// What the partition keeps, with everything committed applied.
+    pub(super) fn base(&self, shard: usize) -> Arc<B> {
+        let mut shard = self.0.shards[shard].lock();
+        shard.settle(&self.0.kept);
         Arc::clone(&shard.base)
     }
 
     fn commit(&self, shard: usize, view: View<B>) {
         let View { base, delta } = view;
         drop(base);
-        let mut shard = self.0[shard].lock();
-        if let Some(earlier) = shard.committed.replace(delta) {
-            // Every batch asks every partition, so that nothing waits here for long.
-            Arc::make_mut(&mut shard.base).apply(earlier);
-        }
+        let kept = &self.0.kept;
+        let mut shard = self.0.shards[shard].lock();
+        // Every batch asks every partition, so that nothing waits here for long.
+        shard.settle(kept);
+        let bytes = B::delta_bytes(&delta) as u64;
+        kept.change(0, bytes);
+        shard.counted += bytes;
+        shard.committed = Some(delta);
     }
 
     /// Adds a stage in which each partition makes its view, and returns the views with what commits them.
@@ -97,9 +133,8 @@ impl<B: Keeper> Shards<B> {
         let (views, attempt) = (Slots::new(self.len()), Arc::new(attempt));
         let task = |number: usize| -> Work {
             let (shards, views, attempt) = (self.clone(), views.clone(), Arc::clone(&attempt));
-            let kept = Arc::clone(cx.epoch.kept());
             Box::new(move |_| {
-                let base = shards.base(number, &kept);
+                let base = shards.base(number);
                 let delta = attempt(number, &base)?;
                 views.put(number, vec![View { base, delta }]);
                 Ok(())
@@ -166,6 +201,34 @@ pub(super) struct Overlay<K, V, D> {
 impl<K, V, D> Default for Overlay<K, V, D> {
     fn default() -> Self {
         Overlay { changed: Vec::new(), added: Vec::new() }
+    }
+}
+
+impl<K, V, D> Overlay<K, V, D> {
+    /// Its memory, without what its keys and values own.
+    pub(super) fn bytes(&self) -> usize {
+        self.changed.capacity() * size_of::<(u32, Change<K, V>, D)>()
+            + self.added.capacity() * size_of::<(u64, (K, V), D)>()
+    }
+
+    /// How much more the rows of a table own under this overlay, where a row owns what `owned` says.
+    pub(super) fn growth<X>(
+        &self,
+        table: &Table<K, V, X>,
+        owned: impl Fn(&(K, V)) -> usize,
+    ) -> isize {
+        if !std::mem::needs_drop::<(K, V)>() {
+            return 0;
+        }
+        let signed = |bytes: usize| isize::try_from(bytes).unwrap_or(isize::MAX);
+        let known = |place: &u32| signed(owned(&table.get(*place).row));
+        let changed = self.changed.iter().map(|(place, change, _)| match change {
+            Change::Same => 0,
+            Change::Removed => -known(place),
+            Change::Row(row) => signed(owned(row)) - known(place),
+        });
+        let added = self.added.iter().map(|(_, row, _)| signed(owned(row)));
+        changed.chain(added).sum()
     }
 }
 

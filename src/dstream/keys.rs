@@ -4,6 +4,7 @@
 //! on the workers; knows no operator.
 
 use super::Planner;
+use super::heap;
 use super::keyed::{Change, Keeper, Overlay, Slot, Table, View};
 use super::saved::{self, Store};
 use super::state::{Counters, Group, Held, Phase, State, StateKey, StateValue};
@@ -161,6 +162,21 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Keeper for Keys<K, S,
         self.table.bytes()
     }
 
+    fn owned(&self) -> usize {
+        match std::mem::needs_drop::<(K, S)>() {
+            true => self.table.iter().map(|(_, slot)| owned(&slot.row)).sum(),
+            false => 0,
+        }
+    }
+
+    fn growth(&self, delta: &KeysDelta<K, S, U>) -> isize {
+        delta.overlay.growth(&self.table, owned)
+    }
+
+    fn delta_bytes(delta: &KeysDelta<K, S, U>) -> usize {
+        delta.overlay.bytes()
+    }
+
     fn apply(&mut self, delta: KeysDelta<K, S, U>) {
         let KeysDelta { overlay, time, turns, .. } = delta;
         // The list takes the keys in the order of their turns, whatever their places: places change at a restart.
@@ -189,6 +205,11 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Keeper for Keys<K, S,
             self.link(place, (time, turn));
         }
     }
+}
+
+/// What a key and its state own.
+fn owned<K: StateKey, S: StateValue>((key, state): &(K, S)) -> usize {
+    heap::of_key(key) + heap::of_state(state)
 }
 
 impl<K: StateKey, S: StateValue, U> Keys<K, S, U> {

@@ -75,9 +75,9 @@ fn windows_and_states_are_counted_as_kept_for_as_long_as_they_keep() {
     // A window of two batches: the elements of the first are gone with the third.
     let kept = [elements.clone(), elements, 0..1, 0..1];
     check(|it, _| pairs(it).window(Interval::secs(2), second), 1..usize::MAX, kept);
-    // What a commit leaves is taken in by the next batch. The table keeps its places.
+    // A commit leaves what the next batch takes in: both are counted. The table keeps its places.
     let some = KEYS * 16..KEYS * 400;
-    let kept = || [0..1, some.clone(), some.clone(), some.clone()];
+    let kept = || [some.clone(), some.clone(), some.clone(), some.clone()];
     let sums = |it, _| {
         pairs(it).reduce_by_key_and_window(Interval::secs(2), second, |a: &u64, b: &u64| a + b)
     };
@@ -88,4 +88,37 @@ fn windows_and_states_are_counted_as_kept_for_as_long_as_they_keep() {
         })
     };
     check(states, 1..usize::MAX, kept());
+}
+
+#[test]
+fn each_window_and_state_is_counted_by_its_name() {
+    let (rig, second) = (Rig::new(2), Interval::secs(1));
+    rig.graph.make_results_in(&Pool::new(Account::new(1 << 30)));
+    let pairs = rig.queue(&[(0..KEYS).collect()]).map(|n| (format!("key number {n}"), *n));
+    let sum =
+        |_: &String, new: &[u64], old: Option<&u64>| Some(new.len() as u64 + old.unwrap_or(&0));
+    pairs.update_state_by_key(sum).named("sums").foreach_batch(|_, _| Ok(()));
+    let highest =
+        pairs.reduce_by_key_and_window(Interval::secs(9), second, |a: &u64, b: &u64| *a.max(b));
+    highest.named("highest").foreach_batch(|_, _| Ok(()));
+    pairs
+        .map(|(_, n)| *n)
+        .window(Interval::secs(9), second)
+        .named("all")
+        .foreach_batch(|_, _| Ok(()));
+    for index in 0..2 {
+        let input = rig.input(index, Vec::new());
+        rig.run(&input).expect("it succeeds");
+        rig.graph.commit(input.time);
+    }
+    let parts = rig.graph.kept_parts();
+    let named: Vec<_> = parts.iter().map(|part| (part.name.as_str(), part.kind())).collect();
+    assert_eq!(named, [("sums", "state"), ("highest", "window"), ("all", "window")]);
+    let all: u64 = parts.iter().map(|part| part.bytes).sum();
+    assert_eq!(all, rig.graph.kept_bytes().value());
+    let says = |most: Option<u64>| rig.graph.kept_beyond(most).unwrap_or_default();
+    assert_eq!((says(None), says(Some(all))), (String::new(), String::new()));
+    let beyond = says(Some(1 << 20));
+    assert!(beyond.contains("the state `sums`"), "{beyond}");
+    assert!(beyond.contains("more than kept_bytes_max = 1.00 MiB; let keys time out"), "{beyond}");
 }

@@ -9,7 +9,9 @@
 
 pub mod builtin;
 mod epoch;
+mod heap;
 mod identity;
+mod kept;
 mod keyed;
 mod keys;
 mod lacks;
@@ -40,7 +42,6 @@ use std::time::Duration;
 
 use crate::batch::{Batch, Plan};
 use crate::direct::Planned;
-use crate::metrics::Counter;
 use crate::owner::BatchId;
 use crate::sink::{SharedSink, Writer};
 use crate::slab::Pool;
@@ -51,6 +52,8 @@ use crate::time::{Clock, Interval, Moment, Time};
 
 pub(crate) use identity::identity_state;
 pub use identity::{INTERVALS_MAX, Identity, SENDERS_MAX};
+pub(crate) use kept::KEEP_LESS;
+pub use kept::KeptPart;
 pub use late::{OnLate, RunLease};
 pub(crate) use latency::stamp;
 pub use outputs::Collected;
@@ -266,11 +269,6 @@ impl Graph {
     /// Sets the seed of every hash, before the first batch.
     pub fn set_seed(&self, seed: u64) {
         self.epoch.set_seed(seed);
-    }
-
-    /// Bytes that windows and states keep from batch to batch, about: what a key or value owns on the heap is not seen.
-    pub fn kept_bytes(&self) -> &Arc<Counter> {
-        self.epoch.kept()
     }
 
     /// From now on this pool's account counts what unfinished batches have made, and rows lie in its buffers.

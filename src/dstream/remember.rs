@@ -111,6 +111,7 @@ where
     ) -> (DStream<T>, Kept<T::Owned>) {
         let (id, node) = (self.graph.next_node(), Arc::clone(&self.node));
         self.graph.add_stateful(id, kind);
+        let counted = self.graph.epoch.kept().of(id);
         let line = Line { reach: self.graph.reach(&self.line, length), ..line };
         let kept: Kept<T::Owned> = Arc::default();
         let (handle, sizes) = (Arc::clone(&kept), Arc::new(Sizes::default()));
@@ -127,19 +128,19 @@ where
                 Err(Missing::NotDue)
             };
             let (kept, sizes) = (Arc::clone(&kept), Arc::clone(&sizes));
-            let counter = Arc::clone(cx.epoch.kept());
+            let counted = counted.clone();
             let commit = move || {
                 let (mut kept, mut sizes) = (kept.lock(), sizes.lock());
                 if let Some(slots) = slots {
                     // A window may be longer than the store is large: it must not hold the reading for ever.
                     let bytes = slots.keep() as u64;
-                    counter.add(bytes);
+                    counted.change(0, bytes);
                     sizes.push_back(bytes);
                     kept.push_back((time, slots));
                 }
                 while kept.front().is_some_and(|(at, _)| is_old(*at, time, length)) {
                     kept.pop_front();
-                    counter.sub(sizes.pop_front().unwrap_or(0));
+                    counted.change(sizes.pop_front().unwrap_or(0), 0);
                 }
             };
             Ok((result, Box::new(commit) as Commit))

@@ -25,6 +25,7 @@ pub use self::restore::Restore;
 use self::walk::WALK_BATCHES;
 pub(super) use self::walk::Walker;
 use super::Replay;
+use super::kept::NodeKept;
 use super::keyed::{Change, Shards, View};
 use super::keys::Keys;
 use super::state::{Counters, StateKey, StateValue};
@@ -104,6 +105,8 @@ pub(super) struct Store<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
     pub(super) listed: bool,
     /// The number of the first batch that it took in.
     first: AtomicU64,
+    /// Counts what they take.
+    kept: NodeKept,
 }
 
 /// How far a partition was walked.
@@ -137,7 +140,7 @@ pub(super) struct Left {
 }
 
 impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
-    pub(super) fn new(initial: Vec<(K, S)>, listed: bool) -> Self {
+    pub(super) fn new(initial: Vec<(K, S)>, listed: bool, kept: NodeKept) -> Self {
         Store {
             shards: Mutex::new(None),
             initial: Mutex::new(initial),
@@ -147,6 +150,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
             restoring: Mutex::default(),
             listed,
             first: AtomicU64::new(0),
+            kept,
         }
     }
 
@@ -167,7 +171,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
     /// The partitions before the first batch.
     pub(super) fn begin(&self, bases: Vec<Keys<K, S, U>>) -> Shards<Keys<K, S, U>> {
         *self.walks.lock() = vec![Walk::New; bases.len()];
-        Shards::new(bases)
+        Shards::new(bases, &self.kept)
     }
 
     /// The part of a batch that one partition changes. `skip_same`: states that were written anew and are the same are
@@ -289,7 +293,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Saved for Store<K, S,
         let keys: usize = bases.iter().map(|keys| keys.table.len()).sum();
         self.counters.keys.store(keys as u64, Ordering::Relaxed);
         *self.walks.lock() = vec![Walk::Done; bases.len()];
-        *self.shards.lock() = Some(Shards::new(bases));
+        *self.shards.lock() = Some(Shards::new(bases, &self.kept));
     }
 }
 

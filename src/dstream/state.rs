@@ -379,7 +379,8 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
     ) -> (DStream<View<Keys<K, S, U>>>, Arc<Counters>) {
         let id = self.graph.next_node();
         let Start { kind, initial, trim, skip_same, listed } = start;
-        let store = Arc::new(Store::<K, S, U>::new(initial, listed));
+        let kept = self.graph.epoch.kept().of(id);
+        let store = Arc::new(Store::<K, S, U>::new(initial, listed, kept));
         let counters = Arc::clone(&store.counters);
         self.graph.add_stateful(id, kind);
         let number = self.graph.add_saved(id, Store::<K, S, U>::holds(), Arc::clone(&store) as _);

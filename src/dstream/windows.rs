@@ -310,10 +310,11 @@ impl<T: ?Sized + 'static> DStream<T> {
         let id = self.graph.next_node();
         self.graph.add_stateful(id, kind);
         let (rule, kept) = (Arc::new(rule), Mutex::new(None));
+        let counted = self.graph.epoch.kept().of(id);
         let reach = self.graph.reach(&self.line, length);
         let line = Line { slide, reach, ..self.line.clone() };
         keeping(self, (line, id), move |cx| {
-            let new = || Shards::new((0..cx.shards()).map(|_| KeyedWindow::default()));
+            let new = || Shards::new((0..cx.shards()).map(|_| KeyedWindow::default()), &counted);
             let shards = kept.lock().get_or_insert_with(new).clone();
             let pane = match pane(cx, shards.len()) {
                 Ok(pane) => pane,

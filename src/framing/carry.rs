@@ -1,14 +1,18 @@
 //! The carry: the bytes of one connection's unfinished record. Every splitter has one. Runs on the io threads.
 //!
-//! It grows with what really arrived, never with what a header announces, and it does not know what a record is.
+//! It grows with what really arrived, never with what a header announces, and its memory is never larger than the longest
+//! record may be. Between two pieces it can be lent out, so that another owner may drop it. It does not know what a record is.
 
 use memchr::memchr;
 
-use super::Found;
+use super::{BEGIN_BYTES, Found};
 
 /// Capacity in bytes that an empty carry may keep. Most records are shorter, so a busy connection does not allocate at
 /// every read; ten thousand idle ones hold at most 10 MiB.
 const KEPT_MAX: usize = 1024;
+
+/// What a carry allocates at least, in bytes.
+const LEAST: usize = 64;
 
 /// How far the line that an earlier piece began got in this one.
 pub(super) enum Line {
@@ -21,12 +25,33 @@ pub(super) enum Line {
 }
 
 /// The unfinished record. It holds nothing between records.
-#[derive(Default)]
 pub(super) struct Carry {
     bytes: Vec<u8>,
+    /// The longest record.
+    max: usize,
 }
 
 impl Carry {
+    /// An empty carry for records of at most this many bytes, without header and terminator.
+    pub(super) fn new(max: usize) -> Self {
+        Carry { bytes: Vec::new(), max }
+    }
+
+    /// The longest record, without header and terminator.
+    pub(super) fn max(&self) -> usize {
+        self.max
+    }
+
+    /// Takes the carry out of its place and leaves an empty one there.
+    pub(super) fn replace(&mut self) -> Carry {
+        std::mem::replace(self, Carry::new(self.max))
+    }
+
+    /// The memory that it owns, in bytes.
+    pub(super) fn held(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -41,7 +66,21 @@ impl Carry {
 
     /// Holds more bytes of the record.
     pub(super) fn push(&mut self, more: &[u8]) {
+        let (len, capacity) = (self.bytes.len(), self.bytes.capacity());
+        let needed = len + more.len();
+        if needed > capacity {
+            // Doubled, so that a long record is not copied again and again, but to no more than a record can need.
+            let longest = self.max.saturating_add(BEGIN_BYTES);
+            let target = capacity.saturating_mul(2).max(LEAST).min(longest).max(needed);
+            self.bytes.reserve_exact(target - len);
+        }
         self.bytes.extend_from_slice(more);
+    }
+
+    /// Gives a lent record back.
+    pub(super) fn put_back(&mut self, bytes: Vec<u8>) {
+        debug_assert!(self.bytes.is_empty(), "nothing is read while the record is lent");
+        self.bytes = bytes;
     }
 
     /// The record is complete with these last bytes: hands it over as the joined one.
@@ -50,9 +89,15 @@ impl Carry {
             found.joined.is_empty(),
             "`found` is cleared before each call, and a call joins one record"
         );
-        found.joined.extend_from_slice(&self.bytes);
-        found.joined.extend_from_slice(last);
         found.records += 1;
+        if self.bytes.capacity() > KEPT_MAX && found.joined.capacity() < self.bytes.len() {
+            // A long record is handed over where it lies, not copied.
+            found.joined = self.take();
+            found.joined.reserve_exact(last.len());
+        } else {
+            found.joined.extend_from_slice(&self.bytes);
+        }
+        found.joined.extend_from_slice(last);
         self.clear();
     }
 
@@ -61,9 +106,9 @@ impl Carry {
         std::mem::take(&mut self.bytes)
     }
 
-    /// What is held is the begin of a line of at most `max` bytes before its `\n`: looks for its end.
-    pub(super) fn finish_line(&mut self, piece: &[u8], max: usize, found: &mut Found) -> Line {
-        let room = max - self.bytes.len();
+    /// What is held is the begin of a line, no longer than the longest: looks for its end.
+    pub(super) fn finish_line(&mut self, piece: &[u8], found: &mut Found) -> Line {
+        let room = self.max - self.bytes.len();
         let window = &piece[..piece.len().min(room.saturating_add(1))];
         match memchr(b'\n', window) {
             Some(end) => {
@@ -98,11 +143,11 @@ mod tests {
 
     /// What an emptied carry still owns after a record of `len` bytes.
     fn check(len: usize, kept_max: usize) {
-        let (mut carry, mut found) = (Carry::default(), Found::default());
+        let (mut carry, mut found) = (Carry::new(1 << 20), Found::default());
         carry.push(&vec![b'x'; len]);
         carry.join(b"\n", &mut found);
         assert_eq!((found.joined.len(), found.records, carry.len()), (len + 1, 1, 0));
-        assert!(carry.bytes.capacity() <= kept_max);
+        assert!(carry.held() <= kept_max);
     }
 
     #[test]
@@ -112,5 +157,24 @@ mod tests {
         check(KEPT_MAX, KEPT_MAX);
         check(KEPT_MAX + 1, 0);
         check(1 << 20, 0);
+    }
+
+    /// The most memory beyond its bytes that a carry owns while `pieces` come, for records of at most `max` bytes.
+    fn overhead(pieces: &[usize], max: usize) -> usize {
+        let mut carry = Carry::new(max);
+        let more = |piece: &usize| {
+            carry.push(&vec![b'x'; *piece]);
+            carry.held() - carry.len()
+        };
+        pieces.iter().map(more).max().unwrap_or(0)
+    }
+
+    #[test]
+    fn memory_never_exceeds_the_longest_record_and_is_at_most_doubled() {
+        assert_eq!(overhead(&[1], 1 << 20), LEAST - 1);
+        assert_eq!(overhead(&[65_536, 1], 1 << 20), 65_535);
+        assert_eq!(overhead(&[65_536; 16], 1 << 20), 458_752);
+        assert_eq!(overhead(&[600_000, 1], 1 << 20), (1 << 20) + BEGIN_BYTES - 600_001);
+        assert_eq!(overhead(&[65_536; 3], 1), 0, "a limit never cuts what came");
     }
 }

@@ -13,7 +13,7 @@ use std::marker::PhantomData;
 use memchr::memchr;
 
 use super::carry::{Carry, Line};
-use super::{Found, Malformed, Splitter, lines};
+use super::{Found, Malformed, Splitter, lines, no_header};
 
 /// How a frame starts.
 pub(super) enum Head {
@@ -42,8 +42,7 @@ pub(super) const HEADER_BYTES_MAX: usize = 10;
 
 /// The state of one connection.
 pub(super) struct FrameSplitter<F> {
-    max: usize,
-    /// The unfinished frame, at most a header and `max` bytes.
+    /// The unfinished frame, at most a header and the longest record.
     carry: Carry,
     state: State,
     format: PhantomData<F>,
@@ -74,7 +73,7 @@ enum Frame {
 
 impl<F: Format> FrameSplitter<F> {
     pub(super) fn new(max: usize) -> Self {
-        FrameSplitter { max, carry: Carry::default(), state: State::Reading, format: PhantomData }
+        FrameSplitter { carry: Carry::new(max), state: State::Reading, format: PhantomData }
     }
 
     fn split(&mut self, piece: &[u8], found: &mut Found) -> Result<(), Malformed> {
@@ -120,7 +119,7 @@ impl<F: Format> FrameSplitter<F> {
         let bytes = &piece[start..];
         Ok(match F::head(bytes)? {
             Head::Incomplete => Frame::Unfinished,
-            Head::Counted { header, body } if body as usize > self.max => {
+            Head::Counted { header, body } if body as usize > self.carry.max() => {
                 Frame::Overlong(start + header, State::SkippingBytes(u64::from(body)))
             }
             Head::Counted { header, body } if body as usize <= bytes.len() - header => {
@@ -128,13 +127,13 @@ impl<F: Format> FrameSplitter<F> {
             }
             Head::Counted { .. } => Frame::Unfinished,
             Head::Line => {
-                let window = &bytes[..bytes.len().min(self.max.saturating_add(1))];
+                let window = &bytes[..bytes.len().min(self.carry.max().saturating_add(1))];
                 match memchr(b'\n', window) {
                     Some(end) if lines::strip(&window[..end]).is_empty() => {
                         Frame::Empty(start + end + 1)
                     }
                     Some(end) => Frame::Whole(start + end + 1),
-                    None if window.len() > self.max => {
+                    None if window.len() > self.carry.max() => {
                         Frame::Overlong(start + window.len(), State::SkippingLine)
                     }
                     None => Frame::Unfinished,
@@ -158,7 +157,7 @@ impl<F: Format> FrameSplitter<F> {
                     return Ok(self.finish_counted(piece, start, header, body, found));
                 }
                 Head::Line => {
-                    return Ok(match self.carry.finish_line(piece, self.max, found) {
+                    return Ok(match self.carry.finish_line(piece, found) {
                         Line::Joined(next) => {
                             forget_empty(found);
                             next
@@ -184,7 +183,7 @@ impl<F: Format> FrameSplitter<F> {
         found: &mut Found,
     ) -> usize {
         let carried = self.carry.len() - header;
-        if body as usize > self.max {
+        if body as usize > self.carry.max() {
             debug_assert!(carried == 0, "the body of an over-long frame is never carried");
             self.carry.clear();
             found.overlong += 1;
@@ -255,6 +254,29 @@ impl<F: Format> Splitter for FrameSplitter<F> {
 
     fn pending(&self) -> usize {
         self.carry.len()
+    }
+
+    fn held(&self) -> usize {
+        self.carry.held()
+    }
+
+    fn lend(&mut self) -> Vec<u8> {
+        self.carry.take()
+    }
+
+    fn put_back(&mut self, bytes: Vec<u8>) {
+        self.carry.put_back(bytes);
+    }
+
+    fn give_up(&mut self, begin: &[u8], len: usize) -> Result<(), Malformed> {
+        self.state = match F::head(begin)? {
+            Head::Counted { header, body } => {
+                State::SkippingBytes((header as u64 + u64::from(body)).saturating_sub(len as u64))
+            }
+            Head::Line => State::SkippingLine,
+            Head::Incomplete => return Err(no_header()),
+        };
+        Ok(())
     }
 }
 

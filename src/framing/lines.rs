@@ -15,8 +15,7 @@ use super::{Found, Malformed, Splitter};
 
 /// The state of one connection.
 pub(super) struct LineSplitter {
-    max: usize,
-    /// The unfinished line, at most `max` bytes.
+    /// The unfinished line, no longer than the longest.
     carry: Carry,
     /// In an over-long line, counted already, whose end has not come.
     skipping: bool,
@@ -24,7 +23,7 @@ pub(super) struct LineSplitter {
 
 impl LineSplitter {
     pub(super) fn new(max: usize) -> Self {
-        LineSplitter { max, carry: Carry::default(), skipping: false }
+        LineSplitter { carry: Carry::new(max), skipping: false }
     }
 
     /// Leaves the line that an earlier piece began, if there is one. Returns where the next line starts.
@@ -35,7 +34,7 @@ impl LineSplitter {
         if self.carry.is_empty() {
             return 0;
         }
-        match self.carry.finish_line(piece, self.max, found) {
+        match self.carry.finish_line(piece, found) {
             Line::Joined(next) => next,
             Line::Overlong(inside) => self.skip(piece, inside),
             Line::Unfinished => piece.len(),
@@ -52,19 +51,20 @@ impl LineSplitter {
 
 impl Splitter for LineSplitter {
     fn feed(&mut self, piece: &[u8], found: &mut Found) -> Result<(), Malformed> {
+        let max = self.carry.max();
         let mut start = self.finish_carried(piece, found);
         let mut whole = start..start;
         while start < piece.len() {
             // Every line that ends in a window of `max + 1` bytes is at most `max` long, and a window without an end
             // is the begin of one that is longer. So the searches are two for each `max` bytes, not one for each line.
             let window =
-                &piece[start..piece.len().min(start.saturating_add(self.max).saturating_add(1))];
+                &piece[start..piece.len().min(start.saturating_add(max).saturating_add(1))];
             match memrchr(b'\n', window) {
                 Some(last) => {
                     start += last + 1;
                     whole.end = start;
                 }
-                None if window.len() > self.max => {
+                None if window.len() > max => {
                     let lines = count(&piece[whole.clone()]);
                     found.push_range(whole, lines);
                     found.overlong += 1;
@@ -91,6 +91,23 @@ impl Splitter for LineSplitter {
 
     fn pending(&self) -> usize {
         self.carry.len()
+    }
+
+    fn held(&self) -> usize {
+        self.carry.held()
+    }
+
+    fn lend(&mut self) -> Vec<u8> {
+        self.carry.take()
+    }
+
+    fn put_back(&mut self, bytes: Vec<u8>) {
+        self.carry.put_back(bytes);
+    }
+
+    fn give_up(&mut self, _begin: &[u8], _len: usize) -> Result<(), Malformed> {
+        self.skipping = true;
+        Ok(())
     }
 }
 

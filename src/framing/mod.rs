@@ -158,6 +158,16 @@ impl Found {
         self.truncated = 0;
     }
 
+    /// Gives back memory that few pieces need.
+    pub fn shrink(&mut self) {
+        let owned = self.joined.capacity()
+            + self.ranges.capacity() * size_of::<Range<usize>>()
+            + self.owed.capacity() * size_of::<Owed>();
+        if owned > KEPT_MAX {
+            *self = Found::default();
+        }
+    }
+
     /// Adds a range of so many whole records, unless it is empty.
     fn push_range(&mut self, range: Range<usize>, records: u64) {
         if !range.is_empty() {
@@ -201,6 +211,38 @@ pub trait Splitter: Send {
 
     /// Bytes of the unfinished record that are held now.
     fn pending(&self) -> usize;
+
+    /// The memory that the unfinished record takes, in bytes: what is allocated for it, not only what is in it.
+    fn held(&self) -> usize;
+
+    /// Lends the bytes of the unfinished record out, until [`put_back`](Splitter::put_back) or
+    /// [`give_up`](Splitter::give_up); one of them comes before anything else is asked.
+    fn lend(&mut self) -> Vec<u8>;
+
+    /// Gives back what was lent.
+    fn put_back(&mut self, bytes: Vec<u8>);
+
+    /// What was lent is gone: from now on the unfinished record is an over-long one. Its rest is passed over up to its
+    /// end, or put aside where the framing does that with over-long records; it is not counted as over-long here.
+    /// `begin` are the first bytes of what was lent, [`BEGIN_BYTES`] or all of them, and `len` is how many it were.
+    ///
+    /// # Errors
+    /// If its rest cannot be told from what follows; the connection must be closed.
+    fn give_up(&mut self, begin: &[u8], len: usize) -> Result<(), Malformed>;
+}
+
+/// What a thread that waits keeps of a [`Found`], in bytes.
+const KEPT_MAX: usize = 4096;
+
+/// As many first bytes of an unfinished record as tell where it ends: more than the longest header has.
+pub const BEGIN_BYTES: usize = 64;
+
+const _: () =
+    assert!(relp::HEADER_BYTES_MAX <= BEGIN_BYTES && frames::HEADER_BYTES_MAX <= BEGIN_BYTES);
+
+/// What a framing says of an unfinished record that was given up before its header had come.
+fn no_header() -> Malformed {
+    Malformed("a record was given up before its header was whole".to_owned())
 }
 
 impl Framing {
@@ -335,6 +377,50 @@ mod tests {
         ) {
             let found = run(framing, chop(&stream, &lengths), max);
             prop_assert_eq!(found, reference(framing, &stream, max), "{:?}", framing);
+        }
+
+        /// Records that are given up while they are unfinished, wherever that is, take nothing else with them.
+        #[test]
+        fn a_record_that_is_given_up_is_passed_over_and_nothing_else_is(
+            (framing, stream) in (0..FRAMINGS.len() - 1).prop_flat_map(|row| {
+                let framing = FRAMINGS[row].framing;
+                (Just(framing), stream(framing))
+            }),
+            lengths in prop::collection::vec(0..40u8, 0..6),
+            turns in prop::collection::vec(any::<bool>(), 1..9),
+        ) {
+            let (mut splitter, mut found) = (framing.splitter(usize::MAX), Found::default());
+            let (mut records, mut given_up, mut malformed) = (Vec::new(), Vec::new(), false);
+            for (piece, turn) in chop(&stream, &lengths).into_iter().zip(turns.iter().cycle()) {
+                found.clear();
+                malformed = splitter.feed(piece, &mut found).is_err();
+                framing.for_each(&found.joined, |record| records.push(record.to_vec()));
+                for range in &found.ranges {
+                    framing.for_each(&piece[range.clone()], |record| records.push(record.to_vec()));
+                }
+                if malformed || !turn || splitter.pending() == 0 {
+                    continue;
+                }
+                let lent = splitter.lend();
+                prop_assert_eq!(splitter.held(), 0);
+                // What may become an empty line, and then is no record that could be missing.
+                let is_record = framing != Framing::Syslog || lent != b"\r";
+                if is_record && splitter.give_up(&lent[..lent.len().min(BEGIN_BYTES)], lent.len()) == Ok(()) {
+                    given_up.push(records.len() + given_up.len());
+                } else {
+                    // Or its header is not whole.
+                    splitter.put_back(lent);
+                }
+            }
+            if !malformed {
+                found.clear();
+                splitter.end(&mut found);
+                framing.for_each(&found.joined, |record| records.push(record.to_vec()));
+            }
+            let expected = reference(framing, &stream, usize::MAX);
+            let mut at = 0..;
+            let left = expected.records.into_iter().filter(|_| !given_up.contains(&at.next().expect("endless")));
+            prop_assert_eq!((records, malformed), (left.collect(), expected.malformed), "{:?}", framing);
         }
     }
 }

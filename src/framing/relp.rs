@@ -16,9 +16,10 @@
 
 pub(crate) mod frame;
 
-use self::frame::{HEADER_BYTES_MAX, Head, check_trailer, parse, push_frame};
+pub(super) use self::frame::HEADER_BYTES_MAX;
+use self::frame::{Head, check_trailer, parse, push_frame};
 use super::carry::Carry;
-use super::{AsidePart, Found, Malformed, Owed, Splitter};
+use super::{AsidePart, Found, Malformed, Owed, Splitter, no_header};
 
 /// The most data of an `open` or `close` frame in bytes.
 const CONTROL_BYTES_MAX: usize = 4096;
@@ -65,9 +66,8 @@ pub(super) enum Overlong {
 
 /// The state of one connection.
 pub(super) struct RelpSplitter {
-    max: usize,
     overlong: Overlong,
-    /// The unfinished frame: a header and at most `max` bytes, or the most that a control frame may have.
+    /// The unfinished frame: a header and at most the longest record, or the most that a control frame may have.
     carry: Carry,
     phase: Phase,
     state: State,
@@ -85,9 +85,8 @@ enum Frame {
 impl RelpSplitter {
     pub(super) fn new(max: usize, overlong: Overlong) -> Self {
         RelpSplitter {
-            max,
             overlong,
-            carry: Carry::default(),
+            carry: Carry::new(max),
             phase: Phase::Greeting,
             state: State::Reading,
         }
@@ -158,7 +157,7 @@ impl RelpSplitter {
                 return Ok(0);
             }
             // Taken out for a moment, because a header borrows from it.
-            let mut carry = std::mem::take(&mut self.carry);
+            let mut carry = self.carry.replace();
             let head = loop {
                 match self.head(carry.bytes())? {
                     Some(head) => break head,
@@ -233,7 +232,7 @@ impl RelpSplitter {
     }
 
     fn is_overlong(&self, head: &Head<'_>) -> bool {
-        head.command == b"syslog" && head.body as usize > self.max
+        head.command == b"syslog" && head.body as usize > self.carry.max()
     }
 
     /// A whole frame: what it means.
@@ -271,9 +270,9 @@ impl RelpSplitter {
             self.state = State::PuttingAside { txnr, missing: body as usize };
             return;
         }
-        self.carry.push(format!("{txnr} truncated {} ", self.max).as_bytes());
-        let skip = body as usize - self.max;
-        self.state = State::Shortening(Shortening { txnr, keep: self.max, skip });
+        self.carry.push(format!("{txnr} truncated {} ", self.carry.max()).as_bytes());
+        let skip = body as usize - self.carry.max();
+        self.state = State::Shortening(Shortening { txnr, keep: self.carry.max(), skip });
     }
 
     /// Goes on with an over-long frame; the next frame starts at the offset that is returned at its end.
@@ -350,6 +349,29 @@ impl Splitter for RelpSplitter {
 
     fn pending(&self) -> usize {
         self.carry.len()
+    }
+
+    fn held(&self) -> usize {
+        self.carry.held()
+    }
+
+    fn lend(&mut self) -> Vec<u8> {
+        self.carry.take()
+    }
+
+    fn put_back(&mut self, bytes: Vec<u8>) {
+        self.carry.put_back(bytes);
+    }
+
+    /// Only a record that is put aside can be passed over: one that is not would be acknowledged and lost.
+    fn give_up(&mut self, begin: &[u8], len: usize) -> Result<(), Malformed> {
+        let head = self.head(begin)?.ok_or_else(no_header)?;
+        if head.command != b"syslog" || self.overlong != Overlong::PutAside {
+            return Err(Malformed("an unfinished frame was given up".to_owned()));
+        }
+        let missing = (head.header + head.body as usize).saturating_sub(len);
+        self.state = State::PuttingAside { txnr: head.txnr, missing };
+        Ok(())
     }
 }
 
@@ -529,6 +551,38 @@ mod tests {
         for cut in 1..stream.len() {
             check_aside(&[&stream[..cut], &stream[cut..]]);
         }
+    }
+
+    /// Like [`check_aside`] for a record that is short enough, and is put aside because it is given up.
+    #[test]
+    fn a_record_that_is_given_up_is_put_aside_whole() {
+        let stream = "3 syslog 6 bcdefg\n4 syslog 1 h\n";
+        for cut in "3 syslog 6 ".len().."3 syslog 6 bcdefg\n".len() {
+            let mut splitter = Framing::Relp.splitter_putting_aside(99);
+            let mut found = Found::default();
+            splitter.feed(open(&stream[..cut]).as_bytes(), &mut found).expect("good");
+            let mut kept = splitter.lend();
+            assert_eq!(splitter.give_up(&kept.clone(), kept.len()), Ok(()));
+            found.clear();
+            splitter.feed(&stream.as_bytes()[cut..], &mut found).expect("good");
+            found.aside.iter().for_each(|part| kept.extend_from_slice(&part.bytes));
+            assert_eq!((&kept[..], found.records), (&b"3 syslog 6 bcdefg\n"[..], 1));
+            let one = Owed::Records { first: 4, count: 1 };
+            assert_eq!(found.owed, [Owed::Aside(3), one]);
+        }
+    }
+
+    #[test]
+    fn a_frame_that_is_not_put_aside_cannot_be_given_up() {
+        let check = |splitter: &mut dyn Splitter, begin: &str| {
+            splitter.feed(open(begin).as_bytes(), &mut Found::default()).expect("good");
+            let lent = splitter.lend();
+            assert!(splitter.give_up(&lent, lent.len()).is_err(), "{begin}");
+        };
+        check(&mut *Framing::Relp.splitter(99), "3 syslog 6 bcd");
+        check(&mut *Framing::Relp.splitter(3), "3 syslog 6 bcd");
+        check(&mut *Framing::Relp.splitter_putting_aside(99), "3 sys");
+        check(&mut *Framing::Relp.splitter_putting_aside(99), "3 close 6 bcd");
     }
 
     #[test]

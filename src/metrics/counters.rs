@@ -57,8 +57,11 @@ counters! {
         records,
         /// Bytes read from sockets.
         bytes,
-        /// Records dropped because they were longer than `record_bytes_max`.
+        /// Records dropped because they were longer than `record_bytes_max`, or unfinished beyond `unfinished_bytes_max`.
         overlong,
+        /// Unfinished records that were given up because all of them took more than `unfinished_bytes_max`: dropped, put
+        /// aside, or their connection closed.
+        given_up,
         /// Records of which only the first `record_bytes_max` bytes were kept, in framings that acknowledge.
         truncated,
         /// Records dropped because the peer closed in the middle of a frame.

@@ -54,6 +54,8 @@ kinds! {
     RecordOverlong { name: "record_overlong", one: "an over-long record", many: "over-long records", }
     /// A peer closed in the middle of a frame, which is dropped.
     RecordCutOff { name: "record_cut_off", one: "an unfinished record was dropped", many: "unfinished records were dropped", }
+    /// An unfinished record was given up because all of them took more than they may.
+    RecordGivenUp { name: "record_given_up", one: "an unfinished record was given up", many: "unfinished records were given up", }
     /// A connection was closed because a frame could not be understood.
     FrameMalformed { name: "frame_malformed", one: "a connection was closed", many: "connections were closed", }
     /// A connection that we made ended, and is made again.

@@ -16,11 +16,13 @@ use crate::receiver::aside::{Asides, Owner, Putting};
 use crate::receiver::io::{Remote, Standing};
 use crate::sync::{Arc, AtomicU64, Ordering};
 
-/// Runs of consecutive numbers that may be unanswered; a peer that counts as it should has one.
-const RUNS_MAX: usize = 4096;
+/// Runs of consecutive numbers that may be unanswered: 12 KiB of them. A peer that counts as it should has one, and one more
+/// for each record of its window that is put aside.
+const RUNS_MAX: usize = 1024;
 
-/// Answers are fetched until so many bytes wait to be sent; the rest follows once these are gone.
-const FETCH_BYTES: usize = 32 * 1024;
+/// Answers are fetched until so many bytes wait to be sent; the rest follows once these are gone. Peers that do not read
+/// their answers cost no more than this each.
+const FETCH_BYTES: usize = 8 * 1024;
 
 /// What a peer is told of a record that is safe, behind its number.
 const OK: &[u8] = b" rsp 6 200 OK\n";
@@ -39,7 +41,7 @@ pub(crate) struct Answers {
     /// Records answered so far.
     answered: u64,
     /// Where records are put aside, once there was one, and how many of those were answered.
-    putting: Option<Putting>,
+    putting: Option<Arc<Putting>>,
     asides_answered: u64,
     said: Said,
 }
@@ -68,6 +70,10 @@ struct Due {
 }
 
 impl Owner for Due {
+    fn handed_on(&self) {
+        self.unwritten.fetch_add(1, Ordering::SeqCst);
+    }
+
     fn written(&self) {
         if self.unwritten.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.remote.ask();
@@ -136,13 +142,20 @@ impl Answers {
 
     /// Hands on what one piece brought of records that are put aside.
     pub(crate) fn put_aside(&mut self, parts: Vec<AsidePart>, asides: &Arc<Asides>) {
-        if parts.is_empty() {
-            return;
+        if !parts.is_empty() {
+            self.putting(asides).put(parts);
         }
+    }
+
+    /// Takes parts of records that are put aside.
+    pub(crate) fn putting(&mut self, asides: &Arc<Asides>) -> Arc<Putting> {
         let owner = || Arc::clone(&self.due) as Arc<dyn Owner>;
-        let putting = self.putting.get_or_insert_with(|| asides.connection(owner()));
-        self.due.unwritten.fetch_add(1, Ordering::SeqCst);
-        putting.put(parts);
+        Arc::clone(self.putting.get_or_insert_with(|| Arc::new(asides.connection(owner()))))
+    }
+
+    /// Reaches the io thread of the connection.
+    pub(crate) fn remote(&self) -> Remote {
+        self.due.remote.clone()
     }
 
     /// The receipt for the next `records` records, in the order in which they were noted.

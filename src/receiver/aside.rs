@@ -18,7 +18,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::framing::AsidePart;
 use crate::metrics::{ConditionHandle, ConditionKind, Conditions, ReceiverCounters};
-use crate::slab::{Account, Charge};
+use crate::slab::Account;
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, AtomicU64, Mailbox, Ordering, Poison, Signal, StopToken};
 use crate::time::Clock;
@@ -32,8 +32,11 @@ const RETRY: Duration = Duration::from_millis(200);
 /// What is copied at once of a file that lost its directory, in bytes.
 const COPY_BYTES: usize = 64 << 10;
 
-/// The connection that a record came from; called on the thread `rxN-aside`.
+/// The connection that a record came from; called on the thread `rxN-aside` unless said otherwise.
 pub(crate) trait Owner: Send + Sync {
+    /// Parts are handed on, and [`written`](Self::written) comes once for them. Called on the thread that hands them on.
+    fn handed_on(&self);
+
     /// The parts of one read are written.
     fn written(&self);
 
@@ -87,8 +90,8 @@ struct Work {
 }
 
 enum What {
-    /// What one read brought, counted as long as it is here.
-    Parts { parts: Vec<AsidePart>, owner: Arc<dyn Owner>, _charge: Charge },
+    /// What one read brought; its memory is counted as long as it is here.
+    Parts { parts: Vec<AsidePart>, owner: Arc<dyn Owner>, _counted: Box<dyn Send> },
     /// The connection is over.
     Gone,
 }
@@ -369,8 +372,14 @@ impl Putting {
     /// Hands on what one read brought; `written` is called once, unless the stop came first.
     pub(crate) fn put(&self, parts: Vec<AsidePart>) {
         let bytes = parts.iter().map(|part| part.bytes.len()).sum();
-        let _charge = self.asides.options.account.charge(bytes);
-        let what = What::Parts { parts, owner: Arc::clone(&self.owner), _charge };
+        let charge = self.asides.options.account.charge(bytes);
+        self.put_counted(parts, Box::new(charge));
+    }
+
+    /// The same from any thread, of parts whose memory is counted until `counted` is dropped, when they are written.
+    pub(crate) fn put_counted(&self, parts: Vec<AsidePart>, _counted: Box<dyn Send>) {
+        self.owner.handed_on();
+        let what = What::Parts { parts, owner: Arc::clone(&self.owner), _counted };
         // Closed by the stop: what comes is not answered, and sent again.
         let _ = self.asides.work.try_send(Work { connection: self.connection, what });
     }

@@ -23,7 +23,8 @@ use crate::receiver::generator::Generator;
 use crate::receiver::io::{Closed, Flow, Host, Lane, Peer, Remote, Standing, Waker};
 use crate::receiver::pause::Pause;
 use crate::receiver::rate::RateLimiter;
-use crate::slab::{Account, BUFFER_BYTES, Buffer};
+use crate::receiver::unfinished::{Owner, Unfinished, UnfinishedRecord, Way};
+use crate::slab::{Account, BUFFER_BYTES, Buffer, Pool};
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, AtomicUsize, Ordering, Signal};
 use crate::time::{Clock, Moment};
@@ -53,6 +54,10 @@ pub(crate) struct Intake {
     pub(crate) arrivals: Option<Arc<Arrivals>>,
     /// Where over-long records go whole, if the framing acknowledges and they do.
     pub(crate) asides: Option<Arc<Asides>>,
+    /// The unfinished records of all sources.
+    pub(crate) unfinished: Arc<Unfinished>,
+    /// Where the buffers come from.
+    pub(crate) pool: Arc<Pool>,
     /// The lanes that may still hand something over.
     pub(crate) handing: Handing,
 }
@@ -144,6 +149,7 @@ pub(crate) struct Session {
     peer: Peer,
     /// What the peer is owed, if the framing acknowledges.
     answers: Option<Box<Answers>>,
+    unfinished: UnfinishedRecord,
 }
 
 impl Lane for IntakeLane {
@@ -180,17 +186,23 @@ impl Lane for IntakeLane {
             Some(_) => intake.framing.splitter_putting_aside(max),
             None => intake.framing.splitter(max),
         };
-        Session { splitter, peer, answers }
+        Session { splitter, peer, answers, unfinished: UnfinishedRecord::default() }
     }
 
     fn received(&mut self, session: &mut Session, buffer: &mut Buffer, len: usize) -> Flow {
+        if session.unfinished.is_parked()
+            && let Err(why) = self.resume(session)
+        {
+            return Flow::Close(why);
+        }
         let mut found = std::mem::take(&mut self.found);
         found.clear();
         let outcome = session.splitter.feed(buffer.filled(len), &mut found);
         let answers = session.answers.as_mut();
         let noted = answers.map_or(Ok(()), |answers| self.note(answers, &mut found));
         self.count(&found, session.peer);
-        self.take(&found, buffer, len, session.answers.as_deref_mut());
+        self.take(&mut found, buffer, len, session.answers.as_deref_mut());
+        self.note_unfinished(session);
         if let Some(limiter) = &self.intake.limiter {
             limiter.take(found.records, len as u64);
         }
@@ -216,7 +228,18 @@ impl Lane for IntakeLane {
     }
 
     fn standing(&self, session: &Session) -> Standing {
-        session.answers.as_ref().map_or(Standing::Open, |answers| answers.standing())
+        let Some(answers) = &session.answers else { return Standing::Open };
+        match answers.standing() {
+            Standing::Open if session.unfinished.is_closing() => Standing::Over,
+            standing => standing,
+        }
+    }
+
+    fn idle(&mut self) {
+        if self.gather.capacity() < GATHER_BYTES - FREEZE_BYTES {
+            self.gather = BytesMut::new();
+        }
+        self.found.shrink();
     }
 
     fn farewell(&mut self, session: &mut Session, out: &mut Vec<u8>) {
@@ -227,12 +250,18 @@ impl Lane for IntakeLane {
 
     fn closed(&mut self, mut session: Session, how: Closed) {
         let intake = Arc::clone(&self.intake);
+        let resumed = self.resume(&mut session);
+        session.unfinished.release(&intake.unfinished);
+        let how = match (resumed, how) {
+            (Err(why), Closed::End) => Closed::Refused(why),
+            (_, how) => how,
+        };
         match &how {
             Closed::End | Closed::Reset(_) => {
                 let mut found = std::mem::take(&mut self.found);
                 found.clear();
                 session.splitter.end(&mut found);
-                self.copy_joined(&found, session.answers.as_deref_mut());
+                self.take_joined(&mut found, session.answers.as_deref_mut());
                 self.count(&found, session.peer);
                 self.found = found;
                 // The observer may end the run on this, so the tail must be queued first.
@@ -282,12 +311,12 @@ impl IntakeLane {
     /// Queues what one pass found, in order: the joined record, then the ranges, and the spliced records among them.
     fn take(
         &mut self,
-        found: &Found,
+        found: &mut Found,
         buffer: &mut Buffer,
         len: usize,
         mut answers: Option<&mut Answers>,
     ) {
-        self.copy_joined(found, answers.as_deref_mut());
+        self.take_joined(found, answers.as_deref_mut());
         let whole: usize = found.ranges.iter().map(std::ops::Range::len).sum();
         let frozen = (whole >= FREEZE_BYTES).then(|| {
             self.flush_gathered();
@@ -364,10 +393,43 @@ impl IntakeLane {
         self.intake.events.tallies().add(kind, &self.intake.source, count, newest);
     }
 
-    fn copy_joined(&mut self, found: &Found, answers: Option<&mut Answers>) {
-        if !found.joined.is_empty() {
-            self.copy(&found.joined, 1, answers);
+    /// A long record stays where it lies; a short one is copied together with others.
+    fn take_joined(&mut self, found: &mut Found, answers: Option<&mut Answers>) {
+        match found.joined.len() {
+            0 => {}
+            1..FREEZE_BYTES => self.copy(&found.joined, 1, answers),
+            _ => {
+                self.flush_gathered();
+                let record = std::mem::take(&mut found.joined);
+                let charge = Some(self.intake.account.charge(record.capacity()));
+                let mut range = Range { charge, ..Range::new(record.into(), 1) };
+                if let Some(answers) = answers {
+                    answers.add_receipt(1, &mut range.receipts);
+                }
+                self.queue(range);
+            }
         }
+    }
+
+    /// Gets a long unfinished record back before its next piece.
+    fn resume(&self, session: &mut Session) -> Result<(), String> {
+        let Session { splitter, unfinished, .. } = session;
+        unfinished.resume(splitter.as_mut(), &self.intake.unfinished)
+    }
+
+    /// Counts what the connection holds of a record that has not ended.
+    fn note_unfinished(&self, session: &mut Session) {
+        let Session { splitter, peer, answers, unfinished } = session;
+        let intake = &self.intake;
+        unfinished.note(splitter.as_mut(), &intake.unfinished, || {
+            let remote = answers.as_ref().map(|answers| answers.remote());
+            let way = match (&intake.asides, answers) {
+                (Some(asides), Some(answers)) => Way::PutAside(answers.putting(asides)),
+                (None, Some(_)) => Way::Close,
+                (_, None) => Way::Drop,
+            };
+            Owner::new((&intake.source, peer.address), &intake.counters, way, remote)
+        });
     }
 
     /// Gathers so many whole records.
@@ -389,6 +451,7 @@ impl IntakeLane {
         if !self.gather.is_empty() {
             let bytes = self.gather.split().freeze();
             let charge = Some(self.intake.account.charge(bytes.len()));
+            self.intake.pool.shed();
             let records = std::mem::take(&mut self.gathered);
             let receipts = std::mem::take(&mut self.receipts);
             self.queue(Range { charge, receipts, ..Range::new(bytes, records) });

@@ -29,6 +29,7 @@ mod rate;
 mod socket;
 #[cfg(all(test, not(tidemill_model)))]
 mod tests;
+mod unfinished;
 
 pub(crate) use active::ActiveReceiver;
 pub(crate) use arrivals::Arrivals;
@@ -39,3 +40,4 @@ pub use pause::PausedBy;
 pub(crate) use rate::{RateLimiter, Usage};
 pub(crate) use socket::{Cutter, Engine, RateOptions, SocketOptions, SocketReceiver, Steered};
 pub use socket::{Direction, When};
+pub(crate) use unfinished::{Sources as UnfinishedOf, Unfinished};

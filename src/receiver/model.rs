@@ -14,12 +14,13 @@ use crate::receiver::connection::{AckAt, Handing, Intake, IntakeHost, IntakeLane
 use crate::receiver::generator::{BlockTarget, Cut, Generator, GeneratorOptions};
 use crate::receiver::io::{Closed, Host, Lane, Peer, Remote};
 use crate::receiver::pause::Pause;
+use crate::receiver::unfinished::{Sources, Unfinished};
 use crate::slab::{Account, Pool};
 use crate::sync::explore::{check, thread};
 use crate::sync::planted::Planted;
 use crate::sync::thread::Thread;
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, Poison, Signal};
-use crate::time::{Interval, ManualClock, Moment, Time};
+use crate::time::{Clock, Interval, ManualClock, Moment, Time};
 
 const BLOCK_INTERVAL: Interval = Interval::millis(200);
 
@@ -102,6 +103,8 @@ fn path(block_bytes_max: u64, store_bytes_max: usize) -> Path {
             generator.queue().wake();
         }
     });
+    let (sources, events) =
+        (Sources { record_bytes_max: 100, connections_max: 2 }, EventBus::new());
     let intake = Intake {
         source: "in".to_owned(),
         framing: Framing::Lines,
@@ -110,12 +113,14 @@ fn path(block_bytes_max: u64, store_bytes_max: usize) -> Path {
         generator: Arc::clone(&generator),
         account: Arc::clone(&account),
         counters: Arc::new(ReceiverCounters::default()),
-        events: EventBus::new(),
+        events: events.clone(),
         observer: Arc::new(Nobody),
         pause: Pause::new("in", &account, &EventBus::new()),
         limiter: None,
         arrivals: None,
         asides: None,
+        unfinished: Unfinished::new(usize::MAX, sources, &account, &events),
+        pool: Pool::new(Arc::clone(&account)),
         handing: Handing::default(),
     };
     Path { clock, generator, target, account, host: IntakeHost(Arc::new(intake)) }

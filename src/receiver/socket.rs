@@ -1,7 +1,7 @@
 //! `SocketReceiver`: the supervisor of one socket source. Dials on the threads `rxN-dial-K`, one for each address.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
@@ -20,6 +20,7 @@ use crate::receiver::generator::{BlockTarget, Cut, Generator, GeneratorOptions};
 use crate::receiver::io::{self as models, Closed, IoDriver, IoModel, OnRefusal, Options, Peer};
 use crate::receiver::pause::{Pause, PausedBy};
 use crate::receiver::rate::RateLimiter;
+use crate::receiver::unfinished::Unfinished;
 use crate::slab::{Account, Pool};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, AtomicBool, Mutex, Poison, Signal, StopToken};
@@ -120,6 +121,8 @@ pub(crate) struct Engine {
     pub(crate) times: Arc<EngineTimes>,
     /// Counts what can be cut, if batches wait for records.
     pub(crate) arrivals: Option<Arc<Arrivals>>,
+    /// The unfinished records of all sources.
+    pub(crate) unfinished: Arc<Unfinished>,
     /// Where what was read becomes durable before it is stored, if it does.
     pub(crate) log: Option<EngineLog>,
 }
@@ -207,22 +210,12 @@ impl SocketReceiver {
             limiter: limiter.clone(),
             arrivals: engine.arrivals.clone(),
             asides: asides.as_ref().map(Keeper::asides),
+            unfinished: Arc::clone(&engine.unfinished),
+            pool: Arc::clone(&engine.pool),
             handing: handing.clone(),
         };
         generator.start(target, engine.times.cut_ticks.recorder())?;
-        let io = Options {
-            name: name.clone(),
-            listeners: std::mem::take(&mut bound.listeners),
-            connections_max: options.connections_max,
-            pool_threads: options.pool_threads,
-            reactors: options.reactors,
-            reply_bytes_max: REPLY_BYTES_MAX,
-            pool: Arc::clone(&engine.pool),
-            counters: Arc::clone(&counters),
-            on_refusal: tell_of_refusals(&options.source, &engine.events),
-            clock: Arc::clone(&engine.clock),
-            poison: engine.poison.clone(),
-        };
+        let io = io_options(&options, engine, &counters, std::mem::take(&mut bound.listeners));
         let io_model = choose(&options, engine);
         let driver: Arc<dyn IoDriver> =
             Arc::from(models::start(io_model, IntakeHost(Arc::new(intake)), io)?);
@@ -340,6 +333,27 @@ fn tell_of_refusals(source: &str, events: &EventBus) -> OnRefusal {
         }
         None => tallies.add(TallyKind::AcceptingWaits, &source, 1, why),
     })
+}
+
+fn io_options(
+    options: &SocketOptions,
+    engine: &Engine,
+    counters: &Arc<ReceiverCounters>,
+    listeners: Vec<TcpListener>,
+) -> Options {
+    Options {
+        name: format!("rx{}", options.number),
+        listeners,
+        connections_max: options.connections_max,
+        pool_threads: options.pool_threads,
+        reactors: options.reactors,
+        reply_bytes_max: REPLY_BYTES_MAX,
+        pool: Arc::clone(&engine.pool),
+        counters: Arc::clone(counters),
+        on_refusal: tell_of_refusals(&options.source, &engine.events),
+        clock: Arc::clone(&engine.clock),
+        poison: engine.poison.clone(),
+    }
 }
 
 fn new_generator(options: &SocketOptions, engine: &Engine) -> Arc<Generator> {

@@ -10,13 +10,15 @@ use crate::block::{Block, Range};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
 use crate::metrics::{EventBus, Latency, ReceiverCounters};
+use crate::receiver::aside::Asides;
 use crate::receiver::connection::{
     AckAt, Handing, Intake, IntakeHost, IntakeLane, Observer, Session,
 };
 use crate::receiver::generator::{BlockTarget, Cut, Generator, GeneratorOptions};
-use crate::receiver::io::{Closed, Host, Lane, Peer, Remote};
+use crate::receiver::io::{Closed, Flow, Host, Lane, Peer, Remote};
 use crate::receiver::pause::Pause;
 use crate::receiver::queue::RangeQueue;
+use crate::receiver::unfinished::{Sources, Unfinished};
 use crate::slab::{Account, Pool};
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, Poison, Signal};
 use crate::time::{Clock, Interval, ManualClock, Time};
@@ -56,24 +58,47 @@ impl Observer for Nobody {
 }
 
 /// A receive path without sockets.
-struct Path {
+pub(super) struct Path {
     clock: ManualClock,
     generator: Arc<Generator>,
     target: Arc<Target>,
-    account: Arc<Account>,
+    pub(super) account: Arc<Account>,
     pool: Arc<Pool>,
-    counters: Arc<ReceiverCounters>,
-    lane: IntakeLane,
+    pub(super) counters: Arc<ReceiverCounters>,
+    pub(super) lane: IntakeLane,
+}
+
+/// What a path is made with.
+pub(super) struct Given {
+    pub(super) framing: Framing,
+    pub(super) record_bytes_max: usize,
+    pub(super) block_bytes_max: u64,
+    pub(super) store_bytes_max: usize,
+    pub(super) connections_max: usize,
+    pub(super) unfinished_bytes_max: usize,
+    pub(super) asides: Option<Arc<Asides>>,
 }
 
 fn path(record_bytes_max: usize, block_bytes_max: u64, store_bytes_max: usize) -> Path {
+    path_of(Given {
+        framing: Framing::Lines,
+        record_bytes_max,
+        block_bytes_max,
+        store_bytes_max,
+        connections_max: CONNECTIONS,
+        unfinished_bytes_max: usize::MAX,
+        asides: None,
+    })
+}
+
+pub(super) fn path_of(given: Given) -> Path {
     let clock = ManualClock::new();
     let generator = Generator::new(GeneratorOptions {
         name: "rx0".to_owned(),
         source: 0,
-        framing: Framing::Lines,
+        framing: given.framing,
         block_interval: Interval::millis(200),
-        block_bytes_max,
+        block_bytes_max: given.block_bytes_max,
         clock: Arc::new(clock.clone()),
         poison: Poison::new(),
         log: None,
@@ -81,45 +106,57 @@ fn path(record_bytes_max: usize, block_bytes_max: u64, store_bytes_max: usize) -
     let target = Arc::new(Target::default());
     let late = Latency::default().recorder();
     generator.start(Arc::clone(&target) as Arc<dyn BlockTarget>, late).expect("threads");
-    let account = Account::new(store_bytes_max);
+    let account = Account::new(given.store_bytes_max);
+    let pool = Pool::new(Arc::clone(&account));
     let counters = Arc::new(ReceiverCounters::default());
+    let events = EventBus::new();
+    let sources = Sources {
+        record_bytes_max: given.record_bytes_max,
+        connections_max: given.connections_max,
+    };
     let intake = Intake {
         source: "in".to_owned(),
-        framing: Framing::Lines,
+        framing: given.framing,
         ack: AckAt::Queued,
-        record_bytes_max,
+        record_bytes_max: given.record_bytes_max,
+        unfinished: Unfinished::new(given.unfinished_bytes_max, sources, &account, &events),
+        pool: Arc::clone(&pool),
         generator: Arc::clone(&generator),
         account: Arc::clone(&account),
         counters: Arc::clone(&counters),
-        events: EventBus::new(),
+        events,
         observer: Arc::new(Nobody),
         pause: Pause::new("in", &account, &EventBus::new()),
         limiter: None,
         arrivals: None,
-        asides: None,
+        asides: given.asides,
         handing: Handing::default(),
     };
     let lane = IntakeHost(Arc::new(intake)).lane(Arc::new(|| {}));
-    let pool = Pool::new(Arc::clone(&account));
     Path { clock, generator, target, account, pool, counters, lane }
 }
 
 impl Path {
-    fn open(&mut self) -> Session {
+    pub(super) fn open(&mut self) -> Session {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
         self.lane.open(Peer { address, dialled: None }, Remote::nobody())
     }
 
-    fn feed(&mut self, session: &mut Session, bytes: &[u8]) {
+    /// Hands the bytes over as reads would; whether the lane wants the connection closed.
+    pub(super) fn feed(&mut self, session: &mut Session, bytes: &[u8]) -> Flow {
         for piece in bytes.chunks(crate::slab::BUFFER_BYTES) {
             let mut buffer = self.pool.buffer();
             buffer.space()[..piece.len()].copy_from_slice(piece);
-            self.lane.received(session, &mut buffer, piece.len());
+            let flow = self.lane.received(session, &mut buffer, piece.len());
+            if flow != Flow::Continue {
+                return flow;
+            }
         }
+        Flow::Continue
     }
 
     /// Stops in order and returns every record of every block.
-    fn finish(mut self) -> Vec<Vec<u8>> {
+    pub(super) fn finish(mut self) -> Vec<Vec<u8>> {
         self.lane.finish();
         let deadline = self.clock.now().plus(Duration::from_secs(60));
         assert_eq!(self.generator.stop(deadline), Vec::<String>::new());
@@ -241,6 +278,7 @@ fn check(steps: &[Step], max: usize, block_bytes_max: u64) {
     }
     assert_eq!(path.counters.overlong.value(), overlong);
     assert_eq!(path.counters.records.value(), expected.len() as u64);
+    assert_eq!(path.account.unfinished(), 0, "nothing is unfinished any more");
     let account = Arc::clone(&path.account);
     let target = Arc::clone(&path.target);
     assert!(path.finish() == expected, "the records differ from those of the reference");

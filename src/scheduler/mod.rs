@@ -16,6 +16,7 @@ mod durable;
 mod fit;
 mod generator;
 mod jobs;
+mod kept;
 mod letters;
 #[cfg(all(test, tidemill_model))]
 mod model;
@@ -48,6 +49,8 @@ use crate::workers::WorkerPool;
 pub(crate) use direct::{Direct, Reader, count_lost};
 pub(crate) use durable::{LostInput, Recovery, reach};
 pub use generator::{CatchUp, Trigger};
+pub(crate) use kept::KeptBound;
+use kept::KeptWatch;
 
 use durable::Durable;
 use fit::Fit;
@@ -122,6 +125,8 @@ pub(crate) struct Options {
     pub(crate) retries: Retries,
     pub(crate) batches_max: Option<u64>,
     pub(crate) skip_empty: bool,
+    /// What windows and states may keep.
+    pub(crate) kept: KeptBound,
 }
 
 /// What the loop works with.
@@ -250,10 +255,6 @@ impl Scheduler {
         }
         let steering = Steering::new(options.interval, std::mem::take(&mut parts.steered), now);
         let outputs = parts.graph.outputs();
-        let ticks = match options.batches {
-            Batches::Every(schedule, _) => Some(Ticks::new(schedule)),
-            Batches::OnRecords(_) => None,
-        };
         let job_loop = JobLoop {
             scheduler: self.clone(),
             jobs: JobSet::new(outputs.len(), options.concurrent_jobs, options.retries),
@@ -262,11 +263,12 @@ impl Scheduler {
             outputs,
             generator,
             durable,
-            ticks,
+            ticks: options.batches.ticks(),
             ticked: false,
             late: parts.times.job_ticks.recorder(),
             steering,
             fit,
+            kept: KeptWatch::new(options.kept, parts.graph.pipeline(), &parts.events),
             trim_at: now.plus(TRIM_PAUSE),
             stages: parts.times.stage_recorders(),
             cut: Moment::default(),
@@ -281,6 +283,16 @@ impl Scheduler {
         };
         let started = thread::spawn("job-loop", poison, move || job_loop.run());
         started.map_err(|err| Error::io("cannot start the thread `job-loop`", err))
+    }
+}
+
+impl Batches {
+    /// The ticks to come, where batches have a schedule.
+    fn ticks(&self) -> Option<Ticks> {
+        match *self {
+            Batches::Every(schedule, _) => Some(Ticks::new(schedule)),
+            Batches::OnRecords(_) => None,
+        }
     }
 }
 
@@ -352,6 +364,7 @@ struct JobLoop {
     durable: Option<Durable>,
     steering: Steering,
     fit: Fit,
+    kept: KeptWatch,
     /// When the pool is trimmed next.
     trim_at: Moment,
     stages: [Recorder; STAGES.len()],

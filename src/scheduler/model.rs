@@ -95,6 +95,7 @@ fn rig() -> Rig {
         arrivals: None,
         dead_letters: None,
         recovery: None,
+        identity: StateId::default(),
         times,
         history: Arc::new(History::default()),
         events: EventBus::new(),
@@ -109,6 +110,7 @@ fn rig() -> Rig {
         retries: Retries(0),
         batches_max: None,
         skip_empty: false,
+        kept: KeptBound { memory_bytes: u64::MAX, bytes_max: None },
     };
     let job_loop = scheduler.start(options, parts, &poison).expect("a thread");
     Rig { scheduler, generator, tracker, workers, clock, rows, job_loop, drained, told }

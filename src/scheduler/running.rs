@@ -125,6 +125,7 @@ impl JobLoop {
             durable.was_rebuilt();
             // The log has what it changed in states.
             let _ = self.parts.graph.changes(time, 0);
+            self.look_at_kept();
             return self.tell_if_drained();
         }
         self.parts.store.release(self.parts.tracker.commit(time));
@@ -176,8 +177,16 @@ impl JobLoop {
         if is_live && self.options.batches_max == Some(self.live_batches) {
             (self.parts.tell)(Told::BatchesReached);
         }
+        self.look_at_kept();
         self.replay_deferred();
         self.tell_if_drained();
+    }
+
+    /// The stream stops if windows and states keep more than they may.
+    fn look_at_kept(&mut self) {
+        if let Err(err) = self.kept.look(&self.parts.graph) {
+            self.stop_for(err);
+        }
     }
 
     /// Records the stages of a batch that is done.

@@ -83,6 +83,10 @@ pub(crate) enum Planted {
     StopSkipsDrain,
     /// `IntakeLane`: a record may be of any length.
     RecordLimitOff,
+    /// `UnfinishedRecord`: an unfinished record is outside the account.
+    UnfinishedUncounted,
+    /// `Owner`: a connection that waits for what becomes of its record is not woken.
+    GivenUpTellsNobody,
     /// `Seats`: there is always one more.
     ConnectionLimitOff,
     /// `Seat`: the place of a closed connection stays taken.
@@ -149,6 +153,7 @@ const OF_PROCESS: &[Planted] = &[
     Planted::ReplayTakesWorkers,
     Planted::ReplayTakesNewNames,
     Planted::RecordLimitOff,
+    Planted::UnfinishedUncounted,
     Planted::ConnectionLimitOff,
     Planted::SeatIsLost,
     Planted::DescriptorLeak,

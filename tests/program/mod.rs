@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each of the tests that share this uses a part of it")]
 
 pub mod disk;
+pub mod http;
 pub mod peers;
 pub mod pipeline;
 
@@ -103,8 +104,24 @@ impl Program {
 
     /// Where it says that it listens, in a run with `--log-format json`.
     pub fn listening(&self) -> SocketAddr {
-        let said = self.event("listening");
-        said["address"].as_str().and_then(|it| it.parse().ok()).expect("an address")
+        self.addresses_of(["listening"])[0]
+    }
+
+    /// The addresses of the next events of these names, whichever comes first, in a run with `--log-format json`.
+    pub fn addresses_of<const N: usize>(&self, names: [&str; N]) -> [SocketAddr; N] {
+        let mut found = [None; N];
+        let mut seen = Vec::new();
+        while found.iter().any(Option::is_none) {
+            let Ok(line) = self.err.recv_timeout(WATCHDOG) else {
+                panic!("it did not say all of {names:?}:\n{}", seen.join("\n"));
+            };
+            let said: Value = serde_json::from_str(&line).unwrap_or_default();
+            if let Some(at) = names.iter().position(|name| said["event"] == *name) {
+                found[at] = said["address"].as_str().and_then(|address| address.parse().ok());
+            }
+            seen.push(line);
+        }
+        found.map(|address| address.expect("each was found"))
     }
 
     pub fn signal(&self, signal: Signal) {

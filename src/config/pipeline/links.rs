@@ -99,18 +99,23 @@ pub(super) fn check_windows(root: &Section<'_>, drafts: &[(String, Draft)], batc
     }
 }
 
-/// A record that is larger than the whole store could never be kept.
+/// A record that is larger than the whole store could never be kept, and one that is larger than all unfinished ones may be
+/// would never end.
 pub(super) fn check_store(root: &Section<'_>, sources: &Names<Source>, config: &Config) {
-    let store = config.decide().store_bytes_max;
+    let decided = config.decide();
+    // A wrong value is an error already.
+    let given = root.has("unfinished_bytes_max") && decided.unfinished_bytes_max > 0;
+    let bounds = [
+        ("store_bytes_max", decided.store_bytes_max.max(STORE_BYTES_MIN)),
+        ("unfinished_bytes_max", if given { decided.unfinished_bytes_max } else { u64::MAX }),
+    ];
     for (name, at, source) in &sources.given {
-        if let Some(Source::Socket(socket)) = source
-            && socket.record_bytes_max as u64 > store.max(STORE_BYTES_MIN)
-        {
-            let record = show_bytes(socket.record_bytes_max as u64);
-            let store = show_bytes(store);
-            let title = format!(
-                "`record_bytes_max` of `{name}` is {record}, more than `store_bytes_max`, {store}"
-            );
+        let Some(Source::Socket(socket)) = source else { continue };
+        let record = socket.record_bytes_max as u64;
+        if let Some((key, bound)) = bounds.iter().find(|(_, bound)| record > *bound) {
+            let (record, bound) = (show_bytes(record), show_bytes(*bound));
+            let title =
+                format!("`record_bytes_max` of `{name}` is {record}, more than `{key}`, {bound}");
             root.problems.add(Problem::new(at, title));
         }
     }

@@ -13,13 +13,14 @@ use crate::direct::DirectStart;
 use crate::dstream::Graph;
 use crate::error::{Error, Result};
 use crate::journal::Wanted;
-use crate::metrics::{
-    Counter, EngineTimes, EventBus, History, Listener, ReceiverCounters, Reloads,
+use crate::metrics::{EngineTimes, EventBus, History, Listener, ReceiverCounters, Reloads};
+use crate::receiver::{
+    ActiveReceiver, Arrivals, CustomReceiver, Engine, SocketReceiver, Unfinished, UnfinishedOf,
+    When,
 };
-use crate::receiver::{ActiveReceiver, Arrivals, CustomReceiver, Engine, SocketReceiver, When};
 use crate::scheduler::{
-    Batches, Direct, Message, Options, Parts, Reader, Recovery, Retries, Scheduler, Stored,
-    Trigger, count_lost,
+    Batches, Direct, KeptBound, Message, Options, Parts, Reader, Recovery, Retries, Scheduler,
+    Stored, Trigger, count_lost,
 };
 use crate::sink::{DeadLetterFiles, DeadLetters};
 use crate::slab::{Account, Pool};
@@ -58,7 +59,7 @@ impl Running {
             })?;
         let poison = poison_that_tells(&control);
         let scheduler = Scheduler::new();
-        let mut engine = engine(&config, &clock, &poison, &scheduler);
+        let mut engine = engine(&config, &clock, &poison, (&scheduler, &sources));
         let workers = Arc::new(WorkerPool::start(config.workers, &poison)?);
         graph.make_results_in(&engine.pool);
         let spill = spill(&config, &engine.account)?;
@@ -113,8 +114,8 @@ impl Running {
             graph.count_repeats(receiver.number(), receiver.counters());
         }
         let history = Arc::new(History::default());
-        let kept = Arc::clone(graph.kept_bytes());
-        running.inspector = Some(running.inspect(&config, &engine, (Arc::clone(&history), kept)));
+        running.inspector =
+            Some(running.inspect(&config, &engine, (Arc::clone(&history), Arc::clone(&graph))));
         let parts = Parts {
             clock: Arc::clone(&clock),
             graph,
@@ -155,7 +156,7 @@ impl Running {
         &self,
         config: &Resolved,
         engine: &Engine,
-        (history, kept): (Arc<History>, Arc<Counter>),
+        (history, graph): (Arc<History>, Arc<Graph>),
     ) -> Inspector {
         let received = |receiver: &dyn ActiveReceiver| Received {
             number: receiver.number(),
@@ -186,7 +187,9 @@ impl Running {
             started_at: self.clock.wall_time(),
             scheduler: self.scheduler.clone(),
             account: Arc::clone(&engine.account),
-            kept,
+            pool: Arc::clone(&engine.pool),
+            unfinished: Arc::clone(&engine.unfinished),
+            graph,
             spill: self.spill.clone(),
             events: engine.events.clone(),
             times: Arc::clone(&engine.times),
@@ -297,20 +300,39 @@ fn engine(
     config: &Resolved,
     clock: &Arc<dyn Clock>,
     poison: &Poison,
-    scheduler: &Scheduler,
+    (scheduler, sources): (&Scheduler, &[Start]),
 ) -> Engine {
     let store_bytes_max = usize::try_from(config.store_bytes_max).unwrap_or(usize::MAX);
-    let account = Account::new(store_bytes_max);
+    let (account, events) =
+        (Account::new(store_bytes_max), EventBus::with_clock(Arc::clone(clock)));
     Engine {
         clock: Arc::clone(clock),
         poison: poison.clone(),
         pool: Pool::new(Arc::clone(&account)),
+        unfinished: unfinished(config, sources, &account, &events),
         account,
-        events: EventBus::with_clock(Arc::clone(clock)),
+        events,
         times: EngineTimes::new(),
         arrivals: config.trigger.map(|trigger| arrivals(trigger, scheduler)),
         log: None,
     }
+}
+
+/// The unfinished records of all sockets, with room for one of the longest kind at least.
+fn unfinished(
+    config: &Resolved,
+    sources: &[Start],
+    account: &Arc<Account>,
+    events: &EventBus,
+) -> Arc<Unfinished> {
+    let sockets = || sources.iter().filter_map(Start::socket);
+    let longest = sockets().map(|socket| socket.record_bytes_max).max().unwrap_or(0);
+    let of = UnfinishedOf {
+        record_bytes_max: longest,
+        connections_max: sockets().map(|socket| socket.connections_max).sum(),
+    };
+    let bytes_max = usize::try_from(config.unfinished_bytes_max).unwrap_or(usize::MAX);
+    Unfinished::new(bytes_max.max(longest), of, account, events)
 }
 
 /// Where blocks go when memory runs short, if there is a log or the configuration names a place.
@@ -339,6 +361,7 @@ fn job_options(config: &Resolved, schedule: Schedule, limits: RunLimits) -> Opti
         retries: Retries(config.on_failure.retries),
         batches_max: limits.batches,
         skip_empty: config.skip_empty,
+        kept: KeptBound { memory_bytes: config.memory_bytes, bytes_max: config.kept_bytes_max },
     }
 }
 

@@ -14,7 +14,9 @@
 //! Either way the work of a batch follows the keys that enter and leave. Runs on the workers.
 
 use std::collections::VecDeque;
+use std::hash::Hash;
 
+use crate::dstream::heap;
 use crate::dstream::keyed::{Change, Keeper, Overlay, Slot, Table, View};
 use crate::shuffle::Entry;
 use crate::time::{Interval, Time};
@@ -108,7 +110,7 @@ pub(in crate::dstream) struct WindowDelta<K, V> {
 
 impl<K, V> View<KeyedWindow<K, V>>
 where
-    K: Clone + Send + Sync + 'static,
+    K: Clone + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
     pub(in crate::dstream) fn rows(&self) -> impl Iterator<Item = &(K, V)> {
@@ -282,15 +284,32 @@ impl<K: Clone, V: Clone> Rule<K, V> {
     }
 }
 
+/// What a key and its aggregate own.
+fn owned<K: Hash, V: 'static>((key, value): &(K, V)) -> usize {
+    heap::of_key(key) + heap::of_any(value)
+}
+
 impl<K, V> Keeper for KeyedWindow<K, V>
 where
-    K: Clone + Send + Sync + 'static,
+    K: Clone + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
     type Delta = WindowDelta<K, V>;
 
     fn bytes(&self) -> usize {
         self.table.bytes() + self.pane_bytes
+    }
+
+    fn owned(&self) -> usize {
+        self.table.iter().map(|(_, slot)| owned(&slot.row)).sum()
+    }
+
+    fn growth(&self, delta: &WindowDelta<K, V>) -> isize {
+        delta.overlay.growth(&self.table, owned)
+    }
+
+    fn delta_bytes(delta: &WindowDelta<K, V>) -> usize {
+        delta.overlay.bytes()
     }
 
     fn apply(&mut self, delta: WindowDelta<K, V>) {

@@ -13,7 +13,8 @@ const DIGITS_MAX: usize = 9;
 const COMMAND_BYTES_MAX: usize = 32;
 
 /// The longest header in bytes: number, command and length, each with the byte that ends it.
-pub(super) const HEADER_BYTES_MAX: usize = DIGITS_MAX + 1 + COMMAND_BYTES_MAX + 1 + DIGITS_MAX + 1;
+pub(in crate::framing) const HEADER_BYTES_MAX: usize =
+    DIGITS_MAX + 1 + COMMAND_BYTES_MAX + 1 + DIGITS_MAX + 1;
 
 /// A whole frame.
 #[derive(Debug, PartialEq)]

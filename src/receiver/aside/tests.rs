@@ -19,6 +19,8 @@ impl Told {
 }
 
 impl Owner for Told {
+    fn handed_on(&self) {}
+
     fn written(&self) {
         self.written.fetch_add(1, Ordering::SeqCst);
     }

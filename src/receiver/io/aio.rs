@@ -701,7 +701,8 @@ impl<L: Lane> Loop<L> {
         let known = place.generation == key.generation;
         if let Some(connection) = place.connection.as_mut().filter(|_| known) {
             self.lane.replies(&mut connection.session, &mut connection.out);
-            if !connection.out.is_empty() || connection.ended {
+            let over = self.lane.standing(&connection.session) == Standing::Over;
+            if !connection.out.is_empty() || connection.ended || over {
                 self.flush(key);
             }
         }

@@ -208,6 +208,7 @@ impl<'a, H: Host> Reader<'a, H> {
     /// Waits for the socket, as far as `flags` says, for room to send if something is unsent, or for the bell.
     fn block(&mut self, connection: &Opened<<H::Lane as Lane>::Session>, mut flags: PollFlags) {
         self.buffers.release();
+        self.lane.idle();
         if !connection.out.is_empty() {
             flags |= PollFlags::OUT;
         }

@@ -341,7 +341,8 @@ impl<L: Lane> EventLoop<L> {
     fn reply(&mut self, index: usize) {
         if let Some(Some(connection)) = self.connections.get_mut(index) {
             self.lane.replies(&mut connection.session, &mut connection.out);
-            if !connection.out.is_empty() || connection.ended {
+            let over = self.lane.standing(&connection.session) == Standing::Over;
+            if !connection.out.is_empty() || connection.ended || over {
                 self.flush(index);
             }
         }

@@ -23,8 +23,8 @@
 //!    read, after [`Remote::ask`], which any thread may call, and again when all that it gave was sent. Beyond
 //!    [`Options::reply_bytes_max`] unsent bytes the connection is not read from; they are still sent. A connection whose
 //!    peer has closed is kept while its session is [`Standing::Owing`]; one that is [`Standing::Over`] is closed once
-//!    everything was sent. One that is [`Standing::Held`] is kept, too, and not read until it is asked for and is no longer;
-//!    other connections are. Where the kernel reads ahead, what was in flight still comes.
+//!    everything was sent, also if there was nothing to send. One that is [`Standing::Held`] is kept, too, and not read until
+//!    it is asked for and is no longer; other connections are. Where the kernel reads ahead, what was in flight still comes.
 //! 6. No connection starves another: at most [`TURN_BYTES`] are read from one before the others are looked at. Where the
 //!    kernel reads, it sees to that; where a thread serves one connection after the other, those without a thread wait.
 //! 7. Lack of file descriptors never becomes a busy loop: the peer is turned away or accepting waits. Both are counted, and
@@ -293,6 +293,9 @@ pub trait Lane: Send + 'static {
     /// A group of reads is over: hands over what was gathered.
     fn turn(&mut self);
 
+    /// A thread that serves one connection waits: gives back memory that it may not need for long.
+    fn idle(&mut self) {}
+
     /// Nothing more is read: hands over everything, waiting for room if need be. May be called again.
     fn finish(&mut self);
 }
@@ -451,6 +454,8 @@ fn send_some(stream: &mut impl io::Write, out: &mut Vec<u8>) -> io::Result<()> {
     }
     if sent < out.len() {
         out.drain(..sent);
+        // Peers that do not read their replies cost no more than those.
+        out.shrink_to_fit();
     } else {
         // A connection that owes nothing owns no buffer.
         *out = Vec::new();

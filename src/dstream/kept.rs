@@ -1,0 +1,118 @@
+//! `Kept`: how much memory windows and states keep from batch to batch, in all and of each, and what is said when it is too
+//! much.
+//!
+//! A node changes its figure on the workers, as it takes a batch's changes in, and at a commit by the changes themselves.
+//! Figures are estimates: tables by their places, texts and lists as far as their types let them be seen (see `heap`).
+
+use indicatif::HumanBytes;
+
+use super::Graph;
+use crate::metrics::Counter;
+use crate::sync::{Arc, Mutex};
+
+/// What all nodes keep.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    total: Arc<Counter>,
+    nodes: Mutex<Vec<(u32, Arc<Counter>)>>,
+}
+
+/// What one node keeps. Clones count together.
+#[derive(Clone, Debug)]
+pub(super) struct NodeKept {
+    total: Arc<Counter>,
+    own: Arc<Counter>,
+}
+
+impl Kept {
+    /// Bytes that all nodes keep.
+    pub(super) fn total(&self) -> &Arc<Counter> {
+        &self.total
+    }
+
+    /// The figure of a node.
+    pub(super) fn of(&self, node: u32) -> NodeKept {
+        let mut nodes = self.nodes.lock();
+        let own = match nodes.iter().find(|(other, _)| *other == node) {
+            Some((_, own)) => Arc::clone(own),
+            None => {
+                nodes.push((node, Arc::default()));
+                Arc::clone(&nodes[nodes.len() - 1].1)
+            }
+        };
+        NodeKept { total: Arc::clone(&self.total), own }
+    }
+}
+
+impl NodeKept {
+    /// It kept so many bytes and keeps so many now.
+    pub(super) fn change(&self, before: u64, after: u64) {
+        for counter in [&self.total, &self.own] {
+            counter.add(after);
+            counter.sub(before);
+        }
+    }
+}
+
+/// What one window or state keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptPart {
+    /// The name of the operator, of its job in a pipeline file.
+    pub name: String,
+    /// Whether it is a state of keys; otherwise a window.
+    pub is_state: bool,
+    /// How much memory it takes, about.
+    pub bytes: u64,
+}
+
+impl KeptPart {
+    /// What it is.
+    pub fn kind(&self) -> &'static str {
+        if self.is_state { "state" } else { "window" }
+    }
+}
+
+/// What can be done about windows and states that keep too much.
+pub(crate) const KEEP_LESS: &str = "let keys time out, have fewer of them, or shorten the window";
+
+impl Graph {
+    /// Bytes that windows and states keep from batch to batch, about.
+    pub fn kept_bytes(&self) -> &Arc<Counter> {
+        self.epoch.kept().total()
+    }
+
+    /// The same of each, the largest first.
+    pub fn kept_parts(&self) -> Vec<KeptPart> {
+        let registered = self.registered.lock();
+        let nodes = self.epoch.kept().nodes.lock();
+        let part = |(node, bytes): &(u32, Arc<Counter>)| {
+            let (_, name) = registered.stateful.iter().find(|(other, _)| other == node)?;
+            let is_state = registered.saved.iter().any(|(other, ..)| other == node);
+            Some(KeptPart { name: name.to_string(), is_state, bytes: bytes.value() })
+        };
+        let mut parts: Vec<KeptPart> = nodes.iter().filter_map(part).collect();
+        parts.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.name.cmp(&b.name)));
+        parts
+    }
+
+    /// What windows and states keep, in words, with the largest of them.
+    pub(crate) fn kept_text(&self) -> String {
+        let all = HumanBytes(self.kept_bytes().value());
+        match self.kept_parts().first() {
+            Some(part) => {
+                let (kind, name, bytes) = (part.kind(), &part.name, HumanBytes(part.bytes));
+                format!("windows and states keep {all}, most of it ({bytes}) the {kind} `{name}`")
+            }
+            None => format!("windows and states keep {all}"),
+        }
+    }
+
+    /// Why the stream cannot go on, if windows and states keep more than this.
+    pub(crate) fn kept_beyond(&self, bytes_max: Option<u64>) -> Option<String> {
+        let most = bytes_max.filter(|most| self.kept_bytes().value() > *most)?;
+        let (kept, most) = (self.kept_text(), HumanBytes(most));
+        Some(format!(
+            "{kept}: more than kept_bytes_max = {most}; {KEEP_LESS}, or raise kept_bytes_max"
+        ))
+    }
+}
