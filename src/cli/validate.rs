@@ -1,9 +1,13 @@
 //! `tidemill validate FILE`: the same code path as the start of `run`, without starting. Main thread.
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::net::{IpAddr, TcpListener};
+use std::path::Path;
 
-use crate::config::units::Env;
+use crate::config::units::{Address, Env};
+use crate::config::{Http, Peers, Pipeline, Source};
 use crate::error::{Error, Result};
+use crate::wal::storage::Directory;
 
 use super::args::ValidateArgs;
 
@@ -16,10 +20,48 @@ use super::args::ValidateArgs;
 pub fn run(args: &ValidateArgs, env: &Env<'_>, out: &mut dyn Write) -> Result<()> {
     let pipeline = args.pipeline(env)?;
     let fail = |err| Error::io("cannot write to standard error", err);
-    for warning in &pipeline.warnings {
+    for warning in pipeline.warnings.iter().chain(&warnings_of_machine(&pipeline)) {
         writeln!(out, "{warning}\n").map_err(fail)?;
     }
     writeln!(out, "{} is good\n{}", args.file.display(), pipeline.summary()).map_err(fail)
+}
+
+/// What this machine has in the way of a start now. It may be gone when the pipeline starts, so none of it is an error.
+fn warnings_of_machine(pipeline: &Pipeline) -> Vec<String> {
+    if let Some(pid) = pipeline.state_dir.as_deref().and_then(running_pid) {
+        let who = pid.map_or(String::new(), |pid| format!(", pid {pid}"));
+        // Its ports are taken for the same reason.
+        return vec![format!("warning: running already{who}: `state_dir` is in use")];
+    }
+    let mut addresses = Vec::new();
+    if let Http::At(address) = &pipeline.http {
+        addresses.push(("`http`".to_owned(), address));
+    }
+    for (name, source) in &pipeline.sources {
+        if let Source::Socket(socket) = source
+            && let Peers::Listen(address) = &socket.peers
+        {
+            addresses.push((format!("source `{name}`"), address));
+        }
+    }
+    addresses.into_iter().filter_map(|(who, address)| cannot_listen(&who, address)).collect()
+}
+
+/// The process that uses a state directory, if one does, as far as that can be told.
+fn running_pid(state_dir: &Path) -> Option<Option<u32>> {
+    Directory::read_only(state_dir).and_then(|directory| directory.holding_pid()).ok().flatten()
+}
+
+/// Why nobody could listen at an address. Names are not looked up: that may take long.
+fn cannot_listen(who: &str, address: &Address) -> Option<String> {
+    let host = if address.host == "localhost" { "127.0.0.1" } else { &address.host };
+    let ip: IpAddr = host.parse().ok()?;
+    let err = TcpListener::bind((ip, address.port)).err()?;
+    let why = match err.kind() {
+        io::ErrorKind::AddrInUse => "the port is taken".to_owned(),
+        _ => err.to_string(),
+    };
+    Some(format!("warning: {who} cannot listen on {address} now: {why}"))
 }
 
 #[cfg(test)]

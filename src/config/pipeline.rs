@@ -3,6 +3,7 @@
 
 mod links;
 mod names;
+mod places;
 
 use std::fs;
 use std::io::Read;
@@ -284,6 +285,9 @@ fn read_root(table: &Table, problems: &Problems) -> Option<Pipeline> {
         given: GivenKeys::of(table),
     };
     root.finish();
+    if problems.errors() == 0 {
+        places::check(table, &pipeline, problems);
+    }
     (problems.errors() == 0).then_some(pipeline)
 }
 

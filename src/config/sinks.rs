@@ -69,6 +69,17 @@ pub enum FileFormat {
     Csv,
 }
 
+impl FileFormat {
+    /// How the names of its files end.
+    pub(super) fn end(self) -> &'static str {
+        match self {
+            FileFormat::Text => "txt",
+            FileFormat::Json => "json",
+            FileFormat::Csv => "csv",
+        }
+    }
+}
+
 /// What output that is there already, and is not of this state directory, means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Existing {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::direct::OnLost;
-use crate::direct::files::{BATCH_BYTES_MAX, OPEN_FILES_MAX, select};
+use crate::direct::files::{self, BATCH_BYTES_MAX, OPEN_FILES_MAX, select};
 use crate::framing::{FRAMINGS, Framing};
 use crate::load::LINE_LEN;
 use crate::receiver::io::{IO_MODELS, IoModel};
@@ -149,6 +149,27 @@ pub struct FilesSource {
     pub unescape: bool,
     /// Files that stay open from batch to batch; 256 by default.
     pub open_files_max: usize,
+}
+
+impl From<&FilesSource> for files::FilesSource {
+    fn from(source: &FilesSource) -> Self {
+        let mut files = files::FilesSource::new(&source.directory)
+            .framing(source.framing)
+            .record_bytes_max(source.record_bytes_max)
+            .batch_bytes_max(source.batch_bytes_max)
+            .on_lost(source.on_lost)
+            .follow_links(source.follow_links)
+            .unescape(source.unescape)
+            .open_files_max(source.open_files_max);
+        // A pipeline file whose globs are none is refused before.
+        if let Some(globs) = &source.include {
+            files = files.include(globs).expect("globs");
+        }
+        if let Some(globs) = &source.exclude {
+            files = files.exclude(globs).expect("globs");
+        }
+        files
+    }
 }
 
 /// Reads `[source.NAME]`; none if it is wrong.

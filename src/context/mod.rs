@@ -218,27 +218,6 @@ impl From<&config::SocketSource> for SocketSource {
     }
 }
 
-impl From<&config::FilesSource> for FilesSource {
-    fn from(source: &config::FilesSource) -> Self {
-        let mut files = FilesSource::new(&source.directory)
-            .framing(source.framing)
-            .record_bytes_max(source.record_bytes_max)
-            .batch_bytes_max(source.batch_bytes_max)
-            .on_lost(source.on_lost)
-            .follow_links(source.follow_links)
-            .unescape(source.unescape)
-            .open_files_max(source.open_files_max);
-        // A pipeline file whose globs are none is refused before.
-        if let Some(globs) = &source.include {
-            files = files.include(globs).expect("globs");
-        }
-        if let Some(globs) = &source.exclude {
-            files = files.exclude(globs).expect("globs");
-        }
-        files
-    }
-}
-
 /// Builds a stream out of sources, operators and outputs, and starts it.
 pub struct StreamingContext {
     config: Resolved,

@@ -126,7 +126,7 @@ impl<'a> Look<'a> {
 
     fn list(&mut self, entries: &[Entry]) -> Listing {
         let mut listing = Listing::default();
-        for entry in entries {
+        for entry in entries.iter().filter(|entry| !is_left_by_removal(&entry.name)) {
             match &entry.what {
                 What::Other => self.notes.once(&entry.name, "it is no regular file"),
                 What::Unreadable(why) => {
@@ -398,6 +398,11 @@ impl<'a> Look<'a> {
             self.lose(&name, bytes, format!("it is gone with {bytes} bytes unread"));
         }
     }
+}
+
+/// Network file systems and those of FUSE give a removed file such a name for as long as somebody has it open.
+fn is_left_by_removal(name: &[u8]) -> bool {
+    name.starts_with(b".nfs") || name.starts_with(b".fuse_hidden")
 }
 
 /// Whether a file is the one that was read.

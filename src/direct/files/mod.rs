@@ -188,6 +188,11 @@ impl FilesSource {
         self
     }
 
+    /// Whether a new file of this name is read.
+    pub(crate) fn reads(&self, name: &str) -> bool {
+        self.select.passes_over(name.as_bytes()).is_none()
+    }
+
     /// Whether a record may hold a line feed.
     pub(crate) fn may_hold_line_feeds(&self) -> bool {
         self.framing.holds_line_feeds() || self.unescape

@@ -66,6 +66,15 @@ impl Directory {
     /// # Errors
     /// What the operating system says.
     pub fn holder(&self) -> Result<Option<String>> {
+        Ok(self.holding_pid()?.map(shown_holder))
+    }
+
+    /// The process that uses the directory, if one does: its number, if that is known. Changes nothing, and holds nothing on
+    /// return.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn holding_pid(&self) -> Result<Option<Option<u32>>> {
         let lock = self.at(LOCK);
         let what = || format!("cannot read {}", lock.display());
         let file = match File::open(&lock) {
@@ -197,7 +206,7 @@ impl Storage for Directory {
 
 /// The error for a directory that another process uses.
 fn held(path: &Path, lock: &Path) -> Error {
-    let (holder, path) = (holder(lock), path.display());
+    let (holder, path) = (shown_holder(holder(lock)), path.display());
     Error::Failed(format!("{path} is in use by {holder}: stop it first, or give another directory"))
 }
 
@@ -230,8 +239,11 @@ fn taken_whole(file: &File, before: u64, outcome: io::Result<()>) -> io::Result<
 }
 
 /// What the one who holds a lock wrote there.
-fn holder(lock: &Path) -> String {
-    let pid = fs::read_to_string(lock).ok().and_then(|text| text.trim().parse::<u32>().ok());
+fn holder(lock: &Path) -> Option<u32> {
+    fs::read_to_string(lock).ok()?.trim().parse().ok()
+}
+
+fn shown_holder(pid: Option<u32>) -> String {
     pid.map_or("another process".to_owned(), |pid| format!("process {pid}"))
 }
 

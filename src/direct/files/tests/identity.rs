@@ -178,6 +178,19 @@ fn a_removed_file_is_read_to_its_end_and_then_closed() {
 }
 
 #[test]
+fn a_file_that_a_network_file_system_keeps_for_its_readers_is_a_removed_one() {
+    let tree = Tree::default();
+    let rig = Rig::new(&tree, same, false);
+    tree.put("log", b"1\nhalf");
+    assert_eq!(rig.batch(), ["1"]);
+    tree.rename("log", ".nfs0000000000000001");
+    assert_eq!(rig.batch(), [""; 0]);
+    rig.wait(60);
+    assert_eq!((rig.batch(), rig.batch()), (vec!["half".to_owned()], vec![]));
+    assert_eq!((rig.open(), rig.notes()), (0, vec![]));
+}
+
+#[test]
 fn a_moved_file_is_read_on_and_known_when_it_comes_back() {
     let tree = Tree::default();
     let rig = Rig::new(&tree, |source| source.include(&["*.log"]).expect("a glob"), false);

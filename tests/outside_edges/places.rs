@@ -1,0 +1,93 @@
+//! What `validate` and the start of `run` say of directories and ports that two parts of a pipeline, or two programs, would
+//! share. None of it is found by trying.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use crate::program::Program;
+
+/// A pipeline file in a directory of its own.
+struct Case(TempDir);
+
+impl Case {
+    fn new(text: &str) -> Case {
+        let directory = tempfile::tempdir().expect("a directory");
+        let text = text.replace("DIR", &directory.path().display().to_string());
+        fs::write(directory.path().join("p.toml"), text).expect("written");
+        Case(directory)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn start(&self, command: &str, options: &[&str]) -> Program {
+        let file = self.path("p.toml").display().to_string();
+        Program::start(&[&[command, &file][..], options].concat())
+    }
+
+    /// What a command says to the end, and its exit code.
+    fn says(&self, command: &str, options: &[&str]) -> (Option<i32>, String) {
+        let (code, _, said) = self.start(command, options).finish();
+        (code, said.join("\n"))
+    }
+}
+
+const LOOP: &str = "[source.in.files]\ndirectory = 'DIR/in'\n[job.j]\nfrom = ['in']\nto = ['out']\nlines = {}\n\
+    [sink.out.file]\npath = 'DIR/out'\n";
+
+#[test]
+fn a_loop_is_found_through_links_and_before_the_directories_are_there() {
+    let case = Case::new(LOOP);
+    assert_eq!(case.says("validate", &[]).0, Some(0), "two directories that are not there yet");
+    fs::create_dir(case.path("in")).expect("made");
+    assert_eq!(case.says("validate", &[]).0, Some(0));
+    symlink("in", case.path("out")).expect("linked");
+    for command in ["validate", "run"] {
+        let (code, said) = case.says(command, &[]);
+        assert_eq!(code, Some(78), "{said}");
+        assert!(said.contains("source `in` reads what sink `out` writes: an endless loop"), "{said}");
+    }
+    assert_eq!(fs::read_dir(case.path("in")).expect("there").count(), 0, "nothing was opened");
+}
+
+#[test]
+fn options_are_compared_like_a_file() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().display();
+    let (from, to) = (format!("files://{path}"), format!("file://{path}/./"));
+    let args = ["run", "--from", &from, "--job", "lines", "--to", &to, "--until-eof", "--http", "off"];
+    let (code, _, said) = Program::start(&args).finish();
+    assert_eq!(code, Some(2), "{said:?}");
+    assert!(said.join("\n").contains("an endless loop"), "{said:?}");
+}
+
+/// Warnings of the machine change no exit code: what is in the way may be gone when the pipeline starts.
+#[test]
+fn a_taken_port_and_a_running_program_are_warnings() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("bound").port();
+    let case = Case::new(&format!(
+        "state_dir = 'DIR/state'\nhttp = 'off'\n[source.in.socket]\nlisten = '127.0.0.1:{port}'\n\
+         [job.j]\nfrom = ['in']\nto = ['out']\nlines = {{}}\n[sink.out.file]\npath = 'DIR/out'\n"
+    ));
+    let (code, said) = case.says("validate", &[]);
+    assert_eq!(code, Some(0), "{said}");
+    let warning = format!("source `in` cannot listen on 127.0.0.1:{port} now: the port is taken");
+    assert!(said.contains(&warning), "{said}");
+    drop(taken);
+    let (code, said) = case.says("validate", &[]);
+    assert!(code == Some(0) && !said.contains("warning"), "{said}");
+    let program = case.start("run", &[]);
+    program.wait_for("listening on");
+    let (code, said) = case.says("validate", &[]);
+    assert_eq!(code, Some(0), "{said}");
+    let pid = program.process.0.id();
+    assert!(said.contains(&format!("running already, pid {pid}")), "{said}");
+    assert!(!said.contains("cannot listen"), "its own port is no second warning: {said}");
+    program.stop();
+}
