@@ -50,7 +50,10 @@ fn a_loop_is_found_through_links_and_before_the_directories_are_there() {
     for command in ["validate", "run"] {
         let (code, said) = case.says(command, &[]);
         assert_eq!(code, Some(78), "{said}");
-        assert!(said.contains("source `in` reads what sink `out` writes: an endless loop"), "{said}");
+        assert!(
+            said.contains("source `in` reads what sink `out` writes: an endless loop"),
+            "{said}"
+        );
     }
     assert_eq!(fs::read_dir(case.path("in")).expect("there").count(), 0, "nothing was opened");
 }
@@ -60,7 +63,8 @@ fn options_are_compared_like_a_file() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().display();
     let (from, to) = (format!("files://{path}"), format!("file://{path}/./"));
-    let args = ["run", "--from", &from, "--job", "lines", "--to", &to, "--until-eof", "--http", "off"];
+    let args =
+        ["run", "--from", &from, "--job", "lines", "--to", &to, "--until-eof", "--http", "off"];
     let (code, _, said) = Program::start(&args).finish();
     assert_eq!(code, Some(2), "{said:?}");
     assert!(said.join("\n").contains("an endless loop"), "{said:?}");

@@ -47,11 +47,21 @@ struct Place<'a> {
 
 enum Part<'a> {
     /// Reads the files of a directory.
-    Source { name: &'a str, files: Box<FilesSource> },
+    Source {
+        name: &'a str,
+        files: Box<FilesSource>,
+    },
     /// Writes files to a directory.
-    Sink { name: &'a str, format: FileFormat },
+    Sink {
+        name: &'a str,
+        format: FileFormat,
+    },
     /// Writes to a table of a file.
-    Database { name: &'a str, table: &'a str, file: String },
+    Database {
+        name: &'a str,
+        table: &'a str,
+        file: String,
+    },
     State,
     /// The directory below `spill_dir`.
     Spill,
@@ -192,9 +202,10 @@ fn conflicts(one: &Place<'_>, other: &Place<'_>, jobs: &[(String, Job)]) -> Opti
         }
         (Part::Database { .. }, _) | (_, Part::Database { .. }) => None,
         _ if !one.real.is(&other.real) => None,
-        (Part::Sink { .. } | Part::State | Part::Spill, Part::Sink { .. } | Part::State | Part::Spill) => {
-            Some(two_writers(one, other, "use one directory"))
-        }
+        (
+            Part::Sink { .. } | Part::State | Part::Spill,
+            Part::Sink { .. } | Part::State | Part::Spill,
+        ) => Some(two_writers(one, other, "use one directory")),
         _ => {
             let title = format!("{} and {} use one directory", one.part.text(), other.part.text());
             Some(Problem::warning(&other.at, title))
@@ -242,7 +253,10 @@ fn reads(
             }
             Some(match leads(name, sink, jobs) {
                 true => endless(&format!("what {text} writes")),
-                false => Problem::warning(&source.at, format!("source `{name}` reads what {text} writes")),
+                false => Problem::warning(
+                    &source.at,
+                    format!("source `{name}` reads what {text} writes"),
+                ),
             })
         }
         Part::Database { file, .. } if shares(&parent()) && files.reads(file) => {
