@@ -177,7 +177,7 @@ pub fn run(args: LoadArgs, out: &mut dyn Write) -> Result<()> {
         },
         &poison,
     )?;
-    if let Some(addr) = load.local_addr() {
+    for addr in load.local_addrs() {
         say(&format!("load: listening on {addr}"));
     }
     follow(&load, clock.as_ref());

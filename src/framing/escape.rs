@@ -12,7 +12,7 @@
 
 use std::borrow::Cow;
 
-use memchr::{memchr2, memmem};
+use memchr::{memchr_iter, memchr2, memmem};
 
 /// Appends the record to `out` as a line without its terminator.
 pub fn escape(record: &[u8], out: &mut Vec<u8>) {
@@ -56,7 +56,7 @@ pub fn unescape(line: &[u8]) -> Cow<'_, [u8]> {
 /// escaped lines end with `\n` alone.
 pub fn records_of(lines: &[u8], mut each: impl FnMut(&[u8])) {
     let mut start = 0;
-    for end in memchr::memchr_iter(b'\n', lines) {
+    for end in memchr_iter(b'\n', lines) {
         each(&unescape(&lines[start..end]));
         start = end + 1;
     }
@@ -142,6 +142,23 @@ mod tests {
             let line = escaped(&record);
             prop_assert!(!line.contains(&b'\n'));
             prop_assert_eq!(unescape(&line).into_owned(), record);
+        }
+
+        #[test]
+        fn lines_that_were_written_are_read_as_the_records(
+            records in prop::collection::vec(record(), 0..6),
+            returns in any::<bool>(),
+        ) {
+            let end = if returns { &b"\r"[..] } else { b"" };
+            let records: Vec<Vec<u8>> = records.iter().map(|record| [record, end].concat()).collect();
+            let mut text = Vec::new();
+            for record in &records {
+                escape(record, &mut text);
+                text.push(b'\n');
+            }
+            let mut found = Vec::new();
+            records_of(&text, |record| found.push(record.to_vec()));
+            prop_assert_eq!(found, records);
         }
 
         #[test]

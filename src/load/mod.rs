@@ -238,7 +238,7 @@ pub struct Load {
     stopper: Stopper,
     events: Mailbox<Event>,
     progress: Progress,
-    local_addr: Option<SocketAddr>,
+    local_addrs: Vec<SocketAddr>,
     report: Arc<Mutex<Option<Report>>>,
     thread: Option<Thread>,
 }
@@ -255,7 +255,7 @@ pub fn start(options: LoadOptions, clock: Arc<dyn Clock>, poison: &Poison) -> Re
     let progress = Progress::default();
     let server =
         Server::open(options, clock, poison, stop.clone(), events.clone(), progress.clone())?;
-    let local_addr = server.local_addr();
+    let local_addrs = server.local_addrs().to_vec();
     let stopper = Stopper { stop, waker: server.waker() };
     let on_poison = stopper.clone();
     poison.on_set(move |_| on_poison.stop());
@@ -269,7 +269,7 @@ pub fn start(options: LoadOptions, clock: Arc<dyn Clock>, poison: &Poison) -> Re
     };
     let thread = thread::spawn("load-0", poison, body)
         .map_err(|err| Error::io("cannot start a thread", err))?;
-    Ok(Load { stopper, events, progress, local_addr, report, thread: Some(thread) })
+    Ok(Load { stopper, events, progress, local_addrs, report, thread: Some(thread) })
 }
 
 /// Closes the mailbox when the thread's body ends, however it ends.
@@ -310,9 +310,14 @@ fn check(options: &LoadOptions) -> Result<()> {
 }
 
 impl Load {
-    /// Where a listening load listens.
+    /// Where a listening load listens: the first address.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.local_addr
+        self.local_addrs.first().copied()
+    }
+
+    /// Every address at which a listening load listens.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.local_addrs
     }
 
     /// What happens. Closed when the load has ended.

@@ -19,6 +19,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::piece::{Body, Piece};
 use super::relp::Session;
 use super::{Framing, LoadOptions, Target};
+use crate::net::listen::{self as net, Bound};
+use crate::net::lookup::Names;
 use crate::sync::Arc;
 use crate::{Error, Result};
 
@@ -58,7 +60,9 @@ pub(super) struct Peers {
     poll: Poll,
     events: Events,
     waker: Arc<Waker>,
-    listener: Option<TcpListener>,
+    /// Where peers dial in; empty when dialling.
+    listeners: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
     /// Where to dial; empty when listening.
     dial: Vec<SocketAddr>,
     framing: Framing,
@@ -85,22 +89,23 @@ impl Peers {
         let system = |err| Error::io("cannot watch sockets", err);
         let poll = Poll::new().map_err(system)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER).map_err(system)?);
-        let (listener, dial) = match target {
-            Target::Listen(addr) => {
-                let mut listener = listen(addr)?;
-                poll.registry()
-                    .register(&mut listener, LISTENER, Interest::READABLE)
-                    .map_err(system)?;
-                (Some(listener), Vec::new())
-            }
-            Target::Connect(addr) => (None, resolve(addr)?),
+        let (bound, dial) = match target {
+            Target::Listen(addr) => (listen(addr)?, Vec::new()),
+            Target::Connect(addr) => (Bound::default(), resolve(addr)?),
         };
+        let listeners = bound.listeners.into_iter().map(TcpListener::from_std);
+        let mut listeners: Vec<TcpListener> = listeners.collect();
+        for listener in &mut listeners {
+            let watched = poll.registry().register(listener, LISTENER, Interest::READABLE);
+            watched.map_err(system)?;
+        }
         let slots = std::iter::repeat_with(|| None).take(connections).collect();
         Ok(Peers {
             poll,
             events: Events::with_capacity(EVENTS_PER_WAKE),
             waker,
-            listener,
+            listeners,
+            addresses: bound.addresses,
             dial,
             framing,
             slots,
@@ -120,13 +125,13 @@ impl Peers {
     }
 
     /// Where it listens.
-    pub(super) fn local_addr(&self) -> Option<SocketAddr> {
-        self.listener.as_ref().and_then(|listener| listener.local_addr().ok())
+    pub(super) fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// Whether peers dial in.
     pub(super) fn is_listening(&self) -> bool {
-        self.listener.is_some()
+        !self.listeners.is_empty()
     }
 
     /// Whether the load has all the connections it was told to have.
@@ -166,11 +171,12 @@ impl Peers {
 
     /// Accepts those who wait while there is room for them; the others stay in the listen queue.
     pub(super) fn accept_waiting(&mut self, mut accepted: impl FnMut(Result<SocketAddr>)) {
+        let mut at = 0;
         while !self.is_complete() {
-            let Some(listener) = &self.listener else { return };
+            let Some(listener) = self.listeners.get(at) else { return };
             match listener.accept() {
                 Ok((stream, addr)) => accepted(self.admit(stream, addr).map(|()| addr)),
-                Err(err) if err.kind() == io::ErrorKind::WouldBlock => return,
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => at += 1,
                 Err(err) if is_passing(&err) => {}
                 Err(err) => return accepted(Err(Error::io("cannot accept a peer", err))),
             }
@@ -215,7 +221,7 @@ impl Peers {
 
     /// From now on the idle connections are watched like the others, so that their ends are seen.
     pub(super) fn watch_idle(&mut self) -> Result<()> {
-        self.listener = None;
+        self.listeners.clear();
         for (stream, addr) in std::mem::take(&mut self.idle) {
             self.slots.push(None);
             self.serve(self.slots.len() - 1, stream, addr, Framing::Lines)?;
@@ -352,19 +358,11 @@ fn resolve(addr: &str) -> Result<Vec<SocketAddr>> {
     Ok(found.collect())
 }
 
-fn listen(addr: &str) -> Result<TcpListener> {
-    let at = resolve(addr)?;
-    let at = at.first().ok_or_else(|| Error::Usage(format!("`{addr}` has no address")))?;
-    let bind = || {
-        let socket =
-            socket2::Socket::new(socket2::Domain::for_address(*at), socket2::Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&(*at).into())?;
-        socket.listen(LISTEN_QUEUE)?;
-        Ok(TcpListener::from_std(socket.into()))
-    };
-    bind().map_err(|err| Error::io(format!("cannot listen on {at}"), err))
+fn listen(addr: &str) -> Result<Bound> {
+    net::listen(&Names::of_system(), addr, LISTEN_QUEUE).map_err(|not| {
+        let at = not.address.map_or_else(|| addr.to_owned(), |at| at.to_string());
+        Error::io(format!("cannot listen on {at}"), not.err)
+    })
 }
 
 /// Raises the soft limit of open files to the hard one if the connections need it.

@@ -173,8 +173,8 @@ impl Server {
         })
     }
 
-    pub(super) fn local_addr(&self) -> Option<SocketAddr> {
-        self.peers.local_addr()
+    pub(super) fn local_addrs(&self) -> &[SocketAddr] {
+        self.peers.local_addrs()
     }
 
     pub(super) fn waker(&self) -> Arc<Waker> {

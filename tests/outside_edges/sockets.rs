@@ -169,6 +169,33 @@ fn a_name_is_listened_at_wherever_the_machine_has_it() {
 }
 
 #[test]
+fn the_data_server_listens_there_as_well() {
+    let found: BTreeSet<SocketAddr> =
+        "localhost:0".to_socket_addrs().expect("it is known").collect();
+    let ours: Vec<_> = found.iter().filter(|address| TcpListener::bind(address).is_ok()).collect();
+    let count = ours.len().to_string();
+    let load = Program::start(&[
+        "load",
+        "--listen",
+        "localhost:0",
+        "--records",
+        "1",
+        "--connections",
+        &count,
+    ]);
+    let addresses: Vec<SocketAddr> =
+        ours.iter().map(|_| load.address_after("listening on")).collect();
+    let mut peers: Vec<TcpStream> =
+        addresses.iter().map(|at| TcpStream::connect(at).expect("it listens")).collect();
+    let mut lines = Vec::new();
+    peers.iter_mut().for_each(|peer| {
+        peer.read_to_end(&mut lines).expect("it closes in order");
+    });
+    assert!(lines.ends_with(b"\n"), "{lines:?}");
+    assert_eq!(load.finish().0, Some(0));
+}
+
+#[test]
 fn a_name_with_a_taken_address_is_an_error() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("bound");
