@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::process::{ChildStderr, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Resource, Rlimit, Signal as Kill, getrlimit, kill_process, setrlimit};
+use rustix::process::{Pid, Signal as Kill, kill_process};
 use serde_json::Value;
 use tidemill::sync::Signal;
 use tidemill::time::{Clock, Moment, SystemClock};
@@ -57,15 +57,21 @@ impl Listening {
 
     /// The same with these options besides.
     pub fn engine_with(model: &str, descriptors: Option<u64>, more: &[&str]) -> Outcome<Self> {
-        let before = getrlimit(Resource::Nofile);
-        let current = descriptors.or(before.maximum);
-        setrlimit(Resource::Nofile, Rlimit { current, ..before })?;
         let from = ["run", "--from", "tcp-listen://127.0.0.1:0", "--io", model];
         let to =
             ["--job", "count", "--to", "null", "--log-format", "json", "--http", "127.0.0.1:0"];
         let threads = format!("source.in.pool_threads={POOL_THREADS}");
         let set = ["--set", "source.in.connections_max=10100", "--set", &threads];
-        let mut command = Command::new(TIDEMILL);
+        let mut command = match descriptors {
+            None => Command::new(TIDEMILL),
+            // Both limits, since it raises the soft one.
+            Some(descriptors) => {
+                let mut shell = Command::new("sh");
+                let limited = format!("ulimit -n {descriptors}; exec \"$@\"");
+                shell.args(["-c", &limited, "sh", TIDEMILL]);
+                shell
+            }
+        };
         command
             .args(from)
             .args(to)
@@ -73,9 +79,7 @@ impl Listening {
             .args(more)
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        let child = command.spawn();
-        setrlimit(Resource::Nofile, before)?;
-        Listening::of(Owned(child?))
+        Listening::of(Owned(command.spawn()?))
     }
 
     /// An engine that listens with `nio`, with these options besides, and its standard output.
