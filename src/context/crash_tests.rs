@@ -9,6 +9,7 @@ mod answers;
 mod backlog;
 mod hang;
 mod names;
+mod orders;
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -67,6 +68,8 @@ struct World {
     renamed: u64,
     /// Whether the last life has begun.
     began: bool,
+    /// Whether it writes beside what is there.
+    appends: bool,
     random: u64,
 }
 
@@ -97,6 +100,7 @@ impl World {
             keeps: false,
             renamed: 0,
             began: false,
+            appends: false,
             random: seed | 1,
         }
     }
@@ -121,7 +125,8 @@ impl World {
         context.keep_state_in(Arc::new(self.state.clone()), SEGMENT_BYTES);
         let lines = context.receiver(idle().named(self.named("in")))?;
         let storage: Arc<dyn Storage> = Arc::new(self.output.clone());
-        let file = File::open(storage, FileFormat::Text, Existing::Committed, self.roll)?;
+        let existing = if self.appends { Existing::Append } else { Existing::Committed };
+        let file = File::open(storage, FileFormat::Text, existing, self.roll)?;
         let file = SharedSink::new(file);
         lines.named(&self.named("lines")).save_to("save", vec![file.clone()]);
         if self.keeps {
@@ -485,6 +490,7 @@ fn planted_defects_are_found() {
         ("CoversTooMuch", "power_cuts_lose_nothing_acknowledged_and_repeat_nothing"),
         ("RefusedIsDurable", "answers::what_the_log_refused_is_not_acknowledged"),
         ("ReplayTakesWorkers", "a_replay_has_the_partitions_of_its_plan"),
+        ("CommitByLabel", "orders::no_order_of_steps_loses_what_was_acknowledged"),
         (
             "ReplayTakesNewNames",
             "names::everything_is_renamed_through_power_cuts_and_nothing_is_there_twice",
