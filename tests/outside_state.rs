@@ -21,3 +21,6 @@ mod names;
 mod memory;
 #[path = "outside_state/owners.rs"]
 mod owners;
+
+#[path = "outside_state/damage.rs"]
+mod damage;

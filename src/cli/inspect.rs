@@ -106,14 +106,18 @@ fn give_up(args: &InspectArgs, at: Option<Place>, out: &mut dyn Write) -> Result
     show(storage.as_ref(), None, out)
 }
 
+fn counted(count: u64, what: &str) -> String {
+    format!("{} {what}{}", HumanCount(count), if count == 1 { "" } else { "s" })
+}
+
 /// What is given up.
 fn loss_text(given_up: &GivenUp) -> String {
     let GivenUp { end, records, bytes, groups_missing, checkpoints } = given_up;
-    let (records, bytes) = (HumanCount(*records), HumanBytes(*bytes));
-    let mut text = format!("{records} records that can still be read, {bytes}");
+    let bytes = HumanBytes(*bytes);
+    let mut text = format!("{} that can still be read, {bytes}", counted(*records, "record"));
     if *groups_missing > 0 {
-        let groups = HumanCount(*groups_missing);
-        text.push_str(&format!(", and {groups} groups of records that are missing"));
+        let groups = counted(*groups_missing, "group");
+        text.push_str(&format!(", and {groups} of records that can not"));
     }
     text.push_str(&match (checkpoints, end) {
         (true, _) => ", and the checkpoints: a start begins anew".to_owned(),
@@ -369,7 +373,7 @@ mod tests {
         assert_eq!((code, state(dir.path()).len()), (2, before.len()));
         let (text, code) = inspect(dir.path(), &format!("--cut 1:{offset} --discard"));
         let given_up =
-            "given up: 2 records that can still be read, 620 B, and 1 groups of records that are";
+            "given up: 2 records that can still be read, 620 B, and 1 group of records that";
         assert!(text.starts_with(given_up), "{text}");
         assert!(text.contains(&format!("; the log ends at 1:{offset} then\n")), "{text}");
         assert!(

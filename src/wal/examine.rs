@@ -23,6 +23,9 @@ use super::storage::Storage;
 use crate::error::{Error, Result};
 use crate::sync::planted::{Planted, planted};
 
+/// The list in a sentence.
+const THE_LIST: &str = "the list `segments`";
+
 /// What is known of a log from outside of it: what its checkpoints say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Known {
@@ -148,7 +151,7 @@ pub(crate) fn examine(
     let mut found = Examination { spares: names.spares, ..Examination::default() };
     match SegmentList::read(storage)? {
         Some(Ok(list)) if is_foreign(storage, &list, there)? => {
-            let what = format!("the list of segments, {LIST}, is that of another log");
+            let what = format!("the list `{LIST}` is that of another log");
             found.findings.push(Finding::whole(what));
         }
         Some(Ok(list)) => {
@@ -159,7 +162,7 @@ pub(crate) fn examine(
         }
         Some(Err(why)) => {
             let later = matches!(why, Unreadable::Later(_));
-            let what = format!("the list of segments, {LIST}: {}", why.text());
+            let what = format!("the list `{LIST}`: {}", why.text());
             found.findings.push(Finding { later, ..Finding::whole(what) });
         }
         None => {
@@ -248,16 +251,15 @@ fn check_age(list: &SegmentList, there: &[u64], known: Known) -> Option<Finding>
     is_older.then(|| {
         let last = newest.max(needed);
         Finding::whole(format!(
-            "the list of segments, {LIST}, ends before segment {next}, and there was segment {last}: it is an older list"
+            "the list `{LIST}` ends before segment {next}, and there was segment {last}: it is an older list"
         ))
     })
 }
 
 /// What is wrong with a directory that has no list: the first version of the program kept none.
 fn check_adoption(storage: &dyn Storage, there: &[u64], known: Known) -> Result<Option<Finding>> {
-    let missing = |what: String| {
-        Ok(Some(Finding::whole(format!("the list of segments, {LIST}, is missing{what}"))))
-    };
+    let missing =
+        |what: String| Ok(Some(Finding::whole(format!("the list `{LIST}` is missing{what}"))));
     let first = known.first();
     let Some(newest) = there.last().filter(|id| **id >= first) else {
         let name = segment_name(first);
@@ -382,7 +384,9 @@ impl Chain<'_, '_> {
         let groups = at.scan.groups;
         let unknown = list.is_some() && at.listed.is_none() && groups != 1;
         let older = || {
-            format!("it has {groups} groups, and {LIST} does not know it: that is an older list")
+            format!(
+                "it has {groups} groups, and the list `{LIST}` does not know it: it is an older list"
+            )
         };
         Judged { good, finding: unknown.then(|| Finding::at(id, 0, older())) }
     }
@@ -395,7 +399,7 @@ impl Chain<'_, '_> {
             |known: &Synced| (known.salt, known.first_group) != (header.salt, header.first_group);
         let who = match (listed.as_ref().is_some_and(differs), known.as_ref().is_some_and(differs))
         {
-            (true, _) => LIST,
+            (true, _) => THE_LIST,
             (_, true) => "the newest checkpoint",
             _ => return None,
         };
@@ -477,16 +481,16 @@ impl Linked<'_> {
         if let Some(listed) = listed.filter(|listed| listed.closed) {
             return match end.cmp(&listed.end) {
                 Ordering::Equal => None,
-                Ordering::Less => Some(self.lost(&listed, LIST)),
+                Ordering::Less => Some(self.lost(&listed, THE_LIST)),
                 Ordering::Greater => Some(format!(
-                    "it goes on to {end}, and {LIST} says that it is closed at {}",
+                    "it goes on to {end}, and {THE_LIST} says that it is closed at {}",
                     listed.end
                 )),
             };
         }
         let checkpoint = known.synced.filter(|known| known.segment == self.link.id && !planted);
         if let Some(listed) = listed.filter(|listed| end < listed.end) {
-            return Some(self.lost(&listed, LIST));
+            return Some(self.lost(&listed, THE_LIST));
         }
         if let Some(known) = checkpoint.filter(|known| end < known.end) {
             return Some(self.lost(&known, "the newest checkpoint"));

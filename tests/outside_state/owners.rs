@@ -1,9 +1,8 @@
 //! Whose output it is: orders of steps with state directories and output directories that are new, copied, restored and
 //! swapped. After each run that ends with exit code 0 every line that was ever acknowledged and not given up is in an output.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +10,8 @@ use std::process::Command;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::program::{Program, WATCHDOG};
+use crate::program::Program;
+use crate::program::peers::send;
 
 /// What people do, a step after the other, in a directory of their own.
 #[derive(Clone, Copy, Debug)]
@@ -147,29 +147,6 @@ fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("made");
     for path in listed(from) {
         fs::copy(&path, to.join(path.file_name().expect("a name"))).expect("copied");
-    }
-}
-
-/// Sends lines over RELP and waits until each is acknowledged: then it is in the log.
-fn send(program: &Program, lines: &[&str]) {
-    let peer = TcpStream::connect(program.address_after("listening on")).expect("it listens");
-    peer.set_read_timeout(Some(WATCHDOG)).expect("a socket");
-    let mut answers = BufReader::new(peer.try_clone().expect("a socket")).lines();
-    let mut peer = peer;
-    peer.write_all(b"1 open 30 relp_version=0\ncommands=syslog\n").expect("it reads");
-    let mut waiting = BTreeSet::new();
-    for (number, line) in (2..).zip(lines) {
-        writeln!(peer, "{number} syslog {} {line}", line.len()).expect("it reads");
-        waiting.insert(number);
-    }
-    while !waiting.is_empty() {
-        let answer = answers.next().expect("it answers").expect("text");
-        if let Some((number, rest)) = answer.split_once(' ')
-            && rest.starts_with("rsp ")
-            && rest.contains("200 OK")
-        {
-            waiting.remove(&number.parse::<u64>().unwrap_or(0));
-        }
     }
 }
 

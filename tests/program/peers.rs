@@ -1,6 +1,10 @@
-//! Real peers: the machine's programs that a test needs.
+//! Peers: the machine's programs that a test needs, and a sender of its own.
 
-use std::io::{self, Write};
+use std::collections::BTreeSet;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::TcpStream;
+
+use super::{Program, WATCHDOG};
 
 /// The machine's programs that a test needs; false, and said so, if one is missing.
 pub fn are_there(programs: &[&str], install: &str) -> bool {
@@ -15,4 +19,28 @@ pub fn are_there(programs: &[&str], install: &str) -> bool {
     );
     let _ = writeln!(io::stdout(), "not run: {missing} ({install})");
     false
+}
+
+/// Sends lines over RELP and waits until each is acknowledged: then it is in the log.
+pub fn send(program: &Program, lines: &[impl AsRef<str>]) {
+    let peer = TcpStream::connect(program.address_after("listening on")).expect("it listens");
+    peer.set_read_timeout(Some(WATCHDOG)).expect("a socket");
+    let mut answers = BufReader::new(peer.try_clone().expect("a socket")).lines();
+    let mut peer = peer;
+    peer.write_all(b"1 open 30 relp_version=0\ncommands=syslog\n").expect("it reads");
+    let mut waiting = BTreeSet::new();
+    for (number, line) in (2..).zip(lines) {
+        let line = line.as_ref();
+        write!(peer, "{number} syslog {} {line}\n", line.len()).expect("it reads");
+        waiting.insert(number);
+    }
+    while !waiting.is_empty() {
+        let answer = answers.next().expect("it answers").expect("text");
+        if let Some((number, rest)) = answer.split_once(' ')
+            && rest.starts_with("rsp ")
+            && rest.contains("200 OK")
+        {
+            waiting.remove(&number.parse::<u64>().unwrap_or(0));
+        }
+    }
 }

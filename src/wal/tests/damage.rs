@@ -240,13 +240,16 @@ fn r3_segments_in_each_others_place_are_loud() {
         let disk = sample.disk.after_kill();
         disk.set_bytes(&segment_name(*one), &other.bytes(&segment_name(*one)));
         let err = open(&disk.after_kill(), 6, sample.first).expect_err("swapped").to_string();
-        assert!(err.contains("a segment of another log, not the one that segments names"), "{err}");
+        assert!(
+            err.contains("a segment of another log, not the one that the list `segments` names"),
+            "{err}"
+        );
         sample.check(&disk).expect("the way out");
     }
     let disk = sample.disk.after_kill();
     disk.set_bytes(LIST, &other.bytes(LIST));
     let err = open(&disk, 6, sample.first).expect_err("another log's list").to_string();
-    assert!(err.contains("the list of segments, segments, is that of another log"), "{err}");
+    assert!(err.contains("the list `segments` is that of another log"), "{err}");
     let storage: Arc<dyn Storage> = Arc::new(disk.clone());
     give_up(&storage, Known::from(sample.first), None).expect("accepted");
     assert_eq!(open(&disk, 6, sample.first).expect("starts").2, sample.all, "nothing is lost");
@@ -270,13 +273,12 @@ fn r3_a_list_that_is_damaged_or_missing_is_loud_and_nothing_is_lost_without_it()
             let (_, _, found) = open(&disk, 6, sample.first).expect("starts");
             assert_eq!(found, sample.all);
         };
-        check(None, "the list of segments, segments, is missing: the newest segment that is there");
-        (0..good.len())
-            .for_each(|len| check(Some(&good[..len]), "the list of segments, segments: "));
+        check(None, "the list `segments` is missing: the newest segment that is there");
+        (0..good.len()).for_each(|len| check(Some(&good[..len]), "the list `segments`: "));
         for bit in 0..good.len() * 8 {
             let mut bytes = good.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            check(Some(&bytes), "the list of segments, segments: ");
+            check(Some(&bytes), "the list `segments`: ");
         }
     }
 }
@@ -406,7 +408,7 @@ fn all_segments_and_the_list_are_gone() {
     let refused = refusals(known).concat();
     assert!(refused.contains("and so is segment 1 (wal-000000000001.seg); checkpoint 9 needs it"));
     let err = open(&disk, 6, 4).expect_err("all are gone").to_string();
-    let what = "the log in memory is damaged: the list of segments, segments, is missing, and so is segment 4 \
+    let what = "the log in memory is damaged: the list `segments` is missing, and so is segment 4 \
         (wal-000000000004.seg); `tidemill inspect memory` says what is there, ";
     assert!(err.starts_with(what), "{err}");
 }
