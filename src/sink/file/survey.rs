@@ -85,9 +85,9 @@ impl Survey {
     }
 
     fn add_hidden(&mut self, hidden: Hidden, owner: &Owner) {
-        // What has no batch that counts is nobody's, unless its name says otherwise.
+        // What has no batch that counts is nobody's, unless its name or the ledger beside it says otherwise.
         let tag = hidden.label().tag.as_ref();
-        let is_tagged_own = tag.is_some_and(|tag| *tag == owner.identity.short());
+        let is_own = tag.map_or(self.own.is_some(), |tag| *tag == owner.identity.short());
         match hidden.identity() {
             Some(identity) if identity == owner.identity => self.own_hidden.push(hidden),
             Some(identity) => {
@@ -98,7 +98,7 @@ impl Survey {
                     self.others.push(title);
                 }
             }
-            None if is_tagged_own => self.own_hidden.push(hidden),
+            None if is_own => self.own_hidden.push(hidden),
             None if tag.is_none() => self.nobodys_hidden.push(hidden),
             None => {}
         }

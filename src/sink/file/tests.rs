@@ -1,5 +1,7 @@
 //! The sink `file` on disks that lose power, fill up and fail.
 
+mod owners;
+
 use super::*;
 use crate::sink::SharedSink;
 use crate::sink::given::{State, key, lines, rows};
