@@ -233,7 +233,6 @@ fn expect_all(said: &str, words: &[&str]) {
 }
 
 fn check(ends: &[End], harms: &[Harm], outcome: Outcome) {
-    println!("{ends:?}, {harms:?}");
     let (place, other) = (Place::new(), Place::new());
     place.live(ends);
     if harms.iter().any(|harm| matches!(harm, Foreign(_))) {

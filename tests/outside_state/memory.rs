@@ -247,7 +247,7 @@ fn lines(dir: &Path) -> Vec<String> {
     let mut files: Vec<_> = std::fs::read_dir(dir.join("out"))
         .expect("there is output")
         .map(|entry| entry.expect("readable").path())
-        .filter(|path| !path.file_name().is_some_and(|name| name.as_encoded_bytes()[0] == b'.'))
+        .filter(|path| path.file_name().is_none_or(|name| name.as_encoded_bytes()[0] != b'.'))
         .collect();
     files.sort();
     let text = files.iter().map(|file| std::fs::read_to_string(file).expect("text"));

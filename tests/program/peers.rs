@@ -31,7 +31,7 @@ pub fn send(program: &Program, lines: &[impl AsRef<str>]) {
     let mut waiting = BTreeSet::new();
     for (number, line) in (2..).zip(lines) {
         let line = line.as_ref();
-        write!(peer, "{number} syslog {} {line}\n", line.len()).expect("it reads");
+        writeln!(peer, "{number} syslog {} {line}", line.len()).expect("it reads");
         waiting.insert(number);
     }
     while !waiting.is_empty() {

@@ -239,7 +239,7 @@ fn nobody_writes_to_the_disk_of_another_source() {
     assert!(aside[2].is_closing() && aside[3].is_closing());
     let keeper = asides.start("rx0-aside").expect("a thread");
     for at in 0..2 {
-        let given_up = unfinished.take(places[at], &aside[at]).err().expect("it was given up");
+        let given_up = unfinished.take(places[at], &aside[at]).expect_err("it was given up");
         assert!(matches!(given_up.how, How::Overlong), "{at}");
     }
     keeper.stop().expect("the thread").join();
