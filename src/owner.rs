@@ -292,6 +292,11 @@ impl Owner {
         self.lineage.knows(written)
     }
 
+    /// The number of this start.
+    pub(crate) fn run(&self) -> u64 {
+        self.lineage.starts.last().map_or(0, |start| start.run)
+    }
+
     /// How many commits an output had, as far as this state knows.
     pub(crate) fn commits_of(&self, output: u64) -> u64 {
         self.outputs.iter().find(|mark| mark.output == output).map_or(0, |mark| mark.commits)

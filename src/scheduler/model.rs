@@ -44,21 +44,25 @@ struct Rig {
     told: Signal,
 }
 
-fn rig() -> Rig {
-    let (clock, poison) = (Arc::new(ManualClock::new()), Poison::new());
-    let account = Account::new(1 << 20);
-    let store = Arc::new(BlockManager::new(Arc::clone(&account), None));
-    let (tracker, scheduler) = (Arc::new(BlockTracker::new(1)), Scheduler::new());
-    let generator = Generator::new(GeneratorOptions {
+fn generator(clock: Arc<ManualClock>, poison: &Poison) -> Arc<Generator> {
+    Generator::new(GeneratorOptions {
         name: "rx0".to_owned(),
         source: 0,
         framing: Framing::Lines,
         block_interval: PERIOD,
         block_bytes_max: 1 << 20,
-        clock: clock.clone(),
+        clock,
         poison: poison.clone(),
         log: None,
-    });
+    })
+}
+
+fn rig() -> Rig {
+    let (clock, poison) = (Arc::new(ManualClock::new()), Poison::new());
+    let account = Account::new(1 << 20);
+    let store = Arc::new(BlockManager::new(Arc::clone(&account), None));
+    let (tracker, scheduler) = (Arc::new(BlockTracker::new(1)), Scheduler::new());
+    let generator = generator(clock.clone(), &poison);
     let (own, known) = (Arc::clone(&store), Arc::clone(&tracker));
     let times = EngineTimes::new();
     let stored =

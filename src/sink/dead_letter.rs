@@ -78,7 +78,13 @@ impl DeadLetterFiles {
         match &*storage {
             Some(storage) => Ok(Arc::clone(storage)),
             None => {
-                let made: Arc<dyn Storage> = Arc::new(Directory::open(&self.directory)?);
+                let made = Directory::open(&self.directory).map_err(|err| match err {
+                    Error::Io { what, source } => {
+                        Error::io(format!("cannot keep a dead letter: {what}"), source)
+                    }
+                    other => other,
+                })?;
+                let made: Arc<dyn Storage> = Arc::new(made);
                 *storage = Some(Arc::clone(&made));
                 Ok(made)
             }

@@ -419,7 +419,7 @@ impl Sink for File {
             return self.is_label_there(key);
         }
         let dir = self.storage.name();
-        let appends = self.appends();
+        let (appends, is_left) = (self.appends(), self.is_left);
         let begun = self.begun()?;
         if !begun.owner.has_state() && !appends {
             let found = begun.in_the_way.get(&(safe(&key.job), key.partition));
@@ -434,6 +434,8 @@ impl Sink for File {
         match begun.known(key) {
             Known::Committed => Ok(true),
             Known::No => Ok(false),
+            // A start of another copy of the state wrote it, and nothing is written over here.
+            Known::Other(_) if is_left => Ok(false),
             Known::Other(other) => Err(super::other_batch(&dir, key, &begun.written(key), &other)),
         }
     }

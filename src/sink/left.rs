@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::file::{self, Existing};
+use super::file;
 use super::{CommitKey, File, Sink, Sqlite};
 use crate::error::Result;
 use crate::owner::{Owner, StateId};
@@ -79,8 +79,7 @@ impl Left {
                 Some(Box::new(File::left(storage)?))
             }
             Place::Table(path, table) if path.is_file() => {
-                // What else is there is somebody's who writes there now.
-                Some(Box::new(Sqlite::open(path, table, Existing::Append)?))
+                Some(Box::new(Sqlite::left(path, table)?))
             }
             _ => None,
         };

@@ -23,7 +23,7 @@ mod sqlite;
 #[path = "sqlite_absent.rs"]
 mod sqlite;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use crate::error::{Error, Result};
@@ -193,6 +193,10 @@ pub struct SharedSink {
     reached: Arc<[AtomicU64; 2]>,
     /// Where it wrote before this run, if that is another place.
     earlier: Arc<Mutex<Option<Earlier>>>,
+    /// The number of this start.
+    run: Arc<AtomicU64>,
+    /// The batches of earlier starts that were committed in this one, where another sink asks what was committed before it.
+    since: Arc<Mutex<Option<HashSet<CommitKey>>>>,
 }
 
 /// Where a sink wrote before: batches that were planned then may be committed there.
@@ -213,8 +217,14 @@ impl SharedSink {
     /// A sink to be shared.
     pub fn new(sink: impl Sink + 'static) -> Self {
         let sink: Box<dyn Sink> = Box::new(sink);
-        let sink = Arc::new(Mutex::new(sink));
-        SharedSink { sink, name: None, reached: Arc::default(), earlier: Arc::default() }
+        SharedSink {
+            sink: Arc::new(Mutex::new(sink)),
+            name: None,
+            reached: Arc::default(),
+            earlier: Arc::default(),
+            run: Arc::default(),
+            since: Arc::default(),
+        }
     }
 
     /// The same sink with a name, by which a later start finds it again.
@@ -244,16 +254,27 @@ impl SharedSink {
 
     /// From now on what is committed in that sink is committed: it writes where this one wrote.
     pub(crate) fn remember_other(&self, other: SharedSink) {
+        *other.since.lock() = Some(HashSet::new());
         *self.earlier.lock() = Some(Earlier::Other(other));
     }
 
-    /// Whether the batch was committed where the sink wrote before. A batch of this run was not.
+    /// Whether the batch was committed where the sink wrote before, and before this start.
     fn committed_earlier(&self, key: &CommitKey) -> Result<bool> {
         match &mut *self.earlier.lock() {
+            Some(_) if !self.is_of_earlier(key) => Ok(false),
             None => Ok(false),
             Some(Earlier::Left(left)) => left.committed(key),
-            Some(Earlier::Other(other)) => other.sink.lock().committed(key),
+            Some(Earlier::Other(other)) => {
+                let mut sink = other.sink.lock();
+                let is_new = other.since.lock().as_ref().is_some_and(|since| since.contains(key));
+                Ok(!is_new && sink.committed(key)?)
+            }
         }
+    }
+
+    /// Whether an earlier start planned the batch.
+    fn is_of_earlier(&self, key: &CommitKey) -> bool {
+        key.id.run < self.run.load(Ordering::SeqCst)
     }
 
     /// How many rows make a difference, see [`Sink::rows_max`].
@@ -274,6 +295,7 @@ impl SharedSink {
     /// # Errors
     /// If that fails.
     pub fn begin(&self, owner: &Owner, note: &mut dyn FnMut(String)) -> Result<()> {
+        self.run.store(owner.run(), Ordering::SeqCst);
         self.sink.lock().begin(owner, note)
     }
 
@@ -303,6 +325,9 @@ impl SharedSink {
         }
         sink.write(key, meta, rows)?;
         sink.commit(key)?;
+        if let Some(since) = self.since.lock().as_mut().filter(|_| self.is_of_earlier(key)) {
+            since.insert(key.clone());
+        }
         if let Some(OutputMark { output, commits }) = sink.reached() {
             self.reached[0].store(output, Ordering::SeqCst);
             self.reached[1].store(commits, Ordering::SeqCst);

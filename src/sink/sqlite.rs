@@ -52,6 +52,8 @@ pub struct Sqlite {
     path: String,
     table: String,
     existing: Existing,
+    /// Nothing is written here any more.
+    is_left: bool,
     /// Who writes, once that is known.
     begun: Option<Begun>,
     /// What this run has committed.
@@ -83,7 +85,16 @@ impl Sqlite {
         connection.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
         books::make_tables(&connection).map_err(fail)?;
         let (table, committed) = (table.to_owned(), Ledger::default());
-        Ok(Sqlite { connection, path: name, table, existing, begun: None, committed })
+        let is_left = false;
+        Ok(Sqlite { connection, path: name, table, existing, is_left, begun: None, committed })
+    }
+
+    /// A table that is written to no more: what else is there is none of its business.
+    ///
+    /// # Errors
+    /// As [`open`](Sqlite::open).
+    pub(super) fn left(path: &Path, table: &str) -> Result<Self> {
+        Ok(Sqlite { is_left: true, ..Sqlite::open(path, table, Existing::Append)? })
     }
 
     fn appends(&self) -> bool {
@@ -318,7 +329,7 @@ impl Sink for Sqlite {
         if self.committed.committed(key) {
             return Ok(true);
         }
-        let title = self.title();
+        let (title, is_left) = (self.title(), self.is_left);
         let begun = self.begun()?;
         if let Some(books) = begun.books.as_ref().filter(|_| !planted(Planted::CommitByLabel)) {
             let written = begun.owner.written(key.time.as_millis(), key.id);
@@ -326,6 +337,8 @@ impl Sink for Sqlite {
             return match book.map_or(Known::No, |book| book.look(&written, begun.is_in_order)) {
                 Known::Committed => Ok(true),
                 Known::No => Ok(false),
+                // A start of another copy of the state wrote it, and nothing is written over here.
+                Known::Other(_) if is_left => Ok(false),
                 Known::Other(other) => Err(super::other_batch(&title, key, &written, &other)),
             };
         }

@@ -22,6 +22,14 @@ impl Sqlite {
         let what = "the sink `sqlite` is not in this program: build it with `--features sqlite`";
         Err(Error::Config(format!("error: {what}")))
     }
+
+    /// Never succeeds.
+    ///
+    /// # Errors
+    /// As [`open`](Sqlite::open).
+    pub(super) fn left(path: &Path, table: &str) -> Result<Self> {
+        Sqlite::open(path, table, Existing::Append)
+    }
 }
 
 impl Sink for Sqlite {

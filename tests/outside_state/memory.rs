@@ -153,12 +153,14 @@ fn check_unfinished(situation: &Situation) {
     assert!(names.any(|name| newest.contains(&format!("from {name}, which sent"))), "{given_up}");
     // Whoever is not closed is read to the end of what it sent.
     let all = greetings + (PEERS * begin.len()) as u64;
-    while fate != Fate::Closed && counted.receiver("bytes") < all {
+    while fate == Fate::Dropped && counted.receiver("bytes") < all {
         std::thread::yield_now();
     }
     let status = api(pages, "status");
     let unfinished = status["unfinished_bytes"].as_u64().expect("a number");
-    assert!(unfinished <= BOUND + 1024, "{unfinished} unfinished bytes");
+    // Beyond it is what waits for a disk: a quarter, and the record that was more than that.
+    let leaving = if fate == Fate::PutAside { BOUND / 4 + RECORD as u64 } else { 0 };
+    assert!(unfinished <= BOUND + leaving + 1024, "{unfinished} unfinished bytes");
     assert_eq!(status["unfinished_bytes_max"], BOUND);
     let metrics = get(pages, "/metrics").1;
     assert!(metrics.contains(&format!("tidemill_unfinished_bytes_max {BOUND}")), "{metrics}");
@@ -171,8 +173,10 @@ fn check_unfinished(situation: &Situation) {
     match fate {
         Fate::Dropped => assert_eq!((counted.receiver("overlong"), answered), (gone, 0)),
         Fate::PutAside => {
-            assert_eq!(answered, PEERS, "each is answered");
-            assert_eq!(put_aside(&letters) as u64, gone);
+            // A disk that is slower than the peers makes it close some instead.
+            let closed = (PEERS - answered) as u64;
+            assert!(closed < gone, "{closed} of {gone} were closed");
+            assert_eq!(put_aside(&letters) as u64, gone - closed);
         }
         Fate::Closed => {
             assert_eq!(answered as u64, whole, "who was closed got no answer");
