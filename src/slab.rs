@@ -128,6 +128,7 @@ impl Account {
     pub fn change_unfinished(&self, before: usize, after: usize) {
         if after > before {
             self.unfinished.fetch_add(after - before, Ordering::SeqCst);
+            self.wake_pressed();
         } else if after < before {
             self.unfinished.fetch_sub(before - after, Ordering::SeqCst);
             self.wake_readers();
@@ -151,7 +152,7 @@ impl Account {
         self.wakers.lock().push(Box::new(wake));
     }
 
-    /// Calls `wake` whenever results come in and less than an eighth is left; it must only post.
+    /// Calls `wake` whenever results or unfinished records come in and less than an eighth is left; it must only post.
     pub fn on_pressure(&self, wake: impl Fn() + Send + Sync + 'static) {
         self.on_pressure.lock().push(Box::new(wake));
     }
@@ -310,6 +311,20 @@ mod tests {
         results.add(5);
         drop(results);
         check(0, 2);
+    }
+
+    #[test]
+    fn unfinished_records_may_make_memory_short() {
+        let (account, woken) = (Account::new(1_000), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&woken);
+        account.on_pressure(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        let _blocks = account.charge(600);
+        account.change_unfinished(0, 300);
+        assert_eq!((woken.load(Ordering::SeqCst), account.is_full()), (0, false));
+        account.change_unfinished(300, 400);
+        assert_eq!((woken.load(Ordering::SeqCst), account.is_full()), (1, true));
     }
 
     #[test]

@@ -55,6 +55,10 @@ pub const DEAD_LETTER_DIRECTORY: &str = "dead-letter";
 
 const BLOCK_BYTES_DEFAULT: u64 = 8 << 20;
 
+/// A full store has at least so many blocks, unless their size was given: those that tasks work on cannot leave memory, and the
+/// others must be enough to make room.
+const BLOCKS_MIN: u64 = 16;
+
 /// What happens to a batch that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OnFailure {
@@ -442,7 +446,7 @@ impl Config {
             store_bytes_max,
             block_bytes_max: self
                 .block_bytes_max
-                .unwrap_or(BLOCK_BYTES_DEFAULT.min(store_bytes_max)),
+                .unwrap_or(BLOCK_BYTES_DEFAULT.min(store_bytes_max / BLOCKS_MIN)),
             stop_deadline: self.stop_deadline,
             on_failure: self.on_failure,
             dead_letter_directory: self.dead_letter_directory.clone(),
@@ -526,7 +530,7 @@ mod tests {
         let given = Config::new("a").batch_interval(Interval::millis(50)).store_bytes_max(1 << 20);
         let resolved = given.resolve().expect("good");
         assert_eq!(resolved.block_interval, Interval::millis(50));
-        assert_eq!(resolved.block_bytes_max, 1 << 20);
+        assert_eq!(resolved.block_bytes_max, 64 << 10);
         assert_eq!(resolved.highest_input_rate(), 20 << 20);
     }
 
