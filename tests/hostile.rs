@@ -380,30 +380,34 @@ const HONEST: u64 = 50;
 const ALMOST_MAX: usize = 256 << 10;
 const ALMOST: usize = 400;
 
+/// The same with a pool: its threads serve so many, and one more.
+const ALMOST_OF_POOL: usize = 127;
+
 /// `store_bytes_max` beside them, a quarter of which unfinished records may take.
 const ALMOST_STORE: u64 = 8 << 20;
 
 /// Peers of which each has almost sent a whole record: more than memory has room for. Then all end theirs.
 fn r8_almost_whole(case: Case) -> Found {
-    let (store, record, threads) = (
+    let (store, record) = (
         format!("store_bytes_max={}MiB", ALMOST_STORE >> 20),
         format!("source.in.record_bytes_max={}KiB", ALMOST_MAX >> 10),
-        // A connection without a thread is not read: it takes no memory.
-        format!("source.in.pool_threads={}", if case.model == "pool" { ALMOST + 8 } else { 1 }),
     );
+    // A connection without a thread is not read, and takes no memory.
+    let threads = format!("source.in.pool_threads={}", ALMOST_OF_POOL + 1);
     let options = ["--set", &store, "--set", &record, "--set", &threads];
+    let count = if case.model == "pool" { ALMOST_OF_POOL } else { ALMOST };
     let mut engine = Engine::start(case, "count", &options, None);
     let pages = engine.pages;
     let receiver = |name: &str| api(pages, "receivers")[0][name].as_u64().unwrap_or(0);
     let mut honest = Honest { stream: engine.connect(), lines: 0 };
-    let mut peers: Vec<TcpStream> = (0..ALMOST).map(|_| engine.connect()).collect();
+    let mut peers: Vec<TcpStream> = (0..count).map(|_| engine.connect()).collect();
     let almost = vec![b'x'; ALMOST_MAX - 1];
     for peer in &mut peers {
         honest.send(10)?;
         let sent = peer.write_all(&almost);
         sent.map_err(|err| format!("a peer is not read: {err}"))?;
     }
-    let all = (ALMOST * almost.len()) as u64;
+    let all = (count * almost.len()) as u64;
     engine.until("all of it is read", |_| receiver("bytes") >= all)?;
     let sent = honest.lines;
     engine.until_counted(sent)?;
@@ -422,7 +426,7 @@ fn r8_almost_whole(case: Case) -> Found {
         sent.map_err(|err| format!("a peer is not read: {err}"))?;
     }
     engine.until("the peers are gone", |_| peers.iter().all(is_closed))?;
-    let whole = ALMOST as u64 - given_up;
+    let whole = count as u64 - given_up;
     engine.until_counted(sent + whole)?;
     let left = api(pages, "status")["unfinished_bytes"].as_u64().unwrap_or(u64::MAX);
     expect(left <= 4096, || format!("{left} unfinished bytes are left"))?;

@@ -12,6 +12,9 @@ use crate::sync::{Arc, AtomicUsize, Mutex, MutexGuard, Ordering};
 /// The size of a pooled buffer, in bytes.
 pub const BUFFER_BYTES: usize = 64 * 1024;
 
+/// Where more buffers than this are being read into, each reader takes one at a time: 8 MiB.
+const READING_MANY: usize = 128;
+
 /// Free buffers that are kept however full the account is.
 const FREE_MIN: usize = 16;
 
@@ -22,6 +25,8 @@ pub struct Pool {
     free: Mutex<Free>,
     /// The number of free buffers.
     count: AtomicUsize,
+    /// The number of buffers that hold memory to be read into.
+    reading: AtomicUsize,
     account: Arc<Account>,
 }
 
@@ -35,7 +40,8 @@ struct Free {
 impl Pool {
     /// An empty pool; buffers are made as they are needed and reused.
     pub fn new(account: Arc<Account>) -> Arc<Self> {
-        Arc::new(Pool { free: Mutex::new(Free::default()), count: AtomicUsize::new(0), account })
+        let (count, reading) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Pool { free: Mutex::new(Free::default()), count, reading, account })
     }
 
     /// The account of this pool's buffers.
@@ -128,7 +134,10 @@ pub struct Buffer {
 impl Buffer {
     /// All of the buffer's bytes, to read into.
     pub fn space(&mut self) -> &mut [u8] {
-        self.data.get_or_insert_with(|| self.pool.lease())
+        self.data.get_or_insert_with(|| {
+            self.pool.reading.fetch_add(1, Ordering::SeqCst);
+            self.pool.lease()
+        })
     }
 
     /// The first `len` bytes, after a read.
@@ -139,6 +148,7 @@ impl Buffer {
     /// Hands the first `len` bytes on as a shared range, counted until its last handle is dropped.
     pub fn freeze(&mut self, len: usize) -> Bytes {
         let Some(data) = self.data.take() else { return Bytes::new() };
+        self.pool.reading.fetch_sub(1, Ordering::SeqCst);
         let charge = self.pool.account.charge(data.len());
         Bytes::from_owner(Frozen { data, len, pool: Arc::clone(&self.pool), _charge: charge })
     }
@@ -146,8 +156,14 @@ impl Buffer {
     /// Gives unused memory back, so that an idle thread holds none.
     pub fn release(&mut self) {
         if let Some(data) = self.data.take() {
+            self.pool.reading.fetch_sub(1, Ordering::SeqCst);
             self.pool.give_back(data);
         }
+    }
+
+    /// Whether a read may fill several. Where many threads read, what they read into is not little.
+    pub fn may_be_many(&self) -> bool {
+        self.pool.reading.load(Ordering::SeqCst) < READING_MANY
     }
 }
 
@@ -212,6 +228,19 @@ mod tests {
         check(BUFFER_BYTES + 1, 0);
         check(1, 1);
         assert_eq!(pool.lease().len(), BUFFER_BYTES);
+    }
+
+    #[test]
+    fn a_reader_takes_one_buffer_where_many_are_read_into() {
+        let pool = Pool::new(Account::new(1 << 20));
+        let mut buffers: Vec<Buffer> = (0..READING_MANY).map(|_| pool.buffer()).collect();
+        assert!(buffers[0].may_be_many(), "none of them has memory");
+        buffers.iter_mut().for_each(|buffer| assert_eq!(buffer.space().len(), BUFFER_BYTES));
+        assert!(!buffers[0].may_be_many());
+        drop(buffers[0].freeze(1));
+        assert!(buffers[0].may_be_many());
+        drop(buffers);
+        assert_eq!(pool.reading.load(Ordering::SeqCst), 0);
     }
 
     #[test]

@@ -53,7 +53,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use crate::error::Result;
 use crate::metrics::ReceiverCounters;
-use crate::slab::{Buffer, Pool};
+use crate::slab::{BUFFER_BYTES, Buffer, Pool};
 use crate::sync::thread::Thread;
 use crate::sync::{Arc, Poison};
 use crate::time::Clock;
@@ -387,6 +387,7 @@ impl ReadBuffers {
 
     /// One vectored read of at most `most` bytes.
     fn read(&mut self, stream: &mut impl io::Read, most: usize) -> io::Result<usize> {
+        let most = if self.0[0].may_be_many() { most } else { most.min(BUFFER_BYTES) };
         let (mut left, mut used) = (most.max(1), 0);
         let mut slices = self.0.each_mut().map(|buffer| {
             if left == 0 {
@@ -404,10 +405,10 @@ impl ReadBuffers {
     fn hand_over<L: Lane>(&mut self, lane: &mut L, session: &mut L::Session, len: usize) -> Flow {
         let mut left = len;
         for buffer in &mut self.0 {
-            let part = left.min(buffer.space().len());
-            if part == 0 {
+            if left == 0 {
                 break;
             }
+            let part = left.min(buffer.space().len());
             if let Flow::Close(why) = lane.received(session, buffer, part) {
                 return Flow::Close(why);
             }
