@@ -17,6 +17,9 @@ mod lost;
 #[path = "outside_state/names.rs"]
 mod names;
 
+#[path = "outside_state/room.rs"]
+mod room;
+
 #[path = "outside_state/memory.rs"]
 mod memory;
 #[path = "outside_state/owners.rs"]

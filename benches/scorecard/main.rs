@@ -24,6 +24,7 @@ mod rows;
 mod still;
 mod syslog;
 mod verdict;
+mod volumes;
 mod words;
 
 use std::io::Write;

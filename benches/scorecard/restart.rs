@@ -23,10 +23,13 @@ use crate::{Options, Outcome};
 const KILLS: usize = 20;
 
 /// The records of each batch. One that was printed and not known to be done when the engine died is printed again.
-type Batches = BTreeMap<u64, u64>;
+pub type Batches = BTreeMap<u64, u64>;
 
 /// An engine over the log in `state`, its output, and the seconds until its first batch was done.
-fn start(state: &Path, batches: &mut Batches) -> Outcome<(Listening, BufReader<ChildStdout>, f64)> {
+pub fn start(
+    state: &Path,
+    batches: &mut Batches,
+) -> Outcome<(Listening, BufReader<ChildStdout>, f64)> {
     let state = state.display().to_string();
     let clock = SystemClock::new();
     let begin = clock.now();
@@ -48,7 +51,7 @@ fn take(line: &str, batches: &mut Batches) -> Outcome<()> {
 }
 
 /// What is left of the output of an engine that has ended; a kill may have cut the last line.
-fn take_rest(output: BufReader<ChildStdout>, batches: &mut Batches) -> Outcome<()> {
+pub fn take_rest(output: BufReader<ChildStdout>, batches: &mut Batches) -> Outcome<()> {
     for line in output.lines().map_while(Result::ok).filter(|line| line.ends_with('}')) {
         take(&line, batches)?;
     }

@@ -16,6 +16,7 @@ use crate::process::{Owned, Sender, Sent, TIDEMILL, run, said};
 use crate::verdict::{Sheet, Spread, Target};
 use crate::{
     Options, Outcome, crowd, delay, durable, full, hostile, overload, restart, still, syslog,
+    volumes,
 };
 
 /// The rows that can be measured.
@@ -47,6 +48,8 @@ pub enum Row {
     P16,
     /// Killed under load and started again.
     R1,
+    /// Small disks that many times their size passes through.
+    Volumes,
     /// A full disk that is emptied again.
     R5,
     /// A flood of connections with few descriptors.
@@ -79,6 +82,7 @@ impl Row {
             Row::P11 => durable::recovery(options, sheet),
             Row::P16 => syslog::relp(options, sheet),
             Row::R1 => restart::restart(options, sheet),
+            Row::Volumes => volumes::volumes(options, sheet),
             Row::R5 => full::full(options, sheet),
             Row::R7 => hostile::flood(options, sheet),
             Row::R8 => hostile::endless(options, sheet),

@@ -273,6 +273,7 @@ impl Scheduler {
             stages: parts.times.stage_recorders(),
             cut: Moment::default(),
             stored: Moment::default(),
+            ending: false,
             draining: false,
             index,
             last,
@@ -371,6 +372,8 @@ struct JobLoop {
     /// When the waiting tick was cut, and when the last source that it waits for had stored what was cut.
     cut: Moment,
     stored: Moment,
+    /// No tick comes any more: the stop was asked for, and what was read is handed over.
+    ending: bool,
     /// Nothing more is received; the end is told when the last batch is done.
     draining: bool,
     /// The number of the next batch; with a log it counts on over all starts.
@@ -396,6 +399,7 @@ impl JobLoop {
                 Next::Deadline => self.allocate_if_due(),
             }
             self.fire();
+            self.relieve_log();
             self.advance();
             self.start_jobs();
         }
@@ -477,6 +481,7 @@ impl JobLoop {
 
     /// Takes the ticks that came before the stop, and no more.
     fn end_ticks(&mut self) {
+        self.ending = true;
         let (mut ticks, now) = (self.ticks.take(), self.parts.clock.now());
         while let Some(time) = ticks.as_mut().and_then(|ticks| ticks.take(now)) {
             self.tick(time, now);
@@ -642,14 +647,35 @@ impl JobLoop {
         let (blocks, _) = self.parts.tracker.unallocated();
         let direct = self.parts.direct.iter().any(Direct::has_a_last_batch);
         let mut is_left = blocks > 0 || direct || self.last.is_none();
-        while is_left && let Some(time) = self.generator.last_time(self.parts.clock.wall_time()) {
-            let now = self.parts.clock.now();
-            (self.cut, self.stored) = (now, now);
-            self.allocate(time, now);
+        while is_left && self.allocate_rest() {
             is_left = self.parts.tracker.unallocated().0 > 0;
         }
         self.advance();
         self.tell_if_drained();
+    }
+
+    /// Gives what is stored to a batch under the next tick's time; whether there may be one more batch.
+    fn allocate_rest(&mut self) -> bool {
+        let time = self.generator.last_time(self.parts.clock.wall_time());
+        if let Some(time) = time {
+            let now = self.parts.clock.now();
+            (self.cut, self.stored) = (now, now);
+            self.allocate(time, now);
+        }
+        time.is_some()
+    }
+
+    /// While the stop waits until what was read is in the log, and the log has no room: only a batch makes room there, and no
+    /// tick comes for one.
+    fn relieve_log(&mut self) {
+        let is_short = || self.durable.as_ref().is_some_and(Durable::is_short);
+        if !self.ending || self.draining || !is_short() {
+            return;
+        }
+        self.allocate_current();
+        if self.batches() == 0 && self.parts.tracker.unallocated().0 > 0 {
+            self.allocate_rest();
+        }
     }
 
     /// Begins the batches of missed ticks that had to wait because too many batches did.
