@@ -16,6 +16,7 @@ use signal_hook::iterator::{Handle, Signals};
 
 use crate::error::{Error, Result};
 use crate::sync::Poison;
+use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::{self, Thread};
 use crate::time::{Clock, Moment, SystemClock};
 
@@ -87,7 +88,11 @@ impl Decider {
                     self.stopped = Some(now);
                     Action::Stop
                 }
-                Some(first) if now.since(first) < SAME_SIGNAL => Action::Nothing,
+                Some(first)
+                    if now.since(first) < SAME_SIGNAL && !planted(Planted::SecondSignalAtOnce) =>
+                {
+                    Action::Nothing
+                }
                 Some(_) => Action::EndAtOnce,
             },
             (SIGHUP, Hangup::Reloads) if self.stopped.is_none() => Action::Reload,
@@ -176,6 +181,16 @@ mod tests {
         check(Stops, &[(SIGHUP, 5), (SIGTERM, 2_000)], EndAtOnce);
         check(Ignored, &[(SIGHUP, 5)], Nothing);
         check(Reloads, &[(SIGUSR1, 5), (SIGUSR2, 6)], Nothing);
+    }
+
+    /// A supervisor's second signal, to the group of the process, would cut its drain short.
+    #[cfg(tidemill_planted)]
+    #[test]
+    fn planted_an_end_at_once_by_the_same_signal_is_found_out() {
+        use crate::sync::planted::with;
+        let twice = || check(Hangup::Reloads, &[(SIGTERM, 5), (SIGTERM, 5)], Action::EndAtOnce);
+        with(Planted::SecondSignalAtOnce, twice);
+        check(Hangup::Reloads, &[(SIGTERM, 5), (SIGTERM, 5)], Action::Nothing);
     }
 
     #[test]

@@ -113,6 +113,8 @@ pub(crate) enum Planted {
     RenameBeforeSync,
     /// The sinks: a batch is taken for committed because its time, or a later one, is there.
     CommitByLabel,
+    /// `Decider`: a second signal to stop ends the process, however soon it follows the first.
+    SecondSignalAtOnce,
     /// `files`: a file is the same one if its inode is.
     IdentityIsInode,
     /// `files`: a file with two names in the directory is two files.
@@ -144,6 +146,7 @@ pub(crate) fn planted(defect: Planted) -> bool {
 const OF_PROCESS: &[Planted] = &[
     Planted::CommitByLabel,
     Planted::BackOffResetOnConnect,
+    Planted::SecondSignalAtOnce,
     Planted::AcceptsMissingNewest,
     Planted::AcknowledgesBeforeLog,
     Planted::RefusedIsDurable,
