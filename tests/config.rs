@@ -492,6 +492,30 @@ error: `skip_empty` must be `true` or `false`, not a string
     ),
     (
         pipeline_key,
+        r#"batch_timer = "lopp""#,
+        r#"
+error: unknown batch timer `lopp`
+ --> p.toml:1:15
+  |
+1 | batch_timer = "lopp"
+  |               ^^^^^^
+  |
+  = help: did you mean `loop`?
+"#,
+    ),
+    (
+        pipeline_key,
+        "batch_timer = 'loop'\ntrigger = { records = 5, timeout = '1s' }",
+        "
+warning: `batch_timer` has no effect with `trigger`: no batch waits for a tick
+ --> p.toml:1:1
+  |
+1 | batch_timer = 'loop'
+  | ^^^^^^^^^^^
+",
+    ),
+    (
+        pipeline_key,
         "on_failure = { retries = 2 }",
         "
 error: unknown key `retries` of `on_failure`
@@ -1809,6 +1833,8 @@ fn good_pipelines() {
     check(&pipeline_key(""), "");
     check(&pipeline_key(r#"name = "words""#), "");
     check(&pipeline_key(r#"http = "off""#), "");
+    check(&pipeline_key(r#"batch_timer = "loop""#), "");
+    check(&pipeline_key(r#"batch_timer = "thread""#), "");
     check(&pipeline_key("on_failure = { retry = 0, then = \"stop\" }\nskip_empty = true"), "");
     check(&socket_key("connect = [\"a.example:1\", \"[::1]:2\"]\nbackpressure = false"), "");
     check(
@@ -1936,6 +1962,7 @@ fn check_set(typed: &[&str], expected: &str) {
 fn settings_change_any_key() {
     check_set(&["source.lines.io_model=bio", "source.lines.socket.connections_max=5"], "");
     check_set(&["workers=2", "batch_interval=2s", "skip_empty=true", "on_failure.retry=1"], "");
+    check_set(&["batch_timer=loop"], "");
     check_set(
         &["job.words.where=${x}|a"],
         "

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use tidemill::config::{CatchUp, OnFailure, RateLimits, Then};
+use tidemill::config::{BatchTimer, CatchUp, OnFailure, RateLimits, Then};
 use tidemill::sync::thread::{self, Thread};
 use tidemill::sync::{Arc, AtomicBool, AtomicU64, Mailbox, Ordering, Poison};
 use tidemill::testing::ManualClock;
@@ -72,9 +72,10 @@ fn a_jump_of_the_wall_clock_changes_no_batch() {
 
 #[test]
 fn missed_ticks_are_replayed_or_coalesced() {
-    let check = |catch_up, expected: &[u64]| {
+    let check_with = |timer, catch_up, expected: &[u64]| {
         let clock = ManualClock::new();
         let config = Config::new("outage").batch_interval(Interval::secs(1)).catch_up(catch_up);
+        let config = config.batch_timer(timer);
         let ctx = StreamingContext::with_clock(config, clock.clone()).expect("good options");
         ctx.queue_stream::<u64>(vec![], 1).foreach_batch(|_, _| Ok(()));
         let done = completed(&ctx);
@@ -85,6 +86,10 @@ fn missed_ticks_are_replayed_or_coalesced() {
         assert_eq!(times, expected, "{catch_up:?}");
         running.stop().expect("in order");
         assert!(done.is_empty(), "{catch_up:?}: {:?}", done.try_recv());
+    };
+    let check = |catch_up, expected: &[u64]| {
+        check_with(BatchTimer::Thread, catch_up, expected);
+        check_with(BatchTimer::Loop, catch_up, expected);
     };
     check(CatchUp::Replay, &[1_000, 2_000, 3_000, 4_000, 5_000]);
     check(CatchUp::Coalesce, &[5_000]);

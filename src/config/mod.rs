@@ -21,7 +21,7 @@ mod tree;
 pub mod units;
 
 pub use crate::journal::{NameChanges, NameKind, Renamed, StateName};
-pub use crate::scheduler::{CatchUp, Trigger};
+pub use crate::scheduler::{BatchTimer, CatchUp, Trigger};
 pub use given::GivenKeys;
 pub use jobs::{Job, JobKind, Pattern, TopK};
 pub use log_level::{LOG_LEVELS, LogLevel};
@@ -117,6 +117,7 @@ pub struct Config {
     concurrent_jobs: usize,
     skip_empty: bool,
     catch_up: CatchUp,
+    batch_timer: BatchTimer,
     trigger: Option<Trigger>,
     state_dir: Option<PathBuf>,
     spill_directory: Option<PathBuf>,
@@ -160,6 +161,8 @@ pub struct Resolved {
     pub concurrent_jobs: usize,
     /// Which batches are made up after an outage.
     pub catch_up: CatchUp,
+    /// What wakes the job loop at a tick; without effect with a trigger.
+    pub batch_timer: BatchTimer,
     /// Batches by record count instead of by the clock.
     pub trigger: Option<Trigger>,
     /// Whether a batch without records, and with no window or time-out due, is left out.
@@ -203,6 +206,7 @@ impl Config {
             concurrent_jobs: 1,
             skip_empty: false,
             catch_up: CatchUp::default(),
+            batch_timer: BatchTimer::default(),
             trigger: None,
             state_dir: None,
             spill_directory: None,
@@ -267,6 +271,19 @@ impl Config {
     /// Which batches are made up after an outage; by default one, at the last missed tick.
     pub fn catch_up(mut self, catch_up: CatchUp) -> Self {
         self.catch_up = catch_up;
+        self
+    }
+
+    /// What wakes the job loop at a tick; a thread of its own by default. Without effect with a trigger.
+    ///
+    /// ```
+    /// use tidemill::config::{BatchTimer, Config};
+    /// let config = Config::new("fast").batch_timer(BatchTimer::Loop);
+    /// assert_eq!(config.resolve()?.batch_timer, BatchTimer::Loop);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn batch_timer(mut self, timer: BatchTimer) -> Self {
+        self.batch_timer = timer;
         self
     }
 
@@ -453,6 +470,7 @@ impl Config {
             concurrent_jobs: self.concurrent_jobs,
             skip_empty: self.skip_empty,
             catch_up: self.catch_up,
+            batch_timer: self.batch_timer,
             trigger: self.trigger,
             state_dir: self.state_dir.clone(),
             spill: self.spill_directory.clone().map(|directory| Spill {

@@ -26,7 +26,8 @@ use super::sources::{self, Peers, Source};
 use super::tree::{self, Setting, Table};
 use super::units::{Address, Env, show_bytes};
 use super::{
-    CONCURRENT_JOBS_MAX, CatchUp, Config, OnFailure, Resolved, Then, Trigger, WORKERS_MAX, jobs,
+    BatchTimer, CONCURRENT_JOBS_MAX, CatchUp, Config, OnFailure, Resolved, Then, Trigger,
+    WORKERS_MAX, jobs,
 };
 
 /// The largest pipeline file that is read, in bytes.
@@ -346,6 +347,7 @@ fn read_config(root: &mut Section<'_>) -> ReadConfig {
     if let Some(Trigger { records, timeout }) = read_trigger(root) {
         config = config.trigger(records, timeout);
     }
+    config = read_batch_timer(root, config);
     for (key, why) in config.refused() {
         root.problems.add(Problem::new(&root.at_of(key), why));
     }
@@ -368,6 +370,17 @@ fn read_on_failure(mut section: Section<'_>, mut config: Config) -> Config {
     }
     section.finish();
     config.on_failure(OnFailure { retries, then })
+}
+
+/// Comes after the trigger, with which it has no effect.
+fn read_batch_timer(root: &mut Section<'_>, config: Config) -> Config {
+    let timers = [("thread", BatchTimer::Thread), ("loop", BatchTimer::Loop)];
+    let Some(found) = root.choice("batch_timer", "batch timer", &timers) else { return config };
+    if config.trigger.is_some() {
+        let title = "`batch_timer` has no effect with `trigger`: no batch waits for a tick";
+        root.problems.add(Problem::warning(&root.key_at("batch_timer"), title));
+    }
+    config.batch_timer(found.value)
 }
 
 fn read_trigger(root: &mut Section<'_>) -> Option<Trigger> {

@@ -5,8 +5,8 @@
 //!  stop ─────Final─▶ │ job-loop │ ◀──────────────────────────────── ┘
 //!  workers ─JobDone▶ └──────────┘ ─plan─▶ worker pool
 //! ```
-//! The loop waits for its own ticks: a timer's thread between the clock and the loop would be one more wake-up of a
-//! core that sleeps, 20 us of each batch. Everyone else only posts. What to do is decided by
+//! A tick is taken by the loop, whatever wakes it for that: the thread `batch-timer`, which only signals, or its own wait
+//! ([`BatchTimer`]). Everyone else only posts. What to do is decided by
 //! [`generator::JobGenerator`] and [`jobs::JobSet`], which are pure; this file and `running` carry it out. It knows
 //! nothing of the command line or of who waits for the end; they are told by [`Told`].
 
@@ -23,6 +23,7 @@ mod model;
 mod rate;
 mod running;
 mod steering;
+mod ticking;
 
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ use crate::store::{BlockManager, StoredBlock};
 use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mailbox, Mutex, Poison};
-use crate::time::{Clock, Moment, Schedule, Ticks, Time, tighten_timer_slack};
+use crate::time::{Clock, Moment, Schedule, Time, tighten_timer_slack};
 use crate::tracker::{BlockTracker, ReceivedBlock};
 use crate::workers::WorkerPool;
 
@@ -51,6 +52,7 @@ pub(crate) use durable::{LostInput, Recovery, reach};
 pub use generator::{CatchUp, Trigger};
 pub(crate) use kept::KeptBound;
 use kept::KeptWatch;
+pub use ticking::BatchTimer;
 
 use durable::Durable;
 use fit::Fit;
@@ -58,6 +60,7 @@ use generator::{JobGenerator, Pace, Step};
 use jobs::{JobRef, JobSet};
 use letters::Kept;
 use steering::Steering;
+use ticking::LoopTicks;
 
 /// Messages that may wait for the loop; the timer and the workers wait for room beyond that.
 const MESSAGES_MAX: usize = 65_536;
@@ -118,6 +121,8 @@ pub(crate) enum Batches {
 
 pub(crate) struct Options {
     pub(crate) batches: Batches,
+    /// What wakes the loop at a tick.
+    pub(crate) timer: BatchTimer,
     /// How long a batch may take to keep up; the rate estimator's measure.
     pub(crate) interval: Duration,
     pub(crate) allocate_wait: Duration,
@@ -255,6 +260,7 @@ impl Scheduler {
         }
         let steering = Steering::new(options.interval, std::mem::take(&mut parts.steered), now);
         let outputs = parts.graph.outputs();
+        let ticks = self.ticks(&options, &parts.clock, poison)?;
         let job_loop = JobLoop {
             scheduler: self.clone(),
             jobs: JobSet::new(outputs.len(), options.concurrent_jobs, options.retries),
@@ -263,7 +269,7 @@ impl Scheduler {
             outputs,
             generator,
             durable,
-            ticks: options.batches.ticks(),
+            ticks,
             ticked: false,
             late: parts.times.job_ticks.recorder(),
             steering,
@@ -285,15 +291,16 @@ impl Scheduler {
         let started = thread::spawn("job-loop", poison, move || job_loop.run());
         started.map_err(|err| Error::io("cannot start the thread `job-loop`", err))
     }
-}
 
-impl Batches {
     /// The ticks to come, where batches have a schedule.
-    fn ticks(&self) -> Option<Ticks> {
-        match *self {
-            Batches::Every(schedule, _) => Some(Ticks::new(schedule)),
-            Batches::OnRecords(_) => None,
-        }
+    fn ticks(
+        &self,
+        options: &Options,
+        clock: &Arc<dyn Clock>,
+        poison: &Poison,
+    ) -> Result<Option<LoopTicks>> {
+        let Batches::Every(schedule, _) = options.batches else { return Ok(None) };
+        LoopTicks::start(schedule, options.timer, clock, self.inbox.signal(), poison).map(Some)
     }
 }
 
@@ -351,7 +358,7 @@ struct JobLoop {
     outputs: Vec<Arc<Output>>,
     generator: JobGenerator,
     /// The ticks to come; none with a trigger, and none once the stop has begun.
-    ticks: Option<Ticks>,
+    ticks: Option<LoopTicks>,
     /// The last thing done was a tick.
     ticked: bool,
     /// How late each tick was taken.
@@ -443,7 +450,7 @@ impl JobLoop {
             if deadline.is_some_and(|at| now >= at) {
                 return Some(Next::Deadline);
             }
-            let tick = self.ticks.as_ref().map(Ticks::due);
+            let tick = self.ticks.as_ref().and_then(|ticks| ticks.wait_until(now));
             let first = deadline.into_iter().chain(tick).min();
             self.parts.clock.wait(inbox.signal(), first);
         }

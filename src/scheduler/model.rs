@@ -42,6 +42,8 @@ struct Rig {
     /// The progress at each `Drained`.
     drained: Arc<Mutex<Vec<Progress>>>,
     told: Signal,
+    /// Raised when the asked number of batches is done.
+    reached: Signal,
 }
 
 fn generator(clock: Arc<ManualClock>, poison: &Poison) -> Arc<Generator> {
@@ -57,7 +59,8 @@ fn generator(clock: Arc<ManualClock>, poison: &Poison) -> Arc<Generator> {
     })
 }
 
-fn rig() -> Rig {
+/// With a number of batches each tick makes its own.
+fn rig(timer: BatchTimer, batches_max: Option<u64>) -> Rig {
     let (clock, poison) = (Arc::new(ManualClock::new()), Poison::new());
     let account = Account::new(1 << 20);
     let store = Arc::new(BlockManager::new(Arc::clone(&account), None));
@@ -79,11 +82,15 @@ fn rig() -> Rig {
     let workers = Arc::new(WorkerPool::start(1, &poison).expect("threads"));
     let (drained, told) = (Arc::new(Mutex::new(Vec::new())), Signal::new());
     let (list, raise, progress) = (Arc::clone(&drained), told.clone(), scheduler.clone());
+    let reached = Signal::new();
+    let raise_reached = reached.clone();
+    let catch_up = if batches_max.is_some() { CatchUp::Replay } else { CatchUp::Coalesce };
     let tell = move |message| match message {
         Told::Drained => {
             list.lock().push(progress.progress());
             raise.raise();
         }
+        Told::BatchesReached => raise_reached.raise(),
         other => panic!("{other:?}"),
     };
     let parts = Parts {
@@ -107,17 +114,18 @@ fn rig() -> Rig {
         tell_batches: false,
     };
     let options = Options {
-        batches: Batches::Every(Schedule::aligned(clock.as_ref(), PERIOD), CatchUp::Coalesce),
+        batches: Batches::Every(Schedule::aligned(clock.as_ref(), PERIOD), catch_up),
+        timer,
         interval: PERIOD.as_duration(),
         allocate_wait: Duration::from_millis(100),
         concurrent_jobs: 1,
         retries: Retries(0),
-        batches_max: None,
+        batches_max,
         skip_empty: false,
         kept: KeptBound { memory_bytes: u64::MAX, bytes_max: None },
     };
     let job_loop = scheduler.start(options, parts, &poison).expect("a thread");
-    Rig { scheduler, generator, tracker, workers, clock, rows, job_loop, drained, told }
+    Rig { scheduler, generator, tracker, workers, clock, rows, job_loop, drained, told, reached }
 }
 
 impl Rig {
@@ -164,25 +172,41 @@ impl Rig {
 
 #[test]
 fn the_last_batch_takes_what_no_tick_took_and_nothing_follows_it() {
-    check(600, &[Planted::DrainedTooEarly, Planted::TickAfterFinal], || {
-        let rig = rig();
-        let (ticks, tracker) = (rig.tick(), Arc::clone(&rig.tracker));
-        rig.feed(2);
-        rig.stop_generator();
-        assert_eq!(rig.finish(ticks), [b"0", b"1"]);
-        assert_eq!(tracker.unallocated(), (0, 0));
-    });
+    for timer in [BatchTimer::Thread, BatchTimer::Loop] {
+        check(600, &[Planted::DrainedTooEarly, Planted::TickAfterFinal], move || {
+            let rig = rig(timer, None);
+            let (ticks, tracker) = (rig.tick(), Arc::clone(&rig.tracker));
+            rig.feed(2);
+            rig.stop_generator();
+            assert_eq!(rig.finish(ticks), [b"0", b"1"]);
+            assert_eq!(tracker.unallocated(), (0, 0));
+        });
+    }
 }
 
 /// As after a push that did not end by the deadline: what came too late is left, but no batch time is used twice.
 #[test]
 fn a_final_before_the_blocks_of_a_tick_gives_each_batch_its_own_time() {
-    check(600, &[Planted::FinalForgetsWaitingTick], || {
-        let rig = rig();
+    for timer in [BatchTimer::Thread, BatchTimer::Loop] {
+        check(600, &[Planted::FinalForgetsWaitingTick], move || {
+            let rig = rig(timer, None);
+            let ticks = rig.tick();
+            rig.feed(2);
+            let (tracker, records) = (Arc::clone(&rig.tracker), rig.finish(ticks));
+            let left = usize::try_from(tracker.unallocated().1).expect("two at most");
+            assert_eq!(records, [b"0", b"1"][..2 - left]);
+        });
+    }
+}
+
+/// The timer's signals for both may come before the loop waits, as one.
+#[test]
+fn two_ticks_that_one_signal_tells_of_are_both_taken() {
+    check(600, &[Planted::DueTickWaitsForTimer], || {
+        let rig = rig(BatchTimer::Thread, Some(2));
         let ticks = rig.tick();
-        rig.feed(2);
-        let (tracker, records) = (Arc::clone(&rig.tracker), rig.finish(ticks));
-        let left = usize::try_from(tracker.unallocated().1).expect("two at most");
-        assert_eq!(records, [b"0", b"1"][..2 - left]);
+        rig.reached.wait();
+        rig.stop_generator();
+        assert_eq!(rig.finish(ticks), Vec::<Vec<u8>>::new());
     });
 }

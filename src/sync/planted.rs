@@ -77,6 +77,8 @@ pub(crate) enum Planted {
     FinalForgetsWaitingTick,
     /// `JobLoop`: a tick that comes after the stop still becomes a batch.
     TickAfterFinal,
+    /// `LoopTicks`: a tick that is due already waits for the timer's next signal.
+    DueTickWaitsForTimer,
     /// `JobLoop`: the end is told while batches run.
     DrainedTooEarly,
     /// `Running`: the job loop's mailbox closes before the last batch was done.

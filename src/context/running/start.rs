@@ -355,6 +355,7 @@ fn job_options(config: &Resolved, schedule: Schedule, limits: RunLimits) -> Opti
     };
     Options {
         batches,
+        timer: config.batch_timer,
         interval: config.batch_interval.as_duration(),
         allocate_wait: half.min(Duration::from_millis(100)),
         concurrent_jobs: config.concurrent_jobs,
