@@ -59,3 +59,33 @@ impl LoopTicks {
         (self.timer.is_none() || is_due).then_some(due)
     }
 }
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+    use crate::time::{Interval, ManualClock};
+
+    /// At what moment a wait ends that begins before, at or after the first tick's, in seconds.
+    fn check(timer: BatchTimer, expected: [Option<u64>; 3]) {
+        let (clock, signal) = (ManualClock::new(), Signal::new());
+        let schedule = Schedule::aligned(&clock, Interval::secs(1));
+        let own: Arc<dyn Clock> = Arc::new(clock.clone());
+        let mut ticks = LoopTicks::start(schedule, timer, &own, &signal, &Poison::new())
+            .expect("a thread where there is one");
+        let seconds = |seconds: u64| Moment::from_nanos(seconds * 1_000_000_000);
+        let found = [0, 1, 2].map(|now| ticks.wait_until(seconds(now)));
+        assert_eq!(found, expected.map(|at| at.map(seconds)), "{timer:?}");
+        clock.advance(std::time::Duration::from_secs(2));
+        if timer == BatchTimer::Thread {
+            signal.wait();
+        }
+        let taken: Vec<_> = std::iter::from_fn(|| ticks.take(clock.now())).collect();
+        assert_eq!(taken, [1_000, 2_000].map(Time::from_millis), "{timer:?}");
+    }
+
+    #[test]
+    fn with_a_timer_only_a_tick_that_is_due_ends_a_wait() {
+        check(BatchTimer::Thread, [None, Some(1), Some(1)]);
+        check(BatchTimer::Loop, [Some(1); 3]);
+    }
+}
