@@ -293,6 +293,16 @@ impl Graph {
         Some(self.walker.lock().changes((time, input_bytes), left, &saved))
     }
 
+    /// From now on: whether the log has no room, so that what is kept for states is to be less soon.
+    pub fn hurry_walks(&self, hurries: bool) {
+        self.walker.lock().hurry(hurries);
+    }
+
+    /// What writing all states once takes, about, in bytes.
+    pub fn walk_bytes(&self) -> u64 {
+        self.walker.lock().walk_bytes()
+    }
+
     /// Whether a batch leaves nothing behind that the next one needs: no state, no windows.
     pub fn is_stateless(&self) -> bool {
         self.registered.lock().keepers.is_empty()

@@ -35,7 +35,7 @@ use crate::sync::{Arc, AtomicBool, Mailbox, Mutex, Poison};
 use crate::time::{Clock, Joined, Moment, join_until};
 use crate::wal::storage::{Lock, Storage};
 use crate::wal::{
-    self, Lane, LogOptions, NotLogged, Position, Recovered, WriteAheadLog, mebibytes,
+    self, Lane, LogOptions, NotLogged, Position, Recovered, SEGMENT_BYTES, WriteAheadLog, mebibytes,
 };
 
 pub(crate) use commit::{CommitOutcome, CommitRecords};
@@ -353,6 +353,15 @@ impl Journal {
     /// Why input is refused for want of room on the disk, if it is.
     pub(crate) fn shortage(&self) -> Option<Arc<str>> {
         self.shared.log.shortage()
+    }
+
+    /// On a small disk, from now on: input leaves room for all states, which take so many bytes, to be written once more. At
+    /// most a quarter of the disk; on a large one they are written long before it is full.
+    pub(crate) fn keep_room_for_states(&self, bytes: u64) {
+        let segment = self.segment_bytes();
+        if segment < SEGMENT_BYTES {
+            self.shared.log.keep_room((bytes + bytes / 4).min(4 * segment));
+        }
     }
 
     /// Calls `listener` each time that input begins to be refused; it must only post.

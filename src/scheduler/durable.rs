@@ -359,6 +359,7 @@ impl Durable {
         graph: &Graph,
         scheduler: &Scheduler,
     ) -> Result<()> {
+        graph.hurry_walks(self.is_short());
         let changes = graph.changes(input.time, input.block_bytes()).unwrap_or_default();
         let place = |state: u32| {
             let at = usize::try_from(state).ok().and_then(|at| self.places.get(at));
@@ -373,6 +374,7 @@ impl Durable {
             walk_begins: changes.walk_begins,
             walk_ends: changes.walk_ends,
         };
+        self.journal.keep_room_for_states(graph.walk_bytes());
         self.reached(graph);
         let plan = self.plan(input);
         self.done.push_back(Done { commit: record, ends: ends(&plan), ranges: plan.ranges });

@@ -65,6 +65,9 @@ use ticking::LoopTicks;
 /// Messages that may wait for the loop; the timer and the workers wait for room beyond that.
 const MESSAGES_MAX: usize = 65_536;
 
+/// Batches that it takes until all states are written once more while the log has no room.
+const WALK_BATCHES: u32 = 3;
+
 /// Wait after a job whose sink found no room on its disk, before it is tried again.
 const ROOM_RETRY: Duration = Duration::from_millis(200);
 
@@ -280,6 +283,7 @@ impl Scheduler {
             cut: Moment::default(),
             stored: Moment::default(),
             ending: false,
+            walks_left: WALK_BATCHES,
             draining: false,
             index,
             last,
@@ -381,6 +385,8 @@ struct JobLoop {
     stored: Moment,
     /// No tick comes any more: the stop was asked for, and what was read is handed over.
     ending: bool,
+    /// How many batches without input may still follow, for states to be written once more.
+    walks_left: u32,
     /// Nothing more is received; the end is told when the last batch is done.
     draining: bool,
     /// The number of the next batch; with a log it counts on over all starts.
@@ -680,7 +686,11 @@ impl JobLoop {
             return;
         }
         self.allocate_current();
-        if self.batches() == 0 && self.parts.tracker.unallocated().0 > 0 {
+        let has_blocks = self.parts.tracker.unallocated().0 > 0;
+        let frees = has_blocks || !self.parts.graph.is_stateless() && self.walks_left > 0;
+        if self.batches() == 0 && frees {
+            // A walk begins with one batch and ends with the next.
+            self.walks_left = if has_blocks { WALK_BATCHES } else { self.walks_left - 1 };
             self.allocate_rest();
         }
     }

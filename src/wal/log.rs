@@ -528,13 +528,13 @@ impl Worker {
         }
     }
 
-    /// Lets the segments below `first` go, and looks whether there is room now if the log was short of it.
+    /// Lets the segments below `first` go, and looks whether there is room for a segment of input now if the log was short of it.
     fn release(&mut self, first: Option<u64>) -> Result<(), Arc<str>> {
         let Some(first) = first else { return Ok(()) };
         let released = self.writer.release(first);
         let count = released.map_err(|(Failure::Retry(err) | Failure::Fatal(err))| ended(&err))?;
         self.shared.counts.released.fetch_add(count as u64, Ordering::SeqCst);
-        if self.shared.shortage.reason().is_some() && self.writer.fill(0).is_ok() {
+        if self.shared.shortage.reason().is_some() && self.writer.fill(1).is_ok() {
             self.shared.shortage.end();
             self.accepts();
         }

@@ -41,6 +41,8 @@ use Step::{CopyAll, Expect, Kill, Refused, Remove, RemoveHidden, Run, Sink, Take
 struct World {
     directory: TempDir,
     sink: &'static str,
+    /// A defect of the program, where it has some.
+    planted: Option<&'static str>,
 }
 
 impl World {
@@ -60,6 +62,9 @@ impl World {
         fs::write(self.path("pipeline.toml"), text).expect("written");
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
         command.current_dir(self.directory.path()).args(["run", "pipeline.toml"]);
+        if let Some(defect) = self.planted {
+            command.env("TIDEMILL_PLANTED", defect);
+        }
         Program::of(&mut command)
     }
 
@@ -151,8 +156,13 @@ fn copy(from: &Path, to: &Path) {
 }
 
 fn check(sink: &'static str, steps: &[Step]) {
+    check_with(sink, steps, None);
+}
+
+/// With this defect in the program.
+fn check_with(sink: &'static str, steps: &[Step], planted: Option<&'static str>) {
     let directory = tempfile::tempdir().expect("a directory");
-    let mut world = World { directory, sink };
+    let mut world = World { directory, sink, planted };
     for (at, step) in steps.iter().enumerate() {
         eprintln!("step {at}: {step:?}");
         world.step(*step);
@@ -337,7 +347,7 @@ fn output_without_its_ledger_is_not_taken_for_anything() {
 #[test]
 fn a_run_without_a_state_leaves_the_output_of_others_alone() {
     let directory = tempfile::tempdir().expect("a directory");
-    let world = World { directory, sink: "" };
+    let world = World { directory, sink: "", planted: None };
     let send_to = |program: Program| {
         let mut peer =
             TcpStream::connect(program.address_after("listening on")).expect("it listens");
@@ -368,7 +378,7 @@ fn a_run_without_a_state_leaves_the_output_of_others_alone() {
 #[test]
 fn the_reported_case() {
     let directory = tempfile::tempdir().expect("a directory");
-    let world = World { directory, sink: "" };
+    let world = World { directory, sink: "", planted: None };
     let start = |state: &str, out: &str| {
         let to = format!("file://{out}");
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
@@ -390,4 +400,16 @@ fn the_reported_case() {
     assert_eq!(code, Some(1), "{}", said.join("\n"));
     assert!(said.join("\n").contains("out holds output of the pipeline"), "{}", said.join("\n"));
     assert_eq!(world.lines(&["out"]), ["one"]);
+}
+
+/// A program that takes a batch for committed by its label loses a record, and that is found.
+#[cfg(tidemill_planted)]
+#[test]
+fn planted_a_commit_by_label_is_found() {
+    let steps =
+        [Run("s1", "out", &["one"]), Run("s2", "out", &["two"]), Expect(&["out"], &["one", "two"])];
+    let outcome = std::panic::catch_unwind(|| check_with("", &steps, Some("CommitByLabel")));
+    let found = outcome.expect_err("the second line is in no file");
+    let said = found.downcast_ref::<String>().map(String::as_str).unwrap_or_default();
+    assert!(said.contains("in [\"out\"]"), "{said}");
 }

@@ -33,10 +33,14 @@ impl Place {
     }
 
     fn start(&self, every: &str) -> Program {
+        self.start_with(every, &[])
+    }
+
+    fn start_with(&self, every: &str, more: &[&str]) -> Program {
         let (state, to) = (self.disk.path("state"), format!("file://{}", text(&self.out())));
         let from = ["run", "--from", "tcp-listen://127.0.0.1:0", "--framing", "relp"];
         let job = ["--job", "lines", "--to", &to, "--every", every, "--log-format", "json"];
-        Program::start(&[&from[..], &job, &["--state-dir", text(&state)]].concat())
+        Program::start(&[&from[..], &job, &["--state-dir", text(&state)], more].concat())
     }
 
     /// How many lines the output has, each of them once.
@@ -58,13 +62,18 @@ struct Sender(Child);
 
 impl Sender {
     fn start(program: &Program, records: u64) -> Sender {
+        let records = records.to_string();
+        let what = ["--connections", "2", "--line-len", "1000", "--records", &records];
+        Sender::start_with(program, &what)
+    }
+
+    fn start_with(program: &Program, what: &[&str]) -> Sender {
         let said = program.event("listening");
         let address = said["address"].as_str().expect("an address");
         address.parse::<SocketAddr>().expect("an address");
         let mut command = Command::new(TIDEMILL);
-        command.args(["load", "--connect", address, "--framing", "relp", "--line-len", "1000"]);
-        command.args(["--connections", "2", "--window", "1024", "--json"]);
-        command.args(["--records", &records.to_string()]);
+        command.args(["load", "--connect", address, "--framing", "relp"]);
+        command.args(["--window", "1024", "--json"]).args(what);
         Sender(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts"))
     }
 
@@ -94,6 +103,25 @@ fn several_times_its_size_passes_through_a_small_disk() {
     assert_eq!(Sender::start(&program, RECORDS).acknowledged(), RECORDS);
     program.stop();
     assert_eq!(place.lines(), RECORDS);
+}
+
+/// What is kept for states is written once more where the log has no room otherwise, also at the stop.
+#[test]
+fn several_times_its_size_passes_through_a_small_disk_with_states() {
+    const RECORDS: u64 = 72_000;
+    const NUMBERED: &str = "source.in.identity=^(?<sender>[a-z]+) (?<number>[0-9]+) ";
+    for (every, records) in [("100ms", RECORDS), ("1h", RECORDS / 6)] {
+        let Some(place) = Place::new(24) else { return };
+        let lines = place.directory.path().join("lines");
+        let filler = "x".repeat(980);
+        let text_of: String = (0..records).map(|number| format!("h {number} {filler}\n")).collect();
+        fs::write(&lines, text_of).expect("written");
+        let program = place.start_with(every, &["--set", NUMBERED]);
+        let sender = Sender::start_with(&program, &["--file", text(&lines)]);
+        assert_eq!(sender.acknowledged(), records);
+        program.stop();
+        assert_eq!(place.lines(), records);
+    }
 }
 
 /// Batches of an hour: nothing frees the log until the stop, and then its own last batches do.

@@ -378,3 +378,31 @@ fn what_is_kept_for_states_is_bounded_in_bytes_and_in_batches() {
         }
     }
 }
+
+/// While the log has no room a walk begins with the next batch and ends with it, if it is less than what it frees.
+#[test]
+fn a_walk_hurries_while_the_log_has_no_room() {
+    let states =
+        Arc::new(Walked { bytes: 100, left: AtomicU64::new(0), within: AtomicU64::new(0) });
+    let all: Vec<Arc<dyn Saved>> = vec![Arc::clone(&states) as Arc<dyn Saved>];
+    let mut walker = Walker::default();
+    let mut check = |hurries: bool, input: u64, expected: (bool, bool)| {
+        let left = states.left.load(Ordering::Relaxed);
+        let slice = left.min(100_u64.div_ceil(states.within.load(Ordering::Relaxed).max(1)));
+        states.left.store(left - slice, Ordering::Relaxed);
+        walker.hurry(hurries);
+        let changed = Left { walked: slice, ..Left::default() };
+        let changes = walker.changes((Time::default(), input), changed, &all);
+        assert_eq!((changes.walk_begins, changes.walk_ends), expected, "{hurries} {input}");
+    };
+    check(false, 1_000, (false, false));
+    check(true, 0, (false, false));
+    check(true, 0, (true, true));
+    check(true, 0, (false, false));
+    check(true, 50, (false, false));
+    check(true, 40, (false, false));
+    check(true, 20, (false, false));
+    check(true, 0, (true, true));
+    check(false, 1_000, (false, false));
+    check(false, 1_000, (false, false));
+}

@@ -32,6 +32,8 @@ pub(in crate::dstream) struct Walker {
     /// Bytes of that walk so far, and of the one before it.
     walked: u64,
     walked_before: u64,
+    /// The log has no room: only a walk frees what is kept for states.
+    hurries: bool,
 }
 
 impl Walker {
@@ -57,8 +59,9 @@ impl Walker {
         let known: u64 = states.iter().map(|state| state.len()).sum();
         let due = self.written > known.max(WALK_AFTER)
             || self.batches >= WALK_AFTER_BATCHES
-            || self.logged >= self.bytes_max();
-        let within = self.walk_batches();
+            || self.logged >= self.bytes_max()
+            || self.hurries && self.logged > self.walked;
+        let within = if self.hurries { 1 } else { self.walk_batches() };
         states.iter().for_each(|state| state.walk_within(within));
         if !self.walking && due {
             self.begin(states);
@@ -68,8 +71,7 @@ impl Walker {
 
     /// When so many bytes went to the log, the next walk begins, and the one before is to have ended.
     fn bytes_max(&self) -> u64 {
-        let walked = self.walked.max(self.walked_before);
-        walked.saturating_mul(WALK_PART).max(WALK_AFTER_BYTES)
+        self.walk_bytes().saturating_mul(WALK_PART).max(WALK_AFTER_BYTES)
     }
 
     /// Batches that a walk takes, if batches stay as large as they are.
@@ -78,10 +80,20 @@ impl Walker {
         (self.bytes_max() / batch).clamp(WALK_BATCHES_MIN, WALK_BATCHES)
     }
 
+    /// From now on: whether the log has no room. Then a walk is due if it is less than what it frees, and takes one batch.
+    pub(in crate::dstream) fn hurry(&mut self, hurries: bool) {
+        self.hurries = hurries;
+    }
+
+    /// What a walk takes, about, in bytes; 0 before the first one.
+    pub(in crate::dstream) fn walk_bytes(&self) -> u64 {
+        self.walked.max(self.walked_before)
+    }
+
     /// A walk begins with the next batch.
     pub(super) fn begin(&mut self, states: &[Arc<dyn Saved>]) {
         states.iter().for_each(|state| state.begin_walk());
-        let walked_before = self.walked;
-        *self = Walker { walking: true, begins: true, walked_before, ..Walker::default() };
+        let (walked_before, hurries) = (self.walked, self.hurries);
+        *self = Walker { walking: true, begins: true, walked_before, hurries, ..Walker::default() };
     }
 }
