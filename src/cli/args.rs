@@ -29,7 +29,8 @@ Examples:
 
 Results go to standard output and nothing else does. Ctrl-C drains and reports; another one, a second
 or more after it, stops at once. SIGHUP reads the pipeline file again: rates, log_level and workers follow it.
-Exit codes: 0 done; 1 the stream failed or something was left; 2 usage; 78 the pipeline file is wrong.";
+Exit codes: 0 done; 1 the stream failed or something was left; 2 usage; 78 the pipeline file is wrong;
+129, 130, 143 (as a shell says it) SIGHUP, SIGINT or SIGTERM came before the run had begun.";
 
 const VALIDATE_EXAMPLES: &str = "\
 Errors go to standard error as FILE:LINE:COLUMN with the line, a caret and a hint.
@@ -169,8 +170,11 @@ fn log_level(text: &str) -> Result<LogLevel, String> {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let read = units::duration(text).ok().filter(|duration| !duration.is_zero());
-    read.ok_or_else(|| "a duration has a unit, as in 500ms, 30s or 5m".to_owned())
+    match units::duration(text) {
+        Ok(duration) if duration.is_zero() => Err("a duration is more than 0".to_owned()),
+        Ok(duration) => Ok(duration),
+        Err(_) => Err("a duration has a unit, as in 500ms, 30s or 5m".to_owned()),
+    }
 }
 
 #[cfg(test)]

@@ -92,7 +92,7 @@ pub struct CompareArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000), default_value_t = 64)]
     pool_threads: u16,
 
-    /// One connection, 100 B and 100 connections for memory, one short run each: less than a minute in all
+    /// Records of 100 B over 1 and over 100 connections, one short run each
     #[arg(long, conflicts_with_all = ["connections", "record", "repeats", "seconds", "latency_seconds"])]
     quick: bool,
 

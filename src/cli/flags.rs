@@ -94,9 +94,13 @@ impl RunArgs {
             ("grep", None) => {
                 return Err(usage("--job", typed, "`grep` needs a pattern", "write 'grep=REGEX'"));
             }
-            (_, Some(_)) => {
+            ("count" | "lines" | "wordcount" | "latency", Some(_)) => {
                 let hint = "only grep=REGEX and topk=N do";
                 return Err(usage("--job", typed, &format!("`{name}` takes no value"), hint));
+            }
+            (_, Some(_)) => {
+                let hint = "a job is count, lines, wordcount, latency, grep=REGEX or topk=N";
+                return Err(usage("--job", typed, &format!("there is no job `{name}`"), hint));
             }
             (_, None) => {}
         }
@@ -290,6 +294,12 @@ mod tests {
             "error: unknown key `wordcunt` of job `wordcunt`\n\
             \x20--> command line: --job wordcunt\n\
             \x20 = help: did you mean `wordcount`?",
+        ),
+        (
+            "--from tcp://a:1 --job sql=select",
+            "error: there is no job `sql`\n\
+            \x20--> command line: --job sql=select\n\
+            \x20 = help: a job is count, lines, wordcount, latency, grep=REGEX or topk=N",
         ),
         (
             "--from tcp://a:1 --job count=5",
