@@ -78,6 +78,7 @@ fn stream(timer: BatchTimer, ticks: u32) -> Found {
     Found { late, batch: Some(batch), processor }
 }
 
+#[expect(clippy::print_stdout, reason = "a bench prints its figures")]
 fn show(name: &str, found: &Found) {
     let micros = |time: Duration| format!("{:.1}", time.as_secs_f64() * 1e6);
     let three = |times: &Times| {
@@ -88,6 +89,7 @@ fn show(name: &str, found: &Found) {
     println!("{name:8}{late:>26}{batch:>28}{processor:>12}");
 }
 
+#[expect(clippy::print_stdout, reason = "a bench prints its figures")]
 fn main() {
     // `cargo test --benches` does not say this.
     let is_bench = std::env::args().any(|word| word == "--bench");
