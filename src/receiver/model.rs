@@ -20,7 +20,7 @@ use crate::sync::explore::{check, thread};
 use crate::sync::planted::Planted;
 use crate::sync::thread::Thread;
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, Poison, Signal};
-use crate::time::{Clock, Interval, ManualClock, Moment, Time};
+use crate::time::{Interval, ManualClock, Moment, Time};
 
 const BLOCK_INTERVAL: Interval = Interval::millis(200);
 
