@@ -25,7 +25,8 @@ pub(super) enum Line {
 }
 
 /// The unfinished record. It holds nothing between records.
-pub(super) struct Carry {
+#[derive(Debug)]
+pub struct Carry {
     bytes: Vec<u8>,
     /// The longest record.
     max: usize,

@@ -252,20 +252,12 @@ impl<F: Format> Splitter for FrameSplitter<F> {
         }
     }
 
-    fn pending(&self) -> usize {
-        self.carry.len()
+    fn carry(&self) -> &Carry {
+        &self.carry
     }
 
-    fn held(&self) -> usize {
-        self.carry.held()
-    }
-
-    fn lend(&mut self) -> Vec<u8> {
-        self.carry.take()
-    }
-
-    fn put_back(&mut self, bytes: Vec<u8>) {
-        self.carry.put_back(bytes);
+    fn carry_mut(&mut self) -> &mut Carry {
+        &mut self.carry
     }
 
     fn give_up(&mut self, begin: &[u8], len: usize) -> Result<(), Malformed> {

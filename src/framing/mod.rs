@@ -26,6 +26,7 @@ mod u32;
 
 use std::ops::Range;
 
+use self::carry::Carry;
 use self::frames::FrameSplitter;
 pub use self::lines::{ends_are_plain, lines_of};
 
@@ -209,18 +210,32 @@ pub trait Splitter: Send {
     /// The peer closed: an unterminated last line is completed, a frame that lacks bytes is dropped and counted.
     fn end(&mut self, found: &mut Found);
 
+    /// Where the unfinished record lies.
+    fn carry(&self) -> &Carry;
+
+    /// The same, to be changed.
+    fn carry_mut(&mut self) -> &mut Carry;
+
     /// Bytes of the unfinished record that are held now.
-    fn pending(&self) -> usize;
+    fn pending(&self) -> usize {
+        self.carry().len()
+    }
 
     /// The memory that the unfinished record takes, in bytes: what is allocated for it, not only what is in it.
-    fn held(&self) -> usize;
+    fn held(&self) -> usize {
+        self.carry().held()
+    }
 
     /// Lends the bytes of the unfinished record out, until [`put_back`](Splitter::put_back) or
     /// [`give_up`](Splitter::give_up); one of them comes before anything else is asked.
-    fn lend(&mut self) -> Vec<u8>;
+    fn lend(&mut self) -> Vec<u8> {
+        self.carry_mut().take()
+    }
 
     /// Gives back what was lent.
-    fn put_back(&mut self, bytes: Vec<u8>);
+    fn put_back(&mut self, bytes: Vec<u8>) {
+        self.carry_mut().put_back(bytes);
+    }
 
     /// What was lent is gone: from now on the unfinished record is an over-long one. Its rest is passed over up to its
     /// end, or put aside where the framing does that with over-long records; it is not counted as over-long here.

@@ -347,20 +347,12 @@ impl Splitter for RelpSplitter {
         }
     }
 
-    fn pending(&self) -> usize {
-        self.carry.len()
+    fn carry(&self) -> &Carry {
+        &self.carry
     }
 
-    fn held(&self) -> usize {
-        self.carry.held()
-    }
-
-    fn lend(&mut self) -> Vec<u8> {
-        self.carry.take()
-    }
-
-    fn put_back(&mut self, bytes: Vec<u8>) {
-        self.carry.put_back(bytes);
+    fn carry_mut(&mut self) -> &mut Carry {
+        &mut self.carry
     }
 
     /// Only a record that is put aside can be passed over: one that is not would be acknowledged and lost.
