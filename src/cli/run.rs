@@ -11,8 +11,7 @@ use serde_json::json;
 
 use crate::config::units::Env;
 use crate::config::{
-    self, ConsoleFormat, FileFormat, GenerateSource, Http, Job, JobKind, LineFeeds, Pipeline,
-    SinkKind, Source,
+    self, ConsoleFormat, GenerateSource, Http, Job, JobKind, LineFeeds, Pipeline, SinkKind, Source,
 };
 use crate::context::{RunLimits, SocketSource, StreamingContext};
 use crate::dashboard::{HttpOptions, HttpServer, Starting};
@@ -233,7 +232,7 @@ fn sink(kind: &SinkKind, console: &Writer) -> Result<SharedSink> {
             let storage = Arc::new(Directory::open(path)?) as Arc<dyn Storage>;
             let existing = existing_output(*existing);
             let roll = roll.map(|roll| sink::Roll { bytes: roll.bytes, age: roll.age });
-            let file = sink::File::open(storage, file_format(*format), existing, roll)?;
+            let file = sink::File::open(storage, (*format).into(), existing, roll)?;
             let line_feeds = line_feeds.map(|given| match given {
                 LineFeeds::Escape => sink::LineFeeds::Escape,
                 LineFeeds::Keep => sink::LineFeeds::Keep,
@@ -244,14 +243,6 @@ fn sink(kind: &SinkKind, console: &Writer) -> Result<SharedSink> {
             let existing = existing_output(*existing);
             Ok(SharedSink::new(sink::Sqlite::open(path, table, existing)?))
         }
-    }
-}
-
-fn file_format(format: FileFormat) -> sink::FileFormat {
-    match format {
-        FileFormat::Text => sink::FileFormat::Text,
-        FileFormat::Json => sink::FileFormat::Json,
-        FileFormat::Csv => sink::FileFormat::Csv,
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::diagnostics::Problem;
 use super::section::Section;
-use crate::sink::SQLITE_COMPILED;
+use crate::sink::{self, SQLITE_COMPILED};
 
 /// Where rows go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,13 +69,12 @@ pub enum FileFormat {
     Csv,
 }
 
-impl FileFormat {
-    /// How the names of its files end.
-    pub(super) fn end(self) -> &'static str {
-        match self {
-            FileFormat::Text => "txt",
-            FileFormat::Json => "json",
-            FileFormat::Csv => "csv",
+impl From<FileFormat> for sink::FileFormat {
+    fn from(format: FileFormat) -> Self {
+        match format {
+            FileFormat::Text => sink::FileFormat::Text,
+            FileFormat::Json => sink::FileFormat::Json,
+            FileFormat::Csv => sink::FileFormat::Csv,
         }
     }
 }

@@ -35,7 +35,7 @@ pub enum FileFormat {
 
 impl FileFormat {
     /// How the names of its files end.
-    pub(super) fn end(self) -> &'static str {
+    pub(crate) fn end(self) -> &'static str {
         match self {
             FileFormat::Text => "txt",
             FileFormat::Json => "json",

@@ -23,6 +23,7 @@ use crate::config::tree::{Table, Value};
 use crate::config::units::Address;
 use crate::config::{Http, Pipeline, Then};
 use crate::direct::files::FilesSource;
+use crate::sink;
 
 /// Checks the places of a pipeline that is good otherwise.
 pub(super) fn check(table: &Table, pipeline: &Pipeline, problems: &Problems) {
@@ -248,7 +249,8 @@ fn reads(
     match &other.part {
         Part::Sink { name: sink, format } if shares(&other.real) => {
             let mut written = jobs.iter().filter(|(_, job)| job.to.iter().any(|to| to == sink));
-            if !written.any(|(job, _)| files.reads(&format!("{job}-1-0.{}", format.end()))) {
+            let end = sink::FileFormat::from(*format).end();
+            if !written.any(|(job, _)| files.reads(&format!("{job}-1-0.{end}"))) {
                 return None;
             }
             Some(match leads(name, sink, jobs) {
