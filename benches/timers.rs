@@ -15,7 +15,7 @@ use tidemill::{Config, Event, Interval, RunLimits, StreamingContext};
 
 const PERIOD: Interval = Interval::millis(5);
 
-/// What one run of so many ticks showed.
+/// The figures of one run.
 struct Found {
     late: Times,
     /// From the moment a batch was due to its end; nothing for the bare timer.

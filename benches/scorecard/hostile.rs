@@ -239,8 +239,7 @@ pub fn endless(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
     almost_whole(options, sheet)
 }
 
-/// R8, the same with records that are as long as may be but for their end, on so many connections that they would take all
-/// memory.
+/// R8 again: each connection stops a byte before the end of the longest record. Together they would take all memory.
 fn almost_whole(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
     let many = if options.smoke { 200 } else { 5_000 };
     sheet.say(&format!(
@@ -262,7 +261,7 @@ fn almost_whole(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
     Ok(())
 }
 
-/// What the engine may take besides: the records of so many connections, or its store, in MiB.
+/// Judges the memory; it may be 64 MiB more than `besides`, the records of all connections or the store, in MiB.
 fn show(
     sheet: &mut Sheet,
     (model, what): (&str, &str),

@@ -46,7 +46,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // What stays mounted is seen by whoever looks; the directory cannot be removed then.
+        // A disk that stays mounted keeps its directory, so the failure can be seen.
         let _ = Command::new("umount").arg(self.0.path()).output();
     }
 }
@@ -67,7 +67,7 @@ pub fn volumes(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
     Ok(())
 }
 
-/// Lets so many bytes pass; how often the engine was killed, and how many lines were acknowledged.
+/// Sends until `bytes` are acknowledged. Returns the number of kills, and of the lines that were acknowledged.
 fn pass(options: &Options, disk: &Disk, bytes: u64) -> Outcome<(u64, u64)> {
     let (state, mut batches, clock) = (disk.state(), Batches::new(), SystemClock::new());
     let (mut kills, mut sent, mut acknowledged) = (0, 0, 0);

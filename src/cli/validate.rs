@@ -47,7 +47,7 @@ fn warnings_of_machine(pipeline: &Pipeline) -> Vec<String> {
     addresses.into_iter().filter_map(|(who, address)| cannot_listen(&who, address)).collect()
 }
 
-/// The process that uses a state directory, if one does, as far as that can be told.
+/// None if no process uses the state directory; the inner value is the process id, where the lock names it.
 fn running_pid(state_dir: &Path) -> Option<Option<u32>> {
     Directory::read_only(state_dir).and_then(|directory| directory.holding_pid()).ok().flatten()
 }

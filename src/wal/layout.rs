@@ -133,8 +133,8 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// A disk of so many MiB, of which so many are free or the log's own, with segments of so many MiB or none.
-    fn disk((bytes, available): (u64, u64), before: Option<u64>) -> Disk {
+    /// A disk of `bytes` MiB. `available` of them are free or the log's own, and its segments take `before` MiB.
+    fn disk(bytes: u64, available: u64, before: Option<u64>) -> Disk {
         Disk {
             bytes: bytes * MIB,
             available: available * MIB,
@@ -142,14 +142,15 @@ mod tests {
         }
     }
 
-    /// The same, and records of so many KiB: the size of a segment in MiB.
+    /// The size of a segment in MiB on such a disk, for records of `record_kib` KiB.
     fn check(
         sizes: (u64, u64),
         record_kib: u64,
         before: Option<u64>,
         expected: Result<u64, TooSmall>,
     ) {
-        let found = disk(sizes, before).segment_bytes_for(record_kib << 10);
+        let (bytes, available) = sizes;
+        let found = disk(bytes, available, before).segment_bytes_for(record_kib << 10);
         assert_eq!(found, expected.map(|size| size * MIB), "{sizes:?} {record_kib} {before:?}");
     }
 
@@ -202,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_error_says_how_much_is_needed_and_what_to_do() {
-        let disk = disk((20, 12), None);
+        let disk = disk(20, 12, None);
         let text = |why, source| disk.refuse(why, "/d", source).to_string();
         assert_eq!(
             text(Whole(32 * MIB), Some(("in", 2 * MIB))),
