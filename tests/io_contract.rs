@@ -537,9 +537,15 @@ impl TestPeer {
 
     /// Whether the model closed the connection, in whatever way.
     fn sees_a_close(&mut self) -> bool {
-        match self.stream.read(&mut [0; 16]) {
-            Ok(len) => len == 0,
-            Err(err) => !matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+        loop {
+            match self.stream.read(&mut [0; 16]) {
+                // A read with a time-out is not begun again by itself after a signal.
+                Err(err) if err.kind() == ErrorKind::Interrupted => {}
+                Err(err) => {
+                    return !matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+                }
+                Ok(len) => return len == 0,
+            }
         }
     }
 }
@@ -1320,9 +1326,12 @@ fn turns_peers_away(row: &'static Row, needed: usize) {
     let rig = start_within(row, needed, 6);
     let peers = with_limit(limit_that_leaves(6), || {
         let peers = connect(&rig, sockets);
+        // A counter counts a moment before the world is told, so both must have come.
         wait_for(&rig, "an answer to each", || {
-            let taken = rig.world.lock().seen.len() as u64;
-            taken + rig.counters.refused.value() + rig.counters.accept_waits.value() >= 30
+            let world = rig.world.lock();
+            let told = world.refused.iter().flatten().count() as u64;
+            let waits = world.refused.len() as u64 - told;
+            world.seen.len() as u64 + told == 30 && rig.counters.accept_waits.value() == waits
         });
         peers
     });

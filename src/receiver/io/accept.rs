@@ -211,7 +211,11 @@ impl Acceptor {
                     };
                 }
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => idle += 1,
-                Err(err) if out_of_descriptors(&err) => return self.turn_away(&err),
+                // The kernel looks for a descriptor before it looks for a peer.
+                Err(err) if out_of_descriptors(&err) => match self.turn_away(&err) {
+                    Accepted::Nobody => idle += 1,
+                    outcome => return outcome,
+                },
                 Err(err) if is_peers_fault(&err) => {}
                 Err(err) => return self.exhausted(&err),
             }
@@ -223,21 +227,30 @@ impl Acceptor {
     fn accept_next(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
         let accepted = self.listeners[self.next].accept();
         if !accepted.as_ref().is_err_and(out_of_descriptors) {
-            self.next = (self.next + 1) % self.listeners.len();
+            self.pass_the_turn();
         }
         accepted
     }
 
+    fn pass_the_turn(&mut self) {
+        self.next = (self.next + 1) % self.listeners.len();
+    }
+
+    /// Takes the peer that waits at the listener whose turn it is with the spare descriptor, and closes it.
     fn turn_away(&mut self, err: &io::Error) -> Accepted {
         let freed = self.spare.take().is_some();
         let accepted = freed.then(|| self.listeners[self.next].accept());
         // Counted while the socket is open: the close is what the peer sees.
         let outcome = match &accepted {
             Some(Ok((_, peer))) => self.refused(*peer, err),
+            Some(Err(none)) if none.kind() == io::ErrorKind::WouldBlock => Accepted::Nobody,
             _ => self.exhausted(err),
         };
         drop(accepted);
         self.spare = spare();
+        if matches!(outcome, Accepted::Nobody) {
+            self.pass_the_turn();
+        }
         outcome
     }
 
