@@ -27,3 +27,6 @@ mod owners;
 
 #[path = "outside_state/damage.rs"]
 mod damage;
+
+#[path = "outside_state/verdicts.rs"]
+mod verdicts;

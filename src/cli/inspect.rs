@@ -7,24 +7,33 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use indicatif::{HumanBytes, HumanCount};
 
+use super::args::RunArgs;
+use super::build::Built;
 use super::progress::spinning;
 use crate::checkpoint::{Checkpoint, Damaged};
+use crate::config::units::Env;
+use crate::config::{Pipeline, SinkKind};
+use crate::context::RunLimits;
 use crate::error::{Error, Result};
-use crate::journal::{self, Accepted, Look};
-use crate::sync::Arc;
-use crate::wal::storage::{Directory, Storage};
+use crate::journal::{self, About, Accepted, Look};
+use crate::sync::{Arc, Poison};
+use crate::wal::storage::{Access, Directory, Storage};
 use crate::wal::{GivenUp, Place, SegmentReport, Survey};
 
 const EXAMPLES: &str = "\
 Examples:
   tidemill inspect /var/lib/tidemill
       what is there, and what is wrong with it
+  tidemill inspect /var/lib/tidemill --pipeline words.toml
+      whether `tidemill run words.toml` would start with it
   tidemill inspect /var/lib/tidemill --accept-loss
       give up what is lost, and let the log end where it is whole
   tidemill inspect /var/lib/tidemill --cut 7:4096 --discard
       let the log end at byte 4096 of segment 7, and lose what comes after
 
-Exit codes: 0 a start would succeed; 1 it would not, or the directory cannot be used; 2 usage.";
+A directory that is in use is judged as if it were not, and said to be in use.
+Exit codes: 0 a start would succeed; 1 it would not, or the directory cannot be used; 2 usage; 78 the
+pipeline file is wrong.";
 
 /// How often a directory that is in use is looked at again before it counts as damaged.
 const LOOKS: usize = 3;
@@ -36,6 +45,19 @@ pub struct InspectArgs {
     /// The directory that `state_dir` names
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
+
+    /// Judge `run FILE --state-dir DIR`: its names, its outputs, the files that it still has to read, and what it may keep in
+    /// memory; ports are not looked at
+    #[arg(long, value_name = "FILE")]
+    pub pipeline: Option<PathBuf>,
+
+    /// Set any key of the pipeline, as in `run`; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", requires = "pipeline")]
+    pub set: Vec<String>,
+
+    /// Judge a start with --give-up-lost
+    #[arg(long, requires = "pipeline")]
+    pub give_up_lost: bool,
 
     /// End the log here: a place that the list shows; needs --discard
     #[arg(long, value_name = "SEGMENT:OFFSET", value_parser = place)]
@@ -66,16 +88,19 @@ fn place(text: &str) -> Result<Place, String> {
 /// [`Error::Failed`] if a start would stop at what is there, or another process uses the directory; [`Error::Usage`] if
 /// the log cannot be cut there, or `--discard` is missing.
 pub fn run(args: &InspectArgs, out: &mut dyn Write) -> Result<()> {
-    let dir = open(&args.dir)?;
+    let env = |name: &str| std::env::var(name).ok();
+    let dir: Arc<Directory> = Arc::new(open(&args.dir)?);
+    let mut start = Start::of(args, &env)?;
+    let holder = dir.holder()?;
     match args.cut {
-        None if args.accept_loss => give_up(args, None, out),
-        None => show(&dir, dir.holder()?, out),
+        None if args.accept_loss => give_up(args, None, &mut start, out),
+        None => start.show(&(dir as Arc<dyn Storage>), holder, out),
         Some(place) if !args.discard => Err(Error::Usage(format!(
             "error: cutting the log at {place} loses every record behind that place for good\n  \
              = help: look at `tidemill inspect {}` first, then add `--discard`",
             args.dir.display()
         ))),
-        Some(place) => give_up(args, Some(place), out),
+        Some(place) => give_up(args, Some(place), &mut start, out),
     }
 }
 
@@ -95,7 +120,12 @@ fn open(path: &Path) -> Result<Directory> {
 }
 
 /// Gives up what is lost, or what lies behind a place.
-fn give_up(args: &InspectArgs, at: Option<Place>, out: &mut dyn Write) -> Result<()> {
+fn give_up(
+    args: &InspectArgs,
+    at: Option<Place>,
+    start: &mut Start,
+    out: &mut dyn Write,
+) -> Result<()> {
     let storage: Arc<dyn Storage> = Arc::new(Directory::open(&args.dir)?);
     let _lock = storage.lock()?;
     let text = match journal::give_up(&storage, at)? {
@@ -103,7 +133,7 @@ fn give_up(args: &InspectArgs, at: Option<Place>, out: &mut dyn Write) -> Result
         None => "nothing is lost, and nothing was changed\n".to_owned(),
     };
     out.write_all(text.as_bytes()).map_err(unwritable)?;
-    show(storage.as_ref(), None, out)
+    start.show(&storage, None, out)
 }
 
 fn counted(count: u64, what: &str) -> String {
@@ -148,50 +178,134 @@ fn unwritable(err: io::Error) -> Error {
     Error::io("cannot write to standard output", err)
 }
 
-/// `holder`: who uses the directory.
-fn show(storage: &dyn Storage, holder: Option<String>, out: &mut dyn Write) -> Result<()> {
-    let mut look = look(storage)?;
-    for _ in 0..LOOKS {
-        // What is used changes meanwhile: segments go that were there.
-        if holder.is_some() && look.refusal.is_some() {
-            look = self::look(storage)?;
+/// The start that is judged.
+struct Start {
+    /// The pipeline and its file; none: the start of the program that wrote the directory.
+    pipeline: Option<(Pipeline, String)>,
+    give_up_lost: bool,
+}
+
+impl Start {
+    /// # Errors
+    /// What is wrong with the pipeline.
+    fn of(args: &InspectArgs, env: &Env<'_>) -> Result<Start> {
+        let read = |file: &PathBuf| -> Result<(Pipeline, String)> {
+            let run = RunArgs {
+                file: Some(file.clone()),
+                state_dir: Some(args.dir.display().to_string()),
+                set: args.set.clone(),
+                ..RunArgs::default()
+            };
+            Ok((run.pipeline(env)?, file.display().to_string()))
+        };
+        let pipeline = args.pipeline.as_ref().map(read).transpose()?;
+        Ok(Start { pipeline, give_up_lost: args.give_up_lost })
+    }
+
+    /// What is called a start in what is said.
+    fn name(&self) -> String {
+        self.pipeline
+            .as_ref()
+            .map_or("a start".to_owned(), |(_, file)| format!("a start of {file}"))
+    }
+
+    /// `holder`: who uses the directory.
+    fn show(
+        &mut self,
+        storage: &Arc<dyn Storage>,
+        holder: Option<String>,
+        out: &mut dyn Write,
+    ) -> Result<()> {
+        let mut look = self.look(storage)?;
+        let in_use = self.in_use(storage.name(), holder)?;
+        for _ in 0..LOOKS {
+            // What is used changes meanwhile: segments go that were there.
+            if !in_use.is_empty() && look.refusal.is_some() {
+                look = self.look(storage)?;
+            }
         }
+        let mut text = String::new();
+        for (place, holder) in in_use {
+            text.push_str(&format!(
+                "{place} is in use by {holder}: this is what it was a moment ago\n"
+            ));
+        }
+        text.push_str(&look_text(storage.as_ref(), &look, &self.name()));
+        out.write_all(text.as_bytes()).map_err(unwritable)?;
+        look.refusal.map_or(Ok(()), Err)
     }
-    let mut text = String::new();
-    if let Some(holder) = holder {
-        let dir = storage.name();
-        text.push_str(&format!("{dir} is in use by {holder}: this is what it was a moment ago\n"));
-    }
-    text.push_str(&look_text(storage, &look));
-    out.write_all(text.as_bytes()).map_err(unwritable)?;
-    look.refusal.map_or(Ok(()), |refusal| Err(Error::Failed(refusal)))
-}
 
-fn look(storage: &dyn Storage) -> Result<Look> {
-    spinning(|step| {
-        journal::look(storage, None, &mut |looked, of| {
-            step(&format!("{looked} of {of} segments"));
+    fn look(&self, storage: &Arc<dyn Storage>) -> Result<Look> {
+        spinning(|step| {
+            let looked = &mut |looked, of| step(&format!("{looked} of {of} segments"));
+            let Some((pipeline, _)) = &self.pipeline else {
+                return journal::look(storage.as_ref(), None, looked);
+            };
+            // Made anew each time: it keeps what a look finds.
+            let built = Built::new(pipeline, &Poison::new(), Access::Look);
+            let judged = built.and_then(|built| {
+                let give_up_lost = self.give_up_lost;
+                built.context.limits(RunLimits { give_up_lost, ..RunLimits::default() });
+                built.context.look(storage, looked)
+            });
+            // An output that cannot be opened does not hide what is in the directory.
+            judged.or_else(|err| {
+                let mut look = journal::look(storage.as_ref(), None, looked)?;
+                look.refusal = Some(err);
+                Ok(look)
+            })
         })
-    })
+    }
+
+    /// The directory and the outputs that are in use, each with who uses it.
+    fn in_use(&self, dir: String, holder: Option<String>) -> Result<Vec<(String, String)>> {
+        let mut in_use: Vec<_> = holder.map(|holder| (dir, holder)).into_iter().collect();
+        let sinks = self.pipeline.iter().flat_map(|(pipeline, _)| &pipeline.sinks);
+        for (_, sink) in sinks {
+            if let SinkKind::File { path, .. } = sink
+                && path.is_dir()
+                && let Some(holder) = Directory::read_only(path)?.holder()?
+            {
+                in_use.push((path.display().to_string(), holder));
+            }
+        }
+        Ok(in_use)
+    }
 }
 
-fn look_text(storage: &dyn Storage, look: &Look) -> String {
+/// `start`: what the start is called that is judged.
+fn look_text(storage: &dyn Storage, look: &Look, start: &str) -> String {
     if look.log.is_fresh {
-        return "nothing is here: a start begins anew\n".to_owned();
+        let outcome = match look.refusal {
+            None => format!("{start} begins anew"),
+            Some(_) => format!("{start} would be refused"),
+        };
+        return format!("nothing is here: {outcome}\n");
     }
     let mut text = log_text(&look.log);
+    text.push_str(&look.about.as_ref().map_or(String::new(), about_text));
     text.push_str(&look.words);
     text.push_str(&checkpoints_text(&look.checkpoints));
     for Damaged { file, what, .. } in &look.damaged {
         text.push_str(&format!("  {file}: {what}; a start uses an older checkpoint\n"));
     }
     match (&look.refusal, look.would_give_up(storage)) {
-        (None, _) => text.push_str("a start would succeed\n"),
+        (None, _) => text.push_str(&format!("{start} would succeed\n")),
         (Some(_), Some(given_up)) => {
             let loss = loss_text(&given_up);
-            text.push_str(&format!("a start would be refused; --accept-loss gives up {loss}\n"));
+            text.push_str(&format!("{start} would be refused; --accept-loss gives up {loss}\n"));
         }
-        (Some(_), None) => text.push_str("a start would be refused\n"),
+        (Some(_), None) => text.push_str(&format!("{start} would be refused\n")),
+    }
+    text
+}
+
+/// Whose state it is, and what it knows by name.
+fn about_text(About { pipeline, identity, run, names }: &About) -> String {
+    let mut text = format!("state: pipeline `{pipeline}`, identity {identity}, start {run}\n");
+    for (name, what) in names {
+        let what = if what.is_empty() { String::new() } else { format!(": {what}") };
+        text.push_str(&format!("  {name}{what}\n"));
     }
     text
 }
@@ -302,6 +416,9 @@ mod tests {
         assert!(text.ends_with("a start would succeed\n"), "{text}");
         assert!(text.contains(": nothing is missing at the end\n"), "{text}");
         assert!(text.contains("checkpoints: 1\n  checkpoint 1: engine ("), "{text}");
+        let (about, names) =
+            ("state: pipeline `p`, identity ", "  state:counts: u64\n  sink:out\n");
+        assert!(text.contains(about) && text.contains(names), "{text}");
         assert_eq!(state(dir.path()), before);
     }
 

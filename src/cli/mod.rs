@@ -2,6 +2,7 @@
 //! typed options once, here; nothing below knows that there is a command line. Runs on the main thread.
 
 pub mod args;
+mod build;
 mod compare;
 mod control;
 mod doctor;

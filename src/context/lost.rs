@@ -3,14 +3,16 @@
 
 use std::collections::BTreeSet;
 
+use crate::config::{Resolved, Then};
 use crate::direct::{DirectSource, DirectStart, Lost, LostSum, OnLost, REMEDY};
 use crate::dstream::Graph;
 use crate::error::{Error, Result};
-use crate::journal::{Found, Journal, Replay, Run};
+use crate::journal::{Found, Replay, Run};
 use crate::metrics::{Event, EventBus};
 use crate::scheduler::{LostInput, count_lost};
 use crate::time::Time;
 
+use super::RunLimits;
 use super::sources::{DirectOptions, Start};
 
 /// What decides about input that was never processed, beside the source's own `on_lost`.
@@ -20,6 +22,14 @@ pub(super) struct Policy {
     pub(super) given_up: bool,
     /// A batch that fails for want of it becomes a dead letter, and the stream goes on.
     pub(super) dead_letters: bool,
+}
+
+impl Policy {
+    /// What a run with these options and limits does.
+    pub(super) fn of(config: &Resolved, limits: RunLimits) -> Policy {
+        let dead_letters = config.on_failure.then == Then::DeadLetter;
+        Policy { given_up: limits.give_up_lost, dead_letters }
+    }
 }
 
 /// A batch that runs again and lacks input of a source.
@@ -36,7 +46,6 @@ struct Lacking {
 /// # Errors
 /// If input is lost that was never processed and nothing allows to go on without it.
 pub(super) fn find(
-    journal: &Journal,
     found: &mut Found,
     graph: &Graph,
     sources: &[Start],
@@ -47,7 +56,7 @@ pub(super) fn find(
     let mut not_for_states = BTreeSet::new();
     for source in sources {
         let Start::Direct(options) = source else { continue };
-        let number = journal.number_of(options.number);
+        let number = found.number_of(options.number);
         let batches = lacking(&found.resume.replays, number, &*options.source)?;
         let for_states = batches.iter().filter(|batch| batch.run == Run::ForStates);
         not_for_states.extend(for_states.map(|batch| batch.index));

@@ -21,7 +21,8 @@ use crate::direct::files::FilesSource;
 use crate::dstream::{DStream, Graph, GraphOptions, Identity};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
-use crate::metrics::Listener;
+use crate::journal::{Look, Wanted};
+use crate::metrics::{EventBus, Listener};
 use crate::receiver::io::IoModel;
 use crate::receiver::{Direction, Receiver};
 use crate::sink::Writer;
@@ -34,7 +35,7 @@ pub use inspect::{Done, Inspector, Memory, ReceiverStatus};
 pub use running::{Report, Running, SourceReport, Stopper};
 pub use sources::ReceiverSource;
 
-use sources::{Added, Kind};
+use sources::{Added, Kind, Start};
 
 /// The longest record by default, in bytes.
 const RECORD_BYTES_MAX: usize = 1 << 20;
@@ -489,6 +490,24 @@ impl StreamingContext {
     /// If no output was registered, an address cannot be bound, or the operating system refuses a thread; and while an earlier
     /// start of this context runs, for both would work on one state.
     pub fn start(&self) -> Result<Running> {
+        self.check()?;
+        let listeners = std::mem::take(&mut *self.listeners.lock());
+        let (sources, source_names) = self.starts();
+        Running::start(running::Setup {
+            config: self.config.clone(),
+            clock: Arc::clone(&self.clock),
+            graph: Arc::clone(&self.graph),
+            sources,
+            source_names,
+            listeners,
+            limits: *self.limits.lock(),
+            tell_batches: self.manual.is_some(),
+            storage: self.storage.lock().clone(),
+        })
+    }
+
+    /// Whether the stream makes sense, whatever the machine is like.
+    fn check(&self) -> Result<()> {
         if self.graph.outputs().is_empty() {
             let hint = "register one, such as `stream.print(10)`, before the start";
             return Err(Error::Usage(format!("nothing to do: the stream has no output; {hint}")));
@@ -504,24 +523,40 @@ impl StreamingContext {
                  a source that is in the log or can be read again, and a queue is neither"
             )));
         }
-        self.graph.check()?;
-        let limits = *self.limits.lock();
-        let listeners = std::mem::take(&mut *self.listeners.lock());
-        let sources = self.sources.lock();
-        let source_names = sources.iter().map(Added::wanted).collect();
-        let sources =
-            (0..).zip(&*sources).map(|(n, source)| source.start(n, &self.config, limits)).collect();
-        Running::start(running::Setup {
-            config: self.config.clone(),
-            clock: Arc::clone(&self.clock),
-            graph: Arc::clone(&self.graph),
-            sources,
-            source_names,
-            listeners,
-            limits,
-            tell_batches: self.manual.is_some(),
-            storage: self.storage.lock().clone(),
-        })
+        self.graph.check()
+    }
+
+    /// What each source is started with, and its name for a log.
+    fn starts(&self) -> (Vec<Start>, Vec<Wanted>) {
+        let (limits, sources) = (*self.limits.lock(), self.sources.lock());
+        let starts = (0..).zip(&*sources);
+        let starts = starts.map(|(number, source)| source.start(number, &self.config, limits));
+        (starts.collect(), sources.iter().map(Added::wanted).collect())
+    }
+
+    /// What a start of this stream would find in a state directory, and whether it would be refused. Changes nothing, and is
+    /// asked of a context that is not started: it keeps what was found. `looked` hears how many of how many segments were
+    /// looked at.
+    ///
+    /// # Errors
+    /// If the stream makes no sense, or something cannot be read; a refusal is part of the look.
+    pub(crate) fn look(
+        &self,
+        storage: &Arc<dyn Storage>,
+        looked: &mut dyn FnMut(usize, usize),
+    ) -> Result<Look> {
+        self.check()?;
+        let (sources, source_names) = self.starts();
+        let streams = recover::Streams { graph: &self.graph, sources: &sources, source_names };
+        let events = EventBus::with_clock(Arc::clone(&self.clock));
+        let policy = lost::Policy::of(&self.config, *self.limits.lock());
+        let (config, clock) = (&self.config, &self.clock);
+        recover::look(
+            storage,
+            &streams,
+            recover::Told { config, clock, events: &events, policy },
+            looked,
+        )
     }
 
     /// Drives `count` batches on the manual clock: moves it by one interval, waits until the batch is done, and again. After a

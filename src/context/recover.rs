@@ -5,26 +5,27 @@ use std::time::Duration;
 
 use crate::config::Resolved;
 use crate::config::units::show_bytes;
-use crate::direct::{DirectSource, DirectStart};
+use crate::direct::DirectStart;
 use crate::dstream::Graph;
 use crate::error::{Error, Result};
 use crate::framing::Framing;
 use crate::journal::{
-    ChunkRange, Found, Journal, JournalOptions, LoggedChunk, Replay, Run, Wanted,
+    self, ChunkRange, Found, Journal, JournalOptions, LoggedChunk, Look, ReadRecord, Replay, Run,
+    Wanted, read_changes,
 };
 use crate::metrics::{Event, EventBus};
 use crate::owner::{Adoption, Lineage, Owner, StateId, random_mark};
-use crate::scheduler::{Recovery, Stored, reach};
+use crate::scheduler::{LostInput, Recovery, Stored, reach};
 use crate::sink::Left;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Poison};
 use crate::time::{Clock, Interval, Schedule, Time};
-use crate::wal::storage::{Directory, Storage};
-use crate::wal::{Disk, LogOptions, SEGMENT_BYTES};
+use crate::wal::storage::{Access, Directory, Storage};
+use crate::wal::{self, Disk, LogOptions, SEGMENT_BYTES};
 
 use super::lost;
 use super::names::{self, LeftPlace};
-use super::sources::Start;
+use super::sources::{DirectOptions, Start};
 
 /// What is started.
 pub(super) struct Streams<'a> {
@@ -33,69 +34,141 @@ pub(super) struct Streams<'a> {
     pub(super) source_names: Vec<Wanted>,
 }
 
+/// What a start is told beside the stream.
+#[derive(Clone, Copy)]
+pub(super) struct Told<'a> {
+    pub(super) config: &'a Resolved,
+    pub(super) clock: &'a Arc<dyn Clock>,
+    pub(super) events: &'a EventBus,
+    pub(super) policy: lost::Policy,
+}
+
 /// Opens the journal of a stream that has one, and tells what it found.
 pub(super) fn open(
-    config: &Resolved,
     storage: Option<(Arc<dyn Storage>, u64)>,
     streams: Streams<'_>,
-    clock: &dyn Clock,
-    (poison, events): (&Poison, &EventBus),
-    policy: lost::Policy,
+    told: Told<'_>,
+    poison: &Poison,
 ) -> Result<Option<Recovery>> {
-    let Streams { graph, sources, source_names } = streams;
+    let Told { config, events, .. } = told;
     let (storage, segment_bytes) = match (storage, &config.state_dir) {
         (Some(storage), _) => storage,
-        (None, Some(dir)) => on_disk(Arc::new(Directory::open(dir)?), sources)?,
+        (None, Some(dir)) => on_disk(Arc::new(Directory::open(dir)?), streams.sources)?,
         (None, None) => return Ok(None),
     };
     let place = storage.name();
-    check(sources, segment_bytes)?;
-    let fresh = Schedule::aligned(clock, config.batch_interval).label(0);
     let options = JournalOptions {
-        pipeline: config.name.clone(),
-        program: names::program(graph, source_names, &config.names),
-        reach: reach(graph),
-        log: LogOptions { segment_bytes, ..LogOptions::with_fresh_salt() },
         conditions: Some(events.conditions().clone()),
-        seed: graph.seed(),
-        anchor: fresh.as_millis(),
-        identity: StateId::random()?,
-        mark: random_mark()?,
+        ..options(&streams, segment_bytes, told)?
     };
     let mut progress = |bytes| events.post(Event::Recovering { bytes });
     let (journal, mut found) = Journal::open(storage, options, poison, &mut progress)?;
-    graph.set_seed(found.seed);
     tell(&found, events);
-    let lost = lost::find(&journal, &mut found, graph, sources, policy, events)?;
-    restore_states(graph, &journal, &found, config.workers)?;
-    if let Some(text) = graph.kept_beyond(config.kept_bytes_max) {
-        return Err(Error::Failed(text));
-    }
+    let lost = judge(&mut found, &|at| journal.read(at), &streams, told)?;
     // Only now: a program that does not continue what was saved leaves no trace. The sinks come first: what they take over
     // from before identities is theirs before the state says that it has one.
-    let first_label = Time::from_millis(found.anchor).as_millis();
-    let first = first_label.saturating_sub(config.batch_interval.as_millis());
-    let owner = owner(&found, (&config.name, place), first);
-    begin_sinks(graph, &owner, names::left_places(graph, &found), events)?;
+    let (graph, owner) = (streams.graph, owner(&found, place, config));
+    let agreed = agree(graph, &owner, names::left_places(graph, &found), Access::Write)?;
+    begin_sinks(graph, &owner, agreed, events)?;
     journal.begin()?;
     names::tell(&found, events);
     let anchor = Time::from_millis(found.anchor);
     Ok(Some(Recovery { journal: Arc::new(journal), found, anchor, lost }))
 }
 
+/// Looks at a directory as [`open`] does, asks all that a start asks before it changes anything, and changes nothing. The
+/// directory's lock is not asked for. `looked` hears how many of how many segments were looked at.
+///
+/// # Errors
+/// If something cannot be read; a refusal is part of the look.
+pub(super) fn look(
+    storage: &Arc<dyn Storage>,
+    streams: &Streams<'_>,
+    told: Told<'_>,
+    looked: &mut dyn FnMut(usize, usize),
+) -> Result<Look> {
+    let on_disk = on_disk(Arc::clone(storage), streams.sources);
+    let options = on_disk.and_then(|(_, segment_bytes)| options(streams, segment_bytes, told));
+    let mut look = journal::look(storage.as_ref(), options.as_ref().ok(), looked)?;
+    if let Err(err) = options {
+        look.refusal = Some(err);
+    } else if let Some(found) = &mut look.found {
+        look.refusal = ask(found, storage, streams, told).err();
+    }
+    Ok(look)
+}
+
+/// What a start asks once the log was read.
+fn ask(
+    found: &mut Found,
+    storage: &Arc<dyn Storage>,
+    streams: &Streams<'_>,
+    told: Told<'_>,
+) -> Result<()> {
+    judge(found, &|at| wal::read(storage.as_ref(), at), streams, told)?;
+    let (graph, owner) = (streams.graph, owner(found, storage.name(), told.config));
+    agree(graph, &owner, names::left_places(graph, found), Access::Look)?;
+    let mut direct = streams.sources.iter().filter_map(Start::direct);
+    direct.try_for_each(|options| {
+        let start = options.direct_start(told.events, told.clock);
+        start_direct(options, &start, Some((found, told.policy.given_up)))
+    })
+}
+
+/// How the journal of a stream is opened.
+fn options(streams: &Streams<'_>, segment_bytes: u64, told: Told<'_>) -> Result<JournalOptions> {
+    let Told { config, clock, .. } = told;
+    let Streams { graph, sources, source_names } = streams;
+    check(sources, segment_bytes)?;
+    let fresh = Schedule::aligned(clock.as_ref(), config.batch_interval).label(0);
+    Ok(JournalOptions {
+        pipeline: config.name.clone(),
+        program: names::program(graph, source_names.clone(), &config.names),
+        reach: reach(graph),
+        log: LogOptions { segment_bytes, ..LogOptions::with_fresh_salt() },
+        conditions: None,
+        seed: graph.seed(),
+        anchor: fresh.as_millis(),
+        identity: StateId::random()?,
+        mark: random_mark()?,
+    })
+}
+
+/// Whether the program can go on with what was found: asks the direct sources and brings back the states, from records that
+/// `read` reads. Returns what input is lost.
+fn judge(
+    found: &mut Found,
+    read: &ReadRecord<'_>,
+    streams: &Streams<'_>,
+    Told { config, events, policy, .. }: Told<'_>,
+) -> Result<LostInput> {
+    let Streams { graph, sources, .. } = streams;
+    graph.set_seed(found.seed);
+    let lost = lost::find(found, graph, sources, policy, events)?;
+    restore_states(graph, read, found, config.workers)?;
+    match graph.kept_beyond(config.kept_bytes_max) {
+        Some(text) => Err(Error::Failed(text)),
+        None => Ok(lost),
+    }
+}
+
 /// Tells the sinks that nothing is kept from run to run; returns the identity of this one.
 pub(super) fn without_state(pipeline: &str, graph: &Graph, events: &EventBus) -> Result<StateId> {
     let owner = Owner::without_state(pipeline)?;
-    begin_sinks(graph, &owner, Vec::new(), events)?;
+    let agreed = agree(graph, &owner, Vec::new(), Access::Write)?;
+    begin_sinks(graph, &owner, agreed, events)?;
     Ok(owner.identity())
 }
 
-/// What a start tells its sinks of the state that it goes on from. `first`: no label of it is older.
-fn owner(found: &Found, (pipeline, place): (&str, String), first: u64) -> Owner {
+/// What a start tells its sinks of the state in `place` that it goes on from.
+fn owner(found: &Found, place: String, config: &Resolved) -> Owner {
     let covered = found.covered.last_time;
     let planned = found.plans.values().map(|plan| plan.time).collect();
+    let first_label = Time::from_millis(found.anchor).as_millis();
+    // No label of it is older.
+    let first = first_label.saturating_sub(config.batch_interval.as_millis());
     Owner {
-        pipeline: pipeline.to_owned(),
+        pipeline: config.name.clone(),
         place: Some(place),
         identity: found.identity,
         lineage: Lineage::new(found.starts.clone()),
@@ -104,29 +177,39 @@ fn owner(found: &Found, (pipeline, place): (&str, String), first: u64) -> Owner 
     }
 }
 
-/// Tells the sinks who is about to write; none of them changes anything unless all of them agree. Places that were left are
-/// finished, and remembered by the sinks that left them.
-pub(super) fn begin_sinks(
+/// A place that was left, opened if no sink of this run writes there.
+pub(super) type Leaving = (Option<Left>, LeftPlace);
+
+/// Asks the sinks whether they let this owner write, and opens the places that were left. Changes nothing.
+///
+/// # Errors
+/// Why the start is refused.
+fn agree(
     graph: &Graph,
     owner: &Owner,
     left: Vec<LeftPlace>,
-    events: &EventBus,
-) -> Result<()> {
-    let sinks = graph.sinks();
-    sinks.iter().try_for_each(|sink| sink.check(owner))?;
+    access: Access,
+) -> Result<Vec<Leaving>> {
+    graph.sinks().iter().try_for_each(|sink| sink.check(owner))?;
     let open = |place: LeftPlace| {
-        let left = place.taken.is_none().then(|| Left::open(&place.place, owner)).transpose();
+        let is_free = place.taken.is_none();
+        let left = is_free.then(|| Left::open(&place.place, owner, access)).transpose();
         let what = |err| {
             let LeftPlace { name, place, .. } = &place;
             Error::Failed(format!("sink `{name}` wrote to {} before: {err}", shown(place)))
         };
         Ok((left.map_err(what)?, place))
     };
-    let left = left.into_iter().map(open).collect::<Result<Vec<_>>>()?;
+    left.into_iter().map(open).collect()
+}
+
+/// Tells the sinks who is about to write, once all of them have agreed. Places that were left are finished, and remembered by
+/// the sinks that left them.
+fn begin_sinks(graph: &Graph, owner: &Owner, left: Vec<Leaving>, events: &EventBus) -> Result<()> {
     let note = |sink: &str, text| {
         events.post(Event::SinkNote { sink: sink.to_owned(), text });
     };
-    for sink in &sinks {
+    for sink in &graph.sinks() {
         sink.begin(owner, &mut |text| note(sink.name().unwrap_or_default(), text))?;
     }
     for (left, LeftPlace { name, place, moved, taken }) in left {
@@ -153,7 +236,7 @@ fn shown(place: &str) -> &str {
 /// Makes states what they were: the changes of every batch from where a walk through all keys began.
 fn restore_states(
     graph: &Graph,
-    journal: &Journal,
+    read: &ReadRecord<'_>,
     found: &Found,
     partitions: usize,
 ) -> Result<()> {
@@ -170,7 +253,7 @@ fn restore_states(
     }
     let restore = graph.restore_those(of_log, partitions);
     for (_, commit) in found.commits.range(from..=last) {
-        journal.read_changes(commit, |state, part| restore.apply(state, part))?;
+        read_changes(read, commit, |state, part| restore.apply(state, part))?;
         graph.commit(Time::from_millis(commit.record.time));
     }
     restore.finish();
@@ -275,15 +358,15 @@ pub(super) fn restore(recovery: &Recovery, block_bytes_max: u64, stored: &Stored
     Ok(records)
 }
 
-/// Starts a direct source behind all that was planned of it before.
+/// Starts a direct source behind all that was planned of it before, by what was found of it and whether lost input is given
+/// up.
 pub(super) fn start_direct(
-    (number, source): (u32, &dyn DirectSource),
+    DirectOptions { number, source, .. }: &DirectOptions,
     start: &DirectStart,
-    recovery: Option<&Recovery>,
+    found: Option<(&Found, bool)>,
 ) -> Result<()> {
-    let Some(recovery) = recovery else { return source.start(start) };
-    let found = &recovery.found;
-    let is_own = |other: u32| recovery.journal.source_of(other) == Some(number);
+    let Some((found, given_up)) = found else { return source.start(start) };
+    let is_own = |other: u32| found.is_of(other, *number);
     if let Some((_, position)) = found.covered.ranges.iter().find(|(other, _)| is_own(*other)) {
         source.restore(position)?;
     }
@@ -292,7 +375,7 @@ pub(super) fn start_direct(
     plans
         .filter(|(other, plan)| is_own(*other) && !plan.is_empty())
         .try_for_each(|(_, plan)| source.planned(plan))?;
-    lost::find_unplanned(source, start, recovery.lost.given_up)
+    lost::find_unplanned(&**source, start, given_up)
 }
 
 /// Makes blocks of chunks that follow one another. A number that is missing was refused by a full disk and never logged.

@@ -1,13 +1,15 @@
 //! The sources of a context as they were added, and what each is started with. Plain data; opens nothing.
 
 use crate::config::{Ack, RateLimits, Resolved};
-use crate::direct::DirectSource;
+use crate::direct::{DirectSource, DirectStart};
 use crate::journal::Wanted;
+use crate::metrics::EventBus;
 use crate::net::lookup::Names;
 use crate::receiver::{
     AckAt, CustomOptions, RateOptions, Receiver, ReceiverSlot, SocketOptions, When,
 };
 use crate::sync::{Arc, Mutex};
+use crate::time::Clock;
 
 use super::names::positions_of;
 use super::{RECORD_BYTES_MAX, RunLimits, SocketSource};
@@ -94,7 +96,7 @@ pub(super) enum Start {
     Direct(DirectOptions),
 }
 
-/// What a direct source is started with.
+/// What a direct source is started with, and by what name and number.
 pub(super) struct DirectOptions {
     pub(super) name: String,
     pub(super) number: u32,
@@ -102,7 +104,28 @@ pub(super) struct DirectOptions {
     pub(super) ends: When,
 }
 
+impl DirectOptions {
+    /// What the source is told when the stream starts.
+    pub(super) fn direct_start(&self, events: &EventBus, clock: &Arc<dyn Clock>) -> DirectStart {
+        DirectStart {
+            source: self.name.clone(),
+            events: events.clone(),
+            counters: Arc::default(),
+            until_eof: self.ends == When::Eof,
+            clock: Arc::clone(clock),
+        }
+    }
+}
+
 impl Start {
+    /// Its options, if it is direct.
+    pub(super) fn direct(&self) -> Option<&DirectOptions> {
+        match self {
+            Start::Direct(options) => Some(options),
+            Start::Socket(_) | Start::Receiver(_) => None,
+        }
+    }
+
     /// Whether it has no receiver.
     pub(super) fn is_direct(&self) -> bool {
         matches!(self, Start::Direct(_))

@@ -5,9 +5,13 @@
 
 use super::recovery::{Reach, Replayed};
 use super::words::Words;
-use super::{Base, JournalOptions, LogOf, missing_checkpoint, resume};
+use super::{
+    Base, Found, JournalOptions, LogOf, NameKind, StateName, identity_of, missing_checkpoint,
+    resume,
+};
 use crate::checkpoint::{self, Checkpoint, Damaged};
 use crate::error::{Error, Result};
+use crate::owner::StateId;
 use crate::sync::Arc;
 use crate::wal::storage::Storage;
 use crate::wal::{self, GivenUp, Known, Place, Position, Survey, survey_with};
@@ -22,18 +26,53 @@ pub(crate) struct Look {
     pub(crate) checkpoints: Vec<(u64, Result<Checkpoint, String>)>,
     /// Checkpoints newer than the one that a start uses, which are damaged or missing.
     pub(crate) damaged: Vec<Damaged>,
-    /// The states that the log or a checkpoint names.
-    pub(crate) states: Vec<String>,
+    /// Whose state it is; none if no start is known.
+    pub(crate) about: Option<About>,
     /// Why a start would be refused, as it would say it.
-    pub(crate) refusal: Option<String>,
+    pub(crate) refusal: Option<Error>,
+    /// What the program that was given goes on from; none if it is refused.
+    pub(crate) found: Option<Found>,
     known: Known,
+}
+
+/// Whose state a directory holds, as far as its newest checkpoint and its log say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct About {
+    pub(crate) pipeline: String,
+    pub(crate) identity: StateId,
+    /// The number of the last start; 0: starts were not counted yet.
+    pub(crate) run: u64,
+    /// What it knows by name, with what that is; nothing that was given up.
+    pub(crate) names: Vec<(StateName, String)>,
+}
+
+impl About {
+    fn of(replayed: &Replayed) -> Option<About> {
+        let base = &replayed.base;
+        let of_kind = |kind: NameKind| {
+            let known = base.names.of(kind).iter().filter(|known| !known.retired);
+            known.map(move |known| (StateName::new(kind, &known.name), known.what.clone()))
+        };
+        replayed.started.then(|| About {
+            pipeline: base.pipeline.clone(),
+            identity: identity_of(base),
+            run: base.run,
+            names: NameKind::ALL.into_iter().flat_map(of_kind).collect(),
+        })
+    }
+
+    /// The names of the states.
+    fn states(self) -> Vec<String> {
+        let states = self.names.into_iter().filter(|(name, _)| name.kind == NameKind::State);
+        states.map(|(name, _)| name.name).collect()
+    }
 }
 
 impl Look {
     /// What accepting the loss would give up; none if nothing is lost, or nothing can be given up.
     pub(crate) fn would_give_up(&self, storage: &dyn Storage) -> Option<GivenUp> {
-        let is_refused =
-            self.refusal.is_some() && self.refusal == self.log.refusals.first().cloned();
+        let refusal = self.refusal.as_ref().map(Error::to_string);
+        let is_refused = refusal.is_some() && refusal.as_ref() == self.log.refusals.first();
         is_refused.then(|| wal::would_give_up(storage, self.known, None).ok()).flatten()
     }
 }
@@ -52,7 +91,7 @@ pub(crate) fn look(
     let mut refusal = None;
     let known = Known { newest_file: loaded.newest_file, ..Known::from(1) };
     let base = Base::of(loaded).unwrap_or_else(|err| {
-        refusal = Some(err.to_string());
+        refusal = Some(err);
         Base { snapshot: None, operators: Vec::new(), known, damaged: Vec::new() }
     });
     let Base { snapshot, operators, known, mut damaged } = base;
@@ -61,29 +100,32 @@ pub(crate) fn look(
     let mut visit = |at: Position, bytes: &[u8]| {
         words.take(at, bytes);
         if unknown.is_none() {
-            unknown = replayed.take(at, bytes).err().map(|err| err.to_string());
+            unknown = replayed.take(at, bytes).err();
         }
         Ok(())
     };
     let log = survey_with(storage, known, &mut visit, looked)?;
     damaged.extend(missing_checkpoint(log.checkpoint, known));
-    let states = &replayed.base.names.states;
-    let states = states.iter().filter(|state| !state.retired).map(|state| state.name.clone());
-    let states = states.collect();
-    refusal = refusal.or_else(|| log.refusals.first().cloned()).or(unknown);
+    let about = About::of(&replayed);
+    let of_log = || log.refusals.first().cloned().map(Error::Failed);
+    refusal = refusal.or_else(of_log).or(unknown);
+    let mut found = None;
     if refusal.is_none() {
         let resumed = match program {
             Some(program) => {
                 let (read, directory) = (|at| wal::read(storage, at), storage.name());
                 let log = LogOf { directory: &directory, read: &read };
-                resume(&mut replayed, program, log, operators).map(drop)
+                resume(&mut replayed, program, log, operators).map(|it| Some(it.found))
             }
-            None => resume_own(&mut replayed),
+            None => resume_own(&mut replayed).map(|()| None),
         };
-        refusal = resumed.err().map(|err| err.to_string());
+        match resumed {
+            Ok(resumed) => found = resumed,
+            Err(err) => refusal = Some(err),
+        }
     }
     let (words, checkpoints) = (words.text(), checkpoint::survey(storage)?);
-    Ok(Look { log, words, checkpoints, damaged, states, refusal, known })
+    Ok(Look { log, words, checkpoints, damaged, about, refusal, found, known })
 }
 
 /// Goes on as the program that wrote the directory would, as far as it can be told from what it wrote.
@@ -111,10 +153,10 @@ pub(crate) struct Accepted {
 pub(crate) fn give_up(storage: &Arc<dyn Storage>, at: Option<Place>) -> Result<Option<Accepted>> {
     // A checkpoint that this program does not know says what is needed, and nobody here can read it.
     Base::of(checkpoint::load(storage.as_ref())?)?;
-    let Look { log, states, refusal, known, .. } = look(storage.as_ref(), None, &mut |_, _| ())?;
+    let Look { log, about, refusal, known, .. } = look(storage.as_ref(), None, &mut |_, _| ())?;
     match refusal {
         None if at.is_none() => return Ok(None),
-        Some(other) if log.refusals.is_empty() && at.is_none() => return Err(Error::Failed(other)),
+        Some(other) if log.refusals.is_empty() && at.is_none() => return Err(other),
         _ => {}
     }
     if wal::would_give_up(storage.as_ref(), known, at)?.checkpoints {
@@ -122,5 +164,6 @@ pub(crate) fn give_up(storage: &Arc<dyn Storage>, at: Option<Place>) -> Result<O
         checkpoint::remove_all(storage.as_ref())?;
     }
     let given_up = wal::give_up(storage, known, at)?;
+    let states = about.map(About::states).unwrap_or_default();
     Ok(Some(Accepted { given_up, states }))
 }

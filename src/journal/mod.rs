@@ -9,6 +9,7 @@
 //! plan names the chunks of each of its blocks, and what no plan names is made into blocks again at the start. It does
 //! not know sockets, streams or jobs.
 
+mod changes;
 mod commit;
 mod logged;
 mod look;
@@ -38,10 +39,12 @@ use crate::wal::{
     self, Lane, LogOptions, NotLogged, Position, Recovered, SEGMENT_BYTES, WriteAheadLog, mebibytes,
 };
 
+pub(crate) use changes::read_changes;
 pub(crate) use commit::{CommitOutcome, CommitRecords};
-pub(crate) use look::{Accepted, Look, give_up, look};
+pub(crate) use look::{About, Accepted, Look, give_up, look};
 pub(crate) use names::{
-    Continued, EntryAt, Inventory, Known, Program, SourcePosition, StateCount, Survey, Wanted,
+    Continued, EntryAt, Inventory, Known, Program, ReadRecord, SourcePosition, StateCount, Survey,
+    Wanted,
 };
 pub use names::{NameChanges, NameKind, Renamed, StateName};
 pub(crate) use record::{ChunkHead, ChunkRange, Committed, Entry, Parts, Plan, decode};
@@ -157,6 +160,24 @@ pub(crate) struct Found {
     pub(crate) damaged: Vec<Damaged>,
 }
 
+impl Found {
+    /// The number in the log of a source of the program.
+    pub(crate) fn number_of(&self, source: u32) -> u32 {
+        number_of(&self.continued.names.numbers.sources, source)
+    }
+
+    /// Whether this is the number in the log of that source of the program.
+    pub(crate) fn is_of(&self, number: u32, source: u32) -> bool {
+        number != u32::MAX && self.number_of(source) == number
+    }
+}
+
+/// The number in the log of a source of the program, if each has that of these.
+fn number_of(numbers: &[u32], source: u32) -> u32 {
+    let at = usize::try_from(source).unwrap_or(usize::MAX);
+    numbers.get(at).copied().unwrap_or(u32::MAX)
+}
+
 impl Journal {
     /// Locks the storage, reads the newest checkpoint and the log, and opens it for what comes. `progress` is told now
     /// and then how many bytes were read.
@@ -236,11 +257,7 @@ impl Journal {
 
     /// The number in the log of a source of the program.
     pub(crate) fn number_of(&self, source: u32) -> u32 {
-        usize::try_from(source)
-            .ok()
-            .and_then(|at| self.numbers.get(at))
-            .copied()
-            .unwrap_or(u32::MAX)
+        number_of(&self.numbers, source)
     }
 
     /// The source of the program that has this number in the log, if it still has it.
@@ -374,25 +391,6 @@ impl Journal {
         self.shared.log.look_for_room();
     }
 
-    /// Reads changes of states back: calls `each` with the number of the state in the log, and bytes.
-    ///
-    /// # Errors
-    /// If they cannot be read, or what `each` returns.
-    pub(crate) fn read_changes(
-        &self,
-        commit: &LoggedCommit,
-        mut each: impl FnMut(u32, &[u8]) -> Result<()>,
-    ) -> Result<()> {
-        for at in &commit.changed {
-            let record = self.shared.log.read(*at)?;
-            let Entry::Changed(_, bytes) = decode(*at, &record)? else {
-                return Err(Error::Failed(format!("the record at {at} of the log has no changes")));
-            };
-            record::parts(bytes)?.into_iter().try_for_each(|(state, part)| each(state, part))?;
-        }
-        Ok(())
-    }
-
     /// Waits for the checkpoint that is being written, syncs what is pending, and ends both threads.
     ///
     /// # Errors
@@ -476,7 +474,7 @@ struct Resumed {
 #[derive(Clone, Copy)]
 struct LogOf<'a> {
     directory: &'a str,
-    read: &'a names::ReadRecord<'a>,
+    read: &'a ReadRecord<'a>,
 }
 
 /// The log was read: how the program goes on.
@@ -564,18 +562,21 @@ fn begin(replayed: &Replayed, options: &JournalOptions, names: &Inventory<Known>
     let mut starts = base.starts.clone();
     let after = replayed.last_time();
     Lineage::push(&mut starts, StartMark { run, mark: options.mark, after });
-    let drawn = match replayed.started {
-        true => StateId::of_seed(&base.pipeline, seed, anchor),
-        false => options.identity,
-    };
+    let identity = if replayed.started { identity_of(base) } else { options.identity };
     Started {
         version: VERSION,
         pipeline: options.pipeline.clone(),
         seed,
         anchor,
         names: names.clone(),
-        identity: Some(base.identity.unwrap_or(drawn)),
+        identity: Some(identity),
         run,
         starts,
     }
+}
+
+/// Whose state it is. One from before identities gets its own at the next start, which follows from what it drew.
+fn identity_of(base: &Snapshot) -> StateId {
+    let drawn = || StateId::of_seed(&base.pipeline, base.seed, base.anchor);
+    base.identity.unwrap_or_else(drawn)
 }

@@ -12,8 +12,9 @@ mod reconcile;
 
 use std::fmt;
 
-pub(super) use held::ReadRecord;
-pub(crate) use held::{Continued, Program, SourcePosition, StateCount, Survey, continued};
+pub(crate) use held::{
+    Continued, Program, ReadRecord, SourcePosition, StateCount, Survey, continued,
+};
 pub(crate) use reconcile::{Inventory, Known, Reconciled, Wanted};
 
 use reconcile::{Begins, reconcile};

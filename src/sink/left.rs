@@ -7,8 +7,7 @@ use super::file;
 use super::{CommitKey, File, Sink, Sqlite};
 use crate::error::Result;
 use crate::owner::{Owner, StateId};
-use crate::sync::Arc;
-use crate::wal::storage::{Directory, Storage};
+use crate::wal::storage::Access;
 
 /// A place, as [`Sink::place`] says it.
 enum Place<'a> {
@@ -50,11 +49,8 @@ pub(crate) fn open_in(place: &str, identity: StateId) -> Option<String> {
     if !path.is_dir() {
         return Some(format!("whatever is open in {shown}, which is not there"));
     }
-    let open = Directory::read_only(path).and_then(|directory| {
-        let storage = Arc::new(directory) as Arc<dyn Storage>;
-        file::open_files(&storage, identity)
-    });
-    match open {
+    let open = Access::Look.open(path);
+    match open.and_then(|storage| file::open_files(&storage, identity)) {
         Ok(files) => (!files.is_empty()).then(|| files.join(", ")),
         Err(err) => Some(format!("whatever is open in {shown}, which cannot be read ({err})")),
     }
@@ -68,18 +64,18 @@ pub(crate) struct Left {
 }
 
 impl Left {
-    /// Opens a place and looks whether what is open there can be finished. Changes nothing.
+    /// Opens a place and looks whether what is open there can be finished. Changes nothing, but for a lock where it is to be
+    /// written to.
     ///
     /// # Errors
     /// If another process uses it, it cannot be read, or rows that count are missing.
-    pub(crate) fn open(place: &str, owner: &Owner) -> Result<Left> {
+    pub(crate) fn open(place: &str, owner: &Owner, access: Access) -> Result<Left> {
         let mut sink: Option<Box<dyn Sink>> = match Place::of(place) {
             Place::Directory(path) if path.is_dir() => {
-                let storage = Arc::new(Directory::open(path)?) as Arc<dyn Storage>;
-                Some(Box::new(File::left(storage)?))
+                Some(Box::new(File::left(access.open(path)?)?))
             }
             Place::Table(path, table) if path.is_file() => {
-                Some(Box::new(Sqlite::left(path, table)?))
+                Some(Box::new(Sqlite::left(path, table, access)?))
             }
             _ => None,
         };

@@ -10,6 +10,7 @@
 //! again; a full disk does not, the batch waits for room. Runs on the worker that finishes a job.
 
 mod books;
+mod looking;
 #[cfg(all(test, not(tidemill_model)))]
 mod tests;
 
@@ -27,6 +28,7 @@ use crate::error::{Error, Result};
 use crate::owner::{OutputMark, Owner};
 use crate::sync::planted::{Planted, planted};
 use crate::time::Time;
+use crate::wal::storage::Access;
 
 use books::{Books, Failed, Stranger};
 
@@ -76,14 +78,25 @@ impl Sqlite {
     /// # Errors
     /// If it cannot be opened or is no database.
     pub fn open(path: &Path, table: &str, existing: Existing) -> Result<Self> {
+        Sqlite::open_for(path, table, existing, Access::Write)
+    }
+
+    /// Opens a database to write to it, or to look what is there: then nothing is made and nothing changes.
+    ///
+    /// # Errors
+    /// If it cannot be opened or is no database.
+    pub(crate) fn open_for(
+        path: &Path,
+        table: &str,
+        existing: Existing,
+        access: Access,
+    ) -> Result<Self> {
         let name = path.display().to_string();
-        let fail = |err| failure(&name, "cannot open", &err);
-        let connection = Connection::open(path).map_err(fail)?;
-        connection.busy_timeout(BUSY).map_err(fail)?;
-        // Readers do not wait for the sink, and a commit is on the disk before it is said to be done.
-        connection.pragma_update(None, "journal_mode", "WAL").map_err(fail)?;
-        connection.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
-        books::make_tables(&connection).map_err(fail)?;
+        let connection = match access {
+            Access::Write => connect(path),
+            Access::Look => looking::connect(path),
+        };
+        let connection = connection.map_err(|err| failure(&name, "cannot open", &err))?;
         let (table, committed) = (table.to_owned(), Ledger::default());
         let is_left = false;
         Ok(Sqlite { connection, path: name, table, existing, is_left, begun: None, committed })
@@ -93,8 +106,9 @@ impl Sqlite {
     ///
     /// # Errors
     /// As [`open`](Sqlite::open).
-    pub(super) fn left(path: &Path, table: &str) -> Result<Self> {
-        Ok(Sqlite { is_left: true, ..Sqlite::open(path, table, Existing::Append)? })
+    pub(super) fn left(path: &Path, table: &str, access: Access) -> Result<Self> {
+        let sink = Sqlite::open_for(path, table, Existing::Append, access)?;
+        Ok(Sqlite { is_left: true, ..sink })
     }
 
     fn appends(&self) -> bool {
@@ -378,6 +392,17 @@ impl Sink for Sqlite {
         self.committed.commit(key);
         Ok(())
     }
+}
+
+/// Opens a database that is written to.
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY)?;
+    // Readers do not wait for the sink, and a commit is on the disk before it is said to be done.
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    books::make_tables(&connection)?;
+    Ok(connection)
 }
 
 fn failure(path: &str, what: &str, err: &rusqlite::Error) -> Error {

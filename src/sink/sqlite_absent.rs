@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{BatchMeta, CommitKey, Existing, Rows, Sink};
 use crate::error::{Error, Result};
+use crate::wal::storage::Access;
 
 /// Whether the sink is there.
 pub const SQLITE_COMPILED: bool = false;
@@ -27,7 +28,20 @@ impl Sqlite {
     ///
     /// # Errors
     /// As [`open`](Sqlite::open).
-    pub(super) fn left(path: &Path, table: &str) -> Result<Self> {
+    pub(crate) fn open_for(
+        path: &Path,
+        table: &str,
+        existing: Existing,
+        _access: Access,
+    ) -> Result<Self> {
+        Sqlite::open(path, table, existing)
+    }
+
+    /// Never succeeds.
+    ///
+    /// # Errors
+    /// As [`open`](Sqlite::open).
+    pub(super) fn left(path: &Path, table: &str, _access: Access) -> Result<Self> {
         Sqlite::open(path, table, Existing::Append)
     }
 }

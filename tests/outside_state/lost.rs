@@ -14,6 +14,7 @@ use tidemill::testing::{Collected, ManualClock};
 use tidemill::{Config, FilesSource, Interval, Sink, StreamingContext};
 
 use crate::program::{Process, Program};
+use crate::verdicts::inspect;
 
 /// More than a pipe holds.
 const MUCH: usize = 20_000;
@@ -64,7 +65,11 @@ impl Lines {
 
     /// Runs to the end of the files that are there: exit code, the batches that were printed, what was said.
     fn run(&self, options: &[&str]) -> (Option<i32>, Vec<Value>, String) {
+        let place = self.directory.path();
+        let look = || inspect(place, "state", "pipeline.toml", options);
+        let verdict = self.path("state").exists().then(look);
         let (code, out, said) = self.start(&[&["--until-eof"], options].concat()).finish();
+        verdict.into_iter().for_each(|it| it.expect(code, &said.join("\n")));
         let batches = out.iter().map(|line| serde_json::from_str(line).expect("JSON"));
         (code, batches.collect(), said.join("\n"))
     }

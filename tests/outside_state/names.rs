@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::program::Program;
+use crate::verdicts::{Verdict, inspect};
 
 /// A directory with the input `in`, the output `out` and the state `state` of a pipeline.
 struct Place(TempDir);
@@ -70,14 +71,24 @@ impl Place {
         Program::of(command.arg("run").arg(self.path("pipeline.toml")).args(options))
     }
 
+    /// What `inspect` says of a start.
+    fn verdict(&self, options: &[&str]) -> Option<Verdict> {
+        let (state, file) = (self.path("state"), self.path("pipeline.toml"));
+        let text = |path: &PathBuf| path.to_str().expect("UTF-8").to_owned();
+        let look = || inspect(self.0.path(), &text(&state), &text(&file), options);
+        state.exists().then(look)
+    }
+
     /// One start, to the end of the files.
     fn start(&self, start: &Start) {
         let input = fs::OpenOptions::new().create(true).append(true).open(self.path("in/file"));
         input.expect("opened").write_all(start.input.as_bytes()).expect("written");
         self.write(start.said, start.file);
         let options = [&["--until-eof"], start.options].concat();
+        let verdict = self.verdict(start.options);
         let (code, _, said) = self.program(&options).finish();
         let said = said.join("\n");
+        verdict.into_iter().for_each(|it| it.expect(code, &said));
         assert_eq!(code, Some(start.code), "{} {}\n{said}", start.said, start.file);
         let mut rest = said.as_str();
         for words in start.says {
@@ -275,6 +286,7 @@ impl Place {
     /// Waits until these words are said and it listens, sends lines, waits until they are acknowledged.
     fn listen(&self, file: &str, said: &str, lines: &str, says: &[&str]) -> Program {
         self.write(said, file);
+        self.verdict(&[]).into_iter().for_each(|it| it.expect(Some(0), ""));
         let program = self.program(&[]);
         says.iter().for_each(|words| drop(program.wait_for(words)));
         let address = program.address_after("listening on").to_string();
@@ -308,9 +320,11 @@ impl Place {
     /// A start that is refused, or wrong.
     fn refused(&self, file: &str, said: &str) -> String {
         self.write(said, file);
+        let verdict = self.verdict(&[]);
         let (code, _, said) = self.program(&[]).finish();
         let said = said.join("\n");
         assert_eq!(code, Some(1), "{said}");
+        verdict.into_iter().for_each(|it| it.expect(code, &said));
         said
     }
 }

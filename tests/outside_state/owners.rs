@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::program::Program;
 use crate::program::peers::send;
+use crate::verdicts::{Verdict, inspect};
 
 /// What people do, a step after the other, in a directory of their own.
 #[derive(Clone, Copy, Debug)]
@@ -50,8 +51,25 @@ impl World {
         self.directory.path().join(name)
     }
 
+    /// What `inspect` says of such a start, where there is a state that is not new: a new identity is another one each time.
+    fn verdict(&self, state: &str, out: &str) -> Option<Verdict> {
+        self.write(state, out);
+        let is_there = self.path(state).exists() && self.planted.is_none();
+        is_there.then(|| inspect(self.directory.path(), state, "pipeline.toml", &[]))
+    }
+
     /// `tidemill run` in the directory.
     fn start(&self, state: &str, out: &str) -> Program {
+        self.write(state, out);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        command.current_dir(self.directory.path()).args(["run", "pipeline.toml"]);
+        if let Some(defect) = self.planted {
+            command.env("TIDEMILL_PLANTED", defect);
+        }
+        Program::of(&mut command)
+    }
+
+    fn write(&self, state: &str, out: &str) {
         let text = format!(
             "name = 'owners'\nbatch_interval = '1h'\nhttp = 'off'\nstate_dir = '{state}'\n\
              [source.in.socket]\nlisten = '127.0.0.1:0'\nframing = 'relp'\n\
@@ -60,12 +78,6 @@ impl World {
             self.sink
         );
         fs::write(self.path("pipeline.toml"), text).expect("written");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
-        command.current_dir(self.directory.path()).args(["run", "pipeline.toml"]);
-        if let Some(defect) = self.planted {
-            command.env("TIDEMILL_PLANTED", defect);
-        }
-        Program::of(&mut command)
     }
 
     /// The lines of all data files of these directories, sorted.
@@ -84,6 +96,8 @@ impl World {
     fn step(&mut self, step: Step) {
         match step {
             Run(state, out, lines) => {
+                let verdict = self.verdict(state, out);
+                verdict.into_iter().for_each(|it| it.expect(Some(0), ""));
                 let program = self.start(state, out);
                 send(&program, lines);
                 program.signal(Signal::TERM);
@@ -96,9 +110,11 @@ impl World {
                 program.process.kill();
             }
             Refused(state, out, words) => {
+                let verdict = self.verdict(state, out);
                 let (code, _, said) = self.start(state, out).finish();
                 let said = said.join("\n");
                 assert_eq!(code, Some(1), "{said}");
+                verdict.into_iter().for_each(|it| it.expect(code, &said));
                 words.iter().for_each(|word| assert!(said.contains(word), "no `{word}` in {said}"));
             }
             CopyAll(from, to) => {

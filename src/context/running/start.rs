@@ -6,10 +6,9 @@ use std::time::Duration;
 use super::{CONTROL_MAX, Control, Running};
 use crate::config::{Resolved, Then};
 use crate::context::inspect::{Inspected, Inspector, Received};
-use crate::context::recover::Streams;
+use crate::context::recover::{Streams, Told};
 use crate::context::sources::{DirectOptions, Start};
 use crate::context::{RunLimits, connections, lost, recover};
-use crate::direct::DirectStart;
 use crate::dstream::Graph;
 use crate::error::{Error, Result};
 use crate::journal::Wanted;
@@ -91,15 +90,11 @@ impl Running {
             sinks: graph.sinks(),
             clock: Arc::clone(&clock),
         };
-        let told = (&poison, &engine.events);
+        let policy = lost::Policy::of(&config, limits);
+        let told = Told { config: &config, clock: &clock, events: &engine.events, policy };
         let streams =
             Streams { graph: &graph, sources: &sources, source_names: setup.source_names };
-        let policy = lost::Policy {
-            given_up: limits.give_up_lost,
-            dead_letters: config.on_failure.then == Then::DeadLetter,
-        };
-        let recovery =
-            recover::open(&config, setup.storage, streams, clock.as_ref(), told, policy)?;
+        let recovery = recover::open(setup.storage, streams, told, &poison)?;
         let identity = match &recovery {
             Some(recovery) => recovery.journal.identity(),
             None => recover::without_state(&config.name, &graph, &engine.events)?,
@@ -257,18 +252,13 @@ impl Running {
     ) -> Result<Vec<Direct>> {
         let mut started = Vec::new();
         for source in sources {
-            let Start::Direct(DirectOptions { name, number, source, ends }) = source else {
+            let Start::Direct(options) = source else {
                 unreachable!("the others have receivers");
             };
-            let counters = Arc::new(ReceiverCounters::default());
-            let start = DirectStart {
-                source: name.clone(),
-                events: engine.events.clone(),
-                counters: Arc::clone(&counters),
-                until_eof: ends == When::Eof,
-                clock: Arc::clone(&engine.clock),
-            };
-            recover::start_direct((number, &*source), &start, recovery)?;
+            let start = options.direct_start(&engine.events, &engine.clock);
+            let found = recovery.map(|recovery| (&recovery.found, recovery.lost.given_up));
+            recover::start_direct(&options, &start, found)?;
+            let (DirectOptions { name, number, source, .. }, counters) = (options, start.counters);
             // It is always there to be asked.
             counters.open.add(1);
             self.direct.push((number, name.clone(), Arc::clone(&counters)));

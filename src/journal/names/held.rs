@@ -62,7 +62,7 @@ pub(crate) struct Continued {
 }
 
 /// Reads a record of the log back.
-pub(in crate::journal) type ReadRecord<'a> = dyn Fn(Position) -> Result<Vec<u8>> + 'a;
+pub(crate) type ReadRecord<'a> = dyn Fn(Position) -> Result<Vec<u8>> + 'a;
 
 /// Sorts the names of the log, in `directory`, and those of the program.
 ///

@@ -18,20 +18,45 @@ use crate::owner::{OutputMark, Owner, PlanDigest, Written, random_mark};
 use crate::sink::CommitKey;
 use crate::sink::book::Book;
 
-const TABLES: &str = "CREATE TABLE IF NOT EXISTS tidemill_commits (
-    sink TEXT NOT NULL, pipeline TEXT NOT NULL, job TEXT NOT NULL, partition INTEGER NOT NULL,
-    batch_time_ms INTEGER NOT NULL, PRIMARY KEY (sink, pipeline, job, partition)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS tidemill_outputs (
-    sink TEXT NOT NULL, identity TEXT NOT NULL, output INTEGER NOT NULL, pipeline TEXT NOT NULL, state_dir TEXT NOT NULL,
-    commits INTEGER NOT NULL, adopted INTEGER NOT NULL, PRIMARY KEY (sink, identity)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS tidemill_batches (
-    sink TEXT NOT NULL, identity TEXT NOT NULL, job TEXT NOT NULL, partition INTEGER NOT NULL,
+/// The tables that remember: the name of each, and its columns.
+const TABLES: [(&str, &str); 3] = [
+    (
+        "tidemill_commits",
+        "sink TEXT NOT NULL, pipeline TEXT NOT NULL, job TEXT NOT NULL, partition INTEGER NOT NULL,
+    batch_time_ms INTEGER NOT NULL, PRIMARY KEY (sink, pipeline, job, partition)",
+    ),
+    (
+        "tidemill_outputs",
+        "sink TEXT NOT NULL, identity TEXT NOT NULL, output INTEGER NOT NULL, pipeline TEXT NOT NULL, state_dir TEXT NOT NULL,
+    commits INTEGER NOT NULL, adopted INTEGER NOT NULL, PRIMARY KEY (sink, identity)",
+    ),
+    (
+        "tidemill_batches",
+        "sink TEXT NOT NULL, identity TEXT NOT NULL, job TEXT NOT NULL, partition INTEGER NOT NULL,
     batch_time_ms INTEGER NOT NULL, run INTEGER NOT NULL, mark INTEGER NOT NULL, digest BLOB NOT NULL,
-    PRIMARY KEY (sink, identity, job, partition, batch_time_ms)) WITHOUT ROWID;";
+    PRIMARY KEY (sink, identity, job, partition, batch_time_ms)",
+    ),
+];
 
-/// Makes the tables that remember, in a database that has none of them.
+/// Makes those of the tables that remember which a database does not have.
 pub(super) fn make_tables(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(TABLES)
+    TABLES.iter().try_for_each(|(name, columns)| {
+        connection
+            .execute_batch(&format!("CREATE TABLE IF NOT EXISTS {name} ({columns}) WITHOUT ROWID"))
+    })
+}
+
+/// The same for a connection that changes nothing: an empty table in memory stands for each that is not there.
+pub(super) fn stand_in(connection: &Connection) -> rusqlite::Result<()> {
+    let is_there = "SELECT count(*) FROM main.sqlite_schema WHERE type = 'table' AND name = ?1";
+    for (name, columns) in TABLES {
+        let is_there: bool = connection.query_row(is_there, [name], |row| row.get(0))?;
+        if !is_there {
+            connection
+                .execute_batch(&format!("CREATE TEMP TABLE {name} ({columns}) WITHOUT ROWID"))?;
+        }
+    }
+    Ok(())
 }
 
 /// See the module.

@@ -11,6 +11,7 @@
 mod asides;
 mod behind;
 mod directory;
+mod looking;
 mod memory;
 
 use std::fmt;
@@ -27,6 +28,7 @@ pub(crate) use asides::Asides;
 pub(crate) use behind::Behind;
 pub use directory::Directory;
 pub(crate) use directory::LOCK;
+pub(crate) use looking::Access;
 pub use memory::{Fault, MemoryStorage};
 
 /// An open file of a [`Storage`].

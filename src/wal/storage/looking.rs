@@ -1,0 +1,127 @@
+//! `Looking`: a directory for one who only looks, through code that would write. What would change something fails, and what
+//! only makes sure of something does nothing.
+
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use super::{Directory, Lock, Storage, StoredFile, Volume};
+use crate::error::Result;
+use crate::sync::Arc;
+
+/// What is done with a directory or a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// It is written to, and made if it is not there.
+    Write,
+    /// It is looked at, and nothing changes.
+    Look,
+}
+
+impl Access {
+    /// The directory.
+    ///
+    /// # Errors
+    /// If it cannot be opened, or made.
+    pub(crate) fn open(self, path: &Path) -> Result<Arc<dyn Storage>> {
+        Ok(match self {
+            Access::Write => Arc::new(Directory::open(path)?),
+            Access::Look => Arc::new(Looking::at(path)?),
+        })
+    }
+}
+
+/// See the module. A lock of it keeps nobody out, and is free whoever holds the directory.
+#[derive(Debug)]
+struct Looking {
+    path: PathBuf,
+    /// None: it is not there, and a start would make it.
+    directory: Option<Directory>,
+}
+
+impl Looking {
+    /// # Errors
+    /// If something is there that is no directory, or cannot be read.
+    fn at(path: &Path) -> Result<Looking> {
+        let is_there = std::fs::symlink_metadata(path).is_ok();
+        let directory = is_there.then(|| Directory::read_only(path)).transpose()?;
+        Ok(Looking { path: path.to_owned(), directory })
+    }
+
+    fn there(&self) -> io::Result<&Directory> {
+        self.directory.as_ref().ok_or_else(|| ErrorKind::NotFound.into())
+    }
+}
+
+fn unchanged<T>() -> io::Result<T> {
+    Err(io::Error::new(ErrorKind::ReadOnlyFilesystem, "it is only looked at"))
+}
+
+impl Storage for Looking {
+    fn create(&self, _name: &str) -> io::Result<Arc<dyn StoredFile>> {
+        unchanged()
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StoredFile>> {
+        self.there()?.open(name)
+    }
+
+    fn rename(&self, _from: &str, _to: &str) -> io::Result<()> {
+        unchanged()
+    }
+
+    fn size_of(&self, name: &str) -> io::Result<Option<u64>> {
+        self.directory.as_ref().map_or(Ok(None), |directory| directory.size_of(name))
+    }
+
+    fn remove(&self, _name: &str) -> io::Result<()> {
+        unchanged()
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.directory.as_ref().map_or(Ok(Vec::new()), Storage::list)
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn lock(&self) -> Result<Lock> {
+        Ok(Lock(Box::new(())))
+    }
+
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn volume(&self) -> io::Result<Volume> {
+        self.there()?.volume()
+    }
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_made_locked_or_changed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let looks = |path: &Path| Access::Look.open(path).expect("looked at");
+        let missing = looks(&dir.path().join("missing"));
+        assert_eq!(missing.list().expect("nothing"), Vec::<String>::new());
+        assert_eq!(missing.size_of("a").expect("nothing"), None);
+        assert!(!dir.path().join("missing").exists());
+        std::fs::write(dir.path().join("a"), "text").expect("written");
+        let there = looks(dir.path());
+        let _locks = [there.lock().expect("free"), there.lock().expect("free")];
+        there.sync_dir().expect("nothing to do");
+        assert_eq!(there.size_of("a").expect("read"), Some(4));
+        assert!(there.create("b").is_err() && there.create("a").is_err());
+        assert!(there.rename("a", "b").is_err() && there.rename_new("a", "b").is_err());
+        assert!(there.remove("a").is_err());
+        assert!(there.open("a").expect("there").truncate(0).is_err());
+        assert_eq!(there.list().expect("listed"), ["a"]);
+        assert_eq!(std::fs::read(dir.path().join("a")).expect("read"), b"text");
+        let file = Access::Look.open(&dir.path().join("a")).err().map(|err| err.to_string());
+        assert!(file.is_some_and(|text| text.contains("cannot open the directory")));
+    }
+}
