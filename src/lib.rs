@@ -53,6 +53,7 @@ pub use context::{
 pub use direct::files::FilesSource;
 pub use dstream::DStream;
 pub use error::{Error, Result};
+pub use journal::LogFigures;
 pub use metrics::{Event, Listener};
 pub use receiver::io::IoModel;
 pub use receiver::{Receiver, ReceiverHandle};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::Resolved;
 use crate::dstream::{Graph, KeptPart};
+use crate::journal::{JournalWatch, LogFigures};
 use crate::metrics::{
     BatchRecord, Condition, ConditionKind, EngineTimes, EventBus, History, ReceiverCounters,
     Reloaded, Reloads,
@@ -39,6 +40,7 @@ pub(super) struct Inspected {
     pub(super) receivers: Vec<Received>,
     pub(super) stopping: AtomicBool,
     pub(super) reloads: Reloads,
+    pub(super) journal: Option<JournalWatch>,
 }
 
 /// What is looked at of a receiver.
@@ -253,6 +255,11 @@ impl Inspector {
     /// How the last reload of the options ended.
     pub fn reloaded(&self) -> Reloaded {
         self.0.reloads.last()
+    }
+
+    /// What the log and the checkpoints have done; none without a log.
+    pub fn log(&self) -> Option<LogFigures> {
+        self.0.journal.as_ref().map(JournalWatch::figures)
     }
 
     /// Facts that were dropped because the listeners were too slow.

@@ -131,6 +131,7 @@ fn options(streams: &Streams<'_>, segment_bytes: u64, told: Told<'_>) -> Result<
         anchor: fresh.as_millis(),
         identity: StateId::random()?,
         mark: random_mark()?,
+        clock: Arc::clone(clock),
     })
 }
 
@@ -419,6 +420,7 @@ mod tests {
             anchor,
             identity: StateId([1; 16]),
             mark: 1,
+            clock: Arc::new(clock.clone()),
         };
         let storage = Arc::new(MemoryStorage::new(0));
         let opened = Journal::open(storage, options, &Poison::new(), &mut |_| ());

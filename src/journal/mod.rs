@@ -18,6 +18,7 @@ mod record;
 mod recovery;
 mod snapshot;
 mod version1;
+mod watch;
 mod words;
 
 #[cfg(all(test, not(tidemill_model)))]
@@ -50,10 +51,13 @@ pub use names::{NameChanges, NameKind, Renamed, StateName};
 pub(crate) use record::{ChunkHead, ChunkRange, Committed, Entry, Parts, Plan, decode};
 pub(crate) use recovery::{Commit as LoggedCommit, LoggedChunk, Reach, Replay, Resume, Run, base};
 pub(crate) use snapshot::Covered;
+pub(crate) use watch::JournalWatch;
+pub use watch::LogFigures;
 
 use record::{Started, VERSION, framing_name};
 use recovery::Replayed;
 use snapshot::{Snapshot, Writer};
+use watch::Written;
 
 /// Checkpoints that are kept.
 const CHECKPOINTS_KEPT: usize = 2;
@@ -82,6 +86,8 @@ pub(crate) struct JournalOptions {
     pub(crate) identity: StateId,
     /// What tells this start from others.
     pub(crate) mark: u64,
+    /// By which checkpoints have their age.
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 /// See the module. Any thread may call it.
@@ -106,6 +112,8 @@ struct Shared {
     /// How far the outputs had come at the newest commit.
     outputs: Mutex<Vec<OutputMark>>,
     checkpointing: AtomicBool,
+    /// The checkpoints of this run.
+    written: Arc<Written>,
 }
 
 /// Where the records lie that no durable checkpoint covers.
@@ -232,6 +240,7 @@ impl Journal {
             started,
             outputs: Mutex::new(replayed.base.outputs),
             checkpointing: AtomicBool::new(false),
+            written: Written::new(&options.clock),
         });
         // A plan is made by one thread and taken by the other: more than one never waits.
         let inbox = Mailbox::new(1);
@@ -248,6 +257,11 @@ impl Journal {
             Journal { shared, numbers, checkpoint_inbox: inbox, checkpoint_thread, _lock: lock },
             found,
         ))
+    }
+
+    /// A look at what it writes, which outlives it.
+    pub(crate) fn watch(&self) -> JournalWatch {
+        JournalWatch { log: self.shared.log.watch(), written: Arc::clone(&self.shared.written) }
     }
 
     /// The size of a segment of the log, in bytes.

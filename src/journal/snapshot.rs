@@ -168,6 +168,7 @@ impl Writer {
         }
         let number = self.checkpoints.write(&mut checkpoint)?;
         self.shared.log.checkpointed(number);
+        self.shared.written.add();
         self.shared.covered(&snapshot);
         self.first_segment = snapshot.first_segment;
         self.shared.log.release(snapshot.kept_segment);

@@ -5,7 +5,7 @@ use bytes::Bytes;
 mod names;
 
 use super::*;
-use crate::time::SystemClock;
+use crate::time::{ManualClock, SystemClock};
 use crate::wal::storage::{Fault, MemoryStorage};
 
 const SEED: u64 = 99;
@@ -33,6 +33,7 @@ fn options(sources: &[&str]) -> JournalOptions {
         anchor: ANCHOR,
         identity: StateId([9; 16]),
         mark: 5,
+        clock: Arc::new(ManualClock::new()),
     }
 }
 

@@ -29,6 +29,15 @@ impl Counter {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
+    /// Goes from one value of a part to another, for gauges that many threads change.
+    pub fn change(&self, before: u64, after: u64) {
+        if after >= before {
+            self.add(after - before);
+        } else {
+            self.sub(before - after);
+        }
+    }
+
     /// Takes `count` away, for gauges.
     pub fn sub(&self, count: u64) {
         self.0.fetch_sub(count, Ordering::Relaxed);
@@ -82,7 +91,7 @@ counters! {
         refused,
         /// Accepted connections that wait unread for a thread now; only in the io model `pool`.
         waiting,
-        /// The longest that an accepted connection waited for a thread so far, in microseconds; only in `pool`.
+        /// The longest that an accepted connection waited for a thread since the start, in microseconds; only in `pool`.
         waited_us_max,
         /// How often accepting had to wait because the system refused it, mostly for want of file descriptors.
         accept_waits,
@@ -100,7 +109,7 @@ counters! {
         removed_files_bytes,
         /// Bytes of processed input that was gone when windows would have read it again.
         lost_for_windows_bytes,
-        /// Bytes of unfinished records that were thrown away because the engine stopped.
+        /// Bytes that have come of records that have begun and not ended; now. After the stop, those that it threw away.
         unfinished_bytes,
     }
 }

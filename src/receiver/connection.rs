@@ -267,10 +267,11 @@ impl Lane for IntakeLane {
                 // The observer may end the run on this, so the tail must be queued first.
                 self.turn();
             }
-            Closed::Stopped => {
-                intake.counters.unfinished_bytes.add(session.splitter.pending() as u64)
-            }
-            Closed::Refused(_) => {}
+            Closed::Stopped | Closed::Refused(_) => {}
+        }
+        // What a stop throws away stays counted for its report.
+        if !matches!(how, Closed::Stopped) {
+            session.unfinished.ended(&intake.counters);
         }
         if matches!(how, Closed::Reset(_)) {
             intake.counters.resets.add(1);
@@ -421,7 +422,8 @@ impl IntakeLane {
     fn note_unfinished(&self, session: &mut Session) {
         let Session { splitter, peer, answers, unfinished } = session;
         let intake = &self.intake;
-        unfinished.note(splitter.as_mut(), &intake.unfinished, || {
+        let counted = (&*intake.unfinished, &*intake.counters);
+        unfinished.note(splitter.as_mut(), counted, || {
             let remote = answers.as_ref().map(|answers| answers.remote());
             let way = match (&intake.asides, answers) {
                 (Some(asides), Some(answers)) => Way::PutAside(answers.putting(asides)),

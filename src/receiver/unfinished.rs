@@ -302,6 +302,7 @@ impl Unfinished {
     fn give_up(&self, owner: &Owner, bytes: Vec<u8>) {
         let (begin, len) = (bytes[..bytes.len().min(BEGIN_BYTES)].to_vec(), bytes.len());
         owner.counters.given_up.add(1);
+        owner.counters.unfinished_bytes.sub(len as u64);
         match &owner.way {
             Way::Drop => {
                 owner.counters.overlong.add(1);

@@ -174,6 +174,8 @@ pub(crate) struct Listing {
     on_disk: Option<SegmentList>,
     /// The file aside, which has its room before it is needed.
     aside: Option<Aside>,
+    /// Syncs of the file and of the directory so far.
+    syncs: u64,
 }
 
 /// The file that becomes the list next.
@@ -191,7 +193,12 @@ impl Listing {
         now: SegmentList,
         on_disk: Option<SegmentList>,
     ) -> Self {
-        Listing { storage, now, on_disk, aside: None }
+        Listing { storage, now, on_disk, aside: None, syncs: 0 }
+    }
+
+    /// Syncs of the file and of the directory so far.
+    pub(crate) fn syncs(&self) -> u64 {
+        self.syncs
     }
 
     /// Whether there was no list.
@@ -248,6 +255,7 @@ impl Listing {
             return Err(PutFailure::Retry(err));
         }
         sync(file.as_ref()).map_err(PutFailure::Fatal)?;
+        self.syncs += 1;
         self.aside = Some(Aside { file, list: Some(list) });
         Ok(())
     }
@@ -258,6 +266,7 @@ impl Listing {
         let aside = self.aside.take().and_then(|aside| aside.list);
         self.storage.rename(LIST_ASIDE, LIST)?;
         self.storage.sync_dir()?;
+        self.syncs += 1;
         self.on_disk = aside;
         self.reserve();
         Ok(())

@@ -19,6 +19,7 @@ use super::list::Synced;
 use super::reader::{Segment, Visit};
 use super::recovery::{self, Recovered};
 use super::shortage::Shortage;
+use super::stats::{Counts, LogStats, LogWatch};
 use super::storage::{Lock, Storage, Volume, needs};
 use super::writer::{Failure, Files, Record, Writer, body_max};
 use super::{LogOptions, NotLogged};
@@ -30,21 +31,6 @@ use crate::time::{Clock, Joined, Moment, join_until};
 
 /// Called once with what became of a record, on the thread `wal-sync`; it must only post.
 pub type Receipt = Box<dyn FnOnce(Result<Position, NotLogged>) + Send>;
-
-/// What a log has done since it was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LogStats {
-    /// Groups made durable: one sync each.
-    pub groups: u64,
-    /// Records in them.
-    pub records: u64,
-    /// Bytes of the records, without headers.
-    pub bytes: u64,
-    /// Groups that could not be written and were given back, in part at least.
-    pub refused: u64,
-    /// Segments released.
-    pub released: u64,
-}
 
 /// See the module.
 pub struct WriteAheadLog {
@@ -67,7 +53,7 @@ struct Shared {
     room: Condvar,
     /// `wal-sync` waits here; raised by an append, a release and the close.
     work: Signal,
-    counts: Counts,
+    counts: Arc<Counts>,
     /// How many spares input leaves alone.
     reserve: AtomicUsize,
     shortage: Shortage,
@@ -79,15 +65,6 @@ struct Shared {
     lock: Mutex<Option<Arc<Lock>>>,
     /// Says that writes are refused, once there is somebody to be told.
     refusing: Mutex<Option<ConditionHandle>>,
-}
-
-#[derive(Default)]
-struct Counts {
-    groups: AtomicU64,
-    records: AtomicU64,
-    bytes: AtomicU64,
-    refused: AtomicU64,
-    released: AtomicU64,
 }
 
 #[derive(Default)]
@@ -147,11 +124,14 @@ impl WriteAheadLog {
             shortage.begin(reason);
         }
         let files = Arc::clone(&writer.files);
+        let counts = Arc::new(Counts::default());
+        let segments = files.lock().len();
+        counts.look(writer.syncs(), segments);
         let shared = Arc::new(Shared {
             state: Mutex::new(State::default()),
             room: Condvar::new(),
             work: Signal::new(),
-            counts: Counts::default(),
+            counts,
             reserve: AtomicUsize::new(options.reserve),
             shortage,
             checkpoint: AtomicU64::new(writer.listing.now().checkpoint),
@@ -336,15 +316,12 @@ impl WriteAheadLog {
 
     /// What was done since the log was opened.
     pub fn stats(&self) -> LogStats {
-        let counts = &self.shared.counts;
-        let load = |count: &AtomicU64| count.load(Ordering::SeqCst);
-        LogStats {
-            groups: load(&counts.groups),
-            records: load(&counts.records),
-            bytes: load(&counts.bytes),
-            refused: load(&counts.refused),
-            released: load(&counts.released),
-        }
+        self.watch().stats()
+    }
+
+    /// A look at that which outlives the log.
+    pub(crate) fn watch(&self) -> LogWatch {
+        LogWatch::new(&self.shared.counts)
     }
 
     /// Takes nothing more, writes what is pending, and ends the thread. If that takes beyond `deadline`, the thread is
@@ -454,7 +431,9 @@ impl Worker {
             if work.group.is_empty() && work.release.is_none() {
                 if work.closed {
                     self.know_checkpoint();
-                    match self.writer.close() {
+                    let closed = self.writer.close();
+                    self.look_at_counts();
+                    match closed {
                         Ok(()) => self.in_order = true,
                         Err(Failure::Retry(err) | Failure::Fatal(err)) => self.end(&ended(&err)),
                     }
@@ -463,7 +442,9 @@ impl Worker {
                 self.shared.work.wait();
                 continue;
             }
-            if let Err(reason) = self.carry_out(work) {
+            let outcome = self.carry_out(work);
+            self.look_at_counts();
+            if let Err(reason) = outcome {
                 self.end(&reason);
                 return;
             }
@@ -485,6 +466,12 @@ impl Worker {
         drop(state);
         self.shared.room.notify_all();
         work
+    }
+
+    /// Takes over what the writer counts.
+    fn look_at_counts(&self) {
+        let segments = self.writer.files.lock().len();
+        self.shared.counts.look(self.writer.syncs(), segments);
     }
 
     fn know_checkpoint(&mut self) {
@@ -514,7 +501,7 @@ impl Worker {
         if !err.passes() {
             return Err(ended(err));
         }
-        self.shared.counts.refused.fetch_add(1, Ordering::SeqCst);
+        self.shared.counts.refused.add(1);
         let needs = err.of_system().map(|err| needs(err, self.writer.missing_bytes()));
         if let Some(handle) = &*self.shared.refusing.lock() {
             handle.begin(err.to_string(), needs.unwrap_or_default());
@@ -533,7 +520,7 @@ impl Worker {
         let Some(first) = first else { return Ok(()) };
         let released = self.writer.release(first);
         let count = released.map_err(|(Failure::Retry(err) | Failure::Fatal(err))| ended(&err))?;
-        self.shared.counts.released.fetch_add(count as u64, Ordering::SeqCst);
+        self.shared.counts.released.add(count as u64);
         if self.shared.shortage.reason().is_some() && self.writer.fill(1).is_ok() {
             self.shared.shortage.end();
             self.accepts();
@@ -585,9 +572,9 @@ impl Worker {
         let counts = &self.shared.counts;
         let bytes: usize = records.iter().map(Record::length).sum();
         let mut durable = |positions: Vec<Position>| {
-            counts.groups.fetch_add(1, Ordering::SeqCst);
-            counts.records.fetch_add(positions.len() as u64, Ordering::SeqCst);
-            counts.bytes.fetch_add(bytes as u64, Ordering::SeqCst);
+            counts.groups.add(1);
+            counts.records.add(positions.len() as u64);
+            counts.bytes.add(bytes as u64);
             for (position, receipt) in positions.into_iter().zip(receipts.drain(..)) {
                 receipt(Ok(position));
             }

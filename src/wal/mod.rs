@@ -25,6 +25,7 @@ mod reader;
 mod recovery;
 mod shortage;
 mod spares;
+mod stats;
 pub mod storage;
 mod writer;
 
@@ -45,9 +46,11 @@ pub use gate::Lane;
 pub use layout::{Disk, TooSmall};
 pub use list::Synced;
 pub(crate) use log::mebibytes;
-pub use log::{LogStats, Receipt, WriteAheadLog};
+pub use log::{Receipt, WriteAheadLog};
 pub use reader::Visit;
 pub use recovery::{Recovered, Torn, replay};
+pub use stats::LogStats;
+pub(crate) use stats::LogWatch;
 pub use writer::Record;
 
 /// Whether a file of a log's directory is a segment, by its name.

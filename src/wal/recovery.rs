@@ -99,6 +99,7 @@ pub(crate) fn recover(
         behind: Behind::new(0, TOLD_BYTES),
         written: None,
         attempt: 0,
+        syncs: 0,
         storage,
     };
     writer.save_list()?;

@@ -102,6 +102,8 @@ pub(crate) struct Writer {
     pub(crate) written: Option<Written>,
     /// Counts the failed attempts at the next group.
     pub(crate) attempt: u32,
+    /// Syncs of segments, and of the directory for them, so far.
+    pub(crate) syncs: u64,
 }
 
 /// The segment that is written.
@@ -138,6 +140,11 @@ impl Writer {
         self.sync()?;
         durable(positions);
         Ok(())
+    }
+
+    /// Syncs of the log's files and of its directory since it was opened.
+    pub(crate) fn syncs(&self) -> u64 {
+        self.syncs + self.listing.syncs()
     }
 
     /// The longest body of a group that a segment has room for.
@@ -255,7 +262,9 @@ impl Writer {
         let slot = usize::try_from(room).map_or(GROUP_HEADER, |room| room.min(GROUP_HEADER));
         write_all(now.file.as_ref(), now.end, &[&vec![0; slot]])
             .map_err(|err| Failure::Retry(fail(err)))?;
-        sync(now.file.as_ref()).map_err(|err| Failure::Fatal(fail(err)))
+        sync(now.file.as_ref()).map_err(|err| Failure::Fatal(fail(err)))?;
+        self.syncs += 1;
+        Ok(())
     }
 
     /// Takes a spare, or makes one. May fail on a full disk, and be tried again.
@@ -326,12 +335,14 @@ impl Writer {
             let id = self.listing.now().next_segment;
             let salt = self.salt(&next);
             self.begin(&next, id).map_err(fail)?;
+            self.syncs += 2;
             self.listing.begun().map_err(fail)?;
             self.files.lock().insert(id, Arc::clone(&next.file));
             self.current = Some(Current { id, file: next.file, salt, end: 0 });
         } else {
             let now = self.current.as_ref().expect("a group was written to it");
             sync(now.file.as_ref()).map_err(fail)?;
+            self.syncs += 1;
             let behind = self.listing.now().next_group + 1;
             self.listing.synced(written.end, behind);
         }
@@ -371,6 +382,7 @@ impl Writer {
             self.storage
                 .sync_dir()
                 .map_err(|err| Failure::Fatal(unreadable(self.storage.as_ref(), "the log", err)))?;
+            self.syncs += 1;
             self.listing.freed(first);
             // Without room for it the list says so later: a start needs none of these segments.
             if let Err(failure @ PutFailure::Fatal(_)) = self.listing.save() {

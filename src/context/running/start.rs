@@ -192,6 +192,7 @@ impl Running {
             receivers,
             stopping: AtomicBool::new(false),
             reloads: Reloads::default(),
+            journal: self.journal.as_ref().map(|journal| journal.watch()),
         }))
     }
 

@@ -12,23 +12,29 @@ fn connection(unfinished: &Unfinished, counters: &Arc<ReceiverCounters>) -> u64 
     let owner = Owner::new(("in", ([127, 0, 0, 1], 1).into()), counters, Way::Drop, None);
     let mut given_up = 0;
     for _ in 0..2 {
-        let mut place = None;
+        let (mut place, mut come) = (None, 0);
         for piece in 1..=3 {
             let record = match place {
                 None => Ok(Vec::new()),
                 Some(place) => unfinished.take(place, &owner),
             };
             let Ok(mut record) = record else {
+                come = 0;
                 (given_up, place) = (given_up + 1, None);
                 break;
             };
             record.reserve_exact(piece * 300);
             record.resize(piece * 300, 0);
+            counters.unfinished_bytes.change(come, record.len() as u64);
+            come = record.len() as u64;
             place = Some(unfinished.park(place, &owner, record));
         }
         if let Some(place) = place {
             match unfinished.take(place, &owner) {
-                Ok(_) => unfinished.leave(place),
+                Ok(_) => {
+                    unfinished.leave(place);
+                    counters.unfinished_bytes.sub(come);
+                }
                 Err(_) => given_up += 1,
             }
         }
@@ -52,5 +58,6 @@ fn every_record_that_is_given_up_is_learned_of_once_and_the_count_is_true() {
         let learned = *total.lock();
         assert_eq!((counters.given_up.value(), counters.overlong.value()), (learned, learned));
         assert_eq!((account.unfinished(), unfinished.ledger.lock().bytes), (0, 0));
+        assert_eq!(counters.unfinished_bytes.value(), 0);
     });
 }

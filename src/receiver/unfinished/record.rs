@@ -3,6 +3,7 @@
 
 use super::{GivenUp, How, Owner, Place, Unfinished};
 use crate::framing::Splitter;
+use crate::metrics::ReceiverCounters;
 use crate::sync::Arc;
 use crate::sync::planted::{Planted, planted};
 
@@ -14,6 +15,8 @@ pub(in crate::receiver) struct UnfinishedRecord(Option<Box<Counted>>);
 struct Counted {
     /// The memory that is counted of it while it is short, in bytes.
     bytes: usize,
+    /// How many bytes have come of it; in its source's `unfinished_bytes`.
+    come: usize,
     /// Where it is in the ledger while it is long.
     place: Option<Place>,
     /// Made when it is long for the first time.
@@ -49,7 +52,8 @@ impl UnfinishedRecord {
                 Ok(())
             }
             Err(GivenUp { begin, len, how }) => {
-                counted.place = None;
+                // Whoever gave it up has taken it off its source's `unfinished_bytes`.
+                (counted.place, counted.come) = (None, 0);
                 match how {
                     How::Closed(why) => Err(why),
                     How::Overlong => splitter.give_up(&begin, len).map_err(|malformed| malformed.0),
@@ -63,9 +67,10 @@ impl UnfinishedRecord {
     pub(in crate::receiver) fn note(
         &mut self,
         splitter: &mut dyn Splitter,
-        unfinished: &Unfinished,
+        (unfinished, counters): (&Unfinished, &ReceiverCounters),
         owner: impl FnOnce() -> Arc<Owner>,
     ) {
+        self.count(splitter.pending(), counters);
         let held = splitter.held();
         let is_same = match &self.0 {
             None => held == 0,
@@ -86,7 +91,21 @@ impl UnfinishedRecord {
         }
     }
 
-    /// The connection is over: nothing is counted of it any more. Its record is with it.
+    /// So many bytes have come of the record.
+    fn count(&mut self, come: usize, counters: &ReceiverCounters) {
+        let before = self.0.as_ref().map_or(0, |counted| counted.come);
+        if come != before {
+            self.0.get_or_insert_default().come = come;
+            counters.unfinished_bytes.change(before as u64, come as u64);
+        }
+    }
+
+    /// The record has ended, or is gone with its connection.
+    pub(in crate::receiver) fn ended(&mut self, counters: &ReceiverCounters) {
+        self.count(0, counters);
+    }
+
+    /// The connection is over: no memory is counted of it any more. Its record is with it.
     pub(in crate::receiver) fn release(&mut self, unfinished: &Unfinished) {
         self.0.iter_mut().for_each(|counted| counted.release(unfinished));
     }

@@ -56,13 +56,15 @@ fn check_dropped(framing: Framing) {
     // They are counted with their memory, which is at most one record.
     let unfinished = path.account.unfinished();
     assert!((3 * 20 * KIB..=BOUND).contains(&unfinished), "{framing:?}: {unfinished}");
+    // The source counts what has come of them, without the one that was given up.
+    assert_eq!(path.counters.unfinished_bytes.value(), 3 * 20 * KIB as u64, "{framing:?}");
     assert_eq!((path.counters.given_up.value(), path.counters.overlong.value()), (1, 1));
     for (session, record) in &mut peers {
         assert_eq!(path.feed(session, &record[20 * KIB..]), Flow::Continue);
         // The next one of the same connection is as good as any.
         assert_eq!(path.feed(session, &record[..]), Flow::Continue);
     }
-    assert_eq!(path.account.unfinished(), 0);
+    assert_eq!((path.account.unfinished(), path.counters.unfinished_bytes.value()), (0, 0));
     peers.into_iter().for_each(|(session, _)| path.lane.closed(session, Closed::End));
     let records: Vec<u8> = path.finish().iter().map(|record| record[0]).collect();
     assert_eq!(records, b"abbccdd", "{framing:?}");

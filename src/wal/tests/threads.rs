@@ -129,6 +129,8 @@ fn one_sync_covers_all_that_wait() {
     assert_eq!(*order.lock(), (0..11).map(|index| (index, true)).collect::<Vec<_>>());
     let stats = log.stats();
     assert_eq!((stats.groups, stats.records, stats.bytes), (2, 11, 55));
+    // A new segment: the list aside, the segment, its name, the list's name; the second group; the list of the stop, its name.
+    assert_eq!((stats.syncs, stats.segments), (4 + 1 + 2, 1));
 }
 
 #[test]
