@@ -1,8 +1,21 @@
-//! The HTTP server from outside, over loopback sockets: pages, limits, and the stop.
+//! The HTTP server from outside, over loopback sockets: pages, formats, limits, and the stop.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test's peers and readers are threads of the test, not of the engine"
+)]
+
+mod program;
+
+use std::collections::BTreeSet;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
 use std::time::Duration;
+
+use program::Program;
+use program::peers::are_there;
 
 use tidemill::dashboard::{HttpOptions, HttpServer, Starting};
 use tidemill::testing::ManualClock;
@@ -92,6 +105,186 @@ fn pages() {
     running.stop().expect("in order");
     check("/readyz", 503, &["stopping"]);
     check("/api/v1/status", 200, &["\"stopping\":true"]);
+}
+
+/// `/metrics` for a peer with this `Accept` header: its head in small letters, and the body.
+fn scrape(address: SocketAddr, accept: &str) -> (String, String) {
+    let request = format!(
+        "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAccept: {accept}\r\n\r\n"
+    );
+    let (status, answer) = send(address, request.as_bytes());
+    assert_eq!(status, 200, "{answer}");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    (head.to_lowercase(), body.to_owned())
+}
+
+#[test]
+fn the_format_of_metrics_follows_the_accept_header() {
+    let (_ctx, server, running) = served();
+    let check = |accept: &str, content_type: &str, with: &[&str], without: &[&str]| {
+        let (head, body) = scrape(server.address(), accept);
+        let line = format!("\r\ncontent-type: {content_type}\r\n");
+        assert!(head.contains(&line) && head.contains("\r\nvary: accept"), "{accept:?}: {head}");
+        with.iter()
+            .for_each(|part| assert!(body.contains(part), "{accept:?}: no {part:?} in\n{body}"));
+        without
+            .iter()
+            .for_each(|part| assert!(!body.contains(part), "{accept:?}: {part:?} in\n{body}"));
+    };
+    let open_metrics = |accept: &str| {
+        let with = [
+            "# TYPE tidemill_records counter\ntidemill_records_total 4\n",
+            "# TYPE tidemill_build info\ntidemill_build_info{version=\"",
+            "# UNIT tidemill_store_bytes bytes\n",
+            "# TYPE tidemill_receiver_waiting gauge\n",
+            "# TYPE tidemill_receiver_waiting_total unknown\n",
+            "# TYPE tidemill_receiver_waited_us_max_total unknown\n",
+            "\n# EOF\n",
+        ];
+        let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        check(accept, content_type, &with, &["tidemill_log_", "recovery"]);
+    };
+    let classic = |accept: &str| {
+        let with = [
+            "# TYPE tidemill_records_total counter\ntidemill_records_total 4\n",
+            "# TYPE tidemill_build_info gauge\ntidemill_build_info{version=\"",
+            "# TYPE tidemill_receiver_waited_max_seconds gauge\n",
+            "# TYPE tidemill_receiver_unfinished_bytes gauge\n",
+        ];
+        let without = ["# EOF", "# UNIT", "waiting_total", "_us_", "unknown", "untyped"];
+        check(accept, "text/plain; version=0.0.4; charset=utf-8", &with, &without);
+    };
+    open_metrics("");
+    open_metrics("*/*");
+    open_metrics(
+        "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+    );
+    open_metrics("application/json");
+    classic("text/plain");
+    classic("application/openmetrics-text;q=0.5, text/plain;version=0.0.4");
+    let (_, answer) = send(
+        server.address(),
+        b"HEAD /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAccept: text/plain\r\n\r\n",
+    );
+    assert!(
+        answer.contains("Content-Type: text/plain; version=0.0.4") && answer.ends_with("\r\n\r\n")
+    );
+    running.stop().expect("in order");
+}
+
+#[test]
+fn json_and_metrics_say_the_same() {
+    let (_ctx, server, running) = served();
+    let (_, metrics) = scrape(server.address(), "text/plain");
+    let page = |path: &str| get(server.address(), path).1;
+    let status: serde_json::Value = serde_json::from_str(&page("/api/v1/status")).expect("JSON");
+    let receivers = page("/api/v1/receivers");
+    let receivers: serde_json::Value = serde_json::from_str(&receivers).expect("JSON");
+    let check = |json: &serde_json::Value, name: &str, expected: u64, sample: &str| {
+        assert_eq!(json[name], expected, "{name} in {json}");
+        assert!(metrics.contains(&format!("\n{sample}")), "no {sample} in\n{metrics}");
+    };
+    let figures = [
+        ("records", 4, "tidemill_records_total 4\n"),
+        ("batches", 2, "tidemill_batches_total 2\n"),
+        ("spilled_bytes_total", 0, "tidemill_spilled_bytes_total 0\n"),
+        ("spilled_now_bytes", 0, "tidemill_spilled_now_bytes 0.0\n"),
+        ("spilled_bytes", 0, "tidemill_spilled_now_bytes 0.0\n"),
+    ];
+    for (name, expected, sample) in figures {
+        check(&status, name, expected, sample);
+    }
+    let labels = "{source=\"in\",io_model=\"nio\"}";
+    let figures = [
+        ("records", 4, format!("tidemill_receiver_records_total{labels} 4\n")),
+        ("opened", 1, format!("tidemill_receiver_opened_total{labels} 1\n")),
+        ("unfinished_bytes", 0, format!("tidemill_receiver_unfinished_bytes{labels} 0.0\n")),
+        ("rate", 1_000_000, "tidemill_receiver_rate{source=\"in\"} 1000000.0\n".to_owned()),
+    ];
+    for (name, expected, sample) in figures {
+        check(&receivers[0], name, expected, &sample);
+    }
+    // Without a log its figures are there and say nothing; what only a start has is not there.
+    assert_eq!(status.get("log_syncs"), Some(&serde_json::Value::Null));
+    assert_eq!((status.get("recovery_bytes"), &status["ready"]), (None, &true.into()));
+    running.stop().expect("in order");
+}
+
+/// A pipeline with a log, several sources and sinks that has processed a batch, and where its pages are.
+fn with_all(directory: &std::path::Path) -> (Program, SocketAddr) {
+    let path = directory.display();
+    fs::create_dir(directory.join("in")).expect("made");
+    let file = directory.join("pipeline.toml");
+    let text = format!(
+        "name = 'all'\nbatch_interval = '50ms'\nhttp = '127.0.0.1:0'\nstate_dir = '{path}/state'\n\
+         spill_dir = '{path}/spill'\nkept_bytes_max = '1GiB'\n\
+         [source.one.socket]\nlisten = '127.0.0.1:0'\nframing = 'lines'\nrate_max = 1000\n\
+         [source.two.socket]\nlisten = '127.0.0.1:0'\nio_model = 'pool'\nframing = 'relp'\n\
+         identity = '^(?<sender>\\S+) (?<number>\\d+) '\n\
+         [source.three.files]\ndirectory = '{path}/in'\n\
+         [job.words]\nfrom = ['one', 'two']\nwordcount = {{}}\nto = ['files']\n\
+         [job.all]\nfrom = ['one']\nlines = {{}}\nto = ['screen']\n\
+         [job.read]\nfrom = ['three']\ncount = {{}}\nto = ['files']\n\
+         [sink.screen.console]\nformat = 'json'\n[sink.files.file]\npath = '{path}/out'\nformat = 'text'\n"
+    );
+    fs::write(&file, text).expect("written");
+    let program = Program::start(&["run", file.to_str().expect("UTF-8"), "--log-format", "json"]);
+    let [http, one] = program.addresses_of(["http", "listening"]);
+    let mut peer = TcpStream::connect(one).expect("connected");
+    peer.write_all(b"here\n").expect("sent");
+    while !program.out.recv_timeout(program::WATCHDOG).expect("a batch").contains("here") {}
+    (program, http)
+}
+
+#[test]
+fn every_metric_of_a_pipeline_with_all_is_in_the_golden_file_and_promtool_accepts_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (program, http) = with_all(directory.path());
+    let golden = include_str!("golden/metrics.txt");
+    let known: BTreeSet<&str> =
+        golden.lines().filter_map(|line| line.split(['{', ' ']).next()).collect();
+    let (_, open_metrics) = scrape(http, "application/openmetrics-text");
+    let mut shown = BTreeSet::new();
+    for line in open_metrics.lines().filter(|line| !line.starts_with('#')) {
+        let name = line.split(['{', ' ']).next().expect("a name");
+        let of_histogram =
+            ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+        let name = of_histogram.filter(|name| known.contains(name)).unwrap_or(name);
+        assert!(known.contains(name), "{name} is not in tests/golden/metrics.txt");
+        shown.insert(name);
+    }
+    for name in [
+        "tidemill_log_syncs_total",
+        "tidemill_log_groups_total",
+        "tidemill_log_bytes_total",
+        "tidemill_checkpoint_age_seconds",
+        "tidemill_kept_part_bytes",
+        "tidemill_receiver_rate",
+        "tidemill_build_info",
+    ] {
+        assert!(shown.contains(name), "no {name} in\n{open_metrics}");
+    }
+    let (_, classic) = scrape(http, "text/plain");
+    if are_there(&["promtool"], "apt install prometheus") {
+        promtool(&classic);
+    }
+    drop(program);
+}
+
+/// Fails with what `promtool check metrics` says, if it says anything.
+fn promtool(metrics: &str) {
+    let mut check = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    // It reads all of it before it says anything.
+    check.stdin.take().expect("piped").write_all(metrics.as_bytes()).expect("it reads");
+    let said = check.wait_with_output().expect("it ends");
+    let text = [said.stdout, said.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    assert!(said.status.success() && text.concat().is_empty(), "{}\nin:\n{metrics}", text.concat());
 }
 
 #[test]

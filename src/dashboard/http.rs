@@ -341,9 +341,11 @@ fn write_page(
     let (status, kind, len) = (page.status, page.kind, page.body.len());
     let connection = if keep_alive { "keep-alive" } else { "close" };
     let allow = if status == 405 { "Allow: GET, HEAD\r\n" } else { "" };
+    let vary =
+        if page.vary.is_empty() { String::new() } else { format!("Vary: {}\r\n", page.vary) };
     let mut answer = format!(
         "HTTP/1.1 {status} {}\r\nContent-Type: {kind}\r\nContent-Length: {len}\r\n\
-         Connection: {connection}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n{allow}\r\n",
+         Connection: {connection}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n{vary}{allow}\r\n",
         reason(status)
     );
     if !head_only {

@@ -7,10 +7,15 @@
 //! nothing but its bounded threads. It answers before a stream runs, too: what a start reads may take minutes. The
 //! library starts none by itself; `tidemill run` does.
 
+mod accept;
 mod http;
-mod openmetrics;
+mod look;
 mod pages;
+mod process;
 pub mod request;
+mod rows;
+mod table;
+mod text;
 
 pub use http::{HttpOptions, HttpServer};
 pub use pages::{Shown, Starting};

@@ -13,8 +13,10 @@ use crate::receiver::PausedBy;
 use crate::receiver::io::IoModel;
 use crate::time::{Moment, Time};
 
-use super::openmetrics;
+use super::look::Look;
 use super::request::Request;
+use super::table as figures;
+use super::text::{self, Format};
 
 /// Batches that are shown if no `limit` is given.
 const LIMIT_DEFAULT: usize = 100;
@@ -22,13 +24,14 @@ const LIMIT_DEFAULT: usize = 100;
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const CSV: &str = "text/csv; charset=utf-8";
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Page {
     pub(super) status: u16,
     pub(super) kind: &'static str,
+    /// The header of the request that chose the format; empty if none did.
+    pub(super) vary: &'static str,
     pub(super) body: String,
 }
 
@@ -36,11 +39,11 @@ impl Page {
     pub(super) fn text(status: u16, text: impl Into<String>) -> Page {
         let mut body = text.into();
         body.push('\n');
-        Page { status, kind: TEXT, body }
+        Page { status, kind: TEXT, vary: "", body }
     }
 
     fn json(value: &Value) -> Page {
-        Page { status: 200, kind: JSON, body: format!("{value}\n") }
+        Page { status: 200, kind: JSON, vary: "", body: format!("{value}\n") }
     }
 
     fn csv(rows: &[Map<String, Value>], columns: &[&str]) -> Page {
@@ -51,7 +54,7 @@ impl Page {
             body.push_str(&cells.join(","));
             body.push('\n');
         }
-        Page { status: 200, kind: CSV, body }
+        Page { status: 200, kind: CSV, vary: "", body }
     }
 }
 
@@ -87,31 +90,23 @@ impl From<Inspector> for Shown {
 
 /// Answers a request.
 pub(super) fn answer(request: &Request, shown: &Shown) -> Page {
-    match shown {
-        Shown::Starting(starting) => answer_early(request, starting),
-        Shown::Stream(stream) => answer_of(request, stream),
+    match (shown, request.path.as_str()) {
+        (_, "/") => Page::text(200, INDEX),
+        (_, "/healthz") => Page::text(200, "alive"),
+        (_, "/metrics") => metrics(&Look::of(shown), Format::wanted(&request.accept)),
+        (_, "/api/v1/status") => Page::json(&Value::Object(status(shown))),
+        (Shown::Stream(_), "/api/v1/status.csv") => table(&[status(shown)]),
+        (Shown::Starting(starting), path) => answer_early(path, starting),
+        (Shown::Stream(stream), _) => answer_of(request, stream),
     }
 }
 
 /// Answers a request before there is a stream.
-fn answer_early(request: &Request, starting: &Starting) -> Page {
-    let Starting { read_bytes, log_bytes } = starting;
-    match request.path.as_str() {
-        "/" => Page::text(200, INDEX),
-        "/healthz" => Page::text(200, "alive"),
-        "/metrics" => Page { status: 200, kind: OPENMETRICS, body: openmetrics::early(starting) },
-        "/api/v1/status" => Page::json(&json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "ready": false,
-            "starting": true,
-            "recovery_read_bytes": read_bytes,
-            "recovery_bytes": log_bytes,
-        })),
-        path if path == "/readyz" || path.starts_with("/api/v1/") => {
-            Page::text(503, starting.to_string())
-        }
-        _ => Page::text(404, "nothing is here"),
+fn answer_early(path: &str, starting: &Starting) -> Page {
+    if path == "/readyz" || path.starts_with("/api/v1/") {
+        return Page::text(503, starting.to_string());
     }
+    Page::text(404, "nothing is here")
 }
 
 impl fmt::Display for Starting {
@@ -131,15 +126,10 @@ fn answer_of(request: &Request, stream: &Inspector) -> Page {
         Some(Err(_)) => return Page::text(400, "`limit` must be a whole number"),
     };
     match request.path.as_str() {
-        "/" => Page::text(200, INDEX),
-        "/healthz" => Page::text(200, "alive"),
         "/readyz" => match stream.unready() {
             reasons if reasons.is_empty() => Page::text(200, "ready"),
             reasons => Page::text(503, reasons.join("\n")),
         },
-        "/metrics" => metrics(stream),
-        "/api/v1/status" => Page::json(&Value::Object(status(stream))),
-        "/api/v1/status.csv" => table(&[status(stream)]),
         "/api/v1/batches" => Page::json(&json!(batches(stream, limit))),
         "/api/v1/batches.csv" => Page::csv(&batches(stream, limit), &BATCH_COLUMNS),
         "/api/v1/receivers" => Page::json(&json!(receivers(stream))),
@@ -155,11 +145,9 @@ const INDEX: &str = "tidemill
 /metrics /healthz /readyz
 /api/v1/status /api/v1/batches?limit= /api/v1/batches/{time} /api/v1/receivers (each table also as .csv)";
 
-fn metrics(stream: &Inspector) -> Page {
-    match openmetrics::encode(stream) {
-        Ok(body) => Page { status: 200, kind: OPENMETRICS, body },
-        Err(err) => Page::text(500, format!("cannot encode the metrics: {err}")),
-    }
+fn metrics(look: &Look, format: Format) -> Page {
+    let (kind, body) = (format.content_type(), text::encode(look, format));
+    Page { status: 200, kind, vary: "Accept", body }
 }
 
 fn object(value: Value) -> Map<String, Value> {
@@ -169,46 +157,31 @@ fn object(value: Value) -> Map<String, Value> {
     }
 }
 
-fn status(stream: &Inspector) -> Map<String, Value> {
-    let (done, memory, config) = (stream.progress(), stream.memory(), stream.config());
-    let reloaded = stream.reloaded();
+/// What is not a figure, and all figures.
+fn status(shown: &Shown) -> Map<String, Value> {
+    let mut status = match shown {
+        Shown::Starting(_) => object(json!({"starting": true})),
+        Shown::Stream(stream) => status_of(stream),
+    };
+    status.insert("version".to_owned(), json!(env!("CARGO_PKG_VERSION")));
+    status.extend(figures::status(&Look::of(shown)));
+    status
+}
+
+fn status_of(stream: &Inspector) -> Map<String, Value> {
+    let config = stream.config();
     object(json!({
         "name": config.name,
-        "version": env!("CARGO_PKG_VERSION"),
         "started_ms": stream.started_at().as_millis(),
         "uptime_ms": millis(stream.uptime()),
-        "ready": stream.is_ready(),
         "unready": stream.unready(),
         "stopping": stream.is_stopping(),
         "batch_interval_ms": config.batch_interval.as_millis(),
         "block_interval_ms": config.block_interval.as_millis(),
         "workers": config.workers,
-        "batches": done.batches,
-        "records": done.records,
-        "batches_waiting": done.batches_waiting,
-        "records_waiting": done.records_waiting,
-        "dead_letter_batches": done.dead_letters,
-        "dead_letter_records": done.dead_records,
-        "store_bytes": memory.used,
-        "results_bytes": memory.results,
-        "results_expected_bytes": memory.expected,
-        "kept_bytes": memory.kept,
-        "kept_bytes_max": config.kept_bytes_max,
         "kept": kept(stream),
-        "unfinished_bytes": memory.unfinished,
-        "unfinished_bytes_max": memory.unfinished_bound,
-        "free_buffer_bytes": memory.free,
-        "store_bytes_max": memory.bound,
-        "spilled_bytes": memory.spilled.bytes,
-        "spilled_blocks": memory.spilled.blocks,
-        "spilled_bytes_total": memory.spilled.bytes_total,
-        "spill_file_bytes": memory.spilled.file_bytes,
-        "spill_failures": memory.spilled.failures,
-        "events_dropped": stream.events_dropped(),
         "conditions": stream.conditions().iter().map(condition).collect::<Vec<_>>(),
-        "reload_generation": reloaded.generation,
-        "reload_success": !reloaded.failed,
-        "reload_message": reloaded.said,
+        "reload_message": stream.reloaded().said,
     }))
 }
 
@@ -288,12 +261,9 @@ fn receivers(stream: &Inspector) -> Vec<Map<String, Value>> {
             "io_model": receiver.io_model.map(IoModel::name),
             "listens": receiver.local,
             "addresses": receiver.addresses,
-            "rate": receiver.rate,
             "paused_by": receiver.paused_by.map(PausedBy::name),
         }));
-        row.extend(
-            receiver.counters.iter().map(|(name, count)| ((*name).to_owned(), json!(count))),
-        );
+        row.extend(figures::receiver(&receiver));
         row
     };
     stream.receivers().into_iter().map(row).collect()

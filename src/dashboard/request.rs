@@ -31,6 +31,8 @@ pub struct Request {
     pub query: String,
     /// The name in the `Host` header, without its port, in small letters.
     pub host: String,
+    /// Its `Accept` headers as one, separated by commas; empty without one.
+    pub accept: String,
     /// Whether the peer wants to send more requests on this connection.
     pub keep_alive: bool,
     /// Bytes of the request, its body included.
@@ -112,6 +114,7 @@ fn request(head: &httparse::Request<'_, '_>, len: usize) -> Result<Request, Refu
         path: path.to_owned(),
         query: query.to_owned(),
         host: host_name(host).to_ascii_lowercase(),
+        accept: values(head.headers, "accept").collect::<Vec<_>>().join(","),
         keep_alive,
         len,
     })
@@ -215,6 +218,18 @@ mod tests {
         };
         assert_eq!(request.query_value("limit"), Some("20"));
         assert_eq!((request.query_value("c"), request.query_value("d")), (None, None));
+    }
+
+    #[test]
+    fn accept_headers_are_one_list() {
+        let check = |headers: &str, expected: &str| {
+            let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{headers}\r\n");
+            let Parsed::Request(request) = parse(text.as_bytes()) else { panic!("{text:?}") };
+            assert_eq!(request.accept, expected);
+        };
+        check("", "");
+        check("Accept: text/plain;q=0.5, */*\r\n", "text/plain;q=0.5, */*");
+        check("ACCEPT: text/plain\r\naccept:  */*;q=0.1\r\n", "text/plain,*/*;q=0.1");
     }
 
     proptest! {
