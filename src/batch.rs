@@ -195,6 +195,8 @@ pub enum Failure {
     Failed(String),
     /// A sink's disk is full. That is no fault of the batch: it waits for room.
     NoRoom(String),
+    /// The reader of a sink is gone for good, and every other sink of the job has the rows. It is not tried again.
+    Closed(String),
 }
 
 impl From<String> for Failure {

@@ -15,6 +15,8 @@ mod files;
 mod framings;
 #[path = "outside_edges/http.rs"]
 mod http;
+#[path = "outside_edges/pipes.rs"]
+mod pipes;
 #[path = "outside_edges/places.rs"]
 mod places;
 #[path = "outside_edges/signals.rs"]

@@ -29,8 +29,8 @@ Examples:
 
 Results go to standard output and nothing else does. Ctrl-C drains and reports; another one, a second
 or more after it, stops at once. SIGHUP reads the pipeline file again: rates, log_level and workers follow it.
-Exit codes: 0 done; 1 the stream failed or something was left; 2 usage; 78 the pipeline file is wrong;
-129, 130, 143 (as a shell says it) SIGHUP, SIGINT or SIGTERM came before the run had begun.";
+Exit codes: 0 done, or nobody reads the rows any more; 1 the stream failed or something was left; 2 usage;
+78 the pipeline file is wrong; 129, 130, 143 (as a shell says it) SIGHUP, SIGINT or SIGTERM came before the run had begun.";
 
 const VALIDATE_EXAMPLES: &str = "\
 Errors go to standard error as FILE:LINE:COLUMN with the line, a caret and a hint.

@@ -181,6 +181,16 @@ impl Messages {
                 let line = format!("sink `{sink}`: {text}");
                 self.say("sink_note", &line, json!({"sink": sink, "note": text}));
             }
+            Event::SinkClosed { sink, why, ends_run } => {
+                let sink = if sink.is_empty() { "output" } else { sink };
+                let (level, then) = match ends_run {
+                    true => (LogLevel::Info, "no other takes rows, so the run ends"),
+                    false => (LogLevel::Warn, "it gets no more rows, the others go on"),
+                };
+                let text = format!("sink `{sink}` is closed: {why}; {then}");
+                let facts = json!({"sink": sink, "why": why, "ends_run": ends_run});
+                self.0.write(level, "sink_closed", &text, facts);
+            }
             Event::Spilling { directory } => {
                 let text = format!("the store is nearly full: blocks leave memory for {directory}");
                 self.say("spilling", &text, json!({"directory": directory}));

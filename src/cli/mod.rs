@@ -76,15 +76,37 @@ impl Cli {
     /// As the subcommand says.
     pub fn run(self) -> Result<()> {
         let env = |name: &str| std::env::var(name).ok();
+        let out = &mut Readers(io::stdout());
         match self.command {
             Command::Run(args) => run::run(&args, &env),
-            Command::Validate(args) => validate::run(&args, &env, &mut io::stderr().lock()),
-            Command::Inspect(args) => inspect::run(&args, &mut io::stdout().lock()),
-            Command::Load(args) => load::run(args, &mut io::stdout().lock()),
-            Command::Doctor(args) => doctor::run(&args, &mut io::stdout().lock()),
-            Command::Compare(args) => compare::run(&args, &mut io::stdout().lock()),
+            Command::Validate(args) => validate::run(&args, &env, &mut Readers(io::stderr())),
+            Command::Inspect(args) => inspect::run(&args, out),
+            Command::Load(args) => load::run(args, out),
+            Command::Doctor(args) => doctor::run(&args, out),
+            Command::Compare(args) => compare::run(&args, out),
             Command::CompareChild => compare::run_child(),
         }
+    }
+}
+
+/// Where results go. A reader that is gone, as `head` is once it has enough, is no failure: the rest goes nowhere, and the
+/// exit code is what it would be.
+struct Readers<W>(W);
+
+impl<W: Write> Write for Readers<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        unless_gone(self.0.write(bytes), bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        unless_gone(self.0.flush(), ())
+    }
+}
+
+fn unless_gone<T>(written: io::Result<T>, otherwise: T) -> io::Result<T> {
+    match written {
+        Err(err) if err.kind() == io::ErrorKind::BrokenPipe => Ok(otherwise),
+        written => written,
     }
 }
 

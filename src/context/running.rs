@@ -76,6 +76,8 @@ pub struct Running {
     spill_thread: Option<Thread>,
     sources_left: usize,
     ended: bool,
+    /// Nobody takes the rows of any output any more: what is left is left on purpose.
+    output_closed: bool,
     inspector: Option<Inspector>,
     /// When batches are due, unless a trigger says so.
     schedule: Option<Schedule>,
@@ -153,12 +155,14 @@ enum End {
     Broken(Error),
     /// The engine cannot go on: what waits is left.
     Failed(Error),
+    /// Nobody takes the rows any more: what waits is left, and that is as it should be.
+    OutputClosed(String),
 }
 
 impl End {
     fn into_result(self) -> Result<()> {
         match self {
-            End::Asked | End::OfInput => Ok(()),
+            End::Asked | End::OfInput | End::OutputClosed(_) => Ok(()),
             End::Broken(err) | End::Failed(err) => Err(err),
         }
     }
@@ -228,12 +232,18 @@ impl Running {
                     self.shut_down(&end);
                     return end.into_result();
                 }
+                // The batch that was asked for is not done.
+                Some(End::OutputClosed(why)) => {
+                    self.shut_down(&End::OutputClosed(why.clone()));
+                    return Err(Error::Failed(why));
+                }
                 Some(End::Asked | End::OfInput) | None => {}
             }
         }
     }
 
-    /// Waits for the end: a [`Stopper`], the limits of the run, or a failure. Then stops in order.
+    /// Waits for the end: a [`Stopper`], the limits of the run, a failure, or that nobody takes the rows of any output any
+    /// more, as of a closed pipe. Then stops in order.
     ///
     /// # Errors
     /// What made the stream fail, or what a stop left behind.
@@ -257,6 +267,7 @@ impl Running {
         let (report, failure) = self.shut_down(&end);
         let outcome = match (end, failure) {
             (End::Failed(err) | End::Broken(err), _) | (_, Some(err)) => Err(err),
+            (_, None) if self.output_closed => Ok(()),
             (_, None) if !report.left.is_empty() => Err(Error::Undrained(report.left.join("; "))),
             (_, None) => Ok(()),
         };
@@ -286,6 +297,10 @@ impl Running {
         match control {
             Control::Stop | Control::Told(Told::BatchesReached) => Some(End::Asked),
             Control::Told(Told::Fatal(err)) => Some(End::Failed(err)),
+            Control::Told(Told::OutputClosed(why)) => {
+                self.output_closed = true;
+                Some(End::OutputClosed(why))
+            }
             Control::Poisoned(reason) => Some(End::Failed(Error::Failed(reason))),
             Control::Late(what) => Some(End::Failed(Error::Usage(what))),
             Control::Told(Told::Drained | Told::BatchDone) => None,
@@ -324,7 +339,7 @@ impl Running {
                 deadline = until.unwrap_or_else(|| self.drained_by());
                 failure
             }
-            End::Failed(_) => {
+            End::Failed(_) | End::OutputClosed(_) => {
                 self.scheduler.post(Message::Abort);
                 None
             }
@@ -426,6 +441,10 @@ impl Running {
             match self.control.try_recv() {
                 Some(Control::Told(Told::Drained)) => return None,
                 Some(Control::Told(Told::Fatal(err))) => return Some(err),
+                Some(Control::Told(Told::OutputClosed(_))) => {
+                    self.output_closed = true;
+                    return None;
+                }
                 Some(Control::Poisoned(reason)) => return Some(Error::Failed(reason)),
                 Some(Control::Stop) => {
                     deadline.get_or_insert(self.drained_by());

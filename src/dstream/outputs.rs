@@ -133,12 +133,13 @@ impl<T: ?Sized + 'static> DStream<T> {
     where
         T: Row,
     {
-        let (node, sinks) = (Arc::clone(&self.node), Arc::new(sinks));
+        let (node, sinks) = (Arc::clone(&self.node), Arc::<[SharedSink]>::from(sinks));
         self.graph.add_sinks(&sinks);
         if self.line.line_feeds {
             sinks.iter().for_each(SharedSink::expect_line_feeds);
         }
-        self.output(kind, move |cx, delivery| {
+        let to = Arc::clone(&sinks);
+        self.output(kind, to, move |cx, delivery| {
             let pool = cx.epoch.pool();
             let parts = match lines_behind(&*node, cx) {
                 Some(blocks) => rows_of_blocks(cx, blocks, &pool),
@@ -152,10 +153,7 @@ impl<T: ?Sized + 'static> DStream<T> {
             Ok(Box::new(move |_| {
                 let (mut rows, key, meta) = (Rows::new(), delivery.key(), delivery.meta());
                 parts.take_all().into_iter().flatten().for_each(|part| rows.append(part));
-                sinks
-                    .iter()
-                    .try_for_each(|sink| sink.deliver(&key, &meta, &rows))
-                    .map_err(|err| Failure::of_sink(&err))
+                deliver(&sinks, &key, &meta, &rows)
             }))
         });
     }
@@ -182,7 +180,7 @@ impl<T: ?Sized + 'static> DStream<T> {
     /// ```
     pub fn foreach_batch(&self, f: impl Fn(Time, &Batch<T>) -> Result<()> + Send + Sync + 'static) {
         let (node, f) = (Arc::clone(&self.node), Arc::new(f));
-        self.output("foreach_batch", move |cx, delivery| {
+        self.output("foreach_batch", Arc::default(), move |cx, delivery| {
             let (batch, f) = (node.compute(cx)?, Arc::clone(&f));
             Ok(Box::new(move |_| {
                 f(delivery.input.time, &batch).map_err(|err| err.to_string().into())
@@ -208,7 +206,7 @@ impl<T: ?Sized + 'static> DStream<T> {
     {
         let collected = Collected(Arc::new(Mutex::new(Vec::new())));
         let (node, all) = (Arc::clone(&self.node), collected.clone());
-        self.output("collect", move |cx, delivery| {
+        self.output("collect", Arc::default(), move |cx, delivery| {
             let batch = node.compute(cx)?;
             let parts = cx.owned(&batch);
             let all = all.clone();
@@ -224,6 +222,7 @@ impl<T: ?Sized + 'static> DStream<T> {
     fn output(
         &self,
         kind: &str,
+        sinks: Arc<[SharedSink]>,
         build: impl Fn(&mut Planner<'_>, Delivery) -> std::result::Result<Finish, Missing>
         + Send
         + Sync
@@ -246,6 +245,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         }
         let output = Arc::new(Output {
             number,
+            sinks,
             job: Arc::new(Job {
                 name,
                 pipeline: Arc::clone(&self.graph.pipeline),
@@ -263,6 +263,24 @@ impl<T: ?Sized + 'static> DStream<T> {
         registered.outputs.push(Arc::clone(&output));
         self.graph.epoch.add_output(&output.job, &self.line.above);
     }
+}
+
+/// Hands the rows to every sink of a job. One whose reader is gone holds no other up.
+fn deliver(
+    sinks: &[SharedSink],
+    key: &CommitKey,
+    meta: &BatchMeta,
+    rows: &Rows,
+) -> std::result::Result<(), Failure> {
+    let mut closed = None;
+    for sink in sinks {
+        match sink.deliver(key, meta, rows) {
+            Ok(()) => {}
+            Err(err) if sink.is_closed() => closed = Some(Failure::Closed(err.to_string())),
+            Err(err) => return Err(Failure::of_sink(&err)),
+        }
+    }
+    closed.map_or(Ok(()), Err)
 }
 
 /// The blocks whose lines are the rows of a batch, as they were received: nothing needs to be made of them.

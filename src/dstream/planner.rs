@@ -15,6 +15,7 @@ use crate::batch::{
     Batch, Finish, Fold, Plan, Share, Stage, Work, failure_text, fold_tasks, folding,
 };
 use crate::shuffle::Slots;
+use crate::sink::SharedSink;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, Moment};
@@ -274,6 +275,8 @@ impl Graph {
 /// An output operation: one job of every batch.
 pub struct Output {
     pub(super) number: usize,
+    /// Where its rows go; none if it is a closure that takes them.
+    pub(super) sinks: Arc<[SharedSink]>,
     pub(super) job: Arc<Job>,
     pub(super) settings: Settings,
     pub(super) epoch: Arc<Epoch>,
@@ -293,6 +296,16 @@ impl Output {
     /// The job's name.
     pub fn name(&self) -> &str {
         &self.job.name
+    }
+
+    /// Where its rows go; none if it is a closure that takes them.
+    pub fn sinks(&self) -> &[SharedSink] {
+        &self.sinks
+    }
+
+    /// Whether the readers of all its sinks are gone.
+    pub fn is_closed(&self) -> bool {
+        !self.sinks.is_empty() && self.sinks.iter().all(SharedSink::is_closed)
     }
 
     /// What is to be done for this batch, of which the first attempt or this one started at `started`. Asked for each

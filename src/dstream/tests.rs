@@ -99,7 +99,9 @@ impl Rig {
             Box::new(move |result| answer.send(result).expect("the test listens")),
         );
         let answer = answers.recv().expect("the plan answers");
-        answer.map_err(|(Failure::Failed(cause) | Failure::NoRoom(cause))| cause)
+        answer.map_err(|failure| match failure {
+            Failure::Failed(cause) | Failure::NoRoom(cause) | Failure::Closed(cause) => cause,
+        })
     }
 
     fn run_batches(&self, count: u64) -> Result<(), String> {

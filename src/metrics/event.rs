@@ -202,6 +202,15 @@ pub enum Event {
         /// What people should know.
         text: String,
     },
+    /// The reader of a sink is gone for good, as that of a pipe may be: it gets no more rows. Told once.
+    SinkClosed {
+        /// The sink's name; empty if it has none.
+        sink: String,
+        /// What the sink says.
+        why: String,
+        /// No output is left, so the run ends; the batch is not committed.
+        ends_run: bool,
+    },
     /// The first block left memory for a file, because the store is nearly full.
     Spilling {
         /// Where the files are.

@@ -129,7 +129,8 @@ impl<I: Clone> JobSet<I> {
         let Some(batch) = self.batch(job.time) else { return Verdict::MoreJobs };
         let state = &mut batch.jobs[job.output];
         match outcome {
-            Ok(()) => {
+            // A closed sink takes no more: nothing is left to do.
+            Ok(()) | Err(Failure::Closed(_)) => {
                 state.state = State::Done;
                 batch.verdict()
             }

@@ -11,6 +11,7 @@
 //! nothing of the command line or of who waits for the end; they are told by [`Told`].
 
 mod checkpoints;
+mod closed;
 mod direct;
 mod durable;
 mod fit;
@@ -37,7 +38,7 @@ use crate::metrics::{
 use crate::owner::{BatchId, StateId};
 use crate::receiver::generator::{BlockTarget, Cut};
 use crate::receiver::{Arrivals, Cutter, Steered};
-use crate::sink::DeadLetters;
+use crate::sink::{DeadLetters, SharedSink};
 use crate::slab::Pool;
 use crate::store::{BlockManager, StoredBlock};
 use crate::sync::planted::{Planted, planted};
@@ -107,6 +108,8 @@ pub(crate) enum Told {
     Drained,
     /// A batch failed for good.
     Fatal(Error),
+    /// Nobody takes the rows of any output any more; why.
+    OutputClosed(String),
 }
 
 /// What to do when a job fails.
@@ -237,13 +240,12 @@ impl Scheduler {
             }
             Batches::OnRecords(trigger) => (Pace::OnRecords(trigger), parts.clock.wall_time()),
         };
-        let now = parts.clock.now();
+        let (now, mut index, mut last) = (parts.clock.now(), 0, None);
         let mut generator = JobGenerator::new(pace, options.batches_max, now);
         let account = parts.store.account();
         let fit = Fit::new(account.max());
         // Before anything is read: the loop may be late to begin.
         account.expect_results(fit.reserve());
-        let (mut index, mut last) = (0, None);
         parts.graph.begin(parts.recovery.as_ref().map_or(first, |recovery| recovery.anchor));
         if let Some(recovery) = &parts.recovery {
             (index, last) =
@@ -269,6 +271,7 @@ impl Scheduler {
             jobs: JobSet::new(outputs.len(), options.concurrent_jobs, options.retries),
             room_at: None,
             letters: None,
+            closed: Vec::new(),
             outputs,
             generator,
             durable,
@@ -372,6 +375,8 @@ struct JobLoop {
     room_at: Option<Moment>,
     /// The batch whose input could not be put aside then, and what of it was.
     letters: Option<(Time, Kept)>,
+    /// The sinks of which was said that their reader is gone.
+    closed: Vec<SharedSink>,
     /// With a log.
     durable: Option<Durable>,
     steering: Steering,

@@ -45,7 +45,7 @@ impl JobLoop {
         self.parts.history.update(job.time, |batch| {
             batch.moments.finished = Some(at);
             match &outcome {
-                Ok(()) => {}
+                Ok(()) | Err(Failure::Closed(_)) => {}
                 Err(Failure::NoRoom(cause)) => batch.error = Some(cause.clone()),
                 Err(Failure::Failed(cause)) => {
                     batch.failures += 1;
@@ -53,6 +53,7 @@ impl JobLoop {
                 }
             }
         });
+        let Some(outcome) = self.after_closed(job, outcome) else { return };
         let verdict = self.jobs.ended(job, outcome);
         if !matches!(verdict, Verdict::NoRoom { .. }) {
             let name = self.outputs.get(job.output).map_or("", |output| output.name());
@@ -112,9 +113,14 @@ impl JobLoop {
 
     /// The stream stops.
     pub(super) fn stop_for(&mut self, err: Error) {
+        self.stop_with(Told::Fatal(err));
+    }
+
+    /// The stream stops, and this is why.
+    pub(super) fn stop_with(&mut self, why: Told) {
         self.jobs.abort();
         self.draining = true;
-        (self.parts.tell)(Told::Fatal(err));
+        (self.parts.tell)(why);
     }
 
     pub(super) fn batch_done(&mut self, time: Time, state: BatchState) {

@@ -1,8 +1,8 @@
 //! `Console`: prints each batch, as text in the manner of Spark or as one line of JSON.
 //!
 //! A batch is one write and one flush, so that a reader of the pipe sees whole batches at once; a longer one leaves in
-//! pieces, with nothing of others between them. Runs on the worker that finishes a job. Writes to what it is given; standard
-//! output is chosen far above.
+//! pieces, with nothing of others between them. Once the reader of a pipe is gone, all consoles that write to it are closed.
+//! Runs on the worker that finishes a job. Writes to what it is given; standard output is chosen far above.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -11,7 +11,7 @@ use super::pieces::Pieces;
 use super::{BatchMeta, Cell, CommitKey, Ledger, RowRef, Rows, Sink};
 use crate::error::{Error, Result};
 use crate::framing::escape::escape;
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 
 /// Rows that the text format prints of each batch.
 pub const ROWS_SHOWN: usize = 10;
@@ -27,7 +27,11 @@ pub enum Format {
 
 /// What consoles write to; several may share one.
 #[derive(Clone)]
-pub struct Writer(Arc<Mutex<Box<dyn Write + Send>>>);
+pub struct Writer {
+    to: Arc<Mutex<Box<dyn Write + Send>>>,
+    /// The reader is gone.
+    closed: Arc<AtomicBool>,
+}
 
 impl fmt::Debug for Writer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -38,21 +42,26 @@ impl fmt::Debug for Writer {
 impl Writer {
     /// A writer to be shared.
     pub fn new(writer: Box<dyn Write + Send>) -> Self {
-        Writer(Arc::new(Mutex::new(writer)))
+        Writer { to: Arc::new(Mutex::new(writer)), closed: Arc::default() }
     }
 
-    /// Writes what `make` makes, in the buffer `text`.
+    /// Writes what `make` makes, in the buffer `text`; nothing once the reader is gone.
     fn write(
         &self,
         text: &mut Vec<u8>,
         make: impl FnOnce(&mut Pieces<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
-        let mut writer = self.0.lock();
+        let mut writer = self.to.lock();
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         let mut out = |piece: &[u8]| writer.write_all(piece);
         let mut pieces = Pieces::new(text, &mut out);
-        make(&mut pieces)?;
-        pieces.end()?;
-        writer.flush()
+        let written = make(&mut pieces).and_then(|()| pieces.end()).and_then(|()| writer.flush());
+        if written.as_ref().is_err_and(|err| err.kind() == io::ErrorKind::BrokenPipe) {
+            self.closed.store(true, Ordering::SeqCst);
+        }
+        written
     }
 }
 
@@ -89,6 +98,10 @@ impl Sink for Console {
 
     fn expect_line_feeds(&mut self) {
         self.gets_line_feeds = true;
+    }
+
+    fn closed(&self) -> Option<Arc<AtomicBool>> {
+        Some(Arc::clone(&self.writer.closed))
     }
 
     fn committed(&mut self, key: &CommitKey) -> Result<bool> {
@@ -361,8 +374,14 @@ mod tests {
 
     #[test]
     fn a_closed_pipe_is_an_error_that_says_so() {
-        let sink = SharedSink::new(Console::new(Writer::new(Box::new(Closed)), Format::Json));
-        let error = sink.deliver(&key(1), &META, &Rows::new()).unwrap_err().to_string();
-        assert!(error.contains("broken pipe"), "{error}");
+        let writer = Writer::new(Box::new(Closed));
+        let console = || SharedSink::new(Console::new(writer.clone(), Format::Json));
+        let (sink, other) = (console(), console());
+        assert!(!sink.is_closed());
+        for _ in 0..2 {
+            let error = sink.deliver(&key(1), &META, &Rows::new()).unwrap_err().to_string();
+            assert!(error.contains("broken pipe"), "{error}");
+            assert!(sink.is_closed() && other.is_closed(), "of one writer");
+        }
     }
 }

@@ -28,7 +28,7 @@ use std::fmt;
 
 use crate::error::{Error, Result};
 use crate::owner::{BatchId, OutputMark, Owner, Written};
-use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::time::Time;
 
 pub use console::{Console, Format, ROWS_SHOWN, Writer};
@@ -129,6 +129,13 @@ pub trait Sink: Send {
         None
     }
 
+    /// For a sink whose reader may go away for good, as that of a pipe may: set once it is gone, before `write` or `commit` say
+    /// so. Then the rows are neither a failure of the batch nor tried again. The stream goes on without this sink, or
+    /// ends if no other takes anything.
+    fn closed(&self) -> Option<Arc<AtomicBool>> {
+        None
+    }
+
     /// Called before the start if texts in the rows may hold line feeds, as far as the sources tell whose records lead here: any
     /// source but one of lines. Sinks whose rows are lines escape them.
     fn expect_line_feeds(&mut self) {}
@@ -189,6 +196,8 @@ pub trait Sink: Send {
 pub struct SharedSink {
     sink: Arc<Mutex<Box<dyn Sink>>>,
     name: Option<Arc<str>>,
+    /// See [`Sink::closed`].
+    closed: Option<Arc<AtomicBool>>,
     /// The number of its output and how many commits that had, told without waiting for the sink; 0 if there is none.
     reached: Arc<[AtomicU64; 2]>,
     /// Where it wrote before this run, if that is another place.
@@ -216,8 +225,10 @@ impl fmt::Debug for SharedSink {
 impl SharedSink {
     /// A sink to be shared.
     pub fn new(sink: impl Sink + 'static) -> Self {
+        let closed = sink.closed();
         let sink: Box<dyn Sink> = Box::new(sink);
         SharedSink {
+            closed,
             sink: Arc::new(Mutex::new(sink)),
             name: None,
             reached: Arc::default(),
@@ -235,6 +246,11 @@ impl SharedSink {
     /// Its name, if it was given one.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
+    }
+
+    /// Whether its reader is gone, see [`Sink::closed`]. Does not wait for the sink.
+    pub fn is_closed(&self) -> bool {
+        self.closed.as_ref().is_some_and(|closed| closed.load(Ordering::SeqCst))
     }
 
     /// Where it writes, see [`Sink::place`].

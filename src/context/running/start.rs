@@ -83,6 +83,7 @@ impl Running {
             spill_thread: None,
             sources_left: sources.iter().filter(|source| source.ends() == When::Eof).count(),
             ended: false,
+            output_closed: false,
             inspector: None,
             schedule: None,
             _lease: lease,

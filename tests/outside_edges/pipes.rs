@@ -1,0 +1,156 @@
+//! Pipes whose reader goes away: `tidemill … | head -1`, and a log that nobody reads any more.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::program::{Process, read_lines};
+
+fn tidemill(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+    command.args(args);
+    command
+}
+
+/// A pipe without a reader.
+fn closed() -> Stdio {
+    let (_, writer) = std::io::pipe().expect("a pipe");
+    writer.into()
+}
+
+/// A run whose standard output is read up to one line, as by `head -1`: that line, the exit code and standard error.
+fn head(args: &[&str]) -> (String, Option<i32>, String) {
+    let mut process = Process::start(tidemill(args).stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let mut out = BufReader::new(process.0.stdout.take().expect("piped"));
+    let mut line = String::new();
+    out.read_line(&mut line).expect("a line");
+    drop(out);
+    let mut said = String::new();
+    process.0.stderr.take().expect("piped").read_to_string(&mut said).expect("UTF-8");
+    (line, process.0.wait().expect("it ends").code(), said)
+}
+
+const FROM: &[&str] = &["run", "--from", "generate:rate=1000", "--every", "50ms", "--http", "off"];
+
+#[test]
+fn a_run_of_consoles_ends_with_its_reader() {
+    let check = |more: &[&str]| {
+        let (_, code, said) = head(&[FROM, more].concat());
+        assert_eq!(code, Some(0), "{more:?}: {said}");
+        assert!(said.contains("broken pipe") && said.contains("so the run ends"), "{said}");
+        assert_eq!(said.matches("is closed").count(), 1, "{said}");
+        assert!(!said.contains("attempt") && !said.contains("ERROR"), "{said}");
+    };
+    check(&["--job", "count"]);
+    check(&["--job", "count", "--to", "json"]);
+    check(&["--job", "lines", "--job", "count", "--to", "json"]);
+    check(&["--job", "lines", "--to", "json", "--set", "concurrent_jobs=2", "--job", "count"]);
+    check(&["--job", "count", "--set", "on_failure.then=dead_letter"]);
+}
+
+#[test]
+fn the_batch_that_met_a_closed_pipe_runs_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name).to_str().expect("UTF-8").to_owned();
+    fs::create_dir(path("in")).expect("made");
+    fs::write(path("in/lines"), "line\n".repeat(1000)).expect("written");
+    let (from, state) = (format!("files://{}", path("in")), path("state"));
+    let run = ["run", "--from", &from, "--until-eof", "--every", "50ms", "--http", "off"];
+    let run = [&run[..], &["--job", "count", "--to", "json", "--state-dir", &state]].concat();
+    let check = |out: Stdio, said: &str| {
+        let mut process = Process::start(tidemill(&run).stdout(out).stderr(Stdio::piped()));
+        let rows = process.0.stdout.take().map(read_lines);
+        let mut words = String::new();
+        process.0.stderr.take().expect("piped").read_to_string(&mut words).expect("UTF-8");
+        assert_eq!(process.0.wait().expect("it ends").code(), Some(0), "{words}");
+        assert!(words.contains(said), "{words}");
+        let count = |line: String| {
+            let batch: Value = serde_json::from_str(&line).expect("JSON");
+            batch["rows"][0][0].as_u64().expect("a count")
+        };
+        rows.map_or(0, |rows| rows.iter().map(count).sum::<u64>())
+    };
+    check(closed(), "so the run ends");
+    assert_eq!(check(Stdio::piped(), "nothing was left"), 1000);
+    assert_eq!(check(Stdio::piped(), "nothing was left"), 0);
+}
+
+#[test]
+fn other_sinks_go_on() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name);
+    let check = |jobs: &str| {
+        let _ = fs::remove_dir_all(path("rows"));
+        let (file, rows) = (path("p.toml"), path("rows"));
+        let text = format!(
+            "batch_interval = '50ms'\nhttp = 'off'\n[source.in.generate]\nrate = 1000\n{jobs}\n\
+             [sink.screen.console]\nformat = 'json'\n[sink.files.file]\npath = '{}'\nformat = 'json'\n",
+            rows.display()
+        );
+        fs::write(&file, text).expect("written");
+        let args = ["run", file.to_str().expect("UTF-8"), "--batches", "8"];
+        let (_, code, said) = head(&args);
+        assert_eq!(code, Some(0), "{said}");
+        assert_eq!(said.matches("is closed").count(), 1, "{said}");
+        assert!(
+            said.contains("sink `screen` is closed") && said.contains("others go on"),
+            "{said}"
+        );
+        assert_eq!(files(&rows), 8, "{said}");
+    };
+    check("[job.a]\nfrom = ['in']\nto = ['screen', 'files']\ncount = {}");
+    check("[job.a]\nfrom = ['in']\nto = ['files', 'screen']\ncount = {}");
+    let apart = "[job.a]\nfrom = ['in']\nto = ['screen']\ncount = {}\n";
+    check(&format!("{apart}[job.b]\nfrom = ['in']\nto = ['files']\ncount = {{}}"));
+}
+
+fn files(directory: &Path) -> usize {
+    let entries = fs::read_dir(directory).expect("there").flatten();
+    entries.filter(|entry| !entry.file_name().to_string_lossy().starts_with('.')).count()
+}
+
+#[test]
+fn no_command_minds_a_closed_pipe() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (state, file) = (directory.path().join("state"), directory.path().join("p.toml"));
+    let [state, file] = [&state, &file].map(|path| path.to_str().expect("UTF-8"));
+    fs::write(file, "[source.in.generate]\nrecords = 9\n[job.a]\nfrom = ['in']\nto = ['out']\ncount = {}\n[sink.out.console]\n")
+        .expect("written");
+    let made = [FROM, &["--job", "count", "--batches", "1", "--state-dir", state]].concat();
+    assert!(tidemill(&made).output().expect("it runs").status.success());
+    // Without standard output, and without standard error.
+    let check = |args: &[&str], expected: i32| {
+        let mut quiet = tidemill(args);
+        let shown = quiet.stdout(closed()).output().expect("it runs");
+        let said = String::from_utf8_lossy(&shown.stderr);
+        assert_eq!(shown.status.code(), Some(expected), "{args:?}: {said}");
+        assert!(!said.contains("panicked") && !said.contains("roken pipe"), "{args:?}: {said}");
+        let mut dumb = tidemill(args);
+        let shown = dumb.stdout(Stdio::null()).stderr(closed()).status().expect("it runs");
+        assert_eq!(shown.code(), Some(expected), "{args:?} without standard error");
+    };
+    check(&["--help"], 0);
+    check(&["--version"], 0);
+    check(&["run", "--help"], 0);
+    check(&["run"], 2);
+    check(&["inspect", state], 0);
+    check(&["inspect", "no-such-directory"], 1);
+    check(&["doctor"], 0);
+    check(&["doctor", "--json"], 0);
+    check(&["validate", file], 0);
+    check(&["validate", "no-such-file.toml"], 78);
+    check(&["load", "--help"], 0);
+}
+
+#[test]
+fn a_run_goes_on_when_nobody_reads_its_log() {
+    let args = [FROM, &["--job", "count", "--to", "json", "--log-level", "debug"]].concat();
+    let args = [&args[..], &["--batches", "5"]].concat();
+    let mut process = Process::start(tidemill(&args).stdout(Stdio::piped()).stderr(closed()));
+    let rows = read_lines(process.0.stdout.take().expect("piped"));
+    assert_eq!(rows.iter().count(), 5);
+    assert_eq!(process.0.wait().expect("it ends").code(), Some(0));
+}
