@@ -42,6 +42,7 @@ pub mod testing;
 pub mod time;
 pub mod tracker;
 pub mod wal;
+mod words;
 pub mod workers;
 
 pub use batch::Batch;

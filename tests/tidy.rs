@@ -8,6 +8,7 @@ use std::process::Command;
 /// Top-level modules, low to high: one imports only those before it.
 const ORDER: &[&str] = &[
     "error",
+    "words",
     "sync",
     "time",
     "metrics",

@@ -7,7 +7,6 @@
 //! Names and bytes of peers and files are part of texts, so control characters are escaped: nobody else begins a line,
 //! or moves the cursor. Any thread writes. It does not know what is worth a line.
 
-use std::fmt::Write;
 use std::time::UNIX_EPOCH;
 
 use serde_json::{Map, Value, json};
@@ -16,6 +15,7 @@ use crate::config::LogLevel;
 use crate::error::Error;
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, SystemClock};
+use crate::words::escaped;
 
 use super::args::{LogFormat, RunArgs};
 use super::say;
@@ -96,38 +96,5 @@ impl Log {
                 self.write(LogLevel::Error, "error", &err.to_string(), facts);
             }
         }
-    }
-}
-
-/// The text without characters that a terminal obeys or that change the direction of what follows.
-fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for char in text.chars() {
-        if char.is_control() || is_invisible(char) {
-            // Writing to a string cannot fail.
-            let _ = write!(safe, "{}", char.escape_default());
-        } else {
-            safe.push(char);
-        }
-    }
-    safe
-}
-
-/// Line separators, and marks that change the direction of text.
-fn is_invisible(char: char) -> bool {
-    matches!(char, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn control_characters_are_escaped() {
-        let check = |text: &str, expected: &str| assert_eq!(escaped(text), expected);
-        check("source `in`: ü – 5 µs", "source `in`: ü – 5 µs");
-        check("a\x1b[2Jb", "a\\u{1b}[2Jb");
-        check("a\rb\tc\0", "a\\rb\\tc\\u{0}");
-        check("abc\u{202E}txt.exe", "abc\\u{202e}txt.exe");
     }
 }
