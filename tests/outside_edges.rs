@@ -23,3 +23,5 @@ mod places;
 mod signals;
 #[path = "outside_edges/sockets.rs"]
 mod sockets;
+#[path = "outside_edges/terminals.rs"]
+mod terminals;

@@ -51,7 +51,7 @@ impl Built {
             };
             streams.insert(name.as_str(), context.socket(socket.named(name))?);
         }
-        let console = Writer::new(Box::new(std::io::stdout()));
+        let console = Writer::stdout();
         let sinks = pipeline.sinks.iter().map(|(name, kind)| {
             let sink = sink(kind, &console, access)?;
             Ok((name.as_str(), sink.named(name)))

@@ -286,7 +286,7 @@ impl StreamingContext {
             workers: config.workers,
             seed: random_seed(),
             batch_interval: config.batch_interval,
-            console: Writer::new(Box::new(std::io::stdout())),
+            console: Writer::stdout(),
         });
         if config.concurrent_jobs > 1 {
             graph.run_jobs_at_once();

@@ -2,16 +2,18 @@
 //!
 //! A batch is one write and one flush, so that a reader of the pipe sees whole batches at once; a longer one leaves in
 //! pieces, with nothing of others between them. Once the reader of a pipe is gone, all consoles that write to it are closed.
-//! Runs on the worker that finishes a job. Writes to what it is given; standard output is chosen far above.
+//! What peers sent is escaped where a terminal would obey it. Runs on the worker that finishes a job. Writes to what it is given; standard output is chosen far above.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use super::pieces::Pieces;
 use super::{BatchMeta, Cell, CommitKey, Ledger, RowRef, Rows, Sink};
 use crate::error::{Error, Result};
 use crate::framing::escape::escape;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
+use crate::words::{escaped_bytes, escaped_json};
 
 /// Rows that the text format prints of each batch.
 pub const ROWS_SHOWN: usize = 10;
@@ -31,6 +33,8 @@ pub struct Writer {
     to: Arc<Mutex<Box<dyn Write + Send>>>,
     /// The reader is gone.
     closed: Arc<AtomicBool>,
+    /// It obeys control characters.
+    terminal: bool,
 }
 
 impl fmt::Debug for Writer {
@@ -42,7 +46,19 @@ impl fmt::Debug for Writer {
 impl Writer {
     /// A writer to be shared.
     pub fn new(writer: Box<dyn Write + Send>) -> Self {
-        Writer { to: Arc::new(Mutex::new(writer)), closed: Arc::default() }
+        Writer { to: Arc::new(Mutex::new(writer)), closed: Arc::default(), terminal: false }
+    }
+
+    /// Standard output.
+    pub fn stdout() -> Self {
+        let out = io::stdout();
+        let terminal = out.is_terminal();
+        Writer::new(Box::new(out)).terminal(terminal)
+    }
+
+    /// Whether it is a terminal: then texts in rows have control characters and what is no UTF-8 escaped. No by default.
+    pub fn terminal(self, terminal: bool) -> Self {
+        Writer { terminal, ..self }
     }
 
     /// Writes what `make` makes, in the buffer `text`; nothing once the reader is gone.
@@ -116,10 +132,13 @@ impl Sink for Console {
     /// What was written to a pipe cannot be taken back, so the text leaves only here.
     fn commit(&mut self, key: &CommitKey) -> Result<()> {
         let (meta, rows) = std::mem::take(&mut self.written);
-        let (format, escapes) = (self.format, self.gets_line_feeds);
+        let (format, escapes, terminal) =
+            (self.format, self.gets_line_feeds, self.writer.terminal);
         let make = |out: &mut Pieces<'_>| match format {
-            Format::Spark(limit) => spark(out, key, &meta, &rows, Shown { limit, escapes }),
-            Format::Json => json(out, key, &meta, &rows),
+            Format::Spark(limit) => {
+                spark(out, key, &meta, &rows, Shown { limit, escapes, terminal })
+            }
+            Format::Json => json(out, key, &meta, &rows, terminal),
         };
         self.writer.write(&mut self.text, make).map_err(explain)?;
         self.committed.commit(key);
@@ -145,6 +164,8 @@ struct Shown {
     limit: usize,
     /// Whether line feeds inside texts are escaped.
     escapes: bool,
+    /// Whether control characters are.
+    terminal: bool,
 }
 
 fn spark(
@@ -157,7 +178,7 @@ fn spark(
     let incomplete = if meta.incomplete { " (incomplete)" } else { "" };
     writeln!(out.text, "{RULE}\nTime: {} ms{incomplete}\n{RULE}", key.time.as_millis())?;
     for row in rows.iter().take(shown.limit) {
-        spark_row(out.text, row, shown.escapes)?;
+        spark_row(out.text, row, shown)?;
         out.row_ends()?;
     }
     if rows.len() > shown.limit {
@@ -166,7 +187,7 @@ fn spark(
     writeln!(out.text)
 }
 
-fn spark_row(out: &mut Vec<u8>, row: RowRef<'_>, escapes: bool) -> io::Result<()> {
+fn spark_row(out: &mut Vec<u8>, row: RowRef<'_>, shown: Shown) -> io::Result<()> {
     let single = row.cells().nth(1).is_none();
     if !single {
         out.push(b'(');
@@ -176,7 +197,7 @@ fn spark_row(out: &mut Vec<u8>, row: RowRef<'_>, escapes: bool) -> io::Result<()
             out.push(b',');
         }
         match cell {
-            Cell::Text(text) if escapes => escape(String::from_utf8_lossy(text).as_bytes(), out),
+            Cell::Text(text) => text_cell(out, text, shown),
             _ => plain_cell(out, cell)?,
         }
     }
@@ -184,9 +205,31 @@ fn spark_row(out: &mut Vec<u8>, row: RowRef<'_>, escapes: bool) -> io::Result<()
     Ok(())
 }
 
+fn text_cell(out: &mut Vec<u8>, text: &[u8], shown: Shown) {
+    let text = if shown.terminal { Cow::Borrowed(text) } else { mended(text) };
+    let start = out.len();
+    match shown.escapes {
+        true => escape(&text, out),
+        false => out.extend_from_slice(&text),
+    }
+    if shown.terminal {
+        let safe = escaped_bytes(&out[start..]);
+        out.truncate(start);
+        out.extend_from_slice(safe.as_bytes());
+    }
+}
+
+/// The text in UTF-8.
+fn mended(text: &[u8]) -> Cow<'_, [u8]> {
+    match String::from_utf8_lossy(text) {
+        Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+    }
+}
+
 fn plain_cell(out: &mut Vec<u8>, cell: Cell<'_>) -> io::Result<()> {
     match cell {
-        Cell::Text(text) => out.write_all(String::from_utf8_lossy(text).as_bytes()),
+        Cell::Text(text) => out.write_all(&mended(text)),
         Cell::U64(value) => write!(out, "{value}"),
         Cell::I64(value) => write!(out, "{value}"),
         Cell::F64(value) => write!(out, "{value}"),
@@ -195,7 +238,13 @@ fn plain_cell(out: &mut Vec<u8>, cell: Cell<'_>) -> io::Result<()> {
     }
 }
 
-fn json(out: &mut Pieces<'_>, key: &CommitKey, meta: &BatchMeta, rows: &Rows) -> io::Result<()> {
+fn json(
+    out: &mut Pieces<'_>,
+    key: &CommitKey,
+    meta: &BatchMeta,
+    rows: &Rows,
+    terminal: bool,
+) -> io::Result<()> {
     write!(out.text, "{{\"job\":")?;
     serde_json::to_writer(&mut *out.text, &*key.job)?;
     write!(
@@ -211,7 +260,13 @@ fn json(out: &mut Pieces<'_>, key: &CommitKey, meta: &BatchMeta, rows: &Rows) ->
             if column > 0 {
                 out.text.push(b',');
             }
+            let start = out.text.len();
             json_cell(out.text, cell)?;
+            if terminal && matches!(cell, Cell::Text(_)) {
+                let safe = escaped_json(&String::from_utf8_lossy(&out.text[start..]));
+                out.text.truncate(start);
+                out.text.extend_from_slice(safe.as_bytes());
+            }
         }
         out.text.push(b']');
         out.row_ends()?;
@@ -370,6 +425,29 @@ mod tests {
         let line = r#"{"job":"words","batch_time_ms":1500000000000,"records":5,"incomplete":true,"rows":[[5]],"#;
         let times = r#""scheduling_delay_us":12,"processing_us":340,"total_us":352}"#;
         check_meta(Format::Json, &meta, &rows(&[5_u64]), &format!("{line}{times}\n"));
+    }
+
+    #[test]
+    fn a_terminal_is_shown_nothing_that_it_obeys() {
+        let check = |terminal: bool, format: Format, line_feeds: bool, expected: &str| {
+            let seen = Captured::default();
+            let writer = Writer::new(Box::new(seen.clone())).terminal(terminal);
+            let sink = SharedSink::new(Console::new(writer, format));
+            if line_feeds {
+                sink.expect_line_feeds();
+            }
+            let row = (b"\x1b[2J\n\xc2\x9b\xff".to_vec(), 1_u64);
+            sink.deliver(&key(1), &META, &rows(&[row])).expect("it is taken");
+            let shown = String::from_utf8(seen.0.lock().0.clone()).expect("UTF-8");
+            assert!(shown.contains(expected), "{expected:?}: {shown:?}");
+        };
+        let text = Format::Spark(2);
+        check(false, text, false, "(\u{1b}[2J\n\u{9b}\u{fffd},1)\n");
+        check(false, text, true, "(\u{1b}[2J\\n\u{9b}\u{fffd},1)\n");
+        check(true, text, false, r"(\u{1b}[2J\n\u{9b}\xff,1)");
+        check(true, text, true, r"(\u{1b}[2J\n\u{9b}\xff,1)");
+        check(false, Format::Json, true, "[[\"\\u001b[2J\\n\u{9b}\u{fffd}\",1]]");
+        check(true, Format::Json, true, "[[\"\\u001b[2J\\n\\u009b\u{fffd}\",1]]");
     }
 
     #[test]
