@@ -22,6 +22,7 @@ use crate::sync::Arc;
 use crate::wal::NotLogged;
 use crate::wal::format_matches as matches;
 use crate::wal::storage::{Asides, PutFailure, Storage, needs, read_full};
+use crate::words::count;
 
 const MAGIC: [u8; 8] = *b"TIDECKPT";
 const VERSION: u32 = 1;
@@ -79,7 +80,9 @@ impl Checkpoint {
         let Some(bytes) = self.bytes(name) else { return Ok(None) };
         match postcard::take_from_bytes(bytes) {
             Ok((value, [])) => Ok(Some(value)),
-            Ok((_, rest)) => Err(self.unlike(name, &format!("{} bytes are left", rest.len()))),
+            Ok((_, rest)) => {
+                Err(self.unlike(name, &format!("{} left over", count(rest.len(), "byte"))))
+            }
             Err(err) => Err(self.unlike(name, &err.to_string())),
         }
     }
@@ -139,7 +142,7 @@ impl Checkpoint {
             rest = behind;
         }
         if !rest.is_empty() {
-            return Err(format!("{} bytes follow the last section", rest.len()));
+            return Err(format!("{} behind the last section", count(rest.len(), "byte")));
         }
         Ok(Checkpoint { number, sections })
     }

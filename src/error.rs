@@ -7,6 +7,8 @@ use std::io::{self, ErrorKind};
 
 use rustix::io::Errno;
 
+use crate::words::count;
+
 /// What went wrong, sorted by what the caller can do about it.
 #[derive(Debug)]
 pub enum Error {
@@ -107,7 +109,8 @@ impl fmt::Display for Error {
             Error::Batch { time_ms, job, attempts, cause } => {
                 write!(
                     f,
-                    "batch {time_ms} ms of job `{job}` failed after {attempts} attempts: {cause}"
+                    "batch {time_ms} ms of job `{job}` failed after {}: {cause}",
+                    count(*attempts, "attempt")
                 )
             }
         }

@@ -1,6 +1,33 @@
-//! Words for people: text that a terminal may show. Pure; any thread. Knows nothing of what the words are about.
+//! Words for people: counts with their nouns, and text that a terminal may show. Pure; any thread. Knows nothing of what the
+//! words are about.
 
-use std::fmt::{self, Write};
+use std::fmt::{self, Display, Write};
+
+use indicatif::HumanCount;
+
+/// A count with its noun: `1 batch`, `2 batches`. Of several words the last one has the plural: `planned batch`.
+pub(crate) fn count<N: Display + TryInto<u64> + Copy>(number: N, noun: &str) -> String {
+    format!("{number} {}", by_number(number, noun, &plural(noun)))
+}
+
+/// The same with the thousands apart, for counts that may be large: `1,000 records`.
+pub(crate) fn grouped(number: u64, noun: &str) -> String {
+    format!("{} {}", HumanCount(number), by_number(number, noun, &plural(noun)))
+}
+
+/// The word that fits the number, as `was` or `were`.
+pub(crate) fn by_number<N: TryInto<u64>>(number: N, one: &str, many: &str) -> String {
+    let is_one = number.try_into().is_ok_and(|number| number == 1);
+    if is_one { one.to_owned() } else { many.to_owned() }
+}
+
+fn plural(noun: &str) -> String {
+    match noun.strip_suffix('y') {
+        Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{stem}ies"),
+        _ if ["ch", "s", "x"].iter().any(|end| noun.ends_with(end)) => format!("{noun}es"),
+        _ => format!("{noun}s"),
+    }
+}
 
 /// The text without characters that a terminal obeys or that change the direction of what follows.
 pub(crate) fn escaped(text: &str) -> String {
@@ -48,6 +75,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn counts_have_the_noun_that_fits() {
+        let check = |number: u64, noun: &str, expected: &str| {
+            assert_eq!(count(number, noun), expected);
+        };
+        check(1, "batch", "1 batch");
+        check(0, "batch", "0 batches");
+        check(2, "planned batch", "2 planned batches");
+        check(1, "record", "1 record");
+        check(1_000, "record", "1000 records");
+        check(2, "entry", "2 entries");
+        check(2, "key", "2 keys");
+        check(3, "address", "3 addresses");
+        assert_eq!((count(1_i8, "byte"), count(-1, "byte")), ("1 byte".into(), "-1 bytes".into()));
+        assert_eq!([1, 1_000].map(|it| grouped(it, "record")), ["1 record", "1,000 records"]);
+        assert_eq!([0, 1, 2].map(|it| by_number(it, "was", "were")), ["were", "was", "were"]);
+    }
+
+    #[test]
     fn control_characters_are_escaped() {
         let check = |text: &str, expected: &str| assert_eq!(escaped(text), expected);
         check("source `in`: ü – 5 µs", "source `in`: ü – 5 µs");
@@ -68,8 +113,8 @@ mod tests {
     fn escaped_json_is_the_same_json() {
         let check = |json: &str, expected: &str| {
             assert_eq!(escaped_json(json), expected);
-            let [before, after] =
-                [json, expected].map(|it| serde_json::from_str::<serde_json::Value>(it).expect("JSON"));
+            let [before, after] = [json, expected]
+                .map(|it| serde_json::from_str::<serde_json::Value>(it).expect("JSON"));
             assert_eq!(before, after);
         };
         check("[\"ü\",1]", "[\"ü\",1]");

@@ -197,7 +197,7 @@ fn the_program_reads_a_directory_to_its_end() {
     let found: Vec<String> = rows(&output).iter().map(Value::to_string).collect();
     assert_eq!(found, [r#"["be",1]"#, r#"["not",1]"#, r#"["or",1]"#, r#"["to",1]"#]);
     assert!(said.contains("file `b.tmp`: its name is like `*.tmp`"), "{said}");
-    assert!(said.contains("2 records, 12 B, 1 notes about files"), "{said}");
+    assert!(said.contains("2 records, 12 B, 1 note about files"), "{said}");
 }
 
 #[test]

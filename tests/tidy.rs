@@ -7,8 +7,8 @@ use std::process::Command;
 
 /// Top-level modules, low to high: one imports only those before it.
 const ORDER: &[&str] = &[
-    "error",
     "words",
+    "error",
     "sync",
     "time",
     "metrics",

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::receiver::io::{self as models, IO_MODELS};
 use crate::sync::Signal;
 use crate::time::{Clock, SystemClock};
+use crate::words::{by_number, grouped};
 
 use super::units;
 
@@ -131,7 +132,8 @@ pub(super) fn run(args: &DoctorArgs, out: &mut dyn Write) -> Result<()> {
         .map_err(|err| Error::io("cannot write the findings", err))?;
     let missing = findings.iter().filter(|finding| finding.state == State::Missing).count();
     if missing > 0 {
-        return Err(Error::Failed(format!("{missing} of the things asked for are missing")));
+        let are = by_number(missing, "is", "are");
+        return Err(Error::Failed(format!("{missing} of the things asked for {are} missing")));
     }
     Ok(())
 }
@@ -153,10 +155,10 @@ fn files(limit: Option<u64>, asked: Option<u64>) -> Finding {
     let subject = "open files (RLIMIT_NOFILE, hard)";
     let Some(limit) = limit.filter(|limit| *limit < needed) else {
         let found = limit.map_or("no limit".to_owned(), |limit| HumanCount(limit).to_string());
-        return Finding::good(subject, format!("{found}, for {} connections", HumanCount(wanted)));
+        return Finding::good(subject, format!("{found}, for {}", grouped(wanted, "connection")));
     };
     let state = if asked.is_some() { State::Missing } else { State::Warning };
-    let found = format!("{}, too few for {} connections", HumanCount(limit), HumanCount(wanted));
+    let found = format!("{}, too few for {}", HumanCount(limit), grouped(wanted, "connection"));
     Finding::good(subject, found).but(
         state,
         format!(

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use indicatif::{HumanBytes, HumanCount};
+use indicatif::HumanBytes;
 
 use super::args::RunArgs;
 use super::build::Built;
@@ -19,6 +19,7 @@ use crate::journal::{self, About, Accepted, Look};
 use crate::sync::{Arc, Poison};
 use crate::wal::storage::{Access, Directory, Storage};
 use crate::wal::{GivenUp, Place, SegmentReport, Survey};
+use crate::words::{count, grouped};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -136,17 +137,13 @@ fn give_up(
     start.show(&storage, None, out)
 }
 
-fn counted(count: u64, what: &str) -> String {
-    format!("{} {what}{}", HumanCount(count), if count == 1 { "" } else { "s" })
-}
-
 /// What is given up.
 fn loss_text(given_up: &GivenUp) -> String {
     let GivenUp { end, records, bytes, groups_missing, checkpoints } = given_up;
     let bytes = HumanBytes(*bytes);
-    let mut text = format!("{} that can still be read, {bytes}", counted(*records, "record"));
+    let mut text = format!("{} that can still be read, {bytes}", grouped(*records, "record"));
     if *groups_missing > 0 {
-        let groups = counted(*groups_missing, "group");
+        let groups = grouped(*groups_missing, "group");
         text.push_str(&format!(", and {groups} of records that can not"));
     }
     text.push_str(&match (checkpoints, end) {
@@ -237,7 +234,7 @@ impl Start {
 
     fn look(&self, storage: &Arc<dyn Storage>) -> Result<Look> {
         spinning(|step| {
-            let looked = &mut |looked, of| step(&format!("{looked} of {of} segments"));
+            let looked = &mut |looked, of| step(&format!("{looked} of {}", count(of, "segment")));
             let Some((pipeline, _)) = &self.pipeline else {
                 return journal::look(storage.as_ref(), None, looked);
             };
@@ -314,16 +311,21 @@ fn log_text(log: &Survey) -> String {
     let reports = &log.segments;
     let records: u64 = reports.iter().map(|report| report.records).sum();
     let bytes = HumanBytes(reports.iter().map(|report| report.bytes).sum());
-    let mut text = format!("log: {} segments, {records} records, {bytes}\n", reports.len());
+    let (segments, records) = (count(reports.len(), "segment"), count(records, "record"));
+    let mut text = format!("log: {segments}, {records}, {bytes}\n");
     for report in reports {
         let SegmentReport { segment, file, group_numbers, records, size, end, .. } = report;
         let bytes = HumanBytes(report.bytes);
         let groups = match group_numbers.is_empty() {
             true => "no whole group".to_owned(),
+            false if group_numbers.start + 1 == group_numbers.end => {
+                format!("group {}", group_numbers.start)
+            }
             false => format!("groups {} to {}", group_numbers.start, group_numbers.end - 1),
         };
         text.push_str(&format!(
-            "  segment {segment} ({file}): {groups}, {records} records, {bytes}, ends at {segment}:{end} of {size}\n"
+            "  segment {segment} ({file}): {groups}, {}, {bytes}, ends at {segment}:{end} of {size}\n",
+            count(*records, "record")
         ));
         if let Some(problem) = &report.problem {
             let kind = if report.is_tail { "torn tail, a start cuts it" } else { "damage" };
@@ -331,7 +333,8 @@ fn log_text(log: &Survey) -> String {
         }
     }
     if !log.old.is_empty() {
-        text.push_str(&format!("  {} segments that nothing needs any more\n", log.old.len()));
+        let (old, needs) = (log.old.len(), "that nothing needs any more");
+        text.push_str(&format!("  {} {needs}\n", count(old, "segment")));
     }
     text.push_str(&match log.known_end {
         Some(end) if log.is_closed => format!("  closed at {end}: nothing is missing at the end\n"),
@@ -494,7 +497,7 @@ mod tests {
         assert!(text.starts_with(given_up), "{text}");
         assert!(text.contains(&format!("; the log ends at 1:{offset} then\n")), "{text}");
         assert!(
-            text.contains("and may lack keys: `counts`\nlog: 1 segments, 2 records, "),
+            text.contains("and may lack keys: `counts`\nlog: 1 segment, 2 records, "),
             "{text}"
         );
         assert_eq!(code, 0, "{text}");

@@ -16,6 +16,7 @@ use crate::load::{
 };
 use crate::sync::{Arc, Poison};
 use crate::time::{Clock, SystemClock};
+use crate::words::{count, grouped};
 use crate::{Error, Result};
 
 /// How often the progress is shown.
@@ -204,8 +205,8 @@ fn follow(load: &Load, clock: &dyn Clock) {
             next = clock.now().plus(PROGRESS_EVERY);
             let before = std::mem::replace(&mut lines, progress.lines());
             let text = format!(
-                "{} lines, {}/s",
-                HumanCount(lines),
+                "{}, {}/s",
+                grouped(lines, "line"),
                 HumanCount(lines.saturating_sub(before))
             );
             spinner.iter().for_each(|spinner| {
@@ -224,7 +225,8 @@ fn tell(event: &Event) {
     match event {
         Event::Connected(_) => {}
         Event::Started { connections, idle } => {
-            say(&format!("load: sending to {connections} connections, {idle} idle"))
+            let connections = count(*connections, "connection");
+            say(&format!("load: sending to {connections}, {idle} idle"))
         }
         Event::PeerLost { error, .. } => say(&format!("load: {error}")),
         Event::NotAccepted(error) => say(&format!("load: {error}; trying again")),
@@ -258,15 +260,15 @@ fn readable(report: &Report) -> String {
         )
     });
     format!(
-        "load: {}: {} lines, {} bytes in {:.3} s: {:.0} lines/s, {:.1} MB/s{answers}; {} connections{lost}; \
+        "load: {}: {}, {} in {:.3} s: {:.0} lines/s, {:.1} MB/s{answers}; {}{lost}; \
          fell behind by at most {:.3} ms",
         end_name(report),
-        HumanCount(report.lines),
-        HumanCount(report.bytes),
+        grouped(report.lines, "line"),
+        grouped(report.bytes, "byte"),
         report.seconds,
         per_second(report.lines, report),
         per_second(report.bytes, report) / 1e6,
-        report.connections,
+        count(report.connections, "connection"),
         report.behind.as_secs_f64() * 1e3,
     )
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::config::LogLevel;
 use crate::context::{Report, SourceReport};
 use crate::metrics::{Condition, Event};
+use crate::words::{by_number, count, grouped};
 
 use super::log::Log;
 
@@ -124,8 +125,9 @@ impl Messages {
             Event::ConnectionsLimited { source, wanted, allowed, descriptors } => {
                 let text = format!(
                     "source `{source}`: connections_max = {wanted} does not fit into {descriptors} open files \
-                     (RLIMIT_NOFILE): {allowed} connections at once; raise the limit (`ulimit -Hn`, LimitNOFILE=) or \
-                     lower connections_max"
+                     (RLIMIT_NOFILE): {} at once; raise the limit (`ulimit -Hn`, LimitNOFILE=) or \
+                     lower connections_max",
+                    count(*allowed, "connection")
                 );
                 let facts = json!({"source": source, "wanted": wanted, "allowed": allowed, "limit": descriptors});
                 self.warning("connections_limited", &text, facts);
@@ -200,14 +202,17 @@ impl Messages {
             }
             Event::JobGivenUp { time, job, attempts, cause } => {
                 self.warn(&format!(
-                    "job `{job}`: batch {time} given up after {attempts} attempts: {cause}"
+                    "job `{job}`: batch {time} given up after {}: {cause}",
+                    count(*attempts, "attempt")
                 ));
             }
             Event::BatchPutAside { time, records, places } => {
                 let places =
                     if places.is_empty() { "nowhere".to_owned() } else { places.join(", ") };
                 self.warn(&format!(
-                    "batch {time}: its {records} records were put aside in {places}"
+                    "batch {time}: its {} {} put aside in {places}",
+                    count(*records, "record"),
+                    by_number(*records, "was", "were")
                 ));
             }
             Event::Recovering { bytes } => {
@@ -221,10 +226,13 @@ impl Messages {
                     format!("; the unfinished end of segment {segment} was cut off at byte {offset} ({what})")
                 });
                 let text = format!(
-                    "state: recovered {segments} segments with {}: {} batches run again, {} records wait for the first batch{}",
+                    "state: recovered {} with {}: {} {} again, {} {} for the first batch{}",
+                    count(*segments, "segment"),
                     HumanBytes(*bytes),
-                    HumanCount(*batches),
-                    HumanCount(*records),
+                    grouped(*batches, "batch"),
+                    by_number(*batches, "runs", "run"),
+                    grouped(*records, "record"),
+                    by_number(*records, "waits", "wait"),
                     torn.unwrap_or_default()
                 );
                 self.say("recovered", &text, facts);
@@ -303,11 +311,11 @@ fn seconds(duration: Duration) -> String {
 }
 
 fn report_text(report: &Report) -> String {
-    let (batches, records) = (HumanCount(report.batches), HumanCount(report.records));
+    let (batches, records) = (grouped(report.batches, "batch"), grouped(report.records, "record"));
     let left = match (report.left.as_slice(), report.beyond_limit) {
         ([], 0) => "nothing was left".to_owned(),
         ([], beyond) => {
-            format!("{} records came after the last batch asked for", HumanCount(beyond))
+            format!("{} came after the last batch asked for", grouped(beyond, "record"))
         }
         (left, _) => format!("left: {}", left.join("; ")),
     };
@@ -315,10 +323,7 @@ fn report_text(report: &Report) -> String {
         0 => String::new(),
         dead => format!(" ({} of them put aside)", HumanCount(dead)),
     };
-    format!(
-        "stopped after {}: {records} records in {batches} batches{dead}; {left}",
-        seconds(report.elapsed)
-    )
+    format!("stopped after {}: {records} in {batches}{dead}; {left}", seconds(report.elapsed))
 }
 
 /// `KIND:NAME` for people.
@@ -328,30 +333,31 @@ fn named(name: &str) -> String {
 
 /// One line with what a source read, and what is out of the ordinary.
 fn source_text(source: &SourceReport) -> String {
-    let count = |name| source.counter(name);
-    let (records, bytes) = (HumanCount(count("records")), HumanBytes(count("bytes")));
-    let mut text = format!("source `{}`: {records} records, {bytes}", source.name);
+    let number = |name| source.counter(name);
+    let (records, bytes) = (grouped(number("records"), "record"), HumanBytes(number("bytes")));
+    let mut text = format!("source `{}`: {records}, {bytes}", source.name);
     if let Some(io_model) = source.io_model {
-        let connections = HumanCount(count("opened"));
-        text.push_str(&format!(" over {connections} connections, io model {io_model}"));
+        let connections = grouped(number("opened"), "connection");
+        text.push_str(&format!(" over {connections}, io model {io_model}"));
     }
+    let tries = if source.io_model.is_some() { ("dial", " failed") } else { ("restart", "") };
     let odd = [
-        ("overlong", "over-long records dropped"),
-        ("truncated", "over-long records shortened"),
-        ("put_aside", "over-long records put aside"),
-        ("cut_off", "unfinished records dropped"),
-        ("given_up", "unfinished records given up"),
-        ("malformed", "connections closed for a malformed frame"),
-        ("resets", "connections broken"),
-        ("refused", "peers turned away"),
-        ("retries", if source.io_model.is_some() { "dials failed" } else { "restarts" }),
-        ("errors", "errors reported"),
-        ("skipped", "notes about files"),
-        ("unfinished_bytes", "bytes of unfinished records"),
+        ("overlong", ("over-long record", " dropped")),
+        ("truncated", ("over-long record", " shortened")),
+        ("put_aside", ("over-long record", " put aside")),
+        ("cut_off", ("unfinished record", " dropped")),
+        ("given_up", ("unfinished record", " given up")),
+        ("malformed", ("connection", " closed for a malformed frame")),
+        ("resets", ("connection", " broken")),
+        ("refused", ("peer", " turned away")),
+        ("retries", tries),
+        ("errors", ("error", " reported")),
+        ("skipped", ("note", " about files")),
+        ("unfinished_bytes", ("byte", " of unfinished records")),
     ];
-    for (name, words) in odd {
-        if count(name) > 0 {
-            text.push_str(&format!(", {} {words}", HumanCount(count(name))));
+    for (name, (noun, rest)) in odd {
+        if number(name) > 0 {
+            text.push_str(&format!(", {}{rest}", grouped(number(name), noun)));
         }
     }
     text

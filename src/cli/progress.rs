@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::say;
 use crate::compare::Outcome;
 use crate::error::{Error, Result};
+use crate::words::count;
 
 /// Runs something whose steps are lines of text, and shows the one it is at.
 pub(super) fn spinning<T>(run: impl FnOnce(&mut dyn FnMut(&str)) -> T) -> T {
@@ -32,6 +33,6 @@ pub(super) fn print(outcome: &Outcome, out: &mut dyn Write) -> Result<()> {
     outcome.files.iter().for_each(|file| say(&format!("compare: wrote {}", file.display())));
     match outcome.failures.len() {
         0 => Ok(()),
-        failures => Err(Error::Failed(format!("{failures} runs failed"))),
+        failures => Err(Error::Failed(format!("{} failed", count(failures, "run")))),
     }
 }

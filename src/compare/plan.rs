@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::receiver::io::{IO_MODELS, IoModel};
+use crate::words::count;
 
 /// The name of the baseline: one thread that reads and counts line feeds, without an engine.
 pub(crate) const BARE: &str = "bare";
@@ -65,11 +66,9 @@ impl Shape {
     /// The shape in words, for titles.
     pub(crate) fn words(&self) -> String {
         let Shape { connections, busy, record_bytes, batch_ms, block_ms, .. } = self;
-        let ends = if *connections == 1 { "connection" } else { "connections" };
+        let ends = count(*connections, "connection");
         let idle = if busy < connections { format!(" ({busy} busy)") } else { String::new() };
-        format!(
-            "{connections} {ends}{idle}, {record_bytes} B, batch {batch_ms} ms, block {block_ms} ms"
-        )
+        format!("{ends}{idle}, {record_bytes} B, batch {batch_ms} ms, block {block_ms} ms")
     }
 
     /// The shape in letters that a file name may have.

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::time::Interval;
+use crate::words::count;
 
 use self::links::{
     Names, check_acknowledging, check_store, check_windows, link, values, warn_of_late_answers,
@@ -136,7 +137,8 @@ impl Pipeline {
             self.resolved();
         let (batches, interval) = match self.resolved().trigger {
             Some(Trigger { records, timeout }) => {
-                (format!("a batch at {records} records or after {timeout}"), "trigger time-out")
+                let records = count(records, "record");
+                (format!("a batch at {records} or after {timeout}"), "trigger time-out")
             }
             None => (format!("a batch every {batch_interval}"), "batch_interval"),
         };

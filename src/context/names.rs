@@ -11,6 +11,7 @@ use crate::journal::{
 use crate::metrics::{Event, EventBus};
 use crate::owner::StateId;
 use crate::sink::{SharedSink, is_same_place, open_in};
+use crate::words::count;
 
 /// What the program brings to the log.
 pub(super) fn program(graph: &Graph, sources: Vec<Wanted>, changes: &NameChanges) -> Program {
@@ -77,8 +78,7 @@ impl StateCount for Counting {
 
     fn held(&self) -> Option<String> {
         let Census { keys, bytes } = self.census();
-        let word = if keys == 1 { "key" } else { "keys" };
-        (keys > 0).then(|| format!("{keys} {word}, {}", show_bytes(bytes)))
+        (keys > 0).then(|| format!("{}, {}", count(keys, "key"), show_bytes(bytes)))
     }
 }
 

@@ -31,6 +31,7 @@ use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mailbox, Mutex, Ordering, Poison};
 use crate::time::{Clock, ManualClock, Moment, Schedule, Wake, join_until};
 use crate::tracker::BlockTracker;
+use crate::words::{by_number, count};
 use crate::workers::WorkerPool;
 
 /// Messages to whoever waits for the stream; posts beyond that are of no use to it.
@@ -466,14 +467,20 @@ impl Running {
         if progress.batches_waiting > 0 {
             let (batches, records) = (progress.batches_waiting, progress.records_waiting);
             left.push(format!(
-                "{batches} planned batches with {records} records were not processed"
+                "{} with {} {} not processed",
+                count(batches, "planned batch"),
+                count(records, "record"),
+                by_number(batches, "was", "were")
             ));
         }
         let (blocks, unplanned) = self.tracker.unallocated();
         let beyond_limit = if self.limits.batches.is_some() { unplanned } else { 0 };
         if blocks > 0 && self.limits.batches.is_none() {
             left.push(format!(
-                "{blocks} blocks with {unplanned} records were not given to a batch"
+                "{} with {} {} not given to a batch",
+                count(blocks, "block"),
+                count(unplanned, "record"),
+                by_number(blocks, "was", "were")
             ));
         }
         Report {

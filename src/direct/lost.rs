@@ -11,6 +11,7 @@ use std::fmt;
 
 use crate::error::{Error, Result};
 use crate::sync::Mutex;
+use crate::words::count;
 
 /// What a source counts its ranges in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,13 +107,14 @@ impl fmt::Display for LostSum {
         let Some(first) = &self.first else { return f.write_str("nothing") };
         write!(f, "{first}")?;
         let (unit, all) = match first.unit {
-            Unit::Bytes => ("bytes", self.bytes),
-            Unit::Records => ("records", self.records),
+            Unit::Bytes => ("byte", self.bytes),
+            Unit::Records => ("record", self.records),
         };
+        let all = count(all, unit);
         match self.ranges - 1 {
             0 => Ok(()),
-            1 => write!(f, "; and one more range, {all} {unit} in all"),
-            more => write!(f, "; and {more} more ranges, {all} {unit} in all"),
+            1 => write!(f, "; and one more range, {all} in all"),
+            more => write!(f, "; and {more} more ranges, {all} in all"),
         }
     }
 }

@@ -32,6 +32,7 @@ use super::state::{Counters, StateKey, StateValue};
 use crate::shuffle::{hash_of, shard_of};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::time::Time;
+use crate::words::count;
 
 /// A part is closed beyond so many bytes; one key with its state may be larger.
 const PART_BYTES: usize = 256 << 10;
@@ -476,7 +477,7 @@ impl<'a> Reader<'a> {
         let bytes = self.bytes(what)?;
         match postcard::take_from_bytes(bytes) {
             Ok((value, [])) => Ok(value),
-            Ok((_, left)) => Err(format!("{} bytes are left behind a {what}", left.len())),
+            Ok((_, left)) => Err(format!("{} left behind a {what}", count(left.len(), "byte"))),
             Err(err) => Err(format!("a {what} cannot be read: {err}")),
         }
     }

@@ -402,10 +402,10 @@ fn a_log_in_words() {
     wait(|receipt| journal.plan(&plans, receipt)).expect("durable");
     committed(&journal, 0);
     close(&journal).expect("in order");
-    let expected = "journal: pipeline `p`, 1 starts in these segments\n  \
+    let expected = "journal: pipeline `p`, 1 start in these segments\n  \
         source `b`: chunks 0 to 2, 3 records, 12 bytes\n  \
         batches: 2 planned, 1 committed\n  \
-        batch 0 at 1000 ms: 1 blocks of `b` (chunks 0 to 1), 3 partitions, committed\n  \
+        batch 0 at 1000 ms: 1 block of `b` (chunks 0 to 1), 3 partitions, committed\n  \
         batch 1 at 1100 ms: nothing, 3 partitions, not committed\n";
     let looked = look(&disk, None, &mut |_, _| ()).expect("good");
     assert_eq!(looked.words, expected);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::record::{ChunkRange, Entry, Plan, Started, decode};
 use crate::wal::Position;
+use crate::words::count;
 
 /// Batches that are shown one by one: the newest.
 const SHOWN: usize = 10;
@@ -58,26 +59,31 @@ impl Words {
         let mut lines = Vec::new();
         if let Some(started) = &self.started {
             let (name, starts) = (&started.pipeline, self.starts);
-            lines.push(format!("journal: pipeline `{name}`, {starts} starts in these segments"));
+            let starts = count(starts, "start");
+            lines.push(format!("journal: pipeline `{name}`, {starts} in these segments"));
         }
         for (source, (first, last, records, bytes)) in &self.chunks {
             let name = self.source(*source);
             lines.push(format!(
-                "  source {name}: chunks {first} to {last}, {records} records, {bytes} bytes"
+                "  source {name}: {}, {}, {}",
+                chunks(&(*first..last + 1)),
+                count(*records, "record"),
+                count(*bytes, "byte")
             ));
         }
         let (planned, done) = (self.planned.len(), self.committed.len());
         let changes = match self.changes {
             0 => String::new(),
-            changes => format!(", {changes} records of what they changed in states"),
+            changes => format!(", {} of what they changed in states", count(changes, "record")),
         };
         lines.push(format!("  batches: {planned} planned, {done} committed{changes}"));
         if planned > SHOWN {
-            lines.push(format!("  ... {} earlier ones", planned - SHOWN));
+            lines.push(format!("  ... {}", count(planned - SHOWN, "earlier one")));
         }
         lines.extend(self.plans.values().map(|plan| self.plan(plan)));
         if self.unknown > 0 {
-            lines.push(format!("  {} records that this program does not know", self.unknown));
+            let unknown = count(self.unknown, "record");
+            lines.push(format!("  {unknown} that this program does not know"));
         }
         lines.join("\n") + "\n"
     }
@@ -86,14 +92,16 @@ impl Words {
         let Plan { index, time, partitions, .. } = plan;
         let of = |(source, blocks): &(u32, Vec<ChunkRange>)| {
             let chunks: Vec<String> = blocks.iter().map(chunks).collect();
-            format!("{} blocks of {} ({})", blocks.len(), self.source(*source), chunks.join(", "))
+            let blocks = count(blocks.len(), "block");
+            format!("{blocks} of {} ({})", self.source(*source), chunks.join(", "))
         };
         let mut blocks: Vec<String> = plan.blocks.iter().map(of).collect();
         let ranges = plan.ranges.iter();
         blocks.extend(ranges.map(|(source, _)| format!("a range of {}", self.source(*source))));
         let input = if blocks.is_empty() { "nothing".to_owned() } else { blocks.join(", ") };
         let done = if self.committed.contains(index) { "committed" } else { "not committed" };
-        format!("  batch {index} at {time} ms: {input}, {partitions} partitions, {done}")
+        let partitions = count(*partitions, "partition");
+        format!("  batch {index} at {time} ms: {input}, {partitions}, {done}")
     }
 
     fn source(&self, source: u32) -> String {

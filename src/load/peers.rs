@@ -22,6 +22,7 @@ use super::{Framing, LoadOptions, Target};
 use crate::net::listen::{self as net, Bound};
 use crate::net::lookup::Names;
 use crate::sync::Arc;
+use crate::words::{by_number, count};
 use crate::{Error, Result};
 
 const LISTENER: Token = Token(usize::MAX - 1);
@@ -375,7 +376,9 @@ fn allow_descriptors(connections: usize) -> Result<()> {
     if let Some(hard) = limit.maximum.filter(|&hard| hard < needed) {
         let remedy = "raise it with `ulimit -Hn` or in limits.conf";
         return Err(Error::Failed(format!(
-            "{connections} connections need {needed} files, the limit is {hard}: {remedy}"
+            "{} {} {needed} files, the limit is {hard}: {remedy}",
+            count(connections, "connection"),
+            by_number(connections, "needs", "need")
         )));
     }
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).map_err(

@@ -28,6 +28,7 @@ use super::text::{Text, TextOptions};
 use super::{Answers, End, Event, Framing, LoadOptions, Progress, Report, Target};
 use crate::sync::{Arc, Mailbox, Poison, Signal, StopToken};
 use crate::time::{Clock, Moment};
+use crate::words::{by_number, count};
 use crate::{Error, Result};
 
 /// The most bytes in a piece: one write's worth; larger ones bring nothing on loopback.
@@ -204,8 +205,9 @@ impl Server {
         let dialled = matches!(self.options.target, Target::Connect(_));
         if end == End::Done && dialled && self.lost > 0 {
             return Err(Error::Failed(format!(
-                "{} of {} peers closed before the end",
-                self.lost, self.served
+                "{} of {} closed before the end",
+                self.lost,
+                count(self.served, "peer")
             )));
         }
         let Answers { refused, unanswered, .. } = self.answers;
@@ -279,8 +281,8 @@ impl Server {
             }
             if self.peers.live() == 0 && !self.peers.is_listening() {
                 return Err(Error::Failed(format!(
-                    "all {} peers closed before the end",
-                    self.served
+                    "{} closed before the end",
+                    by_number(self.served, "the peer", &format!("all {} peers", self.served))
                 )));
             }
             // A slot may have become free for someone who waits in the listen queue since long.

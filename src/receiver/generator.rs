@@ -30,6 +30,7 @@ use crate::sync::{
 use crate::time::{
     Clock, Interval, Moment, RecurringTimer, Schedule, Time, join_until, wait_until,
 };
+use crate::words::by_number;
 
 /// Blocks that may wait for the push thread. A few under the schedule explorer, so that it meets a full queue.
 const PUSHES_MAX: usize = if cfg!(tidemill_model) { 3 } else { 256 };
@@ -437,7 +438,8 @@ impl Generator {
         self.state.lock().phase = Phase::StoppedAll;
         let blocks = self.in_flight.load(Ordering::SeqCst) + self.queue.len();
         if blocks > 0 {
-            left.push(format!("{blocks} blocks or ranges were not stored"));
+            let many = format!("{blocks} blocks or ranges were");
+            left.push(by_number(blocks, "a block or range was", &many) + " not stored");
         }
         left
     }

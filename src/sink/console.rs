@@ -2,7 +2,8 @@
 //!
 //! A batch is one write and one flush, so that a reader of the pipe sees whole batches at once; a longer one leaves in
 //! pieces, with nothing of others between them. Once the reader of a pipe is gone, all consoles that write to it are closed.
-//! What peers sent is escaped where a terminal would obey it. Runs on the worker that finishes a job. Writes to what it is given; standard output is chosen far above.
+//! What peers sent is escaped where a terminal would obey it. Runs on the worker that finishes a job. Writes to what it is
+//! given; standard output is chosen far above.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -132,8 +133,7 @@ impl Sink for Console {
     /// What was written to a pipe cannot be taken back, so the text leaves only here.
     fn commit(&mut self, key: &CommitKey) -> Result<()> {
         let (meta, rows) = std::mem::take(&mut self.written);
-        let (format, escapes, terminal) =
-            (self.format, self.gets_line_feeds, self.writer.terminal);
+        let (format, escapes, terminal) = (self.format, self.gets_line_feeds, self.writer.terminal);
         let make = |out: &mut Pieces<'_>| match format {
             Format::Spark(limit) => {
                 spark(out, key, &meta, &rows, Shown { limit, escapes, terminal })

@@ -30,6 +30,7 @@ use crate::owner::{OutputMark, Owner, StateId, Written};
 use crate::sync::Arc;
 use crate::sync::planted::{Planted, planted};
 use crate::wal::storage::{Lock, PutFailure, Storage, StoredFile, discard, sync};
+use crate::words::count;
 
 use ledger::{LedgerFile, Place};
 use names::{Label, safe};
@@ -306,13 +307,14 @@ impl File {
             let labels = nobodys_hidden.iter().filter(|hidden| !hidden.entries().is_empty());
             let labels =
                 labels.map(hidden::Hidden::label).chain(data.iter().map(|data| &data.label));
-            let count =
+            let taken =
                 labels.map(|label| ledger.adopt(&label.job, label.part, label.last)).count();
-            if count > 0 {
+            if taken > 0 {
                 ledger.put().map_err(|failure| fail(failure.into()))?;
                 let dir = storage.name();
                 note(format!(
-                    "{dir}: took over {count} files from before a `state_dir` had an identity"
+                    "{dir}: took over {} from before a `state_dir` had an identity",
+                    count(taken, "file")
                 ));
             }
         }

@@ -29,6 +29,7 @@ use crate::owner::{OutputMark, Owner};
 use crate::sync::planted::{Planted, planted};
 use crate::time::Time;
 use crate::wal::storage::Access;
+use crate::words::count;
 
 use books::{Books, Failed, Stranger};
 
@@ -169,9 +170,9 @@ impl Sqlite {
         let known = owner.commits_of(mark.output);
         if mark.commits < known {
             return Ok(Some(format!(
-                "{title} holds {} commits of {owner}, which made {known} there: the database was restored from an older \
+                "{title} holds {} of {owner}, which made {known} there: the database was restored from an older \
                  copy. {moment}",
-                mark.commits
+                count(mark.commits, "commit")
             )));
         }
         Ok(match books.stranger(&self.connection, self.has_rows()?)? {

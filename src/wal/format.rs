@@ -25,6 +25,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::sync::planted::{Planted, planted};
+use crate::words::count;
 
 /// Bytes of a segment's header.
 pub(crate) const SEGMENT_HEADER: usize = 64;
@@ -208,7 +209,10 @@ impl SegmentHeader {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
         let damaged = |what: String| Err(Unreadable::Damaged(what));
         if bytes.len() < SEGMENT_HEADER {
-            return damaged(format!("the file ends after {} bytes, in the header", bytes.len()));
+            return damaged(format!(
+                "the file ends after {}, in the header",
+                count(bytes.len(), "byte")
+            ));
         }
         if bytes[..8] != MAGIC {
             return damaged("it does not begin as a segment of the log does".to_owned());

@@ -50,7 +50,12 @@ fn rows_are_escaped_on_a_terminal_alone() {
         assert!(!terminal.contains(['\x1b', '\x07', '\u{9b}']), "{terminal:?}");
         assert!(pipe.contains(in_pipe), "{pipe:?}");
     };
-    check(b"\x1b]0;x\x07\xc2\x9b2J\xff\n", "console", r"\u{1b}]0;x\u{7}\u{9b}2J\xff", "\x1b]0;x\x07\u{9b}2J\u{fffd}");
+    check(
+        b"\x1b]0;x\x07\xc2\x9b2J\xff\n",
+        "console",
+        r"\u{1b}]0;x\u{7}\u{9b}2J\xff",
+        "\x1b]0;x\x07\u{9b}2J\u{fffd}",
+    );
     check(b"\x1b[1m\xc2\x9b2J\n", "json", r#"["\u001b[1m\u009b2J"]"#, "[\"\\u001b[1m\u{9b}2J\"]");
     check("plain ü\n".as_bytes(), "console", "plain ü\r\n", "plain ü\n");
 }

@@ -315,7 +315,7 @@ fn restored_output_does_not_pass_for_what_was_written() {
                 Refused(
                     "s",
                     "out",
-                    &["out holds 1 commits of", "made 2 there", "of the same moment"],
+                    &["out holds 1 commit of", "made 2 there", "of the same moment"],
                 ),
                 Run("s", "out2", &["three"]),
                 Expect(&["out2"], &["three"]),

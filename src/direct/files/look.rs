@@ -19,6 +19,7 @@ use super::shown;
 use crate::sync::Arc;
 use crate::sync::planted::{Planted, planted};
 use crate::time::Moment;
+use crate::words::{by_number, count};
 
 /// A file with bytes that were not read.
 pub(super) struct Readable {
@@ -323,8 +324,7 @@ impl<'a> Look<'a> {
     fn shrunk(&mut self, candidate: &Candidate, had: u64) {
         let size = candidate.stat.size;
         if let Some(lost) = had.checked_sub(size).filter(|lost| *lost > 0) {
-            let why =
-                format!("it was cut to {size} bytes: {lost} bytes that were not read are lost");
+            let why = format!("it was cut to {}: {}", count(size, "byte"), lost_text(lost));
             self.lose(&candidate.name, lost, why);
         }
     }
@@ -353,14 +353,19 @@ impl<'a> Look<'a> {
             let had = self.seen_size(known);
             let lost = if self.told.contains(&id) { 0 } else { known.unread(had) };
             let how = match size < offset {
-                true => format!("it was cut to {size} bytes after {offset} were read"),
+                true => {
+                    let were = by_number(offset, "was", "were");
+                    format!("it was cut to {} after {offset} {were} read", count(size, "byte"))
+                }
                 false => format!(
-                    "it is another file, or was cut and has grown again, since {offset} bytes were read"
+                    "it is another file, or was cut and has grown again, since {} {} read",
+                    count(offset, "byte"),
+                    by_number(offset, "was", "were")
                 ),
             };
             let and = match lost {
                 0 => String::new(),
-                lost => format!("; {lost} bytes that were not read are lost"),
+                lost => format!("; {}", lost_text(lost)),
             };
             self.lose(&candidate.name, lost, format!("{how}: read from its start{and}"));
             self.found.gone.push(id);
@@ -395,7 +400,7 @@ impl<'a> Look<'a> {
             stays
         });
         for (name, bytes) in lost.into_iter().filter(|(_, bytes)| *bytes > 0) {
-            self.lose(&name, bytes, format!("it is gone with {bytes} bytes unread"));
+            self.lose(&name, bytes, format!("it is gone with {} unread", count(bytes, "byte")));
         }
     }
 }
@@ -411,4 +416,10 @@ fn is_same(known: &Known, file: &dyn OpenFile) -> io::Result<bool> {
         return Ok(true);
     };
     Ok(print::of(file, known.offset)? == Some(print))
+}
+
+/// What is said of bytes that are gone before they were read.
+fn lost_text(bytes: u64) -> String {
+    let are = by_number(bytes, "was not read is", "were not read are");
+    format!("{} that {are} lost", count(bytes, "byte"))
 }

@@ -35,6 +35,7 @@ use crate::framing::Framing;
 use crate::metrics::{Event, EventBus};
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, Time};
+use crate::words::count;
 
 use disk::{Disk, Entry, FileId, FileTree};
 use look::{Found, Look};
@@ -316,7 +317,7 @@ impl Started {
             self.reading.counters.skipped.add(1 + others as u64);
             let why = match others {
                 0 => why,
-                others => format!("{why} (and so it is with {others} more files)"),
+                others => format!("{why} (and so it is with {})", count(others, "more file")),
             };
             let (source, file) = (self.reading.source.clone(), shown(&name));
             self.events.post(Event::FileSkipped { source, file, why });
@@ -484,8 +485,8 @@ pub(crate) fn position(snapshot: Option<&[u8]>, plans: &[&[u8]]) -> Result<Optio
         seen.apply(&decode_plan(plan)?);
     }
     let (files, bytes) = seen.extent();
-    let word = if files == 1 { "file" } else { "files" };
-    Ok((files > 0).then(|| format!("a position in {files} {word}, {bytes} bytes read")))
+    let held = || format!("a position in {}, {} read", count(files, "file"), count(bytes, "byte"));
+    Ok((files > 0).then(held))
 }
 
 /// What the log calls this kind of source.

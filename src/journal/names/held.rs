@@ -8,6 +8,7 @@ use crate::journal::record::{self, Entry, Plan, decode};
 use crate::journal::recovery::{Replayed, sources_of};
 use crate::owner::StateId;
 use crate::wal::Position;
+use crate::words::count;
 
 /// What the journal asks of those who know what states and sinks are.
 pub(crate) trait Survey {
@@ -172,8 +173,8 @@ impl Held<'_> {
         held.extend(self.position(number));
         let waiting = replayed.unplanned(number);
         if !waiting.is_empty() {
-            let records = waiting.iter().map(|(_, chunk)| chunk.records).sum();
-            let records = counted(records, "record");
+            let records: u64 = waiting.iter().map(|(_, chunk)| chunk.records).sum();
+            let records = count(records, "record");
             held.push(format!("{records} that no batch was given"));
         }
         let open: Vec<&Plan> =
@@ -182,7 +183,7 @@ impl Held<'_> {
             let records: u64 = open.iter().map(|plan| self.records(plan, Some(number))).sum();
             let input = match records {
                 0 => "input".to_owned(),
-                records => counted(records, "record"),
+                records => count(records, "record"),
             };
             held.push(format!("{input} of {}", uncommitted(open.len() as u64)));
         }
@@ -247,19 +248,11 @@ impl Held<'_> {
         match (open.is_empty(), records) {
             (true, _) => None,
             (false, 0) => Some(batches),
-            (false, records) => Some(format!("{batches}, with {}", counted(records, "record"))),
+            (false, records) => Some(format!("{batches}, with {}", count(records, "record"))),
         }
     }
 }
 
 fn uncommitted(batches: u64) -> String {
-    format!("{} planned and not committed", counted(batches, "batch"))
-}
-
-fn counted(count: u64, what: &str) -> String {
-    match (count, what) {
-        (1, what) => format!("1 {what}"),
-        (count, "batch") => format!("{count} batches"),
-        (count, what) => format!("{count} {what}s"),
-    }
+    format!("{} planned and not committed", count(batches, "batch"))
 }

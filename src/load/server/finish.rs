@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::{Peer, Sent, Server, write_piece};
 use crate::load::Framing;
+use crate::words::{by_number, count};
 use crate::{Error, Result};
 
 /// How long the peers may take to read what was sent and close, after the end.
@@ -57,7 +58,9 @@ impl Server {
         let silent = |peer: &&Peer| peer.session.as_ref().is_some_and(|it| !it.is_leaving());
         match self.peers.all().filter(silent).count() {
             silent if silent > 0 && !stopped && !self.stop.is_stopped() => {
-                Err(Error::Failed(format!("{silent} peers have not answered for {ANSWERS_MAX:?}")))
+                let have = by_number(silent, "has", "have");
+                let peers = count(silent, "peer");
+                Err(Error::Failed(format!("{peers} {have} not answered for {ANSWERS_MAX:?}")))
             }
             _ => Ok(()),
         }

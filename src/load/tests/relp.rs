@@ -174,7 +174,7 @@ fn what_a_lost_peer_did_not_answer_is_counted() {
     let answers = report.answers.expect("it waits for answers");
     assert_eq!((report.lines, answers.acknowledged, answers.unanswered), (14, 4, 10));
     let text = report.end.expect_err("the peer is gone").to_string();
-    assert_eq!(text, "all 1 peers closed before the end");
+    assert_eq!(text, "the peer closed before the end");
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn a_server_that_says_nothing_is_an_error() {
     let report = load.join().expect("no panic");
     assert_eq!(report.lines, 0);
     let text = report.end.expect_err("nothing was answered").to_string();
-    assert_eq!(text, "1 peers have not answered for 60s");
+    assert_eq!(text, "1 peer has not answered for 60s");
 }
 
 #[test]

@@ -20,6 +20,7 @@ use crate::sink::formatted::FileFormat;
 use crate::sink::rolling::explain;
 use crate::sync::Arc;
 use crate::wal::storage::{Storage, StoredFile, read_full, sync, write_all};
+use crate::words::{by_number, count};
 
 /// What the end of a manifest's name is changed to by those who give its rows up.
 const GIVEN_UP: &str = "manifest.lost";
@@ -163,16 +164,14 @@ impl Hidden {
         let name = format!("{}/{}", storage.name(), self.name());
         let case = self.case(storage, ledger, FileFormat::Text);
         let case = case.map_err(|err| Error::io(format!("cannot look at {name}"), err))?;
-        let batches = match self.entries().len() {
-            1 => "1 batch".to_owned(),
-            batches => format!("{batches} batches"),
-        };
-        let bytes = self.entries().last().map_or(0, |last| last.end);
+        let batches = count(self.entries().len(), "batch");
+        let bytes = count(self.entries().last().map_or(0, |last| last.end), "byte");
         Ok(match case {
             Case::Nothing | Case::Named | Case::GivenUp => None,
-            Case::Open => Some(format!("the open file {name} ({bytes} bytes of {batches})")),
+            Case::Open => Some(format!("the open file {name} ({bytes} of {batches})")),
             Case::Missing(missing) => Some(format!(
-                "the open file {name} ({bytes} bytes of {batches}, of which {missing} are missing)"
+                "the open file {name} ({bytes} of {batches}, of which {missing} {} missing)",
+                by_number(missing, "is", "are")
             )),
         })
     }
@@ -192,12 +191,13 @@ impl Hidden {
         let case = self.case(storage, ledger, format);
         let case = case.map_err(|err| Error::io(format!("cannot recover {dir}/{name}"), err))?;
         let Case::Missing(bytes) = case else { return Ok(()) };
-        let (batches, what) =
-            (self.entries().len(), if self.open.is_some() { "too short" } else { "gone" });
+        let what = if self.open.is_some() { "too short" } else { "gone" };
+        let (batches, are) = (count(self.entries().len(), "batch"), by_number(bytes, "is", "are"));
+        let bytes = count(bytes, "byte");
         let Label { first, last, .. } = self.label;
         let named = self.label.rolled(self.end_of_data(format));
         Err(Error::Failed(format!(
-            "{dir}/{name} is {what}: {bytes} bytes are missing of the rows of {batches} batches ({first} to {last} ms), which \
+            "{dir}/{name} is {what}: {bytes} {are} missing of the rows of {batches} ({first} to {last} ms), which \
              {manifest} lists as committed and which are not in {named} either. Put the file back. To give these rows up, or \
              if you moved {named} away: mv {dir}/{manifest} {dir}/{}",
             self.label.hidden(GIVEN_UP)
@@ -219,26 +219,29 @@ impl Hidden {
         let fail = |err| Error::io(format!("cannot recover {dir}/{name}"), err);
         let case = self.case(storage, ledger.as_deref(), format).map_err(fail)?;
         let named = self.label.rolled(self.end_of_data(format));
-        let batches = self.entries().len();
+        let batches = count(self.entries().len(), "batch");
         match case {
             Case::Missing(_) => return self.check(storage, ledger.as_deref(), format),
             Case::Nothing => {
                 if let Some(length) = self.open.filter(|length| *length > 0) {
                     note(format!(
-                        "{dir}/{name}: removed with {length} bytes, no batch in it is committed"
+                        "{dir}/{name}: removed with {}, no batch in it is committed",
+                        count(length, "byte")
                     ));
                 }
             }
             Case::Open => {
                 self.give_name(storage, &named).map_err(fail)?;
-                note(format!("{dir}/{name}: now {named}, with {batches} batches"));
+                note(format!("{dir}/{name}: now {named}, with {batches}"));
             }
             Case::Named => note(format!(
-                "{dir}/{}: removed; its {batches} batches are in {named}, or were when it was moved away",
-                self.manifest_name()
+                "{dir}/{}: removed; its {batches} {} in {named}, or {} when it was moved away",
+                self.manifest_name(),
+                by_number(self.entries().len(), "is", "are"),
+                by_number(self.entries().len(), "was", "were")
             )),
             Case::GivenUp => note(format!(
-                "{dir}/{}: removed; the rows of its {batches} batches were given up",
+                "{dir}/{}: removed; the rows of its {batches} were given up",
                 self.manifest_name()
             )),
         }

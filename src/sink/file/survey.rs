@@ -16,6 +16,7 @@ use crate::owner::Owner;
 use crate::sink::formatted::FileFormat;
 use crate::sync::Arc;
 use crate::wal::storage::Storage;
+use crate::words::count;
 
 /// A file that looks like output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,9 +174,10 @@ impl Survey {
         let known = owner.commits_of(mark.output);
         (found < known).then(|| {
             format!(
-                "{} holds {found} commits of {owner}, which made {known} there: the directory was restored from an older \
+                "{} holds {} of {owner}, which made {known} there: the directory was restored from an older \
                  copy, or hidden files (their names begin with a dot) were removed from it. {}",
                 self.dir,
+                count(found, "commit"),
                 remedies("the output of the same moment", owner)
             )
         })

@@ -131,7 +131,7 @@ fn output_that_lacks_commits_is_refused() {
         check(
             &copy,
             &state,
-            "holds 1 commits of the state directory state (identity 01010101), which made 3 there",
+            "holds 1 commit of the state directory state (identity 01010101), which made 3 there",
         );
         // Data that was taken away is not missed.
         names(&disk).iter().for_each(|name| disk.lose(name));
@@ -273,9 +273,9 @@ fn an_open_file_that_is_gone_is_missed() {
         disk.lose(".words-20-0.open");
         disk.lose(".words-20-0.manifest");
     });
-    check(&both, &state, "holds 1 commits of the state directory state");
+    check(&both, &state, "holds 1 commit of the state directory state");
     let manifest = with(&|disk| disk.lose(".words-20-0.manifest"));
-    check(&manifest, &state, "holds 1 commits of the state directory state");
+    check(&manifest, &state, "holds 1 commit of the state directory state");
     // A person gives the rows up, as the message says.
     let given_up = with(&|disk| {
         let bytes = disk.bytes(".words-20-0.manifest").expect("there");
