@@ -20,11 +20,14 @@ mod soak;
 mod units;
 pub mod validate;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 
-use clap::{Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::compare::SUBCOMMAND;
+use crate::config::suggest;
 use crate::error::{Error, Result};
 
 pub use load::LoadArgs;
@@ -62,6 +65,32 @@ enum Command {
 }
 
 impl Cli {
+    /// What was typed. A mistake in it, or a question for help, is answered, and ends the program.
+    pub fn typed() -> Cli {
+        Cli::read(std::env::args_os()).unwrap_or_else(|err| err.exit())
+    }
+
+    fn read<T>(words: impl IntoIterator<Item = T>) -> Result<Cli, clap::Error>
+    where
+        T: Into<OsString> + Clone,
+    {
+        Cli::try_parse_from(words).map_err(|mut err| {
+            let given = match err.get(ContextKind::InvalidSubcommand) {
+                Some(ContextValue::String(given)) if err.kind() == ErrorKind::InvalidSubcommand => {
+                    given.clone()
+                }
+                _ => return err,
+            };
+            let cli = Cli::command();
+            let known = cli.get_subcommands().filter(|known| !known.is_hide_set());
+            let known: Vec<&str> = known.map(clap::Command::get_name).collect();
+            let hint = suggest::hint(&given, "commands", &known);
+            err.remove(ContextKind::SuggestedSubcommand);
+            err.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![hint.into()]));
+            err
+        })
+    }
+
     /// Where a run writes its lines; none for the other subcommands, which speak to the one who typed.
     pub fn log(&self) -> Option<Log> {
         match &self.command {
@@ -121,4 +150,29 @@ pub fn complain(err: &Error) {
 /// Writes a line to standard error; a closed one is no reason to stop.
 pub(crate) fn say(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_in_a_command_is_recognised() {
+        let check = |typed: &str, expected: &str| {
+            let err = Cli::read(["tidemill", typed]).expect_err("no such command");
+            let said = err.to_string();
+            assert!(said.contains(expected) && said.matches("tip:").count() == 1, "{said}");
+            assert_eq!(err.exit_code(), 2);
+        };
+        check("rnu", "did you mean `run`?");
+        check("Run", "did you mean `run`?");
+        check("runn", "did you mean `run`?");
+        check("validte", "did you mean `validate`?");
+        check("inspekt", "did you mean `inspect`?");
+        check(
+            "compare-chil",
+            "known commands: `run`, `validate`, `inspect`, `load`, `doctor`, `compare`",
+        );
+        check("words.toml", "known commands: `run`");
+    }
 }

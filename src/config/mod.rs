@@ -16,7 +16,7 @@ mod pipeline;
 mod section;
 mod sinks;
 mod sources;
-mod suggest;
+pub(crate) mod suggest;
 mod tree;
 pub mod units;
 
