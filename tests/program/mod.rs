@@ -11,12 +11,14 @@ pub mod pipeline;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use signal_hook::consts::{SIGHUP, SIGINT};
 use tidemill::time::{Clock, SystemClock};
 
 /// How long a program may be silent before it counts as hung.
@@ -27,6 +29,7 @@ pub struct Process(pub Child);
 
 impl Process {
     pub fn start(command: &mut Command) -> Process {
+        let_signals_through();
         Process(command.stdin(Stdio::null()).spawn().expect("the program starts"))
     }
 
@@ -40,6 +43,23 @@ impl Process {
         let _ = self.0.kill();
         self.0.wait().expect("it can be waited for");
     }
+}
+
+/// Under `nohup` this process ignores SIGHUP, and in the background of a shell script SIGINT; so would every program that it
+/// starts. A signal that has a handler is back at its default in a program that is started.
+fn let_signals_through() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        for signal in [SIGHUP, SIGINT] {
+            if mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1) {
+                // The handler does what ignoring does.
+                signal_hook::flag::register(signal, Arc::default()).expect("a handler");
+            }
+        }
+    });
 }
 
 impl Drop for Process {
