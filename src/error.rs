@@ -9,6 +9,31 @@ use rustix::io::Errno;
 
 use crate::words::count;
 
+/// The exit code of a program that has done what was asked for.
+pub(crate) const EXIT_DONE: u8 = 0;
+/// The exit code of a program that failed, or left something.
+pub(crate) const EXIT_FAILED: u8 = 1;
+/// The exit code for a command line that makes no sense.
+pub(crate) const EXIT_USAGE: u8 = 2;
+/// The exit code for a pipeline file that is wrong (EX_CONFIG of sysexits).
+pub(crate) const EXIT_CONFIG: u8 = 78;
+/// What a shell adds to the number of the signal that ended a program.
+const EXIT_SIGNAL: u8 = 128;
+
+/// Every exit code of `tidemill run`, with what it means.
+pub const EXIT_CODES: &[(u8, &str)] = &[
+    (EXIT_DONE, "done, or nobody reads the rows any more"),
+    (EXIT_FAILED, "the stream failed, a drain left something, or a second signal came"),
+    (EXIT_USAGE, "the command line makes no sense"),
+    (EXIT_CONFIG, "the pipeline file is wrong"),
+    (
+        EXIT_SIGNAL + 1,
+        "SIGHUP came before the run had begun (the code is what a shell makes of it)",
+    ),
+    (EXIT_SIGNAL + 2, "SIGINT came before the run had begun (the same)"),
+    (EXIT_SIGNAL + 15, "SIGTERM came before the run had begun (the same)"),
+];
+
 /// What went wrong, sorted by what the caller can do about it.
 #[derive(Debug)]
 pub enum Error {
@@ -67,12 +92,14 @@ impl Error {
         }
     }
 
-    /// The exit code of the command line for this error: 1 the stream failed, 2 usage, 78 the pipeline file is wrong.
+    /// The exit code of the command line for this error, see [`EXIT_CODES`].
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Usage(_) => 2,
-            Error::Config(_) => 78,
-            Error::Io { .. } | Error::Batch { .. } | Error::Failed(_) | Error::Undrained(_) => 1,
+            Error::Usage(_) => EXIT_USAGE,
+            Error::Config(_) => EXIT_CONFIG,
+            Error::Io { .. } | Error::Batch { .. } | Error::Failed(_) | Error::Undrained(_) => {
+                EXIT_FAILED
+            }
         }
     }
 }

@@ -9,10 +9,14 @@ mod program;
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt;
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::Value;
+use tidemill::Error;
+use tidemill::error::EXIT_CODES;
 use tidemill::receiver::io::IO_MODELS;
 
 use program::{Program, WATCHDOG};
@@ -391,6 +395,50 @@ fn exit_codes() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let from = format!("tcp-listen://{}", taken.local_addr().expect("bound"));
     check_refused(&["run", "--from", &from, "--job", "count"], 1, "another program listens there");
+}
+
+#[test]
+fn every_exit_code_is_documented() {
+    let readme = include_str!("../README.md");
+    let rows = readme.lines().skip_while(|line| !line.starts_with("| exit code of"));
+    let rows = rows.skip(2).map_while(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
+    let in_readme: Vec<(&str, &str)> = rows.filter_map(|row| row.split_once(" | ")).collect();
+    let codes = EXIT_CODES.iter().map(|(code, meaning)| (code.to_string(), *meaning));
+    let codes: Vec<(String, &str)> = codes.collect();
+    assert!(codes.iter().map(|(code, meaning)| (code.as_str(), *meaning)).eq(in_readme));
+    let (_, help, _) = run(&["run", "--help"]);
+    // Words, because the help is wrapped.
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let expected: Vec<String> =
+        codes.iter().map(|(code, meaning)| format!("{code} {meaning}")).collect();
+    let expected = words(&format!("Exit codes: {}", expected.join(" ")));
+    assert!(words(&help.join(" ")).ends_with(&expected), "{help:?}");
+    let errors = [
+        Error::Usage(String::new()),
+        Error::Config(String::new()),
+        Error::Failed(String::new()),
+        Error::Undrained(String::new()),
+    ];
+    let known = |code: u8| EXIT_CODES.iter().any(|(other, _)| *other == code);
+    assert!(errors.iter().all(|err| known(err.exit_code())));
+}
+
+/// What a shell says of a run that this signal ended before it had begun.
+#[test]
+fn a_signal_before_the_run_ends_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("p.toml");
+    // Nobody writes there, so it is never read to its end.
+    rustix::fs::mkfifoat(rustix::fs::CWD, &file, rustix::fs::Mode::RWXU).expect("made");
+    let check = |signal: Signal| {
+        let args = ["run", file.to_str().expect("UTF-8")];
+        let mut run = Program::start(&args);
+        run.signal(signal);
+        let status = run.process.0.wait().expect("it ends");
+        let code = status.signal().map(|signal| 128 + signal);
+        assert!(EXIT_CODES.iter().any(|(known, _)| Some(i32::from(*known)) == code), "{status}");
+    };
+    [Signal::HUP, Signal::INT, Signal::TERM].into_iter().for_each(check);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::config::{LOG_LEVELS, LogLevel, units};
+use crate::error::EXIT_CODES;
 use crate::framing::FRAMINGS;
 use crate::receiver::io::IO_MODELS;
 
@@ -28,9 +29,7 @@ Examples:
       give up what the state_dir holds of one name, carry another over
 
 Results go to standard output and nothing else does. Ctrl-C drains and reports; another one, a second
-or more after it, stops at once. SIGHUP reads the pipeline file again: rates, log_level and workers follow it.
-Exit codes: 0 done, or nobody reads the rows any more; 1 the stream failed or something was left; 2 usage;
-78 the pipeline file is wrong; 129, 130, 143 (as a shell says it) SIGHUP, SIGINT or SIGTERM came before the run had begun.";
+or more after it, stops at once. SIGHUP reads the pipeline file again: rates, log_level and workers follow it.";
 
 const VALIDATE_EXAMPLES: &str = "\
 Errors go to standard error as FILE:LINE:COLUMN with the line, a caret and a hint.
@@ -38,7 +37,7 @@ Exit codes: 0 the file is good; 2 usage; 78 the file is wrong.";
 
 /// Run a pipeline: a file, or one described by options.
 #[derive(Clone, Debug, Default, Args)]
-#[command(after_help = RUN_EXAMPLES)]
+#[command(after_help = run_help())]
 pub struct RunArgs {
     /// The pipeline file (TOML); without it --from and --job describe the pipeline
     #[arg(value_name = "FILE", required_unless_present_any = ["from", "job"])]
@@ -145,6 +144,11 @@ pub struct ValidateArgs {
     /// Set any key of the pipeline, as in `run`; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+}
+
+fn run_help() -> String {
+    let rows = EXIT_CODES.iter().map(|(code, meaning)| format!("\n  {code:<3}  {meaning}"));
+    format!("{RUN_EXAMPLES}\n\nExit codes:{}", rows.collect::<String>())
 }
 
 fn io_help() -> String {

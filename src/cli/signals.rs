@@ -14,7 +14,7 @@ use std::time::Duration;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle, Signals};
 
-use crate::error::{Error, Result};
+use crate::error::{EXIT_FAILED, Error, Result};
 use crate::sync::Poison;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::{self, Thread};
@@ -133,7 +133,7 @@ impl SignalWatch {
                 let action = decider.decide(signal, clock.now());
                 act(action);
                 if action == Action::EndAtOnce {
-                    signal_hook::low_level::exit(1);
+                    signal_hook::low_level::exit(i32::from(EXIT_FAILED));
                 }
             }
         };
