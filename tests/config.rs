@@ -1644,6 +1644,38 @@ error: `line_feeds` is for `format = "text"`: the others escape or quote by them
     ),
     (
         sink,
+        r#"[sink.screen.file]
+path = "a"
+time = true"#,
+        r#"
+error: `time` is for `format = "json"`: rows of the others have no place for it
+ --> p.toml:3:1
+  |
+3 | time = true
+  | ^^^^
+  |
+  = help: leave it out
+"#,
+    ),
+    (
+        sink,
+        r#"[sink.screen.console]
+time = true"#,
+        r#"
+error: `time` is for `format = "json"`: rows of the others have no place for it
+ --> p.toml:2:1
+  |
+2 | time = true
+  | ^^^^
+  |
+  = help: leave it out
+"#,
+    ),
+    (sink, "[sink.screen.console]\nformat = 'json'\ntime = true", ""),
+    (sink, "[sink.screen.file]\npath = 'a'\nformat = 'json'\ntime = true", ""),
+    (sink, "[sink.screen.file]\npath = 'a'\ntime = false", ""),
+    (
+        sink,
         r#"[sink.screen.null]
 path = "a""#,
         r#"

@@ -95,20 +95,20 @@ fn existing_output(existing: config::Existing) -> Existing {
 
 fn sink(kind: &SinkKind, console: &Writer, access: Access) -> Result<SharedSink> {
     match kind {
-        SinkKind::Console { format } => {
+        SinkKind::Console { format, time } => {
             let format = match format {
                 ConsoleFormat::Spark => Format::Spark(ROWS_SHOWN),
                 ConsoleFormat::Json => Format::Json,
             };
-            Ok(SharedSink::new(Console::new(console.clone(), format)))
+            Ok(SharedSink::new(Console::new(console.clone(), format).time(*time)))
         }
         SinkKind::Memory => Ok(SharedSink::new(Memory::new())),
         SinkKind::Null => Ok(SharedSink::new(Null)),
-        SinkKind::File { path, format, roll, line_feeds, existing } => {
+        SinkKind::File { path, format, roll, line_feeds, time, existing } => {
             let storage = access.open(path)?;
             let existing = existing_output(*existing);
             let roll = roll.map(|roll| sink::Roll { bytes: roll.bytes, age: roll.age });
-            let file = sink::File::open(storage, (*format).into(), existing, roll)?;
+            let file = sink::File::open(storage, (*format).into(), existing, roll)?.time(*time);
             let line_feeds = line_feeds.map(|given| match given {
                 LineFeeds::Escape => sink::LineFeeds::Escape,
                 LineFeeds::Keep => sink::LineFeeds::Keep,

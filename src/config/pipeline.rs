@@ -192,8 +192,10 @@ fn about(source: &Source) -> String {
 
 fn about_sink(kind: &SinkKind) -> String {
     match kind {
-        SinkKind::Console { format: sinks::ConsoleFormat::Spark } => "console, spark".to_owned(),
-        SinkKind::Console { format: sinks::ConsoleFormat::Json } => "console, json".to_owned(),
+        SinkKind::Console { format: sinks::ConsoleFormat::Spark, .. } => {
+            "console, spark".to_owned()
+        }
+        SinkKind::Console { format: sinks::ConsoleFormat::Json, .. } => "console, json".to_owned(),
         SinkKind::Memory => "memory".to_owned(),
         SinkKind::Null => "null".to_owned(),
         SinkKind::File { path, .. } => format!("files in {}", path.display()),

@@ -14,6 +14,8 @@ pub enum SinkKind {
     Console {
         /// How rows are written.
         format: ConsoleFormat,
+        /// Whether each row of JSON has the time of its batch.
+        time: bool,
     },
     /// Kept in memory, for tests.
     Memory,
@@ -30,6 +32,8 @@ pub enum SinkKind {
         /// What becomes of line feeds inside the texts of a text file; it follows from the framings of the sources if
         /// nothing is given.
         line_feeds: Option<LineFeeds>,
+        /// Whether each row of JSON has the time of its batch.
+        time: bool,
         /// What output of others in the directory means.
         existing: Existing,
     },
@@ -144,9 +148,11 @@ fn bare(section: Section<'_>, kind: SinkKind) -> SinkKind {
 
 fn read_console(mut section: Section<'_>) -> SinkKind {
     let formats = [("spark", ConsoleFormat::Spark), ("json", ConsoleFormat::Json)];
-    let format = section.choice("format", "format", &formats);
+    let format = section.choice("format", "format", &formats).map(|found| found.value);
+    let format = format.unwrap_or_default();
+    let time = read_time(&mut section, format == ConsoleFormat::Json);
     section.finish();
-    SinkKind::Console { format: format.map(|found| found.value).unwrap_or_default() }
+    SinkKind::Console { format, time }
 }
 
 fn read_file(mut section: Section<'_>) -> Option<SinkKind> {
@@ -160,10 +166,21 @@ fn read_file(mut section: Section<'_>) -> Option<SinkKind> {
     let format = section.choice("format", "format", &formats).map(|found| found.value);
     let format = format.unwrap_or_default();
     let line_feeds = read_line_feeds(&mut section, format);
+    let time = read_time(&mut section, format == FileFormat::Json);
     let existing = read_existing(&mut section);
     let roll = section.table("roll", "`roll`").and_then(read_roll);
     section.finish();
-    Some(SinkKind::File { path: path?, format, roll, line_feeds, existing })
+    Some(SinkKind::File { path: path?, format, roll, line_feeds, time, existing })
+}
+
+/// JSON alone has a place for the time in each row.
+fn read_time(section: &mut Section<'_>, is_json: bool) -> bool {
+    let time = section.truth("time").unwrap_or_default();
+    if time && !is_json {
+        let title = "`time` is for `format = \"json\"`: rows of the others have no place for it";
+        section.problems.add(Problem::new(&section.key_at("time"), title).hint("leave it out"));
+    }
+    time
 }
 
 fn read_existing(section: &mut Section<'_>) -> Existing {

@@ -14,6 +14,7 @@ use super::{BatchMeta, Cell, CommitKey, Ledger, RowRef, Rows, Sink};
 use crate::error::{Error, Result};
 use crate::framing::escape::escape;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
+use crate::time::Time;
 use crate::words::{escaped_bytes, escaped_json};
 
 /// Rows that the text format prints of each batch.
@@ -89,6 +90,8 @@ pub struct Console {
     format: Format,
     /// Whether rows may hold line feeds, which would look like rows of their own: then text has them escaped.
     gets_line_feeds: bool,
+    /// Rows of JSON have the batch's time.
+    time: bool,
     /// Reused from batch to batch.
     text: Vec<u8>,
     /// What was written and not committed.
@@ -100,7 +103,21 @@ impl Console {
     /// A console that writes to `writer`.
     pub fn new(writer: Writer, format: Format) -> Self {
         let (written, committed) = Default::default();
-        Console { writer, format, gets_line_feeds: false, text: Vec::new(), written, committed }
+        Console {
+            writer,
+            format,
+            gets_line_feeds: false,
+            time: false,
+            text: Vec::new(),
+            written,
+            committed,
+        }
+    }
+
+    /// Whether each row of JSON has the time of its batch: `{"batch_time_ms":1000,"row":["a",1]}` instead of `["a",1]`. No by
+    /// default; the text format has it in the heading.
+    pub fn time(self, time: bool) -> Self {
+        Console { time, ..self }
     }
 }
 
@@ -138,7 +155,7 @@ impl Sink for Console {
             Format::Spark(limit) => {
                 spark(out, key, &meta, &rows, Shown { limit, escapes, terminal })
             }
-            Format::Json => json(out, key, &meta, &rows, terminal),
+            Format::Json => json(out, key, &meta, &rows, JsonRows { times: self.time, terminal }),
         };
         self.writer.write(&mut self.text, make).map_err(explain)?;
         self.committed.commit(key);
@@ -238,12 +255,26 @@ fn plain_cell(out: &mut Vec<u8>, cell: Cell<'_>) -> io::Result<()> {
     }
 }
 
+/// How rows of JSON look.
+#[derive(Clone, Copy)]
+struct JsonRows {
+    /// Each has the time of its batch.
+    times: bool,
+    /// Control characters are escaped.
+    terminal: bool,
+}
+
+/// Begins a row with the time of its batch; what follows is its array and a brace.
+pub(super) fn json_time(out: &mut Vec<u8>, time: Time) -> io::Result<()> {
+    write!(out, "{{\"batch_time_ms\":{},\"row\":", time.as_millis())
+}
+
 fn json(
     out: &mut Pieces<'_>,
     key: &CommitKey,
     meta: &BatchMeta,
     rows: &Rows,
-    terminal: bool,
+    shown: JsonRows,
 ) -> io::Result<()> {
     write!(out.text, "{{\"job\":")?;
     serde_json::to_writer(&mut *out.text, &*key.job)?;
@@ -255,20 +286,26 @@ fn json(
         if meta.incomplete { "\"incomplete\":true," } else { "" }
     )?;
     for (number, row) in rows.iter().enumerate() {
-        out.text.extend_from_slice(if number == 0 { b"[" } else { b",[" });
+        if number > 0 {
+            out.text.push(b',');
+        }
+        if shown.times {
+            json_time(out.text, key.time)?;
+        }
+        out.text.push(b'[');
         for (column, cell) in row.cells().enumerate() {
             if column > 0 {
                 out.text.push(b',');
             }
             let start = out.text.len();
             json_cell(out.text, cell)?;
-            if terminal && matches!(cell, Cell::Text(_)) {
+            if shown.terminal && matches!(cell, Cell::Text(_)) {
                 let safe = escaped_json(&String::from_utf8_lossy(&out.text[start..]));
                 out.text.truncate(start);
                 out.text.extend_from_slice(safe.as_bytes());
             }
         }
-        out.text.push(b']');
+        out.text.extend_from_slice(if shown.times { &b"]}"[..] } else { b"]" });
         out.row_ends()?;
     }
     let BatchMeta { scheduling_delay_us, processing_us, total_us, .. } = meta;
@@ -414,6 +451,18 @@ mod tests {
             "[[\"\u{FFFD}\\\"\\n\",-3,true]]",
         );
         check(&rows(&[(f64::NAN, 1.5, None::<u8>)]), "[[null,1.5,null]]");
+    }
+
+    #[test]
+    fn rows_of_json_have_the_time_if_that_is_asked_for() {
+        let seen = Captured::default();
+        let console = Console::new(Writer::new(Box::new(seen.clone())), Format::Json).time(true);
+        let sink = SharedSink::new(console);
+        sink.deliver(&key(1500), &META, &rows(&[("a", 1_u64), ("b", 2)])).expect("it is taken");
+        let line: serde_json::Value =
+            serde_json::from_slice(&seen.0.lock().0).expect("a line of JSON");
+        let row = |text: &str, count: u64| serde_json::json!({"batch_time_ms": 1500, "row": [text, count]});
+        assert_eq!(line["rows"], serde_json::json!([row("a", 1), row("b", 2)]));
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::error::{Error, Result};
 use crate::owner::{OutputMark, Owner, StateId, Written};
 use crate::sync::Arc;
 use crate::sync::planted::{Planted, planted};
+use crate::time::Time;
 use crate::wal::storage::{Lock, PutFailure, Storage, StoredFile, discard, sync};
 use crate::words::count;
 
@@ -58,6 +59,8 @@ pub struct File {
     format: FileFormat,
     /// What was asked for; otherwise it follows from the sources.
     line_feeds: Option<LineFeeds>,
+    /// Rows of JSON have the batch's time.
+    time: bool,
     /// Whether rows may hold line feeds, as far as their sources tell.
     gets_line_feeds: bool,
     existing: Existing,
@@ -119,6 +122,7 @@ impl File {
             storage,
             format,
             line_feeds: None,
+            time: false,
             gets_line_feeds: false,
             existing,
             is_left: false,
@@ -148,9 +152,18 @@ impl File {
         self
     }
 
-    fn layout(&self) -> Layout {
+    /// Whether each row of a JSON file has the time of its batch: `{"batch_time_ms":1000,"row":["a",1]}` instead of `["a",1]`.
+    /// No by default; the other formats have no place for it.
+    pub fn time(mut self, time: bool) -> Self {
+        self.time = time;
+        self
+    }
+
+    /// How the rows of the batch of that time are written.
+    fn layout(&self, time: Time) -> Layout {
         let by_sources = if self.gets_line_feeds { LineFeeds::Escape } else { LineFeeds::Keep };
-        Layout { format: self.format, line_feeds: self.line_feeds.unwrap_or(by_sources) }
+        let (format, line_feeds) = (self.format, self.line_feeds.unwrap_or(by_sources));
+        Layout { format, line_feeds, time: self.time.then_some(time) }
     }
 
     fn appends(&self) -> bool {
@@ -183,7 +196,7 @@ impl File {
     /// Writes the rows where they do not count yet.
     fn write_aside(&mut self, key: &CommitKey, rows: &Rows) -> Result<(), PutFailure> {
         self.aside = None;
-        let (layout, storage) = (self.layout(), Arc::clone(&self.storage));
+        let (layout, storage) = (self.layout(key.time), Arc::clone(&self.storage));
         let Some(begun) = &mut self.begun else { return Ok(()) };
         let label = begun.label(key);
         if let Some(rolling) = &mut begun.rolling {

@@ -9,11 +9,12 @@
 
 use std::io::{self, Write};
 
-use super::console::json_cell;
+use super::console::{json_cell, json_time};
 use super::rows::Run;
 use super::{Cell, RowRef, Rows};
 use crate::framing::escape::{escape, lines_are_plain};
 use crate::framing::{ends_are_plain, lines_of};
+use crate::time::Time;
 use crate::wal::storage::{Behind, StoredFile, write_all};
 
 /// What one write takes, in bytes, unless a row is longer.
@@ -73,6 +74,8 @@ pub(super) struct Layout {
     pub(super) format: FileFormat,
     /// What matters to text alone.
     pub(super) line_feeds: LineFeeds,
+    /// The batch's time, where each row of JSON has it.
+    pub(super) time: Option<Time>,
 }
 
 impl Layout {
@@ -171,10 +174,14 @@ impl<'a> Writing<'a> {
 
 fn write_row(out: &mut Vec<u8>, layout: Layout, row: RowRef<'_>) -> io::Result<()> {
     let several = row.cells().nth(1).is_some();
-    let (open, close): (&[u8], &[u8]) = match layout.format {
-        FileFormat::Text if several => (b"(", b")\n"),
-        FileFormat::Text | FileFormat::Csv => (b"", b"\n"),
-        FileFormat::Json => (b"[", b"]\n"),
+    let (open, close): (&[u8], &[u8]) = match (layout.format, layout.time) {
+        (FileFormat::Text, _) if several => (b"(", b")\n"),
+        (FileFormat::Text | FileFormat::Csv, _) => (b"", b"\n"),
+        (FileFormat::Json, None) => (b"[", b"]\n"),
+        (FileFormat::Json, Some(time)) => {
+            json_time(out, time)?;
+            (b"[", b"]}\n")
+        }
     };
     out.extend_from_slice(open);
     for (column, cell) in row.cells().enumerate() {

@@ -52,6 +52,35 @@ fn formats() {
 }
 
 #[test]
+fn rows_of_json_have_the_time_of_their_batch() {
+    let check = |roll: Option<Roll>, name: &str, expected: &str| {
+        let disk = MemoryStorage::new(0);
+        let storage = Arc::new(disk.clone());
+        let file = File::open(storage, FileFormat::Json, Existing::InTheWay, roll).expect("free");
+        let sink = SharedSink::new(file.time(true));
+        for time in [1000, 2000] {
+            let rows = match time {
+                1000 => rows(&[("a", 2_u64), ("b", 1)]),
+                _ => lines(&["c\n"]),
+            };
+            let key = key("words", time);
+            sink.deliver(&key, &BatchMeta::default(), &rows).expect("written");
+        }
+        sink.close().expect("named");
+        let files = files(&disk);
+        let found = files.iter().find(|(found, _)| found == name);
+        assert_eq!(found.map(|(_, text)| text.as_slice()), Some(expected.as_bytes()), "{files:?}");
+    };
+    let first =
+        "{\"batch_time_ms\":1000,\"row\":[\"a\",2]}\n{\"batch_time_ms\":1000,\"row\":[\"b\",1]}\n";
+    let second = "{\"batch_time_ms\":2000,\"row\":[\"c\"]}\n";
+    check(None, "words-1000-0.json", first);
+    check(None, "words-2000-0.json", second);
+    let roll = Roll { bytes: Some(1 << 20), age: None };
+    check(Some(roll), "words-1000-2000-0.json", &format!("{first}{second}"));
+}
+
+#[test]
 fn line_feeds_are_escaped_where_sources_may_have_sent_them() {
     let check = |given: Option<LineFeeds>, expected: bool, rows: &Rows, text: &str| {
         let disk = MemoryStorage::new(0);
