@@ -1,0 +1,72 @@
+//! The last third of the loop's work: the stop. No tick comes any more, what was read and not planned is the last batch, and
+//! the end is told when every batch is done. Runs on the thread `job-loop`.
+
+use crate::sync::planted::{Planted, planted};
+
+use super::direct::Direct;
+use super::durable::Durable;
+use super::{JobLoop, Told, WALK_BATCHES};
+
+impl JobLoop {
+    /// Takes the ticks that came before the stop, and no more.
+    pub(super) fn end_ticks(&mut self) {
+        self.ending = true;
+        let (mut ticks, now) = (self.ticks.take(), self.parts.clock.now());
+        while let Some(time) = ticks.as_mut().and_then(|ticks| ticks.take(now)) {
+            self.tick(time, now);
+        }
+    }
+
+    /// The stop: what was received and not planned is the last batch, under the next tick's time; several batches if it is
+    /// too much for one.
+    pub(super) fn last_batch(&mut self) {
+        self.draining = true;
+        if !planted(Planted::FinalForgetsWaitingTick) {
+            self.allocate_current();
+        }
+        let (blocks, _) = self.parts.tracker.unallocated();
+        let direct = self.parts.direct.iter().any(Direct::has_a_last_batch);
+        let mut is_left = blocks > 0 || direct || self.last.is_none();
+        while is_left && self.allocate_rest() {
+            is_left = self.parts.tracker.unallocated().0 > 0;
+        }
+        self.advance();
+        self.tell_if_drained();
+    }
+
+    /// Gives what is stored to a batch under the next tick's time; whether there may be one more batch.
+    fn allocate_rest(&mut self) -> bool {
+        let time = self.generator.last_time(self.parts.clock.wall_time());
+        if let Some(time) = time {
+            let now = self.parts.clock.now();
+            (self.cut, self.stored) = (now, now);
+            self.allocate(time, now);
+        }
+        time.is_some()
+    }
+
+    /// While the stop waits until what was read is in the log, and the log has no room: only a batch makes room there, and no
+    /// tick comes for one.
+    pub(super) fn relieve_log(&mut self) {
+        let is_short = || self.durable.as_ref().is_some_and(Durable::is_short);
+        if !self.ending || self.draining || !is_short() {
+            return;
+        }
+        self.allocate_current();
+        let has_blocks = self.parts.tracker.unallocated().0 > 0;
+        let frees = has_blocks || !self.parts.graph.is_stateless() && self.walks_left > 0;
+        if self.batches() == 0 && frees {
+            // A walk begins with one batch and ends with the next.
+            self.walks_left = if has_blocks { WALK_BATCHES } else { self.walks_left - 1 };
+            self.allocate_rest();
+        }
+    }
+
+    pub(super) fn tell_if_drained(&self) {
+        // After a failure nothing more is started, so what waits would never end.
+        let ended = self.batches() == 0 || self.jobs.is_aborted();
+        if self.draining && (ended || planted(Planted::DrainedTooEarly)) {
+            (self.parts.tell)(Told::Drained);
+        }
+    }
+}
