@@ -93,7 +93,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub duration: Option<Duration>,
 
-    /// Stop when every source has ended and everything that was read is processed
+    /// Stop when every source has ended and everything that was read is processed. Windows that are not due then are put
+    /// out once, under the time of their end; with a `state_dir` they are kept for the next run instead
     #[arg(long)]
     pub until_eof: bool,
 

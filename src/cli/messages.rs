@@ -288,6 +288,8 @@ impl Messages {
             "seconds": report.elapsed.as_secs_f64(),
             "left": report.left,
             "beyond_limit": report.beyond_limit,
+            "not_due": report.not_due,
+            "windows_kept": report.windows_kept,
         });
         self.say("report", &report_text(report), facts);
         for source in &report.sources {
@@ -323,7 +325,21 @@ fn report_text(report: &Report) -> String {
         0 => String::new(),
         dead => format!(" ({} of them put aside)", HumanCount(dead)),
     };
-    format!("stopped after {}: {records} in {batches}{dead}; {left}", seconds(report.elapsed))
+    let windows = match report.not_due {
+        0 => String::new(),
+        records => format!("; {}", in_windows(records, report.windows_kept)),
+    };
+    format!("stopped after {}: {records} in {batches}{dead}; {left}{windows}", seconds(report.elapsed))
+}
+
+/// Records that no output has shown, for their windows end later.
+fn in_windows(records: u64, kept: bool) -> String {
+    let what = match records {
+        1 => "1 record is in a window that was not due".to_owned(),
+        _ => format!("{} records are in windows that were not due", HumanCount(records)),
+    };
+    let after = if kept { "kept in the state_dir" } else { "lost: there is no state_dir" };
+    format!("{what} ({after})")
 }
 
 /// `KIND:NAME` for people.

@@ -186,7 +186,8 @@ pub struct RunLimits {
     pub batches: Option<u64>,
     /// After this time.
     pub duration: Option<std::time::Duration>,
-    /// When every source has ended and everything was processed.
+    /// When every source has ended and everything was processed. Without a state directory windows that are not due then are
+    /// put out once, in batches with the times of their ends, as if the stream had gone on to there without input.
     pub until_eof: bool,
     /// Batches that an earlier run planned go on without input that was lost before they were processed, in this run only.
     pub give_up_lost: bool,

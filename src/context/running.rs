@@ -23,7 +23,7 @@ use crate::journal::Journal;
 use crate::metrics::{EventBus, ReceiverCounters};
 use crate::receiver::io::IoModel;
 use crate::receiver::{ActiveReceiver, Cutter};
-use crate::scheduler::{Message, Progress, Scheduler, Told};
+use crate::scheduler::{Ends, Message, Progress, Scheduler, Told};
 use crate::sink::SharedSink;
 use crate::store::Spill;
 use crate::sync::planted::{Planted, planted};
@@ -85,6 +85,8 @@ pub struct Running {
     /// No other run of the same graph may begin while it is there.
     _lease: RunLease,
     pub(super) journal: Option<Arc<Journal>>,
+    /// There is a state directory, also once the journal is closed.
+    keeps: bool,
     /// The sinks of the outputs, each once.
     sinks: Vec<SharedSink>,
 }
@@ -142,6 +144,10 @@ pub struct Report {
     pub left: Vec<String>,
     /// What was not processed because only so many batches were asked for.
     pub beyond_limit: u64,
+    /// Records that were processed and are in windows which were not due since.
+    pub not_due: u64,
+    /// Whether the next run goes on with those windows: there is a state directory.
+    pub windows_kept: bool,
     /// What the sources did.
     pub sources: Vec<SourceReport>,
 }
@@ -333,10 +339,10 @@ impl Running {
             _ if planted(Planted::StopSkipsDrain) => None,
             // A start that failed before there was anybody to drain.
             _ if self.job_loop.is_none() => None,
-            End::Asked | End::Broken(_) => self.drain(&mut Some(deadline)),
+            End::Asked | End::Broken(_) => self.drain(Ends::Asked, &mut Some(deadline)),
             End::OfInput => {
                 let mut until = None;
-                let failure = self.drain(&mut until);
+                let failure = self.drain(Ends::Input, &mut until);
                 deadline = until.unwrap_or_else(|| self.drained_by());
                 failure
             }
@@ -436,8 +442,8 @@ impl Running {
 
     /// Runs the last batch and waits for all that wait; returns a failure among them. Without a deadline it takes as long as
     /// it takes, until somebody asks for the stop.
-    fn drain(&mut self, deadline: &mut Option<Moment>) -> Option<Error> {
-        self.scheduler.post(Message::Final);
+    fn drain(&mut self, ends: Ends, deadline: &mut Option<Moment>) -> Option<Error> {
+        self.scheduler.post(Message::Final(ends));
         loop {
             match self.control.try_recv() {
                 Some(Control::Told(Told::Drained)) => return None,
@@ -490,6 +496,8 @@ impl Running {
             elapsed: self.clock.now().since(self.started),
             left,
             beyond_limit,
+            not_due: progress.not_due,
+            windows_kept: self.keeps,
             sources,
         }
     }

@@ -168,6 +168,18 @@ impl Epoch {
         inner.timeouts || inner.slides.iter().any(|slide| ends_between(*slide, zero, (from, time)))
     }
 
+    /// When a slide ends next after the batch `time`.
+    pub(super) fn next_end(&self, slide: Interval, time: Time) -> Time {
+        end_after(slide, self.zero(), time)
+    }
+
+    /// When the slide of a window ends next after the batch `time`, of whichever is the first.
+    pub(super) fn next_end_of_any(&self, time: Time) -> Option<Time> {
+        let inner = self.inner.lock();
+        let zero = inner.zero.unwrap_or_default();
+        inner.slides.iter().map(|slide| end_after(*slide, zero, time)).min()
+    }
+
     /// What a job or an attempt of this batch has computed for the node.
     pub(super) fn known<T: ?Sized + 'static>(
         &self,
@@ -214,6 +226,13 @@ impl Epoch {
         let published = std::mem::take(&mut inner.published);
         inner.published = published.into_iter().filter(|(_, left)| left.time != time).collect();
     }
+}
+
+/// The first multiple of `slide`, counted from `zero`, after `time`.
+fn end_after(slide: Interval, zero: Time, time: Time) -> Time {
+    let since = time.as_millis().saturating_sub(zero.as_millis());
+    let slides = since.checked_div(slide.as_millis()).unwrap_or_default();
+    zero.plus(slide, slides.saturating_add(1))
 }
 
 /// Whether a multiple of `slide`, counted from `zero`, lies in (`after`, `until`].

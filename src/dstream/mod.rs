@@ -27,6 +27,7 @@ mod saved;
 mod sources;
 mod state;
 mod together;
+mod undue;
 mod values;
 
 #[cfg(all(test, not(tidemill_model)))]
@@ -69,6 +70,7 @@ use identity::Repeats;
 use late::Late;
 use planner::{Job, Planner};
 use saved::{Saved, Walker};
+use undue::Undue;
 
 /// What a batch is made from; a second attempt and a replay use the same.
 #[derive(Debug)]
@@ -140,6 +142,7 @@ pub struct Graph {
     /// The last batch that was run again: its changes are kept already.
     replayed: Mutex<Option<Time>>,
     late: Late,
+    undue: Mutex<Undue>,
     registered: Mutex<Registered>,
 }
 
@@ -210,6 +213,7 @@ impl Graph {
             walker: Arc::default(),
             replayed: Mutex::default(),
             late: Late::default(),
+            undue: Mutex::default(),
             registered: Mutex::new(Registered::default()),
         })
     }

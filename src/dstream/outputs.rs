@@ -243,17 +243,21 @@ impl<T: ?Sized + 'static> DStream<T> {
             // Two jobs of one name would have the same commit keys: the second one's rows would count as written.
             name = format!("{name}#{number}").into();
         }
+        let reads = Reads {
+            sources: Arc::clone(&self.line.sources),
+            reach: self.line.reach.0,
+            below_states: self.line.reach.1,
+        };
+        if self.line.slide > self.graph.settings.batch_interval {
+            self.graph.undue.lock().add(number, self.line.slide, reads.clone());
+        }
         let output = Arc::new(Output {
             number,
             sinks,
             job: Arc::new(Job {
                 name,
                 pipeline: Arc::clone(&self.graph.pipeline),
-                reads: Reads {
-                    sources: Arc::clone(&self.line.sources),
-                    reach: self.line.reach.0,
-                    below_states: self.line.reach.1,
-                },
+                reads,
                 build: Box::new(build),
                 past: Mutex::default(),
             }),

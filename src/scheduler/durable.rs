@@ -584,11 +584,11 @@ impl JobLoop {
             }
             let sources = self.parts.cutters.len() + self.parts.direct.len();
             match durable.next(running, sources, now) {
-                Ok(Some(Ready::Live(input))) => self.admit(input),
+                Ok(Some(Ready::Live(input))) => self.admit(input, |_| true),
                 Ok(Some(Ready::Rebuild(input))) => self.jobs.admit_one(input.time, input),
                 Ok(Some(Ready::Again(input))) => {
                     self.count_waiting(&input);
-                    self.admit(input);
+                    self.admit(input, |_| true);
                 }
                 Ok(None) => return,
                 Err(err) => return self.stop_for(err),

@@ -79,18 +79,23 @@ impl<I: Clone> JobSet<I> {
         JobSet { outputs, concurrent, retries, batches: VecDeque::new(), aborted: false }
     }
 
-    /// A batch with a job for each output waits for its turn.
-    pub(super) fn admit(&mut self, time: Time, input: I) {
-        self.admit_jobs(time, input, self.outputs);
+    /// A batch with a job for each of these outputs waits for its turn.
+    pub(super) fn admit(&mut self, time: Time, input: I, runs: impl Fn(usize) -> bool) {
+        self.admit_jobs(time, input, (0..self.outputs).map(runs));
     }
 
     /// A batch that is not for the outputs waits for its turn: a single job.
     pub(super) fn admit_one(&mut self, time: Time, input: I) {
-        self.admit_jobs(time, input, 1);
+        self.admit_jobs(time, input, [true]);
     }
 
-    fn admit_jobs(&mut self, time: Time, input: I, jobs: usize) {
-        let jobs = vec![Job { state: State::Waiting, failures: 0, no_room: false }; jobs];
+    fn admit_jobs(&mut self, time: Time, input: I, runs: impl IntoIterator<Item = bool>) {
+        let job = |runs| Job {
+            state: if runs { State::Waiting } else { State::Done },
+            failures: 0,
+            no_room: false,
+        };
+        let jobs = runs.into_iter().map(job).collect();
         self.batches.push_back(BatchJobs { time, input, jobs, first_start: None });
     }
 
@@ -211,8 +216,8 @@ mod tests {
     #[test]
     fn batches_run_in_order_and_jobs_in_registration_order() {
         let mut set = JobSet::new(2, 1, Retries(3));
-        set.admit(Time::from_millis(1), ());
-        set.admit(Time::from_millis(2), ());
+        set.admit(Time::from_millis(1), (), |_| true);
+        set.admit(Time::from_millis(2), (), |_| true);
         assert_eq!(next(&mut set), Some(job(1, 0)));
         assert_eq!(next(&mut set), None);
         assert_eq!(set.ended(job(1, 0), Ok(())), Verdict::MoreJobs);
@@ -225,8 +230,8 @@ mod tests {
     #[test]
     fn concurrent_jobs_are_those_of_one_batch() {
         let mut set = JobSet::new(2, 3, Retries(0));
-        set.admit(Time::from_millis(1), ());
-        set.admit(Time::from_millis(2), ());
+        set.admit(Time::from_millis(1), (), |_| true);
+        set.admit(Time::from_millis(2), (), |_| true);
         assert_eq!((next(&mut set), next(&mut set)), (Some(job(1, 0)), Some(job(1, 1))));
         assert_eq!(next(&mut set), None);
     }
@@ -234,7 +239,7 @@ mod tests {
     #[test]
     fn only_the_failed_job_is_repeated_until_its_retries_are_used_up() {
         let mut set = JobSet::new(2, 2, Retries(1));
-        set.admit(Time::from_millis(1), ());
+        set.admit(Time::from_millis(1), (), |_| true);
         while next(&mut set).is_some() {}
         assert_eq!(set.ended(job(1, 0), Ok(())), Verdict::MoreJobs);
         assert_eq!(
@@ -251,10 +256,19 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_may_be_for_some_outputs_alone() {
+        let mut set = JobSet::new(3, 3, Retries(0));
+        set.admit(Time::from_millis(1), (), |output| output == 1);
+        assert_eq!((next(&mut set), next(&mut set)), (Some(job(1, 1)), None));
+        assert_eq!(set.ended(job(1, 1), Ok(())), Verdict::BatchDone);
+        assert_eq!(set.given_up(Time::from_millis(1)), None);
+    }
+
+    #[test]
     fn a_job_waits_for_room_as_long_as_it_takes() {
         let mut set = JobSet::new(1, 1, Retries(0));
-        set.admit(Time::from_millis(1), ());
-        set.admit(Time::from_millis(2), ());
+        set.admit(Time::from_millis(1), (), |_| true);
+        set.admit(Time::from_millis(2), (), |_| true);
         for attempt in 0..5 {
             assert_eq!(next(&mut set), Some(job(1, 0)));
             let full = Err(Failure::NoRoom("full".to_owned()));
@@ -268,7 +282,7 @@ mod tests {
     #[test]
     fn a_batch_goes_on_without_a_job_that_was_given_up() {
         let mut set = JobSet::new(3, 3, Retries(0));
-        set.admit(Time::from_millis(1), ());
+        set.admit(Time::from_millis(1), (), |_| true);
         while next(&mut set).is_some() {}
         assert_eq!(set.ended(job(1, 2), Ok(())), Verdict::MoreJobs);
         assert!(matches!(set.ended(job(1, 1), failure()), Verdict::Failed { .. }));

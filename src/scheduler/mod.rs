@@ -12,6 +12,7 @@
 
 mod checkpoints;
 mod closed;
+mod closing;
 mod direct;
 mod durable;
 mod fit;
@@ -56,6 +57,7 @@ pub(crate) use kept::KeptBound;
 use kept::KeptWatch;
 pub use ticking::BatchTimer;
 
+use closing::Closing;
 use durable::Durable;
 use fit::Fit;
 use generator::{JobGenerator, Pace, Step};
@@ -93,9 +95,18 @@ pub(crate) enum Message {
     /// The stop has begun: no tick that comes later makes a batch.
     EndTicks,
     /// Nothing more is received: the last batch takes what is left and runs at once.
-    Final,
+    Final(Ends),
     /// Give up what has not started.
     Abort,
+}
+
+/// Why nothing more is received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ends {
+    /// The stop was asked for.
+    Asked,
+    /// The sources have ended.
+    Input,
 }
 
 /// What the loop tells whoever waits for the stream.
@@ -187,6 +198,8 @@ pub(crate) struct Progress {
     pub(crate) dead_letters: u64,
     /// Records of those batches.
     pub(crate) dead_records: u64,
+    /// Records of batches that are done that are in windows which were not due since.
+    pub(crate) not_due: u64,
 }
 
 impl Progress {
@@ -289,6 +302,7 @@ impl Scheduler {
             ending: false,
             walks_left: WALK_BATCHES,
             draining: false,
+            closing: Closing::default(),
             index,
             last,
             live_batches: 0,
@@ -395,6 +409,8 @@ struct JobLoop {
     walks_left: u32,
     /// Nothing more is received; the end is told when the last batch is done.
     draining: bool,
+    /// What is put out of windows that were not due when the input ended.
+    closing: Closing,
     /// The number of the next batch; with a log it counts on over all starts.
     index: u64,
     /// The last batch that was allocated.
@@ -481,7 +497,7 @@ impl JobLoop {
             Message::JobDone { job, outcome, at } => self.job_done(job, outcome, at),
             Message::PutAside { time, outcome, kept } => self.was_put_aside(time, outcome, kept),
             Message::EndTicks => self.end_ticks(),
-            Message::Final => self.last_batch(),
+            Message::Final(ends) => self.last_batch(ends),
             Message::Abort => {
                 self.jobs.abort();
                 self.draining = true;
@@ -554,6 +570,11 @@ impl JobLoop {
     }
 
     fn allocate(&mut self, time: Time, due: Moment) {
+        self.allocate_for(time, due, |_| true);
+    }
+
+    /// The same, with jobs for these outputs alone.
+    fn allocate_for(&mut self, time: Time, due: Moment, runs: impl Fn(usize) -> bool) {
         let allocation = self.parts.tracker.allocate(time, self.fit.input_max());
         let records: u64 = allocation.iter().flatten().map(|block| block.records).sum();
         if let Some(arrivals) = &self.parts.arrivals {
@@ -598,7 +619,7 @@ impl JobLoop {
         let input = Arc::new(input);
         match &mut self.durable {
             Some(durable) => durable.allocated(input),
-            None => self.admit(input),
+            None => self.admit(input, runs),
         }
     }
 
@@ -610,15 +631,15 @@ impl JobLoop {
         progress.records_waiting += input.records;
     }
 
-    /// A batch may run when it is its turn.
-    fn admit(&mut self, input: Arc<BatchInput>) {
+    /// A batch may run when it is its turn: the jobs of these outputs.
+    fn admit(&mut self, input: Arc<BatchInput>, runs: impl Fn(usize) -> bool) {
         let (time, due, records) = (input.time, input.due, input.records);
         let of_source = |source: u32| {
             let blocks = usize::try_from(source).ok().and_then(|at| input.blocks.get(at));
             blocks.map_or(0, |blocks| blocks.iter().map(|block| block.records()).sum())
         };
         self.steering.allocated(self.parts.clock.now(), due, of_source, records);
-        self.jobs.admit(time, input);
+        self.jobs.admit(time, input, runs);
         if self.jobs.is_without_jobs() {
             self.batch_done(time, BatchState::Done);
         }

@@ -148,7 +148,7 @@ impl Rig {
 
     /// Posts `Final`, waits for the end and returns the records of all batches.
     fn finish(self, ticks: Thread) -> Vec<Vec<u8>> {
-        self.scheduler.post(Message::Final);
+        self.scheduler.post(Message::Final(super::Ends::Asked));
         self.told.wait();
         ticks.join();
         self.stop_generator();

@@ -126,7 +126,9 @@ impl JobLoop {
     pub(super) fn batch_done(&mut self, time: Time, state: BatchState) {
         let Some((input, first_start)) = self.jobs.finish(time) else { return };
         direct::tell_losses(&self.parts.direct, &input, &self.parts.graph);
+        let not_due = self.parts.graph.took_in(&input, state == BatchState::Done);
         self.parts.graph.commit(time);
+        self.scheduler.progress.lock().not_due = not_due;
         if let Some(durable) = self.durable.as_mut().filter(|it| it.rebuilds(time).is_some()) {
             durable.was_rebuilt();
             // The log has what it changed in states.

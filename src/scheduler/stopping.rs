@@ -5,7 +5,7 @@ use crate::sync::planted::{Planted, planted};
 
 use super::direct::Direct;
 use super::durable::Durable;
-use super::{JobLoop, Told, WALK_BATCHES};
+use super::{Ends, JobLoop, Told, WALK_BATCHES};
 
 impl JobLoop {
     /// Takes the ticks that came before the stop, and no more.
@@ -19,8 +19,11 @@ impl JobLoop {
 
     /// The stop: what was received and not planned is the last batch, under the next tick's time; several batches if it is
     /// too much for one.
-    pub(super) fn last_batch(&mut self) {
+    pub(super) fn last_batch(&mut self, ends: Ends) {
         self.draining = true;
+        if ends == Ends::Input {
+            self.closing.begin();
+        }
         if !planted(Planted::FinalForgetsWaitingTick) {
             self.allocate_current();
         }
@@ -62,10 +65,10 @@ impl JobLoop {
         }
     }
 
-    pub(super) fn tell_if_drained(&self) {
+    pub(super) fn tell_if_drained(&mut self) {
         // After a failure nothing more is started, so what waits would never end.
         let ended = self.batches() == 0 || self.jobs.is_aborted();
-        if self.draining && (ended || planted(Planted::DrainedTooEarly)) {
+        if self.draining && (ended || planted(Planted::DrainedTooEarly)) && !self.close_windows() {
             (self.parts.tell)(Told::Drained);
         }
     }

@@ -88,6 +88,7 @@ impl Running {
             schedule: None,
             _lease: lease,
             journal: None,
+            keeps: config.state_dir.is_some(),
             sinks: graph.sinks(),
             clock: Arc::clone(&clock),
         };

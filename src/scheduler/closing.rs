@@ -1,0 +1,51 @@
+//! `Closing`: the windows that were not due when the input ended are put out once. Runs on the thread `job-loop`.
+//!
+//! Each output below such windows gets its next batch, under the time at which it would have been due, as if the stream had
+//! gone on to there without input. Windows that others look at need their own ends on the way; so each end of a slide is a
+//! batch, for the outputs that still wait. With a state directory nothing is put out: the next run goes on with the windows.
+
+use super::JobLoop;
+use crate::time::Time;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) enum Closing {
+    /// The input has not ended.
+    #[default]
+    No,
+    /// It has; which outputs wait is known once every batch is done.
+    Asked,
+    /// The outputs that wait, by their place, and the batch that each waits for.
+    Owed(Vec<(usize, Time)>),
+}
+
+impl Closing {
+    /// The input has ended.
+    pub(super) fn begin(&mut self) {
+        *self = Closing::Asked;
+    }
+}
+
+impl JobLoop {
+    /// Begins the next batch that puts windows out after the end of the input; false if there is none.
+    pub(super) fn close_windows(&mut self) -> bool {
+        if self.durable.is_some() || self.jobs.is_aborted() || self.jobs.batches() > 0 {
+            return false;
+        }
+        let Some(last) = self.last else { return false };
+        if matches!(self.closing, Closing::Asked) {
+            self.closing = Closing::Owed(self.parts.graph.owed(last));
+        }
+        let Closing::Owed(owed) = &self.closing else { return false };
+        let next = self.parts.graph.next_end(last);
+        let Some(time) = next.filter(|next| owed.iter().any(|(_, end)| end >= next)) else {
+            return false;
+        };
+        let waits: Vec<usize> =
+            owed.iter().filter(|(_, end)| *end >= time).map(|(output, _)| *output).collect();
+        let now = self.parts.clock.now();
+        (self.cut, self.stored) = (now, now);
+        self.allocate_for(time, now, |output| waits.contains(&output));
+        true
+    }
+}
