@@ -314,22 +314,19 @@ fn seconds(duration: Duration) -> String {
 
 fn report_text(report: &Report) -> String {
     let (batches, records) = (grouped(report.batches, "batch"), grouped(report.records, "record"));
-    let left = match (report.left.as_slice(), report.beyond_limit) {
-        ([], 0) => "nothing was left".to_owned(),
-        ([], beyond) => {
+    let left = match (report.left.as_slice(), report.beyond_limit, report.not_due) {
+        ([], 0, 0) => "nothing was left".to_owned(),
+        ([], 0, records) => in_windows(records, report.windows_kept),
+        ([], beyond, _) => {
             format!("{} came after the last batch asked for", grouped(beyond, "record"))
         }
-        (left, _) => format!("left: {}", left.join("; ")),
+        (left, ..) => format!("left: {}", left.join("; ")),
     };
     let dead = match report.dead_letters {
         0 => String::new(),
         dead => format!(" ({} of them put aside)", HumanCount(dead)),
     };
-    let windows = match report.not_due {
-        0 => String::new(),
-        records => format!("; {}", in_windows(records, report.windows_kept)),
-    };
-    format!("stopped after {}: {records} in {batches}{dead}; {left}{windows}", seconds(report.elapsed))
+    format!("stopped after {}: {records} in {batches}{dead}; {left}", seconds(report.elapsed))
 }
 
 /// Records that no output has shown, for their windows end later.
