@@ -165,6 +165,75 @@ fn a_full_disk_under_a_sink_is_waited_for_and_is_no_failure() {
     running.stop().expect("nothing is left");
 }
 
+/// A sink that has something to do ten seconds after its first commit, for which its disk is full the first time.
+struct Aged {
+    due: Option<Time>,
+    is_full: bool,
+    told: Mailbox<Time>,
+}
+
+impl Sink for Aged {
+    fn committed(&mut self, _key: &CommitKey) -> tidemill::Result<bool> {
+        Ok(false)
+    }
+
+    fn write(&mut self, _: &CommitKey, _: &BatchMeta, _: &Rows) -> tidemill::Result<()> {
+        Ok(())
+    }
+
+    fn commit(&mut self, key: &CommitKey) -> tidemill::Result<()> {
+        self.due.get_or_insert(key.time.plus(Interval::secs(10), 1));
+        Ok(())
+    }
+
+    fn due(&self) -> Option<Time> {
+        self.due
+    }
+
+    fn on_time(&mut self, now: Time) -> tidemill::Result<()> {
+        self.told.send(now).expect("the test listens");
+        if std::mem::take(&mut self.is_full) {
+            return Err(Error::io("cannot rename", std::io::ErrorKind::StorageFull.into()));
+        }
+        self.due = None;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_sink_does_what_is_due_though_no_batch_comes() {
+    let (clock, told, sent) = (ManualClock::new(), Mailbox::new(9), Mailbox::new(9));
+    let ctx = StreamingContext::with_clock(config().skip_empty(true), clock.clone()).expect("good");
+    let (begin, tell) = (Mailbox::<()>::new(1), sent.clone());
+    let begins = begin.clone();
+    let receiver = move |handle: &tidemill::ReceiverHandle| {
+        handle.store(b"a record")?;
+        tell.send(()).expect("the test listens");
+        begins.recv();
+        Ok(())
+    };
+    let records = ctx.receiver_stream("in", receiver).expect("a source");
+    records.count().save(Aged { due: None, is_full: true, told: told.clone() });
+    let events = events(&ctx);
+    let running = ctx.start().expect("started");
+    sent.recv().expect("it stores");
+    clock.advance(Duration::from_millis(100));
+    completed_up_to(&events, 100);
+    // Once in one step: the ticks on the way bring nothing.
+    clock.advance(Duration::from_secs(10));
+    assert_eq!(told.recv(), Some(Time::from_millis(10_100)));
+    while !matches!(events.recv().expect("it runs"), Event::ConditionBegan { .. }) {}
+    let inspector = running.inspector();
+    let unready = inspector.unready();
+    assert!(unready[0].starts_with("sink `output`: cannot rename: "), "{unready:?}");
+    clock.advance(Duration::from_secs(10));
+    assert_eq!(told.recv(), Some(Time::from_millis(20_100)));
+    begin.close();
+    running.stop().expect("nothing is left");
+    assert!(told.try_recv().is_none(), "done once");
+    assert_eq!(inspector.conditions().iter().filter(|it| it.subject == "output").count(), 0);
+}
+
 #[test]
 fn a_source_without_a_batch_fails_a_union_by_name() {
     let ctx = context();

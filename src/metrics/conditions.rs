@@ -94,6 +94,11 @@ kinds! {
         name: "kept_large", noun: "pipeline", help: "Windows and states keep much of the memory",
         over: "keeps less", unready: false, settles: 10,
     }
+    /// A sink cannot finish what is due, such as a file that is old enough.
+    SinkUnfinished {
+        name: "sink_unfinished", noun: "sink", help: "A sink cannot finish what is due",
+        over: "finished what was due", unready: true, settles: 1,
+    }
 }
 
 /// A kind of condition, as it is shown.

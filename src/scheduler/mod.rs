@@ -10,6 +10,7 @@
 //! [`generator::JobGenerator`] and [`jobs::JobSet`], which are pure; this file and `running` carry it out. It knows
 //! nothing of the command line or of who waits for the end; they are told by [`Told`].
 
+mod aging;
 mod checkpoints;
 mod closed;
 mod closing;
@@ -57,6 +58,7 @@ pub(crate) use kept::KeptBound;
 use kept::KeptWatch;
 pub use ticking::BatchTimer;
 
+use aging::Aging;
 use closing::Closing;
 use durable::Durable;
 use fit::Fit;
@@ -92,6 +94,8 @@ pub(crate) enum Message {
     JobDone { job: JobRef, outcome: Result<(), Failure>, at: Moment },
     /// The input of a batch that failed for good was put aside, or could not be.
     PutAside { time: Time, outcome: Result<()>, kept: Kept },
+    /// Sinks have done what was due for them, or could not.
+    SinksLooked(Vec<(SharedSink, Option<Error>)>),
     /// The stop has begun: no tick that comes later makes a batch.
     EndTicks,
     /// Nothing more is received: the last batch takes what is left and runs at once.
@@ -295,6 +299,7 @@ impl Scheduler {
             steering,
             fit,
             kept: KeptWatch::new(options.kept, parts.graph.pipeline(), &parts.events),
+            aging: Aging::default(),
             trim_at: now.plus(TRIM_PAUSE),
             stages: parts.times.stage_recorders(),
             cut: Moment::default(),
@@ -397,6 +402,7 @@ struct JobLoop {
     steering: Steering,
     fit: Fit,
     kept: KeptWatch,
+    aging: Aging,
     /// When the pool is trimmed next.
     trim_at: Moment,
     stages: [Recorder; STAGES.len()],
@@ -437,6 +443,7 @@ impl JobLoop {
             self.relieve_log();
             self.advance();
             self.start_jobs();
+            self.look_at_sinks();
         }
         if let Some(durable) = self.durable.as_mut().filter(|_| !self.jobs.is_aborted()) {
             durable.finish();
@@ -474,7 +481,8 @@ impl JobLoop {
             }
             let plans = self.durable.as_ref().and_then(Durable::deadline);
             let own = if self.draining { None } else { self.generator.deadline() };
-            let deadline = own.into_iter().chain(plans).chain(self.room_at).min();
+            let deadline =
+                own.into_iter().chain(plans).chain(self.room_at).chain(self.sinks_due()).min();
             if deadline.is_some_and(|at| now >= at) {
                 return Some(Next::Deadline);
             }
@@ -496,6 +504,7 @@ impl JobLoop {
             Message::Enough | Message::Planned => {}
             Message::JobDone { job, outcome, at } => self.job_done(job, outcome, at),
             Message::PutAside { time, outcome, kept } => self.was_put_aside(time, outcome, kept),
+            Message::SinksLooked(outcomes) => self.sinks_looked(outcomes),
             Message::EndTicks => self.end_ticks(),
             Message::Final(ends) => self.last_batch(ends),
             Message::Abort => {

@@ -12,7 +12,7 @@ use super::{JobLoop, Message, ROOM_RETRY, TRIM_PAUSE, Told, direct};
 
 impl JobLoop {
     pub(super) fn start_jobs(&mut self) {
-        if self.room_at.is_some_and(|at| self.parts.clock.now() < at) {
+        if self.aging.holds_jobs() || self.room_at.is_some_and(|at| self.parts.clock.now() < at) {
             return;
         }
         self.room_at = None;
@@ -137,6 +137,7 @@ impl JobLoop {
             return self.tell_if_drained();
         }
         self.parts.store.release(self.parts.tracker.commit(time));
+        self.aging.batch_done();
         let now = self.parts.clock.now();
         direct::done(&mut self.parts.direct, &input, self.durable.is_some());
         if let Some(durable) = &mut self.durable {

@@ -472,6 +472,19 @@ impl Sink for File {
         Ok(())
     }
 
+    fn due(&self) -> Option<Time> {
+        let begun = self.begun.as_ref().filter(|_| self.failed.is_none())?;
+        begun.rolling.as_ref()?.due().map(Time::from_millis)
+    }
+
+    fn on_time(&mut self, now: Time) -> Result<()> {
+        self.expect_well()?;
+        let Some(begun) = &mut self.begun else { return Ok(()) };
+        let Some(rolling) = &mut begun.rolling else { return Ok(()) };
+        let finished = rolling.finish_due(now.as_millis(), begun.ledger.as_mut());
+        finished.map_err(|failure| self.fail(failure))
+    }
+
     fn close(&mut self) -> Result<()> {
         if self.failed.is_some() {
             return Ok(());

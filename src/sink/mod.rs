@@ -181,6 +181,20 @@ pub trait Sink: Send {
     /// If that fails; the batch is tried again.
     fn commit(&mut self, key: &CommitKey) -> Result<()>;
 
+    /// When it has something to do though no batch comes, if it has: [`on_time`](Sink::on_time) is called then. Asked after
+    /// each commit.
+    fn due(&self) -> Option<Time> {
+        None
+    }
+
+    /// Does what is due by the time `now`, between two batches.
+    ///
+    /// # Errors
+    /// If that fails. What [can pass](Error::passes) is told and tried again; anything else stops the stream.
+    fn on_time(&mut self, _now: Time) -> Result<()> {
+        Ok(())
+    }
+
     /// The stream stops: brings what is committed into its last shape. Called once, after the last batch.
     ///
     /// # Errors
@@ -349,6 +363,19 @@ impl SharedSink {
             self.reached[1].store(commits, Ordering::SeqCst);
         }
         Ok(())
+    }
+
+    /// See [`Sink::due`].
+    pub fn due(&self) -> Option<Time> {
+        self.sink.lock().due()
+    }
+
+    /// See [`Sink::on_time`].
+    ///
+    /// # Errors
+    /// What the sink says.
+    pub fn on_time(&self, now: Time) -> Result<()> {
+        self.sink.lock().on_time(now)
     }
 
     /// See [`Sink::close`].

@@ -7,7 +7,8 @@
 //! roll:   rename to JOB-FIRST-LAST-PART.EXT ─ sync of the directory ─ keys to the ledger ─ remove the manifest
 //! ```
 //! So a key is in the manifest or in the ledger at every moment, and a manifest without its file and without its keys in the
-//! ledger means that somebody removed the file. The age of a file is counted in batch times. It does not know what rows
+//! ledger means that somebody removed the file. The age of a file is counted from the time of its first batch; a commit
+//! looks at it, and the engine when no batch comes. It does not know what rows
 //! look like.
 
 use std::collections::{HashMap, VecDeque};
@@ -175,12 +176,33 @@ impl Rolling {
         Ok(())
     }
 
-    /// Names all that is open.
-    pub(super) fn finish_all(
+    /// When the first of the open files is old enough.
+    pub(super) fn due(&self) -> Option<u64> {
+        let most = u64::try_from(self.roll.age?.as_millis()).unwrap_or(u64::MAX);
+        let with_rows = self.open.values().filter(|open| open.has_rows());
+        with_rows.map(|open| open.label.first.saturating_add(most)).min()
+    }
+
+    /// Names what is old enough at this time, between two batches.
+    pub(super) fn finish_due(
         &mut self,
+        time: u64,
+        ledger: Option<&mut LedgerFile>,
+    ) -> Result<(), PutFailure> {
+        self.finish_those(|it, open| it.is_due(open, time), ledger)
+    }
+
+    /// Names all that is open.
+    pub(super) fn finish_all(&mut self, ledger: Option<&mut LedgerFile>) -> Result<(), PutFailure> {
+        self.finish_those(|_, _| true, ledger)
+    }
+
+    fn finish_those(
+        &mut self,
+        which: impl Fn(&Self, &Open) -> bool,
         mut ledger: Option<&mut LedgerFile>,
     ) -> Result<(), PutFailure> {
-        let with_rows = self.open.iter().filter(|(_, open)| open.has_rows());
+        let with_rows = self.open.iter().filter(|(_, open)| open.has_rows() && which(self, open));
         let keys: Vec<(String, u32)> = with_rows.map(|(key, _)| key.clone()).collect();
         // The first failure is told after the rest was tried.
         let finish = |key: &(String, u32)| self.finish(key, ledger.as_deref_mut());

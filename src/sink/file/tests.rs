@@ -236,6 +236,31 @@ fn files_are_rolled_by_size_and_by_age_and_named_at_the_stop() {
 }
 
 #[test]
+fn an_idle_file_is_named_when_it_is_old_enough() {
+    let roll = Some(Roll { bytes: None, age: Some(std::time::Duration::from_millis(9)) });
+    let disk = MemoryStorage::new(0);
+    let sink = File::open(Arc::new(disk.clone()), FileFormat::Text, Existing::Committed, roll);
+    let sink = SharedSink::new(sink.expect("free"));
+    let deliver = |job: &str, ms| {
+        sink.deliver(&key(job, ms), &BatchMeta::default(), &rows(&["a"])).expect("written");
+    };
+    let (names, time) = (|| files(&disk).into_iter().map(|(name, _)| name), Time::from_millis);
+    let named = || names().filter(|name| name.ends_with(".txt")).collect::<Vec<_>>();
+    assert_eq!(sink.due(), None, "nothing is open");
+    deliver("one", 1);
+    deliver("two", 5);
+    assert_eq!(sink.due(), Some(time(10)));
+    sink.on_time(time(9)).expect("nothing is due");
+    assert_eq!(named(), [""; 0]);
+    sink.on_time(time(10)).expect("one is due");
+    assert_eq!((named(), sink.due()), (vec!["one-1-1-0.txt".to_owned()], Some(time(14))));
+    sink.on_time(time(99)).expect("the other is due");
+    assert_eq!((named().len(), sink.due()), (2, None));
+    deliver("one", 100);
+    assert_eq!(sink.due(), Some(time(109)));
+}
+
+#[test]
 fn a_manifest_that_is_damaged_in_the_middle_is_loud() {
     let disk = MemoryStorage::new(0);
     let roll = Some(Roll { bytes: Some(1 << 20), age: None });

@@ -1,0 +1,103 @@
+//! `Aging`: sinks that have something to do at a time, batch or no batch, such as naming a file that is old enough. Runs on the
+//! thread `job-loop`; what is to be done, on a worker.
+//!
+//! While batches run they see to it themselves: each commit looks at the age. Between them the loop waits for the first of these
+//! times; no job begins before a sink is done with it, so a sink never sees one between a write and its commit.
+
+use std::time::Duration;
+
+use super::{JobLoop, Message};
+use crate::error::Error;
+use crate::metrics::ConditionKind;
+use crate::sink::SharedSink;
+use crate::time::{Moment, Time};
+
+/// Wait after a sink that could not do it, before it is asked again.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Aging {
+    /// When a sink has something to do, as far as it is known.
+    due: Option<Moment>,
+    /// A sink may have something else to do than when it was asked.
+    is_stale: bool,
+    /// A worker is at it.
+    runs: bool,
+}
+
+impl Aging {
+    /// A batch is done.
+    pub(super) fn batch_done(&mut self) {
+        self.is_stale = true;
+    }
+
+    /// Whether no job may begin.
+    pub(super) fn holds_jobs(&self) -> bool {
+        self.runs
+    }
+}
+
+impl JobLoop {
+    /// When sinks are to be looked at next, if nothing else happens.
+    pub(super) fn sinks_due(&self) -> Option<Moment> {
+        self.aging.due.filter(|_| self.may_age())
+    }
+
+    fn may_age(&self) -> bool {
+        !self.aging.runs && !self.draining && self.jobs.batches() == 0
+    }
+
+    /// Lets the sinks do what is due.
+    pub(super) fn look_at_sinks(&mut self) {
+        if !self.may_age() {
+            return;
+        }
+        let now = self.parts.clock.now();
+        if !std::mem::take(&mut self.aging.is_stale) && self.aging.due.is_none_or(|due| now < due) {
+            return;
+        }
+        // The wall clock may have been set since they were asked.
+        let wall = self.parts.clock.wall_time();
+        let (sinks, wait) = (self.parts.graph.sinks(), |at: Time| {
+            Duration::from_millis(at.as_millis().saturating_sub(wall.as_millis()))
+        });
+        self.aging.due =
+            sinks.iter().filter_map(SharedSink::due).map(|at| now.plus(wait(at))).min();
+        if self.aging.due.is_none_or(|due| now < due) {
+            return;
+        }
+        self.aging.runs = true;
+        let scheduler = self.scheduler.clone();
+        self.parts.workers.submit(vec![Box::new(move |_| {
+            let look = |sink: SharedSink| match sink.on_time(wall) {
+                Ok(()) => (sink, None),
+                Err(err) => (sink, Some(err)),
+            };
+            let outcomes = sinks.into_iter().map(look).collect();
+            scheduler.post(Message::SinksLooked(outcomes));
+        })]);
+    }
+
+    /// The sinks have done what was due, or could not.
+    pub(super) fn sinks_looked(&mut self, outcomes: Vec<(SharedSink, Option<Error>)>) {
+        self.aging.runs = false;
+        self.aging.is_stale = true;
+        for (sink, failed) in outcomes {
+            let name = sink.name().unwrap_or("output").to_owned();
+            let conditions = self.parts.events.conditions();
+            match failed {
+                None => {
+                    conditions.end(ConditionKind::SinkUnfinished, &name);
+                }
+                Some(err) if !err.passes() => self.stop_for(err),
+                Some(err) => {
+                    let (kind, needs) = (ConditionKind::SinkUnfinished, "tried again every 10 s");
+                    conditions.begin(kind, &name, err.to_string(), needs);
+                    self.aging.is_stale = false;
+                    self.aging.due = Some(self.parts.clock.now().plus(RETRY));
+                }
+            }
+        }
+    }
+}
