@@ -270,17 +270,7 @@ impl Scheduler {
                 (recovery.found.next_index, recovery.found.last_time.map(Time::from_millis));
             last.into_iter().for_each(|last| generator.resume(last));
         }
-        let (graph, workers) = (Arc::clone(&parts.graph), parts.workers.workers());
-        let direct: Vec<_> = parts.direct.iter().map(|direct| direct.reader.clone()).collect();
-        let durable = parts
-            .recovery
-            .as_mut()
-            .map(|recovery| Durable::new(recovery, now, &graph, direct, workers));
-        if let Some(recovery) = &parts.recovery {
-            let scheduler = self.clone();
-            // A loop with a full mailbox looks after each message anyway.
-            recovery.journal.on_shortage(move || scheduler.nudge(Message::Planned));
-        }
+        let durable = self.durable(&mut parts, now);
         let steering = Steering::new(options.interval, std::mem::take(&mut parts.steered), now);
         let outputs = parts.graph.outputs();
         let ticks = self.ticks(&options, &parts.clock, poison)?;
@@ -317,6 +307,18 @@ impl Scheduler {
         };
         let started = thread::spawn("job-loop", poison, move || job_loop.run());
         started.map_err(|err| Error::io("cannot start the thread `job-loop`", err))
+    }
+
+    /// With a log: what it is asked for and told, batch by batch.
+    fn durable(&self, parts: &mut Parts, now: Moment) -> Option<Durable> {
+        let recovery = parts.recovery.as_mut()?;
+        let direct: Vec<_> = parts.direct.iter().map(|direct| direct.reader.clone()).collect();
+        let workers = parts.workers.workers();
+        let durable = Durable::new(recovery, now, &parts.graph, direct, workers);
+        let scheduler = self.clone();
+        // A loop with a full mailbox looks after each message anyway.
+        recovery.journal.on_shortage(move || scheduler.nudge(Message::Planned));
+        Some(durable)
     }
 
     /// The ticks to come, where batches have a schedule.
