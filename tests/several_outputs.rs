@@ -1,8 +1,9 @@
 //! Several outputs of one stream compute it once: closures are counted, and every output gives what it gives alone.
 
-use tidemill::sync::{Arc, AtomicU64, Mutex, Ordering};
+use tidemill::sink::{BatchMeta, CommitKey, Memory, Rows, SharedSink};
+use tidemill::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
 use tidemill::testing::ManualClock;
-use tidemill::{Config, DStream, Error, Interval, StreamingContext};
+use tidemill::{Config, DStream, Error, Event, Interval, Sink, StreamingContext};
 
 const SECOND: Interval = Interval::secs(1);
 
@@ -218,4 +219,69 @@ fn a_failed_attempt_is_repeated_by_itself() {
     assert_eq!(last.rows()[0].1.len(), 9);
     // The pass of the first job, and the second attempt of the second one.
     assert_eq!(calls.load(Ordering::SeqCst), 18);
+}
+
+/// Takes so many batches; then its reader is gone.
+struct Until(u64, Arc<AtomicBool>);
+
+impl Sink for Until {
+    fn closed(&self) -> Option<Arc<AtomicBool>> {
+        Some(Arc::clone(&self.1))
+    }
+
+    fn committed(&mut self, _key: &CommitKey) -> tidemill::Result<bool> {
+        Ok(false)
+    }
+
+    fn write(&mut self, key: &CommitKey, _meta: &BatchMeta, _rows: &Rows) -> tidemill::Result<()> {
+        if key.time.as_millis() <= self.0 * 1000 {
+            return Ok(());
+        }
+        self.1.store(true, Ordering::SeqCst);
+        Err(Error::Failed("the reader is gone".to_owned()))
+    }
+
+    fn commit(&mut self, _key: &CommitKey) -> tidemill::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_sink_whose_reader_is_gone_holds_no_other_up() {
+    // How many batches of three are done, and how often the close is told.
+    let check = |attach: fn(&DStream<i64>, Until), expected: (u64, u64)| {
+        let ctx = StreamingContext::with_clock(Config::new("test").workers(1), ManualClock::new())
+            .expect("a good configuration");
+        let told = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&told);
+        ctx.add_listener(move |event: &Event| {
+            count.fetch_add(u64::from(matches!(event, Event::SinkClosed { .. })), Ordering::SeqCst);
+        });
+        attach(&numbers(&ctx), Until(1, Arc::default()));
+        let done = (1..=3).take_while(|_| ctx.run_batches(1).is_ok()).count() as u64;
+        drop(ctx);
+        assert_eq!((done, told.load(Ordering::SeqCst)), expected);
+    };
+    check(|stream, until| stream.save(until), (1, 1));
+    check(
+        |stream, until| {
+            stream.save(until);
+            drop(stream.collect());
+        },
+        (3, 1),
+    );
+    check(
+        |stream, until| {
+            stream.save_to("both", vec![SharedSink::new(until), SharedSink::new(Memory::new())]);
+        },
+        (3, 1),
+    );
+    check(
+        |stream, until| {
+            let other = Until(until.0, Arc::clone(&until.1));
+            stream.save(until);
+            stream.save(other);
+        },
+        (1, 1),
+    );
 }
