@@ -132,6 +132,42 @@ fn a_backlog_with_states_windows_and_an_open_file() {
     assert_eq!(window(1_796_002_148_000), "[20]\n");
 }
 
+/// The first version kept no list of its segments; the first start of a later one writes it.
+#[test]
+fn a_directory_that_was_adopted_and_loses_a_segment_is_refused() {
+    let fixture = Fixture::new("relp");
+    let mut program = fixture.run("relp.toml", &[]);
+    program.wait_for("listening");
+    program.process.kill();
+    let inspect = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        command.current_dir(fixture.0.path()).args(["inspect", "state", "--pipeline", "relp.toml"]);
+        let output = command.output().expect("it runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, shown) = inspect();
+    assert_eq!(code, Some(0), "{shown}");
+    let segment = |line: &str| {
+        let rest = line.strip_prefix("  segment ")?.split_once('(')?.1;
+        rest.split_once(')').map(|(file, _)| file.to_owned())
+    };
+    let needed: Vec<String> = shown.lines().filter_map(segment).collect();
+    assert!(!needed.is_empty(), "{shown}");
+    for lost in needed {
+        let (file, away) = (fixture.path("state").join(&lost), fixture.path("away"));
+        fs::rename(&file, &away).expect("moved");
+        assert_eq!(inspect().0, Some(1), "{lost}");
+        let (code, _, said) = fixture.run("relp.toml", &[]).finish();
+        let said = said.join("\n");
+        let expected = [lost.as_str(), "the file is missing", "--accept-loss"];
+        assert!(code == Some(1) && expected.iter().all(|words| said.contains(words)), "{said}");
+        fs::rename(&away, &file).expect("moved");
+    }
+    let program = fixture.run("relp.toml", &[]);
+    program.wait_for("listening");
+    program.stop();
+}
+
 #[test]
 fn positions_of_files() {
     let fixture = Fixture::new("files");

@@ -7,6 +7,7 @@
 mod alive;
 mod answers;
 mod backlog;
+mod damage;
 mod hang;
 mod names;
 mod orders;
@@ -49,6 +50,7 @@ impl Acknowledge for Acknowledged {
 }
 
 /// What is known of a connection when its life is over.
+#[derive(Clone)]
 struct Connection {
     name: String,
     offered: u64,
@@ -56,6 +58,7 @@ struct Connection {
 }
 
 /// The disks of the state and of the output, and what was sent so far.
+#[derive(Clone)]
 struct World {
     state: MemoryStorage,
     output: MemoryStorage,
@@ -66,8 +69,8 @@ struct World {
     keeps: bool,
     /// How often everything in the program got another name.
     renamed: u64,
-    /// Whether the last life has begun.
-    began: bool,
+    /// Why the last life did not begin; none if it did.
+    refusal: Option<String>,
     /// Whether it writes beside what is there.
     appends: bool,
     random: u64,
@@ -99,7 +102,7 @@ impl World {
             roll,
             keeps: false,
             renamed: 0,
-            began: false,
+            refusal: None,
             appends: false,
             random: seed | 1,
         }
@@ -120,6 +123,10 @@ impl World {
     }
 
     fn start(&self, workers: usize) -> Result<Alive> {
+        Ok(Alive::new(self.build(workers)?.start()?, &self.clock))
+    }
+
+    fn build(&self, workers: usize) -> Result<StreamingContext> {
         let config = Config::new("crash").batch_interval(PERIOD).workers(workers);
         let context = StreamingContext::with_clock(self.renaming(config), self.clock.clone())?;
         context.keep_state_in(Arc::new(self.state.clone()), SEGMENT_BYTES);
@@ -133,7 +140,7 @@ impl World {
             keep(&lines, &file, |name| self.named(name));
         }
         context.limits(RunLimits::default());
-        Ok(Alive::new(context.start()?, &self.clock))
+        Ok(context)
     }
 
     /// One life: feeds a connection of its own, and stops or dies. True if it stopped in order.
@@ -145,7 +152,7 @@ impl World {
         }
         let workers = usize::try_from(1 + self.below(3)).expect("three at most");
         let started = self.start(workers);
-        self.began = started.is_ok();
+        self.refusal = started.as_ref().err().map(ToString::to_string);
         let Ok(running) = started else { return false };
         let steps = 5 + self.below(40);
         let acknowledged = Arc::new(Acknowledged::default());

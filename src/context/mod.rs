@@ -552,12 +552,9 @@ impl StreamingContext {
         let events = EventBus::with_clock(Arc::clone(&self.clock));
         let policy = lost::Policy::of(&self.config, *self.limits.lock());
         let (config, clock) = (&self.config, &self.clock);
-        recover::look(
-            storage,
-            &streams,
-            recover::Told { config, clock, events: &events, policy },
-            looked,
-        )
+        let told = recover::Told { config, clock, events: &events, policy };
+        let segment_bytes = self.storage.lock().as_ref().map(|(_, bytes)| *bytes);
+        recover::look((storage, segment_bytes), &streams, told, looked)
     }
 
     /// Drives `count` batches on the manual clock: moves it by one interval, waits until the batch is done, and again. After a

@@ -77,18 +77,20 @@ pub(super) fn open(
 }
 
 /// Looks at a directory as [`open`] does, asks all that a start asks before it changes anything, and changes nothing. The
-/// directory's lock is not asked for. `looked` hears how many of how many segments were looked at.
+/// directory's lock is not asked for. The size of a segment follows from the disk unless it is given. `looked` hears how many
+/// of how many segments were looked at.
 ///
 /// # Errors
 /// If something cannot be read; a refusal is part of the look.
 pub(super) fn look(
-    storage: &Arc<dyn Storage>,
+    (storage, segment_bytes): (&Arc<dyn Storage>, Option<u64>),
     streams: &Streams<'_>,
     told: Told<'_>,
     looked: &mut dyn FnMut(usize, usize),
 ) -> Result<Look> {
-    let on_disk = on_disk(Arc::clone(storage), streams.sources);
-    let options = on_disk.and_then(|(_, segment_bytes)| options(streams, segment_bytes, told));
+    let of_disk = || on_disk(Arc::clone(storage), streams.sources).map(|(_, bytes)| bytes);
+    let segment_bytes = segment_bytes.map_or_else(of_disk, Ok);
+    let options = segment_bytes.and_then(|bytes| options(streams, bytes, told));
     let mut look = journal::look(storage.as_ref(), options.as_ref().ok(), looked)?;
     if let Err(err) = options {
         look.refusal = Some(err);
