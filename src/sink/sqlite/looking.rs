@@ -4,7 +4,7 @@
 //! no database                     ─▶ an empty one in memory
 //! no log beside it, or an empty one ─▶ `immutable`: the file is all there is
 //! a log, and its index              ─▶ `readonly_shm`: the index is read, or made anew in memory where nobody uses it
-//! a log without its index           ─▶ exclusive: the index is in memory
+//! a log without its index           ─▶ exclusive, without locks: nobody uses it, and the index is in memory
 //! ```
 //! Whoever opens a database with a log the usual way makes its index, and may save the log and remove it at the end.
 
@@ -45,7 +45,7 @@ fn of_file(path: &Path) -> rusqlite::Result<Connection> {
     let how = match (has_log, has_index) {
         (false, _) => "immutable=1",
         (true, true) => "readonly_shm=1",
-        (true, false) => "mode=ro",
+        (true, false) => "vfs=unix-none",
     };
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
     let connection = Connection::open_with_flags(format!("file:{}?{how}", escaped(path)), flags)?;

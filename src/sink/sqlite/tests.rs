@@ -1,5 +1,8 @@
 //! The sink `sqlite`, wherever its process dies, and whoever else uses the table.
 
+mod looks;
+mod owners;
+
 use super::*;
 use crate::batch::Failure;
 use crate::sink::given::{State, key, rows};
