@@ -23,7 +23,7 @@ use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, AtomicU64, Mailbox, Ordering, Poison, Signal, StopToken};
 use crate::time::Clock;
 use crate::wal::storage::{
-    Storage, StoredFile, create_again, discard, needs, read_full, sync, write_all,
+    Lock, Storage, StoredFile, create_again, discard, needs, read_full, sync, write_all,
 };
 
 /// Wait after a write that failed, before it is made again.
@@ -59,6 +59,8 @@ pub(crate) struct Asides {
     failing: ConditionHandle,
     stop: StopToken,
     stopped: Signal,
+    /// Keeps out who would take the same names.
+    _lock: Lock,
 }
 
 /// What asides are made with.
@@ -122,12 +124,13 @@ impl Asides {
     /// it again.
     ///
     /// # Errors
-    /// If the directory cannot be read.
+    /// If another process keeps those of a source of this name there, or the directory cannot be read.
     pub(crate) fn open(storage: Arc<dyn Storage>, options: AsideOptions) -> Result<Arc<Self>> {
         let plain =
             |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' };
         let source: String = options.source.chars().map(plain).collect();
         let place = storage.name();
+        let _lock = storage.lock_for(&source).map_err(|err| taken(&options.source, err))?;
         let next = look(storage.as_ref(), &source)
             .map_err(|err| Error::io(format!("cannot read the directory {place}"), err))?;
         let failing = options.conditions.handle(ConditionKind::DeadLetterFails, place);
@@ -143,6 +146,7 @@ impl Asides {
             failing,
             stop,
             stopped,
+            _lock,
         }))
     }
 
@@ -261,17 +265,26 @@ impl Asides {
 
     /// Makes a record durable under its name.
     fn keep(&self, aside: &Aside) -> Done {
-        let (open, name) =
-            (self.open_name(aside.number), format!("{}-{}.records", self.source, aside.number));
+        let open = self.open_name(aside.number);
         if let Err(err) = sync(aside.file.as_ref()) {
             return self.fail(&err);
         }
-        let named = self.until_done(0, || match self.storage.rename(&open, &name) {
-            Err(err) if err.kind() == ErrorKind::NotFound => {
-                self.copy(aside)?;
-                self.storage.rename(&open, &name)
+        let mut number = aside.number;
+        let named = self.until_done(0, || {
+            let name = format!("{}-{number}.records", self.source);
+            match self.storage.rename_new(&open, &name) {
+                Err(err) if err.kind() == ErrorKind::NotFound => {
+                    self.copy(aside)?;
+                    self.storage.rename_new(&open, &name)
+                }
+                // Somebody has put a file there; what has a name is never written over.
+                Err(err) if err.kind() == ErrorKind::AlreadyExists => {
+                    number = self.next.fetch_add(1, Ordering::SeqCst);
+                    let name = format!("{}-{number}.records", self.source);
+                    self.storage.rename_new(&open, &name)
+                }
+                named => named,
             }
-            named => named,
         });
         if named == Done::GivenUp {
             self.discard(aside);
@@ -323,6 +336,17 @@ impl Asides {
             let clock = &self.options.clock;
             clock.wait(&self.stopped, Some(clock.now().plus(RETRY)));
         }
+    }
+}
+
+/// The error for a directory where another process keeps records of a source of this name.
+fn taken(source: &str, err: Error) -> Error {
+    match err {
+        Error::Failed(text) => Error::Failed(format!(
+            "source `{source}` keeps over-long records where a source of the same name keeps them: {text} (`dead_letter`), \
+             or the source another name"
+        )),
+        other => other,
     }
 }
 

@@ -4,19 +4,20 @@
 //! DIRECTORY/PIPELINE-TIME-SOURCE.records      the records as they were received, with their terminators or headers
 //! ```
 //! A file is written aside (its name starts with `.`), synced and renamed, and the directory synced, so a whole one is all
-//! there, also after a power cut. The directory is made when it is first needed, and again if somebody removed it. Runs on a
-//! worker; knows nothing of jobs.
+//! there, also after a power cut. Processes may share a directory: what is written aside has a name of its own in each, and a
+//! file that has its name is never written over. The directory is made when it is first needed, and again if somebody removed
+//! it. Runs on a worker; knows nothing of jobs.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
+use crate::owner::random_mark;
 use crate::store::StoredBlock;
+use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Mutex};
 use crate::time::Time;
-use crate::wal::storage::{
-    Directory, Storage, StoredFile, create_again, discard, put_in_place, write_all,
-};
+use crate::wal::storage::{Directory, Storage, StoredFile, create_again, discard, sync, write_all};
 
 /// The input of one batch from one source.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +55,8 @@ pub struct DeadLetterFiles {
     /// Made when it is first needed, if it is a directory of the file system.
     directory: PathBuf,
     storage: Arc<Mutex<Option<Arc<dyn Storage>>>>,
+    /// What no other process has in the names of what it writes aside. Drawn when it is first needed.
+    mark: Arc<Mutex<Option<u64>>>,
 }
 
 impl DeadLetterFiles {
@@ -64,13 +67,14 @@ impl DeadLetterFiles {
             place: directory.display().to_string(),
             directory,
             storage: Arc::default(),
+            mark: Arc::default(),
         }
     }
 
     /// Keeps letters in this storage.
     pub fn of(storage: Arc<dyn Storage>) -> Self {
         let (place, storage) = (storage.name(), Arc::new(Mutex::new(Some(storage))));
-        DeadLetterFiles { place, directory: PathBuf::new(), storage }
+        DeadLetterFiles { place, directory: PathBuf::new(), storage, mark: Arc::default() }
     }
 
     fn storage(&self) -> Result<Arc<dyn Storage>> {
@@ -91,13 +95,21 @@ impl DeadLetterFiles {
         }
     }
 
+    fn mark(&self) -> Result<u64> {
+        let mut mark = self.mark.lock();
+        match *mark {
+            Some(mark) => Ok(mark),
+            None => Ok(*mark.insert(random_mark()?)),
+        }
+    }
+
     /// The name of the letter's file.
     fn write(&self, letter: &DeadLetter<'_>, storage: &dyn Storage) -> Result<String> {
         let what = || format!("cannot write a dead letter to {}", self.place);
         let failed = |err| Error::io(what(), err);
         let time = letter.time.as_millis();
         let name = format!("{}-{time}-{}", plain(letter.pipeline), plain(letter.source));
-        let aside = format!(".{name}.open");
+        let aside = format!(".{name}.{:016x}.open", self.mark()?);
         let file = create_again(storage, &aside).map_err(failed)?;
         if let Err(failure) = write_blocks(file.as_ref(), letter.blocks) {
             discard(storage, file.as_ref(), &aside);
@@ -107,9 +119,8 @@ impl DeadLetterFiles {
             });
         }
         let placed = storage.list().and_then(|taken| {
-            let name = unused(&taken, &name);
-            put_in_place(storage, file.as_ref(), &aside, &name)?;
-            Ok(name)
+            let names = names(&name).filter(|name| !taken.contains(name));
+            put_under(storage, file.as_ref(), &aside, names)
         });
         placed.map_err(|err| {
             // Another attempt writes a new file: after a failed sync nothing is known of this one. It may have its name.
@@ -160,11 +171,36 @@ fn plain(name: &str) -> String {
     name.chars().map(plain).collect()
 }
 
-/// A letter never replaces another one, also when a batch time comes again after a restart.
-fn unused(taken: &[String], name: &str) -> String {
-    let names = std::iter::once(format!("{name}.records"));
-    let mut names = names.chain((1_u64..).map(|again| format!("{name}-again{again}.records")));
-    names.find(|name| !taken.contains(name)).expect("there are more numbers than files")
+/// The names that a letter may have: it never replaces another one, also when a batch time comes again after a restart.
+fn names(name: &str) -> impl Iterator<Item = String> {
+    let again = move |again: u64| format!("{name}-again{again}.records");
+    std::iter::once(format!("{name}.records")).chain((1..).map(again))
+}
+
+/// Puts a file that was written aside in place, under the first of the names that nobody has: synced, renamed, the directory
+/// synced. Another process may take names meanwhile.
+fn put_under(
+    storage: &dyn Storage,
+    file: &dyn StoredFile,
+    aside: &str,
+    mut names: impl Iterator<Item = String>,
+) -> io::Result<String> {
+    let comes_late = planted(Planted::RenameBeforeSync);
+    if !comes_late {
+        sync(file)?;
+    }
+    let name = loop {
+        let name = names.next().expect("there are more numbers than files");
+        match storage.rename_new(aside, &name) {
+            Err(err) if err.kind() == ErrorKind::AlreadyExists => {}
+            outcome => break outcome.map(|()| name)?,
+        }
+    };
+    storage.sync_dir()?;
+    if comes_late {
+        sync(file)?;
+    }
+    Ok(name)
 }
 
 #[cfg(all(test, not(tidemill_model)))]
@@ -208,6 +244,27 @@ mod tests {
         assert_eq!(files, 2, "nothing is left aside");
     }
 
+    /// Two processes in one directory, each with a letter of the same name, at every step of the other.
+    #[test]
+    fn two_processes_write_nothing_of_each_other_over() {
+        let disk = MemoryStorage::new(0);
+        let [one, other] = [0, 1].map(|_| DeadLetterFiles::of(Arc::new(disk.clone())));
+        assert_ne!(one.mark().expect("drawn"), other.mark().expect("drawn"));
+        // What the other one is in the middle of.
+        let aside = format!(".p-5000-s.{:016x}.open", other.mark().expect("drawn"));
+        disk.set_bytes(&aside, b"a half");
+        keep(&one, "s").expect("written");
+        assert_eq!(disk.bytes(&aside).as_deref(), Some(&b"a half"[..]));
+        // A name that is taken between the look and the rename.
+        let file = disk.create(".mine").expect("made");
+        let all = ["p-5000-s.records", "b"].map(str::to_owned).into_iter();
+        assert_eq!(put_under(&disk, file.as_ref(), ".mine", all).expect("put"), "b");
+        keep(&other, "s").expect("written");
+        let names = disk.list().expect("listed");
+        assert_eq!(names, ["b", "p-5000-s-again1.records", "p-5000-s.records"]);
+        assert!(names[1..].iter().all(|name| disk.bytes(name).as_deref() == Some(RECORDS)));
+    }
+
     #[test]
     fn a_directory_that_cannot_be_made_is_an_error_that_names_it() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -244,7 +301,7 @@ mod tests {
     fn crashes() -> Result<(), String> {
         for fault in [Fault::Broken, Fault::Full, Fault::Interrupted, Fault::Short, Fault::PowerCut]
         {
-            for call in 1..=12 {
+            for call in 1..=16 {
                 let disk = MemoryStorage::new(call);
                 disk.fail(call, fault);
                 let letters = DeadLetterFiles::of(Arc::new(disk.clone()));

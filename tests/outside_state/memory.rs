@@ -84,8 +84,9 @@ impl Peer {
 /// How many records the dead letters hold, each as it was sent.
 fn put_aside(directory: &Path) -> usize {
     let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
-    let files =
-        entries.map(|entry| std::fs::read(entry.expect("readable").path()).expect("a file"));
+    let entries = entries.map(|entry| entry.expect("readable"));
+    let entries = entries.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
+    let files = entries.map(|entry| std::fs::read(entry.path()).expect("a file"));
     files.inspect(|bytes| assert!(*bytes == record("relp"), "it is whole")).count()
 }
 

@@ -89,6 +89,22 @@ impl Directory {
         }
     }
 
+    /// Locks the directory by this file.
+    fn lock_file(&self, name: &str) -> Result<Lock> {
+        let what = || format!("cannot lock {}", self.path.display());
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(self.at(name)).map_err(|err| Error::io(what(), err))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(held(&self.path, &self.at(name))),
+            Err(err) => return Err(Error::io(what(), err.into())),
+        }
+        let write_pid = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        write_pid.map_err(|err| Error::io(what(), err))?;
+        Ok(Lock(Box::new(file)))
+    }
+
     fn at(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
@@ -178,18 +194,11 @@ impl Storage for Directory {
     }
 
     fn lock(&self) -> Result<Lock> {
-        let what = || format!("cannot lock {}", self.path.display());
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let mut file = options.open(self.at(LOCK)).map_err(|err| Error::io(what(), err))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(held(&self.path, &self.at(LOCK))),
-            Err(err) => return Err(Error::io(what(), err.into())),
-        }
-        let write_pid = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-        write_pid.map_err(|err| Error::io(what(), err))?;
-        Ok(Lock(Box::new(file)))
+        self.lock_file(LOCK)
+    }
+
+    fn lock_for(&self, word: &str) -> Result<Lock> {
+        self.lock_file(&format!(".{word}{LOCK}"))
     }
 
     fn name(&self) -> String {

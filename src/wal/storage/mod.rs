@@ -158,6 +158,14 @@ pub trait Storage: fmt::Debug + Send + Sync {
     /// If another process holds it; the text names that process.
     fn lock(&self) -> Result<Lock>;
 
+    /// The same for those only who ask with this word, a part of a file's name. A storage that has one lock keeps everybody out.
+    ///
+    /// # Errors
+    /// If another process holds it; the text names that process.
+    fn lock_for(&self, _word: &str) -> Result<Lock> {
+        self.lock()
+    }
+
     /// What people call it in messages: the path of the directory.
     fn name(&self) -> String;
 
