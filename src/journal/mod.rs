@@ -222,6 +222,7 @@ impl Journal {
             return Err(no_room(&checkpoints, &log.name(), err));
         }
         handle(ConditionKind::LogRefuses).into_iter().for_each(|it| log.report_refusals(it));
+        options.conditions.iter().for_each(|all| log.report_hangs(all));
         let failing = handle(ConditionKind::CheckpointFails).into_iter();
         failing.for_each(|it| checkpoints.report_failures(it));
         checkpoints.follow(recovered.checkpoint);

@@ -16,6 +16,7 @@ use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, Signal};
 use crate::time::{Clock, Moment, Time};
 
 use super::Event;
+use super::watch::{Slow, Watch, Watched};
 
 /// The time from one message about a condition that lasts to the next.
 pub const REPEAT: Duration = Duration::from_secs(10);
@@ -98,6 +99,11 @@ kinds! {
     SinkUnfinished {
         name: "sink_unfinished", noun: "sink", help: "A sink cannot finish what is due",
         over: "finished what was due", unready: true, settles: 1,
+    }
+    /// A write of the log does not return, so nothing more becomes durable.
+    LogHangs {
+        name: "log_hangs", noun: "log", help: "A write or sync of the log does not return",
+        over: "is synced again", unready: true, settles: 1,
     }
 }
 
@@ -203,6 +209,8 @@ struct Inner {
     entries: Mutex<Vec<Entry>>,
     /// How often each kind began.
     begun: Vec<AtomicU64>,
+    /// What is over soon, or a condition.
+    watched: Mutex<Vec<Arc<Watched>>>,
 }
 
 /// Why a condition lasts.
@@ -243,8 +251,24 @@ impl Conditions {
     /// An empty registry, which raises `wake` when there is something to tell.
     pub(super) fn new(clock: Arc<dyn Clock>, wake: Signal) -> Self {
         let begun = CONDITIONS.iter().map(|_| AtomicU64::new(0)).collect();
-        let (any, entries) = (AtomicBool::new(false), Mutex::default());
-        Conditions(Arc::new(Inner { clock, wake, any, entries, begun }))
+        let (any, entries, watched) = (AtomicBool::new(false), Mutex::default(), Mutex::default());
+        Conditions(Arc::new(Inner { clock, wake, any, entries, begun, watched }))
+    }
+
+    /// A watch over what one thread does: what takes too long is a condition until it is over.
+    pub fn watch(&self, kind: ConditionKind, subject: impl Into<String>, slow: Slow) -> Watch {
+        let (watch, watched) = Watch::new(self.clone(), (kind, subject.into()), slow);
+        self.0.watched.lock().push(watched);
+        watch
+    }
+
+    pub(super) fn now(&self) -> Moment {
+        self.0.clock.now()
+    }
+
+    /// Lets the thread `events` ask again when there is something to do.
+    pub(super) fn wake(&self) {
+        self.0.wake.raise();
     }
 
     /// A condition begins, or lasts with this cause; true if it begins now, and false if it ended a moment ago.
@@ -327,19 +351,21 @@ impl Conditions {
 
     /// When there is something to tell next.
     pub(super) fn due(&self) -> Option<Moment> {
+        let watched = self.0.watched.lock().iter().filter_map(|watched| watched.due()).min();
         if !self.0.any.load(Ordering::SeqCst) {
-            return None;
+            return watched;
         }
-        self.0.entries.lock().iter().map(Entry::due).min()
+        let told = self.0.entries.lock().iter().map(Entry::due).min();
+        told.into_iter().chain(watched).min()
     }
 
     /// What is to be told now; at the `close` also the end of what has not settled.
     pub(super) fn take_due(&self, close: bool) -> Vec<Event> {
-        let mut events = Vec::new();
+        let (mut events, now) = (Vec::new(), self.0.clock.now());
+        self.0.watched.lock().iter().for_each(|watched| watched.look(self, now));
         if !self.0.any.load(Ordering::SeqCst) {
             return events;
         }
-        let now = self.0.clock.now();
         let mut entries = self.0.entries.lock();
         entries.retain_mut(|entry| tell(entry, now, close, &mut events));
         self.0.any.store(!entries.is_empty(), Ordering::SeqCst);

@@ -8,6 +8,7 @@ mod event;
 mod latency;
 mod reloads;
 mod tallies;
+mod watch;
 
 pub use batches::{BatchRecord, BatchState, EngineTimes, History, Moments, STAGES, Stage};
 pub use conditions::{
@@ -18,3 +19,4 @@ pub use event::{Event, EventBus, Listener};
 pub use latency::{Latency, Recorder, Times};
 pub use reloads::{Reloaded, Reloads};
 pub use tallies::{Tallies, Tally, TallyKind};
+pub use watch::{Slow, Watch};

@@ -15,6 +15,7 @@ use std::{fmt, io};
 use super::examine::Known;
 use super::format::{Position, RECORD_HEADER};
 use super::gate::{Gate, Lane};
+use super::hangs::watch_over;
 use super::list::Synced;
 use super::reader::{Segment, Visit};
 use super::recovery::{self, Recovered};
@@ -24,7 +25,7 @@ use super::storage::{Lock, Storage, Volume, needs};
 use super::writer::{Failure, Files, Record, Writer, body_max};
 use super::{LogOptions, NotLogged};
 use crate::error::{Error, Result};
-use crate::metrics::ConditionHandle;
+use crate::metrics::{ConditionHandle, Conditions, Watch};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering, Poison, Signal};
 use crate::time::{Clock, Joined, Moment, join_until};
@@ -65,6 +66,8 @@ struct Shared {
     lock: Mutex<Option<Arc<Lock>>>,
     /// Says that writes are refused, once there is somebody to be told.
     refusing: Mutex<Option<ConditionHandle>>,
+    /// Says that a write does not return, once there is somebody to be told.
+    hanging: Mutex<Option<Arc<Watch>>>,
 }
 
 #[derive(Default)]
@@ -138,6 +141,7 @@ impl WriteAheadLog {
             lock: Mutex::default(),
             synced: Mutex::new(writer.listing.now().segments.last().copied()),
             refusing: Mutex::default(),
+            hanging: Mutex::default(),
         });
         let (worker, owner) = (Arc::clone(&shared), poison.clone());
         let (gate, in_order) = (Gate::default(), false);
@@ -221,6 +225,11 @@ impl WriteAheadLog {
     /// The longest record that the log takes, in bytes.
     pub fn record_bytes_max(&self) -> usize {
         body_max(&self.options) - RECORD_HEADER
+    }
+
+    /// Says there when a write does not return.
+    pub(crate) fn report_hangs(&self, conditions: &Conditions) {
+        *self.shared.hanging.lock() = Some(Arc::new(watch_over(conditions, self.name())));
     }
 
     /// Why input is given back; none while the log takes it.
@@ -431,7 +440,9 @@ impl Worker {
             if work.group.is_empty() && work.release.is_none() {
                 if work.closed {
                     self.know_checkpoint();
+                    let watch = self.watch();
                     let closed = self.writer.close();
+                    watch.iter().for_each(|watch| watch.end());
                     self.look_at_counts();
                     match closed {
                         Ok(()) => self.in_order = true,
@@ -442,13 +453,21 @@ impl Worker {
                 self.shared.work.wait();
                 continue;
             }
+            let watch = self.watch();
             let outcome = self.carry_out(work);
+            watch.iter().for_each(|watch| watch.end());
             self.look_at_counts();
             if let Err(reason) = outcome {
                 self.end(&reason);
                 return;
             }
         }
+    }
+
+    /// The disk is about to be asked: the watch over that, which has begun.
+    fn watch(&self) -> Option<Arc<Watch>> {
+        let watch = self.shared.hanging.lock().clone();
+        watch.inspect(|watch| watch.begin())
     }
 
     /// The engine is told before those whose records are not durable.

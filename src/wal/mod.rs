@@ -17,6 +17,7 @@ mod cut;
 mod examine;
 mod format;
 mod gate;
+mod hangs;
 mod layout;
 mod list;
 mod log;

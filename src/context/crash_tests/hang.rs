@@ -1,9 +1,12 @@
 //! Disks that hang: a call does not return, and the stop ends all the same, says what is stuck, and leaves it alone.
 
+use std::time::Duration;
+
 use super::alive::Alive;
-use super::{Acknowledged, PERIOD, World, idle, range, until};
+use super::{Acknowledged, PERIOD, Trouble, World, idle, range, until};
 use crate::config::Config;
 use crate::context::StreamingContext;
+use crate::metrics::{Condition, ConditionKind};
 use crate::sink::{Existing, File, FileFormat, Roll};
 use crate::sync::Arc;
 use crate::wal::storage::{MemoryStorage, Storage};
@@ -70,6 +73,41 @@ fn a_stop_ends_although_a_disk_hangs() {
     check(&Hang { what: "a rolled file", roll, ..sink });
     let closing = Hang { at_the_stop: true, stuck: "`sink-output` did not stop", ..sink };
     check(&Hang { what: "the naming of a rolled file", part: "lines", roll, ..closing });
+}
+
+/// A sync that does not return is a condition, and so a reason why the stream is not ready, until it does.
+#[test]
+fn a_sync_that_hangs_is_said_while_it_does() {
+    let world = World::new(1);
+    let running = world.start(1).expect("started");
+    let acknowledged = Arc::new(Acknowledged::default());
+    let offer = |number: u64| {
+        let range = range("c0", number..number + 1, &acknowledged);
+        running.receivers[0].cutter().0.offer(range).expect("room");
+    };
+    let inspector = running.inspector();
+    offer(0);
+    until("it is durable", || *acknowledged.0.lock() == 1);
+    world.state.hang("wal-");
+    offer(1);
+    until("it hangs", || world.state.hung() > 0);
+    assert_eq!(inspector.conditions(), [], "nobody knows yet");
+    world.clock.advance(Duration::from_secs(10));
+    until("it is said", || !inspector.conditions().is_empty());
+    let text = "log `memory`: a write or sync has not returned for 10 s, and nothing becomes durable meanwhile; its disk \
+        must answer";
+    let said: Vec<String> = inspector.conditions().iter().map(Condition::text).collect();
+    assert_eq!(said, [text]);
+    assert!(inspector.unready().iter().any(|why| why == text), "{:?}", inspector.unready());
+    world.state.release();
+    until("it is durable", || *acknowledged.0.lock() == 2);
+    until("it is over", || {
+        world.clock.advance(PERIOD.as_duration());
+        inspector.conditions().is_empty()
+    });
+    let begun = inspector.conditions_begun();
+    assert_eq!(begun[ConditionKind::LogHangs as usize], (ConditionKind::LogHangs, 1));
+    assert!(running.stop(Trouble::None), "in order");
 }
 
 /// More than waits for the log: those that append wait too, the push thread and the job loop.

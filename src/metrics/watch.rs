@@ -1,0 +1,172 @@
+//! `Watch`: something that is over soon, and a condition once it is not. It has no thread: the thread `events` looks.
+//!
+//! ```text
+//!  begin ─▶ since when ─ nobody looks yet ─▶ wakes `events` ─ so much later ─▶ that one again? the condition begins
+//!  end ───▶ none ─ the condition lasts ─▶ it ends                             another one? looks again, none? nobody looks
+//! ```
+//! So what begins and ends all the time wakes the thread once in that time, and what does not costs nothing.
+
+use std::time::Duration;
+
+use super::ConditionKind;
+use super::conditions::Conditions;
+use crate::sync::{Arc, Mutex};
+use crate::time::Moment;
+
+/// See the module. It is of one thread, which does one thing at a time.
+#[derive(Debug)]
+pub struct Watch {
+    conditions: Conditions,
+    watched: Arc<Watched>,
+}
+
+/// What is watched, and how it is told.
+#[derive(Debug)]
+pub(super) struct Watched {
+    kind: ConditionKind,
+    subject: String,
+    cause: String,
+    needs: String,
+    after: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Since when it lasts.
+    since: Option<Moment>,
+    /// When the thread `events` looks at it next.
+    look_at: Option<Moment>,
+    /// Whether the condition has begun.
+    lasts: bool,
+}
+
+/// What a watch says once something takes longer than this.
+#[derive(Clone, Debug)]
+pub struct Slow {
+    /// How long it may take.
+    pub after: Duration,
+    /// What goes wrong.
+    pub cause: String,
+    /// What is needed for it to end.
+    pub needs: String,
+}
+
+impl Watch {
+    pub(super) fn new(
+        conditions: Conditions,
+        (kind, subject): (ConditionKind, String),
+        Slow { after, cause, needs }: Slow,
+    ) -> (Watch, Arc<Watched>) {
+        let state = Mutex::default();
+        let watched = Arc::new(Watched { kind, subject, cause, needs, after, state });
+        (Watch { conditions, watched: Arc::clone(&watched) }, watched)
+    }
+
+    /// It begins.
+    pub fn begin(&self) {
+        let now = self.conditions.now();
+        let mut state = self.watched.state.lock();
+        state.since = Some(now);
+        if state.look_at.is_none() {
+            state.look_at = Some(now.plus(self.watched.after));
+            drop(state);
+            self.conditions.wake();
+        }
+    }
+
+    /// It is over.
+    pub fn end(&self) {
+        let mut state = self.watched.state.lock();
+        state.since = None;
+        if std::mem::take(&mut state.lasts) {
+            drop(state);
+            self.conditions.end(self.watched.kind, &self.watched.subject);
+        }
+    }
+}
+
+impl Watched {
+    /// When it is to be looked at.
+    pub(super) fn due(&self) -> Option<Moment> {
+        self.state.lock().look_at
+    }
+
+    /// Looks at it, if that is due: it has lasted too long, or is looked at again, or nobody looks any more.
+    pub(super) fn look(&self, conditions: &Conditions, now: Moment) {
+        let mut state = self.state.lock();
+        if state.look_at.is_none_or(|at| now < at) {
+            return;
+        }
+        let ends_at = state.since.map(|since| since.plus(self.after));
+        state.look_at = ends_at.filter(|at| now < *at);
+        if ends_at.is_some() && state.look_at.is_none() && !state.lasts {
+            state.lasts = true;
+            // Under the lock: the end comes behind it.
+            conditions.begin(self.kind, &self.subject, &*self.cause, &*self.needs);
+        }
+    }
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::super::Event;
+    use super::*;
+    use crate::sync::Signal;
+    use crate::time::{Clock, ManualClock};
+
+    const AFTER: u64 = 10;
+
+    /// Begins (`b`), ends (`e`), or a number of seconds that pass; what is told, with the second in which it is.
+    fn check(story: &str, expected: &[(u64, &str)]) {
+        let clock = ManualClock::new();
+        let (wake, mut woken, mut told, mut second) = (Signal::new(), 0, Vec::new(), 0);
+        let conditions = Conditions::new(Arc::new(clock.clone()), wake.clone());
+        let slow = Slow {
+            after: Duration::from_secs(AFTER),
+            cause: "it hangs".to_owned(),
+            needs: "it must not".to_owned(),
+        };
+        let watch = conditions.watch(ConditionKind::LogHangs, "/state", slow);
+        for word in story.split_whitespace() {
+            match word {
+                "b" => watch.begin(),
+                "e" => watch.end(),
+                seconds => {
+                    for _ in 0..seconds.parse::<u64>().expect("seconds") {
+                        clock.advance(Duration::from_secs(1));
+                        second += 1;
+                        let due = conditions.due().is_some_and(|at| at <= clock.now());
+                        woken += u64::from(due);
+                        for event in conditions.take_due(false) {
+                            told.push((
+                                second,
+                                match event {
+                                    Event::ConditionBegan { .. } => "began",
+                                    Event::ConditionLasts { .. } => "lasts",
+                                    Event::ConditionEnded { .. } => "ended",
+                                    other => panic!("{other:?}"),
+                                },
+                            ));
+                        }
+                    }
+                }
+            }
+        }
+        assert_eq!(told, expected, "{story}");
+        assert!(woken <= second / AFTER + 2 * told.len() as u64 + 1, "{story}: {woken} looks");
+    }
+
+    #[test]
+    fn what_takes_long_is_a_condition_until_it_is_over() {
+        check("b 9 e 20", &[]);
+        check("b 35 e 5", &[(10, "began"), (20, "lasts"), (30, "lasts"), (36, "ended")]);
+        // One after the other, none of them long.
+        check("b 4 e b 4 e b 4 e b 4 e b 4 e 30", &[]);
+        // The third is: it is looked at ten seconds after it began.
+        check("b 4 e b 3 e b 12 e 5", &[(17, "began"), (20, "ended")]);
+        check("b 12 e 2 b 11 e 5", &[(10, "began"), (13, "ended"), (24, "began"), (26, "ended")]);
+        // It began again before it was settled.
+        check("b 12 e b 15 e 5", &[(10, "began"), (13, "ended"), (22, "began"), (28, "ended")]);
+    }
+}

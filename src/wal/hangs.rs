@@ -1,0 +1,21 @@
+//! What is said of a log whose disk hangs.
+
+use std::time::Duration;
+
+use crate::metrics::{ConditionKind, Conditions, Slow, Watch};
+
+/// What writing a group, or letting segments go, may take before the disk counts as one that hangs.
+const SLOW: Duration = Duration::from_secs(10);
+
+/// The watch over a log in this place.
+pub(super) fn watch_over(conditions: &Conditions, place: String) -> Watch {
+    let seconds = SLOW.as_secs();
+    let slow = Slow {
+        after: SLOW,
+        cause: format!(
+            "a write or sync has not returned for {seconds} s, and nothing becomes durable meanwhile"
+        ),
+        needs: "its disk must answer".to_owned(),
+    };
+    conditions.watch(ConditionKind::LogHangs, place, slow)
+}
