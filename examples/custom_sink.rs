@@ -1,29 +1,45 @@
-//! A sink of your own: running totals of words, in which each batch counts once however often it is delivered.
+//! A sink of your own: running totals of words, in which each batch counts once however often it is delivered. A batch is the
+//! one that it is by its whole key: another state directory has batches of the same time.
 //!
 //! `cargo run --release --example custom_sink` counts three batches of a queue and prints the totals.
 
 use std::collections::{BTreeMap, HashMap};
 
+use tidemill::owner::BatchId;
 use tidemill::sink::{BatchMeta, Cell, CommitKey, Rows};
 use tidemill::sync::{Arc, Mutex};
 use tidemill::testing::ManualClock;
-use tidemill::{Config, Result, Sink, StreamingContext, Time};
+use tidemill::{Config, Error, Result, Sink, StreamingContext, Time};
 
 type Totals = Arc<Mutex<BTreeMap<String, u64>>>;
 
-/// A real one would keep the totals and the last time in one transaction of a database.
+/// A real one would keep the totals and the last keys in one transaction of a database.
 #[derive(Default)]
 struct Adding {
     /// What was written and does not count yet.
     written: Vec<(String, u64)>,
-    /// The last batch of each job that counts. Batches of a job come in order, so one time is enough.
-    last: HashMap<Arc<str>, Time>,
+    /// The last batch of each job that counts. Batches of a job come in order, so one key is enough.
+    last: HashMap<Arc<str>, CommitKey>,
     totals: Totals,
 }
 
 impl Sink for Adding {
     fn committed(&mut self, key: &CommitKey) -> Result<bool> {
-        Ok(self.last.get(&key.job).is_some_and(|last| key.time <= *last))
+        let Some(last) = self.last.get(&key.job).filter(|last| key.time <= last.time) else {
+            return Ok(false);
+        };
+        let is_earlier = key.time < last.time && key.id.state == last.id.state;
+        if is_earlier || key == last {
+            return Ok(true);
+        }
+        // Neither taken for committed nor added to what it is not a part of.
+        let (job, time) = (&key.job, key.time);
+        let BatchId { state, run, digest } = key.id;
+        Err(Error::Failed(format!(
+            "batch {time} of job `{job}`, which start {run} of the state {state} planned as {digest}, is another one than \
+             {:?}, which is in the totals",
+            last.id
+        )))
     }
 
     fn write(&mut self, _key: &CommitKey, _meta: &BatchMeta, rows: &Rows) -> Result<()> {
@@ -42,9 +58,23 @@ impl Sink for Adding {
         for (word, count) in self.written.drain(..) {
             *totals.entry(word).or_default() += count;
         }
-        self.last.insert(Arc::clone(&key.job), key.time);
+        self.last.insert(Arc::clone(&key.job), key.clone());
         Ok(())
     }
+}
+
+/// The same batch is known again, one that was planned otherwise is refused although it has the same time.
+fn check_keys() -> Result<()> {
+    let mut sink = Adding::default();
+    let planned_by = |run| {
+        let key = CommitKey::new("totals", "words", Time::from_millis(1_000), 0);
+        key.with_id(BatchId { run, ..BatchId::default() })
+    };
+    assert!(!sink.committed(&planned_by(1))?);
+    sink.commit(&planned_by(1))?;
+    assert!(sink.committed(&planned_by(1))?);
+    assert!(sink.committed(&planned_by(2)).is_err());
+    Ok(())
 }
 
 #[expect(clippy::print_stdout, reason = "an example prints its result")]
@@ -54,6 +84,7 @@ fn main() -> Result<()> {
     let words = ctx.queue_stream(batches.map(Some).to_vec(), 2);
     let totals = Totals::default();
     let counts = words.map(|word| (*word).to_owned()).count_by_value();
+    check_keys()?;
     counts.save(Adding { totals: Arc::clone(&totals), ..Adding::default() });
     ctx.run_batches(3)?;
     for (word, count) in totals.lock().iter() {
