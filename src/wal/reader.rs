@@ -139,14 +139,28 @@ impl Segment {
             next_group: self.header.first_group,
             ..Scan::default()
         };
-        while let Some(group) = self.next_group(&mut window, &mut scan)? {
+        loop {
+            while let Some(group) = self.next_group(&mut window, &mut scan)? {
+                self.visit_group(&mut window, &mut scan, group, visit)?;
+                group_ends(scan.end);
+            }
+            let later = match scan.end < self.size {
+                true => self.later_group(&mut window, &scan)?,
+                false => None,
+            };
+            if later.is_none() {
+                return Ok(scan);
+            }
+            // Whoever writes the log meanwhile wrote what is missing before what lies behind it: it is there now.
+            window = Window::new(self);
+            scan.damage = None;
+            let Some(group) = self.next_group(&mut window, &mut scan)? else {
+                scan.later_group = later;
+                return Ok(scan);
+            };
             self.visit_group(&mut window, &mut scan, group, visit)?;
             group_ends(scan.end);
         }
-        if scan.end < self.size {
-            scan.later_group = self.later_group(&mut window, &scan)?;
-        }
-        Ok(scan)
     }
 
     /// The group at the end of what was scanned, if it is whole.

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::super::cut::{Survey, give_up, survey};
+use super::super::LogOptions;
+use super::super::cut::{Survey, give_up, survey, survey_with};
 use super::super::examine::Known;
 use super::super::format::{Place, segment_name};
 use super::super::list::{LIST, SegmentList};
 use super::super::storage::Storage;
 use super::super::writer::Record;
-use super::{MemoryStorage, Records, open};
+use super::{MemoryStorage, Records, open, open_with, options};
 use crate::error::Result;
 use crate::sync::Arc;
 
@@ -468,4 +469,25 @@ fn a_torn_tail_is_cut_and_said_once() {
     assert_eq!(torn.offset, report.end);
     let (_, recovered, again) = open(&disk, 7, first).expect("starts");
     assert_eq!((recovered.torn, again), (None, found));
+}
+
+/// A look reads ahead; what comes meanwhile lies partly in what it has read as empty room, and partly behind it.
+#[test]
+fn a_log_that_is_written_during_a_look_is_not_damaged() {
+    let disk = MemoryStorage::new(1);
+    let large = LogOptions { segment_bytes: 8 << 20, ..options(1) };
+    let (mut writer, ..) = open_with(&disk, large, 1).expect("an empty log");
+    let mut commit = |bytes: usize| {
+        let record = Record::new(vec![vec![7; bytes].into()]);
+        writer.commit(&[&record], &mut |_| ()).expect("written");
+    };
+    commit(10);
+    let (mut seen, mut left) = (0, 3);
+    let mut visit = |_, _: &[u8]| {
+        seen += 1;
+        (0..std::mem::take(&mut left)).for_each(|_| commit(700 << 10));
+        Ok(())
+    };
+    let looked = survey_with(&disk, Known::from(1), &mut visit, &mut |_, _| ()).expect("read");
+    assert_eq!((looked.refusals, looked.segments[0].records, seen), (Vec::new(), 4, 4));
 }
