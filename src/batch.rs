@@ -17,7 +17,7 @@ use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering};
 use crate::workers::{Task, Tasks, WorkerPool};
 
-pub use failure::{Failure, fail_task, failure_text};
+pub use failure::{Away, Failure, fail_task, failure_text};
 use fold::Tap;
 pub use fold::{Fold, Folding, folding};
 pub(crate) use fold::{Share, fold_tasks};

@@ -125,6 +125,52 @@ pub fn passes(err: &io::Error) -> bool {
     kinds.contains(&err.kind()) || err.raw_os_error().is_some_and(|it| descriptors.contains(&it))
 }
 
+/// What has to happen before a failed call of a sink may succeed: its server, disk or directory is away and can come back, or
+/// somebody else has it now. None: it stays as it is, as a permission or a schema does.
+///
+/// | failure | kinds |
+/// |---|---|
+/// | connection | refused, reset, aborted, not connected, timed out, broken pipe, unexpected end, host or network out of reach |
+/// | busy | resource busy, would block, interrupted |
+/// | missing | a directory or file that is not found, a handle of a network file system that is stale |
+/// | device | EIO, ENXIO, ENODEV |
+/// | descriptors, memory | as [`passes`] |
+///
+/// ```
+/// use std::io::{Error, ErrorKind};
+/// use tidemill::error::awaited;
+/// assert_eq!(awaited(&ErrorKind::ConnectionRefused.into()), Some("its server must be there"));
+/// assert_eq!(awaited(&Error::from_raw_os_error(5)), Some("its disk must work"));
+/// assert_eq!(awaited(&ErrorKind::PermissionDenied.into()), None);
+/// ```
+pub fn awaited(err: &io::Error) -> Option<&'static str> {
+    let is = |errnos: &[Errno]| {
+        err.raw_os_error().is_some_and(|it| errnos.iter().any(|no| no.raw_os_error() == it))
+    };
+    Some(match err.kind() {
+        ErrorKind::ConnectionRefused
+        | ErrorKind::ConnectionReset
+        | ErrorKind::ConnectionAborted
+        | ErrorKind::NotConnected
+        | ErrorKind::BrokenPipe
+        | ErrorKind::UnexpectedEof
+        | ErrorKind::TimedOut
+        | ErrorKind::HostUnreachable
+        | ErrorKind::NetworkUnreachable
+        | ErrorKind::NetworkDown
+        | ErrorKind::AddrNotAvailable => "its server must be there",
+        ErrorKind::ResourceBusy | ErrorKind::WouldBlock | ErrorKind::Interrupted => {
+            "whoever holds it must let it go"
+        }
+        ErrorKind::NotFound => "its directory must be there",
+        ErrorKind::StaleNetworkFileHandle => "its file system must be mounted again",
+        ErrorKind::OutOfMemory => "memory must become free",
+        _ if is(&[Errno::MFILE, Errno::NFILE, Errno::NOBUFS]) => "more open files must be allowed",
+        _ if is(&[Errno::IO, Errno::NXIO, Errno::NODEV]) => "its disk must work",
+        _ => return None,
+    })
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,5 +1,7 @@
 //! Pipeline files as data: what is typed, and the text that is shown for it.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use tidemill::Error;
@@ -512,6 +514,32 @@ warning: `batch_timer` has no effect with `trigger`: no batch waits for a tick
   |
 1 | batch_timer = 'loop'
   | ^^^^^^^^^^^
+",
+    ),
+    (
+        pipeline_key,
+        "sink_retry = 'soon'",
+        r#"
+error: `sink_retry` must be a whole number with a unit of time
+ --> p.toml:1:14
+  |
+1 | sink_retry = 'soon'
+  |              ^^^^^^ no number
+  |
+  = help: units of time are ms, s, m, h and d: write `"1ms"` or `"1s"`
+"#,
+    ),
+    (
+        pipeline_key,
+        "sink_retrys = '30s'",
+        "
+error: unknown key `sink_retrys` of a pipeline
+ --> p.toml:1:1
+  |
+1 | sink_retrys = '30s'
+  | ^^^^^^^^^^^
+  |
+  = help: did you mean `sink_retry`?
 ",
     ),
     (
@@ -1714,6 +1742,13 @@ error: this program has no sink `sqlite`
     )]);
 }
 
+#[test]
+fn how_long_a_sink_is_waited_for() {
+    let resolved = |text: &str| good(&pipeline_key(text)).resolved().sink_retry;
+    assert_eq!(resolved("sink_retry = '90s'"), Duration::from_secs(90));
+    assert_eq!(resolved(""), Duration::from_secs(30));
+}
+
 const UNUSED_NAMES_ARE_WARNINGS: &[Case] = &[(
     pipeline_key,
     "source.other.generate = {}
@@ -1868,6 +1903,8 @@ fn good_pipelines() {
     check(&pipeline_key(r#"batch_timer = "loop""#), "");
     check(&pipeline_key(r#"batch_timer = "thread""#), "");
     check(&pipeline_key("on_failure = { retry = 0, then = \"stop\" }\nskip_empty = true"), "");
+    check(&pipeline_key("sink_retry = '5m'"), "");
+    check(&pipeline_key("sink_retry = '0s'"), "");
     check(&socket_key("connect = [\"a.example:1\", \"[::1]:2\"]\nbackpressure = false"), "");
     check(
         &source(

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tidemill::metrics::ConditionKind;
-use tidemill::sink::{BatchMeta, CommitKey, Rows, Sink};
+use tidemill::sink::{BatchMeta, CommitKey, Rows, SharedSink, Sink};
 use tidemill::sync::{Arc, Mailbox};
 use tidemill::testing::ManualClock;
-use tidemill::{Config, Error, Event, Interval, StreamingContext, Time};
+use tidemill::time::{Clock, Moment};
+use tidemill::{Config, Error, Event, Interval, Running, StreamingContext, Time};
 
 fn config() -> Config {
     Config::new("test").batch_interval(Interval::millis(100)).workers(2)
@@ -232,6 +233,178 @@ fn a_sink_does_what_is_due_though_no_batch_comes() {
     running.stop().expect("nothing is left");
     assert!(told.try_recv().is_none(), "done once");
     assert_eq!(inspector.conditions().iter().filter(|it| it.subject == "output").count(), 0);
+}
+
+/// How an attempt to commit ends.
+#[derive(Clone, Copy, Debug)]
+enum Ends {
+    Well,
+    Io(std::io::ErrorKind),
+    Failed,
+    Panic,
+}
+
+use Ends::{Failed, Io, Panic, Well};
+
+const REFUSED: Ends = Io(std::io::ErrorKind::ConnectionRefused);
+const DENIED: Ends = Io(std::io::ErrorKind::PermissionDenied);
+
+/// A sink whose attempts end so, the last one again and again; it tells of each when it is made.
+struct Away {
+    ends: Vec<Ends>,
+    attempts: Mailbox<Duration>,
+    clock: ManualClock,
+}
+
+impl Sink for Away {
+    fn committed(&mut self, _key: &CommitKey) -> tidemill::Result<bool> {
+        Ok(false)
+    }
+
+    fn write(&mut self, _: &CommitKey, _: &BatchMeta, _: &Rows) -> tidemill::Result<()> {
+        Ok(())
+    }
+
+    fn commit(&mut self, _key: &CommitKey) -> tidemill::Result<()> {
+        self.attempts.send(self.clock.now().since(Moment::default())).expect("the test listens");
+        let ends = if self.ends.len() > 1 { self.ends.remove(0) } else { self.ends[0] };
+        match ends {
+            Well => Ok(()),
+            Io(kind) => Err(Error::io("cannot send to 192.0.2.1:1", kind.into())),
+            Failed => Err(Error::Failed("a column is missing".to_owned())),
+            Panic => panic!("the sink fell"),
+        }
+    }
+}
+
+/// A stream with one batch, which is due, and a sink whose attempts end so.
+struct Rig {
+    clock: ManualClock,
+    running: Running,
+    events: Mailbox<Event>,
+    attempts: Mailbox<Duration>,
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn rig(ends: &[Ends], retries: u32, sink_retry: Duration) -> Rig {
+    let clock = ManualClock::new();
+    let config = Config::new("away")
+        .batch_interval(Interval::secs(3_600))
+        .workers(1)
+        .sink_retry(sink_retry)
+        .on_failure(tidemill::config::OnFailure { retries, then: tidemill::config::Then::Stop });
+    let ctx = StreamingContext::with_clock(config, clock.clone()).expect("good");
+    let attempts = Mailbox::new(100);
+    let sink = Away { ends: ends.to_vec(), attempts: attempts.clone(), clock: clock.clone() };
+    let sinks = vec![SharedSink::new(sink).named("remote")];
+    ctx.queue_stream(vec![Some(vec![1_u64])], 1).save_to("save", sinks);
+    let events = events(&ctx);
+    let running = ctx.start().expect("started");
+    clock.advance(HOUR);
+    Rig { clock, running, events, attempts }
+}
+
+impl Rig {
+    /// Waits for as many attempts as there are pauses, and moves the clock to the end of each; then for one more.
+    fn attempts(&self, pauses: &[u64]) {
+        let mut at = HOUR;
+        for pause in pauses {
+            assert_eq!(self.attempts.recv(), Some(at), "{pauses:?}");
+            // The timer of the batches, the thread `events`, which has a condition to tell of, and the pause.
+            self.clock.wait_for_sleepers(3);
+            let pause = Duration::from_millis(*pause);
+            self.clock.advance(pause);
+            at += pause;
+        }
+        assert_eq!(self.attempts.recv(), Some(at), "{pauses:?}");
+    }
+}
+
+#[test]
+fn a_sink_that_is_away_for_a_while_is_no_failure() {
+    let rig = rig(&[REFUSED, REFUSED, Well], 0, 30 * Duration::from_secs(1));
+    rig.attempts(&[100, 200]);
+    completed_up_to(&rig.events, 3_600_000);
+    let inspector = rig.running.inspector();
+    let conditions = inspector.conditions();
+    assert_eq!(conditions.len(), 1, "it is over for good after a second");
+    assert_eq!(
+        (conditions[0].kind, conditions[0].subject.as_str()),
+        (ConditionKind::SinkAway, "remote")
+    );
+    assert_eq!(
+        conditions[0].text(),
+        "sink `remote`: batch 3600000 ms waits for it, 30s more at most: cannot send to 192.0.2.1:1: connection refused; \
+         its server must be there"
+    );
+    rig.clock.advance(Duration::from_secs(1));
+    assert_eq!(inspector.conditions(), []);
+    rig.running.stop().expect("nothing is left");
+}
+
+/// How a batch fails for good: after these pauses, and then after so many attempts that count.
+fn check_fails(ends: &[Ends], retries: u32, sink_retry_ms: u64, pauses: &[u64], why: &str) {
+    let rig = rig(ends, retries, Duration::from_millis(sink_retry_ms));
+    rig.attempts(pauses);
+    let (_, outcome) = rig.running.finish();
+    match outcome {
+        Err(Error::Batch { attempts, cause, .. }) => {
+            assert!(cause.contains(why), "{cause}");
+            assert_eq!(attempts, retries + 1, "{ends:?}");
+        }
+        other => panic!("{ends:?}: {other:?}"),
+    }
+    assert_eq!(rig.attempts.len(), usize::try_from(retries).expect("few"), "{ends:?}");
+}
+
+#[test]
+fn a_sink_that_stays_away_counts_as_one_failure_and_others_count_at_once() {
+    check_fails(&[REFUSED], 0, 500, &[100, 200, 200], "refused");
+    // It was waited for once: the retries follow at once.
+    check_fails(&[REFUSED], 2, 500, &[100, 200, 200], "refused");
+    check_fails(&[REFUSED], 1, 0, &[], "refused");
+    check_fails(&[DENIED], 0, 30_000, &[], "permission denied");
+    check_fails(&[DENIED], 1, 30_000, &[], "permission denied");
+    check_fails(&[Failed], 1, 30_000, &[], "a column is missing");
+    check_fails(&[Panic], 1, 30_000, &[], "the sink fell");
+    check_fails(&[REFUSED, REFUSED, Panic], 0, 30_000, &[100, 200], "the sink fell");
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_sink_beyond_its_deadline() {
+    let Rig { clock, running, attempts, .. } = rig(&[REFUSED], 0, HOUR);
+    assert_eq!(attempts.recv(), Some(HOUR));
+    clock.wait_for_sleepers(3);
+    let (stopped, outcome) = (Mailbox::new(1), Mailbox::new(1));
+    let (asked, answer) = (stopped.clone(), outcome.clone());
+    let poison = tidemill::sync::Poison::new();
+    let thread = tidemill::sync::thread::spawn("stop", &poison, move || {
+        asked.send(()).expect("the test listens");
+        answer.send(running.stop()).expect("the test listens");
+    });
+    stopped.recv();
+    // The stop ends the pause; the next one is short.
+    assert_eq!(attempts.recv(), Some(HOUR));
+    clock.wait_for_sleepers(3);
+    // What is left of the ten seconds is for the closing.
+    clock.advance(Duration::from_millis(8_500));
+    match outcome.recv() {
+        Some(Err(Error::Undrained(left))) => {
+            assert_eq!(left, "1 planned batch with 0 records was not processed")
+        }
+        other => panic!("{other:?}"),
+    }
+    thread.expect("a thread").join();
+}
+
+#[test]
+fn a_driven_stream_does_not_wait_for_a_clock_that_stands_still() {
+    let ctx = context();
+    let sink =
+        Away { ends: vec![REFUSED, Well], attempts: Mailbox::new(9), clock: ManualClock::new() };
+    ctx.queue_stream(vec![Some(vec![1_u64])], 1).save(sink);
+    ctx.run_batches(1).expect("the second attempt is good");
 }
 
 #[test]

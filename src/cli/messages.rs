@@ -158,7 +158,7 @@ impl Messages {
                 });
                 self.debug("retrying", &text, facts);
             }
-            _ => self.event_of_batches(event),
+            _ => self.event_of_sinks(event),
         }
     }
 
@@ -176,8 +176,8 @@ impl Messages {
         self.warning(event, text, facts);
     }
 
-    /// What happens to blocks and batches.
-    fn event_of_batches(&self, event: &Event) {
+    /// What sinks met.
+    fn event_of_sinks(&self, event: &Event) {
         match event {
             Event::SinkNote { sink, text } => {
                 let line = format!("sink `{sink}`: {text}");
@@ -193,6 +193,17 @@ impl Messages {
                 let facts = json!({"sink": sink, "why": why, "ends_run": ends_run});
                 self.0.write(level, "sink_closed", &text, facts);
             }
+            Event::SinkWarning { sink, text } => {
+                let line = format!("sink `{sink}`: {text}");
+                self.warning("sink_warning", &line, json!({"sink": sink, "text": text}));
+            }
+            _ => self.event_of_batches(event),
+        }
+    }
+
+    /// What happens to blocks and batches.
+    fn event_of_batches(&self, event: &Event) {
+        match event {
             Event::Spilling { directory } => {
                 let text = format!("the store is nearly full: blocks leave memory for {directory}");
                 self.say("spilling", &text, json!({"directory": directory}));

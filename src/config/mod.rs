@@ -113,6 +113,7 @@ pub struct Config {
     block_bytes_max: Option<u64>,
     stop_deadline: Duration,
     on_failure: OnFailure,
+    sink_retry: Duration,
     dead_letter_directory: PathBuf,
     concurrent_jobs: usize,
     skip_empty: bool,
@@ -155,6 +156,8 @@ pub struct Resolved {
     pub stop_deadline: Duration,
     /// What happens to a batch that failed.
     pub on_failure: OnFailure,
+    /// How long a batch waits for sinks that are away before that counts as a failure.
+    pub sink_retry: Duration,
     /// Where the input of failed batches goes, if that is what happens to them.
     pub dead_letter_directory: PathBuf,
     /// Jobs that may run at a time, at least one.
@@ -202,6 +205,7 @@ impl Config {
             block_bytes_max: None,
             stop_deadline: Duration::from_secs(10),
             on_failure: OnFailure::default(),
+            sink_retry: Duration::from_secs(30),
             dead_letter_directory: PathBuf::from(DEAD_LETTER_DIRECTORY),
             concurrent_jobs: 1,
             skip_empty: false,
@@ -258,6 +262,16 @@ impl Config {
     /// What happens to a batch that failed; by default three retries, then the stream stops.
     pub fn on_failure(mut self, policy: OnFailure) -> Self {
         self.on_failure = policy;
+        self
+    }
+
+    /// How long a batch waits, once and in all, for sinks whose failure can pass: a lost connection, a busy database, a missing
+    /// directory, a disk's error ([`awaited`](crate::error::awaited)). They are tried again after 100 ms and after longer and
+    /// longer pauses, up to 10 s; then that counts as one failure for [`on_failure`](Config::on_failure). 30 s by default; with
+    /// zero such a failure counts at once, as every other does. A full disk is waited for as long as it takes. The stop does not
+    /// wait beyond [`stop_deadline`](Config::stop_deadline).
+    pub fn sink_retry(mut self, most: Duration) -> Self {
+        self.sink_retry = most;
         self
     }
 
@@ -466,6 +480,7 @@ impl Config {
                 .unwrap_or(BLOCK_BYTES_DEFAULT.min(store_bytes_max / BLOCKS_MIN)),
             stop_deadline: self.stop_deadline,
             on_failure: self.on_failure,
+            sink_retry: self.sink_retry,
             dead_letter_directory: self.dead_letter_directory.clone(),
             concurrent_jobs: self.concurrent_jobs,
             skip_empty: self.skip_empty,
@@ -528,6 +543,7 @@ mod tests {
         assert!(resolved.store_bytes_max >= STORE_BYTES_MIN);
         assert_eq!(resolved.stop_deadline, Duration::from_secs(10));
         assert_eq!(resolved.on_failure, OnFailure { retries: 3, then: Then::Stop });
+        assert_eq!(resolved.sink_retry, Duration::from_secs(30));
         assert_eq!(resolved.concurrent_jobs, 1);
         assert!(!resolved.skip_empty);
         assert_eq!(resolved.unfinished_bytes_max, resolved.store_bytes_max / 4);

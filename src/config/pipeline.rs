@@ -327,6 +327,9 @@ fn read_config(root: &mut Section<'_>) -> ReadConfig {
     if let Some(found) = root.duration("stop_deadline") {
         config = config.stop_deadline(found.value);
     }
+    if let Some(found) = root.duration("sink_retry") {
+        config = config.sink_retry(found.value);
+    }
     if let Some(directory) = root.path("spill_dir") {
         config = config.spill_dir(directory);
     }

@@ -281,7 +281,7 @@ fn deliver(
         match sink.deliver(key, meta, rows) {
             Ok(()) => {}
             Err(err) if sink.is_closed() => closed = Some(Failure::Closed(err.to_string())),
-            Err(err) => return Err(Failure::of_sink(&err)),
+            Err(err) => return Err(Failure::of_sink(&err).at(sink.name(), sink.place())),
         }
     }
     closed.map_or(Ok(()), Err)

@@ -10,7 +10,7 @@ use regex::bytes::Regex;
 
 use super::builtin::{Builtin, Scope};
 use super::*;
-use crate::batch::{Failure, run};
+use crate::batch::run;
 use crate::block::{Block, BlockId, Range};
 use crate::error::Error;
 use crate::framing::Framing;
@@ -99,9 +99,7 @@ impl Rig {
             Box::new(move |result| answer.send(result).expect("the test listens")),
         );
         let answer = answers.recv().expect("the plan answers");
-        answer.map_err(|failure| match failure {
-            Failure::Failed(cause) | Failure::NoRoom(cause) | Failure::Closed(cause) => cause,
-        })
+        answer.map_err(|failure| failure.cause().to_owned())
     }
 
     fn run_batches(&self, count: u64) -> Result<(), String> {

@@ -75,6 +75,11 @@ kinds! {
         name: "sink_fails", noun: "job", help: "A sink takes no rows",
         over: "put out its rows", unready: true, settles: 1,
     }
+    /// A sink cannot be reached or written to, for a reason that can pass.
+    SinkAway {
+        name: "sink_away", noun: "sink", help: "A sink cannot be reached or written to",
+        over: "is away no longer", unready: true, settles: 1,
+    }
     /// A source cannot be reached or read.
     SourceAway {
         name: "source_away", noun: "source", help: "A source cannot be reached or read",

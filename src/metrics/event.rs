@@ -211,6 +211,13 @@ pub enum Event {
         /// No output is left, so the run ends; the batch is not committed.
         ends_run: bool,
     },
+    /// What a sink met while it was written to, and what it made of it.
+    SinkWarning {
+        /// The sink's name; empty if it has none.
+        sink: String,
+        /// What people should look at.
+        text: String,
+    },
     /// The first block left memory for a file, because the store is nearly full.
     Spilling {
         /// Where the files are.

@@ -36,6 +36,7 @@ pub(crate) use arrivals::Arrivals;
 pub(crate) use connection::AckAt;
 pub(crate) use custom::{CustomOptions, CustomReceiver, ReceiverSlot};
 pub use custom::{Receiver, ReceiverHandle};
+pub(crate) use dial::BackOff;
 pub use pause::PausedBy;
 pub(crate) use rate::{RateLimiter, Usage};
 pub(crate) use socket::{Cutter, Engine, RateOptions, SocketOptions, SocketReceiver, Steered};

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::{JobLoop, Message};
-use crate::error::Error;
+use crate::error::{Error, awaited};
 use crate::metrics::ConditionKind;
 use crate::sink::SharedSink;
 use crate::time::{Moment, Time};
@@ -90,7 +90,7 @@ impl JobLoop {
                 None => {
                     conditions.end(ConditionKind::SinkUnfinished, &name);
                 }
-                Some(err) if !err.passes() => self.stop_for(err),
+                Some(err) if !can_pass(&err) => self.stop_for(err),
                 Some(err) => {
                     let (kind, needs) = (ConditionKind::SinkUnfinished, "tried again every 10 s");
                     conditions.begin(kind, &name, err.to_string(), needs);
@@ -100,4 +100,9 @@ impl JobLoop {
             }
         }
     }
+}
+
+/// Whether it is worth another attempt, as it is with a batch.
+fn can_pass(err: &Error) -> bool {
+    err.passes() || err.of_system().and_then(awaited).is_some()
 }

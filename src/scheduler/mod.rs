@@ -11,6 +11,7 @@
 //! nothing of the command line or of who waits for the end; they are told by [`Told`].
 
 mod aging;
+mod away;
 mod checkpoints;
 mod closed;
 mod closing;
@@ -59,6 +60,7 @@ use kept::KeptWatch;
 pub use ticking::BatchTimer;
 
 use aging::Aging;
+use away::AwaySinks;
 use closing::Closing;
 use durable::Durable;
 use fit::Fit;
@@ -130,7 +132,12 @@ pub(crate) enum Told {
 
 /// What to do when a job fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Retries(pub(crate) u32);
+pub(crate) struct Retries {
+    /// How often a job is tried again.
+    pub(crate) failures: u32,
+    /// How long a batch waits for sinks that are away before that counts as a failure.
+    pub(crate) away: Duration,
+}
 
 /// When batches are made.
 #[derive(Clone, Copy, Debug)]
@@ -273,17 +280,17 @@ impl Scheduler {
         let durable = self.durable(&mut parts, now);
         let steering = Steering::new(options.interval, std::mem::take(&mut parts.steered), now);
         let outputs = parts.graph.outputs();
-        let ticks = self.ticks(&options, &parts.clock, poison)?;
         let job_loop = JobLoop {
             scheduler: self.clone(),
             jobs: JobSet::new(outputs.len(), options.concurrent_jobs, options.retries),
             room_at: None,
+            away: AwaySinks::new(parts.graph.sinks()),
             letters: None,
             closed: Vec::new(),
             outputs,
             generator,
             durable,
-            ticks,
+            ticks: self.ticks(&options, &parts.clock, poison)?,
             ticked: false,
             late: parts.times.job_ticks.recorder(),
             steering,
@@ -376,7 +383,7 @@ enum Next {
     /// A tick is due, and taken at this moment.
     Tick(Time, Moment),
     Message(Message),
-    /// The wait for an allocation or the trigger's time-out is over.
+    /// The wait for an allocation, the trigger's time-out, room or a pause is over.
     Deadline,
 }
 
@@ -395,6 +402,8 @@ struct JobLoop {
     jobs: JobSet<Arc<BatchInput>>,
     /// When jobs are started again, after one that found no room.
     room_at: Option<Moment>,
+    /// The sinks that were away at the last attempts.
+    away: AwaySinks,
     /// The batch whose input could not be put aside then, and what of it was.
     letters: Option<(Time, Kept)>,
     /// The sinks of which was said that their reader is gone.
@@ -483,8 +492,8 @@ impl JobLoop {
             }
             let plans = self.durable.as_ref().and_then(Durable::deadline);
             let own = if self.draining { None } else { self.generator.deadline() };
-            let deadline =
-                own.into_iter().chain(plans).chain(self.room_at).chain(self.sinks_due()).min();
+            let jobs = self.jobs_at().into_iter().chain(self.sinks_due());
+            let deadline = own.into_iter().chain(plans).chain(jobs).min();
             if deadline.is_some_and(|at| now >= at) {
                 return Some(Next::Deadline);
             }

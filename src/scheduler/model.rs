@@ -117,7 +117,7 @@ fn rig(timer: BatchTimer, batches_max: Option<u64>) -> Rig {
         interval: PERIOD.as_duration(),
         allocate_wait: Duration::from_millis(100),
         concurrent_jobs: 1,
-        retries: Retries(0),
+        retries: Retries { failures: 0, away: Duration::ZERO },
         batches_max,
         skip_empty: false,
         kept: KeptBound { memory_bytes: u64::MAX, bytes_max: None },

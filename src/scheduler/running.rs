@@ -17,7 +17,7 @@ impl JobLoop {
         }
         self.room_at = None;
         self.put_aside_again();
-        while let Some((job, input)) = self.jobs.next() {
+        while let Some((job, input)) = self.jobs.next(self.parts.clock.now()) {
             let started = self.parts.clock.now();
             self.jobs.started(job, started);
             self.steering.started(started);
@@ -46,22 +46,26 @@ impl JobLoop {
             batch.moments.finished = Some(at);
             match &outcome {
                 Ok(()) | Err(Failure::Closed(_)) => {}
-                Err(Failure::NoRoom(cause)) => batch.error = Some(cause.clone()),
-                Err(Failure::Failed(cause)) => {
-                    batch.failures += 1;
-                    batch.error = Some(cause.clone());
-                }
+                Err(failure) => batch.error = Some(failure.cause().to_owned()),
             }
         });
         let Some(outcome) = self.after_closed(job, outcome) else { return };
-        let verdict = self.jobs.ended(job, outcome);
+        let away = match &outcome {
+            Err(Failure::Away(away)) => Some(away.clone()),
+            _ => None,
+        };
+        let verdict = self.jobs.ended(job, outcome, self.parts.clock.now());
+        self.tell_away(job, away);
+        if matches!(verdict, Verdict::Retry { .. } | Verdict::Failed { .. }) {
+            self.parts.history.update(job.time, |batch| batch.failures += 1);
+        }
         if !matches!(verdict, Verdict::NoRoom { .. }) {
             let name = self.outputs.get(job.output).map_or("", |output| output.name());
             self.parts.events.conditions().end(ConditionKind::SinkFails, name);
         }
         match verdict {
             Verdict::BatchDone => self.jobs_over(job.time),
-            Verdict::MoreJobs => {}
+            Verdict::MoreJobs | Verdict::Pause => {}
             Verdict::Retry { attempt, cause } => {
                 let name = self.outputs[job.output].name().to_owned();
                 self.parts.events.post(Event::JobRetried {

@@ -12,6 +12,7 @@ impl JobLoop {
     pub(super) fn end_ticks(&mut self) {
         self.ending = true;
         let (mut ticks, now) = (self.ticks.take(), self.parts.clock.now());
+        self.jobs.end_pauses(now);
         while let Some(time) = ticks.as_mut().and_then(|ticks| ticks.take(now)) {
             self.tick(time, now);
         }

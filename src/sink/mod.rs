@@ -2,9 +2,9 @@
 //!
 //! A sink's obligations: `check` and `begin` come once, before anything is written, and say who writes; `committed` is
 //! asked first, and a committed key is not written again; `write` may be followed by another `write` of the same key after a
-//! failure, so nothing counts before `commit`; `close` comes last. A batch is the one that it is by its whole key: a time
-//! alone says nothing, for other state directories have batches of the same time. Sinks are called by the worker that
-//! finishes a job, one at a time, and do not know who calls them.
+//! failure, so nothing counts before `commit`; `close` comes last. The kind of an error says whether it can pass (see [`Sink`]).
+//! A batch is the one that it is by its whole key: a time alone says nothing, for other state directories have batches of the
+//! same time. Sinks are called by the worker that finishes a job, one at a time, and do not know who calls them.
 
 mod book;
 mod console;
@@ -117,6 +117,53 @@ pub struct BatchMeta {
 }
 
 /// Where rows go.
+///
+/// # Errors
+/// What `committed`, `write` and `commit` return as [`Error::Io`] is judged by its kind:
+/// - no room ([`StorageFull`](std::io::ErrorKind::StorageFull), [`QuotaExceeded`](std::io::ErrorKind::QuotaExceeded)): the batch
+///   waits for room as long as it takes, and is tried again;
+/// - what can pass ([`awaited`](crate::error::awaited): a connection, something busy, a missing directory, a disk's error): the
+///   batch is tried again after pauses that grow to 10 s, for [`sink_retry`](crate::Config::sink_retry) in all, and only then
+///   this is one failure for [`on_failure`](crate::Config::on_failure). Meanwhile the condition `sink_away` names the sink;
+/// - every other kind (a permission, a file system that is read only, data of the wrong form), and every other [`Error`], such
+///   as [`Error::Failed`] for a schema, is a failure at once.
+///
+/// A batch that is tried again is made again from its input, and `committed`, `write` and `commit` are called as before. So a
+/// sink keeps the kind of the error that it met, makes its connection anew in `write`, and returns [`Error::Failed`] for what
+/// looks like a passing failure and is none. A panic is a failure at once.
+///
+/// ```
+/// use std::io::Write;
+/// use std::net::TcpStream;
+///
+/// use tidemill::sink::{BatchMeta, CommitKey, Rows, Sink};
+/// use tidemill::{Error, Result};
+///
+/// /// Sends how many rows each batch has.
+/// struct Counts {
+///     peer: Option<TcpStream>,
+/// }
+///
+/// impl Sink for Counts {
+///     fn committed(&mut self, _: &CommitKey) -> Result<bool> {
+///         Ok(false)
+///     }
+///
+///     fn write(&mut self, _: &CommitKey, _: &BatchMeta, rows: &Rows) -> Result<()> {
+///         // Refused, reset, timed out: tried again with a new connection.
+///         let fail = |err| Error::io("cannot send to 127.0.0.1:9", err);
+///         self.peer = None;
+///         let mut peer = TcpStream::connect("127.0.0.1:9").map_err(fail)?;
+///         writeln!(peer, "{}", rows.len()).map_err(fail)?;
+///         self.peer = Some(peer);
+///         Ok(())
+///     }
+///
+///     fn commit(&mut self, _: &CommitKey) -> Result<()> {
+///         Ok(())
+///     }
+/// }
+/// ```
 pub trait Sink: Send {
     /// How many rows of a batch, from the first on, make a difference to this sink. A job with ordered rows may leave the
     /// others out, and then need not sort them.
@@ -172,13 +219,13 @@ pub trait Sink: Send {
     /// Takes the rows. They do not count before [`commit`](Sink::commit).
     ///
     /// # Errors
-    /// If the rows cannot be taken; the batch is tried again.
+    /// If the rows cannot be taken; the batch is tried again, see [`Sink`].
     fn write(&mut self, key: &CommitKey, meta: &BatchMeta, rows: &Rows) -> Result<()>;
 
     /// Makes what was written count.
     ///
     /// # Errors
-    /// If that fails; the batch is tried again.
+    /// If that fails; the batch is tried again, see [`Sink`].
     fn commit(&mut self, key: &CommitKey) -> Result<()>;
 
     /// When it has something to do though no batch comes, if it has: [`on_time`](Sink::on_time) is called then. Asked after
@@ -193,6 +240,11 @@ pub trait Sink: Send {
     /// If that fails. What [can pass](Error::passes) is told and tried again; anything else stops the stream.
     fn on_time(&mut self, _now: Time) -> Result<()> {
         Ok(())
+    }
+
+    /// What people should look at of what it met since this was asked last; asked after each attempt at a batch.
+    fn take_notes(&mut self) -> Vec<String> {
+        Vec::new()
     }
 
     /// The stream stops: brings what is committed into its last shape. Called once, after the last batch.
@@ -218,6 +270,8 @@ pub struct SharedSink {
     earlier: Arc<Mutex<Option<Earlier>>>,
     /// The number of this start.
     run: Arc<AtomicU64>,
+    /// What it met, told without waiting for the sink.
+    notes: Arc<Mutex<Vec<String>>>,
     /// The batches of earlier starts that were committed in this one, where another sink asks what was committed before it.
     since: Arc<Mutex<Option<HashSet<CommitKey>>>>,
 }
@@ -248,6 +302,7 @@ impl SharedSink {
             reached: Arc::default(),
             earlier: Arc::default(),
             run: Arc::default(),
+            notes: Arc::default(),
             since: Arc::default(),
         }
     }
@@ -345,6 +400,21 @@ impl SharedSink {
     /// # Errors
     /// What the sink says.
     pub fn deliver(&self, key: &CommitKey, meta: &BatchMeta, rows: &Rows) -> Result<()> {
+        let delivered = self.deliver_once(key, meta, rows);
+        // Not after a panic: what is behind it is asked the next time.
+        let noted = self.sink.lock().take_notes();
+        if !noted.is_empty() {
+            self.notes.lock().extend(noted);
+        }
+        delivered
+    }
+
+    /// What it met since this was asked last, see [`Sink::take_notes`]. It does not wait for the sink.
+    pub fn take_notes(&self) -> Vec<String> {
+        std::mem::take(&mut *self.notes.lock())
+    }
+
+    fn deliver_once(&self, key: &CommitKey, meta: &BatchMeta, rows: &Rows) -> Result<()> {
         // Asked without this sink's own lock: two sinks may have changed places.
         if self.committed_earlier(key)? {
             return Ok(());

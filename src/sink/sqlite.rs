@@ -6,8 +6,9 @@
 //! ```
 //! The pattern for any store with transactions: ask for the key first, write it with the rows. The table is made by the first
 //! batch with rows; one that exists must have as many columns. A text is TEXT, or a BLOB where it is not UTF-8; a number
-//! that does not fit 64 bits with a sign is TEXT. Whoever holds the database for long fails the batch, which is tried
-//! again; a full disk does not, the batch waits for room. Runs on the worker that finishes a job.
+//! that does not fit 64 bits with a sign is TEXT. While somebody else holds the database the sink is away: SQLite waits for a
+//! moment only, the pauses are the engine's. A full disk is waited for. A database that was removed while it was open is an
+//! error: SQLite would go on in a file without a name. Runs on the worker that finishes a job.
 
 mod books;
 mod looking;
@@ -15,12 +16,14 @@ mod looking;
 mod tests;
 
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::ffi::{ErrorCode, SQLITE_IOERR_SHMSIZE};
 use rusqlite::types::{Null, ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
+use rustix::io::Errno;
 
 use super::book::Known;
 use super::{BatchMeta, Cell, CommitKey, Existing, Ledger, RowRef, Rows, Sink};
@@ -36,8 +39,11 @@ use books::{Books, Failed, Stranger};
 /// Whether the sink is there.
 pub const SQLITE_COMPILED: bool = true;
 
-/// How long another user of the database may hold it before a batch fails.
-const BUSY: Duration = Duration::from_secs(5);
+/// How long another user of the database may hold it before a start fails.
+const BUSY_AT_START: Duration = Duration::from_secs(5);
+
+/// How long SQLite itself waits for another user while the stream runs.
+const BUSY: Duration = Duration::from_millis(100);
 
 /// The columns before those of the rows.
 const OWN_COLUMNS: usize = 2;
@@ -53,6 +59,8 @@ pub struct Sqlite {
     connection: Connection,
     /// The database, as people know it.
     path: String,
+    /// Which file it is.
+    file: Option<(u64, u64)>,
     table: String,
     existing: Existing,
     /// Nothing is written here any more.
@@ -99,8 +107,8 @@ impl Sqlite {
         };
         let connection = connection.map_err(|err| failure(&name, "cannot open", &err))?;
         let (table, committed) = (table.to_owned(), Ledger::default());
-        let is_left = false;
-        Ok(Sqlite { connection, path: name, table, existing, is_left, begun: None, committed })
+        let (is_left, begun, file) = (false, None, file_id(path));
+        Ok(Sqlite { connection, path: name, file, table, existing, is_left, begun, committed })
     }
 
     /// A table that is written to no more: what else is there is none of its business.
@@ -249,6 +257,17 @@ impl Sqlite {
         }
     }
 
+    /// Rows that were written to a file without a name would be in no output.
+    fn expect_file(&self) -> Result<()> {
+        if self.file == file_id(Path::new(&self.path)) {
+            return Ok(());
+        }
+        Err(Error::Failed(format!(
+            "the database {} was removed or replaced while it was open: put it back, or start again, which makes another one",
+            self.path
+        )))
+    }
+
     fn insert(&self, key: &CommitKey, rows: &Rows) -> Result<()> {
         let Some(first) = rows.iter().next() else { return Ok(()) };
         let columns = first.cells().count();
@@ -331,6 +350,7 @@ impl Sink for Sqlite {
         if self.appends() && !is_in_order {
             note(format!("{}: rows are added to those of others", self.title()));
         }
+        self.connection.busy_timeout(BUSY).map_err(fail)?;
         let books = owner.has_state().then_some(books);
         self.begun = Some(Begun { owner: owner.clone(), books, is_in_order });
         Ok(())
@@ -372,6 +392,7 @@ impl Sink for Sqlite {
 
     fn write(&mut self, key: &CommitKey, _meta: &BatchMeta, rows: &Rows) -> Result<()> {
         self.begun()?;
+        self.expect_file()?;
         self.roll_back();
         let begin = |err| self.fail("cannot write to", &err);
         self.connection.execute_batch("BEGIN IMMEDIATE").map_err(begin)?;
@@ -398,7 +419,7 @@ impl Sink for Sqlite {
 /// Opens a database that is written to.
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
-    connection.busy_timeout(BUSY)?;
+    connection.busy_timeout(BUSY_AT_START)?;
     // Readers do not wait for the sink, and a commit is on the disk before it is said to be done.
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -408,10 +429,23 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 
 fn failure(path: &str, what: &str, err: &rusqlite::Error) -> Error {
     let what = format!("{what} the database {path}");
-    if finds_no_room(err) {
-        return Error::io(what, io::Error::new(ErrorKind::StorageFull, err.to_string()));
+    let io = |kind| Error::io(&*what, io::Error::new(kind, err.to_string()));
+    match err.sqlite_error_code() {
+        _ if finds_no_room(err) => io(ErrorKind::StorageFull),
+        Some(
+            ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::FileLockingProtocolFailed,
+        ) => io(ErrorKind::ResourceBusy),
+        Some(ErrorCode::OutOfMemory) => io(ErrorKind::OutOfMemory),
+        Some(ErrorCode::SystemIoFailure) => Error::io(format!("{what}: {err}"), Errno::IO.into()),
+        _ => Error::Failed(format!("{what}: {err}")),
     }
-    Error::Failed(format!("{what}: {err}"))
+}
+
+/// Which file a path leads to; none if there is none.
+fn file_id(path: &Path) -> Option<(u64, u64)> {
+    path.metadata().ok().map(|found| (found.dev(), found.ino()))
 }
 
 /// Whether SQLite stopped at a full disk: then the batch waits for room, as with files. A write that finds none is

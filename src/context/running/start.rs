@@ -352,7 +352,7 @@ fn job_options(config: &Resolved, schedule: Schedule, limits: RunLimits) -> Opti
         interval: config.batch_interval.as_duration(),
         allocate_wait: half.min(Duration::from_millis(100)),
         concurrent_jobs: config.concurrent_jobs,
-        retries: Retries(config.on_failure.retries),
+        retries: Retries { failures: config.on_failure.retries, away: config.sink_retry },
         batches_max: limits.batches,
         skip_empty: config.skip_empty,
         kept: KeptBound { memory_bytes: config.memory_bytes, bytes_max: config.kept_bytes_max },

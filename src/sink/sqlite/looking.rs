@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::{BUSY, books};
+use super::{BUSY_AT_START, books};
 
 /// Opens a database for a look.
 pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
@@ -28,7 +28,7 @@ pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
         Err(_) => Connection::open(path)?,
         Ok(_) => of_file(path)?,
     };
-    connection.busy_timeout(BUSY)?;
+    connection.busy_timeout(BUSY_AT_START)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     books::stand_in(&connection)?;
     Ok(connection)

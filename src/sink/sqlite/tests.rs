@@ -192,3 +192,66 @@ fn r6_finds_what_is_planted() {
     let found = with(Planted::MarkAfterRows, r6);
     assert!(found.is_err(), "a mark that comes after its rows must show: {found:?}");
 }
+
+/// What an error of SQLite with this code means for the batch: `room`, what has to happen, or nothing.
+fn check_code(code: i32, expected: &str) {
+    let err = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+    let found = match Failure::of_sink(&failure("a.db", "cannot write to", &err)) {
+        Failure::Away(away) => away.needs,
+        Failure::NoRoom(_) => "room",
+        Failure::Closed(_) | Failure::Failed(_) => "",
+    };
+    assert_eq!(found, expected, "{code}");
+}
+
+#[test]
+fn what_passes_of_sqlites_failures() {
+    use rusqlite::ffi;
+    for code in
+        [ffi::SQLITE_BUSY, ffi::SQLITE_LOCKED, ffi::SQLITE_PROTOCOL, ffi::SQLITE_BUSY_SNAPSHOT]
+    {
+        check_code(code, "whoever holds it must let it go");
+    }
+    check_code(ffi::SQLITE_IOERR_WRITE, "its disk must work");
+    check_code(ffi::SQLITE_NOMEM, "memory must become free");
+    check_code(ffi::SQLITE_FULL, "room");
+    let for_good = [
+        ffi::SQLITE_READONLY,
+        ffi::SQLITE_PERM,
+        ffi::SQLITE_AUTH,
+        ffi::SQLITE_CONSTRAINT,
+        ffi::SQLITE_SCHEMA,
+    ];
+    for_good.into_iter().for_each(|code| check_code(code, ""));
+    [ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB, ffi::SQLITE_CANTOPEN]
+        .into_iter()
+        .for_each(|code| check_code(code, ""));
+}
+
+#[test]
+fn somebody_who_holds_the_database_is_waited_for_by_the_engine() {
+    let dir = dir();
+    let path = dir.path().join("a.db");
+    let sink = SharedSink::new(Sqlite::open(&path, "t", Existing::Committed).expect("new"));
+    deliver(&sink, &key("j", 1_000), &[1_u64]).expect("written");
+    let other = Connection::open(&path).expect("a database");
+    other.execute_batch("BEGIN IMMEDIATE").expect("held");
+    let err = deliver(&sink, &key("j", 2_000), &[2_u64]).expect_err("it is held");
+    assert!(matches!(Failure::of_sink(&err), Failure::Away(_)), "{err}");
+    other.execute_batch("ROLLBACK").expect("let go");
+    deliver(&sink, &key("j", 2_000), &[2_u64]).expect("written");
+    assert_eq!(shown(&path, "t"), ["'j' 1000 1", "'j' 2000 2"]);
+}
+
+#[test]
+fn a_database_that_is_removed_while_it_is_open_takes_no_rows() {
+    let dir = dir();
+    let path = dir.path().join("a.db");
+    let sink = SharedSink::new(Sqlite::open(&path, "t", Existing::Committed).expect("new"));
+    deliver(&sink, &key("j", 1_000), &[1_u64]).expect("written");
+    std::fs::rename(&path, dir.path().join("b.db")).expect("moved");
+    let err = deliver(&sink, &key("j", 2_000), &[2_u64]).expect_err("nobody would find them");
+    assert!(err.to_string().contains("was removed or replaced while it was open"), "{err}");
+    std::fs::rename(dir.path().join("b.db"), &path).expect("put back");
+    deliver(&sink, &key("j", 2_000), &[2_u64]).expect("written");
+}
