@@ -21,6 +21,8 @@ mod pipes;
 mod places;
 #[path = "outside_edges/signals.rs"]
 mod signals;
+#[path = "outside_edges/sinks.rs"]
+mod sinks;
 #[path = "outside_edges/sockets.rs"]
 mod sockets;
 #[path = "outside_edges/terminals.rs"]

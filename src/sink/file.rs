@@ -8,12 +8,14 @@
 //! as it is, byte for byte but for [`LineFeeds`], lines that a job passes on from where they were received (see `formatted`);
 //! JSON replaces what is not UTF-8. A batch is committed if its key is in the ledger of its state directory (`ledger`),
 //! whatever became of its file since; a file that has its name and is not in the ledger is in the way. Where a start may
-//! write is decided before it writes (`survey`). Runs on the worker that finishes a job.
+//! write is decided before it writes (`survey`). A directory that goes away meanwhile is made again (`remade`). Runs on the
+//! worker that finishes a job.
 
 pub(super) mod hidden;
 pub(super) mod ledger;
 pub(super) mod manifest;
 pub(super) mod names;
+mod remade;
 mod survey;
 #[cfg(all(test, not(tidemill_model)))]
 mod tests;
@@ -75,7 +77,10 @@ pub struct File {
     aside: Option<(Arc<dyn StoredFile>, u64)>,
     /// Why nothing is written any more.
     failed: Option<String>,
-    _lock: Lock,
+    /// What people should look at of what happened.
+    notes: Vec<String>,
+    /// None: the directory was made again, and is not locked yet.
+    lock: Option<Lock>,
 }
 
 /// What is known once an owner may write.
@@ -91,6 +96,8 @@ struct Begun {
     /// Without a state directory the files that were found: of each job and partition the newest batch, and its file.
     in_the_way: HashMap<(String, u32), (u64, String)>,
     tag: Option<String>,
+    /// How many files with output were found, or got their names since.
+    files: u64,
 }
 
 /// Why a batch is not in place.
@@ -131,7 +138,8 @@ impl File {
             committed: Ledger::default(),
             aside: None,
             failed: None,
-            _lock: lock,
+            notes: Vec::new(),
+            lock: Some(lock),
         })
     }
 
@@ -239,7 +247,11 @@ impl File {
         }
         let fatal = |err| Failure::Put(PutFailure::Fatal(err));
         if !planted(Planted::RenameBeforeSync) {
-            sync(file.as_ref()).map_err(fatal)?;
+            sync(file.as_ref()).map_err(|err| {
+                // Nobody knows what it holds. It does not count, and another attempt writes another one.
+                discard(self.storage.as_ref(), file.as_ref(), &aside);
+                PutFailure::Retry(err)
+            })?;
         }
         if let Some(ledger) = &mut begun.ledger {
             let (end, is_tagged) = (self.format.number(), begun.tag.is_some());
@@ -251,6 +263,10 @@ impl File {
                 begun.ledger.as_mut().map_or(Ok(()), LedgerFile::take_back).map_err(fatal)?;
                 return Err(taken());
             }
+            Err(err) if remade::is_nowhere(self.storage.as_ref(), &err, &name) => {
+                begun.ledger.as_mut().map_or(Ok(()), LedgerFile::take_back).map_err(fatal)?;
+                return Err(PutFailure::Retry(err).into());
+            }
             outcome => outcome.and_then(|()| self.storage.sync_dir()).map_err(fatal)?,
         }
         if planted(Planted::RenameBeforeSync) {
@@ -259,6 +275,7 @@ impl File {
         if let Some(ledger) = &mut begun.ledger {
             ledger.done();
         }
+        begun.files += 1;
         Ok(())
     }
 
@@ -270,13 +287,14 @@ impl File {
     fn fail(&mut self, failure: PutFailure) -> Error {
         match failure {
             PutFailure::Retry(err) => self.failed_write(err),
-            PutFailure::Fatal(err) => {
-                let what = "what is on the disk is known at the next start";
-                let err = self.failed_write(err);
-                self.failed = Some(format!("{err}; {what}"));
-                err
-            }
+            PutFailure::Fatal(err) => self.fail_for_good(err),
         }
+    }
+
+    /// Nothing is written any more, for this reason: no attempt can succeed.
+    fn give_up(&mut self, why: String) -> Error {
+        self.failed = Some(why.clone());
+        Error::Failed(why)
     }
 
     fn expect_well(&self) -> Result<()> {
@@ -414,7 +432,10 @@ impl Sink for File {
             is_in_order,
             in_the_way,
             tag: self.appends().then(|| owner.identity().short()),
+            files: 0,
         });
+        let files = self.count_files().map_err(|err| self.failed_write(err))?;
+        self.begun.iter_mut().for_each(|begun| begun.files = files);
         Ok(())
     }
 
@@ -458,6 +479,7 @@ impl Sink for File {
     fn write(&mut self, key: &CommitKey, _meta: &BatchMeta, rows: &Rows) -> Result<()> {
         self.expect_well()?;
         self.begun()?;
+        self.keep_place()?;
         self.write_aside(key, rows).map_err(|failure| self.fail(failure))
     }
 
@@ -483,6 +505,10 @@ impl Sink for File {
         let Some(rolling) = &mut begun.rolling else { return Ok(()) };
         let finished = rolling.finish_due(now.as_millis(), begun.ledger.as_mut());
         finished.map_err(|failure| self.fail(failure))
+    }
+
+    fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
     }
 
     fn close(&mut self) -> Result<()> {

@@ -237,7 +237,7 @@ pub trait Sink: Send {
     /// Does what is due by the time `now`, between two batches.
     ///
     /// # Errors
-    /// If that fails. What [can pass](Error::passes) is told and tried again; anything else stops the stream.
+    /// If that fails. What can pass, as for a batch, is told and tried again; anything else stops the stream.
     fn on_time(&mut self, _now: Time) -> Result<()> {
         Ok(())
     }

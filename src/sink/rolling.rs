@@ -24,6 +24,7 @@ use super::formatted::{Layout, write_rows};
 use crate::owner::{StateId, Written};
 use crate::sync::Arc;
 use crate::wal::storage::{PutFailure, Storage, StoredFile, discard, sync};
+use crate::words::{by_number, count};
 
 /// When a file is named and the next begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub(super) struct Rolling {
     /// Whose files they are; zeros: nobody's.
     identity: StateId,
     open: HashMap<(String, u32), Open>,
+    /// How many files got their names.
+    named: u64,
 }
 
 /// A file that gathers batches.
@@ -71,7 +74,7 @@ pub(super) struct Batch<'a> {
 
 impl Rolling {
     pub(super) fn new(storage: &Arc<dyn Storage>, roll: Roll, identity: StateId) -> Self {
-        Rolling { storage: Arc::clone(storage), roll, identity, open: HashMap::new() }
+        Rolling { storage: Arc::clone(storage), roll, identity, open: HashMap::new(), named: 0 }
     }
 
     /// Writes the rows of a batch behind those that count. `label` says what the file is called that begins with it.
@@ -165,6 +168,7 @@ impl Rolling {
         if !open.is_named {
             open.give_name(self.storage.as_ref()).map_err(PutFailure::Fatal)?;
             open.is_named = true;
+            self.named += 1;
         }
         if let Some(ledger) = ledger {
             let keys = open.keys.iter().copied();
@@ -216,6 +220,38 @@ impl Rolling {
         open.keys.iter().rev().find(|key| key.time == time).copied()
     }
 
+    /// How many files got their names since this was asked last.
+    pub(super) fn take_named(&mut self) -> u64 {
+        std::mem::take(&mut self.named)
+    }
+
+    /// What is missing of the rows that count in open files, in words; empty if nothing is.
+    pub(super) fn missing(&self) -> io::Result<String> {
+        let mut all = Vec::new();
+        for open in self.open.values().filter(|open| open.has_rows() && !open.is_named) {
+            let size = |end| self.storage.size_of(&open.label.hidden(end));
+            // Without a manifest nothing says that they count.
+            let found = if size("manifest")?.is_some() { size("open")? } else { None };
+            let missing = open.bytes.saturating_sub(found.unwrap_or(0));
+            if missing > 0 {
+                all.push(format!("{}/{}", self.storage.name(), open.missing(missing)));
+            }
+        }
+        all.sort_unstable();
+        Ok(all.join("; "))
+    }
+
+    /// After the directory was made again: forgets the files that hold nothing, and gives the keys of named ones to the ledger.
+    pub(super) fn begin_again(
+        &mut self,
+        mut ledger: Option<&mut LedgerFile>,
+    ) -> Result<(), PutFailure> {
+        self.open.retain(|_, open| open.has_rows());
+        let named = self.open.iter().filter(|(_, open)| open.is_named);
+        let named: Vec<(String, u32)> = named.map(|(key, _)| key.clone()).collect();
+        named.iter().try_for_each(|key| self.finish(key, ledger.as_deref_mut()))
+    }
+
     /// How many batches are in open files.
     pub(super) fn commits(&self) -> u64 {
         self.open.values().map(|open| open.manifest.entries).sum()
@@ -247,8 +283,22 @@ impl Open {
             sync(self.file.as_ref())?;
         }
         let (hidden, named) = (self.label.hidden("open"), self.label.rolled(self.end()));
-        storage.rename_new(&hidden, &named).map_err(|err| explain(err, &hidden, &named))?;
+        storage.rename_new(&hidden, &named).map_err(|err| match err.kind() {
+            kind @ ErrorKind::NotFound => io::Error::new(kind, self.missing(self.bytes)),
+            _ => explain(err, &hidden, &named),
+        })?;
         storage.sync_dir()
+    }
+
+    /// The error for a file that was removed.
+    fn missing(&self, bytes: u64) -> String {
+        let Label { first, last, .. } = self.label;
+        let (hidden, are) = (self.label.hidden("open"), by_number(bytes, "is", "are"));
+        let (bytes, batches) = (count(bytes, "byte"), count(self.manifest.entries, "batch"));
+        format!(
+            "{hidden} was removed while it was written to: {bytes} {are} missing of the rows of {batches} ({first} to {last} \
+             ms), which are committed"
+        )
     }
 
     fn end(&self) -> &'static str {

@@ -181,6 +181,11 @@ impl LedgerFile {
         }
     }
 
+    /// What its file is called.
+    pub(in crate::sink) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Whose it is.
     pub(in crate::sink) fn identity(&self) -> StateId {
         self.head.identity

@@ -1,6 +1,7 @@
 //! The sink `file` on disks that lose power, fill up and fail.
 
 mod owners;
+mod remade;
 
 use super::*;
 use crate::sink::SharedSink;

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Write};
 use std::num::NonZeroU64;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
@@ -185,6 +185,15 @@ impl Storage for Directory {
     fn sync_dir(&self) -> io::Result<()> {
         let handle = Arc::clone(&self.handle.lock());
         handle.sync_all()
+    }
+
+    fn is_in_place(&self) -> io::Result<bool> {
+        let opened = self.handle.lock().metadata()?;
+        match fs::metadata(&self.path) {
+            Ok(found) => Ok((found.dev(), found.ino()) == (opened.dev(), opened.ino())),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(err) => Err(err),
+        }
     }
 
     fn remake(&self) -> io::Result<()> {

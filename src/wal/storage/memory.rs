@@ -144,12 +144,11 @@ impl MemoryStorage {
     /// The disk after the process was killed: everything that was written is there, and nothing is planned.
     pub fn after_kill(&self) -> MemoryStorage {
         let disk = self.0.lock();
-        let inodes = disk.inodes.iter().map(|inode| Inode { ..inode.clone() });
         MemoryStorage(Arc::new(Mutex::new(Disk {
             names: disk.names.clone(),
             durable_names: disk.durable_names.clone(),
             pending_names: disk.pending_names.clone(),
-            inodes: inodes.collect(),
+            inodes: disk.inodes.clone(),
             space: disk.space.clone(),
             random: disk.random,
             ..Disk::default()
@@ -168,14 +167,12 @@ impl MemoryStorage {
             }
         }
         let inodes = disk.inodes.iter().map(|inode| inode.after_power_cut(&mut random)).collect();
-        let durable_names = names.clone();
-        let random = next(&mut random);
         MemoryStorage(Arc::new(Mutex::new(Disk {
+            durable_names: names.clone(),
             names,
-            durable_names,
             inodes,
             space: disk.space.clone(),
-            random,
+            random: next(&mut random),
             ..Disk::default()
         })))
     }
@@ -462,6 +459,10 @@ impl Storage for MemoryStorage {
         disk.leave()?;
         disk.expect_directory()?;
         Ok(disk.names.keys().cloned().collect())
+    }
+
+    fn is_in_place(&self) -> io::Result<bool> {
+        Ok(!self.0.lock().gone)
     }
 
     fn remake(&self) -> io::Result<()> {

@@ -144,6 +144,14 @@ pub trait Storage: fmt::Debug + Send + Sync {
     /// After an error nothing is known of them: never try again.
     fn sync_dir(&self) -> io::Result<()>;
 
+    /// Whether its name still leads to the directory that was opened, or made again: it may be removed, moved away or replaced.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn is_in_place(&self) -> io::Result<bool> {
+        Ok(true)
+    }
+
     /// Makes the directory again if it is gone, for those who begin anew there; what was in it stays lost, the lock too.
     ///
     /// # Errors

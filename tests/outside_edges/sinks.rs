@@ -1,0 +1,139 @@
+//! What happens to outputs while they are written to: a directory that is removed, a database that somebody else holds.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::program::{Program, WATCHDOG};
+
+/// A pipeline that reads the files of `in`; `sink` says where its lines go. A console shows them once they are there.
+struct Case(TempDir);
+
+impl Case {
+    fn new(sink: &str) -> Case {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().display().to_string();
+        fs::create_dir(directory.path().join("in")).expect("made");
+        let text = format!(
+            "name = 'away'\nbatch_interval = '50ms'\nskip_empty = true\nstate_dir = 'DIR/state'\nhttp = 'off'\n\
+             sink_retry = '1h'\non_failure = {{ retry = 0, then = 'stop' }}\n\
+             [source.in.files]\ndirectory = 'DIR/in'\n[job.j]\nfrom = ['in']\nto = ['out', 'screen']\nlines = {{}}\n\
+             [sink.screen.console]\nformat = 'json'\n[sink.out.{sink}\n"
+        );
+        fs::write(directory.path().join("p.toml"), text.replace("DIR", &path)).expect("written");
+        Case(directory)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn start(&self) -> Program {
+        let file = self.path("p.toml").display().to_string();
+        Program::start(&["run", &file, "--log-format", "json"])
+    }
+
+    /// A new file with one line.
+    fn put(&self, line: &str) {
+        fs::write(self.path("aside"), format!("{line}\n")).expect("written");
+        fs::rename(self.path("aside"), self.path("in").join(line)).expect("renamed");
+    }
+}
+
+/// Waits until this line is where it belongs.
+fn until_written(program: &Program, line: &str) {
+    let shown = format!("[\"{line}\"]");
+    while !program.out.recv_timeout(WATCHDOG).expect("a batch in time").contains(&shown) {}
+}
+
+/// The lines of committed files, each once.
+fn check_lines(path: &Path, expected: &[&str]) {
+    let mut lines = Vec::new();
+    for entry in fs::read_dir(path).expect("there") {
+        let path = entry.expect("listed").path();
+        let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes()[0] == b'.');
+        if !is_hidden {
+            let text = fs::read_to_string(&path).expect("UTF-8");
+            lines.extend(text.lines().map(str::to_owned));
+        }
+    }
+    lines.sort();
+    let expected: BTreeSet<&str> = expected.iter().copied().collect();
+    assert!(lines.iter().eq(&expected), "{lines:?} {expected:?}");
+}
+
+#[test]
+fn an_output_directory_that_is_removed_is_made_again() {
+    let case = Case::new("file]\npath = 'DIR/out'");
+    let (out, old) = (case.path("out"), case.path("old"));
+    let program = case.start();
+    case.put("one");
+    until_written(&program, "one");
+    fs::remove_dir_all(&out).expect("removed");
+    case.put("two");
+    let said = program.event("sink_warning");
+    assert_eq!(said["sink"], "out");
+    let text = said["text"].as_str().expect("text");
+    assert!(text.contains("is made again; 1 committed file is not there any more"), "{text}");
+    until_written(&program, "two");
+    check_lines(&out, &["two"]);
+    // Moved away, and made by somebody else.
+    fs::rename(&out, &old).expect("moved");
+    fs::create_dir(&out).expect("made");
+    case.put("three");
+    until_written(&program, "three");
+    program.stop();
+    let program = case.start();
+    case.put("four");
+    until_written(&program, "four");
+    program.stop();
+    check_lines(&out, &["three", "four"]);
+    check_lines(&old, &["two"]);
+}
+
+#[test]
+fn rows_of_an_open_file_that_is_removed_end_the_run_and_the_next_start_goes_on() {
+    let case = Case::new("file]\npath = 'DIR/out'\nroll = { age = '1h' }");
+    let out = case.path("out");
+    let program = case.start();
+    case.put("one");
+    until_written(&program, "one");
+    fs::remove_dir_all(&out).expect("removed");
+    case.put("two");
+    let (code, _, said) = program.finish();
+    let said = said.join("\n");
+    assert_eq!(code, Some(1), "{said}");
+    let error = "was removed while it was written to: 4 bytes are missing of the rows of 1 batch ";
+    assert!(said.contains(error), "{said}");
+    let program = case.start();
+    case.put("three");
+    until_written(&program, "three");
+    program.stop();
+    check_lines(&out, &["two", "three"]);
+}
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn a_database_that_somebody_holds_is_waited_for() {
+    let case = Case::new("sqlite]\npath = 'DIR/out.db'\ntable = 't'");
+    let program = case.start();
+    case.put("one");
+    until_written(&program, "one");
+    let other = rusqlite::Connection::open(case.path("out.db")).expect("a database");
+    other.execute_batch("BEGIN IMMEDIATE").expect("held");
+    case.put("two");
+    let said = program.event("condition_began");
+    assert_eq!((&said["kind"], &said["subject"]), (&"sink_away".into(), &"out".into()), "{said}");
+    let cause = said["cause"].as_str().expect("text");
+    assert!(cause.contains("out.db: ") && cause.contains("locked"), "{cause}");
+    assert_eq!(said["needs"], "whoever holds it must let it go");
+    other.execute_batch("ROLLBACK").expect("let go");
+    until_written(&program, "two");
+    program.stop();
+    let count = other.query_row("SELECT count(*), count(DISTINCT c1) FROM t", [], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+    });
+    assert_eq!(count.expect("rows"), (2, 2));
+}
