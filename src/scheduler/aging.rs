@@ -83,6 +83,8 @@ impl JobLoop {
     pub(super) fn sinks_looked(&mut self, outcomes: Vec<(SharedSink, Option<Error>)>) {
         self.aging.runs = false;
         self.aging.is_stale = true;
+        // Before it is told: whoever hears of it may move the clock.
+        let again = self.parts.clock.now().plus(RETRY);
         for (sink, failed) in outcomes {
             let name = sink.name().unwrap_or("output").to_owned();
             let conditions = self.parts.events.conditions();
@@ -95,7 +97,7 @@ impl JobLoop {
                     let (kind, needs) = (ConditionKind::SinkUnfinished, "tried again every 10 s");
                     conditions.begin(kind, &name, err.to_string(), needs);
                     self.aging.is_stale = false;
-                    self.aging.due = Some(self.parts.clock.now().plus(RETRY));
+                    self.aging.due = Some(again);
                 }
             }
         }
