@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tidemill::metrics::ConditionKind;
-use tidemill::sink::{BatchMeta, CommitKey, Rows, SharedSink, Sink};
+use tidemill::metrics::{Condition, ConditionKind};
+use tidemill::sink::{
+    BatchMeta, CommitKey, Console, Format, Memory, Rows, SharedSink, Sink, Writer,
+};
 use tidemill::sync::{Arc, Mailbox};
 use tidemill::testing::ManualClock;
 use tidemill::time::{Clock, Moment};
@@ -475,4 +477,96 @@ proptest! {
         prop_assert_eq!(&collected, &times);
         drop(running);
     }
+}
+
+/// Takes what it is told to take: it says that it is called, and returns once it is let go.
+struct Held {
+    called: Mailbox<()>,
+    let_go: Mailbox<()>,
+}
+
+impl Held {
+    fn call(&self) {
+        self.called.send(()).expect("the test listens");
+        self.let_go.recv();
+    }
+}
+
+impl std::io::Write for Held {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.call();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Sink for Held {
+    fn committed(&mut self, _key: &CommitKey) -> tidemill::Result<bool> {
+        Ok(false)
+    }
+
+    fn write(&mut self, _: &CommitKey, _: &BatchMeta, _: &Rows) -> tidemill::Result<()> {
+        Ok(())
+    }
+
+    fn commit(&mut self, _key: &CommitKey) -> tidemill::Result<()> {
+        self.call();
+        Ok(())
+    }
+}
+
+/// What is said of a sink that holds the first batch for half a minute, and the seconds in which it is.
+fn check_held(sink: impl FnOnce(Held) -> SharedSink, subject: &str, needs: &str) {
+    let (clock, called, let_go) = (ManualClock::new(), Mailbox::new(9), Mailbox::new(9));
+    let config = Config::new("held").batch_interval(Interval::secs(1)).workers(2);
+    let ctx = StreamingContext::with_clock(config, clock.clone()).expect("good");
+    let held = sink(Held { called: called.clone(), let_go: let_go.clone() });
+    let numbers = ctx.queue_stream(vec![Some(vec![1_u64])], 1);
+    numbers.save_to("save", vec![held, SharedSink::new(Memory::new()).named("other")]);
+    let events = events(&ctx);
+    let running = ctx.start().expect("started");
+    let inspector = running.inspector();
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(called.recv(), Some(()), "{subject}");
+    clock.advance(Duration::from_secs(9));
+    assert_eq!(inspector.conditions(), [], "{subject}: nobody knows yet");
+    let text =
+        format!("sink `{subject}`: has not taken the rows of batch 1000 ms for 10 s; {needs}");
+    let mut told = Vec::new();
+    let mut next = || loop {
+        let (what, condition, lasted) = match events.recv().expect("it runs") {
+            Event::ConditionBegan { condition } => ("began", condition, Duration::ZERO),
+            Event::ConditionLasts { condition, lasted } => ("lasts", condition, lasted),
+            Event::ConditionEnded { condition, lasted } => ("ended", condition, lasted),
+            _ => continue,
+        };
+        if condition.kind == ConditionKind::SinkHangs {
+            assert_eq!(condition.text(), text);
+            told.push((what, lasted.as_secs()));
+            break;
+        }
+    };
+    clock.advance(Duration::from_secs(1));
+    next();
+    assert!(inspector.unready().contains(&text), "{:?}", inspector.unready());
+    clock.advance(Duration::from_secs(10));
+    next();
+    let_go.close();
+    completed_up_to(&events, 1_000);
+    clock.advance(Duration::from_secs(1));
+    next();
+    assert_eq!(told, [("began", 0), ("lasts", 10), ("ended", 10)], "{subject}");
+    running.stop().expect("nothing is left");
+    assert!(inspector.conditions().iter().map(Condition::text).all(|said| said != text));
+}
+
+#[test]
+fn a_sink_whose_call_does_not_return_is_a_condition() {
+    check_held(|held| SharedSink::new(held).named("out"), "out", "its call must return");
+    check_held(SharedSink::new, "save#0", "its call must return");
+    let console = |held| Console::new(Writer::new(Box::new(held)), Format::Spark(10));
+    check_held(|held| SharedSink::new(console(held)).named("out"), "out", "its reader must read");
 }

@@ -110,6 +110,11 @@ kinds! {
         name: "log_hangs", noun: "log", help: "A write or sync of the log does not return",
         over: "is synced again", unready: true, settles: 1,
     }
+    /// A call of a sink does not return, so the rows of its jobs wait.
+    SinkHangs {
+        name: "sink_hangs", noun: "sink", help: "A call of a sink does not return",
+        over: "takes rows again", unready: true, settles: 1,
+    }
 }
 
 /// A kind of condition, as it is shown.

@@ -35,6 +35,8 @@ pub(super) struct Watched {
 struct State {
     /// Since when it lasts.
     since: Option<Moment>,
+    /// What goes wrong this time, if that is not always the same.
+    cause: Option<String>,
     /// When the thread `events` looks at it next.
     look_at: Option<Moment>,
     /// Whether the condition has begun.
@@ -65,9 +67,18 @@ impl Watch {
 
     /// It begins.
     pub fn begin(&self) {
+        self.begins(None);
+    }
+
+    /// It begins, and this goes wrong if it takes too long.
+    pub fn begin_with(&self, cause: String) {
+        self.begins(Some(cause));
+    }
+
+    fn begins(&self, cause: Option<String>) {
         let now = self.conditions.now();
         let mut state = self.watched.state.lock();
-        state.since = Some(now);
+        (state.since, state.cause) = (Some(now), cause);
         if state.look_at.is_none() {
             state.look_at = Some(now.plus(self.watched.after));
             drop(state);
@@ -103,7 +114,8 @@ impl Watched {
         if ends_at.is_some() && state.look_at.is_none() && !state.lasts {
             state.lasts = true;
             // Under the lock: the end comes behind it.
-            conditions.begin(self.kind, &self.subject, &*self.cause, &*self.needs);
+            let cause = state.cause.as_deref().unwrap_or(&self.cause);
+            conditions.begin(self.kind, &self.subject, cause, &*self.needs);
         }
     }
 }

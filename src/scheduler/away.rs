@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use super::JobLoop;
 use super::jobs::JobRef;
 use crate::batch::Away;
-use crate::metrics::{ConditionKind, Event};
+use crate::dstream::Output;
+use crate::metrics::{ConditionKind, Conditions, Event};
 use crate::sink::SharedSink;
+use crate::sync::Arc;
 use crate::time::Moment;
 
 /// See the module.
@@ -18,7 +20,17 @@ pub(super) struct AwaySinks {
 }
 
 impl AwaySinks {
-    pub(super) fn new(all: Vec<SharedSink>) -> Self {
+    /// These sinks, which are watched from here on; one without a name is told of by its job's.
+    pub(super) fn new(
+        all: Vec<SharedSink>,
+        outputs: &[Arc<Output>],
+        conditions: &Conditions,
+    ) -> Self {
+        for sink in &all {
+            let is_to = |output: &&Arc<Output>| output.sinks().iter().any(|it| it.is_same(sink));
+            let job = outputs.iter().find(is_to).map_or("output", |output| output.name());
+            sink.watch_calls(conditions, job);
+        }
         AwaySinks { all, away: BTreeMap::new() }
     }
 }

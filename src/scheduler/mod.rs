@@ -284,7 +284,7 @@ impl Scheduler {
             scheduler: self.clone(),
             jobs: JobSet::new(outputs.len(), options.concurrent_jobs, options.retries),
             room_at: None,
-            away: AwaySinks::new(parts.graph.sinks()),
+            away: AwaySinks::new(parts.graph.sinks(), &outputs, parts.events.conditions()),
             letters: None,
             closed: Vec::new(),
             outputs,

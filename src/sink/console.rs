@@ -122,6 +122,10 @@ impl Console {
 }
 
 impl Sink for Console {
+    fn awaits(&self) -> &'static str {
+        "its reader must read"
+    }
+
     /// One more than is shown: dots stand for it.
     fn rows_max(&self) -> usize {
         match self.format {

@@ -393,6 +393,10 @@ impl Begun {
 }
 
 impl Sink for File {
+    fn awaits(&self) -> &'static str {
+        "its disk must answer"
+    }
+
     fn place(&self) -> Option<String> {
         let name = self.storage.name();
         let path = std::path::absolute(&name).map_or(name, |path| path.display().to_string());

@@ -11,6 +11,7 @@ mod console;
 mod dead_letter;
 mod file;
 mod formatted;
+mod hangs;
 mod left;
 mod memory;
 mod null;
@@ -27,14 +28,16 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use crate::error::{Error, Result};
+use crate::metrics::Conditions;
 use crate::owner::{BatchId, OutputMark, Owner, Written};
-use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::time::Time;
 
 pub use console::{Console, Format, ROWS_SHOWN, Writer};
 pub use dead_letter::{DeadLetter, DeadLetterFiles, DeadLetters};
 pub use file::{Existing, File};
 pub use formatted::{FileFormat, LineFeeds};
+use hangs::Calls;
 pub(crate) use left::{Left, is_same_place, open_in};
 pub use memory::{Memory, MemoryHandle, OwnedCell};
 pub use null::Null;
@@ -183,6 +186,11 @@ pub trait Sink: Send {
         None
     }
 
+    /// What has to happen before a call returns that has not returned for long. The condition `sink_hangs` says it.
+    fn awaits(&self) -> &'static str {
+        "its call must return"
+    }
+
     /// Called before the start if texts in the rows may hold line feeds, as far as the sources tell whose records lead here: any
     /// source but one of lines. Sinks whose rows are lines escape them.
     fn expect_line_feeds(&mut self) {}
@@ -274,6 +282,8 @@ pub struct SharedSink {
     notes: Arc<Mutex<Vec<String>>>,
     /// The batches of earlier starts that were committed in this one, where another sink asks what was committed before it.
     since: Arc<Mutex<Option<HashSet<CommitKey>>>>,
+    /// Those that look at what takes long.
+    calls: Calls,
 }
 
 /// Where a sink wrote before: batches that were planned then may be committed there.
@@ -304,6 +314,7 @@ impl SharedSink {
             run: Arc::default(),
             notes: Arc::default(),
             since: Arc::default(),
+            calls: Calls::default(),
         }
     }
 
@@ -325,6 +336,12 @@ impl SharedSink {
     /// Where it writes, see [`Sink::place`].
     pub fn place(&self) -> Option<String> {
         self.sink.lock().place()
+    }
+
+    /// From now on a call that does not return is a condition; of this subject, if the sink has no name.
+    pub(crate) fn watch_calls(&self, conditions: &Conditions, otherwise: &str) {
+        let needs = self.sink.lock().awaits();
+        self.calls.watch(conditions, self.name().unwrap_or(otherwise), needs);
     }
 
     /// Whether both are handles of the same sink.
@@ -419,7 +436,8 @@ impl SharedSink {
         if self.committed_earlier(key)? {
             return Ok(());
         }
-        let mut sink: MutexGuard<'_, Box<dyn Sink>> = self.sink.lock();
+        let lacks = || format!("has not taken the rows of batch {}", key.time);
+        let mut sink = self.calls.begin(self.sink.lock(), lacks);
         if sink.committed(key)? {
             return Ok(());
         }
@@ -445,7 +463,8 @@ impl SharedSink {
     /// # Errors
     /// What the sink says.
     pub fn on_time(&self, now: Time) -> Result<()> {
-        self.sink.lock().on_time(now)
+        let lacks = || "has not finished what is due".to_owned();
+        self.calls.begin(self.sink.lock(), lacks).on_time(now)
     }
 
     /// See [`Sink::close`].
@@ -453,7 +472,7 @@ impl SharedSink {
     /// # Errors
     /// What the sink says.
     pub fn close(&self) -> Result<()> {
-        self.sink.lock().close()
+        self.calls.begin(self.sink.lock(), || "has not closed".to_owned()).close()
     }
 }
 

@@ -315,6 +315,10 @@ impl Sqlite {
 }
 
 impl Sink for Sqlite {
+    fn awaits(&self) -> &'static str {
+        "its disk must answer"
+    }
+
     fn place(&self) -> Option<String> {
         let name = &self.path;
         let path =

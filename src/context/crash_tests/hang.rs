@@ -110,6 +110,36 @@ fn a_sync_that_hangs_is_said_while_it_does() {
     assert!(running.stop(Trouble::None), "in order");
 }
 
+/// So is a sink whose disk does not answer.
+#[test]
+fn a_sink_that_hangs_is_said_while_it_does() {
+    let world = World::new(1);
+    let running = world.start(1).expect("started");
+    let inspector = running.inspector();
+    let acknowledged = Arc::new(Acknowledged::default());
+    running.receivers[0].cutter().0.offer(range("c0", 0..1, &acknowledged)).expect("room");
+    until("it is durable", || *acknowledged.0.lock() == 1);
+    world.output.hang("");
+    world.clock.advance(PERIOD.as_duration());
+    until("it hangs", || world.output.hung() > 0);
+    world.clock.advance(Duration::from_secs(10));
+    let said = || inspector.conditions().iter().map(Condition::text).collect::<Vec<_>>();
+    until("it is said", || {
+        said().iter().any(|text| text.starts_with("sink `lines`: has not taken "))
+    });
+    assert!(
+        said().iter().any(|text| text.ends_with(" for 10 s; its disk must answer")),
+        "{:?}",
+        said()
+    );
+    world.output.release();
+    until("it is over", || {
+        world.clock.advance(PERIOD.as_duration());
+        inspector.conditions().iter().all(|it| it.kind != ConditionKind::SinkHangs)
+    });
+    assert!(running.stop(Trouble::None), "in order");
+}
+
 /// More than waits for the log: those that append wait too, the push thread and the job loop.
 #[test]
 fn a_stop_ends_although_those_that_append_to_the_log_are_held() {
