@@ -21,7 +21,12 @@ pub(crate) fn by_number<N: TryInto<u64>>(number: N, one: &str, many: &str) -> St
     if is_one { one.to_owned() } else { many.to_owned() }
 }
 
-fn plural(noun: &str) -> String {
+/// The plural of a noun, of several words of the last one; of `time to acknowledge` it is `times to acknowledge`.
+pub(crate) fn plural(noun: &str) -> String {
+    let mut ends = [" to ", " with ", " of "].iter().filter_map(|word| noun.find(word));
+    if let Some(end) = ends.next() {
+        return plural(&noun[..end]) + &noun[end..];
+    }
     match noun.strip_suffix('y') {
         Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{stem}ies"),
         _ if ["ch", "s", "x"].iter().any(|end| noun.ends_with(end)) => format!("{noun}es"),
@@ -32,6 +37,11 @@ fn plural(noun: &str) -> String {
 /// The text without characters that a terminal obeys or that change the direction of what follows.
 pub(crate) fn escaped(text: &str) -> String {
     with_escapes(text, |char, safe| write!(safe, "{}", char.escape_default()))
+}
+
+/// The same of a text of several lines, which stay lines.
+pub(crate) fn escaped_lines(text: &str) -> String {
+    text.split('\n').map(escaped).collect::<Vec<_>>().join("\n")
 }
 
 /// The same of bytes that are meant as text: what is no UTF-8 is shown as `\xHH`.
@@ -88,6 +98,9 @@ mod tests {
         check(2, "key", "2 keys");
         check(3, "address", "3 addresses");
         assert_eq!((count(1_i8, "byte"), count(-1, "byte")), ("1 byte".into(), "-1 bytes".into()));
+        check(2, "time to acknowledge", "2 times to acknowledge");
+        check(2, "way with line feeds", "2 ways with line feeds");
+        check(2, "match of a word", "2 matches of a word");
         assert_eq!([1, 1_000].map(|it| grouped(it, "record")), ["1 record", "1,000 records"]);
         assert_eq!([0, 1, 2].map(|it| by_number(it, "was", "were")), ["were", "was", "were"]);
     }
@@ -98,6 +111,8 @@ mod tests {
         check("source `in`: ü – 5 µs", "source `in`: ü – 5 µs");
         check("a\x1b[2Jb", "a\\u{1b}[2Jb");
         check("a\rb\tc\0", "a\\rb\\tc\\u{0}");
+        check("a\nb", "a\\nb");
+        assert_eq!(escaped_lines("a\n\x1b\nb\r\n"), "a\n\\u{1b}\nb\\r\n");
         check("abc\u{202E}txt.exe", "abc\\u{202e}txt.exe");
     }
 

@@ -493,3 +493,35 @@ fn a_reset_is_an_end_with_exit_code_one() {
     assert_eq!(code, Some(1), "{err:?}");
     assert!(err.iter().any(|line| line.contains("broken")), "{err:?}");
 }
+
+/// What is said of these words holds what a terminal obeys as an escape.
+fn check_escaped(args: &[&str], expected: i32) {
+    let (code, out, err) = run(args);
+    let said = [out, err].concat().join("\n");
+    assert_eq!(code, Some(expected), "{args:?}: {said}");
+    assert!(!said.contains(['\x1b', '\x07', '\u{9b}']), "{args:?}: {said:?}");
+    assert!(said.contains("\\u{1b}[31mX"), "{args:?}: {said}");
+}
+
+#[test]
+fn what_was_typed_is_escaped_where_it_is_said_again() {
+    let word = "\x1b[31mX\u{9b}2J\x07";
+    let with = |before: &str| format!("{before}{word}");
+    let (path, toml) = (with("/no/"), format!("/no/{word}.toml"));
+    check_escaped(&["inspect", &path], 1);
+    check_escaped(&["inspect", ".", "--pipeline", &toml], 78);
+    check_escaped(&["validate", &toml], 78);
+    check_escaped(&["run", &toml], 78);
+    check_escaped(&["run", &toml, "--log-format", "text"], 78);
+    check_escaped(&["run", "--from", word, "--job", "count"], 2);
+    for option in ["--job", "--set", "--to", "--every", "--http", "--window", "--io"] {
+        check_escaped(&["run", "--from", "generate:", "--job", "count", option, word], 2);
+    }
+    check_escaped(&["run", "--log-level", word], 2);
+    check_escaped(&["load", "--rate", word], 2);
+    check_escaped(&["load", "--connect", word], 1);
+    check_escaped(&["load", "--listen", "127.0.0.1:0", "--file", &path], 1);
+    check_escaped(&["doctor", "--dir", &path], 1);
+    check_escaped(&["doctor", &with("--")], 2);
+    check_escaped(&[word], 2);
+}

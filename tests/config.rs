@@ -1226,6 +1226,21 @@ error: unknown framing `xml`
     ),
     (
         socket_key,
+        r#"listen = "127.0.0.1:2514"
+framing = "relp"
+ack = "never mind""#,
+        r#"
+error: unknown time to acknowledge `never mind`
+ --> p.toml:4:7
+  |
+4 | ack = "never mind"
+  |       ^^^^^^^^^^^^
+  |
+  = help: known times to acknowledge: `log`, `received`, `batch`
+"#,
+    ),
+    (
+        socket_key,
         r#"connect = ["127.0.0.1:9999"]
 record_bytes_max = 1000"#,
         r#"

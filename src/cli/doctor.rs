@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::receiver::io::{self as models, IO_MODELS};
 use crate::sync::Signal;
 use crate::time::{Clock, SystemClock};
-use crate::words::{by_number, grouped};
+use crate::words::{by_number, escaped_lines, grouped};
 
 use super::units;
 
@@ -126,7 +126,11 @@ pub(super) fn run(args: &DoctorArgs, out: &mut dyn Write) -> Result<()> {
     findings.push(resolution());
     findings.push(lateness(timer_lateness(clock.as_ref())));
     findings.push(disk(&args.dir, sync_times(&args.dir, clock.as_ref())));
-    let text = if args.json { machine(&findings).to_string() + "\n" } else { table(&findings) };
+    let text = if args.json {
+        machine(&findings).to_string() + "\n"
+    } else {
+        escaped_lines(&table(&findings))
+    };
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
         .map_err(|err| Error::io("cannot write the findings", err))?;

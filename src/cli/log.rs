@@ -15,7 +15,7 @@ use crate::config::LogLevel;
 use crate::error::Error;
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, SystemClock};
-use crate::words::escaped;
+use crate::words::{escaped, escaped_json};
 
 use super::args::{LogFormat, RunArgs};
 use super::say;
@@ -78,7 +78,7 @@ impl Log {
                 if let Value::Object(facts) = facts {
                     line.extend(facts);
                 }
-                say(&Value::Object(line).to_string());
+                say(&escaped_json(&Value::Object(line).to_string()));
             }
         }
     }

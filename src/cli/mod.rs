@@ -29,6 +29,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::compare::SUBCOMMAND;
 use crate::config::suggest;
 use crate::error::{Error, Result};
+use crate::words::{escaped_bytes, escaped_lines};
 
 pub use load::LoadArgs;
 pub use log::Log;
@@ -72,9 +73,14 @@ impl Cli {
 
     fn read<T>(words: impl IntoIterator<Item = T>) -> Result<Cli, clap::Error>
     where
-        T: Into<OsString> + Clone,
+        T: Into<OsString>,
     {
-        Cli::try_parse_from(words).map_err(|mut err| {
+        let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+        // What is said of a slip repeats words, and a terminal must not obey them.
+        let safe = || words.iter().map(|word| escaped_bytes(word.as_encoded_bytes()));
+        let parsed = Cli::try_parse_from(&words)
+            .map_err(|err| Cli::try_parse_from(safe()).err().unwrap_or(err));
+        parsed.map_err(|mut err| {
             let given = match err.get(ContextKind::InvalidSubcommand) {
                 Some(ContextValue::String(given)) if err.kind() == ErrorKind::InvalidSubcommand => {
                     given.clone()
@@ -108,13 +114,30 @@ impl Cli {
         let out = &mut Readers(io::stdout());
         match self.command {
             Command::Run(args) => run::run(&args, &env),
-            Command::Validate(args) => validate::run(&args, &env, &mut Readers(io::stderr())),
-            Command::Inspect(args) => inspect::run(&args, out),
+            Command::Validate(args) => {
+                validate::run(&args, &env, &mut Shown(Readers(io::stderr())))
+            }
+            Command::Inspect(args) => inspect::run(&args, &mut Shown(out)),
             Command::Load(args) => load::run(args, out),
             Command::Doctor(args) => doctor::run(&args, out),
             Command::Compare(args) => compare::run(&args, out),
             Command::CompareChild => compare::run_child(),
         }
+    }
+}
+
+/// Text for people: what a terminal obeys is escaped, but for the ends of lines. It takes whole characters, as `write!`
+/// hands them over.
+struct Shown<W>(W);
+
+impl<W: Write> Write for Shown<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write_all(escaped_lines(&String::from_utf8_lossy(bytes)).as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
@@ -147,9 +170,10 @@ pub fn complain(err: &Error) {
     }
 }
 
-/// Writes a line to standard error; a closed one is no reason to stop.
+/// Writes lines to standard error; a closed one is no reason to stop. What a terminal obeys is escaped: names and paths of
+/// others are part of texts.
 pub(crate) fn say(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", escaped_lines(text));
 }
 
 #[cfg(all(test, not(tidemill_model)))]

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::time::Interval;
+use crate::words::plural;
 
 use super::Pattern;
 use super::diagnostics::{At, Problem, Problems};
@@ -285,7 +286,7 @@ impl<'a> Section<'a> {
         let chosen = choices.iter().find(|(name, _)| *name == found.value);
         if chosen.is_none() {
             let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
-            let hint = suggest::hint(&found.value, &format!("{kind}s"), &names);
+            let hint = suggest::hint(&found.value, &plural(kind), &names);
             let title = format!("unknown {kind} `{}`", found.value);
             self.problems.add(Problem::new(&found.at, title).hint(hint));
         }

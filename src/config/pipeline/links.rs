@@ -8,6 +8,7 @@ use crate::config::sources::{Ack, Source};
 use crate::config::units::show_bytes;
 use crate::config::{Config, STORE_BYTES_MIN, suggest, tree};
 use crate::time::Interval;
+use crate::words::plural;
 
 /// The sources or the sinks: every name that was given, so that one error in them causes no second one elsewhere.
 pub(super) struct Names<T> {
@@ -32,7 +33,7 @@ impl<T> Names<T> {
         let names: Vec<_> = self.given.iter().map(|(name, ..)| name.as_str()).collect();
         for found in wanted.iter().filter(|found| !names.contains(&found.value.as_str())) {
             let title = format!("unknown {} `{}`", self.holder, found.value);
-            let hint = suggest::hint(&found.value, &format!("{}s", self.holder), &names);
+            let hint = suggest::hint(&found.value, &plural(self.holder), &names);
             problems.add(Problem::new(&found.at, title).hint(hint));
         }
     }
