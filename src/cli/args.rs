@@ -93,8 +93,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub duration: Option<Duration>,
 
-    /// Stop when every source has ended and everything that was read is processed. Windows that are not due then are put
-    /// out once, under the time of their end; with a `state_dir` they are kept for the next run instead
+    /// Stop when every source has ended and everything that was read is processed. If records came after
+    /// the last window that was due, the next one is put out once, under the time of its end; with a `state_dir` it is kept
+    /// for the next run instead
     #[arg(long)]
     pub until_eof: bool,
 

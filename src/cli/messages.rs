@@ -340,11 +340,11 @@ fn report_text(report: &Report) -> String {
     format!("stopped after {}: {records} in {batches}{dead}; {left}", seconds(report.elapsed))
 }
 
-/// Records that no output has shown, for their windows end later.
+/// Records that no window has shown, for the first that has them ends later.
 fn in_windows(records: u64, kept: bool) -> String {
     let what = match records {
-        1 => "1 record is in a window that was not due".to_owned(),
-        _ => format!("{} records are in windows that were not due", HumanCount(records)),
+        1 => "1 record was in no window that was due".to_owned(),
+        _ => format!("{} records were in no window that was due", HumanCount(records)),
     };
     let after = if kept { "kept in the state_dir" } else { "lost: there is no state_dir" };
     format!("{what} ({after})")

@@ -144,7 +144,7 @@ pub struct Report {
     pub left: Vec<String>,
     /// What was not processed because only so many batches were asked for.
     pub beyond_limit: u64,
-    /// Records that were processed and are in windows which were not due since.
+    /// Records that were processed and were in no window that was due: the first that has them ends later.
     pub not_due: u64,
     /// Whether the next run goes on with those windows: there is a state directory.
     pub windows_kept: bool,
