@@ -315,6 +315,7 @@ impl File {
         let (storage, end) = (self.storage.as_ref(), self.format);
         let fail =
             |err| Error::io(format!("cannot recover the output directory {}", storage.name()), err);
+        let lacks_commits = survey.lacks_commits(owner);
         let Survey { own, is_undone, own_hidden, nobodys_hidden, data, .. } = survey;
         let adopts = own.is_none() && owner.adoption.is_some() && self.takes_over();
         let fresh = match own {
@@ -327,7 +328,10 @@ impl File {
             ledger.take_back().map_err(fail)?;
         }
         for hidden in &own_hidden {
-            hidden.finish(storage, ledger.as_mut(), end, note)?;
+            match hidden.unlisted().filter(|_| lacks_commits) {
+                Some(bytes) => note(unlisted(&storage.name(), &hidden.name(), bytes)),
+                None => hidden.finish(storage, ledger.as_mut(), end, note)?,
+            }
         }
         if !owner.has_state() && !self.appends() {
             nobodys_hidden.iter().try_for_each(|hidden| hidden.finish(storage, None, end, note))?;
@@ -364,6 +368,15 @@ impl File {
         }
         Ok(())
     }
+}
+
+/// What is said of an open file that no manifest tells of, while commits are missing: its rows may be those.
+fn unlisted(dir: &str, name: &str, bytes: u64) -> String {
+    let bytes = count(bytes, "byte");
+    format!(
+        "{dir}/{name} is kept, with {bytes}: its manifest lists no batch, but commits of this state directory are missing here, \
+         and its rows may be theirs; look at it, and rename or remove it"
+    )
 }
 
 impl Begun {
@@ -424,6 +437,7 @@ impl Sink for File {
         let beside = survey.beside().filter(|_| self.appends());
         if let Some(others) = beside {
             note(format!("{}: files are written beside those of {others}", self.storage.name()));
+            survey.others_open.iter().for_each(|open| note(open.clone()));
         }
         let in_the_way = if owner.has_state() { HashMap::new() } else { newest(&survey.data) };
         let is_in_order = survey.judge(owner, false).is_ok();

@@ -108,6 +108,16 @@ impl Hidden {
         self.label.hidden(self.end)
     }
 
+    /// Where the rows end that count, if there is a file of them.
+    pub(in crate::sink) fn end_of_rows(&self) -> Option<u64> {
+        self.open.and(self.entries().last()).map(|last| last.end)
+    }
+
+    /// How long the open file is, if it holds anything and no manifest says that a batch in it counts.
+    pub(in crate::sink) fn unlisted(&self) -> Option<u64> {
+        self.open.filter(|length| *length > 0 && self.entries().is_empty())
+    }
+
     /// The batches that count.
     pub(in crate::sink) fn entries(&self) -> &[super::manifest::Entry] {
         self.manifest.as_ref().map_or(&[], |manifest| &manifest.entries)

@@ -35,6 +35,8 @@ pub(in crate::sink) struct Survey {
     pub(in crate::sink) is_undone: bool,
     /// Who else has output here.
     others: Vec<String>,
+    /// What of them is in open files that their owners have to finish, in words.
+    pub(in crate::sink) others_open: Vec<String>,
     /// Files that gather batches: those of this owner, those of nobody, those of others.
     pub(in crate::sink) own_hidden: Vec<Hidden>,
     pub(in crate::sink) nobodys_hidden: Vec<Hidden>,
@@ -55,6 +57,7 @@ impl Survey {
             own: None,
             is_undone: false,
             others: Vec::new(),
+            others_open: Vec::new(),
             own_hidden: Vec::new(),
             nobodys_hidden: Vec::new(),
             data: Vec::new(),
@@ -93,6 +96,15 @@ impl Survey {
             Some(identity) if identity == owner.identity => self.own_hidden.push(hidden),
             Some(identity) => {
                 let title = format!("a state directory with the identity {}", identity.short());
+                if let (Some(bytes), false) = (hidden.end_of_rows(), hidden.entries().is_empty()) {
+                    self.others_open.push(format!(
+                        "{}/{} stays hidden, with {} of {}: only a run of {title} gives it a name",
+                        self.dir,
+                        hidden.name(),
+                        count(bytes, "byte"),
+                        count(hidden.entries().len(), "batch")
+                    ));
+                }
                 if !hidden.entries().is_empty()
                     && !self.others.iter().any(|other| other.contains(&identity.short()))
                 {
@@ -165,6 +177,11 @@ impl Survey {
         ))
     }
 
+    /// Whether the own output has fewer commits than this state knows of.
+    pub(in crate::sink) fn lacks_commits(&self, owner: &Owner) -> bool {
+        self.older(owner).is_some()
+    }
+
     /// The own output must have every commit that this state knows of.
     fn older(&self, owner: &Owner) -> Option<String> {
         let ledger = self.own.as_ref()?;
@@ -175,7 +192,7 @@ impl Survey {
         (found < known).then(|| {
             format!(
                 "{} holds {} of {owner}, which made {known} there: the directory was restored from an older \
-                 copy, or hidden files (their names begin with a dot) were removed from it. {}",
+                 copy, or hidden files (their names begin with a dot) were removed from it or are damaged. {}",
                 self.dir,
                 count(found, "commit"),
                 remedies("the output of the same moment", owner)

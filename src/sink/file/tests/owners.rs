@@ -304,6 +304,53 @@ fn notes(disk: &MemoryStorage, state: &State) -> (Vec<String>, Vec<String>) {
 }
 
 #[test]
+fn an_open_file_without_its_manifest_is_kept_while_commits_are_missing() {
+    let mut state = State::new(1);
+    let disk = killed(&MemoryStorage::new(0), ROLL, &mut state, &[20, 30]);
+    let changes: [fn(&MemoryStorage); 2] = [
+        |disk| disk.lose(".words-20-0.manifest"),
+        |disk| disk.set_bytes(".words-20-0.manifest", b""),
+    ];
+    for change in changes {
+        let disk = disk.after_kill();
+        change(&disk);
+        check(&disk, &state, "were removed from it or are damaged");
+        // The ways out that the refusal names, and a sink that is retired.
+        let appended = disk.after_kill();
+        run_with(&appended, (ROLL, Existing::Append), &mut state.clone(), &[40]).expect("beside");
+        let retired = disk.after_kill();
+        let sink = File::left(Arc::new(retired.clone())).expect("free");
+        let (owner, mut notes) = (state.clone().start(999), Vec::new());
+        let sink = SharedSink::new(sink);
+        sink.check(&owner).expect("not asked whether it is whole");
+        sink.begin(&owner, &mut |text| notes.push(text)).expect("finished");
+        assert!(
+            notes[0].starts_with("memory/.words-20-0.open is kept, with 20 bytes"),
+            "{notes:?}"
+        );
+        for disk in [appended, retired] {
+            assert_eq!(
+                disk.bytes(".words-20-0.open").as_deref(),
+                Some(&b"row of 20\nrow of 30\n"[..])
+            );
+        }
+    }
+}
+
+#[test]
+fn open_files_of_others_are_named_where_files_are_written_beside_them() {
+    let disk = killed(&MemoryStorage::new(0), ROLL, &mut State::new(1), &[20, 30]);
+    let sink = File::open(Arc::new(disk), FileFormat::Text, Existing::Append, ROLL).expect("free");
+    let (owner, mut notes) = (State::new(2).start(1), Vec::new());
+    let sink = SharedSink::new(sink);
+    sink.check(&owner).expect("beside");
+    sink.begin(&owner, &mut |text| notes.push(text)).expect("beside");
+    let expected = "memory/.words-20-0.open stays hidden, with 20 bytes of 2 batches: only a run of a state directory with the \
+                    identity 01010101 gives it a name";
+    assert_eq!(notes.get(1).map(String::as_str), Some(expected), "{notes:?}");
+}
+
+#[test]
 fn what_a_crash_left_open_is_finished_and_said_also_where_roll_was_taken_out() {
     let disk = MemoryStorage::new(0);
     let mut state = State::new(1);
