@@ -1,22 +1,24 @@
 //! `Control`: what signals do with a run: the stop, the end at once, a reload. A signal may come before the stream runs;
-//! then it is acted on as soon as it does. The thread `signals` calls it, and the main thread once the stream runs.
+//! then it is acted on as soon as it does. The thread `signals` calls it, and the main thread once the stream runs; a
+//! reload runs on the thread `reload`.
 
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::config::Pipeline;
 use crate::context::{Adjuster, Running, Stopper};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sync::{Arc, Mutex, Poison, thread};
-use crate::time::{Clock, SystemClock, join_until};
 
 use super::args::RunArgs;
 use super::messages::Messages;
 use super::reload::Reload;
 use super::signals::{Action, Decider, Hangup, SignalWatch};
 
-/// How long it may take to say what a signal does.
+/// How long it may take to say what a signal does: standard error may be a pipe that nobody reads.
 const WORDS: Duration = Duration::from_millis(500);
 
 /// See the module. Clones control the same run.
@@ -24,37 +26,49 @@ const WORDS: Duration = Duration::from_millis(500);
 pub(super) struct Control {
     state: Arc<Mutex<State>>,
     messages: Messages,
+    poison: Poison,
 }
 
 struct State {
     stop: bool,
-    /// A reload was asked for before the stream ran.
+    /// A reload was asked for before the stream ran, or while one ran.
     reload_asked: bool,
-    /// None without a pipeline file.
+    has_file: bool,
+    /// None without a pipeline file, and while the thread `reload` has it.
     reload: Option<Reload>,
     stream: Option<(Stopper, Adjuster)>,
 }
 
 impl Control {
     /// Of a run with these options; `pipeline` is what they describe.
-    pub(super) fn new(args: &RunArgs, pipeline: &Pipeline, messages: &Messages) -> Self {
+    pub(super) fn new(
+        args: &RunArgs,
+        pipeline: &Pipeline,
+        messages: &Messages,
+        poison: &Poison,
+    ) -> Self {
         let reload = args.file.is_some().then(|| {
             let again = args.clone();
-            let read = move || again.pipeline(&|name| std::env::var(name).ok());
+            let read = move || {
+                again.file.iter().try_for_each(|file| may_be_read_again(file))?;
+                again.pipeline(&|name| std::env::var(name).ok())
+            };
             Reload::new(pipeline.clone(), read, args.log_level.is_some(), messages.clone())
         });
-        let state = State { stop: false, reload_asked: false, reload, stream: None };
-        Control { state: Arc::new(Mutex::new(state)), messages: messages.clone() }
+        let has_file = reload.is_some();
+        let state = State { stop: false, reload_asked: false, has_file, reload, stream: None };
+        let (state, messages) = (Arc::new(Mutex::new(state)), messages.clone());
+        Control { state, messages, poison: poison.clone() }
     }
 
     /// Watches the signals of this process.
     ///
     /// # Errors
     /// If the operating system refuses.
-    pub(super) fn watch(&self, poison: &Poison) -> Result<SignalWatch> {
+    pub(super) fn watch(&self) -> Result<SignalWatch> {
         let control = self.clone();
         let decider = Decider::new(Hangup::of_this_process());
-        SignalWatch::start(decider, move |action| control.act(action), poison)
+        SignalWatch::start(decider, move |action| control.act(action), &self.poison)
     }
 
     /// The stream runs: what was asked for meanwhile is done.
@@ -76,41 +90,72 @@ impl Control {
             Action::Stop => {
                 let text =
                     "stopping: draining what was received; a second signal after 1 s stops at once";
-                self.briefly(move |messages| messages.say("stopping", text, json!({})));
+                self.messages.say("stopping", text, json!({}));
                 let mut state = self.state.lock();
                 state.stop = true;
                 state.stream.iter().for_each(|(stopper, _)| stopper.stop());
             }
             Action::EndAtOnce => {
                 let text = "stopped at once by a second signal; what was in flight is lost";
-                self.briefly(move |messages| messages.warn(text));
+                self.messages.warn(text);
+                self.messages.0.written_within(WORDS);
             }
             Action::Reload => self.reload(),
             Action::Nothing => {}
         }
     }
 
-    /// Says something, at most for a moment: standard error may be a pipe that nobody reads, or a file on a disk that hangs,
-    /// and the next signal must be heard all the same.
-    fn briefly(&self, words: impl FnOnce(&Messages) + Send + 'static) {
-        let (messages, clock) = (self.messages.clone(), SystemClock::new());
-        let speaking = thread::spawn("signal-words", &Poison::new(), move || words(&messages));
-        // Without a thread for it nothing is said.
-        let said = speaking.map(|it| join_until(clock.as_ref(), it, clock.now().plus(WORDS)));
-        drop(said);
-    }
-
+    /// Reads the file again, on a thread of its own: the disk may hang, and the next signal must be heard all the same. One
+    /// reload at a time; what is asked for meanwhile is done once, after it.
     fn reload(&self) {
         let mut state = self.state.lock();
-        let State { reload, stream, reload_asked, .. } = &mut *state;
-        match (reload, stream) {
-            (None, _) => {
-                let text = "SIGHUP is ignored: this run has no pipeline file to read again";
-                self.messages.say("reload_ignored", text, json!({}));
-            }
-            (Some(_), None) => *reload_asked = true,
-            (Some(reload), Some((_, adjuster))) => reload.run(adjuster),
+        if !state.has_file {
+            let text = "SIGHUP is ignored: this run has no pipeline file to read again";
+            self.messages.say("reload_ignored", text, json!({}));
+            return;
         }
+        state.reload_asked = true;
+        let Some((_, adjuster)) = &state.stream else { return };
+        let adjuster = adjuster.clone();
+        let Some(reload) = state.reload.take() else {
+            let text = "the pipeline file is still being read; it is read once more after that";
+            self.messages.say("reload_waits", text, json!({}));
+            return;
+        };
+        let control = self.clone();
+        let body = move || control.reload_while_asked(reload, &adjuster);
+        // It may be stuck on a disk for good, and ends with the process.
+        match thread::spawn("reload", &self.poison, body) {
+            Ok(thread) => thread.abandon(),
+            Err(err) => self.messages.warn(&format!(
+                "not reloaded, and SIGHUP is not heard from here on: no thread for it: {err}"
+            )),
+        }
+    }
+
+    /// The thread `reload`.
+    fn reload_while_asked(&self, mut reload: Reload, adjuster: &Adjuster) {
+        loop {
+            let mut state = self.state.lock();
+            if !std::mem::take(&mut state.reload_asked) {
+                state.reload = Some(reload);
+                return;
+            }
+            drop(state);
+            reload.run(adjuster);
+        }
+    }
+}
+
+/// A pipe has nothing more to read, or makes who opens it wait for a writer.
+fn may_be_read_again(file: &Path) -> Result<()> {
+    let shown = file.display();
+    match fs::metadata(file) {
+        Ok(about) if !about.is_file() => Err(Error::Config(format!(
+            "error: {shown} is no regular file, and only such a file is read again; restart the run instead"
+        ))),
+        // What else is wrong with it, the reading names.
+        _ => Ok(()),
     }
 }
 
@@ -120,6 +165,7 @@ mod tests {
     use crate::cli::log::Log;
     use crate::config::Config;
     use crate::context::StreamingContext;
+    use crate::sync::Signal;
 
     /// What the run's end is, when the signal comes before or after the stream runs.
     fn check(signal_first: bool) {
@@ -132,7 +178,7 @@ mod tests {
             ..RunArgs::default()
         };
         let pipeline = args.pipeline(&|_| None).expect("good");
-        let control = Control::new(&args, &pipeline, &Messages(Log::of(&args)));
+        let control = Control::new(&args, &pipeline, &Messages(Log::of(&args)), &Poison::new());
         if signal_first {
             control.act(Action::Stop);
         }
@@ -141,6 +187,44 @@ mod tests {
         if !signal_first {
             control.act(Action::Stop);
         }
+        running.await_termination().expect("stopped in order");
+    }
+
+    /// A disk that hangs while the file is read again holds no other signal up, and what is asked for meanwhile is done once.
+    #[test]
+    fn a_reload_that_hangs_holds_nothing_up() {
+        let context = StreamingContext::new(Config::new("test")).expect("good");
+        context.queue_stream(vec![Some(vec![1])], 1).foreach_batch(|_, _| Ok(()));
+        let args = RunArgs {
+            from: Some("generate:".to_owned()),
+            job: vec!["count".to_owned()],
+            quiet: true,
+            ..RunArgs::default()
+        };
+        let pipeline = args.pipeline(&|_| None).expect("good");
+        let messages = Messages(Log::of(&args));
+        let control = Control::new(&args, &pipeline, &messages, &Poison::new());
+        let (reads, disk) = (Signal::new(), Signal::new());
+        let (told, hangs, again) = (reads.clone(), disk.clone(), pipeline.clone());
+        let read = move || {
+            told.raise();
+            hangs.wait();
+            Ok(again.clone())
+        };
+        {
+            let mut state = control.state.lock();
+            state.reload = Some(Reload::new(pipeline, read, false, messages));
+            state.has_file = true;
+        }
+        let running = context.start().expect("started");
+        control.runs(&running);
+        control.act(Action::Reload);
+        reads.wait();
+        (0..3).for_each(|_| control.act(Action::Reload));
+        disk.raise();
+        reads.wait();
+        assert!(!control.state.lock().reload_asked, "three are one");
+        control.act(Action::Stop);
         running.await_termination().expect("stopped in order");
     }
 

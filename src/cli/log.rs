@@ -5,9 +5,9 @@
 //! {"time":"2026-11-29T20:51:31.042Z","level":"info","event":"listening","message":"source `in`: …","source":"in",…}
 //! ```
 //! Names and bytes of peers and files are part of texts, so control characters are escaped: nobody else begins a line,
-//! or moves the cursor. Any thread writes. It does not know what is worth a line.
+//! or moves the cursor. Any thread writes, and none waits for who reads: the lines are queued, see [`Lines`]. It does not know what is worth a line.
 
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
@@ -15,10 +15,10 @@ use crate::config::LogLevel;
 use crate::error::Error;
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, SystemClock};
-use crate::words::{escaped, escaped_json};
+use crate::words::{by_number, count, escaped, escaped_json, escaped_lines};
 
 use super::args::{LogFormat, RunArgs};
-use super::say;
+use super::lines::Lines;
 
 /// See the module. Clones write to the same place.
 #[derive(Clone, Debug)]
@@ -28,6 +28,7 @@ pub struct Log {
     quiet: bool,
     format: LogFormat,
     clock: Arc<dyn Clock>,
+    lines: &'static Lines,
 }
 
 impl Log {
@@ -38,6 +39,7 @@ impl Log {
             quiet: args.quiet,
             format: args.log_format,
             clock: SystemClock::new(),
+            lines: Lines::stderr(),
         };
         log.set_level(args.log_level.unwrap_or_default());
         log
@@ -58,12 +60,20 @@ impl Log {
         if level > *self.level.lock() {
             return;
         }
+        match self.format {
+            LogFormat::Text => {
+                text.lines().for_each(|line| self.put(self.line(level, event, line, facts.clone())))
+            }
+            LogFormat::Json => self.put(self.line(level, event, text, facts)),
+        }
+    }
+
+    /// A line as it is written.
+    fn line(&self, level: LogLevel, event: &str, text: &str, facts: Value) -> String {
         let time = humantime::format_rfc3339_millis(UNIX_EPOCH + self.clock.wall()).to_string();
         match self.format {
             LogFormat::Text => {
-                for line in text.lines() {
-                    say(&format!("{time} {} {}", level.name().to_ascii_uppercase(), escaped(line)));
-                }
+                format!("{time} {} {}", level.name().to_ascii_uppercase(), escaped(text))
             }
             LogFormat::Json => {
                 let mut line = Map::new();
@@ -78,7 +88,7 @@ impl Log {
                 if let Value::Object(facts) = facts {
                     line.extend(facts);
                 }
-                say(&escaped_json(&Value::Object(line).to_string()));
+                escaped_json(&Value::Object(line).to_string())
             }
         }
     }
@@ -89,12 +99,38 @@ impl Log {
             (LogFormat::Text, Error::Config(text) | Error::Usage(text))
                 if text.starts_with("error") =>
             {
-                say(text)
+                self.put(escaped_lines(text));
             }
             (_, err) => {
                 let facts = json!({"exit_code": err.exit_code()});
                 self.write(LogLevel::Error, "error", &err.to_string(), facts);
             }
         }
+    }
+
+    fn put(&self, line: String) {
+        self.lines.push(line, |dropped| self.dropped(dropped));
+    }
+
+    /// The line about those that nobody read in time.
+    fn dropped(&self, dropped: u64) -> String {
+        let (messages, were) = (count(dropped, "message"), by_number(dropped, "was", "were"));
+        let text = format!("{messages} {were} dropped: standard error was not read");
+        self.line(LogLevel::Warn, "messages_dropped", &text, json!({"count": dropped}))
+    }
+
+    /// The program ends in this time at the latest, whoever reads.
+    pub(super) fn end_within(&self, time: Duration) {
+        self.lines.end_within(time);
+    }
+
+    /// Waits until all is written, at most this long.
+    pub(super) fn written_within(&self, time: Duration) {
+        self.lines.written_within(time);
+    }
+
+    /// Waits until all is written, at most until what a stop may take is over: the last call before the program ends.
+    pub fn finish(&self) {
+        self.lines.finish(|dropped| self.dropped(dropped));
     }
 }

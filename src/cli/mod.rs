@@ -9,6 +9,7 @@ mod doctor;
 mod flags;
 pub mod inspect;
 mod latency;
+mod lines;
 mod load;
 mod log;
 mod messages;

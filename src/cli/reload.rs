@@ -1,6 +1,6 @@
 //! `Reload`: SIGHUP reads the pipeline file again. If all of it is good, rates, the log level and the number of workers
 //! follow it; other changes are named as needing a restart. A file that is wrong changes nothing. Runs on the thread
-//! `signals`.
+//! `reload`.
 
 use serde_json::json;
 

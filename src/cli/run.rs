@@ -1,7 +1,7 @@
 //! `tidemill run`: builds the stream that a pipeline describes, runs it to its end, says what happened on standard error.
 //!
 //! Results go to standard output by the console sinks and nothing else does. Runs on the main thread; the listener that
-//! writes messages runs on the thread `events`.
+//! writes messages runs on the thread `events`, and queues them for the thread `lines`: who does not read them holds nothing up.
 
 use std::fs;
 use std::time::Duration;
@@ -29,6 +29,9 @@ use super::messages::Messages;
 
 /// How long after the report threads and files may take to end.
 const LETTING_GO: Duration = Duration::from_millis(500);
+
+/// How long after `stop_deadline` the last messages may wait for who reads them; with the end of the process a second.
+const LAST_WORDS: Duration = Duration::from_millis(800);
 
 /// Runs a pipeline to its end.
 ///
@@ -72,8 +75,8 @@ pub(super) fn run(args: &RunArgs, env: &Env<'_>) -> Result<()> {
         messages.say("data_server", &text, json!({"source": name, "address": address}));
     }
     // Watched before anything is received: a signal during the start stops in order like any later one.
-    let control = Control::new(args, &pipeline, &messages);
-    let signals = control.watch(&poison)?;
+    let control = Control::new(args, &pipeline, &messages, &poison);
+    let signals = control.watch()?;
     let running = stream.context.start()?;
     if let Some(http) = http.as_ref() {
         http.show(running.inspector());
@@ -81,6 +84,7 @@ pub(super) fn run(args: &RunArgs, env: &Env<'_>) -> Result<()> {
     control.runs(&running);
     let (report, outcome) = running.finish();
     messages.report(&report);
+    messages.0.end_within(report.left_of_deadline + LAST_WORDS);
     let_go((http, signals, stream));
     outcome
 }

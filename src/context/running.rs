@@ -150,6 +150,8 @@ pub struct Report {
     pub windows_kept: bool,
     /// What the sources did.
     pub sources: Vec<SourceReport>,
+    /// What the stop has left of `stop_deadline`.
+    pub left_of_deadline: Duration,
 }
 
 /// Why a run ends.
@@ -372,7 +374,8 @@ impl Running {
         }
         reports.sort_by_key(|(number, _)| *number);
         let reports = reports.into_iter().map(|(_, report)| report).collect();
-        (self.report(left, reports), failure)
+        let left_of_deadline = threads_by.since(self.clock.now());
+        (Report { left_of_deadline, ..self.report(left, reports) }, failure)
     }
 
     /// Ends the threads that are left once nothing is received and no task runs: the job loop first, the events last.
@@ -499,6 +502,7 @@ impl Running {
             not_due: progress.not_due,
             windows_kept: self.keeps,
             sources,
+            left_of_deadline: Duration::ZERO,
         }
     }
 }

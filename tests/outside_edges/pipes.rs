@@ -1,13 +1,15 @@
 //! Pipes whose reader goes away: `tidemill … | head -1`, and a log that nobody reads any more.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, PipeReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::program::{Process, read_lines};
+use crate::program::{Process, WATCHDOG, read_lines};
 
 fn tidemill(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
@@ -143,6 +145,58 @@ fn no_command_minds_a_closed_pipe() {
     check(&["validate", file], 0);
     check(&["validate", "no-such-file.toml"], 78);
     check(&["load", "--help"], 0);
+}
+
+/// A pipe that is full, and that nobody reads as long as its reader is kept.
+fn stalled() -> (PipeReader, Stdio) {
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    let room = rustix::pipe::fcntl_getpipe_size(&writer).expect("its size");
+    writer.write_all(&vec![b'\n'; room]).expect("it fits");
+    (reader, writer.into())
+}
+
+/// A log that stalls: the run goes on, a signal ends it within its deadline, and what was said comes when somebody reads.
+#[test]
+fn a_stalled_log_holds_nothing_up() {
+    let check = |more: &[&str], signal: Option<Signal>, expected: i32| {
+        let (_log, full) = stalled();
+        let args = [&["run", "--http", "off", "--set", "stop_deadline=2s"], more].concat();
+        let mut process = Process::start(tidemill(&args).stdout(Stdio::piped()).stderr(full));
+        let rows = read_lines(process.0.stdout.take().expect("piped"));
+        if let Some(signal) = signal {
+            rows.recv_timeout(WATCHDOG).expect("a row");
+            process.signal(signal);
+        }
+        // Standard output closes with the process.
+        while match rows.recv_timeout(WATCHDOG) {
+            Ok(_) => true,
+            Err(RecvTimeoutError::Disconnected) => false,
+            Err(RecvTimeoutError::Timeout) => panic!("{more:?} {signal:?}: it hangs"),
+        } {}
+        assert_eq!(process.0.wait().expect("it ends").code(), Some(expected), "{more:?}");
+    };
+    let rows =
+        ["--from", "generate:rate=1000", "--every", "50ms", "--job", "count", "--to", "json"];
+    let debug = [&rows[..], &["--log-level", "debug", "--log-format", "json"]].concat();
+    check(&rows, Some(Signal::TERM), 0);
+    check(&rows, Some(Signal::INT), 0);
+    check(&debug, Some(Signal::TERM), 0);
+    check(&[&rows[..], &["--batches", "2"]].concat(), None, 0);
+    check(&["no-such-file.toml"], None, 78);
+}
+
+/// The last lines of a run are not lost when they are read late.
+#[test]
+fn a_log_that_is_read_late_is_whole() {
+    let (mut log, full) = stalled();
+    let args = [FROM, &["--job", "count", "--to", "json", "--batches", "2"]].concat();
+    let mut process = Process::start(tidemill(&args).stdout(Stdio::piped()).stderr(full));
+    let rows = read_lines(process.0.stdout.take().expect("piped"));
+    (0..2).for_each(|_| drop(rows.recv_timeout(WATCHDOG).expect("a row")));
+    let mut said = String::new();
+    log.read_to_string(&mut said).expect("UTF-8");
+    assert_eq!(process.0.wait().expect("it ends").code(), Some(0), "{said}");
+    assert!(said.contains("INFO tidemill") && said.contains("2 batches"), "{said}");
 }
 
 #[test]

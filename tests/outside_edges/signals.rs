@@ -85,6 +85,36 @@ fn signals_that_end_nothing() {
     check_goes_on(&["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"], &[Signal::HUP], None);
 }
 
+/// What is no regular file any more is not read again, and no signal waits for it.
+#[test]
+fn a_hangup_waits_for_no_pipe() {
+    let check = |make: &[&str]| {
+        let run = Run::start(&[]);
+        run.program.wait_for("listening on");
+        let file = run.directory.path().join("p.toml");
+        fs::remove_file(&file).expect("removed");
+        let made = Command::new(make[0]).args(&make[1..]).arg(&file).status();
+        assert!(made.expect("it runs").success());
+        for _ in 0..2 {
+            run.program.signal(Signal::HUP);
+            let line = run.program.wait_for("not reloaded");
+            assert!(line.contains("is no regular file") && line.contains("restart"), "{line}");
+        }
+        run.program.stop();
+    };
+    check(&["mkfifo"]);
+    check(&["mkdir"]);
+    check(&["ln", "-s", "/dev/tty"]);
+    check(&["ln", "-s", "/dev/zero"]);
+}
+
+/// A pipeline from a pipe, as a shell's `<(…)` is one.
+#[test]
+fn a_pipeline_from_a_pipe() {
+    let run = Run::start(&["sh", "-c", "cat \"$3\" | exec \"$1\" \"$2\" /dev/stdin", "sh"]);
+    run.program.wait_for("listening on");
+}
+
 #[test]
 fn a_hangup_without_a_file_is_ignored_and_said() {
     let args = ["run", "--from", "tcp-listen://127.0.0.1:0", "--job", "count", "--http", "off"];
