@@ -163,6 +163,82 @@ fn dead_letters_are_read_back_as_files() {
     }
 }
 
+/// A file is removed between the last tick and the stop.
+#[test]
+fn a_stop_takes_what_removed_files_have() {
+    let check = |before: &str, more: &str, expected: &[&str]| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("a.log");
+        fs::write(&path, before).expect("written");
+        let clock = ManualClock::new();
+        let ctx = StreamingContext::with_clock(Config::new("stop"), clock.clone()).expect("good");
+        let source = FilesSource::new(directory.path()).named("logs");
+        let rows = ctx.files_text(source).expect("a source").map(str::to_owned).collect();
+        let done = Mailbox::new(100);
+        let told = done.clone();
+        ctx.add_listener(move |event: &Event| {
+            if matches!(event, Event::BatchCompleted { .. }) {
+                told.send(()).expect("the test listens");
+            }
+        });
+        let running = ctx.start().expect("started");
+        clock.advance(Duration::from_secs(1));
+        done.recv().expect("the first batch");
+        append(&path, more);
+        fs::remove_file(&path).expect("removed");
+        let report = running.stop().expect("nothing is left");
+        let found: Vec<String> = rows.rows().into_iter().flat_map(|(_, rows)| rows).collect();
+        assert_eq!(found, expected, "{report:?}");
+        assert_eq!(report.sources[0].counter("lost_bytes"), 0);
+    };
+    check("one\n", "two\nthree\n", &["one", "two", "three"]);
+    check("one\nTAIL", "", &["one", "TAIL"]);
+    check("one\n", "", &["one"]);
+}
+
+/// The stop has no time for the batch that it plans.
+#[test]
+fn what_a_stop_does_not_read_of_removed_files_is_said() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("a.log");
+    fs::write(&path, "one\n").expect("written");
+    let (clock, stop_deadline) = (ManualClock::new(), Duration::from_secs(8));
+    let config = Config::new("stop").stop_deadline(stop_deadline);
+    let ctx = StreamingContext::with_clock(config, clock.clone()).expect("good");
+    let source = FilesSource::new(directory.path()).named("logs");
+    let (events, told) = (Mailbox::new(100), Mailbox::new(100));
+    let (batch, read) = (events.clone(), told.clone());
+    ctx.add_listener(move |event: &Event| {
+        if matches!(event, Event::BatchCompleted { .. }) {
+            batch.send(()).expect("the test listens");
+        }
+    });
+    let late = clock.clone();
+    ctx.files_text(source)
+        .expect("a source")
+        .map(move |line| {
+            if line == "two" {
+                // All of the time that the stop has passes while a task runs.
+                late.advance(stop_deadline);
+                read.recv();
+            }
+        })
+        .count()
+        .collect();
+    let running = ctx.start().expect("started");
+    clock.advance(Duration::from_secs(1));
+    events.recv().expect("the first batch");
+    append(&path, "two\nthree\n");
+    fs::remove_file(&path).expect("removed");
+    running.stopper().stop();
+    let (report, outcome) = running.finish();
+    told.send(()).expect("the task waits");
+    let said = "10 bytes of removed files were not read";
+    assert!(report.left.iter().any(|left| left == said), "{report:?}");
+    assert_eq!(report.sources[0].counter("lost_bytes"), 10);
+    assert!(outcome.expect_err("something is left").to_string().contains(said));
+}
+
 /// After this a run counts as hung.
 const WATCHDOG: &str = "60s";
 

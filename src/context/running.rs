@@ -492,6 +492,11 @@ impl Running {
                 by_number(blocks, "was", "were")
             ));
         }
+        let perished = progress.perished_bytes;
+        if perished > 0 && self.limits.batches.is_none() {
+            let were = by_number(perished, "was", "were");
+            left.push(format!("{} of removed files {were} not read", count(perished, "byte")));
+        }
         Report {
             batches: progress.batches,
             records: progress.records,

@@ -101,6 +101,20 @@ pub trait DirectSource: Send + Sync {
 
     /// Whether, in a run to the end of the sources, the next plan takes all that is left. False in any other run.
     fn is_ending(&self) -> bool;
+
+    /// As [`plan`](DirectSource::plan), at a stop in order: takes only what [`perishes`](DirectSource::perishes) with this
+    /// run. Called until it returns none.
+    ///
+    /// # Errors
+    /// If the source cannot be asked now.
+    fn plan_perishing(&self, _time: Time) -> Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+
+    /// How many bytes no plan took that nobody can read after this run, such as those of a removed file that is still open.
+    fn perishes(&self) -> u64 {
+        0
+    }
 }
 
 /// A part of a batch that one task reads, piece by piece.

@@ -77,17 +77,41 @@ pub(crate) struct Direct {
     on_end: Option<Box<dyn FnOnce() + Send>>,
     /// The batch that takes the last of it, once that is planned.
     last: Option<Time>,
+    /// Batches of the stop that are not done, and how many bytes they take that nobody can read later.
+    perishing: BTreeMap<Time, u64>,
+    /// The stop has planned all that it can.
+    closed: bool,
 }
 
 impl Direct {
     pub(crate) fn new(reader: Reader, events: EventBus, on_end: Box<dyn FnOnce() + Send>) -> Self {
         let away = events.conditions().handle(ConditionKind::SourceAway, &*reader.name);
-        Direct { reader, events, away, on_end: Some(on_end), last: None }
+        Direct {
+            reader,
+            events,
+            away,
+            on_end: Some(on_end),
+            last: None,
+            perishing: BTreeMap::new(),
+            closed: false,
+        }
     }
 
     /// Whether the last batch of the run is to take the rest of the source.
     pub(super) fn has_a_last_batch(&self) -> bool {
         self.reader.source.is_ending() && self.last.is_none()
+    }
+
+    /// Whether the stop is to plan more.
+    pub(super) fn has_more_for_the_stop(&self) -> bool {
+        !self.closed && (self.has_a_last_batch() || self.reader.source.perishes() > 0)
+    }
+
+    /// Counts what nobody can read any more and no batch has processed, in bytes.
+    pub(super) fn count_perished(&self) -> u64 {
+        let bytes = self.reader.source.perishes() + self.perishing.values().sum::<u64>();
+        count_lost(&self.reader.counters, bytes, false);
+        bytes
     }
 
     /// Tells the end if the source holds no more than the last batch takes.
@@ -101,31 +125,42 @@ impl Direct {
         }
     }
 
-    fn plan(&self, time: Time) -> Result<Planned> {
-        let (reader, plan) = (&self.reader, self.reader.source.plan(time)?);
+    fn plan(&mut self, time: Time, draining: bool) -> Result<Planned> {
+        if !draining || self.has_a_last_batch() {
+            let planned = self.read(self.reader.source.plan(time)?)?;
+            self.away.end();
+            return Ok(planned);
+        }
+        let plan = self.reader.source.plan_perishing(time)?;
+        self.closed = plan.is_none();
+        let planned = self.read(plan)?;
+        let bytes = planned.portions.iter().map(|portion| portion.bytes()).sum();
+        self.perishing.insert(time, bytes);
+        Ok(planned)
+    }
+
+    fn read(&self, plan: Option<Vec<u8>>) -> Result<Planned> {
+        let reader = &self.reader;
         let losses =
             Losses::new(&reader.name, Purpose::Process, reader.source.on_lost(), Vec::new());
         reader.read(plan.unwrap_or_default(), losses)
     }
 }
 
-/// What the batch `time` takes of each source; nothing of one that cannot be asked, which is a condition. At the stop only those
-/// are asked that end with this run: what the others hold is still there for the next one.
+/// What the batch `time` takes of each source; nothing of one that cannot be asked, which is a condition. At the stop those
+/// that end with this run give their last, and the others what nobody can read later: the rest is there for the next run.
 pub(super) fn plan(sources: &mut [Direct], time: Time, draining: bool) -> BTreeMap<u32, Planned> {
     let mut all = BTreeMap::new();
     for direct in sources {
-        let asked = !draining || direct.has_a_last_batch();
-        match if asked { direct.plan(time) } else { Ok(Planned::default()) } {
+        match direct.plan(time, draining) {
             Ok(planned) => {
-                if asked {
-                    direct.away.end();
-                }
                 all.insert(direct.reader.number, planned);
                 if direct.reader.source.is_ending() {
                     direct.last.get_or_insert(time);
                 }
             }
             Err(err) => {
+                direct.closed = draining;
                 direct.reader.counters.errors.add(1);
                 direct.away.begin(err.to_string(), "");
             }
@@ -149,6 +184,7 @@ pub(super) fn tell_losses(sources: &[Direct], input: &BatchInput, graph: &Graph)
 /// The batch is done. With a log it may be read again for what operators keep of it, and the log says when it is not.
 pub(super) fn done(sources: &mut [Direct], input: &BatchInput, logged: bool) {
     for direct in sources {
+        direct.perishing.remove(&input.time);
         if !logged && let Some(planned) = input.direct.get(&direct.reader.number) {
             direct.reader.commit(&planned.plan);
         }

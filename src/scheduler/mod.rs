@@ -211,6 +211,8 @@ pub(crate) struct Progress {
     pub(crate) dead_records: u64,
     /// Records of batches that are done that are in windows which were not due since.
     pub(crate) not_due: u64,
+    /// Bytes of direct sources that were not processed and that nobody can read after this run; known when the loop has ended.
+    pub(crate) perished_bytes: u64,
 }
 
 impl Progress {
@@ -459,6 +461,7 @@ impl JobLoop {
         if let Some(durable) = self.durable.as_mut().filter(|_| !self.jobs.is_aborted()) {
             durable.finish();
         }
+        self.count_perished();
     }
 
     /// After a restart: the batches of the ticks that passed while nothing ran, as the policy says.

@@ -1,5 +1,5 @@
-//! The last third of the loop's work: the stop. No tick comes any more, what was read and not planned is the last batch, and
-//! the end is told when every batch is done. Runs on the thread `job-loop`.
+//! The last third of the loop's work: the stop. No tick comes any more; what was read and not planned is the last batch, with
+//! what nobody could read later; and the end is told when every batch is done. Runs on the thread `job-loop`.
 
 use crate::sync::planted::{Planted, planted};
 
@@ -29,13 +29,22 @@ impl JobLoop {
             self.allocate_current();
         }
         let (blocks, _) = self.parts.tracker.unallocated();
-        let direct = self.parts.direct.iter().any(Direct::has_a_last_batch);
-        let mut is_left = blocks > 0 || direct || self.last.is_none();
+        let mut is_left = blocks > 0 || self.sources_have_more() || self.last.is_none();
         while is_left && self.allocate_rest() {
-            is_left = self.parts.tracker.unallocated().0 > 0;
+            is_left = self.parts.tracker.unallocated().0 > 0 || self.sources_have_more();
         }
         self.advance();
         self.tell_if_drained();
+    }
+
+    fn sources_have_more(&self) -> bool {
+        self.parts.direct.iter().any(Direct::has_more_for_the_stop)
+    }
+
+    /// Counts what direct sources had that nobody can read after this run.
+    pub(super) fn count_perished(&self) {
+        let bytes = self.parts.direct.iter().map(Direct::count_perished).sum();
+        self.scheduler.progress.lock().perished_bytes = bytes;
     }
 
     /// Gives what is stored to a batch under the next tick's time; whether there may be one more batch.

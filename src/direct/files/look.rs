@@ -125,6 +125,35 @@ impl<'a> Look<'a> {
         self.found
     }
 
+    /// Looks at the removed files that are open, at a stop: nobody reads them later, so they grow no more.
+    pub(super) fn take_removed(mut self) -> Found {
+        for (name, stat) in self.open.removed() {
+            let (is_selected, ends, is_back) = (true, true, false);
+            self.look_at(Candidate { name, stat, is_selected, ends, is_back });
+        }
+        self.found
+    }
+
+    /// How many bytes of the removed files that are open were not taken.
+    pub(super) fn removed_unread(&self) -> u64 {
+        let unread = |(_, mut stat): (Vec<u8>, Stat)| {
+            self.limit(&mut stat);
+            match self.seen.files.get(&stat.id) {
+                Some(known) => known.unread(stat.size),
+                None if self.rest(stat.id) == Rest::PassedOver => 0,
+                None => stat.size,
+            }
+        };
+        self.open.removed().into_iter().map(unread).sum()
+    }
+
+    /// Leaves of a file what the run reads of it.
+    fn limit(&self, stat: &mut Stat) {
+        if let Some(present) = self.present {
+            stat.size = stat.size.min(present.get(&stat.id).copied().unwrap_or(0));
+        }
+    }
+
     fn list(&mut self, entries: &[Entry]) -> Listing {
         let mut listing = Listing::default();
         for entry in entries.iter().filter(|entry| !is_left_by_removal(&entry.name)) {

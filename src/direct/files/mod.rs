@@ -110,6 +110,8 @@ struct State {
     committed: Seen,
     started: Option<Started>,
     ending: bool,
+    /// The stop took all that perished with the run, or could take no more of it.
+    closed: bool,
 }
 
 /// What a start sets up.
@@ -269,9 +271,29 @@ impl FilesSource {
         let entries = self.list()?;
         let State { planned, started, ending, .. } = state;
         let started = started.as_mut().expect("a source is started before it is asked");
+        let found = self.look(planned, started).take(&entries);
+        let (plan, whole) = self.take(started, found);
+        *ending = started.present.is_some() && whole;
+        started.reading.counters.removed_files_bytes.set(started.open.removed_bytes());
+        started.report(&entries);
+        Ok(plan)
+    }
+
+    /// Takes what fits into a batch of the removed files that are open: nobody can read them after this run.
+    fn decide_perishing(&self, state: &mut State) -> Plan {
+        let State { planned, started, closed, .. } = state;
+        let Some(started) = started.as_mut().filter(|_| !*closed) else { return Plan::default() };
+        let found = self.look(planned, started).take_removed();
+        let (plan, whole) = self.take(started, found);
+        *closed = whole || plan.pieces.is_empty();
+        started.report(&[]);
+        plan
+    }
+
+    /// Takes what fits into a batch, and tells whether that is all.
+    fn take(&self, started: &mut Started, found: Found) -> (Plan, bool) {
+        let Found { readable, gone, back, lost_bytes } = found;
         started.opened.clear();
-        let at_end = started.present.is_some();
-        let Found { readable, gone, back, lost_bytes } = self.look(planned, started, &entries);
         let mut turns = Turns {
             reading: &started.reading,
             looked: &mut started.looked,
@@ -279,21 +301,18 @@ impl FilesSource {
             opened: &mut started.opened,
             held_max: self.held_max,
             notes: &mut started.notes,
-            at_end,
+            at_end: started.present.is_some(),
             pieces: Vec::new(),
             left: self.batch_bytes_max,
         };
         let whole = turns.take_all(readable);
         let pieces = turns.pieces;
-        *ending = at_end && whole;
         started.reading.counters.lost_bytes.add(lost_bytes);
-        started.reading.counters.removed_files_bytes.set(started.open.removed_bytes());
-        started.report(&entries);
-        Ok(Plan { gone, back, pieces })
+        (Plan { gone, back, pieces }, whole)
     }
 
-    fn look(&self, planned: &Seen, started: &mut Started, entries: &[Entry]) -> Found {
-        let look = Look {
+    fn look<'a>(&'a self, planned: &'a Seen, started: &'a mut Started) -> Look<'a> {
+        Look {
             tree: self.tree.as_ref(),
             select: &self.select,
             follow_links: self.follow_links,
@@ -306,8 +325,7 @@ impl FilesSource {
             now: started.clock.now(),
             former: None,
             found: Found::default(),
-        };
-        look.take(entries)
+        }
     }
 }
 
@@ -351,7 +369,7 @@ impl DirectSource for FilesSource {
             counters: Arc::clone(&start.counters),
         };
         let mut state = self.state.lock();
-        state.planned = state.committed.clone();
+        (state.planned, state.closed) = (state.committed.clone(), false);
         let present: Option<HashMap<FileId, u64>> =
             start.until_eof.then(|| entries.iter().filter_map(size).collect());
         // What makes a small batch is the last one: it needs no tick.
@@ -454,6 +472,22 @@ impl DirectSource for FilesSource {
 
     fn is_ending(&self) -> bool {
         self.state.lock().ending
+    }
+
+    fn plan_perishing(&self, _time: Time) -> Result<Option<Vec<u8>>> {
+        let mut state = self.state.lock();
+        let plan = self.decide_perishing(&mut state);
+        if plan == Plan::default() {
+            return Ok(None);
+        }
+        state.planned.apply(&plan);
+        Ok(Some(encode_plan(&plan)))
+    }
+
+    fn perishes(&self) -> u64 {
+        let mut state = self.state.lock();
+        let State { planned, started, .. } = &mut *state;
+        started.as_mut().map_or(0, |started| self.look(planned, started).removed_unread())
     }
 }
 

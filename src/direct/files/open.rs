@@ -122,6 +122,15 @@ impl OpenFiles {
         }
     }
 
+    /// The files that nobody else could open any more, as they are now, with the last names they had; the oldest first.
+    pub(super) fn removed(&self) -> Vec<(Vec<u8>, Stat)> {
+        let is_removed = |slot: &&Slot| slot.file.is_removed().unwrap_or(false);
+        let found = |slot: &Slot| Some((slot.name.clone(), slot.file.stat().ok()?));
+        let mut all: Vec<_> = self.slots.values().filter(is_removed).filter_map(found).collect();
+        all.sort_by(|a, b| (a.1.changed, &a.0).cmp(&(b.1.changed, &b.0)));
+        all
+    }
+
     /// Bytes of the files that nobody else could open any more.
     pub(super) fn removed_bytes(&self) -> u64 {
         self.slots.values().filter(|slot| slot.is_removed).map(|slot| slot.stat.size).sum()

@@ -3,6 +3,7 @@
 mod identity;
 mod properties;
 mod reading;
+mod stopping;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
