@@ -272,7 +272,10 @@ fn the_program_reads_a_directory_to_its_end() {
     assert_eq!(output.status.code(), Some(0), "{said}");
     let found: Vec<String> = rows(&output).iter().map(Value::to_string).collect();
     assert_eq!(found, [r#"["be",1]"#, r#"["not",1]"#, r#"["or",1]"#, r#"["to",1]"#]);
-    assert!(said.contains("file `b.tmp`: its name is like `*.tmp`"), "{said}");
+    assert!(
+        said.contains("file `b.tmp`: its name is like `*.tmp` (to read it, name it in `include`)"),
+        "{said}"
+    );
     assert!(said.contains("2 records, 12 B, 1 note about files"), "{said}");
 }
 

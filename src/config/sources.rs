@@ -139,7 +139,7 @@ pub struct FilesSource {
     pub batch_bytes_max: u64,
     /// What happens when input is lost that was never processed; the stream stops by default.
     pub on_lost: OnLost,
-    /// Globs of the names that are read; all if none are given.
+    /// Globs of the names that are read, which the default `exclude` is not for; all if none are given.
     pub include: Option<Vec<String>>,
     /// Globs of the names that are passed over; [`EXCLUDED`](crate::direct::files::select::EXCLUDED) if none are given.
     pub exclude: Option<Vec<String>>,

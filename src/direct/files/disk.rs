@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::shown;
 use crate::sync::Arc;
 
 /// Where a file is, whatever it is called. An inode is used again, so this alone does not make it the same one.
@@ -105,6 +106,7 @@ impl FileTree for Disk {
                 Ok(_) => What::Other,
                 // Gone since the listing, unless it is a link that leads nowhere.
                 Err(err) if err.kind() == io::ErrorKind::NotFound && !is_link => return Ok(None),
+                Err(err) if is_link => What::Unreadable(broken_link(&entry.path(), &err)),
                 Err(err) => What::Unreadable(err.to_string()),
             };
             Ok(Some(Entry { name, is_link, what }))
@@ -144,6 +146,13 @@ fn is_link(entry: &fs::DirEntry) -> bool {
     entry.file_type().is_ok_and(|kind| kind.is_symlink())
 }
 
+/// What is wrong with a link, and what to do.
+fn broken_link(link: &Path, err: &io::Error) -> String {
+    let to = fs::read_link(link).map(|to| format!(" to `{}`", shown(to.as_os_str().as_bytes())));
+    let to = to.unwrap_or_default();
+    format!("it is a link{to}: {err} (name it in `exclude`, or set `follow_links = false`)")
+}
+
 fn stat(found: &Metadata) -> Stat {
     let id = FileId { device: found.dev(), inode: found.ino() };
     let born = found.created().ok().and_then(nanos);
@@ -167,4 +176,29 @@ pub(super) fn read_full(file: &dyn OpenFile, offset: u64, into: &mut [u8]) -> io
         }
     }
     Ok(done)
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_broken_link_is_said_to_be_one_with_a_remedy() {
+        let check = |to: &str, expected: &str| {
+            let directory = tempfile::tempdir().expect("a directory");
+            symlink(to, directory.path().join("l")).expect("made");
+            let entries = Disk(directory.path().to_owned()).list(10).expect("it is there");
+            let [Entry { is_link: true, what: What::Unreadable(why), .. }] = &entries[..] else {
+                panic!("{entries:?}")
+            };
+            let begins = why.starts_with(&format!("it is a link to `{to}`: {expected}"));
+            let remedy = "(name it in `exclude`, or set `follow_links = false`)";
+            assert!(begins && why.ends_with(remedy), "{why}");
+        };
+        check("nowhere", "No such file or directory");
+        check("l", "Too many levels of symbolic links");
+        check("../no/where", "No such file or directory");
+    }
 }

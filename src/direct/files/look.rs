@@ -11,7 +11,7 @@ use std::io;
 
 use super::disk::{Entry, FileId, FileTree, OpenFile, Stat, What};
 use super::notes::Notes;
-use super::open::{Away, Listed, OpenFiles, open};
+use super::open::{Away, Listed, OpenFiles, open, went};
 use super::print;
 use super::seen::{Former, Known, Looked, Rest, Seen, Verdict, judge};
 use super::select::{PassedOver, Select};
@@ -157,15 +157,19 @@ impl<'a> Look<'a> {
     fn list(&mut self, entries: &[Entry]) -> Listing {
         let mut listing = Listing::default();
         for entry in entries.iter().filter(|entry| !is_left_by_removal(&entry.name)) {
+            let is_asked = || self.select.passes_over(&entry.name) == Some(PassedOver::Asked);
             match &entry.what {
-                What::Other => self.notes.once(&entry.name, "it is no regular file"),
-                What::Unreadable(why) => {
-                    listing.unreadable.insert(entry.name.clone());
-                    self.notes.once(&entry.name, why);
-                }
-                What::File(_) if entry.is_link && !self.follow_links => {
+                What::File(_) | What::Unreadable(_) if entry.is_link && !self.follow_links => {
                     self.notes.once(&entry.name, "it is a link (`follow_links = false`)");
                 }
+                What::Unreadable(why) => {
+                    listing.unreadable.insert(entry.name.clone());
+                    if !is_asked() {
+                        self.notes.once(&entry.name, why);
+                    }
+                }
+                What::Other if is_asked() => {}
+                What::Other => self.notes.once(&entry.name, "it is no regular file"),
                 What::File(stat) => {
                     let name = self.name(entry, *stat);
                     self.add(&mut listing, name);
@@ -318,7 +322,9 @@ impl<'a> Look<'a> {
     }
 
     fn cannot_read(&mut self, name: &[u8], err: &io::Error) {
-        self.notes.once(name, format!("it cannot be read: {err}"));
+        if !went(err) {
+            self.notes.once(name, format!("it cannot be read: {err}"));
+        }
     }
 
     /// A file that was read, may have more, and may be another one.

@@ -32,7 +32,7 @@ use rustix::process::{Resource, getrlimit};
 use crate::direct::{DirectPartition, DirectSource, DirectStart, Lost, OnLost};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
-use crate::metrics::{Event, EventBus};
+use crate::metrics::Event;
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, Time};
 use crate::words::count;
@@ -117,7 +117,6 @@ struct State {
 /// What a start sets up.
 struct Started {
     reading: Arc<Reading>,
-    events: EventBus,
     clock: Arc<dyn Clock>,
     /// In a run to the end of the files: those present at the start, and how long they were.
     present: Option<HashMap<FileId, u64>>,
@@ -201,7 +200,7 @@ impl FilesSource {
         self.framing.holds_line_feeds() || self.unescape
     }
 
-    /// Reads only files whose names one of these globs matches, in place of all.
+    /// Reads only files whose names one of these globs matches, in place of all; [`select::EXCLUDED`] is not for these.
     ///
     /// # Errors
     /// If one of them is no glob.
@@ -338,7 +337,7 @@ impl Started {
                 others => format!("{why} (and so it is with {})", count(others, "more file")),
             };
             let (source, file) = (self.reading.source.clone(), shown(&name));
-            self.events.post(Event::FileSkipped { source, file, why });
+            self.reading.events.post(Event::FileSkipped { source, file, why });
         }
     }
 }
@@ -367,6 +366,7 @@ impl DirectSource for FilesSource {
             unescape: self.unescape,
             record_bytes_max: self.record_bytes_max,
             counters: Arc::clone(&start.counters),
+            events: start.events.clone(),
         };
         let mut state = self.state.lock();
         (state.planned, state.closed) = (state.committed.clone(), false);
@@ -378,7 +378,6 @@ impl DirectSource for FilesSource {
         state.ending = few && bytes <= self.batch_bytes_max.min(ENDING_BYTES_MAX);
         state.started = Some(Started {
             reading: Arc::new(reading),
-            events: start.events.clone(),
             clock: Arc::clone(&start.clock),
             present,
             looked: HashMap::new(),

@@ -6,6 +6,7 @@
 //! Runs on the job loop. It does not know what was read of them.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::time::Duration;
 
 use super::disk::{FileId, FileTree, OpenFile, Stat};
@@ -156,15 +157,16 @@ fn newest<'a>(wanted: &[&'a Listed], room: usize) -> Vec<&'a Listed> {
 }
 
 /// Opens a file by name, if it is still the one that was listed.
-pub(super) fn open(
-    tree: &dyn FileTree,
-    name: &[u8],
-    stat: &Stat,
-) -> std::io::Result<Arc<dyn OpenFile>> {
+pub(super) fn open(tree: &dyn FileTree, name: &[u8], stat: &Stat) -> io::Result<Arc<dyn OpenFile>> {
     let file = tree.open(name)?;
     if !file.stat()?.may_be(stat) {
         let text = "another file took its name; it is read at the next tick";
-        return Err(std::io::Error::other(text));
+        return Err(io::Error::new(io::ErrorKind::StaleNetworkFileHandle, text));
     }
     Ok(file)
+}
+
+/// Whether a file could not be opened because it was moved or removed since the listing: the next one says where it is.
+pub(super) fn went(err: &io::Error) -> bool {
+    matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::StaleNetworkFileHandle)
 }

@@ -9,15 +9,15 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 
-use super::ENTRIES_MAX;
 use super::disk::{Entry, FileId, FileTree, OpenFile, Stat, read_full};
 use super::open::open;
 use super::print;
 use super::seen::{Content, IS_CHANGED, IS_GONE, Piece};
+use super::{ENTRIES_MAX, shown};
 use crate::direct::{DirectPartition, Lost};
 use crate::error::{Error, Result};
 use crate::framing::{Found, Framing};
-use crate::metrics::ReceiverCounters;
+use crate::metrics::{EventBus, ReceiverCounters, TallyKind};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering};
 
 /// What a task holds of a file at a time, in bytes.
@@ -54,6 +54,7 @@ pub(super) struct Reading {
     pub(super) unescape: bool,
     pub(super) record_bytes_max: usize,
     pub(super) counters: Arc<ReceiverCounters>,
+    pub(super) events: EventBus,
 }
 
 /// Some pieces, one after the other.
@@ -197,7 +198,7 @@ impl DirectPartition for FilePartition {
         each: &mut dyn FnMut(&[u8], u64),
         lost: &mut dyn FnMut(Lost) -> Result<()>,
     ) -> Result<()> {
-        let mut dropped = Dropped::default();
+        let (mut dropped, mut newest) = (Dropped::default(), None);
         for (number, (piece, _)) in self.pieces.iter().enumerate() {
             let file = match self.open(number) {
                 Ok(file) => file,
@@ -216,11 +217,16 @@ impl DirectPartition for FilePartition {
                 }
                 Err(Unread::Failed(err)) => return Err(self.failed(piece, &err.to_string())),
             };
+            if read.overlong > 0 {
+                newest = Some(piece);
+            }
             dropped.overlong += read.overlong;
             dropped.truncated += read.truncated;
         }
         if !self.counted.swap(true, Ordering::SeqCst) {
-            self.reading.counters.overlong.add(dropped.overlong);
+            if let Some(Piece { name, from, to, .. }) = newest {
+                self.reading.overlong(name, dropped.overlong, &format!("in bytes {from} to {to}"));
+            }
             self.reading.counters.malformed.add(dropped.truncated);
         }
         Ok(())
@@ -234,6 +240,14 @@ impl FilePartition {
 }
 
 impl Reading {
+    /// Counts and tells over-long records, the last of them of this file and there.
+    pub(super) fn overlong(&self, name: &[u8], count: u64, place: &str) {
+        self.counters.overlong.add(count);
+        let (file, max) = (shown(name), self.record_bytes_max);
+        let newest = format!("{place} of file `{file}` (record_bytes_max = {max}), dropped");
+        self.events.tallies().add(TallyKind::RecordOverlong, &self.source, count, newest);
+    }
+
     /// The file of a piece, wherever it is now; none if it is gone.
     fn open(&self, piece: &Piece) -> io::Result<Option<Arc<dyn OpenFile>>> {
         if let Ok(file) = open(self.tree.as_ref(), &piece.name, &piece.stat) {

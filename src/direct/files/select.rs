@@ -1,6 +1,7 @@
 //! Which files of a directory are read: by name, and by what they begin with. Pure.
 //!
-//! A name is read if a glob of `include` matches it, and none of `exclude`. As in a shell, a leading `.` is matched only by a
+//! A name is read if a glob of `include` matches it, and none of `exclude`; the default ones of `exclude` are not for names
+//! that `include` asks for. As in a shell, a leading `.` is matched only by a
 //! glob that begins with one: hidden names are those of files that are not finished. A file that was begun is read on
 //! whatever it is called.
 
@@ -130,9 +131,17 @@ impl Select {
         if name.first() == Some(&b'.') && included.is_none() {
             return Some(PassedOver::Because("its name starts with `.`".to_owned()));
         }
+        if self.by_default && included == Some(true) {
+            return None;
+        }
         let glob = self.exclude.set.matches(path(name)).first().copied()?;
         Some(match self.by_default {
-            true => PassedOver::Because(format!("its name is like `{}`", self.exclude.globs[glob])),
+            true => {
+                let like = &self.exclude.globs[glob];
+                PassedOver::Because(format!(
+                    "its name is like `{like}` (to read it, name it in `include`)"
+                ))
+            }
             false => PassedOver::Asked,
         })
     }
@@ -201,7 +210,11 @@ mod tests {
         ] {
             check(logs, None, name, read);
         }
-        check(Some(&["*"]), None, "a.tmp", false);
+        check(Some(&["*"]), None, "a.tmp", true);
+        check(Some(&["*.tmp"]), None, "a.tmp", true);
+        check(Some(&["*.gz"]), None, "a.gz", true);
+        check(Some(&["*.gz"]), None, "a.tmp", false);
+        check(Some(&["*.gz"]), Some(&["b*"]), "b.gz", false);
         check(Some(&["*"]), Some(&[]), "a.tmp", true);
         check(Some(&["*"]), Some(&[]), ".a", false);
         check(Some(&[".a*"]), None, ".a", true);
@@ -216,7 +229,10 @@ mod tests {
     fn what_the_pipeline_asked_for_is_not_said() {
         let mut select = Select::default();
         let because = |text: &str| Some(PassedOver::Because(text.to_owned()));
-        assert_eq!(select.passes_over(b"a.gz"), because("its name is like `*.gz`"));
+        assert_eq!(
+            select.passes_over(b"a.gz"),
+            because("its name is like `*.gz` (to read it, name it in `include`)")
+        );
         assert_eq!(select.passes_over(b".a"), because("its name starts with `.`"));
         select.exclude(&["*.gz"]).expect("a glob");
         assert_eq!(select.passes_over(b"a.gz"), Some(PassedOver::Asked));

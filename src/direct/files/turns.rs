@@ -9,7 +9,7 @@ use super::disk::{FileId, OpenFile, read_full};
 use super::extent::{self, Bounds};
 use super::look::Readable;
 use super::notes::Notes;
-use super::open::{OpenFiles, open};
+use super::open::{OpenFiles, open, went};
 use super::print;
 use super::read::{Held, Reading};
 use super::seen::{Content, Known, Looked, Piece, Rest};
@@ -101,6 +101,7 @@ impl Turns<'_> {
                 (!ended).then_some(Readable { known, file: None, ends })
             }
             Ok(None) => None,
+            Err(err) if went(&err) => None,
             Err(err) => {
                 self.notes.once(&known.name, format!("it cannot be read: {err}"));
                 None
@@ -162,10 +163,7 @@ impl Turns<'_> {
             Content::Records | Content::LastRecords => return,
             Content::Overlong { .. } if known.inside => return,
             Content::Overlong { .. } => {
-                self.reading.counters.overlong.add(1);
-                format!(
-                    "the record at byte {from} is longer than `record_bytes_max` and is dropped"
-                )
+                return self.reading.overlong(&known.name, 1, &format!("at byte {from}"));
             }
             Content::Malformed => {
                 self.reading.counters.malformed.add(1);

@@ -241,7 +241,12 @@ fn a_directory_of_many_files_costs_nothing_while_they_stay_as_they_are() {
     let batches: Vec<usize> = (0..4).map(|_| rig.batch().len()).collect();
     assert_eq!(batches.iter().sum::<usize>(), 2_000);
     let notes = rig.notes();
-    assert_eq!(notes, ["0000.gz: its name is like `*.gz` (and so it is with 999 more files)"]);
+    assert_eq!(
+        notes,
+        [
+            "0000.gz: its name is like `*.gz` (to read it, name it in `include`) (and so it is with 999 more files)"
+        ]
+    );
     let costs = || (tree.opens(), tree.reads());
     let before = costs();
     assert_eq!((rig.batch(), costs()), (vec![], before));
@@ -301,20 +306,42 @@ fn what_was_known_and_never_planned_is_told_after_a_start() {
 }
 
 #[test]
+fn a_file_that_moves_between_listing_and_opening_is_looked_for_again() {
+    let check = |happens: fn(&Tree), expected: &[&str]| {
+        let tree = Tree::default();
+        let rig = Rig::new(&tree, |source| source.open_files_max(0), false);
+        tree.put("a", b"1\n");
+        tree.before_the_next_open(happens);
+        let records = [rig.batch(), rig.batch()].concat();
+        let warned = rig.notes().into_iter().filter(|note| note.contains("cannot be read"));
+        assert_eq!((records.concat(), warned.count()), (expected.concat(), 0));
+    };
+    check(|tree| tree.remove("a"), &[]);
+    check(|tree| tree.rename("a", "a.1"), &["1"]);
+    let rotates = |tree: &Tree| {
+        tree.rename("a", "a.1");
+        tree.put("a", b"2\n");
+    };
+    check(rotates, &["1", "2"]);
+}
+
+#[test]
 fn a_file_whose_name_cannot_be_looked_at_is_not_forgotten() {
     let known = Known::new(
         b"a",
         Stat { id: FileId { device: 1, inode: 1 }, born: None, size: 4, changed: 1 },
     );
     let seen = Seen { files: HashMap::from([(known.stat.id, known)]), ..Seen::default() };
-    let gone = |what: What| {
+    let look = |exclude: &[&str], follow_links: bool, what: What| {
         let entries = [Entry { name: b"a".to_vec(), is_link: true, what }];
         let (mut looked, mut open, mut notes) =
             (HashMap::new(), OpenFiles::new(1), Notes::default());
+        let mut select = Select::default();
+        select.exclude(exclude).expect("globs");
         let look = Look {
             tree: &Tree::default(),
-            select: &Select::default(),
-            follow_links: true,
+            select: &select,
+            follow_links,
             seen: &seen,
             looked: &mut looked,
             open: &mut open,
@@ -325,8 +352,22 @@ fn a_file_whose_name_cannot_be_looked_at_is_not_forgotten() {
             former: None,
             found: Found::default(),
         };
-        look.take(&entries).gone.len()
+        let gone = look.take(&entries).gone.len();
+        let said: String = notes.take(&entries).into_iter().map(|note| note.why).collect();
+        (gone, said)
     };
-    assert_eq!(gone(What::Unreadable("it is away".to_owned())), 0);
-    assert_eq!(gone(What::Other), 1);
+    let away = || What::Unreadable("it is away".to_owned());
+    let check = |exclude: &[&str], follow_links, what, gone: usize, said: &str| {
+        assert_eq!(look(exclude, follow_links, what), (gone, said.to_owned()), "{exclude:?}");
+    };
+    check(&[], true, away(), 0, "it is away");
+    check(&["a"], true, away(), 0, "");
+    check(
+        &[],
+        false,
+        away(),
+        1,
+        "it is a link (`follow_links = false`)it is gone with 4 bytes unread",
+    );
+    check(&["a"], true, What::Other, 1, "it is gone with 4 bytes unread");
 }

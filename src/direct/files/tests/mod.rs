@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::disk::{OpenFile, Stat, What};
 use super::*;
-use crate::metrics::ReceiverCounters;
+use crate::metrics::{EventBus, ReceiverCounters};
 use crate::sync::thread;
 use crate::sync::{Mailbox, Poison};
 use crate::time::ManualClock;
@@ -18,6 +18,8 @@ use crate::time::ManualClock;
 /// A directory in memory. An inode is used again as soon as no name and no open file has it, the last one first.
 #[derive(Clone, Default)]
 pub(super) struct Tree(Arc<Mutex<Files>>);
+
+type Happening = Box<dyn FnOnce(&Tree) + Send>;
 
 #[derive(Default)]
 struct Files {
@@ -35,6 +37,8 @@ struct Files {
     opens: u64,
     reads: u64,
     failing: Option<u64>,
+    /// Happens between a listing and the next opening.
+    meanwhile: Option<Happening>,
 }
 
 #[derive(Default)]
@@ -209,6 +213,11 @@ impl Tree {
         self.0.lock().opens
     }
 
+    /// This happens before the next file is opened.
+    fn before_the_next_open(&self, happens: impl FnOnce(&Tree) + Send + 'static) {
+        self.0.lock().meanwhile = Some(Box::new(happens));
+    }
+
     /// The next read fails.
     fn fail_next(&self) {
         let mut files = self.0.lock();
@@ -231,6 +240,8 @@ impl FileTree for Tree {
     }
 
     fn open(&self, name: &[u8]) -> io::Result<Arc<dyn OpenFile>> {
+        let meanwhile = self.0.lock().meanwhile.take();
+        meanwhile.into_iter().for_each(|happens| happens(self));
         let mut files = self.0.lock();
         files.opens += 1;
         let node = files.names.get(name).map(|name| Arc::clone(&name.node));
@@ -280,6 +291,8 @@ pub(super) struct Rig {
     start: DirectStart,
     clock: ManualClock,
     notes: Mailbox<(String, String)>,
+    /// The newest of what was told together.
+    tallies: Mailbox<String>,
     _events: thread::Thread,
 }
 
@@ -294,11 +307,17 @@ impl Rig {
         let source = adjust(FilesSource::of(Arc::new(tree.clone())));
         let (events, notes) = (EventBus::new(), Mailbox::new(1_000));
         let told = notes.clone();
-        let listener = move |event: &Event| {
-            if let Event::FileSkipped { file, why, .. } = event {
-                // Whether anybody listens is the test's matter.
+        let tallies = Mailbox::new(1_000);
+        let tally = tallies.clone();
+        // Whether anybody listens is the test's matter.
+        let listener = move |event: &Event| match event {
+            Event::FileSkipped { file, why, .. } => {
                 let _ = told.try_send((file.clone(), why.clone()));
             }
+            Event::Tallied { tally: what } => {
+                let _ = tally.try_send(what.newest.clone());
+            }
+            _ => {}
         };
         let thread = events.start(vec![Box::new(listener)], &Poison::new()).expect("a thread");
         let (counters, clock) = (Arc::new(ReceiverCounters::default()), ManualClock::new());
@@ -310,7 +329,7 @@ impl Rig {
             clock: Arc::new(clock.clone()),
         };
         source.start(&start).expect("the directory is there");
-        Rig { tree: tree.clone(), source, start, clock, notes, _events: thread }
+        Rig { tree: tree.clone(), source, start, clock, notes, tallies, _events: thread }
     }
 
     fn plan(&self) -> Option<Vec<u8>> {

@@ -48,8 +48,9 @@ fn what_is_passed_over_is_said_once() {
         tree.put(name, b"1\n");
     }
     assert_eq!(rig.batch(), ["1"]);
-    let temporary = ["x.part", "x.partial", "x.swp", "x.tmp", "x~"]
-        .map(|name| format!("{name}: its name is like `*{}`", &name[1..]));
+    let temporary = ["x.part", "x.partial", "x.swp", "x.tmp", "x~"].map(|name| {
+        format!("{name}: its name is like `*{}` (to read it, name it in `include`)", &name[1..])
+    });
     let mut expected = vec![".x: its name starts with `.`".to_owned()];
     expected.extend(temporary);
     assert_eq!(rig.notes(), expected);
@@ -105,6 +106,10 @@ fn over_long_lines_are_dropped_wherever_they_end() {
             (found, counted),
             (expected.iter().map(|r| (*r).to_owned()).collect(), overlong)
         );
+        if overlong > 0 {
+            let told = rig.tallies.recv().expect("told");
+            assert!(told.ends_with("of file `f` (record_bytes_max = 3), dropped"), "{told}");
+        }
     };
     let long = "y".repeat(100);
     check(b"abc\nabcd\nef\n", false, &["abc", "ef"], 1);
