@@ -478,7 +478,7 @@ fn a_reset_is_an_end_with_exit_code_one() {
         "--until-eof",
     ]);
     let (mut peer, _) = listener.accept().expect("it dials");
-    peer.write_all(b"kept\n").expect("taken");
+    peer.write_all(b"kept\npart").expect("taken");
     let first = loop {
         let line = run.out.recv_timeout(WATCHDOG).expect("a batch");
         if line.contains("kept") {
@@ -491,7 +491,9 @@ fn a_reset_is_an_end_with_exit_code_one() {
     drop(peer);
     let (code, _, err) = run.finish();
     assert_eq!(code, Some(1), "{err:?}");
-    assert!(err.iter().any(|line| line.contains("broken")), "{err:?}");
+    assert!(err.iter().any(|line| line.contains("broken: ")), "{err:?}");
+    let cut = |line: &String| line.contains("1 record cut off by a broken connection");
+    assert!(err.iter().any(cut), "{err:?}");
 }
 
 /// What is said of these words holds what a terminal obeys as an escape.

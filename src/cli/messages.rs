@@ -370,6 +370,7 @@ fn source_text(source: &SourceReport) -> String {
         ("truncated", ("over-long record", " shortened")),
         ("put_aside", ("over-long record", " put aside")),
         ("cut_off", ("unfinished record", " dropped")),
+        ("broken_off", ("record", " cut off by a broken connection")),
         ("given_up", ("unfinished record", " given up")),
         ("malformed", ("connection", " closed for a malformed frame")),
         ("resets", ("connection", " broken")),

@@ -304,6 +304,11 @@ pub(super) const RECEIVER: &[Row] = &[
         Counter("cut_off"),
     ),
     counter(
+        "tidemill_receiver_broken_off",
+        "Records that a broken connection cut, kept as far as they came.",
+        Counter("broken_off"),
+    ),
+    counter(
         "tidemill_receiver_repeats",
         "Records that came before and were left out, where the sender's identity is known.",
         Counter("repeats"),

@@ -75,6 +75,8 @@ counters! {
         truncated,
         /// Records dropped because the peer closed in the middle of a frame.
         cut_off,
+        /// Records that a broken connection cut, kept as far as they came.
+        broken_off,
         /// Records that came before and were left out, where the sender's identity is known; each time a task does so.
         repeats,
         /// Over-long records that were put aside whole, in framings that acknowledge.

@@ -54,6 +54,10 @@ kinds! {
     RecordOverlong { name: "record_overlong", one: "an over-long record", many: "over-long records", }
     /// A peer closed in the middle of a frame, which is dropped.
     RecordCutOff { name: "record_cut_off", one: "an unfinished record was dropped", many: "unfinished records were dropped", }
+    /// A record was cut by a connection that broke, and is kept as far as it came.
+    RecordBrokenOff {
+        name: "record_broken_off", one: "a broken connection cut a record", many: "records were cut by broken connections",
+    }
     /// An unfinished record was given up because all of them took more than they may.
     RecordGivenUp { name: "record_given_up", one: "an unfinished record was given up", many: "unfinished records were given up", }
     /// A connection was closed because a frame could not be understood.

@@ -263,6 +263,9 @@ impl Lane for IntakeLane {
                 session.splitter.end(&mut found);
                 self.take_joined(&mut found, session.answers.as_deref_mut());
                 self.count(&found, session.peer);
+                if matches!(how, Closed::Reset(_)) && found.records > 0 {
+                    self.count_broken_off(found.records, session.peer);
+                }
                 self.found = found;
                 // The observer may end the run on this, so the tail must be queued first.
                 self.turn();
@@ -388,6 +391,13 @@ impl IntakeLane {
             let newest = format!("from {from}, which closed in the middle of it");
             self.tally(TallyKind::RecordCutOff, found.truncated, newest);
         }
+    }
+
+    /// What has no end because its connection broke: nobody knows whether it is whole, so it is kept, and that is said.
+    fn count_broken_off(&self, records: u64, peer: Peer) {
+        self.intake.counters.broken_off.add(records);
+        let newest = format!("from {}, kept as far as it came", peer.address);
+        self.tally(TallyKind::RecordBrokenOff, records, newest);
     }
 
     fn tally(&self, kind: TallyKind, count: u64, newest: String) {

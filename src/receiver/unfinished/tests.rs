@@ -101,6 +101,27 @@ fn a_connection_that_ends_with_a_record_that_was_given_up_leaves_nothing() {
 }
 
 #[test]
+fn a_record_that_a_broken_connection_cut_is_kept_and_counted() {
+    let check = |framing: Framing, sent: &[u8], how: Closed, expected: (usize, u64, u64)| {
+        let shown = format!("{framing:?} {how:?}: {:?}", String::from_utf8_lossy(sent));
+        let mut path = path(framing, None);
+        let mut session = path.open();
+        path.feed(&mut session, sent);
+        path.lane.closed(session, how);
+        let (broken_off, cut_off) =
+            (path.counters.broken_off.value(), path.counters.cut_off.value());
+        assert_eq!((path.finish().len(), broken_off, cut_off), expected, "{shown}");
+    };
+    let reset = || Closed::Reset(std::io::ErrorKind::ConnectionReset.into());
+    check(Framing::Lines, b"full\npart", reset(), (2, 1, 0));
+    check(Framing::Lines, b"full\npart", Closed::End, (2, 0, 0));
+    check(Framing::Lines, b"full\nfull\n", reset(), (2, 0, 0));
+    check(Framing::Lines, b"", reset(), (0, 0, 0));
+    // Half a frame is dropped, however its connection ended.
+    check(Framing::OctetCounted, b"1 a4 12", reset(), (1, 0, 1));
+}
+
+#[test]
 fn a_record_of_the_longest_kind_always_fits() {
     // Short ones of many connections take all there is.
     let mut path = path(Framing::Lines, None);
