@@ -475,10 +475,12 @@ impl Running {
         let progress = self.scheduler.progress();
         if progress.batches_waiting > 0 {
             let (batches, records) = (progress.batches_waiting, progress.records_waiting);
+            // What a batch takes of a direct source is counted when it is read.
+            let records = (records > 0).then(|| format!(" with {}", count(records, "record")));
             left.push(format!(
-                "{} with {} {} not processed",
+                "{}{} {} not processed",
                 count(batches, "planned batch"),
-                count(records, "record"),
+                records.unwrap_or_default(),
                 by_number(batches, "was", "were")
             ));
         }
