@@ -5,7 +5,8 @@
 //! {"time":"2026-11-29T20:51:31.042Z","level":"info","event":"listening","message":"source `in`: …","source":"in",…}
 //! ```
 //! Names and bytes of peers and files are part of texts, so control characters are escaped: nobody else begins a line,
-//! or moves the cursor. Any thread writes, and none waits for who reads: the lines are queued, see [`Lines`]. It does not know what is worth a line.
+//! or moves the cursor. Any thread writes, and none waits for who reads:
+//! the lines are queued, see [`Lines`]. It does not know what is worth a line.
 
 use std::time::{Duration, UNIX_EPOCH};
 
