@@ -63,7 +63,7 @@ fn another_identity_and_another_moment_are_refused() {
     drop(other.start(3));
     drop(other.plan("j", 2_000));
     check(&path, &other, &refused(&["knows nothing of", "the state directory was restored"]));
-    check(&copy, &state, &refused(&["holds 1 commits of", "which made 3 there"]));
+    check(&copy, &state, &refused(&["holds 1 commit of", "which made 3 there"]));
     check(&copy, &older, &[]);
 }
 
