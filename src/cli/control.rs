@@ -167,8 +167,8 @@ mod tests {
     use crate::context::StreamingContext;
     use crate::sync::Signal;
 
-    /// What the run's end is, when the signal comes before or after the stream runs.
-    fn check(signal_first: bool) {
+    /// A stream, and what a command line without a file describes.
+    fn given() -> (StreamingContext, RunArgs, Pipeline) {
         let context = StreamingContext::new(Config::new("test")).expect("good");
         context.queue_stream(vec![Some(vec![1])], 1).foreach_batch(|_, _| Ok(()));
         let args = RunArgs {
@@ -178,6 +178,12 @@ mod tests {
             ..RunArgs::default()
         };
         let pipeline = args.pipeline(&|_| None).expect("good");
+        (context, args, pipeline)
+    }
+
+    /// What the run's end is, when the signal comes before or after the stream runs.
+    fn check(signal_first: bool) {
+        let (context, args, pipeline) = given();
         let control = Control::new(&args, &pipeline, &Messages(Log::of(&args)), &Poison::new());
         if signal_first {
             control.act(Action::Stop);
@@ -193,15 +199,7 @@ mod tests {
     /// A disk that hangs while the file is read again holds no other signal up, and what is asked for meanwhile is done once.
     #[test]
     fn a_reload_that_hangs_holds_nothing_up() {
-        let context = StreamingContext::new(Config::new("test")).expect("good");
-        context.queue_stream(vec![Some(vec![1])], 1).foreach_batch(|_, _| Ok(()));
-        let args = RunArgs {
-            from: Some("generate:".to_owned()),
-            job: vec!["count".to_owned()],
-            quiet: true,
-            ..RunArgs::default()
-        };
-        let pipeline = args.pipeline(&|_| None).expect("good");
+        let (context, args, pipeline) = given();
         let messages = Messages(Log::of(&args));
         let control = Control::new(&args, &pipeline, &messages, &Poison::new());
         let (reads, disk) = (Signal::new(), Signal::new());

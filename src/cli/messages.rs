@@ -342,12 +342,9 @@ fn report_text(report: &Report) -> String {
 
 /// Records that no window has shown, for the first that has them ends later.
 fn in_windows(records: u64, kept: bool) -> String {
-    let what = match records {
-        1 => "1 record was in no window that was due".to_owned(),
-        _ => format!("{} records were in no window that was due", HumanCount(records)),
-    };
+    let (what, were) = (grouped(records, "record"), by_number(records, "was", "were"));
     let after = if kept { "kept in the state_dir" } else { "lost: there is no state_dir" };
-    format!("{what} ({after})")
+    format!("{what} {were} in no window that was due ({after})")
 }
 
 /// `KIND:NAME` for people.

@@ -237,10 +237,7 @@ fn end_after(slide: Interval, zero: Time, time: Time) -> Time {
 
 /// Whether a multiple of `slide`, counted from `zero`, lies in (`after`, `until`].
 fn ends_between(slide: Interval, zero: Time, (after, until): (Time, Time)) -> bool {
-    let slides = |time: Time| {
-        time.as_millis().saturating_sub(zero.as_millis()).checked_div(slide.as_millis())
-    };
-    slides(until) > slides(after)
+    end_after(slide, zero, after) <= until
 }
 
 #[cfg(all(test, not(tidemill_model)))]

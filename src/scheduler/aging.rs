@@ -70,9 +70,9 @@ impl JobLoop {
         self.aging.runs = true;
         let scheduler = self.scheduler.clone();
         self.parts.workers.submit(vec![Box::new(move |_| {
-            let look = |sink: SharedSink| match sink.on_time(wall) {
-                Ok(()) => (sink, None),
-                Err(err) => (sink, Some(err)),
+            let look = |sink: SharedSink| {
+                let failed = sink.on_time(wall).err();
+                (sink, failed)
             };
             let outcomes = sinks.into_iter().map(look).collect();
             scheduler.post(Message::SinksLooked(outcomes));

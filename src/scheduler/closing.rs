@@ -43,9 +43,7 @@ impl JobLoop {
         };
         let waits: Vec<usize> =
             owed.iter().filter(|(_, end)| *end >= time).map(|(output, _)| *output).collect();
-        let now = self.parts.clock.now();
-        (self.cut, self.stored) = (now, now);
-        self.allocate_for(time, now, |output| waits.contains(&output));
+        self.allocate_now(time, |output| waits.contains(&output));
         true
     }
 }

@@ -2,6 +2,7 @@
 //! what nobody could read later; and the end is told when every batch is done. Runs on the thread `job-loop`.
 
 use crate::sync::planted::{Planted, planted};
+use crate::time::Time;
 
 use super::direct::Direct;
 use super::durable::Durable;
@@ -51,11 +52,16 @@ impl JobLoop {
     fn allocate_rest(&mut self) -> bool {
         let time = self.generator.last_time(self.parts.clock.wall_time());
         if let Some(time) = time {
-            let now = self.parts.clock.now();
-            (self.cut, self.stored) = (now, now);
-            self.allocate(time, now);
+            self.allocate_now(time, |_| true);
         }
         time.is_some()
+    }
+
+    /// A batch for which nothing has to be cut any more, with jobs for these outputs alone.
+    pub(super) fn allocate_now(&mut self, time: Time, runs: impl Fn(usize) -> bool) {
+        let now = self.parts.clock.now();
+        (self.cut, self.stored) = (now, now);
+        self.allocate_for(time, now, runs);
     }
 
     /// While the stop waits until what was read is in the log, and the log has no room: only a batch makes room there, and no
