@@ -120,7 +120,7 @@ impl Log {
         self.line(LogLevel::Warn, "messages_dropped", &text, json!({"count": dropped}))
     }
 
-    /// The program ends in this time at the latest, whoever reads.
+    /// The program ends within this time, even if nobody reads.
     pub(super) fn end_within(&self, time: Duration) {
         self.lines.end_within(time);
     }

@@ -48,7 +48,7 @@ fn family(text: &mut String, row: &Row, look: &Look, format: Format) {
     });
     if let Origin::Times(times) = row.from {
         for (value, times) in look.stream.iter().flat_map(times) {
-            histogram(&mut samples, &name, (row.labels[0], value), &times);
+            histogram(&mut samples, &name, row.labels[0], value, &times);
         }
     }
     if samples.is_empty() {
@@ -102,7 +102,8 @@ fn seconds(time: Duration) -> String {
     if text.contains('.') { text } else { format!("{text}.0") }
 }
 
-fn histogram(text: &mut String, name: &str, label: (&str, &str), times: &Times) {
+fn histogram(text: &mut String, name: &str, label: &str, value: &str, times: &Times) {
+    let label = (label, value);
     let mut bucket = |bound: &str, count: u64| {
         sample(text, &format!("{name}_bucket"), &[("le", bound), label], &count.to_string());
     };
@@ -209,7 +210,7 @@ mod tests {
             .into_iter()
             .for_each(|us| recorder.record(Duration::from_micros(us)));
         let mut text = String::new();
-        histogram(&mut text, "a", ("b", "c"), &latency.merged());
+        histogram(&mut text, "a", "b", "c", &latency.merged());
         let check = |part: &str| assert!(text.contains(part), "no {part:?} in\n{text}");
         check("a_bucket{le=\"0.000001\",b=\"c\"} 1\n");
         check("a_bucket{le=\"0.000005\",b=\"c\"} 2\n");

@@ -68,10 +68,8 @@ impl Undue {
 impl BatchInput {
     /// Records of a source, in its portions as far as they were read.
     fn records_of(&self, source: u32) -> u64 {
-        let blocks = usize::try_from(source).ok().and_then(|at| self.blocks.get(at));
-        let of_blocks = blocks.map_or(0, |all| all.iter().map(|block| block.records()).sum());
         let portions = self.direct.get(&source).into_iter().flat_map(|planned| &planned.portions);
-        portions.fold(of_blocks, |sum: u64, portion| sum + portion.records())
+        self.block_records(source) + portions.map(|portion| portion.records()).sum::<u64>()
     }
 }
 

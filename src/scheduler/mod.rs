@@ -657,10 +657,7 @@ impl JobLoop {
     /// A batch may run when it is its turn: the jobs of these outputs.
     fn admit(&mut self, input: Arc<BatchInput>, runs: impl Fn(usize) -> bool) {
         let (time, due, records) = (input.time, input.due, input.records);
-        let of_source = |source: u32| {
-            let blocks = usize::try_from(source).ok().and_then(|at| input.blocks.get(at));
-            blocks.map_or(0, |blocks| blocks.iter().map(|block| block.records()).sum())
-        };
+        let of_source = |source: u32| input.block_records(source);
         self.steering.allocated(self.parts.clock.now(), due, of_source, records);
         self.jobs.admit(time, input, runs);
         if self.jobs.is_without_jobs() {
