@@ -19,7 +19,7 @@ use tidemill::Error;
 use tidemill::error::EXIT_CODES;
 use tidemill::receiver::io::IO_MODELS;
 
-use program::{Program, WATCHDOG};
+use program::{Program, WATCHDOG, check_golden};
 
 fn run(args: &[&str]) -> (Option<i32>, Vec<String>, Vec<String>) {
     Program::start(args).finish()
@@ -421,6 +421,18 @@ fn every_exit_code_is_documented() {
     ];
     let known = |code: u8| EXIT_CODES.iter().any(|(other, _)| *other == code);
     assert!(errors.iter().all(|err| known(err.exit_code())));
+}
+
+/// Options and their words are an interface: the golden files show how they change.
+#[test]
+fn help_is_in_the_golden_files() {
+    for command in ["", "run", "validate", "inspect", "load", "doctor", "compare"] {
+        let args = [command, "--help"];
+        let (code, out, err) = run(if command.is_empty() { &args[1..] } else { &args });
+        assert_eq!((code, err.as_slice()), (Some(0), [].as_slice()), "{command}");
+        let name = if command.is_empty() { "tidemill" } else { command };
+        check_golden(&format!("help-{name}.txt"), &(out.join("\n") + "\n"));
+    }
 }
 
 /// What a shell says of a run that this signal ended before it had begun.

@@ -14,8 +14,9 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use program::Program;
+use program::http::api;
 use program::peers::are_there;
+use program::{Program, check_golden};
 
 use tidemill::dashboard::{HttpOptions, HttpServer, Starting};
 use tidemill::testing::ManualClock;
@@ -269,6 +270,38 @@ fn every_metric_of_a_pipeline_with_all_is_in_the_golden_file_and_promtool_accept
         promtool(&classic);
     }
     drop(program);
+}
+
+/// Names that scripts read. The golden file shows how they change.
+#[test]
+fn every_key_of_the_status_is_in_the_golden_file() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (program, http) = with_all(directory.path());
+    let mut keys = BTreeSet::new();
+    // The row was printed a moment before its batch ended.
+    while api(http, "batches").as_array().is_none_or(Vec::is_empty) {
+        std::thread::yield_now();
+    }
+    for page in ["status", "batches", "receivers"] {
+        collect_keys(page, &api(http, page), &mut keys);
+    }
+    let keys: Vec<String> = keys.into_iter().collect();
+    check_golden("status.txt", &(keys.join("\n") + "\n"));
+    drop(program);
+}
+
+/// The path of every key in `value`; what an array holds counts once.
+fn collect_keys(path: &str, value: &serde_json::Value, keys: &mut BTreeSet<String>) {
+    if let serde_json::Value::Object(members) = value {
+        for (name, member) in members {
+            let path = format!("{path}.{name}");
+            collect_keys(&path, member, keys);
+            keys.insert(path);
+        }
+    }
+    for element in value.as_array().into_iter().flatten() {
+        collect_keys(&format!("{path}[]"), element, keys);
+    }
 }
 
 /// Fails with what `promtool check metrics` says, if it says anything.

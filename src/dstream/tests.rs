@@ -696,7 +696,8 @@ proptest! {
         let expected = reference(&lines);
         let joined_lines: Vec<String> = if lines.is_empty() { vec![] } else { vec![lines.join("|")] };
         let lines: Vec<Vec<u8>> = lines.iter().map(|line| format!("{line}\n").into_bytes()).collect();
-        let blocks: Vec<Arc<Block>> = lines.chunks(per_block).map(|lines| block(&lines.iter().map(Vec::as_slice).collect::<Vec<_>>())).collect();
+        let in_block = |lines: &[Vec<u8>]| block(&lines.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let blocks: Vec<Arc<Block>> = lines.chunks(per_block).map(in_block).collect();
         for index in 0..2 {
             rig.run(&rig.input(index, blocks.clone())).unwrap();
         }

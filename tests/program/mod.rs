@@ -8,8 +8,10 @@ pub mod http;
 pub mod peers;
 pub mod pipeline;
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
@@ -207,4 +209,17 @@ impl Random {
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
     }
+}
+
+/// Compares `found` with `tests/golden/NAME`, or writes the file when `TIDEMILL_UPDATE_GOLDEN` is set.
+pub fn check_golden(name: &str, found: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if std::env::var_os("TIDEMILL_UPDATE_GOLDEN").is_some() {
+        fs::write(&path, found).expect("written");
+    }
+    let golden = fs::read_to_string(&path).expect("the golden file is there");
+    assert_eq!(
+        found, golden,
+        "tests/golden/{name} differs. If it is meant: run the test with TIDEMILL_UPDATE_GOLDEN=1, and add a line to CHANGELOG.md"
+    );
 }
