@@ -61,7 +61,11 @@ pub use receiver::{Receiver, ReceiverHandle};
 pub use sink::Sink;
 pub use time::{Interval, Time};
 
-/// The README's code is compiled with the documentation tests.
+/// The README's code is compiled with the documentation tests, and so is the guide's.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide/library.md")]
+struct Guide;
