@@ -21,7 +21,8 @@ use crate::metrics::ConditionHandle;
 use crate::sync::Arc;
 use crate::wal::NotLogged;
 use crate::wal::format_matches as matches;
-use crate::wal::storage::{Asides, PutFailure, Storage, needs, read_full};
+use crate::wal::shell_word;
+use crate::wal::storage::{Asides, FileMark, PutFailure, Storage, needs, read_full};
 use crate::words::count;
 
 const MAGIC: [u8; 8] = *b"TIDECKPT";
@@ -220,6 +221,8 @@ pub struct Checkpoints {
     asides: Asides,
     keep: usize,
     next: u64,
+    /// The newest that is durable, as it was put in place; none of this run yet.
+    newest: Option<(String, FileMark)>,
     failed: Option<Arc<str>>,
     /// Says that none can be written, once there is somebody to be told.
     failing: Option<ConditionHandle>,
@@ -243,7 +246,7 @@ impl Checkpoints {
         let asides =
             asides.map_err(|err| Error::io(format!("cannot list {}", storage.name()), err))?;
         let (keep, failed, failing) = (keep.max(1), None, None);
-        Ok((Checkpoints { storage, asides, keep, next, failed, failing }, loaded))
+        Ok((Checkpoints { storage, asides, keep, next, newest: None, failed, failing }, loaded))
     }
 
     /// Takes the room on the disk that checkpoints need from now on, so that none has to wait for it.
@@ -285,8 +288,9 @@ impl Checkpoints {
         parts.extend(checkpoint.sections.values().map(Vec::as_slice));
         let name = file_name(self.next);
         let text = |err| format!("cannot write {name} in {}: {err}", self.storage.name()).into();
+        self.tell_of_loss();
         match self.asides.put(&name, &parts) {
-            Ok(()) => {}
+            Ok(mark) => self.newest = Some((name, mark)),
             Err(PutFailure::Retry(err)) if passes(&err) => {
                 let needs = needs(&err, parts.iter().map(|part| part.len() as u64).sum());
                 let reason: Arc<str> = text(err);
@@ -311,6 +315,34 @@ impl Checkpoints {
             self.failed = Some(format!("cannot sync the checkpoints in {name}: {err}").into());
         }
         Ok(checkpoint.number)
+    }
+
+    /// What somebody did to the newest checkpoint of this run: it is gone, another one, or cut.
+    fn loss(&self) -> Option<String> {
+        let (name, mark) = self.newest.as_ref()?;
+        // What cannot be asked now is not known to be lost.
+        let found = self.storage.mark_of(name).ok()?;
+        let (what, directory) = (mark.unlike(found)?, self.storage.name());
+        Some(format!("{name} in {directory} was touched while it was in use: {what}"))
+    }
+
+    /// Says that the newest checkpoint is lost: the one that is written now takes its place.
+    fn tell_of_loss(&self) {
+        if let (Some(failing), Some(loss)) = (&self.failing, self.loss()) {
+            failing.begin(loss, "");
+        }
+    }
+
+    /// Nothing is written any more: makes sure that the newest checkpoint of this run is there.
+    ///
+    /// # Errors
+    /// If it is not what was written; the text says what is wrong, and the remedy.
+    pub fn close(&self) -> Result<()> {
+        let Some(loss) = self.loss() else { return Ok(()) };
+        let directory = shell_word(&self.storage.name());
+        Err(Error::Failed(format!(
+            "{loss}; put back what was there, or `tidemill inspect {directory}` says whether an older checkpoint is enough"
+        )))
     }
 
     /// Keeps the newest. Of the others one is written over next, and the rest are removed; one that cannot be removed now

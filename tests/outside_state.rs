@@ -25,6 +25,9 @@ mod memory;
 #[path = "outside_state/owners.rs"]
 mod owners;
 
+#[path = "outside_state/touched.rs"]
+mod touched;
+
 #[path = "outside_state/damage.rs"]
 mod damage;
 

@@ -216,3 +216,37 @@ fn a_section_that_is_something_else_is_an_error() {
     let err = checkpoint.get::<String>("value").expect_err("a number is no text");
     assert!(err.to_string().starts_with("section `value` of checkpoint 0 is not what"), "{err}");
 }
+
+#[test]
+fn a_close_finds_what_was_done_to_the_newest_checkpoint() {
+    let check = |harm: &dyn Fn(&MemoryStorage, &str), expected: Option<&str>| {
+        let disk = MemoryStorage::new(0);
+        let (mut checkpoints, _) = open(&disk).expect("an empty directory");
+        checkpoints.close().expect("nothing was written");
+        for number in 1..=3 {
+            checkpoints.write(&mut sample(number)).expect("room");
+        }
+        harm(&disk, &file_name(3));
+        let found = checkpoints.close().map_err(|err| err.to_string());
+        match (found, expected) {
+            (Ok(()), None) => {}
+            (Err(text), Some(words)) => {
+                let told = format!("{} in memory was touched while it was in use: ", file_name(3));
+                assert!(text.starts_with(&told) && text.contains(words), "{text}");
+                assert!(text.contains("`tidemill inspect memory`"), "{text}");
+                // The next one takes its place.
+                checkpoints.write(&mut sample(4)).expect("room");
+                checkpoints.close().expect("it is there");
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    check(&|_, _| (), None);
+    check(&|disk, _| disk.lose(&file_name(2)), None);
+    check(&|disk, name| disk.lose(name), Some("it is not there any more"));
+    let cut = |disk: &MemoryStorage, name: &str| {
+        disk.open(name).and_then(|file| file.truncate(9)).expect("cut");
+    };
+    check(&cut, Some("it is 9 bytes long and was "));
+    check(&|disk, name| disk.set_bytes(name, b"x"), Some("another file has its name"));
+}

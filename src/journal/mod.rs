@@ -112,6 +112,8 @@ struct Shared {
     /// How far the outputs had come at the newest commit.
     outputs: Mutex<Vec<OutputMark>>,
     checkpointing: AtomicBool,
+    /// The newest checkpoint is not there any more, which the thread `checkpoint` found at its end.
+    lost: Mutex<Option<Error>>,
     /// The checkpoints of this run.
     written: Arc<Written>,
 }
@@ -218,6 +220,7 @@ impl Journal {
         let opened = WriteAheadLog::open(storage, options.log, known, poison, &mut visit);
         let (log, recovered) = opened?;
         log.hold(Arc::clone(&lock));
+        log.look_for_loss(Arc::clone(&options.clock));
         if let Some(err) = room.err().filter(|_| !replayed.started) {
             return Err(no_room(&checkpoints, &log.name(), err));
         }
@@ -241,6 +244,7 @@ impl Journal {
             started,
             outputs: Mutex::new(replayed.base.outputs),
             checkpointing: AtomicBool::new(false),
+            lost: Mutex::default(),
             written: Written::new(&options.clock),
         });
         // A plan is made by one thread and taken by the other: more than one never waits.
@@ -417,7 +421,7 @@ impl Journal {
         // Also when that one is stuck: nobody else ends the log's thread.
         let closed = self.shared.log.close(clock, deadline);
         if joined == Joined::Ended {
-            return closed;
+            return closed.and_then(|()| self.shared.lost.lock().take().map_or(Ok(()), Err));
         }
         let mut text = "the checkpoint was not written at the deadline".to_owned();
         if let Err(err) = closed {

@@ -151,6 +151,9 @@ impl Writer {
                 return;
             }
         }
+        if let Err(lost) = self.checkpoints.close() {
+            *self.shared.lost.lock() = Some(lost);
+        }
     }
 
     /// Writes a checkpoint and lets the segments go that neither it nor the one before it needs. Without room for it

@@ -210,6 +210,11 @@ impl Listing {
         &self.now
     }
 
+    /// What the file says that was written last; none if there is none, or none that is known.
+    pub(crate) fn on_disk(&self) -> Option<&SegmentList> {
+        self.on_disk.as_ref()
+    }
+
     /// A checkpoint is durable. The file says so when it is written next.
     pub(crate) fn checkpointed(&mut self, number: u64) {
         self.now.checkpoint = self.now.checkpoint.max(number);

@@ -17,6 +17,7 @@ use super::format::{Position, RECORD_HEADER};
 use super::gate::{Gate, Lane};
 use super::hangs::watch_over;
 use super::list::Synced;
+use super::present::LookClock;
 use super::reader::{Segment, Visit};
 use super::recovery::{self, Recovered};
 use super::shortage::Shortage;
@@ -40,6 +41,7 @@ pub struct WriteAheadLog {
     files: Files,
     options: LogOptions,
     thread: Mutex<Option<Thread>>,
+    looks: LookClock,
 }
 
 impl fmt::Debug for WriteAheadLog {
@@ -126,7 +128,7 @@ impl WriteAheadLog {
         if let Some(reason) = first_room(&mut writer)? {
             shortage.begin(reason);
         }
-        let files = Arc::clone(&writer.files);
+        let (files, looks) = (Arc::clone(&writer.files), writer.present.clock());
         let counts = Arc::new(Counts::default());
         let segments = files.lock().len();
         counts.look(writer.syncs(), segments);
@@ -149,7 +151,7 @@ impl WriteAheadLog {
         let thread = thread::spawn("wal-sync", poison, body)
             .map_err(|err| Error::io("cannot start the thread wal-sync", err))?;
         let thread = Mutex::new(Some(thread));
-        Ok((WriteAheadLog { shared, storage, files, options, thread }, recovered))
+        Ok((WriteAheadLog { shared, storage, files, options, thread, looks }, recovered))
     }
 
     /// Queues a record; waits while `pending_bytes_max` bytes wait already, until a group is taken or the log ends.
@@ -225,6 +227,11 @@ impl WriteAheadLog {
     /// The longest record that the log takes, in bytes.
     pub fn record_bytes_max(&self) -> usize {
         body_max(&self.options) - RECORD_HEADER
+    }
+
+    /// From now on looks once a second by this clock, when a group is synced, whether the log's files are still there.
+    pub(crate) fn look_for_loss(&self, clock: Arc<dyn Clock>) {
+        *self.looks.lock() = Some(clock);
     }
 
     /// Says there when a write does not return.
@@ -658,5 +665,8 @@ pub(crate) fn mebibytes(bytes: u64) -> String {
 }
 
 fn ended(err: &Error) -> Arc<str> {
+    if let Error::Failed(lost) = err {
+        return format!("the log ends here: {lost}").into();
+    }
     format!("the log ends here and recovers at the next start: {err}").into()
 }

@@ -9,6 +9,7 @@ use super::LogOptions;
 use super::examine::{Extent, Known, examine};
 use super::format::{SEGMENT_HEADER, segment_name};
 use super::list::Listing;
+use super::present::Present;
 use super::reader::{Scan, Segment, Visit, unreadable};
 use super::spares::Spares;
 use super::storage::{Behind, Storage, StoredFile, read_full, sync, write_all};
@@ -88,9 +89,12 @@ pub(crate) fn recover(
     let files = found.into_iter().map(|(segment, _)| (segment.header.segment, segment.file));
     let spares = Spares::adopt(storage.as_ref(), &examined.spares, options.segment_bytes);
     let spares = spares.map_err(|err| unreadable(storage.as_ref(), "a spare segment", err))?;
+    let files = Files::new(Mutex::new(files.collect()));
+    let present = Present::of(&files);
     let mut writer = Writer {
         options,
-        files: Files::new(Mutex::new(files.collect())),
+        present: present.map_err(|err| unreadable(storage.as_ref(), "the log", err))?,
+        files,
         listing: Listing::new(Arc::clone(&storage), now, examined.list),
         spares,
         reserve: options.reserve,

@@ -21,6 +21,7 @@ use super::format::{
     Version, record_crc, record_header, segment_name, spare_name,
 };
 use super::list::{LIST, Listing, SegmentList, Synced};
+use super::present::Present;
 use super::reader::unreadable;
 use super::spares::{Prepared, Spares};
 use super::storage::{Behind, PutFailure, Storage, StoredFile, sync, write_all};
@@ -88,6 +89,8 @@ pub(crate) struct Writer {
     pub(crate) files: Files,
     /// Which segments there are, and the numbers of the next segment and group.
     pub(crate) listing: Listing,
+    /// Whether those files are still there.
+    pub(crate) present: Present,
     /// The segments that wait to be written.
     pub(crate) spares: Spares,
     /// How many of those input leaves alone.
@@ -137,9 +140,18 @@ impl Writer {
             durable(positions);
             return self.sync();
         }
+        let rolled = self.written.as_ref().is_some_and(|written| written.rolled);
         self.sync()?;
+        if self.present.is_due() || rolled {
+            self.look()?;
+        }
         durable(positions);
         Ok(())
+    }
+
+    /// Looks whether the log's files are what they were.
+    fn look(&self) -> Result<(), Failure> {
+        self.present.look(self.storage.as_ref(), &self.listing).map_err(Failure::Fatal)
     }
 
     /// Syncs of the log's files and of its directory since it was opened.
@@ -312,12 +324,12 @@ impl Writer {
     }
 
     /// An orderly stop: nothing is written any more, and the list says so. Without room for it the next start does not
-    /// know that nothing is missing at the end, and goes on all the same.
+    /// know that nothing is missing at the end, and goes on all the same. What somebody took away is found at the latest here.
     pub(crate) fn close(&mut self) -> Result<(), Failure> {
         self.listing.close();
         match self.listing.save().map_err(|failure| self.list_failure(failure)) {
             Err(failure @ Failure::Fatal(_)) => Err(failure),
-            Ok(()) | Err(Failure::Retry(_)) => Ok(()),
+            Ok(()) | Err(Failure::Retry(_)) => self.look(),
         }
     }
 
@@ -336,6 +348,8 @@ impl Writer {
             let salt = self.salt(&next);
             self.begin(&next, id).map_err(fail)?;
             self.syncs += 2;
+            let room = self.options.segment_bytes;
+            self.present.begun(id, next.file.as_ref(), room).map_err(fail)?;
             self.listing.begun().map_err(fail)?;
             self.files.lock().insert(id, Arc::clone(&next.file));
             self.current = Some(Current { id, file: next.file, salt, end: 0 });
@@ -384,6 +398,7 @@ impl Writer {
                 .map_err(|err| Failure::Fatal(unreadable(self.storage.as_ref(), "the log", err)))?;
             self.syncs += 1;
             self.listing.freed(first);
+            self.present.freed(first);
             // Without room for it the list says so later: a start needs none of these segments.
             if let Err(failure @ PutFailure::Fatal(_)) = self.listing.save() {
                 return Err(self.list_failure(failure));

@@ -9,7 +9,7 @@
 
 use std::io;
 
-use super::{PutFailure, Storage, StoredFile, discard, sync, write_all};
+use super::{FileMark, PutFailure, Storage, StoredFile, discard, sync, write_all};
 use crate::sync::Arc;
 use crate::sync::planted::{Planted, planted};
 
@@ -66,13 +66,14 @@ impl Asides {
         Ok(())
     }
 
-    /// Puts a whole file in place under a new name: after a crash the name holds all of it, or does not exist.
-    pub(crate) fn put(&mut self, name: &str, parts: &[&[u8]]) -> Result<(), PutFailure> {
+    /// Puts a whole file in place under a new name: after a crash the name holds all of it, or does not exist. Returns which
+    /// file it is.
+    pub(crate) fn put(&mut self, name: &str, parts: &[&[u8]]) -> Result<FileMark, PutFailure> {
         let (number, file) = self.write(parts)?;
         let placed = self.place(file.as_ref(), &name_of(self.stem, number), name);
         placed.map_err(PutFailure::Fatal)?;
         self.ready.retain(|other| *other != number);
-        Ok(())
+        file.mark().map_err(PutFailure::Fatal)
     }
 
     fn place(&self, file: &dyn StoredFile, aside: &str, name: &str) -> io::Result<()> {

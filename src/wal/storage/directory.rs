@@ -12,7 +12,7 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, pwritev};
 
-use super::{Lock, Storage, StoredFile, Volume};
+use super::{FileMark, Lock, Storage, StoredFile, Volume};
 use crate::error::{Error, Result};
 use crate::sync::{Arc, Mutex};
 
@@ -165,6 +165,14 @@ impl Storage for Directory {
         }
     }
 
+    fn mark_of(&self, name: &str) -> io::Result<Option<FileMark>> {
+        match fs::metadata(self.at(name)) {
+            Ok(found) => Ok(Some(mark(&found))),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(err) => Err(err),
+        }
+    }
+
     fn remove(&self, name: &str) -> io::Result<()> {
         fs::remove_file(self.at(name))
     }
@@ -226,6 +234,10 @@ impl Storage for Directory {
 fn held(path: &Path, lock: &Path) -> Error {
     let (holder, path) = (shown_holder(holder(lock)), path.display());
     Error::Failed(format!("{path} is in use by {holder}: stop it first, or give another directory"))
+}
+
+fn mark(found: &fs::Metadata) -> FileMark {
+    FileMark { device: found.dev(), inode: found.ino(), bytes: found.len() }
 }
 
 /// Takes room for `len` bytes of a file that is `before` bytes long.
@@ -303,5 +315,9 @@ impl StoredFile for File {
 
     fn size(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
+    }
+
+    fn mark(&self) -> io::Result<FileMark> {
+        Ok(mark(&self.metadata()?))
     }
 }

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IoSlice};
 
 use self::space::{Open, Space};
-use super::{Lock, Storage, StoredFile, Volume};
+use super::{FileMark, Lock, Storage, StoredFile, Volume};
 use crate::error::{Error, Result};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard};
 
@@ -595,5 +595,9 @@ impl StoredFile for MemoryFile {
         disk.enter(false)?;
         disk.leave()?;
         Ok(disk.inodes[self.inode].seen.len() as u64)
+    }
+
+    fn mark(&self) -> io::Result<FileMark> {
+        Ok(FileMark { device: 0, inode: self.inode as u64, bytes: self.size()? })
     }
 }

@@ -31,6 +31,29 @@ pub(crate) use directory::LOCK;
 pub(crate) use looking::Access;
 pub use memory::{Fault, MemoryStorage};
 
+/// Which file it is, and how long: another file that gets the same name has another mark.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FileMark {
+    /// The device that it lies on.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+impl FileMark {
+    /// What is wrong with what was found under the file's name, in words: nothing is there, another file, or a shorter one.
+    pub(crate) fn unlike(&self, found: Option<FileMark>) -> Option<String> {
+        let Some(found) = found else { return Some("it is not there any more".to_owned()) };
+        if (found.device, found.inode) != (self.device, self.inode) {
+            return Some("another file has its name".to_owned());
+        }
+        let (is, was) = (found.bytes, self.bytes);
+        (is < was).then(|| format!("it is {is} bytes long and was {was}"))
+    }
+}
+
 /// An open file of a [`Storage`].
 pub trait StoredFile: fmt::Debug + Send + Sync {
     /// Writes the parts one behind the other at `offset`; returns how many bytes were taken, which may be fewer.
@@ -81,6 +104,14 @@ pub trait StoredFile: fmt::Debug + Send + Sync {
     /// # Errors
     /// What the operating system says.
     fn size(&self) -> io::Result<u64>;
+
+    /// Which file it is, and how long.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn mark(&self) -> io::Result<FileMark> {
+        Ok(FileMark { bytes: self.size()?, ..FileMark::default() })
+    }
 }
 
 /// A directory of durable files. Names are plain file names.
@@ -121,6 +152,18 @@ pub trait Storage: fmt::Debug + Send + Sync {
     fn size_of(&self, name: &str) -> io::Result<Option<u64>> {
         match self.open(name) {
             Ok(file) => file.size().map(Some),
+            Err(err) if err.kind() == ErrorKind::NotFound => Ok(None),
+            Err(err) => Err(err),
+        }
+    }
+
+    /// Which file a name leads to; none if there is no file of that name.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn mark_of(&self, name: &str) -> io::Result<Option<FileMark>> {
+        match self.open(name) {
+            Ok(file) => file.mark().map(Some),
             Err(err) if err.kind() == ErrorKind::NotFound => Ok(None),
             Err(err) => Err(err),
         }

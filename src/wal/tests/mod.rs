@@ -28,16 +28,16 @@ pub(crate) fn seeds(count: u64) -> std::ops::Range<u64> {
 }
 
 /// Numbers that a seed determines.
-pub(super) struct Random(pub(super) u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 =
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
     }
 
-    pub(super) fn size(&mut self, bound: usize) -> usize {
+    pub(crate) fn size(&mut self, bound: usize) -> usize {
         usize::try_from(self.below(bound as u64)).expect("below a usize")
     }
 }

@@ -1,0 +1,235 @@
+//! `Present`: whether the files of a log that is open are still what its directory holds under their names.
+//!
+//! Whoever removes, renames, cuts or replaces a file of an open log, or the directory, changes nothing for the process that
+//! has it open: it writes on, and syncs, what no start will find. So the names are asked: when a segment is begun, at most
+//! once a second otherwise, and at the close. Runs on the thread `wal-sync`, or on a test's. It does not read what the
+//! segments hold.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use super::format::segment_name;
+use super::list::{LIST, Listing, SegmentList};
+use super::reader::{shell_word, unreadable};
+use super::storage::{FileMark, Storage, StoredFile};
+use super::writer::Files;
+use crate::error::{Error, Result};
+use crate::sync::{Arc, Mutex};
+use crate::time::{Clock, Moment};
+
+/// How often the names are asked at most, beside the begin of a segment and the close.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The clock that says when the names are asked; none until somebody gives one.
+pub(crate) type LookClock = Arc<Mutex<Option<Arc<dyn Clock>>>>;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Present {
+    /// What each live segment was when it was opened, and is as long as it stays.
+    marks: BTreeMap<u64, FileMark>,
+    clock: LookClock,
+    due: Option<Moment>,
+}
+
+impl Present {
+    /// The segments that a start found.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub(crate) fn of(files: &Files) -> io::Result<Self> {
+        let files = files.lock();
+        let marks = files.iter().map(|(id, file)| Ok((*id, file.mark()?)));
+        let marks = marks.collect::<io::Result<BTreeMap<_, _>>>()?;
+        Ok(Present { marks, ..Present::default() })
+    }
+
+    /// The clock's place, which others may fill.
+    pub(crate) fn clock(&self) -> LookClock {
+        Arc::clone(&self.clock)
+    }
+
+    /// A segment was begun, which has `bytes` of room.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub(crate) fn begun(&mut self, id: u64, file: &dyn StoredFile, bytes: u64) -> io::Result<()> {
+        self.marks.insert(id, FileMark { bytes, ..file.mark()? });
+        Ok(())
+    }
+
+    /// The segments below `first` were let go.
+    pub(crate) fn freed(&mut self, first: u64) {
+        self.marks = self.marks.split_off(&first);
+    }
+
+    /// Whether the names are to be asked again; if so, the next time is a pause from now.
+    pub(crate) fn is_due(&mut self) -> bool {
+        let now = match &*self.clock.lock() {
+            Some(clock) => clock.now(),
+            None => return false,
+        };
+        let is_due = self.due.is_none_or(|due| now >= due);
+        if is_due {
+            self.due = Some(now.plus(PAUSE));
+        }
+        is_due
+    }
+
+    /// Asks the names of the segments, and the list what it says.
+    ///
+    /// # Errors
+    /// If a file is not there any more, is another one, or was cut; the text says which, what is missing and the remedy. And
+    /// what the operating system says, unless that passes: then the next look finds out.
+    pub(crate) fn look(&self, storage: &dyn Storage, listing: &Listing) -> Result<()> {
+        let found =
+            self.look_at_segments(storage, listing).and_then(|()| look_at_list(storage, listing));
+        match found {
+            Err(err) if err.passes() => Ok(()),
+            found => found,
+        }
+    }
+
+    fn look_at_segments(&self, storage: &dyn Storage, listing: &Listing) -> Result<()> {
+        for (id, mark) in &self.marks {
+            let name = segment_name(*id);
+            let found = storage.mark_of(&name).map_err(|err| unreadable(storage, &name, err))?;
+            if let Some(what) = mark.unlike(found) {
+                let held = listing.now().get(*id).map_or(0, |synced| synced.end);
+                return Err(lost(
+                    storage,
+                    &name,
+                    &format!("{what} ({held} bytes of it were synced)"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the list says what was written last.
+fn look_at_list(storage: &dyn Storage, listing: &Listing) -> Result<()> {
+    let Some(written) = listing.on_disk() else { return Ok(()) };
+    match SegmentList::read(storage)? {
+        Some(Ok(found)) if found == *written => Ok(()),
+        Some(Ok(_)) => Err(lost(storage, LIST, "it is another one than was written")),
+        Some(Err(why)) => Err(lost(storage, LIST, &format!("it is damaged ({})", why.text()))),
+        None => Err(lost(storage, LIST, "it is not there any more")),
+    }
+}
+
+/// The error for a file that somebody has taken away or changed.
+fn lost(storage: &dyn Storage, file: &str, what: &str) -> Error {
+    let directory = storage.name();
+    let word = shell_word(&directory);
+    Error::Failed(format!(
+        "{file} in {directory} was touched while the log was open: {what}, so the next start may not find what was \
+         acknowledged; put back what was there (the directory itself, if it was moved), or \
+         `tidemill inspect {word}` says what is left, and with --accept-loss gives up the rest"
+    ))
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::super::storage::MemoryStorage;
+    use super::super::tests::open;
+    use super::super::writer::{Failure, Record, Writer};
+    use super::*;
+    use crate::time::ManualClock;
+
+    /// Writes until this segment is begun.
+    fn write_until_segment(writer: &mut Writer, last: u64) {
+        let record = Record::from(bytes::Bytes::from_static(&[7; 100]));
+        while !writer.files.lock().contains_key(&last) {
+            writer.commit(&[&record], &mut |_| ()).expect("written");
+        }
+    }
+
+    /// What is wrong once this was done to a log with three segments and closed in order; nothing: it is closed.
+    fn check(harm: impl Fn(&MemoryStorage), expected: Option<&str>) {
+        let disk = MemoryStorage::new(0);
+        let (mut writer, ..) = open(&disk, 1, 1).expect("new");
+        write_until_segment(&mut writer, 3);
+        harm(&disk);
+        let found = match writer.close() {
+            Ok(()) => None,
+            Err(Failure::Retry(err) | Failure::Fatal(err)) => Some(err.to_string()),
+        };
+        match (&found, expected) {
+            (None, None) => {}
+            (Some(text), Some(words)) => {
+                assert!(
+                    text.contains(words) && text.contains("`tidemill inspect memory`"),
+                    "{text}"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const FIRST: &str = "wal-000000000001.seg";
+    const NEWEST: &str = "wal-000000000003.seg";
+
+    #[test]
+    fn a_close_finds_what_was_removed_cut_or_replaced() {
+        check(|_| (), None);
+        // The list cannot be written.
+        let disk = MemoryStorage::new(0);
+        let (mut writer, ..) = open(&disk, 1, 1).expect("new");
+        write_until_segment(&mut writer, 3);
+        disk.lose_directory();
+        assert!(matches!(writer.close(), Err(Failure::Fatal(_))));
+        for name in [FIRST, NEWEST] {
+            let told =
+                |what: &str| format!("{name} in memory was touched while the log was open: {what}");
+            check(|disk| disk.lose(name), Some(&told("it is not there any more")));
+            check(
+                |disk| disk.rename(name, "aside").expect("there"),
+                Some(&told("it is not there")),
+            );
+            let cut = |disk: &MemoryStorage| {
+                disk.open(name).and_then(|file| file.truncate(40)).expect("cut");
+            };
+            check(cut, Some(&told("it is 40 bytes long and was 512")));
+            let copy = |disk: &MemoryStorage| {
+                let bytes = disk.bytes(name).expect("there");
+                disk.set_bytes(name, &bytes);
+            };
+            check(copy, Some(&told("another file has its name")));
+        }
+    }
+
+    #[test]
+    fn a_list_that_is_gone_or_another_one_is_found_where_it_is_not_written_anew() {
+        let check = |harm: &dyn Fn(&MemoryStorage), words: &str| {
+            let disk = MemoryStorage::new(0);
+            let (mut writer, ..) = open(&disk, 1, 1).expect("new");
+            write_until_segment(&mut writer, 2);
+            harm(&disk);
+            let found = writer.present.look(&disk, &writer.listing);
+            let text = found.expect_err("found").to_string();
+            assert!(text.contains(words), "{text}");
+        };
+        check(&|disk| disk.lose(LIST), "segments in memory was touched");
+        check(&|disk| disk.set_bytes(LIST, b""), "it is damaged (the header is cut off)");
+        let other = SegmentList::default().encode();
+        check(&|disk| disk.set_bytes(LIST, &other), "it is another one than was written");
+    }
+
+    #[test]
+    fn a_group_is_not_acknowledged_once_its_segment_is_known_to_be_gone() {
+        let (disk, clock) = (MemoryStorage::new(0), ManualClock::new());
+        let (mut writer, ..) = open(&disk, 1, 1).expect("new");
+        *writer.present.clock().lock() = Some(Arc::new(clock.clone()));
+        let record = Record::from(bytes::Bytes::from_static(b"record"));
+        let mut durable = 0;
+        let mut commit = || writer.commit(&[&record], &mut |at| durable += at.len());
+        commit().expect("there");
+        disk.lose(FIRST);
+        commit().expect("not asked again within a second");
+        clock.advance(PAUSE);
+        assert!(matches!(commit(), Err(Failure::Fatal(_))));
+        assert_eq!(durable, 2);
+    }
+}
