@@ -131,9 +131,7 @@ pub(super) fn run(args: &DoctorArgs, out: &mut dyn Write) -> Result<()> {
     } else {
         escaped_lines(&table(&findings))
     };
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|err| Error::io("cannot write the findings", err))?;
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(super::unwritable)?;
     let missing = findings.iter().filter(|finding| finding.state == State::Missing).count();
     if missing > 0 {
         let are = by_number(missing, "is", "are");

@@ -10,6 +10,7 @@ use indicatif::HumanBytes;
 use super::args::RunArgs;
 use super::build::Built;
 use super::progress::spinning;
+use super::unwritable;
 use crate::checkpoint::{Checkpoint, Damaged};
 use crate::config::units::Env;
 use crate::config::{Pipeline, SinkKind};
@@ -169,10 +170,6 @@ fn accepted_text(Accepted { given_up, states }: &Accepted) -> String {
         ));
     }
     text
-}
-
-fn unwritable(err: io::Error) -> Error {
-    Error::io("cannot write to standard output", err)
 }
 
 /// The start that is judged.

@@ -187,7 +187,7 @@ pub fn run(args: LoadArgs, out: &mut dyn Write) -> Result<()> {
     say(&readable(&report));
     if args.json {
         let written = writeln!(out, "{}", machine(&report)).and_then(|()| out.flush());
-        written.map_err(|err| Error::io("cannot write the report", err))?;
+        written.map_err(super::unwritable)?;
     }
     report.end.map(|_| ())
 }

@@ -18,6 +18,7 @@ mod reload;
 mod run;
 mod signals;
 mod soak;
+mod standard;
 mod units;
 pub mod validate;
 
@@ -69,7 +70,7 @@ enum Command {
 impl Cli {
     /// What was typed. A mistake in it, or a question for help, is answered, and ends the program.
     pub fn typed() -> Cli {
-        Cli::read(std::env::args_os()).unwrap_or_else(|err| err.exit())
+        Cli::read(std::env::args_os()).unwrap_or_else(|err| std::process::exit(answer(&err)))
     }
 
     fn read<T>(words: impl IntoIterator<Item = T>) -> Result<Cli, clap::Error>
@@ -113,8 +114,9 @@ impl Cli {
     pub fn run(self) -> Result<()> {
         let env = |name: &str| std::env::var(name).ok();
         let out = &mut Readers(io::stdout());
-        match self.command {
-            Command::Run(args) => run::run(&args, &env),
+        let done = match self.command {
+            // Its consoles flush each batch, and a stuck one must not hold the end.
+            Command::Run(args) => return run::run(&args, &env),
             Command::Validate(args) => {
                 validate::run(&args, &env, &mut Shown(Readers(io::stderr())))
             }
@@ -123,8 +125,28 @@ impl Cli {
             Command::Doctor(args) => doctor::run(&args, out),
             Command::Compare(args) => compare::run(&args, out),
             Command::CompareChild => compare::run_child(),
-        }
+        };
+        // What is left in the buffer would be written at the exit, where nobody hears that it fails.
+        done.and_then(|()| Readers(io::stdout()).flush().map_err(unwritable))
     }
+}
+
+/// Prints what is said of what was typed: help, or a mistake. The exit code.
+fn answer(said: &clap::Error) -> i32 {
+    let printed = said.print().and_then(|()| io::stdout().flush());
+    match unless_gone(printed, ()) {
+        Err(err) if !said.use_stderr() => {
+            let err = unwritable(err);
+            complain(&err);
+            err.exit_code().into()
+        }
+        _ => said.exit_code(),
+    }
+}
+
+/// The error for standard output that takes nothing.
+fn unwritable(err: io::Error) -> Error {
+    Error::io("cannot write to standard output", err)
 }
 
 /// Text for people: what a terminal obeys is escaped, but for the ends of lines. It takes whole characters, as `write!`

@@ -29,7 +29,7 @@ pub(super) fn spinning<T>(run: impl FnOnce(&mut dyn FnMut(&str)) -> T) -> T {
 pub(super) fn print(outcome: &Outcome, out: &mut dyn Write) -> Result<()> {
     out.write_all(outcome.table.as_bytes())
         .and_then(|()| out.flush())
-        .map_err(|err| Error::io("cannot write the tables", err))?;
+        .map_err(super::unwritable)?;
     outcome.files.iter().for_each(|file| say(&format!("compare: wrote {}", file.display())));
     match outcome.failures.len() {
         0 => Ok(()),

@@ -26,6 +26,7 @@ use super::build::Built;
 use super::control::Control;
 use super::log::Log;
 use super::messages::Messages;
+use super::standard;
 
 /// How long after the report threads and files may take to end.
 const LETTING_GO: Duration = Duration::from_millis(500);
@@ -46,6 +47,7 @@ pub(super) fn run(args: &RunArgs, env: &Env<'_>) -> Result<()> {
     for warning in &pipeline.warnings {
         messages.warn(warning);
     }
+    standard::expect_output(&pipeline, &messages)?;
     if let Err(err) = descriptors::raise_limit() {
         messages.warn(&format!("cannot raise the limit of open files: {err}"));
     }

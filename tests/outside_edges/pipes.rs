@@ -147,6 +147,76 @@ fn no_command_minds_a_closed_pipe() {
     check(&["load", "--help"], 0);
 }
 
+/// What could not be written to standard output is an error, whatever else was done.
+#[test]
+fn no_command_hides_that_its_output_failed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let state = directory.path().join("state").display().to_string();
+    let made = [FROM, &["--job", "count", "--batches", "1", "--state-dir", &state]].concat();
+    assert!(tidemill(&made).output().expect("it runs").status.success());
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+    let check = |args: &[&str]| {
+        let shown = tidemill(args).stdout(full()).output().expect("it runs");
+        let said = String::from_utf8_lossy(&shown.stderr);
+        assert_eq!(shown.status.code(), Some(1), "{args:?}: {said}");
+        let expected = "cannot write to standard output: No space left";
+        assert!(said.contains(expected) && said.lines().count() < 3, "{args:?}: {said}");
+    };
+    check(&["--help"]);
+    check(&["--version"]);
+    check(&["run", "--help"]);
+    check(&["help", "inspect"]);
+    check(&["inspect", &state]);
+    check(&["doctor"]);
+    check(&["doctor", "--json"]);
+    // Nothing goes to standard output.
+    let code =
+        |args: &[&str]| tidemill(args).stdout(full()).output().expect("it runs").status.code();
+    assert_eq!(code(&["run"]), Some(2));
+    assert_eq!(code(&["validate", "no-such-file.toml"]), Some(78));
+}
+
+/// What a shell does, with `TIDEMILL` in place of the program: the exit code and standard error.
+fn shell(words: &str) -> (Option<i32>, String) {
+    let words = words.replace("TIDEMILL", env!("CARGO_BIN_EXE_tidemill"));
+    let shown = Command::new("sh").args(["-c", &words]).output().expect("it runs");
+    (shown.status.code(), String::from_utf8_lossy(&shown.stderr).into_owned())
+}
+
+/// A closed standard output takes rows and keeps none.
+#[test]
+fn rows_are_not_written_to_a_closed_standard_output() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let check = |jobs: &str, redirect: &str, expected: i32, said: Option<&str>| {
+        let text = format!(
+            "batch_interval = '50ms'\nhttp = 'off'\n[source.in.generate]\nrate = 1000\n\
+             [job.a]\nfrom = ['in']\nto = {jobs}\ncount = {{}}\n[sink.screen.console]\n\
+             [sink.files.file]\npath = '{}'\n",
+            path("rows")
+        );
+        fs::write(path("p.toml"), text).expect("written");
+        let words = format!("exec TIDEMILL run {} --batches 2 {redirect}", path("p.toml"));
+        let (code, words) = shell(&words);
+        assert_eq!(code, Some(expected), "{jobs} {redirect}: {words}");
+        let closed = words.lines().find(|line| line.contains("standard output is closed"));
+        match said {
+            Some(said) => {
+                let line = closed.unwrap_or_else(|| panic!("{jobs} {redirect}: {words}"));
+                assert!(line.contains(said) && line.contains("another sink"), "{line}");
+            }
+            None => assert_eq!(closed, None, "{jobs} {redirect}"),
+        }
+    };
+    check("['screen']", ">&-", 1, Some("the rows of sink `screen` would be lost"));
+    check("['screen', 'files']", ">&-", 0, Some("the rows of sink `screen` are lost"));
+    check("['files']", ">&-", 0, None);
+    check("['screen']", ">/dev/null", 0, None);
+    check("['screen']", ">&2", 0, None);
+    // Nobody reads what is said, and the exit code still says how it went.
+    check("['screen']", "2>&-", 0, None);
+}
+
 /// A pipe that is full, and that nobody reads as long as its reader is kept.
 fn stalled() -> (PipeReader, Stdio) {
     let (reader, mut writer) = std::io::pipe().expect("a pipe");
