@@ -17,6 +17,8 @@ pub(crate) const EXIT_FAILED: u8 = 1;
 pub(crate) const EXIT_USAGE: u8 = 2;
 /// The exit code for a pipeline file that is wrong (EX_CONFIG of sysexits).
 pub(crate) const EXIT_CONFIG: u8 = 78;
+/// The exit code of a program whose main thread panicked, which the runtime gives it.
+const EXIT_PANIC: u8 = 101;
 /// What a shell adds to the number of the signal that ended a program.
 const EXIT_SIGNAL: u8 = 128;
 
@@ -26,6 +28,7 @@ pub const EXIT_CODES: &[(u8, &str)] = &[
     (EXIT_FAILED, "the stream failed, a drain left something, or a second signal came"),
     (EXIT_USAGE, "the command line makes no sense"),
     (EXIT_CONFIG, "the pipeline file is wrong"),
+    (EXIT_PANIC, "a mistake of the program itself (a panic) kept it from ending in order"),
     (
         EXIT_SIGNAL + 1,
         "SIGHUP came before the run had begun (the code is what a shell makes of it)",

@@ -7,8 +7,11 @@ use tidemill::cli::{self, Cli, Log};
 fn main() -> ExitCode {
     let cli = Cli::typed();
     let log = cli.log();
+    log.iter().for_each(Log::tell_panics);
+    // Also where a panic of this thread ends the program.
+    let _last = LastLines(&log);
     let ended = cli.run();
-    let code = match ended {
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
             match &log {
@@ -17,7 +20,14 @@ fn main() -> ExitCode {
             }
             ExitCode::from(err.exit_code())
         }
-    };
-    log.iter().for_each(Log::finish);
-    code
+    }
+}
+
+/// Waits for what is still to be written when it goes.
+struct LastLines<'a>(&'a Option<Log>);
+
+impl Drop for LastLines<'_> {
+    fn drop(&mut self) {
+        self.0.iter().for_each(Log::finish);
+    }
 }

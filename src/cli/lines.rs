@@ -60,7 +60,7 @@ impl Lines {
         })
     }
 
-    fn new(to: impl Write + Send + 'static, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(to: impl Write + Send + 'static, clock: Arc<dyn Clock>) -> Self {
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         let writer = thread::spawn("lines", &Poison::new(), move || write(&theirs, to));

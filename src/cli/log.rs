@@ -8,12 +8,15 @@
 //! or moves the cursor. Any thread writes, and none waits for who reads:
 //! the lines are queued, see [`Lines`]. It does not know what is worth a line.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::panic::PanicHookInfo;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
 use crate::config::LogLevel;
 use crate::error::Error;
+use crate::sync::thread::panic_text;
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, SystemClock};
 use crate::words::{by_number, count, escaped, escaped_json, escaped_lines};
@@ -109,6 +112,26 @@ impl Log {
         }
     }
 
+    /// From now on a panic of any thread is a line of this log, in its order: what the runtime writes by itself would wait for
+    /// who reads standard error, and hold the thread.
+    pub fn tell_panics(&self) {
+        let log = self.clone();
+        std::panic::set_hook(Box::new(move |panic| log.panicked(panic)));
+    }
+
+    fn panicked(&self, panic: &PanicHookInfo<'_>) {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("without a name");
+        let place = panic.location().map_or(String::new(), |place| format!(" at {place}"));
+        let mut text = format!("thread `{name}` panicked{place}: {}", panic_text(panic.payload()));
+        // As RUST_BACKTRACE says.
+        let calls = Backtrace::capture();
+        if calls.status() == BacktraceStatus::Captured {
+            text.push_str(&format!("\n{calls}"));
+        }
+        self.write(LogLevel::Error, "panic", &text, json!({"thread": name}));
+    }
+
     fn put(&self, line: String) {
         self.lines.push(line, |dropped| self.dropped(dropped));
     }
@@ -133,5 +156,45 @@ impl Log {
     /// Waits until all is written, at most until what a stop may take is over: the last call before the program ends.
     pub fn finish(&self) {
         self.lines.finish(|dropped| self.dropped(dropped));
+    }
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use std::io::{BufRead, BufReader};
+
+    use super::*;
+    use crate::sync::{Poison, thread};
+    use crate::time::ManualClock;
+
+    #[test]
+    fn a_panic_is_a_line_in_its_order() {
+        let check = |format: LogFormat, expected: &[&str]| {
+            let (reader, writer) = std::io::pipe().expect("a pipe");
+            let lines = Box::leak(Box::new(Lines::new(writer, SystemClock::new())));
+            let clock = Arc::new(ManualClock::new());
+            let log = Log { level: Arc::default(), quiet: false, format, clock, lines };
+            let (ours, others) = (log.clone(), std::panic::take_hook());
+            std::panic::set_hook(Box::new(move |panic| match std::thread::current().name() {
+                Some("falls") => ours.panicked(panic),
+                _ => others(panic),
+            }));
+            let poison = Poison::new();
+            log.write(LogLevel::Info, "first", "first", json!({}));
+            let falls = thread::spawn("falls", &poison, || panic!("oh\nno")).expect("a thread");
+            falls.join();
+            log.write(LogLevel::Info, "last", "last", json!({}));
+            assert_eq!(poison.reason().as_deref(), Some("thread `falls` panicked: oh\nno"));
+            let mut lines = BufReader::new(reader).lines().map_while(Result::ok);
+            for part in expected {
+                let line = lines.next().expect("a line");
+                assert!(line.contains(part), "{line}");
+            }
+        };
+        let text = ["INFO first", "ERROR thread `falls` panicked at src/cli/log.rs:"];
+        check(LogFormat::Text, &text);
+        let panic =
+            "\"event\":\"panic\",\"level\":\"error\",\"message\":\"thread `falls` panicked at src/";
+        check(LogFormat::Json, &["\"first\"", panic, "\"last\""]);
     }
 }
