@@ -71,15 +71,30 @@ impl Messages {
                 self.warning(tally.kind.name(), &tally.text(), facts);
             }
             Event::ConditionBegan { condition } => {
-                self.condition("condition_began", condition, &condition.text(), None);
+                self.condition(
+                    LogLevel::Warn,
+                    "condition_began",
+                    condition,
+                    (&condition.text(), None),
+                );
             }
             Event::ConditionLasts { condition, lasted } => {
                 let text = format!("{} (for {})", condition.text(), seconds(*lasted));
-                self.condition("condition_lasts", condition, &text, Some(*lasted));
+                self.condition(
+                    LogLevel::Warn,
+                    "condition_lasts",
+                    condition,
+                    (&text, Some(*lasted)),
+                );
             }
             Event::ConditionEnded { condition, lasted } => {
                 let text = format!("{}, after {}", condition.over_text(), seconds(*lasted));
-                self.condition("condition_ended", condition, &text, Some(*lasted));
+                self.condition(
+                    LogLevel::Info,
+                    "condition_ended",
+                    condition,
+                    (&text, Some(*lasted)),
+                );
             }
             _ => self.event_of_files(event),
         }
@@ -163,7 +178,13 @@ impl Messages {
     }
 
     /// A line about a condition.
-    fn condition(&self, event: &str, condition: &Condition, text: &str, lasted: Option<Duration>) {
+    fn condition(
+        &self,
+        level: LogLevel,
+        event: &str,
+        condition: &Condition,
+        (text, lasted): (&str, Option<Duration>),
+    ) {
         let mut facts = json!({
             "kind": condition.kind.name(),
             "subject": condition.subject,
@@ -173,7 +194,7 @@ impl Messages {
         if let Some(lasted) = lasted {
             facts["seconds"] = json!(lasted.as_secs_f64());
         }
-        self.warning(event, text, facts);
+        self.0.write(level, event, text, facts);
     }
 
     /// What sinks met.
@@ -225,6 +246,15 @@ impl Messages {
                     count(*records, "record"),
                     by_number(*records, "was", "were")
                 ));
+            }
+            Event::DeadLetterUnfinished { file, bytes } => {
+                let text = format!(
+                    "{file} ({}) is what a run that was cut off left of a dead letter: with a `state_dir` its batch runs again, \
+                     so look at it and remove it, unless another process writes it now",
+                    HumanBytes(*bytes)
+                );
+                let facts = json!({"file": file, "bytes": bytes});
+                self.warning("dead_letter_unfinished", &text, facts);
             }
             Event::Recovering { bytes } => {
                 let text = format!("state: read {} of the log so far", HumanBytes(*bytes));

@@ -278,6 +278,13 @@ pub enum Event {
         /// Where they are now; empty if it had none.
         places: Vec<String>,
     },
+    /// A run that was cut off left a dead letter that it was writing.
+    DeadLetterUnfinished {
+        /// Its file.
+        file: String,
+        /// How many bytes are in it.
+        bytes: u64,
+    },
     /// A batch is done: its jobs succeeded, or its input was put aside.
     BatchCompleted {
         /// The batch.

@@ -41,6 +41,11 @@ pub trait DeadLetters: Send + Sync {
     /// stop, for going on would lose the records.
     fn keep(&self, letter: &DeadLetter<'_>) -> Result<String>;
 
+    /// What a run of this pipeline that was cut off left of letters that it was writing: where each is, and its bytes.
+    fn unfinished(&self, _pipeline: &str) -> Vec<(String, u64)> {
+        Vec::new()
+    }
+
     /// What people call the place.
     fn place(&self) -> String {
         "dead letters".to_owned()
@@ -137,9 +142,37 @@ impl DeadLetters for DeadLetterFiles {
         Ok(format!("{}/{name}", self.place))
     }
 
+    fn unfinished(&self, pipeline: &str) -> Vec<(String, u64)> {
+        let known = self.storage.lock().clone();
+        // It is not made for a look, and what cannot be read is told by the first letter.
+        let storage = known.or_else(|| {
+            let directory = Directory::read_only(&self.directory).ok()?;
+            Some(Arc::new(directory))
+        });
+        let names = storage.iter().filter_map(|storage| Some((storage, storage.list().ok()?)));
+        let open = names.flat_map(|(storage, names)| {
+            let is_open = |name: &String| is_unfinished(name, pipeline);
+            let of = |name: String| {
+                let bytes = storage.size_of(&name).ok()??;
+                Some((format!("{}/{name}", self.place), bytes))
+            };
+            names.into_iter().filter(is_open).filter_map(of).collect::<Vec<_>>()
+        });
+        open.collect()
+    }
+
     fn place(&self) -> String {
         self.place.clone()
     }
+}
+
+/// Whether a file is a letter of this pipeline that was not finished: `.PIPELINE-TIME-SOURCE.MARK.open`.
+fn is_unfinished(name: &str, pipeline: &str) -> bool {
+    let rest = name.strip_prefix('.').and_then(|rest| rest.strip_prefix(&plain(pipeline)));
+    let rest = rest.and_then(|rest| rest.strip_prefix('-')?.strip_suffix(".open"));
+    let time = rest.and_then(|rest| rest.split('-').next());
+    let is_number = |time: &str| time.parse::<u64>().is_ok();
+    time.is_some_and(is_number)
 }
 
 /// Why the records of a letter are not written.
@@ -242,6 +275,39 @@ mod tests {
         }
         let files = fs::read_dir(dir.path().join("dead/letters")).expect("there").count();
         assert_eq!(files, 2, "nothing is left aside");
+    }
+
+    #[test]
+    fn what_a_crash_leaves_of_a_letter_is_found_and_stays() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("dead");
+        let letters = || DeadLetterFiles::new(&path);
+        assert_eq!(letters().unfinished("p"), []);
+        assert!(!path.exists(), "a look makes nothing");
+        keep(&letters(), "in").expect("written");
+        let disk = MemoryStorage::new(0);
+        let check = |call: u64, expected: &[(&str, u64)]| {
+            let disk = disk.after_kill();
+            disk.fail(call, Fault::PowerCut);
+            let crashed = DeadLetterFiles::of(Arc::new(disk.clone()));
+            *crashed.mark.lock() = Some(7);
+            keep(&crashed, "in").expect_err("the power is off");
+            let next = DeadLetterFiles::of(Arc::new(disk.after_kill()));
+            let expected: Vec<_> = expected.iter().map(|(n, b)| ((*n).to_owned(), *b)).collect();
+            for pipeline in ["q", "p-5000"] {
+                assert_eq!(next.unfinished(pipeline), []);
+            }
+            assert_eq!(next.unfinished("p"), expected, "call {call}");
+            keep(&next, "in").expect("written");
+            assert_eq!(next.unfinished("p"), expected, "it is not touched");
+        };
+        let open = "memory/.p-5000-in.0000000000000007.open";
+        // The calls: create, two writes, list or sync.
+        check(4, &[(open, RECORDS.len() as u64)]);
+        std::fs::write(path.join(".p-9-in.0123456789abcdef.open"), "half").expect("written");
+        let found = letters().unfinished("p");
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].0.ends_with("dead/.p-9-in.0123456789abcdef.open") && found[0].1 == 4);
     }
 
     /// Two processes in one directory, each with a letter of the same name, at every step of the other.

@@ -5,6 +5,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
+use std::process::Command;
 
 use tempfile::TempDir;
 
@@ -94,4 +95,28 @@ fn a_taken_port_and_a_running_program_are_warnings() {
     assert!(said.contains(&format!("running already, pid {pid}")), "{said}");
     assert!(!said.contains("cannot listen"), "its own port is no second warning: {said}");
     program.stop();
+}
+
+#[test]
+fn what_a_crash_left_of_a_dead_letter_is_named_and_stays() {
+    let case = Case::new(
+        "name = 'p'\nbatch_interval = '50ms'\nhttp = 'off'\non_failure = { then = 'dead_letter' }\n\
+         [source.in.generate]\nrecords = 9\n[job.j]\nfrom = ['in']\nto = ['out']\ncount = {}\n\
+         [sink.out.null]\n",
+    );
+    let letter = "dead-letter/.p-5000-in.0123456789abcdef.open";
+    fs::create_dir(case.path("dead-letter")).expect("made");
+    // The second one is another pipeline's.
+    for name in [letter, "dead-letter/.q-5000-in.0123456789abcdef.open"] {
+        fs::write(case.path(name), "half").expect("written");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        command.current_dir(case.path("")).args(["run", "p.toml", "--until-eof"]);
+        let (code, _, said) = Program::of(&mut command).finish();
+        let said = said.join("\n");
+        assert_eq!(code, Some(0), "{said}");
+        let named = format!("WARN {letter} (4 B) is what a run that was cut off left");
+        assert!(said.contains(&named), "{said}");
+        assert_eq!(said.matches("left of a dead letter").count(), 1, "{said}");
+        assert!(case.path(name).exists());
+    }
 }

@@ -55,6 +55,8 @@ impl Run {
         loop {
             let said = self.program.event(event);
             if said["kind"] == kind {
+                let level = if event == "condition_ended" { "info" } else { "warn" };
+                assert_eq!(said["level"], level, "{said}");
                 return said;
             }
         }

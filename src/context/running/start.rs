@@ -12,7 +12,7 @@ use crate::context::{RunLimits, connections, lost, recover};
 use crate::dstream::Graph;
 use crate::error::{Error, Result};
 use crate::journal::Wanted;
-use crate::metrics::{EngineTimes, EventBus, History, Listener, ReceiverCounters, Reloads};
+use crate::metrics::{EngineTimes, Event, EventBus, History, Listener, ReceiverCounters, Reloads};
 use crate::receiver::{
     ActiveReceiver, Arrivals, CustomReceiver, Engine, SocketReceiver, Unfinished, UnfinishedOf,
     When,
@@ -124,7 +124,7 @@ impl Running {
             direct,
             steered: running.receivers.iter().filter_map(|receiver| receiver.steered()).collect(),
             arrivals: engine.arrivals,
-            dead_letters: dead_letters(&config),
+            dead_letters: dead_letters(&config, &engine.events),
             recovery,
             identity,
             times: Arc::clone(&engine.times),
@@ -365,11 +365,16 @@ fn arrivals(trigger: Trigger, scheduler: &Scheduler) -> Arc<Arrivals> {
     Arc::new(Arrivals::new(trigger.records, move || scheduler.nudge(Message::Enough)))
 }
 
-fn dead_letters(config: &Resolved) -> Option<Arc<dyn DeadLetters>> {
-    match config.on_failure.then {
-        Then::Stop => None,
-        Then::DeadLetter => Some(Arc::new(DeadLetterFiles::new(&config.dead_letter_directory))),
+/// Where dead letters go, if batches become some; what an earlier run left there unfinished is told.
+fn dead_letters(config: &Resolved, events: &EventBus) -> Option<Arc<dyn DeadLetters>> {
+    let letters: Arc<dyn DeadLetters> = match config.on_failure.then {
+        Then::Stop => return None,
+        Then::DeadLetter => Arc::new(DeadLetterFiles::new(&config.dead_letter_directory)),
+    };
+    for (file, bytes) in letters.unfinished(&config.name) {
+        events.post(Event::DeadLetterUnfinished { file, bytes });
     }
+    Some(letters)
 }
 
 /// A closure that posts to the control mailbox. It never waits: a full mailbox holds a reason to end already.
