@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -74,7 +75,7 @@ impl Entry {
 pub(super) trait OpenFile: Send + Sync {
     fn stat(&self) -> io::Result<Stat>;
 
-    /// Whether no name stands for it any more, in any directory.
+    /// Whether no name stands for it any more, in any directory, but one that is [left by a removal](is_left_by_removal).
     fn is_removed(&self) -> io::Result<bool>;
 
     /// Reads at an offset; 0 bytes at the end.
@@ -134,12 +135,22 @@ impl OpenFile for File {
     }
 
     fn is_removed(&self) -> io::Result<bool> {
-        Ok(self.metadata()?.nlink() == 0)
+        // The kernel knows the name, wherever the file was when it was removed.
+        let name = || fs::read_link(format!("/proc/self/fd/{}", self.as_raw_fd()));
+        let is_left = |path: PathBuf| {
+            path.file_name().is_some_and(|name| is_left_by_removal(name.as_bytes()))
+        };
+        Ok(self.metadata()?.nlink() == 0 || name().is_ok_and(is_left))
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {
         FileExt::read_at(self, into, offset)
     }
+}
+
+/// Network file systems and those of FUSE give a removed file such a name for as long as somebody has it open.
+pub(super) fn is_left_by_removal(name: &[u8]) -> bool {
+    name.starts_with(b".nfs") || name.starts_with(b".fuse_hidden")
 }
 
 fn is_link(entry: &fs::DirEntry) -> bool {
@@ -183,6 +194,27 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    #[test]
+    fn a_file_that_is_only_kept_for_its_readers_counts_as_removed() {
+        let check = |to: Option<&str>, expected: bool| {
+            let directory = tempfile::tempdir().expect("a directory");
+            let path = |name: &str| directory.path().join(name);
+            fs::write(path("log"), "1\n").expect("written");
+            let file = Disk(directory.path().to_owned()).open(b"log").expect("there");
+            assert!(!file.is_removed().expect("asked"));
+            match to {
+                Some(to) => fs::rename(path("log"), path(to)).expect("renamed"),
+                None => fs::remove_file(path("log")).expect("removed"),
+            }
+            assert_eq!(file.is_removed().expect("asked"), expected, "{to:?}");
+        };
+        check(None, true);
+        check(Some(".nfs000000000000000100000001"), true);
+        check(Some(".fuse_hidden0000000100000001"), true);
+        check(Some("log.1"), false);
+        check(Some("a.nfs1"), false);
+    }
 
     #[test]
     fn a_broken_link_is_said_to_be_one_with_a_remedy() {

@@ -9,7 +9,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 
-use super::disk::{Entry, FileId, FileTree, OpenFile, Stat, What};
+use super::disk::{Entry, FileId, FileTree, OpenFile, Stat, What, is_left_by_removal};
 use super::notes::Notes;
 use super::open::{Away, Listed, OpenFiles, open, went};
 use super::print;
@@ -438,11 +438,6 @@ impl<'a> Look<'a> {
             self.lose(&name, bytes, format!("it is gone with {} unread", count(bytes, "byte")));
         }
     }
-}
-
-/// Network file systems and those of FUSE give a removed file such a name for as long as somebody has it open.
-fn is_left_by_removal(name: &[u8]) -> bool {
-    name.starts_with(b".nfs") || name.starts_with(b".fuse_hidden")
 }
 
 /// Whether a file is the one that was read.

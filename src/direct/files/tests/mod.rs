@@ -8,7 +8,7 @@ mod stopping;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::disk::{OpenFile, Stat, What};
+use super::disk::{OpenFile, Stat, What, is_left_by_removal};
 use super::*;
 use crate::metrics::{EventBus, ReceiverCounters};
 use crate::sync::thread;
@@ -266,7 +266,10 @@ impl OpenFile for Open {
     }
 
     fn is_removed(&self) -> io::Result<bool> {
-        Ok(self.node.inner.lock().names == 0)
+        let files = self.tree.0.lock();
+        let mut names = files.names.iter().filter(|(_, name)| Arc::ptr_eq(&name.node, &self.node));
+        let is_left = names.any(|(name, _)| is_left_by_removal(name));
+        Ok(is_left || self.node.inner.lock().names == 0)
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize> {

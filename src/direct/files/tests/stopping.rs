@@ -40,6 +40,24 @@ fn a_stop_takes_the_rest_of_removed_files() {
 }
 
 #[test]
+fn a_stop_takes_what_a_network_file_system_keeps_for_its_readers() {
+    let check = |to: &str, expected: &[&str], perishes: u64| {
+        let tree = Tree::default();
+        let rig = Rig::new(&tree, same, false);
+        tree.put("a", b"one\n");
+        assert_eq!(rig.batch(), ["one"]);
+        tree.append("a", b"two\nTAIL");
+        tree.rename("a", to);
+        assert_eq!(rig.source.perishes(), perishes, "{to}");
+        let expected = expected.iter().map(|r| (*r).to_owned()).collect();
+        assert_eq!(stop(&rig), (expected, 0), "{to}");
+    };
+    check(".nfs0000000000000001", &["two", "TAIL"], 8);
+    check(".fuse_hidden00000001", &["two", "TAIL"], 8);
+    check("a.1", &[], 0);
+}
+
+#[test]
 fn what_a_stop_cannot_take_of_removed_files_is_known() {
     let tree = Tree::default();
     let rig = Rig::new(&tree, same, false);
