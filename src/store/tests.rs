@@ -12,6 +12,7 @@ use crate::sync::thread::Thread;
 use crate::sync::{Mailbox, Poison};
 use crate::time::{Clock, ManualClock};
 use crate::wal::storage::{Fault, MemoryStorage, Storage};
+use crate::wal::tests::{Random, env_seed, seeds};
 
 const BOUND: usize = 1 << 20;
 
@@ -286,6 +287,83 @@ fn a_damaged_file_is_a_loud_error_of_its_block() {
         disk.set_bytes(file, &bytes[..40]);
     };
     check("a file that was cut", &cut, "the file ends early");
+}
+
+/// What happens to a spill file; in words.
+fn harm(disk: &MemoryStorage, name: &str, random: &mut Random) -> String {
+    let mut bytes = disk.bytes(name).expect("there");
+    let (at, other) = (random.size(bytes.len()), random.size(bytes.len()));
+    let length = 1 + random.size((bytes.len() - at.max(other)).min(5_000));
+    let what = match random.below(5) {
+        0 => {
+            bytes.truncate(at);
+            format!("cut to {at}")
+        }
+        1 => {
+            bytes[at] ^= 1 << random.below(8);
+            format!("a bit of byte {at}")
+        }
+        2 => {
+            bytes[at..at + length].fill(0);
+            format!("{length} bytes from {at} are zero")
+        }
+        3 => {
+            bytes.copy_within(other..other + length, at);
+            format!("{length} bytes from {other} are at {at}, too")
+        }
+        _ => {
+            disk.lose(name);
+            return "lost".to_owned();
+        }
+    };
+    disk.set_bytes(name, &bytes);
+    what
+}
+
+/// `TIDEMILL_SEEDS` damages more files, `TIDEMILL_SEED` one.
+#[test]
+fn files_that_are_damaged_at_random_give_blocks_as_they_were_or_errors() {
+    let mut found = [0, 0];
+    for seed in seeds(12) {
+        let mut random = Random(seed);
+        let mut rig = Rig::new(MemoryStorage::new(seed), u64::MAX);
+        let mut blocks = Vec::new();
+        for _ in 0..10 {
+            let range = |random: &mut Random| {
+                let mut byte = || u8::try_from(random.below(256)).expect("a byte");
+                // Half of it can be compressed.
+                let mut range = vec![byte(); 50 << 10];
+                range[..25 << 10].fill_with(byte);
+                range
+            };
+            let ranges = vec![range(&mut random), range(&mut random)];
+            blocks.push((rig.put(ranges.clone()), ranges.concat()));
+        }
+        rig.go();
+        rig.relieved();
+        let files = rig.files();
+        let files: Vec<&String> = files.iter().filter(|it| it.ends_with(".blocks")).collect();
+        let mut story = Vec::new();
+        for _ in 0..1 + random.below(2) {
+            let name = files[random.size(files.len())];
+            if rig.disk.bytes(name).is_some_and(|bytes| !bytes.is_empty()) {
+                story.push(format!("{name}: {}", harm(&rig.disk, name, &mut random)));
+            }
+        }
+        for (id, bytes) in blocks {
+            let read = rig.read(id);
+            found[usize::from(read.is_err())] += usize::from(rig.is_away(id));
+            match read {
+                Ok(read) => assert!(read == bytes, "TIDEMILL_SEED={seed} {id:?}: {story:?}"),
+                Err(err) => {
+                    let text = err.to_string();
+                    let names_it = text.contains(&format!("block {}-{} ", id.source, id.number));
+                    assert!(names_it && rig.is_away(id), "TIDEMILL_SEED={seed}: {text}");
+                }
+            }
+        }
+    }
+    assert!(found.iter().all(|many| *many > 0) || env_seed().is_some(), "{found:?}");
 }
 
 #[test]
