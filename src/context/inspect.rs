@@ -170,7 +170,6 @@ impl Inspector {
         let connected = self.0.receivers.iter().all(connected);
         let states = [
             (self.is_stopping(), "the stream is stopping"),
-            (self.progress().batches == 0, "no batch is done yet"),
             (!connected, "a source is not connected"),
         ];
         let states = states.iter().filter(|(is_so, _)| *is_so).map(|(_, text)| (*text).to_owned());
