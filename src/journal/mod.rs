@@ -256,8 +256,7 @@ impl Journal {
             poison: poison.clone(),
             first_segment: known.first,
         };
-        let thread = writer.start()?;
-        let checkpoint_thread = Mutex::new(Some(thread));
+        let checkpoint_thread = Mutex::new(Some(writer.start()?));
         Ok((
             Journal { shared, numbers, checkpoint_inbox: inbox, checkpoint_thread, _lock: lock },
             found,

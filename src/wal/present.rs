@@ -13,7 +13,6 @@ use super::format::segment_name;
 use super::list::{LIST, Listing, SegmentList};
 use super::reader::{shell_word, unreadable};
 use super::storage::{FileMark, Storage, StoredFile};
-use super::writer::Files;
 use crate::error::{Error, Result};
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, Moment};
@@ -38,9 +37,8 @@ impl Present {
     ///
     /// # Errors
     /// What the operating system says.
-    pub(crate) fn of(files: &Files) -> io::Result<Self> {
-        let files = files.lock();
-        let marks = files.iter().map(|(id, file)| Ok((*id, file.mark()?)));
+    pub(crate) fn of(segments: &BTreeMap<u64, Arc<dyn StoredFile>>) -> io::Result<Self> {
+        let marks = segments.iter().map(|(id, file)| Ok((*id, file.mark()?)));
         let marks = marks.collect::<io::Result<BTreeMap<_, _>>>()?;
         Ok(Present { marks, ..Present::default() })
     }

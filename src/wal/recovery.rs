@@ -89,12 +89,12 @@ pub(crate) fn recover(
     let files = found.into_iter().map(|(segment, _)| (segment.header.segment, segment.file));
     let spares = Spares::adopt(storage.as_ref(), &examined.spares, options.segment_bytes);
     let spares = spares.map_err(|err| unreadable(storage.as_ref(), "a spare segment", err))?;
-    let files = Files::new(Mutex::new(files.collect()));
+    let files = files.collect();
     let present = Present::of(&files);
     let mut writer = Writer {
         options,
         present: present.map_err(|err| unreadable(storage.as_ref(), "the log", err))?,
-        files,
+        files: Files::new(Mutex::new(files)),
         listing: Listing::new(Arc::clone(&storage), now, examined.list),
         spares,
         reserve: options.reserve,

@@ -514,12 +514,6 @@ impl MemoryFile {
     }
 }
 
-impl Drop for MemoryFile {
-    fn drop(&mut self) {
-        self.disk.lock().closed(self.inode);
-    }
-}
-
 fn index(offset: u64) -> io::Result<usize> {
     usize::try_from(offset).map_err(|_| ErrorKind::InvalidInput.into())
 }

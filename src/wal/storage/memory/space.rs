@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 
-use super::{DataChange, Disk, Inode, MemoryStorage};
+use super::{DataChange, Disk, Inode, MemoryFile, MemoryStorage};
 use crate::wal::storage::Volume;
 
 /// See the module.
@@ -22,6 +22,12 @@ pub(super) struct Space {
 struct Limit {
     blocks: u64,
     block_bytes: u64,
+}
+
+impl Drop for MemoryFile {
+    fn drop(&mut self) {
+        self.disk.lock().closed(self.inode);
+    }
 }
 
 impl MemoryStorage {
