@@ -14,7 +14,7 @@ use tidemill::time::{Clock, SystemClock};
 use tidemill::wal;
 use tidemill::wal::storage::Directory;
 
-use crate::engine::Kind;
+use crate::kind::Kind;
 use crate::measure::{Figures, Stopwatch, as_f64};
 use crate::process::{LIMIT, Owned, Sender, TIDEMILL, run};
 use crate::verdict::{Sheet, Target};

@@ -12,7 +12,7 @@ use tidemill::testing::ManualClock;
 use tidemill::time::{Clock, SystemClock};
 use tidemill::{Config, DStream, Interval, StreamingContext};
 
-use crate::engine::Kind;
+use crate::kind::Kind;
 use crate::measure::{Figures, Stopwatch, as_f64};
 use crate::process::run;
 use crate::verdict::{Sheet, Spread, Target};

@@ -14,6 +14,7 @@ mod engine;
 mod full;
 mod hostile;
 mod keys;
+mod kind;
 mod listening;
 mod measure;
 mod overload;

@@ -10,7 +10,7 @@ use tidemill::sync::Signal;
 use tidemill::time::{Clock, SystemClock};
 
 use crate::Outcome;
-use crate::engine::Kind;
+use crate::kind::Kind;
 use crate::measure::Figures;
 
 /// The program whose `load` sends and whose `run` is P15's subject.

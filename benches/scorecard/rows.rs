@@ -9,8 +9,8 @@ use clap::ValueEnum;
 use tidemill::sync::Signal;
 use tidemill::time::{Clock, SystemClock};
 
-use crate::engine::Kind;
 use crate::keys;
+use crate::kind::Kind;
 use crate::measure::{Figures, as_f64, status_kib};
 use crate::process::{Owned, Sender, Sent, TIDEMILL, run, said};
 use crate::verdict::{Sheet, Spread, Target};

@@ -3,9 +3,9 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::room::{Cut, Room};
 use super::text::Text;
 use crate::{Error, Result};
 
@@ -14,32 +14,6 @@ const READ_BYTES: usize = 256 << 10;
 
 /// The longest line of a file that can be replayed: a line stays on one connection, so it is held whole.
 const FILE_LINE_BYTES_MAX: usize = 64 << 20;
-
-/// How much may be cut. Bytes that the sender puts before each line count too.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
-    /// At most so many lines.
-    pub(super) lines: u64,
-    /// At most so many bytes, unless the first line alone is longer.
-    pub(super) soft_bytes: u64,
-    /// At most so many bytes in any case.
-    pub(super) hard_bytes: u64,
-}
-
-impl Room {
-    pub(super) fn bytes(&self) -> u64 {
-        self.soft_bytes.min(self.hard_bytes)
-    }
-}
-
-/// Whole lines; none if there was no room or no more lines.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Cut {
-    /// Where they lie in the bytes of what was cut.
-    pub(super) range: Range<usize>,
-    /// How many they are.
-    pub(super) lines: u64,
-}
 
 /// Where lines come from.
 #[derive(Debug)]

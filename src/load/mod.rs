@@ -18,6 +18,7 @@ mod cut;
 mod peers;
 mod piece;
 mod relp;
+mod room;
 mod schedule;
 mod server;
 mod text;

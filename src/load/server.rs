@@ -20,9 +20,10 @@ use std::time::Duration;
 use mio::Waker;
 
 use super::alarm::Alarm;
-use super::cut::{FileLines, Lines, Room};
+use super::cut::{FileLines, Lines};
 use super::peers::{Peer, Peers};
 use super::piece::{Body, Piece};
+use super::room::Room;
 use super::schedule::Pace;
 use super::text::{Text, TextOptions};
 use super::{Answers, End, Event, Framing, LoadOptions, Progress, Report, Target};

@@ -6,7 +6,7 @@
 //! may change with its version) and everything is integer arithmetic. The text is *periodic*: after about
 //! [`PERIOD_BYTES`] it begins again, so a fast load keeps one period in memory and a slow one keeps only a block.
 
-use super::cut::{Cut, Room};
+use super::room::{Cut, Room};
 use crate::sync::Arc;
 
 /// After at least this many bytes, at a line's end, the text begins again.

@@ -13,171 +13,18 @@
 use std::time::Duration;
 
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, Signal};
-use crate::time::{Clock, Moment, Time};
+use crate::time::{Clock, Moment};
 
-use super::Event;
-use super::watch::{Slow, Watch, Watched};
+use super::condition::{CONDITIONS, Condition, ConditionKind};
+use super::event::Event;
+
+mod watch;
+
+use watch::Watched;
+pub use watch::{Slow, Watch};
 
 /// The time from one message about a condition that lasts to the next.
 pub const REPEAT: Duration = Duration::from_secs(10);
-
-macro_rules! kinds {
-    ($($(#[$doc:meta])* $kind:ident {
-        name: $name:literal, noun: $noun:literal, help: $help:literal, over: $over:literal,
-        unready: $unready:literal, settles: $settles:literal,
-    })*) => {
-        /// What a condition is about: the closed set.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        #[non_exhaustive]
-        pub enum ConditionKind {
-            $($(#[$doc])* $kind,)*
-        }
-
-        /// Every kind of condition, in the order of the enum.
-        pub const CONDITIONS: &[ConditionRow] = &[
-            $(ConditionRow {
-                kind: ConditionKind::$kind,
-                name: $name,
-                noun: $noun,
-                help: $help,
-                over: $over,
-                unready: $unready,
-                settles: Duration::from_secs($settles),
-            },)*
-        ];
-    };
-}
-
-// `over` completes a sentence that begins with the noun and the subject.
-kinds! {
-    /// The log takes no writes; reading stops once its queue is full.
-    LogRefuses {
-        name: "log_refuses_writes", noun: "log", help: "The log takes no writes",
-        over: "takes writes again", unready: true, settles: 1,
-    }
-    /// No checkpoint can be written, so no segment of the log is freed.
-    CheckpointFails {
-        name: "checkpoint_fails", noun: "checkpoint", help: "No checkpoint can be written",
-        over: "is written again", unready: true, settles: 1,
-    }
-    /// Blocks cannot leave memory.
-    SpillFails {
-        name: "spill_fails", noun: "spill", help: "Blocks cannot leave memory",
-        over: "takes blocks again", unready: true, settles: 1,
-    }
-    /// A dead letter cannot be kept.
-    DeadLetterFails {
-        name: "dead_letter_fails", noun: "dead letters", help: "A dead letter cannot be kept",
-        over: "are kept again", unready: true, settles: 1,
-    }
-    /// A sink takes no rows, for want of room or because it fails.
-    SinkFails {
-        name: "sink_fails", noun: "job", help: "A sink takes no rows",
-        over: "put out its rows", unready: true, settles: 1,
-    }
-    /// A sink cannot be reached or written to, for a reason that can pass.
-    SinkAway {
-        name: "sink_away", noun: "sink", help: "A sink cannot be reached or written to",
-        over: "is away no longer", unready: true, settles: 1,
-    }
-    /// A source cannot be reached or read.
-    SourceAway {
-        name: "source_away", noun: "source", help: "A source cannot be reached or read",
-        over: "is there again", unready: true, settles: 1,
-    }
-    /// Reading pauses because the store is full: what a stream does that is slower than its sources.
-    StoreFull {
-        name: "store_full", noun: "source", help: "Reading pauses because the store is full",
-        over: "is read again", unready: false, settles: 10,
-    }
-    /// Unfinished records fill their bound, so the largest old ones are treated as over-long.
-    UnfinishedFull {
-        name: "unfinished_full", noun: "source", help: "Unfinished records fill their bound",
-        over: "has fewer unfinished records", unready: false, settles: 10,
-    }
-    /// Windows and states keep much of the memory.
-    KeptLarge {
-        name: "kept_large", noun: "pipeline", help: "Windows and states keep much of the memory",
-        over: "keeps less", unready: false, settles: 10,
-    }
-    /// A sink cannot finish what is due, such as a file that is old enough.
-    SinkUnfinished {
-        name: "sink_unfinished", noun: "sink", help: "A sink cannot finish what is due",
-        over: "finished what was due", unready: true, settles: 1,
-    }
-    /// A write of the log does not return, so nothing more becomes durable.
-    LogHangs {
-        name: "log_hangs", noun: "log", help: "A write or sync of the log does not return",
-        over: "is synced again", unready: true, settles: 1,
-    }
-    /// A call of a sink does not return, so the rows of its jobs wait.
-    SinkHangs {
-        name: "sink_hangs", noun: "sink", help: "A call of a sink does not return",
-        over: "takes rows again", unready: true, settles: 1,
-    }
-}
-
-/// A kind of condition, as it is shown.
-#[derive(Clone, Copy, Debug)]
-pub struct ConditionRow {
-    /// The kind.
-    pub kind: ConditionKind,
-    /// Its name in metrics, status and events.
-    pub name: &'static str,
-    /// What its subject is.
-    pub noun: &'static str,
-    /// What it means.
-    pub help: &'static str,
-    /// What its subject does once it is over.
-    pub over: &'static str,
-    /// Whether the stream is not ready while it lasts.
-    pub unready: bool,
-    /// It is over if it has not begun again for this long.
-    pub settles: Duration,
-}
-
-impl ConditionKind {
-    /// The kind's row in [`CONDITIONS`].
-    pub fn row(self) -> &'static ConditionRow {
-        // The rows are in the order of the enum.
-        &CONDITIONS[self as usize]
-    }
-
-    /// The kind's name in metrics, status and events.
-    pub fn name(self) -> &'static str {
-        self.row().name
-    }
-}
-
-/// Something that holds the engine up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Condition {
-    /// What it is about.
-    pub kind: ConditionKind,
-    /// What it concerns: a name from the configuration, or a path.
-    pub subject: String,
-    /// What goes wrong.
-    pub cause: String,
-    /// What is needed for it to end; empty if nobody can do anything about it.
-    pub needs: String,
-    /// When it began, by the wall clock.
-    pub since: Time,
-}
-
-impl Condition {
-    /// The condition as a sentence: ``log `/state`: no space left on device; free 64 MiB``.
-    pub fn text(&self) -> String {
-        let (noun, subject, cause) = (self.kind.row().noun, &self.subject, &self.cause);
-        let semicolon = if self.needs.is_empty() { "" } else { "; " };
-        format!("{noun} `{subject}`: {cause}{semicolon}{}", self.needs)
-    }
-
-    /// Its end as a sentence: ``log `/state` takes writes again``.
-    pub fn over_text(&self) -> String {
-        let row = self.kind.row();
-        format!("{} `{}` {}", row.noun, self.subject, row.over)
-    }
-}
 
 /// The registry. Clones are handles of the same one.
 ///

@@ -4,11 +4,15 @@
 use std::net::SocketAddr;
 
 use crate::metrics::ReceiverCounters;
+use crate::receiver::engine::RateOptions;
+use crate::receiver::generator::Generator;
+use crate::receiver::handover::Cut;
 use crate::receiver::io::IoModel;
+use crate::receiver::pause::PausedBy;
 use crate::receiver::rate::RateLimiter;
-use crate::receiver::socket::{Cutter, Steered};
+use crate::slab::Account;
 use crate::sync::Arc;
-use crate::time::{Clock, Moment};
+use crate::time::{Clock, Moment, Time};
 
 /// See the module. There are two: of sockets, and a user's own.
 pub(crate) trait ActiveReceiver: Send {
@@ -45,5 +49,46 @@ pub(crate) trait ActiveReceiver: Send {
     /// Returns what is left at the deadline, in words.
     fn close(self: Box<Self>, _clock: &Arc<dyn Clock>, _deadline: Moment) -> Vec<String> {
         Vec::new()
+    }
+}
+
+/// The generator, as the scheduler sees it.
+#[derive(Clone)]
+pub(crate) struct Cutter(pub(crate) Arc<Generator>);
+
+impl Cutter {
+    /// What is not read waits for this; nothing if it is read.
+    pub(crate) fn paused_by(&self, account: &Account) -> Option<PausedBy> {
+        self.0.paused_by().or_else(|| account.is_full().then_some(PausedBy::Store))
+    }
+
+    /// Cuts for the batch of the tick `time`.
+    pub(crate) fn cut_for(&self, time: Time) -> Cut {
+        self.0.cut_for(time)
+    }
+}
+
+/// A receiver whose rate follows what batches can process.
+pub(crate) struct Steered {
+    pub(crate) source: u32,
+    pub(crate) limiter: Arc<RateLimiter>,
+}
+
+impl Steered {
+    /// None if the rate does not follow the batches.
+    pub(crate) fn new(source: u32, limiter: &Arc<RateLimiter>, rate: RateOptions) -> Option<Self> {
+        let (min, max) = rate.follows?;
+        limiter.set_bounds(min, max);
+        Some(Steered { source, limiter: Arc::clone(limiter) })
+    }
+
+    /// The lowest rate now; a reload of the pipeline file may change it.
+    pub(crate) fn min(&self) -> u64 {
+        self.limiter.bounds().map_or(0, |(min, _)| min)
+    }
+
+    /// The highest rate now.
+    pub(crate) fn max(&self) -> u64 {
+        self.limiter.bounds().map_or(u64::MAX, |(_, max)| max)
     }
 }

@@ -22,7 +22,7 @@ use crate::block::{Block, BlockId, Range, Receipt};
 use crate::error::Result;
 use crate::framing::Framing;
 use crate::journal::{self, Journal};
-use crate::receiver::generator::{BlockTarget, NOTHING_READ, PUSH_RETRY, Push};
+use crate::receiver::handover::{BlockTarget, NOTHING_READ, PUSH_RETRY, Push};
 use crate::receiver::queue::RangeQueue;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{

@@ -14,16 +14,17 @@ use crate::error::{Error, Result};
 use crate::framing::Framing;
 use crate::metrics::{Event, EventBus, ReceiverCounters, TallyKind};
 use crate::receiver::Arrivals;
-use crate::receiver::active::ActiveReceiver;
+use crate::receiver::active::{ActiveReceiver, Cutter, Steered};
 use crate::receiver::away::Away;
 use crate::receiver::dial::{self, BackOff};
-use crate::receiver::generator::{BlockTarget, Generator, GeneratorOptions};
+use crate::receiver::engine::{
+    Engine, OnEnd, RateOptions, When, join_all, start_limiter, wake_on_room,
+};
+use crate::receiver::generator::{Generator, GeneratorOptions};
+use crate::receiver::handover::BlockTarget;
 use crate::receiver::io::IoModel;
 use crate::receiver::pause::Pause;
 use crate::receiver::rate::RateLimiter;
-use crate::receiver::socket::{
-    Cutter, Engine, OnEnd, RateOptions, Steered, When, join_all, start_limiter, wake_on_room,
-};
 use crate::slab::Account;
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mutex, Signal, StopToken};

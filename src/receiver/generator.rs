@@ -19,6 +19,7 @@ use crate::framing::Framing;
 use crate::metrics::Recorder;
 use crate::receiver::chunks::{self, ChunkLogOptions, ChunkLogger, Look};
 use crate::receiver::gather::Gather;
+use crate::receiver::handover::{BlockTarget, Cut, NOTHING_READ, PUSH_RETRY, Push};
 use crate::receiver::pause::PausedBy;
 use crate::receiver::queue::{QUEUED_BLOCKS_MAX, RANGES_MAX, RangeQueue};
 use crate::slab::Account;
@@ -35,26 +36,8 @@ use crate::words::by_number;
 /// Blocks that may wait for the push thread. A few under the schedule explorer, so that it meets a full queue.
 const PUSHES_MAX: usize = if cfg!(tidemill_model) { 3 } else { 256 };
 
-/// Wait after a push that failed, before the same block is pushed again.
-pub(super) const PUSH_RETRY: Duration = Duration::from_millis(50);
-
 /// How long beyond the deadline of a stop the push thread may take to give up what it holds.
 const GIVE_UP: Duration = Duration::from_millis(100);
-
-/// Where blocks go. Called on the push thread.
-pub(crate) trait BlockTarget: Send + Sync {
-    /// Stores a block and makes it known; on an error the same block is pushed again.
-    fn push(&self, block: &Arc<Block>) -> Result<()>;
-
-    /// Stores a block and makes it known if that needs no waiting for anything, not even a disk; otherwise it is pushed.
-    /// Called by whoever cuts, with the generator's lock held.
-    fn push_now(&self, _block: &Arc<Block>) -> bool {
-        false
-    }
-
-    /// Everything cut at the tick `time` has been pushed.
-    fn reached(&self, source: u32, time: Time);
-}
 
 /// The generator's life, as in the reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,24 +54,6 @@ enum Phase {
     StoppedAll,
 }
 
-/// What a tick's cut came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cut {
-    /// Everything read before the tick is stored already.
-    Settled,
-    /// [`BlockTarget::reached`] follows once it is.
-    Pending,
-    /// The push queue is full: what is queued joins a later batch.
-    Held,
-}
-
-pub(super) enum Push {
-    Block(Arc<Block>),
-    Tick(Time),
-    /// To the chunk logger: what is durable becomes a block.
-    Cut,
-}
-
 /// What a generator is made with.
 pub(crate) struct GeneratorOptions {
     /// The prefix of thread names, such as `rx0`.
@@ -103,9 +68,6 @@ pub(crate) struct GeneratorOptions {
     /// Where ranges become durable before they are stored, if they do.
     pub(crate) log: Option<ChunkLogOptions>,
 }
-
-/// No range was queued since the last cut.
-pub(super) const NOTHING_READ: u64 = u64::MAX;
 
 /// See the module.
 pub(crate) struct Generator {

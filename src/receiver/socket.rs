@@ -6,25 +6,25 @@ use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 use crate::framing::Framing;
-use crate::metrics::{EngineTimes, Event, EventBus, ReceiverCounters, TallyKind};
+use crate::metrics::{Event, EventBus, ReceiverCounters, TallyKind};
 use crate::net::listen::{Bound, listen};
 use crate::net::lookup::Names;
-use crate::receiver::active::ActiveReceiver;
-use crate::receiver::arrivals::Arrivals;
+use crate::receiver::active::{ActiveReceiver, Cutter, Steered};
 use crate::receiver::aside::{AsideOptions, Asides, Keeper};
 use crate::receiver::away::Away;
-use crate::receiver::chunks::EngineLog;
 use crate::receiver::connection::{AckAt, Handing, Intake, IntakeHost, Observer};
 use crate::receiver::dial::{self, BackOff, Interrupt};
-use crate::receiver::generator::{BlockTarget, Cut, Generator, GeneratorOptions};
+use crate::receiver::engine::{
+    Engine, OnEnd, RateOptions, When, join_all, start_limiter, wake_on_room,
+};
+use crate::receiver::generator::{Generator, GeneratorOptions};
+use crate::receiver::handover::BlockTarget;
 use crate::receiver::io::{self as models, Closed, IoDriver, IoModel, OnRefusal, Options, Peer};
-use crate::receiver::pause::{Pause, PausedBy};
+use crate::receiver::pause::Pause;
 use crate::receiver::rate::RateLimiter;
-use crate::receiver::unfinished::Unfinished;
-use crate::slab::{Account, Pool};
 use crate::sync::thread::{self, Thread};
-use crate::sync::{Arc, AtomicBool, Mutex, Poison, Signal, StopToken};
-use crate::time::{Clock, Interval, Moment, Time, join_until};
+use crate::sync::{Arc, AtomicBool, Mutex, Signal, StopToken};
+use crate::time::{Clock, Interval, Moment};
 use crate::wal::storage::Directory;
 
 /// Peers that the kernel may hold for us until they are accepted.
@@ -40,15 +40,6 @@ pub enum Direction {
     Connect(Vec<String>),
     /// Peers dial us here.
     Listen(String),
-}
-
-/// When a source is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum When {
-    /// Never by itself: a lost peer is dialled again.
-    Never,
-    /// When every peer has closed: the end of file of `--until-eof`.
-    Eof,
 }
 
 /// What a socket source is started with; no defaults here, `config` has them.
@@ -75,60 +66,6 @@ pub(crate) struct SocketOptions {
     pub(crate) ends: When,
     pub(crate) rate: Option<RateOptions>,
 }
-
-/// How fast a source may be read, in records per second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RateOptions {
-    /// The rate at the start.
-    pub(crate) initial: u64,
-    /// The lowest and the highest rate, if it follows what batches can process.
-    pub(crate) follows: Option<(u64, u64)>,
-}
-
-/// A receiver whose rate follows what batches can process.
-pub(crate) struct Steered {
-    pub(crate) source: u32,
-    pub(crate) limiter: Arc<RateLimiter>,
-}
-
-impl Steered {
-    /// None if the rate does not follow the batches.
-    pub(crate) fn new(source: u32, limiter: &Arc<RateLimiter>, rate: RateOptions) -> Option<Self> {
-        let (min, max) = rate.follows?;
-        limiter.set_bounds(min, max);
-        Some(Steered { source, limiter: Arc::clone(limiter) })
-    }
-
-    /// The lowest rate now; a reload of the pipeline file may change it.
-    pub(crate) fn min(&self) -> u64 {
-        self.limiter.bounds().map_or(0, |(min, _)| min)
-    }
-
-    /// The highest rate now.
-    pub(crate) fn max(&self) -> u64 {
-        self.limiter.bounds().map_or(u64::MAX, |(_, max)| max)
-    }
-}
-
-/// What the parts of the engine that a receiver uses are.
-#[derive(Clone)]
-pub(crate) struct Engine {
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) poison: Poison,
-    pub(crate) account: Arc<Account>,
-    pub(crate) pool: Arc<Pool>,
-    pub(crate) events: EventBus,
-    pub(crate) times: Arc<EngineTimes>,
-    /// Counts what can be cut, if batches wait for records.
-    pub(crate) arrivals: Option<Arc<Arrivals>>,
-    /// The unfinished records of all sources.
-    pub(crate) unfinished: Arc<Unfinished>,
-    /// Where what was read becomes durable before it is stored, if it does.
-    pub(crate) log: Option<EngineLog>,
-}
-
-/// Called once when a source is over: its number, and what went wrong if the end was not in order. It only posts.
-pub(crate) type OnEnd = Arc<dyn Fn(u32, Option<String>) + Send + Sync>;
 
 /// A running socket source.
 pub(crate) struct SocketReceiver {
@@ -296,11 +233,6 @@ impl ActiveReceiver for SocketReceiver {
     }
 }
 
-/// Joins threads by the deadline; returns which did not end, in words.
-pub(super) fn join_all(threads: Vec<Thread>, clock: &dyn Clock, deadline: Moment) -> Vec<String> {
-    threads.into_iter().filter_map(|thread| join_until(clock, thread, deadline).left()).collect()
-}
-
 /// Starts the thread `rxN-aside`, if over-long records are put aside.
 fn start_asides(
     options: &SocketOptions,
@@ -381,43 +313,6 @@ fn choose(options: &SocketOptions, engine: &Engine) -> IoModel {
         });
     }
     used
-}
-
-/// The generator, as the scheduler sees it.
-#[derive(Clone)]
-pub(crate) struct Cutter(pub(crate) Arc<Generator>);
-
-impl Cutter {
-    /// What is not read waits for this; nothing if it is read.
-    pub(crate) fn paused_by(&self, account: &Account) -> Option<PausedBy> {
-        self.0.paused_by().or_else(|| account.is_full().then_some(PausedBy::Store))
-    }
-
-    /// Cuts for the batch of the tick `time`.
-    pub(crate) fn cut_for(&self, time: Time) -> Cut {
-        self.0.cut_for(time)
-    }
-}
-
-/// Wakes the lanes of a receiver when a full store has room again.
-pub(super) fn wake_on_room(account: &Account, generator: &Arc<Generator>) {
-    let waking = Arc::downgrade(generator);
-    account.on_room(move || {
-        if let Some(generator) = waking.upgrade() {
-            generator.queue().wake();
-        }
-    });
-}
-
-/// Starts the thread that wakes the lanes of the receiver of this number which the rate limit holds.
-pub(super) fn start_limiter(
-    limiter: &Arc<RateLimiter>,
-    (generator, number): (&Arc<Generator>, u32),
-    stop: &StopToken,
-    poison: &Poison,
-) -> Result<Thread> {
-    let (lanes, name) = (Arc::clone(generator), format!("rx{number}-rate"));
-    limiter.start(&name, stop, poison, move || lanes.queue().wake())
 }
 
 /// Binds where a source listens: at every address of the name that this machine has.

@@ -14,7 +14,8 @@ use crate::receiver::aside::Asides;
 use crate::receiver::connection::{
     AckAt, Handing, Intake, IntakeHost, IntakeLane, Observer, Session,
 };
-use crate::receiver::generator::{BlockTarget, Cut, Generator, GeneratorOptions};
+use crate::receiver::generator::{Generator, GeneratorOptions};
+use crate::receiver::handover::{BlockTarget, Cut};
 use crate::receiver::io::{Closed, Flow, Host, Lane, Peer, Remote};
 use crate::receiver::pause::Pause;
 use crate::receiver::queue::RangeQueue;

@@ -40,7 +40,7 @@ use crate::metrics::{
     BatchRecord, BatchState, EngineTimes, EventBus, History, Moments, Recorder, STAGES,
 };
 use crate::owner::{BatchId, StateId};
-use crate::receiver::generator::{BlockTarget, Cut};
+use crate::receiver::handover::{BlockTarget, Cut};
 use crate::receiver::{Arrivals, Cutter, Steered};
 use crate::sink::{DeadLetters, SharedSink};
 use crate::slab::Pool;

@@ -8,8 +8,7 @@
 
 use std::time::Duration;
 
-use super::ConditionKind;
-use super::conditions::Conditions;
+use super::{ConditionKind, Conditions};
 use crate::sync::{Arc, Mutex};
 use crate::time::Moment;
 

@@ -1,0 +1,105 @@
+//! `EventBus`: the bounded bus that carries facts to listeners.
+//!
+//! Any thread posts without waiting; the `events` thread calls the listeners. When they are too slow, facts are dropped
+//! and counted, for the stream must not wait for those who watch it. Conditions and tallies are not dropped: the
+//! thread asks their registries for what is due.
+
+use crate::error::{Error, Result};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Arc, AtomicU64, Mailbox, Ordering, Poison};
+use crate::time::{Clock, SystemClock};
+
+use super::conditions::Conditions;
+use super::event::{Event, Listener};
+use super::tallies::Tallies;
+
+/// Facts in flight at most, then new ones are dropped and counted.
+const EVENTS_MAX: usize = 4096;
+
+/// The way from those who know to those who want to know. Clones are handles of the same bus.
+#[derive(Clone, Debug)]
+pub struct EventBus {
+    mailbox: Mailbox<Event>,
+    dropped: Arc<AtomicU64>,
+    conditions: Conditions,
+    tallies: Tallies,
+    clock: Arc<dyn Clock>,
+}
+
+impl Default for EventBus {
+    fn default() -> Self {
+        EventBus::with_clock(SystemClock::new())
+    }
+}
+
+impl EventBus {
+    /// A bus without listeners; nothing is delivered until [`start`](EventBus::start).
+    pub fn new() -> Self {
+        EventBus::default()
+    }
+
+    /// The same; conditions last by this clock.
+    pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        let mailbox = Mailbox::new(EVENTS_MAX);
+        let conditions = Conditions::new(Arc::clone(&clock), mailbox.signal().clone());
+        let tallies = Tallies::new(Arc::clone(&clock), mailbox.signal().clone());
+        EventBus { mailbox, dropped: Arc::default(), conditions, tallies, clock }
+    }
+
+    /// What holds the engine up.
+    pub fn conditions(&self) -> &Conditions {
+        &self.conditions
+    }
+
+    /// What happens often.
+    pub fn tallies(&self) -> &Tallies {
+        &self.tallies
+    }
+
+    /// Posts a fact without waiting.
+    pub fn post(&self, event: Event) {
+        if self.mailbox.try_send(event).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many facts were dropped because the listeners were too slow.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Starts the `events` thread, which calls every listener with every fact until the bus is closed.
+    ///
+    /// # Errors
+    /// If the operating system gives no more threads.
+    pub fn start(&self, mut listeners: Vec<Box<dyn Listener>>, poison: &Poison) -> Result<Thread> {
+        let bus = self.clone();
+        let tell = move |event: &Event| listeners.iter_mut().for_each(|it| it.on_event(event));
+        thread::spawn("events", poison, move || bus.run(tell))
+            .map_err(|err| Error::io("cannot start the thread `events`", err))
+    }
+
+    /// The body of the thread: what was posted, and what is due of conditions and tallies, until the bus is closed.
+    fn run(&self, mut tell: impl FnMut(&Event)) {
+        loop {
+            let posted = self.mailbox.try_recv();
+            let is_over = posted.is_none() && self.mailbox.is_closed_and_empty();
+            let is_idle = posted.is_none() && !is_over;
+            posted.iter().for_each(&mut tell);
+            self.conditions.take_due(is_over).iter().for_each(&mut tell);
+            self.tallies.take_due(is_over).iter().for_each(&mut tell);
+            if is_over {
+                return;
+            }
+            if is_idle {
+                let due = self.conditions.due().into_iter().chain(self.tallies.due()).min();
+                self.clock.wait(self.mailbox.signal(), due);
+            }
+        }
+    }
+
+    /// Closes the bus: what was posted is delivered, then the thread ends.
+    pub fn close(&self) {
+        self.mailbox.close();
+    }
+}
