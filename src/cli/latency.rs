@@ -9,7 +9,8 @@ use clap::{Args, ValueEnum};
 
 use super::progress::{print, spinning};
 use super::{say, units};
-use crate::compare::latency::{self, Options, Work};
+use crate::compare::latency::{self, Options};
+use crate::compare::protocol::Work;
 use crate::error::{Error, Result};
 use crate::sync::Arc;
 use crate::time::{Clock, SystemClock};

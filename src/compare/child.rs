@@ -16,13 +16,14 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use mio::net::TcpStream as Polled;
 use mio::{Events, Interest, Poll, Token};
-use serde::{Deserialize, Serialize};
 
 use super::calls::Calls;
-use super::latency::{Timed, Timing};
 use super::plan::{Kind, Shape};
+use super::protocol::{
+    LATENCY_MAX, Pour, Received, Role, Said, Sent, histogram, listen_to_parent, nanos, say,
+};
 use super::sample::own_cpu;
-use super::soak::{self, Soaked, Soaking};
+use super::soak;
 use crate::config::Config;
 use crate::context::{RunLimits, Running, SocketSource, StreamingContext};
 use crate::dstream::builtin::{Builtin, Scope};
@@ -33,7 +34,6 @@ use crate::metrics::Event;
 use crate::net::descriptors;
 use crate::receiver::io::IoModel;
 use crate::sink::{Null, SharedSink};
-use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mutex, Poison};
 use crate::time::{Clock, Interval, SystemClock};
 
@@ -45,95 +45,6 @@ const SPARE_CONNECTIONS: u64 = 16;
 
 /// The longest record that is let through if the shape's are short, in bytes.
 const RECORD_BYTES_MAX: u64 = 1 << 20;
-
-/// A longer latency is a wrong stamp or clock: a day in nanoseconds.
-pub(super) const LATENCY_MAX: u64 = 24 * 3_600 * 1_000_000_000;
-
-/// Significant digits of latencies.
-const DIGITS: u8 = 3;
-
-/// The line that tells a receiver that all connections are made.
-pub(super) const BEGIN: &str = "begin";
-
-/// What a child is to do.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Role {
-    /// Listen and read until every peer has closed.
-    Receive {
-        /// An io model's name; none for the baseline.
-        model: Option<String>,
-        shape: Shape,
-        pool_threads: usize,
-    },
-    /// Listen, and time what comes until every peer has closed.
-    Time(Timing),
-    /// Listen and count words until every peer has closed.
-    Soak(Soaking),
-    /// Dial and send this, whatever the size of the connection's share.
-    Pour(Pour),
-    /// Dial and send.
-    Send { address: String, shape: Shape, millis: u64, rate: Option<u64> },
-}
-
-/// A stream of words over one connection.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Pour {
-    pub(crate) address: String,
-    /// Lines per second; as fast as they are read if there is none.
-    pub(crate) rate: Option<u64>,
-    pub(crate) millis: u64,
-    /// Every so many lines have a stamp.
-    pub(crate) stamp_every: u64,
-}
-
-/// What a child says.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Said {
-    /// The receiver listens here.
-    Ready { address: String },
-    /// All connections are made, at this wall time.
-    Started { wall_nanos: u64 },
-    /// What the receiver did.
-    Received(Received),
-    /// What a timing receiver found.
-    Timed(Box<Timed>),
-    /// What a soaking receiver did.
-    Soaked(Box<Soaked>),
-    /// What the sender did.
-    Sent(Sent),
-    /// It cannot go on.
-    Failed(String),
-}
-
-/// What a receiver did.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Received {
-    /// The io model that was used.
-    pub(crate) model: String,
-    /// Why it was not the one that was asked for.
-    pub(crate) fallback: Option<String>,
-    pub(crate) records: u64,
-    pub(crate) bytes: u64,
-    /// When the last connection had ended, by the wall clock.
-    pub(crate) end_nanos: u64,
-    /// CPU seconds from the moment when all connections were made to having stopped.
-    pub(crate) cpu: f64,
-    /// System calls meanwhile, where the kernel counts them.
-    pub(crate) calls: Option<u64>,
-    /// Why it does not.
-    pub(crate) uncounted: Option<String>,
-    /// Latencies in nanoseconds and how often each came.
-    pub(crate) latencies: Vec<(u64, u64)>,
-}
-
-/// What a sender did.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Sent {
-    pub(crate) lines: u64,
-    pub(crate) seconds: f64,
-    pub(crate) cpu: f64,
-    pub(crate) behind_micros: u64,
-}
 
 /// The body of a child: one role from standard input, then its answers on `out`.
 ///
@@ -163,39 +74,6 @@ pub(crate) fn run(out: &mut dyn Write) -> Result<()> {
         Role::Pour(pour) => send(pours(&pour), out).map(Said::Sent),
     };
     say(out, &done.unwrap_or_else(|err| Said::Failed(err.to_string())))
-}
-
-pub(super) fn say(out: &mut dyn Write, said: &Said) -> Result<()> {
-    let line = serde_json::to_string(said).expect("plain data");
-    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|err| Error::io("parent gone", err))
-}
-
-/// Calls `begin` when the parent says so and `stop` when standard input ends; the thread is abandoned, for nothing wakes
-/// a read of standard input.
-pub(super) fn listen_to_parent(
-    begin: impl Fn() + Send + 'static,
-    stop: impl FnOnce() + Send + 'static,
-) -> Result<()> {
-    let body = move || {
-        for line in io::stdin().lock().lines().map_while(io::Result::ok) {
-            if line == BEGIN {
-                begin();
-            }
-        }
-        stop();
-    };
-    thread::spawn("compare-stdin", &Poison::new(), body)
-        .map(Thread::abandon)
-        .map_err(|err| Error::io("cannot start a thread", err))
-}
-
-pub(super) fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// For latencies.
-pub(super) fn histogram() -> Histogram<u64> {
-    Histogram::new(DIGITS).expect("three digits are allowed")
 }
 
 fn listening_at(address: &impl ToString) -> Said {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::child::{LATENCY_MAX, Received, Role, Said, Sent};
 use super::plan::{Cell, Kind};
 use super::process::Process;
+use super::protocol::{LATENCY_MAX, Received, Role, Said, Sent};
 use super::sample::Sample;
 use super::stats::{float, millis_at};
 use crate::error::{Error, Result};

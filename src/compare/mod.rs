@@ -21,6 +21,7 @@ mod measure;
 pub(crate) mod plan;
 mod plots;
 mod process;
+pub(crate) mod protocol;
 mod report;
 mod sample;
 pub(crate) mod soak;

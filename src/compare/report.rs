@@ -257,8 +257,8 @@ pub(super) fn csv_line(cells: &[String]) -> String {
 pub(crate) mod tests {
     use std::time::Duration;
 
-    use super::super::child::{Received, Sent};
     use super::super::plan::{cells, tests::grid};
+    use super::super::protocol::{Received, Sent};
     use super::super::sample::Sample;
     use super::*;
 

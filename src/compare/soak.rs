@@ -14,10 +14,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::child::{self, Pour, Role, Said};
 use super::process::Process;
+use super::protocol::{self, Pour, Role, Said, Second, Soaked, Soaking};
 use super::sample::Sample;
 use super::stats::{Summary, float};
 use super::{Outcome, files, machine};
@@ -60,28 +58,6 @@ pub(crate) struct Options {
     pub(crate) command_line: String,
 }
 
-/// How a receiver is to be set up.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Soaking {
-    model: String,
-    batch_ms: u64,
-}
-
-/// The batches that were done in one second, with their mean times in microseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Second {
-    batches: u64,
-    processing_us: f64,
-    delay_us: f64,
-}
-
-/// What a receiver did, second by second from its start.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Soaked {
-    records: u64,
-    seconds: Vec<Second>,
-}
-
 /// The receiver: a word count, until every peer has closed.
 ///
 /// # Errors
@@ -108,8 +84,8 @@ pub(super) fn receive(soaking: &Soaking, out: &mut dyn Write) -> Result<Soaked> 
     let no_address = || Error::Failed("the receiver has no address".to_owned());
     let address = running.local_addrs().first().copied().ok_or_else(no_address)?;
     let stopper = running.stopper();
-    child::listen_to_parent(|| (), move || stopper.stop())?;
-    child::say(out, &Said::Ready { address: address.to_string() })?;
+    protocol::listen_to_parent(|| (), move || stopper.stop())?;
+    protocol::say(out, &Said::Ready { address: address.to_string() })?;
     let (report, outcome) = running.finish();
     outcome?;
     let seconds = std::mem::take(&mut *seconds.lock());

@@ -17,15 +17,14 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::child::{self, LATENCY_MAX, Pour, Role, Said, Sent};
 use super::process::Process;
+use super::protocol::{self, LATENCY_MAX, Pour, Role, Said, Sent, Timed, Timing, Work};
 use super::{Outcome, files, machine, stats};
 use crate::error::{Error, Result};
 use crate::sync::Arc;
 use crate::time::Clock;
 
 pub(super) use timed::receive;
-pub(crate) use timed::{Timed, Timing, Work};
 
 /// How long a run may take beyond its own length.
 const GRACE: Duration = Duration::from_secs(30);
@@ -249,7 +248,7 @@ fn unexpected(who: &str) -> Error {
 impl Figures {
     /// Latencies in nanoseconds.
     fn histogram(&self) -> Histogram<u64> {
-        let mut all = child::histogram();
+        let mut all = protocol::histogram();
         for (value, count) in &self.timed.latencies {
             all.record_n((*value).min(LATENCY_MAX), *count).expect("it grows");
         }
@@ -260,7 +259,7 @@ impl Figures {
 impl Row {
     /// The latencies of all runs, in nanoseconds.
     pub(super) fn histogram(&self) -> Histogram<u64> {
-        let mut all = child::histogram();
+        let mut all = protocol::histogram();
         self.runs.iter().for_each(|run| all.add(run.histogram()).expect("it grows"));
         all
     }

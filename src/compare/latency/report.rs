@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::timed::{QUANTILES, Spread};
 use super::{Row, Sustained};
 use crate::compare::machine::Facts;
+use crate::compare::protocol::{QUANTILES, Spread};
 use crate::compare::report::{aligned, csv_line};
 use crate::compare::stats::{Summary, float};
 use crate::metrics::STAGES;
@@ -266,9 +266,9 @@ fn figures(row: &Row) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::timed::{Slow, Timed};
     use super::super::{Figures, Sent};
     use super::*;
+    use crate::compare::protocol::{Slow, Timed};
 
     /// A run whose lines waited evenly up to `batch_ms` and `late_us` on top.
     fn figures(batch_ms: u64, late_us: u64, ticks_lost: u64) -> Figures {

@@ -9,10 +9,9 @@ use std::io::Write;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::{Deserialize, Serialize};
 
 use super::control::Control;
-use crate::compare::child::{self, LATENCY_MAX, Said};
+use crate::compare::protocol::{self, LATENCY_MAX, Said, Slow, Spread, Timed, Timing, Work};
 use crate::compare::sample::{Sample, own_cpu};
 use crate::config::Config;
 use crate::context::{Inspector, RunLimits, Running, SocketSource, StreamingContext};
@@ -34,86 +33,6 @@ const MACHINE: Duration = Duration::from_micros(500);
 
 /// Around a batch in which the control is looked at: its own wake-ups are a period apart.
 const AROUND: Duration = Duration::from_millis(2);
-
-/// What is done with a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Work {
-    /// The stamps are found.
-    Stamps,
-    /// The words are counted and ranked; a stamp is a word like any other.
-    Words,
-}
-
-/// How a receiver is to be set up.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Timing {
-    pub(crate) model: String,
-    pub(crate) batch_ms: u64,
-    pub(crate) workers: Option<usize>,
-    pub(crate) work: Work,
-    /// Lines are looked at that are due so long after the first one, or later.
-    pub(crate) warm_up: Duration,
-    /// For so long: whole batches, none of them the last one, which the end of the stream cuts short.
-    pub(crate) window: Duration,
-    /// The period of the control's timers; none: there are none.
-    pub(crate) control_ms: Option<u64>,
-}
-
-/// Quantiles of times, in nanoseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Spread {
-    pub(crate) count: u64,
-    /// At [`QUANTILES`].
-    pub(crate) at: [u64; QUANTILES.len()],
-    pub(crate) max: u64,
-}
-
-/// The quantiles that are reported, with their names.
-pub(crate) const QUANTILES: [(&str, f64); 4] =
-    [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.999_9)];
-
-/// Batches that took more than a millisecond longer than the median one, by what took it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Slow {
-    /// By stage, in the order of [`STAGES`].
-    pub(crate) by_stage: [u64; STAGES.len()],
-    /// How many of them began or ran while a bare timer, too, was late.
-    pub(crate) machine: u64,
-    /// From the tick to the commit: the longest one.
-    pub(crate) longest: u64,
-}
-
-/// What a receiver found.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Timed {
-    pub(crate) records: u64,
-    pub(crate) end_nanos: u64,
-    pub(crate) cpu: f64,
-    /// The most memory that it had.
-    pub(crate) peak_bytes: u64,
-    /// Latencies in nanoseconds and how often each came.
-    pub(crate) latencies: Vec<(u64, u64)>,
-    /// By stage, in the order of [`STAGES`].
-    pub(crate) stages: Vec<Spread>,
-    /// How late the job timer's ticks were.
-    pub(crate) ticks: Spread,
-    /// How late the bare timers were.
-    pub(crate) control: Spread,
-    pub(crate) batches: u64,
-    /// Ticks that had no batch of their own.
-    pub(crate) ticks_lost: u64,
-    pub(crate) slow: Slow,
-}
-
-impl Spread {
-    fn of(times: &Times) -> Spread {
-        Spread {
-            count: times.count(),
-            at: QUANTILES.map(|(_, part)| child::nanos(times.quantile(part))),
-            max: child::nanos(times.longest()),
-        }
-    }
-}
 
 /// A batch: from its tick to its commit, and its stages after the tick, in nanoseconds.
 struct Passed {
@@ -157,9 +76,9 @@ pub(crate) fn receive(timing: &Timing, out: &mut dyn Write) -> Result<Timed> {
     let address = running.local_addrs().first().copied();
     let address = address.ok_or_else(|| Error::Failed("the receiver has no address".to_owned()))?;
     let stopper = running.stopper();
-    child::listen_to_parent(|| (), move || stopper.stop())?;
+    protocol::listen_to_parent(|| (), move || stopper.stop())?;
     let cpu = own_cpu();
-    child::say(out, &Said::Ready { address: address.to_string() })?;
+    protocol::say(out, &Said::Ready { address: address.to_string() })?;
     let (report, outcome) = running.finish();
     outcome?;
     let cpu = own_cpu().saturating_sub(cpu).as_secs_f64();
@@ -192,7 +111,7 @@ fn start(
     let (clock, notes) = (SystemClock::new(), Arc::clone(notes));
     let (watcher, control) = (Arc::clone(watcher), control.cloned());
     ctx.add_listener(move |event: &Event| match event {
-        Event::SourceEnded { .. } => notes.lock().end_nanos = child::nanos(clock.wall()),
+        Event::SourceEnded { .. } => notes.lock().end_nanos = protocol::nanos(clock.wall()),
         Event::BatchCompleted { time, scheduling_delay, processing, .. } => {
             let Some(inspector) = watcher.lock().clone() else { return };
             let took = *scheduling_delay + *processing;
@@ -201,7 +120,7 @@ fn start(
             noted.ticked(*time, interval);
             if noted.warm.is_some() {
                 noted.passed(&inspector, *time, late.unwrap_or_default() >= MACHINE);
-            } else if noted.window.is_some_and(|(from, _)| child::nanos(clock.wall()) >= from) {
+            } else if noted.window.is_some_and(|(from, _)| protocol::nanos(clock.wall()) >= from) {
                 noted.warm = Some(histograms(&inspector, control.as_deref()));
             }
         }
@@ -227,7 +146,7 @@ fn time_stamps(stream: &DStream<[u8]>, notes: &Notes, timing: &Timing) {
     let all = found.reduce(|left, right| [left.as_slice(), right.as_slice()].concat());
     all.foreach_batch(move |_, batch| {
         batch.for_each(|stamps| {
-            notes.lock().handed_over(stamps, child::nanos(clock.wall()), spans);
+            notes.lock().handed_over(stamps, protocol::nanos(clock.wall()), spans);
         });
         Ok(())
     });
@@ -243,7 +162,7 @@ fn time_words(stream: &DStream<[u8]>, notes: &Notes, timing: &Timing) {
                 stamps.extend(stamp.map(|stamp: u64| (stamp, *count)));
             }
         });
-        notes.lock().handed_over(&stamps, child::nanos(clock.wall()), spans);
+        notes.lock().handed_over(&stamps, protocol::nanos(clock.wall()), spans);
         Ok(())
     });
 }
@@ -254,7 +173,7 @@ const STAMP_DIGITS: usize = 19;
 impl Timing {
     /// The warm-up and the window in nanoseconds.
     fn spans(&self) -> (u64, u64) {
-        (child::nanos(self.warm_up), child::nanos(self.window))
+        (protocol::nanos(self.warm_up), protocol::nanos(self.window))
     }
 }
 
@@ -262,7 +181,7 @@ impl Noted {
     fn new() -> Self {
         Noted {
             window: None,
-            latencies: child::histogram(),
+            latencies: protocol::histogram(),
             end_nanos: 0,
             last: None,
             batches: 0,
@@ -297,7 +216,7 @@ impl Noted {
         let Some(batch) = inspector.batch(time).filter(|_| self.passed.len() < BATCHES_MAX) else {
             return;
         };
-        let length = |stage| batch.moments.stage(stage).map_or(0, child::nanos);
+        let length = |stage| batch.moments.stage(stage).map_or(0, protocol::nanos);
         let mut stages = STAGES.map(|(stage, _)| length(stage));
         // The way to the tick is no delay.
         stages[0] = 0;
@@ -336,7 +255,7 @@ fn slow(passed: &[Passed]) -> Slow {
         if values.is_empty() { 0 } else { *values.select_nth_unstable(middle).1 }
     };
     let usual: [u64; STAGES.len()] = std::array::from_fn(|at| median(&|batch| batch.stages[at]));
-    let limit = median(&|batch| batch.total).saturating_add(child::nanos(OUTLIER));
+    let limit = median(&|batch| batch.total).saturating_add(protocol::nanos(OUTLIER));
     let mut slow = Slow::default();
     for batch in passed {
         slow.longest = slow.longest.max(batch.total);

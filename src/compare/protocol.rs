@@ -1,0 +1,239 @@
+//! What a run's two processes say to each other, a line of JSON each, and what both sides of it use. Plain data; it starts
+//! nothing but the thread that waits for the parent.
+
+use std::io::{self, BufRead, Write};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use super::plan::Shape;
+use crate::error::{Error, Result};
+use crate::metrics::{STAGES, Times};
+use crate::sync::Poison;
+use crate::sync::thread::{self, Thread};
+
+/// A longer latency is a wrong stamp or clock: a day in nanoseconds.
+pub(super) const LATENCY_MAX: u64 = 24 * 3_600 * 1_000_000_000;
+
+/// Significant digits of latencies.
+const DIGITS: u8 = 3;
+
+/// The line that tells a receiver that all connections are made.
+pub(super) const BEGIN: &str = "begin";
+
+/// What a child is to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Role {
+    /// Listen and read until every peer has closed.
+    Receive {
+        /// An io model's name; none for the baseline.
+        model: Option<String>,
+        shape: Shape,
+        pool_threads: usize,
+    },
+    /// Listen, and time what comes until every peer has closed.
+    Time(Timing),
+    /// Listen and count words until every peer has closed.
+    Soak(Soaking),
+    /// Dial and send this, whatever the size of the connection's share.
+    Pour(Pour),
+    /// Dial and send.
+    Send { address: String, shape: Shape, millis: u64, rate: Option<u64> },
+}
+
+/// A stream of words over one connection.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Pour {
+    pub(crate) address: String,
+    /// Lines per second; as fast as they are read if there is none.
+    pub(crate) rate: Option<u64>,
+    pub(crate) millis: u64,
+    /// Every so many lines have a stamp.
+    pub(crate) stamp_every: u64,
+}
+
+/// What a child says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Said {
+    /// The receiver listens here.
+    Ready { address: String },
+    /// All connections are made, at this wall time.
+    Started { wall_nanos: u64 },
+    /// What the receiver did.
+    Received(Received),
+    /// What a timing receiver found.
+    Timed(Box<Timed>),
+    /// What a soaking receiver did.
+    Soaked(Box<Soaked>),
+    /// What the sender did.
+    Sent(Sent),
+    /// It cannot go on.
+    Failed(String),
+}
+
+/// What a receiver did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Received {
+    /// The io model that was used.
+    pub(crate) model: String,
+    /// Why it was not the one that was asked for.
+    pub(crate) fallback: Option<String>,
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+    /// When the last connection had ended, by the wall clock.
+    pub(crate) end_nanos: u64,
+    /// CPU seconds from the moment when all connections were made to having stopped.
+    pub(crate) cpu: f64,
+    /// System calls meanwhile, where the kernel counts them.
+    pub(crate) calls: Option<u64>,
+    /// Why it does not.
+    pub(crate) uncounted: Option<String>,
+    /// Latencies in nanoseconds and how often each came.
+    pub(crate) latencies: Vec<(u64, u64)>,
+}
+
+/// What a sender did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Sent {
+    pub(crate) lines: u64,
+    pub(crate) seconds: f64,
+    pub(crate) cpu: f64,
+    pub(crate) behind_micros: u64,
+}
+
+/// What is done with a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Work {
+    /// The stamps are found.
+    Stamps,
+    /// The words are counted and ranked; a stamp is a word like any other.
+    Words,
+}
+
+/// How a receiver is to be set up.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Timing {
+    pub(crate) model: String,
+    pub(crate) batch_ms: u64,
+    pub(crate) workers: Option<usize>,
+    pub(crate) work: Work,
+    /// Lines are looked at that are due so long after the first one, or later.
+    pub(crate) warm_up: Duration,
+    /// For so long: whole batches, none of them the last one, which the end of the stream cuts short.
+    pub(crate) window: Duration,
+    /// The period of the control's timers; none: there are none.
+    pub(crate) control_ms: Option<u64>,
+}
+
+/// Quantiles of times, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Spread {
+    pub(crate) count: u64,
+    /// At [`QUANTILES`].
+    pub(crate) at: [u64; QUANTILES.len()],
+    pub(crate) max: u64,
+}
+
+/// Batches that took more than a millisecond longer than the median one, by what took it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Slow {
+    /// By stage, in the order of [`STAGES`].
+    pub(crate) by_stage: [u64; STAGES.len()],
+    /// How many of them began or ran while a bare timer, too, was late.
+    pub(crate) machine: u64,
+    /// From the tick to the commit: the longest one.
+    pub(crate) longest: u64,
+}
+
+/// What a receiver found.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Timed {
+    pub(crate) records: u64,
+    pub(crate) end_nanos: u64,
+    pub(crate) cpu: f64,
+    /// The most memory that it had.
+    pub(crate) peak_bytes: u64,
+    /// Latencies in nanoseconds and how often each came.
+    pub(crate) latencies: Vec<(u64, u64)>,
+    /// By stage, in the order of [`STAGES`].
+    pub(crate) stages: Vec<Spread>,
+    /// How late the job timer's ticks were.
+    pub(crate) ticks: Spread,
+    /// How late the bare timers were.
+    pub(crate) control: Spread,
+    pub(crate) batches: u64,
+    /// Ticks that had no batch of their own.
+    pub(crate) ticks_lost: u64,
+    pub(crate) slow: Slow,
+}
+
+/// How a receiver is to be set up.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Soaking {
+    pub(crate) model: String,
+    pub(crate) batch_ms: u64,
+}
+
+/// The batches that were done in one second, with their mean times in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Second {
+    pub(crate) batches: u64,
+    pub(crate) processing_us: f64,
+    pub(crate) delay_us: f64,
+}
+
+/// What a receiver did, second by second from its start.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Soaked {
+    pub(crate) records: u64,
+    pub(crate) seconds: Vec<Second>,
+}
+
+pub(super) fn say(out: &mut dyn Write, said: &Said) -> Result<()> {
+    let line = serde_json::to_string(said).expect("plain data");
+    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|err| Error::io("parent gone", err))
+}
+
+/// Calls `begin` when the parent says so and `stop` when standard input ends; the thread is abandoned, for nothing wakes
+/// a read of standard input.
+pub(super) fn listen_to_parent(
+    begin: impl Fn() + Send + 'static,
+    stop: impl FnOnce() + Send + 'static,
+) -> Result<()> {
+    let body = move || {
+        for line in io::stdin().lock().lines().map_while(io::Result::ok) {
+            if line == BEGIN {
+                begin();
+            }
+        }
+        stop();
+    };
+    thread::spawn("compare-stdin", &Poison::new(), body)
+        .map(Thread::abandon)
+        .map_err(|err| Error::io("cannot start a thread", err))
+}
+
+pub(super) fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// For latencies.
+pub(super) fn histogram() -> Histogram<u64> {
+    Histogram::new(DIGITS).expect("three digits are allowed")
+}
+
+/// The quantiles that are reported, with their names.
+pub(crate) const QUANTILES: [(&str, f64); 4] =
+    [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.999_9)];
+
+impl Spread {
+    /// The quantiles of `times`.
+    pub(super) fn of(times: &Times) -> Spread {
+        Spread {
+            count: times.count(),
+            at: QUANTILES.map(|(_, part)| nanos(times.quantile(part))),
+            max: nanos(times.longest()),
+        }
+    }
+}
