@@ -88,6 +88,11 @@ impl Run {
         panic!("{path} never answers so: {:?}", self.get(path));
     }
 
+    /// How many bytes its source has read.
+    fn received(&self) -> u64 {
+        received(&self.get("/api/v1/receivers").1)
+    }
+
     fn peer(&self) -> Peer {
         let stream = TcpStream::connect(self.relp).expect("connected");
         stream.set_read_timeout(Some(WATCHDOG)).expect("a time-out");
@@ -96,6 +101,12 @@ impl Run {
         peer.read_until("1 rsp ");
         peer
     }
+}
+
+/// How many bytes the first source has read, as `/api/v1/receivers` says.
+fn received(body: &str) -> u64 {
+    let sources: Value = serde_json::from_str(body).expect("JSON");
+    sources[0]["bytes"].as_u64().expect("a count")
 }
 
 /// A sender of RELP.
@@ -310,9 +321,12 @@ fn check_hung(hung: Hung, twice: bool) {
         peer.answered();
     }
     run.until("/api/v1/status", |_, body| body.contains("\"records\":1"));
+    let before = run.received();
     disk.freeze();
     peer.send(10);
     other.send(2_000);
+    // A record that nobody has read yet is none that a stop leaves.
+    run.until("/api/v1/receivers", |_, body| received(body) >= before + 2_010);
     run.program.signal(Signal::TERM);
     if twice {
         run.program.event("stopping");
