@@ -3,12 +3,15 @@
 //! ```text
 //! state directory: identity (128 random bits) │ starts: number, mark (64 random bits), the last time planned before it
 //! commit key:      identity │ start that planned the batch │ job │ batch time │ partition │ digest of the plan
-//! output:          the keys that are committed ─▶ a start looks whether its state knows them (`Lineage`)
+//! output:          the keys that are committed ─▶ a start looks whether its state knows them (`Lineage`), and whether all that
+//!                  the state knows is there (`outputs`)
 //! ```
 //! A copy of a state directory has the identity of the original, and both go on to count: the marks tell their starts apart.
 //! A directory that was made before identities existed gets one that follows from the seed and the first tick that it drew
 //! then, so that a start which ends before it has written the identity down is followed by one that finds the same. Pure but
 //! for what is drawn; knows no files.
+
+mod outputs;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,6 +20,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Result};
+
+pub use outputs::OutputMark;
+pub(crate) use outputs::{Expected, Lack, Newest, Output};
 
 /// The identity of a state directory, shown as 32 hexadecimal digits.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -216,31 +222,6 @@ impl Adoption {
     }
 }
 
-/// How far an output had come when a batch was committed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OutputMark {
-    /// The number that the output drew when it was made.
-    pub(crate) output: u64,
-    /// How many commits it had.
-    pub(crate) commits: u64,
-}
-
-/// How many outputs a state directory remembers.
-const OUTPUTS_MAX: usize = 64;
-
-impl OutputMark {
-    /// Takes over what is newer; the outputs that were not written to for the longest time are forgotten.
-    pub(crate) fn merge(known: &mut Vec<OutputMark>, newer: &[OutputMark]) {
-        for mark in newer {
-            let at = known.iter().position(|other| other.output == mark.output);
-            let before = at.map_or(0, |at| known.remove(at).commits);
-            known.push(OutputMark { commits: mark.commits.max(before), ..*mark });
-        }
-        let excess = known.len().saturating_sub(OUTPUTS_MAX);
-        known.drain(..excess);
-    }
-}
-
 /// Who is about to write, as a start tells its sinks before anything is written.
 #[derive(Clone, Debug, Default)]
 pub struct Owner {
@@ -252,8 +233,10 @@ pub struct Owner {
     pub(crate) lineage: Lineage,
     /// For a state that was made before identities existed, and has just got one.
     pub(crate) adoption: Option<Adoption>,
-    /// How far the outputs had come that it wrote to.
-    pub(crate) outputs: Vec<OutputMark>,
+    /// The outputs that it wrote to.
+    pub(crate) outputs: Vec<Output>,
+    /// What must be in the places that this start writes to.
+    pub(crate) expected: Vec<Expected>,
 }
 
 impl Owner {
@@ -299,7 +282,8 @@ impl Owner {
 
     /// How many commits an output had, as far as this state knows.
     pub(crate) fn commits_of(&self, output: u64) -> u64 {
-        self.outputs.iter().find(|mark| mark.output == output).map_or(0, |mark| mark.commits)
+        let mut marks = self.outputs.iter().map(|known| known.mark);
+        marks.find(|mark| mark.output == output).map_or(0, |mark| mark.commits)
     }
 }
 
@@ -376,20 +360,12 @@ mod tests {
     }
 
     #[test]
-    fn few_starts_and_outputs_are_remembered() {
+    fn few_starts_are_remembered() {
         let mut starts = Vec::new();
         for run in 1..2_000 {
             Lineage::push(&mut starts, StartMark { run, ..StartMark::default() });
         }
         assert_eq!((starts.len(), starts[0].run), (STARTS_MAX, 2_000 - STARTS_MAX as u64));
-        let mut known = Vec::new();
-        for output in 0..100 {
-            OutputMark::merge(&mut known, &[OutputMark { output, commits: 5 }]);
-            OutputMark::merge(&mut known, &[OutputMark { output: 7, commits: output }]);
-        }
-        assert_eq!(known.len(), OUTPUTS_MAX);
-        assert_eq!(known.last(), Some(&OutputMark { output: 7, commits: 99 }));
-        assert!(!known.iter().any(|mark| mark.output == 3), "it was not written to for long");
     }
 
     #[test]

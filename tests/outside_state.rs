@@ -11,6 +11,8 @@ mod program;
 
 #[path = "outside_state/conditions.rs"]
 mod conditions;
+#[path = "outside_state/gone.rs"]
+mod gone;
 #[path = "outside_state/lost.rs"]
 mod lost;
 

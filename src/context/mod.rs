@@ -11,6 +11,7 @@ mod lost;
 #[cfg(all(test, tidemill_model))]
 mod model;
 mod names;
+mod outputs;
 mod recover;
 mod running;
 mod sources;

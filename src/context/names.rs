@@ -40,6 +40,11 @@ fn sink(sink: &SharedSink) -> Option<Wanted> {
     (!name.is_empty()).then_some(Wanted { name, what: place, generated: false })
 }
 
+/// The sinks that the log knows, in the order of their numbers.
+pub(super) fn sinks(graph: &Graph) -> Vec<SharedSink> {
+    graph.sinks().into_iter().filter(|it| sink(it).is_some()).collect()
+}
+
 /// What the log holds of a direct source of this kind.
 pub(super) fn positions_of(kind: &str) -> String {
     format!("positions of `{kind}`")
@@ -121,8 +126,7 @@ pub(super) struct LeftPlace {
 /// The places that were left.
 pub(super) fn left_places(graph: &Graph, found: &Found) -> Vec<LeftPlace> {
     let names = &found.continued.names;
-    let sinks: Vec<SharedSink> =
-        graph.sinks().into_iter().filter(|it| sink(it).is_some()).collect();
+    let sinks = sinks(graph);
     let before = |number: u32| {
         let at = usize::try_from(number).expect("a place in a list");
         found.names_before.sinks.get(at).map(|known| known.what.clone())

@@ -25,6 +25,7 @@ use crate::wal::{self, Disk, LogOptions, SEGMENT_BYTES};
 
 use super::lost;
 use super::names::{self, LeftPlace};
+use super::outputs;
 use super::sources::{DirectOptions, Start};
 
 /// What is started.
@@ -67,10 +68,14 @@ pub(super) fn open(
     let lost = judge(&mut found, &|at| journal.read(at), &streams, told)?;
     // Only now: a program that does not continue what was saved leaves no trace. The sinks come first: what they take over
     // from before identities is theirs before the state says that it has one.
-    let (graph, owner) = (streams.graph, owner(&found, place, config));
+    let (graph, owner) = (streams.graph, owner(streams.graph, &found, place, config));
     let agreed = agree(graph, &owner, names::left_places(graph, &found), Access::Write)?;
     begin_sinks(graph, &owner, agreed, events)?;
     journal.begin()?;
+    let news = outputs::news(graph, &found);
+    if !news.is_empty() {
+        journal.reached(&news);
+    }
     names::tell(&found, events);
     let anchor = Time::from_millis(found.anchor);
     Ok(Some(Recovery { journal: Arc::new(journal), found, anchor, lost }))
@@ -108,7 +113,8 @@ fn ask(
     told: Told<'_>,
 ) -> Result<()> {
     judge(found, &|at| wal::read(storage.as_ref(), at), streams, told)?;
-    let (graph, owner) = (streams.graph, owner(found, storage.name(), told.config));
+    let graph = streams.graph;
+    let owner = owner(graph, found, storage.name(), told.config);
     agree(graph, &owner, names::left_places(graph, found), Access::Look)?;
     let mut direct = streams.sources.iter().filter_map(Start::direct);
     direct.try_for_each(|options| {
@@ -164,7 +170,7 @@ pub(super) fn without_state(pipeline: &str, graph: &Graph, events: &EventBus) ->
 }
 
 /// What a start tells its sinks of the state in `place` that it goes on from.
-fn owner(found: &Found, place: String, config: &Resolved) -> Owner {
+fn owner(graph: &Graph, found: &Found, place: String, config: &Resolved) -> Owner {
     let covered = found.covered.last_time;
     let planned = found.plans.values().map(|plan| plan.time).collect();
     let first_label = Time::from_millis(found.anchor).as_millis();
@@ -177,6 +183,7 @@ fn owner(found: &Found, place: String, config: &Resolved) -> Owner {
         lineage: Lineage::new(found.starts.clone()),
         adoption: found.had_no_identity.then_some(Adoption { first, covered, planned }),
         outputs: found.outputs.clone(),
+        expected: outputs::expected(graph, found),
     }
 }
 
@@ -212,14 +219,23 @@ fn begin_sinks(graph: &Graph, owner: &Owner, left: Vec<Leaving>, events: &EventB
     let note = |sink: &str, text| {
         events.post(Event::SinkNote { sink: sink.to_owned(), text });
     };
-    for sink in &graph.sinks() {
-        sink.begin(owner, &mut |text| note(sink.name().unwrap_or_default(), text))?;
-    }
-    for (left, LeftPlace { name, place, moved, taken }) in left {
-        if let Some(moved) = &moved {
-            let (was, is) = (shown(&place), moved.place().unwrap_or_default());
-            note(&name, format!("it wrote to {was} before, and writes to {} now", shown(&is)));
+    for (_, LeftPlace { name, place, moved, .. }) in &left {
+        if let Some(moved) = moved {
+            let (was, is) = (shown(place), moved.place().unwrap_or_default());
+            note(name, format!("it wrote to {was} before, and writes to {} now", shown(&is)));
         }
+    }
+    for sink in &graph.sinks() {
+        // What is open there may be that of another sink, which has given up the place or left it to this one.
+        let mut others = left.iter().map(|(_, place)| place);
+        let other = others.find(|it| it.taken.as_ref().is_some_and(|taken| taken.is_same(sink)));
+        let whose = other.map(|it| format!("; sink `{}` wrote there before", it.name));
+        let whose = whose.unwrap_or_default();
+        sink.begin(owner, &mut |text| {
+            note(sink.name().unwrap_or_default(), format!("{text}{whose}"));
+        })?;
+    }
+    for (left, LeftPlace { name, moved, taken, .. }) in left {
         let left =
             left.map(|mut left| left.finish(owner, &mut |text| note(&name, text)).map(|()| left));
         match (left.transpose()?, moved, taken) {

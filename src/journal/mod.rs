@@ -31,7 +31,7 @@ use crate::checkpoint::{Checkpoints, Damaged, Loaded, file_name};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
 use crate::metrics::{ConditionKind, Conditions};
-use crate::owner::{Lineage, OutputMark, StartMark, StateId};
+use crate::owner::{Lineage, Output, StartMark, StateId};
 use crate::sync::thread::Thread;
 use crate::sync::{Arc, AtomicBool, Mailbox, Mutex, Poison};
 use crate::time::{Clock, Joined, Moment, join_until};
@@ -109,8 +109,8 @@ struct Shared {
     live: Arc<Mutex<Live>>,
     /// What this start says of itself.
     started: Started,
-    /// How far the outputs had come at the newest commit.
-    outputs: Mutex<Vec<OutputMark>>,
+    /// The outputs, as they were at the newest commit.
+    outputs: Mutex<Vec<Output>>,
     checkpointing: AtomicBool,
     /// The newest checkpoint is not there any more, which the thread `checkpoint` found at its end.
     lost: Mutex<Option<Error>>,
@@ -143,8 +143,8 @@ pub(crate) struct Found {
     pub(crate) had_no_identity: bool,
     /// The starts up to this one, as far as they are remembered.
     pub(crate) starts: Vec<StartMark>,
-    /// How far the outputs had come that it wrote to.
-    pub(crate) outputs: Vec<OutputMark>,
+    /// The outputs that it wrote to.
+    pub(crate) outputs: Vec<Output>,
     /// The names that the log knew, and those that it goes on with.
     pub(crate) names_before: Inventory<Known>,
     pub(crate) continued: Continued,
@@ -369,10 +369,10 @@ impl Journal {
 
     /// Appends how far outputs have come; with the next commit it becomes durable, and losing it means no more than that a
     /// later start knows less of them.
-    pub(crate) fn reached(&self, outputs: &[OutputMark]) {
-        OutputMark::merge(&mut self.shared.outputs.lock(), outputs);
+    pub(crate) fn reached(&self, outputs: &[Output]) {
+        Output::merge(&mut self.shared.outputs.lock(), outputs);
         // A log that ended has poisoned the engine already.
-        let _ = self.shared.log.append(record::reached(outputs), |_| ());
+        let _ = self.shared.log.append(record::outputs(outputs), |_| ());
     }
 
     /// Says that this program writes from here on; before anything else is appended.

@@ -8,7 +8,8 @@
 //! 4 committed  a batch is done; of operators with state it names how many of the next kind belong to it
 //! 5 changed    what the batch changed in states, in the operators' own bytes; before its commit
 //! 6 planned    batches: what each of them is made of, and the start that planned it; written before they run
-//! 7 reached    how far outputs had come when a batch was committed; before its commit
+//! 7 reached    as it was written before places were: how many commits outputs had
+//! 8 outputs    how far outputs had come, and where they are: at a start, and when a batch was committed, before its commit
 //! ```
 //! Of `started` there are two versions; the number stands first. What version 1 wrote is still read (`version1`).
 //! Pure: bytes to values and back. Knows neither files nor threads.
@@ -20,7 +21,7 @@ use super::names::{Inventory, Known};
 use super::version1;
 use crate::error::{Error, Result};
 use crate::framing::{self, FRAMINGS, Framing};
-use crate::owner::{OutputMark, PlanDigest, StartMark, StateId};
+use crate::owner::{Output, OutputMark, PlanDigest, StartMark, StateId};
 use crate::time::Time;
 use crate::wal::{Position, Record};
 
@@ -34,7 +35,9 @@ const PLANNED: u8 = 3;
 const COMMITTED: u8 = 4;
 const CHANGED: u8 = 5;
 const PLANNED_BY: u8 = 6;
+/// As it was written before places were.
 const REACHED: u8 = 7;
+const OUTPUTS: u8 = 8;
 
 /// A record of changes is closed beyond so many bytes; one part may be larger.
 const CHANGED_BYTES: usize = 4 << 20;
@@ -149,6 +152,7 @@ pub(crate) enum Entry<'a> {
     /// Its head, and its parts as they were written.
     Changed(ChangedHead, &'a [u8]),
     Reached(Vec<OutputMark>),
+    Outputs(Vec<Output>),
 }
 
 /// The record of a chunk: its ranges are written from where they lie.
@@ -170,8 +174,8 @@ pub(crate) fn committed(committed: Committed) -> Record {
     head_bytes(COMMITTED, &committed).into()
 }
 
-pub(crate) fn reached(outputs: &[OutputMark]) -> Record {
-    head_bytes(REACHED, &outputs).into()
+pub(crate) fn outputs(outputs: &[Output]) -> Record {
+    head_bytes(OUTPUTS, &outputs).into()
 }
 
 /// The records of what a batch changed: as few as hold the parts, each of at most `bytes_max` unless a part is longer.
@@ -278,6 +282,7 @@ pub(crate) fn decode(at: Position, bytes: &[u8]) -> Result<Entry<'_>> {
             Entry::Changed(head, bytes)
         }
         REACHED => Entry::Reached(whole(rest).map_err(text)?),
+        OUTPUTS => Entry::Outputs(whole(rest).map_err(text)?),
         COMMITTED => Entry::Committed(whole(rest).map_err(text)?),
         kind => return Err(unknown(&format!("kind {kind}"))),
     })
@@ -435,6 +440,9 @@ mod tests {
             blocks: vec![(0, vec![1..4, 4..9])],
             ranges: vec![(1, b"x".to_vec())],
         };
+        let marks = vec![OutputMark { output: 7, commits: 2 }];
+        let reached = head_bytes(REACHED, &marks);
+        assert_eq!(decode(AT, &reached).expect("good"), Entry::Reached(marks));
         let [start, plans] = of_version_1(&old, &[plan]);
         assert_eq!(decode(AT, &bytes(&start)).expect("good"), Entry::Started(expected));
         let plans = bytes(&plans);

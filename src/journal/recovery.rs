@@ -16,7 +16,7 @@ use super::record::{ChunkHead, Committed, Entry, Plan, decode};
 use super::snapshot::Snapshot;
 use crate::error::{Error, Result};
 use crate::framing::Framing;
-use crate::owner::OutputMark;
+use crate::owner::Output;
 use crate::wal::Position;
 
 /// A chunk that is in the log.
@@ -194,7 +194,8 @@ impl Replayed {
                 self.commit_starts.insert(done.index, self.starts);
                 self.needed_from(done.index, at.segment);
             }
-            Entry::Reached(outputs) => OutputMark::merge(&mut self.base.outputs, &outputs),
+            Entry::Reached(marks) => Output::merge_marks(&mut self.base.outputs, &marks),
+            Entry::Outputs(outputs) => Output::merge(&mut self.base.outputs, &outputs),
             Entry::Changed(head, _) => {
                 self.changed.insert((head.index, head.place), (self.starts, at));
                 self.needed_from(head.index, at.segment);

@@ -1,8 +1,8 @@
 //! `Snapshot`: what a checkpoint says of the engine, and the thread that writes it.
 //!
 //! ```text
-//! checkpoint: section `engine` (this, postcard) | `log` (how far the log was synced) | a section `operator/NAME` for each
-//!             operator that keeps bytes of its own
+//! checkpoint: section `engine` (this, postcard) | `log` (how far the log was synced) | `outputs` (where they are, and how far
+//!             they had come) | a section `operator/NAME` for each operator that keeps bytes of its own
 //! ```
 //! A checkpoint covers the batches below `next_index`: their chunks and plans are not needed any more. The log keeps
 //! what the *oldest* kept checkpoint needs, so that a damaged newest one leaves something to start from. It is written
@@ -15,7 +15,7 @@ use super::record::{version_of, whole};
 use super::{Journal, Shared, version1};
 use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::error::{Error, Result};
-use crate::owner::{OutputMark, StartMark, StateId};
+use crate::owner::{Output, OutputMark, StartMark, StateId};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mailbox, Ordering, Poison};
 use crate::wal::{NotLogged, Synced};
@@ -23,6 +23,7 @@ use crate::wal::{NotLogged, Synced};
 const ENGINE: &str = "engine";
 const OPERATOR: &str = "operator/";
 const LOG: &str = "log";
+const OUTPUTS: &str = "outputs";
 
 /// The version of the section, which stands first; a later one is refused.
 const VERSION: u32 = 2;
@@ -57,8 +58,11 @@ pub(crate) struct Snapshot {
     pub(crate) run: u64,
     /// The starts up to that one, as far as they are remembered.
     pub(crate) starts: Vec<StartMark>,
-    /// How far the outputs had come that it wrote to.
-    pub(crate) outputs: Vec<OutputMark>,
+    /// How many commits the outputs had that it wrote to; all that was known of them before places were.
+    pub(crate) marks: Vec<OutputMark>,
+    /// All that is known of them: a section of its own.
+    #[serde(skip)]
+    pub(crate) outputs: Vec<Output>,
 }
 
 /// What each operator kept, by its name.
@@ -84,11 +88,15 @@ impl Snapshot {
         let bytes = checkpoint.bytes(ENGINE);
         let bytes = bytes.ok_or_else(|| unknown("it has no section `engine`"))?;
         let text = |err: postcard::Error| unknown(&err.to_string());
-        let snapshot = match version_of(bytes).map_err(text)? {
+        let mut snapshot: Snapshot = match version_of(bytes).map_err(text)? {
             1 => whole::<version1::Snapshot>(bytes).map_err(text)?.into(),
             VERSION => whole(bytes).map_err(text)?,
             other => return Err(unknown(&format!("it has version {other}"))),
         };
+        match checkpoint.get(OUTPUTS)? {
+            Some(outputs) => snapshot.outputs = outputs,
+            None => Output::merge_marks(&mut snapshot.outputs, &snapshot.marks),
+        }
         let operator = |(name, _): (&str, usize)| {
             let bytes = checkpoint.bytes(name).unwrap_or_default().to_vec();
             Some((name.strip_prefix(OPERATOR)?.to_owned(), bytes))
@@ -163,6 +171,7 @@ impl Writer {
         let mut checkpoint = Checkpoint::new();
         let unwritten = |err: Error| NotLogged::Failed(err.to_string().into());
         checkpoint.put(ENGINE, &snapshot).map_err(unwritten)?;
+        checkpoint.put(OUTPUTS, &snapshot.outputs).map_err(unwritten)?;
         if let Some(synced) = self.shared.log.synced() {
             checkpoint.put(LOG, &synced).map_err(unwritten)?;
         }
@@ -198,7 +207,7 @@ impl Shared {
         let commits = live.commits.range(covered.state_from..).map(|(_, segment)| *segment);
         let first_segment =
             chunks.chain(plans).chain(commits).min().map_or(newest, |oldest| oldest.min(newest));
-        let started = self.started.clone();
+        let (started, outputs) = (self.started.clone(), self.outputs.lock().clone());
         Snapshot {
             version: VERSION,
             pipeline: started.pipeline,
@@ -215,7 +224,8 @@ impl Shared {
             identity: started.identity,
             run: started.run,
             starts: started.starts,
-            outputs: self.outputs.lock().clone(),
+            marks: outputs.iter().map(|output| output.mark).collect(),
+            outputs,
         }
     }
 
@@ -279,6 +289,14 @@ mod tests {
         let new = Snapshot { version: VERSION, identity: Some(StateId([3; 16])), run: 5, ..found };
         checkpoint.put(ENGINE, &new).expect("put");
         assert_eq!(Snapshot::read(&checkpoint).expect("good").0, new);
+        // Before places were written down it said no more of an output than how many commits that had.
+        let marks = vec![OutputMark { output: 7, commits: 2 }];
+        checkpoint.put(ENGINE, &Snapshot { marks: marks.clone(), ..new.clone() }).expect("put");
+        let found = Snapshot::read(&checkpoint).expect("good").0.outputs;
+        assert_eq!(found, [Output { mark: marks[0], ..Output::default() }]);
+        let placed = vec![Output { place: "file:/out".to_owned(), ..found[0].clone() }];
+        checkpoint.put(OUTPUTS, &placed).expect("put");
+        assert_eq!(Snapshot::read(&checkpoint).expect("good").0.outputs, placed);
         checkpoint.put(ENGINE, &Snapshot { version: 3, ..new }).expect("put");
         let err = Snapshot::read(&checkpoint).expect_err("later").to_string();
         assert!(err.ends_with("is not one that this program writes: it has version 3"), "{err}");

@@ -47,7 +47,7 @@ impl Words {
             }
             Ok(Entry::Committed(done)) => drop(self.committed.insert(done.index)),
             Ok(Entry::Changed(..)) => self.changes += 1,
-            Ok(Entry::Reached(_)) => {}
+            Ok(Entry::Reached(_) | Entry::Outputs(_)) => {}
             Err(_) => self.unknown += 1,
         }
     }

@@ -20,7 +20,7 @@ use crate::journal::{
     self, ChunkRange, CommitOutcome, CommitRecords, Committed, Covered, Found, Journal,
     LoggedCommit, Parts, Plan, Reach, Run, base,
 };
-use crate::owner::{BatchId, OutputMark};
+use crate::owner::{BatchId, Output};
 use crate::receiver::chunks::{CHUNK_BYTES_MAX, EngineLog};
 use crate::store::StoredBlock;
 use crate::sync::planted::{Planted, planted};
@@ -84,7 +84,7 @@ pub(super) struct Durable {
     /// Of each state of the program its number in the log.
     places: Vec<u32>,
     /// How far outputs had come when the last batch was committed.
-    outputs: Vec<OutputMark>,
+    outputs: Vec<Output>,
     checkpoints: Checkpoints,
     reach: Reach,
     /// The seed of every hash.
@@ -392,12 +392,12 @@ impl Durable {
 
     /// Says how far outputs have come, where that is news.
     fn reached(&mut self, graph: &Graph) {
-        let mut outputs: Vec<OutputMark> =
-            graph.sinks().iter().filter_map(|sink| sink.output_mark()).collect();
-        outputs.retain(|mark| !self.outputs.contains(mark));
+        let mut outputs: Vec<Output> =
+            graph.sinks().iter().filter_map(|sink| sink.output()).collect();
+        outputs.retain(|output| !self.outputs.contains(output));
         if !outputs.is_empty() {
             self.journal.reached(&outputs);
-            OutputMark::merge(&mut self.outputs, &outputs);
+            Output::merge(&mut self.outputs, &outputs);
         }
     }
 

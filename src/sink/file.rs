@@ -15,6 +15,7 @@ pub(super) mod hidden;
 pub(super) mod ledger;
 pub(super) mod manifest;
 pub(super) mod names;
+mod recover;
 mod remade;
 mod survey;
 #[cfg(all(test, not(tidemill_model)))]
@@ -33,14 +34,10 @@ use crate::sync::Arc;
 use crate::sync::planted::{Planted, planted};
 use crate::time::Time;
 use crate::wal::storage::{Lock, PutFailure, Storage, StoredFile, discard, sync};
-use crate::words::count;
 
 use ledger::{LedgerFile, Place};
 use names::{Label, safe};
 use survey::{Data, Survey};
-
-/// Where the first version wrote a file before it had its name.
-const OLD_ASIDE: &str = ".aside";
 
 /// What output that is there already means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,7 +195,7 @@ impl File {
         self.storage.sync_dir().map_err(|err| {
             Error::io(format!("cannot read the output directory {}", self.storage.name()), err)
         })?;
-        Survey::of(&self.storage, owner)
+        Survey::at(&self.storage, owner, self.place())
     }
 
     /// Writes the rows where they do not count yet.
@@ -303,80 +300,6 @@ impl File {
             None => Ok(()),
         }
     }
-
-    /// Finishes what an earlier run left open, forgets the batch that did not get its name, takes over what is from before
-    /// identities.
-    fn recover(
-        &self,
-        survey: Survey,
-        owner: &Owner,
-        note: &mut dyn FnMut(String),
-    ) -> Result<Option<LedgerFile>> {
-        let (storage, end) = (self.storage.as_ref(), self.format);
-        let fail =
-            |err| Error::io(format!("cannot recover the output directory {}", storage.name()), err);
-        let lacks_commits = survey.lacks_commits(owner);
-        let Survey { own, is_undone, own_hidden, nobodys_hidden, data, .. } = survey;
-        let adopts = own.is_none() && owner.adoption.is_some() && self.takes_over();
-        let fresh = match own {
-            _ if !owner.has_state() => None,
-            Some(own) => Some(own),
-            None => Some(LedgerFile::new(&self.storage, owner)?),
-        };
-        let mut ledger = fresh;
-        if let Some(ledger) = ledger.as_mut().filter(|_| is_undone) {
-            ledger.take_back().map_err(fail)?;
-        }
-        for hidden in &own_hidden {
-            match hidden.unlisted().filter(|_| lacks_commits) {
-                Some(bytes) => note(unlisted(&storage.name(), &hidden.name(), bytes)),
-                None => hidden.finish(storage, ledger.as_mut(), end, note)?,
-            }
-        }
-        if !owner.has_state() && !self.appends() {
-            nobodys_hidden.iter().try_for_each(|hidden| hidden.finish(storage, None, end, note))?;
-        }
-        if adopts && let Some(ledger) = &mut ledger {
-            // Named first: until the state has its identity a start takes over again what the last one did not get to.
-            nobodys_hidden.iter().try_for_each(|hidden| hidden.finish(storage, None, end, note))?;
-            let labels = nobodys_hidden.iter().filter(|hidden| !hidden.entries().is_empty());
-            let labels =
-                labels.map(hidden::Hidden::label).chain(data.iter().map(|data| &data.label));
-            let taken =
-                labels.map(|label| ledger.adopt(&label.job, label.part, label.last)).count();
-            if taken > 0 {
-                ledger.put().map_err(|failure| fail(failure.into()))?;
-                let dir = storage.name();
-                note(format!(
-                    "{dir}: took over {} from before a `state_dir` had an identity",
-                    count(taken, "file")
-                ));
-            }
-        }
-        self.remove_asides(owner).map_err(fail)?;
-        Ok(ledger)
-    }
-
-    /// What was written aside for batches that did not come to count.
-    fn remove_asides(&self, owner: &Owner) -> io::Result<()> {
-        let tag = self.appends().then(|| owner.identity().short());
-        for name in self.storage.list()? {
-            let is_own = Label::of_hidden(&name, "aside").is_some_and(|label| label.tag == tag);
-            if is_own || name == OLD_ASIDE {
-                self.storage.remove(&name)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What is said of an open file that no manifest tells of, while commits are missing: its rows may be those.
-fn unlisted(dir: &str, name: &str, bytes: u64) -> String {
-    let bytes = count(bytes, "byte");
-    format!(
-        "{dir}/{name} is kept, with {bytes}: its manifest lists no batch, but commits of this state directory are missing here, \
-         and its rows may be theirs; look at it, and rename or remove it"
-    )
 }
 
 impl Begun {
@@ -439,6 +362,7 @@ impl Sink for File {
             note(format!("{}: files are written beside those of {others}", self.storage.name()));
             survey.others_open.iter().for_each(|open| note(open.clone()));
         }
+        survey.gone_text(owner).filter(|_| !self.is_left).into_iter().for_each(&mut *note);
         let in_the_way = if owner.has_state() { HashMap::new() } else { newest(&survey.data) };
         let is_in_order = survey.judge(owner, false).is_ok();
         let ledger = self.recover(survey, owner, note)?;
@@ -462,6 +386,10 @@ impl Sink for File {
         let mark = begun.ledger.as_ref()?.mark();
         let open = begun.rolling.as_ref().map_or(0, Rolling::commits);
         Some(OutputMark { commits: mark.commits + open, ..mark })
+    }
+
+    fn is_whole(&self) -> bool {
+        self.begun.as_ref().is_none_or(|begun| begun.is_in_order)
     }
 
     fn committed(&mut self, key: &CommitKey) -> Result<bool> {
@@ -544,6 +472,10 @@ impl Drop for File {
     /// What a stop that did not come as far as the sinks leaves open is finished here, or by the next start.
     fn drop(&mut self) {
         let _ = self.close();
+        if self.begun.is_none() {
+            // A start that was refused leaves no trace.
+            self.storage.abandon();
+        }
     }
 }
 

@@ -29,7 +29,7 @@ use std::fmt;
 
 use crate::error::{Error, Result};
 use crate::metrics::Conditions;
-use crate::owner::{BatchId, OutputMark, Owner, Written};
+use crate::owner::{BatchId, Newest, Output, OutputMark, Owner, Written};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::time::Time;
 
@@ -218,6 +218,11 @@ pub trait Sink: Send {
         None
     }
 
+    /// Whether its output had all that the state knows of when it [`began`](Sink::begin).
+    fn is_whole(&self) -> bool {
+        true
+    }
+
     /// Whether this key was committed before, in this run or an earlier one.
     ///
     /// # Errors
@@ -272,8 +277,9 @@ pub struct SharedSink {
     name: Option<Arc<str>>,
     /// See [`Sink::closed`].
     closed: Option<Arc<AtomicBool>>,
-    /// The number of its output and how many commits that had, told without waiting for the sink; 0 if there is none.
-    reached: Arc<[AtomicU64; 2]>,
+    /// Its output, as it was found or after the last commit, and whether this run has committed there; told without waiting
+    /// for the sink.
+    reached: Arc<Mutex<(Option<Output>, bool)>>,
     /// Where it wrote before this run, if that is another place.
     earlier: Arc<Mutex<Option<Earlier>>>,
     /// The number of this start.
@@ -398,13 +404,25 @@ impl SharedSink {
     /// If that fails.
     pub fn begin(&self, owner: &Owner, note: &mut dyn FnMut(String)) -> Result<()> {
         self.run.store(owner.run(), Ordering::SeqCst);
-        self.sink.lock().begin(owner, note)
+        let mut sink = self.sink.lock();
+        sink.begin(owner, note)?;
+        if let (Some(mark), Some(place)) = (sink.reached(), sink.place()) {
+            *self.reached.lock() = (Some(Output { mark, place, newest: None }), false);
+        }
+        Ok(())
     }
 
-    /// How far it had come after the last commit of this run; nothing before one.
-    pub(crate) fn output_mark(&self) -> Option<OutputMark> {
-        let [output, commits] = [0, 1].map(|at: usize| self.reached[at].load(Ordering::SeqCst));
-        (commits > 0).then_some(OutputMark { output, commits })
+    /// Its output after the last commit of this run; nothing before one.
+    pub(crate) fn output(&self) -> Option<Output> {
+        let reached = self.reached.lock();
+        reached.0.clone().filter(|_| reached.1)
+    }
+
+    /// Its output, as a start finds it once it has [`begun`](SharedSink::begin); none if it remembers nothing from run to run.
+    /// And whether all is there that the state knows of.
+    pub(crate) fn found(&self) -> Option<(Output, bool)> {
+        let (found, is_whole) = (self.reached.lock().0.clone()?, self.sink.lock().is_whole());
+        Some((found, is_whole))
     }
 
     /// See [`Sink::expect_line_feeds`].
@@ -446,11 +464,21 @@ impl SharedSink {
         if let Some(since) = self.since.lock().as_mut().filter(|_| self.is_of_earlier(key)) {
             since.insert(key.clone());
         }
-        if let Some(OutputMark { output, commits }) = sink.reached() {
-            self.reached[0].store(output, Ordering::SeqCst);
-            self.reached[1].store(commits, Ordering::SeqCst);
-        }
+        self.reach(&*sink, key);
         Ok(())
+    }
+
+    /// Takes how far the output has come with a batch. One without rows may have left it as it was.
+    fn reach(&self, sink: &dyn Sink, key: &CommitKey) {
+        let (Some(mark), Some(place)) = (sink.reached(), sink.place()) else { return };
+        let mut reached = self.reached.lock();
+        if reached.0.as_ref().is_some_and(|output| output.mark == mark) {
+            return;
+        }
+        let CommitKey { job, time, partition, id: BatchId { run, digest, .. }, .. } = key;
+        let (job, part, time) = (job.to_string(), *partition, time.as_millis());
+        let newest = Some(Newest { job, part, time, run: *run, digest: *digest });
+        *reached = (Some(Output { mark, place, newest }), true);
     }
 
     /// See [`Sink::due`].
@@ -512,7 +540,7 @@ mod given {
     use super::{CommitKey, Row, Rows};
     use crate::block::{Block, BlockId, Range};
     use crate::framing::Framing;
-    use crate::owner::{BatchId, Lineage, OutputMark, Owner, PlanDigest, StartMark, StateId};
+    use crate::owner::{BatchId, Lineage, Output, Owner, PlanDigest, StartMark, StateId};
     use crate::sync::Arc;
     use crate::time::Time;
 
@@ -543,7 +571,7 @@ mod given {
         pub(super) starts: Vec<StartMark>,
         /// The start that planned each batch.
         pub(super) planned: BTreeMap<u64, u64>,
-        pub(super) outputs: Vec<OutputMark>,
+        pub(super) outputs: Vec<Output>,
     }
 
     impl State {
@@ -563,6 +591,7 @@ mod given {
                 lineage: Lineage::new(self.starts.clone()),
                 adoption: None,
                 outputs: self.outputs.clone(),
+                expected: Vec::new(),
             }
         }
 

@@ -28,11 +28,11 @@ use rustix::io::Errno;
 use super::book::Known;
 use super::{BatchMeta, Cell, CommitKey, Existing, Ledger, RowRef, Rows, Sink};
 use crate::error::{Error, Result};
-use crate::owner::{OutputMark, Owner};
+use crate::owner::{Lack, Newest, OutputMark, Owner};
 use crate::sync::planted::{Planted, planted};
 use crate::time::Time;
 use crate::wal::storage::Access;
-use crate::words::count;
+use crate::words::{by_number, count};
 
 use books::{Books, Failed, Stranger};
 
@@ -61,6 +61,8 @@ pub struct Sqlite {
     path: String,
     /// Which file it is.
     file: Option<(u64, u64)>,
+    /// No database is there: it is made once this start may write, and an empty one in memory stands for it until then.
+    is_new: bool,
     table: String,
     existing: Existing,
     /// Nothing is written here any more.
@@ -82,7 +84,7 @@ struct Begun {
 }
 
 impl Sqlite {
-    /// Opens a database, or makes it.
+    /// Opens a database; one that is not there is made once the start may write to it.
     ///
     /// # Errors
     /// If it cannot be opened or is no database.
@@ -101,14 +103,23 @@ impl Sqlite {
         access: Access,
     ) -> Result<Self> {
         let name = path.display().to_string();
+        let is_new = path.metadata().map_or(true, |about| about.is_file() && about.len() == 0);
         let connection = match access {
-            Access::Write => connect(path),
-            Access::Look => looking::connect(path),
+            Access::Write if !is_new => connect(path),
+            _ => looking::connect(path),
         };
         let connection = connection.map_err(|err| failure(&name, "cannot open", &err))?;
-        let (table, committed) = (table.to_owned(), Ledger::default());
-        let (is_left, begun, file) = (false, None, file_id(path));
-        Ok(Sqlite { connection, path: name, file, table, existing, is_left, begun, committed })
+        Ok(Sqlite {
+            connection,
+            file: file_id(path),
+            is_new: is_new && access == Access::Write,
+            path: name,
+            table: table.to_owned(),
+            existing,
+            is_left: false,
+            begun: None,
+            committed: Ledger::default(),
+        })
     }
 
     /// A table that is written to no more: what else is there is none of its business.
@@ -158,31 +169,45 @@ impl Sqlite {
 
     /// Why this owner must not write to the table; nothing if it may.
     fn refusal(&self, owner: &Owner, books: &Books) -> rusqlite::Result<Option<String>> {
-        let remedies = |right: &str| {
-            format!(
-                "Give the sink another table or database, or {right}, or set `existing = \"append\"`: then rows are added to \
-                 those that are there, and may be there twice"
-            )
-        };
         let title = self.title();
         if let Some((job, key)) = books.keys().find(|(_, key)| !owner.knows(key)) {
             return Ok(Some(format!(
                 "{title} holds output that {owner} knows nothing of, such as batch {} of job `{job}`, which start {} of it \
-                 planned: the state directory was restored from an older copy. {}",
+                 planned: the state directory was restored from an older copy, or what it knew of these batches was given up \
+                 (`inspect --accept-loss`, `--cut`). {}",
                 key.time,
                 key.run,
                 remedies("the state directory of the same moment")
             )));
         }
-        let (mark, moment) = (books.mark(), remedies("the output of the same moment"));
-        let known = owner.commits_of(mark.output);
-        if mark.commits < known {
-            return Ok(Some(format!(
-                "{title} holds {} of {owner}, which made {known} there: the database was restored from an older \
-                 copy. {moment}",
-                count(mark.commits, "commit")
-            )));
+        let moment = remedies("the output of the same moment");
+        let lack = self.lack(owner, books);
+        let text = |lack| owner.lack_text(lack, (&title, "database"), "");
+        if let Some(lack) = lack.as_ref().filter(|lack| !matches!(lack, Lack::All(_))) {
+            return Ok(Some(format!("{}. {moment}", text(lack))));
         }
+        let stranger = self.stranger(owner, books)?;
+        Ok(stranger.or_else(|| {
+            let lack = text(lack.as_ref()?);
+            Some(format!(
+                "{lack}. Put the output back. To go on without it, give the sink another table or database, or set `existing = \
+                 \"append\"`, which one start is enough of: then nothing that was committed is written again"
+            ))
+        }))
+    }
+
+    /// What the table lacks of what this owner committed.
+    fn lack(&self, owner: &Owner, books: &Books) -> Option<Lack> {
+        let has = |newest: &Newest| {
+            let book = books.find(&newest.job, newest.part);
+            book.is_some_and(|book| book.keys().any(|key| newest.is(key)))
+        };
+        owner.lack(self.place().as_deref(), books.is_there().then(|| books.mark()), has)
+    }
+
+    /// Why this owner must not write to what others wrote; nothing if there is nothing of others.
+    fn stranger(&self, owner: &Owner, books: &Books) -> rusqlite::Result<Option<String>> {
+        let title = self.title();
         Ok(match books.stranger(&self.connection, self.has_rows()?)? {
             None => None,
             Some(Stranger::State(other)) => {
@@ -193,7 +218,8 @@ impl Sqlite {
             }
             Some(Stranger::Nobody(_)) if !owner.has_state() || self.is_adopted(owner)? => None,
             Some(Stranger::Nobody(what)) => Some(format!(
-                "{title} holds output that {owner} did not write, such as {what}. {moment}"
+                "{title} holds output that {owner} did not write, such as {what}. {}",
+                remedies("the output of the same moment")
             )),
         })
     }
@@ -263,7 +289,8 @@ impl Sqlite {
             return Ok(());
         }
         Err(Error::Failed(format!(
-            "the database {} was removed or replaced while it was open: put it back, or start again, which makes another one",
+            "the database {} was removed or replaced while it was open, with what was committed: put it back; the next start looks for it, \
+             and names the ways out",
             self.path
         )))
     }
@@ -338,10 +365,24 @@ impl Sink for Sqlite {
     }
 
     fn begin(&mut self, owner: &Owner, note: &mut dyn FnMut(String)) -> Result<()> {
+        if self.is_new && !self.is_left {
+            let made = connect(Path::new(&self.path));
+            self.connection = made.map_err(|err| self.fail("cannot open", &err))?;
+            (self.is_new, self.file) = (false, file_id(Path::new(&self.path)));
+        }
         let books = Books::read(&self.connection, &self.table, owner);
         let mut books = books.map_err(|failed| self.unread(failed))?;
         let fail = |err| self.fail("cannot read", &err);
         let is_in_order = self.refusal(owner, &books).map_err(fail)?.is_none();
+        let place = self.place();
+        let gone = owner.gone(place.as_deref()).filter(|_| !books.is_there() && !self.is_left);
+        if let Some(gone) = gone {
+            let (title, are) = (self.title(), by_number(gone, "is", "are"));
+            let (gone, of) = (count(gone, "commit"), by_number(gone, "it", "them"));
+            note(format!(
+                "{title}: {gone} of this state directory {are} not there any more, and nothing of {of} is written again"
+            ));
+        }
         if owner.adoption.is_some() && !books.is_there() && !self.appends() {
             books.adopt(&self.connection, owner).map_err(fail)?;
             if books.is_there() {
@@ -362,6 +403,10 @@ impl Sink for Sqlite {
 
     fn reached(&self) -> Option<OutputMark> {
         Some(self.begun.as_ref()?.books.as_ref()?.mark())
+    }
+
+    fn is_whole(&self) -> bool {
+        self.begun.as_ref().is_none_or(|begun| begun.is_in_order)
     }
 
     fn committed(&mut self, key: &CommitKey) -> Result<bool> {
@@ -445,6 +490,14 @@ fn failure(path: &str, what: &str, err: &rusqlite::Error) -> Error {
         Some(ErrorCode::SystemIoFailure) => Error::io(format!("{what}: {err}"), Errno::IO.into()),
         _ => Error::Failed(format!("{what}: {err}")),
     }
+}
+
+/// The ways out of a refusal.
+fn remedies(right: &str) -> String {
+    format!(
+        "Give the sink another table or database, or {right}, or set `existing = \"append\"`: then rows are added to those that \
+         are there, and may be there twice"
+    )
 }
 
 /// Which file a path leads to; none if there is none.

@@ -516,6 +516,58 @@ fn a_directory_that_is_gone_is_told_and_breaks_nothing() {
 }
 
 #[test]
+fn rows_of_an_open_file_are_missed_with_their_directory() {
+    let place = Place::new();
+    place.killed_with_an_open_file("files");
+    // A start writes down what it finds, before it acknowledges anything.
+    place.send_and_kill(&rolled("files", OPEN), "", "3\n");
+    fs::rename(place.path("out"), place.path("away")).expect("moved");
+    for file in [rolled("files", OPEN), rolled("files", "path = 'DIR/out'")] {
+        let said = place.refused(&file, "");
+        let words =
+            ["/out holds nothing of the state directory ", " there: the directory was removed"];
+        words.iter().for_each(|words| assert!(said.contains(words), "{words}:\n{said}"));
+        assert!(!place.path("out").exists());
+    }
+    fs::rename(place.path("away"), place.path("out")).expect("moved");
+    place.stop(place.listen(&rolled("files", OPEN), "", "4\n", &[": now all-"]));
+    assert_eq!(place.lines_in("out"), ["1", "2", "3", "4"]);
+}
+
+/// Two sinks that a job writes to, with open files in these directories.
+fn two_rolled(one: &str, two: &str) -> String {
+    let sink = |name: &str, path: &str| {
+        format!("[sink.{name}.file]\npath = 'DIR/{path}'\nroll = {{ age = '9h' }}\n")
+    };
+    format!(
+        "[source.in.socket]\nlisten = '127.0.0.1:0'\nframing = 'relp'\nack = 'batch'\n[job.all]\nfrom = ['in']\n\
+         to = ['one', 'two']\nlines = {{}}\n{}{}",
+        sink("one", one),
+        sink("two", two)
+    )
+}
+
+#[test]
+fn sinks_that_change_places_say_whose_files_they_finish() {
+    let place = Place::new();
+    place.send_and_kill(&two_rolled("a", "b"), "", "1\n");
+    let says = [
+        "sink `one`: it wrote to ",
+        "sink `two`: it wrote to ",
+        ", with 1 batch; sink `two` wrote there before",
+        ", with 1 batch; sink `one` wrote there before",
+    ];
+    place.stop(place.listen(&two_rolled("b", "a"), "", "2\n", &says));
+    assert_eq!([place.lines_in("a"), place.lines_in("b")], [["1", "2"], ["1", "2"]]);
+    // And back, with their directories.
+    fs::rename(place.path("a"), place.path("c")).expect("moved");
+    fs::rename(place.path("b"), place.path("a")).expect("moved");
+    fs::rename(place.path("c"), place.path("b")).expect("moved");
+    place.stop(place.listen(&two_rolled("a", "b"), "", "3\n", &says[..2]));
+    assert_eq!([place.lines_in("a"), place.lines_in("b")], [["1", "2", "3"], ["1", "2", "3"]]);
+}
+
+#[test]
 fn rows_that_are_missing_are_told_before_a_sink_is_retired() {
     let place = Place::new();
     place.killed_with_an_open_file("files");

@@ -16,7 +16,7 @@ use crate::verdicts::{Verdict, inspect};
 
 /// What people do, a step after the other, in a directory of their own.
 #[derive(Clone, Copy, Debug)]
-enum Step {
+pub enum Step {
     /// Runs with this state and this output, sends these lines, waits until they are in the log, stops in order: exit 0.
     Run(&'static str, &'static str, &'static [&'static str]),
     /// The same, and is killed once the lines are acknowledged.
@@ -25,7 +25,7 @@ enum Step {
     Refused(&'static str, &'static str, &'static [&'static str]),
     /// Copies a directory; what the second one held is gone.
     CopyAll(&'static str, &'static str),
-    /// Removes a directory.
+    /// Removes a directory or a file.
     Remove(&'static str),
     /// Moves the files of an output that count to another directory, as those do who take finished files.
     Take(&'static str, &'static str),
@@ -33,8 +33,21 @@ enum Step {
     RemoveHidden(&'static str, &'static str),
     /// What the files of these directories hold, sorted.
     Expect(&'static [&'static str], &'static [&'static str]),
-    /// The configuration has this line in the section of the sink from now on.
+    /// The configuration has this line in the section of the sink from now on; one with a table is a sink of SQLite.
     Sink(&'static str),
+    /// Renames a file or directory.
+    Move(&'static str, &'static str),
+    /// Copies a file.
+    Copy(&'static str, &'static str),
+    /// Makes an empty directory, or an empty file in place of one that is there.
+    MakeEmpty(&'static str),
+    /// Nothing has this name: a start that was refused made nothing.
+    Absent(&'static str),
+    /// The last run said this, each in a line.
+    Said(&'static [&'static str]),
+    /// The table `rows` of a database has these texts.
+    #[cfg(feature = "sqlite")]
+    Rows(&'static str, &'static [&'static str]),
 }
 
 use Step::{CopyAll, Expect, Kill, Refused, Remove, RemoveHidden, Run, Sink, Take};
@@ -44,6 +57,8 @@ struct World {
     sink: &'static str,
     /// A defect of the program, where it has some.
     planted: Option<&'static str>,
+    /// What the last run said.
+    said: Vec<String>,
 }
 
 impl World {
@@ -70,11 +85,12 @@ impl World {
     }
 
     fn write(&self, state: &str, out: &str) {
+        let kind = if self.sink.contains("table = ") { "sqlite" } else { "file" };
         let text = format!(
             "name = 'owners'\nbatch_interval = '1h'\nhttp = 'off'\nstate_dir = '{state}'\n\
              [source.in.socket]\nlisten = '127.0.0.1:0'\nframing = 'relp'\n\
              [job.lines]\nfrom = ['in']\nlines = {{}}\nto = ['out']\n\
-             [sink.out.file]\npath = '{out}'\n{}\n",
+             [sink.out.{kind}]\npath = '{out}'\n{}\n",
             self.sink
         );
         fs::write(self.path("pipeline.toml"), text).expect("written");
@@ -99,10 +115,11 @@ impl World {
                 let verdict = self.verdict(state, out);
                 verdict.into_iter().for_each(|it| it.expect(Some(0), ""));
                 let program = self.start(state, out);
-                send(&program, lines);
+                self.said = send(&program, lines);
                 program.signal(Signal::TERM);
                 let (code, _, said) = program.finish();
                 assert_eq!(code, Some(0), "{}", said.join("\n"));
+                self.said.extend(said);
             }
             Kill(state, out, lines) => {
                 let mut program = self.start(state, out);
@@ -140,6 +157,25 @@ impl World {
             }
             Expect(outs, lines) => assert_eq!(self.lines(outs), lines, "in {outs:?}"),
             Sink(line) => self.sink = line,
+            Step::Move(from, to) => fs::rename(self.path(from), self.path(to)).expect("moved"),
+            Step::Copy(from, to) => drop(fs::copy(self.path(from), self.path(to)).expect("copied")),
+            Step::MakeEmpty(name) => match self.path(name).is_file() {
+                true => fs::write(self.path(name), "").expect("written"),
+                false => fs::create_dir(self.path(name)).expect("made"),
+            },
+            Step::Absent(name) => assert!(!self.path(name).exists(), "{name} is there"),
+            Step::Said(words) => {
+                let said = self.said.join("\n");
+                words.iter().for_each(|word| assert!(said.contains(word), "no `{word}` in {said}"));
+            }
+            #[cfg(feature = "sqlite")]
+            Step::Rows(name, expected) => {
+                let database = rusqlite::Connection::open(self.path(name)).expect("a database");
+                let mut all = database.prepare("SELECT c1 FROM rows ORDER BY c1").expect("a table");
+                let rows = all.query_map([], |row| row.get::<_, String>(0)).expect("rows");
+                let rows: Vec<String> = rows.map(|row| row.expect("a text")).collect();
+                assert_eq!(rows, expected, "in {name}");
+            }
         }
     }
 }
@@ -159,7 +195,9 @@ fn data(directory: &Path) -> Vec<PathBuf> {
 }
 
 fn remove(directory: &Path) {
-    if directory.exists() {
+    if directory.is_file() {
+        fs::remove_file(directory).expect("removed");
+    } else if directory.exists() {
         fs::remove_dir_all(directory).expect("removed");
     }
 }
@@ -171,22 +209,22 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn check(sink: &'static str, steps: &[Step]) {
+pub fn check(sink: &'static str, steps: &[Step]) {
     check_with(sink, steps, None);
 }
 
 /// With this defect in the program.
 fn check_with(sink: &'static str, steps: &[Step], planted: Option<&'static str>) {
     let directory = tempfile::tempdir().expect("a directory");
-    let mut world = World { directory, sink, planted };
+    let mut world = World { directory, sink, planted, said: Vec::new() };
     for (at, step) in steps.iter().enumerate() {
         eprintln!("step {at}: {step:?}");
         world.step(*step);
     }
 }
 
-const ROLL: &str = "roll = { bytes = '1MiB' }";
-const APPEND: &str = "existing = 'append'";
+pub const ROLL: &str = "roll = { bytes = '1MiB' }";
+pub const APPEND: &str = "existing = 'append'";
 
 #[test]
 fn a_new_state_does_not_count_what_another_one_wrote() {
@@ -267,9 +305,8 @@ fn finished_files_may_be_taken_away() {
                 Expect(&["out"], &["four"]),
                 Expect(&["out", "taken"], &["four", "one", "three", "two"]),
                 Remove("taken"),
-                Remove("out"),
                 Run("s", "out", &["five"]),
-                Expect(&["out"], &["five"]),
+                Expect(&["out"], &["five", "four"]),
             ],
         );
     }
@@ -351,10 +388,15 @@ fn output_without_its_ledger_is_not_taken_for_anything() {
         &[
             Run("s", "out", &["one"]),
             RemoveHidden("out", ".ledger"),
-            Refused("s", "out", &["lines-", "did not write", "or its ledger"]),
+            Refused("s", "out", &["lines-", "did not write", "or its ledger", "hidden files too"]),
+            // Then nothing is there that was committed.
             Take("out", "taken"),
+            Refused("s", "out", &["out holds nothing of", "made 1 commit there"]),
+            Sink(APPEND),
             Run("s", "out", &["two"]),
-            Expect(&["out", "taken"], &["one", "two"]),
+            Sink(""),
+            Run("s", "out", &["three"]),
+            Expect(&["out", "taken"], &["one", "three", "two"]),
         ],
     );
 }
@@ -363,7 +405,7 @@ fn output_without_its_ledger_is_not_taken_for_anything() {
 #[test]
 fn a_run_without_a_state_leaves_the_output_of_others_alone() {
     let directory = tempfile::tempdir().expect("a directory");
-    let world = World { directory, sink: "", planted: None };
+    let world = World { directory, sink: "", planted: None, said: Vec::new() };
     let send_to = |program: Program| {
         let mut peer =
             TcpStream::connect(program.address_after("listening on")).expect("it listens");
@@ -394,7 +436,7 @@ fn a_run_without_a_state_leaves_the_output_of_others_alone() {
 #[test]
 fn the_reported_case() {
     let directory = tempfile::tempdir().expect("a directory");
-    let world = World { directory, sink: "", planted: None };
+    let world = World { directory, sink: "", planted: None, said: Vec::new() };
     let start = |state: &str, out: &str| {
         let to = format!("file://{out}");
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));

@@ -209,7 +209,7 @@ fn outputs_of_others_and_of_other_moments() {
     };
     check(&files, restored, &files, 1, &["knows nothing of", "restored from an older copy"]);
     let removed: Deed = |world| fs::remove_dir_all(world.path("out")).expect("removed");
-    check(&files, removed, &files, 0, &[]);
+    check(&files, removed, &files, 1, &["out holds nothing of", "which made 1 commit there"]);
     let in_the_way: Deed = |world| {
         fs::remove_dir_all(world.path("out")).expect("removed");
         fs::write(world.path("out"), "").expect("written");

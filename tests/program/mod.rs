@@ -8,6 +8,7 @@ pub mod http;
 pub mod peers;
 pub mod pipeline;
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -112,9 +113,17 @@ impl Program {
 
     /// The address that follows `words` on standard error.
     pub fn address_after(&self, words: &str) -> SocketAddr {
-        let line = self.wait_for(words);
-        let address = line.rsplit(' ').next().and_then(|word| word.parse().ok());
-        address.unwrap_or_else(|| panic!("no address in {line}"))
+        address_in(&self.wait_for(words))
+    }
+
+    /// The same, and the lines up to it.
+    pub fn address_and_lines(&self, words: &str) -> (SocketAddr, Vec<String>) {
+        let seen = RefCell::new(Vec::new());
+        let line = self.find(words, |line| {
+            seen.borrow_mut().push(line.to_owned());
+            line.contains(words).then(|| line.to_owned())
+        });
+        (address_in(&line), seen.into_inner())
     }
 
     /// The next event of this name, of a run with `--log-format json`.
@@ -168,6 +177,12 @@ impl Program {
         let status: ExitStatus = self.process.0.wait().expect("it has ended");
         (status.code(), out, err)
     }
+}
+
+/// The address at the end of a line.
+fn address_in(line: &str) -> SocketAddr {
+    let address = line.rsplit(' ').next().and_then(|word| word.parse().ok());
+    address.unwrap_or_else(|| panic!("no address in {line}"))
 }
 
 /// The lines of a pipe, read by a thread of the test.

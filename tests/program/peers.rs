@@ -21,9 +21,11 @@ pub fn are_there(programs: &[&str], install: &str) -> bool {
     false
 }
 
-/// Sends lines over RELP and waits until each is acknowledged: then it is in the log.
-pub fn send(program: &Program, lines: &[impl AsRef<str>]) {
-    let peer = TcpStream::connect(program.address_after("listening on")).expect("it listens");
+/// Sends lines over RELP and waits until each is acknowledged: then it is in the log. Returns what the program said before it
+/// listened.
+pub fn send(program: &Program, lines: &[impl AsRef<str>]) -> Vec<String> {
+    let (address, said) = program.address_and_lines("listening on");
+    let peer = TcpStream::connect(address).expect("it listens");
     peer.set_read_timeout(Some(WATCHDOG)).expect("a socket");
     let mut answers = BufReader::new(peer.try_clone().expect("a socket")).lines();
     let mut peer = peer;
@@ -43,4 +45,5 @@ pub fn send(program: &Program, lines: &[impl AsRef<str>]) {
             waiting.remove(&number.parse::<u64>().unwrap_or(0));
         }
     }
+    said
 }

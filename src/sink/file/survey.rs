@@ -3,8 +3,9 @@
 //! ```text
 //! other ledgers, other manifests ──▶ somebody else's      ─┐
 //! own ledger: keys that the state does not know ─▶ newer   ├─▶ refused with the remedies, or written beside (`append`)
-//!             fewer commits than the state knows ─▶ older  │
-//! no ledger, files that look like output ─▶ nobody's      ─┘   a state from before identities takes over what it may know
+//!             less than the state knows of ─▶ older        │
+//! no ledger, files that look like output ─▶ nobody's       │   a state from before identities takes over what it may know
+//! nothing, and the state made commits here ─▶ gone        ─┘
 //! ```
 //! It changes nothing.
 
@@ -12,11 +13,11 @@ use super::hidden::Hidden;
 use super::ledger::{LedgerFile, Unproven};
 use super::names::{self, Label};
 use crate::error::{Error, Result};
-use crate::owner::Owner;
+use crate::owner::{Lack, Newest, OutputMark, Owner};
 use crate::sink::formatted::FileFormat;
 use crate::sync::Arc;
 use crate::wal::storage::Storage;
-use crate::words::count;
+use crate::words::{by_number, count};
 
 /// A file that looks like output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub(in crate::sink) struct Data {
 #[derive(Debug)]
 pub(in crate::sink) struct Survey {
     dir: String,
+    /// The same, as [`Sink::place`](crate::sink::Sink::place) says it.
+    place: Option<String>,
     /// What is remembered of this owner.
     pub(in crate::sink) own: Option<LedgerFile>,
     /// Whether the file of its last commit is not there.
@@ -49,11 +52,24 @@ impl Survey {
     /// # Errors
     /// If something cannot be read, or is damaged.
     pub(in crate::sink) fn of(storage: &Arc<dyn Storage>, owner: &Owner) -> Result<Survey> {
+        Survey::at(storage, owner, None)
+    }
+
+    /// The same of the place of a sink.
+    ///
+    /// # Errors
+    /// As [`of`](Survey::of).
+    pub(in crate::sink) fn at(
+        storage: &Arc<dyn Storage>,
+        owner: &Owner,
+        place: Option<String>,
+    ) -> Result<Survey> {
         let fail =
             |err| Error::io(format!("cannot read the output directory {}", storage.name()), err);
         let names = storage.list().map_err(fail)?;
         let mut survey = Survey {
             dir: storage.name(),
+            place,
             own: None,
             is_undone: false,
             others: Vec::new(),
@@ -143,7 +159,7 @@ impl Survey {
         }
         let refused =
             self.somebody_elses(owner).or_else(|| self.newer(owner)).or_else(|| self.older(owner));
-        let refused = refused.or_else(|| self.nobodys(owner));
+        let refused = refused.or_else(|| self.nobodys(owner)).or_else(|| self.gone(owner));
         refused.map_or(Ok(()), |why| Err(Error::Failed(why)))
     }
 
@@ -169,7 +185,8 @@ impl Survey {
         let (job, key) = in_ledger.chain(in_files).find(|(_, key)| !owner.knows(key))?;
         Some(format!(
             "{} holds output that {owner} knows nothing of, such as batch {} of job `{job}`, which start {} of it planned: the \
-             state directory was restored from an older copy. {}",
+             state directory was restored from an older copy, or what it knew of these batches was given up (`inspect \
+             --accept-loss`, `--cut`). {}",
             self.dir,
             key.time,
             key.run,
@@ -177,27 +194,73 @@ impl Survey {
         ))
     }
 
-    /// Whether the own output has fewer commits than this state knows of.
+    /// Whether the own output lacks something that this state knows of.
     pub(in crate::sink) fn lacks_commits(&self, owner: &Owner) -> bool {
-        self.older(owner).is_some()
+        self.lack(owner).is_some()
+    }
+
+    /// How far the own output has come; none if there is nothing of it.
+    fn mark(&self) -> Option<OutputMark> {
+        let ledger = self.own.as_ref()?;
+        let hidden: u64 = self.own_hidden.iter().map(|hidden| hidden.commits(Some(ledger))).sum();
+        let mark = ledger.mark();
+        Some(OutputMark { commits: mark.commits - u64::from(self.is_undone) + hidden, ..mark })
+    }
+
+    /// Whether a commit is in the own output.
+    fn has(&self, newest: &Newest) -> bool {
+        let job = names::safe(&newest.job);
+        let book = self.own.as_ref().and_then(|ledger| ledger.book(&job, newest.part));
+        let mut hidden = self.own_hidden.iter().filter(|hidden| {
+            let label = hidden.label();
+            label.job == job && label.part == newest.part
+        });
+        book.is_some_and(|book| book.keys().any(|key| newest.is(key)))
+            || hidden.any(|hidden| hidden.entries().iter().any(|entry| newest.is(&entry.key)))
+    }
+
+    fn lack(&self, owner: &Owner) -> Option<Lack> {
+        owner.lack(self.place.as_deref(), self.mark(), |newest| self.has(newest))
+    }
+
+    fn lack_text(&self, lack: &Lack, owner: &Owner) -> String {
+        let hidden = match lack {
+            Lack::Last(_) | Lack::Newest(_) => "",
+            Lack::All(_) => ", or its hidden files (their names begin with a dot) were",
+            Lack::Commits(..) => {
+                ", or hidden files (their names begin with a dot) were removed from it or are damaged"
+            }
+        };
+        owner.lack_text(lack, (&self.dir, "directory"), hidden)
     }
 
     /// The own output must have every commit that this state knows of.
     fn older(&self, owner: &Owner) -> Option<String> {
-        let ledger = self.own.as_ref()?;
-        let hidden: u64 = self.own_hidden.iter().map(|hidden| hidden.commits(Some(ledger))).sum();
-        let mark = ledger.mark();
-        let found = mark.commits - u64::from(self.is_undone) + hidden;
-        let known = owner.commits_of(mark.output);
-        (found < known).then(|| {
-            format!(
-                "{} holds {} of {owner}, which made {known} there: the directory was restored from an older \
-                 copy, or hidden files (their names begin with a dot) were removed from it or are damaged. {}",
-                self.dir,
-                count(found, "commit"),
-                remedies("the output of the same moment", owner)
-            )
-        })
+        let lack = self.lack(owner).filter(|lack| !matches!(lack, Lack::All(_)))?;
+        let right = remedies("the output of the same moment", owner);
+        Some(format!("{}. {right}", self.lack_text(&lack, owner)))
+    }
+
+    /// Nothing is there, and there was something.
+    fn gone(&self, owner: &Owner) -> Option<String> {
+        let lack = self.lack(owner).filter(|lack| matches!(lack, Lack::All(_)))?;
+        Some(format!(
+            "{}. Put the output back, hidden files too. To go on without it, give the sink another directory, or set \
+             `existing = \"append\"`, which one start is enough of: then nothing that was committed is written again",
+            self.lack_text(&lack, owner)
+        ))
+    }
+
+    /// The commits that are gone with the output that was here, in words; none if it is here, or there was none.
+    pub(in crate::sink) fn gone_text(&self, owner: &Owner) -> Option<String> {
+        let gone = owner.gone(self.place.as_deref()).filter(|_| self.own.is_none())?;
+        let are = by_number(gone, "is", "are");
+        Some(format!(
+            "{}: {} of this state directory {are} not there any more, and nothing of {} is written again",
+            self.dir,
+            count(gone, "commit"),
+            by_number(gone, "it", "them")
+        ))
     }
 
     /// Without a ledger, files that look like output are nobody's, unless a state from before identities may take them over.
@@ -226,10 +289,13 @@ impl Survey {
                  that begins with .tidemill-) was removed"
             }
         };
+        // Without them nothing would be there.
+        let is_gone = self.lack(owner).is_some();
+        let away = if is_gone { "" } else { "Move these files away, or: " };
         Some(format!(
-            "{} holds output that {owner} did not write, such as {name}: {why}. Move these files away, or: {}",
+            "{} holds output that {owner} did not write, such as {name}: {why}. {away}{}",
             self.dir,
-            remedies("the output of the same moment", owner)
+            remedies("the output of the same moment, hidden files too", owner)
         ))
     }
 

@@ -4,6 +4,7 @@ mod owners;
 mod remade;
 
 use super::*;
+use crate::owner::Output;
 use crate::sink::SharedSink;
 use crate::sink::given::{State, key, lines, rows};
 use crate::wal::storage::{Directory, Fault, MemoryStorage};
@@ -323,8 +324,8 @@ fn live(disk: &MemoryStorage, roll: Option<Roll>, state: &mut State, mut next: u
         && sink.deliver(&state.plan("words", next), &BatchMeta::default(), &batch(next)).is_ok()
     {
         // The record of the last commit may be lost: what the state knows is that of the one before.
-        OutputMark::merge(&mut state.outputs, reached.as_slice());
-        reached = sink.output_mark();
+        Output::merge(&mut state.outputs, reached.as_slice());
+        reached = sink.output();
         next += 1;
     }
     next

@@ -22,7 +22,8 @@ use super::{BUSY_AT_START, books};
 pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let could_be_made = parent.is_none_or(Path::is_dir);
-    let connection = match path.symlink_metadata() {
+    // A link that leads nowhere is made a database by a start.
+    let connection = match path.metadata() {
         Err(_) if could_be_made => Connection::open_in_memory()?,
         // The same refusal as at a start.
         Err(_) => Connection::open(path)?,

@@ -5,6 +5,7 @@ mod owners;
 
 use super::*;
 use crate::batch::Failure;
+use crate::owner::Output;
 use crate::sink::given::{State, key, rows};
 use crate::sink::{Row, SharedSink};
 use crate::sync::{Arc, AtomicU64, Ordering};
@@ -86,6 +87,7 @@ fn a_full_disk_is_waited_for() {
         let set = format!("PRAGMA max_page_count = {pages}");
         sink.connection.query_row(&set, [], told).expect("a setting");
     };
+    sink.begun().expect("a run of its own");
     limit(&sink, 5);
     let all: Vec<(Vec<u8>, u64)> = (0..100).map(|at| (vec![b'x'; 1_000], at)).collect();
     let (key, rows) = (key("j", 1_000), rows(&all));

@@ -29,6 +29,8 @@ pub struct Directory {
     /// Kept open, because a sync of the directory is a sync of this. Another one once the directory was made again.
     handle: Mutex<Arc<File>>,
     writable: bool,
+    /// This made it.
+    is_made: bool,
 }
 
 impl Directory {
@@ -39,8 +41,9 @@ impl Directory {
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let what = || format!("cannot make the directory {}", path.display());
+        let is_made = !path.exists();
         make_durably(&path).map_err(|err| Error::io(what(), err))?;
-        Directory::of(path, true)
+        Ok(Directory { is_made, ..Directory::of(path, true)? })
     }
 
     /// Opens a directory that exists, for a look that changes nothing.
@@ -58,7 +61,7 @@ impl Directory {
         if !is_dir {
             return Err(Error::io(what(), io::ErrorKind::NotADirectory.into()));
         }
-        Ok(Directory { path, handle: Mutex::new(Arc::new(handle)), writable })
+        Ok(Directory { path, handle: Mutex::new(Arc::new(handle)), writable, is_made: false })
     }
 
     /// Who uses the directory, if somebody does: `process N`. Changes nothing, and holds nothing on return.
@@ -208,6 +211,13 @@ impl Storage for Directory {
         make_durably(&self.path)?;
         *self.handle.lock() = Arc::new(File::open(&self.path)?);
         Ok(())
+    }
+
+    fn abandon(&self) {
+        if self.is_made && matches!(self.list().as_deref(), Ok([] | [_])) {
+            // What is in it beside the lock keeps it.
+            let _ = fs::remove_file(self.at(LOCK)).and_then(|()| fs::remove_dir(&self.path));
+        }
     }
 
     fn lock(&self) -> Result<Lock> {

@@ -203,6 +203,9 @@ pub trait Storage: fmt::Debug + Send + Sync {
         Ok(())
     }
 
+    /// Nothing was written: removes the directory if this made it and nothing is in it.
+    fn abandon(&self) {}
+
     /// Keeps every other process out until the lock is dropped or this process ends.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ fn run_with(
     let sink = begun(disk, roll, existing, &state.start(mark))?;
     for time in times {
         sink.deliver(&state.plan("words", *time), &meta(), &row(&format!("row of {time}")))?;
-        OutputMark::merge(&mut state.outputs, sink.output_mark().as_slice());
+        Output::merge(&mut state.outputs, sink.output().as_slice());
     }
     sink.close()
 }
@@ -44,7 +44,7 @@ fn killed(
     for time in times {
         let rows = row(&format!("row of {time}"));
         sink.deliver(&state.plan("words", *time), &meta(), &rows).expect("written");
-        OutputMark::merge(&mut state.outputs, sink.output_mark().as_slice());
+        Output::merge(&mut state.outputs, sink.output().as_slice());
     }
     disk.after_kill()
 }

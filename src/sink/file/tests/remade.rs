@@ -41,7 +41,7 @@ fn a_directory_is_made_again_with_what_it_remembered() {
         (vec!["words-3-0.txt".into(), "words-4-0.txt".into()], true)
     );
     assert_eq!(sink.take_notes(), Vec::<String>::new(), "it is told once");
-    OutputMark::merge(&mut state.outputs, sink.output_mark().as_slice());
+    Output::merge(&mut state.outputs, sink.output().as_slice());
     let disk = disk.after_power_cut(1);
     let sink = begun(&disk, None, Existing::Committed, &state.start(2)).expect("its own");
     keys.iter().for_each(|key| deliver(&sink, key).expect("committed"));
@@ -64,8 +64,8 @@ fn a_directory_that_goes_away_before_the_name_is_given_is_no_commit() {
     assert!(!sink.committed(&key).expect("told"), "its file has no name");
     let sink = SharedSink::new(sink);
     deliver(&sink, &key).expect("written again");
-    OutputMark::merge(&mut state.outputs, sink.output_mark().as_slice());
-    assert_eq!(state.outputs[0].commits, 1);
+    Output::merge(&mut state.outputs, sink.output().as_slice());
+    assert_eq!(state.outputs[0].mark.commits, 1);
     let disk = disk.after_kill();
     let sink = begun(&disk, None, Existing::Committed, &state.start(2)).expect("its own");
     deliver(&sink, &key).expect("committed");
@@ -84,7 +84,7 @@ fn a_ledger_that_is_removed_is_written_again() {
         sink.take_notes(),
         ["the ledger of memory was removed while it was written to, and is written again"]
     );
-    OutputMark::merge(&mut state.outputs, sink.output_mark().as_slice());
+    Output::merge(&mut state.outputs, sink.output().as_slice());
     drop(sink);
     begun(&disk, None, Existing::Committed, &state.start(2)).expect("its own");
 }
@@ -103,7 +103,8 @@ fn rows_that_go_with_an_open_file_are_an_error_and_the_next_start_goes_on() {
         assert_eq!(
             err.to_string(),
             "memory/.words-10-0.open was removed while it was written to: 20 bytes are missing of the rows of 2 batches (10 to \
-             20 ms), which are committed. They are in no output; the next start goes on without them"
+             20 ms), which are committed. They are in no output: put back what was removed; the next start looks for it, and names the \
+             ways out"
         );
         assert!(err.of_system().is_none(), "it does not pass");
     }
@@ -130,7 +131,7 @@ fn files_that_are_rolled_go_on_in_the_directory_that_is_made_again() {
         notes.len() == 1 && notes[0].ends_with("; 1 committed file is not there any more"),
         "{notes:?}"
     );
-    OutputMark::merge(&mut state.outputs, sink.output_mark().as_slice());
+    Output::merge(&mut state.outputs, sink.output().as_slice());
     drop(sink);
     let sink = begun(&disk, roll, Existing::Committed, &state.start(2)).expect("its own");
     keys.iter().for_each(|key| deliver(&sink, key).expect("committed"));
@@ -207,7 +208,7 @@ fn r6_a_directory_that_is_lost_and_a_fault_at_each_step_neither_lose_nor_repeat(
             disk.fail(call, fault);
             let mut next = 3;
             while next <= 5 && deliver(&sink, &state.plan("words", next)).is_ok() {
-                OutputMark::merge(&mut state.outputs, sink.output_mark().as_slice());
+                Output::merge(&mut state.outputs, sink.output().as_slice());
                 next += 1;
             }
             let clean = disk.calls() < call;

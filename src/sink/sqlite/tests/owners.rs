@@ -22,8 +22,8 @@ fn write_of(job: &str, sink: &SharedSink, state: &mut State, times: &[u64]) {
     for time in times {
         deliver(sink, &state.plan(job, *time), &[*time]).expect("written");
     }
-    let newest: Vec<OutputMark> = sink.output_mark().into_iter().collect();
-    OutputMark::merge(&mut state.outputs, &newest);
+    let newest: Vec<Output> = sink.output().into_iter().collect();
+    Output::merge(&mut state.outputs, &newest);
 }
 
 /// The times of the batches in a table.

@@ -1,0 +1,238 @@
+//! What a state directory remembers of its outputs: where each is, how many commits it has, which was the newest; and what a
+//! start expects of them for that.
+//!
+//! ```text
+//! place ─▶ the output that was written to last there ─▶ at the next start that place holds this output, with all of it
+//!            nothing of it is there ─▶ gone            another one, or the newest commit is not in it ─▶ an older copy
+//! ```
+//! A place that no sink of the start before wrote to may be empty: somebody gave the sink another place. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Owner, PlanDigest, Written};
+use crate::words::count;
+
+/// How many outputs a state directory remembers.
+const OUTPUTS_MAX: usize = 64;
+
+/// How far an output had come when a batch was committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputMark {
+    /// The number that the output drew when it was made.
+    pub(crate) output: u64,
+    /// How many commits it had.
+    pub(crate) commits: u64,
+}
+
+/// The newest commit of an output.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Newest {
+    /// The job's name.
+    pub(crate) job: String,
+    /// The partition of the output.
+    pub(crate) part: u32,
+    /// The batch's time, in milliseconds.
+    pub(crate) time: u64,
+    /// The start that planned it.
+    pub(crate) run: u64,
+    pub(crate) digest: PlanDigest,
+}
+
+impl Newest {
+    /// Whether an output remembers this batch by that key.
+    pub(crate) fn is(&self, key: &Written) -> bool {
+        (self.time, self.run, self.digest) == (key.time, key.run, key.digest)
+    }
+}
+
+/// What a state directory remembers of an output.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Output {
+    pub(crate) mark: OutputMark,
+    /// Where it is, as the sink says it; empty: it was written down before places were.
+    pub(crate) place: String,
+    /// None: not known.
+    pub(crate) newest: Option<Newest>,
+}
+
+impl Output {
+    /// Takes over what is newer; the outputs that were not written to for the longest time are forgotten.
+    pub(crate) fn merge(known: &mut Vec<Output>, newer: &[Output]) {
+        for output in newer {
+            known.retain(|other| other.mark.output != output.mark.output);
+            known.push(output.clone());
+        }
+        let excess = known.len().saturating_sub(OUTPUTS_MAX);
+        known.drain(..excess);
+    }
+
+    /// The same for what was written down before places were.
+    pub(crate) fn merge_marks(known: &mut Vec<Output>, newer: &[OutputMark]) {
+        for mark in newer {
+            let at = known.iter().position(|other| other.mark.output == mark.output);
+            let mut output = at.map_or_else(Output::default, |at| known.remove(at));
+            let commits = mark.commits.max(output.mark.commits);
+            output.mark = OutputMark { commits, ..*mark };
+            Output::merge(known, &[output]);
+        }
+    }
+}
+
+/// What a start expects in a place that one of its sinks writes to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Expected {
+    pub(crate) place: String,
+    /// The output that was written to last there.
+    pub(crate) last: OutputMark,
+    /// The output that may be there as well: the sink wrote to it in another place, and somebody may have moved both.
+    pub(crate) moved: Option<u64>,
+    /// Whether the start before wrote there, and somebody who did has not moved.
+    pub(crate) is_due: bool,
+}
+
+/// What of an output is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Lack {
+    /// All of it, which was so many commits.
+    All(u64),
+    /// Some: that many commits are there, of so many.
+    Commits(u64, u64),
+    /// The newest commit: another copy went on.
+    Newest(Newest),
+    /// The output that was there last, which had so many commits: an older one is there.
+    Last(u64),
+}
+
+impl Owner {
+    fn expected(&self, place: Option<&str>) -> Option<&Expected> {
+        let mut expected = self.expected.iter();
+        expected.find(|it| Some(it.place.as_str()) == place && it.last.commits > 0)
+    }
+
+    /// What is not there of the output in a place. `found`: how far the one that is there has come, if there is one; `has` says
+    /// whether a commit is in it.
+    pub(crate) fn lack(
+        &self,
+        place: Option<&str>,
+        found: Option<OutputMark>,
+        has: impl Fn(&Newest) -> bool,
+    ) -> Option<Lack> {
+        let expected = self.expected(place);
+        let Some(found) = found else {
+            let due = expected.filter(|it| it.is_due)?;
+            return Some(Lack::All(due.last.commits));
+        };
+        let known = self.outputs.iter().find(|known| known.mark.output == found.output);
+        if let Some(known) = known {
+            if found.commits < known.mark.commits {
+                return Some(Lack::Commits(found.commits, known.mark.commits));
+            }
+            if let Some(newest) = known.newest.as_ref().filter(|newest| !has(newest)) {
+                return Some(Lack::Newest(newest.clone()));
+            }
+        }
+        let other = expected.filter(|it| it.last.output != found.output);
+        let other = other.filter(|it| it.moved != Some(found.output))?;
+        Some(Lack::Last(other.last.commits))
+    }
+
+    /// How many commits of the output in a place are gone with it, whether the start is refused for it or not.
+    pub(crate) fn gone(&self, place: Option<&str>) -> Option<u64> {
+        self.expected(place).map(|it| it.last.commits)
+    }
+
+    /// What a place lacks, for a refusal. `hidden`: what else may be the cause.
+    pub(crate) fn lack_text(
+        &self,
+        lack: &Lack,
+        (title, thing): (&str, &str),
+        hidden: &str,
+    ) -> String {
+        let copy = format!("the {thing} was restored from an older copy{hidden}");
+        match lack {
+            Lack::All(commits) => format!(
+                "{title} holds nothing of {self}, which made {} there: the {thing} was removed, moved away or emptied{hidden}",
+                count(*commits, "commit")
+            ),
+            Lack::Commits(found, known) => format!(
+                "{title} holds {} of {self}, which made {known} there: {copy}",
+                count(*found, "commit")
+            ),
+            Lack::Newest(Newest { job, time, .. }) => format!(
+                "{title} does not hold batch {time} of job `{job}`, the newest commit of {self} there, but others in its place: \
+                 {copy}"
+            ),
+            Lack::Last(commits) => format!(
+                "{title} holds output of {self} that is older than what it wrote there last, with {}: {copy}",
+                count(*commits, "commit")
+            ),
+        }
+    }
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+
+    fn newest(time: u64) -> Newest {
+        Newest { job: "j".to_owned(), time, ..Newest::default() }
+    }
+
+    fn output(output: u64, commits: u64, place: &str, time: u64) -> Output {
+        let mark = OutputMark { output, commits };
+        Output { mark, place: place.to_owned(), newest: Some(newest(time)) }
+    }
+
+    #[test]
+    fn few_outputs_are_remembered_and_the_newest_is_the_last() {
+        let mut known = Vec::new();
+        for number in 0..100 {
+            Output::merge(&mut known, &[output(number, 5, "a", 1)]);
+            Output::merge(&mut known, &[output(7, number, "b", number)]);
+        }
+        assert_eq!((known.len(), known.last()), (OUTPUTS_MAX, Some(&output(7, 99, "b", 99))));
+        assert!(!known.iter().any(|it| it.mark.output == 3), "it was not written to for long");
+        // What is said with a place is what is the case now, also where that is less.
+        Output::merge(&mut known, &[output(7, 2, "b", 3)]);
+        assert_eq!(known.last(), Some(&output(7, 2, "b", 3)));
+        // What was written down before places were says no more than how many there were.
+        Output::merge_marks(&mut known, &[OutputMark { output: 7, commits: 1 }]);
+        assert_eq!(known.last(), Some(&output(7, 2, "b", 3)));
+        Output::merge_marks(&mut known, &[OutputMark { output: 200, commits: 1 }]);
+        let marked = Output { mark: OutputMark { output: 200, commits: 1 }, ..Output::default() };
+        assert_eq!((known.len(), known.last()), (OUTPUTS_MAX, Some(&marked)));
+    }
+
+    /// What the place `a` lacks, where output 1 was written to last and had three commits; output 2 has two. `found`: the output
+    /// that is there, its commits, and the time of its newest.
+    fn check(is_due: bool, moved: Option<u64>, found: Option<[u64; 3]>, expected: Option<Lack>) {
+        let last = OutputMark { output: 1, commits: 3 };
+        let owner = Owner {
+            outputs: vec![output(2, 2, "b", 20), output(1, 3, "a", 30)],
+            expected: vec![Expected { place: "a".to_owned(), last, moved, is_due }],
+            ..Owner::default()
+        };
+        let mark = found.map(|[output, commits, _]| OutputMark { output, commits });
+        let time = found.map(|[_, _, time]| time);
+        let lack = owner.lack(Some("a"), mark, |newest| Some(newest.time) == time);
+        assert_eq!(lack, expected, "{is_due} {moved:?} {found:?}");
+        assert_eq!(owner.lack(Some("c"), None, |_| false), None, "nothing is known of it");
+    }
+
+    #[test]
+    fn what_a_place_lacks() {
+        check(true, None, Some([1, 3, 30]), None);
+        check(true, None, Some([1, 4, 30]), None);
+        check(true, None, None, Some(Lack::All(3)));
+        check(false, None, None, None);
+        check(true, None, Some([1, 2, 30]), Some(Lack::Commits(2, 3)));
+        // As many, and others.
+        check(true, None, Some([1, 3, 20]), Some(Lack::Newest(newest(30))));
+        // Another output, of before, or one that was moved with its sink.
+        check(true, None, Some([2, 2, 20]), Some(Lack::Last(3)));
+        check(false, None, Some([2, 2, 20]), Some(Lack::Last(3)));
+        check(true, Some(2), Some([2, 2, 20]), None);
+        check(true, Some(2), Some([2, 1, 20]), Some(Lack::Commits(1, 2)));
+        check(true, None, Some([9, 1, 10]), Some(Lack::Last(3)));
+    }
+}
