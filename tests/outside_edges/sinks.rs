@@ -31,8 +31,12 @@ impl Case {
     }
 
     fn start(&self) -> Program {
+        self.start_with(&[])
+    }
+
+    fn start_with(&self, options: &[&str]) -> Program {
         let file = self.path("p.toml").display().to_string();
-        Program::start(&["run", &file, "--log-format", "json"])
+        Program::start(&[&["run", &file, "--log-format", "json"], options].concat())
     }
 
     /// A new file with one line.
@@ -94,7 +98,7 @@ fn an_output_directory_that_is_removed_is_made_again() {
 }
 
 #[test]
-fn rows_of_an_open_file_that_is_removed_end_the_run_and_the_next_start_goes_on() {
+fn rows_of_an_open_file_that_is_removed_end_the_run_and_are_missed_until_they_are_given_up() {
     let case = Case::new("file]\npath = 'DIR/out'\nroll = { age = '1h' }");
     let out = case.path("out");
     let program = case.start();
@@ -107,11 +111,19 @@ fn rows_of_an_open_file_that_is_removed_end_the_run_and_the_next_start_goes_on()
     assert_eq!(code, Some(1), "{said}");
     let error = "was removed while it was written to: 4 bytes are missing of the rows of 1 batch ";
     assert!(said.contains(error), "{said}");
-    let program = case.start();
+    let (code, _, said) = case.start().finish();
+    let said = said.join("\n");
+    assert!(code == Some(1) && said.contains("which made 1 commit there"), "{said}");
+    assert!(!out.exists());
+    let program = case.start_with(&["--set", "sink.out.existing=append"]);
     case.put("three");
     until_written(&program, "three");
     program.stop();
-    check_lines(&out, &["two", "three"]);
+    let program = case.start();
+    case.put("four");
+    until_written(&program, "four");
+    program.stop();
+    check_lines(&out, &["two", "three", "four"]);
 }
 
 #[cfg(feature = "sqlite")]
