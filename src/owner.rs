@@ -21,7 +21,6 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Result};
 
-pub use outputs::OutputMark;
 pub(crate) use outputs::{Expected, Lack, Newest, Output};
 
 /// The identity of a state directory, shown as 32 hexadecimal digits.
@@ -220,6 +219,15 @@ impl Adoption {
         let is_covered = self.covered.is_some_and(|covered| self.first <= time && time <= covered);
         is_covered || self.planned.contains(&time)
     }
+}
+
+/// How far an output had come when a batch was committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputMark {
+    /// The number that the output drew when it was made.
+    pub(crate) output: u64,
+    /// How many commits it had.
+    pub(crate) commits: u64,
 }
 
 /// Who is about to write, as a start tells its sinks before anything is written.

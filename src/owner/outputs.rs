@@ -9,20 +9,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Owner, PlanDigest, Written};
+use super::{OutputMark, Owner, PlanDigest, Written};
 use crate::words::count;
 
 /// How many outputs a state directory remembers.
 const OUTPUTS_MAX: usize = 64;
-
-/// How far an output had come when a batch was committed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OutputMark {
-    /// The number that the output drew when it was made.
-    pub(crate) output: u64,
-    /// How many commits it had.
-    pub(crate) commits: u64,
-}
 
 /// The newest commit of an output.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -52,8 +52,8 @@ impl File {
         match missing.map_err(|err| self.failed_write(err))? {
             missing if missing.is_empty() => Ok(()),
             missing => {
-                let what = "They are in no output: put back what was removed; the next start looks for it, and names the ways out";
-                Err(self.give_up(format!("{missing}. {what}")))
+                let what = "put back what was removed; the next start looks for it, and names the ways out";
+                Err(self.give_up(format!("{missing}. They are in no output: {what}")))
             }
         }
     }
