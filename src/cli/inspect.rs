@@ -157,6 +157,10 @@ fn loss_text(given_up: &GivenUp) -> String {
 
 fn accepted_text(Accepted { given_up, states }: &Accepted) -> String {
     let mut text = format!("given up: {}\n", loss_text(given_up));
+    text.push_str(
+        "  outputs may hold batches that are given up: the next start names and refuses such an output until its sink has \
+         `existing = \"append\"`, or another place\n",
+    );
     if given_up.checkpoints {
         return text;
     }

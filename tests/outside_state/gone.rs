@@ -1,7 +1,7 @@
 //! Output that is gone while nothing runs, or is that of another moment: a start says what is missing, and what to do.
 
 use crate::owners::Step::{
-    Absent, CopyAll, Expect, MakeEmpty, Move, Refused, Remove, Run, Said, Sink,
+    Absent, CopyAll, Expect, Inspect, Lose, MakeEmpty, Move, Refused, Remove, Run, Said, Sink,
 };
 use crate::owners::{APPEND, ROLL, Step, check};
 
@@ -135,6 +135,25 @@ fn a_sink_may_move_with_its_directory_and_back() {
                 Said(&["out before, and writes to "]),
                 Move("other", "out"),
                 Refused("s", "other", &["other holds nothing of", "made 2 commits there"]),
+                Run("s", "out", &["three"]),
+                Expect(&["out"], &["one", "three", "two"]),
+            ],
+        );
+    }
+}
+
+#[test]
+fn a_loss_that_is_accepted_says_what_outputs_need() {
+    const APPENDED: &str = "has `existing = \"append\"`, or another place";
+    for sink in ["", ROLL] {
+        check(
+            sink,
+            &[
+                Run("s", "out", &["one"]),
+                Run("s", "out", &["two"]),
+                Lose("s", "checkpoint-"),
+                Inspect(&["s", "--accept-loss"], &["a start begins anew", APPENDED]),
+                Sink(APPEND),
                 Run("s", "out", &["three"]),
                 Expect(&["out"], &["one", "three", "two"]),
             ],

@@ -291,21 +291,26 @@ impl Place {
         says.iter().for_each(|words| drop(program.wait_for(words)));
         let address = program.address_after("listening on").to_string();
         if !lines.is_empty() {
-            fs::write(self.path("lines"), lines).expect("written");
-            let lines = self.path("lines");
-            let args = [
-                "load",
-                "--connect",
-                &address,
-                "--framing",
-                "relp",
-                "--file",
-                lines.to_str().expect("UTF-8"),
-            ];
-            let (code, _, said) = Program::start(&args).finish();
-            assert_eq!(code, Some(0), "{}", said.join("\n"));
+            self.load(&address, lines);
         }
         program
+    }
+
+    /// Sends lines, and waits until they are acknowledged.
+    fn load(&self, address: &str, lines: &str) {
+        fs::write(self.path("lines"), lines).expect("written");
+        let lines = self.path("lines");
+        let args = [
+            "load",
+            "--connect",
+            address,
+            "--framing",
+            "relp",
+            "--file",
+            lines.to_str().expect("UTF-8"),
+        ];
+        let (code, _, said) = Program::start(&args).finish();
+        assert_eq!(code, Some(0), "{}", said.join("\n"));
     }
 
     /// Starts, stops in order, and returns what was said.
@@ -532,6 +537,47 @@ fn rows_of_an_open_file_are_missed_with_their_directory() {
     fs::rename(place.path("away"), place.path("out")).expect("moved");
     place.stop(place.listen(&rolled("files", OPEN), "", "4\n", &[": now all-"]));
     assert_eq!(place.lines_in("out"), ["1", "2", "3", "4"]);
+}
+
+/// The remedies that the refusal names are tried: each lets a start go on, and none loses the open file.
+#[test]
+fn a_manifest_whose_head_is_damaged_has_ways_out() {
+    for (path, keys) in [("out", "existing = 'append'\n"), ("more", "")] {
+        let place = Place::new();
+        place.write("", &rolled("files", OPEN));
+        let mut program = place.program(&[]);
+        let address = program.address_after("listening on").to_string();
+        // Each is acknowledged after its commit, so they are two batches.
+        ["1\n", "2\n"].iter().for_each(|lines| place.load(&address, lines));
+        program.process.kill();
+        let hidden = place.names("out", true);
+        let named = |end: &str| {
+            let name = hidden.iter().find(|name| name.ends_with(end)).expect("there");
+            place.path("out").join(name)
+        };
+        let (manifest, open) = (named(".manifest"), named(".open"));
+        let good = fs::read(&manifest).expect("read");
+        let bad: Vec<u8> = good.iter().enumerate().map(|(at, it)| it ^ u8::from(at == 3)).collect();
+        fs::write(&manifest, bad).expect("written");
+        let elsewhere = format!("path = 'DIR/{path}'\n{keys}roll = {{ age = '9h' }}");
+        for file in [rolled("files", OPEN), rolled("files", &elsewhere)] {
+            let said = place.refused(&file, "");
+            let away = format!("mv {0} {0}.damaged", manifest.display());
+            let words =
+                ["the head of its manifest is damaged", "Put a good copy of it back", &away];
+            words.iter().for_each(|words| assert!(said.contains(words), "{words}:\n{said}"));
+        }
+        let mut aside = manifest.clone().into_os_string();
+        aside.push(".damaged");
+        fs::rename(&manifest, aside).expect("moved");
+        for line in ["3\n", "4\n"] {
+            place.stop(place.listen(&rolled("files", &elsewhere), "", line, &[]));
+        }
+        let mut kept = open.into_os_string();
+        kept.push(".kept");
+        assert_eq!(fs::read_to_string(kept).expect("kept"), "1\n2\n");
+        assert!(place.lines_in(path).ends_with(&lines(&["3", "4"])), "{:?}", place.lines_in(path));
+    }
 }
 
 /// Two sinks that a job writes to, with open files in these directories.

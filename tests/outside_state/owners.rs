@@ -41,6 +41,10 @@ pub enum Step {
     Copy(&'static str, &'static str),
     /// Makes an empty directory, or an empty file in place of one that is there.
     MakeEmpty(&'static str),
+    /// Removes the files of a directory whose names begin so.
+    Lose(&'static str, &'static str),
+    /// What `inspect` with these options prints.
+    Inspect(&'static [&'static str], &'static [&'static str]),
     /// Nothing has this name: a start that was refused made nothing.
     Absent(&'static str),
     /// The last run said this, each in a line.
@@ -163,6 +167,21 @@ impl World {
                 true => fs::write(self.path(name), "").expect("written"),
                 false => fs::create_dir(self.path(name)).expect("made"),
             },
+            Step::Lose(directory, begin) => {
+                let is_lost = |path: &PathBuf| {
+                    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(begin))
+                };
+                let all = listed(&self.path(directory)).into_iter().filter(is_lost);
+                let removed = all.map(|path| fs::remove_file(path).expect("removed")).count();
+                assert!(removed > 0, "nothing begins with {begin}");
+            }
+            Step::Inspect(options, words) => {
+                let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+                command.current_dir(self.directory.path()).arg("inspect").args(options);
+                let output = command.output().expect("it runs");
+                let shown = String::from_utf8_lossy(&output.stdout);
+                words.iter().for_each(|it| assert!(shown.contains(it), "no `{it}` in {shown}"));
+            }
             Step::Absent(name) => assert!(!self.path(name).exists(), "{name} is there"),
             Step::Said(words) => {
                 let said = self.said.join("\n");

@@ -65,10 +65,14 @@ impl Hidden {
         let mut found: Vec<Hidden> = Vec::new();
         for name in names {
             let fail = |err| Error::io(format!("cannot recover {}/{name}", storage.name()), err);
+            let unread = |err: io::Error| match err.kind() {
+                io::ErrorKind::InvalidData => damaged(&storage.name(), name, &err),
+                _ => fail(err),
+            };
             for end in ["manifest", GIVEN_UP] {
                 if let Some(label) = Label::of_hidden(name, end) {
                     let file = storage.open(name).map_err(fail)?;
-                    let manifest = Manifest::read(file.as_ref()).map_err(fail)?;
+                    let manifest = Manifest::read(file.as_ref()).map_err(unread)?;
                     let last = manifest.entries.last().map_or(label.last, |entry| entry.key.time);
                     let open = storage.size_of(&label.hidden("open")).map_err(fail)?;
                     let (label, manifest) = (Label { last, ..label }, Some(manifest));
@@ -111,6 +115,17 @@ impl Hidden {
     /// Where the rows end that count, if there is a file of them.
     pub(in crate::sink) fn end_of_rows(&self) -> Option<u64> {
         self.open.and(self.entries().last()).map(|last| last.end)
+    }
+
+    /// Takes the open file out of the way: no start touches it from now on. Returns what it is called.
+    ///
+    /// # Errors
+    /// What the storage says.
+    pub(in crate::sink) fn keep(&self, storage: &dyn Storage) -> io::Result<String> {
+        let kept = format!("{}.kept", self.name());
+        storage.rename_new(&self.name(), &kept)?;
+        storage.sync_dir()?;
+        Ok(kept)
     }
 
     /// How long the open file is, if it holds anything and no manifest says that a batch in it counts.
@@ -287,6 +302,15 @@ impl Hidden {
         storage.rename_new(&self.name(), named).map_err(|err| explain(err, &self.name(), named))?;
         storage.sync_dir()
     }
+}
+
+/// The error for a manifest that cannot be read.
+fn damaged(dir: &str, name: &str, err: &io::Error) -> Error {
+    Error::Failed(format!(
+        "cannot recover {dir}/{name}: {err}. It says which batches of the open file beside it are committed. Put a good copy of it \
+         back. To go on without it: mv {dir}/{name} {dir}/{name}.damaged, and give the sink another directory, or set \
+         `existing = \"append\"`; the open file is kept, as it is, for you to look at"
+    ))
 }
 
 /// Writes bytes again, unchanged: a sync that failed may have left them in memory only, marked as saved.

@@ -147,7 +147,7 @@ fn read_head(bytes: &[u8]) -> io::Result<Option<(Option<StateId>, Option<FileFor
     if small(8) != VERSION {
         let text =
             format!("its manifest has version {}; this program reads version {VERSION}", small(8));
-        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        return Err(io::Error::new(io::ErrorKind::Unsupported, text));
     }
     let identity = StateId(bytes[16..32].try_into().expect("sixteen bytes"));
     let identity = Some(identity).filter(|identity| *identity != StateId::default());

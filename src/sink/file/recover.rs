@@ -41,7 +41,10 @@ impl File {
         }
         for hidden in &own_hidden {
             match hidden.unlisted().filter(|_| lacks_commits) {
-                Some(bytes) => note(unlisted(&storage.name(), &hidden.name(), bytes)),
+                Some(bytes) => {
+                    let kept = hidden.keep(storage).map_err(fail)?;
+                    note(unlisted(&storage.name(), (&hidden.name(), &kept), bytes));
+                }
                 None => hidden.finish(storage, ledger.as_mut(), end, note)?,
             }
         }
@@ -83,10 +86,10 @@ impl File {
 }
 
 /// What is said of an open file that no manifest tells of, while commits are missing: its rows may be those.
-fn unlisted(dir: &str, name: &str, bytes: u64) -> String {
+fn unlisted(dir: &str, (name, kept): (&str, &str), bytes: u64) -> String {
     let bytes = count(bytes, "byte");
     format!(
-        "{dir}/{name} is kept, with {bytes}: its manifest lists no batch, but commits of this state directory are missing here, \
+        "{dir}/{name} is kept as {kept}, with {bytes}: its manifest lists no batch, but commits of this state directory are missing here, \
          and its rows may be theirs; look at it, and rename or remove it"
     )
 }

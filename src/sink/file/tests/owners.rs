@@ -325,12 +325,14 @@ fn an_open_file_without_its_manifest_is_kept_while_commits_are_missing() {
         sink.check(&owner).expect("not asked whether it is whole");
         sink.begin(&owner, &mut |text| notes.push(text)).expect("finished");
         assert!(
-            notes[0].starts_with("memory/.words-20-0.open is kept, with 20 bytes"),
+            notes[0].starts_with(
+                "memory/.words-20-0.open is kept as .words-20-0.open.kept, with 20 bytes"
+            ),
             "{notes:?}"
         );
         for disk in [appended, retired] {
             assert_eq!(
-                disk.bytes(".words-20-0.open").as_deref(),
+                disk.bytes(".words-20-0.open.kept").as_deref(),
                 Some(&b"row of 20\nrow of 30\n"[..])
             );
         }
