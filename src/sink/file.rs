@@ -418,6 +418,8 @@ impl Sink for File {
             Known::No => Ok(false),
             // A start of another copy of the state wrote it, and nothing is written over here.
             Known::Other(_) if is_left => Ok(false),
+            // What the state does not know was given up, and new files lie beside.
+            Known::Other(other) if appends && !begun.owner.knows(&other) => Ok(false),
             Known::Other(other) => Err(super::other_batch(&dir, key, &begun.written(key), &other)),
         }
     }

@@ -413,7 +413,7 @@ impl Sink for Sqlite {
         if self.committed.committed(key) {
             return Ok(true);
         }
-        let (title, is_left) = (self.title(), self.is_left);
+        let (title, is_left, appends) = (self.title(), self.is_left, self.appends());
         let begun = self.begun()?;
         if let Some(books) = begun.books.as_ref().filter(|_| !planted(Planted::CommitByLabel)) {
             let written = begun.owner.written(key.time.as_millis(), key.id);
@@ -423,6 +423,8 @@ impl Sink for Sqlite {
                 Known::No => Ok(false),
                 // A start of another copy of the state wrote it, and nothing is written over here.
                 Known::Other(_) if is_left => Ok(false),
+                // What the state does not know was given up, and new rows are added.
+                Known::Other(other) if appends && !begun.owner.knows(&other) => Ok(false),
                 Known::Other(other) => Err(super::other_batch(&title, key, &written, &other)),
             };
         }

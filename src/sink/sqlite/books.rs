@@ -287,7 +287,8 @@ impl Books {
                 params![self.table, self.identity, &*key.job, key.partition, number(oldest.time)];
             connection.prepare_cached(forget)?.execute(of)?;
         }
-        let insert = "INSERT INTO tidemill_batches VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        let insert =
+            "INSERT OR REPLACE INTO tidemill_batches VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         let Written { time, run, mark, digest } = *written;
         connection.prepare_cached(insert)?.execute(params![
             self.table,
