@@ -238,6 +238,8 @@ pub struct Owner {
     /// The state directory, as people know it; none if nothing is kept.
     pub(crate) place: Option<String>,
     pub(crate) identity: StateId,
+    /// Its identity was drawn for this start, and is written nowhere: a start that is refused takes it along.
+    pub(crate) is_new: bool,
     pub(crate) lineage: Lineage,
     /// For a state that was made before identities existed, and has just got one.
     pub(crate) adoption: Option<Adoption>,
@@ -265,6 +267,14 @@ impl Owner {
     /// The identity of the state directory; one of this run alone if it keeps nothing.
     pub fn identity(&self) -> StateId {
         self.identity
+    }
+
+    /// The digits that tell its files from those of others; a word in their place while nobody can know them.
+    pub(crate) fn digits(&self) -> String {
+        match self.is_new {
+            true => "IDENTITY".to_owned(),
+            false => self.identity.short(),
+        }
     }
 
     /// Whether it keeps anything from one run to the next.
@@ -298,6 +308,7 @@ impl Owner {
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
+            Some(place) if self.is_new => write!(f, "the new state directory {place}"),
             Some(place) => {
                 write!(f, "the state directory {place} (identity {})", self.identity.short())
             }

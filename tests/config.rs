@@ -1757,6 +1757,30 @@ error: this program has no sink `sqlite`
     )]);
 }
 
+#[cfg(feature = "sqlite")]
+#[test]
+fn tables_that_are_reserved() {
+    let check = |table: &str| {
+        let text = format!("[sink.screen.sqlite]\npath = \"a.db\"\ntable = \"{table}\"");
+        let marks = "^".repeat(table.len() + 2);
+        let expected = format!(
+            "
+error: the table `{table}` is reserved: names that begin with `tidemill_` or `sqlite_` are those of tables that the sink or \
+             SQLite keeps for itself
+ --> p.toml:3:9
+  |
+3 | table = \"{table}\"
+  |         {marks} reserved
+  |
+  = help: give the table another name
+"
+        );
+        check_all(&[(sink, &text, &expected)]);
+    };
+    ["tidemill_commits", "tidemill_new", "Tidemill_Batches", "sqlite_schema", "SQLITE_x"]
+        .map(check);
+}
+
 #[test]
 fn how_long_a_sink_is_waited_for() {
     let resolved = |text: &str| good(&pipeline_key(text)).resolved().sink_retry;

@@ -33,5 +33,7 @@ mod touched;
 #[path = "outside_state/damage.rs"]
 mod damage;
 
+#[path = "outside_state/starts.rs"]
+mod starts;
 #[path = "outside_state/verdicts.rs"]
 mod verdicts;

@@ -8,16 +8,15 @@ use clap::Args;
 use indicatif::HumanBytes;
 
 use super::args::RunArgs;
-use super::build::Built;
+use super::judge;
 use super::progress::spinning;
 use super::unwritable;
 use crate::checkpoint::{Checkpoint, Damaged};
 use crate::config::units::Env;
 use crate::config::{Pipeline, SinkKind};
-use crate::context::RunLimits;
 use crate::error::{Error, Result};
 use crate::journal::{self, About, Accepted, Look};
-use crate::sync::{Arc, Poison};
+use crate::sync::Arc;
 use crate::wal::storage::{Access, Directory, Storage};
 use crate::wal::{GivenUp, Place, SegmentReport, Survey};
 use crate::words::{count, grouped};
@@ -33,12 +32,13 @@ Examples:
   tidemill inspect /var/lib/tidemill --cut 7:4096 --discard
       let the log end at byte 4096 of segment 7, and lose what comes after
 
-A directory that is in use is judged as if it were not, and said to be in use.
+A directory that is in use is judged as if it were not, and said to be in use. With a pipeline, one that is
+not there is judged as a first start, which would make it.
 Exit codes: 0 a start would succeed; 1 it would not, or the directory cannot be used; 2 usage; 78 the
 pipeline file is wrong.";
 
-/// How often a directory that is in use is looked at again before it counts as damaged.
-const LOOKS: usize = 3;
+/// How often a directory that is in use is looked at before what is said of it each time, and never twice, counts for nothing.
+const LOOKS: usize = 5;
 
 /// Show what a log or checkpoint directory holds, without changing it.
 #[derive(Clone, Debug, Args)]
@@ -48,8 +48,8 @@ pub struct InspectArgs {
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
 
-    /// Judge `run FILE --state-dir DIR`: its names, its outputs, the files that it still has to read, and what it may keep in
-    /// memory; ports are not looked at
+    /// Judge `run FILE --state-dir DIR`: its places, its names, its outputs, the files that it still has to read, and what it may
+    /// keep in memory; ports are not looked at. A directory that is not there is a first start's
     #[arg(long, value_name = "FILE")]
     pub pipeline: Option<PathBuf>,
 
@@ -91,18 +91,24 @@ fn place(text: &str) -> Result<Place, String> {
 /// the log cannot be cut there, or `--discard` is missing.
 pub fn run(args: &InspectArgs, out: &mut dyn Write) -> Result<()> {
     let env = |name: &str| std::env::var(name).ok();
+    let changes = args.cut.is_some() || args.accept_loss;
+    if args.pipeline.is_some() && !changes && !args.dir.is_dir() {
+        // It is made by a first start, or is what refuses one.
+        let start = Start::of(args, &env)?;
+        return start.show(&Access::Look.open(&args.dir)?, None, out);
+    }
     let dir: Arc<Directory> = Arc::new(open(&args.dir)?);
-    let mut start = Start::of(args, &env)?;
+    let start = Start::of(args, &env)?;
     let holder = dir.holder()?;
     match args.cut {
-        None if args.accept_loss => give_up(args, None, &mut start, out),
+        None if args.accept_loss => give_up(args, None, &start, out),
         None => start.show(&(dir as Arc<dyn Storage>), holder, out),
         Some(place) if !args.discard => Err(Error::Usage(format!(
             "error: cutting the log at {place} loses every record behind that place for good\n  \
              = help: look at `tidemill inspect {}` first, then add `--discard`",
             args.dir.display()
         ))),
-        Some(place) => give_up(args, Some(place), &mut start, out),
+        Some(place) => give_up(args, Some(place), &start, out),
     }
 }
 
@@ -125,7 +131,7 @@ fn open(path: &Path) -> Result<Directory> {
 fn give_up(
     args: &InspectArgs,
     at: Option<Place>,
-    start: &mut Start,
+    start: &Start,
     out: &mut dyn Write,
 ) -> Result<()> {
     let storage: Arc<dyn Storage> = Arc::new(Directory::open(&args.dir)?);
@@ -209,19 +215,16 @@ impl Start {
 
     /// `holder`: who uses the directory.
     fn show(
-        &mut self,
+        &self,
         storage: &Arc<dyn Storage>,
         holder: Option<String>,
         out: &mut dyn Write,
     ) -> Result<()> {
-        let mut look = self.look(storage)?;
         let in_use = self.in_use(storage.name(), holder)?;
-        for _ in 0..LOOKS {
-            // What is used changes meanwhile: segments go that were there.
-            if !in_use.is_empty() && look.refusal.is_some() {
-                look = self.look(storage)?;
-            }
-        }
+        let look = match in_use.is_empty() {
+            true => self.look(storage)?,
+            false => settled(&mut || self.look(storage))?,
+        };
         let mut text = String::new();
         for (place, holder) in in_use {
             text.push_str(&format!(
@@ -239,15 +242,8 @@ impl Start {
             let Some((pipeline, _)) = &self.pipeline else {
                 return journal::look(storage.as_ref(), None, looked);
             };
-            // Made anew each time: it keeps what a look finds.
-            let built = Built::new(pipeline, &Poison::new(), Access::Look);
-            let judged = built.and_then(|built| {
-                let give_up_lost = self.give_up_lost;
-                built.context.limits(RunLimits { give_up_lost, ..RunLimits::default() });
-                built.context.look(storage, looked)
-            });
             // An output that cannot be opened does not hide what is in the directory.
-            judged.or_else(|err| {
+            judge::look(pipeline, self.give_up_lost, storage, looked).or_else(|err| {
                 let mut look = journal::look(storage.as_ref(), None, looked)?;
                 look.refusal = Some(err);
                 Ok(look)
@@ -271,8 +267,40 @@ impl Start {
     }
 }
 
+/// What looks at a directory come to that changes meanwhile. A look reads the state before the outputs: a batch that came between
+/// the two is one that the state seems to know nothing of, and the next look finds it there. Segments go that were there. So a
+/// refusal counts that two looks in a row say in the same words.
+fn settled(look: &mut dyn FnMut() -> Result<Look>) -> Result<Look> {
+    let said = |looked: &Result<Look>| match looked {
+        Ok(look) => look.refusal.as_ref().map(Error::to_string),
+        Err(err) => Some(err.to_string()),
+    };
+    let mut last = look();
+    for _ in 1..LOOKS {
+        if said(&last).is_none() {
+            return last;
+        }
+        let next = look();
+        if said(&next) == said(&last) {
+            return next;
+        }
+        last = next;
+    }
+    last.map(|mut look| {
+        look.refusal = None;
+        look
+    })
+}
+
 /// `start`: what the start is called that is judged.
 fn look_text(storage: &dyn Storage, look: &Look, start: &str) -> String {
+    if look.log.is_fresh && !Path::new(&storage.name()).exists() {
+        let outcome = match look.refusal {
+            None => "would make it",
+            Some(_) => "would be refused",
+        };
+        return format!("{} does not exist: a first start {outcome}\n", storage.name());
+    }
     if look.log.is_fresh {
         let outcome = match look.refusal {
             None => format!("{start} begins anew"),
@@ -368,6 +396,7 @@ mod tests {
 
     use super::*;
     use crate::journal::tests::leave_sample;
+    use crate::wal::storage::MemoryStorage;
 
     #[derive(Debug, Parser)]
     struct Inspect {
@@ -502,6 +531,38 @@ mod tests {
             "{text}"
         );
         assert_eq!(code, 0, "{text}");
+    }
+
+    /// What comes of looks that find these refusals, one after the other; "" is none, and behind the last it stays so.
+    fn check_settled(refusals: &[&str], expected: &str, looks: usize) {
+        let (mut at, storage) = (0, MemoryStorage::new(0));
+        let mut look = || {
+            let mut look = journal::look(&storage, None, &mut |_, _| ())?;
+            let says = refusals.get(at).or(refusals.last()).copied().unwrap_or_default();
+            at += 1;
+            match says.strip_prefix("! ") {
+                Some(unread) => Err(Error::Failed(unread.to_owned())),
+                None => {
+                    look.refusal = (!says.is_empty()).then(|| Error::Failed(says.to_owned()));
+                    Ok(look)
+                }
+            }
+        };
+        let settled = settled(&mut look).map(|look| look.refusal);
+        let said = settled.unwrap_or_else(Some).map_or(String::new(), |err| err.to_string());
+        assert_eq!((said.as_str(), at), (expected, looks), "{refusals:?}");
+    }
+
+    #[test]
+    fn of_what_is_in_use_only_counts_what_two_looks_say() {
+        check_settled(&[""], "", 1);
+        check_settled(&["of another"], "of another", 2);
+        check_settled(&["knows nothing of batch 1", ""], "", 2);
+        check_settled(&["knows nothing of batch 1", "damaged"], "damaged", 3);
+        let always: Vec<String> = (1..9).map(|at| format!("knows nothing of batch {at}")).collect();
+        check_settled(&always.iter().map(String::as_str).collect::<Vec<_>>(), "", LOOKS);
+        check_settled(&["! gone", "damaged", "! gone", "! gone"], "gone", 4);
+        check_settled(&["! gone", ""], "", 2);
     }
 
     #[test]

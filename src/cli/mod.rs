@@ -8,6 +8,7 @@ mod control;
 mod doctor;
 mod flags;
 pub mod inspect;
+mod judge;
 mod latency;
 mod lines;
 mod load;

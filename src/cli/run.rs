@@ -24,6 +24,7 @@ use crate::wal::storage::Access;
 use super::args::RunArgs;
 use super::build::Built;
 use super::control::Control;
+use super::judge;
 use super::log::Log;
 use super::messages::Messages;
 use super::standard;
@@ -55,6 +56,7 @@ pub(super) fn run(args: &RunArgs, env: &Env<'_>) -> Result<()> {
     // Before anything is opened: a taken address costs nothing yet, and a long start can be watched.
     let starting = Starting { read_bytes: 0, log_bytes: log_bytes(&pipeline) };
     let http = serve(starting, &pipeline, &messages)?.map(Arc::new);
+    judge::before_start(&pipeline, args.give_up_lost)?;
     let poison = Poison::new();
     let stream = Built::new(&pipeline, &poison, Access::Write)?;
     stream.context.limits(RunLimits {

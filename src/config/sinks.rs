@@ -213,7 +213,13 @@ fn read_sqlite(mut section: Section<'_>) -> Option<SinkKind> {
         let problem = Problem::new(&section.at, "a `sqlite` sink needs a `path`");
         section.problems.add(problem.hint("the path of a database file, which need not exist"));
     }
-    let table = section.text("table").map_or_else(|| TABLE.to_owned(), |found| found.value);
+    let table = section.text("table");
+    if let Some(found) = table.as_ref().filter(|found| sink::is_reserved_table(&found.value)) {
+        let (what, remedy) = sink::RESERVED.split_once("; ").unwrap_or((sink::RESERVED, ""));
+        let problem = Problem::new(&found.at, format!("the table `{}` {what}", found.value));
+        section.problems.add(problem.label("reserved").hint(remedy));
+    }
+    let table = table.map_or_else(|| TABLE.to_owned(), |found| found.value);
     let existing = read_existing(&mut section);
     section.finish();
     Some(SinkKind::Sqlite { path: path?, table, existing })

@@ -12,6 +12,7 @@ mod lost;
 mod model;
 mod names;
 mod outputs;
+mod places;
 mod recover;
 mod running;
 mod sources;
@@ -31,7 +32,7 @@ use crate::receiver::{Direction, Receiver};
 use crate::sink::Writer;
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, ManualClock, SystemClock};
-use crate::wal::storage::Storage;
+use crate::wal::storage::{Access, Storage};
 
 pub use adjust::Adjuster;
 pub use inspect::{Done, Inspector, Memory, ReceiverStatus};
@@ -499,8 +500,9 @@ impl StreamingContext {
 
     fn start_as(&self, config: Resolved) -> Result<Running> {
         self.check()?;
-        let listeners = std::mem::take(&mut *self.listeners.lock());
         let (sources, source_names) = self.starts();
+        places::expect(&config, &sources)?;
+        let listeners = std::mem::take(&mut *self.listeners.lock());
         Running::start(running::Setup {
             config,
             clock: Arc::clone(&self.clock),
@@ -555,6 +557,7 @@ impl StreamingContext {
     ) -> Result<Look> {
         self.check()?;
         let (sources, source_names) = self.starts();
+        places::expect(&self.config, &sources)?;
         let streams = recover::Streams { graph: &self.graph, sources: &sources, source_names };
         let events = EventBus::with_clock(Arc::clone(&self.clock));
         let policy = lost::Policy::of(&self.config, *self.limits.lock());
@@ -562,6 +565,16 @@ impl StreamingContext {
         let told = recover::Told { config, clock, events: &events, policy };
         let segment_bytes = self.storage.lock().as_ref().map(|(_, bytes)| *bytes);
         recover::look((storage, segment_bytes), &streams, told, looked)
+    }
+
+    /// The same for a stream without a state directory.
+    ///
+    /// # Errors
+    /// Why a start would be refused.
+    pub(crate) fn look_without_state(&self) -> Result<()> {
+        self.check()?;
+        places::expect(&self.config, &self.starts().0)?;
+        recover::agree_without_state(&self.config.name, &self.graph, Access::Look).map(drop)
     }
 
     /// Drives `count` batches on the manual clock: moves it by one interval, waits until the batch is done, and again. After a

@@ -97,7 +97,13 @@ pub(super) fn look(
     let segment_bytes = segment_bytes.map_or_else(of_disk, Ok);
     let options = segment_bytes.and_then(|bytes| options(streams, bytes, told));
     let mut look = journal::look(storage.as_ref(), options.as_ref().ok(), looked)?;
-    if let Err(err) = options {
+    // Damage is found first.
+    let is_whole = look.log.refusals.is_empty();
+    let room = |options: JournalOptions| match is_whole {
+        true => wal::expect_room(storage.as_ref(), &look.log, options.log.segment_bytes),
+        false => Ok(()),
+    };
+    if let Err(err) = options.and_then(room) {
         look.refusal = Some(err);
     } else if let Some(found) = &mut look.found {
         look.refusal = ask(found, storage, streams, told).err();
@@ -163,10 +169,15 @@ fn judge(
 
 /// Tells the sinks that nothing is kept from run to run; returns the identity of this one.
 pub(super) fn without_state(pipeline: &str, graph: &Graph, events: &EventBus) -> Result<StateId> {
-    let owner = Owner::without_state(pipeline)?;
-    let agreed = agree(graph, &owner, Vec::new(), Access::Write)?;
-    begin_sinks(graph, &owner, agreed, events)?;
+    let owner = agree_without_state(pipeline, graph, Access::Write)?;
+    begin_sinks(graph, &owner, Vec::new(), events)?;
     Ok(owner.identity())
+}
+
+/// Asks the sinks whether a run that keeps nothing may write.
+pub(super) fn agree_without_state(pipeline: &str, graph: &Graph, access: Access) -> Result<Owner> {
+    let owner = Owner::without_state(pipeline)?;
+    agree(graph, &owner, Vec::new(), access).map(|_| owner)
 }
 
 /// What a start tells its sinks of the state in `place` that it goes on from.
@@ -180,6 +191,7 @@ fn owner(graph: &Graph, found: &Found, place: String, config: &Resolved) -> Owne
         pipeline: config.name.clone(),
         place: Some(place),
         identity: found.identity,
+        is_new: !found.started_before,
         lineage: Lineage::new(found.starts.clone()),
         adoption: found.had_no_identity.then_some(Adoption { first, covered, planned }),
         outputs: found.outputs.clone(),

@@ -56,6 +56,7 @@ impl State {
             identity: self.identity,
             lineage: Lineage::new(self.starts.clone()),
             adoption: None,
+            is_new: false,
             outputs: self.outputs.clone(),
             expected: Vec::new(),
         }

@@ -71,6 +71,16 @@ pub const SINKS: &[SinkKind] = &[
     SinkKind { name: "null", about: "drops the rows, for measurements" },
 ];
 
+/// What is said of a table that [`is_reserved_table`].
+pub(crate) const RESERVED: &str = "is reserved: names that begin with `tidemill_` or `sqlite_` are those of tables that the sink \
+    or SQLite keeps for itself; give the table another name";
+
+/// Whether a table of this name is one that the sink `sqlite`, or SQLite, keeps for itself.
+pub(crate) fn is_reserved_table(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.starts_with("tidemill_") || name.starts_with("sqlite_")
+}
+
 /// What is committed at once: the rows of one job and batch in one partition of the output.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -26,12 +26,14 @@ use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 use rustix::io::Errno;
 
 use super::book::Known;
-use super::{BatchMeta, Cell, CommitKey, Existing, Ledger, RowRef, Rows, Sink};
+use super::{
+    BatchMeta, Cell, CommitKey, Existing, Ledger, RESERVED, RowRef, Rows, Sink, is_reserved_table,
+};
 use crate::error::{Error, Result};
 use crate::owner::{Lack, Newest, OutputMark, Owner};
 use crate::sync::planted::{Planted, planted};
 use crate::time::Time;
-use crate::wal::storage::Access;
+use crate::wal::storage::{Access, expect_file};
 use crate::words::{by_number, count};
 
 use books::{Books, Failed, Stranger};
@@ -57,6 +59,8 @@ const SET_MARK: &str = "INSERT INTO tidemill_commits VALUES (?1, ?2, ?3, ?4, ?5)
 #[derive(Debug)]
 pub struct Sqlite {
     connection: Connection,
+    /// There was no room to open it for writing: it is looked at.
+    lacks_room: bool,
     /// The database, as people know it.
     path: String,
     /// Which file it is.
@@ -92,10 +96,11 @@ impl Sqlite {
         Sqlite::open_for(path, table, existing, Access::Write)
     }
 
-    /// Opens a database to write to it, or to look what is there: then nothing is made and nothing changes.
+    /// Opens a database to write to it, or to look what is there: then nothing is made and nothing changes. One that finds no room
+    /// for its own files is looked at, and opened again with the first batch, which waits for room.
     ///
     /// # Errors
-    /// If it cannot be opened or is no database.
+    /// If it cannot be opened or is no database, or the table is reserved.
     pub(crate) fn open_for(
         path: &Path,
         table: &str,
@@ -103,23 +108,47 @@ impl Sqlite {
         access: Access,
     ) -> Result<Self> {
         let name = path.display().to_string();
+        if is_reserved_table(table) {
+            return Err(Error::Config(format!("error: the table `{table}` of {name} {RESERVED}")));
+        }
+        let fail = |err| Error::io(format!("cannot open the database {name}"), err);
+        expect_file(path).map_err(fail)?;
         let is_new = path.metadata().map_or(true, |about| about.is_file() && about.len() == 0);
-        let connection = match access {
-            Access::Write if !is_new => connect(path),
-            _ => looking::connect(path),
+        let (connection, lacks_room) = match access {
+            Access::Write if !is_new => match connect(path) {
+                Err(err) if finds_no_room(&err) => (looking::connect(path), true),
+                connection => (connection, false),
+            },
+            _ => (looking::connect(path), false),
         };
         let connection = connection.map_err(|err| failure(&name, "cannot open", &err))?;
+        let (table, committed) = (table.to_owned(), Ledger::default());
+        let (is_left, begun, file) = (false, None, file_id(path));
+        let path = name;
         Ok(Sqlite {
             connection,
-            file: file_id(path),
+            lacks_room,
             is_new: is_new && access == Access::Write,
-            path: name,
-            table: table.to_owned(),
+            path,
+            file,
+            table,
             existing,
-            is_left: false,
-            begun: None,
-            committed: Ledger::default(),
+            is_left,
+            begun,
+            committed,
         })
+    }
+
+    /// Opens a database again that was only looked at for want of room.
+    fn expect_room(&mut self) -> Result<()> {
+        if self.lacks_room {
+            let path = Path::new(&self.path);
+            let fail = |err| failure(&self.path, "cannot open", &err);
+            let connection = connect(path).map_err(fail)?;
+            connection.busy_timeout(BUSY).map_err(fail)?;
+            (self.connection, self.file, self.lacks_room) = (connection, file_id(path), false);
+        }
+        Ok(())
     }
 
     /// A table that is written to no more: what else is there is none of its business.
@@ -366,9 +395,15 @@ impl Sink for Sqlite {
 
     fn begin(&mut self, owner: &Owner, note: &mut dyn FnMut(String)) -> Result<()> {
         if self.is_new && !self.is_left {
-            let made = connect(Path::new(&self.path));
-            self.connection = made.map_err(|err| self.fail("cannot open", &err))?;
-            (self.is_new, self.file) = (false, file_id(Path::new(&self.path)));
+            let path = Path::new(&self.path).to_owned();
+            match connect(&path) {
+                Err(err) if finds_no_room(&err) => self.lacks_room = true,
+                made => self.connection = made.map_err(|err| self.fail("cannot open", &err))?,
+            }
+            (self.is_new, self.file) = (false, file_id(&path));
+        }
+        if owner.adoption.is_some() && !self.appends() {
+            self.expect_room()?;
         }
         let books = Books::read(&self.connection, &self.table, owner);
         let mut books = books.map_err(|failed| self.unread(failed))?;
@@ -443,6 +478,7 @@ impl Sink for Sqlite {
 
     fn write(&mut self, key: &CommitKey, _meta: &BatchMeta, rows: &Rows) -> Result<()> {
         self.begun()?;
+        self.expect_room()?;
         self.expect_file()?;
         self.roll_back();
         let begin = |err| self.fail("cannot write to", &err);

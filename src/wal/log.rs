@@ -20,6 +20,7 @@ use super::list::Synced;
 use super::present::LookClock;
 use super::reader::{Segment, Visit};
 use super::recovery::{self, Recovered};
+use super::room::no_room;
 use super::shortage::Shortage;
 use super::stats::{Counts, LogStats, LogWatch};
 use super::storage::{Lock, Storage, Volume, needs};
@@ -652,11 +653,7 @@ fn first_room(writer: &mut Writer) -> Result<Option<Arc<str>>> {
     }
     let wanted = if is_new { writer.reserve + 1 } else { 1 };
     let missing = (wanted - writer.spares.len()) as u64 * writer.options.segment_bytes;
-    Err(Error::Failed(format!(
-        "there is no room to start the log: {} more must be free in {}: {err}",
-        mebibytes(missing),
-        writer.storage.name()
-    )))
+    Err(no_room(missing, &writer.storage.name(), &err))
 }
 
 /// A number of bytes for people, never too few.

@@ -25,7 +25,7 @@ pub struct Verdict {
 }
 
 /// All that is below a directory: paths, lengths, times, and the bytes of what is not large.
-fn snapshot(directory: &Path) -> Vec<(PathBuf, u64, SystemTime, Vec<u8>)> {
+pub fn snapshot(directory: &Path) -> Vec<(PathBuf, u64, SystemTime, Vec<u8>)> {
     let mut all = Vec::new();
     for entry in fs::read_dir(directory).expect("listed") {
         let path = entry.expect("listed").path();
@@ -187,13 +187,11 @@ fn outputs_of_others_and_of_other_moments() {
         fs::rename(world.path("state"), world.path("state.old")).expect("moved");
         fs::create_dir(world.path("state")).expect("made");
     };
-    // The identity of a new state is another one each time it is drawn, and what is said names it.
-    let world = World::new(&files);
-    world.run(&["1 line"]);
-    begin_anew(&world);
-    let verdict = world.inspect(&[]);
-    assert_eq!((verdict.code, verdict.shown.contains("would be refused")), (Some(1), true));
-    assert!(verdict.error.contains("out holds output of the pipeline `verdict`"), "{verdict:?}");
+    // The identity of a new state is drawn by the start that writes it down: nobody is told it before.
+    let is_new =
+        "out holds output of the pipeline `verdict` with the state directory state (identity ";
+    let another = "), and the new state directory state is another one.";
+    check(&files, begin_anew, &files, 1, &[is_new, another, "JOB-TIME-PART.IDENTITY.EXT"]);
     let restored: Deed = |world| {
         let copy = |from: &str, to: &str| {
             let _ = fs::remove_dir_all(world.path(to));

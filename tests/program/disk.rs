@@ -71,6 +71,13 @@ impl Disk {
         fs::remove_file(self.path("filler")).expect("filled before");
     }
 
+    /// From now on nothing can be written.
+    pub fn read_only(&self) {
+        let point = self.path("");
+        let point = point.to_str().expect("UTF-8");
+        assert!(run("mount", &["-o", "remount,ro", point]), "mounted for reading only");
+    }
+
     /// From now on no write returns.
     pub fn freeze(&self) {
         assert!(run("fsfreeze", &["-f", self.path("").to_str().expect("UTF-8")]), "frozen");

@@ -8,7 +8,7 @@ use crate::config::{Resolved, Then};
 use crate::context::inspect::{Inspected, Inspector, Received};
 use crate::context::recover::{Streams, Told};
 use crate::context::sources::{DirectOptions, Start};
-use crate::context::{RunLimits, connections, lost, recover};
+use crate::context::{RunLimits, connections, lost, places, recover};
 use crate::dstream::Graph;
 use crate::error::{Error, Result};
 use crate::journal::Wanted;
@@ -331,7 +331,7 @@ fn unfinished(
 /// Where blocks go when memory runs short, if there is a log or the configuration names a place.
 fn spill(config: &Resolved, account: &Arc<Account>) -> Result<Option<Arc<Spill>>> {
     let Some(spill) = &config.spill else { return Ok(None) };
-    let directory = spill.directory.join(format!("tidemill-{}", config.name));
+    let directory = spill.directory.join(places::spill_name(config));
     let files = Some(SpillFiles {
         storage: Arc::new(Directory::open(&directory)?),
         directory: Some(directory),

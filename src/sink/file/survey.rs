@@ -335,6 +335,6 @@ fn remedies(right: &str, owner: &Owner) -> String {
     format!(
         "Give the sink another directory, or {right}, or set `existing = \"append\"`: then files are written beside those that \
          are there, as JOB-TIME-PART.{}.EXT, and rows may be there twice",
-        owner.identity.short()
+        owner.digits()
     )
 }

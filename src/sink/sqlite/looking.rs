@@ -20,14 +20,10 @@ use super::{BUSY_AT_START, books};
 
 /// Opens a database for a look.
 pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let could_be_made = parent.is_none_or(Path::is_dir);
-    // A link that leads nowhere is made a database by a start.
-    let connection = match path.metadata() {
-        Err(_) if could_be_made => Connection::open_in_memory()?,
-        // The same refusal as at a start.
-        Err(_) => Connection::open(path)?,
-        Ok(_) => of_file(path)?,
+    let connection = match path.exists() {
+        true => of_file(path)?,
+        // A start makes it, also where a link leads nowhere. That it could be made was asked before.
+        false => Connection::open_in_memory()?,
     };
     connection.busy_timeout(BUSY_AT_START)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;

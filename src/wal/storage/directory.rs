@@ -7,12 +7,12 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    Advice, CWD, FallocateFlags, FlockOperation, RenameFlags, fadvise, fallocate, flock, fstatvfs,
-    renameat_with,
+    Advice, CWD, FallocateFlags, FlockOperation, RenameFlags, StatVfs, fadvise, fallocate, flock,
+    fstatvfs, renameat_with, statvfs,
 };
 use rustix::io::{Errno, pwritev};
 
-use super::{FileMark, Lock, Storage, StoredFile, Volume};
+use super::{FileMark, Lock, Storage, StoredFile, Volume, expect_directory, is_full};
 use crate::error::{Error, Result};
 use crate::sync::{Arc, Mutex};
 
@@ -37,9 +37,10 @@ impl Directory {
     /// Opens a directory; makes it, and those above it, if they do not exist.
     ///
     /// # Errors
-    /// If it cannot be made or opened.
+    /// If it cannot be made or opened, or takes no files: what is in the way, and the remedy.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
+        expect_directory(&path)?;
         let what = || format!("cannot make the directory {}", path.display());
         let is_made = !path.exists();
         make_durably(&path).map_err(|err| Error::io(what(), err))?;
@@ -104,8 +105,11 @@ impl Directory {
             Err(err) => return Err(Error::io(what(), err.into())),
         }
         let write_pid = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-        write_pid.map_err(|err| Error::io(what(), err))?;
-        Ok(Lock(Box::new(file)))
+        match write_pid {
+            // It is held all the same; others do not learn by whom.
+            Err(err) if !is_full(&err) => Err(Error::io(what(), err)),
+            _ => Ok(Lock(Box::new(file))),
+        }
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -234,10 +238,18 @@ impl Storage for Directory {
 
     fn volume(&self) -> io::Result<Volume> {
         let handle = Arc::clone(&self.handle.lock());
-        let disk = fstatvfs(handle.as_ref())?;
-        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
-        Ok(Volume { bytes: bytes(disk.f_blocks), free: bytes(disk.f_bavail) })
+        Ok(volume(&fstatvfs(handle.as_ref())?))
     }
+}
+
+/// The disk that a path lies on.
+pub(super) fn volume_of(path: &Path) -> io::Result<Volume> {
+    Ok(volume(&statvfs(path)?))
+}
+
+fn volume(disk: &StatVfs) -> Volume {
+    let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+    Volume { bytes: bytes(disk.f_blocks), free: bytes(disk.f_bavail) }
 }
 
 /// The error for a directory that another process uses.

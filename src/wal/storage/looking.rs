@@ -4,7 +4,9 @@
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use super::{Directory, Lock, Storage, StoredFile, Volume};
+use super::directory::volume_of;
+use super::places::nearest;
+use super::{Directory, Lock, Storage, StoredFile, Volume, expect_directory};
 use crate::error::Result;
 use crate::sync::Arc;
 
@@ -21,7 +23,7 @@ impl Access {
     /// The directory.
     ///
     /// # Errors
-    /// If it cannot be opened, or made.
+    /// If it cannot be opened, or made, or takes no files; a look says it as well.
     pub(crate) fn open(self, path: &Path) -> Result<Arc<dyn Storage>> {
         Ok(match self {
             Access::Write => Arc::new(Directory::open(path)?),
@@ -40,8 +42,9 @@ struct Looking {
 
 impl Looking {
     /// # Errors
-    /// If something is there that is no directory, or cannot be read.
+    /// If something is there that is no directory, or cannot be read; and if a start could not write there.
     fn at(path: &Path) -> Result<Looking> {
+        expect_directory(path)?;
         let is_there = std::fs::symlink_metadata(path).is_ok();
         let directory = is_there.then(|| Directory::read_only(path)).transpose()?;
         Ok(Looking { path: path.to_owned(), directory })
@@ -94,7 +97,10 @@ impl Storage for Looking {
     }
 
     fn volume(&self) -> io::Result<Volume> {
-        self.there()?.volume()
+        match &self.directory {
+            Some(directory) => directory.volume(),
+            None => volume_of(nearest(&self.path)),
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod behind;
 mod directory;
 mod looking;
 mod memory;
+mod places;
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice};
@@ -30,6 +31,7 @@ pub use directory::Directory;
 pub(crate) use directory::LOCK;
 pub(crate) use looking::Access;
 pub use memory::{Fault, MemoryStorage};
+pub(crate) use places::{expect_directory, expect_file};
 
 /// Which file it is, and how long: another file that gets the same name has another mark.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,0 +1,243 @@
+//! Whether a start may write to a place: asked before anything is made there, and by those who only look. Changes nothing.
+//!
+//! ```text
+//! the place is there    ─▶ it is a directory, and takes a file without a name, which nobody sees and which ends with the question
+//! it is not there       ─▶ the nearest directory above it takes one, and has room for what a new directory needs
+//! a file of its own     ─▶ it can be opened for writing, or its directory takes one
+//! ```
+//! What is said names what is in the way and the remedy. A start and a look ask here, so they say the same.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use indicatif::HumanBytes;
+use rustix::fs::{Access, AtFlags, CWD, FallocateFlags, FsWord, Mode, OFlags, StatVfsMountFlags};
+use rustix::fs::{accessat, fallocate, open, statfs, statvfs};
+use rustix::io::Errno;
+
+use super::is_full;
+use crate::error::{Error, Result};
+
+/// Room for a new directory and its first small files, in bytes.
+const NEW_BYTES: u64 = 64 << 10;
+
+/// Links that lead to links, at most.
+const LINKS_MAX: usize = 40;
+
+/// File systems that show what the kernel knows: proc, sysfs, cgroup 1 and 2, debugfs, tracefs, securityfs, devpts. Nobody
+/// makes files there, whatever the mode of a directory says.
+const OF_THE_KERNEL: [FsWord; 8] =
+    [0x9fa0, 0x6265_6572, 0x0027_e0eb, 0x6367_7270, 0x6462_6720, 0x7472_6163, 0x7363_6673, 0x1cd1];
+
+/// Whether a directory can be written to, or made with those above it.
+///
+/// # Errors
+/// What is in the way, and the remedy.
+pub(crate) fn expect_directory(path: &Path) -> Result<()> {
+    let is_there = path.symlink_metadata().is_ok();
+    let what = if is_there { "open" } else { "make" };
+    let asked = if is_there { writable(path, 0) } else { could_be_made(path) };
+    asked.map_err(|err| Error::io(format!("cannot {what} the directory {}", path.display()), err))
+}
+
+/// Whether a file can be written to, or made in a directory that is there, with others beside it.
+///
+/// # Errors
+/// What is in the way, and the remedy.
+pub(crate) fn expect_file(path: &Path) -> io::Result<()> {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        match fs::metadata(&path) {
+            Ok(found) if found.is_file() => {
+                let opened = OpenOptions::new().read(true).write(true).open(&path);
+                opened.map_err(|err| with_remedy(err, &path))?;
+                let real = fs::canonicalize(&path)?;
+                return writable(above(&real), 0);
+            }
+            Ok(found) => {
+                let what = if found.is_dir() { "a directory" } else { "no file that keeps bytes" };
+                let text = format!("{} is {what}: give the path of a file", path.display());
+                return Err(io::Error::new(ErrorKind::InvalidInput, text));
+            }
+            Err(_) => {}
+        }
+        // A link to what is not there yet: the file is made where it leads.
+        match fs::read_link(&path) {
+            Ok(target) => path = above(&path).join(target),
+            Err(_) => return writable(above(&path), 0),
+        }
+    }
+    Err(with_remedy(Errno::LOOP.into(), &path))
+}
+
+/// The nearest directory that is there, of a path that need not be.
+pub(crate) fn nearest(path: &Path) -> &Path {
+    path.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("."))
+}
+
+fn could_be_made(path: &Path) -> io::Result<()> {
+    let above = above(path);
+    match above.symlink_metadata() {
+        Err(err) if err.kind() == ErrorKind::NotFound => could_be_made(above),
+        Err(err) => Err(in_the_way(err, above)),
+        Ok(_) => writable(above, NEW_BYTES),
+    }
+}
+
+fn above(path: &Path) -> &Path {
+    path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The error for a path that leads nowhere: the nearest part of it that is there is the reason if it is a link or a file.
+fn in_the_way(err: io::Error, path: &Path) -> io::Error {
+    let there = path.ancestors().find(|path| path.symlink_metadata().is_ok());
+    let at = there.filter(|there| err.kind() != ErrorKind::NotFound || there.is_symlink());
+    with_remedy(err, at.unwrap_or(path))
+}
+
+/// Whether a file could be made in a directory, and take so many bytes.
+fn writable(directory: &Path, bytes: u64) -> io::Result<()> {
+    match fs::metadata(directory) {
+        Ok(found) if !found.is_dir() => {
+            return Err(with_remedy(ErrorKind::NotADirectory.into(), directory));
+        }
+        Ok(_) => {}
+        Err(err) => return Err(in_the_way(err, directory)),
+    }
+    takes_a_file(directory, bytes).map_err(|err| with_remedy(err, directory))
+}
+
+fn takes_a_file(directory: &Path, bytes: u64) -> io::Result<()> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    match open(directory, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(file) if bytes > 0 => match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) | Ok(()) => Ok(()),
+            Err(err) => Err(err.into()),
+        },
+        Ok(_) => Ok(()),
+        // A file system, or a system, without files that have no name.
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => may_write(directory),
+        Err(err) => Err(err.into()),
+    }
+}
+
+/// What the directory's mode and its file system say.
+fn may_write(directory: &Path) -> io::Result<()> {
+    if OF_THE_KERNEL.contains(&statfs(directory)?.f_type) {
+        return Err(Errno::PERM.into());
+    }
+    if statvfs(directory)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Err(Errno::ROFS.into());
+    }
+    Ok(accessat(CWD, directory, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)?)
+}
+
+/// The same error, with what is in the way and what to do.
+fn with_remedy(err: io::Error, at: &Path) -> io::Error {
+    let shown = at.display();
+    let remedy = match err.kind() {
+        ErrorKind::NotADirectory => {
+            format!("{shown} is no directory: move it away, or give another place")
+        }
+        ErrorKind::NotFound => match fs::read_link(at) {
+            Ok(to) => {
+                let to = to.display();
+                format!(
+                    "{shown} is a link to {to}, which is not there: make that, or remove the link"
+                )
+            }
+            Err(_) => format!("{shown} is not there: make it, or give another place"),
+        },
+        ErrorKind::PermissionDenied => format!(
+            "{shown} takes no files of this user: let the user write there, or give another place"
+        ),
+        ErrorKind::ReadOnlyFilesystem => format!(
+            "{shown} is on a file system that is mounted for reading only: mount it for writing, or give another place"
+        ),
+        _ if is_full(&err) => {
+            let room = HumanBytes(NEW_BYTES);
+            format!("{room} must be free on the disk of {shown}: make room, or give another place")
+        }
+        _ => return err,
+    };
+    io::Error::new(err.kind(), format!("{err}; {remedy}"))
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// What is said of a place below a directory with a file, a directory, and links to what is there and what is not.
+    fn check(ask: fn(&Path) -> Option<String>, place: &str, expected: &str) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("file"), "text").expect("written");
+        fs::create_dir(at("dir")).expect("made");
+        for (link, to) in
+            [("to-dir", "dir"), ("to-file", "file"), ("to-new", "dir/new"), ("to-no", "no/new")]
+        {
+            symlink(to, at(link)).expect("linked");
+        }
+        let before = fs::read_dir(dir.path()).expect("listed").count();
+        let said = ask(&dir.path().join(place)).unwrap_or_default();
+        let said = said.replace(&format!("{}/", dir.path().display()), "");
+        assert!(
+            said.ends_with(expected) && said.is_empty() == expected.is_empty(),
+            "{place}: {said}"
+        );
+        let after = fs::read_dir(dir.path()).expect("listed").count();
+        assert_eq!((after, fs::read_dir(at("dir")).expect("listed").count()), (before, 0));
+        assert_eq!(fs::read(at("file")).expect("read"), b"text");
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_named_with_the_remedy() {
+        let directory = |path: &Path| expect_directory(path).err().map(|err| err.to_string());
+        check(directory, "dir", "");
+        check(directory, "to-dir", "");
+        check(directory, "new", "");
+        check(directory, "dir/new/deep", "");
+        let is_file = "file is no directory: move it away, or give another place";
+        check(directory, "file", is_file);
+        check(directory, "file/new", is_file);
+        check(directory, "file/new/deep", is_file);
+        check(directory, "to-file", "to-file is no directory: move it away, or give another place");
+        let to_new =
+            "to-new is a link to dir/new, which is not there: make that, or remove the link";
+        check(directory, "to-new", to_new);
+        check(directory, "to-new/deep", to_new);
+        check(
+            directory,
+            "/proc/new",
+            "/proc takes no files of this user: let the user write there, or give another place",
+        );
+        check(
+            directory,
+            "/dev/full",
+            "/dev/full is no directory: move it away, or give another place",
+        );
+        let file = |path: &Path| expect_file(path).err().map(|err| err.to_string());
+        check(file, "file", "");
+        check(file, "new", "");
+        check(file, "to-file", "");
+        check(file, "to-new", "");
+        check(file, "dir", "dir is a directory: give the path of a file");
+        check(file, "/dev/full", "/dev/full is no file that keeps bytes: give the path of a file");
+        check(file, "no/new", "no is not there: make it, or give another place");
+        check(file, "to-no", "no is not there: make it, or give another place");
+        check(file, "file/new", is_file);
+    }
+
+    #[test]
+    fn the_nearest_directory_has_the_disk() {
+        let check =
+            |path: &str, expected: &str| assert_eq!(nearest(Path::new(path)), Path::new(expected));
+        check("/proc/no/deep", "/proc");
+        check("src/no", "src");
+        check("no", ".");
+        check("/", "/");
+    }
+}
