@@ -1760,25 +1760,56 @@ error: this program has no sink `sqlite`
 #[cfg(feature = "sqlite")]
 #[test]
 fn tables_that_are_reserved() {
-    let check = |table: &str| {
-        let text = format!("[sink.screen.sqlite]\npath = \"a.db\"\ntable = \"{table}\"");
-        let marks = "^".repeat(table.len() + 2);
-        let expected = format!(
+    check_all(&[
+        (
+            sink,
+            "[sink.screen.sqlite]
+path = \"a.db\"
+table = \"tidemill_commits\"",
             "
-error: the table `{table}` is reserved: names that begin with `tidemill_` or `sqlite_` are those of tables that the sink or \
+error: the table `tidemill_commits` is reserved: names that begin with `tidemill_` or `sqlite_` are those of tables that the sink or \
              SQLite keeps for itself
  --> p.toml:3:9
   |
-3 | table = \"{table}\"
-  |         {marks} reserved
+3 | table = \"tidemill_commits\"
+  |         ^^^^^^^^^^^^^^^^^^ reserved
   |
   = help: give the table another name
-"
-        );
-        check_all(&[(sink, &text, &expected)]);
-    };
-    ["tidemill_commits", "tidemill_new", "Tidemill_Batches", "sqlite_schema", "SQLITE_x"]
-        .map(check);
+",
+        ),
+        (
+            sink,
+            "[sink.screen.sqlite]
+path = \"a.db\"
+table = \"Tidemill_New\"",
+            "
+error: the table `Tidemill_New` is reserved: names that begin with `tidemill_` or `sqlite_` are those of tables that the sink or \
+             SQLite keeps for itself
+ --> p.toml:3:9
+  |
+3 | table = \"Tidemill_New\"
+  |         ^^^^^^^^^^^^^^ reserved
+  |
+  = help: give the table another name
+",
+        ),
+        (
+            sink,
+            "[sink.screen.sqlite]
+path = \"a.db\"
+table = \"SQLITE_x\"",
+            "
+error: the table `SQLITE_x` is reserved: names that begin with `tidemill_` or `sqlite_` are those of tables that the sink or \
+             SQLite keeps for itself
+ --> p.toml:3:9
+  |
+3 | table = \"SQLITE_x\"
+  |         ^^^^^^^^^^ reserved
+  |
+  = help: give the table another name
+",
+        ),
+    ]);
 }
 
 #[test]

@@ -66,9 +66,12 @@ impl Disk {
         }
     }
 
-    /// Gives that room back.
+    /// Gives that room back, if it was taken.
     pub fn empty(&self) {
-        fs::remove_file(self.path("filler")).expect("filled before");
+        let filler = self.path("filler");
+        if filler.exists() {
+            fs::remove_file(filler).expect("removed");
+        }
     }
 
     /// From now on nothing can be written.
