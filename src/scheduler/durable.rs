@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::checkpoints::Checkpoints;
 use super::direct::Reader;
-use super::{JobLoop, Message, Scheduler};
+use super::{Message, Scheduler};
 use crate::direct::{Losses, Lost, OnLost, Planned, Purpose};
 use crate::dstream::{BatchInput, Graph, Replay};
 use crate::error::{Error, Result};
@@ -187,11 +187,12 @@ impl Durable {
     }
 
     /// Takes the fate of the plans on their way, and appends those that wait. `running`: batches whose plans are durable
-    /// and that are not done.
+    /// and that are not done; none if the stream has failed. Then nothing more is planned, and nothing while windows and states
+    /// are made again: a start that ends there, because they are too large, leaves to the next one what it found.
     pub(super) fn advance(
         &mut self,
         now: Moment,
-        running: usize,
+        running: Option<usize>,
         scheduler: &Scheduler,
     ) -> Result<()> {
         self.settle_commits(now);
@@ -212,10 +213,20 @@ impl Durable {
         }
         self.retry_at = None;
         self.append_commits(scheduler);
-        if self.on_the_way.is_none() && !self.waiting.is_empty() {
+        if let Some(running) = running
+            && self.on_the_way.is_none()
+            && !self.waiting.is_empty()
+            && !self.is_rebuilding()
+        {
             self.append(running, scheduler)?;
         }
         Ok(())
+    }
+
+    /// Whether batches run again for what operators keep of them, or are about to.
+    fn is_rebuilding(&self) -> bool {
+        let rebuilds = |replay: &journal::Replay| replay.run != Run::Again;
+        self.rebuilding.is_some() || self.replays.iter().any(rebuilds)
     }
 
     /// Appends the plans that wait. Without room for more than what ends batches it is one, once none runs: what is planned
@@ -560,39 +571,6 @@ impl Recovery {
             journal: Arc::clone(&self.journal),
             next_chunks: self.found.next_chunks.clone().into(),
             chunk_bytes_max: CHUNK_BYTES_MAX.min(self.journal.segment_bytes() / 4),
-        }
-    }
-}
-
-impl JobLoop {
-    /// Batches that are not done, those that wait for the log included.
-    pub(super) fn batches(&self) -> usize {
-        self.jobs.batches() + self.durable.as_ref().map_or(0, Durable::batches)
-    }
-
-    /// With a log: lets plans become durable, and batches run whose plans are.
-    pub(super) fn advance(&mut self) {
-        let now = self.parts.clock.now();
-        while let Some(durable) = &mut self.durable {
-            let running = self.jobs.batches();
-            let advanced = durable.advance(now, running, &self.scheduler);
-            if self.jobs.is_aborted() {
-                return;
-            }
-            if let Err(err) = advanced {
-                return self.stop_for(err);
-            }
-            let sources = self.parts.cutters.len() + self.parts.direct.len();
-            match durable.next(running, sources, now) {
-                Ok(Some(Ready::Live(input))) => self.admit(input, |_| true),
-                Ok(Some(Ready::Rebuild(input))) => self.jobs.admit_one(input.time, input),
-                Ok(Some(Ready::Again(input))) => {
-                    self.count_waiting(&input);
-                    self.admit(input, |_| true);
-                }
-                Ok(None) => return,
-                Err(err) => return self.stop_for(err),
-            }
         }
     }
 }

@@ -10,6 +10,7 @@
 //! [`generator::JobGenerator`] and [`jobs::JobSet`], which are pure; this file and `running` carry it out. It knows
 //! nothing of the command line or of who waits for the end; they are told by [`Told`].
 
+mod advancing;
 mod aging;
 mod away;
 mod checkpoints;

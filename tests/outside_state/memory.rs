@@ -4,6 +4,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 use tidemill::receiver::io::{IO_MODELS, probe};
@@ -247,6 +248,15 @@ fn check_words(said: &str, names: &str) {
     }
 }
 
+/// What the log knows of batches, in words.
+fn batches_of(dir: &Path) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+    let output = command.arg("inspect").arg(dir.join("state")).output().expect("it runs");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let line = text.lines().find(|line| line.contains(" planned, "));
+    line.unwrap_or_else(|| panic!("no batches in {text}")).to_owned()
+}
+
 /// The lines of all files of the output.
 fn lines(dir: &Path) -> Vec<String> {
     let mut files: Vec<_> = std::fs::read_dir(dir.join("out"))
@@ -342,7 +352,11 @@ fn a_window_beyond_its_bound_stops_the_stream_and_a_larger_bound_goes_on_without
     }
     let names = "the window `lines`";
     check_words(&stopped(program), names);
-    check_words(&stopped(start(&args)), names);
+    let planned = batches_of(dir.path());
+    for _ in 0..2 {
+        check_words(&stopped(start(&args)), names);
+        assert_eq!(batches_of(dir.path()), planned, "a refused start changes nothing");
+    }
     let program = start(&keeping(dir.path(), "1GiB", &more));
     let [_, pages] = program.addresses_of(["listening", "http"]);
     while api(pages, "status")["kept"][0]["bytes"].as_u64().unwrap_or(0) <= 1 << 20 {
