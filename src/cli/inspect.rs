@@ -32,8 +32,8 @@ Examples:
   tidemill inspect /var/lib/tidemill --cut 7:4096 --discard
       let the log end at byte 4096 of segment 7, and lose what comes after
 
-A directory that is in use is judged as if it were not, and said to be in use. With a pipeline, one that is
-not there is judged as a first start, which would make it.
+A directory that is in use is judged as if it were not, and said to be in use.
+With a pipeline, one that is not there is judged as a first start's, which would make it.
 Exit codes: 0 a start would succeed; 1 it would not, or the directory cannot be used; 2 usage; 78 the
 pipeline file is wrong.";
 

@@ -96,8 +96,8 @@ impl Sqlite {
         Sqlite::open_for(path, table, existing, Access::Write)
     }
 
-    /// Opens a database to write to it, or to look what is there: then nothing is made and nothing changes. One that finds no room
-    /// for its own files is looked at, and opened again with the first batch, which waits for room.
+    /// Opens a database to write to it, or to look what is there: then nothing is made and nothing changes. One that finds no
+    /// room for its own files is looked at, and opened again with the first batch, which waits for room.
     ///
     /// # Errors
     /// If it cannot be opened or is no database, or the table is reserved.

@@ -656,11 +656,6 @@ fn first_room(writer: &mut Writer) -> Result<Option<Arc<str>>> {
     Err(no_room(missing, &writer.storage.name(), &err))
 }
 
-/// A number of bytes for people, never too few.
-pub(crate) fn mebibytes(bytes: u64) -> String {
-    format!("{} MiB", bytes.div_ceil(1 << 20))
-}
-
 fn ended(err: &Error) -> Arc<str> {
     if let Error::Failed(lost) = err {
         return format!("the log ends here: {lost}").into();

@@ -2,7 +2,6 @@
 
 use super::cut::Survey;
 use super::format::spare_name;
-use super::mebibytes;
 use super::names::Names;
 use super::reader::unreadable;
 use super::storage::Storage;
@@ -39,4 +38,9 @@ pub(crate) fn no_room(bytes: u64, name: &str, err: &Error) -> Error {
     Error::Failed(format!(
         "there is no room to start the log: {needed} more must be free in {name}: {err}; make room, or give another `state_dir`"
     ))
+}
+
+/// A number of bytes for people, never too few.
+pub(crate) fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
 }

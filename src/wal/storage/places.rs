@@ -1,13 +1,13 @@
 //! Whether a start may write to a place: asked before anything is made there, and by those who only look. Changes nothing.
 //!
 //! ```text
-//! the place is there    ─▶ it is a directory, and takes a file without a name, which nobody sees and which ends with the question
+//! the place is there    ─▶ it is a directory, and takes a file without a name, which ends with the question
 //! it is not there       ─▶ the nearest directory above it takes one, and has room for what a new directory needs
 //! a file of its own     ─▶ it can be opened for writing, or its directory takes one
 //! ```
 //! What is said names what is in the way and the remedy. A start and a look ask here, so they say the same.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 const NEW_BYTES: u64 = 64 << 10;
 
 /// Links that lead to links, at most.
+#[cfg(any(test, feature = "sqlite"))]
 const LINKS_MAX: usize = 40;
 
 /// File systems that show what the kernel knows: proc, sysfs, cgroup 1 and 2, debugfs, tracefs, securityfs, devpts. Nobody
@@ -45,12 +46,13 @@ pub(crate) fn expect_directory(path: &Path) -> Result<()> {
 ///
 /// # Errors
 /// What is in the way, and the remedy.
+#[cfg(any(test, feature = "sqlite"))]
 pub(crate) fn expect_file(path: &Path) -> io::Result<()> {
     let mut path = path.to_owned();
     for _ in 0..LINKS_MAX {
         match fs::metadata(&path) {
             Ok(found) if found.is_file() => {
-                let opened = OpenOptions::new().read(true).write(true).open(&path);
+                let opened = fs::OpenOptions::new().read(true).write(true).open(&path);
                 opened.map_err(|err| with_remedy(err, &path))?;
                 let real = fs::canonicalize(&path)?;
                 return writable(above(&real), 0);
