@@ -84,6 +84,7 @@ fn guide() -> Vec<Page> {
     let listed = fs::read_dir(root().join("docs/guide")).expect("the guide");
     let names = listed.map(|entry| entry.expect("listed").file_name());
     let mut names: Vec<_> = names.map(|name| name.into_string().expect("UTF-8")).collect();
+    names.retain(|name| name.ends_with(".md"));
     names.sort();
     names.iter().map(|name| Page::read(&format!("docs/guide/{name}"))).collect()
 }
@@ -246,6 +247,17 @@ fn every_key_of_a_pipeline_file_is_documented() {
     let words: BTreeSet<_> = words.collect();
     let missing: Vec<_> = keys.iter().filter(|key| !words.contains(key.as_str())).collect();
     assert!(missing.is_empty(), "docs/guide/pipeline-file.md lacks {missing:?}");
+}
+
+#[test]
+fn the_plot_shows_the_figures_of_the_models() {
+    let plot = fs::read_to_string(root().join("docs/guide/io-models.svg")).expect("UTF-8");
+    let models = Page::read("benches/models.md");
+    let titles = plot.split("</title></rect>").filter_map(|bar| bar.rsplit(": ").next());
+    let figures: Vec<_> = titles.filter(|title| title.parse::<f64>().is_ok()).collect();
+    assert_eq!(figures.len(), 21);
+    let missing: Vec<_> = figures.iter().filter(|one| !models.text.contains(**one)).collect();
+    assert!(missing.is_empty(), "benches/models.md has no {missing:?}");
 }
 
 #[test]
