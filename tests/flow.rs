@@ -205,12 +205,31 @@ fn the_input_of_a_failed_batch_is_kept_and_the_stream_goes_on() {
 fn a_dead_letter_that_cannot_be_kept_stops_the_stream() {
     let dir = tempfile::tempdir().expect("a directory");
     let taken = dir.path().join("taken");
-    std::fs::write(&taken, "a file, not a directory").expect("written");
     let (_ctx, running, _done, _tries) = failing(&taken);
+    // The start asked whether letters can be kept there. Now they no longer can.
+    if taken.exists() {
+        std::fs::remove_dir_all(&taken).expect("removed");
+    }
+    std::fs::write(&taken, "a file, not a directory").expect("written");
     let mut peer = TcpStream::connect(running.local_addrs()[0]).expect("connected");
     peer.write_all(b"bad\n").expect("sent");
     let err = running.await_termination().expect_err("the records would be lost");
     assert!(err.to_string().contains("dead letter"), "{err}");
+}
+
+#[test]
+fn a_place_that_takes_no_dead_letters_refuses_the_start() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let taken = dir.path().join("taken");
+    std::fs::write(&taken, "a file, not a directory").expect("written");
+    let config = Config::new("letters")
+        .on_failure(OnFailure { retries: 0, then: Then::DeadLetter })
+        .dead_letter_directory(&taken);
+    let ctx = StreamingContext::with_clock(config, ManualClock::new()).expect("good options");
+    let lines = ctx.socket_text(SocketSource::listen("127.0.0.1:0")).expect("a source");
+    lines.foreach_batch(|_, _| Ok(()));
+    let err = ctx.start().expect_err("no letter can be kept").to_string();
+    assert!(err.contains("dead letters") && err.contains("move it away"), "{err}");
 }
 
 /// Sends as much as is taken until told to stop; how many bytes were taken.
