@@ -17,8 +17,9 @@ use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mutex, Poison};
 use crate::time::{Clock, SystemClock, join_until};
 
-use super::pages::{Page, Shown, answer};
+use super::pages::{Page, answer};
 use super::request::{Parsed, Request, parse};
+use super::shown::Shown;
 
 /// Connections at once at most.
 pub const CONNECTIONS_MAX: usize = 64;

@@ -1,7 +1,7 @@
 //! What is shown at one moment: every figure of an answer is of the same look.
 
 use super::process::Process;
-use super::{Shown, Starting};
+use super::shown::{Shown, Starting};
 use crate::config::Resolved;
 use crate::context::{Done, Inspector, Memory, ReceiverStatus};
 use crate::dstream::KeptPart;

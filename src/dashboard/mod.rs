@@ -13,9 +13,11 @@ mod look;
 mod pages;
 mod process;
 pub mod request;
+mod row;
 mod rows;
+mod shown;
 mod table;
 mod text;
 
 pub use http::{HttpOptions, HttpServer};
-pub use pages::{Shown, Starting};
+pub use shown::{Shown, Starting};

@@ -15,6 +15,7 @@ use crate::time::{Moment, Time};
 
 use super::look::Look;
 use super::request::Request;
+use super::shown::{Shown, Starting};
 use super::table as figures;
 use super::text::{self, Format};
 
@@ -55,36 +56,6 @@ impl Page {
             body.push('\n');
         }
         Page { status: 200, kind: CSV, vary: "", body }
-    }
-}
-
-/// What a server shows.
-#[derive(Clone, Debug)]
-pub enum Shown {
-    /// A stream that is still starting.
-    Starting(Starting),
-    /// A stream, also after its end.
-    Stream(Box<Inspector>),
-}
-
-/// How far a start has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Starting {
-    /// Bytes of an earlier run's log that were read.
-    pub read_bytes: u64,
-    /// Bytes of that log in all, at most; 0 if there is none.
-    pub log_bytes: u64,
-}
-
-impl From<Starting> for Shown {
-    fn from(starting: Starting) -> Self {
-        Shown::Starting(starting)
-    }
-}
-
-impl From<Inspector> for Shown {
-    fn from(stream: Inspector) -> Self {
-        Shown::Stream(Box::new(stream))
     }
 }
 

@@ -1,11 +1,9 @@
-//! The rows of the [table](super::table): of the stream and its process, and of each source.
+//! The rows of the table of all figures: of the stream and its process, and of each source.
 
 use std::time::Duration;
 
-use super::table::Origin::{
-    Always, Build, Counter, Many, Process, Source, Starting, Stream, Times,
-};
-use super::table::{Kind, Row, counter, gauge, histogram, old};
+use super::row::Origin::{Always, Build, Counter, Many, Process, Source, Starting, Stream, Times};
+use super::row::{Kind, Row, counter, gauge, histogram, old};
 use crate::context::ReceiverStatus;
 
 /// Of the stream, its log and its process.

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 pub(super) use super::accept::Format;
 use super::look::Look;
-use super::table::{Kind, Origin, Row, Value, rows};
+use super::row::{Kind, Origin, Row, Value};
+use super::table::rows;
 use crate::metrics::Times;
 
 /// Upper bounds of the buckets of every histogram, in microseconds.
@@ -139,7 +140,7 @@ fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
 mod tests {
     use super::super::Starting;
     use super::super::process::Process;
-    use super::super::table::{counter, gauge, old};
+    use super::super::row::{counter, gauge, old};
     use super::*;
     use crate::metrics::Latency;
 

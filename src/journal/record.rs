@@ -301,6 +301,33 @@ pub(super) fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, postcard::Er
     }
 }
 
+impl From<version1::Started> for Started {
+    fn from(old: version1::Started) -> Self {
+        Started {
+            version: old.version,
+            pipeline: old.pipeline,
+            seed: old.seed,
+            anchor: old.anchor,
+            names: version1::names(old.sources, old.states),
+            ..Started::default()
+        }
+    }
+}
+
+impl From<version1::Plan> for Plan {
+    fn from(old: version1::Plan) -> Self {
+        Plan {
+            index: old.index,
+            time: old.time,
+            partitions: old.partitions,
+            seed: old.seed,
+            blocks: old.blocks,
+            ranges: old.ranges,
+            run: 0,
+        }
+    }
+}
+
 #[cfg(all(test, not(tidemill_model)))]
 mod tests {
     use super::*;

@@ -260,6 +260,26 @@ impl Journal {
     }
 }
 
+impl From<version1::Snapshot> for Snapshot {
+    fn from(old: version1::Snapshot) -> Self {
+        Snapshot {
+            version: old.version,
+            pipeline: old.pipeline,
+            seed: old.seed,
+            anchor: old.anchor,
+            names: version1::names(old.sources, old.states),
+            next_index: old.next_index,
+            last_time: old.last_time,
+            covered: old.covered,
+            state_from: old.state_from,
+            ranges: old.ranges,
+            first_segment: old.first_segment,
+            kept_segment: old.kept_segment,
+            ..Snapshot::default()
+        }
+    }
+}
+
 #[cfg(all(test, not(tidemill_model)))]
 mod tests {
     use super::*;

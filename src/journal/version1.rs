@@ -1,4 +1,4 @@
-//! What version 1 wrote, before a state directory had an identity: read only, and converted on reading.
+//! What version 1 wrote, before a state directory had an identity: read only. Who reads it converts it.
 //!
 //! ```text
 //! kind 1 with version 1 ─▶ Started       no identity, no run
@@ -7,11 +7,11 @@
 //! ```
 //! postcard does not describe itself, so each version has structs of its own. Pure.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use super::names::{Inventory, Known};
-use super::record::{self, ChunkRange};
-use super::snapshot;
 
 /// A start of the engine.
 #[derive(Debug, Serialize, Deserialize)]
@@ -24,21 +24,8 @@ pub(super) struct Started {
     pub(super) states: Vec<(String, String)>,
 }
 
-impl From<Started> for record::Started {
-    fn from(old: Started) -> Self {
-        record::Started {
-            version: old.version,
-            pipeline: old.pipeline,
-            seed: old.seed,
-            anchor: old.anchor,
-            names: names(old.sources, old.states),
-            ..record::Started::default()
-        }
-    }
-}
-
 /// What is known by name: a name with `#` is the place of a state that was given none.
-fn names(sources: Vec<String>, states: Vec<(String, String)>) -> Inventory<Known> {
+pub(super) fn names(sources: Vec<String>, states: Vec<(String, String)>) -> Inventory<Known> {
     let source = |name| Known { name, ..Known::default() };
     let state = |(name, what): (String, String)| Known {
         generated: name.contains('#'),
@@ -60,22 +47,8 @@ pub(super) struct Plan {
     pub(super) time: u64,
     pub(super) partitions: u64,
     pub(super) seed: u64,
-    pub(super) blocks: Vec<(u32, Vec<ChunkRange>)>,
+    pub(super) blocks: Vec<(u32, Vec<Range<u64>>)>,
     pub(super) ranges: Vec<(u32, Vec<u8>)>,
-}
-
-impl From<Plan> for record::Plan {
-    fn from(old: Plan) -> Self {
-        record::Plan {
-            index: old.index,
-            time: old.time,
-            partitions: old.partitions,
-            seed: old.seed,
-            blocks: old.blocks,
-            ranges: old.ranges,
-            run: 0,
-        }
-    }
 }
 
 /// What a checkpoint says of the engine.
@@ -94,24 +67,4 @@ pub(super) struct Snapshot {
     pub(super) ranges: Vec<(u32, Vec<u8>)>,
     pub(super) first_segment: u64,
     pub(super) kept_segment: u64,
-}
-
-impl From<Snapshot> for snapshot::Snapshot {
-    fn from(old: Snapshot) -> Self {
-        snapshot::Snapshot {
-            version: old.version,
-            pipeline: old.pipeline,
-            seed: old.seed,
-            anchor: old.anchor,
-            names: names(old.sources, old.states),
-            next_index: old.next_index,
-            last_time: old.last_time,
-            covered: old.covered,
-            state_from: old.state_from,
-            ranges: old.ranges,
-            first_segment: old.first_segment,
-            kept_segment: old.kept_segment,
-            ..snapshot::Snapshot::default()
-        }
-    }
 }

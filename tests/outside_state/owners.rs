@@ -38,6 +38,7 @@ pub enum Step {
     /// Renames a file or directory.
     Move(&'static str, &'static str),
     /// Copies a file.
+    #[cfg(feature = "sqlite")]
     Copy(&'static str, &'static str),
     /// Makes an empty directory, or an empty file in place of one that is there.
     MakeEmpty(&'static str),
@@ -162,6 +163,7 @@ impl World {
             Expect(outs, lines) => assert_eq!(self.lines(outs), lines, "in {outs:?}"),
             Sink(line) => self.sink = line,
             Step::Move(from, to) => fs::rename(self.path(from), self.path(to)).expect("moved"),
+            #[cfg(feature = "sqlite")]
             Step::Copy(from, to) => drop(fs::copy(self.path(from), self.path(to)).expect("copied")),
             Step::MakeEmpty(name) => match self.path(name).is_file() {
                 true => fs::write(self.path(name), "").expect("written"),
