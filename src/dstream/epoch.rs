@@ -13,8 +13,7 @@ use std::collections::HashMap;
 use super::Missing;
 use super::kept::Kept;
 use super::lacks::Lacks;
-use super::planner::Job;
-use super::saved::Left;
+use super::left::Left;
 use super::together::Together;
 use crate::batch::Batch;
 use crate::slab::{Account, Pool};
@@ -124,8 +123,8 @@ impl Epoch {
     }
 
     /// The next output, which lies below these nodes.
-    pub(super) fn add_output(&self, job: &Arc<Job>, nodes: &[u32]) {
-        self.together.add_job(job, nodes);
+    pub(super) fn add_output(&self, nodes: &[u32]) {
+        self.together.add_job(nodes);
         let mut inner = self.inner.lock();
         for node in nodes {
             *inner.outputs_below.entry(*node).or_default() += 1;

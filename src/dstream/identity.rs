@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use regex::bytes::{Captures, Regex};
 use serde::{Deserialize, Serialize};
 
-use super::state::{State, StateSpec, WhenFull};
+use super::state_spec::{State, StateSpec, WhenFull};
 use super::{DStream, Graph};
 use crate::batch::Out;
 use crate::metrics::ReceiverCounters;

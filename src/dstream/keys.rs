@@ -3,13 +3,12 @@
 //! The keys lie in a table, and in a list by the time when they were last touched where any are forgotten by their age. Runs
 //! on the workers; knows no operator.
 
-use super::Planner;
 use super::heap;
 use super::keyed::{Change, Keeper, Overlay, Slot, Table, View};
-use super::saved::{self, Store};
-use super::state::{Counters, Group, Held, Phase, State, StateKey, StateValue};
+use super::saved::Entry as Saved;
+use super::state_spec::{Counters, Group, Held, Phase, State, StateKey, StateValue};
 use super::values::Values;
-use crate::shuffle::{Entry, hash_of, shard_of};
+use crate::shuffle::Entry;
 use crate::sync::{Arc, Ordering};
 use crate::time::Time;
 
@@ -220,48 +219,26 @@ impl<K: StateKey, S: StateValue, U> Keys<K, S, U> {
         (0..shards).map(empty).collect()
     }
 
-    /// Partitions with what is known before the first batch.
-    pub(super) fn begin(cx: &Planner<'_>, initial: Vec<(K, S)>, store: &Store<K, S, U>) -> Vec<Self>
-    where
-        U: Send + Sync + 'static,
-    {
-        let mut shards = Self::empty(cx.shards(), store.listed);
-        let (seed, zero) = (cx.settings.seed, cx.epoch.zero());
-        for (turn, row) in (0..).zip(initial) {
-            let hash = hash_of(seed, &row.0);
-            let shard = &mut shards[shard_of(hash, cx.shards())];
-            match shard.find(hash, &row.0) {
-                Some(place) => shard.table.get_mut(place).row = row,
-                None => {
-                    let place = shard.insert(hash, row, (zero, turn));
-                    shard.link(place, (zero, turn));
-                    store.counters.keys.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        }
-        shards
-    }
-
     pub(super) fn find(&self, hash: u64, key: &K) -> Option<u32> {
         self.table.find(hash, |slot| slot.row.0 == *key)
     }
 
     /// Takes in what was saved of a key. The list is made at the end. A key that is not there may have been touched: it
     /// comes with a later slice of the walk.
-    pub(super) fn take(&mut self, hash: u64, entry: saved::Entry<K, S>) {
+    pub(super) fn take(&mut self, hash: u64, entry: Saved<K, S>) {
         match entry {
-            saved::Entry::Removed(key) => {
+            Saved::Removed(key) => {
                 if let Some(place) = self.find(hash, &key) {
                     self.table.remove(hash, place);
                 }
             }
-            saved::Entry::Touched(key, touch) => {
+            Saved::Touched(key, touch) => {
                 if let Some(place) = self.find(hash, &key) {
                     let extra = &mut self.table.get_mut(place).extra;
                     (extra.last, extra.turn) = touch;
                 }
             }
-            saved::Entry::Set(key, state, touch) => match self.find(hash, &key) {
+            Saved::Set(key, state, touch) => match self.find(hash, &key) {
                 Some(place) => {
                     let slot = self.table.get_mut(place);
                     slot.row.1 = state;

@@ -3,7 +3,7 @@
 
 use super::keyed::View;
 use super::keys::Keys;
-use super::state::{State, StateKey, StateValue, WhenFull};
+use super::state_spec::{State, StateKey, StateValue, WhenFull};
 use crate::shuffle::Slots;
 use crate::sync::Arc;
 use crate::time::Time;

@@ -8,16 +8,21 @@
 //! thread and costs nothing per record; the plan runs on the workers. Nothing here knows receivers or the context.
 
 pub mod builtin;
+mod delivery;
 mod epoch;
 mod heap;
 mod identity;
+mod input;
 mod kept;
 mod keyed;
 mod keys;
 mod lacks;
 mod late;
 mod latency;
+mod left;
 mod limit;
+mod missing;
+mod node;
 mod operators;
 mod outputs;
 mod pairs;
@@ -26,6 +31,7 @@ mod remember;
 mod saved;
 mod sources;
 mod state;
+mod state_spec;
 mod together;
 mod undue;
 mod values;
@@ -36,23 +42,20 @@ mod memory_tests;
 mod tests;
 mod windows;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use crate::batch::{Batch, Plan};
-use crate::direct::Planned;
-use crate::owner::BatchId;
+use crate::batch::Plan;
 use crate::sink::{SharedSink, Writer};
 use crate::slab::Pool;
-use crate::store::StoredBlock;
 use crate::sync::thread::panic_text;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
-use crate::time::{Clock, Interval, Moment, Time};
+use crate::time::{Clock, Interval, Time};
 
 pub(crate) use identity::identity_state;
 pub use identity::{INTERVALS_MAX, Identity, SENDERS_MAX};
+pub use input::{BatchInput, Replay};
 pub(crate) use kept::KEEP_LESS;
 pub use kept::KeptPart;
 pub use late::{OnLate, RunLease};
@@ -63,54 +66,17 @@ pub use planner::Output;
 pub use remember::Remembered;
 pub(crate) use saved::{Census, Counting};
 pub use saved::{Changes, Restore, StateInfo};
-pub use state::{State, StateCounts, StateKey, StateSpec, StateValue, Stateful, WhenFull};
+pub use state::Stateful;
+pub use state_spec::{State, StateCounts, StateKey, StateSpec, StateValue, WhenFull};
 
 use epoch::Epoch;
 use identity::Repeats;
 use late::Late;
+use missing::Missing;
+use node::{Compute, Node};
 use planner::{Job, Planner};
 use saved::{Saved, Walker};
 use undue::Undue;
-
-/// What a batch is made from; a second attempt and a replay use the same.
-#[derive(Debug)]
-pub struct BatchInput {
-    /// The batch's time.
-    pub time: Time,
-    /// The number of the batch in this run, from 0.
-    pub index: u64,
-    /// The blocks of each source, by the number of the source, in the order in which they were received.
-    pub blocks: Vec<Vec<Arc<StoredBlock>>>,
-    /// What it takes of each direct source, by the number of the source; nothing for one that has no batch at this time.
-    pub direct: BTreeMap<u32, Planned>,
-    /// Records in the blocks.
-    pub records: u64,
-    /// The moment at which the batch was due.
-    pub due: Moment,
-    /// Into how many hash partitions keyed operators split; at least one.
-    pub partitions: usize,
-    /// Who planned it, and what its plan is.
-    pub id: BatchId,
-}
-
-impl BatchInput {
-    /// Records in the blocks, and in the portions of direct sources as far as they were read.
-    pub fn all_records(&self) -> u64 {
-        let portions = self.direct.values().flat_map(|planned| &planned.portions);
-        self.records + portions.map(|portion| portion.records()).sum::<u64>()
-    }
-
-    /// Records in the blocks of a source.
-    pub(crate) fn block_records(&self, source: u32) -> u64 {
-        let blocks = usize::try_from(source).ok().and_then(|at| self.blocks.get(at));
-        blocks.map_or(0, |blocks| blocks.iter().map(|block| block.records()).sum())
-    }
-
-    /// Bytes in the blocks.
-    pub(crate) fn block_bytes(&self) -> u64 {
-        self.blocks.iter().flatten().map(|block| block.bytes()).sum()
-    }
-}
 
 /// What the graph is told when it is made.
 #[derive(Clone, Debug)]
@@ -150,6 +116,8 @@ pub struct Graph {
     late: Late,
     undue: Mutex<Undue>,
     registered: Mutex<Registered>,
+    /// The jobs of the outputs, by their numbers.
+    jobs: Arc<Mutex<Vec<Arc<Job>>>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -185,15 +153,6 @@ struct Registered {
 /// Plans a node.
 type Keeper = Arc<dyn Fn(&mut Planner<'_>) -> Result<(), Missing> + Send + Sync>;
 
-/// How a batch that was done before a restart is run again. Its outputs do nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Replay {
-    /// Windows take in what the batch brought; states stay as they are, and show nothing.
-    Windows,
-    /// Windows and states take in what the batch brought.
-    States,
-}
-
 impl fmt::Debug for Graph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Graph").field("pipeline", &self.pipeline).finish_non_exhaustive()
@@ -221,6 +180,7 @@ impl Graph {
             late: Late::default(),
             undue: Mutex::default(),
             registered: Mutex::new(Registered::default()),
+            jobs: Arc::default(),
         })
     }
 
@@ -628,41 +588,5 @@ impl<T: ?Sized> Clone for DStream<T> {
 impl<T: ?Sized> fmt::Debug for DStream<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DStream").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-/// A node of the graph. Nodes never hold the graph, which holds them.
-trait Node<T: ?Sized>: Send + Sync {
-    /// The node's elements of a batch; its stages go to the planner.
-    fn compute(&self, cx: &mut Planner<'_>) -> Result<Batch<T>, Missing>;
-
-    /// The blocks behind the node, if its elements are exactly their records, in order.
-    fn blocks(&self, _cx: &Planner<'_>) -> Option<Vec<Arc<StoredBlock>>> {
-        None
-    }
-}
-
-/// Why a node has no elements.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Missing {
-    /// This source has no batch at this time, which is not the same as an empty one.
-    NoBatch(Arc<str>),
-    /// The stream slides by more than one interval and does not fall due in this batch. What its windows take in is in
-    /// the plan.
-    NotDue,
-    /// The batch fails.
-    Failed(String),
-}
-
-/// A node made of a closure.
-struct Compute<F>(F);
-
-impl<T, F> Node<T> for Compute<F>
-where
-    T: ?Sized,
-    F: Fn(&mut Planner<'_>) -> Result<Batch<T>, Missing> + Send + Sync,
-{
-    fn compute(&self, cx: &mut Planner<'_>) -> Result<Batch<T>, Missing> {
-        (self.0)(cx)
     }
 }

@@ -3,9 +3,9 @@
 
 use std::any::TypeId;
 
-use super::epoch::Epoch;
+use super::delivery::Delivery;
 use super::lacks::Reads;
-use super::{BatchInput, DStream, Job, Missing, Node, Output, Planner};
+use super::{DStream, Job, Missing, Node, Output, Planner};
 use crate::batch::{Batch, Failure, Finish, Stage, Work};
 use crate::error::Result;
 use crate::framing::{Framing, lines_of};
@@ -14,46 +14,7 @@ use crate::sink::{BatchMeta, CommitKey, Console, Format, Row, Rows, SharedSink, 
 use crate::slab::Pool;
 use crate::store::StoredBlock;
 use crate::sync::{Arc, Mutex};
-use crate::time::{Clock, Moment, Time};
-
-/// What an output needs to know to hand over a batch.
-pub(super) struct Delivery {
-    pub(super) pipeline: Arc<str>,
-    pub(super) job: Arc<str>,
-    pub(super) input: Arc<BatchInput>,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) epoch: Arc<Epoch>,
-    pub(super) reads: Reads,
-    /// Set when the job begins, which may be after it was planned together with another one.
-    pub(super) started: Arc<Mutex<Moment>>,
-}
-
-impl Delivery {
-    fn key(&self) -> CommitKey {
-        CommitKey {
-            pipeline: Arc::clone(&self.pipeline),
-            job: Arc::clone(&self.job),
-            time: self.input.time,
-            partition: 0,
-            id: self.input.id,
-        }
-    }
-
-    fn meta(&self) -> BatchMeta {
-        let (started, now) = (*self.started.lock(), self.clock.now());
-        BatchMeta {
-            records: self.input.all_records(),
-            scheduling_delay_us: micros(self.input.due, started),
-            processing_us: micros(started, now),
-            total_us: micros(self.input.due, now),
-            incomplete: self.epoch.lacks(|lacks| lacks.are_in(&self.reads, &self.input)),
-        }
-    }
-}
-
-fn micros(from: Moment, to: Moment) -> u64 {
-    u64::try_from(to.since(from).as_micros()).unwrap_or(u64::MAX)
-}
+use crate::time::Time;
 
 /// What a stream's batches held, as far as they are committed. For tests: it grows without bound.
 #[derive(Debug)]
@@ -261,11 +222,13 @@ impl<T: ?Sized + 'static> DStream<T> {
                 build: Box::new(build),
                 past: Mutex::default(),
             }),
+            jobs: Arc::clone(&self.graph.jobs),
             settings: self.graph.settings,
             epoch: Arc::clone(&self.graph.epoch),
         });
-        registered.outputs.push(Arc::clone(&output));
-        self.graph.epoch.add_output(&output.job, &self.line.above);
+        self.graph.jobs.lock().push(Arc::clone(&output.job));
+        registered.outputs.push(output);
+        self.graph.epoch.add_output(&self.line.above);
     }
 }
 

@@ -6,9 +6,9 @@ use std::any::{Any, TypeId};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::delivery::Delivery;
 use super::epoch::{Commit, Epoch};
 use super::lacks::Reads;
-use super::outputs::Delivery;
 use super::together::Progress;
 use super::{BatchInput, Graph, Missing, Replay, Settings};
 use crate::batch::{
@@ -278,6 +278,8 @@ pub struct Output {
     /// Where its rows go; none if it is a closure that takes them.
     pub(super) sinks: Arc<[SharedSink]>,
     pub(super) job: Arc<Job>,
+    /// The jobs of all outputs, by their numbers.
+    pub(super) jobs: Arc<Mutex<Vec<Arc<Job>>>>,
     pub(super) settings: Settings,
     pub(super) epoch: Arc<Epoch>,
 }
@@ -336,7 +338,8 @@ impl Output {
             return Ok(plan);
         }
         let mut ahead = Vec::with_capacity(others.len());
-        for (number, (job, other)) in (1..).zip(others) {
+        for (number, job) in (1..).zip(others) {
+            let other = Arc::clone(&self.jobs.lock()[job]);
             let began = Arc::new(Mutex::new(started));
             planner.share = Some(share(job));
             // What cannot be planned fails when it is its turn; nothing after it counts on it.

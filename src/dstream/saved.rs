@@ -11,6 +11,7 @@
 //! not know who keeps the bytes, and takes none of them on trust.
 
 mod census;
+mod entry;
 mod restore;
 mod walk;
 
@@ -21,14 +22,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub(crate) use self::census::{Census, Counting};
+pub(super) use self::entry::Entry;
 pub use self::restore::Restore;
 use self::walk::WALK_BATCHES;
 pub(super) use self::walk::Walker;
-use super::Replay;
 use super::kept::NodeKept;
 use super::keyed::{Change, Shards, View};
 use super::keys::Keys;
-use super::state::{Counters, StateKey, StateValue};
+use super::left::Left;
+use super::state_spec::{Counters, StateKey, StateValue};
+use super::{Planner, Replay};
 use crate::shuffle::{hash_of, shard_of};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::time::Time;
@@ -131,15 +134,6 @@ pub(super) struct Encoded {
     walk: Walk,
 }
 
-/// What a commit leaves for [`Graph::changes`](super::Graph::changes).
-#[derive(Debug, Default)]
-pub(super) struct Left {
-    pub(super) parts: Vec<(u32, Bytes)>,
-    pub(super) keys: u64,
-    /// Bytes of the walk among the parts.
-    pub(super) walked: u64,
-}
-
 impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
     pub(super) fn new(initial: Vec<(K, S)>, listed: bool, kept: NodeKept) -> Self {
         Store {
@@ -167,6 +161,25 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
             Some(Replay::Windows) => true,
             Some(Replay::States) => batch < self.first.load(Ordering::Relaxed),
         }
+    }
+
+    /// Partitions with what is known before the first batch.
+    pub(super) fn first_keys(&self, cx: &Planner<'_>, initial: Vec<(K, S)>) -> Vec<Keys<K, S, U>> {
+        let mut shards = Keys::empty(cx.shards(), self.listed);
+        let (seed, zero) = (cx.settings.seed, cx.epoch.zero());
+        for (turn, row) in (0..).zip(initial) {
+            let hash = hash_of(seed, &row.0);
+            let shard: &mut Keys<K, S, U> = &mut shards[shard_of(hash, cx.shards())];
+            match shard.find(hash, &row.0) {
+                Some(place) => shard.table.get_mut(place).row = row,
+                None => {
+                    let place = shard.insert(hash, row, (zero, turn));
+                    shard.link(place, (zero, turn));
+                    self.counters.keys.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        shards
     }
 
     /// The partitions before the first batch.
@@ -295,22 +308,6 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Saved for Store<K, S,
         self.counters.keys.store(keys as u64, Ordering::Relaxed);
         *self.walks.lock() = vec![Walk::Done; bases.len()];
         *self.shards.lock() = Some(Shards::new(bases, &self.kept));
-    }
-}
-
-/// What a part says of a key.
-pub(super) enum Entry<K, S> {
-    Removed(K),
-    /// Touched by this batch, in this turn; the state is as it was.
-    Touched(K, (Time, u32)),
-    /// The state, and when the key was last touched.
-    Set(K, S, (Time, u32)),
-}
-
-impl<K, S> Entry<K, S> {
-    fn key(&self) -> &K {
-        let (Entry::Removed(key) | Entry::Touched(key, _) | Entry::Set(key, ..)) = self;
-        key
     }
 }
 

@@ -15,8 +15,9 @@ use crate::block::{Block, BlockId, Range};
 use crate::error::Error;
 use crate::framing::Framing;
 use crate::sink::{BatchMeta, CommitKey, Memory, OwnedCell, Rows, SharedSink, Sink};
+use crate::store::StoredBlock;
 use crate::sync::{AtomicUsize, Mailbox, Poison};
-use crate::time::ManualClock;
+use crate::time::{ManualClock, Moment};
 use crate::workers::WorkerPool;
 
 #[derive(Clone, Default)]

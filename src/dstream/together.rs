@@ -11,7 +11,6 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use super::planner::Job;
 use crate::batch::{Finish, Plan};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering};
 use crate::time::{Moment, Time};
@@ -24,8 +23,8 @@ pub(super) struct Together(Mutex<Inner>);
 struct Inner {
     /// Jobs of one batch may run at the same time: then none can count on another one.
     off: bool,
-    /// Every output, and the streams above it that are computed element by element.
-    jobs: Vec<(Arc<Job>, HashSet<u32>)>,
+    /// Of every output the streams above it that are computed element by element.
+    jobs: Vec<HashSet<u32>>,
     /// Those streams.
     forks: HashSet<u32>,
     /// The current batch.
@@ -88,10 +87,10 @@ impl Together {
     }
 
     /// The next output; these nodes lie above it.
-    pub(super) fn add_job(&self, job: &Arc<Job>, above: &[u32]) {
+    pub(super) fn add_job(&self, above: &[u32]) {
         let mut inner = self.0.lock();
         let forks = above.iter().copied().filter(|node| inner.forks.contains(node)).collect();
-        inner.jobs.push((Arc::clone(job), forks));
+        inner.jobs.push(forks);
     }
 
     /// A job begins. Its plan, if that was made ahead and can be used.
@@ -114,23 +113,23 @@ impl Together {
 
     /// The jobs that are to be planned ahead with a job that has no plan: those that have not begun and use a stream that
     /// it uses, or that one of them uses.
-    pub(super) fn with(&self, job: usize) -> Vec<(usize, Arc<Job>)> {
+    pub(super) fn with(&self, job: usize) -> Vec<usize> {
         let inner = self.0.lock();
-        let Some((_, forks)) = inner.jobs.get(job) else { return Vec::new() };
+        let Some(forks) = inner.jobs.get(job) else { return Vec::new() };
         if inner.off || inner.ahead.is_some() || forks.is_empty() {
             return Vec::new();
         }
         let (mut forks, mut found) = (forks.clone(), HashSet::new());
         loop {
             let waits = |number: &usize| !inner.begun.contains(number) && !found.contains(number);
-            let shares = |number: &usize| !forks.is_disjoint(&inner.jobs[*number].1);
+            let shares = |number: &usize| !forks.is_disjoint(&inner.jobs[*number]);
             let Some(next) = (0..inner.jobs.len()).filter(waits).find(shares) else { break };
             found.insert(next);
-            forks.extend(&inner.jobs[next].1);
+            forks.extend(&inner.jobs[next]);
         }
         let mut found = Vec::from_iter(found);
         found.sort_unstable();
-        found.into_iter().map(|number| (number, Arc::clone(&inner.jobs[number].0))).collect()
+        found
     }
 
     /// These were planned with a job that has begun.

@@ -1,7 +1,8 @@
 //! When a walk through the keys begins and how fast it goes, so that what is kept for states is bounded, in batches and in
 //! bytes. It decides; the states walk. Runs on the scheduler's thread.
 
-use super::{Changes, Left, Saved};
+use super::{Changes, Saved};
+use crate::dstream::left::Left;
 use crate::sync::Arc;
 use crate::time::Time;
 
