@@ -3,33 +3,31 @@
 
 mod links;
 mod names;
+mod options;
 mod places;
+mod summary;
 
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::time::Interval;
-use crate::words::count;
 
 use self::links::{
     Names, check_acknowledging, check_store, check_windows, link, values, warn_of_late_answers,
 };
 use self::names::Changes;
+use self::options::read_config;
 use super::diagnostics::{At, Problem, Problems, Texts};
 use super::given::GivenKeys;
 use super::jobs::Job;
 use super::log_level::{LOG_LEVELS, LogLevel};
 use super::section::Section;
 use super::sinks::{self, SinkKind};
-use super::sources::{self, Peers, Source};
+use super::sources::{self, Source};
 use super::tree::{self, Setting, Table};
 use super::units::{Address, Env, show_bytes};
-use super::{
-    BatchTimer, CONCURRENT_JOBS_MAX, CatchUp, Config, OnFailure, Resolved, Then, Trigger,
-    WORKERS_MAX, jobs,
-};
+use super::{Config, Resolved, jobs};
 
 /// The largest pipeline file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -130,83 +128,6 @@ impl Pipeline {
         };
         self.sources.iter().filter_map(endless).collect()
     }
-
-    /// A summary for people, a line for each part; the last is the highest input rate that the memory bound allows.
-    pub fn summary(&self) -> String {
-        let Resolved { name, batch_interval, block_interval, workers, store_bytes_max, .. } =
-            self.resolved();
-        let (batches, interval) = match self.resolved().trigger {
-            Some(Trigger { records, timeout }) => {
-                let records = count(records, "record");
-                (format!("a batch at {records} or after {timeout}"), "trigger time-out")
-            }
-            None => (format!("a batch every {batch_interval}"), "batch_interval"),
-        };
-        let mut lines = vec![format!(
-            "pipeline {name}: {batches}, blocks every {block_interval}, workers {workers}"
-        )];
-        lines.extend(
-            self.sources.iter().map(|(name, source)| format!("source {name}: {}", about(source))),
-        );
-        for (name, job) in &self.jobs {
-            let (from, to) = (job.from.join(", "), job.to.join(", "));
-            let filter = if job.filter.is_some() { " where it matches" } else { "" };
-            lines.push(format!("job {name}: {} of {from}{filter}, to {to}", job.kind.name()));
-        }
-        lines.extend(
-            self.sinks.iter().map(|(name, kind)| format!("sink {name}: {}", about_sink(kind))),
-        );
-        let rate = rough_bytes(self.resolved().highest_input_rate());
-        let store = rough_bytes(store_bytes_max);
-        lines.push(format!(
-            "highest input rate: {rate}/s (store_bytes_max {store} ÷ {interval} {batch_interval})"
-        ));
-        lines.join("\n")
-    }
-}
-
-fn about(source: &Source) -> String {
-    match source {
-        Source::Socket(socket) => {
-            let peers = match &socket.peers {
-                Peers::Connect(peers) => {
-                    let peers: Vec<_> = peers.iter().map(Address::to_string).collect();
-                    format!("connects to {}", peers.join(", "))
-                }
-                Peers::Listen(address) => format!("listens on {address}"),
-            };
-            format!("{peers}, io model {}", socket.io_model.name())
-        }
-        Source::Generate(source) => {
-            let rate = source
-                .rate
-                .map_or("as fast as it can".to_owned(), |rate| format!("{rate} lines/s"));
-            format!("generates {rate}, io model {}", source.io_model.name())
-        }
-        Source::Files(source) => {
-            let (directory, batch) = (source.directory.display(), source.batch_bytes_max);
-            format!("files of {directory}, up to {} a batch", show_bytes(batch))
-        }
-    }
-}
-
-fn about_sink(kind: &SinkKind) -> String {
-    match kind {
-        SinkKind::Console { format: sinks::ConsoleFormat::Spark, .. } => {
-            "console, spark".to_owned()
-        }
-        SinkKind::Console { format: sinks::ConsoleFormat::Json, .. } => "console, json".to_owned(),
-        SinkKind::Memory => "memory".to_owned(),
-        SinkKind::Null => "null".to_owned(),
-        SinkKind::File { path, .. } => format!("files in {}", path.display()),
-        SinkKind::Sqlite { path, table, .. } => format!("table `{table}` in {}", path.display()),
-    }
-}
-
-/// A size to about three digits, rounded down: people compare it, nobody computes with it.
-fn rough_bytes(bytes: u64) -> String {
-    let shift = bytes.checked_ilog2().unwrap_or(0).saturating_sub(7) / 10 * 10;
-    show_bytes(bytes >> shift << shift)
 }
 
 /// Reads the bytes of a pipeline file, no more than a bound.
@@ -296,118 +217,6 @@ fn read_root(table: &Table, problems: &Problems) -> Option<Pipeline> {
     (problems.errors() == 0).then_some(pipeline)
 }
 
-struct ReadConfig {
-    config: Config,
-    batch: Interval,
-}
-
-fn read_config(root: &mut Section<'_>) -> ReadConfig {
-    let name = root.text("name").map_or_else(|| "tidemill".to_owned(), |found| found.value);
-    let mut config = Config::new(name);
-    let mut batch = config.batch_interval;
-    if let Some(found) = root.interval("batch_interval") {
-        batch = found.value;
-        config = config.batch_interval(batch);
-    }
-    if let Some(found) = root.interval("block_interval") {
-        config = config.block_interval(found.value);
-    }
-    if let Some(found) = root.number("workers", 1..=WORKERS_MAX) {
-        config = config.workers(found.value);
-    }
-    if let Some(found) = root.number("concurrent_jobs", 1..=CONCURRENT_JOBS_MAX) {
-        config = config.concurrent_jobs(found.value);
-    }
-    if let Some(found) = root.bytes("store_bytes_max") {
-        config = config.store_bytes_max(found.value);
-    }
-    if let Some(found) = root.bytes("block_bytes_max") {
-        config = config.block_bytes_max(found.value);
-    }
-    if let Some(found) = root.duration("stop_deadline") {
-        config = config.stop_deadline(found.value);
-    }
-    if let Some(found) = root.duration("sink_retry") {
-        config = config.sink_retry(found.value);
-    }
-    if let Some(directory) = root.path("spill_dir") {
-        config = config.spill_dir(directory);
-    }
-    if let Some(found) = root.bytes("spill_bytes_max") {
-        config = config.spill_bytes_max(found.value);
-    }
-    if let Some(found) = root.bytes("unfinished_bytes_max") {
-        config = config.unfinished_bytes_max(found.value);
-    }
-    if let Some(found) = root.bytes("kept_bytes_max") {
-        config = config.kept_bytes_max(found.value);
-    }
-    config = config.skip_empty(root.truth("skip_empty").unwrap_or(false));
-    if let Some(section) = root.table("on_failure", "`on_failure`") {
-        config = read_on_failure(section, config);
-    }
-    let catch_ups =
-        [("replay", CatchUp::Replay), ("coalesce", CatchUp::Coalesce), ("skip", CatchUp::Skip)];
-    if let Some(found) = root.choice("catch_up", "way to catch up", &catch_ups) {
-        config = config.catch_up(found.value);
-    }
-    if let Some(Trigger { records, timeout }) = read_trigger(root) {
-        config = config.trigger(records, timeout);
-    }
-    config = read_batch_timer(root, config);
-    for (key, why) in config.refused() {
-        root.problems.add(Problem::new(&root.at_of(key), why));
-    }
-    // Decided once: the machine's memory may look different at the next look.
-    let store = config.decide().store_bytes_max;
-    ReadConfig { config: config.store_bytes_max(store), batch }
-}
-
-fn read_on_failure(mut section: Section<'_>, mut config: Config) -> Config {
-    let OnFailure { retries, then } = OnFailure::default();
-    let retries = section.number("retry", 0..=1_000).map_or(retries, |found| found.value);
-    let ways = [("stop", Then::Stop), ("dead_letter", Then::DeadLetter)];
-    let then = section.choice("then", "choice", &ways).map_or(then, |found| found.value);
-    if let Some(directory) = section.path("directory") {
-        if then != Then::DeadLetter {
-            let title = "`directory` has no effect without `then = \"dead_letter\"`";
-            section.problems.add(Problem::warning(&section.key_at("directory"), title));
-        }
-        config = config.dead_letter_directory(directory);
-    }
-    section.finish();
-    config.on_failure(OnFailure { retries, then })
-}
-
-/// Comes after the trigger, with which it has no effect.
-fn read_batch_timer(root: &mut Section<'_>, config: Config) -> Config {
-    let timers = [("thread", BatchTimer::Thread), ("loop", BatchTimer::Loop)];
-    let Some(found) = root.choice("batch_timer", "batch timer", &timers) else { return config };
-    if config.trigger.is_some() {
-        let title = "`batch_timer` has no effect with `trigger`: no batch waits for a tick";
-        root.problems.add(Problem::warning(&root.key_at("batch_timer"), title));
-    }
-    config.batch_timer(found.value)
-}
-
-fn read_trigger(root: &mut Section<'_>) -> Option<Trigger> {
-    let mut section = root.table("trigger", "`trigger`")?;
-    if root.has("batch_interval") {
-        let title = "a pipeline has `trigger` or `batch_interval`, not both";
-        let problem = Problem::new(&root.key_at("trigger"), title);
-        root.problems.add(problem.also(&root.key_at("batch_interval"), "given here"));
-    }
-    let records = section.number("records", 1..=u64::MAX);
-    let timeout = section.interval("timeout");
-    for key in ["records", "timeout"].into_iter().filter(|key| !section.has(key)) {
-        let problem = Problem::new(&section.at, format!("`trigger` needs `{key}`"));
-        root.problems
-            .add(problem.hint("write `trigger = { records = 1000, timeout = \"200ms\" }`"));
-    }
-    section.finish();
-    Some(Trigger { records: records?.value, timeout: timeout?.value })
-}
-
 fn read_http(root: &mut Section<'_>) -> Http {
     let Some(found) = root.text("http") else { return Http::Default };
     if found.value == "off" {
@@ -428,8 +237,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{Ack, FilesSource, Roll, SocketSource};
+    use crate::config::{Ack, CatchUp, FilesSource, Roll, SocketSource, Then, Trigger};
     use crate::framing::Framing;
+    use crate::time::Interval;
 
     /// Reads as a version would that supports everything.
     fn parse(text: &str) -> Result<Pipeline> {
@@ -611,15 +421,5 @@ mod tests {
             &["`roll` needs `bytes`, `age` or both"],
         );
         check("[sink.o.file]", "lines = {}", &["a `file` sink needs a `path`"]);
-    }
-
-    #[test]
-    fn sizes_are_rounded_for_people() {
-        let check = |bytes, expected| assert_eq!(rough_bytes(bytes), expected);
-        check(0, "0B");
-        check(1_023, "1023B");
-        check(1 << 30, "1GiB");
-        check(6_318_717_000, "6025MiB");
-        check(u64::MAX, "16776192TiB");
     }
 }
