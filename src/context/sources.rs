@@ -11,8 +11,9 @@ use crate::receiver::{
 use crate::sync::{Arc, Mutex};
 use crate::time::Clock;
 
+use super::RunLimits;
 use super::names::positions_of;
-use super::{RECORD_BYTES_MAX, RunLimits, SocketSource};
+use super::socket::{RECORD_BYTES_MAX, SocketSource};
 
 /// A source of a user's own receiver, with the defaults of a socket source.
 #[derive(Clone)]
