@@ -95,7 +95,6 @@ const FILE_LINES_MAX: usize = 600;
 /// Files that are longer still. None may be added, and one that got short leaves the list.
 const LONG_FILES: &[&str] = &[
     "src/dstream/tests.rs",
-    "src/framing/relp.rs",
     "src/receiver/io/aio.rs",
     "src/scheduler/mod.rs",
     "src/shuffle/words.rs",

@@ -15,17 +15,19 @@
 //! marked: its frame's command reads `truncated`. No peer can send that command. Or it is put aside, whole, part by part.
 
 pub(crate) mod frame;
+mod offers;
+mod overlong;
 
 pub(super) use self::frame::HEADER_BYTES_MAX;
-use self::frame::{Head, check_trailer, parse, push_frame};
+use self::frame::{Head, check_trailer, parse};
+use self::offers::answer_offers;
+pub(super) use self::overlong::Overlong;
+use self::overlong::Shortening;
 use super::carry::Carry;
-use super::{AsidePart, Found, Malformed, Owed, Splitter, no_header};
+use super::{Found, Malformed, Owed, Splitter, no_header};
 
 /// The most data of an `open` or `close` frame in bytes.
 const CONTROL_BYTES_MAX: usize = 4096;
-
-/// The highest version of the protocol that is spoken here. The reference implementation offers 0 and takes no other.
-const VERSION: u32 = 1;
 
 /// How far the conversation got.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,21 +49,6 @@ enum State {
     PuttingAside { txnr: u32, missing: usize },
     /// Behind a malformed frame.
     Broken(Malformed),
-}
-
-/// What is to come of an over-long frame, in bytes of its data.
-#[derive(Clone, Copy)]
-struct Shortening {
-    txnr: u32,
-    keep: usize,
-    skip: usize,
-}
-
-/// What becomes of an over-long record.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Overlong {
-    Shorten,
-    PutAside,
 }
 
 /// The state of one connection.
@@ -260,70 +247,6 @@ impl RelpSplitter {
         }
         Ok(Frame::Control(frame.len()))
     }
-
-    /// Begins with an over-long frame, behind whose header the stream stands.
-    fn begin_overlong(&mut self, head: &Head<'_>, header: &[u8], found: &mut Found) {
-        let Head { txnr, body, .. } = *head;
-        self.carry.clear();
-        if self.overlong == Overlong::PutAside {
-            found.aside.push(AsidePart { bytes: header.to_vec(), is_last: false });
-            self.state = State::PuttingAside { txnr, missing: body as usize };
-            return;
-        }
-        self.carry.push(format!("{txnr} truncated {} ", self.carry.max()).as_bytes());
-        let skip = body as usize - self.carry.max();
-        self.state = State::Shortening(Shortening { txnr, keep: self.carry.max(), skip });
-    }
-
-    /// Goes on with an over-long frame; the next frame starts at the offset that is returned at its end.
-    fn go_on_overlong(
-        &mut self,
-        rest: &[u8],
-        found: &mut Found,
-    ) -> Result<Option<usize>, Malformed> {
-        let State::PuttingAside { txnr, missing } = self.state else {
-            return self.go_on_shortening(rest, found);
-        };
-        let data = missing.min(rest.len());
-        let trailer = rest.get(data);
-        trailer.map_or(Ok(()), |trailer| check_trailer(std::slice::from_ref(trailer)))?;
-        let len = data + usize::from(trailer.is_some());
-        found.aside.push(AsidePart { bytes: rest[..len].to_vec(), is_last: trailer.is_some() });
-        if trailer.is_none() {
-            self.state = State::PuttingAside { txnr, missing: missing - data };
-            return Ok(None);
-        }
-        self.state = State::Reading;
-        found.overlong += 1;
-        found.owed.push(Owed::Aside(txnr));
-        Ok(Some(len))
-    }
-
-    /// Takes what is kept of an over-long frame and passes over the rest. At its end the shortened frame is carried,
-    /// whole, and the next frame starts at the offset that is returned.
-    fn go_on_shortening(
-        &mut self,
-        rest: &[u8],
-        found: &mut Found,
-    ) -> Result<Option<usize>, Malformed> {
-        let State::Shortening(Shortening { txnr, keep, skip }) = self.state else {
-            return Ok(None);
-        };
-        let kept = keep.min(rest.len());
-        self.carry.push(&rest[..kept]);
-        let skipped = skip.min(rest.len() - kept);
-        let missing = Shortening { txnr, keep: keep - kept, skip: skip - skipped };
-        self.state = State::Shortening(missing);
-        let Some(trailer) = rest.get(kept + skipped).filter(|_| missing.skip == 0) else {
-            return Ok(None);
-        };
-        check_trailer(std::slice::from_ref(trailer))?;
-        self.carry.push(b"\n");
-        self.state = State::Reading;
-        found.overlong += 1;
-        found.owe_record(txnr);
-        Ok(Some(kept + skipped + 1))
-    }
 }
 
 impl Splitter for RelpSplitter {
@@ -365,35 +288,6 @@ impl Splitter for RelpSplitter {
         self.state = State::PuttingAside { txnr: head.txnr, missing };
         Ok(())
     }
-}
-
-/// Answers the offers of an `open`: the lesser of both versions, and the one command there is.
-fn answer_offers(txnr: u32, offers: &[u8], found: &mut Found) -> Result<(), Malformed> {
-    let offered = |name: &str| {
-        let mut lines = offers.split(|byte| *byte == b'\n');
-        lines.find_map(|line| std::str::from_utf8(line).ok()?.strip_prefix(name)?.strip_prefix('='))
-    };
-    let version = offered("relp_version").and_then(|version| version.trim().parse::<u32>().ok());
-    let mut commands = offered("commands").unwrap_or_default().split(',');
-    let refused = match version {
-        None => Some("the offers name no `relp_version`"),
-        Some(_) if !commands.any(|command| command.trim() == "syslog") => {
-            Some("the offers do not have the command `syslog`")
-        }
-        Some(_) => None,
-    };
-    if let Some(why) = refused {
-        let status = format!("500 {why}");
-        push_frame(&mut found.replies, txnr, "rsp", status.as_bytes());
-        return Err(Malformed(why.to_owned()));
-    }
-    let version = version.unwrap_or_default().min(VERSION);
-    let ours = format!(
-        "200 OK\nrelp_version={version}\nrelp_software=tidemill,{}\ncommands=syslog",
-        env!("CARGO_PKG_VERSION")
-    );
-    push_frame(&mut found.replies, txnr, "rsp", ours.as_bytes());
-    Ok(())
 }
 
 #[cfg(test)]
