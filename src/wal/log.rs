@@ -9,9 +9,12 @@
 //! Input is taken while the reserve is there: spare segments that are left for what ends batches and so releases others.
 //! When the disk has no room for that, the log is *short*: input is given back, all else goes on, and who asked is told.
 
+mod worker;
+
 use std::collections::VecDeque;
 use std::{fmt, io};
 
+use self::worker::{Worker, first_room};
 use super::examine::Known;
 use super::format::{Position, RECORD_HEADER};
 use super::gate::{Gate, Lane};
@@ -20,11 +23,10 @@ use super::list::Synced;
 use super::present::LookClock;
 use super::reader::{Segment, Visit};
 use super::recovery::{self, Recovered};
-use super::room::no_room;
 use super::shortage::Shortage;
 use super::stats::{Counts, LogStats, LogWatch};
-use super::storage::{Lock, Storage, Volume, needs};
-use super::writer::{Failure, Files, Record, Writer, body_max};
+use super::storage::{Lock, Storage, Volume};
+use super::writer::{Files, Record, body_max};
 use super::{LogOptions, NotLogged};
 use crate::error::{Error, Result};
 use crate::metrics::{ConditionHandle, Conditions, Watch};
@@ -97,13 +99,6 @@ impl Pending {
     fn size(&self) -> usize {
         RECORD_HEADER + self.record.length()
     }
-}
-
-/// What `wal-sync` does next.
-struct Work {
-    group: Vec<Pending>,
-    release: Option<u64>,
-    closed: bool,
 }
 
 impl WriteAheadLog {
@@ -429,236 +424,4 @@ impl Shared {
             receipt(Err(NotLogged::Failed(Arc::clone(reason))));
         }
     }
-}
-
-/// The body of `wal-sync`.
-struct Worker {
-    shared: Arc<Shared>,
-    writer: Writer,
-    gate: Gate,
-    poison: Poison,
-    /// Everything that was taken is durable, and nothing more is taken.
-    in_order: bool,
-}
-
-impl Worker {
-    fn run(mut self) {
-        loop {
-            let work = self.next();
-            if work.group.is_empty() && work.release.is_none() {
-                if work.closed {
-                    self.know_checkpoint();
-                    let watch = self.watch();
-                    let closed = self.writer.close();
-                    watch.iter().for_each(|watch| watch.end());
-                    self.look_at_counts();
-                    match closed {
-                        Ok(()) => self.in_order = true,
-                        Err(Failure::Retry(err) | Failure::Fatal(err)) => self.end(&ended(&err)),
-                    }
-                    return;
-                }
-                self.shared.work.wait();
-                continue;
-            }
-            let watch = self.watch();
-            let outcome = self.carry_out(work);
-            watch.iter().for_each(|watch| watch.end());
-            self.look_at_counts();
-            if let Err(reason) = outcome {
-                self.end(&reason);
-                return;
-            }
-        }
-    }
-
-    /// The disk is about to be asked: the watch over that, which has begun.
-    fn watch(&self) -> Option<Arc<Watch>> {
-        let watch = self.shared.hanging.lock().clone();
-        watch.inspect(|watch| watch.begin())
-    }
-
-    /// The engine is told before those whose records are not durable.
-    fn end(&self, reason: &Arc<str>) {
-        self.poison.set(reason.as_ref());
-        self.shared.fail(reason);
-    }
-
-    fn next(&mut self) -> Work {
-        let bytes_max = self.writer.options.group_bytes_max.min(self.writer.body_max());
-        let left = self.writer.body_left();
-        let mut state = self.shared.state.lock();
-        let group = state.take_group(bytes_max, left);
-        let work = Work { group, release: state.release.take(), closed: state.closed };
-        drop(state);
-        self.shared.room.notify_all();
-        work
-    }
-
-    /// Takes over what the writer counts.
-    fn look_at_counts(&self) {
-        let segments = self.writer.files.lock().len();
-        self.shared.counts.look(self.writer.syncs(), segments);
-    }
-
-    fn know_checkpoint(&mut self) {
-        let number = self.shared.checkpoint.load(Ordering::SeqCst);
-        self.writer.listing.checkpointed(number);
-    }
-
-    /// Writes a group and releases segments; the error is the reason why the log ends.
-    fn carry_out(&mut self, mut work: Work) -> Result<(), Arc<str>> {
-        self.know_checkpoint();
-        self.writer.reserve = self.shared.reserve.load(Ordering::SeqCst);
-        if self.shared.shortage.reason().is_some() {
-            // The group may need the room.
-            self.release(work.release.take())?;
-        }
-        let taken = work.group.len();
-        let group = self.admitted(work.group)?;
-        let admitted = group.len();
-        if !group.is_empty() && self.write(group)? && admitted == taken {
-            self.accepts();
-        }
-        self.release(work.release)
-    }
-
-    /// Writes are refused for a reason that passes; another one ends the log.
-    fn refuses(&self, err: &Error) -> Result<Arc<str>, Arc<str>> {
-        if !err.passes() {
-            return Err(ended(err));
-        }
-        self.shared.counts.refused.add(1);
-        let needs = err.of_system().map(|err| needs(err, self.writer.missing_bytes()));
-        if let Some(handle) = &*self.shared.refusing.lock() {
-            handle.begin(err.to_string(), needs.unwrap_or_default());
-        }
-        Ok(err.to_string().into())
-    }
-
-    fn accepts(&self) {
-        if let Some(handle) = &*self.shared.refusing.lock() {
-            handle.end();
-        }
-    }
-
-    /// Lets the segments below `first` go, and looks whether there is room for a segment of input now if the log was short of it.
-    fn release(&mut self, first: Option<u64>) -> Result<(), Arc<str>> {
-        let Some(first) = first else { return Ok(()) };
-        let released = self.writer.release(first);
-        let count = released.map_err(|(Failure::Retry(err) | Failure::Fatal(err))| ended(&err))?;
-        self.shared.counts.released.add(count as u64);
-        if self.shared.shortage.reason().is_some() && self.writer.fill(1).is_ok() {
-            self.shared.shortage.end();
-            self.accepts();
-        }
-        Ok(())
-    }
-
-    /// What of a group may be written: input is given back if the disk has no room for it beside the reserve.
-    fn admitted(&mut self, group: Vec<Pending>) -> Result<Vec<Pending>, Arc<str>> {
-        let passes = |pending: &Pending| pending.input.is_none_or(|at| self.gate.passes(at));
-        let (group, late): (Vec<_>, Vec<_>) = group.into_iter().partition(passes);
-        self.give_back(late, &"a record before it waits for room".into());
-        if group.iter().all(|pending| pending.input.is_none()) {
-            return Ok(group);
-        }
-        let Err(err) = self.writer.admit(group.iter().map(Pending::size).sum()) else {
-            self.shared.shortage.end();
-            return Ok(group);
-        };
-        let reason = match self.refuses(&err) {
-            Ok(reason) => reason,
-            Err(reason) => {
-                self.end(&reason);
-                let failed = NotLogged::Failed(Arc::clone(&reason));
-                group.into_iter().for_each(|pending| (pending.receipt)(Err(failed.clone())));
-                return Err(reason);
-            }
-        };
-        self.shared.shortage.begin(Arc::clone(&reason));
-        let (input, rest): (Vec<_>, Vec<_>) =
-            group.into_iter().partition(|pending| pending.input.is_some());
-        self.give_back(input, &reason);
-        Ok(rest)
-    }
-
-    /// Refuses input, which may be appended again.
-    fn give_back(&mut self, input: Vec<Pending>, reason: &Arc<str>) {
-        for Pending { receipt, input, .. } in input {
-            input.into_iter().for_each(|at| self.gate.refused(at));
-            receipt(Err(NotLogged::Retry(Arc::clone(reason))));
-        }
-    }
-
-    /// Writes a group; whether it is durable, for it may be refused.
-    fn write(&mut self, group: Vec<Pending>) -> Result<bool, Arc<str>> {
-        let lanes: Vec<Option<Lane>> = group.iter().map(|pending| pending.input).collect();
-        let (records, mut receipts): (Vec<Record>, VecDeque<Receipt>) =
-            group.into_iter().map(|pending| (pending.record, pending.receipt)).unzip();
-        let counts = &self.shared.counts;
-        let bytes: usize = records.iter().map(Record::length).sum();
-        let mut durable = |positions: Vec<Position>| {
-            counts.groups.add(1);
-            counts.records.add(positions.len() as u64);
-            counts.bytes.add(bytes as u64);
-            for (position, receipt) in positions.into_iter().zip(receipts.drain(..)) {
-                receipt(Ok(position));
-            }
-        };
-        let records: Vec<&Record> = records.iter().collect();
-        let committed = self.writer.commit(&records, &mut durable);
-        *self.shared.synced.lock() = self.writer.listing.now().segments.last().copied();
-        let (taken, refused) = lanes.split_at(lanes.len() - receipts.len());
-        taken.iter().flatten().for_each(|at| self.gate.taken(*at));
-        refused.iter().flatten().for_each(|at| self.gate.refused(*at));
-        let refused = match committed {
-            Ok(()) => return Ok(true),
-            Err(Failure::Retry(err)) => self.refuses(&err),
-            Err(Failure::Fatal(err)) => Err(ended(&err)),
-        };
-        let (refusal, outcome) = match refused {
-            Ok(reason) => (NotLogged::Retry(reason), Ok(false)),
-            Err(reason) => {
-                self.end(&reason);
-                (NotLogged::Failed(Arc::clone(&reason)), Err(reason))
-            }
-        };
-        for receipt in receipts {
-            receipt(Err(refusal.clone()));
-        }
-        outcome
-    }
-}
-
-impl Drop for Worker {
-    /// Also after a panic: nobody may wait for a log that has ended, or take it for one that was closed in order.
-    fn drop(&mut self) {
-        if !self.in_order {
-            self.shared.fail(&"the thread wal-sync has ended".into());
-        }
-    }
-}
-
-/// Takes the room that a log needs from its start on: a segment to be written, and the reserve. A log that has segments
-/// goes on without the reserve, which only input needs: the reason why that is given back.
-///
-/// # Errors
-/// If there is not even that: how much is needed.
-fn first_room(writer: &mut Writer) -> Result<Option<Arc<str>>> {
-    let Err(err) = writer.fill(1) else { return Ok(None) };
-    let is_new = writer.files.lock().is_empty();
-    if !is_new && writer.spares.len() > 0 {
-        return Ok(Some(err.to_string().into()));
-    }
-    let wanted = if is_new { writer.reserve + 1 } else { 1 };
-    let missing = (wanted - writer.spares.len()) as u64 * writer.options.segment_bytes;
-    Err(no_room(missing, &writer.storage.name(), &err))
-}
-
-fn ended(err: &Error) -> Arc<str> {
-    if let Error::Failed(lost) = err {
-        return format!("the log ends here: {lost}").into();
-    }
-    format!("the log ends here and recovers at the next start: {err}").into()
 }
