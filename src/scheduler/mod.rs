@@ -7,11 +7,13 @@
 //! ```
 //! A tick is taken by the loop, whatever wakes it for that: the thread `batch-timer`, which only signals, or its own wait
 //! ([`BatchTimer`]). Everyone else only posts. What to do is decided by
-//! [`generator::JobGenerator`] and [`jobs::JobSet`], which are pure; this file and `running` carry it out. It knows
-//! nothing of the command line or of who waits for the end; they are told by [`Told`].
+//! [`generator::JobGenerator`] and [`jobs::JobSet`], which are pure. This file has the loop, and what it is told and tells;
+//! `allocating`, `running` and `stopping` carry out what is decided. It knows nothing of the command line or of who waits for
+//! the end; they are told by [`Told`].
 
 mod advancing;
 mod aging;
+mod allocating;
 mod away;
 mod checkpoints;
 mod closed;
@@ -29,28 +31,25 @@ mod rate;
 mod running;
 mod steering;
 mod stopping;
+mod stored;
 mod ticking;
 
 use std::time::Duration;
 
 use crate::batch::Failure;
-use crate::block::Block;
 use crate::dstream::{BatchInput, Graph, Output};
 use crate::error::{Error, Result};
-use crate::metrics::{
-    BatchRecord, BatchState, EngineTimes, EventBus, History, Moments, Recorder, STAGES,
-};
-use crate::owner::{BatchId, StateId};
-use crate::receiver::handover::{BlockTarget, Cut};
+use crate::metrics::{EngineTimes, EventBus, History, Recorder, STAGES};
+use crate::owner::StateId;
 use crate::receiver::{Arrivals, Cutter, Steered};
 use crate::sink::{DeadLetters, SharedSink};
 use crate::slab::Pool;
-use crate::store::{BlockManager, StoredBlock};
+use crate::store::BlockManager;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mailbox, Mutex, Poison};
 use crate::time::{Clock, Moment, Schedule, Time, tighten_timer_slack};
-use crate::tracker::{BlockTracker, ReceivedBlock};
+use crate::tracker::BlockTracker;
 use crate::workers::WorkerPool;
 
 pub(crate) use direct::{Direct, Reader, count_lost};
@@ -58,6 +57,7 @@ pub(crate) use durable::{LostInput, Recovery, reach};
 pub use generator::{CatchUp, Trigger};
 pub(crate) use kept::KeptBound;
 use kept::KeptWatch;
+pub(crate) use stored::Stored;
 pub use ticking::BatchTimer;
 
 use aging::Aging;
@@ -343,44 +343,6 @@ impl Scheduler {
     }
 }
 
-/// Stores blocks and tells the tracker; the last step of the receive path.
-pub(crate) struct Stored {
-    pub(crate) store: Arc<BlockManager>,
-    pub(crate) tracker: Arc<BlockTracker>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) scheduler: Scheduler,
-}
-
-impl Stored {
-    /// Stores a block whose records are in the log.
-    pub(crate) fn store_elsewhere(&self, block: Arc<StoredBlock>) {
-        let (id, records, bytes) = (block.id(), block.records(), block.bytes());
-        self.store.put_elsewhere(block);
-        self.tracker.add(ReceivedBlock { id, records, bytes });
-    }
-}
-
-impl BlockTarget for Stored {
-    fn push(&self, block: &Arc<Block>) -> Result<()> {
-        self.store.put(Arc::clone(block));
-        self.tracker.add(ReceivedBlock {
-            id: block.id(),
-            records: block.records(),
-            bytes: block.bytes(),
-        });
-        Ok(())
-    }
-
-    fn push_now(&self, block: &Arc<Block>) -> bool {
-        self.push(block).is_ok()
-    }
-
-    fn reached(&self, source: u32, time: Time) {
-        let at = self.clock.now();
-        self.scheduler.post(Message::Reached { source, time, at });
-    }
-}
-
 /// What the loop does next.
 enum Next {
     /// A tick is due, and taken at this moment.
@@ -555,150 +517,6 @@ impl JobLoop {
             && let Some(time) = self.generator.fires(enough, wall, now, self.batches())
         {
             self.begin(time, now, now);
-        }
-    }
-
-    /// Cuts every source for the batch `time`.
-    fn begin(&mut self, time: Time, due: Moment, now: Moment) {
-        // A tick while an older one still waits for its blocks: they are all cut, so the older batch takes what is here.
-        if self.generator.is_waiting() {
-            self.allocate_current();
-        }
-        let mut pending = Vec::new();
-        for (source, cutter) in &self.parts.cutters {
-            match cutter.cut_for(time) {
-                Cut::Pending => pending.push(*source),
-                Cut::Settled | Cut::Held => {}
-            }
-        }
-        self.cut = self.parts.clock.now();
-        self.stored = self.cut;
-        let deadline = now.plus(self.options.allocate_wait);
-        if self.generator.wait_for(time, due, pending, deadline) == Step::Allocate {
-            self.allocate_current();
-        }
-    }
-
-    fn allocate_if_due(&mut self) {
-        let now = self.parts.clock.now();
-        if self.generator.allocate_deadline().is_some_and(|at| now >= at) {
-            self.stored = now;
-            self.allocate_current();
-        }
-    }
-
-    fn allocate_current(&mut self) {
-        if let Some((time, due)) = self.generator.allocated() {
-            self.allocate(time, due);
-        }
-    }
-
-    fn allocate(&mut self, time: Time, due: Moment) {
-        self.allocate_for(time, due, |_| true);
-    }
-
-    /// The same, with jobs for these outputs alone.
-    fn allocate_for(&mut self, time: Time, due: Moment, runs: impl Fn(usize) -> bool) {
-        let allocation = self.parts.tracker.allocate(time, self.fit.input_max());
-        let records: u64 = allocation.iter().flatten().map(|block| block.records).sum();
-        if let Some(arrivals) = &self.parts.arrivals {
-            arrivals.take(records);
-        }
-        let direct = direct::plan(&mut self.parts.direct, time, self.draining);
-        let must_run = || self.parts.graph.must_run(self.last, time);
-        let is_empty = records == 0 && direct.values().all(|planned| planned.plan.is_empty());
-        if self.options.skip_empty && is_empty && !must_run() {
-            self.parts.tracker.commit(time);
-            let mut progress = self.scheduler.progress.lock();
-            progress.left_out += 1;
-            progress.is_over(time, true);
-            drop(progress);
-            if self.parts.tell_batches {
-                (self.parts.tell)(Told::BatchDone);
-            }
-            return;
-        }
-        let blocks = allocation.iter().map(|blocks| {
-            let held = |id| {
-                self.parts.store.get(id).expect("a block is kept until its batch is committed")
-            };
-            blocks.iter().map(|block| held(block.id)).collect()
-        });
-        let mut input = BatchInput {
-            time,
-            index: self.index,
-            blocks: blocks.collect(),
-            direct,
-            records,
-            due,
-            partitions: self.parts.workers.workers(),
-            id: BatchId { state: self.parts.identity, ..BatchId::default() },
-        };
-        if let Some(durable) = &self.durable {
-            input.id = durable.id(&input);
-        }
-        self.index += 1;
-        self.last = Some(time);
-        self.count_waiting(&input);
-        let input = Arc::new(input);
-        match &mut self.durable {
-            Some(durable) => durable.allocated(input),
-            None => self.admit(input, runs),
-        }
-    }
-
-    /// A batch has its blocks.
-    fn count_waiting(&mut self, input: &BatchInput) {
-        self.remember(input);
-        let mut progress = self.scheduler.progress.lock();
-        progress.batches_waiting += 1;
-        progress.records_waiting += input.records;
-    }
-
-    /// A batch may run when it is its turn: the jobs of these outputs.
-    fn admit(&mut self, input: Arc<BatchInput>, runs: impl Fn(usize) -> bool) {
-        let (time, due, records) = (input.time, input.due, input.records);
-        let of_source = |source: u32| input.block_records(source);
-        self.steering.allocated(self.parts.clock.now(), due, of_source, records);
-        self.jobs.admit(time, input, runs);
-        if self.jobs.is_without_jobs() {
-            self.batch_done(time, BatchState::Done);
-        }
-    }
-
-    /// Adds a batch that has its blocks to the history.
-    fn remember(&self, input: &BatchInput) {
-        let blocks = || input.blocks.iter().flatten();
-        let moments = Moments {
-            read: blocks().filter_map(|block| block.first_read()).min(),
-            due: input.due,
-            cut: self.cut.max(input.due),
-            stored: self.stored.max(input.due),
-            allocated: self.parts.clock.now(),
-            ..Moments::default()
-        };
-        self.parts.history.add(BatchRecord {
-            time: input.time,
-            records: input.records,
-            bytes: input.block_bytes() + direct::bytes(input),
-            blocks: blocks().count(),
-            state: BatchState::Waiting,
-            failures: 0,
-            error: None,
-            moments,
-        });
-    }
-
-    /// Begins the batches of missed ticks that had to wait because too many batches did.
-    fn replay_deferred(&mut self) {
-        while !self.draining
-            && let Some(time) = self.generator.deferred(self.batches())
-        {
-            let now = self.parts.clock.now();
-            self.begin(time, self.due(time), now);
-            if self.generator.is_waiting() {
-                return;
-            }
         }
     }
 }

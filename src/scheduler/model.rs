@@ -5,10 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
-use crate::block::Range;
+use crate::block::{Block, Range};
 use crate::dstream::{Collected, GraphOptions};
 use crate::framing::Framing;
 use crate::receiver::generator::{Generator, GeneratorOptions};
+use crate::receiver::handover::BlockTarget;
 use crate::sink::Writer;
 use crate::slab::Account;
 use crate::sync::Signal;

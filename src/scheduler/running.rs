@@ -1,4 +1,4 @@
-//! The second half of the loop's work: the jobs of the batches that have their input, from their start to what their end
+//! The second third of the loop's work: the jobs of the batches that have their input, from their start to what their end
 //! means for the batch. What is decided is in [`super::jobs`]. Runs on the thread `job-loop`.
 
 use crate::batch::{self, Failure};

@@ -1,0 +1,50 @@
+//! `Stored`: the last step of the receive path. A block goes to the store, and the tracker is told; the loop is told only how far
+//! a source is. Runs on the threads that hand blocks over; it knows nothing of batches.
+
+use crate::block::Block;
+use crate::error::Result;
+use crate::receiver::handover::BlockTarget;
+use crate::store::{BlockManager, StoredBlock};
+use crate::sync::Arc;
+use crate::time::{Clock, Time};
+use crate::tracker::{BlockTracker, ReceivedBlock};
+
+use super::{Message, Scheduler};
+
+/// Stores blocks and tells the tracker; the last step of the receive path.
+pub(crate) struct Stored {
+    pub(crate) store: Arc<BlockManager>,
+    pub(crate) tracker: Arc<BlockTracker>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) scheduler: Scheduler,
+}
+
+impl Stored {
+    /// Stores a block whose records are in the log.
+    pub(crate) fn store_elsewhere(&self, block: Arc<StoredBlock>) {
+        let (id, records, bytes) = (block.id(), block.records(), block.bytes());
+        self.store.put_elsewhere(block);
+        self.tracker.add(ReceivedBlock { id, records, bytes });
+    }
+}
+
+impl BlockTarget for Stored {
+    fn push(&self, block: &Arc<Block>) -> Result<()> {
+        self.store.put(Arc::clone(block));
+        self.tracker.add(ReceivedBlock {
+            id: block.id(),
+            records: block.records(),
+            bytes: block.bytes(),
+        });
+        Ok(())
+    }
+
+    fn push_now(&self, block: &Arc<Block>) -> bool {
+        self.push(block).is_ok()
+    }
+
+    fn reached(&self, source: u32, time: Time) {
+        let at = self.clock.now();
+        self.scheduler.post(Message::Reached { source, time, at });
+    }
+}
