@@ -206,6 +206,7 @@ impl File {
         let label = begun.label(key);
         if let Some(rolling) = &mut begun.rolling {
             rolling.finish_named(&label, begun.ledger.as_mut())?;
+            rolling.expect_whole(&label)?;
             return rolling.write(&label, layout, rows).map_err(PutFailure::Retry);
         }
         if rows.is_empty() {

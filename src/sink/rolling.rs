@@ -8,8 +8,8 @@
 //! ```
 //! So a key is in the manifest or in the ledger at every moment, and a manifest without its file and without its keys in the
 //! ledger means that somebody removed the file. The age of a file is counted from the time of its first batch; a commit
-//! looks at it, and the engine when no batch comes. It does not know what rows
-//! look like.
+//! looks at it, and the engine when no batch comes. Before each batch and before the name, the name must lead to the file that
+//! is written, and that must be as long as its committed rows. It does not know what rows look like.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind};
@@ -34,6 +34,9 @@ pub struct Roll {
     /// Once its batches span this much time.
     pub age: Option<Duration>,
 }
+
+/// What somebody did to a file that is not there any more.
+const REMOVED: &str = "removed";
 
 /// See the module.
 #[derive(Debug)]
@@ -75,6 +78,24 @@ pub(super) struct Batch<'a> {
 impl Rolling {
     pub(super) fn new(storage: &Arc<dyn Storage>, roll: Roll, identity: StateId) -> Self {
         Rolling { storage: Arc::clone(storage), roll, identity, open: HashMap::new(), named: 0 }
+    }
+
+    /// Looks whether what counts is still there before a batch is written behind it. One `stat`, one `fstat`.
+    ///
+    /// # Errors
+    /// Fatal: which file, and how many bytes are missing.
+    pub(super) fn expect_whole(&mut self, label: &Label) -> Result<(), PutFailure> {
+        let key = (label.job.clone(), label.part);
+        let Some(open) = self.open.get(&key).filter(|open| !open.is_named) else { return Ok(()) };
+        match open.lack(self.storage.as_ref()).map_err(PutFailure::Retry)? {
+            Some(lack) if open.has_rows() => Err(PutFailure::Fatal(lack)),
+            Some(_) => {
+                // Nothing in it counts: another one is begun.
+                self.open.remove(&key);
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     /// Writes the rows of a batch behind those that count. `label` says what the file is called that begins with it.
@@ -229,13 +250,12 @@ impl Rolling {
     pub(super) fn missing(&self) -> io::Result<String> {
         let mut all = Vec::new();
         for open in self.open.values().filter(|open| open.has_rows() && !open.is_named) {
-            let size = |end| self.storage.size_of(&open.label.hidden(end));
             // Without a manifest nothing says that they count.
-            let found = if size("manifest")?.is_some() { size("open")? } else { None };
-            let missing = open.bytes.saturating_sub(found.unwrap_or(0));
-            if missing > 0 {
-                all.push(format!("{}/{}", self.storage.name(), open.missing(missing)));
-            }
+            let lack = match self.storage.size_of(&open.label.hidden("manifest"))? {
+                Some(_) => open.lack(self.storage.as_ref())?,
+                None => Some(open.missing(ErrorKind::NotFound, REMOVED, open.bytes)),
+            };
+            lack.iter().for_each(|lack| all.push(format!("{}/{lack}", self.storage.name())));
         }
         all.sort_unstable();
         Ok(all.join("; "))
@@ -277,6 +297,9 @@ impl Open {
     }
 
     fn give_name(&self, storage: &dyn Storage) -> io::Result<()> {
+        if let Some(lack) = self.lack(storage)? {
+            return Err(lack);
+        }
         if self.file.size()? > self.bytes {
             // Rows of a batch that failed.
             self.file.truncate(self.bytes)?;
@@ -284,21 +307,37 @@ impl Open {
         }
         let (hidden, named) = (self.label.hidden("open"), self.label.rolled(self.end()));
         storage.rename_new(&hidden, &named).map_err(|err| match err.kind() {
-            kind @ ErrorKind::NotFound => io::Error::new(kind, self.missing(self.bytes)),
+            kind @ ErrorKind::NotFound => self.missing(kind, REMOVED, self.bytes),
             _ => explain(err, &hidden, &named),
         })?;
         storage.sync_dir()
     }
 
-    /// The error for a file that was removed.
-    fn missing(&self, bytes: u64) -> String {
+    /// What somebody did to the file, if not all that counts is under its name.
+    fn lack(&self, storage: &dyn Storage) -> io::Result<Option<io::Error>> {
+        let Some(found) = storage.mark_of(&self.label.hidden("open"))? else {
+            return Ok(Some(self.missing(ErrorKind::NotFound, REMOVED, self.bytes)));
+        };
+        let own = self.file.mark()?;
+        let missing = self.bytes.saturating_sub(found.bytes);
+        let what = match (found.device, found.inode) == (own.device, own.inode) {
+            false => "replaced by another file",
+            true if missing > 0 => "cut",
+            true => return Ok(None),
+        };
+        Ok(Some(self.missing(ErrorKind::InvalidData, what, missing)))
+    }
+
+    /// The error for a file that somebody did this to.
+    fn missing(&self, kind: ErrorKind, what: &str, bytes: u64) -> io::Error {
         let Label { first, last, .. } = self.label;
         let (hidden, are) = (self.label.hidden("open"), by_number(bytes, "is", "are"));
         let (bytes, batches) = (count(bytes, "byte"), count(self.manifest.entries, "batch"));
-        format!(
-            "{hidden} was removed while it was written to: {bytes} {are} missing of the rows of {batches} ({first} to {last} \
+        let text = format!(
+            "{hidden} was {what} while it was written to: {bytes} {are} missing of the rows of {batches} ({first} to {last} \
              ms), which are committed"
-        )
+        );
+        io::Error::new(kind, text)
     }
 
     fn end(&self) -> &'static str {

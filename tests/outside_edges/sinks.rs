@@ -39,6 +39,19 @@ impl Case {
         Program::start(&[&["run", &file, "--log-format", "json"], options].concat())
     }
 
+    /// A start after which these lines are in committed files, each once; with `two`, if that was given and not written.
+    fn start_until_listed(&self, lines: &[&str], has_two: bool) {
+        let program = self.start();
+        if has_two {
+            until_written(&program, "two");
+        }
+        self.put("last");
+        until_written(&program, "last");
+        program.stop();
+        let two: &[&str] = if has_two { &["two", "last"] } else { &["last"] };
+        check_lines(&self.path("out"), &[lines, two].concat());
+    }
+
     /// A new file with one line.
     fn put(&self, line: &str) {
         fs::write(self.path("aside"), format!("{line}\n")).expect("written");
@@ -124,6 +137,65 @@ fn rows_of_an_open_file_that_is_removed_end_the_run_and_are_missed_until_they_ar
     until_written(&program, "four");
     program.stop();
     check_lines(&out, &["two", "three", "four"]);
+}
+
+/// The path of the open file.
+fn open_file(out: &Path) -> PathBuf {
+    let mut all = fs::read_dir(out).expect("there").map(|entry| entry.expect("listed").path());
+    all.find(|path| path.extension().is_some_and(|end| end == "open")).expect("an open file")
+}
+
+/// Does this to the open file after the first batch. The run ends with exit code 1 and says `error`: at the next batch, and at
+/// the stop where none comes. The next start is refused with these words, unless nothing is lost.
+fn check_open_file(deed: impl Fn(&Path), error: &str, refused: Option<&str>) {
+    for has_next in [true, false] {
+        let case = Case::new("file]\npath = 'DIR/out'\nroll = { age = '1h' }");
+        let out = case.path("out");
+        let program = case.start();
+        case.put("one");
+        until_written(&program, "one");
+        deed(&open_file(&out));
+        match has_next {
+            true => case.put("two"),
+            false => program.signal(rustix::process::Signal::TERM),
+        }
+        let (code, _, said) = program.finish();
+        let said = said.join("\n");
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(error) && said.contains("put back what was there"), "{said}");
+        let Some(words) = refused else {
+            case.start_until_listed(&["one"], has_next);
+            continue;
+        };
+        let (code, _, said) = case.start().finish();
+        let said = said.join("\n");
+        assert!(
+            code == Some(1) && said.contains(words) && said.contains(".manifest.lost"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn an_open_file_that_is_replaced_or_cut_ends_the_run() {
+    const SHORT: &str = ".open is too short: 4 bytes are missing";
+    const CUT: &str =
+        ".open was cut while it was written to: 4 bytes are missing of the rows of 1 batch ";
+    const REPLACED: &str = ".open was replaced by another file while it was written to: ";
+    let moved = |path: &Path| {
+        fs::rename(path, path.with_extension("rot")).expect("moved");
+        fs::write(path, "").expect("made");
+    };
+    check_open_file(moved, REPLACED, Some(SHORT));
+    let copied = |path: &Path| {
+        fs::copy(path, path.with_extension("copy")).expect("copied");
+        fs::rename(path.with_extension("copy"), path).expect("moved");
+    };
+    check_open_file(copied, REPLACED, None);
+    check_open_file(|path| fs::write(path, "").expect("emptied"), CUT, Some(SHORT));
+    let gone = |path: &Path| fs::remove_file(path).expect("removed");
+    const REMOVED: &str = ".open was removed while it was written to: 4 bytes are missing";
+    check_open_file(gone, REMOVED, Some(".open is gone: 4 bytes are missing"));
 }
 
 #[cfg(feature = "sqlite")]

@@ -47,15 +47,20 @@ impl File {
 
     /// Rows that count must not be gone.
     fn expect_rows(&mut self) -> Result<()> {
-        let rolling = self.begun.as_ref().and_then(|begun| begun.rolling.as_ref());
-        let missing = rolling.map_or(Ok(String::new()), Rolling::missing);
-        match missing.map_err(|err| self.failed_write(err))? {
+        match self.missing().map_err(|err| self.failed_write(err))? {
             missing if missing.is_empty() => Ok(()),
-            missing => {
-                let what = "put back what was removed; the next start looks for it, and names the ways out";
-                Err(self.give_up(format!("{missing}. They are in no output: {what}")))
-            }
+            missing => Err(self.give_up_rows(&missing)),
         }
+    }
+
+    fn missing(&self) -> io::Result<String> {
+        let rolling = self.begun.as_ref().and_then(|begun| begun.rolling.as_ref());
+        rolling.map_or(Ok(String::new()), Rolling::missing)
+    }
+
+    fn give_up_rows(&mut self, missing: &str) -> Error {
+        let what = "put back what was there; the next start looks for it, and names the ways out";
+        self.give_up(format!("{missing}. They are in no output: {what}"))
     }
 
     fn remake(&mut self, is_here: bool) -> Result<()> {
@@ -121,6 +126,9 @@ impl File {
             err.kind() == ErrorKind::NotFound && matches!(self.storage.is_in_place(), Ok(false));
         if is_gone {
             return self.expect_rows().err().unwrap_or_else(|| self.failed_write(err));
+        }
+        if let Some(missing) = self.missing().ok().filter(|missing| !missing.is_empty()) {
+            return self.give_up_rows(&missing);
         }
         let what = "what is on the disk is known at the next start";
         self.give_up(format!("{}; {what}", self.failed_write(err)))

@@ -147,7 +147,7 @@ fn what_was_written_for_a_batch_that_was_given_up_does_not_count_with_the_next()
     let deliver = |ms, rows: &Rows| sink.deliver(&key("words", ms), &BatchMeta::default(), rows);
     deliver(1, &rows(&["one"])).expect("written");
     // Its rows are written and synced; its entry finds no room.
-    disk.fail(disk.calls() + 3, Fault::Full);
+    disk.fail(disk.calls() + 6, Fault::Full);
     deliver(2, &rows(&["given up"])).expect_err("no room");
     deliver(3, &Rows::new()).expect("nothing to write");
     deliver(4, &rows(&["four"])).expect("written");

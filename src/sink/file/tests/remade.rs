@@ -103,7 +103,7 @@ fn rows_that_go_with_an_open_file_are_an_error_and_the_next_start_goes_on() {
         assert_eq!(
             err.to_string(),
             "memory/.words-10-0.open was removed while it was written to: 20 bytes are missing of the rows of 2 batches (10 to \
-             20 ms), which are committed. They are in no output: put back what was removed; the next start looks for it, and names the \
+             20 ms), which are committed. They are in no output: put back what was there; the next start looks for it, and names the \
              ways out"
         );
         assert!(err.of_system().is_none(), "it does not pass");
