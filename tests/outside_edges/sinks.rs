@@ -198,6 +198,42 @@ fn an_open_file_that_is_replaced_or_cut_ends_the_run() {
     check_open_file(gone, REMOVED, Some(".open is gone: 4 bytes are missing"));
 }
 
+/// After two batches the run is killed, and `deed` done to the path of the open file: the start is refused with these words.
+fn check_after_kill(deed: impl Fn(&Path), words: &[&str]) {
+    let case = Case::new("file]\npath = 'DIR/out'\nroll = { age = '1h' }");
+    let mut program = case.start();
+    for line in ["one", "two"] {
+        case.put(line);
+        until_written(&program, line);
+    }
+    program.process.kill();
+    let open = open_file(&case.path("out"));
+    deed(&open);
+    let (code, _, said) = case.start().finish();
+    let said = said.join("\n");
+    assert_eq!(code, Some(1), "{said}");
+    words.iter().for_each(|word| assert!(said.contains(word), "no `{word}` in {said}"));
+    assert!(open.exists(), "it is kept");
+}
+
+#[test]
+fn a_manifest_that_is_cut_is_named_and_its_open_file_kept() {
+    for length in [0, 20, 63, 100] {
+        let cut = |open: &Path| {
+            let file = fs::OpenOptions::new().write(true).open(open.with_extension("manifest"));
+            file.expect("there").set_len(length).expect("cut");
+        };
+        let words = [
+            "out holds 0 commits of",
+            "The manifest ",
+            ".manifest lists no batch, so it is damaged",
+            "committed. Put a good copy of it back; that file is kept",
+            "`existing = \\\"append",
+        ];
+        check_after_kill(cut, &words);
+    }
+}
+
 #[cfg(feature = "sqlite")]
 #[test]
 fn a_database_that_somebody_holds_is_waited_for() {

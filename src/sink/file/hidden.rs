@@ -133,6 +133,21 @@ impl Hidden {
         self.open.filter(|length| *length > 0 && self.entries().is_empty())
     }
 
+    /// What to do about a manifest that lists no batch beside an open file with rows, in words, where commits are missing: it
+    /// was damaged then, and a crash did not do it.
+    pub(in crate::sink) fn damage(&self, dir: &str) -> Option<String> {
+        let (bytes, name, manifest) = (self.unlisted()?, self.name(), self.manifest_name());
+        let is = match self.manifest {
+            Some(_) => "lists no batch, so it is damaged",
+            None => "is gone",
+        };
+        Some(format!(
+            "The manifest {dir}/{manifest} {is}: it says which batches of the open file {dir}/{name} ({}) are committed. Put a good \
+             copy of it back; that file is kept, as it is",
+            count(bytes, "byte")
+        ))
+    }
+
     /// The batches that count.
     pub(in crate::sink) fn entries(&self) -> &[super::manifest::Entry] {
         self.manifest.as_ref().map_or(&[], |manifest| &manifest.entries)

@@ -231,7 +231,9 @@ impl Survey {
                 ", or hidden files (their names begin with a dot) were removed from it or are damaged"
             }
         };
-        owner.lack_text(lack, (&self.dir, "directory"), hidden)
+        let text = owner.lack_text(lack, (&self.dir, "directory"), hidden);
+        let found = self.own_hidden.iter().find_map(|open| open.damage(&self.dir));
+        found.map_or(text.clone(), |damage| format!("{text}. {damage}"))
     }
 
     /// The own output must have every commit that this state knows of.
