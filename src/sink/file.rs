@@ -25,7 +25,7 @@ use std::collections::HashMap;
 use std::io;
 
 use super::book::Known;
-use super::formatted::{FileFormat, Layout, LineFeeds, write_rows};
+use super::formatted::{Extent, FileFormat, Layout, LineFeeds, write_rows};
 use super::rolling::{Batch, Roll, Rolling};
 use super::{BatchMeta, CommitKey, Ledger, Rows, Sink};
 use crate::error::{Error, Result};
@@ -214,8 +214,8 @@ impl File {
         }
         let name = label.hidden("aside");
         let file = storage.create(&name).map_err(PutFailure::Retry)?;
-        match write_rows(file.as_ref(), 0, layout, rows) {
-            Ok(size) => self.aside = Some((file, size)),
+        match write_rows(file.as_ref(), Extent::default(), layout, rows) {
+            Ok(written) => self.aside = Some((file, written.end)),
             Err(err) => {
                 // The room that it got may be what others on the same disk wait for.
                 discard(storage.as_ref(), file.as_ref(), &name);

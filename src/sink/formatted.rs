@@ -15,7 +15,7 @@ use super::{Cell, RowRef, Rows};
 use crate::framing::escape::{escape, lines_are_plain};
 use crate::framing::{ends_are_plain, lines_of};
 use crate::time::Time;
-use crate::wal::storage::{Behind, StoredFile, write_all};
+use crate::wal::storage::{Behind, StoredFile, read_full, write_all};
 
 /// What one write takes, in bytes, unless a row is longer.
 const PIECE_BYTES: usize = 1 << 20;
@@ -88,20 +88,49 @@ impl Layout {
     }
 }
 
+/// How far rows go in a file, and their CRC-32C from its beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Extent {
+    pub(super) end: u64,
+    pub(super) sum: u32,
+}
+
+/// Reads on from there up to `end`, or to the end of the file.
+///
+/// # Errors
+/// What the operating system says.
+pub(super) fn sum_up(file: &dyn StoredFile, from: Extent, end: u64) -> io::Result<Extent> {
+    let Extent { end: mut at, mut sum } = from;
+    let left = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX);
+    let mut bytes = vec![0; left.min(PIECE_BYTES)];
+    while at < end {
+        let wanted = usize::try_from(end - at).unwrap_or(usize::MAX).min(bytes.len());
+        match read_full(file, at, &mut bytes[..wanted])? {
+            0 => break,
+            got => {
+                sum = crc32c::crc32c_append(sum, &bytes[..got]);
+                at += got as u64;
+            }
+        }
+    }
+    Ok(Extent { end: at, sum })
+}
+
 /// Writes rows at `offset` and returns where they end.
 ///
 /// # Errors
 /// What the storage says; some of them may have been written.
 pub(super) fn write_rows(
     file: &dyn StoredFile,
-    offset: u64,
+    from: Extent,
     layout: Layout,
     rows: &Rows,
-) -> io::Result<u64> {
+) -> io::Result<Extent> {
     let mut writing = Writing {
         file,
-        end: offset,
-        behind: Behind::new(offset, TOLD_BYTES),
+        end: from.end,
+        sum: from.sum,
+        behind: Behind::new(from.end, TOLD_BYTES),
         text: Vec::new(),
         ranges: Vec::new(),
         ranges_bytes: 0,
@@ -117,7 +146,7 @@ pub(super) fn write_rows(
     }
     writing.write_text()?;
     writing.write_ranges()?;
-    Ok(writing.end)
+    Ok(Extent { end: writing.end, sum: writing.sum })
 }
 
 /// What was handed over and is not written: text or ranges, never both.
@@ -125,6 +154,8 @@ struct Writing<'a> {
     file: &'a dyn StoredFile,
     /// Where what was written ends.
     end: u64,
+    /// The CRC-32C of all up to there.
+    sum: u32,
     behind: Behind,
     text: Vec<u8>,
     ranges: Vec<&'a [u8]>,
@@ -150,6 +181,7 @@ impl<'a> Writing<'a> {
             return Ok(());
         }
         write_all(self.file, self.end, &[&self.text])?;
+        self.sum = crc32c::crc32c_append(self.sum, &self.text);
         self.wrote(self.text.len());
         self.text.clear();
         Ok(())
@@ -160,6 +192,7 @@ impl<'a> Writing<'a> {
             return Ok(());
         }
         write_all(self.file, self.end, &self.ranges)?;
+        self.sum = self.ranges.iter().fold(self.sum, |sum, it| crc32c::crc32c_append(sum, it));
         self.wrote(self.ranges_bytes);
         self.ranges.clear();
         self.ranges_bytes = 0;

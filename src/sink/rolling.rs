@@ -20,7 +20,7 @@ use super::book::KEYS_MAX;
 use super::file::ledger::LedgerFile;
 use super::file::manifest::{Entry, ManifestWriter};
 use super::file::names::Label;
-use super::formatted::{Layout, write_rows};
+use super::formatted::{Extent, Layout, sum_up, write_rows};
 use crate::owner::{StateId, Written};
 use crate::sync::Arc;
 use crate::wal::storage::{PutFailure, Storage, StoredFile, discard, sync};
@@ -34,6 +34,9 @@ pub struct Roll {
     /// Once its batches span this much time.
     pub age: Option<Duration>,
 }
+
+/// The finish reads so much of the first rows again, or the first batch: who empties a file and lets it grow leaves a hole there.
+const READ_AGAIN_MAX: u64 = 64 << 20;
 
 /// What somebody did to a file that is not there any more.
 const REMOVED: &str = "removed";
@@ -59,10 +62,12 @@ struct Open {
     manifest: ManifestWriter,
     /// The newest of the batches that count.
     keys: VecDeque<Written>,
-    /// Bytes of committed rows.
-    bytes: u64,
-    /// The end of the rows that were written last.
-    written: u64,
+    /// Committed rows.
+    rows: Extent,
+    /// Those up to the rows that were written last.
+    written: Extent,
+    /// Those of the first batches, as far as the finish reads them again.
+    first: Extent,
     /// It has its name; its keys are on their way to the ledger.
     is_named: bool,
 }
@@ -103,7 +108,7 @@ impl Rolling {
         let key = (label.job.clone(), label.part);
         if let Some(open) = self.open.get_mut(&key) {
             // What was written for a batch that was given up does not count with this one.
-            open.written = open.bytes;
+            open.written = open.rows;
         }
         if rows.is_empty() {
             return Ok(());
@@ -113,10 +118,10 @@ impl Rolling {
             self.open.insert(key.clone(), begun);
         }
         let open = self.open.get_mut(&key).expect("begun above");
-        let written = write_rows(open.file.as_ref(), open.bytes, layout, rows);
+        let written = write_rows(open.file.as_ref(), open.rows, layout, rows);
         open.written = written.inspect_err(|_| {
             // The room that they got may be what others on the same disk wait for.
-            let _ = open.file.truncate(open.bytes);
+            let _ = open.file.truncate(open.rows.end);
         })?;
         Ok(())
     }
@@ -129,7 +134,7 @@ impl Rolling {
     ) -> Result<(), PutFailure> {
         let key = (batch.job.to_owned(), batch.part);
         let Some(open) = self.open.get_mut(&key) else { return Ok(()) };
-        if open.written > open.bytes {
+        if open.written.end > open.rows.end {
             if !open.has_rows() {
                 // Before the first entry: what a manifest lists has a file.
                 self.storage.sync_dir().map_err(PutFailure::Fatal)?;
@@ -167,15 +172,16 @@ impl Rolling {
             file,
             manifest: ManifestWriter { file: manifest, identity, format, entries: 0 },
             keys: VecDeque::new(),
-            bytes: 0,
-            written: 0,
+            rows: Extent::default(),
+            written: Extent::default(),
+            first: Extent::default(),
             is_named: false,
         })
     }
 
     fn is_due(&self, open: &Open, time: u64) -> bool {
         let age = Duration::from_millis(time.saturating_sub(open.label.first));
-        self.roll.bytes.is_some_and(|bytes| open.bytes >= bytes)
+        self.roll.bytes.is_some_and(|bytes| open.rows.end >= bytes)
             || self.roll.age.is_some_and(|most| age >= most)
     }
 
@@ -252,8 +258,8 @@ impl Rolling {
         for open in self.open.values().filter(|open| open.has_rows() && !open.is_named) {
             // Without a manifest nothing says that they count.
             let lack = match self.storage.size_of(&open.label.hidden("manifest"))? {
-                Some(_) => open.lack(self.storage.as_ref())?,
-                None => Some(open.missing(ErrorKind::NotFound, REMOVED, open.bytes)),
+                Some(_) => open.loss(self.storage.as_ref())?,
+                None => Some(open.missing(ErrorKind::NotFound, REMOVED, open.rows.end)),
             };
             lack.iter().for_each(|lack| all.push(format!("{}/{lack}", self.storage.name())));
         }
@@ -286,8 +292,12 @@ impl Open {
     /// Makes what was written durable, and then its entry.
     fn append(&mut self, key: Written) -> Result<(), PutFailure> {
         sync(self.file.as_ref()).map_err(PutFailure::Fatal)?;
-        self.manifest.append(Entry { key, end: self.written })?;
-        self.bytes = self.written;
+        let Extent { end, sum } = self.written;
+        self.manifest.append(Entry { key, end, sum: Some(sum) })?;
+        self.rows = self.written;
+        if self.first.end == 0 || end <= READ_AGAIN_MAX {
+            self.first = self.rows;
+        }
         self.label.last = key.time;
         self.keys.push_back(key);
         if self.keys.len() > KEYS_MAX {
@@ -297,17 +307,17 @@ impl Open {
     }
 
     fn give_name(&self, storage: &dyn Storage) -> io::Result<()> {
-        if let Some(lack) = self.lack(storage)? {
-            return Err(lack);
+        if let Some(loss) = self.loss(storage)? {
+            return Err(loss);
         }
-        if self.file.size()? > self.bytes {
+        if self.file.size()? > self.rows.end {
             // Rows of a batch that failed.
-            self.file.truncate(self.bytes)?;
+            self.file.truncate(self.rows.end)?;
             sync(self.file.as_ref())?;
         }
         let (hidden, named) = (self.label.hidden("open"), self.label.rolled(self.end()));
         storage.rename_new(&hidden, &named).map_err(|err| match err.kind() {
-            kind @ ErrorKind::NotFound => self.missing(kind, REMOVED, self.bytes),
+            kind @ ErrorKind::NotFound => self.missing(kind, REMOVED, self.rows.end),
             _ => explain(err, &hidden, &named),
         })?;
         storage.sync_dir()
@@ -316,16 +326,28 @@ impl Open {
     /// What somebody did to the file, if not all that counts is under its name.
     fn lack(&self, storage: &dyn Storage) -> io::Result<Option<io::Error>> {
         let Some(found) = storage.mark_of(&self.label.hidden("open"))? else {
-            return Ok(Some(self.missing(ErrorKind::NotFound, REMOVED, self.bytes)));
+            return Ok(Some(self.missing(ErrorKind::NotFound, REMOVED, self.rows.end)));
         };
         let own = self.file.mark()?;
-        let missing = self.bytes.saturating_sub(found.bytes);
+        let missing = self.rows.end.saturating_sub(found.bytes);
         let what = match (found.device, found.inode) == (own.device, own.inode) {
             false => "replaced by another file",
             true if missing > 0 => "cut",
             true => return Ok(None),
         };
         Ok(Some(self.missing(ErrorKind::InvalidData, what, missing)))
+    }
+
+    /// The same, and whether the first rows are those that were written.
+    fn loss(&self, storage: &dyn Storage) -> io::Result<Option<io::Error>> {
+        let lack = self.lack(storage)?;
+        if lack.is_some()
+            || sum_up(self.file.as_ref(), Extent::default(), self.first.end)? == self.first
+        {
+            return Ok(lack);
+        }
+        let what = "overwritten, or emptied,";
+        Ok(Some(self.missing(ErrorKind::InvalidData, what, self.first.end)))
     }
 
     /// The error for a file that somebody did this to.

@@ -145,10 +145,10 @@ fn open_file(out: &Path) -> PathBuf {
     all.find(|path| path.extension().is_some_and(|end| end == "open")).expect("an open file")
 }
 
-/// Does this to the open file after the first batch. The run ends with exit code 1 and says `error`: at the next batch, and at
-/// the stop where none comes. The next start is refused with these words, unless nothing is lost.
-fn check_open_file(deed: impl Fn(&Path), error: &str, refused: Option<&str>) {
-    for has_next in [true, false] {
+/// Does this to the open file after the first batch. The run ends with exit code 1 and says `error`: at the next batch, or
+/// at the stop where none comes (`when`: whether one comes). The next start is refused with these words, unless nothing is lost.
+fn check_open_file(deed: impl Fn(&Path), when: &[bool], error: &str, refused: Option<&str>) {
+    for has_next in when.iter().copied() {
         let case = Case::new("file]\npath = 'DIR/out'\nroll = { age = '1h' }");
         let out = case.path("out");
         let program = case.start();
@@ -178,6 +178,7 @@ fn check_open_file(deed: impl Fn(&Path), error: &str, refused: Option<&str>) {
 
 #[test]
 fn an_open_file_that_is_replaced_or_cut_ends_the_run() {
+    const BOTH: &[bool] = &[true, false];
     const SHORT: &str = ".open is too short: 4 bytes are missing";
     const CUT: &str =
         ".open was cut while it was written to: 4 bytes are missing of the rows of 1 batch ";
@@ -186,16 +187,16 @@ fn an_open_file_that_is_replaced_or_cut_ends_the_run() {
         fs::rename(path, path.with_extension("rot")).expect("moved");
         fs::write(path, "").expect("made");
     };
-    check_open_file(moved, REPLACED, Some(SHORT));
+    check_open_file(moved, BOTH, REPLACED, Some(SHORT));
     let copied = |path: &Path| {
         fs::copy(path, path.with_extension("copy")).expect("copied");
         fs::rename(path.with_extension("copy"), path).expect("moved");
     };
-    check_open_file(copied, REPLACED, None);
-    check_open_file(|path| fs::write(path, "").expect("emptied"), CUT, Some(SHORT));
+    check_open_file(copied, BOTH, REPLACED, None);
+    check_open_file(|path| fs::write(path, "").expect("emptied"), BOTH, CUT, Some(SHORT));
     let gone = |path: &Path| fs::remove_file(path).expect("removed");
     const REMOVED: &str = ".open was removed while it was written to: 4 bytes are missing";
-    check_open_file(gone, REMOVED, Some(".open is gone: 4 bytes are missing"));
+    check_open_file(gone, BOTH, REMOVED, Some(".open is gone: 4 bytes are missing"));
 }
 
 /// After two batches the run is killed, and `deed` done to the path of the open file: the start is refused with these words.
@@ -232,6 +233,22 @@ fn a_manifest_that_is_cut_is_named_and_its_open_file_kept() {
         ];
         check_after_kill(cut, &words);
     }
+}
+
+#[test]
+fn rows_of_an_open_file_that_are_others_are_missed() {
+    const CHANGED_ONE: &str = ".open is not what was written: 4 bytes are missing";
+    const CHANGED: &str = ".open is not what was written: 8 bytes are missing";
+    let zeros = |open: &Path| fs::write(open, [0; 8]).expect("written");
+    check_after_kill(zeros, &[CHANGED, ".manifest.lost"]);
+    let longer = |open: &Path| fs::write(open, "onX\ntwo\nmore\n").expect("written");
+    check_after_kill(longer, &[CHANGED]);
+    let second = |open: &Path| fs::write(open, "one\ntwX\n").expect("written");
+    check_after_kill(second, &[".open is not what was written: 4 bytes are missing"]);
+    // While it runs: as long as before.
+    let same = |path: &Path| fs::write(path, [0; 4]).expect("written");
+    let error = ".open was overwritten, or emptied, while it was written to: 4 bytes are missing";
+    check_open_file(same, &[false], error, Some(CHANGED_ONE));
 }
 
 #[cfg(feature = "sqlite")]

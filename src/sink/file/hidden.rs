@@ -1,8 +1,8 @@
 //! `Hidden`: a file that gathered batches when an earlier process ended, with its manifest, and what becomes of it.
 //!
 //! ```text
-//! open file ── manifest: as long as it says ─────────▶ cut behind its last entry, named, its keys go to the ledger
-//!              shorter, or gone and nowhere else ────▶ an error that says how many bytes are missing
+//! open file ── manifest: long enough, and its checksum ▶ cut behind its last entry, named, its keys go to the ledger
+//!              shorter, changed, or gone ────────────▶ an error that says how many bytes are missing
 //! named, manifest left: keys in the ledger, or not yet ▶ they are, and the manifest is removed
 //! ```
 //! A crash between the name and the removal of the manifest leaves the file under its name, or its keys in the ledger; where
@@ -166,7 +166,11 @@ impl Hidden {
         let named = storage.size_of(&self.label.rolled(self.end_of_data(format)))?;
         Ok(match (self.open, named) {
             (_, _) if self.end == GIVEN_UP => Case::GivenUp,
-            (Some(length), _) if length >= last.end => Case::Open,
+            (Some(length), _) if length >= last.end => {
+                let open = storage.open(&self.name())?;
+                let good = self.manifest.as_ref().map_or(Ok(0), |it| it.good_end(open.as_ref()))?;
+                if good < last.end { Case::Missing(last.end - good) } else { Case::Open }
+            }
             (Some(length), _) => Case::Missing(last.end - length),
             (None, _) if is_known => Case::Named,
             (None, Some(length)) if length == last.end => Case::Named,
@@ -231,7 +235,12 @@ impl Hidden {
         let case = self.case(storage, ledger, format);
         let case = case.map_err(|err| Error::io(format!("cannot recover {dir}/{name}"), err))?;
         let Case::Missing(bytes) = case else { return Ok(()) };
-        let what = if self.open.is_some() { "too short" } else { "gone" };
+        let end = self.entries().last().map_or(0, |last| last.end);
+        let what = match self.open {
+            Some(length) if length < end => "too short",
+            Some(_) => "not what was written",
+            None => "gone",
+        };
         let (batches, are) = (count(self.entries().len(), "batch"), by_number(bytes, "is", "are"));
         let bytes = count(bytes, "byte");
         let Label { first, last, .. } = self.label;

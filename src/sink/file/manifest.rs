@@ -4,6 +4,7 @@
 //! .JOB-FIRST-PART.manifest
 //!   "TIDEMANI" | version u32 | format u8 | 3 bytes | identity (16) | CRC-32C u32 | to 64 bytes
 //!   entry (64 bytes): a batch: its key, and where its rows end in the open file        synced before the batch counts
+//!     byte 52: CRC-32C u32 of the open file up to there | CRC-32C u32 of the entry so far; zeros: of earlier releases
 //! version 1: no head, entries of 24 bytes: time u64 | end u64 | CRC-32C u32 | 0 u32
 //! ```
 //! Only the last entry can be torn: each is synced before the next is written. A run without a `state_dir` has the identity
@@ -12,7 +13,7 @@
 use std::io;
 
 use crate::owner::{PlanDigest, StateId, Written};
-use crate::sink::formatted::FileFormat;
+use crate::sink::formatted::{Extent, FileFormat, sum_up};
 use crate::sync::Arc;
 use crate::wal::storage::{PutFailure, StoredFile, read_full, sync, write_all};
 
@@ -27,6 +28,8 @@ pub(in crate::sink) struct Entry {
     pub(in crate::sink) key: Written,
     /// Where its rows end.
     pub(in crate::sink) end: u64,
+    /// The CRC-32C of the open file up to there, if it was written down.
+    pub(in crate::sink) sum: Option<u32>,
 }
 
 /// What a manifest says.
@@ -45,6 +48,23 @@ impl Manifest {
     pub(in crate::sink) fn ends(&self) -> (u64, u64) {
         let mut ends = self.entries.iter().rev().map(|entry| entry.end);
         (ends.next().unwrap_or(0), ends.next().unwrap_or(0))
+    }
+
+    /// How far the open file is what was written.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(in crate::sink) fn good_end(&self, open: &dyn StoredFile) -> io::Result<u64> {
+        let (mut read, mut good) = (Extent::default(), 0);
+        for entry in &self.entries {
+            read = sum_up(open, read, entry.end)?;
+            let is_same = entry.sum.is_none_or(|sum| sum == read.sum);
+            if read.end < entry.end || !is_same {
+                break;
+            }
+            good = entry.end;
+        }
+        Ok(good)
     }
 
     /// Reads a manifest.
@@ -106,17 +126,21 @@ fn crc(bytes: &[u8], index: u64) -> [u8; 4] {
 fn old_entry(index: u64, bytes: &[u8]) -> Option<Entry> {
     let is_whole = bytes[16..20] == crc(&bytes[..16], index) && bytes[20..] == [0; 4];
     let key = Written { time: number(bytes, 0), ..Written::default() };
-    is_whole.then_some(Entry { key, end: number(bytes, 8) })
+    is_whole.then_some(Entry { key, end: number(bytes, 8), sum: None })
 }
 
 fn entry(index: u64, bytes: &[u8]) -> Option<Entry> {
     let digest = PlanDigest(bytes[32..48].try_into().expect("sixteen bytes"));
     let (time, end) = (number(bytes, 0), number(bytes, 8));
     let key = Written { time, run: number(bytes, 16), mark: number(bytes, 24), digest };
-    (bytes[48..52] == crc(&bytes[..48], index)).then_some(Entry { key, end })
+    let is_there = bytes[52..] != [0; SLOT - 52];
+    let is_whole = bytes[48..52] == crc(&bytes[..48], index)
+        && (!is_there || bytes[56..60] == crc(&bytes[..56], index));
+    let sum = is_there.then(|| u32::from_le_bytes(bytes[52..56].try_into().expect("four bytes")));
+    is_whole.then_some(Entry { key, end, sum })
 }
 
-fn entry_bytes(index: u64, Entry { key, end }: Entry) -> [u8; SLOT] {
+fn entry_bytes(index: u64, Entry { key, end, sum }: Entry) -> [u8; SLOT] {
     let mut bytes = [0; SLOT];
     for (at, number) in [(0, key.time), (8, end), (16, key.run), (24, key.mark)] {
         bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
@@ -124,6 +148,11 @@ fn entry_bytes(index: u64, Entry { key, end }: Entry) -> [u8; SLOT] {
     bytes[32..48].copy_from_slice(&key.digest.0);
     let crc = crc(&bytes[..48], index);
     bytes[48..52].copy_from_slice(&crc);
+    if let Some(sum) = sum {
+        bytes[52..56].copy_from_slice(&sum.to_le_bytes());
+        let crc = self::crc(&bytes[..56], index);
+        bytes[56..60].copy_from_slice(&crc);
+    }
     bytes
 }
 
@@ -201,6 +230,7 @@ mod tests {
         let entry = |time| Entry {
             key: Written { time, run: 2, mark: 3, digest: PlanDigest([4; 16]) },
             end: time * 10,
+            sum: (time > 1).then_some(7),
         };
         let mut writer = ManifestWriter { file, identity, format: FileFormat::Csv, entries: 0 };
         (1..=3).for_each(|time| writer.append(entry(time)).expect("durable"));
