@@ -1,7 +1,8 @@
 //! Output that is gone while nothing runs, or is that of another moment: a start says what is missing, and what to do.
 
 use crate::owners::Step::{
-    Absent, CopyAll, Expect, Inspect, Lose, MakeEmpty, Move, Refused, Remove, Run, Said, Sink,
+    Absent, CopyAll, Cut, Expect, Inspect, Keys, Lose, MakeEmpty, Move, MoveAsSaid, Name, Refused,
+    Remove, Run, Said, Sink,
 };
 use crate::owners::{APPEND, ROLL, Step, check};
 
@@ -189,6 +190,52 @@ fn a_database_that_is_gone_or_empty_is_missed() {
     for deed in deeds {
         for rest in [&back[..], &without, &elsewhere] {
             check(TABLE, &[&begun, deed, rest].concat());
+        }
+    }
+}
+
+/// What a start says where the ledger is cut.
+const DAMAGED: &[&str] = &[
+    ".ledger is damaged: it is cut off. It says which batches are committed there.",
+    "Put a good copy of it back. To go on without it: mv ",
+    "give the sink another directory, or set `existing = \"append\"`",
+];
+
+#[test]
+fn a_damaged_ledger_has_ways_out() {
+    let begun = [
+        Run("s", "out", &["one"]),
+        CopyAll("out", "copy"),
+        Cut("out", ".ledger"),
+        Refused("s", "out", DAMAGED),
+    ];
+    let all = Expect(&["out", "other"], &["one", "two"]);
+    let back = [CopyAll("copy", "out"), Run("s", "out", &["two"]), all];
+    let elsewhere = [
+        Refused("s", "other", DAMAGED),
+        MoveAsSaid,
+        Run("s", "other", &["two"]),
+        Run("s", "other", &[]),
+        all,
+    ];
+    let beside = [MoveAsSaid, Sink(APPEND), Run("s", "out", &["two"]), Run("s", "out", &[]), all];
+    let beside_rolled = [
+        MoveAsSaid,
+        Sink("existing = 'append'\nroll = { bytes = '1MiB' }"),
+        Run("s", "out", &["two"]),
+        all,
+    ];
+    let retired = [
+        Name("new"),
+        Keys("retired = ['sink:out']"),
+        Refused("s", "other", DAMAGED),
+        MoveAsSaid,
+        Run("s", "other", &["two"]),
+        all,
+    ];
+    for sink in ["", ROLL] {
+        for rest in [&back[..], &elsewhere, &beside, &beside_rolled, &retired] {
+            check(sink, &[&begun, rest].concat());
         }
     }
 }

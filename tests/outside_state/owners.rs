@@ -44,6 +44,14 @@ pub enum Step {
     MakeEmpty(&'static str),
     /// Removes the files of a directory whose names begin so.
     Lose(&'static str, &'static str),
+    /// Cuts the file of a directory whose name ends so to five bytes.
+    Cut(&'static str, &'static str),
+    /// Does the `mv ONE OTHER` that the refused start named.
+    MoveAsSaid,
+    /// These keys are at the head of the pipeline from now on.
+    Keys(&'static str),
+    /// The sink has this name from now on.
+    Name(&'static str),
     /// What `inspect` with these options prints.
     Inspect(&'static [&'static str], &'static [&'static str]),
     /// Nothing has this name: a start that was refused made nothing.
@@ -60,6 +68,8 @@ use Step::{CopyAll, Expect, Kill, Refused, Remove, RemoveHidden, Run, Sink, Take
 struct World {
     directory: TempDir,
     sink: &'static str,
+    keys: &'static str,
+    name: &'static str,
     /// A defect of the program, where it has some.
     planted: Option<&'static str>,
     /// What the last run said.
@@ -91,12 +101,13 @@ impl World {
 
     fn write(&self, state: &str, out: &str) {
         let kind = if self.sink.contains("table = ") { "sqlite" } else { "file" };
+        let name = self.name;
         let text = format!(
-            "name = 'owners'\nbatch_interval = '1h'\nhttp = 'off'\nstate_dir = '{state}'\n\
+            "name = 'owners'\nbatch_interval = '1h'\nhttp = 'off'\nstate_dir = '{state}'\n{}\n\
              [source.in.socket]\nlisten = '127.0.0.1:0'\nframing = 'relp'\n\
-             [job.lines]\nfrom = ['in']\nlines = {{}}\nto = ['out']\n\
-             [sink.out.{kind}]\npath = '{out}'\n{}\n",
-            self.sink
+             [job.lines]\nfrom = ['in']\nlines = {{}}\nto = ['{name}']\n\
+             [sink.{name}.{kind}]\npath = '{out}'\n{}\n",
+            self.keys, self.sink
         );
         fs::write(self.path("pipeline.toml"), text).expect("written");
     }
@@ -134,7 +145,8 @@ impl World {
             Refused(state, out, words) => {
                 let verdict = self.verdict(state, out);
                 let (code, _, said) = self.start(state, out).finish();
-                let said = said.join("\n");
+                self.said = said;
+                let said = self.said.join("\n");
                 assert_eq!(code, Some(1), "{said}");
                 verdict.into_iter().for_each(|it| it.expect(code, &said));
                 words.iter().for_each(|word| assert!(said.contains(word), "no `{word}` in {said}"));
@@ -177,6 +189,21 @@ impl World {
                 let removed = all.map(|path| fs::remove_file(path).expect("removed")).count();
                 assert!(removed > 0, "nothing begins with {begin}");
             }
+            Step::Cut(directory, end) => {
+                let is_meant = |path: &PathBuf| path.to_string_lossy().ends_with(end);
+                let found = listed(&self.path(directory)).into_iter().find(is_meant);
+                let bytes = fs::read(found.as_ref().expect("there")).expect("read");
+                fs::write(found.expect("there"), &bytes[..5]).expect("written");
+            }
+            Step::MoveAsSaid => {
+                let said = self.said.join("\n");
+                let (_, words) = said.split_once(": mv ").expect("it names what to move");
+                let (from, rest) = words.split_once(' ').expect("two paths");
+                let to = rest.split([',', '\n']).next().expect("the other path");
+                fs::rename(self.path(from), self.path(to)).expect("moved");
+            }
+            Step::Keys(keys) => self.keys = keys,
+            Step::Name(name) => self.name = name,
             Step::Inspect(options, words) => {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
                 command.current_dir(self.directory.path()).arg("inspect").args(options);
@@ -237,7 +264,7 @@ pub fn check(sink: &'static str, steps: &[Step]) {
 /// With this defect in the program.
 fn check_with(sink: &'static str, steps: &[Step], planted: Option<&'static str>) {
     let directory = tempfile::tempdir().expect("a directory");
-    let mut world = World { directory, sink, planted, said: Vec::new() };
+    let mut world = World { directory, sink, keys: "", name: "out", planted, said: Vec::new() };
     for (at, step) in steps.iter().enumerate() {
         eprintln!("step {at}: {step:?}");
         world.step(*step);
@@ -426,7 +453,8 @@ fn output_without_its_ledger_is_not_taken_for_anything() {
 #[test]
 fn a_run_without_a_state_leaves_the_output_of_others_alone() {
     let directory = tempfile::tempdir().expect("a directory");
-    let world = World { directory, sink: "", planted: None, said: Vec::new() };
+    let world =
+        World { directory, sink: "", keys: "", name: "out", planted: None, said: Vec::new() };
     let send_to = |program: Program| {
         let mut peer =
             TcpStream::connect(program.address_after("listening on")).expect("it listens");
@@ -457,7 +485,8 @@ fn a_run_without_a_state_leaves_the_output_of_others_alone() {
 #[test]
 fn the_reported_case() {
     let directory = tempfile::tempdir().expect("a directory");
-    let world = World { directory, sink: "", planted: None, said: Vec::new() };
+    let world =
+        World { directory, sink: "", keys: "", name: "out", planted: None, said: Vec::new() };
     let start = |state: &str, out: &str| {
         let to = format!("file://{out}");
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));

@@ -133,8 +133,9 @@ impl LedgerFile {
         bytes.truncate(got);
         let damaged = |what: String| {
             Error::Failed(format!(
-                "{place} is damaged: {what}. It says which batches are committed there. Put a good copy of it back, or give \
-                 the sink another directory"
+                "{place} is damaged: {what}. It says which batches are committed there. Put a good copy of it back. To go on \
+                 without it: mv {place} {place}.damaged, and give the sink another directory, or set `existing = \"append\"`; \
+                 the files that are there stay, and rows of batches that run again may be there twice"
             ))
         };
         let (head, slots_at) = read_head(&bytes).map_err(damaged)?;
