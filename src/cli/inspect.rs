@@ -10,7 +10,8 @@ use indicatif::HumanBytes;
 use super::args::RunArgs;
 use super::judge;
 use super::progress::spinning;
-use super::unwritable;
+use super::standard;
+use super::{say, unwritable};
 use crate::checkpoint::{Checkpoint, Damaged};
 use crate::config::units::Env;
 use crate::config::{Pipeline, SinkKind};
@@ -140,7 +141,12 @@ fn give_up(
         Some(accepted) => accepted_text(&accepted),
         None => "nothing is lost, and nothing was changed\n".to_owned(),
     };
-    out.write_all(text.as_bytes()).map_err(unwritable)?;
+    let written = out.write_all(text.as_bytes());
+    // It is made: who gave it up must learn how much it was.
+    if written.is_err() || standard::takes_nothing(io::stdout()) {
+        say(text.trim_end());
+    }
+    written.map_err(unwritable)?;
     start.show(&storage, None, out)
 }
 

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fstat};
 use serde_json::json;
 
@@ -56,6 +57,14 @@ fn consoles(pipeline: &Pipeline) -> (String, bool) {
     (names.join(", "), only)
 }
 
+/// Whether what is written to a descriptor reaches nobody: it was closed, or is a pipe whose reader is gone.
+pub(super) fn takes_nothing(descriptor: impl AsFd) -> bool {
+    let mut asked = [PollFd::new(&descriptor, PollFlags::OUT)];
+    let is_gone = poll(&mut asked, Some(&Timespec::default())).is_ok()
+        && asked[0].revents().contains(PollFlags::ERR);
+    is_gone || is_closed(descriptor)
+}
+
 /// Whether a descriptor was closed when the program was started, as far as that can be seen.
 fn is_closed(descriptor: impl AsFd) -> bool {
     let null = fs::metadata("/dev/null").map(|null| (null.dev(), null.ino()));
@@ -82,6 +91,9 @@ mod tests {
         check("/dev/null", true, false, false);
         check("/dev/zero", true, true, false);
         assert!(!is_closed(tempfile::tempfile().expect("a file")));
-        assert!(!is_closed(io::pipe().expect("a pipe").1));
+        let (reader, writer) = io::pipe().expect("a pipe");
+        assert!(!is_closed(&writer) && !takes_nothing(&writer));
+        drop(reader);
+        assert!(takes_nothing(&writer));
     }
 }

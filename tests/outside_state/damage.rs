@@ -228,6 +228,24 @@ fn named_command<'a>(said: &'a str, option: &str) -> &'a str {
     commands.next().unwrap_or_else(|| panic!("no command with {option} in {said}"))
 }
 
+/// What standard error says of a loss where standard output goes there, and the exit code.
+fn check_told(output: &str, code: i32) {
+    let place = Place::new();
+    place.live(&[Kill, Kill]);
+    place.harm(Lose(&[TWO]), &place);
+    let accepted = place.tidemill(&format!("tidemill inspect state --accept-loss {output}"));
+    let said = String::from_utf8_lossy(&accepted.stderr);
+    expect_all(&said, &["given up: ", "; the log ends at "]);
+    assert_eq!(accepted.status.code(), Some(code), "{output}: {said}");
+}
+
+#[test]
+fn a_loss_is_told_where_standard_output_takes_nothing() {
+    check_told(">&-", 0);
+    check_told(">/dev/full", 1);
+    check_told("<>/dev/null >&0", 0);
+}
+
 fn expect_all(said: &str, words: &[&str]) {
     words.iter().for_each(|word| assert!(said.contains(word), "no `{word}` in:\n{said}"));
 }
