@@ -7,7 +7,7 @@ use super::file;
 use super::{CommitKey, File, Sink, Sqlite};
 use crate::error::Result;
 use crate::owner::{Owner, StateId};
-use crate::wal::storage::Access;
+use crate::wal::storage::{Access, real_path};
 
 /// A place, as [`Sink::place`] says it.
 enum Place<'a> {
@@ -30,13 +30,13 @@ impl Place<'_> {
     }
 }
 
-/// Whether two places are the same one, also where a path leads through a link.
+/// Whether two places are the same one, also where a path leads through a link or is not there: a start makes it, and who only
+/// looks does not.
 pub(crate) fn is_same_place(one: &str, other: &str) -> bool {
-    let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     match (Place::of(one), Place::of(other)) {
-        (Place::Directory(one), Place::Directory(other)) => canonical(one) == canonical(other),
+        (Place::Directory(one), Place::Directory(other)) => real_path(one) == real_path(other),
         (Place::Table(one, table), Place::Table(other, its)) => {
-            table == its && canonical(one) == canonical(other)
+            table == its && real_path(one) == real_path(other)
         }
         _ => one == other,
     }
@@ -132,6 +132,10 @@ mod tests {
         check(&format!("sqlite:{real}:rows"), &format!("sqlite:{link}:rows"), true);
         check(&format!("sqlite:{real}:rows"), &format!("sqlite:{real}:other"), false);
         check(&file("/not/there"), &file("/not/there"), true);
+        // No matter what of it is there.
+        check(&file(&format!("{real}/no/../new")), &file(&format!("{link}/new")), true);
+        check(&file(&format!("{real}/no/../../link/new")), &file(&format!("{real}/new")), true);
+        check(&file("/not/../there"), &file("/there"), true);
         check("", "", true);
     }
 }

@@ -66,6 +66,16 @@ fn a_directory_that_is_gone_is_gone_on_without() {
 }
 
 #[test]
+fn a_directory_that_is_gone_is_the_same_by_another_path() {
+    for path in ["s/../out", "in/../out", "in/it/../../out"] {
+        let refused = Refused("s", path, &GONE[1..]);
+        check_gone(&[Remove("out")], &[refused, Absent("out"), Absent("in")]);
+        let there = [Run("s", path, &["three"]), Expect(&["out"], &["one", "three", "two"])];
+        check("", &[&[Run("s", "out", &["one"]), Run("s", "out", &["two"])], &there[..]].concat());
+    }
+}
+
+#[test]
 fn a_copy_from_before_the_output_was_gone_is_an_older_one() {
     for sink in ["", ROLL] {
         check(

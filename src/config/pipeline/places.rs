@@ -13,7 +13,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use crate::config::diagnostics::{At, Problem, Problems};
 use crate::config::jobs::Job;
@@ -24,6 +24,7 @@ use crate::config::units::Address;
 use crate::config::{Http, Pipeline, Then};
 use crate::direct::files::FilesSource;
 use crate::sink;
+use crate::wal::storage::real_path;
 
 /// Checks the places of a pipeline that is good otherwise.
 pub(super) fn check(table: &Table, pipeline: &Pipeline, problems: &Problems) {
@@ -100,30 +101,7 @@ impl Real {
 
 /// What a path leads to, also if its end does not exist yet.
 fn real(path: &Path) -> Real {
-    let mut missing = Vec::new();
-    let mut there = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let found = loop {
-        if let Ok(found) = fs::canonicalize(&there) {
-            break found;
-        }
-        let name = there.components().next_back();
-        match name {
-            Some(Component::Normal(name)) => missing.push(name.to_owned()),
-            Some(Component::ParentDir) => missing.push("..".into()),
-            _ => break there,
-        }
-        if !there.pop() {
-            break there;
-        }
-    };
-    let path = missing.iter().rev().fold(found, |mut path, name| {
-        if name == ".." {
-            path.pop();
-        } else {
-            path.push(name);
-        }
-        path
-    });
+    let path = real_path(path);
     let id = fs::metadata(&path).ok().map(|found| (found.dev(), found.ino()));
     Real { path, id }
 }

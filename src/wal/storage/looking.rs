@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::directory::volume_of;
-use super::places::nearest;
+use super::places::{nearest, real_path};
 use super::{Directory, Lock, Storage, StoredFile, Volume, expect_directory};
 use crate::error::Result;
 use crate::sync::Arc;
@@ -45,8 +45,10 @@ impl Looking {
     /// If something is there that is no directory, or cannot be read; and if a start could not write there.
     fn at(path: &Path) -> Result<Looking> {
         expect_directory(path)?;
-        let is_there = std::fs::symlink_metadata(path).is_ok();
-        let directory = is_there.then(|| Directory::read_only(path)).transpose()?;
+        // Directories before a `..` may have to be made, and what is behind it may be there.
+        let real = real_path(path);
+        let is_there = std::fs::symlink_metadata(&real).is_ok();
+        let directory = is_there.then(|| Directory::read_only(real)).transpose()?;
         Ok(Looking { path: path.to_owned(), directory })
     }
 

@@ -31,9 +31,9 @@ pub use directory::Directory;
 pub(crate) use directory::LOCK;
 pub(crate) use looking::Access;
 pub use memory::{Fault, MemoryStorage};
-pub(crate) use places::expect_directory;
 #[cfg(feature = "sqlite")]
 pub(crate) use places::expect_file;
+pub(crate) use places::{expect_directory, real_path};
 
 /// Which file it is, and how long: another file that gets the same name has another mark.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

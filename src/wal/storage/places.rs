@@ -9,7 +9,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use indicatif::HumanBytes;
 use rustix::fs::{Access, AtFlags, CWD, FallocateFlags, FsWord, Mode, OFlags, StatVfsMountFlags};
@@ -71,6 +71,35 @@ pub(crate) fn expect_file(path: &Path) -> io::Result<()> {
         }
     }
     Err(with_remedy(Errno::LOOP.into(), &path))
+}
+
+/// What a path leads to, also if its end is not there yet: links are followed as far as it is there, and a `..` behind that takes
+/// the name before it away, as it does once the path is made.
+pub(crate) fn real_path(path: &Path) -> PathBuf {
+    let mut missing = Vec::new();
+    let mut there = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let found = loop {
+        if let Ok(found) = fs::canonicalize(&there) {
+            break found;
+        }
+        let name = there.components().next_back();
+        match name {
+            Some(Component::Normal(name)) => missing.push(name.to_owned()),
+            Some(Component::ParentDir) => missing.push("..".into()),
+            _ => break there,
+        }
+        if !there.pop() {
+            break there;
+        }
+    };
+    missing.iter().rev().fold(found, |mut path, name| {
+        if name == ".." {
+            path.pop();
+        } else {
+            path.push(name);
+        }
+        path
+    })
 }
 
 /// The nearest directory that is there, of a path that need not be.
