@@ -132,7 +132,12 @@ const WAYS: [(&str, &str); 5] = [
 
 #[test]
 fn directories_that_cannot_be() {
-    for (place, why) in WAYS {
+    let long = "n".repeat(256);
+    let why = "a name in it needs 256 bytes, and 255 are the most there: give a shorter path";
+    let (below, above) = (format!("new/{long}"), format!("{long}/new"));
+    let long = [long, below, above].map(|place| (place, why));
+    let ways = WAYS.map(|(place, why)| (place.to_owned(), why));
+    for (place, why) in ways.iter().chain(&long) {
         // There is nothing to be shown of a state that cannot be.
         check(some, Pipeline { state: place, ..GOOD }, 1, "", &[why]);
         let sink = format!("[sink.out.file]\npath = '{place}'\n");

@@ -9,6 +9,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::iter;
 use std::path::{Component, Path, PathBuf};
 
 use indicatif::HumanBytes;
@@ -21,6 +22,16 @@ use crate::error::{Error, Result};
 
 /// Room for a new directory and its first small files, in bytes.
 const NEW_BYTES: u64 = 64 << 10;
+
+/// The longest path that the system takes, in bytes, with a zero at its end.
+const PATH_BYTES: usize = 4096;
+
+/// Room behind a new directory for the names of the files in it, in bytes.
+const NAME_BYTES: usize = 256;
+
+/// What SQLite puts behind the name of a database for a file beside it.
+#[cfg(any(test, feature = "sqlite"))]
+const BESIDE: &str = "-journal";
 
 /// Links that lead to links, at most.
 #[cfg(any(test, feature = "sqlite"))]
@@ -67,7 +78,10 @@ pub(crate) fn expect_file(path: &Path) -> io::Result<()> {
         // A link to what is not there yet: the file is made where it leads.
         match fs::read_link(&path) {
             Ok(target) => path = above(&path).join(target),
-            Err(_) => return writable(above(&path), 0),
+            Err(_) => {
+                expect_names(&path, above(&path), BESIDE.len())?;
+                return writable(above(&path), 0);
+            }
         }
     }
     Err(with_remedy(Errno::LOOP.into(), &path))
@@ -108,12 +122,43 @@ pub(crate) fn nearest(path: &Path) -> &Path {
 }
 
 fn could_be_made(path: &Path) -> io::Result<()> {
-    let above = above(path);
-    match above.symlink_metadata() {
-        Err(err) if err.kind() == ErrorKind::NotFound => could_be_made(above),
-        Err(err) => Err(in_the_way(err, above)),
-        Ok(_) => writable(above, NEW_BYTES),
+    let mut there = above(path);
+    loop {
+        match there.symlink_metadata() {
+            Ok(_) => break,
+            Err(err) if is_not_there(&err) => there = above(there),
+            Err(err) => return Err(in_the_way(err, there)),
+        }
     }
+    expect_names(path, there, 0)?;
+    writable(there, NEW_BYTES)
+}
+
+/// Whether nothing has the name; nothing can have one that is too long.
+fn is_not_there(err: &io::Error) -> bool {
+    err.kind() == ErrorKind::NotFound || Errno::from_io_error(err) == Some(Errno::NAMETOOLONG)
+}
+
+/// Whether the file system of a directory takes the names behind it in a path, the last one with so many bytes more.
+fn expect_names(path: &Path, there: &Path, more: usize) -> io::Result<()> {
+    let length = path.as_os_str().len();
+    if length + NAME_BYTES >= PATH_BYTES {
+        let most = PATH_BYTES - NAME_BYTES - 1;
+        return Err(too_long(&format!("the path has {length} bytes, and {most} are the most")));
+    }
+    let Ok(volume) = statvfs(there) else { return Ok(()) };
+    let most = usize::try_from(volume.f_namemax).unwrap_or(usize::MAX);
+    let missing = path.strip_prefix(there).unwrap_or(path).components();
+    let lengths = missing.rev().zip([more].into_iter().chain(iter::repeat(0)));
+    let mut lengths = lengths.map(|(name, more)| name.as_os_str().len() + more);
+    lengths.find(|length| *length > most).map_or(Ok(()), |length| {
+        Err(too_long(&format!("a name in it needs {length} bytes, and {most} are the most there")))
+    })
+}
+
+fn too_long(why: &str) -> io::Error {
+    let err = io::Error::from(Errno::NAMETOOLONG);
+    io::Error::new(err.kind(), format!("{err}; {why}: give a shorter path"))
 }
 
 fn above(path: &Path) -> &Path {
@@ -260,6 +305,25 @@ mod tests {
         check(file, "no/new", "no is not there: make it, or give another place");
         check(file, "to-no", "no is not there: make it, or give another place");
         check(file, "file/new", is_file);
+    }
+
+    #[test]
+    fn names_that_are_too_long_are_counted() {
+        let directory = |path: &Path| expect_directory(path).err().map(|err| err.to_string());
+        let file = |path: &Path| expect_file(path).err().map(|err| err.to_string());
+        let name = |length: usize| "n".repeat(length);
+        let too_long =
+            "a name in it needs 256 bytes, and 255 are the most there: give a shorter path";
+        check(directory, &name(255), "");
+        check(directory, &name(256), too_long);
+        check(directory, &format!("new/{}", name(256)), too_long);
+        check(directory, &format!("{}/new", name(256)), too_long);
+        check(directory, &format!("to-dir/../new/{}/new", name(256)), too_long);
+        check(directory, &"n/".repeat(2000), "and 3839 are the most: give a shorter path");
+        check(directory, &"n/".repeat(3000), "and 3839 are the most: give a shorter path");
+        check(file, &name(247), "");
+        check(file, &name(248), too_long);
+        check(file, &"n/".repeat(3000), "and 3839 are the most: give a shorter path");
     }
 
     #[test]
