@@ -28,7 +28,7 @@ pub(super) fn look(
 }
 
 /// Refuses a start that would be refused once it has made something. One that has nothing to make says it by itself, without
-/// reading its log twice.
+/// reading its log twice. An address that is taken between this and the start refuses it all the same, and what it made stays.
 ///
 /// # Errors
 /// Why the start is refused.
@@ -36,8 +36,11 @@ pub(super) fn before_start(pipeline: &Pipeline, give_up_lost: bool) -> Result<()
     if !makes_something(pipeline)? {
         return Ok(());
     }
+    let addresses =
+        || Built::new(pipeline, &Poison::new(), Access::Look)?.context.expect_addresses();
     let Some(state) = &pipeline.state_dir else {
-        return Built::new(pipeline, &Poison::new(), Access::Look)?.context.look_without_state();
+        Built::new(pipeline, &Poison::new(), Access::Look)?.context.look_without_state()?;
+        return addresses();
     };
     if state.is_dir() && Directory::read_only(state)?.holder()?.is_some() {
         // The start says who uses it.
@@ -45,7 +48,7 @@ pub(super) fn before_start(pipeline: &Pipeline, give_up_lost: bool) -> Result<()
     }
     let storage = Access::Look.open(state)?;
     let look = look(pipeline, give_up_lost, &storage, &mut |_, _| ())?;
-    look.refusal.map_or(Ok(()), Err)
+    look.refusal.map_or_else(addresses, Err)
 }
 
 /// Whether something that a start makes is not there yet: its first log, or a place.

@@ -1,9 +1,12 @@
-//! The places that a start writes to beside its outputs: each must take files before anything is made. Changes nothing.
+//! The places that a start writes to beside its outputs, and where its sources listen: each must take files, and be free, before
+//! anything is made. Changes nothing.
 
 use crate::config::{Resolved, Then};
 use crate::error::{Error, Result};
+use crate::receiver::expect_address;
 use crate::wal::storage::expect_directory;
 
+use super::StreamingContext;
 use super::sources::Start;
 
 /// Asks the places of the state, of spilled blocks, of dead letters and of over-long records.
@@ -29,6 +32,16 @@ pub(super) fn expect(config: &Resolved, sources: &[Start]) -> Result<()> {
         asked.map_err(|err| of(&whose(), err))?;
     }
     Ok(())
+}
+
+impl StreamingContext {
+    /// Whether the sources could listen where they are to. Nothing keeps the addresses free until they do.
+    ///
+    /// # Errors
+    /// Which of them could not, and why.
+    pub(crate) fn expect_addresses(&self) -> Result<()> {
+        self.starts().0.iter().filter_map(Start::socket).try_for_each(expect_address)
+    }
 }
 
 /// The directory below `spill_dir` that the blocks of a pipeline go to.

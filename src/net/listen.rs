@@ -34,6 +34,19 @@ pub(crate) struct NotBound {
 /// # Errors
 /// If an address is taken, or this machine has none of them.
 pub(crate) fn listen(names: &Names, address: &str, backlog: i32) -> Result<Bound, NotBound> {
+    bind_any(names, address, Some(backlog))
+}
+
+/// Whether [`listen`] would listen there now. No peer is taken, and the addresses are free on return.
+///
+/// # Errors
+/// As [`listen`].
+pub(crate) fn expect_free(names: &Names, address: &str) -> Result<(), NotBound> {
+    bind_any(names, address, None).map(drop)
+}
+
+/// Without a backlog the sockets are bound, and do not listen.
+fn bind_any(names: &Names, address: &str, backlog: Option<i32>) -> Result<Bound, NotBound> {
     let addresses = names.now(address).map_err(|err| NotBound { address: None, err })?;
     let any_port = addresses.len() > 1 && addresses[0].port() == 0;
     let mut tries = if any_port { PORTS_TRIED } else { 1 };
@@ -46,7 +59,7 @@ pub(crate) fn listen(names: &Names, address: &str, backlog: i32) -> Result<Bound
     }
 }
 
-fn bind_all(addresses: &[SocketAddr], backlog: i32) -> Result<Bound, NotBound> {
+fn bind_all(addresses: &[SocketAddr], backlog: Option<i32>) -> Result<Bound, NotBound> {
     let mut bound = Bound::default();
     for &address in addresses {
         let port = match (address.port(), bound.addresses.first()) {
@@ -80,7 +93,7 @@ fn bind_all(addresses: &[SocketAddr], backlog: i32) -> Result<Bound, NotBound> {
     }
 }
 
-fn bind(address: SocketAddr, v6_alone: bool, backlog: i32) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr, v6_alone: bool, backlog: Option<i32>) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() && v6_alone {
         socket.set_only_v6(true)?;
@@ -88,7 +101,7 @@ fn bind(address: SocketAddr, v6_alone: bool, backlog: i32) -> io::Result<TcpList
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::from(address))?;
-    socket.listen(backlog)?;
+    backlog.map_or(Ok(()), |backlog| socket.listen(backlog))?;
     Ok(socket.into())
 }
 
@@ -142,6 +155,12 @@ mod tests {
         let first = format!("127.0.0.1:{}", address.port());
         let not = listen_at(&[&first, &address.to_string()]).expect_err("taken");
         assert_eq!((not.address, not.err.kind()), (Some(address), io::ErrorKind::AddrInUse));
+        let names = Names::asking(move |_| Ok(vec![address]));
+        let not = expect_free(&names, "name:0").expect_err("taken");
+        assert_eq!((not.address, not.err.kind()), (Some(address), io::ErrorKind::AddrInUse));
+        drop(taken);
+        assert!(expect_free(&names, "name:0").is_ok());
+        assert!(std::net::TcpStream::connect(address).is_err(), "nobody listens");
     }
 
     #[test]

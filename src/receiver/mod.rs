@@ -44,5 +44,5 @@ pub(crate) use engine::{Engine, RateOptions};
 pub use pause::PausedBy;
 pub(crate) use rate::{RateLimiter, Usage};
 pub use socket::Direction;
-pub(crate) use socket::{SocketOptions, SocketReceiver};
+pub(crate) use socket::{SocketOptions, SocketReceiver, expect_address};
 pub(crate) use unfinished::{Sources as UnfinishedOf, Unfinished};

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::error::{Error, Result};
 use crate::framing::Framing;
 use crate::metrics::{Event, EventBus, ReceiverCounters, TallyKind};
-use crate::net::listen::{Bound, listen};
+use crate::net::listen::{Bound, NotBound, expect_free, listen};
 use crate::net::lookup::Names;
 use crate::receiver::active::{ActiveReceiver, Cutter, Steered};
 use crate::receiver::aside::{AsideOptions, Asides, Keeper};
@@ -318,20 +318,30 @@ fn choose(options: &SocketOptions, engine: &Engine) -> IoModel {
 /// Binds where a source listens: at every address of the name that this machine has.
 fn bind(options: &SocketOptions) -> Result<Bound> {
     let Direction::Listen(address) = &options.direction else { return Ok(Bound::default()) };
+    listen(&options.names, address, BACKLOG).map_err(|not| cannot_listen(options, address, not))
+}
+
+/// Whether a source could listen where it is to; takes nothing.
+///
+/// # Errors
+/// Why it could not, as its start would say it.
+pub(crate) fn expect_address(options: &SocketOptions) -> Result<()> {
+    let Direction::Listen(address) = &options.direction else { return Ok(()) };
+    expect_free(&options.names, address).map_err(|not| cannot_listen(options, address, not))
+}
+
+fn cannot_listen(options: &SocketOptions, address: &str, not: NotBound) -> Error {
     let source = &options.source;
-    let bound = listen(&options.names, address, BACKLOG).map_err(|not| {
-        let hint = match not.err.kind() {
-            io::ErrorKind::AddrInUse => {
-                " (another program listens there: stop it or choose another port)"
-            }
-            io::ErrorKind::PermissionDenied => " (ports below 1024 need CAP_NET_BIND_SERVICE)",
-            _ => "",
-        };
-        let found = not.address.map(|found| found.to_string()).filter(|found| found != address);
-        let found = found.map_or(String::new(), |found| format!(", which is {found}"));
-        Error::io(format!("source `{source}` cannot listen on {address}{found}{hint}"), not.err)
-    })?;
-    Ok(bound)
+    let hint = match not.err.kind() {
+        io::ErrorKind::AddrInUse => {
+            " (another program listens there: stop it or choose another port)"
+        }
+        io::ErrorKind::PermissionDenied => " (ports below 1024 need CAP_NET_BIND_SERVICE)",
+        _ => "",
+    };
+    let found = not.address.map(|found| found.to_string()).filter(|found| found != address);
+    let found = found.map_or(String::new(), |found| format!(", which is {found}"));
+    Error::io(format!("source `{source}` cannot listen on {address}{found}{hint}"), not.err)
 }
 
 fn say_where_it_listens(source: &str, bound: &Bound, events: &EventBus) {

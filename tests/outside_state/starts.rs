@@ -2,6 +2,7 @@
 //! was. A row for each situation.
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
@@ -262,4 +263,32 @@ fn databases_in_good_and_bad_places() {
         // Output waits for room.
         check_disk(first, Disk::fill, there, 0, &[]);
     }
+}
+
+/// A start whose port is taken says so and makes nothing; the same start goes on once the port is free.
+fn check_taken(pipeline: Pipeline<'_>, keys: &str) {
+    let world = tempfile::tempdir().expect("a directory");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    pipeline.write(world.path(), None);
+    let text = fs::read_to_string(world.path().join(FILE)).expect("written");
+    let text = text.replace("127.0.0.1:0", &address).replace("state_dir = 'state'", keys);
+    fs::write(world.path().join(FILE), text).expect("written");
+    let before = snapshot(world.path());
+    let (code, _, said) = start(world.path()).finish();
+    let words = format!("source `in` cannot listen on {address} (another program listens there: ");
+    assert!(code == Some(1) && said.join("\n").contains(&words), "{code:?} {said:?}");
+    assert!(snapshot(world.path()) == before, "a refused start changed something");
+    drop(taken);
+    let program = start(world.path());
+    assert_eq!(program.address_after("listening on").to_string(), address);
+    program.stop();
+}
+
+#[test]
+fn a_port_that_is_taken() {
+    check_taken(GOOD, "state_dir = 'state'");
+    check_taken(Pipeline { source: "ack = 'received'", ..GOOD }, "");
+    let keys = "spill_dir = 'spill'";
+    check_taken(Pipeline { keys, ..GOOD }, "state_dir = 'state'");
 }
