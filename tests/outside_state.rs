@@ -13,6 +13,8 @@ mod program;
 mod conditions;
 #[path = "outside_state/gone.rs"]
 mod gone;
+#[path = "outside_state/in_the_way.rs"]
+mod in_the_way;
 #[path = "outside_state/lost.rs"]
 mod lost;
 

@@ -1,14 +1,14 @@
 //! `Directory`: the real files. The only place of the engine that opens files for durable data.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::num::NonZeroU64;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    Advice, CWD, FallocateFlags, FlockOperation, RenameFlags, StatVfs, fadvise, fallocate, flock,
-    fstatvfs, renameat_with, statvfs,
+    Advice, CWD, FallocateFlags, FlockOperation, OFlags, RenameFlags, StatVfs, fadvise, fallocate,
+    flock, fstatvfs, renameat_with, statvfs,
 };
 use rustix::io::{Errno, pwritev};
 
@@ -18,6 +18,9 @@ use crate::sync::{Arc, Mutex};
 
 /// The file that is locked, and holds the process id of the one that locked it.
 pub(crate) const LOCK: &str = ".lock";
+
+/// The most that is read of that file, in bytes.
+const HOLDER_BYTES_MAX: u64 = 64;
 
 /// The most parts that one write takes: the kernel's `UIO_MAXIOV`.
 const PARTS_MAX: usize = 1024;
@@ -80,8 +83,8 @@ impl Directory {
     /// What the operating system says.
     pub fn holding_pid(&self) -> Result<Option<Option<u32>>> {
         let lock = self.at(LOCK);
-        let what = || format!("cannot read {}", lock.display());
-        let file = match File::open(&lock) {
+        let what = || format!("cannot lock {}", self.path.display());
+        let file = match open_file(OpenOptions::new().read(true), &lock) {
             Ok(file) => file,
             Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(err) => return Err(Error::io(what(), err)),
@@ -98,7 +101,8 @@ impl Directory {
         let what = || format!("cannot lock {}", self.path.display());
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
-        let mut file = options.open(self.at(name)).map_err(|err| Error::io(what(), err))?;
+        let mut file =
+            open_file(&mut options, &self.at(name)).map_err(|err| Error::io(what(), err))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(held(&self.path, &self.at(name))),
@@ -112,8 +116,59 @@ impl Directory {
         }
     }
 
+    /// Whether a start could open the file of this lock, or make it.
+    ///
+    /// # Errors
+    /// What is in its place, and the remedy; as the lock says it.
+    pub(super) fn expect_lock(&self, word: Option<&str>) -> Result<()> {
+        let name = word.map_or_else(|| LOCK.to_owned(), lock_name);
+        match open_file(OpenOptions::new().read(true).write(true), &self.at(&name)) {
+            Err(err) if err.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io(format!("cannot lock {}", self.path.display()), err))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn at(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+}
+
+/// The file that is locked for those who ask with this word.
+fn lock_name(word: &str) -> String {
+    format!(".{word}{LOCK}")
+}
+
+/// Opens a file that keeps bytes. The open of a pipe waits for its other end, so nothing is waited for, and what was opened is
+/// looked at.
+///
+/// # Errors
+/// What the operating system says; what else has the file's name, and the remedy.
+fn open_file(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).expect("a flag of the system");
+    let opened = options.custom_flags(flags).open(path);
+    let found = match &opened {
+        Ok(file) => file.metadata(),
+        Err(_) => fs::metadata(path),
+    };
+    match found.ok().and_then(|found| no_file(found.file_type())) {
+        Some(what) => {
+            let text = format!("{} is {what}, no regular file: move it away", path.display());
+            Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+        }
+        None => opened,
+    }
+}
+
+/// What has a file's name, if it is no regular file.
+fn no_file(kind: fs::FileType) -> Option<&'static str> {
+    match kind {
+        kind if kind.is_file() => None,
+        kind if kind.is_dir() => Some("a directory"),
+        kind if kind.is_fifo() => Some("a pipe"),
+        kind if kind.is_socket() => Some("a socket"),
+        _ => Some("a device"),
     }
 }
 
@@ -136,14 +191,14 @@ fn make_durably(path: &Path) -> io::Result<()> {
 impl Storage for Directory {
     fn create(&self, name: &str) -> io::Result<Arc<dyn StoredFile>> {
         let mut options = OpenOptions::new();
-        let file =
-            options.read(true).write(true).create(true).truncate(true).open(self.at(name))?;
-        Ok(Arc::new(file))
+        options.read(true).write(true).create(true).truncate(true);
+        Ok(Arc::new(open_file(&mut options, &self.at(name))?))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StoredFile>> {
-        let file = OpenOptions::new().read(true).write(self.writable).open(self.at(name))?;
-        Ok(Arc::new(file))
+        let mut options = OpenOptions::new();
+        options.read(true).write(self.writable);
+        Ok(Arc::new(open_file(&mut options, &self.at(name))?))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -229,7 +284,7 @@ impl Storage for Directory {
     }
 
     fn lock_for(&self, word: &str) -> Result<Lock> {
-        self.lock_file(&format!(".{word}{LOCK}"))
+        self.lock_file(&lock_name(word))
     }
 
     fn name(&self) -> String {
@@ -292,7 +347,10 @@ fn taken_whole(file: &File, before: u64, outcome: io::Result<()>) -> io::Result<
 
 /// What the one who holds a lock wrote there.
 fn holder(lock: &Path) -> Option<u32> {
-    fs::read_to_string(lock).ok()?.trim().parse().ok()
+    let mut text = String::new();
+    let file = open_file(OpenOptions::new().read(true), lock).ok()?;
+    file.take(HOLDER_BYTES_MAX).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
 }
 
 fn shown_holder(pid: Option<u32>) -> String {

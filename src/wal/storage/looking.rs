@@ -52,6 +52,12 @@ impl Looking {
         Ok(Looking { path: path.to_owned(), directory })
     }
 
+    /// A lock that keeps nobody out, if a start could have one.
+    fn could_lock(&self, word: Option<&str>) -> Result<Lock> {
+        self.directory.as_ref().map_or(Ok(()), |directory| directory.expect_lock(word))?;
+        Ok(Lock(Box::new(())))
+    }
+
     fn there(&self) -> io::Result<&Directory> {
         self.directory.as_ref().ok_or_else(|| ErrorKind::NotFound.into())
     }
@@ -91,7 +97,11 @@ impl Storage for Looking {
     }
 
     fn lock(&self) -> Result<Lock> {
-        Ok(Lock(Box::new(())))
+        self.could_lock(None)
+    }
+
+    fn lock_for(&self, word: &str) -> Result<Lock> {
+        self.could_lock(Some(word))
     }
 
     fn name(&self) -> String {
