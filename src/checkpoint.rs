@@ -221,7 +221,7 @@ pub struct Checkpoints {
     asides: Asides,
     keep: usize,
     next: u64,
-    /// The newest that is durable, as it was put in place; none of this run yet.
+    /// The newest that is durable, as it was found or put in place; none yet.
     newest: Option<(String, FileMark)>,
     failed: Option<Arc<str>>,
     /// Says that none can be written, once there is somebody to be told.
@@ -245,8 +245,14 @@ impl Checkpoints {
         let asides = Asides::open(Arc::clone(&storage), ASIDE, room);
         let asides =
             asides.map_err(|err| Error::io(format!("cannot list {}", storage.name()), err))?;
+        let name = loaded.newest.as_ref().map(|newest| file_name(newest.number));
+        let newest = name.and_then(|name| {
+            // What cannot be asked now is not known to be lost.
+            let mark = storage.mark_of(&name).ok()??;
+            Some((name, mark))
+        });
         let (keep, failed, failing) = (keep.max(1), None, None);
-        Ok((Checkpoints { storage, asides, keep, next, newest: None, failed, failing }, loaded))
+        Ok((Checkpoints { storage, asides, keep, next, newest, failed, failing }, loaded))
     }
 
     /// Takes the room on the disk that checkpoints need from now on, so that none has to wait for it.
@@ -300,7 +306,7 @@ impl Checkpoints {
                 return Err(NotLogged::Retry(reason));
             }
             Err(PutFailure::Retry(err) | PutFailure::Fatal(err)) => {
-                let reason: Arc<str> = text(err);
+                let reason = self.away().map_or_else(|| text(err), Arc::from);
                 self.failed = Some(Arc::clone(&reason));
                 return Err(NotLogged::Failed(reason));
             }
@@ -329,8 +335,22 @@ impl Checkpoints {
     /// Says that the newest checkpoint is lost: the one that is written now takes its place.
     fn tell_of_loss(&self) {
         if let (Some(failing), Some(loss)) = (&self.failing, self.loss()) {
-            failing.begin(loss, "");
+            failing.begin(format!("{loss}; a new one is written in its place"), "");
         }
+    }
+
+    /// What is said once the directory is gone.
+    fn away(&self) -> Option<String> {
+        // What cannot be asked now is not known to be gone.
+        let is_gone = self.storage.is_in_place().is_ok_and(|is_in_place| !is_in_place);
+        let directory = self.storage.name();
+        let word = shell_word(&directory);
+        is_gone.then(|| {
+            format!(
+                "{directory} was removed, moved or replaced while it was in use: put back what was there (the directory \
+                 itself, if it was moved), or `tidemill inspect {word}` says what is left"
+            )
+        })
     }
 
     /// Nothing is written any more: makes sure that the newest checkpoint of this run is there.

@@ -239,13 +239,16 @@ impl Messages {
                 ));
             }
             Event::BatchPutAside { time, records, places } => {
-                let places =
-                    if places.is_empty() { "nowhere".to_owned() } else { places.join(", ") };
-                self.warn(&format!(
-                    "batch {time}: its {} {} put aside in {places}",
-                    count(*records, "record"),
-                    by_number(*records, "was", "were")
-                ));
+                let what = match places.is_empty() {
+                    true => "it had no records, so nothing was put aside".to_owned(),
+                    false => format!(
+                        "its {} {} put aside in {}",
+                        count(*records, "record"),
+                        by_number(*records, "was", "were"),
+                        places.join(", ")
+                    ),
+                };
+                self.warn(&format!("batch {time}: {what}"));
             }
             Event::DeadLetterUnfinished { file, bytes } => {
                 let text = format!(
@@ -254,6 +257,16 @@ impl Messages {
                     HumanBytes(*bytes)
                 );
                 let facts = json!({"file": file, "bytes": bytes});
+                self.warning("dead_letter_unfinished", &text, facts);
+            }
+            Event::OverlongUnfinished { source, file, bytes } => {
+                let text = format!(
+                    "source `{source}`: {file} ({}) was the beginning of an over-long record that a run put aside when it was \
+                     cut off: it is removed, for it was not acknowledged, and its sender sends it again",
+                    HumanBytes(*bytes)
+                );
+                let facts =
+                    json!({"source": source, "file": file, "bytes": bytes, "removed": true});
                 self.warning("dead_letter_unfinished", &text, facts);
             }
             Event::Recovering { bytes } => {
@@ -277,6 +290,9 @@ impl Messages {
                     torn.unwrap_or_default()
                 );
                 self.say("recovered", &text, facts);
+            }
+            Event::StateMended { text } => {
+                self.warning("state_mended", &format!("state: {text}"), json!({"text": text}));
             }
             Event::CheckpointDamaged { file, what } => {
                 self.warn(&format!(

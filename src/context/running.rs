@@ -20,7 +20,7 @@ use super::inspect::Inspector;
 use crate::dstream::RunLease;
 use crate::error::{Error, Result};
 use crate::journal::Journal;
-use crate::metrics::{EventBus, ReceiverCounters};
+use crate::metrics::{Event, EventBus, ReceiverCounters};
 use crate::receiver::io::IoModel;
 use crate::receiver::{ActiveReceiver, Cutter};
 use crate::scheduler::{Ends, Message, Progress, Scheduler, Told};
@@ -391,7 +391,11 @@ impl Running {
         left.extend(self.join(spill, deadline));
         left.extend(self.close_sinks(deadline));
         let journal = self.journal.take();
-        let closed = journal.map(|it| it.close(self.clock.as_ref(), self.or_soon(deadline)));
+        let closed =
+            journal.as_ref().map(|it| it.close(self.clock.as_ref(), self.or_soon(deadline)));
+        if let Some(text) = journal.and_then(|it| it.take_mended()) {
+            self.events.post(Event::StateMended { text });
+        }
         self.events.close();
         let events = self.events_thread.take();
         left.extend(self.join(events, deadline));

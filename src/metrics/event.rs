@@ -275,6 +275,20 @@ pub enum Event {
         /// How many bytes are in it.
         bytes: u64,
     },
+    /// A run that was cut off left the beginning of an over-long record that it put aside. The file was removed.
+    OverlongUnfinished {
+        /// Whose record it was.
+        source: String,
+        /// Its file.
+        file: String,
+        /// How many bytes were in it.
+        bytes: u64,
+    },
+    /// Somebody touched a file of the state while it was in use, and the stop wrote it anew: nothing is lost.
+    StateMended {
+        /// What was found.
+        text: String,
+    },
     /// A batch is done: its jobs succeeded, or its input was put aside.
     BatchCompleted {
         /// The batch.

@@ -59,6 +59,8 @@ pub(crate) struct Asides {
     failing: ConditionHandle,
     stop: StopToken,
     stopped: Signal,
+    /// What an earlier run left that it did not finish, and was removed: the files, and their lengths in bytes.
+    removed: Vec<(String, u64)>,
     /// Keeps out who would take the same names.
     _lock: Lock,
 }
@@ -131,7 +133,7 @@ impl Asides {
         let source: String = options.source.chars().map(plain).collect();
         let place = storage.name();
         let _lock = storage.lock_for(&source).map_err(|err| taken(&options.source, err))?;
-        let next = look(storage.as_ref(), &source)
+        let (next, removed) = look(storage.as_ref(), &source)
             .map_err(|err| Error::io(format!("cannot read the directory {place}"), err))?;
         let failing = options.conditions.handle(ConditionKind::DeadLetterFails, place);
         let (stop, stopped) = (StopToken::new(), Signal::new());
@@ -146,8 +148,15 @@ impl Asides {
             failing,
             stop,
             stopped,
+            removed,
             _lock,
         }))
+    }
+
+    /// What an earlier run left unfinished, which was removed: the paths of the files, and their lengths in bytes.
+    pub(crate) fn removed(&self) -> impl Iterator<Item = (String, u64)> {
+        let place = self.storage.name();
+        self.removed.iter().map(move |(name, bytes)| (format!("{place}/{name}"), *bytes))
     }
 
     /// Starts the thread that writes them.
@@ -350,20 +359,22 @@ fn taken(source: &str, err: Error) -> Error {
     }
 }
 
-/// Removes what was not finished, and returns the number behind the last that was used.
-fn look(storage: &dyn Storage, source: &str) -> io::Result<u64> {
-    let mut next = 0;
+/// Removes what was not finished. Returns the number behind the last that was used, and what was removed, with its length.
+fn look(storage: &dyn Storage, source: &str) -> io::Result<(u64, Vec<(String, u64)>)> {
+    let (mut next, mut removed) = (0, Vec::new());
     for name in storage.list()? {
         let of = |before: &str, behind: &str| {
             let number = name.strip_prefix(before)?.strip_prefix(source)?.strip_prefix('-')?;
             number.strip_suffix(behind)?.parse::<u64>().ok()
         };
         if of(".", ".open").is_some() {
+            let bytes = storage.size_of(&name)?.unwrap_or(0);
             storage.remove(&name)?;
+            removed.push((name.clone(), bytes));
         }
         next = next.max(of("", ".records").map_or(0, |number| number.saturating_add(1)));
     }
-    Ok(next)
+    Ok((next, removed))
 }
 
 impl Keeper {

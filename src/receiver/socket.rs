@@ -250,6 +250,10 @@ fn start_asides(
         poison: engine.poison.clone(),
     };
     let asides = Asides::open(storage, put_aside)?;
+    for (file, bytes) in asides.removed() {
+        let source = options.source.clone();
+        engine.events.post(Event::OverlongUnfinished { source, file, bytes });
+    }
     let name = format!("rx{}-aside", options.number);
     let started = asides.start(&name);
     started.map(Some).map_err(|err| Error::io(format!("cannot start the thread `{name}`"), err))

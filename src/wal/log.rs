@@ -55,6 +55,8 @@ impl fmt::Debug for WriteAheadLog {
 
 struct Shared {
     state: Mutex<State>,
+    /// What the close mended, in words.
+    mended: Mutex<Option<String>>,
     /// Appenders wait here for room; notified by every group taken, and by the end.
     room: Condvar,
     /// `wal-sync` waits here; raised by an append, a release and the close.
@@ -140,6 +142,7 @@ impl WriteAheadLog {
             synced: Mutex::new(writer.listing.now().segments.last().copied()),
             refusing: Mutex::default(),
             hanging: Mutex::default(),
+            mended: Mutex::default(),
         });
         let (worker, owner) = (Arc::clone(&shared), poison.clone());
         let (gate, in_order) = (Gate::default(), false);
@@ -272,6 +275,11 @@ impl WriteAheadLog {
             return Err(Error::Failed(format!("segment {} of the log was released", at.segment)));
         };
         Segment::read(file.as_ref(), self.storage.as_ref(), at)
+    }
+
+    /// What the close found touched and wrote anew, in words; once.
+    pub(crate) fn take_mended(&self) -> Option<String> {
+        self.shared.mended.lock().take()
     }
 
     /// What people call the place where the segments are.

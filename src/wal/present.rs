@@ -108,13 +108,31 @@ impl Present {
 
 /// Whether the list says what was written last.
 fn look_at_list(storage: &dyn Storage, listing: &Listing) -> Result<()> {
-    let Some(written) = listing.on_disk() else { return Ok(()) };
-    match SegmentList::read(storage)? {
-        Some(Ok(found)) if found == *written => Ok(()),
-        Some(Ok(_)) => Err(lost(storage, LIST, "it is another one than was written")),
-        Some(Err(why)) => Err(lost(storage, LIST, &format!("it is damaged ({})", why.text()))),
-        None => Err(lost(storage, LIST, "it is not there any more")),
+    match harm_of_list(storage, listing)? {
+        Some(what) => Err(lost(storage, LIST, &what)),
+        None => Ok(()),
     }
+}
+
+/// What is wrong with the list, in words.
+fn harm_of_list(storage: &dyn Storage, listing: &Listing) -> Result<Option<String>> {
+    let Some(written) = listing.on_disk() else { return Ok(None) };
+    Ok(match SegmentList::read(storage)? {
+        Some(Ok(found)) if found == *written => None,
+        Some(Ok(_)) => Some("it is another one than was written".to_owned()),
+        Some(Err(why)) => Some(format!("it is damaged ({})", why.text())),
+        None => Some("it is not there any more".to_owned()),
+    })
+}
+
+/// What is said of a list that is written anew, if somebody touched the one that was written before. What cannot be read now
+/// is not known to be touched.
+pub(crate) fn list_to_mend(storage: &dyn Storage, listing: &Listing) -> Option<String> {
+    let what = harm_of_list(storage, listing).ok()??;
+    let name = storage.name();
+    Some(format!(
+        "{LIST} in {name} was touched while the log was open: {what}; it was written anew"
+    ))
 }
 
 /// The error for a file that somebody has taken away or changed.

@@ -102,6 +102,7 @@ pub(crate) fn recover(
         prepared: None,
         behind: Behind::new(0, TOLD_BYTES),
         written: None,
+        mended: None,
         attempt: 0,
         syncs: 0,
         storage,

@@ -21,7 +21,7 @@ use super::format::{
     Version, record_crc, record_header, segment_name, spare_name,
 };
 use super::list::{LIST, Listing, SegmentList, Synced};
-use super::present::Present;
+use super::present::{Present, list_to_mend};
 use super::reader::unreadable;
 use super::spares::{Prepared, Spares};
 use super::storage::{Behind, PutFailure, Storage, StoredFile, sync, write_all};
@@ -103,6 +103,8 @@ pub(crate) struct Writer {
     pub(crate) behind: Behind,
     /// The group that was written and not synced.
     pub(crate) written: Option<Written>,
+    /// What the close mended, in words.
+    pub(crate) mended: Option<String>,
     /// Counts the failed attempts at the next group.
     pub(crate) attempt: u32,
     /// Syncs of segments, and of the directory for them, so far.
@@ -135,13 +137,13 @@ impl Writer {
         records: &[&Record],
         durable: &mut dyn FnMut(Vec<Position>),
     ) -> Result<(), Failure> {
-        let positions = self.write(records)?;
+        let positions = self.write(records).map_err(|failure| self.caused(failure))?;
         if planted(Planted::AckBeforeSync) {
             durable(positions);
             return self.sync();
         }
         let rolled = self.written.as_ref().is_some_and(|written| written.rolled);
-        self.sync()?;
+        self.sync().map_err(|failure| self.caused(failure))?;
         if self.present.is_due() || rolled {
             self.look()?;
         }
@@ -152,6 +154,14 @@ impl Writer {
     /// Looks whether the log's files are what they were.
     fn look(&self) -> Result<(), Failure> {
         self.present.look(self.storage.as_ref(), &self.listing).map_err(Failure::Fatal)
+    }
+
+    /// Why nobody knows what is on the disk: what was taken away, if something was.
+    fn caused(&self, failure: Failure) -> Failure {
+        match failure {
+            Failure::Fatal(_) => self.look().err().unwrap_or(failure),
+            retry => retry,
+        }
     }
 
     /// Syncs of the log's files and of its directory since it was opened.
@@ -326,11 +336,14 @@ impl Writer {
     /// An orderly stop: nothing is written any more, and the list says so. Without room for it the next start does not
     /// know that nothing is missing at the end, and goes on all the same. What somebody took away is found at the latest here.
     pub(crate) fn close(&mut self) -> Result<(), Failure> {
+        let mended = list_to_mend(self.storage.as_ref(), &self.listing);
         self.listing.close();
-        match self.listing.save().map_err(|failure| self.list_failure(failure)) {
-            Err(failure @ Failure::Fatal(_)) => Err(failure),
+        let closed = match self.listing.save().map_err(|failure| self.list_failure(failure)) {
+            Err(failure @ Failure::Fatal(_)) => Err(self.caused(failure)),
             Ok(()) | Err(Failure::Retry(_)) => self.look(),
-        }
+        };
+        self.mended = mended.filter(|_| closed.is_ok());
+        closed
     }
 
     /// Makes the group that was written durable.
@@ -380,6 +393,10 @@ impl Writer {
 
     /// Lets the segments below `first` go; the newest one always stays. Returns how many went.
     pub(crate) fn release(&mut self, first: u64) -> Result<usize, Failure> {
+        self.let_below_go(first).map_err(|failure| self.caused(failure))
+    }
+
+    fn let_below_go(&mut self, first: u64) -> Result<usize, Failure> {
         let mut files = self.files.lock();
         let newest = files.keys().next_back().copied().unwrap_or(0);
         let first = first.min(newest);

@@ -293,11 +293,11 @@ impl Survey {
         };
         // Without them nothing would be there.
         let is_gone = self.lack(owner).is_some();
-        let away = if is_gone { "" } else { "Move these files away, or: " };
+        let first = if is_gone { "Give" } else { "Move these files away, or give" };
         Some(format!(
-            "{} holds output that {owner} did not write, such as {name}: {why}. {away}{}",
+            "{} holds output that {owner} did not write, such as {name}: {why}. {}",
             self.dir,
-            remedies("the output of the same moment, hidden files too", owner)
+            remedies_from(first, "the output of the same moment, hidden files too", owner)
         ))
     }
 
@@ -334,8 +334,12 @@ pub(in crate::sink) fn unproven_label(
 
 /// The ways out of a refusal.
 fn remedies(right: &str, owner: &Owner) -> String {
+    remedies_from("Give", right, owner)
+}
+
+fn remedies_from(first: &str, right: &str, owner: &Owner) -> String {
     format!(
-        "Give the sink another directory, or {right}, or set `existing = \"append\"`: then files are written beside those that \
+        "{first} the sink another directory, or {right}, or set `existing = \"append\"`: then files are written beside those that \
          are there, as JOB-TIME-PART.{}.EXT, and rows may be there twice",
         owner.digits()
     )

@@ -40,6 +40,7 @@ impl Worker {
                     self.know_checkpoint();
                     let watch = self.watch();
                     let closed = self.writer.close();
+                    *self.shared.mended.lock() = self.writer.mended.take();
                     watch.iter().for_each(|watch| watch.end());
                     self.look_at_counts();
                     match closed {
