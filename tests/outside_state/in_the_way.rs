@@ -44,7 +44,7 @@ impl There {
 /// A start where this has the name says so and ends, and goes on once it is moved away.
 fn check(name: &str, there: There) {
     let world = tempfile::tempdir().expect("a directory");
-    fs::write(world.path().join("p.toml"), PIPELINE.replace("", "")).expect("written");
+    fs::write(world.path().join("p.toml"), PIPELINE).expect("written");
     let run = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
         command.current_dir(world.path()).args(["run", "p.toml", "--until-eof"]);
