@@ -2,11 +2,14 @@
 //! share. None of it is found by trying.
 
 use std::fs;
-use std::net::TcpListener;
+use std::io::Write as _;
+use std::mem::MaybeUninit;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
 
+use rustix::fs::inotify;
 use tempfile::TempDir;
 
 use crate::program::Program;
@@ -119,4 +122,33 @@ fn what_a_crash_left_of_a_dead_letter_is_named_and_stays() {
         assert_eq!(said.matches("left of a dead letter").count(), 1, "{said}");
         assert!(case.path(name).exists());
     }
+}
+
+/// The head of an over-long record is on the disk when the process is killed.
+#[test]
+fn what_a_kill_left_of_an_over_long_record_is_named() {
+    let case = Case::new(
+        "name = 'p'\nhttp = 'off'\nstate_dir = 'DIR/state'\n[source.s.socket]\nlisten = '127.0.0.1:0'\nframing = 'relp'\n\
+         record_bytes_max = '1KiB'\ndead_letter = 'DIR/dl'\n[job.j]\nfrom = ['s']\nto = ['out']\ncount = {}\n[sink.out.null]\n",
+    );
+    fs::create_dir(case.path("dl")).expect("made");
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC).expect("a watch");
+    inotify::add_watch(&watch, case.path("dl"), inotify::WatchFlags::MODIFY).expect("watched");
+    let mut program = case.start("run", &["--log-format", "json"]);
+    let mut peer = TcpStream::connect(program.listening()).expect("it listens");
+    peer.write_all(b"1 open 30 relp_version=0\ncommands=syslog\n2 syslog 5000 ").expect("it reads");
+    peer.write_all(&[b'x'; 3000]).expect("it reads");
+    let mut room = [MaybeUninit::uninit(); 512];
+    let mut changes = inotify::Reader::new(&watch, &mut room);
+    while changes.next().expect("a change").file_name() != Some(c".s-0.open") {}
+    program.process.kill();
+    assert!(case.path("dl/.s-0.open").exists(), "it is left");
+    let program = case.start("run", &["--log-format", "json"]);
+    let told = program.event("dead_letter_unfinished");
+    assert_eq!((&told["source"], &told["removed"]), (&"s".into(), &true.into()), "{told}");
+    let file = case.path("dl/.s-0.open");
+    assert_eq!(told["file"], file.display().to_string(), "{told}");
+    assert!(!file.exists(), "it is removed");
+    program.listening();
+    program.stop();
 }
