@@ -430,13 +430,6 @@ impl Journal {
     }
 }
 
-impl Journal {
-    /// What the close found touched and wrote anew, in words; once.
-    pub(crate) fn take_mended(&self) -> Option<String> {
-        self.shared.log.take_mended()
-    }
-}
-
 impl Drop for Journal {
     fn drop(&mut self) {
         self.checkpoint_inbox.close();

@@ -339,8 +339,8 @@ fn remedies(right: &str, owner: &Owner) -> String {
 
 fn remedies_from(first: &str, right: &str, owner: &Owner) -> String {
     format!(
-        "{first} the sink another directory, or {right}, or set `existing = \"append\"`: then files are written beside those that \
-         are there, as JOB-TIME-PART.{}.EXT, and rows may be there twice",
+        "{first} the sink another directory, or {right}, or set `existing = \"append\"`: then files are written beside those \
+         that are there, as JOB-TIME-PART.{}.EXT, and rows may be there twice",
         owner.digits()
     )
 }
