@@ -112,7 +112,8 @@ pub(crate) fn real_path(path: &Path) -> PathBuf {
         } else {
             path.push(name);
         }
-        path
+        // Behind a `..` there may be links again.
+        fs::canonicalize(&path).unwrap_or(path)
     })
 }
 
