@@ -208,6 +208,9 @@ fn disks_that_are_read_only_or_full() {
         1,
         &["cannot make the directory", room, "make room, or give another place"],
     );
+    let no_inodes = ["more files (inodes), and 8 are needed: remove files there"];
+    check_disk(None, Disk::few_files, STATE_THERE, 1, &no_inodes);
+    check_disk(None, Disk::few_files, OUT_THERE, 1, &no_inodes);
     // Output waits for room.
     check_disk(Some(OUT_THERE), Disk::fill, OUT_THERE, 0, &[]);
     check_disk(Some(STATE_THERE), Disk::fill, STATE_THERE, 0, &[]);

@@ -81,6 +81,13 @@ impl Disk {
         assert!(run("mount", &["-o", "remount,ro", point]), "mounted for reading only");
     }
 
+    /// From now on only a file or two can be made, however small. For a disk in memory.
+    pub fn few_files(&self) {
+        let point = self.path("");
+        let point = point.to_str().expect("UTF-8");
+        assert!(run("mount", &["-o", "remount,nr_inodes=3", point]), "mounted with few inodes");
+    }
+
     /// From now on no write returns.
     pub fn freeze(&self) {
         assert!(run("fsfreeze", &["-f", self.path("").to_str().expect("UTF-8")]), "frozen");

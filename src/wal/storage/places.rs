@@ -19,9 +19,13 @@ use rustix::io::Errno;
 
 use super::is_full;
 use crate::error::{Error, Result};
+use crate::words::count;
 
 /// Room for a new directory and its first small files, in bytes.
 const NEW_BYTES: u64 = 64 << 10;
+
+/// Files that a new directory needs at least, itself among them.
+const NEW_FILES: u64 = 8;
 
 /// The longest path that the system takes, in bytes, with a zero at its end.
 const PATH_BYTES: usize = 4096;
@@ -132,7 +136,19 @@ fn could_be_made(path: &Path) -> io::Result<()> {
         }
     }
     expect_names(path, there, 0)?;
-    writable(there, NEW_BYTES)
+    writable(there, NEW_BYTES)?;
+    match free_files(there) {
+        Some(free) if free < NEW_FILES => {
+            Err(with_remedy(io::Error::from(ErrorKind::StorageFull), there))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How many files can still be made on the file system of a directory; nothing where it has no fixed number of them.
+fn free_files(directory: &Path) -> Option<u64> {
+    let volume = statvfs(directory).ok()?;
+    (volume.f_files > 0).then_some(volume.f_favail)
 }
 
 /// Whether nothing has the name; nothing can have one that is too long.
@@ -232,6 +248,13 @@ fn with_remedy(err: io::Error, at: &Path) -> io::Error {
         ErrorKind::ReadOnlyFilesystem => format!(
             "{shown} is on a file system that is mounted for reading only: mount it for writing, or give another place"
         ),
+        _ if is_full(&err) && free_files(at).is_some_and(|free| free < NEW_FILES) => {
+            let free = free_files(at).unwrap_or_default();
+            format!(
+                "the file system of {shown} has room for {} (inodes), and {NEW_FILES} are needed: remove files there, or give another place",
+                count(free, "more file")
+            )
+        }
         _ if is_full(&err) => {
             let room = HumanBytes(NEW_BYTES);
             format!("{room} must be free on the disk of {shown}: make room, or give another place")
