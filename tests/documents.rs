@@ -225,7 +225,7 @@ fn known_keys() -> BTreeSet<String> {
         "table",
     ];
     let mut keys = BTreeSet::new();
-    for file in ["pipeline", "sources", "sinks", "jobs"] {
+    for file in ["pipeline/options", "sources", "sinks", "jobs"] {
         let path = root().join(format!("src/config/{file}.rs"));
         let text = fs::read_to_string(path).expect("UTF-8");
         for reader in readers {
