@@ -45,10 +45,11 @@ impl Looking {
     /// If something is there that is no directory, or cannot be read; and if a start could not write there.
     fn at(path: &Path) -> Result<Looking> {
         expect_directory(path)?;
-        // Directories before a `..` may have to be made, and what is behind it may be there.
-        let real = real_path(path);
-        let is_there = std::fs::symlink_metadata(&real).is_ok();
-        let directory = is_there.then(|| Directory::read_only(real)).transpose()?;
+        let is_there = |path: &Path| path.symlink_metadata().is_ok();
+        // Messages show the path as it was given. Directories before a `..` of it may have to be made, and what is behind it may be
+        // there.
+        let shown = if is_there(path) { path.to_owned() } else { real_path(path) };
+        let directory = is_there(&shown).then(|| Directory::read_only(shown)).transpose()?;
         Ok(Looking { path: path.to_owned(), directory })
     }
 
