@@ -269,6 +269,13 @@ impl Messages {
                     json!({"source": source, "file": file, "bytes": bytes, "removed": true});
                 self.warning("dead_letter_unfinished", &text, facts);
             }
+            _ => self.event_of_state(event),
+        }
+    }
+
+    /// What a start finds in the state, and what a stop does with it.
+    fn event_of_state(&self, event: &Event) {
+        match event {
             Event::Recovering { bytes } => {
                 let text = format!("state: read {} of the log so far", HumanBytes(*bytes));
                 let level = if is_worth_a_line(*bytes) { LogLevel::Info } else { LogLevel::Debug };

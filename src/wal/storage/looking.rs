@@ -46,8 +46,8 @@ impl Looking {
     fn at(path: &Path) -> Result<Looking> {
         expect_directory(path)?;
         let is_there = |path: &Path| path.symlink_metadata().is_ok();
-        // Messages show the path as it was given. Directories before a `..` of it may have to be made, and what is behind it may be
-        // there.
+        // Messages show the path as it was given. Directories before a `..` of it may have to be made, and what is behind
+        // that may be there.
         let shown = if is_there(path) { path.to_owned() } else { real_path(path) };
         let directory = is_there(&shown).then(|| Directory::read_only(shown)).transpose()?;
         Ok(Looking { path: path.to_owned(), directory })

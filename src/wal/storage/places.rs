@@ -251,7 +251,8 @@ fn with_remedy(err: io::Error, at: &Path) -> io::Error {
         _ if is_full(&err) && free_files(at).is_some_and(|free| free < NEW_FILES) => {
             let free = free_files(at).unwrap_or_default();
             format!(
-                "the file system of {shown} has room for {} (inodes), and {NEW_FILES} are needed: remove files there, or give another place",
+                "the file system of {shown} has room for {} (inodes), and {NEW_FILES} are needed: remove files there, or give \
+                 another place",
                 count(free, "more file")
             )
         }
