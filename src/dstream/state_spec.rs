@@ -101,7 +101,7 @@ pub enum WhenFull {
     ExpireOldest,
 }
 
-/// The options of [`map_with_state`](DStream::map_with_state).
+/// The options of [`map_with_state`](super::DStream::map_with_state).
 #[derive(Clone, Debug)]
 pub struct StateSpec<K, S> {
     pub(super) timeout: Option<Interval>,
