@@ -88,11 +88,24 @@ impl Layout {
     }
 }
 
-/// How far rows go in a file, and their CRC-32C from its beginning.
+/// How far rows go in a file, and their CRC-32C from its beginning, where somebody compares it later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Extent {
     pub(super) end: u64,
-    pub(super) sum: u32,
+    pub(super) sum: Option<u32>,
+}
+
+impl Extent {
+    /// Nothing so far, to be summed up.
+    pub(super) fn summed() -> Extent {
+        Extent { end: 0, sum: Some(0) }
+    }
+
+    /// With these bytes behind it.
+    fn with(self, bytes: &[u8]) -> Extent {
+        let sum = self.sum.map(|sum| crc32c::crc32c_append(sum, bytes));
+        Extent { end: self.end + bytes.len() as u64, sum }
+    }
 }
 
 /// Reads on from there up to `end`, or to the end of the file.
@@ -100,23 +113,20 @@ pub(super) struct Extent {
 /// # Errors
 /// What the operating system says.
 pub(super) fn sum_up(file: &dyn StoredFile, from: Extent, end: u64) -> io::Result<Extent> {
-    let Extent { end: mut at, mut sum } = from;
-    let left = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX);
+    let mut read = from;
+    let left = usize::try_from(end.saturating_sub(from.end)).unwrap_or(usize::MAX);
     let mut bytes = vec![0; left.min(PIECE_BYTES)];
-    while at < end {
-        let wanted = usize::try_from(end - at).unwrap_or(usize::MAX).min(bytes.len());
-        match read_full(file, at, &mut bytes[..wanted])? {
+    while read.end < end {
+        let wanted = usize::try_from(end - read.end).unwrap_or(usize::MAX).min(bytes.len());
+        match read_full(file, read.end, &mut bytes[..wanted])? {
             0 => break,
-            got => {
-                sum = crc32c::crc32c_append(sum, &bytes[..got]);
-                at += got as u64;
-            }
+            got => read = read.with(&bytes[..got]),
         }
     }
-    Ok(Extent { end: at, sum })
+    Ok(read)
 }
 
-/// Writes rows at `offset` and returns where they end.
+/// Writes rows behind what is in a file and returns how far it goes then.
 ///
 /// # Errors
 /// What the storage says; some of them may have been written.
@@ -128,8 +138,7 @@ pub(super) fn write_rows(
 ) -> io::Result<Extent> {
     let mut writing = Writing {
         file,
-        end: from.end,
-        sum: from.sum,
+        written: from,
         behind: Behind::new(from.end, TOLD_BYTES),
         text: Vec::new(),
         ranges: Vec::new(),
@@ -146,16 +155,13 @@ pub(super) fn write_rows(
     }
     writing.write_text()?;
     writing.write_ranges()?;
-    Ok(Extent { end: writing.end, sum: writing.sum })
+    Ok(writing.written)
 }
 
 /// What was handed over and is not written: text or ranges, never both.
 struct Writing<'a> {
     file: &'a dyn StoredFile,
-    /// Where what was written ends.
-    end: u64,
-    /// The CRC-32C of all up to there.
-    sum: u32,
+    written: Extent,
     behind: Behind,
     text: Vec<u8>,
     ranges: Vec<&'a [u8]>,
@@ -180,9 +186,8 @@ impl<'a> Writing<'a> {
         if self.text.is_empty() {
             return Ok(());
         }
-        write_all(self.file, self.end, &[&self.text])?;
-        self.sum = crc32c::crc32c_append(self.sum, &self.text);
-        self.wrote(self.text.len());
+        write_all(self.file, self.written.end, &[&self.text])?;
+        self.wrote(self.written.with(&self.text));
         self.text.clear();
         Ok(())
     }
@@ -191,17 +196,16 @@ impl<'a> Writing<'a> {
         if self.ranges.is_empty() {
             return Ok(());
         }
-        write_all(self.file, self.end, &self.ranges)?;
-        self.sum = self.ranges.iter().fold(self.sum, |sum, it| crc32c::crc32c_append(sum, it));
-        self.wrote(self.ranges_bytes);
+        write_all(self.file, self.written.end, &self.ranges)?;
+        self.wrote(self.ranges.iter().fold(self.written, |written, range| written.with(range)));
         self.ranges.clear();
         self.ranges_bytes = 0;
         Ok(())
     }
 
-    fn wrote(&mut self, bytes: usize) {
-        self.end += bytes as u64;
-        self.behind.wrote(self.file, self.end);
+    fn wrote(&mut self, written: Extent) {
+        self.written = written;
+        self.behind.wrote(self.file, written.end);
     }
 }
 

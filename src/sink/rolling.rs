@@ -172,9 +172,9 @@ impl Rolling {
             file,
             manifest: ManifestWriter { file: manifest, identity, format, entries: 0 },
             keys: VecDeque::new(),
-            rows: Extent::default(),
-            written: Extent::default(),
-            first: Extent::default(),
+            rows: Extent::summed(),
+            written: Extent::summed(),
+            first: Extent::summed(),
             is_named: false,
         })
     }
@@ -293,7 +293,7 @@ impl Open {
     fn append(&mut self, key: Written) -> Result<(), PutFailure> {
         sync(self.file.as_ref()).map_err(PutFailure::Fatal)?;
         let Extent { end, sum } = self.written;
-        self.manifest.append(Entry { key, end, sum: Some(sum) })?;
+        self.manifest.append(Entry { key, end, sum })?;
         self.rows = self.written;
         if self.first.end == 0 || end <= READ_AGAIN_MAX {
             self.first = self.rows;
@@ -342,7 +342,7 @@ impl Open {
     fn loss(&self, storage: &dyn Storage) -> io::Result<Option<io::Error>> {
         let lack = self.lack(storage)?;
         if lack.is_some()
-            || sum_up(self.file.as_ref(), Extent::default(), self.first.end)? == self.first
+            || sum_up(self.file.as_ref(), Extent::summed(), self.first.end)? == self.first
         {
             return Ok(lack);
         }

@@ -55,10 +55,10 @@ impl Manifest {
     /// # Errors
     /// If it cannot be read.
     pub(in crate::sink) fn good_end(&self, open: &dyn StoredFile) -> io::Result<u64> {
-        let (mut read, mut good) = (Extent::default(), 0);
+        let (mut read, mut good) = (Extent::summed(), 0);
         for entry in &self.entries {
             read = sum_up(open, read, entry.end)?;
-            let is_same = entry.sum.is_none_or(|sum| sum == read.sum);
+            let is_same = entry.sum.is_none() || entry.sum == read.sum;
             if read.end < entry.end || !is_same {
                 break;
             }
