@@ -215,9 +215,9 @@ fn read_sqlite(mut section: Section<'_>) -> Option<SinkKind> {
     }
     let table = section.text("table");
     if let Some(found) = table.as_ref().filter(|found| sink::is_reserved_table(&found.value)) {
-        let (what, remedy) = sink::RESERVED.split_once("; ").unwrap_or((sink::RESERVED, ""));
-        let problem = Problem::new(&found.at, format!("the table `{}` {what}", found.value));
-        section.problems.add(problem.label("reserved").hint(remedy));
+        let text = format!("the table `{}` {}", found.value, sink::RESERVED);
+        let problem = Problem::new(&found.at, text).label("reserved");
+        section.problems.add(problem.hint(sink::RESERVED_REMEDY));
     }
     let table = table.map_or_else(|| TABLE.to_owned(), |found| found.value);
     let existing = read_existing(&mut section);

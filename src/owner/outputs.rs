@@ -10,7 +10,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{OutputMark, Owner, PlanDigest, Written};
-use crate::words::count;
+use crate::words::{by_number, count};
 
 /// How many outputs a state directory remembers.
 const OUTPUTS_MAX: usize = 64;
@@ -127,9 +127,25 @@ impl Owner {
         Some(Lack::Last(other.last.commits))
     }
 
-    /// How many commits of the output in a place are gone with it, whether the start is refused for it or not.
-    pub(crate) fn gone(&self, place: Option<&str>) -> Option<u64> {
-        self.expected(place).map(|it| it.last.commits)
+    /// The commits that are gone with the output of a place that holds nothing, in words; none if there were none. They are named
+    /// whether the start is refused for them or not.
+    pub(crate) fn gone_text(&self, title: &str, place: Option<&str>) -> Option<String> {
+        let gone = self.expected(place)?.last.commits;
+        let (commits, are) = (count(gone, "commit"), by_number(gone, "is", "are"));
+        let of = by_number(gone, "it", "them");
+        Some(format!(
+            "{title}: {commits} of this state directory {are} not there any more, and nothing of {of} is written again"
+        ))
+    }
+
+    /// Why an output with a batch that this state does not know is refused.
+    pub(crate) fn unknown_text(&self, title: &str, job: &str, key: &Written) -> String {
+        let Written { time, run, .. } = key;
+        format!(
+            "{title} holds output that {self} knows nothing of, such as batch {time} of job `{job}`, which start {run} of it \
+             planned: the state directory was restored from an older copy, or what it knew of these batches was given up \
+             (`inspect --accept-loss`, `--cut`)"
+        )
     }
 
     /// What a place lacks, for a refusal. `hidden`: what else may be the cause.

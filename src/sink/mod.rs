@@ -73,7 +73,10 @@ pub const SINKS: &[SinkKind] = &[
 
 /// What is said of a table that [`is_reserved_table`].
 pub(crate) const RESERVED: &str = "is reserved: names that begin with `tidemill_` or `sqlite_` are those of tables that the sink \
-    or SQLite keeps for itself; give the table another name";
+    or SQLite keeps for itself";
+
+/// And what to do about it.
+pub(crate) const RESERVED_REMEDY: &str = "give the table another name";
 
 /// Whether a table of this name is one that the sink `sqlite`, or SQLite, keeps for itself.
 pub(crate) fn is_reserved_table(name: &str) -> bool {
@@ -289,9 +292,9 @@ pub struct SharedSink {
     name: Option<Arc<str>>,
     /// See [`Sink::closed`].
     closed: Option<Arc<AtomicBool>>,
-    /// Its output, as it was found or after the last commit, and whether this run has committed there; told without waiting
-    /// for the sink.
-    reached: Arc<Mutex<(Option<Output>, bool)>>,
+    /// Its output, as it was found, without a newest commit, or after the last commit of this run, which is the newest; told
+    /// without waiting for the sink.
+    reached: Arc<Mutex<Option<Output>>>,
     /// Where it wrote before this run, if that is another place.
     earlier: Arc<Mutex<Option<Earlier>>>,
     /// The number of this start.
@@ -419,22 +422,21 @@ impl SharedSink {
         let mut sink = self.sink.lock();
         sink.begin(owner, note)?;
         if let (Some(mark), Some(place)) = (sink.reached(), sink.place()) {
-            *self.reached.lock() = (Some(Output { mark, place, newest: None }), false);
+            *self.reached.lock() = Some(Output { mark, place, newest: None });
         }
         Ok(())
     }
 
     /// Its output after the last commit of this run; nothing before one.
     pub(crate) fn output(&self) -> Option<Output> {
-        let reached = self.reached.lock();
-        reached.0.clone().filter(|_| reached.1)
+        self.reached.lock().clone().filter(|output| output.newest.is_some())
     }
 
     /// Its output, as a start finds it once it has [`begun`](SharedSink::begin); none if it remembers nothing from run to run.
     /// And whether all is there that the state knows of.
     pub(crate) fn found(&self) -> Option<(Output, bool)> {
-        let (found, is_whole) = (self.reached.lock().0.clone()?, self.sink.lock().is_whole());
-        Some((found, is_whole))
+        let found = self.reached.lock().clone()?;
+        Some((found, self.sink.lock().is_whole()))
     }
 
     /// See [`Sink::expect_line_feeds`].
@@ -482,15 +484,18 @@ impl SharedSink {
 
     /// Takes how far the output has come with a batch. One without rows may have left it as it was.
     fn reach(&self, sink: &dyn Sink, key: &CommitKey) {
-        let (Some(mark), Some(place)) = (sink.reached(), sink.place()) else { return };
+        let Some(mark) = sink.reached() else { return };
         let mut reached = self.reached.lock();
-        if reached.0.as_ref().is_some_and(|output| output.mark == mark) {
+        if reached.as_ref().is_some_and(|output| output.mark == mark) {
             return;
         }
+        // A sink stays where it was found.
+        let known = reached.take().map(|output| output.place);
+        let Some(place) = known.or_else(|| sink.place()) else { return };
         let CommitKey { job, time, partition, id: BatchId { run, digest, .. }, .. } = key;
         let (job, part, time) = (job.to_string(), *partition, time.as_millis());
         let newest = Some(Newest { job, part, time, run: *run, digest: *digest });
-        *reached = (Some(Output { mark, place, newest }), true);
+        *reached = Some(Output { mark, place, newest });
     }
 
     /// See [`Sink::due`].

@@ -27,14 +27,14 @@ use rustix::io::Errno;
 
 use super::book::Known;
 use super::{
-    BatchMeta, Cell, CommitKey, Existing, Ledger, RESERVED, RowRef, Rows, Sink, is_reserved_table,
+    BatchMeta, Cell, CommitKey, Existing, Ledger, RESERVED, RESERVED_REMEDY, RowRef, Rows, Sink,
+    is_reserved_table,
 };
 use crate::error::{Error, Result};
 use crate::owner::{Lack, Newest, OutputMark, Owner};
 use crate::sync::planted::{Planted, planted};
 use crate::time::Time;
 use crate::wal::storage::{Access, expect_file};
-use crate::words::{by_number, count};
 
 use books::{Books, Failed, Stranger};
 
@@ -59,14 +59,13 @@ const SET_MARK: &str = "INSERT INTO tidemill_commits VALUES (?1, ?2, ?3, ?4, ?5)
 #[derive(Debug)]
 pub struct Sqlite {
     connection: Connection,
-    /// There was no room to open it for writing: it is looked at.
-    lacks_room: bool,
+    /// The connection is for a look, or to an empty database in memory: none is there, or there was no room to open it. It is
+    /// opened, and made, once this start may write.
+    stands_in: bool,
     /// The database, as people know it.
     path: String,
     /// Which file it is.
     file: Option<(u64, u64)>,
-    /// No database is there: it is made once this start may write, and an empty one in memory stands for it until then.
-    is_new: bool,
     table: String,
     existing: Existing,
     /// Nothing is written here any more.
@@ -109,44 +108,32 @@ impl Sqlite {
     ) -> Result<Self> {
         let name = path.display().to_string();
         if is_reserved_table(table) {
-            return Err(Error::Config(format!("error: the table `{table}` of {name} {RESERVED}")));
+            let text = format!("the table `{table}` of {name} {RESERVED}; {RESERVED_REMEDY}");
+            return Err(Error::Config(format!("error: {text}")));
         }
         let fail = |err| Error::io(format!("cannot open the database {name}"), err);
         expect_file(path).map_err(fail)?;
         let is_new = path.metadata().map_or(true, |about| about.is_file() && about.len() == 0);
-        let (connection, lacks_room) = match access {
-            Access::Write if !is_new => match connect(path) {
-                Err(err) if finds_no_room(&err) => (looking::connect(path), true),
-                connection => (connection, false),
-            },
-            _ => (looking::connect(path), false),
+        let opened = match access {
+            Access::Write if !is_new => unless_no_room(connect(path)).transpose(),
+            _ => None,
         };
+        let stands_in = opened.is_none() && access == Access::Write;
+        let connection = opened.unwrap_or_else(|| looking::connect(path));
         let connection = connection.map_err(|err| failure(&name, "cannot open", &err))?;
         let (table, committed) = (table.to_owned(), Ledger::default());
         let (is_left, begun, file) = (false, None, file_id(path));
         let path = name;
-        Ok(Sqlite {
-            connection,
-            lacks_room,
-            is_new: is_new && access == Access::Write,
-            path,
-            file,
-            table,
-            existing,
-            is_left,
-            begun,
-            committed,
-        })
+        Ok(Sqlite { connection, stands_in, path, file, table, existing, is_left, begun, committed })
     }
 
-    /// Opens a database again that was only looked at for want of room.
-    fn expect_room(&mut self) -> Result<()> {
-        if self.lacks_room {
+    /// Opens the database if another connection stands in for it; afterwards others of its users are waited for this long.
+    fn open_it(&mut self, busy: Duration) -> rusqlite::Result<()> {
+        if self.stands_in {
             let path = Path::new(&self.path);
-            let fail = |err| failure(&self.path, "cannot open", &err);
-            let connection = connect(path).map_err(fail)?;
-            connection.busy_timeout(BUSY).map_err(fail)?;
-            (self.connection, self.file, self.lacks_room) = (connection, file_id(path), false);
+            let connection = connect(path)?;
+            connection.busy_timeout(busy)?;
+            (self.connection, self.file, self.stands_in) = (connection, file_id(path), false);
         }
         Ok(())
     }
@@ -200,14 +187,8 @@ impl Sqlite {
     fn refusal(&self, owner: &Owner, books: &Books) -> rusqlite::Result<Option<String>> {
         let title = self.title();
         if let Some((job, key)) = books.keys().find(|(_, key)| !owner.knows(key)) {
-            return Ok(Some(format!(
-                "{title} holds output that {owner} knows nothing of, such as batch {} of job `{job}`, which start {} of it \
-                 planned: the state directory was restored from an older copy, or what it knew of these batches was given up \
-                 (`inspect --accept-loss`, `--cut`). {}",
-                key.time,
-                key.run,
-                remedies("the state directory of the same moment")
-            )));
+            let right = remedies("the state directory of the same moment");
+            return Ok(Some(format!("{}. {right}", owner.unknown_text(&title, job, key))));
         }
         let moment = remedies("the output of the same moment");
         let lack = self.lack(owner, books);
@@ -394,31 +375,22 @@ impl Sink for Sqlite {
     }
 
     fn begin(&mut self, owner: &Owner, note: &mut dyn FnMut(String)) -> Result<()> {
-        if self.is_new && !self.is_left {
-            let path = Path::new(&self.path).to_owned();
-            match connect(&path) {
-                Err(err) if finds_no_room(&err) => self.lacks_room = true,
-                made => self.connection = made.map_err(|err| self.fail("cannot open", &err))?,
-            }
-            (self.is_new, self.file) = (false, file_id(&path));
-        }
-        if owner.adoption.is_some() && !self.appends() {
-            self.expect_room()?;
+        let takes_over = owner.adoption.is_some() && !self.appends();
+        if !self.is_left {
+            let opened = self.open_it(BUSY_AT_START);
+            // Only what is taken over needs room now.
+            let opened = if takes_over { opened } else { unless_no_room(opened).map(drop) };
+            opened.map_err(|err| self.fail("cannot open", &err))?;
         }
         let books = Books::read(&self.connection, &self.table, owner);
         let mut books = books.map_err(|failed| self.unread(failed))?;
         let fail = |err| self.fail("cannot read", &err);
         let is_in_order = self.refusal(owner, &books).map_err(fail)?.is_none();
         let place = self.place();
-        let gone = owner.gone(place.as_deref()).filter(|_| !books.is_there() && !self.is_left);
-        if let Some(gone) = gone {
-            let (title, are) = (self.title(), by_number(gone, "is", "are"));
-            let (gone, of) = (count(gone, "commit"), by_number(gone, "it", "them"));
-            note(format!(
-                "{title}: {gone} of this state directory {are} not there any more, and nothing of {of} is written again"
-            ));
+        if !books.is_there() && !self.is_left {
+            owner.gone_text(&self.title(), place.as_deref()).into_iter().for_each(&mut *note);
         }
-        if owner.adoption.is_some() && !books.is_there() && !self.appends() {
+        if takes_over && !books.is_there() {
             books.adopt(&self.connection, owner).map_err(fail)?;
             if books.is_there() {
                 note(format!(
@@ -478,7 +450,7 @@ impl Sink for Sqlite {
 
     fn write(&mut self, key: &CommitKey, _meta: &BatchMeta, rows: &Rows) -> Result<()> {
         self.begun()?;
-        self.expect_room()?;
+        self.open_it(BUSY).map_err(|err| self.fail("cannot open", &err))?;
         self.expect_file()?;
         self.roll_back();
         let begin = |err| self.fail("cannot write to", &err);
@@ -512,6 +484,14 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     books::make_tables(&connection)?;
     Ok(connection)
+}
+
+/// The same; nothing if there is no room for it.
+fn unless_no_room<T>(done: rusqlite::Result<T>) -> rusqlite::Result<Option<T>> {
+    match done {
+        Err(err) if finds_no_room(&err) => Ok(None),
+        done => done.map(Some),
+    }
 }
 
 fn failure(path: &str, what: &str, err: &rusqlite::Error) -> Error {

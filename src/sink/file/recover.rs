@@ -43,7 +43,7 @@ impl File {
             match hidden.unlisted().filter(|_| lacks_commits) {
                 Some(bytes) => {
                     let kept = hidden.keep(storage).map_err(fail)?;
-                    note(unlisted(&storage.name(), (&hidden.name(), &kept), bytes));
+                    note(unlisted(&storage.name(), &hidden.name(), &kept, bytes));
                 }
                 None => hidden.finish(storage, ledger.as_mut(), end, note)?,
             }
@@ -86,7 +86,7 @@ impl File {
 }
 
 /// What is said of an open file that no manifest tells of, while commits are missing: its rows may be those.
-fn unlisted(dir: &str, (name, kept): (&str, &str), bytes: u64) -> String {
+fn unlisted(dir: &str, name: &str, kept: &str, bytes: u64) -> String {
     let bytes = count(bytes, "byte");
     format!(
         "{dir}/{name} is kept as {kept}, with {bytes}: its manifest lists no batch, but commits of this state directory are missing here, \

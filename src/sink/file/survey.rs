@@ -17,7 +17,7 @@ use crate::owner::{Lack, Newest, OutputMark, Owner};
 use crate::sink::formatted::FileFormat;
 use crate::sync::Arc;
 use crate::wal::storage::Storage;
-use crate::words::{by_number, count};
+use crate::words::count;
 
 /// A file that looks like output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +112,7 @@ impl Survey {
             Some(identity) if identity == owner.identity => self.own_hidden.push(hidden),
             Some(identity) => {
                 let title = format!("a state directory with the identity {}", identity.short());
-                if let (Some(bytes), false) = (hidden.end_of_rows(), hidden.entries().is_empty()) {
+                if let Some(bytes) = hidden.end_of_rows() {
                     self.others_open.push(format!(
                         "{}/{} stays hidden, with {} of {}: only a run of {title} gives it a name",
                         self.dir,
@@ -183,15 +183,8 @@ impl Survey {
         let in_files: Vec<_> = self.own_hidden.iter().flat_map(of_hidden).collect();
         let in_files = in_files.iter().map(|(job, key)| (job.as_str(), key));
         let (job, key) = in_ledger.chain(in_files).find(|(_, key)| !owner.knows(key))?;
-        Some(format!(
-            "{} holds output that {owner} knows nothing of, such as batch {} of job `{job}`, which start {} of it planned: the \
-             state directory was restored from an older copy, or what it knew of these batches was given up (`inspect \
-             --accept-loss`, `--cut`). {}",
-            self.dir,
-            key.time,
-            key.run,
-            remedies("the state directory of the same moment", owner)
-        ))
+        let right = remedies("the state directory of the same moment", owner);
+        Some(format!("{}. {right}", owner.unknown_text(&self.dir, job, key)))
     }
 
     /// Whether the own output lacks something that this state knows of.
@@ -233,7 +226,10 @@ impl Survey {
         };
         let text = owner.lack_text(lack, (&self.dir, "directory"), hidden);
         let found = self.own_hidden.iter().find_map(|open| open.damage(&self.dir));
-        found.map_or(text.clone(), |damage| format!("{text}. {damage}"))
+        match found {
+            Some(damage) => format!("{text}. {damage}"),
+            None => text,
+        }
     }
 
     /// The own output must have every commit that this state knows of.
@@ -255,14 +251,10 @@ impl Survey {
 
     /// The commits that are gone with the output that was here, in words; none if it is here, or there was none.
     pub(in crate::sink) fn gone_text(&self, owner: &Owner) -> Option<String> {
-        let gone = owner.gone(self.place.as_deref()).filter(|_| self.own.is_none())?;
-        let are = by_number(gone, "is", "are");
-        Some(format!(
-            "{}: {} of this state directory {are} not there any more, and nothing of {} is written again",
-            self.dir,
-            count(gone, "commit"),
-            by_number(gone, "it", "them")
-        ))
+        match self.own {
+            Some(_) => None,
+            None => owner.gone_text(&self.dir, self.place.as_deref()),
+        }
     }
 
     /// Without a ledger, files that look like output are nobody's, unless a state from before identities may take them over.
