@@ -36,11 +36,10 @@ pub(super) fn before_start(pipeline: &Pipeline, give_up_lost: bool) -> Result<()
     if !makes_something(pipeline)? {
         return Ok(());
     }
-    let addresses =
-        || Built::new(pipeline, &Poison::new(), Access::Look)?.context.expect_addresses();
+    let built = || Built::new(pipeline, &Poison::new(), Access::Look);
     let Some(state) = &pipeline.state_dir else {
-        Built::new(pipeline, &Poison::new(), Access::Look)?.context.look_without_state()?;
-        return addresses();
+        let context = built()?.context;
+        return context.look_without_state().and_then(|()| context.expect_addresses());
     };
     if state.is_dir() && Directory::read_only(state)?.holder()?.is_some() {
         // The start says who uses it.
@@ -48,7 +47,7 @@ pub(super) fn before_start(pipeline: &Pipeline, give_up_lost: bool) -> Result<()
     }
     let storage = Access::Look.open(state)?;
     let look = look(pipeline, give_up_lost, &storage, &mut |_, _| ())?;
-    look.refusal.map_or_else(addresses, Err)
+    look.refusal.map_or_else(|| built()?.context.expect_addresses(), Err)
 }
 
 /// Whether something that a start makes is not there yet: its first log, or a place.
@@ -70,6 +69,6 @@ fn makes_something(pipeline: &Pipeline) -> Result<bool> {
     });
     let resolved = pipeline.resolved();
     let spill = resolved.spill.as_ref().map(|spill| &spill.directory);
-    let mut made = overlong.chain(spill).map(|path| !path.is_dir());
-    Ok(sinks.into_iter().any(|is_made| is_made) || made.any(|is_made| is_made))
+    let directories = overlong.chain(spill).map(|path| !path.is_dir());
+    Ok(sinks.chain(directories).any(|is_made| is_made))
 }

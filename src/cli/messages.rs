@@ -71,30 +71,15 @@ impl Messages {
                 self.warning(tally.kind.name(), &tally.text(), facts);
             }
             Event::ConditionBegan { condition } => {
-                self.condition(
-                    LogLevel::Warn,
-                    "condition_began",
-                    condition,
-                    (&condition.text(), None),
-                );
+                self.condition("condition_began", condition, &condition.text(), None);
             }
             Event::ConditionLasts { condition, lasted } => {
                 let text = format!("{} (for {})", condition.text(), seconds(*lasted));
-                self.condition(
-                    LogLevel::Warn,
-                    "condition_lasts",
-                    condition,
-                    (&text, Some(*lasted)),
-                );
+                self.condition("condition_lasts", condition, &text, Some(*lasted));
             }
             Event::ConditionEnded { condition, lasted } => {
                 let text = format!("{}, after {}", condition.over_text(), seconds(*lasted));
-                self.condition(
-                    LogLevel::Info,
-                    "condition_ended",
-                    condition,
-                    (&text, Some(*lasted)),
-                );
+                self.condition("condition_ended", condition, &text, Some(*lasted));
             }
             _ => self.event_of_files(event),
         }
@@ -178,13 +163,7 @@ impl Messages {
     }
 
     /// A line about a condition.
-    fn condition(
-        &self,
-        level: LogLevel,
-        event: &str,
-        condition: &Condition,
-        (text, lasted): (&str, Option<Duration>),
-    ) {
+    fn condition(&self, event: &str, condition: &Condition, text: &str, lasted: Option<Duration>) {
         let mut facts = json!({
             "kind": condition.kind.name(),
             "subject": condition.subject,
@@ -194,7 +173,10 @@ impl Messages {
         if let Some(lasted) = lasted {
             facts["seconds"] = json!(lasted.as_secs_f64());
         }
-        self.0.write(level, event, text, facts);
+        match event {
+            "condition_ended" => self.say(event, text, facts),
+            _ => self.warning(event, text, facts),
+        }
     }
 
     /// What sinks met.

@@ -110,9 +110,7 @@ impl Journal {
         let logged = Logged { shared: Arc::clone(&self.shared), chunks: found };
         Ok(StoredBlock::elsewhere((id, framing), (records, bytes), chunks, Arc::new(logged)))
     }
-}
 
-impl super::Journal {
     /// What the close found touched and wrote anew, in words; once.
     pub(crate) fn take_mended(&self) -> Option<String> {
         self.shared.log.take_mended()
