@@ -225,9 +225,7 @@ fn known_keys() -> BTreeSet<String> {
         "table",
     ];
     let mut keys = BTreeSet::new();
-    for file in ["pipeline/options", "sources", "sinks", "jobs"] {
-        let path = root().join(format!("src/config/{file}.rs"));
-        let text = fs::read_to_string(path).expect("UTF-8");
+    for text in sources_below(&root().join("src/config")) {
         for reader in readers {
             let call = format!(".{reader}(");
             let calls = text.split(&call).skip(1).map(str::trim_start);
@@ -236,6 +234,16 @@ fn known_keys() -> BTreeSet<String> {
         }
     }
     keys
+}
+
+/// What every Rust file below a directory holds.
+fn sources_below(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("read"));
+    let of = |path: PathBuf| match path.is_dir() {
+        true => sources_below(&path),
+        false => vec![fs::read_to_string(path).expect("UTF-8")],
+    };
+    entries.flat_map(|entry| of(entry.path())).collect()
 }
 
 #[test]

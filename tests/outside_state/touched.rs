@@ -2,42 +2,66 @@
 //! lost, and what is put back is whole.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
 
 use crate::program::Program;
 use crate::program::peers::send;
 
 const SEGMENT: &str = "wal-000000000001.seg";
 
+/// A directory with a pipeline of RELP that a test works on.
+struct Given {
+    directory: TempDir,
+    state: PathBuf,
+}
+
+impl Given {
+    fn new() -> Given {
+        let directory = tempfile::tempdir().expect("a directory");
+        let place = directory.path().display();
+        let text = format!(
+            "name = 'touched'\nbatch_interval = '1h'\nhttp = 'off'\nstate_dir = '{place}/state'\n\
+             [source.in.socket]\nlisten = '127.0.0.1:0'\nframing = 'relp'\n\
+             [job.lines]\nfrom = ['in']\nlines = {{}}\nto = ['out']\n[sink.out.file]\npath = '{place}/out'\n"
+        );
+        fs::write(directory.path().join("p.toml"), text).expect("written");
+        Given { state: directory.path().join("state"), directory }
+    }
+
+    fn start(&self) -> Program {
+        let file = self.directory.path().join("p.toml");
+        Program::start(&["run", file.to_str().expect("UTF-8")])
+    }
+
+    /// A run whose state directory this is done to once a line is acknowledged, and which then stops: exit code and messages.
+    fn harmed(&self, harm: impl Fn(&Path)) -> (Option<i32>, String) {
+        let program = self.start();
+        send(&program, &["one"]);
+        harm(&self.state);
+        program.signal(rustix::process::Signal::TERM);
+        let (code, _, said) = program.finish();
+        (code, said.join("\n"))
+    }
+
+    /// A run that goes on.
+    fn goes_on(&self) {
+        let program = self.start();
+        send(&program, &["two"]);
+        program.stop();
+    }
+}
+
 /// Does this to the state directory between two batches of acknowledged lines; the run then stops, exits 1 and says this.
 /// `mend` puts things right again, and the next start has what was acknowledged before.
 fn check(harm: impl Fn(&Path), mend: impl Fn(&Path), expected: &str) {
-    let directory = tempfile::tempdir().expect("a directory");
-    let (state, file) = (directory.path().join("state"), directory.path().join("p.toml"));
-    let place = directory.path().display();
-    let text = format!(
-        "name = 'touched'\nbatch_interval = '1h'\nhttp = 'off'\nstate_dir = '{place}/state'\n\
-         [source.in.socket]\nlisten = '127.0.0.1:0'\nframing = 'relp'\n\
-         [job.lines]\nfrom = ['in']\nlines = {{}}\nto = ['out']\n[sink.out.file]\npath = '{place}/out'\n"
-    );
-    fs::write(&file, text).expect("written");
-    let start = || Program::start(&["run", file.to_str().expect("UTF-8")]);
-    let program = start();
-    send(&program, &["one"]);
-    harm(&state);
-    program.signal(rustix::process::Signal::TERM);
-    let (code, _, said) = program.finish();
-    let said = said.join("\n");
+    let given = Given::new();
+    let (code, said) = given.harmed(harm);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains(expected), "{said}");
-    mend(&state);
-    start_again(start());
-}
-
-/// A run that goes on.
-fn start_again(program: Program) {
-    send(&program, &["two"]);
-    program.stop();
+    mend(&given.state);
+    given.goes_on();
 }
 
 fn rename(from: &Path, to: &Path) {
@@ -71,27 +95,13 @@ fn a_stop_finds_what_was_done_to_the_log() {
 /// Does this to the state directory of a run that has nothing to write but what a stop writes; the stop then ends in order
 /// and says this.
 fn check_mended(harm: impl Fn(&Path), expected: &str) {
-    let directory = tempfile::tempdir().expect("a directory");
-    let (state, file) = (directory.path().join("state"), directory.path().join("p.toml"));
-    let place = directory.path().display();
-    let text = format!(
-        "name = 'touched'\nbatch_interval = '1h'\nhttp = 'off'\nstate_dir = '{place}/state'\n\
-         [source.in.socket]\nlisten = '127.0.0.1:0'\nframing = 'relp'\n\
-         [job.lines]\nfrom = ['in']\nlines = {{}}\nto = ['out']\n[sink.out.file]\npath = '{place}/out'\n"
-    );
-    fs::write(&file, text).expect("written");
-    let start = || Program::start(&["run", file.to_str().expect("UTF-8")]);
-    start_again(start());
-    let program = start();
-    send(&program, &["one"]);
-    harm(&state);
-    program.signal(rustix::process::Signal::TERM);
-    let (code, _, said) = program.finish();
-    let said = said.join("\n");
+    let given = Given::new();
+    given.goes_on();
+    let (code, said) = given.harmed(harm);
     assert_eq!(code, Some(0), "{said}");
     let warning = said.lines().find(|line| line.contains("WARN") && line.contains(expected));
     assert!(warning.is_some(), "{said}");
-    start_again(start());
+    given.goes_on();
 }
 
 #[test]
@@ -102,8 +112,7 @@ fn what_a_stop_writes_anew_is_told() {
         |state| {
             let entries =
                 fs::read_dir(state).expect("there").map(|entry| entry.expect("listed").path());
-            let is_checkpoint =
-                |path: &std::path::PathBuf| path.extension().is_some_and(|it| it == "ckpt");
+            let is_checkpoint = |path: &PathBuf| path.extension().is_some_and(|it| it == "ckpt");
             entries.filter(is_checkpoint).for_each(|path| remove(&path));
         },
         "a new one is written in its place",

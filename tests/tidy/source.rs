@@ -370,23 +370,21 @@ fn without_tests(code: &str) -> String {
 }
 
 fn end_of_item(rest: &str) -> usize {
-    let mut depth = 0i32;
-    let mut value = false;
+    let (mut depth, mut is_value) = (0i32, false);
     for (at, sign) in rest.char_indices() {
         match sign {
             '(' | '[' | '{' => depth += 1,
             ')' | ']' | '}' => depth -= 1,
-            '=' if depth == 0 => value = true,
+            '=' if depth == 0 => is_value = true,
             _ => {}
         }
-        let use_group = rest[..at].trim_end().ends_with("::{") || value;
-        let ends = match sign {
-            ';' | ',' => depth == 0,
-            '}' => depth < 0 || (depth == 0 && !use_group && !is_use(&rest[..at])),
-            _ => false,
-        };
-        if ends {
-            return if depth < 0 { at } else { at + sign.len_utf8() };
+        let end = at + sign.len_utf8();
+        match sign {
+            // The brace of what holds the item.
+            '}' if depth < 0 => return at,
+            '}' if depth == 0 && !is_value && !is_use(&rest[..at]) => return end,
+            ';' | ',' if depth == 0 => return end,
+            _ => {}
         }
     }
     rest.len()
