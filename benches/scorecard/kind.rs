@@ -27,7 +27,7 @@ pub enum Kind {
     Blocks,
     /// Batches of keyed records, one after the other.
     Keyed,
-    /// Writes and syncs so many bytes, nothing else.
+    /// Writes this many bytes and syncs them, nothing else.
     RawSync,
     /// Reads a log and checks it, nothing else.
     ReadLog,

@@ -1,9 +1,8 @@
 //! `Present`: whether the files of a log that is open are still what its directory holds under their names.
 //!
-//! Whoever removes, renames, cuts or replaces a file of an open log, or the directory, changes nothing for the process that
-//! has it open: it writes on, and syncs, what no start will find. So the names are asked: when a segment is begun, at most
-//! once a second otherwise, and at the close. Runs on the thread `wal-sync`, or on a test's. It does not read what the
-//! segments hold.
+//! A process does not notice that somebody removes, renames, cuts or replaces a file of its log, or the directory: it goes on
+//! to write and sync what no start will find. So it looks up the names: when it begins a segment, at most once a second
+//! otherwise, and at the close. Runs on the thread `wal-sync`, or on a test's. It does not read what the segments hold.
 
 use std::collections::BTreeMap;
 use std::io;
