@@ -12,16 +12,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 
-use tidemill::batch::run;
-use tidemill::block::{Block, BlockId, Range};
-use tidemill::dstream::{BatchInput, Graph, GraphOptions, Output};
+use tidemill::blocks::manager::StoredBlock;
+use tidemill::blocks::{Block, BlockId, Range};
+use tidemill::exec::run;
+use tidemill::exec::shuffle::word_table::WordTable;
+use tidemill::exec::worker_pool::WorkerPool;
 use tidemill::framing::Framing;
-use tidemill::shuffle::words::WordTable;
 use tidemill::sink::{Memory, Null, OwnedCell, Writer};
-use tidemill::store::StoredBlock;
+use tidemill::stream::{BatchInput, Graph, GraphOptions, Output};
 use tidemill::sync::{Mailbox, Poison};
 use tidemill::time::{Clock, Moment, SystemClock};
-use tidemill::workers::WorkerPool;
 use tidemill::{Interval, Time};
 
 use crate::zipf::zipf_text;

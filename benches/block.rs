@@ -5,9 +5,10 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use tidemill::block::{Block, BlockId, Range};
+use tidemill::blocks::{Block, BlockId, Range};
 use tidemill::framing::{Found, Framing};
-use tidemill::slab::{Account, BUFFER_BYTES, Pool};
+use tidemill::memory::budget::Account;
+use tidemill::memory::buffer_pool::{BUFFER_BYTES, Pool};
 use tidemill::sync::Arc;
 
 /// Pieces of one block: 8 MiB, the size at which a block is cut early.

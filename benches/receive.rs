@@ -20,7 +20,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tidemill::load::{self, Limit, Load, LoadOptions, Target, WORDS};
-use tidemill::receiver::io::{IO_MODELS, IoModel, probe};
+use tidemill::source::io::{IO_MODELS, IoModel, probe};
 use tidemill::sync::{Arc, Poison};
 use tidemill::time::{Clock, Moment, SystemClock};
 use tidemill::{Config, Interval, RunLimits, SocketSource, StreamingContext};

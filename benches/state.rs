@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tidemill::dstream::StateSpec;
+use tidemill::stream::StateSpec;
 use tidemill::testing::ManualClock;
 use tidemill::time::{Clock, SystemClock};
 use tidemill::{Config, DStream, Interval, StreamingContext};

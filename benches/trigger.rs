@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 
-use tidemill::dstream::builtin::{Builtin, Scope};
 use tidemill::sink::{Null, SharedSink};
+use tidemill::stream::jobs::{Builtin, Scope};
 use tidemill::sync::Mailbox;
 use tidemill::{Config, Event, Interval, Running, SocketSource, StreamingContext};
 

@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 
 use rustix::io::Errno;
 
-use crate::words::count;
+use crate::wording::count;
 
 /// The exit code of a program that has done what was asked for.
 pub(crate) const EXIT_DONE: u8 = 0;

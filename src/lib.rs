@@ -14,51 +14,46 @@
 //! # Ok::<(), tidemill::Error>(())
 //! ```
 
-pub mod batch;
-pub mod block;
-pub mod checkpoint;
+pub mod blocks;
 pub mod cli;
-mod compare;
 pub mod config;
 mod context;
 pub mod dashboard;
-pub mod direct;
-pub mod dstream;
 pub mod error;
+pub mod exec;
 pub mod framing;
 mod journal;
+mod lab;
 pub mod load;
+pub mod memory;
 pub mod metrics;
 mod net;
 pub mod owner;
-pub mod receiver;
 mod scheduler;
-pub mod shuffle;
 pub mod sink;
-pub mod slab;
-pub mod store;
+pub mod source;
+pub mod storage;
+pub mod stream;
 pub mod sync;
 pub mod testing;
 pub mod time;
-pub mod tracker;
 pub mod wal;
-mod words;
-pub mod workers;
+mod wording;
 
-pub use batch::Batch;
 pub use config::Config;
 pub use context::{
     Adjuster, Done, Inspector, Memory, ReceiverSource, ReceiverStatus, Report, RunLimits, Running,
     SocketSource, SourceReport, Stopper, StreamingContext,
 };
-pub use direct::files::FilesSource;
-pub use dstream::DStream;
 pub use error::{Error, Result};
+pub use exec::Batch;
 pub use journal::LogFigures;
 pub use metrics::{Event, Listener};
-pub use receiver::io::IoModel;
-pub use receiver::{Receiver, ReceiverHandle};
 pub use sink::Sink;
+pub use source::direct::files::FilesSource;
+pub use source::io::IoModel;
+pub use source::{Receiver, ReceiverHandle};
+pub use stream::DStream;
 pub use time::{Interval, Time};
 
 /// The README's code is compiled with the documentation tests, and so is the guide's.

@@ -15,11 +15,11 @@
 //! ```
 
 use crate::context::StreamingContext;
-use crate::dstream::DStream;
+use crate::storage::Storage;
+use crate::stream::DStream;
 use crate::sync::Arc;
-use crate::wal::storage::Storage;
 
-pub use crate::dstream::Collected;
+pub use crate::stream::Collected;
 pub use crate::time::ManualClock;
 
 /// A segment of a log in memory, in bytes: records are of half of that at most.
@@ -27,7 +27,7 @@ const TEST_SEGMENT_BYTES: u64 = 4 << 20;
 
 impl StreamingContext {
     /// Keeps the log and the checkpoints in `storage` in place of a `state_dir`, such as a
-    /// [`MemoryStorage`](crate::wal::storage::MemoryStorage) that loses power.
+    /// [`MemoryStorage`](crate::storage::MemoryStorage) that loses power.
     pub fn state_storage(&self, storage: Arc<dyn Storage>) {
         self.keep_state_in(storage, TEST_SEGMENT_BYTES);
     }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use tidemill::Error;
 use tidemill::config::{Given, JobKind, Pipeline, Setting, SinkKind, Source};
 use tidemill::framing::FRAMINGS;
-use tidemill::receiver::io::IO_MODELS;
+use tidemill::source::io::IO_MODELS;
 
 const SOURCE: &str = "[source.lines.socket]\nconnect = [\"127.0.0.1:9999\"]\n";
 const JOB: &str = "[job.words]\nfrom = [\"lines\"]\nto = [\"screen\"]\nwordcount = {}\n";

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tidemill::config::{OnFailure, Then};
 use tidemill::metrics::BatchState;
+use tidemill::storage::{MemoryStorage, Storage};
 use tidemill::sync::{Arc, Mutex};
 use tidemill::testing::ManualClock;
-use tidemill::wal::storage::{MemoryStorage, Storage};
 use tidemill::{
     Config, Error, Event, FilesSource, Interval, ReceiverHandle, RunLimits, StreamingContext,
 };

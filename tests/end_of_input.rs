@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use tidemill::dstream::{Collected, DStream, State, StateSpec};
+use tidemill::stream::{Collected, DStream, State, StateSpec};
 use tidemill::sync::Mailbox;
 use tidemill::testing::ManualClock;
 use tidemill::{Config, Event, Interval, ReceiverHandle, Report, RunLimits, StreamingContext};

@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
-use tidemill::dstream::StateSpec;
+use tidemill::stream::StateSpec;
 use tidemill::testing::{Collected, ManualClock};
 use tidemill::{Config, Interval, StreamingContext};
 

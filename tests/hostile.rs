@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use rustix::process::Signal as Kill;
 use serde_json::Value;
-use tidemill::receiver::io::{IO_MODELS, Row, probe};
+use tidemill::source::io::{IO_MODELS, Row, probe};
 use tidemill::sync::Mutex;
 use tidemill::time::{Clock, SystemClock};
 

@@ -16,12 +16,13 @@ use bytes::Bytes;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use tidemill::memory::budget::Account;
+use tidemill::memory::buffer_pool::{Buffer, Pool};
 use tidemill::metrics::ReceiverCounters;
-use tidemill::receiver::io::{
+use tidemill::source::io::{
     Closed, Flow, Host, IO_MODELS, IoDriver, Lane, Options, Peer, Remote, Row, Standing,
     TURN_BYTES, Waker, probe, start,
 };
-use tidemill::slab::{Account, Buffer, Pool};
 use tidemill::sync::thread::Thread;
 use tidemill::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering, Poison};
 use tidemill::time::{Clock, SystemClock};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tidemill::config::Ack;
 use tidemill::framing::{FRAMINGS, Framing};
-use tidemill::receiver::io::{IO_MODELS, probe};
+use tidemill::source::io::{IO_MODELS, probe};
 use tidemill::sync::{Arc, AtomicU64, Ordering, Signal};
 use tidemill::testing::Collected;
 use tidemill::time::{Clock, SystemClock};

@@ -4,7 +4,7 @@
 use std::alloc::System;
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-use tidemill::dstream::{DStream, State, StateSpec};
+use tidemill::stream::{DStream, State, StateSpec};
 use tidemill::sync::Mutex;
 use tidemill::testing::ManualClock;
 use tidemill::{Config, Interval, StreamingContext};

@@ -79,7 +79,7 @@ const COMMANDS: &[(&str, Short, &str)] = &[
     ),
     (
         "cargo test --lib blocks_hold_the_records_of_the_reference",
-        Names("src/receiver/tests.rs", "fn blocks_hold_the_records_of_the_reference("),
+        Names("src/source/tests.rs", "fn blocks_hold_the_records_of_the_reference("),
         "",
     ),
     (

@@ -3,7 +3,7 @@
 
 use std::fmt::Debug;
 
-use tidemill::dstream::{State, StateCounts, StateSpec, WhenFull};
+use tidemill::stream::{State, StateCounts, StateSpec, WhenFull};
 use tidemill::testing::ManualClock;
 use tidemill::{Config, DStream, Interval, Result, StreamingContext, Time};
 

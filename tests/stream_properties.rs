@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
-use tidemill::dstream::{State, StateSpec};
+use tidemill::stream::{State, StateSpec};
 use tidemill::testing::{Collected, ManualClock};
 use tidemill::{Config, DStream, Interval, StreamingContext, Time};
 

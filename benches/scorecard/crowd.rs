@@ -1,6 +1,6 @@
 //! The rows with many peers that mean well: P2, the io models beside each other, and P8, what idle connections cost.
 
-use tidemill::receiver::io::{IO_MODELS, probe};
+use tidemill::source::io::{IO_MODELS, probe};
 use tidemill::time::SystemClock;
 
 use crate::listening::{BARE, Listening, Load, Steady, pause};

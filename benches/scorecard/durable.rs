@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use rustix::fs::{Advice, fadvise};
 use tempfile::TempDir;
+use tidemill::storage::Directory;
 use tidemill::sync::Signal;
 use tidemill::time::{Clock, SystemClock};
 use tidemill::wal;
-use tidemill::wal::storage::Directory;
 
 use crate::kind::Kind;
 use crate::measure::{Figures, Stopwatch, as_f64};

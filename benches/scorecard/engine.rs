@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use tidemill::receiver::io::IoModel;
 use tidemill::sink::{BatchMeta, Cell, CommitKey, Null, Rows, Sink};
+use tidemill::source::io::IoModel;
 use tidemill::sync::Mutex;
 use tidemill::{Config, Event, Interval, RunLimits, SocketSource, StreamingContext};
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use tidemill::dstream::StateSpec;
+use tidemill::stream::StateSpec;
 use tidemill::sync::{AtomicU64, Ordering};
 use tidemill::testing::ManualClock;
 use tidemill::time::{Clock, SystemClock};

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use crate::config::{LOG_LEVELS, LogLevel, units};
 use crate::error::EXIT_CODES;
 use crate::framing::FRAMINGS;
-use crate::receiver::io::IO_MODELS;
+use crate::source::io::IO_MODELS;
 
 const RUN_EXAMPLES: &str = "\
 Examples:

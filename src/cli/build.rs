@@ -6,15 +6,15 @@ use crate::config::{
     self, ConsoleFormat, GenerateSource, Job, JobKind, LineFeeds, Pipeline, SinkKind, Source,
 };
 use crate::context::{SocketSource, StreamingContext};
-use crate::direct::files::FilesSource;
-use crate::dstream::DStream;
-use crate::dstream::builtin::{Builtin, Scope};
 use crate::error::{Error, Result};
 use crate::load::{self, Limit, Load, LoadOptions, Target};
 use crate::sink::{self, Console, Existing, Format, Memory, Null, ROWS_SHOWN, SharedSink, Writer};
+use crate::source::direct::files::FilesSource;
+use crate::storage::Access;
+use crate::stream::DStream;
+use crate::stream::jobs::{Builtin, Scope};
 use crate::sync::{Arc, Poison};
 use crate::time::{Clock, Interval, SystemClock};
-use crate::wal::storage::Access;
 
 /// A stream built from a pipeline, and the data servers that feed it.
 pub(super) struct Built {

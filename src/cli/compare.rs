@@ -1,5 +1,5 @@
-//! `tidemill compare`: what was typed to [`compare::Options`], a progress bar while it runs, the tables at the end. The
-//! comparison itself is `crate::compare`. Runs on the main thread.
+//! `tidemill compare`: what was typed to [`lab::Options`], a progress bar while it runs, the tables at the end. The
+//! comparison itself is `crate::lab`. Runs on the main thread.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -13,10 +13,10 @@ use super::latency::{LatencyArgs, Shared};
 use super::progress::print;
 use super::soak::{self, SoakArgs};
 use super::{say, units};
-use crate::compare::plan::{BARE, Grid, Kind};
-use crate::compare::{self, Options, Pace, Step};
 use crate::error::{Error, Result};
-use crate::receiver::io::IO_MODELS;
+use crate::lab::plan::{BARE, Grid, Kind};
+use crate::lab::{self, Options, Pace, Step};
+use crate::source::io::IO_MODELS;
 use crate::sync::Arc;
 use crate::time::{Clock, SystemClock};
 
@@ -214,7 +214,7 @@ pub(super) fn run(args: &CompareArgs, out: &mut dyn Write) -> Result<()> {
         ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} (about {eta} left) {msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let clock = SystemClock::new() as Arc<dyn Clock>;
-    let outcome = compare::run(&options, &clock, |step| match step {
+    let outcome = lab::run(&options, &clock, |step| match step {
         Step::Runs(runs) => bar.set_length(*runs as u64),
         Step::Begins(cell) => {
             let (model, shape) = (cell.model, cell.shape);
@@ -233,10 +233,10 @@ pub(super) fn run(args: &CompareArgs, out: &mut dyn Write) -> Result<()> {
     print(&outcome?, out)
 }
 
-/// A child of a comparison; see `crate::compare::child`.
+/// A child of a comparison; see `crate::lab::child`.
 ///
 /// # Errors
 /// If the parent is gone.
 pub(super) fn run_child() -> Result<()> {
-    compare::child::run(&mut io::stdout().lock())
+    lab::child::run(&mut io::stdout().lock())
 }

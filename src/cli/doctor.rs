@@ -13,10 +13,10 @@ use rustix::time::{ClockId, clock_getres};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::receiver::io::{self as models, IO_MODELS};
+use crate::source::io::{self as models, IO_MODELS};
 use crate::sync::Signal;
 use crate::time::{Clock, SystemClock};
-use crate::words::{by_number, escaped_lines, grouped};
+use crate::wording::{by_number, escaped_lines, grouped};
 
 use super::units;
 

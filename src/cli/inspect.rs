@@ -12,15 +12,15 @@ use super::judge;
 use super::progress::spinning;
 use super::standard;
 use super::{say, unwritable};
-use crate::checkpoint::{Checkpoint, Damaged};
 use crate::config::units::Env;
 use crate::config::{Pipeline, SinkKind};
 use crate::error::{Error, Result};
 use crate::journal::{self, About, Accepted, Look};
+use crate::wal::checkpoint_file::{Checkpoint, Damaged};
+use crate::storage::{Access, Directory, Storage};
 use crate::sync::Arc;
-use crate::wal::storage::{Access, Directory, Storage};
 use crate::wal::{GivenUp, Place, SegmentReport, Survey};
-use crate::words::{count, grouped};
+use crate::wording::{count, grouped};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -402,7 +402,7 @@ mod tests {
 
     use super::*;
     use crate::journal::tests::leave_sample;
-    use crate::wal::storage::MemoryStorage;
+    use crate::storage::MemoryStorage;
 
     #[derive(Debug, Parser)]
     struct Inspect {

@@ -5,9 +5,9 @@ use crate::config::{Pipeline, SinkKind, Source};
 use crate::context::RunLimits;
 use crate::error::Result;
 use crate::journal::Look;
+use crate::storage::{Access, Directory, Storage};
 use crate::sync::{Arc, Poison};
 use crate::wal;
-use crate::wal::storage::{Access, Directory, Storage};
 
 use super::build::Built;
 

@@ -1,5 +1,5 @@
 //! `tidemill compare --latency`: what was typed to [`latency::Options`], a line of progress, the tables at the end. The
-//! runs themselves are `crate::compare::latency`. Runs on the main thread.
+//! runs themselves are `crate::lab::latency`. Runs on the main thread.
 
 use std::io::Write;
 use std::path::Path;
@@ -9,9 +9,9 @@ use clap::{Args, ValueEnum};
 
 use super::progress::{print, spinning};
 use super::{say, units};
-use crate::compare::latency::{self, Options};
-use crate::compare::protocol::Work;
 use crate::error::{Error, Result};
+use crate::lab::latency::{self, Options};
+use crate::lab::protocol::Work;
 use crate::sync::Arc;
 use crate::time::{Clock, SystemClock};
 
@@ -82,7 +82,7 @@ impl LatencyArgs {
     fn options(&self, shared: &Shared<'_>) -> Result<Options> {
         let model = match shared.models {
             [] => "nio",
-            [model] if model != crate::compare::plan::BARE => model,
+            [model] if model != crate::lab::plan::BARE => model,
             _ => return Err(usage("--latency takes one io model")),
         };
         if shared.rate == 0 {

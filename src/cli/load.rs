@@ -16,7 +16,7 @@ use crate::load::{
 };
 use crate::sync::{Arc, Poison};
 use crate::time::{Clock, SystemClock};
-use crate::words::{count, grouped};
+use crate::wording::{count, grouped};
 use crate::{Error, Result};
 
 /// How often the progress is shown.

@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::sync::thread::panic_text;
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, SystemClock};
-use crate::words::{by_number, count, escaped, escaped_json, escaped_lines};
+use crate::wording::{by_number, count, escaped, escaped_json, escaped_lines};
 
 use super::args::{LogFormat, RunArgs};
 use super::lines::Lines;

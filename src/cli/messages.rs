@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::config::LogLevel;
 use crate::context::{Report, SourceReport};
 use crate::metrics::{Condition, Event};
-use crate::words::{by_number, count, grouped};
+use crate::wording::{by_number, count, grouped};
 
 use super::log::Log;
 

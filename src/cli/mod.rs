@@ -29,10 +29,10 @@ use std::io::{self, Write};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::compare::SUBCOMMAND;
 use crate::config::suggest;
 use crate::error::{Error, Result};
-use crate::words::{escaped_bytes, escaped_lines};
+use crate::lab::SUBCOMMAND;
+use crate::wording::{escaped_bytes, escaped_lines};
 
 pub use load::LoadArgs;
 pub use log::Log;

@@ -5,9 +5,9 @@ use std::io::Write;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::say;
-use crate::compare::Outcome;
 use crate::error::{Error, Result};
-use crate::words::count;
+use crate::lab::Outcome;
+use crate::wording::count;
 
 /// Runs something whose steps are lines of text, and shows the one it is at.
 pub(super) fn spinning<T>(run: impl FnOnce(&mut dyn FnMut(&str)) -> T) -> T {

@@ -15,11 +15,11 @@ use crate::dashboard::{HttpOptions, HttpServer, Starting};
 use crate::error::{Error, Result};
 use crate::metrics::Event;
 use crate::net::descriptors;
+use crate::storage::Access;
 use crate::sync::thread;
 use crate::sync::{Arc, Poison};
 use crate::time::{Clock, SystemClock, join_until};
 use crate::wal;
-use crate::wal::storage::Access;
 
 use super::args::RunArgs;
 use super::build::Built;

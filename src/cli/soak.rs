@@ -1,5 +1,5 @@
 //! `tidemill compare --soak`: what was typed to [`soak::Options`], a line of progress, the table at the end. The runs
-//! themselves are `crate::compare::soak`. Runs on the main thread.
+//! themselves are `crate::lab::soak`. Runs on the main thread.
 
 use std::io::Write;
 use std::path::Path;
@@ -9,9 +9,9 @@ use clap::Args;
 
 use super::progress::{print, spinning};
 use super::units;
-use crate::compare::latency::this_program;
-use crate::compare::soak::{self, Options};
 use crate::error::{Error, Result};
+use crate::lab::latency::this_program;
+use crate::lab::soak::{self, Options};
 use crate::sync::Arc;
 use crate::time::{Clock, SystemClock};
 
@@ -37,7 +37,7 @@ impl SoakArgs {
     fn options(&self, length: Duration, shared: &Shared<'_>) -> Result<Options> {
         let model = match shared.models {
             [] => "nio",
-            [model] if model != crate::compare::plan::BARE => model,
+            [model] if model != crate::lab::plan::BARE => model,
             _ => return Err(usage("--soak takes one io model")),
         };
         let batch_ms = match shared.batches {

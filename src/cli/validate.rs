@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::config::units::{Address, Env};
 use crate::config::{Http, Peers, Pipeline, Source};
 use crate::error::{Error, Result};
-use crate::wal::storage::Directory;
+use crate::storage::Directory;
 
 use super::args::ValidateArgs;
 

@@ -385,7 +385,7 @@ mod tests {
             framing: Framing::Lines,
             record_bytes_max: 1 << 20,
             batch_bytes_max: 256 << 20,
-            on_lost: crate::direct::OnLost::Stop,
+            on_lost: crate::source::direct::OnLost::Stop,
             include: None,
             exclude: None,
             follow_links: true,

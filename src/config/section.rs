@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::time::Interval;
-use crate::words::plural;
+use crate::wording::plural;
 
 use super::Pattern;
 use super::diagnostics::{At, Problem, Problems};

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use crate::direct::OnLost;
-use crate::direct::files::{self, BATCH_BYTES_MAX, OPEN_FILES_MAX, select};
 use crate::framing::{FRAMINGS, Framing};
 use crate::load::LINE_LEN;
-use crate::receiver::io::{IO_MODELS, IoModel};
+use crate::source::direct::OnLost;
+use crate::source::direct::files::{self, BATCH_BYTES_MAX, OPEN_FILES_MAX, select};
+use crate::source::io::{IO_MODELS, IoModel};
 
 use super::Pattern;
 use super::diagnostics::{Problem, Problems};
@@ -141,7 +141,7 @@ pub struct FilesSource {
     pub on_lost: OnLost,
     /// Globs of the names that are read, which the default `exclude` is not for; all if none are given.
     pub include: Option<Vec<String>>,
-    /// Globs of the names that are passed over; [`EXCLUDED`](crate::direct::files::select::EXCLUDED) if none are given.
+    /// Globs of the names that are passed over; [`EXCLUDED`](crate::source::direct::files::select::EXCLUDED) if none are given.
     pub exclude: Option<Vec<String>>,
     /// Whether what symbolic links lead to is read; true by default.
     pub follow_links: bool,

@@ -5,9 +5,9 @@ use super::inspect::Inspector;
 use super::sources::rate_options;
 use crate::config::{RateLimits, WORKERS_MAX};
 use crate::error::Result;
-use crate::receiver::{RateLimiter, RateOptions};
+use crate::exec::worker_pool::WorkerPool;
+use crate::source::{RateLimiter, RateOptions};
 use crate::sync::Arc;
-use crate::workers::WorkerPool;
 
 /// A rate that holds nobody, in records per second.
 const UNLIMITED: u64 = 1 << 40;

@@ -3,7 +3,7 @@
 
 use crate::metrics::{Event, EventBus};
 use crate::net::descriptors::{self, Wanted};
-use crate::receiver::{Direction, SocketOptions};
+use crate::source::{Direction, SocketOptions};
 
 use super::sources::Start;
 

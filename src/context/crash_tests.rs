@@ -21,16 +21,16 @@ use alive::Alive;
 
 use super::{ReceiverSource, RunLimits, StreamingContext};
 use crate::Interval;
-use crate::block::{Acknowledge, Range, Receipt};
+use crate::blocks::{Acknowledge, Range, Receipt};
 use crate::config::Config;
-use crate::dstream::{DStream, StateSpec};
 use crate::error::Result;
 use crate::journal::look;
-use crate::receiver::ReceiverHandle;
 use crate::sink::{Existing, File, FileFormat, Roll, SharedSink};
+use crate::source::ReceiverHandle;
+use crate::storage::{Fault, MemoryStorage, Storage};
+use crate::stream::{DStream, StateSpec};
 use crate::sync::{Arc, Mutex};
 use crate::time::{ManualClock, Time};
-use crate::wal::storage::{Fault, MemoryStorage, Storage};
 use crate::wal::tests::seeds;
 
 /// Small segments, so that a life fills several.

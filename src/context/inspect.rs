@@ -3,18 +3,19 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::blocks::spill::{Spill, Spilled};
 use crate::config::Resolved;
-use crate::dstream::{Graph, KeptPart};
 use crate::journal::{JournalWatch, LogFigures};
+use crate::memory::budget::Account;
+use crate::memory::buffer_pool::Pool;
 use crate::metrics::{
     BatchRecord, Condition, ConditionKind, EngineTimes, EventBus, History, ReceiverCounters,
     Reloaded, Reloads,
 };
-use crate::receiver::io::IoModel;
-use crate::receiver::{Cutter, PausedBy, RateLimiter, Unfinished};
 use crate::scheduler::Scheduler;
-use crate::slab::{Account, Pool};
-use crate::store::{Spill, Spilled};
+use crate::source::io::IoModel;
+use crate::source::{Cutter, PausedBy, RateLimiter, Unfinished};
+use crate::stream::{Graph, KeptPart};
 use crate::sync::{Arc, AtomicBool, Ordering};
 use crate::time::{Clock, Moment, Time};
 

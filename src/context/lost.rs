@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 
 use crate::config::{Resolved, Then};
-use crate::direct::{DirectSource, DirectStart, Lost, LostSum, OnLost, REMEDY};
-use crate::dstream::Graph;
 use crate::error::{Error, Result};
 use crate::journal::{Found, Replay, Run};
 use crate::metrics::{Event, EventBus};
 use crate::scheduler::{LostInput, count_lost};
+use crate::source::direct::{DirectSource, DirectStart, Lost, LostSum, OnLost, REMEDY};
+use crate::stream::Graph;
 use crate::time::Time;
 
 use super::RunLimits;
@@ -157,7 +157,7 @@ fn tell(options: &DirectOptions, batches: &[Lacking], lost: &mut LostInput, even
 #[cfg(all(test, not(tidemill_model)))]
 mod tests {
     use super::*;
-    use crate::direct::Unit;
+    use crate::source::direct::Unit;
 
     fn batch(index: u64, run: Run) -> Lacking {
         let (of, why) = (format!("file `{index}`"), "it is gone".to_owned());

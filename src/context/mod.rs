@@ -14,31 +14,31 @@ mod names;
 mod outputs;
 mod places;
 mod recover;
-mod running;
 mod socket;
 mod sources;
+mod stream_handle;
 
 use std::time::Duration;
 
 use crate::config::{Ack, Config, Resolved};
-use crate::direct::DirectSource;
-use crate::direct::files::FilesSource;
-use crate::dstream::{DStream, Graph, GraphOptions};
 use crate::error::{Error, Result};
 use crate::journal::{Look, Wanted};
 use crate::metrics::{EventBus, Listener};
-use crate::receiver::io::IoModel;
-use crate::receiver::{Direction, Receiver};
 use crate::sink::Writer;
+use crate::source::direct::DirectSource;
+use crate::source::direct::files::FilesSource;
+use crate::source::io::IoModel;
+use crate::source::{Direction, Receiver};
+use crate::storage::{Access, Storage};
+use crate::stream::{DStream, Graph, GraphOptions};
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, ManualClock, SystemClock};
-use crate::wal::storage::{Access, Storage};
 
 pub use adjust::Adjuster;
 pub use inspect::{Done, Inspector, Memory, ReceiverStatus};
-pub use running::{Report, Running, SourceReport, Stopper};
 pub use socket::SocketSource;
 pub use sources::ReceiverSource;
+pub use stream_handle::{Report, Running, SourceReport, Stopper};
 
 use sources::{Added, Kind, Start};
 
@@ -335,7 +335,7 @@ impl StreamingContext {
         let (sources, source_names) = self.starts();
         places::expect(&config, &sources)?;
         let listeners = std::mem::take(&mut *self.listeners.lock());
-        Running::start(running::Setup {
+        Running::start(stream_handle::Setup {
             config,
             clock: Arc::clone(&self.clock),
             graph: Arc::clone(&self.graph),

@@ -3,15 +3,15 @@
 
 use crate::config::units::show_bytes;
 use crate::config::{NameChanges, NameKind};
-use crate::direct::files;
-use crate::dstream::{Census, Counting, Graph, JobPast, identity_state};
 use crate::journal::{
     Found, Inventory, Known, Program, Renamed, SourcePosition, StateCount, Survey, Wanted,
 };
 use crate::metrics::{Event, EventBus};
 use crate::owner::StateId;
 use crate::sink::{SharedSink, is_same_place, open_in};
-use crate::words::count;
+use crate::source::direct::files;
+use crate::stream::{Census, Counting, Graph, JobPast, identity_state};
+use crate::wording::count;
 
 /// What the program brings to the log.
 pub(super) fn program(graph: &Graph, sources: Vec<Wanted>, changes: &NameChanges) -> Program {

@@ -1,10 +1,10 @@
 //! What a start expects in the places that its sinks write to, by what the state remembers of them; and what it writes down of
 //! those that it found. Runs on the thread that starts the stream; once.
 
-use crate::dstream::Graph;
 use crate::journal::Found;
 use crate::owner::{Expected, Output};
 use crate::sink::{SharedSink, is_same_place};
+use crate::stream::Graph;
 
 use super::names::sinks;
 

@@ -3,8 +3,8 @@
 
 use crate::config::{Resolved, Then};
 use crate::error::{Error, Result};
-use crate::receiver::expect_address;
-use crate::wal::storage::expect_directory;
+use crate::source::expect_address;
+use crate::storage::expect_directory;
 
 use super::StreamingContext;
 use super::sources::Start;

@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use crate::config::Resolved;
 use crate::config::units::show_bytes;
-use crate::direct::DirectStart;
-use crate::dstream::Graph;
 use crate::error::{Error, Result};
 use crate::framing::Framing;
 use crate::journal::{
@@ -17,10 +15,12 @@ use crate::metrics::{Event, EventBus};
 use crate::owner::{Adoption, Lineage, Owner, StateId, random_mark};
 use crate::scheduler::{LostInput, Recovery, Stored, reach};
 use crate::sink::Left;
+use crate::source::direct::DirectStart;
+use crate::storage::{Access, Directory, Storage};
+use crate::stream::Graph;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Poison};
 use crate::time::{Clock, Interval, Schedule, Time};
-use crate::wal::storage::{Access, Directory, Storage};
 use crate::wal::{self, Disk, LogOptions, SEGMENT_BYTES};
 
 use super::lost;
@@ -431,8 +431,8 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::context::StreamingContext;
+    use crate::storage::MemoryStorage;
     use crate::time::ManualClock;
-    use crate::wal::storage::MemoryStorage;
 
     /// The first tick and when it is due, of a pipeline that began at `anchor` and planned up to `last`, restarted when
     /// the clock shows `now`.

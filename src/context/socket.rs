@@ -2,10 +2,10 @@
 //! and knows neither the context nor how the source is started.
 
 use crate::config::{self, Ack, Peers, RateLimits};
-use crate::dstream::Identity;
 use crate::framing::Framing;
-use crate::receiver::Direction;
-use crate::receiver::io::IoModel;
+use crate::source::Direction;
+use crate::source::io::IoModel;
+use crate::stream::Identity;
 
 /// The longest record by default, in bytes.
 pub(super) const RECORD_BYTES_MAX: usize = 1 << 20;

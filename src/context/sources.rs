@@ -1,11 +1,11 @@
 //! The sources of a context as they were added, and what each is started with. Plain data; opens nothing.
 
 use crate::config::{Ack, RateLimits, Resolved};
-use crate::direct::{DirectSource, DirectStart};
 use crate::journal::Wanted;
 use crate::metrics::EventBus;
 use crate::net::lookup::Names;
-use crate::receiver::{
+use crate::source::direct::{DirectSource, DirectStart};
+use crate::source::{
     AckAt, CustomOptions, RateOptions, Receiver, ReceiverSlot, SocketOptions, When,
 };
 use crate::sync::{Arc, Mutex};

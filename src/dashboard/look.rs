@@ -4,9 +4,9 @@ use super::process::Process;
 use super::shown::{Shown, Starting};
 use crate::config::Resolved;
 use crate::context::{Done, Inspector, Memory, ReceiverStatus};
-use crate::dstream::KeptPart;
 use crate::journal::LogFigures;
 use crate::metrics::{Condition, ConditionKind, Reloaded, STAGES, Times};
+use crate::stream::KeptPart;
 
 /// See the module.
 pub(super) struct Look {

@@ -7,10 +7,10 @@ use indicatif::HumanBytes;
 use serde_json::{Map, Value, json};
 
 use crate::context::{Inspector, ReceiverStatus};
-use crate::dstream::KeptPart;
 use crate::metrics::{BatchRecord, Condition, STAGES};
-use crate::receiver::PausedBy;
-use crate::receiver::io::IoModel;
+use crate::source::PausedBy;
+use crate::source::io::IoModel;
+use crate::stream::KeptPart;
 use crate::time::{Moment, Time};
 
 use super::look::Look;

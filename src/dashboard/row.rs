@@ -12,7 +12,7 @@ use super::process::Process;
 use super::shown::Starting;
 use crate::context::ReceiverStatus;
 use crate::metrics::Times;
-use crate::receiver::io::IoModel;
+use crate::source::io::IoModel;
 
 /// The version of the program and the compiler that built it.
 const BUILD: [&str; 2] = [env!("CARGO_PKG_VERSION"), env!("TIDEMILL_RUSTC")];

@@ -3,17 +3,17 @@
 //! It runs the code of a start: the same checkpoint, the same examination of the log, the same replay, the same questions to
 //! the program. So it comes to the same verdict. A look changes nothing.
 
+use super::describe::Words;
 use super::recovery::{Reach, Replayed};
-use super::words::Words;
 use super::{
     Base, Found, JournalOptions, LogOf, NameKind, StateName, identity_of, missing_checkpoint,
     resume,
 };
-use crate::checkpoint::{self, Checkpoint, Damaged};
 use crate::error::{Error, Result};
 use crate::owner::StateId;
+use crate::storage::Storage;
+use crate::wal::checkpoint_file::{self, Checkpoint, Damaged};
 use crate::sync::Arc;
-use crate::wal::storage::Storage;
 use crate::wal::{self, GivenUp, Known, Place, Position, Survey, survey_with};
 
 /// What a directory holds, as a start would find it.
@@ -87,7 +87,7 @@ pub(crate) fn look(
     program: Option<&JournalOptions>,
     looked: &mut dyn FnMut(usize, usize),
 ) -> Result<Look> {
-    let loaded = checkpoint::load(storage)?;
+    let loaded = checkpoint_file::load(storage)?;
     let mut refusal = None;
     let known = Known { newest_file: loaded.newest_file, ..Known::from(1) };
     let base = Base::of(loaded).unwrap_or_else(|err| {
@@ -124,7 +124,7 @@ pub(crate) fn look(
             Err(err) => refusal = Some(err),
         }
     }
-    let (words, checkpoints) = (words.text(), checkpoint::survey(storage)?);
+    let (words, checkpoints) = (words.text(), checkpoint_file::survey(storage)?);
     Ok(Look { log, words, checkpoints, damaged, about, refusal, found, known })
 }
 
@@ -152,7 +152,7 @@ pub(crate) struct Accepted {
 /// If nothing can be given up there, something else is wrong, or the files cannot be changed.
 pub(crate) fn give_up(storage: &Arc<dyn Storage>, at: Option<Place>) -> Result<Option<Accepted>> {
     // A checkpoint that this program does not know says what is needed, and nobody here can read it.
-    Base::of(checkpoint::load(storage.as_ref())?)?;
+    Base::of(checkpoint_file::load(storage.as_ref())?)?;
     let Look { log, about, refusal, known, .. } = look(storage.as_ref(), None, &mut |_, _| ())?;
     match refusal {
         None if at.is_none() => return Ok(None),
@@ -161,7 +161,7 @@ pub(crate) fn give_up(storage: &Arc<dyn Storage>, at: Option<Place>) -> Result<O
     }
     if wal::would_give_up(storage.as_ref(), known, at)?.checkpoints {
         // First: a log without what they cover is refused until the list says otherwise.
-        checkpoint::remove_all(storage.as_ref())?;
+        checkpoint_file::remove_all(storage.as_ref())?;
     }
     let given_up = wal::give_up(storage, known, at)?;
     let states = about.map(About::states).unwrap_or_default();

@@ -10,37 +10,38 @@
 //! not know sockets, streams or jobs.
 
 mod changes;
+mod checkpointer;
 mod commit;
-mod logged;
+mod describe;
+mod log_blocks;
 mod look;
 mod names;
 mod record;
 mod recovery;
-mod snapshot;
 mod version1;
 mod watch;
-mod words;
 
 #[cfg(all(test, not(tidemill_model)))]
 pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 
-use crate::block::Range;
-use crate::checkpoint::{Checkpoints, Damaged, Loaded, file_name};
+use crate::blocks::Range;
 use crate::error::{Error, Result};
 use crate::framing::Framing;
 use crate::metrics::{ConditionKind, Conditions};
 use crate::owner::{Lineage, Output, StartMark, StateId};
+use crate::wal::checkpoint_file::{Checkpoints, Damaged, Loaded, file_name};
+use crate::storage::{Lock, Storage};
 use crate::sync::thread::Thread;
 use crate::sync::{Arc, AtomicBool, Mailbox, Mutex, Poison};
 use crate::time::{Clock, Joined, Moment, join_until};
-use crate::wal::storage::{Lock, Storage};
 use crate::wal::{
     self, Lane, LogOptions, NotLogged, Position, Recovered, SEGMENT_BYTES, WriteAheadLog, mebibytes,
 };
 
 pub(crate) use changes::read_changes;
+pub(crate) use checkpointer::Covered;
 pub(crate) use commit::{CommitOutcome, CommitRecords};
 pub(crate) use look::{About, Accepted, Look, give_up, look};
 pub(crate) use names::{
@@ -50,13 +51,12 @@ pub(crate) use names::{
 pub use names::{NameChanges, NameKind, Renamed, StateName};
 pub(crate) use record::{ChunkHead, ChunkRange, Committed, Entry, Parts, Plan, decode};
 pub(crate) use recovery::{Commit as LoggedCommit, LoggedChunk, Reach, Replay, Resume, Run, base};
-pub(crate) use snapshot::Covered;
 pub(crate) use watch::JournalWatch;
 pub use watch::LogFigures;
 
+use checkpointer::{Snapshot, Writer};
 use record::{Started, VERSION, framing_name};
 use recovery::Replayed;
-use snapshot::{Snapshot, Writer};
 use watch::Written;
 
 /// Checkpoints that are kept.
@@ -469,7 +469,7 @@ impl Base {
         // Under a newer one that is damaged only what this one needs is there for sure.
         let is_newest = damaged.is_empty();
         known.kept = if is_newest { snapshot.kept_segment } else { snapshot.first_segment };
-        (known.checkpoint, known.synced) = (newest.number, snapshot::synced(&newest)?);
+        (known.checkpoint, known.synced) = (newest.number, checkpointer::synced(&newest)?);
         Ok(Base { snapshot: Some(snapshot), operators, known, damaged })
     }
 }

@@ -12,8 +12,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::checkpointer::Snapshot;
 use super::record::{ChunkHead, Committed, Entry, Plan, decode};
-use super::snapshot::Snapshot;
 use crate::error::{Error, Result};
 use crate::framing::Framing;
 use crate::owner::Output;

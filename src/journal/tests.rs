@@ -5,8 +5,8 @@ use bytes::Bytes;
 mod names;
 
 use super::*;
+use crate::storage::{Fault, MemoryStorage};
 use crate::time::{ManualClock, SystemClock};
-use crate::wal::storage::{Fault, MemoryStorage};
 
 const SEED: u64 = 99;
 const ANCHOR: u64 = 1_000;

@@ -22,7 +22,7 @@ use super::{Framing, LoadOptions, Target};
 use crate::net::listen::{self as net, Bound};
 use crate::net::lookup::Names;
 use crate::sync::Arc;
-use crate::words::{by_number, count};
+use crate::wording::{by_number, count};
 use crate::{Error, Result};
 
 const LISTENER: Token = Token(usize::MAX - 1);

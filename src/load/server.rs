@@ -29,7 +29,7 @@ use super::text::{Text, TextOptions};
 use super::{Answers, End, Event, Framing, LoadOptions, Progress, Report, Target};
 use crate::sync::{Arc, Mailbox, Poison, Signal, StopToken};
 use crate::time::{Clock, Moment};
-use crate::words::{by_number, count};
+use crate::wording::{by_number, count};
 use crate::{Error, Result};
 
 /// The most bytes in a piece: one write's worth; larger ones bring nothing on loopback.

@@ -10,7 +10,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{OutputMark, Owner, PlanDigest, Written};
-use crate::words::{by_number, count};
+use crate::wording::{by_number, count};
 
 /// How many outputs a state directory remembers.
 const OUTPUTS_MAX: usize = 64;

@@ -7,69 +7,68 @@
 //! ```
 //! A tick is taken by the loop, whatever wakes it for that: the thread `batch-timer`, which only signals, or its own wait
 //! ([`BatchTimer`]). Everyone else only posts. What to do is decided by
-//! [`generator::JobGenerator`] and [`jobs::JobSet`], which are pure. This file has the loop, and what it is told and tells;
+//! [`ticks::JobGenerator`] and [`job_set::JobSet`], which are pure. This file has the loop, and what it is told and tells;
 //! `allocating`, `running` and `stopping` carry out what is decided. It knows nothing of the command line or of who waits for
 //! the end; they are told by [`Told`].
 
-mod advancing;
+mod admission;
 mod aging;
-mod allocating;
-mod away;
+mod allocation;
+mod away_sinks;
 mod checkpoints;
-mod closed;
-mod closing;
-mod direct;
-mod durable;
-mod fit;
-mod generator;
-mod jobs;
-mod kept;
-mod letters;
+mod closed_sinks;
+mod dead_letters;
+mod direct_sources;
+mod durable_plans;
+mod job_runs;
+mod job_set;
+mod kept_bound;
+mod last_windows;
 #[cfg(all(test, tidemill_model))]
 mod model;
-mod rate;
-mod running;
-mod steering;
+mod rates;
+mod recovery;
 mod stopping;
 mod stored;
-mod ticking;
+mod ticks;
+mod wakeups;
 
 use std::time::Duration;
 
-use crate::batch::Failure;
-use crate::dstream::{BatchInput, Graph, Output};
+use crate::blocks::manager::BlockManager;
+use crate::blocks::tracker::BlockTracker;
 use crate::error::{Error, Result};
+use crate::exec::Failure;
+use crate::exec::worker_pool::WorkerPool;
+use crate::memory::buffer_pool::Pool;
 use crate::metrics::{EngineTimes, EventBus, History, Recorder, STAGES};
 use crate::owner::StateId;
-use crate::receiver::{Arrivals, Cutter, Steered};
 use crate::sink::{DeadLetters, SharedSink};
-use crate::slab::Pool;
-use crate::store::BlockManager;
+use crate::source::{Arrivals, Cutter, Steered};
+use crate::stream::{BatchInput, Graph, Output};
 use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mailbox, Mutex, Poison};
 use crate::time::{Clock, Moment, Schedule, Time, tighten_timer_slack};
-use crate::tracker::BlockTracker;
-use crate::workers::WorkerPool;
 
-pub(crate) use direct::{Direct, Reader, count_lost};
-pub(crate) use durable::{LostInput, Recovery, reach};
-pub use generator::{CatchUp, Trigger};
-pub(crate) use kept::KeptBound;
-use kept::KeptWatch;
+pub(crate) use direct_sources::{Direct, Reader, count_lost};
+pub(crate) use kept_bound::KeptBound;
+use kept_bound::KeptWatch;
+pub(crate) use recovery::{LostInput, Recovery, reach};
 pub(crate) use stored::Stored;
-pub use ticking::BatchTimer;
+pub use ticks::{CatchUp, Trigger};
+pub use wakeups::BatchTimer;
 
+use admission::Fit;
 use aging::Aging;
-use away::AwaySinks;
-use closing::Closing;
-use durable::Durable;
-use fit::Fit;
-use generator::{JobGenerator, Pace, Step};
-use jobs::{JobRef, JobSet};
-use letters::Kept;
-use steering::Steering;
-use ticking::LoopTicks;
+use away_sinks::AwaySinks;
+use dead_letters::Kept;
+use job_set::{JobRef, JobSet};
+use last_windows::Closing;
+use rates::Steering;
+use recovery::Durable;
+use ticks::{JobGenerator, Pace, Step};
+use wakeups::LoopTicks;
 
 /// Messages that may wait for the loop; the timer and the workers wait for room beyond that.
 const MESSAGES_MAX: usize = 65_536;

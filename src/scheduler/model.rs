@@ -5,13 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
-use crate::block::{Block, Range};
-use crate::dstream::{Collected, GraphOptions};
+use crate::blocks::{Block, Range};
 use crate::framing::Framing;
-use crate::receiver::generator::{Generator, GeneratorOptions};
-use crate::receiver::handover::BlockTarget;
+use crate::memory::budget::Account;
 use crate::sink::Writer;
-use crate::slab::Account;
+use crate::source::ingest::block_cutter::{Generator, GeneratorOptions};
+use crate::source::ingest::handover::BlockTarget;
+use crate::stream::{Collected, GraphOptions};
 use crate::sync::Signal;
 use crate::sync::explore::{check, thread};
 use crate::time::{Interval, ManualClock};

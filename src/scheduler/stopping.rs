@@ -4,8 +4,8 @@
 use crate::sync::planted::{Planted, planted};
 use crate::time::Time;
 
-use super::direct::Direct;
-use super::durable::Durable;
+use super::direct_sources::Direct;
+use super::recovery::Durable;
 use super::{Ends, JobLoop, Told, WALK_BATCHES};
 
 impl JobLoop {

@@ -1,13 +1,13 @@
 //! `Stored`: the last step of the receive path. A block goes to the store, and the tracker is told; the loop is told only how far
 //! a source is. Runs on the threads that hand blocks over; it knows nothing of batches.
 
-use crate::block::Block;
+use crate::blocks::Block;
+use crate::blocks::manager::{BlockManager, StoredBlock};
+use crate::blocks::tracker::{BlockTracker, ReceivedBlock};
 use crate::error::Result;
-use crate::receiver::handover::BlockTarget;
-use crate::store::{BlockManager, StoredBlock};
+use crate::source::ingest::handover::BlockTarget;
 use crate::sync::Arc;
 use crate::time::{Clock, Time};
-use crate::tracker::{BlockTracker, ReceivedBlock};
 
 use super::{Message, Scheduler};
 

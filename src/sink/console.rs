@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::framing::escape::escape;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 use crate::time::Time;
-use crate::words::{escaped_bytes, escaped_json};
+use crate::wording::{escaped_bytes, escaped_json};
 
 /// Rows that the text format prints of each batch.
 pub const ROWS_SHOWN: usize = 10;

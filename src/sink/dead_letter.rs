@@ -11,13 +11,13 @@
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
+use crate::blocks::manager::StoredBlock;
 use crate::error::{Error, Result};
 use crate::owner::random_mark;
-use crate::store::StoredBlock;
+use crate::storage::{Directory, Storage, StoredFile, create_again, discard, sync, write_all};
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Mutex};
 use crate::time::Time;
-use crate::wal::storage::{Directory, Storage, StoredFile, create_again, discard, sync, write_all};
 
 /// The input of one batch from one source.
 #[derive(Clone, Copy, Debug)]
@@ -243,9 +243,9 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::block::{Block, BlockId, Range};
+    use crate::blocks::{Block, BlockId, Range};
     use crate::framing::Framing;
-    use crate::wal::storage::{Fault, MemoryStorage};
+    use crate::storage::{Fault, MemoryStorage};
 
     fn block(number: u64, bytes: &'static [u8]) -> Arc<StoredBlock> {
         let range = Range::new(Bytes::from_static(bytes), 1);

@@ -30,10 +30,10 @@ use super::rolling::{Batch, Roll, Rolling};
 use super::{BatchMeta, CommitKey, Ledger, Rows, Sink};
 use crate::error::{Error, Result};
 use crate::owner::{OutputMark, Owner, StateId, Written};
+use crate::storage::{Lock, PutFailure, Storage, StoredFile, discard, sync};
 use crate::sync::Arc;
 use crate::sync::planted::{Planted, planted};
 use crate::time::Time;
-use crate::wal::storage::{Lock, PutFailure, Storage, StoredFile, discard, sync};
 
 use ledger::{LedgerFile, Place};
 use names::{Label, safe};

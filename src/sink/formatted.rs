@@ -14,8 +14,8 @@ use super::rows::Run;
 use super::{Cell, RowRef, Rows};
 use crate::framing::escape::{escape, lines_are_plain};
 use crate::framing::{ends_are_plain, lines_of};
+use crate::storage::{Behind, StoredFile, read_full, write_all};
 use crate::time::Time;
-use crate::wal::storage::{Behind, StoredFile, read_full, write_all};
 
 /// What one write takes, in bytes, unless a row is longer.
 const PIECE_BYTES: usize = 1 << 20;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::{CommitKey, Row, Rows};
-use crate::block::{Block, BlockId, Range};
+use crate::blocks::{Block, BlockId, Range};
 use crate::framing::Framing;
 use crate::owner::{BatchId, Lineage, Output, Owner, PlanDigest, StartMark, StateId};
 use crate::sync::Arc;

@@ -7,7 +7,7 @@ use super::file;
 use super::{CommitKey, File, Sink, Sqlite};
 use crate::error::Result;
 use crate::owner::{Owner, StateId};
-use crate::wal::storage::{Access, real_path};
+use crate::storage::{Access, real_path};
 
 /// A place, as [`Sink::place`] says it.
 enum Place<'a> {

@@ -22,9 +22,9 @@ use super::file::manifest::{Entry, ManifestWriter};
 use super::file::names::Label;
 use super::formatted::{Extent, Layout, sum_up, write_rows};
 use crate::owner::{StateId, Written};
+use crate::storage::{PutFailure, Storage, StoredFile, discard, sync};
 use crate::sync::Arc;
-use crate::wal::storage::{PutFailure, Storage, StoredFile, discard, sync};
-use crate::words::{by_number, count};
+use crate::wording::{by_number, count};
 
 /// When a file is named and the next begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,9 +12,9 @@
 
 use std::fmt;
 
-use crate::block::Block;
+use crate::blocks::Block;
 use crate::framing::{Framing, lines_of};
-use crate::slab::{BUFFER_BYTES, Pool};
+use crate::memory::buffer_pool::{BUFFER_BYTES, Pool};
 use crate::sync::Arc;
 
 /// A part is whole when less than this is left of its buffer, in bytes.

@@ -32,9 +32,9 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::owner::{Lack, Newest, OutputMark, Owner};
+use crate::storage::{Access, expect_file};
 use crate::sync::planted::{Planted, planted};
 use crate::time::Time;
-use crate::wal::storage::{Access, expect_file};
 
 use books::{Books, Failed, Stranger};
 

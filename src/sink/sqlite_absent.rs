@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{BatchMeta, CommitKey, Existing, Rows, Sink};
 use crate::error::{Error, Result};
-use crate::wal::storage::Access;
+use crate::storage::Access;
 
 /// Whether the sink is there.
 pub const SQLITE_COMPILED: bool = false;

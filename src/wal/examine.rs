@@ -16,11 +16,11 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use super::format::{Place, Unreadable, Version, segment_name};
-use super::list::{LIST, SegmentList, Synced};
 use super::names::Names;
-use super::reader::{Scan, Segment, Visit, damaged, open_segment, shell_word};
-use super::storage::Storage;
+use super::segment_list::{LIST, SegmentList, Synced};
+use super::segment_reader::{Scan, Segment, Visit, damaged, open_segment, shell_word};
 use crate::error::{Error, Result};
+use crate::storage::Storage;
 use crate::sync::planted::{Planted, planted};
 
 /// The list in a sentence.

@@ -11,9 +11,9 @@ use std::io::ErrorKind;
 
 use super::format::{SEGMENT_HEADER, SegmentHeader, segment_name};
 use super::names::Names;
-use super::storage::{Storage, read_full};
 use super::{SEGMENT_BYTES, mebibytes};
 use crate::error::{Error, Result};
+use crate::storage::{Storage, read_full};
 
 /// The smallest segment on a small disk, in bytes.
 const LEAST_BYTES: u64 = 2 << 20;

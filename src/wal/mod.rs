@@ -13,24 +13,24 @@
 //!
 //! The log does not know what a record means.
 
-mod cut;
+pub mod checkpoint_file;
 mod examine;
 mod format;
 mod gate;
 mod hangs;
 mod layout;
-mod list;
 mod log;
 mod names;
 mod present;
-mod reader;
 mod recovery;
+mod repair;
 mod room;
+mod segment_list;
+mod segment_reader;
+mod segment_writer;
 mod shortage;
 mod spares;
 mod stats;
-pub mod storage;
-mod writer;
 
 #[cfg(all(test, not(tidemill_model)))]
 pub(crate) mod tests;
@@ -41,21 +41,23 @@ use std::hash::{BuildHasher, RandomState};
 use crate::error::Error;
 use crate::sync::Arc;
 
-pub use cut::{GivenUp, SegmentReport, Survey, give_up, read, survey, survey_with, would_give_up};
 pub use examine::Known;
 pub(crate) use format::matches as format_matches;
 pub use format::{Place, Position};
 pub use gate::Lane;
 pub use layout::{Disk, TooSmall};
-pub use list::Synced;
 pub use log::{Receipt, WriteAheadLog};
-pub use reader::Visit;
-pub(crate) use reader::shell_word;
 pub use recovery::{Recovered, Torn, replay};
+pub use repair::{
+    GivenUp, SegmentReport, Survey, give_up, read, survey, survey_with, would_give_up,
+};
 pub(crate) use room::{expect_room, mebibytes};
+pub use segment_list::Synced;
+pub use segment_reader::Visit;
+pub(crate) use segment_reader::shell_word;
+pub use segment_writer::Record;
 pub use stats::LogStats;
 pub(crate) use stats::LogWatch;
-pub use writer::Record;
 
 /// Whether a file of a log's directory is a segment, by its name.
 pub(crate) fn is_segment(name: &str) -> bool {

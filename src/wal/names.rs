@@ -1,8 +1,8 @@
 //! What of the log a directory holds, by the names of its files.
 
 use super::format::{segment_of, spare_of};
-use super::storage::Storage;
 use crate::error::{Error, Result};
+use crate::storage::Storage;
 
 /// What the directory holds, by its names.
 #[derive(Clone, Debug, Default)]

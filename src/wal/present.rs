@@ -9,10 +9,10 @@ use std::io;
 use std::time::Duration;
 
 use super::format::segment_name;
-use super::list::{LIST, Listing, SegmentList};
-use super::reader::{shell_word, unreadable};
-use super::storage::{FileMark, Storage, StoredFile};
+use super::segment_list::{LIST, Listing, SegmentList};
+use super::segment_reader::{shell_word, unreadable};
 use crate::error::{Error, Result};
+use crate::storage::{FileMark, Storage, StoredFile};
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, Moment};
 
@@ -147,11 +147,11 @@ fn lost(storage: &dyn Storage, file: &str, what: &str) -> Error {
 
 #[cfg(all(test, not(tidemill_model)))]
 mod tests {
-    use super::super::storage::MemoryStorage;
     use super::super::tests::open;
-    use super::super::writer::{Failure, Record, Writer};
     use super::*;
+    use crate::storage::MemoryStorage;
     use crate::time::ManualClock;
+    use crate::wal::segment_writer::{Failure, Record, Writer};
 
     /// Writes until this segment is begun.
     fn write_until_segment(writer: &mut Writer, last: u64) {

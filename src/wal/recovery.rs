@@ -8,13 +8,13 @@
 use super::LogOptions;
 use super::examine::{Extent, Known, examine};
 use super::format::{SEGMENT_HEADER, segment_name};
-use super::list::Listing;
 use super::present::Present;
-use super::reader::{Scan, Segment, Visit, unreadable};
+use super::segment_list::Listing;
+use super::segment_reader::{Scan, Segment, Visit, unreadable};
+use super::segment_writer::{Files, TOLD_BYTES, Writer};
 use super::spares::Spares;
-use super::storage::{Behind, Storage, StoredFile, read_full, sync, write_all};
-use super::writer::{Files, TOLD_BYTES, Writer};
 use crate::error::Result;
+use crate::storage::{Behind, Storage, StoredFile, read_full, sync, write_all};
 use crate::sync::{Arc, Mutex};
 
 /// What was found in a log that was opened.

@@ -1,11 +1,11 @@
 //! The room that a log needs to go on, asked without taking it. What a first start needs follows from the disk (`layout`).
 
-use super::cut::Survey;
 use super::format::spare_name;
 use super::names::Names;
-use super::reader::unreadable;
-use super::storage::Storage;
+use super::repair::Survey;
+use super::segment_reader::unreadable;
 use crate::error::{Error, Result};
+use crate::storage::Storage;
 
 /// Whether a start that goes on with this log has a segment to write, or room for one: a whole spare, a segment that nothing
 /// needs, or what is free and what spares hold that are not whole.

@@ -11,7 +11,7 @@
 use std::io::{self, ErrorKind};
 
 use super::format::{segment_name, spare_name};
-use super::storage::{Storage, StoredFile, discard, is_full};
+use crate::storage::{Storage, StoredFile, discard, is_full};
 use crate::sync::Arc;
 use crate::sync::planted::{Planted, planted};
 

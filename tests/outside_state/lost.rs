@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tidemill::dstream::StateSpec;
 use tidemill::sink::{BatchMeta, CommitKey, Rows};
+use tidemill::stream::StateSpec;
 use tidemill::sync::{Arc, Mutex};
 use tidemill::testing::{Collected, ManualClock};
 use tidemill::{Config, FilesSource, Interval, Sink, StreamingContext};

@@ -8,7 +8,7 @@ use crate::config::sources::{Ack, Source};
 use crate::config::units::show_bytes;
 use crate::config::{Config, STORE_BYTES_MIN, suggest, tree};
 use crate::time::Interval;
-use crate::words::plural;
+use crate::wording::plural;
 
 /// The sources or the sinks: every name that was given, so that one error in them causes no second one elsewhere.
 pub(super) struct Names<T> {

@@ -5,8 +5,8 @@ use crate::config::section::{Found, Section, TextEntry};
 use crate::config::sinks::SinkKind;
 use crate::config::sources::Source;
 use crate::config::{Config, NameChanges, NameKind, Renamed, StateName, suggest};
-use crate::dstream::identity_state;
 use crate::journal::EntryAt;
+use crate::stream::identity_state;
 
 use super::links::Names;
 

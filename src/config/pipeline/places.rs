@@ -22,9 +22,9 @@ use crate::config::sources::{Peers, Source};
 use crate::config::tree::{Table, Value};
 use crate::config::units::Address;
 use crate::config::{Http, Pipeline, Then};
-use crate::direct::files::FilesSource;
 use crate::sink;
-use crate::wal::storage::real_path;
+use crate::source::direct::files::FilesSource;
+use crate::storage::real_path;
 
 /// Checks the places of a pipeline that is good otherwise.
 pub(super) fn check(table: &Table, pipeline: &Pipeline, problems: &Problems) {

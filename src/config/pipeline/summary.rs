@@ -5,7 +5,7 @@ use crate::config::sinks::{self, SinkKind};
 use crate::config::sources::{Peers, Source};
 use crate::config::units::{Address, show_bytes};
 use crate::config::{Pipeline, Resolved, Trigger};
-use crate::words::count;
+use crate::wording::count;
 
 impl Pipeline {
     /// A summary for people, a line for each part; the last is the highest input rate that the memory bound allows.

@@ -10,8 +10,8 @@ use crate::config::{Ack, Config};
 use crate::context::{SocketSource, StreamingContext};
 use crate::framing::Framing;
 use crate::sink::{Existing, File, FileFormat};
+use crate::storage::{Fault, Storage};
 use crate::sync::Arc;
-use crate::wal::storage::{Fault, Storage};
 
 /// How far the clock goes between two looks.
 const STEP: Duration = Duration::from_millis(50);
@@ -102,7 +102,7 @@ fn each_acknowledgement_waits_for_its_disk_and_for_no_other() {
         if ack == Ack::Received {
             answered("an answer, although no disk has room");
         }
-        let refused = |disk: &crate::wal::storage::MemoryStorage| {
+        let refused = |disk: &crate::storage::MemoryStorage| {
             let calls = disk.calls() + 10;
             until("the disk refuses", || {
                 world.clock.advance(STEP);

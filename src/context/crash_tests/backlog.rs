@@ -4,14 +4,14 @@ use tempfile::TempDir;
 
 use super::alive::Alive;
 use super::{Acknowledged, PERIOD, Trouble, World, idle, until};
-use crate::block::{Acknowledge, Range, Receipt};
+use crate::blocks::{Acknowledge, Range, Receipt};
 use crate::config::Config;
 use crate::context::StreamingContext;
 use crate::error::Result;
 use crate::owner::{OutputMark, Owner};
 use crate::sink::{BatchMeta, CommitKey, Existing, File, FileFormat, Rows, Sink};
+use crate::storage::{Fault, Storage};
 use crate::sync::{Arc, Mailbox};
-use crate::wal::storage::{Fault, Storage};
 
 /// `store_bytes_max`, the least that there may be.
 const BOUND: usize = 1 << 20;

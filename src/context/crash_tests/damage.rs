@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashSet};
 use super::{Fault, Trouble, World, look, seeds};
 use crate::framing::Framing;
 use crate::journal::{Entry, decode};
+use crate::storage::{LOCK, Storage};
 use crate::sync::Arc;
-use crate::wal::storage::{LOCK, Storage};
 use crate::wal::{Known, Place, Position, survey_with};
 
 /// How often a directory is damaged.

@@ -8,8 +8,8 @@ use crate::config::Config;
 use crate::context::StreamingContext;
 use crate::metrics::{Condition, ConditionKind};
 use crate::sink::{Existing, File, FileFormat, Roll};
+use crate::storage::{MemoryStorage, Storage};
 use crate::sync::Arc;
-use crate::wal::storage::{MemoryStorage, Storage};
 
 /// Which calls hang, and what the stop says of it.
 struct Hang {

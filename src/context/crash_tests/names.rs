@@ -1,8 +1,8 @@
 //! Programs whose names change from life to life, on disks that lose power: what is carried over is there once.
 
 use super::*;
-use crate::direct::files::FilesSource;
-use crate::wal::storage::Directory;
+use crate::source::direct::files::FilesSource;
+use crate::storage::Directory;
 
 impl World {
     /// A name as it is by now.

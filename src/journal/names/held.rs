@@ -8,7 +8,7 @@ use crate::journal::record::{self, Entry, Plan, decode};
 use crate::journal::recovery::{Replayed, sources_of};
 use crate::owner::StateId;
 use crate::wal::Position;
-use crate::words::count;
+use crate::wording::count;
 
 /// What the journal asks of those who know what states and sinks are.
 pub(crate) trait Survey {

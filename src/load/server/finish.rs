@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::{Peer, Sent, Server, write_piece};
 use crate::load::Framing;
-use crate::words::{by_number, count};
+use crate::wording::{by_number, count};
 use crate::{Error, Result};
 
 /// How long the peers may take to read what was sent and close, after the end.

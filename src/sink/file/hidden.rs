@@ -18,9 +18,9 @@ use crate::owner::StateId;
 use crate::sink::book::Known;
 use crate::sink::formatted::FileFormat;
 use crate::sink::rolling::explain;
+use crate::storage::{Storage, StoredFile, read_full, sync, write_all};
 use crate::sync::Arc;
-use crate::wal::storage::{Storage, StoredFile, read_full, sync, write_all};
-use crate::words::{by_number, count};
+use crate::wording::{by_number, count};
 
 /// What the end of a manifest's name is changed to by those who give its rows up.
 const GIVEN_UP: &str = "manifest.lost";

@@ -19,8 +19,8 @@ use super::names;
 use crate::error::{Error, Result};
 use crate::owner::{OutputMark, Owner, PlanDigest, StateId, Written, random_mark};
 use crate::sink::book::Book;
+use crate::storage::{PutFailure, Storage, StoredFile, put_whole, read_full, sync, write_all};
 use crate::sync::Arc;
-use crate::wal::storage::{PutFailure, Storage, StoredFile, put_whole, read_full, sync, write_all};
 
 const MAGIC: [u8; 8] = *b"TIDELEDG";
 /// Bytes before the head.
@@ -437,7 +437,7 @@ fn slot_crc(bytes: &[u8], index: u64, output: u64) -> u32 {
 mod tests {
     use super::*;
     use crate::sink::book::{KEYS_MAX, Known};
-    use crate::wal::storage::MemoryStorage;
+    use crate::storage::MemoryStorage;
 
     fn key(time: u64) -> Written {
         Written {

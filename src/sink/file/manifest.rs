@@ -14,8 +14,8 @@ use std::io;
 
 use crate::owner::{PlanDigest, StateId, Written};
 use crate::sink::formatted::{Extent, FileFormat, sum_up};
+use crate::storage::{PutFailure, StoredFile, read_full, sync, write_all};
 use crate::sync::Arc;
-use crate::wal::storage::{PutFailure, StoredFile, read_full, sync, write_all};
 
 const MAGIC: [u8; 8] = *b"TIDEMANI";
 const VERSION: u32 = 2;
@@ -216,7 +216,7 @@ impl ManifestWriter {
 #[cfg(all(test, not(tidemill_model)))]
 mod tests {
     use super::*;
-    use crate::wal::storage::{MemoryStorage, Storage};
+    use crate::storage::{MemoryStorage, Storage};
 
     #[test]
     fn entries_are_read_back_and_damage_is_loud() {

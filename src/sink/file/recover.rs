@@ -10,7 +10,7 @@ use super::names::Label;
 use super::survey::Survey;
 use crate::error::{Error, Result};
 use crate::owner::Owner;
-use crate::words::count;
+use crate::wording::count;
 
 /// Where the first version wrote a file before it had its name.
 const OLD_ASIDE: &str = ".aside";

@@ -16,9 +16,9 @@ use super::ledger::LedgerFile;
 use super::names::{self, Label};
 use super::{File, Rolling};
 use crate::error::{Error, Result};
+use crate::storage::Storage;
 use crate::sync::Arc;
-use crate::wal::storage::Storage;
-use crate::words::{by_number, count};
+use crate::wording::{by_number, count};
 
 impl File {
     /// Makes the directory again if it is gone, and its ledger if that is.

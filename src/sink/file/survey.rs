@@ -15,9 +15,9 @@ use super::names::{self, Label};
 use crate::error::{Error, Result};
 use crate::owner::{Lack, Newest, OutputMark, Owner};
 use crate::sink::formatted::FileFormat;
+use crate::storage::Storage;
 use crate::sync::Arc;
-use crate::wal::storage::Storage;
-use crate::words::count;
+use crate::wording::count;
 
 /// A file that looks like output.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use super::*;
 use crate::owner::Output;
 use crate::sink::SharedSink;
 use crate::sink::given::{State, key, lines, rows};
-use crate::wal::storage::{Directory, Fault, MemoryStorage};
+use crate::storage::{Directory, Fault, MemoryStorage};
 use crate::wal::tests::seeds;
 
 fn open(disk: &MemoryStorage, format: FileFormat, existing: Existing) -> Result<SharedSink> {

@@ -4,7 +4,7 @@ mod looks;
 mod owners;
 
 use super::*;
-use crate::batch::Failure;
+use crate::exec::Failure;
 use crate::owner::Output;
 use crate::sink::given::{State, key, rows};
 use crate::sink::{Row, SharedSink};

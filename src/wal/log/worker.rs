@@ -6,13 +6,13 @@ use std::collections::VecDeque;
 use super::{Pending, Receipt, Shared};
 use crate::error::{Error, Result};
 use crate::metrics::Watch;
+use crate::storage::needs;
 use crate::sync::{Arc, Ordering, Poison};
 use crate::wal::NotLogged;
 use crate::wal::format::Position;
 use crate::wal::gate::{Gate, Lane};
 use crate::wal::room::no_room;
-use crate::wal::storage::needs;
-use crate::wal::writer::{Failure, Record, Writer};
+use crate::wal::segment_writer::{Failure, Record, Writer};
 
 /// What `wal-sync` does next.
 struct Work {

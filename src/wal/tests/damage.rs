@@ -6,15 +6,15 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::super::LogOptions;
-use super::super::cut::{Survey, give_up, survey, survey_with};
 use super::super::examine::Known;
 use super::super::format::{Place, segment_name};
-use super::super::list::{LIST, SegmentList};
-use super::super::storage::Storage;
-use super::super::writer::Record;
 use super::{MemoryStorage, Records, open, open_with, options};
 use crate::error::Result;
+use crate::storage::Storage;
 use crate::sync::Arc;
+use crate::wal::repair::{Survey, give_up, survey, survey_with};
+use crate::wal::segment_list::{LIST, SegmentList};
+use crate::wal::segment_writer::Record;
 
 /// A log of several segments, written over the files of released ones.
 struct Sample {

@@ -8,11 +8,11 @@ mod threads;
 
 use super::LogOptions;
 use super::format::Position;
-use super::reader::Segment;
 use super::recovery::{Recovered, recover};
-use super::storage::{Fault, MemoryStorage, Storage};
-use super::writer::{Failure, Record, Writer};
+use super::segment_reader::Segment;
+use super::segment_writer::{Failure, Record, Writer};
 use crate::error::Result;
+use crate::storage::{Fault, MemoryStorage, Storage};
 use crate::sync::Arc;
 
 /// The seed that `TIDEMILL_SEED` asks for.

@@ -1,10 +1,10 @@
 //! The log on a disk that is full: the spares that are used, what input leaves alone, and what a start needs.
 
 use super::super::room::mebibytes;
-use super::super::storage::{MemoryStorage, Storage};
 use super::super::{Lane, LogOptions, NotLogged, WriteAheadLog};
 use super::{Failure, Record, open, open_with, options};
 use crate::error::Result;
+use crate::storage::{MemoryStorage, Storage};
 use crate::sync::{Arc, Mutex, Poison};
 
 /// Blocks of a small disk, in bytes.

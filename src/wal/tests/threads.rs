@@ -3,10 +3,10 @@
 use std::io::{self, IoSlice};
 use std::sync::mpsc;
 
-use super::super::storage::{Directory, Fault, Lock, MemoryStorage, Storage, StoredFile, Volume};
 use super::super::{LogOptions, NotLogged, Position, WriteAheadLog};
 use super::options;
 use crate::error::Result;
+use crate::storage::{Directory, Fault, Lock, MemoryStorage, Storage, StoredFile, Volume};
 use crate::sync::{Arc, Mutex, Poison, Signal};
 use crate::time::{Clock, SystemClock};
 

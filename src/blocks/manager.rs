@@ -1,0 +1,326 @@
+//! `BlockManager`: keeps the blocks of unfinished batches, by name. Knows nothing of batches.
+//!
+//! ```text
+//!  put ─▶ StoredBlock { Held::Memory } ──stow, newest first──▶ { Held::Elsewhere } ─▶ release
+//!                        │ for_each_range: from memory            │ for_each_range: read back, a piece at a time
+//! ```
+//! A block is pinned from its put to its release; its bytes are counted by the account of the slabs it lies in, so the
+//! bound `store_bytes_max` holds from the socket to the end of the batch: a full store stops the sockets, never a batch.
+//! With a [`Spill`] (there is one with a log, or a directory for files)
+//! the newest blocks leave memory when the account is nearly full: they are processed last.
+
+#[cfg(all(test, tidemill_model))]
+mod model;
+#[cfg(all(test, not(tidemill_model)))]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::io;
+use std::ops::Range;
+
+use crate::blocks::{Block, BlockId, Receipt};
+use crate::error::Result;
+use crate::framing::Framing;
+use crate::memory::budget::Account;
+use crate::sync::planted::{Planted, planted};
+use crate::sync::{Arc, Mutex};
+use crate::time::Moment;
+
+pub use crate::blocks::spill::{Spill, SpillFiles, SpillOptions, Spilled};
+
+/// Where the records of a block are that has left memory.
+pub trait Stowed: Send + Sync + fmt::Debug {
+    /// Calls `each` with ranges of whole records, which together are the block's, in order.
+    ///
+    /// # Errors
+    /// If they cannot be read back as they were written; `each` may have seen some of them by then.
+    fn for_each_range(&self, each: &mut dyn FnMut(&[u8])) -> Result<()>;
+}
+
+/// Where blocks are that were made durable before they were stored: they leave memory without being written.
+pub trait Durable: Send + Sync + fmt::Debug {
+    /// What people call it.
+    fn name(&self) -> String;
+
+    /// Whether so many bytes and what ends the batches that wait can still be made durable.
+    ///
+    /// # Errors
+    /// If they cannot: the backlog is not to grow.
+    fn has_room(&self, bytes: u64) -> io::Result<()>;
+
+    /// The records of a block, if all of them are there until the block's batch is committed, and the most bytes that are
+    /// in memory while they are read.
+    fn find(&self, block: &Block) -> Option<(Arc<dyn Stowed>, usize)>;
+}
+
+/// Where the records of a block are now.
+#[derive(Clone, Debug)]
+enum Held {
+    Memory(Arc<Block>),
+    Elsewhere(Arc<dyn Stowed>),
+}
+
+/// A block that is kept: what is known of it, and its records, wherever they are.
+#[derive(Debug)]
+pub struct StoredBlock {
+    id: BlockId,
+    framing: Framing,
+    records: u64,
+    bytes: u64,
+    first_read: Option<Moment>,
+    chunks: Range<u64>,
+    receipts: Vec<Receipt>,
+    held: Mutex<Held>,
+}
+
+impl StoredBlock {
+    /// A block whose records are in memory.
+    pub fn new(block: Arc<Block>) -> Arc<Self> {
+        Arc::new(StoredBlock {
+            id: block.id(),
+            framing: block.framing(),
+            records: block.records(),
+            bytes: block.bytes(),
+            first_read: block.first_read(),
+            chunks: block.chunks(),
+            receipts: block.receipts().cloned().collect(),
+            held: Mutex::new(Held::Memory(block)),
+        })
+    }
+
+    /// A block whose records are not in memory, made of these chunks of the log: so many records and bytes.
+    pub fn elsewhere(
+        (id, framing): (BlockId, Framing),
+        (records, bytes): (u64, u64),
+        chunks: Range<u64>,
+        stowed: Arc<dyn Stowed>,
+    ) -> Arc<Self> {
+        Arc::new(StoredBlock {
+            id,
+            framing,
+            records,
+            bytes,
+            first_read: None,
+            chunks,
+            receipts: Vec::new(),
+            held: Mutex::new(Held::Elsewhere(stowed)),
+        })
+    }
+
+    /// The block's name.
+    pub fn id(&self) -> BlockId {
+        self.id
+    }
+
+    /// How the records lie in the ranges.
+    pub fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// How many records it holds.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// How many bytes its ranges hold, terminators and headers included.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// When its oldest record was read, if that is known.
+    pub fn first_read(&self) -> Option<Moment> {
+        self.first_read
+    }
+
+    /// The numbers of the chunks of the log that it is made of; none without a log.
+    pub fn chunks(&self) -> Range<u64> {
+        self.chunks.clone()
+    }
+
+    /// Its batch is committed: tells those who wait for that, wherever its records are.
+    fn committed(&self) {
+        for receipt in &self.receipts {
+            receipt.to.acknowledge(receipt.upto);
+        }
+    }
+
+    /// Calls `each` with the ranges, in the order in which they were received. What is not in memory is read back a piece
+    /// at a time, so a task holds no more of it than that.
+    ///
+    /// # Errors
+    /// If it is not in memory and cannot be read back; `each` may have seen a part of it.
+    pub fn for_each_range(&self, mut each: impl FnMut(&[u8])) -> Result<()> {
+        // Cloned, so that the block can leave memory while it is read.
+        let held = self.held.lock().clone();
+        match held {
+            Held::Memory(block) => {
+                block.ranges().for_each(|range| each(range));
+                Ok(())
+            }
+            Held::Elsewhere(stowed) => stowed.for_each_range(&mut each),
+        }
+    }
+
+    /// The block, if it is in memory; it stays there for as long as this is held.
+    pub fn in_memory(&self) -> Option<Arc<Block>> {
+        match &*self.held.lock() {
+            Held::Memory(block) => Some(Arc::clone(block)),
+            Held::Elsewhere(_) => None,
+        }
+    }
+
+    /// The block, if it is in memory and nobody reads it: then giving it up frees its memory.
+    pub(crate) fn idle(&self) -> Option<Arc<Block>> {
+        match &*self.held.lock() {
+            Held::Memory(block) if Arc::strong_count(block) == 1 => Some(Arc::clone(block)),
+            _ => None,
+        }
+    }
+
+    /// The records are elsewhere from now on.
+    pub(crate) fn stow(&self, stowed: Arc<dyn Stowed>) {
+        let left = std::mem::replace(&mut *self.held.lock(), Held::Elsewhere(stowed));
+        // Dropped outside the lock: it may give many buffers back and wake the sockets.
+        drop(left);
+    }
+}
+
+/// See the module. Any thread may call it.
+#[derive(Debug)]
+pub struct BlockManager {
+    blocks: Mutex<Blocks>,
+    account: Arc<Account>,
+    spill: Option<Arc<Spill>>,
+}
+
+#[derive(Debug, Default)]
+struct Blocks {
+    kept: HashMap<BlockId, Kept>,
+    /// Those that can still leave memory, by the number of their put; filled only if there is a spill.
+    movable: BTreeMap<u64, Arc<StoredBlock>>,
+    puts: u64,
+}
+
+#[derive(Debug)]
+struct Kept {
+    put: u64,
+    block: Arc<StoredBlock>,
+}
+
+impl BlockManager {
+    /// An empty store whose bytes `account` counts; with a `spill`, blocks leave memory before the account is full.
+    pub fn new(account: Arc<Account>, spill: Option<Arc<Spill>>) -> Self {
+        BlockManager { blocks: Mutex::default(), account, spill }
+    }
+
+    /// Keeps a block until it is released.
+    ///
+    /// # Panics
+    /// If a block of that name is kept already: names are used once.
+    pub fn put(&self, block: Arc<Block>) {
+        if planted(Planted::PutLooksFirst) {
+            self.look();
+        }
+        self.keep(StoredBlock::new(block), self.spill.is_some());
+        // Not before it is kept: the spill would look for what can leave memory, and miss it.
+        if !planted(Planted::PutLooksFirst) {
+            self.look();
+        }
+    }
+
+    fn look(&self) {
+        if let Some(spill) = &self.spill {
+            spill.look();
+        }
+    }
+
+    /// Keeps a block whose records are not in memory, until it is released.
+    ///
+    /// # Panics
+    /// If a block of that name is kept already: names are used once.
+    pub fn put_elsewhere(&self, block: Arc<StoredBlock>) {
+        self.keep(block, false);
+    }
+
+    fn keep(&self, block: Arc<StoredBlock>, movable: bool) {
+        let mut blocks = self.blocks.lock();
+        blocks.puts += 1;
+        let put = blocks.puts;
+        if movable {
+            blocks.movable.insert(put, Arc::clone(&block));
+        }
+        let id = block.id();
+        let replaced = blocks.kept.insert(id, Kept { put, block });
+        drop(blocks);
+        assert!(replaced.is_none(), "block {id} was put twice");
+    }
+
+    /// The block of that name, if it is kept.
+    pub fn get(&self, id: BlockId) -> Option<Arc<StoredBlock>> {
+        self.blocks.lock().kept.get(&id).map(|kept| Arc::clone(&kept.block))
+    }
+
+    /// Lets the blocks of a committed batch go, and tells those who wait for that; their memory is free once the last task
+    /// has dropped them.
+    pub fn release(&self, ids: impl IntoIterator<Item = BlockId>) {
+        let released: Vec<Kept> = {
+            let mut blocks = self.blocks.lock();
+            let take = |id| {
+                let kept = blocks.kept.remove(&id)?;
+                blocks.movable.remove(&kept.put);
+                Some(kept)
+            };
+            ids.into_iter().filter_map(take).collect()
+        };
+        released.iter().for_each(|kept| kept.block.committed());
+        // Dropped outside the lock: it may give thousands of buffers back and wake the sockets.
+        drop(released);
+    }
+
+    /// Takes out the newest blocks that can leave memory, of at least `bytes` in all if there are as many.
+    pub(crate) fn take_movable(&self, bytes: u64) -> Vec<Movable> {
+        let (mut taken, mut sum) = (Vec::new(), 0);
+        let mut blocks = self.blocks.lock();
+        while sum < bytes
+            && let Some((put, block)) = blocks.movable.pop_last()
+        {
+            sum += block.bytes();
+            taken.push(Movable { put, block });
+        }
+        taken
+    }
+
+    /// Puts back those that did not leave memory after all, unless they were released meanwhile.
+    pub(crate) fn put_back(&self, movable: impl IntoIterator<Item = Movable>) {
+        let mut blocks = self.blocks.lock();
+        for Movable { put, block } in movable {
+            let is_kept = blocks.kept.get(&block.id()).is_some_and(|kept| kept.put == put);
+            if is_kept || planted(Planted::SpillPutsBackReleased) {
+                blocks.movable.insert(put, block);
+            }
+        }
+    }
+
+    /// How many blocks are kept.
+    pub fn len(&self) -> usize {
+        self.blocks.lock().kept.len()
+    }
+
+    /// Whether no block is kept.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The account that bounds the store.
+    pub fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+}
+
+/// A block that may leave memory, and the number of its put.
+#[derive(Debug)]
+pub(crate) struct Movable {
+    put: u64,
+    pub(crate) block: Arc<StoredBlock>,
+}

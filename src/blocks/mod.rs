@@ -1,0 +1,146 @@
+//! `Block`: the records of one block interval, as ranges of whole records plus their framing.
+//!
+//! ```text
+//! Block { id, framing, ranges: [ "a\nbb\n" | "c\n" | ... ], records, bytes }
+//! ```
+//! A block is built by the block generator, kept by the block manager and read by a task, which finds the single
+//! records. Ranges hold whole records with their terminators or headers, so that they concatenate without changing a
+//! record. A block is immutable. It does not know who filled it or who reads it.
+
+pub mod manager;
+pub(crate) mod spill;
+pub mod tracker;
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::framing::Framing;
+use crate::memory::budget::Charge;
+use crate::sync::Arc;
+use crate::time::Moment;
+
+/// Names a block: the source that received it and a number that counts up from 0 for each source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlockId {
+    /// The source (an input stream of the context).
+    pub source: u32,
+    /// Its running number.
+    pub number: u64,
+}
+
+impl fmt::Display for BlockId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.source, self.number)
+    }
+}
+
+/// Who is told that records are safe: a connection whose peer waits for an acknowledgement.
+pub trait Acknowledge: Send + Sync + fmt::Debug {
+    /// Everything up to the number `upto` of this connection is safe. Called by any thread, in any order; never waits.
+    fn acknowledge(&self, upto: u64);
+}
+
+/// What a connection is owed for a range: opaque to block, store and log.
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    /// The connection.
+    pub to: Arc<dyn Acknowledge>,
+    /// The number of its last frame in the range.
+    pub upto: u64,
+}
+
+/// Whole records that lie next to each other in memory.
+#[derive(Debug)]
+pub struct Range {
+    /// The records, with their terminators or headers.
+    pub bytes: Bytes,
+    /// How many there are.
+    pub records: u64,
+    /// Counts the bytes of a range that does not lie in a pooled buffer, which counts itself.
+    pub charge: Option<Charge>,
+    /// Who waits for it to be durable; empty where the framing acknowledges nothing.
+    pub receipts: Vec<Receipt>,
+    /// Who waits for its batch to be committed.
+    pub receipts_at_commit: Vec<Receipt>,
+}
+
+impl Range {
+    /// A range that nobody counts and nobody waits for.
+    pub fn new(bytes: Bytes, records: u64) -> Self {
+        Range { bytes, records, charge: None, receipts: Vec::new(), receipts_at_commit: Vec::new() }
+    }
+}
+
+/// The records that a source received between two cuts.
+#[derive(Debug)]
+pub struct Block {
+    id: BlockId,
+    framing: Framing,
+    ranges: Vec<Range>,
+    records: u64,
+    bytes: u64,
+    first_read: Option<Moment>,
+    chunks: std::ops::Range<u64>,
+}
+
+impl Block {
+    /// A block of these ranges.
+    pub fn new(id: BlockId, framing: Framing, ranges: Vec<Range>) -> Self {
+        let records = ranges.iter().map(|range| range.records).sum();
+        let bytes = ranges.iter().map(|range| range.bytes.len() as u64).sum();
+        Block { id, framing, ranges, records, bytes, first_read: None, chunks: 0..0 }
+    }
+
+    /// The same block, with the moment at which its oldest record was read.
+    pub fn first_read_at(mut self, moment: Option<Moment>) -> Self {
+        self.first_read = moment;
+        self
+    }
+
+    /// The same block, made of these chunks of the log.
+    pub fn of_chunks(mut self, chunks: std::ops::Range<u64>) -> Self {
+        self.chunks = chunks;
+        self
+    }
+
+    /// The numbers of the chunks of the log that it is made of; none without a log.
+    pub fn chunks(&self) -> std::ops::Range<u64> {
+        self.chunks.clone()
+    }
+
+    /// When its oldest record was read, if that is known.
+    pub fn first_read(&self) -> Option<Moment> {
+        self.first_read
+    }
+
+    /// The block's name.
+    pub fn id(&self) -> BlockId {
+        self.id
+    }
+
+    /// How the records lie in the ranges.
+    pub fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// How many records it holds.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// How many bytes its ranges hold, terminators and headers included.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The ranges, in the order in which they were received.
+    pub fn ranges(&self) -> impl Iterator<Item = &Bytes> {
+        self.ranges.iter().map(|range| &range.bytes)
+    }
+
+    /// Who waits for its batch to be committed, in the order of the ranges.
+    pub fn receipts(&self) -> impl Iterator<Item = &Receipt> {
+        self.ranges.iter().flat_map(|range| &range.receipts_at_commit)
+    }
+}

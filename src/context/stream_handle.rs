@@ -1,0 +1,527 @@
+//! `Running`: a started stream, its end, and the stop in order; [`start`] has the way there. Runs on the thread of whoever
+//! waits for the stream.
+//!
+//! ```text
+//!  stop: ticks ─▶ reading ─▶ cut ─▶ push ─▶ last batch ─▶ last answers, io threads ─▶ workers ─▶ job-loop
+//!        ─▶ checkpoint, log ─▶ events
+//! ```
+//! One deadline covers all of it; the report says what was processed and what, if anything, was left.
+
+mod start;
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub(super) use self::start::Setup;
+use super::RunLimits;
+use super::adjust::Adjuster;
+use super::inspect::Inspector;
+use crate::blocks::spill::Spill;
+use crate::blocks::tracker::BlockTracker;
+use crate::error::{Error, Result};
+use crate::exec::worker_pool::WorkerPool;
+use crate::journal::Journal;
+use crate::metrics::{Event, EventBus, ReceiverCounters};
+use crate::scheduler::{Ends, Message, Progress, Scheduler, Told};
+use crate::sink::SharedSink;
+use crate::source::io::IoModel;
+use crate::source::{ActiveReceiver, Cutter};
+use crate::stream::RunLease;
+use crate::sync::planted::{Planted, planted};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Arc, Mailbox, Mutex, Ordering, Poison};
+use crate::time::{Clock, ManualClock, Moment, Schedule, Wake, join_until};
+use crate::wording::{by_number, count};
+
+/// Messages to whoever waits for the stream; posts beyond that are of no use to it.
+const CONTROL_MAX: usize = 1024;
+
+/// The most that each step of the closing after a drain may take.
+const CLOSING_MAX: Duration = Duration::from_millis(500);
+
+/// What a thread is given to end beyond a deadline that others have used up.
+const SOON: Duration = Duration::from_millis(50);
+
+/// What is told upward.
+#[derive(Debug)]
+enum Control {
+    SourceEnded(Option<String>),
+    Told(Told),
+    Poisoned(String),
+    /// Something that the run would have to know came after its start.
+    Late(String),
+    Stop,
+}
+
+/// A started stream. Dropping it stops it in order and forgets the report.
+pub struct Running {
+    clock: Arc<dyn Clock>,
+    block_bytes_max: u64,
+    /// How many outputs there are.
+    outputs: usize,
+    started: Moment,
+    stop_deadline: Duration,
+    limits: RunLimits,
+    control: Mailbox<Control>,
+    scheduler: Scheduler,
+    tracker: Arc<BlockTracker>,
+    events: EventBus,
+    workers: Arc<WorkerPool>,
+    pub(super) receivers: Vec<Box<dyn ActiveReceiver>>,
+    /// The direct sources: their numbers, names and counters.
+    direct: Vec<(u32, String, Arc<ReceiverCounters>)>,
+    job_loop: Option<Thread>,
+    events_thread: Option<Thread>,
+    spill: Option<Arc<Spill>>,
+    spill_thread: Option<Thread>,
+    sources_left: usize,
+    ended: bool,
+    /// Nobody takes the rows of any output any more: what is left is left on purpose.
+    output_closed: bool,
+    inspector: Option<Inspector>,
+    /// When batches are due, unless a trigger says so.
+    schedule: Option<Schedule>,
+    /// No other run of the same graph may begin while it is there.
+    _lease: RunLease,
+    pub(super) journal: Option<Arc<Journal>>,
+    /// There is a state directory, also once the journal is closed.
+    keeps: bool,
+    /// The sinks of the outputs, each once.
+    sinks: Vec<SharedSink>,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running")
+            .field("progress", &self.scheduler.progress())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Asks a running stream to stop; for signal handlers and other threads. Clones ask the same stream.
+#[derive(Clone, Debug)]
+pub struct Stopper(Mailbox<Control>);
+
+impl Stopper {
+    /// Lets [`Running::await_termination`] stop the stream in order.
+    pub fn stop(&self) {
+        // A full mailbox holds a reason to stop already.
+        let _ = self.0.try_send(Control::Stop);
+    }
+}
+
+/// What one source did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceReport {
+    /// Its name.
+    pub name: String,
+    /// The io model that read it, if it read sockets.
+    pub io_model: Option<IoModel>,
+    /// Its counters, by name.
+    pub counters: Vec<(&'static str, u64)>,
+}
+
+impl SourceReport {
+    /// The counter of that name; zero if there is none.
+    pub fn counter(&self, name: &str) -> u64 {
+        self.counters.iter().find(|(other, _)| *other == name).map_or(0, |(_, count)| *count)
+    }
+}
+
+/// What a run did, and what it left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Batches that are done: their jobs succeeded, or their input was put aside.
+    pub batches: u64,
+    /// Records of those batches.
+    pub records: u64,
+    /// Batches whose input was put aside as a dead letter.
+    pub dead_letters: u64,
+    /// From the start to the end of the stop.
+    pub elapsed: Duration,
+    /// What was received or planned and not processed, in words; empty after a clean drain.
+    pub left: Vec<String>,
+    /// What was not processed because only so many batches were asked for.
+    pub beyond_limit: u64,
+    /// Records that were processed and were in no window that was due: the first that has them ends later.
+    pub not_due: u64,
+    /// Whether the next run goes on with those windows: there is a state directory.
+    pub windows_kept: bool,
+    /// What the sources did.
+    pub sources: Vec<SourceReport>,
+    /// What the stop has left of `stop_deadline`.
+    pub left_of_deadline: Duration,
+}
+
+/// Why a run ends.
+enum End {
+    /// Somebody asked, or the limits of the run are reached.
+    Asked,
+    /// Every source has ended: what was read is processed, however long that takes.
+    OfInput,
+    /// A source broke off: what was read is still processed.
+    Broken(Error),
+    /// The engine cannot go on: what waits is left.
+    Failed(Error),
+    /// Nobody takes the rows any more: what waits is left, and that is as it should be.
+    OutputClosed(String),
+}
+
+impl End {
+    fn into_result(self) -> Result<()> {
+        match self {
+            End::Asked | End::OfInput | End::OutputClosed(_) => Ok(()),
+            End::Broken(err) | End::Failed(err) => Err(err),
+        }
+    }
+}
+
+impl Running {
+    fn cutters(&self) -> Vec<(u32, Cutter)> {
+        self.receivers.iter().map(|receiver| (receiver.number(), receiver.cutter())).collect()
+    }
+
+    /// Where the listening sources listen, in the order of the sources.
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.receivers.iter().flat_map(|receiver| receiver.local_addrs()).copied().collect()
+    }
+
+    /// Looks at the stream from outside, also after its end.
+    ///
+    /// # Panics
+    /// Never: a stream that was started has an inspector.
+    pub fn inspector(&self) -> Inspector {
+        self.inspector.clone().expect("set when the stream was started")
+    }
+
+    /// Lets another thread change rates and workers.
+    pub fn adjuster(&self) -> Adjuster {
+        Adjuster { stream: self.inspector(), workers: Arc::clone(&self.workers) }
+    }
+
+    /// Lets another thread ask for the stop.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.control.clone())
+    }
+
+    /// Moves the clock to the next batch of this run, and waits until that is done; for runs that tell of each batch. What an
+    /// earlier run planned runs before it and does not count.
+    pub(super) fn run_next(&mut self, clock: &ManualClock, interval: Duration) -> Result<()> {
+        self.wait_until(|_| true)?;
+        let own = self.scheduler.progress().own + 1;
+        let label = self.schedule.map(|schedule| {
+            // After a restart the next tick may be more than one interval away.
+            let next = schedule.due(schedule.due_at(clock.now()));
+            clock.advance(interval.max(next.since(clock.now())));
+            schedule.label(schedule.due_at(clock.now()).saturating_sub(1))
+        });
+        if label.is_none() {
+            // With a trigger this is its time-out.
+            clock.advance(interval);
+        }
+        self.wait_until(|progress| match label {
+            Some(label) => progress.newest >= Some(label),
+            None => progress.own >= own,
+        })
+    }
+
+    /// What was told first: it may be that the run has failed.
+    fn wait_until(&mut self, is_done: impl Fn(&Progress) -> bool) -> Result<()> {
+        loop {
+            let told = match self.control.try_recv() {
+                None if is_done(&self.scheduler.progress()) => return Ok(()),
+                None => self.control.recv(),
+                told => told,
+            };
+            match told.and_then(|control| self.end_of(control)) {
+                // The rest waits for a clock that nobody moves any more: it is given up at once.
+                Some(End::Failed(err) | End::Broken(err)) => {
+                    let end = End::Failed(err);
+                    self.shut_down(&end);
+                    return end.into_result();
+                }
+                // The batch that was asked for is not done.
+                Some(End::OutputClosed(why)) => {
+                    self.shut_down(&End::OutputClosed(why.clone()));
+                    return Err(Error::Failed(why));
+                }
+                Some(End::Asked | End::OfInput) | None => {}
+            }
+        }
+    }
+
+    /// Waits for the end: a [`Stopper`], the limits of the run, a failure, or that nobody takes the rows of any output any
+    /// more, as of a closed pipe. Then stops in order.
+    ///
+    /// # Errors
+    /// What made the stream fail, or what a stop left behind.
+    pub fn await_termination(self) -> Result<()> {
+        self.finish().1
+    }
+
+    /// Stops now, in order, within the stop deadline.
+    ///
+    /// # Errors
+    /// What the stop left behind.
+    pub fn stop(self) -> Result<Report> {
+        self.stopper().stop();
+        let (report, outcome) = self.finish();
+        outcome.map(|()| report)
+    }
+
+    /// [`await_termination`](Running::await_termination) with the report, also after a failure.
+    pub fn finish(mut self) -> (Report, Result<()>) {
+        let end = self.wait_for_end();
+        let (report, failure) = self.shut_down(&end);
+        let outcome = match (end, failure) {
+            (End::Failed(err) | End::Broken(err), _) | (_, Some(err)) => Err(err),
+            (_, None) if self.output_closed => Ok(()),
+            (_, None) if !report.left.is_empty() => Err(Error::Undrained(report.left.join("; "))),
+            (_, None) => Ok(()),
+        };
+        (report, outcome)
+    }
+
+    fn wait_for_end(&mut self) -> End {
+        let until = self.limits.duration.map(|duration| self.started.plus(duration));
+        loop {
+            if let Some(control) = self.control.try_recv() {
+                match self.end_of(control) {
+                    Some(end) => return end,
+                    None => continue,
+                }
+            }
+            let signal = self.control.signal();
+            if self.clock.wait(signal, until) == Wake::Deadline
+                && until.is_some_and(|at| self.clock.now() >= at)
+            {
+                return End::Asked;
+            }
+        }
+    }
+
+    /// Whether a message ends the run.
+    fn end_of(&mut self, control: Control) -> Option<End> {
+        match control {
+            Control::Stop | Control::Told(Told::BatchesReached) => Some(End::Asked),
+            Control::Told(Told::Fatal(err)) => Some(End::Failed(err)),
+            Control::Told(Told::OutputClosed(why)) => {
+                self.output_closed = true;
+                Some(End::OutputClosed(why))
+            }
+            Control::Poisoned(reason) => Some(End::Failed(Error::Failed(reason))),
+            Control::Late(what) => Some(End::Failed(Error::Usage(what))),
+            Control::Told(Told::Drained | Told::BatchDone) => None,
+            Control::SourceEnded(Some(error)) if self.limits.until_eof => {
+                Some(End::Broken(Error::Failed(error)))
+            }
+            Control::SourceEnded(_) => {
+                self.sources_left = self.sources_left.saturating_sub(1);
+                (self.limits.until_eof && self.sources_left == 0).then_some(End::OfInput)
+            }
+        }
+    }
+
+    /// The stop in order; what goes wrong meanwhile comes back beside the report.
+    fn shut_down(&mut self, end: &End) -> (Report, Option<Error>) {
+        self.ended = true;
+        if let Some(inspector) = &self.inspector {
+            inspector.0.stopping.store(true, Ordering::SeqCst);
+        }
+        let mut deadline = self.drained_by();
+        self.scheduler.post(Message::EndTicks);
+        let mut left = Vec::new();
+        let mut reports = Vec::new();
+        let mut receivers = std::mem::take(&mut self.receivers);
+        for receiver in &mut receivers {
+            left.extend(receiver.stop(&self.clock, deadline));
+        }
+        let mut failure = match end {
+            _ if planted(Planted::StopSkipsDrain) => None,
+            // A start that failed before there was anybody to drain.
+            _ if self.job_loop.is_none() => None,
+            End::Asked | End::Broken(_) => self.drain(Ends::Asked, &mut Some(deadline)),
+            End::OfInput => {
+                let mut until = None;
+                let failure = self.drain(Ends::Input, &mut until);
+                deadline = until.unwrap_or_else(|| self.drained_by());
+                failure
+            }
+            End::Failed(_) | End::OutputClosed(_) => {
+                self.scheduler.post(Message::Abort);
+                None
+            }
+        };
+        let [receivers_by, workers_by, threads_by] =
+            [1, 2, 3].map(|step| deadline.plus(self.closing() * step));
+        for receiver in receivers {
+            let (number, name) = (receiver.number(), receiver.source().to_owned());
+            let io_model = receiver.io_model();
+            let counts = Arc::clone(receiver.counters());
+            left.extend(receiver.close(&self.clock, receivers_by));
+            reports.push((number, SourceReport { name, io_model, counters: counts.all() }));
+        }
+        for worker in self.workers.stop(self.clock.as_ref(), workers_by) {
+            left.push(format!("thread `{worker}` is stuck in a task and was abandoned"));
+        }
+        let failed = self.end_threads(threads_by, &mut left);
+        failure = failure.or(failed);
+        // What direct sources count is counted by the batches, up to the last one.
+        for (number, name, counts) in &self.direct {
+            let (name, counters) = (name.clone(), counts.all());
+            reports.push((*number, SourceReport { name, io_model: None, counters }));
+        }
+        reports.sort_by_key(|(number, _)| *number);
+        let reports = reports.into_iter().map(|(_, report)| report).collect();
+        let left_of_deadline = threads_by.since(self.clock.now());
+        (Report { left_of_deadline, ..self.report(left, reports) }, failure)
+    }
+
+    /// Ends the threads that are left once nothing is received and no task runs: the job loop first, the events last.
+    fn end_threads(&mut self, deadline: Moment, left: &mut Vec<String>) -> Option<Error> {
+        self.scheduler.close();
+        let job_loop = self.job_loop.take();
+        left.extend(self.join(job_loop, deadline));
+        // After the last batch: nothing reads the files any more, and what it tells is told by the events.
+        if let Some(spill) = &self.spill {
+            spill.stop();
+        }
+        let spill = self.spill_thread.take();
+        left.extend(self.join(spill, deadline));
+        left.extend(self.close_sinks(deadline));
+        let journal = self.journal.take();
+        let closed =
+            journal.as_ref().map(|it| it.close(self.clock.as_ref(), self.or_soon(deadline)));
+        if let Some(text) = journal.and_then(|it| it.take_mended()) {
+            self.events.post(Event::StateMended { text });
+        }
+        self.events.close();
+        let events = self.events_thread.take();
+        left.extend(self.join(events, deadline));
+        closed.and_then(Result::err)
+    }
+
+    fn join(&self, thread: Option<Thread>, deadline: Moment) -> Option<String> {
+        let deadline = self.or_soon(deadline);
+        thread.and_then(|thread| join_until(self.clock.as_ref(), thread, deadline).left())
+    }
+
+    /// The deadline, or a moment from now: a thread that only has to end is not taken for stuck because another one is.
+    fn or_soon(&self, deadline: Moment) -> Moment {
+        deadline.max(self.clock.now().plus(SOON))
+    }
+
+    /// Lets the sinks finish what they have open, each on a thread of its own, for a disk may hang; what is left, in words.
+    fn close_sinks(&mut self, deadline: Moment) -> Vec<String> {
+        let failed = Arc::new(Mutex::new(Vec::new()));
+        let close = |sink: SharedSink| {
+            let (name, failed) = (sink.name().unwrap_or("output").to_owned(), Arc::clone(&failed));
+            thread::spawn(format!("sink-{name}"), &Poison::new(), move || {
+                if let Err(err) = sink.close() {
+                    failed.lock().push(format!("sink `{name}`: {err}"));
+                }
+            })
+        };
+        let sinks = std::mem::take(&mut self.sinks).into_iter();
+        let started: Vec<io::Result<Thread>> = sinks.map(close).collect();
+        let (mut left, deadline) = (Vec::new(), self.or_soon(deadline));
+        for thread in started {
+            left.extend(match thread {
+                Ok(thread) => join_until(self.clock.as_ref(), thread, deadline).left(),
+                Err(err) => Some(format!("a sink was not closed: {err}")),
+            });
+        }
+        left.append(&mut failed.lock());
+        left
+    }
+
+    /// When the draining must be over for a stop that begins now: what is kept of the stop deadline is for the closing of
+    /// receivers, workers and the other threads, so that one that is stuck is not taken for all of them.
+    fn drained_by(&self) -> Moment {
+        self.clock.now().plus(self.stop_deadline.saturating_sub(self.closing() * 3))
+    }
+
+    /// How long each of the three steps of the closing may take.
+    fn closing(&self) -> Duration {
+        CLOSING_MAX.min(self.stop_deadline / 8)
+    }
+
+    /// Runs the last batch and waits for all that wait; returns a failure among them. Without a deadline it takes as long as
+    /// it takes, until somebody asks for the stop.
+    fn drain(&mut self, ends: Ends, deadline: &mut Option<Moment>) -> Option<Error> {
+        self.scheduler.post(Message::Final(ends));
+        loop {
+            match self.control.try_recv() {
+                Some(Control::Told(Told::Drained)) => return None,
+                Some(Control::Told(Told::Fatal(err))) => return Some(err),
+                Some(Control::Told(Told::OutputClosed(_))) => {
+                    self.output_closed = true;
+                    return None;
+                }
+                Some(Control::Poisoned(reason)) => return Some(Error::Failed(reason)),
+                Some(Control::Stop) => {
+                    deadline.get_or_insert(self.drained_by());
+                }
+                Some(_) => {}
+                None if deadline.is_some_and(|at| self.clock.now() >= at) => {
+                    self.scheduler.post(Message::Abort);
+                    return None;
+                }
+                None => {
+                    self.clock.wait(self.control.signal(), *deadline);
+                }
+            }
+        }
+    }
+
+    fn report(&self, mut left: Vec<String>, sources: Vec<SourceReport>) -> Report {
+        let progress = self.scheduler.progress();
+        if progress.batches_waiting > 0 {
+            let (batches, records) = (progress.batches_waiting, progress.records_waiting);
+            // What a batch takes of a direct source is counted when it is read.
+            let records = (records > 0).then(|| format!(" with {}", count(records, "record")));
+            left.push(format!(
+                "{}{} {} not processed",
+                count(batches, "planned batch"),
+                records.unwrap_or_default(),
+                by_number(batches, "was", "were")
+            ));
+        }
+        let (blocks, unplanned) = self.tracker.unallocated();
+        let beyond_limit = if self.limits.batches.is_some() { unplanned } else { 0 };
+        if blocks > 0 && self.limits.batches.is_none() {
+            left.push(format!(
+                "{} with {} {} not given to a batch",
+                count(blocks, "block"),
+                count(unplanned, "record"),
+                by_number(blocks, "was", "were")
+            ));
+        }
+        let perished = progress.perished_bytes;
+        if perished > 0 && self.limits.batches.is_none() {
+            let were = by_number(perished, "was", "were");
+            left.push(format!("{} of removed files {were} not read", count(perished, "byte")));
+        }
+        Report {
+            batches: progress.batches,
+            records: progress.records,
+            dead_letters: progress.dead_letters,
+            elapsed: self.clock.now().since(self.started),
+            left,
+            beyond_limit,
+            not_due: progress.not_due,
+            windows_kept: self.keeps,
+            sources,
+            left_of_deadline: Duration::ZERO,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.shut_down(&End::Asked);
+        }
+    }
+}

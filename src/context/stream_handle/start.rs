@@ -1,0 +1,391 @@
+//! How a stream starts: the threads, lowest first, so that everything a thread talks to is there. Runs on the thread of
+//! whoever starts it.
+
+use std::time::Duration;
+
+use super::{CONTROL_MAX, Control, Running};
+use crate::blocks::manager::BlockManager;
+use crate::blocks::spill::{Spill, SpillFiles, SpillOptions};
+use crate::blocks::tracker::BlockTracker;
+use crate::config::{Resolved, Then};
+use crate::context::inspect::{Inspected, Inspector, Received};
+use crate::context::recover::{Streams, Told};
+use crate::context::sources::{DirectOptions, Start};
+use crate::context::{RunLimits, connections, lost, places, recover};
+use crate::error::{Error, Result};
+use crate::exec::worker_pool::WorkerPool;
+use crate::journal::Wanted;
+use crate::memory::budget::Account;
+use crate::memory::buffer_pool::Pool;
+use crate::metrics::{EngineTimes, Event, EventBus, History, Listener, ReceiverCounters, Reloads};
+use crate::scheduler::{
+    Batches, Direct, KeptBound, Message, Options, Parts, Reader, Recovery, Retries, Scheduler,
+    Stored, Trigger, count_lost,
+};
+use crate::sink::{DeadLetterFiles, DeadLetters};
+use crate::source::{
+    ActiveReceiver, Arrivals, CustomReceiver, Engine, SocketReceiver, Unfinished, UnfinishedOf,
+    When,
+};
+use crate::storage::{Directory, Storage};
+use crate::stream::Graph;
+use crate::sync::{Arc, AtomicBool, Mailbox, Poison};
+use crate::time::{Clock, Schedule};
+
+/// What a stream is started with.
+pub(in crate::context) struct Setup {
+    pub(in crate::context) config: Resolved,
+    pub(in crate::context) clock: Arc<dyn Clock>,
+    pub(in crate::context) graph: Arc<Graph>,
+    pub(in crate::context) sources: Vec<Start>,
+    /// The names of the sources for a log.
+    pub(in crate::context) source_names: Vec<Wanted>,
+    pub(in crate::context) listeners: Vec<Box<dyn Listener>>,
+    pub(in crate::context) limits: RunLimits,
+    /// Whether the end of each batch is told, for a run that is driven batch by batch.
+    pub(in crate::context) tell_batches: bool,
+    /// Where the log is kept, in place of `state_dir`, and the size of its segments in bytes.
+    pub(in crate::context) storage: Option<(Arc<dyn Storage>, u64)>,
+}
+
+impl Running {
+    /// Starts the threads, lowest first, so that everything a thread talks to is there.
+    pub(in crate::context) fn start(setup: Setup) -> Result<Running> {
+        let Setup { config, clock, graph, sources, listeners, limits, .. } = setup;
+        let control = Mailbox::new(CONTROL_MAX);
+        let lease =
+            graph.begin_run(Arc::new(poster(&control, Control::Late))).ok_or_else(|| {
+                let why = "runs already: a context runs one stream at a time; stop that first";
+                Error::Usage(format!("the pipeline `{}` {why}", config.name))
+            })?;
+        let poison = poison_that_tells(&control);
+        let scheduler = Scheduler::new();
+        let mut engine = engine(&config, &clock, &poison, (&scheduler, &sources));
+        let workers = Arc::new(WorkerPool::start(config.workers, &poison)?);
+        graph.make_results_in(&engine.pool);
+        let spill = spill(&config, &engine.account)?;
+        let store = Arc::new(BlockManager::new(Arc::clone(&engine.account), spill.clone()));
+        let tracker = Arc::new(BlockTracker::new(sources.len()));
+        let mut running = Running {
+            block_bytes_max: config.block_bytes_max,
+            outputs: graph.outputs().len(),
+            started: clock.now(),
+            stop_deadline: config.stop_deadline,
+            limits,
+            control: control.clone(),
+            scheduler: scheduler.clone(),
+            tracker: Arc::clone(&tracker),
+            events: engine.events.clone(),
+            workers: Arc::clone(&workers),
+            receivers: Vec::new(),
+            direct: Vec::new(),
+            job_loop: None,
+            events_thread: Some(engine.events.start(listeners, &poison)?),
+            spill,
+            spill_thread: None,
+            sources_left: sources.iter().filter(|source| source.ends() == When::Eof).count(),
+            ended: false,
+            output_closed: false,
+            inspector: None,
+            schedule: None,
+            _lease: lease,
+            journal: None,
+            keeps: config.state_dir.is_some(),
+            sinks: graph.sinks(),
+            clock: Arc::clone(&clock),
+        };
+        let policy = lost::Policy::of(&config, limits);
+        let told = Told { config: &config, clock: &clock, events: &engine.events, policy };
+        let streams =
+            Streams { graph: &graph, sources: &sources, source_names: setup.source_names };
+        let recovery = recover::open(setup.storage, streams, told, &poison)?;
+        let identity = match &recovery {
+            Some(recovery) => recovery.journal.identity(),
+            None => recover::without_state(&config.name, &graph, &engine.events)?,
+        };
+        engine.log = recovery.as_ref().map(Recovery::log);
+        running.journal = recovery.as_ref().map(|recovery| Arc::clone(&recovery.journal));
+        let schedule = recover::schedule(clock.as_ref(), config.batch_interval, recovery.as_ref());
+        running.schedule = config.trigger.is_none().then_some(schedule);
+        running.start_spill(&store, &engine)?;
+        let direct = running.start_sources(sources, (&engine, recovery.as_ref()), &store)?;
+        for receiver in &running.receivers {
+            graph.count_repeats(receiver.number(), receiver.counters());
+        }
+        let history = Arc::new(History::default());
+        running.inspector =
+            Some(running.inspect(&config, &engine, (Arc::clone(&history), Arc::clone(&graph))));
+        let parts = Parts {
+            clock: Arc::clone(&clock),
+            graph,
+            workers,
+            store,
+            tracker,
+            pool: engine.pool,
+            cutters: running.cutters(),
+            direct,
+            steered: running.receivers.iter().filter_map(|receiver| receiver.steered()).collect(),
+            arrivals: engine.arrivals,
+            dead_letters: dead_letters(&config, &engine.events),
+            recovery,
+            identity,
+            times: Arc::clone(&engine.times),
+            history,
+            events: engine.events,
+            tell: Arc::new(poster(&control, Control::Told)),
+            tell_batches: setup.tell_batches,
+        };
+        let options = job_options(&config, schedule, limits);
+        running.job_loop = Some(scheduler.start(options, parts, &poison)?);
+        Ok(running)
+    }
+
+    /// Starts the thread `spill`, if blocks may leave memory.
+    fn start_spill(&mut self, store: &Arc<BlockManager>, engine: &Engine) -> Result<()> {
+        if let Some(spill) = &self.spill {
+            let log = self.journal.as_ref().map(|journal| journal.blocks());
+            let told = (&engine.events, &engine.poison);
+            let thread = spill.start(store, log, &self.clock, told)?;
+            self.spill_thread = Some(thread);
+        }
+        Ok(())
+    }
+
+    fn inspect(
+        &self,
+        config: &Resolved,
+        engine: &Engine,
+        (history, graph): (Arc<History>, Arc<Graph>),
+    ) -> Inspector {
+        let received = |receiver: &dyn ActiveReceiver| Received {
+            number: receiver.number(),
+            source: receiver.source().to_owned(),
+            io_model: receiver.io_model(),
+            local: receiver.local_addrs().to_vec(),
+            counters: Arc::clone(receiver.counters()),
+            limiter: receiver.limiter().cloned(),
+            cutter: Some(receiver.cutter()),
+        };
+        let direct = |(number, source, counters): &(u32, String, Arc<ReceiverCounters>)| Received {
+            number: *number,
+            source: source.clone(),
+            io_model: None,
+            local: Vec::new(),
+            counters: Arc::clone(counters),
+            limiter: None,
+            cutter: None,
+        };
+        let receivers = self.receivers.iter().map(|receiver| received(&**receiver));
+        let mut receivers: Vec<Received> =
+            receivers.chain(self.direct.iter().map(direct)).collect();
+        receivers.sort_by_key(|receiver| receiver.number);
+        Inspector(Arc::new(Inspected {
+            config: config.clone(),
+            clock: Arc::clone(&self.clock),
+            started: self.started,
+            started_at: self.clock.wall_time(),
+            scheduler: self.scheduler.clone(),
+            account: Arc::clone(&engine.account),
+            pool: Arc::clone(&engine.pool),
+            unfinished: Arc::clone(&engine.unfinished),
+            graph,
+            spill: self.spill.clone(),
+            events: engine.events.clone(),
+            times: Arc::clone(&engine.times),
+            history,
+            receivers,
+            stopping: AtomicBool::new(false),
+            reloads: Reloads::default(),
+            journal: self.journal.as_ref().map(|journal| journal.watch()),
+        }))
+    }
+
+    fn start_receivers(
+        &mut self,
+        sources: Vec<Start>,
+        engine: &Engine,
+        stored: Arc<Stored>,
+    ) -> Result<()> {
+        for source in sources {
+            let ends = poster(&self.control, Control::SourceEnded);
+            let on_end = Arc::new(move |_number, error| ends(error));
+            let target = Arc::clone(&stored);
+            self.receivers.push(match source {
+                Start::Socket(options) => {
+                    Box::new(SocketReceiver::start(options, engine, target, on_end)?)
+                }
+                Start::Receiver(options) => {
+                    Box::new(CustomReceiver::start(options, engine, target, on_end)?)
+                }
+                Start::Direct(_) => unreachable!("they have no receiver and were started before"),
+            });
+        }
+        Ok(())
+    }
+
+    /// Gets the direct sources ready, then starts the receivers.
+    fn start_sources(
+        &mut self,
+        sources: Vec<Start>,
+        (engine, recovery): (&Engine, Option<&Recovery>),
+        store: &Arc<BlockManager>,
+    ) -> Result<Vec<Direct>> {
+        let (direct, mut received): (Vec<Start>, Vec<Start>) =
+            sources.into_iter().partition(|source| source.is_direct());
+        let stored = Stored {
+            store: Arc::clone(store),
+            tracker: Arc::clone(&self.tracker),
+            clock: Arc::clone(&self.clock),
+            scheduler: self.scheduler.clone(),
+        };
+        if let Some(recovery) = recovery {
+            let records = recover::restore(recovery, self.block_bytes_max, &stored)?;
+            engine.arrivals.iter().for_each(|arrivals| arrivals.add(records));
+        }
+        let direct = self.start_direct(direct, engine, recovery)?;
+        connections::fit(&mut received, self.outputs, &engine.events);
+        self.start_receivers(received, engine, Arc::new(stored))?;
+        Ok(direct)
+    }
+
+    /// Gets the direct sources ready.
+    fn start_direct(
+        &mut self,
+        sources: Vec<Start>,
+        engine: &Engine,
+        recovery: Option<&Recovery>,
+    ) -> Result<Vec<Direct>> {
+        let mut started = Vec::new();
+        for source in sources {
+            let Start::Direct(options) = source else {
+                unreachable!("the others have receivers");
+            };
+            let start = options.direct_start(&engine.events, &engine.clock);
+            let found = recovery.map(|recovery| (&recovery.found, recovery.lost.given_up));
+            recover::start_direct(&options, &start, found)?;
+            let (DirectOptions { name, number, source, .. }, counters) = (options, start.counters);
+            // It is always there to be asked.
+            counters.open.add(1);
+            self.direct.push((number, name.clone(), Arc::clone(&counters)));
+            let ends = poster(&self.control, Control::SourceEnded);
+            let lost = recovery.iter().flat_map(|recovery| &recovery.lost.bytes);
+            for (_, bytes, processed) in lost.filter(|(of, ..)| *of == number) {
+                count_lost(&counters, *bytes, *processed);
+            }
+            let reader = Reader { number, name: name.into(), source, counters };
+            let mut direct =
+                Direct::new(reader, engine.events.clone(), Box::new(move || ends(None)));
+            direct.end_if_last();
+            started.push(direct);
+        }
+        Ok(started)
+    }
+}
+
+/// A poison whose reason is told upward.
+fn poison_that_tells(control: &Mailbox<Control>) -> Poison {
+    let poison = Poison::new();
+    let poisoned = poster(control, Control::Poisoned);
+    poison.on_set(move |reason| poisoned(reason.to_owned()));
+    poison
+}
+
+/// What the receivers share.
+fn engine(
+    config: &Resolved,
+    clock: &Arc<dyn Clock>,
+    poison: &Poison,
+    (scheduler, sources): (&Scheduler, &[Start]),
+) -> Engine {
+    let store_bytes_max = usize::try_from(config.store_bytes_max).unwrap_or(usize::MAX);
+    let (account, events) =
+        (Account::new(store_bytes_max), EventBus::with_clock(Arc::clone(clock)));
+    Engine {
+        clock: Arc::clone(clock),
+        poison: poison.clone(),
+        pool: Pool::new(Arc::clone(&account)),
+        unfinished: unfinished(config, sources, &account, &events),
+        account,
+        events,
+        times: EngineTimes::new(),
+        arrivals: config.trigger.map(|trigger| arrivals(trigger, scheduler)),
+        log: None,
+    }
+}
+
+/// The unfinished records of all sockets, with room for one of the longest kind at least.
+fn unfinished(
+    config: &Resolved,
+    sources: &[Start],
+    account: &Arc<Account>,
+    events: &EventBus,
+) -> Arc<Unfinished> {
+    let sockets = || sources.iter().filter_map(Start::socket);
+    let longest = sockets().map(|socket| socket.record_bytes_max).max().unwrap_or(0);
+    let of = UnfinishedOf {
+        record_bytes_max: longest,
+        connections_max: sockets().map(|socket| socket.connections_max).sum(),
+    };
+    let bytes_max = usize::try_from(config.unfinished_bytes_max).unwrap_or(usize::MAX);
+    Unfinished::new(bytes_max.max(longest), of, account, events)
+}
+
+/// Where blocks go when memory runs short, if there is a log or the configuration names a place.
+fn spill(config: &Resolved, account: &Arc<Account>) -> Result<Option<Arc<Spill>>> {
+    let Some(spill) = &config.spill else { return Ok(None) };
+    let directory = spill.directory.join(places::spill_name(config));
+    let files = Some(SpillFiles {
+        storage: Arc::new(Directory::open(&directory)?),
+        directory: Some(directory),
+        bytes_max: spill.bytes_max,
+    });
+    Spill::open(SpillOptions { files, account: Arc::clone(account) }).map(Some)
+}
+
+fn job_options(config: &Resolved, schedule: Schedule, limits: RunLimits) -> Options {
+    let half = config.batch_interval.as_duration() / 2;
+    let batches = match config.trigger {
+        Some(trigger) => Batches::OnRecords(trigger),
+        None => Batches::Every(schedule, config.catch_up),
+    };
+    Options {
+        batches,
+        timer: config.batch_timer,
+        interval: config.batch_interval.as_duration(),
+        allocate_wait: half.min(Duration::from_millis(100)),
+        concurrent_jobs: config.concurrent_jobs,
+        retries: Retries { failures: config.on_failure.retries, away: config.sink_retry },
+        batches_max: limits.batches,
+        skip_empty: config.skip_empty,
+        kept: KeptBound { memory_bytes: config.memory_bytes, bytes_max: config.kept_bytes_max },
+    }
+}
+
+/// Counts records for the trigger and tells the job loop; a full mailbox wakes it as well.
+fn arrivals(trigger: Trigger, scheduler: &Scheduler) -> Arc<Arrivals> {
+    let scheduler = scheduler.clone();
+    Arc::new(Arrivals::new(trigger.records, move || scheduler.nudge(Message::Enough)))
+}
+
+/// Where dead letters go, if batches become some; what an earlier run left there unfinished is told.
+fn dead_letters(config: &Resolved, events: &EventBus) -> Option<Arc<dyn DeadLetters>> {
+    let letters: Arc<dyn DeadLetters> = match config.on_failure.then {
+        Then::Stop => return None,
+        Then::DeadLetter => Arc::new(DeadLetterFiles::new(&config.dead_letter_directory)),
+    };
+    for (file, bytes) in letters.unfinished(&config.name) {
+        events.post(Event::DeadLetterUnfinished { file, bytes });
+    }
+    Some(letters)
+}
+
+/// A closure that posts to the control mailbox. It never waits: a full mailbox holds a reason to end already.
+fn poster<T, W>(control: &Mailbox<Control>, wrap: W) -> impl Fn(T) + Send + Sync + use<T, W>
+where
+    W: Fn(T) -> Control + Send + Sync,
+{
+    let control = control.clone();
+    move |value| {
+        let _ = control.try_send(wrap(value));
+    }
+}

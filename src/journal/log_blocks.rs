@@ -1,0 +1,118 @@
+//! Blocks whose records are in the log: the log is the store of durable blocks. Read back on the workers, chunk by chunk.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+
+use super::{ChunkRange, Entry, Journal, LoggedChunk, Shared, decode};
+use crate::blocks::manager::{Durable, StoredBlock, Stowed};
+use crate::blocks::{Block, BlockId};
+use crate::error::{Error, Result};
+use crate::sync::Arc;
+
+/// Segments that a backlog leaves free: for plans, commits and checkpoints, without which nothing would be released.
+const FREE_SEGMENTS: u64 = 4;
+
+/// The records of a block, in the log.
+struct Logged {
+    shared: Arc<Shared>,
+    /// Where its chunks lie, in order.
+    chunks: Vec<LoggedChunk>,
+}
+
+impl fmt::Debug for Logged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Logged").field("chunks", &self.chunks).finish_non_exhaustive()
+    }
+}
+
+impl Stowed for Logged {
+    fn for_each_range(&self, each: &mut dyn FnMut(&[u8])) -> Result<()> {
+        for chunk in &self.chunks {
+            let record = self.shared.log.read(chunk.at)?;
+            let Entry::Chunk(_, bytes) = decode(chunk.at, &record)? else {
+                let at = chunk.at;
+                return Err(Error::Failed(format!("the record at {at} of the log is no chunk")));
+            };
+            each(bytes);
+        }
+        Ok(())
+    }
+}
+
+/// The blocks of this run, found in the log. It does not hold the journal, whose lock ends with the engine.
+struct LoggedBlocks {
+    shared: Arc<Shared>,
+    /// Of each source of the program its number in the log.
+    numbers: Vec<u32>,
+}
+
+impl fmt::Debug for LoggedBlocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoggedBlocks").finish_non_exhaustive()
+    }
+}
+
+impl Durable for LoggedBlocks {
+    fn name(&self) -> String {
+        format!("the log in {}", self.shared.log.name())
+    }
+
+    fn has_room(&self, bytes: u64) -> io::Result<()> {
+        let needed = bytes.saturating_add(FREE_SEGMENTS * self.shared.segment_bytes);
+        match self.shared.log.volume()?.free {
+            room if room >= needed => Ok(()),
+            room => Err(io::Error::new(
+                ErrorKind::StorageFull,
+                format!("{room} bytes are free, {needed} are left for what ends the batches"),
+            )),
+        }
+    }
+
+    fn find(&self, block: &Block) -> Option<(Arc<dyn Stowed>, usize)> {
+        let number = *self.numbers.get(usize::try_from(block.id().source).ok()?)?;
+        let range = block.chunks();
+        let live = self.shared.live.lock();
+        let found = range.clone().map(|chunk| live.chunks.get(&(number, chunk)).copied());
+        // None of a block that was released meanwhile and is covered.
+        let chunks: Vec<LoggedChunk> = found.collect::<Option<_>>()?;
+        drop(live);
+        let longest = chunks.iter().map(|chunk| chunk.bytes).max()?;
+        let logged = Logged { shared: Arc::clone(&self.shared), chunks };
+        Some((Arc::new(logged), usize::try_from(longest).ok()?))
+    }
+}
+
+impl Journal {
+    /// Where the blocks of this run are while their batches are not committed.
+    pub(crate) fn blocks(&self) -> Arc<dyn Durable> {
+        Arc::new(LoggedBlocks { shared: Arc::clone(&self.shared), numbers: self.numbers.clone() })
+    }
+
+    /// A block of a source of the program, made of chunks that are in the log.
+    ///
+    /// # Errors
+    /// If one of them is not in the log, or there are none.
+    pub(crate) fn block(&self, source: u32, chunks: ChunkRange) -> Result<Arc<StoredBlock>> {
+        let number = self.number_of(source);
+        let live = self.shared.live.lock();
+        let find = |chunk| {
+            live.chunks.get(&(number, chunk)).copied().ok_or_else(|| {
+                Error::Failed(format!("chunk {chunk} of source {number} is not in the log"))
+            })
+        };
+        let found: Vec<LoggedChunk> = chunks.clone().map(find).collect::<Result<_>>()?;
+        drop(live);
+        let id = BlockId { source, number: chunks.start };
+        let framing = found.first().map(|chunk| chunk.framing);
+        let framing = framing.ok_or_else(|| Error::Failed(format!("block {id} has no chunks")))?;
+        let records = found.iter().map(|chunk| chunk.records).sum();
+        let bytes = found.iter().map(|chunk| chunk.bytes).sum();
+        let logged = Logged { shared: Arc::clone(&self.shared), chunks: found };
+        Ok(StoredBlock::elsewhere((id, framing), (records, bytes), chunks, Arc::new(logged)))
+    }
+
+    /// What the close found touched and wrote anew, in words; once.
+    pub(crate) fn take_mended(&self) -> Option<String> {
+        self.shared.log.take_mended()
+    }
+}

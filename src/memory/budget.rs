@@ -1,0 +1,419 @@
+//! Pooled receive buffers, frozen byte ranges, and the account that bounds them.
+//!
+//! ```text
+//!  pool ──lease──▶ Buffer (an io thread reads into it) ──freeze(len)──▶ Bytes (blocks, tasks, log share it)
+//!    ▲                                                                    │ last handle dropped
+//!    └────────────────────────────────────────────────────────────────────┘
+//! ```
+//! What batches make uses the same buffers, so memory that the one needs no more is the other's.
+//! A buffer is initialised once and never again, so a read costs one copy, kernel to buffer. The account counts whole
+//! buffers, once each, from freeze to the last drop; what was copied together from small reads is counted by length.
+//! Any thread may drop a range. Nothing here knows who fills or reads a buffer.
+
+use std::fmt;
+
+pub use crate::memory::buffer_pool::{BUFFER_BYTES, Buffer, Pool};
+use crate::sync::planted::{Planted, planted};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering};
+
+type Waker = Box<dyn Fn() + Send + Sync>;
+
+/// How many bytes are held between the sockets and the end of their batch, against `store_bytes_max`.
+///
+/// A reader that finds the account full is marked and woken once enough was released. The order that makes this safe:
+/// the reader sets `starved`, then looks at `used` again; a release lowers `used`, then looks at `starved`. With
+/// sequentially consistent accesses one of the two sees the other.
+///
+/// What batches make of the input, their results, is counted with it and never held up: the batch that makes it is what
+/// frees memory. Readers and the spill keep room for what is expected of it.
+pub struct Account {
+    used: AtomicUsize,
+    /// The part of `used` that is results.
+    results: AtomicUsize,
+    /// The most results since somebody asked.
+    results_peak: AtomicUsize,
+    /// Results that lie in blocks, since somebody asked.
+    spared: AtomicUsize,
+    /// So many results are expected; what of them is not there yet is not for readers.
+    expected: AtomicUsize,
+    /// Bytes of unfinished records, which are not part of `used`; readers leave room for them.
+    unfinished: AtomicUsize,
+    max: usize,
+    starved: AtomicBool,
+    wakers: Mutex<Vec<Waker>>,
+    on_pressure: Mutex<Vec<Waker>>,
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account")
+            .field("used", &self.used())
+            .field("results", &self.results())
+            .field("max", &self.max)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Account {
+    /// An account for at most `max` bytes.
+    pub fn new(max: usize) -> Arc<Self> {
+        Arc::new(Account {
+            used: AtomicUsize::new(0),
+            results: AtomicUsize::new(0),
+            results_peak: AtomicUsize::new(0),
+            spared: AtomicUsize::new(0),
+            expected: AtomicUsize::new(0),
+            unfinished: AtomicUsize::new(0),
+            max,
+            starved: AtomicBool::new(false),
+            wakers: Mutex::default(),
+            on_pressure: Mutex::default(),
+        })
+    }
+
+    /// Bytes held now.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::SeqCst)
+    }
+
+    /// How many of the bytes held now are results of unfinished batches: an estimate.
+    pub fn results(&self) -> usize {
+        self.results.load(Ordering::SeqCst)
+    }
+
+    /// How many bytes of results are expected of the next batch: readers leave room for what of them is not there yet.
+    pub fn expected(&self) -> usize {
+        self.expected.load(Ordering::SeqCst)
+    }
+
+    /// The most results that there were at once since this was asked for the last time, with those that were spared.
+    pub fn take_results_peak(&self) -> u64 {
+        let peak = self.results_peak.swap(self.results(), Ordering::SeqCst);
+        peak.saturating_add(self.spared.swap(0, Ordering::SeqCst)) as u64
+    }
+
+    /// Results of so many bytes need no memory, because they lie in blocks. They will the next time, if those have left
+    /// memory by then.
+    pub fn spare(&self, bytes: usize) {
+        if !self.on_pressure.lock().is_empty() {
+            self.spared.fetch_add(bytes, Ordering::SeqCst);
+        }
+    }
+
+    /// From now on readers leave room for so many bytes of results.
+    pub fn expect_results(&self, bytes: u64) {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        if self.expected.swap(bytes, Ordering::SeqCst) != bytes {
+            self.wake_readers();
+            self.wake_pressed();
+        }
+    }
+
+    /// The bytes that may be held now: the bound less the results that are expected and not there yet, and less the
+    /// unfinished records. Those never take more than half of it: they end only if their connections are read.
+    fn room(&self) -> usize {
+        let missing = self.expected().saturating_sub(self.results());
+        let open = self.max.saturating_sub(missing);
+        open - self.unfinished().min(open / 2)
+    }
+
+    /// Bytes of records that have begun and not ended; not part of [`used`](Account::used).
+    pub fn unfinished(&self) -> usize {
+        self.unfinished.load(Ordering::SeqCst)
+    }
+
+    /// Unfinished records took so many bytes and take so many now.
+    pub fn change_unfinished(&self, before: usize, after: usize) {
+        if after > before {
+            self.unfinished.fetch_add(after - before, Ordering::SeqCst);
+            self.wake_pressed();
+        } else if after < before {
+            self.unfinished.fetch_sub(before - after, Ordering::SeqCst);
+            self.wake_readers();
+        }
+    }
+
+    /// How many bytes are to leave memory when it runs short: down to three quarters, where held readers have been woken
+    /// for long.
+    pub fn excess(&self) -> usize {
+        let (used, room) = (self.used(), self.room());
+        used.saturating_sub(room - room / 4)
+    }
+
+    /// The bound, in bytes.
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
+    /// Calls `wake` whenever a reader was held and enough was released; it must only post.
+    pub fn on_room(&self, wake: impl Fn() + Send + Sync + 'static) {
+        self.wakers.lock().push(Box::new(wake));
+    }
+
+    /// Calls `wake` whenever results or unfinished records come in and less than an eighth is left; it must only post.
+    pub fn on_pressure(&self, wake: impl Fn() + Send + Sync + 'static) {
+        self.on_pressure.lock().push(Box::new(wake));
+    }
+
+    /// Less than an eighth is left: enough for readers to go on while something leaves memory.
+    pub fn is_pressed(&self) -> bool {
+        // `used` first: results are taken off it last, and who does that looks again.
+        let (used, room) = (self.used(), self.room());
+        used > room - room / 8
+    }
+
+    /// Whether there is no room, for those who only look.
+    pub fn is_full(&self) -> bool {
+        let (used, room) = (self.used(), self.room());
+        used >= room
+    }
+
+    /// Whether more may be read; if not, the wakers are called once there is room.
+    pub fn has_room(&self) -> bool {
+        if !self.is_full() {
+            return true;
+        }
+        self.starved.store(true, Ordering::SeqCst);
+        !self.is_full() && !planted(Planted::AccountSkipsRecheck)
+    }
+
+    /// Counts `bytes` until the charge is dropped.
+    pub fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
+        self.used.fetch_add(bytes, Ordering::SeqCst);
+        Charge { account: Arc::clone(self), bytes }
+    }
+
+    /// Counts results, none at first, until it is dropped.
+    pub fn results_charge(self: &Arc<Self>) -> ResultsCharge {
+        ResultsCharge { account: Arc::clone(self), bytes: AtomicUsize::new(0) }
+    }
+
+    fn release(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::SeqCst);
+        self.wake_readers();
+    }
+
+    /// Wakes readers that were held, if there is room now.
+    fn wake_readers(&self) {
+        // Waking at seven eighths keeps a full store from waking its readers for every buffer that comes back.
+        if self.starved.load(Ordering::SeqCst)
+            && !self.is_pressed()
+            && self.starved.swap(false, Ordering::SeqCst)
+        {
+            for wake in self.wakers.lock().iter() {
+                wake();
+            }
+        }
+    }
+
+    fn wake_pressed(&self) {
+        if self.is_pressed() {
+            self.on_pressure.lock().iter().for_each(|wake| wake());
+        }
+    }
+}
+
+/// Bytes counted by an [`Account`] until this is dropped.
+#[derive(Debug)]
+pub struct Charge {
+    account: Arc<Account>,
+    bytes: usize,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.account.release(self.bytes);
+    }
+}
+
+/// Results counted by an [`Account`] until this is dropped. They are an estimate, and they are never waited for.
+#[derive(Debug)]
+pub struct ResultsCharge {
+    account: Arc<Account>,
+    bytes: AtomicUsize,
+}
+
+impl ResultsCharge {
+    /// Counts so many bytes more.
+    pub fn add(&self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        let account = &self.account;
+        self.bytes.fetch_add(bytes, Ordering::SeqCst);
+        let results = account.results.fetch_add(bytes, Ordering::SeqCst) + bytes;
+        account.results_peak.fetch_max(results, Ordering::SeqCst);
+        account.used.fetch_add(bytes, Ordering::SeqCst);
+        account.wake_pressed();
+    }
+
+    /// Counts nothing any more: what there is belongs to no batch from now on. Returns how much that is.
+    pub fn clear(&self) -> usize {
+        let bytes = self.bytes.swap(0, Ordering::SeqCst);
+        if bytes > 0 {
+            self.account.results.fetch_sub(bytes, Ordering::SeqCst);
+            self.account.release(bytes);
+        }
+        bytes
+    }
+}
+
+impl Drop for ResultsCharge {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_held_reader_is_woken_once_there_is_room() {
+        let account = Account::new(1_000);
+        let woken = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&woken);
+        account.on_room(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        let charges: Vec<Charge> = (0..10).map(|_| account.charge(100)).collect();
+        assert!(!account.has_room());
+        drop(charges);
+        assert_eq!(woken.load(Ordering::SeqCst), 1);
+        assert!(account.has_room());
+    }
+
+    #[test]
+    fn results_are_counted_never_held_up_and_told_of_when_memory_runs_short() {
+        let (account, woken) = (Account::new(1_000), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&woken);
+        account.on_pressure(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        let results = account.results_charge();
+        let check = |used: usize, pressures: usize| {
+            assert_eq!((account.used(), account.results()), (used, used));
+            assert_eq!(woken.load(Ordering::SeqCst), pressures);
+        };
+        results.add(800);
+        check(800, 0);
+        results.add(100);
+        check(900, 1);
+        results.add(0);
+        results.add(600);
+        check(1_500, 2);
+        assert!(!account.has_room());
+        results.clear();
+        check(0, 2);
+        assert!(account.has_room());
+        results.add(5);
+        drop(results);
+        check(0, 2);
+    }
+
+    #[test]
+    fn unfinished_records_may_make_memory_short() {
+        let (account, woken) = (Account::new(1_000), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&woken);
+        account.on_pressure(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        let _blocks = account.charge(600);
+        account.change_unfinished(0, 300);
+        assert_eq!((woken.load(Ordering::SeqCst), account.is_full()), (0, false));
+        account.change_unfinished(300, 400);
+        assert_eq!((woken.load(Ordering::SeqCst), account.is_full()), (1, true));
+    }
+
+    #[test]
+    fn readers_leave_room_for_results_that_are_expected() {
+        let (account, woken) = (Account::new(1_000), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&woken);
+        account.on_room(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        account.expect_results(500);
+        let (input, results) = (account.charge(450), account.results_charge());
+        assert!(account.has_room() && account.is_pressed());
+        let more = account.charge(50);
+        assert!(!account.has_room());
+        results.add(300);
+        assert_eq!((account.room(), account.used(), account.has_room()), (800, 800, false));
+        results.add(300);
+        assert_eq!((account.room(), account.used(), account.has_room()), (1_000, 1_100, false));
+        results.clear();
+        account.spare(1);
+        account.on_pressure(|| ());
+        account.spare(20);
+        assert_eq!(
+            (account.take_results_peak(), account.take_results_peak(), account.has_room()),
+            (620, 0, false)
+        );
+        drop(more);
+        assert_eq!(woken.load(Ordering::SeqCst), 0, "not before seven eighths");
+        account.expect_results(0);
+        assert_eq!(woken.load(Ordering::SeqCst), 1);
+        assert!(account.has_room());
+        drop(input);
+    }
+
+    #[test]
+    fn readers_leave_room_for_unfinished_records_and_are_woken_when_those_end() {
+        let (account, woken) = (Account::new(1_000), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&woken);
+        account.on_room(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        account.change_unfinished(0, 250);
+        let input = account.charge(750);
+        assert_eq!((account.room(), account.has_room(), account.used()), (750, false, 750));
+        account.change_unfinished(250, 250);
+        assert_eq!(woken.load(Ordering::SeqCst), 0);
+        account.change_unfinished(250, 0);
+        assert_eq!((woken.load(Ordering::SeqCst), account.has_room()), (1, true));
+        drop(input);
+        // However many there are, something can be read: without that they never end.
+        account.change_unfinished(0, 5_000);
+        assert_eq!((account.room(), account.has_room(), account.unfinished()), (500, true, 5_000));
+        account.expect_results(900);
+        assert_eq!((account.room(), account.has_room()), (50, true));
+    }
+}
+
+#[cfg(all(test, tidemill_model))]
+mod model {
+    use super::*;
+    use crate::sync::explore::{check, thread};
+    use crate::sync::{Mailbox, Signal};
+
+    const READERS: usize = 2;
+    const READS: usize = 3;
+
+    /// Two readers charge half the account at each read, as far as it has room; another thread releases.
+    #[test]
+    fn every_reader_that_found_the_account_full_is_woken() {
+        check(2_000, &[Planted::AccountSkipsRecheck], || {
+            let (account, held) = (Account::new(8), Mailbox::new(READERS * READS));
+            let readers = [(); READERS].map(|()| {
+                let (account, held, woken) = (account.clone(), held.clone(), Signal::new());
+                let raise = woken.clone();
+                account.on_room(move || raise.raise());
+                thread("reader", move || {
+                    for _ in 0..READS {
+                        while !account.has_room() {
+                            woken.wait();
+                        }
+                        held.send(account.charge(4)).expect("open");
+                    }
+                })
+            });
+            for _ in 0..READERS * READS {
+                let charge = held.recv();
+                assert!(account.used() <= 8 + 4, "one read of the other reader beyond the bound");
+                drop(charge);
+            }
+            drop(readers);
+            assert_eq!(account.used(), 0);
+        });
+    }
+}

@@ -1,0 +1,73 @@
+//! Sinks that are away: the condition of each, from the first attempt that finds it so to the first that does not, and what sinks
+//! tell of what they met. How often a job is tried again meanwhile is decided in [`super::job_set`]. Runs on the thread `job-loop`.
+
+use std::collections::BTreeMap;
+
+use super::JobLoop;
+use super::job_set::JobRef;
+use crate::exec::Away;
+use crate::metrics::{ConditionKind, Conditions, Event};
+use crate::sink::SharedSink;
+use crate::stream::Output;
+use crate::sync::Arc;
+use crate::time::Moment;
+
+/// See the module.
+pub(super) struct AwaySinks {
+    all: Vec<SharedSink>,
+    /// Of each output whose last attempt found a sink away, what that is called.
+    away: BTreeMap<usize, String>,
+}
+
+impl AwaySinks {
+    /// These sinks, which are watched from here on; one without a name is told of by its job's.
+    pub(super) fn new(
+        all: Vec<SharedSink>,
+        outputs: &[Arc<Output>],
+        conditions: &Conditions,
+    ) -> Self {
+        for sink in &all {
+            let is_to = |output: &&Arc<Output>| output.sinks().iter().any(|it| it.is_same(sink));
+            let job = outputs.iter().find(is_to).map_or("output", |output| output.name());
+            sink.watch_calls(conditions, job);
+        }
+        AwaySinks { all, away: BTreeMap::new() }
+    }
+}
+
+impl JobLoop {
+    /// When jobs may start that wait for room or for a sink.
+    pub(super) fn jobs_at(&self) -> Option<Moment> {
+        self.room_at.or_else(|| self.jobs.pauses_until())
+    }
+
+    /// An attempt found a sink away, or found none away.
+    pub(super) fn tell_away(&mut self, job: JobRef, away: Option<Away>) {
+        let (events, now) = (&self.parts.events, self.parts.clock.now());
+        let conditions = events.conditions();
+        let before = self.away.away.remove(&job.output);
+        if let Some(Away { sink, cause, needs }) = away {
+            let name = || self.outputs.get(job.output).map_or("", |output| output.name());
+            let subject = if sink.is_empty() { name().to_owned() } else { sink };
+            let left = self.jobs.patience(job.time, now);
+            let waits = match left.is_zero() {
+                true => String::new(),
+                false => format!(" waits for it, {left:.0?} more at most"),
+            };
+            let text = format!("batch {}{waits}: {cause}", job.time);
+            conditions.begin(ConditionKind::SinkAway, &subject, text, needs);
+            self.away.away.insert(job.output, subject);
+        }
+        if let Some(before) = before
+            && self.away.away.values().all(|subject| *subject != before)
+        {
+            conditions.end(ConditionKind::SinkAway, &before);
+        }
+        for sink in &self.away.all {
+            let name = sink.name().unwrap_or_default();
+            for text in sink.take_notes() {
+                events.post(Event::SinkWarning { sink: name.to_owned(), text });
+            }
+        }
+    }
+}

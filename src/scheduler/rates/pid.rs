@@ -1,0 +1,162 @@
+//! The rate estimator: a PID controller that follows what batches can process. Pure; asked after each batch, and when one
+//! is overdue.
+//!
+//! `rate = clamp(latest − P·(latest − processed/s) − I·(scheduling delay × processed/s ÷ batch interval) − D·Δerror/Δt)`
+
+use std::time::Duration;
+
+use crate::time::Moment;
+
+/// How strongly the rate follows the difference to what was processed.
+const PROPORTIONAL: f64 = 1.0;
+/// How strongly it makes up for what waits.
+const INTEGRAL: f64 = 0.2;
+/// How strongly it follows the change of the difference.
+const DERIVATIVE: f64 = 0.0;
+
+/// What a batch tells of a receiver.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    /// When the batch was done.
+    pub(crate) at: Moment,
+    /// The receivers' records in it.
+    pub(crate) records: u64,
+    /// From the start of its first job to its end.
+    pub(crate) processing: Duration,
+    /// The scheduling delay: of the newest batch, as far as that is known.
+    pub(crate) delay: Duration,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct RateEstimator {
+    interval: Duration,
+    min: u64,
+    max: u64,
+    latest: Option<Latest>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Latest {
+    at: Moment,
+    rate: f64,
+    error: f64,
+}
+
+impl RateEstimator {
+    /// For batches of this interval and rates within these bounds, in records per second.
+    pub(crate) fn new(interval: Duration, min: u64, max: u64) -> Self {
+        RateEstimator { interval, min, max: max.max(min), latest: None }
+    }
+
+    /// Other bounds from here on.
+    pub(crate) fn set_bounds(&mut self, (min, max): (u64, u64)) {
+        (self.min, self.max) = (min, max.max(min));
+    }
+
+    /// The rate after a batch that still runs, of which `sample.processing` is the time so far; none unless that is lower
+    /// than the rate in force.
+    pub(crate) fn lower(&mut self, sample: Sample, in_force: u64) -> Option<u64> {
+        let before = self.latest;
+        let rate = self.update(sample)?;
+        if rate < in_force {
+            return Some(rate);
+        }
+        self.latest = before;
+        None
+    }
+
+    /// The rate after one more batch; none after the first one, which sets the base, and after one that tells nothing.
+    pub(crate) fn update(&mut self, sample: Sample) -> Option<u64> {
+        let Sample { at, records, processing, delay } = sample;
+        if records == 0 || processing.is_zero() {
+            return None;
+        }
+        let processed = as_f64(records) / processing.as_secs_f64();
+        let Some(latest) = self.latest else {
+            self.latest = Some(Latest { at, rate: processed, error: 0.0 });
+            return None;
+        };
+        let elapsed = at.since(latest.at).as_secs_f64();
+        if elapsed <= 0.0 {
+            return None;
+        }
+        let error = latest.rate - processed;
+        let waiting = delay.as_secs_f64() * processed / self.interval.as_secs_f64();
+        let change = (error - latest.error) / elapsed;
+        let rate = latest.rate - PROPORTIONAL * error - INTEGRAL * waiting - DERIVATIVE * change;
+        let rate = rate.clamp(as_f64(self.min), as_f64(self.max));
+        self.latest = Some(Latest { at, rate, error });
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "clamped to bounds that are u64"
+        )]
+        let rate = rate as u64;
+        Some(rate)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate or a count far below 2^52")]
+fn as_f64(count: u64) -> f64 {
+    count as f64
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Records, processing in ms and delay in ms of a batch, and the rate after it.
+    type Case = ((u64, u64, u64), Option<u64>);
+
+    /// The samples are a second apart.
+    fn check(bounds: (u64, u64), samples: &[Case]) {
+        let mut estimator = RateEstimator::new(SECOND, bounds.0, bounds.1);
+        for (number, ((records, processing, delay), expected)) in samples.iter().enumerate() {
+            let found = estimator.update(Sample {
+                at: Moment::from_nanos((number as u64 + 1) * 1_000_000_000),
+                records: *records,
+                processing: Duration::from_millis(*processing),
+                delay: Duration::from_millis(*delay),
+            });
+            assert_eq!(found, *expected, "sample {number} of {samples:?}");
+        }
+    }
+
+    #[test]
+    fn rates_follow_the_formula() {
+        let free = (100, u64::MAX);
+        // The first sample sets the base; empty and timeless ones are skipped.
+        check(free, &[((1_000, 1_000, 0), None), ((1_000, 1_000, 0), Some(1_000))]);
+        check(
+            free,
+            &[
+                ((0, 1_000, 0), None),
+                ((5, 0, 0), None),
+                ((2_000, 1_000, 0), None),
+                ((500, 1_000, 0), Some(500)),
+            ],
+        );
+        // With P = 1 the rate is what was processed, less a fifth of what waits.
+        check(
+            free,
+            &[
+                ((1_000, 1_000, 0), None),
+                ((3_000, 1_000, 1_000), Some(2_400)),
+                ((3_000, 1_000, 500), Some(2_700)),
+            ],
+        );
+        check(
+            free,
+            &[
+                ((1_000, 1_000, 0), None),
+                ((1_000, 1_000, 9_000), Some(100)),
+                ((1_000, 1_000, 0), Some(1_000)),
+            ],
+        );
+        check((100, 700), &[((1_000, 1_000, 0), None), ((5_000, 1_000, 0), Some(700))]);
+        check((100, 50), &[((1_000, 1_000, 0), None), ((5_000, 1_000, 0), Some(100))]);
+    }
+}

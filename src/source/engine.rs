@@ -1,0 +1,79 @@
+//! What every receiver is started with, sockets and a user's own: the parts of the engine that it uses, when it is over, and how
+//! fast it may be read. It knows no kind of source.
+
+use crate::error::Result;
+use crate::memory::budget::Account;
+use crate::memory::buffer_pool::Pool;
+use crate::metrics::{EngineTimes, EventBus};
+use crate::source::ingest::backlog_trigger::Arrivals;
+use crate::source::ingest::block_cutter::Generator;
+use crate::source::ingest::chunk_log::EngineLog;
+use crate::source::ingest::rate_limit::RateLimiter;
+use crate::source::socket::unfinished::Unfinished;
+use crate::sync::thread::Thread;
+use crate::sync::{Arc, Poison, StopToken};
+use crate::time::{Clock, Moment, join_until};
+
+/// When a source is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// Never by itself: a lost peer is dialled again.
+    Never,
+    /// When every peer has closed: the end of file of `--until-eof`.
+    Eof,
+}
+
+/// How fast a source may be read, in records per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RateOptions {
+    /// The rate at the start.
+    pub(crate) initial: u64,
+    /// The lowest and the highest rate, if it follows what batches can process.
+    pub(crate) follows: Option<(u64, u64)>,
+}
+
+/// What the parts of the engine that a receiver uses are.
+#[derive(Clone)]
+pub(crate) struct Engine {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) poison: Poison,
+    pub(crate) account: Arc<Account>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) events: EventBus,
+    pub(crate) times: Arc<EngineTimes>,
+    /// Counts what can be cut, if batches wait for records.
+    pub(crate) arrivals: Option<Arc<Arrivals>>,
+    /// The unfinished records of all sources.
+    pub(crate) unfinished: Arc<Unfinished>,
+    /// Where what was read becomes durable before it is stored, if it does.
+    pub(crate) log: Option<EngineLog>,
+}
+
+/// Called once when a source is over: its number, and what went wrong if the end was not in order. It only posts.
+pub(crate) type OnEnd = Arc<dyn Fn(u32, Option<String>) + Send + Sync>;
+
+/// Wakes the lanes of a receiver when a full store has room again.
+pub(super) fn wake_on_room(account: &Account, generator: &Arc<Generator>) {
+    let waking = Arc::downgrade(generator);
+    account.on_room(move || {
+        if let Some(generator) = waking.upgrade() {
+            generator.queue().wake();
+        }
+    });
+}
+
+/// Starts the thread that wakes the lanes of the receiver of this number which the rate limit holds.
+pub(super) fn start_limiter(
+    limiter: &Arc<RateLimiter>,
+    (generator, number): (&Arc<Generator>, u32),
+    stop: &StopToken,
+    poison: &Poison,
+) -> Result<Thread> {
+    let (lanes, name) = (Arc::clone(generator), format!("rx{number}-rate"));
+    limiter.start(&name, stop, poison, move || lanes.queue().wake())
+}
+
+/// Joins threads by the deadline; returns which did not end, in words.
+pub(super) fn join_all(threads: Vec<Thread>, clock: &dyn Clock, deadline: Moment) -> Vec<String> {
+    threads.into_iter().filter_map(|thread| join_until(clock, thread, deadline).left()).collect()
+}

@@ -1,0 +1,528 @@
+//! The chunk logger: with a log, what the io threads queued is durable before it is stored. The body of `rxN-push`.
+//!
+//! ```text
+//!  range queue ─look─▶ chunk ─▶ log ─(receipt on wal-sync: acknowledge, in order)─▶ durable ─▶ open block
+//!                                                                  cut: tick, timer ─▶ block ─▶ BlockTarget
+//! ```
+//! A chunk is what was handed over since the logger last looked. It looks when nothing is on its way to the disk, so that
+//! what comes during a sync goes with the next one and an acknowledgement waits for two syncs at most; a full chunk goes
+//! at once. There is no timer and no lock for each range: an io thread that queued a range compares two numbers. What is not
+//! durable counts as queued. A chunk that found no room on the disk is appended again, and until it is durable no other is
+//! made: the queue fills and the sockets are paused. Nothing here knows what a batch is.
+
+#[cfg(all(test, tidemill_model))]
+mod model;
+#[cfg(all(test, not(tidemill_model)))]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::blocks::{Block, BlockId, Range, Receipt};
+use crate::error::Result;
+use crate::framing::Framing;
+use crate::journal::{self, Journal};
+use crate::source::ingest::handover::{BlockTarget, NOTHING_READ, PUSH_RETRY, Push};
+use crate::source::ingest::range_queue::RangeQueue;
+use crate::sync::planted::{Planted, planted};
+use crate::sync::{
+    Arc, AtomicU64, AtomicUsize, Mailbox, Mutex, Ordering, Poison, Signal, StopToken,
+};
+use crate::time::{Clock, Moment, Time};
+use crate::wal::NotLogged;
+
+/// A chunk of so many bytes is full: it goes to the log although another is on its way. Less where segments are small.
+pub(crate) const CHUNK_BYTES_MAX: u64 = if cfg!(tidemill_model) { 3 } else { 4 << 20 };
+
+/// Chunks that are on their way to the log at once, unless a tick wants everything.
+const CHUNKS_MAX: usize = 4;
+
+/// Wait after a chunk that found no room on the disk, before it is appended again.
+const LOG_RETRY: Duration = Duration::from_millis(200);
+
+/// Nobody needs to be woken for what is queued.
+const NEVER: u64 = u64::MAX;
+
+/// Where chunks go to become durable.
+pub(crate) trait ChunkLog: Send + Sync {
+    /// Appends a chunk; `receipt` is told when it is durable. It only posts.
+    ///
+    /// # Errors
+    /// If the log has ended; `receipt` is dropped then.
+    fn append(
+        &self,
+        number: u64,
+        framing: Framing,
+        ranges: &[Range],
+        receipt: journal::Receipt,
+    ) -> Result<()>;
+}
+
+/// The journal, as one source of the program uses it.
+pub(crate) struct SourceLog {
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) source: u32,
+}
+
+impl ChunkLog for SourceLog {
+    fn append(
+        &self,
+        number: u64,
+        framing: Framing,
+        ranges: &[Range],
+        receipt: journal::Receipt,
+    ) -> Result<()> {
+        self.journal.append_chunk(self.source, number, framing, ranges, receipt)
+    }
+}
+
+/// The log, as the receivers of an engine are given it.
+#[derive(Clone)]
+pub(crate) struct EngineLog {
+    pub(crate) journal: Arc<Journal>,
+    /// Of each source the number of its first chunk.
+    pub(crate) next_chunks: Arc<[u64]>,
+    /// A full chunk, in bytes.
+    pub(crate) chunk_bytes_max: u64,
+}
+
+impl EngineLog {
+    /// What the generator of a source logs with.
+    pub(crate) fn of(&self, source: u32) -> ChunkLogOptions {
+        let at = usize::try_from(source).unwrap_or(usize::MAX);
+        let next_chunk = self.next_chunks.get(at).copied().unwrap_or(0);
+        let log = SourceLog { journal: Arc::clone(&self.journal), source };
+        ChunkLogOptions { log: Arc::new(log), next_chunk, chunk_bytes_max: self.chunk_bytes_max }
+    }
+}
+
+/// What a generator logs with.
+#[derive(Clone)]
+pub(crate) struct ChunkLogOptions {
+    pub(crate) log: Arc<dyn ChunkLog>,
+    /// The number of the first chunk.
+    pub(crate) next_chunk: u64,
+    /// A full chunk, in bytes.
+    pub(crate) chunk_bytes_max: u64,
+}
+
+/// What the io threads and the logger share: at how many queued bytes it wants to be woken.
+pub(crate) struct Look(AtomicU64);
+
+impl Look {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Look(AtomicU64::new(NEVER)))
+    }
+
+    /// A range was queued: wakes the logger if it waits for that. Any io thread.
+    ///
+    /// The logger sets what it wants, then looks at the queue again; an io thread queues, then looks at what is wanted.
+    pub(crate) fn queued(&self, queue: &RangeQueue, logger: &Signal) {
+        let wanted = self.0.load(Ordering::SeqCst);
+        if wanted != NEVER
+            && (queue.bytes() >= wanted || is_crowded(queue))
+            && self.0.swap(NEVER, Ordering::SeqCst) != NEVER
+        {
+            logger.raise();
+        }
+    }
+}
+
+fn is_crowded(queue: &RangeQueue) -> bool {
+    queue.len() >= queue.capacity() / 4 * 3
+}
+
+/// A chunk's fate, as its receipt tells it.
+type Outcome = Arc<Mutex<Option<Result<(), NotLogged>>>>;
+
+enum Item {
+    Chunk(Chunk),
+    /// Everything before this is a block of its own; then the tick is told, if it is one.
+    Cut(Option<Time>),
+}
+
+struct Chunk {
+    number: u64,
+    ranges: Vec<Range>,
+    bytes: u64,
+    first_read: Option<Moment>,
+    state: State,
+    /// There was no room for it, once at least.
+    was_refused: bool,
+}
+
+enum State {
+    /// Appended; the receipt follows.
+    Waiting(Outcome),
+    Durable,
+    /// There was no room: to be appended again.
+    Refused,
+}
+
+/// Calls the receipts of chunks once they and all before them are durable.
+#[derive(Default)]
+struct Acknowledger {
+    next: u64,
+    /// Durable before one in front of them was.
+    early: BTreeMap<u64, Vec<Receipt>>,
+}
+
+impl Acknowledger {
+    fn durable(&mut self, number: u64, receipts: Vec<Receipt>) {
+        self.early.insert(number, receipts);
+        while let Some(receipts) = self.early.remove(&self.next) {
+            receipts.iter().for_each(|receipt| receipt.to.acknowledge(receipt.upto));
+            self.next += 1;
+        }
+    }
+}
+
+/// The block that is being filled with durable chunks.
+#[derive(Default)]
+struct Open {
+    ranges: Vec<Range>,
+    bytes: u64,
+    chunks: Option<(u64, u64)>,
+    first_read: Option<Moment>,
+}
+
+/// What the logger shares with its generator.
+pub(crate) struct Shared {
+    pub(crate) source: u32,
+    pub(crate) framing: Framing,
+    pub(crate) block_bytes_max: u64,
+    pub(crate) queue: Arc<RangeQueue>,
+    pub(crate) first_read: Arc<AtomicU64>,
+    pub(crate) pushes: Mailbox<Push>,
+    pub(crate) look: Arc<Look>,
+    /// Not zero while something was taken from the queue and is not stored.
+    pub(crate) in_flight: Arc<AtomicUsize>,
+    pub(crate) stop: StopToken,
+    pub(crate) progress: Signal,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) poison: Poison,
+    pub(crate) target: Arc<dyn BlockTarget>,
+}
+
+/// See the module.
+pub(crate) struct ChunkLogger {
+    shared: Shared,
+    log: Arc<dyn ChunkLog>,
+    next_chunk: u64,
+    chunk_bytes_max: u64,
+    items: VecDeque<Item>,
+    open: Open,
+    acknowledger: Arc<Mutex<Acknowledger>>,
+    /// Bytes that were taken from the queue and are not durable.
+    held: u64,
+    /// Chunks among them that were refused.
+    refused: usize,
+    /// When refused chunks are appended again.
+    retry_at: Option<Moment>,
+    /// The log has ended: what comes is let go, so that the io threads can end. The engine is poisoned.
+    ended: bool,
+    /// The last cut was made.
+    closed: bool,
+}
+
+impl ChunkLogger {
+    pub(crate) fn new(shared: Shared, options: ChunkLogOptions) -> Self {
+        let acknowledger = Acknowledger { next: options.next_chunk, ..Acknowledger::default() };
+        ChunkLogger {
+            shared,
+            log: options.log,
+            next_chunk: options.next_chunk,
+            chunk_bytes_max: options.chunk_bytes_max,
+            items: VecDeque::new(),
+            open: Open::default(),
+            acknowledger: Arc::new(Mutex::new(acknowledger)),
+            held: 0,
+            refused: 0,
+            retry_at: None,
+            ended: false,
+            closed: false,
+        }
+    }
+
+    pub(crate) fn run(mut self) {
+        self.shared.stop.wakes(self.shared.pushes.signal());
+        while !self.shared.stop.is_stopped() {
+            // First: whether the close can be taken depends on what became of chunks.
+            self.settle();
+            self.take_messages();
+            self.append_refused();
+            while self.may_look() {
+                self.look();
+            }
+            if self.closed && self.items.is_empty() && self.is_idle() {
+                return;
+            }
+            self.wait();
+        }
+    }
+
+    /// Whether everything that was taken is stored; says so to whoever cuts.
+    fn is_idle(&self) -> bool {
+        let open = usize::from(self.open.chunks.is_some());
+        self.shared.in_flight.store(self.items.len() + open, Ordering::SeqCst);
+        self.items.is_empty() && open == 0 && self.shared.queue.len() == 0
+    }
+
+    fn take_messages(&mut self) {
+        while let Some(push) = self.shared.pushes.try_recv() {
+            match push {
+                Push::Cut => self.cut(None),
+                Push::Tick(time) => self.cut(Some(time)),
+                Push::Block(block) => self.push(&block),
+            }
+            self.shared.progress.raise();
+        }
+        if !self.closed && self.shared.pushes.is_closed_and_empty() && self.refused == 0 {
+            self.closed = true;
+            self.cut(None);
+        }
+    }
+
+    /// Takes everything that is queued, and closes the block behind it.
+    fn cut(&mut self, time: Option<Time>) {
+        let mut left = self.shared.queue.len();
+        while left > 0 && self.refused == 0 {
+            left = left.saturating_sub(self.look());
+            // The log may take as long for this as until the next tick: what it has by then belongs to that one's batch.
+            self.settle();
+        }
+        match self.items.back_mut() {
+            // Nothing came between: the later tick stands for both, as it does for the job loop.
+            Some(Item::Cut(before)) => *before = time.or(*before),
+            _ => self.items.push_back(Item::Cut(time)),
+        }
+        self.settle();
+    }
+
+    fn waiting(&self) -> usize {
+        let waits = |item: &&Item| matches!(item, Item::Chunk(chunk) if matches!(chunk.state, State::Waiting(_)));
+        self.items.iter().filter(waits).count()
+    }
+
+    /// Whether a chunk is to be made of what is queued now.
+    fn may_look(&self) -> bool {
+        let queue = &self.shared.queue;
+        if queue.len() == 0 || self.refused > 0 {
+            return false;
+        }
+        let waiting = self.waiting();
+        waiting == 0
+            || (waiting < CHUNKS_MAX
+                && (queue.bytes() >= self.held + self.chunk_bytes_max || is_crowded(queue)))
+    }
+
+    /// Makes a chunk of what is queued, at most a full one, and appends it; returns how many ranges it took.
+    fn look(&mut self) -> usize {
+        // Before the first range is taken: until it is stored, a tick has something to wait for.
+        self.shared.in_flight.fetch_add(1, Ordering::SeqCst);
+        let read = self.shared.first_read.swap(NOTHING_READ, Ordering::SeqCst);
+        let (mut ranges, mut bytes) = (Vec::new(), 0);
+        let queued = self.shared.queue.len();
+        while ranges.len() < queued && bytes < self.chunk_bytes_max {
+            let Some(range) = self.shared.queue.take() else { break };
+            bytes += range.bytes.len() as u64;
+            ranges.push(range);
+        }
+        self.held += bytes;
+        let taken = ranges.len();
+        if taken > 0 && !self.ended {
+            let number = self.next_chunk;
+            self.next_chunk += 1;
+            let first_read = (read != NOTHING_READ).then(|| Moment::from_nanos(read));
+            let state = self.append(number, &ranges);
+            let was_refused = false;
+            let chunk = Chunk { number, ranges, bytes, first_read, state, was_refused };
+            self.items.push_back(Item::Chunk(chunk));
+        } else {
+            self.let_go(bytes);
+        }
+        self.shared.queue.drained();
+        self.shared.progress.raise();
+        // Counted by what it left behind from here on.
+        self.is_idle();
+        taken
+    }
+
+    /// Appends a chunk, for the first time or again.
+    fn append(&mut self, number: u64, ranges: &[Range]) -> State {
+        let outcome = Outcome::default();
+        let (told, acknowledger) = (Arc::clone(&outcome), Arc::clone(&self.acknowledger));
+        let receipts: Vec<Receipt> =
+            ranges.iter().flat_map(|range| range.receipts.clone()).collect();
+        let logger = self.shared.pushes.signal().clone();
+        let early = planted(Planted::AcknowledgesBeforeLog);
+        if early {
+            self.acknowledger.lock().durable(number, receipts.clone());
+        }
+        let receipt = move |result: Result<(), NotLogged>| {
+            let result = match result {
+                Err(NotLogged::Retry(_)) if planted(Planted::RefusedIsDurable) => Ok(()),
+                result => result,
+            };
+            if result.is_ok() && !early {
+                acknowledger.lock().durable(number, receipts);
+            }
+            *told.lock() = Some(result);
+            logger.raise();
+        };
+        let appended = self.log.append(number, self.shared.framing, ranges, Box::new(receipt));
+        if let Err(err) = appended {
+            self.shared.poison.set(err.to_string());
+            self.end();
+        }
+        State::Waiting(outcome)
+    }
+
+    /// So many bytes are durable, or given up.
+    fn let_go(&mut self, bytes: u64) {
+        self.held -= bytes;
+        self.shared.queue.gone(bytes);
+    }
+
+    fn take_outcomes(&mut self) {
+        let (mut ended, mut durable) = (false, 0);
+        for item in &mut self.items {
+            let Item::Chunk(chunk) = item else { continue };
+            let State::Waiting(outcome) = &chunk.state else { continue };
+            let outcome = outcome.lock().take();
+            match outcome {
+                None => {}
+                Some(Ok(())) => {
+                    chunk.state = State::Durable;
+                    durable += chunk.bytes;
+                    self.refused -= usize::from(chunk.was_refused);
+                }
+                Some(Err(NotLogged::Retry(_))) => {
+                    chunk.state = State::Refused;
+                    self.refused += usize::from(!chunk.was_refused);
+                    chunk.was_refused = true;
+                    let again = self.shared.clock.now().plus(LOG_RETRY);
+                    self.retry_at.get_or_insert(again);
+                }
+                Some(Err(NotLogged::Failed(_))) => ended = true,
+            }
+        }
+        if durable > 0 {
+            self.let_go(durable);
+            self.shared.queue.drained();
+        }
+        if ended {
+            self.end();
+        }
+    }
+
+    /// Appends what was refused, in order, once it is time.
+    fn append_refused(&mut self) {
+        if self.retry_at.is_none_or(|at| self.shared.clock.now() < at) {
+            return;
+        }
+        self.retry_at = None;
+        for at in 0..self.items.len() {
+            let Item::Chunk(chunk) = &mut self.items[at] else { continue };
+            if !matches!(chunk.state, State::Refused) {
+                continue;
+            }
+            let (number, ranges) = (chunk.number, std::mem::take(&mut chunk.ranges));
+            let state = self.append(number, &ranges);
+            if let Some(Item::Chunk(chunk)) = self.items.get_mut(at) {
+                (chunk.ranges, chunk.state) = (ranges, state);
+            }
+        }
+    }
+
+    /// The log has ended: nothing that waits for it will be durable in this run.
+    fn end(&mut self) {
+        self.ended = true;
+        self.retry_at = None;
+    }
+
+    /// Moves durable chunks into the open block, in order, and stores what was cut.
+    fn settle(&mut self) {
+        self.take_outcomes();
+        loop {
+            match self.items.pop_front() {
+                Some(Item::Chunk(chunk)) if matches!(chunk.state, State::Durable) => {
+                    self.open.add(chunk);
+                    if self.open.bytes >= self.shared.block_bytes_max {
+                        self.store();
+                    }
+                }
+                Some(Item::Cut(time)) => {
+                    self.store();
+                    if let Some(time) = time {
+                        self.shared.target.reached(self.shared.source, time);
+                    }
+                }
+                Some(waiting) => {
+                    self.items.push_front(waiting);
+                    break;
+                }
+                None => break,
+            }
+        }
+        if self.ended {
+            // What is durable of this is found by the next start.
+            self.items.clear();
+            self.open = Open::default();
+            self.refused = 0;
+            self.let_go(self.held);
+            self.shared.queue.drained();
+        }
+        self.is_idle();
+    }
+
+    /// Stores the open block.
+    fn store(&mut self) {
+        let Open { ranges, chunks, first_read, .. } = std::mem::take(&mut self.open);
+        let Some((first, last)) = chunks else { return };
+        let shared = &self.shared;
+        // The first chunk's number is the block's: it names the same block after a restart.
+        let id = BlockId { source: shared.source, number: first };
+        let block = Block::new(id, shared.framing, ranges).first_read_at(first_read);
+        self.push(&Arc::new(block.of_chunks(first..last + 1)));
+        self.shared.progress.raise();
+    }
+
+    /// Pushes a block until it is stored, or the stop's deadline.
+    fn push(&self, block: &Arc<Block>) {
+        let shared = &self.shared;
+        while shared.target.push(block).is_err() && !shared.stop.is_stopped() {
+            let again = shared.clock.now().plus(PUSH_RETRY);
+            shared.clock.wait(shared.pushes.signal(), Some(again));
+            // What raised it is looked at once the block is stored.
+            shared.pushes.signal().raise();
+        }
+    }
+
+    fn wait(&mut self) {
+        if self.ended && self.closed {
+            return;
+        }
+        let wanted = match self.waiting() {
+            _ if self.refused > 0 => NEVER,
+            0 => 1,
+            waiting if waiting < CHUNKS_MAX => self.held + self.chunk_bytes_max,
+            _ => NEVER,
+        };
+        self.shared.look.0.store(wanted, Ordering::SeqCst);
+        if !self.may_look() || planted(Planted::LoggerSkipsRecheck) {
+            self.shared.clock.wait(self.shared.pushes.signal(), self.retry_at);
+        }
+        self.shared.look.0.store(NEVER, Ordering::SeqCst);
+    }
+}
+
+impl Open {
+    fn add(&mut self, chunk: Chunk) {
+        let first = self.chunks.map_or(chunk.number, |(first, _)| first);
+        self.chunks = Some((first, chunk.number));
+        self.bytes += chunk.ranges.iter().map(|range| range.bytes.len() as u64).sum::<u64>();
+        self.first_read = self.first_read.or(chunk.first_read);
+        self.ranges.extend(chunk.ranges);
+    }
+}

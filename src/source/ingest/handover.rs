@@ -1,0 +1,48 @@
+//! `BlockTarget` and what is handed over on the way to it: blocks, ticks and the outcome of a cut. Whoever cuts and the thread
+//! `rxN-push` share these words. It knows nothing of queues and logs.
+
+use std::time::Duration;
+
+use crate::blocks::Block;
+use crate::error::Result;
+use crate::sync::Arc;
+use crate::time::Time;
+
+/// Wait after a push that failed, before the same block is pushed again.
+pub(crate) const PUSH_RETRY: Duration = Duration::from_millis(50);
+
+/// No range was queued since the last cut.
+pub(crate) const NOTHING_READ: u64 = u64::MAX;
+
+/// Where blocks go. Called on the push thread.
+pub(crate) trait BlockTarget: Send + Sync {
+    /// Stores a block and makes it known; on an error the same block is pushed again.
+    fn push(&self, block: &Arc<Block>) -> Result<()>;
+
+    /// Stores a block and makes it known if that needs no waiting for anything, not even a disk; otherwise it is pushed.
+    /// Called by whoever cuts, with the generator's lock held.
+    fn push_now(&self, _block: &Arc<Block>) -> bool {
+        false
+    }
+
+    /// Everything cut at the tick `time` has been pushed.
+    fn reached(&self, source: u32, time: Time);
+}
+
+/// What a tick's cut came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// Everything read before the tick is stored already.
+    Settled,
+    /// [`BlockTarget::reached`] follows once it is.
+    Pending,
+    /// The push queue is full: what is queued joins a later batch.
+    Held,
+}
+
+pub(crate) enum Push {
+    Block(Arc<Block>),
+    Tick(Time),
+    /// To the chunk logger: what is durable becomes a block.
+    Cut,
+}

@@ -1,0 +1,527 @@
+//! The loop of AIO: what each completion means for its connection, and which request comes next. Runs on the thread `rxN-io-0`,
+//! which makes the ring and is the only one to touch it; others ask by the inbox. It knows nothing of the memory that the kernel
+//! writes to: that is [`Ring`]'s.
+
+mod stopping;
+
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::{AsFd, AsRawFd};
+
+use io_uring::types::{Fd, Timespec};
+use io_uring::{cqueue, opcode, squeue};
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+
+use crate::error::{Error, Result};
+use crate::memory::buffer_pool::BUFFER_BYTES;
+use crate::metrics::ReceiverCounters;
+use crate::source::io::accept::{
+    ACCEPT_BACK_OFF, Accepted, Acceptor, Bell, Seat, Seats, close, prepare,
+};
+use crate::source::io::inbox::{Asked, Handle, Inbox, Stage};
+use crate::source::io::{
+    Closed, Flow, Host, IoDriver, Lane, Options, Peer, Standing, Waker, send_all,
+};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Arc, Mailbox};
+
+use super::key::{GENERATIONS, Key, Kind};
+use super::{COMPLETIONS, GROUP, Ring};
+
+/// Peers accepted by hand in one turn at most.
+const ACCEPTS_PER_TURN: usize = 64;
+
+static BACK_OFF: Timespec = Timespec::new().nsec(ACCEPT_BACK_OFF.subsec_nanos());
+
+static AT_ONCE: Timespec = Timespec::new();
+
+struct Driver {
+    seats: Seats,
+    io_thread: Handle,
+}
+
+pub(in crate::source::io) fn start<H: Host>(
+    host: H,
+    mut options: Options,
+) -> Result<Box<dyn IoDriver>> {
+    let seats = Seats::new(options.connections_max);
+    let bell = Bell::new().map_err(|err| Error::io("cannot make an eventfd", err))?;
+    let ringing = Arc::clone(&bell);
+    let wake: Waker = Arc::new(move || ringing.ring());
+    let inbox = Inbox::new(Arc::clone(&wake));
+    let acceptor = Acceptor::of(&mut options);
+    let name = format!("{}-io-0", options.name);
+    let (taken, places) = (Arc::clone(&inbox), seats.clone());
+    let poison = options.poison.clone();
+    // The ring belongs to the thread that makes it, so that thread tells whether it came to be.
+    let made = Mailbox::new(1);
+    let tell = made.clone();
+    let run = move || match Ring::new(&options.pool) {
+        Ok(ring) => {
+            let mut io_loop = Loop {
+                ring,
+                lane: host.lane(wake),
+                inbox: taken,
+                bell,
+                places: Vec::new(),
+                free: Vec::new(),
+                stalled: Vec::new(),
+                acceptor,
+                accepts_later: false,
+                seats: places,
+                reply_bytes_max: options.reply_bytes_max,
+                counters: options.counters,
+                stopped: false,
+            };
+            io_loop.begin();
+            // The starter waits for exactly one answer.
+            let _ = tell.try_send(Ok(()));
+            io_loop.run();
+        }
+        Err(err) => {
+            let _ = tell.try_send(Err(err));
+        }
+    };
+    let thread: Thread = thread::spawn(&name, &poison, run)
+        .map_err(|err| Error::io(format!("cannot start the thread `{name}`"), err))?;
+    match made.recv() {
+        Some(Err(err)) => Err(Error::io("cannot make an io_uring", err)),
+        Some(Ok(())) | None => {
+            Ok(Box::new(Driver { seats, io_thread: Handle::new(inbox, thread) }))
+        }
+    }
+}
+
+impl IoDriver for Driver {
+    fn attach(&self, stream: TcpStream, peer: Peer) -> io::Result<()> {
+        make_ready(&stream)?;
+        self.io_thread.attach(stream, peer, self.seats.take_or_say()?)
+    }
+
+    fn stop(&self) {
+        self.io_thread.stop();
+    }
+
+    fn close(&self) {
+        self.io_thread.close();
+    }
+
+    fn threads(&self) -> Vec<Thread> {
+        self.io_thread.thread().into_iter().collect()
+    }
+}
+
+/// A receive on a non-blocking socket would answer that nothing is there instead of waiting for it in the kernel.
+fn make_ready(stream: &TcpStream) -> io::Result<()> {
+    prepare(stream)?;
+    stream.set_nonblocking(false)
+}
+
+/// Sends without waiting, although the socket is a blocking one.
+struct Sender<'a>(&'a TcpStream);
+
+impl io::Write for Sender<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        Ok(rustix::net::send(self.0, bytes, flags)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Connection<S> {
+    stream: TcpStream,
+    session: S,
+    /// Reply bytes that the socket did not take yet.
+    out: Vec<u8>,
+    asked: Arc<Asked>,
+    receiving: Receiving,
+    /// Whether a request waits for room to send.
+    awaits_room: bool,
+    /// Whether the peer has closed and only replies are left to be sent.
+    ended: bool,
+    seat: Seat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Receiving {
+    /// No request is under way.
+    No,
+    /// One is.
+    Armed,
+    /// One is, and was asked to end.
+    Ending,
+    /// None is, until there are buffers again.
+    Stalled,
+}
+
+/// A place for a connection; the generation changes when one leaves it.
+struct Place<S> {
+    generation: u32,
+    connection: Option<Connection<S>>,
+}
+
+struct Loop<L: Lane> {
+    ring: Ring,
+    lane: L,
+    inbox: Arc<Inbox>,
+    bell: Arc<Bell>,
+    places: Vec<Place<L::Session>>,
+    free: Vec<u32>,
+    stalled: Vec<Key>,
+    acceptor: Option<Acceptor>,
+    /// Whether a request will make it look again whether peers wait.
+    accepts_later: bool,
+    seats: Seats,
+    reply_bytes_max: usize,
+    counters: Arc<ReceiverCounters>,
+    /// Whether nothing more is read.
+    stopped: bool,
+}
+
+impl<L: Lane> Loop<L> {
+    fn begin(&mut self) {
+        self.await_wake();
+        let listeners = self.acceptor.iter().flat_map(Acceptor::listeners).count();
+        (0..listeners).for_each(|listener| self.await_peers(listener));
+        self.ring.submit();
+    }
+
+    fn run(mut self) {
+        let mut completions = Vec::with_capacity(COMPLETIONS as usize);
+        while self.take_posted() == Stage::Reading {
+            if self.lane.ready() {
+                self.go_on();
+            }
+            self.ring.wait();
+            self.ring.completions(&mut completions);
+            for completion in &completions {
+                self.complete(completion);
+            }
+            self.lane.turn();
+        }
+        self.end(completions);
+    }
+
+    fn complete(&mut self, completion: &cqueue::Entry) {
+        let key = Key::decode(completion.user_data());
+        let more = cqueue::more(completion.flags());
+        match key.kind {
+            Kind::Wake => {
+                self.bell.silence();
+                if !more {
+                    self.await_wake();
+                }
+            }
+            Kind::Accept => {
+                if !more {
+                    self.await_peers(key.index as usize);
+                }
+                // Where accepting waits for descriptors it goes on waiting.
+                if !self.accepts_later {
+                    self.accept();
+                }
+            }
+            Kind::AcceptAgain => {
+                self.accepts_later = false;
+                self.accept();
+            }
+            Kind::Receive => self.received(key, completion),
+            Kind::Writable => {
+                if let Some(connection) = self.connection(key) {
+                    connection.awaits_room = false;
+                    self.flush(key);
+                }
+            }
+            Kind::Ignored => {}
+        }
+    }
+
+    fn connection(&mut self, key: Key) -> Option<&mut Connection<L::Session>> {
+        let place = self.places.get_mut(key.index as usize)?;
+        if place.generation == key.generation { place.connection.as_mut() } else { None }
+    }
+
+    fn await_wake(&mut self) {
+        let fd = Fd(self.bell.as_fd().as_raw_fd());
+        let entry = opcode::PollAdd::new(fd, u32::from(PollFlags::IN.bits())).multi(true).build();
+        self.ring.push(entry, Key::plain(Kind::Wake));
+    }
+
+    /// Takes what other threads posted.
+    fn take_posted(&mut self) -> Stage {
+        let posted = self.inbox.take();
+        for (stream, peer, seat) in posted.attach {
+            self.open(stream, peer, seat);
+        }
+        for asked in posted.asked {
+            let index = u32::try_from(asked.index).expect("it was made from one");
+            let generation = self.places[asked.index].generation;
+            let key = Key { kind: Kind::Receive, generation, index };
+            if self.connection(key).is_some_and(|found| Arc::ptr_eq(&found.asked, &asked)) {
+                self.reply(key);
+                // Its session may have been held.
+                self.receive(key);
+            }
+        }
+        posted.stage
+    }
+
+    /// The lane is ready: buffers go back to the kernel, and requests that ended for want of them are armed again.
+    fn go_on(&mut self) {
+        self.ring.provide_held();
+        for key in std::mem::take(&mut self.stalled) {
+            if let Some(connection) = self.connection(key) {
+                connection.receiving = Receiving::No;
+                self.receive(key);
+            }
+        }
+    }
+
+    /// Has the kernel say when peers wait at this listener.
+    fn await_peers(&mut self, listener: usize) {
+        let listeners = self.acceptor.iter().flat_map(Acceptor::listeners);
+        let Some(fd) = listeners.map(|fd| fd.as_raw_fd()).nth(listener) else { return };
+        let entry = opcode::PollAdd::new(Fd(fd), u32::from(PollFlags::IN.bits())).multi(true);
+        let index = u32::try_from(listener).expect("a few");
+        self.ring.push(entry.build(), Key { kind: Kind::Accept, generation: 0, index }.encode());
+    }
+
+    /// Accepts until nobody waits: the kernel says only once that somebody does. After many, others have their turn.
+    fn accept(&mut self) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some(acceptor) = &mut self.acceptor else { return };
+            match acceptor.accept() {
+                Accepted::Peer(stream, address) => match self.seat(&stream) {
+                    Ok(seat) => self.open(stream, Peer { address, dialled: None }, seat),
+                    Err(err) => self.refuse(address, &err),
+                },
+                Accepted::TurnedAway => {}
+                Accepted::Nobody => return,
+                Accepted::Exhausted => return self.accept_later(&BACK_OFF),
+            }
+        }
+        self.accept_later(&AT_ONCE);
+    }
+
+    fn accept_later(&mut self, after: &'static Timespec) {
+        self.accepts_later = true;
+        self.ring.push(opcode::Timeout::new(after).build(), Key::plain(Kind::AcceptAgain));
+    }
+
+    /// A place for a connection whose receives wait in the kernel.
+    fn seat(&self, stream: &TcpStream) -> io::Result<Seat> {
+        stream.set_nonblocking(false)?;
+        self.seats.take_or_say()
+    }
+
+    fn refuse(&self, peer: std::net::SocketAddr, why: &io::Error) {
+        self.acceptor.iter().for_each(|acceptor| acceptor.refusals().refuse(peer, why));
+    }
+
+    fn open(&mut self, stream: TcpStream, peer: Peer, seat: Seat) {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.places.push(Place { generation: 0, connection: None });
+            u32::try_from(self.places.len() - 1).expect("descriptors are fewer than that")
+        });
+        let asked = Asked::new(index as usize);
+        let session = self.lane.open(peer, asked.remote(&self.inbox));
+        let place = &mut self.places[index as usize];
+        let key = Key { kind: Kind::Receive, generation: place.generation, index };
+        place.connection = Some(Connection {
+            stream,
+            session,
+            out: Vec::new(),
+            asked,
+            receiving: Receiving::No,
+            awaits_room: false,
+            ended: false,
+            seat,
+        });
+        self.reply(key);
+        self.receive(key);
+    }
+
+    /// Whether a connection is not to be read: it has unsent replies, or its session is held.
+    fn is_held(&self, connection: &Connection<L::Session>) -> bool {
+        connection.out.len() > self.reply_bytes_max
+            || self.lane.standing(&connection.session) == Standing::Held
+    }
+
+    /// Arms the receive request of a connection that should have one, and ends that of one that should not.
+    fn receive(&mut self, key: Key) {
+        let Some(place) = self.places.get(key.index as usize) else { return };
+        let known = place.generation == key.generation;
+        let Some(connection) = place.connection.as_ref().filter(|_| known) else { return };
+        let (held, receiving) = (self.is_held(connection), connection.receiving);
+        if held && receiving == Receiving::Armed {
+            return self.end_receive(key);
+        }
+        if held || self.stopped || connection.ended || receiving != Receiving::No {
+            return;
+        }
+        let fd = Fd(connection.stream.as_raw_fd());
+        let most = self.lane.read_max();
+        // A limited read is a request for itself, armed when its turn comes; otherwise one request brings all there is.
+        let limited = u32::try_from(most.clamp(1, BUFFER_BYTES)).ok().filter(|_| most < usize::MAX);
+        let waits = limited.is_some() && !self.lane.ready();
+        let Some(connection) = self.connection(key) else { return };
+        connection.receiving = if waits { Receiving::Stalled } else { Receiving::Armed };
+        if waits {
+            return self.stalled.push(key);
+        }
+        let entry = match limited {
+            Some(most) => limited_receive(fd, most),
+            None => opcode::RecvMulti::new(fd, GROUP).build(),
+        };
+        self.ring.push(entry, Key { kind: Kind::Receive, ..key }.encode());
+    }
+
+    fn end_receive(&mut self, key: Key) {
+        if let Some(connection) = self.connection(key) {
+            connection.receiving = Receiving::Ending;
+            let receive = Key { kind: Kind::Receive, ..key }.encode();
+            self.ring.push(opcode::AsyncCancel::new(receive).build(), Key::plain(Kind::Ignored));
+        }
+    }
+
+    fn received(&mut self, key: Key, completion: &cqueue::Entry) {
+        let id = cqueue::buffer_select(completion.flags());
+        if !cqueue::more(completion.flags())
+            && let Some(connection) = self.connection(key)
+        {
+            connection.receiving = Receiving::No;
+        }
+        let outcome = usize::try_from(completion.result());
+        let flow = match (outcome, id) {
+            (Ok(len), Some(id)) if len > 0 => self.hand_over(key, id, len),
+            _ => Flow::Continue,
+        };
+        if let Some(id) = id {
+            self.ring.held.push(id);
+            if self.lane.ready() {
+                self.ring.provide_held();
+            }
+        }
+        match (flow, outcome) {
+            (Flow::Close(why), _) => {
+                self.reply(key);
+                self.close(key, Closed::Refused(why));
+            }
+            (Flow::Continue, Ok(0)) => self.ended(key),
+            (Flow::Continue, Ok(_)) => {
+                self.reply(key);
+                self.receive(key);
+            }
+            (Flow::Continue, Err(_)) => self.failed(key, completion.result().saturating_neg()),
+        }
+    }
+
+    fn hand_over(&mut self, key: Key, id: u16, len: usize) -> Flow {
+        let Some(place) = self.places.get_mut(key.index as usize) else { return Flow::Continue };
+        let known = place.generation == key.generation;
+        let Some(connection) = place.connection.as_mut().filter(|_| known) else {
+            return Flow::Continue;
+        };
+        self.counters.bytes.add(len as u64);
+        let buffer = &mut self.ring.buffers[usize::from(id)];
+        self.lane.received(&mut connection.session, buffer, len)
+    }
+
+    fn failed(&mut self, key: Key, code: i32) {
+        let Some(connection) = self.connection(key) else { return };
+        match Errno::from_raw_os_error(code) {
+            Errno::NOBUFS => {
+                connection.receiving = Receiving::Stalled;
+                self.stalled.push(key);
+            }
+            Errno::CANCELED | Errno::INTR | Errno::AGAIN => self.receive(key),
+            _ => self.close(key, Closed::Reset(io::Error::from_raw_os_error(code))),
+        }
+    }
+
+    /// The peer closed; it is still sent what it was promised.
+    fn ended(&mut self, key: Key) {
+        if let Some(connection) = self.connection(key) {
+            connection.ended = true;
+            self.flush(key);
+        }
+    }
+
+    fn reply(&mut self, key: Key) {
+        let Some(place) = self.places.get_mut(key.index as usize) else { return };
+        let known = place.generation == key.generation;
+        if let Some(connection) = place.connection.as_mut().filter(|_| known) {
+            self.lane.replies(&mut connection.session, &mut connection.out);
+            let over = self.lane.standing(&connection.session) == Standing::Over;
+            if !connection.out.is_empty() || connection.ended || over {
+                self.flush(key);
+            }
+        }
+    }
+
+    /// Sends what it can, and sees to what follows from what is left.
+    fn flush(&mut self, key: Key) {
+        let Some(place) = self.places.get_mut(key.index as usize) else { return };
+        let known = place.generation == key.generation;
+        let Some(connection) = place.connection.as_mut().filter(|_| known) else { return };
+        let fd = connection.stream.as_raw_fd();
+        let Connection { stream, session, out, ended, .. } = &mut *connection;
+        if let Err(err) = send_all(&mut self.lane, session, &mut Sender(stream), out) {
+            return self.close(key, Closed::Reset(err));
+        }
+        let over = match self.lane.standing(session) {
+            Standing::Open => *ended,
+            Standing::Owing | Standing::Held => false,
+            Standing::Over => true,
+        };
+        if over && connection.out.is_empty() {
+            return self.close(key, Closed::End);
+        }
+        let waits = !connection.out.is_empty() && !connection.awaits_room;
+        connection.awaits_room |= waits;
+        if waits {
+            let entry = opcode::PollAdd::new(Fd(fd), u32::from(PollFlags::OUT.bits())).build();
+            self.ring.push(entry, Key { kind: Kind::Writable, ..key }.encode());
+        }
+        self.receive(key);
+    }
+
+    fn close(&mut self, key: Key, how: Closed) {
+        let Some(place) = self.places.get_mut(key.index as usize) else { return };
+        if place.generation != key.generation {
+            return;
+        }
+        let Some(connection) = place.connection.take() else { return };
+        place.generation = (place.generation + 1) % GENERATIONS;
+        // Requests name descriptors by number: none may be queued when a number becomes free for another connection.
+        self.ring.submit();
+        if connection.receiving != Receiving::No || connection.awaits_room {
+            // A request under way keeps the socket open behind its descriptor; this ends both.
+            let _ = connection.stream.shutdown(std::net::Shutdown::Both);
+        }
+        close(connection.stream, connection.seat);
+        self.lane.closed(connection.session, how);
+        self.free.push(key.index);
+    }
+}
+
+/// A request for at most `most` bytes, in a buffer that the kernel picks.
+fn limited_receive(fd: Fd, most: u32) -> squeue::Entry {
+    let receive = opcode::Recv::new(fd, std::ptr::null_mut(), most).buf_group(GROUP);
+    receive.build().flags(squeue::Flags::BUFFER_SELECT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_memory_of_an_idle_connection_is_small() {
+        assert!(size_of::<Place<()>>() + size_of::<Asked>() <= 256);
+    }
+}

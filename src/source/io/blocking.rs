@@ -1,0 +1,221 @@
+//! Reading one connection on the thread that calls: what `bio` does on a thread for each and `pool` on a few in turn.
+//!
+//! A thread blocks in poll(2) on its socket and its bell, not in recv(2): so the stop, a resume and replies asked for by
+//! another thread reach it, and it holds no buffer while it waits.
+
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::AsFd;
+
+use rustix::event::PollFlags;
+
+use crate::memory::buffer_pool::Pool;
+use crate::metrics::ReceiverCounters;
+use crate::sync::{Arc, AtomicBool, Ordering};
+
+use super::accept::{Bell, Seat, close, wait};
+use super::{
+    Closed, Flow, Host, Lane, Options, Peer, ReadBuffers, Remote, Standing, send_all, send_some,
+};
+
+/// What the reading threads of one receiver share.
+pub(super) struct Shared<H> {
+    pub(super) host: H,
+    stopped: AtomicBool,
+    closing: AtomicBool,
+    pool: Arc<Pool>,
+    counters: Arc<ReceiverCounters>,
+    reply_bytes_max: usize,
+}
+
+impl<H: Host> Shared<H> {
+    pub(super) fn new(host: H, options: &Options) -> Self {
+        Shared {
+            host,
+            stopped: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            pool: Arc::clone(&options.pool),
+            counters: Arc::clone(&options.counters),
+            reply_bytes_max: options.reply_bytes_max,
+        }
+    }
+
+    /// Nothing more is read; the caller wakes the threads.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+    }
+
+    /// Nobody stays for replies; the caller wakes the threads.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+}
+
+/// A connection that waits for its thread.
+pub(super) struct Accepted {
+    pub(super) stream: TcpStream,
+    pub(super) peer: Peer,
+    pub(super) seat: Seat,
+}
+
+/// A connection that the lane knows.
+pub(super) struct Opened<S> {
+    stream: TcpStream,
+    seat: Seat,
+    session: S,
+    /// Reply bytes that the socket did not take yet.
+    out: Vec<u8>,
+}
+
+/// A reading thread.
+pub(super) struct Reader<'a, H: Host> {
+    shared: &'a Shared<H>,
+    lane: H::Lane,
+    bell: Arc<Bell>,
+    buffers: ReadBuffers,
+}
+
+impl<'a, H: Host> Reader<'a, H> {
+    /// A reader on this thread, which `bell` wakes.
+    pub(super) fn new(shared: &'a Shared<H>, bell: &Arc<Bell>) -> Self {
+        let waking = Arc::clone(bell);
+        let lane = shared.host.lane(Arc::new(move || waking.ring()));
+        let buffers = ReadBuffers::new(&shared.pool);
+        Reader { shared, lane, bell: Arc::clone(bell), buffers }
+    }
+
+    /// Tells the lane of a connection.
+    pub(super) fn open(&mut self, accepted: Accepted) -> Opened<<H::Lane as Lane>::Session> {
+        let Accepted { stream, peer, seat } = accepted;
+        let asking = Arc::clone(&self.bell);
+        let session = self.lane.open(peer, Remote::new(move || asking.ring()));
+        Opened { stream, seat, session, out: Vec::new() }
+    }
+
+    /// Reads a connection until its end, and closes it. The lane is told by [`closed`](Reader::closed).
+    pub(super) fn read(
+        &mut self,
+        mut connection: Opened<<H::Lane as Lane>::Session>,
+    ) -> (<H::Lane as Lane>::Session, Closed) {
+        let how = self.read_until_closed(&mut connection);
+        self.buffers.release();
+        let Opened { stream, seat, session, .. } = connection;
+        close(stream, seat);
+        (session, how)
+    }
+
+    /// Tells the lane of the end of a connection.
+    pub(super) fn closed(&mut self, session: <H::Lane as Lane>::Session, how: Closed) {
+        self.lane.closed(session, how);
+        self.lane.turn();
+    }
+
+    /// The thread ends.
+    pub(super) fn finish(mut self) {
+        self.lane.finish();
+    }
+
+    fn read_until_closed(&mut self, connection: &mut Opened<<H::Lane as Lane>::Session>) -> Closed {
+        loop {
+            if self.shared.is_stopped() {
+                return self.leave(connection);
+            }
+            if let Err(err) = self.reply(connection) {
+                return Closed::Reset(err);
+            }
+            let standing = self.lane.standing(&connection.session);
+            if connection.out.is_empty() && standing == Standing::Over {
+                return Closed::End;
+            }
+            let held =
+                standing == Standing::Held || connection.out.len() > self.shared.reply_bytes_max;
+            if held || !self.lane.ready() {
+                self.block(connection, PollFlags::empty());
+                continue;
+            }
+            let most = self.lane.read_max();
+            match self.buffers.read(&mut connection.stream, most) {
+                Ok(0) => return self.send_the_rest(connection),
+                Ok(len) => {
+                    self.shared.counters.bytes.add(len as u64);
+                    let flow = self.buffers.hand_over(&mut self.lane, &mut connection.session, len);
+                    if let Flow::Close(why) = flow {
+                        // The connection is closed whether or not the peer takes the last replies.
+                        let _ = self.reply(connection);
+                        return Closed::Refused(why);
+                    }
+                    self.lane.turn();
+                }
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
+                    self.block(connection, PollFlags::IN);
+                }
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) => return Closed::Reset(err),
+            }
+        }
+    }
+
+    /// The peer closed; it is still sent what it was promised.
+    fn send_the_rest(&mut self, connection: &mut Opened<<H::Lane as Lane>::Session>) -> Closed {
+        loop {
+            if let Err(err) = self.reply(connection) {
+                return Closed::Reset(err);
+            }
+            let standing = self.lane.standing(&connection.session);
+            if connection.out.is_empty() && !standing.owes() {
+                return Closed::End;
+            }
+            if self.shared.is_stopped() {
+                return self.leave(connection);
+            }
+            self.block(connection, PollFlags::empty());
+        }
+    }
+
+    /// The stop: everything is handed over, and the connection stays as long as its peer is owed something.
+    fn leave(&mut self, connection: &mut Opened<<H::Lane as Lane>::Session>) -> Closed {
+        self.lane.finish();
+        while !self.shared.closing.load(Ordering::SeqCst) {
+            if self.reply(connection).is_err() {
+                return Closed::Stopped;
+            }
+            let standing = self.lane.standing(&connection.session);
+            if connection.out.is_empty() && !standing.owes() {
+                break;
+            }
+            self.block(connection, PollFlags::empty());
+        }
+        // Whether or not the peer takes it: the connection is closed.
+        let _ = self.reply(connection);
+        self.lane.farewell(&mut connection.session, &mut connection.out);
+        let _ = send_some(&mut connection.stream, &mut connection.out);
+        Closed::Stopped
+    }
+
+    fn reply(&mut self, connection: &mut Opened<<H::Lane as Lane>::Session>) -> io::Result<()> {
+        send_all(
+            &mut self.lane,
+            &mut connection.session,
+            &mut connection.stream,
+            &mut connection.out,
+        )
+    }
+
+    /// Waits for the socket, as far as `flags` says, for room to send if something is unsent, or for the bell.
+    fn block(&mut self, connection: &Opened<<H::Lane as Lane>::Session>, mut flags: PollFlags) {
+        self.buffers.release();
+        self.lane.idle();
+        if !connection.out.is_empty() {
+            flags |= PollFlags::OUT;
+        }
+        if flags.is_empty() {
+            wait(&[], &self.bell, None);
+        } else {
+            wait(&[(connection.stream.as_fd(), flags)], &self.bell, None);
+        }
+    }
+}

@@ -1,0 +1,424 @@
+//! The event loop (mio) that `nio` has one of and `reactors` several. Each runs on its own thread, `rxN-io-K`.
+//!
+//! Readiness is edge-triggered. A connection that became readable waits in the `ready` queue for its turn; a turn is one
+//! vectored read. A read of a whole buffer or more puts the connection back at the end of the queue: while a fat stream
+//! is read, more of it arrives, and going to sleep in between costs more than one read in vain. A shorter one has emptied
+//! the socket and takes it out (epoll(7), question 9), so thin connections need no failing read to learn that. That rule
+//! has two exceptions, an end or an error that was already announced and urgent bytes, at which a read stops short: then
+//! the connection is read until the kernel has nothing more.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use mio::event::Event;
+use mio::net::TcpStream as Stream;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Registry, Token};
+
+use crate::error::{Error, Result};
+use crate::memory::buffer_pool::BUFFER_BYTES;
+use crate::metrics::ReceiverCounters;
+use crate::sync::Arc;
+use crate::sync::thread;
+use crate::time::{Clock, Moment};
+
+use super::accept::{ACCEPT_BACK_OFF, Accepted, Acceptor, Seat, Seats, close};
+use super::inbox::{Asked, Handle, Inbox, Stage};
+use super::{
+    Closed, Flow, Host, Lane, Options, Peer, ReadBuffers, Standing, Waker, send_all, send_some,
+};
+
+const WAKER: Token = Token(usize::MAX);
+const LISTENER: Token = Token(usize::MAX - 1);
+
+/// Events taken from the kernel at once.
+const EVENTS: usize = 1024;
+
+/// Peers accepted in one turn at most, so that a flood of them does not hold up reading.
+const ACCEPTS_PER_TURN: usize = 64;
+
+/// Starts the loop number `number`. With an acceptor it accepts peers too, as long as there are seats.
+pub(super) fn start<H: Host>(
+    host: &H,
+    number: usize,
+    acceptor: Option<Acceptor>,
+    seats: &Seats,
+    options: &Options,
+) -> Result<Handle> {
+    let failed = |what: &str, err| Error::io(format!("{}: {what}", options.name), err);
+    let poll = Poll::new().map_err(|err| failed("cannot make a poller", err))?;
+    let waker = mio::Waker::new(poll.registry(), WAKER)
+        .map_err(|err| failed("cannot make a waker", err))?;
+    let wake: Waker = Arc::new(move || {
+        // A waker fails only when its counter is full, and then the loop is already being woken.
+        let _ = waker.wake();
+    });
+    let inbox = Inbox::new(Arc::clone(&wake));
+    if let Some(acceptor) = &acceptor {
+        for fd in acceptor.listeners() {
+            let mut source = SourceFd(&fd.as_raw_fd());
+            let registered = poll.registry().register(&mut source, LISTENER, Interest::READABLE);
+            registered.map_err(|err| failed("cannot poll the listener", err))?;
+        }
+    }
+    let event_loop = EventLoop {
+        poll,
+        lane: host.lane(wake),
+        inbox: Arc::clone(&inbox),
+        connections: Vec::new(),
+        free: Vec::new(),
+        ready: VecDeque::new(),
+        buffers: ReadBuffers::new(&options.pool),
+        acceptor,
+        accepting: Accepting::Idle,
+        seats: seats.clone(),
+        reply_bytes_max: options.reply_bytes_max,
+        counters: Arc::clone(&options.counters),
+        clock: Arc::clone(&options.clock),
+    };
+    let name = format!("{}-io-{number}", options.name);
+    let thread = thread::spawn(&name, &options.poison, move || event_loop.run())
+        .map_err(|err| Error::io(format!("cannot start the thread `{name}`"), err))?;
+    Ok(Handle::new(inbox, thread))
+}
+
+struct Connection<S> {
+    stream: Stream,
+    session: S,
+    /// Reply bytes that the socket did not take yet.
+    out: Vec<u8>,
+    asked: Arc<Asked>,
+    /// Whether it is in the `ready` queue.
+    queued: bool,
+    /// Whether a short read does not mean that the socket is empty.
+    until_dry: bool,
+    /// Whether the peer has closed and only replies are left to be sent.
+    ended: bool,
+    /// Whether its turn passed because its session is held.
+    held: bool,
+    seat: Seat,
+}
+
+struct EventLoop<L: Lane> {
+    poll: Poll,
+    lane: L,
+    inbox: Arc<Inbox>,
+    connections: Vec<Option<Connection<L::Session>>>,
+    free: Vec<usize>,
+    ready: VecDeque<usize>,
+    buffers: ReadBuffers,
+    acceptor: Option<Acceptor>,
+    /// Set while peers may be waiting, and while accepting waits for descriptors.
+    accepting: Accepting,
+    seats: Seats,
+    reply_bytes_max: usize,
+    counters: Arc<ReceiverCounters>,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Accepting {
+    /// Until the listener becomes readable.
+    Idle,
+    /// Peers may be waiting.
+    Busy,
+    /// Not before this moment.
+    Waiting(Moment),
+}
+
+impl<L: Lane> EventLoop<L> {
+    fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS);
+        loop {
+            let may_read = self.lane.ready();
+            let timeout = self.timeout(may_read);
+            if timeout != Some(Duration::ZERO) {
+                self.buffers.release();
+            }
+            match self.poll.poll(&mut events, timeout) {
+                Err(err) if err.kind() != io::ErrorKind::Interrupted => {
+                    panic!("polling failed: {err}")
+                }
+                _ => {}
+            }
+            for event in &events {
+                self.note(event);
+            }
+            if self.take_posted() > Stage::Reading {
+                break;
+            }
+            self.accept_some();
+            self.read_some();
+            self.lane.turn();
+        }
+        self.end(events);
+    }
+
+    /// How long the next poll may wait: not at all while a connection may be read.
+    fn timeout(&self, may_read: bool) -> Option<Duration> {
+        if (may_read && !self.ready.is_empty()) || self.accepting == Accepting::Busy {
+            return Some(Duration::ZERO);
+        }
+        match self.accepting {
+            Accepting::Waiting(until) => {
+                Some(until.since(self.clock.now()).max(Duration::from_millis(1)))
+            }
+            _ => None,
+        }
+    }
+
+    fn note(&mut self, event: &Event) {
+        match event.token() {
+            WAKER => {}
+            LISTENER if self.accepting == Accepting::Idle => self.accepting = Accepting::Busy,
+            LISTENER => {}
+            Token(index) => {
+                let ends = event.is_read_closed() || event.is_error() || event.is_priority();
+                if ends && let Some(Some(connection)) = self.connections.get_mut(index) {
+                    connection.until_dry = true;
+                }
+                if event.is_readable() || ends {
+                    self.queue(index);
+                }
+                if event.is_writable() {
+                    self.flush(index);
+                }
+            }
+        }
+    }
+
+    fn queue(&mut self, index: usize) {
+        if let Some(Some(connection)) = self.connections.get_mut(index)
+            && !connection.queued
+        {
+            connection.queued = true;
+            self.ready.push_back(index);
+        }
+    }
+
+    /// Takes what other threads posted.
+    fn take_posted(&mut self) -> Stage {
+        let posted = self.inbox.take();
+        for (stream, peer, seat) in posted.attach {
+            self.open(stream, peer, seat);
+        }
+        for asked in posted.asked {
+            if let Some(Some(connection)) = self.connections.get(asked.index)
+                && Arc::ptr_eq(&connection.asked, &asked)
+            {
+                self.reply(asked.index);
+                self.go_on(asked.index);
+            }
+        }
+        posted.stage
+    }
+
+    /// Reads a connection again whose session is no longer held.
+    fn go_on(&mut self, index: usize) {
+        let Some(Some(connection)) = self.connections.get_mut(index) else { return };
+        if connection.held && self.lane.standing(&connection.session) != Standing::Held {
+            connection.held = false;
+            self.queue(index);
+        }
+    }
+
+    fn accept_some(&mut self) {
+        if let Accepting::Waiting(until) = self.accepting
+            && self.clock.now() >= until
+        {
+            self.accepting = Accepting::Busy;
+        }
+        if self.accepting != Accepting::Busy {
+            return;
+        }
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some(acceptor) = &mut self.acceptor else { return };
+            match acceptor.accept() {
+                Accepted::Peer(stream, address) => match self.seats.take_or_say() {
+                    Ok(seat) => self.open(stream, Peer { address, dialled: None }, seat),
+                    Err(err) => acceptor.refusals().refuse(address, &err),
+                },
+                Accepted::TurnedAway => {}
+                Accepted::Nobody => {
+                    self.accepting = Accepting::Idle;
+                    return;
+                }
+                Accepted::Exhausted => {
+                    self.accepting = Accepting::Waiting(self.clock.now().plus(ACCEPT_BACK_OFF));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, stream: TcpStream, peer: Peer, seat: Seat) {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.connections.push(None);
+            self.connections.len() - 1
+        });
+        let asked = Asked::new(index);
+        let session = self.lane.open(peer, asked.remote(&self.inbox));
+        let mut stream = Stream::from_std(stream);
+        let registered = register(self.poll.registry(), &mut stream, index);
+        self.connections[index] = Some(Connection {
+            stream,
+            session,
+            out: Vec::new(),
+            asked,
+            queued: false,
+            until_dry: false,
+            ended: false,
+            held: false,
+            seat,
+        });
+        match registered {
+            // What the peer sent before the registration gives no edge of its own on every kernel; one read finds out.
+            Ok(()) => self.queue(index),
+            Err(err) => self.close(index, Closed::Reset(err)),
+        }
+        self.reply(index);
+    }
+
+    /// One turn for each connection that is ready now.
+    fn read_some(&mut self) {
+        for _ in 0..self.ready.len() {
+            if !self.lane.ready() {
+                return;
+            }
+            let Some(index) = self.ready.pop_front() else { return };
+            self.read(index);
+        }
+    }
+
+    fn read(&mut self, index: usize) {
+        let Some(Some(connection)) = self.connections.get_mut(index) else { return };
+        connection.queued = false;
+        if connection.ended || connection.out.len() > self.reply_bytes_max {
+            // Read again once the peer has taken its replies: `flush` queues it.
+            return;
+        }
+        if self.lane.standing(&connection.session) == Standing::Held {
+            // Whoever asks for it makes it go on.
+            connection.held = true;
+            return;
+        }
+        let most = self.lane.read_max();
+        match self.buffers.read(&mut connection.stream, most) {
+            Ok(0) => self.ended(index),
+            Ok(len) => {
+                let more = len >= BUFFER_BYTES.min(most) || connection.until_dry;
+                self.counters.bytes.add(len as u64);
+                match self.buffers.hand_over(&mut self.lane, &mut connection.session, len) {
+                    Flow::Continue if more => self.queue(index),
+                    Flow::Continue => {}
+                    Flow::Close(why) => return self.refuse(index, why),
+                }
+                self.reply(index);
+            }
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => connection.until_dry = false,
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => self.queue(index),
+            Err(err) => self.close(index, Closed::Reset(err)),
+        }
+    }
+
+    /// The peer closed; it is still sent what it was promised.
+    fn ended(&mut self, index: usize) {
+        if let Some(Some(connection)) = self.connections.get_mut(index) {
+            connection.ended = true;
+            self.flush(index);
+        }
+    }
+
+    /// Closes at the session's wish, after the replies that it still has.
+    fn refuse(&mut self, index: usize, why: String) {
+        self.reply(index);
+        self.close(index, Closed::Refused(why));
+    }
+
+    fn reply(&mut self, index: usize) {
+        if let Some(Some(connection)) = self.connections.get_mut(index) {
+            self.lane.replies(&mut connection.session, &mut connection.out);
+            let over = self.lane.standing(&connection.session) == Standing::Over;
+            if !connection.out.is_empty() || connection.ended || over {
+                self.flush(index);
+            }
+        }
+    }
+
+    fn flush(&mut self, index: usize) {
+        let Some(Some(connection)) = self.connections.get_mut(index) else { return };
+        let held = connection.out.len() > self.reply_bytes_max;
+        let Connection { session, stream, out, ended, .. } = connection;
+        let sent = send_all(&mut self.lane, session, stream, out);
+        let over = match self.lane.standing(session) {
+            Standing::Open => *ended,
+            Standing::Owing | Standing::Held => false,
+            Standing::Over => true,
+        };
+        match sent {
+            Err(err) => self.close(index, Closed::Reset(err)),
+            Ok(()) if over && connection.out.is_empty() => self.close(index, Closed::End),
+            Ok(()) if held && connection.out.len() <= self.reply_bytes_max => self.queue(index),
+            Ok(()) => {}
+        }
+    }
+
+    fn close(&mut self, index: usize, how: Closed) {
+        if let Some(mut connection) = self.connections[index].take() {
+            // Closing the socket takes it out of the poller as well; an error here changes nothing.
+            let _ = self.poll.registry().deregister(&mut connection.stream);
+            close(connection.stream, connection.seat);
+            self.lane.closed(connection.session, how);
+            self.free.push(index);
+        }
+    }
+
+    /// The stop: everything read is handed over, and every connection closed that is not owed something; the others stay
+    /// until they are told all, or until nobody may stay.
+    fn end(mut self, mut events: Events) {
+        self.acceptor = None;
+        self.buffers.release();
+        self.lane.finish();
+        loop {
+            // First: the word that ended the reading may have been the last one.
+            let stage = self.take_posted();
+            (0..self.connections.len()).for_each(|index| self.leave(index, stage));
+            if self.connections.iter().all(Option::is_none) {
+                break;
+            }
+            match self.poll.poll(&mut events, None) {
+                Err(err) if err.kind() != io::ErrorKind::Interrupted => {
+                    panic!("polling failed: {err}")
+                }
+                _ => {}
+            }
+            events.iter().for_each(|event| self.note(event));
+        }
+        self.lane.finish();
+    }
+
+    /// Closes a connection for the stop, unless it may stay because it is owed something.
+    fn leave(&mut self, index: usize, stage: Stage) {
+        self.reply(index);
+        let Some(Some(connection)) = self.connections.get_mut(index) else { return };
+        let owed = self.lane.standing(&connection.session).owes();
+        if (owed || !connection.out.is_empty()) && stage < Stage::Closing {
+            return;
+        }
+        self.lane.farewell(&mut connection.session, &mut connection.out);
+        // Whether or not the peer takes it: the connection is closed.
+        let _ = send_some(&mut connection.stream, &mut connection.out);
+        self.close(index, Closed::Stopped);
+    }
+}
+
+/// Polls for everything at once: edges come only on a change, so the unused part costs nothing.
+fn register(registry: &Registry, stream: &mut Stream, index: usize) -> io::Result<()> {
+    let interest = Interest::READABLE | Interest::WRITABLE;
+    #[cfg(target_os = "linux")]
+    let interest = interest | Interest::PRIORITY;
+    registry.register(stream, Token(index), interest)
+}

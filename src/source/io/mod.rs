@@ -1,0 +1,465 @@
+//! The io models: five ways to read sockets behind one seam, so that they can be compared exactly.
+//!
+//! ```text
+//!            attach, stop                         lane(waker), open, ready, received, replies, turn, closed
+//!  receiver ─────────────▶ IoDriver ─ io threads ─────────────────────────────────────────────▶ Lane ─▶ queue
+//!            (listener)         ▲                                                                 │
+//!                               └──────── Waker: «look again», Remote: «this one has replies» ◀───┘
+//! ```
+//! An io model owns sockets, threads and buffers. It knows nothing of framing, blocks or rates: those sit behind [`Lane`].
+//! One model is one file and one row of [`IO_MODELS`]; command line, documentation, benches and the contract suite
+//! (`tests/io_contract.rs`) read that table.
+//!
+//! # Obligations of every model
+//! 1. Bytes of a connection are handed to [`Lane::received`] in order, each exactly once, on the io thread that owns the
+//!    connection; a session is only ever used on that thread.
+//! 2. [`Lane::ready`] is asked before every read. While it is false the model reads nothing and waits for the lane's
+//!    waker; it goes on sending replies. Where the kernel reads ahead, at most [`Row::in_flight_max`] bytes still come.
+//!    [`Lane::read_max`] is asked after it: no read brings more than it says. Where reads are requests that wait in the
+//!    kernel, that is the bound of each request.
+//! 3. [`Lane::turn`] is called after each group of reads and before the thread waits, so that nothing stays gathered.
+//! 4. The end of a connection is told once by [`Lane::closed`], after all of its bytes: a half-close delivers the tail.
+//! 5. Bytes that [`Lane::replies`] gives are sent in order, without blocking other connections. It is asked after each
+//!    read, after [`Remote::ask`], which any thread may call, and again when all that it gave was sent. Beyond
+//!    [`Options::reply_bytes_max`] unsent bytes the connection is not read from; they are still sent. A connection whose
+//!    peer has closed is kept while its session is [`Standing::Owing`]; one that is [`Standing::Over`] is closed once
+//!    everything was sent, also if there was nothing to send. One that is [`Standing::Held`] is kept, too, and not read until
+//!    it is asked for and is no longer; other connections are. Where the kernel reads ahead, what was in flight still comes.
+//! 6. No connection starves another: at most [`TURN_BYTES`] are read from one before the others are looked at. Where the
+//!    kernel reads, it sees to that; where a thread serves one connection after the other, those without a thread wait.
+//! 7. Lack of file descriptors never becomes a busy loop: the peer is turned away or accepting waits. Both are counted, and
+//!    told by [`Options::on_refusal`]. A peer that was reset before it was accepted is a connection like any other.
+//! 8. After [`IoDriver::stop`] nothing more is read; the threads hand over what was read ([`Lane::finish`]) and end. Waiting
+//!    peers are told by the close of their sockets. A connection whose session is [`Standing::Owing`] stays for its
+//!    replies until they are sent or [`IoDriver::close`] comes. Each is given its [`Lane::farewell`] before it is closed.
+
+mod accept;
+#[cfg(target_os = "linux")]
+mod aio;
+#[cfg(not(target_os = "linux"))]
+#[path = "aio_absent.rs"]
+mod aio;
+mod bio;
+mod blocking;
+mod event_loop;
+mod inbox;
+mod nio;
+mod pool;
+mod reactors;
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use crate::error::Result;
+use crate::memory::buffer_pool::{BUFFER_BYTES, Buffer, Pool};
+use crate::metrics::ReceiverCounters;
+use crate::sync::thread::Thread;
+use crate::sync::{Arc, Poison};
+use crate::time::Clock;
+
+/// Buffers that one read may fill.
+const READ_BUFFERS: usize = 4;
+
+/// The most that is read from one connection before the others are looked at, in bytes.
+pub const TURN_BYTES: usize = READ_BUFFERS * crate::memory::buffer_pool::BUFFER_BYTES;
+
+/// A way to read sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum IoModel {
+    /// One blocking thread per connection.
+    Bio,
+    /// An acceptor and a bounded pool of blocking threads.
+    Pool,
+    /// One event loop for all connections.
+    Nio,
+    /// An acceptor and several event loops.
+    Reactors,
+    /// Completions of io_uring.
+    Aio,
+}
+
+/// A row of the table of io models.
+#[derive(Debug)]
+pub struct Row {
+    /// The name in pipeline files and on the command line.
+    pub name: &'static str,
+    /// The model.
+    pub model: IoModel,
+    /// One line for the help.
+    pub about: &'static str,
+    /// The default of `connections_max`.
+    pub connections_max: usize,
+    /// The most that a lane may still be handed after it said that it is not ready, in bytes: what was in flight.
+    pub in_flight_max: usize,
+    /// File descriptors that a connection takes.
+    pub descriptors: usize,
+}
+
+/// Every io model there is.
+pub const IO_MODELS: &[Row] = &[
+    Row {
+        name: "bio",
+        model: IoModel::Bio,
+        about: "blocking: one thread per connection",
+        connections_max: 1_000,
+        in_flight_max: 0,
+        // The socket, and the eventfd that wakes its thread.
+        descriptors: 2,
+    },
+    Row {
+        name: "pool",
+        model: IoModel::Pool,
+        about: "pseudo-async: a bounded pool of blocking threads; connections beyond it wait unread",
+        connections_max: 10_000,
+        in_flight_max: 0,
+        descriptors: 1,
+    },
+    Row {
+        name: "nio",
+        model: IoModel::Nio,
+        about: "readiness: one event loop for all connections",
+        connections_max: 10_000,
+        in_flight_max: 0,
+        descriptors: 1,
+    },
+    Row {
+        name: "reactors",
+        model: IoModel::Reactors,
+        about: "readiness: an acceptor and an event loop for each core",
+        connections_max: 10_000,
+        in_flight_max: 0,
+        descriptors: 1,
+    },
+    Row {
+        name: "aio",
+        model: IoModel::Aio,
+        about: "completions: io_uring, where the kernel allows it",
+        connections_max: 10_000,
+        in_flight_max: aio::IN_FLIGHT_MAX,
+        descriptors: 1,
+    },
+];
+
+impl IoModel {
+    /// The model's row in the table.
+    pub fn row(self) -> &'static Row {
+        IO_MODELS.iter().find(|row| row.model == self).expect("every model has its row")
+    }
+
+    /// The name in pipeline files and on the command line.
+    pub fn name(self) -> &'static str {
+        self.row().name
+    }
+
+    /// The model of that name.
+    pub fn by_name(name: &str) -> Option<IoModel> {
+        IO_MODELS.iter().find(|row| row.name == name).map(|row| row.model)
+    }
+}
+
+impl fmt::Display for IoModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Called for each peer that is turned away, and without one each time that accepting waits, with the reason. Called on io
+/// threads; it only posts.
+pub type OnRefusal = Arc<dyn Fn(Option<SocketAddr>, &str) + Send + Sync>;
+
+/// Tells an io thread to ask its lane again. Any thread may call it; it only posts.
+pub type Waker = Arc<dyn Fn() + Send + Sync>;
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Which dialled address this is a connection to; none if the peer dialled us.
+    pub dialled: Option<usize>,
+}
+
+/// Lets any thread ask the io model to fetch a session's replies; see [`Lane::replies`].
+#[derive(Clone)]
+pub struct Remote(Arc<dyn Fn() + Send + Sync>);
+
+impl Remote {
+    fn new(ask: impl Fn() + Send + Sync + 'static) -> Self {
+        Remote(Arc::new(ask))
+    }
+
+    /// A remote that reaches nobody, for lanes that are driven without sockets.
+    pub fn nobody() -> Self {
+        Remote::new(|| {})
+    }
+
+    /// Wakes the io thread of this session, which then calls [`Lane::replies`]. Harmless after the connection's end.
+    pub fn ask(&self) {
+        (self.0)();
+    }
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Remote")
+    }
+}
+
+/// What becomes of a connection after a read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Go on reading.
+    Continue,
+    /// Close it, for this reason; nothing more is read from it.
+    Close(String),
+}
+
+/// What a connection is kept for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Whatever comes; nothing is owed.
+    Open,
+    /// Its peer waits for replies that are still to come.
+    Owing,
+    /// The same, and it is not to be read now. After [`Remote::ask`] it may be.
+    Held,
+    /// Nothing: it is to be closed once everything was sent.
+    Over,
+}
+
+impl Standing {
+    /// Whether its peer is owed something.
+    pub fn owes(self) -> bool {
+        matches!(self, Standing::Owing | Standing::Held)
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub enum Closed {
+    /// The peer closed in order.
+    End,
+    /// The network or the peer broke it.
+    Reset(io::Error),
+    /// The session asked for it.
+    Refused(String),
+    /// The engine stops.
+    Stopped,
+}
+
+/// What a model reads for: makes a lane for each of its io threads.
+pub trait Host: Send + Sync + 'static {
+    /// What an io thread talks to.
+    type Lane: Lane;
+
+    /// A lane for a new io thread, which `waker` wakes.
+    fn lane(&self, waker: Waker) -> Self::Lane;
+}
+
+/// What an io thread hands its bytes to. All methods are called on that thread.
+pub trait Lane: Send + 'static {
+    /// The state of one connection.
+    type Session: Send + 'static;
+
+    /// Whether anything may be read now; if not, the lane's waker is called once that changes.
+    fn ready(&mut self) -> bool;
+
+    /// The most bytes that the next read may bring; as many as it can by default.
+    fn read_max(&mut self) -> usize {
+        usize::MAX
+    }
+
+    /// A new connection.
+    fn open(&mut self, peer: Peer, remote: Remote) -> Self::Session;
+
+    /// `len` bytes were read into `buffer`; the lane freezes the buffer or copies what it needs.
+    fn received(&mut self, session: &mut Self::Session, buffer: &mut Buffer, len: usize) -> Flow;
+
+    /// Appends bytes that are to be sent to the peer.
+    fn replies(&mut self, session: &mut Self::Session, out: &mut Vec<u8>);
+
+    /// What the connection is kept for, after its replies were fetched.
+    fn standing(&self, _session: &Self::Session) -> Standing {
+        Standing::Open
+    }
+
+    /// Appends the last bytes to a peer whose connection the stop closes.
+    fn farewell(&mut self, _session: &mut Self::Session, _out: &mut Vec<u8>) {}
+
+    /// The connection is over; nothing more comes from it.
+    fn closed(&mut self, session: Self::Session, how: Closed);
+
+    /// A group of reads is over: hands over what was gathered.
+    fn turn(&mut self);
+
+    /// A thread that serves one connection waits: gives back memory that it may not need for long.
+    fn idle(&mut self) {}
+
+    /// Nothing more is read: hands over everything, waiting for room if need be. May be called again.
+    fn finish(&mut self);
+}
+
+/// What every model is started with.
+pub struct Options {
+    /// The prefix of thread names, such as `rx0`.
+    pub name: String,
+    /// Where peers dial in, if they do; already bound, and non-blocking.
+    pub listeners: Vec<TcpListener>,
+    /// Connections at once at most; further peers are turned away.
+    pub connections_max: usize,
+    /// How many threads read in the model that has a pool of them.
+    pub pool_threads: usize,
+    /// How many event loops there are in the model that has several.
+    pub reactors: usize,
+    /// Unsent reply bytes of one connection beyond which it is not read from.
+    pub reply_bytes_max: usize,
+    /// Where buffers come from.
+    pub pool: Arc<Pool>,
+    /// What happened.
+    pub counters: Arc<ReceiverCounters>,
+    /// Told of peers that are turned away.
+    pub on_refusal: OnRefusal,
+    /// For waits with a deadline.
+    pub clock: Arc<dyn Clock>,
+    /// Set when an io thread dies.
+    pub poison: Poison,
+}
+
+/// A running io model.
+pub trait IoDriver: Send + Sync {
+    /// Takes over a connection that was dialled.
+    ///
+    /// # Errors
+    /// Gives the connection's error back when it cannot be taken: at the limit, without threads, or after the stop.
+    fn attach(&self, stream: TcpStream, peer: Peer) -> io::Result<()>;
+
+    /// Stops accepting and reading, and wakes every thread; returns at once. Connections that owe replies stay.
+    fn stop(&self);
+
+    /// After the stop: closes the connections that stayed, after one last attempt to send what there is to be sent.
+    fn close(&self);
+
+    /// The threads, for their owner to join after the stop.
+    fn threads(&self) -> Vec<Thread>;
+}
+
+/// Whether this system can run a model; if not, why, in one line.
+///
+/// # Errors
+/// The reason: a kernel that is too old, a sysctl, a seccomp filter.
+pub fn probe(model: IoModel) -> Result<(), String> {
+    match model {
+        IoModel::Aio => aio::probe(),
+        IoModel::Bio | IoModel::Pool | IoModel::Nio | IoModel::Reactors => Ok(()),
+    }
+}
+
+/// The model to use for the one that is wanted: itself, or `nio` and the reason why.
+pub fn choose(wanted: IoModel) -> (IoModel, Option<String>) {
+    match probe(wanted) {
+        Ok(()) => (wanted, None),
+        Err(why) => (IoModel::Nio, Some(why)),
+    }
+}
+
+/// Starts a model.
+///
+/// # Errors
+/// If the operating system refuses a thread, a poller or a descriptor.
+pub fn start<H: Host>(model: IoModel, host: H, options: Options) -> Result<Box<dyn IoDriver>> {
+    match model {
+        IoModel::Bio => bio::start(host, options),
+        IoModel::Pool => pool::start(host, options),
+        IoModel::Nio => nio::start(host, options),
+        IoModel::Reactors => reactors::start(host, options),
+        IoModel::Aio => aio::start(host, options),
+    }
+}
+
+/// The buffers of one io thread; a read fills several at once.
+struct ReadBuffers([Buffer; READ_BUFFERS]);
+
+impl ReadBuffers {
+    fn new(pool: &Arc<Pool>) -> Self {
+        ReadBuffers(std::array::from_fn(|_| pool.buffer()))
+    }
+
+    /// One vectored read of at most `most` bytes.
+    fn read(&mut self, stream: &mut impl io::Read, most: usize) -> io::Result<usize> {
+        let most = if self.0[0].may_be_many() { most } else { most.min(BUFFER_BYTES) };
+        let (mut left, mut used) = (most.max(1), 0);
+        let mut slices = self.0.each_mut().map(|buffer| {
+            if left == 0 {
+                return io::IoSliceMut::new(&mut []);
+            }
+            let space = buffer.space();
+            let len = left.min(space.len());
+            (left, used) = (left - len, used + 1);
+            io::IoSliceMut::new(&mut space[..len])
+        });
+        stream.read_vectored(&mut slices[..used])
+    }
+
+    /// Hands the `len` bytes of a read to the lane, buffer by buffer.
+    fn hand_over<L: Lane>(&mut self, lane: &mut L, session: &mut L::Session, len: usize) -> Flow {
+        let mut left = len;
+        for buffer in &mut self.0 {
+            if left == 0 {
+                break;
+            }
+            let part = left.min(buffer.space().len());
+            if let Flow::Close(why) = lane.received(session, buffer, part) {
+                return Flow::Close(why);
+            }
+            left -= part;
+        }
+        Flow::Continue
+    }
+
+    fn release(&mut self) {
+        self.0.iter_mut().for_each(Buffer::release);
+    }
+}
+
+/// Fetches a session's replies and sends them, until there are no more or the socket takes no more.
+fn send_all<L: Lane>(
+    lane: &mut L,
+    session: &mut L::Session,
+    stream: &mut impl io::Write,
+    out: &mut Vec<u8>,
+) -> io::Result<()> {
+    loop {
+        lane.replies(session, out);
+        if out.is_empty() {
+            return Ok(());
+        }
+        send_some(stream, out)?;
+        if !out.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+/// Sends what it can of `out` without blocking; an error if the connection is broken.
+fn send_some(stream: &mut impl io::Write, out: &mut Vec<u8>) -> io::Result<()> {
+    let mut sent = 0;
+    while sent < out.len() {
+        match stream.write(&out[sent..]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => sent += count,
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => break,
+            Err(err) => return Err(err),
+        }
+    }
+    if sent < out.len() {
+        out.drain(..sent);
+        // Peers that do not read their replies cost no more than those.
+        out.shrink_to_fit();
+    } else {
+        // A connection that owes nothing owns no buffer.
+        *out = Vec::new();
+    }
+    Ok(())
+}

@@ -1,0 +1,38 @@
+//! Receiving: sockets, or a user's own receiver, to blocks.
+//!
+//! ```text
+//!  dial / accept ─▶ io model ─▶ connection (framing) ─▶ range queue ─▶ generator ─▶ BlockTarget
+//!                                                                    └─ with a log: chunks ─┘
+//! ```
+//! A `SocketReceiver` supervises one source: it dials with bounded back-off or listens, runs the io model, and stops
+//! in order: no more reading, then the last cut, then the last push, and, once all is answered, the close of the last
+//! connections. A `CustomReceiver` does so for a user's [`Receiver`],
+//! whose records are gathered to ranges and take the same way. It knows nothing of jobs and sinks.
+
+mod active;
+mod away;
+mod custom;
+pub mod direct;
+mod engine;
+pub(crate) mod ingest;
+pub mod io;
+#[cfg(all(test, tidemill_model))]
+mod model;
+mod pause;
+pub(crate) mod socket;
+#[cfg(all(test, not(tidemill_model)))]
+mod tests;
+
+pub(crate) use active::{ActiveReceiver, Cutter, Steered};
+pub(crate) use custom::{CustomOptions, CustomReceiver, ReceiverSlot};
+pub use custom::{Receiver, ReceiverHandle};
+pub use engine::When;
+pub(crate) use engine::{Engine, RateOptions};
+pub(crate) use ingest::backlog_trigger::Arrivals;
+pub(crate) use ingest::rate_limit::{RateLimiter, Usage};
+pub use pause::PausedBy;
+pub(crate) use socket::dialer::BackOff;
+pub(crate) use socket::session::AckAt;
+pub use socket::supervisor::Direction;
+pub(crate) use socket::supervisor::{SocketOptions, SocketReceiver, expect_address};
+pub(crate) use socket::unfinished::{Sources as UnfinishedOf, Unfinished};

@@ -1,0 +1,72 @@
+//! `Pause`: says that a source is not read because the store is full, and that it is read again. Any thread.
+
+use indicatif::HumanBytes;
+
+use crate::memory::budget::Account;
+use crate::metrics::{ConditionHandle, ConditionKind, Event, EventBus};
+use crate::sync::{Arc, AtomicBool, Ordering};
+
+/// What a source waits for that is not read now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PausedBy {
+    /// The log has not taken yet what was read before.
+    Log,
+    /// The blocks before are not stored yet.
+    Blocks,
+    /// The store is full.
+    Store,
+    /// The rate limit is used up.
+    Rate,
+}
+
+impl PausedBy {
+    /// Its name in metrics and status.
+    pub fn name(self) -> &'static str {
+        match self {
+            PausedBy::Log => "log",
+            PausedBy::Blocks => "blocks",
+            PausedBy::Store => "store",
+            PausedBy::Rate => "rate",
+        }
+    }
+}
+
+/// See the module. One for each source.
+pub(crate) struct Pause {
+    full: ConditionHandle,
+    events: EventBus,
+    /// Whether the event was posted that is posted once.
+    told: AtomicBool,
+}
+
+impl Pause {
+    /// Nothing pauses yet; it is over whenever the account has room.
+    pub(crate) fn new(source: &str, account: &Account, events: &EventBus) -> Arc<Self> {
+        let full = events.conditions().handle(ConditionKind::StoreFull, source);
+        let pause = Arc::new(Pause { full, events: events.clone(), told: AtomicBool::new(false) });
+        let room = Arc::clone(&pause);
+        account.on_room(move || {
+            room.full.end();
+        });
+        pause
+    }
+
+    /// Reading pauses because the store is full.
+    pub(crate) fn store_is_full(&self, account: &Account) {
+        if self.full.lasts() {
+            return;
+        }
+        let store_bytes_max = account.max();
+        let size = HumanBytes(store_bytes_max as u64);
+        let cause = format!("reading pauses while the store is full (store_bytes_max = {size})");
+        self.full.begin(cause, "raise it, shorten batch_interval or add workers if that lasts");
+        if !self.told.swap(true, Ordering::Relaxed) {
+            let source = self.full.subject().to_owned();
+            self.events.post(Event::StoreFull { source, store_bytes_max });
+        }
+        // The wake-up that ends it may have come before it began.
+        if account.has_room() {
+            self.full.end();
+        }
+    }
+}

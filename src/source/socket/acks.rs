@@ -1,0 +1,350 @@
+//! What one connection owes its peer, where the framing acknowledges: the unanswered records in order, and how many of
+//! them are safe. Lives with the connection on its io thread; any thread may say that more is safe.
+//!
+//! ```text
+//!  splitter ─owed─▶ [2..=9 | 10 | close 11] ─the safe prefix─▶ rsp, rsp, … ─▶ socket
+//!                          ▲ safe up to the 3rd (`Due`), said by whoever queued, synced or committed them
+//! ```
+//! Answers go out in the order of the frames. An answer says «200 OK» or it is not sent: what cannot be kept is left
+//! unanswered, and its sender sends it again.
+
+use std::collections::VecDeque;
+
+use crate::blocks::{Acknowledge, Receipt};
+use crate::framing::{AsidePart, Found, Owed};
+use crate::source::io::{Remote, Standing};
+use crate::source::socket::oversized::{Asides, Owner, Putting};
+use crate::sync::{Arc, AtomicU64, Ordering};
+
+/// Runs of consecutive numbers that may be unanswered: 12 KiB of them. A peer that counts as it should has one, and one more
+/// for each record of its window that is put aside.
+const RUNS_MAX: usize = 1024;
+
+/// Answers are fetched until so many bytes wait to be sent; the rest follows once these are gone. Peers that do not read
+/// their answers cost no more than this each.
+const FETCH_BYTES: usize = 8 * 1024;
+
+/// What a peer is told of a record that is safe, behind its number.
+const OK: &[u8] = b" rsp 6 200 OK\n";
+
+/// What a peer is told last.
+const GOODBYE: &[u8] = b"0 serverclose 0\n";
+
+/// See the module.
+pub(crate) struct Answers {
+    due: Arc<Due>,
+    owed: VecDeque<Owed>,
+    /// Answers that do not wait for anything.
+    at_once: Vec<u8>,
+    /// Records so far; the last one has this number in [`Receipt::upto`].
+    received: u64,
+    /// Records answered so far.
+    answered: u64,
+    /// Where records are put aside, once there was one, and how many of those were answered.
+    putting: Option<Arc<Putting>>,
+    asides_answered: u64,
+    said: Said,
+}
+
+/// What the peer was told about the conversation.
+#[derive(Clone, Copy, PartialEq)]
+enum Said {
+    Nothing,
+    /// It made its offers.
+    Welcome,
+    /// Its goodbye was answered, or we said one.
+    Goodbye,
+}
+
+/// How many of a connection's records are safe.
+#[derive(Debug)]
+struct Due {
+    /// A maximum, so a late and lower word changes nothing. The answers are fetched after `remote` was asked, which
+    /// orders them behind this.
+    safe: AtomicU64,
+    /// The same of the records that were put aside, which count by themselves.
+    asides: AtomicU64,
+    /// Reads with parts of such records that are not written yet: while there are any, the connection is not read.
+    unwritten: AtomicU64,
+    remote: Remote,
+}
+
+impl Owner for Due {
+    fn handed_on(&self) {
+        self.unwritten.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn written(&self) {
+        if self.unwritten.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.remote.ask();
+        }
+    }
+
+    fn kept(&self) {
+        self.asides.fetch_add(1, Ordering::SeqCst);
+        self.remote.ask();
+    }
+}
+
+impl Acknowledge for Due {
+    fn acknowledge(&self, upto: u64) {
+        if self.safe.fetch_max(upto, Ordering::SeqCst) < upto {
+            self.remote.ask();
+        }
+    }
+}
+
+impl Answers {
+    /// The answers of a new connection, which `remote` reaches.
+    pub(crate) fn new(remote: Remote) -> Self {
+        Answers {
+            due: Arc::new(Due {
+                safe: AtomicU64::new(0),
+                asides: AtomicU64::new(0),
+                unwritten: AtomicU64::new(0),
+                remote,
+            }),
+            owed: VecDeque::new(),
+            at_once: Vec::new(),
+            received: 0,
+            answered: 0,
+            putting: None,
+            asides_answered: 0,
+            said: Said::Nothing,
+        }
+    }
+
+    /// Notes what one piece of the stream brought.
+    ///
+    /// # Errors
+    /// If the peer's numbers are such that what is unanswered cannot be noted within its bound.
+    pub(crate) fn note(&mut self, found: &Found) -> Result<(), String> {
+        if !found.replies.is_empty() {
+            self.said = Said::Welcome;
+            self.at_once.extend_from_slice(&found.replies);
+        }
+        for &owed in &found.owed {
+            match (self.owed.back_mut(), owed) {
+                (
+                    Some(Owed::Records { first, count }),
+                    Owed::Records { first: next, count: more },
+                ) if first.checked_add(*count) == Some(next) => *count += more,
+                _ => self.owed.push_back(owed),
+            }
+        }
+        match self.owed.len() {
+            0..=RUNS_MAX => Ok(()),
+            _ => Err(format!(
+                "more than {RUNS_MAX} unanswered transactions that do not follow one another"
+            )),
+        }
+    }
+
+    /// Hands on what one piece brought of records that are put aside.
+    pub(crate) fn put_aside(&mut self, parts: Vec<AsidePart>, asides: &Arc<Asides>) {
+        if !parts.is_empty() {
+            self.putting(asides).put(parts);
+        }
+    }
+
+    /// Takes parts of records that are put aside.
+    pub(crate) fn putting(&mut self, asides: &Arc<Asides>) -> Arc<Putting> {
+        let owner = || Arc::clone(&self.due) as Arc<dyn Owner>;
+        Arc::clone(self.putting.get_or_insert_with(|| Arc::new(asides.connection(owner()))))
+    }
+
+    /// Reaches the io thread of the connection.
+    pub(crate) fn remote(&self) -> Remote {
+        self.due.remote.clone()
+    }
+
+    /// The receipt for the next `records` records, in the order in which they were noted.
+    pub(crate) fn receipt(&mut self, records: u64) -> Receipt {
+        self.received += records;
+        Receipt { to: Arc::clone(&self.due) as Arc<dyn Acknowledge>, upto: self.received }
+    }
+
+    /// Adds the receipt to those of a range: one for each connection, the last one counts.
+    pub(crate) fn add_receipt(&mut self, records: u64, receipts: &mut Vec<Receipt>) {
+        let receipt = self.receipt(records);
+        match receipts.last_mut() {
+            Some(last) if Arc::ptr_eq(&last.to, &receipt.to) => last.upto = receipt.upto,
+            _ => receipts.push(receipt),
+        }
+    }
+
+    /// Appends answers to what is safe, as far as `out` should hold them.
+    pub(crate) fn fetch(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.at_once);
+        let safe = self.due.safe.load(Ordering::SeqCst);
+        let asides_safe = self.due.asides.load(Ordering::SeqCst);
+        while out.len() < FETCH_BYTES {
+            match self.owed.front_mut() {
+                Some(Owed::Records { first, count }) if self.answered < safe => {
+                    answer(*first, OK, out);
+                    self.answered += 1;
+                    *first += 1;
+                    *count -= 1;
+                    if *count == 0 {
+                        self.owed.pop_front();
+                    }
+                }
+                Some(Owed::Aside(number)) if self.asides_answered < asides_safe => {
+                    answer(*number, OK, out);
+                    self.asides_answered += 1;
+                    self.owed.pop_front();
+                }
+                Some(Owed::Close(number)) => {
+                    answer(*number, b" rsp 0\n", out);
+                    self.owed.pop_front();
+                    self.farewell(out);
+                }
+                Some(Owed::Records { .. } | Owed::Aside(_)) | None => break,
+            }
+        }
+        if self.owed.is_empty() {
+            // A connection that owes nothing owns no buffer.
+            self.owed = VecDeque::new();
+        }
+    }
+
+    /// Appends the last word, if the peer was welcomed and did not hear it yet.
+    pub(crate) fn farewell(&mut self, out: &mut Vec<u8>) {
+        if self.said == Said::Welcome {
+            out.extend_from_slice(GOODBYE);
+            self.said = Said::Goodbye;
+        }
+    }
+
+    /// What the connection is kept for.
+    pub(crate) fn standing(&self) -> Standing {
+        match self.said {
+            _ if self.due.unwritten.load(Ordering::SeqCst) > 0 => Standing::Held,
+            _ if !self.owed.is_empty() || !self.at_once.is_empty() => Standing::Owing,
+            Said::Goodbye => Standing::Over,
+            Said::Nothing | Said::Welcome => Standing::Open,
+        }
+    }
+}
+
+/// Appends a number and the rest of its answer.
+fn answer(number: u32, rest: &[u8], out: &mut Vec<u8>) {
+    let (mut digits, mut at, mut left) = ([0; 10], 10, number);
+    loop {
+        at -= 1;
+        digits[at] = b'0' + u8::try_from(left % 10).expect("a digit");
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+    out.extend_from_slice(rest);
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+
+    fn records(first: u32, count: u32) -> Owed {
+        Owed::Records { first, count }
+    }
+
+    fn noting(pieces: &[&[Owed]]) -> Answers {
+        let mut answers = Answers::new(Remote::nobody());
+        for owed in pieces {
+            let found = Found { owed: owed.to_vec(), ..Found::default() };
+            answers.note(&found).expect("within the bound");
+        }
+        answers
+    }
+
+    fn fetch(answers: &mut Answers) -> String {
+        let mut out = Vec::new();
+        answers.fetch(&mut out);
+        String::from_utf8(out).expect("text")
+    }
+
+    /// What is answered when so many records are safe.
+    fn check(pieces: &[&[Owed]], safe: u64, expected: &[u32], standing: Standing) {
+        let mut answers = noting(pieces);
+        answers.due.acknowledge(safe);
+        let expected: String = expected.iter().map(|n| format!("{n} rsp 6 200 OK\n")).collect();
+        assert_eq!(fetch(&mut answers), expected, "{pieces:?} {safe}");
+        assert_eq!(answers.standing(), standing, "{pieces:?} {safe}");
+    }
+
+    #[test]
+    fn the_safe_prefix_is_answered_in_order() {
+        check(&[], 0, &[], Standing::Open);
+        check(&[&[records(2, 3)]], 0, &[], Standing::Owing);
+        check(&[&[records(2, 3)]], 2, &[2, 3], Standing::Owing);
+        check(&[&[records(2, 3)], &[records(5, 2)]], 4, &[2, 3, 4, 5], Standing::Owing);
+        check(&[&[records(9, 1), records(7, 2)]], 3, &[9, 7, 8], Standing::Open);
+        check(&[&[records(999_999_999, 1), records(1, 1)]], 2, &[999_999_999, 1], Standing::Open);
+    }
+
+    #[test]
+    fn a_goodbye_is_answered_behind_the_records_before_it() {
+        let mut answers = noting(&[&[records(2, 1), Owed::Close(3)]]);
+        answers.said = Said::Welcome;
+        assert_eq!((fetch(&mut answers).as_str(), answers.standing()), ("", Standing::Owing));
+        answers.due.acknowledge(1);
+        let expected = "2 rsp 6 200 OK\n3 rsp 0\n0 serverclose 0\n";
+        assert_eq!((fetch(&mut answers).as_str(), answers.standing()), (expected, Standing::Over));
+        let mut out = Vec::new();
+        answers.farewell(&mut out);
+        assert_eq!(out, b"", "the last word is said once");
+    }
+
+    #[test]
+    fn a_record_that_is_put_aside_is_answered_in_its_place() {
+        let mut answers = noting(&[&[records(2, 1), Owed::Aside(3), records(4, 1)]]);
+        answers.due.acknowledge(2);
+        assert_eq!(fetch(&mut answers), "2 rsp 6 200 OK\n");
+        answers.due.kept();
+        assert_eq!(fetch(&mut answers), "3 rsp 6 200 OK\n4 rsp 6 200 OK\n");
+    }
+
+    #[test]
+    fn words_may_come_in_any_order() {
+        let mut answers = noting(&[&[records(1, 5)]]);
+        for upto in [3, 1, 2] {
+            answers.due.acknowledge(upto);
+        }
+        assert_eq!(fetch(&mut answers).lines().count(), 3);
+    }
+
+    #[test]
+    fn many_answers_are_fetched_in_parts() {
+        let mut answers = noting(&[&[records(1, 10_000)]]);
+        answers.due.acknowledge(10_000);
+        let mut lines = 0;
+        while answers.standing() == Standing::Owing {
+            let part = fetch(&mut answers);
+            assert!(part.len() < FETCH_BYTES + 64);
+            lines += part.lines().count();
+        }
+        assert_eq!(lines, 10_000);
+    }
+
+    #[test]
+    fn receipts_of_one_connection_are_one() {
+        let (mut one, mut other) = (noting(&[]), noting(&[]));
+        let mut receipts = Vec::new();
+        one.add_receipt(2, &mut receipts);
+        one.add_receipt(3, &mut receipts);
+        other.add_receipt(1, &mut receipts);
+        one.add_receipt(1, &mut receipts);
+        let upto: Vec<u64> = receipts.iter().map(|receipt| receipt.upto).collect();
+        assert_eq!(upto, [5, 1, 6]);
+    }
+
+    #[test]
+    fn what_is_unanswered_is_bounded() {
+        let mut answers = Answers::new(Remote::nobody());
+        let owed: Vec<Owed> = (0..=RUNS_MAX).map(|_| records(7, 1)).collect();
+        let found = Found { owed, ..Found::default() };
+        assert!(answers.note(&found).is_err());
+    }
+}

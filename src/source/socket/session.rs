@@ -1,0 +1,540 @@
+//! What sits behind the io seam: splits what a connection read into whole records and queues the ranges.
+//!
+//! ```text
+//!  64 KiB buffer ─▶ splitter ─▶ joined record ─copy─▶ gather ─┐
+//!                           └▶ big ranges ─freeze, no copy────┼─▶ range queue ─▶ generator
+//!                           └▶ small ranges ─copy─▶ gather ───┘
+//! ```
+//! Runs on the io threads. A read of at least [`FREEZE_BYTES`] keeps its buffer; less is copied together, so that ten
+//! bytes do not pin a buffer. What one turn gathered from all connections is one range. A connection without a partial
+//! record owns no buffer. Nothing here knows sockets, blocks' numbers, jobs or sinks.
+
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+
+use crate::blocks::{Range, Receipt};
+use crate::framing::{Found, Framing, Splitter};
+use crate::memory::budget::Account;
+use crate::memory::buffer_pool::{BUFFER_BYTES, Buffer, Pool};
+use crate::metrics::{Event, EventBus, ReceiverCounters, TallyKind};
+use crate::source::ingest::backlog_trigger::Arrivals;
+use crate::source::ingest::block_cutter::Generator;
+use crate::source::ingest::rate_limit::RateLimiter;
+use crate::source::io::{Closed, Flow, Host, Lane, Peer, Remote, Standing, Waker};
+use crate::source::pause::Pause;
+use crate::source::socket::acks::Answers;
+use crate::source::socket::oversized::Asides;
+use crate::source::socket::unfinished::{Owner, Unfinished, UnfinishedRecord, Way};
+use crate::sync::planted::{Planted, planted};
+use crate::sync::{Arc, AtomicUsize, Ordering, Signal};
+use crate::time::{Clock, Moment};
+
+/// Whole records of one buffer that are worth keeping in place, in bytes; less is copied together.
+const FREEZE_BYTES: usize = BUFFER_BYTES / 4;
+
+/// What the gathered copies are allocated in, in bytes.
+const GATHER_BYTES: usize = BUFFER_BYTES;
+
+/// What the lanes of one receiver share.
+pub(crate) struct Intake {
+    pub(crate) source: String,
+    pub(crate) framing: Framing,
+    pub(crate) ack: AckAt,
+    pub(crate) record_bytes_max: usize,
+    pub(crate) generator: Arc<Generator>,
+    pub(crate) account: Arc<Account>,
+    pub(crate) counters: Arc<ReceiverCounters>,
+    pub(crate) events: EventBus,
+    pub(crate) observer: Arc<dyn Observer>,
+    /// Says when the full store stops the reading.
+    pub(crate) pause: Arc<Pause>,
+    /// The rate limit, if there is one.
+    pub(crate) limiter: Option<Arc<RateLimiter>>,
+    /// Counts what can be cut, if batches wait for records.
+    pub(crate) arrivals: Option<Arc<Arrivals>>,
+    /// Where over-long records go whole, if the framing acknowledges and they do.
+    pub(crate) asides: Option<Arc<Asides>>,
+    /// The unfinished records of all sources.
+    pub(crate) unfinished: Arc<Unfinished>,
+    /// Where the buffers come from.
+    pub(crate) pool: Arc<Pool>,
+    /// The lanes that may still hand something over.
+    pub(crate) handing: Handing,
+}
+
+/// When a record is acknowledged to its peer, if the framing acknowledges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AckAt {
+    /// Once it is queued for the next block.
+    Queued,
+    /// Once the log that holds it was synced.
+    Durable,
+    /// Once its batch is committed.
+    Committed,
+}
+
+/// Counts the lanes that have not handed everything over yet.
+#[derive(Clone, Default)]
+pub(crate) struct Handing {
+    lanes: Arc<AtomicUsize>,
+    less: Signal,
+}
+
+impl Handing {
+    /// Waits until every lane has handed everything over, or until the deadline; then says how many have not.
+    pub(crate) fn wait(&self, clock: &dyn Clock, deadline: Moment) -> usize {
+        loop {
+            let lanes = self.lanes.load(Ordering::SeqCst);
+            if lanes == 0 || clock.now() >= deadline {
+                return lanes;
+            }
+            clock.wait(&self.less, Some(deadline));
+        }
+    }
+}
+
+/// Who wants to know of connections: the receiver's supervisor. Called on io threads; it only posts.
+pub(crate) trait Observer: Send + Sync {
+    fn opened(&self, peer: Peer);
+    fn closed(&self, peer: Peer, how: &Closed);
+}
+
+pub(crate) struct IntakeHost(pub(crate) Arc<Intake>);
+
+impl Host for IntakeHost {
+    type Lane = IntakeLane;
+
+    fn lane(&self, waker: Waker) -> IntakeLane {
+        let wakes = Signal::new();
+        let (signal, io) = (wakes.clone(), waker);
+        let number = self.0.generator.queue().register(Arc::new(move || {
+            signal.raise();
+            io();
+        }));
+        self.0.handing.lanes.fetch_add(1, Ordering::SeqCst);
+        IntakeLane {
+            intake: Arc::clone(&self.0),
+            number,
+            wakes,
+            handed_over: false,
+            found: Found::default(),
+            gather: BytesMut::new(),
+            gathered: 0,
+            receipts: Vec::new(),
+            backlog: VecDeque::new(),
+        }
+    }
+}
+
+/// The half of an io thread that knows records.
+pub(crate) struct IntakeLane {
+    intake: Arc<Intake>,
+    number: u64,
+    /// Raised with the io thread's waker; waited on only when the thread ends.
+    wakes: Signal,
+    /// Whether it said that nothing more comes from it.
+    handed_over: bool,
+    found: Found,
+    gather: BytesMut,
+    gathered: u64,
+    /// Who waits for what is gathered.
+    receipts: Vec<Receipt>,
+    /// Ranges that the full queue refused: at most what one read brings, for then reading stops.
+    backlog: VecDeque<Range>,
+}
+
+/// The state of one connection.
+pub(crate) struct Session {
+    splitter: Box<dyn Splitter>,
+    peer: Peer,
+    /// What the peer is owed, if the framing acknowledges.
+    answers: Option<Box<Answers>>,
+    unfinished: UnfinishedRecord,
+}
+
+impl Lane for IntakeLane {
+    type Session = Session;
+
+    fn ready(&mut self) -> bool {
+        let room = self.send_all() && self.intake.generator.queue().has_room();
+        let counters = &self.intake.counters;
+        let ready = room
+            && self.intake.account.has_room()
+            && !(planted(Planted::HonestStarved)
+                && counters.refused.value() + counters.malformed.value() > 0);
+        if !ready {
+            self.paused(room);
+        }
+        ready && self.intake.limiter.as_ref().is_none_or(|limiter| limiter.is_ready())
+    }
+
+    fn read_max(&mut self) -> usize {
+        self.intake.limiter.as_ref().map_or(usize::MAX, |limiter| limiter.read_max())
+    }
+
+    fn open(&mut self, peer: Peer, remote: Remote) -> Session {
+        let intake = &self.intake;
+        intake.counters.opened.add(1);
+        intake.counters.open.add(1);
+        intake.events.post(Event::Connected { source: intake.source.clone(), peer: peer.address });
+        intake.observer.opened(peer);
+        let max =
+            if planted(Planted::RecordLimitOff) { usize::MAX } else { intake.record_bytes_max };
+        let acknowledges = intake.framing.acknowledges();
+        let answers = acknowledges.then(|| Box::new(Answers::new(remote)));
+        let splitter = match intake.asides {
+            Some(_) => intake.framing.splitter_putting_aside(max),
+            None => intake.framing.splitter(max),
+        };
+        Session { splitter, peer, answers, unfinished: UnfinishedRecord::default() }
+    }
+
+    fn received(&mut self, session: &mut Session, buffer: &mut Buffer, len: usize) -> Flow {
+        if session.unfinished.is_parked()
+            && let Err(why) = self.resume(session)
+        {
+            return Flow::Close(why);
+        }
+        let mut found = std::mem::take(&mut self.found);
+        found.clear();
+        let outcome = session.splitter.feed(buffer.filled(len), &mut found);
+        let answers = session.answers.as_mut();
+        let noted = answers.map_or(Ok(()), |answers| self.note(answers, &mut found));
+        self.count(&found, session.peer);
+        self.take(&mut found, buffer, len, session.answers.as_deref_mut());
+        self.note_unfinished(session);
+        if let Some(limiter) = &self.intake.limiter {
+            limiter.take(found.records, len as u64);
+        }
+        self.found = found;
+        match outcome.map_err(|malformed| malformed.0).and(noted) {
+            Ok(()) => Flow::Continue,
+            Err(why) => {
+                self.intake.counters.malformed.add(1);
+                self.tally(
+                    TallyKind::FrameMalformed,
+                    1,
+                    format!("{} ({why})", session.peer.address),
+                );
+                Flow::Close(why)
+            }
+        }
+    }
+
+    fn replies(&mut self, session: &mut Session, out: &mut Vec<u8>) {
+        if let Some(answers) = &mut session.answers {
+            answers.fetch(out);
+        }
+    }
+
+    fn standing(&self, session: &Session) -> Standing {
+        let Some(answers) = &session.answers else { return Standing::Open };
+        match answers.standing() {
+            Standing::Open if session.unfinished.is_closing() => Standing::Over,
+            standing => standing,
+        }
+    }
+
+    fn idle(&mut self) {
+        if self.gather.capacity() < GATHER_BYTES - FREEZE_BYTES {
+            self.gather = BytesMut::new();
+        }
+        self.found.shrink();
+    }
+
+    fn farewell(&mut self, session: &mut Session, out: &mut Vec<u8>) {
+        if let Some(answers) = &mut session.answers {
+            answers.farewell(out);
+        }
+    }
+
+    fn closed(&mut self, mut session: Session, how: Closed) {
+        let intake = Arc::clone(&self.intake);
+        let resumed = self.resume(&mut session);
+        session.unfinished.release(&intake.unfinished);
+        let how = match (resumed, how) {
+            (Err(why), Closed::End) => Closed::Refused(why),
+            (_, how) => how,
+        };
+        match &how {
+            Closed::End | Closed::Reset(_) => {
+                let mut found = std::mem::take(&mut self.found);
+                found.clear();
+                session.splitter.end(&mut found);
+                self.take_joined(&mut found, session.answers.as_deref_mut());
+                self.count(&found, session.peer);
+                if matches!(how, Closed::Reset(_)) && found.records > 0 {
+                    self.count_broken_off(found.records, session.peer);
+                }
+                self.found = found;
+                // The observer may end the run on this, so the tail must be queued first.
+                self.turn();
+            }
+            Closed::Stopped | Closed::Refused(_) => {}
+        }
+        // What a stop throws away stays counted for its report.
+        if !matches!(how, Closed::Stopped) {
+            session.unfinished.ended(&intake.counters);
+        }
+        if matches!(how, Closed::Reset(_)) {
+            intake.counters.resets.add(1);
+        }
+        intake.counters.open.sub(1);
+        let why = describe(&how);
+        intake.events.post(Event::Disconnected {
+            source: intake.source.clone(),
+            peer: session.peer.address,
+            why,
+        });
+        intake.observer.closed(session.peer, &how);
+    }
+
+    fn turn(&mut self) {
+        self.flush_gathered();
+        self.send_backlog();
+    }
+
+    fn finish(&mut self) {
+        self.turn();
+        while !self.send_all() {
+            // The generator cuts until the lanes have handed everything over, so room comes, and with it the wake-up.
+            self.wakes.wait();
+        }
+        self.has_handed_over();
+    }
+}
+
+impl Drop for IntakeLane {
+    fn drop(&mut self) {
+        self.has_handed_over();
+        self.intake.generator.queue().forget(self.number);
+    }
+}
+
+impl IntakeLane {
+    /// Queues what one pass found, in order: the joined record, then the ranges, and the spliced records among them.
+    fn take(
+        &mut self,
+        found: &mut Found,
+        buffer: &mut Buffer,
+        len: usize,
+        mut answers: Option<&mut Answers>,
+    ) {
+        self.take_joined(found, answers.as_deref_mut());
+        let whole: usize = found.ranges.iter().map(std::ops::Range::len).sum();
+        let frozen = (whole >= FREEZE_BYTES).then(|| {
+            self.flush_gathered();
+            buffer.freeze(len)
+        });
+        let mut spliced = found.spliced.iter().peekable();
+        for (index, (range, &records)) in found.ranges.iter().zip(&found.range_records).enumerate()
+        {
+            while let Some((_, record)) = spliced.next_if(|(before, _)| *before <= index) {
+                self.copy(record, 1, answers.as_deref_mut());
+            }
+            match &frozen {
+                None => {
+                    let bytes = &buffer.filled(len)[range.clone()];
+                    self.copy(bytes, records, answers.as_deref_mut());
+                }
+                Some(bytes) => {
+                    self.flush_gathered();
+                    let mut queued = Range::new(bytes.slice(range.clone()), records);
+                    if let Some(answers) = answers.as_deref_mut() {
+                        answers.add_receipt(records, &mut queued.receipts);
+                    }
+                    self.queue(queued);
+                }
+            }
+        }
+        for (_, record) in spliced {
+            self.copy(record, 1, answers.as_deref_mut());
+        }
+    }
+
+    /// Notes what the peer is owed for one piece, and puts aside what is to be.
+    fn note(&self, answers: &mut Answers, found: &mut Found) -> Result<(), String> {
+        if let Some(asides) = &self.intake.asides {
+            answers.put_aside(std::mem::take(&mut found.aside), asides);
+        }
+        answers.note(found)
+    }
+
+    fn count(&self, found: &Found, peer: Peer) {
+        self.intake.counters.records.add(found.records);
+        if found.overlong > 0 || found.truncated > 0 {
+            self.count_lost(found, peer);
+        }
+    }
+
+    fn count_lost(&self, found: &Found, peer: Peer) {
+        let (counters, from, max) =
+            (&self.intake.counters, peer.address, self.intake.record_bytes_max);
+        let became = match (&self.intake.asides, self.intake.framing.acknowledges()) {
+            // Counted when they are safe.
+            (Some(_), true) => "put aside",
+            (None, true) => {
+                counters.truncated.add(found.overlong);
+                "shortened"
+            }
+            (_, false) => {
+                counters.overlong.add(found.overlong);
+                "dropped"
+            }
+        };
+        if found.overlong > 0 {
+            let newest = format!("from {from} (record_bytes_max = {max}), {became}");
+            self.tally(TallyKind::RecordOverlong, found.overlong, newest);
+        }
+        if found.truncated > 0 {
+            counters.cut_off.add(found.truncated);
+            let newest = format!("from {from}, which closed in the middle of it");
+            self.tally(TallyKind::RecordCutOff, found.truncated, newest);
+        }
+    }
+
+    /// What has no end because its connection broke: nobody knows whether it is whole, so it is kept, and that is said.
+    fn count_broken_off(&self, records: u64, peer: Peer) {
+        self.intake.counters.broken_off.add(records);
+        let newest = format!("from {}, kept as far as it came", peer.address);
+        self.tally(TallyKind::RecordBrokenOff, records, newest);
+    }
+
+    fn tally(&self, kind: TallyKind, count: u64, newest: String) {
+        self.intake.events.tallies().add(kind, &self.intake.source, count, newest);
+    }
+
+    /// A long record stays where it lies; a short one is copied together with others.
+    fn take_joined(&mut self, found: &mut Found, answers: Option<&mut Answers>) {
+        match found.joined.len() {
+            0 => {}
+            1..FREEZE_BYTES => self.copy(&found.joined, 1, answers),
+            _ => {
+                self.flush_gathered();
+                let record = std::mem::take(&mut found.joined);
+                let charge = Some(self.intake.account.charge(record.capacity()));
+                let mut range = Range { charge, ..Range::new(record.into(), 1) };
+                if let Some(answers) = answers {
+                    answers.add_receipt(1, &mut range.receipts);
+                }
+                self.queue(range);
+            }
+        }
+    }
+
+    /// Gets a long unfinished record back before its next piece.
+    fn resume(&self, session: &mut Session) -> Result<(), String> {
+        let Session { splitter, unfinished, .. } = session;
+        unfinished.resume(splitter.as_mut(), &self.intake.unfinished)
+    }
+
+    /// Counts what the connection holds of a record that has not ended.
+    fn note_unfinished(&self, session: &mut Session) {
+        let Session { splitter, peer, answers, unfinished } = session;
+        let intake = &self.intake;
+        let counted = (&*intake.unfinished, &*intake.counters);
+        unfinished.note(splitter.as_mut(), counted, || {
+            let remote = answers.as_ref().map(|answers| answers.remote());
+            let way = match (&intake.asides, answers) {
+                (Some(asides), Some(answers)) => Way::PutAside(answers.putting(asides)),
+                (None, Some(_)) => Way::Close,
+                (_, None) => Way::Drop,
+            };
+            Owner::new((&intake.source, peer.address), &intake.counters, way, remote)
+        });
+    }
+
+    /// Gathers so many whole records.
+    fn copy(&mut self, bytes: &[u8], records: u64, answers: Option<&mut Answers>) {
+        if self.gather.len() + bytes.len() > GATHER_BYTES {
+            self.flush_gathered();
+        }
+        if self.gather.capacity() - self.gather.len() < bytes.len() {
+            self.gather.reserve(bytes.len().max(GATHER_BYTES));
+        }
+        self.gather.extend_from_slice(bytes);
+        self.gathered += records;
+        if let Some(answers) = answers {
+            answers.add_receipt(records, &mut self.receipts);
+        }
+    }
+
+    fn flush_gathered(&mut self) {
+        if !self.gather.is_empty() {
+            let bytes = self.gather.split().freeze();
+            let charge = Some(self.intake.account.charge(bytes.len()));
+            self.intake.pool.shed();
+            let records = std::mem::take(&mut self.gathered);
+            let receipts = std::mem::take(&mut self.receipts);
+            self.queue(Range { charge, receipts, ..Range::new(bytes, records) });
+        }
+    }
+
+    fn queue(&mut self, mut range: Range) {
+        if self.intake.ack == AckAt::Committed {
+            range.receipts_at_commit = std::mem::take(&mut range.receipts);
+        }
+        self.backlog.push_back(range);
+        self.send_backlog();
+    }
+
+    /// Queues the backlog; false if the queue stays full, and then the waker is called once it has room.
+    fn send_all(&mut self) -> bool {
+        loop {
+            self.send_backlog();
+            if self.backlog.is_empty() {
+                return true;
+            }
+            // Asking is what marks this lane as starved: without it nobody would call the waker.
+            if planted(Planted::BacklogAsksForNothing) || !self.intake.generator.queue().has_room()
+            {
+                return false;
+            }
+        }
+    }
+
+    fn send_backlog(&mut self) {
+        while let Some(mut range) = self.backlog.pop_front() {
+            let records = range.records;
+            let receipts = match self.intake.ack {
+                AckAt::Queued => std::mem::take(&mut range.receipts),
+                AckAt::Durable | AckAt::Committed => Vec::new(),
+            };
+            if let Err(range) = self.intake.generator.offer(range) {
+                let receipts = if receipts.is_empty() { range.receipts } else { receipts };
+                self.backlog.push_front(Range { receipts, ..range });
+                return;
+            }
+            receipts.iter().for_each(|receipt| receipt.to.acknowledge(receipt.upto));
+            if let Some(arrivals) = &self.intake.arrivals {
+                arrivals.add(records);
+            }
+        }
+    }
+
+    /// Says once that nothing more comes from this lane.
+    fn has_handed_over(&mut self) {
+        if !std::mem::replace(&mut self.handed_over, true) {
+            self.intake.handing.lanes.fetch_sub(1, Ordering::SeqCst);
+            self.intake.handing.less.raise();
+        }
+    }
+
+    fn paused(&self, queue_has_room: bool) {
+        let intake = &self.intake;
+        intake.counters.pauses.add(1);
+        if queue_has_room {
+            intake.pause.store_is_full(&intake.account);
+        }
+    }
+}
+
+fn describe(how: &Closed) -> String {
+    match how {
+        Closed::End => "closed by the peer".to_owned(),
+        Closed::Reset(err) => format!("broken: {err}"),
+        Closed::Refused(why) => format!("closed by us: {why}"),
+        Closed::Stopped => "closed by the stop".to_owned(),
+    }
+}

@@ -1,0 +1,231 @@
+//! `Asides`: files that wait to be written and then put in place whole, each with its room on the disk already.
+//!
+//! ```text
+//!  STEM.aside ─ write ─ sync ─┬─ rename ───▶ a new name;  an older file becomes an aside again (recycle)
+//!                             └─ exchange ─▶ the same name, whose old file is the aside now
+//! ```
+//! What frees a full disk must not need room on it. So the blocks of these files go round and are not given back: a file
+//! that is replaced is written over the next time. Each has room for twice what the last one took. One thread.
+
+use std::io;
+
+use super::{FileMark, PutFailure, Storage, StoredFile, discard, sync, write_all};
+use crate::sync::Arc;
+use crate::sync::planted::{Planted, planted};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Asides {
+    storage: Arc<dyn Storage>,
+    stem: &'static str,
+    /// The numbers of those that are there.
+    ready: Vec<u64>,
+    /// How many bytes each has room for.
+    room: u64,
+    /// How many bytes each is to have room for: twice what the last one took.
+    wanted: u64,
+}
+
+impl Asides {
+    /// Those that an earlier run left; each is to have room for this many bytes.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
+    pub(crate) fn open(
+        storage: Arc<dyn Storage>,
+        stem: &'static str,
+        room: u64,
+    ) -> io::Result<Self> {
+        let ready = storage.list()?.iter().filter_map(|name| number_of(stem, name)).collect();
+        Ok(Asides { storage, stem, ready, room, wanted: room })
+    }
+
+    /// How many bytes each is to have room for.
+    pub(crate) fn wanted(&self) -> u64 {
+        self.wanted
+    }
+
+    /// Makes sure that there are this many, each with its room.
+    ///
+    /// # Errors
+    /// `StorageFull` if there is no room; those that are there stay.
+    pub(crate) fn fill(&mut self, count: usize) -> io::Result<()> {
+        self.room = self.wanted;
+        for number in &self.ready {
+            self.storage.open(&name_of(self.stem, *number))?.reserve(self.room)?;
+        }
+        while self.ready.len() < count {
+            let (number, name) = self.unused();
+            let file = self.storage.create(&name)?;
+            if let Err(err) = file.reserve(self.room) {
+                discard(self.storage.as_ref(), file.as_ref(), &name);
+                return Err(err);
+            }
+            self.ready.push(number);
+        }
+        Ok(())
+    }
+
+    /// Puts a whole file in place under a new name: after a crash the name holds all of it, or does not exist. Returns which
+    /// file it is.
+    pub(crate) fn put(&mut self, name: &str, parts: &[&[u8]]) -> Result<FileMark, PutFailure> {
+        let (number, file) = self.write(parts)?;
+        let placed = self.place(file.as_ref(), &name_of(self.stem, number), name);
+        placed.map_err(PutFailure::Fatal)?;
+        self.ready.retain(|other| *other != number);
+        file.mark().map_err(PutFailure::Fatal)
+    }
+
+    fn place(&self, file: &dyn StoredFile, aside: &str, name: &str) -> io::Result<()> {
+        if planted(Planted::RenameBeforeSync) {
+            let renamed = self.storage.rename(aside, name).and_then(|()| self.storage.sync_dir());
+            return renamed.and_then(|()| sync(file));
+        }
+        sync(file)?;
+        self.storage.rename(aside, name)?;
+        self.storage.sync_dir()
+    }
+
+    /// Writes parts aside; they are not durable.
+    fn write(&mut self, parts: &[&[u8]]) -> Result<(u64, Arc<dyn StoredFile>), PutFailure> {
+        let (number, file) = self.next().map_err(PutFailure::Retry)?;
+        let len = parts.iter().map(|part| part.len() as u64).sum();
+        if let Err(err) = write_all(file.as_ref(), 0, parts) {
+            // What it got beyond its own room goes back.
+            let _ = file.truncate(self.room);
+            return Err(PutFailure::Retry(err));
+        }
+        file.truncate(len).map_err(PutFailure::Retry)?;
+        self.wanted = self.wanted.max(2 * len);
+        self.keep_room(file.as_ref());
+        Ok((number, file))
+    }
+
+    /// Takes the room for the next time back that a cut has given up, and more if more is wanted and there is as much.
+    /// What cannot be had now is tried again when the file is written next.
+    fn keep_room(&self, file: &dyn StoredFile) {
+        let _ = file.reserve(self.room);
+        let is_free = self.storage.volume().is_ok_and(|volume| volume.free >= self.wanted);
+        if self.wanted > self.room && is_free && file.reserve(self.wanted).is_err() {
+            let _ = file.reserve(self.room);
+        }
+    }
+
+    /// The aside that is written next; a new one, with what room there is, if there is none.
+    fn next(&mut self) -> io::Result<(u64, Arc<dyn StoredFile>)> {
+        if let Some(number) = self.ready.last() {
+            return Ok((*number, self.storage.open(&name_of(self.stem, *number))?));
+        }
+        let (number, name) = self.unused();
+        let file = self.storage.create(&name)?;
+        self.ready.push(number);
+        Ok((number, file))
+    }
+
+    /// Makes an aside of a file that is not needed any more; one that cannot be renamed stays what it is. Its name is gone
+    /// for good before it is written over.
+    ///
+    /// # Errors
+    /// If the directory cannot be synced: nobody knows what is on the disk then.
+    pub(crate) fn recycle(&mut self, name: &str) -> io::Result<()> {
+        let (number, aside) = self.unused();
+        if self.storage.rename(name, &aside).is_err() {
+            return Ok(());
+        }
+        self.storage.sync_dir()?;
+        self.ready.push(number);
+        if let Ok(file) = self.storage.open(&aside) {
+            self.keep_room(file.as_ref());
+        }
+        Ok(())
+    }
+
+    fn unused(&self) -> (u64, String) {
+        let number = (0..).find(|number| !self.ready.contains(number)).expect("fewer than that");
+        (number, name_of(self.stem, number))
+    }
+}
+
+fn name_of(stem: &str, number: u64) -> String {
+    match number {
+        0 => format!("{stem}.aside"),
+        number => format!("{stem}-{number}.aside"),
+    }
+}
+
+fn number_of(stem: &str, name: &str) -> Option<u64> {
+    let middle = name.strip_prefix(stem)?.strip_suffix(".aside")?;
+    let number = match middle.strip_prefix('-') {
+        Some(digits) => digits.parse().ok()?,
+        None => 0,
+    };
+    (name_of(stem, number) == name).then_some(number)
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+    use crate::storage::MemoryStorage;
+
+    #[test]
+    fn names_are_read_back_and_no_others() {
+        for number in [0, 1, 17] {
+            assert_eq!(number_of("list", &name_of("list", number)), Some(number));
+        }
+        for name in
+            ["list", "list-.aside", "list-0.aside", "list-01.aside", "lists.aside", "list-x.aside"]
+        {
+            assert_eq!(number_of("list", name), None, "{name}");
+        }
+    }
+
+    /// Puts files of these lengths on a disk that others fill once there are two asides; keeps two files.
+    fn check(lengths: &[usize], expected: &[bool]) {
+        let disk = MemoryStorage::new(0);
+        disk.set_capacity(1_000, 10);
+        let mut asides = Asides::open(Arc::new(disk.clone()), "whole", 100).expect("read");
+        asides.fill(3).expect("room");
+        disk.take_outside(u64::MAX);
+        let put = |(number, length): (usize, &usize)| {
+            let name = format!("whole-{number}");
+            let put = asides.put(&name, &[&vec![1; *length]]).is_ok();
+            if put && number >= 2 {
+                asides.recycle(&format!("whole-{}", number - 2)).expect("there");
+            }
+            assert_eq!(disk.used(), 300, "nothing is given back, nothing more is taken");
+            put
+        };
+        let found: Vec<bool> = lengths.iter().enumerate().map(put).collect();
+        assert_eq!(found, expected, "{lengths:?}");
+    }
+
+    #[test]
+    fn a_full_disk_does_not_matter() {
+        check(&[50; 9], &[true; 9]);
+        check(&[100, 1, 100, 1, 100], &[true; 5]);
+        check(&[1, 101], &[true, false]);
+    }
+
+    #[test]
+    fn there_is_room_for_what_grows() {
+        let disk = MemoryStorage::new(0);
+        let mut asides = Asides::open(Arc::new(disk.clone()), "whole", 10).expect("read");
+        asides.put("a", &[&[1; 70]]).expect("room");
+        assert_eq!(asides.wanted(), 140);
+        disk.set_capacity(1_000, 10);
+        asides.fill(2).expect("room");
+        assert_eq!(disk.used(), 140 * 3);
+    }
+
+    #[test]
+    fn what_a_crash_left_aside_is_written_over() {
+        let disk = MemoryStorage::new(0);
+        disk.set_bytes("whole.aside", &[7; 300]);
+        let mut asides = Asides::open(Arc::new(disk.clone()), "whole", 10).expect("read");
+        asides.put("a", &[b"new"]).expect("room");
+        assert_eq!(
+            (disk.bytes("a").expect("there"), disk.list().expect("listed")),
+            (b"new".to_vec(), vec!["a".to_owned()])
+        );
+    }
+}

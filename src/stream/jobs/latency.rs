@@ -1,0 +1,198 @@
+//! The job `latency`: quantiles of the time from each record's stamp to the end of its batch's processing.
+//!
+//! A stamped line starts with its intended send time in nanoseconds since the epoch and a space, as `load --stamp`
+//! writes it. The end is the same for all records of a batch, so tasks record the age of each stamp at the time of the
+//! plan, and the time from there to the end is added to the quantiles. Runs on the workers.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::exec::shuffle::Slots;
+use crate::exec::{Stage, Work};
+use crate::stream::DStream;
+use crate::stream::window::Rule;
+use crate::sync::Arc;
+use crate::time::Interval;
+
+/// The rows, and the quantile of each.
+const QUANTILES: [(&str, f64); 4] =
+    [("p50_us", 0.5), ("p99_us", 0.99), ("p99.9_us", 0.999), ("max_us", 1.0)];
+
+/// An age that is recorded as itself, in nanoseconds: a day. What is older is no latency but a wrong stamp or clock.
+const AGE_MAX: u64 = 24 * 3_600 * 1_000_000_000;
+
+/// Significant digits of the recorded ages: an error of at most 0.1 %.
+const DIGITS: u8 = 3;
+
+impl DStream<[u8]> {
+    /// The latency of the stamped records of each batch, in microseconds: one row for each quantile, none without a
+    /// stamped record, and `unstamped` with the number of the other records if there are any.
+    pub fn latency(&self) -> DStream<(&'static str, u64)> {
+        self.ages(|ages, since_planned| ages.rows(since_planned))
+    }
+
+    /// The latency of the stamped records of the last `length` of time, every `slide`; each counts with the end of its own
+    /// batch.
+    pub(crate) fn latency_by_window(
+        &self,
+        length: Interval,
+        slide: Interval,
+    ) -> DStream<(&'static str, u64)> {
+        let ages = self.ages(|ages, since_planned| vec![((), ages.later_by(since_planned))]);
+        let join = |left: &Ages, right: &Ages| {
+            let mut all = left.clone();
+            all.add(right.clone());
+            all
+        };
+        let pane = ages.pane(join);
+        let rule = Rule { join: Box::new(join), inverse: None, keep: None };
+        let window = ages.keyed_window("latency", (length, slide), pane, rule);
+        window.showing(window.flat_map(|((), ages), out| out.extend(&ages.rows(Duration::ZERO))))
+    }
+
+    /// What `make` makes of all ages of a batch and of the time from its plan to its end.
+    fn ages<U: Send + Sync + 'static>(
+        &self,
+        make: impl Fn(Ages, Duration) -> Vec<U> + Send + Sync + 'static,
+    ) -> DStream<U> {
+        let (node, make) = (Arc::clone(&self.node), Arc::new(make));
+        self.wide(move |cx| {
+            let batch = node.compute(cx)?;
+            let (clock, planned) = (Arc::clone(cx.clock), cx.clock.wall());
+            let since = nanos(planned);
+            let push = move |ages: &mut Ages, record: &[u8]| ages.push(record, since);
+            let ages = cx.materialize(&batch, Ages::default, push, |ages| vec![ages]);
+            let (result, make) = (Slots::new(1), Arc::clone(&make));
+            let made = result.clone();
+            let task: Work = Box::new(move |_| {
+                let mut all = Ages::default();
+                ages.take_all().into_iter().flatten().for_each(|part| all.add(part));
+                made.put(0, make(all, clock.wall().saturating_sub(planned)));
+                Ok(())
+            });
+            cx.stages.push(Stage { tasks: vec![task] });
+            Ok(result.batch())
+        })
+    }
+}
+
+/// How old the stamps were when the batch was planned, in nanoseconds; none until there is a stamp.
+#[derive(Clone, Default)]
+struct Ages {
+    stamped: Option<Histogram<u64>>,
+    unstamped: u64,
+}
+
+impl Ages {
+    /// Takes in a record; the batch was planned at `planned`, in nanoseconds since the epoch.
+    fn push(&mut self, record: &[u8], planned: u64) {
+        match stamp(record) {
+            Some(stamp) => self.record(planned.saturating_sub(stamp)),
+            None => self.unstamped += 1,
+        }
+    }
+
+    fn record(&mut self, age: u64) {
+        self.record_many(age, 1);
+    }
+
+    fn record_many(&mut self, age: u64, count: u64) {
+        let histogram = || Histogram::new(DIGITS).expect("three digits are allowed");
+        let ages = self.stamped.get_or_insert_with(histogram);
+        ages.record_n(age.min(AGE_MAX), count).expect("the histogram grows to any age");
+    }
+
+    fn add(&mut self, other: Ages) {
+        self.unstamped += other.unstamped;
+        match (&mut self.stamped, other.stamped) {
+            (Some(all), Some(part)) => {
+                all.add(part).expect("a histogram that grows takes any other")
+            }
+            (none, Some(part)) => *none = Some(part),
+            (_, None) => {}
+        }
+    }
+
+    /// The same records, all of them older by `more`.
+    fn later_by(&self, more: Duration) -> Ages {
+        let mut later = Ages { unstamped: self.unstamped, ..Ages::default() };
+        for value in self.stamped.iter().flat_map(|ages| ages.iter_recorded()) {
+            let age = value.value_iterated_to().saturating_add(nanos(more));
+            later.record_many(age, value.count_at_value());
+        }
+        later
+    }
+
+    fn rows(&self, since_planned: Duration) -> Vec<(&'static str, u64)> {
+        let micros = |age: u64| age.saturating_add(nanos(since_planned)) / 1_000;
+        let mut rows = Vec::new();
+        if let Some(ages) = &self.stamped {
+            let row = |(name, quantile): (&'static str, f64)| {
+                (name, micros(ages.value_at_quantile(quantile)))
+            };
+            rows.extend(QUANTILES.map(row));
+        }
+        if self.unstamped > 0 {
+            rows.push(("unstamped", self.unstamped));
+        }
+        rows
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The stamp of a record: digits, then a space.
+pub(crate) fn stamp(record: &[u8]) -> Option<u64> {
+    // The longest number of 64 bits has 20 digits; a longer run of digits is no stamp.
+    let digits = record.iter().take(21).position(|byte| *byte == b' ')?;
+    std::str::from_utf8(&record[..digits]).ok().filter(|text| !text.starts_with('+'))?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps() {
+        let check = |record: &[u8], expected| assert_eq!(stamp(record), expected);
+        check(b"123 hello", Some(123));
+        check(b"0 ", Some(0));
+        check(b"18446744073709551615 x", Some(u64::MAX));
+        check(b"18446744073709551616 x", None);
+        check(b"000000000000000000001 x", None);
+        check(b"123", None);
+        check(b"", None);
+        check(b" 123", None);
+        check(b"+1 x", None);
+        check(b"-1 x", None);
+        check(b"12a x", None);
+        check(b"\xFF x", None);
+    }
+
+    #[test]
+    fn ages_are_shifted_by_the_time_that_the_batch_took() {
+        let of = |records: &[&[u8]]| {
+            let mut ages = Ages::default();
+            records.iter().for_each(|record| ages.push(record, 100_000));
+            ages
+        };
+        let mut ages = of(&[b"90000 a", b"b"]);
+        ages.add(of(&[]));
+        ages.add(of(&[b"80000 a", b"200000 from the future"]));
+        let rows = ages.rows(Duration::from_micros(1_000));
+        assert_eq!(
+            rows,
+            [
+                ("p50_us", 1_010),
+                ("p99_us", 1_020),
+                ("p99.9_us", 1_020),
+                ("max_us", 1_020),
+                ("unstamped", 1)
+            ]
+        );
+        assert_eq!(Ages::default().rows(Duration::ZERO), []);
+    }
+}

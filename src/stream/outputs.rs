@@ -1,0 +1,347 @@
+//! Outputs: what is done with each batch. The last stage encodes the rows in parallel; one worker hands them over. Lines
+//! that a job passes on as they were received are not encoded: their rows are the blocks.
+
+use std::any::TypeId;
+
+use super::delivery::Delivery;
+use super::plan::lacks::Reads;
+use super::{DStream, Job, Missing, Node, Output, Planner};
+use crate::blocks::manager::StoredBlock;
+use crate::error::Result;
+use crate::exec::shuffle::Slots;
+use crate::exec::{Batch, Failure, Finish, Stage, Work};
+use crate::framing::{Framing, lines_of};
+use crate::memory::buffer_pool::Pool;
+use crate::sink::{BatchMeta, CommitKey, Console, Format, Row, Rows, SharedSink, Sink};
+use crate::sync::{Arc, Mutex};
+use crate::time::Time;
+
+/// What a stream's batches held, as far as they are committed. For tests: it grows without bound.
+#[derive(Debug)]
+pub struct Collected<T>(Arc<Mutex<Batches<T>>>);
+
+type Batches<T> = Vec<(Time, Vec<T>)>;
+
+impl<T> Clone for Collected<T> {
+    fn clone(&self) -> Self {
+        Collected(Arc::clone(&self.0))
+    }
+}
+
+impl<T: Clone> Collected<T> {
+    /// The elements of each committed batch, in partition order.
+    pub fn rows(&self) -> Vec<(Time, Vec<T>)> {
+        self.0.lock().clone()
+    }
+}
+
+impl<T: ?Sized + 'static> DStream<T> {
+    /// Prints the first `rows` elements of each batch.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// numbers.print(2);
+    /// ctx.run_batches(1)?; // prints `Time: 1000 ms`, 3, 1 and `...`
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn print(&self, rows: usize)
+    where
+        T: Row,
+    {
+        let console = Console::new(self.graph.console.clone(), Format::Spark(rows));
+        self.save_to("print", vec![SharedSink::new(console)]);
+    }
+
+    /// Writes each batch to a sink.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let numbers = ctx.queue_stream(vec![Some(vec![3i32, 1, 2])], 1);
+    /// let memory = tidemill::sink::Memory::new();
+    /// let saved = memory.handle();
+    /// numbers.map(|n| u64::from(n.unsigned_abs())).save(memory);
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(saved.rows()[0].1.len(), 3);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn save(&self, sink: impl Sink + 'static)
+    where
+        T: Row,
+    {
+        self.save_to("save", vec![SharedSink::new(sink)]);
+    }
+
+    /// Writes each batch to every one of these sinks, as one job. The job is called `kind#n` unless the stream has a
+    /// [name](DStream::named).
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// use tidemill::sink::{Memory, SharedSink};
+    ///
+    /// let (one, two) = (Memory::new(), Memory::new());
+    /// let saved = [one.handle(), two.handle()];
+    /// numbers.count().save_to("save", vec![SharedSink::new(one), SharedSink::new(two)]);
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(saved[0].rows(), saved[1].rows());
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn save_to(&self, kind: &str, sinks: Vec<SharedSink>)
+    where
+        T: Row,
+    {
+        let (node, sinks) = (Arc::clone(&self.node), Arc::<[SharedSink]>::from(sinks));
+        self.graph.add_sinks(&sinks);
+        if self.line.line_feeds {
+            sinks.iter().for_each(SharedSink::expect_line_feeds);
+        }
+        let to = Arc::clone(&sinks);
+        self.output(kind, to, move |cx, delivery| {
+            let pool = cx.epoch.pool();
+            let parts = match lines_behind(&*node, cx) {
+                Some(blocks) => rows_of_blocks(cx, blocks, &pool),
+                None => {
+                    let batch = node.compute(cx)?;
+                    let begin = move || Rows::in_pool(&pool);
+                    cx.materialize_owning(&batch, begin, Rows::push, encoded)
+                }
+            };
+            let sinks = Arc::clone(&sinks);
+            Ok(Box::new(move |_| {
+                let (mut rows, key, meta) = (Rows::new(), delivery.key(), delivery.meta());
+                parts.take_all().into_iter().flatten().for_each(|part| rows.append(part));
+                deliver(&sinks, &key, &meta, &rows)
+            }))
+        });
+    }
+
+    /// Calls `f` with each batch, on one worker: there its elements are computed as they are iterated.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// use tidemill::sync::{Arc, Mutex};
+    ///
+    /// let sums = Arc::new(Mutex::new(Vec::new()));
+    /// let all = Arc::clone(&sums);
+    /// numbers.foreach_batch(move |time, batch| {
+    ///     let mut sum = 0;
+    ///     batch.for_each(|n| sum += n);
+    ///     all.lock().push((time.as_millis(), sum));
+    ///     Ok(())
+    /// });
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(*sums.lock(), [(1_000, 6)]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn foreach_batch(&self, f: impl Fn(Time, &Batch<T>) -> Result<()> + Send + Sync + 'static) {
+        let (node, f) = (Arc::clone(&self.node), Arc::new(f));
+        self.output("foreach_batch", Arc::default(), move |cx, delivery| {
+            let (batch, f) = (node.compute(cx)?, Arc::clone(&f));
+            Ok(Box::new(move |_| {
+                f(delivery.input.time, &batch).map_err(|err| err.to_string().into())
+            }))
+        });
+    }
+
+    /// Keeps every committed batch where a test can see it.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// let found = numbers.collect();
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(found.rows()[0].1, [3, 1, 2]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn collect(&self) -> Collected<T::Owned>
+    where
+        T: ToOwned,
+        T::Owned: Send + Sync + 'static,
+    {
+        let collected = Collected(Arc::new(Mutex::new(Vec::new())));
+        let (node, all) = (Arc::clone(&self.node), collected.clone());
+        self.output("collect", Arc::default(), move |cx, delivery| {
+            let batch = node.compute(cx)?;
+            let parts = cx.owned(&batch);
+            let all = all.clone();
+            Ok(Box::new(move |_| {
+                let rows = parts.take_all().into_iter().flatten().collect();
+                all.0.lock().push((delivery.input.time, rows));
+                Ok(())
+            }))
+        });
+        collected
+    }
+
+    fn output(
+        &self,
+        kind: &str,
+        sinks: Arc<[SharedSink]>,
+        build: impl Fn(&mut Planner<'_>, Delivery) -> std::result::Result<Finish, Missing>
+        + Send
+        + Sync
+        + 'static,
+    ) {
+        let mut registered = self.graph.registered.lock();
+        let number = registered.outputs.len();
+        let mut name = self.name.clone().unwrap_or_else(|| format!("{kind}#{number}").into());
+        let late = || {
+            format!(
+                "the output `{name}` comes after the start and would never run: register it before `start`"
+            )
+        };
+        if self.graph.tell_late(late) {
+            return;
+        }
+        if registered.outputs.iter().any(|output| output.job.name == name) {
+            // Two jobs of one name would have the same commit keys: the second one's rows would count as written.
+            name = format!("{name}#{number}").into();
+        }
+        let reads = Reads {
+            sources: Arc::clone(&self.line.sources),
+            reach: self.line.reach.0,
+            below_states: self.line.reach.1,
+        };
+        if self.line.slide > self.graph.settings.batch_interval {
+            self.graph.undue.lock().add(number, self.line.slide, reads.clone());
+        }
+        let output = Arc::new(Output {
+            number,
+            sinks,
+            job: Arc::new(Job {
+                name,
+                pipeline: Arc::clone(&self.graph.pipeline),
+                reads,
+                build: Box::new(build),
+                past: Mutex::default(),
+            }),
+            jobs: Arc::clone(&self.graph.jobs),
+            settings: self.graph.settings,
+            epoch: Arc::clone(&self.graph.epoch),
+        });
+        self.graph.jobs.lock().push(Arc::clone(&output.job));
+        registered.outputs.push(output);
+        self.graph.epoch.add_output(&self.line.above);
+    }
+}
+
+/// Hands the rows to every sink of a job. One whose reader is gone holds no other up.
+fn deliver(
+    sinks: &[SharedSink],
+    key: &CommitKey,
+    meta: &BatchMeta,
+    rows: &Rows,
+) -> std::result::Result<(), Failure> {
+    let mut closed = None;
+    for sink in sinks {
+        match sink.deliver(key, meta, rows) {
+            Ok(()) => {}
+            Err(err) if sink.is_closed() => closed = Some(Failure::Closed(err.to_string())),
+            Err(err) => return Err(Failure::of_sink(&err).at(sink.name(), sink.place())),
+        }
+    }
+    closed.map_or(Ok(()), Err)
+}
+
+/// The blocks whose lines are the rows of a batch, as they were received: nothing needs to be made of them.
+fn lines_behind<T: ?Sized + 'static>(
+    node: &dyn Node<T>,
+    cx: &Planner<'_>,
+) -> Option<Vec<Arc<StoredBlock>>> {
+    let is_bytes = TypeId::of::<T>() == TypeId::of::<[u8]>();
+    let blocks = is_bytes.then(|| node.blocks(cx)).flatten()?;
+    blocks.iter().all(|block| block.framing() == Framing::Lines).then_some(blocks)
+}
+
+/// Adds a stage that leaves the lines of each block in a slot, as rows.
+fn rows_of_blocks(
+    cx: &mut Planner<'_>,
+    blocks: Vec<Arc<StoredBlock>>,
+    pool: &Arc<Pool>,
+) -> Slots<Rows> {
+    let slots = Slots::counted(blocks.len(), pool.account());
+    let task = |(slot, block): (usize, Arc<StoredBlock>)| -> Work {
+        let (results, pool) = (slots.clone(), Arc::clone(pool));
+        Box::new(move |_| {
+            let (rows, bytes) = rows_of_block(&block, &pool).map_err(|err| err.to_string())?;
+            results.put_owning(slot, rows, bytes);
+            Ok(())
+        })
+    };
+    let tasks = blocks.into_iter().enumerate().map(task).collect();
+    cx.stages.push(Stage { tasks });
+    slots
+}
+
+/// Where the block is in memory its lines are rows where they lie; otherwise it is read back, and they are copied.
+fn rows_of_block(block: &StoredBlock, pool: &Arc<Pool>) -> Result<(Vec<Rows>, usize)> {
+    if let Some(rows) = block.in_memory().and_then(Rows::of_lines) {
+        pool.account().spare(rows.bytes_of_copy());
+        return Ok((vec![rows], 0));
+    }
+    let mut rows = Rows::in_pool(pool);
+    block.for_each_range(|range| lines_of(range).for_each(|line| rows.push(line)))?;
+    Ok(encoded(rows))
+}
+
+/// The rows of a partition, and their bytes.
+fn encoded(mut rows: Rows) -> (Vec<Rows>, usize) {
+    rows.trim();
+    let bytes = rows.bytes();
+    (vec![rows], bytes)
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+    use crate::sink::Memory;
+    use crate::stream::tests::Rig;
+
+    /// Notes whether it was told of line feeds.
+    struct Told(Memory, Arc<Mutex<bool>>);
+
+    impl Sink for Told {
+        fn expect_line_feeds(&mut self) {
+            *self.1.lock() = true;
+        }
+
+        fn committed(&mut self, key: &CommitKey) -> Result<bool> {
+            self.0.committed(key)
+        }
+
+        fn write(&mut self, key: &CommitKey, meta: &BatchMeta, rows: &Rows) -> Result<()> {
+            self.0.write(key, meta, rows)
+        }
+
+        fn commit(&mut self, key: &CommitKey) -> Result<()> {
+            self.0.commit(key)
+        }
+    }
+
+    /// A stream made of lines and of frames.
+    type Derive = fn(&DStream<[u8]>, &DStream<[u8]>) -> DStream<[u8]>;
+
+    #[test]
+    fn sinks_know_whether_the_sources_of_their_jobs_may_send_line_feeds() {
+        let check = |of: Derive, expected: bool| {
+            let (rig, told) = (Rig::new(1), Arc::<Mutex<bool>>::default());
+            let lines = rig.graph.blocks(0, "lines").may_hold_line_feeds(false);
+            let frames = rig.graph.blocks(1, "frames");
+            of(&lines, &frames).save(Told(Memory::new(), Arc::clone(&told)));
+            assert_eq!(*told.lock(), expected);
+        };
+        check(|lines, _| lines.clone(), false);
+        check(|lines, _| lines.filter(|line| !line.is_empty()).union(lines), false);
+        check(|_, frames| frames.clone(), true);
+        check(|_, frames| frames.filter(|frame| !frame.is_empty()), true);
+        check(|lines, frames| lines.union(frames), true);
+        check(|lines, frames| frames.union(lines), true);
+    }
+}

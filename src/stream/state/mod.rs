@@ -1,0 +1,442 @@
+//! Keyed state: what is known of each key, batch after batch.
+//!
+//! ```text
+//! batch ─▶ values by key ─▶ shard r: f for each record of the touched keys ─▶ overlay ─▶ commit
+//! idle keys: oldest ◀─▶ ◀─▶ ◀─▶ youngest         a list through the keys; time-outs take from its front
+//! ```
+//! The work of `map_with_state` follows the touched keys and those that time out; `update_state_by_key` goes through all.
+//! An attempt that fails leaves no trace, see [`keyed`](crate::stream::state::shard). Runs on the workers.
+
+pub(crate) mod capacity;
+pub(crate) mod changelog;
+pub(crate) mod heap_size;
+pub(crate) mod key_table;
+pub(crate) mod left;
+pub(crate) mod shard;
+pub(crate) mod spec;
+
+use std::fmt;
+use std::ops::Deref;
+
+use super::ops::pairs::by_key;
+use super::ops::value_list::Values;
+use super::{DStream, Missing, Planner};
+use crate::exec::shuffle::{Entry, Gather, Shuffle, Slots};
+use crate::exec::{Batch, Stage, Work};
+use crate::stream::state::capacity::{LastCall, Trim, trim};
+use crate::stream::state::changelog::Store;
+use crate::stream::state::key_table::{Keys, KeysDelta};
+use crate::stream::state::shard::{Change, Shards, View, keeping};
+use crate::stream::state::spec::{
+    Counters, Group, Held, Phase, State, StateCounts, StateKey, StateSpec, StateValue,
+};
+use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::time::{Interval, Time};
+
+/// What [`map_with_state`](DStream::map_with_state) returns: the stream of what the function made, and the state.
+pub struct Stateful<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
+    stream: DStream<U>,
+    views: DStream<View<Keys<K, S, U>>>,
+    counters: Arc<Counters>,
+}
+
+impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Clone for Stateful<K, S, U> {
+    fn clone(&self) -> Self {
+        Stateful {
+            stream: self.stream.clone(),
+            views: self.views.clone(),
+            counters: Arc::clone(&self.counters),
+        }
+    }
+}
+
+impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> fmt::Debug for Stateful<K, S, U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stateful").field("counts", &self.counts()).finish_non_exhaustive()
+    }
+}
+
+impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Deref for Stateful<K, S, U> {
+    type Target = DStream<U>;
+
+    fn deref(&self) -> &DStream<U> {
+        &self.stream
+    }
+}
+
+impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Stateful<K, S, U> {
+    /// Names the state, and the stream: by this name the state is found again after a restart.
+    ///
+    /// ```
+    /// # use tidemill::{testing::ManualClock, Config, StreamingContext, dstream::StateSpec};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('b', 2)]), Some(vec![('b', -2)])], 1);
+    /// let sums = stream.map_with_state(StateSpec::new(), |_time, _key, value, state| {
+    ///     state.update(state.get().unwrap_or(&0) + value?);
+    ///     Some(())
+    /// });
+    /// let rows = sums.named("sums").collect();
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(rows.rows()[0].1.len(), 2);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    #[must_use]
+    pub fn named(&self, name: &str) -> Self {
+        Stateful { stream: self.stream.named(name), ..self.clone() }
+    }
+
+    /// All keys with their states, after each batch. Its cost is linear in the known keys.
+    ///
+    /// ```
+    /// # use tidemill::{testing::ManualClock, Config, StreamingContext, dstream::StateSpec};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('b', 2)]), Some(vec![('b', -2)])], 1);
+    /// let sums = stream.map_with_state(StateSpec::new(), |_time, _key, value, state| {
+    ///     state.update(state.get().unwrap_or(&0) + value?);
+    ///     Some(())
+    /// });
+    /// let all = sums.snapshots().collect();
+    /// ctx.run_batches(2)?;
+    /// let mut last = all.rows()[1].1.clone();
+    /// last.sort();
+    /// assert_eq!(last, [('a', 1), ('b', 0)]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn snapshots(&self) -> DStream<(K, S)> {
+        self.views.flat_map(|view, out| view.rows().for_each(|row| out.push(row)))
+    }
+
+    /// How many keys are known, were forgotten and found no room.
+    ///
+    /// ```
+    /// # use tidemill::{testing::ManualClock, Config, StreamingContext, dstream::StateSpec};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('b', 2)]), Some(vec![('b', -2)])], 1);
+    /// let sums = stream.map_with_state(StateSpec::new(), |_time, _key, value, state| {
+    ///     state.update(state.get().unwrap_or(&0) + value?);
+    ///     Some(())
+    /// });
+    /// sums.collect();
+    /// ctx.run_batches(2)?;
+    /// assert_eq!(sums.counts().keys, 2);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn counts(&self) -> StateCounts {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        StateCounts {
+            keys: of(&self.counters.keys),
+            timed_out: of(&self.counters.timed_out),
+            dropped: of(&self.counters.dropped),
+            expired: of(&self.counters.expired),
+        }
+    }
+}
+
+impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
+    /// What `f` makes of each record and what is known of its key. `f` is called for each record, those of a key in order,
+    /// with the batch's time; and once more, without a value, when the key times out.
+    ///
+    /// ```
+    /// # use tidemill::{testing::ManualClock, Config, StreamingContext, dstream::StateSpec};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('a', 2)]), Some(vec![('a', 4)])], 1);
+    /// let sums = stream.map_with_state(StateSpec::new(), |_time, key, value, state| {
+    ///     let sum = state.get().unwrap_or(&0) + value?;
+    ///     state.update(sum);
+    ///     Some((*key, sum))
+    /// });
+    /// let (rows, all) = (sums.collect(), sums.snapshots().collect());
+    /// ctx.run_batches(2)?;
+    /// assert_eq!(rows.rows()[0].1, [('a', 1), ('a', 3)]);
+    /// assert_eq!(all.rows()[1].1, [('a', 7)]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn map_with_state<S: StateValue, U: Send + Sync + 'static>(
+        &self,
+        spec: StateSpec<K, S>,
+        f: impl Fn(Time, &K, Option<&V>, &mut State<'_, S>) -> Option<U> + Send + Sync + 'static,
+    ) -> Stateful<K, S, U> {
+        if spec.timeout.is_some() {
+            self.graph.epoch.add_timeout();
+        }
+        let (f, timeout, limit) = (Arc::new(f), spec.timeout, spec.limit);
+        let last_call = Arc::clone(&f);
+        let start = Start {
+            kind: "map_with_state",
+            initial: spec.initial,
+            // Planned only if there is a limit: most batches do not come near it.
+            trim: limit.map(|limit| -> Trim<K, S, U> {
+                let call: LastCall<K, S, U> =
+                    Box::new(move |time, key, state| last_call(time, key, None, state));
+                Box::new(move |views, before| trim(views, before, limit, &call))
+            }),
+            skip_same: false,
+            listed: timeout.is_some() || limit.is_some(),
+        };
+        let (views, counters) = self.keys(start, move |keys, groups, time| {
+            Mapping { keys, f: &*f, time, timeout }.run(groups)
+        });
+        let stream = views.flat_map(|view, out| out.extend(view.delta.out.iter()));
+        Stateful { stream: views.showing(stream), views, counters }
+    }
+
+    /// What `f` makes, in each batch, of the values that have come for a key and what was known of it: for every key that
+    /// is known or has come. None forgets the key. Its cost is linear in the known keys, whatever comes; see
+    /// [`map_with_state`](DStream::map_with_state) for one that follows the records.
+    ///
+    /// ```
+    /// # use tidemill::{testing::ManualClock, Config, StreamingContext};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('a', 2)]), Some(vec![])], 1);
+    /// let sum = |_: &char, values: &[i32], sum: Option<&i32>| Some(sum.unwrap_or(&0) + values.iter().sum::<i32>());
+    /// let sums = stream.update_state_by_key(sum).collect();
+    /// ctx.run_batches(2)?;
+    /// assert_eq!(sums.rows()[1].1, [('a', 3)]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn update_state_by_key<S: StateValue>(
+        &self,
+        f: impl Fn(&K, &[V], Option<&S>) -> Option<S> + Send + Sync + 'static,
+    ) -> DStream<(K, S)> {
+        let start = Start {
+            kind: "update_state_by_key",
+            initial: Vec::new(),
+            trim: None,
+            skip_same: true,
+            listed: false,
+        };
+        let (views, _) = self
+            .keys::<S, ()>(start, move |keys, groups, time| Ok(keys.update_all(time, groups, &f)));
+        views.showing(views.flat_map(|view, out| view.rows().for_each(|row| out.push(row))))
+    }
+
+    /// The node: the values of each key go to its partition, where `attempt` makes a delta of them.
+    #[expect(clippy::type_complexity, reason = "a stream and its counters")]
+    fn keys<S: StateValue, U: Send + Sync + 'static>(
+        &self,
+        start: Start<K, S, U>,
+        attempt: impl Fn(&Keys<K, S, U>, Vec<Group<K, V>>, Time) -> Result<KeysDelta<K, S, U>, String>
+        + Send
+        + Sync
+        + 'static,
+    ) -> (DStream<View<Keys<K, S, U>>>, Arc<Counters>) {
+        let id = self.graph.next_node();
+        let Start { kind, initial, trim, skip_same, listed } = start;
+        let kept = self.graph.epoch.kept().of(id);
+        let store = Arc::new(Store::<K, S, U>::new(initial, listed, kept));
+        let counters = Arc::clone(&store.counters);
+        self.graph.add_stateful(id, kind);
+        let number = self.graph.add_saved(id, Store::<K, S, U>::holds(), Arc::clone(&store) as _);
+        let (node, memory) = (Arc::clone(&self.node), Shuffle::<K, Values<V>>::default());
+        let group = Arc::new((
+            |value: &V| Values::One(value.clone()),
+            |all: &mut Values<V>, value: &V| all.push(value.clone()),
+        ));
+        let attempt = Arc::new(attempt);
+        let trim = trim.map(Arc::new);
+        let line = self.line.below_state();
+        let views = keeping(self, (line, id), move |cx| {
+            if store.passes_over(cx.replay, cx.input.index) {
+                return Ok((Ok(Batch::from_iter([])), Box::new(|| {})));
+            }
+            let begin = || {
+                let initial = std::mem::take(&mut *store.initial.lock());
+                store.begin(store.first_keys(cx, initial))
+            };
+            let shards: Shards<Keys<K, S, U>> =
+                store.shards.lock().get_or_insert_with(begin).clone();
+            let groups = match node.compute(cx) {
+                Ok(batch) => {
+                    let shape = (Gather::ByPartition, shards.len());
+                    let (account, parts) = (cx.epoch.account(), batch.partitions().len());
+                    let flight = memory.begin(&account, parts, shape, Values::extend);
+                    let inputs = cx.folds(&batch, 0, by_key(&flight, cx.settings.seed, &group));
+                    let rows = |table: &mut crate::exec::shuffle::Table<K, Values<V>>| {
+                        table.drain().collect()
+                    };
+                    flight.plan_slots(&mut cx.stages, inputs, rows)
+                }
+                Err(Missing::NoBatch(_)) => Slots::new(0),
+                Err(missing) => return Err(missing),
+            };
+            let (attempt, time) = (Arc::clone(&attempt), cx.input.time);
+            let (views, apply) = shards.plan(cx, move |shard, keys: &Keys<K, S, U>| {
+                attempt(keys, groups.take(shard), time)
+            });
+            if let Some(trim) = &trim {
+                let (trim, views) = (Arc::clone(trim), views.clone());
+                let before = store.counters.keys.load(Ordering::Relaxed);
+                let task: Work = Box::new(move |_| trim(&views, before));
+                cx.stages.push(Stage { tasks: vec![task] });
+            }
+            let save = save(cx, (&store, number), &views, skip_same);
+            let (deltas, store) = (views.clone(), Arc::clone(&store));
+            let commit = move || {
+                for shard in 0..deltas.len() {
+                    deltas.at(shard).iter().for_each(|view| store.counters.add(&view.delta.counts));
+                }
+                drop(deltas);
+                save();
+                apply();
+            };
+            Ok((Ok(views.batch()), Box::new(commit)))
+        });
+        (views, counters)
+    }
+}
+
+/// Adds the stage that writes down what the batch changes, if that is kept; returns what its commit does about it.
+fn save<K: StateKey, S: StateValue, U: Send + Sync + 'static>(
+    cx: &mut Planner<'_>,
+    (store, number): (&Arc<Store<K, S, U>>, u32),
+    views: &Slots<View<Keys<K, S, U>>>,
+    skip_same: bool,
+) -> Box<dyn FnOnce() + Send> {
+    let Some(left) = cx.epoch.left() else { return Box::new(|| {}) };
+    if cx.replay.is_some() {
+        // What it changes is kept already; the walk goes on with the first batch whose changes are.
+        let store = Arc::clone(store);
+        return Box::new(move || store.is_known());
+    }
+    let encoded = Slots::new(views.len());
+    let task = |shard: usize| -> Work {
+        let (store, views, encoded) = (Arc::clone(store), views.clone(), encoded.clone());
+        Box::new(move |_| {
+            let part: Result<Vec<_>, String> =
+                views.at(shard).iter().map(|view| store.encode(shard, view, skip_same)).collect();
+            encoded.put(shard, part?);
+            Ok(())
+        })
+    };
+    cx.stages.push(Stage { tasks: (0..views.len()).map(task).collect() });
+    let store = Arc::clone(store);
+    Box::new(move || {
+        let parts = encoded.take_all().into_iter().flatten().collect();
+        store.committed(parts, number, &mut left.lock());
+    })
+}
+
+/// What a node of keys is made from.
+struct Start<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
+    kind: &'static str,
+    initial: Vec<(K, S)>,
+    trim: Option<Trim<K, S, U>>,
+    /// States that a batch leaves as they are need not be saved again, although the batch touches the key.
+    skip_same: bool,
+    /// Whether keys are forgotten by their age. Where none is, the list would only cost memory accesses.
+    listed: bool,
+}
+
+/// So many keys are looked up before the first of them is used: with a table that is in no cache the look-ups wait for
+/// memory, and so they wait at the same time.
+const AHEAD: usize = 32;
+
+/// One attempt of `map_with_state` at a partition.
+struct Mapping<'a, K, S, U, F> {
+    keys: &'a Keys<K, S, U>,
+    f: &'a F,
+    time: Time,
+    timeout: Option<Interval>,
+}
+
+impl<K: StateKey, S: StateValue, U, F> Mapping<'_, K, S, U, F> {
+    fn run<V>(&self, groups: Vec<Group<K, V>>) -> Result<KeysDelta<K, S, U>, String>
+    where
+        F: Fn(Time, &K, Option<&V>, &mut State<'_, S>) -> Option<U>,
+    {
+        let mut delta = KeysDelta::new(self.time);
+        delta.overlay.changed.reserve(groups.len());
+        let (mut groups, mut places) = (groups.into_iter(), Vec::with_capacity(AHEAD));
+        while !groups.as_slice().is_empty() {
+            let ahead = groups.as_slice().iter().take(AHEAD);
+            places.extend(ahead.map(|group| self.keys.find(group.hash, &group.key)));
+            for (place, group) in places.drain(..).zip(&mut groups) {
+                self.group(group, place, &mut delta)?;
+            }
+        }
+        delta.sort();
+        self.expire(&mut delta)?;
+        Ok(delta)
+    }
+
+    /// The records of one key.
+    fn group<V>(
+        &self,
+        group: Group<K, V>,
+        place: Option<u32>,
+        delta: &mut KeysDelta<K, S, U>,
+    ) -> Result<(), String>
+    where
+        F: Fn(Time, &K, Option<&V>, &mut State<'_, S>) -> Option<U>,
+    {
+        let Entry { hash, key, value } = group;
+        let turn = delta.turn();
+        let out_from = delta.out.len();
+        let known = place.map(|place| &self.keys.table.get(place).row.1);
+        let held = self.records(&key, value.as_slice(), known, delta)?;
+        let Some(place) = place else {
+            if let Held::New(state) = held {
+                delta.overlay.added.push((hash, (key, state), turn));
+                delta.out_of_added.push(out_from..delta.out.len());
+                delta.counts.added += 1;
+            }
+            return Ok(());
+        };
+        let change = match held {
+            Held::Committed(_) => Change::Same,
+            Held::New(state) => Change::Row((key, state)),
+            Held::Nothing => {
+                delta.counts.removed += 1;
+                Change::Removed
+            }
+        };
+        delta.overlay.changed.push((place, change, turn));
+        Ok(())
+    }
+
+    /// Calls the function for each record of a key and returns what is known of the key then.
+    fn records<'s, V>(
+        &self,
+        key: &K,
+        values: &[V],
+        known: Option<&'s S>,
+        delta: &mut KeysDelta<K, S, U>,
+    ) -> Result<Held<'s, S>, String>
+    where
+        F: Fn(Time, &K, Option<&V>, &mut State<'_, S>) -> Option<U>,
+    {
+        let mut held = known.map_or(Held::Nothing, Held::Committed);
+        for value in values {
+            let mut state = State::new(held, Phase::Open);
+            delta.push((self.f)(self.time, key, Some(value), &mut state));
+            state.used_well()?;
+            held = state.held;
+        }
+        Ok(held)
+    }
+
+    /// The keys that are idle for too long and were not touched now get their last call.
+    fn expire<V>(&self, delta: &mut KeysDelta<K, S, U>) -> Result<(), String>
+    where
+        F: Fn(Time, &K, Option<&V>, &mut State<'_, S>) -> Option<U>,
+    {
+        let Some(timeout) = self.timeout else { return Ok(()) };
+        let mut old: Vec<u32> = Vec::new();
+        for place in self.keys.by_age() {
+            let last = self.keys.table.get(place).extra.last;
+            if self.time.as_millis().saturating_sub(last.as_millis()) <= timeout.as_millis() {
+                break;
+            }
+            if !delta.touches(place) {
+                old.push(place);
+            }
+        }
+        for place in old {
+            let row = &self.keys.table.get(place).row;
+            delta.forget(row, place, |time, key, state| (self.f)(time, key, None, state))?;
+            delta.counts.timed_out += 1;
+        }
+        delta.sort();
+        Ok(())
+    }
+}

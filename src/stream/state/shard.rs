@@ -1,0 +1,257 @@
+//! Keyed state in hash partitions: what is committed, and the overlay of the batch that is being computed.
+//!
+//! ```text
+//! shard r: base ─┬─▶ attempt(base, what came) = delta ─▶ View { base, delta } ─▶ rows of the batch
+//!                └◀─ apply(delta), by the next attempt, if the batch was committed
+//! ```
+//! An attempt only reads the base, so that a failed one leaves no trace. A commit hands the delta over; the worker that
+//! comes next applies it, so the scheduler's thread does no work for each key. Runs on the workers.
+
+use crate::exec::shuffle::{Growing, Slots};
+use crate::exec::{Batch, Stage, Work};
+use crate::stream::kept::NodeKept;
+use crate::stream::plan::batch_scope::Commit;
+use crate::stream::{DStream, Line, Missing, Planner};
+use crate::sync::{Arc, Mutex};
+
+/// What one hash partition keeps from batch to batch.
+pub(crate) trait Keeper: Clone + Send + Sync + 'static {
+    /// What a batch changes.
+    type Delta: Clone + Send + Sync + 'static;
+
+    /// Changes what is kept. Runs no user code but clones and drops.
+    fn apply(&mut self, delta: Self::Delta);
+
+    /// How much memory it takes, about, without what its keys and values own beside it; asked once a batch, so it must be
+    /// known without going through it.
+    fn bytes(&self) -> usize;
+
+    /// What its keys and values own, about. Goes through all of them; asked once, when it is made.
+    fn owned(&self) -> usize;
+
+    /// How much more they own once this is applied. The work follows the keys in it.
+    fn growth(&self, delta: &Self::Delta) -> isize;
+
+    /// The memory of what a batch changes, about, without going through it.
+    fn delta_bytes(delta: &Self::Delta) -> usize;
+}
+
+/// A partition as one batch sees it.
+pub(crate) struct View<B: Keeper> {
+    pub(crate) base: Arc<B>,
+    pub(crate) delta: B::Delta,
+}
+
+impl<B: Keeper> Clone for View<B> {
+    fn clone(&self) -> Self {
+        View { base: Arc::clone(&self.base), delta: self.delta.clone() }
+    }
+}
+
+/// The partitions of one node. Their number is fixed by the node's first batch.
+pub(crate) struct Shards<B: Keeper>(Arc<All<B>>);
+
+struct All<B: Keeper> {
+    shards: Vec<Mutex<Shard<B>>>,
+    /// Counts what they keep.
+    kept: NodeKept,
+}
+
+impl<B: Keeper> Clone for Shards<B> {
+    fn clone(&self) -> Self {
+        Shards(Arc::clone(&self.0))
+    }
+}
+
+struct Shard<B: Keeper> {
+    base: Arc<B>,
+    /// Committed and not applied yet.
+    committed: Option<B::Delta>,
+    /// What the keys and values of the base own.
+    owned: usize,
+    /// What is counted of all of it.
+    counted: u64,
+}
+
+impl<B: Keeper> Shard<B> {
+    fn new(base: B, kept: &NodeKept) -> Self {
+        let owned = base.owned();
+        let counted = (base.bytes() + owned) as u64;
+        kept.change(0, counted);
+        Shard { base: Arc::new(base), committed: None, owned, counted }
+    }
+
+    /// Takes in what was committed, and counts what there is now.
+    fn settle(&mut self, kept: &NodeKept) {
+        if let Some(delta) = self.committed.take() {
+            self.owned = self.owned.saturating_add_signed(self.base.growth(&delta));
+            // Copied only if somebody still holds the batch before.
+            Arc::make_mut(&mut self.base).apply(delta);
+        }
+        let bytes = (self.base.bytes() + self.owned) as u64;
+        kept.change(std::mem::replace(&mut self.counted, bytes), bytes);
+    }
+}
+
+impl<B: Keeper> Shards<B> {
+    pub(crate) fn new(bases: impl IntoIterator<Item = B>, kept: &NodeKept) -> Self {
+        let shard = |base| Mutex::new(Shard::new(base, kept));
+        let shards = bases.into_iter().map(shard).collect();
+        Shards(Arc::new(All { shards, kept: kept.clone() }))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.shards.len()
+    }
+
+    /// What the partition keeps, with everything committed applied.
+    pub(crate) fn base(&self, shard: usize) -> Arc<B> {
+        let mut shard = self.0.shards[shard].lock();
+        shard.settle(&self.0.kept);
+        Arc::clone(&shard.base)
+    }
+
+    fn commit(&self, shard: usize, view: View<B>) {
+        let View { base, delta } = view;
+        drop(base);
+        let kept = &self.0.kept;
+        let mut shard = self.0.shards[shard].lock();
+        // Every batch asks every partition, so that nothing waits here for long.
+        shard.settle(kept);
+        let bytes = B::delta_bytes(&delta) as u64;
+        kept.change(0, bytes);
+        shard.counted += bytes;
+        shard.committed = Some(delta);
+    }
+
+    /// Adds a stage in which each partition makes its view, and returns the views with what commits them.
+    pub(crate) fn plan(
+        &self,
+        cx: &mut Planner<'_>,
+        attempt: impl Fn(usize, &B) -> Result<B::Delta, String> + Send + Sync + 'static,
+    ) -> (Slots<View<B>>, Commit) {
+        let (views, attempt) = (Slots::new(self.len()), Arc::new(attempt));
+        let task = |number: usize| -> Work {
+            let (shards, views, attempt) = (self.clone(), views.clone(), Arc::clone(&attempt));
+            Box::new(move |_| {
+                let base = shards.base(number);
+                let delta = attempt(number, &base)?;
+                views.put(number, vec![View { base, delta }]);
+                Ok(())
+            })
+        };
+        let tasks = (0..self.len()).map(task).collect();
+        cx.stages.push(Stage { tasks });
+        let (shards, done) = (self.clone(), views.clone());
+        let commit = move || {
+            for number in 0..shards.len() {
+                let view = Arc::unwrap_or_clone(done.take_arc(number)).pop();
+                view.into_iter().for_each(|view| shards.commit(number, view));
+            }
+        };
+        (views, Box::new(commit))
+    }
+}
+
+/// The node of a keyed operator with state: one element for each partition, its view.
+pub(crate) fn keeping<T, B>(
+    stream: &DStream<T>,
+    (line, id): (Line, u32),
+    compute: impl Fn(&mut Planner<'_>) -> Result<(Result<Batch<View<B>>, Missing>, Commit), Missing>
+    + Send
+    + Sync
+    + 'static,
+) -> DStream<View<B>>
+where
+    T: ?Sized + 'static,
+    B: Keeper,
+{
+    let node = crate::stream::Compute(move |cx: &mut Planner<'_>| cx.keeping(id, &compute));
+    let line = Line { state: Some(id), ..line.node(id) };
+    stream.graph.keep(id, stream.graph.stream(line, node))
+}
+
+/// A key with what is known of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Slot<K, V, X> {
+    pub(crate) hash: u64,
+    pub(crate) row: (K, V),
+    pub(crate) extra: X,
+}
+
+/// All keys of a partition.
+pub(crate) type Table<K, V, X> = Growing<Slot<K, V, X>>;
+
+/// What a batch does to a key.
+#[derive(Clone, Debug)]
+pub(crate) enum Change<K, V> {
+    Same,
+    Row((K, V)),
+    Removed,
+}
+
+/// What a batch does to the keys of a partition; a `D` for each key that it touches.
+#[derive(Clone, Debug)]
+pub(crate) struct Overlay<K, V, D> {
+    /// By place in rising order, each once.
+    pub(crate) changed: Vec<(u32, Change<K, V>, D)>,
+    pub(crate) added: Vec<(u64, (K, V), D)>,
+}
+
+impl<K, V, D> Default for Overlay<K, V, D> {
+    fn default() -> Self {
+        Overlay { changed: Vec::new(), added: Vec::new() }
+    }
+}
+
+impl<K, V, D> Overlay<K, V, D> {
+    /// Its memory, without what its keys and values own.
+    pub(crate) fn bytes(&self) -> usize {
+        self.changed.capacity() * size_of::<(u32, Change<K, V>, D)>()
+            + self.added.capacity() * size_of::<(u64, (K, V), D)>()
+    }
+
+    /// How much more the rows of a table own under this overlay, where a row owns what `owned` says.
+    pub(crate) fn growth<X>(
+        &self,
+        table: &Table<K, V, X>,
+        owned: impl Fn(&(K, V)) -> usize,
+    ) -> isize {
+        if !std::mem::needs_drop::<(K, V)>() {
+            return 0;
+        }
+        let signed = |bytes: usize| isize::try_from(bytes).unwrap_or(isize::MAX);
+        let known = |place: &u32| signed(owned(&table.get(*place).row));
+        let changed = self.changed.iter().map(|(place, change, _)| match change {
+            Change::Same => 0,
+            Change::Removed => -known(place),
+            Change::Row(row) => signed(owned(row)) - known(place),
+        });
+        let added = self.added.iter().map(|(_, row, _)| signed(owned(row)));
+        changed.chain(added).sum()
+    }
+}
+
+impl<K: 'static, V: 'static, D: 'static> Overlay<K, V, D> {
+    /// The rows of a table under this overlay; `old` and `new` say which of them are to be seen.
+    pub(crate) fn rows<'a, X: 'static>(
+        &'a self,
+        table: &'a Table<K, V, X>,
+        old: impl Fn(&X) -> bool + 'a,
+        new: impl Fn(&D) -> bool + 'a,
+    ) -> impl Iterator<Item = &'a (K, V)> {
+        let new = Arc::new(new);
+        let also_new = Arc::clone(&new);
+        let mut changed = self.changed.iter().peekable();
+        let seen = move |(place, slot): (u32, &'a Slot<K, V, X>)| match changed
+            .next_if(|(other, ..)| *other == place)
+        {
+            None => old(&slot.extra).then_some(&slot.row),
+            Some((_, Change::Removed, _)) => None,
+            Some((_, Change::Same, step)) => new(step).then_some(&slot.row),
+            Some((_, Change::Row(row), step)) => new(step).then_some(row),
+        };
+        let added = self.added.iter().filter(move |(.., step)| also_new(step));
+        table.iter().filter_map(seen).chain(added.map(|(_, row, _)| row))
+    }
+}

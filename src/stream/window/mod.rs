@@ -1,0 +1,334 @@
+//! Windows: the elements, counts and aggregates of the batches in (t − length, t], whenever a slide ends: the operators. What
+//! a batch does to a partition is in [`panes`]. Runs on the scheduler's thread, but for the closures of stages.
+
+mod panes;
+pub(crate) mod persist;
+pub(crate) mod undue;
+
+use std::hash::Hash;
+
+pub(super) use self::panes::{KeyedWindow, Rule};
+use super::ops::counter;
+use super::ops::pairs::by_key;
+use super::state::shard::{Shards, View, keeping};
+use super::{DStream, Graph, Line, Missing, Planner};
+use crate::exec::shuffle::{Entry, Gather, Shuffle, Slots};
+use crate::sync::{Arc, Mutex};
+use crate::time::Interval;
+
+/// What a batch brings to a window: for each shard its keys with their aggregates. No slots without a batch.
+pub(super) type Pane<K, V> = Slots<Entry<K, V>>;
+
+impl Graph {
+    /// Records what does not fit; the start says it.
+    pub(super) fn check_window(
+        &self,
+        operator: &str,
+        line: &Line,
+        (length, slide): (Interval, Interval),
+    ) {
+        let mut registered = self.registered.lock();
+        registered.windows.push(operator.to_owned());
+        if let Some(queue) = &line.queue {
+            let pair = || (Arc::clone(queue), operator.to_owned());
+            registered.queue_window.get_or_insert_with(pair);
+        }
+        drop(registered);
+        let batch = self.settings.batch_interval;
+        for (what, given) in [("length", length), ("slide", slide)] {
+            if !given.is_multiple_of(batch) {
+                self.problem(format!(
+                    "{operator}: the {what} {given} is not a multiple of the batch interval {batch}"
+                ));
+            } else if !given.is_multiple_of(line.slide) {
+                let above = line.slide;
+                self.problem(format!(
+                    "{operator}: the {what} {given} is not a multiple of {above}, by which the stream slides"
+                ));
+            }
+        }
+        self.epoch.add_slide(slide);
+    }
+}
+
+impl<T: ?Sized + 'static> DStream<T> {
+    /// How many elements the last `length` of time has brought, every `slide`.
+    ///
+    /// ```
+    /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// # let stream = ctx.queue_stream(vec![Some(vec!['a']), Some(vec!['b', 'c']), None], 1);
+    /// let counts = stream.count_by_window(Interval::secs(2), Interval::secs(1)).collect();
+    /// ctx.run_batches(4)?;
+    /// let counts: Vec<u64> = counts.rows().into_iter().flat_map(|(_, rows)| rows).collect();
+    /// assert_eq!(counts, [1, 3, 2, 0]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn count_by_window(&self, length: Interval, slide: Interval) -> DStream<u64> {
+        let one = self.count().map(|count| ((), *count));
+        let rule = Rule {
+            join: Box::new(|sum, more| sum + more),
+            inverse: Some(Box::new(|sum, less| sum - less)),
+            keep: None,
+        };
+        let sums = one.keyed_window(
+            "count_by_window",
+            (length, slide),
+            one.pane(|sum, more| sum + more),
+            rule,
+        );
+        sums.showing(sums.map(|((), sum)| *sum))
+    }
+
+    /// How often each element occurred in the last `length` of time, every `slide`; elements that left are gone.
+    ///
+    /// ```
+    /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// # let stream = ctx.queue_stream(vec![Some(vec!['a']), Some(vec!['a', 'a'])], 1);
+    /// let counts = stream.count_by_value_and_window(Interval::secs(2), Interval::secs(1)).collect();
+    /// ctx.run_batches(3)?;
+    /// assert_eq!(counts.rows()[1].1, [('a', 3)]);
+    /// assert_eq!(counts.rows()[2].1, [('a', 2)]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn count_by_value_and_window(
+        &self,
+        length: Interval,
+        slide: Interval,
+    ) -> DStream<(T::Owned, u64)>
+    where
+        T: ToOwned + Hash + Eq,
+        T::Owned: Clone + Hash + Eq + Send + Sync + 'static,
+    {
+        let (node, memory) = (Arc::clone(&self.node), Shuffle::default());
+        let pane = move |cx: &mut Planner<'_>, shards| {
+            let (batch, seed) = (node.compute(cx)?, cx.settings.seed);
+            let shape = (Gather::ByWorker(cx.settings.workers), shards);
+            let merge = super::ops::Counted::merge;
+            let flight = memory.begin(&cx.epoch.account(), batch.partitions().len(), shape, merge);
+            let inputs = cx.folds(&batch, 0, counter(&flight, seed));
+            let rows = |table: &mut crate::exec::shuffle::Table<T::Owned, super::ops::Counted>| {
+                let entry = |entry: Entry<_, super::ops::Counted>| Entry {
+                    hash: entry.hash,
+                    key: entry.key,
+                    value: entry.value.count,
+                };
+                table.drain().map(entry).collect()
+            };
+            Ok(flight.plan_slots(&mut cx.stages, inputs, rows))
+        };
+        self.keyed_window("count_by_value_and_window", (length, slide), pane, counting())
+    }
+
+    /// All elements of the last `length` of time joined by `f`, every `slide`; nothing if there are none. `f` must be
+    /// associative; elements are joined in order.
+    ///
+    /// ```
+    /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// # let stream = ctx.queue_stream(vec![Some(vec![4]), Some(vec![1, 7]), Some(vec![2])], 1);
+    /// let highest = stream.reduce_by_window(Interval::secs(2), Interval::secs(1), |a, b| *a.max(b)).collect();
+    /// ctx.run_batches(5)?;
+    /// let highest: Vec<_> = highest.rows().into_iter().map(|(_, rows)| rows).collect();
+    /// assert_eq!(highest, [vec![4], vec![7], vec![7], vec![2], vec![]]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn reduce_by_window(
+        &self,
+        length: Interval,
+        slide: Interval,
+        f: impl Fn(&T, &T) -> T + Send + Sync + 'static,
+    ) -> DStream<T>
+    where
+        T: Clone + Send + Sync,
+    {
+        let f = Arc::new(f);
+        let (g, h) = (Arc::clone(&f), Arc::clone(&f));
+        let one = self.reduce(move |a, b| f(a, b)).map(|sum| ((), sum.clone()));
+        let rule = Rule { join: Box::new(move |a, b| g(a, b)), inverse: None, keep: None };
+        let pane = one.pane(move |a, b| h(a, b));
+        let sums = one.keyed_window("reduce_by_window", (length, slide), pane, rule);
+        sums.showing(sums.map(|((), sum)| sum.clone()))
+    }
+
+    /// Another stream that shows the state of this one: its name is the state's.
+    pub(super) fn showing<U: ?Sized>(&self, stream: DStream<U>) -> DStream<U> {
+        DStream { line: Line { state: self.line.state, ..stream.line }, ..stream }
+    }
+}
+
+/// Counts, where what has left is gone.
+pub(super) fn counting<K>() -> Rule<K, u64> {
+    Rule {
+        join: Box::new(|sum, more| sum + more),
+        inverse: Some(Box::new(|sum, less| sum - less)),
+        keep: Some(Box::new(|(_, count)| *count > 0)),
+    }
+}
+
+impl<K, V> DStream<(K, V)>
+where
+    K: Clone + Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// The values of each key in the last `length` of time joined by `f`, every `slide`. `f` must be associative. The
+    /// work of a batch follows the keys that enter and leave the window.
+    ///
+    /// ```
+    /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 3)]), Some(vec![('a', 1)])], 1);
+    /// let (length, slide) = (Interval::secs(2), Interval::secs(1));
+    /// let highest = stream.reduce_by_key_and_window(length, slide, |a, b| *a.max(b)).collect();
+    /// ctx.run_batches(4)?;
+    /// let highest: Vec<_> = highest.rows().into_iter().map(|(_, rows)| rows).collect();
+    /// assert_eq!(highest, [vec![('a', 3)], vec![('a', 3)], vec![('a', 1)], vec![]]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn reduce_by_key_and_window(
+        &self,
+        length: Interval,
+        slide: Interval,
+        f: impl Fn(&V, &V) -> V + Send + Sync + 'static,
+    ) -> DStream<(K, V)> {
+        let f = Arc::new(f);
+        let g = Arc::clone(&f);
+        let rule = Rule { join: Box::new(move |a, b| f(a, b)), inverse: None, keep: None };
+        let pane = self.pane(move |a, b| g(a, b));
+        self.keyed_window("reduce_by_key_and_window", (length, slide), pane, rule)
+    }
+
+    /// [`reduce_by_key_and_window`](DStream::reduce_by_key_and_window) for an `f` that `inverse` takes back:
+    /// `inverse(&f(a, b), b)` is `a`. Nothing is kept of the panes but what they brought. A key whose values have all left
+    /// stays with what `inverse` made of it, until `keep` does not hold for it; keys for which it does not hold are not
+    /// shown.
+    ///
+    /// ```
+    /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 3)]), Some(vec![('a', 1)])], 1);
+    /// let (length, slide) = (Interval::secs(2), Interval::secs(1));
+    /// let add = |a: &i32, b: &i32| a + b;
+    /// let sums = stream.reduce_by_key_and_window_with_inverse(length, slide, add, |a, b| a - b, |_| true).collect();
+    /// ctx.run_batches(4)?;
+    /// let sums: Vec<_> = sums.rows().into_iter().flat_map(|(_, rows)| rows).collect();
+    /// assert_eq!(sums, [('a', 3), ('a', 4), ('a', 1), ('a', 0)]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn reduce_by_key_and_window_with_inverse(
+        &self,
+        length: Interval,
+        slide: Interval,
+        f: impl Fn(&V, &V) -> V + Send + Sync + 'static,
+        inverse: impl Fn(&V, &V) -> V + Send + Sync + 'static,
+        keep: impl Fn(&(K, V)) -> bool + Send + Sync + 'static,
+    ) -> DStream<(K, V)> {
+        let f = Arc::new(f);
+        let g = Arc::clone(&f);
+        let rule = Rule {
+            join: Box::new(move |a, b| f(a, b)),
+            inverse: Some(Box::new(inverse)),
+            keep: Some(Box::new(keep)),
+        };
+        let pane = self.pane(move |a, b| g(a, b));
+        self.keyed_window("reduce_by_key_and_window_with_inverse", (length, slide), pane, rule)
+    }
+
+    /// All values of each key in the last `length` of time, in order, every `slide`.
+    ///
+    /// ```
+    /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 3)]), Some(vec![('a', 1)])], 1);
+    /// let all = stream.group_by_key_and_window(Interval::secs(2), Interval::secs(1)).collect();
+    /// ctx.run_batches(3)?;
+    /// let all: Vec<_> = all.rows().into_iter().map(|(_, rows)| rows).collect();
+    /// assert_eq!(all, [vec![('a', vec![3])], vec![('a', vec![3, 1])], vec![('a', vec![1])]]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn group_by_key_and_window(
+        &self,
+        length: Interval,
+        slide: Interval,
+    ) -> DStream<(K, Vec<V>)> {
+        let window = self.window_as("group_by_key_and_window", (length, slide));
+        window.showing(window.group_by_key())
+    }
+
+    /// What each batch brings: its keys, joined by `f`.
+    pub(super) fn pane<F>(
+        &self,
+        f: F,
+    ) -> impl Fn(&mut Planner<'_>, usize) -> Result<Pane<K, V>, Missing> + Send + Sync + use<K, V, F>
+    where
+        F: Fn(&V, &V) -> V + Send + Sync + 'static,
+    {
+        let (node, memory, f) = (Arc::clone(&self.node), Shuffle::<K, V>::default(), Arc::new(f));
+        let add = Arc::clone(&f);
+        let aggregate = Arc::new((V::clone, move |sum: &mut V, value: &V| *sum = add(sum, value)));
+        move |cx, shards| {
+            let batch = node.compute(cx)?;
+            let (shape, f) = ((Gather::ByPartition, shards), Arc::clone(&f));
+            let merge = move |sum: &mut V, part: V| *sum = f(sum, &part);
+            let flight = memory.begin(&cx.epoch.account(), batch.partitions().len(), shape, merge);
+            let inputs = cx.folds(&batch, 0, by_key(&flight, cx.settings.seed, &aggregate));
+            let entries = |table: &mut crate::exec::shuffle::Table<K, V>| table.drain().collect();
+            Ok(flight.plan_slots(&mut cx.stages, inputs, entries))
+        }
+    }
+}
+
+impl<T: ?Sized + 'static> DStream<T> {
+    /// The window's rows, out of what each batch brings.
+    pub(super) fn keyed_window<K, V>(
+        &self,
+        kind: &str,
+        spans: (Interval, Interval),
+        pane: impl Fn(&mut Planner<'_>, usize) -> Result<Pane<K, V>, Missing> + Send + Sync + 'static,
+        rule: Rule<K, V>,
+    ) -> DStream<(K, V)>
+    where
+        K: Clone + Hash + Eq + Send + Sync + 'static,
+        V: Clone + Send + Sync + 'static,
+    {
+        let views = self.window_views(kind, spans, pane, rule);
+        views.showing(views.flat_map(|view, out| view.rows().for_each(|row| out.push(row))))
+    }
+
+    /// The window's partitions as each batch sees them.
+    pub(super) fn window_views<K, V>(
+        &self,
+        kind: &str,
+        (length, slide): (Interval, Interval),
+        pane: impl Fn(&mut Planner<'_>, usize) -> Result<Pane<K, V>, Missing> + Send + Sync + 'static,
+        rule: Rule<K, V>,
+    ) -> DStream<View<KeyedWindow<K, V>>>
+    where
+        K: Clone + Hash + Eq + Send + Sync + 'static,
+        V: Clone + Send + Sync + 'static,
+    {
+        self.graph.check_window(kind, &self.line, (length, slide));
+        let id = self.graph.next_node();
+        self.graph.add_stateful(id, kind);
+        let (rule, kept) = (Arc::new(rule), Mutex::new(None));
+        let counted = self.graph.epoch.kept().of(id);
+        let reach = self.graph.reach(&self.line, length);
+        let line = Line { slide, reach, ..self.line.clone() };
+        keeping(self, (line, id), move |cx| {
+            let new = || Shards::new((0..cx.shards()).map(|_| KeyedWindow::default()), &counted);
+            let shards = kept.lock().get_or_insert_with(new).clone();
+            let pane = match pane(cx, shards.len()) {
+                Ok(pane) => pane,
+                Err(Missing::Failed(text)) => return Err(Missing::Failed(text)),
+                Err(Missing::NoBatch(_) | Missing::NotDue) => Slots::new(0),
+            };
+            let (rule, time) = (Arc::clone(&rule), cx.input.time);
+            let (views, commit) = shards.plan(cx, move |shard, base: &KeyedWindow<K, V>| {
+                Ok(base.next(&rule, pane.take(shard), (time, length)))
+            });
+            let due = cx.epoch.is_due(slide, time);
+            Ok((if due { Ok(views.batch()) } else { Err(Missing::NotDue) }, commit))
+        })
+    }
+}

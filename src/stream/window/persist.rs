@@ -1,0 +1,235 @@
+//! Streams that keep their elements: windows of elements, streams shared by several jobs, and batches to look back at.
+//!
+//! The elements of a batch are copied once, in the slots of its partitions; windows hand out the slots of many batches
+//! again. Runs on the workers; the lists of batches belong to the scheduler's thread and whoever looks back.
+
+use std::borrow::Borrow;
+use std::collections::VecDeque;
+use std::ops::Deref;
+
+use crate::exec::shuffle::Slots;
+use crate::exec::{Batch, Partition};
+use crate::stream::plan::batch_scope::Commit;
+use crate::stream::{Compute, DStream, Line, Missing, Planner};
+use crate::sync::{Arc, Mutex};
+use crate::time::{Interval, Time};
+
+/// Partitions of a window at most; it goes through several of its batches' partitions in one task beyond that.
+const PARTITIONS_MAX: usize = 64;
+
+/// The elements of committed batches, the oldest first.
+type Kept<E> = Arc<Mutex<VecDeque<(Time, Slots<E>)>>>;
+
+/// How many bytes the batches of a list take, the oldest first.
+type Sizes = Mutex<VecDeque<u64>>;
+
+impl<T> DStream<T>
+where
+    T: ?Sized + ToOwned + 'static,
+    T::Owned: Send + Sync + 'static,
+{
+    /// The elements of the last `length` of time, in order, every `slide`. Lengths that do not fit are an error of the
+    /// start.
+    ///
+    /// ```
+    /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// # let stream = ctx.queue_stream(vec![Some(vec![0]), Some(vec![1]), Some(vec![2])], 1);
+    /// let window = stream.window(Interval::secs(2), Interval::secs(1)).collect();
+    /// ctx.run_batches(3)?;
+    /// let rows: Vec<_> = window.rows().into_iter().map(|(_, rows)| rows).collect();
+    /// assert_eq!(rows, [vec![0], vec![0, 1], vec![1, 2]]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn window(&self, length: Interval, slide: Interval) -> DStream<T> {
+        self.window_as("window", (length, slide))
+    }
+
+    pub(crate) fn window_as(
+        &self,
+        kind: &str,
+        (length, slide): (Interval, Interval),
+    ) -> DStream<T> {
+        self.graph.check_window(kind, &self.line, (length, slide));
+        let line = Line { slide, ..self.line.clone() };
+        let (stream, _) =
+            self.keeping(kind, line, length, move |cx| cx.epoch.is_due(slide, cx.input.time));
+        stream
+    }
+
+    /// The same elements, copied and kept for the time of a batch, so that all that uses them reads the copies. Streams
+    /// that several jobs use are computed once without it; it is for what goes through a stream by itself:
+    /// `map_partitions`, `glom`, `transform`, `foreach_batch`, a job that is tried again, and jobs that run at the same
+    /// time.
+    ///
+    /// ```
+    /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// # let stream = ctx.queue_stream(vec![Some(vec![1, 2])], 1);
+    /// let costly = stream.map(|n| n * n).persist();
+    /// let (all, count) = (costly.collect(), costly.count().collect());
+    /// ctx.run_batches(1)?;
+    /// assert_eq!((all.rows()[0].1.as_slice(), count.rows()[0].1.as_slice()), (&[1, 4][..], &[2][..]));
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn persist(&self) -> DStream<T> {
+        let node = Arc::clone(&self.node);
+        self.wide(move |cx| {
+            let batch = node.compute(cx)?;
+            let slots = cx.owned(&batch);
+            Ok((0..slots.len()).map(|slot| part(vec![(slots.clone(), slot)])).collect())
+        })
+    }
+
+    /// The same stream, which keeps its batches for `length`, so that a program can look back at them. It is computed for
+    /// every batch, as a job of its own.
+    ///
+    /// ```
+    /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext, Time};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// # let stream = ctx.queue_stream(vec![Some(vec![1]), Some(vec![2]), Some(vec![3])], 1);
+    /// let kept = stream.remember(Interval::secs(2));
+    /// ctx.run_batches(3)?;
+    /// let (second, third) = (Time::from_millis(2_000), Time::from_millis(3_000));
+    /// assert_eq!(kept.slice(Time::from_millis(0), third), [(second, vec![2]), (third, vec![3])]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn remember(&self, length: Interval) -> Remembered<T> {
+        let (stream, kept) = self.keeping("remember", self.line.clone(), length, |_| false);
+        // Between two slides: the elements go into the list of batches and nowhere else.
+        stream.foreach_batch(|_, _| Ok(()));
+        Remembered { stream: self.clone(), kept }
+    }
+
+    /// A stream of the elements of the last `length`, in the batches for which `due` holds.
+    fn keeping(
+        &self,
+        kind: &str,
+        line: Line,
+        length: Interval,
+        due: impl Fn(&Planner<'_>) -> bool + Send + Sync + 'static,
+    ) -> (DStream<T>, Kept<T::Owned>) {
+        let (id, node) = (self.graph.next_node(), Arc::clone(&self.node));
+        self.graph.add_stateful(id, kind);
+        let counted = self.graph.epoch.kept().of(id);
+        let line = Line { reach: self.graph.reach(&self.line, length), ..line };
+        let kept: Kept<T::Owned> = Arc::default();
+        let (handle, sizes) = (Arc::clone(&kept), Arc::new(Sizes::default()));
+        let compute = move |cx: &mut Planner<'_>| {
+            let slots = match node.compute(cx) {
+                Ok(batch) => Some(cx.owned(&batch)),
+                Err(Missing::Failed(text)) => return Err(Missing::Failed(text)),
+                Err(Missing::NoBatch(_) | Missing::NotDue) => None,
+            };
+            let time = cx.input.time;
+            let result = if due(cx) {
+                Ok(joined(&kept.lock(), slots.as_ref(), (time, length)))
+            } else {
+                Err(Missing::NotDue)
+            };
+            let (kept, sizes) = (Arc::clone(&kept), Arc::clone(&sizes));
+            let counted = counted.clone();
+            let commit = move || {
+                let (mut kept, mut sizes) = (kept.lock(), sizes.lock());
+                if let Some(slots) = slots {
+                    // A window may be longer than the store is large: it must not hold the reading for ever.
+                    let bytes = slots.keep() as u64;
+                    counted.change(0, bytes);
+                    sizes.push_back(bytes);
+                    kept.push_back((time, slots));
+                }
+                while kept.front().is_some_and(|(at, _)| is_old(*at, time, length)) {
+                    kept.pop_front();
+                    counted.change(sizes.pop_front().unwrap_or(0), 0);
+                }
+            };
+            Ok((result, Box::new(commit) as Commit))
+        };
+        let node = Compute(move |cx: &mut Planner<'_>| cx.keeping(id, &compute));
+        let line = Line { state: Some(id), ..line.node(id) };
+        (self.graph.keep(id, self.graph.stream(line, node)), handle)
+    }
+}
+
+/// A stream whose last batches can be looked at.
+pub struct Remembered<T: ?Sized + ToOwned> {
+    stream: DStream<T>,
+    kept: Kept<T::Owned>,
+}
+
+impl<T: ?Sized + ToOwned> std::fmt::Debug for Remembered<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Remembered").field("stream", &self.stream).finish_non_exhaustive()
+    }
+}
+
+impl<T: ?Sized + ToOwned> Deref for Remembered<T> {
+    type Target = DStream<T>;
+
+    fn deref(&self) -> &DStream<T> {
+        &self.stream
+    }
+}
+
+impl<T> Remembered<T>
+where
+    T: ?Sized + ToOwned,
+    T::Owned: Clone,
+{
+    /// The elements of the committed batches from `from` to `to`, both included, as far as they are still kept.
+    ///
+    /// ```
+    /// # let clock = tidemill::testing::ManualClock::new();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
+    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// let kept = numbers.remember(tidemill::Interval::secs(9));
+    /// ctx.run_batches(2)?;
+    /// let first = tidemill::Time::from_millis(1_000);
+    /// assert_eq!(kept.slice(first, first), [(first, vec![3, 1, 2])]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn slice(&self, from: Time, to: Time) -> Vec<(Time, Vec<T::Owned>)> {
+        let kept: Vec<_> = self.kept.lock().iter().cloned().collect();
+        let within = kept.into_iter().filter(|(time, _)| (from..=to).contains(time));
+        let elements = |slots: Slots<T::Owned>| {
+            (0..slots.len()).flat_map(|slot| slots.at(slot).to_vec()).collect()
+        };
+        within.map(|(time, slots)| (time, elements(slots))).collect()
+    }
+}
+
+fn is_old(at: Time, now: Time, length: Interval) -> bool {
+    now.as_millis().saturating_sub(at.as_millis()) >= length.as_millis()
+}
+
+/// The batches of the window at `time`, and the batch itself, in order.
+fn joined<T>(
+    kept: &VecDeque<(Time, Slots<T::Owned>)>,
+    batch: Option<&Slots<T::Owned>>,
+    (time, length): (Time, Interval),
+) -> Batch<T>
+where
+    T: ?Sized + ToOwned + 'static,
+    T::Owned: Send + Sync + 'static,
+{
+    let young = kept.iter().filter(|(at, _)| !is_old(*at, time, length)).map(|(_, slots)| slots);
+    let mut parts: Vec<(Slots<T::Owned>, usize)> = Vec::new();
+    for slots in young.chain(batch) {
+        parts.extend((0..slots.len()).map(|slot| (slots.clone(), slot)));
+    }
+    let tasks = parts.len().div_ceil(parts.len().div_ceil(PARTITIONS_MAX).max(1));
+    let cut = |number: usize| parts.len() * number / tasks;
+    (0..tasks).map(|number| part(parts[cut(number)..cut(number + 1)].to_vec())).collect()
+}
+
+fn part<T>(slots: Vec<(Slots<T::Owned>, usize)>) -> Partition<T>
+where
+    T: ?Sized + ToOwned + 'static,
+    T::Owned: Send + Sync + 'static,
+{
+    Partition::new(move |each: &mut dyn FnMut(&T)| {
+        for (slots, slot) in &slots {
+            slots.at(*slot).iter().for_each(|element| each(element.borrow()));
+        }
+    })
+}
