@@ -7,7 +7,7 @@ use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tidemill::blocks::{Block, BlockId, Range};
 use tidemill::framing::{Found, Framing};
-use tidemill::memory::budget::Account;
+use tidemill::memory::budget::MemoryBudget;
 use tidemill::memory::buffer_pool::{BUFFER_BYTES, Pool};
 use tidemill::sync::Arc;
 
@@ -52,7 +52,7 @@ fn plain_loop(piece: &[u8], all: &mut Vec<u8>) -> u64 {
 }
 
 fn block_building(criterion: &mut Criterion) {
-    let (piece, pool) = (piece(), Pool::new(Account::new(1 << 30)));
+    let (piece, pool) = (piece(), Pool::new(MemoryBudget::new(1 << 30)));
     let lines = plain_loop(&piece, &mut Vec::new());
     assert_eq!(build(&pool, &piece).records(), lines);
     let mut group = criterion.benchmark_group("block building");

@@ -8,7 +8,7 @@
 //! ```
 //! A group compares the models at one shape; criterion keeps what it found below `target/criterion` and says what has
 //! changed since. `cargo bench --bench receive -- record` takes the groups of that name. A time goes from the moment when
-//! all connections are made until everything is in blocks and the engine has stopped. The lane and the block generator
+//! all connections are made until everything is in blocks and the engine has stopped. The handler and the block generator
 //! cannot be reached without a socket, so this is also the bench of block building.
 
 use std::io::{ErrorKind, Read};

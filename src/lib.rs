@@ -41,9 +41,12 @@ pub mod wal;
 mod wording;
 
 pub use config::Config;
+/// The name of [`StreamHandle`] before the rooms were named, for programs that were written with it.
+#[doc(hidden)]
+pub use context::StreamHandle as Running;
 pub use context::{
-    Adjuster, Done, Inspector, Memory, ReceiverSource, ReceiverStatus, Report, RunLimits, Running,
-    SocketSource, SourceReport, Stopper, StreamingContext,
+    Adjuster, Done, Inspector, Memory, ReceiverSource, ReceiverStatus, Report, RunLimits,
+    SocketSource, SourceReport, Stopper, StreamHandle, StreamingContext,
 };
 pub use error::{Error, Result};
 pub use exec::Batch;
@@ -53,6 +56,9 @@ pub use sink::Sink;
 pub use source::direct::files::FilesSource;
 pub use source::io::IoModel;
 pub use source::{Receiver, ReceiverHandle};
+/// The name of [`stream`] before the rooms were named, for programs that were written with it.
+#[doc(hidden)]
+pub use stream as dstream;
 pub use stream::DStream;
 pub use time::{Interval, Time};
 

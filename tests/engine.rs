@@ -11,7 +11,7 @@ use tidemill::sink::{
 use tidemill::sync::{Arc, Mailbox};
 use tidemill::testing::ManualClock;
 use tidemill::time::{Clock, Moment};
-use tidemill::{Config, Error, Event, Interval, Running, StreamingContext, Time};
+use tidemill::{Config, Error, Event, Interval, StreamHandle, StreamingContext, Time};
 
 fn config() -> Config {
     Config::new("test").batch_interval(Interval::millis(100)).workers(2)
@@ -282,7 +282,7 @@ impl Sink for Away {
 /// A stream with one batch, which is due, and a sink whose attempts end so.
 struct Rig {
     clock: ManualClock,
-    running: Running,
+    running: StreamHandle,
     events: Mailbox<Event>,
     attempts: Mailbox<Duration>,
 }

@@ -10,7 +10,7 @@ use tidemill::sync::{Arc, AtomicBool, AtomicU64, Mailbox, Ordering, Poison};
 use tidemill::testing::ManualClock;
 use tidemill::time::Clock;
 use tidemill::{
-    Config, Error, Event, Interval, RunLimits, Running, SocketSource, StreamingContext, Time,
+    Config, Error, Event, Interval, RunLimits, SocketSource, StreamHandle, StreamingContext, Time,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -45,7 +45,7 @@ fn listening(config: Config, source: impl Fn(SocketSource) -> SocketSource) -> L
 
 struct Listening {
     clock: ManualClock,
-    running: Running,
+    running: StreamHandle,
     peer: TcpStream,
     done: Mailbox<(u64, u64)>,
 }
@@ -153,7 +153,7 @@ fn a_trigger_counts_to_its_number_of_batches_and_keeps_their_order() {
 /// Listens, and fails every batch that has a line `bad`, as often as it is tried.
 fn failing(
     directory: &std::path::Path,
-) -> (StreamingContext, Running, Mailbox<(u64, u64)>, Arc<AtomicU64>) {
+) -> (StreamingContext, StreamHandle, Mailbox<(u64, u64)>, Arc<AtomicU64>) {
     let config = Config::new("dead")
         .trigger(1, Interval::secs(3_600))
         .on_failure(OnFailure { retries: 2, then: Then::DeadLetter })

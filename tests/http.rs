@@ -20,10 +20,10 @@ use program::{Program, check_golden};
 
 use tidemill::dashboard::{HttpOptions, HttpServer, Starting};
 use tidemill::testing::ManualClock;
-use tidemill::{Config, Interval, Running, SocketSource, StreamingContext};
+use tidemill::{Config, Interval, SocketSource, StreamHandle, StreamingContext};
 
 /// A stream after two batches of two records each, and its server on a free port.
-fn served() -> (StreamingContext, HttpServer, Running) {
+fn served() -> (StreamingContext, HttpServer, StreamHandle) {
     let clock = ManualClock::new();
     let config = Config::new("shown").trigger(2, Interval::secs(3_600));
     let ctx = StreamingContext::with_clock(config, clock).expect("good options");

@@ -1,6 +1,6 @@
 //! The contract of the io models: every obligation of `receiver::io`, for every row of its table, dialled and listening.
 //!
-//! A test lane stands where the receiver stands and publishes what it got only at the end of a turn. Real sockets on
+//! A test handler stands where the receiver stands and publishes what it got only at the end of a turn. Real sockets on
 //! the loopback device; no sleeps: every wait is for an event, with a watchdog. The tests run one at a time, because
 //! they count this process's descriptors.
 
@@ -16,12 +16,12 @@ use bytes::Bytes;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use tidemill::memory::budget::Account;
+use tidemill::memory::budget::MemoryBudget;
 use tidemill::memory::buffer_pool::{Buffer, Pool};
 use tidemill::metrics::ReceiverCounters;
 use tidemill::source::io::{
-    Closed, Flow, Host, IO_MODELS, IoDriver, Lane, Options, Peer, Remote, Row, Standing,
-    TURN_BYTES, Waker, probe, start,
+    Closed, Disposition, Flow, Handler, HandlerFactory, IO_MODELS, IoDriver, Options, Peer, Remote,
+    Row, TURN_BYTES, Waker, probe, start,
 };
 use tidemill::sync::thread::Thread;
 use tidemill::sync::{AtomicBool, Condvar, Mutex, MutexGuard, Ordering, Poison};
@@ -30,7 +30,7 @@ use tidemill::time::{Clock, SystemClock};
 /// How long anything may take before the test gives up.
 const WATCHDOG: Duration = Duration::from_secs(60);
 
-/// What a test lane keeps of the frozen buffers, to see that nobody writes into them again.
+/// What a test handler keeps of the frozen buffers, to see that nobody writes into them again.
 const HELD: usize = 48;
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -68,7 +68,7 @@ fn first_wrong(bytes: &[u8], salt: u8, offset: u64) -> Option<u64> {
     })
 }
 
-/// What the lanes saw, and what the test tells them.
+/// What the handlers saw, and what the test tells them.
 struct World {
     state: Mutex<State>,
     changed: Condvar,
@@ -103,7 +103,7 @@ struct Seen {
     closed: Vec<&'static str>,
     remote: Remote,
     outbox: Vec<u8>,
-    standing: Standing,
+    standing: Disposition,
     /// How often the model fetched replies that were there.
     fetched: u32,
 }
@@ -152,7 +152,7 @@ impl World {
         }
     }
 
-    fn set_standing(&self, peer: &TestPeer, standing: Standing) {
+    fn set_standing(&self, peer: &TestPeer, standing: Disposition) {
         self.tell(|state| state.seen.get_mut(&peer.address).expect("open").standing = standing);
     }
 
@@ -163,7 +163,7 @@ impl World {
     }
 
     /// The same; from then on it stands like this.
-    fn reply_as(&self, peer: &TestPeer, standing: Standing, bytes: &[u8]) {
+    fn reply_as(&self, peer: &TestPeer, standing: Disposition, bytes: &[u8]) {
         let remote = self.tell(|state| {
             let seen = state.seen.get_mut(&peer.address).expect("the connection is open");
             seen.standing = standing;
@@ -176,10 +176,10 @@ impl World {
 
 struct TestHost(Arc<World>);
 
-impl Host for TestHost {
-    type Lane = TestLane;
+impl HandlerFactory for TestHost {
+    type Handler = TestLane;
 
-    fn lane(&self, waker: Waker) -> TestLane {
+    fn handler(&self, waker: Waker) -> TestLane {
         self.0.tell(|state| state.wakers.push(waker));
         TestLane {
             world: Arc::clone(&self.0),
@@ -209,7 +209,7 @@ struct TestSession {
     len: u64,
 }
 
-impl Lane for TestLane {
+impl Handler for TestLane {
     type Session = TestSession;
 
     fn ready(&mut self) -> bool {
@@ -242,7 +242,7 @@ impl Lane for TestLane {
             closed: Vec::new(),
             remote,
             outbox: Vec::new(),
-            standing: Standing::Open,
+            standing: Disposition::Open,
             fetched: 0,
         };
         let before = self.world.tell(|state| state.seen.insert(peer.address, seen));
@@ -274,7 +274,7 @@ impl Lane for TestLane {
                 .is_some_and(|(address, len)| address == session.address && session.len >= len)
             {
                 state.hold_at = None;
-                state.seen.get_mut(&session.address).expect("open").standing = Standing::Held;
+                state.seen.get_mut(&session.address).expect("open").standing = Disposition::Held;
             }
         });
         match self.world.lock().refuse_beyond {
@@ -294,12 +294,12 @@ impl Lane for TestLane {
     }
 
     /// What was not fetched is owed: a change of standing comes with its reply, between any two calls of the model.
-    fn standing(&self, session: &TestSession) -> Standing {
+    fn standing(&self, session: &TestSession) -> Disposition {
         let seen = &self.world.lock().seen[&session.address];
         match seen.standing {
-            Standing::Held => Standing::Held,
+            Disposition::Held => Disposition::Held,
             standing if seen.outbox.is_empty() => standing,
-            _ => Standing::Owing,
+            _ => Disposition::RepliesDue,
         }
     }
 
@@ -320,7 +320,7 @@ impl Lane for TestLane {
         });
     }
 
-    fn turn(&mut self) {
+    fn end_of_turn(&mut self) {
         self.publish();
         self.world.tell(|state| state.turns += 1);
     }
@@ -379,7 +379,7 @@ struct Rig {
     driver: Stops,
     addresses: Vec<SocketAddr>,
     counters: Arc<ReceiverCounters>,
-    account: Arc<Account>,
+    account: Arc<MemoryBudget>,
     poison: Poison,
     clock: Arc<SystemClock>,
 }
@@ -405,7 +405,7 @@ struct TestPeer {
 impl Rig {
     fn start(row: &'static Row, way: Way, wants: Wants) -> Rig {
         let world = Arc::new(World { state: Mutex::default(), changed: Condvar::new() });
-        let account = Account::new(1 << 30);
+        let account = MemoryBudget::new(1 << 30);
         let (counters, poison, clock) =
             (Arc::new(ReceiverCounters::default()), Poison::new(), SystemClock::new());
         let count = if way == Way::Listen { wants.listeners } else { 0 };
@@ -486,11 +486,11 @@ impl Rig {
         }
         assert!(
             state.unasked_max <= self.row.in_flight_max,
-            "{} bytes came while the lane was not ready",
+            "{} bytes came while the handler was not ready",
             state.unasked_max
         );
         drop(state);
-        assert_eq!(Arc::strong_count(&self.world), 1, "a thread or a lane was left");
+        assert_eq!(Arc::strong_count(&self.world), 1, "a thread or a handler was left");
         assert_eq!(self.account.used(), 0, "a buffer was left");
     }
 }
@@ -797,7 +797,7 @@ fn a_session_that_owes_is_kept_behind_the_half_close_of_its_peer() {
         let (mut peer, mut other) = (rig.peer(1), rig.peer(2));
         peer.send(10);
         rig.world.until_len(&peer, 10);
-        rig.world.set_standing(&peer, Standing::Owing);
+        rig.world.set_standing(&peer, Disposition::RepliesDue);
         peer.stream.shutdown(Shutdown::Write).expect("connected");
         rig.world.reply(&peer, b"a");
         peer.stream.read_exact(&mut [0]).expect("the first reply");
@@ -807,7 +807,7 @@ fn a_session_that_owes_is_kept_behind_the_half_close_of_its_peer() {
             rig.world.until_len(&other, 100);
         }
         assert!(rig.world.lock().seen[&peer.address].closed.is_empty());
-        rig.world.reply_as(&peer, Standing::Open, b"b");
+        rig.world.reply_as(&peer, Disposition::Open, b"b");
         let mut got = Vec::new();
         peer.stream.read_to_end(&mut got).expect("the second reply and the end");
         assert_eq!(got, b"b");
@@ -835,7 +835,7 @@ fn a_session_that_is_held_is_not_read_until_it_is_asked_for_and_others_are() {
         let len = rig.world.lock().seen[&held.address].len;
         assert!(len <= most, "{len} bytes were read, {most} at most were in flight");
         assert!(rig.world.lock().seen[&held.address].closed.is_empty());
-        rig.world.reply_as(&held, Standing::Open, b"r");
+        rig.world.reply_as(&held, Disposition::Open, b"r");
         rig.world.until_len(&held, held.sent);
         let mut got = Vec::new();
         held.stream.read_to_end(&mut got).expect("the reply and the end");
@@ -850,7 +850,7 @@ fn a_session_that_is_over_is_closed_behind_its_replies() {
         let mut peer = rig.peer(1);
         peer.send(10);
         rig.world.until_len(&peer, 10);
-        rig.world.reply_as(&peer, Standing::Over, &vec![b'r'; 1 << 20]);
+        rig.world.reply_as(&peer, Disposition::Closing, &vec![b'r'; 1 << 20]);
         let mut got = Vec::new();
         peer.stream.read_to_end(&mut got).expect("the reply and the end");
         assert_eq!(got.len(), 1 << 20);
@@ -866,13 +866,13 @@ fn a_session_that_is_over_with_nothing_to_send_is_closed() {
             peer.send(10);
             rig.world.until_len(peer, 10);
         }
-        rig.world.reply_as(&peer, Standing::Over, b"");
+        rig.world.reply_as(&peer, Disposition::Closing, b"");
         assert!(peer.sees_a_close());
         assert_eq!(rig.world.until_closed(&peer), "end");
         // Also one that is not read from now, and has sent more.
         rig.world.set_paused(true);
         unread.send(10);
-        rig.world.reply_as(&unread, Standing::Over, b"");
+        rig.world.reply_as(&unread, Disposition::Closing, b"");
         assert_eq!(rig.world.until_closed(&unread), "end");
         assert!(unread.sees_a_close());
         rig.world.set_paused(false);
@@ -888,15 +888,15 @@ fn a_stop_keeps_who_is_owed_something_and_says_farewell() {
             rig.world.until_len(peer, 10);
         }
         rig.world.tell(|state| state.farewell = b"bye");
-        rig.world.set_standing(&owed, Standing::Owing);
-        rig.world.set_standing(&deaf, Standing::Owing);
+        rig.world.set_standing(&owed, Disposition::RepliesDue);
+        rig.world.set_standing(&deaf, Disposition::RepliesDue);
         rig.driver.0.stop();
         let mut got = Vec::new();
         idle.stream.read_to_end(&mut got).expect("the farewell and the end");
         assert_eq!(got, b"bye");
         rig.world.reply(&owed, b"one");
         owed.stream.read_exact(&mut [0; 3]).expect("a reply behind the stop");
-        rig.world.reply_as(&owed, Standing::Open, b"two");
+        rig.world.reply_as(&owed, Disposition::Open, b"two");
         got.clear();
         owed.stream.read_to_end(&mut got).expect("the last reply, the farewell, the end");
         assert_eq!(got, b"twobye");

@@ -14,7 +14,7 @@ use tidemill::sync::{Arc, AtomicU64, Ordering, Signal};
 use tidemill::testing::Collected;
 use tidemill::time::{Clock, SystemClock};
 use tidemill::{
-    Config, DStream, Event, Interval, IoModel, Report, RunLimits, Running, SocketSource,
+    Config, DStream, Event, Interval, IoModel, Report, RunLimits, SocketSource, StreamHandle,
     StreamingContext,
 };
 
@@ -79,7 +79,7 @@ struct Outcome {
 }
 
 /// Starts counting the records of `source`; each connection is told to `told`.
-fn start(source: SocketSource, told: &Told) -> (Running, Outcome) {
+fn start(source: SocketSource, told: &Told) -> (StreamHandle, Outcome) {
     let config = Config::new("end-to-end")
         .batch_interval(Interval::millis(100))
         .block_interval(Interval::millis(20))
@@ -127,7 +127,7 @@ fn name(record: &[u8]) -> Vec<u8> {
     record[..end.map_or(record.len(), |(at, _)| at)].to_vec()
 }
 
-fn check(running: Running, outcome: &Outcome, model: IoModel) {
+fn check(running: StreamHandle, outcome: &Outcome, model: IoModel) {
     let (report, result): (Report, _) = running.finish();
     result.expect("an orderly end");
     let count: u64 = outcome.counts.rows().iter().flat_map(|(_, counts)| counts).sum();

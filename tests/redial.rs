@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tidemill::testing::ManualClock;
 use tidemill::{
-    Config, DStream, Error, Event, ReceiverHandle, Running, SocketSource, StreamingContext,
+    Config, DStream, Error, Event, ReceiverHandle, SocketSource, StreamHandle, StreamingContext,
 };
 
 /// How long anything may take before the test gives up.
@@ -28,7 +28,7 @@ enum Told {
 /// A stream that dials.
 struct Dialling {
     clock: ManualClock,
-    running: Running,
+    running: StreamHandle,
     told: Receiver<Told>,
     connections: u64,
 }

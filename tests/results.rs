@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidemill::sink::{self, BatchMeta, CommitKey, Sink};
 use tidemill::sync::{Arc, AtomicU64, Mailbox, Ordering};
 use tidemill::testing::ManualClock;
-use tidemill::{Config, Interval, Result, Running, SocketSource, StreamingContext};
+use tidemill::{Config, Interval, Result, SocketSource, StreamHandle, StreamingContext};
 
 const MIB: usize = 1 << 20;
 const LINE: usize = 64;
@@ -50,7 +50,7 @@ enum Rows {
 struct Rig {
     copies: usize,
     clock: ManualClock,
-    running: Running,
+    running: StreamHandle,
     peer: TcpStream,
     entered: Mailbox<()>,
     release: Mailbox<()>,

@@ -239,7 +239,7 @@ pub fn endless(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
     almost_whole(options, sheet)
 }
 
-/// R8 again: each connection stops a byte before the end of the longest record. Together they would take all memory.
+/// R8 again: each connection stops a byte before the end of the longest record. JobFusion they would take all memory.
 fn almost_whole(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
     let many = if options.smoke { 200 } else { 5_000 };
     sheet.say(&format!(

@@ -1,7 +1,7 @@
 //! `BlockManager`: keeps the blocks of unfinished batches, by name. Knows nothing of batches.
 //!
 //! ```text
-//!  put ─▶ StoredBlock { Held::Memory } ──stow, newest first──▶ { Held::Elsewhere } ─▶ release
+//!  put ─▶ StoredBlock { Location::Memory } ──evict, newest first──▶ { Location::Evicted } ─▶ release
 //!                        │ for_each_range: from memory            │ for_each_range: read back, a piece at a time
 //! ```
 //! A block is pinned from its put to its release; its bytes are counted by the account of the slabs it lies in, so the
@@ -22,7 +22,7 @@ use std::ops::Range;
 use crate::blocks::{Block, BlockId, Receipt};
 use crate::error::Result;
 use crate::framing::Framing;
-use crate::memory::budget::Account;
+use crate::memory::budget::MemoryBudget;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Mutex};
 use crate::time::Moment;
@@ -30,7 +30,7 @@ use crate::time::Moment;
 pub use crate::blocks::spill::{Spill, SpillFiles, SpillOptions, Spilled};
 
 /// Where the records of a block are that has left memory.
-pub trait Stowed: Send + Sync + fmt::Debug {
+pub trait EvictedBlock: Send + Sync + fmt::Debug {
     /// Calls `each` with ranges of whole records, which together are the block's, in order.
     ///
     /// # Errors
@@ -51,14 +51,14 @@ pub trait Durable: Send + Sync + fmt::Debug {
 
     /// The records of a block, if all of them are there until the block's batch is committed, and the most bytes that are
     /// in memory while they are read.
-    fn find(&self, block: &Block) -> Option<(Arc<dyn Stowed>, usize)>;
+    fn find(&self, block: &Block) -> Option<(Arc<dyn EvictedBlock>, usize)>;
 }
 
 /// Where the records of a block are now.
 #[derive(Clone, Debug)]
-enum Held {
+enum Location {
     Memory(Arc<Block>),
-    Elsewhere(Arc<dyn Stowed>),
+    Evicted(Arc<dyn EvictedBlock>),
 }
 
 /// A block that is kept: what is known of it, and its records, wherever they are.
@@ -71,7 +71,7 @@ pub struct StoredBlock {
     first_read: Option<Moment>,
     chunks: Range<u64>,
     receipts: Vec<Receipt>,
-    held: Mutex<Held>,
+    held: Mutex<Location>,
 }
 
 impl StoredBlock {
@@ -85,7 +85,7 @@ impl StoredBlock {
             first_read: block.first_read(),
             chunks: block.chunks(),
             receipts: block.receipts().cloned().collect(),
-            held: Mutex::new(Held::Memory(block)),
+            held: Mutex::new(Location::Memory(block)),
         })
     }
 
@@ -94,7 +94,7 @@ impl StoredBlock {
         (id, framing): (BlockId, Framing),
         (records, bytes): (u64, u64),
         chunks: Range<u64>,
-        stowed: Arc<dyn Stowed>,
+        stowed: Arc<dyn EvictedBlock>,
     ) -> Arc<Self> {
         Arc::new(StoredBlock {
             id,
@@ -104,7 +104,7 @@ impl StoredBlock {
             first_read: None,
             chunks,
             receipts: Vec::new(),
-            held: Mutex::new(Held::Elsewhere(stowed)),
+            held: Mutex::new(Location::Evicted(stowed)),
         })
     }
 
@@ -154,33 +154,33 @@ impl StoredBlock {
         // Cloned, so that the block can leave memory while it is read.
         let held = self.held.lock().clone();
         match held {
-            Held::Memory(block) => {
+            Location::Memory(block) => {
                 block.ranges().for_each(|range| each(range));
                 Ok(())
             }
-            Held::Elsewhere(stowed) => stowed.for_each_range(&mut each),
+            Location::Evicted(stowed) => stowed.for_each_range(&mut each),
         }
     }
 
     /// The block, if it is in memory; it stays there for as long as this is held.
     pub fn in_memory(&self) -> Option<Arc<Block>> {
         match &*self.held.lock() {
-            Held::Memory(block) => Some(Arc::clone(block)),
-            Held::Elsewhere(_) => None,
+            Location::Memory(block) => Some(Arc::clone(block)),
+            Location::Evicted(_) => None,
         }
     }
 
     /// The block, if it is in memory and nobody reads it: then giving it up frees its memory.
     pub(crate) fn idle(&self) -> Option<Arc<Block>> {
         match &*self.held.lock() {
-            Held::Memory(block) if Arc::strong_count(block) == 1 => Some(Arc::clone(block)),
+            Location::Memory(block) if Arc::strong_count(block) == 1 => Some(Arc::clone(block)),
             _ => None,
         }
     }
 
     /// The records are elsewhere from now on.
-    pub(crate) fn stow(&self, stowed: Arc<dyn Stowed>) {
-        let left = std::mem::replace(&mut *self.held.lock(), Held::Elsewhere(stowed));
+    pub(crate) fn evict(&self, stowed: Arc<dyn EvictedBlock>) {
+        let left = std::mem::replace(&mut *self.held.lock(), Location::Evicted(stowed));
         // Dropped outside the lock: it may give many buffers back and wake the sockets.
         drop(left);
     }
@@ -190,7 +190,7 @@ impl StoredBlock {
 #[derive(Debug)]
 pub struct BlockManager {
     blocks: Mutex<Blocks>,
-    account: Arc<Account>,
+    account: Arc<MemoryBudget>,
     spill: Option<Arc<Spill>>,
 }
 
@@ -210,7 +210,7 @@ struct Kept {
 
 impl BlockManager {
     /// An empty store whose bytes `account` counts; with a `spill`, blocks leave memory before the account is full.
-    pub fn new(account: Arc<Account>, spill: Option<Arc<Spill>>) -> Self {
+    pub fn new(account: Arc<MemoryBudget>, spill: Option<Arc<Spill>>) -> Self {
         BlockManager { blocks: Mutex::default(), account, spill }
     }
 
@@ -313,7 +313,7 @@ impl BlockManager {
     }
 
     /// The account that bounds the store.
-    pub fn account(&self) -> &Arc<Account> {
+    pub fn account(&self) -> &Arc<MemoryBudget> {
         &self.account
     }
 }

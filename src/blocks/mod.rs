@@ -16,7 +16,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::framing::Framing;
-use crate::memory::budget::Charge;
+use crate::memory::budget::Reservation;
 use crate::sync::Arc;
 use crate::time::Moment;
 
@@ -58,7 +58,7 @@ pub struct Range {
     /// How many there are.
     pub records: u64,
     /// Counts the bytes of a range that does not lie in a pooled buffer, which counts itself.
-    pub charge: Option<Charge>,
+    pub charge: Option<Reservation>,
     /// Who waits for it to be durable; empty where the framing acknowledges nothing.
     pub receipts: Vec<Receipt>,
     /// Who waits for its batch to be committed.

@@ -22,14 +22,14 @@ use std::time::Duration;
 
 use crate::blocks::{Block, BlockId};
 use crate::error::{Error, Result};
-use crate::memory::budget::Account;
+use crate::memory::budget::MemoryBudget;
 use crate::metrics::{ConditionHandle, ConditionKind, Counter, Event, EventBus};
 use crate::storage::{LOCK, Lock, Storage, StoredFile, needs, read_full, write_all};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, Poison, Signal, StopToken};
 use crate::time::{Clock, Moment};
 
-use super::manager::{BlockManager, Durable, Movable, Stowed};
+use super::manager::{BlockManager, Durable, EvictedBlock, Movable};
 use crate::blocks::spill::format::{
     FRAME_BYTES, FRAME_HEADER_BYTES, HEADER_BYTES, check_header, decode, decode_header, encode,
     header,
@@ -47,7 +47,7 @@ pub struct SpillOptions {
     /// Where blocks go that are in no log; without it they stay in memory.
     pub files: Option<SpillFiles>,
     /// Says when memory runs short, and counts what is read back.
-    pub account: Arc<Account>,
+    pub account: Arc<MemoryBudget>,
 }
 
 /// Where a spill has its files.
@@ -259,7 +259,7 @@ impl Spill {
         };
         self.count(block);
         let (bytes, spill) = (block.bytes(), Arc::clone(self));
-        movable.block.stow(Arc::new(LoggedBlock { stowed, bytes, piece_bytes_max, spill }));
+        movable.block.evict(Arc::new(LoggedBlock { stowed, bytes, piece_bytes_max, spill }));
         true
     }
 
@@ -307,7 +307,7 @@ impl Spill {
             self.count(block);
             let (id, bytes) = (block.id(), block.bytes());
             let file = Arc::clone(&file);
-            movable.block.stow(Arc::new(SpilledBlock { id, bytes, place, file }));
+            movable.block.evict(Arc::new(SpilledBlock { id, bytes, place, file }));
         }
         Ok(())
     }
@@ -489,7 +489,7 @@ struct SpilledBlock {
     file: Arc<SpillFile>,
 }
 
-impl Stowed for SpilledBlock {
+impl EvictedBlock for SpilledBlock {
     fn for_each_range(&self, each: &mut dyn FnMut(&[u8])) -> Result<()> {
         // Counted and never waited for: a full store waits for this task's batch.
         let _charge = self.file.spill.options.account.charge(2 * self.place.frame_bytes_max);
@@ -532,13 +532,13 @@ impl SpilledBlock {
 /// A block that is read from the log, and counted as long as it is kept.
 #[derive(Debug)]
 struct LoggedBlock {
-    stowed: Arc<dyn Stowed>,
+    stowed: Arc<dyn EvictedBlock>,
     bytes: u64,
     piece_bytes_max: usize,
     spill: Arc<Spill>,
 }
 
-impl Stowed for LoggedBlock {
+impl EvictedBlock for LoggedBlock {
     fn for_each_range(&self, each: &mut dyn FnMut(&[u8])) -> Result<()> {
         let _charge = self.spill.options.account.charge(self.piece_bytes_max);
         self.stowed.for_each_range(each)

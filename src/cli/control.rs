@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::config::Pipeline;
-use crate::context::{Adjuster, Running, Stopper};
+use crate::context::{Adjuster, Stopper, StreamHandle};
 use crate::error::{Error, Result};
 use crate::sync::{Arc, Mutex, Poison, thread};
 
@@ -72,7 +72,7 @@ impl Control {
     }
 
     /// The stream runs: what was asked for meanwhile is done.
-    pub(super) fn runs(&self, running: &Running) {
+    pub(super) fn runs(&self, running: &StreamHandle) {
         self.state.lock().stream = Some((running.stopper(), running.adjuster()));
         let (stop, reload) = {
             let mut state = self.state.lock();

@@ -16,9 +16,9 @@ use crate::config::units::Env;
 use crate::config::{Pipeline, SinkKind};
 use crate::error::{Error, Result};
 use crate::journal::{self, About, Accepted, Look};
-use crate::wal::checkpoint_file::{Checkpoint, Damaged};
 use crate::storage::{Access, Directory, Storage};
 use crate::sync::Arc;
+use crate::wal::checkpoint_file::{Checkpoint, Damaged};
 use crate::wal::{GivenUp, Place, SegmentReport, Survey};
 use crate::wording::{count, grouped};
 

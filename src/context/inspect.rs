@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::blocks::spill::{Spill, Spilled};
 use crate::config::Resolved;
 use crate::journal::{JournalWatch, LogFigures};
-use crate::memory::budget::Account;
+use crate::memory::budget::MemoryBudget;
 use crate::memory::buffer_pool::Pool;
 use crate::metrics::{
     BatchRecord, Condition, ConditionKind, EngineTimes, EventBus, History, ReceiverCounters,
@@ -30,7 +30,7 @@ pub(super) struct Inspected {
     pub(super) started: Moment,
     pub(super) started_at: Time,
     pub(super) scheduler: Scheduler,
-    pub(super) account: Arc<Account>,
+    pub(super) account: Arc<MemoryBudget>,
     pub(super) pool: Arc<Pool>,
     pub(super) unfinished: Arc<Unfinished>,
     pub(super) graph: Arc<Graph>,
@@ -57,7 +57,7 @@ pub(super) struct Received {
 }
 
 impl Received {
-    fn paused_by(&self, account: &Account) -> Option<PausedBy> {
+    fn paused_by(&self, account: &MemoryBudget) -> Option<PausedBy> {
         let cutter = self.cutter.as_ref().and_then(|cutter| cutter.paused_by(account));
         let held = || self.limiter.as_ref().is_some_and(|limiter| limiter.holds());
         cutter.or_else(|| held().then_some(PausedBy::Rate))

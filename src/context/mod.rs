@@ -38,7 +38,7 @@ pub use adjust::Adjuster;
 pub use inspect::{Done, Inspector, Memory, ReceiverStatus};
 pub use socket::SocketSource;
 pub use sources::ReceiverSource;
-pub use stream_handle::{Report, Running, SourceReport, Stopper};
+pub use stream_handle::{Report, SourceReport, Stopper, StreamHandle};
 
 use sources::{Added, Kind, Start};
 
@@ -68,7 +68,7 @@ pub struct StreamingContext {
     /// Where the log is kept, in place of `state_dir`, and the size of its segments in bytes: for tests.
     storage: Mutex<Option<(Arc<dyn Storage>, u64)>>,
     /// The run that `run_batches` drives.
-    driven: Mutex<Option<Running>>,
+    driven: Mutex<Option<StreamHandle>>,
 }
 
 impl std::fmt::Debug for StreamingContext {
@@ -326,16 +326,16 @@ impl StreamingContext {
     /// # Errors
     /// If no output was registered, an address cannot be bound, or the operating system refuses a thread; and while an earlier
     /// start of this context runs, for both would work on one state.
-    pub fn start(&self) -> Result<Running> {
+    pub fn start(&self) -> Result<StreamHandle> {
         self.start_as(self.config.clone())
     }
 
-    fn start_as(&self, config: Resolved) -> Result<Running> {
+    fn start_as(&self, config: Resolved) -> Result<StreamHandle> {
         self.check()?;
         let (sources, source_names) = self.starts();
         places::expect(&config, &sources)?;
         let listeners = std::mem::take(&mut *self.listeners.lock());
-        Running::start(stream_handle::Setup {
+        StreamHandle::start(stream_handle::Setup {
             config,
             clock: Arc::clone(&self.clock),
             graph: Arc::clone(&self.graph),
@@ -394,7 +394,7 @@ impl StreamingContext {
         let events = EventBus::with_clock(Arc::clone(&self.clock));
         let policy = lost::Policy::of(&self.config, *self.limits.lock());
         let (config, clock) = (&self.config, &self.clock);
-        let told = recover::Told { config, clock, events: &events, policy };
+        let told = recover::StartFacts { config, clock, events: &events, policy };
         let segment_bytes = self.storage.lock().as_ref().map(|(_, bytes)| *bytes);
         recover::look((storage, segment_bytes), &streams, told, looked)
     }
@@ -439,7 +439,7 @@ impl StreamingContext {
 
     /// Looks at the stream that [`run_batches`](StreamingContext::run_batches) drives; none before its first batch.
     pub fn inspector(&self) -> Option<inspect::Inspector> {
-        self.driven.lock().as_ref().map(Running::inspector)
+        self.driven.lock().as_ref().map(StreamHandle::inspector)
     }
 }
 

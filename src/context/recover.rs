@@ -37,7 +37,7 @@ pub(super) struct Streams<'a> {
 
 /// What a start is told beside the stream.
 #[derive(Clone, Copy)]
-pub(super) struct Told<'a> {
+pub(super) struct StartFacts<'a> {
     pub(super) config: &'a Resolved,
     pub(super) clock: &'a Arc<dyn Clock>,
     pub(super) events: &'a EventBus,
@@ -48,10 +48,10 @@ pub(super) struct Told<'a> {
 pub(super) fn open(
     storage: Option<(Arc<dyn Storage>, u64)>,
     streams: Streams<'_>,
-    told: Told<'_>,
+    told: StartFacts<'_>,
     poison: &Poison,
 ) -> Result<Option<Recovery>> {
-    let Told { config, events, .. } = told;
+    let StartFacts { config, events, .. } = told;
     let (storage, segment_bytes) = match (storage, &config.state_dir) {
         (Some(storage), _) => storage,
         (None, Some(dir)) => on_disk(Arc::new(Directory::open(dir)?), streams.sources)?,
@@ -90,7 +90,7 @@ pub(super) fn open(
 pub(super) fn look(
     (storage, segment_bytes): (&Arc<dyn Storage>, Option<u64>),
     streams: &Streams<'_>,
-    told: Told<'_>,
+    told: StartFacts<'_>,
     looked: &mut dyn FnMut(usize, usize),
 ) -> Result<Look> {
     let of_disk = || on_disk(Arc::clone(storage), streams.sources).map(|(_, bytes)| bytes);
@@ -116,7 +116,7 @@ fn ask(
     found: &mut Found,
     storage: &Arc<dyn Storage>,
     streams: &Streams<'_>,
-    told: Told<'_>,
+    told: StartFacts<'_>,
 ) -> Result<()> {
     judge(found, &|at| wal::read(storage.as_ref(), at), streams, told)?;
     let graph = streams.graph;
@@ -130,8 +130,12 @@ fn ask(
 }
 
 /// How the journal of a stream is opened.
-fn options(streams: &Streams<'_>, segment_bytes: u64, told: Told<'_>) -> Result<JournalOptions> {
-    let Told { config, clock, .. } = told;
+fn options(
+    streams: &Streams<'_>,
+    segment_bytes: u64,
+    told: StartFacts<'_>,
+) -> Result<JournalOptions> {
+    let StartFacts { config, clock, .. } = told;
     let Streams { graph, sources, source_names } = streams;
     check(sources, segment_bytes)?;
     let fresh = Schedule::aligned(clock.as_ref(), config.batch_interval).label(0);
@@ -155,7 +159,7 @@ fn judge(
     found: &mut Found,
     read: &ReadRecord<'_>,
     streams: &Streams<'_>,
-    Told { config, events, policy, .. }: Told<'_>,
+    StartFacts { config, events, policy, .. }: StartFacts<'_>,
 ) -> Result<LostInput> {
     let Streams { graph, sources, .. } = streams;
     graph.set_seed(found.seed);

@@ -37,7 +37,7 @@ impl SocketSource {
         SocketSource::new(Direction::Connect(addresses.into_iter().map(Into::into).collect()))
     }
 
-    /// Listens on `ADDR:PORT`; port 0 takes a free one, see [`Running::local_addrs`](super::Running::local_addrs).
+    /// Listens on `ADDR:PORT`; port 0 takes a free one, see [`StreamHandle::local_addrs`](super::StreamHandle::local_addrs).
     pub fn listen(address: impl Into<String>) -> Self {
         SocketSource::new(Direction::Listen(address.into()))
     }

@@ -1,4 +1,4 @@
-//! `Running`: a started stream, its end, and the stop in order; [`start`] has the way there. Runs on the thread of whoever
+//! `StreamHandle`: a started stream, its end, and the stop in order; [`start`] has the way there. Runs on the thread of whoever
 //! waits for the stream.
 //!
 //! ```text
@@ -23,10 +23,10 @@ use crate::error::{Error, Result};
 use crate::exec::worker_pool::WorkerPool;
 use crate::journal::Journal;
 use crate::metrics::{Event, EventBus, ReceiverCounters};
-use crate::scheduler::{Ends, Message, Progress, Scheduler, Told};
+use crate::scheduler::{Ends, Message, Progress, Scheduler, SchedulerNotice};
 use crate::sink::SharedSink;
 use crate::source::io::IoModel;
-use crate::source::{ActiveReceiver, Cutter};
+use crate::source::{Cutter, RunningSource};
 use crate::stream::RunLease;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::{self, Thread};
@@ -47,7 +47,7 @@ const SOON: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 enum Control {
     SourceEnded(Option<String>),
-    Told(Told),
+    Notice(SchedulerNotice),
     Poisoned(String),
     /// Something that the run would have to know came after its start.
     Late(String),
@@ -55,7 +55,7 @@ enum Control {
 }
 
 /// A started stream. Dropping it stops it in order and forgets the report.
-pub struct Running {
+pub struct StreamHandle {
     clock: Arc<dyn Clock>,
     block_bytes_max: u64,
     /// How many outputs there are.
@@ -68,7 +68,7 @@ pub struct Running {
     tracker: Arc<BlockTracker>,
     events: EventBus,
     workers: Arc<WorkerPool>,
-    pub(super) receivers: Vec<Box<dyn ActiveReceiver>>,
+    pub(super) receivers: Vec<Box<dyn RunningSource>>,
     /// The direct sources: their numbers, names and counters.
     direct: Vec<(u32, String, Arc<ReceiverCounters>)>,
     job_loop: Option<Thread>,
@@ -91,9 +91,9 @@ pub struct Running {
     sinks: Vec<SharedSink>,
 }
 
-impl std::fmt::Debug for Running {
+impl std::fmt::Debug for StreamHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Running")
+        f.debug_struct("StreamHandle")
             .field("progress", &self.scheduler.progress())
             .finish_non_exhaustive()
     }
@@ -104,7 +104,7 @@ impl std::fmt::Debug for Running {
 pub struct Stopper(Mailbox<Control>);
 
 impl Stopper {
-    /// Lets [`Running::await_termination`] stop the stream in order.
+    /// Lets [`StreamHandle::await_termination`] stop the stream in order.
     pub fn stop(&self) {
         // A full mailbox holds a reason to stop already.
         let _ = self.0.try_send(Control::Stop);
@@ -177,7 +177,7 @@ impl End {
     }
 }
 
-impl Running {
+impl StreamHandle {
     fn cutters(&self) -> Vec<(u32, Cutter)> {
         self.receivers.iter().map(|receiver| (receiver.number(), receiver.cutter())).collect()
     }
@@ -270,7 +270,7 @@ impl Running {
         outcome.map(|()| report)
     }
 
-    /// [`await_termination`](Running::await_termination) with the report, also after a failure.
+    /// [`await_termination`](StreamHandle::await_termination) with the report, also after a failure.
     pub fn finish(mut self) -> (Report, Result<()>) {
         let end = self.wait_for_end();
         let (report, failure) = self.shut_down(&end);
@@ -304,15 +304,15 @@ impl Running {
     /// Whether a message ends the run.
     fn end_of(&mut self, control: Control) -> Option<End> {
         match control {
-            Control::Stop | Control::Told(Told::BatchesReached) => Some(End::Asked),
-            Control::Told(Told::Fatal(err)) => Some(End::Failed(err)),
-            Control::Told(Told::OutputClosed(why)) => {
+            Control::Stop | Control::Notice(SchedulerNotice::BatchesReached) => Some(End::Asked),
+            Control::Notice(SchedulerNotice::Fatal(err)) => Some(End::Failed(err)),
+            Control::Notice(SchedulerNotice::OutputClosed(why)) => {
                 self.output_closed = true;
                 Some(End::OutputClosed(why))
             }
             Control::Poisoned(reason) => Some(End::Failed(Error::Failed(reason))),
             Control::Late(what) => Some(End::Failed(Error::Usage(what))),
-            Control::Told(Told::Drained | Told::BatchDone) => None,
+            Control::Notice(SchedulerNotice::Drained | SchedulerNotice::BatchDone) => None,
             Control::SourceEnded(Some(error)) if self.limits.until_eof => {
                 Some(End::Broken(Error::Failed(error)))
             }
@@ -453,9 +453,9 @@ impl Running {
         self.scheduler.post(Message::Final(ends));
         loop {
             match self.control.try_recv() {
-                Some(Control::Told(Told::Drained)) => return None,
-                Some(Control::Told(Told::Fatal(err))) => return Some(err),
-                Some(Control::Told(Told::OutputClosed(_))) => {
+                Some(Control::Notice(SchedulerNotice::Drained)) => return None,
+                Some(Control::Notice(SchedulerNotice::Fatal(err))) => return Some(err),
+                Some(Control::Notice(SchedulerNotice::OutputClosed(_))) => {
                     self.output_closed = true;
                     return None;
                 }
@@ -518,7 +518,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for StreamHandle {
     fn drop(&mut self) {
         if !self.ended {
             self.shut_down(&End::Asked);

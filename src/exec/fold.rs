@@ -6,7 +6,7 @@
 //!                       └─▶ g ─▶ fork ─▶ folds of jobs 1, 2
 //! ```
 //! A fold is pushed to, where a loop over a partition pulls: a loop cannot be run together with another one, folds can. A
-//! partition of a stream that several jobs use has a [`Tap`], and folds are attached to it while the jobs are planned. The
+//! partition of a stream that several jobs use has a [`FanOut`], and folds are attached to it while the jobs are planned. The
 //! task that goes through the partition belongs to the first of the jobs, the owner. What the others' folds do wrong is
 //! not the owner's failure: their results are dropped, and their jobs go through the partition by themselves. Runs on the
 //! workers; knows no streams.
@@ -73,7 +73,7 @@ pub(crate) type Begin<T> = Box<dyn FnOnce(&Pass) -> Box<dyn Fold<T>> + Send>;
 
 /// Whose folds are attached, and what becomes of them.
 #[derive(Clone)]
-pub(crate) struct Share {
+pub(crate) struct Sharing {
     /// The job that is being planned.
     pub(crate) job: usize,
     /// Set when a fold of a job other than a pass's owner fails.
@@ -81,9 +81,9 @@ pub(crate) struct Share {
 }
 
 /// Where folds join the pass over a partition.
-pub(crate) trait Tap<T: ?Sized>: Send + Sync {
+pub(crate) trait FanOut<T: ?Sized>: Send + Sync {
     /// Has the fold take part. The task that makes the pass is added to `tasks`, if it is not in a plan yet.
-    fn attach(&self, share: &Share, begin: Begin<T>, tasks: &mut Vec<Work>);
+    fn attach(&self, share: &Sharing, begin: Begin<T>, tasks: &mut Vec<Work>);
 }
 
 /// The tasks that fold each partition of a batch, of which the first has the number `first`; `start` is told the number of
@@ -92,7 +92,7 @@ pub(crate) trait Tap<T: ?Sized>: Send + Sync {
 pub(crate) fn fold_tasks<T, F>(
     batch: &Batch<T>,
     first: usize,
-    share: Option<&Share>,
+    share: Option<&Sharing>,
     start: impl Fn(usize, usize) -> F + Send + Sync + 'static,
 ) -> Vec<Work>
 where
@@ -131,7 +131,7 @@ impl<T: ?Sized + 'static> Partition<T> {
         let tap = self
             .tap
             .clone()
-            .map(|above| -> Arc<dyn Tap<U>> { Arc::new(Through { above, f: other }) });
+            .map(|above| -> Arc<dyn FanOut<U>> { Arc::new(Through { above, f: other }) });
         let elements = move |each: &mut dyn FnMut(&U)| {
             above(&mut |element: &T| one(element, &mut Out::new(&mut *each)));
         };
@@ -159,17 +159,17 @@ impl<T: ?Sized + 'static> Batch<T> {
 
 /// The tap of a partition that narrow operators lie between.
 struct Through<T: ?Sized, F> {
-    above: Arc<dyn Tap<T>>,
+    above: Arc<dyn FanOut<T>>,
     f: Arc<F>,
 }
 
-impl<T, U, F> Tap<U> for Through<T, F>
+impl<T, U, F> FanOut<U> for Through<T, F>
 where
     T: ?Sized + 'static,
     U: ?Sized + 'static,
     F: Fn(&T, &mut Out<'_, U>) + Send + Sync + 'static,
 {
-    fn attach(&self, share: &Share, begin: Begin<U>, tasks: &mut Vec<Work>) {
+    fn attach(&self, share: &Sharing, begin: Begin<U>, tasks: &mut Vec<Work>) {
         let f = Arc::clone(&self.f);
         let begin: Begin<T> = Box::new(move |pass| Box::new(Mapped { f, fold: begin(pass) }));
         self.above.attach(share, begin, tasks);
@@ -217,8 +217,8 @@ impl<T: ?Sized> Default for Folds<T> {
     }
 }
 
-impl<T: ?Sized + 'static> Tap<T> for Fork<T> {
-    fn attach(&self, share: &Share, begin: Begin<T>, tasks: &mut Vec<Work>) {
+impl<T: ?Sized + 'static> FanOut<T> for Fork<T> {
+    fn attach(&self, share: &Sharing, begin: Begin<T>, tasks: &mut Vec<Work>) {
         {
             let mut folds = self.folds.lock();
             folds.waiting.push((share.job, begin));

@@ -20,15 +20,15 @@ use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering};
 
 pub use failure::{Away, Failure, fail_task, failure_text};
-use fold::Tap;
+use fold::FanOut;
 pub use fold::{Fold, Folding, folding};
-pub(crate) use fold::{Share, fold_tasks};
+pub(crate) use fold::{Sharing, fold_tasks};
 
 /// The elements that one task goes through, computed anew each time.
 pub struct Partition<T: ?Sized> {
     elements: Elements<T>,
     /// Where folds join the pass that several jobs share over these elements, if they do.
-    tap: Option<Arc<dyn Tap<T>>>,
+    tap: Option<Arc<dyn FanOut<T>>>,
 }
 
 type Elements<T> = Arc<dyn Fn(&mut dyn FnMut(&T)) + Send + Sync>;
@@ -220,7 +220,7 @@ impl fmt::Debug for Plan {
 pub fn run(plan: Plan, pool: &Arc<WorkerPool>, done: Done) {
     let mut stages = plan.stages;
     stages.reverse();
-    let running = Arc::new(Running {
+    let running = Arc::new(StageRun {
         queue: pool.tasks().clone(),
         rest: Mutex::new(Rest { stages, finish: Some(plan.finish) }),
         left: AtomicUsize::new(0),
@@ -236,7 +236,7 @@ pub fn run(plan: Plan, pool: &Arc<WorkerPool>, done: Done) {
 }
 
 /// A plan on its way through the workers. It is dropped with its last task, run or not, and then surely answers.
-struct Running {
+struct StageRun {
     queue: Tasks,
     rest: Mutex<Rest>,
     /// Tasks of the current stage that have not ended. Released by each, acquired by the last: it sees their results.
@@ -258,7 +258,7 @@ enum Next {
     Finish(Option<Finish>),
 }
 
-impl Running {
+impl StageRun {
     /// Takes the next stage that has a task and sets the count of its tasks.
     fn next(&self) -> Next {
         let mut rest = self.rest.lock();
@@ -343,7 +343,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for StageRun {
     fn drop(&mut self) {
         self.answer(Err("the workers were stopped before the batch was done".to_owned().into()));
     }

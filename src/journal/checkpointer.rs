@@ -15,9 +15,9 @@ use super::record::{version_of, whole};
 use super::{Journal, Shared, version1};
 use crate::error::{Error, Result};
 use crate::owner::{Output, OutputMark, StartMark, StateId};
-use crate::wal::checkpoint_file::{Checkpoint, Checkpoints};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mailbox, Ordering, Poison};
+use crate::wal::checkpoint_file::{Checkpoint, Checkpoints};
 use crate::wal::{NotLogged, Synced};
 
 const ENGINE: &str = "engine";

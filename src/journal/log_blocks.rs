@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 
 use super::{ChunkRange, Entry, Journal, LoggedChunk, Shared, decode};
-use crate::blocks::manager::{Durable, StoredBlock, Stowed};
+use crate::blocks::manager::{Durable, EvictedBlock, StoredBlock};
 use crate::blocks::{Block, BlockId};
 use crate::error::{Error, Result};
 use crate::sync::Arc;
@@ -25,7 +25,7 @@ impl fmt::Debug for Logged {
     }
 }
 
-impl Stowed for Logged {
+impl EvictedBlock for Logged {
     fn for_each_range(&self, each: &mut dyn FnMut(&[u8])) -> Result<()> {
         for chunk in &self.chunks {
             let record = self.shared.log.read(chunk.at)?;
@@ -68,7 +68,7 @@ impl Durable for LoggedBlocks {
         }
     }
 
-    fn find(&self, block: &Block) -> Option<(Arc<dyn Stowed>, usize)> {
+    fn find(&self, block: &Block) -> Option<(Arc<dyn EvictedBlock>, usize)> {
         let number = *self.numbers.get(usize::try_from(block.id().source).ok()?)?;
         let range = block.chunks();
         let live = self.shared.live.lock();

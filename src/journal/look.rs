@@ -12,8 +12,8 @@ use super::{
 use crate::error::{Error, Result};
 use crate::owner::StateId;
 use crate::storage::Storage;
-use crate::wal::checkpoint_file::{self, Checkpoint, Damaged};
 use crate::sync::Arc;
+use crate::wal::checkpoint_file::{self, Checkpoint, Damaged};
 use crate::wal::{self, GivenUp, Known, Place, Position, Survey, survey_with};
 
 /// What a directory holds, as a start would find it.

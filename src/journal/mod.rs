@@ -31,11 +31,11 @@ use crate::error::{Error, Result};
 use crate::framing::Framing;
 use crate::metrics::{ConditionKind, Conditions};
 use crate::owner::{Lineage, Output, StartMark, StateId};
-use crate::wal::checkpoint_file::{Checkpoints, Damaged, Loaded, file_name};
 use crate::storage::{Lock, Storage};
 use crate::sync::thread::Thread;
 use crate::sync::{Arc, AtomicBool, Mailbox, Mutex, Poison};
 use crate::time::{Clock, Joined, Moment, join_until};
+use crate::wal::checkpoint_file::{Checkpoints, Damaged, Loaded, file_name};
 use crate::wal::{
     self, Lane, LogOptions, NotLogged, Position, Recovered, SEGMENT_BYTES, WriteAheadLog, mebibytes,
 };

@@ -19,13 +19,13 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::plan::{Kind, Shape};
 use super::protocol::{
-    LATENCY_MAX, Pour, Received, Role, Said, Sent, histogram, listen_to_parent, nanos, say,
+    ChildMessage, LATENCY_MAX, Pour, Received, Role, Sent, histogram, listen_to_parent, nanos, say,
 };
 use super::sample::own_cpu;
 use super::soak;
 use super::syscalls::Calls;
 use crate::config::Config;
-use crate::context::{RunLimits, Running, SocketSource, StreamingContext};
+use crate::context::{RunLimits, SocketSource, StreamHandle, StreamingContext};
 use crate::error::{Error, Result};
 use crate::load::{self, LINE_LEN, Limit, LoadOptions, Target, WORDS};
 use crate::metrics::Event;
@@ -58,26 +58,26 @@ pub(crate) fn run(out: &mut dyn Write) -> Result<()> {
     // A refusal shows later, as a connection that cannot be made.
     let _ = descriptors::raise_limit();
     let done = match role {
-        Role::Receive { model: None, shape, .. } => bare(&shape, out).map(Said::Received),
+        Role::Receive { model: None, shape, .. } => bare(&shape, out).map(ChildMessage::Received),
         Role::Receive { model: Some(model), shape, pool_threads } => {
-            receive(&model, &shape, pool_threads, out).map(Said::Received)
+            receive(&model, &shape, pool_threads, out).map(ChildMessage::Received)
         }
         Role::Send { address, shape, millis, rate } => {
-            send(sends(address, &shape, millis, rate), out).map(Said::Sent)
+            send(sends(address, &shape, millis, rate), out).map(ChildMessage::Sent)
         }
         Role::Time(timing) => {
-            super::latency::receive(&timing, out).map(|timed| Said::Timed(Box::new(timed)))
+            super::latency::receive(&timing, out).map(|timed| ChildMessage::Timed(Box::new(timed)))
         }
         Role::Soak(soaking) => {
-            soak::receive(&soaking, out).map(|soaked| Said::Soaked(Box::new(soaked)))
+            soak::receive(&soaking, out).map(|soaked| ChildMessage::Soaked(Box::new(soaked)))
         }
-        Role::Pour(pour) => send(pours(&pour), out).map(Said::Sent),
+        Role::Pour(pour) => send(pours(&pour), out).map(ChildMessage::Sent),
     };
-    say(out, &done.unwrap_or_else(|err| Said::Failed(err.to_string())))
+    say(out, &done.unwrap_or_else(|err| ChildMessage::Failed(err.to_string())))
 }
 
-fn listening_at(address: &impl ToString) -> Said {
-    Said::Ready { address: address.to_string() }
+fn listening_at(address: &impl ToString) -> ChildMessage {
+    ChildMessage::Ready { address: address.to_string() }
 }
 
 /// What this process took, from being told to begin.
@@ -171,7 +171,12 @@ fn receive(
     Ok(received)
 }
 
-fn start(wanted: IoModel, shape: &Shape, pool_threads: usize, notes: &Notes) -> Result<Running> {
+fn start(
+    wanted: IoModel,
+    shape: &Shape,
+    pool_threads: usize,
+    notes: &Notes,
+) -> Result<StreamHandle> {
     let config = Config::new("compare")
         .batch_interval(Interval::millis(shape.batch_ms.max(1)))
         .block_interval(Interval::millis(shape.block_ms.max(1)));
@@ -332,7 +337,7 @@ fn send(options: LoadOptions, out: &mut dyn Write) -> Result<Sent> {
     while let Some(event) = load.events().recv() {
         if let load::Event::Started { .. } = event {
             cpu = own_cpu();
-            say(out, &Said::Started { wall_nanos: nanos(clock.wall()) })?;
+            say(out, &ChildMessage::Started { wall_nanos: nanos(clock.wall()) })?;
         }
     }
     let report = load.join()?;

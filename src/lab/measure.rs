@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 
 use super::plan::{Cell, Kind};
 use super::process::Process;
-use super::protocol::{LATENCY_MAX, Received, Role, Said, Sent};
+use super::protocol::{ChildMessage, LATENCY_MAX, Received, Role, Sent};
 use super::sample::Sample;
 use super::stats::{float, millis_at};
 use crate::error::{Error, Result};
@@ -143,14 +143,14 @@ pub(crate) fn measure(
     let (shape, pool_threads) = (cell.shape, pace.pool_threads);
     let mut receiver =
         Process::start(program, &Role::Receive { model, shape, pool_threads }, clock)?;
-    let Said::Ready { address } = receiver.hear(clock.now().plus(GRACE))? else {
+    let ChildMessage::Ready { address } = receiver.hear(clock.now().plus(GRACE))? else {
         return Err(unexpected("receiver"));
     };
     let before = Sample::of(receiver.id());
     let (length, rate) = length(cell, pace);
     let millis = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
     let sender = Process::start(program, &Role::Send { address, shape, millis, rate }, clock)?;
-    let Said::Started { wall_nanos } = sender.hear(clock.now().plus(GRACE))? else {
+    let ChildMessage::Started { wall_nanos } = sender.hear(clock.now().plus(GRACE))? else {
         return Err(unexpected("sender"));
     };
     let started = clock.now();
@@ -160,8 +160,8 @@ pub(crate) fn measure(
     let late = sample_at(&receiver, started.plus(length.mul_f64(0.9)), clock);
     let between = clock.now().since(first);
     let end = clock.now().plus(length.saturating_add(GRACE));
-    let Said::Sent(sent) = sender.hear(end)? else { return Err(unexpected("sender")) };
-    let Said::Received(received) = receiver.hear(end)? else {
+    let ChildMessage::Sent(sent) = sender.hear(end)? else { return Err(unexpected("sender")) };
+    let ChildMessage::Received(received) = receiver.hear(end)? else {
         return Err(unexpected("receiver"));
     };
     if received.records != sent.lines {

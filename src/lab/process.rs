@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
-use super::protocol::{BEGIN, Role, Said};
+use super::protocol::{BEGIN, ChildMessage, Role};
 use crate::error::{Error, Result};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mailbox, Poison};
@@ -77,11 +77,11 @@ impl Process {
     ///
     /// # Errors
     /// What failed in the child, or that it said nothing until the deadline, or ended.
-    pub(super) fn hear(&self, deadline: Moment) -> Result<Said> {
+    pub(super) fn hear(&self, deadline: Moment) -> Result<ChildMessage> {
         loop {
             if let Some(line) = self.lines.try_recv() {
                 return match serde_json::from_str(&line) {
-                    Ok(Said::Failed(text)) => Err(Error::Failed(text)),
+                    Ok(ChildMessage::Failed(text)) => Err(Error::Failed(text)),
                     Ok(said) => Ok(said),
                     Err(err) => Err(Error::Failed(format!("the child said nonsense: {err}"))),
                 };

@@ -55,7 +55,7 @@ pub(crate) struct Pour {
 
 /// What a child says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Said {
+pub(crate) enum ChildMessage {
     /// The receiver listens here.
     Ready { address: String },
     /// All connections are made, at this wall time.
@@ -190,7 +190,7 @@ pub(crate) struct Soaked {
     pub(crate) seconds: Vec<Second>,
 }
 
-pub(super) fn say(out: &mut dyn Write, said: &Said) -> Result<()> {
+pub(super) fn say(out: &mut dyn Write, said: &ChildMessage) -> Result<()> {
     let line = serde_json::to_string(said).expect("plain data");
     writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|err| Error::io("parent gone", err))
 }

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::process::Process;
-use super::protocol::{self, Pour, Role, Said, Second, Soaked, Soaking};
+use super::protocol::{self, ChildMessage, Pour, Role, Second, Soaked, Soaking};
 use super::sample::Sample;
 use super::stats::{Summary, float};
 use super::{Outcome, machine, report_files};
@@ -85,7 +85,7 @@ pub(super) fn receive(soaking: &Soaking, out: &mut dyn Write) -> Result<Soaked> 
     let address = running.local_addrs().first().copied().ok_or_else(no_address)?;
     let stopper = running.stopper();
     protocol::listen_to_parent(|| (), move || stopper.stop())?;
-    protocol::say(out, &Said::Ready { address: address.to_string() })?;
+    protocol::say(out, &ChildMessage::Ready { address: address.to_string() })?;
     let (report, outcome) = running.finish();
     outcome?;
     let seconds = std::mem::take(&mut *seconds.lock());
@@ -158,20 +158,22 @@ fn once(
 ) -> Result<Run> {
     let soaking = Soaking { model: options.model.clone(), batch_ms: options.batch_ms };
     let receiver = Process::start(&options.program, &Role::Soak(soaking), clock)?;
-    let Said::Ready { address } = receiver.hear(clock.now().plus(GRACE))? else {
+    let ChildMessage::Ready { address } = receiver.hear(clock.now().plus(GRACE))? else {
         return Err(unexpected("receiver"));
     };
     let millis = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
     let pour = Pour { address, rate, millis, stamp_every: u64::MAX };
     let sender = Process::start(&options.program, &Role::Pour(pour), clock)?;
-    let Said::Started { .. } = sender.hear(clock.now().plus(GRACE))? else {
+    let ChildMessage::Started { .. } = sender.hear(clock.now().plus(GRACE))? else {
         return Err(unexpected("sender"));
     };
     let started = clock.now();
     let samples = watch(&receiver, (started, length), clock, tell);
     let end = clock.now().plus(GRACE);
-    let Said::Sent(sent) = sender.hear(end)? else { return Err(unexpected("sender")) };
-    let Said::Soaked(soaked) = receiver.hear(end)? else { return Err(unexpected("receiver")) };
+    let ChildMessage::Sent(sent) = sender.hear(end)? else { return Err(unexpected("sender")) };
+    let ChildMessage::Soaked(soaked) = receiver.hear(end)? else {
+        return Err(unexpected("receiver"));
+    };
     let seconds = clock.now().since(started).as_secs_f64();
     if soaked.records != sent.lines {
         let text = format!("{} lines were sent and {} counted", sent.lines, soaked.records);

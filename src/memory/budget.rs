@@ -26,7 +26,7 @@ type Waker = Box<dyn Fn() + Send + Sync>;
 ///
 /// What batches make of the input, their results, is counted with it and never held up: the batch that makes it is what
 /// frees memory. Readers and the spill keep room for what is expected of it.
-pub struct Account {
+pub struct MemoryBudget {
     used: AtomicUsize,
     /// The part of `used` that is results.
     results: AtomicUsize,
@@ -44,9 +44,9 @@ pub struct Account {
     on_pressure: Mutex<Vec<Waker>>,
 }
 
-impl fmt::Debug for Account {
+impl fmt::Debug for MemoryBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Account")
+        f.debug_struct("MemoryBudget")
             .field("used", &self.used())
             .field("results", &self.results())
             .field("max", &self.max)
@@ -54,10 +54,10 @@ impl fmt::Debug for Account {
     }
 }
 
-impl Account {
+impl MemoryBudget {
     /// An account for at most `max` bytes.
     pub fn new(max: usize) -> Arc<Self> {
-        Arc::new(Account {
+        Arc::new(MemoryBudget {
             used: AtomicUsize::new(0),
             results: AtomicUsize::new(0),
             results_peak: AtomicUsize::new(0),
@@ -117,7 +117,7 @@ impl Account {
         open - self.unfinished().min(open / 2)
     }
 
-    /// Bytes of records that have begun and not ended; not part of [`used`](Account::used).
+    /// Bytes of records that have begun and not ended; not part of [`used`](MemoryBudget::used).
     pub fn unfinished(&self) -> usize {
         self.unfinished.load(Ordering::SeqCst)
     }
@@ -178,14 +178,14 @@ impl Account {
     }
 
     /// Counts `bytes` until the charge is dropped.
-    pub fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
+    pub fn charge(self: &Arc<Self>, bytes: usize) -> Reservation {
         self.used.fetch_add(bytes, Ordering::SeqCst);
-        Charge { account: Arc::clone(self), bytes }
+        Reservation { account: Arc::clone(self), bytes }
     }
 
     /// Counts results, none at first, until it is dropped.
-    pub fn results_charge(self: &Arc<Self>) -> ResultsCharge {
-        ResultsCharge { account: Arc::clone(self), bytes: AtomicUsize::new(0) }
+    pub fn results_charge(self: &Arc<Self>) -> ResultsReservation {
+        ResultsReservation { account: Arc::clone(self), bytes: AtomicUsize::new(0) }
     }
 
     fn release(&self, bytes: usize) {
@@ -213,27 +213,27 @@ impl Account {
     }
 }
 
-/// Bytes counted by an [`Account`] until this is dropped.
+/// Bytes counted by an [`MemoryBudget`] until this is dropped.
 #[derive(Debug)]
-pub struct Charge {
-    account: Arc<Account>,
+pub struct Reservation {
+    account: Arc<MemoryBudget>,
     bytes: usize,
 }
 
-impl Drop for Charge {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.account.release(self.bytes);
     }
 }
 
-/// Results counted by an [`Account`] until this is dropped. They are an estimate, and they are never waited for.
+/// Results counted by an [`MemoryBudget`] until this is dropped. They are an estimate, and they are never waited for.
 #[derive(Debug)]
-pub struct ResultsCharge {
-    account: Arc<Account>,
+pub struct ResultsReservation {
+    account: Arc<MemoryBudget>,
     bytes: AtomicUsize,
 }
 
-impl ResultsCharge {
+impl ResultsReservation {
     /// Counts so many bytes more.
     pub fn add(&self, bytes: usize) {
         if bytes == 0 {
@@ -258,7 +258,7 @@ impl ResultsCharge {
     }
 }
 
-impl Drop for ResultsCharge {
+impl Drop for ResultsReservation {
     fn drop(&mut self) {
         self.clear();
     }
@@ -270,13 +270,13 @@ mod tests {
 
     #[test]
     fn a_held_reader_is_woken_once_there_is_room() {
-        let account = Account::new(1_000);
+        let account = MemoryBudget::new(1_000);
         let woken = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&woken);
         account.on_room(move || {
             count.fetch_add(1, Ordering::SeqCst);
         });
-        let charges: Vec<Charge> = (0..10).map(|_| account.charge(100)).collect();
+        let charges: Vec<Reservation> = (0..10).map(|_| account.charge(100)).collect();
         assert!(!account.has_room());
         drop(charges);
         assert_eq!(woken.load(Ordering::SeqCst), 1);
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn results_are_counted_never_held_up_and_told_of_when_memory_runs_short() {
-        let (account, woken) = (Account::new(1_000), Arc::new(AtomicUsize::new(0)));
+        let (account, woken) = (MemoryBudget::new(1_000), Arc::new(AtomicUsize::new(0)));
         let count = Arc::clone(&woken);
         account.on_pressure(move || {
             count.fetch_add(1, Ordering::SeqCst);
@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn unfinished_records_may_make_memory_short() {
-        let (account, woken) = (Account::new(1_000), Arc::new(AtomicUsize::new(0)));
+        let (account, woken) = (MemoryBudget::new(1_000), Arc::new(AtomicUsize::new(0)));
         let count = Arc::clone(&woken);
         account.on_pressure(move || {
             count.fetch_add(1, Ordering::SeqCst);
@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn readers_leave_room_for_results_that_are_expected() {
-        let (account, woken) = (Account::new(1_000), Arc::new(AtomicUsize::new(0)));
+        let (account, woken) = (MemoryBudget::new(1_000), Arc::new(AtomicUsize::new(0)));
         let count = Arc::clone(&woken);
         account.on_room(move || {
             count.fetch_add(1, Ordering::SeqCst);
@@ -359,7 +359,7 @@ mod tests {
 
     #[test]
     fn readers_leave_room_for_unfinished_records_and_are_woken_when_those_end() {
-        let (account, woken) = (Account::new(1_000), Arc::new(AtomicUsize::new(0)));
+        let (account, woken) = (MemoryBudget::new(1_000), Arc::new(AtomicUsize::new(0)));
         let count = Arc::clone(&woken);
         account.on_room(move || {
             count.fetch_add(1, Ordering::SeqCst);
@@ -393,7 +393,7 @@ mod model {
     #[test]
     fn every_reader_that_found_the_account_full_is_woken() {
         check(2_000, &[Planted::AccountSkipsRecheck], || {
-            let (account, held) = (Account::new(8), Mailbox::new(READERS * READS));
+            let (account, held) = (MemoryBudget::new(8), Mailbox::new(READERS * READS));
             let readers = [(); READERS].map(|()| {
                 let (account, held, woken) = (account.clone(), held.clone(), Signal::new());
                 let raise = woken.clone();

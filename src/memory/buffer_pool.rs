@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use super::budget::{Account, Charge};
+use super::budget::{MemoryBudget, Reservation};
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, AtomicUsize, Mutex, MutexGuard, Ordering};
 
@@ -27,7 +27,7 @@ pub struct Pool {
     count: AtomicUsize,
     /// The number of buffers that hold memory to be read into.
     reading: AtomicUsize,
-    account: Arc<Account>,
+    account: Arc<MemoryBudget>,
 }
 
 #[derive(Debug, Default)]
@@ -39,13 +39,13 @@ struct Free {
 
 impl Pool {
     /// An empty pool; buffers are made as they are needed and reused.
-    pub fn new(account: Arc<Account>) -> Arc<Self> {
+    pub fn new(account: Arc<MemoryBudget>) -> Arc<Self> {
         let (count, reading) = (AtomicUsize::new(0), AtomicUsize::new(0));
         Arc::new(Pool { free: Mutex::new(Free::default()), count, reading, account })
     }
 
     /// The account of this pool's buffers.
-    pub fn account(&self) -> &Arc<Account> {
+    pub fn account(&self) -> &Arc<MemoryBudget> {
         &self.account
     }
 
@@ -178,7 +178,7 @@ struct Frozen {
     data: Box<[u8]>,
     len: usize,
     pool: Arc<Pool>,
-    _charge: Charge,
+    _charge: Reservation,
 }
 
 impl AsRef<[u8]> for Frozen {
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_frozen_buffer_is_counted_until_its_last_handle_is_dropped() {
-        let account = Account::new(1 << 20);
+        let account = MemoryBudget::new(1 << 20);
         let pool = Pool::new(Arc::clone(&account));
         let mut buffer = pool.buffer();
         buffer.space()[..5].copy_from_slice(b"hello");
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_vector_has_the_memory_of_a_buffer_and_gives_it_back_unless_it_has_grown() {
-        let pool = Pool::new(Account::new(1 << 20));
+        let pool = Pool::new(MemoryBudget::new(1 << 20));
         let check = |len: usize, free: usize| {
             let mut bytes = pool.lease_vec();
             assert_eq!((bytes.len(), bytes.capacity()), (0, BUFFER_BYTES));
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_reader_takes_one_buffer_where_many_are_read_into() {
-        let pool = Pool::new(Account::new(1 << 20));
+        let pool = Pool::new(MemoryBudget::new(1 << 20));
         let mut buffers: Vec<Buffer> = (0..READING_MANY).map(|_| pool.buffer()).collect();
         assert!(buffers[0].may_be_many(), "none of them has memory");
         buffers.iter_mut().for_each(|buffer| assert_eq!(buffer.space().len(), BUFFER_BYTES));
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_trim_gives_back_what_was_not_needed() {
-        let pool = Pool::new(Account::new(1 << 30));
+        let pool = Pool::new(MemoryBudget::new(1 << 30));
         let mut buffers: Vec<Buffer> = (0..16).map(|_| pool.buffer()).collect();
         buffers.iter_mut().for_each(|buffer| assert_eq!(buffer.space().len(), BUFFER_BYTES));
         drop(buffers);
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn free_buffers_and_what_is_counted_fit_into_the_bound_together() {
-        let account = Account::new(40 * BUFFER_BYTES);
+        let account = MemoryBudget::new(40 * BUFFER_BYTES);
         let pool = Pool::new(Arc::clone(&account));
         let fill = |count| {
             let mut buffers: Vec<Buffer> = (0..count).map(|_| pool.buffer()).collect();
@@ -297,7 +297,7 @@ mod model {
     #[test]
     fn a_buffer_goes_round_and_is_never_shared() {
         check(1_000, &[Planted::FrozenBufferIsLost], || {
-            let (pool, frozen) = (Pool::new(Account::new(1 << 20)), Mailbox::new(1));
+            let (pool, frozen) = (Pool::new(MemoryBudget::new(1 << 20)), Mailbox::new(1));
             let readers = [1, 2].map(|mark: u8| {
                 let (pool, frozen) = (Arc::clone(&pool), frozen.clone());
                 thread("reader", move || {

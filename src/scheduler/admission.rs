@@ -1,4 +1,4 @@
-//! `Fit`: how much input a batch may have, so that it and what becomes of it fit into `store_bytes_max` together. Pure: the
+//! `Admission`: how much input a batch may have, so that it and what becomes of it fit into `store_bytes_max` together. Pure: the
 //! job loop tells what batches made, and asks.
 //!
 //! ```text
@@ -29,14 +29,17 @@ const LEAST: u64 = 32;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Fit {
+pub(super) struct Admission {
     store_bytes_max: u64,
     recent: VecDeque<u64>,
 }
 
-impl Fit {
+impl Admission {
     pub(super) fn new(store_bytes_max: usize) -> Self {
-        Fit { store_bytes_max: store_bytes_max as u64, recent: VecDeque::with_capacity(RECENT) }
+        Admission {
+            store_bytes_max: store_bytes_max as u64,
+            recent: VecDeque::with_capacity(RECENT),
+        }
     }
 
     /// A batch with so many bytes of input is done; at most so many bytes of results were there at once.
@@ -90,7 +93,7 @@ mod tests {
 
     /// Batches of (input, results), in KiB, before one; how much input it may have and what is kept free, in KiB.
     fn check(batches: &[(u64, u64)], input_max: u64, reserve: u64) {
-        let mut fit = Fit::new(1 << 20);
+        let mut fit = Admission::new(1 << 20);
         batches.iter().for_each(|(input, results)| fit.done(input * KIB, results * KIB));
         let found = (fit.input_max() / KIB, fit.reserve() / KIB);
         assert_eq!(found, (input_max, reserve), "{batches:?}");
@@ -113,7 +116,7 @@ mod tests {
     /// A job whose results are always the same: a table, or a window.
     #[test]
     fn results_that_do_not_follow_the_input_leave_it_the_rest() {
-        let mut fit = Fit::new(1 << 20);
+        let mut fit = Admission::new(1 << 20);
         for _ in 0..50 {
             fit.done(fit.input_max(), STORE / 2);
         }
@@ -126,7 +129,7 @@ mod tests {
         fn what_is_expected_always_fits(
             store in 1u64..1 << 50, batches in prop::collection::vec((any::<u64>(), any::<u64>()), 0..9),
         ) {
-            let mut fit = Fit::new(usize::try_from(store).expect("64 bits"));
+            let mut fit = Admission::new(usize::try_from(store).expect("64 bits"));
             batches.iter().for_each(|(input, results)| fit.done(*input, *results));
             prop_assert!(fit.reserve() < store);
             prop_assert!(fit.input_max() >= store / 16);

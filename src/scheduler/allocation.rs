@@ -10,7 +10,7 @@ use crate::sync::Arc;
 use crate::time::{Moment, Time};
 
 use super::ticks::Step;
-use super::{JobLoop, Told, direct_sources};
+use super::{JobLoop, SchedulerNotice, direct_sources};
 
 impl JobLoop {
     /// Cuts every source for the batch `time`.
@@ -69,7 +69,7 @@ impl JobLoop {
             progress.is_over(time, true);
             drop(progress);
             if self.parts.tell_batches {
-                (self.parts.tell)(Told::BatchDone);
+                (self.parts.tell)(SchedulerNotice::BatchDone);
             }
             return;
         }

@@ -1,5 +1,6 @@
-//! Sinks that are away: the condition of each, from the first attempt that finds it so to the first that does not, and what sinks
-//! tell of what they met. How often a job is tried again meanwhile is decided in [`super::job_set`]. Runs on the thread `job-loop`.
+//! Sinks that are away: the condition of each, from the first attempt that finds it so to the first that does not, and what
+//! sinks tell of what they met. How often a job is tried again meanwhile is decided in [`super::job_set`]. Runs on the thread
+//! `job-loop`.
 
 use std::collections::BTreeMap;
 

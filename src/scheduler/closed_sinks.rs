@@ -6,7 +6,7 @@ use crate::metrics::Event;
 use crate::sync::Arc;
 
 use super::job_set::JobRef;
-use super::{JobLoop, Told};
+use super::{JobLoop, SchedulerNotice};
 
 impl JobLoop {
     /// What the end of a job means as far as sinks are closed; none if the run ends for it.
@@ -22,7 +22,7 @@ impl JobLoop {
             return Some(Ok(()));
         }
         self.parts.graph.abandon(job.time);
-        self.stop_with(Told::OutputClosed(why));
+        self.stop_with(SchedulerNotice::OutputClosed(why));
         None
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::blocks::BlockId;
-use crate::blocks::manager::{StoredBlock, Stowed};
+use crate::blocks::manager::{EvictedBlock, StoredBlock};
 use crate::error::Result;
 use crate::metrics::{ConditionHandle, ConditionKind, Event, EventBus, ReceiverCounters};
 use crate::source::direct::{DirectSource, Losses, Planned, Portion, Purpose};
@@ -215,7 +215,7 @@ pub(super) fn blocks(input: &BatchInput, source: u32) -> Vec<Arc<StoredBlock>> {
 #[derive(Debug)]
 struct Unread(Arc<Portion>);
 
-impl Stowed for Unread {
+impl EvictedBlock for Unread {
     fn for_each_range(&self, each: &mut dyn FnMut(&[u8])) -> Result<()> {
         self.0.for_each_range_left(each)
     }

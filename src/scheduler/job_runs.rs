@@ -8,7 +8,7 @@ use crate::sync::Arc;
 use crate::time::{Moment, Time};
 
 use super::job_set::{JobRef, Verdict};
-use super::{JobLoop, Message, ROOM_RETRY, TRIM_PAUSE, Told, direct_sources};
+use super::{JobLoop, Message, ROOM_RETRY, SchedulerNotice, TRIM_PAUSE, direct_sources};
 
 impl JobLoop {
     pub(super) fn start_jobs(&mut self) {
@@ -117,11 +117,11 @@ impl JobLoop {
 
     /// The stream stops.
     pub(super) fn stop_for(&mut self, err: Error) {
-        self.stop_with(Told::Fatal(err));
+        self.stop_with(SchedulerNotice::Fatal(err));
     }
 
     /// The stream stops, and this is why.
-    pub(super) fn stop_with(&mut self, why: Told) {
+    pub(super) fn stop_with(&mut self, why: SchedulerNotice) {
         self.jobs.abort();
         self.draining = true;
         (self.parts.tell)(why);
@@ -184,11 +184,11 @@ impl JobLoop {
             processing,
         });
         if self.parts.tell_batches {
-            (self.parts.tell)(Told::BatchDone);
+            (self.parts.tell)(SchedulerNotice::BatchDone);
         }
         self.live_batches += u64::from(is_live);
         if is_live && self.options.batches_max == Some(self.live_batches) {
-            (self.parts.tell)(Told::BatchesReached);
+            (self.parts.tell)(SchedulerNotice::BatchesReached);
         }
         self.look_at_kept();
         self.replay_deferred();

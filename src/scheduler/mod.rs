@@ -9,7 +9,7 @@
 //! ([`BatchTimer`]). Everyone else only posts. What to do is decided by
 //! [`ticks::JobGenerator`] and [`job_set::JobSet`], which are pure. This file has the loop, and what it is told and tells;
 //! `allocating`, `running` and `stopping` carry out what is decided. It knows nothing of the command line or of who waits for
-//! the end; they are told by [`Told`].
+//! the end; they are told by [`SchedulerNotice`].
 
 mod admission;
 mod aging;
@@ -44,7 +44,7 @@ use crate::memory::buffer_pool::Pool;
 use crate::metrics::{EngineTimes, EventBus, History, Recorder, STAGES};
 use crate::owner::StateId;
 use crate::sink::{DeadLetters, SharedSink};
-use crate::source::{Arrivals, Cutter, Steered};
+use crate::source::{BacklogTrigger, Cutter, Steered};
 use crate::stream::{BatchInput, Graph, Output};
 use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::{self, Thread};
@@ -59,7 +59,7 @@ pub(crate) use stored::Stored;
 pub use ticks::{CatchUp, Trigger};
 pub use wakeups::BatchTimer;
 
-use admission::Fit;
+use admission::Admission;
 use aging::Aging;
 use away_sinks::AwaySinks;
 use dead_letters::Kept;
@@ -117,7 +117,7 @@ pub(crate) enum Ends {
 
 /// What the loop tells whoever waits for the stream.
 #[derive(Debug)]
-pub(crate) enum Told {
+pub(crate) enum SchedulerNotice {
     /// A batch is done or left out; told only to those who drive batches one by one.
     BatchDone,
     /// The asked number of batches is done.
@@ -174,7 +174,7 @@ pub(crate) struct Parts {
     pub(crate) cutters: Vec<(u32, Cutter)>,
     pub(crate) direct: Vec<Direct>,
     pub(crate) steered: Vec<Steered>,
-    pub(crate) arrivals: Option<Arc<Arrivals>>,
+    pub(crate) arrivals: Option<Arc<BacklogTrigger>>,
     /// Where the input of a batch goes that failed for good; none: the stream stops.
     pub(crate) dead_letters: Option<Arc<dyn DeadLetters>>,
     /// With a log: what it holds of earlier runs.
@@ -184,7 +184,7 @@ pub(crate) struct Parts {
     pub(crate) times: Arc<EngineTimes>,
     pub(crate) history: Arc<History>,
     pub(crate) events: EventBus,
-    pub(crate) tell: Arc<dyn Fn(Told) + Send + Sync>,
+    pub(crate) tell: Arc<dyn Fn(SchedulerNotice) + Send + Sync>,
     pub(crate) tell_batches: bool,
 }
 
@@ -270,7 +270,7 @@ impl Scheduler {
         let (now, mut index, mut last) = (parts.clock.now(), 0, None);
         let mut generator = JobGenerator::new(pace, options.batches_max, now);
         let account = parts.store.account();
-        let fit = Fit::new(account.max());
+        let fit = Admission::new(account.max());
         // Before anything is read: the loop may be late to begin.
         account.expect_results(fit.reserve());
         parts.graph.begin(parts.recovery.as_ref().map_or(first, |recovery| recovery.anchor));
@@ -375,7 +375,7 @@ struct JobLoop {
     /// With a log.
     durable: Option<Durable>,
     steering: Steering,
-    fit: Fit,
+    fit: Admission,
     kept: KeptWatch,
     aging: Aging,
     /// When the pool is trimmed next.

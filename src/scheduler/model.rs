@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::*;
 use crate::blocks::{Block, Range};
 use crate::framing::Framing;
-use crate::memory::budget::Account;
+use crate::memory::budget::MemoryBudget;
 use crate::sink::Writer;
 use crate::source::ingest::block_cutter::{Generator, GeneratorOptions};
 use crate::source::ingest::handover::BlockTarget;
@@ -62,7 +62,7 @@ fn generator(clock: Arc<ManualClock>, poison: &Poison) -> Arc<Generator> {
 
 fn rig(timer: BatchTimer, batches_max: Option<u64>) -> Rig {
     let (clock, poison) = (Arc::new(ManualClock::new()), Poison::new());
-    let account = Account::new(1 << 20);
+    let account = MemoryBudget::new(1 << 20);
     let store = Arc::new(BlockManager::new(Arc::clone(&account), None));
     let (tracker, scheduler) = (Arc::new(BlockTracker::new(1)), Scheduler::new());
     let generator = generator(clock.clone(), &poison);
@@ -85,11 +85,11 @@ fn rig(timer: BatchTimer, batches_max: Option<u64>) -> Rig {
     let reached = Signal::new();
     let raise_reached = reached.clone();
     let tell = move |message| match message {
-        Told::Drained => {
+        SchedulerNotice::Drained => {
             list.lock().push(progress.progress());
             raise.raise();
         }
-        Told::BatchesReached => raise_reached.raise(),
+        SchedulerNotice::BatchesReached => raise_reached.raise(),
         other => panic!("{other:?}"),
     };
     let parts = Parts {

@@ -6,7 +6,7 @@ use crate::time::Time;
 
 use super::direct_sources::Direct;
 use super::recovery::Durable;
-use super::{Ends, JobLoop, Told, WALK_BATCHES};
+use super::{Ends, JobLoop, SchedulerNotice, WALK_BATCHES};
 
 impl JobLoop {
     /// Takes the ticks that came before the stop, and no more.
@@ -85,7 +85,7 @@ impl JobLoop {
         // After a failure nothing more is started, so what waits would never end.
         let ended = self.batches() == 0 || self.jobs.is_aborted();
         if self.draining && (ended || planted(Planted::DrainedTooEarly)) && !self.close_windows() {
-            (self.parts.tell)(Told::Drained);
+            (self.parts.tell)(SchedulerNotice::Drained);
         }
     }
 }

@@ -14,7 +14,7 @@ use super::rows::Run;
 use super::{Cell, RowRef, Rows};
 use crate::framing::escape::{escape, lines_are_plain};
 use crate::framing::{ends_are_plain, lines_of};
-use crate::storage::{Behind, StoredFile, read_full, write_all};
+use crate::storage::{StoredFile, WriteBehind, read_full, write_all};
 use crate::time::Time;
 
 /// What one write takes, in bytes, unless a row is longer.
@@ -139,7 +139,7 @@ pub(super) fn write_rows(
     let mut writing = Writing {
         file,
         written: from,
-        behind: Behind::new(from.end, TOLD_BYTES),
+        behind: WriteBehind::new(from.end, TOLD_BYTES),
         text: Vec::new(),
         ranges: Vec::new(),
         ranges_bytes: 0,
@@ -162,7 +162,7 @@ pub(super) fn write_rows(
 struct Writing<'a> {
     file: &'a dyn StoredFile,
     written: Extent,
-    behind: Behind,
+    behind: WriteBehind,
     text: Vec<u8>,
     ranges: Vec<&'a [u8]>,
     ranges_bytes: usize,

@@ -1,12 +1,12 @@
-//! `ActiveReceiver`: a source that runs, as the context that started it sees it. Stopped by the thread that stops the
+//! `RunningSource`: a source that runs, as the context that started it sees it. Stopped by the thread that stops the
 //! stream; the rest may be asked by any. It does not know what the source reads.
 
 use std::net::SocketAddr;
 
-use crate::memory::budget::Account;
+use crate::memory::budget::MemoryBudget;
 use crate::metrics::ReceiverCounters;
 use crate::source::engine::RateOptions;
-use crate::source::ingest::block_cutter::Generator;
+use crate::source::ingest::block_cutter::BlockCutter;
 use crate::source::ingest::handover::Cut;
 use crate::source::ingest::rate_limit::RateLimiter;
 use crate::source::io::IoModel;
@@ -15,7 +15,7 @@ use crate::sync::Arc;
 use crate::time::{Clock, Moment, Time};
 
 /// See the module. There are two: of sockets, and a user's own.
-pub(crate) trait ActiveReceiver: Send {
+pub(crate) trait RunningSource: Send {
     /// The source's name.
     fn source(&self) -> &str;
 
@@ -54,11 +54,11 @@ pub(crate) trait ActiveReceiver: Send {
 
 /// The generator, as the scheduler sees it.
 #[derive(Clone)]
-pub(crate) struct Cutter(pub(crate) Arc<Generator>);
+pub(crate) struct Cutter(pub(crate) Arc<BlockCutter>);
 
 impl Cutter {
     /// What is not read waits for this; nothing if it is read.
-    pub(crate) fn paused_by(&self, account: &Account) -> Option<PausedBy> {
+    pub(crate) fn paused_by(&self, account: &MemoryBudget) -> Option<PausedBy> {
         self.0.paused_by().or_else(|| account.is_full().then_some(PausedBy::Store))
     }
 

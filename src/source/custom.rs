@@ -12,15 +12,15 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::framing::Framing;
-use crate::memory::budget::Account;
+use crate::memory::budget::MemoryBudget;
 use crate::metrics::{Event, EventBus, ReceiverCounters, TallyKind};
-use crate::source::Arrivals;
-use crate::source::active::{ActiveReceiver, Cutter, Steered};
+use crate::source::BacklogTrigger;
+use crate::source::active::{Cutter, RunningSource, Steered};
 use crate::source::away::Away;
 use crate::source::engine::{
     Engine, OnEnd, RateOptions, When, join_all, start_limiter, wake_on_room,
 };
-use crate::source::ingest::block_cutter::{Generator, GeneratorOptions};
+use crate::source::ingest::block_cutter::{BlockCutter, CutterOptions};
 use crate::source::ingest::handover::BlockTarget;
 use crate::source::ingest::rate_limit::RateLimiter;
 use crate::source::io::IoModel;
@@ -79,10 +79,10 @@ pub struct ReceiverHandle(Arc<Shared>);
 
 struct Shared {
     options: CustomOptions,
-    generator: Arc<Generator>,
-    account: Arc<Account>,
+    generator: Arc<BlockCutter>,
+    account: Arc<MemoryBudget>,
     limiter: Option<Arc<RateLimiter>>,
-    arrivals: Option<Arc<Arrivals>>,
+    arrivals: Option<Arc<BacklogTrigger>>,
     counters: Arc<ReceiverCounters>,
     events: EventBus,
     /// Says when the full store stops the receiver.
@@ -253,7 +253,7 @@ impl CustomReceiver {
             return Err(Error::Usage(text));
         };
         let name = format!("rx{}", options.number);
-        let generator = Generator::new(GeneratorOptions {
+        let generator = BlockCutter::new(CutterOptions {
             name: name.clone(),
             source: options.number,
             framing: Framing::U32,
@@ -283,8 +283,8 @@ impl CustomReceiver {
         });
         let mut threads = Vec::new();
         if let Some(limiter) = &shared.limiter {
-            let lanes = (&shared.generator, shared.options.number);
-            threads.push(start_limiter(limiter, lanes, &shared.stop, &engine.poison)?);
+            let handlers = (&shared.generator, shared.options.number);
+            threads.push(start_limiter(limiter, handlers, &shared.stop, &engine.poison)?);
         }
         let supervisor = Supervisor { handle: ReceiverHandle(Arc::clone(&shared)), on_end };
         let name = format!("{name}-custom");
@@ -296,7 +296,7 @@ impl CustomReceiver {
     }
 }
 
-impl ActiveReceiver for CustomReceiver {
+impl RunningSource for CustomReceiver {
     fn source(&self) -> &str {
         &self.shared.options.source
     }

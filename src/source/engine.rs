@@ -2,11 +2,11 @@
 //! fast it may be read. It knows no kind of source.
 
 use crate::error::Result;
-use crate::memory::budget::Account;
+use crate::memory::budget::MemoryBudget;
 use crate::memory::buffer_pool::Pool;
 use crate::metrics::{EngineTimes, EventBus};
-use crate::source::ingest::backlog_trigger::Arrivals;
-use crate::source::ingest::block_cutter::Generator;
+use crate::source::ingest::backlog_trigger::BacklogTrigger;
+use crate::source::ingest::block_cutter::BlockCutter;
 use crate::source::ingest::chunk_log::EngineLog;
 use crate::source::ingest::rate_limit::RateLimiter;
 use crate::source::socket::unfinished::Unfinished;
@@ -37,12 +37,12 @@ pub(crate) struct RateOptions {
 pub(crate) struct Engine {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) poison: Poison,
-    pub(crate) account: Arc<Account>,
+    pub(crate) account: Arc<MemoryBudget>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) events: EventBus,
     pub(crate) times: Arc<EngineTimes>,
     /// Counts what can be cut, if batches wait for records.
-    pub(crate) arrivals: Option<Arc<Arrivals>>,
+    pub(crate) arrivals: Option<Arc<BacklogTrigger>>,
     /// The unfinished records of all sources.
     pub(crate) unfinished: Arc<Unfinished>,
     /// Where what was read becomes durable before it is stored, if it does.
@@ -52,8 +52,8 @@ pub(crate) struct Engine {
 /// Called once when a source is over: its number, and what went wrong if the end was not in order. It only posts.
 pub(crate) type OnEnd = Arc<dyn Fn(u32, Option<String>) + Send + Sync>;
 
-/// Wakes the lanes of a receiver when a full store has room again.
-pub(super) fn wake_on_room(account: &Account, generator: &Arc<Generator>) {
+/// Wakes the handlers of a receiver when a full store has room again.
+pub(super) fn wake_on_room(account: &MemoryBudget, generator: &Arc<BlockCutter>) {
     let waking = Arc::downgrade(generator);
     account.on_room(move || {
         if let Some(generator) = waking.upgrade() {
@@ -62,15 +62,15 @@ pub(super) fn wake_on_room(account: &Account, generator: &Arc<Generator>) {
     });
 }
 
-/// Starts the thread that wakes the lanes of the receiver of this number which the rate limit holds.
+/// Starts the thread that wakes the handlers of the receiver of this number which the rate limit holds.
 pub(super) fn start_limiter(
     limiter: &Arc<RateLimiter>,
-    (generator, number): (&Arc<Generator>, u32),
+    (generator, number): (&Arc<BlockCutter>, u32),
     stop: &StopToken,
     poison: &Poison,
 ) -> Result<Thread> {
-    let (lanes, name) = (Arc::clone(generator), format!("rx{number}-rate"));
-    limiter.start(&name, stop, poison, move || lanes.queue().wake())
+    let (handlers, name) = (Arc::clone(generator), format!("rx{number}-rate"));
+    limiter.start(&name, stop, poison, move || handlers.queue().wake())
 }
 
 /// Joins threads by the deadline; returns which did not end, in words.

@@ -23,12 +23,12 @@ pub(crate) mod socket;
 #[cfg(all(test, not(tidemill_model)))]
 mod tests;
 
-pub(crate) use active::{ActiveReceiver, Cutter, Steered};
+pub(crate) use active::{Cutter, RunningSource, Steered};
 pub(crate) use custom::{CustomOptions, CustomReceiver, ReceiverSlot};
 pub use custom::{Receiver, ReceiverHandle};
 pub use engine::When;
 pub(crate) use engine::{Engine, RateOptions};
-pub(crate) use ingest::backlog_trigger::Arrivals;
+pub(crate) use ingest::backlog_trigger::BacklogTrigger;
 pub(crate) use ingest::rate_limit::{RateLimiter, Usage};
 pub use pause::PausedBy;
 pub(crate) use socket::dialer::BackOff;

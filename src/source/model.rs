@@ -1,4 +1,4 @@
-//! The receive path behind the io seam under the schedule explorer: lanes, range queue, generator, push thread.
+//! The receive path behind the io seam under the schedule explorer: handlers, range queue, generator, push thread.
 //!
 //! The clock is driven by a thread that gives way after each step, so that waits for room end as they do in real time.
 
@@ -9,14 +9,16 @@ use bytes::Bytes;
 use crate::blocks::{Block, Range};
 use crate::error::Result;
 use crate::framing::Framing;
-use crate::memory::budget::Account;
+use crate::memory::budget::MemoryBudget;
 use crate::memory::buffer_pool::Pool;
 use crate::metrics::{EventBus, Latency, ReceiverCounters};
-use crate::source::ingest::block_cutter::{Generator, GeneratorOptions};
+use crate::source::ingest::block_cutter::{BlockCutter, CutterOptions};
 use crate::source::ingest::handover::{BlockTarget, Cut};
-use crate::source::io::{Closed, Host, Lane, Peer, Remote};
+use crate::source::io::{Closed, Handler, HandlerFactory, Peer, Remote};
 use crate::source::pause::Pause;
-use crate::source::socket::session::{AckAt, Handing, Intake, IntakeHost, IntakeLane, Observer};
+use crate::source::socket::session::{
+    AckAt, Handing, Intake, IntakeHandler, IntakeHandlers, Observer,
+};
 use crate::source::socket::unfinished::{Sources, Unfinished};
 use crate::sync::explore::{check, thread};
 use crate::sync::planted::Planted;
@@ -77,15 +79,15 @@ impl Observer for Nobody {
 /// A receive path without sockets.
 struct Path {
     clock: ManualClock,
-    generator: Arc<Generator>,
+    generator: Arc<BlockCutter>,
     target: Arc<Target>,
-    account: Arc<Account>,
-    host: IntakeHost,
+    account: Arc<MemoryBudget>,
+    host: IntakeHandlers,
 }
 
 fn path(block_bytes_max: u64, store_bytes_max: usize) -> Path {
     let clock = ManualClock::new();
-    let generator = Generator::new(GeneratorOptions {
+    let generator = BlockCutter::new(CutterOptions {
         name: "rx0".to_owned(),
         source: 0,
         framing: Framing::Lines,
@@ -98,7 +100,7 @@ fn path(block_bytes_max: u64, store_bytes_max: usize) -> Path {
     let target = Arc::new(Target::default());
     let late = Latency::default().recorder();
     generator.start(Arc::clone(&target) as Arc<dyn BlockTarget>, late).expect("threads");
-    let account = Account::new(store_bytes_max);
+    let account = MemoryBudget::new(store_bytes_max);
     let waking = Arc::downgrade(&generator);
     account.on_room(move || {
         if let Some(generator) = waking.upgrade() {
@@ -125,12 +127,12 @@ fn path(block_bytes_max: u64, store_bytes_max: usize) -> Path {
         pool: Pool::new(Arc::clone(&account)),
         handing: Handing::default(),
     };
-    Path { clock, generator, target, account, host: IntakeHost(Arc::new(intake)) }
+    Path { clock, generator, target, account, host: IntakeHandlers(Arc::new(intake)) }
 }
 
-/// An io thread with one connection: reads `reads`, each as far as its lane is ready, and hands over all of it.
+/// An io thread with one connection: reads `reads`, each as far as its handler is ready, and hands over all of it.
 struct IoThread {
-    lane: IntakeLane,
+    handler: IntakeHandler,
     woken: Signal,
     pool: Arc<Pool>,
 }
@@ -139,24 +141,24 @@ impl IoThread {
     fn new(path: &Path) -> Self {
         let woken = Signal::new();
         let raise = woken.clone();
-        let lane = path.host.lane(Arc::new(move || raise.raise()));
-        IoThread { lane, woken, pool: Pool::new(Arc::clone(&path.account)) }
+        let handler = path.host.handler(Arc::new(move || raise.raise()));
+        IoThread { handler, woken, pool: Pool::new(Arc::clone(&path.account)) }
     }
 
     fn read(&mut self, reads: &[Vec<u8>], after: impl Fn()) {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        let mut session = self.lane.open(Peer { address, dialled: None }, Remote::nobody());
+        let mut session = self.handler.open(Peer { address, dialled: None }, Remote::nobody());
         let mut buffer = self.pool.buffer();
         for read in reads {
-            while !self.lane.ready() {
+            while !self.handler.ready() {
                 self.woken.wait();
             }
             buffer.space()[..read.len()].copy_from_slice(read);
-            self.lane.received(&mut session, &mut buffer, read.len());
-            self.lane.turn();
+            self.handler.received(&mut session, &mut buffer, read.len());
+            self.handler.end_of_turn();
             after();
         }
-        self.lane.closed(session, Closed::End);
+        self.handler.closed(session, Closed::End);
     }
 }
 
@@ -188,7 +190,7 @@ fn check_stop(
             thread("rx0-io", move || {
                 let lines: Vec<_> = (0..reads).map(|number| line(reader, number)).collect();
                 io.read(&lines, || {});
-                io.lane.finish();
+                io.handler.finish();
             })
         };
         drive(&path.clock, vec![io(0), io(1)]);
@@ -219,7 +221,7 @@ fn a_full_store_holds_the_io_threads_until_blocks_are_released() {
     check_stop(4_000, &[Planted::AccountSkipsRecheck], 3, 1 << 20, 1);
 }
 
-/// Found by these scenarios: a lane whose range came back from a full queue said that it was not ready without asking
+/// Found by these scenarios: a handler whose range came back from a full queue said that it was not ready without asking
 /// for room, so the drain that made room woke nobody and the connection was never read from again.
 #[test]
 fn a_lane_with_a_backlog_asks_for_its_wake_up() {
@@ -234,33 +236,33 @@ fn a_lane_does_not_wake_itself_while_the_push_queue_is_full() {
         let path = path(1, 1 << 20);
         let mut io = IoThread::new(&path);
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        let mut session = io.lane.open(Peer { address, dialled: None }, Remote::nobody());
+        let mut session = io.handler.open(Peer { address, dialled: None }, Remote::nobody());
         let mut buffer = io.pool.buffer();
         // The push thread waits for this lock, so blocks and then ranges pile up.
         let stuck = path.target.records.lock();
         loop {
-            let ready = io.lane.ready();
+            let ready = io.handler.ready();
             buffer.space()[..2].copy_from_slice(b"a\n");
-            io.lane.received(&mut session, &mut buffer, 2);
-            io.lane.turn();
+            io.handler.received(&mut session, &mut buffer, 2);
+            io.handler.end_of_turn();
             // Until it is stuck with the first block, the push thread makes room.
             while path.target.blocks.load(Ordering::SeqCst) == 0 {
                 shuttle::thread::yield_now();
             }
-            // What was in flight when the queue was full is the lane's backlog.
+            // What was in flight when the queue was full is the handler's backlog.
             if !ready {
                 break;
             }
         }
-        assert!(!io.lane.ready(), "the queue is full");
+        assert!(!io.handler.ready(), "the queue is full");
         io.woken.take();
         // An attempt that changes nothing: it would go on for ever if it woke the one who makes it.
-        assert!(!io.lane.ready(), "nothing was pushed meanwhile");
-        io.lane.turn();
+        assert!(!io.handler.ready(), "nothing was pushed meanwhile");
+        io.handler.end_of_turn();
         assert!(!io.woken.take(), "woken although no room was made");
         drop(stuck);
-        io.lane.closed(session, Closed::End);
-        drive(&path.clock, vec![thread("rx0-io", move || io.lane.finish())]);
+        io.handler.closed(session, Closed::End);
+        drive(&path.clock, vec![thread("rx0-io", move || io.handler.finish())]);
         assert_eq!(path.generator.stop(Moment::from_nanos(u64::MAX)), Vec::<String>::new());
     });
 }

@@ -2,7 +2,7 @@
 
 use indicatif::HumanBytes;
 
-use crate::memory::budget::Account;
+use crate::memory::budget::MemoryBudget;
 use crate::metrics::{ConditionHandle, ConditionKind, Event, EventBus};
 use crate::sync::{Arc, AtomicBool, Ordering};
 
@@ -41,7 +41,7 @@ pub(crate) struct Pause {
 
 impl Pause {
     /// Nothing pauses yet; it is over whenever the account has room.
-    pub(crate) fn new(source: &str, account: &Account, events: &EventBus) -> Arc<Self> {
+    pub(crate) fn new(source: &str, account: &MemoryBudget, events: &EventBus) -> Arc<Self> {
         let full = events.conditions().handle(ConditionKind::StoreFull, source);
         let pause = Arc::new(Pause { full, events: events.clone(), told: AtomicBool::new(false) });
         let room = Arc::clone(&pause);
@@ -52,7 +52,7 @@ impl Pause {
     }
 
     /// Reading pauses because the store is full.
-    pub(crate) fn store_is_full(&self, account: &Account) {
+    pub(crate) fn store_is_full(&self, account: &MemoryBudget) {
         if self.full.lasts() {
             return;
         }

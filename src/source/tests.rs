@@ -1,4 +1,4 @@
-//! Properties of the receive path behind the io seam: lanes, range queue, generator; on a manual clock, no sockets.
+//! Properties of the receive path behind the io seam: handlers, range queue, generator; on a manual clock, no sockets.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,17 +9,17 @@ use proptest::prelude::*;
 use crate::blocks::{Block, Range};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
-use crate::memory::budget::Account;
+use crate::memory::budget::MemoryBudget;
 use crate::memory::buffer_pool::Pool;
 use crate::metrics::{EventBus, Latency, ReceiverCounters};
-use crate::source::ingest::block_cutter::{Generator, GeneratorOptions};
+use crate::source::ingest::block_cutter::{BlockCutter, CutterOptions};
 use crate::source::ingest::handover::{BlockTarget, Cut};
 use crate::source::ingest::range_queue::RangeQueue;
-use crate::source::io::{Closed, Flow, Host, Lane, Peer, Remote};
+use crate::source::io::{Closed, Flow, Handler, HandlerFactory, Peer, Remote};
 use crate::source::pause::Pause;
-use crate::source::socket::oversized::Asides;
+use crate::source::socket::oversized::OversizedStore;
 use crate::source::socket::session::{
-    AckAt, Handing, Intake, IntakeHost, IntakeLane, Observer, Session,
+    AckAt, Handing, Intake, IntakeHandler, IntakeHandlers, Observer, Session,
 };
 use crate::source::socket::unfinished::{Sources, Unfinished};
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, Poison, Signal};
@@ -62,12 +62,12 @@ impl Observer for Nobody {
 /// A receive path without sockets.
 pub(super) struct Path {
     clock: ManualClock,
-    generator: Arc<Generator>,
+    generator: Arc<BlockCutter>,
     target: Arc<Target>,
-    pub(super) account: Arc<Account>,
+    pub(super) account: Arc<MemoryBudget>,
     pool: Arc<Pool>,
     pub(super) counters: Arc<ReceiverCounters>,
-    pub(super) lane: IntakeLane,
+    pub(super) handler: IntakeHandler,
 }
 
 /// What a path is made with.
@@ -78,7 +78,7 @@ pub(super) struct Given {
     pub(super) store_bytes_max: usize,
     pub(super) connections_max: usize,
     pub(super) unfinished_bytes_max: usize,
-    pub(super) asides: Option<Arc<Asides>>,
+    pub(super) asides: Option<Arc<OversizedStore>>,
 }
 
 fn path(record_bytes_max: usize, block_bytes_max: u64, store_bytes_max: usize) -> Path {
@@ -95,7 +95,7 @@ fn path(record_bytes_max: usize, block_bytes_max: u64, store_bytes_max: usize) -
 
 pub(super) fn path_of(given: Given) -> Path {
     let clock = ManualClock::new();
-    let generator = Generator::new(GeneratorOptions {
+    let generator = BlockCutter::new(CutterOptions {
         name: "rx0".to_owned(),
         source: 0,
         framing: given.framing,
@@ -108,7 +108,7 @@ pub(super) fn path_of(given: Given) -> Path {
     let target = Arc::new(Target::default());
     let late = Latency::default().recorder();
     generator.start(Arc::clone(&target) as Arc<dyn BlockTarget>, late).expect("threads");
-    let account = Account::new(given.store_bytes_max);
+    let account = MemoryBudget::new(given.store_bytes_max);
     let pool = Pool::new(Arc::clone(&account));
     let counters = Arc::new(ReceiverCounters::default());
     let events = EventBus::new();
@@ -134,22 +134,22 @@ pub(super) fn path_of(given: Given) -> Path {
         asides: given.asides,
         handing: Handing::default(),
     };
-    let lane = IntakeHost(Arc::new(intake)).lane(Arc::new(|| {}));
-    Path { clock, generator, target, account, pool, counters, lane }
+    let handler = IntakeHandlers(Arc::new(intake)).handler(Arc::new(|| {}));
+    Path { clock, generator, target, account, pool, counters, handler }
 }
 
 impl Path {
     pub(super) fn open(&mut self) -> Session {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        self.lane.open(Peer { address, dialled: None }, Remote::nobody())
+        self.handler.open(Peer { address, dialled: None }, Remote::nobody())
     }
 
-    /// Hands the bytes over as reads would; whether the lane wants the connection closed.
+    /// Hands the bytes over as reads would; whether the handler wants the connection closed.
     pub(super) fn feed(&mut self, session: &mut Session, bytes: &[u8]) -> Flow {
         for piece in bytes.chunks(crate::memory::buffer_pool::BUFFER_BYTES) {
             let mut buffer = self.pool.buffer();
             buffer.space()[..piece.len()].copy_from_slice(piece);
-            let flow = self.lane.received(session, &mut buffer, piece.len());
+            let flow = self.handler.received(session, &mut buffer, piece.len());
             if flow != Flow::Continue {
                 return flow;
             }
@@ -159,7 +159,7 @@ impl Path {
 
     /// Stops in order and returns every record of every block.
     pub(super) fn finish(mut self) -> Vec<Vec<u8>> {
-        self.lane.finish();
+        self.handler.finish();
         let deadline = self.clock.now().plus(Duration::from_secs(60));
         assert_eq!(self.generator.stop(deadline), Vec::<String>::new());
         let mut records = Vec::new();
@@ -252,7 +252,7 @@ fn check(steps: &[Step], max: usize, block_bytes_max: u64) {
                      session: Session,
                      reference: &mut Reference,
                      expected: &mut Vec<Vec<u8>>| {
-        path.lane.closed(session, Closed::End);
+        path.handler.closed(session, Closed::End);
         reference.close(max, expected);
         overlong += reference.overlong;
         *reference = Reference::default();
@@ -263,7 +263,7 @@ fn check(steps: &[Step], max: usize, block_bytes_max: u64) {
                 path.feed(&mut sessions[*connection], bytes);
                 references[*connection].feed(bytes, max, &mut expected);
             }
-            Step::Turn => path.lane.turn(),
+            Step::Turn => path.handler.end_of_turn(),
             Step::Cut => path.generator.cut(),
             Step::Tick => {
                 path.generator.cut_for(Time::from_millis(number as u64));
@@ -329,7 +329,7 @@ fn a_full_account_holds_the_lane_until_blocks_are_released() {
     let mut path = path(1 << 20, 8 << 20, 1 << 20);
     let mut session = path.open();
     let mut fed = 0;
-    while path.lane.ready() {
+    while path.handler.ready() {
         path.feed(&mut session, &[b'\n'; 65_536]);
         fed += 65_536;
     }
@@ -338,12 +338,12 @@ fn a_full_account_holds_the_lane_until_blocks_are_released() {
         "one read beyond the bound at most: {fed}"
     );
     path.generator.cut();
-    assert!(!path.lane.ready(), "a cut block still counts");
+    assert!(!path.handler.ready(), "a cut block still counts");
     if path.generator.cut_for(Time::from_millis(1)) == Cut::Pending {
         path.target.told.wait();
     }
     path.target.blocks.lock().clear();
-    assert!(path.lane.ready());
+    assert!(path.handler.ready());
 }
 
 #[test]
@@ -352,7 +352,7 @@ fn a_failed_push_is_repeated_with_the_same_block() {
     path.target.failures.store(2, Ordering::SeqCst);
     let mut session = path.open();
     path.feed(&mut session, b"a\nb\n");
-    path.lane.turn();
+    path.handler.end_of_turn();
     assert_eq!(path.generator.cut_for(Time::from_millis(1)), Cut::Pending);
     path.feed(&mut session, b"c\n");
     for _ in 0..2 {

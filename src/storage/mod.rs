@@ -31,9 +31,9 @@ pub use memory::{Fault, MemoryStorage};
 #[cfg(feature = "sqlite")]
 pub(crate) use places::expect_file;
 pub(crate) use places::{expect_directory, real_path};
-pub(crate) use prepared::Asides;
+pub(crate) use prepared::PreparedFiles;
 pub(crate) use read_only::Access;
-pub(crate) use write_behind::Behind;
+pub(crate) use write_behind::WriteBehind;
 
 /// Which file it is, and how long: another file that gets the same name has another mark.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -116,7 +116,7 @@ pub(crate) fn real_path(path: &Path) -> PathBuf {
         } else {
             path.push(name);
         }
-        // Behind a `..` there may be links again.
+        // WriteBehind a `..` there may be links again.
         fs::canonicalize(&path).unwrap_or(path)
     })
 }

@@ -1,4 +1,4 @@
-//! `Asides`: files that wait to be written and then put in place whole, each with its room on the disk already.
+//! `PreparedFiles`: files that wait to be written and then put in place whole, each with its room on the disk already.
 //!
 //! ```text
 //!  STEM.aside ─ write ─ sync ─┬─ rename ───▶ a new name;  an older file becomes an aside again (recycle)
@@ -15,7 +15,7 @@ use crate::sync::planted::{Planted, planted};
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Asides {
+pub(crate) struct PreparedFiles {
     storage: Arc<dyn Storage>,
     stem: &'static str,
     /// The numbers of those that are there.
@@ -26,7 +26,7 @@ pub(crate) struct Asides {
     wanted: u64,
 }
 
-impl Asides {
+impl PreparedFiles {
     /// Those that an earlier run left; each is to have room for this many bytes.
     ///
     /// # Errors
@@ -37,7 +37,7 @@ impl Asides {
         room: u64,
     ) -> io::Result<Self> {
         let ready = storage.list()?.iter().filter_map(|name| number_of(stem, name)).collect();
-        Ok(Asides { storage, stem, ready, room, wanted: room })
+        Ok(PreparedFiles { storage, stem, ready, room, wanted: room })
     }
 
     /// How many bytes each is to have room for.
@@ -183,7 +183,7 @@ mod tests {
     fn check(lengths: &[usize], expected: &[bool]) {
         let disk = MemoryStorage::new(0);
         disk.set_capacity(1_000, 10);
-        let mut asides = Asides::open(Arc::new(disk.clone()), "whole", 100).expect("read");
+        let mut asides = PreparedFiles::open(Arc::new(disk.clone()), "whole", 100).expect("read");
         asides.fill(3).expect("room");
         disk.take_outside(u64::MAX);
         let put = |(number, length): (usize, &usize)| {
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn there_is_room_for_what_grows() {
         let disk = MemoryStorage::new(0);
-        let mut asides = Asides::open(Arc::new(disk.clone()), "whole", 10).expect("read");
+        let mut asides = PreparedFiles::open(Arc::new(disk.clone()), "whole", 10).expect("read");
         asides.put("a", &[&[1; 70]]).expect("room");
         assert_eq!(asides.wanted(), 140);
         disk.set_capacity(1_000, 10);
@@ -221,7 +221,7 @@ mod tests {
     fn what_a_crash_left_aside_is_written_over() {
         let disk = MemoryStorage::new(0);
         disk.set_bytes("whole.aside", &[7; 300]);
-        let mut asides = Asides::open(Arc::new(disk.clone()), "whole", 10).expect("read");
+        let mut asides = PreparedFiles::open(Arc::new(disk.clone()), "whole", 10).expect("read");
         asides.put("a", &[b"new"]).expect("room");
         assert_eq!(
             (disk.bytes("a").expect("there"), disk.list().expect("listed")),

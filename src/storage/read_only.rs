@@ -1,4 +1,4 @@
-//! `Looking`: a directory for one who only looks, through code that would write. What would change something fails, and what
+//! `ReadOnly`: a directory for one who only looks, through code that would write. What would change something fails, and what
 //! only makes sure of something does nothing.
 
 use std::io::{self, ErrorKind};
@@ -27,30 +27,30 @@ impl Access {
     pub(crate) fn open(self, path: &Path) -> Result<Arc<dyn Storage>> {
         Ok(match self {
             Access::Write => Arc::new(Directory::open(path)?),
-            Access::Look => Arc::new(Looking::at(path)?),
+            Access::Look => Arc::new(ReadOnly::at(path)?),
         })
     }
 }
 
 /// See the module. A lock of it keeps nobody out, and is free whoever holds the directory.
 #[derive(Debug)]
-struct Looking {
+struct ReadOnly {
     path: PathBuf,
     /// None: it is not there, and a start would make it.
     directory: Option<Directory>,
 }
 
-impl Looking {
+impl ReadOnly {
     /// # Errors
     /// If something is there that is no directory, or cannot be read; and if a start could not write there.
-    fn at(path: &Path) -> Result<Looking> {
+    fn at(path: &Path) -> Result<ReadOnly> {
         expect_directory(path)?;
         let is_there = |path: &Path| path.symlink_metadata().is_ok();
         // Messages show the path as it was given. Directories before a `..` of it may have to be made, and what is behind
         // that may be there.
         let shown = if is_there(path) { path.to_owned() } else { real_path(path) };
         let directory = is_there(&shown).then(|| Directory::read_only(shown)).transpose()?;
-        Ok(Looking { path: path.to_owned(), directory })
+        Ok(ReadOnly { path: path.to_owned(), directory })
     }
 
     /// A lock that keeps nobody out, if a start could have one.
@@ -68,7 +68,7 @@ fn unchanged<T>() -> io::Result<T> {
     Err(io::Error::new(ErrorKind::ReadOnlyFilesystem, "it is only looked at"))
 }
 
-impl Storage for Looking {
+impl Storage for ReadOnly {
     fn create(&self, _name: &str) -> io::Result<Arc<dyn StoredFile>> {
         unchanged()
     }

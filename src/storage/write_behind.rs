@@ -1,4 +1,4 @@
-//! `Behind`: large writes that go through a file from front to back and are hardly read again.
+//! `WriteBehind`: large writes that go through a file from front to back and are hardly read again.
 //!
 //! ```text
 //!  saved, memory freed │ being saved │ written just now │
@@ -14,16 +14,16 @@ use super::{StoredFile, write_all};
 
 /// How far the storage was told of the writes to one file.
 #[derive(Debug)]
-pub(crate) struct Behind {
+pub(crate) struct WriteBehind {
     start: u64,
     told: u64,
     step: u64,
 }
 
-impl Behind {
+impl WriteBehind {
     /// Writes begin at `start`; the storage is told after each `step` bytes.
     pub(crate) fn new(start: u64, step: u64) -> Self {
-        Behind { start, told: start, step }
+        WriteBehind { start, told: start, step }
     }
 
     /// The bytes before `end` were written.
@@ -109,7 +109,7 @@ mod tests {
     }
 
     fn check(writes: &[&[&str]], told: &[(u64, u64)]) {
-        let (file, mut behind) = (Noting::default(), Behind::new(0, 10));
+        let (file, mut behind) = (Noting::default(), WriteBehind::new(0, 10));
         let mut text = String::new();
         for parts in writes {
             let at = text.len() as u64;

@@ -1,7 +1,7 @@
 //! `Delivery`: what an output needs to know to hand over a batch: the key, and the times for people. Knows no operator.
 
 use super::BatchInput;
-use super::plan::batch_scope::Epoch;
+use super::plan::batch_scope::BatchScope;
 use super::plan::lacks::Reads;
 use crate::sink::{BatchMeta, CommitKey};
 use crate::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ pub(super) struct Delivery {
     pub(super) job: Arc<str>,
     pub(super) input: Arc<BatchInput>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) epoch: Arc<Epoch>,
+    pub(super) epoch: Arc<BatchScope>,
     pub(super) reads: Reads,
     /// Set when the job begins, which may be after it was planned together with another one.
     pub(super) started: Arc<Mutex<Moment>>,

@@ -2,7 +2,7 @@
 
 use super::tests::Rig;
 use super::*;
-use crate::memory::budget::Account;
+use crate::memory::budget::MemoryBudget;
 use crate::memory::buffer_pool::Pool;
 use crate::sink::{BatchMeta, CommitKey, Rows, Sink};
 
@@ -10,7 +10,7 @@ const ROWS: usize = 5_000;
 const KEYS: u64 = ROWS as u64;
 
 /// Remembers how many bytes of results there were while it was called.
-struct Watching(Arc<Account>, Arc<Mutex<Vec<usize>>>);
+struct Watching(Arc<MemoryBudget>, Arc<Mutex<Vec<usize>>>);
 
 impl Sink for Watching {
     fn committed(&mut self, _key: &CommitKey) -> crate::Result<bool> {
@@ -30,11 +30,11 @@ impl Sink for Watching {
 /// Runs a batch of numbers and one of nothing; the bytes of results that the sink has seen, and those that were kept
 /// after each batch.
 fn check(
-    operate: impl FnOnce(DStream<u64>, Arc<Account>) -> DStream<(u64, u64)>,
+    operate: impl FnOnce(DStream<u64>, Arc<MemoryBudget>) -> DStream<(u64, u64)>,
     results: std::ops::Range<usize>,
     kept: [std::ops::Range<u64>; 4],
 ) {
-    let (rig, account) = (Rig::new(2), Account::new(1 << 30));
+    let (rig, account) = (Rig::new(2), MemoryBudget::new(1 << 30));
     rig.graph.make_results_in(&Pool::new(Arc::clone(&account)));
     let seen = Arc::new(Mutex::new(Vec::new()));
     let stream = operate(rig.queue(&[(0..KEYS).collect()]), Arc::clone(&account));
@@ -59,7 +59,7 @@ fn rows_and_shuffled_tables_are_counted_until_the_sink_has_them() {
     let nothing = || std::array::from_fn(|_| 0..1);
     check(|numbers, _| numbers.map(|n| (*n, 1)), rows.clone(), nothing());
     // The rows of the shuffle are there while they are encoded, and gone when the sink is called.
-    let shuffled = |numbers: DStream<u64>, account: Arc<Account>| {
+    let shuffled = |numbers: DStream<u64>, account: Arc<MemoryBudget>| {
         numbers.map(|n| (*n, 1)).reduce_by_key(|a, b| a + b).map(move |row| {
             assert!(account.results() >= ROWS * size_of::<(u64, u64)>(), "{account:?}");
             *row
@@ -94,7 +94,7 @@ fn windows_and_states_are_counted_as_kept_for_as_long_as_they_keep() {
 #[test]
 fn each_window_and_state_is_counted_by_its_name() {
     let (rig, second) = (Rig::new(2), Interval::secs(1));
-    rig.graph.make_results_in(&Pool::new(Account::new(1 << 30)));
+    rig.graph.make_results_in(&Pool::new(MemoryBudget::new(1 << 30)));
     let pairs = rig.queue(&[(0..KEYS).collect()]).map(|n| (format!("key number {n}"), *n));
     let sum =
         |_: &String, new: &[u64], old: Option<&u64>| Some(new.len() as u64 + old.unwrap_or(&0));

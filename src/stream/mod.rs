@@ -58,9 +58,9 @@ use dedup::Repeats;
 use late::Late;
 use missing::Missing;
 use node::{Compute, Node};
-use plan::batch_scope::Epoch;
+use plan::batch_scope::BatchScope;
 use plan::{Job, Planner};
-use state::changelog::{Saved, Walker};
+use state::changelog::{Changelog, Compactor};
 use window::undue::Undue;
 
 /// What the graph is told when it is made.
@@ -94,8 +94,8 @@ pub struct Graph {
     settings: Settings,
     bad_utf8: Arc<AtomicU64>,
     repeats: Repeats,
-    epoch: Arc<Epoch>,
-    walker: Arc<Mutex<Walker>>,
+    epoch: Arc<BatchScope>,
+    walker: Arc<Mutex<Compactor>>,
     /// The last batch that was run again: its changes are kept already.
     replayed: Mutex<Option<Time>>,
     late: Late,
@@ -122,9 +122,9 @@ struct Registered {
     /// Operators with state: the node, and the name by which the state is found again.
     stateful: Vec<(u32, Arc<str>)>,
     /// Those of them that are saved: the node, what it holds, and the way to it. Windows are not: they are recomputed.
-    saved: Vec<(u32, String, Arc<dyn Saved>)>,
+    saved: Vec<(u32, String, Arc<dyn Changelog>)>,
     /// The nodes that keep something from batch to batch, with what plans them.
-    keepers: Vec<(u32, Keeper)>,
+    keepers: Vec<(u32, NodePlanner)>,
     /// How far back windows look, and windows below a state.
     reach: (Duration, Duration),
     /// What is wrong with the graph.
@@ -136,7 +136,7 @@ struct Registered {
 }
 
 /// Plans a node.
-type Keeper = Arc<dyn Fn(&mut Planner<'_>) -> Result<(), Missing> + Send + Sync>;
+type NodePlanner = Arc<dyn Fn(&mut Planner<'_>) -> Result<(), Missing> + Send + Sync>;
 
 impl fmt::Debug for Graph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -147,7 +147,7 @@ impl fmt::Debug for Graph {
 impl Graph {
     /// An empty graph.
     pub fn new(options: GraphOptions) -> Arc<Graph> {
-        let epoch: Arc<Epoch> = Arc::default();
+        let epoch: Arc<BatchScope> = Arc::default();
         epoch.set_seed(options.seed);
         Arc::new(Graph {
             pipeline: options.pipeline.into(),
@@ -204,13 +204,13 @@ impl Graph {
         self.saved().into_iter().map(|(info, _)| info).collect()
     }
 
-    fn saved(&self) -> Vec<(StateInfo, Arc<dyn Saved>)> {
+    fn saved(&self) -> Vec<(StateInfo, Arc<dyn Changelog>)> {
         let registered = self.registered.lock();
         let name = |node: u32| {
             let known = registered.stateful.iter().find(|(other, _)| *other == node);
             known.map(|(_, name)| name.to_string()).unwrap_or_default()
         };
-        let info = |(node, holds, saved): &(u32, String, Arc<dyn Saved>)| {
+        let info = |(node, holds, saved): &(u32, String, Arc<dyn Changelog>)| {
             (StateInfo { name: name(*node), holds: holds.clone() }, Arc::clone(saved))
         };
         registered.saved.iter().map(info).collect()
@@ -408,7 +408,7 @@ impl Graph {
     }
 
     /// A state that is saved; returns its number.
-    fn add_saved(&self, node: u32, holds: String, saved: Arc<dyn Saved>) -> u32 {
+    fn add_saved(&self, node: u32, holds: String, saved: Arc<dyn Changelog>) -> u32 {
         let mut registered = self.registered.lock();
         registered.saved.push((node, holds, saved));
         u32::try_from(registered.saved.len() - 1).expect("operators are fewer than 2^32")
@@ -417,13 +417,13 @@ impl Graph {
     /// A stream whose node keeps something from batch to batch.
     fn keep<T: ?Sized + 'static>(&self, node: u32, stream: DStream<T>) -> DStream<T> {
         let compute = Arc::clone(&stream.node);
-        let keeper: Keeper = Arc::new(move |cx| compute.compute(cx).map(drop));
+        let keeper: NodePlanner = Arc::new(move |cx| compute.compute(cx).map(drop));
         self.registered.lock().keepers.push((node, keeper));
         stream
     }
 
     /// A window of this length below `line`; returns how far back both look.
-    fn reach(&self, line: &Line, length: Interval) -> (Duration, Duration) {
+    fn reach(&self, line: &StreamLineage, length: Interval) -> (Duration, Duration) {
         let add = |reach: Duration| reach.saturating_add(length.as_duration());
         let below = if line.below_state { add(line.reach.1) } else { line.reach.1 };
         let reach = (add(line.reach.0), below);
@@ -445,7 +445,7 @@ impl Graph {
         number: Option<u32>,
         node: impl Node<T> + 'static,
     ) -> DStream<T> {
-        let line = Line {
+        let line = StreamLineage {
             slide: self.settings.batch_interval,
             above: Arc::default(),
             sources: number.into_iter().collect(),
@@ -458,7 +458,11 @@ impl Graph {
         self.stream(line, node)
     }
 
-    fn stream<T: ?Sized>(self: &Arc<Self>, line: Line, node: impl Node<T> + 'static) -> DStream<T> {
+    fn stream<T: ?Sized>(
+        self: &Arc<Self>,
+        line: StreamLineage,
+        node: impl Node<T> + 'static,
+    ) -> DStream<T> {
         DStream { node: Arc::new(node), graph: Arc::clone(self), name: None, line }
     }
 }
@@ -517,12 +521,12 @@ pub struct DStream<T: ?Sized> {
     node: Arc<dyn Node<T>>,
     graph: Arc<Graph>,
     name: Option<Arc<str>>,
-    line: Line,
+    line: StreamLineage,
 }
 
 /// Where a stream comes from.
 #[derive(Clone)]
-struct Line {
+struct StreamLineage {
     /// From one batch of the stream to the next.
     slide: Interval,
     /// The nodes above, and the stream's own, that may be shared between outputs.
@@ -541,21 +545,21 @@ struct Line {
     queue: Option<Arc<str>>,
 }
 
-impl Line {
+impl StreamLineage {
     /// The line of a stream below this one.
-    fn below(&self) -> Line {
-        Line { state: None, ..self.clone() }
+    fn below(&self) -> StreamLineage {
+        StreamLineage { state: None, ..self.clone() }
     }
 
     /// The line of a new node below this one.
-    fn node(&self, node: u32) -> Line {
+    fn node(&self, node: u32) -> StreamLineage {
         let above = self.above.iter().copied().chain([node]).collect();
-        Line { above, ..self.below() }
+        StreamLineage { above, ..self.below() }
     }
 
     /// The line of a state below this one.
-    fn below_state(&self) -> Line {
-        Line { below_state: true, ..self.below() }
+    fn below_state(&self) -> StreamLineage {
+        StreamLineage { below_state: true, ..self.below() }
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) enum Planted {
     TimerSleepsThroughStop,
     /// `Thread`: a thread that drops its own handle waits for itself.
     ThreadJoinsItself,
-    /// `Account`: a starved reader does not look again after it said so.
+    /// `MemoryBudget`: a starved reader does not look again after it said so.
     AccountSkipsRecheck,
     /// `Pool`: a frozen buffer is not given back.
     FrozenBufferIsLost,

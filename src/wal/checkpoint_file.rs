@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::error::{Error, Result, passes};
 use crate::metrics::ConditionHandle;
-use crate::storage::{Asides, FileMark, PutFailure, Storage, needs, read_full};
+use crate::storage::{FileMark, PreparedFiles, PutFailure, Storage, needs, read_full};
 use crate::sync::Arc;
 use crate::wal::NotLogged;
 use crate::wal::format_matches as matches;
@@ -218,7 +218,7 @@ pub fn load(storage: &dyn Storage) -> Result<Loaded> {
 #[derive(Debug)]
 pub struct Checkpoints {
     storage: Arc<dyn Storage>,
-    asides: Asides,
+    asides: PreparedFiles,
     keep: usize,
     next: u64,
     /// The newest that is durable, as it was found or put in place; none yet.
@@ -242,7 +242,7 @@ impl Checkpoints {
         let next = loaded.newest_file.saturating_add(1);
         let newest = loaded.newest.as_ref().map_or(0, Checkpoint::file_bytes);
         let room = ROOM_BYTES.max(2 * newest);
-        let asides = Asides::open(Arc::clone(&storage), ASIDE, room);
+        let asides = PreparedFiles::open(Arc::clone(&storage), ASIDE, room);
         let asides =
             asides.map_err(|err| Error::io(format!("cannot list {}", storage.name()), err))?;
         let name = loaded.newest.as_ref().map(|newest| file_name(newest.number));

@@ -14,7 +14,7 @@ use super::segment_reader::{Scan, Segment, Visit, unreadable};
 use super::segment_writer::{Files, TOLD_BYTES, Writer};
 use super::spares::Spares;
 use crate::error::Result;
-use crate::storage::{Behind, Storage, StoredFile, read_full, sync, write_all};
+use crate::storage::{Storage, StoredFile, WriteBehind, read_full, sync, write_all};
 use crate::sync::{Arc, Mutex};
 
 /// What was found in a log that was opened.
@@ -100,7 +100,7 @@ pub(crate) fn recover(
         reserve: options.reserve,
         current: None,
         prepared: None,
-        behind: Behind::new(0, TOLD_BYTES),
+        behind: WriteBehind::new(0, TOLD_BYTES),
         written: None,
         mended: None,
         attempt: 0,

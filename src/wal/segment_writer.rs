@@ -25,7 +25,7 @@ use super::segment_list::{LIST, Listing, SegmentList, Synced};
 use super::segment_reader::unreadable;
 use super::spares::{Prepared, Spares};
 use crate::error::Error;
-use crate::storage::{Behind, PutFailure, Storage, StoredFile, sync, write_all};
+use crate::storage::{PutFailure, Storage, StoredFile, WriteBehind, sync, write_all};
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Mutex};
 
@@ -100,7 +100,7 @@ pub(crate) struct Writer {
     /// A spare that is open and has its room.
     pub(crate) prepared: Option<Prepared>,
     /// What the storage was told of the writes to that segment.
-    pub(crate) behind: Behind,
+    pub(crate) behind: WriteBehind,
     /// The group that was written and not synced.
     pub(crate) written: Option<Written>,
     /// What the close mended, in words.
@@ -236,7 +236,7 @@ impl Writer {
         parts.push(&padding);
         let at = if fits { start } else { 0 };
         if !fits {
-            self.behind = Behind::new(0, TOLD_BYTES);
+            self.behind = WriteBehind::new(0, TOLD_BYTES);
         }
         if let Err(err) = self.behind.write_all(file.as_ref(), at, &parts) {
             self.attempt += 1;

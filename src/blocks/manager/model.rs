@@ -26,7 +26,7 @@ struct Rig {
 
 /// The last of so many blocks fills the store: it wakes the spill, and no more is read until one has left memory.
 fn rig(blocks: usize) -> (Rig, Thread) {
-    let (account, disk) = (Account::new(blocks * BLOCK_BYTES), MemoryStorage::new(0));
+    let (account, disk) = (MemoryBudget::new(blocks * BLOCK_BYTES), MemoryStorage::new(0));
     let storage = Arc::new(disk.clone());
     let files = SpillFiles { storage, directory: None, bytes_max: u64::MAX };
     let options = SpillOptions { files: Some(files), account: Arc::clone(&account) };
@@ -55,13 +55,15 @@ impl Durable for EveryThird {
         Ok(())
     }
 
-    fn find(&self, block: &Block) -> Option<(Arc<dyn Stowed>, usize)> {
+    fn find(&self, block: &Block) -> Option<(Arc<dyn EvictedBlock>, usize)> {
         let number = block.id().number;
-        number.is_multiple_of(3).then(|| (Arc::new(InLog(number)) as Arc<dyn Stowed>, BLOCK_BYTES))
+        number
+            .is_multiple_of(3)
+            .then(|| (Arc::new(InLog(number)) as Arc<dyn EvictedBlock>, BLOCK_BYTES))
     }
 }
 
-impl Stowed for InLog {
+impl EvictedBlock for InLog {
     fn for_each_range(&self, each: &mut dyn FnMut(&[u8])) -> Result<()> {
         each(&records(self.0));
         Ok(())

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::blocks::Range;
 use crate::blocks::spill::format;
-use crate::memory::budget::Account;
+use crate::memory::budget::MemoryBudget;
 use crate::metrics::{Event, EventBus};
 use crate::storage::{Fault, MemoryStorage, Storage};
 use crate::sync::thread::Thread;
@@ -33,7 +33,7 @@ struct Rig {
 
 impl Rig {
     fn new(disk: MemoryStorage, bytes_max: u64) -> Rig {
-        let account = Account::new(BOUND);
+        let account = MemoryBudget::new(BOUND);
         let files = SpillFiles { storage: Arc::new(disk.clone()), directory: None, bytes_max };
         let options = SpillOptions { files: Some(files), account: Arc::clone(&account) };
         let spill = Spill::open(options).expect("a fresh disk");
@@ -91,7 +91,7 @@ impl Rig {
     }
 
     fn is_away(&self, id: BlockId) -> bool {
-        matches!(*self.store.get(id).expect("kept").held.lock(), Held::Elsewhere(_))
+        matches!(*self.store.get(id).expect("kept").held.lock(), Location::Evicted(_))
     }
 
     /// Waits until `is_so`, which the spill's thread brings about.
@@ -390,7 +390,7 @@ struct Even {
     has_room: bool,
 }
 
-impl Stowed for Even {
+impl EvictedBlock for Even {
     fn for_each_range(&self, each: &mut dyn FnMut(&[u8])) -> Result<()> {
         each(b"from the log");
         Ok(())
@@ -407,9 +407,9 @@ impl Durable for Even {
         if self.has_room { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
     }
 
-    fn find(&self, block: &Block) -> Option<(Arc<dyn Stowed>, usize)> {
+    fn find(&self, block: &Block) -> Option<(Arc<dyn EvictedBlock>, usize)> {
         let found = block.id().number.is_multiple_of(2);
-        found.then(|| (Arc::new(Even { has_room: true }) as Arc<dyn Stowed>, 100))
+        found.then(|| (Arc::new(Even { has_room: true }) as Arc<dyn EvictedBlock>, 100))
     }
 }
 
@@ -449,7 +449,7 @@ fn a_backlog_leaves_the_disk_of_the_log_some_room() {
 fn two_processes_do_not_share_a_directory() {
     let rig = Rig::new(MemoryStorage::new(0), u64::MAX);
     let files = SpillFiles { storage: Arc::new(rig.disk.clone()), directory: None, bytes_max: 1 };
-    let options = SpillOptions { files: Some(files), account: Account::new(1) };
+    let options = SpillOptions { files: Some(files), account: MemoryBudget::new(1) };
     assert!(Spill::open(options).is_err());
 }
 

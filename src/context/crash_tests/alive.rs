@@ -4,7 +4,7 @@
 use std::ops::Deref;
 
 use super::{PERIOD, Trouble};
-use crate::context::{Report, Running};
+use crate::context::{Report, StreamHandle};
 use crate::error::Result;
 use crate::sync::{Mailbox, Poison, StopToken, thread};
 use crate::time::ManualClock;
@@ -13,14 +13,14 @@ use crate::time::ManualClock;
 #[derive(Debug)]
 pub(super) struct Alive {
     /// Until it was stopped.
-    running: Option<Running>,
+    running: Option<StreamHandle>,
     clock: ManualClock,
     /// What its sink waits for, closed at the end.
     tokens: Option<Mailbox<()>>,
 }
 
 impl Alive {
-    pub(super) fn new(running: Running, clock: &ManualClock) -> Self {
+    pub(super) fn new(running: StreamHandle, clock: &ManualClock) -> Self {
         Alive { running: Some(running), clock: clock.clone(), tokens: None }
     }
 
@@ -67,9 +67,9 @@ impl Alive {
 }
 
 impl Deref for Alive {
-    type Target = Running;
+    type Target = StreamHandle;
 
-    fn deref(&self) -> &Running {
+    fn deref(&self) -> &StreamHandle {
         self.running.as_ref().expect("it is taken by the stop, which takes this, too")
     }
 }

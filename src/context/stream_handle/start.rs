@@ -3,19 +3,19 @@
 
 use std::time::Duration;
 
-use super::{CONTROL_MAX, Control, Running};
+use super::{CONTROL_MAX, Control, StreamHandle};
 use crate::blocks::manager::BlockManager;
 use crate::blocks::spill::{Spill, SpillFiles, SpillOptions};
 use crate::blocks::tracker::BlockTracker;
 use crate::config::{Resolved, Then};
 use crate::context::inspect::{Inspected, Inspector, Received};
-use crate::context::recover::{Streams, Told};
+use crate::context::recover::{StartFacts, Streams};
 use crate::context::sources::{DirectOptions, Start};
 use crate::context::{RunLimits, connections, lost, places, recover};
 use crate::error::{Error, Result};
 use crate::exec::worker_pool::WorkerPool;
 use crate::journal::Wanted;
-use crate::memory::budget::Account;
+use crate::memory::budget::MemoryBudget;
 use crate::memory::buffer_pool::Pool;
 use crate::metrics::{EngineTimes, Event, EventBus, History, Listener, ReceiverCounters, Reloads};
 use crate::scheduler::{
@@ -24,8 +24,8 @@ use crate::scheduler::{
 };
 use crate::sink::{DeadLetterFiles, DeadLetters};
 use crate::source::{
-    ActiveReceiver, Arrivals, CustomReceiver, Engine, SocketReceiver, Unfinished, UnfinishedOf,
-    When,
+    BacklogTrigger, CustomReceiver, Engine, RunningSource, SocketReceiver, Unfinished,
+    UnfinishedOf, When,
 };
 use crate::storage::{Directory, Storage};
 use crate::stream::Graph;
@@ -48,9 +48,9 @@ pub(in crate::context) struct Setup {
     pub(in crate::context) storage: Option<(Arc<dyn Storage>, u64)>,
 }
 
-impl Running {
+impl StreamHandle {
     /// Starts the threads, lowest first, so that everything a thread talks to is there.
-    pub(in crate::context) fn start(setup: Setup) -> Result<Running> {
+    pub(in crate::context) fn start(setup: Setup) -> Result<StreamHandle> {
         let Setup { config, clock, graph, sources, listeners, limits, .. } = setup;
         let control = Mailbox::new(CONTROL_MAX);
         let lease =
@@ -66,7 +66,7 @@ impl Running {
         let spill = spill(&config, &engine.account)?;
         let store = Arc::new(BlockManager::new(Arc::clone(&engine.account), spill.clone()));
         let tracker = Arc::new(BlockTracker::new(sources.len()));
-        let mut running = Running {
+        let mut running = StreamHandle {
             block_bytes_max: config.block_bytes_max,
             outputs: graph.outputs().len(),
             started: clock.now(),
@@ -95,7 +95,7 @@ impl Running {
             clock: Arc::clone(&clock),
         };
         let policy = lost::Policy::of(&config, limits);
-        let told = Told { config: &config, clock: &clock, events: &engine.events, policy };
+        let told = StartFacts { config: &config, clock: &clock, events: &engine.events, policy };
         let streams =
             Streams { graph: &graph, sources: &sources, source_names: setup.source_names };
         let recovery = recover::open(setup.storage, streams, told, &poison)?;
@@ -132,7 +132,7 @@ impl Running {
             times: Arc::clone(&engine.times),
             history,
             events: engine.events,
-            tell: Arc::new(poster(&control, Control::Told)),
+            tell: Arc::new(poster(&control, Control::Notice)),
             tell_batches: setup.tell_batches,
         };
         let options = job_options(&config, schedule, limits);
@@ -157,7 +157,7 @@ impl Running {
         engine: &Engine,
         (history, graph): (Arc<History>, Arc<Graph>),
     ) -> Inspector {
-        let received = |receiver: &dyn ActiveReceiver| Received {
+        let received = |receiver: &dyn RunningSource| Received {
             number: receiver.number(),
             source: receiver.source().to_owned(),
             io_model: receiver.io_model(),
@@ -299,7 +299,7 @@ fn engine(
 ) -> Engine {
     let store_bytes_max = usize::try_from(config.store_bytes_max).unwrap_or(usize::MAX);
     let (account, events) =
-        (Account::new(store_bytes_max), EventBus::with_clock(Arc::clone(clock)));
+        (MemoryBudget::new(store_bytes_max), EventBus::with_clock(Arc::clone(clock)));
     Engine {
         clock: Arc::clone(clock),
         poison: poison.clone(),
@@ -317,7 +317,7 @@ fn engine(
 fn unfinished(
     config: &Resolved,
     sources: &[Start],
-    account: &Arc<Account>,
+    account: &Arc<MemoryBudget>,
     events: &EventBus,
 ) -> Arc<Unfinished> {
     let sockets = || sources.iter().filter_map(Start::socket);
@@ -331,7 +331,7 @@ fn unfinished(
 }
 
 /// Where blocks go when memory runs short, if there is a log or the configuration names a place.
-fn spill(config: &Resolved, account: &Arc<Account>) -> Result<Option<Arc<Spill>>> {
+fn spill(config: &Resolved, account: &Arc<MemoryBudget>) -> Result<Option<Arc<Spill>>> {
     let Some(spill) = &config.spill else { return Ok(None) };
     let directory = spill.directory.join(places::spill_name(config));
     let files = Some(SpillFiles {
@@ -362,9 +362,9 @@ fn job_options(config: &Resolved, schedule: Schedule, limits: RunLimits) -> Opti
 }
 
 /// Counts records for the trigger and tells the job loop; a full mailbox wakes it as well.
-fn arrivals(trigger: Trigger, scheduler: &Scheduler) -> Arc<Arrivals> {
+fn arrivals(trigger: Trigger, scheduler: &Scheduler) -> Arc<BacklogTrigger> {
     let scheduler = scheduler.clone();
-    Arc::new(Arrivals::new(trigger.records, move || scheduler.nudge(Message::Enough)))
+    Arc::new(BacklogTrigger::new(trigger.records, move || scheduler.nudge(Message::Enough)))
 }
 
 /// Where dead letters go, if batches become some; what an earlier run left there unfinished is told.

@@ -1,4 +1,4 @@
-//! `Growing`: a hash table that never stops to rehash everything.
+//! `IncrementalTable`: a hash table that never stops to rehash everything.
 //!
 //! ```text
 //! hash ─▶ segment s of n (linear hashing) ─▶ small hash table of (hash, place) ─▶ chunks[place]
@@ -15,7 +15,7 @@ const SEGMENT: usize = 2048;
 
 /// See the module.
 #[derive(Clone, Debug)]
-pub struct Growing<E> {
+pub struct IncrementalTable<E> {
     chunks: Vec<Vec<Option<E>>>,
     /// Places that were given up.
     free: Vec<u32>,
@@ -23,13 +23,18 @@ pub struct Growing<E> {
     len: usize,
 }
 
-impl<E> Default for Growing<E> {
+impl<E> Default for IncrementalTable<E> {
     fn default() -> Self {
-        Growing { chunks: Vec::new(), free: Vec::new(), segments: vec![HashTable::new()], len: 0 }
+        IncrementalTable {
+            chunks: Vec::new(),
+            free: Vec::new(),
+            segments: vec![HashTable::new()],
+            len: 0,
+        }
     }
 }
 
-impl<E> Growing<E> {
+impl<E> IncrementalTable<E> {
     /// How many entries there are.
     pub fn len(&self) -> usize {
         self.len
@@ -176,7 +181,7 @@ mod tests {
     use super::*;
     use crate::exec::shuffle::hash_of;
 
-    fn check(growing: &Growing<u32>, model: &BTreeMap<u32, u32>) {
+    fn check(growing: &IncrementalTable<u32>, model: &BTreeMap<u32, u32>) {
         assert_eq!(growing.len(), model.len());
         let mut all: Vec<u32> = growing.iter().map(|(_, key)| *key).collect();
         all.sort_unstable();
@@ -190,7 +195,7 @@ mod tests {
 
     #[test]
     fn places_stay_while_the_table_grows() {
-        let (mut growing, mut model) = (Growing::default(), BTreeMap::new());
+        let (mut growing, mut model) = (IncrementalTable::default(), BTreeMap::new());
         for key in 0..50_000_u32 {
             model.insert(key, growing.insert(hash_of(1, &key), key));
         }
@@ -206,7 +211,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_agrees_with_a_map(steps in prop::collection::vec((any::<bool>(), 0u32..60), 0..300), clash: bool) {
-            let (mut growing, mut model) = (Growing::default(), BTreeMap::new());
+            let (mut growing, mut model) = (IncrementalTable::default(), BTreeMap::new());
             let hash = |key: &u32| if clash { u64::from(key % 3) } else { hash_of(3, key) };
             for (add, key) in steps {
                 let found = growing.find(hash(&key), |other| *other == key);

@@ -15,10 +15,10 @@ pub mod word_table;
 use std::borrow::Borrow;
 
 use crate::exec::{Batch, Partition, Stage, Work};
-use crate::memory::budget::{Account, ResultsCharge};
+use crate::memory::budget::{MemoryBudget, ResultsReservation};
 use crate::sync::{Arc, Mutex};
 
-pub use incremental_table::Growing;
+pub use incremental_table::IncrementalTable;
 pub use table::{Entry, Table, hash_of, shard_of};
 
 /// Sets of shards that are kept for the next batch; those beyond are given back to the system.
@@ -29,7 +29,7 @@ pub type Shards<K, C> = Vec<Table<K, C>>;
 
 /// Whose shards a mapper fills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gather {
+pub enum ShardOwner {
     /// Those of its partition: the merge sees the partitions in order.
     ByPartition,
     /// Those of the worker that runs it, of so many: for merging that is exactly commutative.
@@ -60,19 +60,19 @@ where
     /// key, and there are that many hash partitions. `account` counts tables and rows.
     pub fn begin<M>(
         &self,
-        account: &Arc<Account>,
+        account: &Arc<MemoryBudget>,
         inputs: usize,
-        shape: (Gather, usize),
+        shape: (ShardOwner, usize),
         merge: M,
-    ) -> Flight<K, C, M>
+    ) -> ShuffleTables<K, C, M>
     where
         M: Fn(&mut C, C) + Send + Sync + 'static,
     {
         let slots = match shape.0 {
-            Gather::ByPartition => inputs,
-            Gather::ByWorker(workers) => workers.max(1),
+            ShardOwner::ByPartition => inputs,
+            ShardOwner::ByWorker(workers) => workers.max(1),
         };
-        Flight(Arc::new(InFlight {
+        ShuffleTables(Arc::new(InFlight {
             slots: (0..slots).map(|_| Mutex::default()).collect(),
             inputs,
             gather: shape.0,
@@ -86,31 +86,31 @@ where
 }
 
 /// One run of a shuffle, on its way through the stages of a plan.
-pub struct Flight<K, C, M>(Arc<InFlight<K, C, M>>);
+pub struct ShuffleTables<K, C, M>(Arc<InFlight<K, C, M>>);
 
-impl<K, C, M> Clone for Flight<K, C, M> {
+impl<K, C, M> Clone for ShuffleTables<K, C, M> {
     fn clone(&self) -> Self {
-        Flight(Arc::clone(&self.0))
+        ShuffleTables(Arc::clone(&self.0))
     }
 }
 
-impl<K, C, M> std::fmt::Debug for Flight<K, C, M> {
+impl<K, C, M> std::fmt::Debug for ShuffleTables<K, C, M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Flight").field("inputs", &self.0.inputs).finish_non_exhaustive()
+        f.debug_struct("ShuffleTables").field("inputs", &self.0.inputs).finish_non_exhaustive()
     }
 }
 
-impl<K, C, M> Flight<K, C, M>
+impl<K, C, M> ShuffleTables<K, C, M>
 where
     K: Eq + Send + 'static,
     C: Send + 'static,
     M: Fn(&mut C, C) + Send + Sync + 'static,
 {
     /// The shards that input number `input` aggregates into, on this worker.
-    pub fn lend(&self, input: usize, worker: usize) -> Lent<K, C, M> {
+    pub fn lend(&self, input: usize, worker: usize) -> ShardLease<K, C, M> {
         let slot = match self.0.gather {
-            Gather::ByPartition => input,
-            Gather::ByWorker(workers) => worker % workers.max(1),
+            ShardOwner::ByPartition => input,
+            ShardOwner::ByWorker(workers) => worker % workers.max(1),
         };
         let mut held = self.0.slots[slot].lock();
         // Inputs that share shards come in their order, so that a key is in the place of its first sight. One that comes
@@ -122,7 +122,7 @@ where
         let was_known = !known.is_empty();
         let shards = if known.is_empty() { self.0.lease() } else { known };
         let before = if was_known { bytes(&shards) } else { 0 };
-        Lent { shards, slot, before, flight: Arc::clone(&self.0) }
+        ShardLease { shards, slot, before, flight: Arc::clone(&self.0) }
     }
 
     /// Adds two stages to a plan, that of the inputs' tasks and that of merging, none if there are no inputs, and returns
@@ -136,7 +136,7 @@ where
         self.plan_slots(stages, inputs, rows).batch()
     }
 
-    /// Like [`plan`](Flight::plan); the rows of each shard are left in its slot. No slots if there are no inputs.
+    /// Like [`plan`](ShuffleTables::plan); the rows of each shard are left in its slot. No slots if there are no inputs.
     pub fn plan_slots<U: Send + Sync + 'static>(
         &self,
         stages: &mut Vec<Stage>,
@@ -162,7 +162,7 @@ where
 }
 
 /// Shards while one input aggregates into them.
-pub struct Lent<K, C, M> {
+pub struct ShardLease<K, C, M> {
     /// One table for each hash partition.
     pub shards: Shards<K, C>,
     slot: usize,
@@ -171,13 +171,13 @@ pub struct Lent<K, C, M> {
     flight: Arc<InFlight<K, C, M>>,
 }
 
-impl<K, C, M> std::fmt::Debug for Lent<K, C, M> {
+impl<K, C, M> std::fmt::Debug for ShardLease<K, C, M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lent").field("slot", &self.slot).finish_non_exhaustive()
+        f.debug_struct("ShardLease").field("slot", &self.slot).finish_non_exhaustive()
     }
 }
 
-impl<K: Eq, C, M: Fn(&mut C, C)> Lent<K, C, M> {
+impl<K: Eq, C, M: Fn(&mut C, C)> ShardLease<K, C, M> {
     /// Updates the aggregate of a key in its shard, or makes one; see [`Table::append`].
     #[inline]
     pub fn append<Q>(
@@ -212,12 +212,12 @@ impl<K: Eq, C, M: Fn(&mut C, C)> Lent<K, C, M> {
 struct InFlight<K, C, M> {
     slots: Vec<Mutex<Held<K, C>>>,
     inputs: usize,
-    gather: Gather,
+    gather: ShardOwner,
     shards: usize,
     memory: Arc<Mutex<Vec<Shards<K, C>>>>,
     merge: M,
-    charge: ResultsCharge,
-    account: Arc<Account>,
+    charge: ResultsReservation,
+    account: Arc<MemoryBudget>,
 }
 
 fn bytes<K, C>(shards: &Shards<K, C>) -> usize {
@@ -288,7 +288,7 @@ pub struct Slots<U>(Arc<Inner<U>>);
 struct Inner<U> {
     slots: Vec<Mutex<Arc<Vec<U>>>>,
     /// Counts the results, as long as anybody has the slots.
-    charge: Option<ResultsCharge>,
+    charge: Option<ResultsReservation>,
 }
 
 impl<U> Clone for Slots<U> {
@@ -310,11 +310,11 @@ impl<U> Slots<U> {
     }
 
     /// So many empty slots, whose results this account counts until the slots are dropped.
-    pub fn counted(len: usize, account: &Arc<Account>) -> Self {
+    pub fn counted(len: usize, account: &Arc<MemoryBudget>) -> Self {
         Slots::with(len, Some(account.results_charge()))
     }
 
-    fn with(len: usize, charge: Option<ResultsCharge>) -> Self {
+    fn with(len: usize, charge: Option<ResultsReservation>) -> Self {
         let slots = (0..len).map(|_| Mutex::new(Arc::default())).collect();
         Slots(Arc::new(Inner { slots, charge }))
     }
@@ -334,7 +334,7 @@ impl<U> Slots<U> {
 
     /// The results stay for longer than their batch: they are not counted any more. Returns what was counted.
     pub fn keep(&self) -> usize {
-        self.0.charge.as_ref().map_or(0, ResultsCharge::clear)
+        self.0.charge.as_ref().map_or(0, ResultsReservation::clear)
     }
 
     /// What a task left.

@@ -18,7 +18,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::process::Process;
-use super::protocol::{self, LATENCY_MAX, Pour, Role, Said, Sent, Timed, Timing, Work};
+use super::protocol::{self, ChildMessage, LATENCY_MAX, Pour, Role, Sent, Timed, Timing, Work};
 use super::{Outcome, machine, report_files, stats};
 use crate::error::{Error, Result};
 use crate::sync::Arc;
@@ -210,7 +210,7 @@ fn once(
         control_ms: options.control_ms,
     };
     let receiver = Process::start(&options.program, &Role::Time(timing), clock)?;
-    let Said::Ready { address } = receiver.hear(clock.now().plus(GRACE))? else {
+    let ChildMessage::Ready { address } = receiver.hear(clock.now().plus(GRACE))? else {
         return Err(unexpected("receiver"));
     };
     let millis = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
@@ -221,12 +221,14 @@ fn once(
     let stamp_every = rate.map_or(STAMPS_MAX, |rate| rate.div_ceil(stamps_max).max(1));
     let pour = Pour { address, rate, millis, stamp_every };
     let sender = Process::start(&options.program, &Role::Pour(pour), clock)?;
-    let Said::Started { .. } = sender.hear(clock.now().plus(GRACE))? else {
+    let ChildMessage::Started { .. } = sender.hear(clock.now().plus(GRACE))? else {
         return Err(unexpected("sender"));
     };
     let end = clock.now().plus(length.saturating_add(GRACE));
-    let Said::Sent(sent) = sender.hear(end)? else { return Err(unexpected("sender")) };
-    let Said::Timed(timed) = receiver.hear(end)? else { return Err(unexpected("receiver")) };
+    let ChildMessage::Sent(sent) = sender.hear(end)? else { return Err(unexpected("sender")) };
+    let ChildMessage::Timed(timed) = receiver.hear(end)? else {
+        return Err(unexpected("receiver"));
+    };
     if timed.records != sent.lines {
         let text = format!("{} lines were sent and {} counted", sent.lines, timed.records);
         return Err(Error::Failed(text));

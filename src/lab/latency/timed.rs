@@ -12,9 +12,9 @@ use hdrhistogram::Histogram;
 
 use super::control::Control;
 use crate::config::Config;
-use crate::context::{Inspector, RunLimits, Running, SocketSource, StreamingContext};
+use crate::context::{Inspector, RunLimits, SocketSource, StreamHandle, StreamingContext};
 use crate::error::{Error, Result};
-use crate::lab::protocol::{self, LATENCY_MAX, Said, Slow, Spread, Timed, Timing, Work};
+use crate::lab::protocol::{self, ChildMessage, LATENCY_MAX, Slow, Spread, Timed, Timing, Work};
 use crate::lab::sample::{Sample, own_cpu};
 use crate::metrics::{Event, STAGES, Times};
 use crate::source::io::IoModel;
@@ -78,7 +78,7 @@ pub(crate) fn receive(timing: &Timing, out: &mut dyn Write) -> Result<Timed> {
     let stopper = running.stopper();
     protocol::listen_to_parent(|| (), move || stopper.stop())?;
     let cpu = own_cpu();
-    protocol::say(out, &Said::Ready { address: address.to_string() })?;
+    protocol::say(out, &ChildMessage::Ready { address: address.to_string() })?;
     let (report, outcome) = running.finish();
     outcome?;
     let cpu = own_cpu().saturating_sub(cpu).as_secs_f64();
@@ -93,7 +93,7 @@ fn start(
     notes: &Notes,
     watcher: &Arc<Mutex<Option<Inspector>>>,
     control: Option<&Arc<Control>>,
-) -> Result<Running> {
+) -> Result<StreamHandle> {
     let interval = Interval::millis(timing.batch_ms.max(1));
     let mut config = Config::new("compare").batch_interval(interval);
     if let Some(workers) = timing.workers {

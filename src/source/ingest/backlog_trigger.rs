@@ -1,4 +1,4 @@
-//! `Arrivals`: counts the records that can be cut, over all receivers, and tells when there are enough for a batch.
+//! `BacklogTrigger`: counts the records that can be cut, over all receivers, and tells when there are enough for a batch.
 //!
 //! Io threads add, the job loop takes what a batch was given. The count is told only as it passes the goal, so a fast
 //! stream does not flood the loop; the loop looks at the level itself after each batch.
@@ -6,17 +6,17 @@
 use crate::sync::{AtomicU64, Ordering};
 
 /// See the module.
-pub(crate) struct Arrivals {
+pub(crate) struct BacklogTrigger {
     /// Records queued for the next cut or cut, and not given to a batch.
     count: AtomicU64,
     goal: u64,
     tell: Box<dyn Fn() + Send + Sync>,
 }
 
-impl Arrivals {
+impl BacklogTrigger {
     /// Calls `tell`, which must only post, whenever the count reaches `goal`.
     pub(crate) fn new(goal: u64, tell: impl Fn() + Send + Sync + 'static) -> Self {
-        Arrivals { count: AtomicU64::new(0), goal, tell: Box::new(tell) }
+        BacklogTrigger { count: AtomicU64::new(0), goal, tell: Box::new(tell) }
     }
 
     /// So many more records can be cut.
@@ -47,7 +47,7 @@ mod tests {
     fn each_passing_of_the_goal_is_told_once() {
         let told = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&told);
-        let arrivals = Arrivals::new(10, move || {
+        let arrivals = BacklogTrigger::new(10, move || {
             count.fetch_add(1, Ordering::SeqCst);
         });
         let check =

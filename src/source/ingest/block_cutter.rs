@@ -16,12 +16,12 @@ use std::time::Duration;
 use crate::blocks::{Block, BlockId, Range};
 use crate::error::{Error, Result};
 use crate::framing::Framing;
-use crate::memory::budget::Account;
+use crate::memory::budget::MemoryBudget;
 use crate::metrics::Recorder;
 use crate::source::ingest::chunk_log::{self, ChunkLogOptions, ChunkLogger, Look};
 use crate::source::ingest::handover::{BlockTarget, Cut, NOTHING_READ, PUSH_RETRY, Push};
 use crate::source::ingest::range_queue::{QUEUED_BLOCKS_MAX, RANGES_MAX, RangeQueue};
-use crate::source::ingest::record_buffer::Gather;
+use crate::source::ingest::record_buffer::RecordBuffer;
 use crate::source::pause::PausedBy;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::{self, Thread};
@@ -55,7 +55,7 @@ enum Phase {
 }
 
 /// What a generator is made with.
-pub(crate) struct GeneratorOptions {
+pub(crate) struct CutterOptions {
     /// The prefix of thread names, such as `rx0`.
     pub(crate) name: String,
     /// The number of the source, part of each block's name.
@@ -70,11 +70,11 @@ pub(crate) struct GeneratorOptions {
 }
 
 /// See the module.
-pub(crate) struct Generator {
-    options: GeneratorOptions,
+pub(crate) struct BlockCutter {
+    options: CutterOptions,
     queue: Arc<RangeQueue>,
     /// Single records that a custom receiver stored since the last cut.
-    gather: Gather,
+    gather: RecordBuffer,
     /// When the first range since the last cut was queued, in nanoseconds of the clock. Set before the range is
     /// queued, so a block may lack it but never has a later one.
     first_read: Arc<AtomicU64>,
@@ -98,8 +98,8 @@ struct State {
     push_thread: Option<Thread>,
 }
 
-impl Generator {
-    pub(crate) fn new(options: GeneratorOptions) -> Arc<Self> {
+impl BlockCutter {
+    pub(crate) fn new(options: CutterOptions) -> Arc<Self> {
         let state = State {
             phase: Phase::Initialized,
             next_block: 0,
@@ -110,11 +110,11 @@ impl Generator {
         };
         let full = options.block_bytes_max.max(chunk_log::CHUNK_BYTES_MAX);
         let queue_bytes_max = full.saturating_mul(QUEUED_BLOCKS_MAX);
-        Arc::new(Generator {
+        Arc::new(BlockCutter {
             look: options.log.is_some().then(Look::new),
             options,
             queue: Arc::new(RangeQueue::new(RANGES_MAX, queue_bytes_max)),
-            gather: Gather::default(),
+            gather: RecordBuffer::default(),
             first_read: Arc::new(AtomicU64::new(NOTHING_READ)),
             state: Mutex::new(state),
             pushes: Mailbox::new(PUSHES_MAX),
@@ -212,7 +212,7 @@ impl Generator {
     pub(crate) fn gather(
         &self,
         parts: [&[u8]; 2],
-        account: &Arc<Account>,
+        account: &Arc<MemoryBudget>,
         taken: impl FnOnce(),
     ) -> bool {
         self.note_read();
@@ -420,7 +420,7 @@ impl Generator {
     }
 }
 
-impl Drop for Generator {
+impl Drop for BlockCutter {
     /// A generator that was never stopped in order: its threads end, what they hold is dropped with it.
     fn drop(&mut self) {
         self.stop_pushing.stop();

@@ -1,7 +1,7 @@
 //! The bounded queue of ranges between io threads and the block generator, with its wake-up when it has room again.
 //!
 //! Io threads push without a lock; whoever cuts a block drains. A reader that found the queue full is marked and woken
-//! after the next drain. The order that makes this safe is that of `slab::Account`: the reader sets `starved`, then
+//! after the next drain. The order that makes this safe is that of `slab::MemoryBudget`: the reader sets `starved`, then
 //! looks at the queue again; a drain takes from the queue, then looks at `starved`.
 
 use crate::blocks::Range;

@@ -1,8 +1,8 @@
-//! The rate of a receiver: a token bucket of records, and the thread `rxN-rate` that wakes held lanes by a deadline.
+//! The rate of a receiver: a token bucket of records, and the thread `rxN-rate` that wakes held handlers by a deadline.
 //!
 //! ```text
-//!  lane: ready? ─▶ tokens ≥ 1 ─▶ read tokens × mean record length ─▶ take: what was read beyond the tokens is debt
-//!                 └ else held ─▶ rxN-rate waits until half a burst is there ─▶ wakes the lanes
+//!  handler: ready? ─▶ tokens ≥ 1 ─▶ read tokens × mean record length ─▶ take: what was read beyond the tokens is debt
+//!                 └ else held ─▶ rxN-rate waits until half a burst is there ─▶ wakes the handlers
 //! ```
 //! A burst is [`BURST`] worth of records, so an idle second does not become a second's worth at once. Io threads ask
 //! and take; the job loop may change the rate. Nothing here knows why a rate is what it is.
@@ -84,7 +84,7 @@ fn as_f64(count: u64) -> f64 {
 pub(crate) struct RateLimiter {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
-    /// Raised when a lane is held or the rate changes: the deadline is another one.
+    /// Raised when a handler is held or the rate changes: the deadline is another one.
     changed: Signal,
 }
 
@@ -94,11 +94,11 @@ struct State {
     rate: u64,
     /// The lowest and the highest rate, if it follows what batches can process.
     bounds: Option<(u64, u64)>,
-    /// A lane was told to wait since the last wake-up.
+    /// A handler was told to wait since the last wake-up.
     held: bool,
     mean: MeanLength,
     records: u64,
-    /// How long lanes were held in all, and since when one is.
+    /// How long handlers were held in all, and since when one is.
     held_for: Duration,
     held_since: Option<Moment>,
 }
@@ -192,12 +192,12 @@ impl RateLimiter {
         self.state.lock().bounds
     }
 
-    /// Whether lanes wait for it, for those who only look.
+    /// Whether handlers wait for it, for those who only look.
     pub(crate) fn holds(&self) -> bool {
         self.state.lock().held
     }
 
-    /// Whether something may be read now; if not, the lanes are woken once that changes.
+    /// Whether something may be read now; if not, the handlers are woken once that changes.
     pub(crate) fn is_ready(&self) -> bool {
         let mut state = self.state.lock();
         let now = self.clock.now();
@@ -238,7 +238,7 @@ impl RateLimiter {
         Usage { records: state.records, held: state.held_for + held }
     }
 
-    /// Starts the thread that calls `wake` when held lanes may read again.
+    /// Starts the thread that calls `wake` when held handlers may read again.
     pub(crate) fn start(
         self: &Arc<Self>,
         name: &str,

@@ -6,7 +6,7 @@
 use bytes::BytesMut;
 
 use crate::blocks::Range;
-use crate::memory::budget::Account;
+use crate::memory::budget::MemoryBudget;
 use crate::memory::buffer_pool::BUFFER_BYTES;
 use crate::source::ingest::range_queue::RangeQueue;
 use crate::sync::{Arc, Mutex};
@@ -16,23 +16,23 @@ const GATHER_BYTES: usize = BUFFER_BYTES;
 
 /// See the module.
 #[derive(Default)]
-pub(crate) struct Gather(Mutex<Gathered>);
+pub(crate) struct RecordBuffer(Mutex<Buffered>);
 
 #[derive(Default)]
-struct Gathered {
+struct Buffered {
     bytes: BytesMut,
     records: u64,
     /// Counts the bytes; set with the first record.
-    account: Option<Arc<Account>>,
+    account: Option<Arc<MemoryBudget>>,
 }
 
-impl Gather {
+impl RecordBuffer {
     /// Appends a record of these parts and calls `taken` before anybody can cut it. False if there is no room: then the
     /// range queue is full.
     pub(crate) fn append(
         &self,
         parts: [&[u8]; 2],
-        (queue, account): (&RangeQueue, &Arc<Account>),
+        (queue, account): (&RangeQueue, &Arc<MemoryBudget>),
         taken: impl FnOnce(),
     ) -> bool {
         let mut gathered = self.0.lock();
@@ -56,7 +56,7 @@ impl Gather {
     }
 }
 
-impl Gathered {
+impl Buffered {
     fn flush(&mut self, queue: &RangeQueue) -> bool {
         if self.bytes.is_empty() {
             return true;

@@ -1,11 +1,11 @@
 //! AIO: io_uring completions, on the thread `rxN-io-0`: multishot receive over provided buffers.
 //!
 //! ```text
-//!  pool ─lease─▶ buffers[id] ─provide─▶ kernel ─completion(id, len)─▶ lane (freezes or copies) ─▶ provide again
+//!  pool ─lease─▶ buffers[id] ─provide─▶ kernel ─completion(id, len)─▶ handler (freezes or copies) ─▶ provide again
 //! ```
-//! The kernel picks the buffer. A frozen one goes to the lane without a copy, and a fresh one takes its place. While
-//! the lane is not ready, used buffers are held back: the kernel runs out of them, answers ENOBUFS, and the receive
-//! requests that ended with it are armed again once the lane is ready. So what was in flight is at most all buffers.
+//! The kernel picks the buffer. A frozen one goes to the handler without a copy, and a fresh one takes its place. While
+//! the handler is not ready, used buffers are held back: the kernel runs out of them, answers ENOBUFS, and the receive
+//! requests that ended with it are armed again once the handler is ready. So what was in flight is at most all buffers.
 //! Peers are accepted by hand when a multishot poll of a listener says so: a multishot accept does not tell who was accepted, and
 //! a peer that is gone by then cannot be asked. It would save no system call, since asking is one.
 //! The ring is made and used on one thread. `unsafe` is in [`Ring`] alone, which is in this file; `driver` has the loop that uses
@@ -180,7 +180,7 @@ fn check(entered: io::Result<usize>) {
 
 /// Whether this system offers what the model needs; if not, why.
 pub(super) fn probe() -> Result<(), String> {
-    let pool = Pool::new(crate::memory::budget::Account::new(0));
+    let pool = Pool::new(crate::memory::budget::MemoryBudget::new(0));
     Ring::new(&pool).map(drop).map_err(|err| refusal(&err))
 }
 

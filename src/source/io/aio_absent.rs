@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 
-use super::{Host, IoDriver, Options};
+use super::{HandlerFactory, IoDriver, Options};
 
 /// Nothing is ever in flight.
 pub(super) const IN_FLIGHT_MAX: usize = 0;
@@ -13,6 +13,6 @@ pub(super) fn probe() -> Result<(), String> {
     Err(WHY.to_owned())
 }
 
-pub(super) fn start<H: Host>(_host: H, _options: Options) -> Result<Box<dyn IoDriver>> {
+pub(super) fn start<H: HandlerFactory>(_host: H, _options: Options) -> Result<Box<dyn IoDriver>> {
     Err(Error::io(WHY, std::io::ErrorKind::Unsupported.into()))
 }

@@ -10,7 +10,7 @@ use crate::sync::{Arc, Mutex, Poison};
 
 use super::accept::{Acceptor, Bell, Seat, Seats, accept_until, prepare, stopping, wait};
 use super::blocking::{self, Accepted, Reader};
-use super::{Host, IoDriver, Options, Peer};
+use super::{HandlerFactory, IoDriver, Options, Peer};
 
 /// What the threads of one receiver share.
 struct Shared<H> {
@@ -32,7 +32,7 @@ struct State {
 
 struct Driver<H>(Arc<Shared<H>>);
 
-pub(super) fn start<H: Host>(host: H, mut options: Options) -> Result<Box<dyn IoDriver>> {
+pub(super) fn start<H: HandlerFactory>(host: H, mut options: Options) -> Result<Box<dyn IoDriver>> {
     let acceptor = Acceptor::of(&mut options);
     let shared = Arc::new(Shared {
         reading: blocking::Shared::new(host, &options),
@@ -56,7 +56,7 @@ pub(super) fn start<H: Host>(host: H, mut options: Options) -> Result<Box<dyn Io
     Ok(Box::new(Driver(shared)))
 }
 
-impl<H: Host> IoDriver for Driver<H> {
+impl<H: HandlerFactory> IoDriver for Driver<H> {
     fn attach(&self, stream: TcpStream, peer: Peer) -> io::Result<()> {
         prepare(&stream)?;
         self.0.serve(stream, peer, self.0.seats.take_or_say()?)
@@ -83,7 +83,7 @@ impl<H: Host> IoDriver for Driver<H> {
     }
 }
 
-impl<H: Host> Shared<H> {
+impl<H: HandlerFactory> Shared<H> {
     /// The acceptor's thread.
     fn accept(self: &Arc<Self>, acceptor: Acceptor, bell: &Bell) {
         let stopped = || self.reading.is_stopped();

@@ -15,7 +15,8 @@ use crate::sync::{Arc, AtomicBool, Ordering};
 
 use super::accept::{Bell, Seat, close, wait};
 use super::{
-    Closed, Flow, Host, Lane, Options, Peer, ReadBuffers, Remote, Standing, send_all, send_some,
+    Closed, Disposition, Flow, Handler, HandlerFactory, Options, Peer, ReadBuffers, Remote,
+    send_all, send_some,
 };
 
 /// What the reading threads of one receiver share.
@@ -28,7 +29,7 @@ pub(super) struct Shared<H> {
     reply_bytes_max: usize,
 }
 
-impl<H: Host> Shared<H> {
+impl<H: HandlerFactory> Shared<H> {
     pub(super) fn new(host: H, options: &Options) -> Self {
         Shared {
             host,
@@ -62,7 +63,7 @@ pub(super) struct Accepted {
     pub(super) seat: Seat,
 }
 
-/// A connection that the lane knows.
+/// A connection that the handler knows.
 pub(super) struct Opened<S> {
     stream: TcpStream,
     seat: Seat,
@@ -72,35 +73,35 @@ pub(super) struct Opened<S> {
 }
 
 /// A reading thread.
-pub(super) struct Reader<'a, H: Host> {
+pub(super) struct Reader<'a, H: HandlerFactory> {
     shared: &'a Shared<H>,
-    lane: H::Lane,
+    handler: H::Handler,
     bell: Arc<Bell>,
     buffers: ReadBuffers,
 }
 
-impl<'a, H: Host> Reader<'a, H> {
+impl<'a, H: HandlerFactory> Reader<'a, H> {
     /// A reader on this thread, which `bell` wakes.
     pub(super) fn new(shared: &'a Shared<H>, bell: &Arc<Bell>) -> Self {
         let waking = Arc::clone(bell);
-        let lane = shared.host.lane(Arc::new(move || waking.ring()));
+        let handler = shared.host.handler(Arc::new(move || waking.ring()));
         let buffers = ReadBuffers::new(&shared.pool);
-        Reader { shared, lane, bell: Arc::clone(bell), buffers }
+        Reader { shared, handler, bell: Arc::clone(bell), buffers }
     }
 
-    /// Tells the lane of a connection.
-    pub(super) fn open(&mut self, accepted: Accepted) -> Opened<<H::Lane as Lane>::Session> {
+    /// Tells the handler of a connection.
+    pub(super) fn open(&mut self, accepted: Accepted) -> Opened<<H::Handler as Handler>::Session> {
         let Accepted { stream, peer, seat } = accepted;
         let asking = Arc::clone(&self.bell);
-        let session = self.lane.open(peer, Remote::new(move || asking.ring()));
+        let session = self.handler.open(peer, Remote::new(move || asking.ring()));
         Opened { stream, seat, session, out: Vec::new() }
     }
 
-    /// Reads a connection until its end, and closes it. The lane is told by [`closed`](Reader::closed).
+    /// Reads a connection until its end, and closes it. The handler is told by [`closed`](Reader::closed).
     pub(super) fn read(
         &mut self,
-        mut connection: Opened<<H::Lane as Lane>::Session>,
-    ) -> (<H::Lane as Lane>::Session, Closed) {
+        mut connection: Opened<<H::Handler as Handler>::Session>,
+    ) -> (<H::Handler as Handler>::Session, Closed) {
         let how = self.read_until_closed(&mut connection);
         self.buffers.release();
         let Opened { stream, seat, session, .. } = connection;
@@ -108,18 +109,21 @@ impl<'a, H: Host> Reader<'a, H> {
         (session, how)
     }
 
-    /// Tells the lane of the end of a connection.
-    pub(super) fn closed(&mut self, session: <H::Lane as Lane>::Session, how: Closed) {
-        self.lane.closed(session, how);
-        self.lane.turn();
+    /// Tells the handler of the end of a connection.
+    pub(super) fn closed(&mut self, session: <H::Handler as Handler>::Session, how: Closed) {
+        self.handler.closed(session, how);
+        self.handler.end_of_turn();
     }
 
     /// The thread ends.
     pub(super) fn finish(mut self) {
-        self.lane.finish();
+        self.handler.finish();
     }
 
-    fn read_until_closed(&mut self, connection: &mut Opened<<H::Lane as Lane>::Session>) -> Closed {
+    fn read_until_closed(
+        &mut self,
+        connection: &mut Opened<<H::Handler as Handler>::Session>,
+    ) -> Closed {
         loop {
             if self.shared.is_stopped() {
                 return self.leave(connection);
@@ -127,28 +131,29 @@ impl<'a, H: Host> Reader<'a, H> {
             if let Err(err) = self.reply(connection) {
                 return Closed::Reset(err);
             }
-            let standing = self.lane.standing(&connection.session);
-            if connection.out.is_empty() && standing == Standing::Over {
+            let standing = self.handler.standing(&connection.session);
+            if connection.out.is_empty() && standing == Disposition::Closing {
                 return Closed::End;
             }
             let held =
-                standing == Standing::Held || connection.out.len() > self.shared.reply_bytes_max;
-            if held || !self.lane.ready() {
+                standing == Disposition::Held || connection.out.len() > self.shared.reply_bytes_max;
+            if held || !self.handler.ready() {
                 self.block(connection, PollFlags::empty());
                 continue;
             }
-            let most = self.lane.read_max();
+            let most = self.handler.read_max();
             match self.buffers.read(&mut connection.stream, most) {
                 Ok(0) => return self.send_the_rest(connection),
                 Ok(len) => {
                     self.shared.counters.bytes.add(len as u64);
-                    let flow = self.buffers.hand_over(&mut self.lane, &mut connection.session, len);
+                    let flow =
+                        self.buffers.hand_over(&mut self.handler, &mut connection.session, len);
                     if let Flow::Close(why) = flow {
                         // The connection is closed whether or not the peer takes the last replies.
                         let _ = self.reply(connection);
                         return Closed::Refused(why);
                     }
-                    self.lane.turn();
+                    self.handler.end_of_turn();
                 }
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
                     self.block(connection, PollFlags::IN);
@@ -160,12 +165,15 @@ impl<'a, H: Host> Reader<'a, H> {
     }
 
     /// The peer closed; it is still sent what it was promised.
-    fn send_the_rest(&mut self, connection: &mut Opened<<H::Lane as Lane>::Session>) -> Closed {
+    fn send_the_rest(
+        &mut self,
+        connection: &mut Opened<<H::Handler as Handler>::Session>,
+    ) -> Closed {
         loop {
             if let Err(err) = self.reply(connection) {
                 return Closed::Reset(err);
             }
-            let standing = self.lane.standing(&connection.session);
+            let standing = self.handler.standing(&connection.session);
             if connection.out.is_empty() && !standing.owes() {
                 return Closed::End;
             }
@@ -177,13 +185,13 @@ impl<'a, H: Host> Reader<'a, H> {
     }
 
     /// The stop: everything is handed over, and the connection stays as long as its peer is owed something.
-    fn leave(&mut self, connection: &mut Opened<<H::Lane as Lane>::Session>) -> Closed {
-        self.lane.finish();
+    fn leave(&mut self, connection: &mut Opened<<H::Handler as Handler>::Session>) -> Closed {
+        self.handler.finish();
         while !self.shared.closing.load(Ordering::SeqCst) {
             if self.reply(connection).is_err() {
                 return Closed::Stopped;
             }
-            let standing = self.lane.standing(&connection.session);
+            let standing = self.handler.standing(&connection.session);
             if connection.out.is_empty() && !standing.owes() {
                 break;
             }
@@ -191,14 +199,17 @@ impl<'a, H: Host> Reader<'a, H> {
         }
         // Whether or not the peer takes it: the connection is closed.
         let _ = self.reply(connection);
-        self.lane.farewell(&mut connection.session, &mut connection.out);
+        self.handler.farewell(&mut connection.session, &mut connection.out);
         let _ = send_some(&mut connection.stream, &mut connection.out);
         Closed::Stopped
     }
 
-    fn reply(&mut self, connection: &mut Opened<<H::Lane as Lane>::Session>) -> io::Result<()> {
+    fn reply(
+        &mut self,
+        connection: &mut Opened<<H::Handler as Handler>::Session>,
+    ) -> io::Result<()> {
         send_all(
-            &mut self.lane,
+            &mut self.handler,
             &mut connection.session,
             &mut connection.stream,
             &mut connection.out,
@@ -206,9 +217,13 @@ impl<'a, H: Host> Reader<'a, H> {
     }
 
     /// Waits for the socket, as far as `flags` says, for room to send if something is unsent, or for the bell.
-    fn block(&mut self, connection: &Opened<<H::Lane as Lane>::Session>, mut flags: PollFlags) {
+    fn block(
+        &mut self,
+        connection: &Opened<<H::Handler as Handler>::Session>,
+        mut flags: PollFlags,
+    ) {
         self.buffers.release();
-        self.lane.idle();
+        self.handler.idle();
         if !connection.out.is_empty() {
             flags |= PollFlags::OUT;
         }

@@ -28,7 +28,8 @@ use crate::time::{Clock, Moment};
 use super::accept::{ACCEPT_BACK_OFF, Accepted, Acceptor, Seat, Seats, close};
 use super::inbox::{Asked, Handle, Inbox, Stage};
 use super::{
-    Closed, Flow, Host, Lane, Options, Peer, ReadBuffers, Standing, Waker, send_all, send_some,
+    Closed, Disposition, Flow, Handler, HandlerFactory, Options, Peer, ReadBuffers, Waker,
+    send_all, send_some,
 };
 
 const WAKER: Token = Token(usize::MAX);
@@ -41,7 +42,7 @@ const EVENTS: usize = 1024;
 const ACCEPTS_PER_TURN: usize = 64;
 
 /// Starts the loop number `number`. With an acceptor it accepts peers too, as long as there are seats.
-pub(super) fn start<H: Host>(
+pub(super) fn start<H: HandlerFactory>(
     host: &H,
     number: usize,
     acceptor: Option<Acceptor>,
@@ -66,7 +67,7 @@ pub(super) fn start<H: Host>(
     }
     let event_loop = EventLoop {
         poll,
-        lane: host.lane(wake),
+        handler: host.handler(wake),
         inbox: Arc::clone(&inbox),
         connections: Vec::new(),
         free: Vec::new(),
@@ -102,9 +103,9 @@ struct Connection<S> {
     seat: Seat,
 }
 
-struct EventLoop<L: Lane> {
+struct EventLoop<L: Handler> {
     poll: Poll,
-    lane: L,
+    handler: L,
     inbox: Arc<Inbox>,
     connections: Vec<Option<Connection<L::Session>>>,
     free: Vec<usize>,
@@ -129,11 +130,11 @@ enum Accepting {
     Waiting(Moment),
 }
 
-impl<L: Lane> EventLoop<L> {
+impl<L: Handler> EventLoop<L> {
     fn run(mut self) {
         let mut events = Events::with_capacity(EVENTS);
         loop {
-            let may_read = self.lane.ready();
+            let may_read = self.handler.ready();
             let timeout = self.timeout(may_read);
             if timeout != Some(Duration::ZERO) {
                 self.buffers.release();
@@ -152,7 +153,7 @@ impl<L: Lane> EventLoop<L> {
             }
             self.accept_some();
             self.read_some();
-            self.lane.turn();
+            self.handler.end_of_turn();
         }
         self.end(events);
     }
@@ -219,7 +220,7 @@ impl<L: Lane> EventLoop<L> {
     /// Reads a connection again whose session is no longer held.
     fn go_on(&mut self, index: usize) {
         let Some(Some(connection)) = self.connections.get_mut(index) else { return };
-        if connection.held && self.lane.standing(&connection.session) != Standing::Held {
+        if connection.held && self.handler.standing(&connection.session) != Disposition::Held {
             connection.held = false;
             self.queue(index);
         }
@@ -260,7 +261,7 @@ impl<L: Lane> EventLoop<L> {
             self.connections.len() - 1
         });
         let asked = Asked::new(index);
-        let session = self.lane.open(peer, asked.remote(&self.inbox));
+        let session = self.handler.open(peer, asked.remote(&self.inbox));
         let mut stream = Stream::from_std(stream);
         let registered = register(self.poll.registry(), &mut stream, index);
         self.connections[index] = Some(Connection {
@@ -285,7 +286,7 @@ impl<L: Lane> EventLoop<L> {
     /// One turn for each connection that is ready now.
     fn read_some(&mut self) {
         for _ in 0..self.ready.len() {
-            if !self.lane.ready() {
+            if !self.handler.ready() {
                 return;
             }
             let Some(index) = self.ready.pop_front() else { return };
@@ -300,18 +301,18 @@ impl<L: Lane> EventLoop<L> {
             // Read again once the peer has taken its replies: `flush` queues it.
             return;
         }
-        if self.lane.standing(&connection.session) == Standing::Held {
+        if self.handler.standing(&connection.session) == Disposition::Held {
             // Whoever asks for it makes it go on.
             connection.held = true;
             return;
         }
-        let most = self.lane.read_max();
+        let most = self.handler.read_max();
         match self.buffers.read(&mut connection.stream, most) {
             Ok(0) => self.ended(index),
             Ok(len) => {
                 let more = len >= BUFFER_BYTES.min(most) || connection.until_dry;
                 self.counters.bytes.add(len as u64);
-                match self.buffers.hand_over(&mut self.lane, &mut connection.session, len) {
+                match self.buffers.hand_over(&mut self.handler, &mut connection.session, len) {
                     Flow::Continue if more => self.queue(index),
                     Flow::Continue => {}
                     Flow::Close(why) => return self.refuse(index, why),
@@ -340,8 +341,8 @@ impl<L: Lane> EventLoop<L> {
 
     fn reply(&mut self, index: usize) {
         if let Some(Some(connection)) = self.connections.get_mut(index) {
-            self.lane.replies(&mut connection.session, &mut connection.out);
-            let over = self.lane.standing(&connection.session) == Standing::Over;
+            self.handler.replies(&mut connection.session, &mut connection.out);
+            let over = self.handler.standing(&connection.session) == Disposition::Closing;
             if !connection.out.is_empty() || connection.ended || over {
                 self.flush(index);
             }
@@ -352,11 +353,11 @@ impl<L: Lane> EventLoop<L> {
         let Some(Some(connection)) = self.connections.get_mut(index) else { return };
         let held = connection.out.len() > self.reply_bytes_max;
         let Connection { session, stream, out, ended, .. } = connection;
-        let sent = send_all(&mut self.lane, session, stream, out);
-        let over = match self.lane.standing(session) {
-            Standing::Open => *ended,
-            Standing::Owing | Standing::Held => false,
-            Standing::Over => true,
+        let sent = send_all(&mut self.handler, session, stream, out);
+        let over = match self.handler.standing(session) {
+            Disposition::Open => *ended,
+            Disposition::RepliesDue | Disposition::Held => false,
+            Disposition::Closing => true,
         };
         match sent {
             Err(err) => self.close(index, Closed::Reset(err)),
@@ -371,7 +372,7 @@ impl<L: Lane> EventLoop<L> {
             // Closing the socket takes it out of the poller as well; an error here changes nothing.
             let _ = self.poll.registry().deregister(&mut connection.stream);
             close(connection.stream, connection.seat);
-            self.lane.closed(connection.session, how);
+            self.handler.closed(connection.session, how);
             self.free.push(index);
         }
     }
@@ -381,7 +382,7 @@ impl<L: Lane> EventLoop<L> {
     fn end(mut self, mut events: Events) {
         self.acceptor = None;
         self.buffers.release();
-        self.lane.finish();
+        self.handler.finish();
         loop {
             // First: the word that ended the reading may have been the last one.
             let stage = self.take_posted();
@@ -397,18 +398,18 @@ impl<L: Lane> EventLoop<L> {
             }
             events.iter().for_each(|event| self.note(event));
         }
-        self.lane.finish();
+        self.handler.finish();
     }
 
     /// Closes a connection for the stop, unless it may stay because it is owed something.
     fn leave(&mut self, index: usize, stage: Stage) {
         self.reply(index);
         let Some(Some(connection)) = self.connections.get_mut(index) else { return };
-        let owed = self.lane.standing(&connection.session).owes();
+        let owed = self.handler.standing(&connection.session).owes();
         if (owed || !connection.out.is_empty()) && stage < Stage::Closing {
             return;
         }
-        self.lane.farewell(&mut connection.session, &mut connection.out);
+        self.handler.farewell(&mut connection.session, &mut connection.out);
         // Whether or not the peer takes it: the connection is closed.
         let _ = send_some(&mut connection.stream, &mut connection.out);
         self.close(index, Closed::Stopped);

@@ -1,37 +1,38 @@
 //! The io models: five ways to read sockets behind one seam, so that they can be compared exactly.
 //!
 //! ```text
-//!            attach, stop                         lane(waker), open, ready, received, replies, turn, closed
-//!  receiver ─────────────▶ IoDriver ─ io threads ─────────────────────────────────────────────▶ Lane ─▶ queue
+//!            attach, stop                         handler(waker), open, ready, received, replies, turn, closed
+//!  receiver ─────────────▶ IoDriver ─ io threads ─────────────────────────────────────────────▶ Handler ─▶ queue
 //!            (listener)         ▲                                                                 │
 //!                               └──────── Waker: «look again», Remote: «this one has replies» ◀───┘
 //! ```
-//! An io model owns sockets, threads and buffers. It knows nothing of framing, blocks or rates: those sit behind [`Lane`].
+//! An io model owns sockets, threads and buffers. It knows nothing of framing, blocks or rates: those sit behind [`Handler`].
 //! One model is one file and one row of [`IO_MODELS`]; command line, documentation, benches and the contract suite
 //! (`tests/io_contract.rs`) read that table.
 //!
 //! # Obligations of every model
-//! 1. Bytes of a connection are handed to [`Lane::received`] in order, each exactly once, on the io thread that owns the
+//! 1. Bytes of a connection are handed to [`Handler::received`] in order, each exactly once, on the io thread that owns the
 //!    connection; a session is only ever used on that thread.
-//! 2. [`Lane::ready`] is asked before every read. While it is false the model reads nothing and waits for the lane's
+//! 2. [`Handler::ready`] is asked before every read. While it is false the model reads nothing and waits for the handler's
 //!    waker; it goes on sending replies. Where the kernel reads ahead, at most [`Row::in_flight_max`] bytes still come.
-//!    [`Lane::read_max`] is asked after it: no read brings more than it says. Where reads are requests that wait in the
+//!    [`Handler::read_max`] is asked after it: no read brings more than it says. Where reads are requests that wait in the
 //!    kernel, that is the bound of each request.
-//! 3. [`Lane::turn`] is called after each group of reads and before the thread waits, so that nothing stays gathered.
-//! 4. The end of a connection is told once by [`Lane::closed`], after all of its bytes: a half-close delivers the tail.
-//! 5. Bytes that [`Lane::replies`] gives are sent in order, without blocking other connections. It is asked after each
+//! 3. [`Handler::end_of_turn`] is called after each group of reads and before the thread waits, so that nothing stays gathered.
+//! 4. The end of a connection is told once by [`Handler::closed`], after all of its bytes: a half-close delivers the tail.
+//! 5. Bytes that [`Handler::replies`] gives are sent in order, without blocking other connections. It is asked after each
 //!    read, after [`Remote::ask`], which any thread may call, and again when all that it gave was sent. Beyond
 //!    [`Options::reply_bytes_max`] unsent bytes the connection is not read from; they are still sent. A connection whose
-//!    peer has closed is kept while its session is [`Standing::Owing`]; one that is [`Standing::Over`] is closed once
-//!    everything was sent, also if there was nothing to send. One that is [`Standing::Held`] is kept, too, and not read until
-//!    it is asked for and is no longer; other connections are. Where the kernel reads ahead, what was in flight still comes.
+//!    peer has closed is kept while its session is [`Disposition::RepliesDue`]; one that is [`Disposition::Closing`] is
+//!    closed once everything was sent, also if there was nothing to send. One that is [`Disposition::Held`] is kept, too,
+//!    and not read until it is asked for and is no longer; other connections are. Where the kernel reads ahead, what was in
+//!    flight still comes.
 //! 6. No connection starves another: at most [`TURN_BYTES`] are read from one before the others are looked at. Where the
 //!    kernel reads, it sees to that; where a thread serves one connection after the other, those without a thread wait.
 //! 7. Lack of file descriptors never becomes a busy loop: the peer is turned away or accepting waits. Both are counted, and
 //!    told by [`Options::on_refusal`]. A peer that was reset before it was accepted is a connection like any other.
-//! 8. After [`IoDriver::stop`] nothing more is read; the threads hand over what was read ([`Lane::finish`]) and end. Waiting
-//!    peers are told by the close of their sockets. A connection whose session is [`Standing::Owing`] stays for its
-//!    replies until they are sent or [`IoDriver::close`] comes. Each is given its [`Lane::farewell`] before it is closed.
+//! 8. After [`IoDriver::stop`] nothing more is read; the threads hand over what was read ([`Handler::finish`]) and end. Waiting
+//!    peers are told by the close of their sockets. A connection whose session is [`Disposition::RepliesDue`] stays for its
+//!    replies until they are sent or [`IoDriver::close`] comes. Each is given its [`Handler::farewell`] before it is closed.
 
 mod accept;
 #[cfg(target_os = "linux")]
@@ -90,7 +91,7 @@ pub struct Row {
     pub about: &'static str,
     /// The default of `connections_max`.
     pub connections_max: usize,
-    /// The most that a lane may still be handed after it said that it is not ready, in bytes: what was in flight.
+    /// The most that a handler may still be handed after it said that it is not ready, in bytes: what was in flight.
     pub in_flight_max: usize,
     /// File descriptors that a connection takes.
     pub descriptors: usize,
@@ -168,7 +169,7 @@ impl fmt::Display for IoModel {
 /// threads; it only posts.
 pub type OnRefusal = Arc<dyn Fn(Option<SocketAddr>, &str) + Send + Sync>;
 
-/// Tells an io thread to ask its lane again. Any thread may call it; it only posts.
+/// Tells an io thread to ask its handler again. Any thread may call it; it only posts.
 pub type Waker = Arc<dyn Fn() + Send + Sync>;
 
 /// The other end of a connection.
@@ -180,7 +181,7 @@ pub struct Peer {
     pub dialled: Option<usize>,
 }
 
-/// Lets any thread ask the io model to fetch a session's replies; see [`Lane::replies`].
+/// Lets any thread ask the io model to fetch a session's replies; see [`Handler::replies`].
 #[derive(Clone)]
 pub struct Remote(Arc<dyn Fn() + Send + Sync>);
 
@@ -189,12 +190,12 @@ impl Remote {
         Remote(Arc::new(ask))
     }
 
-    /// A remote that reaches nobody, for lanes that are driven without sockets.
+    /// A remote that reaches nobody, for handlers that are driven without sockets.
     pub fn nobody() -> Self {
         Remote::new(|| {})
     }
 
-    /// Wakes the io thread of this session, which then calls [`Lane::replies`]. Harmless after the connection's end.
+    /// Wakes the io thread of this session, which then calls [`Handler::replies`]. Harmless after the connection's end.
     pub fn ask(&self) {
         (self.0)();
     }
@@ -217,21 +218,21 @@ pub enum Flow {
 
 /// What a connection is kept for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum Disposition {
     /// Whatever comes; nothing is owed.
     Open,
     /// Its peer waits for replies that are still to come.
-    Owing,
+    RepliesDue,
     /// The same, and it is not to be read now. After [`Remote::ask`] it may be.
     Held,
     /// Nothing: it is to be closed once everything was sent.
-    Over,
+    Closing,
 }
 
-impl Standing {
+impl Disposition {
     /// Whether its peer is owed something.
     pub fn owes(self) -> bool {
-        matches!(self, Standing::Owing | Standing::Held)
+        matches!(self, Disposition::RepliesDue | Disposition::Held)
     }
 }
 
@@ -248,21 +249,21 @@ pub enum Closed {
     Stopped,
 }
 
-/// What a model reads for: makes a lane for each of its io threads.
-pub trait Host: Send + Sync + 'static {
+/// What a model reads for: makes a handler for each of its io threads.
+pub trait HandlerFactory: Send + Sync + 'static {
     /// What an io thread talks to.
-    type Lane: Lane;
+    type Handler: Handler;
 
-    /// A lane for a new io thread, which `waker` wakes.
-    fn lane(&self, waker: Waker) -> Self::Lane;
+    /// A handler for a new io thread, which `waker` wakes.
+    fn handler(&self, waker: Waker) -> Self::Handler;
 }
 
 /// What an io thread hands its bytes to. All methods are called on that thread.
-pub trait Lane: Send + 'static {
+pub trait Handler: Send + 'static {
     /// The state of one connection.
     type Session: Send + 'static;
 
-    /// Whether anything may be read now; if not, the lane's waker is called once that changes.
+    /// Whether anything may be read now; if not, the handler's waker is called once that changes.
     fn ready(&mut self) -> bool;
 
     /// The most bytes that the next read may bring; as many as it can by default.
@@ -273,15 +274,15 @@ pub trait Lane: Send + 'static {
     /// A new connection.
     fn open(&mut self, peer: Peer, remote: Remote) -> Self::Session;
 
-    /// `len` bytes were read into `buffer`; the lane freezes the buffer or copies what it needs.
+    /// `len` bytes were read into `buffer`; the handler freezes the buffer or copies what it needs.
     fn received(&mut self, session: &mut Self::Session, buffer: &mut Buffer, len: usize) -> Flow;
 
     /// Appends bytes that are to be sent to the peer.
     fn replies(&mut self, session: &mut Self::Session, out: &mut Vec<u8>);
 
     /// What the connection is kept for, after its replies were fetched.
-    fn standing(&self, _session: &Self::Session) -> Standing {
-        Standing::Open
+    fn standing(&self, _session: &Self::Session) -> Disposition {
+        Disposition::Open
     }
 
     /// Appends the last bytes to a peer whose connection the stop closes.
@@ -291,7 +292,7 @@ pub trait Lane: Send + 'static {
     fn closed(&mut self, session: Self::Session, how: Closed);
 
     /// A group of reads is over: hands over what was gathered.
-    fn turn(&mut self);
+    fn end_of_turn(&mut self);
 
     /// A thread that serves one connection waits: gives back memory that it may not need for long.
     fn idle(&mut self) {}
@@ -367,7 +368,11 @@ pub fn choose(wanted: IoModel) -> (IoModel, Option<String>) {
 ///
 /// # Errors
 /// If the operating system refuses a thread, a poller or a descriptor.
-pub fn start<H: Host>(model: IoModel, host: H, options: Options) -> Result<Box<dyn IoDriver>> {
+pub fn start<H: HandlerFactory>(
+    model: IoModel,
+    host: H,
+    options: Options,
+) -> Result<Box<dyn IoDriver>> {
     match model {
         IoModel::Bio => bio::start(host, options),
         IoModel::Pool => pool::start(host, options),
@@ -401,15 +406,20 @@ impl ReadBuffers {
         stream.read_vectored(&mut slices[..used])
     }
 
-    /// Hands the `len` bytes of a read to the lane, buffer by buffer.
-    fn hand_over<L: Lane>(&mut self, lane: &mut L, session: &mut L::Session, len: usize) -> Flow {
+    /// Hands the `len` bytes of a read to the handler, buffer by buffer.
+    fn hand_over<L: Handler>(
+        &mut self,
+        handler: &mut L,
+        session: &mut L::Session,
+        len: usize,
+    ) -> Flow {
         let mut left = len;
         for buffer in &mut self.0 {
             if left == 0 {
                 break;
             }
             let part = left.min(buffer.space().len());
-            if let Flow::Close(why) = lane.received(session, buffer, part) {
+            if let Flow::Close(why) = handler.received(session, buffer, part) {
                 return Flow::Close(why);
             }
             left -= part;
@@ -423,14 +433,14 @@ impl ReadBuffers {
 }
 
 /// Fetches a session's replies and sends them, until there are no more or the socket takes no more.
-fn send_all<L: Lane>(
-    lane: &mut L,
+fn send_all<L: Handler>(
+    handler: &mut L,
     session: &mut L::Session,
     stream: &mut impl io::Write,
     out: &mut Vec<u8>,
 ) -> io::Result<()> {
     loop {
-        lane.replies(session, out);
+        handler.replies(session, out);
         if out.is_empty() {
             return Ok(());
         }

@@ -9,14 +9,14 @@ use crate::sync::thread::Thread;
 use super::accept::{Acceptor, Seats, prepare};
 use super::event_loop;
 use super::inbox::Handle;
-use super::{Host, IoDriver, Options, Peer};
+use super::{HandlerFactory, IoDriver, Options, Peer};
 
 struct Driver {
     seats: Seats,
     event_loop: Handle,
 }
 
-pub(super) fn start<H: Host>(host: H, mut options: Options) -> Result<Box<dyn IoDriver>> {
+pub(super) fn start<H: HandlerFactory>(host: H, mut options: Options) -> Result<Box<dyn IoDriver>> {
     let seats = Seats::new(options.connections_max);
     let acceptor = Acceptor::of(&mut options);
     let event_loop = event_loop::start(&host, 0, acceptor, &seats, &options)?;

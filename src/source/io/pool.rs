@@ -16,7 +16,7 @@ use crate::time::{Clock, Moment};
 
 use super::accept::{Acceptor, Bell, Seats, accept_until, prepare, stopping};
 use super::blocking::{self, Accepted, Reader};
-use super::{Host, IoDriver, Options, Peer};
+use super::{HandlerFactory, IoDriver, Options, Peer};
 
 /// Accepted connections that may wait for a thread.
 pub(super) const WAITING_MAX: usize = 1_024;
@@ -123,7 +123,7 @@ struct Shared<H> {
 
 struct Driver<H>(Arc<Shared<H>>);
 
-pub(super) fn start<H: Host>(host: H, mut options: Options) -> Result<Box<dyn IoDriver>> {
+pub(super) fn start<H: HandlerFactory>(host: H, mut options: Options) -> Result<Box<dyn IoDriver>> {
     let backlog = Backlog::new(&options.counters, &options.clock);
     let shared = Arc::new(Shared {
         reading: blocking::Shared::new(host, &options),
@@ -142,7 +142,7 @@ pub(super) fn start<H: Host>(host: H, mut options: Options) -> Result<Box<dyn Io
     Ok(Box::new(Driver(shared)))
 }
 
-fn start_threads<H: Host>(
+fn start_threads<H: HandlerFactory>(
     shared: &Arc<Shared<H>>,
     acceptor: Option<Acceptor>,
     options: &Options,
@@ -160,7 +160,7 @@ fn start_threads<H: Host>(
     Ok(())
 }
 
-impl<H: Host> Shared<H> {
+impl<H: HandlerFactory> Shared<H> {
     fn spawn(
         &self,
         name: String,
@@ -211,7 +211,7 @@ impl<H: Host> Shared<H> {
     }
 }
 
-impl<H: Host> IoDriver for Driver<H> {
+impl<H: HandlerFactory> IoDriver for Driver<H> {
     fn attach(&self, stream: TcpStream, peer: Peer) -> io::Result<()> {
         prepare(&stream)?;
         let seat = self.0.seats.take_or_say()?;

@@ -11,7 +11,7 @@ use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering};
 use super::accept::{Acceptor, Bell, Seat, Seats, accept_until, prepare};
 use super::event_loop;
 use super::inbox::Handle;
-use super::{Host, IoDriver, Options, Peer};
+use super::{HandlerFactory, IoDriver, Options, Peer};
 
 /// What the acceptor, the dialling threads and the stop share.
 struct Shared {
@@ -28,7 +28,7 @@ struct Driver {
     acceptor: Mutex<Option<Thread>>,
 }
 
-pub(super) fn start<H: Host>(host: H, mut options: Options) -> Result<Box<dyn IoDriver>> {
+pub(super) fn start<H: HandlerFactory>(host: H, mut options: Options) -> Result<Box<dyn IoDriver>> {
     let acceptor = Acceptor::of(&mut options);
     let seats = Seats::new(options.connections_max);
     let bell = Bell::new().map_err(|err| Error::io("cannot make an eventfd", err))?;

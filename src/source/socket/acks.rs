@@ -5,22 +5,22 @@
 //!  splitter ─owed─▶ [2..=9 | 10 | close 11] ─the safe prefix─▶ rsp, rsp, … ─▶ socket
 //!                          ▲ safe up to the 3rd (`Due`), said by whoever queued, synced or committed them
 //! ```
-//! Answers go out in the order of the frames. An answer says «200 OK» or it is not sent: what cannot be kept is left
+//! Acks go out in the order of the frames. An answer says «200 OK» or it is not sent: what cannot be kept is left
 //! unanswered, and its sender sends it again.
 
 use std::collections::VecDeque;
 
 use crate::blocks::{Acknowledge, Receipt};
 use crate::framing::{AsidePart, Found, Owed};
-use crate::source::io::{Remote, Standing};
-use crate::source::socket::oversized::{Asides, Owner, Putting};
+use crate::source::io::{Disposition, Remote};
+use crate::source::socket::oversized::{OversizedStore, Owner, Putting};
 use crate::sync::{Arc, AtomicU64, Ordering};
 
 /// Runs of consecutive numbers that may be unanswered: 12 KiB of them. A peer that counts as it should has one, and one more
 /// for each record of its window that is put aside.
 const RUNS_MAX: usize = 1024;
 
-/// Answers are fetched until so many bytes wait to be sent; the rest follows once these are gone. Peers that do not read
+/// Acks are fetched until so many bytes wait to be sent; the rest follows once these are gone. Peers that do not read
 /// their answers cost no more than this each.
 const FETCH_BYTES: usize = 8 * 1024;
 
@@ -31,10 +31,10 @@ const OK: &[u8] = b" rsp 6 200 OK\n";
 const GOODBYE: &[u8] = b"0 serverclose 0\n";
 
 /// See the module.
-pub(crate) struct Answers {
+pub(crate) struct Acks {
     due: Arc<Due>,
     owed: VecDeque<Owed>,
-    /// Answers that do not wait for anything.
+    /// Acks that do not wait for anything.
     at_once: Vec<u8>,
     /// Records so far; the last one has this number in [`Receipt::upto`].
     received: u64,
@@ -94,10 +94,10 @@ impl Acknowledge for Due {
     }
 }
 
-impl Answers {
+impl Acks {
     /// The answers of a new connection, which `remote` reaches.
     pub(crate) fn new(remote: Remote) -> Self {
-        Answers {
+        Acks {
             due: Arc::new(Due {
                 safe: AtomicU64::new(0),
                 asides: AtomicU64::new(0),
@@ -141,14 +141,14 @@ impl Answers {
     }
 
     /// Hands on what one piece brought of records that are put aside.
-    pub(crate) fn put_aside(&mut self, parts: Vec<AsidePart>, asides: &Arc<Asides>) {
+    pub(crate) fn put_aside(&mut self, parts: Vec<AsidePart>, asides: &Arc<OversizedStore>) {
         if !parts.is_empty() {
             self.putting(asides).put(parts);
         }
     }
 
     /// Takes parts of records that are put aside.
-    pub(crate) fn putting(&mut self, asides: &Arc<Asides>) -> Arc<Putting> {
+    pub(crate) fn putting(&mut self, asides: &Arc<OversizedStore>) -> Arc<Putting> {
         let owner = || Arc::clone(&self.due) as Arc<dyn Owner>;
         Arc::clone(self.putting.get_or_insert_with(|| Arc::new(asides.connection(owner()))))
     }
@@ -217,12 +217,12 @@ impl Answers {
     }
 
     /// What the connection is kept for.
-    pub(crate) fn standing(&self) -> Standing {
+    pub(crate) fn standing(&self) -> Disposition {
         match self.said {
-            _ if self.due.unwritten.load(Ordering::SeqCst) > 0 => Standing::Held,
-            _ if !self.owed.is_empty() || !self.at_once.is_empty() => Standing::Owing,
-            Said::Goodbye => Standing::Over,
-            Said::Nothing | Said::Welcome => Standing::Open,
+            _ if self.due.unwritten.load(Ordering::SeqCst) > 0 => Disposition::Held,
+            _ if !self.owed.is_empty() || !self.at_once.is_empty() => Disposition::RepliesDue,
+            Said::Goodbye => Disposition::Closing,
+            Said::Nothing | Said::Welcome => Disposition::Open,
         }
     }
 }
@@ -250,8 +250,8 @@ mod tests {
         Owed::Records { first, count }
     }
 
-    fn noting(pieces: &[&[Owed]]) -> Answers {
-        let mut answers = Answers::new(Remote::nobody());
+    fn noting(pieces: &[&[Owed]]) -> Acks {
+        let mut answers = Acks::new(Remote::nobody());
         for owed in pieces {
             let found = Found { owed: owed.to_vec(), ..Found::default() };
             answers.note(&found).expect("within the bound");
@@ -259,14 +259,14 @@ mod tests {
         answers
     }
 
-    fn fetch(answers: &mut Answers) -> String {
+    fn fetch(answers: &mut Acks) -> String {
         let mut out = Vec::new();
         answers.fetch(&mut out);
         String::from_utf8(out).expect("text")
     }
 
     /// What is answered when so many records are safe.
-    fn check(pieces: &[&[Owed]], safe: u64, expected: &[u32], standing: Standing) {
+    fn check(pieces: &[&[Owed]], safe: u64, expected: &[u32], standing: Disposition) {
         let mut answers = noting(pieces);
         answers.due.acknowledge(safe);
         let expected: String = expected.iter().map(|n| format!("{n} rsp 6 200 OK\n")).collect();
@@ -276,22 +276,33 @@ mod tests {
 
     #[test]
     fn the_safe_prefix_is_answered_in_order() {
-        check(&[], 0, &[], Standing::Open);
-        check(&[&[records(2, 3)]], 0, &[], Standing::Owing);
-        check(&[&[records(2, 3)]], 2, &[2, 3], Standing::Owing);
-        check(&[&[records(2, 3)], &[records(5, 2)]], 4, &[2, 3, 4, 5], Standing::Owing);
-        check(&[&[records(9, 1), records(7, 2)]], 3, &[9, 7, 8], Standing::Open);
-        check(&[&[records(999_999_999, 1), records(1, 1)]], 2, &[999_999_999, 1], Standing::Open);
+        check(&[], 0, &[], Disposition::Open);
+        check(&[&[records(2, 3)]], 0, &[], Disposition::RepliesDue);
+        check(&[&[records(2, 3)]], 2, &[2, 3], Disposition::RepliesDue);
+        check(&[&[records(2, 3)], &[records(5, 2)]], 4, &[2, 3, 4, 5], Disposition::RepliesDue);
+        check(&[&[records(9, 1), records(7, 2)]], 3, &[9, 7, 8], Disposition::Open);
+        check(
+            &[&[records(999_999_999, 1), records(1, 1)]],
+            2,
+            &[999_999_999, 1],
+            Disposition::Open,
+        );
     }
 
     #[test]
     fn a_goodbye_is_answered_behind_the_records_before_it() {
         let mut answers = noting(&[&[records(2, 1), Owed::Close(3)]]);
         answers.said = Said::Welcome;
-        assert_eq!((fetch(&mut answers).as_str(), answers.standing()), ("", Standing::Owing));
+        assert_eq!(
+            (fetch(&mut answers).as_str(), answers.standing()),
+            ("", Disposition::RepliesDue)
+        );
         answers.due.acknowledge(1);
         let expected = "2 rsp 6 200 OK\n3 rsp 0\n0 serverclose 0\n";
-        assert_eq!((fetch(&mut answers).as_str(), answers.standing()), (expected, Standing::Over));
+        assert_eq!(
+            (fetch(&mut answers).as_str(), answers.standing()),
+            (expected, Disposition::Closing)
+        );
         let mut out = Vec::new();
         answers.farewell(&mut out);
         assert_eq!(out, b"", "the last word is said once");
@@ -320,7 +331,7 @@ mod tests {
         let mut answers = noting(&[&[records(1, 10_000)]]);
         answers.due.acknowledge(10_000);
         let mut lines = 0;
-        while answers.standing() == Standing::Owing {
+        while answers.standing() == Disposition::RepliesDue {
             let part = fetch(&mut answers);
             assert!(part.len() < FETCH_BYTES + 64);
             lines += part.lines().count();
@@ -342,7 +353,7 @@ mod tests {
 
     #[test]
     fn what_is_unanswered_is_bounded() {
-        let mut answers = Answers::new(Remote::nobody());
+        let mut answers = Acks::new(Remote::nobody());
         let owed: Vec<Owed> = (0..=RUNS_MAX).map(|_| records(7, 1)).collect();
         let found = Found { owed, ..Found::default() };
         assert!(answers.note(&found).is_err());

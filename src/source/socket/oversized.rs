@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::framing::AsidePart;
-use crate::memory::budget::Account;
+use crate::memory::budget::MemoryBudget;
 use crate::metrics::{ConditionHandle, ConditionKind, Conditions, ReceiverCounters};
 use crate::storage::{
     Lock, Storage, StoredFile, create_again, discard, needs, read_full, sync, write_all,
@@ -45,7 +45,7 @@ pub(crate) trait Owner: Send + Sync {
 }
 
 /// Where the over-long records of one source go.
-pub(crate) struct Asides {
+pub(crate) struct OversizedStore {
     storage: Arc<dyn Storage>,
     /// The source's name, with what could leave the directory replaced.
     source: String,
@@ -55,7 +55,7 @@ pub(crate) struct Asides {
     next_connection: AtomicU64,
     /// At most one for each connection, and what was in flight.
     work: Mailbox<Work>,
-    options: AsideOptions,
+    options: OversizedOptions,
     failing: ConditionHandle,
     stop: StopToken,
     stopped: Signal,
@@ -66,9 +66,9 @@ pub(crate) struct Asides {
 }
 
 /// What asides are made with.
-pub(crate) struct AsideOptions {
+pub(crate) struct OversizedOptions {
     pub(crate) source: String,
-    pub(crate) account: Arc<Account>,
+    pub(crate) account: Arc<MemoryBudget>,
     pub(crate) counters: Arc<ReceiverCounters>,
     pub(crate) conditions: Conditions,
     pub(crate) clock: Arc<dyn Clock>,
@@ -76,14 +76,14 @@ pub(crate) struct AsideOptions {
 }
 
 /// The running thread `rxN-aside`; dropped, it ends after what it was given.
-pub(crate) struct Keeper {
-    asides: Arc<Asides>,
+pub(crate) struct OversizedThread {
+    asides: Arc<OversizedStore>,
     thread: Option<Thread>,
 }
 
 /// The over-long records of one connection; when it is dropped, what has begun and not ended is removed.
 pub(crate) struct Putting {
-    asides: Arc<Asides>,
+    asides: Arc<OversizedStore>,
     connection: u64,
     owner: Arc<dyn Owner>,
 }
@@ -102,13 +102,13 @@ enum What {
 
 /// What is known of a connection's record that has begun.
 enum Record {
-    Begun(Aside),
+    Begun(OpenRecord),
     /// It was given up, and with it all that follows: answers go out in order.
     GivenUp,
 }
 
 /// A record that is being written.
-struct Aside {
+struct OpenRecord {
     file: Arc<dyn StoredFile>,
     number: u64,
     len: u64,
@@ -121,13 +121,13 @@ enum Done {
     GivenUp,
 }
 
-impl Asides {
+impl OversizedStore {
     /// Keeps the records of a source in this storage. What an earlier run did not finish there is removed: its sender sends
     /// it again.
     ///
     /// # Errors
     /// If another process keeps those of a source of this name there, or the directory cannot be read.
-    pub(crate) fn open(storage: Arc<dyn Storage>, options: AsideOptions) -> Result<Arc<Self>> {
+    pub(crate) fn open(storage: Arc<dyn Storage>, options: OversizedOptions) -> Result<Arc<Self>> {
         let plain =
             |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' };
         let source: String = options.source.chars().map(plain).collect();
@@ -138,7 +138,7 @@ impl Asides {
         let failing = options.conditions.handle(ConditionKind::DeadLetterFails, place);
         let (stop, stopped) = (StopToken::new(), Signal::new());
         stop.wakes(&stopped);
-        Ok(Arc::new(Asides {
+        Ok(Arc::new(OversizedStore {
             storage,
             source,
             next: AtomicU64::new(next),
@@ -160,10 +160,10 @@ impl Asides {
     }
 
     /// Starts the thread that writes them.
-    pub(crate) fn start(self: Arc<Self>, name: &str) -> io::Result<Keeper> {
+    pub(crate) fn start(self: Arc<Self>, name: &str) -> io::Result<OversizedThread> {
         let asides = Arc::clone(&self);
         let thread = thread::spawn(name, &self.options.poison, move || asides.run())?;
-        Ok(Keeper { asides: self, thread: Some(thread) })
+        Ok(OversizedThread { asides: self, thread: Some(thread) })
     }
 
     /// A connection that may have such records.
@@ -234,7 +234,7 @@ impl Asides {
     }
 
     /// Appends a part to a record, or begins one; none if it was given up.
-    fn write(&self, begun: Option<Aside>, bytes: &[u8]) -> Option<Aside> {
+    fn write(&self, begun: Option<OpenRecord>, bytes: &[u8]) -> Option<OpenRecord> {
         let mut aside = begun;
         let outcome = self.until_done(bytes.len(), || {
             let aside = match &mut aside {
@@ -257,23 +257,23 @@ impl Asides {
     }
 
     /// A new record's file.
-    fn begin(&self) -> io::Result<Aside> {
+    fn begin(&self) -> io::Result<OpenRecord> {
         let number = self.next.load(Ordering::SeqCst);
         let file = create_again(self.storage.as_ref(), &self.open_name(number))?;
         self.next.store(number + 1, Ordering::SeqCst);
-        Ok(Aside { file, number, len: 0 })
+        Ok(OpenRecord { file, number, len: 0 })
     }
 
     fn open_name(&self, number: u64) -> String {
         format!(".{}-{number}.open", self.source)
     }
 
-    fn discard(&self, aside: &Aside) {
+    fn discard(&self, aside: &OpenRecord) {
         discard(self.storage.as_ref(), aside.file.as_ref(), &self.open_name(aside.number));
     }
 
     /// Makes a record durable under its name.
-    fn keep(&self, aside: &Aside) -> Done {
+    fn keep(&self, aside: &OpenRecord) -> Done {
         let open = self.open_name(aside.number);
         if let Err(err) = sync(aside.file.as_ref()) {
             return self.fail(&err);
@@ -306,7 +306,7 @@ impl Asides {
     }
 
     /// Somebody removed the directory with the open file in it: its bytes are still there, and go to a new one.
-    fn copy(&self, aside: &Aside) -> io::Result<()> {
+    fn copy(&self, aside: &OpenRecord) -> io::Result<()> {
         let file = create_again(self.storage.as_ref(), &self.open_name(aside.number))?;
         let (mut at, mut bytes) = (0, vec![0; COPY_BYTES]);
         while at < aside.len {
@@ -377,9 +377,9 @@ fn look(storage: &dyn Storage, source: &str) -> io::Result<(u64, Vec<(String, u6
     Ok((next, removed))
 }
 
-impl Keeper {
+impl OversizedThread {
     /// Where it keeps them.
-    pub(crate) fn asides(&self) -> Arc<Asides> {
+    pub(crate) fn asides(&self) -> Arc<OversizedStore> {
         Arc::clone(&self.asides)
     }
 
@@ -390,13 +390,13 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for OversizedThread {
     fn drop(&mut self) {
         self.asides.close();
     }
 }
 
-impl Asides {
+impl OversizedStore {
     fn close(&self) {
         self.work.close();
         self.stop.stop();

@@ -15,16 +15,16 @@ use bytes::BytesMut;
 
 use crate::blocks::{Range, Receipt};
 use crate::framing::{Found, Framing, Splitter};
-use crate::memory::budget::Account;
+use crate::memory::budget::MemoryBudget;
 use crate::memory::buffer_pool::{BUFFER_BYTES, Buffer, Pool};
 use crate::metrics::{Event, EventBus, ReceiverCounters, TallyKind};
-use crate::source::ingest::backlog_trigger::Arrivals;
-use crate::source::ingest::block_cutter::Generator;
+use crate::source::ingest::backlog_trigger::BacklogTrigger;
+use crate::source::ingest::block_cutter::BlockCutter;
 use crate::source::ingest::rate_limit::RateLimiter;
-use crate::source::io::{Closed, Flow, Host, Lane, Peer, Remote, Standing, Waker};
+use crate::source::io::{Closed, Disposition, Flow, Handler, HandlerFactory, Peer, Remote, Waker};
 use crate::source::pause::Pause;
-use crate::source::socket::acks::Answers;
-use crate::source::socket::oversized::Asides;
+use crate::source::socket::acks::Acks;
+use crate::source::socket::oversized::OversizedStore;
 use crate::source::socket::unfinished::{Owner, Unfinished, UnfinishedRecord, Way};
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, AtomicUsize, Ordering, Signal};
@@ -36,14 +36,14 @@ const FREEZE_BYTES: usize = BUFFER_BYTES / 4;
 /// What the gathered copies are allocated in, in bytes.
 const GATHER_BYTES: usize = BUFFER_BYTES;
 
-/// What the lanes of one receiver share.
+/// What the handlers of one receiver share.
 pub(crate) struct Intake {
     pub(crate) source: String,
     pub(crate) framing: Framing,
     pub(crate) ack: AckAt,
     pub(crate) record_bytes_max: usize,
-    pub(crate) generator: Arc<Generator>,
-    pub(crate) account: Arc<Account>,
+    pub(crate) generator: Arc<BlockCutter>,
+    pub(crate) account: Arc<MemoryBudget>,
     pub(crate) counters: Arc<ReceiverCounters>,
     pub(crate) events: EventBus,
     pub(crate) observer: Arc<dyn Observer>,
@@ -52,14 +52,14 @@ pub(crate) struct Intake {
     /// The rate limit, if there is one.
     pub(crate) limiter: Option<Arc<RateLimiter>>,
     /// Counts what can be cut, if batches wait for records.
-    pub(crate) arrivals: Option<Arc<Arrivals>>,
+    pub(crate) arrivals: Option<Arc<BacklogTrigger>>,
     /// Where over-long records go whole, if the framing acknowledges and they do.
-    pub(crate) asides: Option<Arc<Asides>>,
+    pub(crate) asides: Option<Arc<OversizedStore>>,
     /// The unfinished records of all sources.
     pub(crate) unfinished: Arc<Unfinished>,
     /// Where the buffers come from.
     pub(crate) pool: Arc<Pool>,
-    /// The lanes that may still hand something over.
+    /// The handlers that may still hand something over.
     pub(crate) handing: Handing,
 }
 
@@ -74,20 +74,20 @@ pub(crate) enum AckAt {
     Committed,
 }
 
-/// Counts the lanes that have not handed everything over yet.
+/// Counts the handlers that have not handed everything over yet.
 #[derive(Clone, Default)]
 pub(crate) struct Handing {
-    lanes: Arc<AtomicUsize>,
+    handlers: Arc<AtomicUsize>,
     less: Signal,
 }
 
 impl Handing {
-    /// Waits until every lane has handed everything over, or until the deadline; then says how many have not.
+    /// Waits until every handler has handed everything over, or until the deadline; then says how many have not.
     pub(crate) fn wait(&self, clock: &dyn Clock, deadline: Moment) -> usize {
         loop {
-            let lanes = self.lanes.load(Ordering::SeqCst);
-            if lanes == 0 || clock.now() >= deadline {
-                return lanes;
+            let handlers = self.handlers.load(Ordering::SeqCst);
+            if handlers == 0 || clock.now() >= deadline {
+                return handlers;
             }
             clock.wait(&self.less, Some(deadline));
         }
@@ -100,20 +100,20 @@ pub(crate) trait Observer: Send + Sync {
     fn closed(&self, peer: Peer, how: &Closed);
 }
 
-pub(crate) struct IntakeHost(pub(crate) Arc<Intake>);
+pub(crate) struct IntakeHandlers(pub(crate) Arc<Intake>);
 
-impl Host for IntakeHost {
-    type Lane = IntakeLane;
+impl HandlerFactory for IntakeHandlers {
+    type Handler = IntakeHandler;
 
-    fn lane(&self, waker: Waker) -> IntakeLane {
+    fn handler(&self, waker: Waker) -> IntakeHandler {
         let wakes = Signal::new();
         let (signal, io) = (wakes.clone(), waker);
         let number = self.0.generator.queue().register(Arc::new(move || {
             signal.raise();
             io();
         }));
-        self.0.handing.lanes.fetch_add(1, Ordering::SeqCst);
-        IntakeLane {
+        self.0.handing.handlers.fetch_add(1, Ordering::SeqCst);
+        IntakeHandler {
             intake: Arc::clone(&self.0),
             number,
             wakes,
@@ -128,7 +128,7 @@ impl Host for IntakeHost {
 }
 
 /// The half of an io thread that knows records.
-pub(crate) struct IntakeLane {
+pub(crate) struct IntakeHandler {
     intake: Arc<Intake>,
     number: u64,
     /// Raised with the io thread's waker; waited on only when the thread ends.
@@ -149,11 +149,11 @@ pub(crate) struct Session {
     splitter: Box<dyn Splitter>,
     peer: Peer,
     /// What the peer is owed, if the framing acknowledges.
-    answers: Option<Box<Answers>>,
+    answers: Option<Box<Acks>>,
     unfinished: UnfinishedRecord,
 }
 
-impl Lane for IntakeLane {
+impl Handler for IntakeHandler {
     type Session = Session;
 
     fn ready(&mut self) -> bool {
@@ -182,7 +182,7 @@ impl Lane for IntakeLane {
         let max =
             if planted(Planted::RecordLimitOff) { usize::MAX } else { intake.record_bytes_max };
         let acknowledges = intake.framing.acknowledges();
-        let answers = acknowledges.then(|| Box::new(Answers::new(remote)));
+        let answers = acknowledges.then(|| Box::new(Acks::new(remote)));
         let splitter = match intake.asides {
             Some(_) => intake.framing.splitter_putting_aside(max),
             None => intake.framing.splitter(max),
@@ -228,10 +228,10 @@ impl Lane for IntakeLane {
         }
     }
 
-    fn standing(&self, session: &Session) -> Standing {
-        let Some(answers) = &session.answers else { return Standing::Open };
+    fn standing(&self, session: &Session) -> Disposition {
+        let Some(answers) = &session.answers else { return Disposition::Open };
         match answers.standing() {
-            Standing::Open if session.unfinished.is_closing() => Standing::Over,
+            Disposition::Open if session.unfinished.is_closing() => Disposition::Closing,
             standing => standing,
         }
     }
@@ -269,7 +269,7 @@ impl Lane for IntakeLane {
                 }
                 self.found = found;
                 // The observer may end the run on this, so the tail must be queued first.
-                self.turn();
+                self.end_of_turn();
             }
             Closed::Stopped | Closed::Refused(_) => {}
         }
@@ -290,36 +290,36 @@ impl Lane for IntakeLane {
         intake.observer.closed(session.peer, &how);
     }
 
-    fn turn(&mut self) {
+    fn end_of_turn(&mut self) {
         self.flush_gathered();
         self.send_backlog();
     }
 
     fn finish(&mut self) {
-        self.turn();
+        self.end_of_turn();
         while !self.send_all() {
-            // The generator cuts until the lanes have handed everything over, so room comes, and with it the wake-up.
+            // The generator cuts until the handlers have handed everything over, so room comes, and with it the wake-up.
             self.wakes.wait();
         }
         self.has_handed_over();
     }
 }
 
-impl Drop for IntakeLane {
+impl Drop for IntakeHandler {
     fn drop(&mut self) {
         self.has_handed_over();
         self.intake.generator.queue().forget(self.number);
     }
 }
 
-impl IntakeLane {
+impl IntakeHandler {
     /// Queues what one pass found, in order: the joined record, then the ranges, and the spliced records among them.
     fn take(
         &mut self,
         found: &mut Found,
         buffer: &mut Buffer,
         len: usize,
-        mut answers: Option<&mut Answers>,
+        mut answers: Option<&mut Acks>,
     ) {
         self.take_joined(found, answers.as_deref_mut());
         let whole: usize = found.ranges.iter().map(std::ops::Range::len).sum();
@@ -354,7 +354,7 @@ impl IntakeLane {
     }
 
     /// Notes what the peer is owed for one piece, and puts aside what is to be.
-    fn note(&self, answers: &mut Answers, found: &mut Found) -> Result<(), String> {
+    fn note(&self, answers: &mut Acks, found: &mut Found) -> Result<(), String> {
         if let Some(asides) = &self.intake.asides {
             answers.put_aside(std::mem::take(&mut found.aside), asides);
         }
@@ -406,7 +406,7 @@ impl IntakeLane {
     }
 
     /// A long record stays where it lies; a short one is copied together with others.
-    fn take_joined(&mut self, found: &mut Found, answers: Option<&mut Answers>) {
+    fn take_joined(&mut self, found: &mut Found, answers: Option<&mut Acks>) {
         match found.joined.len() {
             0 => {}
             1..FREEZE_BYTES => self.copy(&found.joined, 1, answers),
@@ -446,7 +446,7 @@ impl IntakeLane {
     }
 
     /// Gathers so many whole records.
-    fn copy(&mut self, bytes: &[u8], records: u64, answers: Option<&mut Answers>) {
+    fn copy(&mut self, bytes: &[u8], records: u64, answers: Option<&mut Acks>) {
         if self.gather.len() + bytes.len() > GATHER_BYTES {
             self.flush_gathered();
         }
@@ -486,7 +486,7 @@ impl IntakeLane {
             if self.backlog.is_empty() {
                 return true;
             }
-            // Asking is what marks this lane as starved: without it nobody would call the waker.
+            // Asking is what marks this handler as starved: without it nobody would call the waker.
             if planted(Planted::BacklogAsksForNothing) || !self.intake.generator.queue().has_room()
             {
                 return false;
@@ -513,10 +513,10 @@ impl IntakeLane {
         }
     }
 
-    /// Says once that nothing more comes from this lane.
+    /// Says once that nothing more comes from this handler.
     fn has_handed_over(&mut self) {
         if !std::mem::replace(&mut self.handed_over, true) {
-            self.intake.handing.lanes.fetch_sub(1, Ordering::SeqCst);
+            self.intake.handing.handlers.fetch_sub(1, Ordering::SeqCst);
             self.intake.handing.less.raise();
         }
     }

@@ -9,19 +9,19 @@ use crate::framing::Framing;
 use crate::metrics::{Event, EventBus, ReceiverCounters, TallyKind};
 use crate::net::listen::{Bound, NotBound, expect_free, listen};
 use crate::net::lookup::Names;
-use crate::source::active::{ActiveReceiver, Cutter, Steered};
+use crate::source::active::{Cutter, RunningSource, Steered};
 use crate::source::away::Away;
 use crate::source::engine::{
     Engine, OnEnd, RateOptions, When, join_all, start_limiter, wake_on_room,
 };
-use crate::source::ingest::block_cutter::{Generator, GeneratorOptions};
+use crate::source::ingest::block_cutter::{BlockCutter, CutterOptions};
 use crate::source::ingest::handover::BlockTarget;
 use crate::source::ingest::rate_limit::RateLimiter;
 use crate::source::io::{self as models, Closed, IoDriver, IoModel, OnRefusal, Options, Peer};
 use crate::source::pause::Pause;
 use crate::source::socket::dialer::{self, BackOff, Interrupt};
-use crate::source::socket::oversized::{AsideOptions, Asides, Keeper};
-use crate::source::socket::session::{AckAt, Handing, Intake, IntakeHost, Observer};
+use crate::source::socket::oversized::{OversizedOptions, OversizedStore, OversizedThread};
+use crate::source::socket::session::{AckAt, Handing, Intake, IntakeHandlers, Observer};
 use crate::storage::Directory;
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, AtomicBool, Mutex, Signal, StopToken};
@@ -69,12 +69,12 @@ pub(crate) struct SocketOptions {
 
 /// A running socket source.
 pub(crate) struct SocketReceiver {
-    generator: Arc<Generator>,
+    generator: Arc<BlockCutter>,
     counters: Arc<ReceiverCounters>,
     driver: Arc<dyn IoDriver>,
     handing: Handing,
     /// Makes over-long records durable, where they are put aside.
-    asides: Option<Keeper>,
+    asides: Option<OversizedThread>,
     dialling: Arc<Dialling>,
     /// The dial threads, and the one of the rate limit.
     own_threads: Vec<Thread>,
@@ -146,7 +146,7 @@ impl SocketReceiver {
             pause: Pause::new(&options.source, &engine.account, &engine.events),
             limiter: limiter.clone(),
             arrivals: engine.arrivals.clone(),
-            asides: asides.as_ref().map(Keeper::asides),
+            asides: asides.as_ref().map(OversizedThread::asides),
             unfinished: Arc::clone(&engine.unfinished),
             pool: Arc::clone(&engine.pool),
             handing: handing.clone(),
@@ -155,7 +155,7 @@ impl SocketReceiver {
         let io = io_options(&options, engine, &counters, std::mem::take(&mut bound.listeners));
         let io_model = choose(&options, engine);
         let driver: Arc<dyn IoDriver> =
-            Arc::from(models::start(io_model, IntakeHost(Arc::new(intake)), io)?);
+            Arc::from(models::start(io_model, IntakeHandlers(Arc::new(intake)), io)?);
         let mut own_threads = Dialling::start(&dialling, &name, &driver)?;
         if let Some(limiter) = &limiter {
             own_threads.push(dialling.start_limiter(limiter, &generator)?);
@@ -176,7 +176,7 @@ impl SocketReceiver {
     }
 }
 
-impl ActiveReceiver for SocketReceiver {
+impl RunningSource for SocketReceiver {
     fn source(&self) -> &str {
         &self.dialling.options.source
     }
@@ -219,7 +219,7 @@ impl ActiveReceiver for SocketReceiver {
         let mut left = join_all(own, clock.as_ref(), deadline);
         // Threads that did not hand everything over are named when they are joined.
         self.handing.wait(clock.as_ref(), deadline);
-        let keeping = self.asides.take().and_then(Keeper::stop);
+        let keeping = self.asides.take().and_then(OversizedThread::stop);
         left.extend(join_all(keeping.into_iter().collect(), clock.as_ref(), deadline));
         let source = &self.dialling.options.source;
         let unstored = self.generator.stop(deadline).into_iter();
@@ -238,10 +238,10 @@ fn start_asides(
     options: &SocketOptions,
     counters: &Arc<ReceiverCounters>,
     engine: &Engine,
-) -> Result<Option<Keeper>> {
+) -> Result<Option<OversizedThread>> {
     let Some(directory) = &options.dead_letter else { return Ok(None) };
     let storage = Arc::new(Directory::open(directory)?);
-    let put_aside = AsideOptions {
+    let put_aside = OversizedOptions {
         source: options.source.clone(),
         account: Arc::clone(&engine.account),
         counters: Arc::clone(counters),
@@ -249,7 +249,7 @@ fn start_asides(
         clock: Arc::clone(&engine.clock),
         poison: engine.poison.clone(),
     };
-    let asides = Asides::open(storage, put_aside)?;
+    let asides = OversizedStore::open(storage, put_aside)?;
     for (file, bytes) in asides.removed() {
         let source = options.source.clone();
         engine.events.post(Event::OverlongUnfinished { source, file, bytes });
@@ -292,8 +292,8 @@ fn io_options(
     }
 }
 
-fn new_generator(options: &SocketOptions, engine: &Engine) -> Arc<Generator> {
-    Generator::new(GeneratorOptions {
+fn new_generator(options: &SocketOptions, engine: &Engine) -> Arc<BlockCutter> {
+    BlockCutter::new(CutterOptions {
         name: format!("rx{}", options.number),
         source: options.number,
         framing: options.framing,
@@ -407,10 +407,10 @@ impl Dialling {
     fn start_limiter(
         &self,
         limiter: &Arc<RateLimiter>,
-        generator: &Arc<Generator>,
+        generator: &Arc<BlockCutter>,
     ) -> Result<Thread> {
-        let lanes = (generator, self.options.number);
-        start_limiter(limiter, lanes, &self.stop, &self.engine.poison)
+        let handlers = (generator, self.options.number);
+        start_limiter(limiter, handlers, &self.stop, &self.engine.poison)
     }
 
     /// A dial thread: connects, waits for the end, connects again; until the stop, or the end of file.

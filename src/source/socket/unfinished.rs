@@ -26,7 +26,7 @@ use self::ledger::{Ledger, Parked};
 pub(crate) use self::record::UnfinishedRecord;
 use super::oversized::Putting;
 use crate::framing::{AsidePart, BEGIN_BYTES};
-use crate::memory::budget::Account;
+use crate::memory::budget::MemoryBudget;
 use crate::metrics::{ConditionHandle, ConditionKind, EventBus, ReceiverCounters, TallyKind};
 use crate::source::io::Remote;
 use crate::sync::planted::{Planted, planted};
@@ -158,7 +158,7 @@ pub(crate) struct Unfinished {
     small: AtomicUsize,
     /// What those take that were given up and wait to be written.
     leaving: Arc<AtomicUsize>,
-    account: Arc<Account>,
+    account: Arc<MemoryBudget>,
     ledger: Mutex<Ledger<Owner>>,
     events: EventBus,
     /// Whether a record was given up, and there is not much more room since.
@@ -172,7 +172,7 @@ impl Unfinished {
     pub(crate) fn new(
         bytes_max: usize,
         sources: Sources,
-        account: &Arc<Account>,
+        account: &Arc<MemoryBudget>,
         events: &EventBus,
     ) -> Arc<Self> {
         Arc::new(Unfinished {
@@ -349,11 +349,11 @@ impl Unfinished {
 struct Leaving {
     bytes: usize,
     leaving: Arc<AtomicUsize>,
-    account: Arc<Account>,
+    account: Arc<MemoryBudget>,
 }
 
 impl Leaving {
-    fn new(bytes: usize, leaving: &Arc<AtomicUsize>, account: &Arc<Account>) -> Self {
+    fn new(bytes: usize, leaving: &Arc<AtomicUsize>, account: &Arc<MemoryBudget>) -> Self {
         leaving.fetch_add(bytes, Ordering::SeqCst);
         account.change_unfinished(0, bytes);
         Leaving { bytes, leaving: Arc::clone(leaving), account: Arc::clone(account) }

@@ -7,14 +7,14 @@ pub(crate) mod latency;
 
 use regex::bytes::Regex;
 
-use super::state::shard::View;
+use super::state::shard::ShardView;
 use super::window::{KeyedWindow, counting};
 use super::{DStream, Missing, Node, Planner};
 use crate::blocks::manager::StoredBlock;
 use crate::exec::shuffle::word_table::{Ranked, WordTable};
 use crate::exec::{Batch, Partition, Stage, Work, folding};
 use crate::framing::Framing;
-use crate::memory::budget::ResultsCharge;
+use crate::memory::budget::ResultsReservation;
 use crate::sink::SharedSink;
 use crate::sync::{Arc, Mutex};
 use crate::time::Interval;
@@ -151,7 +151,7 @@ fn ranked(counts: &DStream<Tally>, spans: (Interval, Interval), n: usize) -> DSt
     views.showing(ranked)
 }
 
-type WordView = View<KeyedWindow<Vec<u8>, u64>>;
+type WordView = ShardView<KeyedWindow<Vec<u8>, u64>>;
 
 /// Calls `then` with the rows of all partitions; they are borrowed from the views, so one call lies within the other.
 fn all_rows(
@@ -314,7 +314,7 @@ struct InFlight {
     merged: Vec<Mutex<Arc<Merged>>>,
     memory: Memory,
     seed: u64,
-    charge: ResultsCharge,
+    charge: ResultsReservation,
 }
 
 #[derive(Default)]

@@ -5,9 +5,11 @@ pub(crate) mod value_list;
 
 use std::hash::Hash;
 
-use super::{Compute, DStream, Line, Missing, Node, Planner};
+use super::{Compute, DStream, Missing, Node, Planner, StreamLineage};
 use crate::blocks::manager::StoredBlock;
-use crate::exec::shuffle::{Flight, Gather, Lent, Shuffle, Table, hash_of, shard_of};
+use crate::exec::shuffle::{
+    ShardLease, ShardOwner, Shuffle, ShuffleTables, Table, hash_of, shard_of,
+};
 use crate::exec::{Batch, Fold, Out, Partition};
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::time::Time;
@@ -242,7 +244,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         let (node, memory) = (Arc::clone(&self.node), Shuffle::<T::Owned, Counted>::default());
         self.wide(move |cx| {
             let (batch, seed) = (node.compute(cx)?, cx.settings.seed);
-            let shape = (Gather::ByWorker(cx.settings.workers), cx.shards());
+            let shape = (ShardOwner::ByWorker(cx.settings.workers), cx.shards());
             let flight =
                 memory.begin(&cx.epoch.account(), batch.partitions().len(), shape, Counted::merge);
             let inputs = cx.folds(&batch, 0, counter(&flight, seed));
@@ -338,7 +340,7 @@ impl<T: ?Sized + 'static> DStream<T> {
 
     /// The line of a stream below two others. They belong to one context, because a batch holds the blocks of one: its
     /// number of a source would mean another source in a second one. And they slide by the same time.
-    pub(super) fn line_with<U: ?Sized>(&self, operator: &str, other: &DStream<U>) -> Line {
+    pub(super) fn line_with<U: ?Sized>(&self, operator: &str, other: &DStream<U>) -> StreamLineage {
         assert!(
             Arc::ptr_eq(&self.graph, &other.graph),
             "both streams must belong to the same context"
@@ -358,7 +360,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         let above = both(&left.above, &right.above);
         let sources = both(&left.sources, &right.sources);
         let reach = (left.reach.0.max(right.reach.0), left.reach.1.max(right.reach.1));
-        Line {
+        StreamLineage {
             slide: left.slide,
             above,
             sources,
@@ -390,11 +392,11 @@ impl<T: ?Sized + 'static> DStream<T> {
     /// [`wide`](DStream::wide), below several streams.
     pub(super) fn wide_below<U: ?Sized + 'static>(
         &self,
-        line: &Line,
+        line: &StreamLineage,
         compute: impl Fn(&mut Planner<'_>) -> Result<Batch<U>, Missing> + Send + Sync + 'static,
     ) -> DStream<U> {
         let id = self.graph.next_node();
-        let compute = Compute(move |cx: &mut Planner<'_>| cx.shared(id, &compute));
+        let compute = Compute(move |cx: &mut Planner<'_>| cx.memoize(id, &compute));
         self.graph.stream(line.node(id), compute)
     }
 
@@ -405,7 +407,7 @@ impl<T: ?Sized + 'static> DStream<T> {
     ) -> DStream<U> {
         let (id, node, f) = (self.graph.next_node(), Arc::clone(&self.node), Arc::new(f));
         let compute = move |cx: &mut Planner<'_>| {
-            cx.forked(id, |cx| {
+            cx.fuse(id, |cx| {
                 let f = Arc::clone(&f);
                 Ok(node.compute(cx)?.flat_map(move |element, out| f(element, out)))
             })
@@ -489,7 +491,7 @@ impl Counted {
 
 /// Counts the elements of a partition in the shards that it is lent.
 pub(super) fn counter<T, M>(
-    flight: &Flight<T::Owned, Counted, M>,
+    flight: &ShuffleTables<T::Owned, Counted, M>,
     seed: u64,
 ) -> impl Fn(usize, usize) -> CounterFold<T, M> + Send + Sync + 'static + use<T, M>
 where
@@ -507,7 +509,7 @@ where
 }
 
 pub(super) struct CounterFold<T: ?Sized + ToOwned, M> {
-    lent: Lent<T::Owned, Counted, M>,
+    lent: ShardLease<T::Owned, Counted, M>,
     /// How many keys each shard had before.
     known: Vec<usize>,
     number: u32,

@@ -3,7 +3,7 @@
 use std::hash::Hash;
 
 use super::both;
-use crate::exec::shuffle::{Flight, Gather, Lent, Shuffle, Table, hash_of};
+use crate::exec::shuffle::{ShardLease, ShardOwner, Shuffle, ShuffleTables, Table, hash_of};
 use crate::exec::{Fold, Out};
 use crate::stream::DStream;
 use crate::sync::Arc;
@@ -83,7 +83,7 @@ where
         let (aggregate, merge) = (Arc::new((create, add)), Arc::new(merge));
         self.wide(move |cx| {
             let batch = node.compute(cx)?;
-            let (shape, merge) = ((Gather::ByPartition, cx.shards()), Arc::clone(&merge));
+            let (shape, merge) = ((ShardOwner::ByPartition, cx.shards()), Arc::clone(&merge));
             let join = move |left: &mut C, right| merge(left, right);
             let flight = memory.begin(&cx.epoch.account(), batch.partitions().len(), shape, join);
             let inputs = cx.folds(&batch, 0, by_key(&flight, cx.settings.seed, &aggregate));
@@ -181,7 +181,7 @@ where
         self.wide_below(&line, move |cx| {
             let (left, right) = both("join", cx, &*left, &*right)?;
             let (first, seed) = (left.partitions().len(), cx.settings.seed);
-            let shape = (Gather::ByPartition, cx.shards());
+            let shape = (ShardOwner::ByPartition, cx.shards());
             let flight = memory.begin(
                 &cx.epoch.account(),
                 first + right.partitions().len(),
@@ -311,7 +311,7 @@ where
 /// Aggregates the pairs of a partition by key, in the shards that it is lent: `aggregate` makes the aggregate of a first
 /// value and adds a further one.
 pub(crate) fn by_key<K, V, C, M, A, B>(
-    flight: &Flight<K, C, M>,
+    flight: &ShuffleTables<K, C, M>,
     seed: u64,
     aggregate: &Arc<(A, B)>,
 ) -> impl Fn(usize, usize) -> ByKey<K, C, M, A, B> + Send + Sync + 'static + use<K, V, C, M, A, B>
@@ -332,7 +332,7 @@ where
 }
 
 pub(crate) struct ByKey<K, C, M, A, B> {
-    lent: Lent<K, C, M>,
+    lent: ShardLease<K, C, M>,
     seed: u64,
     aggregate: Arc<(A, B)>,
 }

@@ -1,19 +1,19 @@
-//! `Values`: what a batch brings for one key. A single value, which is the most frequent number, needs no memory of its
+//! `ValueList`: what a batch brings for one key. A single value, which is the most frequent number, needs no memory of its
 //! own. Runs on the workers.
 
 /// The values of a key, in order; at least one.
 #[derive(Clone, Debug)]
-pub(crate) enum Values<V> {
+pub(crate) enum ValueList<V> {
     One(V),
     Many(Vec<V>),
 }
 
-impl<V> Values<V> {
+impl<V> ValueList<V> {
     /// All of them.
     pub(crate) fn as_slice(&self) -> &[V] {
         match self {
-            Values::One(value) => std::slice::from_ref(value),
-            Values::Many(values) => values,
+            ValueList::One(value) => std::slice::from_ref(value),
+            ValueList::Many(values) => values,
         }
     }
 
@@ -23,23 +23,23 @@ impl<V> Values<V> {
     }
 
     /// Others behind these.
-    pub(crate) fn extend(&mut self, more: Values<V>) {
+    pub(crate) fn extend(&mut self, more: ValueList<V>) {
         match more {
-            Values::One(value) => self.push(value),
-            Values::Many(values) => self.many().extend(values),
+            ValueList::One(value) => self.push(value),
+            ValueList::Many(values) => self.many().extend(values),
         }
     }
 
     fn many(&mut self) -> &mut Vec<V> {
-        if let Values::One(_) = self {
-            let one = std::mem::replace(self, Values::Many(Vec::with_capacity(4)));
-            if let (Values::One(value), Values::Many(values)) = (one, &mut *self) {
+        if let ValueList::One(_) = self {
+            let one = std::mem::replace(self, ValueList::Many(Vec::with_capacity(4)));
+            if let (ValueList::One(value), ValueList::Many(values)) = (one, &mut *self) {
                 values.push(value);
             }
         }
         match self {
-            Values::Many(values) => values,
-            Values::One(_) => unreachable!("it was just turned into many"),
+            ValueList::Many(values) => values,
+            ValueList::One(_) => unreachable!("it was just turned into many"),
         }
     }
 }
@@ -52,7 +52,7 @@ mod tests {
     fn values_stay_in_order() {
         let check = |parts: &[&[i32]]| {
             let values = |part: &&[i32]| {
-                let mut values = Values::One(part[0]);
+                let mut values = ValueList::One(part[0]);
                 part[1..].iter().for_each(|value| values.push(*value));
                 values
             };

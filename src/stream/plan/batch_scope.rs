@@ -1,4 +1,4 @@
-//! `Epoch`: what the current batch has computed and its jobs share, and what its commit will change.
+//! `BatchScope`: what the current batch has computed and its jobs share, and what its commit will change.
 //!
 //! ```text
 //! attempt ─▶ stages ─▶ publish(node, result, commit) ─▶ later jobs and attempts of the batch take the result
@@ -10,10 +10,10 @@
 use std::any::Any;
 use std::collections::HashMap;
 
-use super::job_fusion::Together;
+use super::job_fusion::JobFusion;
 use super::lacks::Lacks;
 use crate::exec::Batch;
-use crate::memory::budget::Account;
+use crate::memory::budget::MemoryBudget;
 use crate::memory::buffer_pool::Pool;
 use crate::stream::Missing;
 use crate::stream::kept::Kept;
@@ -26,10 +26,10 @@ pub(crate) type Commit = Box<dyn FnOnce() + Send>;
 
 /// See the module.
 #[derive(Default)]
-pub(crate) struct Epoch {
+pub(crate) struct BatchScope {
     inner: Mutex<Inner>,
     /// Which jobs are planned together.
-    pub(crate) together: Together,
+    pub(crate) together: JobFusion,
     /// What nodes keep from batch to batch.
     kept: Kept,
 }
@@ -62,7 +62,7 @@ struct Published {
     commit: Option<Commit>,
 }
 
-impl Epoch {
+impl BatchScope {
     /// The first batch will be `first`, one `interval` after the zero that slides are counted from.
     pub(crate) fn begin(&self, first: Time, interval: Interval) {
         let zero = first.as_millis().saturating_sub(interval.as_millis());
@@ -89,14 +89,14 @@ impl Epoch {
     }
 
     /// Counts what batches make.
-    pub(crate) fn account(&self) -> Arc<Account> {
+    pub(crate) fn account(&self) -> Arc<MemoryBudget> {
         Arc::clone(self.pool().account())
     }
 
     /// Has the buffers of rows.
     pub(crate) fn pool(&self) -> Arc<Pool> {
         let mut inner = self.inner.lock();
-        Arc::clone(inner.pool.get_or_insert_with(|| Pool::new(Account::new(usize::MAX))))
+        Arc::clone(inner.pool.get_or_insert_with(|| Pool::new(MemoryBudget::new(usize::MAX))))
     }
 
     pub(crate) fn set_pool(&self, pool: &Arc<Pool>) {
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_slide_is_due_once_also_after_missed_ticks() {
-        let epoch = Epoch::default();
+        let epoch = BatchScope::default();
         let (time, slide) = (Time::from_millis, Interval::secs(2));
         epoch.begin(time(1_000), Interval::secs(1));
         let check = |at: u64, due: bool| {
@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn an_empty_batch_runs_if_a_slide_ends_in_it_or_a_key_may_time_out() {
-        let epoch = Epoch::default();
+        let epoch = BatchScope::default();
         let time = Time::from_millis;
         epoch.begin(time(1_000), Interval::secs(1));
         assert!(!epoch.must_run(None, time(9_000)), "nothing waits for a time");
@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn the_first_result_of_a_batch_counts_and_its_commit_runs_once() {
         use crate::sync::{AtomicUsize, Ordering};
-        let (epoch, commits) = (Epoch::default(), Arc::new(AtomicUsize::new(0)));
+        let (epoch, commits) = (BatchScope::default(), Arc::new(AtomicUsize::new(0)));
         let time = Time::from_millis;
         let publish = |at: u64, weight: usize| {
             let commits = Arc::clone(&commits);

@@ -1,4 +1,4 @@
-//! `Together`: the jobs of a batch that use one stream are planned together, so that it is computed in one pass.
+//! `JobFusion`: the jobs of a batch that use one stream are planned together, so that it is computed in one pass.
 //!
 //! ```text
 //! job 0 begins: plan 0, plan 1, plan 2 ─▶ stages of 0 ─▶ reached 1          job 1 begins: takes plan 1 ─▶ reached 2
@@ -17,7 +17,7 @@ use crate::time::{Moment, Time};
 
 /// See the module.
 #[derive(Default)]
-pub(crate) struct Together(Mutex<Inner>);
+pub(crate) struct JobFusion(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
@@ -75,7 +75,7 @@ impl Progress {
     }
 }
 
-impl Together {
+impl JobFusion {
     /// Every job computes its stream by itself.
     pub(crate) fn never(&self) {
         self.0.lock().off = true;

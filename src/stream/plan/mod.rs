@@ -14,10 +14,10 @@ use super::delivery::Delivery;
 use super::{BatchInput, Graph, Missing, Replay, Settings};
 use crate::exec::shuffle::Slots;
 use crate::exec::{
-    Batch, Finish, Fold, Plan, Share, Stage, Work, failure_text, fold_tasks, folding,
+    Batch, Finish, Fold, Plan, Sharing, Stage, Work, failure_text, fold_tasks, folding,
 };
 use crate::sink::SharedSink;
-use crate::stream::plan::batch_scope::{Commit, Epoch};
+use crate::stream::plan::batch_scope::{BatchScope, Commit};
 use crate::stream::plan::job_fusion::Progress;
 use crate::stream::plan::lacks::Reads;
 use crate::sync::planted::{Planted, planted};
@@ -28,7 +28,7 @@ use crate::time::{Clock, Moment};
 pub(super) struct Planner<'a> {
     pub(super) input: &'a Arc<BatchInput>,
     pub(super) clock: &'a Arc<dyn Clock>,
-    pub(super) epoch: &'a Arc<Epoch>,
+    pub(super) epoch: &'a Arc<BatchScope>,
     pub(super) settings: Settings,
     pub(super) stages: Vec<Stage>,
     /// What nodes with stages returned before: a stream that is used twice is shuffled once.
@@ -36,7 +36,7 @@ pub(super) struct Planner<'a> {
     /// How the batch is run again, if it is.
     pub(super) replay: Option<Replay>,
     /// Whose folds are attached, if several jobs are planned together.
-    share: Option<Share>,
+    share: Option<Sharing>,
     /// The batches of streams that those use.
     forks: Vec<(u32, Box<dyn Any>)>,
 }
@@ -45,7 +45,7 @@ impl<'a> Planner<'a> {
     pub(super) fn new(
         input: &'a Arc<BatchInput>,
         clock: &'a Arc<dyn Clock>,
-        epoch: &'a Arc<Epoch>,
+        epoch: &'a Arc<BatchScope>,
         settings: Settings,
     ) -> Self {
         Planner {
@@ -130,7 +130,7 @@ impl<'a> Planner<'a> {
     }
 
     /// A node that adds stages: it is planned once for each plan, and computed once for each batch if several jobs use it.
-    pub(super) fn shared<T: ?Sized + 'static>(
+    pub(super) fn memoize<T: ?Sized + 'static>(
         &mut self,
         node: u32,
         compute: impl FnOnce(&mut Self) -> Result<Batch<T>, Missing>,
@@ -148,7 +148,7 @@ impl<'a> Planner<'a> {
 
     /// A node that keeps something from batch to batch: it is computed once for each batch, and what it has learned
     /// counts when the batch is committed.
-    pub(super) fn keeping<T: ?Sized + 'static>(
+    pub(super) fn stateful<T: ?Sized + 'static>(
         &mut self,
         node: u32,
         compute: impl FnOnce(&mut Self) -> Result<(Result<Batch<T>, Missing>, Commit), Missing>,
@@ -163,7 +163,7 @@ impl<'a> Planner<'a> {
     }
 
     /// A node that is computed element by element: in one pass for all jobs that are planned together.
-    pub(super) fn forked<T: ?Sized + 'static>(
+    pub(super) fn fuse<T: ?Sized + 'static>(
         &mut self,
         node: u32,
         compute: impl FnOnce(&mut Self) -> Result<Batch<T>, Missing>,
@@ -285,7 +285,7 @@ pub struct Output {
     /// The jobs of all outputs, by their numbers.
     pub(super) jobs: Arc<Mutex<Vec<Arc<Job>>>>,
     pub(super) settings: Settings,
-    pub(super) epoch: Arc<Epoch>,
+    pub(super) epoch: Arc<BatchScope>,
 }
 
 impl fmt::Debug for Output {
@@ -335,7 +335,7 @@ impl Output {
         let mut planner = Planner::new(input, clock, &self.epoch, self.settings);
         let others = self.epoch.together.with(self.number);
         let progress = Progress::default();
-        let share = |job| Share { job, broken: Arc::clone(&progress.broken) };
+        let share = |job| Sharing { job, broken: Arc::clone(&progress.broken) };
         planner.share = (!others.is_empty()).then(|| share(self.number));
         let plan = self.job.plan(&mut planner, &Arc::new(Mutex::new(started)))?;
         if others.is_empty() {

@@ -1,8 +1,8 @@
 //! The limit on the number of keys of a state, and what is done about it once all partitions have made their views. Runs on
 //! one worker, between two stages.
 
-use super::key_table::Keys;
-use super::shard::View;
+use super::key_table::KeyTable;
+use super::shard::ShardView;
 use super::spec::{State, StateKey, StateValue, WhenFull};
 use crate::exec::shuffle::Slots;
 use crate::sync::Arc;
@@ -10,14 +10,14 @@ use crate::time::Time;
 
 /// Keeps the number of keys within its limit, once all partitions have made their views; it is told the number before.
 pub(crate) type Trim<K, S, U> =
-    Box<dyn Fn(&Slots<View<Keys<K, S, U>>>, u64) -> Result<(), String> + Send + Sync>;
+    Box<dyn Fn(&Slots<ShardView<KeyTable<K, S, U>>>, u64) -> Result<(), String> + Send + Sync>;
 
 /// The call for a key that is forgotten.
 pub(crate) type LastCall<K, S, U> =
     Box<dyn Fn(Time, &K, &mut State<'_, S>) -> Option<U> + Send + Sync>;
 
 pub(crate) fn trim<K: StateKey, S: StateValue, U: Send + Sync + 'static>(
-    views: &Slots<View<Keys<K, S, U>>>,
+    views: &Slots<ShardView<KeyTable<K, S, U>>>,
     before: u64,
     (keys_max, policy): (u64, WhenFull),
     last_call: &LastCall<K, S, U>,
@@ -54,7 +54,7 @@ pub(crate) fn trim<K: StateKey, S: StateValue, U: Send + Sync + 'static>(
 
 /// Forgets the keys of all partitions that were idle for longest; returns how many too few there were.
 pub(crate) fn expire_oldest<K: StateKey, S: StateValue, U: Send + Sync + 'static>(
-    views: &mut [View<Keys<K, S, U>>],
+    views: &mut [ShardView<KeyTable<K, S, U>>],
     over: u64,
     last_call: &LastCall<K, S, U>,
 ) -> Result<u64, String> {
@@ -70,7 +70,7 @@ pub(crate) fn expire_oldest<K: StateKey, S: StateValue, U: Send + Sync + 'static
     oldest.truncate(over);
     let found = oldest.len();
     for (_, number, place) in oldest {
-        let View { base, delta } = &mut views[number];
+        let ShardView { base, delta } = &mut views[number];
         delta.forget(&base.table.get(place).row, place, |time, key, state| {
             last_call(time, key, state)
         })?;

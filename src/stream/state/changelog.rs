@@ -22,13 +22,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub(crate) use self::census::{Census, Counting};
+pub(crate) use self::compaction::Compactor;
 use self::compaction::WALK_BATCHES;
-pub(crate) use self::compaction::Walker;
 pub(crate) use self::entry::Entry;
 pub use self::restore::Restore;
-use super::key_table::Keys;
+use super::key_table::KeyTable;
 use super::left::Left;
-use super::shard::{Change, Shards, View};
+use super::shard::{Change, ShardView, Shards};
 use super::spec::{Counters, StateKey, StateValue};
 use crate::exec::shuffle::{hash_of, shard_of};
 use crate::stream::kept::NodeKept;
@@ -39,7 +39,7 @@ use crate::wording::count;
 
 /// A part is closed beyond so many bytes; one key with its state may be larger.
 const PART_BYTES: usize = 256 << 10;
-/// Keys of a partition that a batch walks over at least. Few in unit tests, so that a walk takes several batches there.
+/// KeyTable of a partition that a batch walks over at least. Few in unit tests, so that a walk takes several batches there.
 const WALK_MIN: u32 = if cfg!(test) { 3 } else { 64 };
 
 /// An operator with keyed state.
@@ -66,7 +66,7 @@ pub struct Changes {
 }
 
 /// The states of one operator, for whoever saves them and brings them back.
-pub(crate) trait Saved: Send + Sync {
+pub(crate) trait Changelog: Send + Sync {
     /// The next batch begins to go through all keys.
     fn begin_walk(&self);
 
@@ -95,7 +95,7 @@ pub(crate) trait Saved: Send + Sync {
 /// The states of one operator.
 pub(crate) struct Store<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
     /// None before the first batch.
-    pub(crate) shards: Mutex<Option<Shards<Keys<K, S, U>>>>,
+    pub(crate) shards: Mutex<Option<Shards<KeyTable<K, S, U>>>>,
     /// What is known before the first batch of all.
     pub(crate) initial: Mutex<Vec<(K, S)>>,
     pub(crate) counters: Arc<Counters>,
@@ -104,7 +104,7 @@ pub(crate) struct Store<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
     /// Batches that a walk takes.
     walk_batches: AtomicU64,
     /// The partitions that are being restored.
-    restoring: Mutex<Vec<Keys<K, S, U>>>,
+    restoring: Mutex<Vec<KeyTable<K, S, U>>>,
     /// Whether the keys are listed by their age.
     pub(crate) listed: bool,
     /// The number of the first batch that it took in.
@@ -164,12 +164,16 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
     }
 
     /// Partitions with what is known before the first batch.
-    pub(crate) fn first_keys(&self, cx: &Planner<'_>, initial: Vec<(K, S)>) -> Vec<Keys<K, S, U>> {
-        let mut shards = Keys::empty(cx.shards(), self.listed);
+    pub(crate) fn first_keys(
+        &self,
+        cx: &Planner<'_>,
+        initial: Vec<(K, S)>,
+    ) -> Vec<KeyTable<K, S, U>> {
+        let mut shards = KeyTable::empty(cx.shards(), self.listed);
         let (seed, zero) = (cx.settings.seed, cx.epoch.zero());
         for (turn, row) in (0..).zip(initial) {
             let hash = hash_of(seed, &row.0);
-            let shard: &mut Keys<K, S, U> = &mut shards[shard_of(hash, cx.shards())];
+            let shard: &mut KeyTable<K, S, U> = &mut shards[shard_of(hash, cx.shards())];
             match shard.find(hash, &row.0) {
                 Some(place) => shard.table.get_mut(place).row = row,
                 None => {
@@ -183,7 +187,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
     }
 
     /// The partitions before the first batch.
-    pub(crate) fn begin(&self, bases: Vec<Keys<K, S, U>>) -> Shards<Keys<K, S, U>> {
+    pub(crate) fn begin(&self, bases: Vec<KeyTable<K, S, U>>) -> Shards<KeyTable<K, S, U>> {
         *self.walks.lock() = vec![Walk::New; bases.len()];
         Shards::new(bases, &self.kept)
     }
@@ -193,7 +197,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
     pub(crate) fn encode(
         &self,
         shard: usize,
-        view: &View<Keys<K, S, U>>,
+        view: &ShardView<KeyTable<K, S, U>>,
         skip_same: bool,
     ) -> Result<Encoded, String> {
         let mut writer = Writer::new(view.delta.time);
@@ -225,7 +229,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
     fn walk(
         &self,
         shard: usize,
-        view: &View<Keys<K, S, U>>,
+        view: &ShardView<KeyTable<K, S, U>>,
         (writer, written): (&mut Writer, u64),
     ) -> Result<Walk, String> {
         let written = u32::try_from(written).unwrap_or(u32::MAX);
@@ -263,7 +267,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
     }
 }
 
-impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Saved for Store<K, S, U> {
+impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Changelog for Store<K, S, U> {
     fn begin_walk(&self) {
         self.walks.lock().iter_mut().for_each(|walk| *walk = Walk::At(0));
     }
@@ -286,7 +290,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Saved for Store<K, S,
 
     fn begin_restore(&self, partitions: usize) {
         self.initial.lock().clear();
-        *self.restoring.lock() = Keys::empty(partitions.max(1), self.listed);
+        *self.restoring.lock() = KeyTable::empty(partitions.max(1), self.listed);
     }
 
     fn apply(&self, part: &[u8], seed: u64) -> Result<(), String> {
@@ -303,7 +307,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Saved for Store<K, S,
 
     fn end_restore(&self) {
         let mut bases = std::mem::take(&mut *self.restoring.lock());
-        bases.iter_mut().for_each(Keys::link_all);
+        bases.iter_mut().for_each(KeyTable::link_all);
         let keys: usize = bases.iter().map(|keys| keys.table.len()).sum();
         self.counters.keys.store(keys as u64, Ordering::Relaxed);
         *self.walks.lock() = vec![Walk::Done; bases.len()];

@@ -1,14 +1,14 @@
-//! `Keys`: the states of one hash partition, and what a batch does to them.
+//! `KeyTable`: the states of one hash partition, and what a batch does to them.
 //!
 //! The keys lie in a table, and in a list by the time when they were last touched where any are forgotten by their age. Runs
 //! on the workers; knows no operator.
 
-use super::changelog::Entry as Saved;
+use super::changelog::Entry as Changelog;
 use super::heap_size;
-use super::shard::{Change, Keeper, Overlay, Slot, Table, View};
+use super::shard::{Change, ShardState, ShardView, Slot, Table, WriteSet};
 use super::spec::{Counters, Group, Held, Phase, State, StateKey, StateValue};
 use crate::exec::shuffle::Entry;
-use crate::stream::ops::value_list::Values;
+use crate::stream::ops::value_list::ValueList;
 use crate::sync::{Arc, Ordering};
 use crate::time::Time;
 
@@ -33,7 +33,7 @@ impl Counters {
 }
 
 /// The states of one hash partition, with a list of its keys by the time when they were last touched.
-pub(crate) struct Keys<K, S, U> {
+pub(crate) struct KeyTable<K, S, U> {
     pub(crate) table: Table<K, S, Idle>,
     /// Whether there is that list.
     pub(crate) listed: bool,
@@ -42,9 +42,9 @@ pub(crate) struct Keys<K, S, U> {
     pub(crate) out: std::marker::PhantomData<fn() -> U>,
 }
 
-impl<K: Clone, S: Clone, U> Clone for Keys<K, S, U> {
+impl<K: Clone, S: Clone, U> Clone for KeyTable<K, S, U> {
     fn clone(&self) -> Self {
-        Keys { table: self.table.clone(), listed: self.listed, ends: self.ends, out: self.out }
+        KeyTable { table: self.table.clone(), listed: self.listed, ends: self.ends, out: self.out }
     }
 }
 
@@ -62,9 +62,9 @@ pub(crate) struct Idle {
 pub(crate) const NONE: u32 = u32::MAX;
 
 /// What a batch does to a partition.
-pub(crate) struct KeysDelta<K, S, U> {
+pub(crate) struct KeyTableDelta<K, S, U> {
     /// With the turn of each key that is touched.
-    pub(crate) overlay: Overlay<K, S, u32>,
+    pub(crate) overlay: WriteSet<K, S, u32>,
     pub(crate) time: Time,
     pub(crate) turns: u32,
     pub(crate) out: Arc<Vec<U>>,
@@ -73,11 +73,11 @@ pub(crate) struct KeysDelta<K, S, U> {
     pub(crate) counts: Counts,
 }
 
-impl<K, S, U> KeysDelta<K, S, U> {
+impl<K, S, U> KeyTableDelta<K, S, U> {
     pub(crate) fn new(time: Time) -> Self {
-        let (overlay, out_of_added) = (Overlay::default(), Vec::new());
+        let (overlay, out_of_added) = (WriteSet::default(), Vec::new());
         let (out, counts) = (Arc::default(), Counts::default());
-        KeysDelta { overlay, time, turns: 0, out, out_of_added, counts }
+        KeyTableDelta { overlay, time, turns: 0, out, out_of_added, counts }
     }
 
     /// The turn of the next key that is touched.
@@ -135,9 +135,9 @@ impl<K, S, U> KeysDelta<K, S, U> {
     }
 }
 
-impl<K: Clone, S: Clone, U> Clone for KeysDelta<K, S, U> {
+impl<K: Clone, S: Clone, U> Clone for KeyTableDelta<K, S, U> {
     fn clone(&self) -> Self {
-        KeysDelta {
+        KeyTableDelta {
             overlay: self.overlay.clone(),
             time: self.time,
             turns: self.turns,
@@ -148,14 +148,14 @@ impl<K: Clone, S: Clone, U> Clone for KeysDelta<K, S, U> {
     }
 }
 
-impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> View<Keys<K, S, U>> {
+impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> ShardView<KeyTable<K, S, U>> {
     pub(crate) fn rows(&self) -> impl Iterator<Item = &(K, S)> {
         self.delta.overlay.rows(&self.base.table, |_| true, |_| true)
     }
 }
 
-impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Keeper for Keys<K, S, U> {
-    type Delta = KeysDelta<K, S, U>;
+impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> ShardState for KeyTable<K, S, U> {
+    type Delta = KeyTableDelta<K, S, U>;
 
     fn bytes(&self) -> usize {
         self.table.bytes()
@@ -168,16 +168,16 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Keeper for Keys<K, S,
         }
     }
 
-    fn growth(&self, delta: &KeysDelta<K, S, U>) -> isize {
+    fn growth(&self, delta: &KeyTableDelta<K, S, U>) -> isize {
         delta.overlay.growth(&self.table, owned)
     }
 
-    fn delta_bytes(delta: &KeysDelta<K, S, U>) -> usize {
+    fn delta_bytes(delta: &KeyTableDelta<K, S, U>) -> usize {
         delta.overlay.bytes()
     }
 
-    fn apply(&mut self, delta: KeysDelta<K, S, U>) {
-        let KeysDelta { overlay, time, turns, .. } = delta;
+    fn apply(&mut self, delta: KeyTableDelta<K, S, U>) {
+        let KeyTableDelta { overlay, time, turns, .. } = delta;
         // The list takes the keys in the order of their turns, whatever their places: places change at a restart.
         let mut by_turn = vec![NONE; if self.listed { turns as usize } else { 0 }];
         for (place, change, turn) in overlay.changed {
@@ -211,11 +211,11 @@ fn owned<K: StateKey, S: StateValue>((key, state): &(K, S)) -> usize {
     heap_size::of_key(key) + heap_size::of_state(state)
 }
 
-impl<K: StateKey, S: StateValue, U> Keys<K, S, U> {
+impl<K: StateKey, S: StateValue, U> KeyTable<K, S, U> {
     /// So many partitions without a key.
     pub(crate) fn empty(shards: usize, listed: bool) -> Vec<Self> {
         let out = std::marker::PhantomData;
-        let empty = |_| Keys { table: Table::default(), listed, ends: None, out };
+        let empty = |_| KeyTable { table: Table::default(), listed, ends: None, out };
         (0..shards).map(empty).collect()
     }
 
@@ -225,20 +225,20 @@ impl<K: StateKey, S: StateValue, U> Keys<K, S, U> {
 
     /// Takes in what was saved of a key. The list is made at the end. A key that is not there may have been touched: it
     /// comes with a later slice of the walk.
-    pub(crate) fn take(&mut self, hash: u64, entry: Saved<K, S>) {
+    pub(crate) fn take(&mut self, hash: u64, entry: Changelog<K, S>) {
         match entry {
-            Saved::Removed(key) => {
+            Changelog::Removed(key) => {
                 if let Some(place) = self.find(hash, &key) {
                     self.table.remove(hash, place);
                 }
             }
-            Saved::Touched(key, touch) => {
+            Changelog::Touched(key, touch) => {
                 if let Some(place) = self.find(hash, &key) {
                     let extra = &mut self.table.get_mut(place).extra;
                     (extra.last, extra.turn) = touch;
                 }
             }
-            Saved::Set(key, state, touch) => match self.find(hash, &key) {
+            Changelog::Set(key, state, touch) => match self.find(hash, &key) {
                 Some(place) => {
                     let slot = self.table.get_mut(place);
                     slot.row.1 = state;
@@ -310,14 +310,14 @@ impl<K: StateKey, S: StateValue, U> Keys<K, S, U> {
         time: Time,
         groups: Vec<Group<K, V>>,
         f: &impl Fn(&K, &[V], Option<&S>) -> Option<S>,
-    ) -> KeysDelta<K, S, U> {
-        let mut delta = KeysDelta::new(time);
-        let KeysDelta { overlay, counts, turns, .. } = &mut delta;
+    ) -> KeyTableDelta<K, S, U> {
+        let mut delta = KeyTableDelta::new(time);
+        let KeyTableDelta { overlay, counts, turns, .. } = &mut delta;
         let mut turn = move || {
             *turns += 1;
             *turns - 1
         };
-        let mut touched: Vec<(u32, Values<V>)> = Vec::new();
+        let mut touched: Vec<(u32, ValueList<V>)> = Vec::new();
         for Entry { hash, key, value } in groups {
             match self.find(hash, &key) {
                 Some(place) => touched.push((place, value)),
@@ -334,7 +334,7 @@ impl<K: StateKey, S: StateValue, U> Keys<K, S, U> {
         for (place, slot) in self.table.iter() {
             let values = touched.next_if(|(other, _)| *other == place).map(|(_, values)| values);
             let (key, state) = &slot.row;
-            let values = values.as_ref().map(Values::as_slice).unwrap_or_default();
+            let values = values.as_ref().map(ValueList::as_slice).unwrap_or_default();
             let change = match f(key, values, Some(state)) {
                 Some(state) => Change::Row((key.clone(), state)),
                 None => {

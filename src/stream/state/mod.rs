@@ -19,14 +19,14 @@ use std::fmt;
 use std::ops::Deref;
 
 use super::ops::pairs::by_key;
-use super::ops::value_list::Values;
+use super::ops::value_list::ValueList;
 use super::{DStream, Missing, Planner};
-use crate::exec::shuffle::{Entry, Gather, Shuffle, Slots};
+use crate::exec::shuffle::{Entry, ShardOwner, Shuffle, Slots, Table};
 use crate::exec::{Batch, Stage, Work};
 use crate::stream::state::capacity::{LastCall, Trim, trim};
 use crate::stream::state::changelog::Store;
-use crate::stream::state::key_table::{Keys, KeysDelta};
-use crate::stream::state::shard::{Change, Shards, View, keeping};
+use crate::stream::state::key_table::{KeyTable, KeyTableDelta};
+use crate::stream::state::shard::{Change, ShardView, stateful};
 use crate::stream::state::spec::{
     Counters, Group, Held, Phase, State, StateCounts, StateKey, StateSpec, StateValue,
 };
@@ -36,7 +36,7 @@ use crate::time::{Interval, Time};
 /// What [`map_with_state`](DStream::map_with_state) returns: the stream of what the function made, and the state.
 pub struct Stateful<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
     stream: DStream<U>,
-    views: DStream<View<Keys<K, S, U>>>,
+    views: DStream<ShardView<KeyTable<K, S, U>>>,
     counters: Arc<Counters>,
 }
 
@@ -68,7 +68,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Stateful<K, S, U> {
     /// Names the state, and the stream: by this name the state is found again after a restart.
     ///
     /// ```
-    /// # use tidemill::{testing::ManualClock, Config, StreamingContext, dstream::StateSpec};
+    /// # use tidemill::{testing::ManualClock, Config, StreamingContext, stream::StateSpec};
     /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
     /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('b', 2)]), Some(vec![('b', -2)])], 1);
     /// let sums = stream.map_with_state(StateSpec::new(), |_time, _key, value, state| {
@@ -88,7 +88,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Stateful<K, S, U> {
     /// All keys with their states, after each batch. Its cost is linear in the known keys.
     ///
     /// ```
-    /// # use tidemill::{testing::ManualClock, Config, StreamingContext, dstream::StateSpec};
+    /// # use tidemill::{testing::ManualClock, Config, StreamingContext, stream::StateSpec};
     /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
     /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('b', 2)]), Some(vec![('b', -2)])], 1);
     /// let sums = stream.map_with_state(StateSpec::new(), |_time, _key, value, state| {
@@ -109,7 +109,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Stateful<K, S, U> {
     /// How many keys are known, were forgotten and found no room.
     ///
     /// ```
-    /// # use tidemill::{testing::ManualClock, Config, StreamingContext, dstream::StateSpec};
+    /// # use tidemill::{testing::ManualClock, Config, StreamingContext, stream::StateSpec};
     /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
     /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('b', 2)]), Some(vec![('b', -2)])], 1);
     /// let sums = stream.map_with_state(StateSpec::new(), |_time, _key, value, state| {
@@ -137,7 +137,7 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
     /// with the batch's time; and once more, without a value, when the key times out.
     ///
     /// ```
-    /// # use tidemill::{testing::ManualClock, Config, StreamingContext, dstream::StateSpec};
+    /// # use tidemill::{testing::ManualClock, Config, StreamingContext, stream::StateSpec};
     /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
     /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('a', 2)]), Some(vec![('a', 4)])], 1);
     /// let sums = stream.map_with_state(StateSpec::new(), |_time, key, value, state| {
@@ -205,21 +205,25 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
             skip_same: true,
             listed: false,
         };
-        let (views, _) = self
-            .keys::<S, ()>(start, move |keys, groups, time| Ok(keys.update_all(time, groups, &f)));
+        let (views, _) = self.keys::<S, (), _>(start, move |keys, groups, time| {
+            Ok(keys.update_all(time, groups, &f))
+        });
         views.showing(views.flat_map(|view, out| view.rows().for_each(|row| out.push(row))))
     }
 
     /// The node: the values of each key go to its partition, where `attempt` makes a delta of them.
     #[expect(clippy::type_complexity, reason = "a stream and its counters")]
-    fn keys<S: StateValue, U: Send + Sync + 'static>(
+    fn keys<S: StateValue, U: Send + Sync + 'static, F>(
         &self,
         start: Start<K, S, U>,
-        attempt: impl Fn(&Keys<K, S, U>, Vec<Group<K, V>>, Time) -> Result<KeysDelta<K, S, U>, String>
-        + Send
-        + Sync
-        + 'static,
-    ) -> (DStream<View<Keys<K, S, U>>>, Arc<Counters>) {
+        attempt: F,
+    ) -> (DStream<ShardView<KeyTable<K, S, U>>>, Arc<Counters>)
+    where
+        F: Fn(&KeyTable<K, S, U>, Vec<Group<K, V>>, Time) -> Result<KeyTableDelta<K, S, U>, String>
+            + Send
+            + Sync
+            + 'static,
+    {
         let id = self.graph.next_node();
         let Start { kind, initial, trim, skip_same, listed } = start;
         let kept = self.graph.epoch.kept().of(id);
@@ -227,15 +231,15 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
         let counters = Arc::clone(&store.counters);
         self.graph.add_stateful(id, kind);
         let number = self.graph.add_saved(id, Store::<K, S, U>::holds(), Arc::clone(&store) as _);
-        let (node, memory) = (Arc::clone(&self.node), Shuffle::<K, Values<V>>::default());
+        let (node, memory) = (Arc::clone(&self.node), Shuffle::<K, ValueList<V>>::default());
         let group = Arc::new((
-            |value: &V| Values::One(value.clone()),
-            |all: &mut Values<V>, value: &V| all.push(value.clone()),
+            |value: &V| ValueList::One(value.clone()),
+            |all: &mut ValueList<V>, value: &V| all.push(value.clone()),
         ));
         let attempt = Arc::new(attempt);
         let trim = trim.map(Arc::new);
         let line = self.line.below_state();
-        let views = keeping(self, (line, id), move |cx| {
+        let views = stateful(self, (line, id), move |cx| {
             if store.passes_over(cx.replay, cx.input.index) {
                 return Ok((Ok(Batch::from_iter([])), Box::new(|| {})));
             }
@@ -243,31 +247,27 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
                 let initial = std::mem::take(&mut *store.initial.lock());
                 store.begin(store.first_keys(cx, initial))
             };
-            let shards: Shards<Keys<K, S, U>> =
-                store.shards.lock().get_or_insert_with(begin).clone();
+            let shards = store.shards.lock().get_or_insert_with(begin).clone();
             let groups = match node.compute(cx) {
                 Ok(batch) => {
-                    let shape = (Gather::ByPartition, shards.len());
+                    let shape = (ShardOwner::ByPartition, shards.len());
                     let (account, parts) = (cx.epoch.account(), batch.partitions().len());
-                    let flight = memory.begin(&account, parts, shape, Values::extend);
+                    let flight = memory.begin(&account, parts, shape, ValueList::extend);
                     let inputs = cx.folds(&batch, 0, by_key(&flight, cx.settings.seed, &group));
-                    let rows = |table: &mut crate::exec::shuffle::Table<K, Values<V>>| {
-                        table.drain().collect()
-                    };
+                    let rows = |groups: &mut Table<K, ValueList<V>>| groups.drain().collect();
                     flight.plan_slots(&mut cx.stages, inputs, rows)
                 }
                 Err(Missing::NoBatch(_)) => Slots::new(0),
                 Err(missing) => return Err(missing),
             };
             let (attempt, time) = (Arc::clone(&attempt), cx.input.time);
-            let (views, apply) = shards.plan(cx, move |shard, keys: &Keys<K, S, U>| {
+            let (views, apply) = shards.plan(cx, move |shard, keys: &KeyTable<K, S, U>| {
                 attempt(keys, groups.take(shard), time)
             });
             if let Some(trim) = &trim {
                 let (trim, views) = (Arc::clone(trim), views.clone());
                 let before = store.counters.keys.load(Ordering::Relaxed);
-                let task: Work = Box::new(move |_| trim(&views, before));
-                cx.stages.push(Stage { tasks: vec![task] });
+                cx.stages.push(Stage { tasks: vec![Box::new(move |_| trim(&views, before))] });
             }
             let save = save(cx, (&store, number), &views, skip_same);
             let (deltas, store) = (views.clone(), Arc::clone(&store));
@@ -289,7 +289,7 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
 fn save<K: StateKey, S: StateValue, U: Send + Sync + 'static>(
     cx: &mut Planner<'_>,
     (store, number): (&Arc<Store<K, S, U>>, u32),
-    views: &Slots<View<Keys<K, S, U>>>,
+    views: &Slots<ShardView<KeyTable<K, S, U>>>,
     skip_same: bool,
 ) -> Box<dyn FnOnce() + Send> {
     let Some(left) = cx.epoch.left() else { return Box::new(|| {}) };
@@ -333,18 +333,18 @@ const AHEAD: usize = 32;
 
 /// One attempt of `map_with_state` at a partition.
 struct Mapping<'a, K, S, U, F> {
-    keys: &'a Keys<K, S, U>,
+    keys: &'a KeyTable<K, S, U>,
     f: &'a F,
     time: Time,
     timeout: Option<Interval>,
 }
 
 impl<K: StateKey, S: StateValue, U, F> Mapping<'_, K, S, U, F> {
-    fn run<V>(&self, groups: Vec<Group<K, V>>) -> Result<KeysDelta<K, S, U>, String>
+    fn run<V>(&self, groups: Vec<Group<K, V>>) -> Result<KeyTableDelta<K, S, U>, String>
     where
         F: Fn(Time, &K, Option<&V>, &mut State<'_, S>) -> Option<U>,
     {
-        let mut delta = KeysDelta::new(self.time);
+        let mut delta = KeyTableDelta::new(self.time);
         delta.overlay.changed.reserve(groups.len());
         let (mut groups, mut places) = (groups.into_iter(), Vec::with_capacity(AHEAD));
         while !groups.as_slice().is_empty() {
@@ -364,7 +364,7 @@ impl<K: StateKey, S: StateValue, U, F> Mapping<'_, K, S, U, F> {
         &self,
         group: Group<K, V>,
         place: Option<u32>,
-        delta: &mut KeysDelta<K, S, U>,
+        delta: &mut KeyTableDelta<K, S, U>,
     ) -> Result<(), String>
     where
         F: Fn(Time, &K, Option<&V>, &mut State<'_, S>) -> Option<U>,
@@ -400,7 +400,7 @@ impl<K: StateKey, S: StateValue, U, F> Mapping<'_, K, S, U, F> {
         key: &K,
         values: &[V],
         known: Option<&'s S>,
-        delta: &mut KeysDelta<K, S, U>,
+        delta: &mut KeyTableDelta<K, S, U>,
     ) -> Result<Held<'s, S>, String>
     where
         F: Fn(Time, &K, Option<&V>, &mut State<'_, S>) -> Option<U>,
@@ -416,7 +416,7 @@ impl<K: StateKey, S: StateValue, U, F> Mapping<'_, K, S, U, F> {
     }
 
     /// The keys that are idle for too long and were not touched now get their last call.
-    fn expire<V>(&self, delta: &mut KeysDelta<K, S, U>) -> Result<(), String>
+    fn expire<V>(&self, delta: &mut KeyTableDelta<K, S, U>) -> Result<(), String>
     where
         F: Fn(Time, &K, Option<&V>, &mut State<'_, S>) -> Option<U>,
     {

@@ -1,21 +1,21 @@
 //! Keyed state in hash partitions: what is committed, and the overlay of the batch that is being computed.
 //!
 //! ```text
-//! shard r: base ─┬─▶ attempt(base, what came) = delta ─▶ View { base, delta } ─▶ rows of the batch
+//! shard r: base ─┬─▶ attempt(base, what came) = delta ─▶ ShardView { base, delta } ─▶ rows of the batch
 //!                └◀─ apply(delta), by the next attempt, if the batch was committed
 //! ```
 //! An attempt only reads the base, so that a failed one leaves no trace. A commit hands the delta over; the worker that
 //! comes next applies it, so the scheduler's thread does no work for each key. Runs on the workers.
 
-use crate::exec::shuffle::{Growing, Slots};
+use crate::exec::shuffle::{IncrementalTable, Slots};
 use crate::exec::{Batch, Stage, Work};
 use crate::stream::kept::NodeKept;
 use crate::stream::plan::batch_scope::Commit;
-use crate::stream::{DStream, Line, Missing, Planner};
+use crate::stream::{DStream, Missing, Planner, StreamLineage};
 use crate::sync::{Arc, Mutex};
 
 /// What one hash partition keeps from batch to batch.
-pub(crate) trait Keeper: Clone + Send + Sync + 'static {
+pub(crate) trait ShardState: Clone + Send + Sync + 'static {
     /// What a batch changes.
     type Delta: Clone + Send + Sync + 'static;
 
@@ -37,33 +37,33 @@ pub(crate) trait Keeper: Clone + Send + Sync + 'static {
 }
 
 /// A partition as one batch sees it.
-pub(crate) struct View<B: Keeper> {
+pub(crate) struct ShardView<B: ShardState> {
     pub(crate) base: Arc<B>,
     pub(crate) delta: B::Delta,
 }
 
-impl<B: Keeper> Clone for View<B> {
+impl<B: ShardState> Clone for ShardView<B> {
     fn clone(&self) -> Self {
-        View { base: Arc::clone(&self.base), delta: self.delta.clone() }
+        ShardView { base: Arc::clone(&self.base), delta: self.delta.clone() }
     }
 }
 
 /// The partitions of one node. Their number is fixed by the node's first batch.
-pub(crate) struct Shards<B: Keeper>(Arc<All<B>>);
+pub(crate) struct Shards<B: ShardState>(Arc<All<B>>);
 
-struct All<B: Keeper> {
+struct All<B: ShardState> {
     shards: Vec<Mutex<Shard<B>>>,
     /// Counts what they keep.
     kept: NodeKept,
 }
 
-impl<B: Keeper> Clone for Shards<B> {
+impl<B: ShardState> Clone for Shards<B> {
     fn clone(&self) -> Self {
         Shards(Arc::clone(&self.0))
     }
 }
 
-struct Shard<B: Keeper> {
+struct Shard<B: ShardState> {
     base: Arc<B>,
     /// Committed and not applied yet.
     committed: Option<B::Delta>,
@@ -73,7 +73,7 @@ struct Shard<B: Keeper> {
     counted: u64,
 }
 
-impl<B: Keeper> Shard<B> {
+impl<B: ShardState> Shard<B> {
     fn new(base: B, kept: &NodeKept) -> Self {
         let owned = base.owned();
         let counted = (base.bytes() + owned) as u64;
@@ -93,7 +93,7 @@ impl<B: Keeper> Shard<B> {
     }
 }
 
-impl<B: Keeper> Shards<B> {
+impl<B: ShardState> Shards<B> {
     pub(crate) fn new(bases: impl IntoIterator<Item = B>, kept: &NodeKept) -> Self {
         let shard = |base| Mutex::new(Shard::new(base, kept));
         let shards = bases.into_iter().map(shard).collect();
@@ -111,8 +111,8 @@ impl<B: Keeper> Shards<B> {
         Arc::clone(&shard.base)
     }
 
-    fn commit(&self, shard: usize, view: View<B>) {
-        let View { base, delta } = view;
+    fn commit(&self, shard: usize, view: ShardView<B>) {
+        let ShardView { base, delta } = view;
         drop(base);
         let kept = &self.0.kept;
         let mut shard = self.0.shards[shard].lock();
@@ -129,14 +129,14 @@ impl<B: Keeper> Shards<B> {
         &self,
         cx: &mut Planner<'_>,
         attempt: impl Fn(usize, &B) -> Result<B::Delta, String> + Send + Sync + 'static,
-    ) -> (Slots<View<B>>, Commit) {
+    ) -> (Slots<ShardView<B>>, Commit) {
         let (views, attempt) = (Slots::new(self.len()), Arc::new(attempt));
         let task = |number: usize| -> Work {
             let (shards, views, attempt) = (self.clone(), views.clone(), Arc::clone(&attempt));
             Box::new(move |_| {
                 let base = shards.base(number);
                 let delta = attempt(number, &base)?;
-                views.put(number, vec![View { base, delta }]);
+                views.put(number, vec![ShardView { base, delta }]);
                 Ok(())
             })
         };
@@ -154,20 +154,22 @@ impl<B: Keeper> Shards<B> {
 }
 
 /// The node of a keyed operator with state: one element for each partition, its view.
-pub(crate) fn keeping<T, B>(
+pub(crate) fn stateful<T, B>(
     stream: &DStream<T>,
-    (line, id): (Line, u32),
-    compute: impl Fn(&mut Planner<'_>) -> Result<(Result<Batch<View<B>>, Missing>, Commit), Missing>
+    (line, id): (StreamLineage, u32),
+    compute: impl Fn(
+        &mut Planner<'_>,
+    ) -> Result<(Result<Batch<ShardView<B>>, Missing>, Commit), Missing>
     + Send
     + Sync
     + 'static,
-) -> DStream<View<B>>
+) -> DStream<ShardView<B>>
 where
     T: ?Sized + 'static,
-    B: Keeper,
+    B: ShardState,
 {
-    let node = crate::stream::Compute(move |cx: &mut Planner<'_>| cx.keeping(id, &compute));
-    let line = Line { state: Some(id), ..line.node(id) };
+    let node = crate::stream::Compute(move |cx: &mut Planner<'_>| cx.stateful(id, &compute));
+    let line = StreamLineage { state: Some(id), ..line.node(id) };
     stream.graph.keep(id, stream.graph.stream(line, node))
 }
 
@@ -180,7 +182,7 @@ pub(crate) struct Slot<K, V, X> {
 }
 
 /// All keys of a partition.
-pub(crate) type Table<K, V, X> = Growing<Slot<K, V, X>>;
+pub(crate) type Table<K, V, X> = IncrementalTable<Slot<K, V, X>>;
 
 /// What a batch does to a key.
 #[derive(Clone, Debug)]
@@ -192,19 +194,19 @@ pub(crate) enum Change<K, V> {
 
 /// What a batch does to the keys of a partition; a `D` for each key that it touches.
 #[derive(Clone, Debug)]
-pub(crate) struct Overlay<K, V, D> {
+pub(crate) struct WriteSet<K, V, D> {
     /// By place in rising order, each once.
     pub(crate) changed: Vec<(u32, Change<K, V>, D)>,
     pub(crate) added: Vec<(u64, (K, V), D)>,
 }
 
-impl<K, V, D> Default for Overlay<K, V, D> {
+impl<K, V, D> Default for WriteSet<K, V, D> {
     fn default() -> Self {
-        Overlay { changed: Vec::new(), added: Vec::new() }
+        WriteSet { changed: Vec::new(), added: Vec::new() }
     }
 }
 
-impl<K, V, D> Overlay<K, V, D> {
+impl<K, V, D> WriteSet<K, V, D> {
     /// Its memory, without what its keys and values own.
     pub(crate) fn bytes(&self) -> usize {
         self.changed.capacity() * size_of::<(u32, Change<K, V>, D)>()
@@ -232,7 +234,7 @@ impl<K, V, D> Overlay<K, V, D> {
     }
 }
 
-impl<K: 'static, V: 'static, D: 'static> Overlay<K, V, D> {
+impl<K: 'static, V: 'static, D: 'static> WriteSet<K, V, D> {
     /// The rows of a table under this overlay; `old` and `new` say which of them are to be seen.
     pub(crate) fn rows<'a, X: 'static>(
         &'a self,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::exec::shuffle::Entry;
-use crate::stream::ops::value_list::Values;
+use crate::stream::ops::value_list::ValueList;
 use crate::sync::AtomicU64;
 use crate::time::Interval;
 
@@ -144,13 +144,13 @@ impl<K, S> StateSpec<K, S> {
 /// What a keyed state has come to, as far as batches are committed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StateCounts {
-    /// Keys that are known.
+    /// KeyTable that are known.
     pub keys: u64,
-    /// Keys that were idle for longer than the time-out and were forgotten.
+    /// KeyTable that were idle for longer than the time-out and were forgotten.
     pub timed_out: u64,
     /// New keys that found no room; counted once for each batch in which they came.
     pub dropped: u64,
-    /// Keys that were forgotten early to make room.
+    /// KeyTable that were forgotten early to make room.
     pub expired: u64,
 }
 
@@ -176,4 +176,4 @@ pub trait StateValue: Clone + Serialize + DeserializeOwned + Send + Sync + 'stat
 impl<S: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> StateValue for S {}
 
 /// The values of a key that a batch has brought.
-pub(crate) type Group<K, V> = Entry<K, Values<V>>;
+pub(crate) type Group<K, V> = Entry<K, ValueList<V>>;

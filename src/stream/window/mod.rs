@@ -10,9 +10,9 @@ use std::hash::Hash;
 pub(super) use self::panes::{KeyedWindow, Rule};
 use super::ops::counter;
 use super::ops::pairs::by_key;
-use super::state::shard::{Shards, View, keeping};
-use super::{DStream, Graph, Line, Missing, Planner};
-use crate::exec::shuffle::{Entry, Gather, Shuffle, Slots};
+use super::state::shard::{ShardView, Shards, stateful};
+use super::{DStream, Graph, Missing, Planner, StreamLineage};
+use crate::exec::shuffle::{Entry, ShardOwner, Shuffle, Slots};
 use crate::sync::{Arc, Mutex};
 use crate::time::Interval;
 
@@ -24,7 +24,7 @@ impl Graph {
     pub(super) fn check_window(
         &self,
         operator: &str,
-        line: &Line,
+        line: &StreamLineage,
         (length, slide): (Interval, Interval),
     ) {
         let mut registered = self.registered.lock();
@@ -104,7 +104,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         let (node, memory) = (Arc::clone(&self.node), Shuffle::default());
         let pane = move |cx: &mut Planner<'_>, shards| {
             let (batch, seed) = (node.compute(cx)?, cx.settings.seed);
-            let shape = (Gather::ByWorker(cx.settings.workers), shards);
+            let shape = (ShardOwner::ByWorker(cx.settings.workers), shards);
             let merge = super::ops::Counted::merge;
             let flight = memory.begin(&cx.epoch.account(), batch.partitions().len(), shape, merge);
             let inputs = cx.folds(&batch, 0, counter(&flight, seed));
@@ -154,7 +154,7 @@ impl<T: ?Sized + 'static> DStream<T> {
 
     /// Another stream that shows the state of this one: its name is the state's.
     pub(super) fn showing<U: ?Sized>(&self, stream: DStream<U>) -> DStream<U> {
-        DStream { line: Line { state: self.line.state, ..stream.line }, ..stream }
+        DStream { line: StreamLineage { state: self.line.state, ..stream.line }, ..stream }
     }
 }
 
@@ -269,7 +269,7 @@ where
         let aggregate = Arc::new((V::clone, move |sum: &mut V, value: &V| *sum = add(sum, value)));
         move |cx, shards| {
             let batch = node.compute(cx)?;
-            let (shape, f) = ((Gather::ByPartition, shards), Arc::clone(&f));
+            let (shape, f) = ((ShardOwner::ByPartition, shards), Arc::clone(&f));
             let merge = move |sum: &mut V, part: V| *sum = f(sum, &part);
             let flight = memory.begin(&cx.epoch.account(), batch.partitions().len(), shape, merge);
             let inputs = cx.folds(&batch, 0, by_key(&flight, cx.settings.seed, &aggregate));
@@ -303,7 +303,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         (length, slide): (Interval, Interval),
         pane: impl Fn(&mut Planner<'_>, usize) -> Result<Pane<K, V>, Missing> + Send + Sync + 'static,
         rule: Rule<K, V>,
-    ) -> DStream<View<KeyedWindow<K, V>>>
+    ) -> DStream<ShardView<KeyedWindow<K, V>>>
     where
         K: Clone + Hash + Eq + Send + Sync + 'static,
         V: Clone + Send + Sync + 'static,
@@ -314,8 +314,8 @@ impl<T: ?Sized + 'static> DStream<T> {
         let (rule, kept) = (Arc::new(rule), Mutex::new(None));
         let counted = self.graph.epoch.kept().of(id);
         let reach = self.graph.reach(&self.line, length);
-        let line = Line { slide, reach, ..self.line.clone() };
-        keeping(self, (line, id), move |cx| {
+        let line = StreamLineage { slide, reach, ..self.line.clone() };
+        stateful(self, (line, id), move |cx| {
             let new = || Shards::new((0..cx.shards()).map(|_| KeyedWindow::default()), &counted);
             let shards = kept.lock().get_or_insert_with(new).clone();
             let pane = match pane(cx, shards.len()) {

@@ -18,7 +18,7 @@ use std::hash::Hash;
 
 use crate::exec::shuffle::Entry;
 use crate::stream::state::heap_size;
-use crate::stream::state::shard::{Change, Keeper, Overlay, Slot, Table, View};
+use crate::stream::state::shard::{Change, ShardState, ShardView, Slot, Table, WriteSet};
 use crate::time::{Interval, Time};
 
 /// How two panes are joined, and how one is taken back.
@@ -101,14 +101,14 @@ struct Turned<V> {
 /// What a batch does to a partition.
 #[derive(Clone)]
 pub(in crate::stream) struct WindowDelta<K, V> {
-    overlay: Overlay<K, V, Step<V>>,
+    overlay: WriteSet<K, V, Step<V>>,
     time: Time,
     /// How many panes leave.
     leaving: usize,
     turned: Option<Turned<V>>,
 }
 
-impl<K, V> View<KeyedWindow<K, V>>
+impl<K, V> ShardView<KeyedWindow<K, V>>
 where
     K: Clone + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
@@ -144,7 +144,7 @@ where
         }
         let turned =
             (rule.inverse.is_none() && leaving > self.front).then(|| self.turn(rule, leaving));
-        let mut overlay = Overlay::default();
+        let mut overlay = WriteSet::default();
         let mut entered = Vec::with_capacity(entries.len());
         for Entry { hash, key, value } in entries {
             match self.table.find(hash, |slot| slot.row.0 == key) {
@@ -289,7 +289,7 @@ fn owned<K: Hash, V: 'static>((key, value): &(K, V)) -> usize {
     heap_size::of_key(key) + heap_size::of_any(value)
 }
 
-impl<K, V> Keeper for KeyedWindow<K, V>
+impl<K, V> ShardState for KeyedWindow<K, V>
 where
     K: Clone + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,

@@ -10,7 +10,7 @@ use std::ops::Deref;
 use crate::exec::shuffle::Slots;
 use crate::exec::{Batch, Partition};
 use crate::stream::plan::batch_scope::Commit;
-use crate::stream::{Compute, DStream, Line, Missing, Planner};
+use crate::stream::{Compute, DStream, Missing, Planner, StreamLineage};
 use crate::sync::{Arc, Mutex};
 use crate::time::{Interval, Time};
 
@@ -51,9 +51,9 @@ where
         (length, slide): (Interval, Interval),
     ) -> DStream<T> {
         self.graph.check_window(kind, &self.line, (length, slide));
-        let line = Line { slide, ..self.line.clone() };
+        let line = StreamLineage { slide, ..self.line.clone() };
         let (stream, _) =
-            self.keeping(kind, line, length, move |cx| cx.epoch.is_due(slide, cx.input.time));
+            self.stateful(kind, line, length, move |cx| cx.epoch.is_due(slide, cx.input.time));
         stream
     }
 
@@ -95,24 +95,24 @@ where
     /// # Ok::<(), tidemill::Error>(())
     /// ```
     pub fn remember(&self, length: Interval) -> Remembered<T> {
-        let (stream, kept) = self.keeping("remember", self.line.clone(), length, |_| false);
+        let (stream, kept) = self.stateful("remember", self.line.clone(), length, |_| false);
         // Between two slides: the elements go into the list of batches and nowhere else.
         stream.foreach_batch(|_, _| Ok(()));
         Remembered { stream: self.clone(), kept }
     }
 
     /// A stream of the elements of the last `length`, in the batches for which `due` holds.
-    fn keeping(
+    fn stateful(
         &self,
         kind: &str,
-        line: Line,
+        line: StreamLineage,
         length: Interval,
         due: impl Fn(&Planner<'_>) -> bool + Send + Sync + 'static,
     ) -> (DStream<T>, Kept<T::Owned>) {
         let (id, node) = (self.graph.next_node(), Arc::clone(&self.node));
         self.graph.add_stateful(id, kind);
         let counted = self.graph.epoch.kept().of(id);
-        let line = Line { reach: self.graph.reach(&self.line, length), ..line };
+        let line = StreamLineage { reach: self.graph.reach(&self.line, length), ..line };
         let kept: Kept<T::Owned> = Arc::default();
         let (handle, sizes) = (Arc::clone(&kept), Arc::new(Sizes::default()));
         let compute = move |cx: &mut Planner<'_>| {
@@ -145,8 +145,8 @@ where
             };
             Ok((result, Box::new(commit) as Commit))
         };
-        let node = Compute(move |cx: &mut Planner<'_>| cx.keeping(id, &compute));
-        let line = Line { state: Some(id), ..line.node(id) };
+        let node = Compute(move |cx: &mut Planner<'_>| cx.stateful(id, &compute));
+        let line = StreamLineage { state: Some(id), ..line.node(id) };
         (self.graph.keep(id, self.graph.stream(line, node)), handle)
     }
 }

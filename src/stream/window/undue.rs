@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::stream::plan::batch_scope::Epoch;
+use crate::stream::plan::batch_scope::BatchScope;
 use crate::stream::plan::lacks::Reads;
 use crate::stream::{BatchInput, Graph};
 use crate::time::{Interval, Time};
@@ -33,7 +33,7 @@ impl Undue {
     }
 
     /// The batch `time` is done, which took in so many `records` of a source.
-    fn took_in(&mut self, epoch: &Epoch, time: Time, records_of: impl Fn(u32) -> u64) {
+    fn took_in(&mut self, epoch: &BatchScope, time: Time, records_of: impl Fn(u32) -> u64) {
         for waits in &mut self.outputs {
             if epoch.is_due(waits.slide, time) {
                 waits.since.clear();
@@ -107,7 +107,7 @@ mod tests {
     /// Goes through batches of one second, each with so many records of the sources 0 and 1, and says after each how many
     /// are in windows that were not due: windows of (slide, length) over those sources.
     fn check(windows: &[(u64, u64, &[u32])], batches: &[[u64; 2]], expected: &[u64]) {
-        let (epoch, mut undue) = (Epoch::default(), Undue::default());
+        let (epoch, mut undue) = (BatchScope::default(), Undue::default());
         epoch.begin(Time::from_millis(1_000), Interval::secs(1));
         for (output, (slide, length, sources)) in windows.iter().enumerate() {
             let (reach, below_states) = (Duration::from_secs(*length), Duration::ZERO);

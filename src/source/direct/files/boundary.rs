@@ -30,14 +30,14 @@ pub(super) struct Bounds {
 }
 
 /// A piece ends here, and holds this.
-pub(super) type Extent = (u64, Content);
+pub(super) type Boundary = (u64, Content);
 
 /// The next piece of a file; none if there is no whole record yet.
 pub(super) fn next(
     file: &dyn OpenFile,
     known: &Known,
     bounds: Bounds,
-) -> io::Result<Option<Extent>> {
+) -> io::Result<Option<Boundary>> {
     let piece = Piece { file, from: known.offset, end: known.stat.size, bounds };
     if known.inside {
         return piece.rest_of_line();
@@ -63,19 +63,19 @@ impl Piece<'_> {
     }
 
     /// What is left up to the end of the file is the last record, or is waited for.
-    fn tail(&self, whole: u64) -> Option<Extent> {
+    fn tail(&self, whole: u64) -> Option<Boundary> {
         match self.bounds.at_end {
             true => Some((self.end, Content::LastRecords)),
             false => (whole > self.from).then_some((whole, Content::Records)),
         }
     }
 
-    fn overlong(&self, to: u64) -> Extent {
+    fn overlong(&self, to: u64) -> Boundary {
         (to, Content::Overlong { ended: self.bounds.at_end && to == self.end })
     }
 
     /// The rest of an over-long line, as far as it goes.
-    fn rest_of_line(&self) -> io::Result<Option<Extent>> {
+    fn rest_of_line(&self) -> io::Result<Option<Boundary>> {
         let (mut at, window) = (self.from, self.window());
         let mut buffer = vec![0; LOOK_BYTES];
         while at < window {
@@ -91,7 +91,7 @@ impl Piece<'_> {
         Ok((at > self.from).then(|| self.overlong(at)))
     }
 
-    fn lines(&self) -> io::Result<Option<Extent>> {
+    fn lines(&self) -> io::Result<Option<Boundary>> {
         let window = self.window();
         let mut buffer = vec![0; LOOK_BYTES];
         let mut until = window;
@@ -111,7 +111,7 @@ impl Piece<'_> {
         Ok(self.tail(self.from))
     }
 
-    fn frames(&self) -> io::Result<Option<Extent>> {
+    fn frames(&self) -> io::Result<Option<Boundary>> {
         let mut at = self.from;
         let mut buffer = vec![0; LOOK_BYTES];
         while at < self.end && at - self.from < self.bounds.piece_bytes {
@@ -178,7 +178,7 @@ impl Piece<'_> {
 
 enum Hop {
     To(u64),
-    Stop(Option<Extent>),
+    Stop(Option<Boundary>),
 }
 
 /// A length that a buffer bounds anyway.

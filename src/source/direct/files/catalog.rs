@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::fingerprint::Print;
+use super::fingerprint::Fingerprint;
 use super::listing::{FileId, Stat};
 use super::shown;
 use crate::source::direct::{Lost, Unit};
@@ -31,7 +31,7 @@ pub(super) struct Known {
     /// Read so far, in bytes.
     pub(super) offset: u64,
     /// Of what was read; none if an earlier version read it, which took none.
-    pub(super) print: Option<Print>,
+    pub(super) print: Option<Fingerprint>,
     /// The offset lies in an over-long line, whose end has not come.
     pub(super) inside: bool,
     /// Nothing of it is read any more: a frame was malformed.
@@ -43,7 +43,7 @@ pub(super) struct Known {
 impl Known {
     /// A file that nothing was read of.
     pub(super) fn new(name: &[u8], stat: Stat) -> Known {
-        let (name, print) = (name.to_vec(), Some(Print::default()));
+        let (name, print) = (name.to_vec(), Some(Fingerprint::default()));
         Known { name, stat, offset: 0, print, inside: false, broken: false, more: false }
     }
 
@@ -82,7 +82,7 @@ pub(super) struct Piece {
     pub(super) to: u64,
     pub(super) what: Content,
     /// Of the file up to the end of the piece; none if an earlier version made the plan.
-    pub(super) print: Option<Print>,
+    pub(super) print: Option<Fingerprint>,
     /// There are whole records behind the piece, and no more of them in this batch.
     pub(super) more: bool,
 }
@@ -144,7 +144,7 @@ pub(super) struct Plan {
 
 /// What was read, of all files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Seen {
+pub(super) struct Catalog {
     pub(super) files: HashMap<FileId, Known>,
     /// Those that are not in the directory any more, in the order in which they went: one may come back, or a copy of it.
     pub(super) gone: VecDeque<Known>,
@@ -208,7 +208,7 @@ pub(super) fn judge(known: Option<&Known>, looked: Option<&Looked>, stat: &Stat)
     }
 }
 
-impl Seen {
+impl Catalog {
     /// How many files are known, and how many of their bytes were read.
     pub(super) fn extent(&self) -> (usize, u64) {
         (self.files.len(), self.files.values().map(|known| known.offset).sum())
@@ -243,7 +243,7 @@ pub(super) struct Former<'a> {
 }
 
 impl<'a> Former<'a> {
-    pub(super) fn new(seen: &'a Seen) -> Self {
+    pub(super) fn new(seen: &'a Catalog) -> Self {
         let mut whole: HashMap<&[u8], Vec<&Known>> = HashMap::new();
         let all = seen.files.values().chain(&seen.gone);
         for known in all.filter(|known| known.offset == known.stat.size && known.offset > 0) {
@@ -262,7 +262,7 @@ impl<'a> Former<'a> {
 
     /// The fingerprints of the files that this one may be a copy of: they have its name, size and time of change, and were
     /// read whole. None if its time of change is that of its last write.
-    pub(super) fn originals(&self, name: &[u8], stat: &Stat) -> Vec<Option<Print>> {
+    pub(super) fn originals(&self, name: &[u8], stat: &Stat) -> Vec<Option<Fingerprint>> {
         // A file that was written after it was made: its time can be that of another one only by chance.
         let written =
             |born: u64| stat.changed.checked_sub(born).is_some_and(|age| age < CLOCK_STEP);
@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn a_copy_has_a_time_that_was_set() {
         let whole = Known { offset: 10, ..Known::new(b"a", stat(10, 50_000_000, 40_000_000)) };
-        let seen = Seen { files: HashMap::from([(ID, whole)]), ..Seen::default() };
+        let seen = Catalog { files: HashMap::from([(ID, whole)]), ..Catalog::default() };
         let former = Former::new(&seen);
         let check = |name: &str, size, changed, born, expected: usize| {
             let id = FileId { inode: 9, ..ID };
@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn a_place_that_another_file_took_is_forgotten_first() {
-        let mut seen = Seen { files: HashMap::from([(ID, known())]), ..Seen::default() };
+        let mut seen = Catalog { files: HashMap::from([(ID, known())]), ..Catalog::default() };
         let piece = Piece {
             name: b"b".to_vec(),
             stat: stat(4, 9, 7),
@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_file_that_comes_back_is_known() {
-        let mut seen = Seen { files: HashMap::from([(ID, known())]), ..Seen::default() };
+        let mut seen = Catalog { files: HashMap::from([(ID, known())]), ..Catalog::default() };
         seen.apply(&Plan { gone: vec![ID], ..Plan::default() });
         let former = Former::new(&seen);
         assert_eq!(former.back(&stat(12, 9, 1)), Some(&known()));

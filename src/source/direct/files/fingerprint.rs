@@ -18,20 +18,20 @@ const PRINT_BYTES: usize = 256;
 
 /// The fingerprint of the first bytes of a file, up to an offset; that of no bytes fits every file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Print {
+pub(super) struct Fingerprint {
     head: u32,
     tail: u32,
 }
 
 /// The fingerprint of the file's bytes up to `offset`; none if it ends before.
-pub(super) fn of(file: &dyn OpenFile, offset: u64) -> io::Result<Option<Print>> {
+pub(super) fn of(file: &dyn OpenFile, offset: u64) -> io::Result<Option<Fingerprint>> {
     let length = usize::try_from(offset).unwrap_or(PRINT_BYTES).min(PRINT_BYTES);
     let Some(head) = checksum(file, 0, length)? else { return Ok(None) };
     let tail = match offset - length as u64 {
         0 => Some(head),
         from => checksum(file, from, length)?,
     };
-    Ok(tail.map(|tail| Print { head, tail }))
+    Ok(tail.map(|tail| Fingerprint { head, tail }))
 }
 
 fn checksum(file: &dyn OpenFile, from: u64, length: usize) -> io::Result<Option<u32>> {

@@ -9,7 +9,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 
-use super::catalog::{Former, Known, Looked, Rest, Seen, Verdict, judge};
+use super::catalog::{Catalog, Former, Known, Looked, Rest, Verdict, judge};
 use super::fingerprint;
 use super::listing::{Entry, FileId, FileTree, OpenFile, Stat, What, is_left_by_removal};
 use super::notes::Notes;
@@ -46,7 +46,7 @@ pub(super) struct Look<'a> {
     pub(super) tree: &'a dyn FileTree,
     pub(super) select: &'a Select,
     pub(super) follow_links: bool,
-    pub(super) seen: &'a Seen,
+    pub(super) seen: &'a Catalog,
     pub(super) looked: &'a mut HashMap<FileId, Looked>,
     pub(super) open: &'a mut OpenFiles,
     pub(super) notes: &'a mut Notes,

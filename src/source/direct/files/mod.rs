@@ -37,7 +37,7 @@ use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, Time};
 use crate::wording::count;
 
-use catalog::{Looked, Piece, Plan, Seen};
+use catalog::{Catalog, Looked, Piece, Plan};
 use listing::{Disk, Entry, FileId, FileTree};
 use look::{Found, Look};
 use notes::{Note, Notes};
@@ -105,9 +105,9 @@ pub struct FilesSource {
 #[derive(Default)]
 struct State {
     /// Behind what was planned.
-    planned: Seen,
+    planned: Catalog,
     /// Behind what was committed.
-    committed: Seen,
+    committed: Catalog,
     started: Option<Started>,
     ending: bool,
     /// The stop took all that perished with the run, or could take no more of it.
@@ -310,7 +310,7 @@ impl FilesSource {
         (Plan { gone, back, pieces }, whole)
     }
 
-    fn look<'a>(&'a self, planned: &'a Seen, started: &'a mut Started) -> Look<'a> {
+    fn look<'a>(&'a self, planned: &'a Catalog, started: &'a mut Started) -> Look<'a> {
         Look {
             tree: self.tree.as_ref(),
             select: &self.select,

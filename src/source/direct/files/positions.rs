@@ -12,7 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::catalog::{Content, Known, Piece, Plan, Seen};
+use super::catalog::{Catalog, Content, Known, Piece, Plan};
 use super::listing::{FileId, Stat};
 use crate::error::{Error, Result};
 
@@ -34,7 +34,7 @@ pub(super) fn decode_plan(bytes: &[u8]) -> Result<Plan> {
 }
 
 /// The bytes of a position.
-pub(super) fn encode_position(seen: &Seen) -> Vec<u8> {
+pub(super) fn encode_position(seen: &Catalog) -> Vec<u8> {
     encode(seen)
 }
 
@@ -42,8 +42,8 @@ pub(super) fn encode_position(seen: &Seen) -> Vec<u8> {
 ///
 /// # Errors
 /// If the bytes are none, or a later version's.
-pub(super) fn decode_position(bytes: &[u8]) -> Result<Seen> {
-    decode::<Seen, first::Seen>("a position", bytes)
+pub(super) fn decode_position(bytes: &[u8]) -> Result<Catalog> {
+    decode::<Catalog, first::Catalog>("a position", bytes)
 }
 
 fn encode(value: &impl Serialize) -> Vec<u8> {
@@ -115,7 +115,7 @@ mod first {
     }
 
     #[derive(Deserialize)]
-    pub(super) struct Seen {
+    pub(super) struct Catalog {
         files: HashMap<FileId, Known>,
         /// Name, size and time of change.
         gone: VecDeque<(Vec<u8>, u64, u64)>,
@@ -156,8 +156,8 @@ mod first {
         }
     }
 
-    impl From<Seen> for super::Seen {
-        fn from(Seen { files, gone }: Seen) -> Self {
+    impl From<Catalog> for super::Catalog {
+        fn from(Catalog { files, gone }: Catalog) -> Self {
             // Version 1 remembered no place of a file that went; this is that of none.
             let id = super::FileId { device: 0, inode: 0 };
             let whole = |(name, size, changed)| super::Known {
@@ -169,7 +169,7 @@ mod first {
                 broken: false,
                 more: false,
             };
-            super::Seen {
+            super::Catalog {
                 files: files.into_iter().map(|(id, known)| (id.into(), known.into())).collect(),
                 gone: gone.into_iter().map(whole).collect(),
             }
@@ -180,7 +180,7 @@ mod first {
 #[cfg(all(test, not(tidemill_model)))]
 mod tests {
     use super::*;
-    use crate::source::direct::files::fingerprint::Print;
+    use crate::source::direct::files::fingerprint::Fingerprint;
 
     fn stat() -> Stat {
         let id = FileId { device: 65_024, inode: 300 };
@@ -200,13 +200,13 @@ mod tests {
             from: 100,
             to: 3_000,
             what: Content::Overlong { ended: false },
-            print: Some(Print::default()),
+            print: Some(Fingerprint::default()),
             more: true,
         };
         let id = FileId { device: 1, inode: 2 };
         let plan = Plan { gone: vec![id], back: vec![id], pieces: vec![piece] };
         assert_eq!(decode_plan(&encode_plan(&plan)).expect("a plan"), plan);
-        let mut seen = Seen::default();
+        let mut seen = Catalog::default();
         seen.apply(&plan);
         seen.gone.push_back(Known::new(b"b", stat()));
         assert_eq!(decode_position(&encode_position(&seen)).expect("a position"), seen);
@@ -234,12 +234,12 @@ mod tests {
         let gone = &seen.gone[0];
         assert_eq!((gone.stat.size, gone.stat.changed, gone.offset, gone.print), (7, 8, 7, None));
         let empty = decode_position(&[0, 0]).expect("nothing was read");
-        assert_eq!(empty, Seen::default());
+        assert_eq!(empty, Catalog::default());
     }
 
     #[test]
     fn other_versions_are_refused_by_name() {
-        let mut bytes = encode_position(&Seen::default());
+        let mut bytes = encode_position(&Catalog::default());
         bytes[MARK.len()] = 3;
         let text = decode_position(&bytes).expect_err("refused").to_string();
         let expected = "a position of a files source has version 3, and this program knows versions 1 and 2: \

@@ -22,7 +22,7 @@ use crate::source::io::accept::{
 };
 use crate::source::io::inbox::{Asked, Handle, Inbox, Stage};
 use crate::source::io::{
-    Closed, Flow, Host, IoDriver, Lane, Options, Peer, Standing, Waker, send_all,
+    Closed, Disposition, Flow, Handler, HandlerFactory, IoDriver, Options, Peer, Waker, send_all,
 };
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mailbox};
@@ -42,7 +42,7 @@ struct Driver {
     io_thread: Handle,
 }
 
-pub(in crate::source::io) fn start<H: Host>(
+pub(in crate::source::io) fn start<H: HandlerFactory>(
     host: H,
     mut options: Options,
 ) -> Result<Box<dyn IoDriver>> {
@@ -62,7 +62,7 @@ pub(in crate::source::io) fn start<H: Host>(
         Ok(ring) => {
             let mut io_loop = Loop {
                 ring,
-                lane: host.lane(wake),
+                handler: host.handler(wake),
                 inbox: taken,
                 bell,
                 places: Vec::new(),
@@ -165,9 +165,9 @@ struct Place<S> {
     connection: Option<Connection<S>>,
 }
 
-struct Loop<L: Lane> {
+struct Loop<L: Handler> {
     ring: Ring,
-    lane: L,
+    handler: L,
     inbox: Arc<Inbox>,
     bell: Arc<Bell>,
     places: Vec<Place<L::Session>>,
@@ -183,7 +183,7 @@ struct Loop<L: Lane> {
     stopped: bool,
 }
 
-impl<L: Lane> Loop<L> {
+impl<L: Handler> Loop<L> {
     fn begin(&mut self) {
         self.await_wake();
         let listeners = self.acceptor.iter().flat_map(Acceptor::listeners).count();
@@ -194,7 +194,7 @@ impl<L: Lane> Loop<L> {
     fn run(mut self) {
         let mut completions = Vec::with_capacity(COMPLETIONS as usize);
         while self.take_posted() == Stage::Reading {
-            if self.lane.ready() {
+            if self.handler.ready() {
                 self.go_on();
             }
             self.ring.wait();
@@ -202,7 +202,7 @@ impl<L: Lane> Loop<L> {
             for completion in &completions {
                 self.complete(completion);
             }
-            self.lane.turn();
+            self.handler.end_of_turn();
         }
         self.end(completions);
     }
@@ -271,7 +271,7 @@ impl<L: Lane> Loop<L> {
         posted.stage
     }
 
-    /// The lane is ready: buffers go back to the kernel, and requests that ended for want of them are armed again.
+    /// The handler is ready: buffers go back to the kernel, and requests that ended for want of them are armed again.
     fn go_on(&mut self) {
         self.ring.provide_held();
         for key in std::mem::take(&mut self.stalled) {
@@ -329,7 +329,7 @@ impl<L: Lane> Loop<L> {
             u32::try_from(self.places.len() - 1).expect("descriptors are fewer than that")
         });
         let asked = Asked::new(index as usize);
-        let session = self.lane.open(peer, asked.remote(&self.inbox));
+        let session = self.handler.open(peer, asked.remote(&self.inbox));
         let place = &mut self.places[index as usize];
         let key = Key { kind: Kind::Receive, generation: place.generation, index };
         place.connection = Some(Connection {
@@ -349,7 +349,7 @@ impl<L: Lane> Loop<L> {
     /// Whether a connection is not to be read: it has unsent replies, or its session is held.
     fn is_held(&self, connection: &Connection<L::Session>) -> bool {
         connection.out.len() > self.reply_bytes_max
-            || self.lane.standing(&connection.session) == Standing::Held
+            || self.handler.standing(&connection.session) == Disposition::Held
     }
 
     /// Arms the receive request of a connection that should have one, and ends that of one that should not.
@@ -365,10 +365,10 @@ impl<L: Lane> Loop<L> {
             return;
         }
         let fd = Fd(connection.stream.as_raw_fd());
-        let most = self.lane.read_max();
+        let most = self.handler.read_max();
         // A limited read is a request for itself, armed when its turn comes; otherwise one request brings all there is.
         let limited = u32::try_from(most.clamp(1, BUFFER_BYTES)).ok().filter(|_| most < usize::MAX);
-        let waits = limited.is_some() && !self.lane.ready();
+        let waits = limited.is_some() && !self.handler.ready();
         let Some(connection) = self.connection(key) else { return };
         connection.receiving = if waits { Receiving::Stalled } else { Receiving::Armed };
         if waits {
@@ -403,7 +403,7 @@ impl<L: Lane> Loop<L> {
         };
         if let Some(id) = id {
             self.ring.held.push(id);
-            if self.lane.ready() {
+            if self.handler.ready() {
                 self.ring.provide_held();
             }
         }
@@ -429,7 +429,7 @@ impl<L: Lane> Loop<L> {
         };
         self.counters.bytes.add(len as u64);
         let buffer = &mut self.ring.buffers[usize::from(id)];
-        self.lane.received(&mut connection.session, buffer, len)
+        self.handler.received(&mut connection.session, buffer, len)
     }
 
     fn failed(&mut self, key: Key, code: i32) {
@@ -456,8 +456,8 @@ impl<L: Lane> Loop<L> {
         let Some(place) = self.places.get_mut(key.index as usize) else { return };
         let known = place.generation == key.generation;
         if let Some(connection) = place.connection.as_mut().filter(|_| known) {
-            self.lane.replies(&mut connection.session, &mut connection.out);
-            let over = self.lane.standing(&connection.session) == Standing::Over;
+            self.handler.replies(&mut connection.session, &mut connection.out);
+            let over = self.handler.standing(&connection.session) == Disposition::Closing;
             if !connection.out.is_empty() || connection.ended || over {
                 self.flush(key);
             }
@@ -471,13 +471,13 @@ impl<L: Lane> Loop<L> {
         let Some(connection) = place.connection.as_mut().filter(|_| known) else { return };
         let fd = connection.stream.as_raw_fd();
         let Connection { stream, session, out, ended, .. } = &mut *connection;
-        if let Err(err) = send_all(&mut self.lane, session, &mut Sender(stream), out) {
+        if let Err(err) = send_all(&mut self.handler, session, &mut Sender(stream), out) {
             return self.close(key, Closed::Reset(err));
         }
-        let over = match self.lane.standing(session) {
-            Standing::Open => *ended,
-            Standing::Owing | Standing::Held => false,
-            Standing::Over => true,
+        let over = match self.handler.standing(session) {
+            Disposition::Open => *ended,
+            Disposition::RepliesDue | Disposition::Held => false,
+            Disposition::Closing => true,
         };
         if over && connection.out.is_empty() {
             return self.close(key, Closed::End);
@@ -505,7 +505,7 @@ impl<L: Lane> Loop<L> {
             let _ = connection.stream.shutdown(std::net::Shutdown::Both);
         }
         close(connection.stream, connection.seat);
-        self.lane.closed(connection.session, how);
+        self.handler.closed(connection.session, how);
         self.free.push(key.index);
     }
 }

@@ -32,17 +32,17 @@ impl Owner for Told {
 
 /// The thread of a source `a/b`, and a clock that a test moves.
 struct Rig {
-    keeper: Keeper,
+    keeper: OversizedThread,
     clock: ManualClock,
     events: EventBus,
     poison: Poison,
     counters: Arc<ReceiverCounters>,
-    account: Arc<Account>,
+    account: Arc<MemoryBudget>,
 }
 
 /// What a source of this name on the same engine is made with.
-fn options_of(source: &str, rig: &Rig) -> AsideOptions {
-    AsideOptions {
+fn options_of(source: &str, rig: &Rig) -> OversizedOptions {
+    OversizedOptions {
         source: source.to_owned(),
         account: Arc::clone(&rig.account),
         counters: Arc::clone(&rig.counters),
@@ -55,8 +55,8 @@ fn options_of(source: &str, rig: &Rig) -> AsideOptions {
 fn rig(storage: Arc<dyn Storage>) -> Rig {
     let (clock, poison, counters) = (ManualClock::new(), Poison::new(), Arc::default());
     let events = EventBus::with_clock(Arc::new(clock.clone()));
-    let account = Account::new(1 << 20);
-    let options = AsideOptions {
+    let account = MemoryBudget::new(1 << 20);
+    let options = OversizedOptions {
         source: "a/b".to_owned(),
         account: Arc::clone(&account),
         counters: Arc::clone(&counters),
@@ -64,7 +64,7 @@ fn rig(storage: Arc<dyn Storage>) -> Rig {
         clock: Arc::new(clock.clone()),
         poison: poison.clone(),
     };
-    let keeper = Asides::open(storage, options).expect("a directory").start("rx0-aside");
+    let keeper = OversizedStore::open(storage, options).expect("a directory").start("rx0-aside");
     Rig { keeper: keeper.expect("a thread"), clock, events, poison, counters, account }
 }
 
@@ -151,12 +151,12 @@ fn two_processes_take_no_names_from_each_other() {
     let open = || Arc::new(Directory::open(dir.path()).expect("a directory"));
     let first = rig(open());
     let options = options_of("a/b", &first);
-    let refusal = Asides::open(open(), options).err().expect("in use").to_string();
+    let refusal = OversizedStore::open(open(), options).err().expect("in use").to_string();
     let (source, process) =
         ("source `a/b` keeps ", format!("in use by process {}", std::process::id()));
     assert!(refusal.contains(source) && refusal.contains(&process), "{refusal}");
     // A source of another name goes there too; a file that somebody else has put there stays.
-    let other = Asides::open(open(), options_of("c", &first)).expect("another name");
+    let other = OversizedStore::open(open(), options_of("c", &first)).expect("another name");
     drop(other);
     std::fs::write(dir.path().join("a_b-0.records"), "of others").expect("written");
     let (one, told) = first.connection();

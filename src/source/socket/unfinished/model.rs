@@ -45,7 +45,8 @@ fn connection(unfinished: &Unfinished, counters: &Arc<ReceiverCounters>) -> u64 
 #[test]
 fn every_record_that_is_given_up_is_learned_of_once_and_the_count_is_true() {
     check(2_000, &[Planted::GivenUpTellsNobody], || {
-        let (account, counters) = (Account::new(1 << 20), Arc::new(ReceiverCounters::default()));
+        let (account, counters) =
+            (MemoryBudget::new(1 << 20), Arc::new(ReceiverCounters::default()));
         let sources = Sources { record_bytes_max: 900, connections_max: 2 };
         let unfinished = Unfinished::new(BOUND, sources, &account, &EventBus::new());
         let total = Arc::new(Mutex::new(0));

@@ -1,4 +1,4 @@
-//! Unfinished records through whole lanes: who is given up, what becomes of the record, and that the count is true; without
+//! Unfinished records through whole handlers: who is given up, what becomes of the record, and that the count is true; without
 //! sockets.
 
 use std::time::Duration;
@@ -7,9 +7,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::framing::Framing;
-use crate::source::io::{Closed, Flow, Lane, Standing};
-use crate::source::socket::acks::Answers;
-use crate::source::socket::oversized::{AsideOptions, Asides, Keeper};
+use crate::source::io::{Closed, Disposition, Flow, Handler};
+use crate::source::socket::acks::Acks;
+use crate::source::socket::oversized::{OversizedOptions, OversizedStore, OversizedThread};
 use crate::source::socket::session::Session;
 use crate::source::tests::{Given, Path, path_of};
 use crate::storage::Directory;
@@ -22,7 +22,7 @@ const KIB: usize = 1 << 10;
 const RECORD: usize = 32 * KIB;
 const BOUND: usize = 64 * KIB;
 
-fn path(framing: Framing, asides: Option<Arc<Asides>>) -> Path {
+fn path(framing: Framing, asides: Option<Arc<OversizedStore>>) -> Path {
     path_of(Given {
         framing,
         record_bytes_max: RECORD,
@@ -65,7 +65,7 @@ fn check_dropped(framing: Framing) {
         assert_eq!(path.feed(session, &record[..]), Flow::Continue);
     }
     assert_eq!((path.account.unfinished(), path.counters.unfinished_bytes.value()), (0, 0));
-    peers.into_iter().for_each(|(session, _)| path.lane.closed(session, Closed::End));
+    peers.into_iter().for_each(|(session, _)| path.handler.closed(session, Closed::End));
     let records: Vec<u8> = path.finish().iter().map(|record| record[0]).collect();
     assert_eq!(records, b"abbccdd", "{framing:?}");
 }
@@ -87,9 +87,9 @@ fn a_connection_that_ends_with_a_record_that_was_given_up_leaves_nothing() {
         }
         let last = peers.pop().expect("four");
         let first = peers.remove(0);
-        path.lane.closed(first, how);
-        path.lane.closed(last, Closed::Stopped);
-        peers.into_iter().for_each(|session| path.lane.closed(session, Closed::End));
+        path.handler.closed(first, how);
+        path.handler.closed(last, Closed::Stopped);
+        peers.into_iter().for_each(|session| path.handler.closed(session, Closed::End));
         assert_eq!(path.account.unfinished(), 0);
         assert_eq!(path.counters.unfinished_bytes.value(), unfinished);
         assert_eq!(path.finish().len(), records);
@@ -107,7 +107,7 @@ fn a_record_that_a_broken_connection_cut_is_kept_and_counted() {
         let mut path = path(framing, None);
         let mut session = path.open();
         path.feed(&mut session, sent);
-        path.lane.closed(session, how);
+        path.handler.closed(session, how);
         let (broken_off, cut_off) =
             (path.counters.broken_off.value(), path.counters.cut_off.value());
         assert_eq!((path.finish().len(), broken_off, cut_off), expected, "{shown}");
@@ -146,7 +146,7 @@ fn memory_is_given_back_once_a_record_has_ended() {
     assert!(path.account.unfinished() >= 10 * KIB);
     path.feed(&mut session, b"\nshort");
     assert!(path.account.unfinished() <= KIB, "{}", path.account.unfinished());
-    path.lane.closed(session, Closed::End);
+    path.handler.closed(session, Closed::End);
     assert_eq!(path.account.unfinished(), 0);
 }
 
@@ -168,38 +168,41 @@ fn a_record_that_would_be_acknowledged_is_not_dropped_its_connection_is_closed()
     let mut path = path(Framing::Relp, None);
     let mut peers: Vec<Session> = (0..4).map(|_| relp(&mut path)).collect();
     for session in &mut peers {
-        path.lane.replies(session, &mut Vec::new());
+        path.handler.replies(session, &mut Vec::new());
         assert_eq!(path.feed(session, &frame(2)[..20 * KIB]), Flow::Continue);
     }
-    let standing: Vec<Standing> = peers.iter().map(|peer| path.lane.standing(peer)).collect();
-    assert_eq!(standing, [Standing::Over, Standing::Open, Standing::Open, Standing::Open]);
+    let standing: Vec<Disposition> = peers.iter().map(|peer| path.handler.standing(peer)).collect();
+    assert_eq!(
+        standing,
+        [Disposition::Closing, Disposition::Open, Disposition::Open, Disposition::Open]
+    );
     assert_eq!((path.counters.given_up.value(), path.counters.overlong.value()), (1, 0));
     // What it still sends is not looked at.
     let flow = path.feed(&mut peers[0], &frame(2)[20 * KIB..]);
     assert!(matches!(flow, Flow::Close(why) if why.contains("unfinished_bytes_max")));
     assert_eq!(path.feed(&mut peers[1], &frame(2)[20 * KIB..]), Flow::Continue);
     assert_eq!(path.counters.records.value(), 1);
-    peers.into_iter().for_each(|session| path.lane.closed(session, Closed::End));
+    peers.into_iter().for_each(|session| path.handler.closed(session, Closed::End));
     assert_eq!((path.account.unfinished(), path.finish().len()), (0, 1));
 }
 
-fn asides_in(directory: &std::path::Path) -> Arc<Asides> {
-    let options = AsideOptions {
+fn asides_in(directory: &std::path::Path) -> Arc<OversizedStore> {
+    let options = OversizedOptions {
         source: "in".to_owned(),
-        account: Account::new(1 << 20),
+        account: MemoryBudget::new(1 << 20),
         counters: Arc::default(),
         conditions: EventBus::new().conditions().clone(),
         clock: Arc::new(ManualClock::new()),
         poison: Poison::new(),
     };
     let storage = Directory::open(directory).expect("a directory");
-    Asides::open(Arc::new(storage), options).expect("opened")
+    OversizedStore::open(Arc::new(storage), options).expect("opened")
 }
 
 fn keeper(
     directory: &std::path::Path,
-    path: impl FnOnce(Option<Arc<Asides>>) -> Path,
-) -> (Keeper, Path) {
+    path: impl FnOnce(Option<Arc<OversizedStore>>) -> Path,
+) -> (OversizedThread, Path) {
     let keeper = asides_in(directory).start("rx0-aside").expect("a thread");
     let path = path(Some(keeper.asides()));
     (keeper, path)
@@ -211,7 +214,7 @@ fn a_record_that_would_be_acknowledged_is_put_aside_whole() {
     let (keeper, mut path) = keeper(dir.path(), |asides| path(Framing::Relp, asides));
     let mut peers: Vec<Session> = (0..4).map(|_| relp(&mut path)).collect();
     for session in &mut peers {
-        path.lane.replies(session, &mut Vec::new());
+        path.handler.replies(session, &mut Vec::new());
         assert_eq!(path.feed(session, &frame(2)[..20 * KIB]), Flow::Continue);
     }
     assert_eq!(path.counters.given_up.value(), 1);
@@ -220,17 +223,17 @@ fn a_record_that_would_be_acknowledged_is_put_aside_whole() {
         assert_eq!(path.feed(session, &frame(2)[20 * KIB..]), Flow::Continue);
         assert_eq!(path.feed(session, b"3 syslog 1 y\n"), Flow::Continue);
     }
-    path.lane.finish();
+    path.handler.finish();
     keeper.stop().expect("the thread").join();
     for session in &mut peers {
         answers.push(Vec::new());
-        path.lane.replies(session, answers.last_mut().expect("one"));
+        path.handler.replies(session, answers.last_mut().expect("one"));
     }
     let both = b"2 rsp 6 200 OK\n3 rsp 6 200 OK\n";
     assert!(answers.iter().all(|answer| answer == both), "{answers:?}");
     let file = std::fs::read(dir.path().join("in-0.records")).expect("it is kept");
     assert!(file == frame(2), "the record is there as it was sent");
-    peers.into_iter().for_each(|session| path.lane.closed(session, Closed::End));
+    peers.into_iter().for_each(|session| path.handler.closed(session, Closed::End));
     assert_eq!((path.account.unfinished(), path.finish().len()), (0, 7));
 }
 
@@ -239,10 +242,10 @@ fn nobody_writes_to_the_disk_of_another_source() {
     let dir = tempfile::tempdir().expect("a directory");
     let asides = asides_in(dir.path());
     let sources = Sources { record_bytes_max: RECORD, connections_max: 1 };
-    let account = Account::new(1 << 20);
+    let account = MemoryBudget::new(1 << 20);
     let unfinished = Unfinished::new(BOUND, sources, &account, &EventBus::new());
     let owner = |way| Owner::new(("in", ([127, 0, 0, 1], 1).into()), &Arc::default(), way, None);
-    let putting = || Way::PutAside(Answers::new(Remote::nobody()).putting(&asides));
+    let putting = || Way::PutAside(Acks::new(Remote::nobody()).putting(&asides));
     let aside: Vec<_> = (0..4).map(|_| owner(putting())).collect();
     let places: Vec<Place> =
         aside.iter().map(|owner| unfinished.park(None, owner, vec![b'x'; 16 * KIB])).collect();
@@ -302,8 +305,8 @@ proptest! {
             path.feed(&mut short, b"t one\n");
         }
         let tails = open.iter().filter(|bytes| **bytes > 0).count() as u64;
-        peers.into_iter().for_each(|session| path.lane.closed(session, Closed::End));
-        path.lane.closed(short, Closed::End);
+        peers.into_iter().for_each(|session| path.handler.closed(session, Closed::End));
+        path.handler.closed(short, Closed::End);
         prop_assert_eq!(path.account.unfinished(), 0);
         let (given_up, records) = (path.counters.given_up.value(), path.counters.records.value());
         let (sent, overlong) = (path.counters.overlong.value() + records, path.counters.overlong.value());
@@ -335,7 +338,7 @@ fn the_bound_is_a_condition_from_the_first_loss_until_a_quarter_is_free() {
     let clock = ManualClock::new();
     let events = EventBus::with_clock(Arc::new(clock.clone()) as Arc<dyn Clock>);
     let sources = Sources { record_bytes_max: KIB, connections_max: 1 };
-    let unfinished = Unfinished::new(BOUND, sources, &Account::new(1 << 20), &events);
+    let unfinished = Unfinished::new(BOUND, sources, &MemoryBudget::new(1 << 20), &events);
     let owner = || Owner::new(("in", ([127, 0, 0, 1], 1).into()), &Arc::default(), Way::Drop, None);
     let owners: Vec<_> = (0..5).map(|_| owner()).collect();
     let lasting = || {

@@ -1,7 +1,7 @@
 //! When a walk through the keys begins and how fast it goes, so that what is kept for states is bounded, in batches and in
 //! bytes. It decides; the states walk. Runs on the scheduler's thread.
 
-use super::{Changes, Saved};
+use super::{Changelog, Changes};
 use crate::stream::state::left::Left;
 use crate::sync::Arc;
 use crate::time::Time;
@@ -22,7 +22,7 @@ pub(crate) const WALK_PART: u64 = 4;
 
 /// Whether a walk is on its way, and whether the next one is due.
 #[derive(Debug, Default)]
-pub(crate) struct Walker {
+pub(crate) struct Compactor {
     walking: bool,
     /// The walk begins with the next batch.
     begins: bool,
@@ -37,13 +37,13 @@ pub(crate) struct Walker {
     hurries: bool,
 }
 
-impl Walker {
+impl Compactor {
     /// What a committed batch left, to be kept; its input took so many bytes of the log.
     pub(crate) fn changes(
         &mut self,
         (time, input_bytes): (Time, u64),
         left: Left,
-        states: &[Arc<dyn Saved>],
+        states: &[Arc<dyn Changelog>],
     ) -> Changes {
         self.written += left.keys;
         self.batches += 1;
@@ -92,9 +92,15 @@ impl Walker {
     }
 
     /// A walk begins with the next batch.
-    pub(crate) fn begin(&mut self, states: &[Arc<dyn Saved>]) {
+    pub(crate) fn begin(&mut self, states: &[Arc<dyn Changelog>]) {
         states.iter().for_each(|state| state.begin_walk());
         let (walked_before, hurries) = (self.walked, self.hurries);
-        *self = Walker { walking: true, begins: true, walked_before, hurries, ..Walker::default() };
+        *self = Compactor {
+            walking: true,
+            begins: true,
+            walked_before,
+            hurries,
+            ..Compactor::default()
+        };
     }
 }

@@ -1,17 +1,17 @@
 //! `Restore`: brings the states of a program back from the parts that a log kept. Runs on the thread that starts the stream.
 
-use super::{Saved, StateInfo, Walker};
+use super::{Changelog, Compactor, StateInfo};
 use crate::error::{Error, Result};
 use crate::stream::Graph;
 use crate::sync::{Arc, Mutex};
 
 /// Brings the states back; the first batch may run after [`finish`](Restore::finish).
 pub struct Restore {
-    states: Vec<(Arc<str>, Arc<dyn Saved>)>,
+    states: Vec<(Arc<str>, Arc<dyn Changelog>)>,
     /// Which of them each state of the log is; none for one that the program does not go on with.
     found: Vec<Option<usize>>,
     seed: u64,
-    walker: Arc<Mutex<Walker>>,
+    walker: Arc<Mutex<Compactor>>,
 }
 
 impl std::fmt::Debug for Restore {
@@ -24,10 +24,10 @@ impl Restore {
     /// `found` says which of the program's states each state of the log is. Those that no state of the log is keep what is
     /// to be known before their first batch.
     pub(in crate::stream) fn begin(
-        states: Vec<(StateInfo, Arc<dyn Saved>)>,
+        states: Vec<(StateInfo, Arc<dyn Changelog>)>,
         found: Vec<Option<usize>>,
         (seed, partitions): (u64, usize),
-        walker: &Arc<Mutex<Walker>>,
+        walker: &Arc<Mutex<Compactor>>,
     ) -> Self {
         for state in found.iter().flatten() {
             states[*state].1.begin_restore(partitions);

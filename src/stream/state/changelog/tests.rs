@@ -300,7 +300,7 @@ struct Walked {
     within: AtomicU64,
 }
 
-impl Saved for Walked {
+impl Changelog for Walked {
     fn begin_walk(&self) {
         self.left.store(self.bytes, Ordering::Relaxed);
     }
@@ -333,8 +333,8 @@ impl Saved for Walked {
 fn kept(batch: u64, state: u64) -> (u64, usize, f64) {
     let (left, within) = (AtomicU64::new(0), AtomicU64::new(WALK_BATCHES));
     let states = Arc::new(Walked { bytes: state, left, within });
-    let all: Vec<Arc<dyn Saved>> = vec![Arc::clone(&states) as Arc<dyn Saved>];
-    let (mut walker, mut begins, mut from) = (Walker::default(), 0, None);
+    let all: Vec<Arc<dyn Changelog>> = vec![Arc::clone(&states) as Arc<dyn Changelog>];
+    let (mut walker, mut begins, mut from) = (Compactor::default(), 0, None);
     let (mut log, mut most, mut batches, mut walks) = (Vec::new(), 0, 0, 0);
     for index in 0..1_000 {
         let left = states.left.load(Ordering::Relaxed);
@@ -384,8 +384,8 @@ fn what_is_kept_for_states_is_bounded_in_bytes_and_in_batches() {
 fn a_walk_hurries_while_the_log_has_no_room() {
     let states =
         Arc::new(Walked { bytes: 100, left: AtomicU64::new(0), within: AtomicU64::new(0) });
-    let all: Vec<Arc<dyn Saved>> = vec![Arc::clone(&states) as Arc<dyn Saved>];
-    let mut walker = Walker::default();
+    let all: Vec<Arc<dyn Changelog>> = vec![Arc::clone(&states) as Arc<dyn Changelog>];
+    let mut walker = Compactor::default();
     let mut check = |hurries: bool, input: u64, expected: (bool, bool)| {
         let left = states.left.load(Ordering::Relaxed);
         let slice = left.min(100_u64.div_ceil(states.within.load(Ordering::Relaxed).max(1)));

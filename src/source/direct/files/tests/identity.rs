@@ -331,7 +331,7 @@ fn a_file_whose_name_cannot_be_looked_at_is_not_forgotten() {
         b"a",
         Stat { id: FileId { device: 1, inode: 1 }, born: None, size: 4, changed: 1 },
     );
-    let seen = Seen { files: HashMap::from([(known.stat.id, known)]), ..Seen::default() };
+    let seen = Catalog { files: HashMap::from([(known.stat.id, known)]), ..Catalog::default() };
     let look = |exclude: &[&str], follow_links: bool, what: What| {
         let entries = [Entry { name: b"a".to_vec(), is_link: true, what }];
         let (mut looked, mut open, mut notes) =

@@ -6,9 +6,9 @@ use io_uring::{cqueue, opcode};
 use super::{Loop, Receiving, Sender};
 use crate::source::io::aio::key::{Key, Kind};
 use crate::source::io::inbox::Stage;
-use crate::source::io::{Closed, Flow, Lane, send_some};
+use crate::source::io::{Closed, Flow, Handler, send_some};
 
-impl<L: Lane> Loop<L> {
+impl<L: Handler> Loop<L> {
     /// The stop: what was read is handed over, everything else ends.
     pub(super) fn end(mut self, mut completions: Vec<cqueue::Entry>) {
         self.acceptor = None;
@@ -23,7 +23,7 @@ impl<L: Lane> Loop<L> {
                 self.complete_last(completion);
             }
         }
-        self.lane.finish();
+        self.handler.finish();
         self.stopped = true;
         self.await_wake();
         for place in &mut self.places {
@@ -45,7 +45,7 @@ impl<L: Lane> Loop<L> {
                 self.complete(completion);
             }
         }
-        self.lane.finish();
+        self.handler.finish();
     }
 
     /// Closes for the stop every connection that may not stay because it is owed something.
@@ -62,11 +62,11 @@ impl<L: Lane> Loop<L> {
         let Some(place) = self.places.get_mut(key.index as usize) else { return };
         let known = place.generation == key.generation;
         let Some(connection) = place.connection.as_mut().filter(|_| known) else { return };
-        let owed = self.lane.standing(&connection.session).owes();
+        let owed = self.handler.standing(&connection.session).owes();
         if (owed || !connection.out.is_empty()) && stage < Stage::Closing {
             return;
         }
-        self.lane.farewell(&mut connection.session, &mut connection.out);
+        self.handler.farewell(&mut connection.session, &mut connection.out);
         // Whether or not the peer takes it: the connection is closed.
         let _ = send_some(&mut Sender(&connection.stream), &mut connection.out);
         self.close(key, Closed::Stopped);
