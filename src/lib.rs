@@ -30,6 +30,7 @@ pub mod metrics;
 mod net;
 pub mod owner;
 mod scheduler;
+pub mod settings;
 pub mod sink;
 pub mod source;
 pub mod storage;

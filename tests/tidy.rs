@@ -22,6 +22,7 @@ const ORDER: &[&str] = &[
     "sync",
     "time",
     "metrics",
+    "settings",
     "net",
     "framing",
     "memory",

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::config::{LOG_LEVELS, LogLevel, units};
+use crate::config::{LOG_LEVELS, LogLevel};
 use crate::error::EXIT_CODES;
 use crate::framing::FRAMINGS;
+use crate::settings::units;
 use crate::source::io::IO_MODELS;
 
 const RUN_EXAMPLES: &str = "\

@@ -1,9 +1,9 @@
 //! From the options of `run` to settings of a pipeline: `--from` and its companions describe one without a file,
 //! `--set` and a few others change a key of either. Whether the values are good is decided where the file's are.
 
-use crate::config::units::Env;
 use crate::config::{Given, Pipeline, Setting};
 use crate::error::{Error, Result};
+use crate::settings::units::Env;
 
 use super::args::{RunArgs, ValidateArgs};
 

@@ -29,9 +29,9 @@ use std::io::{self, Write};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::config::suggest;
 use crate::error::{Error, Result};
 use crate::lab::SUBCOMMAND;
+use crate::settings::suggest;
 use crate::wording::{escaped_bytes, escaped_lines};
 
 pub use load::LoadArgs;

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::config::units::Env;
 use crate::config::{Http, Pipeline};
 use crate::context::RunLimits;
 use crate::dashboard::{HttpOptions, HttpServer, Starting};
 use crate::error::{Error, Result};
 use crate::metrics::Event;
 use crate::net::descriptors;
+use crate::settings::units::Env;
 use crate::storage::Access;
 use crate::sync::thread;
 use crate::sync::{Arc, Poison};

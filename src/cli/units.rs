@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::units::SIZE;
+use crate::settings::units::SIZE;
 
 /// A unit's name and how many of the smallest unit it is.
 type Unit = (&'static str, u64);

@@ -4,9 +4,9 @@ use std::io::{self, Write};
 use std::net::{IpAddr, TcpListener};
 use std::path::Path;
 
-use crate::config::units::{Address, Env};
 use crate::config::{Http, Peers, Pipeline, Source};
 use crate::error::{Error, Result};
+use crate::settings::units::{Address, Env};
 use crate::storage::Directory;
 
 use super::args::ValidateArgs;

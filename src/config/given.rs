@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::tree::{Table, Value};
+use crate::settings::tree::{Table, Value};
 
 /// The path of each key, as `source.lines.socket.rate_max`, and its value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,8 +61,9 @@ fn text(value: &Value) -> String {
             format!("[{}]", items.join(", "))
         }
         Value::Table(table) => {
-            let entry =
-                |entry: &super::tree::Entry| format!("{} = {}", entry.key, text(&entry.node.value));
+            let entry = |entry: &crate::settings::tree::Entry| {
+                format!("{} = {}", entry.key, text(&entry.node.value))
+            };
             format!("{{{}}}", table.0.iter().map(entry).collect::<Vec<_>>().join(", "))
         }
     }

@@ -3,8 +3,8 @@
 use crate::time::Interval;
 
 use super::Pattern;
-use super::diagnostics::Problem;
-use super::section::{Found, Section};
+use crate::settings::diagnostics::Problem;
+use crate::settings::section::{Found, Section};
 
 /// Everything that a job can do.
 const KINDS: [&str; 6] = ["count", "lines", "grep", "wordcount", "topk", "latency"];

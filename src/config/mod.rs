@@ -7,30 +7,26 @@
 //! ```
 //! Plain data, read once at the start on the main thread. Knows neither the engine nor the command line.
 
-mod diagnostics;
 mod given;
 mod jobs;
 mod log_level;
 mod memory;
-mod pattern;
 mod pipeline;
-mod section;
 mod sinks;
 mod sources;
-pub(crate) mod suggest;
-mod tree;
-pub mod units;
 
 pub use crate::journal::{NameChanges, NameKind, Renamed, StateName};
 pub use crate::scheduler::{BatchTimer, CatchUp, Trigger};
+pub use crate::settings::pattern::Pattern;
+pub use crate::settings::section::NAME_BYTES_MAX;
+pub use crate::settings::tree::{Given, Setting};
+pub use crate::settings::units;
 pub use given::GivenKeys;
 pub use jobs::{Job, JobKind, TopK};
 pub use log_level::{LOG_LEVELS, LogLevel};
-pub use pattern::Pattern;
 pub use pipeline::{Http, Pipeline};
 pub use sinks::{ConsoleFormat, Existing, FileFormat, LineFeeds, Roll, SinkKind};
 pub use sources::{Ack, FilesSource, GenerateSource, Peers, RateLimits, SocketSource, Source};
-pub use tree::{Given, Setting};
 
 use std::path::PathBuf;
 use std::thread;
@@ -39,7 +35,8 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::time::Interval;
 
-use units::show_bytes;
+use crate::settings::section::check_name;
+use crate::settings::units::show_bytes;
 
 /// The least memory for received data, in bytes.
 pub const STORE_BYTES_MIN: u64 = 1 << 20;
@@ -49,8 +46,6 @@ pub const BLOCK_BYTES_MIN: u64 = 1 << 10;
 pub const WORKERS_MAX: usize = 1_024;
 /// The most jobs at a time.
 pub const CONCURRENT_JOBS_MAX: usize = 1_024;
-/// The longest name of a pipeline, source, job or sink, in bytes: names become parts of file names.
-pub const NAME_BYTES_MAX: usize = 64;
 
 /// Where dead letters go by default, from the current directory.
 pub const DEAD_LETTER_DIRECTORY: &str = "dead-letter";
@@ -507,20 +502,6 @@ impl Resolved {
     pub fn highest_input_rate(&self) -> u64 {
         let per_second = u128::from(self.store_bytes_max) * 1_000;
         u64::try_from(per_second / u128::from(self.batch_interval.as_millis())).unwrap_or(u64::MAX)
-    }
-}
-
-/// Whether a pipeline, source, job or sink can have this name.
-pub(crate) fn check_name(name: &str) -> Result<(), String> {
-    if name.is_empty() {
-        return Err("it is empty".to_owned());
-    }
-    if name.len() > NAME_BYTES_MAX {
-        return Err(format!("it is longer than {NAME_BYTES_MAX} bytes"));
-    }
-    match name.chars().find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_')) {
-        Some(odd) => Err(format!("{odd:?} is not a letter, a digit, `-` or `_`")),
-        None => Ok(()),
     }
 }
 

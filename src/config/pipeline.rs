@@ -18,16 +18,16 @@ use self::links::{
 };
 use self::names::Changes;
 use self::options::read_config;
-use super::diagnostics::{At, Problem, Problems, Texts};
 use super::given::GivenKeys;
 use super::jobs::Job;
 use super::log_level::{LOG_LEVELS, LogLevel};
-use super::section::Section;
 use super::sinks::{self, SinkKind};
 use super::sources::{self, Source};
-use super::tree::{self, Setting, Table};
-use super::units::{Address, Env, show_bytes};
 use super::{Config, Resolved, jobs};
+use crate::settings::diagnostics::{At, Problem, Problems, Texts};
+use crate::settings::section::Section;
+use crate::settings::tree::{self, Setting, Table};
+use crate::settings::units::{Address, Env, show_bytes};
 
 /// The largest pipeline file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::diagnostics::Problem;
-use super::section::Section;
+use crate::settings::diagnostics::Problem;
+use crate::settings::section::Section;
 use crate::sink::{self, SQLITE_COMPILED};
 
 /// Where rows go.

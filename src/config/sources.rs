@@ -9,9 +9,9 @@ use crate::source::direct::files::{self, BATCH_BYTES_MAX, OPEN_FILES_MAX, select
 use crate::source::io::{IO_MODELS, IoModel};
 
 use super::Pattern;
-use super::diagnostics::{Problem, Problems};
-use super::section::{Found, Section, address};
-use super::units::Address;
+use crate::settings::diagnostics::{Problem, Problems};
+use crate::settings::section::{Found, Section, address};
+use crate::settings::units::Address;
 
 const RECORD_BYTES_MAX: usize = 1 << 20;
 const POOL_THREADS: usize = 64;

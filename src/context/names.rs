@@ -1,13 +1,13 @@
 //! The names of a program for its log, and what a start that goes on with others does about it. Runs on the thread that
 //! starts the stream; once.
 
-use crate::config::units::show_bytes;
 use crate::config::{NameChanges, NameKind};
 use crate::journal::{
     Found, Inventory, Known, Program, Renamed, SourcePosition, StateCount, Survey, Wanted,
 };
 use crate::metrics::{Event, EventBus};
 use crate::owner::StateId;
+use crate::settings::units::show_bytes;
 use crate::sink::{SharedSink, is_same_place, open_in};
 use crate::source::direct::files;
 use crate::stream::{Census, Counting, Graph, JobPast, identity_state};

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use crate::config::Resolved;
-use crate::config::units::show_bytes;
 use crate::error::{Error, Result};
 use crate::framing::Framing;
 use crate::journal::{
@@ -14,6 +13,7 @@ use crate::journal::{
 use crate::metrics::{Event, EventBus};
 use crate::owner::{Adoption, Lineage, Owner, StateId, random_mark};
 use crate::scheduler::{LostInput, Recovery, Stored, reach};
+use crate::settings::units::show_bytes;
 use crate::sink::Left;
 use crate::source::direct::DirectStart;
 use crate::storage::{Access, Directory, Storage};

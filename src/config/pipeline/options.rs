@@ -1,11 +1,11 @@
 //! The options of the stream as the root of a pipeline says them. Main thread; it knows no source, job or sink, and checks only
 //! what the options alone can tell.
 
-use crate::config::diagnostics::Problem;
-use crate::config::section::Section;
 use crate::config::{
     BatchTimer, CONCURRENT_JOBS_MAX, CatchUp, Config, OnFailure, Then, Trigger, WORKERS_MAX,
 };
+use crate::settings::diagnostics::Problem;
+use crate::settings::section::Section;
 use crate::time::Interval;
 
 pub(super) struct ReadConfig {

@@ -15,13 +15,13 @@ use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::config::diagnostics::{At, Problem, Problems};
 use crate::config::jobs::Job;
 use crate::config::sinks::{FileFormat, SinkKind};
 use crate::config::sources::{Peers, Source};
-use crate::config::tree::{Table, Value};
-use crate::config::units::Address;
 use crate::config::{Http, Pipeline, Then};
+use crate::settings::diagnostics::{At, Problem, Problems};
+use crate::settings::tree::{Table, Value};
+use crate::settings::units::Address;
 use crate::sink;
 use crate::source::direct::files::FilesSource;
 use crate::storage::real_path;

@@ -3,8 +3,8 @@
 
 use crate::config::sinks::{self, SinkKind};
 use crate::config::sources::{Peers, Source};
-use crate::config::units::{Address, show_bytes};
 use crate::config::{Pipeline, Resolved, Trigger};
+use crate::settings::units::{Address, show_bytes};
 use crate::wording::count;
 
 impl Pipeline {

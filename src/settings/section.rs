@@ -8,12 +8,14 @@ use std::time::Duration;
 use crate::time::Interval;
 use crate::wording::plural;
 
-use super::Pattern;
 use super::diagnostics::{At, Problem, Problems};
+use super::pattern::Pattern;
 use super::suggest;
 use super::tree::{Entry, Node, Table, Value};
 use super::units::{self, Address, BadQuantity};
 
+/// The longest name of a pipeline, source, job or sink, in bytes: names become parts of file names.
+pub const NAME_BYTES_MAX: usize = 64;
 /// The most items of a list in a pipeline file.
 const LIST_MAX: usize = 1_000;
 /// The most sources, jobs or sinks of a pipeline, each.
@@ -21,24 +23,24 @@ const NAMED_MAX: usize = 1_000;
 
 /// A value that was read, and where it was given.
 #[derive(Clone, Debug)]
-pub(super) struct Found<T> {
-    pub(super) value: T,
-    pub(super) at: At,
+pub(crate) struct Found<T> {
+    pub(crate) value: T,
+    pub(crate) at: At,
 }
 
 /// An entry of a table of strings.
 #[derive(Clone, Debug)]
-pub(super) struct TextEntry {
-    pub(super) key: Found<String>,
-    pub(super) value: Found<String>,
+pub(crate) struct TextEntry {
+    pub(crate) key: Found<String>,
+    pub(crate) value: Found<String>,
 }
 
 /// A table being read.
-pub(super) struct Section<'a> {
-    pub(super) problems: &'a Problems,
+pub(crate) struct Section<'a> {
+    pub(crate) problems: &'a Problems,
     table: &'a Table,
     /// Where the table begins.
-    pub(super) at: At,
+    pub(crate) at: At,
     /// What the table is, for messages: "a `socket` source".
     what: String,
     /// What its keys are, for messages: "keys" or "kinds".
@@ -47,13 +49,13 @@ pub(super) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    pub(super) fn root(table: &'a Table, problems: &'a Problems) -> Self {
+    pub(crate) fn root(table: &'a Table, problems: &'a Problems) -> Self {
         let what = "a pipeline".to_owned();
         Section { problems, table, at: At::Whole, what, keys: "keys", asked: Vec::new() }
     }
 
     /// The table of an entry; `what` describes it. A problem if it is none.
-    pub(super) fn of(entry: &'a Entry, what: String, problems: &'a Problems) -> Option<Self> {
+    pub(crate) fn of(entry: &'a Entry, what: String, problems: &'a Problems) -> Option<Self> {
         let Value::Table(table) = &entry.node.value else {
             let title = format!("`{}` must be a table, not {}", entry.key, entry.node.value.kind());
             problems.add(Problem::new(&entry.node.at, title));
@@ -64,19 +66,19 @@ impl<'a> Section<'a> {
     }
 
     /// Its keys are kinds, in the words of messages.
-    pub(super) fn of_kinds(mut self) -> Self {
+    pub(crate) fn of_kinds(mut self) -> Self {
         self.keys = "kinds";
         self
     }
 
     /// The table under `key`; `what` describes it.
-    pub(super) fn table(&mut self, key: &'static str, what: &str) -> Option<Section<'a>> {
+    pub(crate) fn table(&mut self, key: &'static str, what: &str) -> Option<Section<'a>> {
         let entry = self.ask(key)?;
         Section::of(entry, what.to_owned(), self.problems)
     }
 
     /// The tables under `key`, by name, in order: sources, jobs or sinks. What is no table has a name all the same.
-    pub(super) fn named(&mut self, key: &'static str) -> Vec<(&'a Entry, Option<Section<'a>>)> {
+    pub(crate) fn named(&mut self, key: &'static str) -> Vec<(&'a Entry, Option<Section<'a>>)> {
         let Some(entry) = self.ask(key) else { return Vec::new() };
         let Some(holder) = Section::of(entry, String::new(), self.problems) else {
             return Vec::new();
@@ -87,7 +89,7 @@ impl<'a> Section<'a> {
             return Vec::new();
         }
         let read = |entry: &'a Entry| {
-            if let Err(why) = super::check_name(&entry.key) {
+            if let Err(why) = check_name(&entry.key) {
                 let title = format!("{:?} is no name for a {key}: {why}", entry.key);
                 self.problems.add(Problem::new(&entry.key_at, title));
             }
@@ -98,27 +100,27 @@ impl<'a> Section<'a> {
     }
 
     /// Whether no entry is in the table.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.table.0.is_empty()
     }
 
     /// Where the value of `key` was given, or else where the table begins.
-    pub(super) fn at_of(&self, key: &str) -> At {
+    pub(crate) fn at_of(&self, key: &str) -> At {
         self.table.get(key).map_or_else(|| self.at.clone(), |entry| entry.node.at.clone())
     }
 
     /// Whether the key is given at all, good or not.
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(crate) fn has(&self, key: &str) -> bool {
         self.table.get(key).is_some()
     }
 
     /// Where the key itself was given.
-    pub(super) fn key_at(&self, key: &str) -> At {
+    pub(crate) fn key_at(&self, key: &str) -> At {
         self.table.get(key).map_or_else(|| self.at.clone(), |entry| entry.key_at.clone())
     }
 
     /// Every key that was not asked for is unknown; whether there is one.
-    pub(super) fn finish(self) -> bool {
+    pub(crate) fn finish(self) -> bool {
         let mut any = false;
         let unknown = self.table.0.iter().filter(|entry| !self.asked.contains(&entry.key.as_str()));
         for entry in unknown.take_while(|_| !self.problems.is_full()) {
@@ -145,7 +147,7 @@ impl<'a> Section<'a> {
         Problem::new(&node.at, title)
     }
 
-    pub(super) fn text(&mut self, key: &'static str) -> Option<Found<String>> {
+    pub(crate) fn text(&mut self, key: &'static str) -> Option<Found<String>> {
         let node = &self.ask(key)?.node;
         match &node.value {
             Value::Text(text) => Some(Found { value: text.clone(), at: node.at.clone() }),
@@ -157,7 +159,7 @@ impl<'a> Section<'a> {
     }
 
     /// A path; an empty one is a problem.
-    pub(super) fn path(&mut self, key: &'static str) -> Option<std::path::PathBuf> {
+    pub(crate) fn path(&mut self, key: &'static str) -> Option<std::path::PathBuf> {
         let found = self.text(key)?;
         if found.value.is_empty() {
             self.problems.add(Problem::new(&found.at, format!("`{key}` is empty")));
@@ -166,7 +168,7 @@ impl<'a> Section<'a> {
         Some(found.value.into())
     }
 
-    pub(super) fn truth(&mut self, key: &'static str) -> Option<bool> {
+    pub(crate) fn truth(&mut self, key: &'static str) -> Option<bool> {
         let node = &self.ask(key)?.node;
         match &node.value {
             Value::Boolean(truth) => Some(*truth),
@@ -179,7 +181,7 @@ impl<'a> Section<'a> {
     }
 
     /// A whole number in a range.
-    pub(super) fn number<T>(
+    pub(crate) fn number<T>(
         &mut self,
         key: &'static str,
         range: RangeInclusive<T>,
@@ -203,12 +205,12 @@ impl<'a> Section<'a> {
     }
 
     /// A duration; zero is fine.
-    pub(super) fn duration(&mut self, key: &'static str) -> Option<Found<Duration>> {
+    pub(crate) fn duration(&mut self, key: &'static str) -> Option<Found<Duration>> {
         self.quantity(key, units::duration, "time", "ms, s, m, h and d", ["ms", "s"])
     }
 
     /// A duration of at least a millisecond.
-    pub(super) fn interval(&mut self, key: &'static str) -> Option<Found<Interval>> {
+    pub(crate) fn interval(&mut self, key: &'static str) -> Option<Found<Interval>> {
         let found = self.duration(key)?;
         let millis = u64::try_from(found.value.as_millis()).unwrap_or(u64::MAX);
         if millis == 0 {
@@ -220,7 +222,7 @@ impl<'a> Section<'a> {
     }
 
     /// A size in bytes.
-    pub(super) fn bytes(&mut self, key: &'static str) -> Option<Found<u64>> {
+    pub(crate) fn bytes(&mut self, key: &'static str) -> Option<Found<u64>> {
         self.quantity(
             key,
             units::bytes,
@@ -276,7 +278,7 @@ impl<'a> Section<'a> {
     }
 
     /// One of a list of names; `kind` says of what.
-    pub(super) fn choice<T: Copy>(
+    pub(crate) fn choice<T: Copy>(
         &mut self,
         key: &'static str,
         kind: &str,
@@ -294,7 +296,7 @@ impl<'a> Section<'a> {
     }
 
     /// A list of strings, not empty, none twice.
-    pub(super) fn texts(&mut self, key: &'static str) -> Option<Vec<Found<String>>> {
+    pub(crate) fn texts(&mut self, key: &'static str) -> Option<Vec<Found<String>>> {
         let texts = self.texts_or_none(key)?;
         if let Some(entry) = self.table.get(key)
             && matches!(&entry.node.value, Value::Array(items) if items.is_empty())
@@ -306,7 +308,7 @@ impl<'a> Section<'a> {
     }
 
     /// A list of strings, none twice.
-    pub(super) fn texts_or_none(&mut self, key: &'static str) -> Option<Vec<Found<String>>> {
+    pub(crate) fn texts_or_none(&mut self, key: &'static str) -> Option<Vec<Found<String>>> {
         let node = &self.ask(key)?.node;
         let Value::Array(items) = &node.value else {
             let problem = self.wrong(key, node, "a list of strings");
@@ -337,7 +339,7 @@ impl<'a> Section<'a> {
     }
 
     /// A table of strings, each with its key, in order.
-    pub(super) fn text_table(&mut self, key: &'static str) -> Vec<TextEntry> {
+    pub(crate) fn text_table(&mut self, key: &'static str) -> Vec<TextEntry> {
         let Some(entry) = self.ask(key) else { return Vec::new() };
         let Value::Table(table) = &entry.node.value else {
             self.problems.add(self.wrong(key, &entry.node, "a table of strings"));
@@ -371,7 +373,7 @@ impl<'a> Section<'a> {
     }
 
     /// A regular expression over bytes.
-    pub(super) fn pattern(&mut self, key: &'static str) -> Option<Found<Pattern>> {
+    pub(crate) fn pattern(&mut self, key: &'static str) -> Option<Found<Pattern>> {
         let found = self.text(key)?;
         match Pattern::new(&found.value) {
             Ok(value) => Some(Found { value, at: found.at }),
@@ -384,7 +386,7 @@ impl<'a> Section<'a> {
     }
 
     /// An address to dial or listen on, `HOST:PORT`.
-    pub(super) fn address(&mut self, key: &'static str) -> Option<Found<Address>> {
+    pub(crate) fn address(&mut self, key: &'static str) -> Option<Found<Address>> {
         let found = self.text(key)?;
         let value = address(key, &found, self.problems)?;
         Some(Found { value, at: found.at })
@@ -392,7 +394,7 @@ impl<'a> Section<'a> {
 }
 
 /// The address in a string that was read.
-pub(super) fn address(key: &str, found: &Found<String>, problems: &Problems) -> Option<Address> {
+pub(crate) fn address(key: &str, found: &Found<String>, problems: &Problems) -> Option<Address> {
     match Address::parse(&found.value) {
         Ok(address) => Some(address),
         Err(why) => {
@@ -400,5 +402,19 @@ pub(super) fn address(key: &str, found: &Found<String>, problems: &Problems) -> 
             problems.add(problem);
             None
         }
+    }
+}
+
+/// Whether a pipeline, source, job or sink can have this name.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    if name.len() > NAME_BYTES_MAX {
+        return Err(format!("it is longer than {NAME_BYTES_MAX} bytes"));
+    }
+    match name.chars().find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_')) {
+        Some(odd) => Err(format!("{odd:?} is not a letter, a digit, `-` or `_`")),
+        None => Ok(()),
     }
 }

@@ -12,13 +12,13 @@ const GRAMMAR_ERRORS_MAX: usize = 8;
 
 /// A value and where it was given.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
-    pub(super) at: At,
-    pub(super) value: Value,
+pub(crate) struct Node {
+    pub(crate) at: At,
+    pub(crate) value: Value,
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Text(String),
     /// Numbers beyond the type are held as its largest: no key takes as much.
     Integer(i128),
@@ -33,7 +33,7 @@ pub(super) enum Value {
 
 impl Value {
     /// The type as messages name it.
-    pub(super) fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Value::Text(_) => "a string",
             Value::Integer(_) => "a number",
@@ -48,17 +48,17 @@ impl Value {
 
 /// Entries in the order of the file.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Table(pub(super) Vec<Entry>);
+pub(crate) struct Table(pub(crate) Vec<Entry>);
 
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) key_at: At,
-    pub(super) node: Node,
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) key_at: At,
+    pub(crate) node: Node,
 }
 
 impl Table {
-    pub(super) fn get(&self, key: &str) -> Option<&Entry> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Entry> {
         self.0.iter().find(|entry| entry.key == key)
     }
 
@@ -68,7 +68,7 @@ impl Table {
 }
 
 /// Reads a file; grammar errors and missing variables become problems.
-pub(super) fn parse(text: &str, env: &Env<'_>, problems: &Problems) -> Table {
+pub(crate) fn parse(text: &str, env: &Env<'_>, problems: &Problems) -> Table {
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors.iter().take(GRAMMAR_ERRORS_MAX) {
         let at = error.span().map_or(At::Whole, At::file);
@@ -171,7 +171,7 @@ pub enum Given {
 const NAMED: [(&str, &str); 3] = [("source", "sources"), ("sink", "sinks"), ("job", "jobs")];
 
 /// Lays an option over the tree; `index` is its number among the options.
-pub(super) fn set(table: &mut Table, index: usize, setting: &Setting, problems: &Problems) {
+pub(crate) fn set(table: &mut Table, index: usize, setting: &Setting, problems: &Problems) {
     let at = At::Flag(index);
     let Some(path) = full_path(table, setting, &at, problems) else { return };
     let Some((last, parents)) = path.split_last() else { return };

@@ -43,8 +43,8 @@ pub enum BadQuantity {
 ///
 /// ```
 /// use std::time::Duration;
-/// assert_eq!(tidemill::config::units::duration("200ms"), Ok(Duration::from_millis(200)));
-/// assert!(tidemill::config::units::duration("200").is_err());
+/// assert_eq!(tidemill::settings::units::duration("200ms"), Ok(Duration::from_millis(200)));
+/// assert!(tidemill::settings::units::duration("200").is_err());
 /// ```
 ///
 /// # Errors
@@ -139,7 +139,7 @@ impl fmt::Display for Address {
 
 /// Why the variables of a text cannot be put in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum BadVariable {
+pub(crate) enum BadVariable {
     /// It is not set and has no default.
     Missing(String),
     /// `${` without its `}`, or a name that no variable can have.
@@ -147,7 +147,7 @@ pub(super) enum BadVariable {
 }
 
 /// Puts in `${VAR}` and `${VAR:-default}` (also taken when the variable is empty, as in a shell). `$${` is `${` itself.
-pub(super) fn expand(text: &str, env: &Env<'_>) -> Result<String, BadVariable> {
+pub(crate) fn expand(text: &str, env: &Env<'_>) -> Result<String, BadVariable> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("${") {

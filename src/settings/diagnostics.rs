@@ -15,7 +15,7 @@ const PROBLEMS_MAX: usize = 50;
 
 /// Where a key or a value was given.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum At {
+pub(crate) enum At {
     /// Nowhere in particular: something is missing from all of it.
     Whole,
     /// By the option of this number on the command line.
@@ -25,14 +25,14 @@ pub(super) enum At {
 }
 
 impl At {
-    pub(super) fn file(span: Range<usize>) -> Self {
+    pub(crate) fn file(span: Range<usize>) -> Self {
         At::File(span.start, span.end)
     }
 }
 
 /// One thing that is wrong.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     at: At,
     title: String,
     label: String,
@@ -42,7 +42,7 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    pub(super) fn new(at: &At, title: impl Into<String>) -> Self {
+    pub(crate) fn new(at: &At, title: impl Into<String>) -> Self {
         let title = title.into();
         Problem {
             at: at.clone(),
@@ -55,24 +55,24 @@ impl Problem {
     }
 
     /// Something that is probably not meant, but does no harm.
-    pub(super) fn warning(at: &At, title: impl Into<String>) -> Self {
+    pub(crate) fn warning(at: &At, title: impl Into<String>) -> Self {
         Problem { warning: true, ..Problem::new(at, title) }
     }
 
     /// A few words behind the caret.
-    pub(super) fn label(mut self, label: impl Into<String>) -> Self {
+    pub(crate) fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
         self
     }
 
     /// A second place that has to do with it.
-    pub(super) fn also(mut self, at: &At, label: &'static str) -> Self {
+    pub(crate) fn also(mut self, at: &At, label: &'static str) -> Self {
         self.also = Some((at.clone(), label));
         self
     }
 
     /// What to do about it.
-    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
@@ -80,12 +80,12 @@ impl Problem {
 
 /// The problems found so far.
 #[derive(Default)]
-pub(super) struct Problems {
+pub(crate) struct Problems {
     found: RefCell<Vec<Problem>>,
 }
 
 impl Problems {
-    pub(super) fn add(&self, problem: Problem) {
+    pub(crate) fn add(&self, problem: Problem) {
         // Counted apart, so that warnings never crowd out an error.
         let mut found = self.found.borrow_mut();
         if found.iter().filter(|other| other.warning == problem.warning).count() < PROBLEMS_MAX {
@@ -94,17 +94,17 @@ impl Problems {
     }
 
     /// Whether no more errors are kept: looking for more would be in vain.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.errors() >= PROBLEMS_MAX
     }
 
     /// How many errors there are so far.
-    pub(super) fn errors(&self) -> usize {
+    pub(crate) fn errors(&self) -> usize {
         self.found.borrow().iter().filter(|problem| !problem.warning).count()
     }
 
     /// All good: the warnings, rendered. Otherwise every problem in one error, in the order of the file.
-    pub(super) fn finish(self, texts: &Texts<'_>) -> Result<Vec<String>, Error> {
+    pub(crate) fn finish(self, texts: &Texts<'_>) -> Result<Vec<String>, Error> {
         let errors = self.errors();
         let mut found = self.found.into_inner();
         // Beside an error a warning is mostly its echo: a misspelt name leaves the right one unused.
@@ -123,13 +123,13 @@ impl Problems {
 
 /// What was read: the file, and the options of the command line.
 #[derive(Debug, Default)]
-pub(super) struct Texts<'a> {
+pub(crate) struct Texts<'a> {
     /// The name of the file, if there is one.
-    pub(super) origin: Option<&'a str>,
+    pub(crate) origin: Option<&'a str>,
     /// The contents of the file.
-    pub(super) text: &'a str,
+    pub(crate) text: &'a str,
     /// The options as they were typed.
-    pub(super) flags: Vec<String>,
+    pub(crate) flags: Vec<String>,
 }
 
 impl Texts<'_> {
