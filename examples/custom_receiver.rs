@@ -14,7 +14,7 @@ struct Datagrams {
 }
 
 impl Receiver for Datagrams {
-    /// Called again with a back-off when it fails, as when the port is taken.
+    /// Called again after a back-off if it fails, for instance because the port is in use.
     fn receive(&mut self, handle: &ReceiverHandle) -> Result<()> {
         let failed = |err| Error::io(format!("cannot receive on {}", self.address), err);
         let socket = UdpSocket::bind(&self.address).map_err(failed)?;

@@ -1,5 +1,5 @@
-//! A sink of your own: running totals of words, in which each batch counts once however often it is delivered. A batch is the
-//! one that it is by its whole key: another state directory has batches of the same time.
+//! A sink of your own: running totals of words, in which each batch counts once however often it is delivered. The whole
+//! key identifies a batch: another state directory has batches of the same time.
 //!
 //! `cargo run --release --example custom_sink` counts three batches of a queue and prints the totals.
 
@@ -16,7 +16,7 @@ type Totals = Arc<Mutex<BTreeMap<String, u64>>>;
 /// A real one would keep the totals and the last keys in one transaction of a database.
 #[derive(Default)]
 struct Adding {
-    /// What was written and does not count yet.
+    /// Rows that were written and do not count yet.
     written: Vec<(String, u64)>,
     /// The last batch of each job that counts. Batches of a job come in order, so one key is enough.
     last: HashMap<Arc<str>, CommitKey>,
@@ -32,7 +32,7 @@ impl Sink for Adding {
         if is_earlier || key == last {
             return Ok(true);
         }
-        // Neither taken for committed nor added to what it is not a part of.
+        // The batch must not count as committed, and its rows must not be added to a batch that they are no part of.
         let (job, time) = (&key.job, key.time);
         let BatchId { state, run, digest } = key.id;
         Err(Error::Failed(format!(
@@ -63,7 +63,7 @@ impl Sink for Adding {
     }
 }
 
-/// The same batch is known again, one that was planned otherwise is refused although it has the same time.
+/// A batch is recognised when it comes again; one that was planned differently is refused although it has the same time.
 fn check_keys() -> Result<()> {
     let mut sink = Adding::default();
     let planned_by = |run| {

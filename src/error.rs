@@ -1,6 +1,6 @@
 //! `Error`, sorted by what the caller can do about it, and `Result`.
 //!
-//! Owns the exit code that each kind of error ends the program with. Knows nothing of the engine.
+//! Owns the exit code of each kind of error. Knows nothing of the engine.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -9,20 +9,20 @@ use rustix::io::Errno;
 
 use crate::wording::count;
 
-/// The exit code of a program that has done what was asked for.
+/// The exit code of a program that has done what it was asked to do.
 pub(crate) const EXIT_DONE: u8 = 0;
-/// The exit code of a program that failed, or left something.
+/// The exit code of a program that failed, or left something undone.
 pub(crate) const EXIT_FAILED: u8 = 1;
 /// The exit code for a command line that makes no sense.
 pub(crate) const EXIT_USAGE: u8 = 2;
 /// The exit code for a pipeline file that is wrong (EX_CONFIG of sysexits).
 pub(crate) const EXIT_CONFIG: u8 = 78;
-/// The exit code of a program whose main thread panicked, which the runtime gives it.
+/// The exit code that the runtime gives a program whose main thread panicked.
 const EXIT_PANIC: u8 = 101;
-/// What a shell adds to the number of the signal that ended a program.
+/// A shell reports this plus the number of the signal that ended a program.
 const EXIT_SIGNAL: u8 = 128;
 
-/// Every exit code of `tidemill run`, with what it means.
+/// Every exit code of `tidemill run`, with its meaning.
 pub const EXIT_CODES: &[(u8, &str)] = &[
     (EXIT_DONE, "done, or nobody reads the rows any more"),
     (EXIT_FAILED, "the stream failed, a drain left something, or a second signal came"),
@@ -37,18 +37,18 @@ pub const EXIT_CODES: &[(u8, &str)] = &[
     (EXIT_SIGNAL + 15, "SIGTERM came before the run had begun (the same)"),
 ];
 
-/// What went wrong, sorted by what the caller can do about it.
+/// An error, sorted by what the caller can do about it.
 #[derive(Debug)]
 pub enum Error {
     /// The command line or a call does not make sense; say it differently.
     Usage(String),
-    /// The pipeline file or `Config` is wrong; mend it. The text is ready to print, with position and hint.
+    /// The pipeline file or `Config` is wrong and must be fixed. The text is ready to print, with position and hint.
     Config(String),
     /// The operating system refused something; `what` names the thing and, where known, the remedy.
     Io {
-        /// What was being done, to what.
+        /// The operation that failed, with its object.
         what: String,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// A batch failed for good, after its retries.
@@ -57,12 +57,12 @@ pub enum Error {
         time_ms: u64,
         /// The job (output) that failed.
         job: String,
-        /// How often it was tried.
+        /// Number of attempts.
         attempts: u32,
         /// The last failure.
         cause: String,
     },
-    /// The stream stopped for a reason that a restart may mend: a panic in a thread, a lost source.
+    /// The stream stopped for a reason that a restart may fix: a panic in a thread, a lost source.
     Failed(String),
     /// The engine stopped before everything was processed; the text says what was left.
     Undrained(String),
@@ -72,7 +72,7 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An operating system error, with what was being done.
+    /// Creates an error of the operating system; `what` is the operation that failed.
     ///
     /// ```
     /// let err = tidemill::Error::io("cannot listen on 127.0.0.1:1", std::io::ErrorKind::AddrInUse.into());
@@ -82,12 +82,12 @@ impl Error {
         Error::Io { what: what.into(), source }
     }
 
-    /// Whether it is a failure that [passes].
+    /// True if the failure [passes].
     pub fn passes(&self) -> bool {
         self.of_system().is_some_and(passes)
     }
 
-    /// What the operating system said, if it is that.
+    /// The error of the operating system, if there is one.
     pub fn of_system(&self) -> Option<&io::Error> {
         match self {
             Error::Io { source, .. } => Some(source),
@@ -107,8 +107,8 @@ impl Error {
     }
 }
 
-/// Whether a failed call of the operating system passes: it may succeed later, for want of room, of descriptors or of memory
-/// is over when somebody gives it back. Others (EIO, ENOENT, EROFS) stay until somebody looks into them.
+/// True if a failed call of the operating system may succeed later: it lacked disk space, descriptors or memory, and will
+/// succeed once somebody gives some back. Other failures (EIO, ENOENT, EROFS) stay until somebody looks into them.
 ///
 /// ```
 /// use std::io::ErrorKind;
@@ -128,8 +128,8 @@ pub fn passes(err: &io::Error) -> bool {
     kinds.contains(&err.kind()) || err.raw_os_error().is_some_and(|it| descriptors.contains(&it))
 }
 
-/// What has to happen before a failed call of a sink may succeed: its server, disk or directory is away and can come back, or
-/// somebody else has it now. None: it stays as it is, as a permission or a schema does.
+/// The event that a failed call of a sink waits for: its server, disk or directory is away and can come back, or somebody
+/// else has it now. Returns `None` if the failure stays as it is, as a permission or a schema does.
 ///
 /// | failure | kinds |
 /// |---|---|

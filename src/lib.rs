@@ -1,7 +1,7 @@
 //! Tidemill: a micro-batch stream engine made of threads, without async.
 //!
 //! A receiver reads records from TCP peers, a recurring timer cuts them into blocks, a second one turns the blocks of each
-//! batch interval into jobs, and a fixed pool of workers runs them, one block for each partition. Start with
+//! batch interval into jobs, and a fixed pool of workers runs these, one block for each partition. Start with
 //! [`StreamingContext`]; [`testing`] drives a stream on a clock that a test moves.
 //!
 //! ```no_run
@@ -42,7 +42,7 @@ pub mod wal;
 mod wording;
 
 pub use config::Config;
-/// The name of [`StreamHandle`] before the rooms were named, for programs that were written with it.
+/// The earlier name of [`StreamHandle`], for programs that were written with it.
 #[doc(hidden)]
 pub use context::StreamHandle as Running;
 pub use context::{
@@ -57,7 +57,7 @@ pub use sink::Sink;
 pub use source::direct::files::FilesSource;
 pub use source::io::IoModel;
 pub use source::{Receiver, ReceiverHandle};
-/// The name of [`stream`] before the rooms were named, for programs that were written with it.
+/// The earlier name of [`stream`], for programs that were written with it.
 #[doc(hidden)]
 pub use stream as dstream;
 pub use stream::DStream;

@@ -1,4 +1,4 @@
-//! Whose state and output it is: the identity of a state directory, its starts, and what an output remembers of a batch.
+//! The ownership of state and output: the identity of a state directory, its starts, and an output's memory of each batch.
 //!
 //! ```text
 //! state directory: identity (128 random bits) │ starts: number, mark (64 random bits), the last time planned before it
@@ -6,10 +6,10 @@
 //! output:          the keys that are committed ─▶ a start looks whether its state knows them (`Lineage`), and whether all that
 //!                  the state knows is there (`outputs`)
 //! ```
-//! A copy of a state directory has the identity of the original, and both go on to count: the marks tell their starts apart.
-//! A directory that was made before identities existed gets one that follows from the seed and the first tick that it drew
-//! then, so that a start which ends before it has written the identity down is followed by one that finds the same. Pure but
-//! for what is drawn; knows no files.
+//! A copy of a state directory has the identity of the original, and both continue the same numbers: the marks tell their
+//! starts apart. A directory from before identities existed gets one that is derived from the seed and the first tick that
+//! it drew then. So if a start ends before it has written the identity down, the next one finds the same. Pure except for
+//! random numbers; knows no files.
 
 mod outputs;
 
@@ -21,14 +21,14 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Result};
 
-pub(crate) use outputs::{Expected, Lack, Newest, Output};
+pub(crate) use outputs::{Expected, Lack, Newest, Output, PlaceWords};
 
 /// The identity of a state directory, shown as 32 hexadecimal digits.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StateId(pub(crate) [u8; 16]);
 
 impl StateId {
-    /// A new one.
+    /// Draws a new identity.
     ///
     /// # Errors
     /// If the operating system gives no random bytes.
@@ -36,7 +36,7 @@ impl StateId {
         random().map(StateId)
     }
 
-    /// The identity of a directory that was made before identities existed.
+    /// Derives the identity of a directory that was made before identities existed.
     pub(crate) fn of_seed(pipeline: &str, seed: u64, anchor: u64) -> Self {
         let mut hash = Sha256::new_with_prefix(b"tidemill state 1\0");
         hash.update(seed.to_le_bytes());
@@ -50,7 +50,7 @@ impl StateId {
         self.to_string()[..8].to_owned()
     }
 
-    /// Reads 32 hexadecimal digits, as they are shown.
+    /// Parses 32 hexadecimal digits, as they are shown.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let bytes = u128::from_str_radix(text, 16).ok()?.to_be_bytes();
         Some(StateId(bytes)).filter(|id| id.to_string() == text)
@@ -69,12 +69,12 @@ impl fmt::Debug for StateId {
     }
 }
 
-/// 128 bits of the SHA-256 of what a batch is made of, shown as 32 hexadecimal digits. A replay has the same.
+/// 128 bits of the SHA-256 over a batch's content, shown as 32 hexadecimal digits. A replay has the same digest.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PlanDigest(pub(crate) [u8; 16]);
 
 impl PlanDigest {
-    /// The digest of these bytes.
+    /// Computes the digest of these bytes.
     pub(crate) fn of(bytes: &[u8]) -> Self {
         PlanDigest(first_half(
             &Sha256::new_with_prefix(b"tidemill plan 1\0").chain_update(bytes).finalize(),
@@ -98,7 +98,7 @@ fn hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
 }
 
-/// 128 of the bits of a SHA-256.
+/// The first 128 bits of a SHA-256.
 fn first_half(hash: &[u8]) -> [u8; 16] {
     hash[..16].try_into().expect("a hash has 32 bytes")
 }
@@ -110,7 +110,7 @@ fn random<const N: usize>() -> Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// A number that nobody else draws: the mark of a start, or of an output.
+/// Draws a number that nobody else draws: the mark of a start, or of an output.
 ///
 /// # Errors
 /// If the operating system gives no random bytes.
@@ -118,32 +118,32 @@ pub(crate) fn random_mark() -> Result<u64> {
     random().map(u64::from_le_bytes)
 }
 
-/// What makes a batch the one that it is, beside its time.
+/// The identity of a batch, beside its time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct BatchId {
-    /// Whose batch it is.
+    /// The state directory that the batch belongs to.
     pub state: StateId,
-    /// The number of the start that planned it; 0: planned before starts were counted.
+    /// The number of the start that planned it; 0 if it was planned before starts were counted.
     pub run: u64,
-    /// What it is made of.
+    /// The digest of its content.
     pub digest: PlanDigest,
 }
 
-/// How many starts a state directory remembers.
+/// The most starts that a state directory remembers.
 const STARTS_MAX: usize = 1024;
 
-/// A start of a state directory, as later ones remember it.
+/// A start of a state directory, as later starts remember it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StartMark {
     /// Its number, from 1.
     pub(crate) run: u64,
-    /// What tells it from a start of the same number on a copy of the directory.
+    /// The mark that tells it from a start of the same number on a copy of the directory.
     pub(crate) mark: u64,
-    /// The greatest batch time that was planned before it, in milliseconds.
+    /// The greatest time of a batch that was planned before it, in milliseconds.
     pub(crate) after: Option<u64>,
 }
 
-/// What an output remembers of a batch that it has.
+/// The memory that an output has of a committed batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Written {
     /// The batch's time, in milliseconds.
@@ -154,22 +154,22 @@ pub(crate) struct Written {
     pub(crate) digest: PlanDigest,
 }
 
-/// The starts of a state directory up to the one that asks, and what was planned before it.
+/// The starts of a state directory up to the current one, and the last batch that was planned before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Lineage {
-    /// In order; the last is the one that asks.
+    /// The starts in order; the last is the current one.
     starts: Vec<StartMark>,
-    /// The greatest batch time that was planned before this start, in milliseconds.
+    /// The greatest time of a batch that was planned before this start, in milliseconds.
     last: Option<u64>,
 }
 
 impl Lineage {
-    /// `starts` with this one at their end.
+    /// Creates a lineage of `starts` with the current one at their end.
     pub(crate) fn new(starts: Vec<StartMark>) -> Self {
         Lineage { last: starts.last().and_then(|start| start.after), starts }
     }
 
-    /// Adds a start to those that a state directory remembers; the oldest are forgotten.
+    /// Adds a start to the remembered ones; forgets the oldest if there are too many.
     pub(crate) fn push(starts: &mut Vec<StartMark>, start: StartMark) {
         starts.push(start);
         let excess = starts.len().saturating_sub(STARTS_MAX);
@@ -181,7 +181,7 @@ impl Lineage {
         self.starts.iter().find(|start| start.run == run).map_or(0, |start| start.mark)
     }
 
-    /// Whether a start of this state directory planned that batch before the one that asks.
+    /// True if a start of this state directory planned that batch before the current one.
     fn knows(&self, written: &Written) -> bool {
         if self.last.is_none_or(|last| written.time > last) {
             return false;
@@ -194,7 +194,7 @@ impl Lineage {
                     && start.after.is_none_or(|after| written.time > after)
                     && until.is_some_and(|until| written.time <= until)
             }
-            // Of starts that are forgotten only the time is known, up to which they planned.
+            // Of forgotten starts, only the time is known up to which they planned.
             None => self.starts.first().is_some_and(|oldest| {
                 written.run < oldest.run && oldest.after.is_some_and(|after| written.time <= after)
             }),
@@ -202,55 +202,55 @@ impl Lineage {
     }
 }
 
-/// What a state that was made before identities existed knows of the labels of its batches.
+/// The labels of batches that a state from before identities existed knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Adoption {
-    /// No label is older, in milliseconds.
+    /// The oldest label, in milliseconds.
     pub(crate) first: u64,
-    /// Labels up to here are those of batches that a checkpoint covers.
+    /// Batches with labels up to here are covered by a checkpoint.
     pub(crate) covered: Option<u64>,
-    /// Those of the other batches.
+    /// The labels of the other batches.
     pub(crate) planned: BTreeSet<u64>,
 }
 
 impl Adoption {
-    /// Whether a batch with this label may be one of this state's.
+    /// True if a batch with this label may belong to this state.
     pub(crate) fn knows(&self, time: u64) -> bool {
         let is_covered = self.covered.is_some_and(|covered| self.first <= time && time <= covered);
         is_covered || self.planned.contains(&time)
     }
 }
 
-/// How far an output had come when a batch was committed.
+/// The progress of an output when a batch was committed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputMark {
     /// The number that the output drew when it was made.
     pub(crate) output: u64,
-    /// How many commits it had.
+    /// Number of its commits.
     pub(crate) commits: u64,
 }
 
-/// Who is about to write, as a start tells its sinks before anything is written.
+/// The writer's identity, which a start gives its sinks before anything is written.
 #[derive(Clone, Debug, Default)]
 pub struct Owner {
     /// The pipeline's name.
     pub(crate) pipeline: String,
-    /// The state directory, as people know it; none if nothing is kept.
+    /// The state directory, as people know it; `None` if nothing is kept.
     pub(crate) place: Option<String>,
     pub(crate) identity: StateId,
-    /// Its identity was drawn for this start, and is written nowhere: a start that is refused takes it along.
+    /// True if the identity was drawn for this start and is not written anywhere yet: a start that is refused discards it.
     pub(crate) is_new: bool,
     pub(crate) lineage: Lineage,
-    /// For a state that was made before identities existed, and has just got one.
+    /// For a state that was made before identities existed and has just got one.
     pub(crate) adoption: Option<Adoption>,
-    /// The outputs that it wrote to.
+    /// The outputs that it has written to.
     pub(crate) outputs: Vec<Output>,
-    /// What must be in the places that this start writes to.
+    /// The outputs that must be in the places that this start writes to.
     pub(crate) expected: Vec<Expected>,
 }
 
 impl Owner {
-    /// A run that keeps nothing: an identity for as long as it lives.
+    /// Creates the owner of a run that keeps nothing: its identity lives as long as the run.
     ///
     /// # Errors
     /// If the operating system gives no random bytes.
@@ -259,17 +259,17 @@ impl Owner {
         Ok(Owner { pipeline: pipeline.to_owned(), identity, ..Owner::default() })
     }
 
-    /// Somebody of whom only the identity is known: enough to find what is theirs.
+    /// An owner of whom only the identity is known: enough to find its output.
     pub(crate) fn of(identity: StateId) -> Self {
         Owner { identity, ..Owner::default() }
     }
 
-    /// The identity of the state directory; one of this run alone if it keeps nothing.
+    /// The identity of the state directory, or of this run alone if it keeps nothing.
     pub fn identity(&self) -> StateId {
         self.identity
     }
 
-    /// The digits that tell its files from those of others; a word in their place while nobody can know them.
+    /// The digits that tell its files from those of others; a word in their place while nobody can know the digits.
     pub(crate) fn digits(&self) -> String {
         match self.is_new {
             true => "IDENTITY".to_owned(),
@@ -277,18 +277,18 @@ impl Owner {
         }
     }
 
-    /// Whether it keeps anything from one run to the next.
+    /// True if it keeps anything from one run to the next.
     pub fn has_state(&self) -> bool {
         self.place.is_some()
     }
 
-    /// What an output remembers of a batch that a start of this state planned.
+    /// An output's memory of a batch that a start of this state planned.
     pub(crate) fn written(&self, time: u64, id: BatchId) -> Written {
         let BatchId { run, digest, .. } = id;
         Written { time, run, mark: self.lineage.mark(run), digest }
     }
 
-    /// Whether a start of this state planned that batch before this one.
+    /// True if a start of this state planned that batch before this one.
     pub(crate) fn knows(&self, written: &Written) -> bool {
         self.lineage.knows(written)
     }
@@ -298,7 +298,7 @@ impl Owner {
         self.lineage.starts.last().map_or(0, |start| start.run)
     }
 
-    /// How many commits an output had, as far as this state knows.
+    /// Number of commits of an output, as far as this state knows.
     pub(crate) fn commits_of(&self, output: u64) -> u64 {
         let mut marks = self.outputs.iter().map(|known| known.mark);
         marks.find(|mark| mark.output == output).map_or(0, |mark| mark.commits)
@@ -338,17 +338,17 @@ mod tests {
         assert_eq!(of("p", 7, 1_000), of("p", 7, 1_000));
         let others = [of("p", 8, 1_000), of("p", 7, 1_001), of("q", 7, 1_000)];
         assert!(others.iter().all(|other| *other != of("p", 7, 1_000)));
-        // It is what directories are found again by: never to change.
+        // Directories are found again by this identity: it must never change.
         assert_eq!(of("p", 7, 1_000).to_string(), "6ba19faf43ebcb5d8a74aeddbd1b8678");
     }
 
-    /// Start 1 planned up to 300, start 2 up to 500, start 3 planned nothing yet.
+    /// Start 1 planned up to 300, start 2 up to 500, start 3 has planned nothing yet.
     fn lineage() -> Lineage {
         let start = |run, after| StartMark { run, mark: run * 10, after };
         Lineage::new(vec![start(1, None), start(2, Some(300)), start(3, Some(500))])
     }
 
-    /// Whether a batch is known that a start with this mark planned for this time.
+    /// Checks if a batch is known that a start with this mark planned for this time.
     fn check(run: u64, mark: u64, time: u64, expected: bool) {
         let written = Written { time, run, mark, digest: PlanDigest::default() };
         assert_eq!(lineage().knows(&written), expected, "start {run}, mark {mark}, at {time}");
@@ -358,7 +358,7 @@ mod tests {
     fn a_state_knows_what_its_starts_planned() {
         check(1, 10, 100, true);
         check(1, 10, 300, true);
-        // A copy of the directory was made while start 1 ran, which went on.
+        // A copy of the directory was made while start 1 ran, which then continued.
         check(1, 10, 301, false);
         check(2, 20, 301, true);
         check(2, 20, 300, false);
@@ -366,7 +366,7 @@ mod tests {
         check(2, 20, 501, false);
         // A start of the same number on a copy of the directory.
         check(2, 21, 400, false);
-        // Nothing of this start is written when it asks, and nothing of a later one.
+        // No batch of this start is written when it asks, and none of a later one.
         check(3, 30, 501, false);
         check(3, 30, 500, false);
         check(4, 40, 100, false);

@@ -1,16 +1,16 @@
-//! Words for people: counts with their nouns, and text that a terminal may show. Pure; any thread. Knows nothing of what the
-//! words are about.
+//! Words for people: counts with their nouns, and text that a terminal may show. Pure; any thread. Knows nothing of the
+//! subjects of the words.
 
 use std::fmt::{self, Display, Write};
 
 use indicatif::HumanCount;
 
-/// A count with its noun: `1 batch`, `2 batches`. Of several words the last one has the plural: `planned batch`.
+/// A count with its noun: `1 batch`, `2 batches`. In a noun of several words the last one gets the plural: `planned batch`.
 pub(crate) fn count<N: Display + TryInto<u64> + Copy>(number: N, noun: &str) -> String {
     format!("{number} {}", by_number(number, noun, &plural(noun)))
 }
 
-/// The same with the thousands apart, for counts that may be large: `1,000 records`.
+/// The same with separated thousands, for counts that may be large: `1,000 records`.
 pub(crate) fn grouped(number: u64, noun: &str) -> String {
     format!("{} {}", HumanCount(number), by_number(number, noun, &plural(noun)))
 }
@@ -21,7 +21,8 @@ pub(crate) fn by_number<N: TryInto<u64>>(number: N, one: &str, many: &str) -> St
     if is_one { one.to_owned() } else { many.to_owned() }
 }
 
-/// The plural of a noun, of several words of the last one; of `time to acknowledge` it is `times to acknowledge`.
+/// The plural of a noun. In a noun of several words the last one gets it, but `time to acknowledge` gives `times to
+/// acknowledge`.
 pub(crate) fn plural(noun: &str) -> String {
     let mut ends = [" to ", " with ", " of "].iter().filter_map(|word| noun.find(word));
     if let Some(end) = ends.next() {
@@ -34,17 +35,17 @@ pub(crate) fn plural(noun: &str) -> String {
     }
 }
 
-/// The text without characters that a terminal obeys or that change the direction of what follows.
+/// The text without characters that a terminal obeys or that change the direction of the text behind them.
 pub(crate) fn escaped(text: &str) -> String {
     with_escapes(text, |char, safe| write!(safe, "{}", char.escape_default()))
 }
 
-/// The same of a text of several lines, which stay lines.
+/// The same for a text of several lines, which remain lines.
 pub(crate) fn escaped_lines(text: &str) -> String {
     text.split('\n').map(escaped).collect::<Vec<_>>().join("\n")
 }
 
-/// The same of bytes that are meant as text: what is no UTF-8 is shown as `\xHH`.
+/// The same for bytes that are meant as text: bytes that are not UTF-8 are shown as `\xHH`.
 pub(crate) fn escaped_bytes(text: &[u8]) -> String {
     let mut safe = String::with_capacity(text.len());
     for chunk in text.utf8_chunks() {
@@ -57,7 +58,7 @@ pub(crate) fn escaped_bytes(text: &[u8]) -> String {
     safe
 }
 
-/// JSON without such characters, which stays the same JSON: they are inside of its strings.
+/// JSON without such characters. It stays the same JSON: they occur only inside its strings.
 pub(crate) fn escaped_json(json: &str) -> String {
     with_escapes(json, |char, safe| write!(safe, "\\u{:04x}", u32::from(char)))
 }
@@ -75,7 +76,7 @@ fn with_escapes(text: &str, escape: impl Fn(char, &mut String) -> fmt::Result) -
     safe
 }
 
-/// Line separators, and marks that change the direction of text.
+/// True for line separators, and for marks that change the direction of text.
 fn is_invisible(char: char) -> bool {
     matches!(char, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}')
 }

@@ -1,4 +1,4 @@
-//! The pipeline file: whatever is in it, it is read or refused with a text, and what was read can be resolved.
+//! The pipeline file: any content is read or refused with a text, and a pipeline that was read can be resolved.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

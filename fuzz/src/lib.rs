@@ -1,4 +1,4 @@
-//! What the fuzz targets share: input bytes decide the limit and the chopping, the rest is the stream.
+//! The shared part of the fuzz targets: input bytes decide the limit and the chopping, the rest is the stream.
 //!
 //! ```text
 //! max (1 byte, 255 = no limit) | pieces (1 byte, modulo 8) | that many piece lengths (1 byte each) | stream
@@ -34,7 +34,7 @@ const LOG: LogOptions = LogOptions {
     salt: 7,
 };
 
-/// A log is written, its bytes are changed, and what a start hands out must be a prefix of what was written.
+/// Writes a log, changes its bytes, and checks that a start hands out a prefix of what was written.
 ///
 /// ```text
 /// records (1 byte, modulo 32) | that many lengths (1 byte each) | changes of 4 bytes: file, offset (2, LE), xor
@@ -63,7 +63,7 @@ pub fn damaged_log(input: &[u8]) {
     read_log(&disk, Some(&written));
 }
 
-/// Any bytes are the first segment of a log.
+/// Opens a log whose first segment is these bytes.
 pub fn any_log(input: &[u8]) {
     let disk = MemoryStorage::new(0);
     disk.set_bytes("wal-000000000001.seg", input);
@@ -97,7 +97,7 @@ fn read_log(disk: &MemoryStorage, written: Option<&[Vec<u8>]>) {
     assert_eq!(good, opened.is_ok(), "what `inspect` says is what a start does");
 }
 
-/// Any bytes are a checkpoint; one that is read is written back the same.
+/// Reads any bytes as a checkpoint; one that can be read must be written back the same.
 pub fn checkpoint(input: &[u8]) {
     if let Ok(found) = Checkpoint::decode(input) {
         let names: Vec<_> = found.sections().collect();

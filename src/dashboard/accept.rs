@@ -1,16 +1,16 @@
-//! Which text format a peer asks for in its `Accept` header. Pure.
+//! Reads a peer's `Accept` header: which text format it asks for. Pure.
 
 /// A text format of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     /// OpenMetrics 1.0.
     OpenMetrics,
-    /// What Prometheus took before there was OpenMetrics, version 0.0.4.
+    /// The format of Prometheus before OpenMetrics, version 0.0.4.
     Classic,
 }
 
 impl Format {
-    /// The `Content-Type` of an answer in it.
+    /// The `Content-Type` of an answer in this format.
     pub(super) fn content_type(self) -> &'static str {
         match self {
             Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -18,17 +18,17 @@ impl Format {
         }
     }
 
-    /// Its media type, in two parts, and the versions under which it may be asked for.
+    /// Its media type, in two parts, and the versions by which a peer may ask for it.
     fn names(self) -> (&'static str, &'static str, &'static [&'static str]) {
         match self {
-            // What is written is good under the draft of OpenMetrics as well, which older scrapers ask for.
+            // Our text is also valid under the draft of OpenMetrics, which older scrapers ask for.
             Format::OpenMetrics => ("application", "openmetrics-text", &["1.0.0", "0.0.1"]),
             Format::Classic => ("text", "plain", &["0.0.4"]),
         }
     }
 
-    /// What a peer with this `Accept` header gets: the format that it likes better. Where that is undecided it is the one that
-    /// it names, then OpenMetrics; a peer that takes neither gets OpenMetrics, too.
+    /// The format for a peer with this `Accept` header: the one that it prefers. If it prefers neither, the one that it
+    /// names, then OpenMetrics. A peer that accepts neither gets OpenMetrics too.
     pub(super) fn wanted(accept: &str) -> Format {
         match Liked::of(Format::Classic, accept) > Liked::of(Format::OpenMetrics, accept) {
             true => Format::Classic,
@@ -37,7 +37,7 @@ impl Format {
     }
 }
 
-/// How much a peer likes a format: its quality in thousandths, then how exactly it is named.
+/// A peer's preference for a format: its quality in thousandths, then how exactly the peer named it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Liked {
     quality: u16,
@@ -45,7 +45,8 @@ struct Liked {
 }
 
 impl Liked {
-    /// The most exact range that holds the format decides; of several the one that is liked best.
+    /// The most exact range that covers the format decides; of several equally exact ones, the one with the highest
+    /// quality.
     fn of(format: Format, accept: &str) -> Liked {
         let ranges = accept.split(',').filter_map(|range| liked(format, range));
         let best = ranges.max_by_key(|liked| (liked.named, liked.quality));
@@ -53,7 +54,7 @@ impl Liked {
     }
 }
 
-/// How much a media range likes a format; none if it does not hold it or is malformed.
+/// The preference that a media range gives a format; `None` if the range does not cover it or is malformed.
 fn liked(format: Format, range: &str) -> Option<Liked> {
     let (kind, name, versions) = format.names();
     let mut parts = range.split(';').map(str::trim);
@@ -125,7 +126,7 @@ mod tests {
         check("text/plain;q=0.1234", OpenMetrics);
         check("text/plain;q=", OpenMetrics);
         check("text/plain , application/openmetrics-text ; q = 0.9", Classic);
-        // As Prometheus 2 and 3, and vmagent, ask.
+        // The headers of Prometheus 2 and 3, and of vmagent.
         let prometheus_2 = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
                             text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
         check(prometheus_2, OpenMetrics);
@@ -152,7 +153,7 @@ mod tests {
     }
 
     proptest! {
-        /// No header makes it panic.
+        /// No header causes a panic.
         #[test]
         fn any_header(accept in "\\PC{0,60}|[a-z*/;=,.q0-9 \"]{0,60}") {
             let _ = Format::wanted(&accept);

@@ -1,9 +1,10 @@
 //! The HTTP server: std sockets and httparse, with bounds on everything and a stop that reaches everyone.
 //!
-//! The thread `http` accepts, a thread `http-N` serves each connection. Bounds: [`CONNECTIONS_MAX`] connections, the head
-//! (431), the time for a head and for a write. A peer beyond the limit takes the place of the one that has been without a
-//! new request for longest, so that slow peers cannot keep a health check out. The stop shuts every socket down, so a
-//! connection that idles ends at once. Nothing here knows what a page says.
+//! The thread `http` accepts; a thread `http-N` serves each connection. There are bounds on the connections
+//! ([`CONNECTIONS_MAX`]), the length of a head (431), and the time for a head and for a write. A peer beyond the limit
+//! takes the place of the one that has been without a new request for longest, so that slow peers cannot keep a health
+//! check out. The stop shuts every socket down, so an idle connection ends at once. Nothing here knows the content of a
+//! page.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -21,35 +22,35 @@ use super::pages::{Page, answer};
 use super::request::{Parsed, Request, parse};
 use super::shown::Shown;
 
-/// Connections at once at most.
+/// The most connections at once.
 pub const CONNECTIONS_MAX: usize = 64;
 
-/// How long a connection may idle, and how long a head may take from its first byte.
+/// The longest time that a connection may idle, and that a head may take from its first byte.
 const READ_TIME: Duration = Duration::from_secs(10);
 
-/// How long a peer may leave an answer untaken.
+/// The longest time that a peer may leave an answer unread.
 const WRITE_TIME: Duration = Duration::from_secs(10);
 
-/// How long a peer that is turned away may take to read the answer.
+/// The longest time that a rejected peer may take to read the answer.
 const TURN_AWAY_TIME: Duration = Duration::from_millis(50);
 
-/// How long the threads may take to end once their sockets are shut down.
+/// The longest time that the threads may take to end once their sockets are shut down.
 const CLOSING_TIME: Duration = Duration::from_millis(500);
 
-/// Ports that are tried after a taken one.
+/// Number of ports to try after one that is in use.
 const NEXT_PORTS: u16 = 100;
 
-/// How a server is started.
+/// The options of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpOptions {
-    /// Where it listens, `ADDR:PORT`.
+    /// The address to listen at, `ADDR:PORT`.
     pub address: String,
-    /// Whether the next free port is taken if this one is in use.
+    /// True to take the next free port if this one is in use.
     pub next_free: bool,
     /// Names that are accepted in the `Host` header besides the loopback ones.
     pub hosts: Vec<String>,
-    /// Whether any IP address is accepted there, for a server on an address that somebody gave: a foreign page can make a
-    /// browser send a name that leads here, but no address.
+    /// True to accept any IP address in `Host`, for a server whose address was configured. A foreign page can make a
+    /// browser send a name that resolves to this machine, but not an address.
     pub ip_hosts: bool,
 }
 
@@ -84,7 +85,7 @@ struct Shared {
     hosts: Vec<String>,
     ip_hosts: bool,
     bell: OwnedFd,
-    /// Set when a thread of the server dies: that is no reason to stop the stream.
+    /// Set when a thread of the server panics, which is no reason to stop the stream.
     poison: Poison,
     state: Mutex<State>,
 }
@@ -93,7 +94,7 @@ struct Shared {
 struct State {
     stop: bool,
     next: u64,
-    /// The open connections; the one without a new request for longest first.
+    /// The open connections; first the one that has been without a new request for longest.
     open: Vec<Open>,
     threads: Vec<Thread>,
 }
@@ -106,7 +107,7 @@ struct Open {
 }
 
 impl HttpServer {
-    /// Starts to serve what there is to see: a stream, or one that is still starting.
+    /// Starts to serve a stream, or a start in progress.
     ///
     /// # Errors
     /// If the address cannot be bound, or the operating system refuses a thread or a descriptor.
@@ -131,7 +132,7 @@ impl HttpServer {
         Ok(HttpServer { shared, accepting: Some(thread), address })
     }
 
-    /// Shows this from here on. How far a start has come is of no interest any more once there is a stream.
+    /// Shows this from now on. Once there is a stream, the progress of its start is not shown any more.
     pub fn show(&self, shown: impl Into<Shown>) {
         let (mut now, next) = (self.shared.shown.lock(), shown.into());
         if !matches!((&*now, &next), (Shown::Stream(_), Shown::Starting(_))) {
@@ -139,7 +140,7 @@ impl HttpServer {
         }
     }
 
-    /// Where it listens.
+    /// The address that the server listens at.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -156,18 +157,18 @@ impl Drop for HttpServer {
             }
             std::mem::take(&mut state.threads)
         };
-        // A counter that is full means that the thread is being woken.
+        // If the counter is full, the thread is being woken already.
         let _ = rustix::io::write(&self.shared.bell, &1_u64.to_ne_bytes());
         let clock = SystemClock::new();
         let by = clock.now().plus(CLOSING_TIME);
         for thread in self.accepting.take().into_iter().chain(threads) {
-            // One that is stuck holds a socket that is shut down, and nothing else.
+            // A stuck thread holds a socket that is shut down, and nothing else.
             let _ = join_until(clock.as_ref(), thread, by);
         }
     }
 }
 
-/// Binds, at one of the next ports if this one is taken and that is allowed.
+/// Binds the port, or one of the next ones if this one is in use and `next_free` allows it.
 fn bind(address: &str, next_free: bool) -> io::Result<TcpListener> {
     let wanted = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
     let first = match TcpListener::bind(wanted) {
@@ -181,7 +182,7 @@ fn bind(address: &str, next_free: bool) -> io::Result<TcpListener> {
 }
 
 impl Shared {
-    /// The accepting thread.
+    /// The body of the accepting thread.
     fn accept(self: &Arc<Self>, listener: &TcpListener) {
         while !self.state.lock().stop {
             match listener.accept() {
@@ -191,10 +192,10 @@ impl Shared {
                         PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN),
                         PollFd::from_borrowed_fd(self.bell.as_fd(), PollFlags::IN),
                     ];
-                    // An interrupted wait only looks again.
+                    // An interrupted wait only checks again.
                     let _ = poll(&mut fds, None);
                 }
-                // Without descriptors the next connection waits until one of ours has ended, or the stop.
+                // Without descriptors, the next connection waits until one of ours has ended, or for the stop.
                 Err(_) => {
                     let mut fds = [PollFd::from_borrowed_fd(self.bell.as_fd(), PollFlags::IN)];
                     let wait = rustix::time::Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
@@ -213,7 +214,7 @@ impl Shared {
                 return turn_away(stream);
             }
             if state.open.len() >= CONNECTIONS_MAX {
-                // Its thread finds the socket shut, and ends.
+                // The connection's thread finds the socket shut down, and ends.
                 let _ = state.open.remove(0).socket.shutdown(Shutdown::Both);
             }
             state.next += 1;
@@ -222,7 +223,7 @@ impl Shared {
             let shared = Arc::clone(self);
             let run = move || {
                 let _closed = Closed(&shared, number);
-                // How a connection ends concerns only its peer.
+                // The end of a connection concerns only its peer.
                 let _ = shared.serve(stream, number);
             };
             let started = thread::spawn(format!("http-{number}"), &self.poison, run);
@@ -232,11 +233,11 @@ impl Shared {
             }
             Ok(())
         });
-        // A peer that is gone before it was served is no concern of ours.
+        // A peer that left before it was served does not concern us.
         drop(served);
     }
 
-    /// The thread of a connection: request after request until either side closes.
+    /// The body of a connection's thread: request after request until either side closes.
     fn serve(&self, mut stream: TcpStream, number: u64) -> io::Result<()> {
         let (mut bytes, mut chunk) = (Vec::new(), [0; 4096]);
         let mut since = self.clock.now();
@@ -279,7 +280,7 @@ impl Shared {
         }
     }
 
-    /// A connection brought a request: it is the last to be given up. False if the server stops.
+    /// Moves a connection with a new request to the end of the line of those to give up. False if the server stops.
     fn asked_again(&self, number: u64) -> bool {
         let mut state = self.state.lock();
         if let Some(at) = state.open.iter().position(|open| open.number == number) {
@@ -301,7 +302,7 @@ impl Shared {
     }
 }
 
-/// Forgets a connection when its thread ends, also by a panic.
+/// Forgets a connection when its thread ends, even by a panic.
 struct Closed<'a>(&'a Shared, u64);
 
 impl Drop for Closed<'_> {
@@ -317,7 +318,7 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_write_timeout(Some(WRITE_TIME))
 }
 
-/// Answers 503 to a peer that comes during the stop, without a thread for it.
+/// Answers 503 to a peer that connects during the stop, without a thread for it.
 fn turn_away(mut stream: TcpStream) -> io::Result<()> {
     stream.set_write_timeout(Some(TURN_AWAY_TIME))?;
     stream.set_read_timeout(Some(TURN_AWAY_TIME))?;
@@ -325,7 +326,7 @@ fn turn_away(mut stream: TcpStream) -> io::Result<()> {
     end(&stream)
 }
 
-/// Closes in order: with unread bytes in the socket the close would be a reset, and the answer be lost.
+/// Closes in order: with unread bytes in the socket, a close would be a reset, and the peer would lose the answer.
 fn end(mut stream: &TcpStream) -> io::Result<()> {
     stream.shutdown(Shutdown::Write)?;
     stream.set_read_timeout(Some(TURN_AWAY_TIME))?;
@@ -371,7 +372,7 @@ fn reason(status: u16) -> &'static str {
     }
 }
 
-/// Whether a `Host` names this machine to itself: nobody else's web page can make a browser send that.
+/// True if a `Host` is a loopback name: no foreign web page can make a browser send that.
 fn is_loopback(host: &str) -> bool {
     host == "localhost"
         || host == "::1"

@@ -1,4 +1,4 @@
-//! What is shown at one moment: every figure of an answer is of the same look.
+//! The state of the stream at one moment: all figures of an answer are taken from the same look.
 
 use super::process::Process;
 use super::shown::{Shown, Starting};
@@ -10,9 +10,9 @@ use crate::stream::KeptPart;
 
 /// See the module.
 pub(super) struct Look {
-    /// The stream; none while it starts.
+    /// The stream; `None` while it starts.
     pub(super) stream: Option<StreamLook>,
-    /// How far the start has come; none once there is a stream.
+    /// The progress of the start; `None` once there is a stream.
     pub(super) starting: Option<Starting>,
     pub(super) process: Process,
 }
@@ -29,7 +29,7 @@ pub(super) struct StreamLook {
 }
 
 impl Look {
-    /// What is shown now.
+    /// Takes a look at the current state.
     pub(super) fn of(shown: &Shown) -> Look {
         let (stream, starting) = match shown {
             Shown::Starting(starting) => (None, Some(*starting)),
@@ -38,7 +38,7 @@ impl Look {
         Look { stream, starting, process: Process::read() }
     }
 
-    /// Whether there is a stream that works.
+    /// True if there is a stream and it works.
     pub(super) fn is_ready(&self) -> bool {
         self.stream.as_ref().is_some_and(|stream| stream.is_ready)
     }
@@ -77,13 +77,13 @@ impl StreamLook {
         self.inspector.conditions_begun()
     }
 
-    /// How late the ticks of each timer were.
+    /// The lateness of each timer's ticks.
     pub(super) fn ticks(&self) -> Vec<(&'static str, Times)> {
         let times = self.inspector.times();
         vec![("job", times.job_ticks.merged()), ("cut", times.cut_ticks.merged())]
     }
 
-    /// How long each stage of a batch took.
+    /// The duration of each stage of a batch.
     pub(super) fn stages(&self) -> Vec<(&'static str, Times)> {
         let stages = STAGES.iter().zip(&self.inspector.times().stages);
         stages.map(|((_, name), latency)| (*name, latency.merged())).collect()

@@ -1,11 +1,11 @@
-//! What people and scrapers see from outside: a small HTTP server with metrics, health and the tables of the stream.
+//! The view from outside, for people and scrapers: a small HTTP server with metrics, health and the tables of the stream.
 //!
 //! ```text
 //!  http (accepts) ─▶ http-N, one for each connection: bytes ─▶ request::parse ─▶ pages::answer(shown) ─▶ bytes
 //! ```
 //! It reads an [`Inspector`](crate::Inspector) and changes nothing: a server that fails or is flooded costs the stream
-//! nothing but its bounded threads. It answers before a stream runs, too: what a start reads may take minutes. The
-//! library starts none by itself; `tidemill run` does.
+//! nothing but its bounded threads. It also answers before a stream runs, because a start may read for minutes. The library
+//! starts none by itself; `tidemill run` does.
 
 mod accept;
 mod http;

@@ -1,4 +1,4 @@
-//! What each path answers: health, metrics, and the tables as JSON or CSV. Reads the inspector; knows no sockets.
+//! The answer to each path: health, metrics, and the tables as JSON or CSV. Reads the inspector; knows no sockets.
 
 use std::fmt::{self, Write};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use super::shown::{Shown, Starting};
 use super::table as figures;
 use super::text::{self, Format};
 
-/// Batches that are shown if no `limit` is given.
+/// Number of batches to show if the request has no `limit`.
 const LIMIT_DEFAULT: usize = 100;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -31,7 +31,7 @@ const CSV: &str = "text/csv; charset=utf-8";
 pub(super) struct Page {
     pub(super) status: u16,
     pub(super) kind: &'static str,
-    /// The header of the request that chose the format; empty if none did.
+    /// The request header that chose the format; empty if none did.
     pub(super) vary: &'static str,
     pub(super) body: String,
 }
@@ -128,7 +128,7 @@ fn object(value: Value) -> Map<String, Value> {
     }
 }
 
-/// What is not a figure, and all figures.
+/// The texts of the status, and all figures.
 fn status(shown: &Shown) -> Map<String, Value> {
     let mut status = match shown {
         Shown::Starting(_) => object(json!({"starting": true})),
@@ -166,7 +166,7 @@ fn condition(condition: &Condition) -> Value {
     })
 }
 
-/// What each window and state keeps, the largest first.
+/// The memory of each window and state, the largest first.
 fn kept(stream: &Inspector) -> Vec<Value> {
     let part =
         |part: KeptPart| json!({"kind": part.kind(), "name": part.name, "bytes": part.bytes});
@@ -247,7 +247,7 @@ fn table(rows: &[Map<String, Value>]) -> Page {
     Page::csv(rows, &columns)
 }
 
-/// A cell of a CSV table (RFC 4180), quoted where it must be.
+/// A cell of a CSV table (RFC 4180), quoted if necessary.
 fn cell(value: Option<&Value>) -> String {
     let text = match value {
         None | Some(Value::Null) => String::new(),

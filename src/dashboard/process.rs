@@ -1,4 +1,4 @@
-//! What the system says of this process. What it does not say is left out, for a zero would be a lie.
+//! The system's figures of this process. A figure that the system does not give is left out: a zero would be a lie.
 
 use std::fs;
 use std::time::Duration;
@@ -9,21 +9,21 @@ use rustix::process::{Resource, getrlimit};
 /// This process at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Process {
-    /// Time that its threads ran, in the program and in the system.
+    /// The CPU time of its threads, in the program and in the system.
     pub(super) cpu: Option<Duration>,
-    /// Descriptors that are open.
+    /// Number of open descriptors.
     pub(super) open_fds: Option<u64>,
-    /// How many may be open; none if there is no limit.
+    /// The most descriptors that may be open; `None` if there is no limit.
     pub(super) max_fds: Option<u64>,
     /// Memory that is resident, in bytes.
     pub(super) resident_bytes: Option<u64>,
     /// Memory that is mapped, in bytes.
     pub(super) virtual_bytes: Option<u64>,
-    /// When it started, since the Unix epoch.
+    /// The time of its start, since the Unix epoch.
     pub(super) started: Option<Duration>,
 }
 
-/// The units in which the system counts.
+/// The units of the system's figures.
 #[derive(Clone, Copy)]
 struct Units {
     ticks_per_second: u64,
@@ -31,7 +31,7 @@ struct Units {
 }
 
 impl Process {
-    /// Asks the system.
+    /// Reads the system's figures.
     pub(super) fn read() -> Process {
         let units =
             Units { ticks_per_second: clock_ticks_per_second(), page_bytes: page_size() as u64 };
@@ -45,13 +45,13 @@ impl Process {
     }
 }
 
-/// What `/proc/PID/stat` says. Its second field is a name in parentheses, which may hold spaces and parentheses.
+/// Reads `/proc/PID/stat`. Its second field is a name in parentheses, which may hold spaces and parentheses.
 fn of_stat(stat: &str, booted: Option<u64>, units: Units) -> Process {
     let fields: Vec<&str> = match stat.rsplit_once(')') {
         Some((_, rest)) => rest.split_whitespace().collect(),
         None => Vec::new(),
     };
-    // Counted from 1, as proc(5) does; the first behind the name is the third.
+    // Fields are counted from 1, as in proc(5); the first one behind the name is the third.
     let field = |number: usize| fields.get(number - 3).and_then(|text| text.parse::<u64>().ok());
     let time = |ticks: u64| {
         let (seconds, rest) = (ticks / units.ticks_per_second, ticks % units.ticks_per_second);
@@ -71,7 +71,7 @@ fn of_stat(stat: &str, booted: Option<u64>, units: Units) -> Process {
     }
 }
 
-/// When the system was booted, in seconds since the Unix epoch, as `/proc/stat` says.
+/// The time of the system's boot, in seconds since the Unix epoch, from `/proc/stat`.
 fn booted(stat: &str) -> Option<u64> {
     stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
 }
@@ -82,7 +82,7 @@ mod tests {
 
     const UNITS: Units = Units { ticks_per_second: 100, page_bytes: 4096 };
 
-    /// Processor time and start in milliseconds, resident and virtual bytes.
+    /// CPU time and start in milliseconds, resident and virtual bytes.
     type Found = (Option<u128>, Option<u128>, Option<u64>, Option<u64>);
 
     fn check(stat: &str, booted: Option<u64>, expected: Found) {

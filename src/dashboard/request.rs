@@ -1,55 +1,55 @@
-//! Requests without sockets: bytes in, a request, "need more" or a refusal out. Pure: the fuzz target calls it.
+//! Requests without sockets: bytes in; a request, "need more" or a refusal out. Pure: the fuzz target calls it.
 
 /// The longest request head, in bytes.
 pub const HEAD_BYTES_MAX: usize = 8 * 1024;
 
-/// Header lines of a request at most.
+/// The most header lines of a request.
 pub const HEADERS_MAX: usize = 64;
 
-/// The longest body that is read and thrown away, in bytes.
+/// The longest body that is read and discarded, in bytes.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// What the bytes received so far are.
+/// The result of parsing the bytes received so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parsed {
     /// A whole request.
     Request(Request),
     /// The beginning of one.
     More,
-    /// Nothing that is answered; the connection is closed after the refusal.
+    /// Nothing that can be answered; the connection is closed after the refusal.
     Refused(Refusal),
 }
 
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Whether the answer has no body.
+    /// True if the answer has no body.
     pub head_only: bool,
     /// The path, without the query.
     pub path: String,
-    /// What follows the question mark; empty without one.
+    /// The part behind the question mark; empty without one.
     pub query: String,
-    /// The name in the `Host` header, without its port, in small letters.
+    /// The name in the `Host` header, without its port, in lower case.
     pub host: String,
     /// Its `Accept` headers as one, separated by commas; empty without one.
     pub accept: String,
-    /// Whether the peer wants to send more requests on this connection.
+    /// True if the peer wants to send more requests on this connection.
     pub keep_alive: bool,
-    /// Bytes of the request, its body included.
+    /// The length of the request in bytes, its body included.
     pub len: usize,
 }
 
-/// Why a request is not answered.
+/// The reason why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The status of the answer.
     pub status: u16,
-    /// One line for people.
+    /// The reason, in one line for people.
     pub why: &'static str,
 }
 
 impl Request {
-    /// The value of a key of the query.
+    /// The value of a key in the query.
     pub fn query_value(&self, key: &str) -> Option<&str> {
         self.query
             .split('&')
@@ -58,7 +58,7 @@ impl Request {
     }
 }
 
-/// Looks for a request at the beginning of `bytes`.
+/// Looks for a request at the start of `bytes`.
 pub fn parse(bytes: &[u8]) -> Parsed {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut head = httparse::Request::new(&mut headers);
@@ -128,7 +128,7 @@ fn values<'a>(headers: &'a [httparse::Header<'a>], name: &'a str) -> impl Iterat
         .map(|header| std::str::from_utf8(header.value).unwrap_or("").trim())
 }
 
-/// How long the body is. One that has no length in advance is refused: what follows it could not be found.
+/// The length of the body. A body without a length in advance is refused: its end could not be found.
 fn body_len(headers: &[httparse::Header<'_>]) -> Result<usize, Refusal> {
     if values(headers, "transfer-encoding").next().is_some() {
         return Err(Refusal { status: 411, why: "a body needs a Content-Length" });
@@ -233,7 +233,7 @@ mod tests {
     }
 
     proptest! {
-        /// No bytes make it panic; a request never claims more bytes than there are, and its beginning is no request.
+        /// No bytes cause a panic. A request never claims more bytes than there are, and its beginning is no request.
         #[test]
         fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300), cut in 0usize..60) {
             if let Parsed::Request(request) = parse(&bytes) {

@@ -1,7 +1,7 @@
 //! `Row`: one row gives a figure its name, kind and help in `/metrics` and its name in the JSON and CSV tables. The rows
 //! themselves are in `rows`.
 //!
-//! To add a figure, add a row there. A name that is to change stays as a [`Kind::Old`] row.
+//! To add a figure, add a row there. To rename a figure, keep the earlier name as a [`Kind::Old`] row.
 
 use std::time::Duration;
 
@@ -17,19 +17,19 @@ use crate::source::io::IoModel;
 /// The version of the program and the compiler that built it.
 const BUILD: [&str; 2] = [env!("CARGO_PKG_VERSION"), env!("TIDEMILL_RUSTC")];
 
-/// What a figure is.
+/// The kind of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// It only rises, from the start on.
     Counter,
-    /// It is what is so now.
+    /// A current value.
     Gauge,
-    /// How times are distributed.
+    /// A distribution of times.
     Histogram,
-    /// 1, with labels that say something.
+    /// 1, with labels that hold the information.
     Info,
-    /// An earlier name of another row, for those who use it. In OpenMetrics, where it was, it has no type; the classic format
-    /// does not have it.
+    /// An earlier name of another row, for its users. In OpenMetrics, the only format that had it, it has no type; the
+    /// classic format does not have it.
     Old,
 }
 
@@ -78,12 +78,12 @@ impl Value {
 /// Takes the values of a row's labels, and the figure.
 pub(super) type Take<'a> = dyn FnMut(&[&str], Value) + 'a;
 
-/// Where the value of a row comes from.
+/// The origin of a row's value.
 #[derive(Clone, Copy)]
 pub(super) enum Origin {
     /// The program: 1.
     Build,
-    /// There is always one.
+    /// Both a start and a stream have it.
     Always(fn(&Look) -> Value),
     /// A start; shown only while it lasts.
     Starting(fn(&Starting) -> Value),
@@ -95,20 +95,20 @@ pub(super) enum Origin {
     Counter(&'static str),
     /// Each source.
     Source(fn(&ReceiverStatus) -> Option<Value>),
-    /// A stream has several, told apart by the labels.
+    /// A stream has several, distinguished by the labels.
     Many(fn(&StreamLook, &mut Take<'_>)),
-    /// A stream has several distributions, told apart by the label.
+    /// A stream has several distributions, distinguished by the label.
     Times(fn(&StreamLook) -> Vec<(&'static str, Times)>),
 }
 
 /// A figure.
 #[derive(Clone, Copy)]
 pub(super) struct Row {
-    /// Its name in `/metrics`, without what its kind adds (`_total`, `_info`); empty if it is not there.
+    /// Its name in `/metrics`, without the suffix of its kind (`_total`, `_info`); empty if it is not there.
     pub(super) name: &'static str,
     pub(super) kind: Kind,
     pub(super) labels: &'static [&'static str],
-    /// What is counted.
+    /// The help text: what the figure counts.
     pub(super) help: &'static str,
     json: Named,
     pub(super) from: Origin,
@@ -117,7 +117,7 @@ pub(super) struct Row {
 /// The name of a figure in JSON and CSV.
 #[derive(Clone, Copy)]
 enum Named {
-    /// What its name in `/metrics` says behind `tidemill_` and `receiver_`.
+    /// Its name in `/metrics` without `tidemill_` and `receiver_`.
     Alike,
     As(&'static str),
     Nothing,
@@ -153,17 +153,17 @@ impl Row {
         Row { name, kind, labels, help, json: Named::Alike, from }
     }
 
-    /// With these labels.
+    /// The row with these labels.
     pub(super) const fn by(self, labels: &'static [&'static str]) -> Row {
         Row { labels, ..self }
     }
 
-    /// With this name in JSON and CSV.
+    /// The row with this name in JSON and CSV.
     pub(super) const fn json_as(self, name: &'static str) -> Row {
         Row { json: Named::As(name), ..self }
     }
 
-    /// Only in `/metrics`.
+    /// The row only in `/metrics`.
     pub(super) const fn not_in_json(self) -> Row {
         Row { json: Named::Nothing, ..self }
     }
@@ -188,7 +188,7 @@ impl Row {
         ["seconds", "bytes"].iter().find(ends).filter(|_| of_kind).copied()
     }
 
-    /// Hands out all its values but distributions.
+    /// Hands out all its values except distributions.
     pub(super) fn each(&self, look: &Look, take: &mut Take<'_>) {
         let stream = look.stream.as_ref();
         match self.from {

@@ -1,8 +1,8 @@
-//! `Shown`: what a server shows, a stream or a start that has come so far. Plain data.
+//! `Shown`: the content of a server, a stream or a start in progress. Plain data.
 
 use crate::context::Inspector;
 
-/// What a server shows.
+/// The content of a server.
 #[derive(Clone, Debug)]
 pub enum Shown {
     /// A stream that is still starting.
@@ -11,7 +11,7 @@ pub enum Shown {
     Stream(Box<Inspector>),
 }
 
-/// How far a start has come.
+/// The progress of a start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Starting {
     /// Bytes of an earlier run's log that were read.

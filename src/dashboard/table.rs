@@ -25,7 +25,7 @@ pub(super) fn status(look: &Look) -> Map<String, Json> {
             _ => false,
         };
         if shown {
-            // What is not known is null, so that a table has its columns.
+            // An unknown figure is null, so that a table has all its columns.
             status.insert(name.to_owned(), Json::Null);
             row.each(look, &mut |_, value| drop(status.insert(name.to_owned(), value.json())));
         }
@@ -53,7 +53,7 @@ mod tests {
 
     const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/metrics.txt");
 
-    /// What a reader of the golden file is told.
+    /// The explanation at the head of the golden file.
     const HEAD: &str = "\
 # Every figure: NAME{LABELS} TYPE UNIT, then its name in JSON and CSV, then its help. An interface: a name may come, and may not
 # go. After a change: TIDEMILL_UPDATE_GOLDEN=1 cargo test --lib golden, and a line in CHANGELOG.md.\n";

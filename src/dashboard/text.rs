@@ -23,7 +23,7 @@ const BUCKETS_US: [u64; 20] = [
     500_000, 1_000_000, 5_000_000, 30_000_000,
 ];
 
-/// All that a look shows.
+/// Writes everything that a look shows.
 pub(super) fn encode(look: &Look, format: Format) -> String {
     let mut text = String::new();
     for row in rows() {
@@ -35,7 +35,7 @@ pub(super) fn encode(look: &Look, format: Format) -> String {
     text
 }
 
-/// The samples of a row below what they are; nothing where there are none.
+/// Writes the samples of a row below its description; writes nothing if there are none.
 fn family(text: &mut String, row: &Row, look: &Look, format: Format) {
     if row.name.is_empty() || (row.kind == Kind::Old && format == Format::Classic) {
         return;
@@ -75,7 +75,7 @@ pub(super) fn sample_name(row: &Row) -> String {
     }
 }
 
-/// What a format calls a kind.
+/// The name of a kind in a format.
 pub(super) fn type_name(kind: Kind, format: Format) -> &'static str {
     match (kind, format) {
         (Kind::Counter, _) => "counter",
@@ -87,7 +87,7 @@ pub(super) fn type_name(kind: Kind, format: Format) -> &'static str {
     }
 }
 
-/// Counts of counters are whole numbers; gauges are numbers with a point.
+/// Counters are whole numbers; gauges are numbers with a point.
 fn number(kind: Kind, value: Value) -> String {
     match (value, kind) {
         (Value::Count(count), Kind::Gauge) => format!("{count}.0"),
@@ -125,7 +125,7 @@ fn sample(text: &mut String, name: &str, labels: &[(&str, &str)], value: &str) {
     line(text, format_args!("{name}{labels} {value}"));
 }
 
-/// A text with what would end it, or its line, escaped.
+/// Escapes every character that would end the text or its line.
 fn escaped(text: &str, quotes: bool) -> String {
     let text = text.replace('\\', "\\\\").replace('\n', "\\n");
     if quotes { text.replace('"', "\\\"") } else { text }
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
     use crate::metrics::Latency;
 
-    /// A row over a start that has read so many bytes, in both formats.
+    /// Checks a row over a start that has read this many bytes, in both formats.
     fn check(row: Row, open_metrics: &str, classic: &str) {
         let starting = Some(Starting { read_bytes: 7, log_bytes: 9 });
         let look = Look { stream: None, starting, process: Process::default() };

@@ -1,7 +1,8 @@
 //! The carry: the bytes of one connection's unfinished record. Every splitter has one. Runs on the io threads.
 //!
-//! It grows with what really arrived, never with what a header announces, and its memory is never larger than the longest
-//! record may be. Between two pieces it can be lent out, so that another owner may drop it. It does not know what a record is.
+//! It grows with the bytes that really arrived, never with the length that a header announces, and its memory is never
+//! larger than the longest record may be. Between two pieces it can be lent out, so that another owner may drop it. It does
+//! not know what a record is.
 
 use memchr::memchr;
 
@@ -11,12 +12,12 @@ use super::{BEGIN_BYTES, Found};
 /// every read; ten thousand idle ones hold at most 10 MiB.
 const KEPT_MAX: usize = 1024;
 
-/// What a carry allocates at least, in bytes.
+/// The least capacity of a carry that holds anything, in bytes.
 const LEAST: usize = 64;
 
-/// How far the line that an earlier piece began got in this one.
+/// The progress in this piece of the line that an earlier piece began.
 pub(super) enum Line {
-    /// It ended, and was joined; the next record starts at this offset.
+    /// It ended and was joined; the next record starts at this offset.
     Joined(usize),
     /// It is over-long, and was counted and dropped; its end lies at this offset or behind it.
     Overlong(usize),
@@ -28,12 +29,12 @@ pub(super) enum Line {
 #[derive(Debug)]
 pub struct Carry {
     bytes: Vec<u8>,
-    /// The longest record.
+    /// The longest record, in bytes.
     max: usize,
 }
 
 impl Carry {
-    /// An empty carry for records of at most this many bytes, without header and terminator.
+    /// Creates an empty carry for records of at most this many bytes, without header and terminator.
     pub(super) fn new(max: usize) -> Self {
         Carry { bytes: Vec::new(), max }
     }
@@ -43,7 +44,7 @@ impl Carry {
         self.max
     }
 
-    /// Takes the carry out of its place and leaves an empty one there.
+    /// Moves the carry out of its place and leaves an empty one there.
     pub(super) fn replace(&mut self) -> Carry {
         std::mem::replace(self, Carry::new(self.max))
     }
@@ -65,12 +66,12 @@ impl Carry {
         self.bytes.is_empty()
     }
 
-    /// Holds more bytes of the record.
+    /// Appends more bytes of the record.
     pub(super) fn push(&mut self, more: &[u8]) {
         let (len, capacity) = (self.bytes.len(), self.bytes.capacity());
         let needed = len + more.len();
         if needed > capacity {
-            // Doubled, so that a long record is not copied again and again, but to no more than a record can need.
+            // Doubles, so that a long record is not copied again and again, but only up to the most that a record can need.
             let longest = self.max.saturating_add(BEGIN_BYTES);
             let target = capacity.saturating_mul(2).max(LEAST).min(longest).max(needed);
             self.bytes.reserve_exact(target - len);
@@ -78,13 +79,13 @@ impl Carry {
         self.bytes.extend_from_slice(more);
     }
 
-    /// Gives a lent record back.
+    /// Takes a lent record back.
     pub(super) fn put_back(&mut self, bytes: Vec<u8>) {
         debug_assert!(self.bytes.is_empty(), "nothing is read while the record is lent");
         self.bytes = bytes;
     }
 
-    /// The record is complete with these last bytes: hands it over as the joined one.
+    /// Completes the record with these last bytes and hands it over as the joined one.
     pub(super) fn join(&mut self, last: &[u8], found: &mut Found) {
         debug_assert!(
             found.joined.is_empty(),
@@ -92,7 +93,7 @@ impl Carry {
         );
         found.records += 1;
         if self.bytes.capacity() > KEPT_MAX && found.joined.capacity() < self.bytes.len() {
-            // A long record is handed over where it lies, not copied.
+            // A long record is handed over in place, not copied.
             found.joined = self.take();
             found.joined.reserve_exact(last.len());
         } else {
@@ -102,12 +103,12 @@ impl Carry {
         self.clear();
     }
 
-    /// Hands over what is held, without taking it for a joined record.
+    /// Hands over the held bytes, without taking them for a joined record.
     pub(super) fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.bytes)
     }
 
-    /// What is held is the begin of a line, no longer than the longest: looks for its end.
+    /// Looks for the end of the line whose beginning is held and is no longer than the longest record.
     pub(super) fn finish_line(&mut self, piece: &[u8], found: &mut Found) -> Line {
         let room = self.max - self.bytes.len();
         let window = &piece[..piece.len().min(room.saturating_add(1))];
@@ -128,7 +129,7 @@ impl Carry {
         }
     }
 
-    /// Forgets the record, and gives back a big buffer.
+    /// Forgets the record, and frees a large buffer.
     pub(super) fn clear(&mut self) {
         if self.bytes.capacity() > KEPT_MAX {
             self.bytes = Vec::new();
@@ -142,7 +143,7 @@ impl Carry {
 mod tests {
     use super::*;
 
-    /// What an emptied carry still owns after a record of `len` bytes.
+    /// Checks the memory that an emptied carry still owns after a record of `len` bytes.
     fn check(len: usize, kept_max: usize) {
         let (mut carry, mut found) = (Carry::new(1 << 20), Found::default());
         carry.push(&vec![b'x'; len]);
@@ -160,7 +161,7 @@ mod tests {
         check(1 << 20, 0);
     }
 
-    /// The most memory beyond its bytes that a carry owns while `pieces` come, for records of at most `max` bytes.
+    /// The most memory beyond its bytes that a carry owns while `pieces` arrive, for records of at most `max` bytes.
     fn overhead(pieces: &[usize], max: usize) -> usize {
         let mut carry = Carry::new(max);
         let more = |piece: &usize| {

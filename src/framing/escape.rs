@@ -1,4 +1,5 @@
-//! Line feeds inside records, for text whose records are lines: an escape that changes as little as it can, and its inverse.
+//! Line feeds inside records, for text whose records are lines: an escape that changes as little as possible, and its
+//! inverse.
 //!
 //! ```text
 //! record            line              why
@@ -8,13 +9,13 @@
 //! end\⏎             end\\\n           and so is one before a line feed
 //! ```
 //! So an odd run of backslashes before an `n` stands for a line feed, an even one for half as many backslashes and the `n`.
-//! [`unescape`] of what [`escape`] made is the record again, byte for byte. Runs on the workers. It knows no files.
+//! [`unescape`] inverts [`escape`] byte for byte. Runs on the workers. It knows no files.
 
 use std::borrow::Cow;
 
 use memchr::{memchr_iter, memchr2, memmem};
 
-/// Appends the record to `out` as a line without its terminator.
+/// Appends the record to `out` as a line, without a terminator.
 pub fn escape(record: &[u8], out: &mut Vec<u8>) {
     let mut rest = record;
     while let Some(at) = memchr2(b'\\', b'\n', rest) {
@@ -37,7 +38,7 @@ pub fn escape(record: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(rest);
 }
 
-/// The record that a line, without its terminator, stands for.
+/// The record that a line stands for; the line comes without its terminator.
 pub fn unescape(line: &[u8]) -> Cow<'_, [u8]> {
     let Some(first) = memmem::find(line, br"\n") else { return Cow::Borrowed(line) };
     let (mut record, mut rest, mut found) = (Vec::with_capacity(line.len()), line, Some(first));
@@ -52,7 +53,7 @@ pub fn unescape(line: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(record)
 }
 
-/// Calls `each` with the record of every line of a range of whole lines. A `\r` before a terminator is a part of its record:
+/// Calls `each` with the record of every line of a range of whole lines. A `\r` before a terminator is part of its record:
 /// escaped lines end with `\n` alone.
 pub fn records_of(lines: &[u8], mut each: impl FnMut(&[u8])) {
     let mut start = 0;
@@ -62,12 +63,12 @@ pub fn records_of(lines: &[u8], mut each: impl FnMut(&[u8])) {
     }
 }
 
-/// Whether escaping changes none of the lines of this text, terminators included.
+/// True if escaping changes none of the lines of this text, terminators included.
 pub fn lines_are_plain(lines: &[u8]) -> bool {
     memmem::find(lines, br"\n").is_none()
 }
 
-/// How many backslashes stand directly before this offset.
+/// Number of backslashes directly before this offset.
 fn backslashes_before(bytes: &[u8], at: usize) -> usize {
     bytes[..at].iter().rev().take_while(|byte| **byte == b'\\').count()
 }
@@ -113,7 +114,7 @@ mod tests {
 
     #[test]
     fn the_time_grows_with_the_length_alone() {
-        // A search that began anew at each find would take hours.
+        // A search that started anew at each match would take hours.
         for record in [r"\n".repeat(1 << 20), "\\".repeat(1 << 20), "\n".repeat(1 << 20)] {
             assert_eq!(unescape(&escaped(record.as_bytes())), record.as_bytes());
         }
@@ -128,7 +129,7 @@ mod tests {
         check(b"a\\nb\n", false);
     }
 
-    /// Bytes in which those that the escape looks at are frequent.
+    /// Bytes that the escape looks at are frequent in these records.
     fn record() -> impl Strategy<Value = Vec<u8>> {
         let byte =
             prop_oneof![4 => Just(b'\\'), 3 => Just(b'n'), 3 => Just(b'\n'), 1 => any::<u8>()];

@@ -4,9 +4,9 @@
 //! piece:  c\n | a\nbb\n.....\n | xxxxxxxxxxxx\n | d\n | e
 //!         joined    range        over-long        range  carry
 //! ```
-//! The limit counts the bytes before `\n`, a `\r` included: whether that belongs to the terminator is known only after
-//! the next byte, and what is carried must not depend on it. No line is looked for on its way in, only the last
-//! terminator of each stretch that is too short to hide an over-long line; the default limit makes that the whole piece.
+//! The limit counts the bytes before `\n`, a `\r` included: only the next byte tells whether the `\r` belongs to the
+//! terminator, and the carry must not depend on it. The splitter does not search for each line, only for the last
+//! terminator of each stretch that is too short to hide an over-long line; with the default limit that is the whole piece.
 
 use memchr::{memchr, memchr_iter, memrchr};
 
@@ -15,9 +15,9 @@ use super::{Found, Malformed, Splitter};
 
 /// The state of one connection.
 pub(super) struct LineSplitter {
-    /// The unfinished line, no longer than the longest.
+    /// The unfinished line, no longer than the longest record.
     carry: Carry,
-    /// In an over-long line, counted already, whose end has not come.
+    /// True inside an over-long line, already counted, whose end has not come.
     skipping: bool,
 }
 
@@ -26,7 +26,7 @@ impl LineSplitter {
         LineSplitter { carry: Carry::new(max), skipping: false }
     }
 
-    /// Leaves the line that an earlier piece began, if there is one. Returns where the next line starts.
+    /// Finishes the line that an earlier piece began, if there is one. Returns the start of the next line.
     fn finish_carried(&mut self, piece: &[u8], found: &mut Found) -> usize {
         if self.skipping {
             return self.skip(piece, 0);
@@ -41,7 +41,7 @@ impl LineSplitter {
         }
     }
 
-    /// Passes over the rest of an over-long line. Returns where the next line starts.
+    /// Skips the rest of an over-long line. Returns the start of the next line.
     fn skip(&mut self, piece: &[u8], from: usize) -> usize {
         let end = memchr(b'\n', &piece[from..]);
         self.skipping = end.is_none();
@@ -55,8 +55,8 @@ impl Splitter for LineSplitter {
         let mut start = self.finish_carried(piece, found);
         let mut whole = start..start;
         while start < piece.len() {
-            // Every line that ends in a window of `max + 1` bytes is at most `max` long, and a window without an end
-            // is the begin of one that is longer. So the searches are two for each `max` bytes, not one for each line.
+            // Every line that ends in a window of `max + 1` bytes is at most `max` long, and a window without an end is the
+            // beginning of a longer line. So there are two searches for each `max` bytes, not one for each line.
             let window =
                 &piece[start..piece.len().min(start.saturating_add(max).saturating_add(1))];
             match memrchr(b'\n', window) {
@@ -103,15 +103,15 @@ impl Splitter for LineSplitter {
     }
 }
 
-/// How many lines end in these bytes.
+/// Number of lines that end in these bytes.
 ///
-/// memchr's counting iterator finds the widest vectors when it runs. A sum in `u8` lanes over chunks of 255 bytes, which
-/// the compiler vectorises for the baseline, takes a tenth more for 64 KiB (1.8 against 1.65 us, `benches/framing.rs`).
+/// memchr's counting iterator picks the widest vectors at run time. A sum in `u8` lanes over chunks of 255 bytes, which the
+/// compiler vectorises for the baseline, takes a tenth longer for 64 KiB (1.8 against 1.65 us, `benches/framing.rs`).
 fn count(bytes: &[u8]) -> u64 {
     memchr_iter(b'\n', bytes).count() as u64
 }
 
-/// How long the first line is, with its terminator, if it has ended.
+/// The length of the first line, with its terminator, if it has ended.
 pub(super) fn first_end(bytes: &[u8]) -> Option<u64> {
     memchr(b'\n', bytes).map(|end| end as u64 + 1)
 }
@@ -126,13 +126,13 @@ pub fn lines_of(range: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Whether every line of a range ends with `\n` alone, so that its lines with a `\n` behind each are the range again.
-/// May say no where it is so.
+/// True if every line of a range ends with `\n` alone, so that its lines with a `\n` behind each are the range again. May
+/// return false although they do.
 pub fn ends_are_plain(range: &[u8]) -> bool {
     memchr(b'\r', range).is_none()
 }
 
-/// A line's record, of the bytes before `\n`.
+/// The record of a line, from the bytes before `\n`.
 pub(super) fn strip(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
@@ -142,7 +142,7 @@ mod tests {
     use crate::framing::Framing;
     use crate::framing::reference::{Outcome, run};
 
-    /// What the chops give: records, and how many over-long ones.
+    /// Checks the records of the chops, and the number of over-long ones.
     fn check(chops: &[&str], max: usize, records: &[&str], overlong: u64) {
         let records = records.iter().map(|record| record.as_bytes().to_vec()).collect();
         let expected =

@@ -1,9 +1,9 @@
-//! Octet counting (RFC 6587, 3.4.1): the length in decimal digits, a space, then so many bytes of record, as they are.
+//! Octet counting (RFC 6587, 3.4.1): the length in decimal digits, a space, then that many bytes of record, as they are.
 
 use super::Malformed;
 use super::frames::{Format, HEADER_BYTES_MAX, Head};
 
-/// The most digits of a length: what they can say fits a `u32`, and is far more than anyone sends.
+/// The most digits of a length: nine fit a `u32`, and are far more than anyone sends.
 const DIGITS_MAX: usize = 9;
 const _: () = assert!(DIGITS_MAX < HEADER_BYTES_MAX);
 
@@ -15,7 +15,7 @@ impl Format for OctetCounted {
     }
 }
 
-/// Reads a header that a space ends. A zero must not lead, as the RFC has it: so a length of 0 is malformed too.
+/// Reads a header that ends with a space. The RFC forbids a leading zero, so a length of 0 is malformed too.
 pub(super) fn head(bytes: &[u8]) -> Result<Head, Malformed> {
     let mut body = 0;
     for (digits, &byte) in bytes.iter().enumerate() {
@@ -46,7 +46,7 @@ mod tests {
     use crate::framing::Framing;
     use crate::framing::reference::{Outcome, malformed, run};
 
-    /// What the chops give: records, how many over-long, how many truncated.
+    /// Checks the records of the chops, and the numbers of over-long and truncated ones.
     fn check(chops: &[&str], max: usize, records: &[&str], overlong: u64, truncated: u64) {
         let records = records.iter().map(|record| record.as_bytes().to_vec()).collect();
         let expected = Outcome { records, overlong, truncated, malformed: false, owed: Vec::new() };
@@ -54,7 +54,7 @@ mod tests {
         assert_eq!(found, expected, "{chops:?} {max}");
     }
 
-    /// What is wrong with the stream, in one piece and byte by byte.
+    /// Checks the error of the stream, in one piece and byte by byte.
     fn check_malformed(stream: &str, why: &str) {
         assert_eq!(malformed(Framing::OctetCounted, stream.as_bytes()), why, "{stream:?}");
     }

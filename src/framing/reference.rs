@@ -3,22 +3,22 @@
 
 use super::{Found, Framing, Owed, Splitter};
 
-/// What a stream holds.
+/// The content of a stream.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// The records, without terminators and headers.
     pub records: Vec<Vec<u8>>,
-    /// How many were dropped for their length.
+    /// Number of records dropped for their length.
     pub overlong: u64,
-    /// How many the end of the stream cut off.
+    /// Number of records that the end of the stream cut off.
     pub truncated: u64,
-    /// Whether a malformed frame ended it.
+    /// True if a malformed frame ended the stream.
     pub malformed: bool,
-    /// The numbers of the frames that are owed an answer later.
+    /// The numbers of the frames whose answer is due later.
     pub owed: Vec<u32>,
 }
 
-/// What a connection may carry beyond a record: a header, and in RELP a control frame.
+/// The most bytes that a connection may carry beyond a record: a header, and in RELP a control frame.
 fn carried_max(framing: Framing, max: usize) -> usize {
     match framing {
         Framing::Relp => max.max(4096).saturating_add(64),
@@ -26,7 +26,7 @@ fn carried_max(framing: Framing, max: usize) -> usize {
     }
 }
 
-/// What the framing's splitter finds in these pieces, and at their end.
+/// The result of the framing's splitter for these pieces and their end.
 pub fn run<'a>(
     framing: Framing,
     pieces: impl IntoIterator<Item = &'a [u8]>,
@@ -50,7 +50,7 @@ pub fn run<'a>(
     outcome
 }
 
-/// Adds what one call found, and checks what every caller relies on.
+/// Adds the result of one call, and checks the promises that every caller relies on.
 fn gather(framing: Framing, piece: &[u8], found: &Found, outcome: &mut Outcome) {
     let before = outcome.records.len() as u64;
     framing.for_each(&found.joined, |record| outcome.records.push(record.to_vec()));
@@ -85,7 +85,7 @@ fn gather(framing: Framing, piece: &[u8], found: &Found, outcome: &mut Outcome) 
     outcome.truncated += found.truncated;
 }
 
-/// What the splitter says is wrong with a stream. It says so however the stream is cut, and goes on saying it.
+/// The splitter's error for a stream. It is the same however the stream is cut, and is returned by every later call.
 pub fn malformed(framing: Framing, stream: &[u8]) -> String {
     let (mut found, mut splitter) = (Found::default(), framing.splitter(99));
     let why = splitter.feed(stream, &mut found).expect_err("the stream is malformed");
@@ -99,7 +99,7 @@ pub fn malformed(framing: Framing, stream: &[u8]) -> String {
     why.0
 }
 
-/// What the framing must find in a stream.
+/// The result that the framing must give for a stream.
 pub fn reference(framing: Framing, stream: &[u8], max: usize) -> Outcome {
     if framing == Framing::Relp {
         return relp(stream, max);
@@ -136,7 +136,7 @@ pub fn reference(framing: Framing, stream: &[u8], max: usize) -> Outcome {
     outcome
 }
 
-/// As at the end of a line: one line feed, and a carriage return before it.
+/// As at the end of a line: drops one line feed, and a carriage return before it.
 fn drop_line_feed(record: &mut Vec<u8>) {
     if record.ends_with(b"\n") {
         record.pop();
@@ -198,10 +198,10 @@ fn relp_offers_are_good(offers: &[u8]) -> bool {
         && value("commands").split(',').any(|command| command.trim() == "syslog")
 }
 
-/// Number, command, length, whether the header ended the frame, and what comes behind the header.
+/// Number, command, length, true if the header ended the frame, and the bytes behind the header.
 type RelpHeader<'a> = (u32, &'a str, usize, bool, &'a [u8]);
 
-/// A frame's header; nothing if it is cut off, an error if no continuation makes it one.
+/// The header of a frame; nothing if it is cut off, an error if no continuation makes it one.
 fn relp_header(stream: &[u8]) -> Option<Result<RelpHeader<'_>, ()>> {
     let (mut field, mut start) = (0, 0);
     let mut fields = [""; 3];
@@ -267,7 +267,7 @@ fn counted<'a>(stream: &'a [u8], length: usize, max: usize, outcome: &mut Outcom
     stream.get(length..).unwrap_or(&[])
 }
 
-/// Cuts a stream into pieces of these lengths, over and over; without any length it stays one piece.
+/// Cuts a stream into pieces of these lengths, over and over. Without any length it stays one piece.
 pub fn chop<'a>(mut stream: &'a [u8], lengths: &[u8]) -> Vec<&'a [u8]> {
     let mut pieces = Vec::new();
     for &length in lengths.iter().cycle().take_while(|_| lengths.iter().any(|&length| length > 0)) {

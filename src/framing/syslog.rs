@@ -1,13 +1,13 @@
 //! Syslog over TCP (RFC 6587) as rsyslog receives it: a frame that starts with a digit from 1 to 9 is octet-counted, any
 //! other is a line. Both mix in one stream, since relays forward what their peers sent.
 //!
-//! Some senders (syslog-ng, where it counts; OpenBSD) end a counted message with a line feed all the same. As in rsyslog it
-//! does not belong to the record, and no more than one: a record is the same however its relay framed it. Who wants the bytes
-//! as they were counted has `octet_counted`. An empty line is no record: it is what is left where a sender puts a line feed
+//! Some senders (syslog-ng, where it counts; OpenBSD) end a counted message with a line feed all the same. As in rsyslog,
+//! one such line feed does not belong to the record: a record is the same however its relay framed it. For the bytes as
+//! they were counted, use `octet_counted`. An empty line is no record: it is left over where a sender puts a line feed
 //! behind a counted frame without counting it (`6 <1>one\n6 <1>two\n`), and no message is empty.
 //!
-//! A message starts with `<`, so the digit decides. A line that starts with one without being counted is malformed:
-//! guessing would take the rest of the stream for something that it is not.
+//! A message starts with `<`, so the digit decides. A line that starts with a digit but is not counted is malformed: a
+//! guess would misread the rest of the stream.
 
 use super::Malformed;
 use super::frames::{Format, Head};
@@ -34,7 +34,7 @@ mod tests {
     use crate::framing::Framing;
     use crate::framing::reference::{Outcome, malformed, run};
 
-    /// What the chops give: records, how many over-long, how many truncated.
+    /// Checks the records of the chops, and the numbers of over-long and truncated ones.
     fn check(chops: &[&str], max: usize, records: &[&str], overlong: u64, truncated: u64) {
         let records = records.iter().map(|record| record.as_bytes().to_vec()).collect();
         let expected = Outcome { records, overlong, truncated, malformed: false, owed: Vec::new() };
@@ -63,7 +63,7 @@ mod tests {
         check(&["\r", "\n", "\r"], 99, &[], 0, 0);
         check(&["<1>one\n\n\n6 <1>tw", "o"], 99, both, 0, 0);
         check(&["\nabcde\n"], 3, &[], 1, 0);
-        // What was counted was meant.
+        // A counted record is one, even if it is empty.
         check(&["1 \n2 \r\n"], 99, &["", ""], 0, 0);
     }
 
@@ -72,7 +72,7 @@ mod tests {
         check(&["5 <1>a\n<1>a\n"], 99, &["<1>a", "<1>a"], 0, 0);
         check(&["6 <1>a\r\n6 <1>a\n\n"], 99, &["<1>a", "<1>a\n"], 0, 0);
         check(&["1 \n1 \r2 \r\n"], 99, &["", "\r", ""], 0, 0);
-        // What was sent is what is limited.
+        // The limit counts the bytes as they were sent.
         check(&["5 <1>a\n"], 4, &[], 1, 0);
     }
 

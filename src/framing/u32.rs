@@ -1,4 +1,4 @@
-//! A length as four bytes, the highest first, then so many bytes of record. No header is malformed; 0 is an empty record.
+//! A length as four bytes, the highest first, then that many bytes of record. No header is malformed; 0 is an empty record.
 
 use super::Malformed;
 use super::frames::{Format, HEADER_BYTES_MAX, Head};
@@ -24,7 +24,7 @@ mod tests {
     use crate::framing::Framing;
     use crate::framing::reference::{Outcome, run};
 
-    /// What the chops give: records, how many over-long, how many truncated.
+    /// Checks the records of the chops, and the numbers of over-long and truncated ones.
     fn check(chops: &[&[u8]], max: usize, records: &[&str], overlong: u64, truncated: u64) {
         let records = records.iter().map(|record| record.as_bytes().to_vec()).collect();
         let expected = Outcome { records, overlong, truncated, malformed: false, owed: Vec::new() };

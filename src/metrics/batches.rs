@@ -3,7 +3,7 @@
 //! ```text
 //! first read ─read─▶ tick ─cut─▶ cut ─stored─▶ stored ─allocated─▶ ... ─started─▶ ─finished─▶ ─committed─▶
 //! ```
-//! A stage lasts from the end of the one before it, so the stages of a batch add up to its oldest record's way.
+//! A stage begins where the one before it ends, so the stages of a batch add up to the way of its oldest record.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,25 +13,25 @@ use crate::time::{Moment, Time};
 
 use super::latency::{Latency, Recorder};
 
-/// Batches that are kept for those who look: waiting, running and done.
+/// The most batches in the history: waiting, running and done.
 const HISTORY_MAX: usize = 2_048;
 
-/// A step on the way of a batch.
+/// A step of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// From the read of the batch's oldest record to the tick.
     Read,
     /// From the tick to the cut of every receiver.
     Cut,
-    /// Until everything that was cut is in the store.
+    /// From the cut until everything that was cut is in the store.
     Stored,
-    /// Until the batch has its blocks.
+    /// From there until the batch has its blocks.
     Allocated,
-    /// Until the first job starts.
+    /// From there until the first job starts.
     Started,
-    /// Until the last task ends.
+    /// From there until the last task ends.
     Finished,
-    /// Until the batch's blocks are released.
+    /// From there until the batch's blocks are released.
     Committed,
 }
 
@@ -49,15 +49,15 @@ pub const STAGES: [(Stage, &str); 7] = [
 /// The moments of one batch, as far as it has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moments {
-    /// Its oldest record was read; none if it has no record.
+    /// Its oldest record was read; `None` if it has no record.
     pub read: Option<Moment>,
     /// It was due.
     pub due: Moment,
     /// The receivers were cut.
     pub cut: Moment,
-    /// What was cut was in the store.
+    /// All that was cut was in the store.
     pub stored: Moment,
-    /// It was given its blocks.
+    /// It got its blocks.
     pub allocated: Moment,
     /// Its first job started.
     pub started: Option<Moment>,
@@ -68,7 +68,7 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// How long a stage took; none if the batch has not come so far or, for the read, has no record.
+    /// The duration of a stage. `None` if the batch has not come that far or, for the read, if it has no record.
     pub fn stage(&self, stage: Stage) -> Option<Duration> {
         let (from, to) = match stage {
             Stage::Read => (self.read?, self.due),
@@ -83,7 +83,7 @@ impl Moments {
     }
 }
 
-/// What becomes of a batch.
+/// The state of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchState {
     /// It has its blocks and waits for its turn.
@@ -94,7 +94,7 @@ pub enum BatchState {
     Done,
     /// A job of it failed for good and the stream stops.
     Failed,
-    /// A job of it failed for good; its input was put aside and the stream goes on.
+    /// A job of it failed for good; its input went into a dead letter and the stream continues.
     DeadLetter,
 }
 
@@ -111,7 +111,7 @@ impl BatchState {
     }
 }
 
-/// A batch, for those who look.
+/// A batch as the history shows it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BatchRecord {
     /// Its time.
@@ -122,23 +122,23 @@ pub struct BatchRecord {
     pub bytes: u64,
     /// Blocks of its input.
     pub blocks: usize,
-    /// What becomes of it.
+    /// Its state.
     pub state: BatchState,
     /// Attempts of jobs that failed.
     pub failures: u32,
     /// The last failure of a job.
     pub error: Option<String>,
-    /// How far it came, when.
+    /// The moments of its stages so far.
     pub moments: Moments,
 }
 
-/// The last batches in the order of their times, at most so many.
+/// The most recent batches in the order of their times, at most `HISTORY_MAX`.
 #[derive(Debug, Default)]
 pub struct History(Mutex<VecDeque<BatchRecord>>);
 
 impl History {
-    /// A batch was planned; the oldest one is forgotten when there are too many. Mostly it is the newest, but after a restart
-    /// batches of earlier runs come behind the one for the ticks that were missed meanwhile.
+    /// Adds a planned batch, and forgets the oldest one if there are too many. The new batch is usually the newest. After a
+    /// restart, batches of earlier runs come behind the one for the ticks that were missed meanwhile.
     pub fn add(&self, batch: BatchRecord) {
         let mut batches = self.0.lock();
         let at = batches.partition_point(|other| other.time < batch.time);
@@ -148,7 +148,7 @@ impl History {
         }
     }
 
-    /// Changes what is known of a batch, if it is still known, and returns its moments.
+    /// Changes the record of a batch, if the history still holds it, and returns its moments.
     pub fn update(&self, time: Time, change: impl FnOnce(&mut BatchRecord)) -> Option<Moments> {
         let mut batches = self.0.lock();
         let at = batches.binary_search_by_key(&time, |batch| batch.time).ok()?;
@@ -156,7 +156,7 @@ impl History {
         Some(batches[at].moments)
     }
 
-    /// The batch of that time, if it is still known.
+    /// The batch of that time, if the history still holds it.
     pub fn get(&self, time: Time) -> Option<BatchRecord> {
         let batches = self.0.lock();
         let at = batches.binary_search_by_key(&time, |batch| batch.time).ok()?;
@@ -169,19 +169,19 @@ impl History {
     }
 }
 
-/// What the engine measures of itself.
+/// The engine's measurements of itself.
 #[derive(Debug, Default)]
 pub struct EngineTimes {
-    /// How late the job loop took its ticks.
+    /// The lateness of the job loop's ticks.
     pub job_ticks: Latency,
-    /// How late the cut timers' ticks were.
+    /// The lateness of the cut timers' ticks.
     pub cut_ticks: Latency,
     /// The stages of batches, in the order of [`STAGES`].
     pub stages: [Latency; STAGES.len()],
 }
 
 impl EngineTimes {
-    /// Nothing measured yet.
+    /// Creates empty measurements.
     pub fn new() -> Arc<Self> {
         Arc::new(EngineTimes::default())
     }

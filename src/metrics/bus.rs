@@ -1,8 +1,8 @@
 //! `EventBus`: the bounded bus that carries facts to listeners.
 //!
-//! Any thread posts without waiting; the `events` thread calls the listeners. When they are too slow, facts are dropped
-//! and counted, for the stream must not wait for those who watch it. Conditions and tallies are not dropped: the
-//! thread asks their registries for what is due.
+//! Any thread posts without waiting; the `events` thread calls the listeners. If they are too slow, facts are dropped and
+//! counted, because the stream must not wait for its observers. Conditions and tallies are not dropped: the thread asks
+//! their registries for what is due.
 
 use crate::error::{Error, Result};
 use crate::sync::thread::{self, Thread};
@@ -13,10 +13,10 @@ use super::conditions::Conditions;
 use super::event::{Event, Listener};
 use super::tallies::Tallies;
 
-/// Facts in flight at most, then new ones are dropped and counted.
+/// The most facts in flight; further ones are dropped and counted.
 const EVENTS_MAX: usize = 4096;
 
-/// The way from those who know to those who want to know. Clones are handles of the same bus.
+/// The way of facts from the engine to its listeners. Clones are handles of the same bus.
 #[derive(Clone, Debug)]
 pub struct EventBus {
     mailbox: Mailbox<Event>,
@@ -33,12 +33,12 @@ impl Default for EventBus {
 }
 
 impl EventBus {
-    /// A bus without listeners; nothing is delivered until [`start`](EventBus::start).
+    /// Creates a bus without listeners. It delivers nothing until [`start`](EventBus::start).
     pub fn new() -> Self {
         EventBus::default()
     }
 
-    /// The same; conditions last by this clock.
+    /// Creates a bus whose conditions take their times from this clock.
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
         let mailbox = Mailbox::new(EVENTS_MAX);
         let conditions = Conditions::new(Arc::clone(&clock), mailbox.signal().clone());
@@ -46,12 +46,12 @@ impl EventBus {
         EventBus { mailbox, dropped: Arc::default(), conditions, tallies, clock }
     }
 
-    /// What holds the engine up.
+    /// The registry of conditions: problems that last.
     pub fn conditions(&self) -> &Conditions {
         &self.conditions
     }
 
-    /// What happens often.
+    /// The registry of tallies: things that happen often.
     pub fn tallies(&self) -> &Tallies {
         &self.tallies
     }
@@ -63,7 +63,7 @@ impl EventBus {
         }
     }
 
-    /// How many facts were dropped because the listeners were too slow.
+    /// Number of facts that were dropped because the listeners were too slow.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -79,7 +79,7 @@ impl EventBus {
             .map_err(|err| Error::io("cannot start the thread `events`", err))
     }
 
-    /// The body of the thread: what was posted, and what is due of conditions and tallies, until the bus is closed.
+    /// The body of the thread: delivers posted facts, due conditions and due tallies until the bus is closed.
     fn run(&self, mut tell: impl FnMut(&Event)) {
         loop {
             let posted = self.mailbox.try_recv();
@@ -98,7 +98,7 @@ impl EventBus {
         }
     }
 
-    /// Closes the bus: what was posted is delivered, then the thread ends.
+    /// Closes the bus: facts that were posted are delivered, then the thread ends.
     pub fn close(&self) {
         self.mailbox.close();
     }

@@ -1,4 +1,4 @@
-//! `Condition`: something that holds the engine up. The closed set of kinds, each with its words. Plain data.
+//! `Condition`: a problem that lasts and holds the engine up. The closed set of kinds, each with its words. Plain data.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ macro_rules! kinds {
         name: $name:literal, noun: $noun:literal, help: $help:literal, over: $over:literal,
         unready: $unready:literal, settles: $settles:literal,
     })*) => {
-        /// What a condition is about: the closed set.
+        /// The kinds of conditions: a closed set.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         #[non_exhaustive]
         pub enum ConditionKind {
@@ -53,7 +53,7 @@ kinds! {
         name: "dead_letter_fails", noun: "dead letters", help: "A dead letter cannot be kept",
         over: "are kept again", unready: true, settles: 1,
     }
-    /// A sink takes no rows, for want of room or because it fails.
+    /// A sink takes no rows, because it has no room or because it fails.
     SinkFails {
         name: "sink_fails", noun: "job", help: "A sink takes no rows",
         over: "put out its rows", unready: true, settles: 1,
@@ -68,7 +68,7 @@ kinds! {
         name: "source_away", noun: "source", help: "A source cannot be reached or read",
         over: "is there again", unready: true, settles: 1,
     }
-    /// Reading pauses because the store is full: what a stream does that is slower than its sources.
+    /// Reading pauses because the store is full: normal for a stream that is slower than its sources.
     StoreFull {
         name: "store_full", noun: "source", help: "Reading pauses because the store is full",
         over: "is read again", unready: false, settles: 10,
@@ -78,12 +78,12 @@ kinds! {
         name: "unfinished_full", noun: "source", help: "Unfinished records fill their bound",
         over: "has fewer unfinished records", unready: false, settles: 10,
     }
-    /// Windows and states keep much of the memory.
+    /// Windows and states keep a large part of the memory.
     KeptLarge {
         name: "kept_large", noun: "pipeline", help: "Windows and states keep much of the memory",
         over: "keeps less", unready: false, settles: 10,
     }
-    /// A sink cannot finish what is due, such as a file that is old enough.
+    /// A sink cannot finish work that is due, such as a file that is old enough.
     SinkUnfinished {
         name: "sink_unfinished", noun: "sink", help: "A sink cannot finish what is due",
         over: "finished what was due", unready: true, settles: 1,
@@ -100,22 +100,22 @@ kinds! {
     }
 }
 
-/// A kind of condition, as it is shown.
+/// The name, words and rules of a kind of condition.
 #[derive(Clone, Copy, Debug)]
 pub struct ConditionRow {
     /// The kind.
     pub kind: ConditionKind,
     /// Its name in metrics, status and events.
     pub name: &'static str,
-    /// What its subject is.
+    /// The noun for its subject.
     pub noun: &'static str,
-    /// What it means.
+    /// Its meaning.
     pub help: &'static str,
-    /// What its subject does once it is over.
+    /// The verb phrase for its end: what the subject does again.
     pub over: &'static str,
-    /// Whether the stream is not ready while it lasts.
+    /// True if the stream is not ready while it lasts.
     pub unready: bool,
-    /// It is over if it has not begun again for this long.
+    /// The condition is over if it has not begun again for this long.
     pub settles: Duration,
 }
 
@@ -132,18 +132,18 @@ impl ConditionKind {
     }
 }
 
-/// Something that holds the engine up.
+/// A problem that lasts and holds the engine up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
-    /// What it is about.
+    /// Its kind.
     pub kind: ConditionKind,
-    /// What it concerns: a name from the configuration, or a path.
+    /// Its subject: a name from the configuration, or a path.
     pub subject: String,
-    /// What goes wrong.
+    /// The problem.
     pub cause: String,
-    /// What is needed for it to end; empty if nobody can do anything about it.
+    /// The remedy; empty if nobody can do anything about it.
     pub needs: String,
-    /// When it began, by the wall clock.
+    /// The time at which it began, by the wall clock.
     pub since: Time,
 }
 

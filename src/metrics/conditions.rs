@@ -1,14 +1,14 @@
-//! Conditions: what holds the engine up now, and how long it has lasted. A registry that any thread writes and reads.
+//! Conditions: the problems that hold the engine up now, and their durations. A registry that any thread writes and reads.
 //!
 //! ```text
 //!  any thread ─ begin(kind, subject, cause, needs) ─▶ registry ─▶ thread `events`: at the begin, every 10 s, at the end
 //!             ─ end(kind, subject) ────────────────▶    │
 //!                                                       └─▶ /readyz, /metrics, /api/v1/status read it
 //! ```
-//! A condition is identified by its kind and its subject: a name from the configuration or a path, never a peer, so that
-//! the number of conditions is bounded. It is over once it has not begun again for its kind's settling time: a store that
-//! is full, has room for a moment and is full again is one condition, not a flood of messages. Nothing runs while there is
-//! no condition: the thread `events` waits for the next message only while one lasts.
+//! A kind and a subject identify a condition. The subject is a name from the configuration or a path, never a peer, so that
+//! the number of conditions is bounded. A condition is over once it has not begun again for its kind's settling time: a
+//! store that is full, has room for a moment and is full again is one condition, not a flood of messages. Nothing runs
+//! while there is no condition: the thread `events` waits for the next message only while one lasts.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ mod watch;
 use watch::Watched;
 pub use watch::{Slow, Watch};
 
-/// The time from one message about a condition that lasts to the next.
+/// The time between two messages about a condition that lasts.
 pub const REPEAT: Duration = Duration::from_secs(10);
 
 /// The registry. Clones are handles of the same one.
@@ -41,7 +41,7 @@ pub const REPEAT: Duration = Duration::from_secs(10);
 /// assert!(!conditions.end(kind, path));
 /// ```
 ///
-/// Where something is tried again and again, a [`ConditionHandle`] costs one load of an atomic as long as all is well:
+/// For something that is tried again and again, a [`ConditionHandle`] costs one load of an atomic while all is well:
 ///
 /// ```
 /// # use tidemill::metrics::{ConditionKind, EventBus};
@@ -61,16 +61,16 @@ struct Inner {
     clock: Arc<dyn Clock>,
     /// The thread `events` waits on this.
     wake: Signal,
-    /// Whether there is an entry, for a look without the lock.
+    /// True if there is an entry; for a check without the lock.
     any: AtomicBool,
     entries: Mutex<Vec<Entry>>,
-    /// How often each kind began.
+    /// Number of times that each kind began.
     begun: Vec<AtomicU64>,
-    /// What is over soon, or a condition.
+    /// Operations that usually end soon, and become a condition if they do not.
     watched: Mutex<Vec<Arc<Watched>>>,
 }
 
-/// Why a condition lasts.
+/// The cause and remedy of a condition.
 struct Because {
     cause: String,
     needs: String,
@@ -80,21 +80,21 @@ struct Because {
 struct Entry {
     condition: Condition,
     since: Moment,
-    /// When the next message is due; `since` before the first one.
+    /// The time of the next message; `since` before the first one.
     tell_at: Moment,
-    /// Whether the begin was told.
+    /// True if its begin was reported.
     told: bool,
-    /// When it ended, unless it has begun again since then.
+    /// The time at which it ended, unless it has begun again since then.
     ended: Option<Moment>,
 }
 
 impl Entry {
-    /// When it is over for good, if it does not begin again.
+    /// The time from which it is over for good, if it does not begin again.
     fn settled(&self) -> Option<Moment> {
         self.ended.map(|at| at.plus(self.condition.kind.row().settles))
     }
 
-    /// When the thread `events` has to look at it next.
+    /// The time at which the thread `events` must check it next.
     fn due(&self) -> Moment {
         self.settled().map_or(self.tell_at, |at| at.min(self.tell_at))
     }
@@ -105,30 +105,31 @@ impl Entry {
 }
 
 impl Conditions {
-    /// An empty registry, which raises `wake` when there is something to tell.
+    /// Creates an empty registry, which raises `wake` when there is something to report.
     pub(super) fn new(clock: Arc<dyn Clock>, wake: Signal) -> Self {
         let begun = CONDITIONS.iter().map(|_| AtomicU64::new(0)).collect();
         let (any, entries, watched) = (AtomicBool::new(false), Mutex::default(), Mutex::default());
         Conditions(Arc::new(Inner { clock, wake, any, entries, begun, watched }))
     }
 
-    /// A watch over what one thread does: what takes too long is a condition until it is over.
+    /// Creates a watch over the operations of one thread: an operation that takes too long is a condition until it ends.
     pub fn watch(&self, kind: ConditionKind, subject: impl Into<String>, slow: Slow) -> Watch {
-        let (watch, watched) = Watch::new(self.clone(), (kind, subject.into()), slow);
-        self.0.watched.lock().push(watched);
-        watch
+        let watched = Arc::new(Watched::new(kind, subject.into(), slow));
+        self.0.watched.lock().push(Arc::clone(&watched));
+        Watch::new(self.clone(), watched)
     }
 
     pub(super) fn now(&self) -> Moment {
         self.0.clock.now()
     }
 
-    /// Lets the thread `events` ask again when there is something to do.
+    /// Makes the thread `events` check what is due.
     pub(super) fn wake(&self) {
         self.0.wake.raise();
     }
 
-    /// A condition begins, or lasts with this cause; true if it begins now, and false if it ended a moment ago.
+    /// Begins a condition, or updates the cause of one that lasts. True if it begins now; false if it lasts, or ended only
+    /// a moment ago.
     pub fn begin(
         &self,
         kind: ConditionKind,
@@ -166,7 +167,7 @@ impl Conditions {
         true
     }
 
-    /// A condition ends; true if it lasted.
+    /// Ends a condition; true if it lasted.
     pub fn end(&self, kind: ConditionKind, subject: &str) -> bool {
         self.0.any.load(Ordering::SeqCst) && self.end_with(kind, subject, || ())
     }
@@ -183,7 +184,7 @@ impl Conditions {
         true
     }
 
-    /// A handle of one condition.
+    /// Creates a handle of one condition.
     pub fn handle(&self, kind: ConditionKind, subject: impl Into<String>) -> ConditionHandle {
         let (conditions, subject) = (self.clone(), subject.into());
         ConditionHandle { conditions, kind, subject, lasts: AtomicBool::new(false) }
@@ -200,13 +201,13 @@ impl Conditions {
         lasting.map(|entry| entry.condition.clone()).collect()
     }
 
-    /// How often each kind of condition began.
+    /// Number of times that each kind of condition began.
     pub fn begun(&self) -> Vec<(ConditionKind, u64)> {
         let begun = CONDITIONS.iter().zip(&self.0.begun);
         begun.map(|(row, count)| (row.kind, count.load(Ordering::Relaxed))).collect()
     }
 
-    /// When there is something to tell next.
+    /// The time of the next message, if any.
     pub(super) fn due(&self) -> Option<Moment> {
         let watched = self.0.watched.lock().iter().filter_map(|watched| watched.due()).min();
         if !self.0.any.load(Ordering::SeqCst) {
@@ -216,7 +217,7 @@ impl Conditions {
         told.into_iter().chain(watched).min()
     }
 
-    /// What is to be told now; at the `close` also the end of what has not settled.
+    /// Takes the messages that are due now. At the `close` this includes the ends of conditions that have not settled.
     pub(super) fn take_due(&self, close: bool) -> Vec<Event> {
         let (mut events, now) = (Vec::new(), self.0.clock.now());
         self.0.watched.lock().iter().for_each(|watched| watched.look(self, now));
@@ -230,7 +231,7 @@ impl Conditions {
     }
 }
 
-/// Tells what is due of a condition; false if it is over.
+/// Adds the message that is due for a condition, if any; false if the condition is over.
 fn tell(entry: &mut Entry, now: Moment, close: bool, events: &mut Vec<Event>) -> bool {
     let condition = || entry.condition.clone();
     if !entry.told {
@@ -252,13 +253,13 @@ fn tell(entry: &mut Entry, now: Moment, close: bool, events: &mut Vec<Event>) ->
 }
 
 fn find<'a>(entries: &'a mut [Entry], kind: ConditionKind, subject: &str) -> Option<&'a mut Entry> {
-    // The newest: one that has settled may wait to be told.
+    // Search from the newest: one that has settled may still wait for its last message.
     let is_it =
         |entry: &&mut Entry| entry.condition.kind == kind && entry.condition.subject == subject;
     entries.iter_mut().rev().find(is_it)
 }
 
-/// One condition, for those that look often: what does not change costs one load of an atomic.
+/// One condition, for frequent checks: if nothing changes, a call costs one load of an atomic.
 #[derive(Debug)]
 pub struct ConditionHandle {
     conditions: Conditions,
@@ -269,24 +270,24 @@ pub struct ConditionHandle {
 }
 
 impl ConditionHandle {
-    /// What the condition concerns.
+    /// The subject of the condition.
     pub fn subject(&self) -> &str {
         &self.subject
     }
 
-    /// Whether it lasts.
+    /// True if the condition lasts.
     pub fn lasts(&self) -> bool {
         self.lasts.load(Ordering::SeqCst)
     }
 
-    /// It begins, or lasts with this cause; true if it begins now.
+    /// Begins the condition, or updates the cause of one that lasts. True if it begins now.
     pub fn begin(&self, cause: impl Into<String>, needs: impl Into<String>) -> bool {
         let because = Because { cause: cause.into(), needs: needs.into() };
         let set = || self.lasts.store(true, Ordering::SeqCst);
         self.conditions.begin_with(self.kind, &self.subject, because, set)
     }
 
-    /// It ends; true if it lasted.
+    /// Ends the condition; true if it lasted.
     pub fn end(&self) -> bool {
         let clear = || self.lasts.store(false, Ordering::SeqCst);
         self.lasts() && self.conditions.end_with(self.kind, &self.subject, clear)
@@ -305,7 +306,7 @@ mod tests {
         (clock.clone(), Conditions::new(Arc::new(clock), Signal::new()))
     }
 
-    /// What is told, a word each: the event and, in seconds, how long it lasted.
+    /// The messages, a word each: the event and, in seconds, its duration.
     fn told(conditions: &Conditions) -> Vec<(&'static str, u64)> {
         let word = |event: Event| match event {
             Event::ConditionBegan { .. } => ("began", 0),

@@ -1,4 +1,4 @@
-//! Counters that io threads raise once per read, never per record, and that any thread may look at.
+//! Counters that io threads raise once per read, never per record, and that any thread may read.
 
 use crate::sync::{AtomicU64, Ordering};
 
@@ -19,7 +19,7 @@ macro_rules! counters {
     };
 }
 
-/// One count. Relaxed: a count orders nothing.
+/// One count. Relaxed ordering: a count orders nothing.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -29,7 +29,7 @@ impl Counter {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Goes from one value of a part to another, for gauges that many threads change.
+    /// Replaces one part of the sum by another, for gauges that many threads change.
     pub fn change(&self, before: u64, after: u64) {
         if after >= before {
             self.add(after - before);
@@ -38,12 +38,12 @@ impl Counter {
         }
     }
 
-    /// Takes `count` away, for gauges.
+    /// Subtracts `count`, for gauges.
     pub fn sub(&self, count: u64) {
         self.0.fetch_sub(count, Ordering::Relaxed);
     }
 
-    /// The count is `count` now, for gauges.
+    /// Sets the count, for gauges.
     pub fn set(&self, count: u64) {
         self.0.store(count, Ordering::Relaxed);
     }
@@ -53,14 +53,14 @@ impl Counter {
         self.0.fetch_max(count, Ordering::Relaxed);
     }
 
-    /// The count now.
+    /// The current count.
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 counters! {
-    /// What one receiver did since its start.
+    /// The counters of one receiver since its start.
     ReceiverCounters {
         /// Whole records handed over.
         records,
@@ -68,38 +68,39 @@ counters! {
         bytes,
         /// Records dropped because they were longer than `record_bytes_max`, or unfinished beyond `unfinished_bytes_max`.
         overlong,
-        /// Unfinished records that were given up because all of them took more than `unfinished_bytes_max`: dropped, put
-        /// aside, or their connection closed.
+        /// Unfinished records that were given up because all of them took more than `unfinished_bytes_max`. They were
+        /// dropped or put aside, or their connection was closed.
         given_up,
         /// Records of which only the first `record_bytes_max` bytes were kept, in framings that acknowledge.
         truncated,
         /// Records dropped because the peer closed in the middle of a frame.
         cut_off,
-        /// Records that a broken connection cut, kept as far as they came.
+        /// Records that a broken connection cut, kept as far as they arrived.
         broken_off,
-        /// Records that came before and were left out, where the sender's identity is known; each time a task does so.
+        /// Repeated records that were left out, where the sender's identity is known; counted each time a task does so.
         repeats,
         /// Over-long records that were put aside whole, in framings that acknowledge.
         put_aside,
-        /// Connections closed because a frame could not be understood.
+        /// Connections closed because of a malformed frame.
         malformed,
-        /// Connections that were made, either way.
+        /// Connections that were made, in either direction.
         opened,
         /// Connections open now.
         open,
-        /// Connections that ended with an error of the network.
+        /// Connections that ended with a network error.
         resets,
-        /// Peers turned away at the connection limit or for want of file descriptors.
+        /// Peers turned away at the connection limit or for lack of file descriptors.
         refused,
         /// Accepted connections that wait unread for a thread now; only in the io model `pool`.
         waiting,
-        /// The longest that an accepted connection waited for a thread since the start, in microseconds; only in `pool`.
+        /// The longest time that an accepted connection waited for a thread since the start, in microseconds; only in
+        /// `pool`.
         waited_us_max,
-        /// How often accepting had to wait because the system refused it, mostly for want of file descriptors.
+        /// Times that accepting had to wait because the system refused it, mostly for lack of file descriptors.
         accept_waits,
         /// Dial attempts that failed.
         retries,
-        /// How often reading stopped because the store or the queue was full.
+        /// Times that reading stopped because the store or the queue was full.
         pauses,
         /// Errors that a receiver reported, or ticks at which a source could not be asked.
         errors,
@@ -111,7 +112,7 @@ counters! {
         removed_files_bytes,
         /// Bytes of processed input that was gone when windows would have read it again.
         lost_for_windows_bytes,
-        /// Bytes that have come of records that have begun and not ended; now. After the stop, those that it threw away.
+        /// Bytes received of records that have begun and not ended; now. After the stop: the bytes that it discarded.
         unfinished_bytes,
     }
 }

@@ -12,44 +12,45 @@ use super::tally::Tally;
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
-    /// Something begins to hold the engine up.
+    /// A problem begins to hold the engine up.
     ConditionBegan {
-        /// What it is.
+        /// The condition.
         condition: Condition,
     },
-    /// It still does; every ten seconds.
+    /// The problem lasts; reported every ten seconds.
     ConditionLasts {
-        /// What it is, with its newest cause.
+        /// The condition, with its newest cause.
         condition: Condition,
-        /// How long it has lasted.
+        /// Its duration so far.
         lasted: Duration,
     },
-    /// It does no more.
+    /// The problem is over.
     ConditionEnded {
-        /// What it was.
+        /// The condition that ended.
         condition: Condition,
-        /// How long it lasted.
+        /// Its duration.
         lasted: Duration,
     },
-    /// What happened often since the last event of this kind and source: at most one every ten seconds.
+    /// Things of one kind that happened at a source since the last event; at most one event every ten seconds for each kind
+    /// and source.
     Tallied {
-        /// What it was, and how often.
+        /// The kind, the source and the number.
         tally: Tally,
     },
     /// A source listens for peers.
     Listening {
         /// The source's name.
         source: String,
-        /// Where.
+        /// The address.
         address: SocketAddr,
     },
-    /// A source does not listen at one of the addresses of the name that it was given, because this machine does not have it.
+    /// A source does not listen at one of the addresses of its name, because this machine does not have it.
     AddressLeftOut {
         /// The source's name.
         source: String,
         /// The address.
         address: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         why: String,
     },
     /// A source may have fewer connections than its `connections_max`, because of the limit of open files.
@@ -58,7 +59,7 @@ pub enum Event {
         source: String,
         /// Its `connections_max`.
         wanted: usize,
-        /// How many it may have.
+        /// Its limit now.
         allowed: usize,
         /// The limit of open files.
         descriptors: u64,
@@ -76,7 +77,7 @@ pub enum Event {
         source: String,
         /// The other end.
         peer: SocketAddr,
-        /// How it ended.
+        /// The reason of the end.
         why: String,
     },
     /// An address is dialled again after a wait, because the dial failed or the connection ended; one event per wait.
@@ -85,11 +86,12 @@ pub enum Event {
         source: String,
         /// The address as it was given.
         address: String,
-        /// How many ended in a row before they were older than the wait before them, a dial that failed among them.
+        /// Number of failures in a row: dials that failed, and connections that ended before they were older than the wait
+        /// before them.
         attempt: u32,
-        /// How long until the next.
+        /// The wait before the next attempt.
         wait: Duration,
-        /// What went wrong.
+        /// The error.
         why: String,
     },
     /// A file, or a part of it, is not read.
@@ -98,40 +100,40 @@ pub enum Event {
         source: String,
         /// The file's name.
         file: String,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// A batch went on without input that its source no longer has; once for each source and batch, or start.
+    /// A batch continued without input that its source no longer has; once for each source and batch, or start.
     InputLost {
         /// The source's name.
         source: String,
-        /// How many ranges of it.
+        /// Number of lost ranges.
         ranges: u64,
         /// Their bytes, if the source counts in bytes.
         bytes: u64,
         /// Their records, if the source counts in records.
         records: u64,
-        /// The first of them, and how much is lost in all.
+        /// The first of them, and the amount lost in all.
         what: String,
-        /// It was processed before: only windows that reach back to it are incomplete.
+        /// True if it was processed before: only windows that reach back to it are incomplete.
         processed: bool,
     },
-    /// A source could not be asked, or a receiver reported an error; it goes on.
+    /// A source could not be asked, or a receiver reported an error. The source continues.
     ReceiverError {
         /// The source's name.
         source: String,
-        /// What went wrong.
+        /// The error.
         error: String,
     },
-    /// The system does not offer the io model that was asked for, so another is used.
+    /// The system does not offer the requested io model, so another one is used.
     IoModelFallback {
         /// The source's name.
         source: String,
-        /// The io model that was asked for.
+        /// The requested io model.
         wanted: &'static str,
         /// The one in use.
         used: &'static str,
-        /// Why, in one line.
+        /// The reason, in one line.
         why: String,
     },
     /// Reading paused for the first time because the store is full.
@@ -141,12 +143,12 @@ pub enum Event {
         /// The bound, in bytes.
         store_bytes_max: usize,
     },
-    /// The log of an earlier run is being read; now and then.
+    /// The log of an earlier run is being read; reported now and then.
     Recovering {
-        /// How many bytes so far.
+        /// Bytes read so far.
         bytes: u64,
     },
-    /// What an earlier run left was found.
+    /// The state of an earlier run was recovered.
     Recovered {
         /// Segments of the log that were read.
         segments: u64,
@@ -154,19 +156,19 @@ pub enum Event {
         bytes: u64,
         /// Batches that were planned and are not known to be finished: they run again.
         batches: u64,
-        /// Records that no batch was given: the first batch takes them.
+        /// Records that belong to no batch yet: the first batch takes them.
         records: u64,
-        /// The unfinished end of the log that was cut off: segment, offset, what was there.
+        /// The unfinished end of the log that was cut off: segment, offset, and its content.
         torn: Option<(u64, u64, String)>,
     },
-    /// What an earlier run left under a name that the pipeline no longer has was given up, as `retired` says.
+    /// The state of an earlier run under a name that the pipeline no longer has was given up, as `retired` says.
     NameRetired {
         /// The name, as `KIND:NAME`.
         name: String,
-        /// What it held, in words; none if it held nothing.
+        /// Its content, in words; `None` if it had none.
         held: Option<String>,
     },
-    /// What an earlier run left under one name goes on under another, as `renamed` says.
+    /// The state of an earlier run under one name continues under another, as `renamed` says.
     NameCarriedOver {
         /// The name from now on, as `KIND:NAME`.
         new: String,
@@ -178,53 +180,54 @@ pub enum Event {
         /// The name, as `KIND:NAME`.
         name: String,
     },
-    /// A checkpoint cannot be used; an older one is.
+    /// A checkpoint cannot be used; an older one is used instead.
     CheckpointDamaged {
         /// Its file.
         file: String,
-        /// What is wrong with it.
+        /// The defect.
         what: String,
     },
-    /// What a sink found where it writes, and what it made of it.
+    /// A sink's note about its destination: what it found there, and what it made of it.
     SinkNote {
         /// The sink's name; empty if it has none.
         sink: String,
-        /// What people should know.
+        /// The note, for people.
         text: String,
     },
-    /// The reader of a sink is gone for good, as that of a pipe may be: it gets no more rows. Told once.
+    /// The reader of a sink is gone for good, as that of a pipe may be: it gets no more rows. Reported once.
     SinkClosed {
         /// The sink's name; empty if it has none.
         sink: String,
-        /// What the sink says.
+        /// The sink's reason.
         why: String,
-        /// No output is left, so the run ends; the batch is not committed.
+        /// True if no output is left, so the run ends; the batch is not committed.
         ends_run: bool,
     },
-    /// What a sink met while it was written to, and what it made of it.
+    /// A sink's warning about something that it met while it was written to, and what it made of it.
     SinkWarning {
         /// The sink's name; empty if it has none.
         sink: String,
-        /// What people should look at.
+        /// The warning, for people.
         text: String,
     },
     /// The first block left memory for a file, because the store is nearly full.
     Spilling {
-        /// Where the files are.
+        /// The directory of the files.
         directory: String,
     },
-    /// Blocks could not be written to a file; they stay in memory, and it is tried again. Told when it begins to fail.
+    /// Blocks could not be written to a file. They stay in memory, and the write is tried again. Reported when it begins to
+    /// fail.
     SpillFailed {
-        /// Where the files are.
+        /// The directory of the files.
         directory: String,
-        /// What went wrong.
+        /// The error.
         why: String,
     },
     /// A source has ended for good.
     SourceEnded {
         /// The source's name.
         source: String,
-        /// What went wrong, if the end was not an orderly one.
+        /// The error, if the end was not an orderly one.
         error: Option<String>,
     },
     /// An attempt at a job of a batch failed and will be repeated.
@@ -235,76 +238,76 @@ pub enum Event {
         job: String,
         /// The attempt that failed, from 1.
         attempt: u32,
-        /// Why.
+        /// The reason.
         cause: String,
     },
     /// The disk of a job's sink is full. The job is tried again until there is room; meanwhile reading pauses as the store
-    /// fills. Told once for each batch that waits.
+    /// fills. Reported once for each batch that waits.
     JobWaitsForRoom {
         /// The batch.
         time: Time,
         /// The job.
         job: String,
-        /// Why.
+        /// The reason.
         cause: String,
     },
-    /// A job of a batch failed for good; the stream goes on without its rows.
+    /// A job of a batch failed for good; the stream continues without its rows.
     JobGivenUp {
         /// The batch.
         time: Time,
         /// The job.
         job: String,
-        /// How often it was tried.
+        /// Number of attempts.
         attempts: u32,
-        /// Why the last attempt failed.
+        /// The reason why the last attempt failed.
         cause: String,
     },
-    /// The input of a batch with such a job was put aside.
+    /// The input of a batch with such a job went into dead letters.
     BatchPutAside {
         /// The batch.
         time: Time,
         /// Its records.
         records: u64,
-        /// Where they are now; empty if it had none.
+        /// The dead letters; empty if the batch had no input.
         places: Vec<String>,
     },
-    /// A run that was cut off left a dead letter that it was writing.
+    /// A run that was cut off left an unfinished dead letter.
     DeadLetterUnfinished {
         /// Its file.
         file: String,
-        /// How many bytes are in it.
+        /// Its length in bytes.
         bytes: u64,
     },
-    /// A run that was cut off left the beginning of an over-long record that it put aside. The file was removed.
+    /// A run that was cut off left the beginning of an over-long record in a dead letter. The file was removed.
     OverlongUnfinished {
-        /// Whose record it was.
+        /// The source of the record.
         source: String,
         /// Its file.
         file: String,
-        /// How many bytes were in it.
+        /// Its length in bytes.
         bytes: u64,
     },
-    /// Somebody touched a file of the state while it was in use, and the stop wrote it anew: nothing is lost.
+    /// Somebody changed a file of the state while it was in use, and the stop wrote it anew: nothing is lost.
     StateMended {
-        /// What was found.
+        /// A description of the change.
         text: String,
     },
     /// A batch is done: its jobs succeeded, or its input was put aside.
     BatchCompleted {
         /// The batch.
         time: Time,
-        /// Records it was given.
+        /// Records of its input.
         records: u64,
-        /// From the tick to the start of the first job.
+        /// The time from the tick to the start of the first job.
         scheduling_delay: Duration,
-        /// From there to the end of the last job.
+        /// The time from there to the end of the last job.
         processing: Duration,
     },
 }
 
-/// Someone who wants to know; called on the `events` thread.
+/// A receiver of events; called on the `events` thread.
 pub trait Listener: Send {
-    /// Something happened.
+    /// An event was posted.
     fn on_event(&mut self, event: &Event);
 }
 

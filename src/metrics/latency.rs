@@ -1,7 +1,7 @@
-//! Times in hdrhistograms, kept for each thread and merged by whoever reads them.
+//! Times in HDR histograms, kept for each thread and merged by the reader.
 //!
-//! A thread records into its own histogram, under a lock that only a reader ever contends for. Nothing is allocated
-//! after [`Latency::recorder`], so a histogram costs the same after a year as on the first day.
+//! A thread records into its own histogram, under a lock that only a reader ever contends for. Nothing allocates after
+//! [`Latency::recorder`], so a histogram costs the same after a year as on the first day.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use hdrhistogram::Histogram;
 
 use crate::sync::{Arc, Mutex};
 
-/// The shortest time that is told apart, in nanoseconds.
+/// The shortest time that is distinguished, in nanoseconds.
 const SHORTEST: u64 = 100;
 
-/// The longest, in nanoseconds: an hour; longer ones count as this.
+/// The longest time, in nanoseconds: an hour. Longer ones count as this.
 const LONGEST: u64 = 3_600_000_000_000;
 
-/// Decimal digits that are kept: a value is right to one per cent.
+/// Significant decimal digits: a value is correct to one per cent.
 const DIGITS: u8 = 2;
 
-/// How long something took, over all threads that do it.
+/// The durations of an operation, over all threads that run it.
 #[derive(Debug, Default)]
 pub struct Latency {
     parts: Mutex<Vec<Arc<Mutex<Part>>>>,
@@ -30,11 +30,11 @@ struct Part {
     total: u128,
 }
 
-/// Where one thread records. Dropping it keeps what it recorded.
+/// The recorder of one thread. Dropping it keeps its records.
 #[derive(Debug)]
 pub struct Recorder(Arc<Mutex<Part>>);
 
-/// What was recorded by all threads at one moment.
+/// The records of all threads at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Times {
     histogram: Histogram<u64>,
@@ -43,14 +43,14 @@ pub struct Times {
 }
 
 impl Latency {
-    /// A recorder for one more thread.
+    /// Creates a recorder for one more thread.
     pub fn recorder(&self) -> Recorder {
         let part = Arc::new(Mutex::new(Part { times: histogram(), total: 0 }));
         self.parts.lock().push(Arc::clone(&part));
         Recorder(part)
     }
 
-    /// What all threads recorded so far.
+    /// Merges the records of all threads so far.
     pub fn merged(&self) -> Times {
         let (mut merged, mut total) = (histogram(), 0);
         for part in self.parts.lock().iter() {
@@ -74,10 +74,10 @@ impl Recorder {
 }
 
 impl Times {
-    /// What was recorded after `earlier`, which must be an earlier state of the same [`Latency`].
+    /// The records after `earlier`, which must be an earlier state of the same [`Latency`].
     ///
     /// # Panics
-    /// If it is not: a programming mistake.
+    /// If it is not: that is a programming mistake.
     pub fn since(&self, earlier: &Times) -> Times {
         let mut later = self.clone();
         later.histogram.subtract(&earlier.histogram).expect("an earlier state holds less of each");
@@ -85,22 +85,22 @@ impl Times {
         later
     }
 
-    /// How many times were recorded.
+    /// Number of recorded times.
     pub fn count(&self) -> u64 {
         self.histogram.len()
     }
 
-    /// The time that so large a part (0 to 1) of all does not exceed; zero without any.
+    /// The time that this part (0 to 1) of all times does not exceed; zero if there are none.
     pub fn quantile(&self, part: f64) -> Duration {
         Duration::from_nanos(self.histogram.value_at_quantile(part))
     }
 
-    /// The longest time, to one per cent.
+    /// The longest time, correct to one per cent.
     pub fn longest(&self) -> Duration {
         Duration::from_nanos(self.histogram.max())
     }
 
-    /// How many times were at most `bound` long, to one per cent.
+    /// Number of times that were at most `bound` long, correct to one per cent.
     pub fn at_most(&self, bound: Duration) -> u64 {
         let nanos = u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX);
         self.histogram.count_between(0, nanos.min(LONGEST))

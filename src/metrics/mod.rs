@@ -1,5 +1,5 @@
-//! What the engine tells about itself: counters, times, batches, conditions that last, tallies of what happens often, and
-//! facts as values on a bounded bus. No HTTP, no text formats.
+//! The engine's reports about itself: counters, times, batches, conditions that last, tallies of frequent things, and facts
+//! as values on a bounded bus. No HTTP, no text formats.
 
 mod batches;
 mod bus;

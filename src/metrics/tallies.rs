@@ -1,12 +1,12 @@
-//! Tallies: single things that may happen often, such as a peer that is turned away. The first is told at once, then what came
-//! since, at most every ten seconds for each kind and source. Any thread notes, the thread `events` tells.
+//! Tallies: single events that may be frequent, such as a peer that is turned away. The first is reported at once, later
+//! ones in a sum at most every ten seconds for each kind and source. Any thread adds; the thread `events` reports.
 //!
 //! ```text
 //! noted:  x      x x x  x              x                        x
 //! told:   1             |4             |1      (nothing)        1
 //!         0 s          10 s           20 s               30 s
 //! ```
-//! What is told is for people; the counters have every single one. Unlike a condition a tally has no end.
+//! Messages are for people; the counters have every single event. Unlike a condition, a tally has no end.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::time::{Clock, Moment};
 use super::event::Event;
 use super::tally::{Tally, TallyKind};
 
-/// The time from one message of a tally to the next.
+/// The time between two messages of a tally.
 const REPEAT: Duration = Duration::from_secs(10);
 
 /// The registry. Clones are handles of the same one.
@@ -33,18 +33,18 @@ struct Inner {
 
 #[derive(Debug)]
 struct Entry {
-    /// What is to be told at `tell_at`; it goes if that is nothing.
+    /// The sum to report at `tell_at`; an entry with nothing to report is removed then.
     tally: Tally,
     tell_at: Moment,
 }
 
 impl Tallies {
-    /// An empty registry, which raises `wake` when there is something to tell.
+    /// Creates an empty registry, which raises `wake` when there is something to report.
     pub(super) fn new(clock: Arc<dyn Clock>, wake: Signal) -> Self {
         Tallies(Arc::new(Inner { clock, wake, entries: Mutex::default() }))
     }
 
-    /// So many happened at a source, and this is the newest.
+    /// Adds `count` events at a source; `newest` describes the newest of them.
     pub fn add(&self, kind: TallyKind, source: &str, count: u64, newest: impl Into<String>) {
         let mut entries = self.0.entries.lock();
         let known = |entry: &&mut Entry| entry.tally.kind == kind && entry.tally.source == source;
@@ -60,12 +60,12 @@ impl Tallies {
         self.0.wake.raise();
     }
 
-    /// When there is something to tell next, or to forget.
+    /// The time of the next message, or of the next entry to remove.
     pub(super) fn due(&self) -> Option<Moment> {
         self.0.entries.lock().iter().map(|entry| entry.tell_at).min()
     }
 
-    /// What is to be told now; at the `close` also what was to be told later.
+    /// Takes the messages that are due now. At the `close` this includes those that are due later.
     pub(super) fn take_due(&self, close: bool) -> Vec<Event> {
         let mut entries = self.0.entries.lock();
         if entries.is_empty() {

@@ -1,8 +1,8 @@
-//! `Tally`: single things of one kind that came since the last message. The closed set of kinds, each with its words. Plain data.
+//! `Tally`: the events of one kind since the last message. The closed set of kinds, each with its words. Plain data.
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident { name: $name:literal, one: $one:literal, many: $many:literal, })*) => {
-        /// What is counted: the closed set.
+        /// The kinds of events that are counted: a closed set.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[non_exhaustive]
         pub enum TallyKind {
@@ -17,7 +17,7 @@ macro_rules! kinds {
                 }
             }
 
-            /// What one is, and what several are.
+            /// The words for one event, and for several.
             fn words(self) -> (&'static str, &'static str) {
                 match self {
                     $(TallyKind::$kind => ($one, $many),)*
@@ -36,26 +36,26 @@ kinds! {
     RecordOverlong { name: "record_overlong", one: "an over-long record", many: "over-long records", }
     /// A peer closed in the middle of a frame, which is dropped.
     RecordCutOff { name: "record_cut_off", one: "an unfinished record was dropped", many: "unfinished records were dropped", }
-    /// A record was cut by a connection that broke, and is kept as far as it came.
+    /// A record was cut by a broken connection, and is kept as far as it arrived.
     RecordBrokenOff {
         name: "record_broken_off", one: "a broken connection cut a record", many: "records were cut by broken connections",
     }
-    /// An unfinished record was given up because all of them took more than they may.
+    /// An unfinished record was given up because all of them took more memory than allowed.
     RecordGivenUp { name: "record_given_up", one: "an unfinished record was given up", many: "unfinished records were given up", }
-    /// A connection was closed because a frame could not be understood.
+    /// A connection was closed because of a malformed frame.
     FrameMalformed { name: "frame_malformed", one: "a connection was closed", many: "connections were closed", }
-    /// A connection that we made ended, and is made again.
+    /// A connection that we made has ended, and is made again.
     Reconnects { name: "reconnects", one: "it connects again", many: "times it connected again", }
 }
 
-/// What came since the last message.
+/// The events of one kind at one source since the last message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tally {
-    /// What is counted.
+    /// The kind of the events.
     pub kind: TallyKind,
     /// The name of the source.
     pub source: String,
-    /// How many.
+    /// Number of events.
     pub count: u64,
     /// The newest of them.
     pub newest: String,

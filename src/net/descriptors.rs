@@ -1,20 +1,21 @@
-//! File descriptors: how many there may be, and how many of them connections may take.
+//! File descriptors: the limit, and the share of it that connections may take.
 //!
-//! Every connection is one or two. Where nobody counts, idle peers take all there are, and the log, a checkpoint or a file of a
-//! sink fails for want of one. So connections get what is left beside a reserve, and a peer beyond that is turned away.
+//! Every connection takes one or two. If nobody counts them, idle peers take all there are, and the log, a checkpoint or a
+//! sink's file fails for lack of one. So connections share the rest beside a reserve, and further peers are turned away.
 
 use std::fs;
 use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What is kept for the HTTP server's connections, the log, checkpoints, spilled blocks and everything else that is not counted.
+/// Kept for everything that is not counted: the HTTP server's connections, the log, checkpoints, spilled blocks and the
+/// rest.
 pub(crate) const RESERVE: u64 = 256;
 
 /// Raises the soft limit of open files to the hard one, which needs no privilege.
 ///
 /// # Errors
-/// If the system refuses it; the limit is what it was.
+/// If the system refuses; the limit stays as it was.
 pub(crate) fn raise_limit() -> io::Result<()> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {
@@ -23,17 +24,17 @@ pub(crate) fn raise_limit() -> io::Result<()> {
     Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?)
 }
 
-/// The soft limit of open files; none if there is none.
+/// The soft limit of open files; `None` if there is none.
 pub(crate) fn limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// How many descriptors are open now, as far as the system tells.
+/// Number of open descriptors, as far as the system tells.
 pub(crate) fn open_now() -> u64 {
     fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64)
 }
 
-/// How many connections a source wants, and what each takes.
+/// The number of connections that a source wants, and the cost of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) connections: u64,
@@ -41,8 +42,8 @@ pub(crate) struct Wanted {
     pub(crate) each: u64,
 }
 
-/// How many connections each source may have, so that all of them fit into `free` descriptors: what it wants if that fits,
-/// otherwise shares of the same proportion, one at least.
+/// The most connections of each source, so that all of them fit into `free` descriptors: the wanted numbers if they fit,
+/// otherwise proportional shares, at least one each.
 pub(crate) fn share(free: u64, wanted: &[Wanted]) -> Vec<u64> {
     let all: u64 = wanted
         .iter()
@@ -58,8 +59,8 @@ pub(crate) fn share(free: u64, wanted: &[Wanted]) -> Vec<u64> {
     wanted.iter().map(of).collect()
 }
 
-/// How many descriptors are free for connections: all but those that are open, and the reserve. Of a limit that is smaller
-/// than that, half.
+/// Number of descriptors that are free for connections: the limit less the open ones and the reserve, but at
+/// least half of those that are not open.
 pub(crate) fn free(limit: u64, open: u64, reserve: u64) -> u64 {
     limit.saturating_sub(open).saturating_sub(reserve).max(limit.saturating_sub(open) / 2)
 }

@@ -1,4 +1,4 @@
-//! Binding: all the addresses of a name that this machine has.
+//! Binding: listens at all the addresses of a name that this machine has.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -7,37 +7,37 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::lookup::Names;
 
-/// How often another port is tried where any will do, but the same one at every address.
+/// The most ports tried where any port will do, but the same one at every address.
 const PORTS_TRIED: usize = 16;
 
-/// Where is listened.
+/// The sockets that were bound.
 #[derive(Debug, Default)]
 pub(crate) struct Bound {
     /// Non-blocking, with SO_REUSEADDR, so that a restart can bind again at once.
     pub(crate) listeners: Vec<TcpListener>,
     /// Their addresses, in the same order.
     pub(crate) addresses: Vec<SocketAddr>,
-    /// Addresses of the name that this machine does not have, and what it said.
+    /// Addresses of the name that this machine does not have, each with the system's error.
     pub(crate) left_out: Vec<(SocketAddr, io::Error)>,
 }
 
-/// Why nothing is listened at.
+/// The reason why no socket was bound.
 #[derive(Debug)]
 pub(crate) struct NotBound {
-    /// The address that could not be bound; none if the name has none.
+    /// The address that could not be bound; `None` if the lookup failed.
     pub(crate) address: Option<SocketAddr>,
     pub(crate) err: io::Error,
 }
 
-/// Listens at every address of `address` (`HOST:PORT`) that this machine has. Port 0 takes a free one, the same at each.
+/// Listens at every address of `address` (`HOST:PORT`) that this machine has. Port 0 takes a free port, the same at each.
 ///
 /// # Errors
-/// If an address is taken, or this machine has none of them.
+/// If an address is in use, or this machine has none of them.
 pub(crate) fn listen(names: &Names, address: &str, backlog: i32) -> Result<Bound, NotBound> {
     bind_any(names, address, Some(backlog))
 }
 
-/// Whether [`listen`] would listen there now. No peer is taken, and the addresses are free on return.
+/// Checks that [`listen`] would succeed there now. Accepts no peer, and the addresses are free again on return.
 ///
 /// # Errors
 /// As [`listen`].
@@ -45,7 +45,7 @@ pub(crate) fn expect_free(names: &Names, address: &str) -> Result<(), NotBound> 
     bind_any(names, address, None).map(drop)
 }
 
-/// Without a backlog the sockets are bound, and do not listen.
+/// Without a backlog, binds the sockets and does not listen.
 fn bind_any(names: &Names, address: &str, backlog: Option<i32>) -> Result<Bound, NotBound> {
     let addresses = names.now(address).map_err(|err| NotBound { address: None, err })?;
     let any_port = addresses.len() > 1 && addresses[0].port() == 0;
@@ -67,7 +67,7 @@ fn bind_all(addresses: &[SocketAddr], backlog: Option<i32>) -> Result<Bound, Not
             (port, _) => port,
         };
         let address = SocketAddr::new(address.ip(), port);
-        // Beside an IPv4 socket of the same port one of IPv6 must leave that alone.
+        // Beside an IPv4 socket of the same port, an IPv6 socket must not accept IPv4 peers.
         let bind = || -> io::Result<(TcpListener, SocketAddr)> {
             let listener = bind(address, addresses.len() > 1, backlog)?;
             let local = listener.local_addr()?;
@@ -105,7 +105,7 @@ fn bind(address: SocketAddr, v6_alone: bool, backlog: Option<i32>) -> io::Result
     Ok(socket.into())
 }
 
-/// Whether this machine does not have the address, or nothing of its family.
+/// True if this machine does not have the address, or has nothing of its family.
 fn is_not_ours(err: &io::Error) -> bool {
     let unknown_family = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
     err.kind() == io::ErrorKind::AddrNotAvailable || err.raw_os_error() == Some(unknown_family)
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn both_families_may_have_one_port() {
-        // Where there is no IPv6 it is left out.
+        // Without IPv6 on this machine, that address is left out.
         let bound = listen_at(&["0.0.0.0:0", "[::]:0"]).expect("bound");
         assert_eq!(bound.listeners.len() + bound.left_out.len(), 2);
         assert_eq!(ips(&bound)[0], "0.0.0.0");

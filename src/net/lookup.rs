@@ -1,11 +1,11 @@
-//! `Names`: asks for the addresses of a name, on a thread of its own that the stop leaves behind.
+//! `Names`: looks up the addresses of a name, on a thread of its own that the stop leaves behind.
 //!
 //! ```text
 //! rxN-dial-K ─▶ starts rxN-lookup-K ─▶ getaddrinfo(3) ─▶ answer ─▶ signal ─▶ rxN-dial-K
 //!      └────── waits on its signal, which the stop raises as well ──────┘
 //! ```
-//! The call cannot be interrupted, and without an answer it takes as long as the resolver is told to wait. The thread holds
-//! nothing but the place of its answer, so nobody needs its end: it is no part of what a stop waits for.
+//! The call cannot be interrupted, and without an answer it lasts as long as the resolver is configured to wait. The thread
+//! holds nothing but the slot of its answer, so nobody needs its end: a stop does not wait for it.
 
 use std::fmt;
 use std::io;
@@ -14,10 +14,10 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use crate::sync::thread;
 use crate::sync::{Arc, Mutex, Poison, Signal};
 
-/// What is found of a name.
+/// The result of a lookup.
 type Found = io::Result<Vec<SocketAddr>>;
 
-/// Whom to ask for the addresses of `HOST:PORT`. Clones ask the same.
+/// The resolver to ask for the addresses of `HOST:PORT`. Clones ask the same one.
 #[derive(Clone)]
 pub(crate) struct Names(Arc<dyn Fn(&str) -> Found + Send + Sync>);
 
@@ -33,7 +33,7 @@ impl Names {
         Names::asking(|address| address.to_socket_addrs().map(Iterator::collect))
     }
 
-    /// Another one.
+    /// Another resolver.
     pub(crate) fn asking(ask: impl Fn(&str) -> Found + Send + Sync + 'static) -> Self {
         Names(Arc::new(ask))
     }
@@ -53,8 +53,8 @@ impl Names {
         Ok(found)
     }
 
-    /// The same on the thread `name`, unless `address` is one already. `wakes` is raised with the answer; none as soon as
-    /// `is_stopped` says so, which is asked whenever `wakes` is raised.
+    /// The same on the thread `name`, unless `address` is an address already. `wakes` is raised with the answer. Returns
+    /// `None` as soon as `is_stopped` returns true, which is checked whenever `wakes` is raised.
     pub(crate) fn on_thread(
         &self,
         address: &str,

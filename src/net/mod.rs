@@ -1,8 +1,8 @@
-//! What every part with sockets needs of the system before it reads or writes: names, listeners, file descriptors.
+//! Everything that a part with sockets needs from the system before it reads or writes: names, listeners, file descriptors.
 //!
-//! A name stands for several addresses: [`listen`] binds all that the machine has, and [`lookup`] asks for them on a thread that
-//! may be left behind, since nothing ends a question to a name server that does not answer. [`descriptors`] says how many
-//! connections fit. It knows no source, no server and no records.
+//! A name stands for several addresses. [`listen`] binds all that the machine has. [`lookup`] asks for them on a thread
+//! that may be left behind, since nothing ends a query to a name server that does not answer. [`descriptors`] computes how
+//! many connections fit. This room knows no source, no server and no records.
 
 pub(crate) mod descriptors;
 pub(crate) mod listen;

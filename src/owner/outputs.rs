@@ -1,5 +1,5 @@
-//! What a state directory remembers of its outputs: where each is, how many commits it has, which was the newest; and what a
-//! start expects of them for that.
+//! A state directory's memory of its outputs: the place of each, its number of commits and the newest one; and the
+//! expectations that a start derives from it.
 //!
 //! ```text
 //! place ─▶ the output that was written to last there ─▶ at the next start that place holds this output, with all of it
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{OutputMark, Owner, PlanDigest, Written};
 use crate::wording::{by_number, count};
 
-/// How many outputs a state directory remembers.
+/// The most outputs that a state directory remembers.
 const OUTPUTS_MAX: usize = 64;
 
 /// The newest commit of an output.
@@ -30,24 +30,24 @@ pub(crate) struct Newest {
 }
 
 impl Newest {
-    /// Whether an output remembers this batch by that key.
+    /// True if `key` is an output's memory of this batch.
     pub(crate) fn is(&self, key: &Written) -> bool {
         (self.time, self.run, self.digest) == (key.time, key.run, key.digest)
     }
 }
 
-/// What a state directory remembers of an output.
+/// A state directory's memory of an output.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Output {
     pub(crate) mark: OutputMark,
-    /// Where it is, as the sink says it; empty: it was written down before places were.
+    /// Its place, as the sink names it; empty if it was recorded before places were.
     pub(crate) place: String,
-    /// None: not known.
+    /// `None` if unknown.
     pub(crate) newest: Option<Newest>,
 }
 
 impl Output {
-    /// Takes over what is newer; the outputs that were not written to for the longest time are forgotten.
+    /// Adds newer knowledge, and forgets the outputs that were not written to for the longest time.
     pub(crate) fn merge(known: &mut Vec<Output>, newer: &[Output]) {
         for output in newer {
             known.retain(|other| other.mark.output != output.mark.output);
@@ -57,7 +57,7 @@ impl Output {
         known.drain(..excess);
     }
 
-    /// The same for what was written down before places were.
+    /// The same for marks that were recorded before places were.
     pub(crate) fn merge_marks(known: &mut Vec<Output>, newer: &[OutputMark]) {
         for mark in newer {
             let at = known.iter().position(|other| other.mark.output == mark.output);
@@ -69,29 +69,40 @@ impl Output {
     }
 }
 
-/// What a start expects in a place that one of its sinks writes to.
+/// The expectations of a start in a place that one of its sinks writes to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Expected {
     pub(crate) place: String,
-    /// The output that was written to last there.
+    /// The output that was written to last in that place.
     pub(crate) last: OutputMark,
-    /// The output that may be there as well: the sink wrote to it in another place, and somebody may have moved both.
+    /// Another output that may be there: the sink wrote to it in another place, and somebody may have moved both.
     pub(crate) moved: Option<u64>,
-    /// Whether the start before wrote there, and somebody who did has not moved.
+    /// True if the start before wrote there, and a sink that did so has not moved.
     pub(crate) is_due: bool,
 }
 
-/// What of an output is not there.
+/// The missing part of an output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Lack {
-    /// All of it, which was so many commits.
+    /// All of it, which was this many commits.
     All(u64),
-    /// Some: that many commits are there, of so many.
+    /// Some of it: the first number of commits is there, of the second.
     Commits(u64, u64),
-    /// The newest commit: another copy went on.
+    /// The newest commit: another copy continued.
     Newest(Newest),
-    /// The output that was there last, which had so many commits: an older one is there.
+    /// The output that was there last, which had this many commits: an older one is there.
     Last(u64),
+}
+
+/// The words for a place in a refusal.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PlaceWords<'a> {
+    /// The place, as its sink calls it.
+    pub(crate) title: &'a str,
+    /// The noun for the place.
+    pub(crate) thing: &'a str,
+    /// Another possible cause, as the end of a clause; empty if there is none.
+    pub(crate) hidden: &'a str,
 }
 
 impl Owner {
@@ -100,8 +111,8 @@ impl Owner {
         expected.find(|it| Some(it.place.as_str()) == place && it.last.commits > 0)
     }
 
-    /// What is not there of the output in a place. `found`: how far the one that is there has come, if there is one; `has` says
-    /// whether a commit is in it.
+    /// The missing part of the output in a place. `found` is the progress of the output that is there, if there is one;
+    /// `has` returns true if a commit is in it.
     pub(crate) fn lack(
         &self,
         place: Option<&str>,
@@ -127,8 +138,8 @@ impl Owner {
         Some(Lack::Last(other.last.commits))
     }
 
-    /// The commits that are gone with the output of a place that holds nothing, in words; none if there were none. They are named
-    /// whether the start is refused for them or not.
+    /// The text about commits that are gone with the output of a place that holds nothing; `None` if there were none. They
+    /// are reported even if the start is not refused for them.
     pub(crate) fn gone_text(&self, title: &str, place: Option<&str>) -> Option<String> {
         let gone = self.expected(place)?.last.commits;
         let (commits, are) = (count(gone, "commit"), by_number(gone, "is", "are"));
@@ -138,7 +149,7 @@ impl Owner {
         ))
     }
 
-    /// Why an output with a batch that this state does not know is refused.
+    /// The reason to refuse an output with a batch that this state does not know.
     pub(crate) fn unknown_text(&self, title: &str, job: &str, key: &Written) -> String {
         let Written { time, run, .. } = key;
         format!(
@@ -148,13 +159,9 @@ impl Owner {
         )
     }
 
-    /// What a place lacks, for a refusal. `hidden`: what else may be the cause.
-    pub(crate) fn lack_text(
-        &self,
-        lack: &Lack,
-        (title, thing): (&str, &str),
-        hidden: &str,
-    ) -> String {
+    /// The text about the missing part of an output, for a refusal.
+    pub(crate) fn lack_text(&self, lack: &Lack, place: PlaceWords<'_>) -> String {
+        let PlaceWords { title, thing, hidden } = place;
         let copy = format!("the {thing} was restored from an older copy{hidden}");
         match lack {
             Lack::All(commits) => format!(
@@ -199,10 +206,10 @@ mod tests {
         }
         assert_eq!((known.len(), known.last()), (OUTPUTS_MAX, Some(&output(7, 99, "b", 99))));
         assert!(!known.iter().any(|it| it.mark.output == 3), "it was not written to for long");
-        // What is said with a place is what is the case now, also where that is less.
+        // Knowledge with a place is the current state, even if it is less.
         Output::merge(&mut known, &[output(7, 2, "b", 3)]);
         assert_eq!(known.last(), Some(&output(7, 2, "b", 3)));
-        // What was written down before places were says no more than how many there were.
+        // Marks from before places were recorded tell no more than the number of commits.
         Output::merge_marks(&mut known, &[OutputMark { output: 7, commits: 1 }]);
         assert_eq!(known.last(), Some(&output(7, 2, "b", 3)));
         Output::merge_marks(&mut known, &[OutputMark { output: 200, commits: 1 }]);
@@ -210,8 +217,8 @@ mod tests {
         assert_eq!((known.len(), known.last()), (OUTPUTS_MAX, Some(&marked)));
     }
 
-    /// What the place `a` lacks, where output 1 was written to last and had three commits; output 2 has two. `found`: the output
-    /// that is there, its commits, and the time of its newest.
+    /// Checks the missing part in the place `a`, where output 1 was written to last and had three commits; output 2 has
+    /// two. `found` is the output that is there, its commits, and the time of its newest.
     fn check(is_due: bool, moved: Option<u64>, found: Option<[u64; 3]>, expected: Option<Lack>) {
         let last = OutputMark { output: 1, commits: 3 };
         let owner = Owner {
@@ -233,9 +240,9 @@ mod tests {
         check(true, None, None, Some(Lack::All(3)));
         check(false, None, None, None);
         check(true, None, Some([1, 2, 30]), Some(Lack::Commits(2, 3)));
-        // As many, and others.
+        // The same number of commits, but other ones.
         check(true, None, Some([1, 3, 20]), Some(Lack::Newest(newest(30))));
-        // Another output, of before, or one that was moved with its sink.
+        // Another output, an earlier one, or one that was moved with its sink.
         check(true, None, Some([2, 2, 20]), Some(Lack::Last(3)));
         check(false, None, Some([2, 2, 20]), Some(Lack::Last(3)));
         check(true, Some(2), Some([2, 2, 20]), None);

@@ -31,7 +31,7 @@ use super::{
     is_reserved_table,
 };
 use crate::error::{Error, Result};
-use crate::owner::{Lack, Newest, OutputMark, Owner};
+use crate::owner::{Lack, Newest, OutputMark, Owner, PlaceWords};
 use crate::storage::{Access, expect_file};
 use crate::sync::planted::{Planted, planted};
 use crate::time::Time;
@@ -192,7 +192,8 @@ impl Sqlite {
         }
         let moment = remedies("the output of the same moment");
         let lack = self.lack(owner, books);
-        let text = |lack| owner.lack_text(lack, (&title, "database"), "");
+        let place = PlaceWords { title: &title, thing: "database", hidden: "" };
+        let text = |lack| owner.lack_text(lack, place);
         if let Some(lack) = lack.as_ref().filter(|lack| !matches!(lack, Lack::All(_))) {
             return Ok(Some(format!("{}. {moment}", text(lack))));
         }

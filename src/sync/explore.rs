@@ -1,8 +1,8 @@
-//! The runner of all model tests: takes a scenario through thousands of schedules, the same ones in each run.
+//! Runs all model tests: each takes a scenario through thousands of schedules, the same ones in every run.
 //!
-//! Half are random walks, half come from the scheduler with few preemptions at random places (PCT), which finds what
-//! needs a thread to be held for long. A failure prints its schedule, for `shuttle::replay`; `SHUTTLE_RANDOM_SEED`
-//! chooses other schedules. A lost wake-up shows as a deadlock, or as a schedule that never ends.
+//! Half of the schedules are random walks. The other half preempt rarely, at random places (PCT), and find bugs that need a
+//! thread to be held for long. A failure prints its schedule, for `shuttle::replay`; `SHUTTLE_RANDOM_SEED` chooses other
+//! schedules. A lost wake-up shows as a deadlock, or as a schedule that never ends.
 
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, MaxSteps, Runner};
@@ -17,15 +17,15 @@ const SEED: u64 = 0x071D_E000;
 /// Preemptions that the PCT scheduler places, plus one.
 const PCT_DEPTH: usize = 3;
 
-/// Steps of one schedule; beyond that it does not end.
+/// The most steps of one schedule; a longer one counts as endless.
 const STEPS_MAX: usize = 20_000;
 
-/// Bytes of a task's stack.
+/// The stack size of a task, in bytes.
 const STACK_BYTES: usize = 256 * 1024;
 
 type Scenario = Arc<dyn Fn() + Send + Sync>;
 
-/// Takes `scenario` through `schedules` schedules. Built with `--cfg tidemill_planted`, it expects instead that each of
+/// Runs `scenario` under `schedules` schedules. Built with `--cfg tidemill_planted`, it expects instead that each of
 /// `defects` makes it fail.
 pub(crate) fn check(
     schedules: usize,

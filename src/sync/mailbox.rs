@@ -26,7 +26,7 @@ struct State<T> {
     closed: bool,
 }
 
-/// Why a value was not taken; it comes back inside.
+/// The reason why a value was refused; the value comes back inside.
 #[derive(Debug, PartialEq, Eq)]
 pub enum SendError<T> {
     /// There is no room now.
@@ -42,7 +42,7 @@ impl<T> Clone for Mailbox<T> {
 }
 
 impl<T> Mailbox<T> {
-    /// A mailbox that holds at most `capacity` values.
+    /// Creates a mailbox that holds at most `capacity` values.
     pub fn new(capacity: usize) -> Self {
         let state = Mutex::new(State { items: VecDeque::new(), closed: false });
         Mailbox(Arc::new(Inner { state, room: Condvar::new(), signal: Signal::new(), capacity }))
@@ -63,7 +63,7 @@ impl<T> Mailbox<T> {
         Ok(())
     }
 
-    /// Appends, waiting for room; woken by a receive or by [`close`](Mailbox::close), after which the value comes back.
+    /// Appends, waiting for room. A receive or [`close`](Mailbox::close) wakes it; after a close the value comes back.
     pub fn send(&self, value: T) -> Result<(), T> {
         let mut state = self.0.state.lock();
         while !state.closed && state.items.len() >= self.0.capacity {
@@ -89,7 +89,7 @@ impl<T> Mailbox<T> {
         value
     }
 
-    /// Takes the oldest value; waits for one, and returns none once the mailbox is closed and empty.
+    /// Takes the oldest value, waiting for one. Returns `None` once the mailbox is closed and empty.
     pub fn recv(&self) -> Option<T> {
         loop {
             if let Some(value) = self.try_recv() {
@@ -113,28 +113,28 @@ impl<T> Mailbox<T> {
         self.0.signal.raise();
     }
 
-    /// Whether the mailbox was closed and everything in it received.
+    /// True if the mailbox is closed and every value in it was received.
     pub fn is_closed_and_empty(&self) -> bool {
         let state = self.0.state.lock();
         state.closed && state.items.is_empty()
     }
 
-    /// How many values wait.
+    /// Number of values that wait.
     pub fn len(&self) -> usize {
         self.0.state.lock().items.len()
     }
 
-    /// Whether no value waits.
+    /// True if no value waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many values may wait.
+    /// The most values that may wait.
     pub fn capacity(&self) -> usize {
         self.0.capacity
     }
 
-    /// What the reader waits on when it has a deadline: raised after each send and at the close.
+    /// The signal for a reader that waits with a deadline: raised after each send and at the close.
     pub fn signal(&self) -> &Signal {
         &self.0.signal
     }

@@ -1,10 +1,10 @@
 //! The only import point for locks, atomics, queues, signals and threads.
 //!
-//! Normally parking_lot and crossbeam; under `--cfg tidemill_model` twins of the same interface on a schedule explorer,
-//! so that each hand-over between threads can be checked over thousands of schedules. Nothing here reads a clock: a
-//! wait with a deadline goes through `time::Clock`, which waits on a [`Signal`].
+//! A normal build uses parking_lot and crossbeam. `--cfg tidemill_model` replaces them by twins with the same interface on
+//! a schedule explorer, which checks each hand-over between threads over thousands of schedules. Nothing here reads a
+//! clock: a wait with a deadline goes through `time::Clock`, which waits on a [`Signal`].
 
-/// Atomics in memory that the kernel reads: always the real ones, for no explorer schedules the kernel.
+/// Atomics in memory that the kernel reads. They are always the real ones: no explorer schedules the kernel.
 pub mod kernel {
     pub use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 }

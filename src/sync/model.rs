@@ -15,12 +15,12 @@ pub struct Mutex<T>(shuttle::sync::Mutex<T>);
 pub struct MutexGuard<'a, T>(Option<shuttle::sync::MutexGuard<'a, T>>);
 
 impl<T> Mutex<T> {
-    /// A new mutex.
+    /// Creates a mutex.
     pub fn new(value: T) -> Self {
         Mutex(shuttle::sync::Mutex::new(value))
     }
 
-    /// Locks; a poisoned lock is a failed schedule anyway.
+    /// Locks. A poisoned lock needs no handling: its schedule has failed already.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         MutexGuard(Some(self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())))
     }
@@ -49,7 +49,7 @@ impl<T> DerefMut for MutexGuard<'_, T> {
 pub struct Condvar(shuttle::sync::Condvar);
 
 impl Condvar {
-    /// A new condition variable.
+    /// Creates a condition variable.
     pub fn new() -> Self {
         Condvar(shuttle::sync::Condvar::new())
     }
@@ -79,7 +79,7 @@ pub struct Queue<T> {
 }
 
 impl<T> Queue<T> {
-    /// A queue that holds at most `capacity` elements.
+    /// Creates a queue that holds at most `capacity` elements.
     pub fn new(capacity: usize) -> Self {
         Queue { items: shuttle::sync::Mutex::new(VecDeque::new()), capacity }
     }
@@ -103,17 +103,17 @@ impl<T> Queue<T> {
         self.items().pop_front()
     }
 
-    /// How many elements there are now.
+    /// Number of elements now.
     pub fn len(&self) -> usize {
         self.items().len()
     }
 
-    /// How many elements fit.
+    /// The most elements that fit.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Whether nothing is queued now.
+    /// True if nothing is queued now.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

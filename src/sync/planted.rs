@@ -1,11 +1,11 @@
-//! `Planted`: defects at the hand-overs between threads, in the durable layers and at the receivers' bounds, one at a time, to
-//! show that the model tests, the crash tests and those with hostile peers would find them.
+//! `Planted`: defects at the hand-overs between threads, in the durable layers and at the receivers' bounds. One at a time
+//! is planted, to prove that the model tests, the crash tests and the tests with hostile peers find it.
 //!
-//! Only `--cfg tidemill_planted` compiles them in; otherwise [`planted`] is a constant `false` and the branch is gone.
-//! Whoever adds a hand-over adds its most likely mistake here, and names it in the `check` of its model test. The defect in
-//! force belongs to the operating system's thread, and an exploration or a check of a log stays on one: tests do not disturb
-//! each other. A process that explores nothing takes the defect that the environment variable `TIDEMILL_PLANTED` names, for
-//! all its threads, so that a test can plant it in a program that it starts.
+//! Only `--cfg tidemill_planted` compiles them in; otherwise [`planted`] is a constant `false` and the branch disappears.
+//! If you add a hand-over, add its most likely mistake here and name it in the `check` of its model test. The defect in
+//! force belongs to the operating system's thread, and an exploration or a check of a log stays on one thread, so tests do
+//! not disturb each other. A process that explores nothing takes the defect that the environment variable
+//! `TIDEMILL_PLANTED` names, for all its threads, so that a test can plant it in a program that it starts.
 
 #[cfg(tidemill_planted)]
 use std::cell::Cell;
@@ -15,7 +15,7 @@ use std::cell::Cell;
 pub(crate) enum Planted {
     /// `Signal`: a raise that comes before the wait is lost.
     SignalForgetsRaise,
-    /// `Mailbox`: a receive does not tell the senders that there is room.
+    /// `Mailbox`: a receive does not wake the senders that wait for room.
     RecvWakesNobody,
     /// `Mailbox`: the close wakes one of the senders that wait for room.
     MailboxCloseWakesOne,
@@ -27,13 +27,13 @@ pub(crate) enum Planted {
     ClosedQueueDropsTasks,
     /// `StopToken`: a registration looks for the stop before it registers.
     StopCheckedFirst,
-    /// `Poison`: a listener that registers late is told nothing, or registers after it looked.
+    /// `Poison`: a listener that registers late is not notified, or registers after it looked.
     PoisonCheckedFirst,
     /// `RecurringTimer`: the stop does not wake the thread.
     TimerSleepsThroughStop,
     /// `Thread`: a thread that drops its own handle waits for itself.
     ThreadJoinsItself,
-    /// `MemoryBudget`: a starved reader does not look again after it said so.
+    /// `MemoryBudget`: a starved reader does not check again after it announced itself.
     AccountSkipsRecheck,
     /// `Pool`: a frozen buffer is not given back.
     FrozenBufferIsLost,
@@ -43,27 +43,27 @@ pub(crate) enum Planted {
     SpillPutsBackReleased,
     /// `BackOff`: a connection that was made counts as a good one, however soon it ends.
     BackOffResetOnConnect,
-    /// `RangeQueue`: a starved reader does not look again after it said so.
+    /// `RangeQueue`: a starved reader does not check again after it announced itself.
     QueueSkipsRecheck,
     /// `RangeQueue`: a drain clears the mark of the starved after it woke them, and with it newer marks.
     DrainClearsLate,
-    /// `IntakeLane`: a lane with a backlog does not ask for the wake-up.
+    /// `IntakeLane`: a lane with a backlog does not request the wake-up.
     BacklogAsksForNothing,
-    /// `Generator`: a cut that was held and took nothing wakes the readers all the same.
+    /// `Generator`: a held cut that took nothing wakes the readers anyway.
     HeldCutWakesAll,
-    /// `Generator`: a tick counts the blocks in the push queue only, not the one that is being pushed.
+    /// `Generator`: a tick counts only the blocks in the push queue, not the one in the middle of a push.
     TickForgetsCurrentPush,
     /// `Generator`: the stop cuts once, whatever the push queue had no room for.
     StopCutsOnce,
-    /// `ChunkLogger`: it does not look at the queue again after it said what it waits for.
+    /// `ChunkLogger`: it does not check the queue again after it announced its wait.
     LoggerSkipsRecheck,
     /// `ChunkLogger`: a chunk is acknowledged when it is handed to the log, before it is durable.
     AcknowledgesBeforeLog,
-    /// `ChunkLogger`: a chunk that found no room on the disk is taken for a durable one.
+    /// `ChunkLogger`: a chunk that found no room on the disk counts as durable.
     RefusedIsDurable,
     /// `JobLoop`: a batch runs before its plan is in the log.
     RunsBeforePlan,
-    /// A start with a log forgets what no batch was given.
+    /// A start with a log forgets records that belong to no batch.
     ForgetsUnplanned,
     /// A checkpoint covers batches that are planned and not done.
     CoversTooMuch,
@@ -79,45 +79,45 @@ pub(crate) enum Planted {
     TickAfterFinal,
     /// `LoopTicks`: a tick that is due already waits for the timer's next signal.
     DueTickWaitsForTimer,
-    /// `JobLoop`: the end is told while batches run.
+    /// `JobLoop`: the end is reported while batches run.
     DrainedTooEarly,
-    /// `Running`: the job loop's mailbox closes before the last batch was done.
+    /// `Running`: the job loop's mailbox closes before the last batch is done.
     StopSkipsDrain,
     /// `IntakeLane`: a record may be of any length.
     RecordLimitOff,
-    /// `UnfinishedRecord`: an unfinished record is outside the account.
+    /// `UnfinishedRecord`: an unfinished record is outside the memory budget.
     UnfinishedUncounted,
-    /// `Owner`: a connection that waits for what becomes of its record is not woken.
+    /// `Owner`: a connection that waits for the fate of its record is not woken.
     GivenUpTellsNobody,
-    /// `Seats`: there is always one more.
+    /// `Seats`: there is always one seat more.
     ConnectionLimitOff,
     /// `Seat`: the place of a closed connection stays taken.
     SeatIsLost,
     /// The io models: the socket of a connection that ended is not closed.
     DescriptorLeak,
-    /// `Acceptor`: a peer that is turned away for want of descriptors is not counted.
+    /// `Acceptor`: a peer that is turned away for lack of descriptors is not counted.
     RefusedUncounted,
     /// `bio`: the thread of a connection does not end with it.
     ThreadLingers,
-    /// `IntakeLane`: one peer that was turned away or closed for a malformed frame stops the reading of all.
+    /// `IntakeLane`: one peer that was turned away, or closed for a malformed frame, stops the reading of all peers.
     HonestStarved,
     /// The log: a sync of data reports success without a sync.
     SkipSync,
     /// The log: a group is acknowledged once it is written, before it is synced.
     AckBeforeSync,
-    /// The log: a checksum that does not match is taken for one that does.
+    /// The log: a checksum that does not match counts as a match.
     IgnoreCrc,
-    /// The log: a spare segment that is not whole is kept, and tried again and again.
+    /// The log: an incomplete spare segment is kept, and tried again and again.
     SpareTriedForEver,
-    /// A start takes the newest segments, or the newest groups, for a torn tail when they are missing.
+    /// A start mistakes missing newest segments, or missing newest groups, for a torn tail.
     AcceptsMissingNewest,
     /// `Storage`: a file gets its final name before its bytes are synced.
     RenameBeforeSync,
-    /// The sinks: a batch is taken for committed because its time, or a later one, is there.
+    /// The sinks: a batch counts as committed because its time, or a later one, is present.
     CommitByLabel,
     /// `Decider`: a second signal to stop ends the process, however soon it follows the first.
     SecondSignalAtOnce,
-    /// `files`: a file is the same one if its inode is.
+    /// `files`: two files count as one if they have the same inode.
     IdentityIsInode,
     /// `files`: a file with two names in the directory is two files.
     LinkIsReadTwice,
@@ -126,7 +126,7 @@ pub(crate) enum Planted {
     MarkAfterRows,
 }
 
-/// Whether this defect is in force.
+/// True if this defect is in force.
 #[cfg(not(tidemill_planted))]
 pub(crate) const fn planted(_defect: Planted) -> bool {
     false
@@ -137,7 +137,7 @@ thread_local! {
     static IN_FORCE: Cell<Option<Planted>> = const { Cell::new(None) };
 }
 
-/// Whether this defect is in force.
+/// True if this defect is in force.
 #[cfg(tidemill_planted)]
 pub(crate) fn planted(defect: Planted) -> bool {
     IN_FORCE.get() == Some(defect) || of_process() == Some(defect)
@@ -167,7 +167,7 @@ const OF_PROCESS: &[Planted] = &[
     Planted::HonestStarved,
 ];
 
-/// The defect that this process was started with. The variable is read once: planting must not slow a process down.
+/// The defect that this process was started with. Reads the variable once: planting must not slow a process down.
 #[cfg(all(tidemill_planted, not(tidemill_model)))]
 fn of_process() -> Option<Planted> {
     static CHOSEN: std::sync::OnceLock<Option<Planted>> = std::sync::OnceLock::new();

@@ -1,4 +1,4 @@
-//! `Poison`: the first fatal fault of the engine, told to everyone who must stop for it.
+//! `Poison`: the first fatal fault of the engine, reported to everyone who must stop for it.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use super::{Arc, Mutex};
 
 type Listener = Box<dyn Fn(&str) + Send>;
 
-/// Set once, by the first thread that finds the engine unable to go on; work never stops silently.
+/// Set once, by the first thread that finds that the engine cannot continue. So work never stops silently.
 #[derive(Clone, Default)]
 pub struct Poison(Arc<Mutex<State>>);
 
@@ -24,12 +24,12 @@ impl fmt::Debug for Poison {
 }
 
 impl Poison {
-    /// An engine that is well.
+    /// Creates an engine's poison, not set.
     pub fn new() -> Self {
         Poison::default()
     }
 
-    /// Records the fault, if it is the first, and tells every listener. Listeners only post; they must not call back.
+    /// Records the fault if it is the first, and notifies every listener. Listeners only post; they must not call back.
     pub fn set(&self, reason: impl Into<String>) {
         let mut state = self.0.lock();
         if state.reason.is_none() {
@@ -46,7 +46,7 @@ impl Poison {
         self.0.lock().reason.clone()
     }
 
-    /// Calls `listener` at the first fault, at once if it already happened.
+    /// Calls `listener` at the first fault; at once if it has already happened.
     pub fn on_set(&self, listener: impl Fn(&str) + Send + 'static) {
         let mut state = self.0.lock();
         if let Some(reason) = &state.reason {

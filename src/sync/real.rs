@@ -10,7 +10,7 @@ pub use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 pub struct Queue<T>(ArrayQueue<T>);
 
 impl<T> Queue<T> {
-    /// A queue that holds at most `capacity` elements.
+    /// Creates a queue that holds at most `capacity` elements.
     ///
     /// # Panics
     /// If `capacity` is zero.
@@ -28,23 +28,23 @@ impl<T> Queue<T> {
         self.0.pop()
     }
 
-    /// How many elements there are now; other threads may change it at once.
+    /// Number of elements now; other threads may change it at once.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// How many elements fit.
+    /// The most elements that fit.
     pub fn capacity(&self) -> usize {
         self.0.capacity()
     }
 
-    /// Whether nothing is queued now; other threads may change it at once.
+    /// True if nothing is queued now; other threads may change it at once.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// Waits until `cond` is notified or `timeout` passed; true if it timed out.
+/// Waits until `cond` is notified or `timeout` has passed; true if it timed out.
 pub(super) fn wait_for<T>(
     cond: &Condvar,
     guard: &mut MutexGuard<'_, T>,

@@ -8,8 +8,8 @@ use super::primitives::{self, Condvar, Mutex};
 
 /// A latched wake-up. [`raise`](Signal::raise) sets it, a wait takes it; several raises before a wait count once.
 ///
-/// Clones are handles of the same signal. It is the only thing in the engine that is waited for with a deadline, so
-/// that a manual clock can wake every sleeper (see `time::Clock::wait`).
+/// Clones are handles of the same signal. Everything in the engine that waits with a deadline waits on a signal, so that a
+/// manual clock can wake every sleeper (see `time::Clock::wait`).
 #[derive(Clone, Debug, Default)]
 pub struct Signal(Arc<Inner>);
 
@@ -20,7 +20,7 @@ struct Inner {
 }
 
 impl Signal {
-    /// A signal that is not raised.
+    /// Creates a signal that is not raised.
     pub fn new() -> Self {
         Signal::default()
     }
@@ -52,7 +52,7 @@ impl Signal {
         *raised = false;
     }
 
-    /// Waits at most `timeout` of real time; true if the signal was raised, and takes it. For `time`'s system clock.
+    /// Waits at most `timeout` of real time. True if the signal was raised, which takes it. For `time`'s system clock.
     pub(crate) fn wait_at_most(&self, timeout: Duration) -> bool {
         let mut raised = self.0.raised.lock();
         if !*raised {
@@ -61,7 +61,7 @@ impl Signal {
         std::mem::take(&mut *raised)
     }
 
-    /// Whether both are handles of one signal.
+    /// True if both are handles of one signal.
     pub fn same(&self, other: &Signal) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }

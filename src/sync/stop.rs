@@ -1,4 +1,4 @@
-//! `StopToken`: tells threads to stop, and wakes them out of whatever they wait for.
+//! `StopToken`: tells threads to stop, and wakes them from whatever they wait for.
 
 use super::planted::{Planted, planted};
 use super::{Arc, AtomicBool, Mutex, Ordering, Signal};
@@ -14,17 +14,17 @@ struct Inner {
 }
 
 impl StopToken {
-    /// A token that has not been stopped.
+    /// Creates a token that is not stopped.
     pub fn new() -> Self {
         StopToken::default()
     }
 
-    /// Whether [`stop`](StopToken::stop) was called.
+    /// True if [`stop`](StopToken::stop) was called.
     pub fn is_stopped(&self) -> bool {
         self.0.stopped.load(Ordering::SeqCst)
     }
 
-    /// Stops: every registered signal is raised, now and for those registered later.
+    /// Stops: raises every registered signal, and from now on each one as it is registered.
     pub fn stop(&self) {
         self.0.stopped.store(true, Ordering::SeqCst);
         for signal in self.0.waiters.lock().iter() {
@@ -32,7 +32,7 @@ impl StopToken {
         }
     }
 
-    /// Registers a signal that a stop raises; raised at once if the stop already happened.
+    /// Registers a signal that a stop raises. If the stop has already happened, raises it at once.
     pub fn wakes(&self, signal: &Signal) {
         let stopped_before = planted(Planted::StopCheckedFirst).then(|| self.is_stopped());
         self.0.waiters.lock().push(signal.clone());

@@ -1,13 +1,13 @@
 //! `TaskQueue`: a first-in-first-out queue that several worker threads empty.
 //!
-//! Its bound is the sender's: a job submits as many tasks as it has partitions, and jobs are admitted one at a time.
+//! The sender keeps it bounded: a job submits as many tasks as it has partitions, and jobs are admitted one at a time.
 
 use std::collections::VecDeque;
 
 use super::planted::{Planted, planted};
 use super::{Mutex, Signal};
 
-/// A queue with many readers; woken by a push or by the close.
+/// A queue with many readers, which a push or the close wakes.
 #[derive(Debug)]
 pub struct TaskQueue<T> {
     state: Mutex<State<T>>,
@@ -16,15 +16,15 @@ pub struct TaskQueue<T> {
 #[derive(Debug)]
 struct State<T> {
     items: VecDeque<T>,
-    /// The readers that wait, each with its signal. Whoever takes one out raises it, so it is raised once.
+    /// The readers that wait, each with its signal. The thread that removes a signal raises it, so each is raised once.
     ///
-    /// The last to go idle is the first to be woken: its core is the likeliest to be awake and to have the tables of the
-    /// last batch in its cache. Waking them in turn cost an empty batch 35 us on two cores (`benches/scorecard`, P5).
+    /// The last reader to go idle is woken first: its core is the likeliest to be awake and to have the tables of the last
+    /// batch in its cache. Waking readers in turn cost an empty batch 35 us on two cores (`benches/scorecard`, P5).
     idle: Vec<Signal>,
-    /// Signals that nobody waits on, to be used again.
+    /// Signals that nobody waits on, kept for reuse.
     spare: Vec<Signal>,
     closed: bool,
-    /// How many readers are to end although the queue is open.
+    /// Number of readers that must end although the queue is open.
     leaving: usize,
 }
 
@@ -37,12 +37,12 @@ impl<T> Default for TaskQueue<T> {
 }
 
 impl<T> TaskQueue<T> {
-    /// An empty, open queue.
+    /// Creates an empty, open queue.
     pub fn new() -> Self {
         TaskQueue::default()
     }
 
-    /// Appends all values and wakes as many idle readers as they need; false if the queue is closed.
+    /// Appends all values and wakes as many idle readers as they need. False if the queue is closed.
     pub fn push_all(&self, values: impl IntoIterator<Item = T>) -> bool {
         let mut state = self.state.lock();
         if state.closed {
@@ -59,7 +59,7 @@ impl<T> TaskQueue<T> {
         true
     }
 
-    /// Lets `count` readers go: as many calls of [`pop`](TaskQueue::pop) return nothing, each before it takes a value.
+    /// Lets `count` readers leave: that many calls of [`pop`](TaskQueue::pop) return `None`, each before it takes a value.
     pub fn let_go(&self, count: usize) {
         let mut state = self.state.lock();
         state.leaving += count;
@@ -69,7 +69,8 @@ impl<T> TaskQueue<T> {
         woken.iter().for_each(Signal::raise);
     }
 
-    /// Takes the oldest value, waiting for one; none once the queue is closed and empty, or for a reader that is let go.
+    /// Takes the oldest value, waiting for one. Returns `None` once the queue is closed and empty, or to a reader that must
+    /// leave.
     pub fn pop(&self) -> Option<T> {
         let mut state = self.state.lock();
         loop {
@@ -107,7 +108,7 @@ impl<T> TaskQueue<T> {
         woken.iter().for_each(Signal::raise);
     }
 
-    /// Removes what is queued, so that a stop does not run it.
+    /// Removes all queued tasks, so that a stop does not run them.
     pub fn clear(&self) -> usize {
         let mut state = self.state.lock();
         let dropped = std::mem::take(&mut state.items);
@@ -158,7 +159,7 @@ mod model {
             assert!(queue.push_all([0, 1]));
             queue.let_go(2);
             assert!(queue.push_all([2]));
-            // Two have left, or will; the third is there for what is queued.
+            // Two have left, or will; the third takes the queued value.
             queue.close();
             drop(readers);
             taken.lock().sort_unstable();

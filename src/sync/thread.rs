@@ -10,8 +10,7 @@ use shuttle::thread as spawner;
 #[cfg(not(tidemill_model))]
 use std::thread as spawner;
 
-/// A running thread; dropping it waits for its end, unless it was [abandoned](Thread::abandon) or is the thread that
-/// drops it.
+/// A running thread. Dropping it waits for its end, unless it was [abandoned](Thread::abandon) or drops itself.
 #[derive(Debug)]
 pub struct Thread {
     name: String,
@@ -57,7 +56,7 @@ fn run_body(name: &str, poison: &Poison, body: impl FnOnce()) {
     }
 }
 
-/// The explorer needs the panic itself: it is how it reports a failed schedule.
+/// The explorer needs the panic itself: it reports a failed schedule by it.
 #[cfg(tidemill_model)]
 fn run_body(_name: &str, _poison: &Poison, body: impl FnOnce()) {
     body();
@@ -73,17 +72,17 @@ pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 impl Thread {
-    /// The name it was started with.
+    /// The name of the thread.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether its body has ended.
+    /// True if the thread's body has ended.
     pub fn is_done(&self) -> bool {
         self.done.flag.load(Ordering::SeqCst)
     }
 
-    /// Raised when its body ends; for a wait with a deadline.
+    /// Raised when the body ends; for a wait with a deadline.
     pub fn done(&self) -> &Signal {
         &self.done.signal
     }
@@ -100,12 +99,12 @@ impl Thread {
 
     fn join_now(&mut self) {
         if let Some(handle) = self.handle.take() {
-            // A callback may drop what owns its own thread, which then ends with that callback.
+            // A callback may drop the owner of its own thread, which then ends with that callback.
             let own = handle.thread().id() == spawner::current().id();
             if own && !planted(Planted::ThreadJoinsItself) {
                 return;
             }
-            // A panic was already turned into poison inside the thread.
+            // The thread itself has already turned a panic into poison.
             let _ = handle.join();
         }
     }

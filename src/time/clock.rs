@@ -1,7 +1,7 @@
-//! The clock seam: the system's clocks, and a manual one that tests drive. Any thread may ask any clock.
+//! The clock seam: the system's clocks, and a manual one that tests drive. Any thread may use any clock.
 //!
-//! A wait with a deadline is a wait on a [`Signal`] through the clock: the system clock uses a timed wait, the manual
-//! clock wakes its sleepers when it is advanced past their deadlines.
+//! A wait with a deadline waits on a [`Signal`] through the clock: the system clock uses a timed wait, the manual clock
+//! wakes its sleepers when it advances past their deadlines.
 
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -10,7 +10,7 @@ use crate::sync::{Arc, Condvar, Mutex, Signal};
 
 use super::Time;
 
-/// A point on a clock's monotonic scale: nanoseconds since that clock was made.
+/// A point on a clock's monotonic scale: nanoseconds since the clock was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(u64);
 
@@ -25,23 +25,23 @@ impl Moment {
         self.0
     }
 
-    /// This moment plus a duration, at most the last moment there is.
+    /// This moment plus a duration, capped at the last moment that can be represented.
     pub fn plus(self, duration: Duration) -> Self {
         Moment(self.0.saturating_add(nanos(duration)))
     }
 
-    /// How long after `earlier` this moment is; zero if it is before.
+    /// The time from `earlier` to this moment; zero if `earlier` is later.
     pub const fn since(self, earlier: Moment) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }
 
-/// Nanoseconds of a duration, saturating after 584 years.
+/// Nanoseconds of a duration; saturates after 584 years.
 pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Why a wait returned.
+/// The reason why a wait returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wake {
     /// The signal was raised, and is taken.
@@ -50,15 +50,15 @@ pub enum Wake {
     Deadline,
 }
 
-/// Where time comes from.
+/// A source of time.
 pub trait Clock: Send + Sync + fmt::Debug {
     /// The monotonic time now.
     fn now(&self) -> Moment;
 
-    /// The wall clock now, since the Unix epoch. Used for labels and reports, never for a schedule.
+    /// The wall clock now, since the Unix epoch. For labels and reports, never for a schedule.
     fn wall(&self) -> Duration;
 
-    /// Waits until `signal` is raised or `deadline` has come, whichever is first; a raised signal wins.
+    /// Waits until `signal` is raised or `deadline` has come, whichever is first. A raised signal wins.
     fn wait(&self, signal: &Signal, deadline: Option<Moment>) -> Wake;
 
     /// The wall clock in whole milliseconds.
@@ -74,7 +74,7 @@ pub struct SystemClock {
 }
 
 impl SystemClock {
-    /// A clock whose origin is now.
+    /// Creates a clock whose origin is now.
     pub fn new() -> Arc<Self> {
         Arc::new(SystemClock { origin: instant_now() })
     }
@@ -130,13 +130,13 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Manual {
     now: Moment,
-    /// Wall clock minus monotonic clock, in nanoseconds; changed by [`ManualClock::jump_wall_to`].
+    /// Wall clock minus monotonic clock, in nanoseconds; [`ManualClock::jump_wall_to`] changes it.
     wall_offset: i128,
     sleepers: Vec<(Moment, Signal)>,
 }
 
 impl ManualClock {
-    /// A clock at zero.
+    /// Creates a clock at zero.
     pub fn new() -> Self {
         ManualClock::default()
     }
@@ -163,12 +163,13 @@ impl ManualClock {
             i128::from(time.as_millis()) * 1_000_000 - i128::from(state.now.as_nanos());
     }
 
-    /// How many threads wait for a deadline now.
+    /// Number of threads that wait for a deadline now.
     pub fn sleepers(&self) -> usize {
         self.0.state.lock().sleepers.len()
     }
 
-    /// Waits until `count` threads wait for a deadline: a test's subject must sleep before the clock is moved past it.
+    /// Waits until `count` threads wait for a deadline: a test's subject must sleep before the test moves the clock past
+    /// it.
     pub fn wait_for_sleepers(&self, count: usize) {
         let mut state = self.0.state.lock();
         while state.sleepers.len() < count {
@@ -203,8 +204,8 @@ impl Clock for ManualClock {
         Duration::from_nanos(u64::try_from(wall.max(0)).unwrap_or(u64::MAX))
     }
 
-    /// A sleeper is woken by raising its signal, so a deadline and a raise at the same moment are told apart by the
-    /// clock: `Deadline` is returned if it has come, and the caller looks at its own state either way.
+    /// A sleeper is woken by its raised signal, so only the clock can tell a deadline from a raise at the same moment. It
+    /// returns `Deadline` if the deadline has come; the caller checks its own state either way.
     fn wait(&self, signal: &Signal, deadline: Option<Moment>) -> Wake {
         let Some(deadline) = deadline else {
             signal.wait();

@@ -1,22 +1,22 @@
-//! `join_until`: the one way to wait for a thread's end when that wait must end too. A thread may be in a call that does not
-//! return, such as a sync of a disk that hangs: it is named, let go, and ends with the process.
+//! `join_until`: the one way to wait for a thread's end when that wait must end too. A thread may be in a call that does
+//! not return, such as a sync of a disk that hangs. Such a thread is named and abandoned, and ends with the process.
 
 use crate::sync::thread::Thread;
 
 use super::{Clock, Moment};
 
-/// What became of a thread that was waited for.
+/// The outcome of a wait for a thread's end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Joined {
-    /// It has ended, and is joined.
+    /// The thread has ended and is joined.
     Ended,
-    /// It had not ended at the deadline; its name. It is no longer waited for.
+    /// The thread had not ended at the deadline and is abandoned. Holds its name.
     Stuck(String),
 }
 
 impl Joined {
-    /// What is left of the thread, as a report says it.
+    /// The remaining thread in the words of a report; `None` if it has ended.
     pub fn left(self) -> Option<String> {
         match self {
             Joined::Ended => None,
@@ -36,7 +36,7 @@ pub fn join_until(clock: &dyn Clock, thread: Thread, deadline: Moment) -> Joined
     Joined::Stuck(name)
 }
 
-/// Waits until a thread has ended, at most until the deadline; whether it has.
+/// Waits until a thread has ended, at most until the deadline; true if it has ended.
 pub fn wait_until(clock: &dyn Clock, thread: &Thread, deadline: Moment) -> bool {
     while !thread.is_done() && clock.now() < deadline {
         clock.wait(thread.done(), Some(deadline));

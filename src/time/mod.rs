@@ -1,8 +1,8 @@
-//! Time: batch labels, lengths, clocks and the recurring timer. Knows nothing of what a tick is for.
+//! Time: batch labels, durations, clocks and the recurring timer. Knows nothing of the purpose of a tick.
 //!
-//! Two kinds of time are kept apart. A [`Moment`] is a point on the monotonic clock: schedules and deadlines are
-//! moments. A [`Time`] is a label in wall-clock milliseconds: it names a batch and is fixed when a schedule starts, so
-//! that a jump of the wall clock neither bursts, stalls, repeats nor skips one.
+//! There are two kinds of time. A [`Moment`] is a point on the monotonic clock: schedules and deadlines are moments. A
+//! [`Time`] is a label in wall-clock milliseconds: it names a batch and is fixed when a schedule starts, so that a jump of
+//! the wall clock neither bunches, stalls, repeats nor skips batches.
 
 mod clock;
 mod join;
@@ -15,8 +15,8 @@ pub use timer::{RecurringTimer, Schedule, Ticks};
 use std::fmt;
 use std::time::Duration;
 
-/// Lets the kernel wake this thread's timed waits on time: by default it may add 50 µs to gather wake-ups. Best effort:
-/// a system without the knob, or that refuses it, only wakes later.
+/// Asks the kernel to end this thread's timed waits on time: by default it may add 50 µs to coalesce wake-ups. Best effort:
+/// on a system without this setting, or one that refuses it, the thread only wakes later.
 pub fn tighten_timer_slack() {
     #[cfg(target_os = "linux")]
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
@@ -37,7 +37,7 @@ impl Time {
         self.0
     }
 
-    /// This time plus `count` intervals, at most the last time there is.
+    /// This time plus `count` intervals, capped at the last time that can be represented.
     pub const fn plus(self, interval: Interval, count: u64) -> Self {
         Time(self.0.saturating_add(interval.0.saturating_mul(count)))
     }
@@ -66,16 +66,16 @@ impl fmt::Display for Time {
 pub struct Interval(u64);
 
 impl Interval {
-    /// `millis` milliseconds.
+    /// An interval of `millis` milliseconds.
     ///
     /// # Panics
-    /// If `millis` is zero: a period of nothing is a programming mistake.
+    /// If `millis` is zero: a period of no length is a programming mistake.
     pub const fn millis(millis: u64) -> Self {
         assert!(millis > 0, "an interval is at least one millisecond");
         Interval(millis)
     }
 
-    /// `secs` seconds.
+    /// An interval of `secs` seconds.
     ///
     /// # Panics
     /// If `secs` is zero.
@@ -88,12 +88,12 @@ impl Interval {
         self.0
     }
 
-    /// The length as a std duration.
+    /// The length as a `std` duration.
     pub const fn as_duration(self) -> Duration {
         Duration::from_millis(self.0)
     }
 
-    /// Whether this is a whole number of `unit`s.
+    /// True if this is a whole number of `unit`s.
     pub const fn is_multiple_of(self, unit: Interval) -> bool {
         self.0.is_multiple_of(unit.0)
     }

@@ -1,11 +1,11 @@
-//! `RecurringTimer`: a thread that calls back at each tick of a [`Schedule`]. It knows nothing of what a tick is for.
+//! `RecurringTimer`: a thread that calls back at each tick of a [`Schedule`]. It knows nothing of the purpose of a tick.
 //!
 //! ```text
 //! wall   ──┬────────┬────────┬────────┬──▶   labels: multiples of the period, fixed when the schedule starts
 //!       5000     10000    15000    20000
 //! mono   ──┴────────┴────────┴────────┴──▶   deadlines: first deadline + k × period, whatever the wall clock does
 //! ```
-//! The timer skips no tick: after an overrun the missed ones fire with their nominal times, one after the other, never
+//! The timer skips no tick: after an overrun it fires the missed ones with their nominal times, one after the other, never
 //! two at once (they share one thread).
 
 use std::io;
@@ -32,24 +32,24 @@ impl Schedule {
         Schedule::starting(clock.now(), wall, clock.wall_time().next_multiple(period), period)
     }
 
-    /// Ticks from `first` on, a label after the wall time `wall` that the clock showed at the moment `now`.
+    /// Ticks from `first` on, a label later than `wall`, the wall time that the clock showed at the moment `now`.
     pub fn starting(now: Moment, wall: Duration, first: Time, period: Interval) -> Self {
         let until_first = Duration::from_millis(first.as_millis()).saturating_sub(wall);
         Schedule { first, start: now.plus(until_first), period }
     }
 
-    /// The label of the tick number `index`, counted from 0.
+    /// The label of tick number `index`, counted from 0.
     pub fn label(&self, index: u64) -> Time {
         self.first.plus(self.period, index)
     }
 
-    /// When the tick number `index` is due.
+    /// The moment at which tick number `index` is due.
     pub fn due(&self, index: u64) -> Moment {
         let nanos = self.period.as_millis().saturating_mul(1_000_000).saturating_mul(index);
         self.start.plus(Duration::from_nanos(nanos))
     }
 
-    /// The number of ticks that are due at `now` or were before.
+    /// Number of ticks that are due at or before `now`.
     pub fn due_at(&self, now: Moment) -> u64 {
         if now < self.start {
             return 0;
@@ -58,7 +58,7 @@ impl Schedule {
         u64::try_from(now.since(self.start).as_nanos() / period).map_or(u64::MAX, |ticks| ticks + 1)
     }
 
-    /// The length between two ticks.
+    /// The time between two ticks.
     pub fn period(&self) -> Interval {
         self.period
     }
@@ -70,7 +70,7 @@ impl Schedule {
     }
 }
 
-/// The ticks of a schedule for a thread that waits for them itself, beside other things: each is taken once, in order,
+/// The ticks of a schedule for a thread that waits for them itself, beside other things. Each tick is taken once, in order,
 /// with its nominal time, however late.
 #[derive(Debug)]
 pub struct Ticks {
@@ -84,12 +84,12 @@ impl Ticks {
         Ticks { schedule, taken: 0 }
     }
 
-    /// When the next tick is due.
+    /// The moment at which the next tick is due.
     pub fn due(&self) -> Moment {
         self.schedule.due(self.taken)
     }
 
-    /// Takes the next tick if it is due at the moment `now`: its label.
+    /// Takes the next tick if it is due at the moment `now`, and returns its label.
     pub fn take(&mut self, now: Moment) -> Option<Time> {
         if now < self.due() {
             return None;
@@ -103,7 +103,7 @@ impl Ticks {
 #[derive(Debug)]
 pub struct RecurringTimer {
     stop: StopToken,
-    /// Ticks fired so far; the label of the last one follows from the schedule.
+    /// Number of ticks fired so far; the label of the last one follows from the schedule.
     fired: Arc<AtomicU64>,
     schedule: Schedule,
     thread: Option<Thread>,
@@ -141,18 +141,18 @@ impl RecurringTimer {
         Ok(RecurringTimer { stop, fired, schedule, thread: Some(thread) })
     }
 
-    /// The label of the last tick that was called back for, if there was one.
+    /// The label of the last tick that fired, if any.
     pub fn last_tick(&self) -> Option<Time> {
         self.fired.load(Ordering::SeqCst).checked_sub(1).map(|index| self.schedule.label(index))
     }
 
-    /// Tells the thread to end, and gives it to the caller to be joined: a callback may still run.
+    /// Tells the thread to end, and returns it for the caller to join: a callback may still run.
     pub fn halt(mut self) -> Option<Thread> {
         self.stop.stop();
         self.thread.take()
     }
 
-    /// Stops: wakes the thread at once, waits for a callback that is running, and returns the last tick.
+    /// Stops: wakes the thread at once, waits for a running callback, and returns the last tick.
     pub fn stop(mut self) -> Option<Time> {
         self.end();
         self.last_tick()
@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(ticks.due(), Moment::from_nanos(6_000_000_000));
     }
 
-    /// A timer on a manual clock, with the ticks it fired.
+    /// A timer on a manual clock, and the ticks that it fired.
     fn timer(clock: &ManualClock, period: u64) -> (RecurringTimer, Mailbox<Time>) {
         let ticks = Mailbox::new(100_000);
         let out = ticks.clone();
@@ -301,8 +301,8 @@ mod model {
     use crate::sync::explore::{check, thread};
     use crate::time::ManualClock;
 
-    /// The clock moves while the timer is stopped: whatever ticks fired, they are the first ones, each once, and none
-    /// comes after the stop.
+    /// The clock moves while the timer stops: the ticks that fired are the first ones, each once, and none comes after the
+    /// stop.
     #[test]
     fn a_stop_between_ticks_wakes_the_timer_and_names_the_last_one() {
         check(4_000, &[Planted::TimerSleepsThroughStop], || {

@@ -1,5 +1,5 @@
-//! The frames of RELP, sans-io, for both sides: `NUMBER COMMAND LENGTH DATA\n`. It does not know what a command means or when
-//! it may come; the splitter runs it on the io threads, the load on its own.
+//! The frames of RELP, sans-io, for both sides: `NUMBER COMMAND LENGTH DATA\n`. It does not know the meaning of a command,
+//! nor when it may come. The splitter runs it on the io threads, the load on its own.
 
 use crate::framing::Malformed;
 
@@ -19,11 +19,11 @@ pub(in crate::framing) const HEADER_BYTES_MAX: usize =
 /// A whole frame.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Frame<'a> {
-    /// Its transaction number; what a server says unasked has 0.
+    /// Its transaction number; 0 in frames that a server sends unasked.
     pub(crate) txnr: u32,
     pub(crate) command: &'a [u8],
     pub(crate) data: &'a [u8],
-    /// Its bytes; the next frame starts behind them.
+    /// Its length in bytes; the next frame starts behind them.
     pub(crate) len: usize,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct Frame<'a> {
 pub(super) struct Head<'a> {
     pub(super) txnr: u32,
     pub(super) command: &'a [u8],
-    /// Its bytes, with the space or line feed that ends it.
+    /// Its length in bytes, with the space or line feed that ends it.
     pub(super) header: usize,
     pub(super) body: u32,
     /// Bytes behind the data: a line feed, unless the header of an empty frame ended with it.
@@ -44,10 +44,10 @@ impl Head<'_> {
     }
 }
 
-/// The frame at the start of `bytes`, if all of it is there.
+/// The frame at the start of `bytes`, if it is complete.
 ///
 /// # Errors
-/// If there is no frame, or one whose data are longer than `data_max` bytes, so that a reader knows what it must keep.
+/// If there is no frame, or its data are longer than `data_max` bytes, which bounds the memory of the reader.
 pub(crate) fn frame(bytes: &[u8], data_max: usize) -> Result<Option<Frame<'_>>, Malformed> {
     let Some(head) = parse(bytes, 0)? else { return Ok(None) };
     if head.body as usize > data_max {
@@ -59,7 +59,7 @@ pub(crate) fn frame(bytes: &[u8], data_max: usize) -> Result<Option<Frame<'_>>, 
     Ok(Some(Frame { txnr: head.txnr, command: head.command, data, len: whole.len() }))
 }
 
-/// Appends a frame; one without data has no space behind its length, as the reference implementation writes it.
+/// Appends a frame. One without data has no space behind its length, as the reference implementation writes it.
 pub(crate) fn push_frame(out: &mut Vec<u8>, txnr: u32, command: &str, data: &[u8]) {
     push_number(out, txnr as usize);
     out.push(b' ');
@@ -73,7 +73,7 @@ pub(crate) fn push_frame(out: &mut Vec<u8>, txnr: u32, command: &str, data: &[u8
     out.push(b'\n');
 }
 
-/// Appends decimal digits, without the detour of a formatter: there are two numbers for each record.
+/// Appends decimal digits, without the cost of a formatter: there are two numbers for each record.
 fn push_number(out: &mut Vec<u8>, number: usize) {
     let from = out.len();
     let mut rest = number;
@@ -87,10 +87,10 @@ fn push_number(out: &mut Vec<u8>, number: usize) {
     out[from..].reverse();
 }
 
-/// Calls `each` with the record of every frame of `range`: its data, without the line feed that they may end with, which
-/// senders count (as rsyslog takes it). What was shortened ends where it was cut.
+/// Calls `each` with the record of every frame of `range`: its data without a line feed at their end. Senders count that
+/// line feed (as rsyslog takes it). A shortened record ends where it was cut.
 ///
-/// It stops at a frame that is not whole: no splitter makes one.
+/// Stops at an incomplete frame: no splitter makes one.
 pub(in crate::framing) fn for_each<'a>(mut range: &'a [u8], mut each: impl FnMut(&'a [u8])) {
     while let Ok(Some(head)) = parse(range, 1) {
         let Some((frame, rest)) = range.split_at_checked(head.frame_bytes()) else { break };
@@ -102,7 +102,7 @@ pub(in crate::framing) fn for_each<'a>(mut range: &'a [u8], mut each: impl FnMut
     debug_assert!(range.is_empty(), "ranges hold whole frames");
 }
 
-/// The header at the start of `bytes`, if all of it is there. Its number is at least `least`.
+/// The header at the start of `bytes`, if it is complete. Its number is at least `least`.
 pub(super) fn parse(bytes: &[u8], least: u32) -> Result<Option<Head<'_>>, Malformed> {
     let Some((txnr, at)) = number(bytes, 0, "transaction number")? else { return Ok(None) };
     if bytes[at] != b' ' || txnr < least {
@@ -131,7 +131,7 @@ pub(super) fn parse(bytes: &[u8], least: u32) -> Result<Option<Head<'_>>, Malfor
     Ok(Some(Head { txnr, command: &rest[..letters], header: at + 1, body, trailer }))
 }
 
-/// A number from `start` on, and where it ends; none if more digits may come.
+/// The number from `start` on, and its end; `None` if more digits may come.
 fn number(bytes: &[u8], start: usize, what: &str) -> Result<Option<(u32, usize)>, Malformed> {
     let mut value = 0;
     for (digits, &byte) in bytes[start..].iter().enumerate() {

@@ -1,13 +1,13 @@
-//! The offers of a RELP peer, and the answer to them: which version is spoken, and which commands. Runs on the io threads; it
+//! The offers of a RELP peer, and the answer to them: the protocol version and the commands. Runs on the io threads; it
 //! does not know when an `open` may come.
 
 use super::frame::push_frame;
 use crate::framing::{Found, Malformed};
 
-/// The highest version of the protocol that is spoken here. The reference implementation offers 0 and takes no other.
+/// The highest version of the protocol that we speak. The reference implementation offers 0 and accepts no other.
 const VERSION: u32 = 1;
 
-/// Answers the offers of an `open`: the lesser of both versions, and the one command there is.
+/// Answers the offers of an `open`: the lower of both versions, and the only command.
 pub(super) fn answer_offers(txnr: u32, offers: &[u8], found: &mut Found) -> Result<(), Malformed> {
     let offered = |name: &str| {
         let mut lines = offers.split(|byte| *byte == b'\n');

@@ -1,10 +1,11 @@
-//! `Watch`: something that is over soon, and a condition once it is not. It has no thread: the thread `events` looks.
+//! `Watch`: an operation that usually ends soon, and is a condition if it does not. It has no thread: the thread `events`
+//! checks.
 //!
 //! ```text
 //!  begin ─▶ since when ─ nobody looks yet ─▶ wakes `events` ─ so much later ─▶ that one again? the condition begins
 //!  end ───▶ none ─ the condition lasts ─▶ it ends                             another one? looks again, none? nobody looks
 //! ```
-//! So what begins and ends all the time wakes the thread once in that time, and what does not costs nothing.
+//! So operations that begin and end all the time wake the thread once per `after`, and an idle watch costs nothing.
 
 use std::time::Duration;
 
@@ -12,14 +13,14 @@ use super::{ConditionKind, Conditions};
 use crate::sync::{Arc, Mutex};
 use crate::time::Moment;
 
-/// See the module. It is of one thread, which does one thing at a time.
+/// See the module. A watch belongs to one thread, which runs one operation at a time.
 #[derive(Debug)]
 pub struct Watch {
     conditions: Conditions,
     watched: Arc<Watched>,
 }
 
-/// What is watched, and how it is told.
+/// A watched operation, and the words of its condition.
 #[derive(Debug)]
 pub(super) struct Watched {
     kind: ConditionKind,
@@ -32,44 +33,38 @@ pub(super) struct Watched {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Since when it lasts.
+    /// The time at which the operation began; `None` if none runs.
     since: Option<Moment>,
-    /// What goes wrong this time, if that is not always the same.
+    /// The problem of this operation, if not always the same.
     cause: Option<String>,
-    /// When the thread `events` looks at it next.
+    /// The time at which the thread `events` checks it next.
     look_at: Option<Moment>,
-    /// Whether the condition has begun.
+    /// True if the condition has begun.
     lasts: bool,
 }
 
-/// What a watch says once something takes longer than this.
+/// The limit of a watched operation, and the words of the condition beyond it.
 #[derive(Clone, Debug)]
 pub struct Slow {
-    /// How long it may take.
+    /// The longest time that an operation may take.
     pub after: Duration,
-    /// What goes wrong.
+    /// The problem.
     pub cause: String,
-    /// What is needed for it to end.
+    /// The remedy.
     pub needs: String,
 }
 
 impl Watch {
-    pub(super) fn new(
-        conditions: Conditions,
-        (kind, subject): (ConditionKind, String),
-        Slow { after, cause, needs }: Slow,
-    ) -> (Watch, Arc<Watched>) {
-        let state = Mutex::default();
-        let watched = Arc::new(Watched { kind, subject, cause, needs, after, state });
-        (Watch { conditions, watched: Arc::clone(&watched) }, watched)
+    pub(super) fn new(conditions: Conditions, watched: Arc<Watched>) -> Watch {
+        Watch { conditions, watched }
     }
 
-    /// It begins.
+    /// An operation begins.
     pub fn begin(&self) {
         self.begins(None);
     }
 
-    /// It begins, and this goes wrong if it takes too long.
+    /// An operation begins; `cause` is the problem if it takes too long.
     pub fn begin_with(&self, cause: String) {
         self.begins(Some(cause));
     }
@@ -85,7 +80,7 @@ impl Watch {
         }
     }
 
-    /// It is over.
+    /// The operation has ended.
     pub fn end(&self) {
         let mut state = self.watched.state.lock();
         state.since = None;
@@ -97,12 +92,17 @@ impl Watch {
 }
 
 impl Watched {
-    /// When it is to be looked at.
+    pub(super) fn new(kind: ConditionKind, subject: String, slow: Slow) -> Watched {
+        let Slow { after, cause, needs } = slow;
+        Watched { kind, subject, cause, needs, after, state: Mutex::default() }
+    }
+
+    /// The time of the next check.
     pub(super) fn due(&self) -> Option<Moment> {
         self.state.lock().look_at
     }
 
-    /// Looks at it, if that is due: it has lasted too long, or is looked at again, or nobody looks any more.
+    /// Checks the operation if that is due: its condition begins, or the next check is set, or the checks end.
     pub(super) fn look(&self, conditions: &Conditions, now: Moment) {
         let mut state = self.state.lock();
         if state.look_at.is_none_or(|at| now < at) {
@@ -112,7 +112,7 @@ impl Watched {
         state.look_at = ends_at.filter(|at| now < *at);
         if ends_at.is_some() && state.look_at.is_none() && !state.lasts {
             state.lasts = true;
-            // Under the lock: the end comes behind it.
+            // Under the lock, so that an end comes after it.
             let cause = state.cause.as_deref().unwrap_or(&self.cause);
             conditions.begin(self.kind, &self.subject, cause, &*self.needs);
         }
@@ -128,7 +128,7 @@ mod tests {
 
     const AFTER: u64 = 10;
 
-    /// Begins (`b`), ends (`e`), or a number of seconds that pass; what is told, with the second in which it is.
+    /// Begins (`b`), ends (`e`), or a number of seconds that pass; `expected` holds each message with its second.
     fn check(story: &str, expected: &[(u64, &str)]) {
         let clock = ManualClock::new();
         let (wake, mut woken, mut told, mut second) = (Signal::new(), 0, Vec::new(), 0);
@@ -172,12 +172,12 @@ mod tests {
     fn what_takes_long_is_a_condition_until_it_is_over() {
         check("b 9 e 20", &[]);
         check("b 35 e 5", &[(10, "began"), (20, "lasts"), (30, "lasts"), (36, "ended")]);
-        // One after the other, none of them long.
+        // One operation after the other, none of them long.
         check("b 4 e b 4 e b 4 e b 4 e b 4 e 30", &[]);
-        // The third is: it is looked at ten seconds after it began.
+        // The third one is long; the check comes ten seconds after its begin.
         check("b 4 e b 3 e b 12 e 5", &[(17, "began"), (20, "ended")]);
         check("b 12 e 2 b 11 e 5", &[(10, "began"), (13, "ended"), (24, "began"), (26, "ended")]);
-        // It began again before it was settled.
+        // It began again before it had settled.
         check("b 12 e b 15 e 5", &[(10, "began"), (13, "ended"), (22, "began"), (28, "ended")]);
     }
 }

@@ -13,7 +13,7 @@ use super::hidden::Hidden;
 use super::ledger::{LedgerFile, Unproven};
 use super::names::{self, Label};
 use crate::error::{Error, Result};
-use crate::owner::{Lack, Newest, OutputMark, Owner};
+use crate::owner::{Lack, Newest, OutputMark, Owner, PlaceWords};
 use crate::sink::formatted::FileFormat;
 use crate::storage::Storage;
 use crate::sync::Arc;
@@ -224,7 +224,8 @@ impl Survey {
                 ", or hidden files (their names begin with a dot) were removed from it or are damaged"
             }
         };
-        let text = owner.lack_text(lack, (&self.dir, "directory"), hidden);
+        let text =
+            owner.lack_text(lack, PlaceWords { title: &self.dir, thing: "directory", hidden });
         let found = self.own_hidden.iter().find_map(|open| open.damage(&self.dir));
         match found {
             Some(damage) => format!("{text}. {damage}"),
