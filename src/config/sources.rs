@@ -250,7 +250,9 @@ fn check_acknowledging(section: &Section<'_>, framing: Framing) {
         let why = "needs a framing that acknowledges";
         let title = format!("`{key}` {why}: `{}` does not", framing.name());
         let problem = Problem::new(&section.key_at(key), title);
-        problems.add(problem.hint("write `framing = \"relp\"`, or leave it out"));
+        let names = FRAMINGS.iter().filter(|row| row.acknowledges).map(|row| row.name);
+        let names: Vec<_> = names.map(|name| format!("`framing = \"{name}\"`")).collect();
+        problems.add(problem.hint(format!("write {}, or leave it out", names.join(" or "))));
     }
 }
 
@@ -371,12 +373,13 @@ fn read_files(mut section: Section<'_>) -> Option<FilesSource> {
             .number("open_files_max", 0..=100_000)
             .map_or(OPEN_FILES_MAX, |found| found.value),
     };
-    if source.unescape && source.framing != Framing::Lines {
+    if source.unescape && !source.framing.is_lines() {
         let title = format!("`unescape` is for lines: `{}` needs none", source.framing.name());
         section.problems.add(Problem::new(&section.at_of("unescape"), title));
     }
     if source.framing.acknowledges() {
-        let title = "`relp` is a dialogue with a peer: files have none";
+        let name = source.framing.name();
+        let title = format!("`{name}` is a dialogue with a peer: files have none");
         section.problems.add(Problem::new(&section.at_of("framing"), title));
     }
     section.finish();

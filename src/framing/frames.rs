@@ -4,31 +4,31 @@
 //! piece:  llo | 5 hello5 world | 9999999 xxxxxxxxxxx | 3 abc | 7 ab
 //!         joined     range           over-long         range   carry
 //! ```
-//! What a header looks like is its [`Format`]'s business. A header is checked before anything is allocated, and the
-//! carry grows with the bytes that came, so that a header alone costs nothing. The limit counts the record, not its
-//! header. An over-long frame is passed over by its announced length, which fits a `u32`.
+//! Each framing's [`Format`] knows its headers. A header is checked before anything is allocated, and the carry grows with
+//! the bytes that arrived, so that a header alone costs nothing. The limit counts the record, not its header. An over-long
+//! frame is skipped by its announced length, which fits a `u32`.
 
 use std::marker::PhantomData;
 
 use memchr::memchr;
 
 use super::carry::{Carry, Line};
-use super::{Found, Malformed, Splitter, lines, no_header};
+use super::{Found, Malformed, Overlong, Splitter, lines, no_header};
 
-/// How a frame starts.
+/// The start of a frame.
 pub(super) enum Head {
     /// The header has more bytes.
     Incomplete,
-    /// So many bytes of header, then so many of record.
+    /// This many bytes of header, then this many of record.
     Counted { header: usize, body: u32 },
     /// No header: a line, which is no record if it is empty.
     Line,
 }
 
-/// How the frames of a framing start.
+/// The header format of a framing.
 pub(super) trait Format: Send {
-    /// Reads the header at the start of `bytes`, which may hold less or more than that. What more bytes would decide
-    /// must not depend on how many came at once; a header of [`HEADER_BYTES_MAX`] bytes must be complete.
+    /// Reads the header at the start of `bytes`, which may hold less or more than that. A decision that needs more bytes
+    /// must not depend on how many arrived at once; a header of [`HEADER_BYTES_MAX`] bytes must be complete.
     fn head(bytes: &[u8]) -> Result<Head, Malformed>;
 
     /// The record of a counted frame's bytes.
@@ -49,17 +49,17 @@ pub(super) struct FrameSplitter<F> {
 }
 
 enum State {
-    /// At the start of a frame, or in the one that is carried.
+    /// At the start of a frame, or inside the one that is carried.
     Reading,
-    /// In an over-long frame, counted already, that has so many more bytes.
+    /// Inside an over-long frame, already counted, of which this many bytes are missing.
     SkippingBytes(u64),
-    /// In an over-long line, counted already.
+    /// Inside an over-long line, already counted.
     SkippingLine,
     /// Behind a malformed frame.
     Broken(Malformed),
 }
 
-/// What one frame at an offset of a piece is.
+/// The frame at an offset of a piece.
 enum Frame {
     /// Whole; the next one starts at this offset.
     Whole(usize),
@@ -67,12 +67,18 @@ enum Frame {
     Empty(usize),
     /// The piece ends in it.
     Unfinished,
-    /// Longer than the limit; the state says how much of it is to be passed over from this offset on.
+    /// Longer than the limit; the state says how much of it must be skipped from this offset on.
     Overlong(usize, State),
 }
 
+/// Makes the state of a new connection. Over-long frames are dropped whatever the caller prefers: only framings that
+/// acknowledge keep any of them.
+pub(super) fn splitter<F: Format + 'static>(max: usize, _: Overlong) -> Box<dyn Splitter> {
+    Box::new(FrameSplitter::<F>::new(max))
+}
+
 impl<F: Format> FrameSplitter<F> {
-    pub(super) fn new(max: usize) -> Self {
+    fn new(max: usize) -> Self {
         FrameSplitter { carry: Carry::new(max), state: State::Reading, format: PhantomData }
     }
 
@@ -89,7 +95,7 @@ impl<F: Format> FrameSplitter<F> {
                     whole.end = next;
                     records += 1;
                 }
-                // A range may hold some, but none consists of them.
+                // A range may hold some empty lines, but none consists of them.
                 Ok(Frame::Empty(next)) => {
                     start = next;
                     whole = if records == 0 { next..next } else { whole.start..next };
@@ -142,7 +148,7 @@ impl<F: Format> FrameSplitter<F> {
         })
     }
 
-    /// Leaves the frame that an earlier piece began. Returns where the next one starts.
+    /// Finishes the frame that an earlier piece began. Returns the start of the next one.
     fn finish_carried(&mut self, piece: &[u8], found: &mut Found) -> Result<usize, Malformed> {
         let mut start = 0;
         loop {
@@ -173,7 +179,8 @@ impl<F: Format> FrameSplitter<F> {
         }
     }
 
-    /// The same for a frame whose header is carried, whole; `start` is where the piece goes on behind what is carried.
+    /// The same for a frame whose whole header is carried; `start` is the offset where the piece continues behind the
+    /// carry.
     fn finish_counted(
         &mut self,
         piece: &[u8],
@@ -200,7 +207,7 @@ impl<F: Format> FrameSplitter<F> {
         start + missing
     }
 
-    /// Passes over the rest of an over-long frame, if in one. Returns where the next frame starts.
+    /// Skips the rest of an over-long frame, if inside one. Returns the start of the next frame.
     fn skip(&mut self, piece: &[u8], from: usize) -> usize {
         let rest = &piece[from..];
         match self.state {
@@ -272,7 +279,7 @@ impl<F: Format> Splitter for FrameSplitter<F> {
     }
 }
 
-/// A line was joined: if it is empty it is no record.
+/// Drops a joined line that is empty: it is no record.
 fn forget_empty(found: &mut Found) {
     if matches!(found.joined.as_slice(), b"\n" | b"\r\n") {
         found.joined.clear();
@@ -280,7 +287,7 @@ fn forget_empty(found: &mut Found) {
     }
 }
 
-/// How long the first frame is, with its header or terminator, as far as its begin tells.
+/// The length of the first frame, with its header or terminator, as far as its beginning tells.
 pub(super) fn first_end<F: Format>(bytes: &[u8]) -> Result<Option<u64>, Malformed> {
     Ok(match F::head(bytes)? {
         Head::Incomplete => None,
@@ -289,7 +296,7 @@ pub(super) fn first_end<F: Format>(bytes: &[u8]) -> Result<Option<u64>, Malforme
     })
 }
 
-/// Calls `each` with the record of every frame of `range`. It stops at a frame that is not whole: no splitter makes one.
+/// Calls `each` with the record of every frame of `range`. Stops at an incomplete frame: no splitter makes one.
 pub(super) fn for_each<'a, F: Format>(mut range: &'a [u8], mut each: impl FnMut(&'a [u8])) {
     while let Some((record, rest)) = first::<F>(range) {
         record.into_iter().for_each(&mut each);

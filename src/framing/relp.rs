@@ -1,18 +1,17 @@
-//! RELP, the reliable event logging protocol, as a server hears it: every frame has a number, and the peer keeps what was
-//! not answered. Runs on the io threads.
+//! RELP, the reliable event logging protocol, in the server's role: every frame has a number, and the peer keeps every
+//! frame that was not answered. Runs on the io threads.
 //!
 //! ```text
 //! 1 open 53 relp_version=0\n...\n | 2 syslog 5 hello\n3 syslog 0\n | 4 close 0\n
 //!      answered here                  range, two answers are owed    an answer is owed
 //! ```
-//! A frame is `NUMBER COMMAND LENGTH DATA\n`, and a record is the data of a `syslog` frame, less one line feed at their end.
-//! The records' frames stay whole in
-//! the ranges; `open` and `close` do not. Numbers and lengths have at most nine digits, so a length fits a `u32`, and
-//! nothing is allocated for an announced length. The offers of an `open` are answered at once; when a record is answered
-//! is decided by whoever knows when it is safe, so here it is only owed ([`Owed`]).
+//! A frame is `NUMBER COMMAND LENGTH DATA\n`, and a record is the data of a `syslog` frame, less one line feed at their
+//! end. The records' frames stay whole in the ranges; `open` and `close` do not. Numbers and lengths have at most nine
+//! digits, so a length fits a `u32`, and an announced length allocates nothing. The offers of an `open` are answered at
+//! once. The answer to a record is only owed here ([`Owed`]): another part sends it once the record is safe.
 //!
-//! A sender would send an over-long record again and again if it were dropped, so it is shortened to the limit and
-//! marked: its frame's command reads `truncated`. No peer can send that command. Or it is put aside, whole, part by part.
+//! A sender would repeat an over-long record again and again if it were dropped. So it is shortened to the limit and
+//! marked: its frame's command becomes `truncated`, which no peer can send. Or it is put aside, whole, part by part.
 
 pub(crate) mod frame;
 mod offers;
@@ -21,31 +20,30 @@ mod overlong;
 pub(super) use self::frame::HEADER_BYTES_MAX;
 use self::frame::{Head, check_trailer, parse};
 use self::offers::answer_offers;
-pub(super) use self::overlong::Overlong;
 use self::overlong::Shortening;
 use super::carry::Carry;
-use super::{Found, Malformed, Owed, Splitter, no_header};
+use super::{Found, Malformed, Overlong, Owed, Splitter, no_header};
 
-/// The most data of an `open` or `close` frame in bytes.
+/// The most data of an `open` or `close` frame, in bytes.
 const CONTROL_BYTES_MAX: usize = 4096;
 
-/// How far the conversation got.
+/// The phase of the conversation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Phase {
     /// The peer must make its offers first.
     Greeting,
     /// Records come.
     Open,
-    /// The peer said its last.
+    /// The peer has said goodbye.
     Closed,
 }
 
 enum State {
-    /// At the start of a frame, or in the one that is carried.
+    /// At the start of a frame, or inside the one that is carried.
     Reading,
-    /// In an over-long frame, whose shortened one is carried.
+    /// Inside an over-long frame, whose shortened form is carried.
     Shortening(Shortening),
-    /// In an over-long frame that is put aside; so many bytes of its data are to come.
+    /// Inside an over-long frame that is put aside; this many bytes of its data are missing.
     PuttingAside { txnr: u32, missing: usize },
     /// Behind a malformed frame.
     Broken(Malformed),
@@ -54,13 +52,13 @@ enum State {
 /// The state of one connection.
 pub(super) struct RelpSplitter {
     overlong: Overlong,
-    /// The unfinished frame: a header and at most the longest record, or the most that a control frame may have.
+    /// The unfinished frame: a header and at most the longest record, or the most data of a control frame.
     carry: Carry,
     phase: Phase,
     state: State,
 }
 
-/// What one frame of a piece is. The next one starts at the offset.
+/// One frame of a piece. The next one starts at the offset.
 enum Frame {
     Record(usize),
     Control(usize),
@@ -69,8 +67,18 @@ enum Frame {
     Unfinished,
 }
 
+/// Makes the state of a new connection.
+pub(super) fn splitter(max: usize, overlong: Overlong) -> Box<dyn Splitter> {
+    Box::new(RelpSplitter::new(max, overlong))
+}
+
+/// Refuses: the records of a dialogue cannot be found without a peer.
+pub(super) fn first_end(_: &[u8]) -> Result<Option<u64>, Malformed> {
+    Err(Malformed("RELP is a dialogue with a peer".to_owned()))
+}
+
 impl RelpSplitter {
-    pub(super) fn new(max: usize, overlong: Overlong) -> Self {
+    fn new(max: usize, overlong: Overlong) -> Self {
         RelpSplitter {
             overlong,
             carry: Carry::new(max),
@@ -136,14 +144,14 @@ impl RelpSplitter {
         }
     }
 
-    /// Leaves the frame that an earlier piece began, if there is one. Returns where the next one starts.
+    /// Finishes the frame that an earlier piece began, if there is one. Returns the start of the next one.
     fn finish_carried(&mut self, piece: &[u8], found: &mut Found) -> Result<usize, Malformed> {
         let mut start = 0;
         if let State::Reading = self.state {
             if self.carry.is_empty() {
                 return Ok(0);
             }
-            // Taken out for a moment, because a header borrows from it.
+            // Moved out for a moment, because a header borrows from it.
             let mut carry = self.carry.replace();
             let head = loop {
                 match self.head(carry.bytes())? {
@@ -184,7 +192,7 @@ impl RelpSplitter {
         }
     }
 
-    /// What is carried is a frame with these last bytes.
+    /// Completes the carried frame with these last bytes.
     fn join(&mut self, mut carry: Carry, last: &[u8], found: &mut Found) -> Result<(), Malformed> {
         carry.push(last);
         let head = parse(carry.bytes(), 1)?.expect("the header was parsed before");
@@ -196,7 +204,7 @@ impl RelpSplitter {
         Ok(())
     }
 
-    /// The header at the start of `bytes`, if all of it is there, and if it may come now.
+    /// The header at the start of `bytes`, if it is complete. An error if it may not come in this phase.
     fn head<'a>(&self, bytes: &'a [u8]) -> Result<Option<Head<'a>>, Malformed> {
         let Some(head) = parse(bytes, 1)? else { return Ok(None) };
         let wrong = match (self.phase, head.command) {
@@ -222,7 +230,7 @@ impl RelpSplitter {
         head.command == b"syslog" && head.body as usize > self.carry.max()
     }
 
-    /// A whole frame: what it means.
+    /// Acts on a whole frame.
     fn whole(
         &mut self,
         head: &Head<'_>,
@@ -278,7 +286,7 @@ impl Splitter for RelpSplitter {
         &mut self.carry
     }
 
-    /// Only a record that is put aside can be passed over: one that is not would be acknowledged and lost.
+    /// Only a record that is put aside can be skipped: any other would be acknowledged and lost.
     fn give_up(&mut self, begin: &[u8], len: usize) -> Result<(), Malformed> {
         let head = self.head(begin)?.ok_or_else(no_header)?;
         if head.command != b"syslog" || self.overlong != Overlong::PutAside {
@@ -297,13 +305,30 @@ mod tests {
     use crate::framing::Framing;
     use crate::framing::reference::{Outcome, malformed, reference, run};
 
+    /// Number of records that were over-long, and that the end of the stream cut off.
+    #[derive(Clone, Copy)]
+    struct Dropped {
+        overlong: u64,
+        truncated: u64,
+    }
+
+    const NONE: Dropped = Dropped { overlong: 0, truncated: 0 };
+
+    fn overlong(records: u64) -> Dropped {
+        Dropped { overlong: records, truncated: 0 }
+    }
+
+    fn cut_off(records: u64) -> Dropped {
+        Dropped { overlong: 0, truncated: records }
+    }
+
     const OPEN: &str = "1 open 30 relp_version=0\ncommands=syslog\n";
 
-    /// What the chops give behind the `open`: records, the numbers that are owed an answer, how many over-long and cut
-    /// off.
-    fn check(chops: &[&str], max: usize, records: &[&str], owed: &[u32], counts: (u64, u64)) {
+    /// Checks the result of the chops behind the `open`: records, the numbers that are owed an answer, and the dropped
+    /// records.
+    fn check(chops: &[&str], max: usize, records: &[&str], owed: &[u32], dropped: Dropped) {
         let records = records.iter().map(|record| record.as_bytes().to_vec()).collect();
-        let (overlong, truncated) = counts;
+        let Dropped { overlong, truncated } = dropped;
         let owed = owed.to_vec();
         let expected = Outcome { records, overlong, truncated, malformed: false, owed };
         let pieces = [&[OPEN], chops].concat();
@@ -312,7 +337,7 @@ mod tests {
         assert_eq!(reference(Framing::Relp, pieces.concat().as_bytes(), max), expected);
     }
 
-    /// What is wrong with the stream, in one piece and byte by byte.
+    /// Checks the error of the stream, in one piece and byte by byte.
     fn check_malformed(stream: &str, why: &str) {
         assert_eq!(malformed(Framing::Relp, stream.as_bytes()), why, "{stream:?}");
     }
@@ -321,7 +346,7 @@ mod tests {
         [OPEN, stream].concat()
     }
 
-    /// What is answered at once to this stream.
+    /// The immediate answers to this stream.
     fn replies(stream: &str) -> String {
         let mut found = Found::default();
         // A refusal is answered before the connection is closed.
@@ -331,26 +356,14 @@ mod tests {
 
     #[test]
     fn a_record_is_the_data_of_a_syslog_frame() {
-        check(&[], 99, &[], &[], (0, 0));
-        check(&["2 syslog 5 hello\n"], 99, &["hello"], &[2], (0, 0));
-        check(&["2 syslog 5 hello\n3 syslog 2 \n\n\n"], 99, &["hello", "\n"], &[2, 3], (0, 0));
+        check(&[], 99, &[], &[], NONE);
+        check(&["2 syslog 5 hello\n"], 99, &["hello"], &[2], NONE);
+        check(&["2 syslog 5 hello\n3 syslog 2 \n\n\n"], 99, &["hello", "\n"], &[2, 3], NONE);
         let ended = "2 syslog 6 hello\n\n3 syslog 7 hello\r\n\n4 syslog 1 \n\n";
-        check(&[ended], 99, &["hello", "hello\r", ""], &[2, 3, 4], (0, 0));
-        check(&["2 syslog 0\n3 syslog 0 \n4 close 0\n"], 99, &["", ""], &[2, 3, 4], (0, 0));
-        check(
-            &["999999999 syslog 1 a\n1 syslog 1 b\n"],
-            99,
-            &["a", "b"],
-            &[999_999_999, 1],
-            (0, 0),
-        );
-        check(
-            &["7 syslog 1 a\n7 syslog 1 a\n6 syslog 0\n"],
-            99,
-            &["a", "a", ""],
-            &[7, 7, 6],
-            (0, 0),
-        );
+        check(&[ended], 99, &["hello", "hello\r", ""], &[2, 3, 4], NONE);
+        check(&["2 syslog 0\n3 syslog 0 \n4 close 0\n"], 99, &["", ""], &[2, 3, 4], NONE);
+        check(&["999999999 syslog 1 a\n1 syslog 1 b\n"], 99, &["a", "b"], &[999_999_999, 1], NONE);
+        check(&["7 syslog 1 a\n7 syslog 1 a\n6 syslog 0\n"], 99, &["a", "a", ""], &[7, 7, 6], NONE);
     }
 
     #[test]
@@ -360,40 +373,46 @@ mod tests {
             99,
             &["hello"],
             &[2, 3],
-            (0, 0),
+            NONE,
         );
         check(
             &["2 syslog 1 a\n3 sysl", "og 1 b\n4 syslog 1 c\n5 s"],
             99,
             &["a", "b", "c"],
             &[2, 3, 4],
-            (0, 1),
+            cut_off(1),
         );
     }
 
     #[test]
     fn an_over_long_record_is_shortened_and_owed_an_answer() {
-        check(&["2 syslog 4 abcd\n3 syslog 1 e\n"], 3, &["abc", "e"], &[2, 3], (1, 0));
-        check(&["2 syslog 4 ab\nd\n3 syslog 3 ab\n\n"], 3, &["ab\n", "ab"], &[2, 3], (1, 0));
-        check(&["2 syslog 4 abc\n\n"], 3, &["abc"], &[2], (1, 0));
+        check(&["2 syslog 4 abcd\n3 syslog 1 e\n"], 3, &["abc", "e"], &[2, 3], overlong(1));
+        check(&["2 syslog 4 ab\nd\n3 syslog 3 ab\n\n"], 3, &["ab\n", "ab"], &[2, 3], overlong(1));
+        check(&["2 syslog 4 abc\n\n"], 3, &["abc"], &[2], overlong(1));
         check(
             &["2 syslog 1 a\n3 syslog 4 bcde\n4 syslog 4 fghi\n5 syslog 1 j\n"],
             3,
             &["a", "bcd", "fgh", "j"],
             &[2, 3, 4, 5],
-            (2, 0),
+            overlong(2),
         );
         check(
             &["2 syslog 9", " ab", "cdef", "ghi\n3 sys", "log 1 a\n"],
             3,
             &["abc", "a"],
             &[2, 3],
-            (1, 0),
+            overlong(1),
         );
-        check(&["2 syslog 4 abcd", "\n3 syslog 4 ab", "cd\n"], 3, &["abc", "abc"], &[2, 3], (2, 0));
-        check(&["2 syslog 1 a\n3 syslog 0\n"], 0, &["", ""], &[2, 3], (1, 0));
-        check(&["2 syslog 4 abcd"], 3, &[], &[], (0, 1));
-        check(&["2 syslog 999999999 abcd"], 3, &[], &[], (0, 1));
+        check(
+            &["2 syslog 4 abcd", "\n3 syslog 4 ab", "cd\n"],
+            3,
+            &["abc", "abc"],
+            &[2, 3],
+            overlong(2),
+        );
+        check(&["2 syslog 1 a\n3 syslog 0\n"], 0, &["", ""], &[2, 3], overlong(1));
+        check(&["2 syslog 4 abcd"], 3, &[], &[], cut_off(1));
+        check(&["2 syslog 999999999 abcd"], 3, &[], &[], cut_off(1));
     }
 
     #[test]
@@ -406,7 +425,7 @@ mod tests {
         assert_eq!(found.owed, [Owed::Records { first: 2, count: 3 }]);
     }
 
-    /// The frame that is put aside, of a stream in these pieces, and what else comes.
+    /// Checks the frame that is put aside from a stream in these pieces, and the records around it.
     fn check_aside(pieces: &[&str]) {
         let (mut splitter, mut found) = (Framing::Relp.splitter_putting_aside(3), Found::default());
         let (mut kept, mut records, mut owed, mut whole) = (Vec::new(), Vec::new(), Vec::new(), 0);
@@ -439,7 +458,7 @@ mod tests {
         }
     }
 
-    /// Like [`check_aside`] for a record that is short enough, and is put aside because it is given up.
+    /// Like [`check_aside`], for a record that is short enough and is put aside because it is given up.
     #[test]
     fn a_record_that_is_given_up_is_put_aside_whole() {
         let stream = "3 syslog 6 bcdefg\n4 syslog 1 h\n";
@@ -473,9 +492,9 @@ mod tests {
 
     #[test]
     fn the_close_of_the_connection_drops_what_is_not_whole() {
-        check(&["2 syslog 2 a"], 9, &[], &[], (0, 1));
-        check(&["2 syslog 1 a"], 9, &[], &[], (0, 1));
-        check(&["2"], 9, &[], &[], (0, 1));
+        check(&["2 syslog 2 a"], 9, &[], &[], cut_off(1));
+        check(&["2 syslog 1 a"], 9, &[], &[], cut_off(1));
+        check(&["2"], 9, &[], &[], cut_off(1));
     }
 
     #[test]

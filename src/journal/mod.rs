@@ -55,7 +55,7 @@ pub(crate) use watch::JournalWatch;
 pub use watch::LogFigures;
 
 use checkpointer::{Snapshot, Writer};
-use record::{Started, VERSION, framing_name};
+use record::{Started, VERSION};
 use recovery::Replayed;
 use watch::Written;
 
@@ -309,7 +309,7 @@ impl Journal {
         let source = self.number_of(source);
         let records = ranges.iter().map(|range| range.records).sum();
         let bytes = ranges.iter().map(|range| range.bytes.len() as u64).sum();
-        let head = ChunkHead { source, number, framing: framing_name(framing).to_owned(), records };
+        let head = ChunkHead { source, number, framing: framing.name().to_owned(), records };
         let record = record::chunk(&head, ranges.iter().map(|range| range.bytes.clone()));
         let live = Arc::clone(&self.shared.live);
         let lane = Lane { lane: source, number };

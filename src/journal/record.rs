@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::names::{Inventory, Known};
 use super::version1;
 use crate::error::{Error, Result};
-use crate::framing::{self, FRAMINGS, Framing};
+use crate::framing::{self, Framing};
 use crate::owner::{Output, OutputMark, PlanDigest, StartMark, StateId};
 use crate::time::Time;
 use crate::wal::{Position, Record};
@@ -229,12 +229,6 @@ pub(super) fn of_version_1(started: &version1::Started, plans: &[version1::Plan]
 
 fn head_bytes(kind: u8, head: &impl Serialize) -> Bytes {
     postcard::to_extend(head, vec![kind]).expect("names and numbers can be serialised").into()
-}
-
-/// The framing of that name.
-pub(crate) fn framing_name(framing: Framing) -> &'static str {
-    let row = FRAMINGS.iter().find(|row| row.framing == framing);
-    row.expect("every framing has its row").name
 }
 
 impl ChunkHead {

@@ -13,7 +13,7 @@
 use std::fmt;
 
 use crate::blocks::Block;
-use crate::framing::{Framing, lines_of};
+use crate::framing::lines_of;
 use crate::memory::buffer_pool::{BUFFER_BYTES, Pool};
 use crate::sync::Arc;
 
@@ -90,8 +90,10 @@ impl Rows {
 
     /// The records of a block as rows of one text, without a copy; none if they are not lines.
     pub fn of_lines(block: Arc<Block>) -> Option<Self> {
-        let is_lines = block.framing() == Framing::Lines;
-        is_lines.then(|| Rows { whole: vec![Part::Lines(block)], ..Rows::default() })
+        block
+            .framing()
+            .is_lines()
+            .then(|| Rows { whole: vec![Part::Lines(block)], ..Rows::default() })
     }
 
     /// Appends an element as a row.

@@ -10,7 +10,7 @@ use crate::blocks::manager::StoredBlock;
 use crate::error::Result;
 use crate::exec::shuffle::Slots;
 use crate::exec::{Batch, Failure, Finish, Stage, Work};
-use crate::framing::{Framing, lines_of};
+use crate::framing::lines_of;
 use crate::memory::buffer_pool::Pool;
 use crate::sink::{BatchMeta, CommitKey, Console, Format, Row, Rows, SharedSink, Sink};
 use crate::sync::{Arc, Mutex};
@@ -257,7 +257,7 @@ fn lines_behind<T: ?Sized + 'static>(
 ) -> Option<Vec<Arc<StoredBlock>>> {
     let is_bytes = TypeId::of::<T>() == TypeId::of::<[u8]>();
     let blocks = is_bytes.then(|| node.blocks(cx)).flatten()?;
-    blocks.iter().all(|block| block.framing() == Framing::Lines).then_some(blocks)
+    blocks.iter().all(|block| block.framing().is_lines()).then_some(blocks)
 }
 
 /// Adds a stage that leaves the lines of each block in a slot, as rows.

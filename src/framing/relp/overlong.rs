@@ -1,18 +1,11 @@
-//! Over-long records of RELP: from the header of such a frame to its end it is shortened, or put aside part by part. Runs on the
-//! io threads; it does not know where the next frame begins in a piece, nor who keeps what is put aside.
+//! Over-long records of RELP: shortens such a frame from its header to its end, or puts it aside part by part. Runs on the
+//! io threads; it does not know where the next frame begins in a piece, nor who keeps the parts that are put aside.
 
 use super::frame::{Head, check_trailer};
 use super::{RelpSplitter, State};
-use crate::framing::{AsidePart, Found, Malformed, Owed};
+use crate::framing::{AsidePart, Found, Malformed, Overlong, Owed};
 
-/// What becomes of an over-long record.
-#[derive(Clone, Copy, PartialEq)]
-pub(in crate::framing) enum Overlong {
-    Shorten,
-    PutAside,
-}
-
-/// What is to come of an over-long frame, in bytes of its data.
+/// The rest of an over-long frame, in bytes of its data.
 #[derive(Clone, Copy)]
 pub(super) struct Shortening {
     txnr: u32,
@@ -21,7 +14,7 @@ pub(super) struct Shortening {
 }
 
 impl RelpSplitter {
-    /// Begins with an over-long frame, behind whose header the stream stands.
+    /// Begins an over-long frame; the stream stands behind its header.
     pub(super) fn begin_overlong(&mut self, head: &Head<'_>, header: &[u8], found: &mut Found) {
         let Head { txnr, body, .. } = *head;
         self.carry.clear();
@@ -35,7 +28,7 @@ impl RelpSplitter {
         self.state = State::Shortening(Shortening { txnr, keep: self.carry.max(), skip });
     }
 
-    /// Goes on with an over-long frame; the next frame starts at the offset that is returned at its end.
+    /// Continues an over-long frame. Returns the start of the next frame once this one has ended.
     pub(super) fn go_on_overlong(
         &mut self,
         rest: &[u8],
@@ -59,8 +52,8 @@ impl RelpSplitter {
         Ok(Some(len))
     }
 
-    /// Takes what is kept of an over-long frame and passes over the rest. At its end the shortened frame is carried,
-    /// whole, and the next frame starts at the offset that is returned.
+    /// Keeps the beginning of an over-long frame and skips the rest. At its end the shortened frame is carried, whole, and
+    /// the start of the next frame is returned.
     fn go_on_shortening(
         &mut self,
         rest: &[u8],

@@ -13,7 +13,6 @@ use super::{DStream, Missing, Node, Planner};
 use crate::blocks::manager::StoredBlock;
 use crate::exec::shuffle::word_table::{Ranked, WordTable};
 use crate::exec::{Batch, Partition, Stage, Work, folding};
-use crate::framing::Framing;
 use crate::memory::budget::ResultsReservation;
 use crate::sink::SharedSink;
 use crate::sync::{Arc, Mutex};
@@ -268,7 +267,7 @@ fn feeds(
     (flight, count): (&Arc<InFlight>, &Arc<impl Fn(&mut WordTable, &[u8]) + Send + Sync + 'static>),
     fused: Fused,
 ) -> Result<Option<Vec<Work>>, Missing> {
-    let whole = |block: &Arc<StoredBlock>| fused == Fused::Yes && block.framing() == Framing::Lines;
+    let whole = |block: &Arc<StoredBlock>| fused == Fused::Yes && block.framing().is_lines();
     if let Some(blocks) = node.blocks(cx).filter(|blocks| blocks.iter().all(whole)) {
         let feed = |block: Arc<StoredBlock>| -> Work {
             let flight = Arc::clone(flight);

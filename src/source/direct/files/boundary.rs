@@ -42,9 +42,9 @@ pub(super) fn next(
     if known.inside {
         return piece.rest_of_line();
     }
-    match bounds.framing {
-        Framing::Lines => piece.lines(),
-        _ => piece.frames(),
+    match bounds.framing.is_lines() {
+        true => piece.lines(),
+        false => piece.frames(),
     }
 }
 

@@ -352,7 +352,7 @@ impl DirectSource for FilesSource {
             let text = format!("source `{}`: files cannot be framed as a dialogue", start.source);
             return Err(Error::Usage(text));
         }
-        if self.unescape && self.framing != Framing::Lines {
+        if self.unescape && !self.framing.is_lines() {
             let text = format!("source `{}`: only lines can be unescaped", start.source);
             return Err(Error::Usage(text));
         }
