@@ -14,8 +14,9 @@ use std::path::PathBuf;
 use crate::blocks::manager::StoredBlock;
 use crate::error::{Error, Result};
 use crate::owner::random_mark;
-use crate::storage::{Directory, Storage, StoredFile, create_again, discard, sync, write_all};
-use crate::sync::planted::{Planted, planted};
+use crate::storage::{
+    AtomicFile, Directory, Storage, StoredFile, create_again, discard, write_all,
+};
 use crate::sync::{Arc, Mutex};
 use crate::time::Time;
 
@@ -125,7 +126,8 @@ impl DeadLetterFiles {
         }
         let placed = storage.list().and_then(|taken| {
             let names = names(&name).filter(|name| !taken.contains(name));
-            put_under(storage, file.as_ref(), &aside, names)
+            let file = AtomicFile { storage, file: file.as_ref(), aside: &aside };
+            file.put(|storage, aside| rename_to_free(storage, aside, names))
         });
         placed.map_err(|err| {
             // Another attempt writes a new file: after a failed sync nothing is known of this one. It may have its name.
@@ -210,30 +212,19 @@ fn names(name: &str) -> impl Iterator<Item = String> {
     std::iter::once(format!("{name}.records")).chain((1..).map(again))
 }
 
-/// Puts a file that was written aside in place, under the first of the names that nobody has: synced, renamed, the directory
-/// synced. Another process may take names meanwhile.
-fn put_under(
+/// Gives a file the first of the names that nobody has. Another process may take names meanwhile.
+fn rename_to_free(
     storage: &dyn Storage,
-    file: &dyn StoredFile,
     aside: &str,
     mut names: impl Iterator<Item = String>,
 ) -> io::Result<String> {
-    let comes_late = planted(Planted::RenameBeforeSync);
-    if !comes_late {
-        sync(file)?;
-    }
-    let name = loop {
+    loop {
         let name = names.next().expect("there are more numbers than files");
         match storage.rename_new(aside, &name) {
             Err(err) if err.kind() == ErrorKind::AlreadyExists => {}
-            outcome => break outcome.map(|()| name)?,
+            outcome => return outcome.map(|()| name),
         }
-    };
-    storage.sync_dir()?;
-    if comes_late {
-        sync(file)?;
     }
-    Ok(name)
 }
 
 #[cfg(all(test, not(tidemill_model)))]
@@ -322,9 +313,9 @@ mod tests {
         keep(&one, "s").expect("written");
         assert_eq!(disk.bytes(&aside).as_deref(), Some(&b"a half"[..]));
         // A name that is taken between the look and the rename.
-        let file = disk.create(".mine").expect("made");
+        disk.create(".mine").expect("made");
         let all = ["p-5000-s.records", "b"].map(str::to_owned).into_iter();
-        assert_eq!(put_under(&disk, file.as_ref(), ".mine", all).expect("put"), "b");
+        assert_eq!(rename_to_free(&disk, ".mine", all).expect("put"), "b");
         keep(&other, "s").expect("written");
         let names = disk.list().expect("listed");
         assert_eq!(names, ["b", "p-5000-s-again1.records", "p-5000-s.records"]);

@@ -8,6 +8,7 @@
 //!
 //! Nothing here knows what the files hold. Any thread may call it; writes of one file come from one thread.
 
+mod atomic_file;
 mod directory;
 mod memory;
 mod places;
@@ -25,6 +26,7 @@ use crate::sync::Arc;
 
 use crate::sync::planted::{Planted, planted};
 
+pub(crate) use atomic_file::{AtomicFile, put_whole};
 pub use directory::Directory;
 pub(crate) use directory::LOCK;
 pub use memory::{Fault, MemoryStorage};
@@ -353,48 +355,9 @@ impl From<PutFailure> for io::Error {
     }
 }
 
-/// Puts a whole file in place: written aside, synced, renamed, the directory synced. After a crash the name holds either
-/// all of it, or what it held before.
-///
-/// # Errors
-/// What the storage says, and whether it can be tried again.
-#[allow(dead_code, reason = "the list of segments uses it")]
-pub(crate) fn put_whole(
-    storage: &dyn Storage,
-    aside: &str,
-    name: &str,
-    parts: &[&[u8]],
-) -> Result<(), PutFailure> {
-    let file = storage.create(aside).map_err(PutFailure::Retry)?;
-    if let Err(err) = write_all(file.as_ref(), 0, parts) {
-        discard(storage, file.as_ref(), aside);
-        return Err(PutFailure::Retry(err));
-    }
-    put_in_place(storage, file.as_ref(), aside, name).map_err(PutFailure::Fatal)
-}
-
 /// Takes a file away that could not be written: what it holds is room that others wait for.
 pub(crate) fn discard(storage: &dyn Storage, file: &dyn StoredFile, name: &str) {
     // Emptied first: a name that cannot be removed then holds nothing. What fails here leaves no more than there was.
     let _ = file.truncate(0);
     let _ = storage.remove(name);
-}
-
-/// The same for a file that is written aside already: synced, renamed, the directory synced.
-///
-/// # Errors
-/// Nobody knows what is on the disk then.
-pub(crate) fn put_in_place(
-    storage: &dyn Storage,
-    file: &dyn StoredFile,
-    aside: &str,
-    name: &str,
-) -> io::Result<()> {
-    if planted(Planted::RenameBeforeSync) {
-        let renamed = storage.rename(aside, name).and_then(|()| storage.sync_dir());
-        return renamed.and_then(|()| sync(file));
-    }
-    sync(file)?;
-    storage.rename(aside, name)?;
-    storage.sync_dir()
 }

@@ -9,9 +9,8 @@
 
 use std::io;
 
-use super::{FileMark, PutFailure, Storage, StoredFile, discard, sync, write_all};
+use super::{AtomicFile, FileMark, PutFailure, Storage, StoredFile, discard, write_all};
 use crate::sync::Arc;
-use crate::sync::planted::{Planted, planted};
 
 /// See the module.
 #[derive(Debug)]
@@ -70,20 +69,11 @@ impl PreparedFiles {
     /// file it is.
     pub(crate) fn put(&mut self, name: &str, parts: &[&[u8]]) -> Result<FileMark, PutFailure> {
         let (number, file) = self.write(parts)?;
-        let placed = self.place(file.as_ref(), &name_of(self.stem, number), name);
+        let (storage, aside) = (self.storage.as_ref(), name_of(self.stem, number));
+        let placed = AtomicFile { storage, file: file.as_ref(), aside: &aside }.replace(name);
         placed.map_err(PutFailure::Fatal)?;
         self.ready.retain(|other| *other != number);
         file.mark().map_err(PutFailure::Fatal)
-    }
-
-    fn place(&self, file: &dyn StoredFile, aside: &str, name: &str) -> io::Result<()> {
-        if planted(Planted::RenameBeforeSync) {
-            let renamed = self.storage.rename(aside, name).and_then(|()| self.storage.sync_dir());
-            return renamed.and_then(|()| sync(file));
-        }
-        sync(file)?;
-        self.storage.rename(aside, name)?;
-        self.storage.sync_dir()
     }
 
     /// Writes parts aside; they are not durable.

@@ -6,7 +6,9 @@
 //! Written aside, synced, renamed, the directory synced: when a segment is begun, before its first group is acknowledged;
 //! when segments are let go; and at an orderly stop, which closes the last one. So it never says more than is on the disk, and
 //! a start that finds less than it says has lost something. A segment that is begun gets its name before the list does: one
-//! segment, with one group, may be there that the list does not know. Does not know what a checkpoint is for.
+//! segment, with one group, may be there that the list does not know. That order is why the list is no
+//! [`AtomicFile`](crate::storage): its file aside is synced before the segment gets its name, and renamed after it. Does not
+//! know what a checkpoint is for.
 
 use std::io;
 

@@ -25,7 +25,7 @@ use super::segment_list::{LIST, Listing, SegmentList, Synced};
 use super::segment_reader::unreadable;
 use super::spares::{Prepared, Spares};
 use crate::error::Error;
-use crate::storage::{PutFailure, Storage, StoredFile, WriteBehind, sync, write_all};
+use crate::storage::{AtomicFile, PutFailure, Storage, StoredFile, WriteBehind, sync, write_all};
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Mutex};
 
@@ -381,14 +381,8 @@ impl Writer {
     /// Makes a prepared segment, which holds its first group, a segment of the log.
     fn begin(&self, next: &Prepared, id: u64) -> io::Result<()> {
         let (from, to) = (spare_name(next.number), segment_name(id));
-        if planted(Planted::RenameBeforeSync) {
-            self.storage.rename(&from, &to)?;
-            self.storage.sync_dir()?;
-            return sync(next.file.as_ref());
-        }
-        sync(next.file.as_ref())?;
-        self.storage.rename(&from, &to)?;
-        self.storage.sync_dir()
+        let (storage, file) = (self.storage.as_ref(), next.file.as_ref());
+        AtomicFile { storage, file, aside: &from }.replace(&to)
     }
 
     /// Lets the segments below `first` go; the newest one always stays. Returns how many went.

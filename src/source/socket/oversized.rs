@@ -20,7 +20,7 @@ use crate::framing::AsidePart;
 use crate::memory::budget::MemoryBudget;
 use crate::metrics::{ConditionHandle, ConditionKind, Conditions, ReceiverCounters};
 use crate::storage::{
-    Lock, Storage, StoredFile, create_again, discard, needs, read_full, sync, write_all,
+    AtomicFile, Lock, Storage, StoredFile, create_again, discard, needs, read_full, sync, write_all,
 };
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, AtomicU64, Mailbox, Ordering, Poison, Signal, StopToken};
@@ -119,6 +119,20 @@ struct OpenRecord {
 enum Done {
     Yes,
     GivenUp,
+}
+
+/// The reason why a whole record has no name.
+enum NotKept {
+    /// The stop came first.
+    GivenUp,
+    /// A sync failed: the state of the disk is unknown.
+    Unknown(io::Error),
+}
+
+impl From<io::Error> for NotKept {
+    fn from(err: io::Error) -> Self {
+        NotKept::Unknown(err)
+    }
 }
 
 impl OversizedStore {
@@ -275,33 +289,40 @@ impl OversizedStore {
     /// Makes a record durable under its name.
     fn keep(&self, aside: &OpenRecord) -> Done {
         let open = self.open_name(aside.number);
-        if let Err(err) = sync(aside.file.as_ref()) {
-            return self.fail(&err);
+        let (storage, file) = (self.storage.as_ref(), aside.file.as_ref());
+        let kept = AtomicFile { storage, file, aside: &open }.put(|_, open| self.name(aside, open));
+        match kept {
+            Ok(()) => Done::Yes,
+            Err(NotKept::GivenUp) => {
+                self.discard(aside);
+                Done::GivenUp
+            }
+            Err(NotKept::Unknown(err)) => self.fail(&err),
         }
+    }
+
+    /// Gives a record its name, which no file has; waits for that until the stop.
+    fn name(&self, aside: &OpenRecord, open: &str) -> Result<(), NotKept> {
         let mut number = aside.number;
         let named = self.until_done(0, || {
             let name = format!("{}-{number}.records", self.source);
-            match self.storage.rename_new(&open, &name) {
+            match self.storage.rename_new(open, &name) {
                 Err(err) if err.kind() == ErrorKind::NotFound => {
                     self.copy(aside)?;
-                    self.storage.rename_new(&open, &name)
+                    self.storage.rename_new(open, &name)
                 }
                 // Somebody has put a file there; what has a name is never written over.
                 Err(err) if err.kind() == ErrorKind::AlreadyExists => {
                     number = self.next.fetch_add(1, Ordering::SeqCst);
                     let name = format!("{}-{number}.records", self.source);
-                    self.storage.rename_new(&open, &name)
+                    self.storage.rename_new(open, &name)
                 }
                 named => named,
             }
         });
-        if named == Done::GivenUp {
-            self.discard(aside);
-            return Done::GivenUp;
-        }
-        match self.storage.sync_dir() {
-            Ok(()) => Done::Yes,
-            Err(err) => self.fail(&err),
+        match named {
+            Done::Yes => Ok(()),
+            Done::GivenUp => Err(NotKept::GivenUp),
         }
     }
 

@@ -230,3 +230,35 @@ fn crashes() -> Result<(), String> {
 fn what_is_answered_survives_a_power_cut_and_any_failure() {
     assert_eq!(crashes(), Ok(()));
 }
+
+/// Keeps a record on this thread, where a planted defect is in force, until the power is cut at this call. True if the record
+/// is lost or torn then.
+#[cfg(tidemill_planted)]
+fn loses(call: u64) -> bool {
+    let (other, disk) = (rig(Arc::new(MemoryStorage::new(0))), MemoryStorage::new(call));
+    disk.fail(call, Fault::PowerCut);
+    let storage = Arc::new(disk.clone());
+    let store = OversizedStore::open(storage, options_of("a/b", &other)).expect("a directory");
+    let told = Arc::new(Told::default());
+    let one = store.connection(Arc::clone(&told) as Arc<dyn Owner>);
+    one.put(vec![part("first record\n", true)]);
+    drop(one);
+    store.close();
+    store.run();
+    other.end();
+    let is_kept = told.counts().1 == 1;
+    (0..20).any(|seed| match disk.after_power_cut(seed).bytes("a_b-0.records") {
+        Some(bytes) => bytes != b"first record\n",
+        None => is_kept,
+    })
+}
+
+#[cfg(tidemill_planted)]
+#[test]
+fn missing_syncs_are_found() {
+    use crate::sync::planted::{Planted, with};
+    assert!(!(2..=9).any(loses));
+    for defect in [Planted::SkipSync, Planted::RenameBeforeSync] {
+        assert!((2..=9).any(|call| with(defect, || loses(call))), "{defect:?}");
+    }
+}
