@@ -13,16 +13,11 @@
 use std::fmt;
 
 pub use crate::memory::buffer_pool::{BUFFER_BYTES, Buffer, Pool};
-use crate::sync::planted::{Planted, planted};
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering};
-
-type Waker = Box<dyn Fn() + Send + Sync>;
+use crate::sync::{Arc, AtomicUsize, Gate, Mutex, Ordering, Waker};
 
 /// How many bytes are held between the sockets and the end of their batch, against `store_bytes_max`.
 ///
-/// A reader that finds the account full is marked and woken once enough was released. The order that makes this safe:
-/// the reader sets `starved`, then looks at `used` again; a release lowers `used`, then looks at `starved`. With
-/// sequentially consistent accesses one of the two sees the other.
+/// A [`Gate`] wakes a reader that found the account full once enough was released.
 ///
 /// What batches make of the input, their results, is counted with it and never held up: the batch that makes it is what
 /// frees memory. Readers and the spill keep room for what is expected of it.
@@ -39,8 +34,7 @@ pub struct MemoryBudget {
     /// Bytes of unfinished records, which are not part of `used`; readers leave room for them.
     unfinished: AtomicUsize,
     max: usize,
-    starved: AtomicBool,
-    wakers: Mutex<Vec<Waker>>,
+    gate: Gate,
     on_pressure: Mutex<Vec<Waker>>,
 }
 
@@ -65,8 +59,7 @@ impl MemoryBudget {
             expected: AtomicUsize::new(0),
             unfinished: AtomicUsize::new(0),
             max,
-            starved: AtomicBool::new(false),
-            wakers: Mutex::default(),
+            gate: Gate::default(),
             on_pressure: Mutex::default(),
         })
     }
@@ -147,12 +140,12 @@ impl MemoryBudget {
 
     /// Calls `wake` whenever a reader was held and enough was released; it must only post.
     pub fn on_room(&self, wake: impl Fn() + Send + Sync + 'static) {
-        self.wakers.lock().push(Box::new(wake));
+        self.gate.register(Arc::new(wake));
     }
 
     /// Calls `wake` whenever results or unfinished records come in and less than an eighth is left; it must only post.
     pub fn on_pressure(&self, wake: impl Fn() + Send + Sync + 'static) {
-        self.on_pressure.lock().push(Box::new(wake));
+        self.on_pressure.lock().push(Arc::new(wake));
     }
 
     /// Less than an eighth is left: enough for readers to go on while something leaves memory.
@@ -170,11 +163,7 @@ impl MemoryBudget {
 
     /// Whether more may be read; if not, the wakers are called once there is room.
     pub fn has_room(&self) -> bool {
-        if !self.is_full() {
-            return true;
-        }
-        self.starved.store(true, Ordering::SeqCst);
-        !self.is_full() && !planted(Planted::AccountSkipsRecheck)
+        self.gate.has_room(|| self.is_full())
     }
 
     /// Counts `bytes` until the charge is dropped.
@@ -196,14 +185,7 @@ impl MemoryBudget {
     /// Wakes readers that were held, if there is room now.
     fn wake_readers(&self) {
         // Waking at seven eighths keeps a full store from waking its readers for every buffer that comes back.
-        if self.starved.load(Ordering::SeqCst)
-            && !self.is_pressed()
-            && self.starved.swap(false, Ordering::SeqCst)
-        {
-            for wake in self.wakers.lock().iter() {
-                wake();
-            }
-        }
+        self.gate.opened(|| !self.is_pressed());
     }
 
     fn wake_pressed(&self) {
@@ -384,6 +366,7 @@ mod tests {
 mod model {
     use super::*;
     use crate::sync::explore::{check, thread};
+    use crate::sync::planted::Planted;
     use crate::sync::{Mailbox, Signal};
 
     const READERS: usize = 2;
@@ -392,7 +375,7 @@ mod model {
     /// Two readers charge half the account at each read, as far as it has room; another thread releases.
     #[test]
     fn every_reader_that_found_the_account_full_is_woken() {
-        check(2_000, &[Planted::AccountSkipsRecheck], || {
+        check(2_000, &[Planted::GateSkipsRecheck], || {
             let (account, held) = (MemoryBudget::new(8), Mailbox::new(READERS * READS));
             let readers = [(); READERS].map(|()| {
                 let (account, held, woken) = (account.clone(), held.clone(), Signal::new());

@@ -213,12 +213,12 @@ fn check_stop(
 
 #[test]
 fn io_threads_end_with_a_backlog_and_the_generator_stops_with_full_queues() {
-    check_stop(400, &[Planted::StopCutsOnce, Planted::QueueSkipsRecheck], 5, 1, 1 << 20);
+    check_stop(400, &[Planted::StopCutsOnce, Planted::GateSkipsRecheck], 5, 1, 1 << 20);
 }
 
 #[test]
 fn a_full_store_holds_the_io_threads_until_blocks_are_released() {
-    check_stop(4_000, &[Planted::AccountSkipsRecheck], 3, 1 << 20, 1);
+    check_stop(4_000, &[Planted::GateSkipsRecheck], 3, 1 << 20, 1);
 }
 
 /// Found by these scenarios: a handler whose range came back from a full queue said that it was not ready without asking

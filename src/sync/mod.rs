@@ -8,6 +8,7 @@
 pub mod kernel {
     pub use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 }
+mod gate;
 mod mailbox;
 pub(crate) mod planted;
 mod poison;
@@ -28,6 +29,7 @@ use model as primitives;
 #[cfg(not(tidemill_model))]
 use real as primitives;
 
+pub use gate::{Gate, Waker};
 pub use mailbox::{Mailbox, SendError};
 pub use poison::Poison;
 pub use primitives::{

@@ -33,8 +33,10 @@ pub(crate) enum Planted {
     TimerSleepsThroughStop,
     /// `Thread`: a thread that drops its own handle waits for itself.
     ThreadJoinsItself,
-    /// `MemoryBudget`: a starved reader does not check again after it announced itself.
-    AccountSkipsRecheck,
+    /// `Gate`: a reader that found no room does not look again after it marked the gate.
+    GateSkipsRecheck,
+    /// `Gate`: the mark is cleared after the readers are woken, and with it newer marks.
+    GateClearsLate,
     /// `Pool`: a frozen buffer is not given back.
     FrozenBufferIsLost,
     /// `BlockManager`: a put wakes the spill before the block is there to be moved.
@@ -43,11 +45,7 @@ pub(crate) enum Planted {
     SpillPutsBackReleased,
     /// `BackOff`: a connection that was made counts as a good one, however soon it ends.
     BackOffResetOnConnect,
-    /// `RangeQueue`: a starved reader does not check again after it announced itself.
-    QueueSkipsRecheck,
-    /// `RangeQueue`: a drain clears the mark of the starved after it woke them, and with it newer marks.
-    DrainClearsLate,
-    /// `IntakeLane`: a lane with a backlog does not request the wake-up.
+    /// `IntakeLane`: a lane with a backlog does not ask for the wake-up.
     BacklogAsksForNothing,
     /// `Generator`: a held cut that took nothing wakes the readers anyway.
     HeldCutWakesAll,

@@ -1,13 +1,10 @@
 //! The bounded queue of ranges between io threads and the block generator, with its wake-up when it has room again.
 //!
-//! Io threads push without a lock; whoever cuts a block drains. A reader that found the queue full is marked and woken
-//! after the next drain. The order that makes this safe is that of `slab::MemoryBudget`: the reader sets `starved`, then
-//! looks at the queue again; a drain takes from the queue, then looks at `starved`.
+//! Io threads push without a lock; the block cutter drains. A [`Gate`] wakes a reader that found the queue full after the
+//! next drain.
 
 use crate::blocks::Range;
-use crate::source::io::Waker;
-use crate::sync::planted::{Planted, planted};
-use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, Queue};
+use crate::sync::{AtomicU64, Gate, Ordering, Queue, Waker};
 
 /// Ranges that may wait for the next cut. At three quarters a block is cut at once.
 /// A few under the schedule explorer, so that it meets a full queue.
@@ -24,14 +21,7 @@ pub(crate) struct RangeQueue {
     bytes_max: u64,
     /// Bytes queued now, as ranges count them, and those that were taken and are not gone.
     bytes: AtomicU64,
-    starved: AtomicBool,
-    wakers: Mutex<Wakers>,
-}
-
-#[derive(Default)]
-struct Wakers {
-    next: u64,
-    list: Vec<(u64, Waker)>,
+    gate: Gate,
 }
 
 impl RangeQueue {
@@ -41,22 +31,17 @@ impl RangeQueue {
             ranges: Queue::new(capacity),
             bytes_max,
             bytes: AtomicU64::new(0),
-            starved: AtomicBool::new(false),
-            wakers: Mutex::new(Wakers::default()),
+            gate: Gate::default(),
         }
     }
 
     /// Registers an io thread; the number is for [`forget`](RangeQueue::forget).
     pub(crate) fn register(&self, waker: Waker) -> u64 {
-        let mut wakers = self.wakers.lock();
-        wakers.next += 1;
-        let number = wakers.next;
-        wakers.list.push((number, waker));
-        number
+        self.gate.register(waker)
     }
 
     pub(crate) fn forget(&self, number: u64) {
-        self.wakers.lock().list.retain(|(other, _)| *other != number);
+        self.gate.forget(number);
     }
 
     /// Appends a range, or gives it back when the queue is full.
@@ -88,29 +73,17 @@ impl RangeQueue {
 
     /// Wakes the readers that found the queue full.
     pub(crate) fn drained(&self) {
-        if planted(Planted::DrainClearsLate) && self.starved.load(Ordering::SeqCst) {
-            self.wake();
-            self.starved.store(false, Ordering::SeqCst);
-        }
-        if self.starved.load(Ordering::SeqCst) && self.starved.swap(false, Ordering::SeqCst) {
-            self.wake();
-        }
+        self.gate.opened(|| true);
     }
 
     /// Wakes every reader, for a reason of the caller's: room in the store.
     pub(crate) fn wake(&self) {
-        for (_, waker) in &self.wakers.lock().list {
-            waker();
-        }
+        self.gate.wake();
     }
 
     /// Whether more may be read now; if not, the readers are woken after the next drain.
     pub(crate) fn has_room(&self) -> bool {
-        if !self.is_full() {
-            return true;
-        }
-        self.starved.store(true, Ordering::SeqCst);
-        !self.is_full() && !planted(Planted::QueueSkipsRecheck)
+        self.gate.has_room(|| self.is_full())
     }
 
     /// Whether there is no room, for those who only look.
@@ -142,6 +115,7 @@ mod model {
 
     use super::*;
     use crate::sync::explore::{check, thread};
+    use crate::sync::planted::Planted;
     use crate::sync::{Arc, Signal};
 
     const READERS: u8 = 2;
@@ -172,7 +146,7 @@ mod model {
     /// A cutter drains what is queued, as often as something was pushed.
     #[test]
     fn ranges_arrive_once_in_order_and_no_wake_up_is_lost() {
-        check(2_000, &[Planted::QueueSkipsRecheck, Planted::DrainClearsLate], || {
+        check(2_000, &[Planted::GateSkipsRecheck, Planted::GateClearsLate], || {
             let (queue, pushed) = (Arc::new(RangeQueue::new(1, u64::MAX)), Signal::new());
             let readers = [0, 1].map(|reader| {
                 let (queue, pushed) = (Arc::clone(&queue), pushed.clone());
