@@ -29,7 +29,7 @@ use crate::zipf::zipf_text;
 const WORDS: usize = 200_000;
 
 fn input(blocks: Vec<Arc<Block>>) -> Arc<BatchInput> {
-    let records = blocks.iter().map(|block| block.records()).sum();
+    let records = blocks.iter().map(|block| block.info.records).sum();
     let (time, due) = (Time::from_millis(1_000), Moment::default());
     Arc::new(BatchInput {
         time,

@@ -54,11 +54,11 @@ fn plain_loop(piece: &[u8], all: &mut Vec<u8>) -> u64 {
 fn block_building(criterion: &mut Criterion) {
     let (piece, pool) = (piece(), Pool::new(MemoryBudget::new(1 << 30)));
     let lines = plain_loop(&piece, &mut Vec::new());
-    assert_eq!(build(&pool, &piece).records(), lines);
+    assert_eq!(build(&pool, &piece).info.records, lines);
     let mut group = criterion.benchmark_group("block building");
     group.sample_size(20).throughput(Throughput::Bytes((PIECES * piece.len()) as u64));
     group.bench_function("split, freeze, seal", |bench| {
-        bench.iter(|| assert_eq!(build(&pool, black_box(&piece)).records(), lines));
+        bench.iter(|| assert_eq!(build(&pool, black_box(&piece)).info.records, lines));
     });
     let mut all = Vec::with_capacity(PIECES * piece.len());
     group.bench_function("baseline plain loop", |bench| {

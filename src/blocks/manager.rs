@@ -17,15 +17,12 @@ mod tests;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
-use std::ops::Range;
 
-use crate::blocks::{Block, BlockId, Receipt};
+use crate::blocks::{Block, BlockId, BlockInfo, Receipt};
 use crate::error::Result;
-use crate::framing::Framing;
 use crate::memory::budget::MemoryBudget;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Mutex};
-use crate::time::Moment;
 
 pub use crate::blocks::spill::{Spill, SpillFiles, SpillOptions, Spilled};
 
@@ -61,15 +58,11 @@ enum Location {
     Evicted(Arc<dyn EvictedBlock>),
 }
 
-/// A block that is kept: what is known of it, and its records, wherever they are.
+/// A block that is kept: its facts, and its records, wherever they are.
 #[derive(Debug)]
 pub struct StoredBlock {
-    id: BlockId,
-    framing: Framing,
-    records: u64,
-    bytes: u64,
-    first_read: Option<Moment>,
-    chunks: Range<u64>,
+    /// The facts of the block.
+    pub info: BlockInfo,
     receipts: Vec<Receipt>,
     held: Mutex<Location>,
 }
@@ -78,64 +71,16 @@ impl StoredBlock {
     /// A block whose records are in memory.
     pub fn new(block: Arc<Block>) -> Arc<Self> {
         Arc::new(StoredBlock {
-            id: block.id(),
-            framing: block.framing(),
-            records: block.records(),
-            bytes: block.bytes(),
-            first_read: block.first_read(),
-            chunks: block.chunks(),
+            info: block.info.clone(),
             receipts: block.receipts().cloned().collect(),
             held: Mutex::new(Location::Memory(block)),
         })
     }
 
-    /// A block whose records are not in memory, made of these chunks of the log: so many records and bytes.
-    pub fn elsewhere(
-        (id, framing): (BlockId, Framing),
-        (records, bytes): (u64, u64),
-        chunks: Range<u64>,
-        stowed: Arc<dyn EvictedBlock>,
-    ) -> Arc<Self> {
-        Arc::new(StoredBlock {
-            id,
-            framing,
-            records,
-            bytes,
-            first_read: None,
-            chunks,
-            receipts: Vec::new(),
-            held: Mutex::new(Location::Evicted(stowed)),
-        })
-    }
-
-    /// The block's name.
-    pub fn id(&self) -> BlockId {
-        self.id
-    }
-
-    /// How the records lie in the ranges.
-    pub fn framing(&self) -> Framing {
-        self.framing
-    }
-
-    /// How many records it holds.
-    pub fn records(&self) -> u64 {
-        self.records
-    }
-
-    /// How many bytes its ranges hold, terminators and headers included.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// When its oldest record was read, if that is known.
-    pub fn first_read(&self) -> Option<Moment> {
-        self.first_read
-    }
-
-    /// The numbers of the chunks of the log that it is made of; none without a log.
-    pub fn chunks(&self) -> Range<u64> {
-        self.chunks.clone()
+    /// A block whose records are not in memory.
+    pub fn elsewhere(info: BlockInfo, stowed: Arc<dyn EvictedBlock>) -> Arc<Self> {
+        let held = Mutex::new(Location::Evicted(stowed));
+        Arc::new(StoredBlock { info, receipts: Vec::new(), held })
     }
 
     /// Its batch is committed: tells those who wait for that, wherever its records are.
@@ -214,19 +159,21 @@ impl BlockManager {
         BlockManager { blocks: Mutex::default(), account, spill }
     }
 
-    /// Keeps a block until it is released.
+    /// Keeps a block until it is released. Returns it as it is kept.
     ///
     /// # Panics
     /// If a block of that name is kept already: names are used once.
-    pub fn put(&self, block: Arc<Block>) {
+    pub fn put(&self, block: Arc<Block>) -> Arc<StoredBlock> {
         if planted(Planted::PutLooksFirst) {
             self.look();
         }
-        self.keep(StoredBlock::new(block), self.spill.is_some());
+        let stored = StoredBlock::new(block);
+        self.keep(Arc::clone(&stored), self.spill.is_some());
         // Not before it is kept: the spill would look for what can leave memory, and miss it.
         if !planted(Planted::PutLooksFirst) {
             self.look();
         }
+        stored
     }
 
     fn look(&self) {
@@ -250,14 +197,15 @@ impl BlockManager {
         if movable {
             blocks.movable.insert(put, Arc::clone(&block));
         }
-        let id = block.id();
+        let id = block.info.id;
         let replaced = blocks.kept.insert(id, Kept { put, block });
         drop(blocks);
         assert!(replaced.is_none(), "block {id} was put twice");
     }
 
     /// The block of that name, if it is kept.
-    pub fn get(&self, id: BlockId) -> Option<Arc<StoredBlock>> {
+    #[cfg(test)]
+    pub(crate) fn get(&self, id: BlockId) -> Option<Arc<StoredBlock>> {
         self.blocks.lock().kept.get(&id).map(|kept| Arc::clone(&kept.block))
     }
 
@@ -285,7 +233,7 @@ impl BlockManager {
         while sum < bytes
             && let Some((put, block)) = blocks.movable.pop_last()
         {
-            sum += block.bytes();
+            sum += block.info.bytes;
             taken.push(Movable { put, block });
         }
         taken
@@ -295,7 +243,7 @@ impl BlockManager {
     pub(crate) fn put_back(&self, movable: impl IntoIterator<Item = Movable>) {
         let mut blocks = self.blocks.lock();
         for Movable { put, block } in movable {
-            let is_kept = blocks.kept.get(&block.id()).is_some_and(|kept| kept.put == put);
+            let is_kept = blocks.kept.get(&block.info.id).is_some_and(|kept| kept.put == put);
             if is_kept || planted(Planted::SpillPutsBackReleased) {
                 blocks.movable.insert(put, block);
             }

@@ -1,7 +1,7 @@
 //! `Block`: the records of one block interval, as ranges of whole records plus their framing.
 //!
 //! ```text
-//! Block { id, framing, ranges: [ "a\nbb\n" | "c\n" | ... ], records, bytes }
+//! Block { info: { id, framing, records, bytes, ... }, ranges: [ "a\nbb\n" | "c\n" | ... ] }
 //! ```
 //! A block is built by the block generator, kept by the block manager and read by a task, which finds the single
 //! records. Ranges hold whole records with their terminators or headers, so that they concatenate without changing a
@@ -72,16 +72,29 @@ impl Range {
     }
 }
 
+/// The facts of a block, which stay the same wherever its records are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockInfo {
+    /// The block's name.
+    pub id: BlockId,
+    /// The layout of the records in the ranges.
+    pub framing: Framing,
+    /// Number of records.
+    pub records: u64,
+    /// Bytes of the ranges, terminators and headers included.
+    pub bytes: u64,
+    /// The moment at which its oldest record was read, if that is known.
+    pub first_read: Option<Moment>,
+    /// The numbers of the chunks of the log that it is made of; empty without a log.
+    pub chunks: std::ops::Range<u64>,
+}
+
 /// The records that a source received between two cuts.
 #[derive(Debug)]
 pub struct Block {
-    id: BlockId,
-    framing: Framing,
+    /// The facts; they match the ranges.
+    pub info: BlockInfo,
     ranges: Vec<Range>,
-    records: u64,
-    bytes: u64,
-    first_read: Option<Moment>,
-    chunks: std::ops::Range<u64>,
 }
 
 impl Block {
@@ -89,49 +102,20 @@ impl Block {
     pub fn new(id: BlockId, framing: Framing, ranges: Vec<Range>) -> Self {
         let records = ranges.iter().map(|range| range.records).sum();
         let bytes = ranges.iter().map(|range| range.bytes.len() as u64).sum();
-        Block { id, framing, ranges, records, bytes, first_read: None, chunks: 0..0 }
+        let info = BlockInfo { id, framing, records, bytes, first_read: None, chunks: 0..0 };
+        Block { info, ranges }
     }
 
     /// The same block, with the moment at which its oldest record was read.
     pub fn first_read_at(mut self, moment: Option<Moment>) -> Self {
-        self.first_read = moment;
+        self.info.first_read = moment;
         self
     }
 
     /// The same block, made of these chunks of the log.
     pub fn of_chunks(mut self, chunks: std::ops::Range<u64>) -> Self {
-        self.chunks = chunks;
+        self.info.chunks = chunks;
         self
-    }
-
-    /// The numbers of the chunks of the log that it is made of; none without a log.
-    pub fn chunks(&self) -> std::ops::Range<u64> {
-        self.chunks.clone()
-    }
-
-    /// When its oldest record was read, if that is known.
-    pub fn first_read(&self) -> Option<Moment> {
-        self.first_read
-    }
-
-    /// The block's name.
-    pub fn id(&self) -> BlockId {
-        self.id
-    }
-
-    /// How the records lie in the ranges.
-    pub fn framing(&self) -> Framing {
-        self.framing
-    }
-
-    /// How many records it holds.
-    pub fn records(&self) -> u64 {
-        self.records
-    }
-
-    /// How many bytes its ranges hold, terminators and headers included.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
     }
 
     /// The ranges, in the order in which they were received.

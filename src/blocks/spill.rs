@@ -258,15 +258,15 @@ impl Spill {
             return false;
         };
         self.count(block);
-        let (bytes, spill) = (block.bytes(), Arc::clone(self));
+        let (bytes, spill) = (block.info.bytes, Arc::clone(self));
         movable.block.evict(Arc::new(LoggedBlock { stowed, bytes, piece_bytes_max, spill }));
         true
     }
 
     /// A block leaves memory.
     fn count(&self, block: &Block) {
-        self.counters.bytes.add(block.bytes());
-        self.counters.bytes_total.add(block.bytes());
+        self.counters.bytes.add(block.info.bytes);
+        self.counters.bytes_total.add(block.info.bytes);
         self.counters.blocks.add(1);
     }
 
@@ -305,7 +305,7 @@ impl Spill {
         let file = Arc::new(SpillFile { number, bytes, storage, spill });
         for ((block, movable), place) in blocks.iter().zip(places) {
             self.count(block);
-            let (id, bytes) = (block.id(), block.bytes());
+            let (id, bytes) = (block.info.id, block.info.bytes);
             let file = Arc::clone(&file);
             movable.block.evict(Arc::new(SpilledBlock { id, bytes, place, file }));
         }

@@ -6,22 +6,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::blocks::BlockId;
-use crate::sync::Mutex;
+use crate::blocks::manager::StoredBlock;
+use crate::sync::{Arc, Mutex};
 use crate::time::Time;
 
-/// What the tracker knows of a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReceivedBlock {
-    /// Its name.
-    pub id: BlockId,
-    /// Its records.
-    pub records: u64,
-    /// Its bytes.
-    pub bytes: u64,
-}
-
 /// The blocks of one batch, by source.
-pub type Allocation = Vec<Vec<ReceivedBlock>>;
+pub type Allocation = Vec<Vec<Arc<StoredBlock>>>;
 
 /// See the module. Push threads add, the job loop allocates.
 #[derive(Debug)]
@@ -32,8 +22,9 @@ pub struct BlockTracker {
 #[derive(Debug)]
 struct State {
     sources: usize,
-    received: VecDeque<ReceivedBlock>,
-    allocated: BTreeMap<Time, Allocation>,
+    received: VecDeque<Arc<StoredBlock>>,
+    /// Names only: a block's memory must not outlast its release.
+    allocated: BTreeMap<Time, Vec<BlockId>>,
 }
 
 impl BlockTracker {
@@ -47,9 +38,9 @@ impl BlockTracker {
     ///
     /// # Panics
     /// If its source does not exist.
-    pub fn add(&self, block: ReceivedBlock) {
+    pub fn add(&self, block: Arc<StoredBlock>) {
         let mut state = self.state.lock();
-        assert!(source_of(&block) < state.sources, "block {} is of no source", block.id);
+        assert!(source_of(&block) < state.sources, "block {} is of no source", block.info.id);
         state.received.push_back(block);
     }
 
@@ -63,50 +54,60 @@ impl BlockTracker {
         let mut allocation: Allocation = vec![Vec::new(); state.sources];
         let mut left = bytes_max;
         while let Some(block) = state.received.pop_front() {
-            left = left.saturating_sub(block.bytes);
+            left = left.saturating_sub(block.info.bytes);
             allocation[source_of(&block)].push(block);
-            if state.received.front().is_some_and(|next| next.bytes > left) {
+            if state.received.front().is_some_and(|next| next.info.bytes > left) {
                 break;
             }
         }
-        let replaced = state.allocated.insert(time, allocation.clone());
+        let names = allocation.iter().flatten().map(|block| block.info.id).collect();
+        let replaced = state.allocated.insert(time, names);
         assert!(replaced.is_none(), "batch {time} was allocated twice");
         allocation
     }
 
     /// The batch is done: forgets its blocks and returns their names.
     pub fn commit(&self, time: Time) -> Vec<BlockId> {
-        let allocation = self.state.lock().allocated.remove(&time).unwrap_or_default();
-        allocation.into_iter().flatten().map(|block| block.id).collect()
+        self.state.lock().allocated.remove(&time).unwrap_or_default()
     }
 
     /// Blocks and records that no batch has been given.
     pub fn unallocated(&self) -> (usize, u64) {
         let state = self.state.lock();
         let blocks = state.received.iter();
-        blocks.fold((0, 0), |(count, records), block| (count + 1, records + block.records))
+        blocks.fold((0, 0), |(count, records), block| (count + 1, records + block.info.records))
     }
 }
 
-fn source_of(block: &ReceivedBlock) -> usize {
-    usize::try_from(block.id.source).expect("sources are counted in u32")
+fn source_of(block: &StoredBlock) -> usize {
+    usize::try_from(block.info.id.source).expect("sources are counted in u32")
 }
 
 #[cfg(all(test, not(tidemill_model)))]
 mod tests {
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::blocks::{Block, Range};
+    use crate::framing::Framing;
+
+    fn block(id: BlockId, bytes: u64) -> Arc<StoredBlock> {
+        let mut block = Block::new(id, Framing::Lines, vec![Range::new(Bytes::new(), 1)]);
+        block.info.bytes = bytes;
+        StoredBlock::new(Arc::new(block))
+    }
 
     /// Blocks of (source, bytes) are received; the batch may have `bytes_max`. The numbers of its blocks, by source.
     fn check(blocks: &[(u32, u64)], bytes_max: u64, expected: [&[u64]; 2]) {
         let tracker = BlockTracker::new(2);
         for (number, (source, bytes)) in (0..).zip(blocks) {
             let id = BlockId { source: *source, number };
-            tracker.add(ReceivedBlock { id, records: 1, bytes: *bytes });
+            tracker.add(block(id, *bytes));
         }
         let allocation = tracker.allocate(Time::from_millis(1), bytes_max);
-        let numbers = |blocks: &Vec<ReceivedBlock>| blocks.iter().map(|it| it.id.number).collect();
+        let number = |block: &Arc<StoredBlock>| block.info.id.number;
+        let numbers = |blocks: &Vec<_>| blocks.iter().map(number).collect();
         let found: Vec<Vec<u64>> = allocation.iter().map(numbers).collect();
         assert_eq!(found, expected, "{blocks:?} {bytes_max}");
         let left = blocks.len() - found.concat().len();
@@ -138,7 +139,7 @@ mod tests {
                 match step {
                     Some(source) => {
                         let id = BlockId { source: *source, number };
-                        tracker.add(ReceivedBlock { id, records: 1, bytes: 1 });
+                        tracker.add(block(id, 1));
                         added.push(id);
                     }
                     None => {
@@ -156,7 +157,8 @@ mod tests {
             }
             prop_assert_eq!(tracker.unallocated(), (0, 0));
             for source in 0..3usize {
-                let found: Vec<BlockId> = batches.iter().flat_map(|(_, blocks)| blocks[source].iter().map(|b| b.id)).collect();
+                let of_source = batches.iter().flat_map(|(_, blocks)| &blocks[source]);
+                let found: Vec<BlockId> = of_source.map(|block| block.info.id).collect();
                 let expected: Vec<BlockId> = added.iter().copied().filter(|id| id.source as usize == source).collect();
                 prop_assert_eq!(found, expected);
             }

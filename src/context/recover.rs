@@ -386,7 +386,7 @@ pub(super) fn restore(recovery: &Recovery, block_bytes_max: u64, stored: &Stored
     for (source, chunks) in (0..).zip(&recovery.found.unplanned) {
         for block in blocks(chunks, block_bytes_max) {
             let block = recovery.journal.block(source, block)?;
-            records += block.records();
+            records += block.info.records;
             stored.store_elsewhere(block);
         }
     }

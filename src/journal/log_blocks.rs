@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 
 use super::{ChunkRange, Entry, Journal, LoggedChunk, Shared, decode};
 use crate::blocks::manager::{Durable, EvictedBlock, StoredBlock};
-use crate::blocks::{Block, BlockId};
+use crate::blocks::{Block, BlockId, BlockInfo};
 use crate::error::{Error, Result};
 use crate::sync::Arc;
 
@@ -69,10 +69,10 @@ impl Durable for LoggedBlocks {
     }
 
     fn find(&self, block: &Block) -> Option<(Arc<dyn EvictedBlock>, usize)> {
-        let number = *self.numbers.get(usize::try_from(block.id().source).ok()?)?;
-        let range = block.chunks();
+        let number = *self.numbers.get(usize::try_from(block.info.id.source).ok()?)?;
         let live = self.shared.live.lock();
-        let found = range.clone().map(|chunk| live.chunks.get(&(number, chunk)).copied());
+        let found =
+            block.info.chunks.clone().map(|chunk| live.chunks.get(&(number, chunk)).copied());
         // None of a block that was released meanwhile and is covered.
         let chunks: Vec<LoggedChunk> = found.collect::<Option<_>>()?;
         drop(live);
@@ -107,8 +107,9 @@ impl Journal {
         let framing = framing.ok_or_else(|| Error::Failed(format!("block {id} has no chunks")))?;
         let records = found.iter().map(|chunk| chunk.records).sum();
         let bytes = found.iter().map(|chunk| chunk.bytes).sum();
+        let info = BlockInfo { id, framing, records, bytes, first_read: None, chunks };
         let logged = Logged { shared: Arc::clone(&self.shared), chunks: found };
-        Ok(StoredBlock::elsewhere((id, framing), (records, bytes), chunks, Arc::new(logged)))
+        Ok(StoredBlock::elsewhere(info, Arc::new(logged)))
     }
 
     /// What the close found touched and wrote anew, in words; once.

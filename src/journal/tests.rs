@@ -196,7 +196,8 @@ fn a_start_finds_what_was_planned_and_what_waits() {
     assert_eq!(found.next_chunks, [4, 0, 5]);
     assert_eq!(found.resume.replays[0].plan, plans[1], "with its partitions, seed and blocks");
     let block = again.block(0, 2..4).expect("there");
-    assert_eq!((block.records(), block.bytes(), block.chunks()), (2, 8, 2..4));
+    let info = &block.info;
+    assert_eq!((info.records, info.bytes, info.chunks.clone()), (2, 8, 2..4));
     let mut read = Vec::new();
     block.for_each_range(|range| read.extend_from_slice(range)).expect("good");
     assert_eq!(read, b"1 2\n1 3\n");

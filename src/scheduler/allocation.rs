@@ -54,8 +54,8 @@ impl JobLoop {
 
     /// The same, with jobs for these outputs alone.
     pub(super) fn allocate_for(&mut self, time: Time, due: Moment, runs: impl Fn(usize) -> bool) {
-        let allocation = self.parts.tracker.allocate(time, self.fit.input_max());
-        let records: u64 = allocation.iter().flatten().map(|block| block.records).sum();
+        let blocks = self.parts.tracker.allocate(time, self.fit.input_max());
+        let records: u64 = blocks.iter().flatten().map(|block| block.info.records).sum();
         if let Some(arrivals) = &self.parts.arrivals {
             arrivals.take(records);
         }
@@ -73,16 +73,10 @@ impl JobLoop {
             }
             return;
         }
-        let blocks = allocation.iter().map(|blocks| {
-            let held = |id| {
-                self.parts.store.get(id).expect("a block is kept until its batch is committed")
-            };
-            blocks.iter().map(|block| held(block.id)).collect()
-        });
         let mut input = BatchInput {
             time,
             index: self.index,
-            blocks: blocks.collect(),
+            blocks,
             direct,
             records,
             due,
@@ -125,7 +119,7 @@ impl JobLoop {
     fn remember(&self, input: &BatchInput) {
         let blocks = || input.blocks.iter().flatten();
         let moments = Moments {
-            read: blocks().filter_map(|block| block.first_read()).min(),
+            read: blocks().filter_map(|block| block.info.first_read).min(),
             due: input.due,
             cut: self.cut.max(input.due),
             stored: self.stored.max(input.due),

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::blocks::BlockId;
 use crate::blocks::manager::{EvictedBlock, StoredBlock};
+use crate::blocks::{BlockId, BlockInfo};
 use crate::error::Result;
 use crate::metrics::{ConditionHandle, ConditionKind, Event, EventBus, ReceiverCounters};
 use crate::source::direct::{DirectSource, Losses, Planned, Portion, Purpose};
@@ -204,9 +204,15 @@ pub(super) fn bytes(input: &BatchInput) -> u64 {
 pub(super) fn blocks(input: &BatchInput, source: u32) -> Vec<Arc<StoredBlock>> {
     let portions = input.direct.get(&source).map_or(&[][..], |planned| &planned.portions);
     let block = |(number, portion): (u64, &Arc<Portion>)| {
-        let what = (BlockId { source, number }, portion.framing());
-        let size = (portion.records(), portion.bytes());
-        StoredBlock::elsewhere(what, size, 0..0, Arc::new(Unread(Arc::clone(portion))))
+        let info = BlockInfo {
+            id: BlockId { source, number },
+            framing: portion.framing(),
+            records: portion.records(),
+            bytes: portion.bytes(),
+            first_read: None,
+            chunks: 0..0,
+        };
+        StoredBlock::elsewhere(info, Arc::new(Unread(Arc::clone(portion))))
     };
     (0..).zip(portions).map(block).collect()
 }

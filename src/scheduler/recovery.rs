@@ -248,7 +248,7 @@ impl Durable {
     fn plan(&self, input: &BatchInput) -> Plan {
         let blocks = (0..).zip(&input.blocks).filter(|(_, blocks)| !blocks.is_empty());
         let blocks = blocks.map(|(source, blocks)| {
-            let chunks = blocks.iter().map(|block| block.chunks()).collect();
+            let chunks = blocks.iter().map(|block| block.info.chunks.clone()).collect();
             (self.journal.number_of(source), chunks)
         });
         let ranges = input
@@ -333,7 +333,7 @@ impl Durable {
             let losses = Losses::new(&of.name, purpose, on_lost, known);
             ranges.insert(of.number, of.read(bytes.clone(), losses)?);
         }
-        let records = blocks.iter().flatten().map(|block| block.records()).sum();
+        let records = blocks.iter().flatten().map(|block| block.info.records).sum();
         let partitions = match planted(Planted::ReplayTakesWorkers) {
             true => self.workers,
             false => usize::try_from(plan.partitions).unwrap_or(1),

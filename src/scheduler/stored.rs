@@ -3,7 +3,7 @@
 
 use crate::blocks::Block;
 use crate::blocks::manager::{BlockManager, StoredBlock};
-use crate::blocks::tracker::{BlockTracker, ReceivedBlock};
+use crate::blocks::tracker::BlockTracker;
 use crate::error::Result;
 use crate::source::ingest::handover::BlockTarget;
 use crate::sync::Arc;
@@ -22,20 +22,14 @@ pub(crate) struct Stored {
 impl Stored {
     /// Stores a block whose records are in the log.
     pub(crate) fn store_elsewhere(&self, block: Arc<StoredBlock>) {
-        let (id, records, bytes) = (block.id(), block.records(), block.bytes());
-        self.store.put_elsewhere(block);
-        self.tracker.add(ReceivedBlock { id, records, bytes });
+        self.store.put_elsewhere(Arc::clone(&block));
+        self.tracker.add(block);
     }
 }
 
 impl BlockTarget for Stored {
     fn push(&self, block: &Arc<Block>) -> Result<()> {
-        self.store.put(Arc::clone(block));
-        self.tracker.add(ReceivedBlock {
-            id: block.id(),
-            records: block.records(),
-            bytes: block.bytes(),
-        });
+        self.tracker.add(self.store.put(Arc::clone(block)));
         Ok(())
     }
 

@@ -90,10 +90,8 @@ impl Rows {
 
     /// The records of a block as rows of one text, without a copy; none if they are not lines.
     pub fn of_lines(block: Arc<Block>) -> Option<Self> {
-        block
-            .framing()
-            .is_lines()
-            .then(|| Rows { whole: vec![Part::Lines(block)], ..Rows::default() })
+        let is_lines = block.info.framing.is_lines();
+        is_lines.then(|| Rows { whole: vec![Part::Lines(block)], ..Rows::default() })
     }
 
     /// Appends an element as a row.
@@ -143,14 +141,14 @@ impl Rows {
     pub fn bytes_of_copy(&self) -> usize {
         // In place of its terminator a row has the tag and the length of its text, and an end.
         let copy =
-            |block: &Block| block.bytes() + block.records() * (1 + size_of::<usize>() as u64);
+            |block: &Block| block.info.bytes + block.info.records * (1 + size_of::<usize>() as u64);
         let bytes: u64 = self.whole.iter().filter_map(Part::block).map(copy).sum();
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
     /// How many rows there are.
     pub fn len(&self) -> usize {
-        let lines = |block: &Block| usize::try_from(block.records()).unwrap_or(usize::MAX);
+        let lines = |block: &Block| usize::try_from(block.info.records).unwrap_or(usize::MAX);
         let lines: usize = self.whole.iter().filter_map(Part::block).map(lines).sum();
         lines + self.encoded().map(|part| part.ends.len()).sum::<usize>()
     }

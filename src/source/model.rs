@@ -41,10 +41,10 @@ struct Target {
 impl BlockTarget for Target {
     fn push(&self, block: &Arc<Block>) -> Result<()> {
         let number = self.blocks.fetch_add(1, Ordering::SeqCst) as u64;
-        assert_eq!(block.id().number, number, "blocks are pushed in order");
+        assert_eq!(block.info.id.number, number, "blocks are pushed in order");
         let mut records = self.records.lock();
         for range in block.ranges() {
-            block.framing().for_each(range, |record| records.push(record.to_vec()));
+            block.info.framing.for_each(range, |record| records.push(record.to_vec()));
         }
         Ok(())
     }

@@ -165,13 +165,13 @@ impl Path {
         let mut records = Vec::new();
         let blocks = self.target.blocks.lock();
         for (number, block) in blocks.iter().enumerate() {
-            assert_eq!(block.id().number, number as u64, "blocks are pushed in order");
-            assert!(block.records() > 0, "no block for an empty interval");
+            assert_eq!(block.info.id.number, number as u64, "blocks are pushed in order");
+            assert!(block.info.records > 0, "no block for an empty interval");
             let before = records.len();
             for range in block.ranges() {
-                block.framing().for_each(range, |record| records.push(record.to_vec()));
+                block.info.framing.for_each(range, |record| records.push(record.to_vec()));
             }
-            assert_eq!(block.records(), (records.len() - before) as u64);
+            assert_eq!(block.info.records, (records.len() - before) as u64);
         }
         records
     }

@@ -39,12 +39,12 @@ impl BatchInput {
     /// Records in the blocks of a source.
     pub(crate) fn block_records(&self, source: u32) -> u64 {
         let blocks = usize::try_from(source).ok().and_then(|at| self.blocks.get(at));
-        blocks.map_or(0, |blocks| blocks.iter().map(|block| block.records()).sum())
+        blocks.map_or(0, |blocks| blocks.iter().map(|block| block.info.records).sum())
     }
 
     /// Bytes in the blocks.
     pub(crate) fn block_bytes(&self) -> u64 {
-        self.blocks.iter().flatten().map(|block| block.bytes()).sum()
+        self.blocks.iter().flatten().map(|block| block.info.bytes).sum()
     }
 }
 

@@ -257,7 +257,7 @@ fn lines_behind<T: ?Sized + 'static>(
 ) -> Option<Vec<Arc<StoredBlock>>> {
     let is_bytes = TypeId::of::<T>() == TypeId::of::<[u8]>();
     let blocks = is_bytes.then(|| node.blocks(cx)).flatten()?;
-    blocks.iter().all(|block| block.framing().is_lines()).then_some(blocks)
+    blocks.iter().all(|block| block.info.framing.is_lines()).then_some(blocks)
 }
 
 /// Adds a stage that leaves the lines of each block in a slot, as rows.

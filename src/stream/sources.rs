@@ -80,7 +80,7 @@ impl Node<[u8]> for BlockSource {
         let partition = |block: &Arc<StoredBlock>| {
             let block = Arc::clone(block);
             Partition::new(move |each: &mut dyn FnMut(&[u8])| {
-                ranges(&block, |range| block.framing().for_each(range, &mut *each));
+                ranges(&block, |range| block.info.framing.for_each(range, &mut *each));
             })
         };
         Ok(self.of(cx).iter().map(partition).collect())
@@ -96,7 +96,7 @@ impl Node<str> for BlockSource {
         let partition = |block: &Arc<StoredBlock>| {
             let (block, bad) = (Arc::clone(block), Arc::clone(&self.bad_utf8));
             Partition::new(move |each: &mut dyn FnMut(&str)| {
-                let framing = block.framing();
+                let framing = block.info.framing;
                 ranges(&block, |range| {
                     each_text(range, &bad, each, |each| framing.for_each(range, each));
                 });

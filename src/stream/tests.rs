@@ -60,7 +60,7 @@ impl Rig {
 
     /// Batch number `index`, at (index + 1) seconds, with these blocks of one source.
     pub(super) fn input(&self, index: u64, blocks: Vec<Arc<Block>>) -> Arc<BatchInput> {
-        let records = blocks.iter().map(|block| block.records()).sum();
+        let records = blocks.iter().map(|block| block.info.records).sum();
         let time = Time::from_millis((index + 1) * 1_000);
         let due = Moment::default();
         Arc::new(BatchInput {

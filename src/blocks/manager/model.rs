@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::blocks::Range;
+use crate::framing::Framing;
 use crate::metrics::EventBus;
 use crate::storage::{MemoryStorage, Storage};
 use crate::sync::explore::{check, thread};
@@ -56,7 +57,7 @@ impl Durable for EveryThird {
     }
 
     fn find(&self, block: &Block) -> Option<(Arc<dyn EvictedBlock>, usize)> {
-        let number = block.id().number;
+        let number = block.info.id.number;
         number
             .is_multiple_of(3)
             .then(|| (Arc::new(InLog(number)) as Arc<dyn EvictedBlock>, BLOCK_BYTES))

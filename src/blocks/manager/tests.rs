@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::blocks::Range;
 use crate::blocks::spill::format;
+use crate::framing::Framing;
 use crate::memory::budget::MemoryBudget;
 use crate::metrics::{Event, EventBus};
 use crate::storage::{Fault, MemoryStorage, Storage};
@@ -408,7 +409,7 @@ impl Durable for Even {
     }
 
     fn find(&self, block: &Block) -> Option<(Arc<dyn EvictedBlock>, usize)> {
-        let found = block.id().number.is_multiple_of(2);
+        let found = block.info.id.number.is_multiple_of(2);
         found.then(|| (Arc::new(Even { has_room: true }) as Arc<dyn EvictedBlock>, 100))
     }
 }

@@ -267,7 +267,7 @@ fn feeds(
     (flight, count): (&Arc<InFlight>, &Arc<impl Fn(&mut WordTable, &[u8]) + Send + Sync + 'static>),
     fused: Fused,
 ) -> Result<Option<Vec<Work>>, Missing> {
-    let whole = |block: &Arc<StoredBlock>| fused == Fused::Yes && block.framing().is_lines();
+    let whole = |block: &Arc<StoredBlock>| fused == Fused::Yes && block.info.framing.is_lines();
     if let Some(blocks) = node.blocks(cx).filter(|blocks| blocks.iter().all(whole)) {
         let feed = |block: Arc<StoredBlock>| -> Work {
             let flight = Arc::clone(flight);

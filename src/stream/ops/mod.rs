@@ -209,7 +209,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         self.wide(move |cx| {
             let total = Arc::new(AtomicU64::new(0));
             if let Some(blocks) = node.blocks(cx) {
-                total.store(blocks.iter().map(|block| block.records()).sum(), Ordering::Relaxed);
+                total.store(blocks.iter().map(|block| block.info.records).sum(), Ordering::Relaxed);
             } else {
                 let (batch, sum) = (node.compute(cx)?, Arc::clone(&total));
                 let add = move |count| {
