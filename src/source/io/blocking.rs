@@ -14,10 +14,8 @@ use crate::metrics::ReceiverCounters;
 use crate::sync::{Arc, AtomicBool, Ordering};
 
 use super::accept::{Bell, Seat, close, wait};
-use super::{
-    Closed, Disposition, Flow, Handler, HandlerFactory, Options, Peer, ReadBuffers, Remote,
-    send_all, send_some,
-};
+use super::replies::{AfterSend, Replies};
+use super::{Closed, Flow, Handler, HandlerFactory, Options, Peer, ReadBuffers, Remote};
 
 /// What the reading threads of one receiver share.
 pub(super) struct Shared<H> {
@@ -68,8 +66,7 @@ pub(super) struct Opened<S> {
     stream: TcpStream,
     seat: Seat,
     session: S,
-    /// Reply bytes that the socket did not take yet.
-    out: Vec<u8>,
+    replies: Replies,
 }
 
 /// A reading thread.
@@ -94,7 +91,7 @@ impl<'a, H: HandlerFactory> Reader<'a, H> {
         let Accepted { stream, peer, seat } = accepted;
         let asking = Arc::clone(&self.bell);
         let session = self.handler.open(peer, Remote::new(move || asking.ring()));
-        Opened { stream, seat, session, out: Vec::new() }
+        Opened { stream, seat, session, replies: Replies::new(self.shared.reply_bytes_max) }
     }
 
     /// Reads a connection until its end, and closes it. The handler is told by [`closed`](Reader::closed).
@@ -125,25 +122,23 @@ impl<'a, H: HandlerFactory> Reader<'a, H> {
         connection: &mut Opened<<H::Handler as Handler>::Session>,
     ) -> Closed {
         loop {
+            match self.reply(connection) {
+                Err(err) => return Closed::Reset(err),
+                Ok(AfterSend::Ends) => return Closed::End,
+                Ok(AfterSend::Unchanged | AfterSend::Resumes) => {}
+            }
             if self.shared.is_stopped() {
                 return self.leave(connection);
             }
-            if let Err(err) = self.reply(connection) {
-                return Closed::Reset(err);
-            }
-            let standing = self.handler.standing(&connection.session);
-            if connection.out.is_empty() && standing == Disposition::Closing {
-                return Closed::End;
-            }
-            let held =
-                standing == Disposition::Held || connection.out.len() > self.shared.reply_bytes_max;
-            if held || !self.handler.ready() {
+            let disposition = self.handler.standing(&connection.session);
+            if !connection.replies.may_read(disposition) || !self.handler.ready() {
                 self.block(connection, PollFlags::empty());
                 continue;
             }
             let most = self.handler.read_max();
             match self.buffers.read(&mut connection.stream, most) {
-                Ok(0) => return self.send_the_rest(connection),
+                // It is still sent what it was promised, and then ends.
+                Ok(0) => connection.replies.peer_closed(),
                 Ok(len) => {
                     self.shared.counters.bytes.add(len as u64);
                     let flow =
@@ -164,26 +159,6 @@ impl<'a, H: HandlerFactory> Reader<'a, H> {
         }
     }
 
-    /// The peer closed; it is still sent what it was promised.
-    fn send_the_rest(
-        &mut self,
-        connection: &mut Opened<<H::Handler as Handler>::Session>,
-    ) -> Closed {
-        loop {
-            if let Err(err) = self.reply(connection) {
-                return Closed::Reset(err);
-            }
-            let standing = self.handler.standing(&connection.session);
-            if connection.out.is_empty() && !standing.owes() {
-                return Closed::End;
-            }
-            if self.shared.is_stopped() {
-                return self.leave(connection);
-            }
-            self.block(connection, PollFlags::empty());
-        }
-    }
-
     /// The stop: everything is handed over, and the connection stays as long as its peer is owed something.
     fn leave(&mut self, connection: &mut Opened<<H::Handler as Handler>::Session>) -> Closed {
         self.handler.finish();
@@ -191,29 +166,24 @@ impl<'a, H: HandlerFactory> Reader<'a, H> {
             if self.reply(connection).is_err() {
                 return Closed::Stopped;
             }
-            let standing = self.handler.standing(&connection.session);
-            if connection.out.is_empty() && !standing.owes() {
+            if connection.replies.are_settled(self.handler.standing(&connection.session)) {
                 break;
             }
             self.block(connection, PollFlags::empty());
         }
-        // Whether or not the peer takes it: the connection is closed.
+        // The connection is closed even if the peer does not take the last replies.
         let _ = self.reply(connection);
-        self.handler.farewell(&mut connection.session, &mut connection.out);
-        let _ = send_some(&mut connection.stream, &mut connection.out);
+        let Opened { replies, session, stream, .. } = connection;
+        replies.farewell(&mut self.handler, session, stream);
         Closed::Stopped
     }
 
     fn reply(
         &mut self,
         connection: &mut Opened<<H::Handler as Handler>::Session>,
-    ) -> io::Result<()> {
-        send_all(
-            &mut self.handler,
-            &mut connection.session,
-            &mut connection.stream,
-            &mut connection.out,
-        )
+    ) -> io::Result<AfterSend> {
+        let Opened { replies, session, stream, .. } = connection;
+        replies.send(&mut self.handler, session, stream)
     }
 
     /// Waits for the socket, as far as `flags` says, for room to send if something is unsent, or for the bell.
@@ -224,7 +194,7 @@ impl<'a, H: HandlerFactory> Reader<'a, H> {
     ) {
         self.buffers.release();
         self.handler.idle();
-        if !connection.out.is_empty() {
+        if connection.replies.are_unsent() {
             flags |= PollFlags::OUT;
         }
         if flags.is_empty() {

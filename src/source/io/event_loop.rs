@@ -27,10 +27,8 @@ use crate::time::{Clock, Moment};
 
 use super::accept::{ACCEPT_BACK_OFF, Accepted, Acceptor, Seat, Seats, close};
 use super::inbox::{Asked, Handle, Inbox, Stage};
-use super::{
-    Closed, Disposition, Flow, Handler, HandlerFactory, Options, Peer, ReadBuffers, Waker,
-    send_all, send_some,
-};
+use super::replies::{AfterSend, Replies};
+use super::{Closed, Flow, Handler, HandlerFactory, Options, Peer, ReadBuffers, Waker};
 
 const WAKER: Token = Token(usize::MAX);
 const LISTENER: Token = Token(usize::MAX - 1);
@@ -89,17 +87,12 @@ pub(super) fn start<H: HandlerFactory>(
 struct Connection<S> {
     stream: Stream,
     session: S,
-    /// Reply bytes that the socket did not take yet.
-    out: Vec<u8>,
+    replies: Replies,
     asked: Arc<Asked>,
     /// Whether it is in the `ready` queue.
     queued: bool,
     /// Whether a short read does not mean that the socket is empty.
     until_dry: bool,
-    /// Whether the peer has closed and only replies are left to be sent.
-    ended: bool,
-    /// Whether its turn passed because its session is held.
-    held: bool,
     seat: Seat,
 }
 
@@ -185,7 +178,7 @@ impl<L: Handler> EventLoop<L> {
                     self.queue(index);
                 }
                 if event.is_writable() {
-                    self.flush(index);
+                    self.reply(index);
                 }
             }
         }
@@ -211,19 +204,9 @@ impl<L: Handler> EventLoop<L> {
                 && Arc::ptr_eq(&connection.asked, &asked)
             {
                 self.reply(asked.index);
-                self.go_on(asked.index);
             }
         }
         posted.stage
-    }
-
-    /// Reads a connection again whose session is no longer held.
-    fn go_on(&mut self, index: usize) {
-        let Some(Some(connection)) = self.connections.get_mut(index) else { return };
-        if connection.held && self.handler.standing(&connection.session) != Disposition::Held {
-            connection.held = false;
-            self.queue(index);
-        }
     }
 
     fn accept_some(&mut self) {
@@ -267,12 +250,10 @@ impl<L: Handler> EventLoop<L> {
         self.connections[index] = Some(Connection {
             stream,
             session,
-            out: Vec::new(),
+            replies: Replies::new(self.reply_bytes_max),
             asked,
             queued: false,
             until_dry: false,
-            ended: false,
-            held: false,
             seat,
         });
         match registered {
@@ -297,18 +278,16 @@ impl<L: Handler> EventLoop<L> {
     fn read(&mut self, index: usize) {
         let Some(Some(connection)) = self.connections.get_mut(index) else { return };
         connection.queued = false;
-        if connection.ended || connection.out.len() > self.reply_bytes_max {
-            // Read again once the peer has taken its replies: `flush` queues it.
-            return;
-        }
-        if self.handler.standing(&connection.session) == Disposition::Held {
-            // Whoever asks for it makes it go on.
-            connection.held = true;
+        if !connection.replies.may_read(self.handler.standing(&connection.session)) {
+            // `reply` queues it once it may be read.
             return;
         }
         let most = self.handler.read_max();
         match self.buffers.read(&mut connection.stream, most) {
-            Ok(0) => self.ended(index),
+            Ok(0) => {
+                connection.replies.peer_closed();
+                self.reply(index);
+            }
             Ok(len) => {
                 let more = len >= BUFFER_BYTES.min(most) || connection.until_dry;
                 self.counters.bytes.add(len as u64);
@@ -325,45 +304,21 @@ impl<L: Handler> EventLoop<L> {
         }
     }
 
-    /// The peer closed; it is still sent what it was promised.
-    fn ended(&mut self, index: usize) {
-        if let Some(Some(connection)) = self.connections.get_mut(index) {
-            connection.ended = true;
-            self.flush(index);
-        }
-    }
-
     /// Closes at the session's wish, after the replies that it still has.
     fn refuse(&mut self, index: usize, why: String) {
         self.reply(index);
         self.close(index, Closed::Refused(why));
     }
 
+    /// Sends what the session has to say, and does what follows from it.
     fn reply(&mut self, index: usize) {
-        if let Some(Some(connection)) = self.connections.get_mut(index) {
-            self.handler.replies(&mut connection.session, &mut connection.out);
-            let over = self.handler.standing(&connection.session) == Disposition::Closing;
-            if !connection.out.is_empty() || connection.ended || over {
-                self.flush(index);
-            }
-        }
-    }
-
-    fn flush(&mut self, index: usize) {
         let Some(Some(connection)) = self.connections.get_mut(index) else { return };
-        let held = connection.out.len() > self.reply_bytes_max;
-        let Connection { session, stream, out, ended, .. } = connection;
-        let sent = send_all(&mut self.handler, session, stream, out);
-        let over = match self.handler.standing(session) {
-            Disposition::Open => *ended,
-            Disposition::RepliesDue | Disposition::Held => false,
-            Disposition::Closing => true,
-        };
-        match sent {
+        let Connection { replies, session, stream, .. } = connection;
+        match replies.send(&mut self.handler, session, stream) {
             Err(err) => self.close(index, Closed::Reset(err)),
-            Ok(()) if over && connection.out.is_empty() => self.close(index, Closed::End),
-            Ok(()) if held && connection.out.len() <= self.reply_bytes_max => self.queue(index),
-            Ok(()) => {}
+            Ok(AfterSend::Ends) => self.close(index, Closed::End),
+            Ok(AfterSend::Resumes) => self.queue(index),
+            Ok(AfterSend::Unchanged) => {}
         }
     }
 
@@ -405,13 +360,11 @@ impl<L: Handler> EventLoop<L> {
     fn leave(&mut self, index: usize, stage: Stage) {
         self.reply(index);
         let Some(Some(connection)) = self.connections.get_mut(index) else { return };
-        let owed = self.handler.standing(&connection.session).owes();
-        if (owed || !connection.out.is_empty()) && stage < Stage::Closing {
+        let Connection { replies, session, stream, .. } = connection;
+        if !replies.are_settled(self.handler.standing(session)) && stage < Stage::Closing {
             return;
         }
-        self.handler.farewell(&mut connection.session, &mut connection.out);
-        // Whether or not the peer takes it: the connection is closed.
-        let _ = send_some(&mut connection.stream, &mut connection.out);
+        replies.farewell(&mut self.handler, session, stream);
         self.close(index, Closed::Stopped);
     }
 }

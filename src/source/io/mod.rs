@@ -47,6 +47,7 @@ mod inbox;
 mod nio;
 mod pool;
 mod reactors;
+mod replies;
 
 use std::fmt;
 use std::io;
@@ -430,46 +431,4 @@ impl ReadBuffers {
     fn release(&mut self) {
         self.0.iter_mut().for_each(Buffer::release);
     }
-}
-
-/// Fetches a session's replies and sends them, until there are no more or the socket takes no more.
-fn send_all<L: Handler>(
-    handler: &mut L,
-    session: &mut L::Session,
-    stream: &mut impl io::Write,
-    out: &mut Vec<u8>,
-) -> io::Result<()> {
-    loop {
-        handler.replies(session, out);
-        if out.is_empty() {
-            return Ok(());
-        }
-        send_some(stream, out)?;
-        if !out.is_empty() {
-            return Ok(());
-        }
-    }
-}
-
-/// Sends what it can of `out` without blocking; an error if the connection is broken.
-fn send_some(stream: &mut impl io::Write, out: &mut Vec<u8>) -> io::Result<()> {
-    let mut sent = 0;
-    while sent < out.len() {
-        match stream.write(&out[sent..]) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => sent += count,
-            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-            Err(err) if err.kind() == io::ErrorKind::WouldBlock => break,
-            Err(err) => return Err(err),
-        }
-    }
-    if sent < out.len() {
-        out.drain(..sent);
-        // Peers that do not read their replies cost no more than those.
-        out.shrink_to_fit();
-    } else {
-        // A connection that owes nothing owns no buffer.
-        *out = Vec::new();
-    }
-    Ok(())
 }

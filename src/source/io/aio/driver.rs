@@ -21,9 +21,8 @@ use crate::source::io::accept::{
     ACCEPT_BACK_OFF, Accepted, Acceptor, Bell, Seat, Seats, close, prepare,
 };
 use crate::source::io::inbox::{Asked, Handle, Inbox, Stage};
-use crate::source::io::{
-    Closed, Disposition, Flow, Handler, HandlerFactory, IoDriver, Options, Peer, Waker, send_all,
-};
+use crate::source::io::replies::{AfterSend, Replies};
+use crate::source::io::{Closed, Flow, Handler, HandlerFactory, IoDriver, Options, Peer, Waker};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mailbox};
 
@@ -136,14 +135,11 @@ impl io::Write for Sender<'_> {
 struct Connection<S> {
     stream: TcpStream,
     session: S,
-    /// Reply bytes that the socket did not take yet.
-    out: Vec<u8>,
+    replies: Replies,
     asked: Arc<Asked>,
     receiving: Receiving,
     /// Whether a request waits for room to send.
     awaits_room: bool,
-    /// Whether the peer has closed and only replies are left to be sent.
-    ended: bool,
     seat: Seat,
 }
 
@@ -234,7 +230,8 @@ impl<L: Handler> Loop<L> {
             Kind::Writable => {
                 if let Some(connection) = self.connection(key) {
                     connection.awaits_room = false;
-                    self.flush(key);
+                    self.reply(key);
+                    self.receive(key);
                 }
             }
             Kind::Ignored => {}
@@ -335,33 +332,27 @@ impl<L: Handler> Loop<L> {
         place.connection = Some(Connection {
             stream,
             session,
-            out: Vec::new(),
+            replies: Replies::new(self.reply_bytes_max),
             asked,
             receiving: Receiving::No,
             awaits_room: false,
-            ended: false,
             seat,
         });
         self.reply(key);
         self.receive(key);
     }
 
-    /// Whether a connection is not to be read: it has unsent replies, or its session is held.
-    fn is_held(&self, connection: &Connection<L::Session>) -> bool {
-        connection.out.len() > self.reply_bytes_max
-            || self.handler.standing(&connection.session) == Disposition::Held
-    }
-
     /// Arms the receive request of a connection that should have one, and ends that of one that should not.
     fn receive(&mut self, key: Key) {
-        let Some(place) = self.places.get(key.index as usize) else { return };
+        let Some(place) = self.places.get_mut(key.index as usize) else { return };
         let known = place.generation == key.generation;
-        let Some(connection) = place.connection.as_ref().filter(|_| known) else { return };
-        let (held, receiving) = (self.is_held(connection), connection.receiving);
-        if held && receiving == Receiving::Armed {
+        let Some(connection) = place.connection.as_mut().filter(|_| known) else { return };
+        let may_read = connection.replies.may_read(self.handler.standing(&connection.session));
+        let receiving = connection.receiving;
+        if !may_read && receiving == Receiving::Armed {
             return self.end_receive(key);
         }
-        if held || self.stopped || connection.ended || receiving != Receiving::No {
+        if !may_read || self.stopped || receiving != Receiving::No {
             return;
         }
         let fd = Fd(connection.stream.as_raw_fd());
@@ -412,7 +403,7 @@ impl<L: Handler> Loop<L> {
                 self.reply(key);
                 self.close(key, Closed::Refused(why));
             }
-            (Flow::Continue, Ok(0)) => self.ended(key),
+            (Flow::Continue, Ok(0)) => self.peer_closed(key),
             (Flow::Continue, Ok(_)) => {
                 self.reply(key);
                 self.receive(key);
@@ -445,50 +436,31 @@ impl<L: Handler> Loop<L> {
     }
 
     /// The peer closed; it is still sent what it was promised.
-    fn ended(&mut self, key: Key) {
+    fn peer_closed(&mut self, key: Key) {
         if let Some(connection) = self.connection(key) {
-            connection.ended = true;
-            self.flush(key);
+            connection.replies.peer_closed();
+            self.reply(key);
         }
     }
 
+    /// Sends what the session has to say; what is left waits for room in the socket.
     fn reply(&mut self, key: Key) {
-        let Some(place) = self.places.get_mut(key.index as usize) else { return };
-        let known = place.generation == key.generation;
-        if let Some(connection) = place.connection.as_mut().filter(|_| known) {
-            self.handler.replies(&mut connection.session, &mut connection.out);
-            let over = self.handler.standing(&connection.session) == Disposition::Closing;
-            if !connection.out.is_empty() || connection.ended || over {
-                self.flush(key);
-            }
-        }
-    }
-
-    /// Sends what it can, and sees to what follows from what is left.
-    fn flush(&mut self, key: Key) {
         let Some(place) = self.places.get_mut(key.index as usize) else { return };
         let known = place.generation == key.generation;
         let Some(connection) = place.connection.as_mut().filter(|_| known) else { return };
         let fd = connection.stream.as_raw_fd();
-        let Connection { stream, session, out, ended, .. } = &mut *connection;
-        if let Err(err) = send_all(&mut self.handler, session, &mut Sender(stream), out) {
-            return self.close(key, Closed::Reset(err));
+        let Connection { replies, session, stream, .. } = &mut *connection;
+        match replies.send(&mut self.handler, session, &mut Sender(stream)) {
+            Err(err) => return self.close(key, Closed::Reset(err)),
+            Ok(AfterSend::Ends) => return self.close(key, Closed::End),
+            // After each reply `receive` looks at it.
+            Ok(AfterSend::Unchanged | AfterSend::Resumes) => {}
         }
-        let over = match self.handler.standing(session) {
-            Disposition::Open => *ended,
-            Disposition::RepliesDue | Disposition::Held => false,
-            Disposition::Closing => true,
-        };
-        if over && connection.out.is_empty() {
-            return self.close(key, Closed::End);
-        }
-        let waits = !connection.out.is_empty() && !connection.awaits_room;
-        connection.awaits_room |= waits;
-        if waits {
+        if connection.replies.are_unsent() && !connection.awaits_room {
+            connection.awaits_room = true;
             let entry = opcode::PollAdd::new(Fd(fd), u32::from(PollFlags::OUT.bits())).build();
             self.ring.push(entry, Key { kind: Kind::Writable, ..key }.encode());
         }
-        self.receive(key);
     }
 
     fn close(&mut self, key: Key, how: Closed) {

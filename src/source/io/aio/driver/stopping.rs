@@ -3,10 +3,10 @@
 
 use io_uring::{cqueue, opcode};
 
-use super::{Loop, Receiving, Sender};
+use super::{Connection, Loop, Receiving, Sender};
 use crate::source::io::aio::key::{Key, Kind};
 use crate::source::io::inbox::Stage;
-use crate::source::io::{Closed, Flow, Handler, send_some};
+use crate::source::io::{Closed, Flow, Handler};
 
 impl<L: Handler> Loop<L> {
     /// The stop: what was read is handed over, everything else ends.
@@ -62,13 +62,11 @@ impl<L: Handler> Loop<L> {
         let Some(place) = self.places.get_mut(key.index as usize) else { return };
         let known = place.generation == key.generation;
         let Some(connection) = place.connection.as_mut().filter(|_| known) else { return };
-        let owed = self.handler.standing(&connection.session).owes();
-        if (owed || !connection.out.is_empty()) && stage < Stage::Closing {
+        let Connection { replies, session, stream, .. } = connection;
+        if !replies.are_settled(self.handler.standing(session)) && stage < Stage::Closing {
             return;
         }
-        self.handler.farewell(&mut connection.session, &mut connection.out);
-        // Whether or not the peer takes it: the connection is closed.
-        let _ = send_some(&mut Sender(&connection.stream), &mut connection.out);
+        replies.farewell(&mut self.handler, session, &mut Sender(stream));
         self.close(key, Closed::Stopped);
     }
 
