@@ -166,7 +166,7 @@ impl World {
             if records > 0 {
                 let range = range(&name, offered..offered + records, &acknowledged);
                 // A full queue, under a full disk: these were not taken.
-                if running.receivers[0].cutter().0.offer(range).is_ok() {
+                if running.receivers[0].cutter.0.offer(range).is_ok() {
                     offered += records;
                 }
             }
@@ -464,7 +464,7 @@ fn a_replay_has_the_partitions_of_its_plan() {
         Alive::new(context.start().expect("started"), &world.clock)
     };
     let feed = |world: &World, running: &Alive, numbers| {
-        let offered = running.receivers[0].cutter().0.offer(range("c0", numbers, &Arc::default()));
+        let offered = running.receivers[0].cutter.0.offer(range("c0", numbers, &Arc::default()));
         assert!(offered.is_ok());
         world.clock.advance(PERIOD.as_duration());
     };

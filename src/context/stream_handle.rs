@@ -68,7 +68,7 @@ pub struct StreamHandle {
     tracker: Arc<BlockTracker>,
     events: EventBus,
     workers: Arc<WorkerPool>,
-    pub(super) receivers: Vec<Box<dyn RunningSource>>,
+    pub(super) receivers: Vec<RunningSource>,
     /// The direct sources: their numbers, names and counters.
     direct: Vec<(u32, String, Arc<ReceiverCounters>)>,
     job_loop: Option<Thread>,
@@ -179,12 +179,12 @@ impl End {
 
 impl StreamHandle {
     fn cutters(&self) -> Vec<(u32, Cutter)> {
-        self.receivers.iter().map(|receiver| (receiver.number(), receiver.cutter())).collect()
+        self.receivers.iter().map(|receiver| (receiver.number, receiver.cutter.clone())).collect()
     }
 
     /// Where the listening sources listen, in the order of the sources.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        self.receivers.iter().flat_map(|receiver| receiver.local_addrs()).copied().collect()
+        self.receivers.iter().flat_map(|receiver| &receiver.local_addrs).copied().collect()
     }
 
     /// Looks at the stream from outside, also after its end.
@@ -335,7 +335,7 @@ impl StreamHandle {
         let mut reports = Vec::new();
         let mut receivers = std::mem::take(&mut self.receivers);
         for receiver in &mut receivers {
-            left.extend(receiver.stop(&self.clock, deadline));
+            left.extend(receiver.stop(self.clock.as_ref(), deadline));
         }
         let mut failure = match end {
             _ if planted(Planted::StopSkipsDrain) => None,
@@ -356,10 +356,9 @@ impl StreamHandle {
         let [receivers_by, workers_by, threads_by] =
             [1, 2, 3].map(|step| deadline.plus(self.closing() * step));
         for receiver in receivers {
-            let (number, name) = (receiver.number(), receiver.source().to_owned());
-            let io_model = receiver.io_model();
-            let counts = Arc::clone(receiver.counters());
-            left.extend(receiver.close(&self.clock, receivers_by));
+            let (number, name) = (receiver.number, receiver.source.clone());
+            let (io_model, counts) = (receiver.io_model, Arc::clone(&receiver.counters));
+            left.extend(receiver.close(self.clock.as_ref(), receivers_by));
             reports.push((number, SourceReport { name, io_model, counters: counts.all() }));
         }
         for worker in self.workers.stop(self.clock.as_ref(), workers_by) {

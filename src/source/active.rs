@@ -14,45 +14,58 @@ use crate::source::pause::PausedBy;
 use crate::sync::Arc;
 use crate::time::{Clock, Moment, Time};
 
-/// See the module. There are two: of sockets, and a user's own.
-pub(crate) trait RunningSource: Send {
+/// See the module.
+pub(crate) struct RunningSource {
     /// The source's name.
-    fn source(&self) -> &str;
-
-    /// Its number.
-    fn number(&self) -> u32;
-
-    /// The io model in use, if it reads sockets.
-    fn io_model(&self) -> Option<IoModel>;
-
-    /// Where it listens.
-    fn local_addrs(&self) -> &[SocketAddr] {
-        &[]
-    }
-
-    /// What it did so far.
-    fn counters(&self) -> &Arc<ReceiverCounters>;
-
-    /// What the scheduler needs of it at each tick.
-    fn cutter(&self) -> Cutter;
-
+    pub(crate) source: String,
+    pub(crate) number: u32,
+    /// The io model in use, if it reads sockets; another one than asked for where the system cannot run that.
+    pub(crate) io_model: Option<IoModel>,
+    /// The addresses at which it listens.
+    pub(crate) local_addrs: Vec<SocketAddr>,
+    pub(crate) counters: Arc<ReceiverCounters>,
+    /// Cuts its blocks at each tick.
+    pub(crate) cutter: Cutter,
     /// Its rate limit, if it has one.
-    fn limiter(&self) -> Option<&Arc<RateLimiter>>;
+    pub(crate) limiter: Option<Arc<RateLimiter>>,
+    pub(super) rate: Option<RateOptions>,
+    pub(super) supervisor: Box<dyn Supervisor>,
+}
 
-    /// What the scheduler needs to set its rate, if that follows the batches.
-    fn steered(&self) -> Option<Steered>;
+/// The threads that receive for a source: of sockets, or of a user's own receiver.
+pub(super) trait Supervisor: Send {
+    /// Receives no more, and hands over what was received; returns what is left at the deadline, in words.
+    fn stop(&mut self, clock: &dyn Clock, deadline: Moment) -> Vec<String>;
 
-    /// Receives no more, cuts and pushes what was received; returns what is left at the deadline, in words.
-    fn stop(&mut self, clock: &Arc<dyn Clock>, deadline: Moment) -> Vec<String>;
-
-    /// After the stop, once nothing more is going to be answered: closes the connections that stayed for their answers.
-    /// Returns what is left at the deadline, in words.
-    fn close(self: Box<Self>, _clock: &Arc<dyn Clock>, _deadline: Moment) -> Vec<String> {
+    /// Closes the connections that stayed for their answers; returns what is left at the deadline, in words.
+    fn close(self: Box<Self>, _clock: &dyn Clock, _deadline: Moment) -> Vec<String> {
         Vec::new()
     }
 }
 
-/// The generator, as the scheduler sees it.
+impl RunningSource {
+    /// The limiter that the scheduler steers, if the rate follows the batches.
+    pub(crate) fn steered(&self) -> Option<Steered> {
+        Steered::new(self.number, self.limiter.as_ref()?, self.rate?)
+    }
+
+    /// Receives no more, cuts and pushes what was received; returns what is left at the deadline, in words. Connections that
+    /// are owed an answer stay until the close.
+    pub(crate) fn stop(&mut self, clock: &dyn Clock, deadline: Moment) -> Vec<String> {
+        let mut left = self.supervisor.stop(clock, deadline);
+        let unstored = self.cutter.0.stop(deadline).into_iter();
+        left.extend(unstored.map(|what| format!("source `{}`: {what}", self.source)));
+        left
+    }
+
+    /// After the stop, once nothing more is going to be answered: closes the connections that stayed for their answers.
+    /// Returns what is left at the deadline, in words.
+    pub(crate) fn close(self, clock: &dyn Clock, deadline: Moment) -> Vec<String> {
+        self.supervisor.close(clock, deadline)
+    }
+}
+
+/// The block cutter, as the scheduler sees it.
 #[derive(Clone)]
 pub(crate) struct Cutter(pub(crate) Arc<BlockCutter>);
 

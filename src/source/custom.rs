@@ -15,15 +15,12 @@ use crate::framing::Framing;
 use crate::memory::budget::MemoryBudget;
 use crate::metrics::{Event, EventBus, ReceiverCounters, TallyKind};
 use crate::source::BacklogTrigger;
-use crate::source::active::{Cutter, RunningSource, Steered};
+use crate::source::active::{Cutter, RunningSource, Supervisor};
 use crate::source::away::Away;
-use crate::source::engine::{
-    Engine, OnEnd, RateOptions, When, join_all, start_limiter, wake_on_room,
-};
-use crate::source::ingest::block_cutter::{BlockCutter, CutterOptions};
+use crate::source::engine::{BlockOptions, Engine, OnEnd, RateOptions, When, join_all};
+use crate::source::ingest::block_cutter::BlockCutter;
 use crate::source::ingest::handover::BlockTarget;
 use crate::source::ingest::rate_limit::RateLimiter;
-use crate::source::io::IoModel;
 use crate::source::pause::Pause;
 use crate::source::socket::dialer::{self, BackOff};
 use crate::sync::thread::{self, Thread};
@@ -132,7 +129,7 @@ impl ReceiverHandle {
             tallies.add(TallyKind::RecordOverlong, source, 1, newest);
             return Ok(());
         };
-        let parts = [&length[..], record];
+        let parts: [&[u8]; 2] = [&length, record];
         let taken = || {
             shared.counters.records.add(1);
             shared.counters.bytes.add(record.len() as u64);
@@ -150,7 +147,7 @@ impl ReceiverHandle {
                     shared.options.source
                 )));
             }
-            if shared.may_store() && shared.generator.gather(parts, &shared.account, taken) {
+            if shared.may_store() && shared.generator.gather(&parts, taken) {
                 return Ok(());
             }
             shared.counters.pauses.add(1);
@@ -232,7 +229,7 @@ impl Shared {
     }
 }
 
-/// A running custom source.
+/// The threads of a custom source.
 pub(crate) struct CustomReceiver {
     shared: Arc<Shared>,
     /// The receiver's own thread, and the one of the rate limit.
@@ -246,26 +243,19 @@ impl CustomReceiver {
         engine: &Engine,
         target: Arc<dyn BlockTarget>,
         on_end: OnEnd,
-    ) -> Result<CustomReceiver> {
+    ) -> Result<RunningSource> {
         let receiver = options.receiver.lock().take();
         let Some(receiver) = receiver else {
             let text = format!("the receiver of source `{}` still runs", options.source);
             return Err(Error::Usage(text));
         };
-        let name = format!("rx{}", options.number);
-        let generator = BlockCutter::new(CutterOptions {
-            name: name.clone(),
-            source: options.number,
+        let blocks = BlockOptions {
             framing: Framing::U32,
-            block_interval: options.block_interval,
-            block_bytes_max: options.block_bytes_max,
-            clock: Arc::clone(&engine.clock),
-            poison: engine.poison.clone(),
-            log: engine.log.as_ref().map(|log| log.of(options.number)),
-        });
-        wake_on_room(&engine.account, &generator);
-        let limiter =
-            options.rate.map(|rate| RateLimiter::new(rate.initial, Arc::clone(&engine.clock)));
+            interval: options.block_interval,
+            bytes_max: options.block_bytes_max,
+        };
+        let generator = engine.cutter(options.number, blocks);
+        let limiter = engine.limiter(options.rate);
         generator.start(target, engine.times.cut_ticks.recorder())?;
         let pause = Pause::new(&options.source, &engine.account, &engine.events);
         let shared = Arc::new(Shared {
@@ -283,68 +273,45 @@ impl CustomReceiver {
         });
         let mut threads = Vec::new();
         if let Some(limiter) = &shared.limiter {
-            let handlers = (&shared.generator, shared.options.number);
-            threads.push(start_limiter(limiter, handlers, &shared.stop, &engine.poison)?);
+            threads.push(engine.start_limiter(limiter, &shared.generator, &shared.stop)?);
         }
-        let supervisor = Supervisor { handle: ReceiverHandle(Arc::clone(&shared)), on_end };
-        let name = format!("{name}-custom");
-        let started = thread::spawn(&name, &engine.poison, move || supervisor.run(receiver));
+        let runner = Runner { handle: ReceiverHandle(Arc::clone(&shared)), on_end };
+        let name = format!("rx{}-custom", shared.options.number);
+        let started = thread::spawn(&name, &engine.poison, move || runner.run(receiver));
         threads.push(
             started.map_err(|err| Error::io(format!("cannot start the thread `{name}`"), err))?,
         );
-        Ok(CustomReceiver { shared, threads })
+        let options = &shared.options;
+        Ok(RunningSource {
+            source: options.source.clone(),
+            number: options.number,
+            io_model: None,
+            local_addrs: Vec::new(),
+            counters: Arc::clone(&shared.counters),
+            cutter: Cutter(Arc::clone(&shared.generator)),
+            limiter: shared.limiter.clone(),
+            rate: options.rate,
+            supervisor: Box::new(CustomReceiver { shared, threads }),
+        })
     }
 }
 
-impl RunningSource for CustomReceiver {
-    fn source(&self) -> &str {
-        &self.shared.options.source
-    }
-
-    fn number(&self) -> u32 {
-        self.shared.options.number
-    }
-
-    fn io_model(&self) -> Option<IoModel> {
-        None
-    }
-
-    fn counters(&self) -> &Arc<ReceiverCounters> {
-        &self.shared.counters
-    }
-
-    fn cutter(&self) -> Cutter {
-        Cutter(Arc::clone(&self.shared.generator))
-    }
-
-    fn limiter(&self) -> Option<&Arc<RateLimiter>> {
-        self.shared.limiter.as_ref()
-    }
-
-    fn steered(&self) -> Option<Steered> {
-        let rate = self.shared.options.rate?;
-        Steered::new(self.shared.options.number, self.shared.limiter.as_ref()?, rate)
-    }
-
-    fn stop(&mut self, clock: &Arc<dyn Clock>, deadline: Moment) -> Vec<String> {
+impl Supervisor for CustomReceiver {
+    fn stop(&mut self, clock: &dyn Clock, deadline: Moment) -> Vec<String> {
         self.shared.stop.stop();
         self.shared.generator.queue().wake();
         self.shared.run_hooks();
-        let mut left = join_all(std::mem::take(&mut self.threads), clock.as_ref(), deadline);
-        let source = &self.shared.options.source;
-        let unstored = self.shared.generator.stop(deadline).into_iter();
-        left.extend(unstored.map(|what| format!("source `{source}`: {what}")));
-        left
+        join_all(std::mem::take(&mut self.threads), clock, deadline)
     }
 }
 
 /// The body of the receiver's thread.
-struct Supervisor {
+struct Runner {
     handle: ReceiverHandle,
     on_end: OnEnd,
 }
 
-impl Supervisor {
+impl Runner {
     /// Runs the receiver, again after each failure; at the end puts it back where a second start finds it.
     fn run(&self, mut receiver: Box<dyn Receiver>) {
         let (shared, mut back_off) = (&self.handle.0, BackOff::default());

@@ -2,17 +2,18 @@
 //! fast it may be read. It knows no kind of source.
 
 use crate::error::Result;
+use crate::framing::Framing;
 use crate::memory::budget::MemoryBudget;
 use crate::memory::buffer_pool::Pool;
 use crate::metrics::{EngineTimes, EventBus};
 use crate::source::ingest::backlog_trigger::BacklogTrigger;
-use crate::source::ingest::block_cutter::BlockCutter;
+use crate::source::ingest::block_cutter::{BlockCutter, CutterOptions};
 use crate::source::ingest::chunk_log::EngineLog;
 use crate::source::ingest::rate_limit::RateLimiter;
 use crate::source::socket::unfinished::Unfinished;
 use crate::sync::thread::Thread;
 use crate::sync::{Arc, Poison, StopToken};
-use crate::time::{Clock, Moment, join_until};
+use crate::time::{Clock, Interval, Moment, join_until};
 
 /// When a source is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,25 +53,44 @@ pub(crate) struct Engine {
 /// Called once when a source is over: its number, and what went wrong if the end was not in order. It only posts.
 pub(crate) type OnEnd = Arc<dyn Fn(u32, Option<String>) + Send + Sync>;
 
-/// Wakes the handlers of a receiver when a full store has room again.
-pub(super) fn wake_on_room(account: &MemoryBudget, generator: &Arc<BlockCutter>) {
-    let waking = Arc::downgrade(generator);
-    account.on_room(move || {
-        if let Some(generator) = waking.upgrade() {
-            generator.queue().wake();
-        }
-    });
+/// The options of a receiver's blocks.
+pub(super) struct BlockOptions {
+    pub(super) framing: Framing,
+    pub(super) interval: Interval,
+    pub(super) bytes_max: u64,
 }
 
-/// Starts the thread that wakes the handlers of the receiver of this number which the rate limit holds.
-pub(super) fn start_limiter(
-    limiter: &Arc<RateLimiter>,
-    (generator, number): (&Arc<BlockCutter>, u32),
-    stop: &StopToken,
-    poison: &Poison,
-) -> Result<Thread> {
-    let (handlers, name) = (Arc::clone(generator), format!("rx{number}-rate"));
-    limiter.start(&name, stop, poison, move || handlers.queue().wake())
+impl Engine {
+    /// Makes the block cutter of the source of this number.
+    pub(super) fn cutter(&self, number: u32, blocks: BlockOptions) -> Arc<BlockCutter> {
+        BlockCutter::new(CutterOptions {
+            name: format!("rx{number}"),
+            source: number,
+            framing: blocks.framing,
+            block_interval: blocks.interval,
+            block_bytes_max: blocks.bytes_max,
+            clock: Arc::clone(&self.clock),
+            account: Arc::clone(&self.account),
+            poison: self.poison.clone(),
+            log: self.log.as_ref().map(|log| log.of(number)),
+        })
+    }
+
+    /// Makes the rate limit of a source, if it has one.
+    pub(super) fn limiter(&self, rate: Option<RateOptions>) -> Option<Arc<RateLimiter>> {
+        rate.map(|rate| RateLimiter::new(rate.initial, Arc::clone(&self.clock)))
+    }
+
+    /// Starts the thread `rxN-rate`, which wakes the handlers that the rate limit holds.
+    pub(super) fn start_limiter(
+        &self,
+        limiter: &Arc<RateLimiter>,
+        cutter: &Arc<BlockCutter>,
+        stop: &StopToken,
+    ) -> Result<Thread> {
+        let (handlers, name) = (Arc::clone(cutter), format!("{}-rate", cutter.name()));
+        limiter.start(&name, stop, &self.poison, move || handlers.queue().wake())
+    }
 }
 
 /// Joins threads by the deadline; returns which did not end, in words.

@@ -87,6 +87,7 @@ struct Path {
 
 fn path(block_bytes_max: u64, store_bytes_max: usize) -> Path {
     let clock = ManualClock::new();
+    let account = MemoryBudget::new(store_bytes_max);
     let generator = BlockCutter::new(CutterOptions {
         name: "rx0".to_owned(),
         source: 0,
@@ -94,19 +95,13 @@ fn path(block_bytes_max: u64, store_bytes_max: usize) -> Path {
         block_interval: BLOCK_INTERVAL,
         block_bytes_max,
         clock: Arc::new(clock.clone()),
+        account: Arc::clone(&account),
         poison: Poison::new(),
         log: None,
     });
     let target = Arc::new(Target::default());
     let late = Latency::default().recorder();
     generator.start(Arc::clone(&target) as Arc<dyn BlockTarget>, late).expect("threads");
-    let account = MemoryBudget::new(store_bytes_max);
-    let waking = Arc::downgrade(&generator);
-    account.on_room(move || {
-        if let Some(generator) = waking.upgrade() {
-            generator.queue().wake();
-        }
-    });
     let (sources, events) =
         (Sources { record_bytes_max: 100, connections_max: 2 }, EventBus::new());
     let intake = Intake {

@@ -95,6 +95,7 @@ fn path(record_bytes_max: usize, block_bytes_max: u64, store_bytes_max: usize) -
 
 pub(super) fn path_of(given: Given) -> Path {
     let clock = ManualClock::new();
+    let account = MemoryBudget::new(given.store_bytes_max);
     let generator = BlockCutter::new(CutterOptions {
         name: "rx0".to_owned(),
         source: 0,
@@ -102,13 +103,13 @@ pub(super) fn path_of(given: Given) -> Path {
         block_interval: Interval::millis(200),
         block_bytes_max: given.block_bytes_max,
         clock: Arc::new(clock.clone()),
+        account: Arc::clone(&account),
         poison: Poison::new(),
         log: None,
     });
     let target = Arc::new(Target::default());
     let late = Latency::default().recorder();
     generator.start(Arc::clone(&target) as Arc<dyn BlockTarget>, late).expect("threads");
-    let account = MemoryBudget::new(given.store_bytes_max);
     let pool = Pool::new(Arc::clone(&account));
     let counters = Arc::new(ReceiverCounters::default());
     let events = EventBus::new();

@@ -25,7 +25,7 @@ fn what_the_log_refused_is_not_acknowledged() {
     let acknowledged = Arc::new(Acknowledged::default());
     world.state.set_full(true);
     let calls = world.state.calls();
-    let offered = running.receivers[0].cutter().0.offer(range("c0", 0..3, &acknowledged));
+    let offered = running.receivers[0].cutter.0.offer(range("c0", 0..3, &acknowledged));
     assert!(offered.is_ok());
     until("it is refused", || world.state.calls() > calls);
     // Again, so that the first refusal is through, and its plan is refused as well.

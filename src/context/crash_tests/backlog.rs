@@ -124,7 +124,7 @@ impl Backlog {
             let receipts = vec![Receipt { to, upto: self.sent + RANGE }];
             let charge = Some(account.charge(bytes.len()));
             let range = Range { receipts, charge, ..Range::new(bytes.into(), RANGE) };
-            if running.receivers[0].cutter().0.offer(range).is_ok() {
+            if running.receivers[0].cutter.0.offer(range).is_ok() {
                 self.sent += RANGE;
                 if self.sent.is_multiple_of(self.tick_after) {
                     self.world.clock.advance(PERIOD.as_duration());

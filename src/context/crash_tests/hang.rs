@@ -33,7 +33,7 @@ fn check(hang: &Hang) {
     let acknowledged = Arc::new(Acknowledged::default());
     let offer = |number: u64| {
         let range = range("c0", number..number + 1, &acknowledged);
-        running.receivers[0].cutter().0.offer(range).expect("room");
+        running.receivers[0].cutter.0.offer(range).expect("room");
     };
     offer(0);
     until("it is durable", || *acknowledged.0.lock() == 1);
@@ -83,7 +83,7 @@ fn a_sync_that_hangs_is_said_while_it_does() {
     let acknowledged = Arc::new(Acknowledged::default());
     let offer = |number: u64| {
         let range = range("c0", number..number + 1, &acknowledged);
-        running.receivers[0].cutter().0.offer(range).expect("room");
+        running.receivers[0].cutter.0.offer(range).expect("room");
     };
     let inspector = running.inspector();
     offer(0);
@@ -117,7 +117,7 @@ fn a_sink_that_hangs_is_said_while_it_does() {
     let running = world.start(1).expect("started");
     let inspector = running.inspector();
     let acknowledged = Arc::new(Acknowledged::default());
-    running.receivers[0].cutter().0.offer(range("c0", 0..1, &acknowledged)).expect("room");
+    running.receivers[0].cutter.0.offer(range("c0", 0..1, &acknowledged)).expect("room");
     until("it is durable", || *acknowledged.0.lock() == 1);
     world.output.hang("");
     world.clock.advance(PERIOD.as_duration());
@@ -155,7 +155,7 @@ fn a_stop_ends_although_those_that_append_to_the_log_are_held() {
     world.state.hang("");
     let acknowledged = Arc::new(Acknowledged::default());
     let text = "x".repeat(1 << 20);
-    let cutter = running.receivers[0].cutter();
+    let cutter = running.receivers[0].cutter.clone();
     // 16 MiB wait for the log at most, and 32 MiB in the queue.
     let mut number = 0;
     until("everything is full", || {

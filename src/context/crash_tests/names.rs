@@ -76,7 +76,7 @@ fn same(config: Config) -> Config {
 fn feed(world: &World, running: &Alive, numbers: std::ops::Range<u64>) {
     for receiver in &running.receivers {
         let range = range("k", numbers.clone(), &Arc::default());
-        assert!(receiver.cutter().0.offer(range).is_ok());
+        assert!(receiver.cutter.0.offer(range).is_ok());
     }
     world.clock.advance(PERIOD.as_duration());
 }

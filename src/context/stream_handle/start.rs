@@ -110,7 +110,7 @@ impl StreamHandle {
         running.start_spill(&store, &engine)?;
         let direct = running.start_sources(sources, (&engine, recovery.as_ref()), &store)?;
         for receiver in &running.receivers {
-            graph.count_repeats(receiver.number(), receiver.counters());
+            graph.count_repeats(receiver.number, &receiver.counters);
         }
         let history = Arc::new(History::default());
         running.inspector =
@@ -157,14 +157,14 @@ impl StreamHandle {
         engine: &Engine,
         (history, graph): (Arc<History>, Arc<Graph>),
     ) -> Inspector {
-        let received = |receiver: &dyn RunningSource| Received {
-            number: receiver.number(),
-            source: receiver.source().to_owned(),
-            io_model: receiver.io_model(),
-            local: receiver.local_addrs().to_vec(),
-            counters: Arc::clone(receiver.counters()),
-            limiter: receiver.limiter().cloned(),
-            cutter: Some(receiver.cutter()),
+        let received = |receiver: &RunningSource| Received {
+            number: receiver.number,
+            source: receiver.source.clone(),
+            io_model: receiver.io_model,
+            local: receiver.local_addrs.clone(),
+            counters: Arc::clone(&receiver.counters),
+            limiter: receiver.limiter.clone(),
+            cutter: Some(receiver.cutter.clone()),
         };
         let direct = |(number, source, counters): &(u32, String, Arc<ReceiverCounters>)| Received {
             number: *number,
@@ -175,7 +175,7 @@ impl StreamHandle {
             limiter: None,
             cutter: None,
         };
-        let receivers = self.receivers.iter().map(|receiver| received(&**receiver));
+        let receivers = self.receivers.iter().map(received);
         let mut receivers: Vec<Received> =
             receivers.chain(self.direct.iter().map(direct)).collect();
         receivers.sort_by_key(|receiver| receiver.number);
@@ -211,12 +211,8 @@ impl StreamHandle {
             let on_end = Arc::new(move |_number, error| ends(error));
             let target = Arc::clone(&stored);
             self.receivers.push(match source {
-                Start::Socket(options) => {
-                    Box::new(SocketReceiver::start(options, engine, target, on_end)?)
-                }
-                Start::Receiver(options) => {
-                    Box::new(CustomReceiver::start(options, engine, target, on_end)?)
-                }
+                Start::Socket(options) => SocketReceiver::start(options, engine, target, on_end)?,
+                Start::Receiver(options) => CustomReceiver::start(options, engine, target, on_end)?,
                 Start::Direct(_) => unreachable!("they have no receiver and were started before"),
             });
         }

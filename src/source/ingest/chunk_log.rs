@@ -1,11 +1,11 @@
 //! The chunk logger: with a log, what the io threads queued is durable before it is stored. The body of `rxN-push`.
 //!
 //! ```text
-//!  range queue ─look─▶ chunk ─▶ log ─(receipt on wal-sync: acknowledge, in order)─▶ durable ─▶ open block
+//!  range queue ─drain─▶ chunk ─▶ log ─(receipt on wal-sync: acknowledge, in order)─▶ durable ─▶ open block
 //!                                                                  cut: tick, timer ─▶ block ─▶ BlockTarget
 //! ```
-//! A chunk is what was handed over since the logger last looked. It looks when nothing is on its way to the disk, so that
-//! what comes during a sync goes with the next one and an acknowledgement waits for two syncs at most; a full chunk goes
+//! A chunk is what was handed over since the logger last drained the queue. It drains when nothing is on its way to the disk, so
+//! that what comes during a sync goes with the next one and an acknowledgement waits for two syncs at most; a full chunk goes
 //! at once. There is no timer and no lock for each range: an io thread that queued a range compares two numbers. What is not
 //! durable counts as queued. A chunk that found no room on the disk is appended again, and until it is durable no other is
 //! made: the queue fills and the sockets are paused. Nothing here knows what a batch is.
@@ -22,13 +22,12 @@ use crate::blocks::{Block, BlockId, Range, Receipt};
 use crate::error::Result;
 use crate::framing::Framing;
 use crate::journal::{self, Journal};
-use crate::source::ingest::handover::{BlockTarget, NOTHING_READ, PUSH_RETRY, Push};
+use crate::source::ingest::feed::Feed;
+use crate::source::ingest::handover::{BlockTarget, PUSH_RETRY, Push};
 use crate::source::ingest::range_queue::RangeQueue;
 use crate::sync::planted::{Planted, planted};
-use crate::sync::{
-    Arc, AtomicU64, AtomicUsize, Mailbox, Mutex, Ordering, Poison, Signal, StopToken,
-};
-use crate::time::{Clock, Moment, Time};
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering, Poison, Signal};
+use crate::time::{Moment, Time};
 use crate::wal::NotLogged;
 
 /// A chunk of so many bytes is full: it goes to the log although another is on its way. Less where segments are small.
@@ -106,12 +105,12 @@ pub(crate) struct ChunkLogOptions {
     pub(crate) chunk_bytes_max: u64,
 }
 
-/// What the io threads and the logger share: at how many queued bytes it wants to be woken.
-pub(crate) struct Look(AtomicU64);
+/// The queued bytes at which the logger wants to be woken. The io threads and the logger share it.
+pub(crate) struct DrainLevel(AtomicU64);
 
-impl Look {
+impl DrainLevel {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Look(AtomicU64::new(NEVER)))
+        Arc::new(DrainLevel(AtomicU64::new(NEVER)))
     }
 
     /// A range was queued: wakes the logger if it waits for that. Any io thread.
@@ -186,27 +185,21 @@ struct Open {
     first_read: Option<Moment>,
 }
 
-/// What the logger shares with its generator.
-pub(crate) struct Shared {
-    pub(crate) source: u32,
-    pub(crate) framing: Framing,
-    pub(crate) block_bytes_max: u64,
-    pub(crate) queue: Arc<RangeQueue>,
-    pub(crate) first_read: Arc<AtomicU64>,
-    pub(crate) pushes: Mailbox<Push>,
-    pub(crate) look: Arc<Look>,
-    /// Not zero while something was taken from the queue and is not stored.
-    pub(crate) in_flight: Arc<AtomicUsize>,
-    pub(crate) stop: StopToken,
-    pub(crate) progress: Signal,
-    pub(crate) clock: Arc<dyn Clock>,
+/// The parts of a logger that others share.
+pub(crate) struct LoggerParts {
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) level: Arc<DrainLevel>,
+    /// Set when the log ends.
     pub(crate) poison: Poison,
     pub(crate) target: Arc<dyn BlockTarget>,
 }
 
 /// See the module.
 pub(crate) struct ChunkLogger {
-    shared: Shared,
+    feed: Arc<Feed>,
+    level: Arc<DrainLevel>,
+    poison: Poison,
+    target: Arc<dyn BlockTarget>,
     log: Arc<dyn ChunkLog>,
     next_chunk: u64,
     chunk_bytes_max: u64,
@@ -226,10 +219,14 @@ pub(crate) struct ChunkLogger {
 }
 
 impl ChunkLogger {
-    pub(crate) fn new(shared: Shared, options: ChunkLogOptions) -> Self {
+    pub(crate) fn new(parts: LoggerParts, options: ChunkLogOptions) -> Self {
+        let LoggerParts { feed, level, poison, target } = parts;
         let acknowledger = Acknowledger { next: options.next_chunk, ..Acknowledger::default() };
         ChunkLogger {
-            shared,
+            feed,
+            level,
+            poison,
+            target,
             log: options.log,
             next_chunk: options.next_chunk,
             chunk_bytes_max: options.chunk_bytes_max,
@@ -245,14 +242,14 @@ impl ChunkLogger {
     }
 
     pub(crate) fn run(mut self) {
-        self.shared.stop.wakes(self.shared.pushes.signal());
-        while !self.shared.stop.is_stopped() {
+        self.feed.stop.wakes(self.feed.pushes.signal());
+        while !self.feed.stop.is_stopped() {
             // First: whether the close can be taken depends on what became of chunks.
             self.settle();
             self.take_messages();
             self.append_refused();
-            while self.may_look() {
-                self.look();
+            while self.may_drain() {
+                self.drain();
             }
             if self.closed && self.items.is_empty() && self.is_idle() {
                 return;
@@ -264,20 +261,20 @@ impl ChunkLogger {
     /// Whether everything that was taken is stored; says so to whoever cuts.
     fn is_idle(&self) -> bool {
         let open = usize::from(self.open.chunks.is_some());
-        self.shared.in_flight.store(self.items.len() + open, Ordering::SeqCst);
-        self.items.is_empty() && open == 0 && self.shared.queue.len() == 0
+        self.feed.in_flight.store(self.items.len() + open, Ordering::SeqCst);
+        self.items.is_empty() && open == 0 && self.feed.queue.len() == 0
     }
 
     fn take_messages(&mut self) {
-        while let Some(push) = self.shared.pushes.try_recv() {
+        while let Some(push) = self.feed.pushes.try_recv() {
             match push {
                 Push::Cut => self.cut(None),
                 Push::Tick(time) => self.cut(Some(time)),
                 Push::Block(block) => self.push(&block),
             }
-            self.shared.progress.raise();
+            self.feed.progress.raise();
         }
-        if !self.closed && self.shared.pushes.is_closed_and_empty() && self.refused == 0 {
+        if !self.closed && self.feed.pushes.is_closed_and_empty() && self.refused == 0 {
             self.closed = true;
             self.cut(None);
         }
@@ -285,9 +282,9 @@ impl ChunkLogger {
 
     /// Takes everything that is queued, and closes the block behind it.
     fn cut(&mut self, time: Option<Time>) {
-        let mut left = self.shared.queue.len();
+        let mut left = self.feed.queue.len();
         while left > 0 && self.refused == 0 {
-            left = left.saturating_sub(self.look());
+            left = left.saturating_sub(self.drain());
             // The log may take as long for this as until the next tick: what it has by then belongs to that one's batch.
             self.settle();
         }
@@ -305,8 +302,8 @@ impl ChunkLogger {
     }
 
     /// Whether a chunk is to be made of what is queued now.
-    fn may_look(&self) -> bool {
-        let queue = &self.shared.queue;
+    fn may_drain(&self) -> bool {
+        let queue = &self.feed.queue;
         if queue.len() == 0 || self.refused > 0 {
             return false;
         }
@@ -317,14 +314,14 @@ impl ChunkLogger {
     }
 
     /// Makes a chunk of what is queued, at most a full one, and appends it; returns how many ranges it took.
-    fn look(&mut self) -> usize {
+    fn drain(&mut self) -> usize {
         // Before the first range is taken: until it is stored, a tick has something to wait for.
-        self.shared.in_flight.fetch_add(1, Ordering::SeqCst);
-        let read = self.shared.first_read.swap(NOTHING_READ, Ordering::SeqCst);
+        self.feed.in_flight.fetch_add(1, Ordering::SeqCst);
+        let first_read = self.feed.first_read.take();
         let (mut ranges, mut bytes) = (Vec::new(), 0);
-        let queued = self.shared.queue.len();
+        let queued = self.feed.queue.len();
         while ranges.len() < queued && bytes < self.chunk_bytes_max {
-            let Some(range) = self.shared.queue.take() else { break };
+            let Some(range) = self.feed.queue.take() else { break };
             bytes += range.bytes.len() as u64;
             ranges.push(range);
         }
@@ -333,7 +330,6 @@ impl ChunkLogger {
         if taken > 0 && !self.ended {
             let number = self.next_chunk;
             self.next_chunk += 1;
-            let first_read = (read != NOTHING_READ).then(|| Moment::from_nanos(read));
             let state = self.append(number, &ranges);
             let was_refused = false;
             let chunk = Chunk { number, ranges, bytes, first_read, state, was_refused };
@@ -341,8 +337,8 @@ impl ChunkLogger {
         } else {
             self.let_go(bytes);
         }
-        self.shared.queue.drained();
-        self.shared.progress.raise();
+        self.feed.queue.drained();
+        self.feed.progress.raise();
         // Counted by what it left behind from here on.
         self.is_idle();
         taken
@@ -354,7 +350,7 @@ impl ChunkLogger {
         let (told, acknowledger) = (Arc::clone(&outcome), Arc::clone(&self.acknowledger));
         let receipts: Vec<Receipt> =
             ranges.iter().flat_map(|range| range.receipts.clone()).collect();
-        let logger = self.shared.pushes.signal().clone();
+        let logger = self.feed.pushes.signal().clone();
         let early = planted(Planted::AcknowledgesBeforeLog);
         if early {
             self.acknowledger.lock().durable(number, receipts.clone());
@@ -370,9 +366,9 @@ impl ChunkLogger {
             *told.lock() = Some(result);
             logger.raise();
         };
-        let appended = self.log.append(number, self.shared.framing, ranges, Box::new(receipt));
+        let appended = self.log.append(number, self.feed.framing, ranges, Box::new(receipt));
         if let Err(err) = appended {
-            self.shared.poison.set(err.to_string());
+            self.poison.set(err.to_string());
             self.end();
         }
         State::Waiting(outcome)
@@ -381,7 +377,7 @@ impl ChunkLogger {
     /// So many bytes are durable, or given up.
     fn let_go(&mut self, bytes: u64) {
         self.held -= bytes;
-        self.shared.queue.gone(bytes);
+        self.feed.queue.gone(bytes);
     }
 
     fn take_outcomes(&mut self) {
@@ -401,7 +397,7 @@ impl ChunkLogger {
                     chunk.state = State::Refused;
                     self.refused += usize::from(!chunk.was_refused);
                     chunk.was_refused = true;
-                    let again = self.shared.clock.now().plus(LOG_RETRY);
+                    let again = self.feed.clock.now().plus(LOG_RETRY);
                     self.retry_at.get_or_insert(again);
                 }
                 Some(Err(NotLogged::Failed(_))) => ended = true,
@@ -409,7 +405,7 @@ impl ChunkLogger {
         }
         if durable > 0 {
             self.let_go(durable);
-            self.shared.queue.drained();
+            self.feed.queue.drained();
         }
         if ended {
             self.end();
@@ -418,7 +414,7 @@ impl ChunkLogger {
 
     /// Appends what was refused, in order, once it is time.
     fn append_refused(&mut self) {
-        if self.retry_at.is_none_or(|at| self.shared.clock.now() < at) {
+        if self.retry_at.is_none_or(|at| self.feed.clock.now() < at) {
             return;
         }
         self.retry_at = None;
@@ -448,14 +444,14 @@ impl ChunkLogger {
             match self.items.pop_front() {
                 Some(Item::Chunk(chunk)) if matches!(chunk.state, State::Durable) => {
                     self.open.add(chunk);
-                    if self.open.bytes >= self.shared.block_bytes_max {
+                    if self.open.bytes >= self.feed.block_bytes_max {
                         self.store();
                     }
                 }
                 Some(Item::Cut(time)) => {
                     self.store();
                     if let Some(time) = time {
-                        self.shared.target.reached(self.shared.source, time);
+                        self.target.reached(self.feed.source, time);
                     }
                 }
                 Some(waiting) => {
@@ -471,7 +467,7 @@ impl ChunkLogger {
             self.open = Open::default();
             self.refused = 0;
             self.let_go(self.held);
-            self.shared.queue.drained();
+            self.feed.queue.drained();
         }
         self.is_idle();
     }
@@ -480,22 +476,22 @@ impl ChunkLogger {
     fn store(&mut self) {
         let Open { ranges, chunks, first_read, .. } = std::mem::take(&mut self.open);
         let Some((first, last)) = chunks else { return };
-        let shared = &self.shared;
+        let feed = &self.feed;
         // The first chunk's number is the block's: it names the same block after a restart.
-        let id = BlockId { source: shared.source, number: first };
-        let block = Block::new(id, shared.framing, ranges).first_read_at(first_read);
+        let id = BlockId { source: feed.source, number: first };
+        let block = Block::new(id, feed.framing, ranges).first_read_at(first_read);
         self.push(&Arc::new(block.of_chunks(first..last + 1)));
-        self.shared.progress.raise();
+        self.feed.progress.raise();
     }
 
     /// Pushes a block until it is stored, or the stop's deadline.
     fn push(&self, block: &Arc<Block>) {
-        let shared = &self.shared;
-        while shared.target.push(block).is_err() && !shared.stop.is_stopped() {
-            let again = shared.clock.now().plus(PUSH_RETRY);
-            shared.clock.wait(shared.pushes.signal(), Some(again));
+        let feed = &self.feed;
+        while self.target.push(block).is_err() && !feed.stop.is_stopped() {
+            let again = feed.clock.now().plus(PUSH_RETRY);
+            feed.clock.wait(feed.pushes.signal(), Some(again));
             // What raised it is looked at once the block is stored.
-            shared.pushes.signal().raise();
+            feed.pushes.signal().raise();
         }
     }
 
@@ -509,11 +505,11 @@ impl ChunkLogger {
             waiting if waiting < CHUNKS_MAX => self.held + self.chunk_bytes_max,
             _ => NEVER,
         };
-        self.shared.look.0.store(wanted, Ordering::SeqCst);
-        if !self.may_look() || planted(Planted::LoggerSkipsRecheck) {
-            self.shared.clock.wait(self.shared.pushes.signal(), self.retry_at);
+        self.level.0.store(wanted, Ordering::SeqCst);
+        if !self.may_drain() || planted(Planted::LoggerSkipsRecheck) {
+            self.feed.clock.wait(self.feed.pushes.signal(), self.retry_at);
         }
-        self.shared.look.0.store(NEVER, Ordering::SeqCst);
+        self.level.0.store(NEVER, Ordering::SeqCst);
     }
 }
 

@@ -11,9 +11,6 @@ use crate::time::Time;
 /// Wait after a push that failed, before the same block is pushed again.
 pub(crate) const PUSH_RETRY: Duration = Duration::from_millis(50);
 
-/// No range was queued since the last cut.
-pub(crate) const NOTHING_READ: u64 = u64::MAX;
-
 /// Where blocks go. Called on the push thread.
 pub(crate) trait BlockTarget: Send + Sync {
     /// Stores a block and makes it known; on an error the same block is pushed again.

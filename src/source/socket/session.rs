@@ -11,9 +11,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::BytesMut;
-
-use crate::blocks::{Range, Receipt};
+use crate::blocks::Range;
 use crate::framing::{Found, Framing, Splitter};
 use crate::memory::budget::MemoryBudget;
 use crate::memory::buffer_pool::{BUFFER_BYTES, Buffer, Pool};
@@ -21,6 +19,7 @@ use crate::metrics::{Event, EventBus, ReceiverCounters, TallyKind};
 use crate::source::ingest::backlog_trigger::BacklogTrigger;
 use crate::source::ingest::block_cutter::BlockCutter;
 use crate::source::ingest::rate_limit::RateLimiter;
+use crate::source::ingest::record_buffer::RecordBuffer;
 use crate::source::io::{Closed, Disposition, Flow, Handler, HandlerFactory, Peer, Remote, Waker};
 use crate::source::pause::Pause;
 use crate::source::socket::acks::Acks;
@@ -32,9 +31,6 @@ use crate::time::{Clock, Moment};
 
 /// Whole records of one buffer that are worth keeping in place, in bytes; less is copied together.
 const FREEZE_BYTES: usize = BUFFER_BYTES / 4;
-
-/// What the gathered copies are allocated in, in bytes.
-const GATHER_BYTES: usize = BUFFER_BYTES;
 
 /// What the handlers of one receiver share.
 pub(crate) struct Intake {
@@ -119,9 +115,7 @@ impl HandlerFactory for IntakeHandlers {
             wakes,
             handed_over: false,
             found: Found::default(),
-            gather: BytesMut::new(),
-            gathered: 0,
-            receipts: Vec::new(),
+            gathered: RecordBuffer::default(),
             backlog: VecDeque::new(),
         }
     }
@@ -136,10 +130,8 @@ pub(crate) struct IntakeHandler {
     /// Whether it said that nothing more comes from it.
     handed_over: bool,
     found: Found,
-    gather: BytesMut,
-    gathered: u64,
-    /// Who waits for what is gathered.
-    receipts: Vec<Receipt>,
+    /// Short ranges of all connections since the last end of a turn.
+    gathered: RecordBuffer,
     /// Ranges that the full queue refused: at most what one read brings, for then reading stops.
     backlog: VecDeque<Range>,
 }
@@ -237,9 +229,7 @@ impl Handler for IntakeHandler {
     }
 
     fn idle(&mut self) {
-        if self.gather.capacity() < GATHER_BYTES - FREEZE_BYTES {
-            self.gather = BytesMut::new();
-        }
+        self.gathered.release_below(BUFFER_BYTES - FREEZE_BYTES);
         self.found.shrink();
     }
 
@@ -445,29 +435,21 @@ impl IntakeHandler {
         });
     }
 
-    /// Gathers so many whole records.
+    /// Gathers this many whole records.
     fn copy(&mut self, bytes: &[u8], records: u64, answers: Option<&mut Acks>) {
-        if self.gather.len() + bytes.len() > GATHER_BYTES {
+        if !self.gathered.has_room_for(bytes.len()) {
             self.flush_gathered();
         }
-        if self.gather.capacity() - self.gather.len() < bytes.len() {
-            self.gather.reserve(bytes.len().max(GATHER_BYTES));
-        }
-        self.gather.extend_from_slice(bytes);
-        self.gathered += records;
+        self.gathered.append(&[bytes], records);
         if let Some(answers) = answers {
-            answers.add_receipt(records, &mut self.receipts);
+            answers.add_receipt(records, &mut self.gathered.receipts);
         }
     }
 
     fn flush_gathered(&mut self) {
-        if !self.gather.is_empty() {
-            let bytes = self.gather.split().freeze();
-            let charge = Some(self.intake.account.charge(bytes.len()));
+        if let Some(range) = self.gathered.take(&self.intake.account) {
             self.intake.pool.shed();
-            let records = std::mem::take(&mut self.gathered);
-            let receipts = std::mem::take(&mut self.receipts);
-            self.queue(Range { charge, receipts, ..Range::new(bytes, records) });
+            self.queue(range);
         }
     }
 

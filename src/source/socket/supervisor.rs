@@ -9,14 +9,10 @@ use crate::framing::Framing;
 use crate::metrics::{Event, EventBus, ReceiverCounters, TallyKind};
 use crate::net::listen::{Bound, NotBound, expect_free, listen};
 use crate::net::lookup::Names;
-use crate::source::active::{Cutter, RunningSource, Steered};
+use crate::source::active::{Cutter, RunningSource, Supervisor};
 use crate::source::away::Away;
-use crate::source::engine::{
-    Engine, OnEnd, RateOptions, When, join_all, start_limiter, wake_on_room,
-};
-use crate::source::ingest::block_cutter::{BlockCutter, CutterOptions};
+use crate::source::engine::{BlockOptions, Engine, OnEnd, RateOptions, When, join_all};
 use crate::source::ingest::handover::BlockTarget;
-use crate::source::ingest::rate_limit::RateLimiter;
 use crate::source::io::{self as models, Closed, IoDriver, IoModel, OnRefusal, Options, Peer};
 use crate::source::pause::Pause;
 use crate::source::socket::dialer::{self, BackOff, Interrupt};
@@ -67,10 +63,8 @@ pub(crate) struct SocketOptions {
     pub(crate) rate: Option<RateOptions>,
 }
 
-/// A running socket source.
+/// The threads of a socket source.
 pub(crate) struct SocketReceiver {
-    generator: Arc<BlockCutter>,
-    counters: Arc<ReceiverCounters>,
     driver: Arc<dyn IoDriver>,
     handing: Handing,
     /// Makes over-long records durable, where they are put aside.
@@ -78,11 +72,6 @@ pub(crate) struct SocketReceiver {
     dialling: Arc<Dialling>,
     /// The dial threads, and the one of the rate limit.
     own_threads: Vec<Thread>,
-    /// Where it listens.
-    local: Vec<SocketAddr>,
-    /// The model in use; another one than asked for where the system cannot run that.
-    io_model: IoModel,
-    limiter: Option<Arc<RateLimiter>>,
 }
 
 /// What the dial threads, the io threads and the stop share.
@@ -115,22 +104,25 @@ struct Over {
 }
 
 impl SocketReceiver {
-    /// Binds if it listens, starts the io model, the generator and the dialling.
+    /// Binds if it listens, starts the io model, the block cutter and the dialling.
     pub(crate) fn start(
         options: SocketOptions,
         engine: &Engine,
         target: Arc<dyn BlockTarget>,
         on_end: OnEnd,
-    ) -> Result<SocketReceiver> {
+    ) -> Result<RunningSource> {
         let name = format!("rx{}", options.number);
         let counters = Arc::new(ReceiverCounters::default());
-        let generator = new_generator(&options, engine);
+        let blocks = BlockOptions {
+            framing: options.framing,
+            interval: options.block_interval,
+            bytes_max: options.block_bytes_max,
+        };
+        let cutter = engine.cutter(options.number, blocks);
         let mut bound = bind(&options)?;
         let dialling =
             Dialling::new(options.clone(), engine.clone(), Arc::clone(&counters), on_end)?;
-        wake_on_room(&engine.account, &generator);
-        let limiter =
-            options.rate.map(|rate| RateLimiter::new(rate.initial, Arc::clone(&engine.clock)));
+        let limiter = engine.limiter(options.rate);
         let handing = Handing::default();
         let asides = start_asides(&options, &counters, engine)?;
         let intake = Intake {
@@ -138,7 +130,7 @@ impl SocketReceiver {
             framing: options.framing,
             ack: options.ack,
             record_bytes_max: options.record_bytes_max,
-            generator: Arc::clone(&generator),
+            generator: Arc::clone(&cutter),
             account: Arc::clone(&engine.account),
             counters: Arc::clone(&counters),
             events: engine.events.clone(),
@@ -151,85 +143,47 @@ impl SocketReceiver {
             pool: Arc::clone(&engine.pool),
             handing: handing.clone(),
         };
-        generator.start(target, engine.times.cut_ticks.recorder())?;
+        cutter.start(target, engine.times.cut_ticks.recorder())?;
         let io = io_options(&options, engine, &counters, std::mem::take(&mut bound.listeners));
         let io_model = choose(&options, engine);
         let driver: Arc<dyn IoDriver> =
             Arc::from(models::start(io_model, IntakeHandlers(Arc::new(intake)), io)?);
         let mut own_threads = Dialling::start(&dialling, &name, &driver)?;
         if let Some(limiter) = &limiter {
-            own_threads.push(dialling.start_limiter(limiter, &generator)?);
+            own_threads.push(engine.start_limiter(limiter, &cutter, &dialling.stop)?);
         }
         say_where_it_listens(&options.source, &bound, &engine.events);
-        Ok(SocketReceiver {
-            generator,
+        let receiver = SocketReceiver { driver, handing, asides, dialling, own_threads };
+        Ok(RunningSource {
+            source: options.source,
+            number: options.number,
+            io_model: Some(io_model),
+            local_addrs: bound.addresses,
             counters,
-            driver,
-            handing,
-            asides,
-            dialling,
-            own_threads,
-            local: bound.addresses,
-            io_model,
+            cutter: Cutter(cutter),
             limiter,
+            rate: options.rate,
+            supervisor: Box::new(receiver),
         })
     }
 }
 
-impl RunningSource for SocketReceiver {
-    fn source(&self) -> &str {
-        &self.dialling.options.source
-    }
-
-    fn number(&self) -> u32 {
-        self.dialling.options.number
-    }
-
-    fn io_model(&self) -> Option<IoModel> {
-        Some(self.io_model)
-    }
-
-    fn local_addrs(&self) -> &[SocketAddr] {
-        &self.local
-    }
-
-    fn counters(&self) -> &Arc<ReceiverCounters> {
-        &self.counters
-    }
-
-    fn cutter(&self) -> Cutter {
-        Cutter(Arc::clone(&self.generator))
-    }
-
-    fn limiter(&self) -> Option<&Arc<RateLimiter>> {
-        self.limiter.as_ref()
-    }
-
-    fn steered(&self) -> Option<Steered> {
-        let (limiter, rate) = (self.limiter.as_ref()?, self.dialling.options.rate?);
-        Steered::new(self.dialling.options.number, limiter, rate)
-    }
-
-    /// Connections that are owed an answer stay until the close.
-    fn stop(&mut self, clock: &Arc<dyn Clock>, deadline: Moment) -> Vec<String> {
+impl Supervisor for SocketReceiver {
+    fn stop(&mut self, clock: &dyn Clock, deadline: Moment) -> Vec<String> {
         self.dialling.stop.stop();
         self.dialling.interrupt.set();
         self.driver.stop();
-        let own = std::mem::take(&mut self.own_threads);
-        let mut left = join_all(own, clock.as_ref(), deadline);
+        let mut left = join_all(std::mem::take(&mut self.own_threads), clock, deadline);
         // Threads that did not hand everything over are named when they are joined.
-        self.handing.wait(clock.as_ref(), deadline);
+        self.handing.wait(clock, deadline);
         let keeping = self.asides.take().and_then(OversizedThread::stop);
-        left.extend(join_all(keeping.into_iter().collect(), clock.as_ref(), deadline));
-        let source = &self.dialling.options.source;
-        let unstored = self.generator.stop(deadline).into_iter();
-        left.extend(unstored.map(|what| format!("source `{source}`: {what}")));
+        left.extend(join_all(keeping.into_iter().collect(), clock, deadline));
         left
     }
 
-    fn close(self: Box<Self>, clock: &Arc<dyn Clock>, deadline: Moment) -> Vec<String> {
+    fn close(self: Box<Self>, clock: &dyn Clock, deadline: Moment) -> Vec<String> {
         self.driver.close();
-        join_all(self.driver.threads(), clock.as_ref(), deadline)
+        join_all(self.driver.threads(), clock, deadline)
     }
 }
 
@@ -290,19 +244,6 @@ fn io_options(
         clock: Arc::clone(&engine.clock),
         poison: engine.poison.clone(),
     }
-}
-
-fn new_generator(options: &SocketOptions, engine: &Engine) -> Arc<BlockCutter> {
-    BlockCutter::new(CutterOptions {
-        name: format!("rx{}", options.number),
-        source: options.number,
-        framing: options.framing,
-        block_interval: options.block_interval,
-        block_bytes_max: options.block_bytes_max,
-        clock: Arc::clone(&engine.clock),
-        poison: engine.poison.clone(),
-        log: engine.log.as_ref().map(|log| log.of(options.number)),
-    })
 }
 
 /// The io model that this system can run, with an event if it is not the one that was asked for.
@@ -402,15 +343,6 @@ impl Dialling {
             started.map_err(|err| Error::io(format!("cannot start the thread `{name}`"), err))
         };
         addresses.iter().enumerate().map(start).collect()
-    }
-
-    fn start_limiter(
-        &self,
-        limiter: &Arc<RateLimiter>,
-        generator: &Arc<BlockCutter>,
-    ) -> Result<Thread> {
-        let handlers = (generator, self.options.number);
-        start_limiter(limiter, handlers, &self.stop, &self.engine.poison)
     }
 
     /// A dial thread: connects, waits for the end, connects again; until the stop, or the end of file.

@@ -3,7 +3,10 @@
 use bytes::Bytes;
 
 use super::*;
+use crate::memory::budget::MemoryBudget;
+use crate::source::ingest::feed::FirstRead;
 use crate::sync::explore::{check, thread};
+use crate::sync::{AtomicUsize, Mailbox, StopToken};
 use crate::time::ManualClock;
 
 const READERS: u8 = 2;
@@ -57,26 +60,25 @@ impl crate::blocks::Acknowledge for Told {
     }
 }
 
-fn shared(queue: &Arc<RangeQueue>, target: &Arc<Target>, look: &Arc<Look>) -> Shared {
-    Shared {
+fn feed() -> Arc<Feed> {
+    Arc::new(Feed {
         source: 0,
         framing: Framing::Lines,
         block_bytes_max: u64::MAX,
-        queue: Arc::clone(queue),
-        first_read: Arc::new(AtomicU64::new(NOTHING_READ)),
+        clock: Arc::new(ManualClock::new()),
+        account: MemoryBudget::new(1 << 20),
+        queue: RangeQueue::new(4, u64::MAX),
+        first_read: FirstRead::default(),
         pushes: Mailbox::new(4),
-        look: Arc::clone(look),
-        in_flight: Arc::default(),
+        in_flight: AtomicUsize::new(0),
         stop: StopToken::new(),
         progress: Signal::new(),
-        clock: Arc::new(ManualClock::new()),
-        poison: Poison::new(),
-        target: Arc::clone(target) as Arc<dyn BlockTarget>,
-    }
+    })
 }
 
 /// An io thread: queues its ranges, and waits for its waker when the queue is full.
-fn read(queue: &RangeQueue, (look, logger): (&Look, &Signal), reader: u8, told: &Arc<Told>) {
+fn read(feed: &Feed, level: &DrainLevel, reader: u8, told: &Arc<Told>) {
+    let queue = &feed.queue;
     let woken = Signal::new();
     let raise = woken.clone();
     let number = queue.register(Arc::new(move || raise.raise()));
@@ -91,7 +93,7 @@ fn read(queue: &RangeQueue, (look, logger): (&Look, &Signal), reader: u8, told: 
                 woken.wait();
             }
         }
-        look.queued(queue, logger);
+        level.queued(queue, feed.pushes.signal());
     }
     queue.forget(number);
 }
@@ -100,14 +102,18 @@ fn read(queue: &RangeQueue, (look, logger): (&Look, &Signal), reader: u8, told: 
 #[test]
 fn what_is_queued_is_logged_acknowledged_and_stored_without_a_tick() {
     check(1_000, &[Planted::LoggerSkipsRecheck], || {
-        let (queue, look) = (Arc::new(RangeQueue::new(4, u64::MAX)), Look::new());
+        let (feed, level) = (feed(), DrainLevel::new());
         let (target, disk) = (Arc::new(Target::default()), Mailbox::new(8));
         let told = Arc::new(Told { acknowledged: AtomicU64::new(0), all: Signal::new() });
-        let shared = shared(&queue, &target, &look);
-        let pushes = shared.pushes.clone();
+        let parts = LoggerParts {
+            feed: Arc::clone(&feed),
+            level: Arc::clone(&level),
+            poison: Poison::new(),
+            target: Arc::clone(&target) as Arc<dyn BlockTarget>,
+        };
         let log = Arc::new(Disk(disk.clone()));
         let options = ChunkLogOptions { log, next_chunk: 0, chunk_bytes_max: CHUNK_BYTES_MAX };
-        let logger = ChunkLogger::new(shared, options);
+        let logger = ChunkLogger::new(parts, options);
         let logger = thread("rx0-push", move || logger.run());
         let durable = disk.clone();
         let syncs = thread("wal-sync", move || {
@@ -116,13 +122,12 @@ fn what_is_queued_is_logged_acknowledged_and_stored_without_a_tick() {
             }
         });
         let readers = [0, 1].map(|reader| {
-            let (queue, look, told) = (Arc::clone(&queue), Arc::clone(&look), Arc::clone(&told));
-            let signal = pushes.signal().clone();
-            thread("rx0-io", move || read(&queue, (&look, &signal), reader, &told))
+            let (feed, level, told) = (Arc::clone(&feed), Arc::clone(&level), Arc::clone(&told));
+            thread("rx0-io", move || read(&feed, &level, reader, &told))
         });
         told.all.wait();
         readers.into_iter().for_each(|reader| reader.join());
-        pushes.close();
+        feed.pushes.close();
         logger.join();
         disk.close();
         syncs.join();

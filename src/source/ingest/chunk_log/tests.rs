@@ -3,8 +3,9 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::sync::AtomicBool;
-use crate::sync::thread;
+use crate::memory::budget::MemoryBudget;
+use crate::source::ingest::feed::FirstRead;
+use crate::sync::{AtomicBool, AtomicUsize, Mailbox, StopToken, thread};
 use crate::time::ManualClock;
 
 /// Where the blocks of a test go.
@@ -20,24 +21,26 @@ impl BlockTarget for Target {
     fn reached(&self, _source: u32, _time: Time) {}
 }
 
-fn shared(
-    queue: &Arc<RangeQueue>,
-    pushes: &Mailbox<Push>,
-    target: &Arc<Target>,
-    clock: ManualClock,
-) -> Shared {
-    Shared {
+fn feed(queue: RangeQueue, pushes_max: usize, clock: ManualClock) -> Arc<Feed> {
+    Arc::new(Feed {
         source: 0,
         framing: Framing::Lines,
         block_bytes_max: 1,
-        queue: Arc::clone(queue),
-        first_read: Arc::new(AtomicU64::new(NOTHING_READ)),
-        pushes: pushes.clone(),
-        look: Look::new(),
-        in_flight: Arc::default(),
+        clock: Arc::new(clock),
+        account: MemoryBudget::new(1 << 30),
+        queue,
+        first_read: FirstRead::default(),
+        pushes: Mailbox::new(pushes_max),
+        in_flight: AtomicUsize::new(0),
         stop: StopToken::new(),
         progress: Signal::new(),
-        clock: Arc::new(clock),
+    })
+}
+
+fn parts(feed: &Arc<Feed>, target: &Arc<Target>) -> LoggerParts {
+    LoggerParts {
+        feed: Arc::clone(feed),
+        level: DrainLevel::new(),
         poison: Poison::new(),
         target: Arc::clone(target) as Arc<dyn BlockTarget>,
     }
@@ -45,8 +48,7 @@ fn shared(
 
 /// A log that is no faster than what comes: with each chunk the one before is durable, and the next range and tick are there.
 struct Pressed {
-    queue: Arc<RangeQueue>,
-    pushes: Mailbox<Push>,
+    feed: Arc<Feed>,
     target: Arc<Target>,
     before: Mutex<Option<journal::Receipt>>,
     /// Blocks that were stored when the last chunk came.
@@ -69,7 +71,7 @@ impl ChunkLog for Pressed {
         if number == CHUNKS {
             self.stored.store(self.target.0.lock().len(), Ordering::SeqCst);
             receipt(Ok(()));
-            self.pushes.close();
+            self.feed.pushes.close();
             return Ok(());
         }
         *self.before.lock() = Some(receipt);
@@ -80,26 +82,24 @@ impl ChunkLog for Pressed {
 
 impl Pressed {
     fn come(&self, time: Time) {
-        assert!(self.queue.push(Range::new(Bytes::from_static(b"a\n"), 1)).is_ok());
-        assert!(self.pushes.try_send(Push::Tick(time)).is_ok());
+        assert!(self.feed.queue.push(Range::new(Bytes::from_static(b"a\n"), 1)).is_ok());
+        assert!(self.feed.pushes.try_send(Push::Tick(time)).is_ok());
     }
 }
 
 #[test]
 fn what_is_durable_is_stored_although_the_next_tick_is_there_before_a_cut_is_made() {
-    let (queue, pushes) = (Arc::new(RangeQueue::new(4, u64::MAX)), Mailbox::new(4));
-    let (target, clock) = (Arc::new(Target::default()), ManualClock::new());
+    let target = Arc::new(Target::default());
+    let feed = feed(RangeQueue::new(4, u64::MAX), 4, ManualClock::new());
     let log = Arc::new(Pressed {
-        queue: Arc::clone(&queue),
-        pushes: pushes.clone(),
+        feed: Arc::clone(&feed),
         target: Arc::clone(&target),
         before: Mutex::default(),
         stored: AtomicUsize::new(0),
     });
-    let shared = shared(&queue, &pushes, &target, clock);
     log.come(Time::from_millis(0));
     let options = ChunkLogOptions { log: Arc::clone(&log) as _, next_chunk: 0, chunk_bytes_max: 1 };
-    ChunkLogger::new(shared, options).run();
+    ChunkLogger::new(parts(&feed, &target), options).run();
     assert_eq!(target.0.lock().len() as u64, CHUNKS + 1);
     assert_eq!(
         log.stored.load(Ordering::SeqCst) as u64,
@@ -146,21 +146,21 @@ const KIB: usize = 1 << 10;
 /// of it is stored, in order, once there is room.
 fn check_bound(range_bytes: usize) {
     const BOUND: usize = 256 * KIB;
-    let (queue, pushes) = (Arc::new(RangeQueue::new(4_096, BOUND as u64)), Mailbox::new(64));
     let (target, clock) = (Arc::new(Target::default()), ManualClock::new());
     let log = Arc::new(Full { refuses: AtomicBool::new(true), came: AtomicUsize::new(0) });
     let chunk_bytes_max = 32 * KIB as u64;
     let options = ChunkLogOptions { log: Arc::clone(&log) as _, next_chunk: 0, chunk_bytes_max };
-    let shared = shared(&queue, &pushes, &target, clock.clone());
-    let look = Arc::clone(&shared.look);
-    let logger = ChunkLogger::new(shared, options);
+    let feed = feed(RangeQueue::new(4_096, BOUND as u64), 64, clock.clone());
+    let (queue, pushes, parts) = (&feed.queue, &feed.pushes, parts(&feed, &target));
+    let level = Arc::clone(&parts.level);
+    let logger = ChunkLogger::new(parts, options);
     let logger = thread::spawn("rx0-push", &Poison::new(), move || logger.run()).expect("a thread");
     let mut read = 0_usize;
     for round in 0..20 {
         while queue.has_room() {
             let bytes = vec![u8::try_from(read / range_bytes % 251).expect("small"); range_bytes];
             assert!(queue.push(Range::new(bytes.into(), 1)).is_ok());
-            look.queued(&queue, pushes.signal());
+            level.queued(queue, pushes.signal());
             read += range_bytes;
         }
         assert!(pushes.try_send(Push::Tick(Time::from_millis(round))).is_ok());
