@@ -9,7 +9,9 @@
 //! kept from batch to batch. Runs on the workers; knows nothing of time or streams.
 
 mod incremental_table;
+mod leases;
 mod table;
+mod word_shuffle;
 pub mod word_table;
 
 use std::borrow::Borrow;
@@ -19,69 +21,81 @@ use crate::memory::budget::{MemoryBudget, ResultsReservation};
 use crate::sync::{Arc, Mutex};
 
 pub use incremental_table::IncrementalTable;
+pub use leases::TablePool;
+use leases::{Leases, TableSet};
 pub use table::{Entry, Table, hash_of, shard_of};
-
-/// Sets of shards that are kept for the next batch; those beyond are given back to the system.
-const KEPT_MAX: usize = 64;
+pub(crate) use word_shuffle::{Tally, WordPool, WordShuffle};
 
 /// One table for each hash partition.
 pub type Shards<K, C> = Vec<Table<K, C>>;
+
+impl<K, C> TableSet for Shards<K, C> {
+    fn bytes(&self) -> usize {
+        self.iter().map(Table::bytes).sum()
+    }
+
+    fn cleared(mut self) -> Option<Self> {
+        self.iter_mut().for_each(Table::clear);
+        Some(self)
+    }
+}
 
 /// Whose shards a mapper fills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShardOwner {
     /// Those of its partition: the merge sees the partitions in order.
     ByPartition,
-    /// Those of the worker that runs it, of so many: for merging that is exactly commutative.
+    /// Those of the worker that runs it, of this many: for merging that is exactly commutative.
     ByWorker(usize),
 }
 
+/// The dimensions of one run of a shuffle.
+#[derive(Clone, Copy, Debug)]
+pub struct ShuffleShape {
+    /// Number of inputs, each of which is a fold of one partition.
+    pub inputs: usize,
+    /// Whose shards an input fills.
+    pub owner: ShardOwner,
+    /// Number of hash partitions, at least 1.
+    pub shards: usize,
+}
+
+impl ShuffleShape {
+    fn slots(&self) -> usize {
+        match self.owner {
+            ShardOwner::ByPartition => self.inputs,
+            ShardOwner::ByWorker(workers) => workers.max(1),
+        }
+    }
+
+    fn slot(&self, input: usize, worker: usize) -> usize {
+        match self.owner {
+            ShardOwner::ByPartition => input,
+            ShardOwner::ByWorker(workers) => worker % workers.max(1),
+        }
+    }
+}
+
 /// A keyed operator's memory, kept across batches.
-pub struct Shuffle<K, C>(Arc<Mutex<Vec<Shards<K, C>>>>);
-
-impl<K, C> Default for Shuffle<K, C> {
-    fn default() -> Self {
-        Shuffle(Arc::new(Mutex::new(Vec::new())))
-    }
-}
-
-impl<K, C> std::fmt::Debug for Shuffle<K, C> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shuffle").field("kept", &self.0.lock().len()).finish()
-    }
-}
+pub type Shuffle<K, C> = TablePool<Shards<K, C>>;
 
 impl<K, C> Shuffle<K, C>
 where
     K: Eq + Send + 'static,
     C: Send + 'static,
 {
-    /// Begins with so many inputs, each of which is a fold of one partition; `merge` joins what two of them made of one
-    /// key, and there are that many hash partitions. `account` counts tables and rows.
+    /// Begins a run; `merge` joins the aggregates that two inputs made of one key. `account` counts tables and rows.
     pub fn begin<M>(
         &self,
         account: &Arc<MemoryBudget>,
-        inputs: usize,
-        shape: (ShardOwner, usize),
+        shape: ShuffleShape,
         merge: M,
     ) -> ShuffleTables<K, C, M>
     where
         M: Fn(&mut C, C) + Send + Sync + 'static,
     {
-        let slots = match shape.0 {
-            ShardOwner::ByPartition => inputs,
-            ShardOwner::ByWorker(workers) => workers.max(1),
-        };
-        ShuffleTables(Arc::new(InFlight {
-            slots: (0..slots).map(|_| Mutex::default()).collect(),
-            inputs,
-            gather: shape.0,
-            shards: shape.1.max(1),
-            memory: Arc::clone(&self.0),
-            merge,
-            charge: account.results_charge(),
-            account: Arc::clone(account),
-        }))
+        let leases = Leases::new(shape.slots(), self, account);
+        ShuffleTables(Arc::new(InFlight { leases, shape, merge, account: Arc::clone(account) }))
     }
 }
 
@@ -96,7 +110,9 @@ impl<K, C, M> Clone for ShuffleTables<K, C, M> {
 
 impl<K, C, M> std::fmt::Debug for ShuffleTables<K, C, M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ShuffleTables").field("inputs", &self.0.inputs).finish_non_exhaustive()
+        f.debug_struct("ShuffleTables")
+            .field("inputs", &self.0.shape.inputs)
+            .finish_non_exhaustive()
     }
 }
 
@@ -108,21 +124,10 @@ where
 {
     /// The shards that input number `input` aggregates into, on this worker.
     pub fn lend(&self, input: usize, worker: usize) -> ShardLease<K, C, M> {
-        let slot = match self.0.gather {
-            ShardOwner::ByPartition => input,
-            ShardOwner::ByWorker(workers) => worker % workers.max(1),
-        };
-        let mut held = self.0.slots[slot].lock();
-        // Inputs that share shards come in their order, so that a key is in the place of its first sight. One that comes
-        // late, because another job made the pass, has shards of its own.
-        let in_order = held.next <= input;
-        held.next = held.next.max(input + 1);
-        let known = if in_order { std::mem::take(&mut held.shards) } else { Vec::new() };
-        drop(held);
-        let was_known = !known.is_empty();
-        let shards = if known.is_empty() { self.0.lease() } else { known };
-        let before = if was_known { bytes(&shards) } else { 0 };
-        ShardLease { shards, slot, before, flight: Arc::clone(&self.0) }
+        let slot = self.0.shape.slot(input, worker);
+        let mut shards = self.0.leases.lend(slot, input, Vec::new);
+        shards.resize_with(self.0.shape.shards, Table::default);
+        ShardLease { shards, slot, flight: Arc::clone(&self.0) }
     }
 
     /// Adds two stages to a plan, that of the inputs' tasks and that of merging, none if there are no inputs, and returns
@@ -143,11 +148,11 @@ where
         inputs: Vec<Work>,
         rows: impl Fn(&mut Table<K, C>) -> Vec<U> + Send + Sync + 'static,
     ) -> Slots<U> {
-        if self.0.inputs == 0 {
+        if self.0.shape.inputs == 0 {
             return Slots::new(0);
         }
         stages.push(Stage { tasks: inputs });
-        let results: Slots<U> = Slots::counted(self.0.shards, &self.0.account);
+        let results: Slots<U> = Slots::counted(self.0.shape.shards, &self.0.account);
         let rows = Arc::new(rows);
         let merge_task = |shard: usize| -> Work {
             let (flight, rows, results) = (Arc::clone(&self.0), Arc::clone(&rows), results.clone());
@@ -156,7 +161,7 @@ where
                 Ok(())
             })
         };
-        stages.push(Stage { tasks: (0..self.0.shards).map(merge_task).collect() });
+        stages.push(Stage { tasks: (0..self.0.shape.shards).map(merge_task).collect() });
         results
     }
 }
@@ -166,8 +171,6 @@ pub struct ShardLease<K, C, M> {
     /// One table for each hash partition.
     pub shards: Shards<K, C>,
     slot: usize,
-    /// Bytes of them that were counted before.
-    before: usize,
     flight: Arc<InFlight<K, C, M>>,
 }
 
@@ -195,90 +198,44 @@ impl<K: Eq, C, M: Fn(&mut C, C)> ShardLease<K, C, M> {
     }
 
     /// The input is over.
-    pub fn give_back(mut self) {
-        self.flight.charge.add(bytes(&self.shards).saturating_sub(self.before));
-        let mut held = self.flight.slots[self.slot].lock();
-        if held.shards.is_empty() {
-            held.shards = self.shards;
-            return;
-        }
-        for (into, mut shard) in held.shards.iter_mut().zip(self.shards.drain(..)) {
-            into.absorb(&mut shard, &self.flight.merge);
-        }
+    pub fn give_back(self) {
+        self.flight.leases.give_back(self.slot, self.shards, |known, more| {
+            for (into, mut shard) in known.iter_mut().zip(more) {
+                into.absorb(&mut shard, &self.flight.merge);
+            }
+        });
     }
 }
 
-/// The shards of one run of one plan; they go back to the operator's memory when the last task is gone.
+/// The shards of one run of one plan, and how they are filled and merged.
 struct InFlight<K, C, M> {
-    slots: Vec<Mutex<Held<K, C>>>,
-    inputs: usize,
-    gather: ShardOwner,
-    shards: usize,
-    memory: Arc<Mutex<Vec<Shards<K, C>>>>,
+    leases: Leases<Shards<K, C>>,
+    shape: ShuffleShape,
     merge: M,
-    charge: ResultsReservation,
     account: Arc<MemoryBudget>,
-}
-
-fn bytes<K, C>(shards: &Shards<K, C>) -> usize {
-    shards.iter().map(Table::bytes).sum()
-}
-
-struct Held<K, C> {
-    /// Empty until an input needs them, and while they are lent.
-    shards: Shards<K, C>,
-    /// One more than the highest number of an input that had them.
-    next: usize,
-}
-
-impl<K, C> Default for Held<K, C> {
-    fn default() -> Self {
-        Held { shards: Vec::new(), next: 0 }
-    }
-}
-
-impl<K, C, M> InFlight<K, C, M> {
-    fn lease(&self) -> Shards<K, C> {
-        let mut shards = self.memory.lock().pop().unwrap_or_default();
-        shards.resize_with(self.shards, Table::default);
-        shards
-    }
 }
 
 impl<K: Eq, C, M: Fn(&mut C, C)> InFlight<K, C, M> {
     /// Merges one shard of every slot, in slot order, and leaves their tables empty behind.
     fn merge<U>(&self, shard: usize, rows: &impl Fn(&mut Table<K, C>) -> Vec<U>) -> Vec<U> {
-        let take = |slot: &Mutex<Held<K, C>>| slot.lock().shards.get_mut(shard).map(std::mem::take);
+        let put = |slot, table| self.leases.with(slot, |shards| shards[shard] = table);
         let mut merged: Option<(usize, Table<K, C>)> = None;
-        for (number, slot) in self.slots.iter().enumerate() {
-            let Some(mut table) = take(slot) else { continue };
+        for slot in 0..self.shape.slots() {
+            let taken = self.leases.with(slot, |shards| std::mem::take(&mut shards[shard]));
+            let Some(mut table) = taken else { continue };
             match &mut merged {
-                None => merged = Some((number, table)),
+                None => merged = Some((slot, table)),
                 Some((_, merged)) => {
                     merged.absorb(&mut table, &self.merge);
-                    self.slots[number].lock().shards[shard] = table;
+                    put(slot, table);
                 }
             }
         }
-        let Some((number, mut table)) = merged else { return Vec::new() };
+        let Some((slot, mut table)) = merged else { return Vec::new() };
         table.settle(&self.merge);
         let rows = rows(&mut table);
-        self.slots[number].lock().shards[shard] = table;
+        put(slot, table);
         rows
-    }
-}
-
-impl<K, C, M> Drop for InFlight<K, C, M> {
-    fn drop(&mut self) {
-        let mut memory = self.memory.lock();
-        // The first slot's tables, into which the others are merged, are the largest: they go last, to be its own again.
-        for slot in self.slots.iter().rev() {
-            let mut shards = std::mem::take(&mut slot.lock().shards);
-            if !shards.is_empty() && memory.len() < KEPT_MAX {
-                shards.iter_mut().for_each(Table::clear);
-                memory.push(shards);
-            }
-        }
     }
 }
 

@@ -11,15 +11,12 @@ use super::state::shard::ShardView;
 use super::window::{KeyedWindow, counting};
 use super::{DStream, Missing, Node, Planner};
 use crate::blocks::manager::StoredBlock;
-use crate::exec::shuffle::word_table::{Ranked, WordTable};
+use crate::exec::shuffle::word_table::WordTable;
+use crate::exec::shuffle::{Tally, WordPool, WordShuffle};
 use crate::exec::{Batch, Partition, Stage, Work, folding};
-use crate::memory::budget::ResultsReservation;
 use crate::sink::SharedSink;
-use crate::sync::{Arc, Mutex};
+use crate::sync::Arc;
 use crate::time::Interval;
-
-/// Word tables that are kept for the next batch; those beyond are given back to the system.
-const KEPT_MAX: usize = 64;
 
 /// A job that a pipeline file can name.
 #[derive(Clone, Debug)]
@@ -211,23 +208,25 @@ impl DStream<[u8]> {
         count: impl Fn(&mut WordTable, &[u8]) + Send + Sync + 'static,
         fused: Fused,
     ) -> DStream<(Vec<u8>, u64)> {
-        let (node, count, memory) = (Arc::clone(&self.node), Arc::new(count), Memory::default());
+        let (node, count, pool) = (Arc::clone(&self.node), Arc::new(count), WordPool::default());
         self.wide(move |cx| {
-            let flight = InFlight::new(cx, &memory);
-            let Some(tasks) = feeds(cx, &*node, (&flight, &count), fused)? else {
+            let (account, shards) = (cx.epoch.account(), cx.shards());
+            let tables =
+                WordShuffle::begin(&pool, &account, cx.shape_by_worker(0), cx.settings.seed);
+            let Some(tasks) = feeds(cx, &*node, (&tables, &count), fused)? else {
                 return Ok(Batch::from_iter([]));
             };
             cx.stages.push(Stage { tasks });
             cx.stages.push(Stage {
-                tasks: (0..cx.shards()).map(|shard| merge_task(&flight, shard, n)).collect(),
+                tasks: (0..shards).map(|shard| merge_task(&tables, shard, n)).collect(),
             });
             let unordered = |shard| {
-                let flight = Arc::clone(&flight);
-                Partition::new(move |each: &mut dyn FnMut(&Tally)| flight.rows_of(shard, each))
+                let tables = Arc::clone(&tables);
+                Partition::new(move |each: &mut dyn FnMut(&Tally)| tables.rows_of(shard, each))
             };
             Ok(match n {
-                None => (0..cx.shards()).map(unordered).collect(),
-                Some(n) => Batch::from_iter([Partition::new(move |each| flight.rows(n, each))]),
+                None => (0..shards).map(unordered).collect(),
+                Some(n) => Batch::from_iter([Partition::new(move |each| tables.rows(n, each))]),
             })
         })
     }
@@ -256,36 +255,36 @@ enum Fused {
     No,
 }
 
-/// A word and its count.
-type Tally = (Vec<u8>, u64);
-
 /// The tasks of the first stage, which feed a block or a partition of records to their worker's table; none if there is
 /// nothing to count.
 fn feeds(
     cx: &mut Planner<'_>,
     node: &dyn Node<[u8]>,
-    (flight, count): (&Arc<InFlight>, &Arc<impl Fn(&mut WordTable, &[u8]) + Send + Sync + 'static>),
+    (tables, count): (
+        &Arc<WordShuffle>,
+        &Arc<impl Fn(&mut WordTable, &[u8]) + Send + Sync + 'static>,
+    ),
     fused: Fused,
 ) -> Result<Option<Vec<Work>>, Missing> {
     let whole = |block: &Arc<StoredBlock>| fused == Fused::Yes && block.info.framing.is_lines();
     if let Some(blocks) = node.blocks(cx).filter(|blocks| blocks.iter().all(whole)) {
         let feed = |block: Arc<StoredBlock>| -> Work {
-            let flight = Arc::clone(flight);
+            let tables = Arc::clone(tables);
             Box::new(move |worker| {
-                let mut table = flight.lend(worker);
+                let mut table = tables.lend(worker);
                 let fed = block.for_each_range(|range| table.count_words(range));
-                flight.give_back(worker, table);
+                tables.give_back(worker, table);
                 fed.map_err(|err| err.to_string())
             })
         };
         return Ok((!blocks.is_empty()).then(|| blocks.into_iter().map(feed).collect()));
     }
-    let (batch, flight, count) = (node.compute(cx)?, Arc::clone(flight), Arc::clone(count));
+    let (batch, tables, count) = (node.compute(cx)?, Arc::clone(tables), Arc::clone(count));
     let start = move |_, worker| {
-        let (flight, count) = (Arc::clone(&flight), Arc::clone(&count));
+        let (tables, count) = (Arc::clone(&tables), Arc::clone(&count));
         let push = move |table: &mut WordTable, record: &[u8]| count(table, record);
-        folding(flight.lend(worker), push, move |table| {
-            flight.give_back(worker, table);
+        folding(tables.lend(worker), push, move |table| {
+            tables.give_back(worker, table);
             Ok(())
         })
     };
@@ -293,146 +292,12 @@ fn feeds(
     Ok(any.then(|| cx.folds(&batch, 0, start)))
 }
 
-fn merge_task(flight: &Arc<InFlight>, shard: usize, n: Option<usize>) -> Work {
-    let flight = Arc::clone(flight);
+fn merge_task(tables: &Arc<WordShuffle>, shard: usize, n: Option<usize>) -> Work {
+    let tables = Arc::clone(tables);
     Box::new(move |_| {
-        flight.merge(shard, n);
+        tables.merge(shard, n);
         Ok(())
     })
-}
-
-type Memory = Arc<Mutex<Vec<WordTable>>>;
-
-/// The tables of one run of one plan; they go back to the memory with the last task or reader.
-struct InFlight {
-    /// One for each worker, until they are sealed.
-    open: Vec<Mutex<Option<WordTable>>>,
-    /// The workers' tables, once the first stage is over and nobody writes them.
-    sealed: Mutex<Option<Arc<Vec<WordTable>>>>,
-    /// One for each hash partition.
-    merged: Vec<Mutex<Arc<Merged>>>,
-    memory: Memory,
-    seed: u64,
-    charge: ResultsReservation,
-}
-
-#[derive(Default)]
-struct Merged {
-    table: Option<WordTable>,
-    /// The words in the order of the result, where it has one.
-    order: Vec<Ranked>,
-}
-
-impl InFlight {
-    fn new(cx: &Planner<'_>, memory: &Memory) -> Arc<Self> {
-        Arc::new(InFlight {
-            open: (0..cx.settings.workers).map(|_| Mutex::new(None)).collect(),
-            sealed: Mutex::new(None),
-            merged: (0..cx.shards()).map(|_| Mutex::new(Arc::default())).collect(),
-            memory: Arc::clone(memory),
-            seed: cx.settings.seed,
-            charge: cx.epoch.account().results_charge(),
-        })
-    }
-
-    fn lease(&self) -> WordTable {
-        self.memory.lock().pop().unwrap_or_else(|| WordTable::new(self.seed))
-    }
-
-    /// The worker's table, for one of its tasks.
-    fn lend(&self, worker: usize) -> WordTable {
-        let table = self.open[worker % self.open.len()].lock().take();
-        table.unwrap_or_else(|| self.lease())
-    }
-
-    fn give_back(&self, worker: usize, table: WordTable) {
-        let mut open = self.open[worker % self.open.len()].lock();
-        match &mut *open {
-            // A pass that several counts share has lent a table to each.
-            Some(known) => known.absorb(&table, 0, 1),
-            none => *none = Some(table),
-        }
-    }
-
-    fn sealed(&self) -> Arc<Vec<WordTable>> {
-        let seal = || {
-            let tables = self.open.iter().filter_map(|table| table.lock().take());
-            let tables: Vec<WordTable> = tables.collect();
-            self.charge.add(tables.iter().map(WordTable::bytes).sum());
-            Arc::new(tables)
-        };
-        Arc::clone(self.sealed.lock().get_or_insert_with(seal))
-    }
-
-    fn merge(&self, shard: usize, n: Option<usize>) {
-        let tables = self.sealed();
-        if tables.iter().all(WordTable::is_empty) {
-            return;
-        }
-        let mut merged = self.lease();
-        tables.iter().for_each(|table| merged.absorb(table, shard, self.merged.len()));
-        let order = n.map_or_else(Vec::new, |n| merged.sorted(n));
-        self.charge.add(merged.bytes() + size_of::<Ranked>() * order.capacity());
-        *self.merged[shard].lock() = Arc::new(Merged { table: Some(merged), order });
-    }
-
-    /// The words of one partition, in no order; one row is reused for all.
-    fn rows_of(&self, shard: usize, each: &mut dyn FnMut(&Tally)) {
-        let merged = Arc::clone(&self.merged[shard].lock());
-        let mut row = (Vec::new(), 0);
-        if let Some(table) = &merged.table {
-            let places = table.places();
-            places
-                .for_each(|place| table.at(place, |word, count| show(word, count, &mut row, each)));
-        }
-    }
-
-    /// The words of all partitions in the order of the result; one row is reused for all.
-    fn rows(&self, n: usize, each: &mut dyn FnMut(&Tally)) {
-        let merged: Vec<Arc<Merged>> =
-            self.merged.iter().map(|merged| Arc::clone(&merged.lock())).collect();
-        let mut all: Vec<(&WordTable, &Ranked)> =
-            Vec::with_capacity(merged.iter().map(|part| part.order.len()).sum());
-        for part in &merged {
-            all.extend(
-                part.table
-                    .iter()
-                    .flat_map(|table| part.order.iter().map(move |word| (table, word))),
-            );
-        }
-        // The sort finds the partitions' runs and merges them.
-        all.sort_by(|(table, word), right| table.order(word, *right));
-        let mut row = (Vec::new(), 0);
-        for (table, word) in all.into_iter().take(n) {
-            table.read(word, |word, count| show(word, count, &mut row, each));
-        }
-    }
-}
-
-/// Calls `each` with a word and its count, in a row that is used again.
-fn show(word: &[u8], count: u64, row: &mut Tally, each: &mut dyn FnMut(&Tally)) {
-    row.0.clear();
-    row.0.extend_from_slice(word);
-    row.1 = count;
-    each(row);
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        let sealed = self.sealed.lock().take().and_then(Arc::into_inner).unwrap_or_default();
-        let open = self.open.iter().filter_map(|table| table.lock().take());
-        let merged = self
-            .merged
-            .iter()
-            .filter_map(|part| Arc::into_inner(std::mem::take(&mut *part.lock()))?.table);
-        let mut memory = self.memory.lock();
-        for mut table in sealed.into_iter().chain(open).chain(merged) {
-            if memory.len() < KEPT_MAX {
-                table.clear();
-                memory.push(table);
-            }
-        }
-    }
 }
 
 fn words_of(record: &[u8]) -> impl Iterator<Item = &[u8]> {

@@ -7,9 +7,7 @@ use std::hash::Hash;
 
 use super::{Compute, DStream, Missing, Node, Planner, StreamLineage};
 use crate::blocks::manager::StoredBlock;
-use crate::exec::shuffle::{
-    ShardLease, ShardOwner, Shuffle, ShuffleTables, Table, hash_of, shard_of,
-};
+use crate::exec::shuffle::{ShardLease, Shuffle, ShuffleTables, Table, hash_of, shard_of};
 use crate::exec::{Batch, Fold, Out, Partition};
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::time::Time;
@@ -244,9 +242,8 @@ impl<T: ?Sized + 'static> DStream<T> {
         let (node, memory) = (Arc::clone(&self.node), Shuffle::<T::Owned, Counted>::default());
         self.wide(move |cx| {
             let (batch, seed) = (node.compute(cx)?, cx.settings.seed);
-            let shape = (ShardOwner::ByWorker(cx.settings.workers), cx.shards());
-            let flight =
-                memory.begin(&cx.epoch.account(), batch.partitions().len(), shape, Counted::merge);
+            let shape = cx.shape_by_worker(batch.partitions().len());
+            let flight = memory.begin(&cx.epoch.account(), shape, Counted::merge);
             let inputs = cx.folds(&batch, 0, counter(&flight, seed));
             Ok(flight.plan(&mut cx.stages, inputs, in_order))
         })

@@ -3,7 +3,7 @@
 use std::hash::Hash;
 
 use super::both;
-use crate::exec::shuffle::{ShardLease, ShardOwner, Shuffle, ShuffleTables, Table, hash_of};
+use crate::exec::shuffle::{ShardLease, Shuffle, ShuffleTables, Table, hash_of};
 use crate::exec::{Fold, Out};
 use crate::stream::DStream;
 use crate::sync::Arc;
@@ -83,9 +83,9 @@ where
         let (aggregate, merge) = (Arc::new((create, add)), Arc::new(merge));
         self.wide(move |cx| {
             let batch = node.compute(cx)?;
-            let (shape, merge) = ((ShardOwner::ByPartition, cx.shards()), Arc::clone(&merge));
+            let (shape, merge) = (cx.shape(batch.partitions().len()), Arc::clone(&merge));
             let join = move |left: &mut C, right| merge(left, right);
-            let flight = memory.begin(&cx.epoch.account(), batch.partitions().len(), shape, join);
+            let flight = memory.begin(&cx.epoch.account(), shape, join);
             let inputs = cx.folds(&batch, 0, by_key(&flight, cx.settings.seed, &aggregate));
             Ok(flight.plan(&mut cx.stages, inputs, drained))
         })
@@ -181,13 +181,8 @@ where
         self.wide_below(&line, move |cx| {
             let (left, right) = both("join", cx, &*left, &*right)?;
             let (first, seed) = (left.partitions().len(), cx.settings.seed);
-            let shape = (ShardOwner::ByPartition, cx.shards());
-            let flight = memory.begin(
-                &cx.epoch.account(),
-                first + right.partitions().len(),
-                shape,
-                merge_both,
-            );
+            let shape = cx.shape(first + right.partitions().len());
+            let flight = memory.begin(&cx.epoch.account(), shape, merge_both);
             let mut inputs = cx.folds(&left, 0, by_key(&flight, seed, &of_left));
             inputs.extend(cx.folds(&right, first, by_key(&flight, seed, &of_right)));
             Ok(flight.plan(&mut cx.stages, inputs, drained))

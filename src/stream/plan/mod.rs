@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::delivery::Delivery;
 use super::{BatchInput, Graph, Missing, Replay, Settings};
-use crate::exec::shuffle::Slots;
+use crate::exec::shuffle::{ShardOwner, ShuffleShape, Slots};
 use crate::exec::{
     Batch, Finish, Fold, Plan, Sharing, Stage, Work, failure_text, fold_tasks, folding,
 };
@@ -63,6 +63,17 @@ impl<'a> Planner<'a> {
 
     pub(super) fn shards(&self) -> usize {
         self.input.partitions.max(1)
+    }
+
+    /// The dimensions of a shuffle of this batch, where each input fills shards of its own.
+    pub(super) fn shape(&self, inputs: usize) -> ShuffleShape {
+        ShuffleShape { inputs, owner: ShardOwner::ByPartition, shards: self.shards() }
+    }
+
+    /// The same, where the inputs of one worker share shards.
+    pub(super) fn shape_by_worker(&self, inputs: usize) -> ShuffleShape {
+        let owner = ShardOwner::ByWorker(self.settings.workers);
+        ShuffleShape { owner, ..self.shape(inputs) }
     }
 
     /// The tasks that fold each partition; see [`fold_tasks`].

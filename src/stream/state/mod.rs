@@ -21,7 +21,7 @@ use std::ops::Deref;
 use super::ops::pairs::by_key;
 use super::ops::value_list::ValueList;
 use super::{DStream, Missing, Planner};
-use crate::exec::shuffle::{Entry, ShardOwner, Shuffle, Slots, Table};
+use crate::exec::shuffle::{Entry, Shuffle, ShuffleShape, Slots, Table};
 use crate::exec::{Batch, Stage, Work};
 use crate::stream::state::capacity::{LastCall, Trim, trim};
 use crate::stream::state::changelog::Store;
@@ -250,9 +250,9 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
             let shards = store.shards.lock().get_or_insert_with(begin).clone();
             let groups = match node.compute(cx) {
                 Ok(batch) => {
-                    let shape = (ShardOwner::ByPartition, shards.len());
-                    let (account, parts) = (cx.epoch.account(), batch.partitions().len());
-                    let flight = memory.begin(&account, parts, shape, ValueList::extend);
+                    let inputs = batch.partitions().len();
+                    let shape = ShuffleShape { shards: shards.len(), ..cx.shape(inputs) };
+                    let flight = memory.begin(&cx.epoch.account(), shape, ValueList::extend);
                     let inputs = cx.folds(&batch, 0, by_key(&flight, cx.settings.seed, &group));
                     let rows = |groups: &mut Table<K, ValueList<V>>| groups.drain().collect();
                     flight.plan_slots(&mut cx.stages, inputs, rows)

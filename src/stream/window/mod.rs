@@ -12,7 +12,7 @@ use super::ops::counter;
 use super::ops::pairs::by_key;
 use super::state::shard::{ShardView, Shards, stateful};
 use super::{DStream, Graph, Missing, Planner, StreamLineage};
-use crate::exec::shuffle::{Entry, ShardOwner, Shuffle, Slots};
+use crate::exec::shuffle::{Entry, Shuffle, ShuffleShape, Slots};
 use crate::sync::{Arc, Mutex};
 use crate::time::Interval;
 
@@ -104,9 +104,8 @@ impl<T: ?Sized + 'static> DStream<T> {
         let (node, memory) = (Arc::clone(&self.node), Shuffle::default());
         let pane = move |cx: &mut Planner<'_>, shards| {
             let (batch, seed) = (node.compute(cx)?, cx.settings.seed);
-            let shape = (ShardOwner::ByWorker(cx.settings.workers), shards);
-            let merge = super::ops::Counted::merge;
-            let flight = memory.begin(&cx.epoch.account(), batch.partitions().len(), shape, merge);
+            let shape = ShuffleShape { shards, ..cx.shape_by_worker(batch.partitions().len()) };
+            let flight = memory.begin(&cx.epoch.account(), shape, super::ops::Counted::merge);
             let inputs = cx.folds(&batch, 0, counter(&flight, seed));
             let rows = |table: &mut crate::exec::shuffle::Table<T::Owned, super::ops::Counted>| {
                 let entry = |entry: Entry<_, super::ops::Counted>| Entry {
@@ -269,9 +268,10 @@ where
         let aggregate = Arc::new((V::clone, move |sum: &mut V, value: &V| *sum = add(sum, value)));
         move |cx, shards| {
             let batch = node.compute(cx)?;
-            let (shape, f) = ((ShardOwner::ByPartition, shards), Arc::clone(&f));
+            let f = Arc::clone(&f);
+            let shape = ShuffleShape { shards, ..cx.shape(batch.partitions().len()) };
             let merge = move |sum: &mut V, part: V| *sum = f(sum, &part);
-            let flight = memory.begin(&cx.epoch.account(), batch.partitions().len(), shape, merge);
+            let flight = memory.begin(&cx.epoch.account(), shape, merge);
             let inputs = cx.folds(&batch, 0, by_key(&flight, cx.settings.seed, &aggregate));
             let entries = |table: &mut crate::exec::shuffle::Table<K, V>| table.drain().collect();
             Ok(flight.plan_slots(&mut cx.stages, inputs, entries))
