@@ -12,7 +12,7 @@ use crate::sync::{Arc, Mutex};
 const KEPT_MAX: usize = 64;
 
 /// Tables that one task at a time fills.
-pub trait TableSet: Sized {
+pub(super) trait TableSet: Sized {
     /// Their memory, in bytes.
     fn bytes(&self) -> usize;
 

@@ -10,10 +10,10 @@ use crate::memory::budget::MemoryBudget;
 use crate::sync::Arc;
 
 /// A word and its count.
-pub type Tally = (Vec<u8>, u64);
+pub(crate) type Tally = (Vec<u8>, u64);
 
 /// The tables that a word count keeps from batch to batch.
-pub type WordPool = TablePool<Arc<WordTable>>;
+pub(crate) type WordPool = TablePool<Arc<WordTable>>;
 
 impl TableSet for Arc<WordTable> {
     fn bytes(&self) -> usize {
@@ -28,7 +28,7 @@ impl TableSet for Arc<WordTable> {
 }
 
 /// One run of a word count.
-pub struct WordShuffle {
+pub(crate) struct WordShuffle {
     /// One slot for each worker, then one for each hash partition.
     leases: Leases<Arc<WordTable>>,
     /// The words of each hash partition in the order of the result, where it has one.
@@ -39,7 +39,7 @@ pub struct WordShuffle {
 
 impl WordShuffle {
     /// Begins a run with the tables in `pool`; `account` counts them.
-    pub fn begin(
+    pub(crate) fn begin(
         pool: &WordPool,
         account: &Arc<MemoryBudget>,
         shape: ShuffleShape,
@@ -50,12 +50,12 @@ impl WordShuffle {
     }
 
     /// The worker's table, for one of its tasks.
-    pub fn lend(&self, worker: usize) -> WordTable {
+    pub(crate) fn lend(&self, worker: usize) -> WordTable {
         self.lend_slot(self.shape.slot(0, worker))
     }
 
     /// Takes the worker's table back at the end of the task.
-    pub fn give_back(&self, worker: usize, table: WordTable) {
+    pub(crate) fn give_back(&self, worker: usize, table: WordTable) {
         self.give_back_slot(self.shape.slot(0, worker), table);
     }
 
@@ -75,7 +75,7 @@ impl WordShuffle {
 
     /// Merges the words of one hash partition; puts the first `n` in order, if there is an `n`. Called once all tasks
     /// have given their tables back.
-    pub fn merge(&self, shard: usize, n: Option<usize>) {
+    pub(crate) fn merge(&self, shard: usize, n: Option<usize>) {
         let tables: Vec<_> = (0..self.shape.slots()).filter_map(|slot| self.read(slot)).collect();
         if tables.iter().all(|table| table.is_empty()) {
             return;
@@ -94,7 +94,7 @@ impl WordShuffle {
     }
 
     /// Calls `each` with the words of one hash partition, in no particular order; one row is reused for all.
-    pub fn rows_of(&self, shard: usize, each: &mut dyn FnMut(&Tally)) {
+    pub(crate) fn rows_of(&self, shard: usize, each: &mut dyn FnMut(&Tally)) {
         let Some(table) = self.read(self.shape.slots() + shard) else { return };
         let mut row = (Vec::new(), 0);
         for place in table.places() {
@@ -103,7 +103,7 @@ impl WordShuffle {
     }
 
     /// Calls `each` with the first `n` words of all hash partitions, in order; one row is reused for all.
-    pub fn rows(&self, n: usize, each: &mut dyn FnMut(&Tally)) {
+    pub(crate) fn rows(&self, n: usize, each: &mut dyn FnMut(&Tally)) {
         let merged = |shard| Some((self.read(self.shape.slots() + shard)?, self.order.at(shard)));
         let merged: Vec<_> = (0..self.shape.shards).filter_map(merged).collect();
         let mut all: Vec<(&WordTable, &Ranked)> =
