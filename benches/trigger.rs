@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 
 use tidemill::sink::{Null, SharedSink};
-use tidemill::stream::jobs::{Builtin, Scope};
+use tidemill::stream::jobs::{JobOptions, JobOutput, WordCount};
 use tidemill::sync::Mailbox;
 use tidemill::{Config, Event, Interval, Running, SocketSource, StreamingContext};
 
@@ -33,7 +33,7 @@ fn stream(block: Interval) -> (StreamingContext, Running, Mailbox<u64>) {
     let ctx = StreamingContext::new(config).expect("good options");
     let stream = ctx.socket(SocketSource::listen("127.0.0.1:0")).expect("a source");
     let sinks = vec![SharedSink::new(Null)];
-    Builtin::Wordcount.attach("words", &stream, Scope::default(), sinks);
+    WordCount.attach(&stream, JobOutput::of_batches("words", sinks));
     let done = Mailbox::new(1_024);
     let told = done.clone();
     ctx.add_listener(move |event: &Event| {

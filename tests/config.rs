@@ -5,9 +5,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use tidemill::Error;
-use tidemill::config::{Given, JobKind, Pipeline, Setting, SinkKind, Source};
+use tidemill::config::{Given, Pipeline, Setting, SinkKind, Source};
 use tidemill::framing::FRAMINGS;
 use tidemill::source::io::IO_MODELS;
+use tidemill::stream::jobs::{JobKind, WordCount};
 
 const SOURCE: &str = "[source.lines.socket]\nconnect = [\"127.0.0.1:9999\"]\n";
 const JOB: &str = "[job.words]\nfrom = [\"lines\"]\nto = [\"screen\"]\nwordcount = {}\n";
@@ -2025,7 +2026,7 @@ fn values_arrive() {
     let [(_, job)] = pipeline.jobs.as_slice() else { panic!("{pipeline:?}") };
     assert_eq!(
         (&job.from, &job.to, &job.kind),
-        (&vec!["lines".to_owned()], &vec!["screen".to_owned()], &JobKind::WordCount)
+        (&vec!["lines".to_owned()], &vec!["screen".to_owned()], &JobKind::from(WordCount))
     );
 }
 

@@ -225,7 +225,8 @@ fn known_keys() -> BTreeSet<String> {
         "table",
     ];
     let mut keys = BTreeSet::new();
-    for text in sources_below(&root().join("src/config")) {
+    let rooms = ["src/config", "src/stream/jobs"];
+    for text in rooms.iter().flat_map(|room| sources_below(&root().join(room))) {
         for reader in readers {
             let call = format!(".{reader}(");
             let calls = text.split(&call).skip(1).map(str::trim_start);

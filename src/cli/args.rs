@@ -1,5 +1,5 @@
 //! The options of `tidemill run` and `tidemill validate`, as typed. What they mean together is decided in `flags`;
-//! names of io models and framings come from their tables.
+//! names of io models, framings and jobs come from their tables.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use crate::error::EXIT_CODES;
 use crate::framing::FRAMINGS;
 use crate::settings::units;
 use crate::source::io::IO_MODELS;
+use crate::stream::jobs::{JOBS, JobRow};
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -50,8 +51,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "SOURCE", conflicts_with = "file", requires = "job")]
     pub from: Option<String>,
 
-    /// What to do: count, lines, wordcount, latency, grep=REGEX or topk=N; may be given several times
-    #[arg(long, value_name = "JOB", conflicts_with = "file", requires = "from")]
+    /// The jobs; the help lists the table of them.
+    #[arg(long, value_name = "JOB", conflicts_with = "file", requires = "from", help = job_help())]
     pub job: Vec<String>,
 
     /// The time between two batches, as 200ms or 1s [default: 1s]
@@ -154,6 +155,26 @@ fn run_help() -> String {
     format!("{RUN_EXAMPLES}\n\nExit codes:{}", rows.collect::<String>())
 }
 
+fn job_help() -> String {
+    format!("What to do: {}; may be given several times", job_flags())
+}
+
+/// Everything that `--job` takes, those without a value first: `count, lines or grep=REGEX`.
+pub(super) fn job_flags() -> String {
+    let bare = JOBS.iter().filter(|row| row.value.is_none());
+    let valued = JOBS.iter().filter(|row| row.value.is_some());
+    listed(bare.chain(valued).map(JobRow::flag).collect(), "or")
+}
+
+/// The words as a list for people; `last` stands before the last one.
+pub(super) fn listed(mut words: Vec<String>, last: &str) -> String {
+    match (words.pop(), words.is_empty()) {
+        (None, _) => String::new(),
+        (Some(end), true) => end,
+        (Some(end), false) => format!("{} {last} {end}", words.join(", ")),
+    }
+}
+
 fn io_help() -> String {
     table_help("How sockets are read", "nio", IO_MODELS.iter().map(|row| (row.name, row.about)))
 }
@@ -233,6 +254,9 @@ mod tests {
         for name in IO_MODELS.iter().map(|row| row.name).chain(FRAMINGS.iter().map(|row| row.name))
         {
             assert!(help.contains(&format!("{name} (")), "{name}:\n{help}");
+        }
+        for row in JOBS {
+            assert!(help.contains(&row.flag()), "{}:\n{help}", row.name);
         }
         assert!(help.contains("Examples:"));
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::config::{
-    self, ConsoleFormat, GenerateSource, Job, JobKind, LineFeeds, Pipeline, SinkKind, Source,
+    self, ConsoleFormat, GenerateSource, Job, LineFeeds, Pipeline, SinkKind, Source,
 };
 use crate::context::{SocketSource, StreamingContext};
 use crate::error::{Error, Result};
@@ -12,7 +12,7 @@ use crate::sink::{self, Console, Existing, Format, Memory, Null, ROWS_SHOWN, Sha
 use crate::source::direct::files::FilesSource;
 use crate::storage::Access;
 use crate::stream::DStream;
-use crate::stream::jobs::{Builtin, Scope};
+use crate::stream::jobs::{JobOutput, Window, matching};
 use crate::sync::{Arc, Poison};
 use crate::time::{Clock, Interval, SystemClock};
 
@@ -60,9 +60,10 @@ impl Built {
         // Also those that no job uses: the file names them, so they are not gone.
         let in_order = pipeline.sinks.iter().filter_map(|(name, _)| sinks.get(name.as_str()));
         context.graph().add_sinks(&in_order.cloned().collect::<Vec<_>>());
+        let batch_interval = context.config().batch_interval;
+        let ends = Ends { streams: &streams, sinks: &sinks, batch_interval };
         for (name, job) in &pipeline.jobs {
-            let batch_interval = context.config().batch_interval;
-            attach((name, job), batch_interval, &streams, &sinks)?;
+            attach(name, job, &ends)?;
         }
         Ok(Built { context, servers })
     }
@@ -122,41 +123,32 @@ fn sink(kind: &SinkKind, console: &Writer, access: Access) -> Result<SharedSink>
     }
 }
 
-fn attach(
-    (name, job): (&str, &Job),
+/// The streams and sinks that jobs lie between, by name.
+struct Ends<'a> {
+    streams: &'a HashMap<&'a str, DStream<[u8]>>,
+    sinks: &'a HashMap<&'a str, SharedSink>,
     batch_interval: Interval,
-    streams: &HashMap<&str, DStream<[u8]>>,
-    sinks: &HashMap<&str, SharedSink>,
-) -> Result<()> {
+}
+
+/// Adds a job to the stream's graph.
+fn attach(name: &str, job: &Job, ends: &Ends<'_>) -> Result<()> {
     let missing =
         |what: &str, name: &str| Error::Config(format!("error: no {what} is called `{name}`"));
     let mut stream: Option<DStream<[u8]>> = None;
     for from in &job.from {
-        let source = streams.get(from.as_str()).ok_or_else(|| missing("source", from))?;
+        let source = ends.streams.get(from.as_str()).ok_or_else(|| missing("source", from))?;
         stream = Some(stream.map_or_else(|| source.clone(), |stream| stream.union(source)));
     }
-    let stream = stream.ok_or_else(|| missing("source", ""))?;
-    let to =
-        job.to.iter().map(|to| sinks.get(to.as_str()).cloned().ok_or_else(|| missing("sink", to)));
-    let filter = job.filter.as_ref().map(|pattern| pattern.regex().clone());
-    // A window that is not said to slide slides with every batch.
-    let slide = job.slide.unwrap_or(batch_interval);
-    let scope = Scope { filter, window: job.window.map(|length| (length, slide)) };
-    builtin(&job.kind).attach(name, &stream, scope, to.collect::<Result<_>>()?);
-    Ok(())
-}
-
-fn builtin(kind: &JobKind) -> Builtin {
-    match kind {
-        JobKind::Count => Builtin::Count,
-        JobKind::Lines => Builtin::Lines,
-        JobKind::Grep(pattern) => Builtin::Grep(pattern.regex().clone()),
-        JobKind::WordCount => Builtin::Wordcount,
-        JobKind::TopK(topk) => Builtin::TopK {
-            n: topk.n,
-            field: topk.field,
-            separator: topk.separator.as_ref().map(|text| text.as_bytes().to_vec()),
-        },
-        JobKind::Latency => Builtin::Latency,
+    let mut records = stream.ok_or_else(|| missing("source", ""))?;
+    if let Some(pattern) = &job.filter {
+        records = matching(&records, pattern);
     }
+    let sink =
+        |to: &String| ends.sinks.get(to.as_str()).cloned().ok_or_else(|| missing("sink", to));
+    let sinks = job.to.iter().map(sink).collect::<Result<_>>()?;
+    // A window that is not said to slide slides with every batch.
+    let slide = job.slide.unwrap_or(ends.batch_interval);
+    let window = job.window.map(|length| Window { length, slide });
+    job.kind.attach(&records, JobOutput { name, window, sinks });
+    Ok(())
 }

@@ -4,8 +4,9 @@
 use crate::config::{Given, Pipeline, Setting};
 use crate::error::{Error, Result};
 use crate::settings::units::Env;
+use crate::stream::jobs::{JOBS, JobRow};
 
-use super::args::{RunArgs, ValidateArgs};
+use super::args::{RunArgs, ValidateArgs, job_flags, listed};
 
 /// Names that a pipeline without a file implies.
 const SOURCE: &str = "in";
@@ -83,27 +84,7 @@ impl RunArgs {
             setting("--job", typed, &path("to"), Given::List(vec![SINK.to_owned()])),
             setting("--job", typed, &path(name), Given::Table),
         ];
-        match (name, value) {
-            ("grep", Some(regex)) => {
-                settings.push(text("--job", typed, &["job", name, name, "pattern"], regex));
-            }
-            ("topk", Some(n)) => {
-                let n = Given::Toml(n.to_owned());
-                settings.push(setting("--job", typed, &["job", name, name, "n"], n));
-            }
-            ("grep", None) => {
-                return Err(usage("--job", typed, "`grep` needs a pattern", "write 'grep=REGEX'"));
-            }
-            ("count" | "lines" | "wordcount" | "latency", Some(_)) => {
-                let hint = "only grep=REGEX and topk=N do";
-                return Err(usage("--job", typed, &format!("`{name}` takes no value"), hint));
-            }
-            (_, Some(_)) => {
-                let hint = "a job is count, lines, wordcount, latency, grep=REGEX or topk=N";
-                return Err(usage("--job", typed, &format!("there is no job `{name}`"), hint));
-            }
-            (_, None) => {}
-        }
+        settings.extend(job_value(typed, name, value)?);
         let rest = [
             ("--where", "where", &self.filter),
             ("--window", "window", &self.window),
@@ -125,6 +106,31 @@ impl ValidateArgs {
     /// [`Error::Usage`] if `--set` is wrong, [`Error::Config`] if the file is.
     pub fn pipeline(&self, env: &Env<'_>) -> Result<Pipeline> {
         Pipeline::read(&self.file, env, &sets(&self.set)?)
+    }
+}
+
+/// The setting that a job's value makes, if it has one. A kind that is unknown and has none is left to the reader of pipelines,
+/// which suggests the nearest.
+fn job_value(typed: &str, name: &str, value: Option<&str>) -> Result<Option<Setting>> {
+    let wrong = |title: String, hint: String| Err(usage("--job", typed, &title, &hint));
+    let known = JOBS.iter().find(|row| row.name == name);
+    match (known, known.and_then(|row| row.value.as_ref()), value) {
+        (_, Some(takes), Some(value)) => {
+            let path = ["job", name, name, takes.key];
+            Ok(Some(setting("--job", typed, &path, (takes.given)(value.to_owned()))))
+        }
+        (Some(row), Some(takes), None) if takes.required => {
+            wrong(format!("`{name}` needs a {}", takes.key), format!("write '{}'", row.flag()))
+        }
+        (Some(_), None, Some(_)) => {
+            let valued = JOBS.iter().filter(|row| row.value.is_some());
+            let valued = listed(valued.map(JobRow::flag).collect(), "and");
+            wrong(format!("`{name}` takes no value"), format!("only {valued} do"))
+        }
+        (None, _, Some(_)) => {
+            wrong(format!("there is no job `{name}`"), format!("a job is {}", job_flags()))
+        }
+        (_, _, None) => Ok(None),
     }
 }
 

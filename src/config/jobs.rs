@@ -1,17 +1,13 @@
-//! Jobs of a pipeline: what is done with the records of a batch. Plain data, and how it is read; runs nothing.
+//! Jobs of a pipeline: sources, sinks, filter and window, which every job has, and the options of its kind. Plain data, read on
+//! the main thread; runs nothing. It knows no kind by name: they are rows of [`JOBS`].
 
+use crate::settings::diagnostics::Problem;
+use crate::settings::pattern::Pattern;
+use crate::settings::section::{Found, Section};
+use crate::stream::jobs::{JOBS, JobKind};
 use crate::time::Interval;
 
-use super::Pattern;
-use crate::settings::diagnostics::Problem;
-use crate::settings::section::{Found, Section};
-
-/// Everything that a job can do.
-const KINDS: [&str; 6] = ["count", "lines", "grep", "wordcount", "topk", "latency"];
-/// Rows of `topk` if `n` is not given.
-const TOP: usize = 10;
-
-/// What is done with the records of each batch.
+/// A job of every batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
     /// Names of sources, at least one, each known.
@@ -20,61 +16,12 @@ pub struct Job {
     pub to: Vec<String>,
     /// Only records that match are looked at.
     pub filter: Option<Pattern>,
-    /// What is done.
+    /// Its kind, with the options of the kind.
     pub kind: JobKind,
     /// Each batch sees the records of this much time; a multiple of the batch interval.
     pub window: Option<Interval>,
-    /// How often the window is looked at; a multiple of the batch interval.
+    /// The time from one window to the next; a multiple of the batch interval.
     pub slide: Option<Interval>,
-}
-
-/// What a job does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum JobKind {
-    /// One number: how many records.
-    Count,
-    /// The records.
-    Lines,
-    /// The records that match.
-    Grep(Pattern),
-    /// Words with their counts, the most frequent first.
-    WordCount,
-    /// The most frequent words or fields with their counts.
-    TopK(TopK),
-    /// Quantiles of the time from a record's stamp to its batch's end.
-    Latency,
-}
-
-impl JobKind {
-    /// The name in pipeline files and on the command line.
-    pub fn name(&self) -> &'static str {
-        match self {
-            JobKind::Count => "count",
-            JobKind::Lines => "lines",
-            JobKind::Grep(_) => "grep",
-            JobKind::WordCount => "wordcount",
-            JobKind::TopK(_) => "topk",
-            JobKind::Latency => "latency",
-        }
-    }
-}
-
-/// What `topk` counts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopK {
-    /// The most rows, at least one; 10 by default.
-    pub n: usize,
-    /// The field that is counted, from 1; every word by default.
-    pub field: Option<usize>,
-    /// What separates fields, not empty; white space by default.
-    pub separator: Option<String>,
-}
-
-impl Default for TopK {
-    /// The ten most frequent words.
-    fn default() -> Self {
-        TopK { n: TOP, field: None, separator: None }
-    }
 }
 
 /// A job whose names are not looked up yet.
@@ -82,7 +29,7 @@ pub(super) struct Draft {
     pub(super) from: Vec<Found<String>>,
     pub(super) to: Vec<Found<String>>,
     pub(super) filter: Option<Pattern>,
-    /// None if it is wrong.
+    /// `None` if it is wrong.
     pub(super) kind: Option<JobKind>,
     pub(super) window: Option<Found<Interval>>,
     pub(super) slide: Option<Found<Interval>>,
@@ -105,7 +52,10 @@ pub(super) fn read(mut section: Section<'_>) -> Draft {
     // An unknown key is probably the thing to do, misspelt.
     if nothing && !unknown {
         let problem = Problem::new(&at, "a job needs something to do").label("does nothing");
-        problems.add(problem.hint(format!("give one of `{}`", KINDS.join("`, `"))));
+        problems.add(
+            problem
+                .hint(format!("give one of `{}`", kind_names().collect::<Vec<_>>().join("`, `"))),
+        );
     }
     Draft { from, to, filter, kind, window, slide }
 }
@@ -118,15 +68,16 @@ fn names(section: &mut Section<'_>, key: &'static str, of: &str) -> Vec<Found<St
     section.texts(key).unwrap_or_default()
 }
 
-/// What the job does, unless that is wrong; and whether it does nothing at all.
+/// Reads the section of the job's kind: its options unless they are wrong, and true if no kind is given at all.
 fn read_kind(section: &mut Section<'_>) -> (Option<JobKind>, bool) {
     let mut kinds = Vec::new();
-    for name in KINDS {
-        if let Some(inner) = section.table(name, &format!("`{name}`")) {
-            kinds.push(read_one(name, inner));
+    for row in JOBS {
+        if let Some(mut inner) = section.table(row.name, &format!("`{}`", row.name)) {
+            kinds.push((row.read)(&mut inner));
+            inner.finish();
         }
     }
-    let mut given: Vec<_> = KINDS.into_iter().filter(|kind| section.has(kind)).collect();
+    let mut given: Vec<_> = kind_names().filter(|kind| section.has(kind)).collect();
     given.sort_by_key(|kind| section.key_at(kind));
     match given.as_slice() {
         [] => return (None, true),
@@ -140,37 +91,6 @@ fn read_kind(section: &mut Section<'_>) -> (Option<JobKind>, bool) {
     (None, false)
 }
 
-fn read_one(name: &str, mut section: Section<'_>) -> Option<JobKind> {
-    let kind = match name {
-        "count" => Some(JobKind::Count),
-        "lines" => Some(JobKind::Lines),
-        "wordcount" => Some(JobKind::WordCount),
-        "latency" => Some(JobKind::Latency),
-        "topk" => Some(JobKind::TopK(read_topk(&mut section))),
-        _ => {
-            if !section.has("pattern") {
-                let problem = Problem::new(&section.at, "`grep` needs a `pattern`");
-                section.problems.add(problem.hint("write `grep = { pattern = \"error\" }`"));
-            }
-            section.pattern("pattern").map(|found| JobKind::Grep(found.value))
-        }
-    };
-    section.finish();
-    kind
-}
-
-fn read_topk(section: &mut Section<'_>) -> TopK {
-    let n = section.number("n", 1..=1_000_000).map_or(TOP, |found| found.value);
-    let field = section.number("field", 1..=1_000_000).map(|found| found.value);
-    let separator = section.text("separator");
-    if let Some(found) = &separator {
-        if found.value.is_empty() {
-            section.problems.add(Problem::new(&found.at, "`separator` is empty"));
-        }
-        if !section.has("field") {
-            let problem = Problem::new(&section.key_at("separator"), "`separator` needs a `field`");
-            section.problems.add(problem.hint("fields are counted from 1: `field = 1`"));
-        }
-    }
-    TopK { n, field, separator: separator.map(|found| found.value) }
+fn kind_names() -> impl Iterator<Item = &'static str> {
+    JOBS.iter().map(|row| row.name)
 }

@@ -22,7 +22,7 @@ pub use crate::settings::section::NAME_BYTES_MAX;
 pub use crate::settings::tree::{Given, Setting};
 pub use crate::settings::units;
 pub use given::GivenKeys;
-pub use jobs::{Job, JobKind, TopK};
+pub use jobs::Job;
 pub use log_level::{LOG_LEVELS, LogLevel};
 pub use pipeline::{Http, Pipeline};
 pub use sinks::{ConsoleFormat, Existing, FileFormat, LineFeeds, Roll, SinkKind};

@@ -32,7 +32,7 @@ use crate::metrics::Event;
 use crate::net::descriptors;
 use crate::sink::{Null, SharedSink};
 use crate::source::io::IoModel;
-use crate::stream::jobs::{Builtin, Scope};
+use crate::stream::jobs::{Count, JobOptions, JobOutput};
 use crate::stream::{DStream, stamp};
 use crate::sync::{Arc, Mutex, Poison};
 use crate::time::{Clock, Interval, SystemClock};
@@ -192,7 +192,7 @@ fn start(
         Kind::Latency => time(&stream, notes),
         Kind::Throughput | Kind::Memory => {
             let sinks = vec![SharedSink::new(Null)];
-            Builtin::Count.attach("count", &stream, Scope::default(), sinks);
+            Count.attach(&stream, JobOutput::of_batches("count", sinks));
         }
     }
     ctx.limits(RunLimits { until_eof: true, ..RunLimits::default() });

@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::metrics::Event;
 use crate::sink::{Null, SharedSink};
 use crate::source::io::IoModel;
-use crate::stream::jobs::{Builtin, Scope};
+use crate::stream::jobs::{JobOptions, JobOutput, WordCount};
 use crate::sync::{Arc, Mutex, Signal};
 use crate::time::{Clock, Interval, Moment, SystemClock};
 
@@ -69,7 +69,7 @@ pub(super) fn receive(soaking: &Soaking, out: &mut dyn Write) -> Result<Soaked> 
     let ctx = StreamingContext::new(Config::new("soak").batch_interval(batch))?;
     let stream = ctx.socket(SocketSource::listen("127.0.0.1:0").io_model(model))?;
     let sinks = vec![SharedSink::new(Null)];
-    Builtin::Wordcount.attach("words", &stream, Scope::default(), sinks);
+    WordCount.attach(&stream, JobOutput::of_batches("words", sinks));
     ctx.limits(RunLimits { until_eof: true, ..RunLimits::default() });
     let clock = SystemClock::new();
     let seconds: Arc<Mutex<Vec<Second>>> = Arc::default();

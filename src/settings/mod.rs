@@ -2,6 +2,7 @@
 //! remedy. Knows no key. Main thread.
 
 pub(crate) mod diagnostics;
+pub mod key;
 pub(crate) mod pattern;
 pub(crate) mod section;
 pub(crate) mod suggest;

@@ -8,7 +8,6 @@ use std::io::Write;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use regex::bytes::Regex;
 
 use super::*;
 use crate::blocks::manager::StoredBlock;

@@ -1,6 +1,6 @@
 //! What the parts of a pipeline say of one another: names that jobs give, and values that must fit together. Main thread.
 
-use crate::config::jobs::{Draft, Job, JobKind};
+use crate::config::jobs::{Draft, Job};
 use crate::config::sinks::SinkKind;
 use crate::config::sources::{Ack, Source};
 use crate::config::{Config, STORE_BYTES_MIN};
@@ -45,8 +45,8 @@ impl<T> Names<T> {
     }
 
     /// A warning for each that no job names.
-    fn warn_unused(&self, used: &[&str], problems: &Problems) {
-        for (name, at, _) in self.given.iter().filter(|(name, ..)| !used.contains(&name.as_str())) {
+    fn warn_unused(&self, used: &[String], problems: &Problems) {
+        for (name, at, _) in self.given.iter().filter(|(name, ..)| !used.contains(name)) {
             let title = format!("no job uses the {} `{name}`", self.holder);
             problems.add(Problem::warning(at, title));
         }
@@ -65,20 +65,22 @@ pub(super) fn link(
     problems: &Problems,
 ) -> Vec<(String, Job)> {
     let mut jobs = Vec::new();
+    let (mut used_sources, mut used_sinks) = (Vec::new(), Vec::new());
     for (name, draft) in drafts {
         sources.check(&draft.from, problems);
         sinks.check(&draft.to, problems);
-        // A job that does nothing good has a problem already; its names still count as used.
         let Draft { from, to, filter, kind, window, slide } = draft;
         let (window, slide) = (window.map(|found| found.value), slide.map(|found| found.value));
         let (from, to) = (values(from), values(to));
-        let kind = kind.unwrap_or(JobKind::Count);
-        jobs.push((name, Job { from, to, filter, kind, window, slide }));
+        used_sources.extend_from_slice(&from);
+        used_sinks.extend_from_slice(&to);
+        // A job that does nothing good has a problem already; its names still count as used.
+        if let Some(kind) = kind {
+            jobs.push((name, Job { from, to, filter, kind, window, slide }));
+        }
     }
-    let from: Vec<_> = jobs.iter().flat_map(|(_, job)| &job.from).map(String::as_str).collect();
-    let to: Vec<_> = jobs.iter().flat_map(|(_, job)| &job.to).map(String::as_str).collect();
-    sources.warn_unused(&from, problems);
-    sinks.warn_unused(&to, problems);
+    sources.warn_unused(&used_sources, problems);
+    sinks.warn_unused(&used_sinks, problems);
     jobs
 }
 

@@ -28,7 +28,7 @@ impl Pipeline {
         for (name, job) in &self.jobs {
             let (from, to) = (job.from.join(", "), job.to.join(", "));
             let filter = if job.filter.is_some() { " where it matches" } else { "" };
-            lines.push(format!("job {name}: {} of {from}{filter}, to {to}", job.kind.name()));
+            lines.push(format!("job {name}: {} of {from}{filter}, to {to}", job.kind.row().name));
         }
         lines.extend(
             self.sinks.iter().map(|(name, kind)| format!("sink {name}: {}", about_sink(kind))),

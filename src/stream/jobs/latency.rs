@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use super::{JobKind, JobOptions, JobOutput, JobRow, Window};
 use crate::exec::shuffle::Slots;
 use crate::exec::{Stage, Work};
 use crate::stream::DStream;
@@ -25,6 +26,33 @@ const AGE_MAX: u64 = 24 * 3_600 * 1_000_000_000;
 /// Significant digits of the recorded ages: an error of at most 0.1 %.
 const DIGITS: u8 = 3;
 
+pub(super) const ROW: JobRow = JobRow {
+    name: "latency",
+    about: "Quantiles of the time from a record's stamp (`tidemill load --stamp`) to the end of its batch.",
+    keys: &[],
+    example: "latency = {}",
+    value: None,
+    read: |_| Some(JobKind::from(Latency)),
+};
+
+/// The options of `latency`: it has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Latency;
+
+impl JobOptions for Latency {
+    fn row(&self) -> &'static JobRow {
+        &ROW
+    }
+
+    fn attach(&self, records: &DStream<[u8]>, output: JobOutput<'_>) {
+        let rows = match output.window {
+            None => records.latency(),
+            Some(Window { length, slide }) => records.latency_by_window(length, slide),
+        };
+        output.save(&rows);
+    }
+}
+
 impl DStream<[u8]> {
     /// The latency of the stamped records of each batch, in microseconds: one row for each quantile, none without a
     /// stamped record, and `unstamped` with the number of the other records if there are any.
@@ -34,11 +62,7 @@ impl DStream<[u8]> {
 
     /// The latency of the stamped records of the last `length` of time, every `slide`; each counts with the end of its own
     /// batch.
-    pub(crate) fn latency_by_window(
-        &self,
-        length: Interval,
-        slide: Interval,
-    ) -> DStream<(&'static str, u64)> {
+    fn latency_by_window(&self, length: Interval, slide: Interval) -> DStream<(&'static str, u64)> {
         let ages = self.ages(|ages, since_planned| vec![((), ages.later_by(since_planned))]);
         let join = |left: &Ages, right: &Ages| {
             let mut all = left.clone();
@@ -51,7 +75,7 @@ impl DStream<[u8]> {
         window.showing(window.flat_map(|((), ages), out| out.extend(&ages.rows(Duration::ZERO))))
     }
 
-    /// What `make` makes of all ages of a batch and of the time from its plan to its end.
+    /// Calls `make` with all ages of a batch and the time from its plan to its end.
     fn ages<U: Send + Sync + 'static>(
         &self,
         make: impl Fn(Ages, Duration) -> Vec<U> + Send + Sync + 'static,
@@ -77,7 +101,7 @@ impl DStream<[u8]> {
     }
 }
 
-/// How old the stamps were when the batch was planned, in nanoseconds; none until there is a stamp.
+/// The ages of the stamps at the time of the batch's plan, in nanoseconds; none until there is a stamp.
 #[derive(Clone, Default)]
 struct Ages {
     stamped: Option<Histogram<u64>>,

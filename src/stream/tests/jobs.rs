@@ -1,18 +1,17 @@
 //! The jobs that a pipeline file can name, each over a batch and over windows.
 
 use super::*;
-use crate::stream::jobs::{Builtin, Scope};
+use crate::settings::pattern::Pattern;
+use crate::stream::jobs::{
+    Count, Grep, JobOptions, JobOutput, Latency, Lines, TopK, Window, WordCount, matching,
+};
 
 /// The rows of a built-in job over blocks of lines, as `word count` texts.
-fn builtin(job: &Builtin, filter: Option<&str>, blocks: &[&[&[u8]]]) -> Vec<String> {
+fn builtin(job: &dyn JobOptions, filter: Option<&str>, blocks: &[&[&[u8]]]) -> Vec<String> {
     let (rig, memory) = (Rig::new(2), Memory::new());
     let (stream, handle) = (rig.graph.blocks(0, "in"), memory.handle());
-    job.attach(
-        "job",
-        &stream,
-        Scope { filter: filter.map(|text| Regex::new(text).expect("a pattern")), window: None },
-        vec![SharedSink::new(memory)],
-    );
+    let records = filter.map_or_else(|| stream.clone(), |text| matching(&stream, &pattern(text)));
+    job.attach(&records, JobOutput::of_batches("job", vec![SharedSink::new(memory)]));
     rig.run(&rig.input(0, blocks.iter().map(|ranges| block(ranges)).collect()))
         .expect("the batch succeeds");
     let text = |cell: &OwnedCell| match cell {
@@ -23,35 +22,30 @@ fn builtin(job: &Builtin, filter: Option<&str>, blocks: &[&[&[u8]]]) -> Vec<Stri
     handle.rows()[0].1.iter().map(row).collect()
 }
 
+fn pattern(text: &str) -> Pattern {
+    Pattern::new(text).expect("a pattern")
+}
+
 #[test]
 fn builtin_jobs() {
     let blocks: &[&[&[u8]]] = &[&[b"b a\nc  c\r\n", b"\n"], &[b"a b z\n"]];
-    let grep = |text| Builtin::Grep(Regex::new(text).unwrap());
-    let topk = |n, field, separator: Option<&str>| Builtin::TopK {
-        n,
-        field,
-        separator: separator.map(Into::into),
-    };
-    assert_eq!(builtin(&Builtin::Count, None, blocks), ["U64(4)"]);
-    assert_eq!(builtin(&Builtin::Count, Some("a"), blocks), ["U64(2)"]);
-    assert_eq!(builtin(&Builtin::Count, None, &[]), ["U64(0)"]);
-    assert_eq!(builtin(&Builtin::Lines, None, blocks), ["b a", "c  c", "", "a b z"]);
+    let grep = |text| Grep { pattern: pattern(text) };
+    let topk =
+        |n, field, separator: Option<&str>| TopK { n, field, separator: separator.map(Into::into) };
+    assert_eq!(builtin(&Count, None, blocks), ["U64(4)"]);
+    assert_eq!(builtin(&Count, Some("a"), blocks), ["U64(2)"]);
+    assert_eq!(builtin(&Count, None, &[]), ["U64(0)"]);
+    assert_eq!(builtin(&Lines, None, blocks), ["b a", "c  c", "", "a b z"]);
     assert_eq!(builtin(&grep("^a|^c"), None, blocks), ["c  c", "a b z"]);
     assert_eq!(builtin(&grep("z"), Some("a"), blocks), ["a b z"]);
-    assert_eq!(
-        builtin(&Builtin::Wordcount, None, blocks),
-        ["a U64(2)", "b U64(2)", "c U64(2)", "z U64(1)"]
-    );
-    assert_eq!(
-        builtin(&Builtin::Wordcount, Some("a"), blocks),
-        ["a U64(2)", "b U64(2)", "z U64(1)"]
-    );
-    assert_eq!(builtin(&Builtin::Wordcount, None, &[]), [""; 0]);
+    assert_eq!(builtin(&WordCount, None, blocks), ["a U64(2)", "b U64(2)", "c U64(2)", "z U64(1)"]);
+    assert_eq!(builtin(&WordCount, Some("a"), blocks), ["a U64(2)", "b U64(2)", "z U64(1)"]);
+    assert_eq!(builtin(&WordCount, None, &[]), [""; 0]);
     let stamped: &[&[&[u8]]] = &[&[b"0 a\n0 b\nc\n"]];
     let zeros = ["p50_us U64(0)", "p99_us U64(0)", "p99.9_us U64(0)", "max_us U64(0)"];
-    assert_eq!(builtin(&Builtin::Latency, Some("^0"), stamped), zeros);
-    assert_eq!(builtin(&Builtin::Latency, None, stamped)[4..], ["unstamped U64(1)"]);
-    assert_eq!(builtin(&Builtin::Latency, None, &[]), [""; 0]);
+    assert_eq!(builtin(&Latency, Some("^0"), stamped), zeros);
+    assert_eq!(builtin(&Latency, None, stamped)[4..], ["unstamped U64(1)"]);
+    assert_eq!(builtin(&Latency, None, &[]), [""; 0]);
     assert_eq!(builtin(&topk(2, None, None), None, blocks), ["a U64(2)", "b U64(2)"]);
     assert_eq!(
         builtin(&topk(9, Some(2), None), None, blocks),
@@ -94,15 +88,15 @@ impl Sink for Few {
 /// The rows of a built-in job over a window of three seconds every two, for the batches at the given seconds, in a sink
 /// that looks at so many of them.
 fn builtin_window(
-    job: &Builtin,
+    job: &dyn JobOptions,
     rows_max: usize,
     batches: &[(u64, &[u8])],
 ) -> Vec<(u64, Vec<String>)> {
     let (rig, memory) = (Rig::new(2), Memory::new());
     let (stream, handle) = (rig.graph.blocks(0, "in"), memory.handle());
-    let window = Some((Interval::secs(3), Interval::secs(2)));
-    let scope = Scope { filter: None, window };
-    job.attach("job", &stream, scope, vec![SharedSink::new(Few(rows_max, memory))]);
+    let window = Some(Window { length: Interval::secs(3), slide: Interval::secs(2) });
+    let sinks = vec![SharedSink::new(Few(rows_max, memory))];
+    job.attach(&stream, JobOutput { name: "job", window, sinks });
     rig.graph.begin(Time::from_millis(1_000));
     for (second, text) in batches {
         let input = rig.input(second - 1, vec![block(&[text])]);
@@ -123,8 +117,8 @@ fn builtin_window(
 
 #[test]
 fn builtin_jobs_over_windows() {
-    let check = |job: Builtin, batches: &[(u64, &[u8])], expected: &[(u64, &[&str])]| {
-        let found = builtin_window(&job, usize::MAX, batches);
+    let check = |job: &dyn JobOptions, batches: &[(u64, &[u8])], expected: &[(u64, &[&str])]| {
+        let found = builtin_window(job, usize::MAX, batches);
         let found: Vec<(u64, Vec<&str>)> = found
             .iter()
             .map(|(at, rows)| (*at, rows.iter().map(String::as_str).collect()))
@@ -134,23 +128,23 @@ fn builtin_jobs_over_windows() {
     };
     let batches: &[(u64, &[u8])] =
         &[(1, b"a b\n"), (2, b"b\n"), (3, b"c b\n"), (4, b""), (5, b"d\n"), (6, b"")];
-    check(Builtin::Count, batches, &[(2, &["2"]), (4, &["2"]), (6, &["1"])]);
-    check(Builtin::Lines, batches, &[(2, &["a b", "b"]), (4, &["b", "c b"]), (6, &["d"])]);
-    let grep = Builtin::Grep(Regex::new("b").expect("a pattern"));
-    check(grep, batches, &[(2, &["a b", "b"]), (4, &["b", "c b"]), (6, &[])]);
+    check(&Count, batches, &[(2, &["2"]), (4, &["2"]), (6, &["1"])]);
+    check(&Lines, batches, &[(2, &["a b", "b"]), (4, &["b", "c b"]), (6, &["d"])]);
+    let grep = Grep { pattern: pattern("b") };
+    check(&grep, batches, &[(2, &["a b", "b"]), (4, &["b", "c b"]), (6, &[])]);
     let words: &[(u64, &[&str])] = &[(2, &["b 2", "a 1"]), (4, &["b 2", "c 1"]), (6, &["d 1"])];
-    check(Builtin::Wordcount, batches, words);
-    let top = Builtin::TopK { n: 1, field: None, separator: None };
-    check(top, batches, &[(2, &["b 2"]), (4, &["b 2"]), (6, &["d 1"])]);
-    let field = Builtin::TopK { n: 9, field: Some(2), separator: None };
-    check(field, batches, &[(2, &["b 1"]), (4, &["b 1"]), (6, &[])]);
+    check(&WordCount, batches, words);
+    let top = TopK { n: 1, field: None, separator: None };
+    check(&top, batches, &[(2, &["b 2"]), (4, &["b 2"]), (6, &["d 1"])]);
+    let field = TopK { n: 9, field: Some(2), separator: None };
+    check(&field, batches, &[(2, &["b 1"]), (4, &["b 1"]), (6, &[])]);
     let zeros = ["p50_us 0", "p99_us 0", "p99.9_us 0", "max_us 0"];
     let stamped: &[(u64, &[u8])] = &[(1, b"0 a\n"), (2, b""), (4, b"x\n"), (6, b"")];
-    check(Builtin::Latency, stamped, &[(2, &zeros), (4, &["unstamped 1"]), (6, &["unstamped 1"])]);
+    check(&Latency, stamped, &[(2, &zeros), (4, &["unstamped 1"]), (6, &["unstamped 1"])]);
 
     // The ticks at 2 s and 3 s were missed: a window is a length of time, and the slide that fell due is made up for.
     let missed: &[(u64, &[u8])] = &[(1, b"a\n"), (3, b"b\nb\n"), (4, b"c\n"), (9, b"d\n")];
-    check(Builtin::Count, missed, &[(3, &["3"]), (4, &["3"]), (9, &["1"])]);
+    check(&Count, missed, &[(3, &["3"]), (4, &["3"]), (9, &["1"])]);
 }
 
 #[test]
@@ -158,7 +152,7 @@ fn a_wordcount_over_a_window_ranks_the_rows_that_its_sinks_look_at() {
     let batches: &[(u64, &[u8])] = &[(1, b"b a\nd c a\n"), (2, b"c b e c\n"), (4, b"e\n")];
     let all: [&[&str]; 2] = [&["c 3", "a 2", "b 2", "d 1", "e 1"], &["c 2", "e 2", "b 1"]];
     for rows_max in [0, 1, 2, 3, 4, 5, 6, usize::MAX] {
-        let found = builtin_window(&Builtin::Wordcount, rows_max, batches);
+        let found = builtin_window(&WordCount, rows_max, batches);
         let first = |rows: &[&str]| rows[..rows_max.min(rows.len())].join(",");
         let found: Vec<_> = found.iter().map(|(at, rows)| (*at, rows.join(","))).collect();
         assert_eq!(found, [(2, first(all[0])), (4, first(all[1]))], "{rows_max}");

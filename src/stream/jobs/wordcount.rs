@@ -1,0 +1,149 @@
+//! The job `wordcount`: the words of the records with their counts, the most frequent first; `topk` counts with it, too.
+//!
+//! Without a filter it is one fused node: a line feed is white space, so it counts words over whole ranges and never looks for
+//! records. Word tables belong to workers and are kept from batch to batch. Runs on the workers.
+
+use super::ordered::ordered;
+use super::{JobKind, JobOptions, JobOutput, JobRow, Window};
+use crate::blocks::manager::StoredBlock;
+use crate::exec::shuffle::word_table::WordTable;
+use crate::exec::shuffle::{Tally, WordPool, WordShuffle};
+use crate::exec::{Batch, Partition, Stage, Work, folding};
+use crate::stream::window::counting;
+use crate::stream::{DStream, Missing, Node, Planner};
+use crate::sync::Arc;
+
+pub(super) const ROW: JobRow = JobRow {
+    name: "wordcount",
+    about: "Words with their counts, the most frequent first. Words are split at ASCII white space.",
+    keys: &[],
+    example: "wordcount = {}",
+    value: None,
+    read: |_| Some(JobKind::from(WordCount)),
+};
+
+/// The options of `wordcount`: it has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WordCount;
+
+impl JobOptions for WordCount {
+    fn row(&self) -> &'static JobRow {
+        &ROW
+    }
+
+    fn attach(&self, records: &DStream<[u8]>, output: JobOutput<'_>) {
+        let n = output.rows_max();
+        let rows = match output.window {
+            None => records.wordcount_top(n),
+            Some(window) => ranked(&records.counted_words(), window, n),
+        };
+        output.save(&rows);
+    }
+}
+
+/// The first `n` rows of the counts of a window: highest count first, then by bytes.
+pub(super) fn ranked(counts: &DStream<Tally>, window: Window, n: usize) -> DStream<Tally> {
+    let pane = counts.pane(|sum, more| sum + more);
+    let views = counts.window_views("wordcount", window.spans(), pane, counting());
+    ordered(&views, n, |left, right| right.1.cmp(&left.1).then_with(|| left.0.cmp(&right.0)))
+}
+
+impl DStream<[u8]> {
+    /// The words of the records, at ASCII white space, with their counts: highest count first, then by bytes.
+    pub fn wordcount(&self) -> DStream<(Vec<u8>, u64)> {
+        self.wordcount_top(usize::MAX)
+    }
+
+    /// The first `n` rows of [`wordcount`](DStream::wordcount).
+    pub fn wordcount_top(&self, n: usize) -> DStream<(Vec<u8>, u64)> {
+        self.words(Some(n), |table, record| table.count_words(record), Fused::Yes)
+    }
+
+    /// The rows of [`wordcount`](DStream::wordcount) in no order that means anything, for an operator that does not need
+    /// one.
+    pub(super) fn counted_words(&self) -> DStream<Tally> {
+        self.words(None, |table, record| table.count_words(record), Fused::Yes)
+    }
+
+    /// The first `n` in the order of the result, in one partition; all of them, in no order, if there is no `n`.
+    pub(super) fn words(
+        &self,
+        n: Option<usize>,
+        count: impl Fn(&mut WordTable, &[u8]) + Send + Sync + 'static,
+        fused: Fused,
+    ) -> DStream<(Vec<u8>, u64)> {
+        let (node, count, pool) = (Arc::clone(&self.node), Arc::new(count), WordPool::default());
+        self.wide(move |cx| {
+            let (account, shards) = (cx.epoch.account(), cx.shards());
+            let tables =
+                WordShuffle::begin(&pool, &account, cx.shape_by_worker(0), cx.settings.seed);
+            let Some(tasks) = feeds(cx, &*node, (&tables, &count), fused)? else {
+                return Ok(Batch::from_iter([]));
+            };
+            cx.stages.push(Stage { tasks });
+            cx.stages.push(Stage {
+                tasks: (0..shards).map(|shard| merge_task(&tables, shard, n)).collect(),
+            });
+            let unordered = |shard| {
+                let tables = Arc::clone(&tables);
+                Partition::new(move |each: &mut dyn FnMut(&Tally)| tables.rows_of(shard, each))
+            };
+            Ok(match n {
+                None => (0..shards).map(unordered).collect(),
+                Some(n) => Batch::from_iter([Partition::new(move |each| tables.rows(n, each))]),
+            })
+        })
+    }
+}
+
+/// `Yes` if whole ranges may be counted at once, because white space ends a record.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fused {
+    Yes,
+    No,
+}
+
+/// The tasks of the first stage, which feed a block or a partition of records to their worker's table; none if there is
+/// nothing to count.
+fn feeds(
+    cx: &mut Planner<'_>,
+    node: &dyn Node<[u8]>,
+    (tables, count): (
+        &Arc<WordShuffle>,
+        &Arc<impl Fn(&mut WordTable, &[u8]) + Send + Sync + 'static>,
+    ),
+    fused: Fused,
+) -> Result<Option<Vec<Work>>, Missing> {
+    let whole = |block: &Arc<StoredBlock>| fused == Fused::Yes && block.info.framing.is_lines();
+    if let Some(blocks) = node.blocks(cx).filter(|blocks| blocks.iter().all(whole)) {
+        let feed = |block: Arc<StoredBlock>| -> Work {
+            let tables = Arc::clone(tables);
+            Box::new(move |worker| {
+                let mut table = tables.lend(worker);
+                let fed = block.for_each_range(|range| table.count_words(range));
+                tables.give_back(worker, table);
+                fed.map_err(|err| err.to_string())
+            })
+        };
+        return Ok((!blocks.is_empty()).then(|| blocks.into_iter().map(feed).collect()));
+    }
+    let (batch, tables, count) = (node.compute(cx)?, Arc::clone(tables), Arc::clone(count));
+    let start = move |_, worker| {
+        let (tables, count) = (Arc::clone(&tables), Arc::clone(&count));
+        let push = move |table: &mut WordTable, record: &[u8]| count(table, record);
+        folding(tables.lend(worker), push, move |table| {
+            tables.give_back(worker, table);
+            Ok(())
+        })
+    };
+    let any = !batch.partitions().is_empty();
+    Ok(any.then(|| cx.folds(&batch, 0, start)))
+}
+
+fn merge_task(tables: &Arc<WordShuffle>, shard: usize, n: Option<usize>) -> Work {
+    let tables = Arc::clone(tables);
+    Box::new(move |_| {
+        tables.merge(shard, n);
+        Ok(())
+    })
+}
