@@ -42,7 +42,7 @@ use crate::wal::{
 
 pub(crate) use changes::read_changes;
 pub(crate) use checkpointer::Covered;
-pub(crate) use commit::{CommitOutcome, CommitRecords};
+pub(crate) use commit::{CommitOutcome, CommitReceipt, CommitRecords};
 pub(crate) use look::{About, Accepted, Look, give_up, look};
 pub(crate) use names::{
     Continued, EntryAt, Inventory, Known, Program, ReadRecord, SourcePosition, StateCount, Survey,

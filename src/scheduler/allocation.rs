@@ -83,15 +83,15 @@ impl JobLoop {
             partitions: self.parts.workers.workers(),
             id: BatchId { state: self.parts.identity, ..BatchId::default() },
         };
-        if let Some(durable) = &self.durable {
-            input.id = durable.id(&input);
+        if let Some(log) = &self.log {
+            input.id = log.id(&input);
         }
         self.index += 1;
         self.last = Some(time);
         self.count_waiting(&input);
         let input = Arc::new(input);
-        match &mut self.durable {
-            Some(durable) => durable.allocated(input),
+        match &mut self.log {
+            Some(log) => log.allocated(input),
             None => self.admit(input, runs),
         }
     }

@@ -29,7 +29,7 @@ impl JobLoop {
             let done = move |outcome| {
                 scheduler.post(Message::JobDone { job, outcome, at: clock.now() });
             };
-            let rebuilds = self.durable.as_ref().and_then(|durable| durable.rebuilds(job.time));
+            let rebuilds = self.log.as_ref().and_then(|log| log.rebuilds(job.time));
             let plan = match rebuilds {
                 Some(how) => self.parts.graph.replay(&input, &self.parts.clock, how),
                 None => self.outputs[job.output].plan(&input, &self.parts.clock, started),
@@ -133,8 +133,8 @@ impl JobLoop {
         let not_due = self.parts.graph.took_in(&input, state == BatchState::Done);
         self.parts.graph.commit(time);
         self.scheduler.progress.lock().not_due = not_due;
-        if let Some(durable) = self.durable.as_mut().filter(|it| it.rebuilds(time).is_some()) {
-            durable.was_rebuilt();
+        if let Some(log) = self.log.as_mut().filter(|it| it.rebuilds(time).is_some()) {
+            log.was_rebuilt();
             // The log has what it changed in states.
             let _ = self.parts.graph.changes(time, 0);
             self.look_at_kept();
@@ -143,12 +143,10 @@ impl JobLoop {
         self.parts.store.release(self.parts.tracker.commit(time));
         self.aging.batch_done();
         let now = self.parts.clock.now();
-        direct_sources::done(&mut self.parts.direct, &input, self.durable.is_some());
-        if let Some(durable) = &mut self.durable {
-            if let Err(err) = durable.committed(&input, &self.parts.graph, &self.scheduler) {
-                return self.stop_for(err);
-            }
-            durable.checkpoint_if_due(now);
+        direct_sources::done(&mut self.parts.direct, &input, self.log.is_some());
+        let committed = self.log.as_mut().map(|log| log.committed(&input, &self.parts.graph, now));
+        if let Some(Err(err)) = committed {
+            return self.stop_for(err);
         }
         let start = first_start.unwrap_or(now);
         // Only now is it known what the direct sources held.

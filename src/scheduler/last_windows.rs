@@ -29,7 +29,7 @@ impl Closing {
 impl JobLoop {
     /// Begins the next batch that puts windows out after the end of the input; false if there is none.
     pub(super) fn close_windows(&mut self) -> bool {
-        if self.durable.is_some() || self.jobs.is_aborted() || self.jobs.batches() > 0 {
+        if self.log.is_some() || self.jobs.is_aborted() || self.jobs.batches() > 0 {
             return false;
         }
         let Some(last) = self.last else { return false };

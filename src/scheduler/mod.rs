@@ -15,11 +15,13 @@ mod admission;
 mod aging;
 mod allocation;
 mod away_sinks;
+mod batch_log;
 mod checkpoints;
 mod closed_sinks;
+mod coverage;
 mod dead_letters;
 mod direct_sources;
-mod durable_plans;
+mod durability;
 mod job_runs;
 mod job_set;
 mod kept_bound;
@@ -62,11 +64,11 @@ pub use wakeups::BatchTimer;
 use admission::Admission;
 use aging::Aging;
 use away_sinks::AwaySinks;
+use batch_log::BatchLog;
 use dead_letters::Kept;
 use job_set::{JobRef, JobSet};
 use last_windows::Closing;
 use rates::Steering;
-use recovery::Durable;
 use ticks::{JobGenerator, Pace, Step};
 use wakeups::LoopTicks;
 
@@ -279,7 +281,7 @@ impl Scheduler {
                 (recovery.found.next_index, recovery.found.last_time.map(Time::from_millis));
             last.into_iter().for_each(|last| generator.resume(last));
         }
-        let durable = self.durable(&mut parts, now);
+        let log = BatchLog::start(&mut parts, self, now);
         let steering = Steering::new(options.interval, std::mem::take(&mut parts.steered), now);
         let outputs = parts.graph.outputs();
         let job_loop = JobLoop {
@@ -291,7 +293,7 @@ impl Scheduler {
             closed: Vec::new(),
             outputs,
             generator,
-            durable,
+            log,
             ticks: self.ticks(&options, &parts.clock, poison)?,
             ticked: false,
             late: parts.times.job_ticks.recorder(),
@@ -316,18 +318,6 @@ impl Scheduler {
         };
         let started = thread::spawn("job-loop", poison, move || job_loop.run());
         started.map_err(|err| Error::io("cannot start the thread `job-loop`", err))
-    }
-
-    /// With a log: what it is asked for and told, batch by batch.
-    fn durable(&self, parts: &mut Parts, now: Moment) -> Option<Durable> {
-        let recovery = parts.recovery.as_mut()?;
-        let direct: Vec<_> = parts.direct.iter().map(|direct| direct.reader.clone()).collect();
-        let workers = parts.workers.workers();
-        let durable = Durable::new(recovery, now, &parts.graph, direct, workers);
-        let scheduler = self.clone();
-        // A loop with a full mailbox looks after each message anyway.
-        recovery.journal.on_shortage(move || scheduler.nudge(Message::Planned));
-        Some(durable)
     }
 
     /// The ticks to come, where batches have a schedule.
@@ -373,7 +363,7 @@ struct JobLoop {
     /// The sinks of which was said that their reader is gone.
     closed: Vec<SharedSink>,
     /// With a log.
-    durable: Option<Durable>,
+    log: Option<BatchLog>,
     steering: Steering,
     fit: Admission,
     kept: KeptWatch,
@@ -420,8 +410,8 @@ impl JobLoop {
             self.start_jobs();
             self.look_at_sinks();
         }
-        if let Some(durable) = self.durable.as_mut().filter(|_| !self.jobs.is_aborted()) {
-            durable.finish();
+        if let Some(log) = self.log.as_mut().filter(|_| !self.jobs.is_aborted()) {
+            log.finish(self.parts.clock.now());
         }
         self.count_perished();
     }
@@ -455,7 +445,7 @@ impl JobLoop {
             if inbox.is_closed_and_empty() {
                 return None;
             }
-            let plans = self.durable.as_ref().and_then(Durable::deadline);
+            let plans = self.log.as_ref().and_then(BatchLog::deadline);
             let own = if self.draining { None } else { self.generator.deadline() };
             let jobs = self.jobs_at().into_iter().chain(self.sinks_due());
             let deadline = own.into_iter().chain(plans).chain(jobs).min();

@@ -4,8 +4,8 @@
 use crate::sync::planted::{Planted, planted};
 use crate::time::Time;
 
+use super::batch_log::BatchLog;
 use super::direct_sources::Direct;
-use super::recovery::Durable;
 use super::{Ends, JobLoop, SchedulerNotice, WALK_BATCHES};
 
 impl JobLoop {
@@ -67,7 +67,7 @@ impl JobLoop {
     /// While the stop waits until what was read is in the log, and the log has no room: only a batch makes room there, and no
     /// tick comes for one.
     pub(super) fn relieve_log(&mut self) {
-        let is_short = || self.durable.as_ref().is_some_and(Durable::is_short);
+        let is_short = || self.log.as_ref().is_some_and(BatchLog::is_short);
         if !self.ending || self.draining || !is_short() {
             return;
         }
