@@ -41,11 +41,11 @@ impl Aging {
 impl JobLoop {
     /// When sinks are to be looked at next, if nothing else happens.
     pub(super) fn sinks_due(&self) -> Option<Moment> {
-        self.aging.due.filter(|_| self.may_age())
+        self.sinks.aging.due.filter(|_| self.may_age())
     }
 
     fn may_age(&self) -> bool {
-        !self.aging.runs && !self.draining && self.jobs.batches() == 0
+        !self.sinks.aging.runs && !self.stop.is_draining() && self.jobs.set.batches() == 0
     }
 
     /// Lets the sinks do what is due.
@@ -54,7 +54,9 @@ impl JobLoop {
             return;
         }
         let now = self.parts.clock.now();
-        if !std::mem::take(&mut self.aging.is_stale) && self.aging.due.is_none_or(|due| now < due) {
+        if !std::mem::take(&mut self.sinks.aging.is_stale)
+            && self.sinks.aging.due.is_none_or(|due| now < due)
+        {
             return;
         }
         // The wall clock may have been set since they were asked.
@@ -62,12 +64,12 @@ impl JobLoop {
         let (sinks, wait) = (self.parts.graph.sinks(), |at: Time| {
             Duration::from_millis(at.as_millis().saturating_sub(wall.as_millis()))
         });
-        self.aging.due =
+        self.sinks.aging.due =
             sinks.iter().filter_map(SharedSink::due).map(|at| now.plus(wait(at))).min();
-        if self.aging.due.is_none_or(|due| now < due) {
+        if self.sinks.aging.due.is_none_or(|due| now < due) {
             return;
         }
-        self.aging.runs = true;
+        self.sinks.aging.runs = true;
         let scheduler = self.scheduler.clone();
         self.parts.workers.submit(vec![Box::new(move |_| {
             let look = |sink: SharedSink| {
@@ -81,8 +83,8 @@ impl JobLoop {
 
     /// The sinks have done what was due, or could not.
     pub(super) fn sinks_looked(&mut self, outcomes: Vec<(SharedSink, Option<Error>)>) {
-        self.aging.runs = false;
-        self.aging.is_stale = true;
+        self.sinks.aging.runs = false;
+        self.sinks.aging.is_stale = true;
         // Before it is told: whoever hears of it may move the clock.
         let again = self.parts.clock.now().plus(RETRY);
         for (sink, failed) in outcomes {
@@ -96,8 +98,8 @@ impl JobLoop {
                 Some(err) => {
                     let (kind, needs) = (ConditionKind::SinkUnfinished, "tried again every 10 s");
                     conditions.begin(kind, &name, err.to_string(), needs);
-                    self.aging.is_stale = false;
-                    self.aging.due = Some(again);
+                    self.sinks.aging.is_stale = false;
+                    self.sinks.aging.due = Some(again);
                 }
             }
         }

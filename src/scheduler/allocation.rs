@@ -9,8 +9,35 @@ use crate::stream::BatchInput;
 use crate::sync::Arc;
 use crate::time::{Moment, Time};
 
+use super::admission::Admission;
 use super::ticks::Step;
 use super::{JobLoop, SchedulerNotice, direct_sources};
+
+/// The numbers and moments of the batch that gets its blocks next.
+pub(super) struct Allocator {
+    pub(super) admission: Admission,
+    /// The moment at which the waiting tick was cut.
+    cut: Moment,
+    /// The moment at which the last source that the tick waits for had stored what was cut.
+    pub(super) stored: Moment,
+    /// The number of the next batch; with a log it counts on over all starts.
+    next_index: u64,
+    /// The last batch that was allocated.
+    pub(super) last: Option<Time>,
+}
+
+impl Allocator {
+    /// `next_index` and `last`: the first batch of this run, and the last one of an earlier run.
+    pub(super) fn new(admission: Admission, next_index: u64, last: Option<Time>) -> Self {
+        let (cut, stored) = (Moment::default(), Moment::default());
+        Allocator { admission, cut, stored, next_index, last }
+    }
+
+    /// The sources were cut at this moment; nothing is awaited yet.
+    pub(super) fn cut_at(&mut self, now: Moment) {
+        (self.cut, self.stored) = (now, now);
+    }
+}
 
 impl JobLoop {
     /// Cuts every source for the batch `time`.
@@ -26,8 +53,7 @@ impl JobLoop {
                 Cut::Settled | Cut::Held => {}
             }
         }
-        self.cut = self.parts.clock.now();
-        self.stored = self.cut;
+        self.allocator.cut_at(self.parts.clock.now());
         let deadline = now.plus(self.options.allocate_wait);
         if self.generator.wait_for(time, due, pending, deadline) == Step::Allocate {
             self.allocate_current();
@@ -37,7 +63,7 @@ impl JobLoop {
     pub(super) fn allocate_if_due(&mut self) {
         let now = self.parts.clock.now();
         if self.generator.allocate_deadline().is_some_and(|at| now >= at) {
-            self.stored = now;
+            self.allocator.stored = now;
             self.allocate_current();
         }
     }
@@ -54,28 +80,20 @@ impl JobLoop {
 
     /// The same, with jobs for these outputs alone.
     pub(super) fn allocate_for(&mut self, time: Time, due: Moment, runs: impl Fn(usize) -> bool) {
-        let blocks = self.parts.tracker.allocate(time, self.fit.input_max());
+        let blocks = self.parts.tracker.allocate(time, self.allocator.admission.input_max());
         let records: u64 = blocks.iter().flatten().map(|block| block.info.records).sum();
         if let Some(arrivals) = &self.parts.arrivals {
             arrivals.take(records);
         }
-        let direct = direct_sources::plan(&mut self.parts.direct, time, self.draining);
-        let must_run = || self.parts.graph.must_run(self.last, time);
+        let direct = direct_sources::plan(&mut self.parts.direct, time, self.stop.is_draining());
+        let must_run = || self.parts.graph.must_run(self.allocator.last, time);
         let is_empty = records == 0 && direct.values().all(|planned| planned.plan.is_empty());
         if self.options.skip_empty && is_empty && !must_run() {
-            self.parts.tracker.commit(time);
-            let mut progress = self.scheduler.progress.lock();
-            progress.left_out += 1;
-            progress.is_over(time, true);
-            drop(progress);
-            if self.parts.tell_batches {
-                (self.parts.tell)(SchedulerNotice::BatchDone);
-            }
-            return;
+            return self.leave_out(time);
         }
         let mut input = BatchInput {
             time,
-            index: self.index,
+            index: self.allocator.next_index,
             blocks,
             direct,
             records,
@@ -86,13 +104,25 @@ impl JobLoop {
         if let Some(log) = &self.log {
             input.id = log.id(&input);
         }
-        self.index += 1;
-        self.last = Some(time);
+        self.allocator.next_index += 1;
+        self.allocator.last = Some(time);
         self.count_waiting(&input);
         let input = Arc::new(input);
         match &mut self.log {
             Some(log) => log.allocated(input),
             None => self.admit(input, runs),
+        }
+    }
+
+    /// An empty batch is done without a job.
+    fn leave_out(&self, time: Time) {
+        self.parts.tracker.commit(time);
+        let mut progress = self.scheduler.progress.lock();
+        progress.left_out += 1;
+        progress.is_over(time, true);
+        drop(progress);
+        if self.parts.tell_batches {
+            (self.parts.tell)(SchedulerNotice::BatchDone);
         }
     }
 
@@ -106,11 +136,10 @@ impl JobLoop {
 
     /// A batch may run when it is its turn: the jobs of these outputs.
     pub(super) fn admit(&mut self, input: Arc<BatchInput>, runs: impl Fn(usize) -> bool) {
-        let (time, due, records) = (input.time, input.due, input.records);
-        let of_source = |source: u32| input.block_records(source);
-        self.steering.allocated(self.parts.clock.now(), due, of_source, records);
-        self.jobs.admit(time, input, runs);
-        if self.jobs.is_without_jobs() {
+        let time = input.time;
+        self.steering.allocated(self.parts.clock.now(), &input);
+        self.jobs.set.admit(time, input, runs);
+        if self.jobs.set.is_without_jobs() {
             self.batch_done(time, BatchState::Done);
         }
     }
@@ -121,8 +150,8 @@ impl JobLoop {
         let moments = Moments {
             read: blocks().filter_map(|block| block.info.first_read).min(),
             due: input.due,
-            cut: self.cut.max(input.due),
-            stored: self.stored.max(input.due),
+            cut: self.allocator.cut.max(input.due),
+            stored: self.allocator.stored.max(input.due),
             allocated: self.parts.clock.now(),
             ..Moments::default()
         };
@@ -140,7 +169,7 @@ impl JobLoop {
 
     /// Begins the batches of missed ticks that had to wait because too many batches did.
     pub(super) fn replay_deferred(&mut self) {
-        while !self.draining
+        while !self.stop.is_draining()
             && let Some(time) = self.generator.deferred(self.batches())
         {
             let now = self.parts.clock.now();

@@ -39,32 +39,32 @@ impl AwaySinks {
 impl JobLoop {
     /// When jobs may start that wait for room or for a sink.
     pub(super) fn jobs_at(&self) -> Option<Moment> {
-        self.room_at.or_else(|| self.jobs.pauses_until())
+        self.jobs.room_at.or_else(|| self.jobs.set.pauses_until())
     }
 
     /// An attempt found a sink away, or found none away.
     pub(super) fn tell_away(&mut self, job: JobRef, away: Option<Away>) {
         let (events, now) = (&self.parts.events, self.parts.clock.now());
         let conditions = events.conditions();
-        let before = self.away.away.remove(&job.output);
+        let before = self.sinks.away.away.remove(&job.output);
         if let Some(Away { sink, cause, needs }) = away {
-            let name = || self.outputs.get(job.output).map_or("", |output| output.name());
+            let name = || self.jobs.outputs.get(job.output).map_or("", |output| output.name());
             let subject = if sink.is_empty() { name().to_owned() } else { sink };
-            let left = self.jobs.patience(job.time, now);
+            let left = self.jobs.set.patience(job.time, now);
             let waits = match left.is_zero() {
                 true => String::new(),
                 false => format!(" waits for it, {left:.0?} more at most"),
             };
             let text = format!("batch {}{waits}: {cause}", job.time);
             conditions.begin(ConditionKind::SinkAway, &subject, text, needs);
-            self.away.away.insert(job.output, subject);
+            self.sinks.away.away.insert(job.output, subject);
         }
         if let Some(before) = before
-            && self.away.away.values().all(|subject| *subject != before)
+            && self.sinks.away.away.values().all(|subject| *subject != before)
         {
             conditions.end(ConditionKind::SinkAway, &before);
         }
-        for sink in &self.away.all {
+        for sink in &self.sinks.away.all {
             let name = sink.name().unwrap_or_default();
             for text in sink.take_notes() {
                 events.post(Event::SinkWarning { sink: name.to_owned(), text });

@@ -268,7 +268,7 @@ impl BatchLog {
     fn plan(&self, input: &BatchInput) -> Plan {
         let blocks = (0..).zip(&input.blocks).filter(|(_, blocks)| !blocks.is_empty());
         let blocks = blocks.map(|(source, blocks)| {
-            let chunks = blocks.iter().map(|block| block.chunks()).collect();
+            let chunks = blocks.iter().map(|block| block.info.chunks.clone()).collect();
             (self.journal.number_of(source), chunks)
         });
         let ranges = input
@@ -316,17 +316,17 @@ impl BatchLog {
 impl JobLoop {
     /// The number of batches that are not done, those that wait for the log included.
     pub(super) fn batches(&self) -> usize {
-        self.jobs.batches() + self.log.as_ref().map_or(0, BatchLog::batches)
+        self.jobs.set.batches() + self.log.as_ref().map_or(0, BatchLog::batches)
     }
 
     /// With a log: lets plans become durable, and batches run whose plans are.
     pub(super) fn advance(&mut self) {
         let now = self.parts.clock.now();
         while let Some(log) = &mut self.log {
-            let running = (!self.jobs.is_aborted()).then(|| self.jobs.batches());
+            let running = (!self.jobs.set.is_aborted()).then(|| self.jobs.set.batches());
             match log.advance(now, running) {
                 Ok(Some(Ready::Live(input))) => self.admit(input, |_| true),
-                Ok(Some(Ready::Rebuild(input))) => self.jobs.admit_one(input.time, input),
+                Ok(Some(Ready::Rebuild(input))) => self.jobs.set.admit_one(input.time, input),
                 Ok(Some(Ready::Again(input))) => {
                     self.count_waiting(&input);
                     self.admit(input, |_| true);

@@ -16,7 +16,7 @@ impl JobLoop {
         outcome: Result<(), Failure>,
     ) -> Option<Result<(), Failure>> {
         let Err(Failure::Closed(why)) = outcome else { return Some(outcome) };
-        let ends_run = self.outputs.iter().all(|output| output.is_closed());
+        let ends_run = self.jobs.outputs.iter().all(|output| output.is_closed());
         self.tell_closed(job, &why, ends_run);
         if !ends_run {
             return Some(Ok(()));
@@ -28,10 +28,10 @@ impl JobLoop {
 
     /// Says once of each sink that it is closed.
     fn tell_closed(&mut self, job: JobRef, why: &str, ends_run: bool) {
-        let output = Arc::clone(&self.outputs[job.output]);
+        let output = Arc::clone(&self.jobs.outputs[job.output]);
         for sink in output.sinks().iter().filter(|sink| sink.is_closed()) {
-            if !self.closed.iter().any(|known| known.is_same(sink)) {
-                self.closed.push(sink.clone());
+            if !self.sinks.closed.iter().any(|known| known.is_same(sink)) {
+                self.sinks.closed.push(sink.clone());
                 let (sink, why) = (sink.name().unwrap_or_default().to_owned(), why.to_owned());
                 self.parts.events.post(Event::SinkClosed { sink, why, ends_run });
             }

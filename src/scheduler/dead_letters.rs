@@ -21,13 +21,14 @@ impl JobLoop {
 
     /// Tries again what had no room, once it is time.
     pub(super) fn put_aside_again(&mut self) {
-        if let Some((time, kept)) = self.letters.take().filter(|_| !self.jobs.is_aborted()) {
+        if let Some((time, kept)) = self.jobs.letters.take().filter(|_| !self.jobs.set.is_aborted())
+        {
             self.put_aside(time, kept);
         }
     }
 
     fn put_aside(&mut self, time: Time, mut kept: Kept) {
-        let given_up = self.jobs.given_up(time).zip(self.parts.dead_letters.clone());
+        let given_up = self.jobs.set.given_up(time).zip(self.parts.dead_letters.clone());
         let Some(((input, _), letters)) = given_up else {
             return self.batch_done(time, BatchState::Done);
         };
@@ -56,8 +57,8 @@ impl JobLoop {
                     cause,
                     "room for its records",
                 );
-                self.letters = Some((time, kept));
-                self.room_at = Some(self.parts.clock.now().plus(ROOM_RETRY));
+                self.jobs.letters = Some((time, kept));
+                self.jobs.room_at = Some(self.parts.clock.now().plus(ROOM_RETRY));
             }
             Err(err) => self.fail(time, err),
         }

@@ -29,14 +29,14 @@ impl Closing {
 impl JobLoop {
     /// Begins the next batch that puts windows out after the end of the input; false if there is none.
     pub(super) fn close_windows(&mut self) -> bool {
-        if self.log.is_some() || self.jobs.is_aborted() || self.jobs.batches() > 0 {
+        if self.log.is_some() || self.jobs.set.is_aborted() || self.jobs.set.batches() > 0 {
             return false;
         }
-        let Some(last) = self.last else { return false };
-        if matches!(self.closing, Closing::Asked) {
-            self.closing = Closing::Owed(self.parts.graph.owed(last));
+        let Some(last) = self.allocator.last else { return false };
+        if matches!(self.stop.closing, Closing::Asked) {
+            self.stop.closing = Closing::Owed(self.parts.graph.owed(last));
         }
-        let Closing::Owed(owed) = &self.closing else { return false };
+        let Closing::Owed(owed) = &self.stop.closing else { return false };
         let next = self.parts.graph.next_end(last);
         let Some(time) = next.filter(|next| owed.iter().any(|(_, end)| end >= next)) else {
             return false;

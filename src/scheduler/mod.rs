@@ -43,11 +43,11 @@ use crate::error::{Error, Result};
 use crate::exec::Failure;
 use crate::exec::worker_pool::WorkerPool;
 use crate::memory::buffer_pool::Pool;
-use crate::metrics::{EngineTimes, EventBus, History, Recorder, STAGES};
+use crate::metrics::{EngineTimes, EventBus, History};
 use crate::owner::StateId;
 use crate::sink::{DeadLetters, SharedSink};
 use crate::source::{BacklogTrigger, Cutter, Steered};
-use crate::stream::{BatchInput, Graph, Output};
+use crate::stream::Graph;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mailbox, Mutex, Poison};
@@ -63,27 +63,22 @@ pub use wakeups::BatchTimer;
 
 use admission::Admission;
 use aging::Aging;
+use allocation::Allocator;
 use away_sinks::AwaySinks;
 use batch_log::BatchLog;
 use dead_letters::Kept;
+use job_runs::{DoneBatches, Jobs};
 use job_set::{JobRef, JobSet};
-use last_windows::Closing;
 use rates::Steering;
+use stopping::Stop;
 use ticks::{JobGenerator, Pace, Step};
-use wakeups::LoopTicks;
+use wakeups::{LoopTicks, TickOptions};
 
 /// Messages that may wait for the loop; the timer and the workers wait for room beyond that.
 const MESSAGES_MAX: usize = 65_536;
 
-/// Batches that it takes until all states are written once more while the log has no room.
-const WALK_BATCHES: u32 = 3;
-
 /// Wait after a job whose sink found no room on its disk, before it is tried again.
 const ROOM_RETRY: Duration = Duration::from_millis(200);
-
-/// Time between two trims of the pool. Batches alone are too short: the next one would have buffers made anew, on other
-/// threads, and what an allocator was given back on one thread stays resident and is of no use to others.
-const TRIM_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the loop acts on: the closed set.
 #[derive(Debug)]
@@ -272,9 +267,9 @@ impl Scheduler {
         let (now, mut index, mut last) = (parts.clock.now(), 0, None);
         let mut generator = JobGenerator::new(pace, options.batches_max, now);
         let account = parts.store.account();
-        let fit = Admission::new(account.max());
+        let admission = Admission::new(account.max());
         // Before anything is read: the loop may be late to begin.
-        account.expect_results(fit.reserve());
+        account.expect_results(admission.reserve());
         parts.graph.begin(parts.recovery.as_ref().map_or(first, |recovery| recovery.anchor));
         if let Some(recovery) = &parts.recovery {
             (index, last) =
@@ -283,36 +278,28 @@ impl Scheduler {
         }
         let log = BatchLog::start(&mut parts, self, now);
         let steering = Steering::new(options.interval, std::mem::take(&mut parts.steered), now);
+        let kept = KeptWatch::new(options.kept, parts.graph.pipeline(), &parts.events);
         let outputs = parts.graph.outputs();
         let job_loop = JobLoop {
             scheduler: self.clone(),
-            jobs: JobSet::new(outputs.len(), options.concurrent_jobs, options.retries),
-            room_at: None,
-            away: AwaySinks::new(parts.graph.sinks(), &outputs, parts.events.conditions()),
-            letters: None,
-            closed: Vec::new(),
-            outputs,
             generator,
+            ticks: self.ticks(&options, &parts, poison)?,
+            allocator: Allocator::new(admission, index, last),
             log,
-            ticks: self.ticks(&options, &parts.clock, poison)?,
-            ticked: false,
-            late: parts.times.job_ticks.recorder(),
+            sinks: Sinks {
+                away: AwaySinks::new(parts.graph.sinks(), &outputs, parts.events.conditions()),
+                closed: Vec::new(),
+                aging: Aging::default(),
+            },
+            jobs: Jobs {
+                set: JobSet::new(outputs.len(), options.concurrent_jobs, options.retries),
+                outputs,
+                room_at: None,
+                letters: None,
+            },
             steering,
-            fit,
-            kept: KeptWatch::new(options.kept, parts.graph.pipeline(), &parts.events),
-            aging: Aging::default(),
-            trim_at: now.plus(TRIM_PAUSE),
-            stages: parts.times.stage_recorders(),
-            cut: Moment::default(),
-            stored: Moment::default(),
-            ending: false,
-            walks_left: WALK_BATCHES,
-            draining: false,
-            closing: Closing::default(),
-            index,
-            last,
-            live_batches: 0,
-            first_index: index,
+            done: DoneBatches::new(parts.times.stage_recorders(), kept, index, now),
+            stop: Stop::new(),
             options,
             parts,
         };
@@ -324,11 +311,18 @@ impl Scheduler {
     fn ticks(
         &self,
         options: &Options,
-        clock: &Arc<dyn Clock>,
+        parts: &Parts,
         poison: &Poison,
     ) -> Result<Option<LoopTicks>> {
         let Batches::Every(schedule, _) = options.batches else { return Ok(None) };
-        LoopTicks::start(schedule, options.timer, clock, self.inbox.signal(), poison).map(Some)
+        let options = TickOptions {
+            schedule,
+            timer: options.timer,
+            clock: &parts.clock,
+            signal: self.inbox.signal(),
+            late: parts.times.job_ticks.recorder(),
+        };
+        LoopTicks::start(options, poison).map(Some)
     }
 }
 
@@ -341,55 +335,32 @@ enum Next {
     Deadline,
 }
 
+/// What the loop has, in parts that each belong to one of its files.
 struct JobLoop {
     scheduler: Scheduler,
     options: Options,
     parts: Parts,
-    outputs: Vec<Arc<Output>>,
+    /// Decides which ticks become batches.
     generator: JobGenerator,
     /// The ticks to come; none with a trigger, and none once the stop has begun.
     ticks: Option<LoopTicks>,
-    /// The last thing done was a tick.
-    ticked: bool,
-    /// How late each tick was taken.
-    late: Recorder,
-    jobs: JobSet<Arc<BatchInput>>,
-    /// When jobs are started again, after one that found no room.
-    room_at: Option<Moment>,
-    /// The sinks that were away at the last attempts.
-    away: AwaySinks,
-    /// The batch whose input could not be put aside then, and what of it was.
-    letters: Option<(Time, Kept)>,
-    /// The sinks of which was said that their reader is gone.
-    closed: Vec<SharedSink>,
+    allocator: Allocator,
     /// With a log.
     log: Option<BatchLog>,
+    jobs: Jobs,
+    sinks: Sinks,
     steering: Steering,
-    fit: Admission,
-    kept: KeptWatch,
+    done: DoneBatches,
+    stop: Stop,
+}
+
+/// The sinks that need more than their jobs.
+struct Sinks {
+    /// Those that were away at the last attempts.
+    away: AwaySinks,
+    /// Those whose reader is gone, which was told.
+    closed: Vec<SharedSink>,
     aging: Aging,
-    /// When the pool is trimmed next.
-    trim_at: Moment,
-    stages: [Recorder; STAGES.len()],
-    /// When the waiting tick was cut, and when the last source that it waits for had stored what was cut.
-    cut: Moment,
-    stored: Moment,
-    /// No tick comes any more: the stop was asked for, and what was read is handed over.
-    ending: bool,
-    /// How many batches without input may still follow, for states to be written once more.
-    walks_left: u32,
-    /// Nothing more is received; the end is told when the last batch is done.
-    draining: bool,
-    /// What is put out of windows that were not due when the input ended.
-    closing: Closing,
-    /// The number of the next batch; with a log it counts on over all starts.
-    index: u64,
-    /// The last batch that was allocated.
-    last: Option<Time>,
-    /// Batches of this run that are done; those of an earlier run are not among them.
-    live_batches: u64,
-    /// The number of the first batch of this run.
-    first_index: u64,
 }
 
 impl JobLoop {
@@ -410,7 +381,7 @@ impl JobLoop {
             self.start_jobs();
             self.look_at_sinks();
         }
-        if let Some(log) = self.log.as_mut().filter(|_| !self.jobs.is_aborted()) {
+        if let Some(log) = self.log.as_mut().filter(|_| !self.jobs.set.is_aborted()) {
             log.finish(self.parts.clock.now());
         }
         self.count_perished();
@@ -427,16 +398,12 @@ impl JobLoop {
 
     /// What is next; nothing at all when the mailbox is closed and empty.
     ///
-    /// A tick that is due goes before the messages, so that a busy loop cuts in time; after it a message has its turn, so
-    /// that many missed ticks do not keep the loop from the batches that run.
+    /// A tick that is due goes before the messages, so that a busy loop cuts in time; after it a message has its turn.
     fn next(&mut self) -> Option<Next> {
         let inbox = &self.scheduler.inbox;
         loop {
             let now = self.parts.clock.now();
-            if !std::mem::take(&mut self.ticked)
-                && let Some(time) = self.ticks.as_mut().and_then(|ticks| ticks.take(now))
-            {
-                self.ticked = true;
+            if let Some(time) = self.ticks.as_mut().and_then(|ticks| ticks.take_in_turn(now)) {
                 return Some(Next::Tick(time, now));
             }
             if let Some(message) = inbox.try_recv() {
@@ -446,7 +413,7 @@ impl JobLoop {
                 return None;
             }
             let plans = self.log.as_ref().and_then(BatchLog::deadline);
-            let own = if self.draining { None } else { self.generator.deadline() };
+            let own = if self.stop.is_draining() { None } else { self.generator.deadline() };
             let jobs = self.jobs_at().into_iter().chain(self.sinks_due());
             let deadline = own.into_iter().chain(plans).chain(jobs).min();
             if deadline.is_some_and(|at| now >= at) {
@@ -462,7 +429,7 @@ impl JobLoop {
         match message {
             Message::Reached { source, time, at } => {
                 if self.generator.reached(source, time) == Step::Allocate {
-                    self.stored = at;
+                    self.allocator.stored = at;
                     self.allocate_current();
                 }
             }
@@ -474,15 +441,14 @@ impl JobLoop {
             Message::EndTicks => self.end_ticks(),
             Message::Final(ends) => self.last_batch(ends),
             Message::Abort => {
-                self.jobs.abort();
-                self.draining = true;
+                self.jobs.set.abort();
+                self.stop.drain();
             }
         }
     }
 
     fn tick(&mut self, time: Time, now: Moment) {
-        self.late.record(now.since(self.due(time)));
-        let draining = self.draining && !planted(Planted::TickAfterFinal);
+        let draining = self.stop.is_draining() && !planted(Planted::TickAfterFinal);
         if draining || self.generator.tick(time, now, self.batches()) != Step::Cut {
             return;
         }
@@ -502,7 +468,7 @@ impl JobLoop {
         let Some(arrivals) = &self.parts.arrivals else { return };
         let (enough, now) = (arrivals.is_enough(), self.parts.clock.now());
         let wall = self.parts.clock.wall_time();
-        if !self.draining
+        if !self.stop.is_draining()
             && let Some(time) = self.generator.fires(enough, wall, now, self.batches())
         {
             self.begin(time, now, now);

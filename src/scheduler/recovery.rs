@@ -64,7 +64,7 @@ impl EarlierBatches {
         let plan = &replay.plan;
         let blocks = self.blocks(replay)?;
         let direct = self.direct(replay)?;
-        let records = blocks.iter().flatten().map(|block| block.records()).sum();
+        let records = blocks.iter().flatten().map(|block| block.info.records).sum();
         let partitions = match planted(Planted::ReplayTakesWorkers) {
             true => self.workers,
             false => usize::try_from(plan.partitions).unwrap_or(1),

@@ -6,14 +6,53 @@ use crate::time::Time;
 
 use super::batch_log::BatchLog;
 use super::direct_sources::Direct;
-use super::{Ends, JobLoop, SchedulerNotice, WALK_BATCHES};
+use super::last_windows::Closing;
+use super::{Ends, JobLoop, SchedulerNotice};
+
+/// The most batches until all states are written once more while the log has no room.
+const WALK_BATCHES: u32 = 3;
+
+/// The progress of the stop.
+#[derive(Debug)]
+pub(super) struct Stop {
+    phase: Phase,
+    /// Batches without input that may still follow, for states to be written once more.
+    walks_left: u32,
+    pub(super) closing: Closing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// Ticks make batches.
+    Running,
+    /// No tick comes any more: the stop was asked for, and what was read is handed over.
+    Ending,
+    /// Nothing more is received; the end is told when the last batch is done.
+    Draining,
+}
+
+impl Stop {
+    pub(super) fn new() -> Self {
+        Stop { phase: Phase::Running, walks_left: WALK_BATCHES, closing: Closing::default() }
+    }
+
+    /// Nothing more is received from here on.
+    pub(super) fn drain(&mut self) {
+        self.phase = Phase::Draining;
+    }
+
+    /// True once nothing more is received.
+    pub(super) fn is_draining(&self) -> bool {
+        self.phase == Phase::Draining
+    }
+}
 
 impl JobLoop {
     /// Takes the ticks that came before the stop, and no more.
     pub(super) fn end_ticks(&mut self) {
-        self.ending = true;
+        self.stop.phase = self.stop.phase.max(Phase::Ending);
         let (mut ticks, now) = (self.ticks.take(), self.parts.clock.now());
-        self.jobs.end_pauses(now);
+        self.jobs.set.end_pauses(now);
         while let Some(time) = ticks.as_mut().and_then(|ticks| ticks.take(now)) {
             self.tick(time, now);
         }
@@ -22,15 +61,15 @@ impl JobLoop {
     /// The stop: what was received and not planned is the last batch, under the next tick's time; several batches if it is
     /// too much for one.
     pub(super) fn last_batch(&mut self, ends: Ends) {
-        self.draining = true;
+        self.stop.drain();
         if ends == Ends::Input {
-            self.closing.begin();
+            self.stop.closing.begin();
         }
         if !planted(Planted::FinalForgetsWaitingTick) {
             self.allocate_current();
         }
         let (blocks, _) = self.parts.tracker.unallocated();
-        let mut is_left = blocks > 0 || self.sources_have_more() || self.last.is_none();
+        let mut is_left = blocks > 0 || self.sources_have_more() || self.allocator.last.is_none();
         while is_left && self.allocate_rest() {
             is_left = self.parts.tracker.unallocated().0 > 0 || self.sources_have_more();
         }
@@ -60,7 +99,7 @@ impl JobLoop {
     /// A batch for which nothing has to be cut any more, with jobs for these outputs alone.
     pub(super) fn allocate_now(&mut self, time: Time, runs: impl Fn(usize) -> bool) {
         let now = self.parts.clock.now();
-        (self.cut, self.stored) = (now, now);
+        self.allocator.cut_at(now);
         self.allocate_for(time, now, runs);
     }
 
@@ -68,23 +107,24 @@ impl JobLoop {
     /// tick comes for one.
     pub(super) fn relieve_log(&mut self) {
         let is_short = || self.log.as_ref().is_some_and(BatchLog::is_short);
-        if !self.ending || self.draining || !is_short() {
+        if self.stop.phase != Phase::Ending || !is_short() {
             return;
         }
         self.allocate_current();
         let has_blocks = self.parts.tracker.unallocated().0 > 0;
-        let frees = has_blocks || !self.parts.graph.is_stateless() && self.walks_left > 0;
+        let frees = has_blocks || !self.parts.graph.is_stateless() && self.stop.walks_left > 0;
         if self.batches() == 0 && frees {
             // A walk begins with one batch and ends with the next.
-            self.walks_left = if has_blocks { WALK_BATCHES } else { self.walks_left - 1 };
+            self.stop.walks_left = if has_blocks { WALK_BATCHES } else { self.stop.walks_left - 1 };
             self.allocate_rest();
         }
     }
 
     pub(super) fn tell_if_drained(&mut self) {
         // After a failure nothing more is started, so what waits would never end.
-        let ended = self.batches() == 0 || self.jobs.is_aborted();
-        if self.draining && (ended || planted(Planted::DrainedTooEarly)) && !self.close_windows() {
+        let ended = self.batches() == 0 || self.jobs.set.is_aborted();
+        let is_over = ended || planted(Planted::DrainedTooEarly);
+        if self.stop.is_draining() && is_over && !self.close_windows() {
             (self.parts.tell)(SchedulerNotice::Drained);
         }
     }

@@ -2,6 +2,7 @@
 //! that it is worth a look, so that catching up and the stop are the same in both ways.
 
 use crate::error::{Error, Result};
+use crate::metrics::Recorder;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Poison, Signal};
 use crate::time::{Clock, Moment, RecurringTimer, Schedule, Ticks, Time};
@@ -16,23 +17,34 @@ pub enum BatchTimer {
     Loop,
 }
 
+/// Parameters of [`LoopTicks::start`].
+pub(super) struct TickOptions<'a> {
+    pub(super) schedule: Schedule,
+    pub(super) timer: BatchTimer,
+    pub(super) clock: &'a Arc<dyn Clock>,
+    /// The loop waits on it.
+    pub(super) signal: &'a Signal,
+    /// Takes the lateness of each tick.
+    pub(super) late: Recorder,
+}
+
 /// See the module.
-#[derive(Debug)]
 pub(super) struct LoopTicks {
     ticks: Ticks,
     /// With [`BatchTimer::Thread`]; it ends with the ticks.
     timer: Option<RecurringTimer>,
+    /// The loop's last step was a tick.
+    ticked: bool,
+    late: Recorder,
 }
 
 impl LoopTicks {
-    /// The ticks of `schedule`, for a loop that waits on `signal`.
-    pub(super) fn start(
-        schedule: Schedule,
-        timer: BatchTimer,
-        clock: &Arc<dyn Clock>,
-        signal: &Signal,
-        poison: &Poison,
-    ) -> Result<Self> {
+    /// Starts the ticks of a schedule.
+    ///
+    /// # Errors
+    /// If the operating system gives no thread for the timer.
+    pub(super) fn start(options: TickOptions<'_>, poison: &Poison) -> Result<Self> {
+        let TickOptions { schedule, timer, clock, signal, late } = options;
         let start = || {
             let signal = signal.clone();
             let wake = move |_| signal.raise();
@@ -43,12 +55,26 @@ impl LoopTicks {
             BatchTimer::Thread => Some(start()?),
             BatchTimer::Loop => None,
         };
-        Ok(LoopTicks { ticks: Ticks::new(schedule), timer })
+        Ok(LoopTicks { ticks: Ticks::new(schedule), timer, ticked: false, late })
     }
 
     /// Takes the next tick if it is due at the moment `now`.
     pub(super) fn take(&mut self, now: Moment) -> Option<Time> {
-        self.ticks.take(now)
+        let due = self.ticks.due();
+        let time = self.ticks.take(now)?;
+        self.late.record(now.since(due));
+        Some(time)
+    }
+
+    /// The same, but not twice in a row: after a tick a message has its turn, so that many missed ticks do not keep the loop
+    /// from the batches that run.
+    pub(super) fn take_in_turn(&mut self, now: Moment) -> Option<Time> {
+        if std::mem::take(&mut self.ticked) {
+            return None;
+        }
+        let time = self.take(now);
+        self.ticked = time.is_some();
+        time
     }
 
     /// When a wait that begins at `now` has to end for the next tick. With a timer only a tick that is due ends it: the
@@ -63,6 +89,7 @@ impl LoopTicks {
 #[cfg(all(test, not(tidemill_model)))]
 mod tests {
     use super::*;
+    use crate::metrics::EngineTimes;
     use crate::time::{Interval, ManualClock};
 
     /// At what moment a wait ends that begins before, at or after the first tick's, in seconds.
@@ -70,8 +97,10 @@ mod tests {
         let (clock, signal) = (ManualClock::new(), Signal::new());
         let schedule = Schedule::aligned(&clock, Interval::secs(1));
         let own: Arc<dyn Clock> = Arc::new(clock.clone());
-        let mut ticks = LoopTicks::start(schedule, timer, &own, &signal, &Poison::new())
-            .expect("a thread where there is one");
+        let late = EngineTimes::new().job_ticks.recorder();
+        let options = TickOptions { schedule, timer, clock: &own, signal: &signal, late };
+        let mut ticks =
+            LoopTicks::start(options, &Poison::new()).expect("a thread where there is one");
         let seconds = |seconds: u64| Moment::from_nanos(seconds * 1_000_000_000);
         let found = [0, 1, 2].map(|now| ticks.wait_until(seconds(now)));
         assert_eq!(found, expected.map(|at| at.map(seconds)), "{timer:?}");

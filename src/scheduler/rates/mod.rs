@@ -16,9 +16,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::source::{Steered, Usage};
+use crate::stream::BatchInput;
 use crate::time::Moment;
 
-use crate::scheduler::rates::pid::{RateEstimator, Sample};
+use crate::scheduler::rates::pid::{Bounds, RateEstimator, Sample};
 
 /// Records of a batch: all, and those of steered receivers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,8 +47,8 @@ struct Controller {
 }
 
 impl Controller {
-    fn new(interval: Duration, (min, max): (u64, u64), initial: u64) -> Self {
-        let estimator = RateEstimator::new(interval, min, max);
+    fn new(interval: Duration, bounds: Bounds, initial: u64) -> Self {
+        let estimator = RateEstimator::new(interval, bounds);
         Controller { estimator, interval, batches: VecDeque::new(), rate: initial }
     }
 
@@ -177,23 +178,18 @@ impl Steering {
     pub(super) fn new(interval: Duration, receivers: Vec<Steered>, now: Moment) -> Self {
         let initial = sum(&receivers, |it| it.limiter.rate());
         let used = receivers.iter().map(|it| it.limiter.usage()).collect();
-        let bounds = (sum(&receivers, Steered::min), sum(&receivers, Steered::max));
-        let controller = Controller::new(interval, bounds, initial);
+        let controller = Controller::new(interval, bounds(&receivers), initial);
         Steering { receivers, controller, shared: (now, used) }
     }
 
-    /// A batch, with its records by source, joins the queue.
-    pub(super) fn allocated(
-        &mut self,
-        now: Moment,
-        due: Moment,
-        by_source: impl Fn(u32) -> u64,
-        all: u64,
-    ) {
+    /// A batch joins the queue.
+    pub(super) fn allocated(&mut self, now: Moment, input: &BatchInput) {
         if !self.receivers.is_empty() {
             self.follow_bounds();
-            let steered = self.receivers.iter().map(|receiver| by_source(receiver.source)).sum();
-            let rate = self.controller.allocated(now, due, Records { all, steered });
+            let of_source = |receiver: &Steered| input.block_records(receiver.source);
+            let steered = self.receivers.iter().map(of_source).sum();
+            let records = Records { all: input.records, steered };
+            let rate = self.controller.allocated(now, input.due, records);
             self.share(now, rate);
         }
     }
@@ -216,8 +212,7 @@ impl Steering {
 
     /// The bounds may have changed since the last batch.
     fn follow_bounds(&mut self) {
-        let bounds = (sum(&self.receivers, Steered::min), sum(&self.receivers, Steered::max));
-        self.controller.estimator.set_bounds(bounds);
+        self.controller.estimator.set_bounds(bounds(&self.receivers));
     }
 
     fn share(&mut self, now: Moment, rate: Option<u64>) {
@@ -239,6 +234,11 @@ impl Steering {
         }
         self.shared = (now, used);
     }
+}
+
+/// The bounds of the total.
+fn bounds(receivers: &[Steered]) -> Bounds {
+    Bounds { min: sum(receivers, Steered::min), max: sum(receivers, Steered::max) }
 }
 
 fn sum(receivers: &[Steered], of: impl Fn(&Steered) -> u64) -> u64 {
@@ -317,7 +317,8 @@ mod tests {
             offered: impl Fn(usize) -> u64,
             capacity: impl Fn(usize) -> u64,
         ) -> Vec<Shown> {
-            let controller = Controller::new(SECOND, (100, u64::MAX), initial);
+            let bounds = Bounds { min: 100, max: u64::MAX };
+            let controller = Controller::new(SECOND, bounds, initial);
             let mut it = Simulation {
                 controller,
                 now: 0.0,

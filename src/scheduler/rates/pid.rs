@@ -31,9 +31,15 @@ pub(crate) struct Sample {
 #[derive(Debug)]
 pub(crate) struct RateEstimator {
     interval: Duration,
-    min: u64,
-    max: u64,
+    bounds: Bounds,
     latest: Option<Latest>,
+}
+
+/// The lowest and the highest rate, in records per second; the lowest one counts if they are the wrong way round.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) min: u64,
+    pub(crate) max: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,14 +50,16 @@ struct Latest {
 }
 
 impl RateEstimator {
-    /// For batches of this interval and rates within these bounds, in records per second.
-    pub(crate) fn new(interval: Duration, min: u64, max: u64) -> Self {
-        RateEstimator { interval, min, max: max.max(min), latest: None }
+    /// For batches of this interval and rates within these bounds.
+    pub(crate) fn new(interval: Duration, bounds: Bounds) -> Self {
+        let mut estimator = RateEstimator { interval, bounds, latest: None };
+        estimator.set_bounds(bounds);
+        estimator
     }
 
     /// Other bounds from here on.
-    pub(crate) fn set_bounds(&mut self, (min, max): (u64, u64)) {
-        (self.min, self.max) = (min, max.max(min));
+    pub(crate) fn set_bounds(&mut self, Bounds { min, max }: Bounds) {
+        self.bounds = Bounds { min, max: max.max(min) };
     }
 
     /// The rate after a batch that still runs, of which `sample.processing` is the time so far; none unless that is lower
@@ -85,7 +93,7 @@ impl RateEstimator {
         let waiting = delay.as_secs_f64() * processed / self.interval.as_secs_f64();
         let change = (error - latest.error) / elapsed;
         let rate = latest.rate - PROPORTIONAL * error - INTEGRAL * waiting - DERIVATIVE * change;
-        let rate = rate.clamp(as_f64(self.min), as_f64(self.max));
+        let rate = rate.clamp(as_f64(self.bounds.min), as_f64(self.bounds.max));
         self.latest = Some(Latest { at, rate, error });
         #[expect(
             clippy::cast_possible_truncation,
@@ -112,8 +120,8 @@ mod tests {
     type Case = ((u64, u64, u64), Option<u64>);
 
     /// The samples are a second apart.
-    fn check(bounds: (u64, u64), samples: &[Case]) {
-        let mut estimator = RateEstimator::new(SECOND, bounds.0, bounds.1);
+    fn check(bounds: Bounds, samples: &[Case]) {
+        let mut estimator = RateEstimator::new(SECOND, bounds);
         for (number, ((records, processing, delay), expected)) in samples.iter().enumerate() {
             let found = estimator.update(Sample {
                 at: Moment::from_nanos((number as u64 + 1) * 1_000_000_000),
@@ -127,7 +135,7 @@ mod tests {
 
     #[test]
     fn rates_follow_the_formula() {
-        let free = (100, u64::MAX);
+        let free = Bounds { min: 100, max: u64::MAX };
         // The first sample sets the base; empty and timeless ones are skipped.
         check(free, &[((1_000, 1_000, 0), None), ((1_000, 1_000, 0), Some(1_000))]);
         check(
@@ -156,7 +164,11 @@ mod tests {
                 ((1_000, 1_000, 0), Some(1_000)),
             ],
         );
-        check((100, 700), &[((1_000, 1_000, 0), None), ((5_000, 1_000, 0), Some(700))]);
-        check((100, 50), &[((1_000, 1_000, 0), None), ((5_000, 1_000, 0), Some(100))]);
+        let check_last = |max: u64, expected: u64| {
+            let samples = [((1_000, 1_000, 0), None), ((5_000, 1_000, 0), Some(expected))];
+            check(Bounds { min: 100, max }, &samples);
+        };
+        check_last(700, 700);
+        check_last(50, 100);
     }
 }
