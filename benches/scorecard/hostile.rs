@@ -12,8 +12,8 @@ use tidemill::sync::thread::{Thread, spawn};
 use tidemill::sync::{Poison, Signal};
 use tidemill::time::{Clock, SystemClock};
 
-use crate::crowd::{WIDE, offered};
 use crate::listening::{Listening, POOL_THREADS, pause};
+use crate::many_connections::{WIDE, offered};
 use crate::measure::as_f64;
 use crate::process::LIMIT;
 use crate::verdict::{Sheet, Target};

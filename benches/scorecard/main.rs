@@ -7,7 +7,7 @@
 //! Runs on the main thread; the children have the threads. It knows the engine only by its public interface.
 
 mod baseline;
-mod crowd;
+mod console_reader;
 mod delay;
 mod durable;
 mod engine;
@@ -16,13 +16,13 @@ mod hostile;
 mod keys;
 mod kind;
 mod listening;
+mod many_connections;
 mod measure;
 mod overload;
-mod printed;
 mod process;
 mod restart;
 mod rows;
-mod still;
+mod stalled_sink;
 mod syslog;
 mod verdict;
 mod volumes;

@@ -10,9 +10,9 @@ use std::time::Duration;
 use tidemill::sync::Signal;
 use tidemill::time::{Clock, SystemClock};
 
+use crate::console_reader::{Printed, Printing};
 use crate::listening::{Listening, Load};
 use crate::measure::as_f64;
-use crate::printed::{Printed, Printing};
 use crate::process::LIMIT;
 use crate::verdict::{Sheet, Spread, Target};
 use crate::{Options, Outcome};

@@ -15,8 +15,8 @@ use crate::measure::{Figures, as_f64, status_kib};
 use crate::process::{Owned, Sender, Sent, TIDEMILL, run, said};
 use crate::verdict::{Sheet, Spread, Target};
 use crate::{
-    Options, Outcome, crowd, delay, durable, full, hostile, overload, restart, still, syslog,
-    volumes,
+    Options, Outcome, delay, durable, full, hostile, many_connections, overload, restart,
+    stalled_sink, syslog, volumes,
 };
 
 /// The rows that can be measured.
@@ -72,8 +72,8 @@ impl Row {
             Row::P12 => keys::keys(options, sheet),
             Row::P13 => keys::windows(options, sheet),
             Row::P15 => start(options, sheet),
-            Row::P2 => crowd::models(options, sheet),
-            Row::P8 => crowd::crowd(options, sheet),
+            Row::P2 => many_connections::models(options, sheet),
+            Row::P8 => many_connections::many_connections(options, sheet),
             Row::P9 => syslog::lines(options, sheet),
             Row::P10 => {
                 durable::cost(options, sheet)?;
@@ -86,7 +86,7 @@ impl Row {
             Row::R5 => full::full(options, sheet),
             Row::R7 => hostile::flood(options, sheet),
             Row::R8 => hostile::endless(options, sheet),
-            Row::R9 => still::still(options, sheet),
+            Row::R9 => stalled_sink::stalled_sink(options, sheet),
             Row::Overload => overload::overload(options, sheet),
         }
     }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use tidemill::sync::Signal;
 use tidemill::time::{Clock, SystemClock};
 
+use crate::console_reader::Printing;
 use crate::listening::{Listening, Load, pause};
 use crate::measure::as_f64;
-use crate::printed::Printing;
 use crate::process::LIMIT;
 use crate::verdict::{Sheet, Target};
 use crate::{Options, Outcome};
@@ -42,7 +42,7 @@ struct Found {
     records: f64,
 }
 
-pub fn still(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
+pub fn stalled_sink(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
     sheet.say(&format!(
         "R9: a sink that stands still at full input; store_bytes_max {BOUND}, files of {FILES} at most"
     ))?;

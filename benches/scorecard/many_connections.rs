@@ -128,7 +128,7 @@ fn fall(sheet: &mut Sheet, (busy, idle): Shape, many: &Measured, few: &Measured)
 }
 
 /// P8: what idle connections cost.
-pub fn crowd(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
+pub fn many_connections(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
     let idle = idle(options);
     sheet.say(&format!(
         "P8: {BUSY} busy connections and {idle} idle ones; then 1 line/s and {idle} idle ones"
