@@ -1,5 +1,5 @@
-//! `tidemill compare`: what was typed to [`lab::Options`], a progress bar while it runs, the tables at the end. The
-//! comparison itself is `crate::lab`. Runs on the main thread.
+//! `tidemill compare`: what was typed to [`models::Options`], a progress bar while it runs, the tables at the end. The
+//! comparison itself is `crate::lab::models`. Runs on the main thread.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -14,8 +14,9 @@ use super::progress::print;
 use super::soak::{self, SoakArgs};
 use super::{say, units};
 use crate::error::{Error, Result};
-use crate::lab::plan::{BARE, Grid, Kind};
-use crate::lab::{self, Options, Pace, Step};
+use crate::lab::child;
+use crate::lab::models::plan::{BARE, Grid, Kind};
+use crate::lab::models::{self, Options, Pace, Step};
 use crate::source::io::IO_MODELS;
 use crate::sync::Arc;
 use crate::time::{Clock, SystemClock};
@@ -44,7 +45,7 @@ Exit codes: 0 done; 1 a run failed, and the report says which; 2 usage.";
 #[command(after_help = EXAMPLES)]
 pub struct CompareArgs {
     /// What to compare: io models, and `bare`, a loop that only reads and counts [default: all]
-    #[arg(long, value_name = "MODEL,...", value_delimiter = ',', value_parser = PossibleValuesParser::new(models()))]
+    #[arg(long, value_name = "MODEL,...", value_delimiter = ',', value_parser = PossibleValuesParser::new(sides()))]
     models: Vec<String>,
 
     /// What to measure [default: all]
@@ -119,7 +120,7 @@ enum Measured {
     Memory,
 }
 
-fn models() -> Vec<&'static str> {
+fn sides() -> Vec<&'static str> {
     IO_MODELS.iter().map(|row| row.name).chain([BARE]).collect()
 }
 
@@ -150,7 +151,7 @@ impl CompareArgs {
             Measured::Memory => Kind::Memory,
         });
         let mut grid = Grid {
-            models: models().into_iter().filter(chosen).collect(),
+            models: sides().into_iter().filter(chosen).collect(),
             kinds: kinds.collect(),
             connections: self.connections.clone(),
             busy: self.busy.clone(),
@@ -214,7 +215,7 @@ pub(super) fn run(args: &CompareArgs, out: &mut dyn Write) -> Result<()> {
         ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} (about {eta} left) {msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let clock = SystemClock::new() as Arc<dyn Clock>;
-    let outcome = lab::run(&options, &clock, |step| match step {
+    let outcome = models::run(&options, &clock, |step| match step {
         Step::Runs(runs) => bar.set_length(*runs as u64),
         Step::Begins(cell) => {
             let (model, shape) = (cell.model, cell.shape);
@@ -238,5 +239,5 @@ pub(super) fn run(args: &CompareArgs, out: &mut dyn Write) -> Result<()> {
 /// # Errors
 /// If the parent is gone.
 pub(super) fn run_child() -> Result<()> {
-    lab::child::run(&mut io::stdout().lock())
+    child::run(&mut io::stdout().lock())
 }

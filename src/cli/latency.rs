@@ -82,7 +82,7 @@ impl LatencyArgs {
     fn options(&self, shared: &Shared<'_>) -> Result<Options> {
         let model = match shared.models {
             [] => "nio",
-            [model] if model != crate::lab::plan::BARE => model,
+            [model] if model != crate::lab::models::plan::BARE => model,
             _ => return Err(usage("--latency takes one io model")),
         };
         if shared.rate == 0 {

@@ -17,7 +17,7 @@ use hdrhistogram::Histogram;
 use mio::net::TcpStream as Polled;
 use mio::{Events, Interest, Poll, Token};
 
-use super::plan::{Kind, Shape};
+use super::models::plan::{BARE, Kind, Shape};
 use super::protocol::{
     ChildMessage, LATENCY_MAX, Pour, Received, Role, Sent, histogram, listen_to_parent, nanos, say,
 };
@@ -240,7 +240,7 @@ fn bare(shape: &Shape, out: &mut dyn Write) -> Result<Received> {
         counted.poll(streams).map_err(system)?;
     }
     let mut received = Received {
-        model: super::plan::BARE.to_owned(),
+        model: BARE.to_owned(),
         records: counted.records,
         bytes: counted.bytes,
         end_nanos: nanos(SystemClock::new().wall()),

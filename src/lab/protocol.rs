@@ -7,7 +7,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use super::plan::Shape;
+use super::models::plan::Shape;
 use crate::error::{Error, Result};
 use crate::metrics::{STAGES, Times};
 use crate::sync::Poison;

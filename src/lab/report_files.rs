@@ -1,5 +1,7 @@
-//! The only file of `compare` that writes: reports for people, which nothing reads back and no recovery depends on.
+//! The reports of `compare`: columns, lines of CSV, and the only place that writes them to files, which nothing reads
+//! back and no recovery depends on. Main thread.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -17,4 +19,36 @@ pub(super) fn write(directory: &Path, name: &str, text: &str) -> Result<PathBuf>
     let refused = |err| Error::io(format!("cannot write {}", path.display()), err);
     fs::write(&path, text).map_err(refused)?;
     Ok(path)
+}
+
+/// A table: the first column to the left, the others to the right.
+pub(super) fn aligned(lines: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let mut text = String::new();
+    for line in lines {
+        for (column, cell) in line.iter().enumerate() {
+            let width = width(column).unwrap_or(0);
+            let _ = if column == 0 {
+                write!(text, "  {cell:<width$}")
+            } else {
+                write!(text, "  {cell:>width$}")
+            };
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// A line of CSV, with its end.
+pub(super) fn csv_line(cells: &[String]) -> String {
+    let quoted = |cell: &String| {
+        if cell.contains([',', '"', '\n', '\r']) {
+            format!("\"{}\"", cell.replace('"', "\"\""))
+        } else {
+            cell.clone()
+        }
+    };
+    cells.iter().map(quoted).collect::<Vec<_>>().join(",") + "\r\n"
 }

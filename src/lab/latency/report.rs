@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{Row, Sustained};
 use crate::lab::machine::Facts;
 use crate::lab::protocol::{QUANTILES, Spread};
-use crate::lab::report::{aligned, csv_line};
+use crate::lab::report_files::{aligned, csv_line};
 use crate::lab::stats::{Summary, float};
 use crate::metrics::STAGES;
 

@@ -10,7 +10,7 @@ use plotters::style::{Color, IntoFont};
 
 use super::plan::Shape;
 use super::report::Row;
-use super::stats::{curve, float};
+use crate::lab::stats::{curve, float};
 
 /// The size of a plot, in pixels.
 const SIZE: (u32, u32) = (640, 340);

@@ -6,7 +6,8 @@ use hdrhistogram::Histogram;
 
 use super::measure::{Figures, METRICS};
 use super::plan::{Cell, Kind, Shape};
-use super::stats::Summary;
+use crate::lab::report_files::{aligned, csv_line};
+use crate::lab::stats::Summary;
 
 /// What the repeats of a cell gave.
 #[derive(Clone, Debug)]
@@ -185,25 +186,6 @@ pub(crate) fn table(rows: &[Row]) -> String {
     text
 }
 
-pub(super) fn aligned(lines: &[Vec<String>]) -> String {
-    let width = |column: usize| {
-        lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max()
-    };
-    let mut text = String::new();
-    for line in lines {
-        for (column, cell) in line.iter().enumerate() {
-            let width = width(column).unwrap_or(0);
-            let _ = if column == 0 {
-                write!(text, "  {cell:<width$}")
-            } else {
-                write!(text, "  {cell:>width$}")
-            };
-        }
-        text.push('\n');
-    }
-    text
-}
-
 /// Everything as CSV (RFC 4180): one line for each cell, each metric as median, lowest and highest.
 pub(crate) fn csv(rows: &[Row]) -> String {
     let fixed = [
@@ -242,25 +224,14 @@ pub(crate) fn csv(rows: &[Row]) -> String {
     text
 }
 
-pub(super) fn csv_line(cells: &[String]) -> String {
-    let quoted = |cell: &String| {
-        if cell.contains([',', '"', '\n', '\r']) {
-            format!("\"{}\"", cell.replace('"', "\"\""))
-        } else {
-            cell.clone()
-        }
-    };
-    cells.iter().map(quoted).collect::<Vec<_>>().join(",") + "\r\n"
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use std::time::Duration;
 
     use super::super::plan::{cells, tests::grid};
-    use super::super::protocol::{Received, Sent};
-    use super::super::sample::Sample;
     use super::*;
+    use crate::lab::protocol::{Received, Sent};
+    use crate::lab::sample::Sample;
 
     /// A run of a second with these bytes.
     fn figures(bytes: u64, latencies: &[(u64, u64)]) -> Figures {

@@ -6,11 +6,11 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::plan::{Cell, Kind};
-use super::process::Process;
-use super::protocol::{ChildMessage, LATENCY_MAX, Received, Role, Sent};
-use super::sample::Sample;
-use super::stats::{float, millis_at};
 use crate::error::{Error, Result};
+use crate::lab::process::Process;
+use crate::lab::protocol::{ChildMessage, LATENCY_MAX, Received, Role, Sent};
+use crate::lab::sample::Sample;
+use crate::lab::stats::{float, millis_at};
 use crate::sync::{Arc, Signal};
 use crate::time::{Clock, Moment};
 
