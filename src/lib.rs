@@ -23,7 +23,8 @@ pub mod error;
 pub mod exec;
 pub mod framing;
 mod journal;
-mod lab;
+#[doc(hidden)]
+pub mod lab;
 pub mod load;
 pub mod memory;
 pub mod metrics;

@@ -15,8 +15,9 @@ use super::soak::{self, SoakArgs};
 use super::{say, units};
 use crate::error::{Error, Result};
 use crate::lab::child;
-use crate::lab::models::plan::{BARE, Grid, Kind};
+use crate::lab::models::plan::Grid;
 use crate::lab::models::{self, Options, Pace, Step};
+use crate::lab::shape::{BARE, Kind};
 use crate::source::io::IO_MODELS;
 use crate::sync::Arc;
 use crate::time::{Clock, SystemClock};
@@ -74,8 +75,8 @@ pub struct CompareArgs {
     block: Vec<u64>,
 
     /// How often each combination is run
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000), default_value_t = 3)]
-    repeats: u64,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000), default_value_t = 3)]
+    repeats: u16,
 
     /// How long a throughput run sends
     #[arg(long, value_name = "TIME", value_parser = units::seconds, default_value = "2s")]
@@ -177,7 +178,7 @@ impl CompareArgs {
         Ok(Options {
             grid,
             pace,
-            repeats,
+            repeats: usize::from(repeats),
             out: self.out.clone(),
             program,
             command_line: format!("tidemill {}", typed.join(" ")),
@@ -204,7 +205,7 @@ pub(super) fn run(args: &CompareArgs, out: &mut dyn Write) -> Result<()> {
             batches: &args.batch,
             rate: args.rate,
             length: args.latency_seconds,
-            repeats: args.repeats,
+            repeats: usize::from(args.repeats),
             out: &args.out,
         };
         return args.latency.run(&shared, out);

@@ -74,7 +74,7 @@ pub(super) struct Shared<'a> {
     pub(super) batches: &'a [u64],
     pub(super) rate: u64,
     pub(super) length: Option<Duration>,
-    pub(super) repeats: u64,
+    pub(super) repeats: usize,
     pub(super) out: &'a Path,
 }
 
@@ -82,7 +82,7 @@ impl LatencyArgs {
     fn options(&self, shared: &Shared<'_>) -> Result<Options> {
         let model = match shared.models {
             [] => "nio",
-            [model] if model != crate::lab::models::plan::BARE => model,
+            [model] if model != crate::lab::shape::BARE => model,
             _ => return Err(usage("--latency takes one io model")),
         };
         if shared.rate == 0 {

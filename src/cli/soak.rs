@@ -37,7 +37,7 @@ impl SoakArgs {
     fn options(&self, length: Duration, shared: &Shared<'_>) -> Result<Options> {
         let model = match shared.models {
             [] => "nio",
-            [model] if model != crate::lab::models::plan::BARE => model,
+            [model] if model != crate::lab::shape::BARE => model,
             _ => return Err(usage("--soak takes one io model")),
         };
         let batch_ms = match shared.batches {

@@ -6,10 +6,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Names and values, in the order of the page.
-pub(crate) type Facts = Vec<(&'static str, String)>;
+pub type Facts = Vec<(&'static str, String)>;
 
-/// What there is to know of this machine and this program at the wall time `now`.
-pub(crate) fn facts(now: Duration, command_line: &str) -> Facts {
+/// The facts of this machine and this program at the wall time `now`.
+pub fn facts(now: Duration, command_line: &str) -> Facts {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let build = if cfg!(debug_assertions) { "debug: not fit for figures" } else { "release" };
@@ -30,6 +30,11 @@ pub(crate) fn facts(now: Duration, command_line: &str) -> Facts {
         ("commit", commit()),
         ("command", command_line.to_owned()),
     ]
+}
+
+/// The fact of this name; empty if there is none.
+pub fn fact<'a>(facts: &'a Facts, name: &str) -> &'a str {
+    facts.iter().find(|(fact, _)| *fact == name).map_or("", |(_, value)| value)
 }
 
 /// The compiler that built this program, as it names itself.

@@ -4,21 +4,25 @@
 //! models/    io models, and a bare loop, side by side over real sockets in separate processes
 //! latency/   how much longer a line takes than its batch interval makes it wait
 //! soak/      does anything grow?
-//!    ╰─▶ the kit: protocol, process, sample, stats, machine, which `benches/scorecard` uses too
+//!    ├─▶ pair, protocol, child: a receiver and a sender, each this program again
+//!    ╰─▶ the kit: process, sample, stats, machine, baseline, which `benches/scorecard` uses too
 //! ```
 //! A run times the engine as users run it, from its sockets to its batches. Nothing here knows the command line. The main
 //! thread measures; each child has a thread that reads its lines.
 
+pub mod baseline;
 pub(crate) mod child;
 pub(crate) mod latency;
-mod machine;
+pub mod machine;
 pub(crate) mod models;
-mod process;
+mod pair;
+pub mod process;
 pub(crate) mod protocol;
 mod report_files;
-mod sample;
+pub mod sample;
+pub(crate) mod shape;
 pub(crate) mod soak;
-mod stats;
+pub mod stats;
 #[cfg(target_os = "linux")]
 mod syscalls;
 #[cfg(not(target_os = "linux"))]
@@ -27,7 +31,7 @@ mod syscalls;
 
 use std::path::PathBuf;
 
-pub(crate) use process::SUBCOMMAND;
+pub(crate) use pair::SUBCOMMAND;
 
 /// What a comparison or a soak gave.
 #[derive(Debug)]

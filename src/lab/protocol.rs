@@ -7,9 +7,11 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use super::models::plan::Shape;
+use super::shape::Shape;
+use crate::context::StreamHandle;
 use crate::error::{Error, Result};
 use crate::metrics::{STAGES, Times};
+use crate::source::io::IoModel;
 use crate::sync::Poison;
 use crate::sync::thread::{self, Thread};
 
@@ -22,35 +24,42 @@ const DIGITS: u8 = 3;
 /// The line that tells a receiver that all connections are made.
 pub(super) const BEGIN: &str = "begin";
 
-/// What a child is to do.
+/// The task of a child.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Role {
     /// Listen and read until every peer has closed.
-    Receive {
-        /// An io model's name; none for the baseline.
-        model: Option<String>,
-        shape: Shape,
-        pool_threads: usize,
-    },
+    Receive(Receive),
     /// Listen, and time what comes until every peer has closed.
     Time(Timing),
     /// Listen and count words until every peer has closed.
     Soak(Soaking),
-    /// Dial and send this, whatever the size of the connection's share.
-    Pour(Pour),
     /// Dial and send.
-    Send { address: String, shape: Shape, millis: u64, rate: Option<u64> },
+    Send(Sending),
 }
 
-/// A stream of words over one connection.
+/// The settings of a counting receiver.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Pour {
+pub(crate) struct Receive {
+    /// The name of an io model; `None` for the baseline.
+    pub(crate) model: Option<String>,
+    pub(crate) shape: Shape,
+    pub(crate) pool_threads: usize,
+}
+
+/// The settings of a sender of lines of words.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Sending {
     pub(crate) address: String,
-    /// Lines per second; as fast as they are read if there is none.
+    /// Lines per second; without it the sender is as fast as its lines are read.
     pub(crate) rate: Option<u64>,
     pub(crate) millis: u64,
-    /// Every so many lines have a stamp.
-    pub(crate) stamp_every: u64,
+    pub(crate) line_bytes: u64,
+    /// Connections that are sent to.
+    pub(crate) busy: u64,
+    /// Connections that are held open.
+    pub(crate) idle: u64,
+    /// The distance of lines with a stamp, in lines; `None`: no line has one.
+    pub(crate) stamp_every: Option<u64>,
 }
 
 /// What a child says.
@@ -190,9 +199,43 @@ pub(crate) struct Soaked {
     pub(crate) seconds: Vec<Second>,
 }
 
+impl ChildMessage {
+    /// The records that a receiver counted; `None` of any other message.
+    pub(super) fn records(&self) -> Option<u64> {
+        match self {
+            ChildMessage::Received(received) => Some(received.records),
+            ChildMessage::Timed(timed) => Some(timed.records),
+            ChildMessage::Soaked(soaked) => Some(soaked.records),
+            _ => None,
+        }
+    }
+}
+
+/// Writes a message to the parent.
+///
+/// # Errors
+/// If the parent is gone.
 pub(super) fn say(out: &mut dyn Write, said: &ChildMessage) -> Result<()> {
     let line = serde_json::to_string(said).expect("plain data");
     writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|err| Error::io("parent gone", err))
+}
+
+/// Tells the parent where the engine listens.
+///
+/// # Errors
+/// If the engine has no address, or the parent is gone.
+pub(super) fn say_ready(out: &mut dyn Write, running: &StreamHandle) -> Result<()> {
+    let no_address = || Error::Failed("the receiver has no address".to_owned());
+    let address = running.local_addrs().first().copied().ok_or_else(no_address)?;
+    say(out, &ChildMessage::Ready { address: address.to_string() })
+}
+
+/// The io model of this name.
+///
+/// # Errors
+/// If there is none.
+pub(super) fn io_model(name: &str) -> Result<IoModel> {
+    IoModel::by_name(name).ok_or_else(|| Error::Usage(format!("no io model is called `{name}`")))
 }
 
 /// Calls `begin` when the parent says so and `stop` when standard input ends; the thread is abandoned, for nothing wakes
@@ -218,9 +261,24 @@ pub(super) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// For latencies.
+/// An empty histogram of latencies in nanoseconds, which grows to any of them.
 pub(super) fn histogram() -> Histogram<u64> {
     Histogram::new(DIGITS).expect("three digits are allowed")
+}
+
+/// The histogram of latencies in nanoseconds, each with its count.
+pub(super) fn histogram_of(latencies: &[(u64, u64)]) -> Histogram<u64> {
+    let mut all = histogram();
+    for (value, count) in latencies {
+        all.record_n((*value).min(LATENCY_MAX), *count).expect("it grows");
+    }
+    all
+}
+
+/// The latencies of a histogram, each with its count.
+pub(super) fn latencies(histogram: &Histogram<u64>) -> Vec<(u64, u64)> {
+    let recorded = histogram.iter_recorded();
+    recorded.map(|step| (step.value_iterated_to(), step.count_at_value())).collect()
 }
 
 /// The quantiles that are reported, with their names.

@@ -1,29 +1,32 @@
-//! What the kernel tells of a process, read from `/proc`; where there is none, everything is zero. Pure parsers, and one
-//! reader for each file.
+//! The kernel's figures of a process, read from `/proc`; where there is none, everything is zero. Pure parsers, and one
+//! reader for each file. Any thread.
 
 use std::fs;
 use std::time::Duration;
 
+use rustix::param::clock_ticks_per_second;
 use rustix::time::{ClockId, clock_gettime};
+
+use super::stats::float;
 
 /// A process at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Sample {
+pub struct Sample {
     /// Memory of its own, in bytes: heap and stacks, not program code.
-    pub(crate) anonymous_bytes: u64,
+    pub anonymous_bytes: u64,
     /// The most memory it had so far, with program code.
-    pub(crate) peak_bytes: u64,
+    pub peak_bytes: u64,
     /// Threads.
-    pub(crate) threads: u64,
+    pub threads: u64,
     /// Context switches of the threads that live now, voluntary and not.
-    pub(crate) switches: u64,
+    pub switches: u64,
     /// Open descriptors.
-    pub(crate) files: u64,
+    pub files: u64,
 }
 
 impl Sample {
     /// A process of this machine, now.
-    pub(crate) fn of(process: u32) -> Sample {
+    pub fn of(process: u32) -> Sample {
         let read = |path: String| fs::read_to_string(path).unwrap_or_default();
         let status = read(format!("/proc/{process}/status"));
         let entries = |path: String| fs::read_dir(path).into_iter().flatten().flatten();
@@ -40,9 +43,15 @@ impl Sample {
     }
 }
 
+/// The number behind `name` at the start of a line of a file, such as `VmHWM:` of `/proc/PID/status`; zero if it cannot be
+/// read.
+pub fn figure(file: &str, name: &str) -> u64 {
+    field(&fs::read_to_string(file).unwrap_or_default(), name)
+}
+
 /// The number of a line such as `VmHWM:    1234 kB`; zero if it is not there.
-fn field(status: &str, name: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
+fn field(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
@@ -50,8 +59,20 @@ fn switches(status: &str) -> u64 {
     field(status, "voluntary_ctxt_switches:") + field(status, "nonvoluntary_ctxt_switches:")
 }
 
-/// CPU time that this process has used so far, in all its threads, also those that have ended.
-pub(crate) fn own_cpu() -> Duration {
+/// Processor time that a process has used so far, user and system, to the kernel's tick.
+pub fn cpu_of(process: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    Duration::from_secs(1).mul_f64(float(ticks(&stat)) / float(clock_ticks_per_second()))
+}
+
+/// User and system time in `/proc/PID/stat`. The second field is a name in parentheses, which may hold spaces.
+fn ticks(stat: &str) -> u64 {
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
+}
+
+/// Processor time that this process has used so far, in all its threads, also those that have ended.
+pub fn own_cpu() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
@@ -72,6 +93,14 @@ mod tests {
         check("Name:", 0);
         assert_eq!(switches(status), 11);
         assert_eq!(Sample::of(u32::MAX), Sample::default());
+    }
+
+    #[test]
+    fn processor_time_in_a_stat_file() {
+        let check = |stat, expected| assert_eq!(ticks(stat), expected, "{stat}");
+        check("7 (a) b) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0 20", 300);
+        check("7 (a) S 1 2 3", 0);
+        check("", 0);
     }
 
     #[test]

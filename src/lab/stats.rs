@@ -1,4 +1,5 @@
-//! Medians and spreads, and the histogram format that the HdrHistogram plotter reads. Pure.
+//! Medians and spreads, the order in which sides take turns, and the histogram format that the HdrHistogram plotter reads.
+//! Pure; any thread.
 
 use std::fmt::Write as _;
 
@@ -10,17 +11,28 @@ const MILLI: f64 = 1e6;
 /// Steps for each halving of the distance to 100 % in the percentile lines.
 const TICKS_PER_HALF: u32 = 5;
 
-/// What several repeats gave.
+/// The spread of several repeats.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Summary {
-    pub(crate) median: f64,
-    pub(crate) min: f64,
-    pub(crate) max: f64,
+pub struct Summary {
+    /// The middle value; of an even number of values the mean of the middle two.
+    pub median: f64,
+    /// The least value.
+    pub min: f64,
+    /// The greatest value.
+    pub max: f64,
+    /// A quarter of the values lies at or below this.
+    pub low: f64,
+    /// A quarter of the values lies at or above this.
+    pub high: f64,
 }
 
 impl Summary {
-    /// The summary of these values; none of no values. The median of an even number is the mean of the middle two.
-    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Summary> {
+    /// The summary of no values.
+    pub const EMPTY: Summary =
+        Summary { median: f64::NAN, min: f64::NAN, max: f64::NAN, low: f64::NAN, high: f64::NAN };
+
+    /// The summary of these values; `None` of no values.
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Summary> {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
@@ -30,7 +42,8 @@ impl Summary {
         } else {
             f64::midpoint(values[half - 1], values[half])
         };
-        Some(Summary { median, min, max })
+        let (low, high) = (nearest(&values, 0.25), nearest(&values, 0.75));
+        Some(Summary { median, min, max, low, high })
     }
 
     /// Largest minus smallest value, in percent of the median.
@@ -39,9 +52,55 @@ impl Summary {
     }
 }
 
+/// The median of these values; NaN of no values.
+pub fn median(values: &[f64]) -> f64 {
+    Summary::of(values.iter().copied()).unwrap_or(Summary::EMPTY).median
+}
+
+/// The value at this part of the sorted values: the nearest rank, no value between two. NaN of no values.
+pub fn quantile(values: &[f64], part: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    nearest(&sorted, part)
+}
+
+fn nearest(sorted: &[f64], part: f64) -> f64 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a position")]
+    let at = (part * float(sorted.len().saturating_sub(1) as u64)).round() as usize;
+    sorted.get(at).copied().unwrap_or(f64::NAN)
+}
+
+/// The ratio of each value to that of the same pair in `beside`.
+pub fn ratios(values: &[f64], beside: &[f64]) -> Vec<f64> {
+    values.iter().zip(beside).map(|(value, beside)| value / beside).collect()
+}
+
+/// The sides of a round in their order: every other round goes backwards, so that no side always finds the warmer or the
+/// cooler machine.
+pub fn alternating(round: usize, sides: usize) -> impl Iterator<Item = usize> {
+    (0..sides).map(move |turn| if round.is_multiple_of(2) { turn } else { sides - 1 - turn })
+}
+
+/// Runs every side once in each round, in [alternating] order. Returns what each side gave, by round.
+///
+/// # Errors
+/// The first that a run returns.
+pub fn alternate<const SIDES: usize, T, E>(
+    rounds: usize,
+    mut run: impl FnMut(usize) -> Result<T, E>,
+) -> Result<[Vec<T>; SIDES], E> {
+    let mut sides = [const { Vec::new() }; SIDES];
+    for round in 0..rounds {
+        for side in alternating(round, SIDES) {
+            sides[side].push(run(side)?);
+        }
+    }
+    Ok(sides)
+}
+
 /// A number for arithmetic that is shown with a few digits.
 #[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
-pub(crate) fn float(value: u64) -> f64 {
+pub fn float(value: u64) -> f64 {
     value as f64
 }
 
@@ -103,8 +162,43 @@ mod tests {
         check(&[3.0, 1.0], Some((2.0, 1.0, 3.0)));
         check(&[9.0, 1.0, 2.0], Some((2.0, 1.0, 9.0)));
         check(&[4.0, 1.0, 3.0, 2.0], Some((2.5, 1.0, 4.0)));
-        assert_eq!(Summary { median: 2.0, min: 1.0, max: 4.0 }.spread_percent(), 150.0);
-        assert_eq!(Summary { median: 0.0, min: 0.0, max: 0.0 }.spread_percent(), 0.0);
+        let spread =
+            |values: &[f64]| Summary::of(values.iter().copied()).map(|it| it.spread_percent());
+        assert_eq!(spread(&[1.0, 2.0, 4.0]), Some(150.0));
+        assert_eq!(spread(&[0.0]), Some(0.0));
+        assert!(median(&[]).is_nan());
+    }
+
+    #[test]
+    fn quantiles_are_values_that_came() {
+        let values = [30.0, 10.0, 20.0, 40.0, 50.0];
+        let check = |part, expected| assert_eq!(quantile(&values, part), expected, "{part}");
+        check(0.0, 10.0);
+        check(0.25, 20.0);
+        check(0.3, 20.0);
+        check(0.4, 30.0);
+        check(1.0, 50.0);
+        let summary = Summary::of(values).expect("values");
+        assert_eq!((summary.low, summary.high), (20.0, 40.0));
+    }
+
+    #[test]
+    fn sides_take_turns() {
+        let order = |round, sides| alternating(round, sides).collect::<Vec<_>>();
+        assert_eq!(
+            (order(0, 3), order(1, 3), order(2, 1)),
+            (vec![0, 1, 2], vec![2, 1, 0], vec![0])
+        );
+        let mut runs = Vec::new();
+        let sides: Result<[Vec<usize>; 2], ()> = alternate(2, |side| {
+            runs.push(side);
+            Ok(runs.len())
+        });
+        assert_eq!(sides, Ok([vec![1, 4], vec![2, 3]]));
+        assert_eq!(
+            alternate::<2, (), _>(3, |side| if side == 1 { Err(side) } else { Ok(()) }),
+            Err(1)
+        );
     }
 
     fn histogram(values: impl IntoIterator<Item = u64>) -> Histogram<u64> {

@@ -17,10 +17,11 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::process::Process;
-use super::protocol::{self, ChildMessage, LATENCY_MAX, Pour, Role, Sent, Timed, Timing, Work};
+use super::pair::{Pair, Start, unexpected};
+use super::protocol::{self, ChildMessage, Role, Sending, Sent, Timed, Timing, Work};
 use super::{Outcome, machine, report_files, stats};
 use crate::error::{Error, Result};
+use crate::load::LINE_LEN;
 use crate::sync::Arc;
 use crate::time::Clock;
 
@@ -59,7 +60,7 @@ pub(crate) struct Options {
     pub(crate) limit: Duration,
     /// How long a run sends, the warm-up included.
     pub(crate) length: Duration,
-    pub(crate) repeats: u64,
+    pub(crate) repeats: usize,
     /// The period of the bare timers; none: there are none.
     pub(crate) control_ms: Option<u64>,
     pub(crate) out: PathBuf,
@@ -124,9 +125,7 @@ pub(crate) fn run(
         }
     }
     for repeat in 0..options.repeats {
-        for number in 0..rows.len() {
-            // Every other repeat goes backwards, so that no setting has always the warmer machine.
-            let at = if repeat % 2 == 0 { number } else { rows.len() - 1 - number };
+        for at in stats::alternating(repeat, rows.len()) {
             let row = &mut rows[at];
             tell(&format!("{} lines/s in batches of {} ms", row.rate, row.batch_ms));
             match once(options, row.batch_ms, Some(row.rate), options.length, clock) {
@@ -209,30 +208,26 @@ fn once(
         window: window(length.saturating_sub(warm_up), batch_ms),
         control_ms: options.control_ms,
     };
-    let receiver = Process::start(&options.program, &Role::Time(timing), clock)?;
-    let ChildMessage::Ready { address } = receiver.hear(clock.now().plus(GRACE))? else {
-        return Err(unexpected("receiver"));
-    };
-    let millis = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
     let stamps_max = match options.work {
         Work::Stamps => STAMPS_MAX,
         Work::Words => STAMPED_WORDS_MAX,
     };
-    let stamp_every = rate.map_or(STAMPS_MAX, |rate| rate.div_ceil(stamps_max).max(1));
-    let pour = Pour { address, rate, millis, stamp_every };
-    let sender = Process::start(&options.program, &Role::Pour(pour), clock)?;
-    let ChildMessage::Started { .. } = sender.hear(clock.now().plus(GRACE))? else {
-        return Err(unexpected("sender"));
-    };
+    let start = Start { program: &options.program, grace: GRACE, clock };
+    let pair = Pair::start(&start, &Role::Time(timing), |address, _| {
+        Role::Send(Sending {
+            address,
+            rate,
+            millis: u64::try_from(length.as_millis()).unwrap_or(u64::MAX),
+            line_bytes: LINE_LEN as u64,
+            busy: 1,
+            idle: 0,
+            stamp_every: Some(rate.map_or(STAMPS_MAX, |rate| rate.div_ceil(stamps_max).max(1))),
+        })
+    })?;
     let end = clock.now().plus(length.saturating_add(GRACE));
-    let ChildMessage::Sent(sent) = sender.hear(end)? else { return Err(unexpected("sender")) };
-    let ChildMessage::Timed(timed) = receiver.hear(end)? else {
+    let (sent, ChildMessage::Timed(timed)) = pair.finish(end)? else {
         return Err(unexpected("receiver"));
     };
-    if timed.records != sent.lines {
-        let text = format!("{} lines were sent and {} counted", sent.lines, timed.records);
-        return Err(Error::Failed(text));
-    }
     if timed.latencies.is_empty() {
         return Err(Error::Failed("the run was too short: no line after the warm-up".to_owned()));
     }
@@ -246,18 +241,10 @@ fn window(length: Duration, batch_ms: u64) -> Duration {
     Duration::from_millis(batch_ms).saturating_mul(batches)
 }
 
-fn unexpected(who: &str) -> Error {
-    Error::Failed(format!("the {who} answered something else"))
-}
-
 impl Figures {
     /// Latencies in nanoseconds.
     fn histogram(&self) -> Histogram<u64> {
-        let mut all = protocol::histogram();
-        for (value, count) in &self.timed.latencies {
-            all.record_n((*value).min(LATENCY_MAX), *count).expect("it grows");
-        }
-        all
+        protocol::histogram_of(&self.timed.latencies)
     }
 }
 

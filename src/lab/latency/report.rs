@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Row, Sustained};
-use crate::lab::machine::Facts;
+use crate::lab::machine::{Facts, fact};
 use crate::lab::protocol::{QUANTILES, Spread};
 use crate::lab::report_files::{aligned, csv_line};
 use crate::lab::stats::{Summary, float};
@@ -93,9 +93,11 @@ pub(super) fn table(rows: &[Row], sustained: &[Sustained]) -> String {
         let excess = row.excess();
         let mut line = vec![row.label()];
         line.extend(excess.at.iter().chain([&excess.max]).map(|ms| format!("{ms:.3}")));
-        line.push(row.runs_at(0.99).map_or(String::new(), |Summary { median, min, max }| {
-            format!("{median:.3} [{min:.3} .. {max:.3}]")
-        }));
+        line.push(
+            row.runs_at(0.99).map_or(String::new(), |Summary { median, min, max, .. }| {
+                format!("{median:.3} [{min:.3} .. {max:.3}]")
+            }),
+        );
         line.push(row.sum(|run| run.timed.ticks_lost).to_string());
         line.push(row.verdict().to_owned());
         lines.push(line);
@@ -180,9 +182,7 @@ fn slow(text: &mut String, rows: &[Row]) {
 
 /// Everything as CSV (RFC 4180): a line for each setting; times in milliseconds, those of stages and timers in microseconds.
 pub(super) fn csv(rows: &[Row], sustained: &[Sustained], facts: &Facts) -> String {
-    let fact = |name: &str| {
-        facts.iter().find(|(fact, _)| *fact == name).map_or("", |(_, value)| value).to_owned()
-    };
+    let fact = |name: &str| fact(facts, name).to_owned();
     let mut head: Vec<String> =
         ["date", "commit", "batch_ms", "load_percent", "rate", "runs", "verdict"]
             .map(str::to_owned)

@@ -13,11 +13,10 @@ use hdrhistogram::Histogram;
 use super::control::Control;
 use crate::config::Config;
 use crate::context::{Inspector, RunLimits, SocketSource, StreamHandle, StreamingContext};
-use crate::error::{Error, Result};
-use crate::lab::protocol::{self, ChildMessage, LATENCY_MAX, Slow, Spread, Timed, Timing, Work};
+use crate::error::Result;
+use crate::lab::protocol::{self, LATENCY_MAX, Slow, Spread, Timed, Timing, Work};
 use crate::lab::sample::{Sample, own_cpu};
 use crate::metrics::{Event, STAGES, Times};
-use crate::source::io::IoModel;
 use crate::stream::{DStream, stamp};
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, Interval, SystemClock, Time};
@@ -73,12 +72,10 @@ pub(crate) fn receive(timing: &Timing, out: &mut dyn Write) -> Result<Timed> {
     let running = start(timing, &notes, &watcher, control.as_ref())?;
     let inspector = running.inspector();
     *watcher.lock() = Some(inspector.clone());
-    let address = running.local_addrs().first().copied();
-    let address = address.ok_or_else(|| Error::Failed("the receiver has no address".to_owned()))?;
     let stopper = running.stopper();
     protocol::listen_to_parent(|| (), move || stopper.stop())?;
     let cpu = own_cpu();
-    protocol::say(out, &ChildMessage::Ready { address: address.to_string() })?;
+    protocol::say_ready(out, &running)?;
     let (report, outcome) = running.finish();
     outcome?;
     let cpu = own_cpu().saturating_sub(cpu).as_secs_f64();
@@ -100,8 +97,7 @@ fn start(
         config = config.workers(workers);
     }
     let ctx = StreamingContext::new(config)?;
-    let model = IoModel::by_name(&timing.model)
-        .ok_or_else(|| Error::Usage(format!("no io model is called `{}`", timing.model)))?;
+    let model = protocol::io_model(&timing.model)?;
     let stream = ctx.socket(SocketSource::listen("127.0.0.1:0").io_model(model))?;
     match timing.work {
         Work::Stamps => time_stamps(&stream, notes, timing),
@@ -137,7 +133,7 @@ fn histograms(inspector: &Inspector, control: Option<&Control>) -> Warm {
 
 /// The stamps of a block are found by the task of that block.
 fn time_stamps(stream: &DStream<[u8]>, notes: &Notes, timing: &Timing) {
-    let (clock, notes, spans) = (SystemClock::new(), Arc::clone(notes), timing.spans());
+    let (clock, notes, spans) = (SystemClock::new(), Arc::clone(notes), Spans::of(timing));
     let found = stream.map_partitions(|partition, out| {
         let mut stamps: Vec<(u64, u64)> = Vec::new();
         partition.for_each(|record| stamps.extend(stamp(record).map(|stamp| (stamp, 1))));
@@ -153,7 +149,7 @@ fn time_stamps(stream: &DStream<[u8]>, notes: &Notes, timing: &Timing) {
 }
 
 fn time_words(stream: &DStream<[u8]>, notes: &Notes, timing: &Timing) {
-    let (clock, notes, spans) = (SystemClock::new(), Arc::clone(notes), timing.spans());
+    let (clock, notes, spans) = (SystemClock::new(), Arc::clone(notes), Spans::of(timing));
     stream.wordcount().foreach_batch(move |_, batch| {
         let mut stamps = Vec::new();
         batch.for_each(|(word, count)| {
@@ -170,10 +166,19 @@ fn time_words(stream: &DStream<[u8]>, notes: &Notes, timing: &Timing) {
 /// Digits of a stamp; no word of the text has a digit.
 const STAMP_DIGITS: usize = 19;
 
-impl Timing {
-    /// The warm-up and the window in nanoseconds.
-    fn spans(&self) -> (u64, u64) {
-        (protocol::nanos(self.warm_up), protocol::nanos(self.window))
+/// The part of the lines that is looked at, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+struct Spans {
+    /// From the stamp of the first line to the first one that counts.
+    warm_up: u64,
+    /// From there on.
+    window: u64,
+}
+
+impl Spans {
+    fn of(timing: &Timing) -> Spans {
+        let [warm_up, window] = [timing.warm_up, timing.window].map(protocol::nanos);
+        Spans { warm_up, window }
     }
 }
 
@@ -192,10 +197,10 @@ impl Noted {
     }
 
     /// The result of a batch with these stamps, and how many lines had each, was handed over.
-    fn handed_over(&mut self, stamps: &[(u64, u64)], completed: u64, spans: (u64, u64)) {
-        let (warm_up, length) = spans;
+    fn handed_over(&mut self, stamps: &[(u64, u64)], completed: u64, spans: Spans) {
+        let Spans { warm_up, window } = spans;
         let first = || stamps.iter().map(|(stamp, _)| stamp.saturating_add(warm_up)).min();
-        let first = || first().map(|from| (from, from.saturating_add(length)));
+        let first = || first().map(|from| (from, from.saturating_add(window)));
         self.window = self.window.or_else(first);
         let (from, to) = self.window.unwrap_or_default();
         for (stamp, lines) in stamps.iter().filter(|(stamp, _)| (from..to).contains(stamp)) {
@@ -230,10 +235,9 @@ impl Noted {
             Spread::of(&warm.map_or_else(|| times.clone(), |warm| times.since(warm)))
         };
         let stage = |(at, times): (usize, &Times)| since(times, warm.and_then(|it| it.0.get(at)));
-        let recorded = self.latencies.iter_recorded();
         Timed {
             end_nanos: self.end_nanos,
-            latencies: recorded.map(|it| (it.value_iterated_to(), it.count_at_value())).collect(),
+            latencies: protocol::latencies(&self.latencies),
             stages: stages.iter().enumerate().map(stage).collect(),
             ticks: since(&ticks, warm.map(|it| &it.1)),
             control: control.map_or(Spread::default(), |times| {
@@ -277,7 +281,7 @@ mod tests {
     #[test]
     fn the_warm_up_and_the_end_are_left_out() {
         let mut noted = Noted::new();
-        let spans = (100, 1_000);
+        let spans = Spans { warm_up: 100, window: 1_000 };
         noted.handed_over(&[], 900, spans);
         noted.handed_over(&[(1_000, 1), (1_099, 1)], 1_200, spans);
         assert_eq!(noted.latencies.len(), 0);

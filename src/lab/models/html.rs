@@ -3,10 +3,10 @@
 
 use std::fmt::Write as _;
 
-use super::plan::Kind;
 use super::plots;
 use super::report::{Row, by_shape, columns, remarks, texts};
 use crate::lab::machine::Facts;
+use crate::lab::shape::Kind;
 
 const STYLE: &str = "body{font:15px/1.45 sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}\
 table{border-collapse:collapse;margin:.6em 0}td,th{padding:.15em .7em;text-align:right;border-bottom:1px solid #ddd}\

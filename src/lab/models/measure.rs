@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::plan::{Cell, Kind};
+use super::plan::Cell;
 use crate::error::{Error, Result};
-use crate::lab::process::Process;
-use crate::lab::protocol::{ChildMessage, LATENCY_MAX, Received, Role, Sent};
+use crate::lab::pair::{Pair, Start, unexpected};
+use crate::lab::protocol::{ChildMessage, Receive, Received, Role, Sending, Sent, histogram_of};
 use crate::lab::sample::Sample;
+use crate::lab::shape::Kind;
 use crate::lab::stats::{float, millis_at};
 use crate::sync::{Arc, Signal};
-use crate::time::{Clock, Moment};
+use crate::time::Clock;
 
 /// How long the connections of a run may take until they are made, and its end until everything is read.
 const GRACE: Duration = Duration::from_secs(30);
@@ -117,11 +118,7 @@ fn throughput(cell: &Cell, value: f64) -> Option<f64> {
 impl Figures {
     /// The latencies in nanoseconds.
     pub(crate) fn histogram(&self) -> Histogram<u64> {
-        let mut all = Histogram::new(3).expect("three digits are allowed");
-        self.received.latencies.iter().for_each(|(value, count)| {
-            all.record_n((*value).min(LATENCY_MAX), *count).expect("it grows");
-        });
-        all
+        histogram_of(&self.received.latencies)
     }
 
     fn latency(&self, quantile: f64) -> Option<f64> {
@@ -140,45 +137,36 @@ pub(crate) fn measure(
     clock: &Arc<dyn Clock>,
 ) -> Result<Figures> {
     let model = cell.io_model().map(|model| model.name().to_owned());
-    let (shape, pool_threads) = (cell.shape, pace.pool_threads);
-    let mut receiver =
-        Process::start(program, &Role::Receive { model, shape, pool_threads }, clock)?;
-    let ChildMessage::Ready { address } = receiver.hear(clock.now().plus(GRACE))? else {
-        return Err(unexpected("receiver"));
-    };
-    let before = Sample::of(receiver.id());
-    let (length, rate) = length(cell, pace);
-    let millis = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
-    let sender = Process::start(program, &Role::Send { address, shape, millis, rate }, clock)?;
-    let ChildMessage::Started { wall_nanos } = sender.hear(clock.now().plus(GRACE))? else {
-        return Err(unexpected("sender"));
-    };
-    let started = clock.now();
-    receiver.begin();
-    let early = sample_at(&receiver, started.plus(length.mul_f64(0.3)), clock);
+    let (shape, (length, rate)) = (cell.shape, length(cell, pace));
+    let receive = Role::Receive(Receive { model, shape, pool_threads: pace.pool_threads });
+    let mut before = Sample::default();
+    let pair =
+        Pair::start(&Start { program, grace: GRACE, clock }, &receive, |address, process| {
+            before = Sample::of(process);
+            Role::Send(Sending {
+                address,
+                rate,
+                millis: u64::try_from(length.as_millis()).unwrap_or(u64::MAX),
+                line_bytes: shape.record_bytes,
+                busy: shape.busy,
+                idle: shape.connections.saturating_sub(shape.busy),
+                stamp_every: (shape.kind == Kind::Latency).then_some(1),
+            })
+        })?;
+    let wall_nanos = pair.wall_nanos;
+    let early = sample_at(&pair, length.mul_f64(0.3), clock);
     let first = clock.now();
-    let late = sample_at(&receiver, started.plus(length.mul_f64(0.9)), clock);
+    let late = sample_at(&pair, length.mul_f64(0.9), clock);
     let between = clock.now().since(first);
     let end = clock.now().plus(length.saturating_add(GRACE));
-    let ChildMessage::Sent(sent) = sender.hear(end)? else { return Err(unexpected("sender")) };
-    let ChildMessage::Received(received) = receiver.hear(end)? else {
+    let (sent, ChildMessage::Received(received)) = pair.finish(end)? else {
         return Err(unexpected("receiver"));
     };
-    if received.records != sent.lines {
-        return Err(Error::Failed(format!(
-            "{} lines were sent and {} counted",
-            sent.lines, received.records
-        )));
-    }
     let seconds = float(received.end_nanos.saturating_sub(wall_nanos)) / 1e9;
     if seconds <= 0.0 || received.bytes == 0 {
         return Err(Error::Failed("nothing was received".to_owned()));
     }
     Ok(Figures { received, sent, seconds, before, early, late, between })
-}
-
-fn unexpected(who: &str) -> Error {
-    Error::Failed(format!("the {who} answered something else"))
 }
 
 fn length(cell: &Cell, pace: &Pace) -> (Duration, Option<u64>) {
@@ -192,7 +180,7 @@ fn length(cell: &Cell, pace: &Pace) -> (Duration, Option<u64>) {
     }
 }
 
-fn sample_at(receiver: &Process, at: Moment, clock: &Arc<dyn Clock>) -> Sample {
-    clock.wait(&Signal::new(), Some(at));
-    Sample::of(receiver.id())
+fn sample_at(pair: &Pair, elapsed: Duration, clock: &Arc<dyn Clock>) -> Sample {
+    clock.wait(&Signal::new(), Some(pair.started.plus(elapsed)));
+    Sample::of(pair.receiver())
 }

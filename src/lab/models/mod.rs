@@ -11,6 +11,7 @@ mod html;
 mod measure;
 pub(crate) mod plan;
 mod plots;
+pub(super) mod receiver;
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -31,7 +32,7 @@ use report::Row;
 pub(crate) struct Options {
     pub(crate) grid: Grid,
     pub(crate) pace: Pace,
-    pub(crate) repeats: u64,
+    pub(crate) repeats: usize,
     /// The directory of the report.
     pub(crate) out: PathBuf,
     /// This program, which is both children.

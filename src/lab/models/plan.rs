@@ -1,34 +1,9 @@
 //! What is measured and in which order: pure data. One cell is one combination of everything; a run is a cell and a
 //! repeat. Knows neither processes nor reports.
 
-use serde::{Deserialize, Serialize};
-
+use crate::lab::shape::{BARE, Kind, Shape};
+use crate::lab::stats::alternating;
 use crate::source::io::{IO_MODELS, IoModel};
-use crate::wording::count;
-
-/// The name of the baseline: one thread that reads and counts line feeds, without an engine.
-pub(crate) const BARE: &str = "bare";
-
-/// What a cell measures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Kind {
-    /// As fast as the receiver takes it.
-    Throughput,
-    /// An open loop; each line carries the time at which it should have been sent.
-    Latency,
-    /// A trickle of lines on one connection: what the others cost.
-    Memory,
-}
-
-impl Kind {
-    /// Every kind, with its name on the command line and in files.
-    pub(crate) const ALL: [(Kind, &'static str); 3] =
-        [(Kind::Throughput, "throughput"), (Kind::Latency, "latency"), (Kind::Memory, "memory")];
-
-    pub(crate) fn name(self) -> &'static str {
-        Kind::ALL.iter().find(|(kind, _)| *kind == self).map_or("", |(_, name)| name)
-    }
-}
 
 /// What is compared.
 #[derive(Clone, Debug)]
@@ -49,34 +24,6 @@ pub(crate) struct Grid {
 
 /// The least length of a line with a stamp.
 pub(crate) const STAMPED_BYTES_MIN: u64 = 32;
-
-/// The same load for every model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Shape {
-    pub(crate) kind: Kind,
-    pub(crate) connections: u64,
-    /// How many of the connections are sent to, at least one.
-    pub(crate) busy: u64,
-    pub(crate) record_bytes: u64,
-    pub(crate) batch_ms: u64,
-    pub(crate) block_ms: u64,
-}
-
-impl Shape {
-    /// The shape in words, for titles.
-    pub(crate) fn words(&self) -> String {
-        let Shape { connections, busy, record_bytes, batch_ms, block_ms, .. } = self;
-        let ends = count(*connections, "connection");
-        let idle = if busy < connections { format!(" ({busy} busy)") } else { String::new() };
-        format!("{ends}{idle}, {record_bytes} B, batch {batch_ms} ms, block {block_ms} ms")
-    }
-
-    /// The shape in letters that a file name may have.
-    pub(crate) fn slug(&self) -> String {
-        let Shape { connections, busy, record_bytes, batch_ms, block_ms, .. } = self;
-        format!("{connections}c-{busy}busy-{record_bytes}B-batch{batch_ms}ms-block{block_ms}ms")
-    }
-}
 
 /// A shape and who carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,18 +107,13 @@ fn least(kind: Kind, record_bytes: u64) -> u64 {
 
 /// The order of the runs, as indices of cells: every repeat goes through all shapes, and every other one through the
 /// models of a shape from the last to the first, so that none has always the warmer or the cooler machine.
-pub(crate) fn order(cells: &[Cell], repeats: u64) -> Vec<usize> {
+pub(crate) fn order(cells: &[Cell], repeats: usize) -> Vec<usize> {
     let mut runs = Vec::new();
     for repeat in 0..repeats {
         let mut start = 0;
         for group in cells.chunk_by(|a, b| a.shape == b.shape) {
-            let indices = start..start + group.len();
-            start = indices.end;
-            if repeat % 2 == 0 {
-                runs.extend(indices);
-            } else {
-                runs.extend(indices.rev());
-            }
+            runs.extend(alternating(repeat, group.len()).map(|turn| start + turn));
+            start += group.len();
         }
     }
     runs

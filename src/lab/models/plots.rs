@@ -8,8 +8,8 @@ use plotters::prelude::{
 };
 use plotters::style::{Color, IntoFont};
 
-use super::plan::Shape;
 use super::report::Row;
+use crate::lab::shape::Shape;
 use crate::lab::stats::{curve, float};
 
 /// The size of a plot, in pixels.

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use hdrhistogram::Histogram;
 
 use super::measure::{Figures, METRICS};
-use super::plan::{Cell, Kind, Shape};
+use super::plan::Cell;
 use crate::lab::report_files::{aligned, csv_line};
+use crate::lab::shape::{Kind, Shape};
 use crate::lab::stats::Summary;
 
 /// What the repeats of a cell gave.
@@ -215,7 +216,7 @@ pub(crate) fn csv(rows: &[Row]) -> String {
         line.push(remarks(row).join("; "));
         for metric in METRICS {
             line.extend(match row.get(metric.name) {
-                Some(Summary { median, min, max }) => [median, min, max].map(|v| v.to_string()),
+                Some(Summary { median, min, max, .. }) => [median, min, max].map(|v| v.to_string()),
                 None => [String::new(), String::new(), String::new()],
             });
         }
