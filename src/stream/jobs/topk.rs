@@ -1,8 +1,9 @@
 //! The job `topk`: the words, or the values of a field, that are most frequent. Runs on the workers; words are counted in
 //! [`wordcount`](super::wordcount).
 
-use super::wordcount::{Fused, Tally, ranked};
+use super::wordcount::{Fused, ranked};
 use super::{FlagValue, JobKind, JobOptions, JobOutput, JobRow};
+use crate::exec::shuffle::Tally;
 use crate::exec::shuffle::word_table::WordTable;
 use crate::settings::diagnostics::Problem;
 use crate::settings::key::Key;
