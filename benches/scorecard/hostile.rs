@@ -1,5 +1,5 @@
 //! The rates, times and memory of R7 and R8: an honest sender beside peers that mean harm. What must never be lost or
-//! exceeded is asserted by `tests/hostile.rs`. The honest sender and the hostile ones are threads of this process.
+//! exceeded is asserted by `tests/hostile/`. The honest sender and the hostile ones are threads of this process.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

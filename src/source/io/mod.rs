@@ -8,7 +8,7 @@
 //! ```
 //! An io model owns sockets, threads and buffers. It knows nothing of framing, blocks or rates: those sit behind [`Handler`].
 //! One model is one file and one row of [`IO_MODELS`]; command line, documentation, benches and the contract suite
-//! (`tests/io_contract.rs`) read that table.
+//! (`tests/io_contract/`) read that table.
 //!
 //! # Obligations of every model
 //! 1. Bytes of a connection are handed to [`Handler::received`] in order, each exactly once, on the io thread that owns the

@@ -7,35 +7,18 @@
     reason = "a test's peers and readers are threads of the test, not of the engine"
 )]
 
+#[path = "../program/mod.rs"]
 mod program;
 
-#[path = "outside_state/conditions.rs"]
 mod conditions;
-#[path = "outside_state/gone.rs"]
-mod gone;
-#[path = "outside_state/in_the_way.rs"]
-mod in_the_way;
-#[path = "outside_state/lost.rs"]
-mod lost;
-
-#[path = "outside_state/names.rs"]
-mod names;
-
-#[path = "outside_state/room.rs"]
-mod room;
-
-#[path = "outside_state/memory.rs"]
-mod memory;
-#[path = "outside_state/owners.rs"]
-mod owners;
-
-#[path = "outside_state/touched.rs"]
-mod touched;
-
-#[path = "outside_state/damage.rs"]
 mod damage;
-
-#[path = "outside_state/starts.rs"]
+mod gone;
+mod in_the_way;
+mod lost;
+mod memory;
+mod names;
+mod owners;
+mod room;
 mod starts;
-#[path = "outside_state/verdicts.rs"]
+mod touched;
 mod verdicts;

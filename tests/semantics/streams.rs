@@ -1,0 +1,149 @@
+//! Streams beside each other and in batches: shared streams, joins, unions, and batches that are empty or missing.
+
+use tidemill::testing::ManualClock;
+use tidemill::{Config, DStream, StreamingContext, Time};
+
+use crate::{SECOND, check, context, queue, seconds};
+
+#[test]
+fn a_stream_that_several_jobs_use_is_computed_once() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let (ctx, calls) = (context(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&calls);
+    let stream = queue(&ctx, &[&[1, 2, 3], &[4]]).map(move |n| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        *n
+    });
+    let (counts, window, kept) =
+        (stream.count_by_value(), stream.window(seconds(2), SECOND), stream.persist());
+    let all =
+        [counts.collect(), counts.map(|row| *row).collect(), counts.filter(|_| true).collect()];
+    let (one, two) = (window.collect(), window.map(|n| *n).collect());
+    let (three, four) = (kept.collect(), kept.map(|n| *n).collect());
+    ctx.run_batches(2).unwrap();
+    assert_eq!(calls.load(Ordering::SeqCst), 4, "once for three operators and seven outputs");
+    assert!(all.iter().all(|rows| rows.rows() == all[0].rows()));
+    assert_eq!((one.rows(), three.rows()), (two.rows(), four.rows()));
+    assert_eq!(
+        (one.rows()[1].1.as_slice(), three.rows()[1].1.as_slice()),
+        (&[1, 2, 3, 4][..], &[4][..])
+    );
+}
+
+#[test]
+fn batches_can_be_looked_back_at() {
+    let ctx = context();
+    let kept = queue(&ctx, &[&[1], &[2, 3], &[4]]).remember(seconds(2));
+    ctx.run_batches(3).unwrap();
+    let time = |seconds: u64| Time::from_millis(seconds * 1_000);
+    assert_eq!(kept.slice(time(0), time(9)), [(time(2), vec![2, 3]), (time(3), vec![4])]);
+    assert_eq!(kept.slice(time(3), time(3)), [(time(3), vec![4])]);
+    assert_eq!(kept.slice(time(4), time(3)), []);
+}
+
+#[test]
+fn joins_of_empty_batches_and_empty_keys() {
+    let (left, right): (&[&[&str]], &[&[&str]]) =
+        (&[&["a", "b"], &["a", ""], &[""], &[]], &[&["a", "b"], &["b", ""], &[], &[""]]);
+    let (one, x) = (Some(1), Some('x'));
+    // For each batch: inner, left, right, full; what is missing is none.
+    type Row = (&'static str, (Option<i32>, Option<char>));
+    let both =
+        |keys: &[&'static str]| keys.iter().map(|key| (*key, (one, x))).collect::<Vec<Row>>();
+    let expected: [[Vec<Row>; 4]; 4] = [
+        [both(&["a", "b"]), both(&["a", "b"]), both(&["a", "b"]), both(&["a", "b"])],
+        [
+            both(&[""]),
+            vec![("", (one, x)), ("a", (one, None))],
+            vec![("", (one, x)), ("b", (None, x))],
+            vec![("", (one, x)), ("a", (one, None)), ("b", (None, x))],
+        ],
+        [vec![], vec![("", (one, None))], vec![], vec![("", (one, None))]],
+        [vec![], vec![], vec![("", (None, x))], vec![("", (None, x))]],
+    ];
+    let ctx = context();
+    let (left, right) =
+        (queue(&ctx, left).map(|key| (*key, 1)), queue(&ctx, right).map(|key| (*key, 'x')));
+    let found = [
+        left.join(&right).map_values(|(l, r)| (Some(*l), Some(*r))).collect(),
+        left.left_outer_join(&right).map_values(|(l, r)| (Some(*l), *r)).collect(),
+        left.right_outer_join(&right).map_values(|(l, r)| (*l, Some(*r))).collect(),
+        left.full_outer_join(&right).collect(),
+    ];
+    ctx.run_batches(4).unwrap();
+    for (kind, found) in found.iter().enumerate() {
+        for (batch, (_, mut rows)) in found.rows().into_iter().enumerate() {
+            rows.sort();
+            assert_eq!(rows, expected[batch][kind], "join {kind} of batch {batch}");
+        }
+    }
+}
+
+#[test]
+fn counts_and_sums_of_empty_batches() {
+    let input: &[&[u32]] = &[&[1], &[1, 1, 1], &[1, 2], &[]];
+    check(
+        input,
+        |_, s| s.count_by_value(),
+        &[Some(&[(1, 1)]), Some(&[(1, 3)]), Some(&[(1, 1), (2, 1)]), Some(&[])],
+    );
+    check(input, |_, s| s.count(), &[Some(&[1]), Some(&[3]), Some(&[2]), Some(&[0])]);
+    check(input, |_, s| s.reduce(|a, b| a + b), &[Some(&[1]), Some(&[3]), Some(&[3]), Some(&[])]);
+}
+
+#[test]
+fn a_union_keeps_left_before_right() {
+    let ctx = context();
+    let (left, right) = (queue(&ctx, &[&[3, 4]]), queue(&ctx, &[&[1, 2]]));
+    let all = left.union(&right).collect();
+    ctx.run_batches(1).unwrap();
+    assert_eq!(all.rows()[0].1, [3, 4, 1, 2]);
+}
+
+/// What fails when the second stream has no batch at all.
+fn missing<U>(operate: impl FnOnce(DStream<u32>, DStream<u32>) -> DStream<U>) -> String
+where
+    U: Clone + Send + Sync + 'static,
+{
+    let ctx = context();
+    let (here, gone) = (queue(&ctx, &[&[1]]), ctx.queue_stream(vec![None], 1));
+    operate(here, gone).collect();
+    ctx.run_batches(1).expect_err("no batch is not an empty one").to_string()
+}
+
+#[test]
+fn a_source_without_a_batch_fails_what_needs_it_by_name() {
+    let check = |said: String, operator: &str| {
+        let words = format!("{operator}: source `queue#2` has no batch at 1000 ms");
+        assert!(said.ends_with(&words), "{said}");
+    };
+    check(missing(|here, gone| here.union(&gone)), "union");
+    check(missing(|_, gone| gone.transform(|_, batch| batch)), "transform");
+    check(missing(|here, gone| here.transform_with(&gone, |_, left, _| left)), "transform");
+    let pair = |stream: DStream<u32>| stream.map(|n| (*n, ()));
+    check(missing(move |here, gone| pair(here).join(&pair(gone))), "join");
+}
+
+#[test]
+fn an_empty_batch_that_is_left_out_is_not_waited_for() {
+    let config = Config::new("semantics").batch_interval(SECOND).skip_empty(true);
+    let ctx = StreamingContext::with_clock(config, ManualClock::new()).expect("good");
+    let received = ctx
+        .receiver_stream("mine", |handle: &tidemill::ReceiverHandle| handle.store(b"x"))
+        .expect("a source");
+    let told = tidemill::sync::Signal::new();
+    let raise = told.clone();
+    ctx.add_listener(move |event: &tidemill::Event| {
+        if matches!(event, tidemill::Event::SourceEnded { .. }) {
+            raise.raise();
+        }
+    });
+    let counts = received.count().collect();
+    ctx.run_batches(0).unwrap();
+    told.wait();
+    ctx.run_batches(3).unwrap();
+    let rows: Vec<_> =
+        counts.rows().into_iter().map(|(time, rows)| (time.as_millis(), rows)).collect();
+    assert_eq!(rows, [(1_000, vec![1])]);
+}
