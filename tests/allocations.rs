@@ -1,5 +1,5 @@
-//! A word count written in the natural way allocates nothing for each record: words are looked up where they lie and are
-//! copied when a batch first sees them. A counting allocator watches all threads.
+//! A word count written in the natural way allocates nothing for each record: it looks words up in place and copies each
+//! when a batch first sees it. A counting allocator watches all threads.
 
 use std::alloc::System;
 
@@ -44,14 +44,14 @@ fn a_word_count_allocates_nothing_for_each_record() {
         ctx.run_batches(1).expect("the batch succeeds");
         let allocations = region.change().allocations;
         match *count {
-            // The tables have found their size.
+            // The tables have reached their size.
             _ if number < 3 => {}
             FEW => few = few.min(allocations),
             _ => many = many.min(allocations),
         }
     }
     let words = (MANY - FEW) * WORDS_OF_A_LINE;
-    // A worker copies a word when it first sees it in a batch; which workers take part is up to the system.
+    // A worker copies a word when it first sees it in a batch; the system decides which workers take part.
     let copies = VOCABULARY * (WORKERS - 1);
     assert!(
         many < few + copies + 100,

@@ -25,7 +25,7 @@ fn run(args: &[&str]) -> (Option<i32>, Vec<String>, Vec<String>) {
     Program::start(args).finish()
 }
 
-/// What a column of numbers in JSON rows adds up to.
+/// The sum of a column of numbers in JSON rows.
 fn sum(out: &[String]) -> u64 {
     let rows = out.iter().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
     rows.map(|batch| batch["rows"][0][0].as_u64().expect("a count")).sum()
@@ -41,7 +41,7 @@ fn serve(bytes: &'static [u8]) -> SocketAddr {
     address
 }
 
-/// `bytes` through a job, dialled: the JSON rows of all batches that had records.
+/// Sends `bytes` through a job, dialled: checks the JSON rows of all batches that had records.
 fn check_job(job: &str, bytes: &'static [u8], expected: &[&str]) {
     for row in IO_MODELS {
         let from = format!("tcp://{}", serve(bytes));
@@ -175,7 +175,7 @@ fn peers_dial_in_to_a_listening_run() {
     for peer in &mut peers {
         peer.write_all(b"one\ntwo\nunfinished").expect("it reads");
     }
-    // All three are here before the first leaves, or the end of file would come with it.
+    // All three connect before the first leaves; otherwise the end of file would come with it.
     for _ in 0..3 {
         run.wait_for("connected to");
     }
@@ -373,7 +373,7 @@ fn levels_of_messages() {
     check("debug", [true, true]);
 }
 
-/// Exit code and a part of standard error.
+/// Checks the exit code and a part of standard error.
 fn check_refused(args: &[&str], code: i32, words: &str) {
     let (found, out, err) = run(args);
     let err = err.join("\n");
@@ -407,7 +407,7 @@ fn every_exit_code_is_documented() {
     let codes: Vec<(String, &str)> = codes.collect();
     assert!(codes.iter().map(|(code, meaning)| (code.as_str(), *meaning)).eq(in_page));
     let (_, help, _) = run(&["run", "--help"]);
-    // Words, because the help is wrapped.
+    // Compares words, because the help is wrapped.
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let expected: Vec<String> =
         codes.iter().map(|(code, meaning)| format!("{code} {meaning}")).collect();
@@ -423,7 +423,7 @@ fn every_exit_code_is_documented() {
     assert!(errors.iter().all(|err| known(err.exit_code())));
 }
 
-/// Options and their words are an interface: the golden files show how they change.
+/// Options and their words are an interface: the golden files show their changes.
 #[test]
 fn help_is_in_the_golden_files() {
     for command in ["", "run", "validate", "inspect", "load", "doctor", "compare"] {
@@ -435,12 +435,12 @@ fn help_is_in_the_golden_files() {
     }
 }
 
-/// What a shell says of a run that this signal ended before it had begun.
+/// A signal before the run has begun ends it as a shell expects.
 #[test]
 fn a_signal_before_the_run_ends_it() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("p.toml");
-    // Nobody writes there, so it is never read to its end.
+    // Nobody writes there, so a read never ends.
     rustix::fs::mkfifoat(rustix::fs::CWD, &file, rustix::fs::Mode::RWXU).expect("made");
     let check = |signal: Signal| {
         let args = ["run", file.to_str().expect("UTF-8")];
@@ -508,7 +508,7 @@ fn a_reset_is_an_end_with_exit_code_one() {
     assert!(err.iter().any(cut), "{err:?}");
 }
 
-/// What is said of these words holds what a terminal obeys as an escape.
+/// Checks that the output for these words shows the characters that a terminal would obey as escapes.
 fn check_escaped(args: &[&str], expected: i32) {
     let (code, out, err) = run(args);
     let said = [out, err].concat().join("\n");

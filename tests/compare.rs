@@ -80,7 +80,7 @@ fn a_small_comparison_gives_every_file() {
     let page = read("compare.html");
     assert!(page.contains("<svg") && page.contains("<td>commit</td>"), "{page}");
     assert!(page.contains("<td>compiler</td><td>rustc 1."), "{page}");
-    // Counted where the kernel lets this process count them; otherwise a remark says why not.
+    // Counted if the kernel lets this process count them; otherwise a remark gives the reason.
     let counted = csv.lines().skip(1).all(|line| line.contains("system calls: "))
         || page.contains("<th>syscalls/s</th>");
     assert!(counted, "{csv}");

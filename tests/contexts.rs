@@ -1,4 +1,5 @@
-//! The life of a context: what comes after its start is an error by name, and a start behind an earlier run counts its own.
+//! The life of a context: a call that comes after its start is an error by name, and a start behind an earlier run counts
+//! anew.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tidemill::{
     Config, Error, Event, FilesSource, Interval, ReceiverHandle, RunLimits, StreamingContext,
 };
 
-/// How long anything may take before the test gives up.
+/// The longest time that anything may take before the test gives up.
 const WATCHDOG: Duration = Duration::from_secs(60);
 
 fn context() -> (StreamingContext, ManualClock) {
@@ -36,7 +37,7 @@ fn a_second_start_is_refused_while_the_first_runs() {
     ctx.start().expect("the first is over").stop().expect("an orderly end");
 }
 
-/// How a run ends to which this was done after its start.
+/// The end of a run after `late` was called behind its start.
 fn ends(late: impl FnOnce(&StreamingContext)) -> String {
     let (ctx, _clock) = context();
     ctx.queue_stream(vec![Some(vec![1])], 1).named("first").foreach_batch(|_, _| Ok(()));
@@ -100,7 +101,7 @@ fn a_queue_above_a_window_has_no_state_directory() {
     start(true, false).expect("nothing is read again");
     let err = start(true, true).expect_err("a window would read the queue again");
     assert!(err.starts_with("`queue#1` lies above `window`, whose input"), "{err}");
-    // Wherever the window is.
+    // The same wherever the window is.
     let (ctx, _clock) = context();
     ctx.state_storage(Arc::new(MemoryStorage::new(1)));
     let words = ctx.queue_stream(vec![Some(vec!["a"])], 1).map(|word| (*word).to_owned());
@@ -115,12 +116,12 @@ fn a_queue_above_a_window_has_no_state_directory() {
 struct Program {
     state: Arc<MemoryStorage>,
     clock: ManualClock,
-    /// The batches that were put out, by their times in milliseconds.
+    /// The completed batches, by their times in milliseconds.
     done: Arc<Mutex<Vec<u64>>>,
 }
 
 impl Program {
-    /// Behind the first life: a batch is planned and not done.
+    /// The state behind the first life: a batch is planned and not done.
     fn with_a_planned_batch() -> Program {
         let program = Program {
             state: Arc::new(MemoryStorage::new(1)),
@@ -177,7 +178,7 @@ impl Program {
 #[test]
 fn a_batch_of_an_earlier_run_is_done_for_who_looks() {
     let program = Program::with_a_planned_batch();
-    // Ticks pass meanwhile, so that the batch for those is begun before the planned one runs again.
+    // Ticks pass meanwhile, so that their batch begins before the planned one runs again.
     program.clock.advance(Duration::from_secs(5));
     let ctx = program.context(false);
     let (tell, told) = mpsc::channel();

@@ -1,11 +1,12 @@
-//! What is durable, through kill -9 of the real program: `tidemill` is killed at moments that a seed chooses and started
-//! again on the same `state_dir`, and the output is exactly what one run without a kill would have made of the same batches:
-//! each record once, each window what the records of its batches are.
+//! Durability through kill -9 of the real program. `tidemill` is killed at moments that a seed chooses and started again on
+//! the same `state_dir`. The output is exactly that of one run without a kill over the same batches: each record once, each
+//! window with the records of its batches.
 //!
-//! The input is numbered, and comes over RELP from a sender of our own, which is stricter than real ones: it kills right
-//! behind an acknowledgement, and repeats nothing that was answered; or it lies in files. `TIDEMILL_KILLS` sets how often
-//! `tidemill` is killed, `TIDEMILL_SEED` when. Built with `--cfg tidemill_planted`, a `tidemill` that acknowledges before the
-//! log has the record must be found out, one that forgets what no batch was given, and one whose checkpoints cover too much.
+//! The input is numbered. It comes over RELP from a sender of our own, which is stricter than real ones: it kills right
+//! behind an acknowledgement, and repeats nothing that was answered. Or it lies in files. `TIDEMILL_KILLS` sets the number
+//! of kills, `TIDEMILL_SEED` their moments. Built with `--cfg tidemill_planted`, the tests must find a `tidemill` that
+//! acknowledges before the log has the record, one that forgets records without a batch, and one whose checkpoints cover
+//! too much.
 
 #![cfg(not(tidemill_model))]
 #![expect(
@@ -28,29 +29,29 @@ use tidemill::sync::Mutex;
 use program::pipeline::Pipeline;
 use program::{Program, Random, WATCHDOG, number_from_env};
 
-/// Frames that the sender leaves unanswered at most; rsyslog's default.
+/// The most frames that the sender leaves unanswered; rsyslog's default.
 const WINDOW: usize = 128;
 
 /// The tests run one at a time: each keeps the machine busy.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// All that was received.
+/// All received records.
 const ALL: &str = "[job.all]\nfrom = ['in']\nto = ['files']\nlines = {}\n";
 
-/// And its words, of one batch and of several.
+/// And their words, in one batch and in several.
 const WINDOWS: &str = "[job.words]\nfrom = ['in']\nto = ['files']\nwordcount = {}\n\
     [job.window]\nfrom = ['in']\nto = ['files']\nwordcount = {}\nwindow = '200ms'\nslide = '50ms'\n\
     [job.slid]\nfrom = ['in']\nto = ['files']\ncount = {}\nwindow = '300ms'\nslide = '100ms'\n";
 
-/// What is printed behind them says that a batch is committed.
+/// A line of this job, printed behind the others, shows that a batch is committed.
 const SEEN: &str = "[job.seen]\nfrom = ['in']\nto = ['screen']\ncount = {}\n[sink.screen.console]\nformat = 'json'\n";
 
-/// The record of a number.
+/// The record with this number.
 fn record(number: u64) -> String {
     format!("{number} a line of the file number {} that is fed", number % 7)
 }
 
-/// A sender of RELP as it should be: it keeps what is not answered, in order, and sends it again on the next connection.
+/// A correct RELP sender: it keeps every unanswered frame, in order, and sends it again on the next connection.
 struct Sender {
     unanswered: VecDeque<u64>,
     next: u64,
@@ -70,7 +71,7 @@ impl Sender {
         Sender { unanswered: VecDeque::new(), next: 0, answered: 0 }
     }
 
-    /// Connects, makes its offers and sends what was not answered before.
+    /// Connects, makes its offers and sends every frame that was not answered before.
     fn connect(&mut self, address: SocketAddr) -> io::Result<Link> {
         let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(WATCHDOG))?;
@@ -93,7 +94,7 @@ impl Sender {
         link.send(&fresh)
     }
 
-    /// Sends until so many more records are answered.
+    /// Sends until this many more records are answered.
     fn send(&mut self, link: &mut Link, records: u64) {
         let until = self.answered + records;
         while self.answered < until {
@@ -127,7 +128,7 @@ impl Link {
         self.stream.write_all(&bytes)
     }
 
-    /// The next line of the answers; the one to the offers has more behind it, which is passed over.
+    /// The next line of the answers. The answer to the offers has more lines, which are skipped.
     fn answer(&mut self) -> io::Result<Option<String>> {
         loop {
             if let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
@@ -148,8 +149,8 @@ impl Link {
     }
 }
 
-/// Kills `tidemill` so often, each time right behind an answer, and starts it again. Returns how many lines were sent and
-/// which of those that were answered are missing in the output.
+/// Kills `tidemill` this many times, each time right behind an answer, and starts it again. Returns the number of sent
+/// lines, and the answered ones that are missing in the output.
 fn kills_behind_answers(pipeline: &Pipeline, kills: u64, seed: u64) -> (u64, Vec<u64>) {
     let (mut random, mut sender) = (Random(seed), Sender::new());
     for _ in 0..kills {
@@ -161,7 +162,7 @@ fn kills_behind_answers(pipeline: &Pipeline, kills: u64, seed: u64) -> (u64, Vec
             assert!(sender.take_answer(&mut link).expect("it answers"), "it closed");
         }
         run.process.kill();
-        // What was on its way is an answer all the same.
+        // Answers that were on their way count all the same.
         while matches!(sender.take_answer(&mut link), Ok(true)) {}
     }
     let run = pipeline.start();
@@ -190,11 +191,11 @@ fn nothing_that_was_answered_is_lost_by_kills() {
         written - sent
     );
     assert_eq!(lost, Vec::<u64>::new(), "seed {seed}");
-    // Lines that were sent again, because no answer to them came, are known by their numbers.
+    // Lines that were repeated because their answer did not arrive are recognised by their numbers.
     assert_eq!(written, sent, "seed {seed}");
 }
 
-/// With `ack = "batch"` there is nothing to recover for what was answered: it is in the output when the process dies.
+/// With `ack = "batch"` an answered record needs no recovery: it is in the output when the process dies.
 #[test]
 fn a_batch_that_is_committed_is_what_is_answered() {
     let _one = ONE_AT_A_TIME.lock();
@@ -213,7 +214,7 @@ fn a_batch_that_is_committed_is_what_is_answered() {
     check_once(&pipeline, sender.next, seed);
 }
 
-/// One answers before the log has it, one forgets what no batch was given.
+/// One answers before the log has the record, one forgets records without a batch.
 #[cfg(tidemill_planted)]
 #[test]
 fn programs_that_lose_what_they_answered_are_found_out() {
@@ -225,12 +226,12 @@ fn programs_that_lose_what_they_answered_are_found_out() {
     }
 }
 
-/// A job that takes longer for a batch than there is between two, so that one is always running.
+/// A job that needs more time for a batch than there is between two, so that one is always running.
 #[cfg(target_os = "linux")]
 const SLOW: &str = "[job.a]\nfrom = ['in']\nto = ['files']\n\
     grep = { pattern = '(?:\\w{1,9}\\W+){5,12}\\w*[aeiou]\\w*[A-Z]' }\n";
 
-/// Kills `tidemill` at its first checkpoint: the batch that runs then is not done, and so is not covered.
+/// Kills `tidemill` at its first checkpoint: the running batch is not done, and so is not covered.
 #[cfg(target_os = "linux")]
 fn dies_at_its_checkpoint(pipeline: &Pipeline, sender: &mut Sender) {
     use rustix::fs::inotify;
@@ -258,8 +259,8 @@ fn dies_at_its_checkpoint(pipeline: &Pipeline, sender: &mut Sender) {
     run.process.kill();
 }
 
-/// How many lines that were answered are missing in the output after kills at checkpoints. Nothing is kept from batch to
-/// batch, so that a checkpoint covers every batch that is done.
+/// Number of answered lines that are missing in the output after kills at checkpoints. No state is kept between batches, so
+/// that a checkpoint covers every batch that is done.
 #[cfg(target_os = "linux")]
 fn lost_at_checkpoints(pipeline: &Pipeline) -> usize {
     let mut sender = Sender::new();
@@ -289,7 +290,7 @@ fn a_program_whose_checkpoints_cover_too_much_is_found_out() {
     assert_ne!(lost_at_checkpoints(&pipeline.planted("CoversTooMuch")), 0, "it was not found");
 }
 
-/// A stop answers what became durable, and says that it closes.
+/// A stop answers every durable record, and announces that it closes.
 #[test]
 fn a_stop_answers_what_it_read_and_says_goodbye() {
     let _one = ONE_AT_A_TIME.lock();
@@ -314,7 +315,7 @@ fn a_stop_answers_what_it_read_and_says_goodbye() {
         for number in 0..sender.answered {
             assert_eq!(output.get(&number), Some(&1), "{ack}: line {number}");
         }
-        // What was read before the stop is answered: all that is in the output.
+        // Records that were read before the stop are answered: everything in the output.
         assert_eq!(output.len() as u64, sender.answered, "{ack}");
     }
 }
@@ -357,25 +358,25 @@ fn an_over_long_record_is_put_aside_whole_and_answered() {
     assert_eq!(rows, serde_json::json!([["short"]]));
 }
 
-/// Starts `tidemill` and kills it, at a moment that `random` chooses; `sender` goes on meanwhile. What was received by then
-/// may be in no batch, in one that runs, or in one that is committed.
+/// Starts `tidemill` and kills it at a moment that `random` chooses; `sender` continues meanwhile. Records received by then
+/// may be in no batch, in a running one, or in a committed one.
 fn live_and_die(pipeline: &Pipeline, random: &mut Random, sender: &mut Sender) {
     let mut run = pipeline.start_only();
     let moment = random.below(8);
     if moment == 0 {
-        // While it starts: behind one of the first lines that it says, or before.
+        // During the start: behind one of its first lines, or before.
         (0..random.below(3)).for_each(|_| drop(run.err.recv_timeout(WATCHDOG)));
         return run.process.kill();
     }
     run.event("listening");
     let mut link = sender.connect(pipeline.address).expect("it listens");
-    // Several batches with some records each; a batch prints a line once its other outputs are there.
+    // Several batches with some records each; a batch prints a line once its other outputs are written.
     for _ in 0..2 + random.below(6) {
         next_batch(&run);
         sender.send(&mut link, 1 + random.below(80));
     }
     match moment {
-        // In the middle of a stop: it has said that it reads no more, and the last batch is before it.
+        // In the middle of a stop: it has announced that it reads no more, and the last batch is before it.
         1 => {
             run.signal(Signal::TERM);
             while let Ok(Some(answer)) = link.answer() {
@@ -392,7 +393,7 @@ fn live_and_die(pipeline: &Pipeline, random: &mut Random, sender: &mut Sender) {
         _ => sender.send(&mut link, 1 + random.below(300)),
     }
     run.process.kill();
-    // What was on its way is an answer all the same.
+    // Answers that were on their way count all the same.
     while matches!(sender.take_answer(&mut link), Ok(true)) {}
 }
 
@@ -402,7 +403,7 @@ fn next_batch(run: &Program) {
     run.out.recv_timeout(WATCHDOG).expect("batches go on");
 }
 
-/// `tidemill inspect` finds a directory that a start would take, between a kill and the next start.
+/// `tidemill inspect` accepts the directory between a kill and the next start.
 fn inspect(pipeline: &Pipeline) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
     let output = command.arg("inspect").arg(pipeline.path("state")).output().expect("it runs");
@@ -410,7 +411,7 @@ fn inspect(pipeline: &Pipeline) {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&said));
 }
 
-/// What is wrong with the output of the windows: each must be what its batches' records, as they were written, make.
+/// The errors in the output of the windows: each must be the result of its batches' records, as they were written.
 fn wrong_windows(pipeline: &Pipeline) -> Vec<String> {
     let all = pipeline.batches("all");
     let within = |time: u64, length: u64| {
@@ -429,7 +430,7 @@ fn wrong_windows(pipeline: &Pipeline) -> Vec<String> {
     let mut wrong = Vec::new();
     for (job, length) in [("words", 1), ("window", 200)] {
         let found = pipeline.batches(job);
-        // Where records came there is a window of them.
+        // Every batch with records has a window.
         let times = all.keys().chain(found.keys());
         let differs =
             |time: &&u64| found.get(*time).unwrap_or(&Vec::new()) != &words(**time, length);
@@ -453,7 +454,7 @@ fn windows_are_after_kills_what_they_are_without() {
     let (mut random, mut sender) = (Random(seed), Sender::new());
     for life in 0..kills {
         live_and_die(&pipeline, &mut random, &mut sender);
-        // It takes a while to look through the log.
+        // It takes a while to search the log.
         if life % 5 == 0 {
             inspect(&pipeline);
         }
@@ -490,7 +491,7 @@ fn files_are_read_once_through_kills() {
         }
         run.process.kill();
     }
-    // It ends at the end of the files that are there.
+    // The run ends at the end of the existing files.
     pipeline.start_with(&["--until-eof"]).until_stopped();
     inspect(&pipeline);
     let batches = pipeline.batches("all").len();
@@ -499,7 +500,7 @@ fn files_are_read_once_through_kills() {
     assert_eq!(wrong_windows(&pipeline), Vec::<String>::new(), "seed {seed}");
 }
 
-/// A last run, in which all that was sent is answered, and which stops in order.
+/// A last run, in which every sent record is answered, and which stops in order.
 fn end_in_peace(pipeline: &Pipeline, sender: &mut Sender) {
     let run = pipeline.start();
     let mut link = sender.connect(pipeline.address).expect("it listens");
@@ -510,14 +511,14 @@ fn end_in_peace(pipeline: &Pipeline, sender: &mut Sender) {
     run.stop();
 }
 
-/// Every number below `end` is in the output once, and nothing else.
+/// Every number below `end` is in the output once, and no other.
 fn check_once(pipeline: &Pipeline, end: u64, seed: u64) {
     let numbers = pipeline.numbers("all");
     let once: BTreeMap<u64, u64> = (0..end).map(|number| (number, 1)).collect();
     assert!(numbers == once, "seed {seed}: {}", difference(&numbers, &once));
 }
 
-/// Which numbers are not there as often as they should.
+/// The numbers whose counts differ.
 fn difference(found: &BTreeMap<u64, u64>, expected: &BTreeMap<u64, u64>) -> String {
     let numbers = found.keys().chain(expected.keys());
     let differ = numbers.filter(|number| found.get(number) != expected.get(number));

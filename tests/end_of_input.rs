@@ -1,5 +1,5 @@
-//! Windows that are not due when a stream ends: at the end of the input they are put out once, under their end; a state
-//! directory keeps them; every report says how many records they hold.
+//! Windows that are not due when a stream ends: at the end of the input they are output once, with their end as the time; a
+//! state directory keeps them; every report has the number of records in them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tidemill::sync::Mailbox;
 use tidemill::testing::ManualClock;
 use tidemill::{Config, Event, Interval, ReceiverHandle, Report, RunLimits, StreamingContext};
 
-/// What the batches of a stream held: the second of each, and its rows.
+/// The batches of a stream: the second of each, and its rows.
 type Found = Vec<(u64, Vec<u64>)>;
 
 const fn secs(seconds: u64) -> Interval {
@@ -20,8 +20,8 @@ fn sum(records: &DStream<[u8]>) -> DStream<u64> {
     records.map(|record| record.len() as u64).reduce(|a, b| a + b)
 }
 
-/// A stream with batches of one second to whose source `quiet` seconds bring nothing, then one record of 1, 2 and 3 bytes
-/// each, and the end.
+/// A stream with batches of one second. Its source brings nothing for `quiet` seconds, then one record each of 1, 2 and 3
+/// bytes, and the end.
 fn run(
     quiet: u64,
     until_eof: bool,
@@ -69,7 +69,7 @@ fn run(
     (found.iter().map(rows).map(seconds).collect(), report)
 }
 
-/// What each stream shows in the batches that hold anything, and what the report says of records in windows not due.
+/// Checks each stream's batches with rows, and the report's number of records in windows that are not due.
 fn check(
     quiet: u64,
     build: impl Fn(&DStream<[u8]>) -> Vec<Collected<u64>>,
@@ -100,7 +100,7 @@ fn the_end_of_the_input_puts_out_each_window_that_waits_once() {
     check(9, tumbling, &[&[(10, &[6])]], 0);
     let sliding = |s: &DStream<[u8]>| vec![sum(&s.window(secs(10), secs(1))).collect()];
     check(2, sliding, &[&[(3, &[6])]], 0);
-    // Of two windows each has its own end, and an output without one is not asked again.
+    // Each of two windows has its own end, and an output without one is not asked again.
     let two = |s: &DStream<[u8]>| {
         let counts = s.count_by_window(secs(4), secs(4));
         vec![sum(s).collect(), counts.collect(), sum(&s.window(secs(10), secs(10))).collect()]
@@ -116,7 +116,7 @@ fn windows_of_windows_and_states_below_windows_see_every_end_on_the_way() {
         let all = inner.window(secs(8), secs(8)).reduce(|a, b| a + b);
         vec![all.collect(), inner.collect()]
     };
-    // At 2 and 4 the inner window holds the records, at 6 and 8 no more.
+    // At 2 and 4 the inner window holds the records, at 6 and 8 no longer.
     check(0, nested, &[&[(8, &[6])], &[(2, &[3])]], 3);
     let state = |s: &DStream<[u8]>| {
         let keep = |_, _: &u64, value: Option<&u64>, state: &mut State<'_, u64>| {

@@ -21,7 +21,7 @@ fn context() -> StreamingContext {
     StreamingContext::with_clock(config(), ManualClock::new()).expect("a good configuration")
 }
 
-/// Every event, in order.
+/// All events, in order.
 fn events(ctx: &StreamingContext) -> Mailbox<Event> {
     let events = Mailbox::new(100_000);
     let all = events.clone();
@@ -54,10 +54,10 @@ fn empty_batches_run() {
     assert_eq!(sums.rows(), times.into_iter().zip([vec![6], vec![], vec![]]).collect::<Vec<_>>());
 }
 
-/// How a run ended, the rows it committed, and the attempts it took.
+/// The end of a run, the rows it committed, and the number of attempts.
 type Outcome = (Result<(), Error>, Vec<(Time, Vec<i32>)>, u32);
 
-/// What becomes of a stream whose closure fails its first `failures` times.
+/// Runs a stream whose closure fails its first `failures` times.
 fn check_failures(failures: u32, retries: u32) -> Outcome {
     let policy = tidemill::config::OnFailure { retries, then: tidemill::config::Then::Stop };
     let ctx = StreamingContext::with_clock(config().on_failure(policy), ManualClock::new())
@@ -168,7 +168,7 @@ fn a_full_disk_under_a_sink_is_waited_for_and_is_no_failure() {
     running.stop().expect("nothing is left");
 }
 
-/// A sink that has something to do ten seconds after its first commit, for which its disk is full the first time.
+/// A sink with work to do ten seconds after its first commit, for which its disk is full the first time.
 struct Aged {
     due: Option<Time>,
     is_full: bool,
@@ -222,7 +222,7 @@ fn a_sink_does_what_is_due_though_no_batch_comes() {
     sent.recv().expect("it stores");
     clock.advance(Duration::from_millis(100));
     completed_up_to(&events, 100);
-    // Once in one step: the ticks on the way bring nothing.
+    // All in one step: the ticks on the way bring nothing.
     clock.advance(Duration::from_secs(10));
     assert_eq!(told.recv(), Some(Time::from_millis(10_100)));
     while !matches!(events.recv().expect("it runs"), Event::ConditionBegan { .. }) {}
@@ -237,7 +237,7 @@ fn a_sink_does_what_is_due_though_no_batch_comes() {
     assert_eq!(inspector.conditions().iter().filter(|it| it.subject == "output").count(), 0);
 }
 
-/// How an attempt to commit ends.
+/// The end of an attempt to commit.
 #[derive(Clone, Copy, Debug)]
 enum Ends {
     Well,
@@ -251,7 +251,7 @@ use Ends::{Failed, Io, Panic, Well};
 const REFUSED: Ends = Io(std::io::ErrorKind::ConnectionRefused);
 const DENIED: Ends = Io(std::io::ErrorKind::PermissionDenied);
 
-/// A sink whose attempts end so, the last one again and again; it tells of each when it is made.
+/// A sink whose attempts end like this, the last one again and again; it reports each attempt at its begin.
 struct Away {
     ends: Vec<Ends>,
     attempts: Mailbox<Duration>,
@@ -279,7 +279,7 @@ impl Sink for Away {
     }
 }
 
-/// A stream with one batch, which is due, and a sink whose attempts end so.
+/// A stream with one batch, which is due, and a sink whose attempts end like this.
 struct Rig {
     clock: ManualClock,
     running: StreamHandle,
@@ -313,7 +313,7 @@ impl Rig {
         let mut at = HOUR;
         for pause in pauses {
             assert_eq!(self.attempts.recv(), Some(at), "{pauses:?}");
-            // The timer of the batches, the thread `events`, which has a condition to tell of, and the pause.
+            // The sleepers: the timer of the batches, the thread `events` with a condition to report, and the pause.
             self.clock.wait_for_sleepers(3);
             let pause = Duration::from_millis(*pause);
             self.clock.advance(pause);
@@ -345,7 +345,7 @@ fn a_sink_that_is_away_for_a_while_is_no_failure() {
     rig.running.stop().expect("nothing is left");
 }
 
-/// How a batch fails for good: after these pauses, and then after so many attempts that count.
+/// A batch fails for good: after these pauses, and then after this many attempts that count.
 fn check_fails(ends: &[Ends], retries: u32, sink_retry_ms: u64, pauses: &[u64], why: &str) {
     let rig = rig(ends, retries, Duration::from_millis(sink_retry_ms));
     rig.attempts(pauses);
@@ -363,7 +363,7 @@ fn check_fails(ends: &[Ends], retries: u32, sink_retry_ms: u64, pauses: &[u64], 
 #[test]
 fn a_sink_that_stays_away_counts_as_one_failure_and_others_count_at_once() {
     check_fails(&[REFUSED], 0, 500, &[100, 200, 200], "refused");
-    // It was waited for once: the retries follow at once.
+    // The batch has waited once, so the retries follow at once.
     check_fails(&[REFUSED], 2, 500, &[100, 200, 200], "refused");
     check_fails(&[REFUSED], 1, 0, &[], "refused");
     check_fails(&[DENIED], 0, 30_000, &[], "permission denied");
@@ -389,7 +389,7 @@ fn a_stop_does_not_wait_for_a_sink_beyond_its_deadline() {
     // The stop ends the pause; the next one is short.
     assert_eq!(attempts.recv(), Some(HOUR));
     clock.wait_for_sleepers(3);
-    // What is left of the ten seconds is for the closing.
+    // The rest of the ten seconds is for the closing.
     clock.advance(Duration::from_millis(8_500));
     match outcome.recv() {
         Some(Err(Error::Undrained(left))) => {
@@ -444,8 +444,8 @@ fn a_stop_reports_and_a_drop_stops() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Over arbitrary overruns and jumps of the wall clock: batch times are ticks, rise, are used once, and the last
-    /// tick that is due always has its batch.
+    /// Over arbitrary overruns and jumps of the wall clock: batch times are ticks, rise, are used once, and the last due
+    /// tick always has its batch.
     #[test]
     fn batch_times_over_overruns_and_jumps(
         start in 0u64..100_000,
@@ -479,7 +479,7 @@ proptest! {
     }
 }
 
-/// Takes what it is told to take: it says that it is called, and returns once it is let go.
+/// A sink that reports each call, and returns once it is released.
 struct Held {
     called: Mailbox<()>,
     let_go: Mailbox<()>,
@@ -518,7 +518,7 @@ impl Sink for Held {
     }
 }
 
-/// What is said of a sink that holds the first batch for half a minute, and the seconds in which it is.
+/// Checks the condition while a sink holds the first batch for half a minute, and the seconds of its messages.
 fn check_held(sink: impl FnOnce(Held) -> SharedSink, subject: &str, needs: &str) {
     let (clock, called, let_go) = (ManualClock::new(), Mailbox::new(9), Mailbox::new(9));
     let config = Config::new("held").batch_interval(Interval::secs(1)).workers(2);

@@ -96,7 +96,7 @@ fn a_directory_that_cannot_be_read_fails_a_union_by_name_and_comes_back() {
     let rows: Vec<_> =
         counts.rows().into_iter().map(|(time, rows)| (time.as_millis(), rows[0])).collect();
     assert_eq!(rows, [(1_000, 1), (4_000, 2)]);
-    // Once, although two batches could not ask it; the end after it has lasted for the time of a batch.
+    // Reported once, although two batches could not ask it; the end comes after it has lasted for the time of a batch.
     let told = events.recv().expect("told");
     assert!(told.starts_with("source `logs`: cannot list") && told.contains("make it"), "{told}");
     ctx.run_batches(2).expect("it is still there");
@@ -218,7 +218,7 @@ fn what_a_stop_does_not_read_of_removed_files_is_said() {
         .expect("a source")
         .map(move |line| {
             if line == "two" {
-                // All of the time that the stop has passes while a task runs.
+                // All of the stop's time passes while a task runs.
                 late.advance(stop_deadline);
                 read.recv();
             }
@@ -239,7 +239,7 @@ fn what_a_stop_does_not_read_of_removed_files_is_said() {
     assert!(outcome.expect_err("something is left").to_string().contains(said));
 }
 
-/// After this a run counts as hung.
+/// A run that takes longer counts as hung.
 const WATCHDOG: &str = "60s";
 
 fn program(args: &[&str]) -> Output {
@@ -332,7 +332,7 @@ fn what_is_wrong_with_a_directory_is_said_with_a_remedy() {
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("set");
 }
 
-/// A file is cut short in the middle of a run whose closures are slow to look at it.
+/// A file is truncated in the middle of a run whose closures are slow to read it.
 #[test]
 fn a_file_that_is_cut_under_a_batch_fails_it_with_its_name() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -356,7 +356,7 @@ fn a_file_that_is_cut_under_a_batch_fails_it_with_its_name() {
     assert!(err.contains("of file `a` cannot be read: it ends at byte 100 now"), "{err}");
 }
 
-/// A run with a log that is killed in the middle, and the run after it: every line is in the sink once.
+/// A run with a log is killed in the middle; after the next run every line is in the sink once.
 #[test]
 fn after_a_kill_the_rest_is_read_and_nothing_twice() {
     const LINES: usize = 60_000;
@@ -369,7 +369,7 @@ fn after_a_kill_the_rest_is_read_and_nothing_twice() {
     }
     let (from, to) = (format!("files://{}", path("in")), format!("file://{}", path("out")));
     let state = path("state");
-    // A batch takes what a piece is at least: a record of the longest kind.
+    // A batch takes at least one piece: a record of the longest kind.
     let sets = ["source.in.files.batch_bytes_max=1KiB", "source.in.files.record_bytes_max=1KiB"];
     let start = || {
         let mut program = Command::new(env!("CARGO_BIN_EXE_tidemill"));
@@ -381,7 +381,7 @@ fn after_a_kill_the_rest_is_read_and_nothing_twice() {
         program
     };
     let mut first = start().spawn().expect("it runs");
-    // An event to kill it at: some batches are in the sink.
+    // The event to kill it at: some batches are in the sink.
     let committed = || {
         let names = fs::read_dir(path("out")).into_iter().flatten().flatten();
         names.filter(|name| !name.file_name().to_string_lossy().starts_with('.')).count()
@@ -392,7 +392,7 @@ fn after_a_kill_the_rest_is_read_and_nothing_twice() {
     }
     first.kill().expect("it runs");
     first.wait().expect("it has ended");
-    // What is left fits one batch by now, so that the second run need not tick a thousand times.
+    // The rest fits one batch by now, so that the second run need not tick a thousand times.
     let second =
         start().args(["--until-eof", "--set", "source.in.files.batch_bytes_max=1MiB"]).output();
     let second = second.expect("it runs");

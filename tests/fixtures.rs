@@ -1,6 +1,6 @@
-//! What earlier versions left on disk is read, or refused by name. `tests/fixtures/README.md` says what each fixture is.
+//! The files of earlier versions are read, or refused by name. `tests/fixtures/README.md` describes each fixture.
 //!
-//! Each test works on a copy. Nothing here knows the formats: what counts is what the program makes of them.
+//! Each test works on a copy. Nothing here knows the formats: only the program's results count.
 
 #![cfg(not(tidemill_model))]
 #![expect(
@@ -23,10 +23,10 @@ use tidemill::{Config, Interval, StreamingContext};
 
 use program::Program;
 
-/// When the input of the fixture `files` was changed: 2026-11-01, in seconds since the epoch.
+/// The time at which the input of the fixture `files` was changed: 2026-11-01, in seconds since the epoch.
 const FILES_CHANGED: u64 = 1_793_491_200;
 
-/// When the input of the fixture `states` was changed.
+/// The time at which the input of the fixture `states` was changed.
 const STATES_CHANGED: u64 = 1_790_000_000;
 
 /// A copy of one fixture of the first version, with the sizes that its files had.
@@ -51,7 +51,7 @@ impl Fixture {
         self.0.path().join(name)
     }
 
-    /// The files of `directory` were last changed then.
+    /// Sets the time of the last change of the files in `directory`.
     fn changed_at(&self, directory: &str, second: u64) {
         for path in listed(&self.path(directory)) {
             changed_at(&path, UNIX_EPOCH + Duration::from_secs(second));
@@ -65,7 +65,7 @@ impl Fixture {
         Program::of(&mut command)
     }
 
-    /// The lines of all files of a directory that count, sorted.
+    /// The lines of all data files of a directory, sorted.
     fn lines(&self, directory: &str) -> Vec<String> {
         let is_hidden = |path: &PathBuf| {
             path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'))
@@ -126,7 +126,7 @@ fn a_backlog_with_states_windows_and_an_open_file() {
     let window = |time: u64| {
         fs::read_to_string(fixture.path(&format!("wins/win-{time}-0.json"))).expect("committed")
     };
-    // One that was there; one over batches that ran again; one that reaches back to batches that were committed.
+    // One was there; one is over batches that ran again; one reaches back to batches that were committed.
     assert_eq!(window(1_796_002_144_000), "[8]\n");
     assert_eq!(window(1_796_002_146_000), "[21]\n");
     assert_eq!(window(1_796_002_148_000), "[20]\n");

@@ -46,11 +46,11 @@ fn served() -> (StreamingContext, HttpServer, StreamHandle) {
     (ctx, server, running)
 }
 
-/// Sends these bytes and reads to the end; the status and the whole answer.
+/// Sends these bytes and reads to the end; returns the status and the whole answer.
 fn send(address: SocketAddr, bytes: &[u8]) -> (u16, String) {
     let mut stream = TcpStream::connect(address).expect("connected");
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time-out");
-    // A refusal may come, and the connection go, before everything is sent.
+    // The refusal may come, and the connection end, before everything is sent.
     let _ = stream.write_all(bytes);
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer in UTF-8");
@@ -108,7 +108,7 @@ fn pages() {
     check("/api/v1/status", 200, &["\"stopping\":true"]);
 }
 
-/// `/metrics` for a peer with this `Accept` header: its head in small letters, and the body.
+/// `/metrics` for a peer with this `Accept` header: its head in lower case, and the body.
 fn scrape(address: SocketAddr, accept: &str) -> (String, String) {
     let request = format!(
         "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAccept: {accept}\r\n\r\n"
@@ -205,13 +205,13 @@ fn json_and_metrics_say_the_same() {
     for (name, expected, sample) in figures {
         check(&receivers[0], name, expected, &sample);
     }
-    // Without a log its figures are there and say nothing; what only a start has is not there.
+    // Without a log its figures are present and null; the figures of a start are absent.
     assert_eq!(status.get("log_syncs"), Some(&serde_json::Value::Null));
     assert_eq!((status.get("recovery_bytes"), &status["ready"]), (None, &true.into()));
     running.stop().expect("in order");
 }
 
-/// A pipeline with a log, several sources and sinks that has processed a batch, and where its pages are.
+/// A pipeline with a log, several sources and sinks that has processed a batch, and the address of its pages.
 fn with_all(directory: &std::path::Path) -> (Program, SocketAddr) {
     let path = directory.display();
     fs::create_dir(directory.join("in")).expect("made");
@@ -272,13 +272,13 @@ fn every_metric_of_a_pipeline_with_all_is_in_the_golden_file_and_promtool_accept
     drop(program);
 }
 
-/// Names that scripts read. The golden file shows how they change.
+/// Scripts read these names. The golden file shows their changes.
 #[test]
 fn every_key_of_the_status_is_in_the_golden_file() {
     let directory = tempfile::tempdir().expect("a directory");
     let (program, http) = with_all(directory.path());
     let mut keys = BTreeSet::new();
-    // The row was printed a moment before its batch ended.
+    // The row is printed a moment before its batch ends.
     while api(http, "batches").as_array().is_none_or(Vec::is_empty) {
         std::thread::yield_now();
     }
@@ -290,7 +290,7 @@ fn every_key_of_the_status_is_in_the_golden_file() {
     drop(program);
 }
 
-/// The path of every key in `value`; what an array holds counts once.
+/// Collects the path of every key in `value`; the elements of an array count once.
 fn collect_keys(path: &str, value: &serde_json::Value, keys: &mut BTreeSet<String>) {
     if let serde_json::Value::Object(members) = value {
         for (name, member) in members {
@@ -304,7 +304,7 @@ fn collect_keys(path: &str, value: &serde_json::Value, keys: &mut BTreeSet<Strin
     }
 }
 
-/// Fails with what `promtool check metrics` says, if it says anything.
+/// Fails with the output of `promtool check metrics`, if there is any.
 fn promtool(metrics: &str) {
     let mut check = Command::new("promtool")
         .args(["check", "metrics"])
@@ -313,7 +313,7 @@ fn promtool(metrics: &str) {
         .stderr(Stdio::piped())
         .spawn()
         .expect("it starts");
-    // It reads all of it before it says anything.
+    // It reads everything before it prints anything.
     check.stdin.take().expect("piped").write_all(metrics.as_bytes()).expect("it reads");
     let said = check.wait_with_output().expect("it ends");
     let text = [said.stdout, said.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
@@ -357,12 +357,12 @@ fn requests_follow_each_other_on_one_connection() {
 fn slow_peers_make_room_for_others_and_the_stop_reaches_them() {
     let (_ctx, server, running) = served();
     let mut buffer = [0; 1024];
-    // They say nothing, half a request, or take no answer.
+    // They send nothing, or half a request, or do not read the answer.
     let slow: Vec<TcpStream> = (0..200)
         .map(|peer| {
             let mut stream = TcpStream::connect(server.address()).expect("connected");
             let said = ["", "GET /healthz HT", "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"];
-            // It may have made room already.
+            // The server may have closed it already to make room.
             let _ = stream.write_all(said[peer % 3].as_bytes());
             stream
         })
@@ -370,7 +370,7 @@ fn slow_peers_make_room_for_others_and_the_stop_reaches_them() {
     for _ in 0..10 {
         assert_eq!(get(server.address(), "/healthz").0, 200);
     }
-    // It would wait for ten seconds if the idle connections were not shut down.
+    // The drop would wait for ten seconds if it did not shut the idle connections down.
     drop(server);
     for mut stream in slow {
         while stream.read(&mut buffer).is_ok_and(|read| read > 0) {}
@@ -420,7 +420,7 @@ fn before_the_stream_runs_a_start_says_how_far_it_is() {
     let (_ctx, _, running) = served();
     server.show(running.inspector());
     check("/readyz", 200, "ready");
-    // News of the start that come late change nothing.
+    // Late news of the start change nothing.
     server.show(starting);
     check("/readyz", 200, "ready");
     let by_address = b"GET / HTTP/1.1\r\nHost: 10.1.1.1:4040\r\nConnection: close\r\n\r\n";

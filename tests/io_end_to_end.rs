@@ -1,4 +1,4 @@
-//! Every io model × framing × way of connecting, through the public API: what goes in comes out, once.
+//! Every io model × framing × way of connecting, through the public API: every record comes out, once.
 
 #![cfg(not(tidemill_model))]
 
@@ -24,7 +24,7 @@ const RECORDS: u64 = 2_000;
 /// Peers of each case.
 const PEERS: u64 = 3;
 
-/// One peer's bytes. Some records are longer than a read buffer, and none that must not be is empty.
+/// One peer's bytes. Some records are longer than a read buffer, and none is empty unless it may be.
 fn stream(framing: Framing, peer: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     if framing == Framing::Relp {
@@ -59,7 +59,7 @@ fn stream(framing: Framing, peer: u64) -> Vec<u8> {
     bytes
 }
 
-/// What a peer of a framing that acknowledges must be answered: every record, in order.
+/// The answers that the peer of a framing that acknowledges must get: every record, in order.
 fn answers() -> String {
     let ours = format!(
         "200 OK\nrelp_version=0\nrelp_software=tidemill,{}\ncommands=syslog",
@@ -72,13 +72,13 @@ fn answers() -> String {
     expected + &format!("{} rsp 0\n0 serverclose 0\n", RECORDS + 2)
 }
 
-/// What came out: how many records, and how often each.
+/// The output: the number of records, and the count of each.
 struct Outcome {
     counts: Collected<u64>,
     names: Collected<(Vec<u8>, u64)>,
 }
 
-/// Starts counting the records of `source`; each connection is told to `told`.
+/// Starts counting the records of `source`; `told` hears of each connection.
 fn start(source: SocketSource, told: &Told) -> (StreamHandle, Outcome) {
     let config = Config::new("end-to-end")
         .batch_interval(Interval::millis(100))
@@ -103,7 +103,7 @@ fn start(source: SocketSource, told: &Told) -> (StreamHandle, Outcome) {
     (ctx.start().expect("it starts"), Outcome { counts, names })
 }
 
-/// How many peers are here.
+/// Counts the connected peers.
 #[derive(Clone, Default)]
 struct Told {
     connected: Arc<AtomicU64>,
@@ -121,7 +121,7 @@ impl Told {
     }
 }
 
-/// The two words that a record starts with.
+/// The first two words of a record.
 fn name(record: &[u8]) -> Vec<u8> {
     let end = record.iter().enumerate().filter(|(_, byte)| **byte == b' ').nth(1);
     record[..end.map_or(record.len(), |(at, _)| at)].to_vec()
@@ -162,7 +162,7 @@ fn dialled(model: IoModel, framing: Framing) {
     check(running, &outcome, model);
 }
 
-/// `PEERS` peers dial us. All are here before the first leaves, for the source ends when the last one does.
+/// `PEERS` peers dial us. All connect before the first leaves, because the source ends when the last one does.
 fn listening(model: IoModel, framing: Framing, ack: Ack) {
     let source = SocketSource::listen("127.0.0.1:0").io_model(model).framing(framing).ack(ack);
     let told = Told::default();

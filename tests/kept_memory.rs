@@ -1,5 +1,5 @@
-//! What windows and states are said to keep is what they take: compared with what the process has allocated, by a counting
-//! allocator.
+//! The reported memory of windows and states is the memory that they take: compared with the process's allocations, by a
+//! counting allocator.
 
 use std::alloc::System;
 
@@ -15,12 +15,12 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 /// The allocator counts all threads.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Keys of a batch, batches after which the tables of a batch have found their size, and batches that are measured.
+/// Keys of a batch, batches after which the tables of a batch have reached their size, and batches that are measured.
 const KEYS: usize = 10_000;
 const WARM: usize = 3;
 const MEASURED: usize = 8;
 
-/// What an allocation takes beside what was asked for, on average.
+/// The average overhead of an allocation, in bytes.
 const OVERHEAD: usize = 12;
 
 /// The number of a record, twice in each batch.
@@ -29,7 +29,7 @@ fn numbers(batch: usize) -> Vec<u64> {
     all.clone().chain(all).collect()
 }
 
-/// Runs an operator over batches of numbers and then over empty ones, so that nothing is under way; compares.
+/// Runs an operator over batches of numbers and then over empty ones, so that nothing is under way; then compares.
 fn check(name: &str, operate: impl FnOnce(&DStream<u64>)) {
     let config = Config::new("kept").batch_interval(Interval::secs(1)).workers(2);
     let ctx = StreamingContext::with_clock(config, ManualClock::new()).expect("a context");

@@ -1,5 +1,5 @@
-//! Every command of README works, in a short form: what README shows of its output is what it prints, up to numbers. A command
-//! that takes minutes is looked up instead: what it names must be there. README stays a first screen.
+//! Every command of README works, in a short form: it prints the output that README shows, up to numbers. For a command
+//! that takes minutes, the test only checks that the things it names exist. README stays a first screen.
 
 #![expect(
     clippy::disallowed_methods,
@@ -21,19 +21,19 @@ const README: &str = include_str!("../README.md");
 /// The most lines of README.
 const LINES_MAX: usize = 250;
 
-/// What is done in place of a command.
+/// A substitute for a command.
 enum Short {
     /// `tidemill` runs with these arguments, from the root of the repository.
     Run(&'static [&'static str]),
-    /// What the command names is in this file.
+    /// The named thing is in this file.
     Names(&'static str, &'static str),
-    /// [`the_pipeline_of_readme_makes_the_rows_of_readme`] does it.
+    /// [`the_pipeline_of_readme_makes_the_rows_of_readme`] runs it.
     Pipeline,
 }
 
 use Short::{Names, Pipeline, Run};
 
-/// A command of README, its short form, and the last line that README shows of it, if the short form prints it.
+/// A command of README, its short form, and the last line of its output in README, if the short form prints it.
 const COMMANDS: &[(&str, Short, &str)] = &[
     (
         "cargo run --release -- run examples/wordcount.toml",
@@ -158,7 +158,7 @@ fn every_command_of_readme_works() {
     }
 }
 
-/// With a second sink, because a line on the screen is an event that can be waited for.
+/// With a second sink, because a line on the screen is an event to wait for.
 #[test]
 fn the_pipeline_of_readme_makes_the_rows_of_readme() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -1,5 +1,5 @@
-//! Custom receivers through the public interface: what is stored is processed once and in order, and whatever holds a
-//! receiver lets it go again: a full store, a rate, a back-off, the stop.
+//! Custom receivers through the public interface: stored records are processed once and in order, and everything that holds
+//! a receiver releases it again: a full store, a rate, a back-off, the stop.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn all(collected: &Collected<Vec<u8>>) -> Vec<Vec<u8>> {
     collected.rows().into_iter().flat_map(|(_, rows)| rows).collect()
 }
 
-/// Runs a receiver to its end: the records of all batches, the report, how it ended.
+/// Runs a receiver to its end: the records of all batches, the report, and the outcome.
 fn run(
     config: Config,
     source: ReceiverSource,
@@ -144,7 +144,7 @@ fn a_panic_stops_the_stream() {
     assert!(text.contains("rx0-custom") && text.contains("a bug"), "{text}");
 }
 
-/// Receivers that wait for something when the stop comes, and say how they got out of it.
+/// Receivers that wait for something when the stop comes, and report their wake-up.
 fn check_stop(
     wait: impl Fn(&ReceiverHandle, &dyn Fn()) -> Result<()> + Send + 'static,
     limit: impl FnOnce(ReceiverSource) -> ReceiverSource,

@@ -1,4 +1,4 @@
-//! How a source dials again: on a clock that the test moves, with real connections, counted by what happens and never by time.
+//! Redials of a source: on a clock that the test moves, with real connections, counted by events and never by time.
 
 #![expect(
     clippy::disallowed_methods,
@@ -15,13 +15,13 @@ use tidemill::{
     Config, DStream, Error, Event, ReceiverHandle, SocketSource, StreamHandle, StreamingContext,
 };
 
-/// How long anything may take before the test gives up.
+/// The longest time that anything may take before the test gives up.
 const WATCHDOG: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Told {
     Connected,
-    /// So many ends in a row, and the wait.
+    /// This many ends in a row, and the wait.
     Waits(u32, Duration),
 }
 
@@ -59,14 +59,14 @@ impl Dialling {
         self.told.recv_timeout(WATCHDOG).expect("it goes on")
     }
 
-    /// Waits until it is connected: the server's end.
+    /// Waits until it is connected; returns the server's end.
     fn connects(&mut self, server: &Receiver<TcpStream>) -> TcpStream {
         assert_eq!(self.told(), Told::Connected);
         self.connections += 1;
         server.recv_timeout(WATCHDOG).expect("it was accepted")
     }
 
-    /// Waits until it waits after so many ends in a row, and lets that time pass.
+    /// Waits until it pauses after this many ends in a row, and lets that time pass.
     fn waits(&self, expected: u32) {
         let Told::Waits(attempt, wait) = self.told() else { panic!("it waits after each end") };
         assert_eq!(attempt, expected);
@@ -76,7 +76,7 @@ impl Dialling {
         self.clock.advance(wait);
     }
 
-    /// Nothing was dialled that the test does not know.
+    /// Checks that there was no dial that the test does not know.
     fn finish(self, failed: u64) {
         self.running.stopper().stop();
         let (report, outcome) = self.running.finish();
@@ -87,7 +87,7 @@ impl Dialling {
     }
 }
 
-/// A data server: what it accepts.
+/// A data server, and the connections that it accepts.
 fn server() -> (String, Receiver<TcpStream>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("bound").to_string();
@@ -130,7 +130,7 @@ fn a_connection_that_was_older_than_the_wait_before_it_goes_back_to_the_first() 
 
 #[test]
 fn a_server_that_is_not_there_is_dialled_after_the_same_waits() {
-    // Nobody listens at an address that nobody else uses.
+    // Nobody listens at this address, which nobody else uses.
     let dialling = Dialling::start("127.77.1.2:9".to_owned());
     for attempt in 1..=9 {
         dialling.waits(attempt);

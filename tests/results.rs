@@ -1,4 +1,5 @@
-//! Results that a sink does not take: they count for the memory bound, so that blocks leave memory or reading stops earlier.
+//! Results that a sink does not accept: they count towards the memory bound, so that blocks leave memory or reading stops
+//! earlier.
 
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
@@ -12,7 +13,7 @@ use tidemill::{Config, Interval, Result, SocketSource, StreamHandle, StreamingCo
 const MIB: usize = 1 << 20;
 const LINE: usize = 64;
 
-/// Takes nothing before the test says so, and counts what it takes then.
+/// A sink that accepts nothing until the test releases it, and counts its rows then.
 struct Stands {
     entered: Mailbox<()>,
     release: Mailbox<()>,
@@ -25,7 +26,7 @@ impl Sink for Stands {
     }
 
     fn write(&mut self, _key: &CommitKey, _meta: &BatchMeta, rows: &sink::Rows) -> Result<()> {
-        // Both are closed once the test lets the sink go.
+        // Both are closed once the test releases the sink.
         let _ = self.entered.send(());
         self.release.recv();
         self.rows.fetch_add(rows.len() as u64, Ordering::SeqCst);
@@ -37,16 +38,16 @@ impl Sink for Stands {
     }
 }
 
-/// What becomes of a record.
+/// The rows that a record becomes.
 #[derive(Clone, Copy)]
 enum Rows {
-    /// It is passed on as it was received.
+    /// The record as it was received.
     Itself,
-    /// So many rows are made of it.
+    /// This many rows.
     Made(usize),
 }
 
-/// A stream on a manual clock, and what its sink does.
+/// A stream on a manual clock, and its sink.
 struct Rig {
     copies: usize,
     clock: ManualClock,
@@ -89,7 +90,7 @@ impl Rig {
         usize::try_from(receivers[0].counter("bytes")).expect("it fits")
     }
 
-    /// Sends so many bytes and waits until they are read.
+    /// Sends this many bytes and waits until they are read.
     fn send(&mut self, bytes: usize) {
         self.peer.write_all(&text(bytes / LINE)).expect("there is room");
         self.sent += bytes / LINE * LINE;
@@ -98,14 +99,14 @@ impl Rig {
         }
     }
 
-    /// A batch of so many bytes, whose rows are with the sink when this returns.
+    /// Makes a batch of this many bytes; its rows are with the sink on return.
     fn batch(&mut self, bytes: usize) {
         self.send(bytes);
         self.clock.advance(Duration::from_secs(1));
         self.entered.recv().expect("the sink is called");
     }
 
-    /// Sends until TCP holds it; the bytes that the engine has read then.
+    /// Sends until TCP holds the sender; returns the number of bytes that the engine has read then.
     fn send_until_held(&mut self) -> usize {
         let text = text(1_000);
         loop {
@@ -120,7 +121,7 @@ impl Rig {
         }
     }
 
-    /// Lets the sink go; every record is a row then, and all memory is given back.
+    /// Releases the sink; then every record is a row, and all memory is freed.
     fn end(mut self) {
         self.release.close();
         self.entered.close();
@@ -138,7 +139,7 @@ impl Rig {
         let inspector = self.running.inspector();
         let is_open = || inspector.receivers()[0].counter("open") > 0;
         while is_open() {
-            // A batch for each tick: a clock that runs ahead of the engine would let it coalesce all of them.
+            // One batch for each tick: a clock that runs ahead of the engine would let it coalesce all of them.
             let done = inspector.progress().batches;
             self.clock.advance(Duration::from_secs(1));
             while is_open() && inspector.progress().batches == done {
@@ -165,7 +166,7 @@ fn rows_that_a_sink_does_not_take_hold_the_reading() {
     rig.end();
 }
 
-/// 16 MiB come before the first tick of a stream whose store holds 4.
+/// 16 MiB arrive before the first tick of a stream whose store holds 4.
 fn check_that_batches_fit(rows_are: Rows) {
     let dir = tempfile::tempdir().expect("a directory");
     let config = Config::new("fits").store_bytes_max(4 * MIB as u64).spill_dir(dir.path());
@@ -199,7 +200,7 @@ fn a_batch_takes_no_more_than_has_room_with_its_rows() {
 fn rows_that_a_sink_does_not_take_make_blocks_leave_memory() {
     let dir = tempfile::tempdir().expect("a directory");
     let config = Config::new("leave").store_bytes_max(8 * MIB as u64).spill_dir(dir.path());
-    // They are more than is expected of a first batch, and no other block comes to wake the spill.
+    // The rows exceed the estimate for a first batch, and no other block comes to wake the spill.
     let mut rig = rig(config, Rows::Made(2));
     rig.batch(5 * MIB / 2);
     let inspector = rig.running.inspector();

@@ -1,9 +1,9 @@
 //! Real peers of syslog. rsyslog feeds numbered lines from a file over RELP through kill -9 (R1 of the scorecard):
-//! `tidemill` is killed at random moments and started again, and every line is in the output once, because what a peer
-//! sends again is known by its number (`identity`). Others send the framing `syslog`.
+//! `tidemill` is killed at random moments and started again. Every line is in the output once, because repeated records are
+//! recognised by their numbers (`identity`). Others send the framing `syslog`.
 //!
-//! rsyslogd runs privately: its own configuration, pid file and working directory. `TIDEMILL_KILLS` sets how often
-//! `tidemill` is killed, `TIDEMILL_SEED` when. A sender of our own, which is stricter, is in `durability.rs`.
+//! rsyslogd runs privately: its own configuration, pid file and working directory. `TIDEMILL_KILLS` sets the number of
+//! kills, `TIDEMILL_SEED` their moments. A sender of our own, which is stricter, is in `durability.rs`.
 
 #![cfg(not(tidemill_model))]
 #![expect(
@@ -27,17 +27,17 @@ use program::peers::are_there;
 use program::pipeline::{Pipeline, number_of};
 use program::{Process, Program, Random, WATCHDOG, number_from_env};
 
-/// After so long without a line nothing more comes; more than rsyslog waits before it tries again.
+/// After this long without a line no more lines come; longer than rsyslog waits before it tries again.
 const SILENCE: Duration = Duration::from_secs(20);
 
 /// The tests run one at a time: each keeps the machine busy.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// All that was received, into files and on the screen.
+/// All received records, into files and on the screen.
 const JOBS: &str = "[job.all]\nfrom = ['in']\nto = ['files']\nlines = {}\n\
     [job.seen]\nfrom = ['in']\nto = ['screen']\nlines = {}\n[sink.screen.console]\nformat = 'json'\n";
 
-/// Waits until it has printed all that is unseen, or nothing more for a long time.
+/// Waits until it has printed all unseen lines, or none for a long time.
 fn see_all(program: &Program, unseen: &mut BTreeSet<u64>) {
     while let Some(line) = (!unseen.is_empty()).then(|| program.out.recv_timeout(SILENCE)) {
         match line {
@@ -47,7 +47,7 @@ fn see_all(program: &Program, unseen: &mut BTreeSet<u64>) {
     }
 }
 
-/// Takes the numbers of the lines of a batch out of `unseen`.
+/// Removes the numbers of a batch's lines from `unseen`.
 fn take_seen(batch: &str, unseen: &mut BTreeSet<u64>) {
     let batch: Value = serde_json::from_str(batch).unwrap_or_default();
     for row in batch["rows"].as_array().into_iter().flatten() {
@@ -110,7 +110,7 @@ fn rsyslog_feeds_through_kills_and_no_line_is_lost() {
         append_lines(&input, end..end + LINES_PER_KILL);
         end += LINES_PER_KILL;
         let mut run = pipeline.start_only();
-        // One of five dies while it starts; the others some time after rsyslog is back.
+        // One of five dies during its start; the others some time after rsyslog is back.
         if random.below(5) > 0 {
             run.event("connected");
         }
@@ -123,7 +123,7 @@ fn rsyslog_feeds_through_kills_and_no_line_is_lost() {
     append_lines(&input, end..end + LINES_PER_KILL);
     unseen.extend(end..end + LINES_PER_KILL);
     end += LINES_PER_KILL;
-    // What was written is not always printed before a kill.
+    // Written lines are not always printed before a kill.
     pipeline.numbers("all").keys().for_each(|number| {
         unseen.remove(number);
     });
@@ -137,11 +137,11 @@ fn rsyslog_feeds_through_kills_and_no_line_is_lost() {
     let repeated = output.values().filter(|times| **times > 1).count();
     println!("{kills} kills, seed {seed}: {end} lines, {} lost, {repeated} repeated", lost.len());
     assert_eq!(lost, Vec::<u64>::new(), "seed {seed}");
-    // Lines that were on their way when the link broke come twice, and are known by their numbers.
+    // Lines that were on their way when the link broke arrive twice, and are recognised by their numbers.
     assert_eq!(repeated, 0, "seed {seed}");
 }
 
-/// A `tidemill` that prints what it is sent in the framing `syslog`.
+/// A `tidemill` that prints the records that it receives in the framing `syslog`.
 fn prints_syslog() -> Program {
     let from = ["run", "--from", "tcp-listen://127.0.0.1:0", "--framing", "syslog"];
     let to = ["--job", "lines", "--every", "50ms", "--to", "json"];
@@ -151,7 +151,7 @@ fn prints_syslog() -> Program {
     )
 }
 
-/// The first records that it prints, so many.
+/// Its first printed records, this many.
 fn printed(run: &Program, count: usize) -> Vec<String> {
     let mut got = Vec::new();
     while got.len() < count {
@@ -189,8 +189,8 @@ fn logger_and_nc_send_syslog() {
     check_syslog(&mut nc, "<13>a: one\n<13>a: two words\n", &["one", "two words"]);
 }
 
-/// syslog-ng, installed or unpacked below the directory `TIDEMILL_SYSLOG_NG`: its Debian packages cannot be installed beside
-/// rsyslog's. None if it is not there, which is never an error.
+/// syslog-ng, installed or unpacked below the directory `TIDEMILL_SYSLOG_NG`: its Debian packages cannot be installed
+/// beside rsyslog's. `None` if it is not there, which is never an error.
 fn syslog_ng() -> Option<Command> {
     let Some(root) = std::env::var_os("TIDEMILL_SYSLOG_NG").map(PathBuf::from) else {
         let program = ["/usr/sbin/syslog-ng", "/usr/bin/syslog-ng"].map(Path::new);

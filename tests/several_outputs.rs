@@ -7,7 +7,7 @@ use tidemill::{Config, DStream, Error, Event, Interval, Sink, StreamingContext};
 
 const SECOND: Interval = Interval::secs(1);
 
-/// What an output gave, batch by batch.
+/// The results of an output, batch by batch.
 type Given = Box<dyn Fn() -> Vec<String>>;
 
 /// Adds an output to a stream of numbers.
@@ -37,7 +37,7 @@ fn pairs(stream: &DStream<i64>) -> DStream<(i64, i64)> {
     stream.map(|n| (n % 3, *n))
 }
 
-/// Outputs of one stream, and how often its closure is called in all batches.
+/// Outputs of one stream, and the expected number of calls of its closure in all batches.
 struct Case<'a> {
     source: fn(&StreamingContext) -> DStream<i64>,
     outputs: &'a [Attach],
@@ -221,7 +221,7 @@ fn a_failed_attempt_is_repeated_by_itself() {
     assert_eq!(calls.load(Ordering::SeqCst), 18);
 }
 
-/// Takes so many batches; then its reader is gone.
+/// A sink that accepts this many batches; then its reader is gone.
 struct Until(u64, Arc<AtomicBool>);
 
 impl Sink for Until {
@@ -248,7 +248,7 @@ impl Sink for Until {
 
 #[test]
 fn a_sink_whose_reader_is_gone_holds_no_other_up() {
-    // How many batches of three are done, and how often the close is told.
+    // The number of done batches of three, and of reports of the close.
     let check = |attach: fn(&DStream<i64>, Until), expected: (u64, u64)| {
         let ctx = StreamingContext::with_clock(Config::new("test").workers(1), ManualClock::new())
             .expect("a good configuration");

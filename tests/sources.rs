@@ -1,4 +1,4 @@
-//! Sources of every kind in one context: their records meet in one job, and what came before a tick is in its batch.
+//! Sources of every kind in one context: their records meet in one job, and records from before a tick are in its batch.
 
 use std::collections::BTreeMap;
 use std::io::Write;

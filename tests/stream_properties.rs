@@ -1,5 +1,5 @@
-//! Windows and states against naive models: random streams, partitions and workers, and attempts that fail at random.
-//! Uses the public API only.
+//! Windows and states against naive models: random streams, partitions and workers, and attempts that fail at random. Uses
+//! only the public API.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tidemill::{Config, DStream, Interval, StreamingContext, Time};
 
 type Row = (u8, i32);
 
-/// A stream that fails: at the n-th element of all attempts, for each n given.
+/// A stream that fails at the n-th element of all attempts, for each given n.
 fn flaky(stream: &DStream<Row>, failures: Vec<usize>) -> DStream<Row> {
     let seen = Arc::new(AtomicUsize::new(0));
     stream.map(move |row| {
@@ -39,12 +39,20 @@ fn sorted<U: Clone + Ord>(collected: &Collected<U>) -> BTreeMap<u64, Vec<U>> {
     rows.collect()
 }
 
-/// The windows of a stream by the books: for each second in which a slide ends, what `make` makes of the batches in it.
+/// The length of a window, and the time from one to the next, in seconds.
+#[derive(Clone, Copy)]
+struct Spans {
+    length: u64,
+    slide: u64,
+}
+
+/// The expected windows of a stream: for each second in which a slide ends, the result of `make` for the batches in it.
 fn windows<U: Ord>(
     batches: &[Vec<Row>],
-    (length, slide): (u64, u64),
+    spans: Spans,
     make: impl Fn(Vec<Row>) -> Vec<U>,
 ) -> BTreeMap<u64, Vec<U>> {
+    let Spans { length, slide } = spans;
     let due = (1..=batches.len() as u64).filter(|second| second % slide == 0);
     let window = |second: u64| {
         let from = usize::try_from(second.saturating_sub(length)).expect("small");
@@ -64,7 +72,7 @@ fn by_key<U: Clone>(rows: Vec<Row>, join: impl Fn(Option<U>, i32) -> U) -> Vec<(
     all.into_iter().collect()
 }
 
-/// Joins in an order that can be seen.
+/// Joins in an order that shows in the result.
 fn text(sum: Option<String>, value: i32) -> String {
     sum.unwrap_or_default() + &value.to_string() + ","
 }
@@ -153,12 +161,12 @@ proptest! {
         let groups = stream.group_by_key_and_window(l, s).collect();
         ctx.run_batches(batches.len() as u64).unwrap();
 
-        let expected = |make: fn(Vec<Row>) -> Vec<Row>| windows(&batches, (length, slide), make);
+        let spans = Spans { length, slide };
+        let expected = |make: fn(Vec<Row>) -> Vec<Row>| windows(&batches, spans, make);
         prop_assert_eq!(sorted(&elements), expected(|rows| rows));
         let sum = |rows| by_key(rows, |sum: Option<i32>, value| sum.unwrap_or(0) + value);
         prop_assert_eq!(sorted(&sums), expected(sum));
         prop_assert_eq!(sorted(&inverse), expected(sum));
-        let spans = (length, slide);
         prop_assert_eq!(sorted(&counts), windows(&batches, spans, |rows| vec![rows.len() as u64]));
         prop_assert_eq!(sorted(&values), windows(&batches, spans, |rows| {
             let mut counts: BTreeMap<Row, u64> = BTreeMap::new();

@@ -30,7 +30,7 @@ macro_rules! kinds {
 kinds! {
     /// A peer was turned away.
     PeerTurnedAway { name: "peer_turned_away", one: "a peer was turned away", many: "peers were turned away", }
-    /// Accepting peers had to wait, mostly for want of file descriptors.
+    /// Accepting peers had to wait, mostly for lack of file descriptors.
     AcceptingWaits { name: "accepting_waits", one: "accepting peers waits", many: "times accepting peers had to wait", }
     /// A record was longer than `record_bytes_max`.
     RecordOverlong { name: "record_overlong", one: "an over-long record", many: "over-long records", }

@@ -12,7 +12,7 @@ use tidemill::{
 
 use crate::{completed, next};
 
-/// Listens, and fails every batch that has a line `bad`, as often as it is tried.
+/// Listens, and fails every batch with a line `bad` at each attempt.
 fn failing(
     directory: &std::path::Path,
 ) -> (StreamingContext, StreamHandle, Mailbox<(u64, u64)>, Arc<AtomicU64>) {
@@ -68,7 +68,7 @@ fn a_dead_letter_that_cannot_be_kept_stops_the_stream() {
     let dir = tempfile::tempdir().expect("a directory");
     let taken = dir.path().join("taken");
     let (_ctx, running, _done, _tries) = failing(&taken);
-    // The start asked whether letters can be kept there. Now they no longer can.
+    // The start checked that letters can be kept there. Now they no longer can.
     if taken.exists() {
         std::fs::remove_dir_all(&taken).expect("removed");
     }

@@ -17,7 +17,7 @@ use tidemill::{Config, Event, Interval, RunLimits, SocketSource, StreamHandle, S
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The times and the records of the batches of a context, as they complete.
+/// The times and the record counts of a context's batches, as they complete.
 fn completed(ctx: &StreamingContext) -> Mailbox<(u64, u64)> {
     let done = Mailbox::new(1_000_000);
     let out = done.clone();
@@ -33,7 +33,7 @@ fn next(done: &Mailbox<(u64, u64)>) -> (u64, u64) {
     done.recv().expect("the stream runs")
 }
 
-/// A context on a manual clock, and the records of its one socket source, which listens.
+/// A context on a manual clock whose only source, a socket, listens.
 fn listening(config: Config, source: impl Fn(SocketSource) -> SocketSource) -> Listening {
     let clock = ManualClock::new();
     let ctx = StreamingContext::with_clock(config, clock.clone()).expect("good options");
@@ -52,7 +52,7 @@ struct Listening {
     done: Mailbox<(u64, u64)>,
 }
 
-/// Sends as much as is taken until told to stop; how many bytes were taken.
+/// Sends as much as the peer accepts until `stop`; also returns the number of bytes sent.
 fn flood(address: SocketAddr, line: Vec<u8>, stop: &Arc<AtomicBool>) -> (Thread, Arc<AtomicU64>) {
     let (stop, sent) = (Arc::clone(stop), Arc::new(AtomicU64::new(0)));
     let count = Arc::clone(&sent);
@@ -75,7 +75,7 @@ fn flood(address: SocketAddr, line: Vec<u8>, stop: &Arc<AtomicBool>) -> (Thread,
     (thread::spawn("flood", &Poison::new(), body).expect("a thread"), sent)
 }
 
-/// A context on the system's clock with a small store and an output that `work` does.
+/// A context on the system's clock with a small store and an output that runs `work`.
 fn small(
     work: impl Fn() + Send + Sync + 'static,
     stop_deadline: Duration,
@@ -85,7 +85,7 @@ fn small(
     slow(config, work, limits)
 }
 
-/// A context on the system's clock with short batches and an output that `work` does.
+/// A context on the system's clock with short batches and an output that runs `work`.
 fn slow(
     config: Config,
     work: impl Fn() + Send + Sync + 'static,

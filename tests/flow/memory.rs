@@ -43,13 +43,13 @@ fn a_sink_that_blocks_holds_the_sender_within_the_memory_bound() {
     drop(peer);
     let (report, outcome) = running.finish();
     outcome.expect("drained");
-    // The last line is cut off by the number of bytes only if it does not divide them.
+    // The limit of bytes cuts the last line off only if it is no multiple of a line.
     assert_eq!(report.records, BYTES.div_ceil(100));
     assert_eq!(records.load(Ordering::SeqCst), BYTES.div_ceil(100));
     assert_eq!(inspector.memory().used, 0, "everything was given back");
 }
 
-/// Sends more of the lines, which begin again after the last one, up to `end` bytes in all; false if the peer takes nothing.
+/// Sends more of the lines, which repeat after the last one, up to `end` bytes in all; false if the peer accepts nothing.
 fn send_some(peer: &mut TcpStream, lines: &[u8], sent: &mut u64, end: u64) -> bool {
     let at = usize::try_from(*sent).expect("small") % lines.len();
     let rest = lines.len().min(at + usize::try_from(end - *sent).expect("small"));
@@ -135,7 +135,7 @@ fn a_disk_without_room_holds_the_sender_and_loses_nothing() {
     let mut peer = TcpStream::connect(running.local_addrs()[0]).expect("connected");
     peer.set_write_timeout(Some(Duration::from_millis(300))).expect("a time-out");
     let inspector = running.inspector();
-    // Numbers do not compress to a hundredth, as one line again and again does.
+    // Numbers do not compress to a hundredth, unlike one line that repeats.
     let mut lines = Vec::new();
     (0..1_000_000_u64).for_each(|n| {
         writeln!(lines, "{:016x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15)).expect("memory")

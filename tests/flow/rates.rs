@@ -21,7 +21,7 @@ fn a_rate_limit_holds_the_peer() {
     let mut all = 0;
     while all < 3_000 {
         clock.advance(Duration::from_millis(100));
-        // A read may bring more than the tokens: one read of each lane is the overshoot.
+        // A read may bring more than the tokens allow: the overshoot is one read of each lane.
         while let Some((_, records)) = done.try_recv() {
             all += records;
             let allowed = clock.now().as_nanos() / 1_000_000 + 20 + 2 * 263;
@@ -55,7 +55,7 @@ fn backpressure_follows_what_batches_can_process() {
     let stop = Arc::new(AtomicBool::new(false));
     let (flood, _) =
         flood(running.local_addrs()[0], [b"x".repeat(999), b"\n".to_vec()].concat(), &stop);
-    // The work moves the clock as well, and two ticks may become one batch: look, and go on.
+    // The work moves the clock as well, and two ticks may become one batch: check, and continue.
     let mut batches = 0;
     while batches < 20 {
         clock.advance(SECOND);
@@ -66,7 +66,7 @@ fn backpressure_follows_what_batches_can_process() {
     }
     let receivers = running.inspector().receivers();
     let rate = receivers[0].rate.expect("a rate is in force");
-    // The test's own steps count as processing time now and then: the rate may be below the capacity, never above.
+    // The test's own steps may count as processing time: the rate may be below the capacity, never above it.
     assert!((100..=2_000).contains(&rate) && rate != 500, "{rate}");
     stop.store(true, Ordering::SeqCst);
     flood.join();

@@ -1,4 +1,4 @@
-//! The stop and the end of input: what was read is processed, what is stuck is named.
+//! The stop and the end of input: records that were read are processed, and stuck tasks are named.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ fn a_stop_under_full_load_processes_what_was_read() {
     let (ctx, records) = small(|| (), 60 * SECOND, RunLimits::default());
     let running = ctx.start().expect("started");
     let stop = Arc::new(AtomicBool::new(false));
-    // This peer goes on sending until the engine closes its connection.
+    // This peer continues to send until the engine closes its connection.
     let (flood, sent) = flood(running.local_addrs()[0], b"hello world\n".to_vec(), &stop);
     while sent.load(Ordering::SeqCst) < 8 << 20 {
         thread_yield();
@@ -55,7 +55,7 @@ fn a_stuck_closure_is_named_and_abandoned() {
 #[test]
 fn an_end_of_input_is_processed_however_long_that_takes() {
     let clock = ManualClock::new();
-    // Too few records for a batch: the stop makes it, after the receivers have ended.
+    // Too few records for a batch: the stop makes one, after the receivers have ended.
     let config = Config::new("eof").trigger(1_000, Interval::secs(360_000));
     let ctx = StreamingContext::with_clock(config, clock.clone()).expect("good options");
     ctx.limits(RunLimits { until_eof: true, ..RunLimits::default() });

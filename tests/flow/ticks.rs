@@ -1,4 +1,4 @@
-//! Ticks and triggers: a wall clock that jumps, ticks that were missed, batches by number of records.
+//! Ticks and triggers: a wall clock that jumps, missed ticks, batches by number of records.
 
 use std::io::Write;
 

@@ -12,7 +12,7 @@ use crate::{Case, Found, ONE_AT_A_TIME, PATIENCE, cases, expect, is_count};
 /// The longest record of R8.
 const RECORD_MAX: usize = 16 << 10;
 
-/// The connections that never end a record, and what each sends: together more than the bound, were it kept.
+/// The connections that never end a record, and the bytes of each: together more than the bound, if they were kept.
 const FLOODS: usize = 20;
 const FLOOD_ROUNDS: usize = 40;
 const FLOOD_BYTES: usize = 128 << 10;
@@ -20,23 +20,23 @@ const FLOOD_BYTES: usize = 128 << 10;
 /// The connections that send a byte in each round.
 const DRIPS: usize = 20;
 
-/// What the program may take besides its connections' records.
+/// The most memory of the program beside its connections' records.
 const MEMORY_BESIDES: u64 = 64 << 20;
 
-/// The honest sender's records in each round.
+/// The honest sender's records per round.
 const HONEST: u64 = 50;
 
-/// The longest record of the peers that stop one byte before they must end it, and how many there are.
+/// The longest record of the peers that stop one byte before its end, and the number of these peers.
 const ALMOST_MAX: usize = 256 << 10;
 const ALMOST: usize = 400;
 
-/// The same with a pool: its threads serve so many, and one more.
+/// The same with a pool: its threads serve this many, and one more.
 const ALMOST_OF_POOL: usize = 127;
 
-/// `store_bytes_max` beside them, a quarter of which unfinished records may take.
+/// `store_bytes_max` in this case; unfinished records may take a quarter of it.
 const ALMOST_STORE: u64 = 8 << 20;
 
-/// Peers of which each has almost sent a whole record: more than memory has room for. Then all end theirs.
+/// Each peer has sent almost a whole record: together more than memory has room for. Then all end theirs.
 pub fn r8_almost_whole(case: Case) -> Found {
     let (store, record) = (
         format!("store_bytes_max={}MiB", ALMOST_STORE >> 20),
@@ -87,16 +87,16 @@ pub fn r8_almost_whole(case: Case) -> Found {
     expect(counted == sent + whole, || format!("{counted} records instead of {}", sent + whole))
 }
 
-/// What is sent in a framing.
+/// The hostile bytes in one framing.
 pub struct Attack {
     framing: &'static str,
-    /// How a stream begins that never ends its record.
+    /// The beginning of a stream that never ends its record.
     endless: &'static [u8],
-    /// What drips.
+    /// The bytes that drip.
     drip: &'static [u8],
-    /// Records of NULs and bad UTF-8, which are none of the program's business.
+    /// Records of NULs and invalid UTF-8, which the program must not care about.
     junk: &'static [u8],
-    /// Streams that cannot be understood.
+    /// Streams with a malformed frame.
     malformed: &'static [&'static [u8]],
     pub honest: fn(u64) -> Vec<u8>,
 }
@@ -147,7 +147,7 @@ pub fn counted(record: &str) -> Vec<u8> {
     format!("{} {record}", record.len()).into_bytes()
 }
 
-/// The peers that mean harm.
+/// The hostile peers.
 struct Hostile {
     floods: Vec<TcpStream>,
     drips: Vec<TcpStream>,
@@ -184,7 +184,7 @@ impl Hostile {
     }
 }
 
-/// The honest sender's records, as they came out, with hostile peers beside it or without.
+/// The honest sender's records in the output, with or without hostile peers beside it.
 fn honest_output(case: Case, attack: &Attack, hostile: bool) -> Result<Vec<Value>, String> {
     let limit = format!("source.in.record_bytes_max={}KiB", RECORD_MAX >> 10);
     let options = ["--framing", attack.framing, "--set", &limit];
@@ -203,7 +203,7 @@ fn honest_output(case: Case, attack: &Attack, hostile: bool) -> Result<Vec<Value
     let all = usize::try_from(HONEST).expect("small") * FLOOD_ROUNDS;
     engine.until("honest records counted", |engine| engine.rows.len() >= all)?;
     if let Some(enemies) = &enemies {
-        // What is still on its way would count too late.
+        // Bytes that are still on their way would be counted too late.
         for peer in &enemies.floods {
             peer.shutdown(Shutdown::Write).expect("connected");
         }

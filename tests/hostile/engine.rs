@@ -18,24 +18,31 @@ use crate::{Case, Found, PATIENCE, expect};
 pub struct Engine {
     program: Program,
     pub address: SocketAddr,
-    /// Where its pages are.
+    /// The address of its pages.
     pub pages: SocketAddr,
     /// The rows of all batches so far.
     pub rows: Vec<Value>,
-    /// The peers that it said it is connected to.
+    /// The peers that it reported as connected.
     pub connected: HashSet<String>,
-    /// What its source counted, said at the end.
+    /// The counters of its source, reported at the end.
     pub counters: Value,
     pub patience: Duration,
 }
 
+/// The numbers of a program's descriptors and threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holds {
+    descriptors: usize,
+    threads: usize,
+}
+
 impl Engine {
-    /// Starts it with a job and settings of the source, and so many descriptors.
+    /// Starts it with a job, settings of the source, and this many descriptors.
     pub fn start(case: Case, job: &str, options: &[&str], descriptors: Option<u64>) -> Engine {
         let tidemill = env!("CARGO_BIN_EXE_tidemill");
         let mut command = match descriptors {
             None => Command::new(tidemill),
-            // Both limits, since it raises the soft one.
+            // Both limits, since the program raises the soft one.
             Some(descriptors) => {
                 let mut shell = Command::new("sh");
                 let limited = format!("ulimit -n {descriptors}; exec \"$@\"");
@@ -71,7 +78,7 @@ impl Engine {
         stream
     }
 
-    /// Looks at what it said on standard error meanwhile.
+    /// Reads the next message on standard error; false if none comes in time.
     fn listen(&mut self, wait: Duration) -> bool {
         let Ok(line) = self.program.err.recv_timeout(wait) else { return false };
         let mut said: Value = serde_json::from_str(&line).expect("JSON");
@@ -85,7 +92,7 @@ impl Engine {
         true
     }
 
-    /// Looks at what the batches brought; false once there is nothing more to come.
+    /// Collects the rows of finished batches; false once the output has ended.
     pub fn collect(&mut self, wait: Duration) -> bool {
         while self.listen(Duration::ZERO) {}
         let mut next = self.program.out.recv_timeout(wait);
@@ -102,12 +109,12 @@ impl Engine {
         }
     }
 
-    /// What the rows of a `count` add up to.
+    /// The sum of the rows of a `count`.
     pub fn counted(&self) -> u64 {
         self.rows.iter().filter_map(|row| row[0].as_u64()).sum()
     }
 
-    /// Waits until `so`, looking again with every batch.
+    /// Waits until `so` returns true, checking after every batch.
     pub fn until(&mut self, what: &str, mut so: impl FnMut(&Engine) -> bool) -> Found {
         let clock = SystemClock::new();
         let deadline = clock.now().plus(self.patience);
@@ -131,9 +138,8 @@ impl Engine {
         std::fs::read_dir(self.proc_path(dir)).map_or(0, Iterator::count)
     }
 
-    /// Descriptors and threads.
-    pub fn holds(&self) -> (usize, usize) {
-        (self.entries("fd"), self.entries("task"))
+    pub fn holds(&self) -> Holds {
+        Holds { descriptors: self.entries("fd"), threads: self.entries("task") }
     }
 
     /// The most memory that was resident, in bytes.
@@ -144,7 +150,7 @@ impl Engine {
         kib.expect("the kernel says it") << 10
     }
 
-    /// Stops it; what its source counted.
+    /// Stops it; returns its source's counters and all rows.
     pub fn finish(mut self) -> Result<(Value, Vec<Value>), String> {
         self.program.signal(Kill::TERM);
         let clock = SystemClock::new();
@@ -159,7 +165,7 @@ impl Engine {
     }
 }
 
-/// Whether the other side has closed.
+/// True if the other side has closed.
 pub fn is_closed(stream: &TcpStream) -> bool {
     stream.set_nonblocking(true).expect("a socket");
     let closed = match stream.peek(&mut [0]) {
@@ -170,14 +176,14 @@ pub fn is_closed(stream: &TcpStream) -> bool {
     closed
 }
 
-/// The sender that must not suffer, and how many lines it sent.
+/// The sender that must not suffer, and the number of lines that it has sent.
 pub struct Honest {
     pub stream: TcpStream,
     pub lines: u64,
 }
 
 impl Honest {
-    /// Sends lines and learns whether they were taken.
+    /// Sends lines; an error if they are not accepted.
     pub fn send(&mut self, lines: u64) -> Found {
         let text: String =
             (self.lines..self.lines + lines).map(|n| format!("honest {n}\n")).collect();

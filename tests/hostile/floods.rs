@@ -5,30 +5,30 @@ use std::net::TcpStream;
 
 use serde_json::Value;
 
-use crate::engine::{Engine, Honest, is_closed};
+use crate::engine::{Engine, Holds, Honest, is_closed};
 use crate::{Case, Found, ONE_AT_A_TIME, cases, expect, is_count};
 
-/// The most connections of the cases with a limit of them.
+/// The limit of connections, in the cases that have one.
 const SEATS: usize = 40;
 
-/// Descriptors of the cases with few, and the threads that a pool then has.
+/// Number of descriptors in the cases with few of them.
 const FEW: u64 = 70;
 
-/// How many peers come and go.
+/// Number of peers that come and go.
 const CHURN: u64 = 300;
 
 /// Peers that stay and say `idle` once; each is counted or closed.
 fn idle_peers(engine: &Engine, count: usize) -> Vec<TcpStream> {
     let peer = |_| {
         let mut stream = engine.connect();
-        // One that was turned away already does not take it.
+        // A peer that was turned away already does not accept it.
         let _ = stream.write_all(b"idle\n");
         stream
     };
     (0..count).map(peer).collect()
 }
 
-/// Peers that connect and close at once, some with half a line, while the honest one sends. Returns how many came.
+/// Peers that connect and close at once, some with half a line, while the honest one sends. Returns their number.
 fn churn(engine: &Engine, honest: &mut Honest) -> Result<u64, String> {
     for round in 0..CHURN {
         let mut peer = engine.connect();
@@ -41,10 +41,10 @@ fn churn(engine: &Engine, honest: &mut Honest) -> Result<u64, String> {
     Ok(CHURN)
 }
 
-/// Waits until everybody who came was taken or turned away, then until descriptors and threads are what they were.
-/// Returns how many peers that took.
-fn settle(engine: &mut Engine, before: (usize, usize)) -> Result<u64, String> {
-    // Peers are accepted in the order in which they came, so one more comes last.
+/// Waits until all peers were accepted or turned away, then until the program holds as many descriptors and threads as
+/// before. Returns the number of peers that this took.
+fn settle(engine: &mut Engine, before: Holds) -> Result<u64, String> {
+    // Peers are accepted in the order of their arrival, so one more peer comes last.
     let last = engine.connect();
     let address = last.local_addr().expect("connected").to_string();
     engine.until("the last one is taken or turned away", |engine| {
@@ -82,7 +82,7 @@ pub fn r7_connection_limit(case: Case) -> Found {
     came += settle(&mut engine, before)?;
     came += churn(&engine, &mut honest)?;
     came += settle(&mut engine, before)?;
-    // Not as many as there are places: a socket is closed a moment before its place is free.
+    // Fewer than there are places: a socket is closed a moment before its place is free.
     let late = idle_peers(&engine, SEATS / 2);
     came += late.len() as u64;
     let expected = honest.lines + taken + late.len() as u64;
@@ -100,7 +100,7 @@ pub fn r7_connection_limit(case: Case) -> Found {
 /// More peers than descriptors.
 pub fn r7_few_descriptors(case: Case) -> Found {
     let options = ["--where", "^(honest|idle)", "--set"];
-    // A thread of a pool has a descriptor too.
+    // Each thread of a pool has a descriptor too.
     let pool = if case.model == "pool" { "source.in.pool_threads=8" } else { "workers=2" };
     let mut engine = Engine::start(case, "count", &[&options[..], &[pool]].concat(), Some(FEW));
     let mut honest = Honest { stream: engine.connect(), lines: 0 };

@@ -1,10 +1,10 @@
 //! Hostile peers against the real program: floods of connections with few descriptors (R7 of the scorecard), streams that
 //! never end a record, bytes that drip, frames that lie (R8). The bounds hold, and an honest sender loses nothing.
 //!
-//! A case is a process of its own, so that its descriptors, threads and memory can be read from the system, and its limit
-//! of descriptors is its own. It runs over real sockets on the loopback device, waits for events, and says what it found
-//! broken; nothing is asserted on elapsed time. Built with `--cfg tidemill_planted` each row also runs with defects in
-//! the program, and must find each.
+//! Each case is a process of its own, so that its descriptors, threads and memory can be read from the system, and its
+//! limit of descriptors is its own. It runs over real sockets on the loopback device, waits for events, and reports the
+//! defect that it found; nothing is asserted on elapsed time. Built with `--cfg tidemill_planted`, each case also runs with
+//! defects in the program, and must find each.
 
 #![cfg(not(tidemill_model))]
 #![expect(
@@ -26,29 +26,29 @@ use serde_json::Value;
 use tidemill::source::io::{IO_MODELS, Row, probe};
 use tidemill::sync::Mutex;
 
-/// How long anything may take before it counts as never.
+/// The longest time that anything may take before it counts as never.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// The same where a planted defect makes something never happen: long enough for what does happen.
+/// The same for an event that a planted defect prevents: long enough for the events that do happen.
 #[cfg(tidemill_planted)]
 const SHORT: Duration = Duration::from_secs(4);
 
-/// The cases open many descriptors, and look at what a process holds.
+/// The cases open many descriptors, and check the resources of a process.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// What a case found broken, in the words of its row.
+/// The result of a case: the defect that it found, in words.
 type Found = Result<(), String>;
 
-/// Fails with `what` unless it is so.
+/// Fails with `what` unless `so`.
 fn expect(so: bool, what: impl FnOnce() -> String) -> Found {
     if so { Ok(()) } else { Err(what()) }
 }
 
-/// How a case runs.
+/// The conditions of a run of a case.
 #[derive(Clone, Copy)]
 struct Case {
     model: &'static str,
-    /// The defect that is planted.
+    /// The defect that is planted, if any.
     planted: Option<&'static str>,
     patience: Duration,
 }

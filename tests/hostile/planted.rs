@@ -1,10 +1,10 @@
-//! The negative controls: each defect is found, and found as what it is.
+//! The negative controls: each defect is found, and reported as what it is.
 
 use crate::bytes::{ATTACKS, r8, r8_almost_whole};
 use crate::floods::{r7_connection_limit, r7_few_descriptors};
 use crate::{Case, Found, ONE_AT_A_TIME, SHORT, cases};
 
-/// A defect, in which model it is planted, which row looks for it, and a part of what that must say.
+/// A defect, the model in which it is planted, the case that must find it, and a part of the report.
 struct Control(&'static str, &'static str, fn(Case) -> Found, &'static str);
 
 fn r8_lines(case: Case) -> Found {

@@ -26,7 +26,7 @@ fn a_reset_by_the_peer_ends_only_its_connection() {
         assert_eq!((seen, salt, sent), (vec!["reset"], 1, 10));
         other.send(1_000);
         rig.world.until_len(&other, 1_000);
-        // A remote of a connection that is over is harmless.
+        // The remote of a closed connection is harmless.
         let remote = rig.world.lock().seen[&address].remote.clone();
         remote.ask();
         other.send(1);
@@ -38,7 +38,7 @@ fn a_reset_by_the_peer_ends_only_its_connection() {
 fn peers_that_are_reset_at_once_are_connections() {
     let _alone = ONE_AT_A_TIME.lock();
     for row in IO_MODELS.iter().filter(|row| offered(row)) {
-        // None is turned away, however late the others are closed.
+        // No peer is turned away, however late the others are closed.
         let wants = Wants { connections_max: 2_000, ..PLENTY };
         run(row, Way::Listen, wants, |rig| {
             for _ in 0..1_000 {
@@ -134,7 +134,7 @@ fn in_the_pool_a_connection_without_a_thread_waits_unread_and_is_counted() {
             assert_eq!(rig.world.lock().seen.len(), 2, "the others are not looked at");
             peers.truncate(1);
             for peer in late {
-                // Each gives its place to the next.
+                // Each one hands its thread to the next.
                 rig.world.until_len(&peer, 30_000);
                 let dead = peer.address;
                 drop(peer);
@@ -147,8 +147,8 @@ fn in_the_pool_a_connection_without_a_thread_waits_unread_and_is_counted() {
     }
 }
 
-/// The timer that the kernel runs for the engine's end of a connection, and when it ends, in seconds; see proc(5),
-/// `/proc/net/tcp`: 2 is keepalive.
+/// The timer that the kernel runs for the engine's end of a connection, and the time until it fires, in seconds. See
+/// proc(5), `/proc/net/tcp`: 2 is keepalive.
 #[cfg(target_os = "linux")]
 fn timer_of(ours: SocketAddr, peer: SocketAddr) -> Option<(u8, f64)> {
     let hex = |address: SocketAddr| match address {

@@ -9,7 +9,7 @@ use tidemill::source::io::{IO_MODELS, Row};
 use crate::peer::TestPeer;
 use crate::rig::{Case, ONE_AT_A_TIME, PLENTY, Rig, Way, descriptors, offered, wait_for};
 
-/// Sockets that only need to be connected, which takes no descriptor of this process any more.
+/// Sockets that only need to be connected: a connect takes no further descriptor of this process.
 fn unconnected(count: usize) -> Vec<Socket> {
     (0..count).map(|_| Socket::new(Domain::IPV4, Type::STREAM, None).expect("plenty")).collect()
 }
@@ -25,7 +25,7 @@ fn connect(rig: &Rig, sockets: Vec<Socket>) -> Vec<TestPeer> {
     sockets.into_iter().zip(1..).map(connect).collect()
 }
 
-/// Runs `body` with so many descriptors allowed.
+/// Runs `body` with this many descriptors allowed.
 fn with_limit<T>(descriptors: u64, body: impl FnOnce() -> T) -> T {
     let before = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: Some(descriptors), ..before })
@@ -35,7 +35,7 @@ fn with_limit<T>(descriptors: u64, body: impl FnOnce() -> T) -> T {
     result
 }
 
-/// The limit below which so many numbers are free.
+/// The limit below which this many numbers are free.
 fn limit_that_leaves(free: usize) -> u64 {
     let open: Vec<u64> = std::fs::read_dir("/proc/self/fd")
         .expect("proc is mounted")
@@ -46,7 +46,7 @@ fn limit_that_leaves(free: usize) -> u64 {
 
 #[test]
 fn lack_of_descriptors_is_survived() {
-    // The limit is of a process, so the cases run in one of their own: this test again, in a child.
+    // The limit belongs to a process, so the cases run in a process of their own: this test again, as a child.
     if std::env::var_os(CHILD).is_some() {
         return few_descriptors();
     }
@@ -60,7 +60,7 @@ fn lack_of_descriptors_is_survived() {
     assert!(output.status.success() && said.contains("1 passed"), "{said}{erred}");
 }
 
-/// Set in the child process that has few descriptors.
+/// Set in the child process, which has few descriptors.
 const CHILD: &str = "TIDEMILL_TEST_FEW_DESCRIPTORS";
 
 fn few_descriptors() {
@@ -77,18 +77,18 @@ fn few_descriptors() {
     }
 }
 
-/// Starts with so many descriptors left after the start: io_uring remembers the limit of the time when it was asked.
+/// Starts with this many descriptors left after the start: io_uring remembers the limit at the time of its setup.
 fn start_within(row: &'static Row, needed: usize, left: usize) -> Rig {
     with_limit(limit_that_leaves(needed + left), || Rig::start(row, Way::Listen, PLENTY))
 }
 
-/// With the spare descriptor a peer is told by a close that there is no place.
+/// With the spare descriptor, a peer learns by a close that there is no place.
 fn turns_peers_away(row: &'static Row, needed: usize) {
     let sockets = unconnected(30);
     let rig = start_within(row, needed, 6);
     let peers = with_limit(limit_that_leaves(6), || {
         let peers = connect(&rig, sockets);
-        // A counter counts a moment before the world is told, so both must have come.
+        // The counter rises a moment before the world is notified, so wait for both.
         wait_for(&rig, "an answer to each", || {
             let world = rig.world.lock();
             let told = world.refused.iter().flatten().count() as u64;
@@ -113,7 +113,7 @@ fn turns_peers_away(row: &'static Row, needed: usize) {
     rig.finish();
 }
 
-/// Without even that, accepting waits, and nobody is lost once there are descriptors again.
+/// Without even the spare one, accepting waits, and no peer is lost once there are descriptors again.
 fn waits_and_recovers(row: &'static Row, needed: usize) {
     let (first, sockets) = (unconnected(1), unconnected(20));
     let rig = start_within(row, needed, 2);

@@ -14,10 +14,10 @@ use tidemill::sync::{Condvar, Mutex, MutexGuard};
 use crate::WATCHDOG;
 use crate::peer::{TestPeer, first_wrong};
 
-/// What a test handler keeps of the frozen buffers, to see that nobody writes into them again.
+/// Number of frozen buffers that a test handler keeps, to check that nobody writes into them again.
 const HELD: usize = 48;
 
-/// What the handlers saw, and what the test tells them.
+/// The records of the handlers, and the instructions of the test.
 pub struct World {
     pub state: Mutex<State>,
     pub changed: Condvar,
@@ -28,24 +28,24 @@ pub struct State {
     pub seen: HashMap<SocketAddr, Seen>,
     wakers: Vec<Waker>,
     paused: bool,
-    /// Bytes that came although `ready` had said no, in this pause.
+    /// Bytes that arrived in this pause although `ready` had returned false.
     unasked: usize,
     pub unasked_max: usize,
-    /// Lanes that were told no, and not yes since.
+    /// Lanes that were held back and not released since.
     pub held_back: usize,
     pub turns: u64,
     pub refuse_beyond: Option<u64>,
-    /// The session that is held once it was handed this many bytes.
+    /// The session to hold once it has received this many bytes.
     pub hold_at: Option<(SocketAddr, u64)>,
     pub farewell: &'static [u8],
-    /// What a read may bring, and how often that was asked.
+    /// The most bytes that a read may bring, and the number of calls that asked for it.
     pub read_max: Option<usize>,
     pub asked: u64,
-    /// Peers that were turned away; none where accepting had to wait.
+    /// Peers that were turned away; `None` for each time that accepting had to wait.
     pub refused: Vec<Option<SocketAddr>>,
 }
 
-/// One connection, as far as it was published.
+/// The published part of one connection.
 pub struct Seen {
     pub len: u64,
     pub wrong: Option<u64>,
@@ -53,7 +53,7 @@ pub struct Seen {
     pub remote: Remote,
     pub outbox: Vec<u8>,
     standing: Disposition,
-    /// How often the model fetched replies that were there.
+    /// Number of times that the model fetched replies that were there.
     pub fetched: u32,
 }
 
@@ -68,7 +68,7 @@ impl World {
         result
     }
 
-    /// Waits until `what` is so.
+    /// Waits until `so` returns true.
     pub fn until(&self, what: &str, mut so: impl FnMut(&State) -> bool) {
         let mut state = self.state.lock();
         while !so(&state) {
@@ -105,13 +105,13 @@ impl World {
         self.tell(|state| state.seen.get_mut(&peer.address).expect("open").standing = standing);
     }
 
-    /// Gives a connection something to send, and asks for it from this thread.
+    /// Gives a connection a reply to send, and asks for it from this thread.
     pub fn reply(&self, peer: &TestPeer, bytes: &[u8]) {
         let standing = self.lock().seen[&peer.address].standing;
         self.reply_as(peer, standing, bytes);
     }
 
-    /// The same; from then on it stands like this.
+    /// The same; from then on the connection has this disposition.
     pub fn reply_as(&self, peer: &TestPeer, standing: Disposition, bytes: &[u8]) {
         let remote = self.tell(|state| {
             let seen = state.seen.get_mut(&peer.address).expect("the connection is open");
@@ -143,12 +143,12 @@ impl HandlerFactory for TestHost {
 
 pub struct TestLane {
     pub world: Arc<World>,
-    /// What was received since the last turn.
+    /// Bytes received since the last turn: the connection, its length, and its first wrong byte.
     gathered: Vec<(SocketAddr, u64, Option<u64>)>,
     pub held: VecDeque<(Bytes, u8, u64)>,
     may_read: bool,
     reads: usize,
-    /// What the read under way may still bring.
+    /// The bytes that the current read may still bring.
     allowed: usize,
 }
 
@@ -242,7 +242,8 @@ impl Handler for TestLane {
         });
     }
 
-    /// What was not fetched is owed: a change of standing comes with its reply, between any two calls of the model.
+    /// A reply that was not fetched is due: a change of disposition comes with its reply, between any two calls of the
+    /// model.
     fn standing(&self, session: &TestSession) -> Disposition {
         let seen = &self.world.lock().seen[&session.address];
         match seen.standing {

@@ -1,8 +1,8 @@
-//! The contract of the io models: every obligation of `receiver::io`, for every row of its table, dialled and listening.
+//! The contract of the io models: every obligation of `source::io`, for every row of its table, dialled and listening.
 //!
-//! A test handler stands where the receiver stands and publishes what it got only at the end of a turn. Real sockets on
-//! the loopback device; no sleeps: every wait is for an event, with a watchdog. The tests run one at a time, because
-//! they count this process's descriptors.
+//! A test handler takes the receiver's place and publishes its results only at the end of a turn. The sockets are real, on
+//! the loopback device. There are no sleeps: every wait is for an event, with a watchdog. The tests run one at a time,
+//! because they count this process's descriptors.
 
 #![cfg(not(tidemill_model))]
 
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use tidemill::source::io::IO_MODELS;
 
-/// How long anything may take before the test gives up.
+/// The longest time that anything may take before the test gives up.
 const WATCHDOG: Duration = Duration::from_secs(60);
 
 #[test]

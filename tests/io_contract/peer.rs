@@ -6,17 +6,17 @@ use std::sync::LazyLock;
 
 use crate::WATCHDOG;
 
-/// How many bytes a peer's stream has before it repeats itself; a prime, so that no buffer size hides a mistake.
+/// Number of bytes after which a peer's stream repeats itself; a prime, so that no buffer size hides a mistake.
 const PERIOD: usize = 65_521;
 
-/// Two periods of a stream, so that one slice is any period.
+/// Two periods of a stream, so that every period is one slice.
 static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut random = Random(0x5DEE_CE66);
     let one: Vec<u8> = (0..PERIOD).map(|_| random.below(256).to_le_bytes()[0]).collect();
     [one.clone(), one].concat()
 });
 
-/// The stream of peer `salt` from `offset` to `offset + len`, in pieces. Its first byte tells the salt.
+/// The stream of peer `salt` from `offset` to `offset + len`, in pieces. Its first byte is the salt.
 fn pieces(salt: u8, offset: u64, len: usize) -> impl Iterator<Item = (u64, Vec<u8>)> {
     let end = offset + len as u64;
     (offset..end).step_by(PERIOD).map(move |at| {
@@ -31,7 +31,7 @@ fn pieces(salt: u8, offset: u64, len: usize) -> impl Iterator<Item = (u64, Vec<u
     })
 }
 
-/// The first byte of `bytes` that is not the stream's, which `bytes` continues at `offset`.
+/// The offset of the first byte in `bytes` that differs from the stream, which `bytes` continues at `offset`.
 pub fn first_wrong(bytes: &[u8], salt: u8, offset: u64) -> Option<u64> {
     pieces(salt, offset, bytes.len()).zip(bytes.chunks(PERIOD)).find_map(|((at, piece), got)| {
         let same = || piece.iter().zip(got).take_while(|(piece, got)| piece == got).count();
@@ -39,7 +39,7 @@ pub fn first_wrong(bytes: &[u8], salt: u8, offset: u64) -> Option<u64> {
     })
 }
 
-/// The test's end of a connection; `address` is what the model knows it by.
+/// The test's end of a connection; the model knows it by `address`.
 pub struct TestPeer {
     pub stream: TcpStream,
     pub address: SocketAddr,
@@ -55,7 +55,7 @@ impl TestPeer {
         Ok(TestPeer { stream, address, salt, sent: 0 })
     }
 
-    /// The next `len` bytes of its stream.
+    /// Returns the next `len` bytes of its stream.
     pub fn next(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(len);
         pieces(self.salt, self.sent, len).for_each(|(_, piece)| bytes.extend_from_slice(&piece));
@@ -68,7 +68,7 @@ impl TestPeer {
         self.stream.write_all(&bytes).expect("the peer reads");
     }
 
-    /// Sends until the connection takes no more, at most `most` bytes.
+    /// Sends until the connection accepts no more, at most `most` bytes.
     pub fn fill(&mut self, most: usize) {
         self.stream.set_nonblocking(true).expect("a socket");
         let start = self.sent;
@@ -88,11 +88,11 @@ impl TestPeer {
         self.stream.set_nonblocking(false).expect("a socket");
     }
 
-    /// Whether the model closed the connection, in whatever way.
+    /// True if the model closes the connection, in whatever way.
     pub fn sees_a_close(&mut self) -> bool {
         loop {
             match self.stream.read(&mut [0; 16]) {
-                // A read with a time-out is not begun again by itself after a signal.
+                // A read with a time-out does not restart by itself after a signal.
                 Err(err) if err.kind() == ErrorKind::Interrupted => {}
                 Err(err) => {
                     return !matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
@@ -103,7 +103,7 @@ impl TestPeer {
     }
 }
 
-/// A small generator of numbers; the seed is the case.
+/// A small random number generator; the seed identifies the case.
 pub struct Random(pub u64);
 
 impl Random {

@@ -1,4 +1,4 @@
-//! What peers send: each byte once and in order, no more than the lane allows, nothing while it is paused, and a fair turn.
+//! Reading: each byte once and in order, no more than the lane allows, nothing while it is paused, and a fair turn for all.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -41,7 +41,7 @@ fn a_half_close_right_behind_the_last_bytes_is_not_missed() {
     each(PLENTY, |rig| {
         for round in 0..40 {
             let mut peer = rig.peer(round + 1);
-            // Some ends come in one segment with the last bytes, some even before the connection is looked at.
+            // Some ends arrive in one segment with the last bytes, some even before the model has seen the connection.
             let len = [1, 10, 1_000, 65_536, TURN_BYTES, TURN_BYTES + 1][usize::from(round) % 6];
             peer.send(len);
             peer.stream.shutdown(Shutdown::Write).expect("connected");
@@ -95,7 +95,7 @@ fn a_paused_lane_brings_nothing_more_and_resumes() {
                 peer.fill(32 << 20);
             }
             for peer in &mut peers {
-                // A reply proves that the thread came round with bytes waiting; replies are sent while it is paused.
+                // A reply proves that the thread made a turn with bytes waiting; replies are sent while the lane is paused.
                 rig.world.reply(peer, b"still here");
                 let mut reply = [0; 10];
                 peer.stream.read_exact(&mut reply).expect("a reply while paused");
@@ -138,7 +138,8 @@ fn a_fat_stream_does_not_starve_thin_ones() {
             let (fat, enough) = (&mut fat, &enough);
             let chunk = fat.next(1 << 20);
             let flood = scope.spawn(move || {
-                // The pattern goes on over the chunks, so it is made anew; the kernel's buffers stay full all the same.
+                // The pattern continues over the chunks, so each one is built anew; the kernel's buffers stay full all the
+                // same.
                 let mut bytes = chunk;
                 while !enough.load(Ordering::SeqCst) {
                     fat.stream.write_all(&bytes).expect("the fat one is read");

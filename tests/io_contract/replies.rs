@@ -1,4 +1,4 @@
-//! What peers are sent: replies in order, and a connection that stays or ends by what it is owed.
+//! Replies: sent in order; a connection stays open or ends according to the replies that are due.
 
 use std::io::Read;
 use std::net::Shutdown;
@@ -84,7 +84,7 @@ fn a_session_that_owes_is_kept_behind_the_half_close_of_its_peer() {
         peer.stream.shutdown(Shutdown::Write).expect("connected");
         rig.world.reply(&peer, b"a");
         peer.stream.read_exact(&mut [0]).expect("the first reply");
-        // Bytes of another peer may be looked at after that end.
+        // The end may be noticed before the bytes of another peer are read.
         if rig.row.name != "bio" && rig.row.name != "pool" {
             other.send(100);
             rig.world.until_len(&other, 100);
@@ -98,7 +98,7 @@ fn a_session_that_owes_is_kept_behind_the_half_close_of_its_peer() {
     });
 }
 
-/// A session becomes held with what it was handed; its peer goes on sending, and closes.
+/// A session becomes held with the bytes that it has received; its peer continues to send, and closes.
 #[test]
 fn a_session_that_is_held_is_not_read_until_it_is_asked_for_and_others_are() {
     each(PLENTY, |rig| {
@@ -113,7 +113,7 @@ fn a_session_that_is_held_is_not_read_until_it_is_asked_for_and_others_are() {
             other.send(1_000);
             rig.world.until_len(&other, before + 1_000);
         }
-        // What was in flight may have come.
+        // Bytes that were in flight may have arrived.
         let most = 10 + rig.row.in_flight_max as u64;
         let len = rig.world.lock().seen[&held.address].len;
         assert!(len <= most, "{len} bytes were read, {most} at most were in flight");
@@ -152,7 +152,7 @@ fn a_session_that_is_over_with_nothing_to_send_is_closed() {
         rig.world.reply_as(&peer, Disposition::Closing, b"");
         assert!(peer.sees_a_close());
         assert_eq!(rig.world.until_closed(&peer), "end");
-        // Also one that is not read from now, and has sent more.
+        // The same for one that is not read from now and has sent more.
         rig.world.set_paused(true);
         unread.send(10);
         rig.world.reply_as(&unread, Disposition::Closing, b"");

@@ -1,4 +1,4 @@
-//! One model, started, with the test's end of everything; and the run of a test over all models and both ways.
+//! One started model with the test's peers, and the run of a test over all models and both ways to connect.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -24,18 +24,18 @@ pub enum Way {
     Listen,
 }
 
-/// What a test wants of the options.
+/// The options that differ between tests.
 #[derive(Clone, Copy)]
 pub struct Wants {
     pub connections_max: usize,
     pub pool_threads: usize,
-    /// How many, where peers dial in.
+    /// Number of listeners if peers dial in.
     pub listeners: usize,
 }
 
 pub const PLENTY: Wants = Wants { connections_max: 200, pool_threads: 64, listeners: 1 };
 
-/// One model, started, with the test's end of everything.
+/// One started model, and everything that the test holds of it.
 pub struct Rig {
     pub way: Way,
     pub row: &'static Row,
@@ -48,7 +48,7 @@ pub struct Rig {
     clock: Arc<SystemClock>,
 }
 
-/// A driver that stops also when the test fails, so that its threads can be joined.
+/// A driver that also stops if the test fails, so that its threads can be joined.
 pub struct Stops(pub Box<dyn IoDriver>);
 
 impl Drop for Stops {
@@ -94,7 +94,7 @@ impl Rig {
         self.try_peer(salt).expect("a connection")
     }
 
-    /// Connects, whichever way the case says.
+    /// Connects in the way of the case.
     pub fn try_peer(&self, salt: u8) -> std::io::Result<TestPeer> {
         let (stream, address) = match self.addresses.first() {
             Some(address) => {
@@ -130,7 +130,7 @@ impl Rig {
         thread.join();
     }
 
-    /// Stops, and checks what must be so after every run.
+    /// Stops, and checks the conditions that hold after every run.
     pub fn finish(self) {
         self.stop();
         drop(self.driver);
@@ -159,7 +159,7 @@ fn listen() -> std::io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Says which case failed.
+/// Prints the case if it fails.
 pub struct Case(pub &'static str, pub Way);
 
 impl Drop for Case {
@@ -174,7 +174,7 @@ pub fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("proc is mounted").count()
 }
 
-/// Runs `body` over every model and both ways, and checks what must always be so.
+/// Runs `body` over every model and both ways, and checks the conditions that always hold.
 pub fn each(wants: Wants, body: impl Fn(&Rig)) {
     let _alone = ONE_AT_A_TIME.lock();
     for row in IO_MODELS.iter().filter(|row| offered(row)) {
@@ -184,7 +184,7 @@ pub fn each(wants: Wants, body: impl Fn(&Rig)) {
     }
 }
 
-/// Whether this system can run the model; says why if it cannot.
+/// True if this system can run the model; prints the reason if not.
 pub fn offered(row: &Row) -> bool {
     probe(row.model).inspect_err(|why| eprintln!("{} is not checked: {why}", row.name)).is_ok()
 }
@@ -198,7 +198,7 @@ pub fn run(row: &'static Row, way: Way, wants: Wants, body: impl FnOnce(&Rig)) {
     assert_eq!(descriptors(), before, "descriptors were left open");
 }
 
-/// Waits for what nobody tells, such as a counter.
+/// Waits for a condition of which nobody is notified, such as a counter.
 pub fn wait_for(rig: &Rig, what: &str, so: impl Fn() -> bool) {
     let deadline = rig.clock.now().plus(WATCHDOG);
     while !so() {

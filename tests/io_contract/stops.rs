@@ -1,4 +1,4 @@
-//! The stop: it keeps connections that are owed something, and joins every thread.
+//! The stop: it keeps connections whose replies are due, and joins every thread.
 
 use std::io::{Read, Write};
 
@@ -34,7 +34,7 @@ fn a_stop_keeps_who_is_owed_something_and_says_farewell() {
         owed.stream.read_to_end(&mut got).expect("the last reply, the farewell, the end");
         assert_eq!(got, b"twobye");
         assert_eq!(rig.world.until_closed(&owed), "stopped");
-        // The last one is owed something for ever.
+        // The reply to the last peer stays due for ever.
         assert!(rig.world.lock().seen[&deaf.address].closed.is_empty());
         rig.driver.0.close();
         assert_eq!(rig.world.until_closed(&deaf), "stopped");

@@ -1,5 +1,5 @@
-//! What programs do to files while a `files` source reads them: each situation is a list of steps, and the rows that come of
-//! them, each once and in order.
+//! Operations of other programs on files while a `files` source reads them. Each situation is a list of steps, and the rows
+//! that must result, each once and in order.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -13,24 +13,24 @@ use tempfile::TempDir;
 
 use crate::program::{Program, WATCHDOG};
 
-/// What is done to the directory, or must come of it.
+/// An operation on the directory, or an expected result.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// Appends to a file, which is made if it is not there.
+    /// Appends to a file; creates it if necessary.
     Append(&'static str, &'static str),
-    /// Makes a file elsewhere and renames it into the directory.
+    /// Creates a file elsewhere and renames it into the directory.
     Put(&'static str, &'static [u8]),
     Rename(&'static str, &'static str),
     Remove(&'static str),
     HardLink(&'static str, &'static str),
     SymbolicLink(&'static str, &'static str),
-    /// Copies a file, cuts it, and writes on, as `copytruncate` of `logrotate` does.
+    /// Copies a file, truncates it, and writes more, as `copytruncate` of `logrotate` does.
     CopyTruncate(&'static str, &'static str, &'static str),
-    /// Opens a file as a program that writes to it, which goes on whatever becomes of its name.
+    /// Opens a file as a program that writes to it and continues whatever happens to its name.
     Open(&'static str),
-    /// Such a program writes.
+    /// That program writes.
     Write(&'static str, &'static str),
-    /// The whole directory is called something else, or is back.
+    /// Renames the whole directory, or renames it back.
     MoveDirectory,
     BringDirectory,
     /// Stops the program in order and starts it again.
@@ -133,7 +133,7 @@ impl Situation {
         self.rows.clear();
     }
 
-    /// Nothing comes but what was expected.
+    /// Stops; no rows may come beyond the expected ones.
     fn stop(&mut self) {
         let program = self.program.take().expect("it runs");
         program.signal(rustix::process::Signal::TERM);
@@ -148,14 +148,14 @@ fn append(path: &Path, text: &str) {
     file.and_then(|mut file| file.write_all(text.as_bytes())).expect("written");
 }
 
-/// The first cells of the rows of a batch.
+/// The first cell of each row of a batch.
 fn rows(line: &str) -> Vec<String> {
     let batch: Value = serde_json::from_str(line).expect("JSON");
     let rows = batch["rows"].as_array().expect("rows");
     rows.iter().map(|row| row[0].as_str().expect("text").to_owned()).collect()
 }
 
-/// Takes the steps between a start and a stop.
+/// Runs the steps between a start and a stop.
 fn check(keys: &str, steps: &[Step]) {
     let mut situation = Situation::new(keys);
     for step in [&[Start][..], steps, &[Stop]].concat() {
@@ -206,7 +206,7 @@ fn rotation_by_renaming_loses_and_repeats_nothing() {
         Rename("log", "log.1"),
         Step::Write("log", "5\n"),
         Rows(&["5"]),
-        // Out of the directory's sight, while its program still writes.
+        // Outside the directory, while its program still writes.
         Remove("log.2"),
         Step::Write("log", "6\n"),
         Rows(&["6"]),
@@ -226,7 +226,7 @@ fn a_file_that_is_cut_and_grows_again_is_read_from_its_start() {
             CopyTruncate("log", "log.1", "4\n"),
             Says("file `log`: it was cut to "),
             Rows(&["4"]),
-            // As long as before, and longer.
+            // The same length as before, and longer.
             CopyTruncate("log", "log.1", "5\n"),
             Rows(&["5"]),
             CopyTruncate("log", "log.1", "6 and more than was there\n7\n"),
@@ -301,7 +301,7 @@ fn what_happens_between_two_runs_is_no_reason_to_lose_or_repeat() {
             Start,
             Rows(&["4"]),
             Stop,
-            // Another file under the old name, perhaps with the old inode; and one that was cut and has grown.
+            // Another file under the old name, perhaps with the old inode; and one that was truncated and has grown.
             Remove("b"),
             Append("b", "5 is longer than what was there\n"),
             Start,
@@ -325,7 +325,7 @@ fn a_directory_that_is_gone_comes_back() {
         Says("source `logs`: cannot list the directory"),
     ];
     steps.into_iter().for_each(|step| situation.take(step));
-    // It is another directory of that name: what was read of the first one stays known.
+    // Another directory of that name: the positions in the first one stay known.
     fs::create_dir(situation.file("")).expect("made");
     fs::write(situation.file("b"), "2\n").expect("written");
     situation.take(Rows(&["2"]));
@@ -342,7 +342,7 @@ fn a_directory_that_is_gone_comes_back() {
     }
 }
 
-/// Records that hold line feeds, through a text file and back.
+/// Records that hold line feeds go through a text file and back.
 #[test]
 fn escaped_records_are_read_back() {
     let directory = tempfile::tempdir().expect("a directory");

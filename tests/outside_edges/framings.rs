@@ -1,4 +1,4 @@
-//! Records as they come out of the sockets and into text files: where frames are cut, and what is one line.
+//! Records from sockets into text files: the ends of frames, and the content of one line.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -10,10 +10,10 @@ use serde_json::Value;
 use crate::program::peers::are_there;
 use crate::program::{Process, Program, WATCHDOG};
 
-/// The offers with which a peer of RELP begins.
+/// The offers at the beginning of a RELP peer's stream.
 const OPEN: &str = "1 open 30 relp_version=0\ncommands=syslog\n";
 
-/// What a run leaves in text files of a peer that sends this, and closes: the lines of all batches in order.
+/// The text files of a run whose peer sends this and closes: the lines of all batches in order.
 fn text_of(framing: &str, sink: &str, sent: &[u8]) -> Vec<u8> {
     let directory = tempfile::tempdir().expect("a directory");
     let out = directory.path().join("out");
@@ -37,7 +37,7 @@ fn text_of(framing: &str, sink: &str, sent: &[u8]) -> Vec<u8> {
     let mut files: Vec<_> =
         fs::read_dir(&out).expect("made").map(|entry| entry.expect("listed").path()).collect();
     files.retain(|path| path.extension().is_some_and(|end| end == "txt"));
-    // Times of one length sort like their text.
+    // Times of equal length sort as their text does.
     files.sort();
     files.iter().flat_map(|path| fs::read(path).expect("a file")).collect()
 }
@@ -71,7 +71,7 @@ fn line_feeds_that_senders_add_make_no_records() {
     check_text("lines", "", "one\n\ntwo\n", "one\n\ntwo\n");
 }
 
-/// A private rsyslogd that prints each message that it received as `[MESSAGE]`, on two ports that were free a moment ago.
+/// A private rsyslogd that prints each received message as `[MESSAGE]`, on two ports that were free a moment ago.
 fn rsyslog(directory: &std::path::Path) -> (Program, u16, u16) {
     let free = || {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -93,7 +93,7 @@ fn rsyslog(directory: &std::path::Path) -> (Program, u16, u16) {
     (Program::of(&mut command), tcp, relp)
 }
 
-/// `socat` sends this to a port of a peer that may not listen yet, and waits for the peer's end.
+/// `socat` sends this to the port of a peer that may not listen yet, and waits for the peer's end.
 fn socat(port: u16, sent: &str) {
     let to = format!("TCP:127.0.0.1:{port},retry=600,interval=0.1");
     let mut command = Command::new("socat");
@@ -105,7 +105,7 @@ fn socat(port: u16, sent: &str) {
     assert!(process.0.wait().expect("it ends").success());
 }
 
-/// What `tidemill` prints of a peer that sends this.
+/// The output of `tidemill` for a peer that sends this.
 fn printed(framing: &str, sent: &str) -> Vec<String> {
     let from = ["run", "--from", "tcp-listen://127.0.0.1:0", "--framing", framing, "--until-eof"];
     let to = ["--job", "lines", "--to", "json", "--log-format", "json", "--http", "off"];
@@ -120,7 +120,7 @@ fn printed(framing: &str, sent: &str) -> Vec<String> {
     rows.map(|row| row[0].as_str().expect("text").to_owned()).collect()
 }
 
-/// The same bytes to both: frames, and what senders put between and behind them.
+/// The same bytes to both: frames, and the bytes that senders put between and behind them.
 #[test]
 fn frames_are_cut_where_rsyslog_cuts_them() {
     if !are_there(&["rsyslogd", "socat"], "apt install rsyslog rsyslog-relp socat") {

@@ -1,4 +1,4 @@
-//! The HTTP server of a run: its address, and what it answers before there is a stream.
+//! The HTTP server of a run: its address, and its answers before there is a stream.
 
 use std::net::TcpListener;
 

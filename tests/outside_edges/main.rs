@@ -1,5 +1,5 @@
-//! The edges of the program: sockets, files, signals and messages, with the real program and with real peers. Each
-//! situation is what happens at one of them, and what `tidemill` must do and say. A module for each subject.
+//! The edges of the program: sockets, files, signals and messages, with the real program and real peers. Each situation is
+//! an event at one of them, and the required reaction of `tidemill`. A module for each subject.
 
 #![cfg(not(tidemill_model))]
 #![expect(

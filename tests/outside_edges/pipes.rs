@@ -147,7 +147,7 @@ fn no_command_minds_a_closed_pipe() {
     check(&["load", "--help"], 0);
 }
 
-/// What could not be written to standard output is an error, whatever else was done.
+/// Output that cannot be written to standard output is an error, whatever else was done.
 #[test]
 fn no_command_hides_that_its_output_failed() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -176,14 +176,14 @@ fn no_command_hides_that_its_output_failed() {
     assert_eq!(code(&["validate", "no-such-file.toml"]), Some(78));
 }
 
-/// What a shell does, with `TIDEMILL` in place of the program: the exit code and standard error.
+/// The result of a shell command, with `TIDEMILL` in place of the program: the exit code and standard error.
 fn shell(words: &str) -> (Option<i32>, String) {
     let words = words.replace("TIDEMILL", env!("CARGO_BIN_EXE_tidemill"));
     let shown = Command::new("sh").args(["-c", &words]).output().expect("it runs");
     (shown.status.code(), String::from_utf8_lossy(&shown.stderr).into_owned())
 }
 
-/// A closed standard output takes rows and keeps none.
+/// A closed standard output accepts rows and keeps none.
 #[test]
 fn rows_are_not_written_to_a_closed_standard_output() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -213,7 +213,7 @@ fn rows_are_not_written_to_a_closed_standard_output() {
     check("['files']", ">&-", 0, None);
     check("['screen']", ">/dev/null", 0, None);
     check("['screen']", ">&2", 0, None);
-    // Nobody reads what is said, and the exit code still says how it went.
+    // Nobody reads the messages, and the exit code still tells the outcome.
     check("['screen']", "2>&-", 0, None);
 }
 
@@ -225,7 +225,7 @@ fn stalled() -> (PipeReader, Stdio) {
     (reader, writer.into())
 }
 
-/// A log that stalls: the run goes on, a signal ends it within its deadline, and what was said comes when somebody reads.
+/// A log that stalls: the run continues, a signal ends it within its deadline, and the messages come once somebody reads.
 #[test]
 fn a_stalled_log_holds_nothing_up() {
     let check = |more: &[&str], signal: Option<Signal>, expected: i32| {
@@ -255,7 +255,7 @@ fn a_stalled_log_holds_nothing_up() {
     check(&["no-such-file.toml"], None, 78);
 }
 
-/// The last lines of a run are not lost when they are read late.
+/// The last lines of a run are not lost if they are read late.
 #[test]
 fn a_log_that_is_read_late_is_whole() {
     let (mut log, full) = stalled();

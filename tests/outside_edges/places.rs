@@ -1,5 +1,5 @@
-//! What `validate` and the start of `run` say of directories and ports that two parts of a pipeline, or two programs, would
-//! share. None of it is found by trying.
+//! The messages of `validate` and of the start of `run` about directories and ports that two parts of a pipeline, or two
+//! programs, would share. None of these conflicts is found by trying.
 
 use std::fs;
 use std::io::Write as _;
@@ -34,7 +34,7 @@ impl Case {
         Program::start(&[&[command, &file][..], options].concat())
     }
 
-    /// What a command says to the end, and its exit code.
+    /// The output of a command, and its exit code.
     fn says(&self, command: &str, options: &[&str]) -> (Option<i32>, String) {
         let (code, _, said) = self.start(command, options).finish();
         (code, said.join("\n"))
@@ -74,7 +74,7 @@ fn options_are_compared_like_a_file() {
     assert!(said.join("\n").contains("an endless loop"), "{said:?}");
 }
 
-/// Warnings of the machine change no exit code: what is in the way may be gone when the pipeline starts.
+/// Warnings about the machine change no exit code: the obstacle may be gone when the pipeline starts.
 #[test]
 fn a_taken_port_and_a_running_program_are_warnings() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");

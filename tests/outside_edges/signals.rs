@@ -21,7 +21,7 @@ struct Run {
 }
 
 impl Run {
-    /// The pipeline file, run behind the words of `before`.
+    /// Runs the pipeline file, behind the words of `before`.
     fn start(before: &[&str]) -> Run {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("p.toml");
@@ -55,7 +55,7 @@ fn a_hangup_reads_the_file_again() {
     check("\n", " \n", "reloaded: nothing has changed");
     check("'info'", "'warn'", "reloaded: log_level is warn");
     check("'info'", "'info' ", "reloaded: log_level is info");
-    // The stream went on all the time, with the workers and the rate of now.
+    // The stream continued all the time, with the current workers and rate.
     let mut peer = TcpStream::connect(address).expect("it listens");
     peer.write_all(b"still here\n").expect("taken");
     while !run.program.out.recv_timeout(crate::program::WATCHDOG).expect("rows").contains("still") {
@@ -63,7 +63,7 @@ fn a_hangup_reads_the_file_again() {
     run.program.stop();
 }
 
-/// The stream goes on after these signals; the words that it says of the last, if any.
+/// The stream continues after these signals; `said` is its message about the last one, if any.
 fn check_goes_on(before: &[&str], signals: &[Signal], said: Option<&str>) {
     let run = Run::start(before);
     run.program.wait_for("listening on");
@@ -85,7 +85,7 @@ fn signals_that_end_nothing() {
     check_goes_on(&["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"], &[Signal::HUP], None);
 }
 
-/// What is no regular file any more is not read again, and no signal waits for it.
+/// A path that is not a regular file any more is not read again, and no signal waits for it.
 #[test]
 fn a_hangup_waits_for_no_pipe() {
     let check = |make: &[&str]| {
@@ -108,7 +108,7 @@ fn a_hangup_waits_for_no_pipe() {
     check(&["ln", "-s", "/dev/zero"]);
 }
 
-/// A pipeline from a pipe, as a shell's `<(…)` is one.
+/// A pipeline from a pipe, such as a shell's `<(…)`.
 #[test]
 fn a_pipeline_from_a_pipe() {
     let run = Run::start(&["sh", "-c", "cat \"$3\" | exec \"$1\" \"$2\" /dev/stdin", "sh"]);

@@ -1,4 +1,4 @@
-//! What happens to outputs while they are written to: a directory that is removed, a database that somebody else holds.
+//! Outputs that change while they are written to: a directory that is removed, a database that another process holds.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::program::{Program, WATCHDOG};
 
-/// A pipeline that reads the files of `in`; `sink` says where its lines go. A console shows them once they are there.
+/// A pipeline that reads the files of `in` and writes their lines to `sink`. A console shows them once they are written.
 struct Case(TempDir);
 
 impl Case {
@@ -52,20 +52,20 @@ impl Case {
         check_lines(&self.path("out"), &[lines, two].concat());
     }
 
-    /// A new file with one line.
+    /// Adds a file with one line.
     fn put(&self, line: &str) {
         fs::write(self.path("aside"), format!("{line}\n")).expect("written");
         fs::rename(self.path("aside"), self.path("in").join(line)).expect("renamed");
     }
 }
 
-/// Waits until this line is where it belongs.
+/// Waits until this line is at its destination.
 fn until_written(program: &Program, line: &str) {
     let shown = format!("[\"{line}\"]");
     while !program.out.recv_timeout(WATCHDOG).expect("a batch in time").contains(&shown) {}
 }
 
-/// The lines of committed files, each once.
+/// Checks the lines of committed files, each once.
 fn check_lines(path: &Path, expected: &[&str]) {
     let mut lines = Vec::new();
     for entry in fs::read_dir(path).expect("there") {
@@ -96,7 +96,7 @@ fn an_output_directory_that_is_removed_is_made_again() {
     assert!(text.contains("is made again; 1 committed file is not there any more"), "{text}");
     until_written(&program, "two");
     check_lines(&out, &["two"]);
-    // Moved away, and made by somebody else.
+    // Moved away, and created again by somebody else.
     fs::rename(&out, &old).expect("moved");
     fs::create_dir(&out).expect("made");
     case.put("three");
@@ -145,8 +145,9 @@ fn open_file(out: &Path) -> PathBuf {
     all.find(|path| path.extension().is_some_and(|end| end == "open")).expect("an open file")
 }
 
-/// Does this to the open file after the first batch. The run ends with exit code 1 and says `error`: at the next batch, or
-/// at the stop where none comes (`when`: whether one comes). The next start is refused with these words, unless nothing is lost.
+/// Applies `deed` to the open file after the first batch. The run ends with exit code 1 and says `error`: at the next
+/// batch, or at the stop if none comes (`when`: true if one comes). The next start is refused with these words, unless
+/// nothing is lost.
 fn check_open_file(deed: impl Fn(&Path), when: &[bool], error: &str, refused: Option<&str>) {
     for has_next in when.iter().copied() {
         let case = Case::new("file]\npath = 'DIR/out'\nroll = { age = '1h' }");
@@ -199,7 +200,7 @@ fn an_open_file_that_is_replaced_or_cut_ends_the_run() {
     check_open_file(gone, BOTH, REMOVED, Some(".open is gone: 4 bytes are missing"));
 }
 
-/// After two batches the run is killed, and `deed` done to the path of the open file: the start is refused with these words.
+/// Kills the run after two batches and applies `deed` to the path of the open file: the start is refused with these words.
 fn check_after_kill(deed: impl Fn(&Path), words: &[&str]) {
     let case = Case::new("file]\npath = 'DIR/out'\nroll = { age = '1h' }");
     let mut program = case.start();
@@ -245,7 +246,7 @@ fn rows_of_an_open_file_that_are_others_are_missed() {
     check_after_kill(longer, &[CHANGED]);
     let second = |open: &Path| fs::write(open, "one\ntwX\n").expect("written");
     check_after_kill(second, &[".open is not what was written: 4 bytes are missing"]);
-    // While it runs: as long as before.
+    // While it runs: the same length as before.
     let same = |path: &Path| fs::write(path, [0; 4]).expect("written");
     let error = ".open was overwritten, or emptied, while it was written to: 4 bytes are missing";
     check_open_file(same, &[false], error, Some(CHANGED_ONE));

@@ -1,4 +1,4 @@
-//! Connections: peers that close at once, that are not there, that come in crowds; names and limits of the machine.
+//! Connections: peers that close at once, that do not exist, that come in crowds; names and limits of the machine.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,16 +16,16 @@ use crate::program::{Process, Program, WATCHDOG};
 
 const TIDEMILL: &str = env!("CARGO_BIN_EXE_tidemill");
 
-/// The options of a run that says everything, as JSON.
+/// The options of a run that reports everything, as JSON.
 const LOUD: [&str; 6] = ["--http", "off", "--log-format", "json", "--log-level", "debug"];
 
-/// A `tidemill` that counts the lines that it is sent every 50 ms.
+/// A `tidemill` that counts its received lines every 50 ms.
 fn counts(from: &str, more: &[&str]) -> Program {
     let job = ["--job", "count", "--every", "50ms", "--to", "json"];
     Program::start(&[&["run", "--from", from][..], &job, &LOUD, more].concat())
 }
 
-/// The next events of this name: a field of each.
+/// A field of each of the next events of this name.
 fn fields(run: &Program, event: &str, field: &str, count: usize) -> Vec<Value> {
     (0..count).map(|_| run.event(event)[field].clone()).collect()
 }
@@ -36,14 +36,14 @@ fn server_that_closes(sent: &'static [u8]) -> SocketAddr {
     let address = listener.local_addr().expect("bound");
     thread::spawn(move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
-            // It may be gone.
+            // The peer may be gone.
             let _ = stream.write_all(sent);
         }
     });
     address
 }
 
-/// The numbers of the waits of a run that dials a server which closes at once.
+/// The attempt numbers in the waits of a run that dials a server which closes at once.
 fn attempts(sent: &'static [u8], planted: Option<&str>) -> Vec<Value> {
     let from = format!("tcp://{}", server_that_closes(sent));
     let mut command = Command::new(TIDEMILL);
@@ -112,7 +112,7 @@ fn a_server_that_is_away_is_told_once_and_told_when_it_is_back() {
     run.stop();
 }
 
-/// A network of its own, in which what is sent to the name server is lost.
+/// A network of its own, in which packets to the name server are lost.
 const SILENT: &str = "ip link set lo up && ip route add 192.0.2.0/24 dev lo && \
     mount --bind \"$1\" /etc/resolv.conf && shift && exec \"$@\"";
 
@@ -133,7 +133,7 @@ fn a_name_server_that_does_not_answer_does_not_hold_the_stop() {
     command.args(["-nm", "sh", "-c", SILENT, "sh"]).arg(&resolver).arg(TIDEMILL);
     command.args(["run", "--from", "tcp://data.example:9999", "--job", "count", "--every", "50ms"]);
     let run = Program::of(command.args(["--to", "json"]).args(LOUD));
-    // It asks from the start on.
+    // It queries from the start on.
     run.out.recv_timeout(WATCHDOG).expect("a batch");
     let (code, _, said) = {
         run.signal(rustix::process::Signal::TERM);
@@ -207,7 +207,7 @@ fn a_name_with_a_taken_address_is_an_error() {
     assert!(said.contains(&which), "{said}");
 }
 
-/// A pipeline that keeps what it is sent in files, and takes at most so many descriptors.
+/// A pipeline that keeps its received lines in files, with at most this many descriptors.
 fn within(limits: &str, directory: &Path, source: &str) -> Program {
     let path = directory.display();
     let text = format!(
@@ -230,10 +230,10 @@ fn output(directory: &TempDir) -> String {
     texts.map(|path| fs::read_to_string(path).expect("text")).collect()
 }
 
-/// Sends a line, and waits until it was put out.
+/// Sends a line, and waits until it is in the output.
 fn is_written(run: &Program, peer: &mut TcpStream, directory: &TempDir, line: &str) {
     peer.write_all(format!("{line}\n").as_bytes()).expect("sent");
-    // What is on the screen is in the files: they come first.
+    // A line on the screen is in the files: they are written first.
     while !run.out.recv_timeout(WATCHDOG).expect("it goes on").contains(line) {}
     assert!(output(directory).contains(line));
 }
@@ -245,7 +245,7 @@ fn idle_peers_leave_descriptors_for_the_sink() {
     let limited = run.event("connections_limited");
     let allowed = limited["allowed"].as_u64().expect("a number");
     assert_eq!((&limited["wanted"], &limited["limit"]), (&10_000.into(), &400.into()));
-    // The soft limit was raised, and more is left than it was.
+    // The soft limit was raised, so more connections are allowed than under the old one.
     assert!((64..400).contains(&allowed), "{allowed}");
     let address = run.listening();
     let mut first = TcpStream::connect(address).expect("it listens");
@@ -278,14 +278,14 @@ fn a_limit_that_is_high_enough_is_not_spoken_of() {
     assert!(said.contains("\"refused\":0"), "{said}");
 }
 
-/// What is told of a peer that sends this and closes: the newest of the tally.
+/// The report about a peer that sends this and closes: the newest of the tally.
 fn told_of(framing: &[&str], sent: &[u8], tally: &str) -> String {
     let run = counts("tcp-listen://127.0.0.1:0", framing);
     let mut peer = TcpStream::connect(run.listening()).expect("it listens");
     let us = peer.local_addr().expect("connected").to_string();
     peer.write_all(sent).expect("sent");
     peer.shutdown(std::net::Shutdown::Write).expect("open");
-    // It may be reset for what it sent.
+    // It may be reset because of the bytes that it sent.
     let _ = peer.read_to_end(&mut Vec::new());
     let told = run.event(tally);
     assert_eq!((&told["source"], &told["count"]), (&"in".into(), &1.into()));

@@ -1,4 +1,4 @@
-//! What a terminal is shown of what peers sent, and what a pipe gets.
+//! Bytes of peers on a terminal, and in a pipe.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -8,7 +8,7 @@ use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 
 use crate::program::{Process, read_lines};
 
-/// A terminal of the test's own: the end that a person sits at, and the one that a program writes to.
+/// A terminal of the test's own: the end of the person, and the end that a program writes to.
 fn terminal() -> (File, Stdio) {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
     let person = openpt(flags).expect("a terminal");
@@ -18,7 +18,7 @@ fn terminal() -> (File, Stdio) {
     (person.into(), program.into())
 }
 
-/// What is printed of these lines, on a terminal or through a pipe.
+/// The output for these lines, on a terminal or through a pipe.
 fn shown(lines: &[u8], to: &str, on_terminal: bool) -> String {
     let directory = tempfile::tempdir().expect("a directory");
     fs::write(directory.path().join("lines"), lines).expect("written");
@@ -33,10 +33,10 @@ fn shown(lines: &[u8], to: &str, on_terminal: bool) -> String {
     }
     let (mut person, program) = terminal();
     let mut process = Process::start(command.stdout(program));
-    // The command holds the program's end as well, and reading ends once nobody does.
+    // The command holds the program's end as well, and reading ends once nobody holds it.
     drop(command);
     let mut shown = Vec::new();
-    // Not an end but an error (EIO) says that nobody writes any more; what came before is there.
+    // An error (EIO), not an end, shows that nobody writes any more; earlier output is still there.
     let _ = person.read_to_end(&mut shown);
     assert!(process.0.wait().expect("it ends").success());
     String::from_utf8(shown).expect("UTF-8")

@@ -1,4 +1,4 @@
-//! Disks that are full, gone or that hang: what `tidemill` says of it, how it goes on, and how it ends.
+//! Disks that are full, gone or that hang: the messages of `tidemill`, how it continues, and how it ends.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -21,7 +21,7 @@ struct Run {
     _directory: TempDir,
 }
 
-/// Starts one; `rest` has the keys of the pipeline, `source` those of the source, `sinks` the jobs and sinks.
+/// Starts a run; `rest` has the keys of the pipeline, `source` those of the source, `sinks` the jobs and sinks.
 fn start(rest: &str, source: &str, sinks: &str) -> Run {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("pipeline.toml");
@@ -31,7 +31,7 @@ fn start(rest: &str, source: &str, sinks: &str) -> Run {
     );
     fs::write(&file, text).expect("written");
     let program = Program::start(&["run", file.to_str().expect("UTF-8"), "--log-format", "json"]);
-    // HTTP comes before the sources.
+    // HTTP starts before the sources.
     let http = address(&program.event("http"));
     let relp = address(&program.event("listening"));
     Run { program, relp, http, _directory: directory }
@@ -40,7 +40,7 @@ fn start(rest: &str, source: &str, sinks: &str) -> Run {
 /// A disk that a log has room on.
 const LOG_MEBIBYTES: u64 = 330;
 
-/// More than one segment of the log and what is read while it refuses, in records of 60,000 bytes.
+/// More than one segment of the log and the records that are read while it refuses; in records of 60,000 bytes.
 const RECORDS: u32 = 3_000;
 
 fn address(said: &Value) -> SocketAddr {
@@ -62,7 +62,7 @@ impl Run {
         }
     }
 
-    /// What a path answers: status and body.
+    /// The answer to a path: status and body.
     fn get(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.http).expect("connected");
         stream.set_read_timeout(Some(WATCHDOG)).expect("a time-out");
@@ -76,7 +76,7 @@ impl Run {
         (status.expect("a status"), body.to_owned())
     }
 
-    /// Waits until `path` answers so.
+    /// Waits until `is_so` accepts the answer to `path`.
     fn until(&self, path: &str, is_so: impl Fn(u16, &str) -> bool) {
         for _ in 0..100_000 {
             let (status, body) = self.get(path);
@@ -88,7 +88,7 @@ impl Run {
         panic!("{path} never answers so: {:?}", self.get(path));
     }
 
-    /// How many bytes its source has read.
+    /// Number of bytes that its source has read.
     fn received(&self) -> u64 {
         received(&self.get("/api/v1/receivers").1)
     }
@@ -103,7 +103,7 @@ impl Run {
     }
 }
 
-/// How many bytes the first source has read, as `/api/v1/receivers` says.
+/// Number of bytes that the first source has read, according to `/api/v1/receivers`.
 fn received(body: &str) -> u64 {
     let sources: Value = serde_json::from_str(body).expect("JSON");
     sources[0]["bytes"].as_u64().expect("a count")
@@ -117,7 +117,7 @@ struct Peer {
 }
 
 impl Peer {
-    /// Sends a record of so many bytes.
+    /// Sends a record of this many bytes.
     fn send(&mut self, bytes: usize) {
         self.txnr += 1;
         let frame = format!("{} syslog {bytes} {}\n", self.txnr, "x".repeat(bytes));
@@ -160,7 +160,7 @@ fn a_full_dead_letter_disk_holds_the_connection_and_no_other() {
     let said = run.condition("condition_began", "dead_letter_fails");
     assert_eq!(said["subject"], text(&dead));
     assert!(said["needs"].as_str().is_some_and(|needs| needs.contains("free")), "{said}");
-    // Others go on, over more than one batch.
+    // Other jobs continue, over more than one batch.
     for _ in 0..3 {
         short.send(10);
         short.answered();
@@ -262,7 +262,7 @@ fn a_log_that_is_full_says_so_and_goes_on_when_there_is_room() {
     run.condition("condition_ended", "log_refuses_writes");
     peer.txnr = sender.join().expect("all is sent");
     peer.answered();
-    // A batch that was never cut is processed by the stop.
+    // The stop processes a batch that was never cut.
     run.program.stop();
 }
 
@@ -273,7 +273,7 @@ fn a_state_directory_that_is_removed_ends_the_run() {
     let run = start(&format!("state_dir = '{}'\nbatch_interval = '1s'", text(&state)), "", COUNT);
     let mut peer = run.peer();
     fs::remove_dir_all(&state).expect("removed");
-    // The log goes on in the segment that it has open, and finds no other.
+    // The log continues in its open segment, and finds no other.
     let sender = std::thread::spawn(move || {
         let frame = format!("syslog 60000 {}\n", "x".repeat(60_000));
         let mut sent =
@@ -287,7 +287,7 @@ fn a_state_directory_that_is_removed_ends_the_run() {
     sender.join().expect("the peer ends with the connection");
 }
 
-/// What lies on the disk that hangs.
+/// The part of the run on the disk that hangs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Hung {
     State,
@@ -295,7 +295,7 @@ enum Hung {
     Letters,
 }
 
-/// A stop while a disk hangs: the report is out before the disk goes on. Twice asked, it is even sooner.
+/// A stop while a disk hangs: the report is out before the disk works again. Asked twice, it is even sooner.
 fn check_hung(hung: Hung, twice: bool) {
     let (Some(disk), rest) = (Disk::freezable(LOG_MEBIBYTES), TempDir::new().expect("a directory"))
     else {
@@ -325,12 +325,12 @@ fn check_hung(hung: Hung, twice: bool) {
     disk.freeze();
     peer.send(10);
     other.send(2_000);
-    // A record that nobody has read yet is none that a stop leaves.
+    // A record that was not read yet does not count as left by a stop.
     run.until("/api/v1/receivers", |_, body| received(body) >= before + 2_010);
     run.program.signal(Signal::TERM);
     if twice {
         run.program.event("stopping");
-        // One within a second counts as the first.
+        // A second signal within a second counts as the first.
         let at_once = |line: String| line.contains("stopped at once");
         let said = (0..600).any(|_| {
             run.program.signal(Signal::TERM);
@@ -341,7 +341,7 @@ fn check_hung(hung: Hung, twice: bool) {
         let report = run.program.event("report");
         assert!(report["left"].as_array().is_some_and(|left| !left.is_empty()), "{report}");
     }
-    // The process has asked to end; the kernel lets it go when the disk does.
+    // The process has asked to end; the kernel lets it go when the disk works again.
     disk.thaw();
     let (code, _, said) = run.program.finish();
     assert_eq!(code, Some(1), "{hung:?}: {}", said.join("\n"));

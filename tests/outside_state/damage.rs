@@ -1,6 +1,6 @@
-//! What becomes of a `state_dir` outside of the program: files are deleted, lost in a copy, cut, swapped, or put back from an
-//! older copy. A start says what is missing and is refused, `inspect` says the same and changes nothing, and the command
-//! that the message names gets out of it.
+//! Damage to a `state_dir` from outside the program: files are deleted, lost in a copy, cut, swapped, or restored from an
+//! older copy. A start reports the missing parts and is refused, `inspect` reports the same and changes nothing, and the
+//! command that the message names fixes it.
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::program::peers::send;
 use crate::program::{Program, WATCHDOG};
 
-/// How a run ends. What was received waits for the first batch, which is an hour away; a stop processes it at once.
+/// The end of a run. Received records wait for the first batch, which is an hour away; a stop processes them at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Kill,
@@ -23,40 +23,40 @@ enum End {
 
 use End::{Kill, Stop};
 
-/// What happens to the files.
+/// A change of the files.
 #[derive(Clone, Copy, Debug)]
 enum Harm {
-    /// These are lost.
+    /// These files are lost.
     Lose(&'static [&'static str]),
-    /// A file ends there.
+    /// A file ends at this length.
     Cut(&'static str, u64),
-    /// A file ends so many bytes before its last byte that is not zero.
+    /// A file ends this many bytes before its last byte that is not zero.
     CutTail(&'static str, u64),
-    /// A byte is another one.
+    /// The byte at this offset differs.
     Flip(&'static str, u64),
-    /// A file is as it was after this run, counted from 1.
+    /// A file has its content from after this run, counted from 1.
     Older(&'static str, usize),
-    /// A file is that of another pipeline, which has lived the same.
+    /// A file is that of another pipeline with the same history.
     Foreign(&'static str),
-    /// Every file that begins so is lost.
+    /// Every file whose name begins like this is lost.
     LoseAll(&'static str),
 }
 
 use Harm::{Cut, CutTail, Flip, Foreign, Lose, LoseAll, Older};
 
-/// What a start makes of it.
+/// The reaction of a start.
 #[derive(Clone, Copy, Debug)]
 enum Outcome {
-    /// It is refused, and says this; afterwards these lives' lines are in the output at least, and perhaps a part of the
-    /// next one's.
+    /// It is refused with these words. Afterwards at least the lines of this many lives are in the output, and perhaps a
+    /// part of the next one's.
     Refused(&'static [&'static str], usize),
-    /// It goes on, and says this; these lives' lines are in the output.
+    /// It continues with these words; the lines of this many lives are in the output.
     Starts(&'static [&'static str], usize),
 }
 
 use Outcome::{Refused, Starts};
 
-/// Lines that each run takes.
+/// Number of lines that each run receives.
 const LINES: u64 = 20;
 
 struct Place(TempDir);
@@ -85,7 +85,7 @@ impl Place {
         Program::of(&mut command)
     }
 
-    /// Runs with these ends, each with lines of its own; the state after each is kept in `after-N`.
+    /// Runs with these ends, each with lines of its own; keeps the state after each in `after-N`.
     fn live(&self, ends: &[End]) {
         for (life, end) in (0..).zip(ends) {
             let mut program = self.start(&[]);
@@ -100,7 +100,7 @@ impl Place {
     }
 
     fn tidemill(&self, words: &str) -> Output {
-        // As a shell takes them: the messages name commands that people copy.
+        // As a shell parses them: the messages name commands that people copy.
         let mut shell = Command::new("sh");
         let tidemill = Path::new(env!("CARGO_BIN_EXE_tidemill"));
         let path = format!("{}:/usr/bin:/bin", tidemill.parent().expect("a directory").display());
@@ -108,7 +108,7 @@ impl Place {
         shell.output().expect("it runs")
     }
 
-    /// `inspect` of the state: exit code, and all that it says. It changes nothing.
+    /// Runs `inspect` on the state: exit code, and all its messages. It changes nothing.
     fn inspect(&self) -> (Option<i32>, String) {
         let before = snapshot(&self.path("state"));
         let output = self.tidemill("tidemill inspect state");
@@ -170,7 +170,7 @@ impl Place {
         }
     }
 
-    /// A start that stops at once in order: what it says.
+    /// A start that stops at once in order: its messages.
     fn start_and_stop(&self, options: &[&str]) -> String {
         let program = self.start(options);
         let mut said = Vec::new();
@@ -192,7 +192,7 @@ fn listed(directory: &Path) -> Vec<PathBuf> {
 
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("made");
-    // What was never written of a segment is not copied: a spare is 64 MiB of nothing.
+    // Unwritten parts of a segment are not copied: a spare is 64 MiB of nothing.
     let is_used = |path: &PathBuf| {
         path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with("spare"))
     };
@@ -228,7 +228,7 @@ fn named_command<'a>(said: &'a str, option: &str) -> &'a str {
     commands.next().unwrap_or_else(|| panic!("no command with {option} in {said}"))
 }
 
-/// What standard error says of a loss where standard output goes there, and the exit code.
+/// Checks standard error of a loss if standard output goes there, and the exit code.
 fn check_told(output: &str, code: i32) {
     let place = Place::new();
     place.live(&[Kill, Kill]);
@@ -281,9 +281,9 @@ fn check(ends: &[End], harms: &[Harm], outcome: Outcome) {
     let numbers = place.numbers();
     let all = 0..lives as u64 * LINES;
     assert!(all.clone().all(|number| numbers.contains(&number)), "{lives} lives, {numbers:?}");
-    // A prefix of what was sent, and nothing that nobody sent.
+    // A prefix of the sent lines, and nothing else.
     assert!(numbers.iter().copied().eq(0..numbers.len() as u64), "{numbers:?}");
-    // Of a life whose end is lost some may be left: its lines come in one group or in several.
+    // Of a life whose end is lost some lines may be left: they come in one group or in several.
     let is_cut = harms.iter().any(|harm| matches!(harm, CutTail(..)));
     let most = if matches!(outcome, Starts(..)) && !is_cut { lives } else { lives + 1 };
     assert!(numbers.len() as u64 <= most as u64 * LINES, "{numbers:?}");
@@ -307,7 +307,7 @@ fn segments_that_are_missing() {
     check(KILLS, &[Lose(&[TWO, THREE])], Refused(&[SECOND], 1));
     check(KILLS, &[Lose(&[TWO])], Refused(&[SECOND], 1));
     check(KILLS, &[LoseAll("wal-")], Refused(&[FIRST], 0));
-    // After an orderly stop: what is in the output stays there, and is not there twice.
+    // After an orderly stop: the output stays, and has nothing twice.
     check(&[Kill, Stop], &[Lose(&[TWO])], Refused(&[SECOND], 2));
     check(&[Stop, Stop], &[LoseAll("wal-")], Refused(&["the file is missing: group"], 2));
 }
@@ -318,10 +318,10 @@ fn segments_that_are_cut() {
     const SYNCED: &str = ": the list `segments` says that it is synced up to ";
     check(KILLS, &[Cut(TWO, 400)], Refused(&[SECOND, SYNCED], 1));
     check(KILLS, &[Cut(TWO, 10)], Refused(&[SECOND, "the file ends after 10 bytes"], 1));
-    // The newest, in the group that its begin brought; after a stop, in the last one.
+    // The newest segment, inside its first group; after a stop, inside the last one.
     check(KILLS, &[Cut(THREE, 100)], Refused(&["segment 3 ", SYNCED], 2));
     check(&[Kill, Stop], &[CutTail(TWO, 1)], Refused(&[SECOND, "the list `segments` says"], 2));
-    // The end of the newest after a kill: what a crash leaves as well. This is what nobody can know.
+    // The end of the newest segment after a kill: a crash leaves the same. Nobody can tell these apart.
     check(KILLS, &[CutTail(THREE, 1)], Starts(&["the unfinished end of segment 3 was cut off"], 2));
 }
 

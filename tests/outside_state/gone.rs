@@ -1,4 +1,4 @@
-//! Output that is gone while nothing runs, or is that of another moment: a start says what is missing, and what to do.
+//! Output that is gone while nothing runs, or is from another moment: a start reports the missing parts and the remedy.
 
 use crate::owners::Step::{
     Absent, CopyAll, Cut, Expect, Inspect, Keys, Lose, MakeEmpty, Move, MoveAsSaid, Name, Refused,
@@ -6,7 +6,7 @@ use crate::owners::Step::{
 };
 use crate::owners::{APPEND, ROLL, Step, check};
 
-/// What a start says where two commits are gone, and the ways out.
+/// The message of a start if two commits are gone, with the ways out.
 const GONE: &[&str] = &[
     "out holds nothing of the state directory s (identity ",
     "which made 2 commits there: the directory was removed, moved away or emptied",
@@ -16,7 +16,7 @@ const GONE: &[&str] = &[
 
 const WITHOUT: &str = "out: 2 commits of this state directory are not there any more";
 
-/// Two commits, this, and a start that is refused; then the rest.
+/// Two commits, this deed, and a start that is refused; then the rest.
 fn check_gone(deed: &[Step], rest: &[Step]) {
     for sink in ["", ROLL] {
         let steps = [Run("s", "out", &["one"]), Run("s", "out", &["two"])];
@@ -45,19 +45,19 @@ fn a_directory_that_is_gone_is_gone_on_without() {
             "out: it is not there, so nothing of it was finished",
         ]),
         Expect(&["out2"], &["three"]),
-        // What is not there is said once more where the sink comes back.
+        // The missing parts are reported once more when the sink comes back.
         Run("s", "out", &["four"]),
         Said(&[WITHOUT]),
         Run("s", "out", &["five"]),
         Expect(&["out"], &["five", "four"]),
     ];
     check_gone(&[Remove("out")], &elsewhere);
-    // An empty directory in its place is the same.
+    // An empty directory in its place has the same effect.
     let appended = [
         Sink(APPEND),
         Run("s", "out", &[]),
         Said(&[WITHOUT]),
-        // That is known from now on, also where no batch came.
+        // The loss is known from now on, even if no batch came.
         Sink(""),
         Run("s", "out", &["three"]),
         Expect(&["out"], &["three"]),
@@ -204,7 +204,7 @@ fn a_database_that_is_gone_or_empty_is_missed() {
     }
 }
 
-/// What a start says where the ledger is cut.
+/// The message of a start if the ledger is cut.
 const DAMAGED: &[&str] = &[
     ".ledger is damaged: it is cut off. It says which batches are committed there.",
     "Put a good copy of it back. To go on without it: mv ",

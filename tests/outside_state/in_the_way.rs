@@ -1,5 +1,5 @@
-//! What has the name of a file that a start opens, and is none: it is refused with the remedy, it holds nothing up, and
-//! `inspect` says the same.
+//! Directory entries that have the name of a file that a start opens but are no files: the start is refused with the
+//! remedy, nothing hangs, and `inspect` says the same.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::verdicts::inspect;
 const PIPELINE: &str = "http = 'off'\nstate_dir = 'state'\n[source.in.generate]\nrecords = 5\n\
     [job.j]\nfrom = ['in']\nto = ['out']\nlines = {}\n[sink.out.file]\npath = 'out'\n";
 
-/// What has the file's name.
+/// The entry with the file's name.
 #[derive(Clone, Copy, Debug)]
 enum There {
     Pipe,
@@ -41,7 +41,7 @@ impl There {
     }
 }
 
-/// A start where this has the name says so and ends, and goes on once it is moved away.
+/// A start with this entry reports it and ends, and succeeds once the entry is moved away.
 fn check(name: &str, there: There) {
     let world = tempfile::tempdir().expect("a directory");
     fs::write(world.path().join("p.toml"), PIPELINE).expect("written");

@@ -44,7 +44,7 @@ impl Lines {
     }
 
     fn write(&self, name: &str, text: &str) {
-        // Renamed into the directory, so that no batch sees a half of it.
+        // Renamed into the directory, so that no batch sees half of it.
         fs::write(self.path("aside"), text).expect("written");
         fs::rename(self.path("aside"), self.path("in").join(name)).expect("renamed");
     }
@@ -63,7 +63,7 @@ impl Lines {
         Program::of(&mut self.command(options))
     }
 
-    /// Runs to the end of the files that are there: exit code, the batches that were printed, what was said.
+    /// Runs to the end of the existing files: exit code, the printed batches, the messages.
     fn run(&self, options: &[&str]) -> (Option<i32>, Vec<Value>, String) {
         let place = self.directory.path();
         let look = || inspect(place, "state", "pipeline.toml", options);
@@ -101,7 +101,7 @@ fn many(word: &str) -> String {
     (0..MUCH).map(|n| format!("{word}{n}\n")).collect()
 }
 
-/// The next batch with a row for which `wanted` holds.
+/// The next batch with a row that `wanted` accepts.
 fn batch(program: &Program, wanted: impl Fn(&Value) -> bool) -> Value {
     while let Ok(line) = program.out.recv_timeout(crate::program::WATCHDOG) {
         let batch: Value = serde_json::from_str(&line).expect("JSON");
@@ -146,7 +146,7 @@ fn rows_are_whole_again_when_no_window_reaches_back_to_what_is_lost() {
     lines.remove("a.log");
     lines.write("b.log", "4\n");
     let second = lines.start(&[]);
-    // Whether the first windows still reach back is a matter of how long the start takes.
+    // The duration of the start decides if the first windows still reach back.
     batch(&second, |batch| count(batch) == 0 && batch["incomplete"].is_null());
     second.stop();
 }
@@ -211,10 +211,10 @@ fn a_dead_letter_does_not_need_what_is_lost() {
     assert_eq!(texts, ["b\n"], "what is left of the batch's input");
 }
 
-/// Of each batch its time in seconds, how many rows it had, and whether they were incomplete.
+/// For each batch: its time in seconds, its number of rows, and true if they were incomplete.
 type Marks = Arc<Mutex<Vec<(u64, usize, bool)>>>;
 
-/// A sink that keeps the marks of what it was given.
+/// A sink that keeps the marks of its batches.
 struct Marked(Marks, Option<(u64, usize, bool)>);
 
 impl Sink for Marked {

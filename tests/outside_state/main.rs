@@ -1,5 +1,5 @@
-//! What a `state_dir` and an output directory live through, with the real program: each situation is what people do with
-//! files and processes, and what `tidemill` must say and keep. A module for each subject.
+//! The life of a `state_dir` and an output directory, with the real program. Each situation is an operation of people on
+//! files and processes, and the required messages and results of `tidemill`. A module for each subject.
 
 #![cfg(not(tidemill_model))]
 #![expect(

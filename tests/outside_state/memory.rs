@@ -1,5 +1,5 @@
-//! Memory that peers and keys take: records that do not end, and what windows and states keep, beyond their bounds. What is
-//! given up, what is said of it, and that nothing that was acknowledged is lost.
+//! Memory that peers and keys take beyond their bounds: records that do not end, and the contents of windows and states.
+//! The tests check which records are given up, the messages, and that no acknowledged record is lost.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -15,14 +15,14 @@ use crate::program::{Program, WATCHDOG};
 /// The longest record; peers stop a byte before its end.
 const RECORD: usize = 128 << 10;
 
-/// What unfinished records may take: a quarter of the least store there is, and room for two of them.
+/// The bound of unfinished records: a quarter of the smallest possible store, with room for two of them.
 const STORE: &str = "1MiB";
 const BOUND: u64 = 256 << 10;
 
-/// So many peers begin a record at the same time.
+/// Number of peers that begin a record at the same time.
 const PEERS: usize = 12;
 
-/// What becomes of a record that is given up.
+/// The fate of a record that is given up.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
     Dropped,
@@ -62,9 +62,9 @@ impl Peer {
         Peer { stream }
     }
 
-    /// Sends the end of its record; whether that was answered, where the framing answers.
+    /// Sends the end of its record; true if the record was answered, in a framing that answers.
     fn end(&mut self, end: &[u8]) -> bool {
-        // One that was closed is told of it here, or by what it reads.
+        // A closed peer learns it here, or when it reads.
         let sent = self.stream.write_all(end).and_then(|()| self.stream.shutdown(Shutdown::Write));
         let mut answer = String::new();
         let read = self.stream.read_to_string(&mut answer);
@@ -82,7 +82,7 @@ impl Peer {
     }
 }
 
-/// How many records the dead letters hold, each as it was sent.
+/// Number of records in the dead letters, each exactly as it was sent.
 fn put_aside(directory: &Path) -> usize {
     let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
     let entries = entries.map(|entry| entry.expect("readable"));
@@ -98,7 +98,7 @@ struct Situation {
     fate: Fate,
 }
 
-/// What the program has counted so far.
+/// The program's counts so far.
 struct Counted<'a> {
     program: &'a Program,
     pages: SocketAddr,
@@ -110,7 +110,7 @@ impl Counted<'_> {
         api(self.pages, "receivers")[0][name].as_u64().expect("a number")
     }
 
-    /// Waits until so many records came out.
+    /// Waits until this many records are in the output.
     fn until(&mut self, records: u64) {
         while self.lines < records {
             let line = self.program.out.recv_timeout(WATCHDOG).expect("a batch");
@@ -146,21 +146,21 @@ fn check_unfinished(situation: &Situation) {
     let mut peers: Vec<Peer> = (0..PEERS).map(|_| Peer::connect(address, framing)).collect();
     let greetings = counted.receiver("bytes");
     for peer in &mut peers {
-        // One that is closed meanwhile need not take all of it.
+        // A peer that is closed meanwhile need not accept all of it.
         let _ = peer.stream.write_all(begin);
     }
     let given_up = program.event("record_given_up");
     let newest = given_up["newest"].as_str().expect("a text");
     let mut names = peers.iter().map(|peer| peer.stream.local_addr().expect("connected"));
     assert!(names.any(|name| newest.contains(&format!("from {name}, which sent"))), "{given_up}");
-    // Whoever is not closed is read to the end of what it sent.
+    // A peer that is not closed is read to the end of its bytes.
     let all = greetings + (PEERS * begin.len()) as u64;
     while fate == Fate::Dropped && counted.receiver("bytes") < all {
         std::thread::yield_now();
     }
     let status = api(pages, "status");
     let unfinished = status["unfinished_bytes"].as_u64().expect("a number");
-    // Beyond it is what waits for a disk: a quarter, and the record that was more than that.
+    // Beyond the bound there are the records that wait for a disk: a quarter, and the record that exceeded it.
     let leaving = if fate == Fate::PutAside { BOUND / 4 + RECORD as u64 } else { 0 };
     assert!(unfinished <= BOUND + leaving + 1024, "{unfinished} unfinished bytes");
     assert_eq!(status["unfinished_bytes_max"], BOUND);
@@ -175,7 +175,7 @@ fn check_unfinished(situation: &Situation) {
     match fate {
         Fate::Dropped => assert_eq!((counted.receiver("overlong"), answered), (gone, 0)),
         Fate::PutAside => {
-            // A disk that is slower than the peers makes it close some instead.
+            // If the disk is slower than the peers, some connections are closed instead.
             let closed = (PEERS - answered) as u64;
             assert!(closed < gone, "{closed} of {gone} were closed");
             assert_eq!(put_aside(&letters) as u64, gone - closed);
@@ -213,7 +213,7 @@ fn unfinished_records_beyond_their_bound_are_given_up_and_nothing_acknowledged_i
     }
 }
 
-/// Arguments of a run that keeps its state in `dir`, and writes its lines there.
+/// The arguments of a run that keeps its state in `dir`, and writes its lines there.
 fn keeping(dir: &Path, kept_bytes_max: &str, more: &[&str]) -> Vec<String> {
     let (state, out) = (dir.join("state"), dir.join("out"));
     let fixed = ["run", "--from", "tcp-listen://127.0.0.1:0", "--job", "lines", "--every", "50ms"];
@@ -229,7 +229,7 @@ fn start(args: &[String]) -> Program {
     Program::start(&args.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// The end of a run that stopped because too much is kept: what it said of it.
+/// The end of a run that stopped because its windows and states keep too much: its message.
 fn stopped(program: Program) -> String {
     let (code, _, said) = program.finish();
     assert_eq!(code, Some(1), "{}", said.join("\n"));
@@ -248,7 +248,7 @@ fn check_words(said: &str, names: &str) {
     }
 }
 
-/// What the log knows of batches, in words.
+/// The log's knowledge of batches, in words.
 fn batches_of(dir: &Path) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
     let output = command.arg("inspect").arg(dir.join("state")).output().expect("it runs");
@@ -269,7 +269,7 @@ fn lines(dir: &Path) -> Vec<String> {
     text.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
-/// Sends records over RELP until the connection ends; how many were answered.
+/// Sends records over RELP until the connection ends; returns the number that was answered.
 fn send_numbered(address: SocketAddr, from: usize, most: usize) -> usize {
     let mut stream = Peer::connect(address, "relp").stream;
     let mut answered = 0;
@@ -316,7 +316,7 @@ fn a_state_beyond_its_bound_stops_the_stream_and_a_larger_bound_goes_on_without_
     check_words(&stopped(start(&args)), names);
     let program = start(&keeping(dir.path(), "1GiB", &more));
     let [address, pages] = program.addresses_of(["listening", "http"]);
-    // One that was answered before is a repeat now; the next one is new.
+    // A record that was answered before is a repeat now; the next one is new.
     assert_eq!(send_numbered(address, 0, 1), 1);
     assert_eq!(send_numbered(address, 200_000, 1), 1);
     while api(pages, "receivers")[0]["repeats"] == 0 {

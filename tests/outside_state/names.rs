@@ -1,5 +1,5 @@
 //! A changed pipeline: sources, states, sinks and jobs that an earlier file had and this one does not, or the other way
-//! round. Real files, sockets and processes; what is said and what is in the output.
+//! round. Real files, sockets and processes; checks the messages and the output.
 
 mod sinks;
 
@@ -17,7 +17,7 @@ use crate::verdicts::{Verdict, inspect};
 /// A directory with the input `in`, the output `out` and the state `state` of a pipeline.
 struct Place(TempDir);
 
-/// A start: what comes in before it, the file, its keys and options, and what is expected.
+/// A start: the input before it, the file, its keys and options, and the expected result.
 #[derive(Clone, Copy)]
 struct Start {
     /// Lines that are added to a file of `in`.
@@ -27,7 +27,7 @@ struct Start {
     said: &'static str,
     options: &'static [&'static str],
     code: i32,
-    /// What is said, in this order.
+    /// The expected messages, in this order.
     says: &'static [&'static str],
 }
 
@@ -73,7 +73,7 @@ impl Place {
         Program::of(command.arg("run").arg(self.path("pipeline.toml")).args(options))
     }
 
-    /// What `inspect` says of a start.
+    /// The verdict of `inspect` on a start.
     fn verdict(&self, options: &[&str]) -> Option<Verdict> {
         let (state, file) = (self.path("state"), self.path("pipeline.toml"));
         let text = |path: &PathBuf| path.to_str().expect("UTF-8").to_owned();
@@ -81,7 +81,7 @@ impl Place {
         state.exists().then(look)
     }
 
-    /// One start, to the end of the files.
+    /// Runs one start, to the end of the files.
     fn start(&self, start: &Start) {
         let input = fs::OpenOptions::new().create(true).append(true).open(self.path("in/file"));
         input.expect("opened").write_all(start.input.as_bytes()).expect("written");
@@ -183,7 +183,7 @@ fn a_retired_source_is_given_up_and_its_name_is_free() {
                 ..GOOD
             },
             Start { input: "2\n", file: B, said, ..GOOD },
-            // It comes back as another one, and reads everything; `b` has to be spoken of first.
+            // The source comes back as a new one, and reads everything; `b` must be retired first.
             Start { file: A, says: &["source `b`: a position"], ..REFUSED },
             Start { file: A, said: "retired = ['source:b']", says: &["source `a` is new"], ..GOOD },
         ],
@@ -255,7 +255,7 @@ fn without_a_file_names_are_retired_by_an_option() {
     let files = format!("files://{}", from.display());
     let (code, said) = run(files.clone(), &[]);
     assert_eq!(code, Some(0), "{said}");
-    // The implied name is the same, and the source is not.
+    // The implied name is the same, but the source is not.
     let (code, said) = run("generate:records=1".to_owned(), &[]);
     let words =
         "source `in` was found with positions of `files`, and the program wants received records";
@@ -268,7 +268,7 @@ fn without_a_file_names_are_retired_by_an_option() {
     assert_eq!(place.lines(), ["1"]);
 }
 
-/// A source of RELP that acknowledges what is in the log, under this name.
+/// A RELP source of this name that acknowledges once a record is in the log.
 fn relp(name: &str, rest: &str) -> String {
     format!(
         "[source.{name}.socket]\nlisten = '127.0.0.1:0'\nframing = 'relp'\n{rest}\n[job.all]\nfrom = ['{name}']\n\
@@ -285,7 +285,7 @@ impl Place {
         program.process.kill();
     }
 
-    /// Waits until these words are said and it listens, sends lines, waits until they are acknowledged.
+    /// Waits until these words are printed and it listens, sends lines, waits until they are acknowledged.
     fn listen(&self, file: &str, said: &str, lines: &str, says: &[&str]) -> Program {
         self.write(said, file);
         self.verdict(&[]).into_iter().for_each(|it| it.expect(Some(0), ""));
@@ -315,7 +315,7 @@ impl Place {
         assert_eq!(code, Some(0), "{}", said.join("\n"));
     }
 
-    /// Starts, stops in order, and returns what was said.
+    /// Stops a program in order, and returns its messages.
     fn stop(&self, program: Program) -> String {
         program.signal(Signal::TERM);
         let (code, _, said) = program.finish();
@@ -324,7 +324,7 @@ impl Place {
         said
     }
 
-    /// A start that is refused, or wrong.
+    /// Runs a start that is refused, and returns its messages.
     fn refused(&self, file: &str, said: &str) -> String {
         self.write(said, file);
         let verdict = self.verdict(&[]);
@@ -342,7 +342,7 @@ fn acknowledged_records_are_never_given_up_in_silence() {
     place.send_and_kill(&relp("a", ""), HOUR, "1\n2\n3\n");
     let said = place.refused(&relp("b", ""), HOUR);
     assert!(said.contains("source `a`: 3 records that no batch was given"), "{said}");
-    // Carried over, also through a second kill before they were processed.
+    // Carried over, even through a second kill before they were processed.
     let renamed = format!("{HOUR}renamed = {{ 'source:b' = 'source:a' }}");
     place.send_and_kill(&relp("b", ""), &renamed, "4\n");
     place.stop(place.listen(&relp("b", ""), &renamed, "", &[]));
@@ -361,7 +361,7 @@ fn records_that_are_given_up_are_counted() {
     assert_eq!(place.lines(), ["4"]);
 }
 
-/// What knows the numbers of a sender.
+/// The pattern that reads the numbers of a sender.
 const IDENTITY: &str = "identity = '^(?<sender>\\w+) (?<number>\\d+)'";
 
 #[test]
@@ -378,13 +378,13 @@ fn what_was_seen_of_a_sender_goes_with_its_source() {
     run("b", "renamed = { 'source:b' = 'source:a' }", "s 2\ns 3\n");
     run("b", "", "s 1\ns 3\ns 4\n");
     assert_eq!(place.lines(), ["s 1", "s 2", "s 3", "s 4"]);
-    // The key is taken out, and the state is asked for.
+    // The key is removed, and the start asks about the state.
     let said = place.refused(&relp("b", ""), "");
     assert!(said.contains("retired = [\"state:identity of b\"]"), "{said}");
     let program = place.listen(&relp("b", ""), "retired = ['state:identity of b']", "s 1\n", &[]);
     place.stop(program);
     assert_eq!(place.lines(), ["s 1", "s 1", "s 2", "s 3", "s 4"]);
-    // And put in again: it is a new one.
+    // The key is added again: its state is new.
     run("b", "", "s 1\ns 1\n");
     assert_eq!(place.lines().len(), 6);
 }

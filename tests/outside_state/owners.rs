@@ -1,5 +1,5 @@
-//! Whose output it is: orders of steps with state directories and output directories that are new, copied, restored and
-//! swapped. After each run that ends with exit code 0 every line that was ever acknowledged and not given up is in an output.
+//! The owner of each output: orders of steps with state directories and output directories that are new, copied, restored
+//! and swapped. After each run with exit code 0, every line that was ever acknowledged and not given up is in an output.
 
 use std::fs;
 use std::io::Write;
@@ -14,49 +14,49 @@ use crate::program::Program;
 use crate::program::peers::send;
 use crate::verdicts::{Verdict, inspect};
 
-/// What people do, a step after the other, in a directory of their own.
+/// A step of a story, in a directory of its own.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
     /// Runs with this state and this output, sends these lines, waits until they are in the log, stops in order: exit 0.
     Run(&'static str, &'static str, &'static [&'static str]),
-    /// The same, and is killed once the lines are acknowledged.
+    /// The same, but kills the run once the lines are acknowledged.
     Kill(&'static str, &'static str, &'static [&'static str]),
-    /// The start is refused with exit code 1, and says all of this.
+    /// The start is refused with exit code 1 and all of these words.
     Refused(&'static str, &'static str, &'static [&'static str]),
-    /// Copies a directory; what the second one held is gone.
+    /// Copies a directory over another one, whose content is gone.
     CopyAll(&'static str, &'static str),
     /// Removes a directory or a file.
     Remove(&'static str),
-    /// Moves the files of an output that count to another directory, as those do who take finished files.
+    /// Moves the data files of an output to another directory, as consumers of finished files do.
     Take(&'static str, &'static str),
-    /// Removes the hidden files of a directory whose names end so.
+    /// Removes the hidden files of a directory whose names end like this.
     RemoveHidden(&'static str, &'static str),
-    /// What the files of these directories hold, sorted.
+    /// The data files of these directories hold these lines, sorted.
     Expect(&'static [&'static str], &'static [&'static str]),
-    /// The configuration has this line in the section of the sink from now on; one with a table is a sink of SQLite.
+    /// From now on the configuration has this line in the section of the sink; one with a table makes it an SQLite sink.
     Sink(&'static str),
     /// Renames a file or directory.
     Move(&'static str, &'static str),
     /// Copies a file.
     #[cfg(feature = "sqlite")]
     Copy(&'static str, &'static str),
-    /// Makes an empty directory, or an empty file in place of one that is there.
+    /// Creates an empty directory, or empties an existing file.
     MakeEmpty(&'static str),
-    /// Removes the files of a directory whose names begin so.
+    /// Removes the files of a directory whose names begin like this.
     Lose(&'static str, &'static str),
-    /// Cuts the file of a directory whose name ends so to five bytes.
+    /// Cuts the file of a directory whose name ends like this to five bytes.
     Cut(&'static str, &'static str),
-    /// Does the `mv ONE OTHER` that the refused start named.
+    /// Runs the `mv ONE OTHER` that the refused start named.
     MoveAsSaid,
-    /// These keys are at the head of the pipeline from now on.
+    /// From now on these keys are at the head of the pipeline.
     Keys(&'static str),
-    /// The sink has this name from now on.
+    /// From now on the sink has this name.
     Name(&'static str),
-    /// What `inspect` with these options prints.
+    /// `inspect` with these options prints these words.
     Inspect(&'static [&'static str], &'static [&'static str]),
-    /// Nothing has this name: a start that was refused made nothing.
+    /// Nothing has this name: a refused start created nothing.
     Absent(&'static str),
-    /// The last run said this, each in a line.
+    /// The last run printed these words, each in a line.
     Said(&'static [&'static str]),
     /// The table `rows` of a database has these texts.
     #[cfg(feature = "sqlite")]
@@ -70,9 +70,9 @@ struct World {
     sink: &'static str,
     keys: &'static str,
     name: &'static str,
-    /// A defect of the program, where it has some.
+    /// A planted defect, if the program has some.
     planted: Option<&'static str>,
-    /// What the last run said.
+    /// The messages of the last run.
     said: Vec<String>,
 }
 
@@ -81,7 +81,7 @@ impl World {
         self.directory.path().join(name)
     }
 
-    /// What `inspect` says of such a start, where there is a state that is not new: a new identity is another one each time.
+    /// The verdict of `inspect` on such a start, if there is a state that is not new: a new identity differs each time.
     fn verdict(&self, state: &str, out: &str) -> Option<Verdict> {
         self.write(state, out);
         let is_there = self.path(state).exists() && self.planted.is_none();
@@ -233,7 +233,7 @@ fn listed(directory: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.expect("listed").path()).collect()
 }
 
-/// The files of a directory that count.
+/// The data files of a directory.
 fn data(directory: &Path) -> Vec<PathBuf> {
     let is_data = |path: &PathBuf| {
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
@@ -261,7 +261,7 @@ pub fn check(sink: &'static str, steps: &[Step]) {
     check_with(sink, steps, None);
 }
 
-/// With this defect in the program.
+/// With this planted defect in the program.
 fn check_with(sink: &'static str, steps: &[Step], planted: Option<&'static str>) {
     let directory = tempfile::tempdir().expect("a directory");
     let mut world = World { directory, sink, keys: "", name: "out", planted, said: Vec::new() };
@@ -377,7 +377,7 @@ fn a_restored_state_does_not_go_on_with_newer_output() {
                 ),
                 Run("s", "out2", &["three"]),
                 Run("s", "out2", &["four"]),
-                // It has counted on, and still is another one than that which wrote there.
+                // It has counted on, and still differs from the one that wrote there.
                 Refused("s", "out", &["knows nothing of"]),
                 Sink(APPEND),
                 Run("s", "out", &["five"]),
@@ -437,7 +437,7 @@ fn output_without_its_ledger_is_not_taken_for_anything() {
             Run("s", "out", &["one"]),
             RemoveHidden("out", ".ledger"),
             Refused("s", "out", &["lines-", "did not write", "or its ledger", "hidden files too"]),
-            // Then nothing is there that was committed.
+            // Then no committed file is there.
             Take("out", "taken"),
             Refused("s", "out", &["out holds nothing of", "made 1 commit there"]),
             Sink(APPEND),
@@ -449,7 +449,7 @@ fn output_without_its_ledger_is_not_taken_for_anything() {
     );
 }
 
-/// Without a state directory nothing is remembered, and nothing of others is touched.
+/// Without a state directory nothing is remembered, and the output of others is not touched.
 #[test]
 fn a_run_without_a_state_leaves_the_output_of_others_alone() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -481,7 +481,7 @@ fn a_run_without_a_state_leaves_the_output_of_others_alone() {
     assert_eq!(world.lines(&["out"]).len() + world.lines(&["other"]).len(), 3);
 }
 
-/// The case that was reported: plain TCP, a batch of an hour, and a new state directory for the same output.
+/// The case from a report: plain TCP, a batch of an hour, and a new state directory for the same output.
 #[test]
 fn the_reported_case() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -510,7 +510,7 @@ fn the_reported_case() {
     assert_eq!(world.lines(&["out"]), ["one"]);
 }
 
-/// A program that takes a batch for committed by its label loses a record, and that is found.
+/// A program that takes a batch for committed by its label loses a record, and the test finds it.
 #[cfg(tidemill_planted)]
 #[test]
 fn planted_a_commit_by_label_is_found() {

@@ -1,5 +1,5 @@
-//! Logs on small disks: what is refused at the start, what passes through a disk many times its size, and how a run ends or
-//! goes on that a full log holds.
+//! Logs on small disks: what a start refuses, input many times the size of the disk, and the end or the continuation of a
+//! run that a full log holds up.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ struct Place {
 }
 
 impl Place {
-    /// None, and that is said, where mounting is not allowed.
+    /// Returns `None`, and says so, if mounting is not allowed.
     fn new(mebibytes: u64) -> Option<Place> {
         let disk = Disk::in_memory(mebibytes)?;
         Some(Place { disk, directory: TempDir::new().expect("a directory") })
@@ -43,7 +43,7 @@ impl Place {
         Program::start(&[&from[..], &job, &["--state-dir", text(&state)], more].concat())
     }
 
-    /// How many lines the output has, each of them once.
+    /// Number of lines in the output; checks that each is there once.
     fn lines(&self) -> u64 {
         let files = fs::read_dir(self.out()).into_iter().flatten();
         let files = files.map(|entry| entry.expect("listed").path());
@@ -57,7 +57,7 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 
-/// A sender of RELP with so many records of about a thousand bytes.
+/// A RELP sender of this many records of about a thousand bytes.
 struct Sender(Child);
 
 impl Sender {
@@ -77,7 +77,7 @@ impl Sender {
         Sender(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts"))
     }
 
-    /// Waits for its end: how many records were acknowledged.
+    /// Waits for its end; returns the number of acknowledged records.
     fn acknowledged(self) -> u64 {
         let output = self.0.wait_with_output().expect("it ends");
         let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -105,7 +105,7 @@ fn several_times_its_size_passes_through_a_small_disk() {
     assert_eq!(place.lines(), RECORDS);
 }
 
-/// What is kept for states is written once more where the log has no room otherwise, also at the stop.
+/// The contents of states are written once more where the log has no room otherwise, even at the stop.
 #[test]
 fn several_times_its_size_passes_through_a_small_disk_with_states() {
     const RECORDS: u64 = 72_000;

@@ -1,5 +1,5 @@
-//! Starts in good and bad places: what `inspect --pipeline` says, what `run` says, and that a start which is refused leaves all as it
-//! was. A row for each situation.
+//! Starts in good and bad places: the report of `inspect --pipeline`, the messages of `run`, and that a refused start
+//! leaves everything as it was. A row for each situation.
 
 use std::fs;
 use std::net::TcpListener;
@@ -18,10 +18,10 @@ const MADE: &str = "state does not exist: a first start would make it\n";
 const REFUSED: &str = "state does not exist: a first start would be refused\n";
 const ANEW: &str = "nothing is here: a start of pipeline.toml begins anew\n";
 
-/// What is there before the start.
+/// Prepares the situation before the start.
 type Deed = fn(&Path);
 
-/// A pipeline: its keys, the keys of its source, and its sink `out`. A place that begins with `DISK` is on the disk of the row.
+/// A pipeline: its keys, the keys of its source, and its sink `out`. A place that begins with `DISK` is on the row's disk.
 #[derive(Clone, Copy)]
 struct Pipeline<'a> {
     state: &'a str,
@@ -54,7 +54,7 @@ fn start(world: &Path) -> Program {
     Program::of(Command::new(env!("CARGO_BIN_EXE_tidemill")).current_dir(world).args(["run", FILE]))
 }
 
-/// Does something, asks both, and expects this exit code; `inspect` shows the one text, and a refused start says the words.
+/// Applies `deed`, asks both, and expects this exit code; `inspect` shows `shown`, and a refused start says `words`.
 fn check(deed: Deed, pipeline: Pipeline<'_>, code: i32, shown: &str, words: &[&str]) {
     let world = tempfile::tempdir().expect("a directory");
     deed(world.path());
@@ -80,7 +80,7 @@ fn judge(
     let program = start(world);
     let said = if code == 0 {
         let _ = program.address_after("listening on");
-        // What waits for room gets it, and the stop ends with it.
+        // A run that waits for room gets it, and the stop ends with it.
         disk.into_iter().for_each(Disk::empty);
         program.stop();
         String::new()
@@ -88,7 +88,7 @@ fn judge(
         let (ended, _, said) = program.finish();
         assert_eq!(ended, Some(code), "{}", said.join("\n"));
         let is_first = !before.iter().any(|(path, ..)| path.to_string_lossy().contains("/wal-"));
-        // A log that is there is settled by each start that reads it.
+        // Each start that reads an existing log settles it.
         assert!(!is_first || all() == before, "a refused start changed something: {said:?}");
         said.join("\n")
     };
@@ -119,7 +119,7 @@ fn a_first_start_makes_its_places() {
     check(nothing, Pipeline { keys, source, ..GOOD }, 0, MADE, &[]);
 }
 
-/// What is in the way, as it is said of the last part of a path.
+/// The obstacles, as they are reported about the last part of a path.
 const WAYS: [(&str, &str); 5] = [
     ("file", "file is no directory: move it away, or give another place"),
     ("file/new", "file is no directory: move it away, or give another place"),
@@ -139,7 +139,7 @@ fn directories_that_cannot_be() {
     let long = [long, below, above].map(|place| (place, why));
     let ways = WAYS.map(|(place, why)| (place.to_owned(), why));
     for (place, why) in ways.iter().chain(&long) {
-        // There is nothing to be shown of a state that cannot be.
+        // There is nothing to show of a state that cannot exist.
         check(some, Pipeline { state: place, ..GOOD }, 1, "", &[why]);
         let sink = format!("[sink.out.file]\npath = '{place}'\n");
         check(some, Pipeline { sink: &sink, ..GOOD }, 1, REFUSED, &[why]);
@@ -164,7 +164,7 @@ fn directories_that_cannot_be() {
     }
 }
 
-/// A row on a disk of 64 MiB, which a first run may have used; none, and that is said, where mounting is not allowed.
+/// A row on a disk of 64 MiB, which a first run may have used. Skipped, with a message, if mounting is not allowed.
 fn check_disk(
     first: Option<Pipeline<'_>>,
     deed: fn(&Disk),
@@ -268,7 +268,7 @@ fn databases_in_good_and_bad_places() {
     }
 }
 
-/// A start whose port is taken says so and makes nothing; the same start goes on once the port is free.
+/// A start whose port is in use says so and creates nothing; the same start succeeds once the port is free.
 fn check_taken(pipeline: Pipeline<'_>, keys: &str) {
     let world = tempfile::tempdir().expect("a directory");
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");

@@ -1,5 +1,5 @@
-//! What somebody does to the files of a `state_dir` while `tidemill` has them open: the run must not end as if nothing was
-//! lost, and what is put back is whole.
+//! Changes to the files of a `state_dir` while `tidemill` has them open: the run must not end as if nothing was lost, and
+//! restored files are whole.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::program::peers::send;
 
 const SEGMENT: &str = "wal-000000000001.seg";
 
-/// A directory with a pipeline of RELP that a test works on.
+/// A directory with a RELP pipeline that a test works on.
 struct Given {
     directory: TempDir,
     state: PathBuf,
@@ -35,7 +35,7 @@ impl Given {
         Program::start(&["run", file.to_str().expect("UTF-8")])
     }
 
-    /// A run whose state directory this is done to once a line is acknowledged, and which then stops: exit code and messages.
+    /// Runs, applies `harm` to the state directory once a line is acknowledged, and stops: exit code and messages.
     fn harmed(&self, harm: impl Fn(&Path)) -> (Option<i32>, String) {
         let program = self.start();
         send(&program, &["one"]);
@@ -45,7 +45,7 @@ impl Given {
         (code, said.join("\n"))
     }
 
-    /// A run that goes on.
+    /// A later run succeeds.
     fn goes_on(&self) {
         let program = self.start();
         send(&program, &["two"]);
@@ -53,8 +53,8 @@ impl Given {
     }
 }
 
-/// Does this to the state directory between two batches of acknowledged lines; the run then stops, exits 1 and says this.
-/// `mend` puts things right again, and the next start has what was acknowledged before.
+/// Applies `harm` to the state directory between two batches of acknowledged lines; the run then stops with exit code 1 and
+/// these words. `mend` repairs the damage, and the next start has the lines that were acknowledged before.
 fn check(harm: impl Fn(&Path), mend: impl Fn(&Path), expected: &str) {
     let given = Given::new();
     let (code, said) = given.harmed(harm);
@@ -81,7 +81,7 @@ fn a_stop_finds_what_was_done_to_the_log() {
         |state| rename(&aside(state), state),
         "(the directory itself, if it was moved)",
     );
-    // A copy took its place: what is written goes to the old one.
+    // A copy takes its place: writes go to the old file.
     check(
         |state| {
             rename(&state.join(SEGMENT), &aside(state));
@@ -92,8 +92,8 @@ fn a_stop_finds_what_was_done_to_the_log() {
     );
 }
 
-/// Does this to the state directory of a run that has nothing to write but what a stop writes; the stop then ends in order
-/// and says this.
+/// Applies `harm` to the state directory of a run that writes nothing except at its stop; the stop then ends in order with
+/// these words.
 fn check_mended(harm: impl Fn(&Path), expected: &str) {
     let given = Given::new();
     given.goes_on();

@@ -1,5 +1,5 @@
-//! `tidemill inspect DIR --pipeline FILE` says what `tidemill run FILE` would say, with the same exit code, and changes nothing.
-//! The situations of the other subjects ask it before each of their starts.
+//! `tidemill inspect DIR --pipeline FILE` reports what `tidemill run FILE` would report, with the same exit code, and
+//! changes nothing. The situations of the other subjects run it before each of their starts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,17 +14,17 @@ const COMPARED_MAX: u64 = 1 << 20;
 
 const FILE: &str = "pipeline.toml";
 
-/// What `inspect` said.
+/// The verdict of `inspect`.
 #[derive(Clone, Debug)]
 pub struct Verdict {
     pub code: Option<i32>,
-    /// What it printed.
+    /// Its standard output.
     pub shown: String,
     /// The error; empty if there was none.
     pub error: String,
 }
 
-/// All that is below a directory: paths, lengths, times, and the bytes of what is not large.
+/// Everything below a directory: paths, lengths, times, and the bytes of small files.
 pub fn snapshot(directory: &Path) -> Vec<(PathBuf, u64, SystemTime, Vec<u8>)> {
     let mut all = Vec::new();
     for entry in fs::read_dir(directory).expect("listed") {
@@ -42,7 +42,8 @@ pub fn snapshot(directory: &Path) -> Vec<(PathBuf, u64, SystemTime, Vec<u8>)> {
     all
 }
 
-/// Asks `inspect` about a state directory and a pipeline file in `world`, with these options of `run`; nothing there changes.
+/// Runs `inspect` on a state directory and a pipeline file in `world`, with these options of `run`; nothing there may
+/// change.
 pub fn inspect(world: &Path, state: &str, file: &str, options: &[&str]) -> Verdict {
     let before = snapshot(world);
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
@@ -61,7 +62,7 @@ pub fn inspect(world: &Path, state: &str, file: &str, options: &[&str]) -> Verdi
 }
 
 impl Verdict {
-    /// It is that of a start which ended so, and had said this.
+    /// Checks the verdict against a start that ended with this code and these messages.
     pub fn expect(&self, code: Option<i32>, said: &str) {
         assert_eq!(self.code, code, "inspect: {self:?}\nrun: {said}");
         let error = self.error.strip_prefix("error: ").unwrap_or(&self.error);
@@ -71,10 +72,10 @@ impl Verdict {
     }
 }
 
-/// A directory with a pipeline of RELP, whose state is `state`.
+/// A directory with a RELP pipeline, whose state is `state`.
 struct World(tempfile::TempDir);
 
-/// What is done before the verdict.
+/// Prepares the situation before the verdict.
 type Deed = fn(&World);
 
 impl World {
@@ -111,7 +112,7 @@ impl World {
         program.stop();
     }
 
-    /// Says what a refused start says, or is refused by nothing.
+    /// Reports the words of a refused start, or no error at all.
     fn check(&self, options: &[&str], code: i32, words: &[&str]) {
         let verdict = self.inspect(options);
         let program = self.start(options);
@@ -145,7 +146,7 @@ fn to_files(sink: &str, path: &str) -> String {
     )
 }
 
-/// A first pipeline that takes a line, what is done then, a second pipeline; and what a start of that says.
+/// A first pipeline that receives a line, a deed, a second pipeline; and the result of a start of the second one.
 fn check(first: &str, deed: Deed, second: &str, code: i32, words: &[&str]) {
     let world = World::new(first);
     world.run(&["sender 1 line"]);
@@ -163,7 +164,7 @@ fn names_and_places() {
     let moved = format!("{SOURCE}{}", to_files("out", "more"));
     check(&files, nothing, &moved, 0, &[]);
     check(&files, nothing, &format!("retired = ['source:in']\n{files}"), 78, &["still uses it"]);
-    // A keyed state that the pipeline has no more.
+    // A keyed state that the pipeline no longer has.
     let keyed = format!("{KEYED}{}", to_files("out", "out"));
     let retired = "retired = [\"state:identity of in\"]";
     check(&keyed, nothing, &files, 1, &["state `identity of in`: 1 key", retired]);
@@ -187,7 +188,7 @@ fn outputs_of_others_and_of_other_moments() {
         fs::rename(world.path("state"), world.path("state.old")).expect("moved");
         fs::create_dir(world.path("state")).expect("made");
     };
-    // The identity of a new state is drawn by the start that writes it down: nobody is told it before.
+    // The start that writes the identity of a new state down also draws it, so nobody can know it before.
     let is_new =
         "out holds output of the pipeline `verdict` with the state directory state (identity ";
     let another = "), and the new state directory state is another one.";

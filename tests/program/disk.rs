@@ -1,4 +1,4 @@
-//! Small disks of a test's own: mounted where that is allowed, and taken away when the test is over.
+//! Small disks of a test's own: mounted if that is allowed, and removed when the test is over.
 
 use std::fs;
 use std::io::{self, Write};
@@ -15,7 +15,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// A disk in memory of so many MiB; none, and that is said, where mounting is not allowed.
+    /// A disk in memory of this many MiB. Returns `None`, and says so, if mounting is not allowed.
     pub fn in_memory(mebibytes: u64) -> Option<Disk> {
         let disk = Disk { directory: tempfile::tempdir().expect("a directory") };
         disk.make_mount_point();
@@ -50,12 +50,12 @@ impl Disk {
         None
     }
 
-    /// Something on the disk.
+    /// A path on the disk.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join("disk").join(name)
     }
 
-    /// Takes all room that is left.
+    /// Takes all the room that is left.
     pub fn fill(&self) {
         let mut filler = fs::File::create(self.path("filler")).expect("made");
         let mut piece = 1 << 20;
@@ -81,7 +81,7 @@ impl Disk {
         assert!(run("mount", &["-o", "remount,ro", point]), "mounted for reading only");
     }
 
-    /// From now on only a file or two can be made, however small. For a disk in memory.
+    /// From now on only a file or two can be created, however small. For a disk in memory.
     pub fn few_files(&self) {
         let point = self.path("");
         let point = point.to_str().expect("UTF-8");
@@ -93,14 +93,14 @@ impl Disk {
         assert!(run("fsfreeze", &["-f", self.path("").to_str().expect("UTF-8")]), "frozen");
     }
 
-    /// Lets them go on.
+    /// Lets the writes continue.
     pub fn thaw(&self) {
         assert!(run("fsfreeze", &["-u", self.path("").to_str().expect("UTF-8")]), "thawed");
     }
 }
 
 impl Drop for Disk {
-    /// Also after a failed test: a frozen disk would hold whoever touches it for ever.
+    /// Also after a failed test: a frozen disk would hold everyone who touches it for ever.
     fn drop(&mut self) {
         let point = self.path("");
         let point = point.to_str().expect("UTF-8");

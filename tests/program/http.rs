@@ -27,7 +27,7 @@ pub fn api(address: SocketAddr, page: &str) -> Value {
     let deadline = clock.now().plus(WATCHDOG);
     loop {
         let (status, body) = get(address, &format!("/api/v1/{page}"));
-        // It answers before there is anything to show.
+        // The server answers before there is anything to show.
         if status == 503 && clock.now() < deadline {
             std::thread::yield_now();
             continue;

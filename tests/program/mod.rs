@@ -1,5 +1,5 @@
-//! Programs as child processes of a test: killed when the test is over, what they print read line by line, no wait without
-//! an end. Used by the tests that run `tidemill` as people do; it knows nothing of what they look for.
+//! Programs as child processes of a test: killed when the test is over, their output read line by line, no endless wait.
+//! Used by the tests that run `tidemill` as people do; it does not know the subjects of these tests.
 
 #![allow(dead_code, reason = "each of the tests that share this uses a part of it")]
 
@@ -24,7 +24,7 @@ use serde_json::Value;
 use signal_hook::consts::{SIGHUP, SIGINT};
 use tidemill::time::{Clock, SystemClock};
 
-/// How long a program may be silent before it counts as hung.
+/// The longest silence of a program before it counts as hung.
 pub const WATCHDOG: Duration = Duration::from_secs(60);
 
 /// A child process, killed when the test is over.
@@ -48,8 +48,8 @@ impl Process {
     }
 }
 
-/// Under `nohup` this process ignores SIGHUP, and in the background of a shell script SIGINT; so would every program that it
-/// starts. A signal that has a handler is back at its default in a program that is started.
+/// Under `nohup` this process ignores SIGHUP, and in the background of a shell script SIGINT; so would every program that
+/// it starts. A signal with a handler is back at its default in a started program.
 fn let_signals_through() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
@@ -58,7 +58,7 @@ fn let_signals_through() {
         let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
         for signal in [SIGHUP, SIGINT] {
             if mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1) {
-                // The handler does what ignoring does.
+                // The handler has the same effect as ignoring.
                 signal_hook::flag::register(signal, Arc::default()).expect("a handler");
             }
         }
@@ -97,8 +97,8 @@ impl Program {
         self.find(words, |line| line.contains(words).then(|| line.to_owned()))
     }
 
-    /// What `find` finds in the next lines on standard error. A program that goes on speaking of other things counts as hung as
-    /// well as one that is silent.
+    /// The result of `find` for the first matching line on standard error. A program that continues to print other lines
+    /// counts as hung, just as a silent one does.
     fn find<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
         let (clock, mut seen) = (SystemClock::new(), Vec::new());
         let until = clock.now().plus(WATCHDOG);
@@ -111,7 +111,7 @@ impl Program {
         panic!("nothing of `{what}` in:\n{}", seen.join("\n"));
     }
 
-    /// The address that follows `words` on standard error.
+    /// The address behind `words` on standard error.
     pub fn address_after(&self, words: &str) -> SocketAddr {
         address_in(&self.wait_for(words))
     }
@@ -133,12 +133,12 @@ impl Program {
         })
     }
 
-    /// Where it says that it listens, in a run with `--log-format json`.
+    /// The address that it listens at, in a run with `--log-format json`.
     pub fn listening(&self) -> SocketAddr {
         self.addresses_of(["listening"])[0]
     }
 
-    /// The addresses of the next events of these names, whichever comes first, in a run with `--log-format json`.
+    /// The addresses in the next events of these names, in any order, in a run with `--log-format json`.
     pub fn addresses_of<const N: usize>(&self, names: [&str; N]) -> [SocketAddr; N] {
         let mut found = [None; N];
         let mut seen = Vec::new();
@@ -171,7 +171,7 @@ impl Program {
         assert_eq!(code, Some(0), "{}", said.join("\n"));
     }
 
-    /// Waits for the end: exit code, what is left of standard output and of standard error.
+    /// Waits for the end: exit code, and the rest of standard output and of standard error.
     pub fn finish(mut self) -> (Option<i32>, Vec<String>, Vec<String>) {
         let (out, err) = (drain(&self.out), drain(&self.err));
         let status: ExitStatus = self.process.0.wait().expect("it has ended");
@@ -210,7 +210,7 @@ fn drain(lines: &Receiver<String>) -> Vec<String> {
     }
 }
 
-/// A number that a variable of the environment may set, for longer runs and for those of another seed.
+/// A number that an environment variable may set, for longer runs and for other seeds.
 pub fn number_from_env(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }

@@ -1,4 +1,4 @@
-//! Peers: the machine's programs that a test needs, and a sender of its own.
+//! Peers: the machine's programs that a test needs, and a sender of our own.
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Write};
@@ -6,7 +6,7 @@ use std::net::TcpStream;
 
 use super::{Program, WATCHDOG};
 
-/// The machine's programs that a test needs; false, and said so, if one is missing.
+/// Checks for the machine's programs that a test needs; false, with a message, if one is missing.
 pub fn are_there(programs: &[&str], install: &str) -> bool {
     let missing = programs.iter().find(|program| {
         let mut paths = std::env::split_paths("/usr/sbin:/usr/bin:/sbin:/bin");
@@ -21,8 +21,8 @@ pub fn are_there(programs: &[&str], install: &str) -> bool {
     false
 }
 
-/// Sends lines over RELP and waits until each is acknowledged: then it is in the log. Returns what the program said before it
-/// listened.
+/// Sends lines over RELP and waits until each is acknowledged: then it is in the log. Returns the program's messages before
+/// it listened.
 pub fn send(program: &Program, lines: &[impl AsRef<str>]) -> Vec<String> {
     let (address, said) = program.address_and_lines("listening on");
     let peer = TcpStream::connect(address).expect("it listens");

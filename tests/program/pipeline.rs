@@ -13,15 +13,16 @@ use super::Program;
 /// See the module.
 pub struct Pipeline {
     directory: TempDir,
-    /// Where its source listens, if it is a socket.
+    /// The address that its source listens at, if it is a socket.
     pub address: SocketAddr,
     planted: Option<&'static str>,
 }
 
 impl Pipeline {
-    /// A pipeline with a RELP source `in` that acknowledges so, and a file sink `files`. `rest` has its jobs.
+    /// A pipeline with a RELP source `in` that acknowledges at the time `ack`, and a file sink `files`. `rest` has its
+    /// jobs.
     pub fn relp(ack: &str, rest: &str) -> Pipeline {
-        // Free a moment ago, and bound again and again by the runs.
+        // Free a moment ago; the runs bind it again and again.
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");
         drop(listener);
@@ -53,13 +54,13 @@ impl Pipeline {
         Pipeline { directory, address, planted: None }
     }
 
-    /// With a defect, of a program that was built with them.
+    /// With a defect, in a program that was built with them.
     #[cfg(tidemill_planted)]
     pub fn planted(self, defect: &'static str) -> Pipeline {
         Pipeline { planted: Some(defect), ..self }
     }
 
-    /// Without the numbers by which what is sent again is known: nothing is kept from batch to batch for them.
+    /// Without the numbers by which repeated records are recognised: no state is kept between batches for them.
     pub fn without_identity(self) -> Pipeline {
         let file = self.path("pipeline.toml");
         let text = fs::read_to_string(&file).expect("written");
@@ -99,12 +100,12 @@ impl Pipeline {
         Program::of(&mut command)
     }
 
-    /// What a job has committed: of each batch with rows its time in milliseconds and its rows. The sink does not roll.
+    /// The committed batches of a job that have rows: the time in milliseconds, and the rows. The sink does not roll.
     pub fn batches(&self, job: &str) -> BTreeMap<u64, Vec<String>> {
         let mut batches = BTreeMap::new();
         for entry in fs::read_dir(self.path("out")).into_iter().flatten() {
             let path = entry.expect("listed").path();
-            // JOB-TIME-PART.txt; what begins with a dot is not committed.
+            // JOB-TIME-PART.txt; a name that begins with a dot is not committed.
             let name = path.file_name().and_then(|name| name.to_str()).expect("text");
             let mut parts = name.split('-');
             if parts.next() == Some(job) {
@@ -116,7 +117,7 @@ impl Pipeline {
         batches
     }
 
-    /// How often each number is in the committed output of a job. A line is `N` and anything behind it.
+    /// Number of times that each number is in the committed output of a job. A line is `N` and anything behind it.
     pub fn numbers(&self, job: &str) -> BTreeMap<u64, u64> {
         let mut numbers = BTreeMap::new();
         for line in self.batches(job).values().flatten() {
@@ -126,7 +127,7 @@ impl Pipeline {
     }
 }
 
-/// The number that a line begins with.
+/// The number at the beginning of a line.
 pub fn number_of(line: &str) -> Option<u64> {
     line.trim_start().split(' ').next()?.parse().ok()
 }

@@ -1,5 +1,5 @@
 //! Every rule of the streams that has an input and an output, as a case: queues in, batch by batch on the manual clock,
-//! collected rows out. Uses the public API only.
+//! collected rows out. Uses only the public API.
 
 mod states;
 mod streams;
@@ -12,7 +12,7 @@ use tidemill::{Config, DStream, Interval, StreamingContext};
 
 const SECOND: Interval = Interval::secs(1);
 
-/// What comes out of a batch: the second it belongs to, and its rows in rising order.
+/// The output of each batch: its second, and its rows in rising order.
 type Batches<U> = Vec<(u64, Vec<U>)>;
 
 fn context() -> StreamingContext {
@@ -48,7 +48,7 @@ where
     rows.collect()
 }
 
-/// `expected`: for each batch from 1 s on, its rows in any order; none where the stream has no batch.
+/// `expected`: for each batch from 1 s on, its rows in any order; `None` if the stream has no batch.
 fn check<T, U>(
     input: &[&[T]],
     operate: impl FnOnce(&StreamingContext, DStream<T>) -> DStream<U>,

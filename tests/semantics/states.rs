@@ -5,7 +5,7 @@ use tidemill::{DStream, StreamingContext, Time};
 
 use crate::{SECOND, check, context, queue, seconds};
 
-/// A running sum, in the two ways to keep it.
+/// A running sum of a key's values; the key goes when the sum is zero.
 fn update_sum(_: &String, values: &[i32], sum: Option<&i32>) -> Option<i32> {
     let sum = sum.unwrap_or(&0) + values.iter().sum::<i32>();
     (sum != 0).then_some(sum)
@@ -43,7 +43,7 @@ fn every_known_key_is_updated_in_each_batch() {
     );
 }
 
-/// What a state says of itself in a call: the value, whether the key exists and times out, and the sum.
+/// A state in a call: the key, the value, true if the key exists, true if it times out.
 type Call = (String, Option<i32>, bool, bool);
 
 pub fn calls(
@@ -108,7 +108,7 @@ fn a_key_times_out_in_the_first_batch_in_which_it_was_idle_for_too_long() {
             Some(&[call("a", Some(1), false)]),
         ],
     );
-    // A record in the very batch keeps it alive; so does one that changes nothing of the state.
+    // A record in that very batch keeps the key alive, even one that does not change the state.
     check(
         &[&[pair("a", 1)], &[], &[], &[pair("a", 1)], &[], &[], &[]],
         calls(spec.clone().initial([pair("i", 1)])),
@@ -124,7 +124,7 @@ fn a_key_times_out_in_the_first_batch_in_which_it_was_idle_for_too_long() {
     );
 }
 
-/// The failure of the first batch.
+/// The error of the first batch.
 fn failure(
     spec: StateSpec<String, i32>,
     input: &[(String, i32)],

@@ -47,7 +47,7 @@ fn joins_of_empty_batches_and_empty_keys() {
     let (left, right): (&[&[&str]], &[&[&str]]) =
         (&[&["a", "b"], &["a", ""], &[""], &[]], &[&["a", "b"], &["b", ""], &[], &[""]]);
     let (one, x) = (Some(1), Some('x'));
-    // For each batch: inner, left, right, full; what is missing is none.
+    // For each batch: inner, left, right, full; a missing side is `None`.
     type Row = (&'static str, (Option<i32>, Option<char>));
     let both =
         |keys: &[&'static str]| keys.iter().map(|key| (*key, (one, x))).collect::<Vec<Row>>();
@@ -101,7 +101,7 @@ fn a_union_keeps_left_before_right() {
     assert_eq!(all.rows()[0].1, [3, 4, 1, 2]);
 }
 
-/// What fails when the second stream has no batch at all.
+/// The error if the second stream has no batch at all.
 fn missing<U>(operate: impl FnOnce(DStream<u32>, DStream<u32>) -> DStream<U>) -> String
 where
     U: Clone + Send + Sync + 'static,

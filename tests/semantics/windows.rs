@@ -101,7 +101,7 @@ fn counts_and_sums_over_windows() {
     let shown = [Some(&first[..]), Some(&second[..]), Some(&third[..])];
     check(input, inverse(|_| true), &[&shown[..], &[Some(&zeros[..]), Some(&zeros[..])]].concat());
     check(input, inverse(|row| row.1 > 0), &[&shown[..], &[Some(&[]), Some(&[])]].concat());
-    // A key that the filter hides is still in the window: it comes back with all its values.
+    // A key that the filter hides remains in the window: it comes back with all its values.
     check(
         &[&[("k", 2)], &[("k", 4)], &[]],
         |_, s| {
@@ -127,7 +127,7 @@ fn counts_and_sums_over_windows() {
     );
 }
 
-/// What the start says of a graph.
+/// The error of the start with this graph.
 fn start_error<U>(operate: impl FnOnce(DStream<(u32, u32)>) -> DStream<U>) -> String
 where
     U: Clone + Send + Sync + 'static,
@@ -188,7 +188,7 @@ fn a_missed_tick_makes_a_window_of_time_not_of_batches() -> Result<()> {
         )
     };
     ctx.run_batches(1)?;
-    // Two ticks are due at once: the batch of the first is left out, and its window is computed at the second.
+    // Two ticks are due at once: the batch of the first is skipped, and its window is computed at the second.
     clock.advance(Duration::from_secs(1));
     ctx.run_batches(1)?;
     ctx.run_batches(2)?;

@@ -4,7 +4,7 @@ use std::fs;
 
 use super::Place;
 
-/// A source of RELP that acknowledges what is committed, and a sink under this name; `roll` and `path` are its keys.
+/// A RELP source that acknowledges committed records, and a sink of this name; `keys` are its keys.
 fn rolled(sink: &str, keys: &str) -> String {
     format!(
         "[source.in.socket]\nlisten = '127.0.0.1:0'\nframing = 'relp'\nack = 'batch'\n[job.all]\nfrom = ['in']\n\
@@ -12,11 +12,11 @@ fn rolled(sink: &str, keys: &str) -> String {
     )
 }
 
-/// Hours are not over before the test is: the file stays open.
+/// The test ends within these hours: the file stays open.
 const OPEN: &str = "path = 'DIR/out'\nroll = { age = '9h' }";
 
 impl Place {
-    /// The names in a directory that begin so, or do not.
+    /// The names in a directory that are hidden, or are not.
     fn names(&self, directory: &str, are_hidden: bool) -> Vec<String> {
         let mut names = Vec::new();
         for entry in fs::read_dir(self.path(directory)).into_iter().flatten() {
@@ -76,7 +76,7 @@ fn a_sink_that_is_gone_is_asked_for_and_its_open_file_finished() {
     }
     let retired = "retired = ['sink:files']";
     let says = [": now all-", "WARN state: sink `files` is retired"];
-    // There is a batch that is not known to be committed, or there is not; what is open is told in any case.
+    // There may be a batch that is not known as committed; the open file is reported in any case.
     place.stop(place.listen(&other, retired, "3\n", &says[..1]));
     assert_eq!((place.lines_in("out"), place.names("out", true).len()), (lines(&["1", "2"]), 0));
     assert_eq!(place.lines_in("more").last(), Some(&"3".to_owned()));
@@ -112,7 +112,7 @@ fn a_sink_that_writes_elsewhere_finishes_what_is_open_and_repeats_nothing() {
         (place.lines_in("out"), place.lines_in("more")),
         (lines(&["1", "2"]), lines(&["3"]))
     );
-    // Moved by hand, with its file: it is found where it is.
+    // Moved by hand, with its file: it is found at its new place.
     place.send_and_kill(&elsewhere, "", "4\n");
     fs::rename(place.path("more"), place.path("moved")).expect("moved");
     let moved = rolled("files", "path = 'DIR/moved'\nroll = { age = '9h' }");
@@ -141,7 +141,7 @@ fn a_directory_that_is_gone_is_told_and_breaks_nothing() {
 fn rows_of_an_open_file_are_missed_with_their_directory() {
     let place = Place::new();
     place.killed_with_an_open_file("files");
-    // A start writes down what it finds, before it acknowledges anything.
+    // A start records its finds before it acknowledges anything.
     place.send_and_kill(&rolled("files", OPEN), "", "3\n");
     fs::rename(place.path("out"), place.path("away")).expect("moved");
     for file in [rolled("files", OPEN), rolled("files", "path = 'DIR/out'")] {
@@ -156,7 +156,7 @@ fn rows_of_an_open_file_are_missed_with_their_directory() {
     assert_eq!(place.lines_in("out"), ["1", "2", "3", "4"]);
 }
 
-/// The remedies that the refusal names are tried: each lets a start go on, and none loses the open file.
+/// Tries the remedies that the refusal names: each lets a start succeed, and none loses the open file.
 #[test]
 fn a_manifest_whose_head_is_damaged_has_ways_out() {
     for (path, keys) in [("out", "existing = 'append'\n"), ("more", "")] {
