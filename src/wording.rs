@@ -35,7 +35,7 @@ pub(crate) fn plural(noun: &str) -> String {
     }
 }
 
-/// The text without characters that a terminal obeys or that change the direction of the text behind them.
+/// The text without characters that a terminal obeys or that change the direction of the text after them.
 pub(crate) fn escaped(text: &str) -> String {
     with_escapes(text, |char, safe| write!(safe, "{}", char.escape_default()))
 }

@@ -1,4 +1,4 @@
-//! The life of a context: a call that comes after its start is an error by name, and a start behind an earlier run counts
+//! The life of a context: a call that comes after its start is an error by name, and a start after an earlier run counts
 //! anew.
 
 use std::sync::mpsc;
@@ -37,7 +37,7 @@ fn a_second_start_is_refused_while_the_first_runs() {
     ctx.start().expect("the first is over").stop().expect("an orderly end");
 }
 
-/// The end of a run after `late` was called behind its start.
+/// The end of a run in which `late` was called after the start.
 fn ends(late: impl FnOnce(&StreamingContext)) -> String {
     let (ctx, _clock) = context();
     ctx.queue_stream(vec![Some(vec![1])], 1).named("first").foreach_batch(|_, _| Ok(()));
@@ -121,7 +121,7 @@ struct Program {
 }
 
 impl Program {
-    /// The state behind the first life: a batch is planned and not done.
+    /// The state after the first life: a batch is planned and not done.
     fn with_a_planned_batch() -> Program {
         let program = Program {
             state: Arc::new(MemoryStorage::new(1)),

@@ -3,7 +3,7 @@
 //! window with the records of its batches.
 //!
 //! The input is numbered. It comes over RELP from a sender of our own, which is stricter than real ones: it kills right
-//! behind an acknowledgement, and repeats nothing that was answered. Or it lies in files. `TIDEMILL_KILLS` sets the number
+//! after an acknowledgement, and repeats nothing that was answered. Or it lies in files. `TIDEMILL_KILLS` sets the number
 //! of kills, `TIDEMILL_SEED` their moments. Built with `--cfg tidemill_planted`, the tests must find a `tidemill` that
 //! acknowledges before the log has the record, one that forgets records without a batch, and one whose checkpoints cover
 //! too much.
@@ -43,7 +43,7 @@ const WINDOWS: &str = "[job.words]\nfrom = ['in']\nto = ['files']\nwordcount = {
     [job.window]\nfrom = ['in']\nto = ['files']\nwordcount = {}\nwindow = '200ms'\nslide = '50ms'\n\
     [job.slid]\nfrom = ['in']\nto = ['files']\ncount = {}\nwindow = '300ms'\nslide = '100ms'\n";
 
-/// A line of this job, printed behind the others, shows that a batch is committed.
+/// A line of this job, printed after the others, shows that a batch is committed.
 const SEEN: &str = "[job.seen]\nfrom = ['in']\nto = ['screen']\ncount = {}\n[sink.screen.console]\nformat = 'json'\n";
 
 /// The record with this number.
@@ -149,7 +149,7 @@ impl Link {
     }
 }
 
-/// Kills `tidemill` this many times, each time right behind an answer, and starts it again. Returns the number of sent
+/// Kills `tidemill` this many times, each time right after an answer, and starts it again. Returns the number of sent
 /// lines, and the answered ones that are missing in the output.
 fn kills_behind_answers(pipeline: &Pipeline, kills: u64, seed: u64) -> (u64, Vec<u64>) {
     let (mut random, mut sender) = (Random(seed), Sender::new());
@@ -364,7 +364,7 @@ fn live_and_die(pipeline: &Pipeline, random: &mut Random, sender: &mut Sender) {
     let mut run = pipeline.start_only();
     let moment = random.below(8);
     if moment == 0 {
-        // During the start: behind one of its first lines, or before.
+        // During the start: after one of its first lines, or before.
         (0..random.below(3)).for_each(|_| drop(run.err.recv_timeout(WATCHDOG)));
         return run.process.kill();
     }
@@ -387,9 +387,9 @@ fn live_and_die(pipeline: &Pipeline, random: &mut Random, sender: &mut Sender) {
                 sender.answered += 1;
             }
         }
-        // Behind the output of a batch, while its end is on the way to the log.
+        // After the output of a batch, while its end is on the way to the log.
         2 | 3 => next_batch(&run),
-        // Behind an answer.
+        // After an answer.
         _ => sender.send(&mut link, 1 + random.below(300)),
     }
     run.process.kill();

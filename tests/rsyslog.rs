@@ -212,7 +212,7 @@ fn syslog_ng() -> Option<Command> {
     Some(command)
 }
 
-/// It sends each line twice: with its length before it, and with a line feed behind it.
+/// It sends each line twice: with its length before it, and with a line feed after it.
 #[test]
 fn syslog_ng_sends_both_kinds_of_frames() {
     let Some(mut syslog_ng) = syslog_ng() else { return };

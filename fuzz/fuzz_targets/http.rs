@@ -8,7 +8,7 @@ fuzz_target!(|input: &[u8]| {
     if let Parsed::Request(request) = parse(input) {
         assert!(request.len <= input.len());
         assert!(request.path.starts_with('/'));
-        // The bytes behind a request do not change it.
+        // The bytes after a request do not change it.
         assert_eq!(parse(&input[..request.len]), Parsed::Request(request));
     }
 });

@@ -51,7 +51,7 @@ fn of_stat(stat: &str, booted: Option<u64>, units: Units) -> Process {
         Some((_, rest)) => rest.split_whitespace().collect(),
         None => Vec::new(),
     };
-    // Fields are counted from 1, as in proc(5); the first one behind the name is the third.
+    // Fields are counted from 1, as in proc(5); the first one after the name is the third.
     let field = |number: usize| fields.get(number - 3).and_then(|text| text.parse::<u64>().ok());
     let time = |ticks: u64| {
         let (seconds, rest) = (ticks / units.ticks_per_second, ticks % units.ticks_per_second);

@@ -27,7 +27,7 @@ pub struct Request {
     pub head_only: bool,
     /// The path, without the query.
     pub path: String,
-    /// The part behind the question mark; empty without one.
+    /// The part after the question mark; empty without one.
     pub query: String,
     /// The name in the `Host` header, without its port, in lower case.
     pub host: String,

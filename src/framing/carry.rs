@@ -19,7 +19,7 @@ const LEAST: usize = 64;
 pub(super) enum Line {
     /// It ended and was joined; the next record starts at this offset.
     Joined(usize),
-    /// It is over-long, and was counted and dropped; its end lies at this offset or behind it.
+    /// It is over-long, and was counted and dropped; its end lies at this offset or after it.
     Overlong(usize),
     /// All of the piece belongs to it.
     Unfinished,

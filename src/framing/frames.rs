@@ -55,7 +55,7 @@ enum State {
     SkippingBytes(u64),
     /// Inside an over-long line, already counted.
     SkippingLine,
-    /// Behind a malformed frame.
+    /// After a malformed frame.
     Broken(Malformed),
 }
 
@@ -179,7 +179,7 @@ impl<F: Format> FrameSplitter<F> {
         }
     }
 
-    /// The same for a frame whose whole header is carried; `start` is the offset where the piece continues behind the
+    /// The same for a frame whose whole header is carried; `start` is the offset where the piece continues after the
     /// carry.
     fn finish_counted(
         &mut self,
@@ -305,7 +305,7 @@ pub(super) fn for_each<'a, F: Format>(mut range: &'a [u8], mut each: impl FnMut(
     debug_assert!(range.is_empty(), "ranges hold whole frames");
 }
 
-/// The record of the first frame, unless it is an empty line, and the frames behind it.
+/// The record of the first frame, unless it is an empty line, and the frames after it.
 fn first<F: Format>(range: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
     match F::head(range).ok()? {
         Head::Incomplete => None,

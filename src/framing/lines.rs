@@ -126,7 +126,7 @@ pub fn lines_of(range: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// True if every line of a range ends with `\n` alone, so that its lines with a `\n` behind each are the range again. May
+/// True if every line of a range ends with `\n` alone, so that its lines with a `\n` after each are the range again. May
 /// return false although they do.
 pub fn ends_are_plain(range: &[u8]) -> bool {
     memchr(b'\r', range).is_none()

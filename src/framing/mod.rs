@@ -170,7 +170,7 @@ pub struct Found {
     /// Number of records in each of the ranges, in the same order.
     pub range_records: Vec<u64>,
     /// Records, with terminator or header, that lie in the piece but not in the form to keep. Each comes before the range
-    /// of the index beside it, or behind the last range if the index is their number. Only framings that shorten records
+    /// of the index beside it, or after the last range if the index is their number. Only framings that shorten records
     /// have any.
     pub spliced: Vec<(usize, Vec<u8>)>,
     /// Number of records in the joined one, the ranges and the spliced ones together.
@@ -221,7 +221,7 @@ impl Found {
         }
     }
 
-    /// Adds one record behind the last range.
+    /// Adds one record after the last range.
     fn push_spliced(&mut self, record: Vec<u8>) {
         self.records += 1;
         self.spliced.push((self.ranges.len(), record));

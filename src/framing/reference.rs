@@ -198,7 +198,7 @@ fn relp_offers_are_good(offers: &[u8]) -> bool {
         && value("commands").split(',').any(|command| command.trim() == "syslog")
 }
 
-/// Number, command, length, true if the header ended the frame, and the bytes behind the header.
+/// Number, command, length, true if the header ended the frame, and the bytes after the header.
 type RelpHeader<'a> = (u32, &'a str, usize, bool, &'a [u8]);
 
 /// The header of a frame; nothing if it is cut off, an error if no continuation makes it one.

@@ -45,7 +45,7 @@ enum State {
     Shortening(Shortening),
     /// Inside an over-long frame that is put aside; this many bytes of its data are missing.
     PuttingAside { txnr: u32, missing: usize },
-    /// Behind a malformed frame.
+    /// After a malformed frame.
     Broken(Malformed),
 }
 
@@ -324,7 +324,7 @@ mod tests {
 
     const OPEN: &str = "1 open 30 relp_version=0\ncommands=syslog\n";
 
-    /// Checks the result of the chops behind the `open`: records, the numbers that are owed an answer, and the dropped
+    /// Checks the result of the chops after the `open`: records, the numbers that are owed an answer, and the dropped
     /// records.
     fn check(chops: &[&str], max: usize, records: &[&str], owed: &[u32], dropped: Dropped) {
         let records = records.iter().map(|record| record.as_bytes().to_vec()).collect();

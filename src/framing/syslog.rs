@@ -4,7 +4,7 @@
 //! Some senders (syslog-ng, where it counts; OpenBSD) end a counted message with a line feed all the same. As in rsyslog,
 //! one such line feed does not belong to the record: a record is the same however its relay framed it. For the bytes as
 //! they were counted, use `octet_counted`. An empty line is no record: it is left over where a sender puts a line feed
-//! behind a counted frame without counting it (`6 <1>one\n6 <1>two\n`), and no message is empty.
+//! after a counted frame without counting it (`6 <1>one\n6 <1>two\n`), and no message is empty.
 //!
 //! A message starts with `<`, so the digit decides. A line that starts with a digit but is not counted is malformed: a
 //! guess would misread the rest of the stream.

@@ -138,7 +138,7 @@ pub struct History(Mutex<VecDeque<BatchRecord>>);
 
 impl History {
     /// Adds a planned batch, and forgets the oldest one if there are too many. The new batch is usually the newest. After a
-    /// restart, batches of earlier runs come behind the one for the ticks that were missed meanwhile.
+    /// restart, batches of earlier runs come after the one for the ticks that were missed meanwhile.
     pub fn add(&self, batch: BatchRecord) {
         let mut batches = self.0.lock();
         let at = batches.partition_point(|other| other.time < batch.time);

@@ -120,7 +120,7 @@ fn printed(framing: &str, sent: &str) -> Vec<String> {
     rows.map(|row| row[0].as_str().expect("text").to_owned()).collect()
 }
 
-/// The same bytes to both: frames, and the bytes that senders put between and behind them.
+/// The same bytes to both: frames, and the bytes that senders put between and after them.
 #[test]
 fn frames_are_cut_where_rsyslog_cuts_them() {
     if !are_there(&["rsyslogd", "socat"], "apt install rsyslog rsyslog-relp socat") {

@@ -21,7 +21,7 @@ struct Run {
 }
 
 impl Run {
-    /// Runs the pipeline file, behind the words of `before`.
+    /// Runs the pipeline file, after the words of `before`.
     fn start(before: &[&str]) -> Run {
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("p.toml");

@@ -111,7 +111,7 @@ impl Program {
         panic!("nothing of `{what}` in:\n{}", seen.join("\n"));
     }
 
-    /// The address behind `words` on standard error.
+    /// The address after `words` on standard error.
     pub fn address_after(&self, words: &str) -> SocketAddr {
         address_in(&self.wait_for(words))
     }

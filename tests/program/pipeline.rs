@@ -117,7 +117,7 @@ impl Pipeline {
         batches
     }
 
-    /// Number of times that each number is in the committed output of a job. A line is `N` and anything behind it.
+    /// Number of times that each number is in the committed output of a job. A line is `N` and anything after it.
     pub fn numbers(&self, job: &str) -> BTreeMap<u64, u64> {
         let mut numbers = BTreeMap::new();
         for line in self.batches(job).values().flatten() {

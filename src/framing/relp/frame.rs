@@ -23,7 +23,7 @@ pub(crate) struct Frame<'a> {
     pub(crate) txnr: u32,
     pub(crate) command: &'a [u8],
     pub(crate) data: &'a [u8],
-    /// Its length in bytes; the next frame starts behind them.
+    /// Its length in bytes; the next frame starts after them.
     pub(crate) len: usize,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct Head<'a> {
     /// Its length in bytes, with the space or line feed that ends it.
     pub(super) header: usize,
     pub(super) body: u32,
-    /// Bytes behind the data: a line feed, unless the header of an empty frame ended with it.
+    /// Bytes after the data: a line feed, unless the header of an empty frame ended with it.
     pub(super) trailer: usize,
 }
 
@@ -59,7 +59,7 @@ pub(crate) fn frame(bytes: &[u8], data_max: usize) -> Result<Option<Frame<'_>>, 
     Ok(Some(Frame { txnr: head.txnr, command: head.command, data, len: whole.len() }))
 }
 
-/// Appends a frame. One without data has no space behind its length, as the reference implementation writes it.
+/// Appends a frame. One without data has no space after its length, as the reference implementation writes it.
 pub(crate) fn push_frame(out: &mut Vec<u8>, txnr: u32, command: &str, data: &[u8]) {
     push_number(out, txnr as usize);
     out.push(b' ');

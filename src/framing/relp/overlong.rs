@@ -14,7 +14,7 @@ pub(super) struct Shortening {
 }
 
 impl RelpSplitter {
-    /// Begins an over-long frame; the stream stands behind its header.
+    /// Begins an over-long frame; the stream stands after its header.
     pub(super) fn begin_overlong(&mut self, head: &Head<'_>, header: &[u8], found: &mut Found) {
         let Head { txnr, body, .. } = *head;
         self.carry.clear();
