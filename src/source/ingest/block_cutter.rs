@@ -1,7 +1,7 @@
 //! The block cutter: has the queued ranges made into blocks, and the blocks pushed to the store in order.
 //!
 //! ```text
-//!             ┌ without a log: a cut ─▶ BlockBuilder ─▶ Block ─▶ push queue ─(rxN-push: Pusher)─▶ BlockTarget: store, then tracker
+//!             ┌ without a log: a cut ─▶ BlockBuilder ─▶ Block ─▶ push queue ─(rxN-push: Pusher)─▶ BlockTarget
 //!  range queue┤
 //!             └ with a log: (rxN-push: ChunkLogger) ─▶ durable chunks ─a cut closes the block─▶ Block ─▶ BlockTarget
 //!
