@@ -1,5 +1,5 @@
-//! `RunningSource`: a source that runs, as the context that started it sees it. Stopped by the thread that stops the
-//! stream; the rest may be asked by any. It does not know what the source reads.
+//! `RunningSource`: a source that runs, as the context that started it sees it. The thread that stops the stream stops it; any
+//! thread may read the rest. It does not know what the source reads.
 
 use std::net::SocketAddr;
 
@@ -34,10 +34,10 @@ pub(crate) struct RunningSource {
 
 /// The threads that receive for a source: of sockets, or of a user's own receiver.
 pub(super) trait Supervisor: Send {
-    /// Receives no more, and hands over what was received; returns what is left at the deadline, in words.
+    /// Receives no more, and hands over everything received; returns a description of each thread that is left at the deadline.
     fn stop(&mut self, clock: &dyn Clock, deadline: Moment) -> Vec<String>;
 
-    /// Closes the connections that stayed for their answers; returns what is left at the deadline, in words.
+    /// Closes the connections that stayed for their answers; returns a description of each thread that is left at the deadline.
     fn close(self: Box<Self>, _clock: &dyn Clock, _deadline: Moment) -> Vec<String> {
         Vec::new()
     }
@@ -49,8 +49,8 @@ impl RunningSource {
         Steered::new(self.number, self.limiter.as_ref()?, self.rate?)
     }
 
-    /// Receives no more, cuts and pushes what was received; returns what is left at the deadline, in words. Connections that
-    /// are owed an answer stay until the close.
+    /// Receives no more, then cuts and pushes everything received; returns a description of what is left at the deadline.
+    /// Connections that are owed an answer stay until the close.
     pub(crate) fn stop(&mut self, clock: &dyn Clock, deadline: Moment) -> Vec<String> {
         let mut left = self.supervisor.stop(clock, deadline);
         let unstored = self.cutter.0.stop(deadline).into_iter();
@@ -58,8 +58,8 @@ impl RunningSource {
         left
     }
 
-    /// After the stop, once nothing more is going to be answered: closes the connections that stayed for their answers.
-    /// Returns what is left at the deadline, in words.
+    /// After the stop, once nothing more will be answered: closes the connections that stayed for their answers. Returns a
+    /// description of each thread that is left at the deadline.
     pub(crate) fn close(self, clock: &dyn Clock, deadline: Moment) -> Vec<String> {
         self.supervisor.close(clock, deadline)
     }
@@ -70,7 +70,7 @@ impl RunningSource {
 pub(crate) struct Cutter(pub(crate) Arc<BlockCutter>);
 
 impl Cutter {
-    /// What is not read waits for this; nothing if it is read.
+    /// The reason why the source is not read now, if it is not.
     pub(crate) fn paused_by(&self, account: &MemoryBudget) -> Option<PausedBy> {
         self.0.paused_by().or_else(|| account.is_full().then_some(PausedBy::Store))
     }
@@ -88,7 +88,7 @@ pub(crate) struct Steered {
 }
 
 impl Steered {
-    /// None if the rate does not follow the batches.
+    /// Returns `None` if the rate does not follow the batches.
     pub(crate) fn new(source: u32, limiter: &Arc<RateLimiter>, rate: RateOptions) -> Option<Self> {
         let (min, max) = rate.follows?;
         limiter.set_bounds(min, max);

@@ -1,8 +1,8 @@
-//! `Away`: says that what a source connects to is not there, and how often that was tried. Used by the thread that dials, or
-//! that runs a user's own receiver.
+//! `Away`: reports that a source cannot reach its peer, with the number of attempts. Used by the thread that dials, or that runs
+//! a user's own receiver.
 //!
-//! A connection that had proved itself and ended is a tally: it is made again. What fails, or ends before that, is a condition:
-//! one message at the begin, one every ten seconds with the number of attempts, and one when it is there again.
+//! A connection that had proved itself and ended is a tally: it is made again. A failed attempt, or an earlier end, is a
+//! condition: one message at its begin, one every ten seconds with the number of attempts, and one when the peer is there again.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ impl Away {
         }
     }
 
-    /// An attempt failed, or what it brought is over; the next one comes after a wait.
+    /// An attempt failed, or its connection is over; the next one comes after a wait.
     pub(super) fn again(&mut self, wait: Wait, why: &str) {
         let next = seconds(wait.wait);
         if wait.had_proved {
@@ -50,12 +50,12 @@ impl Away {
         self.condition.begin(format!("{why} ({attempts}, the next in {next})"), "");
     }
 
-    /// It is tried again by what cannot tell when it succeeds: it is there unless that fails at once.
+    /// A new attempt begins that cannot tell when it succeeds: the peer counts as there unless the attempt fails at once.
     pub(super) fn is_tried(&self) {
         self.condition.end();
     }
 
-    /// It is there.
+    /// The peer is there.
     pub(super) fn is_there(&mut self) {
         self.attempts = 0;
         self.condition.end();

@@ -54,12 +54,12 @@ use crate::time::{Clock, Interval, Moment};
 /// # Ok::<(), tidemill::Error>(())
 /// ```
 pub trait Receiver: Send {
-    /// Hands over records until the source has ended or [`ReceiverHandle::is_stopped`]. Runs on a thread of its own; what
-    /// it waits for must end at the stop: see [`ReceiverHandle::wait`] and [`ReceiverHandle::on_stop`]. It may start
-    /// threads that store through clones of the handle, and must join them before it returns.
+    /// Hands over records until the source has ended or [`ReceiverHandle::is_stopped`]. Runs on a thread of its own; its waits
+    /// must end at the stop: see [`ReceiverHandle::wait`] and [`ReceiverHandle::on_stop`]. It may start threads that store
+    /// through clones of the handle, and must join them before it returns.
     ///
     /// # Errors
-    /// What made it give up. It is called again, after 100 ms at first and up to 10 s, and counted; with `--until-eof` a
+    /// The reason why it gave up. It is counted and called again, after 100 ms at first and up to 10 s; with `--until-eof` a
     /// receiver that fails after it has stored something ends the run with this error.
     fn receive(&mut self, handle: &ReceiverHandle) -> Result<()>;
 }
@@ -70,7 +70,7 @@ impl<F: FnMut(&ReceiverHandle) -> Result<()> + Send> Receiver for F {
     }
 }
 
-/// What a receiver stores records through. Clones are handles of the same receiver; any thread may use one.
+/// A receiver's handle for storing records. Clones are handles of the same receiver; any thread may use one.
 #[derive(Clone)]
 pub struct ReceiverHandle(Arc<Shared>);
 
@@ -89,7 +89,7 @@ struct Shared {
     hooks: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
 }
 
-/// What a custom source is started with; no defaults here.
+/// The options of a custom source; no defaults here.
 #[derive(Clone)]
 pub(crate) struct CustomOptions {
     /// The source's name in messages.
@@ -104,7 +104,7 @@ pub(crate) struct CustomOptions {
     pub(crate) rate: Option<RateOptions>,
 }
 
-/// Where a receiver is while it does not run. A started one comes back at the stop, so that it can be started again.
+/// Holds a receiver while it does not run. A started one comes back at the stop, so that it can be started again.
 pub(crate) type ReceiverSlot = Arc<Mutex<Option<Box<dyn Receiver>>>>;
 
 impl fmt::Debug for ReceiverHandle {
@@ -166,27 +166,27 @@ impl ReceiverHandle {
         records.into_iter().try_for_each(|record| self.store(record.as_ref()))
     }
 
-    /// Tells the listeners and the operator of something that went wrong, and counts it; the receiver goes on.
+    /// Reports an error to the listeners and the operator, and counts it; the receiver continues.
     pub fn report_error(&self, error: impl fmt::Display) {
         self.0.counters.errors.add(1);
         let (source, error) = (self.0.options.source.clone(), error.to_string());
         self.0.events.post(Event::ReceiverError { source, error });
     }
 
-    /// Whether the receiver is to return.
+    /// Returns true if the receiver must return.
     pub fn is_stopped(&self) -> bool {
         self.0.stop.is_stopped()
     }
 
-    /// Waits so long, or until the stop; false if it is to return.
+    /// Waits this long, or until the stop; returns false if the receiver must return.
     pub fn wait(&self, length: Duration) -> bool {
         let until = self.0.clock.now().plus(length);
         self.wait_until(Some(until), || false);
         !self.is_stopped()
     }
 
-    /// Calls `f` once at the stop, on the thread that stops, to end what the receiver waits for, such as by shutting a
-    /// socket down; at once if the stop has come. It must not wait. Forgotten when [`Receiver::receive`] returns.
+    /// Calls `f` once at the stop, on the thread that stops, to end the receiver's wait, such as by shutting a socket down; at
+    /// once if the stop has come. It must not wait. Forgotten when [`Receiver::receive`] returns.
     pub fn on_stop(&self, f: impl FnOnce() + Send + 'static) {
         self.0.hooks.lock().push(Box::new(f));
         if self.is_stopped() {
@@ -194,7 +194,7 @@ impl ReceiverHandle {
         }
     }
 
-    /// Waits until there may be room, the deadline or the stop. Everything that holds a receiver wakes its queue.
+    /// Waits until there may be room, the deadline has come, or the stop. Whatever holds a receiver wakes its queue when it ends.
     fn wait_until(&self, deadline: Option<Moment>, over: impl Fn() -> bool) {
         let (signal, clock) = (Signal::new(), &self.0.clock);
         let raise = signal.clone();
@@ -208,13 +208,13 @@ impl ReceiverHandle {
 }
 
 impl Shared {
-    /// The record's header; none if it is longer than the limit.
+    /// The record's header; `None` if the record is longer than the limit.
     fn length(&self, record: &[u8]) -> Option<[u8; 4]> {
         let length = u32::try_from(record.len()).ok()?;
         (record.len() <= self.options.record_bytes_max).then(|| length.to_be_bytes())
     }
 
-    /// Whether a record may be stored now; if not, the queue's readers are woken once that changes.
+    /// Returns true if a record may be stored now; if not, the queue's readers are woken once that changes.
     fn may_store(&self) -> bool {
         self.account.has_room() && self.limiter.as_ref().is_none_or(|limiter| limiter.is_ready())
     }

@@ -1,5 +1,5 @@
-//! What every receiver is started with, sockets and a user's own: the parts of the engine that it uses, when it is over, and how
-//! fast it may be read. It knows no kind of source.
+//! The options that every receiver shares, sockets and a user's own: the parts of the engine that it uses, its end, and its rate.
+//! Also makes its block cutter and its rate limit. It knows no kind of source.
 
 use crate::error::Result;
 use crate::framing::Framing;
@@ -15,7 +15,7 @@ use crate::sync::thread::Thread;
 use crate::sync::{Arc, Poison, StopToken};
 use crate::time::{Clock, Interval, Moment, join_until};
 
-/// When a source is over.
+/// The end of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
     /// Never by itself: a lost peer is dialled again.
@@ -24,7 +24,7 @@ pub enum When {
     Eof,
 }
 
-/// How fast a source may be read, in records per second.
+/// The rate at which a source may be read, in records per second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RateOptions {
     /// The rate at the start.
@@ -33,7 +33,7 @@ pub(crate) struct RateOptions {
     pub(crate) follows: Option<(u64, u64)>,
 }
 
-/// What the parts of the engine that a receiver uses are.
+/// The parts of the engine that a receiver uses.
 #[derive(Clone)]
 pub(crate) struct Engine {
     pub(crate) clock: Arc<dyn Clock>,
@@ -46,11 +46,11 @@ pub(crate) struct Engine {
     pub(crate) arrivals: Option<Arc<BacklogTrigger>>,
     /// The unfinished records of all sources.
     pub(crate) unfinished: Arc<Unfinished>,
-    /// Where what was read becomes durable before it is stored, if it does.
+    /// The log that makes input durable before it is stored, if there is one.
     pub(crate) log: Option<EngineLog>,
 }
 
-/// Called once when a source is over: its number, and what went wrong if the end was not in order. It only posts.
+/// Called once when a source is over, with its number and, if the end was not in order, the error. It only posts.
 pub(crate) type OnEnd = Arc<dyn Fn(u32, Option<String>) + Send + Sync>;
 
 /// The options of a receiver's blocks.
@@ -93,7 +93,7 @@ impl Engine {
     }
 }
 
-/// Joins threads by the deadline; returns which did not end, in words.
+/// Joins threads by the deadline; describes those that did not end.
 pub(super) fn join_all(threads: Vec<Thread>, clock: &dyn Clock, deadline: Moment) -> Vec<String> {
     threads.into_iter().filter_map(|thread| join_until(clock, thread, deadline).left()).collect()
 }

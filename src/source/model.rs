@@ -57,7 +57,7 @@ impl BlockTarget for Target {
 }
 
 impl Target {
-    /// How many records were stored when the mark of `time` came through; waits for it.
+    /// Number of records that were stored when the mark of `time` came through; waits for it.
     fn stored_at(&self, time: Time) -> usize {
         loop {
             let reached = self.reached.lock().iter().find(|mark| mark.0 == time).copied();

@@ -1,4 +1,4 @@
-//! `Pause`: says that a source is not read because the store is full, and that it is read again. Any thread.
+//! `Pause`: reports that a source is not read because the store is full, and that it is read again. Any thread.
 
 use indicatif::HumanBytes;
 
@@ -6,12 +6,12 @@ use crate::memory::budget::MemoryBudget;
 use crate::metrics::{ConditionHandle, ConditionKind, Event, EventBus};
 use crate::sync::{Arc, AtomicBool, Ordering};
 
-/// What a source waits for that is not read now.
+/// The reason why a source is not read now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PausedBy {
-    /// The log has not taken yet what was read before.
+    /// The log has not taken the earlier input yet.
     Log,
-    /// The blocks before are not stored yet.
+    /// Earlier blocks are not stored yet.
     Blocks,
     /// The store is full.
     Store,
@@ -35,12 +35,12 @@ impl PausedBy {
 pub(crate) struct Pause {
     full: ConditionHandle,
     events: EventBus,
-    /// Whether the event was posted that is posted once.
+    /// The event that is posted once was posted.
     told: AtomicBool,
 }
 
 impl Pause {
-    /// Nothing pauses yet; it is over whenever the account has room.
+    /// Nothing pauses yet; a pause is over whenever the account has room.
     pub(crate) fn new(source: &str, account: &MemoryBudget, events: &EventBus) -> Arc<Self> {
         let full = events.conditions().handle(ConditionKind::StoreFull, source);
         let pause = Arc::new(Pause { full, events: events.clone(), told: AtomicBool::new(false) });

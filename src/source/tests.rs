@@ -25,11 +25,11 @@ use crate::source::socket::unfinished::{Sources, Unfinished};
 use crate::sync::{Arc, AtomicUsize, Mutex, Ordering, Poison, Signal};
 use crate::time::{Clock, Interval, ManualClock, Time};
 
-/// Where the blocks of a test go.
+/// The destination of a test's blocks.
 #[derive(Default)]
 struct Target {
     blocks: Mutex<Vec<Arc<Block>>>,
-    /// So many pushes fail first.
+    /// The first pushes fail, this many.
     failures: AtomicUsize,
     reached: Mutex<Vec<Time>>,
     told: Signal,
@@ -70,7 +70,7 @@ pub(super) struct Path {
     pub(super) handler: IntakeHandler,
 }
 
-/// What a path is made with.
+/// The options of a path.
 pub(super) struct Given {
     pub(super) framing: Framing,
     pub(super) record_bytes_max: usize,
@@ -145,7 +145,7 @@ impl Path {
         self.handler.open(Peer { address, dialled: None }, Remote::nobody())
     }
 
-    /// Hands the bytes over as reads would; whether the handler wants the connection closed.
+    /// Hands the bytes over as reads would; returns the handler's decision on the connection.
     pub(super) fn feed(&mut self, session: &mut Session, bytes: &[u8]) -> Flow {
         for piece in bytes.chunks(crate::memory::buffer_pool::BUFFER_BYTES) {
             let mut buffer = self.pool.buffer();

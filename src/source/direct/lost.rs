@@ -1,8 +1,8 @@
-//! Lost input: what a plan takes and its source no longer has. The same for every direct source.
+//! Lost input: ranges that a plan takes and its source no longer has. The same for every direct source.
 //!
 //! ```text
 //!  start: source.lost(plans) ─▶ refused | given up | only windows read it again
-//!  task:  partition.for_each_range ─▶ Lost ─▶ Losses::take ─▶ the attempt fails | the partition goes on without it
+//!  task:  partition.for_each_range ─▶ Lost ─▶ Losses::take ─▶ the attempt fails | the partition continues without it
 //!  batch done: Losses ─▶ counters, one event, rows marked incomplete
 //! ```
 //! Plain data and one decision. It does not know batches, windows or how a source finds out.
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::sync::Mutex;
 use crate::wording::count;
 
-/// What a source counts its ranges in.
+/// The unit of a source's ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Bytes of a file.
@@ -34,20 +34,20 @@ impl Unit {
 /// A range of input that a plan takes and the source no longer has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
-    /// What it was a part of, as people call it: "file `a.log`".
+    /// Its file or log, for messages: "file `a.log`".
     pub of: String,
-    /// Where the range begins.
+    /// Begin of the range.
     pub from: u64,
-    /// Where it ends; this is no part of it.
+    /// End of the range, exclusive.
     pub to: u64,
-    /// What both are counted in.
+    /// Unit of both.
     pub unit: Unit,
-    /// What became of it.
+    /// The cause, in words.
     pub why: String,
 }
 
 impl Lost {
-    /// How much is lost.
+    /// Number of lost units.
     pub fn amount(&self) -> u64 {
         self.to.saturating_sub(self.from)
     }
@@ -60,20 +60,20 @@ impl fmt::Display for Lost {
     }
 }
 
-/// What happens when input is lost that was never processed.
+/// The reaction to lost input that was never processed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnLost {
     /// The stream stops, and a start is refused.
     #[default]
     Stop,
-    /// The batch goes on without it.
+    /// The batch continues without it.
     Skip,
 }
 
 /// Ranges of one source that were lost, together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LostSum {
-    /// How many ranges.
+    /// Number of ranges.
     pub ranges: u64,
     /// Bytes of the ranges that are counted in bytes.
     pub bytes: u64,
@@ -119,7 +119,7 @@ impl fmt::Display for LostSum {
     }
 }
 
-/// Why a batch reads its input.
+/// The purpose for which a batch reads its input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Purpose {
     /// To process it.
@@ -129,7 +129,7 @@ pub enum Purpose {
     Rebuild,
 }
 
-/// What one batch found lost of one source. Shared by the portions of the batch.
+/// Losses of one source that one batch found. The portions of the batch share it.
 #[derive(Debug, Default)]
 pub struct Losses {
     source: String,
@@ -141,7 +141,7 @@ pub struct Losses {
 #[derive(Debug, Default)]
 struct Found {
     all: Vec<Lost>,
-    /// How many of them were reported.
+    /// Number of those that were reported.
     reported: usize,
 }
 
@@ -153,7 +153,7 @@ impl Losses {
         Losses { source: source.to_owned(), on_lost, purpose, found }
     }
 
-    /// Why the batch reads its input.
+    /// The purpose for which the batch reads its input.
     pub fn purpose(&self) -> Purpose {
         self.purpose
     }
@@ -161,7 +161,7 @@ impl Losses {
     /// A task found that a range is lost: notes it once, however often the batch is tried.
     ///
     /// # Errors
-    /// If the batch must not go on without it.
+    /// If the batch must not continue without it.
     pub fn take(&self, lost: Lost) -> Result<()> {
         if self.purpose == Purpose::Process && self.on_lost == OnLost::Stop {
             return Err(Error::Failed(format!("source `{}`: {lost}; {REMEDY}", self.source)));
@@ -178,12 +178,12 @@ impl Losses {
         }
     }
 
-    /// Whether nothing is lost, as far as is known.
+    /// True if no loss is known.
     pub fn is_empty(&self) -> bool {
         self.found.lock().all.is_empty()
     }
 
-    /// What was not reported before; it counts as reported from now on.
+    /// Takes the sum of the losses that were not reported yet; they count as reported from now on.
     pub fn report(&self) -> LostSum {
         let mut found = self.found.lock();
         let sum = LostSum::of(&found.all[found.reported..]);
@@ -192,7 +192,7 @@ impl Losses {
     }
 }
 
-/// What to do about a batch whose input is lost.
+/// The remedy for a batch whose input is lost.
 pub const REMEDY: &str = "it was never processed: start once with `--give-up-lost` to go on without it, or set \
     `on_lost = \"skip\"` for the source";
 

@@ -4,9 +4,9 @@
 //!  job-loop, at a tick: plan(time) ─▶ bytes ─▶ [log] ─▶ read(bytes) ─▶ partitions ─▶ workers read them
 //!            batch done: committed(bytes)        start: restore(snapshot), planned(bytes) of batches that run again
 //! ```
-//! What a batch takes is decided once, as bytes that say all there is to say: an attempt, a retry and a replay after a
-//! restart read the same. A source of this kind keeps two positions: behind what was planned, and behind what was
-//! committed. It does not know batches, streams or the log. [`files`] is the one that comes with the engine.
+//! The input of a batch is decided once, as the bytes of a complete plan: an attempt, a retry and a replay after a restart read
+//! the same. A direct source keeps two positions: behind the planned input, and behind the committed input. It does not know
+//! batches, streams or the log. [`files`] is the one that comes with the engine.
 
 pub mod files;
 mod lost;
@@ -21,37 +21,37 @@ use crate::time::{Clock, Time};
 
 pub use lost::{Losses, Lost, LostSum, OnLost, Purpose, REMEDY, Unit};
 
-/// What a source is told when the stream starts.
+/// Options of the start of a source.
 #[derive(Clone, Debug)]
 pub struct DirectStart {
     /// Its name, for messages.
     pub source: String,
-    /// Where it reports what it passes over.
+    /// Receives the reports of passed-over input.
     pub events: EventBus,
-    /// What it counts.
+    /// Counters of the source.
     pub counters: Arc<ReceiverCounters>,
-    /// Whether the run ends with what the source holds now.
+    /// True if the run ends with the present content of the source.
     pub until_eof: bool,
-    /// By which it waits.
+    /// The clock for its waits.
     pub clock: Arc<dyn Clock>,
 }
 
 /// A replayable source. Everything but the partitions' own methods is called by the thread `job-loop` or by the one that
 /// starts the stream, one call at a time.
 pub trait DirectSource: Send + Sync {
-    /// What kind of source it is. A position of one kind means nothing to another.
+    /// The kind of source. A position of one kind means nothing to another.
     fn kind(&self) -> &'static str {
         "direct"
     }
 
-    /// Gets ready; goes on behind what was committed.
+    /// Starts behind the committed position.
     ///
     /// # Errors
-    /// If it cannot be read at all, with the remedy.
+    /// If the source cannot be read at all, with the remedy.
     fn start(&self, start: &DirectStart) -> Result<()>;
 
-    /// Decides what the batch `time` takes, moves the planned position behind it and returns it as bytes; none if there
-    /// is nothing new. It must be bounded, and must not read the records if that can be helped.
+    /// Decides what the batch `time` takes, moves the planned position behind it and returns it as bytes; `None` if
+    /// there is nothing new. It must be bounded, and should not read the records.
     ///
     /// # Errors
     /// If the source cannot be asked now: then it has no batch at `time`, which is not the same as an empty one.
@@ -63,7 +63,7 @@ pub trait DirectSource: Send + Sync {
     /// If the bytes are not a plan of this source.
     fn read(&self, plan: &[u8]) -> Result<Vec<Arc<dyn DirectPartition>>>;
 
-    /// A plan of an earlier run is going to be read again: moves the planned position behind it.
+    /// A plan of an earlier run will be read again: moves the planned position behind it.
     ///
     /// # Errors
     /// If the bytes are not a plan of this source.
@@ -82,28 +82,28 @@ pub trait DirectSource: Send + Sync {
     /// If the bytes are not a snapshot of this source.
     fn restore(&self, snapshot: &[u8]) -> Result<()>;
 
-    /// What the source no longer has of each of these plans, as far as it can say without reading the records. Also asked
-    /// before the start.
+    /// The losses of each of these plans, as far as the source can tell without reading the records. Also called before the
+    /// start.
     ///
     /// # Errors
     /// If the source cannot be asked, or the bytes are not plans of it.
     fn lost(&self, plans: &[&[u8]]) -> Result<Vec<Vec<Lost>>>;
 
-    /// What the source no longer has of that which it knew of and no plan took. Asked once, after the start and after
-    /// every plan of an earlier run was [planned](DirectSource::planned); the source goes on behind it.
+    /// The losses among the input that the source knew of and no plan took. Called once, after the start and after every plan of
+    /// an earlier run was [planned](DirectSource::planned); the source continues behind them.
     ///
     /// # Errors
     /// If the source cannot be asked.
     fn lost_unplanned(&self) -> Result<Vec<Lost>>;
 
-    /// What happens when input is lost that was never processed.
+    /// The reaction to lost input that was never processed.
     fn on_lost(&self) -> OnLost;
 
-    /// Whether, in a run to the end of the sources, the next plan takes all that is left. False in any other run.
+    /// True if this is a run to the end of the sources and the next plan takes all that is left.
     fn is_ending(&self) -> bool;
 
     /// As [`plan`](DirectSource::plan), at a stop in order: takes only what [`perishes`](DirectSource::perishes) with this
-    /// run. Called until it returns none.
+    /// run. Called until it returns `None`.
     ///
     /// # Errors
     /// If the source cannot be asked now.
@@ -111,7 +111,7 @@ pub trait DirectSource: Send + Sync {
         Ok(None)
     }
 
-    /// How many bytes no plan took that nobody can read after this run, such as those of a removed file that is still open.
+    /// Number of bytes that no plan took and nobody can read after this run, such as those of a removed file that is still open.
     fn perishes(&self) -> u64 {
         0
     }
@@ -119,15 +119,15 @@ pub trait DirectSource: Send + Sync {
 
 /// A part of a batch that one task reads, piece by piece.
 pub trait DirectPartition: Send + Sync + fmt::Debug {
-    /// How the records lie in the ranges.
+    /// The framing of the records in the ranges.
     fn framing(&self) -> Framing;
 
-    /// Whether the records are lines in which line feeds are escaped.
+    /// True if the records are lines in which line feeds are escaped.
     fn unescapes(&self) -> bool {
         false
     }
 
-    /// How many bytes it takes of the source.
+    /// Number of bytes that it takes of the source.
     fn bytes(&self) -> u64;
 
     /// Calls `each` with ranges of whole records and the number of records in each, in order. A range that the source no
@@ -142,18 +142,18 @@ pub trait DirectPartition: Send + Sync + fmt::Debug {
     ) -> Result<()>;
 }
 
-/// What a batch takes of one direct source.
+/// The input that a batch takes from one direct source.
 #[derive(Clone, Debug, Default)]
 pub struct Planned {
     /// The plan; empty if there is nothing new.
     pub plan: Vec<u8>,
     /// Its partitions.
     pub portions: Vec<Arc<Portion>>,
-    /// What the source no longer has of it.
+    /// The losses among it.
     pub losses: Arc<Losses>,
 }
 
-/// A partition of a batch, and how many records it had when it was first read.
+/// A partition of a batch, and the number of its records when it was first read.
 #[derive(Debug)]
 pub struct Portion {
     partition: Arc<dyn DirectPartition>,
@@ -163,11 +163,11 @@ pub struct Portion {
     records: AtomicU64,
 }
 
-/// Nobody knows yet how many records there are.
+/// The number of records is not known yet.
 const UNREAD: u64 = u64::MAX;
 
 impl Portion {
-    /// A portion that counts its records and bytes in `counters` when it was first read, and notes in `losses` what is lost.
+    /// A portion that counts its records and bytes in `counters` when it was first read, and notes lost ranges in `losses`.
     pub fn new(
         partition: Arc<dyn DirectPartition>,
         counters: Arc<ReceiverCounters>,
@@ -176,7 +176,7 @@ impl Portion {
         Portion { partition, counters, losses, records: AtomicU64::new(UNREAD) }
     }
 
-    /// How the records lie in the ranges.
+    /// The framing of the records in the ranges.
     pub fn framing(&self) -> Framing {
         self.partition.framing()
     }
@@ -189,12 +189,12 @@ impl Portion {
         }
     }
 
-    /// How many bytes it takes of the source.
+    /// Number of bytes that it takes of the source.
     pub fn bytes(&self) -> u64 {
         self.partition.bytes()
     }
 
-    /// How many records it has, as far as it was read.
+    /// Number of its records; 0 until it was read.
     pub fn records(&self) -> u64 {
         let records = self.records.load(Ordering::SeqCst);
         if records == UNREAD { 0 } else { records }

@@ -1,7 +1,7 @@
-//! `BacklogTrigger`: counts the records that can be cut, over all receivers, and tells when there are enough for a batch.
+//! `BacklogTrigger`: counts the records that can be cut, over all receivers, and notifies when there are enough for a batch.
 //!
-//! Io threads add, the job loop takes what a batch was given. The count is told only as it passes the goal, so a fast
-//! stream does not flood the loop; the loop looks at the level itself after each batch.
+//! Io threads add records, the job loop takes those that a batch was given. It is notified only when the count passes the goal,
+//! so a fast stream does not flood the loop; after each batch the loop looks at the level itself.
 
 use crate::sync::{AtomicU64, Ordering};
 
@@ -19,7 +19,7 @@ impl BacklogTrigger {
         BacklogTrigger { count: AtomicU64::new(0), goal, tell: Box::new(tell) }
     }
 
-    /// So many more records can be cut.
+    /// Adds records that can be cut.
     pub(crate) fn add(&self, records: u64) {
         let before = self.count.fetch_add(records, Ordering::SeqCst);
         if before < self.goal && before.saturating_add(records) >= self.goal {
@@ -27,12 +27,12 @@ impl BacklogTrigger {
         }
     }
 
-    /// A batch was given so many records.
+    /// Subtracts records that a batch was given.
     pub(crate) fn take(&self, records: u64) {
         self.count.fetch_sub(records, Ordering::SeqCst);
     }
 
-    /// Whether there are enough records for a batch.
+    /// Returns true if there are enough records for a batch.
     pub(crate) fn is_enough(&self) -> bool {
         self.count.load(Ordering::SeqCst) >= self.goal
     }

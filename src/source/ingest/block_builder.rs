@@ -17,7 +17,7 @@ pub(crate) struct BlockBuilder {
 }
 
 impl BlockBuilder {
-    /// Makes blocks of what is queued when it begins; false if the push queue had no room for all of it.
+    /// Makes blocks of the ranges that are queued when it begins; false if the push queue had no room for all of it.
     pub(crate) fn drain(&mut self, feed: &Feed) -> bool {
         let queued = feed.queue.len();
         let mut left = queued;

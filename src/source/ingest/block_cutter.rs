@@ -1,15 +1,14 @@
 //! The block cutter: has the queued ranges made into blocks, and the blocks pushed to the store in order.
 //!
 //! ```text
-//!             ┌ without a log: a cut ─▶ BlockBuilder ─▶ Block ─▶ push queue ─(rxN-push: Pusher)─▶ BlockTarget
-//!  range queue┤
-//!             └ with a log: (rxN-push: ChunkLogger) ─▶ durable chunks ─a cut closes the block─▶ Block ─▶ BlockTarget
+//!  without a log:  range queue ─cut─▶ BlockBuilder ─▶ Block ─▶ push queue ─(rxN-push: Pusher)─▶ BlockTarget: store, then tracker
+//!  with a log:     range queue ─(rxN-push: ChunkLogger)─▶ durable chunks ─cut─▶ Block ─▶ BlockTarget
 //!
-//!  who cuts: rxN-cut every block interval, between ticks · the job loop at each batch tick · an io thread when the queue fills
+//!  who cuts: rxN-cut each block interval, between ticks · the job loop at each batch tick · an io thread if the queue fills
 //! ```
-//! The cutter holds the state lock while it drains what was queued when it began. A cut never waits: when the push queue is full
-//! nothing is drained, the range queue fills and the sockets are paused. It knows nothing of batches but their tick marks, which
-//! pass through the push queue behind the blocks they belong to.
+//! The cutter holds the state lock while it drains the ranges that were queued when it began. A cut never waits: when the push
+//! queue is full nothing is drained, the range queue fills and the sockets are paused. It knows nothing of batches but their
+//! tick marks, which pass through the push queue behind the blocks they belong to.
 
 use std::time::Duration;
 
@@ -49,9 +48,9 @@ enum Phase {
     Initialized,
     /// Ranges come in, blocks are cut and pushed.
     Active,
-    /// The io threads have ended: nothing comes in; what is queued is still cut and pushed.
+    /// The io threads have ended: nothing comes in; queued ranges are still cut and pushed.
     StoppedAddingData,
-    /// The last block is cut; what is cut is still pushed.
+    /// The last block is cut; blocks are still pushed.
     StoppedGeneratingBlocks,
     /// Nothing moves.
     StoppedAll,
@@ -70,7 +69,7 @@ pub(crate) struct CutterOptions {
     /// Counts the bytes of records that are copied; when it has room again, the handlers are woken.
     pub(crate) account: Arc<MemoryBudget>,
     pub(crate) poison: Poison,
-    /// Where ranges become durable before they are stored, if they do.
+    /// The log that makes ranges durable before they are stored, if there is one.
     pub(crate) log: Option<ChunkLogOptions>,
 }
 
@@ -192,7 +191,7 @@ impl BlockCutter {
         &self.name
     }
 
-    /// The reason why the readers wait, if what is queued and not taken holds them.
+    /// The reason why the readers wait, if the full range queue holds them.
     pub(crate) fn paused_by(&self) -> Option<PausedBy> {
         let by = match self.machine {
             Machine::Builder => PausedBy::Blocks,
@@ -233,7 +232,7 @@ impl BlockCutter {
         outcome
     }
 
-    /// Cuts what is queued now into blocks.
+    /// Cuts the queued ranges into blocks.
     #[cfg(test)]
     pub(crate) fn cut(&self) {
         let mut state = self.state.lock();
@@ -272,7 +271,7 @@ impl BlockCutter {
         if !self.cut_locked(&mut state) {
             return Cut::Held;
         }
-        // What is queued after a cut is the chunk logger's, or came later and belongs to the next batch.
+        // With a log, queued ranges are still to be drained by the logger, before the mark; without one they came after the cut.
         let is_queued = match self.machine {
             Machine::Builder => false,
             Machine::Logger { .. } => self.feed.queue.len() > 0,
@@ -300,17 +299,17 @@ impl BlockCutter {
         if flushed || !drained {
             return drained;
         }
-        // The queue was full when it should have taken what was buffered; now it has room.
+        // The queue had no room for the buffered records; now it has.
         self.records.flush(&self.feed);
         self.drain_locked(state)
     }
 
-    /// Cuts what is queued when it begins; false if the push queue had no room for all of it.
+    /// Cuts the ranges that are queued when it begins; false if the push queue had no room for all of it.
     fn drain_locked(&self, state: &mut State) -> bool {
         match self.machine {
             Machine::Builder => state.builder.drain(&self.feed),
             Machine::Logger { .. } => {
-                // The chunk logger takes what is queued; a tick's mark tells it to close its block.
+                // The chunk logger takes the queued ranges; a tick's mark makes it close its block.
                 self.was_queued();
                 true
             }
@@ -318,7 +317,7 @@ impl BlockCutter {
     }
 
     /// The io threads have ended: cuts the last blocks, waiting for room, and pushes them. Returns once all are stored,
-    /// or at `deadline` with what was left, in words.
+    /// or at `deadline` with a description of what is left.
     pub(crate) fn stop(&self, deadline: Moment) -> Vec<String> {
         let clock = self.feed.clock.as_ref();
         let timer = {
@@ -344,7 +343,7 @@ impl BlockCutter {
         if let Some(thread) = push_thread {
             wait_until(clock, &thread, deadline);
             self.feed.stop.stop();
-            // It is told to give up what it holds, and does so at once unless it is in a call that does not return.
+            // The stop makes it give up what it holds, at once unless it is in a call that does not return.
             left.extend(join_until(clock, thread, deadline.plus(GIVE_UP)).left());
         }
         self.state.lock().phase = Phase::StoppedAll;

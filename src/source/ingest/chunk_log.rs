@@ -4,11 +4,11 @@
 //!  range queue ─drain─▶ chunk ─▶ log ─(receipt on wal-sync: acknowledge, in order)─▶ durable ─▶ open block
 //!                                                                  cut: tick, timer ─▶ block ─▶ BlockTarget
 //! ```
-//! A chunk is what was handed over since the logger last drained the queue. It drains when nothing is on its way to the disk, so
-//! that what comes during a sync goes with the next one and an acknowledgement waits for two syncs at most; a full chunk goes
-//! at once. There is no timer and no lock for each range: an io thread that queued a range compares two numbers. What is not
-//! durable counts as queued. A chunk that found no room on the disk is appended again, and until it is durable no other is
-//! made: the queue fills and the sockets are paused. Nothing here knows what a batch is.
+//! A chunk holds the ranges that came since the logger last drained the queue. It drains when nothing is on its way to the
+//! disk, so that ranges that come during a sync go with the next one and an acknowledgement waits for two syncs at most; a
+//! full chunk goes at once. There is no timer and no lock for each range: an io thread that queued a range compares two
+//! numbers. What is not durable counts as queued. A chunk that found no room on the disk is appended again, and until it is
+//! durable no other is made: the queue fills and the sockets are paused. Nothing here knows what a batch is.
 
 #[cfg(all(test, tidemill_model))]
 mod model;
@@ -30,7 +30,7 @@ use crate::sync::{Arc, AtomicU64, Mutex, Ordering, Poison, Signal};
 use crate::time::{Moment, Time};
 use crate::wal::NotLogged;
 
-/// A chunk of so many bytes is full: it goes to the log although another is on its way. Less where segments are small.
+/// A chunk of this many bytes is full: it goes to the log although another is on its way. Less where segments are small.
 pub(crate) const CHUNK_BYTES_MAX: u64 = if cfg!(tidemill_model) { 3 } else { 4 << 20 };
 
 /// Chunks that are on their way to the log at once, unless a tick wants everything.
@@ -39,12 +39,12 @@ const CHUNKS_MAX: usize = 4;
 /// Wait after a chunk that found no room on the disk, before it is appended again.
 const LOG_RETRY: Duration = Duration::from_millis(200);
 
-/// Nobody needs to be woken for what is queued.
+/// The logger need not be woken for queued ranges.
 const NEVER: u64 = u64::MAX;
 
-/// Where chunks go to become durable.
+/// The log that makes chunks durable.
 pub(crate) trait ChunkLog: Send + Sync {
-    /// Appends a chunk; `receipt` is told when it is durable. It only posts.
+    /// Appends a chunk; `receipt` is called once it is durable. It only posts.
     ///
     /// # Errors
     /// If the log has ended; `receipt` is dropped then.
@@ -86,7 +86,7 @@ pub(crate) struct EngineLog {
 }
 
 impl EngineLog {
-    /// What the generator of a source logs with.
+    /// The log options of a source's cutter.
     pub(crate) fn of(&self, source: u32) -> ChunkLogOptions {
         let at = usize::try_from(source).unwrap_or(usize::MAX);
         let next_chunk = self.next_chunks.get(at).copied().unwrap_or(0);
@@ -95,7 +95,7 @@ impl EngineLog {
     }
 }
 
-/// What a generator logs with.
+/// The options of a chunk logger.
 #[derive(Clone)]
 pub(crate) struct ChunkLogOptions {
     pub(crate) log: Arc<dyn ChunkLog>,
@@ -115,7 +115,7 @@ impl DrainLevel {
 
     /// A range was queued: wakes the logger if it waits for that. Any io thread.
     ///
-    /// The logger sets what it wants, then looks at the queue again; an io thread queues, then looks at what is wanted.
+    /// The logger sets the level, then looks at the queue again; an io thread queues, then looks at the level.
     pub(crate) fn queued(&self, queue: &RangeQueue, logger: &Signal) {
         let wanted = self.0.load(Ordering::SeqCst);
         if wanted != NEVER
@@ -131,12 +131,12 @@ fn is_crowded(queue: &RangeQueue) -> bool {
     queue.len() >= queue.capacity() / 4 * 3
 }
 
-/// A chunk's fate, as its receipt tells it.
+/// A chunk's fate, once its receipt was called.
 type Outcome = Arc<Mutex<Option<Result<(), NotLogged>>>>;
 
 enum Item {
     Chunk(Chunk),
-    /// Everything before this is a block of its own; then the tick is told, if it is one.
+    /// Everything before this is a block of its own; then the target is notified of the tick, if it is one.
     Cut(Option<Time>),
 }
 
@@ -146,7 +146,7 @@ struct Chunk {
     bytes: u64,
     first_read: Option<Moment>,
     state: State,
-    /// There was no room for it, once at least.
+    /// There was no room for it at least once.
     was_refused: bool,
 }
 
@@ -154,7 +154,7 @@ enum State {
     /// Appended; the receipt follows.
     Waiting(Outcome),
     Durable,
-    /// There was no room: to be appended again.
+    /// There was no room: it will be appended again.
     Refused,
 }
 
@@ -212,7 +212,7 @@ pub(crate) struct ChunkLogger {
     refused: usize,
     /// When refused chunks are appended again.
     retry_at: Option<Moment>,
-    /// The log has ended: what comes is let go, so that the io threads can end. The engine is poisoned.
+    /// The log has ended: ranges that come are dropped, so that the io threads can end. The engine is poisoned.
     ended: bool,
     /// The last cut was made.
     closed: bool,
@@ -244,7 +244,7 @@ impl ChunkLogger {
     pub(crate) fn run(mut self) {
         self.feed.stop.wakes(self.feed.pushes.signal());
         while !self.feed.stop.is_stopped() {
-            // First: whether the close can be taken depends on what became of chunks.
+            // First: the close can be taken only once no chunk is refused.
             self.settle();
             self.take_messages();
             self.append_refused();
@@ -258,7 +258,7 @@ impl ChunkLogger {
         }
     }
 
-    /// Whether everything that was taken is stored; says so to whoever cuts.
+    /// Updates `in_flight` for the cutters; true if nothing is pending.
     fn is_idle(&self) -> bool {
         let open = usize::from(self.open.chunks.is_some());
         self.feed.in_flight.store(self.items.len() + open, Ordering::SeqCst);
@@ -285,7 +285,7 @@ impl ChunkLogger {
         let mut left = self.feed.queue.len();
         while left > 0 && self.refused == 0 {
             left = left.saturating_sub(self.drain());
-            // The log may take as long for this as until the next tick: what it has by then belongs to that one's batch.
+            // The log may take until the next tick for this: the chunks that are durable by then belong to that tick's batch.
             self.settle();
         }
         match self.items.back_mut() {
@@ -301,7 +301,7 @@ impl ChunkLogger {
         self.items.iter().filter(waits).count()
     }
 
-    /// Whether a chunk is to be made of what is queued now.
+    /// True if a chunk must be made of the queued ranges now.
     fn may_drain(&self) -> bool {
         let queue = &self.feed.queue;
         if queue.len() == 0 || self.refused > 0 {
@@ -313,7 +313,7 @@ impl ChunkLogger {
                 && (queue.bytes() >= self.held + self.chunk_bytes_max || is_crowded(queue)))
     }
 
-    /// Makes a chunk of what is queued, at most a full one, and appends it; returns how many ranges it took.
+    /// Makes a chunk of the queued ranges, at most a full one, and appends it; returns the number of ranges that it took.
     fn drain(&mut self) -> usize {
         // Before the first range is taken: until it is stored, a tick has something to wait for.
         self.feed.in_flight.fetch_add(1, Ordering::SeqCst);
@@ -339,7 +339,7 @@ impl ChunkLogger {
         }
         self.feed.queue.drained();
         self.feed.progress.raise();
-        // Counted by what it left behind from here on.
+        // From here on `is_idle` counts the chunk.
         self.is_idle();
         taken
     }
@@ -374,7 +374,7 @@ impl ChunkLogger {
         State::Waiting(outcome)
     }
 
-    /// So many bytes are durable, or given up.
+    /// Stops counting this many bytes, which are durable or given up.
     fn let_go(&mut self, bytes: u64) {
         self.held -= bytes;
         self.feed.queue.gone(bytes);
@@ -412,7 +412,7 @@ impl ChunkLogger {
         }
     }
 
-    /// Appends what was refused, in order, once it is time.
+    /// Appends the refused chunks, in order, once it is time.
     fn append_refused(&mut self) {
         if self.retry_at.is_none_or(|at| self.feed.clock.now() < at) {
             return;
@@ -437,7 +437,7 @@ impl ChunkLogger {
         self.retry_at = None;
     }
 
-    /// Moves durable chunks into the open block, in order, and stores what was cut.
+    /// Moves durable chunks into the open block, in order, and stores the blocks that were cut.
     fn settle(&mut self) {
         self.take_outcomes();
         loop {
@@ -462,7 +462,7 @@ impl ChunkLogger {
             }
         }
         if self.ended {
-            // What is durable of this is found by the next start.
+            // The next start finds the durable part of this.
             self.items.clear();
             self.open = Open::default();
             self.refused = 0;

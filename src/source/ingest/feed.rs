@@ -1,5 +1,5 @@
-//! `Feed`: what the io threads, the cutter and the thread `rxN-push` of one source share. It owns the queues between them and
-//! counts what is on its way; it makes no blocks and knows no log.
+//! `Feed`: what the io threads, the cutter and the thread `rxN-push` of one source share. It owns the queues between them
+//! and counts the blocks in flight; it makes no blocks and knows no log.
 
 use crate::blocks::Block;
 use crate::framing::Framing;

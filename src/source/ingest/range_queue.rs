@@ -1,6 +1,6 @@
-//! The bounded queue of ranges between io threads and the block generator, with its wake-up when it has room again.
+//! The bounded queue of ranges between io threads and the block cutter, with its wake-up when it has room again.
 //!
-//! Io threads push without a lock; the block cutter drains. A [`Gate`] wakes a reader that found the queue full after the
+//! Io threads push without a lock; the cutter or the chunk logger drains. A [`Gate`] wakes a reader that found the queue full after the
 //! next drain.
 
 use crate::blocks::Range;
@@ -10,22 +10,22 @@ use crate::sync::{AtomicU64, Gate, Ordering, Queue, Waker};
 /// A few under the schedule explorer, so that it meets a full queue.
 pub(crate) const RANGES_MAX: usize = if cfg!(tidemill_model) { 4 } else { 4096 };
 
-/// Full blocks that may wait for the next cut, in bytes: where a log is slower than the sockets, more of a lead brings
-/// nothing, and a tick would have to wait for it.
+/// The most full blocks that wait for the next cut: if a log is slower than the sockets, a longer lead gains nothing, and a tick
+/// would have to wait for it.
 pub(crate) const QUEUED_BLOCKS_MAX: u64 = 4;
 
 /// See the module.
 pub(crate) struct RangeQueue {
     ranges: Queue<Range>,
-    /// Readers wait at so many bytes.
+    /// The number of bytes at which readers wait.
     bytes_max: u64,
-    /// Bytes queued now, as ranges count them, and those that were taken and are not gone.
+    /// Bytes that are queued now, and those that were taken and are not gone.
     bytes: AtomicU64,
     gate: Gate,
 }
 
 impl RangeQueue {
-    /// An empty queue of so many ranges, in which readers find no room at so many bytes.
+    /// An empty queue for `capacity` ranges, in which readers find no room at `bytes_max` bytes.
     pub(crate) fn new(capacity: usize, bytes_max: u64) -> Self {
         RangeQueue {
             ranges: Queue::new(capacity),
@@ -54,19 +54,19 @@ impl RangeQueue {
         })
     }
 
-    /// Takes the oldest range; the caller tells by [`drained`](RangeQueue::drained) when it is through.
+    /// Takes the oldest range; the caller calls [`drained`](RangeQueue::drained) when it has finished.
     pub(crate) fn pop(&self) -> Option<Range> {
         let range = self.take()?;
         self.gone(range.bytes.len() as u64);
         Some(range)
     }
 
-    /// The same for who keeps it: its bytes count until they are [gone](RangeQueue::gone).
+    /// The same for a caller that keeps it: its bytes count until they are [gone](RangeQueue::gone).
     pub(crate) fn take(&self) -> Option<Range> {
         self.ranges.pop()
     }
 
-    /// So many bytes that were taken are where they no longer matter.
+    /// Stops counting this many bytes that were taken.
     pub(crate) fn gone(&self, bytes: u64) {
         self.bytes.fetch_sub(bytes, Ordering::SeqCst);
     }
@@ -81,12 +81,12 @@ impl RangeQueue {
         self.gate.wake();
     }
 
-    /// Whether more may be read now; if not, the readers are woken after the next drain.
+    /// Returns true if more may be read now; if not, the readers are woken after the next drain.
     pub(crate) fn has_room(&self) -> bool {
         self.gate.has_room(|| self.is_full())
     }
 
-    /// Whether there is no room, for those who only look.
+    /// True if there is no room; marks nobody as starved.
     pub(crate) fn is_full(&self) -> bool {
         self.len() >= self.capacity() || self.bytes() >= self.bytes_max
     }
@@ -103,7 +103,7 @@ impl RangeQueue {
         self.bytes.load(Ordering::SeqCst)
     }
 
-    /// Whether a block should be cut now rather than at the next tick.
+    /// True if a block should be cut now rather than at the next tick.
     pub(crate) fn is_filling(&self, block_bytes_max: u64) -> bool {
         self.len() >= self.capacity() / 4 * 3 || self.bytes() >= block_bytes_max
     }

@@ -5,7 +5,7 @@
 //!                 └ else held ─▶ rxN-rate waits until half a burst is there ─▶ wakes the handlers
 //! ```
 //! A burst is [`BURST`] worth of records, so an idle second does not become a second's worth at once. Io threads ask
-//! and take; the job loop may change the rate. Nothing here knows why a rate is what it is.
+//! and take; the job loop may change the rate. Nothing here knows the reason for a rate.
 
 use std::time::Duration;
 
@@ -14,16 +14,16 @@ use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mutex, Poison, Signal, StopToken};
 use crate::time::{Clock, Moment, tighten_timer_slack};
 
-/// How long an idle receiver saves up tokens.
+/// The time for which an idle receiver saves up tokens.
 const BURST: Duration = Duration::from_millis(20);
 
 /// The least that is read at once, in bytes: below that reads cost more than they bring.
 const READ_BYTES_MIN: f64 = 4096.0;
 
-/// What one read counts for in the mean length of records; those before it count for the rest.
+/// The weight of one read in the mean length of records; earlier reads have the rest.
 const MEAN_DECAY: f64 = 0.125;
 
-/// Records per second, as tokens. Pure: told what time it is.
+/// Records per second, as tokens. Pure: the caller passes the time in.
 #[derive(Debug)]
 struct TokenBucket {
     rate: f64,
@@ -55,7 +55,7 @@ impl TokenBucket {
         self.tokens = self.tokens.min(self.burst());
     }
 
-    /// Whether something may be read now.
+    /// Returns true if something may be read now.
     fn is_ready(&mut self, now: Moment) -> bool {
         self.refill(now);
         self.tokens >= 1.0
@@ -94,26 +94,26 @@ struct State {
     rate: u64,
     /// The lowest and the highest rate, if it follows what batches can process.
     bounds: Option<(u64, u64)>,
-    /// A handler was told to wait since the last wake-up.
+    /// A handler has had to wait since the last wake-up.
     held: bool,
     mean: MeanLength,
     records: u64,
-    /// How long handlers were held in all, and since when one is.
+    /// The time that handlers were held in all, and the time since which one is held.
     held_for: Duration,
     held_since: Option<Moment>,
 }
 
-/// What a receiver read under its limit, since its start.
+/// Amounts that a receiver has read under its limit since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     /// Records.
     pub(crate) records: u64,
-    /// How long the limit held it.
+    /// The time for which the limit held it.
     pub(crate) held: Duration,
 }
 
 impl Usage {
-    /// What was used after `before`.
+    /// The usage since `before`.
     pub(crate) fn since(&self, before: &Usage) -> Usage {
         Usage {
             records: self.records - before.records,
@@ -135,7 +135,7 @@ impl MeanLength {
         self.records += MEAN_DECAY * (as_f64(records) - self.records);
     }
 
-    /// How many bytes so many records take, at least [`READ_BYTES_MIN`]; that much if nothing is known of their length.
+    /// The bytes that this many records are likely to take, at least [`READ_BYTES_MIN`]; that much if their length is unknown.
     fn bytes_of(&self, records: f64) -> usize {
         let mean = if self.records > 0.0 { self.bytes / self.records } else { 0.0 };
         #[expect(
@@ -171,7 +171,7 @@ impl RateLimiter {
         self.state.lock().rate
     }
 
-    /// Changes the rate; what was read too much stays a debt.
+    /// Changes the rate; a debt of earlier reads stays.
     pub(crate) fn set_rate(&self, rate: u64) {
         let rate = rate.max(1);
         let mut state = self.state.lock();
@@ -192,12 +192,12 @@ impl RateLimiter {
         self.state.lock().bounds
     }
 
-    /// Whether handlers wait for it, for those who only look.
+    /// True if handlers wait for it; changes nothing.
     pub(crate) fn holds(&self) -> bool {
         self.state.lock().held
     }
 
-    /// Whether something may be read now; if not, the handlers are woken once that changes.
+    /// Returns true if something may be read now; if not, the handlers are woken once that changes.
     pub(crate) fn is_ready(&self) -> bool {
         let mut state = self.state.lock();
         let now = self.clock.now();
@@ -224,13 +224,13 @@ impl RateLimiter {
         state.records += records;
     }
 
-    /// How many bytes a read may bring now: as many as the tokens are likely to take.
+    /// The most bytes that a read may bring now: as many as the tokens are likely to cover.
     pub(crate) fn read_max(&self) -> usize {
         let state = self.state.lock();
         state.mean.bytes_of(state.bucket.tokens.max(0.0))
     }
 
-    /// What was read so far, and how long the limit held it.
+    /// The amounts read so far, and the time for which the limit held the receiver.
     pub(crate) fn usage(&self) -> Usage {
         let state = self.state.lock();
         let now = self.clock.now();
@@ -285,15 +285,20 @@ mod tests {
         Moment::from_nanos(millis * 1_000_000)
     }
 
-    /// Reads of `read` records whenever the bucket is ready, looked at each millisecond; how many in the first
-    /// millisecond and in all.
-    fn check(
+    /// Reads of `read` records whenever the bucket is ready, looked at each millisecond for this many after `idle`.
+    struct Reads {
         rate: u64,
         read: u64,
         idle: u64,
         millis: u64,
-        expected: (u64, std::ops::RangeInclusive<u64>),
-    ) {
+        /// The records read in the first millisecond.
+        first: u64,
+        /// The bounds of all records read.
+        all: std::ops::RangeInclusive<u64>,
+    }
+
+    fn check(reads: Reads) {
+        let Reads { rate, read, idle, millis, .. } = reads;
         let mut bucket = TokenBucket::new(rate, at(0));
         let (mut first, mut all) = (0, 0);
         for now in idle..idle + millis {
@@ -303,19 +308,28 @@ mod tests {
                 first += if now == idle { read } else { 0 };
             }
         }
-        assert_eq!(first, expected.0, "{rate}/s, reads of {read}");
-        assert!(expected.1.contains(&all), "{rate}/s, reads of {read}: {all} in {millis} ms");
+        assert_eq!(first, reads.first, "{rate}/s, reads of {read}");
+        assert!(reads.all.contains(&all), "{rate}/s, reads of {read}: {all} in {millis} ms");
     }
 
     #[test]
     fn the_rate_is_kept_without_a_one_second_burst() {
-        check(1_000, 1, 0, 10_000, (20, 9_950..=10_050));
-        check(1_000, 1, 3_600_000, 10_000, (20, 9_950..=10_050));
-        check(1_000, 7, 0, 10_000, (21, 9_950..=10_050));
+        let one = || Reads {
+            rate: 1_000,
+            read: 1,
+            idle: 0,
+            millis: 10_000,
+            first: 20,
+            all: 9_950..=10_050,
+        };
+        check(one());
+        check(Reads { idle: 3_600_000, ..one() });
+        check(Reads { read: 7, first: 21, ..one() });
         // A read far beyond the tokens is paid back before the next one.
-        check(1_000, 2_600, 0, 10_000, (2_600, 7_800..=12_600));
-        check(1, 1, 0, 10_000, (1, 10..=11));
-        check(10_000_000, 100_000, 0, 1_000, (200_000, 9_900_000..=10_300_000));
+        check(Reads { read: 2_600, first: 2_600, all: 7_800..=12_600, ..one() });
+        check(Reads { rate: 1, first: 1, all: 10..=11, ..one() });
+        let (rate, read, all) = (10_000_000, 100_000, 9_900_000..=10_300_000);
+        check(Reads { rate, read, millis: 1_000, first: 200_000, all, ..one() });
     }
 
     #[test]

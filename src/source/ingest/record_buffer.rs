@@ -18,7 +18,7 @@ const RANGE_BYTES: usize = BUFFER_BYTES;
 pub(crate) struct RecordBuffer {
     bytes: BytesMut,
     records: u64,
-    /// Those who wait for what is buffered.
+    /// Receipts for the buffered records.
     pub(crate) receipts: Vec<Receipt>,
 }
 
@@ -38,7 +38,7 @@ impl RecordBuffer {
         self.records += records;
     }
 
-    /// Takes what is buffered as one range, which `account` counts.
+    /// Takes the buffered records as one range, which `account` counts.
     pub(crate) fn take(&mut self, account: &Arc<MemoryBudget>) -> Option<Range> {
         if self.bytes.is_empty() {
             return None;
@@ -50,7 +50,7 @@ impl RecordBuffer {
         Some(Range { charge, receipts, ..Range::new(bytes, records) })
     }
 
-    /// Queues what is buffered; false if the queue has no room for it.
+    /// Queues the buffered records; false if the queue has no room for them.
     fn flush(&mut self, feed: &Feed) -> bool {
         if self.bytes.is_empty() {
             return true;
@@ -96,7 +96,7 @@ impl SharedRecordBuffer {
         true
     }
 
-    /// Queues what is buffered; false if the queue has no room for it.
+    /// Queues the buffered records; false if the queue has no room for them.
     pub(crate) fn flush(&self, feed: &Feed) -> bool {
         self.0.lock().flush(feed)
     }

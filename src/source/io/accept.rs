@@ -1,4 +1,4 @@
-//! Accepting, places and bells: what every model needs to take connections in. Knows nothing of reading.
+//! Accepting, seats and bells: the parts with which every model takes connections in. Knows nothing of reading.
 //!
 //! [`accept_until`] is the body of the thread `rxN-accept` of the models that have one; a model with an event loop asks
 //! its [`Acceptor`] by itself.
@@ -18,20 +18,20 @@ use crate::sync::{Arc, AtomicUsize, Ordering};
 
 use super::{OnRefusal, Options, Peer};
 
-/// How long accepting waits after a failure that closing one peer does not cure.
+/// The wait before the next accept, after a failure that closing one peer does not cure.
 pub(super) const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 
-/// How long a connection may be silent before the kernel asks whether the peer is still there.
+/// The time of silence after which the kernel probes the peer.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 
-/// How long it waits between two such questions.
+/// The time between two such probes.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long a peer may leave questions and replies unanswered before the connection counts as broken.
+/// The time for which a peer may leave probes and replies unanswered before the connection counts as broken.
 const USER_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What is set on every connection, dialled or accepted: reads never block, a peer that is gone without a word is found
-/// out, replies leave at once, and urgent bytes stay bytes of the stream.
+/// Sets the options of every connection, dialled or accepted: reads never block, a peer that vanished is detected, replies leave
+/// at once, and urgent bytes stay bytes of the stream.
 pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nonblocking(true)?;
     let socket = SockRef::from(stream);
@@ -43,14 +43,14 @@ pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)
 }
 
-/// How many connections there may be at once. Clones count together.
+/// Limits the connections at once. Clones count together.
 #[derive(Clone)]
 pub(super) struct Seats {
     taken: Arc<AtomicUsize>,
     max: usize,
 }
 
-/// A connection's place; free again once this is dropped.
+/// A connection's seat; free again once this is dropped.
 pub(super) struct Seat(Arc<AtomicUsize>);
 
 impl Seats {
@@ -58,15 +58,15 @@ impl Seats {
         Seats { taken: Arc::default(), max }
     }
 
-    /// A place, unless all are taken.
+    /// A seat, unless all are taken.
     pub(super) fn take(&self) -> Option<Seat> {
         let seat = Seat(Arc::clone(&self.taken));
-        // The seat gives its place back by itself if there was none.
+        // If there was none, dropping the seat corrects the count.
         let free = self.taken.fetch_add(1, Ordering::SeqCst) < self.max;
         (free || planted(Planted::ConnectionLimitOff)).then_some(seat)
     }
 
-    /// [`take`](Seats::take), or why there is none.
+    /// [`take`](Seats::take), with an error if all are taken.
     pub(super) fn take_or_say(&self) -> io::Result<Seat> {
         self.take()
             .ok_or_else(|| io::Error::other(format!("connections_max = {} is reached", self.max)))
@@ -81,7 +81,7 @@ impl Drop for Seat {
     }
 }
 
-/// Closes the socket of a connection that ended, and only then gives its place back.
+/// Closes the socket of a connection that ended, and only then gives its seat back.
 pub(super) fn close<S>(socket: S, seat: Seat) {
     if planted(Planted::DescriptorLeak) {
         std::mem::forget(socket);
@@ -91,7 +91,7 @@ pub(super) fn close<S>(socket: S, seat: Seat) {
     drop(seat);
 }
 
-/// What a dialled connection is told when it comes after the stop.
+/// The error for a connection that comes after the stop.
 pub(super) fn stopping() -> io::Error {
     io::Error::other("the receiver stops")
 }
@@ -120,7 +120,7 @@ impl AsFd for Bell {
     }
 }
 
-/// Waits until one of `fds` is ready, the bell rings, or the time is over.
+/// Waits until one of `fds` is ready, the bell rings, or the timeout.
 pub(super) fn wait(fds: &[(BorrowedFd<'_>, PollFlags)], bell: &Bell, timeout: Option<Duration>) {
     let mut polled: Vec<PollFd<'_>> = Vec::with_capacity(2);
     polled.push(PollFd::new(bell, PollFlags::IN));
@@ -136,14 +136,14 @@ pub(super) fn wait(fds: &[(BorrowedFd<'_>, PollFlags)], bell: &Bell, timeout: Op
 /// Non-blocking listeners, which take turns.
 pub(super) struct Acceptor {
     listeners: Vec<TcpListener>,
-    /// Whose turn it is.
+    /// The index of the listener whose turn it is.
     next: usize,
-    /// Given up for a moment when descriptors run out, so that the waiting peer can be told by a close.
+    /// Given up for a moment when descriptors run out, so that the waiting peer can be accepted and closed.
     spare: Option<File>,
     refusals: Refusals,
 }
 
-/// Counts peers that are turned away, and tells of them.
+/// Counts peers that are turned away, and reports them.
 #[derive(Clone)]
 pub(super) struct Refusals {
     counters: Arc<ReceiverCounters>,
@@ -165,7 +165,7 @@ impl Refusals {
     }
 }
 
-/// What one attempt at accepting brought.
+/// The outcome of one attempt to accept.
 pub(super) enum Accepted {
     /// A peer, prepared for reading.
     Peer(TcpStream, SocketAddr),
@@ -178,7 +178,7 @@ pub(super) enum Accepted {
 }
 
 impl Acceptor {
-    /// Takes the listeners out of the options; none if peers do not dial in.
+    /// Takes the listeners out of the options; `None` if peers do not dial in.
     pub(super) fn of(options: &mut Options) -> Option<Self> {
         let listeners = std::mem::take(&mut options.listeners);
         let (counters, tell) = (Arc::clone(&options.counters), Arc::clone(&options.on_refusal));
@@ -223,7 +223,7 @@ impl Acceptor {
         Accepted::Nobody
     }
 
-    /// Asks the listener whose turn it is. One without descriptors keeps its turn.
+    /// Accepts at the listener whose turn it is. It keeps its turn if descriptors ran out.
     fn accept_next(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
         let accepted = self.listeners[self.next].accept();
         if !accepted.as_ref().is_err_and(out_of_descriptors) {
@@ -236,7 +236,7 @@ impl Acceptor {
         self.next = (self.next + 1) % self.listeners.len();
     }
 
-    /// Takes the peer that waits at the listener whose turn it is with the spare descriptor, and closes it.
+    /// Accepts the peer that waits at the listener whose turn it is, with the spare descriptor, and closes it.
     fn turn_away(&mut self, err: &io::Error) -> Accepted {
         let freed = self.spare.take().is_some();
         let accepted = freed.then(|| self.listeners[self.next].accept());
@@ -265,8 +265,8 @@ impl Acceptor {
     }
 }
 
-/// Accepts until `stopped` says so, which is asked whenever the bell rang. Peers without a seat are turned away, and
-/// those that `each` cannot take.
+/// Accepts until `stopped` returns true; it is called whenever the bell rang. Peers without a seat are turned away, and those
+/// that `each` cannot take.
 pub(super) fn accept_until(
     stopped: impl Fn() -> bool,
     mut acceptor: Acceptor,
@@ -305,7 +305,7 @@ fn out_of_descriptors(err: &io::Error) -> bool {
         || code == Some(rustix::io::Errno::NFILE.raw_os_error())
 }
 
-/// Errors of one waiting connection, which is gone with them; the next may be well (accept(2), «Error handling»).
+/// Errors of one waiting connection, which is gone with them; the next one may be fine (accept(2), «Error handling»).
 fn is_peers_fault(err: &io::Error) -> bool {
     matches!(
         err.kind(),

@@ -3,13 +3,12 @@
 //! ```text
 //!  pool ─lease─▶ buffers[id] ─provide─▶ kernel ─completion(id, len)─▶ handler (freezes or copies) ─▶ provide again
 //! ```
-//! The kernel picks the buffer. A frozen one goes to the handler without a copy, and a fresh one takes its place. While
-//! the handler is not ready, used buffers are held back: the kernel runs out of them, answers ENOBUFS, and the receive
-//! requests that ended with it are armed again once the handler is ready. So what was in flight is at most all buffers.
-//! Peers are accepted by hand when a multishot poll of a listener says so: a multishot accept does not tell who was accepted, and
-//! a peer that is gone by then cannot be asked. It would save no system call, since asking is one.
-//! The ring is made and used on one thread. `unsafe` is in [`Ring`] alone, which is in this file; `driver` has the loop that uses
-//! it.
+//! The kernel picks the buffer. A frozen one goes to the handler without a copy, and a fresh one takes its place. While the
+//! handler is not ready, used buffers are held back: the kernel runs out of them, answers ENOBUFS, and the receive requests
+//! that ended with it are armed again once the handler is ready. So at most all buffers are in flight. Peers are accepted by
+//! accept(2) when a multishot poll of a listener fires: a multishot accept does not return the address, and a peer that is
+//! gone by then has none any more. It would save no system call, since asking for the address is one. The ring is made and
+//! used on one thread. `unsafe` is in [`Ring`] alone, which is in this file; `driver` has the loop that uses it.
 
 mod driver;
 mod key;
@@ -35,7 +34,7 @@ pub(super) const IN_FLIGHT_MAX: usize = BUFFERS as usize * BUFFER_BYTES;
 /// Submissions that may wait for the next system call.
 const SUBMISSIONS: u32 = 256;
 
-/// Completions that the kernel may queue before it has to keep them aside.
+/// Completions that the kernel may queue before they overflow.
 const COMPLETIONS: u32 = 4096;
 
 /// The only group of buffers in a ring.
@@ -48,7 +47,7 @@ struct Provided {
     address: AtomicU64,
     len: AtomicU32,
     id: AtomicU16,
-    /// In the first entry: how many buffers were ever provided, modulo 2^16. In the others it means nothing.
+    /// In the first entry: the number of buffers that were ever provided, modulo 2^16. In the others it means nothing.
     tail: AtomicU16,
 }
 
@@ -178,7 +177,7 @@ fn check(entered: io::Result<usize>) {
     }
 }
 
-/// Whether this system offers what the model needs; if not, why.
+/// Checks that this system offers what the model needs; the error is the reason.
 pub(super) fn probe() -> Result<(), String> {
     let pool = Pool::new(crate::memory::budget::MemoryBudget::new(0));
     Ring::new(&pool).map(drop).map_err(|err| refusal(&err))

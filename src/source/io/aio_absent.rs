@@ -1,4 +1,4 @@
-//! AIO on a system without io_uring: the probe says so. The twin of `aio`.
+//! AIO on a system without io_uring: the probe fails. The twin of `aio`.
 
 use crate::error::{Error, Result};
 

@@ -12,7 +12,7 @@ use super::accept::{Acceptor, Bell, Seat, Seats, accept_until, prepare, stopping
 use super::blocking::{self, Accepted, Reader};
 use super::{HandlerFactory, IoDriver, Options, Peer};
 
-/// What the threads of one receiver share.
+/// State that the threads of one receiver share.
 struct Shared<H> {
     reading: blocking::Shared<H>,
     name: String,

@@ -1,7 +1,7 @@
-//! Reading one connection on the thread that calls: what `bio` does on a thread for each and `pool` on a few in turn.
+//! Reads one connection on the calling thread: `bio` does so on a thread for each, and `pool` on a few in turn.
 //!
-//! A thread blocks in poll(2) on its socket and its bell, not in recv(2): so the stop, a resume and replies asked for by
-//! another thread reach it, and it holds no buffer while it waits.
+//! A thread blocks in poll(2) on its socket and its bell, not in recv(2): so the stop, a resume and another thread's wish for
+//! replies reach it, and it holds no buffer while it waits.
 
 use std::io;
 use std::net::TcpStream;
@@ -17,7 +17,7 @@ use super::accept::{Bell, Seat, close, wait};
 use super::replies::{AfterSend, Replies};
 use super::{Closed, Flow, Handler, HandlerFactory, Options, Peer, ReadBuffers, Remote};
 
-/// What the reading threads of one receiver share.
+/// State that the reading threads of one receiver share.
 pub(super) struct Shared<H> {
     pub(super) host: H,
     stopped: AtomicBool,
@@ -86,7 +86,7 @@ impl<'a, H: HandlerFactory> Reader<'a, H> {
         Reader { shared, handler, bell: Arc::clone(bell), buffers }
     }
 
-    /// Tells the handler of a connection.
+    /// Opens a session for a connection.
     pub(super) fn open(&mut self, accepted: Accepted) -> Opened<<H::Handler as Handler>::Session> {
         let Accepted { stream, peer, seat } = accepted;
         let asking = Arc::clone(&self.bell);
@@ -94,7 +94,7 @@ impl<'a, H: HandlerFactory> Reader<'a, H> {
         Opened { stream, seat, session, replies: Replies::new(self.shared.reply_bytes_max) }
     }
 
-    /// Reads a connection until its end, and closes it. The handler is told by [`closed`](Reader::closed).
+    /// Reads a connection until its end, and closes it. The caller notifies the handler by [`closed`](Reader::closed).
     pub(super) fn read(
         &mut self,
         mut connection: Opened<<H::Handler as Handler>::Session>,
@@ -106,7 +106,7 @@ impl<'a, H: HandlerFactory> Reader<'a, H> {
         (session, how)
     }
 
-    /// Tells the handler of the end of a connection.
+    /// Notifies the handler of the end of a connection.
     pub(super) fn closed(&mut self, session: <H::Handler as Handler>::Session, how: Closed) {
         self.handler.closed(session, how);
         self.handler.end_of_turn();
@@ -144,7 +144,7 @@ impl<'a, H: HandlerFactory> Reader<'a, H> {
                     let flow =
                         self.buffers.hand_over(&mut self.handler, &mut connection.session, len);
                     if let Flow::Close(why) = flow {
-                        // The connection is closed whether or not the peer takes the last replies.
+                        // The connection is closed even if the peer does not take the last replies.
                         let _ = self.reply(connection);
                         return Closed::Refused(why);
                     }
@@ -159,7 +159,7 @@ impl<'a, H: HandlerFactory> Reader<'a, H> {
         }
     }
 
-    /// The stop: everything is handed over, and the connection stays as long as its peer is owed something.
+    /// Stops: hands everything over, and keeps the connection as long as its peer is owed something.
     fn leave(&mut self, connection: &mut Opened<<H::Handler as Handler>::Session>) -> Closed {
         self.handler.finish();
         while !self.shared.closing.load(Ordering::SeqCst) {
@@ -186,7 +186,7 @@ impl<'a, H: HandlerFactory> Reader<'a, H> {
         replies.send(&mut self.handler, session, stream)
     }
 
-    /// Waits for the socket, as far as `flags` says, for room to send if something is unsent, or for the bell.
+    /// Waits for `flags` of the socket, for room to send if replies are unsent, or for the bell.
     fn block(
         &mut self,
         connection: &Opened<<H::Handler as Handler>::Session>,

@@ -89,9 +89,9 @@ struct Connection<S> {
     session: S,
     replies: Replies,
     asked: Arc<Asked>,
-    /// Whether it is in the `ready` queue.
+    /// It is in the `ready` queue.
     queued: bool,
-    /// Whether a short read does not mean that the socket is empty.
+    /// It must be read until the kernel has nothing more: a short read does not mean that the socket is empty.
     until_dry: bool,
     seat: Seat,
 }
@@ -151,7 +151,7 @@ impl<L: Handler> EventLoop<L> {
         self.end(events);
     }
 
-    /// How long the next poll may wait: not at all while a connection may be read.
+    /// The longest wait of the next poll: zero while a connection may be read.
     fn timeout(&self, may_read: bool) -> Option<Duration> {
         if (may_read && !self.ready.is_empty()) || self.accepting == Accepting::Busy {
             return Some(Duration::ZERO);
@@ -332,14 +332,14 @@ impl<L: Handler> EventLoop<L> {
         }
     }
 
-    /// The stop: everything read is handed over, and every connection closed that is not owed something; the others stay
-    /// until they are told all, or until nobody may stay.
+    /// Stops: hands over what was read, and closes every connection whose peer is owed nothing; the others stay until their
+    /// replies are sent, or until nobody may stay.
     fn end(mut self, mut events: Events) {
         self.acceptor = None;
         self.buffers.release();
         self.handler.finish();
         loop {
-            // First: the word that ended the reading may have been the last one.
+            // Drain the inbox first: the message that stopped reading may be the last one we are sent.
             let stage = self.take_posted();
             (0..self.connections.len()).for_each(|index| self.leave(index, stage));
             if self.connections.iter().all(Option::is_none) {

@@ -1,4 +1,4 @@
-//! What other threads tell an io thread that serves many connections: new connections, wishes for replies, the stop.
+//! The messages of other threads to an io thread that serves many connections: new connections, wishes for replies, the stop.
 
 use std::io;
 use std::net::TcpStream;
@@ -9,13 +9,13 @@ use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 use super::accept::{Seat, stopping};
 use super::{Peer, Remote, Waker};
 
-/// Filled by any thread, emptied by the io thread, which `wake` makes look.
+/// Filled by any thread, which then calls `wake`; emptied by the io thread.
 pub(super) struct Inbox {
     wake: Waker,
     posted: Mutex<Posted>,
 }
 
-/// What was posted since the io thread last looked.
+/// Messages that were posted since the io thread last looked.
 #[derive(Default)]
 pub(super) struct Posted {
     /// At most as many as there are seats.
@@ -25,13 +25,13 @@ pub(super) struct Posted {
     pub(super) stage: Stage,
 }
 
-/// How far the stop got.
+/// The stage of the stop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd)]
 pub(super) enum Stage {
-    /// There is none.
+    /// No stop was requested.
     #[default]
     Reading,
-    /// Nothing more is read; who is owed replies stays.
+    /// Nothing more is read; connections that are owed replies stay.
     Stopped,
     /// Nobody stays.
     Closing,
@@ -40,7 +40,7 @@ pub(super) enum Stage {
 /// A connection whose replies can be asked for.
 pub(super) struct Asked {
     pub(super) index: usize,
-    /// Whether it is in `Posted::asked`.
+    /// It is in `Posted::asked`.
     posted: AtomicBool,
 }
 
@@ -73,7 +73,7 @@ impl Inbox {
         let taken = std::mem::replace(&mut *posted, Posted { stage, ..Posted::default() });
         drop(posted);
         for asked in &taken.asked {
-            // Before the replies are fetched: what comes after that is asked for anew.
+            // Before the replies are fetched: later replies are asked for anew.
             asked.posted.store(false, Ordering::SeqCst);
         }
         taken

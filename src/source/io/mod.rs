@@ -13,25 +13,25 @@
 //! # Obligations of every model
 //! 1. Bytes of a connection are handed to [`Handler::received`] in order, each exactly once, on the io thread that owns the
 //!    connection; a session is only ever used on that thread.
-//! 2. [`Handler::ready`] is asked before every read. While it is false the model reads nothing and waits for the handler's
-//!    waker; it goes on sending replies. Where the kernel reads ahead, at most [`Row::in_flight_max`] bytes still come.
-//!    [`Handler::read_max`] is asked after it: no read brings more than it says. Where reads are requests that wait in the
-//!    kernel, that is the bound of each request.
-//! 3. [`Handler::end_of_turn`] is called after each group of reads and before the thread waits, so that nothing stays gathered.
-//! 4. The end of a connection is told once by [`Handler::closed`], after all of its bytes: a half-close delivers the tail.
-//! 5. Bytes that [`Handler::replies`] gives are sent in order, without blocking other connections. It is asked after each
-//!    read, after [`Remote::ask`], which any thread may call, and again when all that it gave was sent. Beyond
-//!    [`Options::reply_bytes_max`] unsent bytes the connection is not read from; they are still sent. A connection whose
-//!    peer has closed is kept while its session is [`Disposition::RepliesDue`]; one that is [`Disposition::Closing`] is
-//!    closed once everything was sent, also if there was nothing to send. One that is [`Disposition::Held`] is kept, too,
-//!    and not read until it is asked for and is no longer; other connections are. Where the kernel reads ahead, what was in
-//!    flight still comes.
+//! 2. [`Handler::ready`] is called before every read. While it is false the model reads nothing and waits for the handler's
+//!    waker; it continues to send replies. Where the kernel reads ahead, at most [`Row::in_flight_max`] bytes still come.
+//!    [`Handler::read_max`] is called after it and bounds the read. Where reads are requests that wait in the kernel, it
+//!    bounds each request.
+//! 3. [`Handler::end_of_turn`] is called after each group of reads and before the thread waits, so that no record stays gathered.
+//! 4. [`Handler::closed`] is called once for each connection, after all of its bytes: a half-close delivers the tail.
+//! 5. The bytes of [`Handler::replies`] are sent in order, without blocking other connections. It is called after each read,
+//!    after [`Remote::ask`], which any thread may call, and again when all of its bytes were sent. Beyond
+//!    [`Options::reply_bytes_max`] unsent bytes the connection is not read; they are still sent. A connection whose peer has
+//!    closed is kept while its session is [`Disposition::RepliesDue`]; one that is [`Disposition::Closing`] is closed once
+//!    everything was sent, also if there was nothing to send. One that is [`Disposition::Held`] is kept, too, and not read
+//!    until a [`Remote::ask`] after which it is held no longer; other connections are read. Where the kernel reads ahead,
+//!    bytes in flight still come. (`replies.rs` decides this for every model.)
 //! 6. No connection starves another: at most [`TURN_BYTES`] are read from one before the others are looked at. Where the
-//!    kernel reads, it sees to that; where a thread serves one connection after the other, those without a thread wait.
+//!    kernel reads, it is fair itself; where a thread serves one connection after the other, those without a thread wait.
 //! 7. Lack of file descriptors never becomes a busy loop: the peer is turned away or accepting waits. Both are counted, and
-//!    told by [`Options::on_refusal`]. A peer that was reset before it was accepted is a connection like any other.
-//! 8. After [`IoDriver::stop`] nothing more is read; the threads hand over what was read ([`Handler::finish`]) and end. Waiting
-//!    peers are told by the close of their sockets. A connection whose session is [`Disposition::RepliesDue`] stays for its
+//!    reported by [`Options::on_refusal`]. A peer that was reset before it was accepted is a connection like any other.
+//! 8. After [`IoDriver::stop`] nothing more is read; the threads hand over what was read ([`Handler::finish`]) and end. The
+//!    sockets of waiting peers are closed. A connection whose session is [`Disposition::RepliesDue`] stays for its
 //!    replies until they are sent or [`IoDriver::close`] comes. Each is given its [`Handler::farewell`] before it is closed.
 
 mod accept;
@@ -63,7 +63,7 @@ use crate::time::Clock;
 /// Buffers that one read may fill.
 const READ_BUFFERS: usize = 4;
 
-/// The most that is read from one connection before the others are looked at, in bytes.
+/// The most bytes that are read from one connection before the others have their turn.
 pub const TURN_BYTES: usize = READ_BUFFERS * crate::memory::buffer_pool::BUFFER_BYTES;
 
 /// A way to read sockets.
@@ -92,7 +92,7 @@ pub struct Row {
     pub about: &'static str,
     /// The default of `connections_max`.
     pub connections_max: usize,
-    /// The most that a handler may still be handed after it said that it is not ready, in bytes: what was in flight.
+    /// The most bytes that a handler may still be handed after it was not ready: those that were in flight.
     pub in_flight_max: usize,
     /// File descriptors that a connection takes.
     pub descriptors: usize,
@@ -170,7 +170,7 @@ impl fmt::Display for IoModel {
 /// threads; it only posts.
 pub type OnRefusal = Arc<dyn Fn(Option<SocketAddr>, &str) + Send + Sync>;
 
-/// Tells an io thread to ask its handler again. Any thread may call it; it only posts.
+/// Makes an io thread ask its handler again. Any thread may call it; it only posts.
 pub type Waker = Arc<dyn Fn() + Send + Sync>;
 
 /// The other end of a connection.
@@ -178,7 +178,7 @@ pub type Waker = Arc<dyn Fn() + Send + Sync>;
 pub struct Peer {
     /// Its address.
     pub address: SocketAddr,
-    /// Which dialled address this is a connection to; none if the peer dialled us.
+    /// The index of the dialled address; `None` if the peer dialled us.
     pub dialled: Option<usize>,
 }
 
@@ -208,36 +208,36 @@ impl fmt::Debug for Remote {
     }
 }
 
-/// What becomes of a connection after a read.
+/// The handler's decision on a connection after a read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Flow {
-    /// Go on reading.
+    /// Continue reading.
     Continue,
     /// Close it, for this reason; nothing more is read from it.
     Close(String),
 }
 
-/// What a connection is kept for.
+/// The reason for which a connection is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
-    /// Whatever comes; nothing is owed.
+    /// For whatever comes; nothing is owed.
     Open,
     /// Its peer waits for replies that are still to come.
     RepliesDue,
-    /// The same, and it is not to be read now. After [`Remote::ask`] it may be.
+    /// The same, and it must not be read now. After [`Remote::ask`] it may be.
     Held,
-    /// Nothing: it is to be closed once everything was sent.
+    /// It is not kept: it is closed once everything was sent.
     Closing,
 }
 
 impl Disposition {
-    /// Whether its peer is owed something.
+    /// True if its peer is owed something.
     pub fn owes(self) -> bool {
         matches!(self, Disposition::RepliesDue | Disposition::Held)
     }
 }
 
-/// How a connection ended.
+/// The end of a connection.
 #[derive(Debug)]
 pub enum Closed {
     /// The peer closed in order.
@@ -250,21 +250,21 @@ pub enum Closed {
     Stopped,
 }
 
-/// What a model reads for: makes a handler for each of its io threads.
+/// The user of a model: makes a handler for each of its io threads.
 pub trait HandlerFactory: Send + Sync + 'static {
-    /// What an io thread talks to.
+    /// The handler of an io thread.
     type Handler: Handler;
 
     /// A handler for a new io thread, which `waker` wakes.
     fn handler(&self, waker: Waker) -> Self::Handler;
 }
 
-/// What an io thread hands its bytes to. All methods are called on that thread.
+/// Takes the bytes of an io thread. All methods are called on that thread.
 pub trait Handler: Send + 'static {
     /// The state of one connection.
     type Session: Send + 'static;
 
-    /// Whether anything may be read now; if not, the handler's waker is called once that changes.
+    /// Returns true if anything may be read now; if not, the handler's waker is called once that changes.
     fn ready(&mut self) -> bool;
 
     /// The most bytes that the next read may bring; as many as it can by default.
@@ -278,10 +278,10 @@ pub trait Handler: Send + 'static {
     /// `len` bytes were read into `buffer`; the handler freezes the buffer or copies what it needs.
     fn received(&mut self, session: &mut Self::Session, buffer: &mut Buffer, len: usize) -> Flow;
 
-    /// Appends bytes that are to be sent to the peer.
+    /// Appends bytes for the peer.
     fn replies(&mut self, session: &mut Self::Session, out: &mut Vec<u8>);
 
-    /// What the connection is kept for, after its replies were fetched.
+    /// The reason for which the connection is kept, after its replies were fetched.
     fn standing(&self, _session: &Self::Session) -> Disposition {
         Disposition::Open
     }
@@ -292,35 +292,35 @@ pub trait Handler: Send + 'static {
     /// The connection is over; nothing more comes from it.
     fn closed(&mut self, session: Self::Session, how: Closed);
 
-    /// A group of reads is over: hands over what was gathered.
+    /// A group of reads is over: hands over the gathered records.
     fn end_of_turn(&mut self);
 
-    /// A thread that serves one connection waits: gives back memory that it may not need for long.
+    /// A thread that serves one connection waits: gives back memory that it may not need for a while.
     fn idle(&mut self) {}
 
-    /// Nothing more is read: hands over everything, waiting for room if need be. May be called again.
+    /// Nothing more is read: hands over everything, and waits for room if necessary. May be called again.
     fn finish(&mut self);
 }
 
-/// What every model is started with.
+/// Options of every model.
 pub struct Options {
     /// The prefix of thread names, such as `rx0`.
     pub name: String,
-    /// Where peers dial in, if they do; already bound, and non-blocking.
+    /// The listeners at which peers dial in, if they do; already bound, and non-blocking.
     pub listeners: Vec<TcpListener>,
-    /// Connections at once at most; further peers are turned away.
+    /// The most connections at once; further peers are turned away.
     pub connections_max: usize,
-    /// How many threads read in the model that has a pool of them.
+    /// Number of reading threads in the model that has a pool of them.
     pub pool_threads: usize,
-    /// How many event loops there are in the model that has several.
+    /// Number of event loops in the model that has several.
     pub reactors: usize,
     /// Unsent reply bytes of one connection beyond which it is not read from.
     pub reply_bytes_max: usize,
-    /// Where buffers come from.
+    /// The pool of the read buffers.
     pub pool: Arc<Pool>,
-    /// What happened.
+    /// Counts connections, bytes and refusals.
     pub counters: Arc<ReceiverCounters>,
-    /// Told of peers that are turned away.
+    /// Called for peers that are turned away.
     pub on_refusal: OnRefusal,
     /// For waits with a deadline.
     pub clock: Arc<dyn Clock>,
@@ -339,14 +339,14 @@ pub trait IoDriver: Send + Sync {
     /// Stops accepting and reading, and wakes every thread; returns at once. Connections that owe replies stay.
     fn stop(&self);
 
-    /// After the stop: closes the connections that stayed, after one last attempt to send what there is to be sent.
+    /// After the stop: closes the connections that stayed, after one last attempt to send their replies.
     fn close(&self);
 
     /// The threads, for their owner to join after the stop.
     fn threads(&self) -> Vec<Thread>;
 }
 
-/// Whether this system can run a model; if not, why, in one line.
+/// Checks that this system can run a model; the error is the reason, in one line.
 ///
 /// # Errors
 /// The reason: a kernel that is too old, a sysctl, a seccomp filter.
@@ -357,7 +357,7 @@ pub fn probe(model: IoModel) -> Result<(), String> {
     }
 }
 
-/// The model to use for the one that is wanted: itself, or `nio` and the reason why.
+/// The model to use for the wanted one: itself, or `nio` and the reason.
 pub fn choose(wanted: IoModel) -> (IoModel, Option<String>) {
     match probe(wanted) {
         Ok(()) => (wanted, None),

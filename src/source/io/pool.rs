@@ -1,8 +1,8 @@
 //! Pool, or pseudo-async: an acceptor (`rxN-accept`) and a bounded pool of blocking readers (`rxN-pool-K`).
 //!
 //! A connection occupies a thread until it ends. When all are occupied, accepted connections wait unread, at most
-//! [`WAITING_MAX`] of them; beyond that nothing is accepted. That is this model's weakness, so it is shown: how many
-//! wait, and the longest wait. No accepted connection is closed for lack of a thread.
+//! [`WAITING_MAX`] of them; beyond that nothing is accepted. That is this model's weakness, so two counters show it: the
+//! number that waits, and the longest wait. No accepted connection is closed for lack of a thread.
 
 use std::collections::VecDeque;
 use std::io;
@@ -101,7 +101,7 @@ impl<T> Backlog<T> {
         }
     }
 
-    /// Those that wait are told by a close.
+    /// The sockets of those that wait are closed.
     fn stop(&self) {
         let mut state = self.state.lock();
         state.stop = true;
@@ -196,8 +196,8 @@ impl<H: HandlerFactory> Shared<H> {
             next.take().or_else(|| self.backlog.take().map(|waiting| reader.open(waiting)))
         {
             let (session, how) = reader.read(opened);
-            // The next is opened before the end of this one is told: whoever counts connections to find the end of all
-            // must not find it while some still wait.
+            // The next is opened before the end of this one is reported: an observer that counts connections to find the
+            // end of all must not find it while some still wait.
             next = self.backlog.try_take().map(|waiting| reader.open(waiting));
             reader.closed(session, how);
         }

@@ -13,10 +13,10 @@ use super::event_loop;
 use super::inbox::Handle;
 use super::{HandlerFactory, IoDriver, Options, Peer};
 
-/// What the acceptor, the dialling threads and the stop share.
+/// State that the acceptor, the dialling threads and the stop share.
 struct Shared {
     loops: Vec<Handle>,
-    /// How many connections were handed out.
+    /// Number of connections that were handed out.
     next: AtomicUsize,
     seats: Seats,
     bell: Arc<Bell>,

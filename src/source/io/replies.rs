@@ -103,7 +103,7 @@ impl Replies {
         Ok(if resumes { AfterSend::Resumes } else { AfterSend::Unchanged })
     }
 
-    /// Makes one last attempt to send what is unsent and the session's farewell, before a stop closes the connection.
+    /// Makes one last attempt to send the unsent bytes and the session's farewell, before a stop closes the connection.
     pub(super) fn farewell<H: Handler>(
         &mut self,
         handler: &mut H,

@@ -1,9 +1,9 @@
-//! What one connection owes its peer, where the framing acknowledges: the unanswered records in order, and how many of
-//! them are safe. Lives with the connection on its io thread; any thread may say that more is safe.
+//! The acknowledgements that one connection owes its peer, if the framing acknowledges: the unanswered records in order, and the
+//! number of safe ones. Lives with the connection on its io thread; any thread may acknowledge more records.
 //!
 //! ```text
 //!  splitter ─owed─▶ [2..=9 | 10 | close 11] ─the safe prefix─▶ rsp, rsp, … ─▶ socket
-//!                          ▲ safe up to the 3rd (`Due`), said by whoever queued, synced or committed them
+//!                          ▲ safe up to the 3rd (`Due`), set by those who queued, synced or committed them
 //! ```
 //! Acks go out in the order of the frames. An answer says «200 OK» or it is not sent: what cannot be kept is left
 //! unanswered, and its sender sends it again.
@@ -20,14 +20,14 @@ use crate::sync::{Arc, AtomicU64, Ordering};
 /// for each record of its window that is put aside.
 const RUNS_MAX: usize = 1024;
 
-/// Acks are fetched until so many bytes wait to be sent; the rest follows once these are gone. Peers that do not read
+/// Acks are fetched until this many bytes wait to be sent; the rest follows once these are gone. Peers that do not read
 /// their answers cost no more than this each.
 const FETCH_BYTES: usize = 8 * 1024;
 
-/// What a peer is told of a record that is safe, behind its number.
+/// The answer for a safe record, behind its number.
 const OK: &[u8] = b" rsp 6 200 OK\n";
 
-/// What a peer is told last.
+/// The last answer to a peer.
 const GOODBYE: &[u8] = b"0 serverclose 0\n";
 
 /// See the module.
@@ -40,13 +40,13 @@ pub(crate) struct Acks {
     received: u64,
     /// Records answered so far.
     answered: u64,
-    /// Where records are put aside, once there was one, and how many of those were answered.
+    /// The store of over-long records, once there was one, and the number of those that were answered.
     putting: Option<Arc<Putting>>,
     asides_answered: u64,
     said: Said,
 }
 
-/// What the peer was told about the conversation.
+/// The last word to the peer about the conversation.
 #[derive(Clone, Copy, PartialEq)]
 enum Said {
     Nothing,
@@ -56,7 +56,7 @@ enum Said {
     Goodbye,
 }
 
-/// How many of a connection's records are safe.
+/// Number of a connection's records that are safe.
 #[derive(Debug)]
 struct Due {
     /// A maximum, so a late and lower word changes nothing. The answers are fetched after `remote` was asked, which
@@ -117,7 +117,7 @@ impl Acks {
     /// Notes what one piece of the stream brought.
     ///
     /// # Errors
-    /// If the peer's numbers are such that what is unanswered cannot be noted within its bound.
+    /// If the unanswered frames cannot be noted within their bound because of the peer's numbers.
     pub(crate) fn note(&mut self, found: &Found) -> Result<(), String> {
         if !found.replies.is_empty() {
             self.said = Said::Welcome;
@@ -173,7 +173,7 @@ impl Acks {
         }
     }
 
-    /// Appends answers to what is safe, as far as `out` should hold them.
+    /// Appends answers to safe records, up to the bound of `out`.
     pub(crate) fn fetch(&mut self, out: &mut Vec<u8>) {
         out.append(&mut self.at_once);
         let safe = self.due.safe.load(Ordering::SeqCst);
@@ -216,7 +216,7 @@ impl Acks {
         }
     }
 
-    /// What the connection is kept for.
+    /// The reason for which the connection is kept.
     pub(crate) fn standing(&self) -> Disposition {
         match self.said {
             _ if self.due.unwritten.load(Ordering::SeqCst) > 0 => Disposition::Held,
@@ -265,7 +265,7 @@ mod tests {
         String::from_utf8(out).expect("text")
     }
 
-    /// What is answered when so many records are safe.
+    /// Checks the answers when this many records are safe.
     fn check(pieces: &[&[Owed]], safe: u64, expected: &[u32], standing: Disposition) {
         let mut answers = noting(pieces);
         answers.due.acknowledge(safe);

@@ -1,4 +1,4 @@
-//! Dialling a peer: connect without blocking, give up when told to, and wait before the next time. Runs on the threads that
+//! Dialling a peer: connect without blocking, give up when interrupted, and wait before the next time. Runs on the threads that
 //! dial.
 
 use std::io;
@@ -20,7 +20,7 @@ pub(crate) const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// The longest wait between two attempts.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// How long one attempt may take.
+/// The most time for one attempt, in seconds.
 const DIAL_SECONDS: i64 = 10;
 
 /// Interrupts dials that are under way. Clones are handles of the same one.
@@ -48,7 +48,7 @@ fn wait_before(attempt: u32, random: u64) -> Duration {
     capped - Duration::from_micros(random % quarter.max(1))
 }
 
-/// How long to wait before a connection is made again; or anything else that may end as soon as it began.
+/// The waits before a connection is made again, or anything else that may end as soon as it began.
 ///
 /// ```text
 /// dial ─▶ fails ─────────────────────────────▶ the next wait is longer
@@ -66,14 +66,14 @@ pub(crate) struct BackOff {
     since: Option<Moment>,
 }
 
-/// What an end leads to.
+/// The wait after an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Wait {
     /// Ends in a row without a connection that proved itself, and this one.
     pub(crate) attempt: u32,
-    /// How long to wait.
+    /// The time to wait.
     pub(crate) wait: Duration,
-    /// Whether what ended was a connection that had proved itself.
+    /// True if the connection that ended had proved itself.
     pub(crate) had_proved: bool,
 }
 
@@ -173,7 +173,7 @@ mod tests {
         check(u32::MAX, 10_000);
     }
 
-    /// What an address goes through, with the moment in milliseconds.
+    /// An event of an address, with its time in milliseconds.
     enum Step {
         Fails(u64),
         Connects(u64),

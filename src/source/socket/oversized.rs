@@ -29,7 +29,7 @@ use crate::time::Clock;
 /// Wait after a write that failed, before it is made again.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// What is copied at once of a file that lost its directory, in bytes.
+/// Bytes that are copied at once of a file that lost its directory.
 const COPY_BYTES: usize = 64 << 10;
 
 /// The connection that a record came from; called on the thread `rxN-aside` unless said otherwise.
@@ -44,7 +44,7 @@ pub(crate) trait Owner: Send + Sync {
     fn kept(&self);
 }
 
-/// Where the over-long records of one source go.
+/// The destination of the over-long records of one source.
 pub(crate) struct OversizedStore {
     storage: Arc<dyn Storage>,
     /// The source's name, with what could leave the directory replaced.
@@ -53,19 +53,19 @@ pub(crate) struct OversizedStore {
     next: AtomicU64,
     /// The next connection's number.
     next_connection: AtomicU64,
-    /// At most one for each connection, and what was in flight.
+    /// At most one for each connection, and those in flight.
     work: Mailbox<Work>,
     options: OversizedOptions,
     failing: ConditionHandle,
     stop: StopToken,
     stopped: Signal,
-    /// What an earlier run left that it did not finish, and was removed: the files, and their lengths in bytes.
+    /// Unfinished files of an earlier run, which were removed, and their lengths in bytes.
     removed: Vec<(String, u64)>,
     /// Keeps out who would take the same names.
     _lock: Lock,
 }
 
-/// What asides are made with.
+/// The options of the store.
 pub(crate) struct OversizedOptions {
     pub(crate) source: String,
     pub(crate) account: Arc<MemoryBudget>,
@@ -94,13 +94,13 @@ struct Work {
 }
 
 enum What {
-    /// What one read brought; its memory is counted as long as it is here.
+    /// The parts of one read; their memory is counted as long as they are here.
     Parts { parts: Vec<AsidePart>, owner: Arc<dyn Owner>, _counted: Box<dyn Send> },
     /// The connection is over.
     Gone,
 }
 
-/// What is known of a connection's record that has begun.
+/// The state of a connection's record that has begun.
 enum Record {
     Begun(OpenRecord),
     /// It was given up, and with it all that follows: answers go out in order.
@@ -114,7 +114,7 @@ struct OpenRecord {
     len: u64,
 }
 
-/// What became of something that may have to wait for the disk.
+/// The outcome of a step that may have to wait for the disk.
 #[derive(Clone, Copy, PartialEq)]
 enum Done {
     Yes,
@@ -167,7 +167,7 @@ impl OversizedStore {
         }))
     }
 
-    /// What an earlier run left unfinished, which was removed: the paths of the files, and their lengths in bytes.
+    /// The paths of an earlier run's unfinished files, which were removed, and their lengths in bytes.
     pub(crate) fn removed(&self) -> impl Iterator<Item = (String, u64)> {
         let place = self.storage.name();
         self.removed.iter().map(move |(name, bytes)| (format!("{place}/{name}"), *bytes))
@@ -247,7 +247,7 @@ impl OversizedStore {
         }
     }
 
-    /// Appends a part to a record, or begins one; none if it was given up.
+    /// Appends a part to a record, or begins one; `None` if it was given up.
     fn write(&self, begun: Option<OpenRecord>, bytes: &[u8]) -> Option<OpenRecord> {
         let mut aside = begun;
         let outcome = self.until_done(bytes.len(), || {
@@ -348,7 +348,7 @@ impl OversizedStore {
         Done::GivenUp
     }
 
-    /// Does something that needs room for so many bytes, again and again until it succeeds or the stop comes.
+    /// Repeats a step that needs room for this many bytes until it succeeds or the stop comes.
     fn until_done(&self, bytes: usize, mut attempt: impl FnMut() -> io::Result<()>) -> Done {
         loop {
             let Err(err) = attempt() else {
@@ -399,7 +399,7 @@ fn look(storage: &dyn Storage, source: &str) -> io::Result<(u64, Vec<(String, u6
 }
 
 impl OversizedThread {
-    /// Where it keeps them.
+    /// The store that it writes to.
     pub(crate) fn asides(&self) -> Arc<OversizedStore> {
         Arc::clone(&self.asides)
     }

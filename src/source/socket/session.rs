@@ -1,13 +1,13 @@
-//! What sits behind the io seam: splits what a connection read into whole records and queues the ranges.
+//! The handler behind the io seam: splits the bytes of a connection into whole records and queues the ranges.
 //!
 //! ```text
-//!  64 KiB buffer ─▶ splitter ─▶ joined record ─copy─▶ gather ─┐
-//!                           └▶ big ranges ─freeze, no copy────┼─▶ range queue ─▶ generator
-//!                           └▶ small ranges ─copy─▶ gather ───┘
+//!  64 KiB buffer ─▶ splitter ─▶ joined record ─copy─▶ RecordBuffer ─┐
+//!                           └▶ big ranges ─freeze, no copy──────────┼─▶ range queue ─▶ block cutter
+//!                           └▶ small ranges ─copy─▶ RecordBuffer ───┘
 //! ```
-//! Runs on the io threads. A read of at least [`FREEZE_BYTES`] keeps its buffer; less is copied together, so that ten
-//! bytes do not pin a buffer. What one turn gathered from all connections is one range. A connection without a partial
-//! record owns no buffer. Nothing here knows sockets, blocks' numbers, jobs or sinks.
+//! Runs on the io threads. A read of at least [`FREEZE_BYTES`] keeps its buffer; less is copied together, so that ten bytes do
+//! not pin a buffer. The records that one turn gathered from all connections are one range. A connection without a partial record
+//! owns no buffer. Nothing here knows sockets, blocks' numbers, jobs or sinks.
 
 use std::collections::VecDeque;
 
@@ -24,7 +24,7 @@ use crate::source::io::{Closed, Disposition, Flow, Handler, HandlerFactory, Peer
 use crate::source::pause::Pause;
 use crate::source::socket::acks::Acks;
 use crate::source::socket::oversized::OversizedStore;
-use crate::source::socket::unfinished::{Owner, Unfinished, UnfinishedRecord, Way};
+use crate::source::socket::unfinished::{Owner, OwnerOptions, Unfinished, UnfinishedRecord, Way};
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, AtomicUsize, Ordering, Signal};
 use crate::time::{Clock, Moment};
@@ -32,7 +32,7 @@ use crate::time::{Clock, Moment};
 /// Whole records of one buffer that are worth keeping in place, in bytes; less is copied together.
 const FREEZE_BYTES: usize = BUFFER_BYTES / 4;
 
-/// What the handlers of one receiver share.
+/// State that the handlers of one receiver share.
 pub(crate) struct Intake {
     pub(crate) source: String,
     pub(crate) framing: Framing,
@@ -49,17 +49,17 @@ pub(crate) struct Intake {
     pub(crate) limiter: Option<Arc<RateLimiter>>,
     /// Counts what can be cut, if batches wait for records.
     pub(crate) arrivals: Option<Arc<BacklogTrigger>>,
-    /// Where over-long records go whole, if the framing acknowledges and they do.
+    /// The store of whole over-long records, if the framing acknowledges and there is one.
     pub(crate) asides: Option<Arc<OversizedStore>>,
     /// The unfinished records of all sources.
     pub(crate) unfinished: Arc<Unfinished>,
-    /// Where the buffers come from.
+    /// The pool of the read buffers.
     pub(crate) pool: Arc<Pool>,
     /// The handlers that may still hand something over.
     pub(crate) handing: Handing,
 }
 
-/// When a record is acknowledged to its peer, if the framing acknowledges.
+/// The moment at which a record is acknowledged to its peer, if the framing acknowledges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AckAt {
     /// Once it is queued for the next block.
@@ -78,7 +78,7 @@ pub(crate) struct Handing {
 }
 
 impl Handing {
-    /// Waits until every handler has handed everything over, or until the deadline; then says how many have not.
+    /// Waits until every handler has handed everything over, or until the deadline; returns the number of those that have not.
     pub(crate) fn wait(&self, clock: &dyn Clock, deadline: Moment) -> usize {
         loop {
             let handlers = self.handlers.load(Ordering::SeqCst);
@@ -90,7 +90,7 @@ impl Handing {
     }
 }
 
-/// Who wants to know of connections: the receiver's supervisor. Called on io threads; it only posts.
+/// Observes connections: the receiver's supervisor. Called on io threads; it only posts.
 pub(crate) trait Observer: Send + Sync {
     fn opened(&self, peer: Peer);
     fn closed(&self, peer: Peer, how: &Closed);
@@ -127,12 +127,12 @@ pub(crate) struct IntakeHandler {
     number: u64,
     /// Raised with the io thread's waker; waited on only when the thread ends.
     wakes: Signal,
-    /// Whether it said that nothing more comes from it.
+    /// It has announced that nothing more comes from it.
     handed_over: bool,
     found: Found,
     /// Short ranges of all connections since the last end of a turn.
     gathered: RecordBuffer,
-    /// Ranges that the full queue refused: at most what one read brings, for then reading stops.
+    /// Ranges that the full queue refused: at most those of one read, for then reading stops.
     backlog: VecDeque<Range>,
 }
 
@@ -140,7 +140,7 @@ pub(crate) struct IntakeHandler {
 pub(crate) struct Session {
     splitter: Box<dyn Splitter>,
     peer: Peer,
-    /// What the peer is owed, if the framing acknowledges.
+    /// The acknowledgements that the peer is owed, if the framing acknowledges.
     answers: Option<Box<Acks>>,
     unfinished: UnfinishedRecord,
 }
@@ -343,7 +343,7 @@ impl IntakeHandler {
         }
     }
 
-    /// Notes what the peer is owed for one piece, and puts aside what is to be.
+    /// Notes the answers that the peer is owed for one piece, and puts over-long records aside.
     fn note(&self, answers: &mut Acks, found: &mut Found) -> Result<(), String> {
         if let Some(asides) = &self.intake.asides {
             answers.put_aside(std::mem::take(&mut found.aside), asides);
@@ -384,7 +384,8 @@ impl IntakeHandler {
         }
     }
 
-    /// What has no end because its connection broke: nobody knows whether it is whole, so it is kept, and that is said.
+    /// Counts records without an end because their connection broke: nobody knows if they are whole, so they are kept and
+    /// reported.
     fn count_broken_off(&self, records: u64, peer: Peer) {
         self.intake.counters.broken_off.add(records);
         let newest = format!("from {}, kept as far as it came", peer.address);
@@ -419,19 +420,25 @@ impl IntakeHandler {
         unfinished.resume(splitter.as_mut(), &self.intake.unfinished)
     }
 
-    /// Counts what the connection holds of a record that has not ended.
+    /// Counts the bytes that the connection holds of an unfinished record.
     fn note_unfinished(&self, session: &mut Session) {
         let Session { splitter, peer, answers, unfinished } = session;
         let intake = &self.intake;
-        let counted = (&*intake.unfinished, &*intake.counters);
-        unfinished.note(splitter.as_mut(), counted, || {
+        unfinished.count(splitter.pending(), &intake.counters);
+        unfinished.note(splitter.as_mut(), &intake.unfinished, || {
             let remote = answers.as_ref().map(|answers| answers.remote());
             let way = match (&intake.asides, answers) {
                 (Some(asides), Some(answers)) => Way::PutAside(answers.putting(asides)),
                 (None, Some(_)) => Way::Close,
                 (_, None) => Way::Drop,
             };
-            Owner::new((&intake.source, peer.address), &intake.counters, way, remote)
+            Owner::new(OwnerOptions {
+                source: &intake.source,
+                peer: peer.address,
+                counters: &intake.counters,
+                way,
+                remote,
+            })
         });
     }
 
@@ -495,7 +502,7 @@ impl IntakeHandler {
         }
     }
 
-    /// Says once that nothing more comes from this handler.
+    /// Announces once that nothing more comes from this handler.
     fn has_handed_over(&mut self) {
         if !std::mem::replace(&mut self.handed_over, true) {
             self.intake.handing.handlers.fetch_sub(1, Ordering::SeqCst);

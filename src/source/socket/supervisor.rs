@@ -29,7 +29,7 @@ const BACKLOG: i32 = 4096;
 /// Unsent reply bytes beyond which a connection is not read from.
 const REPLY_BYTES_MAX: usize = 64 * 1024;
 
-/// Which way connections are made.
+/// The direction in which connections are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// We dial these `HOST:PORT`s.
@@ -38,7 +38,7 @@ pub enum Direction {
     Listen(String),
 }
 
-/// What a socket source is started with; no defaults here, `config` has them.
+/// The options of a socket source; no defaults here, `config` has them.
 #[derive(Clone, Debug)]
 pub(crate) struct SocketOptions {
     /// The source's name in messages.
@@ -46,12 +46,12 @@ pub(crate) struct SocketOptions {
     /// Its number.
     pub(crate) number: u32,
     pub(crate) direction: Direction,
-    /// Who knows the addresses of names.
+    /// Resolves names to addresses.
     pub(crate) names: Names,
     pub(crate) io_model: IoModel,
     pub(crate) framing: Framing,
     pub(crate) ack: AckAt,
-    /// Where over-long records go whole, if the framing acknowledges.
+    /// The directory for whole over-long records, if the framing acknowledges.
     pub(crate) dead_letter: Option<PathBuf>,
     pub(crate) record_bytes_max: usize,
     pub(crate) connections_max: usize,
@@ -67,21 +67,21 @@ pub(crate) struct SocketOptions {
 pub(crate) struct SocketReceiver {
     driver: Arc<dyn IoDriver>,
     handing: Handing,
-    /// Makes over-long records durable, where they are put aside.
+    /// Makes over-long records durable, if they are put aside.
     asides: Option<OversizedThread>,
     dialling: Arc<Dialling>,
     /// The dial threads, and the one of the rate limit.
     own_threads: Vec<Thread>,
 }
 
-/// What the dial threads, the io threads and the stop share.
+/// State that the dial threads, the io threads and the stop share.
 struct Dialling {
     options: SocketOptions,
     engine: Engine,
     counters: Arc<ReceiverCounters>,
     interrupt: Interrupt,
     stop: StopToken,
-    /// For each dialled address: told when its connection is over.
+    /// For each dialled address: notified when its connection is over.
     lines: Vec<Line>,
     /// Peers that dialled us and are here now.
     here: Mutex<u64>,
@@ -96,7 +96,7 @@ struct Line {
     how: Mutex<Option<Result<(), String>>>,
 }
 
-/// Dialled addresses that have ended for good, and the first thing that went wrong.
+/// Dialled addresses that have ended for good, and the first error.
 #[derive(Default)]
 struct Over {
     lines: usize,
@@ -266,10 +266,10 @@ fn bind(options: &SocketOptions) -> Result<Bound> {
     listen(&options.names, address, BACKLOG).map_err(|not| cannot_listen(options, address, not))
 }
 
-/// Whether a source could listen where it is to; takes nothing.
+/// Checks that a source could listen at its address; takes nothing.
 ///
 /// # Errors
-/// Why it could not, as its start would say it.
+/// The error that its start would have.
 pub(crate) fn expect_address(options: &SocketOptions) -> Result<()> {
     let Direction::Listen(address) = &options.direction else { return Ok(()) };
     expect_free(&options.names, address).map_err(|not| cannot_listen(options, address, not))
@@ -399,7 +399,7 @@ impl Dialling {
         Ok(now)
     }
 
-    /// Waits for the end of a connection, which has proved itself if it is there at this moment.
+    /// Waits for the end of a connection, which has proved itself if it is there at the time `proves`.
     fn wait_over(&self, line: &Line, proves: Moment, away: &mut Away) -> Result<(), String> {
         let clock = &self.engine.clock;
         loop {

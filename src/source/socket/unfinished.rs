@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  connection ─ less than the threshold: counted with all other small ones
-//!             └ more: parked in the ledger between two pieces ─ beyond the bound ─▶ a victim is taken out of it, whoever reads
+//!             └ more: parked in the ledger between two pieces ─ beyond the bound ─▶ a victim is taken out of it by the reader
 //! ```
 //! A long record's memory belongs to the connection while a piece of it is read, and to the ledger in between. So the io
 //! thread that goes beyond the bound takes the victim's memory at once, on whichever thread that is read, and the victim
@@ -35,13 +35,13 @@ use crate::sync::{Arc, AtomicBool, AtomicUsize, Condvar, Mutex, Ordering};
 /// The most memory of an unfinished record that is not in the ledger, in bytes.
 const SMALL_MAX: usize = 4096;
 
-/// The same where there is so little memory for so many connections that small records alone could exceed it.
+/// The same if the memory is so small for the number of connections that small records alone could exceed it.
 const SMALL_MIN: usize = 256;
 
-/// What a record may take beside its own bytes: header and terminator.
+/// The most bytes that a record takes beside its own: header and terminator.
 const FRAME_BYTES: usize = BEGIN_BYTES;
 
-/// What is done with the record of a connection that is given up.
+/// The treatment of a record that is given up.
 pub(crate) enum Way {
     /// It is dropped up to its end.
     Drop,
@@ -57,11 +57,21 @@ pub(crate) struct Owner {
     pub(crate) peer: SocketAddr,
     pub(crate) counters: Arc<ReceiverCounters>,
     pub(crate) way: Way,
-    /// Tells its io thread, where the framing acknowledges.
+    /// Notifies its io thread, if the framing acknowledges.
     pub(crate) remote: Option<Remote>,
     closing: AtomicBool,
     given_up: Mutex<Option<GivenUp>>,
     done: Condvar,
+}
+
+/// The options of an owner.
+pub(crate) struct OwnerOptions<'a> {
+    pub(crate) source: &'a str,
+    pub(crate) peer: SocketAddr,
+    pub(crate) counters: &'a Arc<ReceiverCounters>,
+    pub(crate) way: Way,
+    /// Notifies its io thread, if the framing acknowledges.
+    pub(crate) remote: Option<Remote>,
 }
 
 /// A record that was given up, as far as it had come.
@@ -73,9 +83,9 @@ pub(crate) struct GivenUp {
 }
 
 pub(crate) enum How {
-    /// It is over-long from now on: what had come of it is dropped, or on its way to a file.
+    /// It is over-long from now on: its received part is dropped, or on its way to a file.
     Overlong,
-    /// Why the connection is to be closed.
+    /// The reason for which the connection must be closed.
     Closed(String),
 }
 
@@ -90,30 +100,25 @@ impl Way {
 }
 
 impl Owner {
-    pub(crate) fn new(
-        (source, peer): (&str, SocketAddr),
-        counters: &Arc<ReceiverCounters>,
-        way: Way,
-        remote: Option<Remote>,
-    ) -> Arc<Self> {
+    pub(crate) fn new(options: OwnerOptions<'_>) -> Arc<Self> {
         Arc::new(Owner {
-            source: source.to_owned(),
-            peer,
-            counters: Arc::clone(counters),
-            way,
-            remote,
+            source: options.source.to_owned(),
+            peer: options.peer,
+            counters: Arc::clone(options.counters),
+            way: options.way,
+            remote: options.remote,
             closing: AtomicBool::new(false),
             given_up: Mutex::default(),
             done: Condvar::new(),
         })
     }
 
-    /// Whether the connection is to be closed because its record was given up.
+    /// True if the connection must be closed because its record was given up.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::SeqCst)
     }
 
-    /// What has come of the record, of which these are the first bytes, is gone: tells its connection.
+    /// The received part of the record, which begins with these bytes, is gone: notifies its connection.
     fn given_up(&self, begin: Vec<u8>, len: usize, how: How) {
         let closes = matches!(how, How::Closed(_));
         *self.given_up.lock() = Some(GivenUp { begin, len, how });
@@ -126,7 +131,7 @@ impl Owner {
         }
     }
 
-    /// What became of the record, for the connection; waits while it is being written.
+    /// The fate of the record, for the connection; waits while it is being written.
     fn wait(&self) -> GivenUp {
         let mut given_up = self.given_up.lock();
         loop {
@@ -138,7 +143,7 @@ impl Owner {
     }
 }
 
-/// What the sources of a stream have together.
+/// Limits of all sources of a stream, added up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sources {
     /// The longest record that one of them takes.
@@ -154,14 +159,14 @@ pub(crate) struct Unfinished {
     threshold: usize,
     /// Long records may take this much, whatever the small ones take: one of the longest.
     least: usize,
-    /// What the small ones take.
+    /// Bytes of the small ones.
     small: AtomicUsize,
-    /// What those take that were given up and wait to be written.
+    /// Bytes of those that were given up and wait to be written.
     leaving: Arc<AtomicUsize>,
     account: Arc<MemoryBudget>,
     ledger: Mutex<Ledger<Owner>>,
     events: EventBus,
-    /// Whether a record was given up, and there is not much more room since.
+    /// A record was given up, and there is not much more room since.
     is_full: AtomicBool,
     /// That condition of each source that had to give up records.
     full: Mutex<Vec<ConditionHandle>>,
@@ -194,7 +199,7 @@ impl Unfinished {
         self.bytes_max
     }
 
-    /// Whether a record with this much memory belongs into the ledger.
+    /// True if a record with this much memory belongs into the ledger.
     pub(crate) fn is_long(&self, held: usize) -> bool {
         held >= self.threshold
     }
@@ -292,13 +297,13 @@ impl Unfinished {
         }
     }
 
-    /// What the long records may take beside the small ones.
+    /// The most bytes of long records beside the small ones.
     fn long_max(&self) -> usize {
         let small = self.small.load(Ordering::SeqCst);
         self.bytes_max.saturating_sub(small).max(self.least)
     }
 
-    /// Gives up what has come of a record, on the io thread of whoever goes beyond the bound.
+    /// Gives up the received part of a record, on the io thread of the reader that exceeds the bound.
     fn give_up(&self, owner: &Owner, bytes: Vec<u8>) {
         let (begin, len) = (bytes[..bytes.len().min(BEGIN_BYTES)].to_vec(), bytes.len());
         owner.counters.given_up.add(1);

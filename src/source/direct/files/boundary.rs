@@ -1,8 +1,8 @@
-//! How much of a file a batch can take: up to the end of its last whole record, and no more than a piece. Runs on the job
-//! loop.
+//! Finds the boundary up to which a batch can take a file: the end of its last whole record, and no more than a piece. Runs on
+//! the job loop.
 //!
-//! Of lines only the last terminator of a piece is looked for, from its end backwards, so the records are not read here.
-//! Counted framings are walked from header to header, since a boundary cannot be told from the bytes around it.
+//! For lines it only looks for the last terminator of a piece, from its end backwards, so it does not read the records. Counted
+//! framings are walked from header to header, since the bytes around a boundary do not show it.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use super::catalog::{Content, Known};
 use super::listing::{OpenFile, read_full};
 use crate::framing::Framing;
 
-/// What is read at a time while a boundary is looked for, in bytes.
+/// Bytes of one read while a boundary is looked for.
 const LOOK_BYTES: usize = 64 * 1024;
 
 /// More than the longest header of a framing, in bytes.
@@ -29,10 +29,10 @@ pub(super) struct Bounds {
     pub(super) at_end: bool,
 }
 
-/// A piece ends here, and holds this.
+/// The end of a piece, and its content.
 pub(super) type Boundary = (u64, Content);
 
-/// The next piece of a file; none if there is no whole record yet.
+/// The next piece of a file; `None` if there is no whole record yet.
 pub(super) fn next(
     file: &dyn OpenFile,
     known: &Known,
@@ -56,13 +56,13 @@ struct Piece<'a> {
 }
 
 impl Piece<'_> {
-    /// Where the piece is cut at the latest: there is room for one record of the longest kind.
+    /// The last offset at which the piece is cut: there is room for one record of the longest kind.
     fn window(&self) -> u64 {
         let longest = self.bounds.record_bytes_max.saturating_add(HEADER_BYTES);
         self.end.min(self.from.saturating_add(self.bounds.piece_bytes.max(longest)))
     }
 
-    /// What is left up to the end of the file is the last record, or is waited for.
+    /// Decides on the rest of the file: it is the last record, or it waits for its end.
     fn tail(&self, whole: u64) -> Option<Boundary> {
         match self.bounds.at_end {
             true => Some((self.end, Content::LastRecords)),

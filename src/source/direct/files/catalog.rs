@@ -1,5 +1,5 @@
-//! What was read of a directory's files, and what a look at one says. Pure: stats and pieces in, decisions out; touches no
-//! file system.
+//! The read positions of a directory's files, and the verdicts on a look at one. Pure: stats and pieces in, decisions out; it
+//! touches no file system.
 //!
 //! A file is the same one if device, inode and fingerprint agree (and its birth, where that is known), whatever it is called:
 //! then it is read on from the known offset. Where they do not agree it is another file that took the place, and it is read
@@ -22,15 +22,15 @@ const GONE_MAX: usize = 10_000;
 /// The coarsest clock that a file system takes its times from, in nanoseconds.
 const CLOCK_STEP: u64 = 10_000_000;
 
-/// What is known of a file.
+/// The known state of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Known {
     pub(super) name: Vec<u8>,
-    /// What the file system said of it when the last piece was taken.
+    /// Its stat when the last piece was taken.
     pub(super) stat: Stat,
     /// Read so far, in bytes.
     pub(super) offset: u64,
-    /// Of what was read; none if an earlier version read it, which took none.
+    /// The fingerprint of the bytes that were read; `None` if an earlier version read them, which took none.
     pub(super) print: Option<Fingerprint>,
     /// The offset lies in an over-long line, whose end has not come.
     pub(super) inside: bool,
@@ -47,7 +47,7 @@ impl Known {
         Known { name, stat, offset: 0, print, inside: false, broken: false, more: false }
     }
 
-    /// What is known once a piece of it was taken.
+    /// The state after a piece was taken.
     fn after(piece: &Piece) -> Known {
         Known {
             name: piece.name.clone(),
@@ -60,20 +60,20 @@ impl Known {
         }
     }
 
-    /// What was read of it, as one piece.
+    /// All that was read of it, as one piece.
     pub(super) fn as_piece(&self) -> Piece {
         let (name, stat, print) = (self.name.clone(), self.stat, self.print);
         let (from, to, what) = (0, self.offset, Content::Records);
         Piece { name, stat, from, to, what, print, more: self.more }
     }
 
-    /// How much of it was not read, when it was `size` bytes long.
+    /// The unread bytes of the file when it was `size` bytes long.
     pub(super) fn unread(&self, size: u64) -> u64 {
         if self.broken { 0 } else { size.saturating_sub(self.offset) }
     }
 }
 
-/// What a batch takes of a file, or passes over.
+/// A range of a file that a batch takes or passes over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Piece {
     pub(super) name: Vec<u8>,
@@ -81,14 +81,14 @@ pub(super) struct Piece {
     pub(super) from: u64,
     pub(super) to: u64,
     pub(super) what: Content,
-    /// Of the file up to the end of the piece; none if an earlier version made the plan.
+    /// The fingerprint of the file up to the end of the piece; `None` if an earlier version made the plan.
     pub(super) print: Option<Fingerprint>,
     /// There are whole records behind the piece, and no more of them in this batch.
     pub(super) more: bool,
 }
 
 impl Piece {
-    /// Whether tasks read it.
+    /// True if tasks read it.
     pub(super) fn has_records(&self) -> bool {
         matches!(self.what, Content::Records | Content::LastRecords) && self.from <= self.to
     }
@@ -98,7 +98,7 @@ impl Piece {
         lost(&self.name, self.from, self.to, why)
     }
 
-    /// Why a file of this stat has not all of the piece, if that can be told without reading it.
+    /// The reason why a file of this stat lacks a part of the piece, if the stat alone shows it.
     pub(super) fn missing_from(&self, stat: &Stat) -> Option<String> {
         if !self.stat.may_be(stat) {
             return Some(IS_GONE.to_owned());
@@ -107,10 +107,10 @@ impl Piece {
     }
 }
 
-/// Why a piece is lost whose file is nowhere.
+/// The reason for a lost piece whose file was not found.
 pub(super) const IS_GONE: &str = "it is gone";
 
-/// Why a piece is lost whose file has other bytes now.
+/// The reason for a lost piece whose file has other bytes now.
 pub(super) const IS_CHANGED: &str = "it was changed since it was planned: its bytes are others";
 
 /// A lost range of a file.
@@ -119,7 +119,7 @@ pub(super) fn lost(name: &[u8], from: u64, to: u64, why: impl Into<String>) -> L
     Lost { of, from, to, unit: Unit::Bytes, why: why.into() }
 }
 
-/// What a piece holds.
+/// The content of a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Content {
     /// Whole records.
@@ -128,7 +128,7 @@ pub(super) enum Content {
     LastRecords,
     /// A part of an over-long line; its end has come, or has not.
     Overlong { ended: bool },
-    /// What follows a malformed frame: nothing more is read of this file.
+    /// The bytes from a malformed frame on: nothing more is read of this file.
     Malformed,
 }
 
@@ -142,7 +142,7 @@ pub(super) struct Plan {
     pub(super) pieces: Vec<Piece>,
 }
 
-/// What was read, of all files.
+/// The read positions of all files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Catalog {
     pub(super) files: HashMap<FileId, Known>,
@@ -150,7 +150,7 @@ pub(super) struct Catalog {
     pub(super) gone: VecDeque<Known>,
 }
 
-/// What a look at a file says, before any of it is read.
+/// The result of a look at a file, before any of it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Nothing of it was read.
@@ -163,21 +163,21 @@ pub(super) enum Verdict {
     Unsure,
     /// Another file has its place.
     Replaced,
-    /// It is shorter than what was read of it.
+    /// It is shorter than its read position.
     Cut,
 }
 
-/// What the last look found of a file.
+/// The result of the last look at a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Looked {
     pub(super) name: Vec<u8>,
     pub(super) stat: Stat,
-    /// Its fingerprint was that of what was read.
+    /// Its fingerprint was that of the bytes that were read.
     pub(super) is_same: bool,
     pub(super) rest: Rest,
 }
 
-/// What is behind that which was read, as long as the file stays as it is.
+/// The bytes behind the read position, as long as the file does not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rest {
     /// It was not looked at, or there is more than a batch had room for.
@@ -188,7 +188,7 @@ pub(super) enum Rest {
     PassedOver,
 }
 
-/// Judges a file by what was read of it and what the last look found.
+/// Judges a file by its read position and the result of the last look.
 pub(super) fn judge(known: Option<&Known>, looked: Option<&Looked>, stat: &Stat) -> Verdict {
     let looked = looked.filter(|looked| looked.stat == *stat);
     let is_done = looked.is_some_and(|looked| looked.rest != Rest::Unknown);
@@ -209,12 +209,12 @@ pub(super) fn judge(known: Option<&Known>, looked: Option<&Looked>, stat: &Stat)
 }
 
 impl Catalog {
-    /// How many files are known, and how many of their bytes were read.
+    /// Numbers of known files and of the bytes that were read of them.
     pub(super) fn extent(&self) -> (usize, u64) {
         (self.files.len(), self.files.values().map(|known| known.offset).sum())
     }
 
-    /// What was decided counts from now on.
+    /// Applies a decided plan to the positions.
     pub(super) fn apply(&mut self, plan: &Plan) {
         for id in &plan.gone {
             self.gone.extend(self.files.remove(id));
@@ -234,7 +234,7 @@ impl Catalog {
     }
 }
 
-/// What new files are compared with. Made when the first one is found: a look without one costs nothing for it.
+/// The known files that new ones are compared with. Made when the first new one is found, so a look without one costs nothing.
 pub(super) struct Former<'a> {
     /// The files that went, by their place.
     gone: HashMap<FileId, &'a Known>,
@@ -254,14 +254,14 @@ impl<'a> Former<'a> {
         Former { gone, whole }
     }
 
-    /// What is known of a file that went from this place, if this may be it.
+    /// The known state of a file that left this place, if this may be that file.
     pub(super) fn back(&self, stat: &Stat) -> Option<&'a Known> {
         let known = self.gone.get(&stat.id)?;
         (known.stat.may_be(stat) && known.offset <= stat.size).then_some(*known)
     }
 
     /// The fingerprints of the files that this one may be a copy of: they have its name, size and time of change, and were
-    /// read whole. None if its time of change is that of its last write.
+    /// read whole. `None` if its time of change is that of its last write.
     pub(super) fn originals(&self, name: &[u8], stat: &Stat) -> Vec<Option<Fingerprint>> {
         // A file that was written after it was made: its time can be that of another one only by chance.
         let written =

@@ -1,10 +1,10 @@
-//! Fingerprints: what was read of a file is still there. Runs on the job loop and on workers.
+//! Fingerprints: they show that the bytes which were read of a file are still there. Runs on the job loop and on workers.
 //!
 //! ```text
 //!  0 ──────── 256 ─────────────── offset − 256 ──────── offset
 //!  [   head     ]                 [        tail         ]           both together of less than 256 bytes
 //! ```
-//! The head tells files apart that share an inode one after the other; it grows with what was read, up to 256 bytes. The
+//! The head distinguishes files that share an inode one after the other; it grows with the read position, up to 256 bytes. The
 //! tail finds a file that was cut and has grown again behind the same head, as one whose every copy begins with a title.
 
 use std::io;
@@ -23,7 +23,7 @@ pub(super) struct Fingerprint {
     tail: u32,
 }
 
-/// The fingerprint of the file's bytes up to `offset`; none if it ends before.
+/// The fingerprint of the file's bytes up to `offset`; `None` if it ends before.
 pub(super) fn of(file: &dyn OpenFile, offset: u64) -> io::Result<Option<Fingerprint>> {
     let length = usize::try_from(offset).unwrap_or(PRINT_BYTES).min(PRINT_BYTES);
     let Some(head) = checksum(file, 0, length)? else { return Ok(None) };

@@ -15,14 +15,14 @@ use serde::{Deserialize, Serialize};
 use super::shown;
 use crate::sync::Arc;
 
-/// Where a file is, whatever it is called. An inode is used again, so this alone does not make it the same one.
+/// The place of a file, whatever its name. Inodes are reused, so equal places alone do not make it the same file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct FileId {
     pub(super) device: u64,
     pub(super) inode: u64,
 }
 
-/// What the file system says of a file.
+/// The stat of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Stat {
     pub(super) id: FileId,
@@ -35,14 +35,14 @@ pub(super) struct Stat {
 }
 
 impl Stat {
-    /// Whether both may be the same file: an inode that is used again has another time of birth.
+    /// True if both may be the same file: a reused inode has another time of birth.
     pub(super) fn may_be(&self, other: &Stat) -> bool {
         let born = self.born.zip(other.born);
         self.id == other.id && born.is_none_or(|(one, other)| one == other)
     }
 }
 
-/// What a name in the directory stands for.
+/// The kind of a directory entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum What {
     File(Stat),
@@ -56,13 +56,13 @@ pub(super) enum What {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) name: Vec<u8>,
-    /// The name is a symbolic link; `what` is what it leads to.
+    /// The name is a symbolic link to `what`.
     pub(super) is_link: bool,
     pub(super) what: What,
 }
 
 impl Entry {
-    /// What is said of it, if it is a file.
+    /// Its stat, if it is a file.
     pub(super) fn stat(&self) -> Option<&Stat> {
         match &self.what {
             What::File(stat) => Some(stat),
@@ -75,7 +75,7 @@ impl Entry {
 pub(super) trait OpenFile: Send + Sync {
     fn stat(&self) -> io::Result<Stat>;
 
-    /// Whether no name stands for it any more, in any directory, but one that is [left by a removal](is_left_by_removal).
+    /// True if it has no name any more, in any directory, but one that is [left by a removal](is_left_by_removal).
     fn is_removed(&self) -> io::Result<bool>;
 
     /// Reads at an offset; 0 bytes at the end.
@@ -89,7 +89,7 @@ pub(super) trait FileTree: Send + Sync {
 
     fn open(&self, name: &[u8]) -> io::Result<Arc<dyn OpenFile>>;
 
-    /// What people call it: its path.
+    /// Its path, for messages.
     fn name(&self) -> String;
 }
 
@@ -117,7 +117,7 @@ impl FileTree for Disk {
 
     fn open(&self, name: &[u8]) -> io::Result<Arc<dyn OpenFile>> {
         let path = self.0.join(Path::new(OsStr::from_bytes(name)));
-        // What was a file when it was listed may be a pipe now, and opening that would wait for a writer.
+        // A file that was listed may be a pipe now, and opening that would wait for a writer.
         if !fs::metadata(&path)?.is_file() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -157,7 +157,7 @@ fn is_link(entry: &fs::DirEntry) -> bool {
     entry.file_type().is_ok_and(|kind| kind.is_symlink())
 }
 
-/// What is wrong with a link, and what to do.
+/// Describes a broken link, with the remedy.
 fn broken_link(link: &Path, err: &io::Error) -> String {
     let to = fs::read_link(link).map(|to| format!(" to `{}`", shown(to.as_os_str().as_bytes())));
     let to = to.unwrap_or_default();
@@ -175,7 +175,7 @@ fn nanos(time: SystemTime) -> Option<u64> {
     u64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_nanos()).ok()
 }
 
-/// Fills `into` as far as the file goes; returns how many bytes there were.
+/// Fills `into` as far as the file goes; returns the number of bytes.
 pub(super) fn read_full(file: &dyn OpenFile, offset: u64, into: &mut [u8]) -> io::Result<usize> {
     let mut done = 0;
     while done < into.len() {

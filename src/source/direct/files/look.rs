@@ -24,13 +24,13 @@ use crate::wording::{by_number, count};
 /// A file with bytes that were not read.
 pub(super) struct Readable {
     pub(super) known: Known,
-    /// Where it was opened already.
+    /// The open file, if it was opened already.
     pub(super) file: Option<Arc<dyn OpenFile>>,
     /// It grows no more: its end completes its last record.
     pub(super) ends: bool,
 }
 
-/// What a look finds.
+/// The result of a look.
 #[derive(Default)]
 pub(super) struct Found {
     /// The oldest first.
@@ -41,7 +41,7 @@ pub(super) struct Found {
     pub(super) lost_bytes: u64,
 }
 
-/// A look, and what it works with.
+/// A look, and the parts that it uses.
 pub(super) struct Look<'a> {
     pub(super) tree: &'a dyn FileTree,
     pub(super) select: &'a Select,
@@ -52,14 +52,14 @@ pub(super) struct Look<'a> {
     pub(super) notes: &'a mut Notes,
     /// In a run to the end of the files: those present at the start, and how long they were.
     pub(super) present: Option<&'a HashMap<FileId, u64>>,
-    /// What of these is lost was told by the start.
+    /// Files whose losses the start has reported.
     pub(super) told: &'a HashSet<FileId>,
     pub(super) now: Moment,
     pub(super) former: Option<Former<'a>>,
     pub(super) found: Found,
 }
 
-/// What a listing found: a name for each file.
+/// The result of a listing: one name for each file.
 #[derive(Default)]
 struct Listing {
     files: Vec<Name>,
@@ -134,7 +134,7 @@ impl<'a> Look<'a> {
         self.found
     }
 
-    /// How many bytes of the removed files that are open were not taken.
+    /// Bytes of open removed files that were not taken.
     pub(super) fn removed_unread(&self) -> u64 {
         let unread = |(_, mut stat): (Vec<u8>, Stat)| {
             self.limit(&mut stat);
@@ -223,7 +223,7 @@ impl<'a> Look<'a> {
         self.open.keep(&wanted, is_read, self.tree);
     }
 
-    /// Whether nothing of a file is left to read.
+    /// True if nothing of a file is left to read.
     fn is_read(&self, stat: &Stat) -> bool {
         match self.seen.files.get(&stat.id) {
             Some(known) => known.unread(stat.size) == 0,
@@ -355,7 +355,7 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Tells what is lost of a file that was longer, and of which none of that was read.
+    /// Reports the lost end of a file that was longer, and whose end was never read.
     fn shrunk(&mut self, candidate: &Candidate, had: u64) {
         let size = candidate.stat.size;
         if let Some(lost) = had.checked_sub(size).filter(|lost| *lost > 0) {
@@ -364,7 +364,7 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// How long a file was when it was looked at last.
+    /// The size of a file at the last look.
     fn seen_size(&self, known: &Known) -> u64 {
         let looked = self.looked.get(&known.stat.id).map(|looked| looked.stat.size);
         looked.unwrap_or(known.stat.size)
@@ -440,7 +440,7 @@ impl<'a> Look<'a> {
     }
 }
 
-/// Whether a file is the one that was read.
+/// True if a file is the one that was read.
 fn is_same(known: &Known, file: &dyn OpenFile) -> io::Result<bool> {
     let Some(print) = known.print.filter(|_| !planted(Planted::IdentityIsInode)) else {
         return Ok(true);
@@ -448,7 +448,7 @@ fn is_same(known: &Known, file: &dyn OpenFile) -> io::Result<bool> {
     Ok(fingerprint::of(file, known.offset)? == Some(print))
 }
 
-/// What is said of bytes that are gone before they were read.
+/// The note on bytes that went before they were read.
 fn lost_text(bytes: u64) -> String {
     let are = by_number(bytes, "was not read is", "were not read are");
     format!("{} that {are} lost", count(bytes, "byte"))

@@ -1,7 +1,7 @@
 //! Files of a directory as a direct source: new ones that are renamed into it, and growing ones.
 //!
 //! ```text
-//!  tick ─▶ list ─▶ look (what can be read on, what went, what is passed over) ─▶ turns (whole records only) ─▶ plan: pieces
+//!  tick ─▶ list ─▶ look (which files continue, went, or are passed over) ─▶ turns (whole records only) ─▶ plan: pieces
 //!  workers: pieces ─▶ read ─▶ ranges of whole records
 //! ```
 //! A tick costs one listing of the directory with one look at each entry, and a few small reads for each file that is new or
@@ -50,7 +50,7 @@ use turns::Turns;
 /// Entries of a directory at most.
 const ENTRIES_MAX: usize = 100_000;
 
-/// A partition is made of pieces of about so many bytes together, and so is a turn of one file.
+/// About the bytes of the pieces that make a partition, and of a turn of one file.
 const PARTITION_BYTES: u64 = 4 << 20;
 
 /// Bytes of a batch, by default.
@@ -104,9 +104,9 @@ pub struct FilesSource {
 
 #[derive(Default)]
 struct State {
-    /// Behind what was planned.
+    /// The position behind the planned input.
     planned: Catalog,
-    /// Behind what was committed.
+    /// The position behind the committed input.
     committed: Catalog,
     started: Option<Started>,
     ending: bool,
@@ -114,19 +114,19 @@ struct State {
     closed: bool,
 }
 
-/// What a start sets up.
+/// The state that a start sets up.
 struct Started {
     reading: Arc<Reading>,
     clock: Arc<dyn Clock>,
     /// In a run to the end of the files: those present at the start, and how long they were.
     present: Option<HashMap<FileId, u64>>,
-    /// What the looks of this run found.
+    /// Results of the looks of this run.
     looked: HashMap<FileId, Looked>,
     open: OpenFiles,
     /// The files of the last plan.
     opened: HashMap<FileId, Arc<Held>>,
     notes: Notes,
-    /// Files of which the start told what is lost.
+    /// Files whose losses the start reported.
     told: HashSet<FileId>,
 }
 
@@ -165,7 +165,7 @@ impl FilesSource {
         self
     }
 
-    /// How bytes are cut into records; lines by default.
+    /// The framing that cuts bytes into records; lines by default.
     pub fn framing(mut self, framing: Framing) -> Self {
         self.framing = framing;
         self
@@ -177,25 +177,25 @@ impl FilesSource {
         self
     }
 
-    /// A batch takes so many bytes at most, and one piece more; [`BATCH_BYTES_MAX`] by default.
+    /// The most bytes of a batch, which takes one piece more; [`BATCH_BYTES_MAX`] by default.
     pub fn batch_bytes_max(mut self, bytes: u64) -> Self {
         self.batch_bytes_max = bytes.max(1);
         self
     }
 
-    /// What happens when a file is removed or cut before a batch that takes a part of it was processed; the stream stops by
-    /// default.
+    /// The reaction to a file that is removed or cut before a batch that takes a part of it was processed; by default the stream
+    /// stops.
     pub fn on_lost(mut self, on_lost: OnLost) -> Self {
         self.on_lost = on_lost;
         self
     }
 
-    /// Whether a new file of this name is read.
+    /// True if a new file of this name is read.
     pub(crate) fn reads(&self, name: &str) -> bool {
         self.select.passes_over(name.as_bytes()).is_none()
     }
 
-    /// Whether a record may hold a line feed.
+    /// True if a record may hold a line feed.
     pub(crate) fn may_hold_line_feeds(&self) -> bool {
         self.framing.holds_line_feeds() || self.unescape
     }
@@ -218,14 +218,14 @@ impl FilesSource {
         Ok(self)
     }
 
-    /// Whether what symbolic links lead to is read; it is by default.
+    /// Follows symbolic links if true, which is the default.
     pub fn follow_links(mut self, follow: bool) -> Self {
         self.follow_links = follow;
         self
     }
 
-    /// Whether the lines are those of a text file whose line feeds are escaped, as the sink `file` writes it: each is the
-    /// record that it stands for. They are not by default. Needs the framing of lines.
+    /// Unescapes the lines of a text file whose line feeds are escaped, as the sink `file` writes it: each record is the text
+    /// that the line stands for. Off by default. Needs the framing of lines.
     pub fn unescape(mut self, unescape: bool) -> Self {
         self.unescape = unescape;
         self
@@ -243,7 +243,7 @@ impl FilesSource {
         self.name.as_deref()
     }
 
-    /// What the directory holds, or why it cannot be read and what to do.
+    /// The entries of the directory; the error has the remedy.
     fn list(&self) -> Result<Vec<Entry>> {
         let directory = self.tree.name();
         let entries = self.tree.list(ENTRIES_MAX).map_err(|err| {
@@ -289,7 +289,7 @@ impl FilesSource {
         plan
     }
 
-    /// Takes what fits into a batch, and tells whether that is all.
+    /// Takes the pieces that fit into a batch; true if nothing is left.
     fn take(&self, started: &mut Started, found: Found) -> (Plan, bool) {
         let Found { readable, gone, back, lost_bytes } = found;
         started.opened.clear();
@@ -511,7 +511,7 @@ fn grouped(pieces: impl Iterator<Item = Piece>) -> Vec<Vec<Piece>> {
     groups
 }
 
-/// What a position holds, in words, from a snapshot and the plans behind it; none if no file was read.
+/// Describes a position, from a snapshot and the plans behind it; `None` if no file was read.
 pub(crate) fn position(snapshot: Option<&[u8]>, plans: &[&[u8]]) -> Result<Option<String>> {
     let mut seen = snapshot.map(decode_position).transpose()?.unwrap_or_default();
     for plan in plans {
@@ -522,7 +522,7 @@ pub(crate) fn position(snapshot: Option<&[u8]>, plans: &[&[u8]]) -> Result<Optio
     Ok((files > 0).then(held))
 }
 
-/// What the log calls this kind of source.
+/// The name of this kind of source in the log.
 pub(crate) const KIND: &str = "files";
 
 /// A name as people read it.

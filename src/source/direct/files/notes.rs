@@ -1,4 +1,4 @@
-//! What an operator should know of single files: each is said once, and many of one kind together. Pure.
+//! Notes on single files for the operator: each is reported once, and many of one kind together. Pure.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,20 +12,20 @@ const NAMED_MAX: usize = 3;
 pub(super) struct Note {
     pub(super) name: Vec<u8>,
     pub(super) why: String,
-    /// How many more files it is said of.
+    /// Number of other files to which it applies.
     pub(super) others: usize,
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
-    /// What was said of each name.
+    /// Notes that were reported, by name.
     said: HashMap<Vec<u8>, Vec<String>>,
     fresh: Vec<Note>,
 }
 
 impl Notes {
-    /// Whether anything was said of the name: then its passing over need not be explained again.
+    /// True if a note on the name was reported: then its passing over need not be explained again.
     pub(super) fn knows(&self, name: &[u8]) -> bool {
         self.said.contains_key(name)
     }
@@ -44,7 +44,7 @@ impl Notes {
         self.fresh.push(Note { name: name.to_vec(), why: why.into(), others: 0 });
     }
 
-    /// What is new since the last time; what was said of names that are gone is forgotten.
+    /// Takes the notes that are new since the last time, and forgets those on names that are gone.
     pub(super) fn take(&mut self, entries: &[Entry]) -> Vec<Note> {
         if !self.said.is_empty() {
             let names: HashSet<&[u8]> = entries.iter().map(|entry| entry.name.as_slice()).collect();

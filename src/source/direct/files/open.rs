@@ -3,7 +3,7 @@
 //! ```text
 //!  listed, among the newest ─▶ open ─▶ away: no name in the directory ─▶ read to its end and still for 60 s ─▶ closed
 //! ```
-//! Runs on the job loop. It does not know what was read of them.
+//! Runs on the job loop. It does not know the read positions.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -35,7 +35,7 @@ pub(super) struct Away {
 
 /// See the module.
 pub(super) struct OpenFiles {
-    /// How many may be open.
+    /// The most open files.
     max: usize,
     slots: HashMap<FileId, Slot>,
 }
@@ -114,7 +114,7 @@ impl OpenFiles {
             if self.slots.contains_key(&stat.id) {
                 continue;
             }
-            // What cannot be opened is told when it is to be read.
+            // A failure to open is reported when the file is read.
             if let Ok(file) = open(tree, name, stat) {
                 let (name, stat) = (name.clone(), *stat);
                 let slot = Slot { file, name, stat, away: None, is_removed: false };
@@ -166,7 +166,7 @@ pub(super) fn open(tree: &dyn FileTree, name: &[u8], stat: &Stat) -> io::Result<
     Ok(file)
 }
 
-/// Whether a file could not be opened because it was moved or removed since the listing: the next one says where it is.
+/// True if the open failed because the file was moved or removed since the listing: the next listing shows its place.
 pub(super) fn went(err: &io::Error) -> bool {
     matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::StaleNetworkFileHandle)
 }

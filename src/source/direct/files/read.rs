@@ -20,13 +20,13 @@ use crate::metrics::{EventBus, ReceiverCounters, TallyKind};
 use crate::source::direct::{DirectPartition, Lost};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering};
 
-/// What a task holds of a file at a time, in bytes.
+/// Bytes of a file that a task holds at a time.
 const READ_BYTES: usize = 256 * 1024;
 
 /// A file that stays open as long as a batch that takes a part of it is not done.
 pub(super) struct Held {
     pub(super) file: Arc<dyn OpenFile>,
-    /// How many there are of the source.
+    /// Number of tokens of the source.
     all: Arc<AtomicUsize>,
 }
 
@@ -43,7 +43,7 @@ impl Drop for Held {
     }
 }
 
-/// What the partitions of a source share.
+/// State that the partitions of a source share.
 pub(super) struct Reading {
     pub(super) source: String,
     pub(super) tree: Arc<dyn FileTree>,
@@ -63,11 +63,11 @@ pub(super) struct FilePartition {
     pieces: Vec<(Piece, Option<Arc<Held>>)>,
     /// The pieces that an attempt found changed in the middle, and how: the next one knows before it reads.
     changed: Mutex<HashMap<usize, String>>,
-    /// What was dropped is counted once, however often it is read.
+    /// Set once the dropped records are counted, however often they are read.
     counted: AtomicBool,
 }
 
-/// Why a piece is not read.
+/// The reason why a piece is not read.
 enum Unread {
     /// It is not all there.
     Lost(String),
@@ -240,7 +240,7 @@ impl FilePartition {
 }
 
 impl Reading {
-    /// Counts and tells over-long records, the last of them of this file and there.
+    /// Counts and reports over-long records; the last of them is in this file, at this offset.
     pub(super) fn overlong(&self, name: &[u8], count: u64, place: &str) {
         self.counters.overlong.add(count);
         let (file, max) = (shown(name), self.record_bytes_max);
@@ -248,7 +248,7 @@ impl Reading {
         self.events.tallies().add(TallyKind::RecordOverlong, &self.source, count, newest);
     }
 
-    /// The file of a piece, wherever it is now; none if it is gone.
+    /// The file of a piece, wherever it is now; `None` if it is gone.
     fn open(&self, piece: &Piece) -> io::Result<Option<Arc<dyn OpenFile>>> {
         if let Ok(file) = open(self.tree.as_ref(), &piece.name, &piece.stat) {
             return Ok(Some(file));
@@ -257,7 +257,7 @@ impl Reading {
     }
 }
 
-/// Why the file has not the piece as it was when it was planned; none if it has.
+/// The reason why the file lacks the piece as it was planned; `None` if it has it.
 fn lacks(file: &dyn OpenFile, piece: &Piece) -> io::Result<Option<String>> {
     if let Some(why) = piece.missing_from(&file.stat()?) {
         return Ok(Some(why));
@@ -272,7 +272,7 @@ fn lacks_since(file: &dyn OpenFile, piece: &Piece, before: Stat) -> io::Result<O
     if file.stat()? == before { Ok(None) } else { lacks(file, piece) }
 }
 
-/// What is in the directory, by place: where pieces of an earlier run are found again.
+/// The files of the directory by place, for finding the pieces of an earlier run again.
 pub(super) struct There<'a> {
     tree: &'a dyn FileTree,
     /// The names of each file.
@@ -285,7 +285,7 @@ impl<'a> There<'a> {
         There { tree, names: entries.into_iter().filter_map(name).collect() }
     }
 
-    /// The file of a piece; none if it is not there.
+    /// The file of a piece; `None` if it is not there.
     fn open(&self, piece: &Piece) -> io::Result<Option<Arc<dyn OpenFile>>> {
         let found = self.names.get(&piece.stat.id);
         let Some((name, stat)) = found.filter(|(_, stat)| piece.stat.may_be(stat)) else {
@@ -298,7 +298,7 @@ impl<'a> There<'a> {
         }
     }
 
-    /// Why the directory has not the piece any more; none if it has, or if that cannot be told now: then reading it says so.
+    /// The reason why the directory lacks the piece; `None` if it has it, or if only a read can tell.
     pub(super) fn lacks(&self, piece: &Piece) -> Option<String> {
         match self.open(piece) {
             Ok(Some(file)) => lacks(file.as_ref(), piece).ok().flatten(),

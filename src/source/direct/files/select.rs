@@ -1,4 +1,4 @@
-//! Which files of a directory are read: by name, and by what they begin with. Pure.
+//! Selects the files of a directory that are read: by name, and by their first bytes. Pure.
 //!
 //! A name is read if a glob of `include` matches it, and none of `exclude`; the default ones of `exclude` are not for names
 //! that `include` asks for. As in a shell, a leading `.` is matched only by a
@@ -9,8 +9,7 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use crate::error::{Error, Result};
 
-/// What is passed over unless the source says otherwise: names that programs give to files they have not finished, and to
-/// compressed ones.
+/// Patterns that are passed over by default: names that programs give to unfinished files, and to compressed ones.
 pub const EXCLUDED: [&str; 19] = [
     "*.tmp",
     "*.part",
@@ -33,7 +32,7 @@ pub const EXCLUDED: [&str; 19] = [
     "*.rar",
 ];
 
-/// What compressed files begin with.
+/// Magic numbers of compressed files.
 const MAGIC: [(&[u8], &str); 14] = [
     (b"\x1F\x8B\x08", "gzip"),
     (b"\x28\xB5\x2F\xFD", "zstd"),
@@ -94,7 +93,7 @@ impl Globs {
 /// A glob of the pipeline file.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The mistake, in words.
 pub fn parse(glob: &str) -> Result<Glob, String> {
     if glob.contains('/') {
         return Err("a glob is for names in the directory, without `/`".to_owned());
@@ -122,7 +121,7 @@ impl Select {
         Ok(())
     }
 
-    /// Whether a file of this name is read; if it is not and nobody asked for that, why.
+    /// The reason for passing over a file of this name, if it is not read and nobody asked for that.
     pub(super) fn passes_over(&self, name: &[u8]) -> Option<PassedOver> {
         let included = self.include.as_ref().map(|globs| globs.matching(name).is_some());
         if included == Some(false) {
@@ -147,15 +146,15 @@ impl Select {
     }
 }
 
-/// Why a name is not read.
+/// The reason why a name is not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PassedOver {
-    /// The pipeline says so.
+    /// The pipeline excludes it.
     Asked,
     Because(String),
 }
 
-/// What a file is compressed with, if it begins like that; none also where `begin` is too short to say.
+/// The compressor of a file that begins like this; `None` also if `begin` is too short to tell.
 pub(super) fn compressor(begin: &[u8]) -> Option<&'static str> {
     let (_, name) = MAGIC.iter().find(|(magic, _)| begin.starts_with(magic))?;
     // A text may begin with the letters of this one.

@@ -1,5 +1,5 @@
-//! What a batch takes of the files that can be read on: a piece of each, again and again, until it is full. Runs on the job
-//! loop; reads as little as it takes to find whole records.
+//! Fills a batch from the files that have more to read: a piece of each, again and again, until the batch is full. Runs on the
+//! job loop; reads as little as it takes to find whole records.
 
 use std::collections::HashMap;
 use std::io;
@@ -26,7 +26,7 @@ pub(super) struct Turns<'a> {
     pub(super) open: &'a OpenFiles,
     /// The files that the batch takes pieces of.
     pub(super) opened: &'a mut HashMap<FileId, Arc<Held>>,
-    /// How many files the batches that are not done may hold.
+    /// The most files that unfinished batches hold open.
     pub(super) held_max: usize,
     pub(super) notes: &'a mut Notes,
     /// Files grow no more: their ends complete their last records.
@@ -37,7 +37,7 @@ pub(super) struct Turns<'a> {
 }
 
 impl Turns<'_> {
-    /// Whether everything was taken.
+    /// Takes pieces in turn; returns true if everything was taken.
     pub(super) fn take_all(&mut self, mut files: Vec<Readable>) -> bool {
         while !files.is_empty() {
             let mut more = Vec::new();
@@ -55,7 +55,7 @@ impl Turns<'_> {
         true
     }
 
-    /// Whether the batch has no room for a piece of this file.
+    /// True if the batch has no room for a piece of this file.
     fn is_full(&self, known: &Known) -> bool {
         let held = self.reading.held.load(Ordering::SeqCst);
         let may_open = held < self.held_max || self.opened.contains_key(&known.stat.id);

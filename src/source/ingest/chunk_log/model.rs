@@ -30,7 +30,7 @@ impl ChunkLog for Disk {
     }
 }
 
-/// Keeps the records; the tick is told behind them.
+/// Keeps the records; the tick follows them.
 #[derive(Default)]
 struct Target(Mutex<Vec<u8>>);
 

@@ -8,7 +8,7 @@ use crate::source::ingest::feed::FirstRead;
 use crate::sync::{AtomicBool, AtomicUsize, Mailbox, StopToken, thread};
 use crate::time::ManualClock;
 
-/// Where the blocks of a test go.
+/// The destination of a test's blocks.
 #[derive(Default)]
 struct Target(Mutex<Vec<Arc<Block>>>);
 
@@ -111,7 +111,7 @@ fn what_is_durable_is_stored_although_the_next_tick_is_there_before_a_cut_is_mad
 /// A log that has no room: it gives back all that comes, until it has.
 struct Full {
     refuses: AtomicBool,
-    /// How many chunks came, those that came again included.
+    /// Number of chunks that came, counting those that came again.
     came: AtomicUsize,
 }
 

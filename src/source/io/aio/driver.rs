@@ -1,6 +1,6 @@
-//! The loop of AIO: what each completion means for its connection, and which request comes next. Runs on the thread `rxN-io-0`,
-//! which makes the ring and is the only one to touch it; others ask by the inbox. It knows nothing of the memory that the kernel
-//! writes to: that is [`Ring`]'s.
+//! The loop of AIO: applies each completion to its connection, and pushes the next request. Runs on the thread `rxN-io-0`, which
+//! makes the ring and is the only one to touch it; other threads post to the inbox. It knows nothing of the memory that the
+//! kernel writes to: that is [`Ring`]'s.
 
 mod stopping;
 
@@ -29,7 +29,7 @@ use crate::sync::{Arc, Mailbox};
 use super::key::{GENERATIONS, Key, Kind};
 use super::{COMPLETIONS, GROUP, Ring};
 
-/// Peers accepted by hand in one turn at most.
+/// The most peers that are accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 64;
 
 static BACK_OFF: Timespec = Timespec::new().nsec(ACCEPT_BACK_OFF.subsec_nanos());
@@ -54,7 +54,7 @@ pub(in crate::source::io) fn start<H: HandlerFactory>(
     let name = format!("{}-io-0", options.name);
     let (taken, places) = (Arc::clone(&inbox), seats.clone());
     let poison = options.poison.clone();
-    // The ring belongs to the thread that makes it, so that thread tells whether it came to be.
+    // The ring belongs to the thread that makes it, so that thread reports if it could be made.
     let made = Mailbox::new(1);
     let tell = made.clone();
     let run = move || match Ring::new(&options.pool) {
@@ -112,7 +112,7 @@ impl IoDriver for Driver {
     }
 }
 
-/// A receive on a non-blocking socket would answer that nothing is there instead of waiting for it in the kernel.
+/// Makes the socket a blocking one: a receive on a non-blocking one would fail instead of waiting in the kernel.
 fn make_ready(stream: &TcpStream) -> io::Result<()> {
     prepare(stream)?;
     stream.set_nonblocking(false)
@@ -138,7 +138,7 @@ struct Connection<S> {
     replies: Replies,
     asked: Arc<Asked>,
     receiving: Receiving,
-    /// Whether a request waits for room to send.
+    /// A request waits for room to send.
     awaits_room: bool,
     seat: Seat,
 }
@@ -149,13 +149,13 @@ enum Receiving {
     No,
     /// One is.
     Armed,
-    /// One is, and was asked to end.
+    /// One is, and its cancellation was requested.
     Ending,
-    /// None is, until there are buffers again.
+    /// None is, until there are buffers or tokens again.
     Stalled,
 }
 
-/// A place for a connection; the generation changes when one leaves it.
+/// A slot for a connection; the generation changes when one leaves it.
 struct Place<S> {
     generation: u32,
     connection: Option<Connection<S>>,
@@ -170,12 +170,12 @@ struct Loop<L: Handler> {
     free: Vec<u32>,
     stalled: Vec<Key>,
     acceptor: Option<Acceptor>,
-    /// Whether a request will make it look again whether peers wait.
+    /// A timeout is under way after which it accepts again.
     accepts_later: bool,
     seats: Seats,
     reply_bytes_max: usize,
     counters: Arc<ReceiverCounters>,
-    /// Whether nothing more is read.
+    /// Nothing more is read.
     stopped: bool,
 }
 
@@ -217,7 +217,7 @@ impl<L: Handler> Loop<L> {
                 if !more {
                     self.await_peers(key.index as usize);
                 }
-                // Where accepting waits for descriptors it goes on waiting.
+                // If accepting waits for descriptors, it continues to wait.
                 if !self.accepts_later {
                     self.accept();
                 }
@@ -268,7 +268,7 @@ impl<L: Handler> Loop<L> {
         posted.stage
     }
 
-    /// The handler is ready: buffers go back to the kernel, and requests that ended for want of them are armed again.
+    /// The handler is ready: buffers go back to the kernel, and requests that ended for lack of them are armed again.
     fn go_on(&mut self) {
         self.ring.provide_held();
         for key in std::mem::take(&mut self.stalled) {
@@ -279,7 +279,7 @@ impl<L: Handler> Loop<L> {
         }
     }
 
-    /// Has the kernel say when peers wait at this listener.
+    /// Makes the kernel report peers that wait at this listener.
     fn await_peers(&mut self, listener: usize) {
         let listeners = self.acceptor.iter().flat_map(Acceptor::listeners);
         let Some(fd) = listeners.map(|fd| fd.as_raw_fd()).nth(listener) else { return };
@@ -288,7 +288,7 @@ impl<L: Handler> Loop<L> {
         self.ring.push(entry.build(), Key { kind: Kind::Accept, generation: 0, index }.encode());
     }
 
-    /// Accepts until nobody waits: the kernel says only once that somebody does. After many, others have their turn.
+    /// Accepts until nobody waits: the kernel reports waiting peers only once. After many, others have their turn.
     fn accept(&mut self) {
         for _ in 0..ACCEPTS_PER_TURN {
             let Some(acceptor) = &mut self.acceptor else { return };
@@ -310,7 +310,7 @@ impl<L: Handler> Loop<L> {
         self.ring.push(opcode::Timeout::new(after).build(), Key::plain(Kind::AcceptAgain));
     }
 
-    /// A place for a connection whose receives wait in the kernel.
+    /// Takes a seat for a connection whose receives wait in the kernel.
     fn seat(&self, stream: &TcpStream) -> io::Result<Seat> {
         stream.set_nonblocking(false)?;
         self.seats.take_or_say()

@@ -1,12 +1,12 @@
 //! `Key`: the name of a request, which its completion brings back. Pure; used on the io thread. It knows no ring.
 
-/// What a completion is of.
+/// The kind of request that a completion belongs to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Kind {
     Wake,
     /// Peers may wait.
     Accept,
-    /// Time to look whether peers wait.
+    /// It is time to accept again.
     AcceptAgain,
     Receive,
     Writable,
@@ -24,7 +24,7 @@ pub(super) struct Key {
     pub(super) index: u32,
 }
 
-/// Generations are told apart in 24 bits.
+/// Generations have 24 bits.
 pub(super) const GENERATIONS: u32 = 1 << 24;
 
 impl Key {

@@ -5,7 +5,7 @@ use crate::metrics::EventBus;
 use crate::storage::{Directory, Fault, MemoryStorage};
 use crate::time::ManualClock;
 
-/// What a connection was told.
+/// The answers that a connection was given.
 #[derive(Default)]
 struct Told {
     written: AtomicU64,
@@ -40,7 +40,7 @@ struct Rig {
     account: Arc<MemoryBudget>,
 }
 
-/// What a source of this name on the same engine is made with.
+/// The options of a source of this name on the same engine.
 fn options_of(source: &str, rig: &Rig) -> OversizedOptions {
     OversizedOptions {
         source: source.to_owned(),

@@ -42,7 +42,7 @@ struct Owned<O> {
     memory: Memory,
 }
 
-/// Where the memory of a record in the ledger is.
+/// The holder of the memory of a record in the ledger.
 enum Memory {
     Parked(Vec<u8>),
     /// With its connection, which reads a piece.
@@ -52,7 +52,7 @@ enum Memory {
     GivenUp,
 }
 
-/// What became of a record that was parked, or is asked back.
+/// The fate of a record that was parked, or is asked back.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Parked {
     Here,
@@ -99,7 +99,7 @@ impl<O> Ledger<O> {
         Parked::Here
     }
 
-    /// Gives a record's memory back to its connection; none if it was given up, and then the place is free.
+    /// Gives a record's memory back to its connection; `None` if it was given up, and then the place is free.
     pub(crate) fn take(&mut self, place: Place) -> Option<Vec<u8>> {
         match std::mem::replace(&mut self.owned[place].memory, Memory::Out) {
             Memory::Parked(bytes) => Some(bytes),
@@ -175,7 +175,7 @@ mod tests {
     const RECORD: usize = 256;
     const BOUND: usize = 1_000;
 
-    /// What a connection does next: reads so many bytes more, or its record ends.
+    /// The next step of a connection: it reads this many more bytes, or its record ends.
     #[derive(Clone, Debug)]
     enum Step {
         Reads(usize, usize),

@@ -1,5 +1,5 @@
-//! The hand-over of unfinished records under the schedule explorer: whoever reads takes a victim's memory, and its connection
-//! learns of it on its own thread.
+//! The hand-over of unfinished records under the schedule explorer: the reader takes a victim's memory, and its connection learns
+//! of it on its own thread.
 
 use super::*;
 use crate::sync::explore::{check, thread};
@@ -7,9 +7,15 @@ use crate::sync::planted::Planted;
 
 const BOUND: usize = 1_024;
 
-/// A connection that sends three pieces of a record twice; how often it was given up.
+/// The owner of a connection on this machine.
+fn owner(counters: &Arc<ReceiverCounters>, way: Way) -> Arc<Owner> {
+    let peer = ([127, 0, 0, 1], 1).into();
+    Owner::new(OwnerOptions { source: "in", peer, counters, way, remote: None })
+}
+
+/// A connection that sends three pieces of a record twice; returns the number of times that it was given up.
 fn connection(unfinished: &Unfinished, counters: &Arc<ReceiverCounters>) -> u64 {
-    let owner = Owner::new(("in", ([127, 0, 0, 1], 1).into()), counters, Way::Drop, None);
+    let owner = owner(counters, Way::Drop);
     let mut given_up = 0;
     for _ in 0..2 {
         let (mut place, mut come) = (None, 0);

@@ -15,21 +15,21 @@ pub(crate) struct UnfinishedRecord(Option<Box<Counted>>);
 struct Counted {
     /// The memory that is counted of it while it is short, in bytes.
     bytes: usize,
-    /// How many bytes have come of it; in its source's `unfinished_bytes`.
+    /// Number of its bytes that have come; they are in its source's `unfinished_bytes`.
     come: usize,
-    /// Where it is in the ledger while it is long.
+    /// Its place in the ledger while it is long.
     place: Option<Place>,
     /// Made when it is long for the first time.
     owner: Option<Arc<Owner>>,
 }
 
 impl UnfinishedRecord {
-    /// Whether its memory is in the ledger: then [`resume`](Self::resume) comes before the splitter is used.
+    /// True if its memory is in the ledger: then [`resume`](Self::resume) comes before the splitter is used.
     pub(crate) fn is_parked(&self) -> bool {
         self.0.as_ref().is_some_and(|counted| counted.place.is_some())
     }
 
-    /// Whether the connection is to be closed because its record was given up.
+    /// True if the connection must be closed because its record was given up.
     pub(crate) fn is_closing(&self) -> bool {
         let owner = self.0.as_ref().and_then(|counted| counted.owner.as_ref());
         owner.is_some_and(|owner| owner.is_closing())
@@ -52,7 +52,7 @@ impl UnfinishedRecord {
                 Ok(())
             }
             Err(GivenUp { begin, len, how }) => {
-                // Whoever gave it up has taken it off its source's `unfinished_bytes`.
+                // The thread that gave it up has subtracted it from its source's `unfinished_bytes`.
                 (counted.place, counted.come) = (None, 0);
                 match how {
                     How::Closed(why) => Err(why),
@@ -62,15 +62,14 @@ impl UnfinishedRecord {
         }
     }
 
-    /// Counts what the splitter holds after a piece, and parks it if it is long. Costs nothing but a look while that does
+    /// Counts the memory of the splitter after a piece, and parks it if it is long. Costs nothing but a look while that does
     /// not change.
     pub(crate) fn note(
         &mut self,
         splitter: &mut dyn Splitter,
-        (unfinished, counters): (&Unfinished, &ReceiverCounters),
+        unfinished: &Unfinished,
         owner: impl FnOnce() -> Arc<Owner>,
     ) {
-        self.count(splitter.pending(), counters);
         let held = splitter.held();
         let is_same = match &self.0 {
             None => held == 0,
@@ -91,8 +90,8 @@ impl UnfinishedRecord {
         }
     }
 
-    /// So many bytes have come of the record.
-    fn count(&mut self, come: usize, counters: &ReceiverCounters) {
+    /// Counts the bytes of the record that have come.
+    pub(crate) fn count(&mut self, come: usize, counters: &ReceiverCounters) {
         let before = self.0.as_ref().map_or(0, |counted| counted.come);
         if come != before {
             self.0.get_or_insert_default().come = come;

@@ -34,6 +34,12 @@ fn path(framing: Framing, asides: Option<Arc<OversizedStore>>) -> Path {
     })
 }
 
+/// The owner of a connection on this machine.
+fn owner(counters: &Arc<ReceiverCounters>, way: Way) -> Arc<Owner> {
+    let peer = ([127, 0, 0, 1], 1).into();
+    Owner::new(OwnerOptions { source: "in", peer, counters, way, remote: None })
+}
+
 /// The begin and the end of a record of `RECORD` bytes in a framing that acknowledges nothing.
 fn record(framing: Framing, fill: u8) -> Vec<u8> {
     let body = vec![fill; RECORD];
@@ -150,7 +156,7 @@ fn memory_is_given_back_once_a_record_has_ended() {
     assert_eq!(path.account.unfinished(), 0);
 }
 
-/// What a RELP peer says first.
+/// The first frame of a RELP peer.
 const OPEN: &[u8] = b"1 open 30 relp_version=0\ncommands=syslog\n";
 
 fn relp(path: &mut Path) -> Session {
@@ -244,7 +250,7 @@ fn nobody_writes_to_the_disk_of_another_source() {
     let sources = Sources { record_bytes_max: RECORD, connections_max: 1 };
     let account = MemoryBudget::new(1 << 20);
     let unfinished = Unfinished::new(BOUND, sources, &account, &EventBus::new());
-    let owner = |way| Owner::new(("in", ([127, 0, 0, 1], 1).into()), &Arc::default(), way, None);
+    let owner = |way| owner(&Arc::default(), way);
     let putting = || Way::PutAside(Acks::new(Remote::nobody()).putting(&asides));
     let aside: Vec<_> = (0..4).map(|_| owner(putting())).collect();
     let places: Vec<Place> =
@@ -339,7 +345,7 @@ fn the_bound_is_a_condition_from_the_first_loss_until_a_quarter_is_free() {
     let events = EventBus::with_clock(Arc::new(clock.clone()) as Arc<dyn Clock>);
     let sources = Sources { record_bytes_max: KIB, connections_max: 1 };
     let unfinished = Unfinished::new(BOUND, sources, &MemoryBudget::new(1 << 20), &events);
-    let owner = || Owner::new(("in", ([127, 0, 0, 1], 1).into()), &Arc::default(), Way::Drop, None);
+    let owner = || owner(&Arc::default(), Way::Drop);
     let owners: Vec<_> = (0..5).map(|_| owner()).collect();
     let lasting = || {
         let lasting = events.conditions().lasting().into_iter();

@@ -24,7 +24,7 @@ type Happening = Box<dyn FnOnce(&Tree) + Send>;
 #[derive(Default)]
 struct Files {
     names: BTreeMap<Vec<u8>, Name>,
-    /// What was moved out of the directory.
+    /// Names that were moved out of the directory.
     elsewhere: BTreeMap<Vec<u8>, Name>,
     serials: u64,
     inodes: Arc<Mutex<Inodes>>,
@@ -43,7 +43,7 @@ struct Files {
 
 #[derive(Default)]
 struct Inodes {
-    /// How many there ever were, and those that are free.
+    /// Number of inodes so far, and the free ones among them.
     count: u64,
     free: Vec<u64>,
     /// By the serial number of their files.
@@ -368,7 +368,7 @@ impl Rig {
         records
     }
 
-    /// What was said of files since the last time.
+    /// The notes on files since the last time.
     fn notes(&self) -> Vec<String> {
         let count = self.start.counters.skipped.value();
         let (mut notes, mut said) = (Vec::new(), 0);

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What happens. A number chooses among the files that are there.
+/// A step of a case. A number chooses among the files that are there.
 #[derive(Clone, Debug)]
 enum Step {
     /// Appends lines to a file that programs write to, which is made if it is not there; the last one may not end.
@@ -41,7 +41,7 @@ enum Step {
     Batch,
     /// The oldest batch that was not committed is committed.
     Commit,
-    /// So many seconds pass.
+    /// This many seconds pass.
     Wait(u8),
     /// The process dies and starts again: the last snapshot, then the batches that were planned since.
     Restart,
@@ -66,16 +66,16 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a file holds between two cuts: a text of its own, whose tokens name it.
+/// The content of a file between two cuts: a text of its own, whose tokens name it.
 #[derive(Debug, Default)]
 struct Text {
     written: String,
     /// Bytes that batches have read.
     read: usize,
-    /// How long it was when a look saw it last, and when the last piece of it was taken.
+    /// Its length at the last look, and when its last piece was taken.
     seen: usize,
     planned: usize,
-    /// Its file went, and what was lost of it was told.
+    /// Its file went, and its losses were reported.
     is_gone: bool,
 }
 
@@ -88,7 +88,7 @@ struct File {
     was_there: bool,
 }
 
-/// What a batch was planned to read, and the records that it must find.
+/// The plan of a batch, and the records that it must find.
 type Planned = (Vec<u8>, Vec<String>);
 
 /// The directory, what was written to it, and the source.
@@ -275,7 +275,7 @@ impl World {
         }
     }
 
-    /// What the next look must find lost.
+    /// Expects the losses that the next look must find.
     fn expect_losses(&mut self) {
         let (listed, open) = (self.tree.serials(), self.rig.open_inodes());
         for (serial, file) in &mut self.files {

@@ -1,4 +1,4 @@
-//! What is read of files, and what of a plan whose file changes under it.
+//! Reading files, and reading a plan whose file changes under it.
 
 use proptest::prelude::*;
 

@@ -1,8 +1,8 @@
-//! What a stop takes of removed files that are open.
+//! A stop takes the rest of removed files that are open.
 
 use super::*;
 
-/// What the batches of a stop take, and how many bytes of removed files are left then.
+/// The records that the batches of a stop take, and the bytes of removed files that are left then.
 fn stop(rig: &Rig) -> (Vec<String>, u64) {
     let mut records = Vec::new();
     while let Some(plan) = rig.source.plan_perishing(Time::from_millis(0)).expect("planned") {

@@ -1,5 +1,5 @@
-//! The stop of the loop of AIO: what was read is handed over, what is owed is said, and every connection ends. Runs on the thread
-//! `rxN-io-0`; it knows nothing of why the receiver stops.
+//! The stop of the loop of AIO: it hands over what was read, sends the replies that are due, and closes every connection. Runs on
+//! the thread `rxN-io-0`; it does not know why the receiver stops.
 
 use io_uring::{cqueue, opcode};
 
@@ -9,10 +9,10 @@ use crate::source::io::inbox::Stage;
 use crate::source::io::{Closed, Flow, Handler};
 
 impl<L: Handler> Loop<L> {
-    /// The stop: what was read is handed over, everything else ends.
+    /// Stops: hands over what was read, and ends everything else.
     pub(super) fn end(mut self, mut completions: Vec<cqueue::Entry>) {
         self.acceptor = None;
-        // If it fails, dropping the ring sees to the buffers.
+        // If it fails, dropping the ring takes care of the buffers.
         let _ = self.ring.cancel_all();
         // Two rounds: the first may find the queue full.
         for _ in 0..2 {
@@ -33,7 +33,7 @@ impl<L: Handler> Loop<L> {
             }
         }
         loop {
-            // First: the word that ended the reading may have been the last one.
+            // Drain the inbox first: the message that stopped reading may be the last one we are sent.
             let stage = self.take_posted();
             self.leave_all(stage);
             if self.places.iter().all(|place| place.connection.is_none()) {
@@ -48,7 +48,7 @@ impl<L: Handler> Loop<L> {
         self.handler.finish();
     }
 
-    /// Closes for the stop every connection that may not stay because it is owed something.
+    /// Closes every connection that is not kept for its replies.
     fn leave_all(&mut self, stage: Stage) {
         for index in 0..self.places.len() {
             let generation = self.places[index].generation;
