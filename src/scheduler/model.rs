@@ -9,7 +9,7 @@ use crate::blocks::{Block, Range};
 use crate::framing::Framing;
 use crate::memory::budget::MemoryBudget;
 use crate::sink::Writer;
-use crate::source::ingest::block_cutter::{Generator, GeneratorOptions};
+use crate::source::ingest::block_cutter::{BlockCutter, CutterOptions};
 use crate::source::ingest::handover::BlockTarget;
 use crate::stream::{Collected, GraphOptions};
 use crate::sync::Signal;
@@ -34,7 +34,7 @@ impl BlockTarget for Pushed {
 /// A source without sockets, the loop, one worker, and an output that keeps the records.
 struct Rig {
     scheduler: Scheduler,
-    generator: Arc<Generator>,
+    generator: Arc<BlockCutter>,
     tracker: Arc<BlockTracker>,
     workers: Arc<WorkerPool>,
     clock: Arc<ManualClock>,
@@ -47,14 +47,19 @@ struct Rig {
     reached: Signal,
 }
 
-fn generator(clock: Arc<ManualClock>, poison: &Poison) -> Arc<Generator> {
-    Generator::new(GeneratorOptions {
+fn generator(
+    clock: Arc<ManualClock>,
+    account: &Arc<MemoryBudget>,
+    poison: &Poison,
+) -> Arc<BlockCutter> {
+    BlockCutter::new(CutterOptions {
         name: "rx0".to_owned(),
         source: 0,
         framing: Framing::Lines,
         block_interval: PERIOD,
         block_bytes_max: 1 << 20,
         clock,
+        account: Arc::clone(account),
         poison: poison.clone(),
         log: None,
     })
@@ -65,7 +70,7 @@ fn rig(timer: BatchTimer, batches_max: Option<u64>) -> Rig {
     let account = MemoryBudget::new(1 << 20);
     let store = Arc::new(BlockManager::new(Arc::clone(&account), None));
     let (tracker, scheduler) = (Arc::new(BlockTracker::new(1)), Scheduler::new());
-    let generator = generator(clock.clone(), &poison);
+    let generator = generator(clock.clone(), &account, &poison);
     let (own, known) = (Arc::clone(&store), Arc::clone(&tracker));
     let times = EngineTimes::new();
     let stored =

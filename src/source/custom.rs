@@ -1,8 +1,8 @@
 //! A user's own receiver: code that hands over records, supervised like a socket source.
 //!
 //! ```text
-//!  Receiver::receive ─store─▶ gather ─▶ range queue ─▶ generator       on the thread rxN-custom
-//!         ▲ error: again, after a bounded back-off      ▲ cut: whatever was gathered
+//!  Receiver::receive ─store─▶ SharedRecordBuffer ─▶ range queue ─▶ block cutter       on the thread rxN-custom
+//!         ▲ error: again, after a bounded back-off                  ▲ a cut takes what was gathered
 //! ```
 //! Records go into blocks with the framing `u32`, so that they may hold any bytes. `store` waits while the engine is full
 //! or the rate is used up; the stop wakes it. It knows nothing of jobs and sinks.
@@ -15,13 +15,13 @@ use crate::framing::Framing;
 use crate::memory::budget::MemoryBudget;
 use crate::metrics::{Event, EventBus, ReceiverCounters, TallyKind};
 use crate::source::BacklogTrigger;
-use crate::source::active::{Cutter, RunningSource, Supervisor};
 use crate::source::away::Away;
 use crate::source::engine::{BlockOptions, Engine, OnEnd, RateOptions, When, join_all};
 use crate::source::ingest::block_cutter::BlockCutter;
 use crate::source::ingest::handover::BlockTarget;
 use crate::source::ingest::rate_limit::RateLimiter;
 use crate::source::pause::Pause;
+use crate::source::running::{Cutter, RunningSource, Supervisor};
 use crate::source::socket::dialer::{self, BackOff};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mutex, Signal, StopToken};
@@ -76,7 +76,7 @@ pub struct ReceiverHandle(Arc<Shared>);
 
 struct Shared {
     options: CustomOptions,
-    generator: Arc<BlockCutter>,
+    cutter: Arc<BlockCutter>,
     account: Arc<MemoryBudget>,
     limiter: Option<Arc<RateLimiter>>,
     arrivals: Option<Arc<BacklogTrigger>>,
@@ -147,7 +147,7 @@ impl ReceiverHandle {
                     shared.options.source
                 )));
             }
-            if shared.may_store() && shared.generator.gather(&parts, taken) {
+            if shared.may_store() && shared.cutter.gather(&parts, taken) {
                 return Ok(());
             }
             shared.counters.pauses.add(1);
@@ -198,7 +198,7 @@ impl ReceiverHandle {
     fn wait_until(&self, deadline: Option<Moment>, over: impl Fn() -> bool) {
         let (signal, clock) = (Signal::new(), &self.0.clock);
         let raise = signal.clone();
-        let queue = self.0.generator.queue();
+        let queue = self.0.cutter.queue();
         let number = queue.register(Arc::new(move || raise.raise()));
         while !self.is_stopped() && !over() && deadline.is_none_or(|at| clock.now() < at) {
             clock.wait(&signal, deadline);
@@ -220,7 +220,7 @@ impl Shared {
     }
 
     fn has_room(&self) -> bool {
-        self.generator.queue().has_room() && self.may_store()
+        self.cutter.queue().has_room() && self.may_store()
     }
 
     fn run_hooks(&self) {
@@ -237,7 +237,7 @@ pub(crate) struct CustomReceiver {
 }
 
 impl CustomReceiver {
-    /// Starts the generator and the receiver's thread.
+    /// Starts the cutter and the receiver's thread.
     pub(crate) fn start(
         options: CustomOptions,
         engine: &Engine,
@@ -254,13 +254,13 @@ impl CustomReceiver {
             interval: options.block_interval,
             bytes_max: options.block_bytes_max,
         };
-        let generator = engine.cutter(options.number, blocks);
+        let cutter = engine.cutter(options.number, blocks);
         let limiter = engine.limiter(options.rate);
-        generator.start(target, engine.times.cut_ticks.recorder())?;
+        cutter.start(target, engine.times.cut_ticks.recorder())?;
         let pause = Pause::new(&options.source, &engine.account, &engine.events);
         let shared = Arc::new(Shared {
             options,
-            generator,
+            cutter,
             account: Arc::clone(&engine.account),
             limiter,
             arrivals: engine.arrivals.clone(),
@@ -273,7 +273,7 @@ impl CustomReceiver {
         });
         let mut threads = Vec::new();
         if let Some(limiter) = &shared.limiter {
-            threads.push(engine.start_limiter(limiter, &shared.generator, &shared.stop)?);
+            threads.push(engine.start_limiter(limiter, &shared.cutter, &shared.stop)?);
         }
         let runner = Runner { handle: ReceiverHandle(Arc::clone(&shared)), on_end };
         let name = format!("rx{}-custom", shared.options.number);
@@ -288,7 +288,7 @@ impl CustomReceiver {
             io_model: None,
             local_addrs: Vec::new(),
             counters: Arc::clone(&shared.counters),
-            cutter: Cutter(Arc::clone(&shared.generator)),
+            cutter: Cutter(Arc::clone(&shared.cutter)),
             limiter: shared.limiter.clone(),
             rate: options.rate,
             supervisor: Box::new(CustomReceiver { shared, threads }),
@@ -299,7 +299,7 @@ impl CustomReceiver {
 impl Supervisor for CustomReceiver {
     fn stop(&mut self, clock: &dyn Clock, deadline: Moment) -> Vec<String> {
         self.shared.stop.stop();
-        self.shared.generator.queue().wake();
+        self.shared.cutter.queue().wake();
         self.shared.run_hooks();
         join_all(std::mem::take(&mut self.threads), clock, deadline)
     }

@@ -1,15 +1,14 @@
 //! Receiving: sockets, or a user's own receiver, to blocks.
 //!
 //! ```text
-//!  dial / accept ─▶ io model ─▶ connection (framing) ─▶ range queue ─▶ generator ─▶ BlockTarget
-//!                                                                    └─ with a log: chunks ─┘
+//!  dial / accept ─▶ io model ─▶ session (framing) ─▶ range queue ─▶ block cutter ─▶ BlockTarget
+//!                                                                 └─ with a log: chunks ─┘
 //! ```
-//! A `SocketReceiver` supervises one source: it dials with bounded back-off or listens, runs the io model, and stops
-//! in order: no more reading, then the last cut, then the last push, and, once all is answered, the close of the last
-//! connections. A `CustomReceiver` does so for a user's [`Receiver`],
-//! whose records are gathered to ranges and take the same way. It knows nothing of jobs and sinks.
+//! A [`RunningSource`] is what the context holds of a source. A `SocketReceiver` supervises its threads: it dials with bounded
+//! back-off or listens, runs the io model, and stops in order: no more reading, then the last cut, then the last push, and, once
+//! all is answered, the close of the last connections. A `CustomReceiver` does so for a user's [`Receiver`], whose records are
+//! gathered to ranges and take the same way. It knows nothing of jobs and sinks.
 
-mod active;
 mod away;
 mod custom;
 pub mod direct;
@@ -19,11 +18,11 @@ pub mod io;
 #[cfg(all(test, tidemill_model))]
 mod model;
 mod pause;
+mod running;
 pub(crate) mod socket;
 #[cfg(all(test, not(tidemill_model)))]
 mod tests;
 
-pub(crate) use active::{Cutter, RunningSource, Steered};
 pub(crate) use custom::{CustomOptions, CustomReceiver, ReceiverSlot};
 pub use custom::{Receiver, ReceiverHandle};
 pub use engine::When;
@@ -31,6 +30,7 @@ pub(crate) use engine::{Engine, RateOptions};
 pub(crate) use ingest::backlog_trigger::BacklogTrigger;
 pub(crate) use ingest::rate_limit::{RateLimiter, Usage};
 pub use pause::PausedBy;
+pub(crate) use running::{Cutter, RunningSource, Steered};
 pub(crate) use socket::dialer::BackOff;
 pub(crate) use socket::session::AckAt;
 pub use socket::supervisor::Direction;

@@ -1,4 +1,4 @@
-//! The receive path behind the io seam under the schedule explorer: handlers, range queue, generator, push thread.
+//! The receive path behind the io seam under the schedule explorer: handlers, range queue, block cutter, push thread.
 //!
 //! The clock is driven by a thread that gives way after each step, so that waits for room end as they do in real time.
 
@@ -79,7 +79,7 @@ impl Observer for Nobody {
 /// A receive path without sockets.
 struct Path {
     clock: ManualClock,
-    generator: Arc<BlockCutter>,
+    cutter: Arc<BlockCutter>,
     target: Arc<Target>,
     account: Arc<MemoryBudget>,
     host: IntakeHandlers,
@@ -88,7 +88,7 @@ struct Path {
 fn path(block_bytes_max: u64, store_bytes_max: usize) -> Path {
     let clock = ManualClock::new();
     let account = MemoryBudget::new(store_bytes_max);
-    let generator = BlockCutter::new(CutterOptions {
+    let cutter = BlockCutter::new(CutterOptions {
         name: "rx0".to_owned(),
         source: 0,
         framing: Framing::Lines,
@@ -101,7 +101,7 @@ fn path(block_bytes_max: u64, store_bytes_max: usize) -> Path {
     });
     let target = Arc::new(Target::default());
     let late = Latency::default().recorder();
-    generator.start(Arc::clone(&target) as Arc<dyn BlockTarget>, late).expect("threads");
+    cutter.start(Arc::clone(&target) as Arc<dyn BlockTarget>, late).expect("threads");
     let (sources, events) =
         (Sources { record_bytes_max: 100, connections_max: 2 }, EventBus::new());
     let intake = Intake {
@@ -109,7 +109,7 @@ fn path(block_bytes_max: u64, store_bytes_max: usize) -> Path {
         framing: Framing::Lines,
         ack: AckAt::Queued,
         record_bytes_max: 100,
-        generator: Arc::clone(&generator),
+        cutter: Arc::clone(&cutter),
         account: Arc::clone(&account),
         counters: Arc::new(ReceiverCounters::default()),
         events: events.clone(),
@@ -122,7 +122,7 @@ fn path(block_bytes_max: u64, store_bytes_max: usize) -> Path {
         pool: Pool::new(Arc::clone(&account)),
         handing: Handing::default(),
     };
-    Path { clock, generator, target, account, host: IntakeHandlers(Arc::new(intake)) }
+    Path { clock, cutter, target, account, host: IntakeHandlers(Arc::new(intake)) }
 }
 
 /// An io thread with one connection: reads `reads`, each as far as its handler is ready, and hands over all of it.
@@ -169,7 +169,7 @@ fn line(reader: usize, number: usize) -> Vec<u8> {
     format!("{reader}{number}\n").into_bytes()
 }
 
-/// Two io threads with `reads` reads each meet full queues; the threads end, then the generator stops. Every record is
+/// Two io threads with `reads` reads each meet full queues; the threads end, then the cutter stops. Every record is
 /// in one block, in order per connection, and nothing is left.
 fn check_stop(
     schedules: usize,
@@ -190,7 +190,7 @@ fn check_stop(
         };
         drive(&path.clock, vec![io(0), io(1)]);
         assert_eq!(
-            path.generator.stop(Moment::from_nanos(u64::MAX)),
+            path.cutter.stop(Moment::from_nanos(u64::MAX)),
             [String::new(); 0],
             "nothing is left"
         );
@@ -207,7 +207,7 @@ fn check_stop(
 }
 
 #[test]
-fn io_threads_end_with_a_backlog_and_the_generator_stops_with_full_queues() {
+fn io_threads_end_with_a_backlog_and_the_cutter_stops_with_full_queues() {
     check_stop(400, &[Planted::StopCutsOnce, Planted::GateSkipsRecheck], 5, 1, 1 << 20);
 }
 
@@ -219,14 +219,14 @@ fn a_full_store_holds_the_io_threads_until_blocks_are_released() {
 /// Found by these scenarios: a handler whose range came back from a full queue said that it was not ready without asking
 /// for room, so the drain that made room woke nobody and the connection was never read from again.
 #[test]
-fn a_lane_with_a_backlog_asks_for_its_wake_up() {
+fn a_handler_with_a_backlog_asks_for_its_wake_up() {
     check_stop(400, &[Planted::BacklogAsksForNothing], 6, 1, 1 << 20);
 }
 
 /// Found by these scenarios: an io thread with a backlog cuts because the queue is full; the cut was held by a full push
 /// queue, took nothing and woke the starved, that thread among them, which then span until the push thread came by.
 #[test]
-fn a_lane_does_not_wake_itself_while_the_push_queue_is_full() {
+fn a_handler_does_not_wake_itself_while_the_push_queue_is_full() {
     check(100, &[Planted::HeldCutWakesAll], || {
         let path = path(1, 1 << 20);
         let mut io = IoThread::new(&path);
@@ -258,7 +258,7 @@ fn a_lane_does_not_wake_itself_while_the_push_queue_is_full() {
         drop(stuck);
         io.handler.closed(session, Closed::End);
         drive(&path.clock, vec![thread("rx0-io", move || io.handler.finish())]);
-        assert_eq!(path.generator.stop(Moment::from_nanos(u64::MAX)), Vec::<String>::new());
+        assert_eq!(path.cutter.stop(Moment::from_nanos(u64::MAX)), Vec::<String>::new());
     });
 }
 
@@ -276,7 +276,7 @@ fn a_tick_is_settled_or_reached_only_after_its_blocks() {
         });
         for tick in 1..=3 {
             let (time, read) = (Time::from_millis(tick), queued.load(Ordering::SeqCst));
-            let stored = match path.generator.cut_for(time) {
+            let stored = match path.cutter.cut_for(time) {
                 Cut::Settled => path.target.records.lock().len(),
                 Cut::Pending => path.target.stored_at(time),
                 // What is queued joins a later batch.
@@ -285,20 +285,20 @@ fn a_tick_is_settled_or_reached_only_after_its_blocks() {
             assert!(stored >= read, "tick {tick}: {stored} of {read} records are stored");
         }
         reader.join();
-        assert_eq!(path.generator.stop(Moment::from_nanos(u64::MAX)), Vec::<String>::new());
+        assert_eq!(path.cutter.stop(Moment::from_nanos(u64::MAX)), Vec::<String>::new());
         assert_eq!(path.target.records.lock().len(), 2);
     });
 }
 
-/// Found by this scenario: the cut timer may hold the last handle; it then dropped the generator, and joined itself.
+/// Found by this scenario: the cut timer may hold the last handle; it then dropped the cutter, and joined itself.
 #[test]
-fn a_generator_that_is_dropped_ends_its_threads_in_the_middle_of_a_cut() {
+fn a_cutter_that_is_dropped_ends_its_threads_in_the_middle_of_a_cut() {
     check(600, &[Planted::ThreadJoinsItself, Planted::TimerSleepsThroughStop], || {
-        let Path { clock, generator, target, .. } = path(1 << 20, 1 << 20);
+        let Path { clock, cutter, target, .. } = path(1 << 20, 1 << 20);
         clock.advance(BLOCK_INTERVAL.as_duration() * 2);
         let range = Range::new(Bytes::from_static(b"a\n"), 1);
-        assert!(generator.offer(range).is_ok(), "there is room");
-        drop(generator);
+        assert!(cutter.offer(range).is_ok(), "there is room");
+        drop(cutter);
         assert!(target.records.lock().len() <= 1);
     });
 }

@@ -1,4 +1,4 @@
-//! Properties of the receive path behind the io seam: handlers, range queue, generator; on a manual clock, no sockets.
+//! Properties of the receive path behind the io seam: handlers, range queue, block cutter; on a manual clock, no sockets.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -62,7 +62,7 @@ impl Observer for Nobody {
 /// A receive path without sockets.
 pub(super) struct Path {
     clock: ManualClock,
-    generator: Arc<BlockCutter>,
+    cutter: Arc<BlockCutter>,
     target: Arc<Target>,
     pub(super) account: Arc<MemoryBudget>,
     pool: Arc<Pool>,
@@ -96,7 +96,7 @@ fn path(record_bytes_max: usize, block_bytes_max: u64, store_bytes_max: usize) -
 pub(super) fn path_of(given: Given) -> Path {
     let clock = ManualClock::new();
     let account = MemoryBudget::new(given.store_bytes_max);
-    let generator = BlockCutter::new(CutterOptions {
+    let cutter = BlockCutter::new(CutterOptions {
         name: "rx0".to_owned(),
         source: 0,
         framing: given.framing,
@@ -109,7 +109,7 @@ pub(super) fn path_of(given: Given) -> Path {
     });
     let target = Arc::new(Target::default());
     let late = Latency::default().recorder();
-    generator.start(Arc::clone(&target) as Arc<dyn BlockTarget>, late).expect("threads");
+    cutter.start(Arc::clone(&target) as Arc<dyn BlockTarget>, late).expect("threads");
     let pool = Pool::new(Arc::clone(&account));
     let counters = Arc::new(ReceiverCounters::default());
     let events = EventBus::new();
@@ -124,7 +124,7 @@ pub(super) fn path_of(given: Given) -> Path {
         record_bytes_max: given.record_bytes_max,
         unfinished: Unfinished::new(given.unfinished_bytes_max, sources, &account, &events),
         pool: Arc::clone(&pool),
-        generator: Arc::clone(&generator),
+        cutter: Arc::clone(&cutter),
         account: Arc::clone(&account),
         counters: Arc::clone(&counters),
         events,
@@ -136,7 +136,7 @@ pub(super) fn path_of(given: Given) -> Path {
         handing: Handing::default(),
     };
     let handler = IntakeHandlers(Arc::new(intake)).handler(Arc::new(|| {}));
-    Path { clock, generator, target, account, pool, counters, handler }
+    Path { clock, cutter, target, account, pool, counters, handler }
 }
 
 impl Path {
@@ -162,7 +162,7 @@ impl Path {
     pub(super) fn finish(mut self) -> Vec<Vec<u8>> {
         self.handler.finish();
         let deadline = self.clock.now().plus(Duration::from_secs(60));
-        assert_eq!(self.generator.stop(deadline), Vec::<String>::new());
+        assert_eq!(self.cutter.stop(deadline), Vec::<String>::new());
         let mut records = Vec::new();
         let blocks = self.target.blocks.lock();
         for (number, block) in blocks.iter().enumerate() {
@@ -265,9 +265,9 @@ fn check(steps: &[Step], max: usize, block_bytes_max: u64) {
                 references[*connection].feed(bytes, max, &mut expected);
             }
             Step::Turn => path.handler.end_of_turn(),
-            Step::Cut => path.generator.cut(),
+            Step::Cut => path.cutter.cut(),
             Step::Tick => {
-                path.generator.cut_for(Time::from_millis(number as u64));
+                path.cutter.cut_for(Time::from_millis(number as u64));
             }
             Step::Close(connection) => {
                 let fresh = path.open();
@@ -326,7 +326,7 @@ proptest! {
 }
 
 #[test]
-fn a_full_account_holds_the_lane_until_blocks_are_released() {
+fn a_full_account_holds_the_handler_until_blocks_are_released() {
     let mut path = path(1 << 20, 8 << 20, 1 << 20);
     let mut session = path.open();
     let mut fed = 0;
@@ -338,9 +338,9 @@ fn a_full_account_holds_the_lane_until_blocks_are_released() {
         (1 << 20..=(1 << 20) + 65_536).contains(&fed),
         "one read beyond the bound at most: {fed}"
     );
-    path.generator.cut();
+    path.cutter.cut();
     assert!(!path.handler.ready(), "a cut block still counts");
-    if path.generator.cut_for(Time::from_millis(1)) == Cut::Pending {
+    if path.cutter.cut_for(Time::from_millis(1)) == Cut::Pending {
         path.target.told.wait();
     }
     path.target.blocks.lock().clear();
@@ -354,7 +354,7 @@ fn a_failed_push_is_repeated_with_the_same_block() {
     let mut session = path.open();
     path.feed(&mut session, b"a\nb\n");
     path.handler.end_of_turn();
-    assert_eq!(path.generator.cut_for(Time::from_millis(1)), Cut::Pending);
+    assert_eq!(path.cutter.cut_for(Time::from_millis(1)), Cut::Pending);
     path.feed(&mut session, b"c\n");
     for _ in 0..2 {
         // The cut timer sleeps, and the push thread between two attempts.
@@ -370,7 +370,7 @@ fn a_failed_push_is_repeated_with_the_same_block() {
 #[test]
 fn an_empty_tick_is_settled_at_once() {
     let path = path(100, 8 << 20, 1 << 20);
-    assert_eq!(path.generator.cut_for(Time::from_millis(1)), Cut::Settled);
+    assert_eq!(path.cutter.cut_for(Time::from_millis(1)), Cut::Settled);
     assert!(path.finish().is_empty());
 }
 

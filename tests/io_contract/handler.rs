@@ -52,7 +52,7 @@ pub struct Seen {
     pub closed: Vec<&'static str>,
     pub remote: Remote,
     pub outbox: Vec<u8>,
-    standing: Disposition,
+    disposition: Disposition,
     /// Number of times that the model fetched replies that were there.
     pub fetched: u32,
 }
@@ -101,21 +101,21 @@ impl World {
         }
     }
 
-    pub fn set_standing(&self, peer: &TestPeer, standing: Disposition) {
-        self.tell(|state| state.seen.get_mut(&peer.address).expect("open").standing = standing);
+    pub fn set_disposition(&self, peer: &TestPeer, disposition: Disposition) {
+        self.tell(|state| state.seen.get_mut(&peer.address).expect("open").disposition = disposition);
     }
 
     /// Gives a connection a reply to send, and asks for it from this thread.
     pub fn reply(&self, peer: &TestPeer, bytes: &[u8]) {
-        let standing = self.lock().seen[&peer.address].standing;
-        self.reply_as(peer, standing, bytes);
+        let disposition = self.lock().seen[&peer.address].disposition;
+        self.reply_as(peer, disposition, bytes);
     }
 
     /// The same; from then on the connection has this disposition.
-    pub fn reply_as(&self, peer: &TestPeer, standing: Disposition, bytes: &[u8]) {
+    pub fn reply_as(&self, peer: &TestPeer, disposition: Disposition, bytes: &[u8]) {
         let remote = self.tell(|state| {
             let seen = state.seen.get_mut(&peer.address).expect("the connection is open");
-            seen.standing = standing;
+            seen.disposition = disposition;
             seen.outbox.extend_from_slice(bytes);
             seen.remote.clone()
         });
@@ -191,7 +191,7 @@ impl Handler for TestLane {
             closed: Vec::new(),
             remote,
             outbox: Vec::new(),
-            standing: Disposition::Open,
+            disposition: Disposition::Open,
             fetched: 0,
         };
         let before = self.world.tell(|state| state.seen.insert(peer.address, seen));
@@ -223,7 +223,7 @@ impl Handler for TestLane {
                 .is_some_and(|(address, len)| address == session.address && session.len >= len)
             {
                 state.hold_at = None;
-                state.seen.get_mut(&session.address).expect("open").standing = Disposition::Held;
+                state.seen.get_mut(&session.address).expect("open").disposition = Disposition::Held;
             }
         });
         match self.world.lock().refuse_beyond {
@@ -244,11 +244,11 @@ impl Handler for TestLane {
 
     /// A reply that was not fetched is due: a change of disposition comes with its reply, between any two calls of the
     /// model.
-    fn standing(&self, session: &TestSession) -> Disposition {
+    fn disposition(&self, session: &TestSession) -> Disposition {
         let seen = &self.world.lock().seen[&session.address];
-        match seen.standing {
+        match seen.disposition {
             Disposition::Held => Disposition::Held,
-            standing if seen.outbox.is_empty() => standing,
+            disposition if seen.outbox.is_empty() => disposition,
             _ => Disposition::RepliesDue,
         }
     }

@@ -80,7 +80,7 @@ fn a_session_that_owes_is_kept_behind_the_half_close_of_its_peer() {
         let (mut peer, mut other) = (rig.peer(1), rig.peer(2));
         peer.send(10);
         rig.world.until_len(&peer, 10);
-        rig.world.set_standing(&peer, Disposition::RepliesDue);
+        rig.world.set_disposition(&peer, Disposition::RepliesDue);
         peer.stream.shutdown(Shutdown::Write).expect("connected");
         rig.world.reply(&peer, b"a");
         peer.stream.read_exact(&mut [0]).expect("the first reply");

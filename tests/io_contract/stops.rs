@@ -21,8 +21,8 @@ fn a_stop_keeps_who_is_owed_something_and_says_farewell() {
             rig.world.until_len(peer, 10);
         }
         rig.world.tell(|state| state.farewell = b"bye");
-        rig.world.set_standing(&owed, Disposition::RepliesDue);
-        rig.world.set_standing(&deaf, Disposition::RepliesDue);
+        rig.world.set_disposition(&owed, Disposition::RepliesDue);
+        rig.world.set_disposition(&deaf, Disposition::RepliesDue);
         rig.driver.0.stop();
         let mut got = Vec::new();
         idle.stream.read_to_end(&mut got).expect("the farewell and the end");

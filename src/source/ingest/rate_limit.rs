@@ -1,7 +1,7 @@
 //! The rate of a receiver: a token bucket of records, and the thread `rxN-rate` that wakes held handlers by a deadline.
 //!
 //! ```text
-//!  handler: ready? ─▶ tokens ≥ 1 ─▶ read tokens × mean record length ─▶ take: what was read beyond the tokens is debt
+//!  handler: ready? ─▶ tokens ≥ 1 ─▶ read tokens × mean record length ─▶ take: reads beyond the tokens are debt
 //!                 └ else held ─▶ rxN-rate waits until half a burst is there ─▶ wakes the handlers
 //! ```
 //! A burst is [`BURST`] worth of records, so an idle second does not become a second's worth at once. Io threads ask
@@ -17,7 +17,7 @@ use crate::time::{Clock, Moment, tighten_timer_slack};
 /// The time for which an idle receiver saves up tokens.
 const BURST: Duration = Duration::from_millis(20);
 
-/// The least that is read at once, in bytes: below that reads cost more than they bring.
+/// The least bytes of one read: smaller ones cost more than they gain.
 const READ_BYTES_MIN: f64 = 4096.0;
 
 /// The weight of one read in the mean length of records; earlier reads have the rest.
@@ -65,7 +65,7 @@ impl TokenBucket {
         self.tokens -= as_f64(records);
     }
 
-    /// When half a burst is there: a held reader is not woken for every single token.
+    /// The time when half a burst is there: a held reader is not woken for every single token.
     fn wake_at(&self) -> Moment {
         let missing = (self.burst() / 2.0).max(1.0) - self.tokens;
         let wait = Duration::try_from_secs_f64((missing / self.rate).max(0.0));
@@ -216,7 +216,7 @@ impl RateLimiter {
         ready
     }
 
-    /// So much was read.
+    /// Takes tokens for a read.
     pub(crate) fn take(&self, records: u64, bytes: u64) {
         let mut state = self.state.lock();
         state.bucket.take(records);
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn held_lanes_are_woken_by_the_clock_and_by_a_higher_rate() {
+    fn held_handlers_are_woken_by_the_clock_and_by_a_higher_rate() {
         let clock = ManualClock::new();
         let limiter = RateLimiter::new(100, Arc::new(clock.clone()));
         let (woken, stop, poison) = (Mailbox::new(10), StopToken::new(), Poison::new());

@@ -130,7 +130,7 @@ impl<'a, H: HandlerFactory> Reader<'a, H> {
             if self.shared.is_stopped() {
                 return self.leave(connection);
             }
-            let disposition = self.handler.standing(&connection.session);
+            let disposition = self.handler.disposition(&connection.session);
             if !connection.replies.may_read(disposition) || !self.handler.ready() {
                 self.block(connection, PollFlags::empty());
                 continue;
@@ -166,7 +166,7 @@ impl<'a, H: HandlerFactory> Reader<'a, H> {
             if self.reply(connection).is_err() {
                 return Closed::Stopped;
             }
-            if connection.replies.are_settled(self.handler.standing(&connection.session)) {
+            if connection.replies.are_settled(self.handler.disposition(&connection.session)) {
                 break;
             }
             self.block(connection, PollFlags::empty());

@@ -278,7 +278,7 @@ impl<L: Handler> EventLoop<L> {
     fn read(&mut self, index: usize) {
         let Some(Some(connection)) = self.connections.get_mut(index) else { return };
         connection.queued = false;
-        if !connection.replies.may_read(self.handler.standing(&connection.session)) {
+        if !connection.replies.may_read(self.handler.disposition(&connection.session)) {
             // `reply` queues it once it may be read.
             return;
         }
@@ -361,7 +361,7 @@ impl<L: Handler> EventLoop<L> {
         self.reply(index);
         let Some(Some(connection)) = self.connections.get_mut(index) else { return };
         let Connection { replies, session, stream, .. } = connection;
-        if !replies.are_settled(self.handler.standing(session)) && stage < Stage::Closing {
+        if !replies.are_settled(self.handler.disposition(session)) && stage < Stage::Closing {
             return;
         }
         replies.farewell(&mut self.handler, session, stream);

@@ -282,7 +282,7 @@ pub trait Handler: Send + 'static {
     fn replies(&mut self, session: &mut Self::Session, out: &mut Vec<u8>);
 
     /// The reason for which the connection is kept, after its replies were fetched.
-    fn standing(&self, _session: &Self::Session) -> Disposition {
+    fn disposition(&self, _session: &Self::Session) -> Disposition {
         Disposition::Open
     }
 

@@ -94,7 +94,7 @@ impl Replies {
                 break;
             }
         }
-        let disposition = handler.standing(session);
+        let disposition = handler.disposition(session);
         if self.are_over(disposition) {
             return Ok(AfterSend::Ends);
         }
@@ -176,7 +176,7 @@ mod tests {
             out.extend_from_slice(std::mem::take(&mut session.outbox).as_bytes());
         }
 
-        fn standing(&self, session: &Session) -> Disposition {
+        fn disposition(&self, session: &Session) -> Disposition {
             session.disposition
         }
 

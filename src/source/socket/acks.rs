@@ -5,8 +5,8 @@
 //!  splitter ─owed─▶ [2..=9 | 10 | close 11] ─the safe prefix─▶ rsp, rsp, … ─▶ socket
 //!                          ▲ safe up to the 3rd (`Due`), set by those who queued, synced or committed them
 //! ```
-//! Acks go out in the order of the frames. An answer says «200 OK» or it is not sent: what cannot be kept is left
-//! unanswered, and its sender sends it again.
+//! Acks go out in the order of the frames. An answer says «200 OK» or it is not sent: a record that cannot be
+//! kept is left unanswered, and its sender sends it again.
 
 use std::collections::VecDeque;
 
@@ -59,7 +59,7 @@ enum Said {
 /// Number of a connection's records that are safe.
 #[derive(Debug)]
 struct Due {
-    /// A maximum, so a late and lower word changes nothing. The answers are fetched after `remote` was asked, which
+    /// A maximum, so a late and lower number changes nothing. The answers are fetched after `remote` was asked, which
     /// orders them behind this.
     safe: AtomicU64,
     /// The same of the records that were put aside, which count by themselves.
@@ -95,7 +95,7 @@ impl Acknowledge for Due {
 }
 
 impl Acks {
-    /// The answers of a new connection, which `remote` reaches.
+    /// The acknowledgements of a new connection, which `remote` reaches.
     pub(crate) fn new(remote: Remote) -> Self {
         Acks {
             due: Arc::new(Due {
@@ -114,7 +114,7 @@ impl Acks {
         }
     }
 
-    /// Notes what one piece of the stream brought.
+    /// Notes the frames of one piece of the stream.
     ///
     /// # Errors
     /// If the unanswered frames cannot be noted within their bound because of the peer's numbers.
@@ -140,7 +140,7 @@ impl Acks {
         }
     }
 
-    /// Hands on what one piece brought of records that are put aside.
+    /// Hands over the parts of one piece that belong to records which are put aside.
     pub(crate) fn put_aside(&mut self, parts: Vec<AsidePart>, asides: &Arc<OversizedStore>) {
         if !parts.is_empty() {
             self.putting(asides).put(parts);
@@ -208,7 +208,7 @@ impl Acks {
         }
     }
 
-    /// Appends the last word, if the peer was welcomed and did not hear it yet.
+    /// Appends the goodbye, if the peer was welcomed and has not got it yet.
     pub(crate) fn farewell(&mut self, out: &mut Vec<u8>) {
         if self.said == Said::Welcome {
             out.extend_from_slice(GOODBYE);
@@ -217,7 +217,7 @@ impl Acks {
     }
 
     /// The reason for which the connection is kept.
-    pub(crate) fn standing(&self) -> Disposition {
+    pub(crate) fn disposition(&self) -> Disposition {
         match self.said {
             _ if self.due.unwritten.load(Ordering::SeqCst) > 0 => Disposition::Held,
             _ if !self.owed.is_empty() || !self.at_once.is_empty() => Disposition::RepliesDue,
@@ -266,12 +266,12 @@ mod tests {
     }
 
     /// Checks the answers when this many records are safe.
-    fn check(pieces: &[&[Owed]], safe: u64, expected: &[u32], standing: Disposition) {
+    fn check(pieces: &[&[Owed]], safe: u64, expected: &[u32], disposition: Disposition) {
         let mut answers = noting(pieces);
         answers.due.acknowledge(safe);
         let expected: String = expected.iter().map(|n| format!("{n} rsp 6 200 OK\n")).collect();
         assert_eq!(fetch(&mut answers), expected, "{pieces:?} {safe}");
-        assert_eq!(answers.standing(), standing, "{pieces:?} {safe}");
+        assert_eq!(answers.disposition(), disposition, "{pieces:?} {safe}");
     }
 
     #[test]
@@ -294,13 +294,13 @@ mod tests {
         let mut answers = noting(&[&[records(2, 1), Owed::Close(3)]]);
         answers.said = Said::Welcome;
         assert_eq!(
-            (fetch(&mut answers).as_str(), answers.standing()),
+            (fetch(&mut answers).as_str(), answers.disposition()),
             ("", Disposition::RepliesDue)
         );
         answers.due.acknowledge(1);
         let expected = "2 rsp 6 200 OK\n3 rsp 0\n0 serverclose 0\n";
         assert_eq!(
-            (fetch(&mut answers).as_str(), answers.standing()),
+            (fetch(&mut answers).as_str(), answers.disposition()),
             (expected, Disposition::Closing)
         );
         let mut out = Vec::new();
@@ -331,7 +331,7 @@ mod tests {
         let mut answers = noting(&[&[records(1, 10_000)]]);
         answers.due.acknowledge(10_000);
         let mut lines = 0;
-        while answers.standing() == Disposition::RepliesDue {
+        while answers.disposition() == Disposition::RepliesDue {
             let part = fetch(&mut answers);
             assert!(part.len() < FETCH_BYTES + 64);
             lines += part.lines().count();

@@ -5,10 +5,10 @@
 //!      ▲                                     │ written: the connection is read again                          │ kept: an answer
 //!      └─────────────────────────────────────┴────────────────────────────────────────────────────────────────┘
 //! ```
-//! The io threads touch no disk. A connection is not read until the parts of its last read are written, so no more than that
-//! and what was in flight is in memory for a record, and the account counts it. While the disk takes nothing, for want of room
-//! or for another reason, the record waits and its connection with it: the condition says so, and the same write is made again.
-//! A failed sync stops the stream: nobody knows what is on the disk, and the record, which was not answered, is sent again. A
+//! The io threads touch no disk. A connection is not read until the parts of its last read are written, so only those parts
+//! and the bytes in flight are in memory for a record, and the account counts them. While the disk takes nothing, for lack of
+//! room or for another reason, the record and its connection wait: the condition reports it, and the same write is repeated. A
+//! failed sync stops the stream: the state of the disk is unknown, and the record, which was not answered, is sent again. A
 //! file of a record that never became whole is removed. Knows no framing.
 
 use std::collections::HashMap;
@@ -34,7 +34,7 @@ const COPY_BYTES: usize = 64 << 10;
 
 /// The connection that a record came from; called on the thread `rxN-aside` unless said otherwise.
 pub(crate) trait Owner: Send + Sync {
-    /// Parts are handed on, and [`written`](Self::written) comes once for them. Called on the thread that hands them on.
+    /// Parts are handed over, and [`written`](Self::written) comes once for them. Called on the thread that hands them over.
     fn handed_on(&self);
 
     /// The parts of one read are written.
@@ -61,7 +61,7 @@ pub(crate) struct OversizedStore {
     stopped: Signal,
     /// Unfinished files of an earlier run, which were removed, and their lengths in bytes.
     removed: Vec<(String, u64)>,
-    /// Keeps out who would take the same names.
+    /// Excludes processes that would take the same names.
     _lock: Lock,
 }
 
@@ -81,7 +81,7 @@ pub(crate) struct OversizedThread {
     thread: Option<Thread>,
 }
 
-/// The over-long records of one connection; when it is dropped, what has begun and not ended is removed.
+/// The over-long records of one connection; when it is dropped, an unfinished record is removed.
 pub(crate) struct Putting {
     asides: Arc<OversizedStore>,
     connection: u64,
@@ -136,8 +136,8 @@ impl From<io::Error> for NotKept {
 }
 
 impl OversizedStore {
-    /// Keeps the records of a source in this storage. What an earlier run did not finish there is removed: its sender sends
-    /// it again.
+    /// Keeps the records of a source in this storage. Unfinished records of an earlier run are removed: their sender sends them
+    /// again.
     ///
     /// # Errors
     /// If another process keeps those of a source of this name there, or the directory cannot be read.
@@ -311,7 +311,7 @@ impl OversizedStore {
                     self.copy(aside)?;
                     self.storage.rename_new(open, &name)
                 }
-                // Somebody has put a file there; what has a name is never written over.
+                // Somebody has put a file there; an existing file is never overwritten.
                 Err(err) if err.kind() == ErrorKind::AlreadyExists => {
                     number = self.next.fetch_add(1, Ordering::SeqCst);
                     let name = format!("{}-{number}.records", self.source);
@@ -326,7 +326,7 @@ impl OversizedStore {
         }
     }
 
-    /// Somebody removed the directory with the open file in it: its bytes are still there, and go to a new one.
+    /// Somebody removed the directory with the open file in it: its bytes still exist, and are copied to a new one.
     fn copy(&self, aside: &OpenRecord) -> io::Result<()> {
         let file = create_again(self.storage.as_ref(), &self.open_name(aside.number))?;
         let (mut at, mut bytes) = (0, vec![0; COPY_BYTES]);
@@ -341,7 +341,7 @@ impl OversizedStore {
         sync(file.as_ref())
     }
 
-    /// Nobody knows what is on the disk.
+    /// The state of the disk is unknown: stops the stream.
     fn fail(&self, err: &io::Error) -> Done {
         let place = self.storage.name();
         self.options.poison.set(format!("cannot keep an over-long record in {place}: {err}"));
@@ -380,7 +380,7 @@ fn taken(source: &str, err: Error) -> Error {
     }
 }
 
-/// Removes what was not finished. Returns the number behind the last that was used, and what was removed, with its length.
+/// Removes unfinished files. Returns the number behind the last used one, and the removed files with their lengths.
 fn look(storage: &dyn Storage, source: &str) -> io::Result<(u64, Vec<(String, u64)>)> {
     let (mut next, mut removed) = (0, Vec::new());
     for name in storage.list()? {
@@ -404,7 +404,7 @@ impl OversizedThread {
         Arc::clone(&self.asides)
     }
 
-    /// No record comes any more, and what waits for the disk is given up: gives the thread, for its owner to join.
+    /// No record comes any more, and those that wait for the disk are given up: returns the thread, for its owner to join.
     pub(crate) fn stop(mut self) -> Option<Thread> {
         self.asides.close();
         self.thread.take()
@@ -425,7 +425,7 @@ impl OversizedStore {
 }
 
 impl Putting {
-    /// Hands on what one read brought; `written` is called once, unless the stop came first.
+    /// Hands over the parts of one read; `written` is called once, unless the stop came first.
     pub(crate) fn put(&self, parts: Vec<AsidePart>) {
         let bytes = parts.iter().map(|part| part.bytes.len()).sum();
         let charge = self.asides.options.account.charge(bytes);
@@ -436,14 +436,14 @@ impl Putting {
     pub(crate) fn put_counted(&self, parts: Vec<AsidePart>, _counted: Box<dyn Send>) {
         self.owner.handed_on();
         let what = What::Parts { parts, owner: Arc::clone(&self.owner), _counted };
-        // Closed by the stop: what comes is not answered, and sent again.
+        // Closed by the stop: the record is not answered, and its sender sends it again.
         let _ = self.asides.work.try_send(Work { connection: self.connection, what });
     }
 }
 
 impl Drop for Putting {
     fn drop(&mut self) {
-        // After the stop there is nobody to remove it but the next start.
+        // After the stop only the next start can remove it.
         let _ = self.asides.work.try_send(Work { connection: self.connection, what: What::Gone });
     }
 }

@@ -38,16 +38,16 @@ pub(crate) struct Intake {
     pub(crate) framing: Framing,
     pub(crate) ack: AckAt,
     pub(crate) record_bytes_max: usize,
-    pub(crate) generator: Arc<BlockCutter>,
+    pub(crate) cutter: Arc<BlockCutter>,
     pub(crate) account: Arc<MemoryBudget>,
     pub(crate) counters: Arc<ReceiverCounters>,
     pub(crate) events: EventBus,
     pub(crate) observer: Arc<dyn Observer>,
-    /// Says when the full store stops the reading.
+    /// Reports that the full store stops the reading.
     pub(crate) pause: Arc<Pause>,
     /// The rate limit, if there is one.
     pub(crate) limiter: Option<Arc<RateLimiter>>,
-    /// Counts what can be cut, if batches wait for records.
+    /// Counts records that can be cut, if batches wait for records.
     pub(crate) arrivals: Option<Arc<BacklogTrigger>>,
     /// The store of whole over-long records, if the framing acknowledges and there is one.
     pub(crate) asides: Option<Arc<OversizedStore>>,
@@ -104,7 +104,7 @@ impl HandlerFactory for IntakeHandlers {
     fn handler(&self, waker: Waker) -> IntakeHandler {
         let wakes = Signal::new();
         let (signal, io) = (wakes.clone(), waker);
-        let number = self.0.generator.queue().register(Arc::new(move || {
+        let number = self.0.cutter.queue().register(Arc::new(move || {
             signal.raise();
             io();
         }));
@@ -149,7 +149,7 @@ impl Handler for IntakeHandler {
     type Session = Session;
 
     fn ready(&mut self) -> bool {
-        let room = self.send_all() && self.intake.generator.queue().has_room();
+        let room = self.send_all() && self.intake.cutter.queue().has_room();
         let counters = &self.intake.counters;
         let ready = room
             && self.intake.account.has_room()
@@ -220,11 +220,11 @@ impl Handler for IntakeHandler {
         }
     }
 
-    fn standing(&self, session: &Session) -> Disposition {
+    fn disposition(&self, session: &Session) -> Disposition {
         let Some(answers) = &session.answers else { return Disposition::Open };
-        match answers.standing() {
+        match answers.disposition() {
             Disposition::Open if session.unfinished.is_closing() => Disposition::Closing,
-            standing => standing,
+            disposition => disposition,
         }
     }
 
@@ -263,7 +263,7 @@ impl Handler for IntakeHandler {
             }
             Closed::Stopped | Closed::Refused(_) => {}
         }
-        // What a stop throws away stays counted for its report.
+        // Records that a stop drops stay counted for its report.
         if !matches!(how, Closed::Stopped) {
             session.unfinished.ended(&intake.counters);
         }
@@ -288,7 +288,7 @@ impl Handler for IntakeHandler {
     fn finish(&mut self) {
         self.end_of_turn();
         while !self.send_all() {
-            // The generator cuts until the handlers have handed everything over, so room comes, and with it the wake-up.
+            // The cutter cuts until the handlers have handed everything over, so room comes, and with it the wake-up.
             self.wakes.wait();
         }
         self.has_handed_over();
@@ -298,12 +298,12 @@ impl Handler for IntakeHandler {
 impl Drop for IntakeHandler {
     fn drop(&mut self) {
         self.has_handed_over();
-        self.intake.generator.queue().forget(self.number);
+        self.intake.cutter.queue().forget(self.number);
     }
 }
 
 impl IntakeHandler {
-    /// Queues what one pass found, in order: the joined record, then the ranges, and the spliced records among them.
+    /// Queues the findings of one pass, in order: the joined record, then the ranges, and the spliced records among them.
     fn take(
         &mut self,
         found: &mut Found,
@@ -414,7 +414,7 @@ impl IntakeHandler {
         }
     }
 
-    /// Gets a long unfinished record back before its next piece.
+    /// Takes a long unfinished record back before its next piece.
     fn resume(&self, session: &mut Session) -> Result<(), String> {
         let Session { splitter, unfinished, .. } = session;
         unfinished.resume(splitter.as_mut(), &self.intake.unfinished)
@@ -476,8 +476,7 @@ impl IntakeHandler {
                 return true;
             }
             // Asking is what marks this handler as starved: without it nobody would call the waker.
-            if planted(Planted::BacklogAsksForNothing) || !self.intake.generator.queue().has_room()
-            {
+            if planted(Planted::BacklogAsksForNothing) || !self.intake.cutter.queue().has_room() {
                 return false;
             }
         }
@@ -490,7 +489,7 @@ impl IntakeHandler {
                 AckAt::Queued => std::mem::take(&mut range.receipts),
                 AckAt::Durable | AckAt::Committed => Vec::new(),
             };
-            if let Err(range) = self.intake.generator.offer(range) {
+            if let Err(range) = self.intake.cutter.offer(range) {
                 let receipts = if receipts.is_empty() { range.receipts } else { receipts };
                 self.backlog.push_front(Range { receipts, ..range });
                 return;

@@ -9,12 +9,12 @@ use crate::framing::Framing;
 use crate::metrics::{Event, EventBus, ReceiverCounters, TallyKind};
 use crate::net::listen::{Bound, NotBound, expect_free, listen};
 use crate::net::lookup::Names;
-use crate::source::active::{Cutter, RunningSource, Supervisor};
 use crate::source::away::Away;
 use crate::source::engine::{BlockOptions, Engine, OnEnd, RateOptions, When, join_all};
 use crate::source::ingest::handover::BlockTarget;
 use crate::source::io::{self as models, Closed, IoDriver, IoModel, OnRefusal, Options, Peer};
 use crate::source::pause::Pause;
+use crate::source::running::{Cutter, RunningSource, Supervisor};
 use crate::source::socket::dialer::{self, BackOff, Interrupt};
 use crate::source::socket::oversized::{OversizedOptions, OversizedStore, OversizedThread};
 use crate::source::socket::session::{AckAt, Handing, Intake, IntakeHandlers, Observer};
@@ -130,7 +130,7 @@ impl SocketReceiver {
             framing: options.framing,
             ack: options.ack,
             record_bytes_max: options.record_bytes_max,
-            generator: Arc::clone(&cutter),
+            cutter: Arc::clone(&cutter),
             account: Arc::clone(&engine.account),
             counters: Arc::clone(&counters),
             events: engine.events.clone(),

@@ -1,5 +1,5 @@
-//! `Unfinished`: the records that have begun and not ended, over all connections of all sources, and which of them is given
-//! up when they take more memory than they may.
+//! `Unfinished`: bounds the memory of the records that have begun and not ended, over all connections of all sources, by giving
+//! records up.
 //!
 //! ```text
 //!  connection ─ less than the threshold: counted with all other small ones
@@ -7,7 +7,7 @@
 //! ```
 //! A long record's memory belongs to the connection while a piece of it is read, and to the ledger in between. So the io
 //! thread that goes beyond the bound takes the victim's memory at once, on whichever thread that is read, and the victim
-//! learns of it with its next piece: its record is an over-long one from then on. A connection that is closed instead is told
+//! learns of it with its next piece: its record is an over-long one from then on. A connection that is closed instead is closed
 //! by its io thread. Only connections with a long unfinished record come here, once for each piece. Knows no sockets.
 
 mod ledger;
@@ -74,7 +74,7 @@ pub(crate) struct OwnerOptions<'a> {
     pub(crate) remote: Option<Remote>,
 }
 
-/// A record that was given up, as far as it had come.
+/// The received part of a record that was given up.
 pub(crate) struct GivenUp {
     /// Its first bytes.
     pub(crate) begin: Vec<u8>,
@@ -157,7 +157,7 @@ pub(crate) struct Unfinished {
     bytes_max: usize,
     /// Records of less memory than this are not in the ledger.
     threshold: usize,
-    /// Long records may take this much, whatever the small ones take: one of the longest.
+    /// Long records may always take this much, the length of one of the longest, however much the small ones take.
     least: usize,
     /// Bytes of the small ones.
     small: AtomicUsize,
@@ -168,12 +168,12 @@ pub(crate) struct Unfinished {
     events: EventBus,
     /// A record was given up, and there is not much more room since.
     is_full: AtomicBool,
-    /// That condition of each source that had to give up records.
+    /// The condition of each source that had to give up records.
     full: Mutex<Vec<ConditionHandle>>,
 }
 
 impl Unfinished {
-    /// Nothing unfinished; `bytes_max` is the most memory that it may take, counted by the account.
+    /// Without records; `bytes_max` is the most memory that they may take, counted by the account.
     pub(crate) fn new(
         bytes_max: usize,
         sources: Sources,
@@ -218,7 +218,7 @@ impl Unfinished {
         }
     }
 
-    /// Keeps a long record until its connection's next piece, and gives up what does not fit.
+    /// Keeps a long record until its connection's next piece, and gives up records that do not fit.
     pub(crate) fn park(&self, place: Option<Place>, owner: &Arc<Owner>, bytes: Vec<u8>) -> Place {
         let (place, parked) = self.change(|ledger| {
             let place = place.unwrap_or_else(|| ledger.add(owner));
@@ -241,17 +241,17 @@ impl Unfinished {
     /// Gives a record back to its connection for the next piece.
     ///
     /// # Errors
-    /// What became of it if it was given up; then its place is free.
+    /// Its fate if it was given up; then its place is free.
     pub(crate) fn take(&self, place: Place, owner: &Owner) -> Result<Vec<u8>, GivenUp> {
         self.change(|ledger| ledger.take(place)).ok_or_else(|| owner.wait())
     }
 
-    /// The record of this place, which is with its connection, has ended or is short now.
+    /// Frees a place: its record, which is with its connection, has ended or is short now.
     pub(crate) fn leave(&self, place: Place) {
         self.change(|ledger| ledger.remove(place));
     }
 
-    /// Changes the ledger, and lets the account know afterwards, for that may wake readers.
+    /// Changes the ledger, and afterwards the account, for that may wake readers.
     fn change<T>(&self, change: impl FnOnce(&mut Ledger<Owner>) -> T) -> T {
         let mut ledger = self.ledger.lock();
         let before = ledger.bytes;
@@ -283,11 +283,11 @@ impl Unfinished {
         }
         drop(full);
         self.is_full.store(true, Ordering::SeqCst);
-        // What ends it may have come before it began.
+        // The wake-up that ends it may have come before it began.
         self.end_if_not_full();
     }
 
-    /// A quarter of the bound is free: it is over, unless that is gone again within a moment.
+    /// A quarter of the bound is free: ends the condition, unless that room is gone again within a moment.
     fn end_if_not_full(&self) {
         if self.account.unfinished() <= self.bytes_max - self.bytes_max / 4 {
             self.is_full.store(false, Ordering::SeqCst);
@@ -324,7 +324,7 @@ impl Unfinished {
         format!("unfinished records take more than unfinished_bytes_max = {most}")
     }
 
-    /// Has its source's disk thread write it. Its memory is counted until then; where that disk is slower than the peers,
+    /// Makes its source's disk thread write it. Its memory is counted until then; if that disk is slower than the peers,
     /// connections are closed instead.
     fn put_aside(&self, putting: &Putting, bytes: Vec<u8>) -> How {
         let held = bytes.capacity();
@@ -339,7 +339,7 @@ impl Unfinished {
         How::Overlong
     }
 
-    /// Tells of a record that was given up, and that there is no room.
+    /// Reports a record that was given up, and that there is no room.
     fn tell(&self, owner: &Owner, bytes: u64) {
         self.begin_full(&owner.source);
         let (came, most) = (HumanBytes(bytes), HumanBytes(self.bytes_max as u64));

@@ -1,8 +1,8 @@
 //! The read positions of a directory's files, and the verdicts on a look at one. Pure: stats and pieces in, decisions out; it
 //! touches no file system.
 //!
-//! A file is the same one if device, inode and fingerprint agree (and its birth, where that is known), whatever it is called:
-//! then it is read on from the known offset. Where they do not agree it is another file that took the place, and it is read
+//! A file is the same one if device, inode and fingerprint agree (and its birth, where that is known), whatever its name:
+//! then reading continues at the known offset. Where they do not agree it is another file that took the place, and it is read
 //! from its start. A file under a new inode is the same one only if name, size, time of change and fingerprint are those of
 //! one that was read, and that time was not set by writing it: a copy that was put in its place.
 
@@ -41,7 +41,7 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// A file that nothing was read of.
+    /// A file of which nothing was read.
     pub(super) fn new(name: &[u8], stat: Stat) -> Known {
         let (name, print) = (name.to_vec(), Some(Fingerprint::default()));
         Known { name, stat, offset: 0, print, inside: false, broken: false, more: false }
@@ -132,7 +132,7 @@ pub(super) enum Content {
     Malformed,
 }
 
-/// All that is decided at a tick.
+/// The decisions of a tick.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Plan {
     /// Files that are no longer there, or are others now: they go before the pieces are taken.

@@ -1,4 +1,4 @@
-//! The seam to the file system: what a directory holds, and the bytes of its files. Called by the job loop, which plans,
+//! The seam to the file system: the entries of a directory, and the bytes of its files. Called by the job loop, which plans,
 //! and by workers, which read. It does not know records.
 
 use std::ffi::OsStr;
@@ -71,7 +71,7 @@ impl Entry {
     }
 }
 
-/// A file to be read from.
+/// An open file.
 pub(super) trait OpenFile: Send + Sync {
     fn stat(&self) -> io::Result<Stat>;
 
@@ -148,7 +148,7 @@ impl OpenFile for File {
     }
 }
 
-/// Network file systems and those of FUSE give a removed file such a name for as long as somebody has it open.
+/// Network file systems and FUSE give a removed file such a name as long as somebody has it open.
 pub(super) fn is_left_by_removal(name: &[u8]) -> bool {
     name.starts_with(b".nfs") || name.starts_with(b".fuse_hidden")
 }

@@ -1,4 +1,5 @@
-//! One look at the directory: which files can be read on, which went, what an operator should know. Runs on the job loop.
+//! One look at the directory: it finds files with more to read, files that went, and notes for the operator. Runs on the job
+//! loop.
 //!
 //! ```text
 //!  entries ─▶ listed: one name for each file ─▶ judge ─▶ new | the same, by its fingerprint | another one ─▶ readable
@@ -64,7 +65,7 @@ pub(super) struct Look<'a> {
 struct Listing {
     files: Vec<Name>,
     by_id: HashMap<FileId, usize>,
-    /// Names of which nothing could be learned.
+    /// Names that could not be looked at.
     unreadable: HashSet<Vec<u8>>,
 }
 
@@ -147,7 +148,7 @@ impl<'a> Look<'a> {
         self.open.removed().into_iter().map(unread).sum()
     }
 
-    /// Leaves of a file what the run reads of it.
+    /// Cuts a file to the part that the run reads.
     fn limit(&self, stat: &mut Stat) {
         if let Some(present) = self.present {
             stat.size = stat.size.min(present.get(&stat.id).copied().unwrap_or(0));
@@ -278,7 +279,7 @@ impl<'a> Look<'a> {
         self.looked.insert(stat.id, Looked { name, stat, is_same, rest });
     }
 
-    /// A file that nothing was read of.
+    /// A file of which nothing was read.
     fn take_new(&mut self, candidate: Candidate) {
         let had = self.looked.get(&candidate.stat.id).filter(|had| had.rest != Rest::PassedOver);
         self.shrunk(&candidate, had.map_or(0, |had| had.stat.size));

@@ -47,7 +47,7 @@ use read::{FilePartition, Held, Reading, There};
 use select::Select;
 use turns::Turns;
 
-/// Entries of a directory at most.
+/// The most entries of a directory.
 const ENTRIES_MAX: usize = 100_000;
 
 /// About the bytes of the pieces that make a partition, and of a turn of one file.
@@ -59,7 +59,7 @@ pub const BATCH_BYTES_MAX: u64 = 256 << 20;
 /// With no more bytes than this, and files than a batch may open, a run to their end does not wait for a tick.
 const ENDING_BYTES_MAX: u64 = 16 << 20;
 
-/// Files that the batches which are not done keep open, at most: a quarter of what the process may open, within these.
+/// The bounds of the most files that unfinished batches keep open; between them it is a quarter of the process's limit.
 const HELD_MAX: (usize, usize) = (64, 1_000);
 
 /// Files that stay open from look to look, by default.
@@ -69,8 +69,8 @@ pub const OPEN_FILES_MAX: usize = 256;
 const RECORD_BYTES_MAX: usize = 1 << 20;
 
 /// The files of a directory. Names that start with `.`, names of temporary and of compressed files ([`select::EXCLUDED`]), files
-/// that begin as a compressed one does, and what is no regular file are passed over; each is reported once. A file is read
-/// once, whatever it is called and however many names it has; it is read on when it grows, up to its last whole record.
+/// that begin as a compressed one does, and anything but a regular file are passed over; each is reported once. A file is
+/// read once, whatever its name and however many names it has; when it grows, its new bytes are read up to the last whole record.
 ///
 /// ```
 /// use tidemill::{Config, FilesSource, Interval, RunLimits, StreamingContext};
@@ -97,7 +97,7 @@ pub struct FilesSource {
     follow_links: bool,
     unescape: bool,
     open_files_max: usize,
-    /// Files that the batches which are not done keep open, at most.
+    /// The most files that unfinished batches keep open.
     held_max: usize,
     state: Mutex<State>,
 }
@@ -238,7 +238,7 @@ impl FilesSource {
         self
     }
 
-    /// The name it was given.
+    /// The name that the source was given.
     pub(crate) fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
@@ -265,7 +265,7 @@ impl FilesSource {
         Ok(entries)
     }
 
-    /// Looks at the directory and takes what fits into a batch.
+    /// Looks at the directory and takes the pieces that fit into a batch.
     fn decide(&self, state: &mut State) -> Result<Plan> {
         let entries = self.list()?;
         let State { planned, started, ending, .. } = state;
@@ -278,7 +278,7 @@ impl FilesSource {
         Ok(plan)
     }
 
-    /// Takes what fits into a batch of the removed files that are open: nobody can read them after this run.
+    /// Takes pieces of the open removed files that fit into a batch: nobody can read them after this run.
     fn decide_perishing(&self, state: &mut State) -> Plan {
         let State { planned, started, closed, .. } = state;
         let Some(started) = started.as_mut().filter(|_| !*closed) else { return Plan::default() };
@@ -372,7 +372,7 @@ impl DirectSource for FilesSource {
         (state.planned, state.closed) = (state.committed.clone(), false);
         let present: Option<HashMap<FileId, u64>> =
             start.until_eof.then(|| entries.iter().filter_map(size).collect());
-        // What makes a small batch is the last one: it needs no tick.
+        // A small rest is the last batch: it needs no tick.
         let bytes: u64 = present.iter().flat_map(HashMap::values).sum();
         let few = present.as_ref().is_some_and(|present| present.len() <= self.held_max);
         state.ending = few && bytes <= self.batch_bytes_max.min(ENDING_BYTES_MAX);

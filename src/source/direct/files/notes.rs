@@ -7,7 +7,7 @@ use super::listing::Entry;
 /// Files of one kind that are named; of more, one is named and the others counted.
 const NAMED_MAX: usize = 3;
 
-/// Something that an operator should know of a file.
+/// A note on a file for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Note {
     pub(super) name: Vec<u8>,
@@ -30,7 +30,7 @@ impl Notes {
         self.said.contains_key(name)
     }
 
-    /// Says something that stays as it is, once.
+    /// Notes a fact that lasts, once.
     pub(super) fn once(&mut self, name: &[u8], why: impl Into<String>) {
         let (why, said) = (why.into(), self.said.entry(name.to_vec()).or_default());
         if !said.contains(&why) {
@@ -39,7 +39,7 @@ impl Notes {
         }
     }
 
-    /// Says something that happened.
+    /// Notes an event.
     pub(super) fn event(&mut self, name: &[u8], why: impl Into<String>) {
         self.fresh.push(Note { name: name.to_vec(), why: why.into(), others: 0 });
     }

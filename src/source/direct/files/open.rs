@@ -62,7 +62,7 @@ impl OpenFiles {
         self.slots.remove(&id);
     }
 
-    /// Takes in what a listing found, where `listed` finds a file by its place, and returns those that are away.
+    /// Updates the open files from a listing, where `listed` finds a file by its place, and returns those that are away.
     pub(super) fn refresh<'a>(
         &mut self,
         listed: impl Fn(FileId) -> Option<&'a Listed>,

@@ -4,7 +4,7 @@
 //! version 1   postcard of the value; it begins with a count, so never with ten bytes of FF
 //! version 2   ten bytes of FF | version u8 | postcard of the value
 //! ```
-//! Version 1 knew a file by device, inode and time of birth; what it read has no fingerprint. A version that this program
+//! Version 1 knew a file by device, inode and time of birth; its positions have no fingerprint. A version that this program
 //! does not know is refused by name.
 
 use std::collections::{HashMap, VecDeque};

@@ -1,9 +1,9 @@
 //! Reads the pieces of a plan: a buffer at a time, whole records out. Runs on the workers.
 //!
 //! A file that was opened for the plan stays open until its batch is done, so that removing or renaming it meanwhile
-//! changes nothing: the partitions hold it. Otherwise it is looked for by name, then by identity. A piece that is not all
-//! there any more is lost, and whoever reads says whether the batch goes on without it: it never quietly holds less than
-//! its plan.
+//! changes nothing: the partitions hold it. Otherwise it is looked for by name, then by identity. A piece of which a
+//! part is gone is lost, and the reader decides if the batch continues without it: a batch never silently holds less than its
+//! plan.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,10 +23,10 @@ use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering};
 /// Bytes of a file that a task holds at a time.
 const READ_BYTES: usize = 256 * 1024;
 
-/// A file that stays open as long as a batch that takes a part of it is not done.
+/// A file that stays open until the batch that takes a part of it is done.
 pub(super) struct Held {
     pub(super) file: Arc<dyn OpenFile>,
-    /// Number of tokens of the source.
+    /// Number of files that the source's batches hold.
     all: Arc<AtomicUsize>,
 }
 

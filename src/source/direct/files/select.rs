@@ -2,8 +2,8 @@
 //!
 //! A name is read if a glob of `include` matches it, and none of `exclude`; the default ones of `exclude` are not for names
 //! that `include` asks for. As in a shell, a leading `.` is matched only by a
-//! glob that begins with one: hidden names are those of files that are not finished. A file that was begun is read on
-//! whatever it is called.
+//! glob that begins with one: hidden names are those of unfinished files. A file that was begun is read to its
+//! end, whatever its name.
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
@@ -56,7 +56,7 @@ pub(super) const MAGIC_BYTES: usize = 16;
 /// A block of bzip2, and the end of an empty file: what follows `BZh` and a digit.
 const BZIP2: [&[u8]; 2] = [b"1AY&SY", b"\x17\x72\x45\x38\x50\x90"];
 
-/// Which names are read.
+/// Selects names.
 #[derive(Clone, Debug)]
 pub(super) struct Select {
     include: Option<Globs>,
@@ -109,13 +109,13 @@ impl Default for Select {
 }
 
 impl Select {
-    /// Reads only what one of these globs matches.
+    /// Reads only names that one of these globs matches.
     pub(super) fn include<S: AsRef<str>>(&mut self, globs: &[S]) -> Result<()> {
         self.include = Some(Globs::new(globs)?);
         Ok(())
     }
 
-    /// Passes over what one of these globs matches, in place of the default ones.
+    /// Passes over names that one of these globs matches, in place of the default ones.
     pub(super) fn exclude<S: AsRef<str>>(&mut self, globs: &[S]) -> Result<()> {
         (self.exclude, self.by_default) = (Globs::new(globs)?, false);
         Ok(())

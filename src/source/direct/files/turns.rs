@@ -16,7 +16,7 @@ use super::read::{Held, Reading};
 use super::select::{MAGIC_BYTES, compressor};
 use crate::sync::{Arc, Ordering};
 
-/// Pieces of a batch at most.
+/// The most pieces of a batch.
 const PIECES_MAX: usize = 10_000;
 
 /// See the module.
@@ -62,7 +62,7 @@ impl Turns<'_> {
         self.left == 0 || self.pieces.len() >= PIECES_MAX || !may_open
     }
 
-    /// Of these files the batch has not all whole records.
+    /// Marks these files: the batch does not have all of their whole records.
     fn mark_more(&mut self, rest: impl Iterator<Item = Readable>) {
         let mut last: HashMap<FileId, usize> = HashMap::new();
         for (at, piece) in self.pieces.iter().enumerate() {

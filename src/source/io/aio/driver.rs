@@ -347,7 +347,7 @@ impl<L: Handler> Loop<L> {
         let Some(place) = self.places.get_mut(key.index as usize) else { return };
         let known = place.generation == key.generation;
         let Some(connection) = place.connection.as_mut().filter(|_| known) else { return };
-        let may_read = connection.replies.may_read(self.handler.standing(&connection.session));
+        let may_read = connection.replies.may_read(self.handler.disposition(&connection.session));
         let receiving = connection.receiving;
         if !may_read && receiving == Receiving::Armed {
             return self.end_receive(key);

@@ -1,8 +1,8 @@
-//! The ledger of long unfinished records, and which of them is given up. Pure: no locks, no clocks.
+//! The ledger of long unfinished records, and the choice of the one that is given up. Pure: no locks, no clocks.
 
 use crate::sync::Arc;
 
-/// Places in the ledger that are kept when nobody has one.
+/// Places in the ledger that are kept although no record has one.
 const PLACES_KEPT: usize = 64;
 
 /// The record of one connection in the ledger.
@@ -14,8 +14,8 @@ struct Held {
     since: u64,
 }
 
-/// Which record is given up: the oldest of those that take at least the mean. So a sender of short records is safe from those
-/// who send long ones, and nobody makes room by letting many others go.
+/// The record that is given up is the oldest of those that take at least the mean. So a sender of short records is safe from
+/// senders of long ones, and no record displaces many others.
 fn victim(held: &[Held]) -> Option<usize> {
     let total: u128 = held.iter().map(|held| held.bytes as u128).sum();
     let count = held.iter().filter(|held| held.bytes > 0).count() as u128;
@@ -27,7 +27,7 @@ fn victim(held: &[Held]) -> Option<usize> {
 /// A place in the ledger.
 pub(crate) type Place = usize;
 
-/// All long records, by place. `O` is whose they are.
+/// All long records, by place. `O` is their owner.
 pub(crate) struct Ledger<O> {
     held: Vec<Held>,
     owned: Vec<Owned<O>>,

@@ -1,5 +1,5 @@
-//! `UnfinishedRecord`: what one connection holds of the record that it has begun, and where it is between two pieces. Lives
-//! with the connection on its io thread.
+//! `UnfinishedRecord`: the memory that one connection holds of the record that it has begun, and its place between two pieces.
+//! Lives with the connection on its io thread.
 
 use super::{GivenUp, How, Owner, Place, Unfinished};
 use crate::framing::Splitter;
@@ -35,10 +35,10 @@ impl UnfinishedRecord {
         owner.is_some_and(|owner| owner.is_closing())
     }
 
-    /// Gets the record back, or lets the splitter know that it was given up.
+    /// Takes the record back, or notifies the splitter that it was given up.
     ///
     /// # Errors
-    /// Why the connection must be closed.
+    /// The reason for which the connection must be closed.
     pub(crate) fn resume(
         &mut self,
         splitter: &mut dyn Splitter,
@@ -104,7 +104,7 @@ impl UnfinishedRecord {
         self.count(0, counters);
     }
 
-    /// The connection is over: no memory is counted of it any more. Its record is with it.
+    /// The connection is over: its memory is not counted any more. The connection has the record.
     pub(crate) fn release(&mut self, unfinished: &Unfinished) {
         self.0.iter_mut().for_each(|counted| counted.release(unfinished));
     }

@@ -177,9 +177,10 @@ fn a_record_that_would_be_acknowledged_is_not_dropped_its_connection_is_closed()
         path.handler.replies(session, &mut Vec::new());
         assert_eq!(path.feed(session, &frame(2)[..20 * KIB]), Flow::Continue);
     }
-    let standing: Vec<Disposition> = peers.iter().map(|peer| path.handler.standing(peer)).collect();
+    let dispositions: Vec<Disposition> =
+        peers.iter().map(|peer| path.handler.disposition(peer)).collect();
     assert_eq!(
-        standing,
+        dispositions,
         [Disposition::Closing, Disposition::Open, Disposition::Open, Disposition::Open]
     );
     assert_eq!((path.counters.given_up.value(), path.counters.overlong.value()), (1, 0));

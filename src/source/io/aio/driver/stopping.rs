@@ -63,7 +63,7 @@ impl<L: Handler> Loop<L> {
         let known = place.generation == key.generation;
         let Some(connection) = place.connection.as_mut().filter(|_| known) else { return };
         let Connection { replies, session, stream, .. } = connection;
-        if !replies.are_settled(self.handler.standing(session)) && stage < Stage::Closing {
+        if !replies.are_settled(self.handler.disposition(session)) && stage < Stage::Closing {
             return;
         }
         replies.farewell(&mut self.handler, session, &mut Sender(stream));
