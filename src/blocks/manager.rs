@@ -4,10 +4,10 @@
 //!  put ─▶ StoredBlock { Location::Memory } ──evict, newest first──▶ { Location::Evicted } ─▶ release
 //!                        │ for_each_range: from memory            │ for_each_range: read back, a piece at a time
 //! ```
-//! A block is pinned from its put to its release; its bytes are counted by the account of the slabs it lies in, so the
-//! bound `store_bytes_max` holds from the socket to the end of the batch: a full store stops the sockets, never a batch.
-//! With a [`Spill`] (there is one with a log, or a directory for files)
-//! the newest blocks leave memory when the account is nearly full: they are processed last.
+//! A block is pinned from its put to its release. The memory budget of its buffers counts its bytes, so the bound
+//! `store_bytes_max` holds from the socket to the end of the batch: a full store stops the sockets, never a batch. With a
+//! [`Spill`] (there is one with a log, or a directory for files) the newest blocks leave memory when the budget is nearly
+//! used up: they are processed last. Any thread may call it.
 
 #[cfg(all(test, tidemill_model))]
 mod model;
@@ -24,9 +24,9 @@ use crate::memory::budget::MemoryBudget;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Mutex};
 
-pub use crate::blocks::spill::{Spill, SpillFiles, SpillOptions, Spilled};
+pub use crate::blocks::spill::{Spill, SpillFiles, SpillOptions, SpillThread, Spilled};
 
-/// Where the records of a block are that has left memory.
+/// The records of a block that has left memory.
 pub trait EvictedBlock: Send + Sync + fmt::Debug {
     /// Calls `each` with ranges of whole records, which together are the block's, in order.
     ///
@@ -35,23 +35,23 @@ pub trait EvictedBlock: Send + Sync + fmt::Debug {
     fn for_each_range(&self, each: &mut dyn FnMut(&[u8])) -> Result<()>;
 }
 
-/// Where blocks are that were made durable before they were stored: they leave memory without being written.
+/// The place of blocks that were durable before they were stored: they leave memory without being written.
 pub trait Durable: Send + Sync + fmt::Debug {
-    /// What people call it.
+    /// The name of the place, for messages.
     fn name(&self) -> String;
 
-    /// Whether so many bytes and what ends the batches that wait can still be made durable.
+    /// Checks that this many bytes, and the ends of the batches that wait, can still be made durable.
     ///
     /// # Errors
-    /// If they cannot: the backlog is not to grow.
+    /// If they cannot: the backlog must not grow.
     fn has_room(&self, bytes: u64) -> io::Result<()>;
 
-    /// The records of a block, if all of them are there until the block's batch is committed, and the most bytes that are
-    /// in memory while they are read.
+    /// The records of a block, if all of them stay there until its batch is committed, and the most bytes that reading
+    /// them holds in memory.
     fn find(&self, block: &Block) -> Option<(Arc<dyn EvictedBlock>, usize)>;
 }
 
-/// Where the records of a block are now.
+/// The place of a block's records.
 #[derive(Clone, Debug)]
 enum Location {
     Memory(Arc<Block>),
@@ -83,15 +83,15 @@ impl StoredBlock {
         Arc::new(StoredBlock { info, receipts: Vec::new(), held })
     }
 
-    /// Its batch is committed: tells those who wait for that, wherever its records are.
+    /// Its batch is committed: acknowledges the receipts that wait for that.
     fn committed(&self) {
         for receipt in &self.receipts {
             receipt.to.acknowledge(receipt.upto);
         }
     }
 
-    /// Calls `each` with the ranges, in the order in which they were received. What is not in memory is read back a piece
-    /// at a time, so a task holds no more of it than that.
+    /// Calls `each` with the ranges, in the order in which they were received. Reads back what is not in memory, a piece at
+    /// a time, so a task holds no more of it than that.
     ///
     /// # Errors
     /// If it is not in memory and cannot be read back; `each` may have seen a part of it.
@@ -115,7 +115,7 @@ impl StoredBlock {
         }
     }
 
-    /// The block, if it is in memory and nobody reads it: then giving it up frees its memory.
+    /// The block, if it is in memory and nobody reads it: evicting it frees its memory then.
     pub(crate) fn idle(&self) -> Option<Arc<Block>> {
         match &*self.held.lock() {
             Location::Memory(block) if Arc::strong_count(block) == 1 => Some(Arc::clone(block)),
@@ -123,7 +123,7 @@ impl StoredBlock {
         }
     }
 
-    /// The records are elsewhere from now on.
+    /// Replaces the records in memory by their place elsewhere.
     pub(crate) fn evict(&self, stowed: Arc<dyn EvictedBlock>) {
         let left = std::mem::replace(&mut *self.held.lock(), Location::Evicted(stowed));
         // Dropped outside the lock: it may give many buffers back and wake the sockets.
@@ -142,7 +142,7 @@ pub struct BlockManager {
 #[derive(Debug, Default)]
 struct Blocks {
     kept: HashMap<BlockId, Kept>,
-    /// Those that can still leave memory, by the number of their put; filled only if there is a spill.
+    /// The blocks that can still leave memory, by the number of their put; empty without a spill.
     movable: BTreeMap<u64, Arc<StoredBlock>>,
     puts: u64,
 }
@@ -154,7 +154,7 @@ struct Kept {
 }
 
 impl BlockManager {
-    /// An empty store whose bytes `account` counts; with a `spill`, blocks leave memory before the account is full.
+    /// An empty store whose bytes `account` counts; with a `spill`, blocks leave memory before the budget is used up.
     pub fn new(account: Arc<MemoryBudget>, spill: Option<Arc<Spill>>) -> Self {
         BlockManager { blocks: Mutex::default(), account, spill }
     }
@@ -209,8 +209,8 @@ impl BlockManager {
         self.blocks.lock().kept.get(&id).map(|kept| Arc::clone(&kept.block))
     }
 
-    /// Lets the blocks of a committed batch go, and tells those who wait for that; their memory is free once the last task
-    /// has dropped them.
+    /// Lets the blocks of a committed batch go and acknowledges them; their memory is free once the last task has dropped
+    /// them.
     pub fn release(&self, ids: impl IntoIterator<Item = BlockId>) {
         let released: Vec<Kept> = {
             let mut blocks = self.blocks.lock();
@@ -226,7 +226,7 @@ impl BlockManager {
         drop(released);
     }
 
-    /// Takes out the newest blocks that can leave memory, of at least `bytes` in all if there are as many.
+    /// Takes out the newest blocks that can leave memory: at least `bytes` in all, if there are as many.
     pub(crate) fn take_movable(&self, bytes: u64) -> Vec<Movable> {
         let (mut taken, mut sum) = (Vec::new(), 0);
         let mut blocks = self.blocks.lock();
@@ -239,7 +239,7 @@ impl BlockManager {
         taken
     }
 
-    /// Puts back those that did not leave memory after all, unless they were released meanwhile.
+    /// Puts back the blocks that stayed in memory after all, unless they were released meanwhile.
     pub(crate) fn put_back(&self, movable: impl IntoIterator<Item = Movable>) {
         let mut blocks = self.blocks.lock();
         for Movable { put, block } in movable {
@@ -250,17 +250,17 @@ impl BlockManager {
         }
     }
 
-    /// How many blocks are kept.
+    /// Number of blocks that are kept.
     pub fn len(&self) -> usize {
         self.blocks.lock().kept.len()
     }
 
-    /// Whether no block is kept.
+    /// Returns true if no block is kept.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The account that bounds the store.
+    /// The memory budget that bounds the store.
     pub fn account(&self) -> &Arc<MemoryBudget> {
         &self.account
     }

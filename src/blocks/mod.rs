@@ -3,9 +3,9 @@
 //! ```text
 //! Block { info: { id, framing, records, bytes, ... }, ranges: [ "a\nbb\n" | "c\n" | ... ] }
 //! ```
-//! A block is built by the block generator, kept by the block manager and read by a task, which finds the single
-//! records. Ranges hold whole records with their terminators or headers, so that they concatenate without changing a
-//! record. A block is immutable. It does not know who filled it or who reads it.
+//! The block cutter builds a block, the block manager keeps it, and a task reads it and finds the single records. Ranges
+//! hold whole records with their terminators or headers, so that they concatenate without changing a record. A block is
+//! immutable. It does not know who filled it or who reads it. Any thread may read it.
 
 pub mod manager;
 pub(crate) mod spill;
@@ -35,13 +35,13 @@ impl fmt::Display for BlockId {
     }
 }
 
-/// Who is told that records are safe: a connection whose peer waits for an acknowledgement.
+/// Receives acknowledgements: a connection whose peer waits for them.
 pub trait Acknowledge: Send + Sync + fmt::Debug {
     /// Everything up to the number `upto` of this connection is safe. Called by any thread, in any order; never waits.
     fn acknowledge(&self, upto: u64);
 }
 
-/// What a connection is owed for a range: opaque to block, store and log.
+/// The acknowledgement that a connection is owed for a range; opaque to block, store and log.
 #[derive(Clone, Debug)]
 pub struct Receipt {
     /// The connection.
@@ -55,18 +55,18 @@ pub struct Receipt {
 pub struct Range {
     /// The records, with their terminators or headers.
     pub bytes: Bytes,
-    /// How many there are.
+    /// Number of records.
     pub records: u64,
-    /// Counts the bytes of a range that does not lie in a pooled buffer, which counts itself.
+    /// Counts the bytes of a range outside the pool; a pooled buffer counts itself.
     pub charge: Option<Reservation>,
-    /// Who waits for it to be durable; empty where the framing acknowledges nothing.
+    /// Receipts due once the range is durable; empty where the framing acknowledges nothing.
     pub receipts: Vec<Receipt>,
-    /// Who waits for its batch to be committed.
+    /// Receipts due once its batch is committed.
     pub receipts_at_commit: Vec<Receipt>,
 }
 
 impl Range {
-    /// A range that nobody counts and nobody waits for.
+    /// A range that is not counted and has no receipts.
     pub fn new(bytes: Bytes, records: u64) -> Self {
         Range { bytes, records, charge: None, receipts: Vec::new(), receipts_at_commit: Vec::new() }
     }
@@ -123,7 +123,7 @@ impl Block {
         self.ranges.iter().map(|range| &range.bytes)
     }
 
-    /// Who waits for its batch to be committed, in the order of the ranges.
+    /// The receipts due once its batch is committed, in the order of the ranges.
     pub fn receipts(&self) -> impl Iterator<Item = &Receipt> {
         self.ranges.iter().flat_map(|range| &range.receipts_at_commit)
     }

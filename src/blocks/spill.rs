@@ -7,10 +7,10 @@
 //!  release ─last block of a file─▶ gone ─▶ wake ─▶ spill removes the file
 //! ```
 //! The newest blocks go first: they are processed last. What a spill cannot write (a full or failing disk, the bound)
-//! stays in memory, and reading stops as it would without a spill; it is tried again. The files live as long as this
-//! process uses them: they are never synced, and a new start removes what a killed one left. Reading back is done by the
-//! task that needs the block. With a log everything is durable before it is stored, so nothing is left for files; what
-//! bounds the backlog then is the log's disk, of which enough is left for plans, commits and checkpoints to go on.
+//! stays in memory, and reading stops as it would without a spill; the spill tries again. The files live as long as this
+//! process uses them: they are never synced, and a new start removes the files of a killed process. The task that needs a
+//! block reads it back. With a log everything is durable before it is stored, so nothing is left for files; the log's disk
+//! bounds the backlog then, and enough of it stays free for plans, commits and checkpoints.
 //! Nothing here knows batches.
 
 pub(crate) mod format;
@@ -31,34 +31,45 @@ use crate::time::{Clock, Moment};
 
 use super::manager::{BlockManager, Durable, EvictedBlock, Movable};
 use crate::blocks::spill::format::{
-    FRAME_BYTES, FRAME_HEADER_BYTES, HEADER_BYTES, check_header, decode, decode_header, encode,
-    header,
+    FRAME_BYTES, FRAME_HEADER_BYTES, FramePlace, HEADER_BYTES, check_header, decode, decode_header,
+    encode, header,
 };
 
 /// Bytes of blocks that are gathered in one file, unless one block is larger.
 const FILE_BYTES: u64 = 8 << 20;
 
-/// How long after a failure the next block is tried.
+/// Wait after a failure, before the next block is tried.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What a spill is made with.
+/// Options of a spill.
 #[derive(Debug)]
 pub struct SpillOptions {
-    /// Where blocks go that are in no log; without it they stay in memory.
+    /// The files for blocks that are in no log; without them these blocks stay in memory.
     pub files: Option<SpillFiles>,
-    /// Says when memory runs short, and counts what is read back.
+    /// Tells when memory runs short, and counts what is read back.
     pub account: Arc<MemoryBudget>,
 }
 
-/// Where a spill has its files.
+/// The files of a spill.
 #[derive(Debug)]
 pub struct SpillFiles {
-    /// Where they go. It is this spill's alone: a lock keeps other processes out.
+    /// The directory of the files. This spill owns it: a lock keeps other processes out.
     pub storage: Arc<dyn Storage>,
-    /// The directory behind it, which is removed at the end if nothing is left in it.
+    /// Its path; the directory is removed at the end if it is empty.
     pub directory: Option<PathBuf>,
     /// The most bytes of files.
     pub bytes_max: u64,
+}
+
+/// The parts of the engine that the thread of a spill uses.
+#[derive(Clone, Copy, Debug)]
+pub struct SpillThread<'a> {
+    /// Times the next attempt after a failure.
+    pub clock: &'a Arc<dyn Clock>,
+    /// Receives the news.
+    pub events: &'a EventBus,
+    /// Set if the thread panics.
+    pub poison: &'a Poison,
 }
 
 /// See the module.
@@ -66,7 +77,7 @@ pub struct SpillFiles {
 pub struct Spill {
     options: SpillOptions,
     next: AtomicU64,
-    /// Numbers of files that nobody needs any more.
+    /// Numbers and bytes of files that nobody needs any more.
     gone: Mutex<Vec<(u64, u64)>>,
     counters: Counters,
     wake: Signal,
@@ -83,7 +94,7 @@ struct Counters {
     failures: Counter,
 }
 
-/// What a spill holds, and what it did.
+/// Figures of a spill: what it holds now, and what it did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spilled {
     /// Bytes of records that are out of memory now.
@@ -94,12 +105,12 @@ pub struct Spilled {
     pub bytes_total: u64,
     /// Bytes of the files now.
     pub file_bytes: u64,
-    /// How often blocks could not be written.
+    /// Number of writes of blocks that failed.
     pub failures: u64,
 }
 
 impl Spill {
-    /// Takes the storage over and removes what a process that was killed left there.
+    /// Takes the storage over and removes the files of a process that was killed.
     ///
     /// # Errors
     /// If another process uses the storage, or it cannot be read or changed.
@@ -126,8 +137,8 @@ impl Spill {
         }))
     }
 
-    /// Starts the thread `spill`, which moves blocks of `store` until it is [stopped](Spill::stop); those that are in the
-    /// `log` are left to it.
+    /// Starts the thread `spill`, which moves blocks of `store` until it is [stopped](Spill::stop). Blocks that are in the
+    /// `log` leave memory without being written.
     ///
     /// # Errors
     /// If the operating system gives no more threads.
@@ -135,26 +146,26 @@ impl Spill {
         self: &Arc<Self>,
         store: &Arc<BlockManager>,
         log: Option<Arc<dyn Durable>>,
-        clock: &Arc<dyn Clock>,
-        (events, poison): (&EventBus, &Poison),
+        with: SpillThread<'_>,
     ) -> Result<Thread> {
         self.stop.wakes(&self.wake);
         // Results fill memory too, and a full store puts nothing that would wake the thread.
         let wake = self.wake.clone();
         self.options.account.on_pressure(move || wake.raise());
         let (spill, store) = (Arc::clone(self), Arc::clone(store));
+        let SpillThread { clock, events, poison } = with;
         let (clock, events) = (Arc::clone(clock), events.clone());
         let body = move || spill.run(&store, log.as_deref(), clock.as_ref(), &events);
         thread::spawn("spill", poison, body)
             .map_err(|err| Error::io("cannot start the thread `spill`", err))
     }
 
-    /// Ends the thread. Every file is removed then, whether or not its blocks were released.
+    /// Ends the thread, which removes every file, whether or not its blocks were released.
     pub fn stop(&self) {
         self.stop.stop();
     }
 
-    /// What is out of memory now, and what was.
+    /// The figures up to now.
     pub fn counts(&self) -> Spilled {
         Spilled {
             bytes: self.counters.bytes.value(),
@@ -176,7 +187,7 @@ impl Spill {
         self.options.account.is_pressed()
     }
 
-    /// How many bytes are to leave memory.
+    /// Bytes that must leave memory.
     fn excess(&self) -> u64 {
         self.options.account.excess() as u64
     }
@@ -212,7 +223,7 @@ impl Spill {
         self.close();
     }
 
-    /// Moves the newest blocks until memory is no longer short, or none is left that can be moved.
+    /// Evicts the newest blocks until memory is no longer short, or no block can be evicted.
     fn relieve(
         self: &Arc<Self>,
         store: &BlockManager,
@@ -220,14 +231,14 @@ impl Spill {
         scratch: &mut Scratch,
     ) -> io::Result<()> {
         let mut busy = Vec::new();
-        // What leaves memory makes room for more, all of which is logged first: up to another full store.
+        // Evicted blocks make room for more input, which is logged first: up to another full store.
         let mut outcome = log.map_or(Ok(()), |log| log.has_room(self.options.account.max() as u64));
         while outcome.is_ok() && !self.stop.is_stopped() && self.excess() > 0 {
             let taken = store.take_movable(self.excess().min(FILE_BYTES));
             if taken.is_empty() {
                 break;
             }
-            // A block that a task reads right now would not free its memory, and is about to be done with.
+            // Evicting a block that a task reads would not free its memory, and the task ends soon.
             let (idle, read): (Vec<_>, Vec<_>) = taken
                 .into_iter()
                 .map(|movable| (movable.block.idle(), movable))
@@ -247,7 +258,7 @@ impl Spill {
         outcome
     }
 
-    /// Lets the memory of a block go if all of it is in the log; whether it is.
+    /// Lets the memory of a block go if all of it is in the log. Returns true if it is.
     fn leave_to(
         self: &Arc<Self>,
         log: Option<&dyn Durable>,
@@ -263,14 +274,14 @@ impl Spill {
         true
     }
 
-    /// A block leaves memory.
+    /// Counts a block that leaves memory.
     fn count(&self, block: &Block) {
         self.counters.bytes.add(block.info.bytes);
         self.counters.bytes_total.add(block.info.bytes);
         self.counters.blocks.add(1);
     }
 
-    /// Writes a file with these blocks, and lets their memory go. On an error nothing has changed.
+    /// Writes a file with these blocks and lets their memory go. Changes nothing on an error.
     fn write_file(
         self: &Arc<Self>,
         files: &SpillFiles,
@@ -297,7 +308,7 @@ impl Spill {
             Ok((places?, writer.offset))
         });
         let (places, bytes) = written.inspect_err(|_| {
-            // What cannot be removed now is removed by the next start.
+            // The next start removes what cannot be removed now.
             let _ = storage.remove(&name);
         })?;
         self.counters.file_bytes.add(bytes);
@@ -312,7 +323,7 @@ impl Spill {
         Ok(())
     }
 
-    /// A new file, in a directory that is made again if somebody removed it; the lock that was in it is taken again.
+    /// Makes a file. Makes the directory again if somebody removed it, and takes the lock in it again.
     fn create(&self, files: &SpillFiles, name: &str) -> io::Result<Arc<dyn StoredFile>> {
         match files.storage.create(name) {
             Err(err) if err.kind() == ErrorKind::NotFound => {
@@ -326,19 +337,19 @@ impl Spill {
         }
     }
 
-    /// Removes files that nobody needs; whether there were any.
+    /// Removes files that nobody needs. Returns true if there were any.
     fn remove_gone(&self) -> bool {
         let gone = std::mem::take(&mut *self.gone.lock());
         let Some(files) = &self.options.files else { return false };
         for (number, bytes) in &gone {
-            // One that cannot be removed stays until the next start, and counts for the bound no longer.
+            // A file that cannot be removed stays until the next start, and no longer counts for the bound.
             let _ = files.storage.remove(&file_name(*number));
             self.counters.file_bytes.sub(*bytes);
         }
         !gone.is_empty()
     }
 
-    /// Removes all files, the lock and the directory. What fails here is mended by the next start.
+    /// Removes all files, the lock and the directory. The next start fixes what fails here.
     fn close(&self) {
         let Some(files) = &self.options.files else { return };
         let storage = files.storage.as_ref();
@@ -352,11 +363,11 @@ impl Spill {
     }
 }
 
-/// Tells of the first block that leaves memory, and of each time that this begins to fail.
+/// Reports the first block that leaves memory, and each time that this begins to fail.
 struct Tell<'a> {
     events: &'a EventBus,
     spilling: bool,
-    /// Its subject is where blocks go, as people call it.
+    /// Its subject is the place of the blocks.
     failing: ConditionHandle,
 }
 
@@ -378,7 +389,7 @@ impl Tell<'_> {
         }
         let cause =
             format!("blocks cannot leave memory: {why}; reading pauses while the store is full");
-        // What is no answer of the system says itself what it needs.
+        // An error that is no answer of the system says itself what it needs.
         let needs = if err.get_ref().is_none() { needs(&err, FILE_BYTES) } else { String::new() };
         self.failing.begin(cause, needs);
     }
@@ -388,7 +399,7 @@ fn file_name(number: u64) -> String {
     format!("spill-{number:016}.blocks")
 }
 
-/// Removes the files that are named as ours are, and no others.
+/// Removes the files that have names of ours, and no others.
 fn remove_files(storage: &dyn Storage) -> io::Result<()> {
     let ours = |name: &&String| {
         let digits = name.strip_prefix("spill-").and_then(|rest| rest.strip_suffix(".blocks"));
@@ -442,10 +453,11 @@ impl Writer<'_> {
         Ok(Place { start, end: self.offset, frame_bytes_max })
     }
 
-    /// Appends what was gathered as one frame; returns how many bytes of ranges it holds.
+    /// Appends the gathered ranges as one frame; returns the bytes of ranges in it.
     fn frame(&mut self, scratch: &mut Scratch) -> io::Result<usize> {
         scratch.frame.clear();
-        if !encode(&scratch.raw, (self.number, self.offset), &mut scratch.frame) {
+        let place = FramePlace { file: self.number, offset: self.offset };
+        if !encode(&scratch.raw, place, &mut scratch.frame) {
             return Err(io::Error::new(ErrorKind::FileTooLarge, "a record is too long to spill"));
         }
         self.append(&scratch.frame)?;
@@ -465,14 +477,14 @@ struct SpillFile {
 }
 
 impl Drop for SpillFile {
-    /// Any thread may get here, the job loop too: removing a file is left to the thread `spill`.
+    /// Any thread may get here, the job loop too, so the thread `spill` removes the file.
     fn drop(&mut self) {
         self.spill.gone.lock().push((self.number, self.bytes));
         self.spill.wake.raise();
     }
 }
 
-/// Where a block lies in its file.
+/// The place of a block in its file.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     start: u64,
@@ -491,7 +503,7 @@ struct SpilledBlock {
 
 impl EvictedBlock for SpilledBlock {
     fn for_each_range(&self, each: &mut dyn FnMut(&[u8])) -> Result<()> {
-        // Counted and never waited for: a full store waits for this task's batch.
+        // Counted, and never waited for: a full store waits for this task's batch.
         let _charge = self.file.spill.options.account.charge(2 * self.place.frame_bytes_max);
         self.read_frames(each).map_err(|why| {
             let (id, name) = (self.id, file_name(self.file.number));
@@ -519,7 +531,7 @@ impl SpilledBlock {
             let frame = decode_header(head, raw_max, self.place.end.saturating_sub(body))?;
             stored.resize(frame.stored, 0);
             read_whole(file.as_ref(), body, &mut stored)?;
-            decode(frame, (number, offset), &stored, &mut raw)?;
+            decode(frame, FramePlace { file: number, offset }, &stored, &mut raw)?;
             each(&raw);
             left -= raw.len() as u64;
             offset = body + frame.stored as u64;

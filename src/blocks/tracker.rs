@@ -1,7 +1,7 @@
-//! `BlockTracker`: which blocks were received and not yet given to a batch. Knows nothing of jobs.
+//! `BlockTracker`: the blocks that were received and not yet given to a batch. Any thread may call it. Knows nothing of jobs.
 //!
-//! A block goes from `received` to exactly one batch, in the order in which all blocks came; a batch's blocks are forgotten
-//! when it is committed.
+//! A block goes from `received` to exactly one batch, in the order in which all blocks came. The tracker forgets a batch's
+//! blocks when it is committed.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -34,7 +34,7 @@ impl BlockTracker {
         BlockTracker { state: Mutex::new(State { sources, received, allocated }) }
     }
 
-    /// A block was stored.
+    /// Adds a block that is stored.
     ///
     /// # Panics
     /// If its source does not exist.
@@ -44,8 +44,8 @@ impl BlockTracker {
         state.received.push_back(block);
     }
 
-    /// Gives the blocks received so far to the batch `time`: the oldest ones of at most `bytes_max`, but at least one. What
-    /// is left is for later batches.
+    /// Gives the blocks received so far to the batch `time`: the oldest ones of at most `bytes_max`, but at least one. The
+    /// rest is for later batches.
     ///
     /// # Panics
     /// If that batch has been given blocks before: a batch time is used once.
@@ -66,12 +66,12 @@ impl BlockTracker {
         allocation
     }
 
-    /// The batch is done: forgets its blocks and returns their names.
+    /// Ends a batch: forgets its blocks and returns their names.
     pub fn commit(&self, time: Time) -> Vec<BlockId> {
         self.state.lock().allocated.remove(&time).unwrap_or_default()
     }
 
-    /// Blocks and records that no batch has been given.
+    /// Number of blocks, and of records in them, that no batch has been given.
     pub fn unallocated(&self) -> (usize, u64) {
         let state = self.state.lock();
         let blocks = state.received.iter();

@@ -1,35 +1,34 @@
-//! Pooled receive buffers, frozen byte ranges, and the account that bounds them.
+//! `MemoryBudget`: the bound of pooled receive buffers, frozen byte ranges and the results of batches.
 //!
 //! ```text
 //!  pool ──lease──▶ Buffer (an io thread reads into it) ──freeze(len)──▶ Bytes (blocks, tasks, log share it)
 //!    ▲                                                                    │ last handle dropped
 //!    └────────────────────────────────────────────────────────────────────┘
 //! ```
-//! What batches make uses the same buffers, so memory that the one needs no more is the other's.
-//! A buffer is initialised once and never again, so a read costs one copy, kernel to buffer. The account counts whole
-//! buffers, once each, from freeze to the last drop; what was copied together from small reads is counted by length.
-//! Any thread may drop a range. Nothing here knows who fills or reads a buffer.
+//! The results of batches use the same buffers, so memory that input no longer needs is theirs, and the reverse. The budget
+//! counts whole buffers, once each, from freeze to the last drop; bytes that were copied together from small reads are
+//! counted by length. Any thread may drop a range. Nothing here knows who fills or reads a buffer.
 
 use std::fmt;
 
 pub use crate::memory::buffer_pool::{BUFFER_BYTES, Buffer, Pool};
 use crate::sync::{Arc, AtomicUsize, Gate, Mutex, Ordering, Waker};
 
-/// How many bytes are held between the sockets and the end of their batch, against `store_bytes_max`.
+/// Bytes that are held between the sockets and the end of their batch, against `store_bytes_max`.
 ///
-/// A [`Gate`] wakes a reader that found the account full once enough was released.
+/// A [`Gate`] wakes a reader that found the budget used up once enough was released.
 ///
-/// What batches make of the input, their results, is counted with it and never held up: the batch that makes it is what
-/// frees memory. Readers and the spill keep room for what is expected of it.
+/// The results that batches make of the input are counted with it and never held up: the batch that makes them is what
+/// frees memory. Readers and the spill keep room for the results that are expected.
 pub struct MemoryBudget {
     used: AtomicUsize,
     /// The part of `used` that is results.
     results: AtomicUsize,
-    /// The most results since somebody asked.
+    /// The most results at once since the last [`take_results_peak`](MemoryBudget::take_results_peak).
     results_peak: AtomicUsize,
-    /// Results that lie in blocks, since somebody asked.
+    /// Results that lie in blocks, since then.
     spared: AtomicUsize,
-    /// So many results are expected; what of them is not there yet is not for readers.
+    /// Results that are expected; readers leave room for those that are not there yet.
     expected: AtomicUsize,
     /// Bytes of unfinished records, which are not part of `used`; readers leave room for them.
     unfinished: AtomicUsize,
@@ -49,7 +48,7 @@ impl fmt::Debug for MemoryBudget {
 }
 
 impl MemoryBudget {
-    /// An account for at most `max` bytes.
+    /// A budget of `max` bytes.
     pub fn new(max: usize) -> Arc<Self> {
         Arc::new(MemoryBudget {
             used: AtomicUsize::new(0),
@@ -69,31 +68,31 @@ impl MemoryBudget {
         self.used.load(Ordering::SeqCst)
     }
 
-    /// How many of the bytes held now are results of unfinished batches: an estimate.
+    /// Bytes held now that are results of unfinished batches: an estimate.
     pub fn results(&self) -> usize {
         self.results.load(Ordering::SeqCst)
     }
 
-    /// How many bytes of results are expected of the next batch: readers leave room for what of them is not there yet.
+    /// Bytes of results that are expected of the next batch: readers leave room for those that are not there yet.
     pub fn expected(&self) -> usize {
         self.expected.load(Ordering::SeqCst)
     }
 
-    /// The most results that there were at once since this was asked for the last time, with those that were spared.
+    /// The most bytes of results at once since the last call, with those that were spared.
     pub fn take_results_peak(&self) -> u64 {
         let peak = self.results_peak.swap(self.results(), Ordering::SeqCst);
         peak.saturating_add(self.spared.swap(0, Ordering::SeqCst)) as u64
     }
 
-    /// Results of so many bytes need no memory, because they lie in blocks. They will the next time, if those have left
-    /// memory by then.
+    /// Notes that results of this many bytes need no memory, because they lie in blocks. They will need it the next time,
+    /// if those blocks have left memory by then.
     pub fn spare(&self, bytes: usize) {
         if !self.on_pressure.lock().is_empty() {
             self.spared.fetch_add(bytes, Ordering::SeqCst);
         }
     }
 
-    /// From now on readers leave room for so many bytes of results.
+    /// From now on readers leave room for this many bytes of results.
     pub fn expect_results(&self, bytes: u64) {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         if self.expected.swap(bytes, Ordering::SeqCst) != bytes {
@@ -115,7 +114,7 @@ impl MemoryBudget {
         self.unfinished.load(Ordering::SeqCst)
     }
 
-    /// Unfinished records took so many bytes and take so many now.
+    /// Counts unfinished records, which took `before` bytes and take `after` now.
     pub fn change_unfinished(&self, before: usize, after: usize) {
         if after > before {
             self.unfinished.fetch_add(after - before, Ordering::SeqCst);
@@ -126,8 +125,7 @@ impl MemoryBudget {
         }
     }
 
-    /// How many bytes are to leave memory when it runs short: down to three quarters, where held readers have been woken
-    /// for long.
+    /// Bytes that must leave memory when it runs short: down to three quarters, where held readers have long been woken.
     pub fn excess(&self) -> usize {
         let (used, room) = (self.used(), self.room());
         used.saturating_sub(room - room / 4)
@@ -148,31 +146,31 @@ impl MemoryBudget {
         self.on_pressure.lock().push(Arc::new(wake));
     }
 
-    /// Less than an eighth is left: enough for readers to go on while something leaves memory.
+    /// Returns true if less than an eighth is left: enough for readers to continue while blocks leave memory.
     pub fn is_pressed(&self) -> bool {
-        // `used` first: results are taken off it last, and who does that looks again.
+        // `used` first: results are taken off it last, and whoever does that looks again.
         let (used, room) = (self.used(), self.room());
         used > room - room / 8
     }
 
-    /// Whether there is no room, for those who only look.
+    /// Returns true if there is no room. Asks for no wake-up.
     pub fn is_full(&self) -> bool {
         let (used, room) = (self.used(), self.room());
         used >= room
     }
 
-    /// Whether more may be read; if not, the wakers are called once there is room.
+    /// Returns true if more may be read; if not, the wakers are called once there is room.
     pub fn has_room(&self) -> bool {
         self.gate.has_room(|| self.is_full())
     }
 
-    /// Counts `bytes` until the charge is dropped.
+    /// Counts `bytes` until the reservation is dropped.
     pub fn charge(self: &Arc<Self>, bytes: usize) -> Reservation {
         self.used.fetch_add(bytes, Ordering::SeqCst);
         Reservation { account: Arc::clone(self), bytes }
     }
 
-    /// Counts results, none at first, until it is dropped.
+    /// Counts results until the reservation is dropped; none at first.
     pub fn results_charge(self: &Arc<Self>) -> ResultsReservation {
         ResultsReservation { account: Arc::clone(self), bytes: AtomicUsize::new(0) }
     }
@@ -195,7 +193,7 @@ impl MemoryBudget {
     }
 }
 
-/// Bytes counted by an [`MemoryBudget`] until this is dropped.
+/// Bytes counted by a [`MemoryBudget`] until this is dropped.
 #[derive(Debug)]
 pub struct Reservation {
     account: Arc<MemoryBudget>,
@@ -208,7 +206,7 @@ impl Drop for Reservation {
     }
 }
 
-/// Results counted by an [`MemoryBudget`] until this is dropped. They are an estimate, and they are never waited for.
+/// Results counted by a [`MemoryBudget`] until this is dropped: an estimate. Nobody waits for room for them.
 #[derive(Debug)]
 pub struct ResultsReservation {
     account: Arc<MemoryBudget>,
@@ -216,7 +214,7 @@ pub struct ResultsReservation {
 }
 
 impl ResultsReservation {
-    /// Counts so many bytes more.
+    /// Counts this many bytes more.
     pub fn add(&self, bytes: usize) {
         if bytes == 0 {
             return;
@@ -229,7 +227,7 @@ impl ResultsReservation {
         account.wake_pressed();
     }
 
-    /// Counts nothing any more: what there is belongs to no batch from now on. Returns how much that is.
+    /// Counts nothing any more: these results belong to no batch from now on. Returns their bytes.
     pub fn clear(&self) -> usize {
         let bytes = self.bytes.swap(0, Ordering::SeqCst);
         if bytes > 0 {

@@ -12,14 +12,14 @@ use crate::sync::{Arc, AtomicUsize, Mutex, MutexGuard, Ordering};
 /// The size of a pooled buffer, in bytes.
 pub const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Where more buffers than this are being read into, each reader takes one at a time: 8 MiB.
+/// Once more buffers than this are being read into (8 MiB), each reader takes one at a time.
 const READING_MANY: usize = 128;
 
-/// Free buffers that are kept however full the account is.
+/// Free buffers that are kept even if the budget is used up.
 const FREE_MIN: usize = 16;
 
-/// Free buffers, and the account that those in use are counted by. Free ones are kept to be used again as far as they and
-/// what the account counts fit into its bound together.
+/// Free buffers, and the budget that counts the buffers in use. The pool keeps free buffers as long as they and what the
+/// budget counts fit into its bound together.
 #[derive(Debug)]
 pub struct Pool {
     free: Mutex<Free>,
@@ -33,7 +33,7 @@ pub struct Pool {
 #[derive(Debug, Default)]
 struct Free {
     buffers: Vec<Box<[u8]>>,
-    /// The fewest free buffers since the last trim: so many were of no use.
+    /// The fewest free buffers since the last trim: this many were of no use.
     low_water: usize,
 }
 
@@ -44,7 +44,7 @@ impl Pool {
         Arc::new(Pool { free: Mutex::new(Free::default()), count, reading, account })
     }
 
-    /// The account of this pool's buffers.
+    /// The budget that counts this pool's buffers.
     pub fn account(&self) -> &Arc<MemoryBudget> {
         &self.account
     }
@@ -59,7 +59,7 @@ impl Pool {
         self.count.load(Ordering::SeqCst) * BUFFER_BYTES
     }
 
-    /// How many free buffers may be kept now.
+    /// The most free buffers that may be kept now.
     fn free_max(&self) -> usize {
         let room = self.account.max().saturating_sub(self.account.used());
         (room / BUFFER_BYTES).max(FREE_MIN)
@@ -72,8 +72,8 @@ impl Pool {
         self.keep(free, keep.min(self.free_max()));
     }
 
-    /// Gives back to the allocator the free buffers that do not fit beside what the account counts: memory that was
-    /// counted without coming from this pool. Costs two loads if there are none.
+    /// Gives back to the allocator the free buffers that do not fit beside what the budget counts, which includes memory
+    /// from outside this pool. Costs two loads if there are none.
     pub fn shed(&self) {
         let most = self.free_max();
         if self.count.load(Ordering::SeqCst) > most {
@@ -161,7 +161,7 @@ impl Buffer {
         }
     }
 
-    /// Whether a read may fill several. Where many threads read, what they read into is not little.
+    /// Returns true if a read may fill several buffers. Where many threads read, their buffers take much memory.
     pub fn may_be_many(&self) -> bool {
         self.pool.reading.load(Ordering::SeqCst) < READING_MANY
     }

@@ -25,7 +25,7 @@ struct Rig {
     disk: MemoryStorage,
 }
 
-/// The last of so many blocks fills the store: it wakes the spill, and no more is read until one has left memory.
+/// The last of this many blocks fills the store: it wakes the spill, and no more is read until one has left memory.
 fn rig(blocks: usize) -> (Rig, Thread) {
     let (account, disk) = (MemoryBudget::new(blocks * BLOCK_BYTES), MemoryStorage::new(0));
     let storage = Arc::new(disk.clone());
@@ -35,8 +35,8 @@ fn rig(blocks: usize) -> (Rig, Thread) {
     let store = Arc::new(BlockManager::new(account, Some(Arc::clone(&spill))));
     let clock = Arc::new(ManualClock::new()) as Arc<dyn Clock>;
     let log = Arc::new(EveryThird) as Arc<dyn Durable>;
-    let told = (&EventBus::new(), &Poison::new());
-    let spilling = spill.start(&store, Some(log), &clock, told).expect("a thread");
+    let with = SpillThread { clock: &clock, events: &EventBus::new(), poison: &Poison::new() };
+    let spilling = spill.start(&store, Some(log), with).expect("a thread");
     (Rig { store, spill, disk }, spilling)
 }
 

@@ -27,7 +27,7 @@ struct Rig {
     events: Mailbox<Event>,
     bus: EventBus,
     threads: Vec<Thread>,
-    /// Whether there is a log, and whether its disk has room.
+    /// The log, if there is one: true if its disk has room.
     log: Option<bool>,
     next: u64,
 }
@@ -58,8 +58,9 @@ impl Rig {
         let listener = move |event: &Event| told.send(event.clone()).expect("the test listens");
         let (clock, poison) = (Arc::new(self.clock.clone()) as Arc<dyn Clock>, Poison::new());
         let log = self.log.map(|has_room| Arc::new(Even { has_room }) as Arc<dyn Durable>);
+        let with = SpillThread { clock: &clock, events: &self.bus, poison: &poison };
         self.threads = vec![
-            self.spill.start(&self.store, log, &clock, (&self.bus, &poison)).expect("a thread"),
+            self.spill.start(&self.store, log, with).expect("a thread"),
             self.bus.start(vec![Box::new(listener)], &poison).expect("a thread"),
         ];
     }
@@ -291,7 +292,7 @@ fn a_damaged_file_is_a_loud_error_of_its_block() {
     check("a file that was cut", &cut, "the file ends early");
 }
 
-/// What happens to a spill file; in words.
+/// Damage to a spill file, and its name.
 fn harm(disk: &MemoryStorage, name: &str, random: &mut Random) -> String {
     let mut bytes = disk.bytes(name).expect("there");
     let (at, other) = (random.size(bytes.len()), random.size(bytes.len()));

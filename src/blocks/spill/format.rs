@@ -1,4 +1,4 @@
-//! How blocks lie in a spill file. Pure: bytes in, bytes out; knows no files.
+//! The format of a spill file. Pure: bytes in, bytes out; any thread; knows no files.
 //!
 //! ```text
 //! file  = header frame*
@@ -17,7 +17,7 @@ pub(crate) const HEADER_BYTES: usize = 24;
 /// Bytes of a frame's header.
 pub(crate) const FRAME_HEADER_BYTES: usize = 12;
 
-/// Ranges are gathered to frames of so many bytes; a longer range is a frame by itself.
+/// Ranges are gathered to frames of this many bytes; a longer range is a frame by itself.
 pub(crate) const FRAME_BYTES: usize = 64 * 1024;
 
 const MAGIC: &[u8; 8] = b"TIDESPIL";
@@ -34,7 +34,10 @@ pub(crate) fn header(number: u64) -> [u8; HEADER_BYTES] {
     bytes
 }
 
-/// Whether these are the header of the file `number`; if not, why.
+/// Checks that these bytes are the header of the file `number`.
+///
+/// # Errors
+/// The reason if they are not.
 pub(crate) fn check_header(bytes: &[u8; HEADER_BYTES], number: u64) -> Result<(), String> {
     if *bytes == header(number) {
         return Ok(());
@@ -47,7 +50,7 @@ pub(crate) fn check_header(bytes: &[u8; HEADER_BYTES], number: u64) -> Result<()
     })
 }
 
-/// What a frame's header says.
+/// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     /// Bytes of the ranges.
@@ -57,8 +60,17 @@ pub(crate) struct Frame {
     crc: u32,
 }
 
-/// Appends to `out` the frame of `raw` that will lie at `offset` of the file `number`; false if `raw` is too long for one.
-pub(crate) fn encode(raw: &[u8], (number, offset): (u64, u64), out: &mut Vec<u8>) -> bool {
+/// The place of a frame, which its checksum covers.
+#[derive(Clone, Copy)]
+pub(crate) struct FramePlace {
+    /// The file's number.
+    pub(crate) file: u64,
+    /// The offset of the frame's header in it.
+    pub(crate) offset: u64,
+}
+
+/// Appends to `out` the frame of `raw` for this place; false if `raw` is too long for one.
+pub(crate) fn encode(raw: &[u8], place: FramePlace, out: &mut Vec<u8>) -> bool {
     let Ok(raw_len) = u32::try_from(raw.len()) else { return false };
     let start = out.len();
     let body = start + FRAME_HEADER_BYTES;
@@ -71,7 +83,7 @@ pub(crate) fn encode(raw: &[u8], (number, offset): (u64, u64), out: &mut Vec<u8>
         out.extend_from_slice(raw);
     }
     let Ok(stored_len) = u32::try_from(out.len() - body) else { return false };
-    let crc = checksum((raw_len, stored_len), (number, offset), &out[body..]);
+    let crc = checksum(place, raw_len, &out[body..]);
     for (at, word) in [(0, raw_len), (4, stored_len), (8, crc)] {
         out[start + at..start + at + 4].copy_from_slice(&word.to_le_bytes());
     }
@@ -93,16 +105,16 @@ pub(crate) fn decode_header(
     Ok(Frame { raw: size(raw)?, stored: size(stored)?, crc })
 }
 
-/// Turns the stored bytes of a frame, which lay at `offset` of the file `number`, into its ranges, in `raw`.
+/// Turns the stored bytes of a frame, read from this place, into its ranges, in `raw`.
 pub(crate) fn decode(
     frame: Frame,
-    (number, offset): (u64, u64),
+    place: FramePlace,
     stored: &[u8],
     raw: &mut Vec<u8>,
 ) -> Result<(), String> {
     let lens = (u32::try_from(frame.raw), u32::try_from(stored.len()));
-    let (Ok(raw_len), Ok(stored_len)) = lens else { return Err("a frame is too long".to_owned()) };
-    if checksum((raw_len, stored_len), (number, offset), stored) != frame.crc {
+    let (Ok(raw_len), Ok(_)) = lens else { return Err("a frame is too long".to_owned()) };
+    if checksum(place, raw_len, stored) != frame.crc {
         return Err("a frame's checksum does not match".to_owned());
     }
     raw.clear();
@@ -118,8 +130,10 @@ pub(crate) fn decode(
     }
 }
 
-fn checksum((raw, stored): (u32, u32), (number, offset): (u64, u64), body: &[u8]) -> u32 {
-    let place = crc32c_append(crc32c(&number.to_le_bytes()), &offset.to_le_bytes());
+/// The checksum of a frame of `raw` bytes of ranges, stored in `body`.
+fn checksum(place: FramePlace, raw: u32, body: &[u8]) -> u32 {
+    let stored = u32::try_from(body.len()).expect("the caller has checked it");
+    let place = crc32c_append(crc32c(&place.file.to_le_bytes()), &place.offset.to_le_bytes());
     let lens = crc32c_append(crc32c_append(place, &raw.to_le_bytes()), &stored.to_le_bytes());
     crc32c_append(lens, body)
 }
@@ -130,13 +144,15 @@ mod tests {
 
     use super::*;
 
-    fn encoded(raw: &[u8], place: (u64, u64)) -> Vec<u8> {
+    fn encoded(raw: &[u8], file: u64, offset: u64) -> Vec<u8> {
         let mut out = Vec::new();
-        assert!(encode(raw, place, &mut out));
+        assert!(encode(raw, FramePlace { file, offset }, &mut out));
         out
     }
 
-    fn decoded(bytes: &[u8], place: (u64, u64), raw_max: u64) -> Result<Vec<u8>, String> {
+    const PLACE: FramePlace = FramePlace { file: 1, offset: 24 };
+
+    fn decoded(bytes: &[u8], place: FramePlace, raw_max: u64) -> Result<Vec<u8>, String> {
         let (head, body) = bytes.split_at_checked(FRAME_HEADER_BYTES).ok_or("short")?;
         let frame = decode_header(head.try_into().expect("12 bytes"), raw_max, body.len() as u64)?;
         let mut raw = Vec::new();
@@ -158,8 +174,8 @@ mod tests {
     #[test]
     fn what_shrinks_is_compressed_and_what_does_not_is_kept() {
         let text = b"hello world\n".repeat(1_000);
-        assert!(encoded(&text, (1, 24)).len() < text.len() / 10);
-        assert_eq!(encoded(b"abc\n", (1, 24)).len(), FRAME_HEADER_BYTES + 4);
+        assert!(encoded(&text, 1, 24).len() < text.len() / 10);
+        assert_eq!(encoded(b"abc\n", 1, 24).len(), FRAME_HEADER_BYTES + 4);
     }
 
     proptest! {
@@ -168,29 +184,32 @@ mod tests {
         fn frames_come_back_from_their_place_only(
             raw in prop::collection::vec(0u8..4, 1..2_000), number in 0u64..9, offset in 0u64..99,
         ) {
-            let bytes = encoded(&raw, (number, offset));
+            let bytes = encoded(&raw, number, offset);
+            let place = FramePlace { file: number, offset };
+            let elsewhere = FramePlace { offset: offset + 1, ..place };
+            let in_other_file = FramePlace { file: number + 1, offset };
             let max = raw.len() as u64;
-            prop_assert_eq!(decoded(&bytes, (number, offset), max), Ok(raw));
-            prop_assert!(decoded(&bytes, (number + 1, offset), max).is_err());
-            prop_assert!(decoded(&bytes, (number, offset + 1), max).is_err());
-            prop_assert!(decoded(&bytes, (number, offset), max - 1).is_err());
+            prop_assert_eq!(decoded(&bytes, place, max), Ok(raw));
+            prop_assert!(decoded(&bytes, in_other_file, max).is_err());
+            prop_assert!(decoded(&bytes, elsewhere, max).is_err());
+            prop_assert!(decoded(&bytes, place, max - 1).is_err());
         }
 
-        /// Whatever one byte is changed to is noticed.
+        /// Any change of one byte is noticed.
         #[test]
         fn a_changed_byte_is_noticed(
             raw in prop::collection::vec(0u8..4, 1..300), at in 0usize..400, flip in 1u8..,
         ) {
-            let mut bytes = encoded(&raw, (1, 24));
+            let mut bytes = encoded(&raw, 1, 24);
             let at = at % bytes.len();
             bytes[at] ^= flip;
-            prop_assert!(decoded(&bytes, (1, 24), raw.len() as u64).is_err());
+            prop_assert!(decoded(&bytes, PLACE, raw.len() as u64).is_err());
         }
 
         /// Any bytes at all: an error or records, never a panic.
         #[test]
         fn junk_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = decoded(&bytes, (1, 24), 1 << 20);
+            let _ = decoded(&bytes, PLACE, 1 << 20);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{CONTROL_MAX, Control, StreamHandle};
 use crate::blocks::manager::BlockManager;
-use crate::blocks::spill::{Spill, SpillFiles, SpillOptions};
+use crate::blocks::spill::{Spill, SpillFiles, SpillOptions, SpillThread};
 use crate::blocks::tracker::BlockTracker;
 use crate::config::{Resolved, Then};
 use crate::context::inspect::{Inspected, Inspector, Received};
@@ -144,8 +144,9 @@ impl StreamHandle {
     fn start_spill(&mut self, store: &Arc<BlockManager>, engine: &Engine) -> Result<()> {
         if let Some(spill) = &self.spill {
             let log = self.journal.as_ref().map(|journal| journal.blocks());
-            let told = (&engine.events, &engine.poison);
-            let thread = spill.start(store, log, &self.clock, told)?;
+            let (events, poison) = (&engine.events, &engine.poison);
+            let with = SpillThread { clock: &self.clock, events, poison };
+            let thread = spill.start(store, log, with)?;
             self.spill_thread = Some(thread);
         }
         Ok(())
