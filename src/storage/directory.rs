@@ -1,4 +1,5 @@
-//! `Directory`: the real files. The only place of the engine that opens files for durable data.
+//! `Directory`: the real files. Only this file opens files for durable data. Runs on the caller's thread; does not know what
+//! the files hold.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Read, Write};
@@ -16,10 +17,10 @@ use super::{FileMark, Lock, Storage, StoredFile, Volume, expect_directory, is_fu
 use crate::error::{Error, Result};
 use crate::sync::{Arc, Mutex};
 
-/// The file that is locked, and holds the process id of the one that locked it.
+/// The lock file, which holds the process id of the process that locked it.
 pub(crate) const LOCK: &str = ".lock";
 
-/// The most that is read of that file, in bytes.
+/// The most bytes that are read of that file.
 const HOLDER_BYTES_MAX: u64 = 64;
 
 /// The most parts that one write takes: the kernel's `UIO_MAXIOV`.
@@ -29,10 +30,10 @@ const PARTS_MAX: usize = 1024;
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
-    /// Kept open, because a sync of the directory is a sync of this. Another one once the directory was made again.
+    /// Kept open, because a sync of the directory is a sync of this handle. Replaced when the directory is made again.
     handle: Mutex<Arc<File>>,
     writable: bool,
-    /// This made it.
+    /// This storage made the directory.
     is_made: bool,
 }
 
@@ -50,7 +51,7 @@ impl Directory {
         Ok(Directory { is_made, ..Directory::of(path, true)? })
     }
 
-    /// Opens a directory that exists, for a look that changes nothing.
+    /// Opens a directory that exists, to read it without a change.
     ///
     /// # Errors
     /// If it does not exist or cannot be read.
@@ -68,7 +69,7 @@ impl Directory {
         Ok(Directory { path, handle: Mutex::new(Arc::new(handle)), writable, is_made: false })
     }
 
-    /// Who uses the directory, if somebody does: `process N`. Changes nothing, and holds nothing on return.
+    /// The process that uses the directory, if one does: `process N`. Changes nothing, and holds nothing on return.
     ///
     /// # Errors
     /// What the operating system says.
@@ -76,8 +77,8 @@ impl Directory {
         Ok(self.holding_pid()?.map(shown_holder))
     }
 
-    /// The process that uses the directory, if one does: its number, if that is known. Changes nothing, and holds nothing on
-    /// return.
+    /// The id of the process that uses the directory, if one does and if that is known. Changes nothing, and holds nothing
+    /// on return.
     ///
     /// # Errors
     /// What the operating system says.
@@ -110,16 +111,16 @@ impl Directory {
         }
         let write_pid = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
         match write_pid {
-            // It is held all the same; others do not learn by whom.
+            // The lock is held all the same; others do not learn by whom.
             Err(err) if !is_full(&err) => Err(Error::io(what(), err)),
             _ => Ok(Lock(Box::new(file))),
         }
     }
 
-    /// Whether a start could open the file of this lock, or make it.
+    /// Checks that a start could open the file of this lock, or make it.
     ///
     /// # Errors
-    /// What is in its place, and the remedy; as the lock says it.
+    /// Names what is in its place, and the remedy, as the lock does.
     pub(super) fn expect_lock(&self, word: Option<&str>) -> Result<()> {
         let name = word.map_or_else(|| LOCK.to_owned(), lock_name);
         match open_file(OpenOptions::new().read(true).write(true), &self.at(&name)) {
@@ -135,16 +136,16 @@ impl Directory {
     }
 }
 
-/// The file that is locked for those who ask with this word.
+/// The lock file for those who ask with this word.
 fn lock_name(word: &str) -> String {
     format!(".{word}{LOCK}")
 }
 
-/// Opens a file that keeps bytes. The open of a pipe waits for its other end, so nothing is waited for, and what was opened is
-/// looked at.
+/// Opens a file that keeps bytes. An open of a pipe would wait for its other end, so the open does not wait, and the type of
+/// what it opened is checked.
 ///
 /// # Errors
-/// What the operating system says; what else has the file's name, and the remedy.
+/// What the operating system says; if something else has the file's name: that, and the remedy.
 fn open_file(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).expect("a flag of the system");
     let opened = options.custom_flags(flags).open(path);
@@ -161,7 +162,7 @@ fn open_file(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     }
 }
 
-/// What has a file's name, if it is no regular file.
+/// The kind of a thing that is no regular file.
 fn no_file(kind: fs::FileType) -> Option<&'static str> {
     match kind {
         kind if kind.is_file() => None,
@@ -172,7 +173,7 @@ fn no_file(kind: fs::FileType) -> Option<&'static str> {
     }
 }
 
-/// Makes a directory and those above it, and syncs each one that got a new name.
+/// Makes a directory and those above it, and syncs each directory that got a new name.
 fn make_durably(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -244,7 +245,7 @@ impl Storage for Directory {
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
             if entry.file_type()?.is_file() {
-                // A name that is not UTF-8 is none of ours.
+                // We make no name that is not UTF-8.
                 names.extend(entry.file_name().into_string());
             }
         }
@@ -274,7 +275,7 @@ impl Storage for Directory {
 
     fn abandon(&self) {
         if self.is_made && matches!(self.list().as_deref(), Ok([] | [_])) {
-            // What is in it beside the lock keeps it.
+            // Another file in it keeps it.
             let _ = fs::remove_file(self.at(LOCK)).and_then(|()| fs::remove_dir(&self.path));
         }
     }
@@ -337,15 +338,15 @@ fn write_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives back what a file got of room that it did not get whole: ext4 keeps it, and makes the file longer.
+/// Gives back room that a file got only in part: ext4 keeps it, and makes the file longer.
 fn taken_whole(file: &File, before: u64, outcome: io::Result<()>) -> io::Result<()> {
     outcome.inspect_err(|_| {
-        // If this fails, the file is a short one, which its owner removes.
+        // If this fails, the file is too short, and its owner removes it.
         let _ = file.set_len(before);
     })
 }
 
-/// What the one who holds a lock wrote there.
+/// The process id in a lock file.
 fn holder(lock: &Path) -> Option<u32> {
     let mut text = String::new();
     let file = open_file(OpenOptions::new().read(true), lock).ok()?;
@@ -366,7 +367,7 @@ impl StoredFile for File {
         FileExt::read_at(self, into, offset)
     }
 
-    /// Linux begins to write what is dirty, and drops what is not.
+    /// Linux begins to write dirty pages, and drops clean ones.
     fn unneeded(&self, offset: u64, len: u64) {
         let _ = fadvise(self, offset, NonZeroU64::new(len), Advice::DontNeed);
     }
@@ -376,7 +377,7 @@ impl StoredFile for File {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        // Also where the file is as long: it may have holes, as a copy of one has.
+        // Also if the file is long enough: it may have holes, as a copy has.
         let before = self.metadata()?.len();
         taken_whole(self, before, take_room(self, FallocateFlags::empty(), before, len))
     }

@@ -5,8 +5,8 @@
 //!                          │ pending writes, lengths, names: in any part and order at a power cut
 //!  disk has:     names ─▶ inode.durable      filled by sync_data and sync_dir
 //! ```
-//! A sync of data that fails loses some of what it should have saved for good, although the process still sees it, as Linux
-//! does: whoever syncs again and believes the answer loses data, and a test finds it.
+//! A failed sync of data loses some of the bytes for good, although the process still sees them, as on Linux: a caller that
+//! syncs again and believes the answer loses data, and a test finds it. Any thread may call it.
 
 mod space;
 
@@ -18,7 +18,7 @@ use super::{FileMark, Lock, Storage, StoredFile, Volume};
 use crate::error::{Error, Result};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-/// What goes wrong with a call.
+/// A failure of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// It fails with EIO.
@@ -53,12 +53,12 @@ struct Disk {
     gone: bool,
     /// Calls that change files with this in their names do not return.
     hanging: Option<String>,
-    /// How many of them there are now.
+    /// Number of calls that hang now.
     hung: usize,
-    /// Notified when they return.
+    /// Notified when hanging calls may return.
     released: Arc<Condvar>,
     random: u64,
-    /// The lock's other end: held as long as someone else has it.
+    /// The lock's other end: shared as long as someone holds the lock.
     lock: Arc<()>,
 }
 
@@ -74,7 +74,7 @@ struct Inode {
     seen: Vec<u8>,
     durable: Vec<u8>,
     pending: Vec<DataChange>,
-    /// The bytes that it has room for, if they are more than those seen.
+    /// The bytes that it has room for, if they exceed the bytes seen.
     reserved: u64,
 }
 
@@ -91,17 +91,17 @@ impl Default for MemoryStorage {
 }
 
 impl MemoryStorage {
-    /// An empty disk; `seed` decides what a failed sync loses.
+    /// An empty disk; `seed` decides which bytes a failed sync loses.
     pub fn new(seed: u64) -> Self {
         MemoryStorage(Arc::new(Mutex::new(Disk { random: seed, ..Disk::default() })))
     }
 
-    /// Lets the `call`-th call from the start fail, counted from 1.
+    /// Makes the `call`-th call from the start fail, counted from 1.
     pub fn fail(&self, call: u64, fault: Fault) {
         self.0.lock().plan.insert(call, fault);
     }
 
-    /// From now on nothing that needs room finds any, or it does again.
+    /// From now on no call finds room on the disk, or each does again.
     pub fn set_full(&self, full: bool) {
         self.0.lock().full = full;
     }
@@ -116,32 +116,32 @@ impl MemoryStorage {
         disk.gone = true;
     }
 
-    /// From now on calls that change or sync a file with `part` in its name do not return until the [release]; with an
-    /// empty one every call that changes or syncs something.
+    /// From now on calls that change or sync a file with `part` in its name do not return until the [release]; an empty
+    /// `part` holds every call that changes or syncs something.
     ///
     /// [release]: MemoryStorage::release
     pub fn hang(&self, part: &str) {
         self.0.lock().hanging = Some(part.to_owned());
     }
 
-    /// Lets the calls go on that hang.
+    /// Lets hanging calls continue.
     pub fn release(&self) {
         let mut disk = self.0.lock();
         disk.hanging = None;
         disk.released.notify_all();
     }
 
-    /// How many calls hang now.
+    /// Number of calls that hang now.
     pub fn hung(&self) -> usize {
         self.0.lock().hung
     }
 
-    /// How many calls were made.
+    /// Number of calls up to now.
     pub fn calls(&self) -> u64 {
         self.0.lock().calls
     }
 
-    /// The disk after the process was killed: everything that was written is there, and nothing is planned.
+    /// The disk after the process was killed: every written byte is there, and no failure is planned.
     pub fn after_kill(&self) -> MemoryStorage {
         let disk = self.0.lock();
         MemoryStorage(Arc::new(Mutex::new(Disk {
@@ -155,7 +155,7 @@ impl MemoryStorage {
         })))
     }
 
-    /// The disk when the power is back: what was synced, and of the rest what `seed` says, torn and in any order.
+    /// The disk after a power cut: all that was synced, and a part of the rest that `seed` decides, torn and in any order.
     pub fn after_power_cut(&self, seed: u64) -> MemoryStorage {
         let disk = self.0.lock();
         let mut random = seed;
@@ -183,7 +183,7 @@ impl MemoryStorage {
         disk.names.get(name).map(|inode| disk.inodes[*inode].seen.clone())
     }
 
-    /// Replaces the bytes of a file, durably, as damage or a careless hand does.
+    /// Replaces the bytes of a file durably, as damage or a user might.
     pub fn set_bytes(&self, name: &str, bytes: &[u8]) {
         let mut disk = self.0.lock();
         let (seen, durable) = (bytes.to_vec(), bytes.to_vec());
@@ -210,12 +210,12 @@ fn next(state: &mut u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// How much of what was not synced a power cut leaves.
+/// The part of unsynced changes that survives a power cut.
 #[derive(Clone, Copy)]
 enum Keep {
     Nothing,
     Everything,
-    /// In pieces of so many bytes, each by chance.
+    /// In pieces of this many bytes, each by chance.
     Pieces(usize),
 }
 
@@ -231,7 +231,7 @@ impl Keep {
         }
     }
 
-    /// Whether a change that cannot be torn is kept.
+    /// Returns true if a change that cannot be torn is kept.
     fn whole(self, random: &mut u64) -> bool {
         match self {
             Keep::Nothing => false,
@@ -281,7 +281,7 @@ impl Inode {
         self.pending.push(change);
     }
 
-    /// Cuts it; no more room is held than that.
+    /// Cuts it; it holds no more room than that.
     fn cut(&mut self, len: usize) {
         self.change(DataChange::Length(len));
         self.reserved = 0;
@@ -293,7 +293,7 @@ impl Inode {
         }
     }
 
-    /// A sync that fails: by chance some of it is saved, and the rest never will be.
+    /// A failed sync: some of the changes are saved by chance, and the rest never will be.
     fn fail_sync(&mut self, random: &mut u64) {
         for change in std::mem::take(&mut self.pending) {
             if next(random).is_multiple_of(2) {
@@ -325,7 +325,7 @@ impl Inode {
     }
 }
 
-/// What a call is told before it does anything.
+/// The instruction for a call that begins.
 enum Go {
     On,
     Half,
@@ -334,7 +334,7 @@ enum Go {
 }
 
 impl Disk {
-    /// Counts a call and looks whether it fails.
+    /// Counts a call and decides if it fails.
     fn enter(&mut self, needs_room: bool) -> io::Result<Go> {
         self.calls += 1;
         if self.off {
@@ -371,7 +371,7 @@ impl Disk {
     }
 }
 
-/// The disk for a call that changes the file of that name, or the names if there is none; once it does not hang.
+/// Locks the disk for a call that changes the file of that name, or the names if none is given. Returns once it does not hang.
 fn change<'a>(
     disk: &'a Mutex<Disk>,
     name: impl Fn(&Disk) -> Option<String>,
@@ -504,7 +504,7 @@ struct MemoryFile {
 }
 
 impl MemoryFile {
-    /// The disk for a call that changes this file.
+    /// Locks the disk for a call that changes this file.
     fn change(&self) -> MutexGuard<'_, Disk> {
         let named = |disk: &Disk| {
             let name = disk.names.iter().find(|(_, inode)| **inode == self.inode);

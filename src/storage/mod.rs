@@ -3,10 +3,10 @@
 //! What an implementation owes, and what callers may rely on after a crash:
 //! - bytes written are durable after [`StoredFile::sync_data`] of that file returned `Ok`, and its length with them;
 //! - a name that was created, renamed or removed is durable after [`Storage::sync_dir`] returned `Ok`;
-//! - before that anything may have happened or not, in any order and in parts;
-//! - after a *failed* sync nothing is known of what was written before it, ever: callers stop, they do not try again.
+//! - before that any change may be durable or not, in any order and in parts;
+//! - after a *failed* sync the state of what was written before it is unknown for ever: callers stop and never retry.
 //!
-//! Nothing here knows what the files hold. Any thread may call it; writes of one file come from one thread.
+//! Any thread may call it; writes of one file come from one thread. Nothing here knows what the files hold.
 
 mod atomic_file;
 mod directory;
@@ -37,7 +37,7 @@ pub(crate) use prepared::PreparedFiles;
 pub(crate) use read_only::Access;
 pub(crate) use write_behind::WriteBehind;
 
-/// Which file it is, and how long: another file that gets the same name has another mark.
+/// The identity and length of a file: another file that gets the same name has another mark.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FileMark {
     /// The device that it lies on.
@@ -49,7 +49,7 @@ pub struct FileMark {
 }
 
 impl FileMark {
-    /// What is wrong with what was found under the file's name, in words: nothing is there, another file, or a shorter one.
+    /// The fault of what was found under the file's name, in words: it is gone, another file, or a shorter one.
     pub(crate) fn unlike(&self, found: Option<FileMark>) -> Option<String> {
         let Some(found) = found else { return Some("it is not there any more".to_owned()) };
         if (found.device, found.inode) != (self.device, self.inode) {
@@ -62,7 +62,7 @@ impl FileMark {
 
 /// An open file of a [`Storage`].
 pub trait StoredFile: fmt::Debug + Send + Sync {
-    /// Writes the parts one behind the other at `offset`; returns how many bytes were taken, which may be fewer.
+    /// Writes the parts one after the other at `offset`; returns the number of bytes written, which may be fewer.
     ///
     /// # Errors
     /// What the operating system says; some of the bytes may have been written.
@@ -74,14 +74,14 @@ pub trait StoredFile: fmt::Debug + Send + Sync {
     /// What the operating system says.
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<usize>;
 
-    /// These bytes will hardly be read soon: the disk may begin to save what is not saved of them, and memory that holds
-    /// the rest may be freed. A hint: it promises nothing, and whatever goes wrong is for the next sync to tell.
+    /// Hints that these bytes will hardly be read soon: the disk may begin to save those that are not saved, and memory that
+    /// holds the rest may be freed. It promises nothing; the next sync reports what goes wrong.
     fn unneeded(&self, _offset: u64, _len: u64) {}
 
     /// Makes everything written so far durable, the file's length included.
     ///
     /// # Errors
-    /// After an error nothing is known of what was written: never try again.
+    /// After an error the state of what was written is unknown: never try again.
     fn sync_data(&self) -> io::Result<()>;
 
     /// Makes the file at least `len` bytes long, with room on the disk for all of them; new bytes are zero.
@@ -90,8 +90,8 @@ pub trait StoredFile: fmt::Debug + Send + Sync {
     /// `StorageFull` if there is no room: the file is as long as before then, and holds no more room.
     fn allocate(&self, len: u64) -> io::Result<()>;
 
-    /// Takes room on the disk for the first `len` bytes of the file, which stays as long as it is. A file system that
-    /// cannot promise room does nothing.
+    /// Takes room on the disk for the first `len` bytes of the file, whose length does not change. A file system that cannot
+    /// promise room does nothing.
     ///
     /// # Errors
     /// `StorageFull` if there is no room: the file holds no more room than before then.
@@ -105,13 +105,13 @@ pub trait StoredFile: fmt::Debug + Send + Sync {
     /// What the operating system says.
     fn truncate(&self, len: u64) -> io::Result<()>;
 
-    /// How long the file is, in bytes.
+    /// The file's length in bytes.
     ///
     /// # Errors
     /// What the operating system says.
     fn size(&self) -> io::Result<u64>;
 
-    /// Which file it is, and how long.
+    /// The file's identity and length.
     ///
     /// # Errors
     /// What the operating system says.
@@ -122,19 +122,19 @@ pub trait StoredFile: fmt::Debug + Send + Sync {
 
 /// A directory of durable files. Names are plain file names.
 pub trait Storage: fmt::Debug + Send + Sync {
-    /// A new, empty file; one that has the name already is emptied.
+    /// Makes an empty file; empties the one that has the name already.
     ///
     /// # Errors
     /// What the operating system says.
     fn create(&self, name: &str) -> io::Result<Arc<dyn StoredFile>>;
 
-    /// A file that exists.
+    /// Opens a file that exists.
     ///
     /// # Errors
     /// `NotFound` if it does not.
     fn open(&self, name: &str) -> io::Result<Arc<dyn StoredFile>>;
 
-    /// Gives a file another name; a file that had that name is gone.
+    /// Gives a file another name; replaces the file that had that name.
     ///
     /// # Errors
     /// What the operating system says.
@@ -143,7 +143,7 @@ pub trait Storage: fmt::Debug + Send + Sync {
     /// Gives a file a name that no file has.
     ///
     /// # Errors
-    /// `AlreadyExists` if one has it; both are what they were.
+    /// `AlreadyExists` if one has it; both files are unchanged.
     fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
         match self.size_of(to)? {
             Some(_) => Err(ErrorKind::AlreadyExists.into()),
@@ -151,7 +151,7 @@ pub trait Storage: fmt::Debug + Send + Sync {
         }
     }
 
-    /// How long a file is, in bytes; none if there is no file of that name.
+    /// The length of a file in bytes; `None` if no file has that name.
     ///
     /// # Errors
     /// What the operating system says.
@@ -163,7 +163,7 @@ pub trait Storage: fmt::Debug + Send + Sync {
         }
     }
 
-    /// Which file a name leads to; none if there is no file of that name.
+    /// The identity and length of the file that has a name; `None` if no file has it.
     ///
     /// # Errors
     /// What the operating system says.
@@ -190,10 +190,11 @@ pub trait Storage: fmt::Debug + Send + Sync {
     /// Makes creations, renames and removals durable.
     ///
     /// # Errors
-    /// After an error nothing is known of them: never try again.
+    /// After an error their state is unknown: never try again.
     fn sync_dir(&self) -> io::Result<()>;
 
-    /// Whether its name still leads to the directory that was opened, or made again: it may be removed, moved away or replaced.
+    /// Returns true if its name still leads to the directory that was opened, or made again: somebody may remove, move or
+    /// replace it.
     ///
     /// # Errors
     /// What the operating system says.
@@ -201,7 +202,7 @@ pub trait Storage: fmt::Debug + Send + Sync {
         Ok(true)
     }
 
-    /// Makes the directory again if it is gone, for those who begin anew there; what was in it stays lost, the lock too.
+    /// Makes the directory again if it is gone, for a writer that begins anew there; its files stay lost, and the lock.
     ///
     /// # Errors
     /// What the operating system says.
@@ -209,7 +210,7 @@ pub trait Storage: fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// Nothing was written: removes the directory if this made it and nothing is in it.
+    /// Removes the directory if this storage made it and it is empty: nothing was written.
     fn abandon(&self) {}
 
     /// Keeps every other process out until the lock is dropped or this process ends.
@@ -218,7 +219,8 @@ pub trait Storage: fmt::Debug + Send + Sync {
     /// If another process holds it; the text names that process.
     fn lock(&self) -> Result<Lock>;
 
-    /// The same for those only who ask with this word, a part of a file's name. A storage that has one lock keeps everybody out.
+    /// The same, but keeps out only those who ask with this word, a part of a file's name. A storage that has one lock keeps
+    /// everybody out.
     ///
     /// # Errors
     /// If another process holds it; the text names that process.
@@ -226,10 +228,10 @@ pub trait Storage: fmt::Debug + Send + Sync {
         self.lock()
     }
 
-    /// What people call it in messages: the path of the directory.
+    /// Its name in messages: the path of the directory.
     fn name(&self) -> String;
 
-    /// How large the disk is that it lies on, and how much of it is free.
+    /// The size of its disk, and the free part of it.
     ///
     /// # Errors
     /// What the operating system says.
@@ -239,27 +241,27 @@ pub trait Storage: fmt::Debug + Send + Sync {
 /// The disk that a storage lies on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Volume {
-    /// How many bytes it holds, taken or not.
+    /// Bytes of the disk, free or not.
     pub bytes: u64,
-    /// How many bytes are free, for this process.
+    /// Bytes that are free for this process.
     pub free: u64,
 }
 
-/// Held by the only process that may use a storage; dropping it lets the next one in.
+/// Held by the only process that may use a storage; its drop lets the next one in.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "it is held, never looked at")] Box<dyn Held>);
 
-/// What a lock holds on to.
+/// Anything that a lock keeps until it is dropped.
 trait Held: fmt::Debug + Send + Sync {}
 
 impl<T: fmt::Debug + Send + Sync> Held for T {}
 
-/// Whether it is room on the disk that is missing: the same call may succeed later.
+/// Returns true if the disk has no room: the same call may succeed later.
 pub(crate) fn is_full(err: &io::Error) -> bool {
     matches!(err.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
-/// What is needed for a failed write of so many bytes to succeed; empty if nobody needs to do anything.
+/// The remedy for a failed write of this many bytes, in words; empty if nobody needs to do anything.
 pub(crate) fn needs(err: &io::Error, bytes: u64) -> String {
     let size = HumanBytes(bytes);
     match err.kind() {
@@ -275,7 +277,7 @@ pub(crate) fn needs(err: &io::Error, bytes: u64) -> String {
     }
 }
 
-/// A new file, in a directory that is made again if it is gone.
+/// Makes a file; makes the directory again if it is gone.
 ///
 /// # Errors
 /// What the storage says.
@@ -289,7 +291,7 @@ pub(crate) fn create_again(storage: &dyn Storage, name: &str) -> io::Result<Arc<
     }
 }
 
-/// Writes all of the parts, however often that takes.
+/// Writes all of the parts, in as many calls as that takes.
 ///
 /// # Errors
 /// What the storage says; an interrupted call is made again.
@@ -311,7 +313,7 @@ pub(crate) fn write_all(file: &dyn StoredFile, offset: u64, parts: &[&[u8]]) -> 
     Ok(())
 }
 
-/// Fills `into` as far as the file goes; returns how many bytes there were.
+/// Fills `into` as far as the file goes; returns the number of bytes read.
 ///
 /// # Errors
 /// What the storage says; an interrupted call is made again.
@@ -331,7 +333,7 @@ pub(crate) fn read_full(file: &dyn StoredFile, offset: u64, into: &mut [u8]) -> 
 /// Makes the file's bytes durable.
 ///
 /// # Errors
-/// Never to be tried again, an interruption included: nothing says what it left.
+/// Never try again, not even after an interruption: the state of the file is unknown.
 pub(crate) fn sync(file: &dyn StoredFile) -> io::Result<()> {
     if planted(Planted::SkipSync) {
         return Ok(());
@@ -339,12 +341,12 @@ pub(crate) fn sync(file: &dyn StoredFile) -> io::Result<()> {
     file.sync_data()
 }
 
-/// Why a file was not put in place.
+/// The reason why a file was not put in place.
 #[derive(Debug)]
 pub(crate) enum PutFailure {
-    /// Nothing has changed: it can be tried again.
+    /// Nothing has changed: the caller may try again.
     Retry(io::Error),
-    /// A sync or a rename failed: nobody knows what is on the disk.
+    /// A sync or a rename failed: the state of the disk is unknown.
     Fatal(io::Error),
 }
 
@@ -355,9 +357,9 @@ impl From<PutFailure> for io::Error {
     }
 }
 
-/// Takes a file away that could not be written: what it holds is room that others wait for.
+/// Removes a file that could not be written: others wait for its room.
 pub(crate) fn discard(storage: &dyn Storage, file: &dyn StoredFile, name: &str) {
-    // Emptied first: a name that cannot be removed then holds nothing. What fails here leaves no more than there was.
+    // Empty it first: a name that cannot be removed then takes no room. A failure here leaves no more than there was.
     let _ = file.truncate(0);
     let _ = storage.remove(name);
 }

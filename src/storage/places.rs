@@ -1,11 +1,11 @@
-//! Whether a start may write to a place: asked before anything is made there, and by those who only look. Changes nothing.
+//! Checks that a start may write to a place, before anything is made there. Changes nothing. Runs on the main thread.
 //!
 //! ```text
-//! the place is there    ─▶ it is a directory, and takes a file without a name, which ends with the question
-//! it is not there       ─▶ the nearest directory above it takes one, and has room for what a new directory needs
+//! the place is there    ─▶ it is a directory, and takes a file without a name, which ends with the check
+//! it is not there       ─▶ the nearest directory above it takes one, and has room for a new directory
 //! a file of its own     ─▶ it can be opened for writing, or its directory takes one
 //! ```
-//! What is said names what is in the way and the remedy. A start and a look ask here, so they say the same.
+//! An error names the obstacle and the remedy. A start and a look both ask here, so they say the same.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -33,11 +33,11 @@ const PATH_BYTES: usize = 4096;
 /// Room behind a new directory for the names of the files in it, in bytes.
 const NAME_BYTES: usize = 256;
 
-/// What SQLite puts behind the name of a database for a file beside it.
+/// The end of the name of the longest-named file that SQLite makes beside a database.
 #[cfg(any(test, feature = "sqlite"))]
 const BESIDE: &str = "-journal";
 
-/// Links that lead to links, at most.
+/// The most links in a row.
 #[cfg(any(test, feature = "sqlite"))]
 const LINKS_MAX: usize = 40;
 
@@ -46,10 +46,10 @@ const LINKS_MAX: usize = 40;
 const OF_THE_KERNEL: [FsWord; 8] =
     [0x9fa0, 0x6265_6572, 0x0027_e0eb, 0x6367_7270, 0x6462_6720, 0x7472_6163, 0x7363_6673, 0x1cd1];
 
-/// Whether a directory can be written to, or made with those above it.
+/// Checks that a directory can be written to, or made with those above it.
 ///
 /// # Errors
-/// What is in the way, and the remedy.
+/// The obstacle, and the remedy.
 pub(crate) fn expect_directory(path: &Path) -> Result<()> {
     let is_there = path.symlink_metadata().is_ok();
     let what = if is_there { "open" } else { "make" };
@@ -57,10 +57,10 @@ pub(crate) fn expect_directory(path: &Path) -> Result<()> {
     asked.map_err(|err| Error::io(format!("cannot {what} the directory {}", path.display()), err))
 }
 
-/// Whether a file can be written to, or made in a directory that is there, with others beside it.
+/// Checks that a file can be written to, or made in a directory that exists, with others beside it.
 ///
 /// # Errors
-/// What is in the way, and the remedy.
+/// The obstacle, and the remedy.
 #[cfg(any(test, feature = "sqlite"))]
 pub(crate) fn expect_file(path: &Path) -> io::Result<()> {
     let mut path = path.to_owned();
@@ -79,7 +79,7 @@ pub(crate) fn expect_file(path: &Path) -> io::Result<()> {
             }
             Err(_) => {}
         }
-        // A link to what is not there yet: the file is made where it leads.
+        // A link to a file that does not exist yet: the file is made at its target.
         match fs::read_link(&path) {
             Ok(target) => path = above(&path).join(target),
             Err(_) => {
@@ -91,8 +91,8 @@ pub(crate) fn expect_file(path: &Path) -> io::Result<()> {
     Err(with_remedy(Errno::LOOP.into(), &path))
 }
 
-/// What a path leads to, also if its end is not there yet: links are followed as far as it is there, and a `..` behind that takes
-/// the name before it away, as it does once the path is made.
+/// The target of a path, also if its end does not exist yet. Links are followed as far as it exists; a `..` after that removes
+/// the name before it, as it will once the path is made.
 pub(crate) fn real_path(path: &Path) -> PathBuf {
     let mut missing = Vec::new();
     let mut there = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -116,12 +116,12 @@ pub(crate) fn real_path(path: &Path) -> PathBuf {
         } else {
             path.push(name);
         }
-        // WriteBehind a `..` there may be links again.
+        // Links may follow a `..` again.
         fs::canonicalize(&path).unwrap_or(path)
     })
 }
 
-/// The nearest directory that is there, of a path that need not be.
+/// The nearest directory of a path that exists.
 pub(crate) fn nearest(path: &Path) -> &Path {
     path.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("."))
 }
@@ -145,18 +145,18 @@ fn could_be_made(path: &Path) -> io::Result<()> {
     }
 }
 
-/// How many files can still be made on the file system of a directory; nothing where it has no fixed number of them.
+/// Number of files that can still be made on the file system of a directory; `None` if it has no limit of them.
 fn free_files(directory: &Path) -> Option<u64> {
     let volume = statvfs(directory).ok()?;
     (volume.f_files > 0).then_some(volume.f_favail)
 }
 
-/// Whether nothing has the name; nothing can have one that is too long.
+/// Returns true if nothing has the name; nothing can have one that is too long.
 fn is_not_there(err: &io::Error) -> bool {
     err.kind() == ErrorKind::NotFound || Errno::from_io_error(err) == Some(Errno::NAMETOOLONG)
 }
 
-/// Whether the file system of a directory takes the names behind it in a path, the last one with so many bytes more.
+/// Checks that the file system of a directory takes the names after it in a path, the last one with `more` bytes added.
 fn expect_names(path: &Path, there: &Path, more: usize) -> io::Result<()> {
     let length = path.as_os_str().len();
     if length + NAME_BYTES >= PATH_BYTES {
@@ -182,14 +182,14 @@ fn above(path: &Path) -> &Path {
     path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// The error for a path that leads nowhere: the nearest part of it that is there is the reason if it is a link or a file.
+/// The error for a path that leads nowhere: its nearest part that exists is the reason if that is a link or a file.
 fn in_the_way(err: io::Error, path: &Path) -> io::Error {
     let there = path.ancestors().find(|path| path.symlink_metadata().is_ok());
     let at = there.filter(|there| err.kind() != ErrorKind::NotFound || there.is_symlink());
     with_remedy(err, at.unwrap_or(path))
 }
 
-/// Whether a file could be made in a directory, and take so many bytes.
+/// Checks that a file could be made in a directory, and take this many bytes.
 fn writable(directory: &Path, bytes: u64) -> io::Result<()> {
     match fs::metadata(directory) {
         Ok(found) if !found.is_dir() => {
@@ -209,13 +209,13 @@ fn takes_a_file(directory: &Path, bytes: u64) -> io::Result<()> {
             Err(err) => Err(err.into()),
         },
         Ok(_) => Ok(()),
-        // A file system, or a system, without files that have no name.
+        // A system or a file system without nameless files.
         Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => may_write(directory),
         Err(err) => Err(err.into()),
     }
 }
 
-/// What the directory's mode and its file system say.
+/// Checks the directory's mode and its file system.
 fn may_write(directory: &Path) -> io::Result<()> {
     if OF_THE_KERNEL.contains(&statfs(directory)?.f_type) {
         return Err(Errno::PERM.into());
@@ -226,7 +226,7 @@ fn may_write(directory: &Path) -> io::Result<()> {
     Ok(accessat(CWD, directory, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)?)
 }
 
-/// The same error, with what is in the way and what to do.
+/// The same error, with the obstacle and the remedy.
 fn with_remedy(err: io::Error, at: &Path) -> io::Error {
     let shown = at.display();
     let remedy = match err.kind() {
@@ -271,7 +271,7 @@ mod tests {
 
     use super::*;
 
-    /// What is said of a place below a directory with a file, a directory, and links to what is there and what is not.
+    /// Checks the answer for a place below a directory with a file, a directory, and links with and without a target.
     fn check(ask: fn(&Path) -> Option<String>, place: &str, expected: &str) {
         let dir = tempfile::tempdir().expect("a directory");
         let at = |name: &str| dir.path().join(name);

@@ -1,11 +1,12 @@
-//! `PreparedFiles`: files that wait to be written and then put in place whole, each with its room on the disk already.
+//! `PreparedFiles`: files that have their room on the disk already, and are written and put in place whole later.
 //!
 //! ```text
 //!  STEM.aside ─ write ─ sync ─┬─ rename ───▶ a new name;  an older file becomes an aside again (recycle)
 //!                             └─ exchange ─▶ the same name, whose old file is the aside now
 //! ```
-//! What frees a full disk must not need room on it. So the blocks of these files go round and are not given back: a file
-//! that is replaced is written over the next time. Each has room for twice what the last one took. One thread.
+//! A write that frees a full disk must not need room on it. So the blocks of these files go round and are not given back: a
+//! file that is replaced is written over the next time. Each has room for twice the bytes of the last one. One thread uses
+//! them. It does not know what they hold.
 
 use std::io;
 
@@ -17,16 +18,16 @@ use crate::sync::Arc;
 pub(crate) struct PreparedFiles {
     storage: Arc<dyn Storage>,
     stem: &'static str,
-    /// The numbers of those that are there.
+    /// The numbers of the files that are ready.
     ready: Vec<u64>,
-    /// How many bytes each has room for.
+    /// The room of each, in bytes.
     room: u64,
-    /// How many bytes each is to have room for: twice what the last one took.
+    /// The room that each will have, in bytes: twice the bytes of the last one.
     wanted: u64,
 }
 
 impl PreparedFiles {
-    /// Those that an earlier run left; each is to have room for this many bytes.
+    /// The files that an earlier run left; each will have room for this many bytes.
     ///
     /// # Errors
     /// If the directory cannot be read.
@@ -39,12 +40,12 @@ impl PreparedFiles {
         Ok(PreparedFiles { storage, stem, ready, room, wanted: room })
     }
 
-    /// How many bytes each is to have room for.
+    /// The room that each will have, in bytes.
     pub(crate) fn wanted(&self) -> u64 {
         self.wanted
     }
 
-    /// Makes sure that there are this many, each with its room.
+    /// Makes files until there are this many, each with its room.
     ///
     /// # Errors
     /// `StorageFull` if there is no room; those that are there stay.
@@ -65,8 +66,8 @@ impl PreparedFiles {
         Ok(())
     }
 
-    /// Puts a whole file in place under a new name: after a crash the name holds all of it, or does not exist. Returns which
-    /// file it is.
+    /// Puts a whole file in place under a new name: after a crash the name holds all of it, or does not exist. Returns the
+    /// file's identity and length.
     pub(crate) fn put(&mut self, name: &str, parts: &[&[u8]]) -> Result<FileMark, PutFailure> {
         let (number, file) = self.write(parts)?;
         let (storage, aside) = (self.storage.as_ref(), name_of(self.stem, number));
@@ -81,7 +82,7 @@ impl PreparedFiles {
         let (number, file) = self.next().map_err(PutFailure::Retry)?;
         let len = parts.iter().map(|part| part.len() as u64).sum();
         if let Err(err) = write_all(file.as_ref(), 0, parts) {
-            // What it got beyond its own room goes back.
+            // Room beyond its own goes back.
             let _ = file.truncate(self.room);
             return Err(PutFailure::Retry(err));
         }
@@ -91,8 +92,8 @@ impl PreparedFiles {
         Ok((number, file))
     }
 
-    /// Takes the room for the next time back that a cut has given up, and more if more is wanted and there is as much.
-    /// What cannot be had now is tried again when the file is written next.
+    /// Takes back the room that a cut has given up, and more if more is wanted and free. The next write of the file tries
+    /// again what fails now.
     fn keep_room(&self, file: &dyn StoredFile) {
         let _ = file.reserve(self.room);
         let is_free = self.storage.volume().is_ok_and(|volume| volume.free >= self.wanted);
@@ -101,7 +102,7 @@ impl PreparedFiles {
         }
     }
 
-    /// The aside that is written next; a new one, with what room there is, if there is none.
+    /// The file to write next; a new one, without room of its own, if none is ready.
     fn next(&mut self) -> io::Result<(u64, Arc<dyn StoredFile>)> {
         if let Some(number) = self.ready.last() {
             return Ok((*number, self.storage.open(&name_of(self.stem, *number))?));
@@ -112,11 +113,11 @@ impl PreparedFiles {
         Ok((number, file))
     }
 
-    /// Makes an aside of a file that is not needed any more; one that cannot be renamed stays what it is. Its name is gone
-    /// for good before it is written over.
+    /// Takes over a file that is not needed any more, unless it cannot be renamed. Its name is gone for good before it is
+    /// written over.
     ///
     /// # Errors
-    /// If the directory cannot be synced: nobody knows what is on the disk then.
+    /// If the directory cannot be synced: the state of the disk is unknown then.
     pub(crate) fn recycle(&mut self, name: &str) -> io::Result<()> {
         let (number, aside) = self.unused();
         if self.storage.rename(name, &aside).is_err() {

@@ -1,5 +1,5 @@
-//! `ReadOnly`: a directory for one who only looks, through code that would write. What would change something fails, and what
-//! only makes sure of something does nothing.
+//! `ReadOnly`: a directory for a reader, through code that would write. A call that would change something fails; a call that
+//! only makes something durable does nothing. Runs on the main thread.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -10,20 +10,20 @@ use super::{Directory, Lock, Storage, StoredFile, Volume, expect_directory};
 use crate::error::Result;
 use crate::sync::Arc;
 
-/// What is done with a directory or a database.
+/// The use of a directory or a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// It is written to, and made if it is not there.
+    /// It is written to, and made if it does not exist.
     Write,
-    /// It is looked at, and nothing changes.
+    /// It is read, and nothing changes.
     Look,
 }
 
 impl Access {
-    /// The directory.
+    /// Opens the directory.
     ///
     /// # Errors
-    /// If it cannot be opened, or made, or takes no files; a look says it as well.
+    /// If it cannot be opened, or made, or takes no files; a look reports that too.
     pub(crate) fn open(self, path: &Path) -> Result<Arc<dyn Storage>> {
         Ok(match self {
             Access::Write => Arc::new(Directory::open(path)?),
@@ -32,28 +32,27 @@ impl Access {
     }
 }
 
-/// See the module. A lock of it keeps nobody out, and is free whoever holds the directory.
+/// See the module. Its lock keeps nobody out, and is always free.
 #[derive(Debug)]
 struct ReadOnly {
     path: PathBuf,
-    /// None: it is not there, and a start would make it.
+    /// `None` if it does not exist, and a start would make it.
     directory: Option<Directory>,
 }
 
 impl ReadOnly {
     /// # Errors
-    /// If something is there that is no directory, or cannot be read; and if a start could not write there.
+    /// If the path is no directory, cannot be read, or takes no files of a start.
     fn at(path: &Path) -> Result<ReadOnly> {
         expect_directory(path)?;
         let is_there = |path: &Path| path.symlink_metadata().is_ok();
-        // Messages show the path as it was given. Directories before a `..` of it may have to be made, and what is behind
-        // that may be there.
+        // Messages show the path as it was given. Directories before a `..` in it may not exist yet, and those after it may.
         let shown = if is_there(path) { path.to_owned() } else { real_path(path) };
         let directory = is_there(&shown).then(|| Directory::read_only(shown)).transpose()?;
         Ok(ReadOnly { path: path.to_owned(), directory })
     }
 
-    /// A lock that keeps nobody out, if a start could have one.
+    /// A lock that keeps nobody out, if a start could take one.
     fn could_lock(&self, word: Option<&str>) -> Result<Lock> {
         self.directory.as_ref().map_or(Ok(()), |directory| directory.expect_lock(word))?;
         Ok(Lock(Box::new(())))

@@ -4,15 +4,16 @@
 //!  saved, memory freed │ being saved │ written just now │
 //!  start               ┴─────────────┴── told ── end ───┘
 //! ```
-//! The disk begins with what is written while more is written, and the sync at the end finds little left. Memory that holds
-//! saved bytes is freed, so that the same few pages carry the whole stream: they are warm, and nothing else is pushed out of
-//! the page cache. Below a threshold nothing is said, and small files stay in memory. It makes nothing durable.
+//! The disk saves early writes during later ones, so the sync at the end finds little left. Memory that holds saved bytes is
+//! freed, so that the same few pages carry the whole stream: they are warm, and push nothing else out of the page cache.
+//! Below a threshold the storage gets no hint, and small files stay in memory. It makes nothing durable. Runs on the thread
+//! of the file's writer.
 
 use std::io;
 
 use super::{StoredFile, write_all};
 
-/// How far the storage was told of the writes to one file.
+/// The end of the writes to one file that the storage was notified of.
 #[derive(Debug)]
 pub(crate) struct WriteBehind {
     start: u64,
@@ -21,12 +22,12 @@ pub(crate) struct WriteBehind {
 }
 
 impl WriteBehind {
-    /// Writes begin at `start`; the storage is told after each `step` bytes.
+    /// Writes begin at `start`; the storage is notified after each `step` bytes.
     pub(crate) fn new(start: u64, step: u64) -> Self {
         WriteBehind { start, told: start, step }
     }
 
-    /// The bytes before `end` were written.
+    /// Notes that the bytes before `end` are written.
     pub(crate) fn wrote(&mut self, file: &dyn StoredFile, end: u64) {
         if end.saturating_sub(self.told) >= self.step {
             file.unneeded(self.start, end - self.start);
@@ -34,7 +35,7 @@ impl WriteBehind {
         }
     }
 
-    /// Writes all of the parts at `offset`, however often that takes, a step at a time.
+    /// Writes all of the parts at `offset`, a step at a time.
     ///
     /// # Errors
     /// What the storage says; an interrupted call is made again.
@@ -67,7 +68,7 @@ mod tests {
     use super::*;
     use crate::sync::Mutex;
 
-    /// Takes at most seven bytes at once, and notes what it is told.
+    /// Takes at most seven bytes at once, and notes its hints.
     #[derive(Debug, Default)]
     struct Noting {
         bytes: Mutex<Vec<u8>>,

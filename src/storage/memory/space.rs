@@ -1,5 +1,5 @@
-//! How much room a memory disk has, counted in blocks as file systems do: a byte takes a block, and a file that has lost
-//! its name holds its blocks until it is closed.
+//! The room of a memory disk, counted in blocks as file systems do: a byte takes a block, and a file that has lost its name
+//! holds its blocks until it is closed. Runs under the disk's lock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
@@ -10,11 +10,11 @@ use crate::storage::Volume;
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Space {
-    /// The disk's size; none if there is always room.
+    /// The disk's size; `None` if there is always room.
     limit: Option<Limit>,
     /// Blocks that somebody else has taken.
     outside: u64,
-    /// A file that cannot have all of the room keeps what there was of it, as after a kill in the middle.
+    /// A file that finds too little room keeps the part that it got, as after a kill in the middle.
     keeps_parts: bool,
 }
 
@@ -40,12 +40,12 @@ impl MemoryStorage {
         self.0.lock().space.limit = Some(Limit { blocks: bytes / block_bytes, block_bytes });
     }
 
-    /// Whether a file that is to get more room than there is keeps what it got.
+    /// Decides if a file that asks for more room than there is keeps the part that it got.
     pub fn keep_parts(&self, keeps: bool) {
         self.0.lock().space.keeps_parts = keeps;
     }
 
-    /// Somebody else takes so many of the free bytes, or all of them if there are fewer.
+    /// Lets somebody else take this many of the free bytes, or all of them if there are fewer.
     pub fn take_outside(&self, bytes: u64) {
         let mut disk = self.0.lock();
         let Some(limit) = disk.space.limit else { return };
@@ -53,12 +53,12 @@ impl MemoryStorage {
         disk.space.outside += (bytes / limit.block_bytes).min(free);
     }
 
-    /// Somebody else gives all back that they took.
+    /// Lets somebody else give back all that they took.
     pub fn give_back(&self) {
         self.0.lock().space.outside = 0;
     }
 
-    /// How many bytes of blocks the files take.
+    /// Bytes of the blocks that files take.
     pub fn used(&self) -> u64 {
         let disk = self.0.lock();
         let block_bytes = disk.space.limit.map_or(1, |limit| limit.block_bytes);
@@ -91,14 +91,14 @@ impl Disk {
         }
     }
 
-    /// How far a file may reach at most.
+    /// The greatest length that a file may have.
     fn end_max(&self, inode: usize) -> u64 {
         let block_bytes = self.block_bytes();
         let blocks = self.inodes[inode].blocks(block_bytes).saturating_add(self.free_blocks());
         blocks.saturating_mul(block_bytes)
     }
 
-    /// How many of the bytes that are written at `offset` find room.
+    /// The number of bytes written at `offset` that find room.
     pub(super) fn fitting(&self, inode: usize, offset: u64, len: usize) -> io::Result<usize> {
         let room =
             usize::try_from(self.end_max(inode).saturating_sub(offset)).unwrap_or(usize::MAX);
@@ -123,7 +123,7 @@ impl Disk {
         if got == len { Ok(()) } else { Err(ErrorKind::StorageFull.into()) }
     }
 
-    /// A handle of a file was made, or dropped.
+    /// Counts a handle of a file that was made.
     pub(super) fn opened(&mut self, inode: usize) {
         *self.open.entry(inode).or_default() += 1;
     }
@@ -184,13 +184,13 @@ mod tests {
         assert_eq!(file.write_at(5, &part[..1]).expect("over what is there"), 25);
     }
 
-    fn check_allocate(keeps_parts: bool, expected: (u64, u64)) {
+    fn check_allocate(keeps_parts: bool, size: u64, used: u64) {
         let disk = disk(100);
         disk.keep_parts(keeps_parts);
         let file = disk.create("a").expect("made");
         let refused = file.allocate(101).expect_err("too much");
         assert_eq!(refused.kind(), ErrorKind::StorageFull);
-        assert_eq!((file.size().expect("told"), disk.used()), expected);
+        assert_eq!((file.size().expect("told"), disk.used()), (size, used));
         file.truncate(0).expect("shorter");
         assert_eq!(disk.used(), 0);
         file.reserve(25).expect("room");
@@ -199,8 +199,8 @@ mod tests {
 
     #[test]
     fn room_is_had_whole_or_in_parts() {
-        check_allocate(false, (0, 0));
-        check_allocate(true, (100, 100));
+        check_allocate(false, 0, 0);
+        check_allocate(true, 100, 100);
     }
 
     #[test]
