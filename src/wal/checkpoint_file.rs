@@ -4,12 +4,12 @@
 //! checkpoint-000000000042.ckpt, all numbers little endian
 //! "TIDECKPT" | version u32 | table length u32 | number u64 | CRC-32C u32 of the table | CRC-32C u32 of these 28 bytes
 //! table: postcard of [ (name, length, CRC-32C) ]
-//! sections, one behind the other, to the end of the file
+//! sections, one after the other, to the end of the file
 //! ```
-//! Written aside, synced, renamed, the directory synced: a file with its name is whole, or was damaged later. The
-//! newest valid one wins, the last few are kept; the one before them is written over next, so that a full disk is no
-//! obstacle. Whoever releases log segments keeps those that the *oldest* kept one
-//! needs, or a damaged newest one leaves nothing to start from. It does not know what a section means. One thread.
+//! Each is an atomic file: a file with its name is whole, or was damaged later. The newest valid checkpoint wins, and the
+//! last few are kept; the one before them is written over next, so that a full disk is no obstacle. The log keeps the
+//! segments that the *oldest* kept checkpoint needs, or a damaged newest one would leave nothing to start from. It does not
+//! know what a section means. Runs on the thread `checkpoint`; a start and tools read.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -28,9 +28,9 @@ use crate::wording::count;
 const MAGIC: [u8; 8] = *b"TIDECKPT";
 const VERSION: u32 = 1;
 const HEADER: usize = 32;
-/// How the names of files begin that are written aside.
+/// The begin of the names of files aside.
 const ASIDE: &str = "checkpoint";
-/// Each file has room for so many bytes on the disk, and for twice what the newest one takes.
+/// Each file has room for this many bytes on the disk, or for twice the bytes of the newest one.
 const ROOM_BYTES: u64 = 64 << 10;
 
 /// Named sections of bytes.
@@ -46,7 +46,7 @@ pub struct Checkpoint {
 struct Row(String, u64, u32);
 
 impl Checkpoint {
-    /// One without sections.
+    /// A checkpoint without sections.
     pub fn new() -> Self {
         Checkpoint::default()
     }
@@ -73,7 +73,7 @@ impl Checkpoint {
         self.sections.get(name).map(Vec::as_slice)
     }
 
-    /// The value of a section; none if there is no such section.
+    /// The value of a section; `None` if there is no such section.
     ///
     /// # Errors
     /// If its bytes are no `T`: the program has changed what it keeps there.
@@ -100,7 +100,7 @@ impl Checkpoint {
         self.sections.iter().map(|(name, bytes)| (name.as_str(), bytes.len()))
     }
 
-    /// How many bytes its file has.
+    /// The length of its file in bytes.
     fn file_bytes(&self) -> u64 {
         let sections: usize = self.sections.values().map(Vec::len).sum();
         (self.head().len() + sections) as u64
@@ -128,7 +128,7 @@ impl Checkpoint {
     /// Reads the bytes of a file.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// The fault of the bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
         let (number, rows, mut rest) = decode_head(bytes)?;
         let mut sections = BTreeMap::new();
@@ -149,7 +149,7 @@ impl Checkpoint {
     }
 }
 
-/// The number, the table and what follows it.
+/// The number, the table and the bytes after it.
 fn decode_head(bytes: &[u8]) -> Result<(u64, Vec<Row>, &[u8]), String> {
     let (header, rest) = bytes.split_at_checked(HEADER).ok_or("the header is cut off")?;
     let u32_at = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
@@ -179,22 +179,22 @@ pub struct Damaged {
     pub number: u64,
     /// Its file.
     pub file: String,
-    /// What is wrong with it.
+    /// Its fault.
     pub what: String,
 }
 
-/// What a directory holds.
+/// The checkpoints that were found in a directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Loaded {
     /// The newest valid checkpoint.
     pub newest: Option<Checkpoint>,
-    /// Newer ones that are damaged: to be told, because a crash leaves none.
+    /// Newer ones that are damaged: they must be reported, because a crash leaves none.
     pub damaged: Vec<Damaged>,
     /// The number of the newest file, whatever it holds; 0 if there is none.
     pub newest_file: u64,
 }
 
-/// What a directory holds. Changes nothing.
+/// Reads the checkpoints of a directory. Changes nothing.
 ///
 /// # Errors
 /// If the directory or a file cannot be read. A damaged checkpoint is no error here.
@@ -221,10 +221,10 @@ pub struct Checkpoints {
     asides: PreparedFiles,
     keep: usize,
     next: u64,
-    /// The newest that is durable, as it was found or put in place; none yet.
+    /// The newest durable one, as it was found or put in place; `None` before the first.
     newest: Option<(String, FileMark)>,
     failed: Option<Arc<str>>,
-    /// Says that none can be written, once there is somebody to be told.
+    /// Reports that none can be written, once somebody listens.
     failing: Option<ConditionHandle>,
 }
 
@@ -247,7 +247,7 @@ impl Checkpoints {
             asides.map_err(|err| Error::io(format!("cannot list {}", storage.name()), err))?;
         let name = loaded.newest.as_ref().map(|newest| file_name(newest.number));
         let newest = name.and_then(|name| {
-            // What cannot be asked now is not known to be lost.
+            // A file that cannot be asked now is not known to be lost.
             let mark = storage.mark_of(&name).ok()??;
             Some((name, mark))
         });
@@ -264,17 +264,17 @@ impl Checkpoints {
         self.asides.fill((self.keep + 1).saturating_sub(kept).max(1))
     }
 
-    /// How many bytes that is at most.
+    /// The most bytes that this takes.
     pub fn room(&self) -> u64 {
         (self.keep as u64 + 1) * self.asides.wanted()
     }
 
-    /// There was a checkpoint of this number, whether its file is there or not: no later one takes the number.
+    /// Notes that there was a checkpoint of this number, even if its file is gone: no later one takes the number.
     pub fn follow(&mut self, number: u64) {
         self.next = self.next.max(number.saturating_add(1));
     }
 
-    /// Says by this handle when none can be written, and when one was written again.
+    /// Reports by this handle when none can be written, and when one was written again.
     pub(crate) fn report_failures(&mut self, handle: ConditionHandle) {
         self.failing = Some(handle);
     }
@@ -282,8 +282,9 @@ impl Checkpoints {
     /// Writes a checkpoint; once this returns it is durable. Returns its number.
     ///
     /// # Errors
-    /// [`NotLogged::Retry`] if there was no room: the ones before it are untouched. After [`NotLogged::Failed`] (a sync
-    /// or a rename failed, or what will not [pass](crate::error::passes)) the engine must stop: nothing is written any more.
+    /// [`NotLogged::Retry`] if there was no room: the ones before it are untouched. After [`NotLogged::Failed`] (a failed
+    /// sync or rename, or an error that does not [pass](crate::error::passes)) the engine must stop: nothing is written any
+    /// more.
     pub fn write(&mut self, checkpoint: &mut Checkpoint) -> Result<u64, NotLogged> {
         if let Some(reason) = &self.failed {
             return Err(NotLogged::Failed(Arc::clone(reason)));
@@ -316,14 +317,14 @@ impl Checkpoints {
         }
         self.next = self.next.saturating_add(1);
         if let Err(err) = self.remove_old() {
-            // This one is durable; nothing is known of what would come next.
+            // This one is durable; the state of the next one would be unknown.
             let name = self.storage.name();
             self.failed = Some(format!("cannot sync the checkpoints in {name}: {err}").into());
         }
         Ok(checkpoint.number)
     }
 
-    /// What somebody did to the newest checkpoint of this run: it is gone, another one, or cut.
+    /// The damage that somebody did to the newest checkpoint of this run: it is gone, replaced, or cut.
     fn loss(&self) -> Option<String> {
         let (name, mark) = self.newest.as_ref()?;
         // What cannot be asked now is not known to be lost.
@@ -332,14 +333,14 @@ impl Checkpoints {
         Some(format!("{name} in {directory} was touched while it was in use: {what}"))
     }
 
-    /// Says that the newest checkpoint is lost: the one that is written now takes its place.
+    /// Reports that the newest checkpoint is lost: the next one takes its place.
     fn tell_of_loss(&self) {
         if let (Some(failing), Some(loss)) = (&self.failing, self.loss()) {
             failing.begin(format!("{loss}; a new one is written in its place"), "");
         }
     }
 
-    /// What is said once the directory is gone.
+    /// The error text if the directory is gone.
     fn away(&self) -> Option<String> {
         // What cannot be asked now is not known to be gone.
         let is_gone = self.storage.is_in_place().is_ok_and(|is_in_place| !is_in_place);
@@ -353,10 +354,10 @@ impl Checkpoints {
         })
     }
 
-    /// Nothing is written any more: makes sure that the newest checkpoint of this run is there.
+    /// Ends the writing: checks that the newest checkpoint of this run is there.
     ///
     /// # Errors
-    /// If it is not what was written; the text says what is wrong, and the remedy.
+    /// If it differs from what was written; the text names the fault and the remedy.
     pub fn close(&self) -> Result<()> {
         let Some(loss) = self.loss() else { return Ok(()) };
         let directory = shell_word(&self.storage.name());
@@ -365,8 +366,8 @@ impl Checkpoints {
         )))
     }
 
-    /// Keeps the newest. Of the others one is written over next, and the rest are removed; one that cannot be removed now
-    /// is tried again at the next checkpoint: it does no harm.
+    /// Keeps the newest. One of the others is written over next, and the rest are removed. A file that cannot be removed now
+    /// does no harm; the next checkpoint tries again.
     ///
     /// # Errors
     /// If the directory cannot be synced.
@@ -383,7 +384,7 @@ impl Checkpoints {
     }
 }
 
-/// The checkpoints of a directory, oldest first, each with what is wrong with it. Changes nothing.
+/// The checkpoints of a directory, oldest first, or the fault of each. Changes nothing.
 ///
 /// # Errors
 /// If the directory or a file cannot be read.
@@ -391,7 +392,7 @@ pub fn survey(storage: &dyn Storage) -> Result<Vec<(u64, Result<Checkpoint, Stri
     numbers(storage)?.into_iter().map(|number| Ok((number, read(storage, number)?))).collect()
 }
 
-/// Removes every checkpoint, for good: what they say is of no use any more.
+/// Removes every checkpoint for good: they are of no use any more.
 ///
 /// # Errors
 /// What the operating system says.
@@ -404,7 +405,7 @@ pub fn remove_all(storage: &dyn Storage) -> Result<()> {
     storage.sync_dir().map_err(|err| Error::io(format!("cannot sync {}", storage.name()), err))
 }
 
-/// The file of a checkpoint.
+/// The file name of a checkpoint.
 pub fn file_name(number: u64) -> String {
     format!("checkpoint-{number:012}.ckpt")
 }

@@ -1,10 +1,9 @@
-//! Examines the log of a directory: what is there, and whether it is all that must be there. A start and `inspect` run this
-//! same code. Changes nothing.
+//! Examines the log of a directory: its content, and its faults. A start and `inspect` run this same code, on their thread.
+//! Changes nothing.
 //!
-//! What must be there is known from three sides: the list of segments (`list`), the headers of later groups, and the newest
-//! checkpoint. A segment that is closed ends where the list says; one that is open holds at least what the list and the
-//! checkpoint say. What lies behind that may be a torn tail, if the segment is the newest: nobody can tell it from groups
-//! that were lost later.
+//! Three sources tell what must be there: the list of segments (`list`), the headers of later groups, and the newest
+//! checkpoint. A closed segment ends where the list says; an open one holds at least what the list and the checkpoint say.
+//! Bytes after that may be a torn tail, if the segment is the newest: nothing tells it from groups that were lost later.
 //!
 //! ```text
 //!  list:      5 closed at 4096   6 closed at 4088   7 open, 512 at least      next: 8
@@ -26,14 +25,14 @@ use crate::sync::planted::{Planted, planted};
 /// The list in a sentence.
 const THE_LIST: &str = "the list `segments`";
 
-/// What is known of a log from outside of it: what its checkpoints say.
+/// The knowledge of a log from outside of it: from its checkpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Known {
     /// The oldest segment that is needed; 1 without a checkpoint.
     pub first: u64,
     /// The oldest segment that is kept, for the checkpoint before.
     pub kept: u64,
-    /// How far the newest segment was synced when the checkpoint was written.
+    /// The durable part of the newest segment when the checkpoint was written.
     pub synced: Option<Synced>,
     /// The number of the checkpoint; 0 if there is none that can be used.
     pub checkpoint: u64,
@@ -48,10 +47,10 @@ impl From<u64> for Known {
     }
 }
 
-/// What a start acts on when something is wrong with a log: it stops.
+/// A fault of a log, which stops a start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
-    /// Where it is; none if it concerns the whole directory.
+    /// Its place; `None` if it concerns the whole directory.
     pub(crate) at: Option<Place>,
     pub(crate) what: String,
     /// A later version of the program wrote it: nothing is lost.
@@ -72,7 +71,7 @@ impl Finding {
         Finding { later, ..Finding::at(segment, 0, why.text().to_owned()) }
     }
 
-    /// The loud error: where, what, and the command that gets out of it.
+    /// The loud error: the place, the fault, and the command that gets out of it.
     pub(crate) fn error(&self, storage: &dyn Storage) -> Error {
         let dir = storage.name();
         if self.later {
@@ -97,22 +96,22 @@ impl Finding {
 #[derive(Debug)]
 pub(crate) struct Examined {
     pub(crate) id: u64,
-    /// Whether there is a file of its name.
+    /// True if there is a file of its name.
     pub(crate) is_there: bool,
-    /// None if it is missing, cannot be read, or is another log's.
+    /// `None` if it is missing, cannot be read, or belongs to another log.
     pub(crate) found: Option<(Segment, Scan)>,
-    /// What of it follows, without a gap, on what lies before it; closed at its end.
+    /// The part that follows without a gap on the segment before; closed at its end.
     pub(crate) good: Option<Synced>,
-    /// What is wrong with it.
+    /// Its fault.
     pub(crate) problem: Option<String>,
 }
 
-/// What an examination came to.
+/// The result of an examination.
 #[derive(Debug, Default)]
 pub(crate) struct Examination {
-    /// The list as the file has it, if it can be read.
+    /// The list in the file, if it can be read.
     pub(crate) list: Option<SegmentList>,
-    /// The segments that must be there, oldest first; after a finding not all, unless all were asked for.
+    /// The segments that must be there, oldest first. After a finding some are left out, unless all were asked for.
     pub(crate) segments: Vec<Examined>,
     /// Segments that nothing needs: released, or given up.
     pub(crate) old: Vec<u64>,
@@ -121,21 +120,21 @@ pub(crate) struct Examination {
     pub(crate) fresh: bool,
     /// The newest checkpoint that list and groups know.
     pub(crate) checkpoint: u64,
-    /// What makes a start stop, the most telling first.
+    /// The faults that stop a start, the most telling first.
     pub(crate) findings: Vec<Finding>,
 }
 
-/// How far an examination goes.
+/// The extent of an examination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// To the first thing that is wrong: a start.
+    /// To the first fault: a start.
     ToTheFirst,
     /// Over everything: a report.
     Everything,
 }
 
-/// Examines the log of which `known` is known from outside, and hands out the records of its whole groups, in order, up to
-/// the first thing that is wrong. Before each segment it says to `looked` how many of how many it has looked at.
+/// Examines a log and hands out the records of its whole groups, in order, up to the first fault. `known` is the knowledge
+/// from outside. Calls `looked` before each segment with the number of segments done, and of all.
 ///
 /// # Errors
 /// What the operating system says, and what `visit` returns.
@@ -191,7 +190,7 @@ impl Known {
         self.first.max(1)
     }
 
-    /// The oldest segment that is kept is not known from a checkpoint that is not the newest: more may have been let go.
+    /// Only the newest checkpoint tells the oldest segment that is kept: under a later one more may have been released.
     fn settled(self, list: Option<&SegmentList>) -> Known {
         let (first, kept) = (self.first(), self.kept.clamp(1, self.first()));
         let is_freed = list.is_some_and(|list| kept < list.freed);
@@ -199,8 +198,8 @@ impl Known {
     }
 }
 
-/// The segments that must be there from `first` on, as far as list and names tell. Those whose number is older than the list
-/// and that it does not know are left out: they were let go, or given up.
+/// The segments that must be there from `first` on, as far as list and names tell. Segments that are older than the list and
+/// unknown to it are left out: they were released, or given up.
 fn expected(there: &[u64], list: Option<&SegmentList>, first: u64) -> BTreeSet<u64> {
     let live = there.iter().copied().filter(|id| *id >= first);
     let Some(list) = list else { return live.collect() };
@@ -211,7 +210,7 @@ fn expected(there: &[u64], list: Option<&SegmentList>, first: u64) -> BTreeSet<u
     listed.chain(begun).collect()
 }
 
-/// Whether the segments that are there are other ones than those that the list names, all of them: then the list is wrong.
+/// Returns true if all the existing segments differ from those that the list names: the list is wrong then.
 fn is_foreign(storage: &dyn Storage, list: &SegmentList, there: &[u64]) -> Result<bool> {
     let mut is_foreign = false;
     for listed in list.segments.iter().filter(|listed| there.contains(&listed.segment)) {
@@ -225,7 +224,7 @@ fn is_foreign(storage: &dyn Storage, list: &SegmentList, there: &[u64]) -> Resul
     Ok(is_foreign)
 }
 
-/// What is wrong with the checkpoint: the segments that it needs were let go under a later one.
+/// The fault of a checkpoint: the segments that it needs were released under a later one.
 fn check_checkpoint(list: &SegmentList, known: Known) -> Option<Finding> {
     let (first, newest) = (known.first(), list.checkpoint);
     let freed = list.freed.checked_sub(1).filter(|_| first < list.freed)?;
@@ -242,7 +241,7 @@ fn check_checkpoint(list: &SegmentList, known: Known) -> Option<Finding> {
     Some(Finding::whole(what))
 }
 
-/// What is wrong with the list itself: segments and checkpoint are newer.
+/// The fault of the list itself: segments and checkpoint are newer.
 fn check_age(list: &SegmentList, there: &[u64], known: Known) -> Option<Finding> {
     let next = list.next_segment;
     let newest = there.last().copied().unwrap_or(0);
@@ -256,7 +255,7 @@ fn check_age(list: &SegmentList, there: &[u64], known: Known) -> Option<Finding>
     })
 }
 
-/// What is wrong with a directory that has no list: the first version of the program kept none.
+/// The fault of a directory without a list, if it has one: the first version of the program kept no list.
 fn check_adoption(storage: &dyn Storage, there: &[u64], known: Known) -> Result<Option<Finding>> {
     let missing =
         |what: String| Ok(Some(Finding::whole(format!("the list `{LIST}` is missing{what}"))));
@@ -296,11 +295,11 @@ struct Chain<'a, 'v> {
     visit: &'a mut Visit<'v>,
     /// The segment before.
     before: Option<Before>,
-    /// Something is wrong with what came before: no more records are handed out.
+    /// An earlier segment has a fault: no more records are handed out.
     broken: bool,
 }
 
-/// Where a segment ends.
+/// The end of a segment.
 #[derive(Clone, Debug)]
 struct Before {
     end: Synced,
@@ -334,7 +333,7 @@ impl Chain<'_, '_> {
         Ok(Examined { found: Some((segment, scan)), good, problem, ..none })
     }
 
-    /// Opens and scans a segment; or says why it is none of this log.
+    /// Opens and scans a segment; or returns the reason why it is none of this log.
     fn scan(
         &mut self,
         storage: &dyn Storage,
@@ -359,7 +358,7 @@ impl Chain<'_, '_> {
         Ok(Ok((segment, scan)))
     }
 
-    /// What is wrong with a segment that was scanned, and what of it is good.
+    /// The good part of a segment that was scanned, and its fault.
     fn judge(&mut self, list: Option<&SegmentList>, at: Linked<'_>) -> Judged {
         let id = at.link.id;
         let end = at.synced();
@@ -380,7 +379,7 @@ impl Chain<'_, '_> {
             self.broken = true;
             return Judged { good, finding: Some(Finding::at(id, end.end, what)) };
         }
-        // Begun, and not listed yet: its second group is only written once it is.
+        // A new segment that is not listed yet: its second group is only written once it is.
         let groups = at.scan.groups;
         let unknown = list.is_some() && at.listed.is_none() && groups != 1;
         let older = || {
@@ -391,7 +390,7 @@ impl Chain<'_, '_> {
         Judged { good, finding: unknown.then(|| Finding::at(id, 0, older())) }
     }
 
-    /// What shows that a segment is not the one that list and checkpoint know.
+    /// The evidence that a segment is not the one that list and checkpoint know.
     fn foreign(&self, segment: &Segment, listed: Option<Synced>) -> Option<String> {
         let header = &segment.header;
         let known = self.known.synced.filter(|known| known.segment == header.segment);
@@ -407,14 +406,14 @@ impl Chain<'_, '_> {
     }
 }
 
-/// What is good of a segment, and what is wrong with it.
+/// The good part of a segment, and its fault.
 #[derive(Debug, Default)]
 struct Judged {
     good: Option<Synced>,
     finding: Option<Finding>,
 }
 
-/// A segment that was scanned, and what is known of it.
+/// A segment that was scanned, with the knowledge of it.
 #[derive(Clone, Copy, Debug)]
 struct Linked<'a> {
     link: Link,
@@ -424,7 +423,7 @@ struct Linked<'a> {
 }
 
 impl Linked<'_> {
-    /// What is durable of it once it is settled that it ends where it does.
+    /// The durable part of it, once its end is settled.
     fn synced(self) -> Synced {
         let header = &self.segment.header;
         Synced {
@@ -466,14 +465,14 @@ impl Linked<'_> {
             let what = format!("the first segment begins with group {begins}");
             return Some(Finding::at(id, 0, what));
         }
-        // Numbers that are left out were given up: the list knows that, and so does the segment behind them.
+        // Numbers that are left out were given up: the list knows that, and so does the segment after them.
         let follows = list.is_some_and(|list| first < list.next_segment)
             || self.scan.before.is_some_and(|place| place.segment < first);
         (id != first && !follows)
             .then(|| Finding::at(first, 0, "the file is missing, and it is needed".to_owned()))
     }
 
-    /// What says that the segment ends too early, or is damaged.
+    /// The evidence that the segment ends too early, or is damaged.
     fn shorter(self, known: Known) -> Option<String> {
         let (scan, end) = (self.scan, self.scan.end);
         let planted = planted(Planted::AcceptsMissingNewest) && self.link.is_newest;
@@ -495,11 +494,11 @@ impl Linked<'_> {
         if let Some(known) = checkpoint.filter(|known| end < known.end) {
             return Some(self.lost(&known, "the newest checkpoint"));
         }
-        // Damage before the newest segment is what its successor says.
+        // In an older segment the successor decides if this is damage.
         (self.link.is_newest && !scan.is_tail()).then(|| scan.damage_text())
     }
 
-    /// What is missing of a segment that was synced further than it goes.
+    /// The text for a segment that was synced beyond its end.
     fn lost(self, known: &Synced, who: &str) -> String {
         let Synced { end, next_group, closed, .. } = *known;
         let groups = groups_text(self.scan.next_group, next_group);
@@ -513,7 +512,7 @@ impl Linked<'_> {
     }
 }
 
-/// What to say of a segment whose file is missing.
+/// The text for a segment whose file is missing.
 fn missing_text(listed: Option<Synced>) -> String {
     let Some(listed) = listed else { return "the file is missing".to_owned() };
     let Synced { first_group, next_group, end, closed, .. } = listed;

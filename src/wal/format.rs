@@ -1,4 +1,4 @@
-//! The bytes of the log: names, headers and checksums. Pure functions of bytes; opens nothing.
+//! The bytes of the log: names, headers and checksums. Pure functions of bytes; any thread; opens nothing.
 //!
 //! ```text
 //! segment  wal-000000000007.seg, all numbers little endian
@@ -16,9 +16,8 @@
 //! └─────────────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //! Version 1, which is read and not written, has group headers of 40 bytes, "GRP1", without the third line of numbers.
-//! The salt is drawn when the segment is begun, and the seed of a record is its group's checksum: so neither bytes of an
-//! earlier use of the same file, nor of an attempt that failed, nor anything a peer can send validates by chance that
-//! it could arrange.
+//! The salt is drawn when the segment begins, and the seed of a record is its group's checksum. So bytes of an earlier use
+//! of the file, or of a failed attempt, do not validate, and no peer can arrange bytes that do.
 
 use std::fmt;
 
@@ -29,7 +28,7 @@ use crate::wording::count;
 
 /// Bytes of a segment's header.
 pub(crate) const SEGMENT_HEADER: usize = 64;
-/// The same, as the header says it.
+/// The same, as a field of the header.
 const SEGMENT_HEADER_FIELD: u32 = 64;
 /// Bytes of a group's header, and of the zero slot behind the last group.
 pub(crate) const GROUP_HEADER: usize = 64;
@@ -47,7 +46,7 @@ const GROUP_MAGIC_1: [u8; 4] = *b"GRP1";
 /// The version of a segment's format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
-    /// Read, and not written any more: there was no list of segments.
+    /// Read, and no longer written: it had no list of segments.
     V1,
     /// Written.
     V2,
@@ -90,13 +89,12 @@ impl Version {
     }
 }
 
-/// A place in the log between two groups. Everything before it in its segment, and every segment before that, is meant
-/// with it.
+/// A place in the log between two groups. It stands for everything before it in its segment, and all segments before that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
-    /// The segment; 0 where there is none yet.
+    /// The segment; 0 if there is none yet.
     pub segment: u64,
-    /// In bytes.
+    /// The offset in it, in bytes.
     pub offset: u64,
 }
 
@@ -106,16 +104,16 @@ impl fmt::Display for Place {
     }
 }
 
-/// Where a record lies in the log. Opaque but for the segment, which decides what may be released.
+/// The place of a record in the log. Opaque but for the segment, which decides what may be released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position {
     /// The segment.
     pub segment: u64,
-    /// Where the record's header begins in it, in bytes.
+    /// The offset of the record's header in it, in bytes.
     pub offset: u64,
     /// The record's bytes, without its header.
     pub length: u32,
-    /// What its checksum is seeded with.
+    /// The seed of its checksum.
     pub seed: u32,
 }
 
@@ -125,7 +123,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// Why a file of the log cannot be read.
+/// The reason why a file of the log cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Unreadable {
     /// Its bytes are not what was written.
@@ -146,7 +144,7 @@ pub(crate) fn segment_name(id: u64) -> String {
     format!("wal-{id:012}.seg")
 }
 
-/// The file name of a segment that waits to be used again.
+/// The file name of a segment that waits for reuse.
 pub(crate) fn spare_name(number: u64) -> String {
     format!("spare-{number:012}.seg")
 }
@@ -165,7 +163,7 @@ fn number_of(name: &str, prefix: &str) -> Option<u64> {
     name.strip_prefix(prefix)?.strip_suffix(".seg")?.parse().ok()
 }
 
-/// Whether a stored checksum is the one that was computed.
+/// Returns true if a stored checksum is the computed one.
 pub(crate) fn matches(stored: u32, computed: u32) -> bool {
     stored == computed || planted(Planted::IgnoreCrc)
 }
@@ -178,7 +176,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
-/// How a segment begins.
+/// The header of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
     pub(crate) version: Version,
@@ -186,7 +184,7 @@ pub(crate) struct SegmentHeader {
     /// The number of its first group: proves that every group before it was synced.
     pub(crate) first_group: u64,
     pub(crate) salt: u64,
-    /// How long the file was made, in bytes.
+    /// The length of the file when it was made, in bytes.
     pub(crate) size: u64,
 }
 
@@ -205,7 +203,7 @@ impl SegmentHeader {
         bytes
     }
 
-    /// Reads a header; the error says what is wrong with it.
+    /// Reads a header; the error names its fault.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
         let damaged = |what: String| Err(Unreadable::Damaged(what));
         if bytes.len() < SEGMENT_HEADER {
@@ -236,7 +234,7 @@ impl SegmentHeader {
     }
 }
 
-/// How a group begins.
+/// The header of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct GroupHeader {
     pub(crate) segment: u64,
@@ -247,13 +245,13 @@ pub(crate) struct GroupHeader {
     pub(crate) records: u32,
     /// Counts the times that this place was written, so that leftovers of a failed attempt do not validate.
     pub(crate) attempt: u32,
-    /// How far the log was durable when this was written; nothing in version 1.
+    /// The end of the durable log when this was written; the default in version 1.
     pub(crate) durable: Place,
     /// The number of the newest checkpoint that was durable then; 0 if there was none, and in version 1.
     pub(crate) checkpoint: u64,
 }
 
-/// What is where a group may begin.
+/// The content of a place where a group may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Slot {
     /// Nothing was written here.
@@ -282,7 +280,7 @@ impl GroupHeader {
         (bytes, crc)
     }
 
-    /// Looks at the bytes where a group may begin; fewer than a header's are the end of the file.
+    /// Reads the bytes where a group may begin; fewer than a header's are the end of the file.
     pub(crate) fn decode(bytes: &[u8], salt: u64, version: Version) -> Slot {
         let length = version.group_header();
         let bytes = &bytes[..bytes.len().min(length)];
@@ -315,18 +313,18 @@ impl GroupHeader {
         Slot::Group(header, seed)
     }
 
-    /// Whether bytes can be a header, before a checksum is computed.
+    /// Returns true if bytes can be a header, before a checksum is computed.
     pub(crate) fn plausible(bytes: &[u8], version: Version) -> bool {
         bytes.get(4..8) == Some(&version.magic())
     }
 }
 
-/// The checksum of a header's bytes behind it, and of the salt.
+/// The checksum of the header's bytes after it, and of the salt.
 fn group_crc(header: &[u8], salt: u64) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&header[4..]), &salt.to_le_bytes())
 }
 
-/// A record's checksum: of its bytes (`payload`), and of where it lies.
+/// A record's checksum: of its bytes (`payload`), and of its place.
 pub(crate) fn record_crc(payload: u32, length: u32, seed: u32, offset: u64) -> u32 {
     let mut place = [0; 16];
     place[..4].copy_from_slice(&length.to_le_bytes());
@@ -343,7 +341,7 @@ pub(crate) fn record_header(length: u32, crc: u32) -> [u8; RECORD_HEADER] {
     bytes
 }
 
-/// The first record of `body`, which lies at `offset` of its segment; none if it is damaged.
+/// The first record of `body`, which lies at `offset` of its segment; `None` if it is damaged.
 pub(crate) fn decode_record(
     body: &[u8],
     segment: u64,

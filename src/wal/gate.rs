@@ -1,10 +1,10 @@
-//! `Gate`: keeps the input of a lane in its order where some of it is refused: what follows a refused record is refused too,
-//! until that one is taken. Otherwise what came later would lie in the log, could not be used, and would hold room that the
-//! first one waits for. Pure.
+//! `Gate`: keeps the input of a lane in its order where some of it is refused: records after a refused one are refused too,
+//! until that one is taken. Otherwise later records would lie in the log, could not be used, and would hold the room that the
+//! first one waits for. Pure; runs on the thread `wal-sync`.
 
 use std::collections::BTreeMap;
 
-/// Where a record of input belongs.
+/// The place of a record in the order of input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lane {
     /// Records of one lane stay in order; those of different lanes know nothing of each other.
@@ -16,23 +16,23 @@ pub struct Lane {
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
-    /// Of each lane the first record that was refused and is not taken yet.
+    /// The first record of each lane that was refused and is not taken yet.
     refused: BTreeMap<u32, u64>,
 }
 
 impl Gate {
-    /// Whether a record may be taken: none before it waits.
+    /// Returns true if a record may be taken: no earlier one waits.
     pub(crate) fn passes(&self, at: Lane) -> bool {
         self.refused.get(&at.lane).is_none_or(|first| at.number <= *first)
     }
 
-    /// A record was refused.
+    /// Notes that a record was refused.
     pub(crate) fn refused(&mut self, at: Lane) {
         let first = self.refused.entry(at.lane).or_insert(at.number);
         *first = at.number.min(*first);
     }
 
-    /// A record was taken.
+    /// Notes that a record was taken.
     pub(crate) fn taken(&mut self, at: Lane) {
         if self.refused.get(&at.lane) == Some(&at.number) {
             self.refused.remove(&at.lane);
@@ -44,7 +44,7 @@ impl Gate {
 mod tests {
     use super::*;
 
-    /// Records of lanes as they come, and which of those that pass find room; which are taken.
+    /// Sends records of lanes, each with the answer to "is there room"; expects these to be taken.
     fn check(records: &[(u32, u64, bool)], expected: &[bool]) {
         let mut gate = Gate::default();
         let come = |(lane, number, has_room): &(u32, u64, bool)| {
@@ -69,7 +69,7 @@ mod tests {
             &[false, false, true, true],
         );
         check(&[(0, 1, false), (0, 1, false), (0, 2, true)], &[false, false, false]);
-        // The second is refused once more, and the third comes before it is tried again.
+        // The second is refused once more, and the third comes before the next try.
         check(
             &[(0, 1, false), (0, 1, true), (0, 2, false), (0, 3, true), (0, 2, true), (0, 3, true)],
             &[false, true, false, false, true, true],

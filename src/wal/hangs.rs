@@ -1,10 +1,10 @@
-//! What is said of a log whose disk hangs.
+//! The condition of a log whose disk hangs. Runs on the thread `wal-sync`.
 
 use std::time::Duration;
 
 use crate::metrics::{ConditionKind, Conditions, Slow, Watch};
 
-/// What writing a group, or letting segments go, may take before the disk counts as one that hangs.
+/// The longest time for a write of a group or a release of segments, before the disk counts as hanging.
 const SLOW: Duration = Duration::from_secs(10);
 
 /// The watch over a log in this place.

@@ -1,11 +1,11 @@
-//! How large the segments of a log are: a part of the disk that it lies on, so that a small disk holds several.
+//! The size of a log's segments: a part of its disk, so that a small disk holds several.
 //!
 //! ```text
 //! disk ÷ 16, at most 64 MiB, at least twice the longest record and 2 MiB     smallest disk: 8 segments
 //! ```
-//! A log is let go by whole segments, and some are left alone by input: with fewer than eight nothing would come in. A later
-//! start keeps the size of the segments that are there, unless the disk has become too small for it or much larger. Others
-//! who fill the disk do not change it. Pure, but for [`Disk::of`].
+//! A log releases whole segments, and input leaves some of them alone: with fewer than eight no input would come in. A later
+//! start keeps the size of the existing segments, unless the disk has become too small for it or much larger. Others who
+//! fill the disk do not change it. Runs on the main thread; pure, but for [`Disk::of`].
 
 use std::io::ErrorKind;
 
@@ -27,25 +27,25 @@ const SEGMENTS_MIN: u64 = 8;
 /// The disk of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disk {
-    /// How many bytes it holds, taken or not.
+    /// Bytes of the disk, free or not.
     pub bytes: u64,
-    /// How many are free or taken by the log itself.
+    /// Bytes that are free or taken by the log itself.
     pub available: u64,
-    /// The size of the segments that are there; none before the first start.
+    /// The size of the existing segments; `None` before the first start.
     pub segment_bytes: Option<u64>,
 }
 
-/// Why a disk is too small for a log.
+/// The reason why a disk is too small for a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TooSmall {
     /// It holds fewer bytes than this.
     Disk(u64),
-    /// Of its bytes fewer than this are free.
+    /// Fewer bytes than this are free.
     Free(u64),
 }
 
 impl Disk {
-    /// Looks at the disk and the files of a log.
+    /// Measures the disk and the files of a log.
     ///
     /// # Errors
     /// If the directory or a file cannot be read.
@@ -66,7 +66,7 @@ impl Disk {
         Ok(Disk { bytes: volume.bytes, available, segment_bytes })
     }
 
-    /// The size of a segment for records of up to so many bytes.
+    /// The size of a segment for records of up to this many bytes.
     ///
     /// # Errors
     /// If the disk is too small.
@@ -116,7 +116,7 @@ fn whole_mebibytes(bytes: u64) -> String {
     format!("{} MiB", bytes >> 20)
 }
 
-/// The size that a segment says it has; none if its header cannot be read, which the start tells.
+/// The size in a segment's header; `None` if that cannot be read, which the start reports.
 fn size_of(storage: &dyn Storage, id: u64) -> Result<Option<u64>> {
     let mut header = [0; SEGMENT_HEADER];
     let read = storage
@@ -143,15 +143,9 @@ mod tests {
     }
 
     /// The size of a segment in MiB on such a disk, for records of `record_kib` KiB.
-    fn check(
-        sizes: (u64, u64),
-        record_kib: u64,
-        before: Option<u64>,
-        expected: Result<u64, TooSmall>,
-    ) {
-        let (bytes, available) = sizes;
-        let found = disk(bytes, available, before).segment_bytes_for(record_kib << 10);
-        assert_eq!(found, expected.map(|size| size * MIB), "{sizes:?} {record_kib} {before:?}");
+    fn check(disk: Disk, record_kib: u64, expected: Result<u64, TooSmall>) {
+        let found = disk.segment_bytes_for(record_kib << 10);
+        assert_eq!(found, expected.map(|size| size * MIB), "{disk:?} {record_kib}");
     }
 
     #[test]
@@ -170,35 +164,35 @@ mod tests {
             (1_024, 64),
             (1 << 30, 64),
         ] {
-            check((size, size), 1_024, None, Ok(expected));
+            check(disk(size, size, None), 1_024, Ok(expected));
         }
-        check((1_000_000, 300), 1_024, None, Ok(16));
-        check((1_000_000, 16), 1, None, Ok(2));
+        check(disk(1_000_000, 300, None), 1_024, Ok(16));
+        check(disk(1_000_000, 16, None), 1, Ok(2));
     }
 
     #[test]
     fn records_fit_and_a_disk_that_is_too_small_is_refused() {
-        check((100, 100), 1, None, Ok(4));
-        check((100, 100), 2_048, None, Ok(4));
-        check((100, 100), 2_049, None, Ok(8));
-        check((100, 100), 4_096, None, Ok(8));
-        check((100, 100), 8_192, None, Err(Whole(128 * MIB)));
-        check((511, 511), 32 << 10, None, Err(Whole(512 * MIB)));
-        check((15, 15), 1_024, None, Err(Whole(16 * MIB)));
-        check((15, 15), 1, Some(2), Err(Whole(16 * MIB)));
-        check((100, 15), 1_024, None, Err(Free(16 * MIB)));
+        check(disk(100, 100, None), 1, Ok(4));
+        check(disk(100, 100, None), 2_048, Ok(4));
+        check(disk(100, 100, None), 2_049, Ok(8));
+        check(disk(100, 100, None), 4_096, Ok(8));
+        check(disk(100, 100, None), 8_192, Err(Whole(128 * MIB)));
+        check(disk(511, 511, None), 32 << 10, Err(Whole(512 * MIB)));
+        check(disk(15, 15, None), 1_024, Err(Whole(16 * MIB)));
+        check(disk(15, 15, Some(2)), 1, Err(Whole(16 * MIB)));
+        check(disk(100, 15, None), 1_024, Err(Free(16 * MIB)));
     }
 
     #[test]
     fn a_later_start_keeps_the_size_if_the_disk_still_has_it() {
-        check((400, 400), 1_024, Some(16), Ok(16));
+        check(disk(400, 400, Some(16)), 1_024, Ok(16));
         // Others have filled it: what is there is the log's own.
-        check((400, 20), 1_024, Some(16), Ok(16));
-        check((100, 100), 1_024, Some(64), Ok(4));
-        check((4_000, 4_000), 1_024, Some(2), Ok(64));
-        check((4_000, 100), 1_024, Some(2), Ok(4));
+        check(disk(400, 20, Some(16)), 1_024, Ok(16));
+        check(disk(100, 100, Some(64)), 1_024, Ok(4));
+        check(disk(4_000, 4_000, Some(2)), 1_024, Ok(64));
+        check(disk(4_000, 100, Some(2)), 1_024, Ok(4));
         // Longer records than before.
-        check((400, 20), 16 << 10, Some(16), Ok(32));
+        check(disk(400, 20, Some(16)), 16 << 10, Ok(32));
     }
 
     #[test]

@@ -1,13 +1,14 @@
-//! `WriteAheadLog`: group commit. Any thread appends; the thread `wal-sync` writes what waits as one group, syncs it
-//! once, and gives every record its receipt.
+//! `WriteAheadLog`: group commit. Any thread appends; the thread `wal-sync` writes the pending records as one group, syncs
+//! it once, and calls each record's receipt.
 //!
 //! ```text
 //!  append ─▶ pending (bounded in bytes) ─ all that waits ─▶ group ─▶ fdatasync ─▶ receipts ─▶ next group
 //! ```
 //! Nothing waits for a timer: a group is as large as the last sync was slow. Receipts run on `wal-sync` and only post.
 //!
-//! Input is taken while the reserve is there: spare segments that are left for what ends batches and so releases others.
-//! When the disk has no room for that, the log is *short*: input is given back, all else goes on, and who asked is told.
+//! The log takes input while it has its reserve: spare segments for the records that end batches, which release other
+//! segments. When the disk has no room for the reserve, the log is *short*: it refuses input, takes everything else, and
+//! notifies its listeners.
 
 mod worker;
 
@@ -34,7 +35,7 @@ use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering, Poison, Signal};
 use crate::time::{Clock, Joined, Moment, join_until};
 
-/// Called once with what became of a record, on the thread `wal-sync`; it must only post.
+/// Called once with the fate of a record, on the thread `wal-sync`; it must only post.
 pub type Receipt = Box<dyn FnOnce(Result<Position, NotLogged>) + Send>;
 
 /// See the module.
@@ -55,25 +56,25 @@ impl fmt::Debug for WriteAheadLog {
 
 struct Shared {
     state: Mutex<State>,
-    /// What the close mended, in words.
+    /// The files that the close wrote anew, in words.
     mended: Mutex<Option<String>>,
     /// Appenders wait here for room; notified by every group taken, and by the end.
     room: Condvar,
     /// `wal-sync` waits here; raised by an append, a release and the close.
     work: Signal,
     counts: Arc<Counts>,
-    /// How many spares input leaves alone.
+    /// Spares that input leaves for everything else.
     reserve: AtomicUsize,
     shortage: Shortage,
-    /// The newest checkpoint that the caller said to be durable.
+    /// The newest durable checkpoint, as the caller reported it.
     checkpoint: AtomicU64,
-    /// What is durable of the segment that is written; none before the first.
+    /// The durable part of the segment that is written; `None` before the first.
     synced: Mutex<Option<Synced>>,
-    /// What keeps others out of the storage, for as long as `wal-sync` writes to it.
+    /// Keeps others out of the storage as long as `wal-sync` writes to it.
     lock: Mutex<Option<Arc<Lock>>>,
-    /// Says that writes are refused, once there is somebody to be told.
+    /// Reports refused writes, once somebody listens.
     refusing: Mutex<Option<ConditionHandle>>,
-    /// Says that a write does not return, once there is somebody to be told.
+    /// Reports a write that does not return, once somebody listens.
     hanging: Mutex<Option<Arc<Watch>>>,
 }
 
@@ -82,18 +83,18 @@ struct State {
     pending: VecDeque<Pending>,
     /// Bytes of the pending records with their headers.
     bytes: usize,
-    /// Segments below this may go.
+    /// Segments below this may be released.
     release: Option<u64>,
-    /// Nothing more is taken; what is pending is still written.
+    /// The log takes nothing more; pending records are still written.
     closed: bool,
-    /// The log ended, and why.
+    /// The reason why the log ended, if it did.
     failed: Option<Arc<str>>,
 }
 
 struct Pending {
     record: Record,
     receipt: Receipt,
-    /// For input, which is only taken while the reserve is there.
+    /// The lane of input, which needs the reserve; `None` for everything else.
     input: Option<Lane>,
 }
 
@@ -104,10 +105,10 @@ impl Pending {
 }
 
 impl WriteAheadLog {
-    /// Opens the log of a storage that the caller has locked, hands out what it holds, and starts its thread.
+    /// Opens the log of a storage that the caller has locked, hands out its records, and starts its thread.
     ///
-    /// `known` is what the caller knows of the log: the oldest segment that it still needs, as a checkpoint says; 1 without
-    /// one. What `visit` was given may be acted on once this has returned.
+    /// `known` is the caller's knowledge of the log: the oldest segment that it still needs, as a checkpoint says; 1 without
+    /// one. The caller may act on the records that `visit` was given once this has returned.
     ///
     /// # Errors
     /// If the log is damaged (the text names segment and offset) or cannot be read, what `visit` returns, or if the
@@ -153,10 +154,10 @@ impl WriteAheadLog {
         Ok((WriteAheadLog { shared, storage, files, options, thread, looks }, recovered))
     }
 
-    /// Queues a record; waits while `pending_bytes_max` bytes wait already, until a group is taken or the log ends.
+    /// Queues a record. Waits while `pending_bytes_max` bytes are pending, until a group is taken or the log ends.
     ///
     /// # Errors
-    /// If the log is closed or has failed, or the record is too large for a segment; its receipt is dropped then.
+    /// If the log is closed or has failed, or the record is too large for a segment; the receipt is dropped then.
     pub fn append(
         &self,
         record: impl Into<Record>,
@@ -165,9 +166,9 @@ impl WriteAheadLog {
         self.push(record.into(), Box::new(receipt), None)
     }
 
-    /// The same for what others wait with until there is room: while the log is [short](WriteAheadLog::shortage) it is
-    /// given back, and what is appended otherwise is not. So is what follows a record of its lane that was given back, until
-    /// that one is appended again and taken.
+    /// The same for input, whose senders can wait for room: while the log is [short](WriteAheadLog::shortage) it refuses
+    /// input, and takes records of [`append`](WriteAheadLog::append). It also refuses the records that follow a refused one
+    /// in their lane, until that one is appended again and taken.
     ///
     /// # Errors
     /// As [`append`](WriteAheadLog::append).
@@ -200,11 +201,11 @@ impl WriteAheadLog {
     /// Appends a record and waits until it is durable.
     ///
     /// # Errors
-    /// If it is not durable: [`NotLogged`] says whether it may be tried again.
+    /// If it is not durable: [`NotLogged`] tells if the caller may try again.
     pub fn append_and_wait(&self, record: impl Into<Record>) -> Result<Position, NotLogged> {
         let slot = Arc::new(Mutex::new(None));
         let done = Signal::new();
-        // Raised also when the receipt is dropped uncalled, so that this never waits for a log that ended.
+        // A receipt that is dropped uncalled raises it too, so that this never waits for a log that ended.
         let ticket = Ticket { slot: Arc::clone(&slot), done: done.clone() };
         self.append(record, move |outcome| *ticket.slot.lock() = Some(outcome))
             .map_err(|err| NotLogged::Failed(err.to_string().into()))?;
@@ -228,22 +229,22 @@ impl WriteAheadLog {
         body_max(&self.options) - RECORD_HEADER
     }
 
-    /// From now on looks once a second by this clock, when a group is synced, whether the log's files are still there.
+    /// From now on checks once a second by this clock, when a group is synced, that the log's files are still there.
     pub(crate) fn look_for_loss(&self, clock: Arc<dyn Clock>) {
         *self.looks.lock() = Some(clock);
     }
 
-    /// Says there when a write does not return.
+    /// Reports there when a write does not return.
     pub(crate) fn report_hangs(&self, conditions: &Conditions) {
         *self.shared.hanging.lock() = Some(Arc::new(watch_over(conditions, self.name())));
     }
 
-    /// Why input is given back; none while the log takes it.
+    /// The reason why the log refuses input; `None` while it takes it.
     pub fn shortage(&self) -> Option<Arc<str>> {
         self.shared.shortage.reason()
     }
 
-    /// Says by this handle when the log takes no writes, and when it does again.
+    /// Reports by this handle when the log takes no writes, and when it does again.
     pub(crate) fn report_refusals(&self, handle: ConditionHandle) {
         if let Some(reason) = self.shortage() {
             handle.begin(reason.as_ref(), "");
@@ -251,13 +252,13 @@ impl WriteAheadLog {
         *self.shared.refusing.lock() = Some(handle);
     }
 
-    /// Calls `listener` each time that the log begins to give input back, on the thread `wal-sync`, and now if it does so
+    /// Calls `listener` each time that the log begins to refuse input, on the thread `wal-sync`, and now if it refuses it
     /// already. It must only post.
     pub fn on_shortage(&self, listener: impl Fn() + Send + 'static) {
         self.shared.shortage.on_begin(Box::new(listener));
     }
 
-    /// From now on input leaves so many bytes of spares to all else, beside what it leaves anyway.
+    /// From now on input leaves this many bytes of spares more for everything else.
     pub fn keep_room(&self, bytes: u64) {
         let more =
             usize::try_from(bytes.div_ceil(self.options.segment_bytes)).unwrap_or(usize::MAX);
@@ -277,12 +278,12 @@ impl WriteAheadLog {
         Segment::read(file.as_ref(), self.storage.as_ref(), at)
     }
 
-    /// What the close found touched and wrote anew, in words; once.
+    /// The files that the close found touched and wrote anew, in words. Returned once.
     pub(crate) fn take_mended(&self) -> Option<String> {
         self.shared.mended.lock().take()
     }
 
-    /// What people call the place where the segments are.
+    /// The name of the segments' place, for messages.
     pub fn name(&self) -> String {
         self.storage.name()
     }
@@ -295,22 +296,22 @@ impl WriteAheadLog {
         self.storage.volume()
     }
 
-    /// Keeps others out of the storage until the thread of the log has ended, also where it outlives the log.
+    /// Keeps others out of the storage until the thread of the log has ended, which may outlive the log.
     pub(crate) fn hold(&self, lock: Arc<Lock>) {
         *self.shared.lock.lock() = Some(lock);
     }
 
-    /// A checkpoint of this number is durable: from now on the log knows it.
+    /// Notes that the checkpoint of this number is durable.
     pub fn checkpointed(&self, number: u64) {
         self.shared.checkpoint.fetch_max(number, Ordering::SeqCst);
     }
 
-    /// What is durable of the newest segment; what a checkpoint says of the log, so that a start finds out what is missing.
+    /// The durable part of the newest segment. A checkpoint records it, so that a start finds what is missing.
     pub fn synced(&self) -> Option<Synced> {
         *self.shared.synced.lock()
     }
 
-    /// Lets the segments below `first` go, soon. The newest one stays.
+    /// Releases the segments below `first`, soon. The newest one stays.
     pub fn release(&self, first: u64) {
         let mut state = self.shared.state.lock();
         state.release = state.release.max(Some(first));
@@ -318,13 +319,13 @@ impl WriteAheadLog {
         self.shared.work.raise();
     }
 
-    /// Looks again whether there is room for the reserve, soon, if the log is short of it.
+    /// If the log is short, checks again soon for room for the reserve.
     pub fn look_for_room(&self) {
         self.release(0);
     }
 
-    /// The newest segment that holds durable records; 1 if there is none. What a checkpoint names as the first that is
-    /// needed when nothing older is.
+    /// The newest segment that holds durable records; 1 if there is none. A checkpoint names it as the first that is needed,
+    /// unless an older one is.
     pub fn newest_segment(&self) -> u64 {
         self.files.lock().keys().next_back().copied().unwrap_or(1)
     }
@@ -334,18 +335,18 @@ impl WriteAheadLog {
         self.files.lock().keys().copied().collect()
     }
 
-    /// What was done since the log was opened.
+    /// Figures since the log was opened.
     pub fn stats(&self) -> LogStats {
         self.watch().stats()
     }
 
-    /// A look at that which outlives the log.
+    /// A view of these figures that outlives the log.
     pub(crate) fn watch(&self) -> LogWatch {
         LogWatch::new(&self.shared.counts)
     }
 
-    /// Takes nothing more, writes what is pending, and ends the thread. If that takes beyond `deadline`, the thread is
-    /// left to end with the process.
+    /// Takes nothing more, writes the pending records, and ends the thread. If that takes beyond `deadline`, the thread ends
+    /// with the process.
     ///
     /// # Errors
     /// If the log failed, or was not done at the deadline.
@@ -363,13 +364,13 @@ impl WriteAheadLog {
 }
 
 impl Drop for WriteAheadLog {
-    /// What is pending is still written; the thread is joined by its own drop.
+    /// Pending records are still written; the thread's own drop joins it.
     fn drop(&mut self) {
         self.shared.close();
     }
 }
 
-/// Wakes the one who waits, called or not.
+/// Wakes the waiting thread when it is called or dropped.
 struct Ticket {
     slot: Arc<Mutex<Option<Result<Position, NotLogged>>>>,
     done: Signal,
@@ -394,8 +395,8 @@ impl State {
         }
     }
 
-    /// The records that are written next, in order: as many as one group takes, and one at least. If the first of them
-    /// fits into the `left` bytes of the segment, they all do.
+    /// Takes the records to write next, in order: as many as fit in one group, and at least one. If the first of them fits
+    /// into the `left` bytes of the segment, they all do.
     fn take_group(&mut self, bytes_max: usize, left: usize) -> Vec<Pending> {
         let (mut group, mut bytes) = (Vec::new(), 0);
         let fits = self.pending.front().is_some_and(|first| first.size() <= left);
@@ -420,7 +421,7 @@ impl Shared {
         self.work.raise();
     }
 
-    /// Ends the log: what is pending is refused, and everyone who waits is woken.
+    /// Ends the log: refuses the pending records, and wakes every waiting thread.
     fn fail(&self, reason: &Arc<str>) {
         let mut state = self.state.lock();
         state.failed.get_or_insert_with(|| Arc::clone(reason));

@@ -1,15 +1,15 @@
-//! The write-ahead log, and the seam to durable files: what must survive is here before it is acted on.
+//! The write-ahead log: whatever must survive is here before anyone acts on it.
 //!
 //! ```text
 //!  any thread ─ append(record, receipt) ─▶ pending ─(wal-sync)─▶ group ─ write ─ fdatasync ─▶ receipts
 //!                                                                  │
 //!   state_dir/  .lock  wal-000000000007.seg   wal-000000000008.seg   spare-000000000003.seg   checkpoint-...
 //! ```
-//! - The log is a row of segments, a segment a row of groups, a group what one sync made durable, a record what one
-//!   append brought (`format` draws the bytes). A group is only begun once the one before it was synced.
-//! - Damage in the newest group with no valid later group is the torn tail: cut, counted, said. Any other damage is an
-//!   error that names segment and offset. Stale bytes of a reused segment never validate.
-//! - A write that found no room can be tried again. A failed sync ends the log, and poisons the engine.
+//! - The log is a row of segments, and a segment a row of groups. One sync makes a group durable; one append brings a
+//!   record (`format` draws the bytes). A group only begins once the one before it was synced.
+//! - Damage in the newest group with no valid later group is the torn tail: it is cut, counted and reported. Any other
+//!   damage is an error that names segment and offset. Stale bytes of a reused segment never validate.
+//! - A write that found no room can be retried. A failed sync ends the log and poisons the engine.
 //!
 //! The log does not know what a record means.
 
@@ -59,7 +59,7 @@ pub use segment_writer::Record;
 pub use stats::LogStats;
 pub(crate) use stats::LogWatch;
 
-/// Whether a file of a log's directory is a segment, by its name.
+/// Returns true if this is the name of a segment.
 pub(crate) fn is_segment(name: &str) -> bool {
     format::segment_of(name).is_some()
 }
@@ -70,7 +70,7 @@ pub const SEGMENT_BYTES: u64 = 64 << 20;
 /// The smallest segment, in bytes: a few records for a test.
 pub const SEGMENT_BYTES_MIN: u64 = 256;
 
-/// How a log is laid out and bounded.
+/// The layout and the bounds of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogOptions {
     /// A segment's size in bytes; a record is smaller. At least [`SEGMENT_BYTES_MIN`], less than 4 GiB.
@@ -79,17 +79,17 @@ pub struct LogOptions {
     pub group_bytes_max: usize,
     /// The most bytes of records that wait for their group, unless a single record is larger.
     pub pending_bytes_max: usize,
-    /// How many whole segments input leaves for everything else: only with these beside it the log takes
-    /// [input](WriteAheadLog::append_input).
+    /// Whole segments that input leaves for everything else: the log takes [input](WriteAheadLog::append_input) only with
+    /// these beside it.
     pub reserve: usize,
-    /// How many released segments are kept beyond those, to be used again.
+    /// The most released segments beyond those that are kept for reuse.
     pub spares_max: usize,
     /// Drawn at random for each start; a fixed one makes the bytes of a test repeatable.
     pub salt: u64,
 }
 
 impl LogOptions {
-    /// What the engine uses, with a salt of this start's own.
+    /// The options of the engine, with a random salt.
     pub fn with_fresh_salt() -> Self {
         LogOptions {
             segment_bytes: SEGMENT_BYTES,
@@ -110,12 +110,12 @@ impl LogOptions {
     }
 }
 
-/// Why a record is not durable.
+/// The reason why a record is not durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotLogged {
-    /// It could not be written, for want of room perhaps: it may be appended again. After a crash it may be there.
+    /// It was not written, for want of room perhaps: the caller may append it again. After a crash it may be there.
     Retry(Arc<str>),
-    /// The log has ended; what is durable is known at the next start.
+    /// The log has ended; the next start finds out what is durable.
     Failed(Arc<str>),
 }
 

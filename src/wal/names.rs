@@ -1,10 +1,10 @@
-//! What of the log a directory holds, by the names of its files.
+//! The log's files in a directory, by their names. Opens none of them.
 
 use super::format::{segment_of, spare_of};
 use crate::error::{Error, Result};
 use crate::storage::Storage;
 
-/// What the directory holds, by its names.
+/// The names of the log's files in a directory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Names {
     /// Sorted.

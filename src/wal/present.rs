@@ -1,8 +1,8 @@
-//! `Present`: whether the files of a log that is open are still what its directory holds under their names.
+//! `Present`: checks that the files of an open log still have their names in its directory.
 //!
-//! A process does not notice that somebody removes, renames, cuts or replaces a file of its log, or the directory: it goes on
-//! to write and sync what no start will find. So it looks up the names: when it begins a segment, at most once a second
-//! otherwise, and at the close. Runs on the thread `wal-sync`, or on a test's. It does not read what the segments hold.
+//! A process does not notice that somebody removes, renames, cuts or replaces a file of its log, or the directory: it would
+//! write and sync bytes that no start will find. So it looks up the names: when it begins a segment, at most once a second
+//! otherwise, and at the close. Runs on the thread `wal-sync`, or on a test's. It does not read the segments.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,23 +16,23 @@ use crate::storage::{FileMark, Storage, StoredFile};
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, Moment};
 
-/// How often the names are asked at most, beside the begin of a segment and the close.
+/// The shortest time between two checks of the names, except at the begin of a segment and the close.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The clock that says when the names are asked; none until somebody gives one.
+/// The clock that times the checks of the names; `None` until somebody sets one.
 pub(crate) type LookClock = Arc<Mutex<Option<Arc<dyn Clock>>>>;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Present {
-    /// What each live segment was when it was opened, and is as long as it stays.
+    /// The mark of each live segment when it was opened.
     marks: BTreeMap<u64, FileMark>,
     clock: LookClock,
     due: Option<Moment>,
 }
 
 impl Present {
-    /// The segments that a start found.
+    /// Marks the segments that a start found.
     ///
     /// # Errors
     /// What the operating system says.
@@ -42,12 +42,12 @@ impl Present {
         Ok(Present { marks, ..Present::default() })
     }
 
-    /// The clock's place, which others may fill.
+    /// The place of the clock, for others to set it.
     pub(crate) fn clock(&self) -> LookClock {
         Arc::clone(&self.clock)
     }
 
-    /// A segment was begun, which has `bytes` of room.
+    /// Marks a segment that was begun, which has `bytes` of room.
     ///
     /// # Errors
     /// What the operating system says.
@@ -56,12 +56,12 @@ impl Present {
         Ok(())
     }
 
-    /// The segments below `first` were let go.
+    /// Forgets the segments below `first`, which were released.
     pub(crate) fn freed(&mut self, first: u64) {
         self.marks = self.marks.split_off(&first);
     }
 
-    /// Whether the names are to be asked again; if so, the next time is a pause from now.
+    /// Returns true if the names must be checked now; the next check is due after a pause then.
     pub(crate) fn is_due(&mut self) -> bool {
         let now = match &*self.clock.lock() {
             Some(clock) => clock.now(),
@@ -74,11 +74,11 @@ impl Present {
         is_due
     }
 
-    /// Asks the names of the segments, and the list what it says.
+    /// Checks the names of the segments, and the content of the list.
     ///
     /// # Errors
-    /// If a file is not there any more, is another one, or was cut; the text says which, what is missing and the remedy. And
-    /// what the operating system says, unless that passes: then the next look finds out.
+    /// If a file is gone, replaced or cut; the text names it, what is missing and the remedy. And what the operating system
+    /// says, unless that passes: the next check finds out then.
     pub(crate) fn look(&self, storage: &dyn Storage, listing: &Listing) -> Result<()> {
         let found =
             self.look_at_segments(storage, listing).and_then(|()| look_at_list(storage, listing));
@@ -105,7 +105,7 @@ impl Present {
     }
 }
 
-/// Whether the list says what was written last.
+/// Checks that the list holds what was written last.
 fn look_at_list(storage: &dyn Storage, listing: &Listing) -> Result<()> {
     match harm_of_list(storage, listing)? {
         Some(what) => Err(lost(storage, LIST, &what)),
@@ -113,7 +113,7 @@ fn look_at_list(storage: &dyn Storage, listing: &Listing) -> Result<()> {
     }
 }
 
-/// What is wrong with the list, in words.
+/// The fault of the list, in words.
 fn harm_of_list(storage: &dyn Storage, listing: &Listing) -> Result<Option<String>> {
     let Some(written) = listing.on_disk() else { return Ok(None) };
     Ok(match SegmentList::read(storage)? {
@@ -124,8 +124,8 @@ fn harm_of_list(storage: &dyn Storage, listing: &Listing) -> Result<Option<Strin
     })
 }
 
-/// What is said of a list that is written anew, if somebody touched the one that was written before. What cannot be read now
-/// is not known to be touched.
+/// The report of a list that is written anew, if somebody touched the one that was written before. A list that cannot be read
+/// now counts as untouched.
 pub(crate) fn list_to_mend(storage: &dyn Storage, listing: &Listing) -> Option<String> {
     let what = harm_of_list(storage, listing).ok()??;
     let name = storage.name();
@@ -161,7 +161,7 @@ mod tests {
         }
     }
 
-    /// What is wrong once this was done to a log with three segments and closed in order; nothing: it is closed.
+    /// Harms a log with three segments that was closed in order, and expects this fault; `None`: it closes.
     fn check(harm: impl Fn(&MemoryStorage), expected: Option<&str>) {
         let disk = MemoryStorage::new(0);
         let (mut writer, ..) = open(&disk, 1, 1).expect("new");

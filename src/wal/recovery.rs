@@ -1,9 +1,9 @@
 //! Opens the log of a directory: checks it, hands its records out, cuts the torn tail, and makes a writer behind it.
 //!
 //! The same code runs for a new directory, after a clean stop and after a crash. Nothing is ever appended to a segment
-//! of an earlier run. What is handed out may be acted on once [`recover`] has returned: only then is it durable for
-//! sure, also where the process before ended with a sync that failed (its pages may be in memory and not on disk, so the
-//! last group is written again).
+//! of an earlier run. The caller may act on the records once [`recover`] has returned: only then are they surely durable,
+//! even if the process before ended with a failed sync (its pages may be in memory and not on disk, so the last group is
+//! written again). Runs on the main thread.
 
 use super::LogOptions;
 use super::examine::{Extent, Known, examine};
@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::storage::{Storage, StoredFile, WriteBehind, read_full, sync, write_all};
 use crate::sync::{Arc, Mutex};
 
-/// What was found in a log that was opened.
+/// Figures of a log that was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
     /// Segments read.
@@ -39,13 +39,13 @@ pub struct Recovered {
 pub struct Torn {
     /// The segment that was cut.
     pub segment: u64,
-    /// Where it ends now, in bytes.
+    /// The end of the segment now, in bytes.
     pub offset: u64,
-    /// What was wrong there.
+    /// The fault there.
     pub what: String,
 }
 
-/// Opens the log as a start does, hands its records out, and lets it go again: for tools that look at a log.
+/// Opens the log as a start does, hands its records out, and closes it again: for tools.
 ///
 /// # Errors
 /// As [`WriteAheadLog::open`](super::WriteAheadLog::open), which runs the same code.
@@ -59,7 +59,7 @@ pub fn replay(
     recover(storage, options, known.into(), visit).map(|(_, recovered)| recovered)
 }
 
-/// Opens the log, of which `known` is known from outside.
+/// Opens the log; `known` is what others know of it.
 pub(crate) fn recover(
     storage: Arc<dyn Storage>,
     options: LogOptions,
@@ -142,7 +142,7 @@ fn rewrite(file: &dyn StoredFile, scan: &Scan) -> std::io::Result<()> {
     write_all(file, start, &[&bytes[..got]])
 }
 
-/// Removes what was released before the crash and could not be removed any more, and spares beyond the bound.
+/// Removes segments that were released and not removed before the crash, and spares beyond the bound.
 fn tidy_names(writer: &mut Writer, old: &[u64]) -> Result<()> {
     let storage = Arc::clone(&writer.storage);
     for id in old {

@@ -1,5 +1,5 @@
-//! What a person can do about a log: see what it holds and what is wrong with it, and give up what is lost or lies behind a
-//! place that they named. The look changes nothing.
+//! The tools for a log: a survey of its content and faults, and the way to give up what is lost or lies after a named place.
+//! Runs on the main thread. The survey changes nothing.
 
 use super::examine::{Examination, Examined, Extent, Known, examine};
 use super::format::{Place, Position, SEGMENT_HEADER, segment_name};
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::storage::{PutFailure, Storage, sync};
 use crate::sync::Arc;
 
-/// What one segment holds.
+/// The content of one segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentReport {
     /// Its number.
@@ -24,15 +24,15 @@ pub struct SegmentReport {
     pub bytes: u64,
     /// The file's length, in bytes.
     pub size: u64,
-    /// Where the last whole group ends, in bytes.
+    /// The end of the last whole group, in bytes.
     pub end: u64,
-    /// What is wrong at `end`, if something is.
+    /// The fault at `end`, if there is one.
     pub problem: Option<String>,
-    /// Whether a start would take the problem for a torn tail, and cut it.
+    /// True if a start would take the problem for a torn tail, and cut it.
     pub is_tail: bool,
 }
 
-/// What a log holds.
+/// The content of a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Survey {
     /// The segments that must be there, oldest first.
@@ -41,13 +41,13 @@ pub struct Survey {
     pub old: Vec<u64>,
     /// Nothing was ever written here.
     pub is_fresh: bool,
-    /// Whether the list says that the log was closed: nothing can be missing at its end.
+    /// True if the list says that the log was closed: nothing can be missing at its end.
     pub is_closed: bool,
-    /// Up to where it is known what must be there; none if there is nothing.
+    /// The end up to which all must be there; `None` if there is nothing.
     pub known_end: Option<Place>,
     /// The newest checkpoint that the log knows; 0 if there is none.
     pub checkpoint: u64,
-    /// What a start would stop at, as it would say it, the most telling first; nothing if it would go on.
+    /// The errors that would stop a start, in its words, the most telling first; empty if it would continue.
     pub refusals: Vec<String>,
 }
 
@@ -59,8 +59,8 @@ pub fn survey(storage: &dyn Storage, known: impl Into<Known>) -> Result<Survey> 
     survey_with(storage, known.into(), &mut |_, _| Ok(()), &mut |_, _| ())
 }
 
-/// The same, and hands out the records of the whole groups up to the first thing that is wrong. Before each segment it says
-/// to `looked` how many of how many it has looked at.
+/// The same, and hands out the records of the whole groups up to the first fault. Calls `looked` before each segment with the
+/// number of segments done, and of all.
 ///
 /// # Errors
 /// If the directory or a file cannot be read, or what `each` returns; damage is part of the report.
@@ -85,7 +85,7 @@ pub fn survey_with(
     })
 }
 
-/// Up to where list and checkpoint say what must be there.
+/// The end up to which list and checkpoint know the log.
 fn known_end(list: Option<&SegmentList>, known: Known) -> Option<Place> {
     let listed = list.and_then(|list| list.segments.last()).map(Synced::place);
     listed.max(known.synced.as_ref().map(Synced::place).filter(|_| list.is_some()))
@@ -105,7 +105,7 @@ fn report(segment: &Examined, is_newest: bool) -> SegmentReport {
         is_tail: false,
     };
     let Some((segment, scan)) = found else { return none };
-    // What lies behind the end of an older segment is what an earlier start cut.
+    // An earlier start cut the bytes after the end of an older segment.
     let torn = scan.damage.as_ref().filter(|_| is_newest && problem.is_none());
     SegmentReport {
         group_numbers: segment.header.first_group..scan.next_group,
@@ -122,39 +122,39 @@ fn report(segment: &Examined, is_newest: bool) -> SegmentReport {
 /// Reads a record back. Changes nothing.
 ///
 /// # Errors
-/// If it cannot be read, or is not what was written there.
+/// If it cannot be read, or differs from what was written there.
 pub fn read(storage: &dyn Storage, at: Position) -> Result<Vec<u8>> {
     let name = segment_name(at.segment);
     let file = storage.open(&name).map_err(|err| unreadable(storage, &name, err))?;
     Segment::read(file.as_ref(), storage, at)
 }
 
-/// What is given up.
+/// The loss when a log is given up in part.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GivenUp {
-    /// Where the log ends then; none if nothing is left of it.
+    /// The end of the log then; `None` if nothing is left of it.
     pub end: Option<Place>,
-    /// Records that could still be read and lie behind that place.
+    /// Records after that place that could still be read.
     pub records: u64,
     /// Bytes of those, without headers.
     pub bytes: u64,
-    /// How many groups are missing that were synced, as far as that is known.
+    /// Number of missing groups that were synced, as far as that is known.
     pub groups_missing: u64,
-    /// The checkpoints go as well: the log does not reach back to any of them.
+    /// True if the checkpoints go as well: the log does not reach back to any of them.
     pub checkpoints: bool,
 }
 
-/// What the log becomes.
+/// The new form of the log.
 struct Plan {
     given_up: GivenUp,
     list: SegmentList,
     /// The segment that is cut, if one is.
     cut: Option<Place>,
-    /// Segments that go, newest first.
+    /// Segments that are removed, newest first.
     removed: Vec<u64>,
 }
 
-/// What [`give_up`] would give up. Changes nothing.
+/// The loss of a [`give_up`]. Changes nothing.
 ///
 /// # Errors
 /// As [`give_up`].
@@ -162,9 +162,9 @@ pub fn would_give_up(storage: &dyn Storage, known: Known, at: Option<Place>) -> 
     Ok(plan(storage, known, at)?.given_up)
 }
 
-/// Gives up what is lost and all that lies behind it, so that a start goes on with what is before: the log ends at the last
-/// place to which it is whole, or at `at`, which lies before that. The storage must be locked by the caller, who has removed
-/// the checkpoints if [`GivenUp::checkpoints`] says so.
+/// Gives up what is lost and everything after it, so that a start continues with what is before. The log ends at the last
+/// place up to which it is whole, or at `at`, which lies before that. The caller holds the lock of the storage, and has
+/// removed the checkpoints if [`GivenUp::checkpoints`] says so.
 ///
 /// # Errors
 /// If no group begins or ends at `at`, a later version of the program wrote the log, or the files cannot be changed.
@@ -177,7 +177,7 @@ pub fn give_up(storage: &Arc<dyn Storage>, known: Known, at: Option<Place>) -> R
         file.truncate(offset).map_err(fail)?;
         sync(file.as_ref()).map_err(fail)?;
     }
-    // From here on a start finds all that the list names, whether the other files are gone or not.
+    // From here on a start finds all that the list names, even if the other files are still there.
     if let Err(PutFailure::Retry(err) | PutFailure::Fatal(err)) =
         Listing::new(Arc::clone(storage), list, None).save()
     {
@@ -218,7 +218,7 @@ fn plan(storage: &dyn Storage, known: Known, at: Option<Place>) -> Result<Plan> 
     Ok(Plan { given_up, list, cut, removed })
 }
 
-/// Lets what is kept end at a place that a person named.
+/// Ends the kept part at a place that the user named.
 fn end_at(found: &Examination, kept: &mut Vec<Synced>, at: Place) -> Result<()> {
     let Place { segment, offset } = at;
     let known = kept.iter().position(|kept| kept.segment == segment);
@@ -247,7 +247,7 @@ fn end_at(found: &Examination, kept: &mut Vec<Synced>, at: Place) -> Result<()> 
     Ok(())
 }
 
-/// The list of what is kept. No number is used again: a checkpoint may name a segment that is given up.
+/// The list of the kept segments. No number is used again: a checkpoint may name a segment that is given up.
 fn list_of(found: &Examination, known: Known, kept: Vec<Synced>, checkpoints: bool) -> SegmentList {
     let before = found.list.clone().unwrap_or_default();
     let seen = found.segments.iter().map(|segment| segment.id).chain(found.old.iter().copied());
@@ -264,7 +264,7 @@ fn list_of(found: &Examination, known: Known, kept: Vec<Synced>, checkpoints: bo
     }
 }
 
-/// What is there, or was, and is not in the list any more.
+/// The part that the new list lacks.
 fn lost(found: &Examination, known: Known, list: &SegmentList, checkpoints: bool) -> GivenUp {
     let end = list.segments.last().map(Synced::place);
     let mut given_up = GivenUp { end, checkpoints, ..GivenUp::default() };
@@ -285,7 +285,7 @@ fn lost(found: &Examination, known: Known, list: &SegmentList, checkpoints: bool
             }
             Ok(())
         };
-        // It was read a moment ago; what cannot be read now is not counted.
+        // It was read a moment ago; records that cannot be read now are not counted.
         let _ = segment.scan(&mut count);
     }
     let listed = found.list.iter().flat_map(|list| &list.segments).chain(&known.synced);

@@ -1,4 +1,5 @@
-//! The room that a log needs to go on, asked without taking it. What a first start needs follows from the disk (`layout`).
+//! Checks the room that a log needs to continue, without taking it. The need of a first start follows from the disk
+//! (`layout`). Runs on the main thread.
 
 use super::format::spare_name;
 use super::names::Names;
@@ -7,11 +8,11 @@ use super::segment_reader::unreadable;
 use crate::error::{Error, Result};
 use crate::storage::Storage;
 
-/// Whether a start that goes on with this log has a segment to write, or room for one: a whole spare, a segment that nothing
-/// needs, or what is free and what spares hold that are not whole.
+/// Checks that a start with this log has a segment to write, or room for one: a whole spare, a segment that nothing needs, or
+/// free bytes together with the bytes of spares that are not whole.
 ///
 /// # Errors
-/// How much is needed, where; as the start says it.
+/// The bytes that are needed, and where; as the start says it.
 pub(crate) fn expect_room(storage: &dyn Storage, log: &Survey, segment_bytes: u64) -> Result<()> {
     let fail = |err| unreadable(storage, "a spare segment", err);
     if log.segments.is_empty() || !log.old.is_empty() {
@@ -32,7 +33,7 @@ pub(crate) fn expect_room(storage: &dyn Storage, log: &Survey, segment_bytes: u6
     Err(no_room(segment_bytes, &storage.name(), &err))
 }
 
-/// The error for a start without room for so many bytes of the log.
+/// The error for a start without room for this many bytes of the log.
 pub(crate) fn no_room(bytes: u64, name: &str, err: &Error) -> Error {
     let needed = mebibytes(bytes);
     Error::Failed(format!(

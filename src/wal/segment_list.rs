@@ -1,14 +1,14 @@
-//! The list of segments, which is kept beside them: which there are, and how far each is known to be synced.
+//! The list of segments, in a file beside them: the segments that exist, and the end up to which each is known to be synced.
 //!
 //! ```text
 //! segments: "TIDESEGS" | version u32 | body length u32 | CRC-32C u32 of these 16 bytes and the body | postcard of the list
 //! ```
-//! Written aside, synced, renamed, the directory synced: when a segment is begun, before its first group is acknowledged;
-//! when segments are let go; and at an orderly stop, which closes the last one. So it never says more than is on the disk, and
-//! a start that finds less than it says has lost something. A segment that is begun gets its name before the list does: one
-//! segment, with one group, may be there that the list does not know. That order is why the list is no
-//! [`AtomicFile`](crate::storage): its file aside is synced before the segment gets its name, and renamed after it. Does not
-//! know what a checkpoint is for.
+//! It is written aside, synced and renamed, and the directory synced: when a segment begins, before its first group is
+//! acknowledged; when segments are released; and at an orderly stop, which closes the last one. So it never says more than is
+//! on the disk, and a start that finds less than it says has lost something. A new segment gets its name before the list
+//! does: one segment, with one group, may exist that the list does not know. That order is why the list is no
+//! [`AtomicFile`](crate::storage): its file aside is synced before the segment gets its name, and renamed after it. Runs on
+//! the thread `wal-sync`, or on a test's. Does not know what a checkpoint is for.
 
 use std::io;
 
@@ -21,30 +21,30 @@ use crate::sync::Arc;
 
 /// The file's name.
 pub(crate) const LIST: &str = "segments";
-/// Written here first; what a crash leaves of it is overwritten.
+/// The name of the file aside; the remains of a crash are overwritten.
 pub(crate) const LIST_ASIDE: &str = "segments.aside";
 
 const MAGIC: [u8; 8] = *b"TIDESEGS";
 const VERSION: u32 = 1;
 const HEADER: usize = 20;
 
-/// The file aside has room for the list that is, and one more segment.
+/// The file aside has room for the current list, and for one more segment.
 const ENTRY_BYTES_MAX: u64 = 64;
 
-/// What is known to be durable of a segment.
+/// The durable part of a segment, as far as it is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Synced {
     /// Its number.
     pub segment: u64,
-    /// Drawn when it was begun: another log's segment of the same number has another one.
+    /// Drawn when it began: another log's segment of the same number has another one.
     pub salt: u64,
     /// The number of its first group.
     pub first_group: u64,
-    /// Where the last group ends that is known, in bytes.
+    /// The end of the last known group, in bytes.
     pub end: u64,
-    /// The number behind that group.
+    /// The number after that group.
     pub next_group: u64,
-    /// Whether it ends there for good; otherwise there may be more.
+    /// True if it ends there for good; otherwise there may be more.
     pub closed: bool,
 }
 
@@ -63,7 +63,7 @@ pub(crate) struct SegmentList {
     pub(crate) next_segment: u64,
     /// The number of the next group.
     pub(crate) next_group: u64,
-    /// The segments below this one were let go: a checkpoint covers them.
+    /// The segments below this one were released: a checkpoint covers them.
     pub(crate) freed: u64,
     /// The newest checkpoint that is known to be durable; 0 if there is none.
     pub(crate) checkpoint: u64,
@@ -86,12 +86,12 @@ impl SegmentList {
         self.segments.iter().find(|listed| listed.segment == segment)
     }
 
-    /// How far the log is durable.
+    /// The end of the durable log.
     pub(crate) fn end(&self) -> Place {
         self.segments.last().map_or(Place::default(), Synced::place)
     }
 
-    /// The list once `next` is begun: the segment before it is closed.
+    /// The list after the begin of `next`: the segment before it is closed.
     fn with(&self, next: Synced) -> SegmentList {
         let mut list = self.clone();
         list.close();
@@ -101,7 +101,7 @@ impl SegmentList {
         list
     }
 
-    /// Nothing is written behind the last group any more.
+    /// Closes the last segment: nothing is written after its last group any more.
     pub(crate) fn close(&mut self) {
         if let Some(last) = self.segments.last_mut() {
             last.closed = true;
@@ -148,7 +148,7 @@ impl SegmentList {
         }
     }
 
-    /// The list of a storage, as far as it can be read; none if there is no file.
+    /// The list of a storage, as far as it can be read; `None` if there is no file.
     ///
     /// # Errors
     /// What the operating system says.
@@ -166,15 +166,15 @@ impl SegmentList {
     }
 }
 
-/// The list of a log that is open, and what of it is on the disk.
+/// The list of an open log, and the version of it on the disk.
 #[derive(Debug)]
 pub(crate) struct Listing {
     storage: Arc<dyn Storage>,
-    /// What is so.
+    /// The current list.
     now: SegmentList,
-    /// What the file says; none if there is no file, or none that is known.
+    /// The list in the file; `None` if there is no file, or its content is unknown.
     on_disk: Option<SegmentList>,
-    /// The file aside, which has its room before it is needed.
+    /// The file aside, which takes its room before it is needed.
     aside: Option<Aside>,
     /// Syncs of the file and of the directory so far.
     syncs: u64,
@@ -184,12 +184,12 @@ pub(crate) struct Listing {
 #[derive(Debug)]
 struct Aside {
     file: Arc<dyn StoredFile>,
-    /// What it says, and is synced.
+    /// Its content, which is synced.
     list: Option<SegmentList>,
 }
 
 impl Listing {
-    /// The list of a log that was opened: `now` is so, `on_disk` is what the file says.
+    /// The list of a log that was opened: `now` is the current one, `on_disk` the one in the file.
     pub(crate) fn new(
         storage: Arc<dyn Storage>,
         now: SegmentList,
@@ -203,7 +203,7 @@ impl Listing {
         self.syncs
     }
 
-    /// Whether there was no list.
+    /// Returns true if there was no list.
     pub(crate) fn is_new(&self) -> bool {
         self.on_disk.is_none()
     }
@@ -212,17 +212,17 @@ impl Listing {
         &self.now
     }
 
-    /// What the file says that was written last; none if there is none, or none that is known.
+    /// The list in the file that was written last; `None` if there is none, or its content is unknown.
     pub(crate) fn on_disk(&self) -> Option<&SegmentList> {
         self.on_disk.as_ref()
     }
 
-    /// A checkpoint is durable. The file says so when it is written next.
+    /// Notes a durable checkpoint. The next write of the file includes it.
     pub(crate) fn checkpointed(&mut self, number: u64) {
         self.now.checkpoint = self.now.checkpoint.max(number);
     }
 
-    /// A group of the last segment is durable. The file says so when it is written next.
+    /// Notes a durable group of the last segment. The next write of the file includes it.
     pub(crate) fn synced(&mut self, end: u64, next_group: u64) {
         if let Some(last) = self.now.segments.last_mut() {
             (last.end, last.next_group) = (end, next_group);
@@ -230,16 +230,16 @@ impl Listing {
         self.now.next_group = next_group;
     }
 
-    /// Writes aside what the list says once `next` is begun. Nothing depends on it yet: it can be tried again.
+    /// Writes aside the list for the begin of `next`. Nothing depends on it yet: it can be tried again.
     pub(crate) fn prepare(&mut self, next: Synced) -> Result<(), PutFailure> {
-        // The file may lack one segment at most, or a start would not know what else it lacks.
+        // The file may lack at most one segment, or a start would not know what else it lacks.
         if self.on_disk.as_ref().is_none_or(|list| list.next_segment != self.now.next_segment) {
             self.save()?;
         }
         self.write_aside(self.now.with(next))
     }
 
-    /// The segment that was prepared has its name and its first group: now the list says so.
+    /// Puts the prepared list in place: the segment has its name and its first group.
     pub(crate) fn begun(&mut self) -> io::Result<()> {
         let aside = self.aside.as_ref().and_then(|aside| aside.list.clone());
         self.now = aside.expect("a segment is prepared before it is begun");
@@ -267,8 +267,8 @@ impl Listing {
         Ok(())
     }
 
-    /// What stands aside becomes the list. The next file aside takes its room at once: a list must be written also where
-    /// nothing else finds any, and the one that is replaced has just left as much.
+    /// Makes the file aside the list. The next file aside takes its room at once: a list must be written even if nothing else
+    /// finds room, and the replaced one has just freed as much.
     fn put_in_place(&mut self) -> io::Result<()> {
         let aside = self.aside.take().and_then(|aside| aside.list);
         self.storage.rename(LIST_ASIDE, LIST)?;
@@ -279,7 +279,7 @@ impl Listing {
         Ok(())
     }
 
-    /// Makes the file aside and takes its room. Without room for it that is tried when it is needed.
+    /// Makes the file aside and takes its room. Without room it is made when it is needed.
     fn reserve(&mut self) {
         let Ok(file) = self.storage.create(LIST_ASIDE) else { return };
         let bytes = self.now.encode().len() as u64;
@@ -290,18 +290,18 @@ impl Listing {
         self.aside = Some(Aside { file, list: None });
     }
 
-    /// The segments below `first` were let go.
+    /// Notes that the segments below `first` were released.
     pub(crate) fn freed(&mut self, first: u64) {
         self.now.freed = self.now.freed.max(first);
         self.now.segments.retain(|listed| listed.segment >= first);
     }
 
-    /// Nothing is written any more.
+    /// Notes that nothing is written any more.
     pub(crate) fn close(&mut self) {
         self.now.close();
     }
 
-    /// Makes the file say what is so.
+    /// Writes the current list to the file.
     pub(crate) fn save(&mut self) -> Result<(), PutFailure> {
         if self.on_disk.as_ref() == Some(&self.now) {
             if self.aside.is_none() {
@@ -409,7 +409,7 @@ mod tests {
         disk.set_full(false);
         listing.prepare(segment(1)).expect("written aside");
         assert_eq!(on_disk(&disk), SegmentList::default());
-        // What stands aside is not written twice.
+        // The file aside is not written twice.
         let calls = disk.calls();
         listing.prepare(segment(1)).expect("it is there");
         assert_eq!(disk.calls(), calls);

@@ -1,9 +1,9 @@
-//! Reads segments: what is whole, where it ends, and whether the end is a torn tail or damage.
+//! Reads segments: the whole groups, their end, and if that end is a torn tail or damage.
 //!
-//! The rule (see `semantics` in the module above): a group that is not whole, in the newest segment and with no group
-//! of a higher number behind it, is the torn tail of the write that a crash interrupted. Anything else is damage and
-//! stops the start. It holds because a group is only written after the one before it was synced. Records are handed out
-//! only once their whole group is known to be good. Changes nothing.
+//! The rule: a group that is not whole, in the newest segment and with no group of a higher number after it, is the torn tail
+//! of the write that a crash interrupted. Anything else is damage and stops the start. The rule holds because a group is only
+//! written after the one before it was synced. Records are handed out only once their whole group is known to be good.
+//! Changes nothing. Runs on the thread of the start or the tool; does not know what a record means.
 
 use std::io;
 
@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::storage::{Storage, StoredFile, read_full};
 use crate::sync::Arc;
 
-/// How many bytes are read at once, at least.
+/// The fewest bytes that are read at once.
 const READ_BYTES: usize = 1 << 20;
 
 /// Takes the records of a replay, in order. An error ends the replay.
@@ -30,12 +30,19 @@ pub(crate) struct Segment {
     pub(crate) size: u64,
 }
 
-/// What a scan of a segment came to.
+/// A whole group.
+struct Group {
+    header: GroupHeader,
+    /// The seed of its records.
+    seed: u32,
+}
+
+/// The result of a scan of a segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scan {
-    /// Where the last whole group begins; 0 if there is none.
+    /// The offset of the last whole group; 0 if there is none.
     pub(crate) last_group: u64,
-    /// Where it ends.
+    /// Its end.
     pub(crate) end: u64,
     /// The number that the next group has.
     pub(crate) next_group: u64,
@@ -43,23 +50,23 @@ pub(crate) struct Scan {
     pub(crate) records: u64,
     /// Bytes of the records, without headers.
     pub(crate) bytes: u64,
-    /// How far the log was durable when the first group was written; none without a group, and in version 1.
+    /// The end of the durable log when the first group was written; `None` without a group, and in version 1.
     pub(crate) before: Option<Place>,
     /// The newest checkpoint that a group knows; 0 if there is none.
     pub(crate) checkpoint: u64,
-    /// What is wrong at `end`; none if nothing was written there.
+    /// The fault at `end`; `None` if nothing was written there.
     pub(crate) damage: Option<String>,
-    /// Where a group of a higher number lies behind `end`: the damage is not a torn tail then.
+    /// The offset of a group of a higher number after `end`: the damage is no torn tail then.
     pub(crate) later_group: Option<u64>,
 }
 
 impl Scan {
-    /// Whether this is the end that a crash may leave, or none at all.
+    /// Returns true if a crash may leave this end, or if there is no damage.
     pub(crate) fn is_tail(&self) -> bool {
         self.later_group.is_none()
     }
 
-    /// What to say of an end that is no tail.
+    /// The text for an end that is no tail.
     pub(crate) fn damage_text(&self) -> String {
         let what = self.damage.as_deref().unwrap_or("a group is missing");
         match self.later_group {
@@ -78,7 +85,7 @@ pub(crate) fn damaged(storage: &dyn Storage, segment: u64, offset: u64, what: &s
     ))
 }
 
-/// A path as a shell takes it for one word.
+/// A path as one word of a shell.
 pub(crate) fn shell_word(path: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+,:@%".contains(&byte);
     match !path.is_empty() && path.bytes().all(plain) {
@@ -92,8 +99,8 @@ pub(crate) fn unreadable(storage: &dyn Storage, name: &str, err: io::Error) -> E
     Error::io(format!("cannot use {name} in {}", storage.name()), err)
 }
 
-/// Opens a segment and reads its header; what is wrong with it if it is not what its name says: a segment gets its name
-/// only once its header is durable.
+/// Opens a segment and reads its header. Returns its fault if it is not what its name says: a segment gets its name only once
+/// its header is durable.
 ///
 /// # Errors
 /// What the operating system says.
@@ -124,7 +131,7 @@ impl Segment {
         self.scan_with(visit, &mut |_| ())
     }
 
-    /// Goes over the whole groups, and says where each ends.
+    /// Reads the whole groups, and calls `group_ends` with the end of each.
     ///
     /// # Errors
     /// If the file cannot be read.
@@ -151,7 +158,7 @@ impl Segment {
             if later.is_none() {
                 return Ok(scan);
             }
-            // Whoever writes the log meanwhile wrote what is missing before what lies behind it: it is there now.
+            // A writer of the log meanwhile wrote the missing group before later ones: it is there now.
             window = Window::new(self);
             scan.damage = None;
             let Some(group) = self.next_group(&mut window, &mut scan)? else {
@@ -163,12 +170,8 @@ impl Segment {
         }
     }
 
-    /// The group at the end of what was scanned, if it is whole.
-    fn next_group(
-        &self,
-        window: &mut Window<'_>,
-        scan: &mut Scan,
-    ) -> Result<Option<(GroupHeader, u32)>> {
+    /// The group at the end of the scan, if it is whole.
+    fn next_group(&self, window: &mut Window<'_>, scan: &mut Scan) -> Result<Option<Group>> {
         let SegmentHeader { salt, version, .. } = self.header;
         let slot =
             GroupHeader::decode(window.bytes(scan.end, version.group_header())?, salt, version);
@@ -199,10 +202,10 @@ impl Segment {
             scan.damage = Some(format!("group {}: {what}", header.number));
             return Ok(None);
         }
-        Ok(Some((header, seed)))
+        Ok(Some(Group { header, seed }))
     }
 
-    /// What is wrong with the records of a group; none if all are good.
+    /// The fault of the records of a group; `None` if all are good.
     fn group_damage(
         &self,
         window: &mut Window<'_>,
@@ -236,9 +239,10 @@ impl Segment {
         &self,
         window: &mut Window<'_>,
         scan: &mut Scan,
-        (header, seed): (GroupHeader, u32),
+        group: Group,
         visit: &mut Visit<'_>,
     ) -> Result<()> {
+        let Group { header, seed } = group;
         let mut offset = scan.end + self.group_header();
         let mut body = window.bytes(offset, as_usize(header.length))?;
         while let Some((position, bytes)) = decode_record(body, header.segment, offset, seed) {
@@ -265,7 +269,7 @@ impl Segment {
         self.header.version.group_header() as u64
     }
 
-    /// Where behind the end of the scan a group begins whose number is higher than the one that is missing there.
+    /// The offset of a group after the end of the scan whose number is higher than the missing one.
     fn later_group(&self, window: &mut Window<'_>, scan: &Scan) -> Result<Option<u64>> {
         let mut at = scan.end + ALIGN as u64;
         let header = self.header.version.group_header();
@@ -285,7 +289,7 @@ impl Segment {
         Ok(None)
     }
 
-    /// Whether a group of this segment begins here that has a higher number than the one that is missing.
+    /// Returns true if a group of this segment begins here that has a higher number than the missing one.
     fn is_later(&self, slot: &[u8], scan: &Scan) -> bool {
         let SegmentHeader { salt, version, .. } = self.header;
         if !GroupHeader::plausible(slot, version) {
@@ -302,7 +306,7 @@ impl Segment {
     /// Reads one record back.
     ///
     /// # Errors
-    /// If it cannot be read, or is not what was written there.
+    /// If it cannot be read, or differs from what was written there.
     pub(crate) fn read(
         file: &dyn StoredFile,
         storage: &dyn Storage,
@@ -319,7 +323,7 @@ impl Segment {
     }
 }
 
-/// Of so many places for a group those that are not in a long run of zeros: most of a new segment was never written.
+/// The places for a group, of this many, that lie in no long run of zeros: most of a new segment was never written.
 fn written(bytes: &[u8], places: usize) -> impl Iterator<Item = usize> {
     const ZEROS: [u8; 4096] = [0; 4096];
     let step = ZEROS.len() / ALIGN;
@@ -339,7 +343,7 @@ fn as_usize(length: u32) -> usize {
 struct Window<'a> {
     segment: &'a Segment,
     buffer: Vec<u8>,
-    /// Where the buffer's first byte lies in the file.
+    /// The offset of the buffer's first byte in the file.
     start: u64,
 }
 
@@ -348,7 +352,7 @@ impl<'a> Window<'a> {
         Window { segment, buffer: Vec::new(), start: 0 }
     }
 
-    /// `len` bytes at `offset`; fewer at the end of the file. Never more memory than the file is long.
+    /// `len` bytes at `offset`; fewer at the end of the file. Never takes more memory than the file is long.
     fn bytes(&mut self, offset: u64, len: usize) -> Result<&[u8]> {
         let skip = offset.checked_sub(self.start).and_then(|skip| usize::try_from(skip).ok());
         let inside = skip.filter(|skip| skip.saturating_add(len) <= self.buffer.len());

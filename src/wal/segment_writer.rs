@@ -1,4 +1,4 @@
-//! Writes groups: one at a time, each synced before the next is begun; rolls to a new segment, reuses released ones.
+//! Writes groups: one at a time, each synced before the next begins; rolls to a new segment, reuses released ones.
 //!
 //! ```text
 //!  roll:    list aside ─ spare-N (preallocated) ─ header and first group ─ sync ─ rename to wal-K ─ sync of the directory
@@ -6,9 +6,9 @@
 //!  release: wal-J ─ rename to spare-M (or remove) ─ sync of the directory ─ list
 //!  input:   only while the reserve, some whole spares, is there ─ plans, commits, changes: as long as there is a spare
 //! ```
-//! So a segment that has its name is never without a good header, and a later segment proves that every group before
-//! its first was synced. An error before anything depends on it can be tried again (a full disk); one of a sync or a
-//! rename can not, and ends the log. Runs on the thread `wal-sync`, or on a test's.
+//! So a segment that has its name always has a good header, and a later segment proves that every group before its first
+//! was synced. After an error before anything depends on the bytes (a full disk) the write can be tried again; a failed sync
+//! or rename ends the log. Runs on the thread `wal-sync`, or on a test's. Does not know what a record means.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,13 +29,13 @@ use crate::storage::{AtomicFile, PutFailure, Storage, StoredFile, WriteBehind, s
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Mutex};
 
-/// What is in the log is read after a crash, or when memory is short: the storage is told after so many bytes.
+/// The storage is notified each time after this many bytes: the log is only read after a crash, or when memory is short.
 pub(crate) const TOLD_BYTES: u64 = 1 << 20;
 
-/// What the page cache holds or does not.
+/// The unit of the page cache, in bytes.
 const PAGE_BYTES: u64 = 4096;
 
-/// A record on its way to the log: parts that lie one behind the other, and their checksum.
+/// A record on its way to the log: parts that follow one another, and their checksum.
 #[derive(Clone, Debug)]
 pub struct Record {
     parts: Vec<Bytes>,
@@ -51,12 +51,12 @@ impl Record {
         Record { parts, length, crc }
     }
 
-    /// Its bytes, without the header.
+    /// The record's length in bytes, without the header.
     pub fn length(&self) -> usize {
         self.length
     }
 
-    /// Its parts as one piece, as the log hands them back.
+    /// The parts as one piece, as the log hands them back.
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> Vec<u8> {
         self.parts.concat()
@@ -69,12 +69,12 @@ impl From<Bytes> for Record {
     }
 }
 
-/// Why a group is not durable.
+/// The reason why a group is not durable.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Nothing depends on what was written: it can be tried again.
+    /// Nothing depends on the bytes written: the write can be tried again.
     Retry(Error),
-    /// Nobody knows what is on the disk: the log ends here, and recovers at the next start.
+    /// The state of the disk is unknown: the log ends here, and recovers at the next start.
     Fatal(Error),
 }
 
@@ -87,23 +87,23 @@ pub(crate) struct Writer {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) options: LogOptions,
     pub(crate) files: Files,
-    /// Which segments there are, and the numbers of the next segment and group.
+    /// The existing segments, and the numbers of the next segment and group.
     pub(crate) listing: Listing,
-    /// Whether those files are still there.
+    /// Checks that those files are still there.
     pub(crate) present: Present,
     /// The segments that wait to be written.
     pub(crate) spares: Spares,
-    /// How many of those input leaves alone.
+    /// Spares that input leaves for everything else.
     pub(crate) reserve: usize,
-    /// The segment that is written; none until the first group of this run.
+    /// The segment that is written; `None` until the first group of this run.
     pub(crate) current: Option<Current>,
     /// A spare that is open and has its room.
     pub(crate) prepared: Option<Prepared>,
-    /// What the storage was told of the writes to that segment.
+    /// Notifies the storage of the writes to that segment.
     pub(crate) behind: WriteBehind,
     /// The group that was written and not synced.
     pub(crate) written: Option<Written>,
-    /// What the close mended, in words.
+    /// The files that the close wrote anew, in words.
     pub(crate) mended: Option<String>,
     /// Counts the failed attempts at the next group.
     pub(crate) attempt: u32,
@@ -117,16 +117,16 @@ pub(crate) struct Current {
     id: u64,
     file: Arc<dyn StoredFile>,
     salt: u64,
-    /// Where the next group begins.
+    /// The offset of the next group.
     end: u64,
 }
 
 /// A group that was written and not synced.
 #[derive(Debug)]
 pub(crate) struct Written {
-    /// Where it ends.
+    /// Its end.
     end: u64,
-    /// Whether it is the first of the prepared segment.
+    /// True if it is the first of the prepared segment.
     rolled: bool,
 }
 
@@ -151,12 +151,12 @@ impl Writer {
         Ok(())
     }
 
-    /// Looks whether the log's files are what they were.
+    /// Checks that the log's files are unchanged.
     fn look(&self) -> Result<(), Failure> {
         self.present.look(self.storage.as_ref(), &self.listing).map_err(Failure::Fatal)
     }
 
-    /// Why nobody knows what is on the disk: what was taken away, if something was.
+    /// Replaces a fatal failure by its cause, if somebody took files away.
     fn caused(&self, failure: Failure) -> Failure {
         match failure {
             Failure::Fatal(_) => self.look().err().unwrap_or(failure),
@@ -174,7 +174,7 @@ impl Writer {
         body_max(&self.options)
     }
 
-    /// The longest body of a group that the segment has room for that is written now.
+    /// The longest body of a group that the current segment has room for.
     pub(crate) fn body_left(&self) -> usize {
         let Some(now) = &self.current else { return 0 };
         let left = self.options.segment_bytes.saturating_sub(now.end);
@@ -182,19 +182,19 @@ impl Writer {
         left / ALIGN * ALIGN
     }
 
-    /// Lets a group with input be written: with it the reserve is still there. Whatever else is written needs no leave.
+    /// Admits a group with input if the reserve is still there after it. Everything else needs no admission.
     pub(crate) fn admit(&mut self, body: usize) -> Result<(), Error> {
         let rolls = self.prepared.is_none() && body > self.body_left();
         self.fill(usize::from(rolls))
     }
 
-    /// How much room the disk lacks for what is to be written, in bytes: in whole segments.
+    /// Bytes that the disk lacks for the next writes, in whole segments.
     pub(crate) fn missing_bytes(&self) -> u64 {
         let missing = (self.reserve + 1).saturating_sub(self.spares.len()).max(1);
         missing as u64 * self.options.segment_bytes
     }
 
-    /// Makes the reserve whole, and `more` spares beside it.
+    /// Fills up the reserve, and makes `more` spares beside it.
     pub(crate) fn fill(&mut self, more: usize) -> Result<(), Error> {
         let filled = self.spares.fill(self.storage.as_ref(), self.reserve + more);
         filled.map_err(|err| unreadable(self.storage.as_ref(), "a spare segment", err))
@@ -246,7 +246,7 @@ impl Writer {
         Ok(positions)
     }
 
-    /// Where the next group goes.
+    /// The place of the next group.
     fn place(&self, fits: bool) -> (Arc<dyn StoredFile>, u64, u64, u64) {
         if fits {
             let now = self.current.as_ref().expect("a group fits in a segment that there is");
@@ -257,7 +257,7 @@ impl Writer {
         (Arc::clone(&next.file), salt, self.listing.now().next_segment, SEGMENT_HEADER as u64)
     }
 
-    /// The salt of a segment that was not begun yet.
+    /// The salt of a segment that has not begun yet.
     fn salt(&self, next: &Prepared) -> u64 {
         mix(self.options.salt, next.number, self.listing.now().next_segment)
     }
@@ -267,8 +267,8 @@ impl Writer {
         SegmentHeader { version: Version::V2, segment, first_group, salt, size }.encode()
     }
 
-    /// Zeros up to where the next group begins, over the slot of its header, and up to the end of that page, as far as there
-    /// is room: a page of which only a part is written would have to be read first, if it has left memory.
+    /// Zeros up to the next group, over the slot of its header, and up to the end of that page, as far as there is room: a
+    /// partly written page would have to be read first, if it has left memory.
     fn padding(&self, body: usize, end: u64) -> Vec<u8> {
         let align = Version::V2.group_bytes(body) - GROUP_HEADER - body;
         let slot_end = (end + GROUP_HEADER as u64).next_multiple_of(PAGE_BYTES);
@@ -276,7 +276,7 @@ impl Writer {
         vec![0; align + usize::try_from(slot).expect("a page and a header at most")]
     }
 
-    /// The segment is left for the next: what a failed attempt wrote at its end must not look like a group.
+    /// Clears the bytes of a failed attempt at the end of a segment before the next begins: they must not look like a group.
     fn clear_failed_attempt(&mut self) -> Result<(), Failure> {
         let Some(now) = self.current.as_ref().filter(|_| self.attempt > 0) else { return Ok(()) };
         let fail = |err| unreadable(self.storage.as_ref(), &segment_name(now.id), err);
@@ -289,7 +289,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Takes a spare, or makes one. May fail on a full disk, and be tried again.
+    /// Takes a spare, or makes one. It may fail on a full disk; the caller tries again.
     fn prepare(&mut self) -> Result<(), Error> {
         if self.prepared.is_some() {
             return Ok(());
@@ -300,7 +300,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes aside what the list says once the prepared segment is begun, with a group that takes this many bytes.
+    /// Writes aside the list for the begin of the prepared segment, with a group that takes this many bytes.
     fn prepare_list(&mut self, taken: u64) -> Result<(), Failure> {
         let next = self.prepared.as_ref().expect("prepared just now");
         let SegmentList { next_segment, next_group, .. } = *self.listing.now();
@@ -323,7 +323,7 @@ impl Writer {
         }
     }
 
-    /// A start settles what the list says. Where it said nothing before, it must be written; otherwise it can wait for room.
+    /// Saves the list at a start. If there was no list, it must be written; otherwise it can wait for room.
     pub(crate) fn save_list(&mut self) -> Result<(), Error> {
         let is_new = self.listing.is_new();
         match self.listing.save().map_err(|failure| self.list_failure(failure)) {
@@ -333,8 +333,9 @@ impl Writer {
         }
     }
 
-    /// An orderly stop: nothing is written any more, and the list says so. Without room for it the next start does not
-    /// know that nothing is missing at the end, and goes on all the same. What somebody took away is found at the latest here.
+    /// Closes the list at an orderly stop: nothing is written any more. Without room for the list the next start does not
+    /// know that nothing is missing at the end, and continues all the same. Files that somebody took away are found here at
+    /// the latest.
     pub(crate) fn close(&mut self) -> Result<(), Failure> {
         let mended = list_to_mend(self.storage.as_ref(), &self.listing);
         self.listing.close();
@@ -346,7 +347,7 @@ impl Writer {
         closed
     }
 
-    /// Makes the group that was written durable.
+    /// Makes the written group durable.
     fn sync(&mut self) -> Result<(), Failure> {
         let written = self.written.take().expect("a group was written");
         let fail = |err| {
@@ -378,14 +379,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes a prepared segment, which holds its first group, a segment of the log.
+    /// Makes a prepared segment that holds its first group a segment of the log.
     fn begin(&self, next: &Prepared, id: u64) -> io::Result<()> {
         let (from, to) = (spare_name(next.number), segment_name(id));
         let (storage, file) = (self.storage.as_ref(), next.file.as_ref());
         AtomicFile { storage, file, aside: &from }.replace(&to)
     }
 
-    /// Lets the segments below `first` go; the newest one always stays. Returns how many went.
+    /// Releases the segments below `first`; the newest one always stays. Returns the number released.
     pub(crate) fn release(&mut self, first: u64) -> Result<usize, Failure> {
         self.let_below_go(first).map_err(|failure| self.caused(failure))
     }
@@ -403,14 +404,14 @@ impl Writer {
             })?;
         }
         if !released.is_empty() {
-            // A file is only written again once its old name is gone for good.
+            // A file is only reused once its old name is gone for good.
             self.storage
                 .sync_dir()
                 .map_err(|err| Failure::Fatal(unreadable(self.storage.as_ref(), "the log", err)))?;
             self.syncs += 1;
             self.listing.freed(first);
             self.present.freed(first);
-            // Without room for it the list says so later: a start needs none of these segments.
+            // Without room the list is saved later: a start needs none of these segments.
             if let Err(failure @ PutFailure::Fatal(_)) = self.listing.save() {
                 return Err(self.list_failure(failure));
             }
@@ -424,7 +425,7 @@ impl Writer {
         self.spares.keep(self.storage.as_ref(), id, most)
     }
 
-    /// How many spares are kept.
+    /// The most spares that are kept.
     pub(crate) fn spares_max(&self) -> usize {
         self.reserve + self.options.spares_max
     }

@@ -1,10 +1,10 @@
-//! `Shortage`: whether the disk has no room for the log's reserve, why, and who is told when that begins.
+//! `Shortage`: the reason why the disk has no room for the log's reserve, and the listeners for the begin of that.
 //!
-//! Written by the thread `wal-sync`, read by any. It does not know what follows from it.
+//! The thread `wal-sync` writes it, any thread reads it. It does not know what follows from a shortage.
 
 use crate::sync::{Arc, Mutex};
 
-/// Told that the log has become short of room; it must only post.
+/// Called when the log has become short of room; it must only post.
 type Listener = Box<dyn Fn() + Send>;
 
 /// See the module.
@@ -18,7 +18,7 @@ struct State {
 }
 
 impl Shortage {
-    /// The reserve is not there.
+    /// Begins a shortage: the log lacks the reserve.
     pub(crate) fn begin(&self, reason: Arc<str>) {
         let mut state = self.0.lock();
         if state.reason.replace(reason).is_none()
@@ -28,17 +28,17 @@ impl Shortage {
         }
     }
 
-    /// The reserve is there.
+    /// Ends a shortage: the log has the reserve.
     pub(crate) fn end(&self) {
         self.0.lock().reason = None;
     }
 
-    /// Why the reserve is not there, if it is not.
+    /// The reason why the log lacks the reserve, if it does.
     pub(crate) fn reason(&self) -> Option<Arc<str>> {
         self.0.lock().reason.clone()
     }
 
-    /// Calls this each time that a shortage begins, and now if there is one.
+    /// Calls the listener each time that a shortage begins, and now if there is one.
     pub(crate) fn on_begin(&self, listener: Listener) {
         let mut state = self.0.lock();
         if state.reason.is_some() {

@@ -1,12 +1,12 @@
-//! `Spares`: segments that wait to be written, each a file that has its room on the disk already.
+//! `Spares`: segments to be written later, each a file that has its room on the disk already.
 //!
 //! ```text
 //!  release: wal-J ─▶ spare-M (a bound; beyond it removed)      roll: spare-N ─▶ wal-K, a new one only without any
 //!  fill: a new file ─ allocate ─▶ whole: spare │ not whole: removed, and what it got goes back to the disk
 //! ```
-//! Only whole files count. One that is shorter than a segment, or has holes that cannot be filled, is removed: it holds
-//! room, and whoever tries it again and again never gets to the whole one beside it. Input leaves some spares alone, which
-//! is how the log keeps room for what ends batches (see `writer`). Runs on the thread `wal-sync`, or on a test's.
+//! Only whole files count. A file that is shorter than a segment, or has holes that cannot be filled, is removed: it holds
+//! room, and a writer that retries it never gets to the whole one beside it. Input leaves some spares alone, so the log keeps
+//! room for the records that end batches (see `segment_writer`). Runs on the thread `wal-sync`, or on a test's.
 
 use std::io::{self, ErrorKind};
 
@@ -18,11 +18,11 @@ use crate::sync::planted::{Planted, planted};
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Spares {
-    /// The numbers of those that are whole; the last is used first.
+    /// The numbers of the whole spares; the last is used first.
     whole: Vec<u64>,
-    /// The number that the next one gets.
+    /// The number of the next spare.
     next: u64,
-    /// What one holds, in bytes.
+    /// The size of a spare, in bytes.
     segment_bytes: u64,
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct Prepared {
 }
 
 impl Spares {
-    /// The spares that an earlier run left. Those of another size are cut, and those that are not whole removed.
+    /// Takes over the spares of an earlier run. Cuts those that are too long, and removes those that are not whole.
     pub(crate) fn adopt(
         storage: &dyn Storage,
         found: &[u64],
@@ -60,12 +60,12 @@ impl Spares {
         Ok(spares)
     }
 
-    /// How many there are.
+    /// Number of whole spares.
     pub(crate) fn len(&self) -> usize {
         self.whole.len()
     }
 
-    /// Makes a file one segment long, all of it with room; false if there is no room for that.
+    /// Makes a file one segment long, with room for all of it; returns false if there is none.
     fn is_whole(&self, file: &dyn StoredFile) -> io::Result<bool> {
         file.truncate(self.segment_bytes)?;
         match file.allocate(self.segment_bytes) {
@@ -75,10 +75,10 @@ impl Spares {
         }
     }
 
-    /// Makes new ones until there are so many.
+    /// Makes spares until there are this many.
     ///
     /// # Errors
-    /// `StorageFull` if there is no room for one more: those that there are stay.
+    /// `StorageFull` if there is no room for one more; the others stay.
     pub(crate) fn fill(&mut self, storage: &dyn Storage, count: usize) -> io::Result<()> {
         while self.whole.len() < count {
             let made = self.make(storage)?;
@@ -87,14 +87,14 @@ impl Spares {
         Ok(())
     }
 
-    /// Takes one to be written; a new one if there is none.
+    /// Takes a spare to write; makes one if there is none.
     ///
     /// # Errors
     /// `StorageFull` if there is no room for a new one.
     pub(crate) fn take(&mut self, storage: &dyn Storage) -> io::Result<Prepared> {
         while let Some(number) = self.whole.last().copied() {
             let file = storage.open(&spare_name(number))?;
-            // Somebody may have touched it since it was made.
+            // Somebody may have changed it since it was made.
             match self.is_whole(file.as_ref())? {
                 true => {
                     self.whole.pop();
@@ -112,9 +112,9 @@ impl Spares {
         self.make(storage)
     }
 
-    /// A new one, which is not among those that are counted.
+    /// Makes a spare, which is not counted.
     fn make(&mut self, storage: &dyn Storage) -> io::Result<Prepared> {
-        // Whether there is room is known by taking it; a disk that is plainly full is not written to for that.
+        // Only taking the room shows that it is there; but a disk that is plainly full is not written to for that.
         if storage.volume()?.free < self.segment_bytes {
             return Err(ErrorKind::StorageFull.into());
         }
@@ -141,18 +141,18 @@ impl Spares {
         }
         let file = storage.open(&name)?;
         if !self.is_whole(file.as_ref())? {
-            // Cut where an earlier run ended, and the rest of its room is gone.
+            // An earlier run cut it at its end, and the rest of its room is gone.
             drop(file);
             return storage.remove(&name);
         }
         storage.rename(&name, &spare_name(self.next))?;
-        // The oldest is used first, so that the end of the list may wait.
+        // The newest spare goes to the front, so the oldest is used first.
         self.whole.insert(0, self.next);
         self.next += 1;
         Ok(())
     }
 
-    /// Removes those beyond `most`.
+    /// Removes the spares beyond `most`.
     pub(crate) fn trim(&mut self, storage: &dyn Storage, most: usize) -> io::Result<()> {
         while self.whole.len() > most
             && let Some(number) = self.whole.pop()

@@ -1,9 +1,9 @@
-//! What a log has done, counted by its thread and read by any, also after its end.
+//! `LogStats`: the figures of a log. Its thread counts, any thread reads, also after its end.
 
 use crate::metrics::Counter;
 use crate::sync::Arc;
 
-/// What a log has done since it was opened.
+/// Figures of a log since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogStats {
     /// Groups made durable: one sync of a segment each.
@@ -12,13 +12,13 @@ pub struct LogStats {
     pub records: u64,
     /// Bytes of the records, without headers.
     pub bytes: u64,
-    /// Groups that could not be written and were given back, in part at least.
+    /// Groups that were refused, at least in part.
     pub refused: u64,
     /// Segments released.
     pub released: u64,
     /// Syncs of files and of the directory: for groups, new and released segments, and the list of segments.
     pub syncs: u64,
-    /// Segments that are there now.
+    /// Live segments now.
     pub segments: u64,
 }
 
@@ -35,14 +35,14 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// Takes over what the writer counts.
+    /// Copies the writer's counts.
     pub(super) fn look(&self, syncs: u64, segments: usize) {
         self.syncs.set(syncs);
         self.segments.set(segments as u64);
     }
 }
 
-/// Looks at what a log does. It holds no file and no lock of the log, and so may outlive it.
+/// A view of a log's figures. It holds no file and no lock of the log, so it may outlive it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LogWatch(Arc<Counts>);
 
@@ -51,7 +51,7 @@ impl LogWatch {
         LogWatch(Arc::clone(counts))
     }
 
-    /// What was done since the log was opened.
+    /// Figures since the log was opened.
     pub(crate) fn stats(&self) -> LogStats {
         let Counts { groups, records, bytes, refused, released, syncs, segments } = &*self.0;
         LogStats {

@@ -42,7 +42,7 @@ fn write_all(disk: &MemoryStorage) -> u64 {
     acknowledged
 }
 
-/// What must hold of a disk on which `acknowledged` is durable.
+/// Checks a disk on which `acknowledged` is durable.
 fn expect_kept(disk: &MemoryStorage, acknowledged: u64) -> Result<(), String> {
     let (mut checkpoints, loaded) = open(disk).map_err(|err| err.to_string())?;
     if !loaded.damaged.is_empty() {

@@ -1,5 +1,5 @@
-//! The thread `wal-sync`: takes what waits as one group, writes and syncs it, and gives every record its receipt. It knows
-//! neither who appends nor what a record means.
+//! The thread `wal-sync`: takes the pending records as one group, writes and syncs it, and calls each record's receipt. It
+//! knows neither who appends nor what a record means.
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,7 @@ use crate::wal::gate::{Gate, Lane};
 use crate::wal::room::no_room;
 use crate::wal::segment_writer::{Failure, Record, Writer};
 
-/// What `wal-sync` does next.
+/// The next work of `wal-sync`.
 struct Work {
     group: Vec<Pending>,
     release: Option<u64>,
@@ -27,7 +27,7 @@ pub(super) struct Worker {
     pub(super) writer: Writer,
     pub(super) gate: Gate,
     pub(super) poison: Poison,
-    /// Everything that was taken is durable, and nothing more is taken.
+    /// Everything taken is durable, and nothing more is taken.
     pub(super) in_order: bool,
 }
 
@@ -63,13 +63,13 @@ impl Worker {
         }
     }
 
-    /// The disk is about to be asked: the watch over that, which has begun.
+    /// Begins the watch over a call to the disk.
     fn watch(&self) -> Option<Arc<Watch>> {
         let watch = self.shared.hanging.lock().clone();
         watch.inspect(|watch| watch.begin())
     }
 
-    /// The engine is told before those whose records are not durable.
+    /// Notifies the engine before the owners of records that are not durable.
     fn end(&self, reason: &Arc<str>) {
         self.poison.set(reason.as_ref());
         self.shared.fail(reason);
@@ -86,7 +86,7 @@ impl Worker {
         work
     }
 
-    /// Takes over what the writer counts.
+    /// Copies the writer's counts.
     fn look_at_counts(&self) {
         let segments = self.writer.files.lock().len();
         self.shared.counts.look(self.writer.syncs(), segments);
@@ -114,7 +114,7 @@ impl Worker {
         self.release(work.release)
     }
 
-    /// Writes are refused for a reason that passes; another one ends the log.
+    /// Notes that writes are refused, for a reason that passes; any other reason ends the log.
     fn refuses(&self, err: &Error) -> Result<Arc<str>, Arc<str>> {
         if !err.passes() {
             return Err(ended(err));
@@ -133,7 +133,7 @@ impl Worker {
         }
     }
 
-    /// Lets the segments below `first` go, and looks whether there is room for a segment of input now if the log was short of it.
+    /// Releases the segments below `first`. If the log was short of room, checks for room for a segment of input.
     fn release(&mut self, first: Option<u64>) -> Result<(), Arc<str>> {
         let Some(first) = first else { return Ok(()) };
         let released = self.writer.release(first);
@@ -146,7 +146,7 @@ impl Worker {
         Ok(())
     }
 
-    /// What of a group may be written: input is given back if the disk has no room for it beside the reserve.
+    /// The part of a group that may be written; refuses input if the disk has no room for it beside the reserve.
     fn admitted(&mut self, group: Vec<Pending>) -> Result<Vec<Pending>, Arc<str>> {
         let passes = |pending: &Pending| pending.input.is_none_or(|at| self.gate.passes(at));
         let (group, late): (Vec<_>, Vec<_>) = group.into_iter().partition(passes);
@@ -174,7 +174,7 @@ impl Worker {
         Ok(rest)
     }
 
-    /// Refuses input, which may be appended again.
+    /// Refuses input; its sender may append it again.
     fn give_back(&mut self, input: Vec<Pending>, reason: &Arc<str>) {
         for Pending { receipt, input, .. } in input {
             input.into_iter().for_each(|at| self.gate.refused(at));
@@ -182,7 +182,7 @@ impl Worker {
         }
     }
 
-    /// Writes a group; whether it is durable, for it may be refused.
+    /// Writes a group. Returns false if it was refused.
     fn write(&mut self, group: Vec<Pending>) -> Result<bool, Arc<str>> {
         let lanes: Vec<Option<Lane>> = group.iter().map(|pending| pending.input).collect();
         let (records, mut receipts): (Vec<Record>, VecDeque<Receipt>) =
@@ -223,7 +223,7 @@ impl Worker {
 }
 
 impl Drop for Worker {
-    /// Also after a panic: nobody may wait for a log that has ended, or take it for one that was closed in order.
+    /// Runs after a panic too: nobody may wait for a log that has ended, or take it for one that was closed in order.
     fn drop(&mut self) {
         if !self.in_order {
             self.shared.fail(&"the thread wal-sync has ended".into());
@@ -231,11 +231,11 @@ impl Drop for Worker {
     }
 }
 
-/// Takes the room that a log needs from its start on: a segment to be written, and the reserve. A log that has segments
-/// goes on without the reserve, which only input needs: the reason why that is given back.
+/// Takes the room that a log needs from its start on: a segment to write, and the reserve. A log that has segments runs
+/// without the reserve, which only input needs; the reason for that is returned.
 ///
 /// # Errors
-/// If there is not even that: how much is needed.
+/// If there is no room even for that; the text says how much is needed.
 pub(super) fn first_room(writer: &mut Writer) -> Result<Option<Arc<str>>> {
     let Err(err) = writer.fill(1) else { return Ok(None) };
     let is_new = writer.files.lock().is_empty();

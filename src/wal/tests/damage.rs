@@ -1,5 +1,5 @@
-//! R3: the log cut at every byte, every bit flipped, files swapped, missing and restored from older copies; what `inspect`
-//! says of it, which is what a start does; and the ways out.
+//! R3: the log cut at every byte, every bit flipped, files swapped, missing and restored from older copies; the verdict of
+//! `inspect`, which is that of a start; and the ways out.
 
 use std::collections::BTreeMap;
 
@@ -72,7 +72,7 @@ impl Sample {
         self.disk.bytes(name).expect("there")
     }
 
-    /// How many records the list, as it is on the undamaged disk, knows to be synced.
+    /// Number of records that the list on the undamaged disk knows to be synced.
     fn listed(&self) -> usize {
         let list = SegmentList::read(&self.disk).expect("read").expect("there").expect("good");
         let is_listed = |at: &super::Position| {
@@ -81,8 +81,8 @@ impl Sample {
         self.all.iter().take_while(|(at, _)| is_listed(at)).count()
     }
 
-    /// A damaged log, whose list is not touched: a start hands out a prefix with all that the list knows, and says a word
-    /// about the rest, or is refused. `inspect` says the same, and what it offers gets out of it.
+    /// Checks a damaged log with an intact list: a start hands out a prefix with all that the list knows, and reports the
+    /// rest, or is refused. `inspect` says the same, and its offer gets out of it.
     fn check(&self, disk: &MemoryStorage) -> Result<(), String> {
         self.check_end(disk, false)?;
         match survey(disk, self.first).is_ok_and(|survey| survey.refusals.is_empty()) {
@@ -91,8 +91,8 @@ impl Sample {
         }
     }
 
-    /// The same without the way out. `between_groups`: the newest segment may end between two groups behind what the list
-    /// knows, which nobody can know.
+    /// The same without the way out. `between_groups`: the newest segment may end between two groups after those that the
+    /// list knows, which nobody can tell.
     fn check_end(&self, disk: &MemoryStorage, between_groups: bool) -> Result<(), String> {
         let survey = survey(disk, self.first).map_err(|err| err.to_string())?;
         let looked = disk.after_kill();
@@ -125,7 +125,7 @@ impl Sample {
         let (mut writer, recovered, found) = opened?;
         expect(!is_known || self.all.starts_with(&found), "what was handed out is no prefix")?;
         expect(recovered.torn.is_none(), "something is torn")?;
-        // It goes on behind a gap, and the next start finds it in order.
+        // It continues after a gap, and the next start finds it in order.
         let record = Record::from(bytes::Bytes::from_static(b"more"));
         writer.commit(&[&record], &mut |_| ()).map_err(|_| "it cannot be written".to_owned())?;
         let (_, _, again) =
@@ -314,7 +314,7 @@ fn r3_an_older_copy_of_a_file_is_loud_or_does_no_harm() {
     }
 }
 
-/// Something that happens to a file.
+/// Damage to a file.
 #[derive(Clone, Debug)]
 enum Harm {
     Lost(usize),
@@ -338,7 +338,7 @@ fn harm() -> impl Strategy<Value = Harm> {
 }
 
 impl Harm {
-    /// Does it to one of these files.
+    /// Damages one of these files.
     fn strike(&self, disk: &MemoryStorage, names: &[String], samples: [&Sample; 2]) {
         let (Harm::Lost(file)
         | Harm::Cut(file, _)
@@ -371,7 +371,7 @@ impl Harm {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 300, ..ProptestConfig::default() })]
 
-    /// Several things at once, also to the list: `inspect` says what a start does, what is handed out is a prefix, and
+    /// Damages several files at once, the list too: `inspect` agrees with a start, the records handed out are a prefix, and
     /// accepting the loss leads to a start.
     #[test]
     fn r3_what_inspect_says_is_what_a_start_does(
@@ -471,7 +471,7 @@ fn a_torn_tail_is_cut_and_said_once() {
     assert_eq!((recovered.torn, again), (None, found));
 }
 
-/// A look reads ahead; what comes meanwhile lies partly in what it has read as empty room, and partly behind it.
+/// A look reads ahead; groups that come meanwhile lie partly in what it has read as empty room, and partly after it.
 #[test]
 fn a_log_that_is_written_during_a_look_is_not_damaged() {
     let disk = MemoryStorage::new(1);

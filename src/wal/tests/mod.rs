@@ -55,7 +55,7 @@ pub(super) fn options(salt: u64) -> LogOptions {
 
 pub(super) type Records = Vec<(Position, Vec<u8>)>;
 
-/// Opens the log and collects what it hands out.
+/// Opens the log and collects its records.
 pub(super) fn open(
     disk: &MemoryStorage,
     salt: u64,
@@ -80,19 +80,19 @@ pub(super) fn open_with(
     Ok((writer, recovered, records))
 }
 
-/// What must be in the log.
+/// The expected content of the log.
 #[derive(Default)]
 struct Model {
-    /// Acknowledged, or handed out by a start that succeeded, in order.
+    /// Records that were acknowledged, or handed out by a start that succeeded, in order.
     known: Records,
-    /// Written, and neither acknowledged nor known to be lost.
+    /// Records that were written, and are neither acknowledged nor known to be lost.
     maybe: Vec<Vec<u8>>,
     /// The oldest segment that is needed.
     first: u64,
 }
 
 impl Model {
-    /// Compares what a start handed out, and takes it for known.
+    /// Compares the records of a start, and takes them for known.
     fn compare(&mut self, found: Records) -> Result<(), String> {
         let start = self.known.iter().take_while(|(at, _)| at.segment < self.first).count();
         let wanted = &self.known[start..];
@@ -182,7 +182,7 @@ impl Model {
                 Err(Failure::Fatal(_)) => return false,
             }
         }
-        // Whoever gives up does not know what became of it.
+        // After giving up, the fate of the group is unknown.
         false
     }
 

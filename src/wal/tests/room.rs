@@ -1,4 +1,4 @@
-//! The log on a disk that is full: the spares that are used, what input leaves alone, and what a start needs.
+//! The log on a full disk: the use of spares, the reserve that input leaves, and the need of a start.
 
 use super::super::room::mebibytes;
 use super::super::{Lane, LogOptions, NotLogged, WriteAheadLog};
@@ -10,10 +10,10 @@ use crate::sync::{Arc, Mutex, Poison};
 /// Blocks of a small disk, in bytes.
 const BLOCK: u64 = 64;
 
-/// What the list of segments takes on it at most, with the file aside: less than a segment.
+/// The most bytes of the list of segments on it, with the file aside: less than a segment.
 const LIST_BYTES: u64 = 8 * BLOCK;
 
-/// A disk with so many bytes beside the list of segments.
+/// A disk with this many bytes beside the list of segments.
 fn small(bytes: u64) -> MemoryStorage {
     let disk = MemoryStorage::new(0);
     disk.set_capacity(bytes + LIST_BYTES, BLOCK);
@@ -35,7 +35,7 @@ fn check_spare(length: usize) -> Result<(), String> {
     // Both may be kept.
     let options = LogOptions { spares_max: 2, ..options(1) };
     let (mut writer, _, _) = open_with(&disk, options, 1).map_err(|err| err.to_string())?;
-    // What the start gave back does not make the other one whole: less than a segment is left, enough for the list.
+    // The room that the start gave back does not make the other one whole: it is less than a segment, enough for the list.
     let free = disk.volume().map_err(|err| err.to_string())?.free;
     disk.take_outside(free.saturating_sub(512 - BLOCK));
     let written = writer.commit(&[&Record::from(large())], &mut |_| ());
@@ -77,7 +77,7 @@ fn spares_of_another_size_are_cut_and_others_removed() {
     assert_eq!(size(&names[0]), Some(512));
 }
 
-/// What a preallocation leaves that was refused, also where a kill in the middle left a part.
+/// A refused preallocation leaves nothing, even if a kill in the middle left a part.
 #[test]
 fn a_refused_preallocation_leaves_nothing_behind() {
     for keeps_parts in [false, true] {
@@ -94,7 +94,7 @@ fn a_refused_preallocation_leaves_nothing_behind() {
     }
 }
 
-/// A log with two segments of reserve on a disk that has room for so many.
+/// A log with two segments of reserve on a disk that has room for this many.
 fn start(segments: u64) -> (WriteAheadLog, MemoryStorage) {
     let disk = small(segments * 512);
     let options = LogOptions { reserve: 2, spares_max: 0, ..options(1) };
@@ -103,7 +103,7 @@ fn start(segments: u64) -> (WriteAheadLog, MemoryStorage) {
     (opened.expect("room").0, disk)
 }
 
-/// Whether a large record of input is taken.
+/// Returns true if the log takes a large record of input.
 fn input(log: &WriteAheadLog) -> bool {
     take(log, Lane { lane: 0, number: 0 }, large())
 }
@@ -165,7 +165,7 @@ fn what_follows_refused_input_of_its_source_waits_for_it() {
     assert!(take(&log, at(1, 3), short()), "nothing is before it");
 }
 
-/// Appends a group of input and other records; which of them are durable.
+/// Appends a group of input and other records, and expects these to be durable.
 fn check_group(kept_bytes: u64, expected: [(bool, bool); 4]) {
     let (log, _) = start(3);
     let (written, all_are_there) = (crate::sync::Signal::new(), crate::sync::Signal::new());
@@ -210,7 +210,7 @@ fn more_room_is_kept_when_it_is_asked_for() {
     assert_eq!((0..10).take_while(|_| input(&log)).count(), 2);
 }
 
-/// A start on a disk with room for so many segments: what it says if it is refused.
+/// Starts on this disk, and expects this refusal.
 fn check_start(disk: &MemoryStorage, expected: Option<&str>) {
     let options = LogOptions { reserve: 2, segment_bytes: 2 << 20, ..options(1) };
     let storage = Arc::new(disk.clone());
