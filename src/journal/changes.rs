@@ -1,4 +1,4 @@
-//! Changes of states, read back from the log: at a start by the journal, at a look by whoever reads the files.
+//! Changes of states, read back from the log: the journal at a start, a reader of the files at a look. Any thread.
 
 use super::record::parts;
 use super::{Entry, Journal, LoggedCommit, ReadRecord, decode};
@@ -9,7 +9,7 @@ impl Journal {
     /// Reads a record back.
     ///
     /// # Errors
-    /// If it cannot be read, or is not what was written there.
+    /// If it cannot be read, or differs from what was written there.
     pub(crate) fn read(&self, at: Position) -> Result<Vec<u8>> {
         self.shared.log.read(at)
     }

@@ -1,12 +1,12 @@
-//! `Snapshot`: what a checkpoint says of the engine, and the thread that writes it.
+//! `Snapshot`: the content of a checkpoint about the engine, and the thread that writes it.
 //!
 //! ```text
-//! checkpoint: section `engine` (this, postcard) | `log` (how far the log was synced) | `outputs` (where they are, and how far
-//!             they had come) | a section `operator/NAME` for each operator that keeps bytes of its own
+//! checkpoint: section `engine` (this, postcard) | `log` (the synced part of the log) | `outputs` (their places and progress)
+//!             | a section `operator/NAME` for each operator that keeps bytes of its own
 //! ```
-//! A checkpoint covers the batches below `next_index`: their chunks and plans are not needed any more. The log keeps
-//! what the *oldest* kept checkpoint needs, so that a damaged newest one leaves something to start from. It is written
-//! on the thread `checkpoint`, one at a time; the job loop leaves one out rather than wait for it.
+//! A checkpoint covers the batches below `next_index`: their chunks and plans are no longer needed. The log keeps the
+//! segments that the *oldest* kept checkpoint needs, so that a damaged newest one leaves something to start from. The thread
+//! `checkpoint` writes one at a time; the job loop leaves one out rather than wait for it.
 
 use serde::{Deserialize, Serialize};
 
@@ -36,36 +36,36 @@ pub(crate) struct Snapshot {
     pub(crate) seed: u64,
     /// The first tick of the first start, in milliseconds.
     pub(crate) anchor: u64,
-    /// What is known by name; before version 2 neither sinks nor jobs.
+    /// The known names; before version 2 neither sinks nor jobs.
     pub(crate) names: Inventory<Known>,
     /// The batches below this one are covered.
     pub(crate) next_index: u64,
     /// The time of the last of them, in milliseconds.
     pub(crate) last_time: Option<u64>,
-    /// Of each source of the log the chunks below this number are covered.
+    /// For each source of the log: its chunks below this number are covered.
     pub(crate) covered: Vec<(u32, u64)>,
-    /// The changes of states are needed from this batch on: they are in the log, and states are made of them.
+    /// The changes of states are needed from this batch on: states are made of them, in the log.
     pub(crate) state_from: u64,
-    /// Of each direct source its position behind the covered batches, in its own words.
+    /// The position of each direct source after the covered batches, in the source's own bytes.
     pub(crate) ranges: Vec<(u32, Vec<u8>)>,
-    /// The oldest segment that is needed on top of this.
+    /// The oldest segment that is needed after this checkpoint.
     pub(crate) first_segment: u64,
-    /// The oldest segment that is kept: what the checkpoint before this one needs.
+    /// The oldest segment that is kept: the checkpoint before this one needs it.
     pub(crate) kept_segment: u64,
-    /// Whose state this is; none before version 2.
+    /// The identity of the state; `None` before version 2.
     pub(crate) identity: Option<StateId>,
     /// The number of the start that wrote it; 0 before version 2.
     pub(crate) run: u64,
     /// The starts up to that one, as far as they are remembered.
     pub(crate) starts: Vec<StartMark>,
-    /// How many commits the outputs had that it wrote to; all that was known of them before places were.
+    /// Number of commits of each output that it wrote to; all that older versions knew of them.
     pub(crate) marks: Vec<OutputMark>,
-    /// All that is known of them: a section of its own.
+    /// The outputs: a section of its own.
     #[serde(skip)]
     pub(crate) outputs: Vec<Output>,
 }
 
-/// What each operator kept, by its name.
+/// The bytes that each operator keeps, by its name.
 pub(super) type Kept = Vec<(String, Vec<u8>)>;
 
 impl Snapshot {
@@ -74,10 +74,10 @@ impl Snapshot {
         self.covered.iter().find(|(of, _)| *of == source).map_or(0, |(_, end)| *end)
     }
 
-    /// The snapshot in a checkpoint, and what the operators kept.
+    /// The snapshot in a checkpoint, and the operators' bytes.
     ///
     /// # Errors
-    /// If there is none, or it is not one that this program writes.
+    /// If there is none, or this program does not write such a one.
     pub(super) fn read(checkpoint: &Checkpoint) -> Result<(Snapshot, Kept)> {
         let number = checkpoint.number;
         let unknown = |what: &str| {
@@ -105,28 +105,28 @@ impl Snapshot {
     }
 }
 
-/// How far the log was synced when a checkpoint was written; one of the first version does not say so.
+/// The synced part of the log when a checkpoint was written; one of the first version does not tell.
 ///
 /// # Errors
-/// If it is not what this program writes.
+/// If this program does not write such a section.
 pub(super) fn synced(checkpoint: &Checkpoint) -> Result<Option<Synced>> {
     checkpoint.get(LOG)
 }
 
-/// What the job loop hands over at the end of a batch: everything up to it is done.
+/// The part of a run that is done, as the job loop hands it over at the end of a batch.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Covered {
     /// The number of the next batch.
     pub(crate) next_index: u64,
     /// The time of the last one, in milliseconds.
     pub(crate) last_time: Option<u64>,
-    /// Of each source of the log the number behind its last chunk in these batches.
+    /// The number after the last chunk of each source of the log in these batches.
     pub(crate) chunks: Vec<(u32, u64)>,
-    /// Of each direct source its position behind these batches, in its own words.
+    /// The position of each direct source after these batches, in the source's own bytes.
     pub(crate) ranges: Vec<(u32, Vec<u8>)>,
     /// The changes of states are needed from this batch on.
     pub(crate) state_from: u64,
-    /// Of each operator that keeps bytes of its own its name and those bytes.
+    /// Name and bytes of each operator that keeps bytes of its own.
     pub(crate) operators: Vec<(String, Vec<u8>)>,
 }
 
@@ -154,7 +154,7 @@ impl Writer {
             self.shared.checkpointing.store(false, Ordering::SeqCst);
             if let Err(NotLogged::Failed(reason)) = written {
                 self.poison.set(reason.as_ref());
-                // Nobody is to wait for a thread that has ended.
+                // Nobody must wait for a thread that has ended.
                 self.inbox.close();
                 return;
             }
@@ -164,8 +164,8 @@ impl Writer {
         }
     }
 
-    /// Writes a checkpoint and lets the segments go that neither it nor the one before it needs. Without room for it
-    /// the ones before it stay, and the next one is tried at its time.
+    /// Writes a checkpoint and releases the segments that neither it nor the one before it needs. Without room for it the
+    /// ones before it stay, and the next one is tried at its time.
     fn write(&mut self, covered: Covered) -> Result<(), NotLogged> {
         let snapshot = self.shared.snapshot(&covered, self.first_segment);
         let mut checkpoint = Checkpoint::new();
@@ -189,9 +189,9 @@ impl Writer {
 }
 
 impl Shared {
-    /// What a checkpoint says that covers this much. `kept`: the oldest segment that the one before it needs.
+    /// The snapshot of a checkpoint that covers this much. `kept`: the oldest segment that the one before it needs.
     fn snapshot(&self, covered: &Covered, kept: u64) -> Snapshot {
-        // Asked first: what is not among the live records then lies in this segment or a later one.
+        // Asked first: a record that is not among the live ones then lies in this segment or a later one.
         let newest = self.log.newest_segment();
         let live = self.live.lock();
         let end = |source: u32| {
@@ -229,7 +229,7 @@ impl Shared {
         }
     }
 
-    /// Forgets where the records lie that a durable checkpoint covers.
+    /// Forgets the places of the records that a durable checkpoint covers.
     fn covered(&self, snapshot: &Snapshot) {
         let mut live = self.live.lock();
         live.chunks.retain(|(source, number), _| *number >= snapshot.covered(*source));
@@ -239,22 +239,22 @@ impl Shared {
 }
 
 impl Journal {
-    /// Asks for a checkpoint; false if one is being written, and then this one is left out.
+    /// Asks for a checkpoint. Returns false if one is being written; this one is left out then.
     pub(crate) fn checkpoint(&self, covered: Covered) -> bool {
         if self.shared.checkpointing.swap(true, Ordering::SeqCst) {
             return false;
         }
-        // Closed only by the stop, which waits for what was asked for.
+        // Closed only by the stop, which waits for the checkpoint that was asked for.
         self.checkpoint_inbox.try_send(covered).is_ok()
     }
 
-    /// Hands over the last checkpoint of a run; waits until the one that is being written was taken.
+    /// Hands over the last checkpoint of a run; waits until the thread has taken the one before.
     pub(crate) fn last_checkpoint(&self, covered: Covered) {
         // Closed: the thread has ended with the engine's poison.
         let _ = self.checkpoint_inbox.send(covered);
     }
 
-    /// Whether a checkpoint is being written.
+    /// Returns true while a checkpoint is being written.
     pub(crate) fn is_checkpointing(&self) -> bool {
         self.shared.checkpointing.load(Ordering::SeqCst)
     }
@@ -309,7 +309,7 @@ mod tests {
         let new = Snapshot { version: VERSION, identity: Some(StateId([3; 16])), run: 5, ..found };
         checkpoint.put(ENGINE, &new).expect("put");
         assert_eq!(Snapshot::read(&checkpoint).expect("good").0, new);
-        // Before places were written down it said no more of an output than how many commits that had.
+        // An older version recorded only the number of commits of an output.
         let marks = vec![OutputMark { output: 7, commits: 2 }];
         checkpoint.put(ENGINE, &Snapshot { marks: marks.clone(), ..new.clone() }).expect("put");
         let found = Snapshot::read(&checkpoint).expect("good").0.outputs;

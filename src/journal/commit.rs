@@ -1,5 +1,6 @@
-//! The records that make a batch's commit durable: what it changed in states, and that it is done. A full disk may refuse
-//! some of them: those alone are appended again, so that what is tried again and again does not itself fill the log.
+//! The records that make a batch's commit durable: its changes of states, and its end. A full disk may refuse some of them:
+//! those alone are appended again, so that repeated attempts do not themselves fill the log. The job loop appends; receipts
+//! run on the thread `wal-sync`.
 
 use super::record::{self, Committed, Parts};
 use super::{Journal, Live};
@@ -22,17 +23,17 @@ impl CommitRecords {
     }
 }
 
-/// What became of records that were appended together: those that were refused, and why.
+/// The fate of records that were appended together: the refused ones, and the reason.
 pub(crate) type CommitOutcome = Result<(), (CommitRecords, NotLogged)>;
 
 /// Called once with that, on the thread `wal-sync`; it must only post.
 pub(crate) type CommitReceipt = Box<dyn FnOnce(CommitOutcome) + Send>;
 
-/// What is known of the records that were appended together.
+/// The state of the records that were appended together.
 struct Appended {
     live: Arc<Mutex<Live>>,
     index: u64,
-    /// How many are on their way.
+    /// Number of records on their way.
     left: usize,
     refused: Vec<Record>,
     reason: Option<NotLogged>,
@@ -40,7 +41,7 @@ struct Appended {
 }
 
 impl Journal {
-    /// The records that say that a batch is done, and what it changed in states.
+    /// The records of a batch's end and of its changes of states.
     ///
     /// # Errors
     /// If the log takes no record as long as one of them.
@@ -61,8 +62,8 @@ impl Journal {
         Ok(CommitRecords { index: commit.index, records })
     }
 
-    /// Appends records of a commit. Where nothing was changed they may ride with whatever is synced next: losing them
-    /// repeats a commit, no more. If the log has ended, which poisons the engine, `receipt` is dropped.
+    /// Appends records of a commit. If nothing was changed they may ride with the next sync: their loss only repeats a commit.
+    /// If the log has ended, which poisons the engine, `receipt` is dropped.
     pub(crate) fn append_commit(&self, commit: CommitRecords, receipt: CommitReceipt) {
         let CommitRecords { index, records } = commit;
         let appended = Arc::new(Mutex::new(Appended {
@@ -86,7 +87,7 @@ impl Journal {
 }
 
 impl Appended {
-    /// Takes the fate of one record; what is to be told, after the last.
+    /// Takes the fate of one record. Returns the receipt and the outcome after the last.
     fn take(
         &mut self,
         outcome: Result<Position, NotLogged>,

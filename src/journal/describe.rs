@@ -1,4 +1,4 @@
-//! What a log holds, in words for people: `tidemill inspect`. Changes nothing.
+//! The content of a log in words, for `tidemill inspect`. Runs on the main thread; changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,12 +9,12 @@ use crate::wording::count;
 /// Batches that are shown one by one: the newest.
 const SHOWN: usize = 10;
 
-/// What was read so far: its memory follows the number of batches, not what they are made of.
+/// The records up to now: its memory follows the number of batches, not their content.
 #[derive(Default)]
 pub(super) struct Words {
     started: Option<Started>,
     starts: u64,
-    /// Of each source the chunks' numbers, records and bytes.
+    /// The chunks' numbers, records and bytes of each source.
     chunks: BTreeMap<u32, (u64, u64, u64, u64)>,
     planned: BTreeSet<u64>,
     /// The newest.

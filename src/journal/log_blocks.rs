@@ -1,4 +1,4 @@
-//! Blocks whose records are in the log: the log is the store of durable blocks. Read back on the workers, chunk by chunk.
+//! Blocks whose records are in the log: the log is the store of durable blocks. The workers read them back, chunk by chunk.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -9,13 +9,13 @@ use crate::blocks::{Block, BlockId, BlockInfo};
 use crate::error::{Error, Result};
 use crate::sync::Arc;
 
-/// Segments that a backlog leaves free: for plans, commits and checkpoints, without which nothing would be released.
+/// Segments that a backlog leaves free for plans, commits and checkpoints: without those nothing would be released.
 const FREE_SEGMENTS: u64 = 4;
 
 /// The records of a block, in the log.
 struct Logged {
     shared: Arc<Shared>,
-    /// Where its chunks lie, in order.
+    /// The places of its chunks, in order.
     chunks: Vec<LoggedChunk>,
 }
 
@@ -39,10 +39,10 @@ impl EvictedBlock for Logged {
     }
 }
 
-/// The blocks of this run, found in the log. It does not hold the journal, whose lock ends with the engine.
+/// Finds the blocks of this run in the log. It does not hold the journal, whose lock ends with the engine.
 struct LoggedBlocks {
     shared: Arc<Shared>,
-    /// Of each source of the program its number in the log.
+    /// The number in the log of each source of the program.
     numbers: Vec<u32>,
 }
 
@@ -73,7 +73,7 @@ impl Durable for LoggedBlocks {
         let live = self.shared.live.lock();
         let found =
             block.info.chunks.clone().map(|chunk| live.chunks.get(&(number, chunk)).copied());
-        // None of a block that was released meanwhile and is covered.
+        // Returns `None` if a checkpoint already covers the block.
         let chunks: Vec<LoggedChunk> = found.collect::<Option<_>>()?;
         drop(live);
         let longest = chunks.iter().map(|chunk| chunk.bytes).max()?;
@@ -83,7 +83,7 @@ impl Durable for LoggedBlocks {
 }
 
 impl Journal {
-    /// Where the blocks of this run are while their batches are not committed.
+    /// The log as the place of this run's blocks while their batches are not committed.
     pub(crate) fn blocks(&self) -> Arc<dyn Durable> {
         Arc::new(LoggedBlocks { shared: Arc::clone(&self.shared), numbers: self.numbers.clone() })
     }
@@ -112,7 +112,7 @@ impl Journal {
         Ok(StoredBlock::elsewhere(info, Arc::new(logged)))
     }
 
-    /// What the close found touched and wrote anew, in words; once.
+    /// The files that the close found touched and wrote anew, in words. Returned once.
     pub(crate) fn take_mended(&self) -> Option<String> {
         self.shared.log.take_mended()
     }

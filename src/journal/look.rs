@@ -1,4 +1,4 @@
-//! What a start would find in a directory, without a start; and the ways out where a start is refused.
+//! Examines a directory as a start would, without a start; and the ways out of a refused start. Runs on the main thread.
 //!
 //! It runs the code of a start: the same checkpoint, the same examination of the log, the same replay, the same questions to
 //! the program. So it comes to the same verdict. A look changes nothing.
@@ -16,33 +16,33 @@ use crate::sync::Arc;
 use crate::wal::checkpoint_file::{self, Checkpoint, Damaged};
 use crate::wal::{self, GivenUp, Known, Place, Position, Survey, survey_with};
 
-/// What a directory holds, as a start would find it.
+/// The content of a directory, as a start would find it.
 pub(crate) struct Look {
-    /// What the log holds.
+    /// The content of the log.
     pub(crate) log: Survey,
-    /// What its records mean, line by line.
+    /// The meaning of its records, line by line.
     pub(crate) words: String,
-    /// The checkpoints, oldest first, each with what is wrong with it.
+    /// The checkpoints, oldest first, or the fault of each.
     pub(crate) checkpoints: Vec<(u64, Result<Checkpoint, String>)>,
     /// Checkpoints newer than the one that a start uses, which are damaged or missing.
     pub(crate) damaged: Vec<Damaged>,
-    /// Whose state it is; none if no start is known.
+    /// The owner of the state; `None` if no start is known.
     pub(crate) about: Option<About>,
-    /// Why a start would be refused, as it would say it.
+    /// The error of a start, if it would be refused.
     pub(crate) refusal: Option<Error>,
-    /// What the program that was given goes on from; none if it is refused.
+    /// The recovery result for the given program; `None` if it is refused.
     pub(crate) found: Option<Found>,
     known: Known,
 }
 
-/// Whose state a directory holds, as far as its newest checkpoint and its log say.
+/// The owner of the state in a directory, as far as its newest checkpoint and its log tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct About {
     pub(crate) pipeline: String,
     pub(crate) identity: StateId,
-    /// The number of the last start; 0: starts were not counted yet.
+    /// The number of the last start; 0 if starts were not counted yet.
     pub(crate) run: u64,
-    /// What it knows by name, with what that is; nothing that was given up.
+    /// The names that it knows, each with its kind; without those that were given up.
     pub(crate) names: Vec<(StateName, String)>,
 }
 
@@ -69,7 +69,7 @@ impl About {
 }
 
 impl Look {
-    /// What accepting the loss would give up; none if nothing is lost, or nothing can be given up.
+    /// The loss if it is accepted; `None` if nothing is lost, or nothing can be given up.
     pub(crate) fn would_give_up(&self, storage: &dyn Storage) -> Option<GivenUp> {
         let refusal = self.refusal.as_ref().map(Error::to_string);
         let is_refused = refusal.is_some() && refusal.as_ref() == self.log.refusals.first();
@@ -77,8 +77,8 @@ impl Look {
     }
 }
 
-/// Looks at a directory as a start of `program` does; without one, as a start of the program that wrote it. `looked` hears
-/// how many of how many segments were looked at.
+/// Looks at a directory as a start of `program` does; without one, as a start of the program that wrote it. Calls `looked`
+/// with the number of segments done, and of all.
 ///
 /// # Errors
 /// If the directory or a file cannot be read; damage is part of the look.
@@ -128,7 +128,7 @@ pub(crate) fn look(
     Ok(Look { log, words, checkpoints, damaged, about, refusal, found, known })
 }
 
-/// Goes on as the program that wrote the directory would, as far as it can be told from what it wrote.
+/// Resumes as the program that wrote the directory would, as far as its records tell.
 fn resume_own(replayed: &mut Replayed) -> Result<()> {
     let names = &replayed.base.names;
     let reach = Reach { stateless: names.states.is_empty(), ..Reach::default() };
@@ -138,20 +138,20 @@ fn resume_own(replayed: &mut Replayed) -> Result<()> {
     replayed.resume(reach, &sources).map(drop)
 }
 
-/// What was given up.
+/// The loss that was accepted.
 pub(crate) struct Accepted {
     pub(crate) given_up: GivenUp,
-    /// The states that the program keeps, and that may lack something now.
+    /// The states of the program that may lack changes now.
     pub(crate) states: Vec<String>,
 }
 
-/// Gives up what a start would miss, or what lies behind `at`; none if nothing is missing. The storage must be locked by the
-/// caller.
+/// Gives up what a start would miss, or what lies after `at`; returns `None` if nothing is missing. The caller holds the lock
+/// of the storage.
 ///
 /// # Errors
 /// If nothing can be given up there, something else is wrong, or the files cannot be changed.
 pub(crate) fn give_up(storage: &Arc<dyn Storage>, at: Option<Place>) -> Result<Option<Accepted>> {
-    // A checkpoint that this program does not know says what is needed, and nobody here can read it.
+    // A checkpoint of a later version says what is needed, and this program cannot read it.
     Base::of(checkpoint_file::load(storage.as_ref())?)?;
     let Look { log, about, refusal, known, .. } = look(storage.as_ref(), None, &mut |_, _| ())?;
     match refusal {
@@ -160,7 +160,7 @@ pub(crate) fn give_up(storage: &Arc<dyn Storage>, at: Option<Place>) -> Result<O
         _ => {}
     }
     if wal::would_give_up(storage.as_ref(), known, at)?.checkpoints {
-        // First: a log without what they cover is refused until the list says otherwise.
+        // First: a log without the records that they cover is refused until the list says otherwise.
         checkpoint_file::remove_all(storage.as_ref())?;
     }
     let given_up = wal::give_up(storage, known, at)?;

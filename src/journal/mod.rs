@@ -1,13 +1,13 @@
-//! `Journal`: the engine's use of the log and the checkpoints: chunks, plans and commits, and what a start makes of them.
+//! `Journal`: the engine's use of the log and the checkpoints: chunks, plans and commits, and their recovery at a start.
 //!
 //! ```text
 //!  rxN-push ─ chunk ─▶ ┐                                    ┌─▶ rxN-push: the chunk is durable
 //!  job-loop ─ plan ──▶ WriteAheadLog ─(wal-sync)─ receipts ─┴─▶ job-loop: the batch may run
 //!  job-loop ─ covered ─▶ thread `checkpoint` ─▶ checkpoint-N ─▶ segments released
 //! ```
-//! What must survive is here before it is acted on; a start replays it with `recovery`. Block records are not written: a
-//! plan names the chunks of each of its blocks, and what no plan names is made into blocks again at the start. It does
-//! not know sockets, streams or jobs.
+//! Whatever must survive is here before anyone acts on it; a start replays it with `recovery`. Block records are not written:
+//! a plan names the chunks of each of its blocks, and a start makes blocks again of the chunks that no plan names. It does not
+//! know sockets, streams or jobs.
 
 mod changes;
 mod checkpointer;
@@ -62,63 +62,63 @@ use watch::Written;
 /// Checkpoints that are kept.
 const CHECKPOINTS_KEPT: usize = 2;
 
-/// How many bytes of the log are read from one report of the progress to the next.
+/// Bytes of the log between two reports of the progress.
 const PROGRESS_BYTES: u64 = 16 << 20;
 
-/// Told of a record's fate, on the thread `wal-sync`; it must only post.
+/// Called once with a record's fate, on the thread `wal-sync`; it must only post.
 pub(crate) type Receipt = Box<dyn FnOnce(Result<(), NotLogged>) + Send>;
 
-/// What a journal is opened with.
+/// Options of a journal.
 pub(crate) struct JournalOptions {
     pub(crate) pipeline: String,
-    /// What the program has by name, and what the user says of what it does not have.
+    /// The names of the program, and the user's entries for names that it no longer has.
     pub(crate) program: Program,
-    /// How far back the program needs batches.
+    /// The oldest batches that the program needs.
     pub(crate) reach: Reach,
     pub(crate) log: LogOptions,
-    /// Where it says that the log or the checkpoints cannot be written; none in tests.
+    /// Receives reports that the log or the checkpoints cannot be written; `None` in tests.
     pub(crate) conditions: Option<Conditions>,
     /// For a first start: the seed of every hash.
     pub(crate) seed: u64,
     /// For a first start: the first tick, in milliseconds.
     pub(crate) anchor: u64,
-    /// For a first start: whose state it is from then on.
+    /// For a first start: the identity of the state.
     pub(crate) identity: StateId,
-    /// What tells this start from others.
+    /// Distinguishes this start from others.
     pub(crate) mark: u64,
-    /// By which checkpoints have their age.
+    /// Measures the age of checkpoints.
     pub(crate) clock: Arc<dyn Clock>,
 }
 
 /// See the module. Any thread may call it.
 pub(crate) struct Journal {
     shared: Arc<Shared>,
-    /// Of each source of the program its number in the log.
+    /// The number in the log of each source of the program.
     numbers: Vec<u32>,
     checkpoint_inbox: Mailbox<Covered>,
     checkpoint_thread: Mutex<Option<Thread>>,
     _lock: Arc<Lock>,
 }
 
-/// What the journal and its thread share.
+/// State shared by the journal and its thread.
 struct Shared {
     log: WriteAheadLog,
     segment_bytes: u64,
-    /// Receipts hold this and nothing else: the last of them must not drop the log on its own thread, which cannot wait
-    /// for itself and would go on behind the journal's end.
+    /// Receipts hold this and nothing else: the last of them must not drop the log on the log's thread, which cannot wait
+    /// for itself and would outlive the journal.
     live: Arc<Mutex<Live>>,
-    /// What this start says of itself.
+    /// The record of this start.
     started: Started,
     /// The outputs, as they were at the newest commit.
     outputs: Mutex<Vec<Output>>,
     checkpointing: AtomicBool,
-    /// The newest checkpoint is not there any more, which the thread `checkpoint` found at its end.
+    /// Set if the thread `checkpoint` found at its end that the newest checkpoint is gone.
     lost: Mutex<Option<Error>>,
     /// The checkpoints of this run.
     written: Arc<Written>,
 }
 
-/// Where the records lie that no durable checkpoint covers.
+/// The places of the records that no durable checkpoint covers.
 #[derive(Debug, Default)]
 struct Live {
     chunks: BTreeMap<(u32, u64), LoggedChunk>,
@@ -128,43 +128,43 @@ struct Live {
     commits: BTreeMap<u64, u64>,
 }
 
-/// What a start found.
+/// The findings of a start.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    /// Whether a pipeline ran here before.
+    /// True if a pipeline ran here before.
     pub(crate) started_before: bool,
     /// The seed of every hash.
     pub(crate) seed: u64,
     /// The first tick of the first start, in milliseconds.
     pub(crate) anchor: u64,
-    /// Whose state it is.
+    /// The identity of the state.
     pub(crate) identity: StateId,
-    /// Whether it was made before states had an identity, and no start has given it one yet.
+    /// True if the state was made before states had an identity, and no start has given it one yet.
     pub(crate) had_no_identity: bool,
     /// The starts up to this one, as far as they are remembered.
     pub(crate) starts: Vec<StartMark>,
-    /// The outputs that it wrote to.
+    /// The outputs that the pipeline wrote to.
     pub(crate) outputs: Vec<Output>,
-    /// The names that the log knew, and those that it goes on with.
+    /// The names that the log knew, and those of this start.
     pub(crate) names_before: Inventory<Known>,
     pub(crate) continued: Continued,
     /// The number of the next batch.
     pub(crate) next_index: u64,
     /// The greatest time that was planned, in milliseconds.
     pub(crate) last_time: Option<u64>,
-    /// How to go on: states, and the batches that run again.
+    /// The way to resume: states, and the batches that run again.
     pub(crate) resume: Resume,
     /// The batches that were committed, by number, as far as they are still needed.
     pub(crate) commits: BTreeMap<u64, LoggedCommit>,
     /// The plans that are not covered.
     pub(crate) plans: BTreeMap<u64, Plan>,
-    /// Of each source of the program the chunks that no plan names, in order.
+    /// The chunks of each source of the program that no plan names, in order.
     pub(crate) unplanned: Vec<Vec<(u64, LoggedChunk)>>,
-    /// Of each source of the program the number that its next chunk gets.
+    /// The number of the next chunk of each source of the program.
     pub(crate) next_chunks: Vec<u64>,
-    /// What the newest checkpoint covers, with what the operators kept.
+    /// The part that the newest checkpoint covers, with the operators' bytes.
     pub(crate) covered: Covered,
-    /// What was read of the log.
+    /// Figures of the log that was read.
     pub(crate) log: Recovered,
     /// Checkpoints newer than the one that was used, which are damaged.
     pub(crate) damaged: Vec<Damaged>,
@@ -176,21 +176,21 @@ impl Found {
         number_of(&self.continued.names.numbers.sources, source)
     }
 
-    /// Whether this is the number in the log of that source of the program.
+    /// Returns true if this is the number in the log of that source of the program.
     pub(crate) fn is_of(&self, number: u32, source: u32) -> bool {
         number != u32::MAX && self.number_of(source) == number
     }
 }
 
-/// The number in the log of a source of the program, if each has that of these.
+/// The number in the log of a source of the program; `numbers` has one for each.
 fn number_of(numbers: &[u32], source: u32) -> u32 {
     let at = usize::try_from(source).unwrap_or(usize::MAX);
     numbers.get(at).copied().unwrap_or(u32::MAX)
 }
 
 impl Journal {
-    /// Locks the storage, reads the newest checkpoint and the log, and opens it for what comes. `progress` is told now
-    /// and then how many bytes were read.
+    /// Locks the storage, reads the newest checkpoint and the log, and opens the log for writing. Calls `progress` now and
+    /// then with the number of bytes read.
     ///
     /// # Errors
     /// If another process uses the storage, another pipeline wrote it, or it is damaged; the text says where.
@@ -247,7 +247,7 @@ impl Journal {
             lost: Mutex::default(),
             written: Written::new(&options.clock),
         });
-        // A plan is made by one thread and taken by the other: more than one never waits.
+        // One thread hands a checkpoint over and the other takes it: more than one never waits.
         let inbox = Mailbox::new(1);
         let writer = Writer {
             shared: Arc::clone(&shared),
@@ -263,7 +263,7 @@ impl Journal {
         ))
     }
 
-    /// A look at what it writes, which outlives it.
+    /// A view of its figures that outlives it.
     pub(crate) fn watch(&self) -> JournalWatch {
         JournalWatch { log: self.shared.log.watch(), written: Arc::clone(&self.shared.written) }
     }
@@ -283,7 +283,7 @@ impl Journal {
         self.numbers.iter().position(|of| *of == number).and_then(|at| u32::try_from(at).ok())
     }
 
-    /// Whether any source has or had this number in the log.
+    /// Returns true if any source has or had this number in the log.
     pub(crate) fn knows_source(&self, number: u32) -> bool {
         usize::try_from(number).is_ok_and(|at| at < self.shared.started.names.sources.len())
     }
@@ -294,7 +294,7 @@ impl Journal {
         self.shared.started.names.sources.get(number).map_or(0, |known| known.from)
     }
 
-    /// Appends a chunk of a source of the program; `receipt` is told when it is durable.
+    /// Appends a chunk of a source of the program; calls `receipt` when it is durable.
     ///
     /// # Errors
     /// If the log has ended; `receipt` is dropped then.
@@ -322,8 +322,8 @@ impl Journal {
         })
     }
 
-    /// Appends the plans of batches, as many of the first as one record takes: all or none of those become durable, which
-    /// `receipt` is told. Returns how many they are.
+    /// Appends the plans of batches: as many of the first ones as one record takes. All or none of those become durable, and
+    /// `receipt` is called then. Returns their number.
     ///
     /// # Errors
     /// If no record takes even the first.
@@ -362,20 +362,20 @@ impl Journal {
         self.shared.started.run
     }
 
-    /// Whose state it is.
+    /// The identity of the state.
     pub(crate) fn identity(&self) -> StateId {
         self.shared.started.identity.unwrap_or_default()
     }
 
-    /// Appends how far outputs have come; with the next commit it becomes durable, and losing it means no more than that a
-    /// later start knows less of them.
+    /// Appends the progress of outputs. It becomes durable with the next commit; if it is lost, a later start merely knows
+    /// less of them.
     pub(crate) fn reached(&self, outputs: &[Output]) {
         Output::merge(&mut self.shared.outputs.lock(), outputs);
         // A log that ended has poisoned the engine already.
         let _ = self.shared.log.append(record::outputs(outputs), |_| ());
     }
 
-    /// Says that this program writes from here on; before anything else is appended.
+    /// Records that this program writes from here on; before anything else is appended.
     ///
     /// # Errors
     /// If that cannot be made durable.
@@ -385,13 +385,13 @@ impl Journal {
         Ok(())
     }
 
-    /// Why input is refused for want of room on the disk, if it is.
+    /// The reason why the log refuses input for want of room on the disk, if it does.
     pub(crate) fn shortage(&self) -> Option<Arc<str>> {
         self.shared.log.shortage()
     }
 
-    /// On a small disk, from now on: input leaves room for all states, which take so many bytes, to be written once more. At
-    /// most a quarter of the disk; on a large one they are written long before it is full.
+    /// From now on, on a small disk, input leaves room to write all states, of this many bytes, once more. At most a quarter
+    /// of the disk; on a large one they are written long before it is full.
     pub(crate) fn keep_room_for_states(&self, bytes: u64) {
         let segment = self.segment_bytes();
         if segment < SEGMENT_BYTES {
@@ -404,12 +404,12 @@ impl Journal {
         self.shared.log.on_shortage(listener);
     }
 
-    /// Looks again whether there is room, soon, if there was none.
+    /// Checks again for room, soon, if there was none.
     pub(crate) fn look_for_room(&self) {
         self.shared.log.look_for_room();
     }
 
-    /// Waits for the checkpoint that is being written, syncs what is pending, and ends both threads.
+    /// Waits for the checkpoint in progress, syncs pending records, and ends both threads.
     ///
     /// # Errors
     /// If the log failed, or was not done at the deadline.
@@ -417,7 +417,7 @@ impl Journal {
         self.checkpoint_inbox.close();
         let thread = self.checkpoint_thread.lock().take();
         let joined = thread.map_or(Joined::Ended, |it| join_until(clock, it, deadline));
-        // Also when that one is stuck: nobody else ends the log's thread.
+        // Even if that one is stuck: nobody else ends the log's thread.
         let closed = self.shared.log.close(clock, deadline);
         if joined == Joined::Ended {
             return closed.and_then(|()| self.shared.lost.lock().take().map_or(Ok(()), Err));
@@ -445,13 +445,13 @@ fn no_room(checkpoints: &Checkpoints, name: &str, err: std::io::Error) -> Error 
     )
 }
 
-/// What the checkpoints of a directory say.
+/// The content of the checkpoints of a directory.
 struct Base {
-    /// What the newest one says that can be used.
+    /// The snapshot in the newest usable one.
     snapshot: Option<Snapshot>,
-    /// With what the operators kept.
+    /// The operators' bytes in it.
     operators: Vec<(String, Vec<u8>)>,
-    /// What they say of the log.
+    /// Their knowledge of the log.
     known: wal::Known,
     /// Newer ones, which are damaged.
     damaged: Vec<Damaged>,
@@ -466,7 +466,7 @@ impl Base {
         };
         let (snapshot, operators) = Snapshot::read(&newest)?;
         known.first = snapshot.first_segment;
-        // Under a newer one that is damaged only what this one needs is there for sure.
+        // Under a newer damaged one, only the segments that this one needs are surely there.
         let is_newest = damaged.is_empty();
         known.kept = if is_newest { snapshot.kept_segment } else { snapshot.first_segment };
         (known.checkpoint, known.synced) = (newest.number, checkpointer::synced(&newest)?);
@@ -474,16 +474,16 @@ impl Base {
     }
 }
 
-/// A checkpoint newer than all that are there: the log knows this number.
+/// A checkpoint that the log knows by this number, if it is newer than all that exist.
 fn missing_checkpoint(number: u64, known: wal::Known) -> Option<Damaged> {
     let what = "the file is missing".to_owned();
     (number > known.newest_file).then(|| Damaged { number, file: file_name(number), what })
 }
 
-/// How a program goes on with what was read.
+/// The way in which a program resumes.
 struct Resumed {
     started: Started,
-    /// Of each source of the program its number in the log.
+    /// The number in the log of each source of the program.
     numbers: Vec<u32>,
     found: Found,
 }
@@ -495,10 +495,10 @@ struct LogOf<'a> {
     read: &'a ReadRecord<'a>,
 }
 
-/// The log was read: how the program goes on.
+/// Decides how the program resumes, once the log was read.
 ///
 /// # Errors
-/// If it cannot: another pipeline wrote it, it holds what the program does not name, or something that is needed is not there.
+/// If it cannot: another pipeline wrote the log, it holds things that the program does not name, or it lacks a needed record.
 fn resume(
     replayed: &mut Replayed,
     options: &JournalOptions,
@@ -510,26 +510,23 @@ fn resume(
     let continued = names::continued(replayed, log.read, &options.program, log.directory)?;
     let numbers = continued.names.numbers.sources.clone();
     let started = begin(replayed, options, &continued.names.known);
-    let found = found(replayed, &started, (options.reach, continued), operators)?;
+    let resume = replayed.resume(options.reach, &numbers)?;
+    let mut found = Found { resume, ..found(replayed, &started, continued) };
+    found.covered.operators = operators;
     Ok(Resumed { started, numbers, found })
 }
 
-/// What is to be gone on from.
-fn found(
-    replayed: &mut Replayed,
-    started: &Started,
-    (reach, continued): (Reach, Continued),
-    operators: Vec<(String, Vec<u8>)>,
-) -> Result<Found> {
+/// Builds the recovery result, but for the way to resume and the operators' bytes.
+fn found(replayed: &mut Replayed, started: &Started, continued: Continued) -> Found {
     let numbers = &continued.names.numbers.sources;
     let mut chunks = replayed.base.covered.clone();
-    // What was given up needs no room any more.
+    // A source that was given up needs no room any more.
     let given_up = continued.names.retired.iter().filter(|(name, _)| name.kind == NameKind::Source);
     for (_, number) in given_up {
         chunks.retain(|(of, _)| of != number);
         chunks.push((*number, replayed.next_chunk(*number)));
     }
-    Ok(Found {
+    Found {
         started_before: replayed.started,
         seed: started.seed,
         anchor: started.anchor,
@@ -540,7 +537,6 @@ fn found(
         names_before: replayed.base.names.clone(),
         next_index: replayed.next_index(),
         last_time: replayed.last_time(),
-        resume: replayed.resume(reach, numbers)?,
         commits: std::mem::take(&mut replayed.commits),
         plans: replayed.plans.clone(),
         unplanned: numbers.iter().map(|number| replayed.unplanned(*number)).collect(),
@@ -551,14 +547,14 @@ fn found(
             chunks,
             ranges: replayed.base.ranges.clone(),
             state_from: replayed.base.state_from,
-            operators,
+            ..Covered::default()
         },
         continued,
         ..Found::default()
-    })
+    }
 }
 
-/// Another pipeline must not go on with this log.
+/// Refuses the log of another pipeline.
 fn expect_pipeline(replayed: &Replayed, pipeline: &str) -> Result<()> {
     let known = &replayed.base.pipeline;
     if replayed.started && known != pipeline {
@@ -569,7 +565,7 @@ fn expect_pipeline(replayed: &Replayed, pipeline: &str) -> Result<()> {
     Ok(())
 }
 
-/// What this start says of itself.
+/// The record of this start.
 fn begin(replayed: &Replayed, options: &JournalOptions, names: &Inventory<Known>) -> Started {
     let base = &replayed.base;
     let (seed, anchor) = match replayed.started {
@@ -593,7 +589,7 @@ fn begin(replayed: &Replayed, options: &JournalOptions, names: &Inventory<Known>
     }
 }
 
-/// Whose state it is. One from before identities gets its own at the next start, which follows from what it drew.
+/// The identity of the state. A state from before identities gets one at the next start, derived from its random seed.
 fn identity_of(base: &Snapshot) -> StateId {
     let drawn = || StateId::of_seed(&base.pipeline, base.seed, base.anchor);
     base.identity.unwrap_or_else(drawn)

@@ -1,11 +1,10 @@
-//! The names of sources, states, sinks and jobs, and what the user says becomes of those that a program no longer has.
+//! The names of sources, states, sinks and jobs, and the user's entries for names that a program no longer has.
 //!
 //! ```text
 //! retired = ["source:old"]                       given up
 //! renamed = { "source:new" = "source:old" }      carried over to another name
 //! ```
-//! Pure: text to values, and what is wrong with them beside the program's own names. What the log knows comes in with
-//! [`reconcile()`].
+//! Pure: text to values, and their faults beside the program's own names. [`reconcile()`] adds the names in the log.
 
 mod held;
 mod reconcile;
@@ -19,7 +18,7 @@ pub(crate) use reconcile::{Inventory, Known, Reconciled, Wanted};
 
 use reconcile::{Begins, reconcile};
 
-/// What a state directory knows by name.
+/// The kind of a thing that a state directory knows by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NameKind {
     /// A source, with its position and its records.
@@ -51,9 +50,9 @@ impl NameKind {
 /// A thing that a state directory knows, written as `KIND:NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StateName {
-    /// What it is.
+    /// Its kind.
     pub kind: NameKind,
-    /// What it is called.
+    /// Its name.
     pub name: String,
 }
 
@@ -62,10 +61,10 @@ impl StateName {
         StateName { kind, name: name.into() }
     }
 
-    /// Reads `KIND:NAME`. Everything behind the first colon is the name.
+    /// Reads `KIND:NAME`. Everything after the first colon is the name.
     ///
     /// # Errors
-    /// What is wrong with it, for the end of a sentence.
+    /// The fault of the text, for the end of a sentence.
     pub(crate) fn parse(text: &str) -> Result<StateName, String> {
         const HOW: &str = "write `source:NAME`, `state:NAME`, `sink:NAME` or `job:NAME`";
         let Some((word, name)) = text.split_once(':') else {
@@ -96,12 +95,12 @@ pub struct Renamed {
     pub old: StateName,
 }
 
-/// What the user says becomes of names that the program no longer has.
+/// The user's entries for names that the program no longer has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NameChanges {
-    /// These are given up.
+    /// The names that are given up.
     pub retired: Vec<StateName>,
-    /// These are carried over.
+    /// The names that are carried over.
     pub renamed: Vec<Renamed>,
 }
 
@@ -112,7 +111,7 @@ pub(crate) enum EntryAt {
     Renamed(usize),
 }
 
-/// What is wrong with an entry.
+/// The fault of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WrongEntry {
     pub(crate) at: EntryAt,
@@ -127,8 +126,8 @@ impl fmt::Display for WrongEntry {
 }
 
 impl NameChanges {
-    /// What is wrong with the entries of this kind, whatever the state directory knows. `used` are the program's names of
-    /// the kind.
+    /// The faults of the entries of this kind that do not depend on the state directory. `used` are the program's names of the
+    /// kind.
     pub(crate) fn check(&self, kind: NameKind, used: &[&str]) -> Vec<WrongEntry> {
         let mut wrong = Vec::new();
         for (at, entry) in self.retired.iter().enumerate().filter(|(_, entry)| entry.kind == kind) {
@@ -141,9 +140,9 @@ impl NameChanges {
                 wrong.push(WrongEntry { at: EntryAt::Retired(at), title, hint });
             }
         }
-        for (at, Renamed { new, old }) in self.renamed.iter().enumerate() {
+        for (at, Renamed { new, .. }) in self.renamed.iter().enumerate() {
             if new.kind == kind {
-                let found = self.check_renamed(at, (new, old), used);
+                let found = self.check_renamed(at, used);
                 wrong.extend(found.map(|(title, hint)| WrongEntry {
                     at: EntryAt::Renamed(at),
                     title,
@@ -154,12 +153,9 @@ impl NameChanges {
         wrong
     }
 
-    fn check_renamed(
-        &self,
-        at: usize,
-        (new, old): (&StateName, &StateName),
-        used: &[&str],
-    ) -> Option<(String, String)> {
+    /// The title and the hint of the fault of an entry of `renamed`.
+    fn check_renamed(&self, at: usize, used: &[&str]) -> Option<(String, String)> {
+        let Renamed { new, old } = &self.renamed[at];
         let entry = format!("`\"{new}\" = \"{old}\"`");
         if new.kind != old.kind {
             let title =
@@ -223,7 +219,7 @@ mod tests {
         assert_eq!(wrong(":old"), "`` is no kind of name");
     }
 
-    /// The first words of what is wrong, of a program with the sources `a`, `b` and `c`.
+    /// The first words of the faults, in a program with the sources `a`, `b` and `c`.
     fn check(words: &str, expected: &[&str]) {
         let changes = changes(words);
         let wrong = NameKind::ALL.into_iter().flat_map(|kind| {

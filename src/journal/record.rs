@@ -1,17 +1,17 @@
-//! What the records of the engine's log mean: their kinds and bytes.
+//! The records of the engine's log: their kinds and bytes.
 //!
 //! ```text
-//! kind u8 | postcard of the head | for a chunk: its ranges, one behind the other
-//! 1 started    who writes from here on, the numbers of its sources, the start that all schedules follow
+//! kind u8 | postcard of the head | for a chunk: its ranges, one after the other
+//! 1 started    the program that writes from here on, the numbers of its sources, the start that all schedules follow
 //! 2 chunk      whole records of one source, under a number that counts up from 0
 //! 3 planned    as version 1 wrote it: batches without the run that planned them
-//! 4 committed  a batch is done; of operators with state it names how many of the next kind belong to it
-//! 5 changed    what the batch changed in states, in the operators' own bytes; before its commit
-//! 6 planned    batches: what each of them is made of, and the start that planned it; written before they run
-//! 7 reached    as it was written before places were: how many commits outputs had
-//! 8 outputs    how far outputs had come, and where they are: at a start, and when a batch was committed, before its commit
+//! 4 committed  a batch is done; for operators with state: the number of records of the next kind that belong to it
+//! 5 changed    the batch's changes of states, in the operators' own bytes; before its commit
+//! 6 planned    batches: the input of each, and the start that planned it; written before they run
+//! 7 reached    of an older version without places: the number of commits of outputs
+//! 8 outputs    progress and places of outputs: at a start, and when a batch was committed, before its commit
 //! ```
-//! Of `started` there are two versions; the number stands first. What version 1 wrote is still read (`version1`).
+//! `started` has two versions; the number stands first. Records of version 1 are still read (`version1`).
 //! Pure: bytes to values and back. Knows neither files nor threads.
 
 use bytes::Bytes;
@@ -35,11 +35,11 @@ const PLANNED: u8 = 3;
 const COMMITTED: u8 = 4;
 const CHANGED: u8 = 5;
 const PLANNED_BY: u8 = 6;
-/// As it was written before places were.
+/// Of an older version, without places.
 const REACHED: u8 = 7;
 const OUTPUTS: u8 = 8;
 
-/// A record of changes is closed beyond so many bytes; one part may be larger.
+/// A record of changes is closed beyond this many bytes; one part may be larger.
 const CHANGED_BYTES: usize = 4 << 20;
 
 /// A start of the engine.
@@ -51,9 +51,9 @@ pub(crate) struct Started {
     pub(crate) seed: u64,
     /// The first tick of the first start, in milliseconds: schedules keep its phase.
     pub(crate) anchor: u64,
-    /// What is known by name; before version 2 neither sinks nor jobs.
+    /// The known names; before version 2 neither sinks nor jobs.
     pub(crate) names: Inventory<Known>,
-    /// Whose state this is; none before version 2.
+    /// The identity of the state; `None` before version 2.
     pub(crate) identity: Option<StateId>,
     /// The number of this start, from 1; 0 before version 2, which began to count.
     pub(crate) run: u64,
@@ -61,7 +61,7 @@ pub(crate) struct Started {
     pub(crate) starts: Vec<StartMark>,
 }
 
-/// What stands before the bytes of a chunk.
+/// The head before the bytes of a chunk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ChunkHead {
     /// The source's number in the log.
@@ -70,27 +70,27 @@ pub(crate) struct ChunkHead {
     pub(crate) number: u64,
     /// The name of the framing.
     pub(crate) framing: String,
-    /// How many records it holds.
+    /// Number of records in it.
     pub(crate) records: u64,
 }
 
-/// The numbers of the chunks of a block: the first, and the one behind the last.
+/// The numbers of the chunks of a block: the first, and the one after the last.
 pub(crate) type ChunkRange = std::ops::Range<u64>;
 
-/// What a batch is made of. A replay uses it as it is, whatever the program's options are by then.
+/// The input of a batch. A replay uses it unchanged, whatever the program's options are by then.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Plan {
     /// The batch's number, over all starts.
     pub(crate) index: u64,
     /// Its time, in milliseconds.
     pub(crate) time: u64,
-    /// Into how many hash partitions keyed operators split.
+    /// Number of hash partitions that keyed operators split into.
     pub(crate) partitions: u64,
     /// The seed of every hash.
     pub(crate) seed: u64,
     /// For each source of the log that has blocks in the batch, the chunks of each block.
     pub(crate) blocks: Vec<(u32, Vec<ChunkRange>)>,
-    /// For each direct source what the batch reads of it, in the source's own words.
+    /// For each direct source the range that the batch reads, in the source's own bytes.
     pub(crate) ranges: Vec<(u32, Vec<u8>)>,
     /// The number of the start that planned it; a replay keeps it. 0 before version 2.
     pub(crate) run: u64,
@@ -102,14 +102,14 @@ impl Plan {
         Time::from_millis(self.time)
     }
 
-    /// The digest of what the batch is made of. It must be the same in every later version: outputs remember it.
+    /// The digest of the batch's input. It must be the same in every later version: outputs remember it.
     pub(crate) fn digest(&self) -> PlanDigest {
         let Plan { index, time, partitions, seed, blocks, ranges, run: _ } = self;
         let fields = (index, time, partitions, seed, blocks, ranges);
         PlanDigest::of(&postcard::to_stdvec(&fields).expect("numbers can be serialised"))
     }
 
-    /// What the batch reads of a direct source of the log, if that is anything.
+    /// The range that the batch reads of a direct source of the log, if there is one.
     pub(crate) fn range_of(&self, source: u32) -> Option<&[u8]> {
         let own = self.ranges.iter().find(|(of, range)| *of == source && !range.is_empty());
         own.map(|(_, range)| range.as_slice())
@@ -121,15 +121,15 @@ impl Plan {
 pub(crate) struct Committed {
     pub(crate) index: u64,
     pub(crate) time: u64,
-    /// How many records say what it changed in states.
+    /// Number of its records of changes.
     pub(crate) changed: u32,
-    /// A walk through all keys begins with this batch, or ends with it: once it has ended, no changes from before its
-    /// beginning are needed.
+    /// A walk through all keys begins with this batch, or ends with it: once it has ended, no changes from before its begin
+    /// are needed.
     pub(crate) walk_begins: bool,
     pub(crate) walk_ends: bool,
 }
 
-/// What stands before the parts of a record of changes.
+/// The head before the parts of a record of changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ChangedHead {
     /// The batch.
@@ -155,7 +155,7 @@ pub(crate) enum Entry<'a> {
     Outputs(Vec<Output>),
 }
 
-/// The record of a chunk: its ranges are written from where they lie.
+/// The record of a chunk: its ranges are written without a copy.
 pub(crate) fn chunk(head: &ChunkHead, ranges: impl Iterator<Item = Bytes>) -> Record {
     let mut parts = vec![head_bytes(CHUNK, head)];
     parts.extend(ranges);
@@ -178,7 +178,7 @@ pub(crate) fn outputs(outputs: &[Output]) -> Record {
     head_bytes(OUTPUTS, &outputs).into()
 }
 
-/// The records of what a batch changed: as few as hold the parts, each of at most `bytes_max` unless a part is longer.
+/// The records of a batch's changes: as few as hold the parts, each of at most `bytes_max` unless a part is longer.
 pub(crate) fn changed(index: u64, parts: &Parts, bytes_max: usize) -> Vec<Record> {
     let bytes_max = CHANGED_BYTES.min(bytes_max / 2);
     let mut records = Vec::new();
@@ -206,7 +206,7 @@ pub(crate) fn changed(index: u64, parts: &Parts, bytes_max: usize) -> Vec<Record
 /// The parts of a record of changes.
 ///
 /// # Errors
-/// If the bytes are not what was written.
+/// If the bytes differ from what was written.
 pub(crate) fn parts(mut bytes: &[u8]) -> Result<Vec<(u32, &[u8])>> {
     let damaged = || Error::Failed("a record of changes is not what was written".to_owned());
     let mut parts = Vec::new();
@@ -423,7 +423,7 @@ mod tests {
         ];
         assert!(others.iter().all(|other| other.digest() != plan().digest()));
         assert_eq!(Plan { run: 0, ..plan() }.digest(), plan().digest());
-        // Outputs remember it: never to change.
+        // Outputs remember it: it must never change.
         assert_eq!(plan().digest().to_string(), "7769db8412c67b34fa3047d23d17db2e");
     }
 

@@ -1,14 +1,14 @@
-//! What a log and its newest checkpoint say at a start: which batches run again, and what no batch was given.
+//! Recovery: reads a log and its newest checkpoint at a start, and decides which batches run again.
 //!
 //! ```text
 //! checkpoint ─▶ covered: batches below `next_index`, chunks below `covered[source]`
-//! log ────────▶ chunks by number, plans by index, what was committed        all that is covered is passed over
+//! log ────────▶ chunks by number, plans by index, commits                   all that is covered is skipped
 //!               └▶ planned: run again with the same input     └▶ the rest: the first blocks of the first live batch
 //! ```
-//! The same record may be there twice (a group that was refused and written again) and out of its order: chunks and
-//! plans go by their numbers. A batch that ran again under a later start may have written other changes of states than
-//! before, since a walk through the keys begins with each start: a commit goes with the changes of its own start. Runs on the
-//! thread that starts the engine; changes nothing.
+//! The same record may be there twice (a group that was refused and written again) and out of order: chunks and plans go by
+//! their numbers. A batch that ran again under a later start may have written other changes of states than before, since a
+//! walk through the keys begins with each start: a commit belongs to the changes of its own start. Runs on the thread that
+//! starts the engine; changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,14 +29,14 @@ pub(crate) struct LoggedChunk {
     pub(crate) bytes: u64,
 }
 
-/// Why a batch of an earlier run runs again.
+/// The reason why a batch of an earlier run runs again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Run {
-    /// It was committed: windows take in what it brought, states know it.
+    /// It was committed: windows take in its input, states know it.
     ForWindows,
-    /// It was committed: windows and states take in what it brought.
+    /// It was committed: windows and states take in its input.
     ForStates,
-    /// Nobody knows that it was committed: all of it, and the sinks know what they have.
+    /// It is not known to be committed: all of it runs, and the sinks know what they have.
     Again,
 }
 
@@ -47,15 +47,15 @@ pub(crate) struct Replay {
     pub(crate) run: Run,
 }
 
-/// What is known of a batch that was committed.
+/// A batch that was committed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Commit {
     pub(crate) record: Committed,
-    /// Where its changes of states lie, in order.
+    /// The places of its changes of states, in order.
     pub(crate) changed: Vec<Position>,
 }
 
-/// How far back a program needs batches, to make what it keeps what it was.
+/// The oldest batches that a program needs to rebuild what it keeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reach {
     /// Nothing is kept from batch to batch.
@@ -66,19 +66,19 @@ pub(crate) struct Reach {
     pub(crate) below_states: u64,
 }
 
-/// How an earlier run is gone on from.
+/// The way in which an earlier run is continued.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Resume {
-    /// States are restored as they were after this batch; none: from nothing.
+    /// States are restored as they were after this batch; `None`: from nothing.
     pub(crate) state: Option<u64>,
     /// The batches that run again, in order.
     pub(crate) replays: Vec<Replay>,
 }
 
 impl Resume {
-    /// Batches that windows and states would take in again, and whose input is `lost`, by index: states are restored as
-    /// they were after the last of those instead, so that they are what they were. Returns the times of the batches that
-    /// windows below states go without for it.
+    /// Skips batches whose input is `lost`, by index, and that windows and states would take in again: states are restored as
+    /// they were after the last of those instead, so they are unchanged. Returns the times of the batches that windows below
+    /// states lack for it.
     pub(crate) fn skip_for_states(&mut self, lost: &BTreeSet<u64>) -> Vec<u64> {
         let for_states = |replay: &&mut Replay| replay.run == Run::ForStates;
         let indexes = self.replays.iter_mut().filter(for_states).map(|replay| replay.plan.index);
@@ -95,18 +95,18 @@ impl Resume {
     }
 }
 
-/// The batch whose states are to be restored, and the first one that windows need, when `done` (index and time, in
-/// order) are the batches that were committed. None if the windows below states reach back before all of them: then
-/// every batch is needed.
+/// The batch whose states are restored, and the first one that windows need, when `done` (index and time, in order) are the
+/// batches that were committed. `None` if the windows below states reach back before all of them: every batch is needed then.
 pub(crate) fn base(done: &[(u64, u64)], reach: Reach) -> Option<(u64, u64)> {
     let (_, last) = done.last()?;
     let known = last.checked_sub(reach.below_states)?;
-    let (state, time) = done.iter().rfind(|(_, time)| *time <= known)?;
-    Some((*state, first_needed(done, (*state, *time), reach)))
+    let state = done.iter().rfind(|(_, time)| *time <= known)?;
+    Some((state.0, first_needed(done, state, reach)))
 }
 
 /// The first batch that windows need when states are as they were after `state`.
-fn first_needed(done: &[(u64, u64)], (state, time): (u64, u64), reach: Reach) -> u64 {
+fn first_needed(done: &[(u64, u64)], state: &(u64, u64), reach: Reach) -> u64 {
+    let (state, time) = *state;
     if reach.windows == 0 {
         return state + 1;
     }
@@ -114,7 +114,7 @@ fn first_needed(done: &[(u64, u64)], (state, time): (u64, u64), reach: Reach) ->
     done.iter().find(|(_, time)| *time >= from).map_or(state, |(index, _)| *index)
 }
 
-/// What the log and the checkpoint say, together.
+/// The records of the log and the checkpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Replayed {
     pub(crate) base: Snapshot,
@@ -122,21 +122,21 @@ pub(crate) struct Replayed {
     pub(crate) chunks: BTreeMap<(u32, u64), LoggedChunk>,
     /// The plans that are not covered, by index.
     pub(crate) plans: BTreeMap<u64, Plan>,
-    /// The segment of each of them.
+    /// The segment of each plan.
     pub(crate) plan_segments: BTreeMap<u64, u64>,
-    /// What was committed, by index; also what a checkpoint covers, as long as its changes are needed.
+    /// The commits, by index; those that a checkpoint covers too, as long as their changes are needed.
     pub(crate) commits: BTreeMap<u64, Commit>,
-    /// The start that wrote each of them.
+    /// The start that wrote each commit.
     commit_starts: BTreeMap<u64, u64>,
-    /// The start that wrote changes, and where they lie, by batch and place.
+    /// The start that wrote changes, and their position, by batch and place.
     changed: BTreeMap<(u64, u32), (u64, Position)>,
-    /// How many starts the log told of so far.
+    /// Number of starts in the log up to now.
     starts: u64,
     /// The oldest segment of each commit and its changes.
     pub(crate) commit_segments: BTreeMap<u64, u64>,
-    /// Of each source the number behind its last chunk.
+    /// The number after the last chunk of each source.
     ends: BTreeMap<u32, u64>,
-    /// Whether anything was started here before.
+    /// True if anything was started here before.
     pub(crate) started: bool,
 }
 
@@ -149,7 +149,7 @@ impl Replayed {
     /// Takes the next record.
     ///
     /// # Errors
-    /// If it is not one that this program writes, or another pipeline wrote it.
+    /// If this program does not write such a record, or another pipeline wrote it.
     pub(crate) fn take(&mut self, at: Position, bytes: &[u8]) -> Result<()> {
         match decode(at, bytes)? {
             Entry::Started(started) => {
@@ -158,7 +158,7 @@ impl Replayed {
                     (base.seed, base.anchor) = (started.seed, started.anchor);
                     base.pipeline = started.pipeline;
                 }
-                // The checkpoint may be of a later start than what the log begins with.
+                // The checkpoint may be of a later start than the begin of the log.
                 let known = (base.run, base.names.sources.len());
                 if known <= (started.run, started.names.sources.len()) {
                     base.names = started.names;
@@ -173,7 +173,7 @@ impl Replayed {
                         of.short()
                     )));
                 }
-                // A start never forgets whose state it is; one of version 1 did not know.
+                // A start never forgets the identity of the state; one of version 1 did not know it.
                 base.identity = started.identity.or(base.identity);
                 if started.run >= base.run {
                     base.starts = started.starts;
@@ -236,8 +236,8 @@ impl Replayed {
         *oldest = (*oldest).min(segment);
     }
 
-    /// The log was read: drops commits that are not needed, lack changes (a full disk refused them), or, where something is
-    /// kept from batch to batch, follow a batch that a later start committed: that start ran them again.
+    /// Ends the reading: drops commits that are not needed, that lack changes (a full disk refused them), or, where something
+    /// is kept from batch to batch, that follow a batch that a later start committed: that start ran them again.
     pub(crate) fn finish(&mut self, reach: Reach) {
         let from = self.base.state_from.min(self.base.next_index);
         self.commits = self.commits.split_off(&from);
@@ -266,7 +266,7 @@ impl Replayed {
         self.plans.values().filter(|plan| !self.commits.contains_key(&plan.index))
     }
 
-    /// How to go on, in a program that has these sources of the log.
+    /// The way to resume in a program that has these sources of the log.
     ///
     /// # Errors
     /// If a batch that is needed names a chunk that is not there: the log was cut by hand, or is damaged in a way that
@@ -280,7 +280,7 @@ impl Replayed {
             }
             return Ok(resume);
         }
-        // What follows a batch that is not known to be committed runs again, so that states see the batches in order.
+        // Batches after one that is not known to be committed run again, so that states see the batches in order.
         let live =
             self.plans.values().find(|plan| !known(plan)).map_or(u64::MAX, |plan| plan.index);
         let done: Vec<(u64, u64)> = self
@@ -289,18 +289,18 @@ impl Replayed {
             .map(|(index, commit)| (*index, commit.record.time))
             .collect();
         let mut from = base(&done, reach);
-        // A program whose windows have become longer may need states that nothing tells of any more. Such windows are
-        // partial, as at a first start; the states are not.
+        // A program whose windows have become longer may need states that no record tells any more. Such windows are partial,
+        // as at a first start; the states are not.
         if let Some(oldest) = self.oldest_states(&done)
             && from.is_none_or(|(state, _)| state < oldest.0)
         {
-            from = Some((oldest.0, first_needed(&done, oldest, reach)));
+            from = Some((oldest.0, first_needed(&done, &oldest, reach)));
         }
-        // What states made of a source that is gone cannot be made again: states as they were behind it.
+        // States cannot take in a source again that is gone: they are restored as they were after it.
         if let Some(last) = self.last_without(&done, sources)
             && from.is_none_or(|(state, _)| state < last.0)
         {
-            from = Some((last.0, first_needed(&done, last, reach)));
+            from = Some((last.0, first_needed(&done, &last, reach)));
         }
         let (state, first) = from.unzip();
         resume.state = state;
@@ -315,8 +315,8 @@ impl Replayed {
         Ok(resume)
     }
 
-    /// The oldest of these batches after which the states are known, and behind which every batch can run again: where the
-    /// walk ends from whose beginning on changes are there. None if all are there.
+    /// The oldest of these batches after which the states are known and every batch can run again: the end of the first walk
+    /// whose changes are all there. `None` if all changes are there.
     fn oldest_states(&self, done: &[(u64, u64)]) -> Option<(u64, u64)> {
         let Snapshot { names, state_from, next_index, .. } = &self.base;
         let any = names.states.iter().any(|state| !state.retired);
@@ -332,7 +332,7 @@ impl Replayed {
         done.iter().find(|(index, _)| *index >= oldest).copied()
     }
 
-    /// The last of these batches that took anything of a source that is not among these.
+    /// The last of these batches that took input of a source that is not among these.
     fn last_without(&self, done: &[(u64, u64)], sources: &[u32]) -> Option<(u64, u64)> {
         let gone = |index: &u64| {
             self.plans
@@ -363,7 +363,7 @@ impl Replayed {
     }
 }
 
-/// The sources of the log that a plan takes anything of.
+/// The sources of the log that a plan takes input of.
 pub(crate) fn sources_of(plan: &Plan) -> impl Iterator<Item = u32> {
     let blocks = plan.blocks.iter().filter(|(_, blocks)| !blocks.is_empty());
     let ranges = plan.ranges.iter().filter(|(_, range)| !range.is_empty());
@@ -386,7 +386,7 @@ mod tests {
     use super::*;
     use crate::wal::Record;
 
-    /// Batches 10 to 19 at 1000 to 1900 ms; which state is restored, and which batch windows need first.
+    /// Batches 10 to 19 at 1000 to 1900 ms: expects this state to be restored, and this batch to be the first for windows.
     fn check(windows: u64, below_states: u64, expected: Option<(u64, u64)>) {
         let done: Vec<(u64, u64)> = (10..20).map(|index| (index, index * 100)).collect();
         let reach = Reach { stateless: false, windows, below_states };
@@ -404,8 +404,8 @@ mod tests {
         assert_eq!(base(&[], Reach::default()), None);
     }
 
-    /// Batches 10 and 11 for windows, 12 to 14 for windows and states, 15 again: which state is restored when the input of
-    /// `lost` is gone, and which batches windows below states go without.
+    /// Batches 10 and 11 for windows, 12 to 14 for windows and states, 15 again. With the input of `lost` gone, expects this
+    /// state to be restored, and windows below states to lack these batches.
     fn check_lost(lost: &[u64], state: u64, without: &[u64]) {
         let replay = |index: u64| {
             let run = match index {
@@ -439,8 +439,8 @@ mod tests {
         check_lost(&[12, 14, 15], 14, &[1_200, 1_300, 1_400]);
     }
 
-    /// Batches 10 to 19, and a walk from 13 to 16, when batches below `next_index` are covered: what a program with windows
-    /// below states, of so many milliseconds, goes on from. It runs every batch behind the states again, and those before
+    /// Batches 10 to 19, and a walk from 13 to 16, with batches below `next_index` covered: expects the state that a program
+    /// with windows of `below_states` milliseconds resumes from. It runs every batch after the states again, and earlier ones
     /// only for the windows.
     fn check_resume(next_index: u64, below_states: u64, state: u64) {
         let base = Snapshot {
@@ -475,16 +475,16 @@ mod tests {
     fn states_are_whole_also_where_windows_became_longer() {
         check_resume(12, 100, 18);
         check_resume(12, 300, 16);
-        // From here on the walk has not ended, not begun, or the batch is not known at all.
+        // From here on the walk has not ended or not begun, or the batch is unknown.
         for below_states in [400, 700, 5_000] {
             check_resume(12, below_states, 16);
-            // The batches behind the states must be there to run again.
+            // The batches after the states must be there to run again.
             check_resume(18, below_states, 17);
         }
     }
 
-    /// What the last of these lives finds committed. `(index, changes, told)`: a batch that changed so many records' worth of
-    /// states, and whether its commit became durable.
+    /// Expects the last of these lives to find these commits. `(index, changes, durable)`: a batch with this many records of
+    /// changes, and true if its commit became durable.
     fn check_lives(lives: &[&[(u64, u8, bool)]], expected: &[(u64, usize)]) {
         let mut replayed = Replayed::new(None);
         let mut at = Position { segment: 1, offset: 0, length: 0, seed: 0 };
@@ -532,7 +532,7 @@ mod tests {
         check_lives(&[&[(0, 2, false)], &[(0, 3, true)]], &[(0, 3)]);
         // A second life that got as far as the changes: the commit is that of the first.
         check_lives(&[&[(0, 2, true)], &[(0, 1, false)]], &[]);
-        // Batch 0 was refused for want of room, and ran again: so did all that came behind it.
+        // Batch 0 was refused for want of room, and ran again: so did all batches after it.
         check_lives(&[&[(0, 1, false), (1, 1, true)], &[(0, 1, true)]], &[(0, 1)]);
         check_lives(
             &[&[(0, 1, false), (1, 2, true)], &[(0, 1, true), (1, 1, true)]],

@@ -119,7 +119,7 @@ fn committed(journal: &Journal, index: u64) {
     journal.append_commit(records, Box::new(|_| ()));
 }
 
-/// Appends records of a commit; those that were refused.
+/// Appends records of a commit. Returns those that were refused.
 pub(super) fn append_commit(
     journal: &Journal,
     records: CommitRecords,
@@ -144,7 +144,7 @@ fn covered(next_index: u64, chunks: &[(u32, u64)]) -> Covered {
     }
 }
 
-/// What a start finds, in short: batches that are not covered (with a `+` if they were committed), and waiting chunks.
+/// The findings of a start in short: batches that are not covered (`+` if they were committed), and waiting chunks.
 fn summary(found: &Found) -> (Vec<String>, Vec<Vec<u64>>) {
     let again = found.plans.keys().map(|index| {
         format!("{index}{}", if found.commits.contains_key(index) { "+" } else { "" })
@@ -154,7 +154,7 @@ fn summary(found: &Found) -> (Vec<String>, Vec<Vec<u64>>) {
     (again.collect(), waiting.collect())
 }
 
-/// Leaves what a pipeline with a state leaves, in order or not: chunks in two segments, and a checkpoint.
+/// Leaves the files of a pipeline with a state, stopped in order or not: chunks in two segments, and a checkpoint.
 pub(crate) fn leave_sample(storage: Arc<dyn Storage>, in_order: bool) {
     let mut options = options(&["in"]);
     options.program.names.states = vec![wanted("counts", "u64")];
@@ -304,7 +304,7 @@ fn plans_are_as_many_as_a_record_takes() {
     assert_eq!((found.plans.len(), found.next_index), (300, 300));
 }
 
-/// What was refused of a commit is appended again, and nothing else.
+/// The refused records of a commit are appended again, and no others.
 #[test]
 fn a_commit_that_found_no_room_is_finished_later() {
     let disk = MemoryStorage::new(1);
@@ -316,7 +316,7 @@ fn a_commit_that_found_no_room_is_finished_later() {
     let mut left = Vec::new();
     while let Err(refused) = append_commit(&journal, records) {
         left.push(refused.len());
-        // A segment, and what the list of segments grows by.
+        // A segment, and the growth of the list of segments.
         disk.set_capacity(disk.used() + 1024 + 256, 64);
         records = refused;
     }
@@ -340,7 +340,7 @@ fn a_failed_sync_poisons() {
     assert!(close(&journal).is_err() || poison.reason().is_none());
 }
 
-/// A program with states and windows: what it is told to restore and to run again after `commits` of 30 batches.
+/// Expects a program with states and windows to restore this state and run these batches again after `commits` of 30 batches.
 fn check_resume(commits: u64, reach: Reach, state: Option<u64>, runs: &str) {
     let disk = MemoryStorage::new(1);
     let options = || {
@@ -456,7 +456,7 @@ fn starts_are_counted_and_know_whose_state_it_is() {
         let (sinks, jobs) = (named(&before.sinks), named(&before.jobs));
         assert!(run == 1 || sinks == ["out"] && jobs == ["lines"], "of the start before");
         if run == 2 {
-            // The log that told of it is gone; the checkpoint is not.
+            // The log records of it are gone; the checkpoint is not.
             journal.last_checkpoint(Covered::default());
         }
         close(&journal).expect("in order");
@@ -468,7 +468,7 @@ fn a_state_of_version_1_gets_the_same_identity_until_it_is_written_down() {
     let disk = disk_of_version_1();
     let identity = StateId::of_seed("p", SEED, ANCHOR);
     for _ in 0..2 {
-        // Its start ends before it has said anything.
+        // Its start ends before it has recorded anything.
         let disk = Arc::new(disk.after_kill());
         let opened = Journal::open(disk, options(&["a"]), &Poison::new(), &mut |_| ());
         let found = opened.expect("read").1;

@@ -1,4 +1,4 @@
-//! What version 1 wrote, before a state directory had an identity: read only. Who reads it converts it.
+//! The records of version 1, from before a state directory had an identity: read only. The reader converts them.
 //!
 //! ```text
 //! kind 1 with version 1 ─▶ Started       no identity, no run
@@ -24,7 +24,7 @@ pub(super) struct Started {
     pub(super) states: Vec<(String, String)>,
 }
 
-/// What is known by name: a name with `#` is the place of a state that was given none.
+/// The known names: a name with `#` is the place of a state without a name.
 pub(super) fn names(sources: Vec<String>, states: Vec<(String, String)>) -> Inventory<Known> {
     let source = |name| Known { name, ..Known::default() };
     let state = |(name, what): (String, String)| Known {
@@ -40,7 +40,7 @@ pub(super) fn names(sources: Vec<String>, states: Vec<(String, String)>) -> Inve
     }
 }
 
-/// What a batch is made of.
+/// The input of a batch.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Plan {
     pub(super) index: u64,
@@ -51,7 +51,7 @@ pub(super) struct Plan {
     pub(super) ranges: Vec<(u32, Vec<u8>)>,
 }
 
-/// What a checkpoint says of the engine.
+/// The content of a checkpoint about the engine.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Snapshot {
     pub(super) version: u32,

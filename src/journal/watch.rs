@@ -1,4 +1,4 @@
-//! What the log and the checkpoints of a run have done, for those who look from outside, also after its end.
+//! The figures of the log and the checkpoints of a run, for observers, also after its end. Any thread reads them.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::wal::{LogStats, LogWatch};
 pub(super) struct Written {
     clock: Arc<dyn Clock>,
     count: Counter,
-    /// When the newest was durable; the start of the run before the first.
+    /// The time at which the newest became durable; before the first, the start of the run.
     newest: Mutex<Moment>,
 }
 
@@ -30,14 +30,14 @@ impl Written {
     }
 }
 
-/// Looks at a journal. It holds no file and no lock of it: those end with the stream.
+/// A view of a journal's figures. It holds no file and no lock of it: those end with the stream.
 #[derive(Clone, Debug)]
 pub(crate) struct JournalWatch {
     pub(super) log: LogWatch,
     pub(super) written: Arc<Written>,
 }
 
-/// What the log and the checkpoints of a run have done.
+/// Figures of the log and the checkpoints of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogFigures {
@@ -45,12 +45,12 @@ pub struct LogFigures {
     pub log: LogStats,
     /// Checkpoints written since the start.
     pub checkpoints: u64,
-    /// How long ago the newest of them was written; before the first, how long ago the run began.
+    /// Time since the newest of them was written; before the first, since the begin of the run.
     pub checkpoint_age: Duration,
 }
 
 impl JournalWatch {
-    /// What was done so far.
+    /// The figures up to now.
     pub(crate) fn figures(&self) -> LogFigures {
         let checkpoints = self.written.count.value();
         let newest = *self.written.newest.lock();

@@ -1,5 +1,5 @@
-//! What the things of a log hold, in words; and the names that a start goes on with. Runs on the thread that starts the
-//! engine; changes nothing.
+//! The content of the things of a log, in words; and the names of a start. Runs on the thread that starts the engine; changes
+//! nothing.
 
 use super::{Begins, reconcile};
 use super::{Inventory, Known, NameChanges, NameKind, Reconciled, Renamed, StateName, Wanted};
@@ -10,55 +10,55 @@ use crate::owner::StateId;
 use crate::wal::Position;
 use crate::wording::count;
 
-/// What the journal asks of those who know what states and sinks are.
+/// The questions of the journal to the code that knows states and sinks.
 pub(crate) trait Survey {
-    /// Counts what is in a state.
+    /// Counts the content of a state.
     fn count(&self) -> Box<dyn StateCount>;
 
-    /// What the position of a direct source of this kind, as in [`Known::what`], holds, in words: its snapshot, and the plans
-    /// behind it, in order. None if it holds nothing.
+    /// The content of a direct source's position, in words: its snapshot, and the plans after it, in order. `what` is the kind
+    /// of the source, as in [`Known::what`]. `None` if it holds nothing.
     fn position(&self, what: &str, position: SourcePosition<'_>) -> Option<String>;
 
-    /// What of this state directory is open in the place of a sink, in words; none if nothing is.
+    /// The files of this state directory that are open in the place of a sink, in words; `None` if there are none.
     fn open_in(&self, place: &str, identity: StateId) -> Option<String>;
 
     /// The state that a source has for itself, by name: it goes with the source.
     fn state_of(&self, source: &str) -> String;
 }
 
-/// Where a direct source is, in its own words.
+/// The position of a direct source, in its own bytes.
 pub(crate) struct SourcePosition<'a> {
     pub(crate) snapshot: Option<&'a [u8]>,
     /// In the order of their batches; none is empty.
     pub(crate) plans: Vec<&'a [u8]>,
 }
 
-/// Counts what is in a state while its parts come in, in order.
+/// Counts the content of a state while its parts come in, in order.
 pub(crate) trait StateCount {
     /// Takes the next part.
     ///
     /// # Errors
-    /// If the bytes are not what was written.
+    /// If the bytes differ from what was written.
     fn take(&mut self, part: &[u8]) -> std::result::Result<(), String>;
 
-    /// What there is, in words; none if there is nothing.
+    /// The content in words; `None` if there is nothing.
     fn held(&self) -> Option<String>;
 }
 
-/// What a program brings to a log.
+/// A program, as a log sees it.
 pub(crate) struct Program {
-    /// What it has, by name.
+    /// The names that it has.
     pub(crate) names: Inventory<Wanted>,
-    /// What the user says of names that it does not have.
+    /// The user's entries for names that it does not have.
     pub(crate) changes: NameChanges,
     pub(crate) survey: Box<dyn Survey>,
 }
 
-/// The names that a start goes on with.
+/// The names of a start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Continued {
     pub(crate) names: Reconciled,
-    /// Of each name that was given up what it held.
+    /// The content of each name that was given up.
     pub(crate) given_up: Vec<Option<String>>,
 }
 
@@ -68,7 +68,7 @@ pub(crate) type ReadRecord<'a> = dyn Fn(Position) -> Result<Vec<u8>> + 'a;
 /// Sorts the names of the log, in `directory`, and those of the program.
 ///
 /// # Errors
-/// What the user is to decide first, or has to say differently.
+/// The question that the user must decide first, or the entry to correct.
 pub(crate) fn continued(
     replayed: &Replayed,
     read: &ReadRecord<'_>,
@@ -96,7 +96,7 @@ pub(crate) fn continued(
     let mut names = sorted.map_err(|refusal| refusal.into_error(directory))?;
     let retired = names.retired.iter();
     let given_up = retired.map(|(name, number)| match name.kind {
-        // What is open in its place is finished, not given up.
+        // The files open in its place are finished, not given up.
         NameKind::Sink => held.batches(held.known_at(name.kind, *number).from),
         kind => holds(kind, *number),
     });
@@ -144,7 +144,7 @@ fn with_states_of_sources(program: &Program) -> NameChanges {
     changes
 }
 
-/// Looks what things hold.
+/// Finds the content of things.
 struct Held<'a> {
     replayed: &'a Replayed,
     read: &'a ReadRecord<'a>,
@@ -220,7 +220,7 @@ impl Held<'_> {
             let Entry::Changed(_, bytes) = decode(*at, &record)? else { continue };
             for (_, part) in record::parts(bytes)?.into_iter().filter(|(of, _)| *of == number) {
                 if let Err(what) = count.take(part) {
-                    // Nothing that can be restored; it may still be given up.
+                    // Such a state cannot be restored; it may still be given up.
                     return Ok(Some(format!("keys that cannot be counted ({what})")));
                 }
             }

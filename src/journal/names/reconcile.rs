@@ -1,4 +1,4 @@
-//! `reconcile`: the names in the log, those of the program, and what the user says of them, together.
+//! `reconcile`: compares the names in the log, those of the program, and the user's entries.
 //!
 //! ```text
 //! in the log ─┬─ in the program ─────────────▶ carried: keeps its number
@@ -8,7 +8,7 @@
 //!             └─ holds something ────────────▶ refused: what it holds, and the line to write
 //! in the program only ───────────────────────▶ new: a number of its own, from the next batch on
 //! ```
-//! Pure. It does not know how the log finds out what a thing holds.
+//! Pure. It does not know how the log finds the content of a thing.
 
 use std::collections::BTreeMap;
 
@@ -21,19 +21,19 @@ use crate::error::Error;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Known {
     pub(crate) name: String,
-    /// What it is: the kind of a source, the types of a state, the place of a sink. Empty if nobody knows.
+    /// The kind of a source, the types of a state, the place of a sink. Empty if nobody knows.
     pub(crate) what: String,
-    /// Its name is its place in the program, because it was given none.
+    /// Its name is its place in the program, because it has no name of its own.
     pub(crate) generated: bool,
     /// The first batch that it is part of.
     pub(crate) from: u64,
     /// It was given up.
     pub(crate) retired: bool,
-    /// What it was called before, the oldest first.
+    /// Its earlier names, the oldest first.
     pub(crate) earlier: Vec<Earlier>,
 }
 
-/// A name of before.
+/// An earlier name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Earlier {
     pub(crate) name: String,
@@ -47,11 +47,11 @@ pub(crate) struct Wanted {
     pub(crate) name: String,
     /// As [`Known::what`].
     pub(crate) what: String,
-    /// It was given no name of its own.
+    /// It has no name of its own.
     pub(crate) generated: bool,
 }
 
-/// What the log knows, or the program has, of every kind.
+/// The things that the log knows, or the program has, of every kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Inventory<T> {
     pub(crate) sources: Vec<T>,
@@ -80,50 +80,50 @@ impl<T> Inventory<T> {
     }
 }
 
-/// What a start goes on with.
+/// The names of a start, and the changes since the last one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reconciled {
-    /// What the log knows from now on.
+    /// The things that the log knows from now on.
     pub(crate) known: Inventory<Known>,
-    /// Of each thing of the program its number in the log.
+    /// The number in the log of each thing of the program.
     pub(crate) numbers: Inventory<u32>,
-    /// What the program has and the log did not know.
+    /// Things of the program that the log did not know.
     pub(crate) new: Vec<StateName>,
-    /// What was given up now, with its number.
+    /// Things that were given up now, with their numbers.
     pub(crate) retired: Vec<(StateName, u32)>,
-    /// What has another name from now on.
+    /// Things that have another name from now on.
     pub(crate) renamed: Vec<Renamed>,
 }
 
-/// Why a program is not started.
+/// The reasons why a program is not started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Refusal {
     /// Entries of `retired` and `renamed` that are wrong.
     pub(crate) wrong: Vec<WrongEntry>,
-    /// What the program does not name, and what it holds.
+    /// Things that the program does not name, and their content.
     pub(crate) missing: Vec<(StateName, String)>,
-    /// What is another thing under the same name.
+    /// Names that stand for another thing now.
     pub(crate) changed: Vec<String>,
-    /// Things that go by their places, when the places have changed.
+    /// Things known by their places, when the places have changed.
     pub(crate) moved: Vec<String>,
-    /// What the program has and the log does not know.
+    /// Things of the program that the log does not know.
     pub(crate) new: Vec<StateName>,
 }
 
-/// The first batch of what is new.
+/// The first batch of new things.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Begins {
-    /// Of a state: the first that this program runs, which may have been planned before.
+    /// Of a state: the first that this program runs; it may have been planned before.
     pub(crate) states: u64,
     /// Of anything else: the next that is planned.
     pub(crate) others: u64,
 }
 
-/// Sorts every name; see the module. `holds` says what a thing of the log
-/// holds that would be lost with it; it is asked for nothing that goes on.
+/// Sorts every name; see the module. `holds` returns the content of a thing of the log that would be lost with it; it is only
+/// called for things that the program does not continue.
 ///
 /// # Errors
-/// What the user is to decide first, or has to say differently.
+/// The question that the user must decide first, or the entry to correct.
 pub(crate) fn reconcile(
     known: &Inventory<Known>,
     program: &Inventory<Wanted>,
@@ -172,7 +172,7 @@ struct Pass<'a> {
     changes: &'a NameChanges,
     begins: Begins,
     holds: &'a mut dyn FnMut(NameKind, u32) -> Option<String>,
-    /// What the log knows and nothing has claimed yet, by name.
+    /// Things that the log knows and nothing has claimed yet, by name.
     live: BTreeMap<String, u32>,
     known: &'a mut Vec<Known>,
     numbers: Vec<u32>,
@@ -225,7 +225,7 @@ impl Pass<'_> {
         &mut self.known[at]
     }
 
-    /// Gives what is carried over its new name; a name that is gone already is passed over.
+    /// Gives carried-over things their new names; skips a name that is gone already.
     fn rename(&mut self) {
         for (at, Renamed { new, old }) in self.changes.renamed.iter().enumerate() {
             if new.kind != self.kind {
@@ -268,7 +268,7 @@ impl Pass<'_> {
         }
     }
 
-    /// What the log knows by its place only.
+    /// Things that the log knows by their places only.
     fn generated(&self) -> impl Iterator<Item = &Known> {
         self.known.iter().filter(|known| known.generated && !known.retired)
     }
@@ -297,7 +297,7 @@ impl Pass<'_> {
         let (kind, known) = (self.kind, self.at(number));
         let found = known.what.clone();
         let differs = !found.is_empty() && !wanted.what.is_empty() && found != wanted.what;
-        // A sink may write to another place; what lies in the old one is its own affair.
+        // A sink may write to another place; the files in the old one are its own affair.
         if differs && kind != NameKind::Sink {
             let held = (self.holds)(kind, number);
             if let Some(held) = held {

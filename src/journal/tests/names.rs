@@ -1,8 +1,8 @@
-//! Names over many starts: what is refused and what it says, what is carried over, and what is given up for good.
+//! Names over many starts: refusals and their texts, names that are carried over, and names that are given up for good.
 
 use super::*;
 
-/// What a start brings, in words: `KIND:NAME` for each thing of the program.
+/// The program of a start, in words: `KIND:NAME` for each thing.
 fn program(words: &str, said: &str) -> JournalOptions {
     let mut options = options(&[]);
     options.reach = Reach::default();
@@ -53,7 +53,7 @@ fn lived() -> MemoryStorage {
     disk.after_power_cut(7)
 }
 
-/// The lines of a refused start that tell what is held, or `opened`.
+/// The lines of a refused start that name the content of things, or `opened`.
 fn check(words: &str, said: &str, expected: &[&str]) {
     let text = match start(&lived(), words, said) {
         Ok(_) => "  opened".to_owned(),
@@ -190,13 +190,13 @@ fn a_checkpoint_knows_the_names() {
         (found.continued.names.numbers.sources, found.covered.next_index),
         (vec![1, 0, 2], 2)
     );
-    // What it was called before is of no use once every batch of that time is done.
+    // Its earlier name is of no use once every batch of that time is done.
     assert_eq!(found.continued.names.known.jobs[0].earlier, []);
     let earlier = &found.names_before.jobs[0].earlier;
     assert_eq!((earlier[0].name.as_str(), earlier[0].below), ("j", 2));
 }
 
-/// Which batches a new thing is part of, when `commits` of two batches are done.
+/// Expects a new thing to be part of these batches, when `commits` of two batches are done.
 fn check_new(commits: u64, state: u64) {
     let disk = MemoryStorage::new(1);
     let (journal, _) = start(&disk, "job:j", "").expect("empty");

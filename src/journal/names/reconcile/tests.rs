@@ -1,4 +1,4 @@
-//! Tables: what the log knows, what the program has, what the user says, and what follows.
+//! Tables: the names in the log, those of the program, the user's entries, and the result.
 
 use super::super::tests::changes;
 use super::*;
@@ -37,7 +37,7 @@ fn named(word: &str) -> (StateName, String) {
     (StateName::parse(name).expect("a good name"), what.to_owned())
 }
 
-/// Everything holds something but what is called `empty`.
+/// Everything holds something except things called `empty`.
 fn sorted(
     found: &str,
     wanted: &str,
@@ -54,7 +54,7 @@ fn sorted(
         .map(|reconciled| (reconciled, program))
 }
 
-/// Of each thing of the program its number, `+` if it is new; then what was retired and renamed.
+/// Expects the number of each thing of the program, `+` if it is new; then the retired and renamed ones.
 fn check(found: &str, wanted: &str, said: &str, expected: &str) {
     let (reconciled, program) = match sorted(found, wanted, said) {
         Ok(sorted) => sorted,
@@ -75,7 +75,7 @@ fn check(found: &str, wanted: &str, said: &str, expected: &str) {
     words.extend(reconciled.retired.iter().map(|(name, number)| format!("-{name}@{number}")));
     words.extend(reconciled.renamed.iter().map(|Renamed { new, old }| format!("{new}<{old}")));
     assert_eq!(words.join(" "), expected, "{found} | {wanted} | {said}");
-    // The same start again: everything that was said has happened, and is passed over.
+    // The same start again: every entry has been carried out, and is skipped.
     let again = reconcile(&reconciled.known, &program, &changes(said), BEGINS, &mut |_, _| {
         Some("something".to_owned())
     });
@@ -175,7 +175,7 @@ fn what_is_not_named_is_refused_with_the_line_to_write() {
             "  renamed = { \"source:b\" = \"source:a\" }    to carry it over",
         ],
     );
-    // Which of two new ones it is nobody knows; every missing one is named at once.
+    // Nothing tells which of two new ones it is; every missing one is named at once.
     check_refused(
         "source:a state:s=u64 sink:empty sink:o job:j",
         "source:b source:c job:k",
@@ -208,7 +208,7 @@ fn another_thing_under_the_same_name_is_refused() {
     let text = "  source `in` was found with files, and the program wants socket; it holds 3 records: give the source of \
         this program another name, and write `retired = [\"source:in\"]`";
     check_refused("source:in=files", "source:in=socket", "", 1, &[head, text]);
-    // What holds nothing may become anything, and nobody knows what a log of an earlier version has.
+    // An empty thing may become anything, and nobody knows the things in a log of an earlier version.
     check("source:empty=files", "source:empty=socket", "", "0");
     check("source:in", "source:in=socket", "", "0");
     // A sink writes to another place from now on.
