@@ -18,8 +18,8 @@ use std::{fmt, io};
 use self::worker::{Worker, first_room};
 use super::examine::Known;
 use super::format::{Position, RECORD_HEADER};
-use super::gate::{Gate, Lane};
 use super::hangs::watch_over;
+use super::lane_order::{Lane, LaneOrder};
 use super::present::LookClock;
 use super::recovery::{self, Recovered};
 use super::segment_list::Synced;
@@ -146,8 +146,8 @@ impl WriteAheadLog {
             mended: Mutex::default(),
         });
         let (worker, owner) = (Arc::clone(&shared), poison.clone());
-        let (gate, in_order) = (Gate::default(), false);
-        let body = move || Worker { shared: worker, writer, gate, poison: owner, in_order }.run();
+        let (order, in_order) = (LaneOrder::default(), false);
+        let body = move || Worker { shared: worker, writer, order, poison: owner, in_order }.run();
         let thread = thread::spawn("wal-sync", poison, body)
             .map_err(|err| Error::io("cannot start the thread wal-sync", err))?;
         let thread = Mutex::new(Some(thread));

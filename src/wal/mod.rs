@@ -16,8 +16,8 @@
 pub mod checkpoint_file;
 mod examine;
 mod format;
-mod gate;
 mod hangs;
+mod lane_order;
 mod layout;
 mod log;
 mod names;
@@ -44,7 +44,7 @@ use crate::sync::Arc;
 pub use examine::Known;
 pub(crate) use format::matches as format_matches;
 pub use format::{Place, Position};
-pub use gate::Lane;
+pub use lane_order::Lane;
 pub use layout::{Disk, TooSmall};
 pub use log::{Receipt, WriteAheadLog};
 pub use recovery::{Recovered, Torn, replay};

@@ -10,7 +10,7 @@ use crate::storage::needs;
 use crate::sync::{Arc, Ordering, Poison};
 use crate::wal::NotLogged;
 use crate::wal::format::Position;
-use crate::wal::gate::{Gate, Lane};
+use crate::wal::lane_order::{Lane, LaneOrder};
 use crate::wal::room::no_room;
 use crate::wal::segment_writer::{Failure, Record, Writer};
 
@@ -25,7 +25,7 @@ struct Work {
 pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) writer: Writer,
-    pub(super) gate: Gate,
+    pub(super) order: LaneOrder,
     pub(super) poison: Poison,
     /// Everything taken is durable, and nothing more is taken.
     pub(super) in_order: bool,
@@ -148,7 +148,7 @@ impl Worker {
 
     /// The part of a group that may be written; refuses input if the disk has no room for it beside the reserve.
     fn admitted(&mut self, group: Vec<Pending>) -> Result<Vec<Pending>, Arc<str>> {
-        let passes = |pending: &Pending| pending.input.is_none_or(|at| self.gate.passes(at));
+        let passes = |pending: &Pending| pending.input.is_none_or(|at| self.order.passes(at));
         let (group, late): (Vec<_>, Vec<_>) = group.into_iter().partition(passes);
         self.give_back(late, &"a record before it waits for room".into());
         if group.iter().all(|pending| pending.input.is_none()) {
@@ -177,7 +177,7 @@ impl Worker {
     /// Refuses input; its sender may append it again.
     fn give_back(&mut self, input: Vec<Pending>, reason: &Arc<str>) {
         for Pending { receipt, input, .. } in input {
-            input.into_iter().for_each(|at| self.gate.refused(at));
+            input.into_iter().for_each(|at| self.order.refused(at));
             receipt(Err(NotLogged::Retry(Arc::clone(reason))));
         }
     }
@@ -201,8 +201,8 @@ impl Worker {
         let committed = self.writer.commit(&records, &mut durable);
         *self.shared.synced.lock() = self.writer.listing.now().segments.last().copied();
         let (taken, refused) = lanes.split_at(lanes.len() - receipts.len());
-        taken.iter().flatten().for_each(|at| self.gate.taken(*at));
-        refused.iter().flatten().for_each(|at| self.gate.refused(*at));
+        taken.iter().flatten().for_each(|at| self.order.taken(*at));
+        refused.iter().flatten().for_each(|at| self.order.refused(*at));
         let refused = match committed {
             Ok(()) => return Ok(true),
             Err(Failure::Retry(err)) => self.refuses(&err),

@@ -1,4 +1,4 @@
-//! `Gate`: keeps the input of a lane in its order where some of it is refused: records after a refused one are refused too,
+//! `LaneOrder`: keeps the input of a lane in its order where some of it is refused: records after a refused one are refused too,
 //! until that one is taken. Otherwise later records would lie in the log, could not be used, and would hold the room that the
 //! first one waits for. Pure; runs on the thread `wal-sync`.
 
@@ -15,12 +15,12 @@ pub struct Lane {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Gate {
+pub(crate) struct LaneOrder {
     /// The first record of each lane that was refused and is not taken yet.
     refused: BTreeMap<u32, u64>,
 }
 
-impl Gate {
+impl LaneOrder {
     /// Returns true if a record may be taken: no earlier one waits.
     pub(crate) fn passes(&self, at: Lane) -> bool {
         self.refused.get(&at.lane).is_none_or(|first| at.number <= *first)
@@ -46,14 +46,14 @@ mod tests {
 
     /// Sends records of lanes, each with the answer to "is there room"; expects these to be taken.
     fn check(records: &[(u32, u64, bool)], expected: &[bool]) {
-        let mut gate = Gate::default();
+        let mut order = LaneOrder::default();
         let come = |(lane, number, has_room): &(u32, u64, bool)| {
             let at = Lane { lane: *lane, number: *number };
-            let taken = gate.passes(at) && *has_room;
+            let taken = order.passes(at) && *has_room;
             if taken {
-                gate.taken(at)
+                order.taken(at)
             } else {
-                gate.refused(at)
+                order.refused(at)
             }
             taken
         };
