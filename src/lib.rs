@@ -64,6 +64,15 @@ pub use stream as dstream;
 pub use stream::DStream;
 pub use time::{Interval, Time};
 
+/// What tests and benches of this crate need of the inside; no part of the interface.
+#[doc(hidden)]
+pub mod internals {
+    /// The crash tests fill small segments, and look at what a life leaves in them.
+    pub use crate::context::internals::{Looked, chunk_records, keep_state_in, look};
+    /// They feed sources without sockets, and know when the log has what they fed.
+    pub use crate::context::internals::{memory_budget, offer, receivers, sync_log};
+}
+
 /// The README's code is compiled with the documentation tests, and so is the guide's.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

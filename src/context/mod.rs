@@ -4,9 +4,8 @@
 
 mod adjust;
 mod connections;
-#[cfg(all(test, not(tidemill_model)))]
-mod crash_tests;
 mod inspect;
+pub(crate) mod internals;
 mod lost;
 #[cfg(all(test, tidemill_model))]
 mod model;

@@ -3,11 +3,11 @@
 
 use std::ops::Deref;
 
+use tidemill::sync::{Mailbox, Poison, StopToken, thread};
+use tidemill::time::ManualClock;
+use tidemill::{Report, Result, StreamHandle};
+
 use super::{PERIOD, Trouble};
-use crate::context::{Report, StreamHandle};
-use crate::error::Result;
-use crate::sync::{Mailbox, Poison, StopToken, thread};
-use crate::time::ManualClock;
 
 /// See the module.
 #[derive(Debug)]

@@ -5,12 +5,16 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::{Fault, Trouble, World, look, seeds};
-use crate::framing::Framing;
-use crate::journal::{Entry, decode};
-use crate::storage::{LOCK, Storage};
-use crate::sync::Arc;
-use crate::wal::{Known, Place, Position, survey_with};
+use tidemill::framing::Framing;
+use tidemill::internals::{chunk_records, look};
+use tidemill::storage::{Fault, Storage};
+use tidemill::sync::Arc;
+use tidemill::wal::{Known, Place, Position, survey_with};
+
+use super::{Trouble, World, seeds};
+
+/// The name of the file that keeps other processes out, which is no part of the state.
+const LOCK: &str = ".lock";
 
 /// How often a directory is damaged.
 const DAMAGES: u64 = 12;
@@ -150,7 +154,7 @@ impl World {
         let storage: Arc<dyn Storage> = Arc::new(self.state.clone());
         let before: Vec<_> = self.files_of_state().iter().map(|name| self.bytes(name)).collect();
         let context = self.build(1).expect("good");
-        let look = context.look(&storage, &mut |_, _| ()).expect("it can be read");
+        let look = look(&storage, Some(&context)).expect("it can be read");
         let after: Vec<_> = self.files_of_state().iter().map(|name| self.bytes(name)).collect();
         assert!(before == after, "a look changes nothing");
         look.refusal.map(|err| (err.to_string(), look.log.is_fresh))
@@ -160,14 +164,14 @@ impl World {
 /// The records of chunks that lie behind what is known to be synced.
 fn excused(world: &World) -> HashSet<String> {
     let mut excused = HashSet::new();
-    let Ok(looked) = look(&world.state, None, &mut |_, _| ()) else { return excused };
+    let Ok(looked) = world.look() else { return excused };
     if looked.log.is_closed {
         return excused;
     }
     let known = looked.log.known_end;
     let mut visit = |at: Position, bytes: &[u8]| {
         let place = Place { segment: at.segment, offset: at.offset };
-        if let Ok(Entry::Chunk(_, records)) = decode(at, bytes)
+        if let Some(records) = chunk_records(at, bytes)
             && known.is_none_or(|known| place >= known)
         {
             Framing::U32.for_each(records, |record| {

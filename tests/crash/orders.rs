@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 
+use tidemill::time::Clock;
+
 use super::*;
-use crate::time::Clock;
 
 /// How rows left an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,6 +4,8 @@
 //! Time is a manual clock that the feeding moves; the threads are real, so a seed decides the faults and the steps but not
 //! every interleaving. Defects are planted in a process of their own, for all its threads.
 
+#![cfg(not(tidemill_model))]
+
 mod alive;
 mod answers;
 mod backlog;
@@ -16,27 +18,34 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tidemill::blocks::{Acknowledge, Range, Receipt};
+use tidemill::internals::{Looked, keep_state_in, look, offer};
+use tidemill::sink::{Existing, File, FileFormat, Roll, SharedSink};
+use tidemill::storage::{Fault, MemoryStorage, Storage};
+use tidemill::stream::StateSpec;
+use tidemill::sync::{Arc, Mutex};
+use tidemill::time::ManualClock;
+use tidemill::{
+    Config, DStream, Interval, ReceiverHandle, ReceiverSource, Result, RunLimits, StreamingContext,
+    Time,
+};
 
 use alive::Alive;
-
-use super::{ReceiverSource, RunLimits, StreamingContext};
-use crate::Interval;
-use crate::blocks::{Acknowledge, Range, Receipt};
-use crate::config::Config;
-use crate::error::Result;
-use crate::journal::look;
-use crate::sink::{Existing, File, FileFormat, Roll, SharedSink};
-use crate::source::ReceiverHandle;
-use crate::storage::{Fault, MemoryStorage, Storage};
-use crate::stream::{DStream, StateSpec};
-use crate::sync::{Arc, Mutex};
-use crate::time::{ManualClock, Time};
-use crate::wal::tests::seeds;
 
 /// Small segments, so that a life fills several.
 const SEGMENT_BYTES: u64 = 2 << 10;
 
 const PERIOD: Interval = Interval::millis(100);
+
+/// The seeds of a test: one if `TIDEMILL_SEED` names it, otherwise `TIDEMILL_SEEDS` or `count` of them.
+fn seeds(count: u64) -> std::ops::Range<u64> {
+    let number = |name: &str| {
+        let text = std::env::var(name).ok()?;
+        Some(text.parse::<u64>().unwrap_or_else(|_| panic!("{name} is a number")))
+    };
+    let many = number("TIDEMILL_SEEDS").unwrap_or(count);
+    number("TIDEMILL_SEED").map_or(0..many, |seed| seed..seed + 1)
+}
 
 /// Which records were acknowledged.
 #[derive(Debug, Default)]
@@ -129,7 +138,7 @@ impl World {
     fn build(&self, workers: usize) -> Result<StreamingContext> {
         let config = Config::new("crash").batch_interval(PERIOD).workers(workers);
         let context = StreamingContext::with_clock(self.renaming(config), self.clock.clone())?;
-        context.keep_state_in(Arc::new(self.state.clone()), SEGMENT_BYTES);
+        keep_state_in(&context, Arc::new(self.state.clone()), SEGMENT_BYTES);
         let lines = context.receiver(idle().named(self.named("in")))?;
         let storage: Arc<dyn Storage> = Arc::new(self.output.clone());
         let existing = if self.appends { Existing::Append } else { Existing::Committed };
@@ -141,6 +150,12 @@ impl World {
         }
         context.limits(RunLimits::default());
         Ok(context)
+    }
+
+    /// A look at the state, as a start of the program that wrote it does.
+    fn look(&self) -> Result<Looked> {
+        let storage: Arc<dyn Storage> = Arc::new(self.state.clone());
+        look(&storage, None)
     }
 
     /// One life: feeds a connection of its own, and stops or dies. True if it stopped in order.
@@ -166,7 +181,7 @@ impl World {
             if records > 0 {
                 let range = range(&name, offered..offered + records, &acknowledged);
                 // A full queue, under a full disk: these were not taken.
-                if running.receivers[0].cutter.0.offer(range).is_ok() {
+                if offer(&running, 0, range).is_ok() {
                     offered += records;
                 }
             }
@@ -386,7 +401,7 @@ fn check(seed: u64, trouble: impl Fn(&mut World) -> Trouble) {
         world.power_back();
         story.push(format!(
             "{trouble:?}:\n{}{:?}",
-            look(&world.state, None, &mut |_, _| ()).map_or(String::new(), |look| look.words),
+            world.look().map_or(String::new(), |look| look.words),
             world.output.list()
         ));
     }
@@ -454,7 +469,7 @@ fn a_replay_has_the_partitions_of_its_plan() {
     let start = |world: &World, workers: usize| {
         let config = Config::new("replay").batch_interval(PERIOD).workers(workers);
         let context = StreamingContext::with_clock(config, world.clock.clone()).expect("good");
-        context.keep_state_in(Arc::new(world.state.clone()), SEGMENT_BYTES);
+        keep_state_in(&context, Arc::new(world.state.clone()), SEGMENT_BYTES);
         let records = context.receiver(idle()).expect("one source");
         let keys = records.map(|record| String::from_utf8_lossy(record).into_owned());
         let partitions = keys.count_by_value().map_partitions(|_, out| out.push(&1_u64));
@@ -464,7 +479,7 @@ fn a_replay_has_the_partitions_of_its_plan() {
         Alive::new(context.start().expect("started"), &world.clock)
     };
     let feed = |world: &World, running: &Alive, numbers| {
-        let offered = running.receivers[0].cutter.0.offer(range("c0", numbers, &Arc::default()));
+        let offered = offer(running, 0, range("c0", numbers, &Arc::default()));
         assert!(offered.is_ok());
         world.clock.advance(PERIOD.as_duration());
     };
@@ -513,7 +528,7 @@ fn planted_defects_are_found() {
 #[cfg(tidemill_planted)]
 const LIFE_MAX: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 20, tv_nsec: 0 };
 
-/// Whether a test of this module fails, in a process of its own, with a defect. One that waits for ever does.
+/// Whether a test of this file fails, in a process of its own, with a defect. One that waits for ever does.
 #[cfg(tidemill_planted)]
 fn fails_with(defect: &str, test: &str) -> bool {
     use std::io::{Read, Seek};
@@ -524,7 +539,7 @@ fn fails_with(defect: &str, test: &str) -> bool {
 
     let mut said = tempfile::tempfile().expect("a file");
     let mut child = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", &format!("context::crash_tests::{test}")])
+        .args(["--exact", test])
         .env("TIDEMILL_PLANTED", defect)
         .stdout(Stdio::from(said.try_clone().expect("a descriptor")))
         .stderr(Stdio::null())

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
+use tidemill::internals::{keep_state_in, offer};
+use tidemill::metrics::{Condition, ConditionKind};
+use tidemill::sink::{Existing, File, FileFormat, Roll};
+use tidemill::storage::{MemoryStorage, Storage};
+use tidemill::sync::Arc;
+use tidemill::{Config, StreamingContext};
+
 use super::alive::Alive;
 use super::{Acknowledged, PERIOD, Trouble, World, idle, range, until};
-use crate::config::Config;
-use crate::context::StreamingContext;
-use crate::metrics::{Condition, ConditionKind};
-use crate::sink::{Existing, File, FileFormat, Roll};
-use crate::storage::{MemoryStorage, Storage};
-use crate::sync::Arc;
 
 /// Which calls hang, and what the stop says of it.
 struct Hang {
@@ -31,17 +32,17 @@ fn check(hang: &Hang) {
     let running = world.start(1).expect("started");
     let disk = if hang.output { &world.output } else { &world.state };
     let acknowledged = Arc::new(Acknowledged::default());
-    let offer = |number: u64| {
+    let feed = |number: u64| {
         let range = range("c0", number..number + 1, &acknowledged);
-        running.receivers[0].cutter.0.offer(range).expect("room");
+        offer(&running, 0, range).expect("room");
     };
-    offer(0);
+    feed(0);
     until("it is durable", || *acknowledged.0.lock() == 1);
     world.clock.advance(PERIOD.as_duration());
     until("it is done", || running.inspector().progress().records == 1);
     disk.hang(hang.part);
     if !hang.at_the_stop {
-        offer(1);
+        feed(1);
     }
     until(hang.what, || {
         world.clock.advance(PERIOD.as_duration());
@@ -81,15 +82,15 @@ fn a_sync_that_hangs_is_said_while_it_does() {
     let world = World::new(1);
     let running = world.start(1).expect("started");
     let acknowledged = Arc::new(Acknowledged::default());
-    let offer = |number: u64| {
+    let feed = |number: u64| {
         let range = range("c0", number..number + 1, &acknowledged);
-        running.receivers[0].cutter.0.offer(range).expect("room");
+        offer(&running, 0, range).expect("room");
     };
     let inspector = running.inspector();
-    offer(0);
+    feed(0);
     until("it is durable", || *acknowledged.0.lock() == 1);
     world.state.hang("wal-");
-    offer(1);
+    feed(1);
     until("it hangs", || world.state.hung() > 0);
     assert_eq!(inspector.conditions(), [], "nobody knows yet");
     world.clock.advance(Duration::from_secs(10));
@@ -117,7 +118,7 @@ fn a_sink_that_hangs_is_said_while_it_does() {
     let running = world.start(1).expect("started");
     let inspector = running.inspector();
     let acknowledged = Arc::new(Acknowledged::default());
-    running.receivers[0].cutter.0.offer(range("c0", 0..1, &acknowledged)).expect("room");
+    offer(&running, 0, range("c0", 0..1, &acknowledged)).expect("room");
     until("it is durable", || *acknowledged.0.lock() == 1);
     world.output.hang("");
     world.clock.advance(PERIOD.as_duration());
@@ -146,7 +147,7 @@ fn a_stop_ends_although_those_that_append_to_the_log_are_held() {
     let world = World::new(1);
     let config = Config::new("held").batch_interval(PERIOD).workers(1);
     let context = StreamingContext::with_clock(config, world.clock.clone()).expect("good");
-    context.keep_state_in(Arc::new(world.state.clone()), 8 << 20);
+    keep_state_in(&context, Arc::new(world.state.clone()), 8 << 20);
     let lines = context.receiver(idle().record_bytes_max(1 << 20)).expect("one source");
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(2));
     let file = File::open(storage, FileFormat::Text, Existing::Committed, None).expect("free");
@@ -155,12 +156,11 @@ fn a_stop_ends_although_those_that_append_to_the_log_are_held() {
     world.state.hang("");
     let acknowledged = Arc::new(Acknowledged::default());
     let text = "x".repeat(1 << 20);
-    let cutter = running.receivers[0].cutter.clone();
     // 16 MiB wait for the log at most, and 32 MiB in the queue.
     let mut number = 0;
     until("everything is full", || {
-        while number < 64 && cutter.0.offer(range(&text, number..number + 1, &acknowledged)).is_ok()
-        {
+        let take = |number| offer(&running, 0, range(&text, number..number + 1, &acknowledged));
+        while number < 64 && take(number).is_ok() {
             number += 1;
         }
         world.clock.advance(PERIOD.as_duration());

@@ -2,16 +2,16 @@
 
 use tempfile::TempDir;
 
+use tidemill::blocks::{Acknowledge, Range, Receipt};
+use tidemill::internals::{keep_state_in, memory_budget, offer};
+use tidemill::owner::{OutputMark, Owner};
+use tidemill::sink::{BatchMeta, CommitKey, Existing, File, FileFormat, Rows, Sink};
+use tidemill::storage::{Fault, Storage};
+use tidemill::sync::{Arc, Mailbox};
+use tidemill::{Config, Result, StreamingContext};
+
 use super::alive::Alive;
 use super::{Acknowledged, PERIOD, Trouble, World, idle, until};
-use crate::blocks::{Acknowledge, Range, Receipt};
-use crate::config::Config;
-use crate::context::StreamingContext;
-use crate::error::Result;
-use crate::owner::{OutputMark, Owner};
-use crate::sink::{BatchMeta, CommitKey, Existing, File, FileFormat, Rows, Sink};
-use crate::storage::{Fault, Storage};
-use crate::sync::{Arc, Mailbox};
 
 /// `store_bytes_max`, the least that there may be.
 const BOUND: usize = 1 << 20;
@@ -97,7 +97,7 @@ impl Backlog {
         self.spills.push(spill);
         let context = StreamingContext::with_clock(config, self.world.clock.clone());
         let context = context.expect("good");
-        context.keep_state_in(Arc::new(self.world.state.clone()), SEGMENT_BYTES);
+        keep_state_in(&context, Arc::new(self.world.state.clone()), SEGMENT_BYTES);
         let source = idle().record_bytes_max(2_000);
         let lines = context.receiver(source).expect("one source");
         let storage: Arc<dyn Storage> = Arc::new(self.world.output.clone());
@@ -110,7 +110,7 @@ impl Backlog {
     /// Sends so many records as a connection does: while there is room, each range counted. Returns once all of them are
     /// acknowledged, which is once they are in the log.
     fn send(&mut self, running: &Alive, records: u64) {
-        let account = Arc::clone(&running.inspector().0.account);
+        let account = memory_budget(running);
         let end = self.sent + records;
         while self.sent < end {
             until("there is room", || account.has_room());
@@ -124,7 +124,7 @@ impl Backlog {
             let receipts = vec![Receipt { to, upto: self.sent + RANGE }];
             let charge = Some(account.charge(bytes.len()));
             let range = Range { receipts, charge, ..Range::new(bytes.into(), RANGE) };
-            if running.receivers[0].cutter.0.offer(range).is_ok() {
+            if offer(running, 0, range).is_ok() {
                 self.sent += RANGE;
                 if self.sent.is_multiple_of(self.tick_after) {
                     self.world.clock.advance(PERIOD.as_duration());

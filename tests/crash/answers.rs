@@ -4,14 +4,16 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use tidemill::config::Ack;
+use tidemill::framing::Framing;
+use tidemill::internals::{keep_state_in, offer};
+use tidemill::sink::{Existing, File, FileFormat};
+use tidemill::storage::{Fault, MemoryStorage, Storage};
+use tidemill::sync::Arc;
+use tidemill::{Config, SocketSource, StreamingContext};
+
 use super::alive::Alive;
 use super::{Acknowledged, Connection, PERIOD, SEGMENT_BYTES, Trouble, World, range, until};
-use crate::config::{Ack, Config};
-use crate::context::{SocketSource, StreamingContext};
-use crate::framing::Framing;
-use crate::sink::{Existing, File, FileFormat};
-use crate::storage::{Fault, Storage};
-use crate::sync::Arc;
 
 /// How far the clock goes between two looks.
 const STEP: Duration = Duration::from_millis(50);
@@ -25,7 +27,7 @@ fn what_the_log_refused_is_not_acknowledged() {
     let acknowledged = Arc::new(Acknowledged::default());
     world.state.set_full(true);
     let calls = world.state.calls();
-    let offered = running.receivers[0].cutter.0.offer(range("c0", 0..3, &acknowledged));
+    let offered = offer(&running, 0, range("c0", 0..3, &acknowledged));
     assert!(offered.is_ok());
     until("it is refused", || world.state.calls() > calls);
     // Again, so that the first refusal is through, and its plan is refused as well.
@@ -51,7 +53,7 @@ fn what_the_log_refused_is_not_acknowledged() {
 fn listens(world: &World, ack: Ack) -> Alive {
     let config = Config::new("answers").batch_interval(PERIOD).workers(1);
     let context = StreamingContext::with_clock(config, world.clock.clone()).expect("good");
-    context.keep_state_in(Arc::new(world.state.clone()), SEGMENT_BYTES);
+    keep_state_in(&context, Arc::new(world.state.clone()), SEGMENT_BYTES);
     let source = SocketSource::listen("127.0.0.1:0").record_bytes_max(200);
     let lines = context.socket(source.framing(Framing::Relp).ack(ack)).expect("one source");
     let storage: Arc<dyn Storage> = Arc::new(world.output.clone());
@@ -102,7 +104,7 @@ fn each_acknowledgement_waits_for_its_disk_and_for_no_other() {
         if ack == Ack::Received {
             answered("an answer, although no disk has room");
         }
-        let refused = |disk: &crate::storage::MemoryStorage| {
+        let refused = |disk: &MemoryStorage| {
             let calls = disk.calls() + 10;
             until("the disk refuses", || {
                 world.clock.advance(STEP);

@@ -1,8 +1,10 @@
 //! Programs whose names change from life to life, on disks that lose power: what is carried over is there once.
 
+use tidemill::FilesSource;
+use tidemill::internals::{receivers, sync_log};
+use tidemill::storage::Directory;
+
 use super::*;
-use crate::source::direct::files::FilesSource;
-use crate::storage::Directory;
 
 impl World {
     /// A name as it is by now.
@@ -61,7 +63,7 @@ fn start(
 ) -> Result<Alive> {
     let config = say(Config::new("names").batch_interval(PERIOD).workers(1));
     let context = StreamingContext::with_clock(config, world.clock.clone())?;
-    context.keep_state_in(Arc::new(world.state.clone()), SEGMENT_BYTES);
+    keep_state_in(&context, Arc::new(world.state.clone()), SEGMENT_BYTES);
     let storage: Arc<dyn Storage> = Arc::new(world.output.clone());
     let file = File::open(storage, FileFormat::Text, Existing::Committed, None)?;
     build(&context, &SharedSink::new(file));
@@ -74,9 +76,9 @@ fn same(config: Config) -> Config {
 
 /// Hands records of `k` to every source, and lets a batch take them.
 fn feed(world: &World, running: &Alive, numbers: std::ops::Range<u64>) {
-    for receiver in &running.receivers {
+    for source in 0..receivers(running) {
         let range = range("k", numbers.clone(), &Arc::default());
-        assert!(receiver.cutter.0.offer(range).is_ok());
+        assert!(offer(running, source, range).is_ok());
     }
     world.clock.advance(PERIOD.as_duration());
 }
@@ -86,12 +88,7 @@ fn feed(world: &World, running: &Alive, numbers: std::ops::Range<u64>) {
 fn until_counted(world: &World, running: &Alive, records: usize) {
     let done = || running.inspector().progress().batches_waiting == 0;
     until("it is done", || world.output("counts").len() == records && done());
-    let durable = crate::sync::Signal::new();
-    let told = durable.clone();
-    let journal = running.journal.as_ref().expect("it has a log");
-    // What was appended before is durable with it.
-    journal.plan(&[], Box::new(move |_| told.raise())).expect("it is small");
-    durable.wait();
+    sync_log(running);
 }
 
 /// Kills it at once: both disks are gone.
