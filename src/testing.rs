@@ -1,4 +1,4 @@
-//! For tests of streams, users' and ours: a clock that the test moves, streams out of queues, batches one by one.
+//! Tools for tests of streams, users' and ours: a clock that the test moves, streams out of queues, batches one by one.
 //!
 //! ```
 //! use tidemill::testing::ManualClock;
@@ -22,18 +22,18 @@ use crate::sync::Arc;
 pub use crate::stream::Collected;
 pub use crate::time::ManualClock;
 
-/// A segment of a log in memory, in bytes: records are of half of that at most.
+/// The size of a segment of a log in memory, in bytes: a record takes half of that at most.
 const TEST_SEGMENT_BYTES: u64 = 4 << 20;
 
 impl StreamingContext {
-    /// Keeps the log and the checkpoints in `storage` in place of a `state_dir`, such as a
+    /// Keeps the log and the checkpoints in `storage` instead of a `state_dir`, such as a
     /// [`MemoryStorage`](crate::storage::MemoryStorage) that loses power.
     pub fn state_storage(&self, storage: Arc<dyn Storage>) {
         self.keep_state_in(storage, TEST_SEGMENT_BYTES);
     }
 
-    /// A stream that takes one entry for each batch, in so many partitions. `None`: the source has no batch at all,
-    /// which is not the same as an empty one; past the end every batch is empty.
+    /// A stream that takes one entry for each batch, split into `partitions`. `None`: the source has no batch at all, which
+    /// differs from an empty one; past the end every batch is empty.
     pub fn queue_stream<T: Send + Sync + 'static>(
         &self,
         batches: Vec<Option<Vec<T>>>,

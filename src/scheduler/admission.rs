@@ -1,12 +1,12 @@
-//! `Admission`: how much input a batch may have, so that it and what becomes of it fit into `store_bytes_max` together. Pure: the
-//! job loop tells what batches made, and asks.
+//! `Admission`: bounds the input of a batch, so that it and its results fit into `store_bytes_max` together. Pure: the job loop
+//! reports the results of each batch, and asks.
 //!
 //! ```text
 //! store_bytes_max │ input of all batches and what is read meanwhile │ room for the results of the batch that runs │
 //!                                                                   └─ reserve ≥ ratio × input of one batch
 //! ```
-//! Nothing can hold results up: they are what ends a batch. So they are expected before they are there. Batches run one at a
-//! time, so the room of one is enough. How large results are is learned from the batches before; until one was large enough to
+//! Nothing can hold results back: they are what ends a batch. So room for them is reserved in advance. Batches run one at a
+//! time, so the room of one is enough. The size of results is learned from the batches before; until one was large enough to
 //! tell, they are expected to be a little larger than the input.
 
 use std::collections::VecDeque;
@@ -14,16 +14,16 @@ use std::collections::VecDeque;
 /// A ratio of results to input is counted in these parts.
 const ONE: u64 = 1_024;
 
-/// What is expected before anything is known.
+/// The ratio that is expected before any batch is done.
 const FIRST: u64 = ONE + ONE / 4;
 
-/// The most that is expected, so that a batch may always have a sixteenth of the store.
+/// The largest ratio that is expected, so that a batch may always have a sixteenth of the store.
 const RATIO_MAX: u64 = 15 * ONE;
 
-/// Batches that count: the largest ratio among so many.
+/// The number of recent batches that count: the largest ratio among them is expected.
 const RECENT: usize = 4;
 
-/// A batch counts if its input is at least this part of the store: of a smaller one the results may be tables whose size
+/// A batch counts if its input is at least this part of the store: the results of a smaller one may be tables whose size
 /// says nothing.
 const LEAST: u64 = 32;
 
@@ -42,7 +42,7 @@ impl Admission {
         }
     }
 
-    /// A batch with so many bytes of input is done; at most so many bytes of results were there at once.
+    /// A batch with `input` bytes is done; at most `results` bytes of its results were there at once.
     pub(super) fn done(&mut self, input: u64, results: u64) {
         if input == 0 || input < self.store_bytes_max / LEAST {
             return;
@@ -61,7 +61,7 @@ impl Admission {
         }
     }
 
-    /// The bytes that are to be kept free for results. Small results have room for those of spilled input as well.
+    /// The bytes that must stay free for results. Small results have room for those of spilled input as well.
     pub(super) fn reserve(&self) -> u64 {
         match self.ratio() {
             0 => 0,
@@ -69,7 +69,7 @@ impl Admission {
         }
     }
 
-    /// What is expected of the next batch: an eighth more than the largest of the last ones.
+    /// The ratio that is expected of the next batch: an eighth more than the largest of the last ones.
     fn ratio(&self) -> u64 {
         let largest = self.recent.iter().max();
         largest.map_or(FIRST, |ratio| ratio.saturating_add(ratio / 8).min(RATIO_MAX))
@@ -91,7 +91,7 @@ mod tests {
     const STORE: u64 = 1 << 20;
     const KIB: u64 = 1 << 10;
 
-    /// Batches of (input, results), in KiB, before one; how much input it may have and what is kept free, in KiB.
+    /// Batches of (input, results), in KiB, before one; the most input that it may have and the reserve, in KiB.
     fn check(batches: &[(u64, u64)], input_max: u64, reserve: u64) {
         let mut fit = Admission::new(1 << 20);
         batches.iter().for_each(|(input, results)| fit.done(input * KIB, results * KIB));
@@ -124,7 +124,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is told: a batch may have something, and what is expected of it fits with it.
+        /// Whatever is reported: a batch may have some input, and the results expected of it fit beside it.
         #[test]
         fn what_is_expected_always_fits(
             store in 1u64..1 << 50, batches in prop::collection::vec((any::<u64>(), any::<u64>()), 0..9),

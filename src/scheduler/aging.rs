@@ -1,8 +1,8 @@
-//! `Aging`: sinks that have something to do at a time, batch or no batch, such as naming a file that is old enough. Runs on the
-//! thread `job-loop`; what is to be done, on a worker.
+//! `Aging`: sinks that must act at a certain time, batch or no batch, such as naming a file that is old enough. Runs on the
+//! thread `job-loop`; the sinks act on a worker.
 //!
-//! While batches run they see to it themselves: each commit looks at the age. Between them the loop waits for the first of these
-//! times; no job begins before a sink is done with it, so a sink never sees one between a write and its commit.
+//! While batches run the sinks see to it themselves: each commit looks at the age. Between batches the loop waits for the first
+//! of these times. No job begins before the sinks are done, so a sink is never asked between a write and its commit.
 
 use std::time::Duration;
 
@@ -12,17 +12,17 @@ use crate::metrics::ConditionKind;
 use crate::sink::SharedSink;
 use crate::time::{Moment, Time};
 
-/// Wait after a sink that could not do it, before it is asked again.
+/// Pause after a sink that failed, before it is asked again.
 const RETRY: Duration = Duration::from_secs(10);
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Aging {
-    /// When a sink has something to do, as far as it is known.
+    /// The first time at which a sink must act, as far as that is known.
     due: Option<Moment>,
-    /// A sink may have something else to do than when it was asked.
+    /// That time may have changed since the sinks were asked.
     is_stale: bool,
-    /// A worker is at it.
+    /// A worker lets the sinks act.
     runs: bool,
 }
 
@@ -32,14 +32,14 @@ impl Aging {
         self.is_stale = true;
     }
 
-    /// Whether no job may begin.
+    /// True while no job may begin.
     pub(super) fn holds_jobs(&self) -> bool {
         self.runs
     }
 }
 
 impl JobLoop {
-    /// When sinks are to be looked at next, if nothing else happens.
+    /// The next time to look at the sinks, if nothing else happens.
     pub(super) fn sinks_due(&self) -> Option<Moment> {
         self.sinks.aging.due.filter(|_| self.may_age())
     }
@@ -85,7 +85,7 @@ impl JobLoop {
     pub(super) fn sinks_looked(&mut self, outcomes: Vec<(SharedSink, Option<Error>)>) {
         self.sinks.aging.runs = false;
         self.sinks.aging.is_stale = true;
-        // Before it is told: whoever hears of it may move the clock.
+        // Before anything is reported: a test that hears of it may move the clock.
         let again = self.parts.clock.now().plus(RETRY);
         for (sink, failed) in outcomes {
             let name = sink.name().unwrap_or("output").to_owned();
@@ -106,7 +106,7 @@ impl JobLoop {
     }
 }
 
-/// Whether it is worth another attempt, as it is with a batch.
+/// Returns true if another attempt may succeed, as with a batch.
 fn can_pass(err: &Error) -> bool {
     err.passes() || err.of_system().and_then(awaited).is_some()
 }

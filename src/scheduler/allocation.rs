@@ -1,6 +1,6 @@
-//! The first third of the loop's work: from the moment of a batch to the batch that has its input. Sources are cut, what they
-//! stored is allocated, and the batch may run when it is its turn. Which moments become batches is decided in
-//! [`super::ticks`]. Runs on the thread `job-loop`; it knows nothing of jobs that run.
+//! The first third of the loop's work: from the time of a batch to the batch with its input. Sources are cut, the blocks that
+//! they stored are allocated, and the batch may run when it is its turn. [`super::ticks`] decides which ticks become
+//! batches. Runs on the thread `job-loop`; it knows nothing of jobs that run.
 
 use crate::metrics::{BatchRecord, BatchState, Moments};
 use crate::owner::BatchId;
@@ -42,7 +42,7 @@ impl Allocator {
 impl JobLoop {
     /// Cuts every source for the batch `time`.
     pub(super) fn begin(&mut self, time: Time, due: Moment, now: Moment) {
-        // A tick while an older one still waits for its blocks: they are all cut, so the older batch takes what is here.
+        // A tick while an older one still waits for its blocks: everything is cut, so the older batch takes what is stored.
         if self.generator.is_waiting() {
             self.allocate_current();
         }

@@ -1,6 +1,5 @@
-//! Sinks that are away: the condition of each, from the first attempt that finds it so to the first that does not, and what
-//! sinks tell of what they met. How often a job is tried again meanwhile is decided in [`super::job_set`]. Runs on the thread
-//! `job-loop`.
+//! Sinks that are away: the condition of each, from the first attempt that finds it away to the first that does not, and the
+//! warnings of sinks. [`super::job_set`] decides how often a job is tried again meanwhile. Runs on the thread `job-loop`.
 
 use std::collections::BTreeMap;
 
@@ -16,12 +15,12 @@ use crate::time::Moment;
 /// See the module.
 pub(super) struct AwaySinks {
     all: Vec<SharedSink>,
-    /// Of each output whose last attempt found a sink away, what that is called.
+    /// The name of the sink, for each output whose last attempt found one away.
     away: BTreeMap<usize, String>,
 }
 
 impl AwaySinks {
-    /// These sinks, which are watched from here on; one without a name is told of by its job's.
+    /// Watches these sinks from here on; one without a name is reported under the name of its job.
     pub(super) fn new(
         all: Vec<SharedSink>,
         outputs: &[Arc<Output>],
@@ -37,7 +36,7 @@ impl AwaySinks {
 }
 
 impl JobLoop {
-    /// When jobs may start that wait for room or for a sink.
+    /// The time at which jobs may start that wait for room or for a sink.
     pub(super) fn jobs_at(&self) -> Option<Moment> {
         self.jobs.room_at.or_else(|| self.jobs.set.pauses_until())
     }

@@ -1,23 +1,23 @@
-//! When a checkpoint is due. Pure: the job loop tells what was done, and asks.
+//! `Checkpoints`: the times at which a checkpoint is due. Pure: [`super::durability`] reports and asks.
 //!
-//! In time: now and then, behind some batches. While the log is short of room: soon behind each batch, and once more after
-//! that, since the log keeps what the one before the newest needs; then now and then, for as long as that lasts, so that
-//! whatever holds records is let go once it can be.
+//! With room: a second and ten batches apart. While the log is short of room: soon after each batch, and once more after that,
+//! since the log keeps what the checkpoint before the newest needs; then a second apart for as long as that lasts, so that
+//! records are released as soon as nothing holds them.
 
 use std::time::Duration;
 
 use crate::time::Moment;
 
-/// A checkpoint is due after so many batches,
+/// A checkpoint is due after this many batches,
 const BATCHES: u64 = 10;
 
 /// and this long after the last one.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// From one to the next while the log is short of room and there is something new to cover.
+/// Pause between two while the log is short of room and there is something new to cover.
 const SHORT_PAUSE: Duration = Duration::from_millis(50);
 
-/// So many follow a batch before nothing more is gained by another.
+/// The number of checkpoints after a batch that release something; another one gains nothing.
 const AFTER_BATCH: u32 = 2;
 
 /// See the module.
@@ -25,7 +25,7 @@ const AFTER_BATCH: u32 = 2;
 pub(super) struct Checkpoints {
     /// Batches done since the last one.
     batches: u64,
-    /// How many were asked for since the last batch.
+    /// The number of checkpoints that were asked for since the last batch.
     after_batch: u32,
     last: Moment,
 }
@@ -41,12 +41,12 @@ impl Checkpoints {
         self.after_batch = 0;
     }
 
-    /// Whether anything was done since the last one.
+    /// True if a batch was done since the last one.
     pub(super) fn is_behind(&self) -> bool {
         self.batches > 0
     }
 
-    /// Whether one is due now. `is_short`: the log has no room.
+    /// Returns true if one is due now. `is_short`: the log has no room.
     pub(super) fn is_due(&self, now: Moment, is_short: bool) -> bool {
         match is_short {
             true => now >= self.due_while_short(),
@@ -54,7 +54,7 @@ impl Checkpoints {
         }
     }
 
-    /// When one is due while the log has no room.
+    /// The time at which one is due while the log has no room.
     pub(super) fn due_while_short(&self) -> Moment {
         let gains = self.after_batch < AFTER_BATCH;
         self.last.plus(if gains { SHORT_PAUSE } else { PAUSE })
@@ -67,7 +67,7 @@ impl Checkpoints {
         self.last = now;
     }
 
-    /// One that was due could not be asked for: the one before is being written.
+    /// One that was due could not be asked for, because the one before is being written.
     pub(super) fn put_off(&mut self, now: Moment) {
         self.last = now;
     }
@@ -81,7 +81,7 @@ mod tests {
         Moment::from_nanos(millis * 1_000_000)
     }
 
-    /// Looks each 10 ms for two seconds, with batches done at these moments; when checkpoints are asked for.
+    /// Looks each 10 ms for two seconds, with batches done at these moments; the moments of the checkpoints.
     fn check(is_short: bool, batches: &[u64], expected: &[u64]) {
         let mut checkpoints = Checkpoints::new(at(0));
         let mut found = Vec::new();

@@ -1,5 +1,5 @@
-//! Sinks whose reader is gone, as that of a pipe may be. The stream goes on without such a sink; once no output is left that
-//! anybody takes, it ends, and the batch of that moment is not committed. Runs on the thread `job-loop`.
+//! Sinks whose reader is gone, as that of a pipe may be. The stream continues without such a sink. Once nobody takes the rows
+//! of any output, it ends, and the current batch is not committed. Runs on the thread `job-loop`.
 
 use crate::exec::Failure;
 use crate::metrics::Event;
@@ -9,7 +9,7 @@ use super::job_set::JobRef;
 use super::{JobLoop, SchedulerNotice};
 
 impl JobLoop {
-    /// What the end of a job means as far as sinks are closed; none if the run ends for it.
+    /// The outcome of a job with closed sinks taken out; `None` if the run ends because every output is closed.
     pub(super) fn after_closed(
         &mut self,
         job: JobRef,
@@ -26,7 +26,7 @@ impl JobLoop {
         None
     }
 
-    /// Says once of each sink that it is closed.
+    /// Reports each closed sink once.
     fn tell_closed(&mut self, job: JobRef, why: &str, ends_run: bool) {
         let output = Arc::clone(&self.jobs.outputs[job.output]);
         for sink in output.sinks().iter().filter(|sink| sink.is_closed()) {

@@ -1,6 +1,6 @@
-//! Dead letters: the input of a batch with a job that was given up, kept by a worker before the batch is done. One that the disk
-//! has no room for is tried again until there is room, like a job whose sink finds none; what is kept already is not written
-//! again. Runs on the thread `job-loop`, but for [`put_aside`].
+//! Dead letters: the input of a batch with a job that was given up, kept by a worker before the batch is done. A letter that
+//! finds no room on the disk is tried again until there is room, like a job whose sink finds none; letters that are kept
+//! already are not written again. Runs on the thread `job-loop`, but for [`put_aside`].
 
 use super::{JobLoop, Message, ROOM_RETRY, direct_sources};
 use crate::error::Result;
@@ -10,16 +10,16 @@ use crate::stream::{BatchInput, Graph};
 use crate::sync::Arc;
 use crate::time::Time;
 
-/// Where the letters of a batch are, each with the number of its source.
+/// The places of the letters of a batch, each with the number of its source.
 pub(crate) type Kept = Vec<(u32, String)>;
 
 impl JobLoop {
-    /// No job of the batch is left: it is done, or its input is put aside by a worker.
+    /// No job of the batch is left: it is done, or a worker puts its input aside.
     pub(super) fn jobs_over(&mut self, time: Time) {
         self.put_aside(time, Kept::new());
     }
 
-    /// Tries again what had no room, once it is time.
+    /// Tries again to keep the letters that had no room, once it is time.
     pub(super) fn put_aside_again(&mut self) {
         if let Some((time, kept)) = self.jobs.letters.take().filter(|_| !self.jobs.set.is_aborted())
         {

@@ -1,4 +1,4 @@
-//! The direct sources of a stream: what each batch takes of them, and when one has ended. Called by the job loop.
+//! The direct sources of a stream: the input that each batch takes of them, and their end. Called by the job loop.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::stream::{BatchInput, Graph};
 use crate::sync::Arc;
 use crate::time::Time;
 
-/// What it takes to read a direct source.
+/// Reads a direct source for the batches.
 #[derive(Clone)]
 pub(crate) struct Reader {
     pub(crate) number: u32,
@@ -21,7 +21,7 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// What a plan takes, of this run or an earlier one.
+    /// The input of a plan, of this run or an earlier one.
     pub(super) fn read(&self, plan: Vec<u8>, losses: Losses) -> Result<Planned> {
         if plan.is_empty() {
             return Ok(Planned::default());
@@ -33,7 +33,7 @@ impl Reader {
         Ok(Planned { plan, portions, losses })
     }
 
-    /// Counts and tells what the batch went without.
+    /// Counts and reports the input that the batch went without.
     fn tell_losses(&self, losses: &Losses, events: &EventBus) {
         let lost = losses.report();
         if lost.ranges == 0 {
@@ -71,13 +71,13 @@ pub(crate) fn count_lost(counters: &ReceiverCounters, bytes: u64, processed: boo
 pub(crate) struct Direct {
     pub(super) reader: Reader,
     events: EventBus,
-    /// It cannot be asked.
+    /// Lasts while it cannot be asked.
     away: ConditionHandle,
-    /// Tells that the source has ended, once, in a run to the end of the sources.
+    /// Reports the end of the source, once, in a run to the end of the sources.
     on_end: Option<Box<dyn FnOnce() + Send>>,
-    /// The batch that takes the last of it, once that is planned.
+    /// The batch that takes its last input, once that is planned.
     last: Option<Time>,
-    /// Batches of the stop that are not done, and how many bytes they take that nobody can read later.
+    /// Batches of the stop that are not done, with the bytes they take that nobody can read later.
     perishing: BTreeMap<Time, u64>,
     /// The stop has planned all that it can.
     closed: bool,
@@ -97,24 +97,24 @@ impl Direct {
         }
     }
 
-    /// Whether the last batch of the run is to take the rest of the source.
+    /// True if the last batch of the run must still take the rest of the source.
     pub(super) fn has_a_last_batch(&self) -> bool {
         self.reader.source.is_ending() && self.last.is_none()
     }
 
-    /// Whether the stop is to plan more.
+    /// True if the stop must plan more.
     pub(super) fn has_more_for_the_stop(&self) -> bool {
         !self.closed && (self.has_a_last_batch() || self.reader.source.perishes() > 0)
     }
 
-    /// Counts what nobody can read any more and no batch has processed, in bytes.
+    /// Counts the bytes that no batch has processed and nobody can read any more.
     pub(super) fn count_perished(&self) -> u64 {
         let bytes = self.reader.source.perishes() + self.perishing.values().sum::<u64>();
         count_lost(&self.reader.counters, bytes, false);
         bytes
     }
 
-    /// Tells the end if the source holds no more than the last batch takes.
+    /// Reports the end if the source holds no more than the last batch takes.
     pub(crate) fn end_if_last(&mut self) {
         if self.reader.source.is_ending()
             && let Some(on_end) = self.on_end.take()
@@ -147,8 +147,9 @@ impl Direct {
     }
 }
 
-/// What the batch `time` takes of each source; nothing of one that cannot be asked, which is a condition. At the stop those
-/// that end with this run give their last, and the others what nobody can read later: the rest is there for the next run.
+/// Plans the input that the batch `time` takes of each source; a source that cannot be asked gives none, which is a condition.
+/// At the stop the sources that end with this run give their last input, and the others only what nobody can read later: the
+/// rest is there for the next run.
 pub(super) fn plan(sources: &mut [Direct], time: Time, draining: bool) -> BTreeMap<u32, Planned> {
     let mut all = BTreeMap::new();
     for direct in sources {
@@ -169,7 +170,7 @@ pub(super) fn plan(sources: &mut [Direct], time: Time, draining: bool) -> BTreeM
     all
 }
 
-/// The batch went without what is lost: it is told, and the rows that reach back to the batch are incomplete. Asked before
+/// Reports the lost input that the batch went without; the rows that reach back to the batch are incomplete. Called before
 /// the graph commits the batch.
 pub(super) fn tell_losses(sources: &[Direct], input: &BatchInput, graph: &Graph) {
     for direct in sources {
@@ -181,7 +182,7 @@ pub(super) fn tell_losses(sources: &[Direct], input: &BatchInput, graph: &Graph)
     }
 }
 
-/// The batch is done. With a log it may be read again for what operators keep of it, and the log says when it is not.
+/// The batch is done. With a log its input may be read again to rebuild operators, and the log says when that is over.
 pub(super) fn done(sources: &mut [Direct], input: &BatchInput, logged: bool) {
     for direct in sources {
         direct.perishing.remove(&input.time);
@@ -194,13 +195,13 @@ pub(super) fn done(sources: &mut [Direct], input: &BatchInput, logged: bool) {
     }
 }
 
-/// How many bytes a batch takes of direct sources.
+/// The number of bytes that a batch takes of direct sources.
 pub(super) fn bytes(input: &BatchInput) -> u64 {
     let portions = input.direct.values().flat_map(|planned| &planned.portions);
     portions.map(|portion| portion.bytes()).sum()
 }
 
-/// What a batch takes of a direct source, as blocks whose records are not in memory: as far as they are not lost.
+/// The input that a batch takes of a direct source, as blocks whose records are not in memory; lost ranges are left out.
 pub(super) fn blocks(input: &BatchInput, source: u32) -> Vec<Arc<StoredBlock>> {
     let portions = input.direct.get(&source).map_or(&[][..], |planned| &planned.portions);
     let block = |(number, portion): (u64, &Arc<Portion>)| {

@@ -60,7 +60,7 @@ pub(super) enum Event<B> {
     Stopped,
 }
 
-/// An action of whoever obeys, in this order.
+/// An action that the machine asks for; actions are obeyed in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action<B> {
     /// Cover what may be covered and ask for a checkpoint. Report [`Event::CheckpointAsked`] unless one is being written.
@@ -323,7 +323,7 @@ mod tests {
         Durability::new(replays, false, at(0))
     }
 
-    /// What follows from events at moments, in milliseconds.
+    /// Events at moments in milliseconds, each with the actions that follow.
     fn check(durability: &mut Durability<u64>, steps: &[(u64, Event<u64>, &[Action<u64>])]) {
         for (number, (now, event, expected)) in steps.iter().enumerate() {
             let actions = durability.step(at(*now), event.clone());

@@ -1,5 +1,5 @@
-//! The second third of the loop's work: the jobs of the batches that have their input, from their start to what their end
-//! means for the batch. What is decided is in [`super::job_set`]. Runs on the thread `job-loop`.
+//! The second third of the loop's work: the jobs of the batches that have their input, from their start to the end of the
+//! batch. [`super::job_set`] decides. Runs on the thread `job-loop`.
 
 use std::time::Duration;
 

@@ -1,11 +1,12 @@
-//! The jobs of the batches that are not done: which may start, which are repeated, when a batch is done. Pure.
+//! `JobSet`: the jobs of the batches that are not done. Decides which may start, which are repeated, and when a batch is done.
+//! Pure.
 //!
 //! Batches run one after the other, in the order of their times; the jobs of one batch start in registration order, at
 //! most `concurrent_jobs` at once. A job that succeeded is not repeated when another one of its batch fails.
 //!
 //! ```text
 //! sink away ─▶ pause 100 ms ─▶ again ─▶ 200 ms ─▶ again ─▶ … 10 s …      the batch's other jobs go on meanwhile
-//!        └─▶ so for `sink_retry` in all, once for each batch ─▶ one failure, as any other is one at once
+//!        └─▶ for `sink_retry` in all, once for each batch ─▶ one failure; any other error is a failure at once
 //! ```
 
 use std::collections::VecDeque;
@@ -24,7 +25,7 @@ pub(crate) struct JobRef {
     pub(crate) output: usize,
 }
 
-/// What follows from the end of an attempt.
+/// The consequence of the end of an attempt.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// No job of the batch is left: each succeeded or was given up.
@@ -57,14 +58,14 @@ struct BatchJobs<I> {
     input: I,
     jobs: Vec<Job>,
     first_start: Option<Moment>,
-    /// Since when sinks of it are away, without a break.
+    /// The time since which sinks of it are away, without a break.
     away_since: Option<Moment>,
-    /// How long sinks of it were away before that.
+    /// The time that sinks of it were away before that.
     away_before: Duration,
 }
 
 impl<I> BatchJobs<I> {
-    /// How long the batch has waited for sinks that were away.
+    /// The time that the batch has waited for sinks that were away.
     fn away(&self, now: Moment) -> Duration {
         self.away_before + self.away_since.map_or(Duration::ZERO, |since| now.since(since))
     }
@@ -78,7 +79,7 @@ impl<I> BatchJobs<I> {
         }
     }
 
-    /// The sink of a job is away: pauses the job if the batch has any of that time left.
+    /// The sink of a job is away: pauses the job if the batch has any of its waiting time left.
     fn pause(&mut self, output: usize, now: Moment, most: Duration) -> bool {
         self.away_since.get_or_insert(now);
         let left = most.saturating_sub(self.away(now));
@@ -117,7 +118,7 @@ enum State {
     Paused(Moment),
     Running,
     Done,
-    /// Failed for good; the batch goes on without it and its input is put aside.
+    /// Failed for good; the batch continues without it and its input is put aside.
     GivenUp,
 }
 
@@ -158,7 +159,7 @@ impl<I: Clone> JobSet<I> {
         self.batches.len()
     }
 
-    /// Whether a batch has nothing to run.
+    /// True if a batch has no jobs.
     pub(super) fn is_without_jobs(&self) -> bool {
         self.outputs == 0
     }
@@ -175,7 +176,7 @@ impl<I: Clone> JobSet<I> {
         Some((JobRef { time: batch.time, output }, batch.input.clone()))
     }
 
-    /// When the next pause ends of a job that may start then.
+    /// The end of the next pause of a job that may start then.
     pub(super) fn pauses_until(&self) -> Option<Moment> {
         let paused = |job: &Job| match job.state {
             State::Paused(until) => Some(until),
@@ -184,7 +185,7 @@ impl<I: Clone> JobSet<I> {
         self.front()?.jobs.iter().filter_map(paused).min()
     }
 
-    /// Ends the pauses now; those that follow begin with the shortest one.
+    /// Ends the pauses now; later pauses begin with the shortest one.
     pub(super) fn end_pauses(&mut self, now: Moment) {
         let jobs = self.batches.iter_mut().flat_map(|batch| &mut batch.jobs);
         for job in jobs.filter(|job| matches!(job.state, State::Paused(_))) {
@@ -199,7 +200,7 @@ impl<I: Clone> JobSet<I> {
         (!self.aborted && batch.running() < self.concurrent).then_some(batch)
     }
 
-    /// How long a batch may still wait for sinks that are away.
+    /// The time that a batch may still wait for sinks that are away.
     pub(super) fn patience(&self, time: Time, now: Moment) -> Duration {
         let batch = self.batches.iter().find(|batch| batch.time == time);
         let waited = batch.map_or(Duration::ZERO, |batch| batch.away(now));
@@ -240,14 +241,14 @@ impl<I: Clone> JobSet<I> {
         }
     }
 
-    /// Goes on without a job that has failed for good.
+    /// Continues without a job that has failed for good.
     pub(super) fn give_up(&mut self, job: JobRef) -> Verdict {
         let Some(batch) = self.batch(job.time) else { return Verdict::MoreJobs };
         batch.jobs[job.output].state = State::GivenUp;
         batch.verdict()
     }
 
-    /// The batch's input, if a job of it was given up, and which ones were.
+    /// The batch's input and the jobs that were given up, if any were.
     pub(super) fn given_up(&self, time: Time) -> Option<(I, Vec<usize>)> {
         let batch = self.batches.iter().find(|batch| batch.time == time)?;
         let given_up = batch.jobs.iter().enumerate();
@@ -268,7 +269,7 @@ impl<I: Clone> JobSet<I> {
         self.aborted = true;
     }
 
-    /// Whether nothing more is started.
+    /// True if nothing more is started.
     pub(super) fn is_aborted(&self) -> bool {
         self.aborted
     }
@@ -410,8 +411,8 @@ mod tests {
         assert_eq!(next(&mut set), None);
     }
 
-    /// What becomes of attempts at one job with one retry, each in a word or two. An attempt is made each time that a pause is
-    /// over, and takes so many milliseconds; shown is when, and for a failure that counts, its number.
+    /// Outcomes of attempts at one job with one retry, and the milliseconds that each takes; the verdict on each, with its
+    /// time, and for a failure that counts, its number. An attempt is made each time that a pause is over.
     fn check_attempts(outcomes: &[(&str, u64)], expected: &[&str]) {
         let mut set = JobSet::new(1, 1, retries(1));
         set.admit(Time::from_millis(1), (), |_| true);

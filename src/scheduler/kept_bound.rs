@@ -1,7 +1,7 @@
-//! `KeptWatch`: what is done about windows and states that take much of the memory: a condition at a quarter of it, and the end
-//! of the stream beyond `kept_bytes_max`. Asked by the job loop after each commit.
+//! `KeptWatch`: acts on windows and states that take much of the memory: a condition at a quarter of it, and the end of the
+//! stream beyond `kept_bytes_max`. Called by the job loop after each commit.
 //!
-//! Nothing else bounds them: they are not input, which could be left unread, but what the program asked to be kept.
+//! Nothing else bounds them: input could be left unread, but the program asked for these to be kept.
 
 use indicatif::HumanBytes;
 
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::metrics::{ConditionHandle, ConditionKind, EventBus};
 use crate::stream::{Graph, KEEP_LESS};
 
-/// How much windows and states may keep.
+/// The bounds of what windows and states keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KeptBound {
     /// The memory that the process can count on.
@@ -52,7 +52,7 @@ impl KeptWatch {
     /// Looks at what windows and states keep now.
     ///
     /// # Errors
-    /// If the stream must stop: what keeps so much, and what can be done.
+    /// If the stream must stop: the text names what keeps the most, and the remedy.
     pub(super) fn look(&self, graph: &Graph) -> Result<()> {
         match self.bound.judge(graph.kept_bytes().value()) {
             Verdict::TooMuch => {

@@ -1,8 +1,8 @@
-//! `Closing`: the windows that were not due when the input ended are put out once. Runs on the thread `job-loop`.
+//! `Closing`: emits the windows that were not due when the input ended, once. Runs on the thread `job-loop`.
 //!
 //! Each output below such windows gets its next batch, under the time at which it would have been due, as if the stream had
-//! gone on to there without input. Windows that others look at need their own ends on the way; so each end of a slide is a
-//! batch, for the outputs that still wait. With a state directory nothing is put out: the next run goes on with the windows.
+//! continued to there without input. Windows that others look at need their own ends on the way, so each end of a slide is a
+//! batch, for the outputs that still wait. With a state directory nothing is emitted: the next run continues the windows.
 
 use super::JobLoop;
 use crate::time::Time;
@@ -13,7 +13,7 @@ pub(super) enum Closing {
     /// The input has not ended.
     #[default]
     No,
-    /// It has; which outputs wait is known once every batch is done.
+    /// It has; the outputs that wait are known once every batch is done.
     Asked,
     /// The outputs that wait, by their place, and the batch that each waits for.
     Owed(Vec<(usize, Time)>),
@@ -27,7 +27,7 @@ impl Closing {
 }
 
 impl JobLoop {
-    /// Begins the next batch that puts windows out after the end of the input; false if there is none.
+    /// Begins the next batch that emits windows after the end of the input; false if there is none.
     pub(super) fn close_windows(&mut self) -> bool {
         if self.log.is_some() || self.jobs.set.is_aborted() || self.jobs.set.batches() > 0 {
             return false;

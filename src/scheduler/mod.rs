@@ -5,11 +5,10 @@
 //!  stop ─────Final─▶ │ job-loop │ ◀──────────────────────────────── ┘
 //!  workers ─JobDone▶ └──────────┘ ─plan─▶ worker pool
 //! ```
-//! A tick is taken by the loop, whatever wakes it for that: the thread `batch-timer`, which only signals, or its own wait
-//! ([`BatchTimer`]). Everyone else only posts. What to do is decided by
-//! [`ticks::JobGenerator`] and [`job_set::JobSet`], which are pure. This file has the loop, and what it is told and tells;
-//! `allocating`, `running` and `stopping` carry out what is decided. It knows nothing of the command line or of who waits for
-//! the end; they are told by [`SchedulerNotice`].
+//! The loop takes the ticks, whatever wakes it for them: the thread `batch-timer`, which only signals, or its own wait
+//! ([`BatchTimer`]). All other threads only post. Pure machines decide: [`ticks::JobGenerator`], [`job_set::JobSet`] and
+//! [`durability::Durability`]. This file has the loop and its messages; `allocation`, `job_runs`, `batch_log` and `stopping`
+//! obey. It knows nothing of the command line or of who waits for the end; they receive a [`SchedulerNotice`].
 
 mod admission;
 mod aging;
@@ -74,36 +73,36 @@ use stopping::Stop;
 use ticks::{JobGenerator, Pace, Step};
 use wakeups::{LoopTicks, TickOptions};
 
-/// Messages that may wait for the loop; the timer and the workers wait for room beyond that.
+/// The most messages that wait for the loop; beyond that the timer and the workers wait for room.
 const MESSAGES_MAX: usize = 65_536;
 
-/// Wait after a job whose sink found no room on its disk, before it is tried again.
+/// Pause after a job whose sink found no room on its disk, before it is tried again.
 const ROOM_RETRY: Duration = Duration::from_millis(200);
 
-/// What the loop acts on: the closed set.
+/// A message that the loop acts on: the closed set.
 #[derive(Debug)]
 pub(crate) enum Message {
     /// Everything that a source read before the tick is stored.
     Reached { source: u32, time: Time, at: Moment },
     /// There may be enough records for a batch.
     Enough,
-    /// What became of plans on their way to the log is known.
+    /// The fate of records that were appended to the log is known.
     Planned,
     /// An attempt at a job has ended.
     JobDone { job: JobRef, outcome: Result<(), Failure>, at: Moment },
-    /// The input of a batch that failed for good was put aside, or could not be.
+    /// The input of a batch that failed for good was put aside, or that failed.
     PutAside { time: Time, outcome: Result<()>, kept: Kept },
-    /// Sinks have done what was due for them, or could not.
+    /// Sinks have acted at their time, or failed to.
     SinksLooked(Vec<(SharedSink, Option<Error>)>),
     /// The stop has begun: no tick that comes later makes a batch.
     EndTicks,
-    /// Nothing more is received: the last batch takes what is left and runs at once.
+    /// Nothing more is received: the last batch takes all that is left and runs at once.
     Final(Ends),
-    /// Give up what has not started.
+    /// Give up the jobs that have not started.
     Abort,
 }
 
-/// Why nothing more is received.
+/// The reason for which nothing more is received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ends {
     /// The stop was asked for.
@@ -112,10 +111,10 @@ pub(crate) enum Ends {
     Input,
 }
 
-/// What the loop tells whoever waits for the stream.
+/// A notice of the loop to the thread that waits for the stream.
 #[derive(Debug)]
 pub(crate) enum SchedulerNotice {
-    /// A batch is done or left out; told only to those who drive batches one by one.
+    /// A batch is done or left out; sent only to a caller that drives batches one by one.
     BatchDone,
     /// The asked number of batches is done.
     BatchesReached,
@@ -123,44 +122,44 @@ pub(crate) enum SchedulerNotice {
     Drained,
     /// A batch failed for good.
     Fatal(Error),
-    /// Nobody takes the rows of any output any more; why.
+    /// Nobody takes the rows of any output any more, and the reason.
     OutputClosed(String),
 }
 
-/// What to do when a job fails.
+/// The reaction to a job that fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Retries {
-    /// How often a job is tried again.
+    /// The number of times that a job is tried again.
     pub(crate) failures: u32,
-    /// How long a batch waits for sinks that are away before that counts as a failure.
+    /// The time that a batch waits for sinks that are away before that counts as a failure.
     pub(crate) away: Duration,
 }
 
-/// When batches are made.
+/// The trigger of batches.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Batches {
     /// At the ticks of a schedule.
     Every(Schedule, CatchUp),
-    /// After so many records or a time-out.
+    /// After a number of records or a time-out.
     OnRecords(Trigger),
 }
 
 pub(crate) struct Options {
     pub(crate) batches: Batches,
-    /// What wakes the loop at a tick.
+    /// The timer that wakes the loop at a tick.
     pub(crate) timer: BatchTimer,
-    /// How long a batch may take to keep up; the rate estimator's measure.
+    /// The time in which a batch must be processed to keep up; the rate estimator's measure.
     pub(crate) interval: Duration,
     pub(crate) allocate_wait: Duration,
     pub(crate) concurrent_jobs: usize,
     pub(crate) retries: Retries,
     pub(crate) batches_max: Option<u64>,
     pub(crate) skip_empty: bool,
-    /// What windows and states may keep.
+    /// The bounds of what windows and states keep.
     pub(crate) kept: KeptBound,
 }
 
-/// What the loop works with.
+/// The parts of the engine that the loop works with.
 pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) graph: Arc<Graph>,
@@ -172,11 +171,11 @@ pub(crate) struct Parts {
     pub(crate) direct: Vec<Direct>,
     pub(crate) steered: Vec<Steered>,
     pub(crate) arrivals: Option<Arc<BacklogTrigger>>,
-    /// Where the input of a batch goes that failed for good; none: the stream stops.
+    /// Keeps the input of a batch that failed for good; none: the stream stops.
     pub(crate) dead_letters: Option<Arc<dyn DeadLetters>>,
-    /// With a log: what it holds of earlier runs.
+    /// With a log: the result of reading it at the start.
     pub(crate) recovery: Option<Recovery>,
-    /// Whose batches they are.
+    /// The identity of the state that the batches belong to.
     pub(crate) identity: StateId,
     pub(crate) times: Arc<EngineTimes>,
     pub(crate) history: Arc<History>,
@@ -185,7 +184,7 @@ pub(crate) struct Parts {
     pub(crate) tell_batches: bool,
 }
 
-/// What was done so far; any thread may look.
+/// The progress so far; any thread may look.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
     /// Batches that are done: their jobs succeeded, or their input was put aside.
@@ -206,9 +205,9 @@ pub(crate) struct Progress {
     pub(crate) dead_letters: u64,
     /// Records of those batches.
     pub(crate) dead_records: u64,
-    /// Records of batches that are done that are in windows which were not due since.
+    /// Records of done batches in windows that were not due since.
     pub(crate) not_due: u64,
-    /// Bytes of direct sources that were not processed and that nobody can read after this run; known when the loop has ended.
+    /// Bytes of direct sources that were not processed and that nobody can read after this run; known once the loop has ended.
     pub(crate) perished_bytes: u64,
 }
 
@@ -220,7 +219,7 @@ impl Progress {
     }
 }
 
-/// The loop's address, and what it has done.
+/// The loop's address and its progress.
 #[derive(Clone)]
 pub(crate) struct Scheduler {
     inbox: Mailbox<Message>,
@@ -232,7 +231,7 @@ impl Scheduler {
         Scheduler { inbox: Mailbox::new(MESSAGES_MAX), progress: Arc::default() }
     }
 
-    /// Posts a message; refused ones are of no use to a loop that has ended.
+    /// Posts a message; a loop that has ended drops it.
     pub(crate) fn post(&self, message: Message) {
         let _ = self.inbox.send(message);
     }
@@ -246,7 +245,7 @@ impl Scheduler {
         self.progress.lock().clone()
     }
 
-    /// Ends the loop once it has taken what was posted.
+    /// Ends the loop once it has taken all that was posted.
     pub(crate) fn close(&self) {
         self.inbox.close();
     }
@@ -326,7 +325,7 @@ impl Scheduler {
     }
 }
 
-/// What the loop does next.
+/// The next step of the loop.
 enum Next {
     /// A tick is due, and taken at this moment.
     Tick(Time, Moment),
@@ -335,7 +334,7 @@ enum Next {
     Deadline,
 }
 
-/// What the loop has, in parts that each belong to one of its files.
+/// The state of the loop, in parts that each belong to one of its files.
 struct JobLoop {
     scheduler: Scheduler,
     options: Options,
@@ -387,7 +386,7 @@ impl JobLoop {
         self.count_perished();
     }
 
-    /// After a restart: the batches of the ticks that passed while nothing ran, as the policy says.
+    /// After a restart: begins the batches of the ticks that passed while nothing ran, as the policy says.
     fn catch_up_after_restart(&mut self) {
         let now = self.parts.clock.now();
         if let Some(time) = self.generator.missed_before_start() {
@@ -396,7 +395,7 @@ impl JobLoop {
         self.replay_deferred();
     }
 
-    /// What is next; nothing at all when the mailbox is closed and empty.
+    /// Waits for the next step; `None` once the mailbox is closed and empty.
     ///
     /// A tick that is due goes before the messages, so that a busy loop cuts in time; after it a message has its turn.
     fn next(&mut self) -> Option<Next> {
@@ -455,7 +454,7 @@ impl JobLoop {
         self.begin(time, self.due(time), now);
     }
 
-    /// When a tick was due; now if there is no schedule.
+    /// The moment at which a tick was due; now if there is no schedule.
     fn due(&self, time: Time) -> Moment {
         match self.options.batches {
             Batches::Every(schedule, _) => schedule.due_at_label(time),

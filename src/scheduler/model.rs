@@ -1,4 +1,4 @@
-//! The job loop's end under the schedule explorer: ticks, blocks and jobs race with `Final`.
+//! The end of the job loop under the schedule explorer: ticks, blocks and jobs race with `Final`.
 
 use std::time::Duration;
 
@@ -133,7 +133,7 @@ fn rig(timer: BatchTimer, batches_max: Option<u64>) -> Rig {
 }
 
 impl Rig {
-    /// Reads so many records, one range each.
+    /// Reads this many records, one range each.
     fn feed(&self, records: u8) {
         for number in b'0'..b'0' + records {
             let bytes = Bytes::copy_from_slice(&[number, b'\n']);
@@ -188,7 +188,7 @@ fn the_last_batch_takes_what_no_tick_took_and_nothing_follows_it() {
     }
 }
 
-/// As after a push that did not end by the deadline: what came too late is left, but no batch time is used twice.
+/// As after a push that did not end by the deadline: blocks that came too late are left, but no batch time is used twice.
 #[test]
 fn a_final_before_the_blocks_of_a_tick_gives_each_batch_its_own_time() {
     for timer in [BatchTimer::Thread, BatchTimer::Loop] {
@@ -203,7 +203,7 @@ fn a_final_before_the_blocks_of_a_tick_gives_each_batch_its_own_time() {
     }
 }
 
-/// The timer's signals for both may come before the loop waits, as one; the first makes no batch, whose end would wake it.
+/// The timer's two signals may arrive as one before the loop waits; the first tick makes no batch whose end would wake it.
 #[test]
 fn two_ticks_that_one_signal_tells_of_are_both_taken() {
     check(600, &[Planted::DueTickWaitsForTimer], || {

@@ -1,5 +1,5 @@
-//! The last third of the loop's work: the stop. No tick comes any more; what was read and not planned is the last batch, with
-//! what nobody could read later; and the end is told when every batch is done. Runs on the thread `job-loop`.
+//! The last third of the loop's work: the stop. No tick comes any more; the last batch takes the input that was read and not
+//! planned, and what nobody could read later; and the end is reported once every batch is done. Runs on the thread `job-loop`.
 
 use crate::sync::planted::{Planted, planted};
 use crate::time::Time;
@@ -27,7 +27,7 @@ enum Phase {
     Running,
     /// No tick comes any more: the stop was asked for, and what was read is handed over.
     Ending,
-    /// Nothing more is received; the end is told when the last batch is done.
+    /// Nothing more is received; the end is reported when the last batch is done.
     Draining,
 }
 
@@ -58,8 +58,8 @@ impl JobLoop {
         }
     }
 
-    /// The stop: what was received and not planned is the last batch, under the next tick's time; several batches if it is
-    /// too much for one.
+    /// The stop: the last batch takes the input that was received and not planned, under the next tick's time; several batches
+    /// if it is too much for one.
     pub(super) fn last_batch(&mut self, ends: Ends) {
         self.stop.drain();
         if ends == Ends::Input {
@@ -81,13 +81,13 @@ impl JobLoop {
         self.parts.direct.iter().any(Direct::has_more_for_the_stop)
     }
 
-    /// Counts what direct sources had that nobody can read after this run.
+    /// Counts the bytes of direct sources that nobody can read after this run.
     pub(super) fn count_perished(&self) {
         let bytes = self.parts.direct.iter().map(Direct::count_perished).sum();
         self.scheduler.progress.lock().perished_bytes = bytes;
     }
 
-    /// Gives what is stored to a batch under the next tick's time; whether there may be one more batch.
+    /// Gives the stored blocks to a batch under the next tick's time; true if one more batch may follow.
     fn allocate_rest(&mut self) -> bool {
         let time = self.generator.last_time(self.parts.clock.wall_time());
         if let Some(time) = time {
@@ -96,15 +96,15 @@ impl JobLoop {
         time.is_some()
     }
 
-    /// A batch for which nothing has to be cut any more, with jobs for these outputs alone.
+    /// Allocates a batch for which nothing must be cut any more, with jobs for these outputs alone.
     pub(super) fn allocate_now(&mut self, time: Time, runs: impl Fn(usize) -> bool) {
         let now = self.parts.clock.now();
         self.allocator.cut_at(now);
         self.allocate_for(time, now, runs);
     }
 
-    /// While the stop waits until what was read is in the log, and the log has no room: only a batch makes room there, and no
-    /// tick comes for one.
+    /// Begins a batch while the stop waits until all that was read is in the log, and the log has no room: only a batch makes
+    /// room there, and no tick comes for one.
     pub(super) fn relieve_log(&mut self) {
         let is_short = || self.log.as_ref().is_some_and(BatchLog::is_short);
         if self.stop.phase != Phase::Ending || !is_short() {

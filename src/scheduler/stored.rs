@@ -1,5 +1,5 @@
-//! `Stored`: the last step of the receive path. A block goes to the store, and the tracker is told; the loop is told only how far
-//! a source is. Runs on the threads that hand blocks over; it knows nothing of batches.
+//! `Stored`: the last step of the receive path. A block goes to the store and the tracker; the loop learns only the progress of
+//! a source. Runs on the threads that hand blocks over; it knows nothing of batches.
 
 use crate::blocks::Block;
 use crate::blocks::manager::{BlockManager, StoredBlock};
@@ -11,7 +11,7 @@ use crate::time::{Clock, Time};
 
 use super::{Message, Scheduler};
 
-/// Stores blocks and tells the tracker; the last step of the receive path.
+/// See the module.
 pub(crate) struct Stored {
     pub(crate) store: Arc<BlockManager>,
     pub(crate) tracker: Arc<BlockTracker>,

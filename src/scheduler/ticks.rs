@@ -1,9 +1,9 @@
-//! The job generator: decides which ticks become batches, and when a batch may take its blocks. Pure: no threads, no
-//! clock, no channel; the job loop asks and obeys.
+//! `JobGenerator`: decides which ticks become batches, and when a batch may take its blocks. Pure: no threads, no clock, no
+//! channel; the job loop asks and obeys.
 
 use crate::time::{Interval, Moment, Schedule, Time};
 
-/// Batches that may wait for their turn; beyond that a tick makes none and its records join the next batch.
+/// The most batches that wait for their turn; beyond that a tick makes none and its records join the next batch.
 pub(super) const BATCHES_WAITING_MAX: usize = 1_000;
 
 /// Which batches are made up after an outage: when, taking a tick, a later one is already due. None drops a record.
@@ -23,11 +23,11 @@ pub enum CatchUp {
 pub struct Trigger {
     /// This many records make a batch.
     pub records: u64,
-    /// After this time the batch is what is there.
+    /// After this time the batch takes what is there.
     pub timeout: Interval,
 }
 
-/// What the loop is to do.
+/// The next step of the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Cut the sources for this tick.
@@ -40,12 +40,12 @@ pub(super) enum Step {
     Skip,
 }
 
-/// When batches are made.
+/// The trigger of batches.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Pace {
     /// At the ticks of a schedule.
     Every(Schedule, CatchUp),
-    /// After so many records, or this long after the last one.
+    /// After a number of records, or this long after the last one.
     OnRecords(Trigger),
 }
 
@@ -63,7 +63,7 @@ pub(super) struct JobGenerator {
     deferred: Option<(Time, Time)>,
     /// The last tick that was missed before the start, if a batch is made up for it.
     missed: Option<Time>,
-    /// When the trigger's time-out is over.
+    /// The end of the trigger's time-out.
     timeout: Moment,
 }
 
@@ -110,7 +110,7 @@ impl JobGenerator {
         }
     }
 
-    /// The tick before this run that one batch stands for, once.
+    /// Takes the tick before this run that one batch stands for.
     pub(super) fn missed_before_start(&mut self) -> Option<Time> {
         self.missed.take()
     }
@@ -152,7 +152,7 @@ impl JobGenerator {
         Some(first)
     }
 
-    /// With a trigger: the time of a batch to be cut now, because `enough` records are there or the time-out is over.
+    /// With a trigger: the time of a batch that must be cut now, because `enough` records are there or the time-out is over.
     /// `wall` is the wall clock's label; a batch is at least a millisecond after the last.
     pub(super) fn fires(
         &mut self,
@@ -200,17 +200,17 @@ impl JobGenerator {
         }
     }
 
-    /// Whether a tick waits for its blocks.
+    /// True if a tick waits for its blocks.
     pub(super) fn is_waiting(&self) -> bool {
         self.waiting.is_some()
     }
 
-    /// When the wait for blocks is over.
+    /// The end of the wait for blocks.
     pub(super) fn allocate_deadline(&self) -> Option<Moment> {
         self.waiting.as_ref().map(|waiting| waiting.deadline)
     }
 
-    /// When there is something to do without a message: the end of a wait for blocks, or the trigger's time-out.
+    /// The time of the next step without a message: the end of a wait for blocks, or the trigger's time-out.
     pub(super) fn deadline(&self) -> Option<Moment> {
         match (self.allocate_deadline(), self.pace) {
             (None, Pace::OnRecords(_)) => Some(self.timeout),
@@ -218,7 +218,7 @@ impl JobGenerator {
         }
     }
 
-    /// The waiting tick gets its blocks: its time is used now. Its time, and when it was due.
+    /// The waiting tick gets its blocks, and its time is used now. Returns its time, and the moment at which it was due.
     pub(super) fn allocated(&mut self) -> Option<(Time, Moment)> {
         let Waiting { time, due, .. } = self.waiting.take()?;
         self.last = Some(time);
@@ -226,7 +226,7 @@ impl JobGenerator {
         Some((time, due))
     }
 
-    /// The time of the last batch of a run: the tick after the last used one; none if no more batches were asked for.
+    /// The time of the last batch of a run: the tick after the last used one; `None` if no more batches were asked for.
     pub(super) fn last_time(&mut self, wall: Time) -> Option<Time> {
         if self.is_enough() {
             return None;

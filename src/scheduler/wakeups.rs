@@ -1,5 +1,5 @@
-//! The ticks of the job loop, and what wakes it for them. [`Ticks`] alone decides which ticks are taken: a timer only says
-//! that it is worth a look, so that catching up and the stop are the same in both ways.
+//! `LoopTicks`: the ticks of the job loop, and the timer that wakes it for them. [`Ticks`] alone decides which ticks are taken:
+//! a timer only signals that a look is worthwhile, so catching up and the stop are the same with both timers.
 
 use crate::error::{Error, Result};
 use crate::metrics::Recorder;
@@ -7,7 +7,7 @@ use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Poison, Signal};
 use crate::time::{Clock, Moment, RecurringTimer, Schedule, Ticks, Time};
 
-/// What wakes the job loop at a tick.
+/// The timer that wakes the job loop at a tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BatchTimer {
     /// A thread of its own, `batch-timer`.
@@ -77,8 +77,8 @@ impl LoopTicks {
         time
     }
 
-    /// When a wait that begins at `now` has to end for the next tick. With a timer only a tick that is due ends it: the
-    /// timer may have signalled already, once for several ticks.
+    /// The time at which a wait that begins at `now` must end for the next tick. With a timer only a tick that is due ends it:
+    /// the timer may have signalled already, once for several ticks.
     pub(super) fn wait_until(&self, now: Moment) -> Option<Moment> {
         let due = self.ticks.due();
         let is_due = now >= due && !planted(Planted::DueTickWaitsForTimer);
@@ -92,7 +92,7 @@ mod tests {
     use crate::metrics::EngineTimes;
     use crate::time::{Interval, ManualClock};
 
-    /// At what moment a wait ends that begins before, at or after the first tick's, in seconds.
+    /// The moment at which a wait ends that begins before, at or after the first tick's, in seconds.
     fn check(timer: BatchTimer, expected: [Option<u64>; 3]) {
         let (clock, signal) = (ManualClock::new(), Signal::new());
         let schedule = Schedule::aligned(&clock, Interval::secs(1));

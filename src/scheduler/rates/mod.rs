@@ -1,14 +1,14 @@
-//! Steering: what the batches tell becomes the rates of the receivers. Called by the job loop; [`Controller`] and
-//! [`shares`] are pure.
+//! `Steering`: derives the rates of the receivers from the batches. Called by the job loop; [`Controller`] and [`shares`] are
+//! pure.
 //!
 //! ```text
 //!  batch done ────────────────────▶ sample ─▶ RateEstimator ─▶ total rate ─shares─▶ limiter of each receiver
 //!  batch allocated, one overdue ──▶ sample ┘  (only if lower)      by what each would read if nothing held it
 //! ```
-//! A batch's own scheduling delay says how long the queue was when it was made; in between the rate was another one. So the
-//! delay of a sample is the one that the newest waiting batch will have: what the rate in force does to the queue is seen
-//! at once, and the rate comes back as soon as the queue is gone. And a batch that still runs after an interval has
-//! processed at most its records in that time: that much is known before it ends.
+//! A batch's own scheduling delay tells the length of the queue when it was made; since then the rate has changed. So the
+//! delay of a sample is the one that the newest waiting batch will have: the effect of the rate in force on the queue shows
+//! at once, and the rate recovers as soon as the queue is gone. A batch that still runs after an interval has processed at
+//! most its records in that time: that much is known before it ends.
 
 pub(crate) mod pid;
 
@@ -36,7 +36,7 @@ struct Unfinished {
     started: Option<Moment>,
 }
 
-/// The batches that are not done, and the rate that follows from them.
+/// Computes the rate from the batches that are not done.
 #[derive(Debug)]
 struct Controller {
     estimator: RateEstimator,
@@ -52,7 +52,7 @@ impl Controller {
         Controller { estimator, interval, batches: VecDeque::new(), rate: initial }
     }
 
-    /// A batch joins the queue at the moment `now`. A lower rate, if the one that runs is overdue.
+    /// A batch joins the queue at the moment `now`. Returns a lower rate if the batch that runs is overdue.
     fn allocated(&mut self, now: Moment, due: Moment, records: Records) -> Option<u64> {
         self.batches.push_back(Unfinished { due, records, started: None });
         let running = self.batches.front()?;
@@ -76,7 +76,7 @@ impl Controller {
         }
     }
 
-    /// The oldest batch is done: the rate from now on, if it told anything.
+    /// The oldest batch is done. Returns the rate from now on, if the batch told anything.
     fn done(&mut self, now: Moment) -> Option<u64> {
         let Unfinished { records, started, .. } = self.batches.pop_front()?;
         let processing = now.since(started?);
@@ -106,10 +106,10 @@ fn per_second(records: u64, time: Duration) -> Option<f64> {
     (records > 0 && !time.is_zero()).then(|| as_f64(records) / time.as_secs_f64())
 }
 
-/// What a receiver would read, and what it may.
+/// The rate that a receiver would read at, and its bounds.
 #[derive(Clone, Copy, Debug)]
 struct Want {
-    /// Records per second that it would read if nothing held it, as far as that can be told.
+    /// Records per second that it would read if nothing held it, an estimate.
     rate: f64,
     min: f64,
     max: f64,
@@ -128,8 +128,8 @@ impl Want {
     }
 }
 
-/// Shares `total` so that nobody gets more than it wants before all got that: those with a lag share what the others leave.
-/// What nobody wants is shared as well, for a receiver may have more to read in the next batch.
+/// Shares `total` so that no receiver gets more than it wants before all have that: those with a lag share what the others
+/// leave. The rest is shared as well, for a receiver may have more to read in the next batch.
 fn shares(total: f64, wants: &[Want]) -> Vec<f64> {
     let mut rates: Vec<f64> = wants.iter().map(|want| want.min).collect();
     let mut left = total - rates.iter().sum::<f64>();
@@ -155,7 +155,7 @@ fn shares(total: f64, wants: &[Want]) -> Vec<f64> {
     rates
 }
 
-/// To which level the lowest of `open` rise together until `left` is used up or the first cap or the next rate is reached.
+/// The level to which the lowest of `open` rise together, until `left` is used up or the first cap or the next rate is reached.
 fn level(open: &[usize], rates: &[f64], caps: &[f64], left: f64) -> f64 {
     let lowest = open.iter().map(|at| rates[*at]).fold(f64::INFINITY, f64::min);
     let rising: Vec<usize> = open.iter().copied().filter(|at| rates[*at] <= lowest).collect();
@@ -169,7 +169,7 @@ fn level(open: &[usize], rates: &[f64], caps: &[f64], left: f64) -> f64 {
 pub(super) struct Steering {
     receivers: Vec<Steered>,
     controller: Controller,
-    /// When the rates were last shared, and what each receiver had used by then.
+    /// The moment of the last sharing, and the usage of each receiver by then.
     shared: (Moment, Vec<Usage>),
 }
 
@@ -256,7 +256,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// What each receiver wants, and between which bounds; what each gets.
+    /// The rate that each receiver wants, and its bounds; the share of each.
     fn check_shares(total: u64, wants: &[(u64, u64, u64)], expected: &[u64]) {
         let want = |(rate, min, max): &(u64, u64, u64)| Want {
             rate: as_f64(*rate),
@@ -295,7 +295,7 @@ mod tests {
         check_shares(1_000, &[(0, 800, ANY), (9_000, 100, ANY)], &[800, 200]);
     }
 
-    /// What a batch met: how long it waited in intervals, and the rate in force at its tick.
+    /// The fate of a batch: its wait in intervals, and the rate in force at its tick.
     type Shown = (f64, u64);
 
     /// One receiver and one queue of batches, a second each: records offered and records that can be processed per second,

@@ -7,23 +7,23 @@ use std::time::Duration;
 
 use crate::time::Moment;
 
-/// How strongly the rate follows the difference to what was processed.
+/// The weight of the difference to the processed rate.
 const PROPORTIONAL: f64 = 1.0;
-/// How strongly it makes up for what waits.
+/// The weight of the records that wait.
 const INTEGRAL: f64 = 0.2;
-/// How strongly it follows the change of the difference.
+/// The weight of the change of the difference.
 const DERIVATIVE: f64 = 0.0;
 
-/// What a batch tells of a receiver.
+/// The measurement of a batch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
-    /// When the batch was done.
+    /// The moment at which the batch was done.
     pub(crate) at: Moment,
     /// The receivers' records in it.
     pub(crate) records: u64,
     /// From the start of its first job to its end.
     pub(crate) processing: Duration,
-    /// The scheduling delay: of the newest batch, as far as that is known.
+    /// The scheduling delay of the newest batch, as far as that is known.
     pub(crate) delay: Duration,
 }
 
@@ -62,8 +62,8 @@ impl RateEstimator {
         self.bounds = Bounds { min, max: max.max(min) };
     }
 
-    /// The rate after a batch that still runs, of which `sample.processing` is the time so far; none unless that is lower
-    /// than the rate in force.
+    /// The rate after a batch that still runs, with `sample.processing` as the time so far; `None` unless that is lower than the
+    /// rate in force.
     pub(crate) fn lower(&mut self, sample: Sample, in_force: u64) -> Option<u64> {
         let before = self.latest;
         let rate = self.update(sample)?;
@@ -74,7 +74,7 @@ impl RateEstimator {
         None
     }
 
-    /// The rate after one more batch; none after the first one, which sets the base, and after one that tells nothing.
+    /// The rate after one more batch; `None` after the first one, which sets the base, and after one that tells nothing.
     pub(crate) fn update(&mut self, sample: Sample) -> Option<u64> {
         let Sample { at, records, processing, delay } = sample;
         if records == 0 || processing.is_zero() {
