@@ -1,5 +1,5 @@
-//! `Adjuster`: what may be changed of a stream while it runs: rates of sources, and the number of workers. Any thread may
-//! ask. It does not know where the new values come from.
+//! `Adjuster`: changes a running stream: rates of sources, and the number of workers. Any thread may ask. It does not know
+//! where the new values come from.
 
 use super::inspect::Inspector;
 use super::sources::rate_options;
@@ -23,7 +23,7 @@ impl Adjuster {
     /// Changes the rate limits of a source, from the next read on. They hold until the stop.
     ///
     /// # Errors
-    /// Why that takes a restart.
+    /// The reason for which that takes a restart.
     pub fn set_rate(&self, source: &str, limits: RateLimits) -> Result<(), &'static str> {
         let found = self.stream.0.receivers.iter().find(|receiver| receiver.source == source);
         let limiter = found.ok_or("there is no such source")?.limiter.as_ref();
@@ -38,7 +38,7 @@ impl Adjuster {
         self.workers.resize(workers.clamp(1, WORKERS_MAX))
     }
 
-    /// Remembers how a reload of the options ended, for those who look: whether all of it was good, and what was said.
+    /// Remembers the end of a reload of the options for the status: true if all of it was good, and its message.
     pub fn reloaded(&self, good: bool, said: &str) {
         let reloads = &self.stream.0.reloads;
         reloads.record(self.stream.0.clock.wall_time(), good, said);
@@ -74,7 +74,7 @@ mod tests {
     const FIXED: RateLimits =
         RateLimits { max: Some(500), backpressure: false, initial: 10_000, min: 100 };
 
-    /// The rate in force after the change, or why there is none.
+    /// The rate in force after the change, or the reason for none.
     fn check(before: Option<RateLimits>, after: RateLimits, expected: Result<u64, &str>) {
         let limiter = before.and_then(rate_options).map(|options| {
             let limiter = RateLimiter::new(options.initial, Arc::new(ManualClock::new()));

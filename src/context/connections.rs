@@ -1,5 +1,5 @@
-//! How many connections the listening sources may have, so that descriptors are left for everything else. Runs once, on the
-//! thread that starts the stream, when the log and the direct sources are open.
+//! Bounds the connections of the listening sources, so that descriptors are left for everything else. Runs once, on the thread
+//! that starts the stream, when the log and the direct sources are open.
 
 use crate::metrics::{Event, EventBus};
 use crate::net::descriptors::{self, Wanted};
@@ -16,7 +16,7 @@ const OF_IO_THREAD: u64 = 3;
 /// Descriptors of a source besides its connections: listeners, the interrupt, files of records that are put aside.
 const OF_SOURCE: u64 = 8;
 
-/// Lowers the limits of listening sources that do not fit, and says so.
+/// Lowers the limits of listening sources that do not fit, and reports it.
 pub(super) fn fit(sources: &mut [Start], outputs: usize, events: &EventBus) {
     let Some(limit) = descriptors::limit() else { return };
     let others: u64 = sources.iter().map(own_descriptors).sum();
@@ -55,7 +55,7 @@ fn wanted(options: &SocketOptions) -> Wanted {
     }
 }
 
-/// What a source needs besides the connections of peers that dial in.
+/// The number of descriptors that a source needs besides the connections of peers that dial in.
 fn own_descriptors(source: &Start) -> u64 {
     let Start::Socket(options) = source else { return OF_SOURCE };
     let threads = options.pool_threads.max(options.reactors) as u64;

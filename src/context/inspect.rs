@@ -1,4 +1,4 @@
-//! `Inspector`: what a stream does, for those who look from outside. Reads only; any thread may ask, also after the end.
+//! `Inspector`: a view of a stream for readers outside of it. Reads only; any thread may ask, also after the end.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::time::{Clock, Moment, Time};
 #[derive(Clone)]
 pub struct Inspector(pub(super) Arc<Inspected>);
 
-/// What an inspector looks at.
+/// The parts of a stream that an inspector looks at.
 pub(super) struct Inspected {
     pub(super) config: Resolved,
     pub(super) clock: Arc<dyn Clock>,
@@ -44,7 +44,7 @@ pub(super) struct Inspected {
     pub(super) journal: Option<JournalWatch>,
 }
 
-/// What is looked at of a receiver.
+/// The parts of a receiver that an inspector looks at.
 pub(super) struct Received {
     pub(super) number: u32,
     pub(super) source: String,
@@ -52,7 +52,7 @@ pub(super) struct Received {
     pub(super) local: Vec<SocketAddr>,
     pub(super) counters: Arc<ReceiverCounters>,
     pub(super) limiter: Option<Arc<RateLimiter>>,
-    /// Of what is read from sockets, or by a receiver of a user's own.
+    /// None for a direct source.
     pub(super) cutter: Option<Cutter>,
 }
 
@@ -64,7 +64,7 @@ impl Received {
     }
 }
 
-/// What was done so far.
+/// The progress of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Done {
     /// Batches that are done.
@@ -86,22 +86,22 @@ pub struct Done {
 pub struct Memory {
     /// Held now.
     pub used: usize,
-    /// The part of it that is results: what unfinished batches have made and the sinks do not have yet, an estimate.
+    /// The part of it that is results of unfinished batches, which the sinks do not have yet; an estimate.
     pub results: usize,
-    /// How many results are expected of the next batch. Reading stops, and before blocks leave memory, when what of them is
-    /// not there yet would have no room.
+    /// The results that are expected of the next batch. When the part of them that is not there yet would have no room, blocks
+    /// leave memory, and then reading stops.
     pub expected: usize,
-    /// What windows and states keep from batch to batch, an estimate; not part of `used`.
+    /// The bytes that windows and states keep from batch to batch, an estimate; not part of `used`.
     pub kept: u64,
     /// Records that have begun and not ended, with the memory that is allocated for them; not part of `used`.
     pub unfinished: usize,
     /// The bound at which one of those is given up, `unfinished_bytes_max`.
     pub unfinished_bound: usize,
-    /// Free buffers that are kept to be used again; not part of `used`.
+    /// Free buffers that are kept for reuse; not part of `used`.
     pub free: usize,
     /// The bound at which reading stops, `store_bytes_max`; before, blocks leave memory if they can.
     pub bound: usize,
-    /// What left memory for the log or for files; all zero without a log and a `spill_dir`.
+    /// The blocks that left memory for the log or for files; all zero without a log and a `spill_dir`.
     pub spilled: Spilled,
 }
 
@@ -112,13 +112,13 @@ pub struct ReceiverStatus {
     pub source: String,
     /// The io model in use, if it reads sockets.
     pub io_model: Option<IoModel>,
-    /// Where it listens, if it does: the first address.
+    /// The first address that it listens on, if it does.
     pub local: Option<SocketAddr>,
-    /// All of them.
+    /// All addresses that it listens on.
     pub addresses: Vec<SocketAddr>,
     /// The rate in force in records per second, if there is one.
     pub rate: Option<u64>,
-    /// What it waits for, if it is not read now.
+    /// The reason for which it is not read now, if it is not.
     pub paused_by: Option<PausedBy>,
     /// Its counters, by name.
     pub counters: Vec<(&'static str, u64)>,
@@ -143,28 +143,28 @@ impl Inspector {
         &self.0.config
     }
 
-    /// When the stream started, by the wall clock.
+    /// The time of the start, by the wall clock.
     pub fn started_at(&self) -> Time {
         self.0.started_at
     }
 
-    /// How long ago it started.
+    /// The time since the start.
     pub fn uptime(&self) -> Duration {
         self.0.clock.now().since(self.0.started)
     }
 
-    /// Whether the stop has begun.
+    /// True once the stop has begun.
     pub fn is_stopping(&self) -> bool {
         self.0.stopping.load(Ordering::SeqCst)
     }
 
-    /// Whether the stream works: every source that dials is connected, at least one batch is done, no stop has begun, and
-    /// nothing holds it up that should not.
+    /// Returns true if the stream works: every source that dials is connected, at least one batch is done, no stop has begun,
+    /// and no condition lasts that makes it unready.
     pub fn is_ready(&self) -> bool {
         self.unready().is_empty()
     }
 
-    /// Why the stream is not ready, a sentence each.
+    /// The reasons for which the stream is not ready, a sentence each.
     pub fn unready(&self) -> Vec<String> {
         let connected =
             |receiver: &Received| !receiver.local.is_empty() || receiver.counters.open.value() > 0;
@@ -178,17 +178,17 @@ impl Inspector {
         states.chain(lasting.map(|condition| condition.text())).collect()
     }
 
-    /// What holds the stream up now, the oldest first.
+    /// The conditions that hold the stream up now, the oldest first.
     pub fn conditions(&self) -> Vec<Condition> {
         self.0.events.conditions().lasting()
     }
 
-    /// How often each kind of condition began.
+    /// The number of times that each kind of condition began.
     pub fn conditions_begun(&self) -> Vec<(ConditionKind, u64)> {
         self.0.events.conditions().begun()
     }
 
-    /// What was done so far.
+    /// The progress so far.
     pub fn progress(&self) -> Done {
         let progress = self.0.scheduler.progress();
         Done {
@@ -218,7 +218,7 @@ impl Inspector {
         }
     }
 
-    /// What each window and state keeps, the largest first.
+    /// The bytes that each window and state keeps, the largest first.
     pub fn kept(&self) -> Vec<KeptPart> {
         self.0.graph.kept_parts()
     }
@@ -247,22 +247,22 @@ impl Inspector {
         self.0.history.get(time)
     }
 
-    /// What the engine measures of itself.
+    /// The times that the engine measures of itself.
     pub fn times(&self) -> &EngineTimes {
         &self.0.times
     }
 
-    /// How the last reload of the options ended.
+    /// The outcome of the last reload of the options.
     pub fn reloaded(&self) -> Reloaded {
         self.0.reloads.last()
     }
 
-    /// What the log and the checkpoints have done; none without a log.
+    /// The figures of the log and the checkpoints; `None` without a log.
     pub fn log(&self) -> Option<LogFigures> {
         self.0.journal.as_ref().map(JournalWatch::figures)
     }
 
-    /// Facts that were dropped because the listeners were too slow.
+    /// The number of events that were dropped because the listeners were too slow.
     pub fn events_dropped(&self) -> u64 {
         self.0.events.dropped()
     }

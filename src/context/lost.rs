@@ -15,17 +15,17 @@ use crate::time::Time;
 use super::RunLimits;
 use super::sources::{DirectOptions, Start};
 
-/// What decides about input that was never processed, beside the source's own `on_lost`.
+/// Decides about input that was never processed, beside the source's own `on_lost`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Policy {
-    /// The person who starts the stream gives it up.
+    /// The user who starts the stream gives it up.
     pub(super) given_up: bool,
-    /// A batch that fails for want of it becomes a dead letter, and the stream goes on.
+    /// A batch that fails without it becomes a dead letter, and the stream continues.
     pub(super) dead_letters: bool,
 }
 
 impl Policy {
-    /// What a run with these options and limits does.
+    /// The policy of a run with these options and limits.
     pub(super) fn of(config: &Resolved, limits: RunLimits) -> Policy {
         let dead_letters = config.on_failure.then == Then::DeadLetter;
         Policy { given_up: limits.give_up_lost, dead_letters }
@@ -40,11 +40,11 @@ struct Lacking {
     lost: Vec<Lost>,
 }
 
-/// Asks the direct sources what they no longer have of the batches that run again, and changes `found` so that no state
+/// Asks the direct sources for input of the batches that run again that they no longer have, and changes `found` so that no state
 /// is made of such a batch.
 ///
 /// # Errors
-/// If input is lost that was never processed and nothing allows to go on without it.
+/// If input is lost that was never processed, and nothing allows the stream to continue without it.
 pub(super) fn find(
     found: &mut Found,
     graph: &Graph,
@@ -72,10 +72,10 @@ pub(super) fn find(
     Ok(lost)
 }
 
-/// Asks a source that was started what it no longer has of that which it knew of and no plan took.
+/// Asks a source that was started for input that it knew of, no plan took, and it no longer has.
 ///
 /// # Errors
-/// If there is such input and nothing allows to go on without it.
+/// If there is such input, and nothing allows the stream to continue without it.
 pub(super) fn find_unplanned(
     source: &dyn DirectSource,
     start: &DirectStart,
@@ -124,7 +124,7 @@ fn lacking(replays: &[Replay], number: u32, source: &dyn DirectSource) -> Result
     Ok(lacking.map(|((index, run, _), lost)| Lacking { index: *index, run: *run, lost }).collect())
 }
 
-/// The batches that may go on without what they lack. One that becomes a dead letter is not among them: it fails first.
+/// The batches that may continue without the input they lack. One that becomes a dead letter is not among them: it fails first.
 fn allowed(
     source: &str,
     batches: Vec<Lacking>,
@@ -141,7 +141,7 @@ fn allowed(
     Err(refusal(source, &lost))
 }
 
-/// Tells, once for each kind, what the batches go without.
+/// Reports the input that the batches go without, once for each kind.
 fn tell(options: &DirectOptions, batches: &[Lacking], lost: &mut LostInput, events: &EventBus) {
     for processed in [true, false] {
         let of_kind = batches.iter().filter(|batch| (batch.run != Run::Again) == processed);
@@ -165,7 +165,7 @@ mod tests {
         Lacking { index, run, lost }
     }
 
-    /// Batch 1 is for windows, 2 for states, 3 and 4 were never processed: which of them may go on, or the refusal.
+    /// Batch 1 is for windows, 2 for states, 3 and 4 were never processed: those that may continue, or the refusal.
     fn check(on_lost: OnLost, given_up: bool, dead_letters: bool, expected: Result<&[u64], &str>) {
         let runs = [Run::ForWindows, Run::ForStates, Run::Again, Run::Again];
         let batches = (1..).zip(runs).map(|(index, run)| batch(index, run)).collect();

@@ -1,6 +1,6 @@
 //! `StreamingContext`: builds a stream, starts it, waits for its end, stops it in order. Runs on the caller's thread.
 //!
-//! Nothing below holds the context; what must be told upward comes as values on its mailbox.
+//! Nothing below holds the context; notices come up as values on its mailbox.
 
 mod adjust;
 mod connections;
@@ -41,17 +41,17 @@ pub use stream_handle::{Report, SourceReport, Stopper, StreamHandle};
 
 use sources::{Added, Kind, Start};
 
-/// When a run ends by itself, which by default it does not, and what it alone allows.
+/// The limits at which a run ends by itself, none by default, and what this run alone allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunLimits {
-    /// After so many batches.
+    /// After this many batches.
     pub batches: Option<u64>,
     /// After this time.
     pub duration: Option<std::time::Duration>,
-    /// When every source has ended and everything was processed. Without a state directory windows that are not due then are
-    /// put out once, in batches with the times of their ends, as if the stream had gone on to there without input.
+    /// When every source has ended and everything was processed. Without a state directory the windows that are not due then
+    /// are emitted once, in batches with the times of their ends, as if the stream had continued to there without input.
     pub until_eof: bool,
-    /// Batches that an earlier run planned go on without input that was lost before they were processed, in this run only.
+    /// Batches that an earlier run planned continue without input that was lost before they were processed, in this run only.
     pub give_up_lost: bool,
 }
 
@@ -64,7 +64,7 @@ pub struct StreamingContext {
     sources: Mutex<Vec<Added>>,
     listeners: Mutex<Vec<Box<dyn Listener>>>,
     limits: Mutex<RunLimits>,
-    /// Where the log is kept, in place of `state_dir`, and the size of its segments in bytes: for tests.
+    /// The storage of the log instead of `state_dir`, and the size of its segments in bytes: for tests.
     storage: Mutex<Option<(Arc<dyn Storage>, u64)>>,
     /// The run that `run_batches` drives.
     driven: Mutex<Option<StreamHandle>>,
@@ -95,10 +95,10 @@ impl StreamingContext {
         Ok(Self::assemble(resolved, Arc::new(clock.clone()), Some(clock)))
     }
 
-    /// A context that goes on where an earlier run with the same `state_dir` ended, however that was: batches that were
-    /// planned and not finished run again with the same input, then what was received and given to no batch, then what
-    /// comes. `build` makes the context anew each time, for a checkpoint holds data and never code; the first time
-    /// there is nothing to go on from. It recovers when it is started.
+    /// A context that continues where an earlier run with the same `state_dir` ended, in whatever way: batches that were
+    /// planned and not finished run again with the same input, then the input that no batch was given, then new input.
+    /// `build` makes the context anew each time, for a checkpoint holds data and never code; the first time there is
+    /// nothing to recover. The recovery happens when the context is started.
     ///
     /// # Errors
     /// What `build` returns, and [`Error::Usage`] if its context has no `state_dir`.
@@ -111,7 +111,7 @@ impl StreamingContext {
         Ok(context)
     }
 
-    /// Keeps the log, in segments of so many bytes, and the checkpoints in `storage`, in place of a directory.
+    /// Keeps the log, in segments of this many bytes, and the checkpoints in `storage` instead of a directory.
     pub(crate) fn keep_state_in(&self, storage: Arc<dyn Storage>, segment_bytes: u64) {
         *self.storage.lock() = Some((storage, segment_bytes));
     }
@@ -290,7 +290,7 @@ impl StreamingContext {
         Ok(())
     }
 
-    /// Whether there is a log.
+    /// True if there is a log.
     fn logs(&self) -> bool {
         self.config.state_dir.is_some() || self.storage.lock().is_some()
     }
@@ -300,8 +300,8 @@ impl StreamingContext {
         &self.graph
     }
 
-    /// Tells `listener` of everything that happens, on a thread of its own. Added after the start, it would be told nothing:
-    /// then the stream fails.
+    /// Sends every event to `listener`, on a thread of its own. A listener that is added after the start would hear nothing, so
+    /// the stream fails.
     pub fn add_listener(&self, listener: impl Listener + 'static) {
         let late =
             "a listener comes after the start and would be told nothing: add it before `start`";
@@ -311,7 +311,7 @@ impl StreamingContext {
         self.listeners.lock().push(Box::new(listener));
     }
 
-    /// When the run ends by itself. Limits that come after the start would not count: then the stream fails.
+    /// Sets the limits at which the run ends by itself. Limits that come after the start would not count, so the stream fails.
     pub fn limits(&self, limits: RunLimits) {
         let late = "limits come after the start and would not count: give them before `start`";
         if self.graph.tell_late(|| late.to_owned()) {
@@ -347,7 +347,7 @@ impl StreamingContext {
         })
     }
 
-    /// Whether the stream makes sense, whatever the machine is like.
+    /// Refuses a stream that makes no sense, on whatever machine.
     fn check(&self) -> Result<()> {
         if self.graph.outputs().is_empty() {
             let hint = "register one, such as `stream.print(10)`, before the start";
@@ -367,7 +367,7 @@ impl StreamingContext {
         self.graph.check()
     }
 
-    /// What each source is started with, and its name for a log.
+    /// The options that each source is started with, and its name for a log.
     fn starts(&self) -> (Vec<Start>, Vec<Wanted>) {
         let (limits, sources) = (*self.limits.lock(), self.sources.lock());
         let starts = (0..).zip(&*sources);
@@ -375,9 +375,9 @@ impl StreamingContext {
         (starts.collect(), sources.iter().map(Added::wanted).collect())
     }
 
-    /// What a start of this stream would find in a state directory, and whether it would be refused. Changes nothing, and is
-    /// asked of a context that is not started: it keeps what was found. `looked` hears how many of how many segments were
-    /// looked at.
+    /// Looks at a state directory as a start of this stream would, and returns what it finds and the refusal, if any. Changes
+    /// nothing in the directory. Call it on a context that is not started: the context keeps what was found. `looked`
+    /// receives the number of segments that were looked at, and of all segments.
     ///
     /// # Errors
     /// If the stream makes no sense, or something cannot be read; a refusal is part of the look.
@@ -395,22 +395,22 @@ impl StreamingContext {
         let (config, clock) = (&self.config, &self.clock);
         let told = recover::StartFacts { config, clock, events: &events, policy };
         let segment_bytes = self.storage.lock().as_ref().map(|(_, bytes)| *bytes);
-        recover::look((storage, segment_bytes), &streams, told, looked)
+        recover::look(recover::StateAt { storage, segment_bytes }, &streams, told, looked)
     }
 
     /// The same for a stream without a state directory.
     ///
     /// # Errors
-    /// Why a start would be refused.
+    /// The reason for which a start would be refused.
     pub(crate) fn look_without_state(&self) -> Result<()> {
         self.check()?;
         places::expect(&self.config, &self.starts().0)?;
         recover::agree_without_state(&self.config.name, &self.graph, Access::Look).map(drop)
     }
 
-    /// Drives `count` batches on the manual clock: moves it by one interval, waits until the batch is done, and again. After a
-    /// restart batches that an earlier run planned run before the first, and do not count. The clock stands still while a batch
-    /// runs, so a sink that is away is not waited for: that counts as a failure at once.
+    /// Drives `count` batches on the manual clock: moves it by one interval and waits until the batch is done, for each. After
+    /// a restart the batches that an earlier run planned run before the first, and do not count. The clock stands still while
+    /// a batch runs, so a sink that is away counts as a failure at once.
     ///
     /// # Errors
     /// The first batch's failure.
@@ -436,7 +436,7 @@ impl StreamingContext {
         Ok(())
     }
 
-    /// Looks at the stream that [`run_batches`](StreamingContext::run_batches) drives; none before its first batch.
+    /// Looks at the stream that [`run_batches`](StreamingContext::run_batches) drives; `None` before its first batch.
     pub fn inspector(&self) -> Option<inspect::Inspector> {
         self.driven.lock().as_ref().map(StreamHandle::inspector)
     }

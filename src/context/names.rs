@@ -1,5 +1,5 @@
-//! The names of a program for its log, and what a start that goes on with others does about it. Runs on the thread that
-//! starts the stream; once.
+//! The names of a program for its log, and the reaction of a start whose names differ from those of the log. Runs on the thread
+//! that starts the stream; once.
 
 use crate::config::{NameChanges, NameKind};
 use crate::journal::{
@@ -13,7 +13,7 @@ use crate::source::direct::files;
 use crate::stream::{Census, Counting, Graph, JobPast, identity_state};
 use crate::wording::count;
 
-/// What the program brings to the log.
+/// The program as the log sees it.
 pub(super) fn program(graph: &Graph, sources: Vec<Wanted>, changes: &NameChanges) -> Program {
     let named = |name: String, what: String| Wanted { generated: is_place(&name), name, what };
     let states = graph.states().into_iter().map(|state| named(state.name, state.holds));
@@ -33,7 +33,7 @@ fn is_place(name: &str) -> bool {
     name.contains('#')
 }
 
-/// A sink without a name is known by where it writes; one that writes nowhere needs none.
+/// A sink without a name is known by the place that it writes to; one that writes nowhere needs none.
 fn sink(sink: &SharedSink) -> Option<Wanted> {
     let place = sink.place().unwrap_or_default();
     let name = sink.name().map_or_else(|| place.clone(), str::to_owned);
@@ -45,12 +45,12 @@ pub(super) fn sinks(graph: &Graph) -> Vec<SharedSink> {
     graph.sinks().into_iter().filter(|it| sink(it).is_some()).collect()
 }
 
-/// What the log holds of a direct source of this kind.
+/// The words for what the log holds of a direct source of this kind.
 pub(super) fn positions_of(kind: &str) -> String {
     format!("positions of `{kind}`")
 }
 
-/// Looks what sources, states and sinks hold.
+/// Describes what sources, states and sinks hold.
 struct Looks;
 
 impl Survey for Looks {
@@ -62,7 +62,7 @@ impl Survey for Looks {
         if what != positions_of(files::KIND) {
             return Some("a position".to_owned());
         }
-        // What cannot be read may still be given up.
+        // A position that cannot be read may still be given up.
         let unreadable = |err| Some(format!("a position that cannot be read ({err})"));
         files::position(position.snapshot, &position.plans).unwrap_or_else(unreadable)
     }
@@ -87,8 +87,8 @@ impl StateCount for Counting {
     }
 }
 
-/// Tells the graph what the log knows of its states and jobs. Returns which state of the program each state of the log is,
-/// as far as it is restored when states are as they were after the batch `restored`.
+/// Tells the graph what the log knows of its states and jobs. Returns, for each state of the log, the state of the program that
+/// it is, as far as it is restored when states are as they were after the batch `restored`.
 pub(super) fn begin(graph: &Graph, found: &Found, restored: Option<u64>) -> Vec<Option<usize>> {
     let names = &found.continued.names;
     let known = |kind, number: &u32| -> &Known {
@@ -149,7 +149,7 @@ pub(super) fn left_places(graph: &Graph, found: &Found) -> Vec<LeftPlace> {
     left.collect()
 }
 
-/// Tells what became of names.
+/// Reports the names that were retired, carried over or new.
 pub(super) fn tell(found: &Found, events: &EventBus) {
     if !found.started_before {
         return;

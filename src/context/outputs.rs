@@ -1,5 +1,5 @@
-//! What a start expects in the places that its sinks write to, by what the state remembers of them; and what it writes down of
-//! those that it found. Runs on the thread that starts the stream; once.
+//! The outputs that a start expects in the places of its sinks, from what the state remembers; and its records of the outputs
+//! that it found. Runs on the thread that starts the stream; once.
 
 use crate::journal::Found;
 use crate::owner::{Expected, Output};
@@ -8,7 +8,7 @@ use crate::stream::Graph;
 
 use super::names::sinks;
 
-/// What must be in each place; nothing is known of the others.
+/// The output that must be in each place; nothing is known of the other places.
 pub(super) fn expected(graph: &Graph, found: &Found) -> Vec<Expected> {
     let names = &found.continued.names;
     let number_of = |number: &u32| usize::try_from(*number).unwrap_or(usize::MAX);
@@ -42,14 +42,14 @@ fn last_at<'a>(outputs: &'a [Output], place: &str) -> Option<&'a Output> {
     outputs.iter().rev().find(|output| is_same_place(&output.place, place))
 }
 
-/// The outputs of this start that are not as the state remembers them: moved, found without a place, or gone on with although
+/// The outputs of this start that are not as the state remembers them: moved, found without a place, or continued although
 /// something was missing.
 pub(super) fn news(graph: &Graph, found: &Found) -> Vec<Output> {
     let news = |sink: SharedSink| {
         let (mut output, is_whole) = sink.found()?;
         let known = found.outputs.iter().find(|known| known.mark.output == output.mark.output);
         output.newest = known.filter(|_| is_whole).and_then(|known| known.newest.clone());
-        // A new one is written down where it takes the place of one that is gone.
+        // A new one is recorded where it takes the place of one that is gone.
         let is_due = output.mark.commits > 0
             || last_at(&found.outputs, &output.place).is_some_and(|last| last.mark.commits > 0);
         (is_due && known != Some(&output)).then_some(output)

@@ -1,5 +1,5 @@
-//! The places that a start writes to beside its outputs, and where its sources listen: each must take files, and be free, before
-//! anything is made. Changes nothing.
+//! The places that a start writes to beside its outputs, and the addresses that its sources listen on. Before anything is made,
+//! each place must take files, and each address must be free. Changes nothing.
 
 use crate::config::{Resolved, Then};
 use crate::error::{Error, Result};
@@ -12,7 +12,7 @@ use super::sources::Start;
 /// Asks the places of the state, of spilled blocks, of dead letters and of over-long records.
 ///
 /// # Errors
-/// Which of them takes no files, whose it is, what is in the way, and the remedy.
+/// If one of them takes no files: the text names it, its owner, the obstacle and the remedy.
 pub(super) fn expect(config: &Resolved, sources: &[Start]) -> Result<()> {
     config.state_dir.iter().try_for_each(|state| expect_directory(state))?;
     if let Some(spill) = &config.spill {
@@ -35,10 +35,10 @@ pub(super) fn expect(config: &Resolved, sources: &[Start]) -> Result<()> {
 }
 
 impl StreamingContext {
-    /// Whether the sources could listen where they are to. Nothing keeps the addresses free until they do.
+    /// Checks that the sources can listen on their addresses now. Nothing keeps the addresses free until they do.
     ///
     /// # Errors
-    /// Which of them could not, and why.
+    /// If one of them cannot: the text names it and the reason.
     pub(crate) fn expect_addresses(&self) -> Result<()> {
         self.starts().0.iter().filter_map(Start::socket).try_for_each(expect_address)
     }

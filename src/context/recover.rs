@@ -1,5 +1,5 @@
-//! The start with a log: what an earlier run left is found again before anything is received. Runs on the thread that
-//! starts the stream; once.
+//! The start with a log: recovers what an earlier run left, before anything is received. Runs on the thread that starts the
+//! stream; once.
 
 use std::time::Duration;
 
@@ -28,14 +28,14 @@ use super::names::{self, LeftPlace};
 use super::outputs;
 use super::sources::{DirectOptions, Start};
 
-/// What is started.
+/// The stream that is started.
 pub(super) struct Streams<'a> {
     pub(super) graph: &'a Graph,
     pub(super) sources: &'a [Start],
     pub(super) source_names: Vec<Wanted>,
 }
 
-/// What a start is told beside the stream.
+/// The facts of a start beside the stream.
 #[derive(Clone, Copy)]
 pub(super) struct StartFacts<'a> {
     pub(super) config: &'a Resolved,
@@ -44,7 +44,15 @@ pub(super) struct StartFacts<'a> {
     pub(super) policy: lost::Policy,
 }
 
-/// Opens the journal of a stream that has one, and tells what it found.
+/// The place of a state.
+#[derive(Clone, Copy)]
+pub(super) struct StateAt<'a> {
+    pub(super) storage: &'a Arc<dyn Storage>,
+    /// The size of a segment of the log; `None`: it follows from the disk.
+    pub(super) segment_bytes: Option<u64>,
+}
+
+/// Opens the journal of a stream that has one, and reports what it found.
 pub(super) fn open(
     storage: Option<(Arc<dyn Storage>, u64)>,
     streams: Streams<'_>,
@@ -81,18 +89,19 @@ pub(super) fn open(
     Ok(Some(Recovery { journal: Arc::new(journal), found, anchor, lost }))
 }
 
-/// Looks at a directory as [`open`] does, asks all that a start asks before it changes anything, and changes nothing. The
-/// directory's lock is not asked for. The size of a segment follows from the disk unless it is given. `looked` hears how many
-/// of how many segments were looked at.
+/// Looks at a directory as [`open`] does: asks all that a start asks before it changes anything, and changes nothing. It does
+/// not take the directory's lock. The size of a segment follows from the disk unless it is given. `looked` receives the number
+/// of segments that were looked at, and of all segments.
 ///
 /// # Errors
 /// If something cannot be read; a refusal is part of the look.
 pub(super) fn look(
-    (storage, segment_bytes): (&Arc<dyn Storage>, Option<u64>),
+    at: StateAt<'_>,
     streams: &Streams<'_>,
     told: StartFacts<'_>,
     looked: &mut dyn FnMut(usize, usize),
 ) -> Result<Look> {
+    let StateAt { storage, segment_bytes } = at;
     let of_disk = || on_disk(Arc::clone(storage), streams.sources).map(|(_, bytes)| bytes);
     let segment_bytes = segment_bytes.map_or_else(of_disk, Ok);
     let options = segment_bytes.and_then(|bytes| options(streams, bytes, told));
@@ -111,7 +120,7 @@ pub(super) fn look(
     Ok(look)
 }
 
-/// What a start asks once the log was read.
+/// Asks all that a start asks once the log was read.
 fn ask(
     found: &mut Found,
     storage: &Arc<dyn Storage>,
@@ -129,7 +138,7 @@ fn ask(
     })
 }
 
-/// How the journal of a stream is opened.
+/// The options that the journal of a stream is opened with.
 fn options(
     streams: &Streams<'_>,
     segment_bytes: u64,
@@ -153,8 +162,8 @@ fn options(
     })
 }
 
-/// Whether the program can go on with what was found: asks the direct sources and brings back the states, from records that
-/// `read` reads. Returns what input is lost.
+/// Checks that the program can continue what was found: asks the direct sources and restores the states from records that `read`
+/// reads. Returns the input that is lost.
 fn judge(
     found: &mut Found,
     read: &ReadRecord<'_>,
@@ -184,7 +193,7 @@ pub(super) fn agree_without_state(pipeline: &str, graph: &Graph, access: Access)
     agree(graph, &owner, Vec::new(), access).map(|_| owner)
 }
 
-/// What a start tells its sinks of the state in `place` that it goes on from.
+/// The facts for the sinks about the state in `place` that the start continues.
 fn owner(graph: &Graph, found: &Found, place: String, config: &Resolved) -> Owner {
     let covered = found.covered.last_time;
     let planned = found.plans.values().map(|plan| plan.time).collect();
@@ -209,7 +218,7 @@ pub(super) type Leaving = (Option<Left>, LeftPlace);
 /// Asks the sinks whether they let this owner write, and opens the places that were left. Changes nothing.
 ///
 /// # Errors
-/// Why the start is refused.
+/// If the start is refused; the text says why.
 fn agree(
     graph: &Graph,
     owner: &Owner,
@@ -229,8 +238,8 @@ fn agree(
     left.into_iter().map(open).collect()
 }
 
-/// Tells the sinks who is about to write, once all of them have agreed. Places that were left are finished, and remembered by
-/// the sinks that left them.
+/// Tells the sinks the owner that is about to write, once all of them have agreed. Places that were left are finished, and the
+/// sinks that left them remember them.
 fn begin_sinks(graph: &Graph, owner: &Owner, left: Vec<Leaving>, events: &EventBus) -> Result<()> {
     let note = |sink: &str, text| {
         events.post(Event::SinkNote { sink: sink.to_owned(), text });
@@ -242,7 +251,7 @@ fn begin_sinks(graph: &Graph, owner: &Owner, left: Vec<Leaving>, events: &EventB
         }
     }
     for sink in &graph.sinks() {
-        // What is open there may be that of another sink, which has given up the place or left it to this one.
+        // A file that is open there may belong to another sink, which has given up the place or left it to this one.
         let mut others = left.iter().map(|(_, place)| place);
         let other = others.find(|it| it.taken.as_ref().is_some_and(|taken| taken.is_same(sink)));
         let whose = other.map(|it| format!("; sink `{}` wrote there before", it.name));
@@ -268,7 +277,7 @@ fn shown(place: &str) -> &str {
     place.split_once(':').map_or(place, |(_, place)| place)
 }
 
-/// Makes states what they were: the changes of every batch from where a walk through all keys began.
+/// Restores the states from the changes of every batch since the beginning of a walk through all keys.
 fn restore_states(
     graph: &Graph,
     read: &ReadRecord<'_>,
@@ -295,7 +304,7 @@ fn restore_states(
     Ok(())
 }
 
-/// The directory of a log, and how large segments are on its disk.
+/// The directory of a log, and the size of segments on its disk.
 fn on_disk(storage: Arc<dyn Storage>, sources: &[Start]) -> Result<(Arc<dyn Storage>, u64)> {
     check(sources, SEGMENT_BYTES)?;
     let disk = Disk::of(storage.as_ref())?;
@@ -308,7 +317,7 @@ fn on_disk(storage: Arc<dyn Storage>, sources: &[Start]) -> Result<(Arc<dyn Stor
     }
 }
 
-/// What a log needs of the sources: names that tell them apart, records that fit.
+/// Checks what a log needs of the sources: names that tell them apart, records that fit.
 fn check(sources: &[Start], segment_bytes: u64) -> Result<()> {
     // A chunk is at most a record and a quarter of a segment.
     let longest = usize::try_from(segment_bytes / 2).unwrap_or(usize::MAX);
@@ -353,8 +362,8 @@ fn tell(found: &Found, events: &EventBus) {
     }
 }
 
-/// The schedule of the batches: in the phase of the first start, and after every batch that was planned, also when the
-/// clock went back.
+/// The schedule of the batches: in the phase of the first start, and after every batch that was planned, even if the clock
+/// went back.
 pub(super) fn schedule(
     clock: &dyn Clock,
     period: Interval,
@@ -376,8 +385,8 @@ pub(super) fn schedule(
     Schedule::starting(now, wall.saturating_add(shift), Time::from_millis(first), period)
 }
 
-/// Keeps what no batch was given before: the first blocks of the first batch. Their records stay in the log until a task
-/// reads them. Returns how many records that is.
+/// Stores the input that no batch was given before: the first blocks of the first batch. Their records stay in the log until a
+/// task reads them. Returns the number of records.
 pub(super) fn restore(recovery: &Recovery, block_bytes_max: u64, stored: &Stored) -> Result<u64> {
     let mut records = 0;
     if planted(Planted::ForgetsUnplanned) {
@@ -393,8 +402,8 @@ pub(super) fn restore(recovery: &Recovery, block_bytes_max: u64, stored: &Stored
     Ok(records)
 }
 
-/// Starts a direct source behind all that was planned of it before, by what was found of it and whether lost input is given
-/// up.
+/// Starts a direct source behind all that was planned of it before. `found`: the result of reading the log, and true if lost
+/// input is given up.
 pub(super) fn start_direct(
     DirectOptions { number, source, .. }: &DirectOptions,
     start: &DirectStart,
@@ -413,7 +422,7 @@ pub(super) fn start_direct(
     lost::find_unplanned(&**source, start, given_up)
 }
 
-/// Makes blocks of chunks that follow one another. A number that is missing was refused by a full disk and never logged.
+/// Makes blocks of consecutive chunks. A full disk refused a number that is missing, so it was never logged.
 fn blocks(chunks: &[(u64, LoggedChunk)], bytes_max: u64) -> Vec<ChunkRange> {
     let mut blocks: Vec<(ChunkRange, Framing, u64)> = Vec::new();
     for (number, chunk) in chunks {
@@ -438,9 +447,9 @@ mod tests {
     use crate::storage::MemoryStorage;
     use crate::time::ManualClock;
 
-    /// The first tick and when it is due, of a pipeline that began at `anchor` and planned up to `last`, restarted when
-    /// the clock shows `now`.
-    fn check(anchor: u64, last: Option<u64>, now: u64, expected: (u64, u64)) {
+    /// The label of the first tick and its due time in milliseconds, for a pipeline that began at `anchor` and planned up to
+    /// `last`, restarted when the clock shows `now`.
+    fn check(anchor: u64, last: Option<u64>, now: u64, expected: [u64; 2]) {
         let clock = ManualClock::new();
         clock.jump_wall_to(Time::from_millis(now));
         let context = StreamingContext::new(Config::new("p")).expect("good");
@@ -465,23 +474,23 @@ mod tests {
         let recovery = Recovery { journal: Arc::new(journal), found, anchor, lost };
         let schedule = schedule(&clock, Interval::millis(100), Some(&recovery));
         let due = schedule.due(0).since(crate::time::Moment::default());
-        let (label, due_ms) = expected;
+        let [label, due_ms] = expected;
         assert_eq!((schedule.label(0).as_millis(), due), (label, Duration::from_millis(due_ms)));
     }
 
     #[test]
     fn the_first_tick_after_a_restart() {
-        check(500, None, 420, (500, 80));
-        check(500, Some(700), 710, (800, 90));
-        check(500, Some(700), 799, (800, 1));
-        check(500, Some(700), 800, (900, 100));
-        check(530, Some(730), 800, (830, 30));
+        check(500, None, 420, [500, 80]);
+        check(500, Some(700), 710, [800, 90]);
+        check(500, Some(700), 799, [800, 1]);
+        check(500, Some(700), 800, [900, 100]);
+        check(530, Some(730), 800, [830, 30]);
         // A day later: the phase is kept, the missed ticks are the job generator's.
-        check(530, Some(730), 86_400_000, (86_400_030, 30));
+        check(530, Some(730), 86_400_000, [86_400_030, 30]);
         // The clock went back: the label follows the last one, the tick does not wait for the clock to catch up.
-        check(500, Some(9_000), 420, (9_100, 80));
-        check(530, Some(9_030), 440, (9_130, 90));
+        check(500, Some(9_000), 420, [9_100, 80]);
+        check(530, Some(9_030), 440, [9_130, 90]);
         // A last batch under the next tick's time.
-        check(500, Some(800), 710, (900, 90));
+        check(500, Some(800), 710, [900, 90]);
     }
 }

@@ -34,22 +34,22 @@ use crate::sync::{Arc, Mailbox, Mutex, Ordering, Poison};
 use crate::time::{Clock, ManualClock, Moment, Schedule, Wake, join_until};
 use crate::wording::{by_number, count};
 
-/// Messages to whoever waits for the stream; posts beyond that are of no use to it.
+/// The most messages that wait for the thread that waits for the stream; further posts are dropped.
 const CONTROL_MAX: usize = 1024;
 
 /// The most that each step of the closing after a drain may take.
 const CLOSING_MAX: Duration = Duration::from_millis(500);
 
-/// What a thread is given to end beyond a deadline that others have used up.
+/// The time that a thread is given to end beyond a deadline that others have used up.
 const SOON: Duration = Duration::from_millis(50);
 
-/// What is told upward.
+/// A notice to the thread that waits for the stream.
 #[derive(Debug)]
 enum Control {
     SourceEnded(Option<String>),
     Notice(SchedulerNotice),
     Poisoned(String),
-    /// Something that the run would have to know came after its start.
+    /// Something came after the start that the run had to know before.
     Late(String),
     Stop,
 }
@@ -58,7 +58,7 @@ enum Control {
 pub struct StreamHandle {
     clock: Arc<dyn Clock>,
     block_bytes_max: u64,
-    /// How many outputs there are.
+    /// The number of outputs.
     outputs: usize,
     started: Moment,
     stop_deadline: Duration,
@@ -77,10 +77,10 @@ pub struct StreamHandle {
     spill_thread: Option<Thread>,
     sources_left: usize,
     ended: bool,
-    /// Nobody takes the rows of any output any more: what is left is left on purpose.
+    /// Nobody takes the rows of any output any more: input is left on purpose.
     output_closed: bool,
     inspector: Option<Inspector>,
-    /// When batches are due, unless a trigger says so.
+    /// The schedule of the batches; none with a trigger.
     schedule: Option<Schedule>,
     /// No other run of the same graph may begin while it is there.
     _lease: RunLease,
@@ -111,7 +111,7 @@ impl Stopper {
     }
 }
 
-/// What one source did.
+/// The report on one source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceReport {
     /// Its name.
@@ -129,7 +129,7 @@ impl SourceReport {
     }
 }
 
-/// What a run did, and what it left.
+/// The report on a run: its work, and the work that it left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// Batches that are done: their jobs succeeded, or their input was put aside.
@@ -138,33 +138,33 @@ pub struct Report {
     pub records: u64,
     /// Batches whose input was put aside as a dead letter.
     pub dead_letters: u64,
-    /// From the start to the end of the stop.
+    /// The time from the start to the end of the stop.
     pub elapsed: Duration,
-    /// What was received or planned and not processed, in words; empty after a clean drain.
+    /// The input that was received or planned and not processed, in words; empty after a clean drain.
     pub left: Vec<String>,
-    /// What was not processed because only so many batches were asked for.
+    /// The number of records that were not processed because of the limit on batches.
     pub beyond_limit: u64,
-    /// Records that were processed and were in no window that was due: the first that has them ends later.
+    /// Records that were processed and lie in no window that was due: the first window that has them ends later.
     pub not_due: u64,
-    /// Whether the next run goes on with those windows: there is a state directory.
+    /// True if the next run continues those windows: there is a state directory.
     pub windows_kept: bool,
-    /// What the sources did.
+    /// The reports on the sources, in their order.
     pub sources: Vec<SourceReport>,
-    /// What the stop has left of `stop_deadline`.
+    /// The part of `stop_deadline` that the stop did not use.
     pub left_of_deadline: Duration,
 }
 
-/// Why a run ends.
+/// The reason for which a run ends.
 enum End {
     /// Somebody asked, or the limits of the run are reached.
     Asked,
-    /// Every source has ended: what was read is processed, however long that takes.
+    /// Every source has ended: all that was read is processed, however long that takes.
     OfInput,
-    /// A source broke off: what was read is still processed.
+    /// A source broke off: all that was read is still processed.
     Broken(Error),
-    /// The engine cannot go on: what waits is left.
+    /// The engine cannot continue: waiting batches are left.
     Failed(Error),
-    /// Nobody takes the rows any more: what waits is left, and that is as it should be.
+    /// Nobody takes the rows any more: waiting batches are left on purpose.
     OutputClosed(String),
 }
 
@@ -182,7 +182,7 @@ impl StreamHandle {
         self.receivers.iter().map(|receiver| (receiver.number, receiver.cutter.clone())).collect()
     }
 
-    /// Where the listening sources listen, in the order of the sources.
+    /// The addresses of the listening sources, in the order of the sources.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
         self.receivers.iter().flat_map(|receiver| &receiver.local_addrs).copied().collect()
     }
@@ -205,8 +205,8 @@ impl StreamHandle {
         Stopper(self.control.clone())
     }
 
-    /// Moves the clock to the next batch of this run, and waits until that is done; for runs that tell of each batch. What an
-    /// earlier run planned runs before it and does not count.
+    /// Moves the clock to the next batch of this run, and waits until it is done; for runs that report each batch. Batches that
+    /// an earlier run planned run before it and do not count.
     pub(super) fn run_next(&mut self, clock: &ManualClock, interval: Duration) -> Result<()> {
         self.wait_until(|_| true)?;
         let own = self.scheduler.progress().own + 1;
@@ -226,7 +226,7 @@ impl StreamHandle {
         })
     }
 
-    /// What was told first: it may be that the run has failed.
+    /// Waits until `is_done`, unless the run ends before.
     fn wait_until(&mut self, is_done: impl Fn(&Progress) -> bool) -> Result<()> {
         loop {
             let told = match self.control.try_recv() {
@@ -235,7 +235,7 @@ impl StreamHandle {
                 told => told,
             };
             match told.and_then(|control| self.end_of(control)) {
-                // The rest waits for a clock that nobody moves any more: it is given up at once.
+                // The other batches wait for a clock that nobody moves any more: they are given up at once.
                 Some(End::Failed(err) | End::Broken(err)) => {
                     let end = End::Failed(err);
                     self.shut_down(&end);
@@ -255,7 +255,7 @@ impl StreamHandle {
     /// more, as of a closed pipe. Then stops in order.
     ///
     /// # Errors
-    /// What made the stream fail, or what a stop left behind.
+    /// If the stream failed, or the stop left something behind.
     pub fn await_termination(self) -> Result<()> {
         self.finish().1
     }
@@ -263,7 +263,7 @@ impl StreamHandle {
     /// Stops now, in order, within the stop deadline.
     ///
     /// # Errors
-    /// What the stop left behind.
+    /// If the stop left something behind.
     pub fn stop(self) -> Result<Report> {
         self.stopper().stop();
         let (report, outcome) = self.finish();
@@ -301,7 +301,7 @@ impl StreamHandle {
         }
     }
 
-    /// Whether a message ends the run.
+    /// The end of the run that a message means, if it means one.
     fn end_of(&mut self, control: Control) -> Option<End> {
         match control {
             Control::Stop | Control::Notice(SchedulerNotice::BatchesReached) => Some(End::Asked),
@@ -323,7 +323,7 @@ impl StreamHandle {
         }
     }
 
-    /// The stop in order; what goes wrong meanwhile comes back beside the report.
+    /// Stops in order; returns the report, and the first error on the way.
     fn shut_down(&mut self, end: &End) -> (Report, Option<Error>) {
         self.ended = true;
         if let Some(inspector) = &self.inspector {
@@ -382,7 +382,7 @@ impl StreamHandle {
         self.scheduler.close();
         let job_loop = self.job_loop.take();
         left.extend(self.join(job_loop, deadline));
-        // After the last batch: nothing reads the files any more, and what it tells is told by the events.
+        // After the last batch: nothing reads the files any more. Before the events end: it posts to them.
         if let Some(spill) = &self.spill {
             spill.stop();
         }
@@ -406,12 +406,12 @@ impl StreamHandle {
         thread.and_then(|thread| join_until(self.clock.as_ref(), thread, deadline).left())
     }
 
-    /// The deadline, or a moment from now: a thread that only has to end is not taken for stuck because another one is.
+    /// The deadline, or a moment from now: a thread that only has to end must not look stuck because another one is.
     fn or_soon(&self, deadline: Moment) -> Moment {
         deadline.max(self.clock.now().plus(SOON))
     }
 
-    /// Lets the sinks finish what they have open, each on a thread of its own, for a disk may hang; what is left, in words.
+    /// Lets the sinks finish their open files, each on a thread of its own, for a disk may hang. Returns what is left, in words.
     fn close_sinks(&mut self, deadline: Moment) -> Vec<String> {
         let failed = Arc::new(Mutex::new(Vec::new()));
         let close = |sink: SharedSink| {
@@ -435,19 +435,19 @@ impl StreamHandle {
         left
     }
 
-    /// When the draining must be over for a stop that begins now: what is kept of the stop deadline is for the closing of
-    /// receivers, workers and the other threads, so that one that is stuck is not taken for all of them.
+    /// The time by which a stop that begins now must have drained. The rest of the stop deadline is for the closing of
+    /// receivers, workers and the other threads, so that a stuck thread does not make the others look stuck.
     fn drained_by(&self) -> Moment {
         self.clock.now().plus(self.stop_deadline.saturating_sub(self.closing() * 3))
     }
 
-    /// How long each of the three steps of the closing may take.
+    /// The time that each of the three steps of the closing may take.
     fn closing(&self) -> Duration {
         CLOSING_MAX.min(self.stop_deadline / 8)
     }
 
-    /// Runs the last batch and waits for all that wait; returns a failure among them. Without a deadline it takes as long as
-    /// it takes, until somebody asks for the stop.
+    /// Runs the last batch and waits for all waiting batches; returns the failure of one. Without a deadline it waits without
+    /// limit, until somebody asks for the stop.
     fn drain(&mut self, ends: Ends, deadline: &mut Option<Moment>) -> Option<Error> {
         self.scheduler.post(Message::Final(ends));
         loop {

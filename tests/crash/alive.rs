@@ -1,4 +1,4 @@
-//! `Alive`: an engine of a test that stops in any case. A failed assertion must be reported; without this it would wait
+//! `Alive`: an engine of a test that stops in any case. A failed assertion must be reported; without this the test would wait
 //! for threads that wait for the test, or for a deadline of a clock that nobody moves any more.
 
 use std::ops::Deref;
@@ -15,7 +15,7 @@ pub(super) struct Alive {
     /// Until it was stopped.
     running: Option<StreamHandle>,
     clock: ManualClock,
-    /// What its sink waits for, closed at the end.
+    /// The tokens that its sink waits for, closed at the end.
     tokens: Option<Mailbox<()>>,
 }
 
@@ -30,14 +30,14 @@ impl Alive {
         self
     }
 
-    /// Stops it while the clock goes on: with a disk that is gone the stop has to reach its deadline, without trouble it
-    /// must not. Whether it stopped in order.
+    /// Stops it while the clock moves: with a disk that is gone the stop has to reach its deadline, without trouble it must
+    /// not. Returns true if it stopped in order.
     pub(super) fn stop(mut self, trouble: Trouble) -> bool {
         let ended = self.end(!matches!(trouble, Trouble::None));
         ended.is_some_and(|(_, outcome)| outcome.is_ok())
     }
 
-    /// Stops it while the clock goes on, up to the deadline if need be: what it says of that.
+    /// Stops it while the clock moves, up to the deadline if need be; returns the report and the outcome.
     pub(super) fn finish(mut self) -> (Report, Result<()>) {
         self.end(true).expect("it runs until it is stopped")
     }

@@ -1,4 +1,4 @@
-//! When a record is acknowledged: not before it is where its sender was promised, on disks that have no room meanwhile.
+//! The moment of an acknowledgement: not before the record is where its sender was promised, on disks that have no room meanwhile.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -15,11 +15,11 @@ use tidemill::{Config, SocketSource, StreamingContext};
 use super::alive::Alive;
 use super::{Acknowledged, Connection, PERIOD, SEGMENT_BYTES, Trouble, World, range, until};
 
-/// How far the clock goes between two looks.
+/// The time that the clock moves between two looks.
 const STEP: Duration = Duration::from_millis(50);
 
-/// A chunk is refused, and the power fails before its batch: the log has nothing of it, so nobody may have been told that
-/// it is safe.
+/// A chunk is refused, and the power fails before its batch: the log has nothing of it, so no sender may have an
+/// acknowledgement.
 #[test]
 fn what_the_log_refused_is_not_acknowledged() {
     let mut world = World::new(1);
@@ -62,7 +62,7 @@ fn listens(world: &World, ack: Ack) -> Alive {
     Alive::new(context.start().expect("started"), &world.clock)
 }
 
-/// Whether bytes are there to be read.
+/// Returns true if bytes are there to be read.
 fn is_answered(peer: &TcpStream) -> bool {
     peer.set_nonblocking(true).expect("a socket");
     let peeked = peer.peek(&mut [0]);

@@ -66,15 +66,15 @@ fn record(number: u64) -> String {
     format!("{number:01020}")
 }
 
-/// The state and the output of a stream with a backlog, and what was sent and acknowledged.
+/// The state and the output of a stream with a backlog, and the records that were sent and acknowledged.
 struct Backlog {
     world: World,
     sent: u64,
     acknowledged: Arc<Acknowledged>,
-    /// For what is not in the log: nothing here. One for each life: a thread that a stop has abandoned, which is soon where
+    /// For blocks that are not in the log: none here. One for each life: a thread that a stop has abandoned, which is soon where
     /// the clock runs ahead of it, still holds the one of its own.
     spills: Vec<TempDir>,
-    /// A tick comes after so many records.
+    /// A tick comes after this many records.
     tick_after: u64,
 }
 
@@ -107,8 +107,8 @@ impl Backlog {
         Alive::new(running, &self.world.clock).with_tokens(tokens)
     }
 
-    /// Sends so many records as a connection does: while there is room, each range counted. Returns once all of them are
-    /// acknowledged, which is once they are in the log.
+    /// Sends this many records as a connection does: while there is room, each range counted. Returns once all of them are
+    /// acknowledged, which means that they are in the log.
     fn send(&mut self, running: &Alive, records: u64) {
         let account = memory_budget(running);
         let end = self.sent + records;
@@ -144,8 +144,8 @@ impl Backlog {
     }
 }
 
-/// A backlog of small batches, or one that comes within one interval. What the sink gets is as large as the input: it is
-/// taken in batches that have room for both.
+/// A backlog of small batches, or one that comes within one interval. The results are as large as the input: batches
+/// take as much of it as has room together with its results.
 fn check_backlog(tick_after: u64) {
     let (mut backlog, tokens) = (Backlog::new(1, tick_after), Mailbox::new(1));
     let running = backlog.start(&tokens);

@@ -1,5 +1,5 @@
-//! A state directory that is damaged at random: a look at it says what a start does, and a start that goes on has every record
-//! that was acknowledged and known to be synced.
+//! A state directory that is damaged at random: a look at it predicts the start, and a start that is not refused has every
+//! record that was acknowledged and known to be synced.
 //!
 //! `TIDEMILL_SEEDS` runs more directories, `TIDEMILL_SEED` one.
 
@@ -16,7 +16,7 @@ use super::{Trouble, World, seeds};
 /// The name of the file that keeps other processes out, which is no part of the state.
 const LOCK: &str = ".lock";
 
-/// How often a directory is damaged.
+/// The number of times that a directory is damaged.
 const DAMAGES: u64 = 12;
 
 /// Every content that each file of the state has had after a life.
@@ -52,7 +52,7 @@ impl Sample {
         Sample { world, copies, excused }
     }
 
-    /// A copy that is harmed; what was done.
+    /// A copy that is harmed, and the harm in words.
     fn harmed(&mut self) -> (World, String) {
         let mut world = self.world.clone();
         (world.state, world.output) = (world.state.after_kill(), world.output.after_kill());
@@ -103,14 +103,14 @@ impl Sample {
         }
     }
 
-    /// One damage: the look and the start agree, and a start has what it must have. Whether it was refused.
+    /// One damage: the look and the start agree, and a start has what it must have. Returns true if it was refused.
     fn check(&mut self) -> Result<bool, String> {
         let (mut world, story) = self.harmed();
         let verdict = world.verdict();
         let in_order = world.live(Trouble::None);
         let looked = verdict.as_ref().map(|(text, _)| text.as_str());
         let is_fresh = verdict.as_ref().is_some_and(|(_, is_fresh)| *is_fresh);
-        // A new identity is another one each time that it is drawn, and is in what is said.
+        // A new identity differs each time that it is drawn, and is part of the text.
         let agree = match (looked, world.refusal.as_deref()) {
             (Some(_), Some(_)) if is_fresh => true,
             (looked, started) => looked == started,
@@ -149,7 +149,7 @@ impl World {
         self.state.bytes(name).expect("there")
     }
 
-    /// Why a start would be refused, as a look says it, and whether nothing is there.
+    /// The refusal of a start, as a look tells it, and true if the directory is fresh; `None` if it would not be refused.
     fn verdict(&self) -> Option<(String, bool)> {
         let storage: Arc<dyn Storage> = Arc::new(self.state.clone());
         let before: Vec<_> = self.files_of_state().iter().map(|name| self.bytes(name)).collect();
@@ -161,7 +161,7 @@ impl World {
     }
 }
 
-/// The records of chunks that lie behind what is known to be synced.
+/// The records of chunks behind the known end of the synced log.
 fn excused(world: &World) -> HashSet<String> {
     let mut excused = HashSet::new();
     let Ok(looked) = world.look() else { return excused };

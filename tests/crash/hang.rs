@@ -1,4 +1,4 @@
-//! Disks that hang: a call does not return, and the stop ends all the same, says what is stuck, and leaves it alone.
+//! Disks that hang: a call does not return, and the stop ends all the same, names the stuck thread, and leaves it alone.
 
 use std::time::Duration;
 
@@ -12,20 +12,20 @@ use tidemill::{Config, StreamingContext};
 use super::alive::Alive;
 use super::{Acknowledged, PERIOD, Trouble, World, idle, range, until};
 
-/// Which calls hang, and what the stop says of it.
+/// Calls that hang, and the words of the stop.
 struct Hang {
     what: &'static str,
-    /// Whether it is the disk of the output.
+    /// The disk of the output hangs, not that of the state.
     output: bool,
-    /// What is in the names of the files.
+    /// Calls hang on files with this in their names.
     part: &'static str,
     stuck: &'static str,
     roll: Option<Roll>,
-    /// Whether the stop is the first to meet it.
+    /// The stop is the first to meet it.
     at_the_stop: bool,
 }
 
-/// Feeds a stream, lets calls hang, goes on until one does, and stops.
+/// Feeds a stream, lets calls hang, continues until one does, and stops.
 fn check(hang: &Hang) {
     let mut world = World::new(1);
     world.roll = hang.roll;

@@ -1,5 +1,5 @@
-//! The whole engine on disks that lose power, fill up and fail, over several lives: what was acknowledged is in the
-//! output, nothing is there twice, and each connection's records are in order (R2, R4, R5 and R6 of the scorecard).
+//! The whole engine on disks that lose power, fill up and fail, over several lives: every acknowledged record is in the output,
+//! none is there twice, and each connection's records are in order (R2, R4, R5 and R6 of the scorecard).
 //!
 //! Time is a manual clock that the feeding moves; the threads are real, so a seed decides the faults and the steps but not
 //! every interleaving. Defects are planted in a process of their own, for all its threads.
@@ -47,7 +47,7 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
     number("TIDEMILL_SEED").map_or(0..many, |seed| seed..seed + 1)
 }
 
-/// Which records were acknowledged.
+/// The number of the first record that was not acknowledged.
 #[derive(Debug, Default)]
 struct Acknowledged(Mutex<u64>);
 
@@ -58,7 +58,7 @@ impl Acknowledge for Acknowledged {
     }
 }
 
-/// What is known of a connection when its life is over.
+/// The facts about a connection after its life.
 #[derive(Clone)]
 struct Connection {
     name: String,
@@ -66,7 +66,7 @@ struct Connection {
     acknowledged: u64,
 }
 
-/// The disks of the state and of the output, and what was sent so far.
+/// The disks of the state and of the output, and the connections so far.
 #[derive(Clone)]
 struct World {
     state: MemoryStorage,
@@ -74,22 +74,22 @@ struct World {
     clock: ManualClock,
     connections: Vec<Connection>,
     roll: Option<Roll>,
-    /// Whether the program has states and windows.
+    /// The program has states and windows.
     keeps: bool,
-    /// How often everything in the program got another name.
+    /// The number of times that everything in the program got another name.
     renamed: u64,
-    /// Why the last life did not begin; none if it did.
+    /// The refusal of the last life; none if it began.
     refusal: Option<String>,
-    /// Whether it writes beside what is there.
+    /// The output is written beside existing files.
     appends: bool,
     random: u64,
 }
 
-/// What a life is made to suffer.
+/// The trouble of a life.
 #[derive(Clone, Copy, Debug)]
 enum Trouble {
     None,
-    /// The disk of the state fails at so many calls from now on.
+    /// The disk of the state fails this many calls from now.
     State(u64, Fault),
     /// The disk of the output does.
     Output(u64, Fault),
@@ -191,13 +191,13 @@ impl World {
         }
         self.state.set_full(false);
         let in_order = running.stop(trouble);
-        // Before the disks are looked at: threads that the stop's deadline has abandoned may still go on.
+        // Before the disks are looked at: threads that the stop's deadline has abandoned may still run.
         let acknowledged = *acknowledged.0.lock();
         self.connections.push(Connection { name, offered, acknowledged });
         in_order
     }
 
-    /// What is in the files of a job, in the order of their batches, with the time of the first batch in each.
+    /// The contents of the files of a job, in the order of their batches, with the time of the first batch in each.
     fn files(&self, job: &str) -> Vec<(u64, String)> {
         let names = self.output.list().expect("listed");
         let time = |name: &String| {
@@ -220,7 +220,7 @@ impl World {
         rows.lines().map(str::to_owned).collect()
     }
 
-    /// What is wrong with the output; nothing if all is well.
+    /// The problems of the output; none if all is well.
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let output = self.output("lines");
@@ -252,7 +252,7 @@ impl World {
     }
 }
 
-/// How far back the windows look.
+/// The length of the windows.
 const LENGTH: Interval = Interval::millis(300);
 
 /// Jobs that keep something from batch to batch: a count at each record, the totals after each batch, and windows.
@@ -279,8 +279,8 @@ fn keep(lines: &DStream<[u8]>, file: &SharedSink, named: impl Fn(&str) -> String
 }
 
 impl World {
-    /// What is wrong with what the jobs of `keep` made: it must be what one life without trouble makes of the same
-    /// batches, which is told from the records in the files of the batches.
+    /// The problems of the output of the jobs of `keep`: it must be what one life without trouble makes of the same batches,
+    /// computed from the records in the files of the batches.
     fn problems_of_what_is_kept(&self) -> Vec<String> {
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
         let mut expected = Vec::new();
@@ -461,8 +461,8 @@ fn a_second_engine_is_kept_out() {
     assert!(again.stop(Trouble::None));
 }
 
-/// How many partitions a keyed operator had in each batch, with so many workers in each life; the first life dies when
-/// its first batch is to be written.
+/// Writes the number of partitions of a keyed operator in each batch, with another number of workers in each life; the first
+/// life dies when its first batch is about to be written.
 #[test]
 fn a_replay_has_the_partitions_of_its_plan() {
     let mut world = World::new(2);
@@ -524,11 +524,12 @@ fn planted_defects_are_found() {
     }
 }
 
-/// How long a life may take before it waits for what never comes.
+/// The longest time of a test; after that it waits for something that never comes.
 #[cfg(tidemill_planted)]
 const LIFE_MAX: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 20, tv_nsec: 0 };
 
-/// Whether a test of this file fails, in a process of its own, with a defect. One that waits for ever does.
+/// Returns true if a test of this program fails, in a process of its own, with a defect. One that waits for ever counts as
+/// failed.
 #[cfg(tidemill_planted)]
 fn fails_with(defect: &str, test: &str) -> bool {
     use std::io::{Read, Seek};

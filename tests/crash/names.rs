@@ -1,4 +1,4 @@
-//! Programs whose names change from life to life, on disks that lose power: what is carried over is there once.
+//! Programs whose names change from life to life, on disks that lose power: everything that is carried over is there once.
 
 use tidemill::FilesSource;
 use tidemill::internals::{receivers, sync_log};
@@ -109,7 +109,7 @@ fn source(context: &StreamingContext, name: &str) -> DStream<[u8]> {
     context.receiver(idle().named(name)).expect("a source")
 }
 
-/// How many records of `k` came so far, at each record.
+/// At each record the number of records of `k` so far.
 fn counted(records: &DStream<[u8]>, name: &str, file: &SharedSink) -> DStream<String> {
     let ones = records.map(|_| ("k".to_owned(), 1_u64));
     let counts = ones.map_with_state(StateSpec::new(), |_, name, one, state| {

@@ -7,7 +7,7 @@ use tidemill::time::Clock;
 
 use super::*;
 
-/// How rows left an output.
+/// The way in which rows left an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Gone {
     /// The directory was restored from a copy.
@@ -16,7 +16,7 @@ enum Gone {
     Removed,
 }
 
-/// A state directory, and what was acknowledged into it: connections, and how many records of each.
+/// A state directory, and the records that were acknowledged into it: connections, and the number of records of each.
 #[derive(Clone)]
 struct Kept {
     disk: MemoryStorage,
@@ -69,7 +69,7 @@ impl Places {
         usize::try_from(self.world.below(bound as u64)).expect("small")
     }
 
-    /// A run, which may die; what is wrong after it.
+    /// A run, which may die; returns the problems after it.
     fn run(&mut self, state: usize, output: usize) -> Vec<String> {
         let trouble = match self.below(5) {
             0 => Trouble::Output(self.world.below(60), Fault::PowerCut),
@@ -100,7 +100,7 @@ impl Places {
         if in_order { self.problems(state, output) } else { Vec::new() }
     }
 
-    /// What is in no output although this state acknowledged it and its run with this output ended in order.
+    /// The rows that are in no output although this state acknowledged them and its run with this output ended in order.
     fn problems(&mut self, state: usize, output: usize) -> Vec<String> {
         if self.world.appends {
             // Whoever appends knows that something is missing.
@@ -122,7 +122,7 @@ impl Places {
         wanted.filter(is_lost).map(|row| format!("{row} is in no output")).collect()
     }
 
-    /// What left this output is missed there no more.
+    /// Rows that left this output are not missed there any more.
     fn excuse(&mut self, output: usize) {
         let accepted = |(row, of, gone): (String, usize, Gone)| {
             (row, of, if of == output { Gone::Removed } else { gone })
@@ -130,7 +130,7 @@ impl Places {
         self.gone = std::mem::take(&mut self.gone).into_iter().map(accepted).collect();
     }
 
-    /// What left an output for good, and how.
+    /// Notes the rows that left an output for good, and the way.
     fn left(&mut self, output: usize, before: &BTreeSet<String>, gone: Gone) {
         let after = rows(&self.outputs[output], true);
         self.gone.extend(before.difference(&after).map(|row| (row.clone(), output, gone)));
@@ -205,7 +205,7 @@ impl Places {
     }
 }
 
-/// Runs so many orders; how many runs ended in order, and how many did not begin.
+/// Runs an order for each seed; returns the number of runs that ended in order, and of those that did not begin.
 fn orders(seeds: impl Iterator<Item = u64>) -> std::result::Result<(u64, u64), String> {
     let (mut ended, mut refused) = (0, 0);
     for seed in seeds {

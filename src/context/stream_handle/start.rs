@@ -1,5 +1,5 @@
-//! How a stream starts: the threads, lowest first, so that everything a thread talks to is there. Runs on the thread of
-//! whoever starts it.
+//! The start of a stream: the threads, lowest first, so that everything a thread talks to is there. Runs on the thread that
+//! starts the stream.
 
 use std::time::Duration;
 
@@ -28,11 +28,11 @@ use crate::source::{
     UnfinishedOf, When,
 };
 use crate::storage::{Directory, Storage};
-use crate::stream::Graph;
+use crate::stream::{Graph, RunLease};
 use crate::sync::{Arc, AtomicBool, Mailbox, Poison};
 use crate::time::{Clock, Schedule};
 
-/// What a stream is started with.
+/// The options of a start.
 pub(in crate::context) struct Setup {
     pub(in crate::context) config: Resolved,
     pub(in crate::context) clock: Arc<dyn Clock>,
@@ -42,85 +42,73 @@ pub(in crate::context) struct Setup {
     pub(in crate::context) source_names: Vec<Wanted>,
     pub(in crate::context) listeners: Vec<Box<dyn Listener>>,
     pub(in crate::context) limits: RunLimits,
-    /// Whether the end of each batch is told, for a run that is driven batch by batch.
+    /// True if the end of each batch is reported, for a run that is driven batch by batch.
     pub(in crate::context) tell_batches: bool,
-    /// Where the log is kept, in place of `state_dir`, and the size of its segments in bytes.
+    /// The storage of the log instead of `state_dir`, and the size of its segments in bytes.
     pub(in crate::context) storage: Option<(Arc<dyn Storage>, u64)>,
+}
+
+/// The parts of a handle that exist before the engine reads anything.
+struct Core {
+    lease: RunLease,
+    control: Mailbox<Control>,
+    scheduler: Scheduler,
+    workers: Arc<WorkerPool>,
+    spill: Option<Arc<Spill>>,
+    tracker: Arc<BlockTracker>,
+}
+
+/// The parts of the engine that sources are started with.
+struct SourceParts<'a> {
+    engine: &'a Engine,
+    recovery: Option<&'a Recovery>,
+    store: &'a Arc<BlockManager>,
+}
+
+/// The parts that the inspector alone shares with the job loop.
+struct Views {
+    history: Arc<History>,
+    graph: Arc<Graph>,
 }
 
 impl StreamHandle {
     /// Starts the threads, lowest first, so that everything a thread talks to is there.
     pub(in crate::context) fn start(setup: Setup) -> Result<StreamHandle> {
+        let (core, mut engine) = core(&setup)?;
+        let mut running = StreamHandle::new(&setup, &engine, core);
         let Setup { config, clock, graph, sources, listeners, limits, .. } = setup;
-        let control = Mailbox::new(CONTROL_MAX);
-        let lease =
-            graph.begin_run(Arc::new(poster(&control, Control::Late))).ok_or_else(|| {
-                let why = "runs already: a context runs one stream at a time; stop that first";
-                Error::Usage(format!("the pipeline `{}` {why}", config.name))
-            })?;
-        let poison = poison_that_tells(&control);
-        let scheduler = Scheduler::new();
-        let mut engine = engine(&config, &clock, &poison, (&scheduler, &sources));
-        let workers = Arc::new(WorkerPool::start(config.workers, &poison)?);
-        graph.make_results_in(&engine.pool);
-        let spill = spill(&config, &engine.account)?;
-        let store = Arc::new(BlockManager::new(Arc::clone(&engine.account), spill.clone()));
-        let tracker = Arc::new(BlockTracker::new(sources.len()));
-        let mut running = StreamHandle {
-            block_bytes_max: config.block_bytes_max,
-            outputs: graph.outputs().len(),
-            started: clock.now(),
-            stop_deadline: config.stop_deadline,
-            limits,
-            control: control.clone(),
-            scheduler: scheduler.clone(),
-            tracker: Arc::clone(&tracker),
-            events: engine.events.clone(),
-            workers: Arc::clone(&workers),
-            receivers: Vec::new(),
-            direct: Vec::new(),
-            job_loop: None,
-            events_thread: Some(engine.events.start(listeners, &poison)?),
-            spill,
-            spill_thread: None,
-            sources_left: sources.iter().filter(|source| source.ends() == When::Eof).count(),
-            ended: false,
-            output_closed: false,
-            inspector: None,
-            schedule: None,
-            _lease: lease,
-            journal: None,
-            keeps: config.state_dir.is_some(),
-            sinks: graph.sinks(),
-            clock: Arc::clone(&clock),
-        };
+        let poison = engine.poison.clone();
+        running.events_thread = Some(engine.events.start(listeners, &poison)?);
+        let spill = running.spill.clone();
+        let store = Arc::new(BlockManager::new(Arc::clone(&engine.account), spill));
         let policy = lost::Policy::of(&config, limits);
         let told = StartFacts { config: &config, clock: &clock, events: &engine.events, policy };
         let streams =
             Streams { graph: &graph, sources: &sources, source_names: setup.source_names };
         let recovery = recover::open(setup.storage, streams, told, &poison)?;
-        let identity = match &recovery {
-            Some(recovery) => recovery.journal.identity(),
-            None => recover::without_state(&config.name, &graph, &engine.events)?,
-        };
+        let own = recovery.as_ref().map(|recovery| recovery.journal.identity());
+        let none = || recover::without_state(&config.name, &graph, &engine.events);
+        let identity = own.map_or_else(none, Ok)?;
         engine.log = recovery.as_ref().map(Recovery::log);
         running.journal = recovery.as_ref().map(|recovery| Arc::clone(&recovery.journal));
         let schedule = recover::schedule(clock.as_ref(), config.batch_interval, recovery.as_ref());
         running.schedule = config.trigger.is_none().then_some(schedule);
         running.start_spill(&store, &engine)?;
-        let direct = running.start_sources(sources, (&engine, recovery.as_ref()), &store)?;
+        let recovered = recovery.as_ref();
+        let parts = SourceParts { engine: &engine, recovery: recovered, store: &store };
+        let direct = running.start_sources(sources, parts)?;
         for receiver in &running.receivers {
             graph.count_repeats(receiver.number, &receiver.counters);
         }
         let history = Arc::new(History::default());
-        running.inspector =
-            Some(running.inspect(&config, &engine, (Arc::clone(&history), Arc::clone(&graph))));
+        let views = Views { history: Arc::clone(&history), graph: Arc::clone(&graph) };
+        running.inspector = Some(running.inspect(&config, &engine, views));
         let parts = Parts {
             clock: Arc::clone(&clock),
             graph,
-            workers,
+            workers: Arc::clone(&running.workers),
             store,
-            tracker,
+            tracker: Arc::clone(&running.tracker),
             pool: engine.pool,
             cutters: running.cutters(),
             direct,
@@ -132,12 +120,46 @@ impl StreamHandle {
             times: Arc::clone(&engine.times),
             history,
             events: engine.events,
-            tell: Arc::new(poster(&control, Control::Notice)),
+            tell: Arc::new(poster(&running.control, Control::Notice)),
             tell_batches: setup.tell_batches,
         };
         let options = job_options(&config, schedule, limits);
-        running.job_loop = Some(scheduler.start(options, parts, &poison)?);
+        let job_loop = running.scheduler.start(options, parts, &poison)?;
+        running.job_loop = Some(job_loop);
         Ok(running)
+    }
+
+    /// A stream of which no thread runs yet but the workers.
+    fn new(setup: &Setup, engine: &Engine, core: Core) -> StreamHandle {
+        let Setup { config, graph, sources, .. } = setup;
+        StreamHandle {
+            block_bytes_max: config.block_bytes_max,
+            outputs: graph.outputs().len(),
+            started: engine.clock.now(),
+            stop_deadline: config.stop_deadline,
+            limits: setup.limits,
+            control: core.control,
+            scheduler: core.scheduler,
+            tracker: core.tracker,
+            events: engine.events.clone(),
+            workers: core.workers,
+            receivers: Vec::new(),
+            direct: Vec::new(),
+            job_loop: None,
+            events_thread: None,
+            spill: core.spill,
+            spill_thread: None,
+            sources_left: sources.iter().filter(|source| source.ends() == When::Eof).count(),
+            ended: false,
+            output_closed: false,
+            inspector: None,
+            schedule: None,
+            _lease: core.lease,
+            journal: None,
+            keeps: config.state_dir.is_some(),
+            sinks: graph.sinks(),
+            clock: Arc::clone(&engine.clock),
+        }
     }
 
     /// Starts the thread `spill`, if blocks may leave memory.
@@ -152,12 +174,7 @@ impl StreamHandle {
         Ok(())
     }
 
-    fn inspect(
-        &self,
-        config: &Resolved,
-        engine: &Engine,
-        (history, graph): (Arc<History>, Arc<Graph>),
-    ) -> Inspector {
+    fn inspect(&self, config: &Resolved, engine: &Engine, views: Views) -> Inspector {
         let received = |receiver: &RunningSource| Received {
             number: receiver.number,
             source: receiver.source.clone(),
@@ -189,11 +206,11 @@ impl StreamHandle {
             account: Arc::clone(&engine.account),
             pool: Arc::clone(&engine.pool),
             unfinished: Arc::clone(&engine.unfinished),
-            graph,
+            graph: views.graph,
             spill: self.spill.clone(),
             events: engine.events.clone(),
             times: Arc::clone(&engine.times),
-            history,
+            history: views.history,
             receivers,
             stopping: AtomicBool::new(false),
             reloads: Reloads::default(),
@@ -224,8 +241,7 @@ impl StreamHandle {
     fn start_sources(
         &mut self,
         sources: Vec<Start>,
-        (engine, recovery): (&Engine, Option<&Recovery>),
-        store: &Arc<BlockManager>,
+        SourceParts { engine, recovery, store }: SourceParts<'_>,
     ) -> Result<Vec<Direct>> {
         let (direct, mut received): (Vec<Start>, Vec<Start>) =
             sources.into_iter().partition(|source| source.is_direct());
@@ -279,7 +295,29 @@ impl StreamHandle {
     }
 }
 
-/// A poison whose reason is told upward.
+/// Makes sure that no other run of the graph is there, and starts the workers.
+fn core(setup: &Setup) -> Result<(Core, Engine)> {
+    let Setup { config, graph, sources, .. } = setup;
+    let control = Mailbox::new(CONTROL_MAX);
+    let lease = lease(graph, &control, &config.name)?;
+    let (poison, scheduler) = (poison_that_tells(&control), Scheduler::new());
+    let engine = engine(setup, &poison, &scheduler);
+    let workers = Arc::new(WorkerPool::start(config.workers, &poison)?);
+    graph.make_results_in(&engine.pool);
+    let spill = spill(config, &engine.account)?;
+    let tracker = Arc::new(BlockTracker::new(sources.len()));
+    Ok((Core { lease, control, scheduler, workers, spill, tracker }, engine))
+}
+
+/// Keeps other runs of the graph from beginning.
+fn lease(graph: &Graph, control: &Mailbox<Control>, pipeline: &str) -> Result<RunLease> {
+    graph.begin_run(Arc::new(poster(control, Control::Late))).ok_or_else(|| {
+        let why = "runs already: a context runs one stream at a time; stop that first";
+        Error::Usage(format!("the pipeline `{pipeline}` {why}"))
+    })
+}
+
+/// A poison whose reason goes to the thread that waits for the stream.
 fn poison_that_tells(control: &Mailbox<Control>) -> Poison {
     let poison = Poison::new();
     let poisoned = poster(control, Control::Poisoned);
@@ -287,13 +325,9 @@ fn poison_that_tells(control: &Mailbox<Control>) -> Poison {
     poison
 }
 
-/// What the receivers share.
-fn engine(
-    config: &Resolved,
-    clock: &Arc<dyn Clock>,
-    poison: &Poison,
-    (scheduler, sources): (&Scheduler, &[Start]),
-) -> Engine {
+/// Makes the parts that the receivers share.
+fn engine(setup: &Setup, poison: &Poison, scheduler: &Scheduler) -> Engine {
+    let Setup { config, clock, sources, .. } = setup;
     let store_bytes_max = usize::try_from(config.store_bytes_max).unwrap_or(usize::MAX);
     let (account, events) =
         (MemoryBudget::new(store_bytes_max), EventBus::with_clock(Arc::clone(clock)));
@@ -327,7 +361,7 @@ fn unfinished(
     Unfinished::new(bytes_max.max(longest), of, account, events)
 }
 
-/// Where blocks go when memory runs short, if there is a log or the configuration names a place.
+/// Takes blocks when memory runs short, if there is a log or the configuration names a place.
 fn spill(config: &Resolved, account: &Arc<MemoryBudget>) -> Result<Option<Arc<Spill>>> {
     let Some(spill) = &config.spill else { return Ok(None) };
     let directory = spill.directory.join(places::spill_name(config));
@@ -358,13 +392,13 @@ fn job_options(config: &Resolved, schedule: Schedule, limits: RunLimits) -> Opti
     }
 }
 
-/// Counts records for the trigger and tells the job loop; a full mailbox wakes it as well.
+/// Counts records for the trigger and notifies the job loop; a full mailbox wakes it as well.
 fn arrivals(trigger: Trigger, scheduler: &Scheduler) -> Arc<BacklogTrigger> {
     let scheduler = scheduler.clone();
     Arc::new(BacklogTrigger::new(trigger.records, move || scheduler.nudge(Message::Enough)))
 }
 
-/// Where dead letters go, if batches become some; what an earlier run left there unfinished is told.
+/// Keeps dead letters, if batches become some. Reports letters that an earlier run left unfinished.
 fn dead_letters(config: &Resolved, events: &EventBus) -> Option<Arc<dyn DeadLetters>> {
     let letters: Arc<dyn DeadLetters> = match config.on_failure.then {
         Then::Stop => return None,
