@@ -2,35 +2,30 @@
 //! counts, beside a plain loop that reads and counts line feeds. The data server is a thread of this process.
 //!
 //! ```text
-//! connections-1, -100, -1000/MODEL    lines of 100 bytes on so many connections
-//! record-10, -1024, -65536/MODEL      one connection, records of so many bytes
-//! idle-90, -99/MODEL                  lines of 100 bytes on 100 connections, so many percent of them idle
+//! connections-1, -100, -1000/MODEL    lines of 100 bytes on this many connections
+//! record-10, -1024, -65536/MODEL      one connection, records of this many bytes
+//! idle-90, -99/MODEL                  lines of 100 bytes on 100 connections, this percentage of them idle
 //! ```
 //! A group compares the models at one shape; criterion keeps what it found below `target/criterion` and says what has
 //! changed since. `cargo bench --bench receive -- record` takes the groups of that name. A time goes from the moment when
 //! all connections are made until everything is in blocks and the engine has stopped. The handler and the block generator
 //! cannot be reached without a socket, so this is also the bench of block building.
 
-use std::io::{ErrorKind, Read};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use mio::net::{TcpListener, TcpStream};
-use mio::{Events, Interest, Poll, Token};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tidemill::lab::baseline::LineCount;
 use tidemill::load::{self, Limit, Load, LoadOptions, Target, WORDS};
 use tidemill::source::io::{IO_MODELS, IoModel, probe};
 use tidemill::sync::{Arc, Poison};
 use tidemill::time::{Clock, Moment, SystemClock};
 use tidemill::{Config, Interval, RunLimits, SocketSource, StreamingContext};
 
-/// What a run sends, in bytes, and what it sends where nothing is measured.
+/// Bytes that a run sends, and that it sends where nothing is measured.
 const BYTES: u64 = 40_000_000;
 const BYTES_OF_A_TEST: u64 = 400_000;
-
-/// What the plain loop reads at once.
-const READ_BYTES: usize = 256 * 1024;
 
 /// One load, the same for every model.
 #[derive(Clone, Copy)]
@@ -68,7 +63,7 @@ impl Shape {
     }
 }
 
-/// How long it took to receive everything that was sent, and to see that it was everything.
+/// The time to receive everything that is sent; asserts that it was everything.
 fn timed(shape: &Shape, to: SocketAddr, receive: impl FnOnce() -> u64 + Send) -> Duration {
     let clock = SystemClock::new();
     std::thread::scope(|scope| {
@@ -83,46 +78,13 @@ fn timed(shape: &Shape, to: SocketAddr, receive: impl FnOnce() -> u64 + Send) ->
 
 /// The plain loop.
 fn plain(shape: &Shape) -> Duration {
-    let mut listener =
-        TcpListener::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("it is bound");
     let connections = shape.connections();
     timed(shape, address, move || {
-        let (mut poll, mut events) = (Poll::new().expect("a poller"), Events::with_capacity(1024));
-        let registry = poll.registry().try_clone().expect("a poller");
-        let most = Token(usize::MAX);
-        registry.register(&mut listener, most, Interest::READABLE).expect("a listener");
-        let (mut peers, mut open, mut lines) = (Vec::<Option<TcpStream>>::new(), connections, 0);
-        let mut buffer = vec![0; READ_BYTES];
-        while open > 0 {
-            poll.poll(&mut events, None).expect("it polls");
-            for token in events.iter().map(mio::event::Event::token) {
-                while token == most
-                    && let Ok((mut peer, _)) = listener.accept()
-                {
-                    registry
-                        .register(&mut peer, Token(peers.len()), Interest::READABLE)
-                        .expect("a peer");
-                    peers.push(Some(peer));
-                }
-                let Some(slot) = peers.get_mut(token.0) else { continue };
-                // An end can be told twice; it counts once.
-                while let Some(peer) = slot {
-                    match peer.read(&mut buffer) {
-                        Ok(0) => {
-                            *slot = None;
-                            open -= 1;
-                        }
-                        Ok(len) => {
-                            lines += memchr::memchr_iter(b'\n', &buffer[..len]).count() as u64
-                        }
-                        Err(err) if err.kind() == ErrorKind::WouldBlock => break,
-                        Err(err) => panic!("the load sends: {err}"),
-                    }
-                }
-            }
-        }
-        lines
+        let mut count = LineCount::default();
+        count.poll(listener, Some(connections)).expect("the load sends");
+        count.records
     })
 }
 

@@ -1,8 +1,7 @@
-//! The bare loops: what the same job costs without an engine. One thread, one socket, one buffer.
+//! The bare loops: the cost of each job without an engine. One thread, one socket, one buffer; main thread of a child.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::hint::black_box;
 use std::io::{IoSliceMut, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -12,6 +11,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, recv};
+use tidemill::lab::baseline::{LineCount, READ_BYTES};
 use tidemill::sync::thread::spawn;
 use tidemill::sync::{Mutex, Poison, Signal};
 use tidemill::time::{Clock, Interval, RecurringTimer, Schedule, SystemClock};
@@ -20,10 +20,7 @@ use crate::Outcome;
 use crate::measure::{Figures, Stopwatch};
 use crate::words::Words;
 
-/// What a bare loop reads at once.
-const READ_BYTES: usize = 256 * 1024;
-
-/// What one read of [`kept`] fills.
+/// The buffers that one read of [`kept`] fills.
 type Buffers = [Vec<u8>; 4];
 
 /// Throws everything away in the kernel: what the sender alone can do.
@@ -46,9 +43,9 @@ pub fn discard(address: &str) -> Outcome<Figures> {
 /// Counts line feeds.
 pub fn lines(address: &str) -> Outcome<Figures> {
     let (watch, mut figures) = (Stopwatch::start(), Figures::default());
-    read_all(address, &mut figures, |_, piece| {
-        memchr::memchr_iter(b'\n', black_box(piece)).count() as u64
-    })?;
+    let mut count = LineCount::default();
+    count.read_all(&mut TcpStream::connect(address)?)?;
+    (figures.records, figures.bytes) = (count.records, count.bytes);
     watch.stop(&mut figures);
     Ok(figures)
 }
@@ -94,38 +91,26 @@ fn interval_of(seconds: f64, interval: Interval) -> u64 {
 pub fn words(address: &str, interval: Interval) -> Outcome<Figures> {
     let (watch, mut figures) = (Stopwatch::start(), Figures::default());
     let (mut words, mut next) = (Words::new(), interval.as_duration().as_secs_f64());
-    read_all(address, &mut figures, |figures, piece| {
-        words.feed(piece);
+    let (mut stream, mut buffer) = (TcpStream::connect(address)?, vec![0; READ_BYTES]);
+    loop {
+        let len = stream.read(&mut buffer)?;
+        if len == 0 {
+            break;
+        }
+        words.feed(&buffer[..len]);
         let now = watch.seconds();
         if now >= next {
             words.report(&mut figures.sum);
             next = now + interval.as_duration().as_secs_f64();
         }
         // The engine knows how many records a batch has, so the rival counts them too.
-        memchr::memchr_iter(b'\n', piece).count() as u64
-    })?;
+        figures.records += memchr::memchr_iter(b'\n', &buffer[..len]).count() as u64;
+        figures.bytes += len as u64;
+    }
     words.end();
     words.report(&mut figures.sum);
     watch.stop(&mut figures);
     Ok(figures)
-}
-
-fn read_all(
-    address: &str,
-    figures: &mut Figures,
-    mut each: impl FnMut(&mut Figures, &[u8]) -> u64,
-) -> Outcome<()> {
-    let mut stream = TcpStream::connect(address)?;
-    let mut buffer = vec![0; READ_BYTES];
-    loop {
-        match stream.read(&mut buffer)? {
-            0 => return Ok(()),
-            len => {
-                figures.bytes += len as u64;
-                figures.records += each(figures, &buffer[..len]);
-            }
-        }
-    }
 }
 
 /// Two threads that wake each other in turn: microseconds of one hand-over. Beside it, the same after a pause, in which
@@ -168,7 +153,7 @@ fn wait_for(turn: &AtomicU64, value: u64) {
     }
 }
 
-/// How late the callbacks of a recurring timer are that do nothing: what the operating system adds to every tick.
+/// The lateness of a recurring timer whose callbacks do nothing: what the operating system adds to every tick.
 pub fn timer(interval: Interval, ticks: usize) -> Outcome<Vec<f64>> {
     let (clock, poison) = (SystemClock::new(), Poison::new());
     let schedule = Schedule::aligned(clock.as_ref(), interval);
@@ -191,40 +176,7 @@ pub fn timer(interval: Interval, ticks: usize) -> Outcome<Vec<f64>> {
 pub fn poller() -> Outcome<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     writeln!(std::io::stdout(), "{}", listener.local_addr()?)?;
-    listener.set_nonblocking(true)?;
-    let mut listener = mio::net::TcpListener::from_std(listener);
-    let (mut poll, mut events) = (mio::Poll::new()?, mio::Events::with_capacity(1024));
-    let most = mio::Token(usize::MAX);
-    poll.registry().register(&mut listener, most, mio::Interest::READABLE)?;
-    let (mut peers, mut buffer) = (Vec::<Option<mio::net::TcpStream>>::new(), vec![0; READ_BYTES]);
-    let mut lines = 0;
-    loop {
-        poll.poll(&mut events, None)?;
-        for event in &events {
-            if event.token() != most {
-                read_out(&mut peers[event.token().0], &mut buffer, &mut lines);
-                continue;
-            }
-            while let Ok((mut peer, _)) = listener.accept() {
-                let token = mio::Token(peers.len());
-                poll.registry().register(&mut peer, token, mio::Interest::READABLE)?;
-                peers.push(Some(peer));
-            }
-        }
-    }
-}
-
-/// Reads what is there, with readv(2), whose bytes the kernel counts for whoever looks. A peer that has closed is closed.
-fn read_out(peer: &mut Option<mio::net::TcpStream>, buffer: &mut [u8], lines: &mut u64) {
-    while let Some(stream) = peer {
-        match stream.read_vectored(&mut [IoSliceMut::new(buffer)]) {
-            Ok(len @ 1..) => {
-                *lines += black_box(memchr::memchr_iter(b'\n', &buffer[..len]).count() as u64);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
-            Ok(_) | Err(_) => *peer = None,
-        }
-    }
+    Ok(LineCount::default().poll(listener, None)?)
 }
 
 /// Listens and writes what comes to files in a directory, one for each interval, which is synced before it gets its name:

@@ -7,13 +7,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use tidemill::sync::Signal;
-use tidemill::time::{Clock, SystemClock};
+use tidemill::lab::stats::{median, quantile};
 
-use crate::measure::as_f64;
-use crate::process::LIMIT;
 use crate::syslog::{RECORD_BYTES, Receiver, What, Who};
-use crate::verdict::{Sheet, Spread, Target};
+use crate::verdict::{Sheet, Target};
+use crate::wait::{LIMIT, now, pause_until};
 use crate::{Options, Outcome};
 
 /// From a record to the next: a rate at which nothing queues, so that an answer waits for its own sync alone.
@@ -39,17 +37,17 @@ pub fn delay(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
             runs.iter().map(|times| quantile(of(times), part)).collect()
         };
         let (answers, syncs) = (each(|times| &times.answers), each(|times| &times.syncs));
-        let sync = Spread::of(&syncs).median;
+        let sync = median(&syncs);
         // At most two syncs and 5 ms; better one and 1 ms.
         let target = Target::AtMost { pass: rounded(2.0 * sync + 5.0), goal: rounded(sync + 1.0) };
-        sheet.judge((&format!("acknowledgement, {name}"), "ms"), &answers, target)?;
+        sheet.line(&format!("acknowledgement, {name}"), "ms").judge(&answers, target)?;
         let bare = format!("    bare write + fdatasync, {name}");
-        sheet.judge((&bare, "ms"), &syncs, Target::Shown)?;
+        sheet.line(&bare, "ms").show(&syncs)?;
     }
     Ok(())
 }
 
-/// One receiver and so many records; every one is acknowledged and then written.
+/// One receiver and this many records; every one is acknowledged and then written.
 fn run(records: usize) -> Outcome<Times> {
     let receiver = Receiver::start(Who::Tidemill, What::Relp)?;
     let home = receiver.output.parent().ok_or("the output lies in a directory")?;
@@ -70,23 +68,22 @@ fn ask(address: SocketAddr, bare: &File, records: usize) -> Outcome<Times> {
     stream.set_read_timeout(Some(LIMIT))?;
     stream.write_all(b"1 open 30 relp_version=0\ncommands=syslog\n")?;
     answer(&mut stream)?;
-    let (clock, never, text, mut times) =
-        (SystemClock::new(), Signal::new(), record(), Times::default());
-    let start = clock.now();
+    let (text, mut times) = (record(), Times::default());
+    let start = now();
     for number in 0..records {
         let turn = APART.saturating_mul(u32::try_from(number)?);
-        clock.wait(&never, Some(start.plus(turn)));
+        pause_until(start.plus(turn));
         let mut frame = format!("{} syslog {RECORD_BYTES} ", number + 2).into_bytes();
         frame.extend_from_slice(&text);
         frame.push(b'\n');
-        let sent = clock.now();
+        let sent = now();
         stream.write_all(&frame)?;
         answer(&mut stream)?;
-        let answered = clock.now();
+        let answered = now();
         bare.write_all_at(&[b'x'; FRAME_BYTES], (number * FRAME_BYTES) as u64)?;
         bare.sync_data()?;
         times.answers.push(answered.since(sent).as_secs_f64() * 1e3);
-        times.syncs.push(clock.now().since(answered).as_secs_f64() * 1e3);
+        times.syncs.push(now().since(answered).as_secs_f64() * 1e3);
     }
     Ok(times)
 }
@@ -107,28 +104,19 @@ fn answer(stream: &mut TcpStream) -> Outcome<()> {
     }
 }
 
-/// What a client sends as a record.
+/// A record as a client sends it.
 fn record() -> Vec<u8> {
     let words: Vec<u8> = b"word ".iter().copied().cycle().take(RECORD_BYTES - 30).collect();
     [b"<13>Jan  1 00:00:00 host app: ", &words[..]].concat()
 }
 
-/// How long the answer is that these bytes begin with, if all of it is there: `NUMBER rsp LENGTH DATA\n`.
+/// The length of the answer at the start of these bytes, `NUMBER rsp LENGTH DATA\n`; `None` until it is complete.
 fn answer_bytes(bytes: &[u8]) -> Option<usize> {
     let mut spaces = bytes.iter().enumerate().filter(|(_, byte)| matches!(byte, b' ' | b'\n'));
     let (_, (start, _), (end, _)) = (spaces.next()?, spaces.next()?, spaces.next()?);
     let data: usize = std::str::from_utf8(&bytes[start + 1..end]).ok()?.parse().ok()?;
     let len = if data == 0 { end + 1 } else { end + 1 + data + 1 };
     (bytes.len() >= len).then_some(len)
-}
-
-/// The figure that so large a part of them does not exceed.
-fn quantile(figures: &[f64], part: f64) -> f64 {
-    let mut sorted = figures.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a position")]
-    let at = (part * as_f64(sorted.len().saturating_sub(1) as u64)).round() as usize;
-    sorted[at]
 }
 
 /// To a microsecond: the limits are printed.

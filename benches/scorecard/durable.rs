@@ -8,37 +8,32 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::fs::{Advice, fadvise};
-use tempfile::TempDir;
+use tidemill::lab::stats::float;
 use tidemill::storage::Directory;
-use tidemill::sync::Signal;
-use tidemill::time::{Clock, SystemClock};
 use tidemill::wal;
 
 use crate::kind::Kind;
-use crate::measure::{Figures, Stopwatch, as_f64};
-use crate::process::{LIMIT, Owned, Sender, TIDEMILL, run};
+use crate::load::Load;
+use crate::measure::{Figures, Stopwatch};
+use crate::process::{TIDEMILL, directory, run, start};
 use crate::verdict::{Sheet, Target};
+use crate::wait::until;
 use crate::{Options, Outcome};
 
-/// What the raw program writes between two syncs: a full chunk of the engine.
+/// Bytes that the raw program writes between two syncs: a full chunk of the engine.
 const PIECE_BYTES: usize = 4 << 20;
 
 /// Bytes of a line that the sender sends, its end included.
 const LINE_BYTES: f64 = 100.0;
 
-/// How often a growing log is looked at.
+/// The time between two looks at a growing log.
 const LOOK: Duration = Duration::from_millis(300);
-
-fn directory() -> Outcome<TempDir> {
-    let parent = Path::new(TIDEMILL).parent().ok_or("the program lies in a directory")?;
-    Ok(tempfile::tempdir_in(parent)?)
-}
 
 fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// A raw program: writes so many bytes in pieces, and syncs each. Like the engine it has the disk begin while it writes, and
+/// A raw program: writes this many bytes in pieces, and syncs each. Like the engine it has the disk begin while it writes, and
 /// lets the page cache forget what is saved.
 pub fn raw_sync(directory: &str, bytes: u64) -> Outcome<Figures> {
     let mut file = fs::File::create(Path::new(directory).join("raw"))?;
@@ -65,19 +60,19 @@ pub fn read_log(directory: &str) -> Outcome<Figures> {
     Ok(figures)
 }
 
-/// The engine with the job `count`, with a log or without, on so many lines.
+/// The engine with the job `count`, with a log or without, on this many lines.
 fn ingest(lines: u64, state: Option<&Path>) -> Outcome<Figures> {
-    let sender = Sender::start(&["--records".to_owned(), lines.to_string()])?;
-    let mut args = vec!["--address".to_owned(), sender.address.clone()];
+    let load = Load::listen(&["--records", &lines.to_string()])?;
+    let mut args = load.reader().to_vec();
     args.extend(state.into_iter().flat_map(|state| ["--state".to_owned(), text(state)]));
     let figures = run(Kind::Count, &args)?;
-    let sent = sender.finish()?;
+    let sent = load.finish()?;
     assert_eq!((figures.records, figures.bytes), (lines, sent.bytes), "every line was received");
     Ok(figures)
 }
 
 fn bytes_per_second(figures: &Figures) -> f64 {
-    as_f64(figures.bytes) / figures.seconds
+    float(figures.bytes) / figures.seconds
 }
 
 pub fn cost(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
@@ -103,7 +98,7 @@ pub fn cost(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
                         clippy::cast_sign_loss,
                         reason = "a size"
                     )]
-                    let bytes = (as_f64(lines) * LINE_BYTES) as u64;
+                    let bytes = (float(lines) * LINE_BYTES) as u64;
                     let args = ["--state".to_owned(), text(home.path())];
                     run(
                         Kind::RawSync,
@@ -118,33 +113,26 @@ pub fn cost(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
         sides.iter_mut().zip(found).for_each(|(side, rate)| side.push(rate / 1e6));
     }
     let target = Target::AtLeast { pass: 0.90, goal: 0.98 };
-    sheet.judge(("log on, beside the lesser of off and raw", "x"), &ratios, target)?;
-    sheet.judge(("    log on beside log off", "x"), &on_off, Target::Shown)?;
+    sheet.line("log on, beside the lesser of off and raw", "x").judge(&ratios, target)?;
+    sheet.line("    log on beside log off", "x").show(&on_off)?;
     for (name, side) in
         ["    log off", "    log on", "    raw write + fdatasync"].iter().zip(&sides)
     {
-        sheet.judge((name, "MB/s"), side, Target::Shown)?;
+        sheet.line(name, "MB/s").show(side)?;
     }
     Ok(())
 }
 
-/// Makes a log of so many lines that no batch was given: a process that only receives, killed.
+/// Makes a log of this many lines that no batch was given: a process that only receives, killed.
 fn abandoned_log(home: &Path, lines: u64) -> Outcome<u64> {
-    let sender = Sender::start(&["--records".to_owned(), lines.to_string()])?;
+    let load = Load::listen(&["--records", &lines.to_string()])?;
     let mut command = Command::new(TIDEMILL);
-    let from = format!("tcp://{}", sender.address);
+    let from = format!("tcp://{}", load.address);
     command.args(["run", "--from", &from, "--job", "count", "--every", "1h", "--to", "null"]);
     command.args(["--http", "off", "--quiet", "--state-dir", &text(home)]);
-    let engine = Owned(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?);
-    let sent = sender.finish()?;
-    let (clock, never) = (SystemClock::new(), Signal::new());
-    let end = clock.now().plus(LIMIT);
-    while read_log(&text(home))?.bytes < sent.bytes {
-        if clock.now() > end {
-            return Err("waited in vain until everything is in the log".into());
-        }
-        clock.wait(&never, Some(clock.now().plus(LOOK)));
-    }
+    let engine = start(command.stdout(Stdio::null()).stderr(Stdio::null()))?;
+    let sent = load.finish()?;
+    until("everything is in the log", LOOK, || Ok(read_log(&text(home))?.bytes >= sent.bytes))?;
     drop(engine);
     Ok(sent.bytes)
 }
@@ -162,11 +150,11 @@ pub fn recovery(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
         let recovered = run(Kind::Recover, &args)?;
         assert_eq!(recovered.records, lines, "the first batch has every line");
         ratios.push(read / recovered.seconds);
-        ours.push(recovered.seconds / as_f64(bytes) * 1e9);
-        bare.push(read / as_f64(bytes) * 1e9);
+        ours.push(recovered.seconds / float(bytes) * 1e9);
+        bare.push(read / float(bytes) * 1e9);
     }
     let target = Target::AtLeast { pass: 0.7, goal: 0.9 };
-    sheet.judge(("reading and checking beside recovery", "x"), &ratios, target)?;
-    sheet.judge(("    recovery to the end of the first batch", "s/GB"), &ours, Target::Shown)?;
-    sheet.judge(("    reading and checking", "s/GB"), &bare, Target::Shown)
+    sheet.line("reading and checking beside recovery", "x").judge(&ratios, target)?;
+    sheet.line("    recovery to the end of the first batch", "s/GB").show(&ours)?;
+    sheet.line("    reading and checking", "s/GB").show(&bare)
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use tidemill::lab::stats::median;
 use tidemill::sink::{BatchMeta, Cell, CommitKey, Null, Rows, Sink};
 use tidemill::source::io::IoModel;
 use tidemill::sync::Mutex;
@@ -17,7 +18,6 @@ use crate::durable;
 use crate::keys::{Keyed, keyed};
 use crate::kind::Kind;
 use crate::measure::{Figures, Stopwatch, Sum};
-use crate::verdict::Spread;
 
 #[derive(Clone, Debug, Args)]
 pub struct ChildArgs {
@@ -161,7 +161,7 @@ fn batches(args: &ChildArgs) -> Outcome<Figures> {
     let of_kind = || settled().filter(|(records, ..)| (*records > 0) == args.address.is_some());
     let micros = |time: &Duration| time.as_secs_f64() * 1e6;
     let until_start: Vec<f64> = of_kind().map(|(_, delay, _)| micros(delay)).collect();
-    let until_start = Spread::of(&until_start).median;
+    let until_start = median(&until_start);
     let micros = of_kind().map(|(.., processing)| until_start + micros(processing)).collect();
     Ok(Figures { records: report.records, micros, beside, ..Figures::default() })
 }

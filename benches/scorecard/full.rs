@@ -16,15 +16,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal as Kill, geteuid, kill_process};
-use tempfile::TempDir;
+use rustix::process::geteuid;
+use tidemill::lab::process::Process;
+use tidemill::lab::stats::float;
 use tidemill::sync::thread::{self, Thread};
-use tidemill::sync::{Mutex, Poison, Signal};
-use tidemill::time::{Clock, SystemClock};
+use tidemill::sync::{Mutex, Poison};
 
-use crate::measure::as_f64;
-use crate::process::{LIMIT, Owned, TIDEMILL, wait};
+use crate::disk::Disk;
+use crate::process::{self, TIDEMILL, directory};
 use crate::verdict::{Sheet, Target};
+use crate::wait::{LIMIT, deadline, now, pause_until, seconds_since};
 use crate::{Options, Outcome};
 
 /// The small disk: room for three segments of the log and some checkpoints.
@@ -39,13 +40,13 @@ const LINES_AT_ONCE: usize = 640;
 /// From one piece to the next: about 16 MB/s, so that the small disk is full of ballast and not of output.
 const APART: Duration = Duration::from_millis(4);
 
-/// How often something is looked at.
+/// The time between two looks at something.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// A peer that gets rid of nothing for so long is held.
+/// A peer that gets rid of nothing for this long is held.
 const HELD: Duration = Duration::from_secs(2);
 
-/// What lies on the small disk.
+/// The part of the pipeline that lies on the small disk.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum On {
     Log,
@@ -55,29 +56,13 @@ enum On {
     Rolled,
 }
 
-/// The small disk; unmounted at the end.
-struct Disk(TempDir);
+/// The file that takes all the room that is left on the small disk.
+struct Ballast(PathBuf);
 
-impl Disk {
-    fn mount() -> Outcome<Disk> {
-        let directory = tempfile::tempdir()?;
-        let size = format!("size={DISK_BYTES}");
-        let mut command = Command::new("mount");
-        command.args(["-t", "tmpfs", "-o", &size, "tidemill-r5"]).arg(directory.path());
-        let said = command.output()?;
-        if !said.status.success() {
-            return Err(String::from_utf8_lossy(&said.stderr).trim().into());
-        }
-        Ok(Disk(directory))
-    }
-
-    fn ballast(&self) -> PathBuf {
-        self.0.path().join("ballast")
-    }
-
-    /// Takes all the room that is left.
-    fn fill(&self) -> Outcome<()> {
-        let mut file = fs::OpenOptions::new().create(true).append(true).open(self.ballast())?;
+impl Ballast {
+    fn fill(disk: &Disk) -> Outcome<Ballast> {
+        let path = disk.path().join("ballast");
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(&path)?;
         // The last page is filled with small pieces.
         for piece in [1 << 20, 4096, 1] {
             loop {
@@ -88,26 +73,18 @@ impl Disk {
                 }
             }
         }
-        Ok(())
+        Ok(Ballast(path))
     }
 
-    fn empty(&self) -> Outcome<()> {
-        Ok(fs::remove_file(self.ballast())?)
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Lazily: a process that was killed may still be on its way out.
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    fn remove(self) -> Outcome<()> {
+        Ok(fs::remove_file(self.0)?)
     }
 }
 
-/// An engine between the sender and the files, with the clock and the end of every wait.
+/// An engine between the sender and the files.
 struct Run {
-    engine: Owned,
+    engine: Process,
     files: PathBuf,
-    clock: Arc<SystemClock>,
     sent: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     said: PathBuf,
@@ -116,15 +93,10 @@ struct Run {
     lines: Arc<Mutex<Option<io::Result<u64>>>>,
 }
 
-/// What the sender does: numbered lines until it is told to stop; returns how many.
-fn send(
-    to: TcpStream,
-    clock: &SystemClock,
-    sent: &AtomicU64,
-    stop: &AtomicBool,
-) -> io::Result<u64> {
+/// Sends numbered lines until it must stop. Returns their number.
+fn send(to: TcpStream, sent: &AtomicU64, stop: &AtomicBool) -> io::Result<u64> {
     let mut out = BufWriter::with_capacity(LINES_AT_ONCE * 100, to);
-    let (mut number, never) = (0, Signal::new());
+    let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
         for _ in 0..LINES_AT_ONCE {
             out.write_all(line(number).as_bytes())?;
@@ -132,7 +104,7 @@ fn send(
         }
         out.flush()?;
         sent.store(number, Ordering::Relaxed);
-        clock.wait(&never, Some(clock.now().plus(APART)));
+        pause_until(now().plus(APART));
     }
     Ok(number)
 }
@@ -147,14 +119,14 @@ pub fn full(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
     for on in [On::Log, On::Sink, On::Rolled] {
         let (mut seconds, mut held, mut lines) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..options.pairs {
-            let disk = match Disk::mount() {
+            let disk = match Disk::mount(DISK_BYTES) {
                 Ok(disk) => disk,
                 Err(err) => return sheet.say(&format!("  not run: cannot mount: {err}")),
             };
-            let (resumed, taken, count) = once(on, &disk)?;
-            seconds.push(resumed);
-            held.push(as_f64(taken) / 1e6);
-            lines.push(as_f64(count) / 1e6);
+            let found = once(on, &disk)?;
+            seconds.push(found.resumed);
+            held.push(float(found.taken) / 1e6);
+            lines.push(float(found.lines) / 1e6);
         }
         let name = match on {
             On::Log => "log",
@@ -162,30 +134,28 @@ pub fn full(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
             On::Rolled => "rolled files",
         };
         let target = Target::AtMost { pass: 5.0, goal: 1.0 };
-        sheet.judge(
-            (&format!("{name}: room until lines are taken and written again"), "s"),
-            &seconds,
-            target,
-        )?;
-        sheet.judge(
-            (&format!("    {name}: taken on the full disk"), "MB"),
-            &held,
-            Target::Shown,
-        )?;
-        sheet.judge(
-            (&format!("    {name}: lines, none lost or repeated"), "M"),
-            &lines,
-            Target::Shown,
-        )?;
+        sheet
+            .line(&format!("{name}: room until lines are taken and written again"), "s")
+            .judge(&seconds, target)?;
+        sheet.line(&format!("    {name}: taken on the full disk"), "MB").show(&held)?;
+        sheet.line(&format!("    {name}: lines, none lost or repeated"), "M").show(&lines)?;
     }
     Ok(())
 }
 
-/// Seconds until it went on, bytes that were taken while the disk was full, and lines in the output.
-fn once(on: On, disk: &Disk) -> Outcome<(f64, u64, u64)> {
-    let parent = Path::new(TIDEMILL).parent().ok_or("the program lies in a directory")?;
-    let home = tempfile::tempdir_in(parent)?;
-    let (small, large) = (disk.0.path(), home.path());
+/// The figures of one run.
+struct Found {
+    /// Seconds from the room on the disk until the engine continued.
+    resumed: f64,
+    /// Bytes that were taken while the disk was full.
+    taken: u64,
+    /// Lines in the output.
+    lines: u64,
+}
+
+fn once(on: On, disk: &Disk) -> Outcome<Found> {
+    let home = directory()?;
+    let (small, large) = (disk.path(), home.path());
     let (state, files) = match on {
         On::Log => (small.join("state"), large.join("files")),
         On::Sink | On::Rolled => (large.join("state"), small.join("files")),
@@ -196,22 +166,22 @@ fn once(on: On, disk: &Disk) -> Outcome<(f64, u64, u64)> {
     let mut run = Run::start(&file, address, files)?;
     run.send(address)?;
     run.until("lines are written", |run| Ok(run.written()? > 0))?;
-    disk.fill()?;
+    let ballast = Ballast::fill(disk)?;
     let before = run.sent.load(Ordering::Relaxed);
     run.until_held()?;
     let (held_at, written) = (run.sent.load(Ordering::Relaxed), run.written()?);
-    disk.empty()?;
-    let emptied = run.clock.now();
+    ballast.remove()?;
+    let emptied = now();
     run.until("it goes on", |run| {
         Ok(run.sent.load(Ordering::Relaxed) > held_at && run.written()? > written)
     })?;
-    let resumed = run.clock.now().since(emptied).as_secs_f64();
+    let resumed = seconds_since(emptied);
     let lines = run.lines()?;
     run.until("every line is written", |run| Ok(run.written()? >= lines * LINE_BYTES))?;
-    kill_process(Pid::from_child(&run.engine.0), Kill::TERM)?;
-    wait(&mut run.engine, LIMIT)?;
+    run.engine.terminate()?;
+    run.engine.wait(LIMIT)?;
     exact(&run.files, lines)?;
-    Ok((resumed, (held_at - before) * LINE_BYTES, lines))
+    Ok(Found { resumed, taken: (held_at - before) * LINE_BYTES, lines })
 }
 
 /// Little is kept in memory, so that the peer is held soon.
@@ -232,18 +202,9 @@ impl Run {
         let log = fs::File::create(&said)?;
         let mut command = Command::new(TIDEMILL);
         command.arg("run").arg(file).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let engine = Owned(command.spawn()?);
+        let engine = process::start(&mut command)?;
         let (sent, stop) = (Arc::default(), Arc::default());
-        let mut run = Run {
-            engine,
-            files,
-            clock: SystemClock::new(),
-            sent,
-            stop,
-            said,
-            sender: None,
-            lines: Arc::default(),
-        };
+        let mut run = Run { engine, files, sent, stop, said, sender: None, lines: Arc::default() };
         run.until("it listens", |_| Ok(TcpStream::connect(address).is_ok()))?;
         Ok(run)
     }
@@ -254,13 +215,13 @@ impl Run {
         // A sender that is held for ever would be waited for without an end.
         stream.set_write_timeout(Some(LIMIT))?;
         let (sent, stop) = (Arc::clone(&self.sent), Arc::clone(&self.stop));
-        let (clock, lines) = (Arc::clone(&self.clock), Arc::clone(&self.lines));
-        let body = move || *lines.lock() = Some(send(stream, &clock, &sent, &stop));
+        let lines = Arc::clone(&self.lines);
+        let body = move || *lines.lock() = Some(send(stream, &sent, &stop));
         self.sender = Some(thread::spawn("sender", &Poison::new(), body)?);
         Ok(())
     }
 
-    /// Stops the sender; how many lines it sent.
+    /// Stops the sender. Returns the number of its lines.
     fn lines(&mut self) -> Outcome<u64> {
         self.stop.store(true, Ordering::Relaxed);
         self.sender.take().ok_or("nothing is sent")?.join();
@@ -268,23 +229,23 @@ impl Run {
     }
 
     fn until(&mut self, what: &str, mut so: impl FnMut(&Run) -> Outcome<bool>) -> Outcome<()> {
-        let end = self.clock.now().plus(LIMIT);
+        let end = deadline();
         while !so(self)? {
-            let ended = self.engine.0.try_wait()?;
-            if ended.is_some() || self.clock.now() > end {
+            let ended = self.engine.has_ended()?;
+            if ended || now() > end {
                 let said = fs::read_to_string(&self.said)?;
-                return Err(format!("waited in vain until {what} (end: {ended:?}): {said}").into());
+                return Err(format!("waited in vain until {what} (ended: {ended}): {said}").into());
             }
-            self.clock.wait(&Signal::new(), Some(self.clock.now().plus(LOOK)));
+            pause_until(now().plus(LOOK));
         }
         Ok(())
     }
 
     /// Waits until the peer gets rid of nothing for a while.
     fn until_held(&mut self) -> Outcome<()> {
-        let (mut last, mut since) = (self.sent.load(Ordering::Relaxed), self.clock.now());
+        let (mut last, mut since) = (self.sent.load(Ordering::Relaxed), now());
         self.until("the peer is held", move |run| {
-            let (sent, now) = (run.sent.load(Ordering::Relaxed), run.clock.now());
+            let (sent, now) = (run.sent.load(Ordering::Relaxed), now());
             if sent != last {
                 (last, since) = (sent, now);
             }

@@ -8,15 +8,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tidemill::lab::stats::{alternate, float, ratios};
 use tidemill::sync::thread::{Thread, spawn};
 use tidemill::sync::{Poison, Signal};
-use tidemill::time::{Clock, SystemClock};
 
-use crate::listening::{Listening, POOL_THREADS, pause};
+use crate::listening::{Listening, POOL_THREADS};
 use crate::many_connections::{WIDE, offered};
-use crate::measure::as_f64;
-use crate::process::LIMIT;
 use crate::verdict::{Sheet, Target};
+use crate::wait::{LIMIT, now, pause, pause_until, seconds_since};
 use crate::{Options, Outcome};
 
 /// Connections that flood.
@@ -31,7 +30,7 @@ const LINE_BYTES: usize = 100;
 /// Lines that it writes at once.
 const LINES: usize = 600;
 
-/// How long a hostile peer waits to be let in.
+/// The longest time that a hostile peer waits to be let in.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// A sender of lines on one connection, from before the trouble to after it.
@@ -42,7 +41,7 @@ struct Honest {
 }
 
 impl Honest {
-    /// As fast as it is read, or so many bytes a second.
+    /// As fast as it is read, or this many bytes a second.
     fn start(to: &Listening, pace: Option<f64>) -> Outcome<Self> {
         let mut stream = TcpStream::connect(&to.address)?;
         stream.set_write_timeout(Some(LIMIT))?;
@@ -51,13 +50,11 @@ impl Honest {
         let (counted, ended) = (Arc::clone(&sent), Arc::clone(&over));
         let body = move || {
             let piece = [&[b'h'; LINE_BYTES - 1][..], b"\n"].concat().repeat(LINES);
-            let (clock, signal) = (SystemClock::new(), Signal::new());
-            let start = clock.now();
+            let start = now();
             while !ended.load(Ordering::SeqCst) && stream.write_all(&piece).is_ok() {
                 let sent = counted.fetch_add(piece.len() as u64, Ordering::SeqCst);
                 if let Some(pace) = pace {
-                    let due = start.plus(Duration::from_secs_f64(as_f64(sent) / pace));
-                    clock.wait(&signal, Some(due));
+                    pause_until(start.plus(Duration::from_secs_f64(float(sent) / pace)));
                 }
             }
             // The engine closes when it has read the end: then nothing is under way any more.
@@ -68,11 +65,10 @@ impl Honest {
 
     /// Bytes per second while `meanwhile` runs.
     fn rate<T>(&self, meanwhile: impl FnOnce() -> T) -> (f64, T) {
-        let clock = SystemClock::new();
-        let (start, before) = (clock.now(), self.sent.load(Ordering::SeqCst));
+        let (start, before) = (now(), self.sent.load(Ordering::SeqCst));
         let done = meanwhile();
         let bytes = self.sent.load(Ordering::SeqCst) - before;
-        (as_f64(bytes) / clock.now().since(start).as_secs_f64(), done)
+        (float(bytes) / seconds_since(start), done)
     }
 
     /// Lines sent in all.
@@ -125,79 +121,68 @@ pub fn flood(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
     for model in offered(options).into_iter().filter(|name| WIDE.contains(name)) {
         let engine = Listening::engine(model, Some(256))?;
         let honest = Honest::start(&engine, None)?;
-        pause(&SystemClock::new(), options.seconds);
+        pause(options.seconds);
         let before = engine.descriptors();
-        let (mut kept, mut recovery, mut came) = (Vec::new(), Vec::new(), Vec::new());
-        for pair in 0..options.pairs {
-            let calm = || honest.rate(|| pause(&SystemClock::new(), options.seconds)).0;
-            let mut storm = || -> Outcome<f64> {
-                let (rate, (seconds, count)) =
-                    besieged(&engine, &honest, many, options.seconds, before)?;
-                recovery.push(seconds);
-                came.push(count);
-                Ok(rate)
-            };
-            let (calm, stormy) = if pair % 2 == 0 {
-                let calm = calm();
-                (calm, storm()?)
-            } else {
-                let stormy = storm()?;
-                (calm(), stormy)
-            };
-            kept.push(stormy / calm);
-        }
+        let (mut recovery, mut came) = (Vec::new(), Vec::new());
+        let [calm, stormy] = alternate(options.pairs, |side| {
+            if side == 0 {
+                return Ok(honest.rate(|| pause(options.seconds)).0);
+            }
+            let siege = besieged(&engine, &honest, many, options.seconds)?;
+            let end = now();
+            while engine.descriptors() > before && now().since(end) < LIMIT {
+                pause(0.002);
+            }
+            recovery.push(seconds_since(end));
+            came.push(siege.came);
+            Outcome::Ok(siege.rate)
+        })?;
+        let kept = ratios(&stormy, &calm);
         let lines = honest.finish();
         let records = engine.stop()?["records"].as_u64();
         assert_eq!(records, Some(lines), "{model}: every honest line");
         let target = Target::AtLeast { pass: 0.8, goal: 0.95 };
-        sheet.judge((&format!("{model}, honest rate beside its own calm"), "x"), &kept, target)?;
+        sheet
+            .line(&format!("{model}, honest rate beside its own calm"), "x")
+            .judge(&kept, target)?;
         let target = Target::AtMost { pass: 1.0, goal: 0.2 };
-        sheet.judge(("    until descriptors are back", "s"), &recovery, target)?;
-        sheet.judge(
-            ("    connections a second that came and went", "1/s"),
-            &came,
-            Target::Shown,
-        )?;
+        sheet.line("    until descriptors are back", "s").judge(&recovery, target)?;
+        sheet.line("    connections a second that came and went", "1/s").show(&came)?;
     }
     Ok(())
 }
 
-/// The honest rate in a storm; then how long the engine takes until it has its descriptors back, and how many came.
-fn besieged(
-    engine: &Listening,
-    honest: &Honest,
-    many: usize,
-    seconds: f64,
-    before: usize,
-) -> Outcome<(f64, (f64, f64))> {
+/// A storm that is over.
+struct Siege {
+    /// Bytes per second of the honest sender meanwhile.
+    rate: f64,
+    /// Connections per second that came and went.
+    came: f64,
+}
+
+fn besieged(engine: &Listening, honest: &Honest, many: usize, seconds: f64) -> Outcome<Siege> {
     let address: SocketAddr = engine.address.parse()?;
     let count = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&count);
     let peers = Trouble::start(move |over, told| besiege(address, many, over, told, &counted))?;
-    let clock = SystemClock::new();
     let first = count.load(Ordering::SeqCst);
     let (rate, came) = honest.rate(|| {
-        pause(&clock, seconds);
-        as_f64(count.load(Ordering::SeqCst) - first) / seconds
+        pause(seconds);
+        float(count.load(Ordering::SeqCst) - first) / seconds
     });
     peers.end();
-    let end = clock.now();
-    while engine.descriptors() > before && clock.now().since(end) < LIMIT {
-        pause(&clock, 0.002);
-    }
-    Ok((rate, (clock.now().since(end).as_secs_f64(), came)))
+    Ok(Siege { rate, came })
 }
 
 /// Opens many connections and holds them, then a thousand a second that close at once, until it is over.
 fn besiege(address: SocketAddr, many: usize, over: &AtomicBool, told: &Signal, came: &AtomicU64) {
-    let clock = SystemClock::new();
     let connect = || TcpStream::connect_timeout(&address, PATIENCE).ok();
     let held: Vec<TcpStream> = (0..many).filter_map(|_| connect()).collect();
     told.raise();
     while !over.load(Ordering::SeqCst) {
-        let due = clock.now().plus(Duration::from_millis(10));
+        let due = now().plus(Duration::from_millis(10));
         came.fetch_add((0..10).filter_map(|_| connect()).count() as u64, Ordering::SeqCst);
-        clock.wait(&Signal::new(), Some(due));
+        pause_until(due);
     }
     drop(held);
 }
@@ -213,33 +198,31 @@ pub fn endless(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
         total >> 20
     ))?;
     for model in offered(options) {
-        let (mut kept, mut most) = (Vec::new(), Vec::new());
-        for _ in 0..options.pairs.min(3) {
-            let (ratio, mib) = disturbed(model, &[], options.seconds, |address| {
+        let flooded = |_| {
+            disturbed(model, &[], options.seconds, |address| {
                 Trouble::start(move |_, _| without_end(address, total / FLOODS))
-            })?;
-            kept.push(ratio);
-            most.push(mib);
-        }
-        show(sheet, (model, "without a line feed"), &kept, &most, FLOODS as u64)?;
+            })
+        };
+        let found = (0..options.pairs.min(3)).map(flooded).collect::<Outcome<Vec<_>>>()?;
+        let name = format!("{model}, without a line feed");
+        show(sheet, &name, &found, FLOODS as u64)?;
         let drips = match model {
             "bio" => drips.min(900),
             "pool" => drips.min(100),
             _ => drips,
         };
         let seconds = options.seconds.max(0.5);
-        let (ratio, mib) = disturbed(model, &[], options.seconds, |address| {
-            let clock = SystemClock::new();
+        let found = disturbed(model, &[], options.seconds, |address| {
             let peers = Trouble::start(move |over, told| drip(address, drips, over, told))?;
-            pause(&clock, seconds);
+            pause(seconds);
             Ok(peers)
         })?;
-        show(sheet, (model, "drips"), &[ratio], &[mib], drips as u64)?;
+        show(sheet, &format!("{model}, drips"), &[found], drips as u64)?;
     }
     almost_whole(options, sheet)
 }
 
-/// R8 again: each connection stops a byte before the end of the longest record. JobFusion they would take all memory.
+/// R8 again: each connection stops a byte before the end of the longest record. Together they would take all memory.
 fn almost_whole(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
     let many = if options.smoke { 200 } else { 5_000 };
     sheet.say(&format!(
@@ -253,45 +236,44 @@ fn almost_whole(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
             "pool" => many.min(100),
             _ => many,
         };
-        let (ratio, mib) = disturbed(model, &["--set", &store], options.seconds, |address| {
+        let found = disturbed(model, &["--set", &store], options.seconds, |address| {
             Trouble::start(move |_, _| up_to_the_end(address, many))
         })?;
-        show(sheet, (model, "almost whole"), &[ratio], &[mib], STORE_MIB)?;
+        show(sheet, &format!("{model}, almost whole"), &[found], STORE_MIB)?;
     }
     Ok(())
 }
 
 /// Judges the memory; it may be 64 MiB more than `besides`, the records of all connections or the store, in MiB.
-fn show(
-    sheet: &mut Sheet,
-    (model, what): (&str, &str),
-    kept: &[f64],
-    most: &[f64],
-    besides: u64,
-) -> Outcome<()> {
-    sheet.judge(
-        (&format!("{model}, {what}: honest rate beside calm"), "x"),
-        kept,
-        Target::Shown,
-    )?;
+fn show(sheet: &mut Sheet, name: &str, found: &[Disturbed], besides: u64) -> Outcome<()> {
+    let kept: Vec<f64> = found.iter().map(|run| run.kept).collect();
+    let most: Vec<f64> = found.iter().map(|run| run.most).collect();
+    sheet.line(&format!("{name}: honest rate beside calm"), "x").show(&kept)?;
     // Connections times records of 1 MiB, or the store, and 64 MiB.
-    let bound = as_f64(besides) + 64.0;
+    let bound = float(besides) + 64.0;
     let target = Target::AtMost { pass: bound, goal: bound };
-    sheet.judge(("    most memory", "MiB"), most, target)
+    sheet.line("    most memory", "MiB").judge(&most, target)
 }
 
-/// How much of its calm rate the honest sender keeps in some trouble, and the most memory of the engine, in MiB.
+/// A run with an honest sender in some trouble.
+struct Disturbed {
+    /// The part of its calm rate that the honest sender keeps.
+    kept: f64,
+    /// The most memory of the engine, in MiB.
+    most: f64,
+}
+
 fn disturbed(
     model: &str,
     settings: &[&str],
     seconds: f64,
     trouble: impl FnOnce(SocketAddr) -> Outcome<Trouble>,
-) -> Outcome<(f64, f64)> {
+) -> Outcome<Disturbed> {
     let engine = Listening::engine_with(model, None, settings)?;
     let address = engine.address.parse()?;
     let honest = Honest::start(&engine, Some(10e6))?;
-    pause(&SystemClock::new(), seconds / 2.0);
-    let (calm, ()) = honest.rate(|| pause(&SystemClock::new(), seconds));
+    pause(seconds / 2.0);
+    let (calm, ()) = honest.rate(|| pause(seconds));
     let (stormy, done) = honest.rate(|| trouble(address).map(Trouble::end));
     done?;
     let most = engine.kib("VmHWM:") / 1024.0;
@@ -302,10 +284,10 @@ fn disturbed(
         (lines..=lines + 5_000).contains(&records),
         "{model}: {lines} honest lines, {records} records"
     );
-    Ok((stormy / calm, most))
+    Ok(Disturbed { kept: stormy / calm, most })
 }
 
-/// So many bytes on each connection, in turn.
+/// This many bytes on each connection, in turn.
 fn without_end(address: SocketAddr, each: usize) {
     let mut peers: Vec<TcpStream> =
         (0..FLOODS).filter_map(|_| TcpStream::connect(address).ok()).collect();
@@ -333,16 +315,15 @@ fn up_to_the_end(address: SocketAddr, many: usize) {
 
 /// A byte a second on each connection, spread over the second.
 fn drip(address: SocketAddr, many: usize, over: &AtomicBool, told: &Signal) {
-    let clock = SystemClock::new();
     let mut peers: Vec<TcpStream> =
         (0..many).filter_map(|_| TcpStream::connect(address).ok()).collect();
     told.raise();
     let share = peers.len().div_ceil(100).max(1);
     while !over.load(Ordering::SeqCst) {
         for part in peers.chunks_mut(share) {
-            let due = clock.now().plus(Duration::from_millis(10));
+            let due = now().plus(Duration::from_millis(10));
             part.iter_mut().for_each(|peer| drop(peer.write_all(b"x")));
-            clock.wait(&Signal::new(), Some(due));
+            pause_until(due);
             if over.load(Ordering::SeqCst) {
                 break;
             }

@@ -6,16 +6,17 @@
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
+use tidemill::lab::stats::{Summary, alternating, float};
 use tidemill::stream::StateSpec;
 use tidemill::sync::{AtomicU64, Ordering};
 use tidemill::testing::ManualClock;
-use tidemill::time::{Clock, SystemClock};
 use tidemill::{Config, DStream, Interval, StreamingContext};
 
 use crate::kind::Kind;
-use crate::measure::{Figures, Stopwatch, as_f64};
+use crate::measure::{Figures, Stopwatch};
 use crate::process::run;
-use crate::verdict::{Sheet, Spread, Target};
+use crate::verdict::{Sheet, Target};
+use crate::wait::{now, seconds_since};
 use crate::{Options, Outcome};
 
 const SECOND: Interval = Interval::secs(1);
@@ -23,10 +24,10 @@ const PARTITIONS: u64 = 4;
 /// The baseline of P12.
 const FEW: u64 = 10_000;
 
-/// What is done with the keys.
+/// The operator under test.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Operator {
-    /// How often each key came.
+    /// The count of each key.
     #[default]
     Count,
     /// The sum of each key's values.
@@ -46,7 +47,7 @@ pub enum Operator {
 pub struct Keyed {
     #[arg(long, value_enum, default_value = "count")]
     pub operator: Operator,
-    /// How many different keys there are.
+    /// Number of different keys.
     #[arg(long, default_value_t = FEW)]
     pub keys: u64,
     /// Records of a batch.
@@ -71,13 +72,13 @@ pub fn keyed(args: &Keyed, batches: u64) -> Outcome<Figures> {
     let seeds = ctx.queue_stream((0..batches).map(part).collect(), usize::try_from(PARTITIONS)?);
     let rows = Arc::new(AtomicU64::new(0));
     attach(args, &seeds, &rows);
-    let (watch, clock) = (Stopwatch::start(), SystemClock::new());
+    let watch = Stopwatch::start();
     let mut figures = Figures { records: batches * args.records, ..Figures::default() };
     for _ in 0..batches {
-        let start = clock.now();
+        let start = now();
         ctx.run_batches(1)?;
-        figures.micros.push(clock.now().since(start).as_secs_f64() * 1e6);
-        figures.beside.push(as_f64(rows.load(Ordering::SeqCst)));
+        figures.micros.push(seconds_since(start) * 1e6);
+        figures.beside.push(float(rows.load(Ordering::SeqCst)));
     }
     watch.stop(&mut figures);
     Ok(figures)
@@ -86,18 +87,18 @@ pub fn keyed(args: &Keyed, batches: u64) -> Outcome<Figures> {
 /// Everything that is done ends in one number for each batch, which must be what it must be.
 fn attach(args: &Keyed, seeds: &DStream<(u64, u64)>, rows: &Arc<AtomicU64>) {
     let (length, own) = (args.length, args.clone());
-    let pairs = seeds.flat_map(move |seed, out| own.make(*seed, |key| out.push(&(key, 1_u64))));
+    let pairs = seeds.flat_map(move |seed, out| own.make(seed, |key| out.push(&(key, 1_u64))));
     let own = args.clone();
     let add = |a: &u64, b: &u64| a + b;
     match (args.operator, length.map(Interval::secs)) {
         (Operator::Count, _) => {
-            let keys = seeds.flat_map(move |seed, out| own.make(*seed, |key| out.push(&key)));
+            let keys = seeds.flat_map(move |seed, out| own.make(seed, |key| out.push(&key)));
             check(args, &keys.count_by_value().map(|row| (1, row.1)), rows);
         }
         (Operator::Words, _) => {
             let lines = seeds.flat_map(move |seed, out| {
                 let mut line = Vec::new();
-                own.make(*seed, |key| {
+                own.make(seed, |key| {
                     line.clear();
                     line.extend_from_slice(b"word");
                     line.extend(key.to_string().bytes());
@@ -152,7 +153,8 @@ fn check(args: &Keyed, values: &DStream<(u64, u64)>, rows: &Arc<AtomicU64>) {
 
 impl Keyed {
     /// The keys of one partition of one batch.
-    fn make(&self, (batch, part): (u64, u64), mut each: impl FnMut(u64)) {
+    fn make(&self, seed: &(u64, u64), mut each: impl FnMut(u64)) {
+        let (batch, part) = *seed;
         let count = self.records / PARTITIONS;
         let first = batch * self.records + part * count;
         for number in first..first + count {
@@ -183,7 +185,7 @@ impl Keyed {
     fn time(&self, batches: u64, counted: usize) -> Outcome<(f64, Figures)> {
         let figures = run(Kind::Keyed, &self.options(batches))?;
         let last = &figures.micros[figures.micros.len().saturating_sub(counted)..];
-        Ok((last.iter().sum::<f64>() / as_f64(last.len() as u64), figures))
+        Ok((last.iter().sum::<f64>() / float(last.len() as u64), figures))
     }
 }
 
@@ -213,15 +215,15 @@ struct Pairing {
 }
 
 impl Pairing {
-    /// How many records a second the second side takes beside the first.
+    /// Judges the records per second of the second side beside those of the first.
     fn judge(&self, pairs: usize, sheet: &mut Sheet) -> Outcome<()> {
         let (mut ratios, mut rates, mut last) = (Vec::new(), [Vec::new(), Vec::new()], None);
         for pair in 0..pairs {
             let mut means = [0.0; 2];
-            for side in [pair % 2, 1 - pair % 2] {
+            for side in alternating(pair, 2) {
                 let (keyed, batches) = &self.sides[side];
                 let (mean, figures) = keyed.time(*batches, self.counted)?;
-                means[side] = mean / as_f64(keyed.records);
+                means[side] = mean / float(keyed.records);
                 rates[side].push(1.0 / means[side]);
                 if side == 1 {
                     last = Some(figures);
@@ -229,15 +231,15 @@ impl Pairing {
             }
             ratios.push(means[0] / means[1]);
         }
-        sheet.judge((&self.name, "x"), &ratios, self.target)?;
+        sheet.line(&self.name, "x").judge(&ratios, self.target)?;
         for (name, rates) in ["    baseline", "    this"].iter().zip(&rates) {
-            sheet.judge((name, "M rec/s"), rates, Target::Shown)?;
+            sheet.line(name, "M rec/s").show(rates)?;
         }
         let Some(figures) = last else { return Ok(()) };
         let rows = &figures.beside[figures.beside.len().saturating_sub(1)..];
-        sheet.judge(("    rows of its last batch", ""), rows, Target::Shown)?;
-        let peak = [as_f64(figures.peak_kib) / 1024.0];
-        sheet.judge(("    its most memory", "MiB"), &peak, Target::Shown)
+        sheet.line("    rows of its last batch", "").show(rows)?;
+        let peak = [float(figures.peak_kib) / 1024.0];
+        sheet.line("    its most memory", "MiB").show(&peak)
     }
 }
 
@@ -278,15 +280,15 @@ fn growth(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
     let (mut slowest, mut last, mut medians) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..options.pairs {
         let (_, figures) = fresh.time(batches, 1)?;
-        let spread = Spread::of(&figures.micros);
-        slowest.push(spread.ends.1 / spread.median);
-        medians.push(spread.median / 1e3);
-        last.push(as_f64(figures.peak_kib) / 1024.0);
+        let times = Summary::of(figures.micros.iter().copied()).ok_or("batches were run")?;
+        slowest.push(times.max / times.median);
+        medians.push(times.median / 1e3);
+        last.push(float(figures.peak_kib) / 1024.0);
     }
     let name = format!("state grows to {} keys: slowest batch", records * batches);
-    sheet.judge((&name, "x median"), &slowest, Target::AtMost { pass: 2.0, goal: 1.2 })?;
-    sheet.judge(("    median batch", "ms"), &medians, Target::Shown)?;
-    sheet.judge(("    its most memory", "MiB"), &last, Target::Shown)
+    sheet.line(&name, "x median").judge(&slowest, Target::AtMost { pass: 2.0, goal: 1.2 })?;
+    sheet.line("    median batch", "ms").show(&medians)?;
+    sheet.line("    its most memory", "MiB").show(&last)
 }
 
 /// P13.

@@ -9,6 +9,7 @@
 mod baseline;
 mod console_reader;
 mod delay;
+mod disk;
 mod durable;
 mod engine;
 mod full;
@@ -16,6 +17,7 @@ mod hostile;
 mod keys;
 mod kind;
 mod listening;
+mod load;
 mod many_connections;
 mod measure;
 mod overload;
@@ -26,6 +28,7 @@ mod stalled_sink;
 mod syslog;
 mod verdict;
 mod volumes;
+mod wait;
 mod words;
 
 use std::io::Write;

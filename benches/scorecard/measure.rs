@@ -1,11 +1,13 @@
-//! What one process measured of itself, and the clocks it does that with.
+//! The figures that one process measured of itself, and the stopwatch for them. Main thread of a child.
 
-use std::fs;
-use std::sync::Arc;
+use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
-use tidemill::time::{Clock, Moment, SystemClock};
+use tidemill::lab::sample::{figure, own_cpu};
+use tidemill::lab::stats::float;
+use tidemill::time::Moment;
+
+use crate::wait::{now, seconds_since};
 
 /// One side of a pair, as its process reports it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -15,7 +17,7 @@ pub struct Figures {
     pub records: u64,
     /// Bytes that came.
     pub bytes: u64,
-    /// What the counted words come to; see [`Sum`].
+    /// The sum of the counted words; see [`Sum`].
     pub sum: Sum,
     /// From before the connect to the last result.
     pub seconds: f64,
@@ -32,19 +34,13 @@ pub struct Figures {
 impl Figures {
     /// Lines per second.
     pub fn rate(&self) -> f64 {
-        as_f64(self.records) / self.seconds
+        float(self.records) / self.seconds
     }
 
     /// Processor seconds for 10^9 bytes.
     pub fn cpu_per_gb(&self) -> f64 {
-        self.cpu_seconds * 1e9 / as_f64(self.bytes.max(1))
+        self.cpu_seconds * 1e9 / float(self.bytes.max(1))
     }
-}
-
-/// A figure with a few digits.
-#[expect(clippy::cast_precision_loss, reason = "figures are shown with a few digits")]
-pub fn as_f64(value: u64) -> f64 {
-    value as f64
 }
 
 /// All results of all intervals in two numbers that do not depend on how the lines were cut into batches.
@@ -74,44 +70,23 @@ impl Sum {
 
 /// Runs from its making.
 pub struct Stopwatch {
-    clock: Arc<SystemClock>,
     start: Moment,
-    cpu: f64,
+    cpu: Duration,
 }
 
 impl Stopwatch {
     pub fn start() -> Self {
-        let clock = SystemClock::new();
-        Stopwatch { start: clock.now(), cpu: cpu_seconds(), clock }
+        Stopwatch { start: now(), cpu: own_cpu() }
     }
 
     pub fn seconds(&self) -> f64 {
-        self.clock.now().since(self.start).as_secs_f64()
+        seconds_since(self.start)
     }
 
     /// Writes the times and the memory into `figures`.
     pub fn stop(&self, figures: &mut Figures) {
         figures.seconds = self.seconds();
-        figures.cpu_seconds = cpu_seconds() - self.cpu;
-        figures.peak_kib = status_kib("self", "VmHWM:");
+        figures.cpu_seconds = own_cpu().saturating_sub(self.cpu).as_secs_f64();
+        figures.peak_kib = figure("/proc/self/status", "VmHWM:");
     }
-}
-
-fn cpu_seconds() -> f64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a short run")]
-    let seconds = time.tv_sec as f64 + time.tv_nsec as f64 / 1e9;
-    seconds
-}
-
-/// A figure of `/proc/PROCESS/status`, in KiB; zero if it cannot be read.
-pub fn status_kib(process: &str, field: &str) -> u64 {
-    proc_figure(&format!("/proc/{process}/status"), field)
-}
-
-/// The number behind a name at the start of a line of a file; zero if it cannot be read.
-pub fn proc_figure(file: &str, field: &str) -> u64 {
-    let status = fs::read_to_string(file).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(field));
-    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }

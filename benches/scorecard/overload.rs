@@ -7,14 +7,13 @@
 
 use std::time::Duration;
 
-use tidemill::sync::Signal;
-use tidemill::time::{Clock, SystemClock};
+use tidemill::lab::stats::{float, median, quantile};
 
 use crate::console_reader::{Printed, Printing};
-use crate::listening::{Listening, Load};
-use crate::measure::as_f64;
-use crate::process::LIMIT;
-use crate::verdict::{Sheet, Spread, Target};
+use crate::listening::Listening;
+use crate::load::{Load, Peers};
+use crate::verdict::{Sheet, Target};
+use crate::wait::until;
 use crate::{Options, Outcome};
 
 /// Costs a worker some microseconds for each line, and finds none: no line holds a `#`.
@@ -27,7 +26,10 @@ const BATCH_US: u64 = 100_000;
 /// The batches that it may take to settle and to recover.
 const WITHIN: usize = 10;
 
-/// What one run found.
+/// The time between two questions to the engine.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// The figures of one run.
 struct Found {
     /// Lines a second that the job can do.
     capacity: f64,
@@ -47,24 +49,16 @@ pub fn overload(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
     let each = |of: fn(&Found) -> f64| found.iter().map(of).collect::<Vec<f64>>();
     let within = Target::AtMost { pass: 10.0, goal: 5.0 };
     let one = Target::AtMost { pass: 1.0, goal: 0.5 };
-    sheet.judge(("what the job can do", "lines/s"), &each(|it| it.capacity), Target::Shown)?;
-    sheet.judge(
-        ("batches until the delay stays below one", "batches"),
-        &each(|it| it.settled),
-        within,
-    )?;
-    sheet.judge(("most scheduling delay after the tenth", "batches"), &each(|it| it.delay), one)?;
-    sheet.judge(
-        ("records of those batches, p95 / p5", "x"),
-        &each(|it| it.spread),
-        Target::Shown,
-    )?;
-    sheet.judge(
-        ("    taken meanwhile, of what it can do", "x"),
-        &each(|it| it.taken),
-        Target::Shown,
-    )?;
-    sheet.judge(("batches until it has recovered", "batches"), &each(|it| it.recovered), within)
+    sheet.line("what the job can do", "lines/s").show(&each(|it| it.capacity))?;
+    sheet
+        .line("batches until the delay stays below one", "batches")
+        .judge(&each(|it| it.settled), within)?;
+    sheet
+        .line("most scheduling delay after the tenth", "batches")
+        .judge(&each(|it| it.delay), one)?;
+    sheet.line("records of those batches, p95 / p5", "x").show(&each(|it| it.spread))?;
+    sheet.line("    taken meanwhile, of what it can do", "x").show(&each(|it| it.taken))?;
+    sheet.line("batches until it has recovered", "batches").judge(&each(|it| it.recovered), within)
 }
 
 fn once(options: &Options) -> Outcome<Found> {
@@ -87,16 +81,14 @@ fn once(options: &Options) -> Outcome<Found> {
     let settled = &settling[WITHIN.min(settling.len())..];
     assert!(settled.len() > WITHIN, "there was enough to see: {} batches", settling.len());
     let delays = settled.iter().map(|batch| batch.scheduling_delay_us).max().unwrap_or(0);
-    let mut records: Vec<f64> = settled.iter().map(|batch| as_f64(batch.records)).collect();
-    records.sort_by(f64::total_cmp);
-    let at = |percent: usize| records[(records.len() - 1) * percent / 100];
+    let records: Vec<f64> = settled.iter().map(|batch| float(batch.records)).collect();
     Ok(Found {
         capacity,
-        settled: as_f64(until(&settling, is_prompt) as u64),
-        delay: as_f64(delays) / as_f64(BATCH_US),
-        spread: at(95) / at(5).max(1.0),
-        taken: Spread::of(&records).median / BATCH / capacity,
-        recovered: as_f64(recovered(&busy(&after), 0.7 * capacity) as u64),
+        settled: float(before_all(&settling, is_prompt) as u64),
+        delay: float(delays) / float(BATCH_US),
+        spread: quantile(&records, 0.95) / quantile(&records, 0.05).max(1.0),
+        taken: median(&records) / BATCH / capacity,
+        recovered: float(recovered(&busy(&after), 0.7 * capacity) as u64),
     })
 }
 
@@ -106,7 +98,7 @@ fn capacity() -> Outcome<f64> {
         ["--job", JOB, "--every", "100ms", "--set", "workers=1", "--set", "store_bytes_max=4MiB"];
     let (engine, output) = Listening::printing(&run)?;
     let printing = Printing::start(output)?;
-    Load::start(&engine, (1, 0), &["--seconds", "2"])?.finish()?;
+    Load::connect(&engine.address, Peers::ONE, &["--seconds", "2"])?.finish()?;
     until_read(&engine)?;
     engine.stop()?;
     let batches = printing.finish();
@@ -116,31 +108,24 @@ fn capacity() -> Outcome<f64> {
     if micros == 0 {
         Err("the job did nothing".into())
     } else {
-        Ok(as_f64(records) * 1e6 / as_f64(micros))
+        Ok(float(records) * 1e6 / float(micros))
     }
 }
 
 fn send(engine: &Listening, rate: f64, seconds: f64) -> Outcome<()> {
     let (rate, seconds) = (format!("{rate:.0}"), format!("{seconds}"));
-    Load::start(engine, (1, 0), &["--rate", &rate, "--seconds", &seconds])?.finish()?;
+    let limits = ["--rate", &rate, "--seconds", &seconds];
+    Load::connect(&engine.address, Peers::ONE, &limits)?.finish()?;
     Ok(())
 }
 
 /// Waits until everything that lies in the sockets is read and done: the sender has ended, and with it its overload.
 fn until_read(engine: &Listening) -> Outcome<()> {
-    let clock = SystemClock::new();
-    let end = clock.now().plus(LIMIT);
-    loop {
+    until("the engine has read what was sent", LOOK, || {
         let receiver = &engine.page("/api/v1/receivers")?[0];
         let (open, records) = (receiver["open"].as_u64(), receiver["records"].as_u64());
-        if open == Some(0) && engine.page("/api/v1/status")?["records"].as_u64() == records {
-            return Ok(());
-        }
-        if clock.now() > end {
-            return Err("the engine took too long to read what was sent".into());
-        }
-        clock.wait(&Signal::new(), Some(clock.now().plus(Duration::from_millis(5))));
-    }
+        Ok(open == Some(0) && engine.page("/api/v1/status")?["records"].as_u64() == records)
+    })
 }
 
 /// The batches from the first one that has a record to the last.
@@ -155,8 +140,8 @@ fn is_prompt(batch: &Printed) -> bool {
     batch.scheduling_delay_us < BATCH_US
 }
 
-/// How many batches there are before the first one from which on all are `so`.
-fn until(batches: &[Printed], so: impl Fn(&Printed) -> bool) -> usize {
+/// The number of batches before the first one from which on all are `so`.
+fn before_all(batches: &[Printed], so: impl Fn(&Printed) -> bool) -> usize {
     batches.iter().rposition(|batch| !so(batch)).map_or(0, |last| last + 1)
 }
 
@@ -165,7 +150,7 @@ fn until(batches: &[Printed], so: impl Fn(&Printed) -> bool) -> usize {
 fn recovered(batches: &[Printed], rate: f64) -> usize {
     let fives = batches.windows(5).map(|five| {
         let records: u64 = five.iter().map(|batch| batch.records).sum();
-        as_f64(records) >= 0.9 * rate * 5.0 * BATCH && five.iter().all(is_prompt)
+        float(records) >= 0.9 * rate * 5.0 * BATCH && five.iter().all(is_prompt)
     });
     let fives: Vec<bool> = fives.collect();
     let whole = &fives[..fives.len().saturating_sub(1)];

@@ -11,12 +11,13 @@ use std::path::Path;
 use std::process::ChildStdout;
 
 use serde_json::Value;
-use tidemill::time::{Clock, SystemClock};
+use tidemill::lab::stats::float;
 
-use crate::listening::{Listening, Load, pause};
-use crate::measure::as_f64;
-use crate::process::TIDEMILL;
+use crate::listening::Listening;
+use crate::load::{Load, Peers};
+use crate::process::directory;
 use crate::verdict::{Sheet, Target};
+use crate::wait::{now, pause, seconds_since};
 use crate::{Options, Outcome};
 
 /// Kills for each pair that is asked for.
@@ -25,22 +26,26 @@ const KILLS: usize = 20;
 /// The records of each batch. One that was printed and not known to be done when the engine died is printed again.
 pub type Batches = BTreeMap<u64, u64>;
 
-/// An engine over the log in `state`, its output, and the seconds until its first batch was done.
-pub fn start(
-    state: &Path,
-    batches: &mut Batches,
-) -> Outcome<(Listening, BufReader<ChildStdout>, f64)> {
+/// An engine over a log, after its first batch.
+pub struct Restarted {
+    pub engine: Listening,
+    pub output: BufReader<ChildStdout>,
+    /// Seconds from the start to the end of the first batch.
+    pub seconds: f64,
+}
+
+/// Starts an engine over the log in `state`.
+pub fn start(state: &Path, batches: &mut Batches) -> Outcome<Restarted> {
     let state = state.display().to_string();
-    let clock = SystemClock::new();
-    let begin = clock.now();
+    let begin = now();
     let run = ["--framing", "relp", "--state-dir", &state, "--job", "count", "--every", "100ms"];
     let (engine, output) = Listening::printing(&run)?;
     let mut output = BufReader::new(output);
     let mut line = String::new();
     output.read_line(&mut line)?;
-    let seconds = clock.now().since(begin).as_secs_f64();
+    let seconds = seconds_since(begin);
     take(&line, batches)?;
-    Ok((engine, output, seconds))
+    Ok(Restarted { engine, output, seconds })
 }
 
 fn take(line: &str, batches: &mut Batches) -> Outcome<()> {
@@ -50,7 +55,7 @@ fn take(line: &str, batches: &mut Batches) -> Outcome<()> {
     Ok(())
 }
 
-/// What is left of the output of an engine that has ended; a kill may have cut the last line.
+/// Takes the rest of the output of an engine that has ended; a kill may have cut the last line.
 pub fn take_rest(output: BufReader<ChildStdout>, batches: &mut Batches) -> Outcome<()> {
     for line in output.lines().map_while(Result::ok).filter(|line| line.ends_with('}')) {
         take(&line, batches)?;
@@ -63,23 +68,21 @@ pub fn restart(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
     sheet.say(&format!(
         "R1: killed {kills} times under a RELP load with a log, batches of 100 ms"
     ))?;
-    let parent = Path::new(TIDEMILL).parent().ok_or("the program lies in a directory")?;
-    let home = tempfile::tempdir_in(parent)?;
-    let (state, mut batches, clock) =
-        (home.path().join("state"), Batches::new(), SystemClock::new());
+    let home = directory()?;
+    let (state, mut batches) = (home.path().join("state"), Batches::new());
     let (mut seconds, mut sent, mut acknowledged) = (Vec::new(), 0, 0);
     for kill in 0..kills {
-        let (engine, output, until_batch) = start(&state, &mut batches)?;
+        let Restarted { engine, output, seconds: until_batch } = start(&state, &mut batches)?;
         seconds.extend((kill > 0).then_some(until_batch));
-        let load = Load::start(&engine, (1, 0), &["--framing", "relp"])?;
+        let load = Load::connect(&engine.address, Peers::ONE, &["--framing", "relp"])?;
         // Up to half of the asked time, at moments that have nothing to do with the ticks.
-        pause(&clock, options.seconds / 2.0 * as_f64(1 + kill as u64 * 7 % 16) / 16.0);
+        pause(options.seconds / 2.0 * float(1 + kill as u64 * 7 % 16) / 16.0);
         drop(engine);
         let loaded = load.finish()?;
         (sent, acknowledged) = (sent + loaded.lines, acknowledged + loaded.acknowledged);
         take_rest(output, &mut batches)?;
     }
-    let (engine, output, until_batch) = start(&state, &mut batches)?;
+    let Restarted { engine, output, seconds: until_batch } = start(&state, &mut batches)?;
     seconds.push(until_batch);
     engine.stop()?;
     take_rest(output, &mut batches)?;
@@ -92,15 +95,9 @@ pub fn restart(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
     seconds.sort_by(f64::total_cmp);
     let ninety_ninth = seconds[(seconds.len() * 99).div_ceil(100) - 1];
     let longest = Target::AtMost { pass: 2.0, goal: 2.0 };
-    sheet.judge(
-        ("from the start to the end of the first batch, p99", "s"),
-        &[ninety_ninth],
-        longest,
-    )?;
-    sheet.judge(("    each of them", "s"), &seconds, Target::Shown)?;
-    sheet.judge(
-        ("    lines acknowledged, none lost", "M"),
-        &[as_f64(acknowledged) / 1e6],
-        Target::Shown,
-    )
+    sheet
+        .line("from the start to the end of the first batch, p99", "s")
+        .judge(&[ninety_ninth], longest)?;
+    sheet.line("    each of them", "s").show(&seconds)?;
+    sheet.line("    lines acknowledged, none lost", "M").show(&[float(acknowledged) / 1e6])
 }

@@ -1,21 +1,21 @@
 //! The rows: which processes are compared, what must be equal, and what the scorecard asks of each.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use clap::ValueEnum;
-use tidemill::sync::Signal;
-use tidemill::time::{Clock, SystemClock};
+use tidemill::lab::process::Process;
+use tidemill::lab::sample::figure;
+use tidemill::lab::stats::{alternate, float, median, ratios};
 
-use crate::keys;
 use crate::kind::Kind;
-use crate::measure::{Figures, as_f64, status_kib};
-use crate::process::{Owned, Sender, Sent, TIDEMILL, run, said};
-use crate::verdict::{Sheet, Spread, Target};
+use crate::load::Load;
+use crate::measure::Figures;
+use crate::process::{self, TIDEMILL, line, run, said};
+use crate::verdict::{Sheet, Target};
+use crate::wait::{now, pause, seconds_since};
 use crate::{
-    Options, Outcome, delay, durable, full, hostile, many_connections, overload, restart,
+    Options, Outcome, delay, durable, full, hostile, keys, many_connections, overload, restart,
     stalled_sink, syslog, volumes,
 };
 
@@ -106,18 +106,23 @@ impl Side {
         Side { name, kind, options, target }
     }
 
-    /// One pass of exactly so many lines.
-    fn pass(&self, lines: u64) -> Outcome<(Figures, Sent)> {
-        let sender = Sender::start(&["--records".to_owned(), lines.to_string()])?;
-        let address = ["--address".to_owned(), sender.address.clone()];
-        let figures = run(self.kind, &[&self.options[..], &address].concat())?;
-        let sent = sender.finish()?;
+    /// One pass of exactly this many lines.
+    fn pass(&self, lines: u64) -> Outcome<Pass> {
+        let load = Load::listen(&["--records", &lines.to_string()])?;
+        let figures = run(self.kind, &[&self.options[..], &load.reader()].concat())?;
+        let sent = load.finish()?;
         assert_eq!((sent.lines, sent.bytes), (lines, figures.bytes), "{}: bytes", self.name);
         if self.kind != Kind::Discard {
             assert_eq!(figures.records, lines, "{}: every line was received", self.name);
         }
-        Ok((figures, sent))
+        Ok(Pass { figures, sender_per_gb: sent.cpu_seconds * 1e9 / float(sent.bytes) })
     }
+}
+
+struct Pass {
+    figures: Figures,
+    /// Processor seconds of the sender for 10^9 bytes.
+    sender_per_gb: f64,
 }
 
 const P1: Target = Target::AtLeast { pass: 0.90, goal: 0.97 };
@@ -151,170 +156,132 @@ fn wordcount(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
 fn compare(options: &Options, sheet: &mut Sheet, baseline: &Side, engines: &[Side]) -> Outcome<()> {
     let lines = lines_for(baseline, options)?;
     let alone = Side::new("sender alone", Kind::Discard, &[], Target::Shown);
-    let alone: Vec<f64> = (0..options.pairs.min(3))
-        .map(|_| Ok(alone.pass(lines)?.0))
-        .collect::<Outcome<Vec<_>>>()?
-        .iter()
-        .map(|figures| as_f64(lines) / figures.seconds / 1e6)
-        .collect();
-    sheet.judge(("sender alone, discarded by the kernel", "M lines/s"), &alone, Target::Shown)?;
+    let rate = |_| Ok(float(lines) / alone.pass(lines)?.figures.seconds / 1e6);
+    let alone = (0..options.pairs.min(3)).map(rate).collect::<Outcome<Vec<f64>>>()?;
+    sheet.line("sender alone, discarded by the kernel", "M lines/s").show(&alone)?;
     for engine in engines {
-        let (mut bare, mut ours, mut senders) = (Vec::new(), Vec::new(), Vec::new());
-        for pair in 0..options.pairs {
-            let bare_first = pair % 2 == 0;
-            for side in [bare_first, !bare_first] {
-                let (figures, sent) = if side { baseline } else { engine }.pass(lines)?;
-                senders.push(sent.cpu_seconds * 1e9 / as_f64(sent.bytes));
-                if side { bare.push(figures) } else { ours.push(figures) }
-            }
-        }
+        let sides = [baseline, engine];
+        let [bare, ours] = alternate(options.pairs, |side| sides[side].pass(lines))?;
         for (bare, ours) in bare.iter().zip(&ours) {
-            assert_eq!(bare.sum, ours.sum, "{}: the same words", engine.name);
+            assert_eq!(bare.figures.sum, ours.figures.sum, "{}: the same words", engine.name);
         }
-        show(sheet, engine, (&bare, &ours), &senders)?;
+        show(sheet, engine, &Passes { bare, ours })?;
     }
     Ok(())
 }
 
-/// How many lines take about the asked time.
+/// The number of lines that take about the asked time.
 fn lines_for(baseline: &Side, options: &Options) -> Outcome<u64> {
     let probe = 2_000_000;
-    let rate = baseline.pass(probe)?.0.rate();
+    let rate = baseline.pass(probe)?.figures.rate();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive rate")]
     let lines = (rate * options.seconds) as u64;
     Ok(lines.max(100_000))
 }
 
-fn show(
-    sheet: &mut Sheet,
-    engine: &Side,
-    (bare, ours): (&[Figures], &[Figures]),
-    senders: &[f64],
-) -> Outcome<()> {
-    let each = |of: &[Figures], figure: fn(&Figures) -> f64| -> Vec<f64> {
-        of.iter().map(figure).collect()
+/// The passes of two sides, pair by pair.
+struct Passes {
+    bare: Vec<Pass>,
+    ours: Vec<Pass>,
+}
+
+fn show(sheet: &mut Sheet, engine: &Side, passes: &Passes) -> Outcome<()> {
+    let each = |of: &[Pass], figure: fn(&Figures) -> f64| -> Vec<f64> {
+        of.iter().map(|pass| figure(&pass.figures)).collect()
     };
-    let both = |figure: fn(&Figures) -> f64| -> Vec<f64> {
-        bare.iter().zip(ours).map(|(bare, ours)| figure(ours) / figure(bare)).collect()
-    };
-    sheet.judge((engine.name, "x"), &both(Figures::rate), engine.target)?;
-    sheet.judge(
-        ("    baseline", "M lines/s"),
-        &each(bare, |side| side.rate() / 1e6),
-        Target::Shown,
-    )?;
-    sheet.judge(
-        ("    engine", "M lines/s"),
-        &each(ours, |side| side.rate() / 1e6),
-        Target::Shown,
-    )?;
-    sheet.judge(("    baseline", "CPU s/GB"), &each(bare, Figures::cpu_per_gb), Target::Shown)?;
-    sheet.judge(("    engine", "CPU s/GB"), &each(ours, Figures::cpu_per_gb), Target::Shown)?;
-    let inverse: Vec<f64> = both(Figures::cpu_per_gb).iter().map(|ratio| 1.0 / ratio).collect();
-    sheet.judge(
-        ("    bytes per CPU-second, engine beside baseline", "x"),
-        &inverse,
-        Target::Shown,
-    )?;
-    sheet.judge(("    sender", "CPU s/GB"), senders, Target::Shown)?;
-    sheet.judge(
-        ("    engine, most memory", "MiB"),
-        &each(ours, |side| as_f64(side.peak_kib) / 1024.0),
-        Target::Shown,
-    )
+    let Passes { bare, ours } = passes;
+    let rates = [bare, ours].map(|side| each(side, |it| it.rate() / 1e6));
+    let costs = [bare, ours].map(|side| each(side, Figures::cpu_per_gb));
+    sheet.line(engine.name, "x").judge(&ratios(&rates[1], &rates[0]), engine.target)?;
+    sheet.line("    baseline", "M lines/s").show(&rates[0])?;
+    sheet.line("    engine", "M lines/s").show(&rates[1])?;
+    sheet.line("    baseline", "CPU s/GB").show(&costs[0])?;
+    sheet.line("    engine", "CPU s/GB").show(&costs[1])?;
+    let inverse = ratios(&costs[0], &costs[1]);
+    sheet.line("    bytes per CPU-second, engine beside baseline", "x").show(&inverse)?;
+    let senders: Vec<f64> = bare.iter().chain(ours).map(|pass| pass.sender_per_gb).collect();
+    sheet.line("    sender", "CPU s/GB").show(&senders)?;
+    let most = each(ours, |side| float(side.peak_kib) / 1024.0);
+    sheet.line("    engine, most memory", "MiB").show(&most)
 }
 
 fn fixed_cost(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
     sheet.say("P5: fixed cost of a batch on 2 workers, tick to committed by the engine's events, job wordcount")?;
     let hand_over = run(Kind::HandOver, &["--rounds".to_owned(), "2000".to_owned()])?;
-    sheet.judge(("bare hand-over, both threads hot", "us"), &hand_over.micros, Target::Shown)?;
-    sheet.judge(("bare hand-over after 9 ms of sleep", "us"), &hand_over.beside, Target::Shown)?;
+    sheet.line("bare hand-over, both threads hot", "us").show(&hand_over.micros)?;
+    sheet.line("bare hand-over after 9 ms of sleep", "us").show(&hand_over.beside)?;
     let rounds = |every: f64| {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "a small positive number"
         )]
-        let rounds = (options.seconds * as_f64(options.pairs as u64) / every) as u64;
+        let rounds = (options.seconds * float(options.pairs as u64) / every) as u64;
         ["--rounds".to_owned(), rounds.max(5).to_string()]
     };
     let every = |ms: &str, block: &str| {
         ["--every".to_owned(), ms.to_owned(), "--block".to_owned(), block.to_owned()]
     };
     let empty = run(Kind::Batches, &[&rounds(0.01)[..], &every("10", "10")].concat())?;
-    cost(sheet, "empty batch", &empty, (50.0, 10.0))?;
+    cost(sheet, "empty batch", &empty, Target::AtMost { pass: 50.0, goal: 10.0 })?;
     // Ten lines of a few words in each block: what is left is what blocks and batches cost, not words.
-    let few = ["--rate", "1000", "--words", "10", "--line-len", "20"].map(str::to_owned);
-    let sender = Sender::start(&few)?;
-    let address = ["--address".to_owned(), sender.address.clone()];
-    let blocks = [&address[..], &every("100", "10")].concat();
-    let counted = run(Kind::Blocks, &[&blocks[..], &rounds(0.5)].concat())?;
-    sheet.judge(("blocks in a batch", ""), &counted.micros[1..], Target::Shown)?;
-    drop(sender);
-    let sender = Sender::start(&few)?;
-    let address = ["--address".to_owned(), sender.address.clone()];
-    let blocks = [&address[..], &every("100", "10"), &rounds(0.1)].concat();
-    cost(sheet, "batch of 10 blocks", &run(Kind::Batches, &blocks)?, (200.0, 60.0))
+    let few = ["--rate", "1000", "--words", "10", "--line-len", "20"];
+    let load = Load::listen(&few)?;
+    let blocks = [&load.reader()[..], &every("100", "10"), &rounds(0.5)].concat();
+    let counted = run(Kind::Blocks, &blocks)?;
+    sheet.line("blocks in a batch", "").show(&counted.micros[1..])?;
+    drop(load);
+    let load = Load::listen(&few)?;
+    let blocks = [&load.reader()[..], &every("100", "10"), &rounds(0.1)].concat();
+    let figures = run(Kind::Batches, &blocks)?;
+    let target = Target::AtMost { pass: 200.0, goal: 60.0 };
+    cost(sheet, "batch of 10 blocks", &figures, target)
 }
 
 /// The operating system wakes a timer late; the row is about what the engine adds.
-fn cost(sheet: &mut Sheet, name: &str, figures: &Figures, (pass, goal): (f64, f64)) -> Outcome<()> {
+fn cost(sheet: &mut Sheet, name: &str, figures: &Figures, target: Target) -> Outcome<()> {
     assert!(!figures.micros.is_empty(), "{name}: batches were run");
-    let late = Spread::of(&figures.beside).median;
+    let late = median(&figures.beside);
     let net: Vec<f64> = figures.micros.iter().map(|micros| micros - late).collect();
-    sheet.judge(
-        (&format!("{name}, less the timer's lateness"), "us"),
-        &net,
-        Target::AtMost { pass, goal },
-    )?;
-    sheet.judge(
-        (&format!("    {name}, from the nominal tick"), "us"),
-        &figures.micros,
-        Target::Shown,
-    )?;
-    sheet.judge(("    lateness of a bare timer", "us"), &figures.beside, Target::Shown)
+    sheet.line(&format!("{name}, less the timer's lateness"), "us").judge(&net, target)?;
+    sheet.line(&format!("    {name}, from the nominal tick"), "us").show(&figures.micros)?;
+    sheet.line("    lateness of a bare timer", "us").show(&figures.beside)
 }
 
 fn start(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
     sheet.say(
         "P15: start, size, memory (Spark, not run here: 4.4 s to the first result, 390-630 MB)",
     )?;
-    let clock = SystemClock::new();
     let times = if options.pairs > 1 { options.pairs * 4 } else { 2 };
     let (mut bare, mut first) = (Vec::new(), Vec::new());
     for _ in 0..times {
-        let begin = clock.now();
+        let begin = now();
         said(TIDEMILL, &["--version"]);
-        bare.push(clock.now().since(begin).as_secs_f64());
-        let sender = Sender::start(&["--rate".to_owned(), "10000".to_owned()])?;
-        let begin = clock.now();
-        let mut engine = engine(&sender, &["--every", "100ms", "--to", "json"])?;
-        let stdout = engine.0.stdout.take().ok_or("no output")?;
-        let result = BufReader::new(stdout)
-            .lines()
-            .find(|line| line.as_ref().is_ok_and(|line| !line.contains("\"records\":0,")));
-        first.push(clock.now().since(begin).as_secs_f64());
-        assert!(result.is_some_and(|line| line.is_ok()), "there was a result");
+        bare.push(seconds_since(begin));
+        let load = Load::listen(&["--rate", "10000"])?;
+        let begin = now();
+        let mut engine = engine(&load, &["--every", "100ms", "--to", "json"])?;
+        let lines = engine.output_lines()?;
+        while line(&lines)?.contains("\"records\":0,") {}
+        first.push(seconds_since(begin));
     }
-    sheet.judge(
-        ("process start to first result of a 100 ms batch", "s"),
-        &first,
-        Target::AtMost { pass: 0.15, goal: 0.12 },
-    )?;
-    sheet.judge(("    start and end of a process that does nothing", "s"), &bare, Target::Shown)?;
+    sheet
+        .line("process start to first result of a 100 ms batch", "s")
+        .judge(&first, Target::AtMost { pass: 0.15, goal: 0.12 })?;
+    sheet.line("    start and end of a process that does nothing", "s").show(&bare)?;
     size(sheet)?;
     memory(options, sheet)
 }
 
-fn engine(sender: &Sender, options: &[&str]) -> Outcome<Owned> {
-    let from = format!("tcp://{}", sender.address);
+fn engine(load: &Load, options: &[&str]) -> Outcome<Process> {
+    let from = format!("tcp://{}", load.address);
     let mut command = Command::new(TIDEMILL);
     command.args(["run", "--from", &from, "--job", "wordcount", "--quiet"]).args(options);
-    Ok(Owned(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?))
+    process::start(command.stdout(Stdio::piped()).stderr(Stdio::null()))
 }
 
 fn size(sheet: &mut Sheet) -> Outcome<()> {
-    let mib = |bytes: u64| as_f64(bytes) / f64::from(1 << 20);
+    let mib = |bytes: u64| float(bytes) / f64::from(1 << 20);
     let built = mib(fs::metadata(TIDEMILL)?.len());
     let target = Target::AtMost { pass: 15.0, goal: 8.0 };
     let stripped = std::env::temp_dir().join(format!("tidemill-stripped-{}", std::process::id()));
@@ -322,26 +289,24 @@ fn size(sheet: &mut Sheet) -> Outcome<()> {
     match fs::metadata(&stripped) {
         Ok(file) => {
             fs::remove_file(&stripped)?;
-            sheet.judge(("binary, stripped", "MiB"), &[mib(file.len())], target)?;
+            sheet.line("binary, stripped", "MiB").judge(&[mib(file.len())], target)?;
         }
         Err(_) => sheet.say("  binary, stripped: not run, there is no `strip` here")?,
     }
-    sheet.judge(("    as this bench built it, with line tables", "MiB"), &[built], Target::Shown)
+    sheet.line("    as this bench built it, with line tables", "MiB").show(&[built])
 }
 
 /// What is resident after a while at 10,000 lines/s.
 fn memory(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
-    let (clock, signal) = (SystemClock::new(), Signal::new());
     for every in ["100ms", "1s"] {
-        let sender = Sender::start(&["--rate".to_owned(), "10000".to_owned()])?;
-        let engine = engine(&sender, &["--every", every, "--to", "null"])?;
-        let wait = Duration::from_secs_f64(if options.smoke { 1.2 } else { 5.0 });
-        clock.wait(&signal, Some(clock.now().plus(wait)));
-        let process = engine.0.id().to_string();
-        let most = as_f64(status_kib(&process, "VmHWM:")) / 1024.0;
+        let load = Load::listen(&["--rate", "10000"])?;
+        let engine = engine(&load, &["--every", every, "--to", "null"])?;
+        pause(if options.smoke { 1.2 } else { 5.0 });
+        let status = format!("/proc/{}/status", engine.id());
+        let most = float(figure(&status, "VmHWM:")) / 1024.0;
         assert!(most > 0.0, "it runs");
         let name = format!("most resident memory at 10,000 lines/s, batches of {every}");
-        sheet.judge((&name, "MiB"), &[most], Target::AtMost { pass: 20.0, goal: 10.0 })?;
+        sheet.line(&name, "MiB").judge(&[most], Target::AtMost { pass: 20.0, goal: 10.0 })?;
     }
     Ok(())
 }

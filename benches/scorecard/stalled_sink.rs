@@ -7,28 +7,27 @@
 
 use std::time::Duration;
 
-use tidemill::sync::Signal;
-use tidemill::time::{Clock, SystemClock};
+use tidemill::lab::stats::float;
 
 use crate::console_reader::Printing;
-use crate::listening::{Listening, Load, pause};
-use crate::measure::as_f64;
-use crate::process::LIMIT;
+use crate::listening::Listening;
+use crate::load::{Load, Peers};
 use crate::verdict::{Sheet, Target};
+use crate::wait::{now, pause, pause_until, seconds_since, until};
 use crate::{Options, Outcome};
 
 const BOUND: &str = "32MiB";
 
-/// What may lie in files: then nothing is left but to hold the sender.
+/// The most bytes in files: then nothing is left but to hold the sender.
 const FILES: &str = "64MiB";
 
-/// How often the engine is asked.
+/// The time between two questions to the engine.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What is shown of a run: its name, its unit, and where it is.
+/// A figure of a run that is shown: its name, its unit, and the field.
 type Line = (&'static str, &'static str, fn(&Found) -> f64);
 
-/// What one run found.
+/// The figures of one run.
 struct Found {
     /// The most that the engine counted and the most that became resident, beside the bound.
     counted: f64,
@@ -52,13 +51,11 @@ pub fn stalled_sink(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
         let each = |of: fn(&Found) -> f64| found.iter().map(of).collect::<Vec<f64>>();
         let memory = Target::AtMost { pass: 1.1, goal: 1.0 };
         let name = |text: &str| format!("{job}: {text}");
-        sheet.judge(
-            (&name("most memory by the engine's count"), "x bound"),
-            &each(|it| it.counted),
-            memory,
-        )?;
+        sheet
+            .line(&name("most memory by the engine's count"), "x bound")
+            .judge(&each(|it| it.counted), memory)?;
         let resident = name("most resident beyond the idle process");
-        sheet.judge((&resident, "x bound"), &each(|it| it.resident), memory)?;
+        sheet.line(&resident, "x bound").judge(&each(|it| it.resident), memory)?;
         let lines: [Line; 4] = [
             ("the sink stood still for", "s", |it| it.still),
             ("of which nothing was read for", "s", |it| it.held),
@@ -66,7 +63,7 @@ pub fn stalled_sink(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
             ("records, none lost or repeated", "M", |it| it.records),
         ];
         for (text, unit, of) in lines {
-            sheet.judge((&format!("    {}", name(text)), unit), &each(of), Target::Shown)?;
+            sheet.line(&format!("    {}", name(text)), unit).show(&each(of))?;
         }
     }
     Ok(())
@@ -83,33 +80,29 @@ fn once(job: &str, options: &Options) -> Outcome<Found> {
     run.extend(set.iter().flatten().map(String::as_str));
     let (engine, output) = Listening::printing(&run)?;
     let printing = Printing::start(output)?;
-    let clock = SystemClock::new();
-    let (idle, bound) = (engine.kib("VmRSS:"), as_f64(32 << 10));
-    let load = Load::start(&engine, (1, 0), &["--seconds", &(seconds + 2.0).to_string()])?;
-    pause(&clock, 1.0);
+    let (idle, bound) = (engine.kib("VmRSS:"), float(32 << 10));
+    let load =
+        Load::connect(&engine.address, Peers::ONE, &["--seconds", &(seconds + 2.0).to_string()])?;
+    pause(1.0);
     printing.stand_still(true);
-    let (still, mut counted) = (clock.now(), 0.0_f64);
+    let (still, mut counted) = (now(), 0.0_f64);
     let (mut read, mut held_since) = (0, still);
-    while clock.now().since(still).as_secs_f64() < seconds {
-        clock.wait(&Signal::new(), Some(clock.now().plus(LOOK)));
+    while seconds_since(still) < seconds {
+        pause_until(now().plus(LOOK));
         let status = engine.page("/api/v1/status")?;
         counted = counted.max(status["store_bytes"].as_f64().ok_or("no store_bytes")? / 1024.0);
         let bytes = engine.page("/api/v1/receivers")?[0]["bytes"].as_u64().ok_or("no bytes")?;
         if bytes != read {
-            (read, held_since) = (bytes, clock.now());
+            (read, held_since) = (bytes, now());
         }
     }
-    let returned = clock.now();
+    let returned = now();
     printing.stand_still(false);
     let sent = load.finish()?.lines;
-    while engine.page("/api/v1/status")?["records"].as_u64() != Some(sent) {
-        if clock.now().since(returned) > LIMIT {
-            let status = engine.page("/api/v1/status")?;
-            return Err(format!("{sent} records were sent, and not all are done: {status}").into());
-        }
-        clock.wait(&Signal::new(), Some(clock.now().plus(LOOK)));
-    }
-    let drained = clock.now().since(returned).as_secs_f64();
+    until("every record that was sent is done", LOOK, || {
+        Ok(engine.page("/api/v1/status")?["records"].as_u64() == Some(sent))
+    })?;
+    let drained = seconds_since(returned);
     let resident = (engine.kib("VmHWM:") - idle) / bound;
     engine.stop()?;
     let records: u64 = printing.finish().iter().map(|batch| batch.records).sum();
@@ -120,6 +113,6 @@ fn once(job: &str, options: &Options) -> Outcome<Found> {
         held: returned.since(held_since).as_secs_f64(),
         still: returned.since(still).as_secs_f64(),
         drained,
-        records: as_f64(records) / 1e6,
+        records: float(records) / 1e6,
     })
 }

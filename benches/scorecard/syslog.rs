@@ -7,23 +7,25 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tidemill::lab::process::Process;
+use tidemill::lab::sample::cpu_of;
+use tidemill::lab::stats::{alternate, float, ratios};
 use tidemill::load::WINDOW;
-use tidemill::sync::Signal;
-use tidemill::time::{Clock, SystemClock};
 
-use crate::measure::{Stopwatch, as_f64};
-use crate::process::{LIMIT, Owned, TIDEMILL, said, ticks};
+use crate::kind::Kind;
+use crate::load::{Load, Peers};
+use crate::process::{self, TIDEMILL, child, directory, said};
 use crate::verdict::{Sheet, Target};
+use crate::wait::{seconds_since, until};
 use crate::{Options, Outcome};
 
 /// Bytes of a record, or their mean.
 pub const RECORD_BYTES: usize = 98;
 
-/// How often a growing output is looked at.
+/// The time between two looks at a growing output.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Who receives.
@@ -35,7 +37,7 @@ pub enum Who {
     Plain,
 }
 
-/// What is sent.
+/// The framing that is sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum What {
     Relp,
@@ -44,19 +46,16 @@ pub enum What {
 
 /// A receiving program with its output.
 pub struct Receiver {
-    process: Owned,
+    process: Process,
     pub address: SocketAddr,
     pub output: PathBuf,
-    clock: Arc<SystemClock>,
     /// Removed at the end.
     _directory: TempDir,
 }
 
 impl Receiver {
     pub fn start(who: Who, what: What) -> Outcome<Receiver> {
-        // Beside the program: a disk like that of a user, where temporary files may lie in memory.
-        let parent = Path::new(TIDEMILL).parent().ok_or("the program lies in a directory")?;
-        let directory = tempfile::tempdir_in(parent)?;
+        let directory = directory()?;
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let (path, output) = (directory.path(), directory.path().join("out"));
         let mut command = match who {
@@ -76,37 +75,31 @@ impl Receiver {
             }
             Who::Plain => {
                 fs::create_dir(&output)?;
-                let mut command = Command::new(std::env::current_exe()?);
-                command.args(["child", "to-files", "--address", &address.to_string()]);
+                let mut command = child(Kind::ToFiles)?;
+                command.args(["--address", &address.to_string()]);
                 command.args(["--every", "200", "--state"]).arg(&output);
                 command
             }
         };
         let log = fs::File::create(path.join("said"))?;
-        let process =
-            Owned(command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?);
-        let clock = SystemClock::new();
-        let receiver = Receiver { process, address, output, clock, _directory: directory };
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let process = process::start(&mut command)?;
+        let receiver = Receiver { process, address, output, _directory: directory };
         receiver.until("it listens", || Ok(TcpStream::connect(address).is_ok()))?;
         Ok(receiver)
     }
 
     /// Waits until something is so.
-    pub fn until(&self, what: &str, mut so: impl FnMut() -> Outcome<bool>) -> Outcome<()> {
-        let (never, end) = (Signal::new(), self.clock.now().plus(LIMIT));
-        while !so()? {
-            if self.clock.now() > end {
-                let said = fs::read_to_string(self._directory.path().join("said"))?;
-                return Err(format!("waited in vain until {what}: {said}").into());
-            }
-            self.clock.wait(&never, Some(self.clock.now().plus(LOOK)));
-        }
-        Ok(())
+    pub fn until(&self, what: &str, so: impl FnMut() -> Outcome<bool>) -> Outcome<()> {
+        until(what, LOOK, so).map_err(|err| {
+            let said = fs::read_to_string(self._directory.path().join("said"));
+            format!("{err}: {}", said.unwrap_or_default()).into()
+        })
     }
 
     /// Processor time so far, in seconds.
-    fn cpu_seconds(&self) -> Outcome<f64> {
-        Ok(ticks(&format!("/proc/{}/stat", self.process.0.id()))? / 100.0)
+    fn cpu_seconds(&self) -> f64 {
+        cpu_of(self.process.id()).as_secs_f64()
     }
 
     /// Bytes of committed output.
@@ -146,7 +139,7 @@ fn pipeline_file(what: What, address: SocketAddr, path: &Path) -> String {
     )
 }
 
-/// Whether rsyslogd is here; otherwise the row says that it was not run.
+/// True if rsyslogd is here; otherwise the row says that it was not run.
 fn is_there(sheet: &mut Sheet) -> Outcome<bool> {
     let version = said("rsyslogd", &["-v"]);
     let first = version.lines().next().unwrap_or_default().to_owned();
@@ -169,64 +162,48 @@ pub fn relp(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
     let one = Target::AtLeast { pass: 1.0, goal: 2.0 };
     let eight = Target::AtLeast { pass: 2.0, goal: 5.0 };
     for (clients, target) in [(1, one), (8, eight)] {
-        let (mut theirs, mut ours) = (Vec::new(), Vec::new());
-        for pair in 0..options.pairs {
-            for rsyslog in [pair % 2 == 0, pair % 2 != 0] {
-                let who = if rsyslog { Who::Rsyslog } else { Who::Tidemill };
-                let figure = acknowledged(who, clients, options.seconds)?;
-                if rsyslog { &mut theirs } else { &mut ours }.push(figure);
-            }
-        }
-        let rates =
-            |side: &[(f64, f64)]| side.iter().map(|(rate, _)| rate / 1e3).collect::<Vec<_>>();
-        let cpu = |side: &[(f64, f64)]| side.iter().map(|(_, cpu)| *cpu).collect::<Vec<_>>();
+        let [theirs, ours] = alternate(options.pairs, |side| {
+            acknowledged([Who::Rsyslog, Who::Tidemill][side], clients, options.seconds)
+        })?;
+        let [their_rates, our_rates] =
+            [&theirs, &ours].map(|side| side.iter().map(|run| run.rate / 1e3).collect::<Vec<_>>());
+        let [their_cpu, our_cpu] = [&theirs, &ours]
+            .map(|side| side.iter().map(|run| run.cpu_per_million).collect::<Vec<_>>());
         let name = format!("{clients} client{}", if clients == 1 { "" } else { "s" });
-        let ratios: Vec<f64> =
-            ours.iter().zip(&theirs).map(|(ours, theirs)| ours.0 / theirs.0).collect();
-        sheet.judge((&format!("{name}: tidemill / rsyslog"), "x"), &ratios, target)?;
-        sheet.judge(
-            (&format!("{name}: tidemill, acknowledged"), "k/s"),
-            &rates(&ours),
-            Target::Shown,
-        )?;
-        sheet.judge(
-            (&format!("{name}: rsyslog, acknowledged"), "k/s"),
-            &rates(&theirs),
-            Target::Shown,
-        )?;
-        sheet.judge(
-            (&format!("{name}: tidemill, processor"), "s per M"),
-            &cpu(&ours),
-            Target::Shown,
-        )?;
-        sheet.judge(
-            (&format!("{name}: rsyslog, processor"), "s per M"),
-            &cpu(&theirs),
-            Target::Shown,
-        )?;
+        let ratios = ratios(&our_rates, &their_rates);
+        sheet.line(&format!("{name}: tidemill / rsyslog"), "x").judge(&ratios, target)?;
+        sheet.line(&format!("{name}: tidemill, acknowledged"), "k/s").show(&our_rates)?;
+        sheet.line(&format!("{name}: rsyslog, acknowledged"), "k/s").show(&their_rates)?;
+        sheet.line(&format!("{name}: tidemill, processor"), "s per M").show(&our_cpu)?;
+        sheet.line(&format!("{name}: rsyslog, processor"), "s per M").show(&their_cpu)?;
     }
     Ok(())
 }
 
-/// Records acknowledged per second, and seconds of the receiver's processor time for 10^6 of them. Each line begins with a
-/// stamp: what begins with a `z` rsyslog takes for compressed.
-fn acknowledged(who: Who, clients: usize, seconds: f64) -> Outcome<(f64, f64)> {
+/// One run of a receiver that acknowledges.
+struct Acknowledged {
+    /// Records acknowledged per second.
+    rate: f64,
+    /// Seconds of the receiver's processor time for 10^6 of them.
+    cpu_per_million: f64,
+}
+
+/// Each line begins with a stamp: what begins with a `z` rsyslog takes for compressed.
+fn acknowledged(who: Who, clients: u64, seconds: f64) -> Outcome<Acknowledged> {
     let receiver = Receiver::start(who, What::Relp)?;
-    let before = receiver.cpu_seconds()?;
-    let mut load = Command::new(TIDEMILL);
-    load.args(["load", "--framing", "relp", "--connect", &receiver.address.to_string(), "--json"]);
-    load.args(["--stamp", "--line-len", &(RECORD_BYTES + 1).to_string()]);
-    load.args(["--connections", &clients.to_string(), "--seconds", &seconds.to_string()]);
-    let sent = load.stderr(Stdio::null()).output()?;
-    let report: serde_json::Value = serde_json::from_slice(&sent.stdout)?;
-    let figure = |name: &str| report[name].as_f64().ok_or("the sender says what was acknowledged");
-    let (answered, bytes) = (figure("acknowledged")?, figure("acknowledged_bytes")?);
+    let before = receiver.cpu_seconds();
+    let (length, seconds) = ((RECORD_BYTES + 1).to_string(), seconds.to_string());
+    let limits = ["--framing", "relp", "--stamp", "--line-len", &length, "--seconds", &seconds];
+    let peers = Peers { busy: clients, idle: 0 };
+    let loaded = Load::connect(&receiver.address.to_string(), peers, &limits)?.finish()?;
+    let (answered, bytes) = (loaded.figure("acknowledged")?, loaded.figure("acknowledged_bytes")?);
     receiver.until("everything is written", || {
         // Each record has a line feed in the file.
-        Ok(as_f64(receiver.written()?) >= bytes + answered)
+        Ok(float(receiver.written()?) >= bytes + answered)
     })?;
-    let cpu = receiver.cpu_seconds()? - before;
-    Ok((figure("acknowledged_per_second")?, cpu * 1e6 / answered.max(1.0)))
+    let cpu = receiver.cpu_seconds() - before;
+    let rate = loaded.figure("acknowledged_per_second")?;
+    Ok(Acknowledged { rate, cpu_per_million: cpu * 1e6 / answered.max(1.0) })
 }
 
 /// Lines of about the asked time for rsyslog.
@@ -260,16 +237,16 @@ pub fn lines(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
         let beside = |side: &[ToFiles]| -> Vec<f64> {
             ours.iter().zip(side).map(|(ours, theirs)| of(ours) / of(theirs)).collect()
         };
-        sheet.judge((&format!("{name}: tidemill / rsyslog"), "x"), &beside(theirs), target)?;
+        sheet.line(&format!("{name}: tidemill / rsyslog"), "x").judge(&beside(theirs), target)?;
         let shown = format!("{name}: tidemill / a thread that reads, writes and syncs");
-        sheet.judge((&shown, "x"), &beside(plain), Target::Shown)?;
+        sheet.line(&shown, "x").show(&beside(plain))?;
         for (who, side) in [("tidemill", ours), ("rsyslog", theirs), ("the plain thread", plain)] {
             let figures: Vec<f64> = side.iter().map(of).collect();
-            sheet.judge((&format!("{name}: {who}"), unit), &figures, Target::Shown)?;
+            sheet.line(&format!("{name}: {who}"), unit).show(&figures)?;
         }
     }
     let sent: Vec<f64> = ours.iter().map(|run| run.sent / 1e6).collect();
-    sheet.judge(("lines: the sender, while it sent to tidemill", "M/s"), &sent, Target::Shown)
+    sheet.line("lines: the sender, while it sent to tidemill", "M/s").show(&sent)
 }
 
 /// One run of a receiver that writes files.
@@ -283,19 +260,16 @@ struct ToFiles {
 
 fn to_files(who: Who, lines: u64) -> Outcome<ToFiles> {
     let receiver = Receiver::start(who, What::Lines)?;
-    let before = receiver.cpu_seconds()?;
-    let mut load = Command::new(TIDEMILL);
-    load.args(["load", "--connect", &receiver.address.to_string(), "--json", "--line-len", "100"]);
-    let sent = load.args(["--records", &lines.to_string()]).stderr(Stdio::null()).output()?;
-    let watch = Stopwatch::start();
-    let report: serde_json::Value = serde_json::from_slice(&sent.stdout)?;
-    let bytes = report["bytes"].as_u64().ok_or("the sender says how much it sent")?;
-    let sending = report["seconds"].as_f64().ok_or("the sender says how long it sent")?;
-    receiver.until("everything is written", || Ok(receiver.written()? >= bytes))?;
-    let (seconds, cpu) = (sending + watch.seconds(), receiver.cpu_seconds()? - before);
+    let before = receiver.cpu_seconds();
+    let limits = ["--line-len", "100", "--records", &lines.to_string()];
+    let loaded = Load::connect(&receiver.address.to_string(), Peers::ONE, &limits)?.finish()?;
+    let sending = loaded.figure("seconds")?;
+    receiver.until("everything is written", || Ok(receiver.written()? >= loaded.bytes))?;
+    let seconds = sending + seconds_since(loaded.ended);
+    let cpu = receiver.cpu_seconds() - before;
     Ok(ToFiles {
-        rate: as_f64(lines) / seconds,
-        bytes_per_cpu_second: as_f64(bytes) / cpu.max(0.01),
-        sent: as_f64(lines) / sending,
+        rate: float(lines) / seconds,
+        bytes_per_cpu_second: float(loaded.bytes) / cpu.max(0.01),
+        sent: float(lines) / sending,
     })
 }

@@ -4,10 +4,11 @@ use std::io::Write;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use tidemill::lab::stats::Summary;
 
 use crate::Outcome;
 
-/// What a row asks for.
+/// The demand of a row.
 #[derive(Clone, Copy, Debug)]
 pub enum Target {
     /// A ratio or rate: the more the better.
@@ -16,34 +17,6 @@ pub enum Target {
     AtMost { pass: f64, goal: f64 },
     /// Shown beside, not judged.
     Shown,
-}
-
-/// Middle, quarters and ends of some figures.
-#[derive(Clone, Copy, Debug)]
-pub struct Spread {
-    pub median: f64,
-    pub quarters: (f64, f64),
-    pub ends: (f64, f64),
-}
-
-impl Spread {
-    /// Of at least one figure; NaN of none.
-    pub fn of(figures: &[f64]) -> Self {
-        let mut sorted = figures.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let at = |part: f64| {
-            let last = sorted.len().saturating_sub(1);
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                clippy::cast_precision_loss,
-                reason = "a position in a short list"
-            )]
-            let index = (part * last as f64).round() as usize;
-            sorted.get(index).copied().unwrap_or(f64::NAN)
-        };
-        Spread { median: at(0.5), quarters: (at(0.25), at(0.75)), ends: (at(0.0), at(1.0)) }
-    }
 }
 
 /// The lines of a run.
@@ -64,32 +37,9 @@ impl Sheet {
         Ok(())
     }
 
-    /// Prints and judges a line: name, figures, unit, target.
-    pub fn judge(
-        &mut self,
-        (name, unit): (&str, &str),
-        figures: &[f64],
-        target: Target,
-    ) -> Outcome<()> {
-        let spread = Spread::of(figures);
-        let verdict = if self.smoke { "" } else { target.verdict(spread) };
-        let wanted = match target {
-            Target::AtLeast { pass, goal } => format!("  (pass >= {pass}, goal >= {goal})"),
-            Target::AtMost { pass, goal } => format!("  (pass <= {pass}, goal <= {goal})"),
-            Target::Shown => String::new(),
-        };
-        let digits = if spread.median.abs() < 10.0 { 3 } else { 1 };
-        let text = format!(
-            "  {name:<58} {:>9.digits$} {unit:<10} [{:.digits$} .. {:.digits$}] {verdict}{wanted}",
-            spread.median, spread.ends.0, spread.ends.1,
-        );
-        writeln!(std::io::stdout(), "{}", text.trim_end())?;
-        self.rows.push(json!({
-            "name": name, "unit": unit, "median": spread.median, "verdict": verdict,
-            "quarters": [spread.quarters.0, spread.quarters.1],
-            "ends": [spread.ends.0, spread.ends.1], "figures": figures,
-        }));
-        Ok(())
+    /// A line of this name, whose figures have this unit.
+    pub fn line<'a>(&'a mut self, name: &'a str, unit: &'a str) -> Line<'a> {
+        Line { sheet: self, name, unit }
     }
 
     /// Writes everything as JSON.
@@ -99,9 +49,47 @@ impl Sheet {
     }
 }
 
+/// A line that waits for its figures.
+#[must_use]
+pub struct Line<'a> {
+    sheet: &'a mut Sheet,
+    name: &'a str,
+    unit: &'a str,
+}
+
+impl Line<'_> {
+    /// Prints figures that are not judged.
+    pub fn show(self, figures: &[f64]) -> Outcome<()> {
+        self.judge(figures, Target::Shown)
+    }
+
+    /// Prints and judges figures.
+    pub fn judge(self, figures: &[f64], target: Target) -> Outcome<()> {
+        let Line { sheet, name, unit } = self;
+        let summary = Summary::of(figures.iter().copied()).unwrap_or(Summary::EMPTY);
+        let Summary { median, min, max, low, high } = summary;
+        let verdict = if sheet.smoke { "" } else { target.verdict(summary) };
+        let wanted = match target {
+            Target::AtLeast { pass, goal } => format!("  (pass >= {pass}, goal >= {goal})"),
+            Target::AtMost { pass, goal } => format!("  (pass <= {pass}, goal <= {goal})"),
+            Target::Shown => String::new(),
+        };
+        let digits = if median.abs() < 10.0 { 3 } else { 1 };
+        let text = format!(
+            "  {name:<58} {median:>9.digits$} {unit:<10} [{min:.digits$} .. {max:.digits$}] {verdict}{wanted}",
+        );
+        writeln!(std::io::stdout(), "{}", text.trim_end())?;
+        sheet.rows.push(json!({
+            "name": name, "unit": unit, "median": median, "verdict": verdict,
+            "quarters": [low, high], "ends": [min, max], "figures": figures,
+        }));
+        Ok(())
+    }
+}
+
 impl Target {
     /// Inconclusive if the middle half of the figures lies on both sides of what passes.
-    fn verdict(self, spread: Spread) -> &'static str {
+    fn verdict(self, summary: Summary) -> &'static str {
         let sign = match self {
             Target::AtLeast { .. } => 1.0,
             Target::AtMost { .. } => -1.0,
@@ -111,12 +99,11 @@ impl Target {
             return "";
         };
         let reaches = |figure: f64, bound: f64| sign * figure >= sign * bound;
-        let (low, high) = spread.quarters;
-        if reaches(low, pass) != reaches(high, pass) {
+        if reaches(summary.low, pass) != reaches(summary.high, pass) {
             "INCONCLUSIVE"
-        } else if reaches(spread.median, goal) {
+        } else if reaches(summary.median, goal) {
             "GOAL"
-        } else if reaches(spread.median, pass) {
+        } else if reaches(summary.median, pass) {
             "PASS"
         } else {
             "MISSED"

@@ -27,6 +27,13 @@ struct Long {
     count: u64,
 }
 
+/// 64 bytes of a text.
+struct Block<'a> {
+    /// Their place in the text.
+    base: usize,
+    bytes: &'a [u8; 64],
+}
+
 /// Counts words of a stream that comes in pieces.
 pub struct Words {
     slots: Vec<Slot>,
@@ -73,22 +80,27 @@ impl Words {
         let (blocks, tail) = text.as_chunks::<64>();
         let (mut inside, mut start) = (0, 0);
         for (number, block) in blocks.iter().enumerate() {
-            self.count_block(text, (number * 64, block), &mut inside, &mut start);
+            self.count_block(
+                text,
+                &Block { base: number * 64, bytes: block },
+                &mut inside,
+                &mut start,
+            );
         }
         let mut last = [b' '; 64];
         last[..tail.len()].copy_from_slice(tail);
-        self.count_block(text, (text.len() - tail.len(), &last), &mut inside, &mut start);
+        self.count_block(
+            text,
+            &Block { base: text.len() - tail.len(), bytes: &last },
+            &mut inside,
+            &mut start,
+        );
     }
 
     #[inline(always)]
-    fn count_block(
-        &mut self,
-        text: &[u8],
-        (base, block): (usize, &[u8; 64]),
-        inside: &mut u64,
-        start: &mut usize,
-    ) {
-        let letters = !white_space(block);
+    fn count_block(&mut self, text: &[u8], block: &Block<'_>, inside: &mut u64, start: &mut usize) {
+        let Block { base, bytes } = *block;
+        let letters = !white_space(bytes);
         let mut edges = letters ^ (letters << 1 | *inside);
         if *inside == 1 && edges != 0 {
             self.count(text, *start, base + edges.trailing_zeros() as usize);
