@@ -5,6 +5,8 @@ use super::*;
 use crate::memory::budget::MemoryBudget;
 use crate::memory::buffer_pool::Pool;
 use crate::sink::{BatchMeta, CommitKey, Rows, Sink};
+use crate::sync::{Arc, Mutex};
+use crate::time::Interval;
 
 const ROWS: usize = 5_000;
 const KEYS: u64 = ROWS as u64;

@@ -13,12 +13,12 @@ use super::*;
 use crate::blocks::manager::StoredBlock;
 use crate::blocks::{Block, BlockId, Range};
 use crate::error::Error;
-use crate::exec::run;
 use crate::exec::worker_pool::WorkerPool;
+use crate::exec::{Plan, run};
 use crate::framing::Framing;
-use crate::sink::{BatchMeta, CommitKey, Memory, OwnedCell, Rows, SharedSink, Sink};
-use crate::sync::{AtomicUsize, Mailbox, Poison};
-use crate::time::{ManualClock, Moment};
+use crate::sink::{BatchMeta, CommitKey, Memory, OwnedCell, Rows, SharedSink, Sink, Writer};
+use crate::sync::{Arc, AtomicUsize, Mailbox, Mutex, Ordering, Poison};
+use crate::time::{Clock, Interval, ManualClock, Moment, Time};
 
 #[derive(Clone, Default)]
 struct Captured(Arc<Mutex<Vec<u8>>>);

@@ -1,0 +1,381 @@
+//! `Graph`: the sources, outputs and nodes of one context, and what is asked of them for each batch.
+//!
+//! Nodes register while the program is built; after that the graph only passes batches on. Runs on the thread that builds the
+//! program and then on the scheduler's. Knows no streams and no operators.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use super::dedup::Repeats;
+use super::late::{Late, OnLate, RunLease};
+use super::plan::batch_scope::BatchScope;
+use super::plan::{Job, Output, Planner};
+use super::state::changelog::{Changelog, Changes, Compactor, StateInfo};
+use super::window::undue::Undue;
+use super::{BatchInput, Missing, Replay};
+use crate::exec::Plan;
+use crate::memory::buffer_pool::Pool;
+use crate::sink::{SharedSink, Writer};
+use crate::sync::thread::panic_text;
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
+use crate::time::{Clock, Interval, Time};
+
+/// What the graph is told when it is made.
+#[derive(Clone, Debug)]
+pub struct GraphOptions {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// How many workers run the plans.
+    pub workers: usize,
+    /// The seed of every hash.
+    pub seed: u64,
+    /// From one batch to the next; windows are multiples of it.
+    pub batch_interval: Interval,
+    /// Where `print` prints.
+    pub console: Writer,
+}
+
+/// A source of blocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceInfo {
+    /// Its number: the index into [`BatchInput::blocks`].
+    pub source: u32,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+/// The streams of one context: sources and outputs, and the nodes between them.
+pub struct Graph {
+    pub(super) pipeline: Arc<str>,
+    pub(super) console: Writer,
+    pub(super) settings: Settings,
+    pub(super) bad_utf8: Arc<AtomicU64>,
+    pub(super) repeats: Repeats,
+    pub(super) epoch: Arc<BatchScope>,
+    pub(super) walker: Arc<Mutex<Compactor>>,
+    /// The last batch that was run again: its changes are kept already.
+    pub(super) replayed: Mutex<Option<Time>>,
+    pub(super) late: Late,
+    pub(super) undue: Mutex<Undue>,
+    pub(super) registered: Mutex<Registered>,
+    /// The jobs of the outputs, by their numbers.
+    pub(super) jobs: Arc<Mutex<Vec<Arc<Job>>>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    pub(super) workers: usize,
+    pub(super) seed: u64,
+    pub(super) batch_interval: Interval,
+}
+
+#[derive(Default)]
+pub(super) struct Registered {
+    pub(super) sources: Vec<SourceInfo>,
+    pub(super) outputs: Vec<Arc<Output>>,
+    /// The sinks of the outputs, each once.
+    pub(super) sinks: Vec<SharedSink>,
+    pub(super) nodes: u32,
+    /// Operators with state: the node, and the name by which the state is found again.
+    pub(super) stateful: Vec<(u32, Arc<str>)>,
+    /// Those of them that are saved: the node, what it holds, and the way to it. Windows are not: they are recomputed.
+    pub(super) saved: Vec<(u32, String, Arc<dyn Changelog>)>,
+    /// The nodes that keep something from batch to batch, with what plans them.
+    pub(super) keepers: Vec<(u32, NodePlanner)>,
+    /// How far back windows look, and windows below a state.
+    pub(super) reach: (Duration, Duration),
+    /// What is wrong with the graph.
+    pub(super) problems: Vec<String>,
+    /// The operators that slide over time.
+    pub(super) windows: Vec<String>,
+    /// The first of them that a queue lies above, and that queue.
+    pub(super) queue_window: Option<(Arc<str>, String)>,
+}
+
+/// Plans a node.
+pub(super) type NodePlanner = Arc<dyn Fn(&mut Planner<'_>) -> Result<(), Missing> + Send + Sync>;
+
+impl fmt::Debug for Graph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Graph").field("pipeline", &self.pipeline).finish_non_exhaustive()
+    }
+}
+
+impl Graph {
+    /// An empty graph.
+    pub fn new(options: GraphOptions) -> Arc<Graph> {
+        let epoch: Arc<BatchScope> = Arc::default();
+        epoch.set_seed(options.seed);
+        Arc::new(Graph {
+            pipeline: options.pipeline.into(),
+            console: options.console,
+            settings: Settings {
+                workers: options.workers.max(1),
+                seed: options.seed,
+                batch_interval: options.batch_interval,
+            },
+            bad_utf8: Arc::new(AtomicU64::new(0)),
+            repeats: Repeats::default(),
+            epoch,
+            walker: Arc::default(),
+            replayed: Mutex::default(),
+            late: Late::default(),
+            undue: Mutex::default(),
+            registered: Mutex::new(Registered::default()),
+            jobs: Arc::default(),
+        })
+    }
+
+    /// The sinks of all outputs, each once, in the order of the outputs.
+    pub fn sinks(&self) -> Vec<SharedSink> {
+        self.registered.lock().sinks.clone()
+    }
+
+    /// The pipeline's name.
+    pub fn pipeline(&self) -> &str {
+        &self.pipeline
+    }
+
+    /// The sources of blocks, in the order in which they were made.
+    pub fn sources(&self) -> Vec<SourceInfo> {
+        self.registered.lock().sources.clone()
+    }
+
+    /// The outputs, in the order in which they were registered: each is a job of every batch.
+    pub fn outputs(&self) -> Vec<Arc<Output>> {
+        self.registered.lock().outputs.clone()
+    }
+
+    /// How many records of text streams were not UTF-8 and were mended, counted each time one is read.
+    pub fn bad_utf8(&self) -> u64 {
+        self.bad_utf8.load(Ordering::Relaxed)
+    }
+
+    /// The names of the operators with state, in the order in which they were built.
+    pub fn state_names(&self) -> Vec<Arc<str>> {
+        self.registered.lock().stateful.iter().map(|(_, name)| Arc::clone(name)).collect()
+    }
+
+    /// The states that are saved, in the order in which they were built: those of keys, not windows.
+    pub fn states(&self) -> Vec<StateInfo> {
+        self.saved().into_iter().map(|(info, _)| info).collect()
+    }
+
+    pub(super) fn saved(&self) -> Vec<(StateInfo, Arc<dyn Changelog>)> {
+        let registered = self.registered.lock();
+        let name = |node: u32| {
+            let known = registered.stateful.iter().find(|(other, _)| *other == node);
+            known.map(|(_, name)| name.to_string()).unwrap_or_default()
+        };
+        let info = |(node, holds, saved): &(u32, String, Arc<dyn Changelog>)| {
+            (StateInfo { name: name(*node), holds: holds.clone() }, Arc::clone(saved))
+        };
+        registered.saved.iter().map(info).collect()
+    }
+
+    /// The seed of every hash; a replay uses the one of the first run.
+    pub fn seed(&self) -> u64 {
+        self.epoch.seed()
+    }
+
+    /// Sets the seed of every hash, before the first batch.
+    pub fn set_seed(&self, seed: u64) {
+        self.epoch.set_seed(seed);
+    }
+
+    /// From now on this pool's account counts what unfinished batches have made, and rows lie in its buffers.
+    pub fn make_results_in(&self, pool: &Arc<Pool>) {
+        self.epoch.set_pool(pool);
+    }
+
+    /// From now on, which is before the first batch, [`changes`](Graph::changes) has what each batch changed in states.
+    pub fn keep_changes(&self) {
+        self.epoch.keep_changes();
+    }
+
+    /// What the batch that was committed last changed in states. Asked once after each commit; nothing unless changes
+    /// are [kept](Graph::keep_changes), and nothing of a batch that was [run again](Graph::replay). `input_bytes`: what
+    /// the batch's input takes where the changes are kept, and stays there as long as they do.
+    pub fn changes(&self, time: Time, input_bytes: u64) -> Option<Changes> {
+        if *self.replayed.lock() == Some(time) {
+            return None;
+        }
+        let left = std::mem::take(&mut *self.epoch.left()?.lock());
+        let saved: Vec<_> = self.saved().into_iter().map(|(_, saved)| saved).collect();
+        Some(self.walker.lock().changes((time, input_bytes), left, &saved))
+    }
+
+    /// From now on: whether the log has no room, so that what is kept for states is to be less soon.
+    pub fn hurry_walks(&self, hurries: bool) {
+        self.walker.lock().hurry(hurries);
+    }
+
+    /// What writing all states once takes, about, in bytes.
+    pub fn walk_bytes(&self) -> u64 {
+        self.walker.lock().walk_bytes()
+    }
+
+    /// Whether a batch leaves nothing behind that the next one needs: no state, no windows.
+    pub fn is_stateless(&self) -> bool {
+        self.registered.lock().keepers.is_empty()
+    }
+
+    /// How far back the batches are needed to make all windows what they were.
+    pub fn longest_window(&self) -> Duration {
+        self.registered.lock().reach.0
+    }
+
+    /// How far back the batches are needed, together with the states as they were, to make the windows below states
+    /// what they were: those show what states made of records.
+    pub fn longest_window_below_state(&self) -> Duration {
+        self.registered.lock().reach.1
+    }
+
+    /// Runs a batch of before again: what is kept from batch to batch takes it in, at the commit. Batches come in order.
+    ///
+    /// # Errors
+    /// If the batch cannot be computed; the text says why.
+    pub fn replay(
+        &self,
+        input: &Arc<BatchInput>,
+        clock: &Arc<dyn Clock>,
+        replay: Replay,
+    ) -> Result<Plan, String> {
+        *self.replayed.lock() = Some(input.time);
+        self.epoch.begin(input.time, self.settings.batch_interval);
+        let keepers = self.registered.lock().keepers.clone();
+        let mut planner = Planner::new(input, clock, &self.epoch, self.settings);
+        planner.replay = Some(replay);
+        for (_, keeper) in keepers.iter().filter(|(node, _)| self.epoch.is_used(*node)) {
+            match catch_unwind(AssertUnwindSafe(|| keeper(&mut planner))) {
+                Ok(Ok(()) | Err(Missing::NoBatch(_) | Missing::NotDue)) => {}
+                Ok(Err(Missing::Failed(text))) => return Err(text),
+                Err(panic) => return Err(format!("panicked: {}", panic_text(panic.as_ref()))),
+            }
+        }
+        Ok(Plan { stages: planner.stages, finish: Box::new(|_| Ok(())) })
+    }
+
+    /// Says whether the graph can run.
+    ///
+    /// # Errors
+    /// What is wrong with it, each problem on a line: window lengths that do not fit, names of states given twice.
+    pub fn check(&self) -> crate::error::Result<()> {
+        let registered = self.registered.lock();
+        let mut problems = registered.problems.clone();
+        for (number, (_, name)) in registered.stateful.iter().enumerate() {
+            if registered.stateful[..number].iter().any(|(_, other)| other == name) {
+                problems.push(format!("two operators with state are called `{name}`"));
+            }
+        }
+        let said = (!problems.is_empty()).then(|| problems.join("\n"));
+        said.map_or(Ok(()), |text| Err(crate::error::Error::Usage(text)))
+    }
+
+    /// A run of the graph begins, which is told of what comes too late; none if one lasts.
+    pub fn begin_run(&self, on_late: OnLate) -> Option<RunLease> {
+        self.late.begin(on_late)
+    }
+
+    /// Whether a run lasts.
+    pub fn is_running(&self) -> bool {
+        self.late.is_running()
+    }
+
+    /// Tells a run that lasts what came too late for it; false if none does.
+    pub fn tell_late(&self, what: impl FnOnce() -> String) -> bool {
+        self.late.tell(what)
+    }
+
+    /// A queue, which cannot be read again, and an operator below it that would have to after a restart.
+    pub fn queue_window(&self) -> Option<(Arc<str>, String)> {
+        self.registered.lock().queue_window.clone()
+    }
+
+    /// The first operator that slides over a length of time, if there is one.
+    pub fn window(&self) -> Option<String> {
+        self.registered.lock().windows.first().cloned()
+    }
+
+    /// Told before the first batch that the jobs of a batch run at the same time: then each computes by itself what is not
+    /// shuffled or kept.
+    pub fn run_jobs_at_once(&self) {
+        self.epoch.together.never();
+    }
+
+    /// Told once before the first batch, with its time: slides are counted from one interval before it.
+    pub fn begin(&self, first: Time) {
+        self.epoch.begin(first, self.settings.batch_interval);
+    }
+
+    /// The batch is done: what it changed in windows and states counts from now on.
+    pub fn commit(&self, time: Time) {
+        self.epoch.commit(time);
+        let longest = self.registered.lock().reach.0;
+        self.epoch.lacks(|lacks| lacks.forget(time, longest));
+    }
+
+    /// The batch is given up: it leaves no trace in windows and states.
+    pub fn abandon(&self, time: Time) {
+        self.epoch.abandon(time);
+    }
+
+    /// Whether a window or a time-out may fall due after the batch `last` and up to `time`: then the batch runs even if
+    /// nothing was received.
+    pub fn must_run(&self, last: Option<Time>, time: Time) -> bool {
+        self.epoch.must_run(last, time)
+    }
+
+    /// These sinks belong to the program, whether an output uses them or not.
+    pub(crate) fn add_sinks(&self, sinks: &[SharedSink]) {
+        let mut registered = self.registered.lock();
+        for sink in sinks {
+            if !registered.sinks.iter().any(|known| known.is_same(sink)) {
+                registered.sinks.push(sink.clone());
+            }
+        }
+    }
+
+    /// The batch went on without a part of what it takes of this source: its rows, and those of the windows that reach back
+    /// to it, are incomplete.
+    pub fn lacks_input(&self, time: Time, source: u32) {
+        self.epoch.lacks(|lacks| lacks.input(time, source));
+    }
+
+    /// Windows below states take in nothing of this batch, which was done before a restart.
+    pub fn lacks_states(&self, time: Time) {
+        self.epoch.lacks(|lacks| lacks.states(time));
+    }
+
+    pub(super) fn next_node(&self) -> u32 {
+        let mut registered = self.registered.lock();
+        registered.nodes += 1;
+        registered.nodes
+    }
+
+    pub(super) fn problem(&self, text: String) {
+        self.registered.lock().problems.push(text);
+    }
+
+    /// A node with state is called `kind#n` in build order until it gets a name.
+    pub(super) fn add_stateful(&self, node: u32, kind: &str) {
+        let mut registered = self.registered.lock();
+        let name = format!("{kind}#{}", registered.stateful.len()).into();
+        registered.stateful.push((node, name));
+    }
+
+    /// A state that is saved; returns its number.
+    pub(super) fn add_saved(&self, node: u32, holds: String, saved: Arc<dyn Changelog>) -> u32 {
+        let mut registered = self.registered.lock();
+        registered.saved.push((node, holds, saved));
+        u32::try_from(registered.saved.len() - 1).expect("operators are fewer than 2^32")
+    }
+
+    pub(super) fn rename_state(&self, node: u32, name: &Arc<str>) {
+        let mut registered = self.registered.lock();
+        if let Some(state) = registered.stateful.iter_mut().find(|state| state.0 == node) {
+            state.1 = Arc::clone(name);
+        }
+    }
+}
