@@ -13,7 +13,7 @@ pub(super) struct Delivery {
     pub(super) job: Arc<str>,
     pub(super) input: Arc<BatchInput>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) epoch: Arc<BatchScope>,
+    pub(super) scope: Arc<BatchScope>,
     pub(super) reads: Reads,
     /// Set when the job begins, which may be after it was planned together with another one.
     pub(super) started: Arc<Mutex<Moment>>,
@@ -37,7 +37,7 @@ impl Delivery {
             scheduling_delay_us: micros(self.input.due, started),
             processing_us: micros(started, now),
             total_us: micros(self.input.due, now),
-            incomplete: self.epoch.lacks(|lacks| lacks.are_in(&self.reads, &self.input)),
+            incomplete: self.scope.lacks(|lacks| lacks.are_in(&self.reads, &self.input)),
         }
     }
 }

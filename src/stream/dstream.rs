@@ -64,7 +64,7 @@ pub struct DStream<T: ?Sized> {
     pub(super) node: Arc<dyn Node<T>>,
     pub(super) graph: Arc<Graph>,
     pub(super) name: Option<Arc<str>>,
-    pub(super) line: StreamLineage,
+    pub(super) lineage: StreamLineage,
 }
 
 /// Where a stream comes from.
@@ -89,18 +89,18 @@ pub(super) struct StreamLineage {
 }
 
 impl StreamLineage {
-    /// The line of a stream below this one.
+    /// The lineage of a stream below this one.
     pub(super) fn below(&self) -> StreamLineage {
         StreamLineage { state: None, ..self.clone() }
     }
 
-    /// The line of a new node below this one.
+    /// The lineage of a new node below this one.
     pub(super) fn node(&self, node: u32) -> StreamLineage {
         let above = self.above.iter().copied().chain([node]).collect();
         StreamLineage { above, ..self.below() }
     }
 
-    /// The line of a state below this one.
+    /// The lineage of a state below this one.
     pub(super) fn below_state(&self) -> StreamLineage {
         StreamLineage { below_state: true, ..self.below() }
     }
@@ -112,7 +112,7 @@ impl<T: ?Sized> Clone for DStream<T> {
             node: Arc::clone(&self.node),
             graph: Arc::clone(&self.graph),
             name: self.name.clone(),
-            line: self.line.clone(),
+            lineage: self.lineage.clone(),
         }
     }
 }
@@ -132,11 +132,11 @@ impl Graph {
         stream
     }
 
-    /// A window of this length below `line`; returns how far back both look.
-    pub(super) fn reach(&self, line: &StreamLineage, length: Interval) -> (Duration, Duration) {
+    /// A window of this length below `lineage`; returns how far back both look.
+    pub(super) fn reach(&self, lineage: &StreamLineage, length: Interval) -> (Duration, Duration) {
         let add = |reach: Duration| reach.saturating_add(length.as_duration());
-        let below = if line.below_state { add(line.reach.1) } else { line.reach.1 };
-        let reach = (add(line.reach.0), below);
+        let below = if lineage.below_state { add(lineage.reach.1) } else { lineage.reach.1 };
+        let reach = (add(lineage.reach.0), below);
         let mut registered = self.registered.lock();
         let known = registered.reach;
         registered.reach = (known.0.max(reach.0), known.1.max(reach.1));
@@ -148,7 +148,7 @@ impl Graph {
         number: Option<u32>,
         node: impl Node<T> + 'static,
     ) -> DStream<T> {
-        let line = StreamLineage {
+        let lineage = StreamLineage {
             slide: self.settings.batch_interval,
             above: Arc::default(),
             sources: number.into_iter().collect(),
@@ -158,14 +158,14 @@ impl Graph {
             line_feeds: true,
             queue: None,
         };
-        self.stream(line, node)
+        self.stream(lineage, node)
     }
 
     pub(super) fn stream<T: ?Sized>(
         self: &Arc<Self>,
-        line: StreamLineage,
+        lineage: StreamLineage,
         node: impl Node<T> + 'static,
     ) -> DStream<T> {
-        DStream { node: Arc::new(node), graph: Arc::clone(self), name: None, line }
+        DStream { node: Arc::new(node), graph: Arc::clone(self), name: None, lineage }
     }
 }

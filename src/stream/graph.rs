@@ -52,7 +52,7 @@ pub struct Graph {
     pub(super) settings: Settings,
     pub(super) bad_utf8: Arc<AtomicU64>,
     pub(super) repeats: Repeats,
-    pub(super) epoch: Arc<BatchScope>,
+    pub(super) scope: Arc<BatchScope>,
     pub(super) walker: Arc<Mutex<Compactor>>,
     /// The last batch that was run again: its changes are kept already.
     pub(super) replayed: Mutex<Option<Time>>,
@@ -105,8 +105,8 @@ impl fmt::Debug for Graph {
 impl Graph {
     /// An empty graph.
     pub fn new(options: GraphOptions) -> Arc<Graph> {
-        let epoch: Arc<BatchScope> = Arc::default();
-        epoch.set_seed(options.seed);
+        let scope: Arc<BatchScope> = Arc::default();
+        scope.set_seed(options.seed);
         Arc::new(Graph {
             pipeline: options.pipeline.into(),
             console: options.console,
@@ -117,7 +117,7 @@ impl Graph {
             },
             bad_utf8: Arc::new(AtomicU64::new(0)),
             repeats: Repeats::default(),
-            epoch,
+            scope,
             walker: Arc::default(),
             replayed: Mutex::default(),
             late: Late::default(),
@@ -176,22 +176,22 @@ impl Graph {
 
     /// The seed of every hash; a replay uses the one of the first run.
     pub fn seed(&self) -> u64 {
-        self.epoch.seed()
+        self.scope.seed()
     }
 
     /// Sets the seed of every hash, before the first batch.
     pub fn set_seed(&self, seed: u64) {
-        self.epoch.set_seed(seed);
+        self.scope.set_seed(seed);
     }
 
     /// From now on this pool's account counts what unfinished batches have made, and rows lie in its buffers.
     pub fn make_results_in(&self, pool: &Arc<Pool>) {
-        self.epoch.set_pool(pool);
+        self.scope.set_pool(pool);
     }
 
     /// From now on, which is before the first batch, [`changes`](Graph::changes) has what each batch changed in states.
     pub fn keep_changes(&self) {
-        self.epoch.keep_changes();
+        self.scope.keep_changes();
     }
 
     /// What the batch that was committed last changed in states. Asked once after each commit; nothing unless changes
@@ -201,7 +201,7 @@ impl Graph {
         if *self.replayed.lock() == Some(time) {
             return None;
         }
-        let left = std::mem::take(&mut *self.epoch.left()?.lock());
+        let left = std::mem::take(&mut *self.scope.left()?.lock());
         let saved: Vec<_> = self.saved().into_iter().map(|(_, saved)| saved).collect();
         Some(self.walker.lock().changes((time, input_bytes), left, &saved))
     }
@@ -243,11 +243,11 @@ impl Graph {
         replay: Replay,
     ) -> Result<Plan, String> {
         *self.replayed.lock() = Some(input.time);
-        self.epoch.begin(input.time, self.settings.batch_interval);
+        self.scope.begin(input.time, self.settings.batch_interval);
         let keepers = self.registered.lock().keepers.clone();
-        let mut planner = Planner::new(input, clock, &self.epoch, self.settings);
+        let mut planner = Planner::new(input, clock, &self.scope, self.settings);
         planner.replay = Some(replay);
-        for (_, keeper) in keepers.iter().filter(|(node, _)| self.epoch.is_used(*node)) {
+        for (_, keeper) in keepers.iter().filter(|(node, _)| self.scope.is_used(*node)) {
             match catch_unwind(AssertUnwindSafe(|| keeper(&mut planner))) {
                 Ok(Ok(()) | Err(Missing::NoBatch(_) | Missing::NotDue)) => {}
                 Ok(Err(Missing::Failed(text))) => return Err(text),
@@ -301,30 +301,30 @@ impl Graph {
     /// Told before the first batch that the jobs of a batch run at the same time: then each computes by itself what is not
     /// shuffled or kept.
     pub fn run_jobs_at_once(&self) {
-        self.epoch.together.never();
+        self.scope.fusion.never();
     }
 
     /// Told once before the first batch, with its time: slides are counted from one interval before it.
     pub fn begin(&self, first: Time) {
-        self.epoch.begin(first, self.settings.batch_interval);
+        self.scope.begin(first, self.settings.batch_interval);
     }
 
     /// The batch is done: what it changed in windows and states counts from now on.
     pub fn commit(&self, time: Time) {
-        self.epoch.commit(time);
+        self.scope.commit(time);
         let longest = self.registered.lock().reach.0;
-        self.epoch.lacks(|lacks| lacks.forget(time, longest));
+        self.scope.lacks(|lacks| lacks.forget(time, longest));
     }
 
     /// The batch is given up: it leaves no trace in windows and states.
     pub fn abandon(&self, time: Time) {
-        self.epoch.abandon(time);
+        self.scope.abandon(time);
     }
 
     /// Whether a window or a time-out may fall due after the batch `last` and up to `time`: then the batch runs even if
     /// nothing was received.
     pub fn must_run(&self, last: Option<Time>, time: Time) -> bool {
-        self.epoch.must_run(last, time)
+        self.scope.must_run(last, time)
     }
 
     /// These sinks belong to the program, whether an output uses them or not.
@@ -340,12 +340,12 @@ impl Graph {
     /// The batch went on without a part of what it takes of this source: its rows, and those of the windows that reach back
     /// to it, are incomplete.
     pub fn lacks_input(&self, time: Time, source: u32) {
-        self.epoch.lacks(|lacks| lacks.input(time, source));
+        self.scope.lacks(|lacks| lacks.input(time, source));
     }
 
     /// Windows below states take in nothing of this batch, which was done before a restart.
     pub fn lacks_states(&self, time: Time) {
-        self.epoch.lacks(|lacks| lacks.states(time));
+        self.scope.lacks(|lacks| lacks.states(time));
     }
 
     pub(super) fn next_node(&self) -> u32 {

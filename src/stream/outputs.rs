@@ -96,12 +96,12 @@ impl<T: ?Sized + 'static> DStream<T> {
     {
         let (node, sinks) = (Arc::clone(&self.node), Arc::<[SharedSink]>::from(sinks));
         self.graph.add_sinks(&sinks);
-        if self.line.line_feeds {
+        if self.lineage.line_feeds {
             sinks.iter().for_each(SharedSink::expect_line_feeds);
         }
         let to = Arc::clone(&sinks);
         self.output(kind, to, move |cx, delivery| {
-            let pool = cx.epoch.pool();
+            let pool = cx.scope.pool();
             let parts = match lines_behind(&*node, cx) {
                 Some(blocks) => rows_of_blocks(cx, blocks, &pool),
                 None => {
@@ -205,12 +205,12 @@ impl<T: ?Sized + 'static> DStream<T> {
             name = format!("{name}#{number}").into();
         }
         let reads = Reads {
-            sources: Arc::clone(&self.line.sources),
-            reach: self.line.reach.0,
-            below_states: self.line.reach.1,
+            sources: Arc::clone(&self.lineage.sources),
+            reach: self.lineage.reach.0,
+            below_states: self.lineage.reach.1,
         };
-        if self.line.slide > self.graph.settings.batch_interval {
-            self.graph.undue.lock().add(number, self.line.slide, reads.clone());
+        if self.lineage.slide > self.graph.settings.batch_interval {
+            self.graph.undue.lock().add(number, self.lineage.slide, reads.clone());
         }
         let output = Arc::new(Output {
             number,
@@ -224,11 +224,11 @@ impl<T: ?Sized + 'static> DStream<T> {
             }),
             jobs: Arc::clone(&self.graph.jobs),
             settings: self.graph.settings,
-            epoch: Arc::clone(&self.graph.epoch),
+            scope: Arc::clone(&self.graph.scope),
         });
         self.graph.jobs.lock().push(Arc::clone(&output.job));
         registered.outputs.push(output);
-        self.graph.epoch.add_output(&self.line.above);
+        self.graph.scope.add_output(&self.lineage.above);
     }
 }
 

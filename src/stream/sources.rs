@@ -44,7 +44,7 @@ impl Graph {
         let name: Arc<str> = format!("queue#{}", self.next_node()).into();
         let node = QueueSource { name: Arc::clone(&name), batches, partitions: partitions.max(1) };
         let mut stream = self.source(None, node);
-        stream.line.queue = Some(name);
+        stream.lineage.queue = Some(name);
         stream
     }
 
@@ -59,7 +59,7 @@ impl Graph {
 impl<T: ?Sized> DStream<T> {
     /// Says whether the records of this source may hold line feeds; if nothing is said they may.
     pub(crate) fn may_hold_line_feeds(mut self, line_feeds: bool) -> Self {
-        self.line.line_feeds = line_feeds;
+        self.lineage.line_feeds = line_feeds;
         self
     }
 }

@@ -95,12 +95,12 @@ where
         M: Fn(&mut C, C) + Send + Sync + 'static,
     {
         let leases = Leases::new(shape.slots(), self, account);
-        ShuffleTables(Arc::new(InFlight { leases, shape, merge, account: Arc::clone(account) }))
+        ShuffleTables(Arc::new(Run { leases, shape, merge, account: Arc::clone(account) }))
     }
 }
 
 /// One run of a shuffle, on its way through the stages of a plan.
-pub struct ShuffleTables<K, C, M>(Arc<InFlight<K, C, M>>);
+pub struct ShuffleTables<K, C, M>(Arc<Run<K, C, M>>);
 
 impl<K, C, M> Clone for ShuffleTables<K, C, M> {
     fn clone(&self) -> Self {
@@ -127,7 +127,7 @@ where
         let slot = self.0.shape.slot(input, worker);
         let mut shards = self.0.leases.lend(slot, input, Vec::new);
         shards.resize_with(self.0.shape.shards, Table::default);
-        ShardLease { shards, slot, flight: Arc::clone(&self.0) }
+        ShardLease { shards, slot, run: Arc::clone(&self.0) }
     }
 
     /// Adds two stages to a plan, that of the inputs' tasks and that of merging, none if there are no inputs, and returns
@@ -155,9 +155,9 @@ where
         let results: Slots<U> = Slots::counted(self.0.shape.shards, &self.0.account);
         let rows = Arc::new(rows);
         let merge_task = |shard: usize| -> Work {
-            let (flight, rows, results) = (Arc::clone(&self.0), Arc::clone(&rows), results.clone());
+            let (run, rows, results) = (Arc::clone(&self.0), Arc::clone(&rows), results.clone());
             Box::new(move |_| {
-                results.put(shard, flight.merge(shard, &*rows));
+                results.put(shard, run.merge(shard, &*rows));
                 Ok(())
             })
         };
@@ -171,7 +171,7 @@ pub struct ShardLease<K, C, M> {
     /// One table for each hash partition.
     pub shards: Shards<K, C>,
     slot: usize,
-    flight: Arc<InFlight<K, C, M>>,
+    run: Arc<Run<K, C, M>>,
 }
 
 impl<K, C, M> std::fmt::Debug for ShardLease<K, C, M> {
@@ -194,28 +194,28 @@ impl<K: Eq, C, M: Fn(&mut C, C)> ShardLease<K, C, M> {
         Q: Eq + ?Sized,
     {
         let shard = shard_of(hash, self.shards.len());
-        self.shards[shard].append((hash, key), own, create, update, &self.flight.merge);
+        self.shards[shard].append((hash, key), own, create, update, &self.run.merge);
     }
 
     /// The input is over.
     pub fn give_back(self) {
-        self.flight.leases.give_back(self.slot, self.shards, |known, more| {
+        self.run.leases.give_back(self.slot, self.shards, |known, more| {
             for (into, mut shard) in known.iter_mut().zip(more) {
-                into.absorb(&mut shard, &self.flight.merge);
+                into.absorb(&mut shard, &self.run.merge);
             }
         });
     }
 }
 
 /// The shards of one run of one plan, and how they are filled and merged.
-struct InFlight<K, C, M> {
+struct Run<K, C, M> {
     leases: Leases<Shards<K, C>>,
     shape: ShuffleShape,
     merge: M,
     account: Arc<MemoryBudget>,
 }
 
-impl<K: Eq, C, M: Fn(&mut C, C)> InFlight<K, C, M> {
+impl<K: Eq, C, M: Fn(&mut C, C)> Run<K, C, M> {
     /// Merges one shard of every slot, in slot order, and leaves their tables empty behind.
     fn merge<U>(&self, shard: usize, rows: &impl Fn(&mut Table<K, C>) -> Vec<U>) -> Vec<U> {
         let put = |slot, table| self.leases.with(slot, |shards| shards[shard] = table);

@@ -74,7 +74,7 @@ impl DStream<[u8]> {
     ) -> DStream<(Vec<u8>, u64)> {
         let (node, count, pool) = (Arc::clone(&self.node), Arc::new(count), WordPool::default());
         self.wide(move |cx| {
-            let (account, shards) = (cx.epoch.account(), cx.shards());
+            let (account, shards) = (cx.scope.account(), cx.shards());
             let tables =
                 WordShuffle::begin(&pool, &account, cx.shape_by_worker(0), cx.settings.seed);
             let Some(tasks) = feeds(cx, &*node, (&tables, &count), fused)? else {

@@ -28,7 +28,7 @@ impl<T: ?Sized + 'static> DStream<T> {
     #[must_use]
     pub fn named(&self, name: &str) -> DStream<T> {
         let name = Arc::from(name);
-        if let Some(node) = self.line.state {
+        if let Some(node) = self.lineage.state {
             self.graph.rename_state(node, &name);
         }
         DStream { name: Some(name), ..self.clone() }
@@ -150,9 +150,9 @@ impl<T: ?Sized + 'static> DStream<T> {
     /// # Panics
     /// If the streams belong to two contexts.
     pub fn union(&self, other: &DStream<T>) -> DStream<T> {
-        let line = self.line_with("union", other);
+        let lineage = self.lineage_with("union", other);
         let (left, right) = (Arc::clone(&self.node), Arc::clone(&other.node));
-        self.graph.stream(line, Union { left, right })
+        self.graph.stream(lineage, Union { left, right })
     }
 
     /// The same elements in `partitions` partitions, dealt out one by one.
@@ -243,9 +243,9 @@ impl<T: ?Sized + 'static> DStream<T> {
         self.wide(move |cx| {
             let (batch, seed) = (node.compute(cx)?, cx.settings.seed);
             let shape = cx.shape_by_worker(batch.partitions().len());
-            let flight = memory.begin(&cx.epoch.account(), shape, Counted::merge);
-            let inputs = cx.folds(&batch, 0, counter(&flight, seed));
-            Ok(flight.plan(&mut cx.stages, inputs, in_order))
+            let tables = memory.begin(&cx.scope.account(), shape, Counted::merge);
+            let inputs = cx.folds(&batch, 0, counter(&tables, seed));
+            Ok(tables.plan(&mut cx.stages, inputs, in_order))
         })
     }
 
@@ -326,23 +326,23 @@ impl<T: ?Sized + 'static> DStream<T> {
         other: &DStream<U>,
         f: impl Fn(Time, Batch<T>, Batch<U>) -> Batch<V> + Send + Sync + 'static,
     ) -> DStream<V> {
-        let line = self.line_with("transform_with", other);
+        let lineage = self.lineage_with("transform_with", other);
         let (left, right) = (Arc::clone(&self.node), Arc::clone(&other.node));
         let compute = move |cx: &mut Planner<'_>| {
             let (left, right) = both("transform", cx, &*left, &*right)?;
             Ok(f(cx.input.time, left.untapped(), right.untapped()))
         };
-        self.graph.stream(line, Compute(compute))
+        self.graph.stream(lineage, Compute(compute))
     }
 
-    /// The line of a stream below two others. They belong to one context, because a batch holds the blocks of one: its
+    /// The lineage of a stream below two others. They belong to one context, because a batch holds the blocks of one: its
     /// number of a source would mean another source in a second one. And they slide by the same time.
-    pub(super) fn line_with<U: ?Sized>(&self, operator: &str, other: &DStream<U>) -> StreamLineage {
+    pub(super) fn lineage_with<U: ?Sized>(&self, operator: &str, other: &DStream<U>) -> StreamLineage {
         assert!(
             Arc::ptr_eq(&self.graph, &other.graph),
             "both streams must belong to the same context"
         );
-        let (left, right) = (&self.line, &other.line);
+        let (left, right) = (&self.lineage, &other.lineage);
         if left.slide != right.slide {
             let (left, right) = (left.slide, right.slide);
             self.graph
@@ -374,7 +374,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         &self,
         compute: impl Fn(&mut Planner<'_>) -> Result<Batch<U>, Missing> + Send + Sync + 'static,
     ) -> DStream<U> {
-        self.graph.stream(self.line.below(), Compute(compute))
+        self.graph.stream(self.lineage.below(), Compute(compute))
     }
 
     /// A stream whose computation adds stages: it is planned once, also when several streams of a job use it, and
@@ -383,18 +383,18 @@ impl<T: ?Sized + 'static> DStream<T> {
         &self,
         compute: impl Fn(&mut Planner<'_>) -> Result<Batch<U>, Missing> + Send + Sync + 'static,
     ) -> DStream<U> {
-        self.wide_below(&self.line, compute)
+        self.wide_below(&self.lineage, compute)
     }
 
     /// [`wide`](DStream::wide), below several streams.
     pub(super) fn wide_below<U: ?Sized + 'static>(
         &self,
-        line: &StreamLineage,
+        lineage: &StreamLineage,
         compute: impl Fn(&mut Planner<'_>) -> Result<Batch<U>, Missing> + Send + Sync + 'static,
     ) -> DStream<U> {
         let id = self.graph.next_node();
         let compute = Compute(move |cx: &mut Planner<'_>| cx.memoize(id, &compute));
-        self.graph.stream(line.node(id), compute)
+        self.graph.stream(lineage.node(id), compute)
     }
 
     /// What `f` makes of each element: a stream that is computed in one pass for all jobs that use it.
@@ -409,8 +409,8 @@ impl<T: ?Sized + 'static> DStream<T> {
                 Ok(node.compute(cx)?.flat_map(move |element, out| f(element, out)))
             })
         };
-        self.graph.epoch.add_fork(id);
-        self.graph.stream(self.line.node(id), Compute(compute))
+        self.graph.scope.add_fork(id);
+        self.graph.stream(self.lineage.node(id), Compute(compute))
     }
 }
 
@@ -488,7 +488,7 @@ impl Counted {
 
 /// Counts the elements of a partition in the shards that it is lent.
 pub(super) fn counter<T, M>(
-    flight: &ShuffleTables<T::Owned, Counted, M>,
+    tables: &ShuffleTables<T::Owned, Counted, M>,
     seed: u64,
 ) -> impl Fn(usize, usize) -> CounterFold<T, M> + Send + Sync + 'static + use<T, M>
 where
@@ -496,17 +496,17 @@ where
     T::Owned: Eq + Send + 'static,
     M: Fn(&mut Counted, Counted) + Send + Sync + 'static,
 {
-    let flight = flight.clone();
+    let tables = tables.clone();
     move |partition, worker| {
-        let lent = flight.lend(partition, worker);
+        let lease = tables.lend(partition, worker);
         let number = u32::try_from(partition).expect("a batch has fewer than 2^32 partitions");
-        let known = lent.shards.iter().map(Table::len).collect();
-        CounterFold { lent, known, number, seed }
+        let known = lease.shards.iter().map(Table::len).collect();
+        CounterFold { lease, known, number, seed }
     }
 }
 
 pub(super) struct CounterFold<T: ?Sized + ToOwned, M> {
-    lent: ShardLease<T::Owned, Counted, M>,
+    lease: ShardLease<T::Owned, Counted, M>,
     /// How many keys each shard had before.
     known: Vec<usize>,
     number: u32,
@@ -523,7 +523,7 @@ where
     fn push(&mut self, element: &T) {
         let hash = hash_of(self.seed, element);
         let shard = shard_of(hash, self.known.len());
-        let (table, number) = (&mut self.lent.shards[shard], self.number);
+        let (table, number) = (&mut self.lease.shards[shard], self.number);
         let seen = table.len() - self.known[shard];
         let create = || {
             let seen = u32::try_from(seen).expect("a table holds fewer than 2^32 keys");
@@ -533,7 +533,7 @@ where
     }
 
     fn end(self: Box<Self>) -> Result<(), String> {
-        self.lent.give_back();
+        self.lease.give_back();
         Ok(())
     }
 }

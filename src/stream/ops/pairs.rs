@@ -85,9 +85,9 @@ where
             let batch = node.compute(cx)?;
             let (shape, merge) = (cx.shape(batch.partitions().len()), Arc::clone(&merge));
             let join = move |left: &mut C, right| merge(left, right);
-            let flight = memory.begin(&cx.epoch.account(), shape, join);
-            let inputs = cx.folds(&batch, 0, by_key(&flight, cx.settings.seed, &aggregate));
-            Ok(flight.plan(&mut cx.stages, inputs, drained))
+            let tables = memory.begin(&cx.scope.account(), shape, join);
+            let inputs = cx.folds(&batch, 0, by_key(&tables, cx.settings.seed, &aggregate));
+            Ok(tables.plan(&mut cx.stages, inputs, drained))
         })
     }
 
@@ -167,7 +167,7 @@ where
         K: Hash + Eq,
         W: Clone + Send + Sync + 'static,
     {
-        let line = self.line_with("cogroup", other);
+        let lineage = self.lineage_with("cogroup", other);
         let (left, right) = (Arc::clone(&self.node), Arc::clone(&other.node));
         let memory = Shuffle::<K, (Vec<V>, Vec<W>)>::default();
         let of_left = Arc::new((
@@ -178,14 +178,14 @@ where
             |value: &W| (Vec::new(), vec![value.clone()]),
             |both: &mut (Vec<V>, Vec<W>), value: &W| both.1.push(value.clone()),
         ));
-        self.wide_below(&line, move |cx| {
+        self.wide_below(&lineage, move |cx| {
             let (left, right) = both("join", cx, &*left, &*right)?;
             let (first, seed) = (left.partitions().len(), cx.settings.seed);
             let shape = cx.shape(first + right.partitions().len());
-            let flight = memory.begin(&cx.epoch.account(), shape, merge_both);
-            let mut inputs = cx.folds(&left, 0, by_key(&flight, seed, &of_left));
-            inputs.extend(cx.folds(&right, first, by_key(&flight, seed, &of_right)));
-            Ok(flight.plan(&mut cx.stages, inputs, drained))
+            let tables = memory.begin(&cx.scope.account(), shape, merge_both);
+            let mut inputs = cx.folds(&left, 0, by_key(&tables, seed, &of_left));
+            inputs.extend(cx.folds(&right, first, by_key(&tables, seed, &of_right)));
+            Ok(tables.plan(&mut cx.stages, inputs, drained))
         })
     }
 
@@ -303,10 +303,10 @@ where
     }
 }
 
-/// Aggregates the pairs of a partition by key, in the shards that it is lent: `aggregate` makes the aggregate of a first
+/// Aggregates the pairs of a partition by key, in the shards that it is lease: `aggregate` makes the aggregate of a first
 /// value and adds a further one.
 pub(crate) fn by_key<K, V, C, M, A, B>(
-    flight: &ShuffleTables<K, C, M>,
+    tables: &ShuffleTables<K, C, M>,
     seed: u64,
     aggregate: &Arc<(A, B)>,
 ) -> impl Fn(usize, usize) -> ByKey<K, C, M, A, B> + Send + Sync + 'static + use<K, V, C, M, A, B>
@@ -318,16 +318,16 @@ where
     A: Fn(&V) -> C + Send + Sync + 'static,
     B: Fn(&mut C, &V) + Send + Sync + 'static,
 {
-    let (flight, aggregate) = (flight.clone(), Arc::clone(aggregate));
+    let (tables, aggregate) = (tables.clone(), Arc::clone(aggregate));
     move |partition, worker| ByKey {
-        lent: flight.lend(partition, worker),
+        lease: tables.lend(partition, worker),
         seed,
         aggregate: Arc::clone(&aggregate),
     }
 }
 
 pub(crate) struct ByKey<K, C, M, A, B> {
-    lent: ShardLease<K, C, M>,
+    lease: ShardLease<K, C, M>,
     seed: u64,
     aggregate: Arc<(A, B)>,
 }
@@ -343,11 +343,11 @@ where
     fn push(&mut self, (key, value): &(K, V)) {
         let (create, add) = &*self.aggregate;
         let hash = hash_of(self.seed, key);
-        self.lent.append((hash, key), K::clone, || create(value), |sum| add(sum, value));
+        self.lease.append((hash, key), K::clone, || create(value), |sum| add(sum, value));
     }
 
     fn end(self: Box<Self>) -> Result<(), String> {
-        self.lent.give_back();
+        self.lease.give_back();
         Ok(())
     }
 }

@@ -29,7 +29,7 @@ pub(crate) type Commit = Box<dyn FnOnce() + Send>;
 pub(crate) struct BatchScope {
     inner: Mutex<Inner>,
     /// Which jobs are planned together.
-    pub(crate) together: JobFusion,
+    pub(crate) fusion: JobFusion,
     /// What nodes keep from batch to batch.
     kept: Kept,
 }
@@ -120,12 +120,12 @@ impl BatchScope {
 
     /// A stream that is computed element by element.
     pub(crate) fn add_fork(&self, node: u32) {
-        self.together.add_fork(node);
+        self.fusion.add_fork(node);
     }
 
     /// The next output, which lies below these nodes.
     pub(crate) fn add_output(&self, nodes: &[u32]) {
-        self.together.add_job(nodes);
+        self.fusion.add_job(nodes);
         let mut inner = self.inner.lock();
         for node in nodes {
             *inner.outputs_below.entry(*node).or_default() += 1;
@@ -207,7 +207,7 @@ impl BatchScope {
     /// The batch is done: what its nodes left to be done is done, and their results go.
     pub(crate) fn commit(&self, time: Time) {
         // What was planned ahead and not used holds results of the batch.
-        self.together.end(time);
+        self.fusion.end(time);
         let published = {
             let mut inner = self.inner.lock();
             inner.last = Some(time);
@@ -221,7 +221,7 @@ impl BatchScope {
 
     /// The batch is given up: it leaves no trace.
     pub(crate) fn abandon(&self, time: Time) {
-        self.together.end(time);
+        self.fusion.end(time);
         let mut inner = self.inner.lock();
         let published = std::mem::take(&mut inner.published);
         inner.published = published.into_iter().filter(|(_, left)| left.time != time).collect();
@@ -246,12 +246,12 @@ mod tests {
 
     #[test]
     fn a_slide_is_due_once_also_after_missed_ticks() {
-        let epoch = BatchScope::default();
+        let scope = BatchScope::default();
         let (time, slide) = (Time::from_millis, Interval::secs(2));
-        epoch.begin(time(1_000), Interval::secs(1));
+        scope.begin(time(1_000), Interval::secs(1));
         let check = |at: u64, due: bool| {
-            assert_eq!(epoch.is_due(slide, time(at)), due, "{at}");
-            epoch.commit(time(at));
+            assert_eq!(scope.is_due(slide, time(at)), due, "{at}");
+            scope.commit(time(at));
         };
         check(1_000, false);
         check(2_000, true);
@@ -265,44 +265,44 @@ mod tests {
 
     #[test]
     fn an_empty_batch_runs_if_a_slide_ends_in_it_or_a_key_may_time_out() {
-        let epoch = BatchScope::default();
+        let scope = BatchScope::default();
         let time = Time::from_millis;
-        epoch.begin(time(1_000), Interval::secs(1));
-        assert!(!epoch.must_run(None, time(9_000)), "nothing waits for a time");
-        epoch.add_slide(Interval::secs(3));
-        let runs = |last: Option<u64>, at: u64| epoch.must_run(last.map(time), time(at));
+        scope.begin(time(1_000), Interval::secs(1));
+        assert!(!scope.must_run(None, time(9_000)), "nothing waits for a time");
+        scope.add_slide(Interval::secs(3));
+        let runs = |last: Option<u64>, at: u64| scope.must_run(last.map(time), time(at));
         assert_eq!(
             [runs(None, 2_000), runs(None, 3_000), runs(Some(3_000), 5_000)],
             [false, true, false]
         );
         assert!(runs(Some(5_000), 7_000), "the slide ended while no batch ran");
-        epoch.add_timeout();
+        scope.add_timeout();
         assert!(runs(Some(3_000), 4_000));
     }
 
     #[test]
     fn the_first_result_of_a_batch_counts_and_its_commit_runs_once() {
         use crate::sync::{AtomicUsize, Ordering};
-        let (epoch, commits) = (BatchScope::default(), Arc::new(AtomicUsize::new(0)));
+        let (scope, commits) = (BatchScope::default(), Arc::new(AtomicUsize::new(0)));
         let time = Time::from_millis;
         let publish = |at: u64, weight: usize| {
             let commits = Arc::clone(&commits);
             let commit: Commit = Box::new(move || {
                 commits.fetch_add(weight, Ordering::SeqCst);
             });
-            epoch.publish::<i32>((7, time(at)), Err(Missing::NotDue), Some(commit));
+            scope.publish::<i32>((7, time(at)), Err(Missing::NotDue), Some(commit));
         };
         publish(1, 1);
         publish(1, 10);
         assert!(
-            epoch.known::<i32>(7, time(1)).is_some() && epoch.known::<i32>(7, time(2)).is_none()
+            scope.known::<i32>(7, time(1)).is_some() && scope.known::<i32>(7, time(2)).is_none()
         );
-        epoch.commit(time(1));
-        epoch.commit(time(1));
+        scope.commit(time(1));
+        scope.commit(time(1));
         assert_eq!(commits.load(Ordering::SeqCst), 1);
         publish(2, 100);
-        epoch.abandon(time(2));
-        epoch.commit(time(2));
+        scope.abandon(time(2));
+        scope.commit(time(2));
         assert_eq!(commits.load(Ordering::SeqCst), 1, "a batch that is given up leaves no trace");
     }
 }

@@ -28,7 +28,7 @@ use crate::time::{Clock, Moment};
 pub(super) struct Planner<'a> {
     pub(super) input: &'a Arc<BatchInput>,
     pub(super) clock: &'a Arc<dyn Clock>,
-    pub(super) epoch: &'a Arc<BatchScope>,
+    pub(super) scope: &'a Arc<BatchScope>,
     pub(super) settings: Settings,
     pub(super) stages: Vec<Stage>,
     /// What nodes with stages returned before: a stream that is used twice is shuffled once.
@@ -45,14 +45,14 @@ impl<'a> Planner<'a> {
     pub(super) fn new(
         input: &'a Arc<BatchInput>,
         clock: &'a Arc<dyn Clock>,
-        epoch: &'a Arc<BatchScope>,
+        scope: &'a Arc<BatchScope>,
         settings: Settings,
     ) -> Self {
         Planner {
             input,
             clock,
-            epoch,
-            settings: Settings { seed: epoch.seed(), ..settings },
+            scope,
+            settings: Settings { seed: scope.seed(), ..settings },
             stages: Vec::new(),
             shared: Vec::new(),
             replay: None,
@@ -109,7 +109,7 @@ impl<'a> Planner<'a> {
         push: impl Fn(&mut S, &T) + Send + Sync + 'static,
         end: impl Fn(S) -> (Vec<U>, usize) + Send + Sync + 'static,
     ) -> Slots<U> {
-        let slots = Slots::counted(batch.partitions().len(), &self.epoch.account());
+        let slots = Slots::counted(batch.partitions().len(), &self.scope.account());
         let (results, work) = (slots.clone(), Arc::new((begin, push, end)));
         let start = move |slot, _| {
             let (results, push, end) = (results.clone(), Arc::clone(&work), Arc::clone(&work));
@@ -150,7 +150,7 @@ impl<'a> Planner<'a> {
             return known;
         }
         let result = compute(self);
-        if self.epoch.is_shared(node) && result.is_ok() {
+        if self.scope.is_shared(node) && result.is_ok() {
             self.publish(node, &result, None);
         }
         self.shared.push((node, Box::new(result.clone())));
@@ -179,7 +179,7 @@ impl<'a> Planner<'a> {
         node: u32,
         compute: impl FnOnce(&mut Self) -> Result<Batch<T>, Missing>,
     ) -> Result<Batch<T>, Missing> {
-        if self.share.is_none() || !self.epoch.is_shared(node) {
+        if self.share.is_none() || !self.scope.is_shared(node) {
             return compute(self);
         }
         let known = self.forks.iter().find(|(known, _)| *known == node);
@@ -194,7 +194,7 @@ impl<'a> Planner<'a> {
     fn known<T: ?Sized + 'static>(&self, node: u32) -> Option<Result<Batch<T>, Missing>> {
         let planned = self.shared.iter().find(|(known, _)| *known == node);
         let planned = planned.and_then(|(_, result)| result.downcast_ref().cloned());
-        planned.or_else(|| self.epoch.known(node, self.input.time))
+        planned.or_else(|| self.scope.known(node, self.input.time))
     }
 
     /// The stages so far compute all that `result` reads: the next one tells the rest of the batch.
@@ -204,10 +204,10 @@ impl<'a> Planner<'a> {
         result: &Result<Batch<T>, Missing>,
         commit: Option<Commit>,
     ) {
-        let (epoch, result) = (Arc::clone(self.epoch), result.clone());
+        let (scope, result) = (Arc::clone(self.scope), result.clone());
         let time = self.input.time;
         let task: Work = Box::new(move |_| {
-            epoch.publish((node, time), result, commit);
+            scope.publish((node, time), result, commit);
             Ok(())
         });
         self.stages.push(Stage { tasks: vec![task] });
@@ -249,7 +249,7 @@ impl Job {
             job: name,
             input: Arc::clone(planner.input),
             clock: Arc::clone(planner.clock),
-            epoch: Arc::clone(planner.epoch),
+            scope: Arc::clone(planner.scope),
             reads: self.reads.clone(),
             started: Arc::clone(started),
         };
@@ -296,7 +296,7 @@ pub struct Output {
     /// The jobs of all outputs, by their numbers.
     pub(super) jobs: Arc<Mutex<Vec<Arc<Job>>>>,
     pub(super) settings: Settings,
-    pub(super) epoch: Arc<BatchScope>,
+    pub(super) scope: Arc<BatchScope>,
 }
 
 impl fmt::Debug for Output {
@@ -338,13 +338,13 @@ impl Output {
         started: Moment,
     ) -> Result<Plan, String> {
         // A graph that nobody started begins with the first batch that it is asked for.
-        self.epoch.begin(input.time, self.settings.batch_interval);
-        if let Some(ahead) = self.epoch.together.begin(self.number, input.time) {
+        self.scope.begin(input.time, self.settings.batch_interval);
+        if let Some(ahead) = self.scope.fusion.begin(self.number, input.time) {
             *ahead.started.lock() = started;
             return Ok(ahead.plan);
         }
-        let mut planner = Planner::new(input, clock, &self.epoch, self.settings);
-        let others = self.epoch.together.with(self.number);
+        let mut planner = Planner::new(input, clock, &self.scope, self.settings);
+        let others = self.scope.fusion.with(self.number);
         let progress = Progress::default();
         let share = |job| Sharing { job, broken: Arc::clone(&progress.broken) };
         planner.share = (!others.is_empty()).then(|| share(self.number));
@@ -362,7 +362,7 @@ impl Output {
             ahead.push((job, progress.told_by(number, plan), began));
         }
         let plan = progress.told_by(0, plan);
-        self.epoch.together.keep(progress, ahead);
+        self.scope.fusion.keep(progress, ahead);
         Ok(plan)
     }
 }

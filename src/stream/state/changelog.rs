@@ -170,7 +170,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
         initial: Vec<(K, S)>,
     ) -> Vec<KeyTable<K, S, U>> {
         let mut shards = KeyTable::empty(cx.shards(), self.listed);
-        let (seed, zero) = (cx.settings.seed, cx.epoch.zero());
+        let (seed, zero) = (cx.settings.seed, cx.scope.zero());
         for (turn, row) in (0..).zip(initial) {
             let hash = hash_of(seed, &row.0);
             let shard: &mut KeyTable<K, S, U> = &mut shards[shard_of(hash, cx.shards())];

@@ -157,7 +157,7 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
         f: impl Fn(Time, &K, Option<&V>, &mut State<'_, S>) -> Option<U> + Send + Sync + 'static,
     ) -> Stateful<K, S, U> {
         if spec.timeout.is_some() {
-            self.graph.epoch.add_timeout();
+            self.graph.scope.add_timeout();
         }
         let (f, timeout, limit) = (Arc::new(f), spec.timeout, spec.limit);
         let last_call = Arc::clone(&f);
@@ -226,7 +226,7 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
     {
         let id = self.graph.next_node();
         let Start { kind, initial, trim, skip_same, listed } = start;
-        let kept = self.graph.epoch.kept().of(id);
+        let kept = self.graph.scope.kept().of(id);
         let store = Arc::new(Store::<K, S, U>::new(initial, listed, kept));
         let counters = Arc::clone(&store.counters);
         self.graph.add_stateful(id, kind);
@@ -238,8 +238,8 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
         ));
         let attempt = Arc::new(attempt);
         let trim = trim.map(Arc::new);
-        let line = self.line.below_state();
-        let views = stateful(self, (line, id), move |cx| {
+        let lineage = self.lineage.below_state();
+        let views = stateful(self, (lineage, id), move |cx| {
             if store.passes_over(cx.replay, cx.input.index) {
                 return Ok((Ok(Batch::from_iter([])), Box::new(|| {})));
             }
@@ -252,10 +252,10 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
                 Ok(batch) => {
                     let inputs = batch.partitions().len();
                     let shape = ShuffleShape { shards: shards.len(), ..cx.shape(inputs) };
-                    let flight = memory.begin(&cx.epoch.account(), shape, ValueList::extend);
-                    let inputs = cx.folds(&batch, 0, by_key(&flight, cx.settings.seed, &group));
+                    let tables = memory.begin(&cx.scope.account(), shape, ValueList::extend);
+                    let inputs = cx.folds(&batch, 0, by_key(&tables, cx.settings.seed, &group));
                     let rows = |groups: &mut Table<K, ValueList<V>>| groups.drain().collect();
-                    flight.plan_slots(&mut cx.stages, inputs, rows)
+                    tables.plan_slots(&mut cx.stages, inputs, rows)
                 }
                 Err(Missing::NoBatch(_)) => Slots::new(0),
                 Err(missing) => return Err(missing),
@@ -292,7 +292,7 @@ fn save<K: StateKey, S: StateValue, U: Send + Sync + 'static>(
     views: &Slots<ShardView<KeyTable<K, S, U>>>,
     skip_same: bool,
 ) -> Box<dyn FnOnce() + Send> {
-    let Some(left) = cx.epoch.left() else { return Box::new(|| {}) };
+    let Some(left) = cx.scope.left() else { return Box::new(|| {}) };
     if cx.replay.is_some() {
         // What it changes is kept already; the walk goes on with the first batch whose changes are.
         let store = Arc::clone(store);

@@ -156,7 +156,7 @@ impl<B: ShardState> Shards<B> {
 /// The node of a keyed operator with state: one element for each partition, its view.
 pub(crate) fn stateful<T, B>(
     stream: &DStream<T>,
-    (line, id): (StreamLineage, u32),
+    (lineage, id): (StreamLineage, u32),
     compute: impl Fn(
         &mut Planner<'_>,
     ) -> Result<(Result<Batch<ShardView<B>>, Missing>, Commit), Missing>
@@ -169,8 +169,8 @@ where
     B: ShardState,
 {
     let node = crate::stream::Compute(move |cx: &mut Planner<'_>| cx.stateful(id, &compute));
-    let line = StreamLineage { state: Some(id), ..line.node(id) };
-    stream.graph.keep(id, stream.graph.stream(line, node))
+    let lineage = StreamLineage { state: Some(id), ..lineage.node(id) };
+    stream.graph.keep(id, stream.graph.stream(lineage, node))
 }
 
 /// A key with what is known of it.

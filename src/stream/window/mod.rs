@@ -24,12 +24,12 @@ impl Graph {
     pub(super) fn check_window(
         &self,
         operator: &str,
-        line: &StreamLineage,
+        lineage: &StreamLineage,
         (length, slide): (Interval, Interval),
     ) {
         let mut registered = self.registered.lock();
         registered.windows.push(operator.to_owned());
-        if let Some(queue) = &line.queue {
+        if let Some(queue) = &lineage.queue {
             let pair = || (Arc::clone(queue), operator.to_owned());
             registered.queue_window.get_or_insert_with(pair);
         }
@@ -40,14 +40,14 @@ impl Graph {
                 self.problem(format!(
                     "{operator}: the {what} {given} is not a multiple of the batch interval {batch}"
                 ));
-            } else if !given.is_multiple_of(line.slide) {
-                let above = line.slide;
+            } else if !given.is_multiple_of(lineage.slide) {
+                let above = lineage.slide;
                 self.problem(format!(
                     "{operator}: the {what} {given} is not a multiple of {above}, by which the stream slides"
                 ));
             }
         }
-        self.epoch.add_slide(slide);
+        self.scope.add_slide(slide);
     }
 }
 
@@ -105,8 +105,8 @@ impl<T: ?Sized + 'static> DStream<T> {
         let pane = move |cx: &mut Planner<'_>, shards| {
             let (batch, seed) = (node.compute(cx)?, cx.settings.seed);
             let shape = ShuffleShape { shards, ..cx.shape_by_worker(batch.partitions().len()) };
-            let flight = memory.begin(&cx.epoch.account(), shape, super::ops::Counted::merge);
-            let inputs = cx.folds(&batch, 0, counter(&flight, seed));
+            let tables = memory.begin(&cx.scope.account(), shape, super::ops::Counted::merge);
+            let inputs = cx.folds(&batch, 0, counter(&tables, seed));
             let rows = |table: &mut crate::exec::shuffle::Table<T::Owned, super::ops::Counted>| {
                 let entry = |entry: Entry<_, super::ops::Counted>| Entry {
                     hash: entry.hash,
@@ -115,7 +115,7 @@ impl<T: ?Sized + 'static> DStream<T> {
                 };
                 table.drain().map(entry).collect()
             };
-            Ok(flight.plan_slots(&mut cx.stages, inputs, rows))
+            Ok(tables.plan_slots(&mut cx.stages, inputs, rows))
         };
         self.keyed_window("count_by_value_and_window", (length, slide), pane, counting())
     }
@@ -153,7 +153,7 @@ impl<T: ?Sized + 'static> DStream<T> {
 
     /// Another stream that shows the state of this one: its name is the state's.
     pub(super) fn showing<U: ?Sized>(&self, stream: DStream<U>) -> DStream<U> {
-        DStream { line: StreamLineage { state: self.line.state, ..stream.line }, ..stream }
+        DStream { lineage: StreamLineage { state: self.lineage.state, ..stream.lineage }, ..stream }
     }
 }
 
@@ -271,10 +271,10 @@ where
             let f = Arc::clone(&f);
             let shape = ShuffleShape { shards, ..cx.shape(batch.partitions().len()) };
             let merge = move |sum: &mut V, part: V| *sum = f(sum, &part);
-            let flight = memory.begin(&cx.epoch.account(), shape, merge);
-            let inputs = cx.folds(&batch, 0, by_key(&flight, cx.settings.seed, &aggregate));
+            let tables = memory.begin(&cx.scope.account(), shape, merge);
+            let inputs = cx.folds(&batch, 0, by_key(&tables, cx.settings.seed, &aggregate));
             let entries = |table: &mut crate::exec::shuffle::Table<K, V>| table.drain().collect();
-            Ok(flight.plan_slots(&mut cx.stages, inputs, entries))
+            Ok(tables.plan_slots(&mut cx.stages, inputs, entries))
         }
     }
 }
@@ -308,14 +308,14 @@ impl<T: ?Sized + 'static> DStream<T> {
         K: Clone + Hash + Eq + Send + Sync + 'static,
         V: Clone + Send + Sync + 'static,
     {
-        self.graph.check_window(kind, &self.line, (length, slide));
+        self.graph.check_window(kind, &self.lineage, (length, slide));
         let id = self.graph.next_node();
         self.graph.add_stateful(id, kind);
         let (rule, kept) = (Arc::new(rule), Mutex::new(None));
-        let counted = self.graph.epoch.kept().of(id);
-        let reach = self.graph.reach(&self.line, length);
-        let line = StreamLineage { slide, reach, ..self.line.clone() };
-        stateful(self, (line, id), move |cx| {
+        let counted = self.graph.scope.kept().of(id);
+        let reach = self.graph.reach(&self.lineage, length);
+        let lineage = StreamLineage { slide, reach, ..self.lineage.clone() };
+        stateful(self, (lineage, id), move |cx| {
             let new = || Shards::new((0..cx.shards()).map(|_| KeyedWindow::default()), &counted);
             let shards = kept.lock().get_or_insert_with(new).clone();
             let pane = match pane(cx, shards.len()) {
@@ -327,7 +327,7 @@ impl<T: ?Sized + 'static> DStream<T> {
             let (views, commit) = shards.plan(cx, move |shard, base: &KeyedWindow<K, V>| {
                 Ok(base.next(&rule, pane.take(shard), (time, length)))
             });
-            let due = cx.epoch.is_due(slide, time);
+            let due = cx.scope.is_due(slide, time);
             Ok((if due { Ok(views.batch()) } else { Err(Missing::NotDue) }, commit))
         })
     }

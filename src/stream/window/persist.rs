@@ -50,10 +50,10 @@ where
         kind: &str,
         (length, slide): (Interval, Interval),
     ) -> DStream<T> {
-        self.graph.check_window(kind, &self.line, (length, slide));
-        let line = StreamLineage { slide, ..self.line.clone() };
+        self.graph.check_window(kind, &self.lineage, (length, slide));
+        let lineage = StreamLineage { slide, ..self.lineage.clone() };
         let (stream, _) =
-            self.stateful(kind, line, length, move |cx| cx.epoch.is_due(slide, cx.input.time));
+            self.stateful(kind, lineage, length, move |cx| cx.scope.is_due(slide, cx.input.time));
         stream
     }
 
@@ -95,7 +95,7 @@ where
     /// # Ok::<(), tidemill::Error>(())
     /// ```
     pub fn remember(&self, length: Interval) -> Remembered<T> {
-        let (stream, kept) = self.stateful("remember", self.line.clone(), length, |_| false);
+        let (stream, kept) = self.stateful("remember", self.lineage.clone(), length, |_| false);
         // Between two slides: the elements go into the list of batches and nowhere else.
         stream.foreach_batch(|_, _| Ok(()));
         Remembered { stream: self.clone(), kept }
@@ -105,14 +105,14 @@ where
     fn stateful(
         &self,
         kind: &str,
-        line: StreamLineage,
+        lineage: StreamLineage,
         length: Interval,
         due: impl Fn(&Planner<'_>) -> bool + Send + Sync + 'static,
     ) -> (DStream<T>, Kept<T::Owned>) {
         let (id, node) = (self.graph.next_node(), Arc::clone(&self.node));
         self.graph.add_stateful(id, kind);
-        let counted = self.graph.epoch.kept().of(id);
-        let line = StreamLineage { reach: self.graph.reach(&self.line, length), ..line };
+        let counted = self.graph.scope.kept().of(id);
+        let lineage = StreamLineage { reach: self.graph.reach(&self.lineage, length), ..lineage };
         let kept: Kept<T::Owned> = Arc::default();
         let (handle, sizes) = (Arc::clone(&kept), Arc::new(Sizes::default()));
         let compute = move |cx: &mut Planner<'_>| {
@@ -146,8 +146,8 @@ where
             Ok((result, Box::new(commit) as Commit))
         };
         let node = Compute(move |cx: &mut Planner<'_>| cx.stateful(id, &compute));
-        let line = StreamLineage { state: Some(id), ..line.node(id) };
-        (self.graph.keep(id, self.graph.stream(line, node)), handle)
+        let lineage = StreamLineage { state: Some(id), ..lineage.node(id) };
+        (self.graph.keep(id, self.graph.stream(lineage, node)), handle)
     }
 }
 

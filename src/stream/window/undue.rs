@@ -33,14 +33,14 @@ impl Undue {
     }
 
     /// The batch `time` is done, which took in so many `records` of a source.
-    fn took_in(&mut self, epoch: &BatchScope, time: Time, records_of: impl Fn(u32) -> u64) {
+    fn took_in(&mut self, scope: &BatchScope, time: Time, records_of: impl Fn(u32) -> u64) {
         for waits in &mut self.outputs {
-            if epoch.is_due(waits.slide, time) {
+            if scope.is_due(waits.slide, time) {
                 waits.since.clear();
                 continue;
             }
             // A window that is shorter than its slide never shows what came too early for it.
-            let end = epoch.next_end(waits.slide, time).as_millis();
+            let end = scope.next_end(waits.slide, time).as_millis();
             if u128::from(end.saturating_sub(time.as_millis())) >= waits.reads.reach.as_millis() {
                 continue;
             }
@@ -79,7 +79,7 @@ impl Graph {
     pub fn took_in(&self, input: &BatchInput, counts: bool) -> u64 {
         let mut undue = self.undue.lock();
         let records_of = |source| if counts { input.records_of(source) } else { 0 };
-        undue.took_in(&self.epoch, input.time, records_of);
+        undue.took_in(&self.scope, input.time, records_of);
         undue.records()
     }
 
@@ -88,12 +88,12 @@ impl Graph {
     pub fn owed(&self, last: Time) -> Vec<(usize, Time)> {
         let undue = self.undue.lock();
         let owed = undue.outputs.iter().filter(|waits| !waits.since.is_empty());
-        owed.map(|waits| (waits.output, self.epoch.next_end(waits.slide, last))).collect()
+        owed.map(|waits| (waits.output, self.scope.next_end(waits.slide, last))).collect()
     }
 
     /// When the first slide of any window ends after the batch `last`.
     pub fn next_end(&self, last: Time) -> Option<Time> {
-        self.epoch.next_end_of_any(last)
+        self.scope.next_end_of_any(last)
     }
 }
 
@@ -107,8 +107,8 @@ mod tests {
     /// Goes through batches of one second, each with so many records of the sources 0 and 1, and says after each how many
     /// are in windows that were not due: windows of (slide, length) over those sources.
     fn check(windows: &[(u64, u64, &[u32])], batches: &[[u64; 2]], expected: &[u64]) {
-        let (epoch, mut undue) = (BatchScope::default(), Undue::default());
-        epoch.begin(Time::from_millis(1_000), Interval::secs(1));
+        let (scope, mut undue) = (BatchScope::default(), Undue::default());
+        scope.begin(Time::from_millis(1_000), Interval::secs(1));
         for (output, (slide, length, sources)) in windows.iter().enumerate() {
             let (reach, below_states) = (Duration::from_secs(*length), Duration::ZERO);
             let reads = Reads { sources: Arc::from(*sources), reach, below_states };
@@ -117,8 +117,8 @@ mod tests {
         let mut found = Vec::new();
         for (second, records) in (1..).zip(batches) {
             let time = Time::from_millis(second * 1_000);
-            undue.took_in(&epoch, time, |source| records[source as usize]);
-            epoch.commit(time);
+            undue.took_in(&scope, time, |source| records[source as usize]);
+            scope.commit(time);
             found.push(undue.records());
         }
         assert_eq!(found, expected, "{windows:?} {batches:?}");
