@@ -1,4 +1,4 @@
-//! Why an attempt at a batch came to nothing, and how a task ends for a reason that is not a panic. Knows no plans.
+//! `Failure`: the reason why an attempt at a batch failed; `fail_task` ends a task without a panic. Knows no plans.
 
 use std::any::Any;
 use std::io::ErrorKind;
@@ -7,7 +7,7 @@ use std::panic::resume_unwind;
 use crate::error::{Error, awaited};
 use crate::sync::thread::panic_text;
 
-/// Why an attempt at a batch came to nothing.
+/// The reason why an attempt at a batch failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// It failed, and may fail again.
@@ -25,9 +25,9 @@ pub enum Failure {
 pub struct Away {
     /// The sink's name; empty if it has none.
     pub sink: String,
-    /// What went wrong, and where.
+    /// The error, and its place.
     pub cause: String,
-    /// What has to happen before it may succeed.
+    /// The condition for success, in words.
     pub needs: &'static str,
 }
 
@@ -38,7 +38,7 @@ impl From<String> for Failure {
 }
 
 impl Failure {
-    /// What an error of a sink means for the batch.
+    /// Classifies a sink's error.
     pub fn of_sink(err: &Error) -> Self {
         match err {
             Error::Io { source, .. }
@@ -67,7 +67,7 @@ impl Failure {
         self
     }
 
-    /// Why, in words.
+    /// The reason, in words.
     pub fn cause(&self) -> &str {
         match self {
             Failure::Failed(cause) | Failure::NoRoom(cause) | Failure::Closed(cause) => cause,
@@ -82,10 +82,10 @@ pub fn fail_task(why: String) -> ! {
     resume_unwind(Box::new(TaskFailed(why)))
 }
 
-/// What [`fail_task`] unwinds with.
+/// The payload that [`fail_task`] unwinds with.
 struct TaskFailed(String);
 
-/// Why a task ended that unwound.
+/// The reason of a task that unwound.
 pub fn failure_text(unwound: &(dyn Any + Send)) -> String {
     match unwound.downcast_ref::<TaskFailed>() {
         Some(TaskFailed(why)) => why.clone(),
@@ -99,7 +99,7 @@ mod tests {
 
     use super::*;
 
-    /// What a sink's error means: `room`, what has to happen, or nothing.
+    /// `expected`: `room`, the condition for success, or nothing for an error that does not pass.
     fn check(source: impl Into<io::Error>, expected: &str) {
         let source = source.into();
         let shown = format!("{source:?}");

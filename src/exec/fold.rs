@@ -11,7 +11,7 @@ pub trait Fold<T: ?Sized> {
     /// The next element.
     fn push(&mut self, element: &T);
 
-    /// There are no more: leaves what became of them where it belongs.
+    /// Called after the last element: stores the result.
     ///
     /// # Errors
     /// Fails the attempt at the batch.
@@ -61,7 +61,7 @@ pub(crate) struct Pass {
 /// Makes a fold on the worker that runs it.
 pub(crate) type Begin<T> = Box<dyn FnOnce(&Pass) -> Box<dyn Fold<T>> + Send>;
 
-/// Whose folds are attached, and what becomes of them.
+/// The job whose folds are attached, and the flag that says if a fold failed.
 #[derive(Clone)]
 pub(crate) struct Sharing {
     /// The job that is being planned.
@@ -70,8 +70,8 @@ pub(crate) struct Sharing {
     pub(crate) broken: Arc<AtomicBool>,
 }
 
-/// Where folds join the pass over a partition.
+/// The point where folds join the pass over a partition.
 pub(crate) trait FanOut<T: ?Sized>: Send + Sync {
-    /// Has the fold take part. The task that makes the pass is added to `tasks`, if it is not in a plan yet.
+    /// Adds a fold to the pass. Adds the task that makes the pass to `tasks`, unless a plan has it already.
     fn attach(&self, share: &Sharing, begin: Begin<T>, tasks: &mut Vec<Work>);
 }

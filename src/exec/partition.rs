@@ -11,7 +11,7 @@ use crate::sync::Arc;
 /// The elements that one task goes through, computed anew each time.
 pub struct Partition<T: ?Sized> {
     pub(super) elements: Elements<T>,
-    /// Where folds join the pass that several jobs share over these elements, if they do.
+    /// The point where folds join a pass that several jobs share over these elements, if there is one.
     pub(super) tap: Option<Arc<dyn FanOut<T>>>,
 }
 
@@ -87,7 +87,7 @@ impl<T: ?Sized + 'static> Batch<T> {
         all
     }
 
-    /// What `f` makes of each element.
+    /// Maps each element with `f`.
     pub fn map<U: 'static>(&self, f: impl Fn(&T) -> U + Send + Sync + 'static) -> Batch<U> {
         self.flat_map(move |element, out| out.push(&f(element)))
     }
@@ -129,7 +129,7 @@ impl<T: ?Sized + 'static> Batch<T> {
     }
 }
 
-/// Where a `flat_map` hands out its elements; what it hands out may borrow from the record.
+/// The output of a `flat_map`; its elements may borrow from the record.
 pub struct Out<'a, U: ?Sized> {
     each: &'a mut dyn FnMut(&U),
 }

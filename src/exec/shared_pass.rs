@@ -6,8 +6,8 @@
 //!                       └─▶ g ─▶ fork ─▶ folds of jobs 1, 2
 //! ```
 //! A partition of a stream that several jobs use has a [`FanOut`], and folds are attached to it while the jobs are planned. The
-//! task that goes through the partition belongs to the first of the jobs, the owner. What the others' folds do wrong is
-//! not the owner's failure: their results are dropped, and their jobs go through the partition by themselves. Runs on the
+//! task that goes through the partition belongs to the first of the jobs, the owner. A failing fold of
+//! another job does not fail the owner: its result is dropped, and its job goes through the partition by itself. Runs on the
 //! workers; knows no streams.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,9 +17,8 @@ use super::partition::{Batch, Out, Partition};
 use super::stages::Work;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 
-/// The tasks that fold each partition of a batch, of which the first has the number `first`; `start` is told the number of
-/// the partition and that of the worker. Fewer than there are partitions if folds take part in a pass that is planned
-/// already.
+/// Returns the tasks that fold each partition of a batch; the first partition has the number `first`. `start` gets the
+/// numbers of the partition and of the worker. Folds that join a pass of another plan need no task.
 pub(crate) fn fold_tasks<T, F>(
     batch: &Batch<T>,
     first: usize,
@@ -81,7 +80,7 @@ impl<T: ?Sized + 'static> Batch<T> {
         self.partitions.iter().map(Partition::forked).collect()
     }
 
-    /// The same elements for the hands of a user: whatever is done with them goes through the partitions by itself.
+    /// The same elements for a user's closure: it makes its own pass over the partitions.
     pub(crate) fn untapped(self) -> Batch<T> {
         let untapped = |part: Partition<T>| Partition { tap: None, ..part };
         self.partitions.into_iter().map(untapped).collect()
@@ -219,14 +218,14 @@ impl<T: ?Sized> Fold<T> for Fan<T> {
     }
 }
 
-/// Does something for a job that does not own the pass. After a failure nothing more is done: the job will do it itself.
+/// Runs `work` for a job that does not own the pass. After a failure nothing more runs: the job will repeat it by itself.
 fn guarded<R>(broken: &AtomicBool, work: impl FnOnce() -> Result<R, String>) -> Option<R> {
     if broken.load(Ordering::Relaxed) {
         return None;
     }
     let done = catch_unwind(AssertUnwindSafe(work)).ok().and_then(Result::ok);
     if done.is_none() {
-        // The tasks of the pass end before anybody looks, which orders this.
+        // The flag is read only after the tasks of the pass have ended, which orders this.
         broken.store(true, Ordering::Relaxed);
     }
     done

@@ -13,13 +13,13 @@ use super::worker_pool::{Task, Tasks, WorkerPool};
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering};
 
-/// A piece of a plan; it is told the worker's number, and what it returns as an error fails the batch.
+/// A piece of a plan; it gets the worker's number. An error fails the batch.
 pub type Work = Box<dyn FnOnce(usize) -> Result<(), String> + Send>;
 
-/// The last piece of a plan, which hands the rows to the sinks; it is told the worker's number.
+/// The last piece of a plan, which hands the rows to the sinks; it gets the worker's number.
 pub type Finish = Box<dyn FnOnce(usize) -> Result<(), Failure> + Send>;
 
-/// Told once how the batch ended.
+/// Completion callback; called exactly once.
 pub type Done = Box<dyn FnOnce(Result<(), Failure>) + Send>;
 
 /// Tasks that may run at the same time. They are started in order.
@@ -35,11 +35,11 @@ impl fmt::Debug for Stage {
     }
 }
 
-/// All there is to do for one job of one batch: the stages one after the other, then `finish`.
+/// The work of one job of one batch: the stages one after the other, then `finish`.
 pub struct Plan {
     /// The stages; those without a task are left out.
     pub stages: Vec<Stage>,
-    /// What runs once, after the last stage: it hands the rows to the sinks.
+    /// Runs once, after the last stage: it hands the rows to the sinks.
     pub finish: Finish,
 }
 
@@ -69,7 +69,7 @@ pub fn run(plan: Plan, pool: &Arc<WorkerPool>, done: Done) {
     running.queue.submit(tasks);
 }
 
-/// A plan on its way through the workers. It is dropped with its last task, run or not, and then surely answers.
+/// A running plan. Its last task drops it, whether that ran or not; the drop answers if nothing else has.
 struct StageRun {
     queue: Tasks,
     rest: Mutex<Rest>,
@@ -188,7 +188,7 @@ mod tests {
     use super::*;
     use crate::sync::{Mailbox, Poison};
 
-    /// What a piece of a plan does besides leaving its name.
+    /// The outcome of a piece of a plan, which also leaves its name.
     #[derive(Clone, Copy)]
     enum Then {
         Succeed,

@@ -1,8 +1,8 @@
 //! `WorkerPool`: threads, `worker-N`, that run tasks in the order in which they were submitted. Their number changes only
-//! when somebody asks for it; a batch is planned for the number that it finds.
+//! on request; a batch is planned for the current number.
 //!
-//! Owns the threads and their queue. It does not know what a task computes: whoever submits tasks turns a panic in one
-//! into a failure of its batch; a panic that gets here anyway poisons the engine and the worker goes on.
+//! Owns the threads and their queue. It does not know what a task computes: the submitter turns a panic of a task into a
+//! failure of its batch. A panic that gets here anyway poisons the engine, and the worker continues.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -11,7 +11,7 @@ use crate::sync::thread::{self, Thread, panic_text};
 use crate::sync::{Arc, Mutex, Poison, TaskQueue};
 use crate::time::{Clock, Joined, Moment, join_until};
 
-/// Something for a worker to do; it is told the worker's number, from 0.
+/// A task; it gets the worker's number, from 0.
 pub type Task = Box<dyn FnOnce(usize) + Send>;
 
 /// Threads over one first-in-first-out queue. Dropping the pool runs what is queued and joins the threads.
@@ -26,13 +26,13 @@ pub struct WorkerPool {
 #[derive(Debug, Default)]
 struct Staff {
     threads: Vec<Thread>,
-    /// How many of them have not been let go.
+    /// Number of threads that have not been let go.
     workers: usize,
-    /// How many were ever started: the number of the next one.
+    /// Number of threads ever started: the next one gets this number.
     started: usize,
 }
 
-/// The pool's queue: what a running batch holds, so that the last task never joins its own thread.
+/// The pool's queue. A running batch holds only this, so that the last task never joins its own thread.
 #[derive(Clone)]
 pub struct Tasks(Arc<TaskQueue<Task>>);
 
@@ -61,7 +61,7 @@ impl WorkerPool {
         Ok(pool)
     }
 
-    /// Makes it `workers` threads, at least one: starts some, or lets some go once their task is done.
+    /// Changes the number of threads to `workers`, at least one: starts some, or lets some go after their current task.
     ///
     /// # Errors
     /// If the operating system gives no more threads; those that were started stay.
@@ -84,7 +84,7 @@ impl WorkerPool {
         Ok(())
     }
 
-    /// How many workers there are.
+    /// Number of workers.
     pub fn workers(&self) -> usize {
         self.staff.lock().workers
     }

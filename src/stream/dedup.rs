@@ -4,8 +4,8 @@
 //!  records ─▶ (sender, number) by a regular expression ─▶ one task per sender, in block order ─▶ those not seen before
 //!                                                          state: intervals of seen numbers
 //! ```
-//! Only a number that was seen is a repeat: a gap is never closed by guessing, so nothing is left out that did not come. What
-//! was seen is a keyed state like any other: it changes with the commit of a batch and is found again after a restart. Runs
+//! Only a number that was seen is a repeat: a gap is never closed by guessing, so nothing is left out that did not come. The
+//! seen numbers are a keyed state like any other: it changes with the commit of a batch and survives a restart. Runs
 //! on the workers; it knows no sockets.
 
 use std::borrow::Cow;
@@ -79,7 +79,7 @@ pub(crate) fn identity_state(source: &str) -> String {
 /// The counters of a source; there are none before its receiver is.
 type Counted = Arc<Mutex<Option<Arc<ReceiverCounters>>>>;
 
-/// Where the repeats of each source are counted.
+/// The repeat counters of each source.
 #[derive(Debug, Default)]
 pub(super) struct Repeats(Mutex<Vec<(u32, Counted)>>);
 
@@ -122,7 +122,7 @@ impl Graph {
         })
     }
 
-    /// Where the repeats of a source are counted from now on: each time a task leaves one out.
+    /// From now on `counters` counts the repeats of a source: each one that a task leaves out.
     pub(crate) fn count_repeats(&self, source: u32, counters: &Arc<ReceiverCounters>) {
         for (_, counted) in self.repeats.0.lock().iter().filter(|(of, _)| *of == source) {
             *counted.lock() = Some(Arc::clone(counters));

@@ -1,4 +1,4 @@
-//! `Delivery`: what an output needs to know to hand over a batch: the key, and the times for people. Knows no operator.
+//! `Delivery`: the key of a batch and the times for people, for the output that hands it over. Knows no operator.
 
 use super::BatchInput;
 use super::plan::batch_scope::BatchScope;
@@ -7,7 +7,7 @@ use crate::sink::{BatchMeta, CommitKey};
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, Moment};
 
-/// What an output needs to know to hand over a batch.
+/// The facts that an output needs to hand over a batch.
 pub(super) struct Delivery {
     pub(super) pipeline: Arc<str>,
     pub(super) job: Arc<str>,

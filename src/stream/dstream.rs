@@ -67,7 +67,7 @@ pub struct DStream<T: ?Sized> {
     pub(super) lineage: StreamLineage,
 }
 
-/// Where a stream comes from.
+/// The origin of a stream.
 #[derive(Clone)]
 pub(super) struct StreamLineage {
     /// From one batch of the stream to the next.
@@ -78,11 +78,11 @@ pub(super) struct StreamLineage {
     pub(super) sources: Arc<[u32]>,
     /// The node whose state the stream shows, so that its name is the state's.
     pub(super) state: Option<u32>,
-    /// How far back the windows above look, and those of them that are below a state.
+    /// The reach of the windows above, and of those of them that are below a state.
     pub(super) reach: (Duration, Duration),
-    /// Whether a state lies above, or is the stream's own.
+    /// True if a state lies above, or is the stream's own.
     pub(super) below_state: bool,
-    /// Whether the records of the sources above may hold line feeds.
+    /// True if the records of the sources above may hold line feeds.
     pub(super) line_feeds: bool,
     /// A queue above.
     pub(super) queue: Option<Arc<str>>,

@@ -1,4 +1,4 @@
-//! `Graph`: the sources, outputs and nodes of one context, and what is asked of them for each batch.
+//! `Graph`: the sources, outputs and nodes of one context.
 //!
 //! Nodes register while the program is built; after that the graph only passes batches on. Runs on the thread that builds the
 //! program and then on the scheduler's. Knows no streams and no operators.
@@ -21,18 +21,18 @@ use crate::sync::thread::panic_text;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::time::{Clock, Interval, Time};
 
-/// What the graph is told when it is made.
+/// The options of a graph.
 #[derive(Clone, Debug)]
 pub struct GraphOptions {
     /// The pipeline's name.
     pub pipeline: String,
-    /// How many workers run the plans.
+    /// Number of workers that run the plans.
     pub workers: usize,
     /// The seed of every hash.
     pub seed: u64,
     /// From one batch to the next; windows are multiples of it.
     pub batch_interval: Interval,
-    /// Where `print` prints.
+    /// The destination of `print`.
     pub console: Writer,
 }
 
@@ -83,9 +83,9 @@ pub(super) struct Registered {
     pub(super) saved: Vec<(u32, String, Arc<dyn Changelog>)>,
     /// The nodes that keep something from batch to batch, with what plans them.
     pub(super) keepers: Vec<(u32, NodePlanner)>,
-    /// How far back windows look, and windows below a state.
+    /// The reach of windows, and that of windows below a state.
     pub(super) reach: (Duration, Duration),
-    /// What is wrong with the graph.
+    /// The errors of the graph.
     pub(super) problems: Vec<String>,
     /// The operators that slide over time.
     pub(super) windows: Vec<String>,
@@ -147,7 +147,7 @@ impl Graph {
         self.registered.lock().outputs.clone()
     }
 
-    /// How many records of text streams were not UTF-8 and were mended, counted each time one is read.
+    /// Number of records of text streams that were not UTF-8 and were fixed, counted each time one is read.
     pub fn bad_utf8(&self) -> u64 {
         self.bad_utf8.load(Ordering::Relaxed)
     }
@@ -194,9 +194,9 @@ impl Graph {
         self.scope.keep_changes();
     }
 
-    /// What the batch that was committed last changed in states. Asked once after each commit; nothing unless changes
-    /// are [kept](Graph::keep_changes), and nothing of a batch that was [run again](Graph::replay). `input_bytes`: what
-    /// the batch's input takes where the changes are kept, and stays there as long as they do.
+    /// The changes in states of the batch that was committed last. Called once after each commit. `None` unless changes
+    /// are [kept](Graph::keep_changes), and for a batch that was [run again](Graph::replay). `input_bytes`: the size of
+    /// the batch's input in the log, where it stays as long as the changes.
     pub fn changes(&self, time: Time, input_bytes: u64) -> Option<Changes> {
         if *self.replayed.lock() == Some(time) {
             return None;
@@ -206,33 +206,33 @@ impl Graph {
         Some(self.walker.lock().changes((time, input_bytes), left, &saved))
     }
 
-    /// From now on: whether the log has no room, so that what is kept for states is to be less soon.
+    /// `hurries`: the log has no room, so that walks must free soon what it keeps for states.
     pub fn hurry_walks(&self, hurries: bool) {
         self.walker.lock().hurry(hurries);
     }
 
-    /// What writing all states once takes, about, in bytes.
+    /// The size of all states when written once, about, in bytes.
     pub fn walk_bytes(&self) -> u64 {
         self.walker.lock().walk_bytes()
     }
 
-    /// Whether a batch leaves nothing behind that the next one needs: no state, no windows.
+    /// True if no batch leaves anything behind that the next one needs: no state, no windows.
     pub fn is_stateless(&self) -> bool {
         self.registered.lock().keepers.is_empty()
     }
 
-    /// How far back the batches are needed to make all windows what they were.
+    /// The age of the oldest batch that restores all windows.
     pub fn longest_window(&self) -> Duration {
         self.registered.lock().reach.0
     }
 
-    /// How far back the batches are needed, together with the states as they were, to make the windows below states
-    /// what they were: those show what states made of records.
+    /// The age of the oldest batch that, with the states as they were, restores the windows below states: those show
+    /// what states made of records.
     pub fn longest_window_below_state(&self) -> Duration {
         self.registered.lock().reach.1
     }
 
-    /// Runs a batch of before again: what is kept from batch to batch takes it in, at the commit. Batches come in order.
+    /// Plans an earlier batch again: windows and states take it in, at the commit. Batches come in order.
     ///
     /// # Errors
     /// If the batch cannot be computed; the text says why.
@@ -257,10 +257,10 @@ impl Graph {
         Ok(Plan { stages: planner.stages, finish: Box::new(|_| Ok(())) })
     }
 
-    /// Says whether the graph can run.
+    /// Checks that the graph can run.
     ///
     /// # Errors
-    /// What is wrong with it, each problem on a line: window lengths that do not fit, names of states given twice.
+    /// Lists the problems, each on a line: window lengths that do not fit, names of states given twice.
     pub fn check(&self) -> crate::error::Result<()> {
         let registered = self.registered.lock();
         let mut problems = registered.problems.clone();
@@ -273,22 +273,22 @@ impl Graph {
         said.map_or(Ok(()), |text| Err(crate::error::Error::Usage(text)))
     }
 
-    /// A run of the graph begins, which is told of what comes too late; none if one lasts.
+    /// Begins a run of the graph; `on_late` is notified of what comes too late. `None` if a run lasts already.
     pub fn begin_run(&self, on_late: OnLate) -> Option<RunLease> {
         self.late.begin(on_late)
     }
 
-    /// Whether a run lasts.
+    /// True while a run lasts.
     pub fn is_running(&self) -> bool {
         self.late.is_running()
     }
 
-    /// Tells a run that lasts what came too late for it; false if none does.
+    /// Notifies the run of something that came too late for it; false if there is no run.
     pub fn tell_late(&self, what: impl FnOnce() -> String) -> bool {
         self.late.tell(what)
     }
 
-    /// A queue, which cannot be read again, and an operator below it that would have to after a restart.
+    /// A queue, which cannot be read again, and an operator below it that needs to read it again after a restart.
     pub fn queue_window(&self) -> Option<(Arc<str>, String)> {
         self.registered.lock().queue_window.clone()
     }
@@ -298,30 +298,30 @@ impl Graph {
         self.registered.lock().windows.first().cloned()
     }
 
-    /// Told before the first batch that the jobs of a batch run at the same time: then each computes by itself what is not
+    /// Called before the first batch if the jobs of a batch run at the same time: then each computes by itself what is not
     /// shuffled or kept.
     pub fn run_jobs_at_once(&self) {
         self.scope.fusion.never();
     }
 
-    /// Told once before the first batch, with its time: slides are counted from one interval before it.
+    /// Called once before the first batch, with its time: slides are counted from one interval before it.
     pub fn begin(&self, first: Time) {
         self.scope.begin(first, self.settings.batch_interval);
     }
 
-    /// The batch is done: what it changed in windows and states counts from now on.
+    /// Commits a batch: its changes in windows and states count from now on.
     pub fn commit(&self, time: Time) {
         self.scope.commit(time);
         let longest = self.registered.lock().reach.0;
         self.scope.lacks(|lacks| lacks.forget(time, longest));
     }
 
-    /// The batch is given up: it leaves no trace in windows and states.
+    /// Abandons a batch: it leaves no trace in windows and states.
     pub fn abandon(&self, time: Time) {
         self.scope.abandon(time);
     }
 
-    /// Whether a window or a time-out may fall due after the batch `last` and up to `time`: then the batch runs even if
+    /// True if a window or a time-out may fall due after the batch `last` and up to `time`: then the batch runs even if
     /// nothing was received.
     pub fn must_run(&self, last: Option<Time>, time: Time) -> bool {
         self.scope.must_run(last, time)
@@ -337,13 +337,13 @@ impl Graph {
         }
     }
 
-    /// The batch went on without a part of what it takes of this source: its rows, and those of the windows that reach back
+    /// Notes that the batch lacks a part of its input from this source: its rows, and those of the windows that reach back
     /// to it, are incomplete.
     pub fn lacks_input(&self, time: Time, source: u32) {
         self.scope.lacks(|lacks| lacks.input(time, source));
     }
 
-    /// Windows below states take in nothing of this batch, which was done before a restart.
+    /// Notes that windows below states take in nothing of this batch, which was done before a restart.
     pub fn lacks_states(&self, time: Time) {
         self.scope.lacks(|lacks| lacks.states(time));
     }

@@ -1,4 +1,4 @@
-//! `BatchInput`: what a batch is made from; `Replay`: how it is run again. Plain data; knows no graph.
+//! `BatchInput`: the input of a batch; `Replay`: the way to run it again. Plain data; knows no graph.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::source::direct::Planned;
 use crate::sync::Arc;
 use crate::time::{Moment, Time};
 
-/// What a batch is made from; a second attempt and a replay use the same.
+/// The input of a batch; a second attempt and a replay use the same.
 #[derive(Debug)]
 pub struct BatchInput {
     /// The batch's time.
@@ -17,15 +17,15 @@ pub struct BatchInput {
     pub index: u64,
     /// The blocks of each source, by the number of the source, in the order in which they were received.
     pub blocks: Vec<Vec<Arc<StoredBlock>>>,
-    /// What it takes of each direct source, by the number of the source; nothing for one that has no batch at this time.
+    /// The portions of each direct source, by the number of the source; no entry if the source has no batch at this time.
     pub direct: BTreeMap<u32, Planned>,
     /// Records in the blocks.
     pub records: u64,
     /// The moment at which the batch was due.
     pub due: Moment,
-    /// Into how many hash partitions keyed operators split; at least one.
+    /// Number of hash partitions of keyed operators; at least one.
     pub partitions: usize,
-    /// Who planned it, and what its plan is.
+    /// The identity of its plan.
     pub id: BatchId,
 }
 
@@ -48,7 +48,7 @@ impl BatchInput {
     }
 }
 
-/// How a batch that was done before a restart is run again. Its outputs do nothing.
+/// The way to run a batch again that was done before a restart. Its outputs do nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replay {
     /// Windows take in what the batch brought; states stay as they are, and show nothing.

@@ -1,4 +1,4 @@
-//! `Kept`: how much memory windows and states keep from batch to batch, in all and of each, and what is said when it is too
+//! `Kept`: the memory that windows and states keep from batch to batch, in all and of each, and the message when it is too
 //! much.
 //!
 //! A node changes its figure on the workers, as it takes a batch's changes in, and at a commit by the changes themselves.
@@ -10,14 +10,14 @@ use super::Graph;
 use crate::metrics::Counter;
 use crate::sync::{Arc, Mutex};
 
-/// What all nodes keep.
+/// The memory that all nodes keep.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     total: Arc<Counter>,
     nodes: Mutex<Vec<(u32, Arc<Counter>)>>,
 }
 
-/// What one node keeps. Clones count together.
+/// The memory that one node keeps. Clones count together.
 #[derive(Clone, Debug)]
 pub(super) struct NodeKept {
     total: Arc<Counter>,
@@ -45,7 +45,7 @@ impl Kept {
 }
 
 impl NodeKept {
-    /// It kept so many bytes and keeps so many now.
+    /// Replaces the `before` bytes of the node by `after` bytes.
     pub(super) fn change(&self, before: u64, after: u64) {
         for counter in [&self.total, &self.own] {
             counter.add(after);
@@ -54,25 +54,25 @@ impl NodeKept {
     }
 }
 
-/// What one window or state keeps.
+/// The memory that one window or state keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptPart {
     /// The name of the operator, of its job in a pipeline file.
     pub name: String,
-    /// Whether it is a state of keys; otherwise a window.
+    /// True for a state of keys, false for a window.
     pub is_state: bool,
-    /// How much memory it takes, about.
+    /// Its memory in bytes, about.
     pub bytes: u64,
 }
 
 impl KeptPart {
-    /// What it is.
+    /// `state` or `window`.
     pub fn kind(&self) -> &'static str {
         if self.is_state { "state" } else { "window" }
     }
 }
 
-/// What can be done about windows and states that keep too much.
+/// Advice for windows and states that keep too much.
 pub(crate) const KEEP_LESS: &str = "let keys time out, have fewer of them, or shorten the window";
 
 impl Graph {
@@ -95,7 +95,7 @@ impl Graph {
         parts
     }
 
-    /// What windows and states keep, in words, with the largest of them.
+    /// The memory that windows and states keep, in words, with the largest of them.
     pub(crate) fn kept_text(&self) -> String {
         let all = HumanBytes(self.kept_bytes().value());
         match self.kept_parts().first() {
@@ -107,7 +107,7 @@ impl Graph {
         }
     }
 
-    /// Why the stream cannot go on, if windows and states keep more than this.
+    /// The reason why the stream cannot continue, if windows and states keep more than this.
     pub(crate) fn kept_beyond(&self, bytes_max: Option<u64>) -> Option<String> {
         let most = bytes_max.filter(|most| self.kept_bytes().value() > *most)?;
         let (kept, most) = (self.kept_text(), HumanBytes(most));

@@ -1,20 +1,20 @@
-//! `Late`: that a graph is run by one stream at a time, and what is told of what comes after its start. Any thread.
+//! `Late`: lets one stream at a time run a graph, and reports what is registered after its start. Any thread.
 //!
-//! What a run is made of is read once, at its start. An output that is registered later would never run, and nobody would say
-//! so; its method returns nothing, so the run that misses it fails.
+//! A run reads the graph once, at its start. An output that is registered later would never run, without a word. Its method
+//! returns nothing, so the run that misses it fails.
 
 use std::fmt;
 
 use crate::sync::{Arc, Mutex};
 
-/// Called with what came too late, in words.
+/// Called with a description of what came too late.
 pub type OnLate = Arc<dyn Fn(String) + Send + Sync>;
 
 /// See the module. Clones are of the same graph.
 #[derive(Clone, Default)]
 pub(super) struct Late(Arc<Mutex<Option<OnLate>>>);
 
-/// While it is there, a run lasts.
+/// A run of the graph; it ends when this is dropped.
 pub struct RunLease(Late);
 
 impl fmt::Debug for RunLease {
@@ -24,7 +24,7 @@ impl fmt::Debug for RunLease {
 }
 
 impl Late {
-    /// A run begins; none if one lasts.
+    /// Begins a run; `None` if one lasts already.
     pub(super) fn begin(&self, on_late: OnLate) -> Option<RunLease> {
         let mut lasting = self.0.lock();
         if lasting.is_some() {
@@ -34,7 +34,7 @@ impl Late {
         Some(RunLease(self.clone()))
     }
 
-    /// Whether a run lasts, which is told what comes too late.
+    /// Notifies the run of something that came too late; false if there is no run.
     pub(super) fn tell(&self, what: impl FnOnce() -> String) -> bool {
         // Called without the lock: it may end the run.
         let lasting = self.0.lock().clone();
@@ -44,7 +44,7 @@ impl Late {
         })
     }
 
-    /// Whether a run lasts.
+    /// True while a run lasts.
     pub(super) fn is_running(&self) -> bool {
         self.0.lock().is_some()
     }

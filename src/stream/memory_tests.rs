@@ -1,4 +1,4 @@
-//! What batches make is counted until their sinks have it; what windows and states keep is counted beside it.
+//! Results of batches are counted until their sinks have them; the memory of windows and states is counted beside them.
 
 use super::tests::Rig;
 use super::*;

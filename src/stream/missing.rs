@@ -1,8 +1,8 @@
-//! `Missing`: why a node has no elements. Plain data.
+//! `Missing`: the reason why a node has no elements. Plain data.
 
 use crate::sync::Arc;
 
-/// Why a node has no elements.
+/// The reason why a node has no elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Missing {
     /// This source has no batch at this time, which is not the same as an empty one.

@@ -4,7 +4,7 @@
 //! source ─▶ operator ─▶ operator ─▶ output        one output is one job; the graph lists them in order
 //!   compute() ◀── compute() ◀── compute() ◀── Output::plan(input)      stages gather in the planner on the way back
 //! ```
-//! Nodes are built once and asked for each batch and attempt; what they return is lazy. Planning runs on the scheduler's
+//! Nodes are built once and compute each batch and attempt; their results are lazy. Planning runs on the scheduler's
 //! thread and costs nothing per record; the plan runs on the workers. Nothing here knows receivers or the context.
 
 mod dedup;

@@ -1,4 +1,4 @@
-//! `Node`: a stream, asked for its batch. Knows no operator.
+//! `Node`: computes a stream's batch. Knows no operator.
 
 use super::Planner;
 use super::missing::Missing;

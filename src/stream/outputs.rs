@@ -1,5 +1,5 @@
-//! Outputs: what is done with each batch. The last stage encodes the rows in parallel; one worker hands them over. Lines
-//! that a job passes on as they were received are not encoded: their rows are the blocks.
+//! Outputs: they print, save or hand over each batch. The last stage encodes the rows in parallel; one worker hands them over.
+//! Lines that a job passes on as they were received are not encoded: their rows are the blocks.
 
 use std::any::TypeId;
 
@@ -16,7 +16,7 @@ use crate::sink::{BatchMeta, CommitKey, Console, Format, Row, Rows, SharedSink, 
 use crate::sync::{Arc, Mutex};
 use crate::time::Time;
 
-/// What a stream's batches held, as far as they are committed. For tests: it grows without bound.
+/// The elements of a stream's committed batches. For tests: it grows without bound.
 #[derive(Debug)]
 pub struct Collected<T>(Arc<Mutex<Batches<T>>>);
 
@@ -280,7 +280,7 @@ fn rows_of_blocks(
     slots
 }
 
-/// Where the block is in memory its lines are rows where they lie; otherwise it is read back, and they are copied.
+/// The lines of a block as rows: in place if the block is in memory, otherwise it is read back and they are copied.
 fn rows_of_block(block: &StoredBlock, pool: &Arc<Pool>) -> Result<(Vec<Rows>, usize)> {
     if let Some(rows) = block.in_memory().and_then(Rows::of_lines) {
         pool.account().spare(rows.bytes_of_copy());
@@ -304,7 +304,7 @@ mod tests {
     use crate::sink::Memory;
     use crate::stream::tests::Rig;
 
-    /// Notes whether it was told of line feeds.
+    /// Notes that it must expect line feeds.
     struct Told(Memory, Arc<Mutex<bool>>);
 
     impl Sink for Told {

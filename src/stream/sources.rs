@@ -33,7 +33,7 @@ impl Graph {
         self.source(Some(source), Portions { source, name, bad_utf8: Arc::clone(&self.bad_utf8) })
     }
 
-    /// One entry for each batch, in so many partitions; past the end every batch is empty. Without an entry the source
+    /// One entry for each batch, in this many partitions; past the end every batch is empty. Without an entry the source
     /// has no batch.
     pub fn queue_stream<T: Send + Sync + 'static>(
         self: &Arc<Self>,
@@ -57,7 +57,7 @@ impl Graph {
 }
 
 impl<T: ?Sized> DStream<T> {
-    /// Says whether the records of this source may hold line feeds; if nothing is said they may.
+    /// Sets if the records of this source may hold line feeds; by default they may.
     pub(crate) fn may_hold_line_feeds(mut self, line_feeds: bool) -> Self {
         self.lineage.line_feeds = line_feeds;
         self

@@ -35,12 +35,12 @@ impl<E> Default for IncrementalTable<E> {
 }
 
 impl<E> IncrementalTable<E> {
-    /// How many entries there are.
+    /// Number of entries.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is no entry.
+    /// True if there is no entry.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }

@@ -239,7 +239,7 @@ impl<K: Eq, C, M: Fn(&mut C, C)> Run<K, C, M> {
     }
 }
 
-/// Where the tasks of a stage leave their results and later partitions find them.
+/// The results of a stage's tasks, which later partitions read.
 pub struct Slots<U>(Arc<Inner<U>>);
 
 struct Inner<U> {
@@ -261,12 +261,12 @@ impl<U> std::fmt::Debug for Slots<U> {
 }
 
 impl<U> Slots<U> {
-    /// So many empty slots, for what needs no counting.
+    /// This many empty slots, for results that need no counting.
     pub fn new(len: usize) -> Self {
         Slots::with(len, None)
     }
 
-    /// So many empty slots, whose results this account counts until the slots are dropped.
+    /// This many empty slots; `account` counts their results until the slots are dropped.
     pub fn counted(len: usize, account: &Arc<MemoryBudget>) -> Self {
         Slots::with(len, Some(account.results_charge()))
     }
@@ -281,7 +281,7 @@ impl<U> Slots<U> {
         self.put_owning(slot, rows, 0);
     }
 
-    /// Leaves the result of a task whose elements own so many bytes beside themselves.
+    /// Leaves the result of a task; its elements own `bytes` beside themselves.
     pub fn put_owning(&self, slot: usize, rows: Vec<U>, bytes: usize) {
         if let Some(charge) = &self.0.charge {
             charge.add(size_of::<U>() * rows.capacity() + bytes);
@@ -289,12 +289,12 @@ impl<U> Slots<U> {
         *self.0.slots[slot].lock() = Arc::new(rows);
     }
 
-    /// The results stay for longer than their batch: they are not counted any more. Returns what was counted.
+    /// Stops counting the results, because they outlive their batch. Returns the counted bytes.
     pub fn keep(&self) -> usize {
         self.0.charge.as_ref().map_or(0, ResultsReservation::clear)
     }
 
-    /// What a task left.
+    /// The result of a task.
     pub fn at(&self, slot: usize) -> Arc<Vec<U>> {
         Arc::clone(&self.0.slots[slot].lock())
     }
@@ -306,7 +306,7 @@ impl<U> Slots<U> {
         taken.expect("nobody else reads this slot")
     }
 
-    /// Takes the result of a task out, whoever else reads it.
+    /// Takes the result of a task out; others may still read it.
     pub fn take_arc(&self, slot: usize) -> Arc<Vec<U>> {
         std::mem::take(&mut *self.0.slots[slot].lock())
     }
@@ -317,12 +317,12 @@ impl<U> Slots<U> {
         self.0.slots.iter().map(|slot| take(slot).expect("nobody else reads these slots")).collect()
     }
 
-    /// How many slots there are.
+    /// Number of slots.
     pub fn len(&self) -> usize {
         self.0.slots.len()
     }
 
-    /// Whether there is no slot.
+    /// True if there is no slot.
     pub fn is_empty(&self) -> bool {
         self.0.slots.is_empty()
     }

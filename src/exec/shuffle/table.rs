@@ -29,10 +29,10 @@ pub fn shard_of(hash: u64, shards: usize) -> usize {
     usize::try_from((middle * shards as u64) >> 32).expect("it is less than `shards`")
 }
 
-/// From so many keys on a table is more than a core's own caches hold.
+/// A table with this many keys is too large for a core's own caches.
 const LARGE: usize = 16_384;
 
-/// So many times the settled entries may be loose, before it is seen again how many of them are new keys.
+/// The most loose entries for each settled one; beyond that the share of new keys among them is measured again.
 const LOOSE_MAX: usize = 4;
 
 /// A key with its aggregate.
@@ -54,7 +54,7 @@ pub struct Table<K, C> {
     index: HashTable<u32>,
     /// Updates of known keys since the last clear, while entries are not loose.
     hits: usize,
-    /// Whether new entries are loose.
+    /// True while new entries are loose.
     loose: bool,
     /// The most keys there were since the last [`clear`](Table::clear).
     used: usize,
@@ -67,12 +67,12 @@ impl<K, C> Default for Table<K, C> {
 }
 
 impl<K, C> Table<K, C> {
-    /// How many keys there are.
+    /// Number of keys.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is no key.
+    /// True if there is no key.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

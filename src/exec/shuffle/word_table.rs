@@ -51,12 +51,12 @@ impl WordTable {
         WordTable { slots: Vec::new(), shift: 63, skip: 0, used: 0, arena: Vec::new(), key }
     }
 
-    /// How many different words there are.
+    /// Number of different words.
     pub fn len(&self) -> usize {
         self.used
     }
 
-    /// Whether there is no word.
+    /// True if there is no word.
     pub fn is_empty(&self) -> bool {
         self.used == 0
     }
@@ -206,7 +206,7 @@ impl WordTable {
         }
     }
 
-    /// Makes room for so many words and an eighth more, all told.
+    /// Makes room for this many words in all, and an eighth more.
     fn reserve(&mut self, words: usize) {
         let slots = ((words + words / 8) * 2).next_power_of_two().max(SLOTS_MIN);
         if slots > self.slots.len() {
@@ -293,7 +293,7 @@ impl WordTable {
         Ranked { rarity: u64::MAX - slot.count, first, len: slot.len, place }
     }
 
-    /// How a word of this table and one of another are ordered in the result.
+    /// Compares two words by their order in the result.
     #[inline]
     pub fn order(&self, left: &Ranked, (other, right): (&WordTable, &Ranked)) -> Ordering {
         let known = (left.rarity, left.first).cmp(&(right.rarity, right.first));
@@ -363,7 +363,7 @@ impl WordTable {
     }
 }
 
-/// Where a word lies in its table.
+/// The place of a word in its table.
 #[derive(Clone, Copy, Debug)]
 pub struct Place(usize);
 

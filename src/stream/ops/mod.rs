@@ -13,7 +13,7 @@ use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::time::Time;
 
 impl<T: ?Sized + 'static> DStream<T> {
-    /// Names the stream: its output's job, and later its state, go by this name.
+    /// Names the stream: its output's job and its state take this name.
     ///
     /// ```
     /// # let clock = tidemill::testing::ManualClock::new();
@@ -34,7 +34,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         DStream { name: Some(name), ..self.clone() }
     }
 
-    /// What `f` makes of each element.
+    /// Maps each element with `f`.
     ///
     /// ```
     /// # let clock = tidemill::testing::ManualClock::new();
@@ -191,7 +191,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         })
     }
 
-    /// How many elements there are: one number, 0 for an empty batch.
+    /// The number of elements: one row, 0 for an empty batch.
     ///
     /// ```
     /// # let clock = tidemill::testing::ManualClock::new();
@@ -223,7 +223,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         })
     }
 
-    /// How often each element occurs. Elements are looked up where they lie and copied when first seen.
+    /// The number of occurrences of each element. Elements are looked up in place and copied when first seen.
     ///
     /// ```
     /// # let clock = tidemill::testing::ManualClock::new();
@@ -285,7 +285,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         })
     }
 
-    /// What `f` makes of each whole batch. If the stream has no batch, the batch fails.
+    /// Maps each whole batch with `f`. If the stream has no batch, the batch fails.
     ///
     /// ```
     /// # let clock = tidemill::testing::ManualClock::new();
@@ -307,7 +307,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         })
     }
 
-    /// What `f` makes of each whole batch of both streams. If one of them has no batch, the batch fails.
+    /// Maps each pair of whole batches of both streams with `f`. If one of them has no batch, the batch fails.
     ///
     /// ```
     /// # let clock = tidemill::testing::ManualClock::new();
@@ -337,7 +337,11 @@ impl<T: ?Sized + 'static> DStream<T> {
 
     /// The lineage of a stream below two others. They belong to one context, because a batch holds the blocks of one: its
     /// number of a source would mean another source in a second one. And they slide by the same time.
-    pub(super) fn lineage_with<U: ?Sized>(&self, operator: &str, other: &DStream<U>) -> StreamLineage {
+    pub(super) fn lineage_with<U: ?Sized>(
+        &self,
+        operator: &str,
+        other: &DStream<U>,
+    ) -> StreamLineage {
         assert!(
             Arc::ptr_eq(&self.graph, &other.graph),
             "both streams must belong to the same context"
@@ -397,7 +401,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         self.graph.stream(lineage.node(id), compute)
     }
 
-    /// What `f` makes of each element: a stream that is computed in one pass for all jobs that use it.
+    /// Maps each element with `f`: a stream that is computed in one pass for all jobs that use it.
     fn each<U: ?Sized + 'static>(
         &self,
         f: impl Fn(&T, &mut Out<'_, U>) + Send + Sync + 'static,
@@ -507,7 +511,7 @@ where
 
 pub(super) struct CounterFold<T: ?Sized + ToOwned, M> {
     lease: ShardLease<T::Owned, Counted, M>,
-    /// How many keys each shard had before.
+    /// The number of keys that each shard had before.
     known: Vec<usize>,
     number: u32,
     seed: u64,

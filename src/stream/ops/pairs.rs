@@ -303,7 +303,7 @@ where
     }
 }
 
-/// Aggregates the pairs of a partition by key, in the shards that it is lease: `aggregate` makes the aggregate of a first
+/// Aggregates the pairs of a partition by key, in the shards of its lease: `aggregate` makes the aggregate of a first
 /// value and adds a further one.
 pub(crate) fn by_key<K, V, C, M, A, B>(
     tables: &ShuffleTables<K, C, M>,

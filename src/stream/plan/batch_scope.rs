@@ -1,4 +1,4 @@
-//! `BatchScope`: what the current batch has computed and its jobs share, and what its commit will change.
+//! `BatchScope`: the results of the current batch that its jobs share, and the changes that its commit will make.
 //!
 //! ```text
 //! attempt ─▶ stages ─▶ publish(node, result, commit) ─▶ later jobs and attempts of the batch take the result
@@ -21,16 +21,16 @@ use crate::stream::state::left::Left;
 use crate::sync::{Arc, Mutex};
 use crate::time::{Interval, Time};
 
-/// What a node leaves to be done when its batch is committed. It only hands values over: no user code, no long work.
+/// A node's work at the commit of its batch. It only hands values over: no user code, no long work.
 pub(crate) type Commit = Box<dyn FnOnce() + Send>;
 
 /// See the module.
 #[derive(Default)]
 pub(crate) struct BatchScope {
     inner: Mutex<Inner>,
-    /// Which jobs are planned together.
+    /// The jobs that are planned together.
     pub(crate) fusion: JobFusion,
-    /// What nodes keep from batch to batch.
+    /// The memory that nodes keep from batch to batch.
     kept: Kept,
 }
 
@@ -41,17 +41,17 @@ struct Inner {
     /// The last committed batch.
     last: Option<Time>,
     published: HashMap<u32, Published>,
-    /// How many outputs lie below a node.
+    /// Number of outputs below a node.
     outputs_below: HashMap<u32, usize>,
     slides: Vec<Interval>,
     timeouts: bool,
     /// The seed of every hash.
     seed: u64,
-    /// Has the buffers of what batches make, and counts it; one without a bound until there is another.
+    /// The buffers of batches' results, and their count; without a bound until a pool is set.
     pool: Option<Arc<Pool>>,
-    /// Where commits leave what they changed in states, if that is kept.
+    /// The changes in states that commits leave, if those are kept.
     left: Option<Arc<Mutex<Left>>>,
-    /// What batches went without.
+    /// The input that batches lacked.
     lacks: Lacks,
 }
 
@@ -83,7 +83,7 @@ impl BatchScope {
         self.inner.lock().seed = seed;
     }
 
-    /// What nodes keep from batch to batch.
+    /// The memory that nodes keep from batch to batch.
     pub(crate) fn kept(&self) -> &Kept {
         &self.kept
     }
@@ -108,12 +108,12 @@ impl BatchScope {
         self.inner.lock().left.get_or_insert_default();
     }
 
-    /// Where commits leave what they changed in states, if that is kept.
+    /// The changes in states that commits leave, if those are kept.
     pub(crate) fn left(&self) -> Option<Arc<Mutex<Left>>> {
         self.inner.lock().left.clone()
     }
 
-    /// Whether an output lies below the node.
+    /// True if an output lies below the node.
     pub(crate) fn is_used(&self, node: u32) -> bool {
         self.inner.lock().outputs_below.contains_key(&node)
     }
@@ -142,24 +142,24 @@ impl BatchScope {
         self.inner.lock().timeouts = true;
     }
 
-    /// Whether several jobs of a batch use the node.
+    /// True if several jobs of a batch use the node.
     pub(crate) fn is_shared(&self, node: u32) -> bool {
         self.inner.lock().outputs_below.get(&node).is_some_and(|outputs| *outputs > 1)
     }
 
-    /// What batches went without.
+    /// The input that batches lacked.
     pub(crate) fn lacks<T>(&self, look: impl FnOnce(&mut Lacks) -> T) -> T {
         look(&mut self.inner.lock().lacks)
     }
 
-    /// Whether a slide ends in the batch `time`: after the last committed batch, up to this one.
+    /// True if a slide ends in the batch `time`: after the last committed batch, up to this one.
     pub(crate) fn is_due(&self, slide: Interval, time: Time) -> bool {
         let inner = self.inner.lock();
         let zero = inner.zero.unwrap_or_default();
         ends_between(slide, zero, (inner.last.unwrap_or(zero), time))
     }
 
-    /// Whether a window or a time-out may fall due after `last` and up to `time`, so that the batch must run even if it
+    /// True if a window or a time-out may fall due after `last` and up to `time`, so that the batch must run even if it
     /// is empty.
     pub(crate) fn must_run(&self, last: Option<Time>, time: Time) -> bool {
         let inner = self.inner.lock();
@@ -168,19 +168,19 @@ impl BatchScope {
         inner.timeouts || inner.slides.iter().any(|slide| ends_between(*slide, zero, (from, time)))
     }
 
-    /// When a slide ends next after the batch `time`.
+    /// The next end of a slide after the batch `time`.
     pub(crate) fn next_end(&self, slide: Interval, time: Time) -> Time {
         end_after(slide, self.zero(), time)
     }
 
-    /// When the slide of a window ends next after the batch `time`, of whichever is the first.
+    /// The first end of any window's slide after the batch `time`.
     pub(crate) fn next_end_of_any(&self, time: Time) -> Option<Time> {
         let inner = self.inner.lock();
         let zero = inner.zero.unwrap_or_default();
         inner.slides.iter().map(|slide| end_after(*slide, zero, time)).min()
     }
 
-    /// What a job or an attempt of this batch has computed for the node.
+    /// The node's result, if a job or an attempt of this batch has computed it.
     pub(crate) fn known<T: ?Sized + 'static>(
         &self,
         node: u32,
@@ -204,7 +204,7 @@ impl BatchScope {
         }
     }
 
-    /// The batch is done: what its nodes left to be done is done, and their results go.
+    /// Runs the commits that the batch's nodes left, and drops their results.
     pub(crate) fn commit(&self, time: Time) {
         // What was planned ahead and not used holds results of the batch.
         self.fusion.end(time);
@@ -219,7 +219,7 @@ impl BatchScope {
         commits.into_iter().for_each(|commit| commit());
     }
 
-    /// The batch is given up: it leaves no trace.
+    /// Abandons the batch: it leaves no trace.
     pub(crate) fn abandon(&self, time: Time) {
         self.fusion.end(time);
         let mut inner = self.inner.lock();
@@ -235,7 +235,7 @@ fn end_after(slide: Interval, zero: Time, time: Time) -> Time {
     zero.plus(slide, slides.saturating_add(1))
 }
 
-/// Whether a multiple of `slide`, counted from `zero`, lies in (`after`, `until`].
+/// True if a multiple of `slide`, counted from `zero`, lies in (`after`, `until`].
 fn ends_between(slide: Interval, zero: Time, (after, until): (Time, Time)) -> bool {
     end_after(slide, zero, after) <= until
 }

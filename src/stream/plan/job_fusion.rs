@@ -4,9 +4,9 @@
 //! job 0 begins: plan 0, plan 1, plan 2 ─▶ stages of 0 ─▶ reached 1          job 1 begins: takes plan 1 ─▶ reached 2
 //!               folds of 1 and 2 join the passes of 0
 //! ```
-//! A plan that was made ahead counts on all plans before it: their stages have run, and with them its own folds. Where one
-//! of them failed, or a fold of a later job did, what was made ahead is dropped, and the job is planned when it begins, as
-//! is every further attempt. So a job fails only by its own doing, and is repeated by itself. Belongs to the scheduler's
+//! A plan that was made ahead relies on all plans before it: their stages have run, and with them its own folds. If one
+//! of them failed, or a fold of a later job, the plans made ahead are dropped, and the job is planned when it begins, like
+//! every further attempt. So a job fails only by its own doing, and is repeated by itself. Belongs to the scheduler's
 //! thread; the workers only mark what was reached. Knows no operator.
 
 use std::collections::{HashSet, VecDeque};
@@ -34,7 +34,7 @@ struct Inner {
     ahead: Option<Ahead>,
 }
 
-/// What was planned ahead, in the order of the jobs.
+/// The plans made ahead, in the order of the jobs.
 struct Ahead {
     progress: Progress,
     plans: VecDeque<Planned>,
@@ -44,23 +44,23 @@ struct Ahead {
 pub(crate) struct Planned {
     pub(crate) job: usize,
     pub(crate) plan: Plan,
-    /// Where its output finds the moment at which it began.
+    /// The moment at which it began, for its output.
     pub(crate) started: Arc<Mutex<Moment>>,
-    /// How many plans lie before it.
+    /// Number of plans before it.
     after: usize,
 }
 
-/// How far the plans of one time that jobs were planned together have come.
+/// The progress of plans that were made together.
 #[derive(Clone, Default)]
 pub(crate) struct Progress {
-    /// How many of the plans have run their stages, one after the other.
+    /// Number of plans that have run their stages, one after the other.
     reached: Arc<AtomicUsize>,
     /// A fold of a job failed in the pass of another.
     pub(crate) broken: Arc<AtomicBool>,
 }
 
 impl Progress {
-    /// Has plan number `number` tell when its stages have run.
+    /// Makes plan number `number` report when its stages have run.
     pub(crate) fn told_by(&self, number: usize, plan: Plan) -> Plan {
         let (reached, Plan { stages, finish }) = (Arc::clone(&self.reached), plan);
         let finish: Finish = Box::new(move |worker| {
@@ -93,7 +93,7 @@ impl JobFusion {
         inner.jobs.push(forks);
     }
 
-    /// A job begins. Its plan, if that was made ahead and can be used.
+    /// Begins a job. Returns its plan if that was made ahead and is usable.
     pub(crate) fn begin(&self, job: usize, time: Time) -> Option<Planned> {
         let mut inner = self.0.lock();
         if inner.time != time {
@@ -111,8 +111,8 @@ impl JobFusion {
         ahead.plans.pop_front_if(|planned| planned.job == job)
     }
 
-    /// The jobs that are to be planned ahead with a job that has no plan: those that have not begun and use a stream that
-    /// it uses, or that one of them uses.
+    /// The jobs to plan ahead with a job that has no plan: those that have not begun and use a stream that it uses, or that
+    /// one of them uses.
     pub(crate) fn with(&self, job: usize) -> Vec<usize> {
         let inner = self.0.lock();
         let Some(forks) = inner.jobs.get(job) else { return Vec::new() };
@@ -132,7 +132,7 @@ impl JobFusion {
         found
     }
 
-    /// These were planned with a job that has begun.
+    /// Keeps the plans that were made with a job that has begun.
     pub(crate) fn keep(
         &self,
         progress: Progress,

@@ -1,4 +1,4 @@
-//! `Lacks`: which batches went on without input that was lost, and which rows are incomplete for it. Pure.
+//! `Lacks`: the batches that ran without lost input, and the rows that are incomplete for it. Pure.
 //!
 //! A job's rows at t show the batches in (t − reach, t] of its sources, where the reach is that of the windows above it.
 //! What a state made of such a batch is not marked for ever: only the rows of that time.
@@ -10,38 +10,38 @@ use crate::stream::BatchInput;
 use crate::sync::Arc;
 use crate::time::Time;
 
-/// What the rows of a job are made of.
+/// The input of a job's rows.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reads {
     /// The sources above it, by number.
     pub(crate) sources: Arc<[u32]>,
-    /// How far back the windows above it look.
+    /// The reach of the windows above it.
     pub(crate) reach: Duration,
-    /// How far back those of them look that are below a state.
+    /// The reach of those of them that are below a state.
     pub(crate) below_states: Duration,
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Lacks {
-    /// Batches that went without a part of what they take of a source.
+    /// Batches that lacked a part of their input from a source.
     inputs: BTreeSet<(Time, u32)>,
     /// Batches of which windows below states took in nothing.
     states: BTreeSet<Time>,
 }
 
 impl Lacks {
-    /// The batch went without a part of what it takes of this source.
+    /// Notes that the batch lacked a part of its input from this source.
     pub(crate) fn input(&mut self, time: Time, source: u32) {
         self.inputs.insert((time, source));
     }
 
-    /// Windows below states took in nothing of the batch.
+    /// Notes that windows below states took in nothing of the batch.
     pub(crate) fn states(&mut self, time: Time) {
         self.states.insert(time);
     }
 
-    /// Whether the rows that a job makes of this batch are incomplete.
+    /// True if a job's rows of this batch are incomplete.
     pub(crate) fn are_in(&self, reads: &Reads, input: &BatchInput) -> bool {
         let own = |source: &u32| input.direct.get(source).is_some_and(|own| !own.losses.is_empty());
         reads.sources.iter().any(own) || self.reach(reads, input.time)

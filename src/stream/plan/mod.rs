@@ -31,11 +31,11 @@ pub(super) struct Planner<'a> {
     pub(super) scope: &'a Arc<BatchScope>,
     pub(super) settings: Settings,
     pub(super) stages: Vec<Stage>,
-    /// What nodes with stages returned before: a stream that is used twice is shuffled once.
+    /// The results of nodes with stages: a stream that is used twice is shuffled once.
     shared: Vec<(u32, Box<dyn Any>)>,
-    /// How the batch is run again, if it is.
+    /// The kind of replay, if the batch runs again.
     pub(super) replay: Option<Replay>,
-    /// Whose folds are attached, if several jobs are planned together.
+    /// The job whose folds are attached, if several jobs are planned together.
     share: Option<Sharing>,
     /// The batches of streams that those use.
     forks: Vec<(u32, Box<dyn Any>)>,
@@ -101,7 +101,7 @@ impl<'a> Planner<'a> {
         self.materialize_owning(batch, begin, push, move |state| (end(state), 0))
     }
 
-    /// The same; `end` says too how many bytes its elements own beside themselves.
+    /// The same; `end` also returns the bytes that its elements own beside themselves.
     pub(super) fn materialize_owning<T: ?Sized + 'static, S: 'static, U: Send + Sync + 'static>(
         &mut self,
         batch: &Batch<T>,
@@ -218,7 +218,7 @@ impl<'a> Planner<'a> {
 pub(super) type Build =
     Box<dyn Fn(&mut Planner<'_>, Delivery) -> Result<Finish, Missing> + Send + Sync>;
 
-/// What an output does.
+/// The job of an output.
 pub(super) struct Job {
     pub(super) name: Arc<str>,
     pub(super) pipeline: Arc<str>,
@@ -228,8 +228,8 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// Whether this batch is one of its own, and what it was called when the batch was planned: under that name the sinks
-    /// know the batch.
+    /// True if this batch is one of its own, and the job's name when the batch was planned: under that name the sinks know
+    /// the batch.
     fn at(&self, batch: u64) -> (bool, Arc<str>) {
         let past = self.past.lock();
         let earlier = past.names.iter().find(|(below, _)| batch < *below);
@@ -268,18 +268,18 @@ impl Job {
     }
 }
 
-/// What a log knows of a job.
+/// A job's past, as the log knows it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct JobPast {
-    /// The number of the first batch that it is a job of. What is run again of earlier ones, it computes without handing
-    /// anything over: states and windows take in what they would have.
+    /// The number of its first batch. Earlier batches that run again it only computes and hands nothing over: states and
+    /// windows take in what they would have.
     pub(crate) first: u64,
     /// The names that it had before, each with the number of the first batch that was planned under the next one.
     pub(crate) names: Vec<(u64, Arc<str>)>,
 }
 
 impl Graph {
-    /// Of each output how far back it goes, and what its job was called.
+    /// Sets the past of each output's job.
     pub(crate) fn outputs_begin(&self, past: Vec<JobPast>) {
         for (output, past) in self.outputs().into_iter().zip(past) {
             output.begins_with(past);
@@ -290,7 +290,7 @@ impl Graph {
 /// An output operation: one job of every batch.
 pub struct Output {
     pub(super) number: usize,
-    /// Where its rows go; none if it is a closure that takes them.
+    /// The destinations of its rows; none if a closure takes them.
     pub(super) sinks: Arc<[SharedSink]>,
     pub(super) job: Arc<Job>,
     /// The jobs of all outputs, by their numbers.
@@ -315,19 +315,19 @@ impl Output {
         &self.job.name
     }
 
-    /// Where its rows go; none if it is a closure that takes them.
+    /// The destinations of its rows; none if a closure takes them.
     pub fn sinks(&self) -> &[SharedSink] {
         &self.sinks
     }
 
-    /// Whether the readers of all its sinks are gone.
+    /// True if the readers of all its sinks are gone.
     pub fn is_closed(&self) -> bool {
         !self.sinks.is_empty() && self.sinks.iter().all(SharedSink::is_closed)
     }
 
-    /// What is to be done for this batch, of which the first attempt or this one started at `started`. Asked for each
-    /// attempt, when it begins. The jobs that come later and use a stream that this one uses are planned with it: the
-    /// stream is computed once for all of them, in this plan.
+    /// Plans an attempt at this batch; the batch's first attempt or this one started at `started`. Called when the attempt
+    /// begins. Later jobs that use a stream of this one are planned with it: the stream is computed once for all of them,
+    /// in this plan.
     ///
     /// # Errors
     /// If the batch cannot be computed, or a closure of `transform` panicked; the text says why.
@@ -337,7 +337,7 @@ impl Output {
         clock: &Arc<dyn Clock>,
         started: Moment,
     ) -> Result<Plan, String> {
-        // A graph that nobody started begins with the first batch that it is asked for.
+        // A graph that nobody started begins with the first planned batch.
         self.scope.begin(input.time, self.settings.batch_interval);
         if let Some(ahead) = self.scope.fusion.begin(self.number, input.time) {
             *ahead.started.lock() = started;
@@ -357,7 +357,7 @@ impl Output {
             let other = Arc::clone(&self.jobs.lock()[job]);
             let began = Arc::new(Mutex::new(started));
             planner.share = Some(share(job));
-            // What cannot be planned fails when it is its turn; nothing after it counts on it.
+            // A job that cannot be planned fails when it is its turn; nothing after it relies on it.
             let Ok(plan) = other.plan(&mut planner, &began) else { break };
             ahead.push((job, progress.told_by(number, plan), began));
         }

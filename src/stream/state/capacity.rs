@@ -1,5 +1,5 @@
-//! The limit on the number of keys of a state, and what is done about it once all partitions have made their views. Runs on
-//! one worker, between two stages.
+//! The limit on the number of keys of a state; it is enforced once all partitions have made their views. Runs on one worker,
+//! between two stages.
 
 use super::key_table::KeyTable;
 use super::shard::ShardView;
@@ -8,7 +8,7 @@ use crate::exec::shuffle::Slots;
 use crate::sync::Arc;
 use crate::time::Time;
 
-/// Keeps the number of keys within its limit, once all partitions have made their views; it is told the number before.
+/// Keeps the number of keys within its limit, once all partitions have made their views; it gets the number before.
 pub(crate) type Trim<K, S, U> =
     Box<dyn Fn(&Slots<ShardView<KeyTable<K, S, U>>>, u64) -> Result<(), String> + Send + Sync>;
 
@@ -52,7 +52,7 @@ pub(crate) fn trim<K: StateKey, S: StateValue, U: Send + Sync + 'static>(
     if left > 0 { full("more keys in one batch") } else { Ok(()) }
 }
 
-/// Forgets the keys of all partitions that were idle for longest; returns how many too few there were.
+/// Forgets the keys of all partitions that were idle for longest; returns the number that could not be found.
 pub(crate) fn expire_oldest<K: StateKey, S: StateValue, U: Send + Sync + 'static>(
     views: &mut [ShardView<KeyTable<K, S, U>>],
     over: u64,

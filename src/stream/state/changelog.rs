@@ -1,14 +1,14 @@
-//! What of the keyed states survives: the changes of each batch in bytes, and the way back.
+//! The changelog of keyed states: the changes of each batch in bytes, and the way back.
 //!
 //! ```text
 //! batch ─▶ overlay ─┬─▶ commit
 //!                   └─▶ parts: [a slice of the walk: keys as they were before the batch] [the keys that it touched]
 //! walk: ▷────▷────▷──▷     through all keys, a slice with each batch, so that what lies before its start is needed no more
 //! ```
-//! A part says what is known of keys, not what was done to them: parts that are taken in order, from a batch before which
-//! nothing was known or from the start of a walk to its end and on, give the states exactly. The work follows the touched
+//! A part holds the states of keys, not their changes: parts in order, from the first batch of all or from the start of a
+//! walk to its end and on, give the states exactly. The work follows the touched
 //! keys; no batch ever writes all keys at once. Encoding runs on the workers, commits on the scheduler's thread. It does
-//! not know who keeps the bytes, and takes none of them on trust.
+//! not know who keeps the bytes, and checks all of them.
 
 mod census;
 mod compaction;
@@ -37,9 +37,9 @@ use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use crate::time::Time;
 use crate::wording::count;
 
-/// A part is closed beyond so many bytes; one key with its state may be larger.
+/// A part is closed beyond this many bytes; one key with its state may be larger.
 const PART_BYTES: usize = 256 << 10;
-/// KeyTable of a partition that a batch walks over at least. Few in unit tests, so that a walk takes several batches there.
+/// The fewest keys of a partition that a batch walks over. Few in unit tests, so that a walk takes several batches there.
 const WALK_MIN: u32 = if cfg!(test) { 3 } else { 64 };
 
 /// An operator with keyed state.
@@ -51,7 +51,7 @@ pub struct StateInfo {
     pub holds: String,
 }
 
-/// What a batch changed in the states, to be kept: what was kept before, and this, gives the states after the batch.
+/// The changes of a batch in the states. Earlier changes and these give the states after the batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// The batch.
@@ -59,30 +59,30 @@ pub struct Changes {
     /// The operator, as its place in [`Graph::states`](crate::stream::Graph::states), and bytes that
     /// [`Restore::apply`] takes. In order.
     pub parts: Vec<(u32, Bytes)>,
-    /// Whether a walk begins with this batch: once it has ended, nothing before this batch is needed.
+    /// True if a walk begins with this batch: once it has ended, nothing before this batch is needed.
     pub walk_begins: bool,
-    /// Whether the walk ends with this batch.
+    /// True if the walk ends with this batch.
     pub walk_ends: bool,
 }
 
-/// The states of one operator, for whoever saves them and brings them back.
+/// The states of one operator, as the log saves and restores them.
 pub(crate) trait Changelog: Send + Sync {
     /// The next batch begins to go through all keys.
     fn begin_walk(&self);
 
-    /// Walks are to end within so many batches.
+    /// Sets the most batches of a walk.
     fn walk_within(&self, batches: u64);
 
-    /// Whether all keys were gone through.
+    /// True if the walk has visited all keys.
     fn is_walked(&self) -> bool;
 
-    /// How many keys are known.
+    /// Number of known keys.
     fn len(&self) -> u64;
 
     /// The number of the first batch that it took in; 0 unless this is called.
     fn begins_with(&self, batch: u64);
 
-    /// Forgets everything, and what was to be known before the first batch; `apply` follows.
+    /// Forgets everything, the initial states too; `apply` follows.
     fn begin_restore(&self, partitions: usize);
 
     /// Takes a part in.
@@ -96,16 +96,16 @@ pub(crate) trait Changelog: Send + Sync {
 pub(crate) struct Store<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
     /// None before the first batch.
     pub(crate) shards: Mutex<Option<Shards<KeyTable<K, S, U>>>>,
-    /// What is known before the first batch of all.
+    /// The states before the very first batch.
     pub(crate) initial: Mutex<Vec<(K, S)>>,
     pub(crate) counters: Arc<Counters>,
-    /// How far each partition was walked.
+    /// The progress of the walk in each partition.
     walks: Mutex<Vec<Walk>>,
     /// Batches that a walk takes.
     walk_batches: AtomicU64,
     /// The partitions that are being restored.
     restoring: Mutex<Vec<KeyTable<K, S, U>>>,
-    /// Whether the keys are listed by their age.
+    /// True if the keys are listed by their age.
     pub(crate) listed: bool,
     /// The number of the first batch that it took in.
     first: AtomicU64,
@@ -113,7 +113,7 @@ pub(crate) struct Store<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
     kept: NodeKept,
 }
 
-/// How far a partition was walked.
+/// The progress of the walk in a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Walk {
     #[default]
@@ -124,7 +124,7 @@ enum Walk {
     New,
 }
 
-/// What became of one partition's part of a batch: bytes, keys in them, and how far it was walked.
+/// One partition's part of a batch in bytes, the keys in it, and the progress of the walk.
 #[derive(Debug)]
 pub(crate) struct Encoded {
     parts: Vec<Bytes>,
@@ -154,7 +154,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
         format!("{} to {}", short(type_name::<K>()), short(type_name::<S>()))
     }
 
-    /// Whether a batch that runs again is not for these states: it is only for windows, or from before their first batch.
+    /// True if a batch that runs again is not for these states: it is only for windows, or older than their first batch.
     pub(crate) fn passes_over(&self, replay: Option<Replay>, batch: u64) -> bool {
         match replay {
             None => false,
@@ -225,7 +225,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
         Ok(Encoded { keys, parts, walked, walk })
     }
 
-    /// Writes the next keys as they were before the batch, which has written so many itself.
+    /// Writes the next keys as they were before the batch, which has written `written` keys itself.
     fn walk(
         &self,
         shard: usize,
@@ -249,7 +249,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
         Ok(if to < view.base.table.places() { Walk::At(to) } else { Walk::Done })
     }
 
-    /// What was known before the first batch is kept, with that batch.
+    /// Notes that the initial states are kept, with the first batch.
     pub(crate) fn is_known(&self) {
         let mut walks = self.walks.lock();
         walks.iter_mut().filter(|walk| **walk == Walk::New).for_each(|walk| *walk = Walk::Done);
@@ -327,7 +327,7 @@ struct Writer {
     time: Time,
     parts: Vec<Bytes>,
     part: Vec<u8>,
-    /// A key or a state, of which the length is to be known first.
+    /// The current key or state: its length is written first.
     scratch: Vec<u8>,
     keys: u64,
 }

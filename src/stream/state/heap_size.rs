@@ -1,9 +1,9 @@
-//! How much memory keys and values own beside themselves, about: what tables of them cannot know.
+//! An estimate of the memory that keys and values own beside themselves, which their tables cannot know.
 //!
 //! ```text
 //! key ──hash──▶ the bytes of its texts and slices        state ──serialize──▶ its texts, lists and maps
 //! ```
-//! Types are a user's own, so each is asked through what it must be able to do anyway. Allocations are counted as a usual
+//! Types are a user's own, so each is measured through the traits that it has anyway. Allocations are counted as a usual
 //! allocator makes them, vectors and tables as they grow. Boxes are not seen. Costs nothing for types that own nothing. Runs on
 //! the workers, for the keys that a batch touches.
 
@@ -14,7 +14,7 @@ use std::hash::{Hash, Hasher};
 use serde::Serialize;
 use serde::ser::{self, Serializer};
 
-/// What an allocation of so many bytes takes.
+/// The size of an allocation of `bytes`, with the allocator's overhead.
 fn chunk(bytes: usize) -> usize {
     match bytes {
         0 => 0,
@@ -22,7 +22,7 @@ fn chunk(bytes: usize) -> usize {
     }
 }
 
-/// What a key owns: its texts and slices of numbers.
+/// The bytes that a key owns: its texts and slices of numbers.
 pub(crate) fn of_key<K: Hash>(key: &K) -> usize {
     if !std::mem::needs_drop::<K>() {
         return 0;
@@ -58,7 +58,7 @@ impl Hasher for Slices {
     }
 }
 
-/// What a value owns of which nothing is known: texts and bytes only.
+/// The bytes that a value of unknown type owns: texts and bytes only.
 pub(crate) fn of_any<V: 'static>(value: &V) -> usize {
     if !std::mem::needs_drop::<V>() {
         return 0;
@@ -69,7 +69,7 @@ pub(crate) fn of_any<V: 'static>(value: &V) -> usize {
     text.or_else(bytes).map_or(0, chunk)
 }
 
-/// What a state owns: its texts, lists and maps.
+/// The bytes that a state owns: its texts, lists and maps.
 pub(crate) fn of_state<S: Serialize>(state: &S) -> usize {
     if !std::mem::needs_drop::<S>() {
         return 0;
@@ -83,9 +83,9 @@ pub(crate) fn of_state<S: Serialize>(state: &S) -> usize {
 /// Goes through a state.
 #[derive(Default)]
 struct Walk {
-    /// What lies in the list or map that is gone through, or in the state itself.
+    /// Bytes in the current list or map, or in the state itself.
     inline: usize,
-    /// What was allocated.
+    /// Allocated bytes.
     owned: usize,
 }
 

@@ -1,4 +1,4 @@
-//! `KeyTable`: the states of one hash partition, and what a batch does to them.
+//! `KeyTable`: the states of one hash partition, and the changes of a batch.
 //!
 //! The keys lie in a table, and in a list by the time when they were last touched where any are forgotten by their age. Runs
 //! on the workers; knows no operator.
@@ -12,7 +12,7 @@ use crate::stream::ops::value_list::ValueList;
 use crate::sync::{Arc, Ordering};
 use crate::time::Time;
 
-/// What a batch does to the number of keys.
+/// The changes of a batch in the number of keys.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) added: u64,
@@ -35,7 +35,7 @@ impl Counters {
 /// The states of one hash partition, with a list of its keys by the time when they were last touched.
 pub(crate) struct KeyTable<K, S, U> {
     pub(crate) table: Table<K, S, Idle>,
-    /// Whether there is that list.
+    /// True if there is that list.
     pub(crate) listed: bool,
     /// The ends of the list: the longest idle, the last touched.
     pub(crate) ends: Option<(u32, u32)>,
@@ -48,7 +48,7 @@ impl<K: Clone, S: Clone, U> Clone for KeyTable<K, S, U> {
     }
 }
 
-/// When a key was last touched, and its neighbours in the list.
+/// The last touch of a key, and its neighbours in the list.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Idle {
     pub(crate) last: Time,
@@ -61,14 +61,14 @@ pub(crate) struct Idle {
 /// No neighbour: a table holds fewer than 2^32 keys.
 pub(crate) const NONE: u32 = u32::MAX;
 
-/// What a batch does to a partition.
+/// The changes of a batch in a partition.
 pub(crate) struct KeyTableDelta<K, S, U> {
     /// With the turn of each key that is touched.
     pub(crate) overlay: WriteSet<K, S, u32>,
     pub(crate) time: Time,
     pub(crate) turns: u32,
     pub(crate) out: Arc<Vec<U>>,
-    /// What the records of the new keys made: ranges of `out`.
+    /// The output of the new keys' records: ranges of `out`.
     pub(crate) out_of_added: Vec<std::ops::Range<usize>>,
     pub(crate) counts: Counts,
 }
@@ -86,7 +86,7 @@ impl<K, S, U> KeyTableDelta<K, S, U> {
         self.turns - 1
     }
 
-    /// Whether the batch has changed the key; the changes are in order.
+    /// True if the batch has changed the key; the changes are in order.
     pub(crate) fn touches(&self, place: u32) -> bool {
         self.overlay.changed.binary_search_by_key(&place, |(other, ..)| *other).is_ok()
     }
@@ -206,13 +206,13 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> ShardState for KeyTab
     }
 }
 
-/// What a key and its state own.
+/// The bytes that a key and its state own.
 fn owned<K: StateKey, S: StateValue>((key, state): &(K, S)) -> usize {
     heap_size::of_key(key) + heap_size::of_state(state)
 }
 
 impl<K: StateKey, S: StateValue, U> KeyTable<K, S, U> {
-    /// So many partitions without a key.
+    /// This many partitions without a key.
     pub(crate) fn empty(shards: usize, listed: bool) -> Vec<Self> {
         let out = std::marker::PhantomData;
         let empty = |_| KeyTable { table: Table::default(), listed, ends: None, out };
@@ -223,7 +223,7 @@ impl<K: StateKey, S: StateValue, U> KeyTable<K, S, U> {
         self.table.find(hash, |slot| slot.row.0 == *key)
     }
 
-    /// Takes in what was saved of a key. The list is made at the end. A key that is not there may have been touched: it
+    /// Takes in the record of a saved key. The list is made at the end. A key that is not there may have been touched: it
     /// comes with a later slice of the walk.
     pub(crate) fn take(&mut self, hash: u64, entry: Changelog<K, S>) {
         match entry {
@@ -255,7 +255,7 @@ impl<K: StateKey, S: StateValue, U> KeyTable<K, S, U> {
         self.table.insert(hash, Slot { hash, row, extra })
     }
 
-    /// Notes when a key was touched, and puts it at the young end of the list.
+    /// Notes the touch of a key, and puts it at the young end of the list.
     pub(crate) fn link(&mut self, place: u32, (last, turn): (Time, u32)) {
         if !self.listed {
             let extra = &mut self.table.get_mut(place).extra;

@@ -1,8 +1,8 @@
-//! `Left`: what the commit of a batch leaves of the changes in states. Plain data.
+//! `Left`: the changes in states that the commit of a batch leaves. Plain data.
 
 use bytes::Bytes;
 
-/// What a commit leaves for [`Graph::changes`](crate::stream::Graph::changes).
+/// The changes that a commit leaves for [`Graph::changes`](crate::stream::Graph::changes).
 #[derive(Debug, Default)]
 pub(crate) struct Left {
     pub(crate) parts: Vec<(u32, Bytes)>,

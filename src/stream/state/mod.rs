@@ -1,4 +1,4 @@
-//! Keyed state: what is known of each key, batch after batch.
+//! Keyed state: a value for each key, batch after batch.
 //!
 //! ```text
 //! batch ─▶ values by key ─▶ shard r: f for each record of the touched keys ─▶ overlay ─▶ commit
@@ -33,7 +33,7 @@ use crate::stream::state::spec::{
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::time::{Interval, Time};
 
-/// What [`map_with_state`](DStream::map_with_state) returns: the stream of what the function made, and the state.
+/// The result of [`map_with_state`](DStream::map_with_state): the stream of the function's output, and the state.
 pub struct Stateful<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
     stream: DStream<U>,
     views: DStream<ShardView<KeyTable<K, S, U>>>,
@@ -106,7 +106,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Stateful<K, S, U> {
         self.views.flat_map(|view, out| view.rows().for_each(|row| out.push(row)))
     }
 
-    /// How many keys are known, were forgotten and found no room.
+    /// The numbers of keys that are known, were forgotten and found no room.
     ///
     /// ```
     /// # use tidemill::{testing::ManualClock, Config, StreamingContext, stream::StateSpec};
@@ -133,8 +133,8 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Stateful<K, S, U> {
 }
 
 impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
-    /// What `f` makes of each record and what is known of its key. `f` is called for each record, those of a key in order,
-    /// with the batch's time; and once more, without a value, when the key times out.
+    /// Maps each record and the state of its key with `f`. `f` is called for each record, those of a key in order, with the
+    /// batch's time; and once more, without a value, when the key times out.
     ///
     /// ```
     /// # use tidemill::{testing::ManualClock, Config, StreamingContext, stream::StateSpec};
@@ -180,8 +180,8 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
         Stateful { stream: views.showing(stream), views, counters }
     }
 
-    /// What `f` makes, in each batch, of the values that have come for a key and what was known of it: for every key that
-    /// is known or has come. None forgets the key. Its cost is linear in the known keys, whatever comes; see
+    /// The new states that `f` makes in each batch of a key's new values and its state: for every key that is known or has
+    /// come. `None` forgets the key. Its cost is linear in the known keys, whatever comes; see
     /// [`map_with_state`](DStream::map_with_state) for one that follows the records.
     ///
     /// ```
@@ -285,7 +285,7 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
     }
 }
 
-/// Adds the stage that writes down what the batch changes, if that is kept; returns what its commit does about it.
+/// Adds the stage that encodes the batch's changes, if those are kept; returns its part of the commit.
 fn save<K: StateKey, S: StateValue, U: Send + Sync + 'static>(
     cx: &mut Planner<'_>,
     (store, number): (&Arc<Store<K, S, U>>, u32),
@@ -316,18 +316,18 @@ fn save<K: StateKey, S: StateValue, U: Send + Sync + 'static>(
     })
 }
 
-/// What a node of keys is made from.
+/// The options of a node of keys.
 struct Start<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
     kind: &'static str,
     initial: Vec<(K, S)>,
     trim: Option<Trim<K, S, U>>,
     /// States that a batch leaves as they are need not be saved again, although the batch touches the key.
     skip_same: bool,
-    /// Whether keys are forgotten by their age. Where none is, the list would only cost memory accesses.
+    /// True if keys are forgotten by their age. Otherwise the list would only cost memory accesses.
     listed: bool,
 }
 
-/// So many keys are looked up before the first of them is used: with a table that is in no cache the look-ups wait for
+/// This many keys are looked up before the first of them is used: with a table that is in no cache the look-ups wait for
 /// memory, and so they wait at the same time.
 const AHEAD: usize = 32;
 
@@ -394,7 +394,7 @@ impl<K: StateKey, S: StateValue, U, F> Mapping<'_, K, S, U, F> {
         Ok(())
     }
 
-    /// Calls the function for each record of a key and returns what is known of the key then.
+    /// Calls the function for each record of a key and returns the key's state after them.
     fn records<'s, V>(
         &self,
         key: &K,

@@ -14,22 +14,22 @@ use crate::stream::plan::batch_scope::Commit;
 use crate::stream::{DStream, Missing, Planner, StreamLineage};
 use crate::sync::{Arc, Mutex};
 
-/// What one hash partition keeps from batch to batch.
+/// The content of one hash partition, kept from batch to batch.
 pub(crate) trait ShardState: Clone + Send + Sync + 'static {
-    /// What a batch changes.
+    /// The changes of a batch.
     type Delta: Clone + Send + Sync + 'static;
 
-    /// Changes what is kept. Runs no user code but clones and drops.
+    /// Applies the changes. Runs no user code but clones and drops.
     fn apply(&mut self, delta: Self::Delta);
 
-    /// How much memory it takes, about, without what its keys and values own beside it; asked once a batch, so it must be
-    /// known without going through it.
+    /// Its memory in bytes, about, without what its keys and values own; asked once a batch, so it must be known without
+    /// going through it.
     fn bytes(&self) -> usize;
 
-    /// What its keys and values own, about. Goes through all of them; asked once, when it is made.
+    /// The bytes that its keys and values own, about. Goes through all of them; asked once, when it is made.
     fn owned(&self) -> usize;
 
-    /// How much more they own once this is applied. The work follows the keys in it.
+    /// The bytes that they own in addition once this is applied. The work follows the keys in it.
     fn growth(&self, delta: &Self::Delta) -> isize;
 
     /// The memory of what a batch changes, about, without going through it.
@@ -67,9 +67,9 @@ struct Shard<B: ShardState> {
     base: Arc<B>,
     /// Committed and not applied yet.
     committed: Option<B::Delta>,
-    /// What the keys and values of the base own.
+    /// The bytes that the keys and values of the base own.
     owned: usize,
-    /// What is counted of all of it.
+    /// The counted bytes of all of it.
     counted: u64,
 }
 
@@ -104,7 +104,7 @@ impl<B: ShardState> Shards<B> {
         self.0.shards.len()
     }
 
-    /// What the partition keeps, with everything committed applied.
+    /// The partition's content, with everything committed applied.
     pub(crate) fn base(&self, shard: usize) -> Arc<B> {
         let mut shard = self.0.shards[shard].lock();
         shard.settle(&self.0.kept);
@@ -184,7 +184,7 @@ pub(crate) struct Slot<K, V, X> {
 /// All keys of a partition.
 pub(crate) type Table<K, V, X> = IncrementalTable<Slot<K, V, X>>;
 
-/// What a batch does to a key.
+/// The change of a key in a batch.
 #[derive(Clone, Debug)]
 pub(crate) enum Change<K, V> {
     Same,
@@ -192,7 +192,7 @@ pub(crate) enum Change<K, V> {
     Removed,
 }
 
-/// What a batch does to the keys of a partition; a `D` for each key that it touches.
+/// The changes of a batch in the keys of a partition; a `D` for each key that it touches.
 #[derive(Clone, Debug)]
 pub(crate) struct WriteSet<K, V, D> {
     /// By place in rising order, each once.
@@ -213,7 +213,7 @@ impl<K, V, D> WriteSet<K, V, D> {
             + self.added.capacity() * size_of::<(u64, (K, V), D)>()
     }
 
-    /// How much more the rows of a table own under this overlay, where a row owns what `owned` says.
+    /// The bytes that the rows of a table own in addition under this overlay; a row owns `owned` bytes.
     pub(crate) fn growth<X>(
         &self,
         table: &Table<K, V, X>,
@@ -235,7 +235,7 @@ impl<K, V, D> WriteSet<K, V, D> {
 }
 
 impl<K: 'static, V: 'static, D: 'static> WriteSet<K, V, D> {
-    /// The rows of a table under this overlay; `old` and `new` say which of them are to be seen.
+    /// The rows of a table under this overlay; `old` and `new` select the visible ones.
     pub(crate) fn rows<'a, X: 'static>(
         &'a self,
         table: &'a Table<K, V, X>,

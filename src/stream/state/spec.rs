@@ -1,4 +1,4 @@
-//! What a user says of a keyed state and is handed: its types, `State`, `StateSpec`, and the counts of its keys. Knows no batch.
+//! A user's view of a keyed state: its types, `State`, `StateSpec`, and the counts of its keys. Knows no batch.
 
 use std::fmt;
 use std::hash::Hash;
@@ -42,7 +42,7 @@ impl<'a, S> State<'a, S> {
         State { held, phase, misuse: None }
     }
 
-    /// What is known of the key; nothing if it is new or was removed.
+    /// The key's state; `None` if the key is new or was removed.
     pub fn get(&self) -> Option<&S> {
         match &self.held {
             Held::Nothing => None,
@@ -51,12 +51,12 @@ impl<'a, S> State<'a, S> {
         }
     }
 
-    /// Whether anything is known of the key.
+    /// True if the key has a state.
     pub fn exists(&self) -> bool {
         self.get().is_some()
     }
 
-    /// Sets what is known of the key. After [`remove`](State::remove), or while the key times out, the batch fails.
+    /// Sets the key's state. After [`remove`](State::remove), or while the key times out, the batch fails.
     pub fn update(&mut self, state: S) {
         match self.phase {
             Phase::Open => self.held = Held::New(state),
@@ -74,7 +74,7 @@ impl<'a, S> State<'a, S> {
         }
     }
 
-    /// Whether this is the last call for a key that was idle for longer than the time-out: it has no value, and the key is
+    /// True in the last call for a key that was idle for longer than the time-out: it has no value, and the key is
     /// forgotten afterwards.
     pub fn is_timing_out(&self) -> bool {
         self.phase == Phase::TimingOut
@@ -89,7 +89,7 @@ impl<'a, S> State<'a, S> {
     }
 }
 
-/// What happens when a new key comes and there is no room for it.
+/// The policy for a new key that finds no room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenFull {
     /// The batch fails.
@@ -127,30 +127,30 @@ impl<K, S> StateSpec<K, S> {
         self
     }
 
-    /// What is known before the first batch; of a key that is given twice the last counts. A time-out counts from one batch
+    /// The states before the first batch; of a key that is given twice the last counts. A time-out counts from one batch
     /// interval before the first batch.
     pub fn initial(mut self, initial: impl IntoIterator<Item = (K, S)>) -> Self {
         self.initial = initial.into_iter().collect();
         self
     }
 
-    /// At most so many keys after a batch, and what happens to further ones.
+    /// The most keys after a batch, and the policy for further ones.
     pub fn keys_max(mut self, keys_max: u64, policy: WhenFull) -> Self {
         self.limit = Some((keys_max, policy));
         self
     }
 }
 
-/// What a keyed state has come to, as far as batches are committed.
+/// The counts of a keyed state, as far as batches are committed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StateCounts {
-    /// KeyTable that are known.
+    /// Known keys.
     pub keys: u64,
-    /// KeyTable that were idle for longer than the time-out and were forgotten.
+    /// Keys that were idle for longer than the time-out and were forgotten.
     pub timed_out: u64,
     /// New keys that found no room; counted once for each batch in which they came.
     pub dropped: u64,
-    /// KeyTable that were forgotten early to make room.
+    /// Keys that were forgotten early to make room.
     pub expired: u64,
 }
 
@@ -162,7 +162,7 @@ pub(crate) struct Counters {
     pub(crate) expired: AtomicU64,
 }
 
-/// What a key of a state must be able to do.
+/// The requirements on a key of a state.
 pub trait StateKey:
     Clone + Hash + Eq + Serialize + DeserializeOwned + Send + Sync + 'static
 {
@@ -170,7 +170,7 @@ pub trait StateKey:
 
 impl<K: Clone + Hash + Eq + Serialize + DeserializeOwned + Send + Sync + 'static> StateKey for K {}
 
-/// What a state must be able to do.
+/// The requirements on a state.
 pub trait StateValue: Clone + Serialize + DeserializeOwned + Send + Sync + 'static {}
 
 impl<S: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> StateValue for S {}

@@ -86,7 +86,7 @@ impl Sink for Few {
 }
 
 /// The rows of a built-in job over a window of three seconds every two, for the batches at the given seconds, in a sink
-/// that looks at so many of them.
+/// that looks at this many of them.
 fn builtin_window(
     job: &dyn JobOptions,
     rows_max: usize,

@@ -1,5 +1,5 @@
-//! Windows: the elements, counts and aggregates of the batches in (t − length, t], whenever a slide ends: the operators. What
-//! a batch does to a partition is in [`panes`]. Runs on the scheduler's thread, but for the closures of stages.
+//! Windows: the elements, counts and aggregates of the batches in (t − length, t], whenever a slide ends: the operators. The
+//! changes of a batch in a partition are in [`panes`]. Runs on the scheduler's thread, but for the closures of stages.
 
 mod panes;
 pub(crate) mod persist;
@@ -16,11 +16,11 @@ use crate::exec::shuffle::{Entry, Shuffle, ShuffleShape, Slots};
 use crate::sync::{Arc, Mutex};
 use crate::time::Interval;
 
-/// What a batch brings to a window: for each shard its keys with their aggregates. No slots without a batch.
+/// The part of a batch in a window: for each shard its keys with their aggregates. No slots without a batch.
 pub(super) type Pane<K, V> = Slots<Entry<K, V>>;
 
 impl Graph {
-    /// Records what does not fit; the start says it.
+    /// Records lengths that do not fit; the start reports them.
     pub(super) fn check_window(
         &self,
         operator: &str,
@@ -52,7 +52,7 @@ impl Graph {
 }
 
 impl<T: ?Sized + 'static> DStream<T> {
-    /// How many elements the last `length` of time has brought, every `slide`.
+    /// The number of elements in the last `length` of time, every `slide`.
     ///
     /// ```
     /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
@@ -80,7 +80,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         sums.showing(sums.map(|((), sum)| *sum))
     }
 
-    /// How often each element occurred in the last `length` of time, every `slide`; elements that left are gone.
+    /// The number of occurrences of each element in the last `length` of time, every `slide`; elements that left are gone.
     ///
     /// ```
     /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
@@ -255,7 +255,7 @@ where
         window.showing(window.group_by_key())
     }
 
-    /// What each batch brings: its keys, joined by `f`.
+    /// The pane of each batch: its keys, with their values joined by `f`.
     pub(super) fn pane<F>(
         &self,
         f: F,
@@ -280,7 +280,7 @@ where
 }
 
 impl<T: ?Sized + 'static> DStream<T> {
-    /// The window's rows, out of what each batch brings.
+    /// The window's rows, from the panes of its batches.
     pub(super) fn keyed_window<K, V>(
         &self,
         kind: &str,

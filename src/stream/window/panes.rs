@@ -1,4 +1,4 @@
-//! `KeyedWindow`: one hash partition of a keyed window, and what a batch does to it.
+//! `KeyedWindow`: one hash partition of a keyed window, and the changes of a batch.
 //!
 //! ```text
 //! batch ─▶ aggregate by key ─▶ shard r: enters ─▶ [pane pane pane pane] ─▶ leaves       touched keys only
@@ -21,7 +21,7 @@ use crate::stream::state::heap_size;
 use crate::stream::state::shard::{Change, ShardState, ShardView, Slot, Table, WriteSet};
 use crate::time::{Interval, Time};
 
-/// How two panes are joined, and how one is taken back.
+/// The functions that join two panes and take one back.
 pub(in crate::stream) struct Rule<K, V> {
     pub(in crate::stream) join: Join<V>,
     pub(in crate::stream) inverse: Option<Join<V>>,
@@ -37,7 +37,7 @@ pub(in crate::stream) struct KeyedWindow<K, V> {
     table: Table<K, V, Live<V>>,
     /// The batches of the window, the oldest first.
     panes: VecDeque<KeyedPane<V>>,
-    /// Without an inverse function: how many of the panes are in the front.
+    /// Without an inverse function: number of panes in the front.
     front: usize,
     /// Bytes of the panes.
     pane_bytes: usize,
@@ -63,28 +63,28 @@ impl<V> KeyedPane<V> {
     }
 }
 
-/// What is kept of a key beside its aggregate.
+/// The data of a key beside its aggregate.
 #[derive(Clone)]
 struct Live<V> {
-    /// How many panes of the window have the key.
+    /// Number of panes of the window that have the key.
     panes: u32,
     shown: bool,
     stacks: Stacks<V>,
 }
 
-/// What the two stacks hold of a key, joined; nothing where there is an inverse function.
+/// The joined values of a key in the two stacks; none where there is an inverse function.
 #[derive(Clone)]
 struct Stacks<V> {
     front: Option<V>,
     back: Option<V>,
 }
 
-/// What a batch does to a key.
+/// The change of a key in a batch.
 #[derive(Clone)]
 pub(in crate::stream) struct Step<V> {
     panes: u32,
     shown: bool,
-    /// What the batch brings.
+    /// The batch's value of the key.
     entered: Option<V>,
     stacks: Stacks<V>,
 }
@@ -98,12 +98,12 @@ struct Turned<V> {
     fronts: Vec<Option<V>>,
 }
 
-/// What a batch does to a partition.
+/// The changes of a batch in a partition.
 #[derive(Clone)]
 pub(in crate::stream) struct WindowDelta<K, V> {
     overlay: WriteSet<K, V, Step<V>>,
     time: Time,
-    /// How many panes leave.
+    /// Number of panes that leave.
     leaving: usize,
     turned: Option<Turned<V>>,
 }
@@ -123,7 +123,7 @@ where
     K: Clone + Eq,
     V: Clone,
 {
-    /// What the batch at `time` makes of the window: `entries` enter, panes that are `length` old leave.
+    /// The changes of the batch at `time` in the window: `entries` enter, panes that are `length` old leave.
     pub(super) fn next(
         &self,
         rule: &Rule<K, V>,
@@ -284,7 +284,7 @@ impl<K: Clone, V: Clone> Rule<K, V> {
     }
 }
 
-/// What a key and its aggregate own.
+/// The bytes that a key and its aggregate own.
 fn owned<K: Hash, V: 'static>((key, value): &(K, V)) -> usize {
     heap_size::of_key(key) + heap_size::of_any(value)
 }
@@ -372,7 +372,7 @@ impl<V> Default for Stacks<V> {
     }
 }
 
-/// What there is of two aggregates, the older one first, joined.
+/// Joins two aggregates, the older one first, as far as they exist.
 fn joined<V: Clone>(join: &Join<V>, older: Option<&V>, newer: Option<&V>) -> Option<V> {
     match (older, newer) {
         (Some(older), Some(newer)) => Some(join(older, newer)),

@@ -1,7 +1,7 @@
 //! Streams that keep their elements: windows of elements, streams shared by several jobs, and batches to look back at.
 //!
 //! The elements of a batch are copied once, in the slots of its partitions; windows hand out the slots of many batches
-//! again. Runs on the workers; the lists of batches belong to the scheduler's thread and whoever looks back.
+//! again. Runs on the workers; the lists of batches belong to the scheduler's thread and their readers.
 
 use std::borrow::Borrow;
 use std::collections::VecDeque;
@@ -14,13 +14,13 @@ use crate::stream::{Compute, DStream, Missing, Planner, StreamLineage};
 use crate::sync::{Arc, Mutex};
 use crate::time::{Interval, Time};
 
-/// Partitions of a window at most; it goes through several of its batches' partitions in one task beyond that.
+/// The most partitions of a window; beyond that one task goes through several of its batches' partitions.
 const PARTITIONS_MAX: usize = 64;
 
 /// The elements of committed batches, the oldest first.
 type Kept<E> = Arc<Mutex<VecDeque<(Time, Slots<E>)>>>;
 
-/// How many bytes the batches of a list take, the oldest first.
+/// The bytes of the batches of a list, the oldest first.
 type Sizes = Mutex<VecDeque<u64>>;
 
 impl<T> DStream<T>

@@ -1,4 +1,4 @@
-//! `Undue`: what outputs below windows have taken in since their windows were last put out, and when those are due next.
+//! `Undue`: the records that outputs below windows have taken in since their windows were last due, and their next due time.
 //! Pure; asked by the scheduler's thread. Knows no rows: it counts records of sources.
 
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ impl Undue {
         self.outputs.push(Waits { output, slide, reads, since: BTreeMap::new() });
     }
 
-    /// The batch `time` is done, which took in so many `records` of a source.
+    /// Counts a batch that is done; `records_of` gives its number of records of a source.
     fn took_in(&mut self, scope: &BatchScope, time: Time, records_of: impl Fn(u32) -> u64) {
         for waits in &mut self.outputs {
             if scope.is_due(waits.slide, time) {
@@ -74,8 +74,8 @@ impl BatchInput {
 }
 
 impl Graph {
-    /// A batch is done, before its [commit](Graph::commit); its records count unless they were put aside. Returns how many
-    /// records are in windows that were not due since.
+    /// A batch is done, before its [commit](Graph::commit); its records count unless they were put aside. Returns the
+    /// number of records in windows that were not due since.
     pub fn took_in(&self, input: &BatchInput, counts: bool) -> u64 {
         let mut undue = self.undue.lock();
         let records_of = |source| if counts { input.records_of(source) } else { 0 };
@@ -91,7 +91,7 @@ impl Graph {
         owed.map(|waits| (waits.output, self.scope.next_end(waits.slide, last))).collect()
     }
 
-    /// When the first slide of any window ends after the batch `last`.
+    /// The first end of any window's slide after the batch `last`.
     pub fn next_end(&self, last: Time) -> Option<Time> {
         self.scope.next_end_of_any(last)
     }
@@ -104,8 +104,8 @@ mod tests {
     use super::*;
     use crate::sync::Arc;
 
-    /// Goes through batches of one second, each with so many records of the sources 0 and 1, and says after each how many
-    /// are in windows that were not due: windows of (slide, length) over those sources.
+    /// Goes through batches of one second with these numbers of records of the sources 0 and 1. Compares after each the
+    /// records in windows that were not due; windows are (slide, length, sources).
     fn check(windows: &[(u64, u64, &[u32])], batches: &[[u64; 2]], expected: &[u64]) {
         let (scope, mut undue) = (BatchScope::default(), Undue::default());
         scope.begin(Time::from_millis(1_000), Interval::secs(1));

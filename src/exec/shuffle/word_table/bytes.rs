@@ -1,5 +1,5 @@
-//! Bytes of a text as numbers, many at once: where white space is, and what a short word is as a number. Pure; runs on the worker
-//! that fills or reads a table, of which it knows nothing.
+//! Bytes of a text as numbers, many at once: finds white space, and turns a short word into a number. Pure; runs on the
+//! worker that fills or reads a table, of which it knows nothing.
 
 use wide::u8x16;
 

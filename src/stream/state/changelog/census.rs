@@ -1,12 +1,12 @@
-//! `census`: how many keys a state has and how many bytes, from the parts that a log kept, without knowing its types: for
-//! messages about a state that the program does not have.
+//! `census`: the number of keys of a state and their bytes, from the parts that a log kept, without its types: for messages
+//! about a state that the program does not have.
 
 use std::collections::HashMap;
 
 use super::{REMOVED, Reader, SET, TOUCHED};
 use crate::exec::shuffle::hash_of;
 
-/// What a state holds.
+/// The size of a state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Census {
     pub(crate) keys: u64,

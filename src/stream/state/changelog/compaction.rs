@@ -1,5 +1,5 @@
-//! When a walk through the keys begins and how fast it goes, so that what is kept for states is bounded, in batches and in
-//! bytes. It decides; the states walk. Runs on the scheduler's thread.
+//! `Compactor`: decides when a walk through the keys begins and how fast it goes, so that the log of states is bounded, in
+//! batches and in bytes. The states walk. Runs on the scheduler's thread.
 
 use super::{Changelog, Changes};
 use crate::stream::state::left::Left;
@@ -11,16 +11,16 @@ use crate::time::Time;
 pub(crate) const WALK_BATCHES: u64 = if cfg!(test) { 20 } else { 100 };
 pub(crate) const WALK_BATCHES_MIN: u64 = 10;
 
-/// A walk begins when so many keys, or as many as there are, were written since the last one began,
+/// A walk begins when this many keys, or as many as there are, were written since the last one began,
 const WALK_AFTER: u64 = if cfg!(test) { 5 } else { 10_000 };
-/// or after so many batches,
+/// or after this many batches,
 pub(crate) const WALK_AFTER_BATCHES: u64 = if cfg!(test) { 30 } else { 200 };
-/// or when so many bytes went to the log: changes lie between the records of batches that are long done, which stay as long,
+/// or when this many bytes went to the log: changes lie between the records of batches that are long done, which stay as long,
 pub(crate) const WALK_AFTER_BYTES: u64 = 256 << 20;
-/// or so many times the bytes of the last walk if that is more: walks are a fifth of the log at most.
+/// or this many times the bytes of the last walk if that is more: walks are a fifth of the log at most.
 pub(crate) const WALK_PART: u64 = 4;
 
-/// Whether a walk is on its way, and whether the next one is due.
+/// The current walk, and the measures that decide when the next one is due.
 #[derive(Debug, Default)]
 pub(crate) struct Compactor {
     walking: bool,
@@ -38,7 +38,7 @@ pub(crate) struct Compactor {
 }
 
 impl Compactor {
-    /// What a committed batch left, to be kept; its input took so many bytes of the log.
+    /// The changes of a committed batch, for the log; the batch's input took `input_bytes` of the log.
     pub(crate) fn changes(
         &mut self,
         (time, input_bytes): (Time, u64),
@@ -70,7 +70,7 @@ impl Compactor {
         changes
     }
 
-    /// When so many bytes went to the log, the next walk begins, and the one before is to have ended.
+    /// When this many bytes went to the log, the next walk begins; the one before must have ended.
     fn bytes_max(&self) -> u64 {
         self.walk_bytes().saturating_mul(WALK_PART).max(WALK_AFTER_BYTES)
     }
@@ -81,12 +81,12 @@ impl Compactor {
         (self.bytes_max() / batch).clamp(WALK_BATCHES_MIN, WALK_BATCHES)
     }
 
-    /// From now on: whether the log has no room. Then a walk is due if it is less than what it frees, and takes one batch.
+    /// `hurries`: the log has no room. Then a walk is due if it is smaller than what it frees, and takes one batch.
     pub(crate) fn hurry(&mut self, hurries: bool) {
         self.hurries = hurries;
     }
 
-    /// What a walk takes, about, in bytes; 0 before the first one.
+    /// The size of a walk, about, in bytes; 0 before the first one.
     pub(crate) fn walk_bytes(&self) -> u64 {
         self.walked.max(self.walked_before)
     }

@@ -1,8 +1,8 @@
-//! `Entry`: what a part of saved states says of one key. Plain data.
+//! `Entry`: the record of one key in a part of saved states. Plain data.
 
 use crate::time::Time;
 
-/// What a part says of a key.
+/// The record of one key in a part.
 pub(crate) enum Entry<K, S> {
     Removed(K),
     /// Touched by this batch, in this turn; the state is as it was.

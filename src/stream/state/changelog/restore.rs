@@ -8,7 +8,7 @@ use crate::sync::{Arc, Mutex};
 /// Brings the states back; the first batch may run after [`finish`](Restore::finish).
 pub struct Restore {
     states: Vec<(Arc<str>, Arc<dyn Changelog>)>,
-    /// Which of them each state of the log is; none for one that the program does not go on with.
+    /// The place among `states` of each state of the log; none for one that the program does not continue.
     found: Vec<Option<usize>>,
     seed: u64,
     walker: Arc<Mutex<Compactor>>,
@@ -21,8 +21,8 @@ impl std::fmt::Debug for Restore {
 }
 
 impl Restore {
-    /// `found` says which of the program's states each state of the log is. Those that no state of the log is keep what is
-    /// to be known before their first batch.
+    /// `found` has the place of each state of the log among the program's states. The program's other states keep their
+    /// initial states.
     pub(in crate::stream) fn begin(
         states: Vec<(StateInfo, Arc<dyn Changelog>)>,
         found: Vec<Option<usize>>,
@@ -36,8 +36,8 @@ impl Restore {
         Restore { states, found, seed, walker: Arc::clone(walker) }
     }
 
-    /// Takes a part in, of the state with this place among those of the log. One that the program does not go on with is
-    /// passed over.
+    /// Takes a part in, of the state with this place among those of the log. One that the program does not continue
+    /// is skipped.
     ///
     /// # Errors
     /// If the bytes are not what was written.
@@ -53,7 +53,7 @@ impl Restore {
             .map_err(|what| Error::Failed(format!("state `{name}` cannot be restored: {what}")))
     }
 
-    /// Everything was taken in; returns how many keys are known.
+    /// Ends the restore; returns the number of known keys.
     pub fn finish(self) -> u64 {
         for state in self.found.iter().flatten() {
             self.states[*state].1.end_restore();
@@ -70,7 +70,7 @@ impl Graph {
     /// them, `partitions` those of the batches to come.
     ///
     /// # Errors
-    /// If the program's states are not those: what was found and what was wanted.
+    /// If the program's states are not those; the text lists the found and the wanted ones.
     pub fn restore(&self, found: &[StateInfo], partitions: usize) -> Result<Restore> {
         self.check_states(found)?;
         let states = self.states();
@@ -78,22 +78,21 @@ impl Graph {
         Ok(self.restore_those(found.iter().map(place).collect(), partitions))
     }
 
-    /// Brings back those states that a log has: `found` says which of the program's [states](Graph::states) each state of
-    /// the log is, and none for one that the program does not go on with. The others begin with what was to be known before
-    /// the first batch.
+    /// Brings back those states that a log has: `found` has the place of each among the program's [states](Graph::states),
+    /// none for one that the program does not continue. The others begin with their initial states.
     pub(crate) fn restore_those(&self, found: Vec<Option<usize>>, partitions: usize) -> Restore {
         Restore::begin(self.saved(), found, (self.seed(), partitions), &self.walker)
     }
 
-    /// Of each of the program's [states](Graph::states) the number of the first batch that it took in: what is run again of
-    /// earlier ones is not for it.
+    /// Sets the number of the first batch of each of the program's [states](Graph::states): earlier batches that run again
+    /// are not for it.
     pub(crate) fn states_begin(&self, first: &[u64]) {
         for ((_, saved), first) in self.saved().into_iter().zip(first) {
             saved.begins_with(*first);
         }
     }
 
-    /// Whether the program's states are those that a program before it saved.
+    /// Checks that the program's states are those that a program before it saved.
     ///
     /// # Errors
     /// As [`restore`](Graph::restore).

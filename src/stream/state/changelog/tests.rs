@@ -1,4 +1,4 @@
-//! What was saved, restored: the same as what goes on living.
+//! Saved states, restored: the same as those that continue.
 
 use proptest::prelude::*;
 
@@ -11,7 +11,7 @@ use crate::time::Interval;
 /// A key and a value: 0 removes the key.
 type Input = Vec<(String, i64)>;
 
-/// What a program shows.
+/// The rows of a program.
 struct Program {
     rig: Rig,
     mapped: Collected<(String, i64)>,
@@ -134,7 +134,7 @@ impl Program {
     }
 }
 
-/// What of the changes is needed after the last complete walk.
+/// The changes that are needed after the last complete walk.
 fn truncated(saved: &mut Vec<Changes>) -> bool {
     let Some(end) = saved.iter().rposition(|changes| changes.walk_ends) else { return false };
     let begin = saved[..=end].iter().rposition(|changes| changes.walk_begins);
@@ -293,7 +293,7 @@ fn type_names_lose_their_paths() {
 
 mod carried;
 
-/// States of so many bytes, of which each batch walks over its share.
+/// States of a given size in bytes, of which each batch walks over its share.
 struct Walked {
     bytes: u64,
     left: AtomicU64,
@@ -370,7 +370,7 @@ fn what_is_kept_for_states_is_bounded_in_bytes_and_in_batches() {
             let last = 2 * WALK_BATCHES_MIN * batch;
             assert!(bytes <= bound + last, "{state} {batch}: {bytes} bytes");
             assert!(batches <= 2 * 50, "{state} {batch}: {batches} batches");
-            // Where changes are next to nothing, walks are what there is: one in so many batches.
+            // Where changes are next to nothing, walks are what there is: one in this many batches.
             assert!(
                 part <= 0.21 || batch * WALK_AFTER_BATCHES <= state * WALK_PART,
                 "{state} {batch}: {part}"

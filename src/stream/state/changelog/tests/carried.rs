@@ -31,7 +31,7 @@ fn ones(batches: usize) -> Vec<Input> {
     vec![vec![("k".to_owned(), 1)]; batches]
 }
 
-/// What the state knew of `k` before each batch.
+/// The state of `k` before each batch.
 fn shown(sums: &Sums) -> Vec<i64> {
     sums.rows().into_iter().flat_map(|(_, rows)| rows).map(|(_, sum)| sum).collect()
 }
@@ -83,7 +83,7 @@ fn what_runs_again_of_batches_before_a_states_first_is_not_for_it() {
     (0..4).for_each(|index| rig.replay(index, Replay::States).expect("it succeeds"));
     let changes = step(&rig, 4);
     assert_eq!((shown(&sums[0]), shown(&sums[1])), (vec![102], vec![104]));
-    // What was to be known before its first batch was kept with that batch, which is not this one.
+    // Its initial states were kept with its first batch, which is not this one.
     let bytes = |state| {
         let parts = changes.parts.iter().filter(|(of, _)| *of == state);
         parts.map(|(_, part)| part.len()).sum::<usize>()
