@@ -29,7 +29,7 @@ use crate::source::direct::files::FilesSource;
 use crate::source::io::IoModel;
 use crate::source::{Direction, Receiver};
 use crate::storage::{Access, Storage};
-use crate::stream::{DStream, Graph, GraphOptions};
+use crate::stream::{DStream, Graph, GraphOptions, SourceInfo};
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, ManualClock, SystemClock};
 
@@ -171,7 +171,10 @@ impl StreamingContext {
         let (number, name) = self.add_source(Kind::Socket(source))?;
         let records = self.graph.blocks(number, &name).may_hold_line_feeds(line_feeds);
         Ok(match identity {
-            Some(identity) => self.graph.without_repeats(&records, (number, &name), identity),
+            Some(identity) => {
+                let source = SourceInfo { source: number, name: name.into() };
+                self.graph.without_repeats(&records, &source, identity)
+            }
             None => records,
         })
     }

@@ -14,7 +14,7 @@ use regex::bytes::{Captures, Regex};
 use serde::{Deserialize, Serialize};
 
 use super::state::spec::{State, StateSpec, WhenFull};
-use super::{DStream, Graph};
+use super::{DStream, Graph, SourceInfo};
 use crate::exec::Out;
 use crate::metrics::ReceiverCounters;
 use crate::sync::{Arc, Mutex, Ordering};
@@ -88,11 +88,11 @@ impl Graph {
     pub fn without_repeats(
         self: &Arc<Self>,
         records: &DStream<[u8]>,
-        (source, name): (u32, &str),
+        source: &SourceInfo,
         identity: Identity,
     ) -> DStream<[u8]> {
         let counted = Counted::default();
-        self.repeats.0.lock().push((source, Arc::clone(&counted)));
+        self.repeats.0.lock().push((source.source, Arc::clone(&counted)));
         let identified = records.map(move |record: &[u8]| match identity.of(record) {
             Some((sender, number)) => (Some(sender.to_vec()), (number, record.to_vec())),
             None => (None, (0, record.to_vec())),
@@ -116,7 +116,7 @@ impl Graph {
             Some(new)
         };
         let new = identified.group_by_key().map_with_state(spec, check);
-        let new = new.named(&identity_state(name));
+        let new = new.named(&identity_state(&source.name));
         new.flat_map(|records: &Vec<Vec<u8>>, out: &mut Out<'_, [u8]>| {
             records.iter().for_each(|record| out.push(record))
         })

@@ -11,7 +11,7 @@ use super::dedup::Repeats;
 use super::late::{Late, OnLate, RunLease};
 use super::plan::batch_scope::BatchScope;
 use super::plan::{Job, Output, Planner};
-use super::state::changelog::{Changelog, Changes, Compactor, StateInfo};
+use super::state::changelog::{Changelog, Changes, Committed, Compactor, StateInfo};
 use super::window::undue::Undue;
 use super::{BatchInput, Missing, Replay};
 use crate::exec::Plan;
@@ -203,7 +203,7 @@ impl Graph {
         }
         let left = std::mem::take(&mut *self.scope.left()?.lock());
         let saved: Vec<_> = self.saved().into_iter().map(|(_, saved)| saved).collect();
-        Some(self.walker.lock().changes((time, input_bytes), left, &saved))
+        Some(self.walker.lock().changes(Committed { time, input_bytes, left }, &saved))
     }
 
     /// `hurries`: the log has no room, so that walks must free soon what it keeps for states.

@@ -45,6 +45,7 @@ pub use state::Stateful;
 pub(crate) use state::changelog::{Census, Counting};
 pub use state::changelog::{Changes, Restore, StateInfo};
 pub use state::spec::{State, StateCounts, StateKey, StateSpec, StateValue, WhenFull};
+pub use window::WindowSpan;
 pub use window::persist::Remembered;
 
 use dstream::StreamLineage;

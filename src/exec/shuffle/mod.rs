@@ -23,7 +23,7 @@ use crate::sync::{Arc, Mutex};
 pub use incremental_table::IncrementalTable;
 pub use leases::TablePool;
 use leases::{Leases, TableSet};
-pub use table::{Entry, Table, hash_of, shard_of};
+pub use table::{Entry, Hashed, Table, hash_of, shard_of};
 pub(crate) use word_shuffle::{Tally, WordPool, WordShuffle};
 
 /// One table for each hash partition.
@@ -185,7 +185,7 @@ impl<K: Eq, C, M: Fn(&mut C, C)> ShardLease<K, C, M> {
     #[inline]
     pub fn append<Q>(
         &mut self,
-        (hash, key): (u64, &Q),
+        found: Hashed<'_, Q>,
         own: impl FnOnce(&Q) -> K,
         create: impl FnOnce() -> C,
         update: impl FnOnce(&mut C),
@@ -193,8 +193,8 @@ impl<K: Eq, C, M: Fn(&mut C, C)> ShardLease<K, C, M> {
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        let shard = shard_of(hash, self.shards.len());
-        self.shards[shard].append((hash, key), own, create, update, &self.run.merge);
+        let shard = shard_of(found.hash, self.shards.len());
+        self.shards[shard].append(found, own, create, update, &self.run.merge);
     }
 
     /// The input is over.

@@ -35,6 +35,15 @@ const LARGE: usize = 16_384;
 /// The most loose entries for each settled one; beyond that the share of new keys among them is measured again.
 const LOOSE_MAX: usize = 4;
 
+/// A key in its borrowed form, with its hash.
+#[derive(Debug)]
+pub struct Hashed<'a, Q: ?Sized> {
+    /// The key's hash.
+    pub hash: u64,
+    /// The key.
+    pub key: &'a Q,
+}
+
 /// A key with its aggregate.
 #[derive(Debug)]
 pub struct Entry<K, C> {
@@ -110,7 +119,7 @@ impl<K, C> Table<K, C> {
     #[inline]
     pub fn append<Q>(
         &mut self,
-        (hash, key): (u64, &Q),
+        found: Hashed<'_, Q>,
         own: impl FnOnce(&Q) -> K,
         create: impl FnOnce() -> C,
         update: impl FnOnce(&mut C),
@@ -121,7 +130,7 @@ impl<K, C> Table<K, C> {
     {
         if !self.loose {
             let known = self.entries.len();
-            self.upsert((hash, key), own, create, update);
+            self.upsert(found, own, create, update);
             if self.entries.len() == known {
                 self.hits += 1;
             } else if known >= LARGE && known.is_power_of_two() {
@@ -130,7 +139,7 @@ impl<K, C> Table<K, C> {
             }
             return;
         }
-        self.entries.push(Entry { hash, key: own(key), value: create() });
+        self.entries.push(Entry { hash: found.hash, key: own(found.key), value: create() });
         if self.entries.len() > self.index.len() * (1 + LOOSE_MAX) {
             self.settle_and_see(merge);
         }
@@ -171,7 +180,7 @@ impl<K, C> Table<K, C> {
     /// At 2^32 keys.
     pub fn upsert<Q>(
         &mut self,
-        (hash, key): (u64, &Q),
+        found: Hashed<'_, Q>,
         own: impl FnOnce(&Q) -> K,
         create: impl FnOnce() -> C,
         update: impl FnOnce(&mut C),
@@ -179,7 +188,7 @@ impl<K, C> Table<K, C> {
         K: Borrow<Q>,
         Q: Eq + ?Sized,
     {
-        let entries = &mut self.entries;
+        let (Hashed { hash, key }, entries) = (found, &mut self.entries);
         let same = |&at: &u32| {
             entries[at as usize].hash == hash && entries[at as usize].key.borrow() == key
         };
@@ -230,7 +239,7 @@ mod tests {
     use super::*;
 
     fn count(table: &mut Table<String, u64>, key: &str, hash: u64) {
-        table.upsert((hash, key), str::to_owned, || 1, |count| *count += 1);
+        table.upsert(Hashed { hash, key }, str::to_owned, || 1, |count| *count += 1);
     }
 
     fn rows(table: &mut Table<String, u64>) -> Vec<(String, u64)> {
@@ -269,9 +278,8 @@ mod tests {
             for n in 0..records {
                 let key = hash_of(3, &n) % keys;
                 let push = |values: &mut Vec<u64>| values.push(n);
-                all.append((hash_of(1, &key), &key), |k| *k, || vec![n], push, &|one, other| {
-                    one.extend(other)
-                });
+                let found = Hashed { hash: hash_of(1, &key), key: &key };
+                all.append(found, |k| *k, || vec![n], push, &|one, other| one.extend(other));
                 let place = *places.entry(key).or_insert(expected.len());
                 if place == expected.len() {
                     expected.push((key, Vec::new()));

@@ -4,7 +4,7 @@
 //! partition has one more slot, for its merged table, and rows are read from there. Runs on the workers; knows no streams.
 
 use super::leases::{Leases, TablePool, TableSet};
-use super::word_table::{Ranked, WordTable};
+use super::word_table::{Ranked, RankedWord, WordTable};
 use super::{ShuffleShape, Slots};
 use crate::memory::budget::MemoryBudget;
 use crate::sync::Arc;
@@ -106,15 +106,15 @@ impl WordShuffle {
     pub(crate) fn rows(&self, n: usize, each: &mut dyn FnMut(&Tally)) {
         let merged = |shard| Some((self.read(self.shape.slots() + shard)?, self.order.at(shard)));
         let merged: Vec<_> = (0..self.shape.shards).filter_map(merged).collect();
-        let mut all: Vec<(&WordTable, &Ranked)> =
+        let mut all: Vec<RankedWord<'_>> =
             Vec::with_capacity(merged.iter().map(|(_, order)| order.len()).sum());
         for (table, order) in &merged {
-            all.extend(order.iter().map(|word| (&**table, word)));
+            all.extend(order.iter().map(|word| RankedWord { table, word }));
         }
         // The sort finds the partitions' runs and merges them.
-        all.sort_by(|(table, word), right| table.order(word, *right));
+        all.sort_by(|left, right| left.order(*right));
         let mut row = (Vec::new(), 0);
-        for (table, word) in all.into_iter().take(n) {
+        for RankedWord { table, word } in all.into_iter().take(n) {
             table.read(word, |word, count| show(word, count, &mut row, each));
         }
     }

@@ -138,19 +138,20 @@ impl WordTable {
     fn count_at(&mut self, text: &[u8], start: usize, end: usize) {
         let len = end - start;
         if len <= SHORT_MAX {
-            self.add_short(short(text, start, len), len as u64, 1);
+            let (lo, hi) = short(text, start, len);
+            self.add_short(Slot { lo, hi, len: len as u64, count: 1 });
         } else {
             self.add_long(&text[start..end], 1);
         }
     }
 
     #[inline(always)]
-    fn add_short(&mut self, (lo, hi): (u64, u64), len: u64, count: u64) {
-        let hash = self.hash_short(lo, hi);
+    fn add_short(&mut self, word: Slot) {
+        let hash = self.hash_short(word.lo, word.hi);
         let mut at = self.home(hash);
         while let Some(slot) = self.slots.get_mut(at) {
-            if slot.lo == lo && slot.hi == hi && slot.len == len {
-                slot.count += count;
+            if slot.lo == word.lo && slot.hi == word.hi && slot.len == word.len {
+                slot.count += word.count;
                 return;
             }
             if slot.len == 0 {
@@ -158,7 +159,7 @@ impl WordTable {
             }
             at = (at + 1) & (self.slots.len() - 1);
         }
-        self.insert(hash, Slot { lo, hi, len, count });
+        self.insert(hash, word);
     }
 
     fn add_long(&mut self, word: &[u8], count: u64) {
@@ -249,7 +250,7 @@ impl WordTable {
 
     fn add_slot(&mut self, other: &WordTable, slot: &Slot) {
         if slot.len <= SHORT_MAX as u64 {
-            self.add_short((slot.lo, slot.hi), slot.len, slot.count);
+            self.add_short(*slot);
         } else {
             self.add_long(other.long(slot), slot.count);
         }
@@ -269,11 +270,14 @@ impl WordTable {
         }
         let mut words: Vec<Ranked> = Vec::with_capacity(self.used);
         words.extend(self.places().map(|place| self.ranked(place)));
+        let order = |left: &Ranked, right: &Ranked| {
+            RankedWord { table: self, word: left }.order(RankedWord { table: self, word: right })
+        };
         if limit < words.len() {
-            words.select_nth_unstable_by(limit, |left, right| self.order(left, (self, right)));
+            words.select_nth_unstable_by(limit, order);
             words.truncate(limit);
         }
-        words.sort_unstable_by(|left, right| self.order(left, (self, right)));
+        words.sort_unstable_by(order);
         words
     }
 
@@ -291,19 +295,6 @@ impl WordTable {
         };
         let first = (lo.swap_bytes(), hi.swap_bytes());
         Ranked { rarity: u64::MAX - slot.count, first, len: slot.len, place }
-    }
-
-    /// Compares two words by their order in the result.
-    #[inline]
-    pub fn order(&self, left: &Ranked, (other, right): (&WordTable, &Ranked)) -> Ordering {
-        let known = (left.rarity, left.first).cmp(&(right.rarity, right.first));
-        known.then_with(|| {
-            if left.len <= SHORT_MAX as u64 || right.len <= SHORT_MAX as u64 {
-                // Zeros behind a word sort before every byte, and the length decides among words that end in zeros.
-                return left.len.cmp(&right.len);
-            }
-            self.at(left.place, |left, _| other.at(right.place, |right, _| left.cmp(right)))
-        })
     }
 
     /// Calls `read` with the word at a place, and its count.
@@ -376,6 +367,32 @@ pub struct Ranked {
     first: (u64, u64),
     len: u64,
     place: Place,
+}
+
+/// A ranked word with its table.
+#[derive(Clone, Copy, Debug)]
+pub struct RankedWord<'a> {
+    /// The table of the word.
+    pub table: &'a WordTable,
+    /// The word.
+    pub word: &'a Ranked,
+}
+
+impl RankedWord<'_> {
+    /// Compares two words, also of two tables, by their order in the result.
+    #[inline]
+    pub fn order(self, other: RankedWord<'_>) -> Ordering {
+        let (left, right) = (self.word, other.word);
+        let known = (left.rarity, left.first).cmp(&(right.rarity, right.first));
+        known.then_with(|| {
+            if left.len <= SHORT_MAX as u64 || right.len <= SHORT_MAX as u64 {
+                // Zeros behind a word sort before every byte, and the length decides among words that end in zeros.
+                return left.len.cmp(&right.len);
+            }
+            let compare = |left: &[u8]| other.table.at(right.place, |right, _| left.cmp(right));
+            self.table.at(left.place, |left, _| compare(left))
+        })
+    }
 }
 
 /// The hash partition of a hash: its top bits, like its home.

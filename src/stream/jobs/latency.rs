@@ -11,8 +11,8 @@ use hdrhistogram::Histogram;
 use super::{JobKind, JobOptions, JobOutput, JobRow, Window};
 use crate::exec::shuffle::Slots;
 use crate::exec::{Stage, Work};
-use crate::stream::DStream;
 use crate::stream::window::Rule;
+use crate::stream::{DStream, WindowSpan};
 use crate::sync::Arc;
 use crate::time::Interval;
 
@@ -71,7 +71,7 @@ impl DStream<[u8]> {
         };
         let pane = ages.pane(join);
         let rule = Rule { join: Box::new(join), inverse: None, keep: None };
-        let window = ages.keyed_window("latency", (length, slide), pane, rule);
+        let window = ages.keyed_window("latency", WindowSpan { length, slide }, pane, rule);
         window.showing(window.flat_map(|((), ages), out| out.extend(&ages.rows(Duration::ZERO))))
     }
 

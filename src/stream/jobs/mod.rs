@@ -20,13 +20,13 @@ use std::fmt::Debug;
 use std::ops::Deref;
 
 use super::DStream;
+pub(crate) use super::WindowSpan as Window;
 use crate::settings::key::Key;
 use crate::settings::pattern::Pattern;
 use crate::settings::section::Section;
 use crate::settings::tree::Given;
 use crate::sink::{Row, SharedSink};
 use crate::sync::Arc;
-use crate::time::Interval;
 
 pub use count::Count;
 pub use grep::Grep;
@@ -136,21 +136,6 @@ pub struct JobOutput<'a> {
     pub window: Option<Window>,
     /// The destinations of its rows.
     pub sinks: Vec<SharedSink>,
-}
-
-/// A window of time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
-    /// The records of this much time are in it.
-    pub length: Interval,
-    /// The time from one window to the next.
-    pub slide: Interval,
-}
-
-impl Window {
-    fn spans(self) -> (Interval, Interval) {
-        (self.length, self.slide)
-    }
 }
 
 impl<'a> JobOutput<'a> {

@@ -44,7 +44,7 @@ impl JobOptions for WordCount {
 /// The first `n` rows of the counts of a window: highest count first, then by bytes.
 pub(super) fn ranked(counts: &DStream<Tally>, window: Window, n: usize) -> DStream<Tally> {
     let pane = counts.pane(|sum, more| sum + more);
-    let views = counts.window_views("wordcount", window.spans(), pane, counting());
+    let views = counts.window_views("wordcount", window, pane, counting());
     ordered(&views, n, |left, right| right.1.cmp(&left.1).then_with(|| left.0.cmp(&right.0)))
 }
 

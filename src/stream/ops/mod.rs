@@ -7,7 +7,7 @@ use std::hash::Hash;
 
 use super::{Compute, DStream, Missing, Node, Planner, StreamLineage};
 use crate::blocks::manager::StoredBlock;
-use crate::exec::shuffle::{ShardLease, Shuffle, ShuffleTables, Table, hash_of, shard_of};
+use crate::exec::shuffle::{Hashed, ShardLease, Shuffle, ShuffleTables, Table, hash_of, shard_of};
 use crate::exec::{Batch, Fold, Out, Partition};
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::time::Time;
@@ -174,8 +174,12 @@ impl<T: ?Sized + 'static> DStream<T> {
         let (node, partitions) = (Arc::clone(&self.node), partitions.max(1));
         self.wide(move |cx| {
             let batch = node.compute(cx)?;
-            let hands = move || (Vec::from_iter((0..partitions).map(|_| Vec::new())), 0);
-            let dealt = cx.materialize(&batch, hands, deal, |(dealt, _)| dealt);
+            let begin = move || Dealer {
+                hands: Vec::from_iter((0..partitions).map(|_| Vec::new())),
+                next: 0,
+            };
+            let deal = |dealer: &mut Dealer<T::Owned>, element: &T| dealer.deal(element.to_owned());
+            let dealt = cx.materialize(&batch, begin, deal, |dealer| dealer.hands);
             let part = |number: usize| {
                 let dealt = dealt.clone();
                 Partition::new(move |each: &mut dyn FnMut(&T)| {
@@ -466,9 +470,17 @@ impl<T: ?Sized + 'static> Node<T> for Union<T> {
     }
 }
 
-fn deal<T: ?Sized + ToOwned>((hands, next): &mut (Vec<Vec<T::Owned>>, usize), element: &T) {
-    hands[*next].push(element.to_owned());
-    *next = (*next + 1) % hands.len();
+/// Deals elements out to new partitions, one by one.
+struct Dealer<E> {
+    hands: Vec<Vec<E>>,
+    next: usize,
+}
+
+impl<E> Dealer<E> {
+    fn deal(&mut self, element: E) {
+        self.hands[self.next].push(element);
+        self.next = (self.next + 1) % self.hands.len();
+    }
 }
 
 fn join<T: Clone>(f: &impl Fn(&T, &T) -> T, sum: Option<&T>, element: &T) -> T {
@@ -533,7 +545,8 @@ where
             let seen = u32::try_from(seen).expect("a table holds fewer than 2^32 keys");
             Counted { count: 1, first: (number, seen) }
         };
-        table.upsert((hash, element), T::to_owned, create, |counted| counted.count += 1);
+        let found = Hashed { hash, key: element };
+        table.upsert(found, T::to_owned, create, |counted| counted.count += 1);
     }
 
     fn end(self: Box<Self>) -> Result<(), String> {

@@ -3,7 +3,7 @@
 use std::hash::Hash;
 
 use super::both;
-use crate::exec::shuffle::{ShardLease, Shuffle, ShuffleTables, Table, hash_of};
+use crate::exec::shuffle::{Hashed, ShardLease, Shuffle, ShuffleTables, Table, hash_of};
 use crate::exec::{Fold, Out};
 use crate::stream::DStream;
 use crate::sync::Arc;
@@ -342,8 +342,8 @@ where
     #[inline]
     fn push(&mut self, (key, value): &(K, V)) {
         let (create, add) = &*self.aggregate;
-        let hash = hash_of(self.seed, key);
-        self.lease.append((hash, key), K::clone, || create(value), |sum| add(sum, value));
+        let found = Hashed { hash: hash_of(self.seed, key), key };
+        self.lease.append(found, K::clone, || create(value), |sum| add(sum, value));
     }
 
     fn end(self: Box<Self>) -> Result<(), String> {

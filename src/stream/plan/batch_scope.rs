@@ -55,11 +55,22 @@ struct Inner {
     lacks: Lacks,
 }
 
-struct Published {
+/// A node's result in a batch, and its work at the commit.
+pub(crate) struct Published {
     time: Time,
     /// A `Result<Batch<T>, Missing>`.
     result: Box<dyn Any + Send>,
     commit: Option<Commit>,
+}
+
+impl Published {
+    pub(crate) fn new<T: ?Sized + 'static>(
+        time: Time,
+        result: Result<Batch<T>, Missing>,
+        commit: Option<Commit>,
+    ) -> Self {
+        Published { time, result: Box::new(result), commit }
+    }
 }
 
 impl BatchScope {
@@ -156,7 +167,7 @@ impl BatchScope {
     pub(crate) fn is_due(&self, slide: Interval, time: Time) -> bool {
         let inner = self.inner.lock();
         let zero = inner.zero.unwrap_or_default();
-        ends_between(slide, zero, (inner.last.unwrap_or(zero), time))
+        end_after(slide, zero, inner.last.unwrap_or(zero)) <= time
     }
 
     /// True if a window or a time-out may fall due after `last` and up to `time`, so that the batch must run even if it
@@ -165,7 +176,7 @@ impl BatchScope {
         let inner = self.inner.lock();
         let zero = inner.zero.unwrap_or_default();
         let from = last.unwrap_or(zero);
-        inner.timeouts || inner.slides.iter().any(|slide| ends_between(*slide, zero, (from, time)))
+        inner.timeouts || inner.slides.iter().any(|slide| end_after(*slide, zero, from) <= time)
     }
 
     /// The next end of a slide after the batch `time`.
@@ -192,15 +203,10 @@ impl BatchScope {
     }
 
     /// Everything that `result` reads is computed: the rest of the batch takes it. The first attempt to get here wins.
-    pub(crate) fn publish<T: ?Sized + 'static>(
-        &self,
-        (node, time): (u32, Time),
-        result: Result<Batch<T>, Missing>,
-        commit: Option<Commit>,
-    ) {
+    pub(crate) fn publish(&self, node: u32, published: Published) {
         let mut inner = self.inner.lock();
-        if inner.published.get(&node).is_none_or(|published| published.time != time) {
-            inner.published.insert(node, Published { time, result: Box::new(result), commit });
+        if inner.published.get(&node).is_none_or(|earlier| earlier.time != published.time) {
+            inner.published.insert(node, published);
         }
     }
 
@@ -233,11 +239,6 @@ fn end_after(slide: Interval, zero: Time, time: Time) -> Time {
     let since = time.as_millis().saturating_sub(zero.as_millis());
     let slides = since.checked_div(slide.as_millis()).unwrap_or_default();
     zero.plus(slide, slides.saturating_add(1))
-}
-
-/// True if a multiple of `slide`, counted from `zero`, lies in (`after`, `until`].
-fn ends_between(slide: Interval, zero: Time, (after, until): (Time, Time)) -> bool {
-    end_after(slide, zero, after) <= until
 }
 
 #[cfg(all(test, not(tidemill_model)))]
@@ -290,7 +291,8 @@ mod tests {
             let commit: Commit = Box::new(move || {
                 commits.fetch_add(weight, Ordering::SeqCst);
             });
-            scope.publish::<i32>((7, time(at)), Err(Missing::NotDue), Some(commit));
+            let result = Err::<Batch<i32>, _>(Missing::NotDue);
+            scope.publish(7, Published::new(time(at), result, Some(commit)));
         };
         publish(1, 1);
         publish(1, 10);

@@ -17,7 +17,7 @@ use crate::exec::{
     Batch, Finish, Fold, Plan, Sharing, Stage, Work, failure_text, fold_tasks, folding,
 };
 use crate::sink::SharedSink;
-use crate::stream::plan::batch_scope::{BatchScope, Commit};
+use crate::stream::plan::batch_scope::{BatchScope, Commit, Published};
 use crate::stream::plan::job_fusion::Progress;
 use crate::stream::plan::lacks::Reads;
 use crate::sync::planted::{Planted, planted};
@@ -207,7 +207,7 @@ impl<'a> Planner<'a> {
         let (scope, result) = (Arc::clone(self.scope), result.clone());
         let time = self.input.time;
         let task: Work = Box::new(move |_| {
-            scope.publish((node, time), result, commit);
+            scope.publish(node, Published::new(time, result, commit));
             Ok(())
         });
         self.stages.push(Stage { tasks: vec![task] });

@@ -3,7 +3,7 @@
 
 use super::key_table::KeyTable;
 use super::shard::ShardView;
-use super::spec::{State, StateKey, StateValue, WhenFull};
+use super::spec::{KeyLimit, State, StateKey, StateValue, WhenFull};
 use crate::exec::shuffle::Slots;
 use crate::sync::Arc;
 use crate::time::Time;
@@ -19,9 +19,10 @@ pub(crate) type LastCall<K, S, U> =
 pub(crate) fn trim<K: StateKey, S: StateValue, U: Send + Sync + 'static>(
     views: &Slots<ShardView<KeyTable<K, S, U>>>,
     before: u64,
-    (keys_max, policy): (u64, WhenFull),
+    limit: KeyLimit,
     last_call: &LastCall<K, S, U>,
 ) -> Result<(), String> {
+    let KeyLimit { keys_max, policy } = limit;
     let counts = |slot| {
         views
             .at(slot)
@@ -62,7 +63,7 @@ pub(crate) fn expire_oldest<K: StateKey, S: StateValue, U: Send + Sync + 'static
     let mut oldest: Vec<(Time, usize, u32)> = Vec::new();
     for (number, view) in views.iter().enumerate() {
         let idle = view.base.by_age().filter(|place| !view.delta.touches(*place));
-        let aged = |place| (view.base.table.get(place).extra.last, number, place);
+        let aged = |place| (view.base.table.get(place).extra.touch.last, number, place);
         oldest.extend(idle.map(aged).take(over));
     }
     // Stable: keys of one age go in the order of the partitions and of their lists.

@@ -22,9 +22,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub(crate) use self::census::{Census, Counting};
-pub(crate) use self::compaction::Compactor;
 use self::compaction::WALK_BATCHES;
-pub(crate) use self::entry::Entry;
+pub(crate) use self::compaction::{Committed, Compactor};
+pub(crate) use self::entry::{Entry, Touch};
 pub use self::restore::Restore;
 use super::key_table::KeyTable;
 use super::left::Left;
@@ -172,13 +172,14 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
         let mut shards = KeyTable::empty(cx.shards(), self.listed);
         let (seed, zero) = (cx.settings.seed, cx.scope.zero());
         for (turn, row) in (0..).zip(initial) {
+            let touch = Touch { last: zero, turn };
             let hash = hash_of(seed, &row.0);
             let shard: &mut KeyTable<K, S, U> = &mut shards[shard_of(hash, cx.shards())];
             match shard.find(hash, &row.0) {
                 Some(place) => shard.table.get_mut(place).row = row,
                 None => {
-                    let place = shard.insert(hash, row, (zero, turn));
-                    shard.link(place, (zero, turn));
+                    let place = shard.insert(hash, row, touch);
+                    shard.link(place, touch);
                     self.counters.keys.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -201,23 +202,23 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
         skip_same: bool,
     ) -> Result<Encoded, String> {
         let mut writer = Writer::new(view.delta.time);
+        let touch = |turn: &u32| Touch { last: view.delta.time, turn: *turn };
         for (place, change, turn) in &view.delta.overlay.changed {
             let (key, known) = &view.base.table.get(*place).row;
             match change {
                 Change::Removed => writer.removed(key)?,
                 Change::Same => writer.touched(key, *turn)?,
                 Change::Row((key, state)) if skip_same => {
-                    writer.set_if_new(key, (known, state), *turn)?
+                    writer.set_if_new(key, Rewrite { known, state }, *turn)?
                 }
-                Change::Row((key, state)) => writer.set(key, state, (view.delta.time, *turn))?,
+                Change::Row((key, state)) => writer.set(key, state, touch(turn))?,
             }
         }
         for (_, (key, state), turn) in &view.delta.overlay.added {
-            writer.set(key, state, (view.delta.time, *turn))?;
+            writer.set(key, state, touch(turn))?;
         }
         // What is read later counts: the walk shows keys as they were before the batch.
-        let mut walker = Writer::new(view.delta.time);
-        let walk = self.walk(shard, view, (&mut walker, writer.keys))?;
+        let (walker, walk) = self.walk(shard, view, writer.keys)?;
         let keys = walker.keys + writer.keys;
         let mut parts = walker.finish();
         let walked = parts.iter().map(|part| part.len() as u64).sum();
@@ -230,23 +231,25 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
         &self,
         shard: usize,
         view: &ShardView<KeyTable<K, S, U>>,
-        (writer, written): (&mut Writer, u64),
-    ) -> Result<Walk, String> {
+        written: u64,
+    ) -> Result<(Writer, Walk), String> {
+        let mut writer = Writer::new(view.delta.time);
         let written = u32::try_from(written).unwrap_or(u32::MAX);
         let batches = self.walk_batches.load(Ordering::Relaxed);
         let share = u64::from(view.base.table.places()).div_ceil(batches.max(1));
         let pace = written.max(WALK_MIN).max(u32::try_from(share).unwrap_or(u32::MAX));
         let walk = self.walks.lock().get(shard).copied().unwrap_or_default();
         let (from, to) = match walk {
-            Walk::Done => return Ok(Walk::Done),
+            Walk::Done => return Ok((writer, Walk::Done)),
             Walk::New => (0, u32::MAX),
             Walk::At(place) => (place, place.saturating_add(pace)),
         };
         for (_, slot) in view.base.table.between(from..to) {
             let (key, state) = &slot.row;
-            writer.set(key, state, (slot.extra.last, slot.extra.turn))?;
+            writer.set(key, state, slot.extra.touch)?;
         }
-        Ok(if to < view.base.table.places() { Walk::At(to) } else { Walk::Done })
+        let walk = if to < view.base.table.places() { Walk::At(to) } else { Walk::Done };
+        Ok((writer, walk))
     }
 
     /// Notes that the initial states are kept, with the first batch.
@@ -332,6 +335,12 @@ struct Writer {
     keys: u64,
 }
 
+/// A state that a batch has written anew, and the one before.
+struct Rewrite<'a, S> {
+    known: &'a S,
+    state: &'a S,
+}
+
 impl Writer {
     fn new(time: Time) -> Self {
         Writer { time, parts: Vec::new(), part: Vec::new(), scratch: Vec::new(), keys: 0 }
@@ -343,7 +352,7 @@ impl Writer {
 
     fn touched<K: Serialize>(&mut self, key: &K, turn: u32) -> Result<(), String> {
         self.begin(TOUCHED, key)?;
-        self.touch((self.time, turn));
+        self.touch(Touch { last: self.time, turn });
         Ok(())
     }
 
@@ -351,7 +360,7 @@ impl Writer {
         &mut self,
         key: &K,
         state: &S,
-        touch: (Time, u32),
+        touch: Touch,
     ) -> Result<(), String> {
         self.begin(SET, key)?;
         self.touch(touch);
@@ -362,16 +371,16 @@ impl Writer {
     fn set_if_new<K: Serialize, S: Serialize>(
         &mut self,
         key: &K,
-        (known, state): (&S, &S),
+        rewrite: Rewrite<'_, S>,
         turn: u32,
     ) -> Result<(), String> {
-        let known = postcard::to_stdvec(known).map_err(unwritable)?;
-        let state = postcard::to_stdvec(state).map_err(unwritable)?;
+        let known = postcard::to_stdvec(rewrite.known).map_err(unwritable)?;
+        let state = postcard::to_stdvec(rewrite.state).map_err(unwritable)?;
         if known == state {
             return Ok(());
         }
         self.begin(SET, key)?;
-        self.touch((self.time, turn));
+        self.touch(Touch { last: self.time, turn });
         varint(&mut self.part, state.len() as u64);
         self.part.extend_from_slice(&state);
         Ok(())
@@ -389,9 +398,9 @@ impl Writer {
         self.value(key)
     }
 
-    fn touch(&mut self, (last, turn): (Time, u32)) {
-        varint(&mut self.part, self.time.as_millis().saturating_sub(last.as_millis()));
-        varint(&mut self.part, u64::from(turn));
+    fn touch(&mut self, touch: Touch) {
+        varint(&mut self.part, self.time.as_millis().saturating_sub(touch.last.as_millis()));
+        varint(&mut self.part, u64::from(touch.turn));
     }
 
     fn value<V: Serialize>(&mut self, value: &V) -> Result<(), String> {
@@ -456,12 +465,12 @@ impl<'a> Reader<'a> {
         }))
     }
 
-    fn touch(&mut self) -> Result<(Time, u32), String> {
+    fn touch(&mut self) -> Result<Touch, String> {
         let (age, turn) = (self.number()?, self.number()?);
         let last = self.time.as_millis().checked_sub(age);
         let last = last.ok_or("a key was last touched before there was time")?;
         let turn = u32::try_from(turn).map_err(|_| "a turn is out of range")?;
-        Ok((Time::from_millis(last), turn))
+        Ok(Touch { last: Time::from_millis(last), turn })
     }
 
     /// The bytes of a value.

@@ -3,7 +3,7 @@
 //! The keys lie in a table, and in a list by the time when they were last touched where any are forgotten by their age. Runs
 //! on the workers; knows no operator.
 
-use super::changelog::Entry as Changelog;
+use super::changelog::{Entry as Changelog, Touch};
 use super::heap_size;
 use super::shard::{Change, ShardState, ShardView, Slot, Table, WriteSet};
 use super::spec::{Counters, Group, Held, Phase, State, StateKey, StateValue};
@@ -51,9 +51,7 @@ impl<K: Clone, S: Clone, U> Clone for KeyTable<K, S, U> {
 /// The last touch of a key, and its neighbours in the list.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Idle {
-    pub(crate) last: Time,
-    /// Its turn among the keys that the batch `last` touched: the list is in this order, also after a restart.
-    pub(crate) turn: u32,
+    pub(crate) touch: Touch,
     pub(crate) older: u32,
     pub(crate) younger: u32,
 }
@@ -193,15 +191,15 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> ShardState for KeyTab
             }
             match by_turn.get_mut(turn as usize) {
                 Some(by_turn) => *by_turn = place,
-                None => self.link(place, (time, turn)),
+                None => self.link(place, Touch { last: time, turn }),
             }
         }
         for (hash, row, turn) in overlay.added {
-            let place = self.insert(hash, row, (time, turn));
+            let place = self.insert(hash, row, Touch { last: time, turn });
             by_turn.get_mut(turn as usize).into_iter().for_each(|by_turn| *by_turn = place);
         }
         for (turn, place) in (0..).zip(by_turn).filter(|(_, place)| *place != NONE) {
-            self.link(place, (time, turn));
+            self.link(place, Touch { last: time, turn });
         }
     }
 }
@@ -234,15 +232,14 @@ impl<K: StateKey, S: StateValue, U> KeyTable<K, S, U> {
             }
             Changelog::Touched(key, touch) => {
                 if let Some(place) = self.find(hash, &key) {
-                    let extra = &mut self.table.get_mut(place).extra;
-                    (extra.last, extra.turn) = touch;
+                    self.table.get_mut(place).extra.touch = touch;
                 }
             }
             Changelog::Set(key, state, touch) => match self.find(hash, &key) {
                 Some(place) => {
                     let slot = self.table.get_mut(place);
                     slot.row.1 = state;
-                    (slot.extra.last, slot.extra.turn) = touch;
+                    slot.extra.touch = touch;
                 }
                 None => drop(self.insert(hash, (key, state), touch)),
             },
@@ -250,20 +247,19 @@ impl<K: StateKey, S: StateValue, U> KeyTable<K, S, U> {
     }
 
     /// Adds a key that is not there yet, and not in the list yet.
-    pub(crate) fn insert(&mut self, hash: u64, row: (K, S), (last, turn): (Time, u32)) -> u32 {
-        let extra = Idle { last, turn, older: NONE, younger: NONE };
+    pub(crate) fn insert(&mut self, hash: u64, row: (K, S), touch: Touch) -> u32 {
+        let extra = Idle { touch, older: NONE, younger: NONE };
         self.table.insert(hash, Slot { hash, row, extra })
     }
 
     /// Notes the touch of a key, and puts it at the young end of the list.
-    pub(crate) fn link(&mut self, place: u32, (last, turn): (Time, u32)) {
+    pub(crate) fn link(&mut self, place: u32, touch: Touch) {
         if !self.listed {
-            let extra = &mut self.table.get_mut(place).extra;
-            (extra.last, extra.turn) = (last, turn);
+            self.table.get_mut(place).extra.touch = touch;
             return;
         }
         let older = self.ends.map_or(NONE, |(_, youngest)| youngest);
-        self.table.get_mut(place).extra = Idle { last, turn, older, younger: NONE };
+        self.table.get_mut(place).extra = Idle { touch, older, younger: NONE };
         if older != NONE {
             self.table.get_mut(older).extra.younger = place;
         }
@@ -272,11 +268,10 @@ impl<K: StateKey, S: StateValue, U> KeyTable<K, S, U> {
 
     /// Puts all keys into the list, which is empty: by the time and the turn of their last touch.
     pub(crate) fn link_all(&mut self) {
-        let aged =
-            |(place, slot): (u32, &Slot<K, S, Idle>)| (slot.extra.last, slot.extra.turn, place);
+        let aged = |(place, slot): (u32, &Slot<K, S, Idle>)| (slot.extra.touch, place);
         let mut all: Vec<_> = self.table.iter().map(aged).collect();
         all.sort_unstable();
-        all.into_iter().for_each(|(last, turn, place)| self.link(place, (last, turn)));
+        all.into_iter().for_each(|(touch, place)| self.link(place, touch));
     }
 
     pub(crate) fn unlink(&mut self, place: u32) {

@@ -26,7 +26,7 @@ use crate::exec::{Batch, Stage, Work};
 use crate::stream::state::capacity::{LastCall, Trim, trim};
 use crate::stream::state::changelog::Store;
 use crate::stream::state::key_table::{KeyTable, KeyTableDelta};
-use crate::stream::state::shard::{Change, ShardView, stateful};
+use crate::stream::state::shard::{Change, NewNode, ShardView, stateful};
 use crate::stream::state::spec::{
     Counters, Group, Held, Phase, State, StateCounts, StateKey, StateSpec, StateValue,
 };
@@ -239,7 +239,7 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
         let attempt = Arc::new(attempt);
         let trim = trim.map(Arc::new);
         let lineage = self.lineage.below_state();
-        let views = stateful(self, (lineage, id), move |cx| {
+        let views = stateful(self, NewNode { id, lineage }, move |cx| {
             if store.passes_over(cx.replay, cx.input.index) {
                 return Ok((Ok(Batch::from_iter([])), Box::new(|| {})));
             }
@@ -269,7 +269,8 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
                 let before = store.counters.keys.load(Ordering::Relaxed);
                 cx.stages.push(Stage { tasks: vec![Box::new(move |_| trim(&views, before))] });
             }
-            let save = save(cx, (&store, number), &views, skip_same);
+            let saving = Saving { store: Arc::clone(&store), number, skip_same };
+            let save = saving.plan(cx, &views);
             let (deltas, store) = (views.clone(), Arc::clone(&store));
             let commit = move || {
                 for shard in 0..deltas.len() {
@@ -285,35 +286,43 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
     }
 }
 
-/// Adds the stage that encodes the batch's changes, if those are kept; returns its part of the commit.
-fn save<K: StateKey, S: StateValue, U: Send + Sync + 'static>(
-    cx: &mut Planner<'_>,
-    (store, number): (&Arc<Store<K, S, U>>, u32),
-    views: &Slots<ShardView<KeyTable<K, S, U>>>,
+/// Writes the changes of one state for the log.
+struct Saving<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
+    store: Arc<Store<K, S, U>>,
+    /// The number of the state.
+    number: u32,
     skip_same: bool,
-) -> Box<dyn FnOnce() + Send> {
-    let Some(left) = cx.scope.left() else { return Box::new(|| {}) };
-    if cx.replay.is_some() {
-        // What it changes is kept already; the walk goes on with the first batch whose changes are.
-        let store = Arc::clone(store);
-        return Box::new(move || store.is_known());
-    }
-    let encoded = Slots::new(views.len());
-    let task = |shard: usize| -> Work {
-        let (store, views, encoded) = (Arc::clone(store), views.clone(), encoded.clone());
-        Box::new(move |_| {
-            let part: Result<Vec<_>, String> =
-                views.at(shard).iter().map(|view| store.encode(shard, view, skip_same)).collect();
-            encoded.put(shard, part?);
-            Ok(())
+}
+
+impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Saving<K, S, U> {
+    /// Adds the stage that encodes the batch's changes, if those are kept; returns its part of the commit.
+    fn plan(
+        self,
+        cx: &mut Planner<'_>,
+        views: &Slots<ShardView<KeyTable<K, S, U>>>,
+    ) -> Box<dyn FnOnce() + Send> {
+        let Saving { store, number, skip_same } = self;
+        let Some(left) = cx.scope.left() else { return Box::new(|| {}) };
+        if cx.replay.is_some() {
+            // Its changes are kept already; the walk continues with the first batch whose changes are written.
+            return Box::new(move || store.is_known());
+        }
+        let encoded = Slots::new(views.len());
+        let task = |shard: usize| -> Work {
+            let (store, views, encoded) = (Arc::clone(&store), views.clone(), encoded.clone());
+            Box::new(move |_| {
+                let encode = |view| store.encode(shard, view, skip_same);
+                let part: Result<Vec<_>, String> = views.at(shard).iter().map(encode).collect();
+                encoded.put(shard, part?);
+                Ok(())
+            })
+        };
+        cx.stages.push(Stage { tasks: (0..views.len()).map(task).collect() });
+        Box::new(move || {
+            let parts = encoded.take_all().into_iter().flatten().collect();
+            store.committed(parts, number, &mut left.lock());
         })
-    };
-    cx.stages.push(Stage { tasks: (0..views.len()).map(task).collect() });
-    let store = Arc::clone(store);
-    Box::new(move || {
-        let parts = encoded.take_all().into_iter().flatten().collect();
-        store.committed(parts, number, &mut left.lock());
-    })
+    }
 }
 
 /// The options of a node of keys.
@@ -423,7 +432,7 @@ impl<K: StateKey, S: StateValue, U, F> Mapping<'_, K, S, U, F> {
         let Some(timeout) = self.timeout else { return Ok(()) };
         let mut old: Vec<u32> = Vec::new();
         for place in self.keys.by_age() {
-            let last = self.keys.table.get(place).extra.last;
+            let last = self.keys.table.get(place).extra.touch.last;
             if self.time.as_millis().saturating_sub(last.as_millis()) <= timeout.as_millis() {
                 break;
             }

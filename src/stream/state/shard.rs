@@ -153,10 +153,16 @@ impl<B: ShardState> Shards<B> {
     }
 }
 
+/// The number of a new node, and the lineage above it.
+pub(crate) struct NewNode {
+    pub(crate) id: u32,
+    pub(crate) lineage: StreamLineage,
+}
+
 /// The node of a keyed operator with state: one element for each partition, its view.
 pub(crate) fn stateful<T, B>(
     stream: &DStream<T>,
-    (lineage, id): (StreamLineage, u32),
+    new: NewNode,
     compute: impl Fn(
         &mut Planner<'_>,
     ) -> Result<(Result<Batch<ShardView<B>>, Missing>, Commit), Missing>
@@ -168,6 +174,7 @@ where
     T: ?Sized + 'static,
     B: ShardState,
 {
+    let NewNode { id, lineage } = new;
     let node = crate::stream::Compute(move |cx: &mut Planner<'_>| cx.stateful(id, &compute));
     let lineage = StreamLineage { state: Some(id), ..lineage.node(id) };
     stream.graph.keep(id, stream.graph.stream(lineage, node))

@@ -101,12 +101,19 @@ pub enum WhenFull {
     ExpireOldest,
 }
 
+/// The limit on the number of keys of a state.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KeyLimit {
+    pub(crate) keys_max: u64,
+    pub(crate) policy: WhenFull,
+}
+
 /// The options of [`map_with_state`](crate::stream::DStream::map_with_state).
 #[derive(Clone, Debug)]
 pub struct StateSpec<K, S> {
     pub(crate) timeout: Option<Interval>,
     pub(crate) initial: Vec<(K, S)>,
-    pub(crate) limit: Option<(u64, WhenFull)>,
+    pub(crate) limit: Option<KeyLimit>,
 }
 
 impl<K, S> Default for StateSpec<K, S> {
@@ -136,7 +143,7 @@ impl<K, S> StateSpec<K, S> {
 
     /// The most keys after a batch, and the policy for further ones.
     pub fn keys_max(mut self, keys_max: u64, policy: WhenFull) -> Self {
-        self.limit = Some((keys_max, policy));
+        self.limit = Some(KeyLimit { keys_max, policy });
         self
     }
 }

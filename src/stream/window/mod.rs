@@ -3,14 +3,17 @@
 
 mod panes;
 pub(crate) mod persist;
+mod span;
 pub(crate) mod undue;
 
 use std::hash::Hash;
 
 pub(super) use self::panes::{KeyedWindow, Rule};
+use self::span::WindowAt;
+pub use self::span::WindowSpan;
 use super::ops::counter;
 use super::ops::pairs::by_key;
-use super::state::shard::{ShardView, Shards, stateful};
+use super::state::shard::{NewNode, ShardView, Shards, stateful};
 use super::{DStream, Graph, Missing, Planner, StreamLineage};
 use crate::exec::shuffle::{Entry, Shuffle, ShuffleShape, Slots};
 use crate::sync::{Arc, Mutex};
@@ -21,12 +24,7 @@ pub(super) type Pane<K, V> = Slots<Entry<K, V>>;
 
 impl Graph {
     /// Records lengths that do not fit; the start reports them.
-    pub(super) fn check_window(
-        &self,
-        operator: &str,
-        lineage: &StreamLineage,
-        (length, slide): (Interval, Interval),
-    ) {
+    pub(super) fn check_window(&self, operator: &str, lineage: &StreamLineage, span: WindowSpan) {
         let mut registered = self.registered.lock();
         registered.windows.push(operator.to_owned());
         if let Some(queue) = &lineage.queue {
@@ -35,7 +33,7 @@ impl Graph {
         }
         drop(registered);
         let batch = self.settings.batch_interval;
-        for (what, given) in [("length", length), ("slide", slide)] {
+        for (what, given) in [("length", span.length), ("slide", span.slide)] {
             if !given.is_multiple_of(batch) {
                 self.problem(format!(
                     "{operator}: the {what} {given} is not a multiple of the batch interval {batch}"
@@ -47,7 +45,7 @@ impl Graph {
                 ));
             }
         }
-        self.scope.add_slide(slide);
+        self.scope.add_slide(span.slide);
     }
 }
 
@@ -73,7 +71,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         };
         let sums = one.keyed_window(
             "count_by_window",
-            (length, slide),
+            WindowSpan { length, slide },
             one.pane(|sum, more| sum + more),
             rule,
         );
@@ -117,7 +115,8 @@ impl<T: ?Sized + 'static> DStream<T> {
             };
             Ok(tables.plan_slots(&mut cx.stages, inputs, rows))
         };
-        self.keyed_window("count_by_value_and_window", (length, slide), pane, counting())
+        let span = WindowSpan { length, slide };
+        self.keyed_window("count_by_value_and_window", span, pane, counting())
     }
 
     /// All elements of the last `length` of time joined by `f`, every `slide`; nothing if there are none. `f` must be
@@ -147,7 +146,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         let one = self.reduce(move |a, b| f(a, b)).map(|sum| ((), sum.clone()));
         let rule = Rule { join: Box::new(move |a, b| g(a, b)), inverse: None, keep: None };
         let pane = one.pane(move |a, b| h(a, b));
-        let sums = one.keyed_window("reduce_by_window", (length, slide), pane, rule);
+        let sums = one.keyed_window("reduce_by_window", WindowSpan { length, slide }, pane, rule);
         sums.showing(sums.map(|((), sum)| sum.clone()))
     }
 
@@ -195,7 +194,7 @@ where
         let g = Arc::clone(&f);
         let rule = Rule { join: Box::new(move |a, b| f(a, b)), inverse: None, keep: None };
         let pane = self.pane(move |a, b| g(a, b));
-        self.keyed_window("reduce_by_key_and_window", (length, slide), pane, rule)
+        self.keyed_window("reduce_by_key_and_window", WindowSpan { length, slide }, pane, rule)
     }
 
     /// [`reduce_by_key_and_window`](DStream::reduce_by_key_and_window) for an `f` that `inverse` takes back:
@@ -231,7 +230,8 @@ where
             keep: Some(Box::new(keep)),
         };
         let pane = self.pane(move |a, b| g(a, b));
-        self.keyed_window("reduce_by_key_and_window_with_inverse", (length, slide), pane, rule)
+        let span = WindowSpan { length, slide };
+        self.keyed_window("reduce_by_key_and_window_with_inverse", span, pane, rule)
     }
 
     /// All values of each key in the last `length` of time, in order, every `slide`.
@@ -251,7 +251,7 @@ where
         length: Interval,
         slide: Interval,
     ) -> DStream<(K, Vec<V>)> {
-        let window = self.window_as("group_by_key_and_window", (length, slide));
+        let window = self.window_as("group_by_key_and_window", WindowSpan { length, slide });
         window.showing(window.group_by_key())
     }
 
@@ -284,7 +284,7 @@ impl<T: ?Sized + 'static> DStream<T> {
     pub(super) fn keyed_window<K, V>(
         &self,
         kind: &str,
-        spans: (Interval, Interval),
+        span: WindowSpan,
         pane: impl Fn(&mut Planner<'_>, usize) -> Result<Pane<K, V>, Missing> + Send + Sync + 'static,
         rule: Rule<K, V>,
     ) -> DStream<(K, V)>
@@ -292,7 +292,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         K: Clone + Hash + Eq + Send + Sync + 'static,
         V: Clone + Send + Sync + 'static,
     {
-        let views = self.window_views(kind, spans, pane, rule);
+        let views = self.window_views(kind, span, pane, rule);
         views.showing(views.flat_map(|view, out| view.rows().for_each(|row| out.push(row))))
     }
 
@@ -300,7 +300,7 @@ impl<T: ?Sized + 'static> DStream<T> {
     pub(super) fn window_views<K, V>(
         &self,
         kind: &str,
-        (length, slide): (Interval, Interval),
+        span: WindowSpan,
         pane: impl Fn(&mut Planner<'_>, usize) -> Result<Pane<K, V>, Missing> + Send + Sync + 'static,
         rule: Rule<K, V>,
     ) -> DStream<ShardView<KeyedWindow<K, V>>>
@@ -308,14 +308,15 @@ impl<T: ?Sized + 'static> DStream<T> {
         K: Clone + Hash + Eq + Send + Sync + 'static,
         V: Clone + Send + Sync + 'static,
     {
-        self.graph.check_window(kind, &self.lineage, (length, slide));
+        self.graph.check_window(kind, &self.lineage, span);
+        let WindowSpan { length, slide } = span;
         let id = self.graph.next_node();
         self.graph.add_stateful(id, kind);
         let (rule, kept) = (Arc::new(rule), Mutex::new(None));
         let counted = self.graph.scope.kept().of(id);
         let reach = self.graph.reach(&self.lineage, length);
         let lineage = StreamLineage { slide, reach, ..self.lineage.clone() };
-        stateful(self, (lineage, id), move |cx| {
+        stateful(self, NewNode { id, lineage }, move |cx| {
             let new = || Shards::new((0..cx.shards()).map(|_| KeyedWindow::default()), &counted);
             let shards = kept.lock().get_or_insert_with(new).clone();
             let pane = match pane(cx, shards.len()) {
@@ -323,11 +324,11 @@ impl<T: ?Sized + 'static> DStream<T> {
                 Err(Missing::Failed(text)) => return Err(Missing::Failed(text)),
                 Err(Missing::NoBatch(_) | Missing::NotDue) => Slots::new(0),
             };
-            let (rule, time) = (Arc::clone(&rule), cx.input.time);
+            let (rule, window) = (Arc::clone(&rule), WindowAt { time: cx.input.time, length });
             let (views, commit) = shards.plan(cx, move |shard, base: &KeyedWindow<K, V>| {
-                Ok(base.next(&rule, pane.take(shard), (time, length)))
+                Ok(base.next(&rule, pane.take(shard), window))
             });
-            let due = cx.scope.is_due(slide, time);
+            let due = cx.scope.is_due(slide, window.time);
             Ok((if due { Ok(views.batch()) } else { Err(Missing::NotDue) }, commit))
         })
     }

@@ -16,10 +16,11 @@
 use std::collections::VecDeque;
 use std::hash::Hash;
 
+use super::span::WindowAt;
 use crate::exec::shuffle::Entry;
 use crate::stream::state::heap_size;
 use crate::stream::state::shard::{Change, ShardState, ShardView, Slot, Table, WriteSet};
-use crate::time::{Interval, Time};
+use crate::time::Time;
 
 /// The functions that join two panes and take one back.
 pub(in crate::stream) struct Rule<K, V> {
@@ -128,12 +129,9 @@ where
         &self,
         rule: &Rule<K, V>,
         entries: Vec<Entry<K, V>>,
-        (time, length): (Time, Interval),
+        window: WindowAt,
     ) -> WindowDelta<K, V> {
-        let old = |pane: &&KeyedPane<V>| {
-            time.as_millis().saturating_sub(pane.time.as_millis()) >= length.as_millis()
-        };
-        let leaving = self.panes.iter().take_while(old).count();
+        let leaving = self.panes.iter().take_while(|pane| window.is_past(pane.time)).count();
         let mut left: Vec<(u32, Option<&V>)> = Vec::new();
         for pane in self.panes.iter().take(leaving) {
             left.extend(pane.keys.iter().map(|(place, value)| (*place, value.as_ref())));
@@ -157,8 +155,8 @@ where
             }
         }
         entered.sort_unstable_by_key(|(place, ..)| *place);
-        overlay.changed = self.changes((rule, turned.as_ref()), left, entered);
-        WindowDelta { overlay, time, leaving, turned }
+        overlay.changed = self.changes(rule, turned.as_ref(), Moves { left: &left, entered });
+        WindowDelta { overlay, time: window.time, leaving, turned }
     }
 
     /// Makes a new front of the panes that stay; all of them are in the back.
@@ -181,12 +179,12 @@ where
     /// Merges what leaves with what enters; both are in the order of the places.
     fn changes(
         &self,
-        (rule, turned): (&Rule<K, V>, Option<&Turned<V>>),
-        left: Vec<(u32, Option<&V>)>,
-        entered: Vec<(u32, K, V)>,
+        rule: &Rule<K, V>,
+        turned: Option<&Turned<V>>,
+        moves: Moves<'_, K, V>,
     ) -> Vec<(u32, Change<K, V>, Step<V>)> {
-        let mut changed = Vec::with_capacity(left.len() + entered.len());
-        let (mut left, mut entered) = (left.as_slice(), entered.into_iter().peekable());
+        let mut changed = Vec::with_capacity(moves.left.len() + moves.entered.len());
+        let (mut left, mut entered) = (moves.left, moves.entered.into_iter().peekable());
         loop {
             let place = match (left.first(), entered.peek()) {
                 (None, None) => return changed,
@@ -206,14 +204,32 @@ where
                     live.back.as_ref(),
                 ),
             };
-            let (change, step) = rule.step((slot, front, back), gone, come);
+            let (change, step) = rule.step(Known { slot, front, back }, gone, come);
             changed.push((place, change, step));
         }
     }
 }
 
+/// The keys that leave and enter a window with a batch, both in the order of their places.
+struct Moves<'a, K, V> {
+    left: &'a [(u32, Option<&'a V>)],
+    entered: Vec<(u32, K, V)>,
+}
+
 /// A key that is known: its slot, and its values at the front and at the back.
-type Known<'a, K, V> = (&'a Slot<K, V, Live<V>>, Option<&'a V>, Option<&'a V>);
+struct Known<'a, K, V> {
+    slot: &'a Slot<K, V, Live<V>>,
+    front: Option<&'a V>,
+    back: Option<&'a V>,
+}
+
+/// The panes that take a key with them, and the function that takes their values back.
+struct Inversion<'a, V> {
+    inverse: &'a Join<V>,
+    /// Number of panes that stay.
+    stay: u32,
+    gone: &'a [(u32, Option<&'a V>)],
+}
 
 impl<K: Clone, V: Clone> Rule<K, V> {
     fn shows(&self, row: &(K, V)) -> bool {
@@ -230,17 +246,19 @@ impl<K: Clone, V: Clone> Rule<K, V> {
     /// A key that some panes have taken with them, or that the batch brings.
     fn step(
         &self,
-        (slot, front, back): Known<'_, K, V>,
+        known: Known<'_, K, V>,
         gone: &[(u32, Option<&V>)],
         come: Option<(u32, K, V)>,
     ) -> (Change<K, V>, Step<V>) {
+        let Known { slot, front, back } = known;
         let (key, entered) = come.map_or((None, None), |(_, key, value)| (Some(key), Some(value)));
         let left = u32::try_from(gone.len()).expect("a key is in each pane once");
         let stay = slot.extra.panes - left;
         let panes = stay + u32::from(entered.is_some());
         let (value, stacks) = match &self.inverse {
             Some(inverse) => {
-                let value = self.invert(&slot.row.1, (stay, gone), inverse, entered.as_ref());
+                let by = Inversion { inverse, stay, gone };
+                let value = self.invert(&slot.row.1, by, entered.as_ref());
                 (Some(value), Stacks::default())
             }
             None => {
@@ -259,21 +277,15 @@ impl<K: Clone, V: Clone> Rule<K, V> {
         }
     }
 
-    fn invert(
-        &self,
-        value: &V,
-        (stay, gone): (u32, &[(u32, Option<&V>)]),
-        inverse: &Join<V>,
-        entered: Option<&V>,
-    ) -> V {
+    fn invert(&self, value: &V, by: Inversion<'_, V>, entered: Option<&V>) -> V {
         match entered {
             // Nothing else is in the window: rounding errors of what left do not stay.
-            Some(entered) if stay == 0 => entered.clone(),
+            Some(entered) if by.stay == 0 => entered.clone(),
             entered => {
-                let values = gone.iter().filter_map(|(_, value)| *value);
+                let values = by.gone.iter().filter_map(|(_, value)| *value);
                 let mut rest: Option<V> = None;
                 for value_gone in values {
-                    rest = Some(inverse(rest.as_ref().unwrap_or(value), value_gone));
+                    rest = Some((by.inverse)(rest.as_ref().unwrap_or(value), value_gone));
                 }
                 match entered {
                     Some(entered) => (self.join)(rest.as_ref().unwrap_or(value), entered),

@@ -7,6 +7,7 @@ use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::ops::Deref;
 
+use super::span::{WindowAt, WindowSpan};
 use crate::exec::shuffle::Slots;
 use crate::exec::{Batch, Partition};
 use crate::stream::plan::batch_scope::Commit;
@@ -42,15 +43,12 @@ where
     /// # Ok::<(), tidemill::Error>(())
     /// ```
     pub fn window(&self, length: Interval, slide: Interval) -> DStream<T> {
-        self.window_as("window", (length, slide))
+        self.window_as("window", WindowSpan { length, slide })
     }
 
-    pub(crate) fn window_as(
-        &self,
-        kind: &str,
-        (length, slide): (Interval, Interval),
-    ) -> DStream<T> {
-        self.graph.check_window(kind, &self.lineage, (length, slide));
+    pub(crate) fn window_as(&self, kind: &str, span: WindowSpan) -> DStream<T> {
+        self.graph.check_window(kind, &self.lineage, span);
+        let WindowSpan { length, slide } = span;
         let lineage = StreamLineage { slide, ..self.lineage.clone() };
         let (stream, _) =
             self.stateful(kind, lineage, length, move |cx| cx.scope.is_due(slide, cx.input.time));
@@ -121,9 +119,9 @@ where
                 Err(Missing::Failed(text)) => return Err(Missing::Failed(text)),
                 Err(Missing::NoBatch(_) | Missing::NotDue) => None,
             };
-            let time = cx.input.time;
+            let window = WindowAt { time: cx.input.time, length };
             let result = if due(cx) {
-                Ok(joined(&kept.lock(), slots.as_ref(), (time, length)))
+                Ok(joined(&kept.lock(), slots.as_ref(), window))
             } else {
                 Err(Missing::NotDue)
             };
@@ -136,9 +134,9 @@ where
                     let bytes = slots.keep() as u64;
                     counted.change(0, bytes);
                     sizes.push_back(bytes);
-                    kept.push_back((time, slots));
+                    kept.push_back((window.time, slots));
                 }
-                while kept.front().is_some_and(|(at, _)| is_old(*at, time, length)) {
+                while kept.front().is_some_and(|(at, _)| window.is_past(*at)) {
                     kept.pop_front();
                     counted.change(sizes.pop_front().unwrap_or(0), 0);
                 }
@@ -198,21 +196,17 @@ where
     }
 }
 
-fn is_old(at: Time, now: Time, length: Interval) -> bool {
-    now.as_millis().saturating_sub(at.as_millis()) >= length.as_millis()
-}
-
 /// The batches of the window at `time`, and the batch itself, in order.
 fn joined<T>(
     kept: &VecDeque<(Time, Slots<T::Owned>)>,
     batch: Option<&Slots<T::Owned>>,
-    (time, length): (Time, Interval),
+    window: WindowAt,
 ) -> Batch<T>
 where
     T: ?Sized + ToOwned + 'static,
     T::Owned: Send + Sync + 'static,
 {
-    let young = kept.iter().filter(|(at, _)| !is_old(*at, time, length)).map(|(_, slots)| slots);
+    let young = kept.iter().filter(|(at, _)| !window.is_past(*at)).map(|(_, slots)| slots);
     let mut parts: Vec<(Slots<T::Owned>, usize)> = Vec::new();
     for slots in young.chain(batch) {
         parts.extend((0..slots.len()).map(|slot| (slots.clone(), slot)));

@@ -37,14 +37,22 @@ pub(crate) struct Compactor {
     hurries: bool,
 }
 
+/// A committed batch.
+pub(crate) struct Committed {
+    pub(crate) time: Time,
+    /// Bytes of the log that its input takes.
+    pub(crate) input_bytes: u64,
+    pub(crate) left: Left,
+}
+
 impl Compactor {
     /// The changes of a committed batch, for the log; the batch's input took `input_bytes` of the log.
     pub(crate) fn changes(
         &mut self,
-        (time, input_bytes): (Time, u64),
-        left: Left,
+        committed: Committed,
         states: &[Arc<dyn Changelog>],
     ) -> Changes {
+        let Committed { time, input_bytes, left } = committed;
         self.written += left.keys;
         self.batches += 1;
         self.walked += left.walked;

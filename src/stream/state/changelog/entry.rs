@@ -2,13 +2,22 @@
 
 use crate::time::Time;
 
+/// The last touch of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Touch {
+    /// The batch that touched it.
+    pub(crate) last: Time,
+    /// Its turn among the keys that this batch touched: lists are in this order, also after a restart.
+    pub(crate) turn: u32,
+}
+
 /// The record of one key in a part.
 pub(crate) enum Entry<K, S> {
     Removed(K),
     /// Touched by this batch, in this turn; the state is as it was.
-    Touched(K, (Time, u32)),
+    Touched(K, Touch),
     /// The state, and when the key was last touched.
-    Set(K, S, (Time, u32)),
+    Set(K, S, Touch),
 }
 
 impl<K, S> Entry<K, S> {

@@ -23,17 +23,13 @@ impl std::fmt::Debug for Restore {
 impl Restore {
     /// `found` has the place of each state of the log among the program's states. The program's other states keep their
     /// initial states.
-    pub(in crate::stream) fn begin(
-        states: Vec<(StateInfo, Arc<dyn Changelog>)>,
-        found: Vec<Option<usize>>,
-        (seed, partitions): (u64, usize),
-        walker: &Arc<Mutex<Compactor>>,
-    ) -> Self {
+    fn begin(graph: &Graph, found: Vec<Option<usize>>, partitions: usize) -> Self {
+        let states = graph.saved();
         for state in found.iter().flatten() {
             states[*state].1.begin_restore(partitions);
         }
         let states = states.into_iter().map(|(info, saved)| (info.name.into(), saved)).collect();
-        Restore { states, found, seed, walker: Arc::clone(walker) }
+        Restore { states, found, seed: graph.seed(), walker: Arc::clone(&graph.walker) }
     }
 
     /// Takes a part in, of the state with this place among those of the log. One that the program does not continue
@@ -81,7 +77,7 @@ impl Graph {
     /// Brings back those states that a log has: `found` has the place of each among the program's [states](Graph::states),
     /// none for one that the program does not continue. The others begin with their initial states.
     pub(crate) fn restore_those(&self, found: Vec<Option<usize>>, partitions: usize) -> Restore {
-        Restore::begin(self.saved(), found, (self.seed(), partitions), &self.walker)
+        Restore::begin(self, found, partitions)
     }
 
     /// Sets the number of the first batch of each of the program's [states](Graph::states): earlier batches that run again

@@ -328,7 +328,11 @@ impl Changelog for Walked {
     fn end_restore(&self) {}
 }
 
-/// Batches of so many bytes, over states of so many: the most bytes, and batches, that are kept behind the first walk, and
+fn committed(input_bytes: u64, left: Left) -> Committed {
+    Committed { time: Time::default(), input_bytes, left }
+}
+
+/// Batches of `batch` bytes, over states of `state` bytes: the most bytes, and batches, that are kept behind the first walk, and
 /// the part of all bytes that walks took.
 fn kept(batch: u64, state: u64) -> (u64, usize, f64) {
     let (left, within) = (AtomicU64::new(0), AtomicU64::new(WALK_BATCHES));
@@ -343,7 +347,7 @@ fn kept(batch: u64, state: u64) -> (u64, usize, f64) {
         walks += slice;
         log.push(batch + slice);
         let changed = Left { walked: slice, ..Left::default() };
-        let changes = walker.changes((Time::default(), batch + slice), changed, &all);
+        let changes = walker.changes(committed(batch + slice, changed), &all);
         if changes.walk_begins {
             begins = index;
         }
@@ -392,7 +396,7 @@ fn a_walk_hurries_while_the_log_has_no_room() {
         states.left.store(left - slice, Ordering::Relaxed);
         walker.hurry(hurries);
         let changed = Left { walked: slice, ..Left::default() };
-        let changes = walker.changes((Time::default(), input), changed, &all);
+        let changes = walker.changes(committed(input, changed), &all);
         assert_eq!((changes.walk_begins, changes.walk_ends), expected, "{hurries} {input}");
     };
     check(false, 1_000, (false, false));
