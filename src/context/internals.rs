@@ -61,7 +61,7 @@ pub fn offer(
     source: usize,
     range: Range,
 ) -> std::result::Result<(), Range> {
-    running.receivers[source].cutter().0.offer(range)
+    running.receivers[source].cutter.0.offer(range)
 }
 
 /// The budget that records in memory are charged to.

@@ -102,7 +102,9 @@ impl World {
     }
 
     pub fn set_disposition(&self, peer: &TestPeer, disposition: Disposition) {
-        self.tell(|state| state.seen.get_mut(&peer.address).expect("open").disposition = disposition);
+        self.tell(|state| {
+            state.seen.get_mut(&peer.address).expect("open").disposition = disposition
+        });
     }
 
     /// Gives a connection a reply to send, and asks for it from this thread.
