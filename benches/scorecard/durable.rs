@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::fs::{Advice, fadvise};
-use tidemill::lab::stats::float;
+use tidemill::settings::units::as_f64;
 use tidemill::storage::Directory;
 use tidemill::wal;
 
@@ -72,7 +72,7 @@ fn ingest(lines: u64, state: Option<&Path>) -> Outcome<Figures> {
 }
 
 fn bytes_per_second(figures: &Figures) -> f64 {
-    float(figures.bytes) / figures.seconds
+    as_f64(figures.bytes) / figures.seconds
 }
 
 pub fn cost(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
@@ -98,7 +98,7 @@ pub fn cost(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
                         clippy::cast_sign_loss,
                         reason = "a size"
                     )]
-                    let bytes = (float(lines) * LINE_BYTES) as u64;
+                    let bytes = (as_f64(lines) * LINE_BYTES) as u64;
                     let args = ["--state".to_owned(), text(home.path())];
                     run(
                         Kind::RawSync,
@@ -150,8 +150,8 @@ pub fn recovery(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
         let recovered = run(Kind::Recover, &args)?;
         assert_eq!(recovered.records, lines, "the first batch has every line");
         ratios.push(read / recovered.seconds);
-        ours.push(recovered.seconds / float(bytes) * 1e9);
-        bare.push(read / float(bytes) * 1e9);
+        ours.push(recovered.seconds / as_f64(bytes) * 1e9);
+        bare.push(read / as_f64(bytes) * 1e9);
     }
     let target = Target::AtLeast { pass: 0.7, goal: 0.9 };
     sheet.line("reading and checking beside recovery", "x").judge(&ratios, target)?;

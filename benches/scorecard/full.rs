@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use rustix::process::geteuid;
 use tidemill::lab::process::Process;
-use tidemill::lab::stats::float;
+use tidemill::settings::units::as_f64;
 use tidemill::sync::thread::{self, Thread};
 use tidemill::sync::{Mutex, Poison};
 
@@ -125,8 +125,8 @@ pub fn full(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
             };
             let found = once(on, &disk)?;
             seconds.push(found.resumed);
-            held.push(float(found.taken) / 1e6);
-            lines.push(float(found.lines) / 1e6);
+            held.push(as_f64(found.taken) / 1e6);
+            lines.push(as_f64(found.lines) / 1e6);
         }
         let name = match on {
             On::Log => "log",

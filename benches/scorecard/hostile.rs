@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tidemill::lab::stats::{alternate, float, ratios};
+use tidemill::lab::stats::{alternate, ratios};
+use tidemill::settings::units::as_f64;
 use tidemill::sync::thread::{Thread, spawn};
 use tidemill::sync::{Poison, Signal};
 
@@ -54,7 +55,7 @@ impl Honest {
             while !ended.load(Ordering::SeqCst) && stream.write_all(&piece).is_ok() {
                 let sent = counted.fetch_add(piece.len() as u64, Ordering::SeqCst);
                 if let Some(pace) = pace {
-                    pause_until(start.plus(Duration::from_secs_f64(float(sent) / pace)));
+                    pause_until(start.plus(Duration::from_secs_f64(as_f64(sent) / pace)));
                 }
             }
             // The engine closes when it has read the end: then nothing is under way any more.
@@ -68,7 +69,7 @@ impl Honest {
         let (start, before) = (now(), self.sent.load(Ordering::SeqCst));
         let done = meanwhile();
         let bytes = self.sent.load(Ordering::SeqCst) - before;
-        (float(bytes) / seconds_since(start), done)
+        (as_f64(bytes) / seconds_since(start), done)
     }
 
     /// Lines sent in all.
@@ -168,7 +169,7 @@ fn besieged(engine: &Listening, honest: &Honest, many: usize, seconds: f64) -> O
     let first = count.load(Ordering::SeqCst);
     let (rate, came) = honest.rate(|| {
         pause(seconds);
-        float(count.load(Ordering::SeqCst) - first) / seconds
+        as_f64(count.load(Ordering::SeqCst) - first) / seconds
     });
     peers.end();
     Ok(Siege { rate, came })
@@ -250,7 +251,7 @@ fn show(sheet: &mut Sheet, name: &str, found: &[Disturbed], besides: u64) -> Out
     let most: Vec<f64> = found.iter().map(|run| run.most).collect();
     sheet.line(&format!("{name}: honest rate beside calm"), "x").show(&kept)?;
     // Connections times records of 1 MiB, or the store, and 64 MiB.
-    let bound = float(besides) + 64.0;
+    let bound = as_f64(besides) + 64.0;
     let target = Target::AtMost { pass: bound, goal: bound };
     sheet.line("    most memory", "MiB").judge(&most, target)
 }

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use tidemill::lab::stats::{Summary, alternating, float};
+use tidemill::lab::stats::{Summary, alternating};
+use tidemill::settings::units::as_f64;
 use tidemill::stream::StateSpec;
 use tidemill::sync::{AtomicU64, Ordering};
 use tidemill::testing::ManualClock;
@@ -78,7 +79,7 @@ pub fn keyed(args: &Keyed, batches: u64) -> Outcome<Figures> {
         let start = now();
         ctx.run_batches(1)?;
         figures.micros.push(seconds_since(start) * 1e6);
-        figures.beside.push(float(rows.load(Ordering::SeqCst)));
+        figures.beside.push(as_f64(rows.load(Ordering::SeqCst)));
     }
     watch.stop(&mut figures);
     Ok(figures)
@@ -185,7 +186,7 @@ impl Keyed {
     fn time(&self, batches: u64, counted: usize) -> Outcome<(f64, Figures)> {
         let figures = run(Kind::Keyed, &self.options(batches))?;
         let last = &figures.micros[figures.micros.len().saturating_sub(counted)..];
-        Ok((last.iter().sum::<f64>() / float(last.len() as u64), figures))
+        Ok((last.iter().sum::<f64>() / as_f64(last.len() as u64), figures))
     }
 }
 
@@ -223,7 +224,7 @@ impl Pairing {
             for side in alternating(pair, 2) {
                 let (keyed, batches) = &self.sides[side];
                 let (mean, figures) = keyed.time(*batches, self.counted)?;
-                means[side] = mean / float(keyed.records);
+                means[side] = mean / as_f64(keyed.records);
                 rates[side].push(1.0 / means[side]);
                 if side == 1 {
                     last = Some(figures);
@@ -238,7 +239,7 @@ impl Pairing {
         let Some(figures) = last else { return Ok(()) };
         let rows = &figures.beside[figures.beside.len().saturating_sub(1)..];
         sheet.line("    rows of its last batch", "").show(rows)?;
-        let peak = [float(figures.peak_kib) / 1024.0];
+        let peak = [as_f64(figures.peak_kib) / 1024.0];
         sheet.line("    its most memory", "MiB").show(&peak)
     }
 }
@@ -283,7 +284,7 @@ fn growth(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
         let times = Summary::of(figures.micros.iter().copied()).ok_or("batches were run")?;
         slowest.push(times.max / times.median);
         medians.push(times.median / 1e3);
-        last.push(float(figures.peak_kib) / 1024.0);
+        last.push(as_f64(figures.peak_kib) / 1024.0);
     }
     let name = format!("state grows to {} keys: slowest batch", records * batches);
     sheet.line(&name, "x median").judge(&slowest, Target::AtMost { pass: 2.0, goal: 1.2 })?;

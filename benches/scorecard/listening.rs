@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tidemill::lab::process::{Lines, Process};
 use tidemill::lab::sample::{cpu_of, figure};
-use tidemill::lab::stats::float;
+use tidemill::settings::units::as_f64;
 use tidemill::time::Moment;
 
 use crate::Outcome;
@@ -122,7 +122,7 @@ impl Listening {
 
     /// A figure of the process's status, in KiB.
     pub fn kib(&self, field: &str) -> f64 {
-        float(figure(&self.proc("status"), field))
+        as_f64(figure(&self.proc("status"), field))
     }
 
     pub fn descriptors(&self) -> usize {
@@ -137,7 +137,7 @@ impl Listening {
         let bytes = match self.http {
             Some(_) => self.page("/api/v1/receivers")?[0]["bytes"].as_f64().ok_or("no bytes")?,
             // The bare poller reads with readv(2), which the kernel counts.
-            None => float(figure(&self.proc("io"), "rchar:")),
+            None => as_f64(figure(&self.proc("io"), "rchar:")),
         };
         Ok(Taken { at: now(), bytes, cpu: self.cpu() })
     }

@@ -1,6 +1,7 @@
 //! The rows with many peers that mean well: P2, the io models beside each other, and P8, what idle connections cost.
 
-use tidemill::lab::stats::{alternate, alternating, float, ratios};
+use tidemill::lab::stats::{alternate, alternating, ratios};
+use tidemill::settings::units::as_f64;
 use tidemill::source::io::{IO_MODELS, probe};
 
 use crate::listening::{BARE, Listening, Steady};
@@ -155,7 +156,7 @@ fn resting(options: &Options, sheet: &mut Sheet, name: &str, idle: u64) -> Outco
     let (mut bytes, mut crowded_cpu, mut alone_cpu) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..pairs {
         let (alone, crowded) = (rest(name, 0, seconds)?, rest(name, idle, seconds)?);
-        bytes.push((crowded.own - alone.own) * 1024.0 / float(idle));
+        bytes.push((crowded.own - alone.own) * 1024.0 / as_f64(idle));
         crowded_cpu.push(crowded.share * 100.0);
         alone_cpu.push(alone.share * 100.0);
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tidemill::lab::sample::{figure, own_cpu};
-use tidemill::lab::stats::float;
+use tidemill::settings::units::as_f64;
 use tidemill::time::Moment;
 
 use crate::wait::{now, seconds_since};
@@ -34,12 +34,12 @@ pub struct Figures {
 impl Figures {
     /// Lines per second.
     pub fn rate(&self) -> f64 {
-        float(self.records) / self.seconds
+        as_f64(self.records) / self.seconds
     }
 
     /// Processor seconds for 10^9 bytes.
     pub fn cpu_per_gb(&self) -> f64 {
-        self.cpu_seconds * 1e9 / float(self.bytes.max(1))
+        self.cpu_seconds * 1e9 / as_f64(self.bytes.max(1))
     }
 }
 

@@ -7,7 +7,8 @@
 
 use std::time::Duration;
 
-use tidemill::lab::stats::{float, median, quantile};
+use tidemill::lab::stats::{median, quantile};
+use tidemill::settings::units::as_f64;
 
 use crate::console_reader::{Printed, Printing};
 use crate::listening::Listening;
@@ -81,14 +82,14 @@ fn once(options: &Options) -> Outcome<Found> {
     let settled = &settling[WITHIN.min(settling.len())..];
     assert!(settled.len() > WITHIN, "there was enough to see: {} batches", settling.len());
     let delays = settled.iter().map(|batch| batch.scheduling_delay_us).max().unwrap_or(0);
-    let records: Vec<f64> = settled.iter().map(|batch| float(batch.records)).collect();
+    let records: Vec<f64> = settled.iter().map(|batch| as_f64(batch.records)).collect();
     Ok(Found {
         capacity,
-        settled: float(before_all(&settling, is_prompt) as u64),
-        delay: float(delays) / float(BATCH_US),
+        settled: as_f64(before_all(&settling, is_prompt) as u64),
+        delay: as_f64(delays) / as_f64(BATCH_US),
         spread: quantile(&records, 0.95) / quantile(&records, 0.05).max(1.0),
         taken: median(&records) / BATCH / capacity,
-        recovered: float(recovered(&busy(&after), 0.7 * capacity) as u64),
+        recovered: as_f64(recovered(&busy(&after), 0.7 * capacity) as u64),
     })
 }
 
@@ -108,7 +109,7 @@ fn capacity() -> Outcome<f64> {
     if micros == 0 {
         Err("the job did nothing".into())
     } else {
-        Ok(float(records) * 1e6 / float(micros))
+        Ok(as_f64(records) * 1e6 / as_f64(micros))
     }
 }
 
@@ -150,7 +151,7 @@ fn before_all(batches: &[Printed], so: impl Fn(&Printed) -> bool) -> usize {
 fn recovered(batches: &[Printed], rate: f64) -> usize {
     let fives = batches.windows(5).map(|five| {
         let records: u64 = five.iter().map(|batch| batch.records).sum();
-        float(records) >= 0.9 * rate * 5.0 * BATCH && five.iter().all(is_prompt)
+        as_f64(records) >= 0.9 * rate * 5.0 * BATCH && five.iter().all(is_prompt)
     });
     let fives: Vec<bool> = fives.collect();
     let whole = &fives[..fives.len().saturating_sub(1)];

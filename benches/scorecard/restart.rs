@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::ChildStdout;
 
 use serde_json::Value;
-use tidemill::lab::stats::float;
+use tidemill::settings::units::as_f64;
 
 use crate::listening::Listening;
 use crate::load::{Load, Peers};
@@ -76,7 +76,7 @@ pub fn restart(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
         seconds.extend((kill > 0).then_some(until_batch));
         let load = Load::connect(&engine.address, Peers::ONE, &["--framing", "relp"])?;
         // Up to half of the asked time, at moments that have nothing to do with the ticks.
-        pause(options.seconds / 2.0 * float(1 + kill as u64 * 7 % 16) / 16.0);
+        pause(options.seconds / 2.0 * as_f64(1 + kill as u64 * 7 % 16) / 16.0);
         drop(engine);
         let loaded = load.finish()?;
         (sent, acknowledged) = (sent + loaded.lines, acknowledged + loaded.acknowledged);
@@ -99,5 +99,5 @@ pub fn restart(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
         .line("from the start to the end of the first batch, p99", "s")
         .judge(&[ninety_ninth], longest)?;
     sheet.line("    each of them", "s").show(&seconds)?;
-    sheet.line("    lines acknowledged, none lost", "M").show(&[float(acknowledged) / 1e6])
+    sheet.line("    lines acknowledged, none lost", "M").show(&[as_f64(acknowledged) / 1e6])
 }

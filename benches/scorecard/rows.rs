@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use clap::ValueEnum;
 use tidemill::lab::process::Process;
 use tidemill::lab::sample::figure;
-use tidemill::lab::stats::{alternate, float, median, ratios};
+use tidemill::lab::stats::{alternate, median, ratios};
+use tidemill::settings::units::as_f64;
 
 use crate::kind::Kind;
 use crate::load::Load;
@@ -115,7 +116,7 @@ impl Side {
         if self.kind != Kind::Discard {
             assert_eq!(figures.records, lines, "{}: every line was received", self.name);
         }
-        Ok(Pass { figures, sender_per_gb: sent.cpu_seconds * 1e9 / float(sent.bytes) })
+        Ok(Pass { figures, sender_per_gb: sent.cpu_seconds * 1e9 / as_f64(sent.bytes) })
     }
 }
 
@@ -156,7 +157,7 @@ fn wordcount(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
 fn compare(options: &Options, sheet: &mut Sheet, baseline: &Side, engines: &[Side]) -> Outcome<()> {
     let lines = lines_for(baseline, options)?;
     let alone = Side::new("sender alone", Kind::Discard, &[], Target::Shown);
-    let rate = |_| Ok(float(lines) / alone.pass(lines)?.figures.seconds / 1e6);
+    let rate = |_| Ok(as_f64(lines) / alone.pass(lines)?.figures.seconds / 1e6);
     let alone = (0..options.pairs.min(3)).map(rate).collect::<Outcome<Vec<f64>>>()?;
     sheet.line("sender alone, discarded by the kernel", "M lines/s").show(&alone)?;
     for engine in engines {
@@ -201,7 +202,7 @@ fn show(sheet: &mut Sheet, engine: &Side, passes: &Passes) -> Outcome<()> {
     sheet.line("    bytes per CPU-second, engine beside baseline", "x").show(&inverse)?;
     let senders: Vec<f64> = bare.iter().chain(ours).map(|pass| pass.sender_per_gb).collect();
     sheet.line("    sender", "CPU s/GB").show(&senders)?;
-    let most = each(ours, |side| float(side.peak_kib) / 1024.0);
+    let most = each(ours, |side| as_f64(side.peak_kib) / 1024.0);
     sheet.line("    engine, most memory", "MiB").show(&most)
 }
 
@@ -216,7 +217,7 @@ fn fixed_cost(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
             clippy::cast_sign_loss,
             reason = "a small positive number"
         )]
-        let rounds = (options.seconds * float(options.pairs as u64) / every) as u64;
+        let rounds = (options.seconds * as_f64(options.pairs as u64) / every) as u64;
         ["--rounds".to_owned(), rounds.max(5).to_string()]
     };
     let every = |ms: &str, block: &str| {
@@ -281,7 +282,7 @@ fn engine(load: &Load, options: &[&str]) -> Outcome<Process> {
 }
 
 fn size(sheet: &mut Sheet) -> Outcome<()> {
-    let mib = |bytes: u64| float(bytes) / f64::from(1 << 20);
+    let mib = |bytes: u64| as_f64(bytes) / f64::from(1 << 20);
     let built = mib(fs::metadata(TIDEMILL)?.len());
     let target = Target::AtMost { pass: 15.0, goal: 8.0 };
     let stripped = std::env::temp_dir().join(format!("tidemill-stripped-{}", std::process::id()));
@@ -303,7 +304,7 @@ fn memory(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
         let engine = engine(&load, &["--every", every, "--to", "null"])?;
         pause(if options.smoke { 1.2 } else { 5.0 });
         let status = format!("/proc/{}/status", engine.id());
-        let most = float(figure(&status, "VmHWM:")) / 1024.0;
+        let most = as_f64(figure(&status, "VmHWM:")) / 1024.0;
         assert!(most > 0.0, "it runs");
         let name = format!("most resident memory at 10,000 lines/s, batches of {every}");
         sheet.line(&name, "MiB").judge(&[most], Target::AtMost { pass: 20.0, goal: 10.0 })?;

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use tidemill::lab::stats::float;
+use tidemill::settings::units::as_f64;
 
 use crate::console_reader::Printing;
 use crate::listening::Listening;
@@ -80,7 +80,7 @@ fn once(job: &str, options: &Options) -> Outcome<Found> {
     run.extend(set.iter().flatten().map(String::as_str));
     let (engine, output) = Listening::printing(&run)?;
     let printing = Printing::start(output)?;
-    let (idle, bound) = (engine.kib("VmRSS:"), float(32 << 10));
+    let (idle, bound) = (engine.kib("VmRSS:"), as_f64(32 << 10));
     let load =
         Load::connect(&engine.address, Peers::ONE, &["--seconds", &(seconds + 2.0).to_string()])?;
     pause(1.0);
@@ -113,6 +113,6 @@ fn once(job: &str, options: &Options) -> Outcome<Found> {
         held: returned.since(held_since).as_secs_f64(),
         still: returned.since(still).as_secs_f64(),
         drained,
-        records: float(records) / 1e6,
+        records: as_f64(records) / 1e6,
     })
 }

@@ -12,8 +12,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tidemill::lab::process::Process;
 use tidemill::lab::sample::cpu_of;
-use tidemill::lab::stats::{alternate, float, ratios};
+use tidemill::lab::stats::{alternate, ratios};
 use tidemill::load::WINDOW;
+use tidemill::settings::units::as_f64;
 
 use crate::kind::Kind;
 use crate::load::{Load, Peers};
@@ -199,7 +200,7 @@ fn acknowledged(who: Who, clients: u64, seconds: f64) -> Outcome<Acknowledged> {
     let (answered, bytes) = (loaded.figure("acknowledged")?, loaded.figure("acknowledged_bytes")?);
     receiver.until("everything is written", || {
         // Each record has a line feed in the file.
-        Ok(float(receiver.written()?) >= bytes + answered)
+        Ok(as_f64(receiver.written()?) >= bytes + answered)
     })?;
     let cpu = receiver.cpu_seconds() - before;
     let rate = loaded.figure("acknowledged_per_second")?;
@@ -268,8 +269,8 @@ fn to_files(who: Who, lines: u64) -> Outcome<ToFiles> {
     let seconds = sending + seconds_since(loaded.ended);
     let cpu = receiver.cpu_seconds() - before;
     Ok(ToFiles {
-        rate: float(lines) / seconds,
-        bytes_per_cpu_second: float(loaded.bytes) / cpu.max(0.01),
-        sent: float(lines) / sending,
+        rate: as_f64(lines) / seconds,
+        bytes_per_cpu_second: as_f64(loaded.bytes) / cpu.max(0.01),
+        sent: as_f64(lines) / sending,
     })
 }

@@ -4,7 +4,7 @@
 //! Each disk is a file system in memory, which only root may mount; elsewhere the row says that it was not run. What was
 //! acknowledged must be in the batches.
 
-use tidemill::lab::stats::float;
+use tidemill::settings::units::as_f64;
 
 use crate::disk::Disk;
 use crate::load::{Load, Peers};
@@ -33,7 +33,7 @@ pub fn volumes(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
         };
         let (kills, acknowledged) = pass(options, &disk, times * (mebibytes << 20))?;
         let what = format!("  {mebibytes} MiB, {kills} kills: lines acknowledged, none lost");
-        sheet.line(&what, "M").show(&[float(acknowledged) / 1e6])?;
+        sheet.line(&what, "M").show(&[as_f64(acknowledged) / 1e6])?;
     }
     Ok(())
 }
@@ -48,7 +48,7 @@ fn pass(options: &Options, disk: &Disk, bytes: u64) -> Outcome<(u64, u64)> {
         let limits = ["--framing", "relp", "--line-len", &length];
         let load = Load::connect(&engine.address, Peers::ONE, &limits)?;
         // At moments that have nothing to do with the ticks.
-        pause(options.seconds * float(1 + kills * 7 % 16) / 16.0);
+        pause(options.seconds * as_f64(1 + kills * 7 % 16) / 16.0);
         drop(engine);
         let loaded = load.finish()?;
         (sent, acknowledged) = (sent + loaded.lines, acknowledged + loaded.acknowledged);

@@ -11,13 +11,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::latency::{LatencyArgs, Shared};
 use super::progress::print;
+use super::say;
 use super::soak::{self, SoakArgs};
-use super::{say, units};
 use crate::error::{Error, Result};
 use crate::lab::child;
 use crate::lab::models::plan::Grid;
 use crate::lab::models::{self, Options, Pace, Step};
 use crate::lab::shape::{BARE, Kind};
+use crate::settings::units;
 use crate::source::io::IO_MODELS;
 use crate::sync::Arc;
 use crate::time::{Clock, SystemClock};
@@ -54,7 +55,7 @@ pub struct CompareArgs {
     only: Vec<Measured>,
 
     /// Connections
-    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = units::count, default_value = "1,100")]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = units::typed_count, default_value = "1,100")]
     connections: Vec<u64>,
 
     /// Share of the connections that is sent to, in percent; the others are idle
@@ -63,7 +64,8 @@ pub struct CompareArgs {
     busy: Vec<u64>,
 
     /// Bytes of a record with its line feed; latency and memory take the first, latency at least 32
-    #[arg(long, value_name = "SIZE,...", value_delimiter = ',', value_parser = units::bytes, default_value = "100,10,1KiB,64KiB")]
+    #[arg(long, value_name = "SIZE,...", value_delimiter = ',', value_parser = units::typed_bytes,
+        default_value = "100,10,1KiB,64KiB")]
     record: Vec<u64>,
 
     /// Batch intervals [default: 100ms]
@@ -79,15 +81,15 @@ pub struct CompareArgs {
     repeats: u16,
 
     /// How long a throughput run sends
-    #[arg(long, value_name = "TIME", value_parser = units::seconds, default_value = "2s")]
+    #[arg(long, value_name = "TIME", value_parser = units::typed_seconds, default_value = "2s")]
     seconds: Duration,
 
     /// How long a latency run sends [default: 5s, with --latency 10s]
-    #[arg(long, value_name = "TIME", value_parser = units::seconds)]
+    #[arg(long, value_name = "TIME", value_parser = units::typed_seconds)]
     latency_seconds: Option<Duration>,
 
     /// Lines per second of latency runs
-    #[arg(long, value_name = "LINES", value_parser = units::count, default_value = "10k")]
+    #[arg(long, value_name = "LINES", value_parser = units::typed_count, default_value = "10k")]
     rate: u64,
 
     /// Threads of the io model `pool`; connections beyond them wait
@@ -127,7 +129,7 @@ fn sides() -> Vec<&'static str> {
 
 /// Whole milliseconds, at least one.
 fn millis(text: &str) -> Result<u64, String> {
-    let time = units::seconds(text)?;
+    let time = units::typed_seconds(text)?;
     let millis = u64::try_from(time.as_millis()).unwrap_or(0);
     let whole = millis > 0 && Duration::from_millis(millis) == time;
     whole.then_some(millis).ok_or_else(|| "an interval is in whole milliseconds".to_owned())

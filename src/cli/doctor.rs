@@ -13,12 +13,11 @@ use rustix::time::{ClockId, clock_getres};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::settings::units;
 use crate::source::io::{self as models, IO_MODELS};
 use crate::sync::Signal;
 use crate::time::{Clock, SystemClock};
 use crate::wording::{by_number, escaped_lines, grouped};
-
-use super::units;
 
 /// Connections that are judged against if none are asked for: the default of `connections_max`.
 const CONNECTIONS: u64 = 10_000;
@@ -58,7 +57,7 @@ pub struct DoctorArgs {
     dir: PathBuf,
 
     /// Connections that must fit; without it 10,000 are looked at, and a lower limit is only a warning
-    #[arg(long, value_name = "N", value_parser = units::count)]
+    #[arg(long, value_name = "N", value_parser = units::typed_count)]
     connections: Option<u64>,
 
     /// Findings as one JSON object on standard output

@@ -8,10 +8,11 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::progress::{print, spinning};
-use super::{say, units};
+use super::say;
 use crate::error::{Error, Result};
 use crate::lab::latency::{self, Options};
 use crate::lab::protocol::Work;
+use crate::settings::units;
 use crate::sync::Arc;
 use crate::time::{Clock, SystemClock};
 
@@ -48,7 +49,7 @@ pub(super) struct LatencyArgs {
     workers: Option<u16>,
 
     /// With --latency: a rate holds if the 99th percentile is at most this and two batch intervals
-    #[arg(long, value_name = "TIME", requires = "latency", value_parser = units::seconds, default_value = "10s")]
+    #[arg(long, value_name = "TIME", requires = "latency", value_parser = units::typed_seconds, default_value = "10s")]
     limit: Duration,
 
     /// With --latency: period in milliseconds of a bare timer on each core, which shows how late the machine itself wakes a

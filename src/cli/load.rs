@@ -9,11 +9,12 @@ use clap::Args;
 use indicatif::{HumanBytes, HumanCount, ProgressBar};
 use serde_json::json;
 
+use super::say;
 use super::signals::{Action, Decider, Hangup, SignalWatch};
-use super::{say, units};
 use crate::load::{
     self, End, Event, Framing, LINE_LEN, Limit, Load, LoadOptions, Report, Target, WINDOW, WORDS,
 };
+use crate::settings::units;
 use crate::sync::{Arc, Poison};
 use crate::time::{Clock, SystemClock};
 use crate::wording::{count, grouped};
@@ -52,40 +53,40 @@ pub struct LoadArgs {
     framing: String,
 
     /// With relp: records that a connection leaves unanswered at most [default: 128]
-    #[arg(long, value_name = "RECORDS", value_parser = units::count)]
+    #[arg(long, value_name = "RECORDS", value_parser = units::typed_count)]
     window: Option<u64>,
 
     /// Lines per second in all, open loop: line i is due i ÷ LINES after the start, whatever the peers do [default:
     /// unlimited]
-    #[arg(long, value_name = "LINES", value_parser = units::count)]
+    #[arg(long, value_name = "LINES", value_parser = units::typed_count)]
     rate: Option<u64>,
 
     /// Stop after this time, such as 10, 2.5s or 1m
-    #[arg(long, value_name = "TIME", value_parser = units::seconds)]
+    #[arg(long, value_name = "TIME", value_parser = units::typed_seconds)]
     seconds: Option<Duration>,
 
     /// Stop after exactly so many lines, such as 10_000_000 or 10M
-    #[arg(long, value_name = "LINES", value_parser = units::count)]
+    #[arg(long, value_name = "LINES", value_parser = units::typed_count)]
     records: Option<u64>,
 
     /// Stop before more than so many bytes, such as 10MiB; only whole lines are sent, and headers of relp do not count
-    #[arg(long, value_name = "SIZE", value_parser = units::bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = units::typed_bytes)]
     bytes: Option<u64>,
 
     /// Mean bytes of a line, with its line feed and its stamp
-    #[arg(long, value_name = "BYTES", value_parser = units::bytes, default_value_t = LINE_LEN as u64)]
+    #[arg(long, value_name = "BYTES", value_parser = units::typed_bytes, default_value_t = LINE_LEN as u64)]
     line_len: u64,
 
     /// Size of the vocabulary; words are Zipf(1.0) distributed
-    #[arg(long, value_name = "WORDS", value_parser = units::count, default_value_t = WORDS as u64)]
+    #[arg(long, value_name = "WORDS", value_parser = units::typed_count, default_value_t = WORDS as u64)]
     words: u64,
 
     /// Connections to send to; with --listen, sending starts when so many peers have come
-    #[arg(long, value_name = "N", value_parser = units::count, default_value_t = 1)]
+    #[arg(long, value_name = "N", value_parser = units::typed_count, default_value_t = 1)]
     connections: u64,
 
     /// Connections that are held open besides and never sent to
-    #[arg(long, value_name = "N", value_parser = units::count, default_value_t = 0)]
+    #[arg(long, value_name = "N", value_parser = units::typed_count, default_value_t = 0)]
     idle: u64,
 
     /// Send this file's lines once, byte for byte, instead of text
@@ -97,7 +98,7 @@ pub struct LoadArgs {
     stamp: bool,
 
     /// With --stamp: only the first line and every so many after it have a stamp, for loads that are too fast for more
-    #[arg(long, value_name = "LINES", value_parser = units::count, default_value_t = 1, requires = "stamp")]
+    #[arg(long, value_name = "LINES", value_parser = units::typed_count, default_value_t = 1, requires = "stamp")]
     stamp_every: u64,
 
     /// Chooses the text: the same seed gives the same bytes

@@ -20,7 +20,6 @@ mod run;
 mod signals;
 mod soak;
 mod standard;
-mod units;
 pub mod validate;
 
 use std::ffi::OsString;

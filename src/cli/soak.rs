@@ -8,10 +8,10 @@ use std::time::Duration;
 use clap::Args;
 
 use super::progress::{print, spinning};
-use super::units;
 use crate::error::{Error, Result};
 use crate::lab::latency::this_program;
 use crate::lab::soak::{self, Options};
+use crate::settings::units;
 use crate::sync::Arc;
 use crate::time::{Clock, SystemClock};
 
@@ -23,7 +23,7 @@ const LENGTH_MIN: Duration = Duration::from_secs(10);
 pub(super) struct SoakArgs {
     /// Does anything grow? A word count for this long at --soak-load; slopes of batch time, memory, descriptors and threads
     /// with their confidence intervals; with --batch (one, 100ms here) and --models (one, nio here)
-    #[arg(long, value_name = "TIME", value_parser = units::seconds,
+    #[arg(long, value_name = "TIME", value_parser = units::typed_seconds,
         conflicts_with_all = ["latency", "only", "connections", "busy", "record", "block", "seconds", "quick", "repeats"])]
     pub(super) soak: Option<Duration>,
 

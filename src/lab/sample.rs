@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::param::clock_ticks_per_second;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::stats::float;
+use crate::settings::units::as_f64;
 
 /// A process at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,7 +62,7 @@ fn switches(status: &str) -> u64 {
 /// Processor time that a process has used so far, user and system, to the kernel's tick.
 pub fn cpu_of(process: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    Duration::from_secs(1).mul_f64(float(ticks(&stat)) / float(clock_ticks_per_second()))
+    Duration::from_secs(1).mul_f64(as_f64(ticks(&stat)) / as_f64(clock_ticks_per_second()))
 }
 
 /// User and system time in `/proc/PID/stat`. The second field is a name in parentheses, which may hold spaces.

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 
 use hdrhistogram::Histogram;
 
+use crate::settings::units::as_f64;
+
 /// Nanoseconds of a millisecond: values are shown in milliseconds.
 const MILLI: f64 = 1e6;
 
@@ -66,7 +68,7 @@ pub fn quantile(values: &[f64], part: f64) -> f64 {
 
 fn nearest(sorted: &[f64], part: f64) -> f64 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a position")]
-    let at = (part * float(sorted.len().saturating_sub(1) as u64)).round() as usize;
+    let at = (part * as_f64(sorted.len().saturating_sub(1) as u64)).round() as usize;
     sorted.get(at).copied().unwrap_or(f64::NAN)
 }
 
@@ -98,15 +100,9 @@ pub fn alternate<const SIDES: usize, T, E>(
     Ok(sides)
 }
 
-/// A number for arithmetic that is shown with a few digits.
-#[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
-pub fn float(value: u64) -> f64 {
-    value as f64
-}
-
 /// A quantile in milliseconds.
 pub(crate) fn millis_at(histogram: &Histogram<u64>, quantile: f64) -> f64 {
-    float(histogram.value_at_quantile(quantile)) / MILLI
+    as_f64(histogram.value_at_quantile(quantile)) / MILLI
 }
 
 /// A point of the percentile curve: how many values lie above, as one in so many, and the value in milliseconds.
@@ -130,7 +126,7 @@ pub(crate) fn hgrm(histogram: &Histogram<u64>) -> String {
     for step in histogram.iter_quantiles(TICKS_PER_HALF) {
         seen += step.count_since_last_iteration();
         let (value, quantile) =
-            (float(step.value_iterated_to()) / MILLI, step.quantile_iterated_to());
+            (as_f64(step.value_iterated_to()) / MILLI, step.quantile_iterated_to());
         let _ = write!(text, "{value:12.3} {quantile:2.12} {seen:10}");
         let _ = if quantile < 1.0 {
             writeln!(text, " {:14.2}", 1.0 / (1.0 - quantile))
@@ -140,7 +136,7 @@ pub(crate) fn hgrm(histogram: &Histogram<u64>) -> String {
     }
     let (mean, deviation) = (histogram.mean() / MILLI, histogram.stdev() / MILLI);
     let _ = writeln!(text, "#[Mean    = {mean:12.3}, StdDeviation   = {deviation:12.3}]");
-    let (max, count) = (float(histogram.max()) / MILLI, histogram.len());
+    let (max, count) = (as_f64(histogram.max()) / MILLI, histogram.len());
     let _ = writeln!(text, "#[Max     = {max:12.3}, Total count    = {count:12}]");
     let (buckets, subs) = (histogram.buckets(), histogram.distinct_values());
     let _ = writeln!(text, "#[Buckets = {buckets:12}, SubBuckets     = {subs:12}]");

@@ -1,4 +1,5 @@
-//! Durations and sizes with units, addresses, and `${VAR}`: text in, values out. Pure; any thread.
+//! Counts, sizes and durations with their units, addresses, and `${VAR}`: text in, values out, and back. A pipeline file
+//! takes whole numbers with a unit; a command line also takes bare numbers and fractions. Pure; any thread.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,12 +7,15 @@ use std::time::Duration;
 /// The longest duration that is accepted: longer ones are slips, and schedules stay far from overflow.
 pub const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
+/// A unit's name and its size in the smallest unit.
+type Unit = (&'static str, u64);
+
 /// Units of time, in milliseconds.
-const TIME: &[(&str, u64)] =
+const TIME: &[Unit] =
     &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 /// Units of size, in bytes.
-pub(crate) const SIZE: [(&str, u64); 9] = [
+const SIZE: [Unit; 9] = [
     ("B", 1),
     ("KiB", 1 << 10),
     ("MiB", 1 << 20),
@@ -21,6 +25,25 @@ pub(crate) const SIZE: [(&str, u64); 9] = [
     ("MB", 1_000_000),
     ("GB", 1_000_000_000),
     ("TB", 1_000_000_000_000),
+];
+
+/// Units of a count.
+const COUNTS: &[Unit] =
+    &[("", 1), ("k", 1_000), ("K", 1_000), ("M", 1_000_000), ("G", 1_000_000_000)];
+
+/// Sizes that only a command line takes, beside those of a pipeline file.
+const TYPED_SIZES: &[Unit] = &[("", 1), ("KB", 1_000)];
+
+/// Units of time on a command line, in nanoseconds.
+const TYPED_TIMES: &[Unit] = &[
+    ("", 1_000_000_000),
+    ("s", 1_000_000_000),
+    ("ms", 1_000_000),
+    ("us", 1_000),
+    ("ns", 1),
+    ("m", 60_000_000_000),
+    ("min", 60_000_000_000),
+    ("h", 3_600_000_000_000),
 ];
 
 /// Where variables come from: the value of one, if it is set. The process's own, or a test's.
@@ -62,22 +85,66 @@ pub fn bytes(text: &str) -> Result<u64, BadQuantity> {
     quantity(text, &SIZE)
 }
 
-fn quantity(text: &str, units: &[(&str, u64)]) -> Result<u64, BadQuantity> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number = number.replace('_', "");
-    if number.is_empty() {
+fn quantity(text: &str, units: &[Unit]) -> Result<u64, BadQuantity> {
+    scaled(text.trim(), units, Fractions::Refused)
+}
+
+/// A count on the command line: `5000`, `10_000_000`, `10k`, `2.5M`.
+pub(crate) fn typed_count(text: &str) -> Result<u64, String> {
+    typed(text, COUNTS, "a number, or one with k, M or G, such as 10M")
+}
+
+/// A size in bytes on the command line: `4096`, `10MiB`, `1.5GB`.
+pub(crate) fn typed_bytes(text: &str) -> Result<u64, String> {
+    typed(text, &[TYPED_SIZES, &SIZE].concat(), "bytes, or a size such as 64MiB")
+}
+
+/// A length of time on the command line; a bare number is seconds.
+pub(crate) fn typed_seconds(text: &str) -> Result<Duration, String> {
+    typed(text, TYPED_TIMES, "seconds, or a time such as 500ms or 2m").map(Duration::from_nanos)
+}
+
+fn typed(text: &str, units: &[Unit], wanted: &str) -> Result<u64, String> {
+    scaled(text, units, Fractions::Exact).map_err(|_| format!("`{text}` is not {wanted}"))
+}
+
+/// The use of a decimal point: a pipeline file has none.
+#[derive(Clone, Copy, PartialEq)]
+enum Fractions {
+    Refused,
+    /// Digits below the smallest unit are cut off.
+    Exact,
+}
+
+/// Digits with `_` between them, at most one point where one is allowed, then a unit; exact, without floating point.
+fn scaled(text: &str, units: &[Unit], fractions: Fractions) -> Result<u64, BadQuantity> {
+    let digit =
+        |c: char| c.is_ascii_digit() || c == '_' || (c == '.' && fractions == Fractions::Exact);
+    let end = text.find(|c| !digit(c)).unwrap_or(text.len());
+    let (digits, unit) = (text[..end].replace('_', ""), text[end..].trim_start());
+    let (whole, part) = digits.split_once('.').unwrap_or((&digits, ""));
+    if whole.is_empty() || part.contains('.') {
         return Err(BadQuantity::NoNumber);
     }
-    let unit = unit.trim();
-    if unit.is_empty() {
-        return Err(BadQuantity::NoUnit);
+    let known = units.iter().find(|(name, _)| *name == unit).ok_or_else(|| match unit {
+        "" => BadQuantity::NoUnit,
+        unknown => BadQuantity::UnknownUnit(unknown.to_owned()),
+    });
+    let scale = known?.1;
+    let whole = whole.parse::<u64>().ok().and_then(|whole| whole.checked_mul(scale));
+    let (mut value, mut worth) = (whole.ok_or(BadQuantity::TooLarge)?, scale);
+    for digit in part.bytes() {
+        worth /= 10;
+        let more = u64::from(digit.wrapping_sub(b'0')) * worth;
+        value = value.checked_add(more).ok_or(BadQuantity::TooLarge)?;
     }
-    let known = units.iter().find(|(name, _)| *name == unit);
-    let (_, factor) = known.ok_or_else(|| BadQuantity::UnknownUnit(unit.to_owned()))?;
-    let number: u64 = number.parse().map_err(|_| BadQuantity::TooLarge)?;
-    number.checked_mul(*factor).ok_or(BadQuantity::TooLarge)
+    Ok(value)
+}
+
+/// A number for arithmetic with rates, or one that is shown with a few digits.
+#[expect(clippy::cast_precision_loss, reason = "a rate or a count far below 2^52")]
+pub fn as_f64(value: u64) -> f64 {
+    value as f64
 }
 
 /// A size in the largest unit that keeps it whole, `64MiB`.
@@ -224,6 +291,74 @@ mod tests {
         assert_eq!(bytes("99999999TiB"), Err(BadQuantity::TooLarge));
     }
 
+    fn check_typed(parse: impl Fn(&str) -> Result<u64, String>, text: &str, expected: Option<u64>) {
+        assert_eq!(parse(text).ok(), expected, "{text:?}");
+    }
+
+    #[test]
+    fn typed_counts() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("10_000_000", Some(10_000_000)),
+            ("10M", Some(10_000_000)),
+            ("2.5k", Some(2_500)),
+            ("1 G", Some(1_000_000_000)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
+            ("99999999999999G", None),
+            ("", None),
+            ("M", None),
+            ("-1", None),
+            ("1.2.3", None),
+            (".5", None),
+            ("5.", Some(5)),
+            ("10MiB", None),
+            ("ten", None),
+        ] {
+            check_typed(typed_count, text, expected);
+        }
+    }
+
+    #[test]
+    fn typed_sizes() {
+        for (text, expected) in [
+            ("4096", Some(4096)),
+            ("10MiB", Some(10 << 20)),
+            ("1.5GB", Some(1_500_000_000)),
+            ("1 KiB", Some(1024)),
+            ("1M", None),
+        ] {
+            check_typed(typed_bytes, text, expected);
+        }
+    }
+
+    #[test]
+    fn typed_durations() {
+        let nanos = |text: &str| {
+            typed_seconds(text).map(|time| u64::try_from(time.as_nanos()).expect("small"))
+        };
+        for (text, expected) in [
+            ("10", Some(10_000_000_000)),
+            ("0.5", Some(500_000_000)),
+            ("30s", Some(30_000_000_000)),
+            ("250ms", Some(250_000_000)),
+            ("2m", Some(120_000_000_000)),
+            ("1 h", Some(3_600_000_000_000)),
+            ("1d", None),
+            ("s", None),
+        ] {
+            check_typed(nanos, text, expected);
+        }
+    }
+
+    #[test]
+    fn the_error_says_what_is_wanted() {
+        assert_eq!(
+            typed_seconds("soon").expect_err("no time"),
+            "`soon` is not seconds, or a time such as 500ms or 2m"
+        );
+    }
+
     fn check_address(text: &str, expected: Result<(&str, u16), &str>) {
         let found = Address::parse(text);
         let found = found.as_ref().map(|a| (a.host.as_str(), a.port)).map_err(|why| *why);
@@ -274,6 +409,7 @@ mod tests {
         #[test]
         fn no_text_panics(text in "\\PC*|[0-9$:{}a-z.\\[\\]-]*") {
             let _ = (duration(&text), bytes(&text), Address::parse(&text).is_ok());
+            let _ = (typed_count(&text), typed_bytes(&text), typed_seconds(&text));
             let _ = expand(&text, &|_| Some("v".to_owned()));
         }
 

@@ -22,6 +22,7 @@ use super::protocol::{self, ChildMessage, Role, Sending, Sent, Timed, Timing, Wo
 use super::{Outcome, machine, report_files, stats};
 use crate::error::{Error, Result};
 use crate::load::LINE_LEN;
+use crate::settings::units::as_f64;
 use crate::sync::Arc;
 use crate::time::Clock;
 
@@ -187,7 +188,7 @@ fn search(
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is positive")]
 fn per_second(lines: u64, seconds: f64) -> u64 {
-    if seconds > 0.0 { (stats::float(lines) / seconds) as u64 } else { 0 }
+    if seconds > 0.0 { (as_f64(lines) / seconds) as u64 } else { 0 }
 }
 
 /// One run at this rate; without one as fast as it goes.

@@ -6,8 +6,9 @@ use super::{Row, Sustained};
 use crate::lab::machine::{Facts, fact};
 use crate::lab::protocol::{QUANTILES, Spread};
 use crate::lab::report_files::{aligned, csv_line};
-use crate::lab::stats::{Summary, float};
+use crate::lab::stats::Summary;
 use crate::metrics::STAGES;
+use crate::settings::units::as_f64;
 
 /// What the excess may be, in milliseconds: at the 99th percentile, and at the 99.9th.
 const PASS: (f64, f64) = (2.0, 5.0);
@@ -27,16 +28,16 @@ struct Excess {
 impl Row {
     fn excess(&self) -> Excess {
         let histogram = self.histogram();
-        let batch = float(self.batch_ms);
-        let above = |part: f64| float(histogram.value_at_quantile(part)) / MILLI - part * batch;
+        let batch = as_f64(self.batch_ms);
+        let above = |part: f64| as_f64(histogram.value_at_quantile(part)) / MILLI - part * batch;
         Excess { at: QUANTILES.map(|(_, part)| above(part)), max: above(1.0) }
     }
 
     /// The median run's excess at a quantile, with the least and the most.
     fn runs_at(&self, part: f64) -> Option<Summary> {
-        let batch = float(self.batch_ms);
+        let batch = as_f64(self.batch_ms);
         let of = |run: &super::Figures| {
-            float(run.histogram().value_at_quantile(part)) / MILLI - part * batch
+            as_f64(run.histogram().value_at_quantile(part)) / MILLI - part * batch
         };
         Summary::of(self.runs.iter().map(of))
     }
@@ -111,11 +112,11 @@ pub(super) fn table(rows: &[Row], sustained: &[Sustained]) -> String {
 fn searches(text: &mut String, sustained: &[Sustained]) {
     for found in sustained {
         let tried = found.tried.iter().map(|(rate, p99)| {
-            format!("{:.2} M/s: p99 {:.0} ms", float(*rate) / 1e6, float(*p99) / MILLI)
+            format!("{:.2} M/s: p99 {:.0} ms", as_f64(*rate) / 1e6, as_f64(*p99) / MILLI)
         });
-        let (batch, ceiling) = (found.batch_ms, float(found.ceiling) / 1e6);
+        let (batch, ceiling) = (found.batch_ms, as_f64(found.ceiling) / 1e6);
         let holds = found.rate.map_or("none held".to_owned(), |rate| {
-            format!("{:.2} M lines/s hold", float(rate) / 1e6)
+            format!("{:.2} M lines/s hold", as_f64(rate) / 1e6)
         });
         let tried: Vec<String> = tried.collect();
         let _ = writeln!(
@@ -151,8 +152,8 @@ fn stages(text: &mut String, rows: &[Row]) {
 }
 
 fn spread(row: &Row, of: impl Fn(&super::Figures) -> Spread) -> String {
-    let at = |number: usize| row.most(|run| float(of(run).at[number])) / MICRO;
-    let max = row.most(|run| float(of(run).max)) / MICRO;
+    let at = |number: usize| row.most(|run| as_f64(of(run).at[number])) / MICRO;
+    let max = row.most(|run| as_f64(of(run).max)) / MICRO;
     format!("{:.0} / {:.0} / {:.0} / {max:.0}", at(0), at(1), at(2))
 }
 
@@ -173,9 +174,9 @@ fn slow(text: &mut String, rows: &[Row]) {
             row.label(),
             row.sum(|run| run.timed.slow.machine),
             row.sum(|run| run.timed.batches),
-            row.most(|run| float(run.timed.slow.longest)) / MILLI,
-            row.most(|run| float(run.sent.behind_micros)) / MICRO,
-            row.most(|run| float(run.timed.peak_bytes)) / 1_048_576.0,
+            row.most(|run| as_f64(run.timed.slow.longest)) / MILLI,
+            row.most(|run| as_f64(run.sent.behind_micros)) / MICRO,
+            row.most(|run| as_f64(run.timed.peak_bytes)) / 1_048_576.0,
         );
     }
 }
@@ -232,7 +233,7 @@ pub(super) fn csv(rows: &[Row], sustained: &[Sustained], facts: &Facts) -> Strin
 /// The figures of a row in the order of the CSV file's columns.
 fn figures(row: &Row) -> Vec<String> {
     let (histogram, excess) = (row.histogram(), row.excess());
-    let at = |part| float(histogram.value_at_quantile(part)) / MILLI;
+    let at = |part| as_f64(histogram.value_at_quantile(part)) / MILLI;
     let mut figures: Vec<f64> = QUANTILES.iter().map(|(_, part)| at(*part)).collect();
     figures.push(at(1.0));
     figures.extend(excess.at);
@@ -243,8 +244,8 @@ fn figures(row: &Row) -> Vec<String> {
     }
     let spreads = |of: &dyn Fn(&super::Figures) -> Spread| {
         let at =
-            (0..QUANTILES.len()).map(|number| row.most(|run| float(of(run).at[number])) / MICRO);
-        at.chain([row.most(|run| float(of(run).max)) / MICRO]).collect::<Vec<_>>()
+            (0..QUANTILES.len()).map(|number| row.most(|run| as_f64(of(run).at[number])) / MICRO);
+        at.chain([row.most(|run| as_f64(of(run).max)) / MICRO]).collect::<Vec<_>>()
     };
     for stage in 1..STAGES.len() {
         figures.extend(spreads(&|run| run.timed.stages.get(stage).copied().unwrap_or_default()));
@@ -257,10 +258,10 @@ fn figures(row: &Row) -> Vec<String> {
         row.sum(|run| run.timed.slow.by_stage.iter().sum()),
         row.sum(|run| run.timed.slow.machine),
     ];
-    figures.extend(counts.map(float));
-    figures.push(row.most(|run| float(run.sent.behind_micros)) / MICRO);
+    figures.extend(counts.map(as_f64));
+    figures.push(row.most(|run| as_f64(run.sent.behind_micros)) / MICRO);
     figures.push(row.median(|run| run.timed.cpu / run.sent.seconds * 100.0));
-    figures.push(row.most(|run| float(run.timed.peak_bytes)));
+    figures.push(row.most(|run| as_f64(run.timed.peak_bytes)));
     figures.iter().map(f64::to_string).collect()
 }
 

@@ -11,7 +11,8 @@ use crate::lab::pair::{Pair, Start, unexpected};
 use crate::lab::protocol::{ChildMessage, Receive, Received, Role, Sending, Sent, histogram_of};
 use crate::lab::sample::Sample;
 use crate::lab::shape::Kind;
-use crate::lab::stats::{float, millis_at};
+use crate::lab::stats::millis_at;
+use crate::settings::units::as_f64;
 use crate::sync::{Arc, Signal};
 use crate::time::Clock;
 
@@ -63,15 +64,15 @@ pub(crate) struct Metric {
 pub(crate) const METRICS: &[Metric] = &[
     Metric {
         name: "bytes_per_second",
-        of: |cell, f| throughput(cell, float(f.received.bytes) / f.seconds),
+        of: |cell, f| throughput(cell, as_f64(f.received.bytes) / f.seconds),
     },
     Metric {
         name: "records_per_second",
-        of: |cell, f| throughput(cell, float(f.received.records) / f.seconds),
+        of: |cell, f| throughput(cell, as_f64(f.received.records) / f.seconds),
     },
     Metric {
         name: "cpu_seconds_per_gb",
-        of: |cell, f| throughput(cell, f.received.cpu / (float(f.received.bytes) / 1e9)),
+        of: |cell, f| throughput(cell, f.received.cpu / (as_f64(f.received.bytes) / 1e9)),
     },
     Metric { name: "cpu_share_percent", of: |_, f| Some(f.received.cpu / f.seconds * 100.0) },
     Metric {
@@ -82,24 +83,24 @@ pub(crate) const METRICS: &[Metric] = &[
         name: "context_switches_per_second",
         of: |_, f| {
             let switches = f.late.switches.saturating_sub(f.early.switches);
-            (f.late.threads > 0).then(|| float(switches) / f.between.as_secs_f64())
+            (f.late.threads > 0).then(|| as_f64(switches) / f.between.as_secs_f64())
         },
     },
     Metric {
         name: "system_calls_per_second",
-        of: |_, f| f.received.calls.map(|calls| float(calls) / f.seconds),
+        of: |_, f| f.received.calls.map(|calls| as_f64(calls) / f.seconds),
     },
     Metric {
         name: "bytes_per_connection",
         of: |cell, f| {
             let grown = f.late.anonymous_bytes.saturating_sub(f.before.anonymous_bytes);
             let many = cell.shape.kind == Kind::Memory && cell.shape.connections > 1;
-            (many && f.late.threads > 0).then(|| float(grown) / float(cell.shape.connections))
+            (many && f.late.threads > 0).then(|| as_f64(grown) / as_f64(cell.shape.connections))
         },
     },
-    Metric { name: "anonymous_bytes", of: |_, f| Some(float(f.late.anonymous_bytes)) },
-    Metric { name: "peak_bytes", of: |_, f| Some(float(f.late.peak_bytes)) },
-    Metric { name: "threads", of: |_, f| Some(float(f.late.threads)) },
+    Metric { name: "anonymous_bytes", of: |_, f| Some(as_f64(f.late.anonymous_bytes)) },
+    Metric { name: "peak_bytes", of: |_, f| Some(as_f64(f.late.peak_bytes)) },
+    Metric { name: "threads", of: |_, f| Some(as_f64(f.late.threads)) },
     Metric { name: "p50_ms", of: |_, f| f.latency(0.5) },
     Metric { name: "p99_ms", of: |_, f| f.latency(0.99) },
     Metric { name: "p99.9_ms", of: |_, f| f.latency(0.999) },
@@ -107,7 +108,9 @@ pub(crate) const METRICS: &[Metric] = &[
     Metric { name: "max_ms", of: |_, f| f.latency(1.0) },
     Metric {
         name: "sender_behind_ms",
-        of: |cell, f| (cell.shape.kind == Kind::Latency).then(|| float(f.sent.behind_micros) / 1e3),
+        of: |cell, f| {
+            (cell.shape.kind == Kind::Latency).then(|| as_f64(f.sent.behind_micros) / 1e3)
+        },
     },
 ];
 
@@ -162,7 +165,7 @@ pub(crate) fn measure(
     let (sent, ChildMessage::Received(received)) = pair.finish(end)? else {
         return Err(unexpected("receiver"));
     };
-    let seconds = float(received.end_nanos.saturating_sub(wall_nanos)) / 1e9;
+    let seconds = as_f64(received.end_nanos.saturating_sub(wall_nanos)) / 1e9;
     if seconds <= 0.0 || received.bytes == 0 {
         return Err(Error::Failed("nothing was received".to_owned()));
     }

@@ -10,7 +10,8 @@ use plotters::style::{Color, IntoFont};
 
 use super::report::Row;
 use crate::lab::shape::Shape;
-use crate::lab::stats::{curve, float};
+use crate::lab::stats::curve;
+use crate::settings::units::as_f64;
 
 /// The size of a plot, in pixels.
 const SIZE: (u32, u32) = (640, 340);
@@ -159,7 +160,7 @@ pub(super) fn memory(rows: &[&Row]) -> String {
     let mut lines: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
     for row in rows {
         let Some(memory) = row.get("anonymous_bytes") else { continue };
-        let point = (float(row.cell.shape.connections), memory.median / 1_048_576.0);
+        let point = (as_f64(row.cell.shape.connections), memory.median / 1_048_576.0);
         match lines.iter_mut().find(|(name, _)| *name == row.model()) {
             Some((_, line)) => line.push(point),
             None => lines.push((row.model(), vec![point])),

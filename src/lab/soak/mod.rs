@@ -17,10 +17,11 @@ use std::time::Duration;
 use super::pair::{Pair, Start, unexpected};
 use super::protocol::{ChildMessage, Role, Second, Sending, Soaked, Soaking};
 use super::sample::Sample;
-use super::stats::{float, median};
+use super::stats::median;
 use super::{Outcome, machine, report_files};
 use crate::error::Result;
 use crate::load::LINE_LEN;
+use crate::settings::units::as_f64;
 use crate::sync::{Arc, Signal};
 use crate::time::Clock;
 
@@ -70,7 +71,7 @@ pub(crate) fn run(
     for _ in 0..TRIES {
         tell("as fast as it goes");
         let run = once(options, &Pace { rate: None, length: TRY }, clock, &mut tell)?;
-        rates.push(float(run.lines) / run.seconds);
+        rates.push(as_f64(run.lines) / run.seconds);
     }
     let sustained = median(&rates);
     #[expect(
@@ -78,7 +79,7 @@ pub(crate) fn run(
         clippy::cast_sign_loss,
         reason = "a rate is positive"
     )]
-    let rate = ((sustained * float(options.load) / 100.0) as u64).max(1);
+    let rate = ((sustained * as_f64(options.load) / 100.0) as u64).max(1);
     let run = once(options, &Pace { rate: Some(rate), length: options.length }, clock, &mut tell)?;
     let facts = machine::facts(clock.wall(), &options.command_line);
     let mut table = format!(
@@ -149,7 +150,7 @@ fn watch(
 fn series(run: &Run) -> Vec<Series> {
     let seconds = run.soaked.seconds.iter().enumerate();
     let seconds: Vec<(f64, Second)> =
-        seconds.filter(|(_, it)| it.batches > 0).map(|(at, it)| (float(at as u64), *it)).collect();
+        seconds.filter(|(_, it)| it.batches > 0).map(|(at, it)| (as_f64(at as u64), *it)).collect();
     let of_batches =
         |of: fn(&Second) -> f64| seconds.iter().map(|(at, it)| (*at, of(it))).collect();
     let of_process =
@@ -160,11 +161,11 @@ fn series(run: &Run) -> Vec<Series> {
         series("scheduling delay, us", of_batches(|it| it.delay_us), Allowed::Percent(1.0)),
         series(
             "memory, KiB",
-            of_process(|it| float(it.anonymous_bytes) / 1024.0),
+            of_process(|it| as_f64(it.anonymous_bytes) / 1024.0),
             Allowed::Units(1024.0),
         ),
-        series("descriptors", of_process(|it| float(it.files)), Allowed::Units(0.0)),
-        series("threads", of_process(|it| float(it.threads)), Allowed::Units(0.0)),
+        series("descriptors", of_process(|it| as_f64(it.files)), Allowed::Units(0.0)),
+        series("threads", of_process(|it| as_f64(it.threads)), Allowed::Units(0.0)),
     ]
 }
 

@@ -8,8 +8,8 @@ use crate::config::Config;
 use crate::context::{RunLimits, SocketSource, StreamingContext};
 use crate::error::Result;
 use crate::lab::protocol::{self, Second, Soaked, Soaking};
-use crate::lab::stats::float;
 use crate::metrics::Event;
+use crate::settings::units::as_f64;
 use crate::sink::{Null, SharedSink};
 use crate::stream::jobs::{JobOptions, JobOutput, WordCount};
 use crate::sync::{Arc, Mutex};
@@ -53,7 +53,7 @@ fn note(seconds: &mut Vec<Second>, second: u64, processing: Duration, delay: Dur
     }
     let noted = &mut seconds[at];
     noted.batches += 1;
-    let share = 1.0 / float(noted.batches);
+    let share = 1.0 / as_f64(noted.batches);
     noted.processing_us += (processing.as_secs_f64() * 1e6 - noted.processing_us) * share;
     noted.delay_us += (delay.as_secs_f64() * 1e6 - noted.delay_us) * share;
 }

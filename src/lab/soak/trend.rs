@@ -9,7 +9,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::lab::stats::float;
+use crate::settings::units::as_f64;
 
 /// The part of the run that is left out: caches fill, pools find their size.
 const WARM_UP: f64 = 0.1;
@@ -80,7 +80,7 @@ fn judge(allowed: &Allowed, mean: f64, slope: f64, error: f64) -> &'static str {
 fn bins(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let size = points.len().div_ceil(BINS).max(1);
     let mean = |bin: &[(f64, f64)]| {
-        let count = float(bin.len() as u64);
+        let count = as_f64(bin.len() as u64);
         let sum = bin.iter().fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
         (sum.0 / count, sum.1 / count)
     };
@@ -102,7 +102,7 @@ impl Line {
         if points.len() < BINS_MIN {
             return None;
         }
-        let count = float(points.len() as u64);
+        let count = as_f64(points.len() as u64);
         let middle = points.iter().map(|point| point.0).sum::<f64>() / count;
         let mean = points.iter().map(|point| point.1).sum::<f64>() / count;
         let spread: f64 = points.iter().map(|point| (point.0 - middle).powi(2)).sum();

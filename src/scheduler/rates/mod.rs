@@ -15,6 +15,7 @@ pub(crate) mod pid;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::settings::units::as_f64;
 use crate::source::{Steered, Usage};
 use crate::stream::BatchInput;
 use crate::time::Moment;
@@ -243,11 +244,6 @@ fn bounds(receivers: &[Steered]) -> Bounds {
 
 fn sum(receivers: &[Steered], of: impl Fn(&Steered) -> u64) -> u64 {
     receivers.iter().map(of).fold(0, u64::saturating_add)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a rate or a count far below 2^52")]
-fn as_f64(count: u64) -> f64 {
-    count as f64
 }
 
 #[cfg(all(test, not(tidemill_model)))]

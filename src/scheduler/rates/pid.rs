@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::settings::units::as_f64;
 use crate::time::Moment;
 
 /// The weight of the difference to the processed rate.
@@ -103,11 +104,6 @@ impl RateEstimator {
         let rate = rate as u64;
         Some(rate)
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a rate or a count far below 2^52")]
-fn as_f64(count: u64) -> f64 {
-    count as f64
 }
 
 #[cfg(all(test, not(tidemill_model)))]

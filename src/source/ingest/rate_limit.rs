@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use crate::error::{Error, Result};
+use crate::settings::units::as_f64;
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mutex, Poison, Signal, StopToken};
 use crate::time::{Clock, Moment, tighten_timer_slack};
@@ -72,11 +73,6 @@ impl TokenBucket {
         // One nanosecond more: rounding must not wake a reader just before its token.
         self.refilled.plus(wait.unwrap_or(Duration::MAX).saturating_add(Duration::from_nanos(1)))
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a rate or a count far below 2^52")]
-fn as_f64(count: u64) -> f64 {
-    count as f64
 }
 
 /// The limit of one receiver. Any thread may call it.
