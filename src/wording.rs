@@ -35,6 +35,15 @@ pub(crate) fn plural(noun: &str) -> String {
     }
 }
 
+/// Alternatives in a sentence: `a, b or c`.
+pub(crate) fn either(items: &[String]) -> String {
+    match items {
+        [] => String::new(),
+        [only] => only.clone(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}
+
 /// The text without characters that a terminal obeys or that change the direction of the text after them.
 pub(crate) fn escaped(text: &str) -> String {
     with_escapes(text, |char, safe| write!(safe, "{}", char.escape_default()))

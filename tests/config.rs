@@ -8,7 +8,7 @@ use tidemill::Error;
 use tidemill::config::{Given, Pipeline, Setting, SinkKind, Source};
 use tidemill::framing::FRAMINGS;
 use tidemill::source::io::IO_MODELS;
-use tidemill::stream::jobs::{JobKind, WordCount};
+use tidemill::stream::jobs::{JOBS as JOB_ROWS, JobKind, WordCount};
 
 const SOURCE: &str = "[source.lines.socket]\nconnect = [\"127.0.0.1:9999\"]\n";
 const JOB: &str = "[job.words]\nfrom = [\"lines\"]\nto = [\"screen\"]\nwordcount = {}\n";
@@ -1584,6 +1584,29 @@ error: the pipeline has no job
 #[test]
 fn jobs() {
     check_all(JOBS);
+}
+
+/// The example of each row is read as its kind, and the row lists the keys that its reader asks for, in that order.
+#[test]
+fn the_rows_of_jobs_say_what_is_read() {
+    let ends = "from = [\"lines\"]\nto = [\"screen\"]\n";
+    for row in JOB_ROWS {
+        let pipeline = good(&job_key(&format!("{ends}{}", row.example)));
+        assert_eq!(pipeline.jobs[0].1.kind.row().name, row.name);
+        let keys: Vec<_> = row.keys.iter().map(|key| format!("`{}`", key.name)).collect();
+        let known = match keys.as_slice() {
+            [] => "there are no keys here".to_owned(),
+            keys => format!("known keys: {}", keys.join(", ")),
+        };
+        let shown = shown(&job_key(&format!("{ends}{} = {{ of_no_job = 1 }}", row.name)));
+        let (_, hint) = shown.rsplit_once("unknown key `of_no_job`").expect("an unknown key");
+        assert!(hint.contains(&format!("= help: {known}\n")) || hint.ends_with(&known), "{shown}");
+        let unset = row.keys.iter().filter(|key| key.default.is_empty());
+        let needed = unset.map(|key| format!("`{}` needs a `{}`", row.name, key.name));
+        for title in needed {
+            assert!(shown.contains(&title), "{shown}");
+        }
+    }
 }
 
 const SINKS: &[Case] = &[

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tidemill::metrics::CONDITIONS;
+use tidemill::stream::jobs::JOBS;
 
 /// What stands behind a fragment that has no job or no sink, so that it is a whole pipeline.
 const SOURCE: &str = "[source.in.generate]\nrate = 1\n";
@@ -225,8 +226,8 @@ fn known_keys() -> BTreeSet<String> {
         "table",
     ];
     let mut keys = BTreeSet::new();
-    let rooms = ["src/config", "src/stream/jobs"];
-    for text in rooms.iter().flat_map(|room| sources_below(&root().join(room))) {
+    let rooms = ["src/config", "src/stream/jobs"].map(|room| sources_below(&root().join(room)));
+    for text in rooms.concat() {
         for reader in readers {
             let call = format!(".{reader}(");
             let calls = text.split(&call).skip(1).map(str::trim_start);
@@ -256,6 +257,37 @@ fn every_key_of_a_pipeline_file_is_documented() {
     let words: BTreeSet<_> = words.collect();
     let missing: Vec<_> = keys.iter().filter(|key| !words.contains(key.as_str())).collect();
     assert!(missing.is_empty(), "docs/guide/pipeline-file.md lacks {missing:?}");
+}
+
+/// Every kind of job has its line in the guide, each of its keys another one, and the first examples name it.
+#[test]
+fn every_job_and_its_keys_are_in_the_guide() {
+    let page = Page::read("docs/guide/pipeline-file.md");
+    let check = |line: String| {
+        assert!(
+            page.text.lines().any(|found| found == line),
+            "{} lacks\n{line}",
+            page.path.display()
+        );
+    };
+    for row in JOBS {
+        check(format!("| `{}` | {} |", row.example, row.about));
+        for key in row.keys {
+            let default =
+                if key.default.is_empty() { String::new() } else { format!("{} ", key.default) };
+            check(format!(
+                "| `{}` | `{}` | {} | {default}| {} |",
+                row.name, key.name, key.takes, key.about
+            ));
+        }
+    }
+    for page in [&page, &Page::read("README.md")] {
+        let mut lines = page.text.lines().filter(|line| line.starts_with("wordcount = {}  "));
+        let line = lines.next().expect("an example with the other kinds behind it");
+        let words: BTreeSet<_> = line.split([' ', ',']).collect();
+        let missing: Vec<_> = JOBS.iter().filter(|row| !words.contains(row.name)).collect();
+        assert!(missing.is_empty(), "{}: {line} lacks {missing:?}", page.path.display());
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::framing::FRAMINGS;
 use crate::settings::units;
 use crate::source::io::IO_MODELS;
 use crate::stream::jobs::{JOBS, JobRow};
+use crate::wording::either;
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -163,16 +164,7 @@ fn job_help() -> String {
 pub(super) fn job_flags() -> String {
     let bare = JOBS.iter().filter(|row| row.value.is_none());
     let valued = JOBS.iter().filter(|row| row.value.is_some());
-    listed(bare.chain(valued).map(JobRow::flag).collect(), "or")
-}
-
-/// The words as a list for people; `last` stands before the last one.
-pub(super) fn listed(mut words: Vec<String>, last: &str) -> String {
-    match (words.pop(), words.is_empty()) {
-        (None, _) => String::new(),
-        (Some(end), true) => end,
-        (Some(end), false) => format!("{} {last} {end}", words.join(", ")),
-    }
+    either(&bare.chain(valued).map(JobRow::flag).collect::<Vec<_>>())
 }
 
 fn io_help() -> String {

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::settings::units::Env;
 use crate::stream::jobs::{JOBS, JobRow};
 
-use super::args::{RunArgs, ValidateArgs, job_flags, listed};
+use super::args::{RunArgs, ValidateArgs, job_flags};
 
 /// Names that a pipeline without a file implies.
 const SOURCE: &str = "in";
@@ -124,7 +124,7 @@ fn job_value(typed: &str, name: &str, value: Option<&str>) -> Result<Option<Sett
         }
         (Some(_), None, Some(_)) => {
             let valued = JOBS.iter().filter(|row| row.value.is_some());
-            let valued = listed(valued.map(JobRow::flag).collect(), "and");
+            let valued = valued.map(JobRow::flag).collect::<Vec<_>>().join(" and ");
             wrong(format!("`{name}` takes no value"), format!("only {valued} do"))
         }
         (None, _, Some(_)) => {

@@ -3,6 +3,7 @@
 
 pub(crate) mod diagnostics;
 pub mod key;
+pub mod options;
 pub(crate) mod pattern;
 pub(crate) mod section;
 pub(crate) mod suggest;

@@ -15,13 +15,13 @@ mod ordered;
 mod topk;
 mod wordcount;
 
-use std::any::Any;
 use std::fmt::Debug;
 use std::ops::Deref;
 
 use super::DStream;
 pub(crate) use super::WindowSpan as Window;
 use crate::settings::key::Key;
+use crate::settings::options::SameOptions;
 use crate::settings::pattern::Pattern;
 use crate::settings::section::Section;
 use crate::settings::tree::Given;
@@ -80,7 +80,7 @@ pub struct FlagValue {
 }
 
 /// The options of one kind of job, read and good.
-pub trait JobOptions: SameOptions + Any + Debug + Send + Sync {
+pub trait JobOptions: SameOptions + Debug + Send + Sync {
     /// The row of its kind in [`JOBS`].
     fn row(&self) -> &'static JobRow;
 
@@ -108,24 +108,11 @@ impl Deref for JobKind {
 
 impl PartialEq for JobKind {
     fn eq(&self, other: &Self) -> bool {
-        self.0.is_same(&*other.0)
+        (*self.0).is_same(&*other.0)
     }
 }
 
 impl Eq for JobKind {}
-
-/// Equality of options whose kinds are not known; all options that implement `PartialEq` have it.
-pub trait SameOptions {
-    /// True if both are of one kind and equal.
-    fn is_same(&self, other: &dyn JobOptions) -> bool;
-}
-
-impl<T: JobOptions + PartialEq> SameOptions for T {
-    fn is_same(&self, other: &dyn JobOptions) -> bool {
-        let other: &dyn Any = other;
-        other.downcast_ref::<T>() == Some(self)
-    }
-}
 
 /// Everything about a job but its kind and its records.
 #[derive(Debug)]
