@@ -82,7 +82,27 @@ fn built_in_jobs() {
     check_job("grep=^a", b"apple\nbanana\navocado\n", &[r#"["apple"]"#, r#"["avocado"]"#]);
     check_job("wordcount", b"b a b\nb c\tc", &[r#"["b",3]"#, r#"["c",2]"#, r#"["a",1]"#]);
     check_job("topk=1", b"b a b\n", &[r#"["b",2]"#]);
+    check_job(
+        "distinct",
+        b"b\na\n\nb\xff\na\nb\xff\nb\n",
+        &[r#"[""]"#, r#"["a"]"#, r#"["b"]"#, "[\"b\u{fffd}\"]"],
+    );
     check_job("lines", b"\xff\x00ok\n", &["[\"\u{fffd}\\u0000ok\"]"]);
+}
+
+#[test]
+fn distinct_records_of_a_window_that_match() {
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join("a"), "k b\nx\nk a\nk b\n\nxk\n").expect("written");
+    let from = format!("files://{}", directory.path().display());
+    let job = ["--job", "distinct", "--where", "^k", "--window", "2h", "--slide", "1h"];
+    let rest = ["--every", "1h", "--to", "json", "--until-eof"];
+    let (code, out, err) = run(&[&["run", "--from", &from], &job[..], &rest[..]].concat());
+    assert_eq!(code, Some(0), "{err:?}");
+    let batch = |line: &String| serde_json::from_str::<Value>(line).expect("JSON")["rows"].clone();
+    let rows: Vec<Value> =
+        out.iter().map(batch).filter(|rows| *rows != serde_json::json!([])).collect();
+    assert_eq!(rows, [serde_json::json!([["k a"], ["k b"]])]);
 }
 
 #[test]

@@ -1358,7 +1358,7 @@ error: a job needs something to do
 1 | [job.words]
   |      ^^^^^ does nothing
   |
-  = help: give one of `count`, `lines`, `grep`, `wordcount`, `topk`, `latency`
+  = help: give one of `count`, `lines`, `grep`, `wordcount`, `topk`, `latency`, `distinct`
 ",
     ),
     (

@@ -305,7 +305,7 @@ mod tests {
             "--from tcp://a:1 --job sql=select",
             "error: there is no job `sql`\n\
             \x20--> command line: --job sql=select\n\
-            \x20 = help: a job is count, lines, wordcount, latency, grep=REGEX or topk=N",
+            \x20 = help: a job is count, lines, wordcount, latency, distinct, grep=REGEX or topk=N",
         ),
         (
             "--from tcp://a:1 --job count=5",

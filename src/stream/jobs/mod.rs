@@ -8,6 +8,7 @@
 //! runs on the workers. A job does not know where its records come from, nor what its sinks are.
 
 mod count;
+mod distinct;
 mod grep;
 pub(crate) mod latency;
 mod lines;
@@ -29,6 +30,7 @@ use crate::sink::{Row, SharedSink};
 use crate::sync::Arc;
 
 pub use count::Count;
+pub use distinct::Distinct;
 pub use grep::Grep;
 pub use latency::Latency;
 pub use lines::Lines;
@@ -37,7 +39,7 @@ pub use wordcount::WordCount;
 
 /// Every kind of job, in the order in which messages list them.
 pub const JOBS: &[JobRow] =
-    &[count::ROW, lines::ROW, grep::ROW, wordcount::ROW, topk::ROW, latency::ROW];
+    &[count::ROW, lines::ROW, grep::ROW, wordcount::ROW, topk::ROW, latency::ROW, distinct::ROW];
 
 /// A kind of job, as a pipeline file and the command line give it and as the documents show it.
 #[derive(Clone, Debug)]

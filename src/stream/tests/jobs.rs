@@ -3,7 +3,7 @@
 use super::*;
 use crate::settings::pattern::Pattern;
 use crate::stream::jobs::{
-    Count, Grep, JobOptions, JobOutput, Latency, Lines, TopK, Window, WordCount, matching,
+    Count, Distinct, Grep, JobOptions, JobOutput, Latency, Lines, TopK, Window, WordCount, matching,
 };
 
 /// The rows of a built-in job over blocks of lines, as `word count` texts.
@@ -46,6 +46,11 @@ fn builtin_jobs() {
     assert_eq!(builtin(&Latency, Some("^0"), stamped), zeros);
     assert_eq!(builtin(&Latency, None, stamped)[4..], ["unstamped U64(1)"]);
     assert_eq!(builtin(&Latency, None, &[]), [""; 0]);
+    let twice: &[&[&[u8]]] = &[&[b"b a\nc  c\r\n", b"\n"], &[b"a b z\nb a\n\n"], &[b"b a\n"]];
+    assert_eq!(builtin(&Distinct, None, twice), ["", "a b z", "b a", "c  c"]);
+    assert_eq!(builtin(&Distinct, Some("a"), twice), ["a b z", "b a"]);
+    assert_eq!(builtin(&Distinct, Some("none"), twice), [""; 0]);
+    assert_eq!(builtin(&Distinct, None, &[]), [""; 0]);
     assert_eq!(builtin(&topk(2, None, None), None, blocks), ["a U64(2)", "b U64(2)"]);
     assert_eq!(
         builtin(&topk(9, Some(2), None), None, blocks),
@@ -138,6 +143,11 @@ fn builtin_jobs_over_windows() {
     check(&top, batches, &[(2, &["b 2"]), (4, &["b 2"]), (6, &["d 1"])]);
     let field = TopK { n: 9, field: Some(2), separator: None };
     check(&field, batches, &[(2, &["b 1"]), (4, &["b 1"]), (6, &[])]);
+    // The `b` of the first two batches leaves before the one of the third; an empty record is a record.
+    check(&Distinct, batches, &[(2, &["a b", "b"]), (4, &["b", "c b"]), (6, &["d"])]);
+    let again: &[(u64, &[u8])] =
+        &[(1, b"b\n\na\nb\n"), (2, b"b\n"), (3, b"b\n"), (4, b""), (5, b"a\n"), (6, b""), (8, b"")];
+    check(&Distinct, again, &[(2, &["", "a", "b"]), (4, &["b"]), (6, &["a"]), (8, &[])]);
     let zeros = ["p50_us 0", "p99_us 0", "p99.9_us 0", "max_us 0"];
     let stamped: &[(u64, &[u8])] = &[(1, b"0 a\n"), (2, b""), (4, b"x\n"), (6, b"")];
     check(&Latency, stamped, &[(2, &zeros), (4, &["unstamped 1"]), (6, &["unstamped 1"])]);
@@ -157,6 +167,47 @@ fn a_wordcount_over_a_window_ranks_the_rows_that_its_sinks_look_at() {
         let found: Vec<_> = found.iter().map(|(at, rows)| (*at, rows.join(","))).collect();
         assert_eq!(found, [(2, first(all[0])), (4, first(all[1]))], "{rows_max}");
     }
+}
+
+#[test]
+fn distinct_records_are_bytes() {
+    let rig = Rig::new(2);
+    let stream = rig.graph.blocks(0, "in");
+    let (batches, windows) = (stream.distinct().collect(), Memory::new());
+    let rows = windows.handle();
+    let window = Some(Window { length: Interval::secs(2), slide: Interval::secs(1) });
+    let sinks = vec![SharedSink::new(windows)];
+    Distinct.attach(&stream, JobOutput { name: "job", window, sinks });
+    rig.graph.begin(Time::from_millis(1_000));
+    let input =
+        rig.input(0, vec![block(&[b"\xFF\n\xC3\n\xFE\xFF\n"]), block(&[b"\xC3\nz\n\xFF\n"])]);
+    rig.run(&input).expect("the batch succeeds");
+    let expected: [&[u8]; 4] = [b"z", b"\xC3", b"\xFE\xFF", b"\xFF"];
+    assert_eq!(batches.rows()[0].1, expected);
+    // As text the last three are replacements, and still three rows.
+    let lossy = expected.map(|record| String::from_utf8_lossy(record).into_owned());
+    let lossy: Vec<_> = lossy.into_iter().map(|text| vec![OwnedCell::Text(text)]).collect();
+    assert_eq!(rows.rows()[0].1, lossy);
+}
+
+/// What a window of distinct records keeps after this batch, in bytes.
+fn distinct_bytes(batch: &[u8]) -> u64 {
+    let rig = Rig::new(2);
+    let window = Some(Window { length: Interval::secs(3), slide: Interval::secs(1) });
+    let output = JobOutput { window, ..JobOutput::of_batches("job", vec![]) };
+    Distinct.attach(&rig.graph.blocks(0, "in"), output);
+    rig.graph.begin(Time::from_millis(1_000));
+    let input = rig.input(0, vec![block(&[batch])]);
+    rig.run(&input).expect("the batch succeeds");
+    rig.graph.commit(input.time);
+    rig.graph.kept_parts().iter().map(|part| part.bytes).sum()
+}
+
+#[test]
+fn a_window_of_distinct_records_keeps_each_once() {
+    let (once, often) = (distinct_bytes(b"a\nbb\n"), distinct_bytes(&b"bb\na\n".repeat(10_000)));
+    assert!(once > 0);
+    assert_eq!(once, often);
 }
 
 #[test]
