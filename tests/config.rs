@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use tidemill::Error;
-use tidemill::config::{Given, Pipeline, Setting, SinkKind, Source};
+use tidemill::config::{Given, Pipeline, Setting, Source};
 use tidemill::framing::FRAMINGS;
 use tidemill::source::io::IO_MODELS;
 use tidemill::stream::jobs::{JOBS as JOB_ROWS, JobKind, WordCount};
@@ -2094,7 +2094,7 @@ fn jobs_and_sinks_keep_the_order_of_the_file() {
     assert_eq!(names, ["z", "a", "words"]);
     let sinks: Vec<_> = pipeline.sinks.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(sinks, ["z", "screen"]);
-    assert_eq!(pipeline.sinks[0].1, SinkKind::Memory);
+    assert_eq!(pipeline.sinks[0].1.row().name, "memory");
 }
 
 fn set(typed: &str) -> Setting {

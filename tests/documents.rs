@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tidemill::metrics::CONDITIONS;
+use tidemill::sink::SINKS;
 use tidemill::stream::jobs::JOBS;
 
 /// What stands behind a fragment that has no job or no sink, so that it is a whole pipeline.
@@ -227,7 +228,12 @@ fn known_keys() -> BTreeSet<String> {
     ];
     let mut keys = BTreeSet::new();
     let rooms = ["src/config", "src/stream/jobs"].map(|room| sources_below(&root().join(room)));
-    for text in rooms.concat() {
+    let mut texts = rooms.concat();
+    // Of the sinks those that read their own options, without their tests.
+    let sinks = sources_below(&root().join("src/sink")).into_iter();
+    let sinks = sinks.filter(|text| text.contains("settings::section::Section"));
+    texts.extend(sinks.filter_map(|text| Some(text.split("#[cfg(").next()?.to_owned())));
+    for text in texts {
         for reader in readers {
             let call = format!(".{reader}(");
             let calls = text.split(&call).skip(1).map(str::trim_start);
@@ -287,6 +293,25 @@ fn every_job_and_its_keys_are_in_the_guide() {
         let words: BTreeSet<_> = line.split([' ', ',']).collect();
         let missing: Vec<_> = JOBS.iter().filter(|row| !words.contains(row.name)).collect();
         assert!(missing.is_empty(), "{}: {line} lacks {missing:?}", page.path.display());
+    }
+}
+
+/// Every kind of sink has a line of the guide's table, with its keys.
+#[test]
+fn every_sink_and_its_keys_are_in_the_guide() {
+    let page = Page::read("docs/guide/pipeline-file.md");
+    let (_, table) = page.text.split_once("\n## Sinks\n").expect("a chapter of sinks");
+    for kind in SINKS {
+        let mut cells = table.lines().map(|line| line.split(" | ").collect::<Vec<_>>());
+        let name = format!("`{}`", kind.name);
+        let row = cells.find(|cells| cells.len() > 1 && cells[0].contains(&name));
+        let row = row.unwrap_or_else(|| panic!("the guide has no sink {name}"));
+        for key in kind.keys {
+            assert!(row[1].contains(&format!("`{}`", key.name)), "{name}: {}: {row:?}", key.name);
+        }
+        let (code, said) =
+            validate(&whole(&format!("{}\n", kind.example.replace("NAME", "other"))));
+        assert!(code == Some(0) || said.contains("this program has no sink"), "{name}: {said}");
     }
 }
 

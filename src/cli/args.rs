@@ -10,6 +10,7 @@ use crate::config::{LOG_LEVELS, LogLevel};
 use crate::error::EXIT_CODES;
 use crate::framing::FRAMINGS;
 use crate::settings::units;
+use crate::sink::{SINKS, ShortForm};
 use crate::source::io::IO_MODELS;
 use crate::stream::jobs::{JOBS, JobRow};
 use crate::wording::either;
@@ -80,8 +81,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "FRAMING", conflicts_with = "file", help = framing_help())]
     pub framing: Option<String>,
 
-    /// Where rows go: console, json, null, file://DIR or sqlite://FILE?table=NAME [default: console]
-    #[arg(long, value_name = "SINK", conflicts_with = "file")]
+    /// Where rows go; the help lists the table of sinks.
+    #[arg(long, value_name = "SINK", conflicts_with = "file", help = sink_help())]
     pub to: Option<String>,
 
     /// Where the log and the checkpoints are kept
@@ -173,6 +174,20 @@ fn io_help() -> String {
 
 fn framing_help() -> String {
     table_help("What a record is", "lines", FRAMINGS.iter().map(|row| (row.name, row.about)))
+}
+
+/// The forms of `--to`: the words, and then those that a value follows.
+pub(super) fn sink_forms() -> impl Iterator<Item = &'static ShortForm> {
+    let all = || SINKS.iter().flat_map(|kind| kind.short_forms);
+    let words = all().filter(|form| form.value.is_empty());
+    words.chain(all().filter(|form| !form.value.is_empty()))
+}
+
+/// The help of `--to`.
+fn sink_help() -> String {
+    let form = |form: &ShortForm| format!("{}{}{}", form.begins, form.value, form.more);
+    let forms: Vec<_> = sink_forms().map(form).collect();
+    format!("Where rows go: {} [default: console]", either(&forms))
 }
 
 fn table_help<'a>(

@@ -2,13 +2,11 @@
 
 use std::collections::HashMap;
 
-use crate::config::{
-    self, ConsoleFormat, GenerateSource, Job, LineFeeds, Pipeline, SinkKind, Source,
-};
+use crate::config::{GenerateSource, Job, Pipeline, Source};
 use crate::context::{SocketSource, StreamingContext};
 use crate::error::{Error, Result};
 use crate::load::{self, Limit, Load, LoadOptions, Target};
-use crate::sink::{self, Console, Existing, Format, Memory, Null, ROWS_SHOWN, SharedSink, Writer};
+use crate::sink::{Opening, SharedSink, Writer};
 use crate::source::direct::files::FilesSource;
 use crate::storage::Access;
 use crate::stream::DStream;
@@ -52,10 +50,11 @@ impl Built {
             streams.insert(name.as_str(), context.socket(socket.named(name))?);
         }
         let console = Writer::stdout();
-        let sinks = pipeline.sinks.iter().map(|(name, kind)| {
-            let sink = sink(kind, &console, access)?;
-            Ok((name.as_str(), sink.named(name)))
-        });
+        let opening = Opening { console: &console, access };
+        let sinks = pipeline
+            .sinks
+            .iter()
+            .map(|(name, sink)| Ok((name.as_str(), sink.open(&opening)?.named(name))));
         let sinks: HashMap<&str, SharedSink> = sinks.collect::<Result<_>>()?;
         // Also those that no job uses: the file names them, so they are not gone.
         let in_order = pipeline.sinks.iter().filter_map(|(name, _)| sinks.get(name.as_str()));
@@ -85,42 +84,6 @@ fn start_server(source: &GenerateSource, poison: &Poison) -> Result<Load> {
         seed: source.seed,
     };
     load::start(options, SystemClock::new() as Arc<dyn Clock>, poison)
-}
-
-fn existing_output(existing: config::Existing) -> Existing {
-    match existing {
-        config::Existing::Refuse => Existing::Committed,
-        config::Existing::Append => Existing::Append,
-    }
-}
-
-fn sink(kind: &SinkKind, console: &Writer, access: Access) -> Result<SharedSink> {
-    match kind {
-        SinkKind::Console { format, time } => {
-            let format = match format {
-                ConsoleFormat::Spark => Format::Spark(ROWS_SHOWN),
-                ConsoleFormat::Json => Format::Json,
-            };
-            Ok(SharedSink::new(Console::new(console.clone(), format).time(*time)))
-        }
-        SinkKind::Memory => Ok(SharedSink::new(Memory::new())),
-        SinkKind::Null => Ok(SharedSink::new(Null)),
-        SinkKind::File { path, format, roll, line_feeds, time, existing } => {
-            let storage = access.open(path)?;
-            let existing = existing_output(*existing);
-            let roll = roll.map(|roll| sink::Roll { bytes: roll.bytes, age: roll.age });
-            let file = sink::File::open(storage, (*format).into(), existing, roll)?.time(*time);
-            let line_feeds = line_feeds.map(|given| match given {
-                LineFeeds::Escape => sink::LineFeeds::Escape,
-                LineFeeds::Keep => sink::LineFeeds::Keep,
-            });
-            Ok(SharedSink::new(line_feeds.into_iter().fold(file, sink::File::line_feeds)))
-        }
-        SinkKind::Sqlite { path, table, existing } => {
-            let existing = existing_output(*existing);
-            Ok(SharedSink::new(sink::Sqlite::open_for(path, table, existing, access)?))
-        }
-    }
 }
 
 /// The streams and sinks that jobs lie between, by name.

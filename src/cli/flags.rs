@@ -4,9 +4,11 @@
 use crate::config::{Given, Pipeline, Setting};
 use crate::error::{Error, Result};
 use crate::settings::units::Env;
+use crate::sink::{KeyText, SINKS};
 use crate::stream::jobs::{JOBS, JobRow};
+use crate::wording::either;
 
-use super::args::{RunArgs, ValidateArgs, job_flags};
+use super::args::{RunArgs, ValidateArgs, job_flags, sink_forms};
 
 /// Names that a pipeline without a file implies.
 const SOURCE: &str = "in";
@@ -162,33 +164,28 @@ fn source(from: &str) -> Result<(&'static str, Vec<Setting>)> {
     Ok(("generate", settings))
 }
 
+/// The settings of the sink that `--to` names.
 fn sink(to: &str) -> Result<Vec<Setting>> {
-    let at = |keys: &[&str], value| {
-        let path: Vec<&str> = ["sink", SINK].iter().chain(keys).copied().collect();
-        setting("--to", to, &path, value)
+    let named = SINKS.iter().find_map(|kind| {
+        let forms = kind.short_forms.iter();
+        forms
+            .filter_map(|form| Some((form.settings)(form.value_of(to)?)))
+            .next()
+            .map(|set| (kind, set))
+    });
+    let Some((kind, set)) = named else {
+        let forms: Vec<_> =
+            sink_forms().map(|form| format!("{}{}", form.begins, form.value)).collect();
+        return Err(usage("--to", to, "unknown sink", &format!("write {}", either(&forms))));
     };
-    let format = |name: &str| vec![at(&["console", "format"], Given::Text(name.to_owned()))];
-    if let Some(database) = to.strip_prefix("sqlite://") {
-        let (path, table) = match database.split_once("?table=") {
-            Some((path, table)) => (path, Some(table)),
-            None => (database, None),
-        };
-        let path = at(&["sqlite", "path"], Given::Text(path.to_owned()));
-        let table = table.map(|table| at(&["sqlite", "table"], Given::Text(table.to_owned())));
-        return Ok([path].into_iter().chain(table).collect());
+    let path = ["sink", SINK, kind.name];
+    if set.is_empty() {
+        return Ok(vec![setting("--to", to, &path, Given::Table)]);
     }
-    match (to, to.strip_prefix("file://")) {
-        ("console", _) => Ok(format("spark")),
-        ("json", _) => Ok(format("json")),
-        ("null", _) => Ok(vec![at(&["null"], Given::Table)]),
-        (_, Some(dir)) => Ok(vec![at(&["file", "path"], Given::Text(dir.to_owned()))]),
-        _ => Err(usage(
-            "--to",
-            to,
-            "unknown sink",
-            "write console, json, null, file://DIR or sqlite://FILE",
-        )),
-    }
+    let set = set.into_iter().map(|KeyText { key, text }| {
+        setting("--to", to, &[&path[..], &[key]].concat(), Given::Text(text))
+    });
+    Ok(set.collect())
 }
 
 /// The settings of `--set KEY=VALUE`. A value that is not TOML is a string.

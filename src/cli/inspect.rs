@@ -12,10 +12,11 @@ use super::judge;
 use super::progress::spinning;
 use super::standard;
 use super::{say, unwritable};
-use crate::config::{Pipeline, SinkKind};
+use crate::config::Pipeline;
 use crate::error::{Error, Result};
 use crate::journal::{self, About, Accepted, Look};
 use crate::settings::units::Env;
+use crate::sink::Holds;
 use crate::storage::{Access, Directory, Storage};
 use crate::sync::Arc;
 use crate::wal::checkpoint_file::{Checkpoint, Damaged};
@@ -262,11 +263,12 @@ impl Start {
         let mut in_use: Vec<_> = holder.map(|holder| (dir, holder)).into_iter().collect();
         let sinks = self.pipeline.iter().flat_map(|(pipeline, _)| &pipeline.sinks);
         for (_, sink) in sinks {
-            if let SinkKind::File { path, .. } = sink
-                && path.is_dir()
-                && let Some(holder) = Directory::read_only(path)?.holder()?
+            if let Some(destination) = sink.destination()
+                && matches!(destination.holds, Holds::Files { .. })
+                && destination.is_there()
+                && let Some(holder) = Directory::read_only(destination.path)?.holder()?
             {
-                in_use.push((path.display().to_string(), holder));
+                in_use.push((destination.path.display().to_string(), holder));
             }
         }
         Ok(in_use)

@@ -1,7 +1,7 @@
 //! The start of a pipeline, judged by its own code without a change: what `inspect --pipeline` shows, and what `run` asks before
 //! it makes anything. Main thread.
 
-use crate::config::{Pipeline, SinkKind, Source};
+use crate::config::{Pipeline, Source};
 use crate::context::RunLimits;
 use crate::error::Result;
 use crate::journal::Look;
@@ -58,11 +58,10 @@ fn makes_something(pipeline: &Pipeline) -> Result<bool> {
             return Ok(true);
         }
     }
-    let sinks = pipeline.sinks.iter().map(|(_, sink)| match sink {
-        SinkKind::File { path, .. } => !path.is_dir(),
-        SinkKind::Sqlite { path, .. } => !path.exists(),
-        SinkKind::Console { .. } | SinkKind::Memory | SinkKind::Null => false,
-    });
+    let sinks = pipeline
+        .sinks
+        .iter()
+        .map(|(_, sink)| sink.destination().is_some_and(|destination| !destination.is_there()));
     let overlong = pipeline.sources.iter().filter_map(|(_, source)| match source {
         Source::Socket(socket) => socket.dead_letter.as_ref(),
         Source::Files(_) | Source::Generate(_) => None,

@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fstat};
 use serde_json::json;
 
-use crate::config::{Pipeline, SinkKind};
+use crate::config::Pipeline;
 use crate::error::{Error, Result};
 
 use super::messages::Messages;
@@ -46,8 +46,8 @@ pub(super) fn expect_output(pipeline: &Pipeline, messages: &Messages) -> Result<
 /// The consoles that jobs write to, in words, and whether they are the only sinks that jobs write to.
 fn consoles(pipeline: &Pipeline) -> (String, bool) {
     let is_console = |name: &String| {
-        let kind = pipeline.sinks.iter().find(|(known, _)| known == name);
-        kind.is_some_and(|(_, kind)| matches!(kind, SinkKind::Console { .. }))
+        let sink = pipeline.sinks.iter().find(|(known, _)| known == name);
+        sink.is_some_and(|(_, sink)| sink.is_standard_output())
     };
     let used = |name: &String| pipeline.jobs.iter().any(|(_, job)| job.to.contains(name));
     let names = pipeline.sinks.iter().map(|(name, _)| name);

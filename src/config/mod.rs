@@ -9,6 +9,7 @@
 
 mod given;
 mod jobs;
+mod kinds;
 mod log_level;
 mod memory;
 mod pipeline;
@@ -21,11 +22,14 @@ pub use crate::settings::pattern::Pattern;
 pub use crate::settings::section::NAME_BYTES_MAX;
 pub use crate::settings::tree::{Given, Setting};
 pub use crate::settings::units;
+pub use crate::sink::{
+    ConsoleOptions, Existing, FileFormat, FileOptions, Format as ConsoleFormat, LineFeeds, Roll,
+    SinkKind, SqliteOptions,
+};
 pub use given::GivenKeys;
 pub use jobs::Job;
 pub use log_level::{LOG_LEVELS, LogLevel};
 pub use pipeline::{Http, Pipeline};
-pub use sinks::{ConsoleFormat, Existing, FileFormat, LineFeeds, Roll, SinkKind};
 pub use sources::{Ack, FilesSource, GenerateSource, Peers, RateLimits, SocketSource, Source};
 
 use std::path::PathBuf;

@@ -21,13 +21,14 @@ use self::options::read_config;
 use super::given::GivenKeys;
 use super::jobs::Job;
 use super::log_level::{LOG_LEVELS, LogLevel};
-use super::sinks::{self, SinkKind};
+use super::sinks;
 use super::sources::{self, Source};
 use super::{Config, Resolved, jobs};
 use crate::settings::diagnostics::{At, Problem, Problems, Texts};
 use crate::settings::section::Section;
 use crate::settings::tree::{self, Setting, Table};
 use crate::settings::units::{Address, Env, show_bytes};
+use crate::sink::SinkKind;
 
 /// The largest pipeline file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -237,7 +238,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{Ack, CatchUp, FilesSource, Roll, SocketSource, Then, Trigger};
+    use crate::config::{
+        Ack, CatchUp, FileFormat, FileOptions, FilesSource, Roll, SocketSource, Then, Trigger,
+    };
     use crate::framing::Framing;
     use crate::time::Interval;
 
@@ -393,12 +396,12 @@ mod tests {
             open_files_max: 256,
         };
         assert_eq!(pipeline.sources[0].1, Source::Files(source));
-        let SinkKind::File { format, roll, .. } = &pipeline.sinks[0].1 else {
-            panic!("{pipeline:?}")
-        };
-        assert_eq!(*format, sinks::FileFormat::Csv);
-        let expected = Roll { bytes: Some(64 << 20), age: Some(Duration::from_secs(600)) };
-        assert_eq!(*roll, Some(expected));
+        let options = pipeline.sinks[0].1.options_of::<FileOptions>().expect("a file");
+        let roll = Some(Roll { bytes: Some(64 << 20), age: Some(Duration::from_secs(600)) });
+        let path = PathBuf::from("out");
+        let expected =
+            FileOptions { path, format: FileFormat::Csv, roll, ..FileOptions::default() };
+        assert_eq!(*options, expected);
         check("[source.f.files]", "lines = {}", &["a `files` source needs a `directory`"]);
         check(
             "[source.f.files]\ndirectory = 'in'\nbatch_bytes_max = '0B'",

@@ -99,6 +99,11 @@ impl<'a> Section<'a> {
         holder.table.0.iter().map(read).collect()
     }
 
+    /// The table in the words of messages: "a `socket` source".
+    pub(crate) fn what(&self) -> &str {
+        &self.what
+    }
+
     /// Whether no entry is in the table.
     pub(crate) fn is_empty(&self) -> bool {
         self.table.0.is_empty()

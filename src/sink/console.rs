@@ -6,80 +6,113 @@
 //! given; standard output is chosen far above.
 
 use std::borrow::Cow;
-use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
+use super::options::{
+    KeyText, Opening, ShortForm, SinkKind, SinkOptions, SinkRow, TIME, read_time,
+};
 use super::pieces::Pieces;
-use super::{BatchMeta, Cell, CommitKey, Ledger, RowRef, Rows, Sink};
+use super::writer::Writer;
+use super::{BatchMeta, Cell, CommitKey, Ledger, RowRef, Rows, SharedSink, Sink};
 use crate::error::{Error, Result};
 use crate::framing::escape::escape;
-use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
+use crate::settings::key::Key;
+use crate::settings::section::Section;
+use crate::sync::{Arc, AtomicBool};
 use crate::time::Time;
 use crate::wording::{escaped_bytes, escaped_json};
 
 /// Rows that the text format prints of each batch.
 pub const ROWS_SHOWN: usize = 10;
 
-/// How a batch looks.
+/// Its row.
+pub(super) const ROW: SinkRow = SinkRow {
+    name: "console",
+    about: "prints each batch on standard output, as text or as JSON lines",
+    keys: &[
+        Key {
+            name: "format",
+            takes: "`spark` or `json`",
+            default: "spark",
+            about: "a heading and up to ten rows, or a line of JSON for each job and batch",
+        },
+        TIME,
+    ],
+    example: "[sink.NAME.console]\nformat = \"json\"",
+    short_forms: &[
+        ShortForm {
+            begins: "console",
+            value: "",
+            more: "",
+            settings: |_| vec![KeyText::new("format", "spark")],
+        },
+        ShortForm {
+            begins: "json",
+            value: "",
+            more: "",
+            settings: |_| vec![KeyText::new("format", "json")],
+        },
+    ],
+    read,
+};
+
+/// The look of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// A header with the time and at most so many rows.
+    /// A header with the time and at most this many rows.
     Spark(usize),
     /// One line of JSON for each job and batch, with all rows.
     Json,
 }
 
-/// What consoles write to; several may share one.
-#[derive(Clone)]
-pub struct Writer {
-    to: Arc<Mutex<Box<dyn Write + Send>>>,
-    /// The reader is gone.
-    closed: Arc<AtomicBool>,
-    /// It obeys control characters.
-    terminal: bool,
-}
-
-impl fmt::Debug for Writer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Writer")
+impl Default for Format {
+    fn default() -> Self {
+        Format::Spark(ROWS_SHOWN)
     }
 }
 
-impl Writer {
-    /// A writer to be shared.
-    pub fn new(writer: Box<dyn Write + Send>) -> Self {
-        Writer { to: Arc::new(Mutex::new(writer)), closed: Arc::default(), terminal: false }
+/// The options of a console.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConsoleOptions {
+    /// The look of a batch.
+    pub format: Format,
+    /// Each row of JSON has the time of its batch: `{"batch_time_ms":1000,"row":["a",1]}` instead of `["a",1]`. The text
+    /// format has it in the heading.
+    pub time: bool,
+}
+
+impl From<Format> for ConsoleOptions {
+    fn from(format: Format) -> Self {
+        ConsoleOptions { format, time: false }
+    }
+}
+
+fn read(section: &mut Section<'_>) -> Option<SinkKind> {
+    let formats = [("spark", Format::default()), ("json", Format::Json)];
+    let format = section.choice("format", "format", &formats).map(|found| found.value);
+    let format = format.unwrap_or_default();
+    let time = read_time(section, format == Format::Json);
+    Some(ConsoleOptions { format, time }.into())
+}
+
+impl SinkOptions for ConsoleOptions {
+    fn row(&self) -> &'static SinkRow {
+        &ROW
     }
 
-    /// Standard output.
-    pub fn stdout() -> Self {
-        let out = io::stdout();
-        let terminal = out.is_terminal();
-        Writer::new(Box::new(out)).terminal(terminal)
+    fn open(&self, opening: &Opening<'_>) -> Result<SharedSink> {
+        Ok(SharedSink::new(Console::new(opening.console.clone(), *self)))
     }
 
-    /// Whether it is a terminal: then texts in rows have control characters and what is no UTF-8 escaped. No by default.
-    pub fn terminal(self, terminal: bool) -> Self {
-        Writer { terminal, ..self }
-    }
-
-    /// Writes what `make` makes, in the buffer `text`; nothing once the reader is gone.
-    fn write(
-        &self,
-        text: &mut Vec<u8>,
-        make: impl FnOnce(&mut Pieces<'_>) -> io::Result<()>,
-    ) -> io::Result<()> {
-        let mut writer = self.to.lock();
-        if self.closed.load(Ordering::SeqCst) {
-            return Err(io::ErrorKind::BrokenPipe.into());
+    fn summary(&self) -> String {
+        match self.format {
+            Format::Spark(_) => "console, spark".to_owned(),
+            Format::Json => "console, json".to_owned(),
         }
-        let mut out = |piece: &[u8]| writer.write_all(piece);
-        let mut pieces = Pieces::new(text, &mut out);
-        let written = make(&mut pieces).and_then(|()| pieces.end()).and_then(|()| writer.flush());
-        if written.as_ref().is_err_and(|err| err.kind() == io::ErrorKind::BrokenPipe) {
-            self.closed.store(true, Ordering::SeqCst);
-        }
-        written
+    }
+
+    fn is_standard_output(&self) -> bool {
+        true
     }
 }
 
@@ -87,11 +120,9 @@ impl Writer {
 #[derive(Debug)]
 pub struct Console {
     writer: Writer,
-    format: Format,
-    /// Whether rows may hold line feeds, which would look like rows of their own: then text has them escaped.
+    options: ConsoleOptions,
+    /// Rows may hold line feeds, which would look like rows of their own: text has them escaped.
     gets_line_feeds: bool,
-    /// Rows of JSON have the batch's time.
-    time: bool,
     /// Reused from batch to batch.
     text: Vec<u8>,
     /// What was written and not committed.
@@ -101,23 +132,10 @@ pub struct Console {
 
 impl Console {
     /// A console that writes to `writer`.
-    pub fn new(writer: Writer, format: Format) -> Self {
+    pub fn new(writer: Writer, options: impl Into<ConsoleOptions>) -> Self {
+        let (options, text) = (options.into(), Vec::new());
         let (written, committed) = Default::default();
-        Console {
-            writer,
-            format,
-            gets_line_feeds: false,
-            time: false,
-            text: Vec::new(),
-            written,
-            committed,
-        }
-    }
-
-    /// Whether each row of JSON has the time of its batch: `{"batch_time_ms":1000,"row":["a",1]}` instead of `["a",1]`. No by
-    /// default; the text format has it in the heading.
-    pub fn time(self, time: bool) -> Self {
-        Console { time, ..self }
+        Console { writer, options, gets_line_feeds: false, text, written, committed }
     }
 }
 
@@ -128,7 +146,7 @@ impl Sink for Console {
 
     /// One more than is shown: dots stand for it.
     fn rows_max(&self) -> usize {
-        match self.format {
+        match self.options.format {
             Format::Spark(limit) => limit.saturating_add(1),
             Format::Json => usize::MAX,
         }
@@ -139,7 +157,7 @@ impl Sink for Console {
     }
 
     fn closed(&self) -> Option<Arc<AtomicBool>> {
-        Some(Arc::clone(&self.writer.closed))
+        Some(self.writer.closed())
     }
 
     fn committed(&mut self, key: &CommitKey) -> Result<bool> {
@@ -154,12 +172,13 @@ impl Sink for Console {
     /// What was written to a pipe cannot be taken back, so the text leaves only here.
     fn commit(&mut self, key: &CommitKey) -> Result<()> {
         let (meta, rows) = std::mem::take(&mut self.written);
-        let (format, escapes, terminal) = (self.format, self.gets_line_feeds, self.writer.terminal);
+        let ConsoleOptions { format, time } = self.options;
+        let (escapes, terminal) = (self.gets_line_feeds, self.writer.is_terminal());
         let make = |out: &mut Pieces<'_>| match format {
             Format::Spark(limit) => {
                 spark(out, key, &meta, &rows, Shown { limit, escapes, terminal })
             }
-            Format::Json => json(out, key, &meta, &rows, JsonRows { times: self.time, terminal }),
+            Format::Json => json(out, key, &meta, &rows, JsonRows { times: time, terminal }),
         };
         self.writer.write(&mut self.text, make).map_err(explain)?;
         self.committed.commit(key);
@@ -335,8 +354,8 @@ pub(super) fn json_cell(out: &mut Vec<u8>, cell: Cell<'_>) -> io::Result<()> {
 #[cfg(all(test, not(tidemill_model)))]
 mod tests {
     use super::*;
-    use crate::sink::SharedSink;
     use crate::sink::given::{self, rows};
+    use crate::sync::Mutex;
 
     /// Counts writes, to see that a batch is one.
     #[derive(Clone, Default)]
@@ -460,7 +479,8 @@ mod tests {
     #[test]
     fn rows_of_json_have_the_time_if_that_is_asked_for() {
         let seen = Captured::default();
-        let console = Console::new(Writer::new(Box::new(seen.clone())), Format::Json).time(true);
+        let options = ConsoleOptions { format: Format::Json, time: true };
+        let console = Console::new(Writer::new(Box::new(seen.clone())), options);
         let sink = SharedSink::new(console);
         sink.deliver(&key(1500), &META, &rows(&[("a", 1_u64), ("b", 2)])).expect("it is taken");
         let line: serde_json::Value =

@@ -21,12 +21,15 @@ mod survey;
 #[cfg(all(test, not(tidemill_model)))]
 mod tests;
 
+mod settings;
+
 use std::collections::HashMap;
 use std::io;
 
 use super::book::Known;
-use super::formatted::{Extent, FileFormat, Layout, LineFeeds, write_rows};
-use super::rolling::{Batch, Roll, Rolling};
+use super::formatted::{Extent, Layout, LineFeeds, write_rows};
+use super::options::Existing;
+use super::rolling::{Batch, Rolling};
 use super::{BatchMeta, CommitKey, Ledger, Rows, Sink};
 use crate::error::{Error, Result};
 use crate::owner::{OutputMark, Owner, StateId, Written};
@@ -37,35 +40,19 @@ use crate::time::Time;
 
 use ledger::{LedgerFile, Place};
 use names::{Label, safe};
+pub use settings::FileOptions;
+pub(super) use settings::ROW;
 use survey::{Data, Survey};
-
-/// What output that is there already means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Existing {
-    /// The output of this state directory is gone on with, and that of others refused; without a `state_dir` a file with the
-    /// time of a batch is an error that names it.
-    Committed,
-    /// The same.
-    InTheWay,
-    /// Nothing: files with names of their own are written beside it, and rows may be there twice.
-    Append,
-}
 
 /// See the module.
 #[derive(Debug)]
 pub struct File {
     storage: Arc<dyn Storage>,
-    format: FileFormat,
-    /// What was asked for; otherwise it follows from the sources.
-    line_feeds: Option<LineFeeds>,
-    /// Rows of JSON have the batch's time.
-    time: bool,
-    /// Whether rows may hold line feeds, as far as their sources tell.
+    options: FileOptions,
+    /// Rows may hold line feeds, as far as their sources tell.
     gets_line_feeds: bool,
-    existing: Existing,
     /// Nothing is written here any more; what is open is finished.
     is_left: bool,
-    roll: Option<Roll>,
     /// Who writes, once that is known.
     begun: Option<Begun>,
     /// What this process has committed, empty batches too.
@@ -111,26 +98,17 @@ impl From<PutFailure> for Failure {
 }
 
 impl File {
-    /// A sink that writes to a directory, which it locks.
+    /// A sink that writes to a directory, which it locks. The directory is this storage, whatever path the options have.
     ///
     /// # Errors
     /// If another process uses the directory, or it cannot be read.
-    pub fn open(
-        storage: Arc<dyn Storage>,
-        format: FileFormat,
-        existing: Existing,
-        roll: Option<Roll>,
-    ) -> Result<Self> {
+    pub fn open(storage: Arc<dyn Storage>, options: FileOptions) -> Result<Self> {
         let lock = storage.lock()?;
         Ok(File {
             storage,
-            format,
-            line_feeds: None,
-            time: false,
+            options,
             gets_line_feeds: false,
-            existing,
             is_left: false,
-            roll,
             begun: None,
             committed: Ledger::default(),
             aside: None,
@@ -145,34 +123,21 @@ impl File {
     /// # Errors
     /// If another process uses the directory.
     pub(super) fn left(storage: Arc<dyn Storage>) -> Result<Self> {
-        let mut file = File::open(storage, FileFormat::Text, Existing::Committed, None)?;
+        let mut file = File::open(storage, FileOptions::default())?;
         file.is_left = true;
         Ok(file)
     }
 
-    /// What becomes of line feeds inside the texts of a text file. By default they are escaped if a job that writes here has a
-    /// source whose records may hold some: any but one of lines.
-    pub fn line_feeds(mut self, line_feeds: LineFeeds) -> Self {
-        self.line_feeds = Some(line_feeds);
-        self
-    }
-
-    /// Whether each row of a JSON file has the time of its batch: `{"batch_time_ms":1000,"row":["a",1]}` instead of `["a",1]`.
-    /// No by default; the other formats have no place for it.
-    pub fn time(mut self, time: bool) -> Self {
-        self.time = time;
-        self
-    }
-
-    /// How the rows of the batch of that time are written.
+    /// The layout of the rows of the batch of that time.
     fn layout(&self, time: Time) -> Layout {
         let by_sources = if self.gets_line_feeds { LineFeeds::Escape } else { LineFeeds::Keep };
-        let (format, line_feeds) = (self.format, self.line_feeds.unwrap_or(by_sources));
-        Layout { format, line_feeds, time: self.time.then_some(time) }
+        let FileOptions { format, line_feeds, .. } = self.options;
+        let line_feeds = line_feeds.unwrap_or(by_sources);
+        Layout { format, line_feeds, time: self.options.time.then_some(time) }
     }
 
     fn appends(&self) -> bool {
-        self.existing == Existing::Append
+        self.options.existing == Existing::Append
     }
 
     /// Whether what is from before identities is taken over.
@@ -238,7 +203,7 @@ impl File {
             return Ok(rolling.commit(batch, begun.ledger.as_mut())?);
         }
         let Some((file, size)) = self.aside.take() else { return Ok(()) };
-        let (aside, name) = (label.hidden("aside"), label.single(self.format.end()));
+        let (aside, name) = (label.hidden("aside"), label.single(self.options.format.end()));
         let taken = || Failure::Taken(format!("{}/{name}", self.storage.name()));
         if self.storage.size_of(&name).map_err(PutFailure::Retry)?.is_some() {
             return Err(taken());
@@ -252,7 +217,7 @@ impl File {
             })?;
         }
         if let Some(ledger) = &mut begun.ledger {
-            let (end, is_tagged) = (self.format.number(), begun.tag.is_some());
+            let (end, is_tagged) = (self.options.format.number(), begun.tag.is_some());
             let place = Place { job: &label.job, part: label.part, size, end, is_tagged };
             ledger.commit(place, written)?;
         }
@@ -350,7 +315,7 @@ impl Sink for File {
         }
         let survey = self.survey(owner)?;
         survey.judge(owner, self.appends() || self.is_left)?;
-        let (ledger, end) = (survey.own.as_ref(), self.format);
+        let (ledger, end) = (survey.own.as_ref(), self.options.format);
         let nobodys = survey.nobodys_hidden.iter().filter(|_| self.takes_over());
         let mut hidden = survey.own_hidden.iter().chain(nobodys);
         hidden.try_for_each(|hidden| hidden.check(self.storage.as_ref(), ledger, end))
@@ -371,7 +336,7 @@ impl Sink for File {
         self.begun = Some(Begun {
             owner: owner.clone(),
             ledger,
-            rolling: self.roll.map(|roll| Rolling::new(&self.storage, roll, identity)),
+            rolling: self.options.roll.map(|roll| Rolling::new(&self.storage, roll, identity)),
             is_in_order,
             in_the_way,
             tag: self.appends().then(|| owner.identity().short()),

@@ -23,10 +23,11 @@ const PIECE_BYTES: usize = 1 << 20;
 /// The storage is told after so many bytes that they are hardly read again: less stays in memory.
 const TOLD_BYTES: u64 = 4 << 20;
 
-/// How rows look in a file, a line each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The look of rows in a file, a line each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FileFormat {
     /// The bytes of a single cell; several as `(a,b)`.
+    #[default]
     Text,
     /// A JSON array.
     Json,

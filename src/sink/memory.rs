@@ -1,9 +1,43 @@
 //! `Memory`: keeps the rows of committed batches where a test can see them. Grows without bound: for tests only.
 
-use super::{BatchMeta, Cell, CommitKey, Ledger, Rows, Sink};
+use super::options::{Opening, SinkKind, SinkOptions, SinkRow};
+use super::{BatchMeta, Cell, CommitKey, Ledger, Rows, SharedSink, Sink};
 use crate::error::Result;
+use crate::settings::section::Section;
 use crate::sync::{Arc, Mutex};
 use crate::time::Time;
+
+/// Its row.
+pub(super) const ROW: SinkRow = SinkRow {
+    name: "memory",
+    about: "keeps the rows in memory, for tests",
+    keys: &[],
+    example: "[sink.NAME.memory]",
+    short_forms: &[],
+    read,
+};
+
+/// The options of the sink `memory`: none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryOptions;
+
+fn read(_section: &mut Section<'_>) -> Option<SinkKind> {
+    Some(MemoryOptions.into())
+}
+
+impl SinkOptions for MemoryOptions {
+    fn row(&self) -> &'static SinkRow {
+        &ROW
+    }
+
+    fn open(&self, _opening: &Opening<'_>) -> Result<SharedSink> {
+        Ok(SharedSink::new(Memory::new()))
+    }
+
+    fn summary(&self) -> String {
+        "memory".to_owned()
+    }
+}
 
 /// A cell that owns its text, shown as U+FFFD where it is not UTF-8.
 #[derive(Clone, Debug, PartialEq)]

@@ -17,6 +17,7 @@ mod hangs;
 mod left;
 mod memory;
 mod null;
+mod options;
 mod pieces;
 mod rolling;
 mod rows;
@@ -25,6 +26,8 @@ mod sqlite;
 #[cfg(not(feature = "sqlite"))]
 #[path = "sqlite_absent.rs"]
 mod sqlite;
+mod sqlite_options;
+mod writer;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -35,54 +38,27 @@ use crate::owner::{BatchId, Newest, Output, OutputMark, Owner, Written};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::time::Time;
 
-pub use console::{Console, Format, ROWS_SHOWN, Writer};
+pub use console::{Console, ConsoleOptions, Format, ROWS_SHOWN};
 pub use dead_letter::{DeadLetter, DeadLetterFiles, DeadLetters};
-pub use file::{Existing, File};
+pub use file::{File, FileOptions};
 pub use formatted::{FileFormat, LineFeeds};
 use hangs::Calls;
 pub(crate) use left::{Left, is_same_place, open_in};
-pub use memory::{Memory, MemoryHandle, OwnedCell};
+pub use memory::{Memory, MemoryHandle, MemoryOptions, OwnedCell};
 pub use null::Null;
+pub(crate) use options::Holds;
+pub use options::{
+    Destination, Existing, KeyText, Opening, SameOptions, ShortForm, SinkKind, SinkOptions, SinkRow,
+};
 pub use rolling::Roll;
 pub use rows::{Cell, Cells, Row, RowRef, RowWriter, Rows};
-pub use sqlite::{SQLITE_COMPILED, Sqlite};
+pub use sqlite::Sqlite;
+pub use sqlite_options::{SQLITE_COMPILED, SqliteOptions};
+pub use writer::Writer;
 
-/// A row of the table of sinks.
-#[derive(Debug)]
-pub struct SinkKind {
-    /// The name in pipeline files.
-    pub name: &'static str,
-    /// One line for the help.
-    pub about: &'static str,
-}
-
-/// Every sink there is.
-pub const SINKS: &[SinkKind] = &[
-    SinkKind {
-        name: "console",
-        about: "prints each batch on standard output, as text or as JSON lines",
-    },
-    SinkKind { name: "file", about: "writes a file for each batch, whole or not at all" },
-    SinkKind {
-        name: "sqlite",
-        about: "adds the rows to a table of an SQLite database (feature `sqlite`)",
-    },
-    SinkKind { name: "memory", about: "keeps the rows in memory, for tests" },
-    SinkKind { name: "null", about: "drops the rows, for measurements" },
-];
-
-/// What is said of a table that [`is_reserved_table`].
-pub(crate) const RESERVED: &str = "is reserved: names that begin with `tidemill_` or `sqlite_` are those of tables that the sink \
-    or SQLite keeps for itself";
-
-/// And what to do about it.
-pub(crate) const RESERVED_REMEDY: &str = "give the table another name";
-
-/// Whether a table of this name is one that the sink `sqlite`, or SQLite, keeps for itself.
-pub(crate) fn is_reserved_table(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    name.starts_with("tidemill_") || name.starts_with("sqlite_")
-}
+/// Every kind of sink.
+pub const SINKS: &[SinkRow] =
+    &[console::ROW, file::ROW, sqlite_options::ROW, memory::ROW, null::ROW];
 
 /// What is committed at once: the rows of one job and batch in one partition of the output.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,11 +1,41 @@
 //! `Null`: drops the rows; for measurements. Runs on the worker that finishes a job.
 
-use super::{BatchMeta, CommitKey, Rows, Sink};
+use super::options::{Opening, ShortForm, SinkKind, SinkOptions, SinkRow};
+use super::{BatchMeta, CommitKey, Rows, SharedSink, Sink};
 use crate::error::Result;
+use crate::settings::section::Section;
 
-/// A sink that takes everything and keeps nothing.
-#[derive(Clone, Copy, Debug, Default)]
+/// Its row.
+pub(super) const ROW: SinkRow = SinkRow {
+    name: "null",
+    about: "drops the rows, for measurements",
+    keys: &[],
+    example: "[sink.NAME.null]",
+    short_forms: &[ShortForm { begins: "null", value: "", more: "", settings: |_| Vec::new() }],
+    read,
+};
+
+/// A sink that takes everything and keeps nothing. It has no options.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Null;
+
+fn read(_section: &mut Section<'_>) -> Option<SinkKind> {
+    Some(Null.into())
+}
+
+impl SinkOptions for Null {
+    fn row(&self) -> &'static SinkRow {
+        &ROW
+    }
+
+    fn open(&self, _opening: &Opening<'_>) -> Result<SharedSink> {
+        Ok(SharedSink::new(*self))
+    }
+
+    fn summary(&self) -> String {
+        "null".to_owned()
+    }
+}
 
 impl Sink for Null {
     fn rows_max(&self) -> usize {

@@ -26,10 +26,9 @@ use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 use rustix::io::Errno;
 
 use super::book::Known;
-use super::{
-    BatchMeta, Cell, CommitKey, Existing, Ledger, RESERVED, RESERVED_REMEDY, RowRef, Rows, Sink,
-    is_reserved_table,
-};
+use super::options::Existing;
+use super::sqlite_options::{RESERVED, RESERVED_REMEDY, SqliteOptions, is_reserved_table};
+use super::{BatchMeta, Cell, CommitKey, Ledger, RowRef, Rows, Sink};
 use crate::error::{Error, Result};
 use crate::owner::{Lack, Newest, OutputMark, Owner, PlaceWords};
 use crate::storage::{Access, expect_file};
@@ -37,9 +36,6 @@ use crate::sync::planted::{Planted, planted};
 use crate::time::Time;
 
 use books::{Books, Failed, Stranger};
-
-/// Whether the sink is there.
-pub const SQLITE_COMPILED: bool = true;
 
 /// How long another user of the database may hold it before a start fails.
 const BUSY_AT_START: Duration = Duration::from_secs(5);
@@ -86,26 +82,29 @@ struct Begun {
     is_in_order: bool,
 }
 
+impl SqliteOptions {
+    /// Opens the database to write to it, or to look what is there: then nothing is made and nothing changes. One that finds no
+    /// room for its own files is looked at, and opened again with the first batch, which waits for room.
+    ///
+    /// # Errors
+    /// If it cannot be opened or is no database, or the table is reserved.
+    pub(super) fn open_for(&self, access: Access) -> Result<Sqlite> {
+        Sqlite::open_for(self, access)
+    }
+}
+
 impl Sqlite {
     /// Opens a database; one that is not there is made once the start may write to it.
     ///
     /// # Errors
     /// If it cannot be opened or is no database.
     pub fn open(path: &Path, table: &str, existing: Existing) -> Result<Self> {
-        Sqlite::open_for(path, table, existing, Access::Write)
+        let (path, table) = (path.to_owned(), table.to_owned());
+        SqliteOptions { path, table, existing }.open_for(Access::Write)
     }
 
-    /// Opens a database to write to it, or to look what is there: then nothing is made and nothing changes. One that finds no
-    /// room for its own files is looked at, and opened again with the first batch, which waits for room.
-    ///
-    /// # Errors
-    /// If it cannot be opened or is no database, or the table is reserved.
-    pub(crate) fn open_for(
-        path: &Path,
-        table: &str,
-        existing: Existing,
-        access: Access,
-    ) -> Result<Self> {
+    fn open_for(options: &SqliteOptions, access: Access) -> Result<Self> {
+        let SqliteOptions { path, table, existing } = options;
         let name = path.display().to_string();
         if is_reserved_table(table) {
             let text = format!("the table `{table}` of {name} {RESERVED}; {RESERVED_REMEDY}");
@@ -121,7 +120,7 @@ impl Sqlite {
         let stands_in = opened.is_none() && access == Access::Write;
         let connection = opened.unwrap_or_else(|| looking::connect(path));
         let connection = connection.map_err(|err| failure(&name, "cannot open", &err))?;
-        let (table, committed) = (table.to_owned(), Ledger::default());
+        let (table, existing, committed) = (table.clone(), *existing, Ledger::default());
         let (is_left, begun, file) = (false, None, file_id(path));
         let path = name;
         Ok(Sqlite { connection, stands_in, path, file, table, existing, is_left, begun, committed })
@@ -143,7 +142,8 @@ impl Sqlite {
     /// # Errors
     /// As [`open`](Sqlite::open).
     pub(super) fn left(path: &Path, table: &str, access: Access) -> Result<Self> {
-        let sink = Sqlite::open_for(path, table, Existing::Append, access)?;
+        let (path, table) = (path.to_owned(), table.to_owned());
+        let sink = SqliteOptions { path, table, existing: Existing::Append }.open_for(access)?;
         Ok(Sqlite { is_left: true, ..sink })
     }
 

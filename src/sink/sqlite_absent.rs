@@ -3,12 +3,11 @@
 use std::convert::Infallible;
 use std::path::Path;
 
-use super::{BatchMeta, CommitKey, Existing, Rows, Sink};
+use super::options::Existing;
+use super::sqlite_options::SqliteOptions;
+use super::{BatchMeta, CommitKey, Rows, Sink};
 use crate::error::{Error, Result};
 use crate::storage::Access;
-
-/// Whether the sink is there.
-pub const SQLITE_COMPILED: bool = false;
 
 /// The sink that is not there.
 #[derive(Debug)]
@@ -28,21 +27,18 @@ impl Sqlite {
     ///
     /// # Errors
     /// As [`open`](Sqlite::open).
-    pub(crate) fn open_for(
-        path: &Path,
-        table: &str,
-        existing: Existing,
-        _access: Access,
-    ) -> Result<Self> {
-        Sqlite::open(path, table, existing)
+    pub(super) fn left(path: &Path, table: &str, _access: Access) -> Result<Self> {
+        Sqlite::open(path, table, Existing::Append)
     }
+}
 
+impl SqliteOptions {
     /// Never succeeds.
     ///
     /// # Errors
-    /// As [`open`](Sqlite::open).
-    pub(super) fn left(path: &Path, table: &str, _access: Access) -> Result<Self> {
-        Sqlite::open(path, table, Existing::Append)
+    /// As [`Sqlite::open`].
+    pub(super) fn open_for(&self, _access: Access) -> Result<Sqlite> {
+        Sqlite::open(&self.path, &self.table, self.existing)
     }
 }
 

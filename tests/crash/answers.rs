@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidemill::config::Ack;
 use tidemill::framing::Framing;
 use tidemill::internals::{keep_state_in, offer};
-use tidemill::sink::{Existing, File, FileFormat};
+use tidemill::sink::{File, FileOptions};
 use tidemill::storage::{Fault, MemoryStorage, Storage};
 use tidemill::sync::Arc;
 use tidemill::{Config, SocketSource, StreamingContext};
@@ -57,7 +57,7 @@ fn listens(world: &World, ack: Ack) -> Alive {
     let source = SocketSource::listen("127.0.0.1:0").record_bytes_max(200);
     let lines = context.socket(source.framing(Framing::Relp).ack(ack)).expect("one source");
     let storage: Arc<dyn Storage> = Arc::new(world.output.clone());
-    let file = File::open(storage, FileFormat::Text, Existing::Committed, None);
+    let file = File::open(storage, FileOptions::default());
     lines.named("lines").save(file.expect("free"));
     Alive::new(context.start().expect("started"), &world.clock)
 }

@@ -5,7 +5,7 @@ use tempfile::TempDir;
 use tidemill::blocks::{Acknowledge, Range, Receipt};
 use tidemill::internals::{keep_state_in, memory_budget, offer};
 use tidemill::owner::{OutputMark, Owner};
-use tidemill::sink::{BatchMeta, CommitKey, Existing, File, FileFormat, Rows, Sink};
+use tidemill::sink::{BatchMeta, CommitKey, File, FileOptions, Rows, Sink};
 use tidemill::storage::{Fault, Storage};
 use tidemill::sync::{Arc, Mailbox};
 use tidemill::{Config, Result, StreamingContext};
@@ -101,7 +101,7 @@ impl Backlog {
         let source = idle().record_bytes_max(2_000);
         let lines = context.receiver(source).expect("one source");
         let storage: Arc<dyn Storage> = Arc::new(self.world.output.clone());
-        let file = File::open(storage, FileFormat::Text, Existing::Committed, None);
+        let file = File::open(storage, FileOptions::default());
         lines.named("lines").save(Gated { file: file.expect("free"), tokens: tokens.clone() });
         let running = context.start().expect("started");
         Alive::new(running, &self.world.clock).with_tokens(tokens)

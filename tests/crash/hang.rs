@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidemill::internals::{keep_state_in, offer};
 use tidemill::metrics::{Condition, ConditionKind};
-use tidemill::sink::{Existing, File, FileFormat, Roll};
+use tidemill::sink::{File, FileOptions, Roll};
 use tidemill::storage::{MemoryStorage, Storage};
 use tidemill::sync::Arc;
 use tidemill::{Config, StreamingContext};
@@ -150,7 +150,7 @@ fn a_stop_ends_although_those_that_append_to_the_log_are_held() {
     keep_state_in(&context, Arc::new(world.state.clone()), 8 << 20);
     let lines = context.receiver(idle().record_bytes_max(1 << 20)).expect("one source");
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(2));
-    let file = File::open(storage, FileFormat::Text, Existing::Committed, None).expect("free");
+    let file = File::open(storage, FileOptions::default()).expect("free");
     lines.named("lines").save(file);
     let running = Alive::new(context.start().expect("started"), &world.clock);
     world.state.hang("");

@@ -20,7 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidemill::blocks::{Acknowledge, Range, Receipt};
 use tidemill::internals::{Looked, keep_state_in, look, offer};
-use tidemill::sink::{Existing, File, FileFormat, Roll, SharedSink};
+use tidemill::sink::{Existing, File, FileOptions, Roll, SharedSink};
 use tidemill::storage::{Fault, MemoryStorage, Storage};
 use tidemill::stream::StateSpec;
 use tidemill::sync::{Arc, Mutex};
@@ -141,8 +141,11 @@ impl World {
         keep_state_in(&context, Arc::new(self.state.clone()), SEGMENT_BYTES);
         let lines = context.receiver(idle().named(self.named("in")))?;
         let storage: Arc<dyn Storage> = Arc::new(self.output.clone());
-        let existing = if self.appends { Existing::Append } else { Existing::Committed };
-        let file = File::open(storage, FileFormat::Text, existing, self.roll)?;
+        let existing = if self.appends { Existing::Append } else { Existing::Refuse };
+        let file = File::open(
+            storage,
+            FileOptions { existing, roll: self.roll, ..FileOptions::default() },
+        )?;
         let file = SharedSink::new(file);
         lines.named(&self.named("lines")).save_to("save", vec![file.clone()]);
         if self.keeps {
@@ -474,7 +477,7 @@ fn a_replay_has_the_partitions_of_its_plan() {
         let keys = records.map(|record| String::from_utf8_lossy(record).into_owned());
         let partitions = keys.count_by_value().map_partitions(|_, out| out.push(&1_u64));
         let storage: Arc<dyn Storage> = Arc::new(world.output.clone());
-        let file = File::open(storage, FileFormat::Text, Existing::Committed, None);
+        let file = File::open(storage, FileOptions::default());
         partitions.named("partitions").save(file.expect("free"));
         Alive::new(context.start().expect("started"), &world.clock)
     };

@@ -65,7 +65,7 @@ fn start(
     let context = StreamingContext::with_clock(config, world.clock.clone())?;
     keep_state_in(&context, Arc::new(world.state.clone()), SEGMENT_BYTES);
     let storage: Arc<dyn Storage> = Arc::new(world.output.clone());
-    let file = File::open(storage, FileFormat::Text, Existing::Committed, None)?;
+    let file = File::open(storage, FileOptions::default())?;
     build(&context, &SharedSink::new(file));
     Ok(Alive::new(context.start()?, &world.clock))
 }
@@ -285,7 +285,7 @@ fn to(
 ) -> impl FnOnce(&StreamingContext, &SharedSink) {
     move |context, _| {
         let storage = Arc::new(Directory::open(directory).expect("made")) as Arc<dyn Storage>;
-        let file = File::open(storage, FileFormat::Text, Existing::Committed, roll);
+        let file = File::open(storage, FileOptions { roll, ..FileOptions::default() });
         let file = SharedSink::new(file.expect("free")).named("files");
         source(context, "in").named("lines").save_to("save", vec![file]);
     }

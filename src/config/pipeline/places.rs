@@ -16,13 +16,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::jobs::Job;
-use crate::config::sinks::{FileFormat, SinkKind};
 use crate::config::sources::{Peers, Source};
 use crate::config::{Http, Pipeline, Then};
 use crate::settings::diagnostics::{At, Problem, Problems};
 use crate::settings::tree::{Table, Value};
 use crate::settings::units::Address;
-use crate::sink;
+use crate::sink::{Destination, Holds};
 use crate::source::direct::files::FilesSource;
 use crate::storage::real_path;
 
@@ -56,7 +55,8 @@ enum Part<'a> {
     /// Writes files to a directory.
     Sink {
         name: &'a str,
-        format: FileFormat,
+        /// How the names of the files end.
+        end: &'static str,
     },
     /// Writes to a table of a file.
     Database {
@@ -151,18 +151,15 @@ fn places<'a>(table: &Table, pipeline: &'a Pipeline) -> Vec<Place<'a>> {
         }
     }
     for (name, sink) in &pipeline.sinks {
-        match sink {
-            SinkKind::File { path, format, .. } => {
-                let part = Part::Sink { name, format: *format };
-                add(part, path, &["sink", name, "file", "path"]);
-            }
-            SinkKind::Sqlite { path, table, .. } => {
+        let Some(Destination { key, path, holds }) = sink.destination() else { continue };
+        let part = match holds {
+            Holds::Files { end } => Part::Sink { name, end },
+            Holds::Table(table) => {
                 let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                let part = Part::Database { name, table, file };
-                add(part, path, &["sink", name, "sqlite", "path"]);
+                Part::Database { name, table, file }
             }
-            SinkKind::Console { .. } | SinkKind::Memory | SinkKind::Null => {}
-        }
+        };
+        add(part, path, &["sink", name, sink.row().name, key]);
     }
     places
 }
@@ -225,9 +222,8 @@ fn reads(
         Problem::new(&source.at, title).also(&other.at, "here").hint("give it another directory")
     };
     match &other.part {
-        Part::Sink { name: sink, format } if shares(&other.real) => {
+        Part::Sink { name: sink, end } if shares(&other.real) => {
             let mut written = jobs.iter().filter(|(_, job)| job.to.iter().any(|to| to == sink));
-            let end = sink::FileFormat::from(*format).end();
             if !written.any(|(job, _)| files.reads(&format!("{job}-1-0.{end}"))) {
                 return None;
             }

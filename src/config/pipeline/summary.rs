@@ -1,7 +1,6 @@
 //! The summary of a pipeline for people, a line for each part, as `validate` and a start print it. Main thread; it
 //! knows what was read, not how it was written.
 
-use crate::config::sinks::{self, SinkKind};
 use crate::config::sources::{Peers, Source};
 use crate::config::{Pipeline, Resolved, Trigger};
 use crate::settings::units::{Address, show_bytes};
@@ -31,7 +30,7 @@ impl Pipeline {
             lines.push(format!("job {name}: {} of {from}{filter}, to {to}", job.kind.row().name));
         }
         lines.extend(
-            self.sinks.iter().map(|(name, kind)| format!("sink {name}: {}", about_sink(kind))),
+            self.sinks.iter().map(|(name, sink)| format!("sink {name}: {}", sink.summary())),
         );
         let rate = rough_bytes(self.resolved().highest_input_rate());
         let store = rough_bytes(store_bytes_max);
@@ -64,19 +63,6 @@ fn about(source: &Source) -> String {
             let (directory, batch) = (source.directory.display(), source.batch_bytes_max);
             format!("files of {directory}, up to {} a batch", show_bytes(batch))
         }
-    }
-}
-
-fn about_sink(kind: &SinkKind) -> String {
-    match kind {
-        SinkKind::Console { format: sinks::ConsoleFormat::Spark, .. } => {
-            "console, spark".to_owned()
-        }
-        SinkKind::Console { format: sinks::ConsoleFormat::Json, .. } => "console, json".to_owned(),
-        SinkKind::Memory => "memory".to_owned(),
-        SinkKind::Null => "null".to_owned(),
-        SinkKind::File { path, .. } => format!("files in {}", path.display()),
-        SinkKind::Sqlite { path, table, .. } => format!("table `{table}` in {}", path.display()),
     }
 }
 

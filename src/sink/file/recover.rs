@@ -24,7 +24,7 @@ impl File {
         owner: &Owner,
         note: &mut dyn FnMut(String),
     ) -> Result<Option<LedgerFile>> {
-        let (storage, end) = (self.storage.as_ref(), self.format);
+        let (storage, end) = (self.storage.as_ref(), self.options.format);
         let fail =
             |err| Error::io(format!("cannot recover the output directory {}", storage.name()), err);
         let lacks_commits = survey.lacks_commits(owner);

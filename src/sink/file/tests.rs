@@ -5,13 +5,15 @@ mod remade;
 
 use super::*;
 use crate::owner::Output;
-use crate::sink::SharedSink;
+use crate::sink::formatted::FileFormat;
 use crate::sink::given::{State, key, lines, rows};
+use crate::sink::{Roll, SharedSink};
 use crate::storage::{Directory, Fault, MemoryStorage};
 use crate::wal::tests::seeds;
 
 fn open(disk: &MemoryStorage, format: FileFormat, existing: Existing) -> Result<SharedSink> {
-    File::open(Arc::new(disk.clone()), format, existing, None).map(SharedSink::new)
+    File::open(Arc::new(disk.clone()), FileOptions { format, existing, ..FileOptions::default() })
+        .map(SharedSink::new)
 }
 
 /// A sink of this state's next start.
@@ -21,7 +23,10 @@ pub(super) fn begun(
     existing: Existing,
     owner: &Owner,
 ) -> Result<SharedSink> {
-    let file = File::open(Arc::new(disk.clone()), FileFormat::Text, existing, roll)?;
+    let file = File::open(
+        Arc::new(disk.clone()),
+        FileOptions { existing, roll, ..FileOptions::default() },
+    )?;
     let sink = SharedSink::new(file);
     sink.check(owner)?;
     sink.begin(owner, &mut |_| ())?;
@@ -36,7 +41,7 @@ fn files(disk: &MemoryStorage) -> Vec<(String, Vec<u8>)> {
 
 fn check(format: FileFormat, rows: &Rows, name: &str, expected: &[u8]) {
     let disk = MemoryStorage::new(0);
-    let sink = open(&disk, format, Existing::InTheWay).expect("free");
+    let sink = open(&disk, format, Existing::Refuse).expect("free");
     sink.deliver(&key("words", 1000), &BatchMeta::default(), rows).expect("written");
     assert_eq!(files(&disk), [(name.to_owned(), expected.to_vec())]);
 }
@@ -58,8 +63,9 @@ fn rows_of_json_have_the_time_of_their_batch() {
     let check = |roll: Option<Roll>, name: &str, expected: &str| {
         let disk = MemoryStorage::new(0);
         let storage = Arc::new(disk.clone());
-        let file = File::open(storage, FileFormat::Json, Existing::InTheWay, roll).expect("free");
-        let sink = SharedSink::new(file.time(true));
+        let options =
+            FileOptions { format: FileFormat::Json, time: true, roll, ..FileOptions::default() };
+        let sink = SharedSink::new(File::open(storage, options).expect("free"));
         for time in [1000, 2000] {
             let rows = match time {
                 1000 => rows(&[("a", 2_u64), ("b", 1)]),
@@ -86,9 +92,9 @@ fn rows_of_json_have_the_time_of_their_batch() {
 fn line_feeds_are_escaped_where_sources_may_have_sent_them() {
     let check = |given: Option<LineFeeds>, expected: bool, rows: &Rows, text: &str| {
         let disk = MemoryStorage::new(0);
-        let file = File::open(Arc::new(disk.clone()), FileFormat::Text, Existing::InTheWay, None);
-        let file = given.into_iter().fold(file.expect("free"), File::line_feeds);
-        let sink = SharedSink::new(file);
+        let options = FileOptions { line_feeds: given, ..FileOptions::default() };
+        let file = File::open(Arc::new(disk.clone()), options);
+        let sink = SharedSink::new(file.expect("free"));
         if expected {
             sink.expect_line_feeds();
         }
@@ -142,7 +148,7 @@ fn batches_of_many_pieces_are_whole() {
 fn what_was_written_for_a_batch_that_was_given_up_does_not_count_with_the_next() {
     let roll = Some(Roll { bytes: None, age: Some(std::time::Duration::from_millis(9)) });
     let disk = MemoryStorage::new(0);
-    let sink = File::open(Arc::new(disk.clone()), FileFormat::Text, Existing::Committed, roll);
+    let sink = File::open(Arc::new(disk.clone()), FileOptions { roll, ..FileOptions::default() });
     let sink = SharedSink::new(sink.expect("free"));
     let deliver = |ms, rows: &Rows| sink.deliver(&key("words", ms), &BatchMeta::default(), rows);
     deliver(1, &rows(&["one"])).expect("written");
@@ -160,7 +166,8 @@ fn rows_that_find_no_room_leave_nothing_behind() {
     for roll in [None, Some(Roll { bytes: Some(1 << 20), age: None })] {
         let disk = MemoryStorage::new(0);
         disk.set_capacity(300, 10);
-        let sink = File::open(Arc::new(disk.clone()), FileFormat::Text, Existing::Committed, roll);
+        let sink =
+            File::open(Arc::new(disk.clone()), FileOptions { roll, ..FileOptions::default() });
         let sink = SharedSink::new(sink.expect("free"));
         let deliver =
             |ms, rows: &Rows| sink.deliver(&key("words", ms), &BatchMeta::default(), rows);
@@ -180,7 +187,7 @@ fn rows_that_find_no_room_leave_nothing_behind() {
 #[test]
 fn an_empty_batch_writes_nothing_and_a_key_is_written_once() {
     let disk = MemoryStorage::new(0);
-    let sink = open(&disk, FileFormat::Text, Existing::InTheWay).expect("free");
+    let sink = open(&disk, FileFormat::Text, Existing::Refuse).expect("free");
     let deliver = |ms, rows: &Rows| {
         sink.deliver(&key("words", ms), &BatchMeta::default(), rows).expect("written")
     };
@@ -195,7 +202,7 @@ fn an_empty_batch_writes_nothing_and_a_key_is_written_once() {
 fn a_file_in_the_way_is_named_without_a_state_dir() {
     let disk = MemoryStorage::new(0);
     disk.set_bytes("words-1000-0.txt", b"mine\n");
-    let sink = open(&disk, FileFormat::Text, Existing::InTheWay).expect("free");
+    let sink = open(&disk, FileFormat::Text, Existing::Refuse).expect("free");
     let deliver =
         |sink: &SharedSink| sink.deliver(&key("words", 1000), &BatchMeta::default(), &rows(&["a"]));
     let err = deliver(&sink).expect_err("in the way").to_string();
@@ -203,10 +210,10 @@ fn a_file_in_the_way_is_named_without_a_state_dir() {
         err.starts_with("the output file memory/words-1000-0.txt exists already: without"),
         "{err}"
     );
-    let second = open(&disk, FileFormat::Text, Existing::Committed).expect_err("locked");
+    let second = open(&disk, FileFormat::Text, Existing::Refuse).expect_err("locked");
     assert_eq!(second.to_string(), "memory is in use");
     drop(sink);
-    let err = deliver(&open(&disk, FileFormat::Text, Existing::Committed).expect("free"));
+    let err = deliver(&open(&disk, FileFormat::Text, Existing::Refuse).expect("free"));
     err.expect_err("in the way as well: nothing says that it is committed");
     assert_eq!(files(&disk), [("words-1000-0.txt".to_owned(), b"mine\n".to_vec())]);
 }
@@ -216,7 +223,7 @@ fn a_second_process_is_refused_by_name() {
     let dir = tempfile::tempdir().expect("a directory");
     let open = || {
         let storage = Directory::open(dir.path()).expect("made");
-        File::open(Arc::new(storage), FileFormat::Text, Existing::InTheWay, None)
+        File::open(Arc::new(storage), FileOptions::default())
     };
     let first = open().expect("free");
     let err = open().expect_err("locked").to_string();
@@ -241,7 +248,7 @@ fn files_are_rolled_by_size_and_by_age_and_named_at_the_stop() {
 fn an_idle_file_is_named_when_it_is_old_enough() {
     let roll = Some(Roll { bytes: None, age: Some(std::time::Duration::from_millis(9)) });
     let disk = MemoryStorage::new(0);
-    let sink = File::open(Arc::new(disk.clone()), FileFormat::Text, Existing::Committed, roll);
+    let sink = File::open(Arc::new(disk.clone()), FileOptions { roll, ..FileOptions::default() });
     let sink = SharedSink::new(sink.expect("free"));
     let deliver = |job: &str, ms| {
         sink.deliver(&key(job, ms), &BatchMeta::default(), &rows(&["a"])).expect("written");
@@ -268,7 +275,7 @@ fn a_manifest_that_is_damaged_in_the_middle_is_loud() {
     let roll = Some(Roll { bytes: Some(1 << 20), age: None });
     // The power is cut before the stop names the file.
     let mut state = State::new(1);
-    let sink = begun(&disk, roll, Existing::Committed, &state.start(1)).expect("free");
+    let sink = begun(&disk, roll, Existing::Refuse, &state.start(1)).expect("free");
     for ms in 1..=3 {
         let meta = BatchMeta::default();
         sink.deliver(&state.plan("words", ms), &meta, &rows(&["row"])).expect("written");
@@ -277,7 +284,7 @@ fn a_manifest_that_is_damaged_in_the_middle_is_loud() {
     let mut bytes = disk.bytes(".words-1-0.manifest").expect("there");
     bytes[64 + 3] ^= 1;
     disk.set_bytes(".words-1-0.manifest", &bytes);
-    let err = begun(&disk, roll, Existing::Committed, &state.start(2)).expect_err("damaged");
+    let err = begun(&disk, roll, Existing::Refuse, &state.start(2)).expect_err("damaged");
     assert!(
         err.to_string().contains("entry 0 of its manifest is damaged, and others follow it"),
         "{err}"
@@ -318,7 +325,7 @@ fn text(ms: u64) -> String {
 /// A process: delivers the batches from `next` on until a call fails; returns the first that is not done.
 fn live(disk: &MemoryStorage, roll: Option<Roll>, state: &mut State, mut next: u64) -> u64 {
     let owner = state.start(next * 7);
-    let Ok(sink) = begun(disk, roll, Existing::Committed, &owner) else { return next };
+    let Ok(sink) = begun(disk, roll, Existing::Refuse, &owner) else { return next };
     let mut reached = None;
     while next <= BATCHES
         && sink.deliver(&state.plan("words", next), &BatchMeta::default(), &batch(next)).is_ok()

@@ -44,7 +44,7 @@ fn shown(path: &Path, table: &str) -> Vec<String> {
 fn rows_have_the_types_of_their_cells() {
     let dir = dir();
     let path = dir.path().join("a.db");
-    let sink = SharedSink::new(Sqlite::open(&path, "a \"b\"", Existing::InTheWay).expect("new"));
+    let sink = SharedSink::new(Sqlite::open(&path, "a \"b\"", Existing::Refuse).expect("new"));
     let row = |text: &[u8], number: u64| (text.to_vec(), number);
     let all = [row(b"word", 1), row(b"\xFF", u64::MAX)];
     deliver(&sink, &key("j", 1_000), &all).expect("written");
@@ -58,21 +58,21 @@ fn rows_have_the_types_of_their_cells() {
 fn what_does_not_fit_is_said() {
     let dir = dir();
     let path = dir.path().join("a.db");
-    let sink = SharedSink::new(Sqlite::open(&path, "t", Existing::Committed).expect("new"));
+    let sink = SharedSink::new(Sqlite::open(&path, "t", Existing::Refuse).expect("new"));
     deliver(&sink, &key("j", 1_000), &[(1_u64, 2_u64)]).expect("written");
     let error = deliver(&sink, &key("k", 1_000), &[1_u64]).expect_err("one column");
     assert!(error.to_string().contains("job `k` have 1 columns, the table `t`"), "{error}");
     deliver(&sink, &key("j", 2_000), &[(3_u64, 4_u64)]).expect("the failure left nothing open");
     assert_eq!(shown(&path, "t").len(), 2);
-    let again = SharedSink::new(Sqlite::open(&path, "t", Existing::InTheWay).expect("there"));
+    let again = SharedSink::new(Sqlite::open(&path, "t", Existing::Refuse).expect("there"));
     let error = deliver(&again, &key("j", 2_000), &[(3_u64, 4_u64)]).expect_err("whose is it?");
     assert!(error.to_string().contains("without `state_dir` nobody knows"), "{error}");
     // Another table has marks of its own.
-    let other = SharedSink::new(Sqlite::open(&path, "u", Existing::InTheWay).expect("there"));
+    let other = SharedSink::new(Sqlite::open(&path, "u", Existing::Refuse).expect("there"));
     deliver(&other, &key("j", 2_000), &[(3_u64, 4_u64)]).expect("written");
     std::fs::write(dir.path().join("no.db"), b"this is no database, however long one looks at it")
         .expect("a file");
-    let error = Sqlite::open(&dir.path().join("no.db"), "t", Existing::InTheWay);
+    let error = Sqlite::open(&dir.path().join("no.db"), "t", Existing::Refuse);
     let error = error.expect_err("no database").to_string();
     assert!(error.starts_with("cannot open the database"), "{error}");
 }
@@ -81,7 +81,7 @@ fn what_does_not_fit_is_said() {
 fn a_full_disk_is_waited_for() {
     let dir = dir();
     let path = dir.path().join("a.db");
-    let mut sink = Sqlite::open(&path, "t", Existing::Committed).expect("new");
+    let mut sink = Sqlite::open(&path, "t", Existing::Refuse).expect("new");
     let limit = |sink: &Sqlite, pages: u64| {
         let told = |row: &rusqlite::Row<'_>| row.get::<_, u64>(0);
         let set = format!("PRAGMA max_page_count = {pages}");
@@ -118,7 +118,7 @@ fn dies_at(crash: u64, between: Option<usize>) -> Result<bool, String> {
     let mut state = State::new(1);
     // A start that refuses what the process before it left has found that something is missing.
     let open = |armed: bool, owner: &Owner| -> Result<Sqlite, String> {
-        let mut sink = Sqlite::open(&path, "t", Existing::Committed).expect("a database");
+        let mut sink = Sqlite::open(&path, "t", Existing::Refuse).expect("a database");
         // The process dies, the power does not.
         sink.connection.pragma_update(None, "synchronous", "OFF").expect("a setting");
         sink.check(owner).map_err(|err| err.to_string())?;
@@ -234,7 +234,7 @@ fn what_passes_of_sqlites_failures() {
 fn somebody_who_holds_the_database_is_waited_for_by_the_engine() {
     let dir = dir();
     let path = dir.path().join("a.db");
-    let sink = SharedSink::new(Sqlite::open(&path, "t", Existing::Committed).expect("new"));
+    let sink = SharedSink::new(Sqlite::open(&path, "t", Existing::Refuse).expect("new"));
     deliver(&sink, &key("j", 1_000), &[1_u64]).expect("written");
     let other = Connection::open(&path).expect("a database");
     other.execute_batch("BEGIN IMMEDIATE").expect("held");
@@ -249,7 +249,7 @@ fn somebody_who_holds_the_database_is_waited_for_by_the_engine() {
 fn a_database_that_is_removed_while_it_is_open_takes_no_rows() {
     let dir = dir();
     let path = dir.path().join("a.db");
-    let sink = SharedSink::new(Sqlite::open(&path, "t", Existing::Committed).expect("new"));
+    let sink = SharedSink::new(Sqlite::open(&path, "t", Existing::Refuse).expect("new"));
     deliver(&sink, &key("j", 1_000), &[1_u64]).expect("written");
     std::fs::rename(&path, dir.path().join("b.db")).expect("moved");
     let err = deliver(&sink, &key("j", 2_000), &[2_u64]).expect_err("nobody would find them");

@@ -8,7 +8,7 @@
 
 use super::ordered::ordered;
 use super::{JobKind, JobOptions, JobOutput, JobRow, Window};
-use crate::exec::shuffle::{ShardOwner, Shuffle, Slots, Table, hash_of};
+use crate::exec::shuffle::{Hashed, Shuffle, ShuffleShape, Slots, Table, hash_of};
 use crate::exec::{Batch, Partition, folding};
 use crate::stream::window::Rule;
 use crate::stream::{DStream, Missing, Planner};
@@ -70,7 +70,7 @@ fn distinct_by_window(records: &DStream<[u8]>, window: Window) -> DStream<[u8]> 
     let pane = each_once(records, |table| table.drain().collect());
     // A record has no value: the window itself counts the batches that it is in, and drops it with the last of them.
     let rule = Rule { join: Box::new(|(), ()| ()), inverse: None, keep: None };
-    let views = records.window_views("distinct", window.spans(), pane, rule);
+    let views = records.window_views("distinct", window, pane, rule);
     let sorted = ordered(&views, usize::MAX, |(left, ()), (right, ())| left.cmp(right));
     views.showing(sorted.flat_map(|(record, ()), out| out.push(record.as_slice())))
 }
@@ -83,16 +83,15 @@ fn each_once<U: Send + Sync + 'static>(
     let (node, memory) = (Arc::clone(&records.node), Shuffle::<Vec<u8>, ()>::default());
     move |cx, shards| {
         let (batch, seed) = (node.compute(cx)?, cx.settings.seed);
-        let shape = (ShardOwner::ByWorker(cx.settings.workers), shards);
-        let tables =
-            memory.begin(&cx.epoch.account(), batch.partitions().len(), shape, |&mut (), ()| ());
+        let shape = ShuffleShape { shards, ..cx.shape_by_worker(batch.partitions().len()) };
+        let tables = memory.begin(&cx.scope.account(), shape, |&mut (), ()| ());
         let lent = tables.clone();
         let start = move |partition, worker| {
             folding(
                 lent.lend(partition, worker),
                 move |shards, record: &[u8]| {
-                    let hash = hash_of(seed, record);
-                    shards.append((hash, record), <[u8]>::to_vec, || (), |()| ());
+                    let found = Hashed { hash: hash_of(seed, record), key: record };
+                    shards.append(found, <[u8]>::to_vec, || (), |()| ());
                 },
                 |shards| {
                     shards.give_back();

@@ -14,7 +14,7 @@ fn row(text: &str) -> Rows {
 
 /// A run of a state that writes the batches of these times, and remembers what it committed.
 fn run(disk: &MemoryStorage, roll: Option<Roll>, state: &mut State, times: &[u64]) -> Result<()> {
-    run_with(disk, (roll, Existing::Committed), state, times)
+    run_with(disk, (roll, Existing::Refuse), state, times)
 }
 
 fn run_with(
@@ -40,7 +40,7 @@ fn killed(
     times: &[u64],
 ) -> MemoryStorage {
     let mark = 100 * u64::from(state.identity.0[0]) + state.starts.len() as u64;
-    let sink = begun(disk, roll, Existing::Committed, &state.start(mark)).expect("free");
+    let sink = begun(disk, roll, Existing::Refuse, &state.start(mark)).expect("free");
     for time in times {
         let rows = row(&format!("row of {time}"));
         sink.deliver(&state.plan("words", *time), &meta(), &rows).expect("written");
@@ -177,7 +177,7 @@ fn what_is_from_before_identities_is_taken_over_once() {
         disk
     };
     let said = |files: &[&str]| {
-        let outcome = begun(&disk(files), None, Existing::Committed, &owner(&mut state()));
+        let outcome = begun(&disk(files), None, Existing::Refuse, &owner(&mut state()));
         text_of(outcome.map(drop))
     };
     assert_eq!(said(&["words-60-0.txt", "words-100-200-0.json", "more-300-0.csv"]), "accepted");
@@ -190,7 +190,7 @@ fn what_is_from_before_identities_is_taken_over_once() {
     let deliver = |sink: &SharedSink, state: &mut State, time: u64| {
         sink.deliver(&state.plan("words", time), &meta(), &row("new")).expect("written");
     };
-    let sink = begun(&disk, None, Existing::Committed, &owner(&mut state)).expect("taken over");
+    let sink = begun(&disk, None, Existing::Refuse, &owner(&mut state)).expect("taken over");
     [200, 300, 400].iter().for_each(|time| deliver(&sink, &mut state, *time));
     drop(sink);
     let expected = ["words-200-0.txt", "words-300-0.txt", "words-400-0.txt", "words-60-0.txt"];
@@ -207,7 +207,7 @@ fn a_label_with_another_batch_is_neither_committed_nor_written_over() {
         let disk = MemoryStorage::new(0);
         let mut state = State::new(1);
         run(&disk, roll, &mut state, &[10]).expect("new");
-        let sink = begun(&disk, roll, Existing::Committed, &state.start(7)).expect("its own");
+        let sink = begun(&disk, roll, Existing::Refuse, &state.start(7)).expect("its own");
         let key = state.plan("words", 10);
         let digest = crate::owner::PlanDigest([9; 16]);
         let other = key.clone().with_id(crate::owner::BatchId { digest, ..key.id });
@@ -292,7 +292,7 @@ fn an_open_file_that_is_gone_is_missed() {
 fn notes(disk: &MemoryStorage, state: &State) -> (Vec<String>, Vec<String>) {
     let mut notes = Vec::new();
     let mut state = state.clone();
-    let file = File::open(Arc::new(disk.clone()), FileFormat::Text, Existing::Committed, None);
+    let file = File::open(Arc::new(disk.clone()), FileOptions::default());
     let sink = SharedSink::new(file.expect("free"));
     let owner = state.start(999);
     sink.check(&owner).expect("accepted");
@@ -342,7 +342,11 @@ fn an_open_file_without_its_manifest_is_kept_while_commits_are_missing() {
 #[test]
 fn open_files_of_others_are_named_where_files_are_written_beside_them() {
     let disk = killed(&MemoryStorage::new(0), ROLL, &mut State::new(1), &[20, 30]);
-    let sink = File::open(Arc::new(disk), FileFormat::Text, Existing::Append, ROLL).expect("free");
+    let sink = File::open(
+        Arc::new(disk),
+        FileOptions { existing: Existing::Append, roll: ROLL, ..FileOptions::default() },
+    )
+    .expect("free");
     let (owner, mut notes) = (State::new(2).start(1), Vec::new());
     let sink = SharedSink::new(sink);
     sink.check(&owner).expect("beside");
@@ -392,7 +396,7 @@ fn what_a_crash_left_open_is_finished_and_said_also_where_roll_was_taken_out() {
 fn an_open_file_that_is_removed_while_it_is_written_to_is_missed_at_the_stop() {
     let disk = MemoryStorage::new(0);
     let mut state = State::new(1);
-    let sink = begun(&disk, ROLL, Existing::Committed, &state.start(1)).expect("new");
+    let sink = begun(&disk, ROLL, Existing::Refuse, &state.start(1)).expect("new");
     sink.deliver(&state.plan("words", 10), &meta(), &row("row of 10")).expect("written");
     disk.lose(".words-10-0.open");
     let said = text_of(sink.close());

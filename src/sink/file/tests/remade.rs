@@ -25,7 +25,7 @@ fn has_ledger(disk: &MemoryStorage) -> bool {
 fn a_directory_is_made_again_with_what_it_remembered() {
     let disk = MemoryStorage::new(0);
     let mut state = State::new(1);
-    let sink = begun(&disk, None, Existing::Committed, &state.start(1)).expect("free");
+    let sink = begun(&disk, None, Existing::Refuse, &state.start(1)).expect("free");
     let keys = [1, 2, 3, 4].map(|ms| state.plan("words", ms));
     keys[..2].iter().for_each(|key| deliver(&sink, key).expect("written"));
     assert_eq!(sink.take_notes(), Vec::<String>::new());
@@ -43,7 +43,7 @@ fn a_directory_is_made_again_with_what_it_remembered() {
     assert_eq!(sink.take_notes(), Vec::<String>::new(), "it is told once");
     Output::merge(&mut state.outputs, sink.output().as_slice());
     let disk = disk.after_power_cut(1);
-    let sink = begun(&disk, None, Existing::Committed, &state.start(2)).expect("its own");
+    let sink = begun(&disk, None, Existing::Refuse, &state.start(2)).expect("its own");
     keys.iter().for_each(|key| deliver(&sink, key).expect("committed"));
     deliver(&sink, &state.plan("words", 5)).expect("written");
     assert_eq!(names(&disk), ["words-3-0.txt", "words-4-0.txt", "words-5-0.txt"]);
@@ -54,7 +54,7 @@ fn a_directory_that_goes_away_before_the_name_is_given_is_no_commit() {
     let disk = MemoryStorage::new(0);
     let mut state = State::new(1);
     let storage = Arc::new(disk.clone());
-    let mut sink = File::open(storage, FileFormat::Text, Existing::Committed, None).expect("free");
+    let mut sink = File::open(storage, FileOptions::default()).expect("free");
     sink.begin(&state.start(1), &mut |_| ()).expect("new");
     let key = state.plan("words", 1);
     sink.write(&key, &BatchMeta::default(), &row(1)).expect("written");
@@ -67,7 +67,7 @@ fn a_directory_that_goes_away_before_the_name_is_given_is_no_commit() {
     Output::merge(&mut state.outputs, sink.output().as_slice());
     assert_eq!(state.outputs[0].mark.commits, 1);
     let disk = disk.after_kill();
-    let sink = begun(&disk, None, Existing::Committed, &state.start(2)).expect("its own");
+    let sink = begun(&disk, None, Existing::Refuse, &state.start(2)).expect("its own");
     deliver(&sink, &key).expect("committed");
     assert_eq!(names(&disk), ["words-1-0.txt"]);
 }
@@ -76,7 +76,7 @@ fn a_directory_that_goes_away_before_the_name_is_given_is_no_commit() {
 fn a_ledger_that_is_removed_is_written_again() {
     let disk = MemoryStorage::new(0);
     let mut state = State::new(1);
-    let sink = begun(&disk, None, Existing::Committed, &state.start(1)).expect("free");
+    let sink = begun(&disk, None, Existing::Refuse, &state.start(1)).expect("free");
     deliver(&sink, &state.plan("words", 1)).expect("written");
     disk.lose(&names::ledger(state.identity));
     deliver(&sink, &state.plan("words", 2)).expect("written");
@@ -86,14 +86,14 @@ fn a_ledger_that_is_removed_is_written_again() {
     );
     Output::merge(&mut state.outputs, sink.output().as_slice());
     drop(sink);
-    begun(&disk, None, Existing::Committed, &state.start(2)).expect("its own");
+    begun(&disk, None, Existing::Refuse, &state.start(2)).expect("its own");
 }
 
 #[test]
 fn rows_that_go_with_an_open_file_are_an_error_and_the_next_start_goes_on() {
     let disk = MemoryStorage::new(0);
     let mut state = State::new(1);
-    let sink = begun(&disk, ROLL, Existing::Committed, &state.start(1)).expect("free");
+    let sink = begun(&disk, ROLL, Existing::Refuse, &state.start(1)).expect("free");
     for ms in [10, 20] {
         deliver(&sink, &state.plan("words", ms)).expect("written");
     }
@@ -110,7 +110,7 @@ fn rows_that_go_with_an_open_file_are_an_error_and_the_next_start_goes_on() {
     }
     drop(sink);
     disk.remake().expect("made by the next start");
-    let sink = begun(&disk, ROLL, Existing::Committed, &state.start(2)).expect("new");
+    let sink = begun(&disk, ROLL, Existing::Refuse, &state.start(2)).expect("new");
     deliver(&sink, &state.plan("words", 30)).expect("written");
     sink.close().expect("named");
     assert_eq!(names(&disk), ["words-30-30-0.txt"]);
@@ -121,7 +121,7 @@ fn files_that_are_rolled_go_on_in_the_directory_that_is_made_again() {
     let disk = MemoryStorage::new(0);
     let mut state = State::new(1);
     let roll = Some(Roll { bytes: Some(1), age: None });
-    let sink = begun(&disk, roll, Existing::Committed, &state.start(1)).expect("free");
+    let sink = begun(&disk, roll, Existing::Refuse, &state.start(1)).expect("free");
     let keys = [1, 2, 3].map(|ms| state.plan("words", ms));
     deliver(&sink, &keys[0]).expect("written");
     disk.lose_directory();
@@ -133,7 +133,7 @@ fn files_that_are_rolled_go_on_in_the_directory_that_is_made_again() {
     );
     Output::merge(&mut state.outputs, sink.output().as_slice());
     drop(sink);
-    let sink = begun(&disk, roll, Existing::Committed, &state.start(2)).expect("its own");
+    let sink = begun(&disk, roll, Existing::Refuse, &state.start(2)).expect("its own");
     keys.iter().for_each(|key| deliver(&sink, key).expect("committed"));
     assert_eq!(names(&disk), ["words-2-2-0.txt", "words-3-3-0.txt"]);
 }
@@ -144,7 +144,7 @@ fn check_replaced(replace: impl Fn(&std::path::Path), expected: &str) {
     let path = root.path().join("out");
     let open = || {
         let storage = Arc::new(Directory::open(&path).expect("made"));
-        File::open(storage, FileFormat::Text, Existing::Committed, None)
+        File::open(storage, FileOptions::default())
     };
     let mut state = State::new(1);
     let mut sink = open().expect("free");
@@ -201,7 +201,7 @@ fn r6_a_directory_that_is_lost_and_a_fault_at_each_step_neither_lose_nor_repeat(
         for step in 1.. {
             let disk = MemoryStorage::new(seed);
             let mut state = State::new(1);
-            let sink = begun(&disk, roll, Existing::Committed, &state.start(1)).expect("free");
+            let sink = begun(&disk, roll, Existing::Refuse, &state.start(1)).expect("free");
             (1..=2).for_each(|ms| deliver(&sink, &state.plan("words", ms)).expect("written"));
             disk.lose_directory();
             let call = disk.calls() + step;
@@ -214,7 +214,7 @@ fn r6_a_directory_that_is_lost_and_a_fault_at_each_step_neither_lose_nor_repeat(
             let clean = disk.calls() < call;
             let disk = if step % 2 == 0 { disk.after_kill() } else { disk.after_power_cut(seed) };
             // The first batch that is not done, and the one before it: the record of its commit may be lost.
-            let sink = begun(&disk, roll, Existing::Committed, &state.start(2)).expect("its own");
+            let sink = begun(&disk, roll, Existing::Refuse, &state.start(2)).expect("its own");
             let again = (next - 1).max(3);
             (again..=5).for_each(|ms| deliver(&sink, &state.plan("words", ms)).expect("written"));
             let found: Vec<String> = files(&disk)

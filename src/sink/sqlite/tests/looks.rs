@@ -25,7 +25,7 @@ fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
 
 /// A table with a batch of `state`, still open: the log and its index lie beside the database.
 fn open_table(path: &Path, state: &mut State) -> SharedSink {
-    let sink = SharedSink::new(Sqlite::open(path, "t", Existing::Committed).expect("new"));
+    let sink = SharedSink::new(Sqlite::open(path, "t", Existing::Refuse).expect("new"));
     let owner = state.start(1);
     sink.check(&owner).expect("free");
     sink.begin(&owner, &mut |_| ()).expect("begun");
@@ -36,7 +36,9 @@ fn open_table(path: &Path, state: &mut State) -> SharedSink {
 /// What a look for this owner says: nothing, or why it must not write there.
 fn look(dir: &Path, name: &str, owner: &Owner) -> Option<String> {
     let before = files(dir);
-    let opened = Sqlite::open_for(&dir.join(name), "t", Existing::Committed, Access::Look);
+    let (path, table) = (dir.join(name), "t".to_owned());
+    let options = SqliteOptions { path, table, existing: Existing::Refuse };
+    let opened = options.open_for(Access::Look);
     let refusal = opened.and_then(|mut sink| sink.check(owner)).err().map(|err| err.to_string());
     let after = files(dir);
     let changed = before.iter().zip(&after).find(|(before, after)| before != after);

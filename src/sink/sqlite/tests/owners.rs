@@ -6,7 +6,7 @@ use crate::sink::Left;
 
 /// A sink of a start, on this table of `a.db`.
 fn open(path: &Path, table: &str, owner: &Owner) -> Result<SharedSink> {
-    let sink = SharedSink::new(Sqlite::open(path, table, Existing::Committed)?);
+    let sink = SharedSink::new(Sqlite::open(path, table, Existing::Refuse)?);
     sink.check(owner)?;
     sink.begin(owner, &mut |_| ())?;
     Ok(sink)
