@@ -1633,7 +1633,7 @@ error: a sink needs a kind
 1 | [sink.screen]
   |       ^^^^^^ no kind
   |
-  = help: write `[sink.NAME.console]`, `.file`, `.sqlite`, `.memory` or `.null`
+  = help: write `[sink.NAME.console]`, `.file`, `.sqlite`, `.unix`, `.memory` or `.null`
 ",
     ),
     (
@@ -1738,6 +1738,49 @@ error: `time` is for `format = "json"`: rows of the others have no place for it
   = help: leave it out
 "#,
     ),
+    (
+        sink,
+        "[sink.screen.unix]",
+        "
+error: a `unix` sink needs a `path`
+ --> p.toml:1:14
+  |
+1 | [sink.screen.unix]
+  |              ^^^^
+  |
+  = help: the path of a socket that another program listens on
+",
+    ),
+    (
+        sink,
+        r#"[sink.screen.unix]
+path = "/run/a-directory-with-a-name-that-is-much-too-long-for-a-socket/and-another-one-below-it/that-is-long-too.sock""#,
+        r#"
+error: `path` has 110 bytes: a socket's has at most 107
+ --> p.toml:2:8
+  |
+2 | path = "/run/a-directory-with-a-name-that-is-much-too-long-for-a-socket/and-another-one-below-it/that-is-long-too.sock"
+  |        ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ too long
+  |
+  = help: put the socket, or a link to it, in another directory
+"#,
+    ),
+    (
+        sink,
+        r#"[sink.screen.unix]
+path = "a"
+format = "json""#,
+        r#"
+error: unknown key `format` of a `unix` sink
+ --> p.toml:3:1
+  |
+3 | format = "json"
+  | ^^^^^^
+  |
+  = help: known keys: `path`, `line_feeds`
+"#,
+    ),
+    (sink, "[sink.screen.unix]\npath = 'a'\nline_feeds = 'keep'", ""),
     (sink, "[sink.screen.console]\nformat = 'json'\ntime = true", ""),
     (sink, "[sink.screen.file]\npath = 'a'\nformat = 'json'\ntime = true", ""),
     (sink, "[sink.screen.file]\npath = 'a'\ntime = false", ""),

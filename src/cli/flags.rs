@@ -343,7 +343,7 @@ mod tests {
             "--from tcp://a:1 --job count --to screen",
             "error: unknown sink\n\
             \x20--> command line: --to screen\n\
-            \x20 = help: write console, json, null, file://DIR or sqlite://FILE",
+            \x20 = help: write console, json, null, file://DIR, sqlite://FILE or unix://SOCKET",
         ),
         (
             "--from tcp://a:1 --job count --http 4040",

@@ -44,7 +44,12 @@ fn warnings_of_machine(pipeline: &Pipeline) -> Vec<String> {
             addresses.push((format!("source `{name}`"), address));
         }
     }
-    addresses.into_iter().filter_map(|(who, address)| cannot_listen(&who, address)).collect()
+    let taken = addresses.into_iter().filter_map(|(who, address)| cannot_listen(&who, address));
+    let sinks = pipeline
+        .sinks
+        .iter()
+        .filter_map(|(name, sink)| Some(format!("warning: sink `{name}`: {}", sink.in_the_way()?)));
+    taken.chain(sinks).collect()
 }
 
 /// None if no process uses the state directory; the inner value is the process id, where the lock names it.

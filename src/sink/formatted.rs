@@ -14,6 +14,8 @@ use super::rows::Run;
 use super::{Cell, RowRef, Rows};
 use crate::framing::escape::{escape, lines_are_plain};
 use crate::framing::{ends_are_plain, lines_of};
+use crate::settings::key::Key;
+use crate::settings::section::Section;
 use crate::storage::{StoredFile, WriteBehind, read_full, write_all};
 use crate::time::Time;
 
@@ -67,6 +69,19 @@ pub enum LineFeeds {
     Escape,
     /// It stays, so that the row becomes several lines.
     Keep,
+}
+
+/// The key `line_feeds`.
+pub(super) const LINE_FEEDS: Key = Key {
+    name: "line_feeds",
+    takes: "`escape` or `keep`",
+    default: "`keep` if all records are lines",
+    about: "the fate of a line feed inside a text, where rows are lines of text",
+};
+
+pub(super) fn read_line_feeds(section: &mut Section<'_>) -> Option<LineFeeds> {
+    let choices = [("escape", LineFeeds::Escape), ("keep", LineFeeds::Keep)];
+    section.choice("line_feeds", "way with line feeds", &choices).map(|found| found.value)
 }
 
 /// How rows become lines.
@@ -210,7 +225,8 @@ impl<'a> Writing<'a> {
     }
 }
 
-fn write_row(out: &mut Vec<u8>, layout: Layout, row: RowRef<'_>) -> io::Result<()> {
+/// Writes a row with its line feed.
+pub(super) fn write_row(out: &mut Vec<u8>, layout: Layout, row: RowRef<'_>) -> io::Result<()> {
     let several = row.cells().nth(1).is_some();
     let (open, close): (&[u8], &[u8]) = match (layout.format, layout.time) {
         (FileFormat::Text, _) if several => (b"(", b")\n"),

@@ -27,6 +27,7 @@ mod sqlite;
 #[path = "sqlite_absent.rs"]
 mod sqlite;
 mod sqlite_options;
+mod unix;
 mod writer;
 
 use std::collections::{HashMap, HashSet};
@@ -54,11 +55,12 @@ pub use rolling::Roll;
 pub use rows::{Cell, Cells, Row, RowRef, RowWriter, Rows};
 pub use sqlite::Sqlite;
 pub use sqlite_options::{SQLITE_COMPILED, SqliteOptions};
+pub use unix::{Unix, UnixOptions};
 pub use writer::Writer;
 
 /// Every kind of sink.
 pub const SINKS: &[SinkRow] =
-    &[console::ROW, file::ROW, sqlite_options::ROW, memory::ROW, null::ROW];
+    &[console::ROW, file::ROW, sqlite_options::ROW, unix::ROW, memory::ROW, null::ROW];
 
 /// What is committed at once: the rows of one job and batch in one partition of the output.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -88,6 +88,11 @@ pub trait SinkOptions: SameOptions + fmt::Debug + Send + Sync {
         None
     }
 
+    /// The reason why a start would be refused as things are now on this machine, if that can be seen without opening anything.
+    fn in_the_way(&self) -> Option<String> {
+        None
+    }
+
     /// True if the rows go to standard output, which may be closed.
     fn is_standard_output(&self) -> bool {
         false

@@ -1,12 +1,16 @@
-//! Outputs that change while they are written to: a directory that is removed, a database that another process holds.
+//! Outputs that change while they are written to: a directory that is removed, a database that another process holds, a socket
+//! without a listener.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
+use tidemill::time::{Clock, SystemClock};
 
-use crate::program::{Program, WATCHDOG};
+use crate::program::peers::are_there;
+use crate::program::{Process, Program, WATCHDOG, read_lines};
 
 /// A pipeline that reads the files of `in` and writes their lines to `sink`. A console shows them once they are written.
 struct Case(TempDir);
@@ -274,4 +278,59 @@ fn a_database_that_somebody_holds_is_waited_for() {
         Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
     });
     assert_eq!(count.expect("rows"), (2, 2));
+}
+
+/// `socat` as the peer of the sink `unix`: what comes to the socket `x.sock` goes to `to`.
+fn socat(case: &Case, options: &str, to: &str) -> Process {
+    let listen = format!("UNIX-LISTEN:{}{options}", case.path("x.sock").display());
+    Process::start(Command::new("socat").args(["-u", &listen, to]).stdout(Stdio::piped()))
+}
+
+#[test]
+fn a_unix_socket_whose_listener_comes_late_and_goes_gets_each_batch() {
+    if !are_there(&["socat"], "apt-get install socat") {
+        return;
+    }
+    let case = Case::new("unix]\npath = 'DIR/x.sock'");
+    let program = case.start();
+    case.put("one");
+    let said = program.event("condition_began");
+    assert_eq!((&said["kind"], &said["subject"]), (&"sink_away".into(), &"out".into()), "{said}");
+    let cause = said["cause"].as_str().expect("text");
+    assert!(cause.contains("x.sock: nobody listens there yet"), "{cause}");
+    assert_eq!(said["needs"], "its server must be there");
+    let mut peer = socat(&case, "", "STDOUT");
+    let lines = read_lines(peer.0.stdout.take().expect("piped"));
+    assert_eq!(lines.recv_timeout(WATCHDOG).as_deref(), Ok("one"));
+    program.event("condition_ended");
+    until_written(&program, "one");
+    peer.kill();
+    case.put("two");
+    let said = program.event("condition_began");
+    assert_eq!(said["kind"], "sink_away", "{said}");
+    // As in the guide: each connection appends to a file.
+    let out = case.path("out");
+    let append = format!("OPEN:{},creat,append", out.display());
+    let _peer = socat(&case, ",fork,unlink-early", &append);
+    until_written(&program, "two");
+    program.stop();
+    let (clock, is_there) = (SystemClock::new(), || fs::read_to_string(&out).ok());
+    let until = clock.now().plus(WATCHDOG);
+    while is_there().as_deref() != Some("two\n") {
+        assert!(clock.now() < until, "{:?}", is_there());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_socket_without_a_directory_refuses_the_start() {
+    let case = Case::new("unix]\npath = 'DIR/no/x.sock'");
+    let (code, _, said) = case.start().finish();
+    let said = said.join("\n");
+    assert!(code == Some(1) && said.contains("/no; make it"), "{said}");
+    let file = case.path("p.toml").display().to_string();
+    let (code, _, said) = Program::start(&["validate", &file]).finish();
+    let said = said.join("\n");
+    assert!(code == Some(0) && said.contains("warning: sink `out`: "), "{said}");
+    assert!(said.contains("there is no directory "), "{said}");
 }

@@ -8,7 +8,7 @@ use crate::settings::diagnostics::Problem;
 use crate::settings::key::Key;
 use crate::settings::section::Section;
 use crate::sink::SharedSink;
-use crate::sink::formatted::{FileFormat, LineFeeds};
+use crate::sink::formatted::{FileFormat, LINE_FEEDS, LineFeeds, read_line_feeds};
 use crate::sink::options::{
     Destination, EXISTING, Existing, Holds, KeyText, Opening, ShortForm, SinkKind, SinkOptions,
     SinkRow, TIME, read_existing, read_path, read_time,
@@ -27,12 +27,7 @@ pub(crate) const ROW: SinkRow = SinkRow {
             default: "text",
             about: "the look of a row, a line each",
         },
-        Key {
-            name: "line_feeds",
-            takes: "`escape` or `keep`",
-            default: "`keep` if all records are lines",
-            about: "the fate of a line feed inside a text of a text file",
-        },
+        LINE_FEEDS,
         TIME,
         EXISTING,
         Key {
@@ -97,24 +92,17 @@ fn read(section: &mut Section<'_>) -> Option<SinkKind> {
         [("text", FileFormat::Text), ("json", FileFormat::Json), ("csv", FileFormat::Csv)];
     let format = section.choice("format", "format", &formats).map(|found| found.value);
     let format = format.unwrap_or_default();
-    let line_feeds = read_line_feeds(section, format);
-    let time = read_time(section, format == FileFormat::Json);
-    let existing = read_existing(section);
-    let roll = section.table("roll", "`roll`").and_then(read_roll);
-    Some(FileOptions { path: path?, format, roll, line_feeds, time, existing }.into())
-}
-
-/// Text files alone have lines that a line feed could break: JSON escapes it, CSV quotes it.
-fn read_line_feeds(section: &mut Section<'_>, format: FileFormat) -> Option<LineFeeds> {
-    let choices = [("escape", LineFeeds::Escape), ("keep", LineFeeds::Keep)];
-    let found = section.choice("line_feeds", "way with line feeds", &choices)?;
-    if format != FileFormat::Text {
+    let line_feeds = read_line_feeds(section);
+    if line_feeds.is_some() && format != FileFormat::Text {
         let title =
             "`line_feeds` is for `format = \"text\"`: the others escape or quote by themselves";
         let problem = Problem::new(&section.key_at("line_feeds"), title);
         section.problems.add(problem.hint("leave it out"));
     }
-    Some(found.value)
+    let time = read_time(section, format == FileFormat::Json);
+    let existing = read_existing(section);
+    let roll = section.table("roll", "`roll`").and_then(read_roll);
+    Some(FileOptions { path: path?, format, roll, line_feeds, time, existing }.into())
 }
 
 fn read_roll(mut section: Section<'_>) -> Option<Roll> {

@@ -1,0 +1,478 @@
+//! `Unix`: rows as lines to a Unix stream socket that another program listens on.
+//!
+//! ```text
+//! write:  connect, unless that is done ─ rows as lines, piece by piece ─▶ the socket has all bytes ─▶ the batch is done
+//!              └── refused, absent, gone, or nothing taken for 10 s: the connection is closed and the sink is away;
+//!                  the next attempt connects anew and writes the batch again, from its first row
+//! ```
+//! A batch is written at least once: a peer may see a batch that ends within a line, and then, on another connection, the whole
+//! of it. Nothing is remembered from run to run. The socket having the bytes is all that the sink knows: what a peer had not read
+//! when it ended is lost. Lines look as those of a text file (see `formatted`). The connection is made by the first rows, so a
+//! peer may be started later. A peer that reads slowly holds the batch; one that takes nothing is given up after a while, so that
+//! no thread is held beyond that. What the peer sends is not read. Runs on the worker that finishes a job.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send, socket_with,
+};
+
+use super::formatted::{FileFormat, LINE_FEEDS, Layout, LineFeeds, read_line_feeds, write_row};
+use super::options::{KeyText, Opening, ShortForm, SinkKind, SinkOptions, SinkRow, read_path};
+use super::pieces::Pieces;
+use super::{BatchMeta, CommitKey, Ledger, Rows, SharedSink, Sink};
+use crate::error::{Error, Result};
+use crate::settings::diagnostics::Problem;
+use crate::settings::key::Key;
+use crate::settings::section::Section;
+
+/// The longest path of a socket, in bytes: `sun_path` without its end.
+const PATH_BYTES_MAX: usize = 107;
+
+/// A peer that takes no byte for this long is away. As long as a call may take before `sink_hangs` names the sink.
+const STALL_MAX: Duration = Duration::from_secs(10);
+
+/// The time between two attempts to send to a peer that reads slowly: the kernel reports room only once most of its buffer is
+/// free.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// The most bytes of one `send`. The kernel frees room by whole sends, so short ones show earlier that a slow peer reads.
+const SEND_BYTES: usize = 16 * 1024;
+
+/// Its row.
+pub(super) const ROW: SinkRow = SinkRow {
+    name: "unix",
+    about: "writes the rows as lines to a Unix stream socket",
+    keys: &[
+        Key {
+            name: "path",
+            takes: "a path of at most 107 bytes",
+            default: "",
+            about: "the socket, which another program listens on",
+        },
+        LINE_FEEDS,
+    ],
+    example: "[sink.NAME.unix]\npath = \"/run/words.sock\"",
+    short_forms: &[ShortForm {
+        begins: "unix://",
+        value: "SOCKET",
+        more: "",
+        settings: |path| vec![KeyText::new("path", path)],
+    }],
+    read,
+};
+
+/// The options of the sink `unix`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnixOptions {
+    /// The socket, at most 107 bytes.
+    pub path: PathBuf,
+    /// The fate of line feeds inside texts; by default as in a text file, see [`FileOptions`](super::FileOptions).
+    pub line_feeds: Option<LineFeeds>,
+}
+
+fn read(section: &mut Section<'_>) -> Option<SinkKind> {
+    let path = read_path(section, "the path of a socket that another program listens on");
+    if let Some(path) = &path
+        && path.as_os_str().len() > PATH_BYTES_MAX
+    {
+        let bytes = path.as_os_str().len();
+        let title = format!("`path` has {bytes} bytes: a socket's has at most {PATH_BYTES_MAX}");
+        let problem = Problem::new(&section.at_of("path"), title).label("too long");
+        section.problems.add(problem.hint("put the socket, or a link to it, in another directory"));
+    }
+    let line_feeds = read_line_feeds(section);
+    Some(UnixOptions { path: path?, line_feeds }.into())
+}
+
+impl SinkOptions for UnixOptions {
+    fn row(&self) -> &'static SinkRow {
+        &ROW
+    }
+
+    fn open(&self, _opening: &Opening<'_>) -> Result<SharedSink> {
+        match self.in_the_way() {
+            Some(why) => Err(Error::Failed(why)),
+            None => Ok(SharedSink::new(Unix::new(self.clone()))),
+        }
+    }
+
+    fn summary(&self) -> String {
+        format!("lines to the socket {}", self.path.display())
+    }
+
+    fn in_the_way(&self) -> Option<String> {
+        let directory = directory_of(&self.path);
+        not_a_socket(&self.path).or_else(|| {
+            let (shown, path) = (directory.display(), self.path.display());
+            let text = format!("{path} cannot be a socket: there is no directory {shown}; make it");
+            (!directory.is_dir()).then_some(text)
+        })
+    }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// The reason why nobody can listen at a path: something else is there. None if a socket is, or nothing.
+fn not_a_socket(path: &Path) -> Option<String> {
+    let found = fs::metadata(path).ok()?.file_type();
+    let what = match found {
+        _ if found.is_socket() => return None,
+        _ if found.is_dir() => "a directory",
+        _ if found.is_file() => "a regular file",
+        _ => "a special file",
+    };
+    let remedy = "give the path of a socket that another program listens on";
+    Some(format!("{} is {what}, not a socket: {remedy}", path.display()))
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Unix {
+    options: UnixOptions,
+    /// Rows may hold line feeds, as far as their sources tell.
+    gets_line_feeds: bool,
+    /// None: the next rows connect.
+    peer: Option<OwnedFd>,
+    /// See [`STALL_MAX`].
+    stall_max: Duration,
+    /// Reused from batch to batch.
+    text: Vec<u8>,
+    committed: Ledger,
+}
+
+impl Unix {
+    /// A sink that connects once it has rows.
+    pub fn new(options: UnixOptions) -> Self {
+        let (text, committed) = Default::default();
+        let (gets_line_feeds, peer, stall_max) = (false, None, STALL_MAX);
+        Unix { options, gets_line_feeds, peer, stall_max, text, committed }
+    }
+
+    fn layout(&self) -> Layout {
+        let by_sources = if self.gets_line_feeds { LineFeeds::Escape } else { LineFeeds::Keep };
+        let line_feeds = self.options.line_feeds.unwrap_or(by_sources);
+        Layout { format: FileFormat::Text, line_feeds, time: None }
+    }
+
+    fn connect(&self) -> Result<OwnedFd> {
+        let path = &self.options.path;
+        if let Some(why) = not_a_socket(path) {
+            return Err(Error::Failed(why));
+        }
+        let fail = |err| Error::io(format!("cannot connect to the socket {}", path.display()), err);
+        connect_to(path).map_err(|err| {
+            fail(match err {
+                // What must come is the peer, not the directory that the kind of the error stands for.
+                Errno::NOENT if directory_of(path).is_dir() => {
+                    io::Error::new(ErrorKind::ConnectionRefused, "nobody listens there yet")
+                }
+                Errno::AGAIN => {
+                    io::Error::new(ErrorKind::TimedOut, "its peer accepts no connections now")
+                }
+                err => err.into(),
+            })
+        })
+    }
+}
+
+/// Connects without waiting: `std` would wait as long as the peer does not accept.
+fn connect_to(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let address = SocketAddrUnix::new(path)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &address)?;
+    Ok(socket)
+}
+
+impl Sink for Unix {
+    fn awaits(&self) -> &'static str {
+        "its reader must read"
+    }
+
+    fn expect_line_feeds(&mut self) {
+        self.gets_line_feeds = true;
+    }
+
+    fn committed(&mut self, key: &CommitKey) -> Result<bool> {
+        Ok(self.committed.committed(key))
+    }
+
+    fn write(&mut self, _key: &CommitKey, _meta: &BatchMeta, rows: &Rows) -> Result<()> {
+        // Whatever happens below, a connection that took a part of a batch is not used for the next attempt.
+        let peer = self.peer.take().filter(|peer| !is_gone(peer));
+        if rows.is_empty() {
+            self.peer = peer;
+            return Ok(());
+        }
+        let peer = peer.map_or_else(|| self.connect(), Ok)?;
+        let (layout, stall_max) = (self.layout(), self.stall_max);
+        let mut out = |piece: &[u8]| send_all(&peer, piece, stall_max);
+        let mut pieces = Pieces::new(&mut self.text, &mut out);
+        let written = rows.iter().try_for_each(|row| {
+            write_row(pieces.text, layout, row)?;
+            pieces.row_ends()
+        });
+        written.and_then(|()| pieces.end()).map_err(|err| {
+            let path = self.options.path.display();
+            Error::io(format!("cannot write to the socket {path}"), err)
+        })?;
+        self.peer = Some(peer);
+        Ok(())
+    }
+
+    /// All bytes are out of our hands by now.
+    fn commit(&mut self, key: &CommitKey) -> Result<()> {
+        self.committed.commit(key);
+        Ok(())
+    }
+}
+
+/// True if the peer has closed its end. One that only writes no more may still read.
+fn is_gone(peer: &OwnedFd) -> bool {
+    let mut asked = [PollFd::new(peer, PollFlags::empty())];
+    let asked_well = poll(&mut asked, Some(&Timespec::default())).is_ok();
+    !asked_well || asked[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
+}
+
+/// Sends all bytes, however long that takes, as long as the peer takes some now and then. A peer that is gone is an error and
+/// no SIGPIPE.
+fn send_all(peer: &OwnedFd, mut bytes: &[u8], stall_max: Duration) -> io::Result<()> {
+    let look_again = Timespec::try_from(LOOK_AGAIN).expect("a short time");
+    let mut stalled = Duration::ZERO;
+    while !bytes.is_empty() {
+        let part = &bytes[..bytes.len().min(SEND_BYTES)];
+        match send(peer, part, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            Ok(sent) => {
+                bytes = &bytes[sent..];
+                stalled = Duration::ZERO;
+            }
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) if stalled >= stall_max => {
+                let text = format!("its reader has read nothing for {} s", stall_max.as_secs());
+                return Err(io::Error::new(ErrorKind::TimedOut, text));
+            }
+            Err(Errno::AGAIN) => {
+                match poll(&mut [PollFd::new(peer, PollFlags::OUT)], Some(&look_again)) {
+                    Ok(0) => stalled += LOOK_AGAIN,
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(err) => return Err(err.into()),
+                }
+            }
+            Err(err) => return Err(err.into()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::error::awaited;
+    use crate::sink::given::{key, lines, rows};
+    use crate::sync::thread::{self, Thread};
+    use crate::sync::{Arc, Mutex, Poison};
+
+    /// A directory for a socket, and a sink that writes to it.
+    struct Rig {
+        directory: TempDir,
+        sink: Unix,
+    }
+
+    impl Rig {
+        fn new() -> Rig {
+            let directory = tempfile::tempdir().expect("a directory");
+            let path = directory.path().join("x.sock");
+            let sink = Unix::new(UnixOptions { path, ..UnixOptions::default() });
+            Rig { directory, sink }
+        }
+
+        fn path(&self) -> PathBuf {
+            self.directory.path().join("x.sock")
+        }
+
+        fn listen(&self) -> UnixListener {
+            UnixListener::bind(self.path()).expect("a socket")
+        }
+
+        /// Delivers a batch as the engine does.
+        fn deliver(&mut self, ms: u64, rows: &Rows) -> Result<()> {
+            let key = key("j", ms);
+            assert!(!self.sink.committed(&key).expect("told"), "{ms}");
+            self.sink.write(&key, &BatchMeta::default(), rows)?;
+            self.sink.commit(&key)?;
+            assert!(self.sink.committed(&key).expect("told"), "{ms}");
+            Ok(())
+        }
+    }
+
+    fn read_to_end(mut peer: UnixStream) -> String {
+        let mut text = String::new();
+        peer.read_to_string(&mut text).expect("UTF-8");
+        text
+    }
+
+    fn accept(listener: &UnixListener) -> UnixStream {
+        listener.accept().expect("it connects").0
+    }
+
+    /// A batch that no buffer of a socket holds, and its text.
+    fn large() -> (Rows, String) {
+        let texts: Vec<String> = (0..100_000).map(|number| format!("row {number:010}")).collect();
+        (rows(&texts), texts.iter().map(|text| format!("{text}\n")).collect())
+    }
+
+    /// An error that the engine waits for, with these words.
+    fn expect_awaited(err: &Error, needs: &str, words: &str) {
+        let Error::Io { source, .. } = err else { panic!("{err:?}") };
+        assert_eq!(awaited(source), Some(needs), "{err}");
+        assert!(err.to_string().contains(words), "{err}");
+    }
+
+    #[test]
+    fn rows_are_lines_of_one_connection() {
+        let mut rig = Rig::new();
+        let listener = rig.listen();
+        rig.deliver(1, &rows(&[("a", 1_u64), ("b\nc", 2)])).expect("taken");
+        rig.deliver(2, &Rows::new()).expect("nothing to write");
+        rig.deliver(3, &lines(&["as it\nwas\n"])).expect("taken");
+        rig.sink.expect_line_feeds();
+        rig.deliver(4, &rows(&["b\nc"])).expect("taken");
+        drop(rig);
+        let text = read_to_end(accept(&listener));
+        assert_eq!(text, "(a,1)\n(b\nc,2)\nas it\nwas\nb\\nc\n");
+    }
+
+    #[test]
+    fn a_peer_that_is_absent_is_waited_for() {
+        let mut rig = Rig::new();
+        let sink = rig.sink.options.open(&Opening {
+            console: &crate::sink::Writer::new(Box::new(io::sink())),
+            access: crate::storage::Access::Write,
+        });
+        assert!(sink.is_ok());
+        let err = rig.deliver(1, &rows(&["a"])).expect_err("nobody is there");
+        expect_awaited(&err, "its server must be there", "nobody listens there yet");
+        drop(rig.listen());
+        let err = rig.deliver(1, &rows(&["a"])).expect_err("nobody listens");
+        expect_awaited(&err, "its server must be there", "cannot connect to the socket");
+        fs::remove_file(rig.path()).expect("removed");
+        let listener = rig.listen();
+        rig.deliver(1, &rows(&["a"])).expect("taken");
+        drop(rig);
+        assert_eq!(read_to_end(accept(&listener)), "a\n");
+    }
+
+    #[test]
+    fn a_peer_that_went_between_two_batches_is_connected_to_again() {
+        let mut rig = Rig::new();
+        let listener = rig.listen();
+        rig.deliver(1, &rows(&["a"])).expect("taken");
+        drop(accept(&listener));
+        rig.deliver(2, &rows(&["b"])).expect("on a new connection");
+        drop(rig);
+        assert_eq!(read_to_end(accept(&listener)), "b\n");
+    }
+
+    #[test]
+    fn a_batch_that_was_cut_is_written_again_whole() {
+        let mut rig = Rig::new();
+        let (listener, (all, text)) = (rig.listen(), large());
+        let read = Arc::new(Mutex::new(String::new()));
+        let reader: Thread = {
+            let read = Arc::clone(&read);
+            let body = move || {
+                let mut first = accept(&listener);
+                first.read_exact(&mut [0; 1_000]).expect("a part");
+                drop(first);
+                *read.lock() = read_to_end(accept(&listener));
+            };
+            thread::spawn("reader", &Poison::new(), body).expect("a thread")
+        };
+        let err = rig.deliver(1, &all).expect_err("the peer is gone");
+        expect_awaited(&err, "its server must be there", "cannot write to the socket");
+        rig.deliver(1, &all).expect("taken");
+        drop(rig);
+        drop(reader);
+        assert!(*read.lock() == text, "the whole batch from its first row");
+    }
+
+    #[test]
+    fn a_peer_that_does_not_read_is_given_up_and_one_that_reads_slowly_is_not() {
+        let mut rig = Rig::new();
+        let (listener, (all, text)) = (rig.listen(), large());
+        rig.sink.stall_max = Duration::from_millis(200);
+        let err = rig.deliver(1, &all).expect_err("nobody reads");
+        expect_awaited(&err, "its server must be there", "has read nothing for 0 s");
+        let cut = read_to_end(accept(&listener));
+        assert!(!cut.is_empty() && text.starts_with(&cut));
+        rig.sink.stall_max = STALL_MAX;
+        let read = Arc::new(Mutex::new(Vec::new()));
+        let reader = {
+            let read = Arc::clone(&read);
+            let body = move || {
+                let (mut peer, mut part) = (accept(&listener), [0; 5_000]);
+                loop {
+                    match peer.read(&mut part).expect("it reads") {
+                        0 => break,
+                        got => read.lock().extend_from_slice(&part[..got]),
+                    }
+                }
+            };
+            thread::spawn("reader", &Poison::new(), body).expect("a thread")
+        };
+        rig.deliver(1, &all).expect("taken");
+        drop(rig);
+        drop(reader);
+        assert!(*read.lock() == text.as_bytes());
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_a_socket_is_named() {
+        let check = |path: PathBuf, words: &str| {
+            let options = UnixOptions { path, ..UnixOptions::default() };
+            let console = crate::sink::Writer::new(Box::new(io::sink()));
+            let access = crate::storage::Access::Look;
+            let opened = options.open(&Opening { console: &console, access });
+            let err = opened.expect_err("refused");
+            assert!(matches!(err, Error::Failed(_)), "{err:?}");
+            assert!(err.to_string().contains(words), "{err}");
+        };
+        let rig = Rig::new();
+        let directory = rig.directory.path();
+        fs::write(directory.join("file"), "").expect("written");
+        check(directory.join("file"), "/file is a regular file, not a socket: give the path");
+        check(directory.to_owned(), "is a directory, not a socket: give the path");
+        check(directory.join("no/x.sock"), "/no; make it");
+        check(PathBuf::from("/dev/null"), "/dev/null is a special file, not a socket");
+    }
+
+    #[test]
+    fn a_socket_that_something_else_replaced_is_a_failure_at_once() {
+        let mut rig = Rig::new();
+        fs::write(rig.path(), "").expect("written");
+        let err = rig.deliver(1, &rows(&["a"])).expect_err("no socket");
+        assert!(matches!(err, Error::Failed(_)), "{err:?}");
+        fs::remove_file(rig.path()).expect("removed");
+        fs::remove_dir(rig.directory.path()).expect("removed");
+        let err = rig.deliver(1, &rows(&["a"])).expect_err("no directory");
+        expect_awaited(&err, "its directory must be there", "No such file or directory");
+    }
+}
