@@ -8,6 +8,7 @@ use std::process::Command;
 
 use tidemill::metrics::CONDITIONS;
 use tidemill::sink::SINKS;
+use tidemill::source::SOURCES;
 use tidemill::stream::jobs::JOBS;
 
 /// What stands behind a fragment that has no job or no sink, so that it is a whole pipeline.
@@ -227,12 +228,12 @@ fn known_keys() -> BTreeSet<String> {
         "table",
     ];
     let mut keys = BTreeSet::new();
-    let rooms = ["src/config", "src/stream/jobs"].map(|room| sources_below(&root().join(room)));
-    let mut texts = rooms.concat();
-    // Of the sinks those that read their own options, without their tests.
-    let sinks = sources_below(&root().join("src/sink")).into_iter();
-    let sinks = sinks.filter(|text| text.contains("settings::section::Section"));
-    texts.extend(sinks.filter_map(|text| Some(text.split("#[cfg(").next()?.to_owned())));
+    let mut texts = sources_below(&root().join("src/config"));
+    // Of sources, sinks and jobs those that read their own options, without their tests.
+    let rooms = ["src/source", "src/sink", "src/stream/jobs"];
+    let parts = rooms.map(|room| sources_below(&root().join(room))).concat();
+    let parts = parts.iter().filter(|text| text.contains("settings::section::"));
+    texts.extend(parts.filter_map(|text| Some(text.split("#[cfg(").next()?.to_owned())));
     for text in texts {
         for reader in readers {
             let call = format!(".{reader}(");
@@ -296,22 +297,45 @@ fn every_job_and_its_keys_are_in_the_guide() {
     }
 }
 
+/// A chapter of the guide's page on pipeline files.
+fn chapter(page: &Page, heading: &str) -> String {
+    let (_, rest) = page.text.split_once(&format!("\n## {heading}\n")).expect("the chapter");
+    rest.split("\n## ").next().unwrap_or(rest).to_owned()
+}
+
 /// Every kind of sink has a line of the guide's table, with its keys.
 #[test]
 fn every_sink_and_its_keys_are_in_the_guide() {
     let page = Page::read("docs/guide/pipeline-file.md");
-    let (_, table) = page.text.split_once("\n## Sinks\n").expect("a chapter of sinks");
-    for kind in SINKS {
-        let mut cells = table.lines().map(|line| line.split(" | ").collect::<Vec<_>>());
-        let name = format!("`{}`", kind.name);
-        let row = cells.find(|cells| cells.len() > 1 && cells[0].contains(&name));
-        let row = row.unwrap_or_else(|| panic!("the guide has no sink {name}"));
-        for key in kind.keys {
-            assert!(row[1].contains(&format!("`{}`", key.name)), "{name}: {}: {row:?}", key.name);
+    let chapter = chapter(&page, "Sinks");
+    for row in SINKS {
+        let name = format!("`{}`", row.name);
+        let mut lines = chapter.lines().map(|line| line.split(" | ").collect::<Vec<_>>());
+        let line = lines.find(|cells| cells.len() > 1 && cells[0].contains(&name));
+        let line = line.unwrap_or_else(|| panic!("the guide has no sink {name}"));
+        for key in row.keys {
+            assert!(line[1].contains(&format!("`{}`", key.name)), "{name}: {}: {line:?}", key.name);
         }
-        let (code, said) =
-            validate(&whole(&format!("{}\n", kind.example.replace("NAME", "other"))));
+        let (code, said) = validate(&whole(&format!("{}\n", row.example.replace("NAME", "other"))));
         assert!(code == Some(0) || said.contains("this program has no sink"), "{name}: {said}");
+    }
+}
+
+/// Every kind of source is named in the guide, and each of its keys has a line of a table there.
+#[test]
+fn every_source_and_its_keys_are_in_the_guide() {
+    let page = Page::read("docs/guide/pipeline-file.md");
+    let chapter = chapter(&page, "Sources");
+    let cells = chapter.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    let cells: Vec<&str> = cells.collect();
+    for row in SOURCES {
+        assert!(chapter.contains(&format!("`{}`", row.name)), "the guide has no {}", row.name);
+        for key in row.keys {
+            let name = format!("`{}`", key.name);
+            assert!(cells.iter().any(|cell| cell.contains(&name)), "{}: {name}", row.name);
+        }
+        let (code, said) = validate(&whole(&format!("{}\n", row.example)));
+        assert_eq!(code, Some(0), "{}: {said}", row.name);
     }
 }
 

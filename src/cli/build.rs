@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use crate::config::{GenerateSource, Job, Pipeline, Source};
-use crate::context::{SocketSource, StreamingContext};
+use crate::context::StreamingContext;
 use crate::error::{Error, Result};
 use crate::load::{self, Limit, Load, LoadOptions, Target};
 use crate::sink::{Opening, SharedSink, Writer};
+use crate::source::SocketSource;
 use crate::source::direct::files::FilesSource;
 use crate::storage::Access;
 use crate::stream::DStream;
@@ -36,7 +37,7 @@ impl Built {
                     streams.insert(name.as_str(), context.files(files)?);
                     continue;
                 }
-                Source::Socket(socket) => SocketSource::from(socket),
+                Source::Socket(socket) => socket.clone(),
                 Source::Generate(generate) if access == Access::Look => {
                     SocketSource::connect(None::<String>).io_model(generate.io_model).once()
                 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, TcpListener};
 use std::path::Path;
 
-use crate::config::{Http, Peers, Pipeline, Source};
+use crate::config::{Http, Pipeline, Source};
 use crate::error::{Error, Result};
 use crate::settings::units::{Address, Env};
 use crate::storage::Directory;
@@ -35,16 +35,16 @@ fn warnings_of_machine(pipeline: &Pipeline) -> Vec<String> {
     }
     let mut addresses = Vec::new();
     if let Http::At(address) = &pipeline.http {
-        addresses.push(("`http`".to_owned(), address));
+        addresses.push(("`http`".to_owned(), address.clone()));
     }
     for (name, source) in &pipeline.sources {
         if let Source::Socket(socket) = source
-            && let Peers::Listen(address) = &socket.peers
+            && let Some(address) = socket.listen_address()
         {
             addresses.push((format!("source `{name}`"), address));
         }
     }
-    let taken = addresses.into_iter().filter_map(|(who, address)| cannot_listen(&who, address));
+    let taken = addresses.into_iter().filter_map(|(who, address)| cannot_listen(&who, &address));
     let sinks = pipeline
         .sinks
         .iter()

@@ -49,3 +49,54 @@ fn listed(name: &str, kinds: &[&str]) -> String {
     });
     either(&shown.collect::<Vec<_>>())
 }
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use crate::config::Pipeline;
+    use crate::settings::key::Key;
+    use crate::sink::SINKS;
+    use crate::source::SOURCES;
+
+    const SOURCE: &str = "[source.NAME.generate]\nrate = 1\n";
+    const SINK: &str = "[sink.NAME.null]\n";
+
+    /// What is wrong with a pipeline of these parts, if anything is.
+    fn errors(source: &str, sink: &str) -> String {
+        let job = "[job.j]\nfrom = ['NAME']\nto = ['NAME']\ncount = {}\n";
+        let read = Pipeline::parse(&format!("{source}\n{sink}\n{job}"), "p.toml", &|_| None);
+        read.err().map(|err| err.to_string()).unwrap_or_default()
+    }
+
+    /// A reader tells the keys that it asked for where one is unknown.
+    fn check_keys(keys: &[Key], shown: &str) {
+        let keys: Vec<_> = keys.iter().map(|key| format!("`{}`", key.name)).collect();
+        let expected = match keys.is_empty() {
+            true => "there are no keys here".to_owned(),
+            false => format!("known keys: {}", keys.join(", ")),
+        };
+        assert!(shown.lines().any(|line| line.ends_with(&expected)), "{expected}\n{shown}");
+    }
+
+    #[test]
+    fn rows_of_sinks_say_what_their_readers_do() {
+        for row in SINKS {
+            let wrong = format!("[sink.NAME.{}]\nzzzzzzzzzzzzzzzz = 1", row.name);
+            check_keys(row.keys, &errors(SOURCE, &wrong));
+            let shown = errors(SOURCE, row.example);
+            let is_absent = shown.contains("this program has no sink");
+            assert!(
+                shown.is_empty() || is_absent && shown.matches("error:").count() == 1,
+                "{shown}"
+            );
+        }
+    }
+
+    #[test]
+    fn rows_of_sources_say_what_their_readers_do() {
+        for row in SOURCES {
+            let wrong = format!("[source.NAME.{}]\nzzzzzzzzzzzzzzzz = 1", row.name);
+            check_keys(row.keys, &errors(&wrong, SINK));
+            assert_eq!(errors(row.example, SINK), "", "{}", row.name);
+        }
+    }
+}

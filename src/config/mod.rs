@@ -26,11 +26,14 @@ pub use crate::sink::{
     ConsoleOptions, Existing, FileFormat, FileOptions, Format as ConsoleFormat, LineFeeds, Roll,
     SinkKind, SqliteOptions,
 };
+pub use crate::source::{
+    Ack, Direction as Peers, FilesOptions as FilesSource, GenerateSource, RateLimits, SocketSource,
+    Source,
+};
 pub use given::GivenKeys;
 pub use jobs::Job;
 pub use log_level::{LOG_LEVELS, LogLevel};
 pub use pipeline::{Http, Pipeline};
-pub use sources::{Ack, FilesSource, GenerateSource, Peers, RateLimits, SocketSource, Source};
 
 use std::path::PathBuf;
 use std::thread;

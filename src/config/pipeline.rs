@@ -22,13 +22,14 @@ use super::given::GivenKeys;
 use super::jobs::Job;
 use super::log_level::{LOG_LEVELS, LogLevel};
 use super::sinks;
-use super::sources::{self, Source};
+use super::sources;
 use super::{Config, Resolved, jobs};
 use crate::settings::diagnostics::{At, Problem, Problems, Texts};
 use crate::settings::section::Section;
 use crate::settings::tree::{self, Setting, Table};
 use crate::settings::units::{Address, Env, show_bytes};
 use crate::sink::SinkKind;
+use crate::source::Source;
 
 /// The largest pipeline file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -355,7 +356,7 @@ mod tests {
             "error: `rate_min` is 6, more than `rate_max`, 5",
         );
         check_socket("rate_max = 0", "error: `rate_max` must be 1 to 18446744073709551615");
-        let of_reactors = |text| socket(text).expect("good").reactor_threads;
+        let of_reactors = |text| socket(text).expect("good").reactors;
         assert_eq!((of_reactors(""), of_reactors("reactor_threads = 3")), (None, Some(3)));
         check_socket("reactor_threads = 0", "error: `reactor_threads` must be 1 to 1000");
         let relp = "framing = 'relp'\n";

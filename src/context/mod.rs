@@ -13,7 +13,6 @@ mod names;
 mod outputs;
 mod places;
 mod recover;
-mod socket;
 mod sources;
 mod stream_handle;
 
@@ -29,13 +28,13 @@ use crate::source::direct::files::FilesSource;
 use crate::source::io::IoModel;
 use crate::source::{Direction, Receiver};
 use crate::storage::{Access, Storage};
-use crate::stream::{DStream, Graph, GraphOptions, SourceInfo};
+use crate::stream::{DStream, Graph, GraphOptions, Identity, SourceInfo};
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, ManualClock, SystemClock};
 
+pub use crate::source::SocketSource;
 pub use adjust::Adjuster;
 pub use inspect::{Done, Inspector, Memory, ReceiverStatus};
-pub use socket::SocketSource;
 pub use sources::ReceiverSource;
 pub use stream_handle::{Report, SourceReport, Stopper, StreamHandle};
 
@@ -164,9 +163,10 @@ impl StreamingContext {
     /// The records of a socket source.
     ///
     /// # Errors
-    /// If there are too many sources, or the source promises what it cannot keep: see [`SocketSource::ack`].
+    /// If there are too many sources, or the source promises what it cannot keep: see [`SocketSource::ack()`].
     pub fn socket(&self, source: SocketSource) -> Result<DStream<[u8]>> {
-        let identity = source.identity.clone();
+        let identity = source.identity.as_ref();
+        let identity = identity.and_then(|found| Identity::new(found.regex().clone()));
         let line_feeds = source.framing.holds_line_feeds();
         let (number, name) = self.add_source(Kind::Socket(source))?;
         let records = self.graph.blocks(number, &name).may_hold_line_feeds(line_feeds);

@@ -1,19 +1,19 @@
 //! The sources of a context as they were added, and what each is started with. Plain data; opens nothing.
 
-use crate::config::{Ack, RateLimits, Resolved};
+use crate::config::Resolved;
 use crate::journal::Wanted;
 use crate::metrics::EventBus;
 use crate::net::lookup::Names;
 use crate::source::direct::{DirectSource, DirectStart};
 use crate::source::{
-    AckAt, CustomOptions, RateOptions, Receiver, ReceiverSlot, SocketOptions, When,
+    Ack, AckAt, CustomOptions, RECORD_BYTES_MAX, RateLimits, RateOptions, Receiver, ReceiverSlot,
+    SocketOptions, SocketSource, When,
 };
 use crate::sync::{Arc, Mutex};
 use crate::time::Clock;
 
 use super::RunLimits;
 use super::names::positions_of;
-use super::socket::{RECORD_BYTES_MAX, SocketSource};
 
 /// A source of a user's own receiver, with the defaults of a socket source.
 #[derive(Clone)]

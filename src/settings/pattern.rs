@@ -23,6 +23,11 @@ impl Pattern {
         })
     }
 
+    /// An expression that is compiled already.
+    pub(crate) fn of(regex: Regex) -> Pattern {
+        Pattern(regex)
+    }
+
     /// The compiled expression.
     pub fn regex(&self) -> &Regex {
         &self.0

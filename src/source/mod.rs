@@ -17,6 +17,7 @@ pub(crate) mod ingest;
 pub mod io;
 #[cfg(all(test, tidemill_model))]
 mod model;
+mod options;
 mod pause;
 mod running;
 pub(crate) mod socket;
@@ -29,6 +30,10 @@ pub use engine::When;
 pub(crate) use engine::{Engine, RateOptions};
 pub(crate) use ingest::backlog_trigger::BacklogTrigger;
 pub(crate) use ingest::rate_limit::{RateLimiter, Usage};
+pub(crate) use options::RECORD_BYTES_MAX;
+pub use options::{
+    Ack, FilesOptions, GenerateSource, RateLimits, SOURCES, SocketSource, Source, SourceRow,
+};
 pub use pause::PausedBy;
 pub(crate) use running::{Cutter, RunningSource, Steered};
 pub(crate) use socket::dialer::BackOff;

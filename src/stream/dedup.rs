@@ -17,6 +17,7 @@ use super::state::spec::{State, StateSpec, WhenFull};
 use super::{DStream, Graph, SourceInfo};
 use crate::exec::Out;
 use crate::metrics::ReceiverCounters;
+use crate::settings::pattern::Pattern;
 use crate::sync::{Arc, Mutex, Ordering};
 
 /// Senders that are remembered; beyond it those that were silent for longest are forgotten.
@@ -42,6 +43,12 @@ impl Identity {
         let found: Captures<'a> = self.0.captures(record)?;
         let number = std::str::from_utf8(found.name("number")?.as_bytes()).ok()?;
         Some((found.name("sender")?.as_bytes(), number.parse().ok()?))
+    }
+}
+
+impl From<Identity> for Pattern {
+    fn from(identity: Identity) -> Pattern {
+        Pattern::of(identity.0)
     }
 }
 

@@ -1,13 +1,13 @@
 //! What the parts of a pipeline say of one another: names that jobs give, and values that must fit together. Main thread.
 
 use crate::config::jobs::{Draft, Job};
-use crate::config::sources::{Ack, Source};
 use crate::config::{Config, STORE_BYTES_MIN};
 use crate::settings::diagnostics::{At, Problem, Problems};
 use crate::settings::section::{Found, Section};
 use crate::settings::units::show_bytes;
 use crate::settings::{suggest, tree};
 use crate::sink::SinkKind;
+use crate::source::{Ack, Source};
 use crate::time::Interval;
 use crate::wording::plural;
 

@@ -1,12 +1,12 @@
 //! `retired` and `renamed`: what becomes of names that the state directory knows and the file no longer has. Main thread.
 
-use crate::config::sources::Source;
 use crate::config::{Config, NameChanges, NameKind, Renamed, StateName};
 use crate::journal::EntryAt;
 use crate::settings::diagnostics::{At, Problem, Problems};
 use crate::settings::section::{Found, Section, TextEntry};
 use crate::settings::suggest;
 use crate::sink::SinkKind;
+use crate::source::Source;
 use crate::stream::identity_state;
 
 use super::links::Names;

@@ -16,12 +16,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::jobs::Job;
-use crate::config::sources::{Peers, Source};
 use crate::config::{Http, Pipeline, Then};
 use crate::settings::diagnostics::{At, Problem, Problems};
 use crate::settings::tree::{Table, Value};
 use crate::settings::units::Address;
 use crate::sink::{Destination, Holds};
+use crate::source::Source;
 use crate::source::direct::files::FilesSource;
 use crate::storage::real_path;
 
@@ -261,13 +261,13 @@ fn leads(source: &str, sink: &str, jobs: &[(String, Job)]) -> bool {
 
 /// Sources, and the HTTP server if it was given an address, that listen on one port.
 fn check_ports(table: &Table, pipeline: &Pipeline, problems: &Problems) {
-    let mut listening: Vec<(String, &Address, At)> = Vec::new();
+    let mut listening: Vec<(String, Address, At)> = Vec::new();
     if let Http::At(address) = &pipeline.http {
-        listening.push(("`http`".to_owned(), address, at(table, &["http"])));
+        listening.push(("`http`".to_owned(), address.clone(), at(table, &["http"])));
     }
     for (name, source) in &pipeline.sources {
         if let Source::Socket(socket) = source
-            && let Peers::Listen(address) = &socket.peers
+            && let Some(address) = socket.listen_address()
         {
             let at = at(table, &["source", name, "socket", "listen"]);
             listening.push((format!("source `{name}`"), address, at));

@@ -1,9 +1,9 @@
 //! The summary of a pipeline for people, a line for each part, as `validate` and a start print it. Main thread; it
 //! knows what was read, not how it was written.
 
-use crate::config::sources::{Peers, Source};
 use crate::config::{Pipeline, Resolved, Trigger};
-use crate::settings::units::{Address, show_bytes};
+use crate::settings::units::show_bytes;
+use crate::source::{Direction, Source};
 use crate::wording::count;
 
 impl Pipeline {
@@ -44,12 +44,9 @@ impl Pipeline {
 fn about(source: &Source) -> String {
     match source {
         Source::Socket(socket) => {
-            let peers = match &socket.peers {
-                Peers::Connect(peers) => {
-                    let peers: Vec<_> = peers.iter().map(Address::to_string).collect();
-                    format!("connects to {}", peers.join(", "))
-                }
-                Peers::Listen(address) => format!("listens on {address}"),
+            let peers = match &socket.direction {
+                Direction::Connect(peers) => format!("connects to {}", peers.join(", ")),
+                Direction::Listen(address) => format!("listens on {address}"),
             };
             format!("{peers}, io model {}", socket.io_model.name())
         }
