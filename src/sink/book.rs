@@ -13,7 +13,7 @@ use crate::owner::Written;
 /// Keys that are remembered of a job and partition.
 pub(super) const KEYS_MAX: usize = 256;
 
-/// What is remembered of a job and partition.
+/// The memory of a job and partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Book {
     /// The job, as it stands in names.
@@ -21,14 +21,14 @@ pub(super) struct Book {
     pub(super) part: u32,
     /// The newest keys, in order.
     keys: VecDeque<Written>,
-    /// Whether older ones were forgotten.
+    /// True once older ones were forgotten.
     is_trimmed: bool,
     /// The newest label that was there when the output was adopted: batches up to it that were planned before starts were
     /// counted are committed.
     adopted: Option<u64>,
 }
 
-/// What a book says of a key.
+/// The answer of a book about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Known {
     Committed,
@@ -42,7 +42,7 @@ impl Book {
         Book { job: job.to_owned(), part, ..Book::default() }
     }
 
-    /// What it says of a key. `in_order`: whether all that is in the book came in the order in which the asking state planned
+    /// Looks up a key. `in_order`: true if all that is in the book came in the order in which the asking state planned
     /// its batches.
     pub(super) fn look(&self, key: &Written, in_order: bool) -> Known {
         if let Some(known) = self.keys.iter().rev().find(|known| known.time == key.time) {
@@ -113,7 +113,7 @@ mod tests {
         Written { run: 0, mark: 0, ..key(time) }
     }
 
-    /// What a book with keys for these times, and with this adopted label, says of a key.
+    /// Asks a book with keys for these times, and with this adopted label, about a key.
     fn check(times: std::ops::Range<u64>, adopted: Option<u64>, key_of: Written, says: [Known; 2]) {
         let mut book = Book::new("a", 0);
         adopted.into_iter().for_each(|newest| book.adopt(newest));

@@ -125,7 +125,7 @@ pub struct Console {
     gets_line_feeds: bool,
     /// Reused from batch to batch.
     text: Vec<u8>,
-    /// What was written and not committed.
+    /// The rows that were written and not committed.
     written: (BatchMeta, Rows),
     committed: Ledger,
 }
@@ -169,7 +169,7 @@ impl Sink for Console {
         Ok(())
     }
 
-    /// What was written to a pipe cannot be taken back, so the text leaves only here.
+    /// Text in a pipe cannot be taken back, so it leaves only here.
     fn commit(&mut self, key: &CommitKey) -> Result<()> {
         let (meta, rows) = std::mem::take(&mut self.written);
         let ConsoleOptions { format, time } = self.options;
@@ -197,14 +197,14 @@ fn explain(err: io::Error) -> Error {
 
 const RULE: &str = "-------------------------------------------";
 
-/// What the text format shows.
+/// The limits of the text format.
 #[derive(Clone, Copy)]
 struct Shown {
     /// Rows of each batch.
     limit: usize,
-    /// Whether line feeds inside texts are escaped.
+    /// Line feeds inside texts are escaped.
     escapes: bool,
-    /// Whether control characters are.
+    /// Control characters are escaped.
     terminal: bool,
 }
 
@@ -278,7 +278,7 @@ fn plain_cell(out: &mut Vec<u8>, cell: Cell<'_>) -> io::Result<()> {
     }
 }
 
-/// How rows of JSON look.
+/// The look of rows of JSON.
 #[derive(Clone, Copy)]
 struct JsonRows {
     /// Each has the time of its batch.

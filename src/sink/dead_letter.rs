@@ -33,7 +33,7 @@ pub struct DeadLetter<'a> {
     pub blocks: &'a [Arc<StoredBlock>],
 }
 
-/// Where dead letters go.
+/// The destination of dead letters.
 pub trait DeadLetters: Send + Sync {
     /// Keeps a letter for good and says where.
     ///
@@ -42,12 +42,12 @@ pub trait DeadLetters: Send + Sync {
     /// stop, for going on would lose the records.
     fn keep(&self, letter: &DeadLetter<'_>) -> Result<String>;
 
-    /// What a run of this pipeline that was cut off left of letters that it was writing: where each is, and its bytes.
+    /// The unfinished letters of a run of this pipeline that was cut off: where each is, and its bytes.
     fn unfinished(&self, _pipeline: &str) -> Vec<(String, u64)> {
         Vec::new()
     }
 
-    /// What people call the place.
+    /// The name of the place for people.
     fn place(&self) -> String {
         "dead letters".to_owned()
     }
@@ -61,7 +61,7 @@ pub struct DeadLetterFiles {
     /// Made when it is first needed, if it is a directory of the file system.
     directory: PathBuf,
     storage: Arc<Mutex<Option<Arc<dyn Storage>>>>,
-    /// What no other process has in the names of what it writes aside. Drawn when it is first needed.
+    /// A mark in the names of files aside that no other process has. Drawn when it is first needed.
     mark: Arc<Mutex<Option<u64>>>,
 }
 
@@ -168,7 +168,7 @@ impl DeadLetters for DeadLetterFiles {
     }
 }
 
-/// Whether a file is a letter of this pipeline that was not finished: `.PIPELINE-TIME-SOURCE.MARK.open`.
+/// True if a file is a letter of this pipeline that was not finished: `.PIPELINE-TIME-SOURCE.MARK.open`.
 fn is_unfinished(name: &str, pipeline: &str) -> bool {
     let rest = name.strip_prefix('.').and_then(|rest| rest.strip_prefix(&plain(pipeline)));
     let rest = rest.and_then(|rest| rest.strip_prefix('-')?.strip_suffix(".open"));
@@ -177,7 +177,7 @@ fn is_unfinished(name: &str, pipeline: &str) -> bool {
     time.is_some_and(is_number)
 }
 
-/// Why the records of a letter are not written.
+/// The reason why the records of a letter are not written.
 enum Failure {
     /// They cannot be written.
     Io(io::Error),

@@ -55,36 +55,36 @@ pub struct File {
     is_left: bool,
     /// Who writes, once that is known.
     begun: Option<Begun>,
-    /// What this process has committed, empty batches too.
+    /// The commits of this process, empty batches too.
     committed: Ledger,
     /// The file aside with the rows that were written and not committed, and how long it is; none for an empty batch.
     aside: Option<(Arc<dyn StoredFile>, u64)>,
-    /// Why nothing is written any more.
+    /// The reason why nothing is written any more.
     failed: Option<String>,
-    /// What people should look at of what happened.
+    /// Notes for people.
     notes: Vec<String>,
     /// None: the directory was made again, and is not locked yet.
     lock: Option<Lock>,
 }
 
-/// What is known once an owner may write.
+/// The state once an owner may write.
 #[derive(Debug)]
 struct Begun {
     owner: Owner,
-    /// What is remembered from run to run; none without a state directory.
+    /// The memory from run to run; none without a state directory.
     ledger: Option<LedgerFile>,
     /// None: a file for each batch.
     rolling: Option<Rolling>,
-    /// Whether what is in the ledger came in the order in which this state planned its batches.
+    /// True if the entries of the ledger came in the order in which this state planned its batches.
     is_in_order: bool,
     /// Without a state directory the files that were found: of each job and partition the newest batch, and its file.
     in_the_way: HashMap<(String, u32), (u64, String)>,
     tag: Option<String>,
-    /// How many files with output were found, or got their names since.
+    /// Number of files with output that were found, or got their names since.
     files: u64,
 }
 
-/// Why a batch is not in place.
+/// The reason why a batch is not in place.
 enum Failure {
     Put(PutFailure),
     /// Something else is there.
@@ -140,7 +140,7 @@ impl File {
         self.options.existing == Existing::Append
     }
 
-    /// Whether what is from before identities is taken over.
+    /// True if output from before identities is taken over.
     fn takes_over(&self) -> bool {
         !self.appends() && !self.is_left
     }
@@ -269,7 +269,7 @@ impl File {
 }
 
 impl Begun {
-    /// What the file of a batch is called.
+    /// The name of the file of a batch.
     fn label(&self, key: &CommitKey) -> Label {
         let time = key.time.as_millis();
         let (job, part, tag) = (safe(&key.job), key.partition, self.tag.clone());
@@ -280,7 +280,7 @@ impl Begun {
         self.owner.written(key.time.as_millis(), key.id)
     }
 
-    /// What is remembered of a batch from run to run.
+    /// The memory of a batch from run to run.
     fn known(&self, key: &CommitKey) -> Known {
         let (job, written) = (safe(&key.job), self.written(key));
         let rolling = self.rolling.as_ref();
@@ -437,7 +437,7 @@ impl Sink for File {
 }
 
 impl Drop for File {
-    /// What a stop that did not come as far as the sinks leaves open is finished here, or by the next start.
+    /// A stop that did not come as far as the sinks leaves files open: they are finished here, or by the next start.
     fn drop(&mut self) {
         let _ = self.close();
         if self.begun.is_none() {

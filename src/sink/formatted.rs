@@ -1,4 +1,4 @@
-//! How rows look in a file, and how they get there: formatted and written piece by piece.
+//! The look of rows in a file, and their way there: formatted and written piece by piece.
 //!
 //! ```text
 //! rows ─ format ─▶ a piece of text ──┐
@@ -19,7 +19,7 @@ use crate::settings::section::Section;
 use crate::storage::{StoredFile, WriteBehind, read_full, write_all};
 use crate::time::Time;
 
-/// What one write takes, in bytes, unless a row is longer.
+/// The bytes of one write, unless a row is longer.
 const PIECE_BYTES: usize = 1 << 20;
 
 /// The storage is told after so many bytes that they are hardly read again: less stays in memory.
@@ -38,7 +38,7 @@ pub enum FileFormat {
 }
 
 impl FileFormat {
-    /// How the names of its files end.
+    /// The end of the names of its files.
     pub(crate) fn end(self) -> &'static str {
         match self {
             FileFormat::Text => "txt",
@@ -62,7 +62,7 @@ impl FileFormat {
     }
 }
 
-/// What becomes of a line feed inside a text of a text file, whose rows are lines.
+/// The fate of a line feed inside a text, where rows are lines of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineFeeds {
     /// It becomes `\n`, and what could be taken for that is told apart: see [`escape`](crate::framing::escape).
@@ -84,18 +84,18 @@ pub(super) fn read_line_feeds(section: &mut Section<'_>) -> Option<LineFeeds> {
     section.choice("line_feeds", "way with line feeds", &choices).map(|found| found.value)
 }
 
-/// How rows become lines.
+/// The way rows become lines.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
     pub(super) format: FileFormat,
-    /// What matters to text alone.
+    /// Matters to text alone.
     pub(super) line_feeds: LineFeeds,
     /// The batch's time, where each row of JSON has it.
     pub(super) time: Option<Time>,
 }
 
 impl Layout {
-    /// Whether lines as they were received are what is written.
+    /// True if lines are written as they were received.
     fn takes_lines(self, range: &[u8]) -> bool {
         let escapes = self.line_feeds == LineFeeds::Escape;
         self.format == FileFormat::Text
@@ -104,7 +104,7 @@ impl Layout {
     }
 }
 
-/// How far rows go in a file, and their CRC-32C from its beginning, where somebody compares it later.
+/// The end of rows in a file, and their CRC-32C from its beginning, where somebody compares it later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Extent {
     pub(super) end: u64,
@@ -174,7 +174,7 @@ pub(super) fn write_rows(
     Ok(writing.written)
 }
 
-/// What was handed over and is not written: text or ranges, never both.
+/// Rows that were handed over and are not written: text or ranges, never both.
 struct Writing<'a> {
     file: &'a dyn StoredFile,
     written: Extent,

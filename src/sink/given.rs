@@ -1,4 +1,4 @@
-//! What the tests of the sinks hand to them.
+//! Rows, keys and owners for the tests of the sinks.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ pub(super) fn lines(ranges: &[&str]) -> Rows {
     Rows::of_lines(Arc::new(block)).expect("lines")
 }
 
-/// What a state directory knows, as far as it matters to a sink.
+/// The knowledge of a state directory, as far as it matters to a sink.
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
     pub(super) identity: StateId,

@@ -1,4 +1,4 @@
-//! What is said of a sink whose call does not return: a pipe that nobody reads, a terminal that was stopped, a disk that hangs.
+//! The condition of a sink whose call does not return: a pipe that nobody reads, a terminal that was stopped, a disk that hangs.
 //! The thread that called it is held, so the thread `events` looks; see [`Watch`]. Any thread.
 
 use std::ops::{Deref, DerefMut};
@@ -8,7 +8,7 @@ use super::Sink;
 use crate::metrics::{ConditionKind, Conditions, Slow, Watch};
 use crate::sync::{Arc, Mutex, MutexGuard};
 
-/// What a call of a sink may take before the sink counts as one that hangs.
+/// The time of a call after which its sink counts as one that hangs.
 const SLOW: Duration = Duration::from_secs(10);
 
 /// Who looks at the calls of a sink; nobody before the start.

@@ -30,7 +30,7 @@ impl Place<'_> {
     }
 }
 
-/// Whether two places are the same one, also where a path leads through a link or is not there: a start makes it, and who only
+/// True if two places are the same one, also where a path leads through a link or is not there: a start makes it, and who only
 /// looks does not.
 pub(crate) fn is_same_place(one: &str, other: &str) -> bool {
     match (Place::of(one), Place::of(other)) {
@@ -42,7 +42,7 @@ pub(crate) fn is_same_place(one: &str, other: &str) -> bool {
     }
 }
 
-/// What of this state directory is open in a place, in words; none if nothing is. Changes nothing.
+/// The files of this state directory that are open in a place, in words; none if there is none. Changes nothing.
 pub(crate) fn open_in(place: &str, identity: StateId) -> Option<String> {
     let Place::Directory(path) = Place::of(place) else { return None };
     let shown = path.display();
@@ -99,7 +99,7 @@ impl Left {
         }
     }
 
-    /// Whether a batch is committed there.
+    /// True if a batch is committed there.
     ///
     /// # Errors
     /// If that cannot be told, or another batch is there in its place.

@@ -1,4 +1,4 @@
-//! Sinks: where the rows of a job go. One sink is one file and one row of [`SINKS`].
+//! Sinks: the destinations of the rows of a job. One sink is one file and one row of [`SINKS`].
 //!
 //! A sink's obligations: `check` and `begin` come once, before anything is written, and say who writes; `committed` is
 //! asked first, and a committed key is not written again; `write` may be followed by another `write` of the same key after a
@@ -62,7 +62,7 @@ pub use writer::Writer;
 pub const SINKS: &[SinkRow] =
     &[console::ROW, file::ROW, sqlite_options::ROW, unix::ROW, memory::ROW, null::ROW];
 
-/// What is committed at once: the rows of one job and batch in one partition of the output.
+/// The unit of a commit: the rows of one job and batch in one partition of the output.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct CommitKey {
@@ -97,7 +97,7 @@ impl CommitKey {
     }
 }
 
-/// What a batch took until its rows were handed to the sinks.
+/// The figures of a batch at the time when its rows were handed to the sinks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BatchMeta {
     /// Records of the batch's input.
@@ -112,7 +112,7 @@ pub struct BatchMeta {
     pub incomplete: bool,
 }
 
-/// Where rows go.
+/// The destination of rows.
 ///
 /// # Errors
 /// What `committed`, `write` and `commit` return as [`Error::Io`] is judged by its kind:
@@ -161,13 +161,13 @@ pub struct BatchMeta {
 /// }
 /// ```
 pub trait Sink: Send {
-    /// How many rows of a batch, from the first on, make a difference to this sink. A job with ordered rows may leave the
-    /// others out, and then need not sort them.
+    /// The number of rows of a batch, from the first on, that make a difference to this sink. A job with ordered rows may
+    /// leave the others out, and then need not sort them.
     fn rows_max(&self) -> usize {
         usize::MAX
     }
 
-    /// Where it writes, as `KIND:PLACE`; the same place has the same text, also at the next start.
+    /// The place that it writes to, as `KIND:PLACE`; the same place has the same text, also at the next start.
     fn place(&self) -> Option<String> {
         None
     }
@@ -179,7 +179,7 @@ pub trait Sink: Send {
         None
     }
 
-    /// What has to happen before a call returns that has not returned for long. The condition `sink_hangs` says it.
+    /// The event that ends a call which has not returned for long. The condition `sink_hangs` says it.
     fn awaits(&self) -> &'static str {
         "its call must return"
     }
@@ -206,17 +206,17 @@ pub trait Sink: Send {
         Ok(())
     }
 
-    /// How far it has come, if it remembers that from run to run.
+    /// Its progress, if it remembers that from run to run.
     fn reached(&self) -> Option<OutputMark> {
         None
     }
 
-    /// Whether its output had all that the state knows of when it [`began`](Sink::begin).
+    /// True if its output had all that the state knows of when it [`began`](Sink::begin).
     fn is_whole(&self) -> bool {
         true
     }
 
-    /// Whether this key was committed before, in this run or an earlier one.
+    /// True if this key was committed before, in this run or an earlier one.
     ///
     /// # Errors
     /// If the sink cannot tell.
@@ -248,7 +248,7 @@ pub trait Sink: Send {
         Ok(())
     }
 
-    /// What people should look at of what it met since this was asked last; asked after each attempt at a batch.
+    /// Notes for people on what it met since this was asked last; asked after each attempt at a batch.
     fn take_notes(&mut self) -> Vec<String> {
         Vec::new()
     }
@@ -273,11 +273,11 @@ pub struct SharedSink {
     /// Its output, as it was found, without a newest commit, or after the last commit of this run, which is the newest; told
     /// without waiting for the sink.
     reached: Arc<Mutex<Option<Output>>>,
-    /// Where it wrote before this run, if that is another place.
+    /// The place where it wrote before this run, if that is another one.
     earlier: Arc<Mutex<Option<Earlier>>>,
     /// The number of this start.
     run: Arc<AtomicU64>,
-    /// What it met, told without waiting for the sink.
+    /// Its notes, told without waiting for the sink.
     notes: Arc<Mutex<Vec<String>>>,
     /// The batches of earlier starts that were committed in this one, where another sink asks what was committed before it.
     since: Arc<Mutex<Option<HashSet<CommitKey>>>>,
@@ -285,7 +285,7 @@ pub struct SharedSink {
     calls: Calls,
 }
 
-/// Where a sink wrote before: batches that were planned then may be committed there.
+/// A place where a sink wrote before: batches that were planned then may be committed there.
 enum Earlier {
     /// Nothing writes there any more.
     Left(Left),
@@ -327,12 +327,12 @@ impl SharedSink {
         self.name.as_deref()
     }
 
-    /// Whether its reader is gone, see [`Sink::closed`]. Does not wait for the sink.
+    /// True if its reader is gone, see [`Sink::closed`]. Does not wait for the sink.
     pub fn is_closed(&self) -> bool {
         self.closed.as_ref().is_some_and(|closed| closed.load(Ordering::SeqCst))
     }
 
-    /// Where it writes, see [`Sink::place`].
+    /// The place that it writes to, see [`Sink::place`].
     pub fn place(&self) -> Option<String> {
         self.sink.lock().place()
     }
@@ -343,7 +343,7 @@ impl SharedSink {
         self.calls.watch(conditions, self.name().unwrap_or(otherwise), needs);
     }
 
-    /// Whether both are handles of the same sink.
+    /// True if both are handles of the same sink.
     pub(crate) fn is_same(&self, other: &SharedSink) -> bool {
         Arc::ptr_eq(&self.sink, &other.sink)
     }
@@ -359,7 +359,7 @@ impl SharedSink {
         *self.earlier.lock() = Some(Earlier::Other(other));
     }
 
-    /// Whether the batch was committed where the sink wrote before, and before this start.
+    /// True if the batch was committed where the sink wrote before, and before this start.
     fn committed_earlier(&self, key: &CommitKey) -> Result<bool> {
         match &mut *self.earlier.lock() {
             Some(_) if !self.is_of_earlier(key) => Ok(false),
@@ -373,12 +373,12 @@ impl SharedSink {
         }
     }
 
-    /// Whether an earlier start planned the batch.
+    /// True if an earlier start planned the batch.
     fn is_of_earlier(&self, key: &CommitKey) -> bool {
         key.id.run < self.run.load(Ordering::SeqCst)
     }
 
-    /// How many rows make a difference, see [`Sink::rows_max`].
+    /// The number of rows that make a difference, see [`Sink::rows_max`].
     pub fn rows_max(&self) -> usize {
         self.sink.lock().rows_max()
     }
@@ -436,7 +436,7 @@ impl SharedSink {
         delivered
     }
 
-    /// What it met since this was asked last, see [`Sink::take_notes`]. It does not wait for the sink.
+    /// Its notes since this was asked last, see [`Sink::take_notes`]. It does not wait for the sink.
     pub fn take_notes(&self) -> Vec<String> {
         std::mem::take(&mut *self.notes.lock())
     }

@@ -111,12 +111,12 @@ impl<T: Any + PartialEq> SameOptions for T {
     }
 }
 
-/// What a sink is opened with, beside its options.
+/// The surroundings that a sink is opened in, beside its options.
 #[derive(Debug)]
 pub struct Opening<'a> {
     /// The writer of consoles.
     pub(crate) console: &'a Writer,
-    /// Whether the start writes, or only looks: then nothing is made, locked or changed.
+    /// A start that only looks makes, locks and changes nothing.
     pub(crate) access: Access,
 }
 

@@ -3,12 +3,12 @@
 
 use std::io;
 
-/// Text is handed on once it has so many bytes; what is less, or one long row, is a single piece.
+/// Text is handed on once it has this many bytes; what is less, or one long row, is a single piece.
 const PIECE_BYTES: usize = 64 * 1024;
 
 /// Text that is made row by row and handed on in pieces.
 pub(super) struct Pieces<'a> {
-    /// What was not handed on yet.
+    /// Text that was not handed on yet.
     pub(super) text: &'a mut Vec<u8>,
     out: &'a mut dyn FnMut(&[u8]) -> io::Result<()>,
 }

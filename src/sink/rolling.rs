@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::Rows;
 use super::book::KEYS_MAX;
-use super::file::ledger::LedgerFile;
+use super::file::ledger::{LedgerFile, Taken};
 use super::file::manifest::{Entry, ManifestWriter};
 use super::file::names::Label;
 use super::formatted::{Extent, Layout, sum_up, write_rows};
@@ -35,10 +35,11 @@ pub struct Roll {
     pub age: Option<Duration>,
 }
 
-/// The finish reads so much of the first rows again, or the first batch: who empties a file and lets it grow leaves a hole there.
+/// The finish reads this much of the first rows again, or the first batch: who empties a file and lets it grow leaves a
+/// hole there.
 const READ_AGAIN_MAX: u64 = 64 << 20;
 
-/// What somebody did to a file that is not there any more.
+/// The word for a file that is not there any more.
 const REMOVED: &str = "removed";
 
 /// See the module.
@@ -49,7 +50,7 @@ pub(super) struct Rolling {
     /// Whose files they are; zeros: nobody's.
     identity: StateId,
     open: HashMap<(String, u32), Open>,
-    /// How many files got their names.
+    /// Number of files that got their names.
     named: u64,
 }
 
@@ -72,7 +73,7 @@ struct Open {
     is_named: bool,
 }
 
-/// What is written down of a batch that is committed.
+/// The facts that are written down of a batch that is committed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Batch<'a> {
     pub(super) job: &'a str,
@@ -199,7 +200,10 @@ impl Rolling {
         }
         if let Some(ledger) = ledger {
             let keys = open.keys.iter().copied();
-            ledger.take_over((&key.0, key.1), keys, open.manifest.entries)?;
+            ledger.take_over(
+                Taken { job: &key.0, part: key.1, commits: open.manifest.entries },
+                keys,
+            )?;
         }
         // The ledger has what it says; the next start removes it if this fails.
         let _ = self.storage.remove(&open.label.hidden("manifest"));
@@ -247,12 +251,12 @@ impl Rolling {
         open.keys.iter().rev().find(|key| key.time == time).copied()
     }
 
-    /// How many files got their names since this was asked last.
+    /// The number of files that got their names since this was asked last.
     pub(super) fn take_named(&mut self) -> u64 {
         std::mem::take(&mut self.named)
     }
 
-    /// What is missing of the rows that count in open files, in words; empty if nothing is.
+    /// The rows that count and are missing in open files, in words; empty if there are none.
     pub(super) fn missing(&self) -> io::Result<String> {
         let mut all = Vec::new();
         for open in self.open.values().filter(|open| open.has_rows() && !open.is_named) {
@@ -278,7 +282,7 @@ impl Rolling {
         named.iter().try_for_each(|key| self.finish(key, ledger.as_deref_mut()))
     }
 
-    /// How many batches are in open files.
+    /// The number of batches in open files.
     pub(super) fn commits(&self) -> u64 {
         self.open.values().map(|open| open.manifest.entries).sum()
     }
@@ -323,7 +327,7 @@ impl Open {
         storage.sync_dir()
     }
 
-    /// What somebody did to the file, if not all that counts is under its name.
+    /// The damage to the file, if not all that counts is under its name.
     fn lack(&self, storage: &dyn Storage) -> io::Result<Option<io::Error>> {
         let Some(found) = storage.mark_of(&self.label.hidden("open"))? else {
             return Ok(Some(self.missing(ErrorKind::NotFound, REMOVED, self.rows.end)));
@@ -367,7 +371,7 @@ impl Open {
     }
 }
 
-/// Why an open file did not get its name.
+/// The reason why an open file did not get its name.
 pub(super) fn explain(err: io::Error, hidden: &str, named: &str) -> io::Error {
     let kind = err.kind();
     let text = match kind {

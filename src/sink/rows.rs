@@ -28,7 +28,7 @@ const SPARE_MAX: usize = 2 * LEFT_MIN;
 pub struct Rows {
     whole: Vec<Part>,
     open: Encoded,
-    /// Where the buffers of further parts come from.
+    /// The origin of the buffers of further parts.
     pool: Option<Arc<Pool>>,
 }
 
@@ -42,9 +42,9 @@ enum Part {
 #[derive(Default)]
 struct Encoded {
     bytes: Vec<u8>,
-    /// Where each row ends in `bytes`.
+    /// The end of each row in `bytes`.
     ends: Vec<usize>,
-    /// Where the buffer is from.
+    /// The origin of the buffer.
     pool: Option<Arc<Pool>>,
 }
 
@@ -146,14 +146,14 @@ impl Rows {
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
-    /// How many rows there are.
+    /// The number of rows.
     pub fn len(&self) -> usize {
         let lines = |block: &Block| usize::try_from(block.info.records).unwrap_or(usize::MAX);
         let lines: usize = self.whole.iter().filter_map(Part::block).map(lines).sum();
         lines + self.encoded().map(|part| part.ends.len()).sum::<usize>()
     }
 
-    /// Whether there is no row.
+    /// True if there is no row.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -314,7 +314,7 @@ impl<'a> Iterator for Cells<'a> {
     }
 }
 
-/// Where an element writes its cells.
+/// Takes the cells of an element.
 pub struct RowWriter<'a> {
     bytes: &'a mut Vec<u8>,
 }

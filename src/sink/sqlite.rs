@@ -35,12 +35,12 @@ use crate::storage::{Access, expect_file};
 use crate::sync::planted::{Planted, planted};
 use crate::time::Time;
 
-use books::{Books, Failed, Stranger};
+use books::{Books, Failed, NewCommit, Stranger};
 
-/// How long another user of the database may hold it before a start fails.
+/// The most time that another user may hold the database before a start fails.
 const BUSY_AT_START: Duration = Duration::from_secs(5);
 
-/// How long SQLite itself waits for another user while the stream runs.
+/// The most time that SQLite itself waits for another user while the stream runs.
 const BUSY: Duration = Duration::from_millis(100);
 
 /// The columns before those of the rows.
@@ -68,17 +68,17 @@ pub struct Sqlite {
     is_left: bool,
     /// Who writes, once that is known.
     begun: Option<Begun>,
-    /// What this run has committed.
+    /// The commits of this run.
     committed: Ledger,
 }
 
-/// What is known once an owner may write.
+/// The state once an owner may write.
 #[derive(Debug)]
 struct Begun {
     owner: Owner,
-    /// What is remembered from run to run; none without a state directory.
+    /// The memory from run to run; none without a state directory.
     books: Option<Books>,
-    /// Whether what is in the books came in the order in which this state planned its batches.
+    /// True if the entries of the books came in the order in which this state planned its batches.
     is_in_order: bool,
 }
 
@@ -168,12 +168,12 @@ impl Sqlite {
         }
     }
 
-    /// What people call it.
+    /// Its name for people.
     fn title(&self) -> String {
         format!("the table `{}` in {}", self.table, self.path)
     }
 
-    /// Whether the table is there and has rows.
+    /// True if the table is there and has rows.
     fn has_rows(&self) -> rusqlite::Result<bool> {
         let is_there =
             "SELECT count(*) FROM sqlite_schema WHERE type IN ('table', 'view') AND name = ?1";
@@ -183,7 +183,7 @@ impl Sqlite {
         Ok(is_there && self.connection.query_row(&first, [], |row| row.get(0))?)
     }
 
-    /// Why this owner must not write to the table; nothing if it may.
+    /// The reason why this owner must not write to the table; none if it may.
     fn refusal(&self, owner: &Owner, books: &Books) -> rusqlite::Result<Option<String>> {
         let title = self.title();
         if let Some((job, key)) = books.keys().find(|(_, key)| !owner.knows(key)) {
@@ -207,7 +207,7 @@ impl Sqlite {
         }))
     }
 
-    /// What the table lacks of what this owner committed.
+    /// The commits of this owner that the table lacks.
     fn lack(&self, owner: &Owner, books: &Books) -> Option<Lack> {
         let has = |newest: &Newest| {
             let book = books.find(&newest.job, newest.part);
@@ -216,7 +216,7 @@ impl Sqlite {
         owner.lack(self.place().as_deref(), books.is_there().then(|| books.mark()), has)
     }
 
-    /// Why this owner must not write to what others wrote; nothing if there is nothing of others.
+    /// The reason why this owner must not write to what others wrote; none if there is nothing of others.
     fn stranger(&self, owner: &Owner, books: &Books) -> rusqlite::Result<Option<String>> {
         let title = self.title();
         Ok(match books.stranger(&self.connection, self.has_rows()?)? {
@@ -235,7 +235,7 @@ impl Sqlite {
         })
     }
 
-    /// Whether all marks from before identities may be those of this state, and there are some.
+    /// True if all marks from before identities may be those of this state, and there are some.
     fn is_adopted(&self, owner: &Owner) -> rusqlite::Result<bool> {
         let Some(adoption) = &owner.adoption else { return Ok(false) };
         let own = books::marks(&self.connection, &self.table, &owner.pipeline)?;
@@ -272,7 +272,8 @@ impl Sqlite {
             None => self.set_mark(key)?,
             Some(books) => {
                 let written = begun.owner.written(key.time.as_millis(), key.id);
-                books.write(&self.connection, &begun.owner, (key, &written), appends)?;
+                let commit = NewCommit { key, written: &written, appends };
+                books.write(&self.connection, &begun.owner, commit)?;
                 if !comes_late {
                     self.connection.execute_batch("COMMIT")?;
                 }
@@ -286,7 +287,7 @@ impl Sqlite {
         Ok(())
     }
 
-    /// What is open belongs to an attempt that failed.
+    /// Rolls back the transaction of an attempt that failed.
     fn roll_back(&self) {
         if !self.connection.is_autocommit() {
             // A failure of SQLite may have rolled it back already.
@@ -524,7 +525,7 @@ fn file_id(path: &Path) -> Option<(u64, u64)> {
     path.metadata().ok().map(|found| (found.dev(), found.ino()))
 }
 
-/// Whether SQLite stopped at a full disk: then the batch waits for room, as with files. A write that finds none is
+/// True if SQLite stopped at a full disk: then the batch waits for room, as with files. A write that finds none is
 /// SQLITE_FULL, and the index of its log, which is a file that must grow, has a code of its own. A sync that fails is
 /// neither, whatever the system said.
 fn finds_no_room(err: &rusqlite::Error) -> bool {

@@ -92,7 +92,7 @@ fn read(section: &mut Section<'_>) -> Option<SinkKind> {
     Some(SqliteOptions { path: path?, table, existing }.into())
 }
 
-/// What is said of a table that [`is_reserved_table`].
+/// The words about a table that [`is_reserved_table`].
 pub(super) const RESERVED: &str = "is reserved: names that begin with `tidemill_` or `sqlite_` are those of tables that the sink \
     or SQLite keeps for itself";
 

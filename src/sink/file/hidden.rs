@@ -10,7 +10,7 @@
 
 use std::io;
 
-use super::ledger::LedgerFile;
+use super::ledger::{LedgerFile, Taken};
 use super::manifest::Manifest;
 use super::names::Label;
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ use crate::storage::{Storage, StoredFile, read_full, sync, write_all};
 use crate::sync::Arc;
 use crate::wording::{by_number, count};
 
-/// What the end of a manifest's name is changed to by those who give its rows up.
+/// The end of the name that a user gives a manifest to give its rows up.
 const GIVEN_UP: &str = "manifest.lost";
 
 /// See the module.
@@ -30,15 +30,15 @@ const GIVEN_UP: &str = "manifest.lost";
 pub(in crate::sink) struct Hidden {
     /// With the last batch of the manifest.
     label: Label,
-    /// How long the open file is; none if there is none.
+    /// The length of the open file; none if there is none.
     open: Option<u64>,
     /// None: there is none, so no batch counts.
     manifest: Option<Manifest>,
-    /// How the manifest's name ends.
+    /// The end of the manifest's name.
     end: &'static str,
 }
 
-/// What is the case with it.
+/// Its condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Case {
     /// No batch counts.
@@ -112,7 +112,7 @@ impl Hidden {
         self.label.hidden(self.end)
     }
 
-    /// Where the rows end that count, if there is a file of them.
+    /// The end of the rows that count, if there is a file of them.
     pub(in crate::sink) fn end_of_rows(&self) -> Option<u64> {
         self.open.and(self.entries().last()).map(|last| last.end)
     }
@@ -128,12 +128,12 @@ impl Hidden {
         Ok(kept)
     }
 
-    /// How long the open file is, if it holds anything and no manifest says that a batch in it counts.
+    /// The length of the open file, if it holds anything and no manifest says that a batch in it counts.
     pub(in crate::sink) fn unlisted(&self) -> Option<u64> {
         self.open.filter(|length| *length > 0 && self.entries().is_empty())
     }
 
-    /// What to do about a manifest that lists no batch beside an open file with rows, in words, where commits are missing: it
+    /// The remedy for a manifest that lists no batch beside an open file with rows, in words, where commits are missing: it
     /// was damaged then, and a crash did not do it.
     pub(in crate::sink) fn damage(&self, dir: &str) -> Option<String> {
         let (bytes, name, manifest) = (self.unlisted()?, self.name(), self.manifest_name());
@@ -183,7 +183,7 @@ impl Hidden {
         format.unwrap_or(otherwise).end()
     }
 
-    /// How many commits of it no ledger has.
+    /// Number of its commits that no ledger has.
     pub(in crate::sink) fn commits(&self, ledger: Option<&LedgerFile>) -> u64 {
         let Label { job, part, .. } = &self.label;
         let is_known = |entry: &super::manifest::Entry| {
@@ -196,7 +196,7 @@ impl Hidden {
         }
     }
 
-    /// What of it is not under a name of its own, in words; none if nothing is.
+    /// The rows of it that are not under a name of their own, in words; none if all are.
     ///
     /// # Errors
     /// If it cannot be looked at.
@@ -299,7 +299,7 @@ impl Hidden {
             let keys = self.entries().iter().map(|entry| entry.key);
             let Label { job, part, .. } = &self.label;
             if commits > 0 {
-                let taken = ledger.take_over((job, *part), keys, commits);
+                let taken = ledger.take_over(Taken { job, part: *part, commits }, keys);
                 taken.map_err(|failure| fail(failure.into()))?;
             }
         }

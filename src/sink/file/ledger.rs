@@ -33,10 +33,10 @@ const DONE: u8 = 2;
 /// Slots after which the file is put in place anew.
 const SLOTS_MAX: u64 = 1024;
 
-/// Where the file is written before it has its name.
+/// The name under which the file is written before it has its own.
 const ASIDE: &str = ".ledger.aside";
 
-/// What is at the beginning of the file.
+/// The beginning of the file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Head {
     version: u32,
@@ -46,7 +46,7 @@ struct Head {
     /// The pipeline and the state directory that made it, for messages.
     pipeline: String,
     place: String,
-    /// How many commits are in the books.
+    /// Number of commits in the books.
     commits: u64,
     books: Vec<Book>,
 }
@@ -56,11 +56,11 @@ struct Head {
 pub(in crate::sink) struct Unproven {
     book: usize,
     key: Written,
-    /// How long its file is.
+    /// The length of its file.
     pub(in crate::sink) size: u64,
-    /// How its file's name ends: the number of the format.
+    /// The end of its file's name: the number of the format.
     pub(in crate::sink) end: u8,
-    /// Whether its name has the identity's first digits.
+    /// True if its name has the identity's first digits.
     pub(in crate::sink) is_tagged: bool,
 }
 
@@ -78,13 +78,22 @@ pub(in crate::sink) struct LedgerFile {
     head: Head,
     /// None: not on the disk yet.
     file: Option<Arc<dyn StoredFile>>,
-    /// Where the slots begin.
+    /// The offset of the slots.
     slots_at: u64,
     slots: u64,
     unproven: Option<Unproven>,
 }
 
-/// What a batch is written down with, beside its key.
+/// The output whose keys a ledger takes over.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::sink) struct Taken<'a> {
+    pub(in crate::sink) job: &'a str,
+    pub(in crate::sink) part: u32,
+    /// Number of commits that the keys stand for.
+    pub(in crate::sink) commits: u64,
+}
+
+/// The facts that are written down of a batch, beside its key.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::sink) struct Place<'a> {
     pub(in crate::sink) job: &'a str,
@@ -182,7 +191,7 @@ impl LedgerFile {
         }
     }
 
-    /// What its file is called.
+    /// The name of its file.
     pub(in crate::sink) fn name(&self) -> &str {
         &self.name
     }
@@ -192,12 +201,12 @@ impl LedgerFile {
         self.head.identity
     }
 
-    /// Whether anything was committed, or adopted.
+    /// True if anything was committed, or adopted.
     pub(in crate::sink) fn has_something(&self) -> bool {
         self.head.books.iter().any(Book::has_something)
     }
 
-    /// Whether it is on the disk.
+    /// True if it is on the disk.
     pub(in crate::sink) fn is_there(&self) -> bool {
         self.file.is_some()
     }
@@ -211,12 +220,12 @@ impl LedgerFile {
         )
     }
 
-    /// How far the output had come.
+    /// The progress of the output.
     pub(in crate::sink) fn mark(&self) -> OutputMark {
         OutputMark { output: self.head.output, commits: self.head.commits }
     }
 
-    /// What is remembered of a job and partition.
+    /// The memory of a job and partition.
     pub(in crate::sink) fn book(&self, job: &str, part: u32) -> Option<&Book> {
         self.head.books.iter().find(|book| book.part == part && book.job == job)
     }
@@ -287,16 +296,16 @@ impl LedgerFile {
         Ok(())
     }
 
-    /// Takes over keys that are durable elsewhere, and how many commits they stand for.
+    /// Takes over keys that are durable elsewhere.
     ///
     /// # Errors
     /// If they cannot be made durable here, and whether it can be tried again.
     pub(in crate::sink) fn take_over(
         &mut self,
-        (job, part): (&str, u32),
+        taken: Taken<'_>,
         keys: impl Iterator<Item = Written>,
-        commits: u64,
     ) -> Result<(), PutFailure> {
+        let Taken { job, part, commits } = taken;
         let mut after = self.head.clone();
         let at = self.position(job, part).unwrap_or_else(|| after.add(job, part));
         after.books[at].take_over(keys, commits);
@@ -381,7 +390,7 @@ fn read_head(bytes: &[u8]) -> Result<(Head, usize), String> {
     Ok((found, (PREFIX + head.len()).next_multiple_of(SLOT)))
 }
 
-/// What is written of one batch.
+/// The entry of one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Slot {
     kind: u8,
@@ -538,9 +547,13 @@ mod tests {
     fn keys_of_a_manifest_are_taken_over() {
         let disk = MemoryStorage::new(0);
         let mut ledger = new(&disk);
-        ledger.take_over(("a", 0), (1..=9).map(key), 9).expect("durable");
+        ledger
+            .take_over(Taken { job: "a", part: 0, commits: 9 }, (1..=9).map(key))
+            .expect("durable");
         ledger.commit(place("a"), key(10)).expect("durable");
-        ledger.take_over(("a", 0), (11..=400).map(key), 390).expect("durable");
+        ledger
+            .take_over(Taken { job: "a", part: 0, commits: 390 }, (11..=400).map(key))
+            .expect("durable");
         let read = read(&disk.after_power_cut(1)).expect("good");
         assert_eq!(read.mark().commits, 400);
         let book = read.book("a", 0).expect("there");

@@ -26,13 +26,13 @@ const OLD_ENTRY: usize = 24;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::sink) struct Entry {
     pub(in crate::sink) key: Written,
-    /// Where its rows end.
+    /// The end of its rows.
     pub(in crate::sink) end: u64,
     /// The CRC-32C of the open file up to there, if it was written down.
     pub(in crate::sink) sum: Option<u32>,
 }
 
-/// What a manifest says.
+/// The contents of a manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::sink) struct Manifest {
     /// Whose it is; none: written before identities existed, or by a run that had none.
@@ -44,13 +44,13 @@ pub(in crate::sink) struct Manifest {
 }
 
 impl Manifest {
-    /// Where committed rows end, and where those of the last batch begin.
+    /// The end of the committed rows, and the beginning of those of the last batch.
     pub(in crate::sink) fn ends(&self) -> (u64, u64) {
         let mut ends = self.entries.iter().rev().map(|entry| entry.end);
         (ends.next().unwrap_or(0), ends.next().unwrap_or(0))
     }
 
-    /// How far the open file is what was written.
+    /// The part of the open file that is what was written.
     ///
     /// # Errors
     /// If it cannot be read.

@@ -1,4 +1,4 @@
-//! What the files of an output directory are called, and what their names say. Pure.
+//! The names of the files of an output directory, and their meaning. Pure.
 //!
 //! ```text
 //! JOB-TIME-PART.EXT           a batch               .JOB-FIRST-PART.open      gathers batches
@@ -10,10 +10,10 @@
 
 use crate::owner::StateId;
 
-/// How the names of data end.
+/// The ends of the names of data.
 const ENDS: [&str; 3] = ["txt", "json", "csv"];
 
-/// What a name says that a file holds.
+/// The contents of a file, as its name says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::sink) struct Label {
     /// The job, as it stands in names.
@@ -27,7 +27,7 @@ pub(in crate::sink) struct Label {
 }
 
 impl Label {
-    /// What the name of a data file says; none if it is no such name.
+    /// Reads the name of a data file; none if it is no such name.
     pub(in crate::sink) fn of_data(name: &str) -> Option<Label> {
         let stem = ENDS.iter().find_map(|end| name.strip_suffix(end)?.strip_suffix('.'))?;
         if name.starts_with('.') {
@@ -41,7 +41,7 @@ impl Label {
         Some(Label { job: job.to_owned(), first, last, part, tag })
     }
 
-    /// What the name of a hidden file says that ends in this; its last batch is not known from it.
+    /// Reads the name of a hidden file that ends in this; its last batch is not known from it.
     pub(in crate::sink) fn of_hidden(name: &str, end: &str) -> Option<Label> {
         let stem = name.strip_prefix('.')?.strip_suffix(end)?.strip_suffix('.')?;
         let (stem, tag) = without_tag(stem);
@@ -143,7 +143,7 @@ mod tests {
 
     type Said<'a> = (&'a str, u64, u64, u32, Option<&'a str>);
 
-    /// What a name says: job, first, last, partition, tag.
+    /// The parts of a name: job, first, last, partition, tag.
     fn check(name: &str, expected: Option<Said<'_>>) {
         let label = |(job, first, last, part, tag): Said<'_>| Label {
             job: job.to_owned(),

@@ -1,4 +1,4 @@
-//! What a start does in an output directory once all sinks have agreed: what an earlier run left is finished or forgotten. Runs
+//! The work of a start in an output directory once all sinks have agreed: what an earlier run left is finished or forgotten. Runs
 //! on the thread that starts the stream.
 
 use std::io;
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::owner::Owner;
 use crate::wording::count;
 
-/// Where the first version wrote a file before it had its name.
+/// The name under which the first version wrote a file before it had its own.
 const OLD_ASIDE: &str = ".aside";
 
 impl File {
@@ -72,7 +72,7 @@ impl File {
         Ok(ledger)
     }
 
-    /// What was written aside for batches that did not come to count.
+    /// Files that were written aside for batches that did not come to count.
     fn remove_asides(&self, owner: &Owner) -> io::Result<()> {
         let tag = self.appends().then(|| owner.identity().short());
         for name in self.storage.list()? {
@@ -85,7 +85,7 @@ impl File {
     }
 }
 
-/// What is said of an open file that no manifest tells of, while commits are missing: its rows may be those.
+/// The note on an open file that no manifest tells of, while commits are missing: its rows may be those.
 fn unlisted(dir: &str, name: &str, kept: &str, bytes: u64) -> String {
     let bytes = count(bytes, "byte");
     format!(

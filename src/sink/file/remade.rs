@@ -36,7 +36,7 @@ impl File {
         self.remake(is_here)
     }
 
-    /// Whether the ledger is there, if it was.
+    /// Looks whether the ledger is there, if it was.
     fn has_ledger(&self) -> io::Result<bool> {
         let ledger = self.begun.as_ref().and_then(|begun| begun.ledger.as_ref());
         match ledger.filter(|ledger| ledger.is_there()) {
@@ -110,7 +110,7 @@ impl File {
         }
     }
 
-    /// How many files of output are there.
+    /// Counts the files of output that are there.
     pub(super) fn count_files(&self) -> io::Result<u64> {
         let found = self.storage.list()?;
         let tag = self.begun.as_ref().and_then(|begun| begun.tag.as_ref());
@@ -135,12 +135,12 @@ impl File {
     }
 }
 
-/// Whether a file could not be given its name because somebody removed it, or its directory.
+/// True if a file could not be given its name because somebody removed it, or its directory.
 pub(super) fn is_nowhere(storage: &dyn Storage, err: &io::Error, name: &str) -> bool {
     err.kind() == ErrorKind::NotFound && matches!(storage.size_of(name), Ok(None))
 }
 
-/// What happened, in words.
+/// The event, in words.
 fn told(dir: &str, is_here: bool, gone: u64) -> String {
     let what = match is_here {
         true => {

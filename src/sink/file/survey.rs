@@ -32,13 +32,13 @@ pub(in crate::sink) struct Survey {
     dir: String,
     /// The same, as [`Sink::place`](crate::sink::Sink::place) says it.
     place: Option<String>,
-    /// What is remembered of this owner.
+    /// The memory of this owner.
     pub(in crate::sink) own: Option<LedgerFile>,
-    /// Whether the file of its last commit is not there.
+    /// True if the file of its last commit is not there.
     pub(in crate::sink) is_undone: bool,
     /// Who else has output here.
     others: Vec<String>,
-    /// What of them is in open files that their owners have to finish, in words.
+    /// Rows of them in open files that their owners have to finish, in words.
     pub(in crate::sink) others_open: Vec<String>,
     /// Files that gather batches: those of this owner, those of nobody, those of others.
     pub(in crate::sink) own_hidden: Vec<Hidden>,
@@ -133,7 +133,7 @@ impl Survey {
         }
     }
 
-    /// Whether the last commit of the own ledger did not get as far as the file's name.
+    /// True if the last commit of the own ledger did not get as far as the file's name.
     fn undone(&self, storage: &dyn Storage, owner: &Owner) -> std::io::Result<bool> {
         let Some(ledger) = &self.own else { return Ok(false) };
         let Some((book, unproven)) = ledger.unproven() else { return Ok(false) };
@@ -172,7 +172,7 @@ impl Survey {
         ))
     }
 
-    /// What the own ledger and the own open files have must be batches that this state planned.
+    /// All entries of the own ledger and the own open files must be batches that this state planned.
     fn newer(&self, owner: &Owner) -> Option<String> {
         let in_ledger = self.own.iter().flat_map(|ledger| ledger.keys());
         let in_ledger = in_ledger.map(|(book, key)| (book.job.as_str(), key));
@@ -187,12 +187,12 @@ impl Survey {
         Some(format!("{}. {right}", owner.unknown_text(&self.dir, job, key)))
     }
 
-    /// Whether the own output lacks something that this state knows of.
+    /// Looks for something that this state knows of and the own output lacks.
     pub(in crate::sink) fn lacks_commits(&self, owner: &Owner) -> bool {
         self.lack(owner).is_some()
     }
 
-    /// How far the own output has come; none if there is nothing of it.
+    /// The progress of the own output; none if there is nothing of it.
     fn mark(&self) -> Option<OutputMark> {
         let ledger = self.own.as_ref()?;
         let hidden: u64 = self.own_hidden.iter().map(|hidden| hidden.commits(Some(ledger))).sum();
@@ -200,7 +200,7 @@ impl Survey {
         Some(OutputMark { commits: mark.commits - u64::from(self.is_undone) + hidden, ..mark })
     }
 
-    /// Whether a commit is in the own output.
+    /// True if a commit is in the own output.
     fn has(&self, newest: &Newest) -> bool {
         let job = names::safe(&newest.job);
         let book = self.own.as_ref().and_then(|ledger| ledger.book(&job, newest.part));
@@ -294,7 +294,7 @@ impl Survey {
         ))
     }
 
-    /// What there is beside which new files are written.
+    /// The output beside which new files are written, in words.
     pub(in crate::sink) fn beside(&self) -> Option<String> {
         let others = self.others.first().cloned();
         let nobodys = || {
@@ -309,7 +309,7 @@ impl Survey {
     }
 }
 
-/// What the file of a commit is called.
+/// The name of the file of a commit.
 pub(in crate::sink) fn unproven_label(
     job: &str,
     part: u32,

@@ -59,6 +59,15 @@ pub(super) fn stand_in(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// A commit that is written into the books.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewCommit<'a> {
+    pub(super) key: &'a CommitKey,
+    pub(super) written: &'a Written,
+    /// Rows are added to those of others.
+    pub(super) appends: bool,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Books {
@@ -66,9 +75,9 @@ pub(super) struct Books {
     identity: String,
     output: u64,
     commits: u64,
-    /// Whether the database knows of it.
+    /// True if the database knows of it.
     is_there: bool,
-    /// Whether marks from before identities were taken over.
+    /// True if marks from before identities were taken over.
     has_adopted: bool,
     books: HashMap<(String, u32), Book>,
 }
@@ -86,7 +95,7 @@ fn number(value: u64) -> i64 {
 }
 
 impl Books {
-    /// What is remembered of this owner in the table.
+    /// The memory of this owner in the table.
     ///
     /// # Errors
     /// If the database cannot be read, or the system gives no random bytes.
@@ -156,7 +165,7 @@ impl Books {
         self.books.entry((job.to_owned(), part)).or_insert_with(new)
     }
 
-    /// What is remembered of a job and partition.
+    /// The memory of a job and partition.
     pub(super) fn find(&self, job: &str, part: u32) -> Option<&Book> {
         self.books.get(&(job.to_owned(), part))
     }
@@ -166,7 +175,7 @@ impl Books {
         self.books.values().flat_map(|book| book.keys().map(|key| (book.job.as_str(), key)))
     }
 
-    /// Whether there is anything of this owner.
+    /// True if there is anything of this owner.
     pub(super) fn is_there(&self) -> bool {
         self.is_there
     }
@@ -251,9 +260,9 @@ impl Books {
         &mut self,
         connection: &Connection,
         owner: &Owner,
-        (key, written): (&CommitKey, &Written),
-        appends: bool,
+        commit: NewCommit<'_>,
     ) -> Result<(), Failed> {
+        let NewCommit { key, written, appends } = commit;
         if !appends && let Some(other) = self.other(connection)? {
             return Err(Failed::Error(Error::Failed(format!(
                 "{other} has begun to write to the table `{}` as well: give each a table of its own",
@@ -324,7 +333,7 @@ pub(super) fn marks(
     connection.prepare_cached(all)?.query_map([table, pipeline], row)?.collect()
 }
 
-/// Why the books cannot be read or written.
+/// The reason why the books cannot be read or written.
 #[derive(Debug)]
 pub(super) enum Failed {
     Sql(rusqlite::Error),

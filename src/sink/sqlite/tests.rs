@@ -195,7 +195,7 @@ fn r6_finds_what_is_planted() {
     assert!(found.is_err(), "a mark that comes after its rows must show: {found:?}");
 }
 
-/// What an error of SQLite with this code means for the batch: `room`, what has to happen, or nothing.
+/// The meaning of an error of SQLite with this code for the batch: `room`, what has to happen, or nothing.
 fn check_code(code: i32, expected: &str) {
     let err = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
     let found = match Failure::of_sink(&failure("a.db", "cannot write to", &err)) {

@@ -71,21 +71,21 @@ pub(super) const ROW: SourceRow = SourceRow {
 pub struct FilesOptions {
     /// The directory.
     pub directory: PathBuf,
-    /// How bytes are cut into records; lines by default.
+    /// The way bytes are cut into records; lines by default.
     pub framing: Framing,
     /// A longer record is dropped and counted; 1 MiB by default.
     pub record_bytes_max: usize,
-    /// A batch takes about so many bytes at most; 256 MiB by default.
+    /// About the most bytes of a batch; 256 MiB by default.
     pub batch_bytes_max: u64,
-    /// What happens when input is lost that was never processed; the stream stops by default.
+    /// The reaction to lost input that was never processed; the stream stops by default.
     pub on_lost: OnLost,
     /// Globs of the names that are read, which the default `exclude` is not for; all if none are given.
     pub include: Option<Vec<String>>,
     /// Globs of the names that are passed over; [`EXCLUDED`](crate::source::direct::files::select::EXCLUDED) if none are given.
     pub exclude: Option<Vec<String>>,
-    /// Whether what symbolic links lead to is read; true by default.
+    /// Files that symbolic links lead to are read; true by default.
     pub follow_links: bool,
-    /// Whether line feeds are escaped in the lines; false by default.
+    /// Line feeds are escaped in the lines; false by default.
     pub unescape: bool,
     /// Files that stay open from batch to batch; 256 by default.
     pub open_files_max: usize,

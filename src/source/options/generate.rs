@@ -59,12 +59,12 @@ pub struct GenerateSource {
     pub seed: u64,
     /// A file whose lines are replayed once instead.
     pub file: Option<PathBuf>,
-    /// How the data server is read; nio by default.
+    /// The way the data server is read; nio by default.
     pub io_model: IoModel,
 }
 
 impl GenerateSource {
-    /// Whether it ends by itself.
+    /// True if it ends by itself.
     pub fn ends(&self) -> bool {
         self.records.is_some() || self.file.is_some()
     }

@@ -143,7 +143,7 @@ pub struct SocketSource {
 pub struct RateLimits {
     /// The highest rate.
     pub max: Option<u64>,
-    /// Whether the rate follows what batches can process; false by default.
+    /// The rate follows what batches can process; false by default.
     pub backpressure: bool,
     /// The rate before the first batch; the lesser of `max` and 10,000 by default.
     pub initial: u64,
@@ -151,7 +151,7 @@ pub struct RateLimits {
     pub min: u64,
 }
 
-/// When a record is acknowledged to its peer.
+/// The moment at which a record is acknowledged to its peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ack {
     /// After the sync of the log.
@@ -224,13 +224,13 @@ impl SocketSource {
         self
     }
 
-    /// How bytes are cut into records; lines by default.
+    /// The way bytes are cut into records; lines by default.
     pub fn framing(mut self, framing: Framing) -> Self {
         self.framing = framing;
         self
     }
 
-    /// When a record is acknowledged to its peer, if the framing acknowledges; by default after the sync of the log, which
+    /// The moment at which a record is acknowledged to its peer, if the framing acknowledges; by default after the sync of the log, which
     /// needs a directory for its state.
     pub fn ack(mut self, ack: Ack) -> Self {
         self.ack = ack;
@@ -264,13 +264,13 @@ impl SocketSource {
         self
     }
 
-    /// How many threads read in the io model `pool`; 64 by default. A connection occupies one until it ends.
+    /// The number of threads that read in the io model `pool`; 64 by default. A connection occupies one until it ends.
     pub fn pool_threads(mut self, threads: usize) -> Self {
         self.pool_threads = threads.max(1);
         self
     }
 
-    /// How many event loops the io model `reactors` has; by default one for each core.
+    /// The number of event loops of the io model `reactors`; by default one for each core.
     pub fn reactors(mut self, reactors: usize) -> Self {
         self.reactors = Some(reactors.max(1));
         self

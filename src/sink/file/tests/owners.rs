@@ -14,15 +14,15 @@ fn row(text: &str) -> Rows {
 
 /// A run of a state that writes the batches of these times, and remembers what it committed.
 fn run(disk: &MemoryStorage, roll: Option<Roll>, state: &mut State, times: &[u64]) -> Result<()> {
-    run_with(disk, (roll, Existing::Refuse), state, times)
+    run_with(disk, Way(roll, Existing::Refuse), state, times)
 }
 
-fn run_with(
-    disk: &MemoryStorage,
-    (roll, existing): (Option<Roll>, Existing),
-    state: &mut State,
-    times: &[u64],
-) -> Result<()> {
+/// A roll, and the meaning of output of others.
+#[derive(Clone, Copy)]
+struct Way(Option<Roll>, Existing);
+
+fn run_with(disk: &MemoryStorage, way: Way, state: &mut State, times: &[u64]) -> Result<()> {
+    let Way(roll, existing) = way;
     let mark = 100 * u64::from(state.identity.0[0]) + state.starts.len() as u64;
     let sink = begun(disk, roll, existing, &state.start(mark))?;
     for time in times {
@@ -62,7 +62,7 @@ fn hidden(disk: &MemoryStorage, end: &str) -> String {
     all.into_iter().find(|name| name.starts_with('.') && name.ends_with(end)).expect("there")
 }
 
-/// What a start of `state` is told about a disk; it must leave the disk as it was if it is refused.
+/// The answer to a start of `state` about a disk; it must leave the disk as it was if it is refused.
 fn check(disk: &MemoryStorage, state: &State, words: &str) {
     let before = |disk: &MemoryStorage| {
         let names = disk.list().expect("listed");
@@ -235,7 +235,7 @@ fn what_is_appended_lies_beside() {
         let disk = MemoryStorage::new(0);
         let (mut one, mut two) = (State::new(1), State::new(2));
         run(&disk, roll, &mut one, &[10, 20]).expect("new");
-        let beside = (roll, Existing::Append);
+        let beside = Way(roll, Existing::Append);
         run_with(&disk, beside, &mut two, &[10, 20]).expect("beside");
         // What it has is known, also after a crash.
         run_with(&disk, beside, &mut two, &[20, 30]).expect("beside");
@@ -288,7 +288,7 @@ fn an_open_file_that_is_gone_is_missed() {
     check(&given_up, &state, "accepted");
 }
 
-/// What a start says of what it finds, and the names that are there after it.
+/// The notes of a start on what it finds, and the names that are there after it.
 fn notes(disk: &MemoryStorage, state: &State) -> (Vec<String>, Vec<String>) {
     let mut notes = Vec::new();
     let mut state = state.clone();
@@ -317,7 +317,8 @@ fn an_open_file_without_its_manifest_is_kept_while_commits_are_missing() {
         check(&disk, &state, "were removed from it or are damaged");
         // The ways out that the refusal names, and a sink that is retired.
         let appended = disk.after_kill();
-        run_with(&appended, (ROLL, Existing::Append), &mut state.clone(), &[40]).expect("beside");
+        run_with(&appended, Way(ROLL, Existing::Append), &mut state.clone(), &[40])
+            .expect("beside");
         let retired = disk.after_kill();
         let sink = File::left(Arc::new(retired.clone())).expect("free");
         let (owner, mut notes) = (state.clone().start(999), Vec::new());

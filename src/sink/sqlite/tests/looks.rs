@@ -33,7 +33,7 @@ fn open_table(path: &Path, state: &mut State) -> SharedSink {
     sink
 }
 
-/// What a look for this owner says: nothing, or why it must not write there.
+/// The answer of a look for this owner: nothing, or why it must not write there.
 fn look(dir: &Path, name: &str, owner: &Owner) -> Option<String> {
     let before = files(dir);
     let (path, table) = (dir.join(name), "t".to_owned());
