@@ -12,6 +12,9 @@ use crate::sync::Arc;
 
 type View<K, V> = ShardView<KeyedWindow<K, V>>;
 
+/// A reader of rows that are borrowed for one call.
+type RowReader<'a, K, V> = dyn FnMut(&mut Vec<&(K, V)>) + 'a;
+
 /// The first `n` rows of a window in this order.
 pub(super) fn ordered<K, V>(
     views: &DStream<View<K, V>>,
@@ -42,11 +45,8 @@ where
 }
 
 /// Calls `then` with the rows of all partitions; they are borrowed from the views, so one call lies within the other.
-fn all_rows<K, V>(
-    parts: &[Partition<View<K, V>>],
-    rows: &[&(K, V)],
-    then: &mut dyn FnMut(&mut Vec<&(K, V)>),
-) where
+fn all_rows<K, V>(parts: &[Partition<View<K, V>>], rows: &[&(K, V)], then: &mut RowReader<'_, K, V>)
+where
     K: Clone + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
