@@ -1,16 +1,16 @@
-//! `LogLevel`: what a message is worth. One row for each level; the pipeline file and the command line read the table.
+//! `LogLevel`: the weight of a message. One row for each level; the pipeline file and the command line read the table.
 
-/// What a message is worth, the gravest first.
+/// The weight of a message, the gravest first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
-    /// Why the stream failed.
+    /// The reason why the stream failed.
     Error,
-    /// What an operator should look at.
+    /// A condition that an operator should look at.
     Warn,
-    /// What happens now and then.
+    /// An event that happens now and then.
     #[default]
     Info,
-    /// What happens with each connection.
+    /// An event of each connection.
     Debug,
 }
 

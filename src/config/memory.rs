@@ -1,4 +1,4 @@
-//! How much memory this machine, or the container around the process, has. Read once, when a `Config` is resolved.
+//! The memory of this machine, or of the container around the process. Read once, when a `Config` is resolved.
 //!
 //! A control group limits the processes in it and in those below it, so the least limit on the way from the process's own
 //! group to the root counts. Both versions of control groups are looked at: a machine may have either, or both.
@@ -8,7 +8,7 @@ use std::fs;
 /// Taken for the machine's memory where the operating system does not say.
 const UNKNOWN_BYTES: u64 = 1 << 30;
 
-/// Where control groups are, of the second version and of the first.
+/// The directories of control groups, of the second version and of the first.
 const UNIFIED: &str = "/sys/fs/cgroup";
 const FIRST: &str = "/sys/fs/cgroup/memory";
 

@@ -54,25 +54,25 @@ pub const WORKERS_MAX: usize = 1_024;
 /// The most jobs at a time.
 pub const CONCURRENT_JOBS_MAX: usize = 1_024;
 
-/// Where dead letters go by default, from the current directory.
+/// The directory of dead letters by default, from the current directory.
 pub const DEAD_LETTER_DIRECTORY: &str = "dead-letter";
 
 const BLOCK_BYTES_DEFAULT: u64 = 8 << 20;
 
-/// A full store has at least so many blocks, unless their size was given: those that tasks work on cannot leave memory, and the
-/// others must be enough to make room.
+/// A full store has at least this many blocks, unless their size was given: blocks that tasks work on cannot leave memory, and
+/// the others must be enough to make room.
 const BLOCKS_MIN: u64 = 16;
 
-/// What happens to a batch that failed.
+/// The policy for a batch that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OnFailure {
-    /// How often a failed batch is tried again.
+    /// The number of times that a failed batch is tried again.
     pub retries: u32,
-    /// What happens when no try is left.
+    /// The last resort, when no try is left.
     pub then: Then,
 }
 
-/// What happens to a batch that has no try left.
+/// The last resort for a batch that has no try left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
     /// The stream stops with the batch's error.
@@ -88,7 +88,7 @@ impl Default for OnFailure {
     }
 }
 
-/// Where blocks go that do not fit into memory.
+/// The files of blocks that do not fit into memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spill {
     /// The directory; the files are in a subdirectory named for the stream.
@@ -156,27 +156,27 @@ pub struct Resolved {
     pub store_bytes_max: u64,
     /// A block is cut early at this many bytes; at most `store_bytes_max`.
     pub block_bytes_max: u64,
-    /// How long a stop may take.
+    /// The most time that a stop may take.
     pub stop_deadline: Duration,
-    /// What happens to a batch that failed.
+    /// The policy for a batch that failed.
     pub on_failure: OnFailure,
-    /// How long a batch waits for sinks that are away before that counts as a failure.
+    /// The time that a batch waits for sinks that are away before that counts as a failure.
     pub sink_retry: Duration,
-    /// Where the input of failed batches goes, if that is what happens to them.
+    /// The directory of the input of batches that failed for good, if the policy keeps it.
     pub dead_letter_directory: PathBuf,
     /// Jobs that may run at a time, at least one.
     pub concurrent_jobs: usize,
-    /// Which batches are made up after an outage.
+    /// The batches that are made up after an outage.
     pub catch_up: CatchUp,
-    /// What wakes the job loop at a tick; without effect with a trigger.
+    /// The timer that wakes the job loop at a tick; without effect with a trigger.
     pub batch_timer: BatchTimer,
     /// Batches by record count instead of by the clock.
     pub trigger: Option<Trigger>,
-    /// Whether a batch without records, and with no window or time-out due, is left out.
+    /// True if a batch is left out that has no records and no window or time-out due.
     pub skip_empty: bool,
-    /// Where the log and the checkpoints are kept; none: nothing survives the process.
+    /// The directory of the log and the checkpoints; none: nothing survives the process.
     pub state_dir: Option<PathBuf>,
-    /// Where blocks go that do not fit into memory; without it reading stops then.
+    /// The files of blocks that do not fit into memory; without them reading stops then.
     pub spill: Option<Spill>,
     /// The most bytes of records that have begun and not ended; at the start at least one record of the longest kind.
     pub unfinished_bytes_max: u64,
@@ -184,7 +184,7 @@ pub struct Resolved {
     pub kept_bytes_max: Option<u64>,
     /// The memory that this process can count on: the machine's, or less if a control group limits it.
     pub memory_bytes: u64,
-    /// What becomes of names that the state directory knows and the stream no longer has.
+    /// The changes of names that the state directory knows and the stream no longer has.
     pub names: NameChanges,
 }
 
@@ -256,43 +256,43 @@ impl Config {
         self
     }
 
-    /// How long a stop may take before it gives up and says what was left; 10 s by default. Up to three eighths of it, 1.5 s at
-    /// most, are kept for the closing after the last batches.
+    /// The most time that a stop may take before it gives up and says what was left; 10 s by default. Up to three eighths of
+    /// it, 1.5 s at most, are kept for the closing after the last batches.
     pub fn stop_deadline(mut self, deadline: Duration) -> Self {
         self.stop_deadline = deadline;
         self
     }
 
-    /// What happens to a batch that failed; by default three retries, then the stream stops.
+    /// The policy for a batch that failed; by default three retries, then the stream stops.
     pub fn on_failure(mut self, policy: OnFailure) -> Self {
         self.on_failure = policy;
         self
     }
 
-    /// How long a batch waits, once and in all, for sinks whose failure can pass: a lost connection, a busy database, a missing
-    /// directory, a disk's error ([`awaited`](crate::error::awaited)). They are tried again after 100 ms and after longer and
-    /// longer pauses, up to 10 s; then that counts as one failure for [`on_failure`](Config::on_failure). 30 s by default; with
-    /// zero such a failure counts at once, as every other does. A full disk is waited for as long as it takes. The stop does not
-    /// wait beyond [`stop_deadline`](Config::stop_deadline).
+    /// The time that a batch waits, once and in all, for sinks whose failure can pass: a lost connection, a busy database, a
+    /// missing directory, a disk's error ([`awaited`](crate::error::awaited)). The batch tries them again after 100 ms and after
+    /// longer and longer pauses, up to 10 s; then that counts as one failure for [`on_failure`](Config::on_failure). 30 s by
+    /// default; with zero such a failure counts at once, as every other does. The batch waits for a full disk as long as it
+    /// takes. The stop does not wait beyond [`stop_deadline`](Config::stop_deadline).
     pub fn sink_retry(mut self, most: Duration) -> Self {
         self.sink_retry = most;
         self
     }
 
-    /// Where the input of batches goes that failed for good, if [`Then::DeadLetter`] was chosen; `dead-letter` by
-    /// default. The directory is made when it is needed.
+    /// The directory of the input of batches that failed for good, if [`Then::DeadLetter`] was chosen; `dead-letter` by
+    /// default. It is made when it is needed.
     pub fn dead_letter_directory(mut self, directory: impl Into<PathBuf>) -> Self {
         self.dead_letter_directory = directory.into();
         self
     }
 
-    /// Which batches are made up after an outage; by default one, at the last missed tick.
+    /// The batches that are made up after an outage; by default one, at the last missed tick.
     pub fn catch_up(mut self, catch_up: CatchUp) -> Self {
         self.catch_up = catch_up;
         self
     }
 
-    /// What wakes the job loop at a tick; a thread of its own by default. Without effect with a trigger.
+    /// The timer that wakes the job loop at a tick; a thread of its own by default. Without effect with a trigger.
     ///
     /// ```
     /// use tidemill::config::{BatchTimer, Config};
@@ -348,8 +348,8 @@ impl Config {
         self
     }
 
-    /// Where the log and the checkpoints are kept, so that nothing that was logged is lost and each record is in the
-    /// output once; none by default. A stream that is started with the directory of an earlier one goes on where that
+    /// The directory of the log and the checkpoints, with which nothing that was logged is lost and each record is in the
+    /// output once; none by default. A stream that starts with the directory of an earlier one continues where that
     /// ended. The directory is made when it is needed; one process at a time uses it.
     pub fn state_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.state_dir = Some(directory.into());
@@ -447,7 +447,7 @@ impl Config {
         refused
     }
 
-    /// What becomes of names, read.
+    /// Parses the changes of names.
     fn names(&self) -> Result<NameChanges, WrongName> {
         let read = |key, text: &String| {
             StateName::parse(text)

@@ -39,9 +39,9 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 pub struct Pipeline {
     /// The options of the stream; they resolve.
     pub config: Config,
-    /// Where the log and the checkpoints are.
+    /// The directory of the log and the checkpoints.
     pub state_dir: Option<PathBuf>,
-    /// Where the HTTP server listens.
+    /// The address of the HTTP server.
     pub http: Http,
     /// Host names that the HTTP server answers to besides the loopback ones.
     pub http_hosts: Vec<String>,
@@ -51,15 +51,15 @@ pub struct Pipeline {
     pub jobs: Vec<(String, Job)>,
     /// Sinks by name, in the order of the file.
     pub sinks: Vec<(String, SinkKind)>,
-    /// What is probably not meant, ready to print.
+    /// Warnings of what is probably not meant, ready to print.
     pub warnings: Vec<String>,
-    /// Which messages are written; the command line may say otherwise.
+    /// The level of messages that are written; the command line may say otherwise.
     pub log_level: LogLevel,
     /// Every key that was given, so that a later reading can be compared.
     pub given: GivenKeys,
 }
 
-/// Where the HTTP server listens.
+/// The address of the HTTP server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Http {
     /// On 127.0.0.1:4040, or the next free port.

@@ -1,4 +1,4 @@
-//! What is wrong with a pipeline, where, and how it is shown: `FILE:LINE:COLUMN`, the line with a caret, a hint.
+//! The problems of a pipeline with their places, as people see them: `FILE:LINE:COLUMN`, the line with a caret, a hint.
 //!
 //! Every problem of a file is gathered before any is shown. Used on the main thread only. Knows positions and words,
 //! not what the keys mean.
@@ -13,7 +13,7 @@ use crate::error::Error;
 /// The most problems that are kept and shown of one file.
 const PROBLEMS_MAX: usize = 50;
 
-/// Where a key or a value was given.
+/// The place of a key or a value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum At {
     /// Nowhere in particular: something is missing from all of it.
@@ -71,7 +71,7 @@ impl Problem {
         self
     }
 
-    /// What to do about it.
+    /// The remedy.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
@@ -93,12 +93,12 @@ impl Problems {
         }
     }
 
-    /// Whether no more errors are kept: looking for more would be in vain.
+    /// True if no more errors are kept: looking for more would be in vain.
     pub(crate) fn is_full(&self) -> bool {
         self.errors() >= PROBLEMS_MAX
     }
 
-    /// How many errors there are so far.
+    /// The number of errors so far.
     pub(crate) fn errors(&self) -> usize {
         self.found.borrow().iter().filter(|problem| !problem.warning).count()
     }
@@ -121,7 +121,7 @@ impl Problems {
     }
 }
 
-/// What was read: the file, and the options of the command line.
+/// The texts that were read: the file, and the options of the command line.
 #[derive(Debug, Default)]
 pub(crate) struct Texts<'a> {
     /// The name of the file, if there is one.

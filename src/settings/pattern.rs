@@ -1,4 +1,4 @@
-//! `Pattern`: a regular expression of a pipeline file. It knows no key.
+//! `Pattern`: a regular expression of a pipeline file, compiled at the start; any thread may match with it. It knows no key.
 
 use regex::bytes::{Regex, RegexBuilder};
 

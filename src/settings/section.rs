@@ -1,6 +1,6 @@
-//! Reads one table of a pipeline key by key. What was never asked for is unknown, so there is no second list of keys.
+//! Reads one table of a pipeline key by key. A key that was never asked for is unknown, so the reader needs no list of keys.
 //!
-//! A getter gives none if the key is absent or wrong; a wrong one has become a problem by then.
+//! A getter returns `None` if the key is absent or wrong; by then a wrong one is a problem. Main thread; knows no key.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -21,7 +21,20 @@ const LIST_MAX: usize = 1_000;
 /// The most sources, jobs or sinks of a pipeline, each.
 const NAMED_MAX: usize = 1_000;
 
-/// A value that was read, and where it was given.
+/// A family of units in the words of messages.
+struct Units {
+    /// The quantity that they measure.
+    of: &'static str,
+    names: &'static str,
+    /// A small one and a large one, for hints.
+    examples: [&'static str; 2],
+}
+
+const TIME_UNITS: Units = Units { of: "time", names: "ms, s, m, h and d", examples: ["ms", "s"] };
+const SIZE_UNITS: Units =
+    Units { of: "size", names: "B, KiB, MiB, GiB, TiB, kB, MB, GB and TB", examples: ["B", "MiB"] };
+
+/// A value that was read, and its place.
 #[derive(Clone, Debug)]
 pub(crate) struct Found<T> {
     pub(crate) value: T,
@@ -39,11 +52,11 @@ pub(crate) struct TextEntry {
 pub(crate) struct Section<'a> {
     pub(crate) problems: &'a Problems,
     table: &'a Table,
-    /// Where the table begins.
+    /// The place where the table begins.
     pub(crate) at: At,
-    /// What the table is, for messages: "a `socket` source".
+    /// The table in the words of messages: "a `socket` source".
     what: String,
-    /// What its keys are, for messages: "keys" or "kinds".
+    /// Its keys in the words of messages: "keys" or "kinds".
     keys: &'static str,
     asked: Vec<&'static str>,
 }
@@ -77,7 +90,7 @@ impl<'a> Section<'a> {
         Section::of(entry, what.to_owned(), self.problems)
     }
 
-    /// The tables under `key`, by name, in order: sources, jobs or sinks. What is no table has a name all the same.
+    /// The tables under `key`, by name, in order: sources, jobs or sinks. An entry that is no table has a name all the same.
     pub(crate) fn named(&mut self, key: &'static str) -> Vec<(&'a Entry, Option<Section<'a>>)> {
         let Some(entry) = self.ask(key) else { return Vec::new() };
         let Some(holder) = Section::of(entry, String::new(), self.problems) else {
@@ -104,27 +117,27 @@ impl<'a> Section<'a> {
         &self.what
     }
 
-    /// Whether no entry is in the table.
+    /// True if no entry is in the table.
     pub(crate) fn is_empty(&self) -> bool {
         self.table.0.is_empty()
     }
 
-    /// Where the value of `key` was given, or else where the table begins.
+    /// The place of the value of `key`, or else the place where the table begins.
     pub(crate) fn at_of(&self, key: &str) -> At {
         self.table.get(key).map_or_else(|| self.at.clone(), |entry| entry.node.at.clone())
     }
 
-    /// Whether the key is given at all, good or not.
+    /// True if the key is given at all, good or not.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.table.get(key).is_some()
     }
 
-    /// Where the key itself was given.
+    /// The place of the key itself, or else the place where the table begins.
     pub(crate) fn key_at(&self, key: &str) -> At {
         self.table.get(key).map_or_else(|| self.at.clone(), |entry| entry.key_at.clone())
     }
 
-    /// Every key that was not asked for is unknown; whether there is one.
+    /// Makes every key that was not asked for a problem; true if there is one.
     pub(crate) fn finish(self) -> bool {
         let mut any = false;
         let unknown = self.table.0.iter().filter(|entry| !self.asked.contains(&entry.key.as_str()));
@@ -211,7 +224,7 @@ impl<'a> Section<'a> {
 
     /// A duration; zero is fine.
     pub(crate) fn duration(&mut self, key: &'static str) -> Option<Found<Duration>> {
-        self.quantity(key, units::duration, "time", "ms, s, m, h and d", ["ms", "s"])
+        self.quantity(key, units::duration, &TIME_UNITS)
     }
 
     /// A duration of at least a millisecond.
@@ -228,25 +241,17 @@ impl<'a> Section<'a> {
 
     /// A size in bytes.
     pub(crate) fn bytes(&mut self, key: &'static str) -> Option<Found<u64>> {
-        self.quantity(
-            key,
-            units::bytes,
-            "size",
-            "B, KiB, MiB, GiB, TiB, kB, MB, GB and TB",
-            ["B", "MiB"],
-        )
+        self.quantity(key, units::bytes, &SIZE_UNITS)
     }
 
     fn quantity<T>(
         &mut self,
         key: &'static str,
         read: fn(&str) -> Result<T, BadQuantity>,
-        of: &str,
-        units: &str,
-        examples: [&str; 2],
+        units: &Units,
     ) -> Option<Found<T>> {
         let node = &self.ask(key)?.node;
-        let [small, large] = examples;
+        let Units { of, names: units, examples: [small, large] } = units;
         let hint = |number: &str| {
             format!(
                 "units of {of} are {units}: write `\"{number}{small}\"` or `\"{number}{large}\"`"
@@ -410,7 +415,7 @@ pub(crate) fn address(key: &str, found: &Found<String>, problems: &Problems) -> 
     }
 }
 
-/// Whether a pipeline, source, job or sink can have this name.
+/// Returns the reason if no pipeline, source, job or sink can have this name.
 pub(crate) fn check_name(name: &str) -> Result<(), String> {
     if name.is_empty() {
         return Err("it is empty".to_owned());

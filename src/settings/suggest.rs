@@ -1,4 +1,4 @@
-//! The nearest known name to one that is not known. Pure; any thread. Knows nothing of what the names mean.
+//! The known name that is nearest to an unknown one. Pure; any thread. Does not know what the names mean.
 
 /// Names longer than this are not compared: the work grows with the product of the lengths.
 const COMPARED_BYTES_MAX: usize = 64;
@@ -16,7 +16,7 @@ pub(crate) fn nearest<'a>(
     near.filter(|(distance, name)| *distance <= slips(name)).min().map(|(_, name)| name)
 }
 
-/// How many slips of the finger a name may have and still be recognised: one in three letters.
+/// The most slips of the finger with which a name is still recognised: one in three letters.
 fn slips(name: &str) -> usize {
     (name.chars().count() / 3).max(1)
 }

@@ -10,7 +10,7 @@ use super::units::{BadVariable, Env, expand};
 /// The most errors of TOML's grammar that are reported of one file: later ones are mostly echoes of the first.
 const GRAMMAR_ERRORS_MAX: usize = 8;
 
-/// A value and where it was given.
+/// A value and its place.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) at: At,
@@ -25,7 +25,7 @@ pub(crate) enum Value {
     Boolean(bool),
     /// A float or a date: valid TOML that no key takes.
     Other(&'static str),
-    /// A string whose variables are wrong, which is a problem already: no second one is made of it.
+    /// A string whose variables are wrong. That is a problem already, so the reader makes no second one of it.
     Bad,
     Array(Vec<Node>),
     Table(Table),
@@ -150,7 +150,7 @@ pub struct Setting {
     pub path: Vec<String>,
     /// The value.
     pub value: Given,
-    /// Whether the setting may make a new source, job or sink; otherwise its name must be there.
+    /// True if the setting may make a new source, job or sink; otherwise its name must be there.
     pub makes: bool,
 }
 
@@ -202,7 +202,7 @@ fn entry_of<'a>(table: &'a mut Table, key: &str, at: &At) -> &'a mut Entry {
     table.get_mut(key).expect("made just now")
 }
 
-/// The path with the kind of its source or sink put in; none if it names what is not there.
+/// The path with the kind of its source or sink put in; `None` if it names a source, job or sink that is not there.
 fn full_path(
     table: &Table,
     setting: &Setting,
@@ -261,7 +261,7 @@ impl Given {
     }
 }
 
-/// A TOML value of the command line: every part of it is at the option. The shell has put in the variables.
+/// A TOML value of the command line: the place of every part is the option. The shell has put in the variables.
 fn placed(value: DeValue<'_>, at: &At) -> Value {
     let problems = Problems::default();
     let reader = Reader { env: None, problems: &problems };

@@ -46,10 +46,10 @@ const TYPED_TIMES: &[Unit] = &[
     ("h", 3_600_000_000_000),
 ];
 
-/// Where variables come from: the value of one, if it is set. The process's own, or a test's.
+/// The source of variables: the value of one, if it is set. The process's own, or a test's.
 pub type Env<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
-/// Why a text is no quantity.
+/// The reason why a text is no quantity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BadQuantity {
     /// It does not begin with a whole number.
@@ -163,7 +163,7 @@ pub fn show_duration(duration: Duration) -> String {
     format!("{}{unit}", millis / u128::from(*size))
 }
 
-/// Where to dial or listen: a host name or an IP address, and a port.
+/// An address to dial or to listen on: a host name or an IP address, and a port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Address {
     /// A host name or an IP address; an IPv6 address without its brackets.
@@ -176,7 +176,7 @@ impl Address {
     /// Reads `HOST:PORT`; an IPv6 host stands in brackets.
     ///
     /// # Errors
-    /// Words that say what is wrong.
+    /// The mistake, in a few words.
     pub fn parse(text: &str) -> Result<Address, &'static str> {
         let (host, port) = text.rsplit_once(':').ok_or("the port is missing")?;
         let port = port.parse().map_err(|_| "the port is not a number up to 65535")?;
@@ -204,7 +204,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// Why the variables of a text cannot be put in.
+/// The reason why the variables of a text cannot be put in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum BadVariable {
     /// It is not set and has no default.

@@ -1,4 +1,4 @@
-//! What the parts of a pipeline say of one another: names that jobs give, and values that must fit together. Main thread.
+//! The parts of a pipeline together: names that jobs give, and values that must fit together. Main thread; reads no file.
 
 use crate::config::jobs::{Draft, Job};
 use crate::config::{Config, STORE_BYTES_MIN};
@@ -125,10 +125,10 @@ pub(super) fn check_store(root: &Section<'_>, sources: &Names<Source>, config: &
     }
 }
 
-/// How long rsyslog's omrelp waits for an answer by default, before it breaks the connection and sends again (`timeout`).
+/// The time that rsyslog's omrelp waits for an answer by default, before it breaks the connection and sends again (`timeout`).
 const OMRELP_TIMEOUT: Interval = Interval::secs(90);
 
-/// Where a batch acknowledges, the interval is how long a sender waits, and what a batch takes comes on top.
+/// If a batch acknowledges, a sender waits for the interval, and for the run of the batch on top.
 pub(super) fn warn_of_late_answers(root: &Section<'_>, sources: &Names<Source>, wait: Interval) {
     if wait.as_millis() < OMRELP_TIMEOUT.as_millis() / 3 {
         return;

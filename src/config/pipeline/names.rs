@@ -1,4 +1,5 @@
-//! `retired` and `renamed`: what becomes of names that the state directory knows and the file no longer has. Main thread.
+//! `retired` and `renamed`: the changes of names that the state directory knows and the file no longer has. Main thread; it does
+//! not look into the state directory.
 
 use crate::config::{Config, NameChanges, NameKind, Renamed, StateName};
 use crate::journal::EntryAt;
@@ -16,7 +17,7 @@ pub(super) struct Changes {
     changes: NameChanges,
     retired_at: Vec<At>,
     renamed_at: Vec<At>,
-    /// Where each key begins.
+    /// The place of each key.
     keys_at: Vec<(&'static str, At)>,
 }
 

@@ -1,5 +1,5 @@
-//! Where the parts of a pipeline read and write: what two of them must not share. Main thread; asks the file system what
-//! paths lead to, and opens nothing.
+//! The places that the parts of a pipeline read and write, which two of them must not share. Main thread; asks the file system
+//! what paths lead to, and opens nothing.
 //!
 //! ```text
 //!  source dir == sink dir, and a job leads from the one to the other ─▶ endless loop        error
@@ -42,7 +42,7 @@ pub(super) fn check(table: &Table, pipeline: &Pipeline, problems: &Problems) {
 struct Place<'a> {
     part: Part<'a>,
     real: Real,
-    /// Where it was given.
+    /// The position at which it was given.
     at: At,
 }
 
@@ -68,7 +68,7 @@ enum Part<'a> {
     /// The directory below `spill_dir`.
     Spill,
     DeadLetters,
-    /// Where a source keeps records that are too long.
+    /// The directory of a source's records that are too long.
     Overlong(&'a str),
 }
 
@@ -85,7 +85,7 @@ impl Part<'_> {
     }
 }
 
-/// What a path leads to.
+/// The file or directory that a path leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Real {
     path: PathBuf,
@@ -99,7 +99,7 @@ impl Real {
     }
 }
 
-/// What a path leads to, also if its end does not exist yet.
+/// Follows a path, also if its end does not exist yet.
 fn real(path: &Path) -> Real {
     let path = real_path(path);
     let id = fs::metadata(&path).ok().map(|found| (found.dev(), found.ino()));
@@ -164,7 +164,7 @@ fn places<'a>(table: &Table, pipeline: &'a Pipeline) -> Vec<Place<'a>> {
     places
 }
 
-/// What is wrong with two places.
+/// The problem of two places, if they have one.
 fn conflicts(one: &Place<'_>, other: &Place<'_>, jobs: &[(String, Job)]) -> Option<Problem> {
     // Whatever order they come in, the one that reads is the first.
     match (&one.part, &other.part) {
@@ -200,7 +200,7 @@ fn two_writers(one: &Place<'_>, other: &Place<'_>, what: &str) -> Problem {
     }
 }
 
-/// What a source reads of a place that is its own directory.
+/// The files that a source reads of a place that is its own directory.
 fn reads(
     source: &Place<'_>,
     name: &str,
@@ -251,7 +251,7 @@ fn reads(
     }
 }
 
-/// Whether what a source brings comes to a sink: jobs lead from sources to sinks, and no further.
+/// True if the records of a source come to a sink: jobs lead from sources to sinks, and no further.
 fn leads(source: &str, sink: &str, jobs: &[(String, Job)]) -> bool {
     let leads = |job: &Job| {
         job.from.iter().any(|from| from == source) && job.to.iter().any(|to| to == sink)
@@ -284,7 +284,7 @@ fn check_ports(table: &Table, pipeline: &Pipeline, problems: &Problems) {
     }
 }
 
-/// Whether two addresses cannot both be listened at. What a name stands for is not asked.
+/// True if two listeners cannot have these addresses at once. Names are not looked up.
 fn overlap(one: &Address, other: &Address) -> bool {
     let ip = |address: &Address| match address.host.as_str() {
         "localhost" => Some(IpAddr::from([127, 0, 0, 1])),
