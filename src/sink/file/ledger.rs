@@ -85,7 +85,6 @@ pub(in crate::sink) struct LedgerFile {
 }
 
 /// The output whose keys a ledger takes over.
-#[derive(Clone, Copy, Debug)]
 pub(in crate::sink) struct Taken<'a> {
     pub(in crate::sink) job: &'a str,
     pub(in crate::sink) part: u32,

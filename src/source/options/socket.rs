@@ -230,8 +230,8 @@ impl SocketSource {
         self
     }
 
-    /// The moment at which a record is acknowledged to its peer, if the framing acknowledges; by default after the sync of the log, which
-    /// needs a directory for its state.
+    /// The moment at which a record is acknowledged to its peer, if the framing acknowledges; by default after the sync of
+    /// the log, which needs a directory for its state.
     pub fn ack(mut self, ack: Ack) -> Self {
         self.ack = ack;
         self
