@@ -206,7 +206,7 @@ impl Spill {
         let mut retry: Option<Moment> = None;
         let mut scratch = Scratch::default();
         while !self.stop.is_stopped() {
-            // Room on the disk may be what was missing.
+            // The missing room on the disk may be there now.
             if self.remove_gone() || !self.is_pressed() {
                 retry = None;
             }

@@ -1,4 +1,4 @@
-//! The journal over many starts on a disk that loses what was not synced.
+//! The journal over many starts on a disk that loses unsynced bytes.
 
 use bytes::Bytes;
 

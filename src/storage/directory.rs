@@ -41,7 +41,7 @@ impl Directory {
     /// Opens a directory; makes it, and those above it, if they do not exist.
     ///
     /// # Errors
-    /// If it cannot be made or opened, or takes no files: what is in the way, and the remedy.
+    /// If it cannot be made or opened, or takes no files: the obstacle, and the remedy.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         expect_directory(&path)?;
@@ -142,7 +142,7 @@ fn lock_name(word: &str) -> String {
 }
 
 /// Opens a file that keeps bytes. An open of a pipe would wait for its other end, so the open does not wait, and the type of
-/// what it opened is checked.
+/// the opened file is checked.
 ///
 /// # Errors
 /// What the operating system says; if something else has the file's name: that, and the remedy.
@@ -321,7 +321,7 @@ fn mark(found: &fs::Metadata) -> FileMark {
 /// Takes room for `len` bytes of a file that is `before` bytes long.
 fn take_room(file: &File, flags: FallocateFlags, before: u64, len: u64) -> io::Result<()> {
     match fallocate(file, flags, 0, len) {
-        // A file system without the call promises room only for what is written.
+        // A file system without the call promises room only for written bytes.
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(file, before, len),
         outcome => Ok(outcome?),
     }

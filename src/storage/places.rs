@@ -30,7 +30,7 @@ const NEW_FILES: u64 = 8;
 /// The longest path that the system takes, in bytes, with a zero at its end.
 const PATH_BYTES: usize = 4096;
 
-/// Room behind a new directory for the names of the files in it, in bytes.
+/// Room in a path after a new directory for the names of its files, in bytes.
 const NAME_BYTES: usize = 256;
 
 /// The end of the name of the longest-named file that SQLite makes beside a database.

@@ -333,7 +333,7 @@ impl Chain<'_, '_> {
         Ok(Examined { found: Some((segment, scan)), good, problem, ..none })
     }
 
-    /// Opens and scans a segment; or returns the reason why it is none of this log.
+    /// Opens and scans a segment; or returns the reason why it does not belong to this log.
     fn scan(
         &mut self,
         storage: &dyn Storage,
@@ -442,7 +442,7 @@ impl Linked<'_> {
         let (next, first_group) = (before.end.next_group, header.first_group);
         let continues = match (header.version, self.scan.before) {
             (_, Some(place)) => place == before.end.place(),
-            // It was cut behind its header.
+            // It was cut after its header.
             (Version::V2, None) => true,
             // The first version left no number out.
             (Version::V1, None) => before.end.segment.saturating_add(1) == id,

@@ -11,7 +11,7 @@
 //! │ durable before it: segment u64 | offset u64 | checkpoint u64          (64 bytes)             │
 //! │   record: length u32 | CRC-32C u32 of bytes, length, seed, offset | bytes                    │
 //! │   record: ...                                                                               │
-//! ├ the slot behind the last group: 64 zero bytes, as many as the segment has room for ─────────┤
+//! ├ the slot after the last group:  64 zero bytes, as many as the segment has room for ─────────┤
 //! │ stale bytes of the segment's last use, or zeros                                             │
 //! └─────────────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
@@ -30,7 +30,7 @@ use crate::wording::count;
 pub(crate) const SEGMENT_HEADER: usize = 64;
 /// The same, as a field of the header.
 const SEGMENT_HEADER_FIELD: u32 = 64;
-/// Bytes of a group's header, and of the zero slot behind the last group.
+/// Bytes of a group's header, and of the zero slot after the last group.
 pub(crate) const GROUP_HEADER: usize = 64;
 /// The same in version 1.
 const GROUP_HEADER_1: usize = 40;
@@ -68,7 +68,7 @@ impl Version {
         }
     }
 
-    /// Bytes of a group's header, and of the zero slot behind the last group.
+    /// Bytes of a group's header, and of the zero slot after the last group.
     pub(crate) fn group_header(self) -> usize {
         match self {
             Version::V1 => GROUP_HEADER_1,
@@ -76,7 +76,7 @@ impl Version {
         }
     }
 
-    /// Bytes that a group with a body of `length` bytes takes, with its header and the padding behind it.
+    /// Bytes that a group with a body of `length` bytes takes, with its header and the padding after it.
     pub(crate) fn group_bytes(self, length: usize) -> usize {
         (self.group_header() + length).next_multiple_of(ALIGN)
     }
@@ -126,7 +126,7 @@ impl fmt::Display for Position {
 /// The reason why a file of the log cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Unreadable {
-    /// Its bytes are not what was written.
+    /// Its bytes differ from what was written.
     Damaged(String),
     /// A later version of the program wrote it.
     Later(String),

@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn a_later_start_keeps_the_size_if_the_disk_still_has_it() {
         check(disk(400, 400, Some(16)), 1_024, Ok(16));
-        // Others have filled it: what is there is the log's own.
+        // Others have filled it: the available bytes are the log's own.
         check(disk(400, 20, Some(16)), 1_024, Ok(16));
         check(disk(100, 100, Some(64)), 1_024, Ok(4));
         check(disk(4_000, 4_000, Some(2)), 1_024, Ok(64));

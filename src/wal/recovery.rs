@@ -1,4 +1,4 @@
-//! Opens the log of a directory: checks it, hands its records out, cuts the torn tail, and makes a writer behind it.
+//! Opens the log of a directory: checks it, hands its records out, cuts the torn tail, and makes a writer for what follows.
 //!
 //! The same code runs for a new directory, after a clean stop and after a crash. Nothing is ever appended to a segment
 //! of an earlier run. The caller may act on the records once [`recover`] has returned: only then are they surely durable,
@@ -121,7 +121,7 @@ impl Recovered {
     }
 }
 
-/// Cuts the newest segment behind its last whole group, and makes that group durable.
+/// Cuts the newest segment after its last whole group, and makes that group durable.
 fn settle_tail(storage: &dyn Storage, segment: &Segment, scan: &Scan) -> Result<Option<Torn>> {
     let id = segment.header.segment;
     let name = segment_name(id);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  release: wal-J ─▶ spare-M (a bound; beyond it removed)      roll: spare-N ─▶ wal-K, a new one only without any
-//!  fill: a new file ─ allocate ─▶ whole: spare │ not whole: removed, and what it got goes back to the disk
+//!  fill: a new file ─ allocate ─▶ whole: spare │ not whole: removed, and its room goes back to the disk
 //! ```
 //! Only whole files count. A file that is shorter than a segment, or has holes that cannot be filled, is removed: it holds
 //! room, and a writer that retries it never gets to the whole one beside it. Input leaves some spares alone, so the log keeps

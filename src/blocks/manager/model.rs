@@ -40,7 +40,7 @@ fn rig(blocks: usize) -> (Rig, Thread) {
     (Rig { store, spill, disk }, spilling)
 }
 
-/// A log that has every third block: what is there leaves memory without being written.
+/// A log that has every third block: those leave memory without being written.
 #[derive(Debug)]
 struct EveryThird;
 
@@ -106,7 +106,7 @@ impl Rig {
         assert_eq!(read, records(id.number), "block {id}");
     }
 
-    /// Nothing is left of what was released: no memory, no count, no file.
+    /// Nothing is left of released blocks: no memory, no count, no file.
     fn end(self, spilling: Thread) {
         self.spill.stop();
         spilling.join();

@@ -52,7 +52,7 @@ impl Rig {
         }
     }
 
-    /// Starts the spill's thread: what was put before is all there when it looks for the first time.
+    /// Starts the spill's thread: all earlier blocks are there when it looks for the first time.
     fn go(&mut self) {
         let told = self.events.clone();
         let listener = move |event: &Event| told.send(event.clone()).expect("the test listens");
@@ -120,7 +120,7 @@ impl Rig {
         self.disk.list().expect("a disk")
     }
 
-    /// Ends the thread; what is left on the disk.
+    /// Ends the thread. Returns the files left on the disk.
     fn end(mut self) -> Vec<String> {
         self.spill.stop();
         self.threads.remove(0).join();

@@ -384,7 +384,7 @@ proptest! {
         names.push(LIST.to_owned());
         harms.iter().for_each(|harm| harm.strike(&disk, &names, [&sample, &other]));
         let survey = survey(&disk, sample.first).expect("read");
-        // Without its list a log cannot be told from another one.
+        // Without its list nothing distinguishes a log from another one.
         let is_known = disk.bytes(LIST) == sample.disk.bytes(LIST)
             || !harms.iter().any(|harm| matches!(harm, Harm::Foreign(_)));
         match open(&disk.after_kill(), 6, sample.first) {

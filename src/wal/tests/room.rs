@@ -25,7 +25,7 @@ fn large() -> bytes::Bytes {
     bytes::Bytes::from_static(&[7; 300])
 }
 
-/// Two spares lie on a full disk, one of them with this length instead of its own. A start goes on with the other.
+/// Two spares lie on a full disk, one of them with this length instead of its own. A start continues with the other.
 fn check_spare(length: usize) -> Result<(), String> {
     let disk = small(1_400);
     drop(open(&disk, 1, 1).map_err(|err| err.to_string())?);
