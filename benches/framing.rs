@@ -1,4 +1,4 @@
-//! What it costs to cut a piece into records: the line splitter over pieces of 64 KiB beside the least that any splitter
+//! The cost of cutting a piece into records: the line splitter over pieces of 64 KiB beside the least that any splitter
 //! must do, which is to look at every byte once, and the length framings, which need not even do that.
 
 use std::hint::black_box;
@@ -24,7 +24,7 @@ fn piece(framing: Framing, len: usize) -> (Vec<u8>, u64) {
     (frame.repeat(records), records as u64)
 }
 
-/// How many line feeds: a sum of bytes in chunks that do not overflow it, which the compiler vectorises.
+/// Number of line feeds: a sum of bytes in chunks that do not overflow it, which the compiler vectorises.
 fn count_in_lanes(bytes: &[u8]) -> u64 {
     bytes
         .chunks(255)

@@ -1,4 +1,4 @@
-//! What windows and keyed state cost: a slide of a window of many lengths, a batch of a state while it grows, and a batch
+//! The cost of windows and keyed state: a slide of a window of many lengths, a batch of a state while it grows, and a batch
 //! that touches few of many keys. Prints one line for each figure; `cargo bench --bench state`.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! How late the job loop takes its ticks with each `batch_timer`, and what an empty batch costs, beside a bare timer: a
+//! The lateness of the job loop at its ticks with each `batch_timer`, and the cost of an empty batch, beside a bare timer: a
 //! loop on a thread of its own that waits on the same clock for the same moments.
 
 use std::hint::black_box;

@@ -1,4 +1,4 @@
-//! What an engine prints for each batch, read by a thread of its own, which can stand still: then the pipe fills, and the
+//! Reads what an engine prints for each batch, on a thread of its own that can stand still: then the pipe fills, and the
 //! engine's console sink stands still with it.
 
 use std::io::{BufRead, BufReader};

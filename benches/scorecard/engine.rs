@@ -34,10 +34,10 @@ pub struct ChildArgs {
     /// Milliseconds between blocks.
     #[arg(long, default_value_t = 200)]
     pub block: u64,
-    /// Where the log is.
+    /// The directory of the log.
     #[arg(long)]
     pub state: Option<String>,
-    /// How many batches or hand-overs, or bytes.
+    /// Number of batches or hand-overs, or of bytes.
     #[arg(long, default_value_t = 1)]
     pub rounds: u64,
     #[command(flatten)]

@@ -23,7 +23,7 @@ pub enum Kind {
     HandOver,
     /// The engine's batches, one after the other, by its own events.
     Batches,
-    /// How many blocks the batches of `Batches` have.
+    /// The number of blocks in each batch of `Batches`.
     Blocks,
     /// Batches of keyed records, one after the other.
     Keyed,

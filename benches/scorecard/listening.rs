@@ -1,4 +1,4 @@
-//! What listens in the rows with many peers: an engine (`tidemill run`) or the bare poller. Figures of an engine come from
+//! The receiver in the rows with many peers: an engine (`tidemill run`) or the bare poller. Figures of an engine come from
 //! `/proc` and from its own HTTP server. Main thread.
 
 use std::io::{Read, Write};

@@ -55,12 +55,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Hidden {
-    /// What one process of a measurement does.
+    /// One process of a measurement.
     #[command(hide = true)]
     Child(engine::ChildArgs),
 }
 
-/// What is measured and how long.
+/// The rows to measure, and their length.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
     /// The rows; all of them, in short form, if none is named
@@ -79,7 +79,7 @@ pub struct Options {
     #[arg(long, value_name = "MODEL,...", value_delimiter = ',')]
     models: Vec<String>,
 
-    /// Only with so many connections, in the row that has several
+    /// Only with this many connections, in the row that has several
     #[arg(long, value_name = "N,...", value_delimiter = ',')]
     connections: Vec<u64>,
 

@@ -297,7 +297,7 @@ fn size(sheet: &mut Sheet) -> Outcome<()> {
     sheet.line("    as this bench built it, with line tables", "MiB").show(&[built])
 }
 
-/// What is resident after a while at 10,000 lines/s.
+/// The memory that is resident after a while at 10,000 lines/s.
 fn memory(options: &Options, sheet: &mut Sheet) -> Outcome<()> {
     for every in ["100ms", "1s"] {
         let load = Load::listen(&["--rate", "10000"])?;

@@ -115,7 +115,7 @@ pub struct CompareArgs {
 const BATCH: u64 = 100;
 const LATENCY_LENGTH: Duration = Duration::from_secs(5);
 
-/// What can be measured.
+/// The subjects of a measurement.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Measured {
     Throughput,

@@ -18,7 +18,7 @@ use super::messages::Messages;
 use super::reload::Reload;
 use super::signals::{Action, Decider, Hangup, SignalWatch};
 
-/// How long it may take to say what a signal does: standard error may be a pipe that nobody reads.
+/// The longest time for the message that says what a signal does: standard error may be a pipe that nobody reads.
 const WORDS: Duration = Duration::from_millis(500);
 
 /// See the module. Clones control the same run.
@@ -181,7 +181,7 @@ mod tests {
         (context, args, pipeline)
     }
 
-    /// What the run's end is, when the signal comes before or after the stream runs.
+    /// The end of the run if the signal comes before or after the stream runs.
     fn check(signal_first: bool) {
         let (context, args, pipeline) = given();
         let control = Control::new(&args, &pipeline, &Messages(Log::of(&args)), &Poison::new());

@@ -25,14 +25,14 @@ const CONNECTIONS: u64 = 10_000;
 /// Descriptors besides connections: listeners, pollers, files, standard streams.
 const OTHER_FILES: u64 = 64;
 
-/// How long the lateness of timers is measured, and how often they fire.
+/// The time for which the lateness of timers is measured, and the period of the timers.
 const TIMER_MEASURED: Duration = Duration::from_millis(200);
 const TIMER_PERIOD: Duration = Duration::from_millis(5);
 
 /// A timer later than this spoils the latency of short batches.
 const TIMER_LATE: Duration = Duration::from_millis(2);
 
-/// How often a block of this size is synced, and the median time beyond which acknowledgements become slow.
+/// The number of syncs of a block of this size, and the median time beyond which acknowledgements become slow.
 const SYNCS: usize = 15;
 const SYNC_BYTES: usize = 4096;
 const SYNC_SLOW: Duration = Duration::from_millis(10);
@@ -65,7 +65,7 @@ pub struct DoctorArgs {
     json: bool,
 }
 
-/// How good a finding is.
+/// The grade of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// As it should be.
@@ -92,7 +92,7 @@ struct Finding {
     subject: String,
     state: State,
     found: String,
-    /// What to do about it; empty if nothing.
+    /// The advice; empty if there is nothing to do.
     change: String,
 }
 
@@ -169,7 +169,7 @@ fn files(limit: Option<u64>, asked: Option<u64>) -> Finding {
 }
 
 fn backlog(text: Option<&str>) -> Finding {
-    /// What a listening source asks the kernel for.
+    /// The queue that a listening source asks the kernel for.
     const WANTED: u64 = 4096;
     let subject = "listen queue (net.core.somaxconn)";
     match text.and_then(|text| text.trim().parse::<u64>().ok()) {
@@ -190,7 +190,7 @@ fn resolution() -> Finding {
     finding.but(State::Warning, "a kernel with high resolution timers (CONFIG_HIGH_RES_TIMERS)")
 }
 
-/// How late each wake-up of a timer came, from least to most.
+/// The lateness of each wake-up of a timer, from least to most.
 fn timer_lateness(clock: &dyn Clock) -> Vec<Duration> {
     let (signal, start) = (Signal::new(), clock.now());
     let mut late = Vec::new();
@@ -217,7 +217,7 @@ fn lateness(late: Vec<Duration>) -> Finding {
     )
 }
 
-/// How long each sync of a small block took, from least to most.
+/// The time of each sync of a small block, from least to most.
 fn sync_times(dir: &Path, clock: &dyn Clock) -> io::Result<Vec<Duration>> {
     let mut file = tempfile::tempfile_in(dir)?;
     let mut times = Vec::with_capacity(SYNCS);

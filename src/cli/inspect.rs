@@ -39,7 +39,7 @@ With a pipeline, one that is not there is judged as a first start's, which would
 Exit codes: 0 a start would succeed; 1 it would not, or the directory cannot be used; 2 usage; 78 the
 pipeline file is wrong.";
 
-/// How often a directory that is in use is looked at before what is said of it each time, and never twice, counts for nothing.
+/// The number of looks at a directory that is in use before what is said of it each time, and never twice, counts for nothing.
 const LOOKS: usize = 5;
 
 /// Show what a log or checkpoint directory holds, without changing it.
@@ -151,7 +151,7 @@ fn give_up(
     start.show(&storage, None, out)
 }
 
-/// What is given up.
+/// The records that are given up.
 fn loss_text(given_up: &GivenUp) -> String {
     let GivenUp { end, records, bytes, groups_missing, checkpoints } = given_up;
     let bytes = HumanBytes(*bytes);
@@ -213,7 +213,7 @@ impl Start {
         Ok(Start { pipeline, give_up_lost: args.give_up_lost })
     }
 
-    /// What is called a start in what is said.
+    /// The word for a start in the text.
     fn name(&self) -> String {
         self.pipeline
             .as_ref()
@@ -275,7 +275,7 @@ impl Start {
     }
 }
 
-/// What looks at a directory come to that changes meanwhile. A look reads the state before the outputs: a batch that came between
+/// The result of looks at a directory that changes meanwhile. A look reads the state before the outputs: a batch that came between
 /// the two is one that the state seems to know nothing of, and the next look finds it there. Segments go that were there. So a
 /// refusal counts that two looks in a row say in the same words.
 fn settled(look: &mut dyn FnMut() -> Result<Look>) -> Result<Look> {
@@ -412,7 +412,7 @@ mod tests {
         args: InspectArgs,
     }
 
-    /// What `inspect` prints and its exit code.
+    /// The text that `inspect` prints, and its exit code.
     fn inspect(dir: &Path, rest: &str) -> (String, u8) {
         let dir = dir.to_str().expect("UTF-8");
         let words = ["inspect", dir].into_iter().chain(rest.split_whitespace());
@@ -541,7 +541,7 @@ mod tests {
         assert_eq!(code, 0, "{text}");
     }
 
-    /// What comes of looks that find these refusals, one after the other; "" is none, and behind the last it stays so.
+    /// The result of looks that find these refusals, one after the other; "" is none, and behind the last it stays so.
     fn check_settled(refusals: &[&str], expected: &str, looks: usize) {
         let (mut at, storage) = (0, MemoryStorage::new(0));
         let mut look = || {

@@ -50,7 +50,7 @@ pub(super) fn before_start(pipeline: &Pipeline, give_up_lost: bool) -> Result<()
     look.refusal.map_or_else(|| built()?.context.expect_addresses(), Err)
 }
 
-/// Whether something that a start makes is not there yet: its first log, or a place.
+/// True if something that a start makes is not there yet: its first log, or a place.
 fn makes_something(pipeline: &Pipeline) -> Result<bool> {
     if let Some(state) = &pipeline.state_dir {
         let names = Access::Look.open(state)?.list();

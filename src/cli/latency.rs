@@ -19,7 +19,7 @@ use crate::time::{Clock, SystemClock};
 /// Batch intervals in milliseconds, if none were given.
 const BATCHES: [u64; 4] = [10, 50, 200, 1_000];
 
-/// How long a run sends if nothing else was said: ten batches of the longest interval.
+/// The time for which a run sends by default: ten batches of the longest interval.
 const LENGTH: Duration = Duration::from_secs(10);
 
 /// The options that only `--latency` has.
@@ -58,7 +58,7 @@ pub(super) struct LatencyArgs {
     control: u64,
 }
 
-/// What is done with a batch.
+/// The work on a batch.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Job {
     /// Only the stamps are read
@@ -67,7 +67,7 @@ enum Job {
     Wordcount,
 }
 
-/// What other options of `compare` say.
+/// The other options of `compare`.
 #[derive(Debug)]
 pub(super) struct Shared<'a> {
     pub(super) models: &'a [String],

@@ -17,7 +17,7 @@ use crate::time::{Clock, Moment, SystemClock};
 /// Bytes that wait for the reader of standard error.
 const WAITING_MAX: usize = 1 << 20;
 
-/// How long the end of the program waits for the lines that are left, where nobody gave a moment.
+/// The longest time that the end of the program waits for the lines that are left, where nobody gave a moment.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// See the module.
@@ -25,7 +25,7 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 pub(super) struct Lines {
     shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
-    /// Whether there is a thread that writes; where the operating system gives none, lines are written where they come.
+    /// True if there is a thread that writes; where the operating system gives none, lines are written where they come.
     behind: bool,
 }
 

@@ -20,7 +20,7 @@ use crate::time::{Clock, SystemClock};
 use crate::wording::{count, grouped};
 use crate::{Error, Result};
 
-/// How often the progress is shown.
+/// The time between two lines of progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 const EXAMPLES: &str = "\

@@ -49,12 +49,12 @@ impl Log {
         log
     }
 
-    /// What is written now.
+    /// The level that is written now.
     pub(super) fn level(&self) -> LogLevel {
         *self.level.lock()
     }
 
-    /// What is written from here on.
+    /// Sets the level that is written from here on.
     pub(super) fn set_level(&self, level: LogLevel) {
         *self.level.lock() = if self.quiet { level.min(LogLevel::Warn) } else { level };
     }

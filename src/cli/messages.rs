@@ -1,4 +1,4 @@
-//! What `tidemill run` says on standard error: a line for each event that an operator acts on, and the report at the
+//! The messages of `tidemill run` on standard error: a line for each event that an operator acts on, and the report at the
 //! end, as text or as JSON. Called by the main thread and by the thread `events`; it decides nothing.
 
 use std::collections::HashMap;
@@ -20,7 +20,7 @@ const RECOVERED_BYTES_A_LINE: u64 = 256 << 20;
 /// Bytes of a log from one event to the next.
 const RECOVERED_BYTES_A_STEP: u64 = 16 << 20;
 
-/// What is said on standard error, and how.
+/// Writes events to standard error.
 #[derive(Clone)]
 pub(super) struct Messages(pub(super) Log);
 
@@ -85,7 +85,7 @@ impl Messages {
         }
     }
 
-    /// What becomes of files, and of input that is read again.
+    /// Files, and input that is read again.
     fn event_of_files(&self, event: &Event) {
         match event {
             Event::FileSkipped { source, file, why } => {
@@ -108,7 +108,7 @@ impl Messages {
         }
     }
 
-    /// What happens to listeners and connections.
+    /// Listeners and connections.
     fn event_of_connections(&self, event: &Event) {
         match event {
             Event::Listening { source, address } => {
@@ -179,7 +179,7 @@ impl Messages {
         }
     }
 
-    /// What sinks met.
+    /// Events of sinks.
     fn event_of_sinks(&self, event: &Event) {
         match event {
             Event::SinkNote { sink, text } => {
@@ -204,7 +204,7 @@ impl Messages {
         }
     }
 
-    /// What happens to blocks and batches.
+    /// Blocks and batches.
     fn event_of_batches(&self, event: &Event) {
         match event {
             Event::Spilling { directory } => {
@@ -255,7 +255,7 @@ impl Messages {
         }
     }
 
-    /// What a start finds in the state, and what a stop does with it.
+    /// The state at a start and at a stop.
     fn event_of_state(&self, event: &Event) {
         match event {
             Event::Recovering { bytes } => {
@@ -292,7 +292,7 @@ impl Messages {
         }
     }
 
-    /// What became of names that an earlier run had, or did not have.
+    /// Names that an earlier run had, or did not have.
     fn event_of_names(&self, event: &Event) {
         match event {
             Event::NameRetired { name, held } => {
@@ -349,7 +349,7 @@ impl Messages {
     }
 }
 
-/// A recovery is told of now and then, and more finely to those who look for it.
+/// The progress of a recovery is an event often, and gets a line only now and then.
 fn is_worth_a_line(bytes: u64) -> bool {
     bytes % RECOVERED_BYTES_A_LINE < RECOVERED_BYTES_A_STEP
 }

@@ -68,7 +68,7 @@ enum Command {
 }
 
 impl Cli {
-    /// What was typed. A mistake in it, or a question for help, is answered, and ends the program.
+    /// The command line as it was typed. A mistake in it, or a question for help, is answered, and ends the program.
     pub fn typed() -> Cli {
         Cli::read(std::env::args_os()).unwrap_or_else(|err| std::process::exit(answer(&err)))
     }
@@ -99,7 +99,7 @@ impl Cli {
         })
     }
 
-    /// Where a run writes its lines; none for the other subcommands, which speak to the one who typed.
+    /// The writer of the lines of a run; `None` for the other subcommands, which speak to the one who typed.
     pub fn log(&self) -> Option<Log> {
         match &self.command {
             Command::Run(args) => Some(Log::of(args)),
@@ -164,8 +164,8 @@ impl<W: Write> Write for Shown<W> {
     }
 }
 
-/// Where results go. A reader that is gone, as `head` is once it has enough, is no failure: the rest goes nowhere, and the
-/// exit code is what it would be.
+/// The destination of results. A reader that is gone, as `head` is once it has enough, is no failure: the rest goes
+/// nowhere, and the exit code is what it would be.
 struct Readers<W>(W);
 
 impl<W: Write> Write for Readers<W> {

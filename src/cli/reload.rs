@@ -18,12 +18,12 @@ pub(super) struct Reload {
     /// The pipeline that the stream was started with; what follows the file is kept up to date in it.
     running: Pipeline,
     read: Box<dyn Fn() -> Result<Pipeline> + Send>,
-    /// Whether the command line decides the log level.
+    /// True if the command line decides the log level.
     level_is_given: bool,
     messages: Messages,
 }
 
-/// What a change of the file asks for.
+/// The changes that a new version of the file asks for.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Changes {
     workers: bool,

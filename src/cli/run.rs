@@ -29,10 +29,11 @@ use super::log::Log;
 use super::messages::Messages;
 use super::standard;
 
-/// How long after the report threads and files may take to end.
+/// The longest time that threads and files may take to end after the report.
 const LETTING_GO: Duration = Duration::from_millis(500);
 
-/// How long after `stop_deadline` the last messages may wait for who reads them; with the end of the process a second.
+/// The longest time after `stop_deadline` that the last messages may wait for who reads them; with the end of the process
+/// a second.
 const LAST_WORDS: Duration = Duration::from_millis(800);
 
 /// Runs a pipeline to its end.

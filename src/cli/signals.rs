@@ -23,7 +23,7 @@ use crate::time::{Clock, Moment, SystemClock};
 /// A second stop signal within this time counts as the first: supervisors signal a process and then its group.
 pub(super) const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
-/// What a signal asks for.
+/// The request of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     /// A stop in order.
@@ -36,7 +36,7 @@ pub(super) enum Action {
     Nothing,
 }
 
-/// What SIGHUP means for this process.
+/// The meaning of SIGHUP for this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hangup {
     /// It was ignored at the start and stays so.
@@ -61,7 +61,7 @@ impl Hangup {
     }
 }
 
-/// Whether a process with this `/proc/PID/status` ignores the signal: the mask has a bit for each, from 1 on.
+/// True if a process with this `/proc/PID/status` ignores the signal: the mask has a bit for each, from 1 on.
 fn ignores(status: &str, signal: i32) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());

@@ -77,7 +77,7 @@ impl SoakArgs {
     }
 }
 
-/// What other options of `compare` say.
+/// The other options of `compare`.
 #[derive(Debug)]
 pub(super) struct Shared<'a> {
     pub(super) models: &'a [String],

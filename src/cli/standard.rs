@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 
 use super::messages::Messages;
 
-/// What to do about it.
+/// The advice.
 const REMEDY: &str = "give it a file, a pipe or `>/dev/null`, or write the rows to another sink";
 
 /// Standard output takes the rows of consoles: a pipeline whose rows all go there must not run where it is closed, and of
@@ -57,7 +57,7 @@ fn consoles(pipeline: &Pipeline) -> (String, bool) {
     (names.join(", "), only)
 }
 
-/// Whether what is written to a descriptor reaches nobody: it was closed, or is a pipe whose reader is gone.
+/// True if what is written to a descriptor reaches nobody: it was closed, or is a pipe whose reader is gone.
 pub(super) fn takes_nothing(descriptor: impl AsFd) -> bool {
     let mut asked = [PollFd::new(&descriptor, PollFlags::OUT)];
     let is_gone = poll(&mut asked, Some(&Timespec::default())).is_ok()
@@ -65,7 +65,7 @@ pub(super) fn takes_nothing(descriptor: impl AsFd) -> bool {
     is_gone || is_closed(descriptor)
 }
 
-/// Whether a descriptor was closed when the program was started, as far as that can be seen.
+/// True if a descriptor was closed when the program was started, as far as that can be seen.
 fn is_closed(descriptor: impl AsFd) -> bool {
     let null = fs::metadata("/dev/null").map(|null| (null.dev(), null.ino()));
     let found = fstat(&descriptor);

@@ -26,7 +26,7 @@ pub fn run(args: &ValidateArgs, env: &Env<'_>, out: &mut dyn Write) -> Result<()
     writeln!(out, "{} is good\n{}", args.file.display(), pipeline.summary()).map_err(fail)
 }
 
-/// What this machine has in the way of a start now. It may be gone when the pipeline starts, so none of it is an error.
+/// Obstacles to a start on this machine now. It may be gone when the pipeline starts, so none of it is an error.
 fn warnings_of_machine(pipeline: &Pipeline) -> Vec<String> {
     if let Some(pid) = pipeline.state_dir.as_deref().and_then(running_pid) {
         let who = pid.map_or(String::new(), |pid| format!(", pid {pid}"));
@@ -57,7 +57,7 @@ fn running_pid(state_dir: &Path) -> Option<Option<u32>> {
     Directory::read_only(state_dir).and_then(|directory| directory.holding_pid()).ok().flatten()
 }
 
-/// Why nobody could listen at an address. Names are not looked up: that may take long.
+/// The reason why nobody could listen at an address. Names are not looked up: that may take long.
 fn cannot_listen(who: &str, address: &Address) -> Option<String> {
     let host = if address.host == "localhost" { "127.0.0.1" } else { &address.host };
     let ip: IpAddr = host.parse().ok()?;
@@ -75,7 +75,7 @@ mod tests {
 
     use super::*;
 
-    /// What validating a file prints, and its exit code.
+    /// The text that validating a file prints, and its exit code.
     fn validate(text: &str, set: &[&str]) -> (String, u8) {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("p.toml");

@@ -13,7 +13,7 @@ pub const READ_BYTES: usize = 256 * 1024;
 /// The listener's token; connections have small ones.
 const LISTENER: Token = Token(usize::MAX);
 
-/// What was read so far.
+/// The count of everything that was read so far.
 #[derive(Debug)]
 pub struct LineCount {
     buffer: Vec<u8>,

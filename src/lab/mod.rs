@@ -33,7 +33,7 @@ use std::path::PathBuf;
 
 pub(crate) use pair::SUBCOMMAND;
 
-/// What a comparison or a soak gave.
+/// The result of a measurement.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     /// Tables for a terminal.

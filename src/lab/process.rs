@@ -129,7 +129,7 @@ pub struct Lines {
     reader: Option<Thread>,
 }
 
-/// What came of waiting for a line.
+/// The result of waiting for a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
     /// A line without its end.

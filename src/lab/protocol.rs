@@ -1,5 +1,5 @@
-//! What a run's two processes say to each other, a line of JSON each, and what both sides of it use. Plain data; it starts
-//! nothing but the thread that waits for the parent.
+//! The messages between a run's two processes and their parent, a line of JSON each, and what both sides of it use. Plain
+//! data; it starts nothing but the thread that waits for the parent.
 
 use std::io::{self, BufRead, Write};
 use std::time::Duration;
@@ -62,31 +62,31 @@ pub(crate) struct Sending {
     pub(crate) stamp_every: Option<u64>,
 }
 
-/// What a child says.
+/// A message of a child.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum ChildMessage {
     /// The receiver listens here.
     Ready { address: String },
     /// All connections are made, at this wall time.
     Started { wall_nanos: u64 },
-    /// What the receiver did.
+    /// The report of the receiver.
     Received(Received),
-    /// What a timing receiver found.
+    /// The report of a timing receiver.
     Timed(Box<Timed>),
-    /// What a soaking receiver did.
+    /// The report of a soaking receiver.
     Soaked(Box<Soaked>),
-    /// What the sender did.
+    /// The report of the sender.
     Sent(Sent),
-    /// It cannot go on.
+    /// It cannot continue.
     Failed(String),
 }
 
-/// What a receiver did.
+/// The report of a receiver.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Received {
     /// The io model that was used.
     pub(crate) model: String,
-    /// Why it was not the one that was asked for.
+    /// The reason why it was not the one that was asked for.
     pub(crate) fallback: Option<String>,
     pub(crate) records: u64,
     pub(crate) bytes: u64,
@@ -96,13 +96,13 @@ pub(crate) struct Received {
     pub(crate) cpu: f64,
     /// System calls meanwhile, where the kernel counts them.
     pub(crate) calls: Option<u64>,
-    /// Why it does not.
+    /// The reason why it does not.
     pub(crate) uncounted: Option<String>,
     /// Latencies in nanoseconds and how often each came.
     pub(crate) latencies: Vec<(u64, u64)>,
 }
 
-/// What a sender did.
+/// The report of a sender.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sent {
     pub(crate) lines: u64,
@@ -111,7 +111,7 @@ pub(crate) struct Sent {
     pub(crate) behind_micros: u64,
 }
 
-/// What is done with a batch.
+/// The work on a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Work {
     /// The stamps are found.
@@ -120,18 +120,18 @@ pub(crate) enum Work {
     Words,
 }
 
-/// How a receiver is to be set up.
+/// The settings of a receiver that times.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Timing {
     pub(crate) model: String,
     pub(crate) batch_ms: u64,
     pub(crate) workers: Option<usize>,
     pub(crate) work: Work,
-    /// Lines are looked at that are due so long after the first one, or later.
+    /// Lines count that are due this long after the first one, or later.
     pub(crate) warm_up: Duration,
-    /// For so long: whole batches, none of them the last one, which the end of the stream cuts short.
+    /// From there on lines count for this long: whole batches, none of them the last one, which the end of the stream cuts short.
     pub(crate) window: Duration,
-    /// The period of the control's timers; none: there are none.
+    /// The period of the control's timers; `None`: there are none.
     pub(crate) control_ms: Option<u64>,
 }
 
@@ -149,13 +149,13 @@ pub(crate) struct Spread {
 pub(crate) struct Slow {
     /// By stage, in the order of [`STAGES`].
     pub(crate) by_stage: [u64; STAGES.len()],
-    /// How many of them began or ran while a bare timer, too, was late.
+    /// Number of them that began or ran while a bare timer, too, was late.
     pub(crate) machine: u64,
     /// From the tick to the commit: the longest one.
     pub(crate) longest: u64,
 }
 
-/// What a receiver found.
+/// The report of a receiver that times.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Timed {
     pub(crate) records: u64,
@@ -167,9 +167,9 @@ pub(crate) struct Timed {
     pub(crate) latencies: Vec<(u64, u64)>,
     /// By stage, in the order of [`STAGES`].
     pub(crate) stages: Vec<Spread>,
-    /// How late the job timer's ticks were.
+    /// The lateness of the job timer's ticks.
     pub(crate) ticks: Spread,
-    /// How late the bare timers were.
+    /// The lateness of the bare timers.
     pub(crate) control: Spread,
     pub(crate) batches: u64,
     /// Ticks that had no batch of their own.
@@ -177,7 +177,7 @@ pub(crate) struct Timed {
     pub(crate) slow: Slow,
 }
 
-/// How a receiver is to be set up.
+/// The settings of a receiver that soaks.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Soaking {
     pub(crate) model: String,
@@ -192,7 +192,7 @@ pub(crate) struct Second {
     pub(crate) delay_us: f64,
 }
 
-/// What a receiver did, second by second from its start.
+/// The report of a receiver that soaks, second by second from its start.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Soaked {
     pub(crate) records: u64,

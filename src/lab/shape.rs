@@ -7,7 +7,7 @@ use crate::wording::count;
 /// The name of the baseline: one thread that reads and counts line feeds, without an engine.
 pub(crate) const BARE: &str = "bare";
 
-/// What a cell measures.
+/// The subject of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kind {
     /// As fast as the receiver takes it.
@@ -33,7 +33,7 @@ impl Kind {
 pub(crate) struct Shape {
     pub(crate) kind: Kind,
     pub(crate) connections: u64,
-    /// How many of the connections are sent to, at least one.
+    /// Number of connections that are sent to, at least one.
     pub(crate) busy: u64,
     pub(crate) record_bytes: u64,
     pub(crate) batch_ms: u64,

@@ -105,7 +105,7 @@ pub(crate) fn millis_at(histogram: &Histogram<u64>, quantile: f64) -> f64 {
     as_f64(histogram.value_at_quantile(quantile)) / MILLI
 }
 
-/// A point of the percentile curve: how many values lie above, as one in so many, and the value in milliseconds.
+/// The percentile curve. Of each point: the share of values above it, as one in this many, and the value in milliseconds.
 pub(crate) fn curve(histogram: &Histogram<u64>, one_in_max: f64) -> Vec<(f64, f64)> {
     let mut points = Vec::new();
     let mut one_in = 1.0_f64;
@@ -203,7 +203,7 @@ mod tests {
         histogram
     }
 
-    /// What the plotter's page reads of a file: of the lines with four words that are numbers, the first and the last.
+    /// The points that the plotter's page reads of a file: of the lines with four words that are numbers, the first and the last.
     fn plotted(text: &str) -> Vec<(f64, f64)> {
         let row = |line: &str| match line.split_whitespace().collect::<Vec<_>>()[..] {
             [value, _, _, one_in] => Some((one_in.parse().ok()?, value.parse().ok()?)),

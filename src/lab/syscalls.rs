@@ -1,4 +1,4 @@
-//! How many system calls this process makes: the kernel's tracepoint `raw_syscalls/sys_enter`, which only those may count
+//! Counts the system calls of this process: the kernel's tracepoint `raw_syscalls/sys_enter`, which only those may count
 //! who may trace. The counters of `/proc/PID/io` would miss recv(2), epoll_wait(2) and io_uring_enter(2). Any thread.
 
 use std::fs;
@@ -6,7 +6,7 @@ use std::fs;
 use perf_event::events::Tracepoint;
 use perf_event::{Builder, Counter};
 
-/// Where the number of the tracepoint is written, by where the tracing file system is mounted.
+/// The files with the tracepoint's number, by the mount point of the tracing file system.
 const NUMBERS: [&str; 2] = [
     "/sys/kernel/tracing/events/raw_syscalls/sys_enter/id",
     "/sys/kernel/debug/tracing/events/raw_syscalls/sys_enter/id",
@@ -32,7 +32,7 @@ impl Calls {
         Ok(Calls(counter))
     }
 
-    /// How many there were so far.
+    /// Number of calls so far.
     pub(super) fn so_far(&mut self) -> Option<u64> {
         self.0.read().ok()
     }

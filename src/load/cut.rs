@@ -9,13 +9,13 @@ use super::room::{Cut, Room};
 use super::text::Text;
 use crate::{Error, Result};
 
-/// How much of a file is read at a time.
+/// The part of a file that is read at a time.
 const READ_BYTES: usize = 256 << 10;
 
 /// The longest line of a file that can be replayed: a line stays on one connection, so it is held whole.
 const FILE_LINE_BYTES_MAX: usize = 64 << 20;
 
-/// Where lines come from.
+/// The source of lines.
 #[derive(Debug)]
 pub(super) enum Lines {
     /// The endless text of a seed.
@@ -33,7 +33,7 @@ impl Lines {
         }
     }
 
-    /// What the last cut's range refers to.
+    /// The bytes that the last cut's range refers to.
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
             Lines::Text(text) => text.bytes(),
@@ -48,7 +48,7 @@ pub(super) struct FileLines {
     path: PathBuf,
     file: File,
     buffer: Vec<u8>,
-    /// Where the next line starts in `buffer`.
+    /// The start of the next line in `buffer`.
     next: usize,
     ended: bool,
     overhead: usize,

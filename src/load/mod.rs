@@ -60,14 +60,14 @@ pub enum Target {
     Connect(String),
 }
 
-/// How lines are sent.
+/// The form in which lines are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     /// As they are.
     Lines,
     /// As frames of RELP, each without its line feed. Only a load that dials can be a client.
     Relp {
-        /// How many of a connection's records may wait for their answers, at least 1.
+        /// The most records of a connection that may wait for their answers, at least 1.
         window: usize,
     },
 }
@@ -75,20 +75,20 @@ pub enum Framing {
 /// When a load is done; whichever comes first, or never. Limits are of the whole load, not of each connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limit {
-    /// How long to send, from the moment when all connections are there.
+    /// The time for which to send, from the moment when all connections are there.
     pub duration: Option<Duration>,
-    /// How many lines to send, exactly.
+    /// The exact number of lines to send.
     pub records: Option<u64>,
-    /// How many bytes to send at most, in whole lines; the headers of RELP's frames do not count.
+    /// The most bytes to send, in whole lines; the headers of RELP's frames do not count.
     pub bytes: Option<u64>,
 }
 
-/// What to send, to whom, how fast and how long.
+/// The settings of a load.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadOptions {
     /// Which side dials, and where.
     pub target: Target,
-    /// How the lines are sent.
+    /// The form in which the lines are sent.
     pub framing: Framing,
     /// Lines per second, open loop: line i is due i ÷ rate after the start. None sends as fast as the peers take it.
     pub rate: Option<u64>,
@@ -96,23 +96,23 @@ pub struct LoadOptions {
     pub limit: Limit,
     /// Mean bytes of a line with its line feed, and with its stamp if every line has one.
     pub line_len: usize,
-    /// How many different words the text has.
+    /// Number of different words in the text.
     pub words: usize,
-    /// Connections that are sent to at once. When listening, sending starts when so many peers have dialled in; later
+    /// Connections that are sent to at once. When listening, sending starts when this many peers have dialled in; later
     /// ones wait in the listen queue until one of them leaves.
     pub connections: usize,
     /// Connections that are held open besides and never sent to.
     pub idle: usize,
     /// Send this file's lines once, byte for byte, instead of the text.
     pub file: Option<PathBuf>,
-    /// The first line and every so many after it start with their *intended* send time, nanoseconds since the epoch in 19
+    /// The first line and every `stamp`th after it start with their *intended* send time, nanoseconds since the epoch in 19
     /// digits, and a space; at least 1.
     pub stamp: Option<u64>,
     /// Chooses the text: same seed, words and line length, same bytes.
     pub seed: u64,
 }
 
-/// What happened, for whoever shows it.
+/// An event, for whoever shows it.
 #[derive(Debug)]
 pub enum Event {
     /// A peer is connected.
@@ -128,14 +128,14 @@ pub enum Event {
     PeerLost {
         /// Whose connection it was.
         peer: SocketAddr,
-        /// What the operating system said.
+        /// The error of the operating system.
         error: Error,
     },
     /// A peer that dialled in could not be taken.
     NotAccepted(Error),
 }
 
-/// Why a load ended.
+/// The reason why a load ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// A limit was reached, or the file ran out.
@@ -144,7 +144,7 @@ pub enum End {
     Stopped,
 }
 
-/// What the peers answered, all together.
+/// The answers of all peers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Answers {
     /// Records that were taken.
@@ -173,30 +173,30 @@ impl Answers {
     }
 }
 
-/// What a load really did.
+/// The report of a load.
 #[derive(Debug)]
 pub struct Report {
     /// Whole lines that the operating system took.
     pub lines: u64,
     /// Bytes that the operating system took.
     pub bytes: u64,
-    /// What was answered, if answers are expected.
+    /// The answers, if answers are expected.
     pub answers: Option<Answers>,
-    /// How long it sent: from the moment when all connections were there to the last byte, or the last answer.
+    /// The seconds for which it sent: from the moment when all connections were there to the last byte, or the last answer.
     pub seconds: f64,
     /// The furthest it fell behind its schedule; lines leave in ticks of a quarter of a millisecond, so less than one
     /// millisecond is ordinary. Zero without a rate.
     pub behind: Duration,
-    /// How many connections were sent to, over the whole time.
+    /// Number of connections that were sent to, over the whole time.
     pub connections: u64,
-    /// How many of them were lost before the end.
+    /// Number of them that were lost before the end.
     pub lost: u64,
-    /// Why it ended; an error if the peers it dialled were lost before a limit was reached, or did not acknowledge
+    /// The reason for its end; an error if the peers it dialled were lost before a limit was reached, or did not acknowledge
     /// everything, or the file was unreadable.
     pub end: Result<End>,
 }
 
-/// How much was sent so far; any thread may look.
+/// The progress so far; any thread may look.
 #[derive(Clone, Debug, Default)]
 pub struct Progress(Arc<(AtomicU64, AtomicU64)>);
 
@@ -311,7 +311,7 @@ fn check(options: &LoadOptions) -> Result<()> {
 }
 
 impl Load {
-    /// Where a listening load listens: the first address.
+    /// The first address on which a listening load listens.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.local_addrs.first().copied()
     }
@@ -321,7 +321,7 @@ impl Load {
         &self.local_addrs
     }
 
-    /// What happens. Closed when the load has ended.
+    /// The events of the load. Closed when the load has ended.
     pub fn events(&self) -> &Mailbox<Event> {
         &self.events
     }
@@ -331,7 +331,7 @@ impl Load {
         self.events.signal()
     }
 
-    /// How much was sent so far.
+    /// The progress so far.
     pub fn progress(&self) -> Progress {
         self.progress.clone()
     }
@@ -346,7 +346,7 @@ impl Load {
         self.stopper.stop();
     }
 
-    /// Whether its thread has ended.
+    /// True if its thread has ended.
     pub fn is_done(&self) -> bool {
         self.thread.as_ref().is_none_or(Thread::is_done)
     }

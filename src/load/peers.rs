@@ -34,7 +34,7 @@ const EVENTS_PER_WAKE: usize = 1024;
 /// Peers that may wait in the listen queue; more of them dial again.
 const LISTEN_QUEUE: i32 = 4096;
 
-/// How long one dial may take.
+/// The longest time for one dial.
 const DIAL_MAX: Duration = Duration::from_secs(10);
 
 /// Descriptors that the process needs for other things than this load's connections.
@@ -45,13 +45,13 @@ const OTHER_DESCRIPTORS: u64 = 64;
 pub(super) struct Peer {
     pub(super) stream: TcpStream,
     pub(super) addr: SocketAddr,
-    /// What is being sent to it.
+    /// The piece that is being sent to it.
     pub(super) piece: Option<Piece>,
     /// The conversation, with a peer that answers.
     pub(super) session: Option<Session>,
-    /// Whether the writing half was closed.
+    /// True if the writing half was closed.
     pub(super) half_closed: bool,
-    /// Whether it is in the queue of the ready ones.
+    /// True while it is in the queue of the ready ones.
     queued: bool,
 }
 
@@ -61,10 +61,10 @@ pub(super) struct Peers {
     poll: Poll,
     events: Events,
     waker: Arc<Waker>,
-    /// Where peers dial in; empty when dialling.
+    /// The listeners where peers dial in; empty when dialling.
     listeners: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
-    /// Where to dial; empty when listening.
+    /// The addresses to dial; empty when listening.
     dial: Vec<SocketAddr>,
     framing: Framing,
     /// A served connection's slot is its token.
@@ -125,27 +125,27 @@ impl Peers {
         Arc::clone(&self.waker)
     }
 
-    /// Where it listens.
+    /// The addresses on which it listens.
     pub(super) fn local_addrs(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// Whether peers dial in.
+    /// True if peers dial in.
     pub(super) fn is_listening(&self) -> bool {
         !self.listeners.is_empty()
     }
 
-    /// Whether the load has all the connections it was told to have.
+    /// True if the load has all the connections it was told to have.
     pub(super) fn is_complete(&self) -> bool {
         self.live == self.slots.len() && self.idle.len() == self.idle_wanted
     }
 
-    /// How many are served now.
+    /// Number of connections that are served now.
     pub(super) fn live(&self) -> usize {
         self.live
     }
 
-    /// How many are held open and never written to.
+    /// Number of connections that are held open and never written to.
     pub(super) fn idle(&self) -> usize {
         self.idle.len()
     }
@@ -245,7 +245,7 @@ impl Peers {
         self.answering.pop_front()
     }
 
-    /// Whether some connection can take a new piece.
+    /// True if some connection can take a new piece.
     pub(super) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }
@@ -325,7 +325,7 @@ impl Peers {
 }
 
 impl Peer {
-    /// How many lines it can take.
+    /// Number of lines that it can take.
     pub(super) fn room(&self) -> u64 {
         self.session.as_ref().map_or(u64::MAX, |session| session.room() as u64)
     }

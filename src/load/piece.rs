@@ -14,7 +14,7 @@ pub(super) struct Piece {
     pub(super) due: u64,
 }
 
-/// Where the bytes are.
+/// The place of the bytes.
 #[derive(Debug)]
 pub(super) enum Body {
     /// In the text, which is kept.
@@ -23,7 +23,7 @@ pub(super) enum Body {
     Own(Vec<u8>),
 }
 
-/// What became of a piece whose connection broke or whose time ran out.
+/// The fate of a piece whose connection broke or whose time ran out.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Part {
     /// Whole lines that were sent.
@@ -35,7 +35,7 @@ impl Piece {
         Piece { body, sent: 0, lines, due }
     }
 
-    /// What is still to be sent.
+    /// The bytes that must still be sent.
     pub(super) fn rest<'a>(&'a self, text: &'a [u8]) -> &'a [u8] {
         &self.bytes(text)[self.sent..]
     }
@@ -44,7 +44,7 @@ impl Piece {
         self.sent += bytes;
     }
 
-    /// How many lines it holds.
+    /// Number of lines that it holds.
     pub(super) fn lines(&self) -> u64 {
         self.lines
     }
@@ -72,7 +72,7 @@ impl Piece {
         Part { lines }
     }
 
-    /// Time is up: only the line that was begun is to be finished. False if no line was.
+    /// Time is up: only the line that was begun must be finished. False if no line was.
     pub(super) fn trim(&mut self, text: &[u8]) -> bool {
         let bytes = self.bytes(text);
         let at_line_start = self.sent == 0 || bytes[self.sent - 1] == b'\n';

@@ -69,7 +69,7 @@ impl Session {
         (Session { window, phase, next: FIRST + 1, unanswered, received }, offers)
     }
 
-    /// How many records may be sent now.
+    /// Number of records that may be sent now.
     pub(super) fn room(&self) -> usize {
         if self.phase == Phase::Open { self.window - self.unanswered.len() } else { 0 }
     }
@@ -79,17 +79,17 @@ impl Session {
         self.unanswered.len()
     }
 
-    /// Whether it is time for the goodbye, if there is nothing more to send.
+    /// True if it is time for the goodbye, provided that there is nothing more to send.
     pub(super) fn may_leave(&self) -> bool {
         self.phase == Phase::Open && self.unanswered.is_empty()
     }
 
-    /// Whether the goodbye was said, so that the peer may close.
+    /// True if the goodbye was said, so that the peer may close.
     pub(super) fn is_leaving(&self) -> bool {
         matches!(self.phase, Phase::Leaving(_) | Phase::Closed)
     }
 
-    /// Whether nothing more will come.
+    /// True if nothing more will come.
     pub(super) fn is_closed(&self) -> bool {
         self.phase == Phase::Closed
     }
@@ -105,7 +105,7 @@ impl Session {
         debug_assert!(self.unanswered.len() <= self.window, "the caller asked for room");
     }
 
-    /// The last so many records were not sent after all.
+    /// The last `records` of them were not sent after all.
     pub(super) fn withdraw(&mut self, records: u64) {
         let records = usize::try_from(records).unwrap_or(usize::MAX);
         self.unanswered.truncate(self.unanswered.len().saturating_sub(records));
@@ -193,19 +193,19 @@ mod tests {
         Ok((session, answers))
     }
 
-    fn check(lines: &str, said: &str, counts: (u64, u64, u64), room: usize) {
+    fn check(lines: &str, said: &str, counts: [u64; 3], room: usize) {
         let (session, answers) = answered(lines, said).expect("good");
-        let found = (answers.acknowledged, answers.acknowledged_bytes, answers.refused);
+        let found = [answers.acknowledged, answers.acknowledged_bytes, answers.refused];
         assert_eq!((found, session.room()), (counts, room), "{lines:?} {said:?}");
     }
 
     #[test]
     fn answers_are_counted_and_make_room() {
-        check("", "", (0, 0, 0), 4);
-        check("ab\nc\n", "", (0, 0, 0), 2);
-        check("ab\nc\n", "2 rsp 6 200 OK\n", (1, 2, 0), 3);
-        check("ab\nc\n", "3 rsp 6 200 OK\n2 rsp 3 200\n", (2, 3, 0), 4);
-        check("ab\n\nc", "2 rsp 9 500 no go\n3 rsp 6 200 OK\n4 rsp 0\n", (1, 0, 2), 4);
+        check("", "", [0, 0, 0], 4);
+        check("ab\nc\n", "", [0, 0, 0], 2);
+        check("ab\nc\n", "2 rsp 6 200 OK\n", [1, 2, 0], 3);
+        check("ab\nc\n", "3 rsp 6 200 OK\n2 rsp 3 200\n", [2, 3, 0], 4);
+        check("ab\n\nc", "2 rsp 9 500 no go\n3 rsp 6 200 OK\n4 rsp 0\n", [1, 0, 2], 4);
     }
 
     #[test]

@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-/// How much may be cut. Bytes that the sender puts before each line count too.
+/// The room for a cut. Bytes that the sender puts before each line count too.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Room {
-    /// At most so many lines.
+    /// At most this many lines.
     pub(super) lines: u64,
-    /// At most so many bytes, unless the first line alone is longer.
+    /// At most this many bytes, unless the first line alone is longer.
     pub(super) soft_bytes: u64,
-    /// At most so many bytes in any case.
+    /// At most this many bytes in any case.
     pub(super) hard_bytes: u64,
 }
 
@@ -22,8 +22,8 @@ impl Room {
 /// Whole lines; none if there was no room or no more lines.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Cut {
-    /// Where they lie in the bytes of what was cut.
+    /// Their place in the bytes of what was cut.
     pub(super) range: Range<usize>,
-    /// How many they are.
+    /// Their number.
     pub(super) lines: u64,
 }

@@ -22,12 +22,12 @@ impl Pace {
         Pace(rate)
     }
 
-    /// How long after the start line `line` is due, in nanoseconds.
+    /// The time from the start until line `line` is due, in nanoseconds.
     pub(super) fn due_nanos(self, line: u64) -> u64 {
         u64::try_from(u128::from(line) * SECOND_NANOS / u128::from(self.0)).unwrap_or(u64::MAX)
     }
 
-    /// How many lines were due at the last tick, `elapsed` nanoseconds after the start. Those due since then wait for
+    /// Number of lines that were due at the last tick, `elapsed` nanoseconds after the start. Those due since then wait for
     /// the next one: sending them at once would keep a fast load writing a few lines at a time without a pause.
     pub(super) fn due_lines(self, elapsed: u64) -> u64 {
         let tick = elapsed - elapsed % TICK_NANOS;

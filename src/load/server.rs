@@ -41,11 +41,11 @@ const PIECE_BYTES_MIN: usize = 4 << 10;
 /// Bytes in all pieces that have a buffer of their own, about: slow connections hold theirs.
 const OWN_BYTES_MAX: usize = 64 << 20;
 
-/// A paced piece holds at least so many lines, if they are due: dealing single lines to many connections costs more in
+/// A paced piece holds at least this many lines, if they are due: dealing single lines to many connections costs more in
 /// system calls than in lines.
 const LINES_PER_PIECE_MIN: u64 = 32;
 
-/// From so many bytes per second the text is kept in memory instead of made again.
+/// From this many bytes per second the text is kept in memory instead of made again.
 const KEEP_TEXT_RATE: u64 = 8 << 20;
 
 /// Pieces sent before it looks for a stop and for peers.
@@ -68,7 +68,7 @@ pub(super) struct Server {
     alarm: Alarm,
     peers: Peers,
     lines: Lines,
-    /// Whether pieces are ranges of the text; otherwise they have buffers of their own.
+    /// True if pieces are ranges of the text; otherwise they have buffers of their own.
     shares_text: bool,
     pace: Option<Pace>,
     /// Lines that may be dealt in all.
@@ -81,7 +81,7 @@ pub(super) struct Server {
     dealt_bytes: u64,
     /// Nothing more will be dealt: no room in `bytes_max`, or no more lines.
     source_ended: bool,
-    /// What broken connections did not get.
+    /// The pieces that broken connections did not get.
     returned: Vec<Piece>,
     /// Connections that have a piece now.
     busy: usize,
@@ -102,7 +102,15 @@ pub(super) struct Server {
     events: Mailbox<Event>,
 }
 
-/// How sending to one connection ended.
+/// The lines that carry a stamp.
+struct Stamps {
+    /// The number of the first line at hand.
+    first: u64,
+    /// The distance of lines with a stamp.
+    every: u64,
+}
+
+/// The result of sending to one connection.
 enum Sent {
     /// It has nothing left to send.
     All,
@@ -412,7 +420,7 @@ impl Server {
         u64::try_from(now.since(self.start).as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// What this connection is sent next, if anything is due.
+    /// The next piece for this connection, if anything is due.
     fn next_piece(&mut self, slot: usize) -> Result<Option<Piece>> {
         if let Some(piece) = self.returned.pop() {
             return Ok(Some(piece));
@@ -441,7 +449,7 @@ impl Server {
         Ok(Some(Piece::new(body, cut.lines, due)))
     }
 
-    /// What was cut, as this connection is sent it.
+    /// The cut in the form that this connection is sent.
     fn body(&mut self, slot: usize, cut: Range<usize>, elapsed: u64) -> Body {
         if self.shares_text {
             self.dealt_bytes += cut.len() as u64;
@@ -450,7 +458,10 @@ impl Server {
         let mut buffer = empty(&mut self.spare);
         let bytes = &self.lines.bytes()[cut];
         match self.options.stamp {
-            Some(every) => self.stamp(&mut buffer, bytes, (self.dealt, every), elapsed),
+            Some(every) => {
+                let stamps = Stamps { first: self.dealt, every };
+                self.stamp(&mut buffer, bytes, &stamps, elapsed);
+            }
             None => buffer.extend_from_slice(bytes),
         }
         self.dealt_bytes += buffer.len() as u64;
@@ -463,9 +474,10 @@ impl Server {
         Body::Own(frames)
     }
 
-    /// Copies lines from number `first` on, every so many with the time at which it should be sent before it; without a
+    /// Copies lines from number `first` on, every `stamps.every`th with the time at which it should be sent before it; without a
     /// rate that is now.
-    fn stamp(&self, buffer: &mut Vec<u8>, lines: &[u8], (first, every): (u64, u64), elapsed: u64) {
+    fn stamp(&self, buffer: &mut Vec<u8>, lines: &[u8], stamps: &Stamps, elapsed: u64) {
+        let Stamps { first, every } = *stamps;
         let (mut number, mut rest) = (first, lines);
         while !rest.is_empty() {
             let plain = number.next_multiple_of(every) - number;
@@ -534,7 +546,7 @@ fn empty(spare: &mut Vec<Vec<u8>>) -> Vec<u8> {
     buffer
 }
 
-/// Where so many lines of the text end, or all of it.
+/// The end of this many lines of the text, or of all of it.
 fn after_lines(text: &[u8], lines: u64) -> usize {
     let Some(last) = lines.checked_sub(1) else { return 0 };
     let last = usize::try_from(last).unwrap_or(usize::MAX);
@@ -552,7 +564,7 @@ fn push_stamp(buffer: &mut Vec<u8>, nanos: u64) {
     buffer.extend_from_slice(&digits);
 }
 
-/// Whether this load is fast enough to keep a period of its text in memory.
+/// True if this load is fast enough to keep a period of its text in memory.
 fn keeps_text(options: &LoadOptions) -> bool {
     options.rate.is_none_or(|rate| rate.saturating_mul(options.line_len as u64) >= KEEP_TEXT_RATE)
 }

@@ -12,10 +12,10 @@ use crate::sync::Arc;
 /// After at least this many bytes, at a line's end, the text begins again.
 pub(super) const PERIOD_BYTES: usize = 32 << 20;
 
-/// How much text is made at a time when one period is kept.
+/// The bytes that are made at a time when one period is kept.
 const BLOCK_BYTES: usize = 256 << 10;
 
-/// How much is made at a time when only a block is kept: little, because a slow load waits for its first line.
+/// The bytes that are made at a time when only a block is kept: few, because a slow load waits for its first line.
 const SMALL_BLOCK_BYTES: usize = 16 << 10;
 
 /// The mean length of a word in bytes is at most this; longer lines get more words.
@@ -30,7 +30,7 @@ pub(super) const LINE_LEN_MAX: usize = 16 << 20;
 /// The largest vocabulary: its words and tables then take less than half a gigabyte.
 pub(super) const WORDS_MAX: usize = 1 << 22;
 
-/// What the text looks like.
+/// The form of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TextOptions {
     /// Chooses the words and their order.
@@ -39,7 +39,7 @@ pub(super) struct TextOptions {
     pub(super) line_len: usize,
     /// Size of the vocabulary, 1 to [`WORDS_MAX`].
     pub(super) words: usize,
-    /// Whether one period is kept in memory once it was made, for loads that are fast enough to need it.
+    /// True if one period is kept in memory once it was made, for loads that are fast enough to need it.
     pub(super) keep: bool,
     /// Bytes that the sender puts before each line; they count where room is limited.
     pub(super) overhead: usize,
@@ -51,7 +51,7 @@ pub(super) struct Text {
     writer: LineWriter,
     first: LineWriter,
     bytes: Vec<u8>,
-    /// Where each line starts in `bytes`, then the end of the last one.
+    /// The start of each line in `bytes`, then the end of the last one.
     starts: Vec<u32>,
     /// The next line to cut, an index into `starts`.
     next: usize,
@@ -67,7 +67,7 @@ impl Text {
         Text { writer, first, bytes: Vec::new(), starts: vec![0], next: 0, made: 0, options }
     }
 
-    /// What the ranges of [`cut`](Text::cut) refer to: for ever if the period is kept, otherwise until the next cut.
+    /// The bytes that the ranges of [`cut`](Text::cut) refer to: for ever if the period is kept, otherwise until the next cut.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -163,7 +163,7 @@ impl LineWriter {
     }
 }
 
-/// How a mean line length is made of words.
+/// The words that make a mean line length.
 #[derive(Clone, Copy, Debug)]
 struct Shape {
     line_len: usize,

@@ -26,7 +26,7 @@ pub(super) struct Control {
     _timers: Vec<RecurringTimer>,
 }
 
-/// When a wake-up was late, and how much.
+/// The moments of late wake-ups, with their lateness.
 type Late = Arc<Mutex<VecDeque<(Moment, Duration)>>>;
 
 impl Control {
@@ -41,12 +41,12 @@ impl Control {
         Ok(Control { clock, lateness, late, _timers: timers })
     }
 
-    /// How late the wake-ups were so far.
+    /// The lateness of the wake-ups so far.
     pub(super) fn lateness(&self) -> Times {
         self.lateness.merged()
     }
 
-    /// How late the latest wake-up within the last `span` was; zero if none was late.
+    /// The lateness of the worst wake-up within the last `span`; zero if none was late.
     pub(super) fn worst_within(&self, span: Duration) -> Duration {
         let now = self.clock.now();
         let late = self.late.lock();

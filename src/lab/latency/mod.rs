@@ -28,7 +28,7 @@ use crate::time::Clock;
 
 pub(super) use timed::receive;
 
-/// How long a run may take beyond its own length.
+/// The longest time that a run may take beyond its own length.
 const GRACE: Duration = Duration::from_secs(30);
 
 /// Stamped lines a second at most: enough for quantiles; where they are counted as words, too few to be in the way.
@@ -38,14 +38,14 @@ const STAMPED_WORDS_MAX: u64 = 1_000;
 /// Lines that are due in the first part of a run are not looked at.
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// A step of the search lasts at least so long, and so many batches.
+/// A step of the search lasts at least this long, and this many batches.
 const STEP: Duration = Duration::from_secs(3);
 const STEP_BATCHES: u32 = 6;
 
 /// The rates that are tried, in percent of what is taken without a limit; the first one that holds is it.
 const STEPS: [u64; 9] = [95, 90, 85, 80, 75, 70, 60, 50, 40];
 
-/// What is measured, and where the report goes.
+/// The settings of a measurement.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) model: String,
@@ -57,12 +57,12 @@ pub(crate) struct Options {
     pub(crate) loads: Vec<u64>,
     pub(crate) work: Work,
     pub(crate) workers: Option<usize>,
-    /// A rate holds only if the 99th percentile is at most so long, and at most two batch intervals.
+    /// A rate holds only if the 99th percentile is at most this, and at most two batch intervals.
     pub(crate) limit: Duration,
-    /// How long a run sends, the warm-up included.
+    /// The time for which a run sends, the warm-up included.
     pub(crate) length: Duration,
     pub(crate) repeats: usize,
-    /// The period of the bare timers; none: there are none.
+    /// The period of the bare timers; `None`: there are none.
     pub(crate) control_ms: Option<u64>,
     pub(crate) out: PathBuf,
     pub(crate) program: PathBuf,
@@ -73,7 +73,7 @@ pub(crate) struct Options {
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub(super) batch_ms: u64,
-    /// In percent of the highest rate that holds; none for the fixed rate.
+    /// In percent of the highest rate that holds; `None` for the fixed rate.
     pub(super) load: Option<u64>,
     pub(super) rate: u64,
     pub(super) runs: Vec<Figures>,

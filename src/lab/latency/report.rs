@@ -10,7 +10,7 @@ use crate::lab::stats::Summary;
 use crate::metrics::STAGES;
 use crate::settings::units::as_f64;
 
-/// What the excess may be, in milliseconds: at the 99th percentile, and at the 99.9th.
+/// The most excess, in milliseconds: at the 99th percentile, and at the 99.9th.
 const PASS: (f64, f64) = (2.0, 5.0);
 const GOAL: (f64, f64) = (0.5, 1.0);
 
@@ -18,7 +18,7 @@ const GOAL: (f64, f64) = (0.5, 1.0);
 const MILLI: f64 = 1e6;
 const MICRO: f64 = 1e3;
 
-/// How far a row is above its floor, in milliseconds.
+/// The excess of a row over its floor, in milliseconds.
 struct Excess {
     /// At [`QUANTILES`].
     at: [f64; QUANTILES.len()],
@@ -130,7 +130,7 @@ fn searches(text: &mut String, sustained: &[Sustained]) {
     }
 }
 
-/// How long each stage after the tick took, how late ticks were, and how late the bare timers.
+/// The time of each stage after the tick, the lateness of ticks, and that of the bare timers.
 fn stages(text: &mut String, rows: &[Row]) {
     text.push_str(
         "\nstages of a batch after its tick, us: p50 / p99 / p99.9 / max of the worst run\n",
@@ -157,7 +157,7 @@ fn spread(row: &Row, of: impl Fn(&super::Figures) -> Spread) -> String {
     format!("{:.0} / {:.0} / {:.0} / {max:.0}", at(0), at(1), at(2))
 }
 
-/// What made batches slow.
+/// The causes of slow batches.
 fn slow(text: &mut String, rows: &[Row]) {
     text.push_str("\nbatches over 1 ms above the median one, by the stage that took it\n");
     for row in rows.iter().filter(|row| !row.runs.is_empty()) {

@@ -1,4 +1,4 @@
-//! The receiver of a latency run, in a process of its own: the engine as users run it, and what it says of itself.
+//! The receiver of a latency run, in a process of its own: the engine as users run it, and its own figures.
 //!
 //! A line's latency goes from its stamp, the time at which it should have been sent, to the moment at which the result of
 //! its batch was handed over. Beside it: the stages of every batch from the engine's own histograms, batches that took
@@ -24,10 +24,10 @@ use crate::time::{Clock, Interval, SystemClock, Time};
 /// Batches whose stages are kept to find the slow ones; later ones are only counted.
 const BATCHES_MAX: usize = 100_000;
 
-/// A batch that takes so much longer than the median one is an outlier.
+/// A batch that takes this much longer than the median one is an outlier.
 const OUTLIER: Duration = Duration::from_millis(1);
 
-/// A wake-up of the control that late, while an outlier ran, says that the machine stood still.
+/// A wake-up of the control that is this late, while an outlier ran, says that the machine stood still.
 const MACHINE: Duration = Duration::from_micros(500);
 
 /// Around a batch in which the control is looked at: its own wake-ups are a period apart.
@@ -40,7 +40,7 @@ struct Passed {
     machine: bool,
 }
 
-/// What is noted while the engine runs.
+/// Notes that are taken while the engine runs.
 struct Noted {
     /// The stamps that are looked at: from the first one to before the second; known when the first line came.
     window: Option<(u64, u64)>,

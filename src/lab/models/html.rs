@@ -13,7 +13,7 @@ table{border-collapse:collapse;margin:.6em 0}td,th{padding:.15em .7em;text-align
 td:first-child,th:first-child{text-align:left}.facts td{text-align:left}figure{margin:1em 0}\
 li{color:#844}svg{max-width:100%;height:auto}";
 
-/// What the figures of each kind mean.
+/// The meaning of the figures of each kind.
 fn meaning(kind: Kind) -> &'static str {
     match kind {
         Kind::Throughput => {

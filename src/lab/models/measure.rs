@@ -16,17 +16,17 @@ use crate::settings::units::as_f64;
 use crate::sync::{Arc, Signal};
 use crate::time::Clock;
 
-/// How long the connections of a run may take until they are made, and its end until everything is read.
+/// The longest time until the connections of a run are made, and from its end until everything is read.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// How long a run that only holds connections lasts, beside a part for each connection.
+/// The length of a run that only holds connections, beside a part for each connection.
 const HOLD: Duration = Duration::from_millis(500);
 const HOLD_EACH: Duration = Duration::from_micros(100);
 
 /// Lines per second meanwhile: the sender ends with the last line that is due, so they must come often.
 const HOLD_RATE: u64 = 100;
 
-/// How long runs last and how fast they are.
+/// The length of runs, and their rate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
     /// A throughput run.
@@ -39,7 +39,7 @@ pub(crate) struct Pace {
     pub(crate) pool_threads: usize,
 }
 
-/// What one run gave.
+/// The figures of one run.
 #[derive(Clone, Debug)]
 pub(crate) struct Figures {
     pub(crate) received: Received,
@@ -54,7 +54,7 @@ pub(crate) struct Figures {
     pub(crate) between: Duration,
 }
 
-/// A figure of a run: its name in files, its unit, and how it is found; none where it says nothing.
+/// A figure of a run: its name in files, and its value; `None` where it says nothing.
 pub(crate) struct Metric {
     pub(crate) name: &'static str,
     pub(crate) of: fn(&Cell, &Figures) -> Option<f64>,
@@ -132,7 +132,7 @@ impl Figures {
 /// Runs one cell once with `program` as both children.
 ///
 /// # Errors
-/// What a child said, a deadline, or lines that were sent and not counted.
+/// An error of a child, a missed deadline, or lines that were sent and not counted.
 pub(crate) fn measure(
     program: &Path,
     cell: &Cell,

@@ -27,7 +27,7 @@ use measure::{Figures, measure};
 use plan::{Cell, Grid, cells, order};
 use report::Row;
 
-/// What is compared, how often, and where the report goes.
+/// The settings of a comparison.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) grid: Grid,
@@ -37,14 +37,14 @@ pub(crate) struct Options {
     pub(crate) out: PathBuf,
     /// This program, which is both children.
     pub(crate) program: PathBuf,
-    /// What was typed, for the page.
+    /// The command line as it was typed, for the page.
     pub(crate) command_line: String,
 }
 
-/// What happens meanwhile, for whoever shows it.
+/// Progress, for whoever shows it.
 #[derive(Debug)]
 pub(crate) enum Step<'a> {
-    /// So many runs there will be.
+    /// The number of runs that there will be.
     Runs(usize),
     /// This one begins.
     Begins(&'a Cell),

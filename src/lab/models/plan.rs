@@ -1,11 +1,11 @@
-//! What is measured and in which order: pure data. One cell is one combination of everything; a run is a cell and a
-//! repeat. Knows neither processes nor reports.
+//! The cells of a comparison and the order of its runs: pure data. One cell is one combination of everything; a run is a
+//! cell and a repeat. Knows neither processes nor reports.
 
 use crate::lab::shape::{BARE, Kind, Shape};
 use crate::lab::stats::alternating;
 use crate::source::io::{IO_MODELS, IoModel};
 
-/// What is compared.
+/// The values that are combined.
 #[derive(Clone, Debug)]
 pub(crate) struct Grid {
     /// Names of io models, or [`BARE`].
@@ -25,7 +25,7 @@ pub(crate) struct Grid {
 /// The least length of a line with a stamp.
 pub(crate) const STAMPED_BYTES_MIN: u64 = 32;
 
-/// A shape and who carries it.
+/// A shape and the model that carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cell {
     pub(crate) model: &'static str,
@@ -33,7 +33,7 @@ pub(crate) struct Cell {
 }
 
 impl Cell {
-    /// Why this cell cannot be run, if it cannot.
+    /// The reason why this cell cannot be run, if it cannot.
     pub(crate) fn refused(&self) -> Option<String> {
         let row = IO_MODELS.iter().find(|row| row.name == self.model)?;
         let most = row.connections_max as u64;

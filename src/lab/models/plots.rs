@@ -47,7 +47,7 @@ fn colour(index: usize) -> RGBColor {
     COLOURS[index % COLOURS.len()]
 }
 
-/// A chart with its caption and room for its axes; at the right so many pixels, for a legend if there is one.
+/// A chart with its caption and room for its axes; at the right this many pixels, for a legend if there is one.
 fn framed<'a, 'b>(
     area: &'a Area<'b>,
     caption: &str,

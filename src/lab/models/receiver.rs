@@ -32,7 +32,7 @@ const SPARE_CONNECTIONS: u64 = 16;
 /// The longest record that is let through if the shape's are short, in bytes.
 const RECORD_BYTES_MAX: u64 = 1 << 20;
 
-/// What this process took, from being told to begin.
+/// The processor time and system calls of this process since it was told to begin.
 struct Meter {
     calls: Result<Calls, String>,
     begin: Taken,
@@ -58,7 +58,7 @@ impl Meter {
         Taken { cpu: own_cpu(), calls }
     }
 
-    /// What opening the connections took is left out.
+    /// Leaves out the cost of opening the connections.
     fn begin(&mut self) {
         self.begin = self.now();
     }
@@ -71,7 +71,7 @@ impl Meter {
     }
 }
 
-/// What is learnt while a receiver runs.
+/// Notes that are taken while a receiver runs.
 #[derive(Debug)]
 struct Noted {
     fallback: Option<String>,

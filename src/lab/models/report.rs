@@ -10,21 +10,21 @@ use crate::lab::report_files::{aligned, csv_line};
 use crate::lab::shape::{Kind, Shape};
 use crate::lab::stats::Summary;
 
-/// What the repeats of a cell gave.
+/// The result of the repeats of a cell.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) cell: Cell,
     /// The model that was really in use.
     pub(crate) used: String,
-    /// Why it was not the one that was asked for.
+    /// The reason why it was not the one that was asked for.
     pub(crate) fallback: Option<String>,
-    /// Why its system calls were not counted.
+    /// The reason why its system calls were not counted.
     pub(crate) uncounted: Option<String>,
     /// Repeats that gave figures.
     pub(crate) repeats: usize,
-    /// What went wrong in the others.
+    /// The errors of the others.
     pub(crate) failures: Vec<String>,
-    /// Why it was not run at all.
+    /// The reason why it was not run at all.
     pub(crate) not_run: Option<String>,
     /// The metrics that say something here.
     pub(crate) metrics: Vec<(&'static str, Summary)>,
@@ -148,7 +148,7 @@ pub(crate) fn texts(row: &Row) -> Vec<String> {
     columns(row.cell.shape.kind).iter().enumerate().map(column).collect()
 }
 
-/// What is to be said of a row beside its figures.
+/// The remarks on a row, beside its figures.
 pub(crate) fn remarks(row: &Row) -> Vec<String> {
     let not_run = row.not_run.iter().map(|why| format!("not run: {why}"));
     let fallback = row.fallback.iter().map(|why| format!("ran {}: {why}", row.used));

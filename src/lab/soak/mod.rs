@@ -29,14 +29,14 @@ pub(super) use receiver::receive;
 
 use trend::{Allowed, Series};
 
-/// Runs without a limit that say what is sustained, and how long each sends.
+/// Runs without a limit that find the sustained rate, and the time for which each sends.
 const TRIES: usize = 3;
 const TRY: Duration = Duration::from_secs(3);
 
-/// How long a run may take beyond its own length.
+/// The longest time that a run may take beyond its own length.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// What is run, and where the samples go.
+/// The settings of a soak.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) model: String,

@@ -16,13 +16,13 @@ use crate::load::Framing;
 use crate::wording::{by_number, count};
 use crate::{Error, Result};
 
-/// How long the peers may take to read what was sent and close, after the end.
+/// The longest time that peers may take to read what was sent and close, after the end.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
-/// How long peers may leave records unanswered, after the last answer of any of them.
+/// The longest time that peers may leave records unanswered, after the last answer of any of them.
 const ANSWERS_MAX: Duration = Duration::from_secs(60);
 
-/// How long a stop waits for peers to take the rest of the lines that were begun.
+/// The longest time that a stop waits for peers to take the rest of the lines that were begun.
 const STOP_GRACE: Duration = Duration::from_millis(250);
 
 impl Server {

@@ -45,14 +45,14 @@ impl Served {
         len > 0
     }
 
-    /// Reads until there were so many records.
+    /// Reads until there were this many records.
     fn read_until(&mut self, records: usize) {
         while self.records.len() < records {
             assert!(self.read());
         }
     }
 
-    /// Answers so many of the records that were read.
+    /// Answers this many of the records that were read.
     fn answer(&mut self, records: usize, status: &str) {
         let len = status.len();
         for number in self.owed.drain(..records) {
@@ -79,7 +79,7 @@ fn relp(listener: &TcpListener, window: usize) -> LoadOptions {
     LoadOptions { target, framing: Framing::Relp { window }, ..listening() }
 }
 
-/// Serves so many connections to their ends: all records, and what the load reports.
+/// Serves this many connections to their ends: all records, and what the load reports.
 fn serve_all(
     connections: usize,
     status: &'static str,
