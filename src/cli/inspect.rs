@@ -275,9 +275,9 @@ impl Start {
     }
 }
 
-/// The result of looks at a directory that changes meanwhile. A look reads the state before the outputs: a batch that came between
-/// the two is one that the state seems to know nothing of, and the next look finds it there. Segments go that were there. So a
-/// refusal counts that two looks in a row say in the same words.
+/// The result of looks at a directory that changes meanwhile. A look reads the state before the outputs: a batch that came
+/// between the two is one that the state seems to know nothing of, and the next look finds it there. Segments that were there
+/// disappear. So a refusal counts only if two looks in a row say it in the same words.
 fn settled(look: &mut dyn FnMut() -> Result<Look>) -> Result<Look> {
     let said = |looked: &Result<Look>| match looked {
         Ok(look) => look.refusal.as_ref().map(Error::to_string),
