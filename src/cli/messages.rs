@@ -189,8 +189,8 @@ impl Messages {
             Event::SinkClosed { sink, why, ends_run } => {
                 let sink = if sink.is_empty() { "output" } else { sink };
                 let (level, then) = match ends_run {
-                    true => (LogLevel::Info, "no other takes rows, so the run ends"),
-                    false => (LogLevel::Warn, "it gets no more rows, the others go on"),
+                    true => (LogLevel::Info, "no other sink takes rows, so the run ends"),
+                    false => (LogLevel::Warn, "it gets no more rows; the other sinks continue"),
                 };
                 let text = format!("sink `{sink}` is closed: {why}; {then}");
                 let facts = json!({"sink": sink, "why": why, "ends_run": ends_run});
@@ -243,8 +243,8 @@ impl Messages {
             }
             Event::OverlongUnfinished { source, file, bytes } => {
                 let text = format!(
-                    "source `{source}`: {file} ({}) was the beginning of an over-long record that a run put aside when it was \
-                     cut off: it is removed, for it was not acknowledged, and its sender sends it again",
+                    "source `{source}`: {file} ({}) was removed: it held the beginning of an over-long record that an earlier run \
+                     was putting aside when it was cut off; the record was not acknowledged, so its sender sends it again",
                     HumanBytes(*bytes)
                 );
                 let facts =
