@@ -5,8 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Node;
-use super::graph::{Graph, NodePlanner};
+use super::{Graph, Node, NodePlanner};
 use crate::sync::Arc;
 use crate::time::Interval;
 

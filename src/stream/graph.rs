@@ -1,106 +1,23 @@
-//! `Graph`: the sources, outputs and nodes of one context.
+//! The methods of `Graph` that the context and the scheduler call: registration, states, batches.
 //!
 //! Nodes register while the program is built; after that the graph only passes batches on. Runs on the thread that builds the
 //! program and then on the scheduler's. Knows no streams and no operators.
 
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::dedup::Repeats;
 use super::late::{Late, OnLate, RunLease};
 use super::plan::batch_scope::BatchScope;
-use super::plan::{Job, Output, Planner};
-use super::state::changelog::{Changelog, Changes, Committed, Compactor, StateInfo};
-use super::window::undue::Undue;
-use super::{BatchInput, Missing, Replay};
+use super::plan::{Output, Planner};
+use super::state::changelog::{Changelog, Changes, Committed, StateInfo};
+use super::{BatchInput, Graph, GraphOptions, Missing, Registered, Replay, Settings, SourceInfo};
 use crate::exec::Plan;
 use crate::memory::buffer_pool::Pool;
-use crate::sink::{SharedSink, Writer};
+use crate::sink::SharedSink;
 use crate::sync::thread::panic_text;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
-use crate::time::{Clock, Interval, Time};
-
-/// The options of a graph.
-#[derive(Clone, Debug)]
-pub struct GraphOptions {
-    /// The pipeline's name.
-    pub pipeline: String,
-    /// Number of workers that run the plans.
-    pub workers: usize,
-    /// The seed of every hash.
-    pub seed: u64,
-    /// From one batch to the next; windows are multiples of it.
-    pub batch_interval: Interval,
-    /// The destination of `print`.
-    pub console: Writer,
-}
-
-/// A source of blocks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SourceInfo {
-    /// Its number: the index into [`BatchInput::blocks`].
-    pub source: u32,
-    /// Its name.
-    pub name: Arc<str>,
-}
-
-/// The streams of one context: sources and outputs, and the nodes between them.
-pub struct Graph {
-    pub(super) pipeline: Arc<str>,
-    pub(super) console: Writer,
-    pub(super) settings: Settings,
-    pub(super) bad_utf8: Arc<AtomicU64>,
-    pub(super) repeats: Repeats,
-    pub(super) scope: Arc<BatchScope>,
-    pub(super) walker: Arc<Mutex<Compactor>>,
-    /// The last batch that was run again: its changes are kept already.
-    pub(super) replayed: Mutex<Option<Time>>,
-    pub(super) late: Late,
-    pub(super) undue: Mutex<Undue>,
-    pub(super) registered: Mutex<Registered>,
-    /// The jobs of the outputs, by their numbers.
-    pub(super) jobs: Arc<Mutex<Vec<Arc<Job>>>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Settings {
-    pub(super) workers: usize,
-    pub(super) seed: u64,
-    pub(super) batch_interval: Interval,
-}
-
-#[derive(Default)]
-pub(super) struct Registered {
-    pub(super) sources: Vec<SourceInfo>,
-    pub(super) outputs: Vec<Arc<Output>>,
-    /// The sinks of the outputs, each once.
-    pub(super) sinks: Vec<SharedSink>,
-    pub(super) nodes: u32,
-    /// Operators with state: the node, and the name by which the state is found again.
-    pub(super) stateful: Vec<(u32, Arc<str>)>,
-    /// Those of them that are saved: the node, what it holds, and the way to it. Windows are not: they are recomputed.
-    pub(super) saved: Vec<(u32, String, Arc<dyn Changelog>)>,
-    /// The nodes that keep something from batch to batch, with what plans them.
-    pub(super) keepers: Vec<(u32, NodePlanner)>,
-    /// The reach of windows, and that of windows below a state.
-    pub(super) reach: (Duration, Duration),
-    /// The errors of the graph.
-    pub(super) problems: Vec<String>,
-    /// The operators that slide over time.
-    pub(super) windows: Vec<String>,
-    /// The first of them that a queue lies above, and that queue.
-    pub(super) queue_window: Option<(Arc<str>, String)>,
-}
-
-/// Plans a node.
-pub(super) type NodePlanner = Arc<dyn Fn(&mut Planner<'_>) -> Result<(), Missing> + Send + Sync>;
-
-impl fmt::Debug for Graph {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Graph").field("pipeline", &self.pipeline).finish_non_exhaustive()
-    }
-}
+use crate::time::{Clock, Time};
 
 impl Graph {
     /// An empty graph.

@@ -29,10 +29,16 @@ mod memory_tests;
 mod tests;
 mod window;
 
+use std::fmt;
+use std::time::Duration;
+
+use crate::sink::{SharedSink, Writer};
+use crate::sync::{Arc, AtomicU64, Mutex};
+use crate::time::{Interval, Time};
+
 pub(crate) use dedup::identity_state;
 pub use dedup::{INTERVALS_MAX, Identity, SENDERS_MAX};
 pub use dstream::DStream;
-pub use graph::{Graph, GraphOptions, SourceInfo};
 pub use input::{BatchInput, Replay};
 pub(crate) use jobs::latency::stamp;
 pub(crate) use kept::KEEP_LESS;
@@ -48,8 +54,93 @@ pub use state::spec::{State, StateCounts, StateKey, StateSpec, StateValue, WhenF
 pub use window::WindowSpan;
 pub use window::persist::Remembered;
 
+use dedup::Repeats;
 use dstream::StreamLineage;
-use graph::Settings;
+use late::Late;
 use missing::Missing;
 use node::{Compute, Node};
+use plan::batch_scope::BatchScope;
 use plan::{Job, Planner};
+use state::changelog::{Changelog, Compactor};
+use window::undue::Undue;
+
+/// The options of a graph.
+#[derive(Clone, Debug)]
+pub struct GraphOptions {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// Number of workers that run the plans.
+    pub workers: usize,
+    /// The seed of every hash.
+    pub seed: u64,
+    /// From one batch to the next; windows are multiples of it.
+    pub batch_interval: Interval,
+    /// The destination of `print`.
+    pub console: Writer,
+}
+
+/// A source of blocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceInfo {
+    /// Its number: the index into [`BatchInput::blocks`].
+    pub source: u32,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+/// The streams of one context: sources and outputs, and the nodes between them.
+pub struct Graph {
+    pipeline: Arc<str>,
+    console: Writer,
+    settings: Settings,
+    bad_utf8: Arc<AtomicU64>,
+    repeats: Repeats,
+    scope: Arc<BatchScope>,
+    walker: Arc<Mutex<Compactor>>,
+    /// The last batch that was run again: its changes are kept already.
+    replayed: Mutex<Option<Time>>,
+    late: Late,
+    undue: Mutex<Undue>,
+    registered: Mutex<Registered>,
+    /// The jobs of the outputs, by their numbers.
+    jobs: Arc<Mutex<Vec<Arc<Job>>>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Settings {
+    workers: usize,
+    seed: u64,
+    batch_interval: Interval,
+}
+
+#[derive(Default)]
+struct Registered {
+    sources: Vec<SourceInfo>,
+    outputs: Vec<Arc<Output>>,
+    /// The sinks of the outputs, each once.
+    sinks: Vec<SharedSink>,
+    nodes: u32,
+    /// Operators with state: the node, and the name by which the state is found again.
+    stateful: Vec<(u32, Arc<str>)>,
+    /// Those of them that are saved: the node, what it holds, and the way to it. Windows are not: they are recomputed.
+    saved: Vec<(u32, String, Arc<dyn Changelog>)>,
+    /// The nodes that keep something from batch to batch, with what plans them.
+    keepers: Vec<(u32, NodePlanner)>,
+    /// The reach of windows, and that of windows below a state.
+    reach: (Duration, Duration),
+    /// The errors of the graph.
+    problems: Vec<String>,
+    /// The operators that slide over time.
+    windows: Vec<String>,
+    /// The first of them that a queue lies above, and that queue.
+    queue_window: Option<(Arc<str>, String)>,
+}
+
+/// Plans a node.
+type NodePlanner = Arc<dyn Fn(&mut Planner<'_>) -> Result<(), Missing> + Send + Sync>;
+
+impl fmt::Debug for Graph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Graph").field("pipeline", &self.pipeline).finish_non_exhaustive()
+    }
+}

@@ -269,8 +269,7 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
                 let before = store.counters.keys.load(Ordering::Relaxed);
                 cx.stages.push(Stage { tasks: vec![Box::new(move |_| trim(&views, before))] });
             }
-            let saving = Saving { store: Arc::clone(&store), number, skip_same };
-            let save = saving.plan(cx, &views);
+            let save = Saving { store: Arc::clone(&store), number, skip_same }.plan(cx, &views);
             let (deltas, store) = (views.clone(), Arc::clone(&store));
             let commit = move || {
                 for shard in 0..deltas.len() {
