@@ -10,6 +10,8 @@
 //! starts apart. A directory from before identities existed gets one that is derived from the seed and the first tick that
 //! it drew then. So if a start ends before it has written the identity down, the next one finds the same. Pure except for
 //! random numbers; knows no files.
+//!
+#![doc = include_str!("owner/design.md")]
 
 mod outputs;
 

@@ -11,6 +11,8 @@ use std::sync::LazyLock;
 mod graph;
 #[path = "tidy/source.rs"]
 mod source;
+#[path = "tidy/words.rs"]
+mod words;
 
 use graph::{Edge, Graph, circles};
 use source::{Source, blanked, root, sources};
@@ -91,6 +93,9 @@ const FUNCTION_LINES_MAX: usize = 70;
 
 /// The longest file, in lines.
 const FILE_LINES_MAX: usize = 600;
+
+/// Doc comments of the product that may pose a question, where that reads best.
+const QUESTIONS_MAX: usize = 99;
 
 /// The longest line, in characters.
 const LINE_MAX: usize = 130;
@@ -340,6 +345,58 @@ fn the_default_build_has_no_async_runtime() {
 }
 
 #[test]
+fn comments_are_statements() {
+    let all: Vec<_> = sources("src").into_iter().collect();
+    let asked = |source: &Source| {
+        let found = words::questions(&source.text);
+        found.iter().map(|(at, line)| format!("{}:{at}: {line}", source.path)).collect::<Vec<_>>()
+    };
+    let findings: Vec<_> = all.iter().flat_map(asked).collect();
+    if findings.len() > QUESTIONS_MAX {
+        expect_none(findings);
+    }
+}
+
+#[test]
+fn parameters_have_names() {
+    let mut findings = Vec::new();
+    for source in ["src", "benches"].iter().flat_map(|dir| sources(dir)) {
+        for (at, found) in words::tuples(&source.code) {
+            findings.push(format!("{}:{at}: {found} is an anonymous tuple", source.path));
+        }
+    }
+    expect_none(findings);
+}
+
+/// The map of the house sends nobody to a file or a test that is not there.
+#[test]
+fn the_map_names_what_exists() {
+    let map = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("the map is there");
+    let gone = words::places(&map).into_iter().filter(|place| !root().join(place).exists());
+    let mut findings: Vec<_> = gone.map(|place| format!("{place} is not there")).collect();
+    let all: Vec<_> = ["src", "tests"].iter().flat_map(|dir| sources(dir)).collect();
+    let tests = words::named_tests(&map);
+    assert!(tests.len() > 10, "the map names {} tests", tests.len());
+    for name in tests {
+        let defined = format!("fn {name}(");
+        if !all.iter().any(|source| source.text.contains(&defined)) {
+            findings.push(format!("no test is called {name}"));
+        }
+    }
+    let is_there = |room: &&&str| {
+        let path = root().join("src").join(room);
+        path.exists() || path.with_extension("rs").exists()
+    };
+    let rooms = ORDER.iter().filter(is_there);
+    findings.extend(
+        rooms
+            .filter(|room| !map.contains(&format!("| `{room}` |")))
+            .map(|room| format!("the map has no row for the room `{room}`")),
+    );
+    expect_none(findings);
+}
+
+#[test]
 fn the_rules_find_what_they_forbid() {
     let long = format!("fn long() {{\n{}}}\n", "    x();\n".repeat(FUNCTION_LINES_MAX));
     assert_eq!(long_functions(&Source::new("src/a.rs", &long)).len(), 1);
@@ -354,6 +411,18 @@ fn the_rules_find_what_they_forbid() {
     check("// Instant::now\nfn f() { \"Instant::now\"; r#\"Instant::now\"#; '\"'; }", 0);
     check("/* \" */ fn f() { Instant::now(); } /* \" */", 1);
     check("struct A {\n    #[cfg(test)]\n    a: u8,\n    b: Instant::now,\n}\n", 1);
+    let check =
+        |text: &str, found: usize| assert_eq!(words::questions(text).len(), found, "{text}");
+    check("/// What it is.\nfn f() {}", 1);
+    check("    /// Whether, and\n    /// How many.\n    n: u8,", 1);
+    check("//! Why.\n\n/// The number of them.\n/// What is more: none.", 1);
+    check("// What this is.\n/// Whatever.\nlet s = \"/// What\";", 0);
+    let check = |code: &str, found: usize| assert_eq!(words::tuples(code).len(), found, "{code}");
+    check("fn f(place: (u64, u64), n: u8) {}", 1);
+    check("pub fn f<T: Fn((u8, u8)) -> u8>((a, b): (T, T), c: &mut (u8, u8)) {}", 2);
+    check("fn f(pair: &(K, V), unit: (), task: (dyn Fn())) -> (u8, u8) {}", 0);
+    check("fn f(with: impl Fn((u8, u8)), all: &[(u8, u8)], Place { at, .. }: Place) {}", 0);
+    check("fn f(self: &Self, a: std::io::Error) where T: Into<(u8, u8)> {}", 0);
 }
 
 #[test]

@@ -8,6 +8,8 @@
 //! Whatever must survive is here before anyone acts on it; a start replays it with `recovery`. Block records are not written:
 //! a plan names the chunks of each of its blocks, and a start makes blocks again of the chunks that no plan names. It does not
 //! know sockets, streams or jobs.
+//!
+#![doc = include_str!("design.md")]
 
 mod changes;
 mod checkpointer;

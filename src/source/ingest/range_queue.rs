@@ -1,7 +1,7 @@
 //! The bounded queue of ranges between io threads and the block cutter, with its wake-up when it has room again.
 //!
-//! Io threads push without a lock; the cutter or the chunk logger drains. A [`Gate`] wakes a reader that found the queue full after the
-//! next drain.
+//! Io threads push without a lock; the cutter or the chunk logger drains. A [`Gate`] wakes a reader that found the queue full
+//! after the next drain.
 
 use crate::blocks::Range;
 use crate::sync::{AtomicU64, Gate, Ordering, Queue, Waker};

@@ -77,7 +77,9 @@ impl DStream<[u8]> {
             let (account, shards) = (cx.scope.account(), cx.shards());
             let tables =
                 WordShuffle::begin(&pool, &account, cx.shape_by_worker(0), cx.settings.seed);
-            let Some(tasks) = feeds(cx, &*node, (&tables, &count), fused)? else {
+            let Some(tasks) =
+                feeds(cx, &*node, &tables, Counting { count: Arc::clone(&count), fused })?
+            else {
                 return Ok(Batch::from_iter([]));
             };
             cx.stages.push(Stage { tasks });
@@ -103,17 +105,21 @@ pub(super) enum Fused {
     No,
 }
 
+/// The way in which a job counts a record.
+struct Counting<F> {
+    count: Arc<F>,
+    fused: Fused,
+}
+
 /// The tasks of the first stage, which feed a block or a partition of records to their worker's table; none if there is
 /// nothing to count.
 fn feeds(
     cx: &mut Planner<'_>,
     node: &dyn Node<[u8]>,
-    (tables, count): (
-        &Arc<WordShuffle>,
-        &Arc<impl Fn(&mut WordTable, &[u8]) + Send + Sync + 'static>,
-    ),
-    fused: Fused,
+    tables: &Arc<WordShuffle>,
+    counting: Counting<impl Fn(&mut WordTable, &[u8]) + Send + Sync + 'static>,
 ) -> Result<Option<Vec<Work>>, Missing> {
+    let Counting { count, fused } = counting;
     let whole = |block: &Arc<StoredBlock>| fused == Fused::Yes && block.info.framing.is_lines();
     if let Some(blocks) = node.blocks(cx).filter(|blocks| blocks.iter().all(whole)) {
         let feed = |block: Arc<StoredBlock>| -> Work {
@@ -127,7 +133,7 @@ fn feeds(
         };
         return Ok((!blocks.is_empty()).then(|| blocks.into_iter().map(feed).collect()));
     }
-    let (batch, tables, count) = (node.compute(cx)?, Arc::clone(tables), Arc::clone(count));
+    let (batch, tables) = (node.compute(cx)?, Arc::clone(tables));
     let start = move |_, worker| {
         let (tables, count) = (Arc::clone(&tables), Arc::clone(&count));
         let push = move |table: &mut WordTable, record: &[u8]| count(table, record);

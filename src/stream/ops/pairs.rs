@@ -182,7 +182,11 @@ where
             let (left, right) = both("join", cx, &*left, &*right)?;
             let (first, seed) = (left.partitions().len(), cx.settings.seed);
             let shape = cx.shape(first + right.partitions().len());
-            let tables = memory.begin(&cx.scope.account(), shape, merge_both);
+            let tables =
+                memory.begin(&cx.scope.account(), shape, |both: &mut (Vec<V>, Vec<W>), more| {
+                    both.0.extend(more.0);
+                    both.1.extend(more.1);
+                });
             let mut inputs = cx.folds(&left, 0, by_key(&tables, seed, &of_left));
             inputs.extend(cx.folds(&right, first, by_key(&tables, seed, &of_right)));
             Ok(tables.plan(&mut cx.stages, inputs, drained))
@@ -354,11 +358,6 @@ where
 
 fn drained<K, C>(table: &mut Table<K, C>) -> Vec<(K, C)> {
     table.drain().map(|entry| (entry.key, entry.value)).collect()
-}
-
-fn merge_both<V, W>(left: &mut (Vec<V>, Vec<W>), right: (Vec<V>, Vec<W>)) {
-    left.0.extend(right.0);
-    left.1.extend(right.1);
 }
 
 fn pairs<V, W>(left: &[V], right: &[W], mut each: impl FnMut(&V, &W)) {

@@ -26,7 +26,7 @@ use self::compaction::WALK_BATCHES;
 pub(crate) use self::compaction::{Committed, Compactor};
 pub(crate) use self::entry::{Entry, Touch};
 pub use self::restore::Restore;
-use super::key_table::KeyTable;
+use super::key_table::{KeyTable, NewKey};
 use super::left::Left;
 use super::shard::{Change, ShardView, Shards};
 use super::spec::{Counters, StateKey, StateValue};
@@ -178,7 +178,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
             match shard.find(hash, &row.0) {
                 Some(place) => shard.table.get_mut(place).row = row,
                 None => {
-                    let place = shard.insert(hash, row, touch);
+                    let place = shard.insert(NewKey { hash, row }, touch);
                     shard.link(place, touch);
                     self.counters.keys.fetch_add(1, Ordering::Relaxed);
                 }

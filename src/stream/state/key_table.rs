@@ -32,6 +32,12 @@ impl Counters {
     }
 }
 
+/// A key that is new, with its hash and its state.
+pub(crate) struct NewKey<K, S> {
+    pub(crate) hash: u64,
+    pub(crate) row: (K, S),
+}
+
 /// The states of one hash partition, with a list of its keys by the time when they were last touched.
 pub(crate) struct KeyTable<K, S, U> {
     pub(crate) table: Table<K, S, Idle>,
@@ -195,7 +201,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> ShardState for KeyTab
             }
         }
         for (hash, row, turn) in overlay.added {
-            let place = self.insert(hash, row, Touch { last: time, turn });
+            let place = self.insert(NewKey { hash, row }, Touch { last: time, turn });
             by_turn.get_mut(turn as usize).into_iter().for_each(|by_turn| *by_turn = place);
         }
         for (turn, place) in (0..).zip(by_turn).filter(|(_, place)| *place != NONE) {
@@ -241,13 +247,14 @@ impl<K: StateKey, S: StateValue, U> KeyTable<K, S, U> {
                     slot.row.1 = state;
                     slot.extra.touch = touch;
                 }
-                None => drop(self.insert(hash, (key, state), touch)),
+                None => drop(self.insert(NewKey { hash, row: (key, state) }, touch)),
             },
         }
     }
 
     /// Adds a key that is not there yet, and not in the list yet.
-    pub(crate) fn insert(&mut self, hash: u64, row: (K, S), touch: Touch) -> u32 {
+    pub(crate) fn insert(&mut self, found: NewKey<K, S>, touch: Touch) -> u32 {
+        let NewKey { hash, row } = found;
         let extra = Idle { touch, older: NONE, younger: NONE };
         self.table.insert(hash, Slot { hash, row, extra })
     }
