@@ -324,7 +324,10 @@ mod tests {
     }
 
     /// Events at moments in milliseconds, each with the actions that follow.
-    fn check(durability: &mut Durability<u64>, steps: &[(u64, Event<u64>, &[Action<u64>])]) {
+    /// The time in milliseconds, what happens then, and what must be done about it.
+    type Step<'a> = (u64, Event<u64>, &'a [Action<u64>]);
+
+    fn check(durability: &mut Durability<u64>, steps: &[Step<'_>]) {
         for (number, (now, event, expected)) in steps.iter().enumerate() {
             let actions = durability.step(at(*now), event.clone());
             assert_eq!(actions, *expected, "step {number}: {event:?}");

@@ -49,7 +49,7 @@ pub use memory::{Memory, MemoryHandle, MemoryOptions, OwnedCell};
 pub use null::Null;
 pub(crate) use options::Holds;
 pub use options::{
-    Destination, Existing, KeyText, Opening, SameOptions, ShortForm, SinkKind, SinkOptions, SinkRow,
+    Destination, Existing, KeyText, Opening, ShortForm, SinkKind, SinkOptions, SinkRow,
 };
 pub use rolling::Roll;
 pub use rows::{Cell, Cells, Row, RowRef, RowWriter, Rows};

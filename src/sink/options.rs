@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::error::Result;
 use crate::settings::diagnostics::Problem;
 use crate::settings::key::Key;
+use crate::settings::options::SameOptions;
 use crate::settings::section::Section;
 use crate::storage::Access;
 use crate::sync::Arc;
@@ -96,18 +97,6 @@ pub trait SinkOptions: SameOptions + fmt::Debug + Send + Sync {
     /// True if the rows go to standard output, which may be closed.
     fn is_standard_output(&self) -> bool {
         false
-    }
-}
-
-/// Compares options of which only the trait is known.
-pub trait SameOptions: Any {
-    /// True if `other` has the same type and is equal.
-    fn is_same(&self, other: &dyn Any) -> bool;
-}
-
-impl<T: Any + PartialEq> SameOptions for T {
-    fn is_same(&self, other: &dyn Any) -> bool {
-        other.downcast_ref::<T>() == Some(self)
     }
 }
 

@@ -4,7 +4,7 @@
 //!  dial / accept ─▶ io model ─▶ session (framing) ─▶ range queue ─▶ block cutter ─▶ BlockTarget
 //!                                                                 └─ with a log: chunks ─┘
 //! ```
-//! A [`RunningSource`] is what the context holds of a source. A `SocketReceiver` supervises its threads: it dials with bounded
+//! A `RunningSource` is what the context holds of a source. A `SocketReceiver` supervises its threads: it dials with bounded
 //! back-off or listens, runs the io model, and stops in order: no more reading, then the last cut, then the last push, and, once
 //! all is answered, the close of the last connections. A `CustomReceiver` does so for a user's [`Receiver`], whose records are
 //! gathered to ranges and take the same way. It knows nothing of jobs and sinks.
