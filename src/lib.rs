@@ -14,6 +14,11 @@
 //! # Ok::<(), tidemill::Error>(())
 //! ```
 
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "Tidemill runs on Linux: it uses epoll, eventfd, fallocate and io_uring without a second way"
+);
+
 pub mod blocks;
 pub mod cli;
 pub mod config;

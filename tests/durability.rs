@@ -227,12 +227,10 @@ fn programs_that_lose_what_they_answered_are_found_out() {
 }
 
 /// A job that needs more time for a batch than there is between two, so that one is always running.
-#[cfg(target_os = "linux")]
 const SLOW: &str = "[job.a]\nfrom = ['in']\nto = ['files']\n\
     grep = { pattern = '(?:\\w{1,9}\\W+){5,12}\\w*[aeiou]\\w*[A-Z]' }\n";
 
 /// Kills `tidemill` at its first checkpoint: the running batch is not done, and so is not covered.
-#[cfg(target_os = "linux")]
 fn dies_at_its_checkpoint(pipeline: &Pipeline, sender: &mut Sender) {
     use rustix::fs::inotify;
     use rustix::process::{Pid, kill_process};
@@ -261,7 +259,6 @@ fn dies_at_its_checkpoint(pipeline: &Pipeline, sender: &mut Sender) {
 
 /// Number of answered lines that are missing in the output after kills at checkpoints. No state is kept between batches, so
 /// that a checkpoint covers every batch that is done.
-#[cfg(target_os = "linux")]
 fn lost_at_checkpoints(pipeline: &Pipeline) -> usize {
     let mut sender = Sender::new();
     for _ in 0..2 {
@@ -274,7 +271,6 @@ fn lost_at_checkpoints(pipeline: &Pipeline) -> usize {
     (0..sender.answered).filter(|number| !output.contains_key(number)).count()
 }
 
-#[cfg(target_os = "linux")]
 #[test]
 fn nothing_that_was_answered_is_lost_by_a_kill_at_a_checkpoint() {
     let _one = ONE_AT_A_TIME.lock();
@@ -282,7 +278,7 @@ fn nothing_that_was_answered_is_lost_by_a_kill_at_a_checkpoint() {
     assert_eq!(lost_at_checkpoints(&pipeline), 0);
 }
 
-#[cfg(all(tidemill_planted, target_os = "linux"))]
+#[cfg(tidemill_planted)]
 #[test]
 fn a_program_whose_checkpoints_cover_too_much_is_found_out() {
     let _one = ONE_AT_A_TIME.lock();

@@ -1,6 +1,5 @@
 //! A day on the manual clock: every batch once, and nothing grows with time. Alone in its process, because it measures the
 //! process's memory, descriptors and threads.
-#![cfg(target_os = "linux")]
 
 use std::fs;
 

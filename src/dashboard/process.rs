@@ -115,7 +115,6 @@ mod tests {
         check("btime x\n", None);
     }
 
-    #[cfg(target_os = "linux")]
     #[test]
     fn the_system_says_all_of_it() {
         let found = Process::read();

@@ -23,10 +23,6 @@ pub mod sample;
 pub(crate) mod shape;
 pub(crate) mod soak;
 pub mod stats;
-#[cfg(target_os = "linux")]
-mod syscalls;
-#[cfg(not(target_os = "linux"))]
-#[path = "syscalls_absent.rs"]
 mod syscalls;
 
 use std::path::PathBuf;

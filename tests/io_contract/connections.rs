@@ -149,7 +149,6 @@ fn in_the_pool_a_connection_without_a_thread_waits_unread_and_is_counted() {
 
 /// The timer that the kernel runs for the engine's end of a connection, and the time until it fires, in seconds. See
 /// proc(5), `/proc/net/tcp`: 2 is keepalive.
-#[cfg(target_os = "linux")]
 fn timer_of(ours: SocketAddr, peer: SocketAddr) -> Option<(u8, f64)> {
     let hex = |address: SocketAddr| match address {
         SocketAddr::V4(address) => {
@@ -168,7 +167,6 @@ fn timer_of(ours: SocketAddr, peer: SocketAddr) -> Option<(u8, f64)> {
     })
 }
 
-#[cfg(target_os = "linux")]
 #[test]
 fn the_kernel_asks_after_a_peer_that_is_silent() {
     each(PLENTY, |rig| {

@@ -37,7 +37,6 @@ pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(stream);
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
     socket.set_tcp_keepalive(&keepalive)?;
-    #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     socket.set_out_of_band_inline(true)?;
     stream.set_nodelay(true)
@@ -324,7 +323,6 @@ mod tests {
         assert!(socket.keepalive().expect("an option"));
         assert_eq!(socket.tcp_keepalive_time().expect("an option"), KEEPALIVE_IDLE);
         assert_eq!(socket.tcp_keepalive_interval().expect("an option"), KEEPALIVE_INTERVAL);
-        #[cfg(target_os = "linux")]
         assert_eq!(socket.tcp_user_timeout().expect("an option"), Some(USER_TIMEOUT));
         assert!(socket.out_of_band_inline().expect("an option"));
         assert!(stream.nodelay().expect("an option"));

@@ -371,8 +371,6 @@ impl<L: Handler> EventLoop<L> {
 
 /// Polls for everything at once: edges come only on a change, so the unused part costs nothing.
 fn register(registry: &Registry, stream: &mut Stream, index: usize) -> io::Result<()> {
-    let interest = Interest::READABLE | Interest::WRITABLE;
-    #[cfg(target_os = "linux")]
-    let interest = interest | Interest::PRIORITY;
+    let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
     registry.register(stream, Token(index), interest)
 }

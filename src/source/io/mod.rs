@@ -35,10 +35,6 @@
 //!    replies until they are sent or [`IoDriver::close`] comes. Each is given its [`Handler::farewell`] before it is closed.
 
 mod accept;
-#[cfg(target_os = "linux")]
-mod aio;
-#[cfg(not(target_os = "linux"))]
-#[path = "aio_absent.rs"]
 mod aio;
 mod bio;
 mod blocking;
