@@ -4,12 +4,12 @@
 //! write:  rows ─ piece by piece ─▶ .JOB-TIME-PART.aside, which the disk begins to save
 //! commit: sync ─ key to the ledger, synced ─ rename ─▶ JOB-TIME-PART.EXT ─ sync of the directory ─▶ committed
 //! ```
-//! With a [`Roll`](super::Roll) consecutive batches gather in one file (see `rolling`). An empty batch writes nothing. Text is written
-//! as it is, byte for byte but for [`LineFeeds`], lines that a job passes on from where they were received (see `formatted`);
-//! JSON replaces what is not UTF-8. A batch is committed if its key is in the ledger of its state directory (`ledger`),
-//! whatever became of its file since; a file that has its name and is not in the ledger is in the way. Where a start may
-//! write is decided before it writes (`survey`). A directory that goes away meanwhile is made again (`remade`). Runs on the
-//! worker that finishes a job.
+//! With a [`Roll`](super::Roll) consecutive batches gather in one file (see `rolling`). An empty batch writes nothing. Text
+//! is written as it is, byte for byte but for [`LineFeeds`], lines that a job passes on from where they were received (see
+//! `formatted`); JSON replaces what is not UTF-8. A batch is committed if its key is in the ledger of its state directory
+//! (`ledger`), whatever became of its file since; a file that has its name and is not in the ledger is in the way. Where a
+//! start may write is decided before it writes (`survey`). A directory that goes away meanwhile is made again (`remade`).
+//! Runs on the worker that finishes a job.
 
 pub(super) mod hidden;
 pub(super) mod ledger;
