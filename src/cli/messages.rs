@@ -234,7 +234,7 @@ impl Messages {
             }
             Event::DeadLetterUnfinished { file, bytes } => {
                 let text = format!(
-                    "{file} ({}) is what a run that was cut off left of a dead letter: with a `state_dir` its batch runs again, \
+                    "{file} ({}) is an unfinished dead letter of a run that was killed: with a `state_dir` its batch runs again, \
                      so look at it and remove it, unless another process writes it now",
                     HumanBytes(*bytes)
                 );
@@ -309,7 +309,7 @@ impl Messages {
                 self.0.write(level, "name_retired", &text, facts);
             }
             Event::NameCarriedOver { new, old } => {
-                let text = format!("state: {} goes on as {}", named(old), named(new));
+                let text = format!("state: {} is now called {}", named(old), named(new));
                 self.say("name_carried_over", &text, json!({"name": new, "old": old}));
             }
             Event::NameIsNew { name } => {

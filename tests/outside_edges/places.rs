@@ -117,9 +117,9 @@ fn what_a_crash_left_of_a_dead_letter_is_named_and_stays() {
         let (code, _, said) = Program::of(&mut command).finish();
         let said = said.join("\n");
         assert_eq!(code, Some(0), "{said}");
-        let named = format!("WARN {letter} (4 B) is what a run that was cut off left");
+        let named = format!("WARN {letter} (4 B) is an unfinished dead letter");
         assert!(said.contains(&named), "{said}");
-        assert_eq!(said.matches("left of a dead letter").count(), 1, "{said}");
+        assert_eq!(said.matches("unfinished dead letter").count(), 1, "{said}");
         assert!(case.path(name).exists());
     }
 }

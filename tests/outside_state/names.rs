@@ -141,7 +141,7 @@ fn a_renamed_source_reads_each_line_once() {
             Start { input: "1\n2\n", file: A, ..GOOD },
             refused,
             refused,
-            Start { says: &["state: source `a` goes on as source `b`"], ..renamed },
+            Start { says: &["state: source `a` is now called source `b`"], ..renamed },
             // The entry may stay for as long as people like.
             Start { input: "4\n", ..renamed },
             Start { file: B, ..GOOD },

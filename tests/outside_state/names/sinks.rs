@@ -95,7 +95,7 @@ fn a_sink_under_another_name_goes_on_in_its_directory() {
     let other = rolled("other", OPEN);
     assert!(place.refused(&other, "").contains("sink `files`: the open file "));
     let renamed = "renamed = { 'sink:other' = 'sink:files' }";
-    let says = ["state: sink `files` goes on as sink `other`"];
+    let says = ["state: sink `files` is now called sink `other`"];
     place.stop(place.listen(&other, renamed, "3\n", &says));
     assert_eq!(place.lines_in("out"), ["1", "2", "3"]);
 }
