@@ -254,7 +254,7 @@ fn letter(index: u64) -> u8 {
     b'a' + u8::try_from(index).expect("one of 26")
 }
 
-/// Zipf(1.0): rank r has a frequency in proportion to 1/(r+1). Compactor's alias method: one table look-up per word.
+/// Zipf(1.0): rank r has a frequency in proportion to 1/(r+1). Walker's alias method: one table look-up per word.
 #[derive(Debug)]
 struct Zipf {
     columns: Vec<Column>,

@@ -12,7 +12,7 @@
 
 mod census;
 mod compaction;
-mod entry;
+pub(super) mod entry;
 mod restore;
 
 use std::any::type_name;

@@ -3,7 +3,7 @@
 //! The keys lie in a table, and in a list by the time when they were last touched where any are forgotten by their age. Runs
 //! on the workers; knows no operator.
 
-use super::changelog::{Entry as Changelog, Touch};
+use super::changelog::entry::{Entry as Logged, Touch};
 use super::heap_size;
 use super::shard::{Change, ShardState, ShardView, Slot, Table, WriteSet};
 use super::spec::{Counters, Group, Held, Phase, State, StateKey, StateValue};
@@ -229,19 +229,19 @@ impl<K: StateKey, S: StateValue, U> KeyTable<K, S, U> {
 
     /// Takes in the record of a saved key. The list is made at the end. A key that is not there may have been touched: it
     /// comes with a later slice of the walk.
-    pub(crate) fn take(&mut self, hash: u64, entry: Changelog<K, S>) {
+    pub(crate) fn take(&mut self, hash: u64, entry: Logged<K, S>) {
         match entry {
-            Changelog::Removed(key) => {
+            Logged::Removed(key) => {
                 if let Some(place) = self.find(hash, &key) {
                     self.table.remove(hash, place);
                 }
             }
-            Changelog::Touched(key, touch) => {
+            Logged::Touched(key, touch) => {
                 if let Some(place) = self.find(hash, &key) {
                     self.table.get_mut(place).extra.touch = touch;
                 }
             }
-            Changelog::Set(key, state, touch) => match self.find(hash, &key) {
+            Logged::Set(key, state, touch) => match self.find(hash, &key) {
                 Some(place) => {
                     let slot = self.table.get_mut(place);
                     slot.row.1 = state;
