@@ -98,7 +98,7 @@ fn other_sinks_go_on() {
         assert_eq!(code, Some(0), "{said}");
         assert_eq!(said.matches("is closed").count(), 1, "{said}");
         assert!(
-            said.contains("sink `screen` is closed") && said.contains("others go on"),
+            said.contains("sink `screen` is closed") && said.contains("the other sinks continue"),
             "{said}"
         );
         assert_eq!(files(&rows), 8, "{said}");
