@@ -7,10 +7,10 @@
 
 use std::sync::Arc;
 
-use tidemill::wal::checkpoint_file::Checkpoint;
 use tidemill::framing::{Found, Framing, Owed, Splitter};
-use tidemill::sync::Poison;
 use tidemill::storage::{MemoryStorage, Storage};
+use tidemill::sync::Poison;
+use tidemill::wal::checkpoint_file::Checkpoint;
 use tidemill::wal::{LogOptions, Record, WriteAheadLog, replay, survey};
 
 #[path = "../../src/framing/reference.rs"]
