@@ -2,14 +2,17 @@
 //!
 //! ```text
 //! write:  connect, unless that is done ─ rows as lines, piece by piece ─▶ the socket has all bytes ─▶ the batch is done
-//!              └── refused, absent, gone, or nothing taken for 10 s: the connection is closed and the sink is away;
-//!                  the next attempt connects anew and writes the batch again, from its first row
+//!              ├── refused, absent or gone: the sink is away; the next attempt connects anew and writes the batch again,
+//!              │   from its first row
+//!              └── nothing taken for 10 s: the sink is away; the next attempt goes on where this one stopped
 //! ```
-//! A batch is written at least once: a peer may see a batch that ends within a line, and then, on another connection, the whole
-//! of it. Nothing is remembered from run to run. The socket having the bytes is all that the sink knows: what a peer had not read
-//! when it ended is lost. Lines look as those of a text file (see `formatted`). The connection is made by the first rows, so a
-//! peer may be started later. A peer that reads slowly holds the batch; one that takes nothing is given up after a while, so that
-//! no thread is held beyond that. What the peer sends is not read. Runs on the worker that finishes a job.
+//! A batch is written at least once: a peer may see a batch that ends within a line, and then, on another connection, the
+//! whole of it. A peer that does not read keeps its connection: a new one would have room in its buffer and look like a
+//! reader. Nothing is remembered from run to run. The socket having the bytes is all that the sink knows: what a peer had not
+//! read when it ended is lost. Lines look as those of a text file (see `formatted`). The connection is made by the first
+//! rows, so a peer may be started later. A peer that reads slowly holds the batch; an attempt with one that takes nothing
+//! ends after a while, so that no thread is held beyond that. What the peer sends is not read. Runs on the worker that
+//! finishes a job.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -44,7 +47,7 @@ const STALL_MAX: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The most bytes of one `send`. The kernel frees room by whole sends, so short ones show earlier that a slow peer reads.
-const SEND_BYTES: usize = 16 * 1024;
+const SEND_BYTES: usize = 4 * 1024;
 
 /// Its row.
 pub(super) const ROW: SinkRow = SinkRow {
@@ -88,6 +91,14 @@ fn read(section: &mut Section<'_>) -> Option<SinkKind> {
         let problem = Problem::new(&section.at_of("path"), title).label("too long");
         section.problems.add(problem.hint("put the socket, or a link to it, in another directory"));
     }
+    if let Some(path) = &path
+        && path.as_os_str().as_encoded_bytes().contains(&0)
+    {
+        let problem = Problem::new(&section.at_of("path"), "`path` has a NUL, which no path has");
+        section
+            .problems
+            .add(problem.hint("leave it out; sockets of the abstract namespace are not supported"));
+    }
     let line_feeds = read_line_feeds(section);
     Some(UnixOptions { path: path?, line_feeds }.into())
 }
@@ -127,7 +138,12 @@ fn directory_of(path: &Path) -> &Path {
 
 /// The reason why nobody can listen at a path: something else is there. None if a socket is, or nothing.
 fn not_a_socket(path: &Path) -> Option<String> {
-    let found = fs::metadata(path).ok()?.file_type();
+    let found = match fs::metadata(path) {
+        Ok(found) => found.file_type(),
+        // Nothing is there, or not yet.
+        Err(err) if err.kind() == ErrorKind::NotFound => return None,
+        Err(err) => return Some(format!("{} cannot be a socket: {err}", path.display())),
+    };
     let what = match found {
         _ if found.is_socket() => return None,
         _ if found.is_dir() => "a directory",
@@ -146,6 +162,10 @@ pub struct Unix {
     gets_line_feeds: bool,
     /// None: the next rows connect.
     peer: Option<OwnedFd>,
+    /// The batch that the peer has a part of and is to take the rest of.
+    begun: Option<Begun>,
+    /// For people: what was lost.
+    notes: Vec<String>,
     /// See [`STALL_MAX`].
     stall_max: Duration,
     /// Reused from batch to batch.
@@ -153,12 +173,21 @@ pub struct Unix {
     committed: Ledger,
 }
 
+/// A batch whose text a connection has a part of.
+#[derive(Debug)]
+struct Begun {
+    key: CommitKey,
+    /// Bytes of the batch's text that the socket has taken.
+    sent: usize,
+}
+
 impl Unix {
     /// A sink that connects once it has rows.
     pub fn new(options: UnixOptions) -> Self {
         let (text, committed) = Default::default();
-        let (gets_line_feeds, peer, stall_max) = (false, None, STALL_MAX);
-        Unix { options, gets_line_feeds, peer, stall_max, text, committed }
+        let (gets_line_feeds, peer, begun) = (false, None, None);
+        let (notes, stall_max) = (Vec::new(), STALL_MAX);
+        Unix { options, gets_line_feeds, peer, begun, notes, stall_max, text, committed }
     }
 
     fn layout(&self) -> Layout {
@@ -210,27 +239,47 @@ impl Sink for Unix {
         Ok(self.committed.committed(key))
     }
 
-    fn write(&mut self, _key: &CommitKey, _meta: &BatchMeta, rows: &Rows) -> Result<()> {
-        // Whatever happens below, a connection that took a part of a batch is not used for the next attempt.
-        let peer = self.peer.take().filter(|peer| !is_gone(peer));
+    fn write(&mut self, key: &CommitKey, _meta: &BatchMeta, rows: &Rows) -> Result<()> {
+        // A connection with a part of a batch is used for the rest of that batch and for nothing else.
+        let begun = self.begun.take();
+        let rest = begun.as_ref().filter(|begun| begun.key == *key).map_or(0, |begun| begun.sent);
+        let fits = begun.is_none() || rest > 0;
+        let kept = self.peer.take();
+        if kept.as_ref().is_some_and(lost_rows) {
+            self.notes.push(format!(
+                "the reader of {} closed the connection without reading all of it: rows that count as written are lost",
+                self.options.path.display()
+            ));
+        }
+        let kept = kept.filter(|peer| fits && !is_gone(peer));
         if rows.is_empty() {
-            self.peer = peer;
+            self.peer = kept;
             return Ok(());
         }
-        let peer = peer.map_or_else(|| self.connect(), Ok)?;
+        let mut progress = Progress { skip: if kept.is_some() { rest } else { 0 }, sent: 0 };
+        let peer = kept.map_or_else(|| self.connect(), Ok)?;
         let (layout, stall_max) = (self.layout(), self.stall_max);
-        let mut out = |piece: &[u8]| send_all(&peer, piece, stall_max);
+        let mut out = |piece: &[u8]| send_all(&peer, piece, stall_max, &mut progress);
         let mut pieces = Pieces::new(&mut self.text, &mut out);
         let written = rows.iter().try_for_each(|row| {
             write_row(pieces.text, layout, row)?;
             pieces.row_ends()
         });
-        written.and_then(|()| pieces.end()).map_err(|err| {
+        let written = written.and_then(|()| pieces.end());
+        if let Err(err) = written {
+            if err.kind() == ErrorKind::TimedOut {
+                (self.peer, self.begun) =
+                    (Some(peer), Some(Begun { key: key.clone(), sent: progress.sent }));
+            }
             let path = self.options.path.display();
-            Error::io(format!("cannot write to the socket {path}"), err)
-        })?;
+            return Err(Error::io(format!("cannot write to the socket {path}"), err));
+        }
         self.peer = Some(peer);
         Ok(())
+    }
+
+    fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
     }
 
     /// All bytes are out of our hands by now.
@@ -247,21 +296,47 @@ fn is_gone(peer: &OwnedFd) -> bool {
     !asked_well || asked[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
 }
 
-/// Sends all bytes, however long that takes, as long as the peer takes some now and then. A peer that is gone is an error and
-/// no SIGPIPE.
-fn send_all(peer: &OwnedFd, mut bytes: &[u8], stall_max: Duration) -> io::Result<()> {
+/// True if the peer has closed its end before it read all that the socket took.
+fn lost_rows(peer: &OwnedFd) -> bool {
+    matches!(rustix::net::sockopt::socket_error(peer), Ok(Err(Errno::CONNRESET)))
+}
+
+/// How far the text of a batch is.
+struct Progress {
+    /// Bytes that an earlier attempt sent: they are passed over.
+    skip: usize,
+    /// Bytes that the socket has, those included.
+    sent: usize,
+}
+
+/// Sends all bytes but those that an earlier attempt sent, however long that takes, as long as the peer takes some now and then.
+/// A peer that is gone is an error and no SIGPIPE.
+fn send_all(
+    peer: &OwnedFd,
+    bytes: &[u8],
+    stall_max: Duration,
+    progress: &mut Progress,
+) -> io::Result<()> {
     let look_again = Timespec::try_from(LOOK_AGAIN).expect("a short time");
-    let mut stalled = Duration::ZERO;
+    let known = progress.skip.min(bytes.len());
+    progress.skip -= known;
+    progress.sent += known;
+    let (mut bytes, mut stalled) = (&bytes[known..], Duration::ZERO);
     while !bytes.is_empty() {
         let part = &bytes[..bytes.len().min(SEND_BYTES)];
         match send(peer, part, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
             Ok(sent) => {
                 bytes = &bytes[sent..];
+                progress.sent += sent;
                 stalled = Duration::ZERO;
             }
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) if stalled >= stall_max => {
-                let text = format!("its reader has read nothing for {} s", stall_max.as_secs());
+                let text = format!(
+                    "its reader is connected and has read less than {} KiB for {} s",
+                    SEND_BYTES / 1024,
+                    stall_max.as_secs()
+                );
                 return Err(io::Error::new(ErrorKind::TimedOut, text));
             }
             Err(Errno::AGAIN) => {
@@ -415,14 +490,16 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_does_not_read_is_given_up_and_one_that_reads_slowly_is_not() {
+    fn a_peer_that_does_not_read_keeps_its_connection_and_gets_the_rest_once_it_does() {
         let mut rig = Rig::new();
         let (listener, (all, text)) = (rig.listen(), large());
         rig.sink.stall_max = Duration::from_millis(200);
         let err = rig.deliver(1, &all).expect_err("nobody reads");
-        expect_awaited(&err, "its server must be there", "has read nothing for 0 s");
-        let cut = read_to_end(accept(&listener));
-        assert!(!cut.is_empty() && text.starts_with(&cut));
+        expect_awaited(&err, "its server must be there", "has read less than 4 KiB for 0 s");
+        let sent = rig.sink.begun.as_ref().expect("a part is there").sent;
+        let err = rig.deliver(1, &all).expect_err("still nobody reads");
+        expect_awaited(&err, "its server must be there", "has read less than 4 KiB for 0 s");
+        assert_eq!(rig.sink.begun.as_ref().expect("the same part").sent, sent);
         rig.sink.stall_max = STALL_MAX;
         let read = Arc::new(Mutex::new(Vec::new()));
         let reader = {
@@ -445,6 +522,35 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_that_closes_with_rows_unread_is_told() {
+        let mut rig = Rig::new();
+        let listener = rig.listen();
+        rig.deliver(1, &rows(&["a"])).expect("taken");
+        drop(accept(&listener));
+        rig.deliver(2, &rows(&["b"])).expect("on a new connection");
+        let notes = rig.sink.take_notes().join("");
+        assert!(notes.contains("closed the connection without reading all of it"), "{notes}");
+        let mut read = accept(&listener);
+        read.read_exact(&mut [0; 2]).expect("the row");
+        drop(read);
+        rig.deliver(3, &rows(&["c"])).expect("on a third");
+        assert_eq!(rig.sink.take_notes(), [""; 0]);
+    }
+
+    #[test]
+    fn a_begun_batch_that_is_given_up_is_followed_on_another_connection() {
+        let mut rig = Rig::new();
+        let (listener, (all, text)) = (rig.listen(), large());
+        rig.sink.stall_max = Duration::from_millis(200);
+        rig.deliver(1, &all).expect_err("nobody reads");
+        rig.deliver(2, &rows(&["next"])).expect("on a new connection");
+        let cut = read_to_end(accept(&listener));
+        assert!(!cut.is_empty() && text.starts_with(&cut));
+        drop(rig);
+        assert_eq!(read_to_end(accept(&listener)), "next\n");
+    }
+
+    #[test]
     fn a_path_that_cannot_be_a_socket_is_named() {
         let check = |path: PathBuf, words: &str| {
             let options = UnixOptions { path, ..UnixOptions::default() };
@@ -462,6 +568,10 @@ mod tests {
         check(directory.to_owned(), "is a directory, not a socket: give the path");
         check(directory.join("no/x.sock"), "/no; make it");
         check(PathBuf::from("/dev/null"), "/dev/null is a special file, not a socket");
+        check(directory.join("file/x.sock"), "/x.sock cannot be a socket: Not a directory");
+        let to_itself = directory.join("loop");
+        std::os::unix::fs::symlink(&to_itself, &to_itself).expect("a link");
+        check(to_itself, "/loop cannot be a socket: Too many levels of symbolic links");
     }
 
     #[test]

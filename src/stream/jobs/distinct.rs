@@ -16,7 +16,7 @@ use crate::sync::Arc;
 
 pub(super) const ROW: JobRow = JobRow {
     name: "distinct",
-    about: "The records, each once, sorted by bytes.",
+    about: "The records of the batch or the window, each once, sorted by bytes.",
     keys: &[],
     example: "distinct = {}",
     value: None,
