@@ -346,7 +346,7 @@ fn the_default_build_has_no_async_runtime() {
 
 #[test]
 fn comments_are_statements() {
-    let all: Vec<_> = sources("src").into_iter().collect();
+    let all = sources("src");
     let asked = |source: &Source| {
         let found = words::questions(&source.text);
         found.iter().map(|(at, line)| format!("{}:{at}: {line}", source.path)).collect::<Vec<_>>()

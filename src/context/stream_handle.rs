@@ -1,5 +1,5 @@
-//! `StreamHandle`: a started stream, its end, and the stop in order; [`start`] has the way there. Runs on the thread of whoever
-//! waits for the stream.
+//! `StreamHandle`: a started stream, its end, and the stop in order; [`start`] has the way there. Runs on the thread
+//! that waits for the stream.
 //!
 //! ```text
 //!  stop: ticks ─▶ reading ─▶ cut ─▶ push ─▶ last batch ─▶ last answers, io threads ─▶ workers ─▶ job-loop
