@@ -12,15 +12,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 
-use tidemill::blocks::manager::StoredBlock;
-use tidemill::blocks::{Block, BlockId, Range};
-use tidemill::exec::run;
-use tidemill::exec::shuffle::word_table::WordTable;
-use tidemill::exec::worker_pool::WorkerPool;
-use tidemill::framing::Framing;
+use tidemill::internals::blocks::manager::StoredBlock;
+use tidemill::internals::blocks::{Block, BlockId, Range};
+use tidemill::internals::exec::run;
+use tidemill::internals::exec::shuffle::word_table::WordTable;
+use tidemill::internals::exec::worker_pool::WorkerPool;
+use tidemill::internals::framing::Framing;
+use tidemill::internals::stream::{BatchInput, Graph, GraphOptions, Output};
+use tidemill::internals::sync::{Mailbox, Poison};
 use tidemill::sink::{Memory, Null, OwnedCell, Writer};
-use tidemill::stream::{BatchInput, Graph, GraphOptions, Output};
-use tidemill::sync::{Mailbox, Poison};
 use tidemill::time::{Clock, Moment, SystemClock};
 use tidemill::{Interval, Time};
 

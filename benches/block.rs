@@ -5,11 +5,11 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use tidemill::blocks::{Block, BlockId, Range};
-use tidemill::framing::{Found, Framing};
-use tidemill::memory::budget::MemoryBudget;
-use tidemill::memory::buffer_pool::{BUFFER_BYTES, Pool};
-use tidemill::sync::Arc;
+use tidemill::internals::blocks::{Block, BlockId, Range};
+use tidemill::internals::framing::{Found, Framing};
+use tidemill::internals::memory::budget::MemoryBudget;
+use tidemill::internals::memory::buffer_pool::{BUFFER_BYTES, Pool};
+use tidemill::internals::sync::Arc;
 
 /// Pieces of one block: 8 MiB, the size at which a block is cut early.
 const PIECES: usize = 128;

@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use tidemill::framing::{FRAMINGS, Found, Framing};
+use tidemill::internals::framing::{FRAMINGS, Found, Framing};
 
 const PIECE_BYTES: usize = 64 * 1024;
 const RECORD_BYTES_MAX: usize = 1 << 20;

@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tidemill::lab::baseline::LineCount;
-use tidemill::load::{self, Limit, Load, LoadOptions, Target, WORDS};
-use tidemill::source::io::{IO_MODELS, IoModel, probe};
-use tidemill::sync::{Arc, Poison};
+use tidemill::internals::io::{IO_MODELS, IoModel, probe};
+use tidemill::internals::lab::baseline::LineCount;
+use tidemill::internals::load::{self, Limit, Load, LoadOptions, Target, WORDS};
+use tidemill::internals::sync::{Arc, Poison};
 use tidemill::time::{Clock, Moment, SystemClock};
 use tidemill::{Config, Interval, RunLimits, SocketSource, StreamingContext};
 

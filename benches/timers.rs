@@ -8,9 +8,10 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 
 use tidemill::config::{BatchTimer, CatchUp};
+use tidemill::internals::sync::Signal;
+use tidemill::internals::time::{Schedule, Ticks, tighten_timer_slack};
 use tidemill::metrics::{Latency, Times};
-use tidemill::sync::Signal;
-use tidemill::time::{Clock, Schedule, SystemClock, Ticks, tighten_timer_slack};
+use tidemill::time::{Clock, SystemClock};
 use tidemill::{Config, Event, Interval, RunLimits, StreamingContext};
 
 const PERIOD: Interval = Interval::millis(5);

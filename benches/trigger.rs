@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 
+use tidemill::internals::stream::jobs::{JobOptions, JobOutput, WordCount};
+use tidemill::internals::sync::Mailbox;
 use tidemill::sink::{Null, SharedSink};
-use tidemill::stream::jobs::{JobOptions, JobOutput, WordCount};
-use tidemill::sync::Mailbox;
 use tidemill::{Config, Event, Interval, Running, SocketSource, StreamingContext};
 
 const RECORDS: u64 = 1_000;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use foldhash::fast::FixedState;
 
-use tidemill::exec::shuffle::word_table::WordTable;
+use tidemill::internals::exec::shuffle::word_table::WordTable;
 
 use crate::zipf::zipf_text;
 

@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use tidemill::owner::BatchId;
+use tidemill::internals::owner::BatchId;
+use tidemill::internals::sync::{Arc, Mutex};
 use tidemill::sink::{BatchMeta, Cell, CommitKey, Rows};
-use tidemill::sync::{Arc, Mutex};
 use tidemill::testing::ManualClock;
 use tidemill::{Config, Error, Result, Sink, StreamingContext, Time};
 

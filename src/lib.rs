@@ -19,32 +19,33 @@ compile_error!(
     "Tidemill runs on Linux: it uses epoll, eventfd, fallocate and io_uring without a second way"
 );
 
-pub mod blocks;
-pub mod cli;
+mod blocks;
+mod cli;
 pub mod config;
 mod context;
-pub mod dashboard;
+mod dashboard;
 pub mod error;
-pub mod exec;
-pub mod framing;
-mod journal;
+mod exec;
+mod framing;
 #[doc(hidden)]
-pub mod lab;
-pub mod load;
-pub mod memory;
+pub mod internals;
+mod journal;
+mod lab;
+mod load;
+mod memory;
 pub mod metrics;
 mod net;
-pub mod owner;
+mod owner;
 mod scheduler;
-pub mod settings;
+mod settings;
 pub mod sink;
 pub mod source;
-pub mod storage;
+mod storage;
 pub mod stream;
-pub mod sync;
+mod sync;
 pub mod testing;
 pub mod time;
-pub mod wal;
+mod wal;
 mod wording;
 
 pub use config::Config;
@@ -68,15 +69,6 @@ pub use source::{Receiver, ReceiverHandle};
 pub use stream as dstream;
 pub use stream::DStream;
 pub use time::{Interval, Time};
-
-/// What tests and benches of this crate need of the inside; no part of the interface.
-#[doc(hidden)]
-pub mod internals {
-    /// The crash tests fill small segments, and look at what a life leaves in them.
-    pub use crate::context::internals::{Looked, chunk_records, keep_state_in, look};
-    /// They feed sources without sockets, and know when the log has what they fed.
-    pub use crate::context::internals::{memory_budget, offer, receivers, sync_log};
-}
 
 /// The README's code is compiled with the documentation tests, and so is the guide's.
 #[cfg(doctest)]

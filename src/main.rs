@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use tidemill::cli::{self, Cli, Log};
+use tidemill::internals::cli::{self, Cli, Log};
 
 fn main() -> ExitCode {
     let cli = Cli::typed();

@@ -17,7 +17,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tidemill::Error;
 use tidemill::error::EXIT_CODES;
-use tidemill::source::io::IO_MODELS;
+use tidemill::internals::io::IO_MODELS;
 
 use program::{Program, WATCHDOG, check_golden};
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use tidemill::sync::{Arc, Mutex, Poison, Signal, thread};
+use tidemill::internals::sync::{Arc, Mutex, Poison, Signal, thread};
 use tidemill::time::{Clock, SystemClock, Wake};
 
 /// Longer than any of these runs takes on a busy machine.

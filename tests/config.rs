@@ -5,10 +5,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use tidemill::Error;
-use tidemill::config::{Given, Peers, Pipeline, Setting, Source};
-use tidemill::framing::FRAMINGS;
-use tidemill::source::io::IO_MODELS;
-use tidemill::stream::jobs::{JOBS as JOB_ROWS, JobKind, WordCount};
+use tidemill::internals::config::{Given, Pipeline, Setting, Source};
+use tidemill::internals::framing::FRAMINGS;
+use tidemill::internals::io::IO_MODELS;
+use tidemill::internals::stream::jobs::{JOBS as JOB_ROWS, JobKind, WordCount};
+use tidemill::source::Direction as Peers;
 
 const SOURCE: &str = "[source.lines.socket]\nconnect = [\"127.0.0.1:9999\"]\n";
 const JOB: &str = "[job.words]\nfrom = [\"lines\"]\nto = [\"screen\"]\nwordcount = {}\n";

@@ -5,9 +5,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use tidemill::config::{OnFailure, Then};
+use tidemill::internals::storage::{MemoryStorage, Storage};
+use tidemill::internals::sync::{Arc, Mutex};
 use tidemill::metrics::BatchState;
-use tidemill::storage::{MemoryStorage, Storage};
-use tidemill::sync::{Arc, Mutex};
 use tidemill::testing::ManualClock;
 use tidemill::{
     Config, Error, Event, FilesSource, Interval, ReceiverHandle, RunLimits, StreamingContext,

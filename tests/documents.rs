@@ -6,10 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use tidemill::internals::sink::SINKS;
+use tidemill::internals::source::SOURCES;
+use tidemill::internals::stream::jobs::JOBS;
 use tidemill::metrics::CONDITIONS;
-use tidemill::sink::SINKS;
-use tidemill::source::SOURCES;
-use tidemill::stream::jobs::JOBS;
 
 /// What stands behind a fragment that has no job or no sink, so that it is a whole pipeline.
 const SOURCE: &str = "[source.in.generate]\nrate = 1\n";

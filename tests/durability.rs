@@ -24,7 +24,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use tidemill::sync::Mutex;
+use tidemill::internals::sync::Mutex;
 
 use program::pipeline::Pipeline;
 use program::{Program, Random, WATCHDOG, number_from_env};

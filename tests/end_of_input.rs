@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use tidemill::internals::sync::Mailbox;
 use tidemill::stream::{Collected, DStream, State, StateSpec};
-use tidemill::sync::Mailbox;
 use tidemill::testing::ManualClock;
 use tidemill::{Config, Event, Interval, ReceiverHandle, Report, RunLimits, StreamingContext};
 

@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
+use tidemill::internals::sync::{Arc, Mailbox};
 use tidemill::metrics::{Condition, ConditionKind};
 use tidemill::sink::{
     BatchMeta, CommitKey, Console, Format, Memory, Rows, SharedSink, Sink, Writer,
 };
-use tidemill::sync::{Arc, Mailbox};
 use tidemill::testing::ManualClock;
 use tidemill::time::{Clock, Moment};
 use tidemill::{Config, Error, Event, Interval, StreamHandle, StreamingContext, Time};
@@ -380,8 +380,8 @@ fn a_stop_does_not_wait_for_a_sink_beyond_its_deadline() {
     clock.wait_for_sleepers(3);
     let (stopped, outcome) = (Mailbox::new(1), Mailbox::new(1));
     let (asked, answer) = (stopped.clone(), outcome.clone());
-    let poison = tidemill::sync::Poison::new();
-    let thread = tidemill::sync::thread::spawn("stop", &poison, move || {
+    let poison = tidemill::internals::sync::Poison::new();
+    let thread = tidemill::internals::sync::thread::spawn("stop", &poison, move || {
         asked.send(()).expect("the test listens");
         answer.send(running.stop()).expect("the test listens");
     });

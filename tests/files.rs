@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 use tidemill::config::{OnFailure, Then};
-use tidemill::sync::{Mailbox, Signal};
+use tidemill::internals::sync::{Mailbox, Signal};
 use tidemill::testing::ManualClock;
 use tidemill::{Config, Event, FilesSource, ReceiverHandle, StreamingContext};
 
@@ -146,8 +146,8 @@ fn dead_letters_are_read_back_as_files() {
         .collect();
     assert!(names.iter().all(|name| name.ends_with(".records")), "{names:?}");
     for (name, framing, expected) in [
-        ("logs", tidemill::framing::Framing::Lines, vec!["1", "2", ""]),
-        ("mine", tidemill::framing::Framing::U32, vec!["a\nb", ""]),
+        ("logs", tidemill::internals::framing::Framing::Lines, vec!["1", "2", ""]),
+        ("mine", tidemill::internals::framing::Framing::U32, vec!["a\nb", ""]),
     ] {
         let only = directory.path().join(name);
         fs::create_dir(&only).expect("made");

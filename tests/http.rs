@@ -18,7 +18,7 @@ use program::http::api;
 use program::peers::are_there;
 use program::{Program, check_golden};
 
-use tidemill::dashboard::{HttpOptions, HttpServer, Starting};
+use tidemill::internals::dashboard::{HttpOptions, HttpServer, Starting};
 use tidemill::testing::ManualClock;
 use tidemill::{Config, Interval, SocketSource, StreamHandle, StreamingContext};
 

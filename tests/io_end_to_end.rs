@@ -7,10 +7,10 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use tidemill::config::Ack;
-use tidemill::framing::{FRAMINGS, Framing};
-use tidemill::source::io::{IO_MODELS, probe};
-use tidemill::sync::{Arc, AtomicU64, Ordering, Signal};
+use tidemill::internals::framing::{FRAMINGS, Framing};
+use tidemill::internals::io::{IO_MODELS, probe};
+use tidemill::internals::sync::{Arc, AtomicU64, Ordering, Signal};
+use tidemill::source::Ack;
 use tidemill::testing::Collected;
 use tidemill::time::{Clock, SystemClock};
 use tidemill::{

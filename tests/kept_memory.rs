@@ -4,8 +4,8 @@
 use std::alloc::System;
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use tidemill::internals::sync::Mutex;
 use tidemill::stream::{DStream, State, StateSpec};
-use tidemill::sync::Mutex;
 use tidemill::testing::ManualClock;
 use tidemill::{Config, Interval, StreamingContext};
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tidemill::sync::{Arc, AtomicBool, AtomicU64, Mailbox, Ordering, Signal};
+use tidemill::internals::sync::{Arc, AtomicBool, AtomicU64, Mailbox, Ordering, Signal};
 use tidemill::testing::{Collected, ManualClock};
 use tidemill::{
     Config, Error, Event, Interval, Receiver, ReceiverHandle, ReceiverSource, Report, Result,

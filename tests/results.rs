@@ -5,8 +5,8 @@ use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use tidemill::internals::sync::{Arc, AtomicU64, Mailbox, Ordering};
 use tidemill::sink::{self, BatchMeta, CommitKey, Sink};
-use tidemill::sync::{Arc, AtomicU64, Mailbox, Ordering};
 use tidemill::testing::ManualClock;
 use tidemill::{Config, Interval, Result, SocketSource, StreamHandle, StreamingContext};
 

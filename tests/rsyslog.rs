@@ -21,7 +21,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use tidemill::sync::Mutex;
+use tidemill::internals::sync::Mutex;
 
 use program::peers::are_there;
 use program::pipeline::{Pipeline, number_of};

@@ -1,7 +1,7 @@
 //! Several outputs of one stream compute it once: closures are counted, and every output gives what it gives alone.
 
+use tidemill::internals::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
 use tidemill::sink::{BatchMeta, CommitKey, Memory, Rows, SharedSink};
-use tidemill::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
 use tidemill::testing::ManualClock;
 use tidemill::{Config, DStream, Error, Event, Interval, Sink, StreamingContext};
 

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use tidemill::sync::{Arc, AtomicU64, Ordering};
+use tidemill::internals::sync::{Arc, AtomicU64, Ordering};
 use tidemill::testing::ManualClock;
 use tidemill::{Config, Interval, StreamingContext};
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
-use tidemill::sync::{Mailbox, Signal};
+use tidemill::internals::sync::{Mailbox, Signal};
 use tidemill::testing::ManualClock;
 use tidemill::{
     Config, Event, FilesSource, Interval, ReceiverHandle, RunLimits, SocketSource, StreamingContext,

@@ -11,10 +11,11 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, recv};
-use tidemill::lab::baseline::{LineCount, READ_BYTES};
-use tidemill::sync::thread::spawn;
-use tidemill::sync::{Mutex, Poison, Signal};
-use tidemill::time::{Clock, Interval, RecurringTimer, Schedule, SystemClock};
+use tidemill::internals::lab::baseline::{LineCount, READ_BYTES};
+use tidemill::internals::sync::thread::spawn;
+use tidemill::internals::sync::{Mutex, Poison, Signal};
+use tidemill::internals::time::{RecurringTimer, Schedule};
+use tidemill::time::{Clock, Interval, SystemClock};
 
 use crate::Outcome;
 use crate::measure::{Figures, Stopwatch};

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::pipe::fcntl_setpipe_size;
 use serde_json::Value;
-use tidemill::sync::thread::{self, Thread};
-use tidemill::sync::{Mutex, Poison, Signal};
+use tidemill::internals::sync::thread::{self, Thread};
+use tidemill::internals::sync::{Mutex, Poison, Signal};
 
 use crate::Outcome;
 

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use tidemill::lab::stats::{median, quantile};
+use tidemill::internals::lab::stats::{median, quantile};
 
 use crate::syslog::{RECORD_BYTES, Receiver, What, Who};
 use crate::verdict::{Sheet, Target};

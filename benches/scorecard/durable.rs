@@ -8,9 +8,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::fs::{Advice, fadvise};
-use tidemill::settings::units::as_f64;
-use tidemill::storage::Directory;
-use tidemill::wal;
+use tidemill::internals::settings::units::as_f64;
+use tidemill::internals::storage::Directory;
+use tidemill::internals::wal;
 
 use crate::kind::Kind;
 use crate::load::Load;

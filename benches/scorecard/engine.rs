@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use tidemill::lab::stats::median;
+use tidemill::internals::io::IoModel;
+use tidemill::internals::lab::stats::median;
+use tidemill::internals::sync::Mutex;
 use tidemill::sink::{BatchMeta, Cell, CommitKey, Null, Rows, Sink};
-use tidemill::source::io::IoModel;
-use tidemill::sync::Mutex;
 use tidemill::{Config, Event, Interval, RunLimits, SocketSource, StreamingContext};
 
 use crate::Outcome;

@@ -17,10 +17,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::process::geteuid;
-use tidemill::lab::process::Process;
-use tidemill::settings::units::as_f64;
-use tidemill::sync::thread::{self, Thread};
-use tidemill::sync::{Mutex, Poison};
+use tidemill::internals::lab::process::Process;
+use tidemill::internals::settings::units::as_f64;
+use tidemill::internals::sync::thread::{self, Thread};
+use tidemill::internals::sync::{Mutex, Poison};
 
 use crate::disk::Disk;
 use crate::process::{self, TIDEMILL, directory};

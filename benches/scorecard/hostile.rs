@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tidemill::lab::stats::{alternate, ratios};
-use tidemill::settings::units::as_f64;
-use tidemill::sync::thread::{Thread, spawn};
-use tidemill::sync::{Poison, Signal};
+use tidemill::internals::lab::stats::{alternate, ratios};
+use tidemill::internals::settings::units::as_f64;
+use tidemill::internals::sync::thread::{Thread, spawn};
+use tidemill::internals::sync::{Poison, Signal};
 
 use crate::listening::{Listening, POOL_THREADS};
 use crate::many_connections::{WIDE, offered};

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use tidemill::lab::stats::{Summary, alternating};
-use tidemill::settings::units::as_f64;
+use tidemill::internals::lab::stats::{Summary, alternating};
+use tidemill::internals::settings::units::as_f64;
+use tidemill::internals::sync::{AtomicU64, Ordering};
 use tidemill::stream::StateSpec;
-use tidemill::sync::{AtomicU64, Ordering};
 use tidemill::testing::ManualClock;
 use tidemill::{Config, DStream, Interval, StreamingContext};
 

@@ -7,9 +7,9 @@ use std::process::{ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use tidemill::lab::process::{Lines, Process};
-use tidemill::lab::sample::{cpu_of, figure};
-use tidemill::settings::units::as_f64;
+use tidemill::internals::lab::process::{Lines, Process};
+use tidemill::internals::lab::sample::{cpu_of, figure};
+use tidemill::internals::settings::units::as_f64;
 use tidemill::time::Moment;
 
 use crate::Outcome;

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use tidemill::lab::process::{Lines, Process};
+use tidemill::internals::lab::process::{Lines, Process};
 use tidemill::time::Moment;
 
 use crate::Outcome;

@@ -1,8 +1,8 @@
 //! The rows with many peers that mean well: P2, the io models beside each other, and P8, what idle connections cost.
 
-use tidemill::lab::stats::{alternate, alternating, ratios};
-use tidemill::settings::units::as_f64;
-use tidemill::source::io::{IO_MODELS, probe};
+use tidemill::internals::io::{IO_MODELS, probe};
+use tidemill::internals::lab::stats::{alternate, alternating, ratios};
+use tidemill::internals::settings::units::as_f64;
 
 use crate::listening::{BARE, Listening, Steady};
 use crate::load::{Load, Peers};

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tidemill::lab::sample::{figure, own_cpu};
-use tidemill::settings::units::as_f64;
+use tidemill::internals::lab::sample::{figure, own_cpu};
+use tidemill::internals::settings::units::as_f64;
 use tidemill::time::Moment;
 
 use crate::wait::{now, seconds_since};

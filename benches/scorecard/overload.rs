@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use tidemill::lab::stats::{median, quantile};
-use tidemill::settings::units::as_f64;
+use tidemill::internals::lab::stats::{median, quantile};
+use tidemill::internals::settings::units::as_f64;
 
 use crate::console_reader::{Printed, Printing};
 use crate::listening::Listening;

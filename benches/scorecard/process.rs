@@ -5,8 +5,8 @@ use std::process::{Command, Stdio};
 
 use clap::ValueEnum;
 use tempfile::TempDir;
-use tidemill::lab::machine::{fact, facts};
-use tidemill::lab::process::{Heard, Lines, Process};
+use tidemill::internals::lab::machine::{fact, facts};
+use tidemill::internals::lab::process::{Heard, Lines, Process};
 
 use crate::Outcome;
 use crate::kind::Kind;

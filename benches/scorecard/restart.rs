@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::ChildStdout;
 
 use serde_json::Value;
-use tidemill::settings::units::as_f64;
+use tidemill::internals::settings::units::as_f64;
 
 use crate::listening::Listening;
 use crate::load::{Load, Peers};

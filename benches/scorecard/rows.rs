@@ -4,10 +4,10 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use clap::ValueEnum;
-use tidemill::lab::process::Process;
-use tidemill::lab::sample::figure;
-use tidemill::lab::stats::{alternate, median, ratios};
-use tidemill::settings::units::as_f64;
+use tidemill::internals::lab::process::Process;
+use tidemill::internals::lab::sample::figure;
+use tidemill::internals::lab::stats::{alternate, median, ratios};
+use tidemill::internals::settings::units::as_f64;
 
 use crate::kind::Kind;
 use crate::load::Load;

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use tidemill::settings::units::as_f64;
+use tidemill::internals::settings::units::as_f64;
 
 use crate::console_reader::Printing;
 use crate::listening::Listening;

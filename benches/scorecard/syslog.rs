@@ -10,11 +10,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tidemill::lab::process::Process;
-use tidemill::lab::sample::cpu_of;
-use tidemill::lab::stats::{alternate, ratios};
-use tidemill::load::WINDOW;
-use tidemill::settings::units::as_f64;
+use tidemill::internals::lab::process::Process;
+use tidemill::internals::lab::sample::cpu_of;
+use tidemill::internals::lab::stats::{alternate, ratios};
+use tidemill::internals::load::WINDOW;
+use tidemill::internals::settings::units::as_f64;
 
 use crate::kind::Kind;
 use crate::load::{Load, Peers};

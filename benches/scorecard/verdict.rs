@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tidemill::lab::stats::Summary;
+use tidemill::internals::lab::stats::Summary;
 
 use crate::Outcome;
 

@@ -4,7 +4,7 @@
 //! Each disk is a file system in memory, which only root may mount; elsewhere the row says that it was not run. What was
 //! acknowledged must be in the batches.
 
-use tidemill::settings::units::as_f64;
+use tidemill::internals::settings::units::as_f64;
 
 use crate::disk::Disk;
 use crate::load::{Load, Peers};

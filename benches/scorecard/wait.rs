@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use tidemill::sync::Signal;
+use tidemill::internals::sync::Signal;
 use tidemill::time::{Clock, Moment, SystemClock};
 
 use crate::Outcome;

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tidemill::dashboard::request::{Parsed, parse};
+use tidemill::internals::dashboard::request::{Parsed, parse};
 
 fuzz_target!(|input: &[u8]| {
     if let Parsed::Request(request) = parse(input) {

@@ -2,6 +2,6 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tidemill::framing::Framing;
+use tidemill::internals::framing::Framing;
 
 fuzz_target!(|input: &[u8]| tidemill_fuzz::compare(Framing::Lines, input));

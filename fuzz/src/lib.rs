@@ -7,11 +7,11 @@
 
 use std::sync::Arc;
 
-use tidemill::framing::{Found, Framing, Owed, Splitter};
-use tidemill::storage::{MemoryStorage, Storage};
-use tidemill::sync::Poison;
-use tidemill::wal::checkpoint_file::Checkpoint;
-use tidemill::wal::{LogOptions, Record, WriteAheadLog, replay, survey};
+use tidemill::internals::framing::{Found, Framing, Owed, Splitter};
+use tidemill::internals::storage::{MemoryStorage, Storage};
+use tidemill::internals::sync::Poison;
+use tidemill::internals::wal::checkpoint_file::Checkpoint;
+use tidemill::internals::wal::{LogOptions, Record, WriteAheadLog, replay, survey};
 
 #[path = "../../src/framing/reference.rs"]
 pub mod reference;

@@ -24,7 +24,7 @@ use crate::memory::budget::MemoryBudget;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Mutex};
 
-pub use crate::blocks::spill::{Spill, SpillFiles, SpillOptions, SpillThread, Spilled};
+pub use crate::blocks::spill::Spill;
 
 /// The records of a block that has left memory.
 pub trait EvictedBlock: Send + Sync + fmt::Debug {
@@ -250,15 +250,6 @@ impl BlockManager {
         }
     }
 
-    /// Number of blocks that are kept.
-    pub fn len(&self) -> usize {
-        self.blocks.lock().kept.len()
-    }
-
-    /// Returns true if no block is kept.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 
     /// The memory budget that bounds the store.
     pub fn account(&self) -> &Arc<MemoryBudget> {

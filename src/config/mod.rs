@@ -10,30 +10,19 @@
 mod given;
 mod jobs;
 mod kinds;
-mod log_level;
+pub(crate) mod log_level;
 mod memory;
-mod pipeline;
+pub(crate) mod pipeline;
 mod sinks;
 mod sources;
 
-pub use crate::journal::{NameChanges, NameKind, Renamed, StateName};
+pub(crate) use crate::journal::{NameChanges, NameKind, Renamed, StateName};
 pub use crate::scheduler::{BatchTimer, CatchUp, Trigger};
-pub use crate::settings::pattern::Pattern;
-pub use crate::settings::section::NAME_BYTES_MAX;
-pub use crate::settings::tree::{Given, Setting};
-pub use crate::settings::units;
-pub use crate::sink::{
-    ConsoleOptions, Existing, FileFormat, FileOptions, Format as ConsoleFormat, LineFeeds, Roll,
-    SinkKind, SqliteOptions,
-};
-pub use crate::source::{
-    Ack, Direction as Peers, FilesOptions as FilesSource, GenerateSource, RateLimits, SocketSource,
-    Source,
-};
-pub use given::GivenKeys;
-pub use jobs::Job;
-pub use log_level::{LOG_LEVELS, LogLevel};
-pub use pipeline::{Http, Pipeline};
+pub(crate) use crate::settings::tree::{Given, Setting};
+pub(crate) use crate::source::{Ack, GenerateSource, RateLimits, Source};
+pub(crate) use jobs::Job;
+pub(crate) use log_level::{LOG_LEVELS, LogLevel};
+pub(crate) use pipeline::{Http, Pipeline};
 
 use std::path::PathBuf;
 use std::thread;

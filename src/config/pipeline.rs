@@ -74,7 +74,7 @@ impl Pipeline {
     /// Reads the text of a pipeline file; `origin` is its name for messages, `env` gives the value of a variable.
     ///
     /// ```
-    /// use tidemill::config::Pipeline;
+    /// use tidemill::internals::config::Pipeline;
     /// let text = "batch_intervall = '1s'";
     /// let err = Pipeline::parse(text, "words.toml", &|_| None).unwrap_err();
     /// assert!(err.to_string().contains("did you mean `batch_interval`?"));
@@ -239,10 +239,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{
-        Ack, CatchUp, FileFormat, FileOptions, FilesSource, Roll, SocketSource, Then, Trigger,
-    };
+    use crate::config::{CatchUp, Then, Trigger};
     use crate::framing::Framing;
+    use crate::sink::{FileFormat, FileOptions, Roll};
+    use crate::source::{Ack, FilesOptions as FilesSource, SocketSource};
     use crate::time::Interval;
 
     /// Reads as a version would that supports everything.

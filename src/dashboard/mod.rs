@@ -20,4 +20,4 @@ mod table;
 mod text;
 
 pub use http::{HttpOptions, HttpServer};
-pub use shown::{Shown, Starting};
+pub use shown::Starting;

@@ -16,7 +16,7 @@ pub mod worker_pool;
 
 pub use failure::{Away, Failure, fail_task, failure_text};
 pub(crate) use fold::Sharing;
-pub use fold::{Fold, Folding, folding};
+pub use fold::{Fold, folding};
 pub use partition::{Batch, Out, Partition};
 pub(crate) use shared_pass::fold_tasks;
-pub use stages::{Done, Finish, Plan, Stage, Work, run};
+pub use stages::{Finish, Plan, Stage, Work, run};

@@ -11,7 +11,6 @@
 
 use std::fmt;
 
-pub use crate::memory::buffer_pool::{BUFFER_BYTES, Buffer, Pool};
 use crate::sync::{Arc, AtomicUsize, Gate, Mutex, Ordering, Waker};
 
 /// Bytes that are held between the sockets and the end of their batch, against `store_bytes_max`.

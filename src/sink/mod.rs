@@ -17,7 +17,7 @@ mod hangs;
 mod left;
 mod memory;
 mod null;
-mod options;
+pub(crate) mod options;
 mod pieces;
 mod rolling;
 mod rows;
@@ -39,7 +39,7 @@ use crate::owner::{BatchId, Newest, Output, OutputMark, Owner, Written};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::time::Time;
 
-pub use console::{Console, ConsoleOptions, Format, ROWS_SHOWN};
+pub use console::{Console, ConsoleOptions, Format};
 pub use dead_letter::{DeadLetter, DeadLetterFiles, DeadLetters};
 pub use file::{File, FileOptions};
 pub use formatted::{FileFormat, LineFeeds};
@@ -47,18 +47,18 @@ use hangs::Calls;
 pub(crate) use left::{Left, is_same_place, open_in};
 pub use memory::{Memory, MemoryHandle, MemoryOptions, OwnedCell};
 pub use null::Null;
+pub use options::Existing;
 pub(crate) use options::Holds;
-pub use options::{
-    Destination, Existing, KeyText, Opening, ShortForm, SinkKind, SinkOptions, SinkRow,
-};
+pub(crate) use options::{Destination, KeyText, Opening, ShortForm, SinkKind, SinkRow};
 pub use rolling::Roll;
 pub use rows::{Cell, Cells, Row, RowRef, RowWriter, Rows};
 pub use sqlite::Sqlite;
-pub use sqlite_options::{SQLITE_COMPILED, SqliteOptions};
+pub use sqlite_options::SqliteOptions;
 pub use unix::{Unix, UnixOptions};
 pub use writer::Writer;
 
 /// Every kind of sink.
+#[doc(hidden)]
 pub const SINKS: &[SinkRow] =
     &[console::ROW, file::ROW, sqlite_options::ROW, unix::ROW, memory::ROW, null::ROW];
 

@@ -11,13 +11,13 @@
 
 mod away;
 mod custom;
-pub mod direct;
+pub(crate) mod direct;
 mod engine;
 pub(crate) mod ingest;
-pub mod io;
+pub(crate) mod io;
 #[cfg(all(test, tidemill_model))]
 mod model;
-mod options;
+pub(crate) mod options;
 mod pause;
 mod running;
 pub(crate) mod socket;
@@ -26,14 +26,15 @@ mod tests;
 
 pub(crate) use custom::{CustomOptions, CustomReceiver, ReceiverSlot};
 pub use custom::{Receiver, ReceiverHandle};
-pub use engine::When;
+pub(crate) use engine::When;
 pub(crate) use engine::{Engine, RateOptions};
 pub(crate) use ingest::backlog_trigger::BacklogTrigger;
 pub(crate) use ingest::rate_limit::{RateLimiter, Usage};
 pub(crate) use options::RECORD_BYTES_MAX;
-pub use options::{
-    Ack, FilesOptions, GenerateSource, RateLimits, SOURCES, SocketSource, Source, SourceRow,
-};
+#[doc(hidden)]
+pub use options::SOURCES;
+pub(crate) use options::Source;
+pub use options::{Ack, FilesOptions, GenerateSource, RateLimits, SocketSource};
 pub use pause::PausedBy;
 pub(crate) use running::{Cutter, RunningSource, Steered};
 pub(crate) use socket::dialer::BackOff;

@@ -12,7 +12,7 @@ mod delivery;
 mod dstream;
 mod graph;
 mod input;
-pub mod jobs;
+pub(crate) mod jobs;
 mod kept;
 mod late;
 mod missing;
@@ -32,26 +32,29 @@ mod window;
 use std::fmt;
 use std::time::Duration;
 
+pub use crate::exec::{Batch, Out, Partition};
 use crate::sink::{SharedSink, Writer};
 use crate::sync::{Arc, AtomicU64, Mutex};
 use crate::time::{Interval, Time};
 
+pub use dedup::Identity;
 pub(crate) use dedup::identity_state;
-pub use dedup::{INTERVALS_MAX, Identity, SENDERS_MAX};
 pub use dstream::DStream;
-pub use input::{BatchInput, Replay};
+#[doc(hidden)]
+pub use input::BatchInput;
+pub(crate) use input::Replay;
 pub(crate) use jobs::latency::stamp;
 pub(crate) use kept::KEEP_LESS;
 pub use kept::KeptPart;
-pub use late::{OnLate, RunLease};
+pub(crate) use late::RunLease;
 pub use outputs::Collected;
 pub(crate) use plan::JobPast;
+#[doc(hidden)]
 pub use plan::Output;
 pub use state::Stateful;
 pub(crate) use state::changelog::{Census, Counting};
-pub use state::changelog::{Changes, Restore, StateInfo};
 pub use state::spec::{State, StateCounts, StateKey, StateSpec, StateValue, WhenFull};
-pub use window::WindowSpan;
+pub(crate) use window::WindowSpan;
 pub use window::persist::Remembered;
 
 use dedup::Repeats;
@@ -65,6 +68,7 @@ use state::changelog::{Changelog, Compactor};
 use window::undue::Undue;
 
 /// The options of a graph.
+#[doc(hidden)]
 #[derive(Clone, Debug)]
 pub struct GraphOptions {
     /// The pipeline's name.
@@ -80,6 +84,7 @@ pub struct GraphOptions {
 }
 
 /// A source of blocks.
+#[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceInfo {
     /// Its number: the index into [`BatchInput::blocks`].
@@ -89,6 +94,7 @@ pub struct SourceInfo {
 }
 
 /// The streams of one context: sources and outputs, and the nodes between them.
+#[doc(hidden)]
 pub struct Graph {
     pipeline: Arc<str>,
     console: Writer,

@@ -125,7 +125,7 @@ impl<T: ?Sized + 'static> DStream<T> {
     /// # let clock = tidemill::testing::ManualClock::new();
     /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
     /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
-    /// use tidemill::sync::{Arc, Mutex};
+    /// use tidemill::internals::sync::{Arc, Mutex};
     ///
     /// let sums = Arc::new(Mutex::new(Vec::new()));
     /// let all = Arc::clone(&sums);

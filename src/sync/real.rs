@@ -37,11 +37,6 @@ impl<T> Queue<T> {
     pub fn capacity(&self) -> usize {
         self.0.capacity()
     }
-
-    /// True if nothing is queued now; other threads may change it at once.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 /// Waits until `cond` is notified or `timeout` has passed; true if it timed out.

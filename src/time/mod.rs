@@ -6,11 +6,11 @@
 
 mod clock;
 mod join;
-mod timer;
+pub(crate) mod timer;
 
 pub use clock::{Clock, ManualClock, Moment, SystemClock, Wake};
-pub use join::{Joined, join_until, wait_until};
-pub use timer::{RecurringTimer, Schedule, Ticks};
+pub(crate) use join::{Joined, join_until, wait_until};
+pub(crate) use timer::{RecurringTimer, Schedule, Ticks};
 
 use std::fmt;
 use std::time::Duration;

@@ -45,15 +45,14 @@ pub use examine::Known;
 pub(crate) use format::matches as format_matches;
 pub use format::{Place, Position};
 pub use lane_order::Lane;
-pub use layout::{Disk, TooSmall};
-pub use log::{Receipt, WriteAheadLog};
-pub use recovery::{Recovered, Torn, replay};
+pub use layout::Disk;
+pub use log::WriteAheadLog;
+pub use recovery::{Recovered, replay};
 pub use repair::{
     GivenUp, SegmentReport, Survey, give_up, read, survey, survey_with, would_give_up,
 };
 pub(crate) use room::{expect_room, mebibytes};
 pub use segment_list::Synced;
-pub use segment_reader::Visit;
 pub(crate) use segment_reader::shell_word;
 pub use segment_writer::Record;
 pub use stats::LogStats;

@@ -3,8 +3,8 @@
 
 use std::ops::Deref;
 
-use tidemill::sync::{Mailbox, Poison, StopToken, thread};
-use tidemill::time::ManualClock;
+use tidemill::internals::sync::{Mailbox, Poison, StopToken, thread};
+use tidemill::testing::ManualClock;
 use tidemill::{Report, Result, StreamHandle};
 
 use super::{PERIOD, Trouble};

@@ -4,12 +4,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use tidemill::config::Ack;
-use tidemill::framing::Framing;
+use tidemill::internals::framing::Framing;
+use tidemill::internals::storage::{Fault, MemoryStorage, Storage};
+use tidemill::internals::sync::Arc;
 use tidemill::internals::{keep_state_in, offer};
 use tidemill::sink::{File, FileOptions};
-use tidemill::storage::{Fault, MemoryStorage, Storage};
-use tidemill::sync::Arc;
+use tidemill::source::Ack;
 use tidemill::{Config, SocketSource, StreamingContext};
 
 use super::alive::Alive;

@@ -2,12 +2,12 @@
 
 use tempfile::TempDir;
 
-use tidemill::blocks::{Acknowledge, Range, Receipt};
+use tidemill::internals::blocks::{Acknowledge, Range, Receipt};
+use tidemill::internals::owner::{OutputMark, Owner};
+use tidemill::internals::storage::{Fault, Storage};
+use tidemill::internals::sync::{Arc, Mailbox};
 use tidemill::internals::{keep_state_in, memory_budget, offer};
-use tidemill::owner::{OutputMark, Owner};
 use tidemill::sink::{BatchMeta, CommitKey, File, FileOptions, Rows, Sink};
-use tidemill::storage::{Fault, Storage};
-use tidemill::sync::{Arc, Mailbox};
 use tidemill::{Config, Result, StreamingContext};
 
 use super::alive::Alive;

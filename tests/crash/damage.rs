@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use tidemill::framing::Framing;
+use tidemill::internals::framing::Framing;
+use tidemill::internals::storage::{Fault, Storage};
+use tidemill::internals::sync::Arc;
+use tidemill::internals::wal::{Known, Place, Position, survey_with};
 use tidemill::internals::{chunk_records, look};
-use tidemill::storage::{Fault, Storage};
-use tidemill::sync::Arc;
-use tidemill::wal::{Known, Place, Position, survey_with};
 
 use super::{Trouble, World, seeds};
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use tidemill::internals::storage::{MemoryStorage, Storage};
+use tidemill::internals::sync::Arc;
 use tidemill::internals::{keep_state_in, offer};
 use tidemill::metrics::{Condition, ConditionKind};
 use tidemill::sink::{File, FileOptions, Roll};
-use tidemill::storage::{MemoryStorage, Storage};
-use tidemill::sync::Arc;
 use tidemill::{Config, StreamingContext};
 
 use super::alive::Alive;

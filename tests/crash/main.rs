@@ -18,13 +18,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tidemill::blocks::{Acknowledge, Range, Receipt};
+use tidemill::internals::blocks::{Acknowledge, Range, Receipt};
+use tidemill::internals::storage::{Fault, MemoryStorage, Storage};
+use tidemill::internals::sync::{Arc, Mutex};
 use tidemill::internals::{Looked, keep_state_in, look, offer};
 use tidemill::sink::{Existing, File, FileOptions, Roll, SharedSink};
-use tidemill::storage::{Fault, MemoryStorage, Storage};
 use tidemill::stream::StateSpec;
-use tidemill::sync::{Arc, Mutex};
-use tidemill::time::ManualClock;
+use tidemill::testing::ManualClock;
 use tidemill::{
     Config, DStream, Interval, ReceiverHandle, ReceiverSource, Result, RunLimits, StreamingContext,
     Time,

@@ -1,8 +1,8 @@
 //! Programs whose names change from life to life, on disks that lose power: everything that is carried over is there once.
 
 use tidemill::FilesSource;
+use tidemill::internals::storage::Directory;
 use tidemill::internals::{receivers, sync_log};
-use tidemill::storage::Directory;
 
 use super::*;
 

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::TcpStream;
 
 use tidemill::config::{OnFailure, Then};
-use tidemill::sync::{Arc, AtomicU64, Mailbox, Ordering};
+use tidemill::internals::sync::{Arc, AtomicU64, Mailbox, Ordering};
 use tidemill::testing::ManualClock;
 use tidemill::{
     Config, Error, Event, Interval, RunLimits, SocketSource, StreamHandle, StreamingContext,

@@ -10,8 +10,8 @@ use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use tidemill::sync::thread::{self, Thread};
-use tidemill::sync::{Arc, AtomicBool, AtomicU64, Mailbox, Ordering, Poison};
+use tidemill::internals::sync::thread::{self, Thread};
+use tidemill::internals::sync::{Arc, AtomicBool, AtomicU64, Mailbox, Ordering, Poison};
 use tidemill::testing::ManualClock;
 use tidemill::{Config, Event, Interval, RunLimits, SocketSource, StreamHandle, StreamingContext};
 

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use tidemill::sync::{Mailbox, Ordering};
+use tidemill::internals::sync::{Mailbox, Ordering};
 use tidemill::{Config, RunLimits};
 
 use crate::{SECOND, slow, small, thread_yield};

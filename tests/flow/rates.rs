@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tidemill::config::RateLimits;
-use tidemill::sync::{Arc, AtomicBool, Ordering};
+use tidemill::internals::sync::{Arc, AtomicBool, Ordering};
+use tidemill::source::RateLimits;
 use tidemill::testing::ManualClock;
 use tidemill::time::Clock;
 use tidemill::{Config, Interval, SocketSource, StreamingContext};

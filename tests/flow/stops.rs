@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::TcpStream;
 
-use tidemill::sync::{Arc, AtomicBool, Mailbox, Ordering, Poison, thread};
+use tidemill::internals::sync::{Arc, AtomicBool, Mailbox, Ordering, Poison, thread};
 use tidemill::testing::ManualClock;
 use tidemill::{Config, Interval, RunLimits, SocketSource, StreamingContext};
 

@@ -23,8 +23,8 @@ mod program;
 use std::time::Duration;
 
 use serde_json::Value;
-use tidemill::source::io::{IO_MODELS, Row, probe};
-use tidemill::sync::Mutex;
+use tidemill::internals::io::{IO_MODELS, Row, probe};
+use tidemill::internals::sync::Mutex;
 
 /// The longest time that anything may take before it counts as never.
 const PATIENCE: Duration = Duration::from_secs(40);

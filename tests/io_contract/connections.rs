@@ -4,7 +4,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use socket2::Socket;
-use tidemill::source::io::IO_MODELS;
+use tidemill::internals::io::IO_MODELS;
 
 use crate::handler::{Seen, State};
 use crate::peer::TestPeer;

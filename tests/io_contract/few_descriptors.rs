@@ -4,7 +4,7 @@ use std::net::TcpStream;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, SockAddr, Socket, Type};
-use tidemill::source::io::{IO_MODELS, Row};
+use tidemill::internals::io::{IO_MODELS, Row};
 
 use crate::peer::TestPeer;
 use crate::rig::{Case, ONE_AT_A_TIME, PLENTY, Rig, Way, descriptors, offered, wait_for};

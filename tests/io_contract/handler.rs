@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidemill::memory::buffer_pool::Buffer;
-use tidemill::source::io::{
+use tidemill::internals::io::{
     Closed, Disposition, Flow, Handler, HandlerFactory, Peer, Remote, Waker,
 };
-use tidemill::sync::{Condvar, Mutex, MutexGuard};
+use tidemill::internals::memory::buffer_pool::Buffer;
+use tidemill::internals::sync::{Condvar, Mutex, MutexGuard};
 
 use crate::WATCHDOG;
 use crate::peer::{TestPeer, first_wrong};

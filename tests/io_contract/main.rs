@@ -17,7 +17,7 @@ mod stops;
 
 use std::time::Duration;
 
-use tidemill::source::io::IO_MODELS;
+use tidemill::internals::io::IO_MODELS;
 
 /// The longest time that anything may take before the test gives up.
 const WATCHDOG: Duration = Duration::from_secs(60);

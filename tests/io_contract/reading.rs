@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 
 use socket2::Socket;
-use tidemill::source::io::TURN_BYTES;
-use tidemill::sync::{AtomicBool, Ordering};
+use tidemill::internals::io::TURN_BYTES;
+use tidemill::internals::sync::{AtomicBool, Ordering};
 
 use crate::peer::{Random, TestPeer};
 use crate::rig::{PLENTY, each};

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::net::Shutdown;
 
-use tidemill::source::io::Disposition;
+use tidemill::internals::io::Disposition;
 
 use crate::rig::{PLENTY, each};
 

@@ -4,12 +4,12 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
 use socket2::{Domain, SockAddr, Socket, Type};
-use tidemill::memory::budget::MemoryBudget;
-use tidemill::memory::buffer_pool::Pool;
+use tidemill::internals::io::{IO_MODELS, IoDriver, Options, Peer, Row, probe, start};
+use tidemill::internals::memory::budget::MemoryBudget;
+use tidemill::internals::memory::buffer_pool::Pool;
+use tidemill::internals::sync::thread::Thread;
+use tidemill::internals::sync::{Condvar, Mutex, Poison};
 use tidemill::metrics::ReceiverCounters;
-use tidemill::source::io::{IO_MODELS, IoDriver, Options, Peer, Row, probe, start};
-use tidemill::sync::thread::Thread;
-use tidemill::sync::{Condvar, Mutex, Poison};
 use tidemill::time::{Clock, SystemClock};
 
 use crate::WATCHDOG;

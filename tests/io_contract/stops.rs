@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use tidemill::source::io::Disposition;
+use tidemill::internals::io::Disposition;
 
 use crate::peer::TestPeer;
 use crate::rig::{PLENTY, Way, each};

@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tidemill::internals::sync::{Arc, Mutex};
 use tidemill::sink::{BatchMeta, CommitKey, Rows};
 use tidemill::stream::StateSpec;
-use tidemill::sync::{Arc, Mutex};
 use tidemill::testing::{Collected, ManualClock};
 use tidemill::{Config, FilesSource, Interval, Sink, StreamingContext};
 

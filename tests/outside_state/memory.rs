@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
-use tidemill::source::io::{IO_MODELS, probe};
+use tidemill::internals::io::{IO_MODELS, probe};
 
 use crate::program::http::{api, get};
 use crate::program::{Program, WATCHDOG};

@@ -132,7 +132,7 @@ fn an_empty_batch_that_is_left_out_is_not_waited_for() {
     let received = ctx
         .receiver_stream("mine", |handle: &tidemill::ReceiverHandle| handle.store(b"x"))
         .expect("a source");
-    let told = tidemill::sync::Signal::new();
+    let told = tidemill::internals::sync::Signal::new();
     let raise = told.clone();
     ctx.add_listener(move |event: &tidemill::Event| {
         if matches!(event, tidemill::Event::SourceEnded { .. }) {

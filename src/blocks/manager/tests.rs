@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::blocks::Range;
-use crate::blocks::spill::format;
+use crate::blocks::spill::{SpillFiles, SpillOptions, SpillThread, Spilled, format};
 use crate::framing::Framing;
 use crate::memory::budget::MemoryBudget;
 use crate::metrics::{Event, EventBus};

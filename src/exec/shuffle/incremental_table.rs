@@ -40,11 +40,6 @@ impl<E> IncrementalTable<E> {
         self.len
     }
 
-    /// True if there is no entry.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// The table's memory, in bytes, without what entries own beside it: an estimate, at no cost.
     pub fn bytes(&self) -> usize {
         let indexed = 2 * size_of::<(u64, u32)>();

@@ -322,11 +322,6 @@ impl<U> Slots<U> {
         self.0.slots.len()
     }
 
-    /// True if there is no slot.
-    pub fn is_empty(&self) -> bool {
-        self.0.slots.is_empty()
-    }
-
     /// A batch with one partition for each slot.
     pub fn batch(&self) -> Batch<U>
     where

@@ -81,11 +81,6 @@ impl<K, C> Table<K, C> {
         self.entries.len()
     }
 
-    /// True if there is no key.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// The table's memory, in bytes, without what keys and aggregates own beside it.
     pub fn bytes(&self) -> usize {
         size_of::<Entry<K, C>>() * self.entries.capacity() + self.index.allocation_size()

@@ -8,12 +8,12 @@
 //! runs on the workers. A job does not know where its records come from, nor what its sinks are.
 
 mod count;
-mod distinct;
-mod grep;
+pub(super) mod distinct;
+pub(super) mod grep;
 pub(crate) mod latency;
-mod lines;
+pub(super) mod lines;
 mod ordered;
-mod topk;
+pub(super) mod topk;
 mod wordcount;
 
 use std::fmt::Debug;
@@ -30,11 +30,6 @@ use crate::sink::{Row, SharedSink};
 use crate::sync::Arc;
 
 pub use count::Count;
-pub use distinct::Distinct;
-pub use grep::Grep;
-pub use latency::Latency;
-pub use lines::Lines;
-pub use topk::TopK;
 pub use wordcount::WordCount;
 
 /// Every kind of job, in the order in which messages list them.

@@ -25,7 +25,6 @@ pub(crate) use self::census::{Census, Counting};
 use self::compaction::WALK_BATCHES;
 pub(crate) use self::compaction::{Committed, Compactor};
 pub(crate) use self::entry::{Entry, Touch};
-pub use self::restore::Restore;
 use super::key_table::{KeyTable, NewKey};
 use super::left::Left;
 use super::shard::{Change, ShardView, Shards};

@@ -2,9 +2,12 @@
 
 use super::*;
 use crate::settings::pattern::Pattern;
-use crate::stream::jobs::{
-    Count, Distinct, Grep, JobOptions, JobOutput, Latency, Lines, TopK, Window, WordCount, matching,
-};
+use crate::stream::jobs::distinct::Distinct;
+use crate::stream::jobs::grep::Grep;
+use crate::stream::jobs::latency::Latency;
+use crate::stream::jobs::lines::Lines;
+use crate::stream::jobs::topk::TopK;
+use crate::stream::jobs::{Count, JobOptions, JobOutput, Window, WordCount, matching};
 
 /// The rows of a built-in job over blocks of lines, as `word count` texts.
 fn builtin(job: &dyn JobOptions, filter: Option<&str>, blocks: &[&[&[u8]]]) -> Vec<String> {
