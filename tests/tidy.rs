@@ -7,6 +7,8 @@ use std::fs;
 use std::process::Command;
 use std::sync::LazyLock;
 
+#[path = "tidy/docs.rs"]
+mod docs;
 #[path = "tidy/graph.rs"]
 mod graph;
 #[path = "tidy/source.rs"]
@@ -96,6 +98,13 @@ const FILE_LINES_MAX: usize = 600;
 
 /// Doc comments of the product that may pose a question, where that reads best.
 const QUESTIONS_MAX: usize = 99;
+
+/// Pages whose documentation is not complete.
+const UNDOCUMENTED_PAGES: &[&str] =
+    &["", "config", "error", "metrics", "sink", "source", "stream", "testing", "time"];
+
+/// Public items, types with all their methods, that lack something of what [`docs::lacks`] asks for, and why.
+const UNDOCUMENTED: &[(&str, &str)] = &[];
 
 /// The longest line, in characters.
 const LINE_MAX: usize = 130;
@@ -312,6 +321,26 @@ fn public_items() -> BTreeSet<String> {
 }
 
 #[test]
+fn public_items_are_documented() {
+    let items = docs::items(&LIBRARY);
+    let later = |item: &docs::Item| UNDOCUMENTED_PAGES.contains(&item.page.as_str());
+    let mut findings = Vec::new();
+    let mut used = BTreeSet::new();
+    for (item, lack) in docs::lacks(&items).into_iter().filter(|(item, _)| !later(item)) {
+        let of = item.name.split("::").next();
+        match UNDOCUMENTED.iter().find(|(name, _)| *name == item.name || of == Some(name)) {
+            Some((name, _)) => drop(used.insert(name)),
+            None => findings.push(format!("{}: `{}`: {lack}", item.place, item.name)),
+        }
+    }
+    let idle = UNDOCUMENTED.iter().filter(|(name, _)| !used.contains(name));
+    findings.extend(idle.map(|(name, _)| format!("`{name}` needs no exception any more")));
+    expect_none(findings);
+    let pages = docs::pages(&items);
+    assert!(docs::PAGES.iter().all(|page| pages.contains(page)), "items of {pages:?} were found");
+}
+
+#[test]
 fn unsafe_code_lives_in_one_file() {
     const HOME: &str = "src/source/io/aio.rs";
     let mut findings = Vec::new();
@@ -423,6 +452,11 @@ fn the_rules_find_what_they_forbid() {
     check("fn f(pair: &(K, V), unit: (), task: (dyn Fn())) -> (u8, u8) {}", 0);
     check("fn f(with: impl Fn((u8, u8)), all: &[(u8, u8)], Place { at, .. }: Place) {}", 0);
     check("fn f(self: &Self, a: std::io::Error) where T: Into<(u8, u8)> {}", 0);
+}
+
+#[test]
+fn missing_documentation_is_found() {
+    docs::the_rule_finds_what_lacks();
 }
 
 #[test]

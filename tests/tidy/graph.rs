@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::source::{Source, Used, sources};
 
 /// How many re-exports a name is followed through.
-const STEPS_MAX: usize = 16;
+pub const STEPS_MAX: usize = 16;
 
 /// A crate root and everything that it declares. Test files are known, and not part of it.
 pub struct Graph {
@@ -131,8 +131,13 @@ impl Graph {
         found
     }
 
+    /// True if other crates can name `module`.
+    pub fn is_public(&self, module: &[String]) -> bool {
+        module.is_empty() || self.public.contains(module)
+    }
+
     /// The module that defines what `path`, written in `module`, means. `None` for names of other crates.
-    fn resolve(
+    pub fn resolve(
         &self,
         module: &[String],
         uses: &[Used],
