@@ -8,7 +8,14 @@ use std::fmt;
 use super::fold::FanOut;
 use crate::sync::Arc;
 
-/// The elements that one task goes through, computed anew each time.
+/// A part of a batch that one task goes through. Its elements are computed anew each time; clones are the same part.
+///
+/// ```
+/// use tidemill::Batch;
+///
+/// let batch: Batch<u8> = [1, 2].map(|n| tidemill::stream::Partition::new(move |each| each(&n))).into_iter().collect();
+/// batch.partitions()[1].for_each(|n| assert_eq!(*n, 2));
+/// ```
 pub struct Partition<T: ?Sized> {
     pub(super) elements: Elements<T>,
     /// The point where folds join a pass that several jobs share over these elements, if there is one.
@@ -30,7 +37,7 @@ impl<T: ?Sized> fmt::Debug for Partition<T> {
 }
 
 impl<T: ?Sized> Partition<T> {
-    /// A partition that `elements` calls back with.
+    /// The partition of the elements that `elements` calls back with, in order.
     pub fn new(elements: impl Fn(&mut dyn FnMut(&T)) + Send + Sync + 'static) -> Self {
         Partition { elements: Arc::new(elements), tap: None }
     }
@@ -41,7 +48,35 @@ impl<T: ?Sized> Partition<T> {
     }
 }
 
-/// The elements of one batch of a stream, in partitions. Nothing is computed before it is iterated.
+/// The elements of one batch of a stream, in partitions, as [`transform`](crate::DStream::transform) and
+/// [`foreach_batch`](crate::DStream::foreach_batch) hand it over. It is a description: its operators compute nothing, and
+/// [`for_each`](Batch::for_each) and [`collect`](Batch::collect) compute all elements, each time they are called, on the
+/// thread that calls them. Clones are the same batch. Spark's counterpart is the RDD.
+///
+/// ```
+/// # use tidemill::{testing::ManualClock, Config, StreamingContext};
+/// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+/// let numbers = ctx.queue_stream(vec![Some(vec![1, 2, 3, 4])], 2);
+/// let made = numbers.transform(|_time, batch| {
+///     let even = batch.filter(|n| n % 2 == 0).map(|n| n * 10);
+///     let twice = batch.flat_map(|n, out| out.extend(&[*n, *n]));
+///     let lengths = twice.map_partitions(|partition, out| {
+///         let mut length = 0;
+///         partition.for_each(|_| length += 1);
+///         out.push(&length);
+///     });
+///     even.union(&lengths)
+/// });
+/// let found = made.collect();
+/// numbers.foreach_batch(|_time, batch| {
+///     assert_eq!((batch.partitions().len(), batch.collect().len()), (2, 4));
+///     batch.for_each(|n| assert!(*n < 5));
+///     Ok(())
+/// });
+/// ctx.run_batches(1)?;
+/// assert_eq!(found.rows()[0].1, [20, 40, 4, 4]);
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 pub struct Batch<T: ?Sized> {
     pub(super) partitions: Vec<Partition<T>>,
 }
@@ -87,12 +122,12 @@ impl<T: ?Sized + 'static> Batch<T> {
         all
     }
 
-    /// Maps each element with `f`.
+    /// Maps each element to one other, by `f`, on the workers.
     pub fn map<U: 'static>(&self, f: impl Fn(&T) -> U + Send + Sync + 'static) -> Batch<U> {
         self.flat_map(move |element, out| out.push(&f(element)))
     }
 
-    /// The elements for which `keep` holds.
+    /// Keeps the elements for which `keep` holds.
     pub fn filter(&self, keep: impl Fn(&T) -> bool + Send + Sync + 'static) -> Batch<T> {
         self.flat_map(move |element, out| {
             if keep(element) {
@@ -101,7 +136,7 @@ impl<T: ?Sized + 'static> Batch<T> {
         })
     }
 
-    /// Everything that `f` hands out for each element.
+    /// Maps each element to those that `f` pushes into its [`Out`].
     pub fn flat_map<U: ?Sized + 'static>(
         &self,
         f: impl Fn(&T, &mut Out<'_, U>) + Send + Sync + 'static,
@@ -110,7 +145,7 @@ impl<T: ?Sized + 'static> Batch<T> {
         self.partitions.iter().map(|partition| partition.through(&f)).collect()
     }
 
-    /// Everything that `f` hands out for each partition.
+    /// Maps each partition to the elements that `f` pushes into its [`Out`].
     pub fn map_partitions<U: ?Sized + 'static>(
         &self,
         f: impl Fn(&Partition<T>, &mut Out<'_, U>) + Send + Sync + 'static,
@@ -123,13 +158,26 @@ impl<T: ?Sized + 'static> Batch<T> {
         self.partitions.iter().map(narrow).collect()
     }
 
-    /// The partitions of this batch, then those of the other.
+    /// Puts the partitions of `other` behind those of this batch.
     pub fn union(&self, other: &Batch<T>) -> Batch<T> {
         self.partitions.iter().chain(&other.partitions).cloned().collect()
     }
 }
 
-/// The output of a `flat_map`; its elements may borrow from the record.
+/// The output of a closure that makes any number of elements of one, such as that of [`flat_map`](crate::DStream::flat_map).
+/// Elements pass by reference and may borrow from the input: what is downstream takes them in at once, and copies those that
+/// it keeps.
+///
+/// ```
+/// use tidemill::stream::Out;
+///
+/// let mut words = Vec::new();
+/// let mut keep = |word: &str| words.push(word.to_owned());
+/// let mut out = Out::new(&mut keep);
+/// out.push("to");
+/// out.extend("be or".split(' '));
+/// assert_eq!(words, ["to", "be", "or"]);
+/// ```
 pub struct Out<'a, U: ?Sized> {
     each: &'a mut dyn FnMut(&U),
 }
@@ -141,7 +189,7 @@ impl<U: ?Sized> fmt::Debug for Out<'_, U> {
 }
 
 impl<'a, U: ?Sized> Out<'a, U> {
-    /// Hands everything to `each`.
+    /// An output that calls `each` with every element, for tests of a closure by itself.
     pub fn new(each: &'a mut dyn FnMut(&U)) -> Self {
         Out { each }
     }

@@ -26,13 +26,19 @@ pub const SENDERS_MAX: u64 = 100_000;
 /// Intervals of seen numbers that are remembered of each sender; beyond it the lowest is forgotten.
 pub const INTERVALS_MAX: usize = 1_024;
 
-/// Who sent a record and the number that the sender gave it.
+/// The sender of a record and the number that the sender gave it, found by a regular expression. With it a source leaves out
+/// what a peer sends again after a broken link: see [`SocketSource::identity`](crate::SocketSource::identity).
 #[derive(Clone, Debug)]
 pub struct Identity(Regex);
 
 impl Identity {
-    /// By an expression over the record with the groups `sender` and `number`; none if it lacks one of them. A record that
+    /// By an expression over the record with the groups `sender` and `number`; `None` if it lacks one of them. A record that
     /// does not match, or whose number is not one of 64 bits, has no identity and is never a repeat.
+    ///
+    /// ```
+    /// let expression = regex::bytes::Regex::new(r"^(?<sender>\S+) (?<number>\d+) ").unwrap();
+    /// assert!(tidemill::stream::Identity::new(expression).is_some());
+    /// ```
     pub fn new(expression: Regex) -> Option<Identity> {
         let has = |name: &str| expression.capture_names().flatten().any(|found| found == name);
         (has("sender") && has("number")).then_some(Identity(expression))

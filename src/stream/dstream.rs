@@ -9,56 +9,56 @@ use super::{Graph, Node, NodePlanner};
 use crate::sync::Arc;
 use crate::time::Interval;
 
-/// A stream: what its operators make of each batch. Clones are handles of the same stream.
-///
-/// Several outputs of one stream compute it once: a batch's elements are handed to all of them in one pass, each closure of
-/// `map`, `filter` and `flat_map` is called once for each of its elements, and nothing is copied. The pass is made when the
-/// first of those jobs begins. What is done with a whole partition or batch is not part of it (`map_partitions`, `glom`,
-/// `transform`, `foreach_batch`) and computes its elements again, as do a second attempt of a job and all jobs where
-/// `concurrent_jobs` is more than one: [`persist`](DStream::persist) keeps the elements for those. The records of a source
-/// are not copied; each job that uses them directly finds them by itself.
+/// A stream: a sequence of batches of elements. An operator makes a stream of a stream, an output registers a job that runs
+/// for each batch; [`print`](DStream::print), [`save`](DStream::save), [`foreach_batch`](DStream::foreach_batch) and
+/// [`collect`](DStream::collect) are the outputs. Clones are handles of the same stream. The type has its name from Spark
+/// Streaming, and so have the operators; the [first page](crate#operators) has both names of each.
 ///
 /// ```
-/// # use tidemill::{testing::ManualClock, Config, StreamingContext};
-/// # let ctx = StreamingContext::with_clock(Config::new("doc").workers(1), ManualClock::new())?;
-/// let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2, 1])], 1);
-/// let results = [
-///     numbers.map(|n| n * 10),
-///     numbers.filter(|n| *n > 1),
-///     numbers.flat_map(|n, out| (0..*n).for_each(|i| out.push(&i))),
-///     numbers.map_partitions(|part, out| part.for_each(|n| out.push(n))),
-///     numbers.glom().map(Vec::len).map(|n| *n as i32),
-///     numbers.union(&numbers).count().map(|n| *n as i32),
-///     numbers.repartition(2).reduce(|a, b| a + b),
-///     numbers.transform(|_time, batch| batch.filter(|n| *n == 3)),
-///     numbers.transform_with(&numbers, |_time, left, right| left.union(&right).filter(|n| *n == 2)),
-///     numbers.count_by_value().filter(|(_, count)| *count > 1).map(|(n, _)| *n),
-/// ]
-/// .map(|stream| stream.collect());
-/// let pairs = numbers.map(|n| (n % 2, *n));
-/// let names = ctx.queue_stream(vec![Some(vec![(0, "even"), (1, "odd")])], 1);
-/// let odd = |pairs: tidemill::DStream<(i32, i32)>| pairs.filter(|(odd, _)| *odd == 1).map(|row| row.1).collect();
-/// let keyed = [
-///     odd(pairs.reduce_by_key(|a, b| a + b)),
-///     odd(pairs.map_values(|n| n + 1)),
-///     odd(pairs.flat_map_values(|n, out| out.extend(&[*n, 0]))),
-///     odd(pairs.group_by_key().map_values(|all| all[0])),
-///     odd(pairs.combine_by_key(|n| *n, |sum, n| *sum -= n, |sum, part| *sum += part)),
-///     odd(pairs.join(&names).map_values(|(n, name)| n + name.len() as i32)),
-///     odd(pairs.cogroup(&names).map_values(|(left, right)| (left.len() * 10 + right.len()) as i32)),
-///     odd(pairs.left_outer_join(&names).map_values(|(n, name)| n + i32::from(name.is_some()))),
-///     odd(pairs.right_outer_join(&names).map_values(|(n, _)| n.unwrap_or(0))),
-///     odd(pairs.full_outer_join(&names).map_values(|(n, _)| n.unwrap_or(0))),
-/// ];
-/// ctx.run_batches(1)?;
-/// let rows = results.map(|collected| collected.rows()[0].1.clone());
-/// assert_eq!(rows[..5], [vec![30, 10, 20, 10], vec![3, 2], vec![0, 1, 2, 0, 0, 1, 0], vec![3, 1, 2, 1], vec![4]]);
-/// assert_eq!(rows[5..], [vec![8], vec![7], vec![3], vec![2, 2], vec![1]]);
-/// let rows = keyed.map(|collected| collected.rows()[0].1.clone());
-/// assert_eq!(rows[..5], [vec![5], vec![4, 2, 2], vec![3, 0, 1, 0, 1, 0], vec![3], vec![1]]);
-/// assert_eq!(rows[5..], [vec![6, 4, 4], vec![31], vec![4, 2, 2], vec![3, 1, 1], vec![3, 1, 1]]);
+/// use tidemill::testing::ManualClock;
+/// use tidemill::{Config, StreamingContext};
+///
+/// let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+/// let lines = ctx.queue_stream(vec![Some(vec!["to be", "or not"]), Some(vec!["to be"])], 1);
+/// let words = lines.flat_map(|line, out| out.extend(line.split(' ')));
+/// let short = words.filter(|word| word.len() == 2).count().collect();
+/// ctx.run_batches(2)?;
+/// let short: Vec<u64> = short.rows().into_iter().flat_map(|(_, rows)| rows).collect();
+/// assert_eq!(short, [3, 2]);
 /// # Ok::<(), tidemill::Error>(())
 /// ```
+///
+/// # Elements and partitions
+/// Closures take elements by reference, and `T` may be unsized, such as the `str` of a line: nothing is copied before an
+/// operator has to keep it. Operators that keep elements need `T: ToOwned`, and give the owned form.
+///
+/// A batch has its elements in partitions; a task on one worker computes one of them. A partition of a source is a block, or
+/// a range of a file. Operators that look at each element alone keep the partitions and the order. Operators by key hash the
+/// keys to as many partitions as there are workers, and their rows are in no order that means anything.
+///
+/// # Threads
+/// A stream is built before the start, on any thread: an output that comes later ends the running stream with an error.
+/// Closures are called by the workers, at the same time for several partitions, so they are `Fn + Send + Sync`. Only those of
+/// [`transform`](DStream::transform) and [`transform_with`](DStream::transform_with) run on the job loop's thread.
+///
+/// # Closures run again
+/// A closure must depend on its arguments alone, for the same elements may come again: when a job is repeated after a
+/// failure, when a restart repeats a batch, and where an operator computes its input anew (below). The time of the batch
+/// serves as the clock.
+///
+/// # Failures
+/// A closure that panics fails its job in that batch, with the panic's text. The job is repeated as
+/// [`on_failure`](crate::Config::on_failure) says, and a failed attempt leaves no trace in states and windows. Mistakes in
+/// the program are errors of the start ([`Error::Usage`](crate::Error::Usage)), all of them at once: lengths of windows that
+/// do not fit, two states of one name, two streams in one operator that slide by different times.
+///
+/// # Streams with several outputs
+/// Several outputs of one stream compute it once: a batch's elements are handed to all of them in one pass, each closure of
+/// `map`, `filter` and `flat_map` is called once for each of its elements, and nothing is copied. The pass is made when the
+/// first of those jobs begins. Operators on a whole partition or batch are not part of it (`map_partitions`, `glom`,
+/// `transform`, `foreach_batch`) and compute their elements again, as do a second attempt of a job and all jobs where
+/// [`concurrent_jobs`](crate::Config::concurrent_jobs) is more than one: [`persist`](DStream::persist) keeps the elements for
+/// those. The records of a source are not copied; each job that uses them directly finds them by itself.
 pub struct DStream<T: ?Sized> {
     pub(super) node: Arc<dyn Node<T>>,
     pub(super) graph: Arc<Graph>,

@@ -54,19 +54,31 @@ impl NodeKept {
     }
 }
 
-/// The memory that one window or state keeps.
+/// The memory that one window or state keeps from batch to batch: see [`Inspector::kept`](crate::Inspector::kept).
+///
+/// ```
+/// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
+/// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+/// let letters = ctx.queue_stream(vec![Some(vec!['a', 'b'])], 1);
+/// letters.count_by_value_and_window(Interval::secs(2), Interval::secs(1)).named("letters").collect();
+/// ctx.run_batches(2)?;
+/// let kept = ctx.inspector().expect("the stream runs").kept();
+/// assert_eq!((kept[0].name.as_str(), kept[0].kind()), ("letters", "window"));
+/// assert!(kept[0].bytes > 0);
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptPart {
-    /// The name of the operator, of its job in a pipeline file.
+    /// The name of the operator; in a pipeline file that of its job.
     pub name: String,
     /// True for a state of keys, false for a window.
     pub is_state: bool,
-    /// Its memory in bytes, about.
+    /// An estimate of its memory, in bytes.
     pub bytes: u64,
 }
 
 impl KeptPart {
-    /// `state` or `window`.
+    /// The word for it: `state` or `window`.
     pub fn kind(&self) -> &'static str {
         if self.is_state { "state" } else { "window" }
     }

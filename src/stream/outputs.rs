@@ -16,7 +16,8 @@ use crate::sink::{BatchMeta, CommitKey, Console, Format, Row, Rows, SharedSink, 
 use crate::sync::{Arc, Mutex};
 use crate::time::Time;
 
-/// The elements of a stream's committed batches. For tests: it grows without bound.
+/// The rows that [`collect`](DStream::collect) gathers, for tests: it grows without bound. Clones are handles of the same
+/// rows, on any thread.
 #[derive(Debug)]
 pub struct Collected<T>(Arc<Mutex<Batches<T>>>);
 
@@ -29,19 +30,31 @@ impl<T> Clone for Collected<T> {
 }
 
 impl<T: Clone> Collected<T> {
-    /// The elements of each committed batch, in partition order.
+    /// Copies the elements of each committed batch, in partition order, the oldest batch first. A batch without elements has
+    /// an entry too; one in which the stream is not due, between two slides of a window, has none.
+    ///
+    /// ```
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc"), tidemill::testing::ManualClock::new())?;
+    /// let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// let found = numbers.collect();
+    /// ctx.run_batches(2)?;
+    /// let rows: Vec<_> = found.rows().into_iter().map(|(time, rows)| (time.as_millis(), rows)).collect();
+    /// assert_eq!(rows, [(1_000, vec![3, 1, 2]), (2_000, vec![])]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn rows(&self) -> Vec<(Time, Vec<T>)> {
         self.0.lock().clone()
     }
 }
 
 impl<T: ?Sized + 'static> DStream<T> {
-    /// Prints the first `rows` elements of each batch.
+    /// Prints the first `rows` elements of each batch to standard output, in Spark's format, and `...` if there are more.
+    ///
+    /// A reader that is gone, of a closed pipe, closes the output: a stream that only prints ends then, any other goes on.
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc"), tidemill::testing::ManualClock::new())?;
+    /// let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
     /// numbers.print(2);
     /// ctx.run_batches(1)?; // prints `Time: 1000 ms`, 3, 1 and `...`
     /// # Ok::<(), tidemill::Error>(())
@@ -54,15 +67,16 @@ impl<T: ?Sized + 'static> DStream<T> {
         self.save_to("print", vec![SharedSink::new(console)]);
     }
 
-    /// Writes each batch to a sink.
+    /// Writes the rows of each batch to `sink`, as a job. Workers encode the rows of each partition; one of them then calls
+    /// the sink. A [`Sink`] says which of its errors are tried again. Spark Streaming has `saveAsTextFiles` and its kin here:
+    /// [`sink::File`](crate::sink::File).
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let numbers = ctx.queue_stream(vec![Some(vec![3i32, 1, 2])], 1);
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc"), tidemill::testing::ManualClock::new())?;
+    /// let numbers = ctx.queue_stream(vec![Some(vec![3_u64, 1, 2])], 1);
     /// let memory = tidemill::sink::Memory::new();
     /// let saved = memory.handle();
-    /// numbers.map(|n| u64::from(n.unsigned_abs())).save(memory);
+    /// numbers.save(memory);
     /// ctx.run_batches(1)?;
     /// assert_eq!(saved.rows()[0].1.len(), 3);
     /// # Ok::<(), tidemill::Error>(())
@@ -74,15 +88,14 @@ impl<T: ?Sized + 'static> DStream<T> {
         self.save_to("save", vec![SharedSink::new(sink)]);
     }
 
-    /// Writes each batch to every one of these sinks, as one job. The job is called `kind#n` unless the stream has a
-    /// [name](DStream::named).
+    /// Writes the rows of each batch to every one of `sinks`, as one job: the batch counts as done when all of them committed
+    /// it. Without a [name](DStream::named) the job is called `kind#n`.
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc"), tidemill::testing::ManualClock::new())?;
     /// use tidemill::sink::{Memory, SharedSink};
     ///
+    /// let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
     /// let (one, two) = (Memory::new(), Memory::new());
     /// let saved = [one.handle(), two.handle()];
     /// numbers.count().save_to("save", vec![SharedSink::new(one), SharedSink::new(two)]);
@@ -119,24 +132,25 @@ impl<T: ?Sized + 'static> DStream<T> {
         });
     }
 
-    /// Calls `f` with each batch, on one worker: there its elements are computed as they are iterated.
+    /// Calls `f` with each batch and its time, on one worker; the elements are computed there, as `f` goes through them. An
+    /// error that it returns fails the job. What `f` does is not committed with the batch: it may happen again for the same
+    /// time. In Spark Streaming this is `foreachRDD`.
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
-    /// use tidemill::internals::sync::{Arc, Mutex};
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc"), tidemill::testing::ManualClock::new())?;
+    /// use std::sync::{Arc, Mutex};
     ///
+    /// let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
     /// let sums = Arc::new(Mutex::new(Vec::new()));
     /// let all = Arc::clone(&sums);
     /// numbers.foreach_batch(move |time, batch| {
     ///     let mut sum = 0;
     ///     batch.for_each(|n| sum += n);
-    ///     all.lock().push((time.as_millis(), sum));
+    ///     all.lock().unwrap().push((time.as_millis(), sum));
     ///     Ok(())
     /// });
     /// ctx.run_batches(1)?;
-    /// assert_eq!(*sums.lock(), [(1_000, 6)]);
+    /// assert_eq!(*sums.lock().unwrap(), [(1_000, 6)]);
     /// # Ok::<(), tidemill::Error>(())
     /// ```
     pub fn foreach_batch(&self, f: impl Fn(Time, &Batch<T>) -> Result<()> + Send + Sync + 'static) {
@@ -149,12 +163,12 @@ impl<T: ?Sized + 'static> DStream<T> {
         });
     }
 
-    /// Keeps every committed batch where a test can see it.
+    /// Keeps every committed batch in memory, where a test can read it. An output like the others; Spark Streaming has none
+    /// such.
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc"), tidemill::testing::ManualClock::new())?;
+    /// let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
     /// let found = numbers.collect();
     /// ctx.run_batches(1)?;
     /// assert_eq!(found.rows()[0].1, [3, 1, 2]);

@@ -42,7 +42,18 @@ impl JobOptions for Distinct {
 }
 
 impl DStream<[u8]> {
-    /// The records of each batch, each once, sorted by bytes.
+    /// The records of each batch, each once, sorted by bytes. A record is copied when it is first seen, so that memory
+    /// follows the different ones. It is the job `distinct` of a pipeline file; in Spark Streaming `transform(_.distinct)`.
+    ///
+    /// ```
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc"), tidemill::testing::ManualClock::new())?;
+    /// let lines = ctx.queue_stream(vec![Some(vec!["to be", "or not", "to be"])], 1);
+    /// let records = lines.flat_map(|line, out| out.push(line.as_bytes()));
+    /// let found = records.distinct().collect();
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(found.rows()[0].1, [b"or not".to_vec(), b"to be".to_vec()]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn distinct(&self) -> DStream<[u8]> {
         let each_once = each_once(self, |table| {
             let mut records: Vec<Vec<u8>> = table.drain().map(|entry| entry.key).collect();

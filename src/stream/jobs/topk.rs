@@ -86,8 +86,19 @@ impl JobOptions for TopK {
 }
 
 impl DStream<[u8]> {
-    /// The `n` most frequent values of field number `field`, from 1. Fields end at `separator`, or at white space if
-    /// there is none; records without such a field are left out, and so are empty values.
+    /// The `n` most frequent values of field number `field`, from 1, with their counts: highest count first, then by bytes.
+    /// Fields end at `separator`, or at white space if there is none. Records without such a field are left out, and so are
+    /// empty values. It is the job `topk` of a pipeline file.
+    ///
+    /// ```
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc"), tidemill::testing::ManualClock::new())?;
+    /// let lines = ctx.queue_stream(vec![Some(vec!["to be", "or not", "to be"])], 1);
+    /// let records = lines.flat_map(|line, out| out.push(line.as_bytes()));
+    /// let found = records.topk(1, 2, None).collect();
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(found.rows()[0].1, [(b"be".to_vec(), 2)]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn topk(
         &self,
         n: usize,

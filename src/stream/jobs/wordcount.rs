@@ -49,12 +49,35 @@ pub(super) fn ranked(counts: &DStream<Tally>, window: Window, n: usize) -> DStre
 }
 
 impl DStream<[u8]> {
-    /// The words of the records, at ASCII white space, with their counts: highest count first, then by bytes.
+    /// The words of the records, at ASCII white space, with their counts: highest count first, then by bytes. It is the job
+    /// `wordcount` of a pipeline file, and faster than the operators that it could be made of: words are counted where they
+    /// lie.
+    ///
+    /// ```
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc"), tidemill::testing::ManualClock::new())?;
+    /// let lines = ctx.queue_stream(vec![Some(vec!["to be", "or not", "to be"])], 1);
+    /// let records = lines.flat_map(|line, out| out.push(line.as_bytes()));
+    /// let found = records.wordcount().collect();
+    /// ctx.run_batches(1)?;
+    /// let row = |word: &str, count| (word.as_bytes().to_vec(), count);
+    /// assert_eq!(found.rows()[0].1, [row("be", 2), row("to", 2), row("not", 1), row("or", 1)]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn wordcount(&self) -> DStream<(Vec<u8>, u64)> {
         self.wordcount_top(usize::MAX)
     }
 
-    /// The first `n` rows of [`wordcount`](DStream::wordcount).
+    /// The first `n` rows of [`wordcount`](DStream::wordcount); the others are not sorted.
+    ///
+    /// ```
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc"), tidemill::testing::ManualClock::new())?;
+    /// let lines = ctx.queue_stream(vec![Some(vec!["to be", "or not", "to be"])], 1);
+    /// let records = lines.flat_map(|line, out| out.push(line.as_bytes()));
+    /// let found = records.wordcount_top(1).collect();
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(found.rows()[0].1, [(b"be".to_vec(), 2)]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn wordcount_top(&self, n: usize) -> DStream<(Vec<u8>, u64)> {
         self.words(Some(n), |table, record| table.count_words(record), Fused::Yes)
     }

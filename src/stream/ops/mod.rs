@@ -13,12 +13,13 @@ use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::time::Time;
 
 impl<T: ?Sized + 'static> DStream<T> {
-    /// Names the stream: its output's job and its state take this name.
+    /// Names the stream. The job of its output has this name in messages, figures and commit keys, and a state is found by it
+    /// after a restart. A job without a name is called `kind#n`, by its place among the outputs; names of states must differ,
+    /// or the start fails.
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc"), tidemill::testing::ManualClock::new())?;
+    /// let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
     /// let named = numbers.count().named("how many");
     /// named.foreach_batch(|_, _| Err(tidemill::Error::Failed("no".to_owned())));
     /// let err = ctx.run_batches(1).expect_err("the job fails");
@@ -34,12 +35,11 @@ impl<T: ?Sized + 'static> DStream<T> {
         DStream { name: Some(name), ..self.clone() }
     }
 
-    /// Maps each element with `f`.
+    /// Maps each element to one other, by `f`. For results that borrow from the element see [`flat_map`](DStream::flat_map).
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc"), tidemill::testing::ManualClock::new())?;
+    /// let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
     /// let found = numbers.map(|n| n * 10).collect();
     /// ctx.run_batches(1)?;
     /// assert_eq!(found.rows()[0].1, [30, 10, 20]);
@@ -49,12 +49,11 @@ impl<T: ?Sized + 'static> DStream<T> {
         self.each(move |element, out| out.push(&f(element)))
     }
 
-    /// The elements for which `keep` holds.
+    /// Keeps the elements for which `keep` holds. Copies nothing.
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc"), tidemill::testing::ManualClock::new())?;
+    /// let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
     /// let found = numbers.filter(|n| *n > 1).collect();
     /// ctx.run_batches(1)?;
     /// assert_eq!(found.rows()[0].1, [3, 2]);
@@ -68,13 +67,12 @@ impl<T: ?Sized + 'static> DStream<T> {
         })
     }
 
-    /// Everything that `f` hands out for each element; it may borrow from the element.
+    /// Maps each element to any number of others: those that `f` pushes into its [`Out`]. They may borrow from the element.
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// let words = ctx.queue_stream(vec![Some(vec!["to be", "or"])], 1);
-    /// let words = words.flat_map(|line, out| out.extend(line.split(' '))).collect();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc"), tidemill::testing::ManualClock::new())?;
+    /// let lines = ctx.queue_stream(vec![Some(vec!["to be", "or"])], 1);
+    /// let words = lines.flat_map(|line, out| out.extend(line.split(' '))).collect();
     /// ctx.run_batches(1)?;
     /// assert_eq!(words.rows()[0].1, ["to", "be", "or"]);
     /// # Ok::<(), tidemill::Error>(())
@@ -86,12 +84,11 @@ impl<T: ?Sized + 'static> DStream<T> {
         self.each(f)
     }
 
-    /// Everything that `f` hands out for each partition.
+    /// Maps each partition as a whole: `f` goes through its elements, as often as it likes, and pushes into its [`Out`].
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc"), tidemill::testing::ManualClock::new())?;
+    /// let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
     /// let sums = numbers.map_partitions(|partition, out| {
     ///     let mut sum = 0;
     ///     partition.for_each(|n| sum += n);
@@ -113,12 +110,11 @@ impl<T: ?Sized + 'static> DStream<T> {
         })
     }
 
-    /// One vector for each partition.
+    /// Gathers each partition in one vector. Copies every element.
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc"), tidemill::testing::ManualClock::new())?;
+    /// let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
     /// let found = numbers.glom().collect();
     /// ctx.run_batches(1)?;
     /// assert_eq!(found.rows()[0].1, [vec![3, 1, 2]]);
@@ -135,12 +131,13 @@ impl<T: ?Sized + 'static> DStream<T> {
         })
     }
 
-    /// The elements of this stream, then those of the other. If one of them has no batch, the batch fails.
+    /// Puts the elements of `other` behind those of this stream. The batch fails if one of the sources has no batch at all,
+    /// as a `None` of a [`queue_stream`](crate::StreamingContext::queue_stream); the start fails if the streams slide
+    /// differently.
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc"), tidemill::testing::ManualClock::new())?;
+    /// let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
     /// let found = numbers.union(&numbers.map(|n| -n)).collect();
     /// ctx.run_batches(1)?;
     /// assert_eq!(found.rows()[0].1, [3, 1, 2, -3, -1, -2]);
@@ -155,12 +152,11 @@ impl<T: ?Sized + 'static> DStream<T> {
         self.graph.stream(lineage, Union { left, right })
     }
 
-    /// The same elements in `partitions` partitions, dealt out one by one.
+    /// Deals the elements out to `partitions` partitions, at least one. Copies every element.
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc"), tidemill::testing::ManualClock::new())?;
+    /// let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
     /// let found = numbers.repartition(2).glom().collect();
     /// ctx.run_batches(1)?;
     /// assert_eq!(found.rows()[0].1, [vec![3, 2], vec![1]]);
@@ -195,12 +191,11 @@ impl<T: ?Sized + 'static> DStream<T> {
         })
     }
 
-    /// The number of elements: one row, 0 for an empty batch.
+    /// Counts the elements: one row, 0 for an empty batch. The records of a source are not looked at: their number is known.
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc"), tidemill::testing::ManualClock::new())?;
+    /// let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
     /// let found = numbers.count().collect();
     /// ctx.run_batches(1)?;
     /// assert_eq!(found.rows()[0].1, [3]);
@@ -227,12 +222,13 @@ impl<T: ?Sized + 'static> DStream<T> {
         })
     }
 
-    /// The number of occurrences of each element. Elements are looked up in place and copied when first seen.
+    /// Counts the occurrences of each element. Elements are looked up in place and copied when first seen, so that memory
+    /// follows the different ones.
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// # use tidemill::{testing::ManualClock, Config, StreamingContext};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc").workers(1), ManualClock::new())?;
+    /// let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
     /// let found = numbers.map(|n| n % 2).count_by_value().collect();
     /// ctx.run_batches(1)?;
     /// assert_eq!(found.rows()[0].1, [(1, 2), (0, 1)]);
@@ -253,12 +249,11 @@ impl<T: ?Sized + 'static> DStream<T> {
         })
     }
 
-    /// All elements joined by `f`, which must be associative; nothing for an empty batch. Partitions are joined in order.
+    /// Joins all elements by `f`, which must be associative; nothing for an empty batch. Partitions are joined in order.
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc"), tidemill::testing::ManualClock::new())?;
+    /// let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
     /// let found = numbers.reduce(|a, b| a + b).collect();
     /// ctx.run_batches(1)?;
     /// assert_eq!(found.rows()[0].1, [6]);
@@ -289,12 +284,12 @@ impl<T: ?Sized + 'static> DStream<T> {
         })
     }
 
-    /// Maps each whole batch with `f`. If the stream has no batch, the batch fails.
+    /// Maps each batch as a whole, with its time. `f` only describes the new [`Batch`]: it runs on the job loop's thread,
+    /// once for each attempt of a job, and must not compute there. The batch fails if the source has none.
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc"), tidemill::testing::ManualClock::new())?;
+    /// let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
     /// let found = numbers.transform(|time, batch| batch.map(move |n| (time.as_millis(), *n))).collect();
     /// ctx.run_batches(1)?;
     /// assert_eq!(found.rows()[0].1, [(1_000, 3), (1_000, 1), (1_000, 2)]);
@@ -311,13 +306,13 @@ impl<T: ?Sized + 'static> DStream<T> {
         })
     }
 
-    /// Maps each pair of whole batches of both streams with `f`. If one of them has no batch, the batch fails.
+    /// Maps the batches of two streams as a whole; otherwise as [`transform`](DStream::transform).
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
-    /// let found = numbers.transform_with(&numbers, |_time, left, right| left.union(&right).filter(|n| *n == 2)).collect();
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc"), tidemill::testing::ManualClock::new())?;
+    /// let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// let both = numbers.transform_with(&numbers, |_time, left, right| left.union(&right).filter(|n| *n == 2));
+    /// let found = both.collect();
     /// ctx.run_batches(1)?;
     /// assert_eq!(found.rows()[0].1, [2, 2]);
     /// # Ok::<(), tidemill::Error>(())

@@ -13,12 +13,11 @@ where
     K: Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// The same keys with what `f` makes of each value.
+    /// Maps the value of each pair by `f` and keeps its key.
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc"), tidemill::testing::ManualClock::new())?;
+    /// let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
     /// let found = pairs.map_values(|n| n * 10).collect();
     /// ctx.run_batches(1)?;
     /// assert_eq!(found.rows()[0].1, [("a", 10), ("b", 20), ("a", 30)]);
@@ -31,12 +30,11 @@ where
         self.map(move |(key, value)| (key.clone(), f(value)))
     }
 
-    /// Each key with everything that `f` hands out for its value.
+    /// Maps the value of each pair to any number of others, which `f` pushes into its [`Out`], each with the key.
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
+    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc"), tidemill::testing::ManualClock::new())?;
+    /// let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
     /// let found = pairs.flat_map_values(|n, out| (1..*n).for_each(|i| out.push(&i))).collect();
     /// ctx.run_batches(1)?;
     /// assert_eq!(found.rows()[0].1, [("b", 1), ("a", 1), ("a", 2)]);
@@ -52,14 +50,14 @@ where
         })
     }
 
-    /// The values of each key, aggregated: `create` makes the aggregate of a first value, `add` adds a further one and
-    /// `merge` joins the aggregates of two partitions, in partition order. Where a partition has very many keys that hardly
-    /// come twice, it joins those of one partition too, in their order.
+    /// Aggregates the values of each key: `create` makes the aggregate of a first value, `add` adds a further one and `merge`
+    /// joins two aggregates, in the order of their values. Aggregates of two partitions are merged, and those of one where it
+    /// has very many keys that hardly come twice. Memory follows the different keys.
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
+    /// # use tidemill::{testing::ManualClock, Config, StreamingContext};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc").workers(1), ManualClock::new())?;
+    /// let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
     /// // Sum and number of the values, for a mean.
     /// let add = |mean: &mut (i32, u32), n: &i32| *mean = (mean.0 + n, mean.1 + 1);
     /// let merge = |mean: &mut (i32, u32), other: (i32, u32)| *mean = (mean.0 + other.0, mean.1 + other.1);
@@ -91,12 +89,12 @@ where
         })
     }
 
-    /// The values of each key joined by `f`, which must be associative.
+    /// Joins the values of each key by `f`, which must be associative.
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
+    /// # use tidemill::{testing::ManualClock, Config, StreamingContext};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc").workers(1), ManualClock::new())?;
+    /// let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
     /// let found = pairs.reduce_by_key(|a, b| a + b).collect();
     /// ctx.run_batches(1)?;
     /// let mut rows = found.rows().remove(0).1;
@@ -117,12 +115,13 @@ where
         )
     }
 
-    /// All values of each key, in order.
+    /// Gathers all values of each key, in order. Copies every value: [`reduce_by_key`](DStream::reduce_by_key) keeps one for
+    /// each key.
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
+    /// # use tidemill::{testing::ManualClock, Config, StreamingContext};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc").workers(1), ManualClock::new())?;
+    /// let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
     /// let found = pairs.group_by_key().collect();
     /// ctx.run_batches(1)?;
     /// let mut rows = found.rows().remove(0).1;
@@ -141,13 +140,14 @@ where
         )
     }
 
-    /// For each key of either stream, all its values in both. If one stream has no batch, the batch fails.
+    /// Gathers for each key of either stream all its values in both. It copies every value, as do the joins, which are made
+    /// of it. The batch fails if one of the sources has none; the start fails if the streams slide differently.
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
-    /// # let names = ctx.queue_stream(vec![Some(vec![("a", "x"), ("c", "y")])], 1);
+    /// # use tidemill::{testing::ManualClock, Config, StreamingContext};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc").workers(1), ManualClock::new())?;
+    /// let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
+    /// let names = ctx.queue_stream(vec![Some(vec![("a", "x"), ("c", "y")])], 1);
     /// let found = pairs.cogroup(&names).collect();
     /// ctx.run_batches(1)?;
     /// let mut rows = found.rows().remove(0).1;
@@ -193,13 +193,14 @@ where
         })
     }
 
-    /// Each value of a key paired with each value of the same key in the other stream.
+    /// Pairs each value of a key with each value of the same key in the other stream; fails as [`cogroup`](DStream::cogroup)
+    /// does.
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
-    /// # let names = ctx.queue_stream(vec![Some(vec![("a", "x"), ("c", "y")])], 1);
+    /// # use tidemill::{testing::ManualClock, Config, StreamingContext};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc").workers(1), ManualClock::new())?;
+    /// let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
+    /// let names = ctx.queue_stream(vec![Some(vec![("a", "x"), ("c", "y")])], 1);
     /// let found = pairs.join(&names).collect();
     /// ctx.run_batches(1)?;
     /// let mut rows = found.rows().remove(0).1;
@@ -217,13 +218,13 @@ where
         })
     }
 
-    /// Like [`join`](DStream::join), and values without a partner on the right are kept with none.
+    /// Joins like [`join`](DStream::join), and keeps values without a partner on the right.
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
-    /// # let names = ctx.queue_stream(vec![Some(vec![("a", "x"), ("c", "y")])], 1);
+    /// # use tidemill::{testing::ManualClock, Config, StreamingContext};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc").workers(1), ManualClock::new())?;
+    /// let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
+    /// let names = ctx.queue_stream(vec![Some(vec![("a", "x"), ("c", "y")])], 1);
     /// let found = pairs.left_outer_join(&names).collect();
     /// ctx.run_batches(1)?;
     /// let mut rows = found.rows().remove(0).1;
@@ -243,13 +244,13 @@ where
         })
     }
 
-    /// Like [`join`](DStream::join), and values without a partner on the left are kept with none.
+    /// Joins like [`join`](DStream::join), and keeps values without a partner on the left.
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
-    /// # let names = ctx.queue_stream(vec![Some(vec![("a", "x"), ("c", "y")])], 1);
+    /// # use tidemill::{testing::ManualClock, Config, StreamingContext};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc").workers(1), ManualClock::new())?;
+    /// let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
+    /// let names = ctx.queue_stream(vec![Some(vec![("a", "x"), ("c", "y")])], 1);
     /// let found = pairs.right_outer_join(&names).collect();
     /// ctx.run_batches(1)?;
     /// let mut rows = found.rows().remove(0).1;
@@ -269,13 +270,13 @@ where
         })
     }
 
-    /// Like [`join`](DStream::join), and values without a partner are kept with none.
+    /// Joins like [`join`](DStream::join), and keeps values without a partner on either side.
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
-    /// # let names = ctx.queue_stream(vec![Some(vec![("a", "x"), ("c", "y")])], 1);
+    /// # use tidemill::{testing::ManualClock, Config, StreamingContext};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc").workers(1), ManualClock::new())?;
+    /// let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
+    /// let names = ctx.queue_stream(vec![Some(vec![("a", "x"), ("c", "y")])], 1);
     /// let found = pairs.full_outer_join(&names).collect();
     /// ctx.run_batches(1)?;
     /// let mut rows = found.rows().remove(0).1;

@@ -33,7 +33,8 @@ use crate::stream::state::spec::{
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::time::{Interval, Time};
 
-/// The result of [`map_with_state`](DStream::map_with_state): the stream of the function's output, and the state.
+/// The result of [`map_with_state`](DStream::map_with_state): by `Deref` the stream of the function's results, and beside it
+/// the state of all keys. Clones are handles of the same state.
 pub struct Stateful<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
     stream: DStream<U>,
     views: DStream<ShardView<KeyTable<K, S, U>>>,
@@ -65,13 +66,14 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Deref for Stateful<K,
 }
 
 impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Stateful<K, S, U> {
-    /// Names the state, and the stream: by this name the state is found again after a restart.
+    /// Names the state and the stream. A restart finds the state by this name; without one it is called `map_with_state#n`,
+    /// by its place in the program.
     ///
     /// ```
-    /// # use tidemill::{testing::ManualClock, Config, StreamingContext, stream::StateSpec};
+    /// # use tidemill::{testing::ManualClock, stream::StateSpec, Config, StreamingContext};
     /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
-    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('b', 2)]), Some(vec![('b', -2)])], 1);
-    /// let sums = stream.map_with_state(StateSpec::new(), |_time, _key, value, state| {
+    /// let pairs = ctx.queue_stream(vec![Some(vec![('a', 1), ('b', 2)]), Some(vec![('b', -2)])], 1);
+    /// let sums = pairs.map_with_state(StateSpec::new(), |_time, _key, value, state| {
     ///     state.update(state.get().unwrap_or(&0) + value?);
     ///     Some(())
     /// });
@@ -85,13 +87,14 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Stateful<K, S, U> {
         Stateful { stream: self.stream.named(name), ..self.clone() }
     }
 
-    /// All keys with their states, after each batch. Its cost is linear in the known keys.
+    /// All keys with their states, after each batch, in no order. Its cost is linear in the known keys. In Spark Streaming
+    /// this is `stateSnapshots`.
     ///
     /// ```
-    /// # use tidemill::{testing::ManualClock, Config, StreamingContext, stream::StateSpec};
+    /// # use tidemill::{testing::ManualClock, stream::StateSpec, Config, StreamingContext};
     /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
-    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('b', 2)]), Some(vec![('b', -2)])], 1);
-    /// let sums = stream.map_with_state(StateSpec::new(), |_time, _key, value, state| {
+    /// let pairs = ctx.queue_stream(vec![Some(vec![('a', 1), ('b', 2)]), Some(vec![('b', -2)])], 1);
+    /// let sums = pairs.map_with_state(StateSpec::new(), |_time, _key, value, state| {
     ///     state.update(state.get().unwrap_or(&0) + value?);
     ///     Some(())
     /// });
@@ -106,13 +109,14 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Stateful<K, S, U> {
         self.views.flat_map(|view, out| view.rows().for_each(|row| out.push(row)))
     }
 
-    /// The numbers of keys that are known, were forgotten and found no room.
+    /// The numbers of keys that are known, were forgotten and found no room, as of the last committed batch. May be called at
+    /// any time, on any thread.
     ///
     /// ```
-    /// # use tidemill::{testing::ManualClock, Config, StreamingContext, stream::StateSpec};
+    /// # use tidemill::{testing::ManualClock, stream::StateSpec, Config, StreamingContext};
     /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
-    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('b', 2)]), Some(vec![('b', -2)])], 1);
-    /// let sums = stream.map_with_state(StateSpec::new(), |_time, _key, value, state| {
+    /// let pairs = ctx.queue_stream(vec![Some(vec![('a', 1), ('b', 2)]), Some(vec![('b', -2)])], 1);
+    /// let sums = pairs.map_with_state(StateSpec::new(), |_time, _key, value, state| {
     ///     state.update(state.get().unwrap_or(&0) + value?);
     ///     Some(())
     /// });
@@ -133,14 +137,21 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Stateful<K, S, U> {
 }
 
 impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
-    /// Maps each record and the state of its key with `f`. `f` is called for each record, those of a key in order, with the
-    /// batch's time; and once more, without a value, when the key times out.
+    /// Maps each record, and the state of its key, by `f`: once for each record, those of a key in order, and once more,
+    /// without a value, when the key times out. The `Some` results are the elements of the stream. `f` gets the time of the
+    /// batch, the key, the value and the [`State`]. The [`StateSpec`] has the time-out, the initial states, and the limit on
+    /// keys.
+    ///
+    /// The work of a batch follows its records and the keys that time out, not the known keys. The state changes when the
+    /// batch is committed: a failed attempt leaves no trace. With a [`state_dir`](crate::Config::state_dir) it is after a
+    /// restart what it was, found by its [name](Stateful::named); keys and states are written with serde. Misuse of the
+    /// `State` fails the batch.
     ///
     /// ```
-    /// # use tidemill::{testing::ManualClock, Config, StreamingContext, stream::StateSpec};
+    /// # use tidemill::{testing::ManualClock, stream::StateSpec, Config, StreamingContext};
     /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
-    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('a', 2)]), Some(vec![('a', 4)])], 1);
-    /// let sums = stream.map_with_state(StateSpec::new(), |_time, key, value, state| {
+    /// let pairs = ctx.queue_stream(vec![Some(vec![('a', 1), ('a', 2)]), Some(vec![('a', 4)])], 1);
+    /// let sums = pairs.map_with_state(StateSpec::new(), |_time, key, value, state| {
     ///     let sum = state.get().unwrap_or(&0) + value?;
     ///     state.update(sum);
     ///     Some((*key, sum))
@@ -180,16 +191,17 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
         Stateful { stream: views.showing(stream), views, counters }
     }
 
-    /// The new states that `f` makes in each batch of a key's new values and its state: for every key that is known or has
-    /// come. `None` forgets the key. Its cost is linear in the known keys, whatever comes; see
-    /// [`map_with_state`](DStream::map_with_state) for one that follows the records.
+    /// Gives each key a new state in each batch: `f` makes it of the key, the key's new values and its state, for every key
+    /// that is known or has come. `None` forgets the key. The elements are all keys with their states, in no order. Its cost
+    /// is linear in the known keys, whatever comes; that of [`map_with_state`](DStream::map_with_state) follows the records.
+    /// Commits and restarts are as there; the state's name is that of the [stream](DStream::named).
     ///
     /// ```
     /// # use tidemill::{testing::ManualClock, Config, StreamingContext};
     /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
-    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('a', 2)]), Some(vec![])], 1);
+    /// let pairs = ctx.queue_stream(vec![Some(vec![('a', 1), ('a', 2)]), Some(vec![])], 1);
     /// let sum = |_: &char, values: &[i32], sum: Option<&i32>| Some(sum.unwrap_or(&0) + values.iter().sum::<i32>());
-    /// let sums = stream.update_state_by_key(sum).collect();
+    /// let sums = pairs.update_state_by_key(sum).collect();
     /// ctx.run_batches(2)?;
     /// assert_eq!(sums.rows()[1].1, [('a', 3)]);
     /// # Ok::<(), tidemill::Error>(())

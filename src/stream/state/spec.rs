@@ -11,7 +11,33 @@ use crate::stream::ops::value_list::ValueList;
 use crate::sync::AtomicU64;
 use crate::time::Interval;
 
-/// The state of one key, as `map_with_state` hands it to the function.
+/// The state of one key, as [`map_with_state`](crate::stream::DStream::map_with_state) hands it to the function. The methods
+/// look at the state and change it; a change counts when the batch is committed.
+///
+/// ```
+/// # use tidemill::{testing::ManualClock, stream::StateSpec, Config, StreamingContext};
+/// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+/// // A session collects words until it says "end", or until nothing came for more than two seconds.
+/// let words = vec![Some(vec![('a', "to"), ('b', "or")]), Some(vec![('a', "be"), ('a', "end")])];
+/// let spec = StateSpec::new().timeout(tidemill::Interval::secs(2));
+/// let sessions = ctx.queue_stream(words, 1).map_with_state(spec, |_time, key, word, state| {
+///     let text: String = state.get().cloned().unwrap_or_default();
+///     if state.is_timing_out() {
+///         return Some(format!("{key} timed out: {text}"));
+///     }
+///     assert!(state.exists() || text.is_empty());
+///     match *word? {
+///         "end" => state.remove(),
+///         word => state.update(text.clone() + word),
+///     }
+///     (!state.exists()).then(|| format!("{key} ended: {text}"))
+/// });
+/// let ends = sessions.collect();
+/// ctx.run_batches(4)?;
+/// let ends: Vec<String> = ends.rows().into_iter().flat_map(|(_, rows)| rows).collect();
+/// assert_eq!(ends, ["a ended: tobe", "b timed out: or"]);
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 pub struct State<'a, S> {
     pub(crate) held: Held<'a, S>,
     phase: Phase,
@@ -56,7 +82,7 @@ impl<'a, S> State<'a, S> {
         self.get().is_some()
     }
 
-    /// Sets the key's state. After [`remove`](State::remove), or while the key times out, the batch fails.
+    /// Sets the key's state. After [`remove`](State::remove), or while the key times out, this is misuse: the batch fails.
     pub fn update(&mut self, state: S) {
         match self.phase {
             Phase::Open => self.held = Held::New(state),
@@ -65,7 +91,7 @@ impl<'a, S> State<'a, S> {
         }
     }
 
-    /// Forgets the key. A second time, or while the key times out, the batch fails.
+    /// Forgets the key. A second time, or while the key times out, this is misuse: the batch fails.
     pub fn remove(&mut self) {
         match self.phase {
             Phase::Open => (self.held, self.phase) = (Held::Nothing, Phase::Removed),
@@ -74,7 +100,7 @@ impl<'a, S> State<'a, S> {
         }
     }
 
-    /// True in the last call for a key that was idle for longer than the time-out: it has no value, and the key is
+    /// True in the last call for a key that was idle for longer than the time-out. That call has no value, and the key is
     /// forgotten afterwards.
     pub fn is_timing_out(&self) -> bool {
         self.phase == Phase::TimingOut
@@ -89,15 +115,15 @@ impl<'a, S> State<'a, S> {
     }
 }
 
-/// The policy for a new key that finds no room.
+/// The policy for a new key that finds no room: see [`StateSpec::keys_max`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenFull {
     /// The batch fails.
     #[default]
     Fail,
-    /// The records of the new key are left out, and counted.
+    /// The records of the new key are left out, and the key is counted ([`StateCounts::dropped`]).
     DropNew,
-    /// The keys that were idle for longest time out early, and are counted.
+    /// The keys that were idle for longest time out early, and are counted ([`StateCounts::expired`]).
     ExpireOldest,
 }
 
@@ -108,7 +134,29 @@ pub(crate) struct KeyLimit {
     pub(crate) policy: WhenFull,
 }
 
-/// The options of [`map_with_state`](crate::stream::DStream::map_with_state).
+/// The options of [`map_with_state`](crate::stream::DStream::map_with_state): a time-out, initial states, and a limit on the
+/// keys. None of them by default.
+///
+/// ```
+/// # use tidemill::{testing::ManualClock, stream::{StateSpec, WhenFull}, Config, StreamingContext};
+/// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+/// let spec = StateSpec::new()
+///     .timeout(tidemill::Interval::secs(30))
+///     .initial([('a', 10)])
+///     .keys_max(1_000_000, WhenFull::ExpireOldest);
+/// let pairs = ctx.queue_stream(vec![Some(vec![('a', 1), ('b', 2)])], 1);
+/// let sums = pairs.map_with_state(spec, |_time, key, value, state| {
+///     let sum = state.get().unwrap_or(&0) + value?;
+///     state.update(sum);
+///     Some((*key, sum))
+/// });
+/// let rows = sums.collect();
+/// ctx.run_batches(1)?;
+/// let mut rows = rows.rows().remove(0).1;
+/// rows.sort();
+/// assert_eq!(rows, [('a', 11), ('b', 2)]);
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct StateSpec<K, S> {
     pub(crate) timeout: Option<Interval>,
@@ -123,32 +171,33 @@ impl<K, S> Default for StateSpec<K, S> {
 }
 
 impl<K, S> StateSpec<K, S> {
-    /// No time-out, no initial state, no limit.
+    /// The options of a state without time-out, initial states and limit.
     pub fn new() -> Self {
         StateSpec::default()
     }
 
-    /// A key that is idle for longer than this is forgotten, in the first batch where that is true.
+    /// Forgets a key that was idle for longer than `timeout`, in the first batch where that is true, after a last call of the
+    /// function. Idle is the time from the last batch with a record of the key.
     pub fn timeout(mut self, timeout: Interval) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// The states before the first batch; of a key that is given twice the last counts. A time-out counts from one batch
-    /// interval before the first batch.
+    /// Gives keys a state before the first batch; of a key that is given twice the last counts. Their time-outs count from
+    /// one batch interval before the first batch. A restart that finds the state takes none of them.
     pub fn initial(mut self, initial: impl IntoIterator<Item = (K, S)>) -> Self {
         self.initial = initial.into_iter().collect();
         self
     }
 
-    /// The most keys after a batch, and the policy for further ones.
+    /// Limits the keys that are known after a batch to `keys_max`; `policy` says what becomes of further ones.
     pub fn keys_max(mut self, keys_max: u64, policy: WhenFull) -> Self {
         self.limit = Some(KeyLimit { keys_max, policy });
         self
     }
 }
 
-/// The counts of a keyed state, as far as batches are committed.
+/// The counts of a keyed state, as of the last committed batch: see [`Stateful::counts`](crate::stream::Stateful::counts).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StateCounts {
     /// Known keys.
@@ -169,7 +218,8 @@ pub(crate) struct Counters {
     pub(crate) expired: AtomicU64,
 }
 
-/// The requirements on a key of a state.
+/// The requirements on the key of a state: it is compared, kept, and written with serde. Every type that meets them has the
+/// trait.
 pub trait StateKey:
     Clone + Hash + Eq + Serialize + DeserializeOwned + Send + Sync + 'static
 {
@@ -177,7 +227,7 @@ pub trait StateKey:
 
 impl<K: Clone + Hash + Eq + Serialize + DeserializeOwned + Send + Sync + 'static> StateKey for K {}
 
-/// The requirements on a state.
+/// The requirements on a state: it is kept, and written with serde. Every type that meets them has the trait.
 pub trait StateValue: Clone + Serialize + DeserializeOwned + Send + Sync + 'static {}
 
 impl<S: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> StateValue for S {}

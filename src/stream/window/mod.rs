@@ -50,13 +50,14 @@ impl Graph {
 }
 
 impl<T: ?Sized + 'static> DStream<T> {
-    /// The number of elements in the last `length` of time, every `slide`.
+    /// Counts the elements of the last `length` of time, every `slide`; 0 if there are none. Keeps one number for each batch.
+    /// Lengths are as for [`window`](DStream::window).
     ///
     /// ```
     /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
     /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
-    /// # let stream = ctx.queue_stream(vec![Some(vec!['a']), Some(vec!['b', 'c']), None], 1);
-    /// let counts = stream.count_by_window(Interval::secs(2), Interval::secs(1)).collect();
+    /// let letters = ctx.queue_stream(vec![Some(vec!['a']), Some(vec!['b', 'c']), None], 1);
+    /// let counts = letters.count_by_window(Interval::secs(2), Interval::secs(1)).collect();
     /// ctx.run_batches(4)?;
     /// let counts: Vec<u64> = counts.rows().into_iter().flat_map(|(_, rows)| rows).collect();
     /// assert_eq!(counts, [1, 3, 2, 0]);
@@ -78,13 +79,14 @@ impl<T: ?Sized + 'static> DStream<T> {
         sums.showing(sums.map(|((), sum)| *sum))
     }
 
-    /// The number of occurrences of each element in the last `length` of time, every `slide`; elements that left are gone.
+    /// Counts the occurrences of each element in the last `length` of time, every `slide`. An element that has left is not
+    /// shown. The work of a batch follows the elements that enter and leave. Lengths are as for [`window`](DStream::window).
     ///
     /// ```
     /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
     /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
-    /// # let stream = ctx.queue_stream(vec![Some(vec!['a']), Some(vec!['a', 'a'])], 1);
-    /// let counts = stream.count_by_value_and_window(Interval::secs(2), Interval::secs(1)).collect();
+    /// let letters = ctx.queue_stream(vec![Some(vec!['a']), Some(vec!['a', 'a'])], 1);
+    /// let counts = letters.count_by_value_and_window(Interval::secs(2), Interval::secs(1)).collect();
     /// ctx.run_batches(3)?;
     /// assert_eq!(counts.rows()[1].1, [('a', 3)]);
     /// assert_eq!(counts.rows()[2].1, [('a', 2)]);
@@ -119,14 +121,15 @@ impl<T: ?Sized + 'static> DStream<T> {
         self.keyed_window("count_by_value_and_window", span, pane, counting())
     }
 
-    /// All elements of the last `length` of time joined by `f`, every `slide`; nothing if there are none. `f` must be
-    /// associative; elements are joined in order.
+    /// Joins all elements of the last `length` of time by `f`, every `slide`; nothing if there are none. `f` must be
+    /// associative; elements are joined in order. Keeps one element for each batch, and the work does not grow with the
+    /// length. Lengths are as for [`window`](DStream::window).
     ///
     /// ```
     /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
     /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
-    /// # let stream = ctx.queue_stream(vec![Some(vec![4]), Some(vec![1, 7]), Some(vec![2])], 1);
-    /// let highest = stream.reduce_by_window(Interval::secs(2), Interval::secs(1), |a, b| *a.max(b)).collect();
+    /// let numbers = ctx.queue_stream(vec![Some(vec![4]), Some(vec![1, 7]), Some(vec![2])], 1);
+    /// let highest = numbers.reduce_by_window(Interval::secs(2), Interval::secs(1), |a, b| *a.max(b)).collect();
     /// ctx.run_batches(5)?;
     /// let highest: Vec<_> = highest.rows().into_iter().map(|(_, rows)| rows).collect();
     /// assert_eq!(highest, [vec![4], vec![7], vec![7], vec![2], vec![]]);
@@ -170,15 +173,16 @@ where
     K: Clone + Hash + Eq + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// The values of each key in the last `length` of time joined by `f`, every `slide`. `f` must be associative. The
-    /// work of a batch follows the keys that enter and leave the window.
+    /// Joins the values of each key in the last `length` of time by `f`, every `slide`. `f` must be associative. The work of
+    /// a batch follows the keys that enter and leave the window, not its length. Lengths are as for
+    /// [`window`](DStream::window).
     ///
     /// ```
     /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
     /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
-    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 3)]), Some(vec![('a', 1)])], 1);
+    /// let pairs = ctx.queue_stream(vec![Some(vec![('a', 3)]), Some(vec![('a', 1)])], 1);
     /// let (length, slide) = (Interval::secs(2), Interval::secs(1));
-    /// let highest = stream.reduce_by_key_and_window(length, slide, |a, b| *a.max(b)).collect();
+    /// let highest = pairs.reduce_by_key_and_window(length, slide, |a, b| *a.max(b)).collect();
     /// ctx.run_batches(4)?;
     /// let highest: Vec<_> = highest.rows().into_iter().map(|(_, rows)| rows).collect();
     /// assert_eq!(highest, [vec![('a', 3)], vec![('a', 3)], vec![('a', 1)], vec![]]);
@@ -197,18 +201,18 @@ where
         self.keyed_window("reduce_by_key_and_window", WindowSpan { length, slide }, pane, rule)
     }
 
-    /// [`reduce_by_key_and_window`](DStream::reduce_by_key_and_window) for an `f` that `inverse` takes back:
-    /// `inverse(&f(a, b), b)` is `a`. Nothing is kept of the panes but what they brought. A key whose values have all left
-    /// stays with what `inverse` made of it, until `keep` does not hold for it; keys for which it does not hold are not
-    /// shown.
+    /// [`reduce_by_key_and_window`](DStream::reduce_by_key_and_window) for an `f` that `inverse` takes back: `inverse(&f(a,
+    /// b), b)` is `a`. It keeps of a batch only the values that the batch brought. A key whose values have all left stays
+    /// with the result of `inverse`, until `keep` does not hold for it; keys for which it does not hold are not shown. Spark
+    /// Streaming has this as `reduceByKeyAndWindow` with `invReduceFunc` and `filterFunc`.
     ///
     /// ```
     /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
     /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
-    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 3)]), Some(vec![('a', 1)])], 1);
+    /// let pairs = ctx.queue_stream(vec![Some(vec![('a', 3)]), Some(vec![('a', 1)])], 1);
     /// let (length, slide) = (Interval::secs(2), Interval::secs(1));
     /// let add = |a: &i32, b: &i32| a + b;
-    /// let sums = stream.reduce_by_key_and_window_with_inverse(length, slide, add, |a, b| a - b, |_| true).collect();
+    /// let sums = pairs.reduce_by_key_and_window_with_inverse(length, slide, add, |a, b| a - b, |_| true).collect();
     /// ctx.run_batches(4)?;
     /// let sums: Vec<_> = sums.rows().into_iter().flat_map(|(_, rows)| rows).collect();
     /// assert_eq!(sums, [('a', 3), ('a', 4), ('a', 1), ('a', 0)]);
@@ -234,13 +238,14 @@ where
         self.keyed_window("reduce_by_key_and_window_with_inverse", span, pane, rule)
     }
 
-    /// All values of each key in the last `length` of time, in order, every `slide`.
+    /// Gathers all values of each key in the last `length` of time, in order, every `slide`. It keeps and copies every
+    /// element, as [`window`](DStream::window) does.
     ///
     /// ```
     /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
     /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
-    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 3)]), Some(vec![('a', 1)])], 1);
-    /// let all = stream.group_by_key_and_window(Interval::secs(2), Interval::secs(1)).collect();
+    /// let pairs = ctx.queue_stream(vec![Some(vec![('a', 3)]), Some(vec![('a', 1)])], 1);
+    /// let all = pairs.group_by_key_and_window(Interval::secs(2), Interval::secs(1)).collect();
     /// ctx.run_batches(3)?;
     /// let all: Vec<_> = all.rows().into_iter().map(|(_, rows)| rows).collect();
     /// assert_eq!(all, [vec![('a', vec![3])], vec![('a', vec![3, 1])], vec![('a', vec![1])]]);

@@ -29,14 +29,18 @@ where
     T: ?Sized + ToOwned + 'static,
     T::Owned: Send + Sync + 'static,
 {
-    /// The elements of the last `length` of time, in order, every `slide`. Lengths that do not fit are an error of the
-    /// start.
+    /// Hands on the elements of the last `length` of time, the oldest first, every `slide`. In the batches between two slides
+    /// the stream has nothing, and its outputs do not run. The first windows are partial. Both lengths are multiples of the
+    /// batch interval and of the slide of a window above; otherwise the start fails.
+    ///
+    /// Each element is copied once and kept for `length`, outside of `store_bytes_max`; after a restart the window reads its
+    /// input again from the log.
     ///
     /// ```
     /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
     /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
-    /// # let stream = ctx.queue_stream(vec![Some(vec![0]), Some(vec![1]), Some(vec![2])], 1);
-    /// let window = stream.window(Interval::secs(2), Interval::secs(1)).collect();
+    /// let numbers = ctx.queue_stream(vec![Some(vec![0]), Some(vec![1]), Some(vec![2])], 1);
+    /// let window = numbers.window(Interval::secs(2), Interval::secs(1)).collect();
     /// ctx.run_batches(3)?;
     /// let rows: Vec<_> = window.rows().into_iter().map(|(_, rows)| rows).collect();
     /// assert_eq!(rows, [vec![0], vec![0, 1], vec![1, 2]]);
@@ -55,19 +59,19 @@ where
         stream
     }
 
-    /// The same elements, copied and kept for the time of a batch, so that all that uses them reads the copies. Streams
-    /// that several jobs use are computed once without it; it is for what goes through a stream by itself:
-    /// `map_partitions`, `glom`, `transform`, `foreach_batch`, a job that is tried again, and jobs that run at the same
-    /// time.
+    /// Copies the elements and keeps them as long as the batch lasts, so that everything below reads the copies. Streams that
+    /// several jobs use are [computed once](DStream#streams-with-several-outputs) without it; it is for operators that
+    /// compute their input again: `map_partitions`, `glom`, `transform`, `foreach_batch`, a job that is repeated, and jobs
+    /// that run at the same time.
     ///
     /// ```
-    /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
+    /// # use tidemill::{testing::ManualClock, Config, StreamingContext};
     /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
-    /// # let stream = ctx.queue_stream(vec![Some(vec![1, 2])], 1);
-    /// let costly = stream.map(|n| n * n).persist();
-    /// let (all, count) = (costly.collect(), costly.count().collect());
+    /// let numbers = ctx.queue_stream(vec![Some(vec![1, 2])], 1);
+    /// let costly = numbers.map(|n| n * n).persist();
+    /// let (all, count) = (costly.glom().collect(), costly.count().collect());
     /// ctx.run_batches(1)?;
-    /// assert_eq!((all.rows()[0].1.as_slice(), count.rows()[0].1.as_slice()), (&[1, 4][..], &[2][..]));
+    /// assert_eq!((&all.rows()[0].1, &count.rows()[0].1), (&vec![vec![1, 4]], &vec![2]));
     /// # Ok::<(), tidemill::Error>(())
     /// ```
     pub fn persist(&self) -> DStream<T> {
@@ -79,14 +83,14 @@ where
         })
     }
 
-    /// The same stream, which keeps its batches for `length`, so that a program can look back at them. It is computed for
-    /// every batch, as a job of its own.
+    /// Keeps the batches of the last `length` of time, so that the program can look back at them with [`Remembered::slice`].
+    /// A job that computes the stream for every batch. `length` is not bound to the batch interval.
     ///
     /// ```
     /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext, Time};
     /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
-    /// # let stream = ctx.queue_stream(vec![Some(vec![1]), Some(vec![2]), Some(vec![3])], 1);
-    /// let kept = stream.remember(Interval::secs(2));
+    /// let numbers = ctx.queue_stream(vec![Some(vec![1]), Some(vec![2]), Some(vec![3])], 1);
+    /// let kept = numbers.remember(Interval::secs(2));
     /// ctx.run_batches(3)?;
     /// let (second, third) = (Time::from_millis(2_000), Time::from_millis(3_000));
     /// assert_eq!(kept.slice(Time::from_millis(0), third), [(second, vec![2]), (third, vec![3])]);
@@ -149,7 +153,8 @@ where
     }
 }
 
-/// A stream whose last batches can be looked at.
+/// The stream that [`remember`](DStream::remember) returns: the same stream, by `Deref`, with a look at its last batches from
+/// any thread.
 pub struct Remembered<T: ?Sized + ToOwned> {
     stream: DStream<T>,
     kept: Kept<T::Owned>,
@@ -174,13 +179,13 @@ where
     T: ?Sized + ToOwned,
     T::Owned: Clone,
 {
-    /// The elements of the committed batches from `from` to `to`, both included, as far as they are still kept.
+    /// Copies the elements of the committed batches from `from` to `to`, both included, as far as they are still kept.
     ///
     /// ```
-    /// # let clock = tidemill::testing::ManualClock::new();
-    /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc").workers(1), clock)?;
-    /// # let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
-    /// let kept = numbers.remember(tidemill::Interval::secs(9));
+    /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+    /// let kept = numbers.remember(Interval::secs(9));
     /// ctx.run_batches(2)?;
     /// let first = tidemill::Time::from_millis(1_000);
     /// assert_eq!(kept.slice(first, first), [(first, vec![3, 1, 2])]);

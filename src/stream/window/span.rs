@@ -2,7 +2,7 @@
 
 use crate::time::{Interval, Time};
 
-/// The length and the slide of a window.
+/// The length and the slide of a window, both multiples of the batch interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowSpan {
     /// The time that the window reaches back.
