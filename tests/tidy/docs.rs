@@ -50,13 +50,11 @@ pub fn items(graph: &Graph) -> Vec<Item> {
         let uses = source.uses();
         let page_of = |name: &str| {
             let own = (module.clone(), name.to_owned());
-            if source.defines(name) || names.contains_key(&own) {
-                return names.get(&own).cloned();
-            }
-            let path = [name.to_owned()];
-            let home = graph.resolve(module, &uses, &path, STEPS_MAX)?;
-            let real = real_name(&uses, name);
-            names.get(&(home, real)).cloned()
+            names.get(&own).cloned().or_else(|| {
+                let used = uses.iter().find(|used| used.name.as_deref() == Some(name))?;
+                let home = graph.resolve(module, &uses, &used.path, STEPS_MAX)?;
+                names.get(&(home, used.path.last()?.clone())).cloned()
+            })
         };
         found.extend(items_of(source, page_of));
     }
@@ -95,11 +93,6 @@ fn page(graph: &Graph, module: &[String]) -> Option<String> {
             seen.then(|| first.clone())
         }
     }
-}
-
-fn real_name(uses: &[Used], name: &str) -> String {
-    let used = uses.iter().find(|used| used.name.as_deref() == Some(name));
-    used.and_then(|used| used.path.last().cloned()).unwrap_or_else(|| name.to_owned())
 }
 
 /// True if the declaration that has `used` stands in the module itself, without `#[doc(hidden)]`.
@@ -196,10 +189,13 @@ fn items_of(source: &Source, page_of: impl Fn(&str) -> Option<String>) -> Vec<It
             }
         }
     }
-    for (first, last, of) in impls(source) {
+    let impls = impls(source);
+    let methods: Vec<Declared<'_>> =
+        if impls.is_empty() { Vec::new() } else { declared(source, 4).collect() };
+    for (first, last, of) in impls {
         let Some(page) = page_of(&of) else { continue };
-        let inside = |own: &Declared<'_>| (first..last).contains(&own.at) && !own.hidden;
-        for own in declared(source, 4).filter(inside) {
+        let inside = |own: &&Declared<'_>| (first..last).contains(&own.at) && !own.hidden;
+        for own in methods.iter().filter(inside) {
             let kind = if own.word == "fn" { Kind::Function } else { Kind::Plain };
             add(&page, format!("{of}::{}", own.name), own.at, kind);
         }
