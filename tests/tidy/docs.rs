@@ -90,9 +90,21 @@ fn page(graph: &Graph, module: &[String]) -> Option<String> {
         None => Some(String::new()),
         Some(first) => {
             let seen = PAGES.contains(&first.as_str()) && graph.is_public(module);
-            seen.then(|| first.clone())
+            (seen && !is_hidden(graph, module)).then(|| first.clone())
         }
     }
+}
+
+/// True if `#[doc(hidden)]` stands above the declaration of `module`, or of one that it lies in.
+fn is_hidden(graph: &Graph, module: &[String]) -> bool {
+    (0..module.len()).any(|depth| {
+        let declaration = format!("pub mod {};", module[depth]);
+        let parents = graph.files().filter(|(parent, _)| parent[..] == module[..depth]);
+        parents.map(|(_, source)| source.text.lines().collect::<Vec<_>>()).any(|lines| {
+            let at = lines.iter().position(|line| *line == declaration);
+            at.is_some_and(|at| above(&lines, at).hidden)
+        })
+    })
 }
 
 /// True if the declaration that has `used` stands in the module itself, without `#[doc(hidden)]`.
@@ -325,11 +337,11 @@ impl Item {
 /// is called in an example that runs, in its own documentation or in that of its type, and every method that a trait asks for is
 /// written there. For a method that only reads a figure it is enough that its type has an example.
 pub fn lacks(items: &[Item]) -> Vec<(&Item, &'static str)> {
-    let docs: BTreeMap<&str, &str> =
-        items.iter().map(|item| (item.name.as_str(), item.docs.as_str())).collect();
+    let docs: BTreeMap<(&str, &str), &str> =
+        items.iter().map(|item| ((&*item.page, &*item.name), &*item.docs)).collect();
     let mut found = Vec::new();
     for item in items {
-        let of = item.name.split_once("::").and_then(|(of, _)| docs.get(of));
+        let of = item.name.split_once("::").and_then(|(of, _)| docs.get(&(&*item.page, of)));
         if item.docs.trim().is_empty() {
             found.push((item, "no documentation"));
         }
@@ -373,8 +385,9 @@ pub fn pages(items: &[Item]) -> BTreeSet<&str> {
 pub fn the_rule_finds_what_lacks() {
     let check = |root: &str, stream: &str, expected: &[&str]| {
         let root = format!("pub mod stream;\n{root}");
+        let error = Source::new("src/error.rs", "pub struct A;\npub struct B;");
         let sources =
-            vec![Source::new("src/lib.rs", &root), Source::new("src/stream/mod.rs", stream)];
+            vec![Source::new("src/lib.rs", &root), Source::new("src/stream/mod.rs", stream), error];
         let graph = Graph::of(sources, "src/lib.rs", Some("me"));
         let items = items(&graph);
         let found = lacks(&items).into_iter().map(|(item, lack)| {
@@ -414,5 +427,6 @@ pub fn the_rule_finds_what_lacks() {
     check("", &format!("{}{}", example("fn b(&self) {}"), &written[7..]), &[]);
     let private = "mod inner {\n    pub struct A;\n}\npub fn a() {}\n";
     check(&format!("#[doc(hidden)]\n{private}"), "", &["a: documentation", "a: example"]);
+    check("#[doc(hidden)]\npub mod error;\npub use error::B;", "", &["B: documentation"]);
     check("#[doc(hidden)]\npub mod internals {\n    pub use crate::stream::a;\n}", "", &[]);
 }
