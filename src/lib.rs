@@ -236,7 +236,7 @@
 //! # Where to go on
 //! - The modules: [`config`], [`source`], [`stream`], [`sink`], [`metrics`], [`time`], [`error`], and [`testing`].
 //! - The guide, `docs/guide` in the repository, has a page for each subject: `library.md` for programs like those above,
-//! `delivery.md` for what is promised, `from-spark-streaming.md` for those who come from there.
+//!   `delivery.md` for what is promised, `from-spark-streaming.md` for those who come from there.
 //! - `examples/` has a receiver of UDP datagrams, a sink in which each batch counts once, and a word count over TCP.
 //! - `ARCHITECTURE.md` has the inside.
 //! - The command `tidemill` runs a pipeline from a file, without a program: `tidemill --help`.
