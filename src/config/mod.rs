@@ -405,8 +405,16 @@ impl Config {
         let jobs = self.concurrent_jobs;
         let why = format!("`concurrent_jobs` is {jobs}, but must be 1 to {CONCURRENT_JOBS_MAX}");
         check((1..=CONCURRENT_JOBS_MAX).contains(&jobs), "concurrent_jobs", why);
-        if self.trigger.is_some_and(|trigger| trigger.records == 0) {
-            check(false, "trigger", "`trigger` needs at least one record".to_owned());
+        for (key, interval) in
+            [("batch_interval", self.batch_interval), ("block_interval", self.block_interval)]
+        {
+            check(!interval.is_zero(), key, format!("`{key}` must be at least 1ms"));
+        }
+        if let Some(Trigger { records, timeout }) = self.trigger {
+            let why = "`trigger` needs at least one record".to_owned();
+            check(records > 0, "trigger", why);
+            let why = "`trigger` needs a time-out of at least 1ms".to_owned();
+            check(!timeout.is_zero(), "trigger", why);
         }
         if self.spill_bytes_max.is_some() && self.spill_directory.is_none() {
             let why = "`spill_bytes_max` needs a `spill_dir`".to_owned();
@@ -497,7 +505,9 @@ impl Resolved {
     /// The highest input rate that the memory bound allows, in bytes per second: `store_bytes_max` each batch interval.
     pub fn highest_input_rate(&self) -> u64 {
         let per_second = u128::from(self.store_bytes_max) * 1_000;
-        u64::try_from(per_second / u128::from(self.batch_interval.as_millis())).unwrap_or(u64::MAX)
+        let interval = u128::from(self.batch_interval.as_millis());
+        let rate = per_second.checked_div(interval).and_then(|rate| u64::try_from(rate).ok());
+        rate.unwrap_or(u64::MAX)
     }
 }
 
@@ -536,6 +546,12 @@ mod tests {
         let resolved = config.resolve().expect("good");
         assert_eq!((resolved.batch_interval, resolved.block_interval), (batch, block));
         check(Config::new("a").trigger(0, batch), "`trigger` needs at least one record");
+        let zero = Interval::millis(0);
+        check(
+            Config::new("a").batch_interval(zero).block_interval(zero).trigger(1, zero),
+            "`batch_interval` must be at least 1ms\n`block_interval` must be at least 1ms\n\
+             `trigger` needs a time-out of at least 1ms",
+        );
     }
 
     #[test]

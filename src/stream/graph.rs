@@ -177,7 +177,7 @@ impl Graph {
     /// Checks that the graph can run.
     ///
     /// # Errors
-    /// Lists the problems, each on a line: window lengths that do not fit, names of states given twice.
+    /// Lists the problems, each on a line: lengths that do not fit, names of states given twice.
     pub fn check(&self) -> crate::error::Result<()> {
         let registered = self.registered.lock();
         let mut problems = registered.problems.clone();
@@ -273,6 +273,11 @@ impl Graph {
 
     pub(super) fn problem(&self, text: String) {
         self.registered.lock().problems.push(text);
+    }
+
+    /// An operator was given a time of no length.
+    pub(super) fn too_short(&self, operator: &str, what: &str) {
+        self.problem(format!("{operator}: the {what} must be at least 1ms"));
     }
 
     /// A node with state is called `kind#n` in build order until it gets a name.

@@ -49,8 +49,11 @@ impl Time {
     /// assert_eq!(Time::from_millis(4_999).next_multiple(five), Time::from_millis(5_000));
     /// assert_eq!(Time::from_millis(5_000).next_multiple(five), Time::from_millis(10_000));
     /// ```
+    ///
+    /// A period of zero counts as one millisecond.
     pub const fn next_multiple(self, period: Interval) -> Self {
-        Time((self.0 / period.0).saturating_add(1).saturating_mul(period.0))
+        let period = period.or_shortest().0;
+        Time((self.0 / period).saturating_add(1).saturating_mul(period))
     }
 }
 
@@ -60,24 +63,30 @@ impl fmt::Display for Time {
     }
 }
 
-/// A length of time in whole milliseconds, at least one.
+/// A length of time in whole milliseconds. A stream needs at least one: an interval of zero is an error of the start, which
+/// names the option or the operator that was given it.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidemill::{Config, Interval, StreamingContext};
+///
+/// let config = Config::new("words").batch_interval(Duration::from_millis(250).into());
+/// assert_eq!(config.resolve()?.batch_interval, Interval::millis(250));
+/// let config = Config::new("words").batch_interval(Interval::secs(0));
+/// let err = StreamingContext::new(config).expect_err("a batch takes time");
+/// assert_eq!(err.to_string(), "`batch_interval` must be at least 1ms");
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Interval(u64);
 
 impl Interval {
     /// An interval of `millis` milliseconds.
-    ///
-    /// # Panics
-    /// If `millis` is zero: a period of no length is a programming mistake.
     pub const fn millis(millis: u64) -> Self {
-        assert!(millis > 0, "an interval is at least one millisecond");
         Interval(millis)
     }
 
     /// An interval of `secs` seconds.
-    ///
-    /// # Panics
-    /// If `secs` is zero.
     pub const fn secs(secs: u64) -> Self {
         Interval::millis(secs.saturating_mul(1_000))
     }
@@ -92,9 +101,38 @@ impl Interval {
         Duration::from_millis(self.0)
     }
 
+    /// True if this has no length, which no stream can use.
+    pub const fn is_zero(self) -> bool {
+        self.0 == 0
+    }
+
+    /// This interval, or a millisecond if it is zero: a period that ends.
+    pub(crate) const fn or_shortest(self) -> Interval {
+        if self.is_zero() { Interval(1) } else { self }
+    }
+
     /// True if this is a whole number of `unit`s.
     pub const fn is_multiple_of(self, unit: Interval) -> bool {
         self.0.is_multiple_of(unit.0)
+    }
+}
+
+/// Rounds to the nearest millisecond, up to the longest interval. What is shorter than a millisecond becomes zero.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidemill::Interval;
+///
+/// assert_eq!(Interval::from(Duration::from_secs_f32(0.7)), Interval::millis(700));
+/// assert!(Interval::from(Duration::from_micros(999)).is_zero());
+/// ```
+impl From<Duration> for Interval {
+    fn from(length: Duration) -> Self {
+        if length < Duration::from_millis(1) {
+            return Interval(0);
+        }
+        let nearest = length.saturating_add(Duration::from_micros(500)).as_millis();
+        Interval(u64::try_from(nearest).unwrap_or(u64::MAX))
     }
 }
 
@@ -104,5 +142,40 @@ impl fmt::Display for Interval {
             millis if millis.is_multiple_of(1_000) => write!(f, "{}s", millis / 1_000),
             millis => write!(f, "{millis}ms"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The interval of a duration, in milliseconds.
+    fn check(length: Duration, expected: u64) {
+        assert_eq!(Interval::from(length).as_millis(), expected, "{length:?}");
+    }
+
+    #[test]
+    fn a_duration_is_rounded_to_the_nearest_millisecond() {
+        check(Duration::ZERO, 0);
+        check(Duration::from_nanos(1), 0);
+        check(Duration::from_nanos(999_999), 0);
+        check(Duration::from_millis(1), 1);
+        check(Duration::from_nanos(1_499_999), 1);
+        check(Duration::from_nanos(1_500_000), 2);
+        check(Duration::from_secs_f32(0.7), 700);
+        check(Duration::from_secs(30), 30_000);
+        check(Duration::from_millis(u64::MAX), u64::MAX);
+        check(Duration::from_secs(u64::MAX), u64::MAX);
+        check(Duration::MAX, u64::MAX);
+    }
+
+    #[test]
+    fn an_interval_of_zero_is_constant_and_ends_no_time() {
+        const ZERO: Interval = Interval::secs(0);
+        assert!(ZERO.is_zero() && Interval::millis(0).is_zero() && !Interval::millis(1).is_zero());
+        assert_eq!(ZERO.to_string(), "0s");
+        let time = Time::from_millis(7);
+        assert_eq!((time.next_multiple(ZERO), time.plus(ZERO, 3)), (Time::from_millis(8), time));
+        assert!(!Interval::millis(1).is_multiple_of(ZERO));
     }
 }

@@ -32,10 +32,11 @@ impl Schedule {
         Schedule::starting(clock.now(), wall, clock.wall_time().next_multiple(period), period)
     }
 
-    /// Ticks from `first` on, a label later than `wall`, the wall time that the clock showed at the moment `now`.
+    /// Ticks from `first` on, a label later than `wall`, the wall time that the clock showed at the moment `now`. A period of
+    /// zero counts as one millisecond: time must pass between two ticks.
     pub fn starting(now: Moment, wall: Duration, first: Time, period: Interval) -> Self {
         let until_first = Duration::from_millis(first.as_millis()).saturating_sub(wall);
-        Schedule { first, start: now.plus(until_first), period }
+        Schedule { first, start: now.plus(until_first), period: period.or_shortest() }
     }
 
     /// The label of tick number `index`, counted from 0.
@@ -54,7 +55,7 @@ impl Schedule {
         if now < self.start {
             return 0;
         }
-        let period = Duration::from_millis(self.period.as_millis()).as_nanos().max(1);
+        let period = self.period.as_duration().as_nanos();
         u64::try_from(now.since(self.start).as_nanos() / period).map_or(u64::MAX, |ticks| ticks + 1)
     }
 
@@ -194,6 +195,18 @@ mod tests {
         let schedule = Schedule::aligned(&clock, Interval::millis(period));
         assert_eq!(schedule.label(0).as_millis(), expected, "period {period}, now {now}");
         assert_eq!(schedule.due(0).as_nanos(), (expected - now) * 1_000_000);
+    }
+
+    #[test]
+    fn a_period_of_zero_counts_as_a_millisecond() {
+        let clock = ManualClock::new();
+        let schedule = Schedule::aligned(&clock, Interval::millis(0));
+        assert_eq!(schedule, Schedule::aligned(&clock, Interval::millis(1)));
+        clock.advance(Duration::from_millis(3));
+        assert_eq!(schedule.due_at(clock.now()), 3);
+        let mut ticks = Ticks::new(schedule);
+        let taken = std::iter::from_fn(|| ticks.take(clock.now())).map(Time::as_millis);
+        assert_eq!(taken.collect::<Vec<_>>(), [1, 2, 3]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Windows: of elements, of windows, counts and sums over them, and the lengths that fit.
 
+use tidemill::stream::StateSpec;
 use tidemill::testing::ManualClock;
 use tidemill::{Config, DStream, Result, StreamingContext, Time};
 
@@ -156,6 +157,39 @@ fn lengths_that_do_not_fit_are_an_error_of_the_start() {
     assert_eq!(
         start_error(|s| s.window(four, four).union(&s)),
         "union: one stream slides by 4s, the other by 2s"
+    );
+}
+
+#[test]
+fn an_interval_of_zero_is_an_error_of_the_start() {
+    let (zero, two) = (seconds(0), seconds(2));
+    assert_eq!(start_error(|s| s.window(zero, two)), "window: the length must be at least 1ms");
+    assert_eq!(
+        start_error(|s| s.count_by_window(two, zero)),
+        "count_by_window: the slide must be at least 1ms"
+    );
+    assert_eq!(
+        start_error(|s| s.group_by_key_and_window(zero, zero)),
+        "group_by_key_and_window: the length must be at least 1ms\n\
+         group_by_key_and_window: the slide must be at least 1ms"
+    );
+    assert_eq!(
+        start_error(|s| s.window(two, zero).count_by_value_and_window(two, two)),
+        "window: the slide must be at least 1ms"
+    );
+    assert_eq!(
+        start_error(|s| {
+            s.remember(zero);
+            s
+        }),
+        "remember: the length must be at least 1ms"
+    );
+    assert_eq!(
+        start_error(|s| {
+            let spec = StateSpec::<u32, u32>::new().timeout(zero);
+            s.map_with_state(spec, |_, _, value, _| value.copied()).snapshots()
+        }),
+        "map_with_state: the time-out must be at least 1ms"
     );
 }
 

@@ -167,8 +167,11 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
         spec: StateSpec<K, S>,
         f: impl Fn(Time, &K, Option<&V>, &mut State<'_, S>) -> Option<U> + Send + Sync + 'static,
     ) -> Stateful<K, S, U> {
-        if spec.timeout.is_some() {
+        if let Some(timeout) = spec.timeout {
             self.graph.scope.add_timeout();
+            if timeout.is_zero() {
+                self.graph.too_short("map_with_state", "time-out");
+            }
         }
         let (f, timeout, limit) = (Arc::new(f), spec.timeout, spec.limit);
         let last_call = Arc::clone(&f);

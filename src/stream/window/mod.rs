@@ -34,11 +34,13 @@ impl Graph {
         drop(registered);
         let batch = self.settings.batch_interval;
         for (what, given) in [("length", span.length), ("slide", span.slide)] {
-            if !given.is_multiple_of(batch) {
+            if given.is_zero() {
+                self.too_short(operator, what);
+            } else if !given.is_multiple_of(batch) {
                 self.problem(format!(
                     "{operator}: the {what} {given} is not a multiple of the batch interval {batch}"
                 ));
-            } else if !given.is_multiple_of(lineage.slide) {
+            } else if !lineage.slide.is_zero() && !given.is_multiple_of(lineage.slide) {
                 let above = lineage.slide;
                 self.problem(format!(
                     "{operator}: the {what} {given} is not a multiple of {above}, by which the stream slides"

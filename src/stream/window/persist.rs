@@ -97,6 +97,9 @@ where
     /// # Ok::<(), tidemill::Error>(())
     /// ```
     pub fn remember(&self, length: Interval) -> Remembered<T> {
+        if length.is_zero() {
+            self.graph.too_short("remember", "length");
+        }
         let (stream, kept) = self.stateful("remember", self.lineage.clone(), length, |_| false);
         // Between two slides: the elements go into the list of batches and nowhere else.
         stream.foreach_batch(|_, _| Ok(()));
