@@ -105,6 +105,26 @@ impl StreamLineage {
     }
 }
 
+impl<T: ?Sized> DStream<T> {
+    /// Records that `operator` was given streams of two contexts: neither of them can start.
+    pub(super) fn mixes_contexts<U: ?Sized>(&self, operator: &str, other: &DStream<U>) {
+        let shown = |name: Option<&Arc<str>>, unnamed: &str| {
+            name.map_or_else(|| unnamed.to_owned(), |name| format!("`{name}`"))
+        };
+        let left = shown(self.name.as_ref(), "one stream");
+        let right = shown(other.name.as_ref(), "the other");
+        let contexts = [self.graph.pipeline(), other.graph.pipeline()];
+        let [context, second] = contexts.map(|pipeline| format!("`{pipeline}`"));
+        let second = if context == second { format!("a second {second}") } else { second };
+        let text = format!(
+            "{operator}: {left} belongs to the context {context}, {right} to {second}: make both streams from one \
+             `StreamingContext`"
+        );
+        other.graph.problem(text.clone());
+        self.graph.problem(text);
+    }
+}
+
 impl<T: ?Sized> Clone for DStream<T> {
     fn clone(&self) -> Self {
         DStream {

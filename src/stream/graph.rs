@@ -177,7 +177,8 @@ impl Graph {
     /// Checks that the graph can run.
     ///
     /// # Errors
-    /// Lists the problems, each on a line: lengths that do not fit, names of states given twice.
+    /// Lists the problems, each on a line: lengths that do not fit, streams of two contexts, names of states given
+    /// twice.
     pub fn check(&self) -> crate::error::Result<()> {
         let registered = self.registered.lock();
         let mut problems = registered.problems.clone();

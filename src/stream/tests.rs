@@ -406,13 +406,6 @@ fn a_stream_that_is_used_twice_is_shuffled_once() {
 }
 
 #[test]
-#[should_panic(expected = "the same context")]
-fn streams_of_two_contexts_do_not_mix() {
-    let (one, two) = (Rig::new(1), Rig::new(1));
-    let _ = one.queue(&[vec![1]]).union(&two.queue(&[vec![1]]));
-}
-
-#[test]
 fn an_empty_batch_needs_no_task() {
     let rig = Rig::new(2);
     let text = rig.graph.text_blocks(0, "in");

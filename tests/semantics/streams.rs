@@ -147,3 +147,54 @@ fn an_empty_batch_that_is_left_out_is_not_waited_for() {
         counts.rows().into_iter().map(|(time, rows)| (time.as_millis(), rows)).collect();
     assert_eq!(rows, [(1_000, vec![1])]);
 }
+
+type Pairs = DStream<(u32, u32)>;
+
+/// The error of both starts where `operate` combines streams of the contexts `left` and `right`.
+fn check_mixed<U>(
+    [left, right]: [&str; 2],
+    operate: impl FnOnce(Pairs, Pairs) -> DStream<U>,
+    expected: &str,
+) where
+    U: Clone + Send + Sync + 'static,
+{
+    let context = |name| StreamingContext::with_clock(Config::new(name), ManualClock::new());
+    let contexts = [left, right].map(context).map(|ctx| ctx.expect("a context"));
+    let [one, two] = contexts.each_ref().map(|ctx| {
+        let stream = ctx.queue_stream(vec![Some(vec![(1, 1)])], 1);
+        stream.collect();
+        stream
+    });
+    operate(one, two).collect();
+    for ctx in &contexts {
+        let err = ctx.start().map(drop).expect_err("the program makes no sense").to_string();
+        assert_eq!(err, format!("{expected}: make both streams from one `StreamingContext`"));
+    }
+}
+
+#[test]
+fn streams_of_two_contexts_are_an_error_of_the_start() {
+    let two = ["a", "b"];
+    let unnamed = "one stream belongs to the context `a`, the other to `b`";
+    check_mixed(two, |a, b| a.union(&b), &format!("union: {unnamed}"));
+    check_mixed(two, |a, b| a.cogroup(&b), &format!("cogroup: {unnamed}"));
+    check_mixed(two, |a, b| a.join(&b), &format!("join: {unnamed}"));
+    check_mixed(two, |a, b| a.left_outer_join(&b), &format!("left_outer_join: {unnamed}"));
+    check_mixed(two, |a, b| a.right_outer_join(&b), &format!("right_outer_join: {unnamed}"));
+    check_mixed(two, |a, b| a.full_outer_join(&b), &format!("full_outer_join: {unnamed}"));
+    check_mixed(
+        two,
+        |a, b| a.transform_with(&b, |_, left, right| left.union(&right)),
+        &format!("transform_with: {unnamed}"),
+    );
+    check_mixed(
+        two,
+        |a, b| a.named("sent").union(&b.named("received")),
+        "union: `sent` belongs to the context `a`, `received` to `b`",
+    );
+    check_mixed(
+        ["a", "a"],
+        |a, b| a.union(&b.named("more")),
+        "union: one stream belongs to the context `a`, `more` to a second `a`",
+    );
+}

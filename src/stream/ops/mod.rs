@@ -143,9 +143,6 @@ impl<T: ?Sized + 'static> DStream<T> {
     /// assert_eq!(found.rows()[0].1, [3, 1, 2, -3, -1, -2]);
     /// # Ok::<(), tidemill::Error>(())
     /// ```
-    ///
-    /// # Panics
-    /// If the streams belong to two contexts.
     pub fn union(&self, other: &DStream<T>) -> DStream<T> {
         let lineage = self.lineage_with("union", other);
         let (left, right) = (Arc::clone(&self.node), Arc::clone(&other.node));
@@ -317,9 +314,6 @@ impl<T: ?Sized + 'static> DStream<T> {
     /// assert_eq!(found.rows()[0].1, [2, 2]);
     /// # Ok::<(), tidemill::Error>(())
     /// ```
-    ///
-    /// # Panics
-    /// If the streams belong to two contexts.
     pub fn transform_with<U: ?Sized + 'static, V: ?Sized + 'static>(
         &self,
         other: &DStream<U>,
@@ -335,16 +329,16 @@ impl<T: ?Sized + 'static> DStream<T> {
     }
 
     /// The lineage of a stream below two others. They belong to one context, because a batch holds the blocks of one: its
-    /// number of a source would mean another source in a second one. And they slide by the same time.
+    /// number of a source would mean another source in a second one. And they slide by the same time. Else the start refuses.
     pub(super) fn lineage_with<U: ?Sized>(
         &self,
         operator: &str,
         other: &DStream<U>,
     ) -> StreamLineage {
-        assert!(
-            Arc::ptr_eq(&self.graph, &other.graph),
-            "both streams must belong to the same context"
-        );
+        if !Arc::ptr_eq(&self.graph, &other.graph) {
+            self.mixes_contexts(operator, other);
+            return self.lineage.below();
+        }
         let (left, right) = (&self.lineage, &other.lineage);
         if left.slide != right.slide {
             let (left, right) = (left.slide, right.slide);

@@ -155,9 +155,6 @@ where
     /// assert_eq!(rows, [("a", (vec![1, 3], vec!["x"])), ("b", (vec![2], vec![])), ("c", (vec![], vec!["y"]))]);
     /// # Ok::<(), tidemill::Error>(())
     /// ```
-    ///
-    /// # Panics
-    /// If the streams belong to two contexts.
     #[expect(
         clippy::type_complexity,
         reason = "the shape of the pairs is what the reader wants to see"
@@ -167,7 +164,21 @@ where
         K: Hash + Eq,
         W: Clone + Send + Sync + 'static,
     {
-        let lineage = self.lineage_with("cogroup", other);
+        self.cogroup_as("cogroup", other)
+    }
+
+    /// [`cogroup`](DStream::cogroup) for another operator, whose name is in its errors.
+    #[expect(clippy::type_complexity, reason = "the same as of `cogroup`")]
+    fn cogroup_as<W>(
+        &self,
+        operator: &str,
+        other: &DStream<(K, W)>,
+    ) -> DStream<(K, (Vec<V>, Vec<W>))>
+    where
+        K: Hash + Eq,
+        W: Clone + Send + Sync + 'static,
+    {
+        let lineage = self.lineage_with(operator, other);
         let (left, right) = (Arc::clone(&self.node), Arc::clone(&other.node));
         let memory = Shuffle::<K, (Vec<V>, Vec<W>)>::default();
         let of_left = Arc::new((
@@ -213,7 +224,7 @@ where
         K: Hash + Eq,
         W: Clone + Send + Sync + 'static,
     {
-        self.cogroup(other).flat_map(|(key, (left, right)), out| {
+        self.cogroup_as("join", other).flat_map(|(key, (left, right)), out| {
             pairs(left, right, |one, two| out.push(&(key.clone(), (one.clone(), two.clone()))));
         })
     }
@@ -237,7 +248,7 @@ where
         K: Hash + Eq,
         W: Clone + Send + Sync + 'static,
     {
-        self.cogroup(other).flat_map(|(key, (left, right)), out| {
+        self.cogroup_as("left_outer_join", other).flat_map(|(key, (left, right)), out| {
             pairs(left, &or_none(right), |one, two| {
                 out.push(&(key.clone(), (one.clone(), two.clone())))
             });
@@ -263,7 +274,7 @@ where
         K: Hash + Eq,
         W: Clone + Send + Sync + 'static,
     {
-        self.cogroup(other).flat_map(|(key, (left, right)), out| {
+        self.cogroup_as("right_outer_join", other).flat_map(|(key, (left, right)), out| {
             pairs(&or_none(left), right, |one, two| {
                 out.push(&(key.clone(), (one.clone(), two.clone())))
             });
@@ -301,7 +312,7 @@ where
         K: Hash + Eq,
         W: Clone + Send + Sync + 'static,
     {
-        self.cogroup(other).flat_map(|(key, (left, right)), out| {
+        self.cogroup_as("full_outer_join", other).flat_map(|(key, (left, right)), out| {
             let (left, right) = (or_none(left), or_none(right));
             pairs(&left, &right, |one, two| out.push(&(key.clone(), (one.clone(), two.clone()))));
         })
