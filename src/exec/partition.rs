@@ -164,19 +164,24 @@ impl<T: ?Sized + 'static> Batch<T> {
     }
 }
 
-/// The output of a closure that makes any number of elements of one, such as that of [`flat_map`](crate::DStream::flat_map).
-/// Elements pass by reference and may borrow from the input: what is downstream takes them in at once, and copies those that
-/// it keeps.
+/// The output of a `flat_map`. [`push`](Out::push) and [`extend`](Out::extend) lend elements, which may borrow from the record;
+/// [`emit`](Out::emit) and [`emit_all`](Out::emit_all) take elements that were made for it. Nothing is copied or allocated.
 ///
 /// ```
-/// use tidemill::stream::Out;
+/// use tidemill::{Config, StreamingContext, testing::ManualClock};
 ///
-/// let mut words = Vec::new();
-/// let mut keep = |word: &str| words.push(word.to_owned());
-/// let mut out = Out::new(&mut keep);
-/// out.push("to");
-/// out.extend("be or".split(' '));
-/// assert_eq!(words, ["to", "be", "or"]);
+/// let ctx = StreamingContext::with_clock(Config::new("doc").workers(1), ManualClock::new())?;
+/// let lines = ctx.queue_stream(vec![Some(vec!["to be", "or"])], 1);
+/// let words = lines.flat_map(|line, out| out.extend(line.split(' '))).collect();
+/// let first = lines.flat_map(|line, out| out.push(&line[..1])).collect();
+/// let sizes = lines.flat_map(|line, out| out.emit((line.len(), line.to_uppercase()))).collect();
+/// let places = lines.flat_map(|line, out| out.emit_all(line.match_indices('o').map(|(at, _)| at))).collect();
+/// ctx.run_batches(1)?;
+/// assert_eq!(words.rows()[0].1, ["to", "be", "or"]);
+/// assert_eq!(first.rows()[0].1, ["t", "o"]);
+/// assert_eq!(sizes.rows()[0].1, [(5, "TO BE".to_owned()), (2, "OR".to_owned())]);
+/// assert_eq!(places.rows()[0].1, [1, 0]);
+/// # Ok::<(), tidemill::Error>(())
 /// ```
 pub struct Out<'a, U: ?Sized> {
     each: &'a mut dyn FnMut(&U),
@@ -194,7 +199,7 @@ impl<'a, U: ?Sized> Out<'a, U> {
         Out { each }
     }
 
-    /// Hands out one element.
+    /// Hands out one element by reference.
     pub fn push(&mut self, element: &U) {
         (self.each)(element);
     }
@@ -208,5 +213,62 @@ impl<'a, U: ?Sized> Out<'a, U> {
         for element in elements {
             (self.each)(element);
         }
+    }
+
+    /// Hands out one element by value.
+    // A method of its own: what `push` is given decides `U` where nothing else does, and a reference may be coerced to it. A
+    // `push` that took both would leave `U` open in programs that compile today.
+    #[inline]
+    pub fn emit(&mut self, element: U)
+    where
+        U: Sized,
+    {
+        (self.each)(&element);
+    }
+
+    /// Hands out every element of an iterator by value.
+    #[inline]
+    pub fn emit_all(&mut self, elements: impl IntoIterator<Item = U>)
+    where
+        U: Sized,
+    {
+        for element in elements {
+            (self.each)(&element);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The elements that `f` hands out, each as text.
+    fn check<U: ?Sized + fmt::Debug>(f: impl Fn(&mut Out<'_, U>), expected: &[&str]) {
+        let mut found = Vec::new();
+        f(&mut Out::new(&mut |element| found.push(format!("{element:?}"))));
+        assert_eq!(found, expected);
+    }
+
+    #[derive(Debug)]
+    struct Own(#[expect(dead_code, reason = "shown")] u8);
+
+    #[test]
+    fn elements_are_lent_and_given() {
+        let line = "a b".to_owned();
+        // The type of the elements follows from the call.
+        check(|out| out.push(&line), &["\"a b\""]);
+        check(|out| out.push(&line[1..]), &["\" b\""]);
+        check(|out| out.push(&(1, 'x')), &["(1, 'x')"]);
+        check(|out| out.extend(line.split(' ')), &["\"a\"", "\"b\""]);
+        check(|out| out.extend(&[2, 3]), &["2", "3"]);
+        check(|out| out.emit(line.clone()), &["\"a b\""]);
+        check(|out| out.emit((1, Own(2))), &["(1, Own(2))"]);
+        check(|out| out.emit_all(0..2), &["0", "1"]);
+        check(|out| out.emit_all([Own(1), Own(2)]), &["Own(1)", "Own(2)"]);
+        // The type is known, and references follow it.
+        check::<str>(|out| out.push(&line), &["\"a b\""]);
+        check::<[u8]>(|out| out.push(&vec![1]), &["[1]"]);
+        check::<String>(|out| out.emit("a".into()), &["\"a\""]);
+        check::<Vec<u8>>(|out| out.emit_all(line.split(' ').map(Into::into)), &["[97]", "[98]"]);
     }
 }
