@@ -166,7 +166,7 @@ fn what_pulls_goes_through_the_stream_by_itself_unless_it_is_persisted() {
         let firsts = shared.map_partitions(|part, out| {
             let mut first = None;
             part.for_each(|n| first = first.or(Some(*n)));
-            out.extend(&first);
+            out.emit_all(first);
         });
         let (firsts, transformed) =
             (firsts.collect(), shared.transform(|_, batch| batch.filter(|n| *n > 8)));

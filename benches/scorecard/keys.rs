@@ -88,12 +88,12 @@ pub fn keyed(args: &Keyed, batches: u64) -> Outcome<Figures> {
 /// Everything that is done ends in one number for each batch, which must be what it must be.
 fn attach(args: &Keyed, seeds: &DStream<(u64, u64)>, rows: &Arc<AtomicU64>) {
     let (length, own) = (args.length, args.clone());
-    let pairs = seeds.flat_map(move |seed, out| own.make(seed, |key| out.push(&(key, 1_u64))));
+    let pairs = seeds.flat_map(move |seed, out| own.make(seed, |key| out.emit((key, 1_u64))));
     let own = args.clone();
     let add = |a: &u64, b: &u64| a + b;
     match (args.operator, length.map(Interval::secs)) {
         (Operator::Count, _) => {
-            let keys = seeds.flat_map(move |seed, out| own.make(seed, |key| out.push(&key)));
+            let keys = seeds.flat_map(move |seed, out| own.make(seed, |key| out.emit(key)));
             check(args, &keys.count_by_value().map(|row| (1, row.1)), rows);
         }
         (Operator::Words, _) => {

@@ -124,7 +124,7 @@ impl<T: ?Sized + 'static> Batch<T> {
 
     /// Maps each element to one other, by `f`, on the workers.
     pub fn map<U: 'static>(&self, f: impl Fn(&T) -> U + Send + Sync + 'static) -> Batch<U> {
-        self.flat_map(move |element, out| out.push(&f(element)))
+        self.flat_map(move |element, out| out.emit(f(element)))
     }
 
     /// Keeps the elements for which `keep` holds.

@@ -159,7 +159,7 @@ fn narrow_operators() {
     check(&[vec![1, 2, 3, 4]], |s| s.filter(|n| n % 2 == 0), &[vec![2, 4]]);
     check(
         &[vec![2, 0, 1]],
-        |s| s.flat_map(|n, out| (0..*n).for_each(|i| out.push(&(*n, i)))),
+        |s| s.flat_map(|n, out| out.emit_all((0..*n).map(|i| (*n, i)))),
         &[vec![(2, 0), (2, 1), (1, 0)]],
     );
     check(&[vec![1, 2, 3]], |s| s.glom(), &[vec![vec![1], vec![2, 3]]]);
@@ -167,7 +167,7 @@ fn narrow_operators() {
         s.map_partitions(|partition, out| {
             let mut sum = 0;
             partition.for_each(|n| sum += n);
-            out.push(&sum);
+            out.emit(sum);
         })
     };
     check(&[vec![1, 2, 3, 4]], sums, &[vec![3, 7]]);
@@ -211,7 +211,7 @@ fn wide_operators() {
     check(&input[..1], |s| s.map_values(|n| n + 1), &[pairs(&["a", "b", "a"], 2)]);
     check(
         &input[..1],
-        |s| s.flat_map_values(|n, out| out.extend(&[*n, 5])),
+        |s| s.flat_map_values(|n, out| out.emit_all([*n, 5])),
         &[[pairs(&["a", "b", "a"], 1), pairs(&["a", "b", "a"], 5)].concat()],
     );
     let mean = |s: DStream<(String, i32)>| {

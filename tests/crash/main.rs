@@ -475,7 +475,7 @@ fn a_replay_has_the_partitions_of_its_plan() {
         keep_state_in(&context, Arc::new(world.state.clone()), SEGMENT_BYTES);
         let records = context.receiver(idle()).expect("one source");
         let keys = records.map(|record| String::from_utf8_lossy(record).into_owned());
-        let partitions = keys.count_by_value().map_partitions(|_, out| out.push(&1_u64));
+        let partitions = keys.count_by_value().map_partitions(|_, out| out.emit(1_u64));
         let storage: Arc<dyn Storage> = Arc::new(world.output.clone());
         let file = File::open(storage, FileOptions::default());
         partitions.named("partitions").save(file.expect("free"));

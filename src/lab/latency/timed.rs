@@ -137,7 +137,7 @@ fn time_stamps(stream: &DStream<[u8]>, notes: &Notes, timing: &Timing) {
     let found = stream.map_partitions(|partition, out| {
         let mut stamps: Vec<(u64, u64)> = Vec::new();
         partition.for_each(|record| stamps.extend(stamp(record).map(|stamp| (stamp, 1))));
-        out.push(&stamps);
+        out.emit(stamps);
     });
     let all = found.reduce(|left, right| [left.as_slice(), right.as_slice()].concat());
     all.foreach_batch(move |_, batch| {

@@ -46,7 +46,7 @@ impl<T: ?Sized + 'static> DStream<T> {
     /// # Ok::<(), tidemill::Error>(())
     /// ```
     pub fn map<U: 'static>(&self, f: impl Fn(&T) -> U + Send + Sync + 'static) -> DStream<U> {
-        self.each(move |element, out| out.push(&f(element)))
+        self.each(move |element, out| out.emit(f(element)))
     }
 
     /// Keeps the elements for which `keep` holds. Copies nothing.
@@ -92,7 +92,7 @@ impl<T: ?Sized + 'static> DStream<T> {
     /// let sums = numbers.map_partitions(|partition, out| {
     ///     let mut sum = 0;
     ///     partition.for_each(|n| sum += n);
-    ///     out.push(&sum);
+    ///     out.emit(sum);
     /// });
     /// let sums = sums.collect();
     /// ctx.run_batches(1)?;
@@ -127,7 +127,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         self.map_partitions(|partition, out| {
             let mut all = Vec::new();
             partition.for_each(|element| all.push(element.to_owned()));
-            out.push(&all);
+            out.emit(all);
         })
     }
 

@@ -35,7 +35,7 @@ where
     /// ```
     /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc"), tidemill::testing::ManualClock::new())?;
     /// let pairs = ctx.queue_stream(vec![Some(vec![("a", 1), ("b", 2), ("a", 3)])], 1);
-    /// let found = pairs.flat_map_values(|n, out| (1..*n).for_each(|i| out.push(&i))).collect();
+    /// let found = pairs.flat_map_values(|n, out| out.emit_all(1..*n)).collect();
     /// ctx.run_batches(1)?;
     /// assert_eq!(found.rows()[0].1, [("b", 1), ("a", 1), ("a", 2)]);
     /// # Ok::<(), tidemill::Error>(())
@@ -45,7 +45,7 @@ where
         f: impl Fn(&V, &mut Out<'_, U>) + Send + Sync + 'static,
     ) -> DStream<(K, U)> {
         self.flat_map(move |(key, value), out| {
-            let mut each = |part: &U| out.push(&(key.clone(), part.clone()));
+            let mut each = |part: &U| out.emit((key.clone(), part.clone()));
             f(value, &mut Out::new(&mut each));
         })
     }
@@ -225,7 +225,7 @@ where
         W: Clone + Send + Sync + 'static,
     {
         self.cogroup_as("join", other).flat_map(|(key, (left, right)), out| {
-            pairs(left, right, |one, two| out.push(&(key.clone(), (one.clone(), two.clone()))));
+            pairs(left, right, |one, two| out.emit((key.clone(), (one.clone(), two.clone()))));
         })
     }
 
@@ -250,7 +250,7 @@ where
     {
         self.cogroup_as("left_outer_join", other).flat_map(|(key, (left, right)), out| {
             pairs(left, &or_none(right), |one, two| {
-                out.push(&(key.clone(), (one.clone(), two.clone())))
+                out.emit((key.clone(), (one.clone(), two.clone())))
             });
         })
     }
@@ -276,7 +276,7 @@ where
     {
         self.cogroup_as("right_outer_join", other).flat_map(|(key, (left, right)), out| {
             pairs(&or_none(left), right, |one, two| {
-                out.push(&(key.clone(), (one.clone(), two.clone())))
+                out.emit((key.clone(), (one.clone(), two.clone())))
             });
         })
     }
@@ -314,7 +314,7 @@ where
     {
         self.cogroup_as("full_outer_join", other).flat_map(|(key, (left, right)), out| {
             let (left, right) = (or_none(left), or_none(right));
-            pairs(&left, &right, |one, two| out.push(&(key.clone(), (one.clone(), two.clone()))));
+            pairs(&left, &right, |one, two| out.emit((key.clone(), (one.clone(), two.clone()))));
         })
     }
 }
