@@ -7,6 +7,7 @@
 //! ```
 //! One deadline covers all of it; the report says what was processed and what, if anything, was left.
 
+mod driven;
 mod start;
 
 use std::io;
@@ -23,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::exec::worker_pool::WorkerPool;
 use crate::journal::Journal;
 use crate::metrics::{Event, EventBus, ReceiverCounters};
-use crate::scheduler::{Ends, Message, Progress, Scheduler, SchedulerNotice};
+use crate::scheduler::{Ends, Message, Scheduler, SchedulerNotice};
 use crate::sink::SharedSink;
 use crate::source::io::IoModel;
 use crate::source::{Cutter, RunningSource};
@@ -31,7 +32,7 @@ use crate::stream::RunLease;
 use crate::sync::planted::{Planted, planted};
 use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mailbox, Mutex, Ordering, Poison};
-use crate::time::{Clock, ManualClock, Moment, Schedule, Wake, join_until};
+use crate::time::{Clock, Moment, Schedule, Wake, join_until};
 use crate::wording::{by_number, count};
 
 /// The most messages that wait for the thread that waits for the stream; further posts are dropped.
@@ -203,52 +204,6 @@ impl StreamHandle {
     /// Lets another thread ask for the stop.
     pub fn stopper(&self) -> Stopper {
         Stopper(self.control.clone())
-    }
-
-    /// Moves the clock to the next batch of this run, and waits until it is done; for runs that report each batch. Batches that
-    /// an earlier run planned run before it and do not count.
-    pub(super) fn run_next(&mut self, clock: &ManualClock, interval: Duration) -> Result<()> {
-        self.wait_until(|_| true)?;
-        let own = self.scheduler.progress().own + 1;
-        let label = self.schedule.map(|schedule| {
-            // After a restart the next tick may be more than one interval away.
-            let next = schedule.due(schedule.due_at(clock.now()));
-            clock.advance(interval.max(next.since(clock.now())));
-            schedule.label(schedule.due_at(clock.now()).saturating_sub(1))
-        });
-        if label.is_none() {
-            // With a trigger this is its time-out.
-            clock.advance(interval);
-        }
-        self.wait_until(|progress| match label {
-            Some(label) => progress.newest >= Some(label),
-            None => progress.own >= own,
-        })
-    }
-
-    /// Waits until `is_done`, unless the run ends before.
-    fn wait_until(&mut self, is_done: impl Fn(&Progress) -> bool) -> Result<()> {
-        loop {
-            let told = match self.control.try_recv() {
-                None if is_done(&self.scheduler.progress()) => return Ok(()),
-                None => self.control.recv(),
-                told => told,
-            };
-            match told.and_then(|control| self.end_of(control)) {
-                // The other batches wait for a clock that nobody moves any more: they are given up at once.
-                Some(End::Failed(err) | End::Broken(err)) => {
-                    let end = End::Failed(err);
-                    self.shut_down(&end);
-                    return end.into_result();
-                }
-                // The batch that was asked for is not done.
-                Some(End::OutputClosed(why)) => {
-                    self.shut_down(&End::OutputClosed(why.clone()));
-                    return Err(Error::Failed(why));
-                }
-                Some(End::Asked | End::OfInput) | None => {}
-            }
-        }
     }
 
     /// Waits for the end: a [`Stopper`], the limits of the run, a failure, or that nobody takes the rows of any output any
