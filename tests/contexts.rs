@@ -199,3 +199,61 @@ fn a_batch_of_an_earlier_run_is_done_for_who_looks() {
     assert_eq!(found, [(times[1], BatchState::Done), (1_000, BatchState::Done)]);
     running.stop().expect("an orderly end");
 }
+
+#[test]
+fn a_driven_stream_shows_its_progress_and_reports() {
+    let (ctx, _clock) = context();
+    ctx.queue_stream(vec![Some(vec![1]), Some(vec![2])], 1).foreach_batch(|_, _| Ok(()));
+    let mut running = ctx.start_driven().expect("started");
+    let inspector = running.inspector();
+    assert_eq!(inspector.progress().batches, 0);
+    running.run_batches(2).expect("two batches");
+    assert_eq!(inspector.progress().batches, 2);
+    running.adjuster().set_workers(1).expect("one is enough");
+    running.run_batches(1).expect("a third");
+    let err = ctx.run_batches(1).expect_err("it runs already").to_string();
+    assert!(err.starts_with("the pipeline `life` runs already"), "{err}");
+    let report = running.stop().expect("an orderly end");
+    assert_eq!((report.batches, report.left), (3, Vec::new()));
+    assert!(inspector.is_stopping());
+}
+
+#[test]
+fn a_driven_stream_that_fails_has_its_report() {
+    let on_failure = OnFailure { retries: 0, then: Then::Stop };
+    let config = Config::new("life").workers(1).on_failure(on_failure);
+    let ctx = StreamingContext::with_clock(config, ManualClock::new()).expect("good");
+    let numbers = ctx.queue_stream(vec![Some(vec![1]), Some(vec![2])], 1).named("job");
+    numbers.foreach_batch(|time, _| match time.as_millis() {
+        1_000 => Ok(()),
+        _ => Err(Error::Failed("no more".to_owned())),
+    });
+    let mut running = ctx.start_driven().expect("started");
+    let err = running.run_batches(3).expect_err("the second fails").to_string();
+    assert_eq!(err, "batch 2000 ms of job `job` failed after 1 attempt: no more");
+    let again = running.run_batches(1).expect_err("it is over").to_string();
+    assert_eq!(again, format!("no batch comes any more: {err}"));
+    let (report, outcome) = running.finish();
+    assert_eq!((report.batches, outcome.expect_err("the same").to_string()), (1, err));
+}
+
+#[test]
+fn batches_beyond_what_drives_them_are_refused() {
+    let (ctx, _clock) = context();
+    ctx.queue_stream(vec![Some(vec![1])], 1).foreach_batch(|_, _| Ok(()));
+    let mut running = ctx.start().expect("started");
+    let err = running.run_batches(1).expect_err("it runs by itself").to_string();
+    assert_eq!(err, "`run_batches` moves the clock of a stream that `start_driven` started");
+    running.stop().expect("an orderly end");
+
+    ctx.limits(RunLimits { batches: Some(2), ..RunLimits::default() });
+    let mut running = ctx.start_driven().expect("started");
+    let err = running.run_batches(3).expect_err("one too many").to_string();
+    assert!(err.starts_with("no batch comes any more: the run"), "{err}");
+    assert_eq!(running.stop().expect("an orderly end").batches, 2);
+
+    let ctx = StreamingContext::new(Config::new("life")).expect("good");
+    let err = ctx.run_batches(1).expect_err("it has no such clock").to_string();
+    let expected = "a test drives a stream on a manual clock: make the context by `with_clock`";
+    assert_eq!(err, expected);
+}

@@ -39,6 +39,7 @@ pub use sources::ReceiverSource;
 pub use stream_handle::{Report, SourceReport, Stopper, StreamHandle};
 
 use sources::{Added, Kind, Start};
+use stream_handle::Driver;
 
 /// The limits at which a run ends by itself, none by default, and what this run alone allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -329,10 +330,10 @@ impl StreamingContext {
     /// If no output was registered, an address cannot be bound, or the operating system refuses a thread; and while an earlier
     /// start of this context runs, for both would work on one state.
     pub fn start(&self) -> Result<StreamHandle> {
-        self.start_as(self.config.clone())
+        self.start_as(self.config.clone(), None)
     }
 
-    fn start_as(&self, config: Resolved) -> Result<StreamHandle> {
+    fn start_as(&self, config: Resolved, driver: Option<Driver>) -> Result<StreamHandle> {
         self.check()?;
         let (sources, source_names) = self.starts();
         places::expect(&config, &sources)?;
@@ -345,7 +346,7 @@ impl StreamingContext {
             source_names,
             listeners,
             limits: *self.limits.lock(),
-            tell_batches: self.manual.is_some(),
+            driver,
             storage: self.storage.lock().clone(),
         })
     }
@@ -411,31 +412,48 @@ impl StreamingContext {
         recover::agree_without_state(&self.config.name, &self.graph, Access::Look).map(drop)
     }
 
-    /// Drives `count` batches on the manual clock: moves it by one interval and waits until the batch is done, for each. After
-    /// a restart the batches that an earlier run planned run before the first, and do not count. The clock stands still while
-    /// a batch runs, so a sink that is away counts as a failure at once.
+    /// Starts the stream for a test that runs it batch by batch with [`StreamHandle::run_batches`]. The handle has, beside
+    /// and after the batches, what every started stream has: an inspector, rates, and the report at the end.
+    ///
+    /// ```
+    /// use tidemill::{Config, StreamingContext, testing::ManualClock};
+    ///
+    /// let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// let numbers = ctx.queue_stream(vec![Some(vec![1, 2]), Some(vec![3])], 1);
+    /// let sums = numbers.reduce(|a, b| a + b).collect();
+    /// let mut running = ctx.start_driven()?;
+    /// running.run_batches(1)?;
+    /// assert_eq!(running.inspector().progress().batches, 1);
+    /// running.run_batches(1)?;
+    /// let report = running.stop()?;
+    /// assert_eq!((report.batches, report.left.len()), (2, 0));
+    /// assert_eq!(sums.rows().len(), 2);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// The first batch's failure.
+    /// As [`start`](StreamingContext::start), and [`Error::Usage`] if the context was not made by
+    /// [`with_clock`](StreamingContext::with_clock).
+    pub fn start_driven(&self) -> Result<StreamHandle> {
+        let Some(clock) = self.manual.clone() else {
+            let why = "a test drives a stream on a manual clock: make the context by `with_clock`";
+            return Err(Error::Usage(why.to_owned()));
+        };
+        // No time passes while a batch runs, so there is none to wait for a sink.
+        let config = Resolved { sink_retry: Duration::ZERO, ..self.config.clone() };
+        self.start_as(config, Some(Driver::new(clock, self.config.batch_interval.as_duration())))
+    }
+
+    /// Drives `count` batches of a stream that the context keeps: starts it [driven](StreamingContext::start_driven) at the
+    /// first call, and ends it with the context, or with a batch that fails. Then does what [`StreamHandle::run_batches`] does.
     ///
-    /// # Panics
-    /// If the context was not made by [`with_clock`](StreamingContext::with_clock).
+    /// # Errors
+    /// The first batch's failure, and what [`start_driven`](StreamingContext::start_driven) returns.
     pub fn run_batches(&self, count: u64) -> Result<()> {
-        let clock =
-            self.manual.as_ref().expect("`run_batches` needs a context made by `with_clock`");
         let mut driven = self.driven.lock();
-        if driven.is_none() {
-            // No time passes while a batch runs, so there is none to wait for a sink.
-            let config = Resolved { sink_retry: Duration::ZERO, ..self.config.clone() };
-            *driven = Some(self.start_as(config)?);
-        }
-        let running = driven.as_mut().expect("just started");
-        for _ in 0..count {
-            if let Err(err) = running.run_next(clock, self.config.batch_interval.as_duration()) {
-                *driven = None;
-                return Err(err);
-            }
-        }
+        let mut running = driven.take().map_or_else(|| self.start_driven(), Ok)?;
+        running.run_batches(count)?;
+        *driven = Some(running);
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub(super) use self::driven::Driver;
 pub(super) use self::start::Setup;
 use super::RunLimits;
 use super::adjust::Adjuster;
@@ -86,6 +87,8 @@ pub struct StreamHandle {
     /// No other run of the same graph may begin while it is there.
     _lease: RunLease,
     pub(super) journal: Option<Arc<Journal>>,
+    /// The clock that moves batch by batch, if a test drives the stream.
+    driver: Option<Driver>,
     /// There is a state directory, also once the journal is closed.
     keeps: bool,
     /// The sinks of the outputs, each once.
@@ -227,6 +230,9 @@ impl StreamHandle {
 
     /// [`await_termination`](StreamHandle::await_termination) with the report, also after a failure.
     pub fn finish(mut self) -> (Report, Result<()>) {
+        if let Some((report, failure)) = self.take_failed() {
+            return (report, Err(failure));
+        }
         let end = self.wait_for_end();
         let (report, failure) = self.shut_down(&end);
         let outcome = match (end, failure) {

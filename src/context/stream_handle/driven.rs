@@ -1,22 +1,58 @@
-//! A stream whose batches run one by one: the clock is moved to each, and it is waited for. Runs on the thread that drives the
-//! stream, a test's. Knows no graph and no sources.
+//! A stream that a test drives: the clock is moved to each batch, and the batch is waited for. Runs on the thread that drives
+//! the stream. Knows no graph and no sources.
 
 use std::time::Duration;
 
-use super::{End, StreamHandle};
+use super::{Control, End, Report, StreamHandle};
 use crate::error::{Error, Result};
-use crate::scheduler::Progress;
+use crate::scheduler::{Progress, SchedulerNotice};
 use crate::time::{Clock, ManualClock};
 
+/// What a stream that a test drives has beside others.
+pub(in crate::context) struct Driver {
+    clock: ManualClock,
+    /// From one batch to the next.
+    interval: Duration,
+    /// Somebody asked for the stop, or the run has reached its limits: no further batch comes.
+    asked: bool,
+    /// The end by a failure, if there was one.
+    failed: Option<Failed>,
+}
+
+/// A run that ended by a failure: its report, and the failure in words.
+struct Failed {
+    report: Report,
+    why: String,
+}
+
+impl Driver {
+    pub(in crate::context) fn new(clock: ManualClock, interval: Duration) -> Self {
+        Driver { clock, interval, asked: false, failed: None }
+    }
+}
+
 impl StreamHandle {
-    /// Moves the clock to the next batch of this run, and waits until it is done; for runs that report each batch. Batches that
-    /// an earlier run planned run before it and do not count.
-    pub(in crate::context) fn run_next(
-        &mut self,
-        clock: &ManualClock,
-        interval: Duration,
-    ) -> Result<()> {
+    /// Drives `count` batches on the manual clock: moves it by one interval and waits until the batch is done, for each. After
+    /// a restart the batches that an earlier run planned run before the first, and do not count. The clock stands still while
+    /// a batch runs, so a sink that is away counts as a failure at once.
+    ///
+    /// A batch that fails ends the stream; [`finish`](StreamHandle::finish) then has the report on what was done before.
+    ///
+    /// # Errors
+    /// The first batch's failure, and [`Error::Usage`] if the stream was not started by
+    /// [`start_driven`](crate::StreamingContext::start_driven).
+    pub fn run_batches(&mut self, count: u64) -> Result<()> {
+        (0..count).try_for_each(|_| self.run_next())
+    }
+
+    /// Moves the clock to the next batch of this run, and waits until it is done. Batches that an earlier run planned run
+    /// before it and do not count.
+    fn run_next(&mut self) -> Result<()> {
+        let (clock, interval) = self.driver()?;
         self.wait_until(|_| true)?;
+        if self.driver.as_ref().is_some_and(|driver| driver.asked) {
+            return Err(no_more("the run was asked to stop, or reached its limits"));
+        }
         let own = self.scheduler.progress().own + 1;
         let label = self.schedule.map(|schedule| {
             // After a restart the next tick may be more than one interval away.
@@ -34,6 +70,18 @@ impl StreamHandle {
         })
     }
 
+    /// The clock that the next batch needs, and the time to it.
+    fn driver(&self) -> Result<(ManualClock, Duration)> {
+        match &self.driver {
+            None => {
+                let why = "`run_batches` moves the clock of a stream that `start_driven` started";
+                Err(Error::Usage(why.to_owned()))
+            }
+            Some(Driver { failed: Some(Failed { why, .. }), .. }) => Err(no_more(why)),
+            Some(Driver { clock, interval, .. }) => Ok((clock.clone(), *interval)),
+        }
+    }
+
     /// Waits until `is_done`, unless the run ends before.
     fn wait_until(&mut self, is_done: impl Fn(&Progress) -> bool) -> Result<()> {
         loop {
@@ -42,20 +90,46 @@ impl StreamHandle {
                 None => self.control.recv(),
                 told => told,
             };
+            // It follows the last batch: the one that is waited for does not come.
+            let reached = matches!(told, Some(Control::Notice(SchedulerNotice::BatchesReached)));
             match told.and_then(|control| self.end_of(control)) {
                 // The other batches wait for a clock that nobody moves any more: they are given up at once.
                 Some(End::Failed(err) | End::Broken(err)) => {
-                    let end = End::Failed(err);
-                    self.shut_down(&end);
+                    let (why, end) = (err.to_string(), End::Failed(err));
+                    self.give_up(&end, why);
                     return end.into_result();
                 }
                 // The batch that was asked for is not done.
                 Some(End::OutputClosed(why)) => {
-                    self.shut_down(&End::OutputClosed(why.clone()));
+                    self.give_up(&End::OutputClosed(why.clone()), why.clone());
                     return Err(Error::Failed(why));
                 }
-                Some(End::Asked | End::OfInput) | None => {}
+                Some(End::Asked) => {
+                    self.driver.iter_mut().for_each(|driver| driver.asked = true);
+                    if reached && !is_done(&self.scheduler.progress()) {
+                        return Err(no_more("the run has reached its limit of batches"));
+                    }
+                }
+                Some(End::OfInput) | None => {}
             }
         }
     }
+
+    /// Ends the run because the batch that is waited for does not come, and keeps the report.
+    fn give_up(&mut self, end: &End, why: String) {
+        let (report, _) = self.shut_down(end);
+        if let Some(driver) = &mut self.driver {
+            driver.failed = Some(Failed { report, why });
+        }
+    }
+
+    /// The report on a run that ended by a failure, with the failure.
+    pub(super) fn take_failed(&mut self) -> Option<(Report, Error)> {
+        let failed = self.driver.as_mut()?.failed.take()?;
+        Some((failed.report, Error::Failed(failed.why)))
+    }
+}
+
+fn no_more(why: &str) -> Error {
+    Error::Failed(format!("no batch comes any more: {why}"))
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{CONTROL_MAX, Control, StreamHandle};
+use super::{CONTROL_MAX, Control, Driver, StreamHandle};
 use crate::blocks::manager::BlockManager;
 use crate::blocks::spill::{Spill, SpillFiles, SpillOptions, SpillThread};
 use crate::blocks::tracker::BlockTracker;
@@ -42,8 +42,8 @@ pub(in crate::context) struct Setup {
     pub(in crate::context) source_names: Vec<Wanted>,
     pub(in crate::context) listeners: Vec<Box<dyn Listener>>,
     pub(in crate::context) limits: RunLimits,
-    /// True if the end of each batch is reported, for a run that is driven batch by batch.
-    pub(in crate::context) tell_batches: bool,
+    /// For a run that is driven batch by batch: then the end of each batch is reported.
+    pub(in crate::context) driver: Option<Driver>,
     /// The storage of the log instead of `state_dir`, and the size of its segments in bytes.
     pub(in crate::context) storage: Option<(Arc<dyn Storage>, u64)>,
 }
@@ -76,6 +76,7 @@ impl StreamHandle {
     pub(in crate::context) fn start(setup: Setup) -> Result<StreamHandle> {
         let (core, mut engine) = core(&setup)?;
         let mut running = StreamHandle::new(&setup, &engine, core);
+        running.driver = setup.driver;
         let Setup { config, clock, graph, sources, listeners, limits, .. } = setup;
         let poison = engine.poison.clone();
         running.events_thread = Some(engine.events.start(listeners, &poison)?);
@@ -121,7 +122,7 @@ impl StreamHandle {
             history,
             events: engine.events,
             tell: Arc::new(poster(&running.control, Control::Notice)),
-            tell_batches: setup.tell_batches,
+            tell_batches: running.driver.is_some(),
         };
         let options = job_options(&config, schedule, limits);
         let job_loop = running.scheduler.start(options, parts, &poison)?;
@@ -156,6 +157,7 @@ impl StreamHandle {
             schedule: None,
             _lease: core.lease,
             journal: None,
+            driver: None,
             keeps: config.state_dir.is_some(),
             sinks: graph.sinks(),
             clock: Arc::clone(&engine.clock),
