@@ -280,8 +280,8 @@ pub use config::Config;
 #[doc(hidden)]
 pub use context::StreamHandle as Running;
 pub use context::{
-    Adjuster, Done, Inspector, Memory, ReceiverSource, ReceiverStatus, Report, RunLimits,
-    SocketSource, SourceReport, Stopper, StreamHandle, StreamingContext,
+    Adjuster, Done, Inspector, Memory, ReceiverSource, ReceiverStatus, Recovered, Report,
+    RunLimits, SocketSource, SourceReport, Stopper, StreamHandle, StreamingContext,
 };
 pub use error::{Error, Result};
 pub use exec::Batch;

@@ -10,7 +10,8 @@ use tidemill::internals::sync::{Arc, Mutex};
 use tidemill::metrics::BatchState;
 use tidemill::testing::ManualClock;
 use tidemill::{
-    Config, Error, Event, FilesSource, Interval, ReceiverHandle, RunLimits, StreamingContext,
+    Config, Error, Event, FilesSource, Interval, ReceiverHandle, Recovered, RunLimits,
+    StreamingContext,
 };
 
 /// The longest time that anything may take before the test gives up.
@@ -198,6 +199,49 @@ fn a_batch_of_an_earlier_run_is_done_for_who_looks() {
     let found: Vec<_> = batches.iter().map(|batch| (batch.time.as_millis(), batch.state)).collect();
     assert_eq!(found, [(times[1], BatchState::Done), (1_000, BatchState::Done)]);
     running.stop().expect("an orderly end");
+}
+
+#[test]
+fn a_start_says_what_it_continues() {
+    let program = Program {
+        state: Arc::new(MemoryStorage::new(1)),
+        clock: ManualClock::new(),
+        done: Arc::default(),
+    };
+    let first = program.context(false).start().expect("a first start");
+    assert_eq!(first.recovered(), None);
+    first.stop().expect("an orderly end");
+    let second = program.context(false).start().expect("a restart");
+    assert_eq!(second.recovered(), Some(Recovered { batches: 0, records: 0 }));
+    second.stop().expect("an orderly end");
+
+    let program = Program::with_a_planned_batch();
+    let restart = program.context(false).start().expect("a restart");
+    assert_eq!(restart.recovered(), Some(Recovered { batches: 1, records: 0 }));
+    restart.stop().expect("an orderly end");
+    let (ctx, _clock) = context();
+    ctx.queue_stream(vec![Some(vec![1])], 1).foreach_batch(|_, _| Ok(()));
+    assert_eq!(ctx.start().expect("it keeps nothing").recovered(), None);
+}
+
+#[test]
+fn a_state_that_cannot_be_continued_is_an_error_of_the_start() {
+    let program = Program::with_a_planned_batch();
+    let other = StreamingContext::with_clock(Config::new("other"), program.clock.clone());
+    let other = other.expect("good");
+    other.state_storage(Arc::clone(&program.state) as Arc<dyn Storage>);
+    other.queue_stream(vec![Some(vec![1])], 1).foreach_batch(|_, _| Ok(()));
+    let err = other.start().expect_err("it is another pipeline's").to_string();
+    let expected = "the state directory belongs to the pipeline `life`, not to `other`";
+    assert!(err.starts_with(expected), "{err}");
+
+    let names = program.state.list().expect("readable");
+    let segment = names.iter().find(|name| name.starts_with("wal-")).expect("a segment");
+    let mut bytes = program.state.bytes(segment).expect("readable");
+    bytes[0] ^= 1;
+    program.state.set_bytes(segment, &bytes);
+    let err = program.context(false).start().expect_err("it is damaged").to_string();
+    assert!(err.contains(segment.as_str()), "{err}");
 }
 
 #[test]

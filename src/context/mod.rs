@@ -36,7 +36,7 @@ pub use crate::source::SocketSource;
 pub use adjust::Adjuster;
 pub use inspect::{Done, Inspector, Memory, ReceiverStatus};
 pub use sources::ReceiverSource;
-pub use stream_handle::{Report, SourceReport, Stopper, StreamHandle};
+pub use stream_handle::{Recovered, Report, SourceReport, Stopper, StreamHandle};
 
 use sources::{Added, Kind, Start};
 use stream_handle::Driver;
@@ -95,16 +95,15 @@ impl StreamingContext {
         Ok(Self::assemble(resolved, Arc::new(clock.clone()), Some(clock)))
     }
 
-    /// A context that continues where an earlier run with the same `state_dir` ended, in whatever way: batches that were
-    /// planned and not finished run again with the same input, then the input that no batch was given, then new input.
-    /// `build` makes the context anew each time, for a checkpoint holds data and never code; the first time there is
-    /// nothing to recover. The recovery happens when the context is started.
+    /// The earlier way to build a context with a state directory, for programs that were written with it. It recovers nothing by
+    /// itself: `build` and the start do, as those of any context with a `state_dir`.
     ///
     /// # Errors
     /// What `build` returns, and [`Error::Usage`] if its context has no `state_dir`.
+    #[doc(hidden)]
     pub fn recover_or(build: impl FnOnce() -> Result<Self>) -> Result<Self> {
         let context = build()?;
-        if context.config.state_dir.is_none() && context.storage.lock().is_none() {
+        if !context.logs() {
             let text = "nothing can be recovered without a `state_dir`: give `Config::state_dir`";
             return Err(Error::Usage(text.to_owned()));
         }
@@ -326,9 +325,15 @@ impl StreamingContext {
 
     /// Starts receiving and running batches. The guard stops everything in order when it is dropped.
     ///
+    /// With a [`state_dir`](Config::state_dir) the start continues where the last run ended, in whatever way it ended: batches
+    /// that were planned and not finished run again with the same input, then the input that no batch was given, then new input.
+    /// A state directory holds data and never code, so a program builds its context anew for each start.
+    /// [`StreamHandle::recovered`] has what was continued.
+    ///
     /// # Errors
-    /// If no output was registered, an address cannot be bound, or the operating system refuses a thread; and while an earlier
-    /// start of this context runs, for both would work on one state.
+    /// If no output was registered, an address cannot be bound, or the operating system refuses a thread; while an earlier
+    /// start of this context runs, for both would work on one state; and if the state directory is another pipeline's, is
+    /// damaged, or holds what the program no longer names.
     pub fn start(&self) -> Result<StreamHandle> {
         self.start_as(self.config.clone(), None)
     }

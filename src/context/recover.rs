@@ -27,6 +27,7 @@ use super::lost;
 use super::names::{self, LeftPlace};
 use super::outputs;
 use super::sources::{DirectOptions, Start};
+use super::stream_handle::Recovered;
 
 /// The stream that is started.
 pub(super) struct Streams<'a> {
@@ -338,6 +339,16 @@ fn check(sources: &[Start], segment_bytes: u64) -> Result<()> {
     Ok(())
 }
 
+/// The part of earlier runs that the start continues; `None` if there was no run.
+pub(super) fn recovered(found: &Found) -> Option<Recovered> {
+    let waiting = found.unplanned.iter().flatten();
+    let again = |replay: &&Replay| replay.run == Run::Again;
+    found.started_before.then(|| Recovered {
+        batches: found.resume.replays.iter().filter(again).count() as u64,
+        records: waiting.map(|(_, chunk)| chunk.records).sum(),
+    })
+}
+
 fn tell(found: &Found, events: &EventBus) {
     for damaged in &found.damaged {
         events.post(Event::CheckpointDamaged {
@@ -345,14 +356,12 @@ fn tell(found: &Found, events: &EventBus) {
             what: damaged.what.clone(),
         });
     }
-    if found.started_before {
-        let waiting = found.unplanned.iter().flatten();
-        let again = |replay: &&Replay| replay.run == Run::Again;
+    if let Some(Recovered { batches, records }) = recovered(found) {
         events.post(Event::Recovered {
             segments: found.log.segments,
             bytes: found.log.bytes,
-            batches: found.resume.replays.iter().filter(again).count() as u64,
-            records: waiting.map(|(_, chunk)| chunk.records).sum(),
+            batches,
+            records,
             torn: found
                 .log
                 .torn

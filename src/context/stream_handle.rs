@@ -87,6 +87,7 @@ pub struct StreamHandle {
     /// No other run of the same graph may begin while it is there.
     _lease: RunLease,
     pub(super) journal: Option<Arc<Journal>>,
+    recovered: Option<Recovered>,
     /// The clock that moves batch by batch, if a test drives the stream.
     driver: Option<Driver>,
     /// There is a state directory, also once the journal is closed.
@@ -113,6 +114,15 @@ impl Stopper {
         // A full mailbox holds a reason to stop already.
         let _ = self.0.try_send(Control::Stop);
     }
+}
+
+/// The part of earlier runs with the same state directory that a start continues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// Batches that were planned and not finished. They run again with the same input.
+    pub batches: u64,
+    /// Records that no batch was given. They are the first input of the first new batch.
+    pub records: u64,
 }
 
 /// The report on one source.
@@ -189,6 +199,11 @@ impl StreamHandle {
     /// The addresses of the listening sources, in the order of the sources.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
         self.receivers.iter().flat_map(|receiver| &receiver.local_addrs).copied().collect()
+    }
+
+    /// The part of earlier runs that this start continues: `None` for the first start of a state directory, and without one.
+    pub fn recovered(&self) -> Option<Recovered> {
+        self.recovered
     }
 
     /// Looks at the stream from outside, also after its end.

@@ -91,6 +91,7 @@ impl StreamHandle {
         let none = || recover::without_state(&config.name, &graph, &engine.events);
         let identity = own.map_or_else(none, Ok)?;
         engine.log = recovery.as_ref().map(Recovery::log);
+        running.recovered = recovery.as_ref().and_then(|it| recover::recovered(&it.found));
         running.journal = recovery.as_ref().map(|recovery| Arc::clone(&recovery.journal));
         let schedule = recover::schedule(clock.as_ref(), config.batch_interval, recovery.as_ref());
         running.schedule = config.trigger.is_none().then_some(schedule);
@@ -157,6 +158,7 @@ impl StreamHandle {
             schedule: None,
             _lease: core.lease,
             journal: None,
+            recovered: None,
             driver: None,
             keeps: config.state_dir.is_some(),
             sinks: graph.sinks(),
