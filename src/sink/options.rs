@@ -2,15 +2,13 @@
 //! options of a section, and the options ([`SinkOptions`]) say where they write and open the sink. Whoever configures, checks,
 //! lists or builds sinks knows this and the table of rows, and no kind. Main thread; knows no kind itself.
 
-use std::any::Any;
 use std::fmt;
-use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use crate::error::Result;
 use crate::settings::diagnostics::Problem;
 use crate::settings::key::Key;
-use crate::settings::options::SameOptions;
+use crate::settings::options::{AnyOptions, SameOptions};
 use crate::settings::section::Section;
 use crate::storage::Access;
 use crate::sync::Arc;
@@ -140,39 +138,14 @@ impl Destination<'_> {
     }
 }
 
-/// The options of a sink of any kind; equal to others of the same kind and value. Clones share them.
-#[derive(Clone, Debug)]
-pub struct SinkKind(Arc<dyn SinkOptions>);
-
-impl SinkKind {
-    /// The options as those of one kind, such as [`FileOptions`](super::FileOptions); none if the sink is of another kind.
-    pub fn options_of<T: SinkOptions>(&self) -> Option<&T> {
-        let options: &dyn Any = &*self.0;
-        options.downcast_ref()
-    }
-}
+/// The options of a sink of any kind, such as [`FileOptions`](super::FileOptions).
+pub type SinkKind = AnyOptions<dyn SinkOptions>;
 
 impl<T: SinkOptions> From<T> for SinkKind {
     fn from(options: T) -> Self {
-        SinkKind(Arc::new(options))
+        AnyOptions::new(Arc::new(options))
     }
 }
-
-impl Deref for SinkKind {
-    type Target = dyn SinkOptions;
-
-    fn deref(&self) -> &Self::Target {
-        &*self.0
-    }
-}
-
-impl PartialEq for SinkKind {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.is_same(&*other.0)
-    }
-}
-
-impl Eq for SinkKind {}
 
 /// The meaning of output that is there already and is not of this state directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -17,12 +17,11 @@ pub(super) mod topk;
 mod wordcount;
 
 use std::fmt::Debug;
-use std::ops::Deref;
 
 use super::DStream;
 pub(crate) use super::WindowSpan as Window;
 use crate::settings::key::Key;
-use crate::settings::options::SameOptions;
+use crate::settings::options::{AnyOptions, SameOptions};
 use crate::settings::pattern::Pattern;
 use crate::settings::section::Section;
 use crate::settings::tree::Given;
@@ -85,31 +84,14 @@ pub trait JobOptions: SameOptions + Debug + Send + Sync {
     fn attach(&self, records: &DStream<[u8]>, output: JobOutput<'_>);
 }
 
-/// The options of a job of any kind; equal to others of the same kind and value.
-#[derive(Clone, Debug)]
-pub struct JobKind(Arc<dyn JobOptions>);
+/// The options of a job of any kind, such as [`WordCount`].
+pub type JobKind = AnyOptions<dyn JobOptions>;
 
 impl<T: JobOptions> From<T> for JobKind {
     fn from(options: T) -> Self {
-        JobKind(Arc::new(options))
+        AnyOptions::new(Arc::new(options))
     }
 }
-
-impl Deref for JobKind {
-    type Target = dyn JobOptions;
-
-    fn deref(&self) -> &Self::Target {
-        &*self.0
-    }
-}
-
-impl PartialEq for JobKind {
-    fn eq(&self, other: &Self) -> bool {
-        (*self.0).is_same(&*other.0)
-    }
-}
-
-impl Eq for JobKind {}
 
 /// Everything about a job but its kind and its records.
 #[derive(Debug)]
