@@ -56,6 +56,9 @@ use crate::sync::thread::Thread;
 use crate::sync::{Arc, Poison};
 use crate::time::Clock;
 
+/// Makes an io thread ask its handler again.
+pub use crate::sync::Waker;
+
 /// Buffers that one read may fill.
 const READ_BUFFERS: usize = 4;
 
@@ -165,9 +168,6 @@ impl fmt::Display for IoModel {
 /// Called for each peer that is turned away, and without one each time that accepting waits, with the reason. Called on io
 /// threads; it only posts.
 pub type OnRefusal = Arc<dyn Fn(Option<SocketAddr>, &str) + Send + Sync>;
-
-/// Makes an io thread ask its handler again. Any thread may call it; it only posts.
-pub type Waker = Arc<dyn Fn() + Send + Sync>;
 
 /// The other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
