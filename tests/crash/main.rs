@@ -13,6 +13,8 @@ mod damage;
 mod hang;
 mod names;
 mod orders;
+#[path = "../../src/wal/tests/seeds.rs"]
+mod seeds;
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -31,21 +33,12 @@ use tidemill::{
 };
 
 use alive::Alive;
+use seeds::seeds;
 
 /// Small segments, so that a life fills several.
 const SEGMENT_BYTES: u64 = 2 << 10;
 
 const PERIOD: Interval = Interval::millis(100);
-
-/// The seeds of a test: one if `TIDEMILL_SEED` names it, otherwise `TIDEMILL_SEEDS` or `count` of them.
-fn seeds(count: u64) -> std::ops::Range<u64> {
-    let number = |name: &str| {
-        let text = std::env::var(name).ok()?;
-        Some(text.parse::<u64>().unwrap_or_else(|_| panic!("{name} is a number")))
-    };
-    let many = number("TIDEMILL_SEEDS").unwrap_or(count);
-    number("TIDEMILL_SEED").map_or(0..many, |seed| seed..seed + 1)
-}
 
 /// The number of the first record that was not acknowledged.
 #[derive(Debug, Default)]

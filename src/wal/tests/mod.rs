@@ -4,6 +4,7 @@
 
 mod damage;
 mod room;
+mod seeds;
 mod threads;
 
 use super::LogOptions;
@@ -15,17 +16,7 @@ use crate::error::Result;
 use crate::storage::{Fault, MemoryStorage, Storage};
 use crate::sync::Arc;
 
-/// The seed that `TIDEMILL_SEED` asks for.
-pub(crate) fn env_seed() -> Option<u64> {
-    std::env::var("TIDEMILL_SEED").ok().map(|text| text.parse().expect("TIDEMILL_SEED is a number"))
-}
-
-/// The seeds of a test: one if `TIDEMILL_SEED` names it, otherwise `TIDEMILL_SEEDS` or `count` of them.
-pub(crate) fn seeds(count: u64) -> std::ops::Range<u64> {
-    let many = std::env::var("TIDEMILL_SEEDS").ok();
-    let many = many.map_or(count, |text| text.parse().expect("TIDEMILL_SEEDS is a number"));
-    env_seed().map_or(0..many, |seed| seed..seed + 1)
-}
+pub(crate) use seeds::{env_seed, seeds};
 
 /// Numbers that a seed determines.
 pub(crate) struct Random(pub(crate) u64);
