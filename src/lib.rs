@@ -297,6 +297,9 @@ pub use stream as dstream;
 pub use stream::DStream;
 pub use time::{Interval, Time};
 
+/// The crate `serde`, whose traits the keys and values of [states](stream::StateValue) have.
+pub use serde;
+
 /// The README's code is compiled with the documentation tests, and so is the guide's.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

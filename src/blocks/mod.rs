@@ -13,7 +13,7 @@ pub mod tracker;
 
 use std::fmt;
 
-use bytes::Bytes;
+pub use bytes::Bytes;
 
 use crate::framing::Framing;
 use crate::memory::budget::Reservation;

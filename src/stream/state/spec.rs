@@ -227,7 +227,34 @@ pub trait StateKey:
 
 impl<K: Clone + Hash + Eq + Serialize + DeserializeOwned + Send + Sync + 'static> StateKey for K {}
 
-/// The requirements on a state: it is kept, and written with serde. Every type that meets them has the trait.
+/// The requirements on a state. A type of your own derives what serde needs, from a crate `serde` of your own or from the one that
+/// Tidemill hands on:
+///
+/// ```
+/// use tidemill::serde::{Deserialize, Serialize};
+/// use tidemill::{Config, StreamingContext, stream::StateSpec, testing::ManualClock};
+///
+/// #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// #[serde(crate = "tidemill::serde")]
+/// struct Total {
+///     count: u64,
+///     sum: i64,
+/// }
+///
+/// let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+/// let stream = ctx.queue_stream(vec![Some(vec![('a', 2), ('a', 3)])], 1);
+/// let totals = stream.map_with_state(StateSpec::new(), |_time, _key, value, state| {
+///     let mut total: Total = state.get().cloned().unwrap_or_default();
+///     total.count += 1;
+///     total.sum += value?;
+///     state.update(total.clone());
+///     Some(total)
+/// });
+/// let totals = totals.collect();
+/// ctx.run_batches(1)?;
+/// assert_eq!(totals.rows()[0].1[1], Total { count: 2, sum: 5 });
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 pub trait StateValue: Clone + Serialize + DeserializeOwned + Send + Sync + 'static {}
 
 impl<S: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> StateValue for S {}

@@ -94,7 +94,7 @@ impl Globs {
 ///
 /// # Errors
 /// The mistake, in words.
-pub fn parse(glob: &str) -> Result<Glob, String> {
+pub(crate) fn parse(glob: &str) -> Result<Glob, String> {
     if glob.contains('/') {
         return Err("a glob is for names in the directory, without `/`".to_owned());
     }
