@@ -1,4 +1,5 @@
-//! Tools for tests of streams, users' and ours: a clock that the test moves, streams out of queues, batches one by one.
+//! Tools for tests of streams, users' and ours: a clock that the test moves, streams out of queues, batches one by one. With
+//! [`start_driven`](StreamingContext::start_driven) a test also has the running stream.
 //!
 //! ```
 //! use tidemill::testing::ManualClock;
