@@ -10,7 +10,7 @@ use super::dedup::Repeats;
 use super::late::{Late, OnLate, RunLease};
 use super::plan::batch_scope::BatchScope;
 use super::plan::{Output, Planner};
-use super::state::changelog::{Changelog, Changes, Committed, StateInfo};
+use super::state::commit::{Changelog, StateInfo};
 use super::{BatchInput, Graph, GraphOptions, Missing, Registered, Replay, Settings, SourceInfo};
 use crate::exec::Plan;
 use crate::memory::buffer_pool::Pool;
@@ -104,33 +104,6 @@ impl Graph {
     /// From now on this pool's account counts what unfinished batches have made, and rows lie in its buffers.
     pub fn make_results_in(&self, pool: &Arc<Pool>) {
         self.scope.set_pool(pool);
-    }
-
-    /// From now on, which is before the first batch, [`changes`](Graph::changes) has what each batch changed in states.
-    pub fn keep_changes(&self) {
-        self.scope.keep_changes();
-    }
-
-    /// The changes in states of the batch that was committed last. Called once after each commit. `None` unless changes
-    /// are [kept](Graph::keep_changes), and for a batch that was [run again](Graph::replay). `input_bytes`: the size of
-    /// the batch's input in the log, where it stays as long as the changes.
-    pub fn changes(&self, time: Time, input_bytes: u64) -> Option<Changes> {
-        if *self.replayed.lock() == Some(time) {
-            return None;
-        }
-        let left = std::mem::take(&mut *self.scope.left()?.lock());
-        let saved: Vec<_> = self.saved().into_iter().map(|(_, saved)| saved).collect();
-        Some(self.walker.lock().changes(Committed { time, input_bytes, left }, &saved))
-    }
-
-    /// `hurries`: the log has no room, so that walks must free soon what it keeps for states.
-    pub fn hurry_walks(&self, hurries: bool) {
-        self.walker.lock().hurry(hurries);
-    }
-
-    /// The size of all states when written once, about, in bytes.
-    pub fn walk_bytes(&self) -> u64 {
-        self.walker.lock().walk_bytes()
     }
 
     /// True if no batch leaves anything behind that the next one needs: no state, no windows.

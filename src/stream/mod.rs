@@ -59,7 +59,7 @@ pub(crate) use plan::JobPast;
 #[doc(hidden)]
 pub use plan::Output;
 pub use state::Stateful;
-pub(crate) use state::changelog::{Census, Counting};
+pub(crate) use state::commit::{Census, Counting};
 pub use state::spec::{State, StateCounts, StateKey, StateSpec, StateValue, WhenFull};
 pub(crate) use window::WindowSpan;
 pub use window::persist::Remembered;
@@ -71,7 +71,7 @@ use missing::Missing;
 use node::{Compute, Node};
 use plan::batch_scope::BatchScope;
 use plan::{Job, Planner};
-use state::changelog::{Changelog, Compactor};
+use state::commit::{Changelog, Compactor};
 use window::undue::Undue;
 
 /// The options of a graph.

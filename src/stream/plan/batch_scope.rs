@@ -17,7 +17,7 @@ use crate::memory::budget::MemoryBudget;
 use crate::memory::buffer_pool::Pool;
 use crate::stream::Missing;
 use crate::stream::kept::Kept;
-use crate::stream::state::left::Left;
+use crate::stream::state::commit::left::Left;
 use crate::sync::{Arc, Mutex};
 use crate::time::{Interval, Time};
 

@@ -3,7 +3,7 @@
 //! The keys lie in a table, and in a list by the time when they were last touched where any are forgotten by their age. Runs
 //! on the workers; knows no operator.
 
-use super::changelog::entry::{Entry as Logged, Touch};
+use super::commit::entry::{Entry as Logged, Touch};
 use super::heap_size;
 use super::shard::{Change, ShardState, ShardView, Slot, Table, WriteSet};
 use super::spec::{Counters, Group, Held, Phase, State, StateKey, StateValue};

@@ -8,10 +8,9 @@
 //! An attempt that fails leaves no trace, see [`keyed`](crate::stream::state::shard). Runs on the workers.
 
 pub(crate) mod capacity;
-pub(crate) mod changelog;
+pub(crate) mod commit;
 pub(crate) mod heap_size;
 pub(crate) mod key_table;
-pub(crate) mod left;
 pub(crate) mod shard;
 pub(crate) mod spec;
 
@@ -20,11 +19,12 @@ use std::ops::Deref;
 
 use super::ops::pairs::by_key;
 use super::ops::value_list::ValueList;
-use super::{DStream, Missing, Planner};
+use super::{DStream, Missing};
 use crate::exec::shuffle::{Entry, Shuffle, ShuffleShape, Slots, Table};
-use crate::exec::{Batch, Stage, Work};
+use crate::exec::{Batch, Stage};
 use crate::stream::state::capacity::{LastCall, Trim, trim};
-use crate::stream::state::changelog::Store;
+use crate::stream::state::commit::Saving;
+use crate::stream::state::commit::store::Store;
 use crate::stream::state::key_table::{KeyTable, KeyTableDelta};
 use crate::stream::state::shard::{Change, NewNode, ShardView, stateful};
 use crate::stream::state::spec::{
@@ -297,45 +297,6 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
             Ok((Ok(views.batch()), Box::new(commit)))
         });
         (views, counters)
-    }
-}
-
-/// Writes the changes of one state for the log.
-struct Saving<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
-    store: Arc<Store<K, S, U>>,
-    /// The number of the state.
-    number: u32,
-    skip_same: bool,
-}
-
-impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Saving<K, S, U> {
-    /// Adds the stage that encodes the batch's changes, if those are kept; returns its part of the commit.
-    fn plan(
-        self,
-        cx: &mut Planner<'_>,
-        views: &Slots<ShardView<KeyTable<K, S, U>>>,
-    ) -> Box<dyn FnOnce() + Send> {
-        let Saving { store, number, skip_same } = self;
-        let Some(left) = cx.scope.left() else { return Box::new(|| {}) };
-        if cx.replay.is_some() {
-            // Its changes are kept already; the walk continues with the first batch whose changes are written.
-            return Box::new(move || store.is_known());
-        }
-        let encoded = Slots::new(views.len());
-        let task = |shard: usize| -> Work {
-            let (store, views, encoded) = (Arc::clone(&store), views.clone(), encoded.clone());
-            Box::new(move |_| {
-                let encode = |view| store.encode(shard, view, skip_same);
-                let part: Result<Vec<_>, String> = views.at(shard).iter().map(encode).collect();
-                encoded.put(shard, part?);
-                Ok(())
-            })
-        };
-        cx.stages.push(Stage { tasks: (0..views.len()).map(task).collect() });
-        Box::new(move || {
-            let parts = encoded.take_all().into_iter().flatten().collect();
-            store.committed(parts, number, &mut left.lock());
-        })
     }
 }
 

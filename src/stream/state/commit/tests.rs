@@ -1,12 +1,18 @@
 //! Saved states, restored: the same as those that continue.
 
+use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::compaction::{WALK_AFTER_BATCHES, WALK_AFTER_BYTES, WALK_BATCHES_MIN, WALK_PART};
+use super::compaction::{
+    Committed, WALK_AFTER_BATCHES, WALK_AFTER_BYTES, WALK_BATCHES, WALK_BATCHES_MIN, WALK_PART,
+};
+use super::left::Left;
+use super::store::short;
 use super::*;
 use crate::stream::tests::Rig;
 use crate::stream::{Collected, DStream, Replay, State, StateSpec, Stateful, WhenFull};
-use crate::time::Interval;
+use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::time::{Interval, Time};
 
 /// A key and a value: 0 removes the key.
 type Input = Vec<(String, i64)>;

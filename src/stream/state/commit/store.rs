@@ -1,95 +1,25 @@
-//! The changelog of keyed states: the changes of each batch in bytes, and the way back.
-//!
-//! ```text
-//! batch ─▶ overlay ─┬─▶ commit
-//!                   └─▶ parts: [a slice of the walk: keys as they were before the batch] [the keys that it touched]
-//! walk: ▷────▷────▷──▷     through all keys, a slice with each batch, so that what lies before its start is needed no more
-//! ```
-//! A part holds the states of keys, not their changes: parts in order, from the first batch of all or from the start of a
-//! walk to its end and on, give the states exactly. The work follows the touched
-//! keys; no batch ever writes all keys at once. Encoding runs on the workers, commits on the scheduler's thread. It does
-//! not know who keeps the bytes, and checks all of them.
-
-mod census;
-mod compaction;
-pub(super) mod entry;
-mod restore;
+//! `Store`: the states of one operator, what the log gets of each batch of them, and the way back. Encoding runs on the
+//! workers, commits on the scheduler's thread, the restore on the thread that starts the stream.
 
 use std::any::type_name;
 
 use bytes::Bytes;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
-pub(crate) use self::census::{Census, Counting};
-use self::compaction::WALK_BATCHES;
-pub(crate) use self::compaction::{Committed, Compactor};
-pub(crate) use self::entry::{Entry, Touch};
-use super::key_table::{KeyTable, NewKey};
+use super::changelog::Changelog;
+use super::compaction::WALK_BATCHES;
+use super::entry::Touch;
 use super::left::Left;
-use super::shard::{Change, ShardView, Shards};
-use super::spec::{Counters, StateKey, StateValue};
+use super::part::{Reader, Rewrite, Writer};
 use crate::exec::shuffle::{hash_of, shard_of};
 use crate::stream::kept::NodeKept;
+use crate::stream::state::key_table::{KeyTable, NewKey};
+use crate::stream::state::shard::{Change, ShardView, Shards};
+use crate::stream::state::spec::{Counters, StateKey, StateValue};
 use crate::stream::{Planner, Replay};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
-use crate::time::Time;
-use crate::wording::count;
 
-/// A part is closed beyond this many bytes; one key with its state may be larger.
-const PART_BYTES: usize = 256 << 10;
 /// The fewest keys of a partition that a batch walks over. Few in unit tests, so that a walk takes several batches there.
 const WALK_MIN: u32 = if cfg!(test) { 3 } else { 64 };
-
-/// An operator with keyed state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
-pub struct StateInfo {
-    /// Its name, by which it is found again.
-    pub name: String,
-    /// The types of its keys and states, without their paths, for people and to be compared.
-    pub holds: String,
-}
-
-/// The changes of a batch in the states. Earlier changes and these give the states after the batch.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// The batch.
-    pub time: Time,
-    /// The operator, as its place in [`Graph::states`](crate::stream::Graph::states), and bytes that
-    /// [`Restore::apply`] takes. In order.
-    pub parts: Vec<(u32, Bytes)>,
-    /// True if a walk begins with this batch: once it has ended, nothing before this batch is needed.
-    pub walk_begins: bool,
-    /// True if the walk ends with this batch.
-    pub walk_ends: bool,
-}
-
-/// The states of one operator, as the log saves and restores them.
-pub(crate) trait Changelog: Send + Sync {
-    /// The next batch begins to go through all keys.
-    fn begin_walk(&self);
-
-    /// Sets the most batches of a walk.
-    fn walk_within(&self, batches: u64);
-
-    /// True if the walk has visited all keys.
-    fn is_walked(&self) -> bool;
-
-    /// Number of known keys.
-    fn len(&self) -> u64;
-
-    /// The number of the first batch that it took in; 0 unless this is called.
-    fn begins_with(&self, batch: u64);
-
-    /// Forgets everything, the initial states too; `apply` follows.
-    fn begin_restore(&self, partitions: usize);
-
-    /// Takes a part in.
-    fn apply(&self, part: &[u8], seed: u64) -> Result<(), String>;
-
-    /// All parts were taken in.
-    fn end_restore(&self);
-}
 
 /// The states of one operator.
 pub(crate) struct Store<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
@@ -317,196 +247,11 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Changelog for Store<K
     }
 }
 
-const REMOVED: u8 = 0;
-const TOUCHED: u8 = 1;
-const SET: u8 = 2;
-
-/// ```text
-/// part: batch time | entries to the end          all numbers are varints
-/// entry: tag | length, key | [TOUCHED, SET: milliseconds since the last touch, its turn] | [SET: length, state]
-/// ```
-struct Writer {
-    time: Time,
-    parts: Vec<Bytes>,
-    part: Vec<u8>,
-    /// The current key or state: its length is written first.
-    scratch: Vec<u8>,
-    keys: u64,
-}
-
-/// A state that a batch has written anew, and the one before.
-struct Rewrite<'a, S> {
-    known: &'a S,
-    state: &'a S,
-}
-
-impl Writer {
-    fn new(time: Time) -> Self {
-        Writer { time, parts: Vec::new(), part: Vec::new(), scratch: Vec::new(), keys: 0 }
-    }
-
-    fn removed<K: Serialize>(&mut self, key: &K) -> Result<(), String> {
-        self.begin(REMOVED, key)
-    }
-
-    fn touched<K: Serialize>(&mut self, key: &K, turn: u32) -> Result<(), String> {
-        self.begin(TOUCHED, key)?;
-        self.touch(Touch { last: self.time, turn });
-        Ok(())
-    }
-
-    fn set<K: Serialize, S: Serialize>(
-        &mut self,
-        key: &K,
-        state: &S,
-        touch: Touch,
-    ) -> Result<(), String> {
-        self.begin(SET, key)?;
-        self.touch(touch);
-        self.value(state)
-    }
-
-    /// Writes nothing if the state is what it was, byte for byte.
-    fn set_if_new<K: Serialize, S: Serialize>(
-        &mut self,
-        key: &K,
-        rewrite: Rewrite<'_, S>,
-        turn: u32,
-    ) -> Result<(), String> {
-        let known = postcard::to_stdvec(rewrite.known).map_err(unwritable)?;
-        let state = postcard::to_stdvec(rewrite.state).map_err(unwritable)?;
-        if known == state {
-            return Ok(());
-        }
-        self.begin(SET, key)?;
-        self.touch(Touch { last: self.time, turn });
-        varint(&mut self.part, state.len() as u64);
-        self.part.extend_from_slice(&state);
-        Ok(())
-    }
-
-    fn begin<K: Serialize>(&mut self, tag: u8, key: &K) -> Result<(), String> {
-        if self.part.len() >= PART_BYTES {
-            self.close();
-        }
-        if self.part.is_empty() {
-            varint(&mut self.part, self.time.as_millis());
-        }
-        self.keys += 1;
-        self.part.push(tag);
-        self.value(key)
-    }
-
-    fn touch(&mut self, touch: Touch) {
-        varint(&mut self.part, self.time.as_millis().saturating_sub(touch.last.as_millis()));
-        varint(&mut self.part, u64::from(touch.turn));
-    }
-
-    fn value<V: Serialize>(&mut self, value: &V) -> Result<(), String> {
-        self.scratch.clear();
-        let scratch = std::mem::take(&mut self.scratch);
-        self.scratch = postcard::to_extend(value, scratch).map_err(unwritable)?;
-        varint(&mut self.part, self.scratch.len() as u64);
-        self.part.extend_from_slice(&self.scratch);
-        Ok(())
-    }
-
-    fn close(&mut self) {
-        if !self.part.is_empty() {
-            self.parts.push(std::mem::take(&mut self.part).into());
-        }
-    }
-
-    fn finish(mut self) -> Vec<Bytes> {
-        self.close();
-        self.parts
-    }
-}
-
-fn unwritable(err: postcard::Error) -> String {
-    format!("a key or a state cannot be written down: {err}")
-}
-
-fn varint(out: &mut Vec<u8>, value: u64) {
-    let mut bytes = [0; 10];
-    out.extend_from_slice(
-        postcard::to_slice(&value, &mut bytes).expect("it takes ten bytes at most"),
-    );
-}
-
-/// Reads a part, entry by entry.
-struct Reader<'a> {
-    time: Time,
-    rest: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
-    fn open(part: &'a [u8]) -> Result<Self, String> {
-        let mut reader = Reader { time: Time::default(), rest: part };
-        reader.time = Time::from_millis(reader.number()?);
-        Ok(reader)
-    }
-
-    fn next<K: DeserializeOwned, S: DeserializeOwned>(
-        &mut self,
-    ) -> Result<Option<Entry<K, S>>, String> {
-        let Some((tag, rest)) = self.rest.split_first() else { return Ok(None) };
-        self.rest = rest;
-        let key = self.value("key")?;
-        Ok(Some(match *tag {
-            REMOVED => Entry::Removed(key),
-            TOUCHED => Entry::Touched(key, self.touch()?),
-            SET => {
-                let touch = self.touch()?;
-                Entry::Set(key, self.value("state")?, touch)
-            }
-            tag => return Err(format!("{tag} is no kind of change")),
-        }))
-    }
-
-    fn touch(&mut self) -> Result<Touch, String> {
-        let (age, turn) = (self.number()?, self.number()?);
-        let last = self.time.as_millis().checked_sub(age);
-        let last = last.ok_or("a key was last touched before there was time")?;
-        let turn = u32::try_from(turn).map_err(|_| "a turn is out of range")?;
-        Ok(Touch { last: Time::from_millis(last), turn })
-    }
-
-    /// The bytes of a value.
-    fn bytes(&mut self, what: &str) -> Result<&'a [u8], String> {
-        let length = usize::try_from(self.number()?).unwrap_or(usize::MAX);
-        let (bytes, rest) =
-            self.rest.split_at_checked(length).ok_or_else(|| format!("a {what} is cut off"))?;
-        self.rest = rest;
-        Ok(bytes)
-    }
-
-    /// A value fills its bytes exactly.
-    fn value<V: DeserializeOwned>(&mut self, what: &str) -> Result<V, String> {
-        let bytes = self.bytes(what)?;
-        match postcard::take_from_bytes(bytes) {
-            Ok((value, [])) => Ok(value),
-            Ok((_, left)) => Err(format!("{} left behind a {what}", count(left.len(), "byte"))),
-            Err(err) => Err(format!("a {what} cannot be read: {err}")),
-        }
-    }
-
-    fn number(&mut self) -> Result<u64, String> {
-        let (value, rest) =
-            postcard::take_from_bytes(self.rest).map_err(|err| format!("a number: {err}"))?;
-        self.rest = rest;
-        Ok(value)
-    }
-}
-
 /// The name of a type without the paths of its parts.
-fn short(name: &str) -> String {
+pub(super) fn short(name: &str) -> String {
     let mut text = String::new();
     for part in name.split_inclusive(|c: char| !c.is_alphanumeric() && c != '_' && c != ':') {
         text.push_str(part.rsplit("::").next().unwrap_or(part));
     }
     text
 }
-
-#[cfg(all(test, not(tidemill_model)))]
-mod tests;

@@ -1,6 +1,7 @@
 //! `Restore`: brings the states of a program back from the parts that a log kept. Runs on the thread that starts the stream.
 
-use super::{Changelog, Compactor, StateInfo};
+use super::changelog::{Changelog, StateInfo};
+use super::compaction::Compactor;
 use crate::error::{Error, Result};
 use crate::stream::Graph;
 use crate::sync::{Arc, Mutex};

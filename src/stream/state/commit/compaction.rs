@@ -1,8 +1,8 @@
 //! `Compactor`: decides when a walk through the keys begins and how fast it goes, so that the log of states is bounded, in
 //! batches and in bytes. The states walk. Runs on the scheduler's thread.
 
-use super::{Changelog, Changes};
-use crate::stream::state::left::Left;
+use super::changelog::{Changelog, Changes};
+use super::left::Left;
 use crate::sync::Arc;
 use crate::time::Time;
 

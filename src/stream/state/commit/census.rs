@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::{REMOVED, Reader, SET, TOUCHED};
+use super::part::{REMOVED, Reader, SET, TOUCHED};
 use crate::exec::shuffle::hash_of;
 
 /// The size of a state.
