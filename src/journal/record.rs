@@ -123,10 +123,10 @@ pub(crate) struct Committed {
     pub(crate) time: u64,
     /// Number of its records of changes.
     pub(crate) changed: u32,
-    /// A walk through all keys begins with this batch, or ends with it: once it has ended, no changes from before its begin
-    /// are needed.
-    pub(crate) walk_begins: bool,
-    pub(crate) walk_ends: bool,
+    /// A compaction begins with this batch, or ends with it: once it has ended, no changes from before its
+    /// begin are needed.
+    pub(crate) compaction_begins: bool,
+    pub(crate) compaction_ends: bool,
 }
 
 /// The head before the parts of a record of changes.
@@ -354,7 +354,7 @@ mod tests {
             index: 4,
             time: 1_000,
             changed: 2,
-            walk_begins: true,
+            compaction_begins: true,
             ..Committed::default()
         };
         assert_eq!(decode(AT, &bytes(&committed(done))).expect("good"), Entry::Committed(done));

@@ -7,8 +7,8 @@
 //! ```
 //! The same record may be there twice (a group that was refused and written again) and out of order: chunks and plans go by
 //! their numbers. A batch that ran again under a later start may have written other changes of states than before, since a
-//! walk through the keys begins with each start: a commit belongs to the changes of its own start. Runs on the thread that
-//! starts the engine; changes nothing.
+//! compaction begins with each start: a commit belongs to the changes of its own start. Runs on the thread that starts the
+//! engine; changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -315,7 +315,8 @@ impl Replayed {
         Ok(resume)
     }
 
-    /// The oldest of these batches after which the states are known and every batch can run again: the end of the first walk
+    /// The oldest of these batches after which the states are known and every batch can run again: the end of the first
+    /// compaction
     /// whose changes are all there. `None` if all changes are there.
     fn oldest_states(&self, done: &[(u64, u64)]) -> Option<(u64, u64)> {
         let Snapshot { names, state_from, next_index, .. } = &self.base;
@@ -323,12 +324,12 @@ impl Replayed {
         if !any || (*state_from, *next_index) == (0, 0) {
             return None;
         }
-        let ends = |index: u64| index >= *state_from && self.commits[&index].record.walk_ends;
-        let walked = match *state_from {
+        let ends = |index: u64| index >= *state_from && self.commits[&index].record.compaction_ends;
+        let compacted = match *state_from {
             0 => 0,
             _ => done.iter().find(|(index, _)| ends(*index))?.0,
         };
-        let oldest = walked.max(next_index.saturating_sub(1));
+        let oldest = compacted.max(next_index.saturating_sub(1));
         done.iter().find(|(index, _)| *index >= oldest).copied()
     }
 
@@ -439,7 +440,8 @@ mod tests {
         check_lost(&[12, 14, 15], 14, &[1_200, 1_300, 1_400]);
     }
 
-    /// Batches 10 to 19, and a walk from 13 to 16, with batches below `next_index` covered: expects the state that a program
+    /// Batches 10 to 19, and a compaction from 13 to 16, with batches below `next_index` covered: expects the state that
+    /// a program
     /// with windows of `below_states` milliseconds resumes from. It runs every batch after the states again, and earlier ones
     /// only for the windows.
     fn check_resume(next_index: u64, below_states: u64, state: u64) {
@@ -452,8 +454,8 @@ mod tests {
         let mut replayed = Replayed::new(Some(base));
         for index in 10..20 {
             let time = index * 100;
-            let (walk_begins, walk_ends) = (index == 13, index == 16);
-            let record = Committed { index, time, changed: 0, walk_begins, walk_ends };
+            let (compaction_begins, compaction_ends) = (index == 13, index == 16);
+            let record = Committed { index, time, changed: 0, compaction_begins, compaction_ends };
             let at = Position { segment: 1, offset: index, length: 0, seed: 0 };
             let plan = Plan { index, time, ..Plan::default() };
             replayed.take(at, &record::planned(&[plan]).bytes()).expect("good");
@@ -475,7 +477,7 @@ mod tests {
     fn states_are_whole_also_where_windows_became_longer() {
         check_resume(12, 100, 18);
         check_resume(12, 300, 16);
-        // From here on the walk has not ended or not begun, or the batch is unknown.
+        // From here on the compaction has not ended or not begun, or the batch is unknown.
         for below_states in [400, 700, 5_000] {
             check_resume(12, below_states, 16);
             // The batches after the states must be there to run again.
@@ -526,7 +528,7 @@ mod tests {
     fn changes_of_a_life_that_ended_before_their_commit_are_not_those_of_the_next() {
         check_lives(&[&[(0, 1, true), (1, 2, true)]], &[(0, 1), (1, 2)]);
         check_lives(&[&[(0, 1, true), (1, 2, false)]], &[(0, 1)]);
-        // It ran again, and its walk through the keys wrote less.
+        // It ran again, and its compaction wrote less.
         check_lives(&[&[(0, 1, true), (1, 3, false)], &[(1, 2, true)]], &[(0, 1), (1, 2)]);
         check_lives(&[&[(0, 3, false)], &[(0, 0, true), (1, 1, true)]], &[(0, 0), (1, 1)]);
         check_lives(&[&[(0, 2, false)], &[(0, 3, true)]], &[(0, 3)]);

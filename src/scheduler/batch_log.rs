@@ -142,7 +142,7 @@ impl BatchLog {
         graph: &Graph,
         now: Moment,
     ) -> Result<()> {
-        graph.hurry_walks(self.is_short());
+        graph.hurry_compaction(self.is_short());
         let changes = graph.changes(input.time, input.block_bytes()).unwrap_or_default();
         let number = |state: u32| {
             let at = usize::try_from(state).ok().and_then(|at| self.states.get(at));
@@ -154,10 +154,10 @@ impl BatchLog {
             index: input.index,
             time: input.time.as_millis(),
             changed: 0,
-            walk_begins: changes.walk_begins,
-            walk_ends: changes.walk_ends,
+            compaction_begins: changes.compaction_begins,
+            compaction_ends: changes.compaction_ends,
         };
-        self.journal.keep_room_for_states(graph.walk_bytes());
+        self.journal.keep_room_for_states(graph.compaction_bytes());
         self.log_outputs(graph);
         self.coverage.batch_done(Done::new(record, self.plan(input)));
         self.commits.insert(record.index, self.journal.commit(record, &parts)?);

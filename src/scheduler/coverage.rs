@@ -111,10 +111,11 @@ impl Coverage {
             return self.base.next_index;
         }
         let done = || self.done.iter().map(|done| &done.commit).rev();
-        let end = done().find(|commit| commit.index <= state && commit.walk_ends);
-        let walk = end
-            .and_then(|end| done().find(|commit| commit.index <= end.index && commit.walk_begins));
-        walk.map_or(self.base.state_from, |commit| commit.index)
+        let end = done().find(|commit| commit.index <= state && commit.compaction_ends);
+        let begin = end.and_then(|end| {
+            done().find(|commit| commit.index <= end.index && commit.compaction_begins)
+        });
+        begin.map_or(self.base.state_from, |commit| commit.index)
     }
 }
 
@@ -124,8 +125,8 @@ mod tests {
 
     const STATELESS: Reach = Reach { stateless: true, windows: 0, below_states: 0 };
 
-    /// Five batches, 100 ms apart, of one source; each takes ten chunks, and a range of a direct source. A walk through
-    /// all keys begins with the second and ends with the third.
+    /// Five batches, 100 ms apart, of one source; each takes ten chunks, and a range of a direct source. A compaction
+    /// begins with the second and ends with the third.
     fn five(reach: Reach, has_states: bool) -> Coverage {
         let mut coverage = Coverage { has_states, ..Coverage::new(&Found::default(), reach) };
         for index in 0..5_u64 {
@@ -140,8 +141,8 @@ mod tests {
             let commit = Committed {
                 index,
                 time: 1_000 + index * 100,
-                walk_begins: index == 1,
-                walk_ends: index == 2,
+                compaction_begins: index == 1,
+                compaction_ends: index == 2,
                 ..Committed::default()
             };
             coverage.batch_done(Done::new(commit, plan));
@@ -185,7 +186,7 @@ mod tests {
         check(windows(200), false, 4, Some((1, 1, &[1, 2, 3, 4])));
         check(below(200), false, u64::MAX, Some((3, 3, &[3, 4])));
         check(below(2_000), false, u64::MAX, None);
-        // Changes are needed from the beginning of the last walk that has ended; before the first one, all of them.
+        // Changes are needed from the beginning of the last compaction that has ended; before the first one, all of them.
         check(windows(0), true, u64::MAX, Some((5, 1, &[1, 2, 3, 4])));
         check(windows(0), true, 2, Some((2, 0, &[0, 1, 2, 3, 4])));
         check(below(300), true, u64::MAX, Some((2, 0, &[0, 1, 2, 3, 4])));

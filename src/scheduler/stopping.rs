@@ -10,14 +10,14 @@ use super::last_windows::Closing;
 use super::{Ends, JobLoop, SchedulerNotice};
 
 /// The most batches until all states are written once more while the log has no room.
-const WALK_BATCHES: u32 = 3;
+const COMPACTION_BATCHES: u32 = 3;
 
 /// The progress of the stop.
 #[derive(Debug)]
 pub(super) struct Stop {
     phase: Phase,
     /// Batches without input that may still follow, for states to be written once more.
-    walks_left: u32,
+    compactions_left: u32,
     pub(super) closing: Closing,
 }
 
@@ -33,7 +33,11 @@ enum Phase {
 
 impl Stop {
     pub(super) fn new() -> Self {
-        Stop { phase: Phase::Running, walks_left: WALK_BATCHES, closing: Closing::default() }
+        Stop {
+            phase: Phase::Running,
+            compactions_left: COMPACTION_BATCHES,
+            closing: Closing::default(),
+        }
     }
 
     /// Nothing more is received from here on.
@@ -112,10 +116,12 @@ impl JobLoop {
         }
         self.allocate_current();
         let has_blocks = self.parts.tracker.unallocated().0 > 0;
-        let frees = has_blocks || !self.parts.graph.is_stateless() && self.stop.walks_left > 0;
+        let frees =
+            has_blocks || !self.parts.graph.is_stateless() && self.stop.compactions_left > 0;
         if self.batches() == 0 && frees {
-            // A walk begins with one batch and ends with the next.
-            self.stop.walks_left = if has_blocks { WALK_BATCHES } else { self.stop.walks_left - 1 };
+            // A compaction begins with one batch and ends with the next.
+            self.stop.compactions_left =
+                if has_blocks { COMPACTION_BATCHES } else { self.stop.compactions_left - 1 };
             self.allocate_rest();
         }
     }

@@ -35,7 +35,7 @@ impl Graph {
             bad_utf8: Arc::new(AtomicU64::new(0)),
             repeats: Repeats::default(),
             scope,
-            walker: Arc::default(),
+            compactor: Arc::default(),
             replayed: Mutex::default(),
             late: Late::default(),
             undue: Mutex::default(),
@@ -74,21 +74,21 @@ impl Graph {
         self.registered.lock().stateful.iter().map(|(_, name)| Arc::clone(name)).collect()
     }
 
-    /// The states that are saved, in the order in which they were built: those of keys, not windows.
+    /// The states with a changelog, in the order in which they were built: those of keys, not windows.
     pub fn states(&self) -> Vec<StateInfo> {
-        self.saved().into_iter().map(|(info, _)| info).collect()
+        self.changelogs().into_iter().map(|(info, _)| info).collect()
     }
 
-    pub(super) fn saved(&self) -> Vec<(StateInfo, Arc<dyn Changelog>)> {
+    pub(super) fn changelogs(&self) -> Vec<(StateInfo, Arc<dyn Changelog>)> {
         let registered = self.registered.lock();
         let name = |node: u32| {
             let known = registered.stateful.iter().find(|(other, _)| *other == node);
             known.map(|(_, name)| name.to_string()).unwrap_or_default()
         };
-        let info = |(node, holds, saved): &(u32, String, Arc<dyn Changelog>)| {
-            (StateInfo { name: name(*node), holds: holds.clone() }, Arc::clone(saved))
+        let info = |(node, holds, changelog): &(u32, String, Arc<dyn Changelog>)| {
+            (StateInfo { name: name(*node), holds: holds.clone() }, Arc::clone(changelog))
         };
-        registered.saved.iter().map(info).collect()
+        registered.changelogs.iter().map(info).collect()
     }
 
     /// The seed of every hash; a replay uses the one of the first run.
@@ -261,11 +261,16 @@ impl Graph {
         registered.stateful.push((node, name));
     }
 
-    /// A state that is saved; returns its number.
-    pub(super) fn add_saved(&self, node: u32, holds: String, saved: Arc<dyn Changelog>) -> u32 {
+    /// A state with a changelog; returns its number.
+    pub(super) fn add_changelog(
+        &self,
+        node: u32,
+        holds: String,
+        changelog: Arc<dyn Changelog>,
+    ) -> u32 {
         let mut registered = self.registered.lock();
-        registered.saved.push((node, holds, saved));
-        u32::try_from(registered.saved.len() - 1).expect("operators are fewer than 2^32")
+        registered.changelogs.push((node, holds, changelog));
+        u32::try_from(registered.changelogs.len() - 1).expect("operators are fewer than 2^32")
     }
 
     pub(super) fn rename_state(&self, node: u32, name: &Arc<str>) {

@@ -99,7 +99,7 @@ impl Graph {
         let nodes = self.scope.kept().nodes.lock();
         let part = |(node, bytes): &(u32, Arc<Counter>)| {
             let (_, name) = registered.stateful.iter().find(|(other, _)| other == node)?;
-            let is_state = registered.saved.iter().any(|(other, ..)| other == node);
+            let is_state = registered.changelogs.iter().any(|(other, ..)| other == node);
             Some(KeptPart { name: name.to_string(), is_state, bytes: bytes.value() })
         };
         let mut parts: Vec<KeptPart> = nodes.iter().filter_map(part).collect();

@@ -109,7 +109,7 @@ pub struct Graph {
     bad_utf8: Arc<AtomicU64>,
     repeats: Repeats,
     scope: Arc<BatchScope>,
-    walker: Arc<Mutex<Compactor>>,
+    compactor: Arc<Mutex<Compactor>>,
     /// The last batch that was run again: its changes are kept already.
     replayed: Mutex<Option<Time>>,
     late: Late,
@@ -135,8 +135,8 @@ struct Registered {
     nodes: u32,
     /// Operators with state: the node, and the name by which the state is found again.
     stateful: Vec<(u32, Arc<str>)>,
-    /// Those of them that are saved: the node, what it holds, and the way to it. Windows are not: they are recomputed.
-    saved: Vec<(u32, String, Arc<dyn Changelog>)>,
+    /// Those of them with a changelog: the node, what it holds, and the changelog. Windows are not: they are recomputed.
+    changelogs: Vec<(u32, String, Arc<dyn Changelog>)>,
     /// The nodes that keep something from batch to batch, with what plans them.
     keepers: Vec<(u32, NodePlanner)>,
     /// The reach of windows, and that of windows below a state.

@@ -17,7 +17,7 @@ use crate::memory::budget::MemoryBudget;
 use crate::memory::buffer_pool::Pool;
 use crate::stream::Missing;
 use crate::stream::kept::Kept;
-use crate::stream::state::commit::left::Left;
+use crate::stream::state::commit::buffer::ChangelogBuffer;
 use crate::sync::{Arc, Mutex};
 use crate::time::{Interval, Time};
 
@@ -50,7 +50,7 @@ struct Inner {
     /// The buffers of batches' results, and their count; without a bound until a pool is set.
     pool: Option<Arc<Pool>>,
     /// The changes in states that commits leave, if those are kept.
-    left: Option<Arc<Mutex<Left>>>,
+    changelog: Option<Arc<Mutex<ChangelogBuffer>>>,
     /// The input that batches lacked.
     lacks: Lacks,
 }
@@ -116,12 +116,12 @@ impl BatchScope {
 
     /// From now on commits leave what they changed in states.
     pub(crate) fn keep_changes(&self) {
-        self.inner.lock().left.get_or_insert_default();
+        self.inner.lock().changelog.get_or_insert_default();
     }
 
     /// The changes in states that commits leave, if those are kept.
-    pub(crate) fn left(&self) -> Option<Arc<Mutex<Left>>> {
-        self.inner.lock().left.clone()
+    pub(crate) fn changelog(&self) -> Option<Arc<Mutex<ChangelogBuffer>>> {
+        self.inner.lock().changelog.clone()
     }
 
     /// True if an output lies below the node.

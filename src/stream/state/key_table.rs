@@ -228,7 +228,7 @@ impl<K: StateKey, S: StateValue, U> KeyTable<K, S, U> {
     }
 
     /// Takes in the record of a saved key. The list is made at the end. A key that is not there may have been touched: it
-    /// comes with a later slice of the walk.
+    /// comes with a later slice of the compaction.
     pub(crate) fn take(&mut self, hash: u64, entry: Logged<K, S>) {
         match entry {
             Logged::Removed(key) => {

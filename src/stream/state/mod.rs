@@ -245,7 +245,8 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
         let store = Arc::new(Store::<K, S, U>::new(initial, listed, kept));
         let counters = Arc::clone(&store.counters);
         self.graph.add_stateful(id, kind);
-        let number = self.graph.add_saved(id, Store::<K, S, U>::holds(), Arc::clone(&store) as _);
+        let number =
+            self.graph.add_changelog(id, Store::<K, S, U>::holds(), Arc::clone(&store) as _);
         let (node, memory) = (Arc::clone(&self.node), Shuffle::<K, ValueList<V>>::default());
         let group = Arc::new((
             |value: &V| ValueList::One(value.clone()),

@@ -22,22 +22,22 @@ pub struct Changes {
     /// The operator, as its place in [`Graph::states`](crate::stream::Graph::states), and bytes that
     /// [`Restore::apply`](crate::stream::Restore::apply) takes. In order.
     pub parts: Vec<(u32, Bytes)>,
-    /// True if a walk begins with this batch: once it has ended, nothing before this batch is needed.
-    pub walk_begins: bool,
-    /// True if the walk ends with this batch.
-    pub walk_ends: bool,
+    /// True if a compaction begins with this batch: once it has ended, nothing before this batch is needed.
+    pub compaction_begins: bool,
+    /// True if the compaction ends with this batch.
+    pub compaction_ends: bool,
 }
 
 /// The states of one operator, as the log saves and restores them.
 pub(crate) trait Changelog: Send + Sync {
     /// The next batch begins to go through all keys.
-    fn begin_walk(&self);
+    fn begin_compaction(&self);
 
-    /// Sets the most batches of a walk.
-    fn walk_within(&self, batches: u64);
+    /// Sets the most batches of a compaction.
+    fn compact_within(&self, batches: u64);
 
-    /// True if the walk has visited all keys.
-    fn is_walked(&self) -> bool;
+    /// True if the compaction has visited all keys.
+    fn is_compacted(&self) -> bool;
 
     /// Number of known keys.
     fn len(&self) -> u64;

@@ -1,4 +1,4 @@
-//! `Entry`: the record of one key in a part of saved states. Plain data.
+//! `Entry`: the record of one key in a part of a changelog. Plain data.
 
 use crate::time::Time;
 

@@ -18,18 +18,18 @@ impl Graph {
         if *self.replayed.lock() == Some(time) {
             return None;
         }
-        let left = std::mem::take(&mut *self.scope.left()?.lock());
-        let saved: Vec<_> = self.saved().into_iter().map(|(_, saved)| saved).collect();
-        Some(self.walker.lock().changes(Committed { time, input_bytes, left }, &saved))
+        let buffer = std::mem::take(&mut *self.scope.changelog()?.lock());
+        let states: Vec<_> = self.changelogs().into_iter().map(|(_, state)| state).collect();
+        Some(self.compactor.lock().changes(Committed { time, input_bytes, buffer }, &states))
     }
 
-    /// `hurries`: the log has no room, so that walks must free soon what it keeps for states.
-    pub fn hurry_walks(&self, hurries: bool) {
-        self.walker.lock().hurry(hurries);
+    /// `hurries`: the log has no room, so that compactions must free soon what it keeps for states.
+    pub fn hurry_compaction(&self, hurries: bool) {
+        self.compactor.lock().hurry(hurries);
     }
 
     /// The size of all states when written once, about, in bytes.
-    pub fn walk_bytes(&self) -> u64 {
-        self.walker.lock().walk_bytes()
+    pub fn compaction_bytes(&self) -> u64 {
+        self.compactor.lock().compaction_bytes()
     }
 }

@@ -2,19 +2,19 @@
 //!
 //! ```text
 //! batch ─▶ overlay ─┬─▶ commit
-//!                   └─▶ parts: [a slice of the walk: keys as they were before the batch] [the keys that it touched]
-//! walk: ▷────▷────▷──▷     through all keys, a slice with each batch, so that what lies before its start is needed no more
+//!                   └─▶ parts: [a slice of compaction: keys as they were before the batch] [the keys that it touched]
+//! compaction: ▷────▷────▷──▷    through all keys, a slice with each batch: what lies before its start is needed no more
 //! ```
 //! A part holds the states of keys, not their changes: parts in order, from the first batch of all or from the start of a
-//! walk to its end and on, give the states exactly. The work follows the touched
+//! compaction to its end and on, give the states exactly. The work follows the touched
 //! keys; no batch ever writes all keys at once. Encoding runs on the workers, commits on the scheduler's thread. It does
 //! not know who keeps the bytes, and checks all of them.
 
+pub(in crate::stream) mod buffer;
 mod census;
 mod changelog;
 mod compaction;
 pub(super) mod entry;
-pub(in crate::stream) mod left;
 mod log;
 mod part;
 mod restore;
@@ -51,9 +51,9 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Saving<K, S, U> {
         views: &Slots<ShardView<KeyTable<K, S, U>>>,
     ) -> Box<dyn FnOnce() + Send> {
         let Saving { store, number, skip_same } = self;
-        let Some(left) = cx.scope.left() else { return Box::new(|| {}) };
+        let Some(buffer) = cx.scope.changelog() else { return Box::new(|| {}) };
         if cx.replay.is_some() {
-            // Its changes are kept already; the walk continues with the first batch whose changes are written.
+            // Its changes are kept already; the compaction continues with the first batch whose changes are written.
             return Box::new(move || store.is_known());
         }
         let encoded = Slots::new(views.len());
@@ -69,7 +69,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Saving<K, S, U> {
         cx.stages.push(Stage { tasks: (0..views.len()).map(task).collect() });
         Box::new(move || {
             let parts = encoded.take_all().into_iter().flatten().collect();
-            store.committed(parts, number, &mut left.lock());
+            store.committed(parts, number, &mut buffer.lock());
         })
     }
 }

@@ -12,7 +12,7 @@ pub struct Restore {
     /// The place among `states` of each state of the log; none for one that the program does not continue.
     found: Vec<Option<usize>>,
     seed: u64,
-    walker: Arc<Mutex<Compactor>>,
+    compactor: Arc<Mutex<Compactor>>,
 }
 
 impl std::fmt::Debug for Restore {
@@ -25,12 +25,13 @@ impl Restore {
     /// `found` has the place of each state of the log among the program's states. The program's other states keep their
     /// initial states.
     fn begin(graph: &Graph, found: Vec<Option<usize>>, partitions: usize) -> Self {
-        let states = graph.saved();
+        let states = graph.changelogs();
         for state in found.iter().flatten() {
             states[*state].1.begin_restore(partitions);
         }
-        let states = states.into_iter().map(|(info, saved)| (info.name.into(), saved)).collect();
-        Restore { states, found, seed: graph.seed(), walker: Arc::clone(&graph.walker) }
+        let states =
+            states.into_iter().map(|(info, changelog)| (info.name.into(), changelog)).collect();
+        Restore { states, found, seed: graph.seed(), compactor: Arc::clone(&graph.compactor) }
     }
 
     /// Takes a part in, of the state with this place among those of the log. One that the program does not continue
@@ -44,8 +45,8 @@ impl Restore {
             let what = format!("the saved states are damaged: there is no state number {state}");
             return Err(Error::Failed(what));
         };
-        let Some((name, saved)) = found.map(|at| &self.states[at]) else { return Ok(()) };
-        saved
+        let Some((name, changelog)) = found.map(|at| &self.states[at]) else { return Ok(()) };
+        changelog
             .apply(part, self.seed)
             .map_err(|what| Error::Failed(format!("state `{name}` cannot be restored: {what}")))
     }
@@ -55,10 +56,10 @@ impl Restore {
         for state in self.found.iter().flatten() {
             self.states[*state].1.end_restore();
         }
-        let states: Vec<_> = self.states.into_iter().map(|(_, saved)| saved).collect();
-        // However often the program is started anew, a walk comes to its end.
-        self.walker.lock().begin(&states);
-        states.iter().map(|saved| saved.len()).sum()
+        let states: Vec<_> = self.states.into_iter().map(|(_, changelog)| changelog).collect();
+        // However often the program is started anew, a compaction comes to its end.
+        self.compactor.lock().begin(&states);
+        states.iter().map(|state| state.len()).sum()
     }
 }
 
@@ -84,8 +85,8 @@ impl Graph {
     /// Sets the number of the first batch of each of the program's [states](Graph::states): earlier batches that run again
     /// are not for it.
     pub(crate) fn states_begin(&self, first: &[u64]) {
-        for ((_, saved), first) in self.saved().into_iter().zip(first) {
-            saved.begins_with(*first);
+        for ((_, changelog), first) in self.changelogs().into_iter().zip(first) {
+            changelog.begins_with(*first);
         }
     }
 

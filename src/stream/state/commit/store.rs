@@ -5,10 +5,10 @@ use std::any::type_name;
 
 use bytes::Bytes;
 
+use super::buffer::ChangelogBuffer;
 use super::changelog::Changelog;
-use super::compaction::WALK_BATCHES;
+use super::compaction::COMPACTION_BATCHES;
 use super::entry::Touch;
-use super::left::Left;
 use super::part::{Reader, Rewrite, Writer};
 use crate::exec::shuffle::{hash_of, shard_of};
 use crate::stream::kept::NodeKept;
@@ -18,8 +18,8 @@ use crate::stream::state::spec::{Counters, StateKey, StateValue};
 use crate::stream::{Planner, Replay};
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 
-/// The fewest keys of a partition that a batch walks over. Few in unit tests, so that a walk takes several batches there.
-const WALK_MIN: u32 = if cfg!(test) { 3 } else { 64 };
+/// The fewest keys of a partition that a batch compacts. Few in unit tests, so that a compaction takes several batches there.
+const COMPACTION_KEYS_MIN: u32 = if cfg!(test) { 3 } else { 64 };
 
 /// The states of one operator.
 pub(crate) struct Store<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
@@ -28,10 +28,10 @@ pub(crate) struct Store<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
     /// The states before the very first batch.
     pub(crate) initial: Mutex<Vec<(K, S)>>,
     pub(crate) counters: Arc<Counters>,
-    /// The progress of the walk in each partition.
-    walks: Mutex<Vec<Walk>>,
-    /// Batches that a walk takes.
-    walk_batches: AtomicU64,
+    /// The progress of the compaction in each partition.
+    progress: Mutex<Vec<Progress>>,
+    /// Batches that a compaction takes.
+    compaction_batches: AtomicU64,
     /// The partitions that are being restored.
     restoring: Mutex<Vec<KeyTable<K, S, U>>>,
     /// True if the keys are listed by their age.
@@ -42,9 +42,9 @@ pub(crate) struct Store<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
     kept: NodeKept,
 }
 
-/// The progress of the walk in a partition.
+/// The progress of the compaction in a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Walk {
+enum Progress {
     #[default]
     Done,
     /// The next place.
@@ -53,14 +53,14 @@ enum Walk {
     New,
 }
 
-/// One partition's part of a batch in bytes, the keys in it, and the progress of the walk.
+/// One partition's part of a batch in bytes, the keys in it, and the progress of the compaction.
 #[derive(Debug)]
 pub(crate) struct Encoded {
     parts: Vec<Bytes>,
     keys: u64,
-    /// Bytes of the walk among them.
-    walked: u64,
-    walk: Walk,
+    /// Bytes of the compaction among them.
+    compacted: u64,
+    progress: Progress,
 }
 
 impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
@@ -69,8 +69,8 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
             shards: Mutex::new(None),
             initial: Mutex::new(initial),
             counters: Arc::default(),
-            walks: Mutex::default(),
-            walk_batches: AtomicU64::new(WALK_BATCHES),
+            progress: Mutex::default(),
+            compaction_batches: AtomicU64::new(COMPACTION_BATCHES),
             restoring: Mutex::default(),
             listed,
             first: AtomicU64::new(0),
@@ -118,7 +118,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
 
     /// The partitions before the first batch.
     pub(crate) fn begin(&self, bases: Vec<KeyTable<K, S, U>>) -> Shards<KeyTable<K, S, U>> {
-        *self.walks.lock() = vec![Walk::New; bases.len()];
+        *self.progress.lock() = vec![Progress::New; bases.len()];
         Shards::new(bases, &self.kept)
     }
 
@@ -146,70 +146,76 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
         for (_, (key, state), turn) in &view.delta.overlay.added {
             writer.set(key, state, touch(turn))?;
         }
-        // What is read later counts: the walk shows keys as they were before the batch.
-        let (walker, walk) = self.walk(shard, view, writer.keys)?;
-        let keys = walker.keys + writer.keys;
-        let mut parts = walker.finish();
-        let walked = parts.iter().map(|part| part.len() as u64).sum();
+        // What is read later counts: the compaction shows keys as they were before the batch.
+        let (slice, progress) = self.compact(shard, view, writer.keys)?;
+        let keys = slice.keys + writer.keys;
+        let mut parts = slice.finish();
+        let compacted = parts.iter().map(|part| part.len() as u64).sum();
         parts.extend(writer.finish());
-        Ok(Encoded { keys, parts, walked, walk })
+        Ok(Encoded { keys, parts, compacted, progress })
     }
 
     /// Writes the next keys as they were before the batch, which has written `written` keys itself.
-    fn walk(
+    fn compact(
         &self,
         shard: usize,
         view: &ShardView<KeyTable<K, S, U>>,
         written: u64,
-    ) -> Result<(Writer, Walk), String> {
+    ) -> Result<(Writer, Progress), String> {
         let mut writer = Writer::new(view.delta.time);
         let written = u32::try_from(written).unwrap_or(u32::MAX);
-        let batches = self.walk_batches.load(Ordering::Relaxed);
+        let batches = self.compaction_batches.load(Ordering::Relaxed);
         let share = u64::from(view.base.table.places()).div_ceil(batches.max(1));
-        let pace = written.max(WALK_MIN).max(u32::try_from(share).unwrap_or(u32::MAX));
-        let walk = self.walks.lock().get(shard).copied().unwrap_or_default();
-        let (from, to) = match walk {
-            Walk::Done => return Ok((writer, Walk::Done)),
-            Walk::New => (0, u32::MAX),
-            Walk::At(place) => (place, place.saturating_add(pace)),
+        let pace = written.max(COMPACTION_KEYS_MIN).max(u32::try_from(share).unwrap_or(u32::MAX));
+        let progress = self.progress.lock().get(shard).copied().unwrap_or_default();
+        let (from, to) = match progress {
+            Progress::Done => return Ok((writer, Progress::Done)),
+            Progress::New => (0, u32::MAX),
+            Progress::At(place) => (place, place.saturating_add(pace)),
         };
         for (_, slot) in view.base.table.between(from..to) {
             let (key, state) = &slot.row;
             writer.set(key, state, slot.extra.touch)?;
         }
-        let walk = if to < view.base.table.places() { Walk::At(to) } else { Walk::Done };
-        Ok((writer, walk))
+        let progress =
+            if to < view.base.table.places() { Progress::At(to) } else { Progress::Done };
+        Ok((writer, progress))
     }
 
     /// Notes that the initial states are kept, with the first batch.
     pub(crate) fn is_known(&self) {
-        let mut walks = self.walks.lock();
-        walks.iter_mut().filter(|walk| **walk == Walk::New).for_each(|walk| *walk = Walk::Done);
+        let mut progress = self.progress.lock();
+        progress.iter_mut().filter(|at| **at == Progress::New).for_each(|at| *at = Progress::Done);
     }
 
     /// The batch of these parts, of one for each partition, is committed.
-    pub(crate) fn committed(&self, encoded: Vec<Encoded>, state: u32, left: &mut Left) {
-        let mut walks = self.walks.lock();
-        for (walk, encoded) in walks.iter_mut().zip(encoded) {
-            *walk = encoded.walk;
-            left.keys += encoded.keys;
-            left.walked += encoded.walked;
-            left.parts.extend(encoded.parts.into_iter().map(|part| (state, part)));
+    pub(crate) fn committed(
+        &self,
+        encoded: Vec<Encoded>,
+        state: u32,
+        buffer: &mut ChangelogBuffer,
+    ) {
+        let mut progress = self.progress.lock();
+        for (at, encoded) in progress.iter_mut().zip(encoded) {
+            *at = encoded.progress;
+            buffer.keys += encoded.keys;
+            buffer.compacted += encoded.compacted;
+            buffer.parts.extend(encoded.parts.into_iter().map(|part| (state, part)));
         }
     }
 }
 
 impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Changelog for Store<K, S, U> {
-    fn begin_walk(&self) {
-        self.walks.lock().iter_mut().for_each(|walk| *walk = Walk::At(0));
+    fn begin_compaction(&self) {
+        self.progress.lock().iter_mut().for_each(|at| *at = Progress::At(0));
     }
 
-    fn walk_within(&self, batches: u64) {
-        self.walk_batches.store(batches, Ordering::Relaxed);
+    fn compact_within(&self, batches: u64) {
+        self.compaction_batches.store(batches, Ordering::Relaxed);
     }
 
-    fn is_walked(&self) -> bool {
-        self.walks.lock().iter().all(|walk| *walk == Walk::Done)
+    fn is_compacted(&self) -> bool {
+        self.progress.lock().iter().all(|at| *at == Progress::Done)
     }
 
     fn len(&self) -> u64 {
@@ -242,7 +248,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Changelog for Store<K
         bases.iter_mut().for_each(KeyTable::link_all);
         let keys: usize = bases.iter().map(|keys| keys.table.len()).sum();
         self.counters.keys.store(keys as u64, Ordering::Relaxed);
-        *self.walks.lock() = vec![Walk::Done; bases.len()];
+        *self.progress.lock() = vec![Progress::Done; bases.len()];
         *self.shards.lock() = Some(Shards::new(bases, &self.kept));
     }
 }

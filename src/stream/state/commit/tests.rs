@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::buffer::ChangelogBuffer;
 use super::compaction::{
-    Committed, WALK_AFTER_BATCHES, WALK_AFTER_BYTES, WALK_BATCHES, WALK_BATCHES_MIN, WALK_PART,
+    COMPACTION_AFTER_BATCHES, COMPACTION_AFTER_BYTES, COMPACTION_BATCHES, COMPACTION_BATCHES_MIN,
+    COMPACTION_PART, Committed,
 };
-use super::left::Left;
 use super::store::short;
 use super::*;
 use crate::stream::tests::Rig;
@@ -140,18 +141,18 @@ impl Program {
     }
 }
 
-/// The changes that are needed after the last complete walk.
+/// The changes that are needed after the last complete compaction.
 fn truncated(saved: &mut Vec<Changes>) -> bool {
-    let Some(end) = saved.iter().rposition(|changes| changes.walk_ends) else { return false };
-    let begin = saved[..=end].iter().rposition(|changes| changes.walk_begins);
-    saved.drain(..begin.expect("a walk that ends has begun"));
+    let Some(end) = saved.iter().rposition(|changes| changes.compaction_ends) else { return false };
+    let begin = saved[..=end].iter().rposition(|changes| changes.compaction_begins);
+    saved.drain(..begin.expect("a compaction that ends has begun"));
     true
 }
 
 fn check(input: &[Input], options: Options, cuts: &[usize]) -> bool {
     let live = Program::new(input, options);
     let mut expected: Vec<Changes> = Vec::new();
-    let mut walked = false;
+    let mut compacted = false;
     for index in 0..input.len() as u64 {
         expected.push(live.step(index));
     }
@@ -167,7 +168,7 @@ fn check(input: &[Input], options: Options, cuts: &[usize]) -> bool {
         let mut old: Vec<Changes> = saved[..keep].to_vec();
         if truncated(&mut old) {
             saved = old.into_iter().chain(saved.split_off(keep)).collect();
-            walked = true;
+            compacted = true;
         }
         program = Program::restored(input, options, &saved, cut as u64);
         from = cut + 1;
@@ -179,7 +180,7 @@ fn check(input: &[Input], options: Options, cuts: &[usize]) -> bool {
         (from..input.len()).for_each(|index| drop(twin.step(index as u64)));
         assert_eq!(rest(twin.shown()), rest(live.shown()), "after batch {cut}");
     }
-    walked
+    compacted
 }
 
 fn batches() -> impl Strategy<Value = Vec<Input>> {
@@ -234,21 +235,22 @@ proptest! {
 }
 
 #[test]
-fn a_walk_goes_through_all_keys_a_slice_at_a_time() {
+fn a_compaction_goes_through_all_keys_a_slice_at_a_time() {
     let many: Input = (0..60).map(|n| (format!("k{n}"), 1)).collect();
     let few = |n: usize| -> Input { vec![(format!("k{}", n % 5), 1)] };
     let mut input = vec![many];
     input.extend((0..150).map(few));
     let options = Options { timeout: 1_000, limit: None, workers: 1, partitions: 2 };
-    assert!(check(&input, options, &[100, 149]), "a walk has ended");
+    assert!(check(&input, options, &[100, 149]), "a compaction has ended");
     let program = Program::new(&input, options);
     let changes: Vec<Changes> = (0..150).map(|index| program.step(index)).collect();
-    let walk = changes.iter().position(|changes| changes.walk_begins).expect("a walk began");
+    let begin =
+        changes.iter().position(|changes| changes.compaction_begins).expect("a compaction began");
     let sizes = |range: &[Changes]| {
         range.iter().map(|c| c.parts.iter().map(|(_, part)| part.len()).sum::<usize>()).max()
     };
     assert!(
-        sizes(&changes[walk..])
+        sizes(&changes[begin..])
             < Some(changes[0].parts.iter().map(|(_, part)| part.len()).sum::<usize>() / 2)
     );
 }
@@ -299,23 +301,23 @@ fn type_names_lose_their_paths() {
 
 mod carried;
 
-/// States of a given size in bytes, of which each batch walks over its share.
-struct Walked {
+/// States of a given size in bytes, of which each batch compacts its share.
+struct Compacted {
     bytes: u64,
     left: AtomicU64,
     within: AtomicU64,
 }
 
-impl Changelog for Walked {
-    fn begin_walk(&self) {
+impl Changelog for Compacted {
+    fn begin_compaction(&self) {
         self.left.store(self.bytes, Ordering::Relaxed);
     }
 
-    fn walk_within(&self, batches: u64) {
+    fn compact_within(&self, batches: u64) {
         self.within.store(batches, Ordering::Relaxed);
     }
 
-    fn is_walked(&self) -> bool {
+    fn is_compacted(&self) -> bool {
         self.left.load(Ordering::Relaxed) == 0
     }
 
@@ -334,30 +336,30 @@ impl Changelog for Walked {
     fn end_restore(&self) {}
 }
 
-fn committed(input_bytes: u64, left: Left) -> Committed {
-    Committed { time: Time::default(), input_bytes, left }
+fn committed(input_bytes: u64, buffer: ChangelogBuffer) -> Committed {
+    Committed { time: Time::default(), input_bytes, buffer }
 }
 
-/// Batches of `batch` bytes, over states of `state` bytes: the most bytes, and batches, that are kept behind the first walk, and
-/// the part of all bytes that walks took.
+/// Batches of `batch` bytes, over states of `state` bytes: the most bytes, and batches, that are kept behind the first
+/// compaction, and the part of all bytes that compactions took.
 fn kept(batch: u64, state: u64) -> (u64, usize, f64) {
-    let (left, within) = (AtomicU64::new(0), AtomicU64::new(WALK_BATCHES));
-    let states = Arc::new(Walked { bytes: state, left, within });
+    let (left, within) = (AtomicU64::new(0), AtomicU64::new(COMPACTION_BATCHES));
+    let states = Arc::new(Compacted { bytes: state, left, within });
     let all: Vec<Arc<dyn Changelog>> = vec![Arc::clone(&states) as Arc<dyn Changelog>];
-    let (mut walker, mut begins, mut from) = (Compactor::default(), 0, None);
-    let (mut log, mut most, mut batches, mut walks) = (Vec::new(), 0, 0, 0);
+    let (mut compactor, mut begins, mut from) = (Compactor::default(), 0, None);
+    let (mut log, mut most, mut batches, mut compacted) = (Vec::new(), 0, 0, 0);
     for index in 0..1_000 {
         let left = states.left.load(Ordering::Relaxed);
         let slice = left.min(state.div_ceil(states.within.load(Ordering::Relaxed)));
         states.left.store(left - slice, Ordering::Relaxed);
-        walks += slice;
+        compacted += slice;
         log.push(batch + slice);
-        let changed = Left { walked: slice, ..Left::default() };
-        let changes = walker.changes(committed(batch + slice, changed), &all);
-        if changes.walk_begins {
+        let changed = ChangelogBuffer { compacted: slice, ..ChangelogBuffer::default() };
+        let changes = compactor.changes(committed(batch + slice, changed), &all);
+        if changes.compaction_begins {
             begins = index;
         }
-        if changes.walk_ends {
+        if changes.compaction_ends {
             from = Some(begins);
         }
         if let Some(from) = from {
@@ -366,7 +368,7 @@ fn kept(batch: u64, state: u64) -> (u64, usize, f64) {
         }
     }
     #[expect(clippy::cast_precision_loss, reason = "a part of a whole")]
-    let part = walks as f64 / log.iter().sum::<u64>() as f64;
+    let part = compacted as f64 / log.iter().sum::<u64>() as f64;
     (most, batches, part)
 }
 
@@ -376,34 +378,38 @@ fn what_is_kept_for_states_is_bounded_in_bytes_and_in_batches() {
     for state in [0, 1, 100 * MB, 1_000 * MB] {
         for batch in [0, 1_000, MB, 10 * MB, 100 * MB] {
             let (bytes, batches, part) = kept(batch, state);
-            let bound = 2 * (WALK_PART * state).max(WALK_AFTER_BYTES);
-            let last = 2 * WALK_BATCHES_MIN * batch;
+            let bound = 2 * (COMPACTION_PART * state).max(COMPACTION_AFTER_BYTES);
+            let last = 2 * COMPACTION_BATCHES_MIN * batch;
             assert!(bytes <= bound + last, "{state} {batch}: {bytes} bytes");
             assert!(batches <= 2 * 50, "{state} {batch}: {batches} batches");
-            // Where changes are next to nothing, walks are what there is: one in this many batches.
+            // Where changes are next to nothing, compactions are what there is: one in this many batches.
             assert!(
-                part <= 0.21 || batch * WALK_AFTER_BATCHES <= state * WALK_PART,
+                part <= 0.21 || batch * COMPACTION_AFTER_BATCHES <= state * COMPACTION_PART,
                 "{state} {batch}: {part}"
             );
         }
     }
 }
 
-/// While the log has no room a walk begins with the next batch and ends with it, if it is less than what it frees.
+/// While the log has no room a compaction begins with the next batch and ends with it, if it is less than what it frees.
 #[test]
-fn a_walk_hurries_while_the_log_has_no_room() {
+fn a_compaction_hurries_while_the_log_has_no_room() {
     let states =
-        Arc::new(Walked { bytes: 100, left: AtomicU64::new(0), within: AtomicU64::new(0) });
+        Arc::new(Compacted { bytes: 100, left: AtomicU64::new(0), within: AtomicU64::new(0) });
     let all: Vec<Arc<dyn Changelog>> = vec![Arc::clone(&states) as Arc<dyn Changelog>];
-    let mut walker = Compactor::default();
+    let mut compactor = Compactor::default();
     let mut check = |hurries: bool, input: u64, expected: (bool, bool)| {
         let left = states.left.load(Ordering::Relaxed);
         let slice = left.min(100_u64.div_ceil(states.within.load(Ordering::Relaxed).max(1)));
         states.left.store(left - slice, Ordering::Relaxed);
-        walker.hurry(hurries);
-        let changed = Left { walked: slice, ..Left::default() };
-        let changes = walker.changes(committed(input, changed), &all);
-        assert_eq!((changes.walk_begins, changes.walk_ends), expected, "{hurries} {input}");
+        compactor.hurry(hurries);
+        let changed = ChangelogBuffer { compacted: slice, ..ChangelogBuffer::default() };
+        let changes = compactor.changes(committed(input, changed), &all);
+        assert_eq!(
+            (changes.compaction_begins, changes.compaction_ends),
+            expected,
+            "{hurries} {input}"
+        );
     };
     check(false, 1_000, (false, false));
     check(true, 0, (false, false));
