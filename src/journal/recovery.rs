@@ -316,8 +316,7 @@ impl Replayed {
     }
 
     /// The oldest of these batches after which the states are known and every batch can run again: the end of the first
-    /// compaction
-    /// whose changes are all there. `None` if all changes are there.
+    /// compaction whose changes are all there. `None` if all changes are there.
     fn oldest_states(&self, done: &[(u64, u64)]) -> Option<(u64, u64)> {
         let Snapshot { names, state_from, next_index, .. } = &self.base;
         let any = names.states.iter().any(|state| !state.retired);
@@ -441,9 +440,8 @@ mod tests {
     }
 
     /// Batches 10 to 19, and a compaction from 13 to 16, with batches below `next_index` covered: expects the state that
-    /// a program
-    /// with windows of `below_states` milliseconds resumes from. It runs every batch after the states again, and earlier ones
-    /// only for the windows.
+    /// a program with windows of `below_states` milliseconds resumes from. It runs every batch after the states again, and
+    /// earlier ones only for the windows.
     fn check_resume(next_index: u64, below_states: u64, state: u64) {
         let base = Snapshot {
             next_index,

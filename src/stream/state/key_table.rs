@@ -3,7 +3,7 @@
 //! The keys lie in a table, and in a list by the time when they were last touched where any are forgotten by their age. Runs
 //! on the workers; knows no operator.
 
-use super::commit::entry::{Entry as Logged, Touch};
+use super::commit::entry::Touch;
 use super::heap_size;
 use super::shard::{Change, ShardState, ShardView, Slot, Table, WriteSet};
 use super::spec::{Counters, Group, Held, Phase, State, StateKey, StateValue};
@@ -181,32 +181,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> ShardState for KeyTab
     }
 
     fn apply(&mut self, delta: KeyTableDelta<K, S, U>) {
-        let KeyTableDelta { overlay, time, turns, .. } = delta;
-        // The list takes the keys in the order of their turns, whatever their places: places change at a restart.
-        let mut by_turn = vec![NONE; if self.listed { turns as usize } else { 0 }];
-        for (place, change, turn) in overlay.changed {
-            self.unlink(place);
-            match change {
-                Change::Removed => {
-                    let hash = self.table.get(place).hash;
-                    self.table.remove(hash, place);
-                    continue;
-                }
-                Change::Row(row) => self.table.get_mut(place).row = row,
-                Change::Same => {}
-            }
-            match by_turn.get_mut(turn as usize) {
-                Some(by_turn) => *by_turn = place,
-                None => self.link(place, Touch { last: time, turn }),
-            }
-        }
-        for (hash, row, turn) in overlay.added {
-            let place = self.insert(NewKey { hash, row }, Touch { last: time, turn });
-            by_turn.get_mut(turn as usize).into_iter().for_each(|by_turn| *by_turn = place);
-        }
-        for (turn, place) in (0..).zip(by_turn).filter(|(_, place)| *place != NONE) {
-            self.link(place, Touch { last: time, turn });
-        }
+        self.commit(delta);
     }
 }
 
@@ -227,31 +202,6 @@ impl<K: StateKey, S: StateValue, U> KeyTable<K, S, U> {
         self.table.find(hash, |slot| slot.row.0 == *key)
     }
 
-    /// Takes in the record of a saved key. The list is made at the end. A key that is not there may have been touched: it
-    /// comes with a later slice of the compaction.
-    pub(crate) fn take(&mut self, hash: u64, entry: Logged<K, S>) {
-        match entry {
-            Logged::Removed(key) => {
-                if let Some(place) = self.find(hash, &key) {
-                    self.table.remove(hash, place);
-                }
-            }
-            Logged::Touched(key, touch) => {
-                if let Some(place) = self.find(hash, &key) {
-                    self.table.get_mut(place).extra.touch = touch;
-                }
-            }
-            Logged::Set(key, state, touch) => match self.find(hash, &key) {
-                Some(place) => {
-                    let slot = self.table.get_mut(place);
-                    slot.row.1 = state;
-                    slot.extra.touch = touch;
-                }
-                None => drop(self.insert(NewKey { hash, row: (key, state) }, touch)),
-            },
-        }
-    }
-
     /// Adds a key that is not there yet, and not in the list yet.
     pub(crate) fn insert(&mut self, found: NewKey<K, S>, touch: Touch) -> u32 {
         let NewKey { hash, row } = found;
@@ -259,26 +209,27 @@ impl<K: StateKey, S: StateValue, U> KeyTable<K, S, U> {
         self.table.insert(hash, Slot { hash, row, extra })
     }
 
-    /// Notes the touch of a key, and puts it at the young end of the list.
-    pub(crate) fn link(&mut self, place: u32, touch: Touch) {
+    /// Puts a key at the young end of the list, if there is one.
+    pub(crate) fn link(&mut self, place: u32) {
         if !self.listed {
-            self.table.get_mut(place).extra.touch = touch;
             return;
         }
         let older = self.ends.map_or(NONE, |(_, youngest)| youngest);
-        self.table.get_mut(place).extra = Idle { touch, older, younger: NONE };
+        let slot = &mut self.table.get_mut(place).extra;
+        (slot.older, slot.younger) = (older, NONE);
         if older != NONE {
             self.table.get_mut(older).extra.younger = place;
         }
         self.ends = Some((self.ends.map_or(place, |(oldest, _)| oldest), place));
     }
 
-    /// Puts all keys into the list, which is empty: by the time and the turn of their last touch.
-    pub(crate) fn link_all(&mut self) {
+    /// Lists all keys of a table that had no list: by the time and the turn of their last touch.
+    pub(crate) fn list_by_age(&mut self) {
+        self.listed = true;
         let aged = |(place, slot): (u32, &Slot<K, S, Idle>)| (slot.extra.touch, place);
         let mut all: Vec<_> = self.table.iter().map(aged).collect();
         all.sort_unstable();
-        all.into_iter().for_each(|(touch, place)| self.link(place, touch));
+        all.into_iter().for_each(|(_, place)| self.link(place));
     }
 
     pub(crate) fn unlink(&mut self, place: u32) {

@@ -10,6 +10,7 @@
 //! keys; no batch ever writes all keys at once. Encoding runs on the workers, commits on the scheduler's thread. It does
 //! not know who keeps the bytes, and checks all of them.
 
+mod apply;
 pub(in crate::stream) mod buffer;
 mod census;
 mod changelog;

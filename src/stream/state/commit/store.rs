@@ -108,7 +108,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
                 Some(place) => shard.table.get_mut(place).row = row,
                 None => {
                     let place = shard.insert(NewKey { hash, row }, touch);
-                    shard.link(place, touch);
+                    shard.link(place);
                     self.counters.keys.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -228,7 +228,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Changelog for Store<K
 
     fn begin_restore(&self, partitions: usize) {
         self.initial.lock().clear();
-        *self.restoring.lock() = KeyTable::empty(partitions.max(1), self.listed);
+        *self.restoring.lock() = KeyTable::empty(partitions.max(1), false);
     }
 
     fn apply(&self, part: &[u8], seed: u64) -> Result<(), String> {
@@ -238,14 +238,16 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Changelog for Store<K
             let hash = hash_of(seed, entry.key());
             let shard = shard_of(hash, shards.len());
             let keys = shards.get_mut(shard).ok_or("the restore has not begun")?;
-            keys.take(hash, entry);
+            keys.restore(hash, entry);
         }
         Ok(())
     }
 
     fn end_restore(&self) {
         let mut bases = std::mem::take(&mut *self.restoring.lock());
-        bases.iter_mut().for_each(KeyTable::link_all);
+        if self.listed {
+            bases.iter_mut().for_each(KeyTable::list_by_age);
+        }
         let keys: usize = bases.iter().map(|keys| keys.table.len()).sum();
         self.counters.keys.store(keys as u64, Ordering::Relaxed);
         *self.progress.lock() = vec![Progress::Done; bases.len()];

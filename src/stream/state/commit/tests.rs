@@ -300,6 +300,7 @@ fn type_names_lose_their_paths() {
 }
 
 mod carried;
+mod restored;
 
 /// States of a given size in bytes, of which each batch compacts its share.
 struct Compacted {
