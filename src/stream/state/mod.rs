@@ -5,7 +5,8 @@
 //! idle keys: oldest ◀─▶ ◀─▶ ◀─▶ youngest         a list through the keys; time-outs take from its front
 //! ```
 //! The work of `map_with_state` follows the touched keys and those that time out; `update_state_by_key` goes through all.
-//! An attempt that fails leaves no trace, see [`keyed`](crate::stream::state::shard). Runs on the workers.
+//! An attempt that fails leaves no trace, see [`shard`](crate::stream::state::shard); what a commit does, and what a log gets of
+//! it, is in [`commit`](crate::stream::state::commit). Runs on the workers.
 
 pub(crate) mod capacity;
 pub(crate) mod commit;
@@ -23,7 +24,7 @@ use super::{DStream, Missing};
 use crate::exec::shuffle::{Entry, Shuffle, ShuffleShape, Slots, Table};
 use crate::exec::{Batch, Stage};
 use crate::stream::state::capacity::{LastCall, Trim, trim};
-use crate::stream::state::commit::Saving;
+use crate::stream::state::commit::StateCommit;
 use crate::stream::state::commit::store::Store;
 use crate::stream::state::key_table::{KeyTable, KeyTableDelta};
 use crate::stream::state::shard::{Change, NewNode, ShardView, stateful};
@@ -285,17 +286,9 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
                 let before = store.counters.keys.load(Ordering::Relaxed);
                 cx.stages.push(Stage { tasks: vec![Box::new(move |_| trim(&views, before))] });
             }
-            let save = Saving { store: Arc::clone(&store), number, skip_same }.plan(cx, &views);
-            let (deltas, store) = (views.clone(), Arc::clone(&store));
-            let commit = move || {
-                for shard in 0..deltas.len() {
-                    deltas.at(shard).iter().for_each(|view| store.counters.add(&view.delta.counts));
-                }
-                drop(deltas);
-                save();
-                apply();
-            };
-            Ok((Ok(views.batch()), Box::new(commit)))
+            let commit = StateCommit { store: Arc::clone(&store), number, skip_same };
+            let commit = commit.plan(cx, &views, apply);
+            Ok((Ok(views.batch()), commit))
         });
         (views, counters)
     }
@@ -306,7 +299,7 @@ struct Start<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
     kind: &'static str,
     initial: Vec<(K, S)>,
     trim: Option<Trim<K, S, U>>,
-    /// States that a batch leaves as they are need not be saved again, although the batch touches the key.
+    /// As in [`StateCommit`].
     skip_same: bool,
     /// True if keys are forgotten by their age. Otherwise the list would only cost memory accesses.
     listed: bool,

@@ -1,14 +1,21 @@
-//! The changelog of keyed states: the changes of each batch in bytes, and the way back.
+//! A state's commit: what becomes of the changes that a batch makes in the states of an operator.
 //!
 //! ```text
-//! batch ─▶ overlay ─┬─▶ commit
-//!                   └─▶ parts: [a slice of compaction: keys as they were before the batch] [the keys that it touched]
-//! compaction: ▷────▷────▷──▷    through all keys, a slice with each batch: what lies before its start is needed no more
+//! batch, on the workers     attempt ─▶ delta ─▶ 1 the touched keys in bytes, behind a slice of compaction   part, store
+//! commit, on the scheduler  2 counters    3 parts ─▶ changelog buffer    4 delta ─▶ shard                   mod
+//! then, on the scheduler    5 the buffers of all states ─▶ Changes: does a compaction begin, or end? ─▶ log   log, compaction
+//! next batch, on a worker   6 delta ─▶ base, change by change ──┐                                           shard
+//! restart                   log ─▶ parts, key by key ───────────┴─▶ KeyTable::apply_change                  restore, apply
+//! ```
+//! Steps 1, 3 and 5 are left out without a log, and where a batch runs again: its changes are in the log. An attempt that fails
+//! gets no further than step 1, which changes nothing.
+//!
+//! ```text
+//! part:        [a slice of compaction: keys as they were before the batch] [the keys that the batch touched]
+//! compaction:  ▷────▷────▷──▷    through all keys, a slice with each batch: what lies before its start is needed no more
 //! ```
 //! A part holds the states of keys, not their changes: parts in order, from the first batch of all or from the start of a
-//! compaction to its end and on, give the states exactly. The work follows the touched
-//! keys; no batch ever writes all keys at once. Encoding runs on the workers, commits on the scheduler's thread. It does
-//! not know who keeps the bytes, and checks all of them.
+//! complete compaction on, give the states exactly. The work follows the touched keys; no batch ever writes all keys at once.
 
 mod apply;
 pub(in crate::stream) mod buffer;
@@ -29,32 +36,53 @@ pub use self::restore::Restore;
 use super::key_table::KeyTable;
 use super::shard::ShardView;
 use super::spec::{StateKey, StateValue};
-use crate::exec::Stage;
-use crate::exec::Work;
 use crate::exec::shuffle::Slots;
+use crate::exec::{Stage, Work};
 use crate::stream::Planner;
+use crate::stream::plan::batch_scope::Commit;
 use crate::stream::state::commit::store::Store;
 use crate::sync::Arc;
 
-/// Writes the changes of one state for the log.
-pub(super) struct Saving<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
+/// The commit of one state, as its operator plans it.
+pub(super) struct StateCommit<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
     pub(super) store: Arc<Store<K, S, U>>,
     /// The number of the state.
     pub(super) number: u32,
+    /// True if a state that the batch leaves as it is need not go to the log, although the batch touches its key.
     pub(super) skip_same: bool,
 }
 
-impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Saving<K, S, U> {
-    /// Adds the stage that encodes the batch's changes, if those are kept; returns its part of the commit.
+/// The partitions of a state, as a batch leaves them.
+type Views<K, S, U> = Slots<ShardView<KeyTable<K, S, U>>>;
+
+impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> StateCommit<K, S, U> {
+    /// Adds the stage that encodes the batch's changes, if there is a log, and returns the commit. `apply` hands the changes
+    /// to the shards.
     pub(super) fn plan(
         self,
         cx: &mut Planner<'_>,
-        views: &Slots<ShardView<KeyTable<K, S, U>>>,
-    ) -> Box<dyn FnOnce() + Send> {
-        let Saving { store, number, skip_same } = self;
+        views: &Views<K, S, U>,
+        apply: Commit,
+    ) -> Commit {
+        let (deltas, counters) = (views.clone(), Arc::clone(&self.store.counters));
+        let log = self.plan_log(cx, views);
+        Box::new(move || {
+            for shard in 0..deltas.len() {
+                deltas.at(shard).iter().for_each(|view| counters.add(&view.delta.counts));
+            }
+            // The shards need not copy what nobody else holds.
+            drop(deltas);
+            log();
+            apply();
+        })
+    }
+
+    /// The part of the log.
+    fn plan_log(self, cx: &mut Planner<'_>, views: &Views<K, S, U>) -> Commit {
+        let StateCommit { store, number, skip_same } = self;
         let Some(buffer) = cx.scope.changelog() else { return Box::new(|| {}) };
         if cx.replay.is_some() {
-            // Its changes are kept already; the compaction continues with the first batch whose changes are written.
+            // Its changes are in the log; compaction continues with the first batch whose changes are written.
             return Box::new(move || store.is_known());
         }
         let encoded = Slots::new(views.len());
