@@ -43,6 +43,36 @@ fn every_known_key_is_updated_in_each_batch() {
     );
 }
 
+#[test]
+fn updates_have_states_before_the_first_batch_and_the_time_of_theirs() {
+    let second = |time: Time| i32::try_from(time.as_millis() / 1_000).expect("it is early");
+    let update = move |time: Time, _: &String, values: &[i32], sum: Option<&i32>| {
+        let sum = sum.unwrap_or(&0) + values.iter().sum::<i32>() * second(time);
+        (sum != 0).then_some(sum)
+    };
+    let input: &[&[(String, i32)]] =
+        &[&[pair("a", 1)], &[pair("a", 1), pair("c", -4)], &[pair("c", 1)]];
+    check(
+        input,
+        |_, s| s.update_state_by_key_with([], update),
+        &[
+            Some(&[pair("a", 1)]),
+            Some(&[pair("a", 3), pair("c", -8)]),
+            Some(&[pair("a", 3), pair("c", -5)]),
+        ],
+    );
+    let initial = [pair("c", 9), pair("b", 7), pair("c", 8), pair("zero", 0)];
+    check(
+        input,
+        |_, s| s.update_state_by_key_with(initial, update),
+        &[
+            Some(&[pair("a", 1), pair("b", 7), pair("c", 8)]),
+            Some(&[pair("a", 3), pair("b", 7)]),
+            Some(&[pair("a", 3), pair("b", 7), pair("c", 3)]),
+        ],
+    );
+}
+
 /// A state in a call: the key, the value, true if the key exists, true if it times out.
 type Call = (String, Option<i32>, bool, bool);
 
@@ -243,6 +273,11 @@ fn states_have_names() {
     let spec = StateSpec::<u32, u32>::new;
     let _first = stream.map_with_state(spec(), |_, _, _, _| None::<()>).named("counts");
     stream.map_with_state(spec(), |_, _, _, _| None::<()>).named("counts").collect();
+    stream.update_state_by_key_with([(1, 2)], |_, _, _, _| Some(1)).named("sums").collect();
+    stream.update_state_by_key(|_, _, _| Some(1)).named("sums").collect();
     let error = ctx.start().map(drop).unwrap_err().to_string();
-    assert_eq!(error, "two operators with state are called `counts`");
+    assert_eq!(
+        error,
+        "two operators with state are called `counts`\ntwo operators with state are called `sums`"
+    );
 }

@@ -262,7 +262,7 @@ impl<K: StateKey, S: StateValue, U> KeyTable<K, S, U> {
         &self,
         time: Time,
         groups: Vec<Group<K, V>>,
-        f: &impl Fn(&K, &[V], Option<&S>) -> Option<S>,
+        f: &impl Fn(Time, &K, &[V], Option<&S>) -> Option<S>,
     ) -> KeyTableDelta<K, S, U> {
         let mut delta = KeyTableDelta::new(time);
         let KeyTableDelta { overlay, counts, turns, .. } = &mut delta;
@@ -275,7 +275,7 @@ impl<K: StateKey, S: StateValue, U> KeyTable<K, S, U> {
             match self.find(hash, &key) {
                 Some(place) => touched.push((place, value)),
                 None => {
-                    if let Some(state) = f(&key, value.as_slice(), None) {
+                    if let Some(state) = f(time, &key, value.as_slice(), None) {
                         overlay.added.push((hash, (key, state), turn()));
                         counts.added += 1;
                     }
@@ -288,7 +288,7 @@ impl<K: StateKey, S: StateValue, U> KeyTable<K, S, U> {
             let values = touched.next_if(|(other, _)| *other == place).map(|(_, values)| values);
             let (key, state) = &slot.row;
             let values = values.as_ref().map(ValueList::as_slice).unwrap_or_default();
-            let change = match f(key, values, Some(state)) {
+            let change = match f(time, key, values, Some(state)) {
                 Some(state) => Change::Row((key.clone(), state)),
                 None => {
                     counts.removed += 1;

@@ -214,9 +214,36 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
         &self,
         f: impl Fn(&K, &[V], Option<&S>) -> Option<S> + Send + Sync + 'static,
     ) -> DStream<(K, S)> {
+        self.update_state_by_key_with([], move |_, key, values, state| f(key, values, state))
+    }
+
+    /// [`update_state_by_key`](DStream::update_state_by_key) with the states before the first batch, and with the batch's
+    /// time for `f`. Of a key that is given twice the last state counts; states that a start restores count instead of all
+    /// these.
+    ///
+    /// ```
+    /// # use tidemill::{testing::ManualClock, Config, StreamingContext, Time};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('a', 2)]), Some(vec![])], 1);
+    /// // A sum, and the second in which it last changed.
+    /// let sum = |time: Time, _: &char, values: &[u64], state: Option<&(u64, u64)>| {
+    ///     let (sum, since) = *state.unwrap_or(&(0, 0));
+    ///     let since = if values.is_empty() { since } else { time.as_millis() / 1_000 };
+    ///     Some((sum + values.iter().sum::<u64>(), since))
+    /// };
+    /// let sums = stream.update_state_by_key_with([('a', (10, 0))], sum).collect();
+    /// ctx.run_batches(2)?;
+    /// assert_eq!(sums.rows()[1].1, [('a', (13, 1))]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn update_state_by_key_with<S: StateValue>(
+        &self,
+        initial: impl IntoIterator<Item = (K, S)>,
+        f: impl Fn(Time, &K, &[V], Option<&S>) -> Option<S> + Send + Sync + 'static,
+    ) -> DStream<(K, S)> {
         let start = Start {
             kind: "update_state_by_key",
-            initial: Vec::new(),
+            initial: initial.into_iter().collect(),
             trim: None,
             skip_same: true,
             listed: false,

@@ -73,10 +73,13 @@ impl Program {
         rig.graph.keep_changes();
         let stream = rig.queue(input);
         let mapped = map(&stream, options).named("mapped");
-        let updated = stream.update_state_by_key(|_, values: &[i64], sum: Option<&i64>| {
-            let sum = sum.unwrap_or(&0) + values.iter().sum::<i64>();
+        let update = |time: Time, _: &String, values: &[i64], sum: Option<&i64>| {
+            let second = (time.as_millis() / 1_000).cast_signed();
+            let sum = sum.unwrap_or(&0) + values.iter().sum::<i64>() * second;
             (sum != 0).then_some(sum)
-        });
+        };
+        let initial = [("k2".to_owned(), 5), ("before".to_owned(), 1)];
+        let updated = stream.update_state_by_key_with(initial, update);
         let (length, slide) = (Interval::secs(3), Interval::secs(1));
         let windowed = stream.reduce_by_key_and_window(length, slide, |a, b| a + b);
         let below = mapped.reduce_by_key_and_window(Interval::secs(2), slide, |a, b| a * 31 + b);
