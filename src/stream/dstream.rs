@@ -136,6 +136,13 @@ impl<T: ?Sized> Clone for DStream<T> {
     }
 }
 
+/// So that a function with a parameter `impl Into<DStream<T>>` takes `&stream`.
+impl<T: ?Sized> From<&DStream<T>> for DStream<T> {
+    fn from(stream: &DStream<T>) -> Self {
+        stream.clone()
+    }
+}
+
 impl<T: ?Sized> fmt::Debug for DStream<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DStream").field("name", &self.name).finish_non_exhaustive()

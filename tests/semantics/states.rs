@@ -89,7 +89,7 @@ pub fn calls(
             }
             Some(call)
         };
-        (*s.map_with_state(spec.clone(), f)).clone()
+        s.map_with_state(spec.clone(), f).into()
     }
 }
 
@@ -264,6 +264,62 @@ fn the_number_of_keys_is_limited() {
     assert_eq!(out, [("b".to_owned(), true), ("d".to_owned(), false)]);
     let error = limited(WhenFull::ExpireOldest, &["abcd"]).unwrap_err();
     assert!(error.ends_with("more keys in one batch than keys_max = 3 allows"), "{error}");
+}
+
+/// What `map_with_state` and `remember` return is a stream for everything that takes one.
+#[test]
+fn a_stream_with_a_state_or_a_memory_goes_where_a_stream_goes() {
+    fn by_reference(stream: &DStream<(String, i32)>) -> DStream<i32> {
+        stream.map(|(_, value)| *value)
+    }
+    fn by_value(stream: impl Into<DStream<(String, i32)>>) -> DStream<i32> {
+        by_reference(&stream.into())
+    }
+    let ctx = context();
+    let stream = queue(&ctx, &[&[pair("a", 1)], &[pair("a", 2)]]);
+    let keep = |_: Time, key: &String, value: Option<&i32>, _: &mut State<'_, i32>| {
+        Some((key.clone(), *value?))
+    };
+    let mapped = stream.map_with_state(StateSpec::new(), keep).named("mapped");
+    let kept = stream.remember(seconds(5));
+    let plain: DStream<(String, i32)> = mapped.clone().into();
+    let firsts = |pairs: DStream<(String, (i32, i32))>| pairs.map(|(_, (left, _))| *left);
+    let taken = [
+        by_reference(&mapped),
+        by_reference(&kept),
+        by_value(&mapped),
+        by_value(mapped.clone()),
+        by_value(&kept),
+        by_value(kept.clone()),
+        by_value(&stream),
+        by_value(plain.clone()),
+    ];
+    let one: Vec<_> = taken.iter().map(DStream::collect).collect();
+    let joined = [
+        firsts(stream.join(&mapped)),
+        firsts(stream.join(&kept)),
+        firsts(mapped.join(&kept)),
+        firsts(kept.join(&mapped)),
+        stream.left_outer_join(&mapped).map(|(_, (left, _))| *left),
+        stream.right_outer_join(&mapped).map(|(_, (_, right))| *right),
+        stream.full_outer_join(&kept).map(|(_, (left, _))| left.unwrap_or(0)),
+        stream.cogroup(&mapped).map(|(_, (left, right))| left[0].max(right[0])),
+    ];
+    let joined: Vec<_> = joined.iter().map(DStream::collect).collect();
+    let two = [
+        by_reference(&stream.union(&mapped)).collect(),
+        by_reference(&mapped.union(&kept)).collect(),
+        by_reference(&kept.union(&plain)).collect(),
+        by_reference(&plain.transform_with(&kept, |_, left, right| left.union(&right))).collect(),
+    ];
+    ctx.run_batches(2).expect("the batches succeed");
+    let rows = |second: u64, rows: &[i32]| (Time::from_millis(second * 1_000), rows.to_vec());
+    for collected in one.iter().chain(&joined) {
+        assert_eq!(collected.rows(), [rows(1, &[1]), rows(2, &[2])]);
+    }
+    for collected in two {
+        assert_eq!(collected.rows(), [rows(1, &[1, 1]), rows(2, &[2, 2])]);
+    }
 }
 
 #[test]

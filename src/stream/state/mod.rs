@@ -66,6 +66,31 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Deref for Stateful<K,
     }
 }
 
+/// The stream alone, for a function that takes `impl Into<DStream<U>>` or a [`DStream`] itself. One that takes `&DStream<U>`
+/// takes a `&Stateful` as it is.
+///
+/// ```
+/// # use tidemill::{testing::ManualClock, Config, DStream, StreamingContext, stream::StateSpec};
+/// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+/// # let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('b', 2)])], 1);
+/// let keys: DStream<char> = stream.map_with_state(StateSpec::<_, i32>::new(), |_, key, _, _| Some(*key)).into();
+/// let found = keys.count().collect();
+/// ctx.run_batches(1)?;
+/// assert_eq!(found.rows()[0].1, [2]);
+/// # Ok::<(), tidemill::Error>(())
+/// ```
+impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> From<Stateful<K, S, U>> for DStream<U> {
+    fn from(stateful: Stateful<K, S, U>) -> Self {
+        stateful.stream
+    }
+}
+
+impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> From<&Stateful<K, S, U>> for DStream<U> {
+    fn from(stateful: &Stateful<K, S, U>) -> Self {
+        stateful.stream.clone()
+    }
+}
+
 impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Stateful<K, S, U> {
     /// Names the state and the stream. A restart finds the state by this name; without one it is called `map_with_state#n`,
     /// by its place in the program.

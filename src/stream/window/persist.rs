@@ -177,6 +177,25 @@ impl<T: ?Sized + ToOwned> Deref for Remembered<T> {
     }
 }
 
+impl<T: ?Sized + ToOwned> Clone for Remembered<T> {
+    fn clone(&self) -> Self {
+        Remembered { stream: self.stream.clone(), kept: Arc::clone(&self.kept) }
+    }
+}
+
+/// The stream alone. A function that takes `&DStream<T>` takes a `&Remembered` as it is.
+impl<T: ?Sized + ToOwned> From<Remembered<T>> for DStream<T> {
+    fn from(remembered: Remembered<T>) -> Self {
+        remembered.stream
+    }
+}
+
+impl<T: ?Sized + ToOwned> From<&Remembered<T>> for DStream<T> {
+    fn from(remembered: &Remembered<T>) -> Self {
+        remembered.stream.clone()
+    }
+}
+
 impl<T> Remembered<T>
 where
     T: ?Sized + ToOwned,
