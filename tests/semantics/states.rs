@@ -154,6 +154,75 @@ fn a_key_times_out_in_the_first_batch_in_which_it_was_idle_for_too_long() {
     );
 }
 
+#[test]
+fn a_call_says_what_it_did_to_the_state() {
+    // The value 1 updates, 2 removes, 3 does both; the row says: value, updated, removed, exists.
+    let f = |_: Time, _: &String, value: Option<&i32>, state: &mut State<'_, i32>| {
+        let before = (state.is_updated(), state.is_removed());
+        assert_eq!(before, (false, false), "each call begins anew");
+        let value = *value.unwrap_or(&9);
+        if [1, 3].contains(&value) {
+            state.update(value);
+            assert!(state.is_updated() && !state.is_removed());
+        }
+        if [2, 3].contains(&value) {
+            state.remove();
+        }
+        Some((value, state.is_updated(), state.is_removed(), state.exists()))
+    };
+    let values = |values: &[i32]| values.iter().map(|value| pair("a", *value)).collect::<Vec<_>>();
+    check(
+        &[&values(&[0, 1, 0]), &values(&[2]), &values(&[3, 1, 1]), &[], &[]],
+        |_, s| s.map_with_state(StateSpec::new().timeout(SECOND), f).into(),
+        &[
+            Some(&[(0, false, false, false), (1, true, false, true), (0, false, false, true)]),
+            Some(&[(2, false, true, false)]),
+            Some(&[(3, false, true, false), (1, true, false, true), (1, true, false, true)]),
+            Some(&[]),
+            Some(&[(9, false, false, true)]),
+        ],
+    );
+}
+
+#[test]
+fn the_changes_of_a_batch_are_the_keys_that_it_set_or_forgot() {
+    // 0 removes, 9 only looks.
+    let f = |_: Time, _: &String, value: Option<&i32>, state: &mut State<'_, i32>| {
+        match value {
+            Some(0) => state.remove(),
+            Some(9) | None => {}
+            Some(value) => state.update(*value),
+        }
+        None::<()>
+    };
+    let set = |key: &str, value: i32| (key.to_owned(), Some(value));
+    let gone = |key: &str| (key.to_owned(), None::<i32>);
+    let spec = StateSpec::new().initial([pair("i", 5)]);
+    check(
+        &[
+            &[pair("a", 1), pair("a", 2), pair("b", 1), pair("i", 9)],
+            &[pair("a", 2), pair("b", 9)],
+            // A key that comes and goes within a batch was never there; one that goes and comes is set.
+            &[pair("new", 1), pair("new", 0), pair("a", 0), pair("a", 7), pair("b", 0)],
+            &[],
+        ],
+        |_, s| s.map_with_state(spec, f).changes(),
+        &[
+            Some(&[set("a", 2), set("b", 1)]),
+            Some(&[set("a", 2)]),
+            Some(&[set("a", 7), gone("b")]),
+            Some(&[]),
+        ],
+    );
+    // Keys that time out, and keys that make room.
+    let spec = StateSpec::new().timeout(SECOND).keys_max(1, WhenFull::ExpireOldest);
+    check(
+        &[&[pair("a", 1)], &[pair("b", 1)], &[], &[]],
+        |_, s| s.map_with_state(spec, f).changes(),
+        &[Some(&[set("a", 1)]), Some(&[set("b", 1), gone("a")]), Some(&[]), Some(&[gone("b")])],
+    );
+}
+
 /// The error of the first batch.
 fn failure(
     spec: StateSpec<String, i32>,

@@ -156,6 +156,18 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> ShardView<KeyTable<K,
     pub(crate) fn rows(&self) -> impl Iterator<Item = &(K, S)> {
         self.delta.overlay.rows(&self.base.table, |_| true, |_| true)
     }
+
+    /// The keys whose states the batch has set or forgotten.
+    pub(crate) fn changes(&self) -> impl Iterator<Item = (K, Option<S>)> {
+        let set = |(key, state): &(K, S)| (key.clone(), Some(state.clone()));
+        let changed =
+            self.delta.overlay.changed.iter().filter_map(move |(place, change, _)| match change {
+                Change::Same => None,
+                Change::Row(row) => Some(set(row)),
+                Change::Removed => Some((self.base.table.get(*place).row.0.clone(), None)),
+            });
+        changed.chain(self.delta.overlay.added.iter().map(move |(_, row, _)| set(row)))
+    }
 }
 
 impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> ShardState for KeyTable<K, S, U> {

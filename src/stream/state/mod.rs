@@ -135,6 +135,32 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Stateful<K, S, U> {
         self.views.flat_map(|view, out| view.rows().for_each(|row| out.push(row)))
     }
 
+    /// The keys whose states a batch has set, with the states, and those that it has forgotten, with none: removed, timed out or
+    /// expired. Each key comes once, as it is after the batch. Its cost follows those keys.
+    ///
+    /// ```
+    /// # use tidemill::{testing::ManualClock, Config, StreamingContext, stream::StateSpec};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('b', 2)]), Some(vec![('b', 0)])], 1);
+    /// let highest = stream.map_with_state(StateSpec::new(), |_time, _key, value, state| {
+    ///     match value? {
+    ///         0 => state.remove(),
+    ///         value => state.update(*value.max(state.get().unwrap_or(value))),
+    ///     }
+    ///     Some(())
+    /// });
+    /// let changes = highest.changes().collect();
+    /// ctx.run_batches(2)?;
+    /// let mut first = changes.rows()[0].1.clone();
+    /// first.sort();
+    /// assert_eq!(first, [('a', Some(1)), ('b', Some(2))]);
+    /// assert_eq!(changes.rows()[1].1, [('b', None)]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn changes(&self) -> DStream<(K, Option<S>)> {
+        self.views.flat_map(|view, out| view.changes().for_each(|change| out.push(&change)))
+    }
+
     /// The numbers of keys that are known, were forgotten and found no room, as of the last committed batch. May be called at
     /// any time, on any thread.
     ///

@@ -52,7 +52,9 @@ pub(crate) enum Held<'a, S> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
+    /// Nothing was done to it in this call.
     Open,
+    Updated,
     Removed,
     TimingOut,
 }
@@ -85,7 +87,9 @@ impl<'a, S> State<'a, S> {
     /// Sets the key's state. After [`remove`](State::remove), or while the key times out, this is misuse: the batch fails.
     pub fn update(&mut self, state: S) {
         match self.phase {
-            Phase::Open => self.held = Held::New(state),
+            Phase::Open | Phase::Updated => {
+                (self.held, self.phase) = (Held::New(state), Phase::Updated);
+            }
             Phase::Removed => self.misused("a state was updated after it was removed"),
             Phase::TimingOut => self.misused("a state was updated while it timed out"),
         }
@@ -94,10 +98,44 @@ impl<'a, S> State<'a, S> {
     /// Forgets the key. A second time, or while the key times out, this is misuse: the batch fails.
     pub fn remove(&mut self) {
         match self.phase {
-            Phase::Open => (self.held, self.phase) = (Held::Nothing, Phase::Removed),
+            Phase::Open | Phase::Updated => {
+                (self.held, self.phase) = (Held::Nothing, Phase::Removed);
+            }
             Phase::Removed => self.misused("a state was removed twice"),
             Phase::TimingOut => self.misused("a state was removed while it timed out"),
         }
+    }
+
+    /// True if this call of the function has set the state, and not removed it since. The next call for the key begins anew.
+    ///
+    /// ```
+    /// # use tidemill::{testing::ManualClock, Config, StreamingContext, stream::{State, StateSpec}};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('a', 1), ('a', 5), ('a', 0)])], 1);
+    /// /// Keeps the highest value; 0 forgets it.
+    /// fn keep(state: &mut State<'_, i32>, value: i32) {
+    ///     match value {
+    ///         0 => state.remove(),
+    ///         _ if state.get().is_none_or(|highest| *highest < value) => state.update(value),
+    ///         _ => {}
+    ///     }
+    /// }
+    /// let kept = stream.map_with_state(StateSpec::new(), |_time, _key, value, state| {
+    ///     keep(state, *value?);
+    ///     Some((state.is_updated(), state.is_removed()))
+    /// });
+    /// let kept = kept.collect();
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(kept.rows()[0].1, [(true, false), (false, false), (true, false), (false, true)]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    pub fn is_updated(&self) -> bool {
+        self.phase == Phase::Updated
+    }
+
+    /// True if this call of the function has removed the state; an example is at [`is_updated`](State::is_updated).
+    pub fn is_removed(&self) -> bool {
+        self.phase == Phase::Removed
     }
 
     /// True in the last call for a key that was idle for longer than the time-out. That call has no value, and the key is
