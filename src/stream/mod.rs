@@ -72,6 +72,7 @@ use node::{Compute, Node};
 use plan::batch_scope::BatchScope;
 use plan::{Job, Planner};
 use state::commit::{Changelog, Compactor};
+use window::persist::Memory;
 use window::undue::Undue;
 
 /// The options of a graph.
@@ -141,6 +142,8 @@ struct Registered {
     keepers: Vec<(u32, NodePlanner)>,
     /// The reach of windows, and that of windows below a state.
     reach: (Duration, Duration),
+    /// The batches that streams remember.
+    memories: Vec<Memory>,
     /// The errors of the graph.
     problems: Vec<String>,
     /// The operators that slide over time.

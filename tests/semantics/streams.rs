@@ -43,6 +43,37 @@ fn batches_can_be_looked_back_at() {
 }
 
 #[test]
+fn a_stream_that_remembers_is_sliced_itself() {
+    let ctx = context();
+    let numbers = queue(&ctx, &[&[1], &[2, 3], &[], &[4]]);
+    let (long, short) = (numbers.remember(seconds(3)), numbers.remember(SECOND));
+    let squares = numbers.map(|n| n * n);
+    squares.remember(seconds(2));
+    let time = |seconds: u64| Time::from_millis(seconds * 1_000);
+    assert_eq!(numbers.slice(time(0), time(9)), [], "no batch has run");
+    ctx.run_batches(4).unwrap();
+    let last = (time(4), vec![4]);
+    let all = [(time(2), vec![2, 3]), (time(3), vec![]), last.clone()];
+    assert_eq!(numbers.slice(time(0), time(9)), all);
+    assert_eq!(numbers.clone().named("renamed").slice(time(0), time(9)), all);
+    assert_eq!(numbers.slice(time(2), time(3)), all[..2]);
+    assert_eq!(
+        (long.slice(time(0), time(9)), short.slice(time(0), time(9))),
+        (all.to_vec(), vec![last])
+    );
+    assert_eq!(squares.slice(time(0), time(9)), [(time(3), vec![]), (time(4), vec![16])]);
+}
+
+#[test]
+#[should_panic(expected = "call `remember` on it first")]
+fn a_slice_of_a_stream_that_remembers_nothing_is_a_mistake() {
+    let ctx = context();
+    let numbers = queue(&ctx, &[&[1]]);
+    numbers.remember(SECOND);
+    numbers.map(|n| n + 1).slice(Time::from_millis(0), Time::from_millis(1));
+}
+
+#[test]
 fn joins_of_empty_batches_and_empty_keys() {
     let (left, right): (&[&[&str]], &[&[&str]]) =
         (&[&["a", "b"], &["a", ""], &[""], &[]], &[&["a", "b"], &["b", ""], &[], &[""]]);

@@ -3,6 +3,7 @@
 //! The elements of a batch are copied once, in the slots of its partitions; windows hand out the slots of many batches
 //! again. Runs on the workers; the lists of batches belong to the scheduler's thread and their readers.
 
+use std::any::Any;
 use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::ops::Deref;
@@ -20,6 +21,15 @@ const PARTITIONS_MAX: usize = 64;
 
 /// The elements of committed batches, the oldest first.
 type Kept<E> = Arc<Mutex<VecDeque<(Time, Slots<E>)>>>;
+
+/// The batches that a stream remembers, for [`slice`](DStream::slice).
+pub(in crate::stream) struct Memory {
+    /// The place of the stream's node, which the graph holds as long as this.
+    node: usize,
+    length: Interval,
+    /// The `Kept` of its elements.
+    kept: Box<dyn Any + Send + Sync>,
+}
 
 /// The bytes of the batches of a list, the oldest first.
 type Sizes = Mutex<VecDeque<u64>>;
@@ -96,6 +106,7 @@ where
     /// assert_eq!(kept.slice(Time::from_millis(0), third), [(second, vec![2]), (third, vec![3])]);
     /// # Ok::<(), tidemill::Error>(())
     /// ```
+    /// [`slice`](DStream::slice) is a method of the stream itself, too.
     pub fn remember(&self, length: Interval) -> Remembered<T> {
         if length.is_zero() {
             self.graph.too_short("remember", "length");
@@ -103,7 +114,45 @@ where
         let (stream, kept) = self.stateful("remember", self.lineage.clone(), length, |_| false);
         // Between two slides: the elements go into the list of batches and nowhere else.
         stream.foreach_batch(|_, _| Ok(()));
+        let memory = Memory { node: self.place(), length, kept: Box::new(Arc::clone(&kept)) };
+        self.graph.registered.lock().memories.push(memory);
         Remembered { stream: self.clone(), kept }
+    }
+
+    /// The elements of the committed batches from `from` to `to`, both included, as far as the stream still
+    /// [remembers](DStream::remember) them. It may be called at any time, from any thread.
+    ///
+    /// ```
+    /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext, Time};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// # let stream = ctx.queue_stream(vec![Some(vec![1]), Some(vec![2]), Some(vec![3])], 1);
+    /// stream.remember(Interval::secs(2));
+    /// ctx.run_batches(3)?;
+    /// let (second, third) = (Time::from_millis(2_000), Time::from_millis(3_000));
+    /// assert_eq!(stream.slice(Time::from_millis(0), third), [(second, vec![2]), (third, vec![3])]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If the stream remembers nothing, because nobody has called `remember` on it.
+    pub fn slice(&self, from: Time, to: Time) -> Vec<(Time, Vec<T::Owned>)>
+    where
+        T::Owned: Clone,
+    {
+        let kept = {
+            let registered = self.graph.registered.lock();
+            let own = registered.memories.iter().filter(|memory| memory.node == self.place());
+            let longest = own.max_by_key(|memory| memory.length);
+            longest.and_then(|memory| memory.kept.downcast_ref::<Kept<T::Owned>>()).cloned()
+        };
+        let kept =
+            kept.expect("`slice` is of a stream that remembers: call `remember` on it first");
+        batches_within(&kept, from, to)
+    }
+
+    /// Where the stream's node lies: clones of a stream, under whatever name, share it.
+    fn place(&self) -> usize {
+        Arc::as_ptr(&self.node).cast::<()>().addr()
     }
 
     /// A stream of the elements of the last `length`, in the batches for which `due` holds.
@@ -214,13 +263,17 @@ where
     /// # Ok::<(), tidemill::Error>(())
     /// ```
     pub fn slice(&self, from: Time, to: Time) -> Vec<(Time, Vec<T::Owned>)> {
-        let kept: Vec<_> = self.kept.lock().iter().cloned().collect();
-        let within = kept.into_iter().filter(|(time, _)| (from..=to).contains(time));
-        let elements = |slots: Slots<T::Owned>| {
-            (0..slots.len()).flat_map(|slot| slots.at(slot).to_vec()).collect()
-        };
-        within.map(|(time, slots)| (time, elements(slots))).collect()
+        batches_within(&self.kept, from, to)
     }
+}
+
+/// Copies the elements of the batches from `from` to `to`.
+fn batches_within<E: Clone>(kept: &Kept<E>, from: Time, to: Time) -> Vec<(Time, Vec<E>)> {
+    let kept: Vec<_> = kept.lock().iter().cloned().collect();
+    let within = kept.into_iter().filter(|(time, _)| (from..=to).contains(time));
+    let elements =
+        |slots: Slots<E>| (0..slots.len()).flat_map(|slot| slots.at(slot).to_vec()).collect();
+    within.map(|(time, slots)| (time, elements(slots))).collect()
 }
 
 /// The batches of the window at `time`, and the batch itself, in order.
