@@ -13,8 +13,12 @@ mod kinds;
 pub(crate) mod log_level;
 mod memory;
 pub(crate) mod pipeline;
+mod policies;
+mod resolved;
 mod sinks;
 mod sources;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use crate::journal::{NameChanges, NameKind, Renamed, StateName};
 pub use crate::scheduler::{BatchTimer, CatchUp, Trigger};
@@ -23,6 +27,8 @@ pub(crate) use crate::source::{Ack, GenerateSource, RateLimits, Source};
 pub(crate) use jobs::Job;
 pub(crate) use log_level::{LOG_LEVELS, LogLevel};
 pub(crate) use pipeline::{Http, Pipeline};
+pub use policies::{OnFailure, Spill, Then};
+pub use resolved::Resolved;
 
 use std::path::PathBuf;
 use std::thread;
@@ -51,40 +57,6 @@ const BLOCK_BYTES_DEFAULT: u64 = 8 << 20;
 /// A full store has at least this many blocks, unless their size was given: blocks that tasks work on cannot leave memory, and
 /// the others must be enough to make room.
 const BLOCKS_MIN: u64 = 16;
-
-/// The policy for a batch that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OnFailure {
-    /// The number of times that a failed batch is tried again.
-    pub retries: u32,
-    /// The last resort, when no try is left.
-    pub then: Then,
-}
-
-/// The last resort for a batch that has no try left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
-    /// The stream stops with the batch's error.
-    Stop,
-    /// The batch's input goes to a file, is counted, and the stream goes on.
-    DeadLetter,
-}
-
-impl Default for OnFailure {
-    /// Three retries, then stop.
-    fn default() -> Self {
-        OnFailure { retries: 3, then: Then::Stop }
-    }
-}
-
-/// The files of blocks that do not fit into memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spill {
-    /// The directory; the files are in a subdirectory named for the stream.
-    pub directory: PathBuf,
-    /// The most bytes of files in it.
-    pub bytes_max: u64,
-}
 
 /// The options of a stream as given; each setter replaces a default.
 ///
@@ -127,54 +99,6 @@ pub struct Config {
 struct RenamedText {
     new: String,
     old: String,
-}
-
-/// The options of a stream, all good and all decided. Made by [`Config::resolve`] only.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Resolved {
-    /// The name of the stream: letters, digits, `-` and `_`.
-    pub name: String,
-    /// The time between two batches; with a trigger its time-out.
-    pub batch_interval: Interval,
-    /// The time between two cuts of a receiver's blocks; at most the batch interval.
-    pub block_interval: Interval,
-    /// Worker threads, at least one.
-    pub workers: usize,
-    /// The most bytes of received data in memory; at least [`STORE_BYTES_MIN`].
-    pub store_bytes_max: u64,
-    /// A block is cut early at this many bytes; at most `store_bytes_max`.
-    pub block_bytes_max: u64,
-    /// The most time that a stop may take.
-    pub stop_deadline: Duration,
-    /// The policy for a batch that failed.
-    pub on_failure: OnFailure,
-    /// The time that a batch waits for sinks that are away before that counts as a failure.
-    pub sink_retry: Duration,
-    /// The directory of the input of batches that failed for good, if the policy keeps it.
-    pub dead_letter_directory: PathBuf,
-    /// Jobs that may run at a time, at least one.
-    pub concurrent_jobs: usize,
-    /// The batches that are made up after an outage.
-    pub catch_up: CatchUp,
-    /// The timer that wakes the job loop at a tick; without effect with a trigger.
-    pub batch_timer: BatchTimer,
-    /// Batches by record count instead of by the clock.
-    pub trigger: Option<Trigger>,
-    /// True if a batch is left out that has no records and no window or time-out due.
-    pub skip_empty: bool,
-    /// The directory of the log and the checkpoints; none: nothing survives the process.
-    pub state_dir: Option<PathBuf>,
-    /// The files of blocks that do not fit into memory; without them reading stops then.
-    pub spill: Option<Spill>,
-    /// The most bytes of records that have begun and not ended; at the start at least one record of the longest kind.
-    pub unfinished_bytes_max: u64,
-    /// The most bytes that windows and states may keep, about; none: as many as there is memory for.
-    pub kept_bytes_max: Option<u64>,
-    /// The memory that this process can count on: the machine's, or less if a control group limits it.
-    pub memory_bytes: u64,
-    /// The changes of names that the state directory knows and the stream no longer has.
-    pub names: NameChanges,
 }
 
 /// A name of `retired` or `renamed` that is none.
@@ -498,95 +422,5 @@ impl Config {
             memory_bytes,
             names: self.names().unwrap_or_default(),
         }
-    }
-}
-
-impl Resolved {
-    /// The highest input rate that the memory bound allows, in bytes per second: `store_bytes_max` each batch interval.
-    pub fn highest_input_rate(&self) -> u64 {
-        let per_second = u128::from(self.store_bytes_max) * 1_000;
-        let interval = u128::from(self.batch_interval.as_millis());
-        let rate = per_second.checked_div(interval).and_then(|rate| u64::try_from(rate).ok());
-        rate.unwrap_or(u64::MAX)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(config: Config, expected: &str) {
-        let found = match config.resolve() {
-            Ok(_) => String::new(),
-            Err(err) => err.to_string(),
-        };
-        assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn defaults() {
-        let resolved = Config::new("words").resolve().expect("good");
-        assert_eq!(resolved.batch_interval, Interval::secs(1));
-        assert_eq!(resolved.block_interval, Interval::millis(200));
-        assert!(resolved.workers >= 1);
-        assert!(resolved.store_bytes_max >= STORE_BYTES_MIN);
-        assert_eq!(resolved.stop_deadline, Duration::from_secs(10));
-        assert_eq!(resolved.on_failure, OnFailure { retries: 3, then: Then::Stop });
-        assert_eq!(resolved.sink_retry, Duration::from_secs(30));
-        assert_eq!(resolved.concurrent_jobs, 1);
-        assert!(!resolved.skip_empty);
-        assert_eq!(resolved.unfinished_bytes_max, resolved.store_bytes_max / 4);
-        assert_eq!(resolved.kept_bytes_max, None);
-    }
-
-    #[test]
-    fn the_shortest_intervals_are_legal() {
-        let (batch, block) = (Interval::millis(5), Interval::millis(1));
-        let config = Config::new("fast").batch_interval(batch).block_interval(block);
-        let resolved = config.resolve().expect("good");
-        assert_eq!((resolved.batch_interval, resolved.block_interval), (batch, block));
-        check(Config::new("a").trigger(0, batch), "`trigger` needs at least one record");
-        let zero = Interval::millis(0);
-        check(
-            Config::new("a").batch_interval(zero).block_interval(zero).trigger(1, zero),
-            "`batch_interval` must be at least 1ms\n`block_interval` must be at least 1ms\n\
-             `trigger` needs a time-out of at least 1ms",
-        );
-    }
-
-    #[test]
-    fn defaults_give_way_to_what_was_given() {
-        let given = Config::new("a").batch_interval(Interval::millis(50)).store_bytes_max(1 << 20);
-        let resolved = given.resolve().expect("good");
-        assert_eq!(resolved.block_interval, Interval::millis(50));
-        assert_eq!(resolved.block_bytes_max, 64 << 10);
-        assert_eq!(resolved.highest_input_rate(), 20 << 20);
-    }
-
-    #[test]
-    fn what_cannot_work_is_refused() {
-        let c = || Config::new("a").store_bytes_max(1 << 20);
-        check(c(), "");
-        check(Config::new(""), "`` is no name: it is empty");
-        check(Config::new("a/b"), "`a/b` is no name: '/' is not a letter, a digit, `-` or `_`");
-        check(
-            Config::new("x".repeat(65)),
-            &format!("`{}` is no name: it is longer than 64 bytes", "x".repeat(65)),
-        );
-        check(c().unfinished_bytes_max(0), "`unfinished_bytes_max` must be at least 1B");
-        check(c().kept_bytes_max(0), "`kept_bytes_max` must be at least 1B");
-        check(c().workers(0), "`workers` is 0, but must be 1 to 1024");
-        check(c().workers(1_025), "`workers` is 1025, but must be 1 to 1024");
-        check(c().concurrent_jobs(0), "`concurrent_jobs` is 0, but must be 1 to 1024");
-        check(c().store_bytes_max(1023), "`store_bytes_max` is 1023B, but must be at least 1MiB");
-        check(c().block_bytes_max(1), "`block_bytes_max` is 1B, but must be at least 1KiB");
-        check(
-            c().block_bytes_max(2 << 20),
-            "`block_bytes_max` is 2MiB, more than `store_bytes_max`, 1MiB",
-        );
-        check(
-            c().workers(0).concurrent_jobs(0),
-            "`workers` is 0, but must be 1 to 1024\n`concurrent_jobs` is 0, but must be 1 to 1024",
-        );
     }
 }

@@ -30,9 +30,8 @@ pub(super) mod store;
 
 pub(crate) use self::census::{Census, Counting};
 pub(in crate::stream) use self::changelog::Changelog;
-pub use self::changelog::{Changes, StateInfo};
+pub use self::changelog::StateInfo;
 pub(in crate::stream) use self::compaction::Compactor;
-pub use self::restore::Restore;
 use super::key_table::KeyTable;
 use super::shard::ShardView;
 use super::spec::{StateKey, StateValue};
