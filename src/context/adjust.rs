@@ -39,6 +39,7 @@ impl Adjuster {
     }
 
     /// Remembers the end of a reload of the options for the status: true if all of it was good, and its message.
+    #[doc(hidden)]
     pub fn reloaded(&self, good: bool, said: &str) {
         let reloads = &self.stream.0.reloads;
         reloads.record(self.stream.0.clock.wall_time(), good, said);

@@ -253,6 +253,7 @@ impl Inspector {
     }
 
     /// The outcome of the last reload of the options.
+    #[doc(hidden)]
     pub fn reloaded(&self) -> Reloaded {
         self.0.reloads.last()
     }

@@ -316,11 +316,13 @@ impl Framing {
 
     /// Makes the state of a new connection. A record longer than `record_bytes_max` bytes, header and `\n` not counted, is
     /// dropped and counted; a framing that acknowledges shortens it instead.
+    #[doc(hidden)]
     pub fn splitter(self, record_bytes_max: usize) -> Box<dyn Splitter> {
         (self.row().splitter)(record_bytes_max, Overlong::Shorten)
     }
 
     /// The same, but a framing that acknowledges puts over-long records aside whole ([`Found::aside`]).
+    #[doc(hidden)]
     pub fn splitter_putting_aside(self, record_bytes_max: usize) -> Box<dyn Splitter> {
         (self.row().splitter)(record_bytes_max, Overlong::PutAside)
     }
@@ -330,6 +332,7 @@ impl Framing {
     ///
     /// # Errors
     /// If there is no record but something malformed.
+    #[doc(hidden)]
     pub fn first_end(self, bytes: &[u8]) -> Result<Option<u64>, Malformed> {
         (self.row().first_end)(bytes)
     }
@@ -352,6 +355,7 @@ impl Framing {
     /// Calls `each` with every record of a range of whole records, in order, without its terminator or header.
     ///
     /// Not a function of the row: `each` runs once per record and must be inlined into the loop.
+    #[doc(hidden)]
     pub fn for_each<'a>(self, range: &'a [u8], each: impl FnMut(&'a [u8])) {
         match self {
             Framing::Lines => lines_of(range).for_each(each),

@@ -182,11 +182,13 @@ pub struct EngineTimes {
 
 impl EngineTimes {
     /// Creates empty measurements.
+    #[doc(hidden)]
     pub fn new() -> Arc<Self> {
         Arc::new(EngineTimes::default())
     }
 
     /// Recorders of all stages, for the thread that sees batches through.
+    #[doc(hidden)]
     pub fn stage_recorders(&self) -> [Recorder; STAGES.len()] {
         std::array::from_fn(|stage| self.stages[stage].recorder())
     }

@@ -34,11 +34,13 @@ impl Default for EventBus {
 
 impl EventBus {
     /// Creates a bus without listeners. It delivers nothing until [`start`](EventBus::start).
+    #[doc(hidden)]
     pub fn new() -> Self {
         EventBus::default()
     }
 
     /// Creates a bus whose conditions take their times from this clock.
+    #[doc(hidden)]
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
         let mailbox = Mailbox::new(EVENTS_MAX);
         let conditions = Conditions::new(Arc::clone(&clock), mailbox.signal().clone());
@@ -47,11 +49,13 @@ impl EventBus {
     }
 
     /// The registry of conditions: problems that last.
+    #[doc(hidden)]
     pub fn conditions(&self) -> &Conditions {
         &self.conditions
     }
 
     /// The registry of tallies: things that happen often.
+    #[doc(hidden)]
     pub fn tallies(&self) -> &Tallies {
         &self.tallies
     }
@@ -64,6 +68,7 @@ impl EventBus {
     }
 
     /// Number of facts that were dropped because the listeners were too slow.
+    #[doc(hidden)]
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -72,6 +77,7 @@ impl EventBus {
     ///
     /// # Errors
     /// If the operating system gives no more threads.
+    #[doc(hidden)]
     pub fn start(&self, mut listeners: Vec<Box<dyn Listener>>, poison: &Poison) -> Result<Thread> {
         let bus = self.clone();
         let tell = move |event: &Event| listeners.iter_mut().for_each(|it| it.on_event(event));
@@ -99,6 +105,7 @@ impl EventBus {
     }
 
     /// Closes the bus: facts that were posted are delivered, then the thread ends.
+    #[doc(hidden)]
     pub fn close(&self) {
         self.mailbox.close();
     }

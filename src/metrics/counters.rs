@@ -30,6 +30,7 @@ impl Counter {
     }
 
     /// Replaces one part of the sum by another, for gauges that many threads change.
+    #[doc(hidden)]
     pub fn change(&self, before: u64, after: u64) {
         if after >= before {
             self.add(after - before);
@@ -49,6 +50,7 @@ impl Counter {
     }
 
     /// Raises the count to `count` if it is lower, for maxima.
+    #[doc(hidden)]
     pub fn raise_to(&self, count: u64) {
         self.0.fetch_max(count, Ordering::Relaxed);
     }

@@ -44,6 +44,7 @@ pub struct Times {
 
 impl Latency {
     /// Creates a recorder for one more thread.
+    #[doc(hidden)]
     pub fn recorder(&self) -> Recorder {
         let part = Arc::new(Mutex::new(Part { times: histogram(), total: 0 }));
         self.parts.lock().push(Arc::clone(&part));

@@ -36,18 +36,21 @@ use std::fmt;
 
 use crate::error::{Error, Result};
 use crate::metrics::Conditions;
-use crate::owner::{BatchId, Newest, Output, Owner, Written};
+use crate::owner::{Newest, Output, Written};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::time::Time;
 
 pub use console::{Console, ConsoleOptions, Format};
 pub use contract::{BatchMeta, CommitKey, Sink};
+#[doc(hidden)]
 pub use dead_letter::{DeadLetter, DeadLetterFiles, DeadLetters};
 pub use file::{File, FileOptions};
 pub use formatted::{FileFormat, LineFeeds};
 use hangs::Calls;
 pub(crate) use left::{Left, is_same_place, open_in};
-pub use memory::{Memory, MemoryHandle, MemoryOptions, OwnedCell};
+#[doc(hidden)]
+pub use memory::MemoryOptions;
+pub use memory::{Memory, MemoryHandle, OwnedCell};
 pub use null::Null;
 pub use options::Existing;
 pub(crate) use options::Holds;
@@ -58,6 +61,8 @@ pub use sqlite::Sqlite;
 pub use sqlite_options::SqliteOptions;
 pub use unix::{Unix, UnixOptions};
 pub use writer::Writer;
+
+pub use crate::owner::{BatchId, OutputMark, Owner, PlanDigest, StateId};
 
 /// Every kind of sink.
 #[doc(hidden)]
@@ -129,11 +134,13 @@ impl SharedSink {
     }
 
     /// True if its reader is gone, see [`Sink::closed`]. Does not wait for the sink.
+    #[doc(hidden)]
     pub fn is_closed(&self) -> bool {
         self.closed.as_ref().is_some_and(|closed| closed.load(Ordering::SeqCst))
     }
 
     /// The place that it writes to, see [`Sink::place`].
+    #[doc(hidden)]
     pub fn place(&self) -> Option<String> {
         self.sink.lock().place()
     }
@@ -180,6 +187,7 @@ impl SharedSink {
     }
 
     /// The number of rows that make a difference, see [`Sink::rows_max`].
+    #[doc(hidden)]
     pub fn rows_max(&self) -> usize {
         self.sink.lock().rows_max()
     }
@@ -188,6 +196,7 @@ impl SharedSink {
     ///
     /// # Errors
     /// If this owner must not write there.
+    #[doc(hidden)]
     pub fn check(&self, owner: &Owner) -> Result<()> {
         self.sink.lock().check(owner)
     }
@@ -196,6 +205,7 @@ impl SharedSink {
     ///
     /// # Errors
     /// If that fails.
+    #[doc(hidden)]
     pub fn begin(&self, owner: &Owner, note: &mut dyn FnMut(String)) -> Result<()> {
         self.run.store(owner.run(), Ordering::SeqCst);
         let mut sink = self.sink.lock();
@@ -219,6 +229,7 @@ impl SharedSink {
     }
 
     /// See [`Sink::expect_line_feeds`].
+    #[doc(hidden)]
     pub fn expect_line_feeds(&self) {
         self.sink.lock().expect_line_feeds();
     }
@@ -227,6 +238,7 @@ impl SharedSink {
     ///
     /// # Errors
     /// What the sink says.
+    #[doc(hidden)]
     pub fn deliver(&self, key: &CommitKey, meta: &BatchMeta, rows: &Rows) -> Result<()> {
         let delivered = self.deliver_once(key, meta, rows);
         // Not after a panic: what is behind it is asked the next time.
@@ -238,6 +250,7 @@ impl SharedSink {
     }
 
     /// Its notes since this was asked last, see [`Sink::take_notes`]. It does not wait for the sink.
+    #[doc(hidden)]
     pub fn take_notes(&self) -> Vec<String> {
         std::mem::take(&mut *self.notes.lock())
     }
@@ -278,6 +291,7 @@ impl SharedSink {
     }
 
     /// See [`Sink::due`].
+    #[doc(hidden)]
     pub fn due(&self) -> Option<Time> {
         self.sink.lock().due()
     }
@@ -286,6 +300,7 @@ impl SharedSink {
     ///
     /// # Errors
     /// What the sink says.
+    #[doc(hidden)]
     pub fn on_time(&self, now: Time) -> Result<()> {
         let lacks = || "has not finished what is due".to_owned();
         self.calls.begin(self.sink.lock(), lacks).on_time(now)
@@ -295,6 +310,7 @@ impl SharedSink {
     ///
     /// # Errors
     /// What the sink says.
+    #[doc(hidden)]
     pub fn close(&self) -> Result<()> {
         self.calls.begin(self.sink.lock(), || "has not closed".to_owned()).close()
     }

@@ -84,11 +84,13 @@ impl Rows {
     }
 
     /// No rows yet; if there will be many, they are in buffers of this pool.
+    #[doc(hidden)]
     pub fn in_pool(pool: &Arc<Pool>) -> Self {
         Rows { pool: Some(Arc::clone(pool)), ..Rows::default() }
     }
 
     /// The records of a block as rows of one text, without a copy; none if they are not lines.
+    #[doc(hidden)]
     pub fn of_lines(block: Arc<Block>) -> Option<Self> {
         let is_lines = block.info.framing.is_lines();
         is_lines.then(|| Rows { whole: vec![Part::Lines(block)], ..Rows::default() })
@@ -111,6 +113,7 @@ impl Rows {
     }
 
     /// Moves the rows of `other` behind these, without copying them.
+    #[doc(hidden)]
     pub fn append(&mut self, other: Rows) {
         if !self.open.ends.is_empty() {
             let open = std::mem::take(&mut self.open);
@@ -121,6 +124,7 @@ impl Rows {
     }
 
     /// Gives back what the last buffer is too large by, where it is much: it may wait for a sink for long.
+    #[doc(hidden)]
     pub fn trim(&mut self) {
         let Encoded { bytes, ends, .. } = &self.open;
         if bytes.capacity() - bytes.len() >= SPARE_MAX
@@ -131,6 +135,7 @@ impl Rows {
     }
 
     /// Their memory, in bytes, without that of the blocks that rows lie in, which is counted with those.
+    #[doc(hidden)]
     pub fn bytes(&self) -> usize {
         let own =
             |part: &Encoded| part.bytes.capacity() + size_of::<usize>() * part.ends.capacity();
@@ -138,6 +143,7 @@ impl Rows {
     }
 
     /// The memory that rows which lie in blocks would need if they were copied, in bytes.
+    #[doc(hidden)]
     pub fn bytes_of_copy(&self) -> usize {
         // In place of its terminator a row has the tag and the length of its text, and an end.
         let copy =

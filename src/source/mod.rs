@@ -24,6 +24,7 @@ pub(crate) mod socket;
 #[cfg(all(test, not(tidemill_model)))]
 mod tests;
 
+pub use crate::framing::Framing;
 pub(crate) use custom::{CustomOptions, CustomReceiver, ReceiverSlot};
 pub use custom::{Receiver, ReceiverHandle};
 pub(crate) use engine::When;
@@ -33,8 +34,8 @@ pub(crate) use ingest::rate_limit::{RateLimiter, Usage};
 pub(crate) use options::RECORD_BYTES_MAX;
 #[doc(hidden)]
 pub use options::SOURCES;
-pub(crate) use options::Source;
-pub use options::{Ack, FilesOptions, GenerateSource, RateLimits, SocketSource};
+pub use options::{Ack, RateLimits, SocketSource};
+pub(crate) use options::{FilesOptions, GenerateSource, Source};
 pub use pause::PausedBy;
 pub(crate) use running::{Cutter, RunningSource, Steered};
 pub(crate) use socket::dialer::BackOff;

@@ -59,6 +59,7 @@ pub trait Clock: Send + Sync + fmt::Debug {
     fn wall(&self) -> Duration;
 
     /// Waits until `signal` is raised or `deadline` has come, whichever is first. A raised signal wins.
+    #[doc(hidden)]
     fn wait(&self, signal: &Signal, deadline: Option<Moment>) -> Wake;
 
     /// The wall clock in whole milliseconds.
@@ -164,12 +165,14 @@ impl ManualClock {
     }
 
     /// Number of threads that wait for a deadline now.
+    #[doc(hidden)]
     pub fn sleepers(&self) -> usize {
         self.0.state.lock().sleepers.len()
     }
 
     /// Waits until `count` threads wait for a deadline: a test's subject must sleep before the test moves the clock past
     /// it.
+    #[doc(hidden)]
     pub fn wait_for_sleepers(&self, count: usize) {
         let mut state = self.0.state.lock();
         while state.sleepers.len() < count {

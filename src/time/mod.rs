@@ -17,6 +17,7 @@ use std::time::Duration;
 
 /// Asks the kernel to end this thread's timed waits on time: by default it may add 50 µs to coalesce wake-ups. Best effort:
 /// on a system without this setting, or one that refuses it, the thread only wakes later.
+#[doc(hidden)]
 pub fn tighten_timer_slack() {
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
 }

@@ -19,7 +19,9 @@ use crate::metrics::{EventBus, ReceiverCounters};
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::time::{Clock, Time};
 
-pub use lost::{Losses, Lost, LostSum, OnLost, Purpose, REMEDY, Unit};
+#[doc(hidden)]
+pub use lost::{Losses, LostSum, Purpose, REMEDY};
+pub use lost::{Lost, OnLost, Unit};
 
 /// Options of the start of a source.
 #[derive(Clone, Debug)]
@@ -143,6 +145,7 @@ pub trait DirectPartition: Send + Sync + fmt::Debug {
 }
 
 /// The input that a batch takes from one direct source.
+#[doc(hidden)]
 #[derive(Clone, Debug, Default)]
 pub struct Planned {
     /// The plan; empty if there is nothing new.
@@ -154,6 +157,7 @@ pub struct Planned {
 }
 
 /// A partition of a batch, and the number of its records when it was first read.
+#[doc(hidden)]
 #[derive(Debug)]
 pub struct Portion {
     partition: Arc<dyn DirectPartition>,

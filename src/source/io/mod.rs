@@ -63,6 +63,7 @@ pub use crate::sync::Waker;
 const READ_BUFFERS: usize = 4;
 
 /// The most bytes that are read from one connection before the others have their turn.
+#[doc(hidden)]
 pub const TURN_BYTES: usize = READ_BUFFERS * crate::memory::buffer_pool::BUFFER_BYTES;
 
 /// A way to read sockets.
@@ -167,9 +168,11 @@ impl fmt::Display for IoModel {
 
 /// Called for each peer that is turned away, and without one each time that accepting waits, with the reason. Called on io
 /// threads; it only posts.
+#[doc(hidden)]
 pub type OnRefusal = Arc<dyn Fn(Option<SocketAddr>, &str) + Send + Sync>;
 
 /// The other end of a connection.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Its address.
@@ -179,6 +182,7 @@ pub struct Peer {
 }
 
 /// Lets any thread ask the io model to fetch a session's replies; see [`Handler::replies`].
+#[doc(hidden)]
 #[derive(Clone)]
 pub struct Remote(Arc<dyn Fn() + Send + Sync>);
 
@@ -205,6 +209,7 @@ impl fmt::Debug for Remote {
 }
 
 /// The handler's decision on a connection after a read.
+#[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Flow {
     /// Continue reading.
@@ -214,6 +219,7 @@ pub enum Flow {
 }
 
 /// The reason for which a connection is kept.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
     /// For whatever comes; nothing is owed.
@@ -234,6 +240,7 @@ impl Disposition {
 }
 
 /// The end of a connection.
+#[doc(hidden)]
 #[derive(Debug)]
 pub enum Closed {
     /// The peer closed in order.
@@ -247,6 +254,7 @@ pub enum Closed {
 }
 
 /// The user of a model: makes a handler for each of its io threads.
+#[doc(hidden)]
 pub trait HandlerFactory: Send + Sync + 'static {
     /// The handler of an io thread.
     type Handler: Handler;
@@ -256,6 +264,7 @@ pub trait HandlerFactory: Send + Sync + 'static {
 }
 
 /// Takes the bytes of an io thread. All methods are called on that thread.
+#[doc(hidden)]
 pub trait Handler: Send + 'static {
     /// The state of one connection.
     type Session: Send + 'static;
@@ -299,6 +308,7 @@ pub trait Handler: Send + 'static {
 }
 
 /// Options of every model.
+#[doc(hidden)]
 pub struct Options {
     /// The prefix of thread names, such as `rx0`.
     pub name: String,
@@ -325,6 +335,7 @@ pub struct Options {
 }
 
 /// A running io model.
+#[doc(hidden)]
 pub trait IoDriver: Send + Sync {
     /// Takes over a connection that was dialled.
     ///
@@ -354,6 +365,7 @@ pub fn probe(model: IoModel) -> Result<(), String> {
 }
 
 /// The model to use for the wanted one: itself, or `nio` and the reason.
+#[doc(hidden)]
 pub fn choose(wanted: IoModel) -> (IoModel, Option<String>) {
     match probe(wanted) {
         Ok(()) => (wanted, None),
@@ -365,6 +377,7 @@ pub fn choose(wanted: IoModel) -> (IoModel, Option<String>) {
 ///
 /// # Errors
 /// If the operating system refuses a thread, a poller or a descriptor.
+#[doc(hidden)]
 pub fn start<H: HandlerFactory>(
     model: IoModel,
     host: H,
