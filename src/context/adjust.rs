@@ -12,7 +12,26 @@ use crate::sync::Arc;
 /// A rate that holds nobody, in records per second.
 const UNLIMITED: u64 = 1 << 40;
 
-/// Changes a running stream. Clones change the same one.
+/// Changes a running stream: the rates of its sources and the number of its workers. Clones change the same stream. Any thread
+/// may use one; the calls do not wait for a batch.
+///
+/// ```
+/// use tidemill::source::{RateLimits, SocketSource};
+/// use tidemill::{Config, Interval, StreamingContext};
+///
+/// let ctx = StreamingContext::new(Config::new("doc").batch_interval(Interval::millis(20)).workers(1))?;
+/// let source = SocketSource::listen("127.0.0.1:0").named("in").rate_max(10_000);
+/// ctx.socket(source)?.count().print(1);
+/// let running = ctx.start()?;
+/// let adjuster = running.adjuster();
+/// adjuster.set_workers(2)?;
+/// let slower = RateLimits { max: Some(500), ..RateLimits::default() };
+/// assert_eq!(adjuster.set_rate("in", slower), Ok(()));
+/// assert_eq!(running.inspector().receivers()[0].rate, Some(500));
+/// assert_eq!(adjuster.set_rate("out", slower), Err("there is no such source"));
+/// running.stop()?;
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Adjuster {
     pub(super) stream: Inspector,
@@ -20,20 +39,22 @@ pub struct Adjuster {
 }
 
 impl Adjuster {
-    /// Changes the rate limits of a source, from the next read on. They hold until the stop.
+    /// Changes the rate limits of a source, in records per second, from its next read on. They hold until the stop.
     ///
     /// # Errors
-    /// The reason for which that takes a restart.
+    /// The reason for which the change takes a restart: there is no such source, it had no limit at its start, or `backpressure`
+    /// would be switched.
     pub fn set_rate(&self, source: &str, limits: RateLimits) -> Result<(), &'static str> {
         let found = self.stream.0.receivers.iter().find(|receiver| receiver.source == source);
         let limiter = found.ok_or("there is no such source")?.limiter.as_ref();
         adjust(limiter, rate_options(limits))
     }
 
-    /// Changes the number of workers; batches that are planned from here on are split for it.
+    /// Changes the number of worker threads, 1 to 1024; other numbers are taken as the nearest of these. Batches that are
+    /// planned from here on are split for it. A worker that is too many ends after its task.
     ///
     /// # Errors
-    /// If the operating system gives no more threads.
+    /// [`Error::Io`](crate::Error::Io) if the operating system gives no more threads; the number stays as it was reached.
     pub fn set_workers(&self, workers: usize) -> Result<()> {
         self.workers.resize(workers.clamp(1, WORKERS_MAX))
     }

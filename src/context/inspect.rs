@@ -19,7 +19,23 @@ use crate::stream::{Graph, KeptPart};
 use crate::sync::{Arc, AtomicBool, Ordering};
 use crate::time::{Clock, Moment, Time};
 
-/// Looks at a stream. Clones look at the same one.
+/// A view of a stream: its progress, memory, receivers, batches and problems. Clones look at the same stream. Any thread may use
+/// one, also after the end of the stream; no call waits for a batch, and each returns the figures of its own moment.
+///
+/// ```
+/// use tidemill::{Config, StreamingContext, testing::ManualClock};
+///
+/// let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+/// ctx.queue_stream(vec![Some(vec!["to be", "or not"])], 1).count().print(1);
+/// ctx.run_batches(2)?;
+/// let stream = ctx.inspector().expect("it runs");
+/// assert_eq!((stream.progress().batches, stream.progress().records), (2, 2));
+/// assert!(stream.conditions().is_empty() && !stream.is_stopping());
+/// let newest = &stream.batches(1)[0];
+/// assert_eq!((newest.time.as_millis(), newest.records), (2_000, 0));
+/// assert!(stream.conditions_begun().iter().all(|(_, times)| *times == 0));
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Inspector(pub(super) Arc<Inspected>);
 
@@ -64,20 +80,20 @@ impl Received {
     }
 }
 
-/// The progress of a stream.
+/// The progress of a stream since its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Done {
-    /// Batches that are done.
+    /// The number of batches that are done: their jobs succeeded, or their input was put aside.
     pub batches: u64,
-    /// Records of those batches.
+    /// The number of records of those batches.
     pub records: u64,
-    /// Batches that were planned and are not done.
+    /// The number of batches that were planned and are not done.
     pub batches_waiting: u64,
-    /// Records of those batches.
+    /// The number of records of those batches.
     pub records_waiting: u64,
-    /// Batches whose input was put aside as a dead letter.
+    /// The number of batches whose input was put aside as a dead letter.
     pub dead_letters: u64,
-    /// Records of those batches.
+    /// The number of records of those batches.
     pub dead_records: u64,
 }
 
@@ -105,7 +121,20 @@ pub struct Memory {
     pub spilled: Spilled,
 }
 
-/// A receiver as it is now.
+/// A receiver, or another source, at the moment of the question.
+///
+///
+/// ```
+/// use tidemill::{Config, Interval, StreamingContext};
+///
+/// let ctx = StreamingContext::new(Config::new("doc").batch_interval(Interval::millis(20)))?;
+/// ctx.socket(tidemill::SocketSource::listen("127.0.0.1:0").named("in"))?.count().print(1);
+/// let running = ctx.start()?;
+/// let status = &running.inspector().receivers()[0];
+/// assert_eq!((status.source.as_str(), status.local), ("in", Some(running.local_addrs()[0])));
+/// assert_eq!((status.counter("records"), status.paused_by), (0, None));
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReceiverStatus {
     /// The source's name.
@@ -164,7 +193,7 @@ impl Inspector {
         self.unready().is_empty()
     }
 
-    /// The reasons for which the stream is not ready, a sentence each.
+    /// The reasons for which the stream is not ready, a sentence each; empty if it [is](Inspector::is_ready).
     pub fn unready(&self) -> Vec<String> {
         let connected =
             |receiver: &Received| !receiver.local.is_empty() || receiver.counters.open.value() > 0;
@@ -237,17 +266,17 @@ impl Inspector {
         self.0.receivers.iter().map(status).collect()
     }
 
-    /// The last batches, at most `limit`, the newest first.
+    /// The last batches, at most `limit`, the newest first. The stream remembers 2048, those that wait included.
     pub fn batches(&self, limit: usize) -> Vec<BatchRecord> {
         self.0.history.last(limit)
     }
 
-    /// The batch of that time, if it is still remembered.
+    /// The batch of that time; `None` if there was none, or it is forgotten.
     pub fn batch(&self, time: Time) -> Option<BatchRecord> {
         self.0.history.get(time)
     }
 
-    /// The times that the engine measures of itself.
+    /// The times that the engine measures of itself, since the start.
     pub fn times(&self) -> &EngineTimes {
         &self.0.times
     }
@@ -258,12 +287,12 @@ impl Inspector {
         self.0.reloads.last()
     }
 
-    /// The figures of the log and the checkpoints; `None` without a log.
+    /// The figures of the log and the checkpoints; `None` without a state directory.
     pub fn log(&self) -> Option<LogFigures> {
         self.0.journal.as_ref().map(JournalWatch::figures)
     }
 
-    /// The number of events that were dropped because the listeners were too slow.
+    /// The number of events that were dropped because the listeners were too slow. Conditions and tallies are never dropped.
     pub fn events_dropped(&self) -> u64 {
         self.0.events.dropped()
     }

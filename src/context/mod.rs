@@ -15,20 +15,17 @@ mod places;
 mod recover;
 mod sources;
 mod stream_handle;
+mod streams;
 
 use std::time::Duration;
 
-use crate::config::{Ack, Config, Resolved};
+use crate::config::{Config, Resolved};
 use crate::error::{Error, Result};
 use crate::journal::{Look, Wanted};
 use crate::metrics::{EventBus, Listener};
 use crate::sink::Writer;
-use crate::source::direct::DirectSource;
-use crate::source::direct::files::FilesSource;
-use crate::source::io::IoModel;
-use crate::source::{Direction, Receiver};
 use crate::storage::{Access, Storage};
-use crate::stream::{DStream, Graph, GraphOptions, Identity, SourceInfo};
+use crate::stream::{Graph, GraphOptions};
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, ManualClock, SystemClock};
 
@@ -38,24 +35,61 @@ pub use inspect::{Done, Inspector, Memory, ReceiverStatus};
 pub use sources::ReceiverSource;
 pub use stream_handle::{Recovered, Report, SourceReport, Stopper, StreamHandle};
 
-use sources::{Added, Kind, Start};
+use sources::{Added, Start};
 use stream_handle::Driver;
 
-/// The limits at which a run ends by itself, none by default, and what this run alone allows.
+/// The limits at which a run ends by itself, and what this run alone allows. By default a run has no limit.
+///
+/// Limits may be combined: the first that is reached ends the run, in order, as [`Stopper::stop`] does.
+///
+/// ```
+/// use tidemill::{Config, RunLimits, StreamingContext, testing::ManualClock};
+///
+/// let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+/// ctx.limits(RunLimits { batches: Some(100), ..RunLimits::default() });
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunLimits {
-    /// After this many batches.
+    /// The run ends after this many batches; by default it has no such limit. With zero it makes no batch and waits for a
+    /// [`Stopper`]. Records that were read and belong to no batch by then are counted in [`Report::beyond_limit`].
     pub batches: Option<u64>,
-    /// After this time.
+    /// The run ends this long after its start; by default it has no such limit. With zero it ends at once, after a last batch
+    /// with what was read. The stop itself takes up to [`stop_deadline`](Config::stop_deadline) more.
     pub duration: Option<std::time::Duration>,
-    /// When every source has ended and everything was processed. Without a state directory the windows that are not due then
-    /// are emitted once, in batches with the times of their ends, as if the stream had continued to there without input.
+    /// The run ends when every source has ended and everything was processed; false by default. A dialled server ends with its
+    /// close, a listening source when at least one peer came and none is left, a receiver when it returns, files with what they
+    /// hold at the start.
+    ///
+    /// Without a state directory the windows that are not due then are emitted once, in batches with the times of their ends, as
+    /// if the stream had continued to there without input.
     pub until_eof: bool,
-    /// Batches that an earlier run planned continue without input that was lost before they were processed, in this run only.
+    /// Batches that an earlier run planned continue without input that was lost before they were processed, in this run only;
+    /// false by default, and then such a start is refused.
     pub give_up_lost: bool,
 }
 
-/// Builds a stream out of sources, operators and outputs, and starts it.
+/// A stream while it is built: its options, sources, operators and outputs. A context is started once it is whole.
+///
+/// The order of calls is: make the context, add sources, derive streams from them, register at least one output, add listeners
+/// and limits, [start](StreamingContext::start). A source, an output, a listener or a limit that comes after the start would
+/// have no effect, so the call or the stream fails with [`Error::Usage`]. A context runs one stream at a time; after its end the
+/// same context may be started again.
+///
+/// Any thread may build and start a context. The calls do not block, except [`start`](StreamingContext::start), and
+/// [`run_batches`](StreamingContext::run_batches) in tests.
+///
+/// ```
+/// use tidemill::testing::ManualClock;
+/// use tidemill::{Config, StreamingContext};
+///
+/// let ctx = StreamingContext::with_clock(Config::new("words"), ManualClock::new())?;
+/// let lines = ctx.queue_stream(vec![Some(vec!["to be", "or not", "to be"])], 1);
+/// let counts = lines.count().collect();
+/// ctx.run_batches(1)?;
+/// assert_eq!(counts.rows()[0].1, [3]);
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 pub struct StreamingContext {
     config: Resolved,
     clock: Arc<dyn Clock>,
@@ -77,19 +111,38 @@ impl std::fmt::Debug for StreamingContext {
 }
 
 impl StreamingContext {
-    /// A context on the system's clocks.
+    /// Creates a context that runs on the system's clocks.
     ///
     /// # Errors
-    /// If the configuration has a value that makes no sense.
+    /// [`Error::Config`] if a value of the configuration makes no sense; the text names each such value and its bounds.
+    ///
+    /// ```
+    /// use tidemill::{Config, Error, StreamingContext};
+    ///
+    /// let ctx = StreamingContext::new(Config::new("words").workers(2))?;
+    /// assert_eq!(ctx.config().workers, 2);
+    /// let refused = StreamingContext::new(Config::new("words").workers(0));
+    /// assert!(matches!(refused, Err(Error::Config(text)) if text.contains("1 to 1024")));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn new(config: Config) -> Result<Self> {
         let resolved = config.resolve()?;
         Ok(Self::assemble(resolved, SystemClock::new(), None))
     }
 
-    /// A context on a clock that a test moves; see [`run_batches`](StreamingContext::run_batches).
+    /// Creates a context for a test, on a clock that the test moves; see [`run_batches`](StreamingContext::run_batches). The
+    /// clock may be shared with other code: clones of it are handles of the same clock.
     ///
     /// # Errors
-    /// If the configuration has a value that makes no sense.
+    /// [`Error::Config`] if a value of the configuration makes no sense.
+    ///
+    /// ```
+    /// use tidemill::{Config, StreamingContext, testing::ManualClock};
+    ///
+    /// let clock = ManualClock::new();
+    /// let ctx = StreamingContext::with_clock(Config::new("test"), clock.clone())?;
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn with_clock(config: Config, clock: ManualClock) -> Result<Self> {
         let resolved = config.resolve()?;
         Ok(Self::assemble(resolved, Arc::new(clock.clone()), Some(clock)))
@@ -139,158 +192,9 @@ impl StreamingContext {
         }
     }
 
-    /// The options in force.
+    /// The options in force, with every default decided.
     pub fn config(&self) -> &Resolved {
         &self.config
-    }
-
-    /// The lines of a TCP data server at `address` (`HOST:PORT`), as text; bytes that are not UTF-8 are replaced.
-    ///
-    /// # Errors
-    /// If there are too many sources. The server need not be there yet.
-    pub fn socket_lines(&self, address: &str, model: IoModel) -> Result<DStream<str>> {
-        self.socket_text(SocketSource::connect([address]).io_model(model))
-    }
-
-    /// The lines of a TCP data server at `address` (`HOST:PORT`), as bytes.
-    ///
-    /// # Errors
-    /// If there are too many sources.
-    pub fn socket_records(&self, address: &str, model: IoModel) -> Result<DStream<[u8]>> {
-        self.socket(SocketSource::connect([address]).io_model(model))
-    }
-
-    /// The records of a socket source.
-    ///
-    /// # Errors
-    /// If there are too many sources, or the source promises what it cannot keep: see [`SocketSource::ack()`].
-    pub fn socket(&self, source: SocketSource) -> Result<DStream<[u8]>> {
-        let identity = source.identity.as_ref();
-        let identity = identity.and_then(|found| Identity::new(found.regex().clone()));
-        let line_feeds = source.framing.holds_line_feeds();
-        let (number, name) = self.add_source(Kind::Socket(source))?;
-        let records = self.graph.blocks(number, &name).may_hold_line_feeds(line_feeds);
-        Ok(match identity {
-            Some(identity) => {
-                let source = SourceInfo { source: number, name: name.into() };
-                self.graph.without_repeats(&records, &source, identity)
-            }
-            None => records,
-        })
-    }
-
-    /// The records of a socket source as text; bytes that are not UTF-8 are replaced and counted.
-    ///
-    /// # Errors
-    /// If there are too many sources.
-    pub fn socket_text(&self, source: SocketSource) -> Result<DStream<str>> {
-        if source.identity.is_some() {
-            return Ok(self.graph.as_text(&self.socket(source)?));
-        }
-        let line_feeds = source.framing.holds_line_feeds();
-        let (number, name) = self.add_source(Kind::Socket(source))?;
-        Ok(self.graph.text_blocks(number, &name).may_hold_line_feeds(line_feeds))
-    }
-
-    /// The records that a receiver of your own stores, under this name; see [`Receiver`].
-    ///
-    /// # Errors
-    /// If there are too many sources.
-    pub fn receiver_stream(
-        &self,
-        name: &str,
-        receiver: impl Receiver + 'static,
-    ) -> Result<DStream<[u8]>> {
-        self.receiver(ReceiverSource::new(receiver).named(name))
-    }
-
-    /// The records of a source with a receiver of your own, with limits.
-    ///
-    /// # Errors
-    /// If there are too many sources.
-    pub fn receiver(&self, source: ReceiverSource) -> Result<DStream<[u8]>> {
-        let (number, name) = self.add_source(Kind::Receiver(source))?;
-        Ok(self.graph.blocks(number, &name))
-    }
-
-    /// The records of the files of a directory; see [`FilesSource`].
-    ///
-    /// # Errors
-    /// If there are too many sources. The directory is looked at when the stream starts.
-    pub fn files(&self, source: FilesSource) -> Result<DStream<[u8]>> {
-        let line_feeds = source.may_hold_line_feeds();
-        let (number, name) = self.add_files(source)?;
-        Ok(self.graph.direct(number, &name).may_hold_line_feeds(line_feeds))
-    }
-
-    /// The records of the files of a directory as text; bytes that are not UTF-8 are replaced and counted.
-    ///
-    /// # Errors
-    /// If there are too many sources. The directory is looked at when the stream starts.
-    pub fn files_text(&self, source: FilesSource) -> Result<DStream<str>> {
-        let line_feeds = source.may_hold_line_feeds();
-        let (number, name) = self.add_files(source)?;
-        Ok(self.graph.text_direct(number, &name).may_hold_line_feeds(line_feeds))
-    }
-
-    /// The lines of the files of a directory as text; see [`FilesSource`].
-    ///
-    /// # Errors
-    /// If there are too many sources. The directory is looked at when the stream starts.
-    pub fn files_lines(&self, directory: impl Into<std::path::PathBuf>) -> Result<DStream<str>> {
-        self.files_text(FilesSource::new(directory))
-    }
-
-    /// The records of a replayable source of your own, under this name.
-    ///
-    /// # Errors
-    /// If there are too many sources.
-    pub fn direct_stream(
-        &self,
-        name: &str,
-        source: impl DirectSource + 'static,
-    ) -> Result<DStream<[u8]>> {
-        let kind = Kind::Direct { name: Some(name.to_owned()), source: Arc::new(source) };
-        let (number, name) = self.add_source(kind)?;
-        Ok(self.graph.direct(number, &name))
-    }
-
-    fn add_files(&self, source: FilesSource) -> Result<(u32, String)> {
-        let name = source.name().map(str::to_owned);
-        self.add_source(Kind::Direct { name, source: Arc::new(source) })
-    }
-
-    fn add_source(&self, kind: Kind) -> Result<(u32, String)> {
-        if let Kind::Socket(source) = &kind
-            && source.framing.acknowledges()
-        {
-            self.check_acknowledging(source)?;
-        }
-        let mut sources = self.sources.lock();
-        let number = u32::try_from(sources.len())
-            .map_err(|_| Error::Usage("too many sources".to_owned()))?;
-        let name = kind.name().map_or_else(|| format!("source{number}"), str::to_owned);
-        if self.graph.is_running() {
-            let why = "comes after the start and would never be read: add it before `start`";
-            return Err(Error::Usage(format!("the source `{name}` {why}")));
-        }
-        sources.push(Added { name: name.clone(), kind });
-        Ok((number, name))
-    }
-
-    fn check_acknowledging(&self, source: &SocketSource) -> Result<()> {
-        let framing = source.framing.name();
-        if matches!(source.direction, Direction::Connect(_)) {
-            let why = "its peers dial in, so it needs an address to listen on";
-            return Err(Error::Usage(format!("framing `{framing}` cannot connect: {why}")));
-        }
-        if source.ack == Ack::Log && !self.logs() {
-            let why = "records are acknowledged after the sync of the log, and there is none";
-            let hint =
-                "give `Config::state_dir`, or acknowledge when `received` or after the `batch`";
-            return Err(Error::Usage(format!("framing `{framing}`: {why}: {hint}")));
-        }
-        Ok(())
     }
 
     /// True if there is a log.
@@ -303,8 +207,24 @@ impl StreamingContext {
         &self.graph
     }
 
-    /// Sends every event to `listener`, on a thread of its own. A listener that is added after the start would hear nothing, so
-    /// the stream fails.
+    /// Sends every event of the next run to `listener`. Several listeners are called one after the other, in the order in which
+    /// they were added, on the thread `events`. A listener may block: the stream does not wait for it, but events beyond 4096
+    /// that wait are dropped and counted ([`Inspector::events_dropped`]). The run takes its listeners with it; add them again
+    /// before another start.
+    ///
+    /// A listener that is added after the start would hear nothing, so the stream fails with [`Error::Usage`].
+    ///
+    /// ```
+    /// use tidemill::{Config, Event, StreamingContext, testing::ManualClock};
+    ///
+    /// let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// ctx.add_listener(|event: &Event| {
+    ///     if let Event::ConditionBegan { condition } = event {
+    ///         eprintln!("{}", condition.text());
+    ///     }
+    /// });
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn add_listener(&self, listener: impl Listener + 'static) {
         let late =
             "a listener comes after the start and would be told nothing: add it before `start`";
@@ -314,7 +234,18 @@ impl StreamingContext {
         self.listeners.lock().push(Box::new(listener));
     }
 
-    /// Sets the limits at which the run ends by itself. Limits that come after the start would not count, so the stream fails.
+    /// Sets the limits at which the run ends by itself. They replace those that were set before. Limits that come after the
+    /// start would not count, so the stream fails with [`Error::Usage`].
+    ///
+    /// ```
+    /// # use tidemill::{Config, RunLimits, StreamingContext, testing::ManualClock};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// use std::time::Duration;
+    ///
+    /// let hour = Duration::from_secs(3_600);
+    /// ctx.limits(RunLimits { duration: Some(hour), ..RunLimits::default() });
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn limits(&self, limits: RunLimits) {
         let late = "limits come after the start and would not count: give them before `start`";
         if self.graph.tell_late(|| late.to_owned()) {
@@ -323,7 +254,13 @@ impl StreamingContext {
         *self.limits.lock() = limits;
     }
 
-    /// Starts receiving and running batches. The guard stops everything in order when it is dropped.
+    /// Starts receiving and running batches. The first batch is due at the next multiple of the batch interval, by the wall
+    /// clock.
+    ///
+    /// The call returns once every thread runs and every listening address is bound. With a state directory it first reads the
+    /// log of the earlier run, which may take as long as that log is. Servers that are dialled need not be there yet.
+    ///
+    /// Dropping the handle stops the stream in order, which may block for [`stop_deadline`](Config::stop_deadline) and a second.
     ///
     /// With a [`state_dir`](Config::state_dir) the start continues where the last run ended, in whatever way it ended: batches
     /// that were planned and not finished run again with the same input, then the input that no batch was given, then new input.
@@ -331,9 +268,23 @@ impl StreamingContext {
     /// [`StreamHandle::recovered`] has what was continued.
     ///
     /// # Errors
-    /// If no output was registered, an address cannot be bound, or the operating system refuses a thread; while an earlier
-    /// start of this context runs, for both would work on one state; and if the state directory is another pipeline's, is
-    /// damaged, or holds what the program no longer names.
+    /// - [`Error::Usage`] if no output was registered, a stream makes no sense (the text says which and why), or an earlier
+    ///   start of this context still runs.
+    /// - [`Error::Io`] if an address cannot be bound, a file cannot be opened, or the operating system gives no thread.
+    /// - [`Error::Failed`] if the state directory or an output does not go with this stream, or the state directory is damaged;
+    ///   the text has the remedy.
+    ///
+    /// ```
+    /// use tidemill::{Config, Error, Interval, StreamingContext};
+    ///
+    /// let ctx = StreamingContext::new(Config::new("doc").batch_interval(Interval::millis(20)))?;
+    /// assert!(matches!(ctx.start(), Err(Error::Usage(text)) if text.contains("no output")));
+    /// ctx.queue_stream(vec![Some(vec![1, 2])], 1).count().print(1);
+    /// let running = ctx.start()?;
+    /// assert!(ctx.start().is_err(), "it runs already");
+    /// running.stop()?;
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn start(&self) -> Result<StreamHandle> {
         self.start_as(self.config.clone(), None)
     }
@@ -449,11 +400,22 @@ impl StreamingContext {
         self.start_as(config, Some(Driver::new(clock, self.config.batch_interval.as_duration())))
     }
 
-    /// Drives `count` batches of a stream that the context keeps: starts it [driven](StreamingContext::start_driven) at the
-    /// first call, and ends it with the context, or with a batch that fails. Then does what [`StreamHandle::run_batches`] does.
+    /// Runs `count` batches of a stream that the context keeps: starts it [driven](StreamingContext::start_driven) at the first
+    /// call, and ends it with the context, or with a batch that fails. Then does what [`StreamHandle::run_batches`] does: it
+    /// moves the clock by one batch interval and blocks until the batch is done, for each.
     ///
     /// # Errors
     /// The first batch's failure, and what [`start_driven`](StreamingContext::start_driven) returns.
+    ///
+    /// ```
+    /// # use tidemill::{Config, StreamingContext, testing::ManualClock};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// let sums = ctx.queue_stream(vec![Some(vec![1, 2]), Some(vec![3])], 1).reduce(|a, b| a + b).collect();
+    /// ctx.run_batches(2)?;
+    /// let rows: Vec<_> = sums.rows().into_iter().map(|(time, rows)| (time.as_millis(), rows)).collect();
+    /// assert_eq!(rows, [(1_000, vec![3]), (2_000, vec![3])]);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn run_batches(&self, count: u64) -> Result<()> {
         let mut driven = self.driven.lock();
         let mut running = driven.take().map_or_else(|| self.start_driven(), Ok)?;
@@ -462,7 +424,16 @@ impl StreamingContext {
         Ok(())
     }
 
-    /// Looks at the stream that [`run_batches`](StreamingContext::run_batches) drives; `None` before its first batch.
+    /// Returns a view of the stream that [`run_batches`](StreamingContext::run_batches) drives; `None` before its first batch.
+    ///
+    /// ```
+    /// # use tidemill::{Config, StreamingContext, testing::ManualClock};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// ctx.queue_stream(vec![Some(vec![1, 2])], 1).count().print(1);
+    /// ctx.run_batches(1)?;
+    /// assert_eq!(ctx.inspector().expect("it runs").progress().records, 2);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn inspector(&self) -> Option<inspect::Inspector> {
         self.driven.lock().as_ref().map(StreamHandle::inspector)
     }

@@ -278,7 +278,7 @@ fn shown(place: &str) -> &str {
     place.split_once(':').map_or(place, |(_, place)| place)
 }
 
-/// Restores the states from the changes of every batch since the beginning of a compaction.
+/// Restores the states from the changes of every batch since the beginning of a walk through all keys.
 fn restore_states(
     graph: &Graph,
     read: &ReadRecord<'_>,

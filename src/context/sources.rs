@@ -15,7 +15,22 @@ use crate::time::Clock;
 use super::RunLimits;
 use super::names::positions_of;
 
-/// A source of a user's own receiver, with the defaults of a socket source.
+/// A source that a user's own [`Receiver`] feeds, with its options; for
+/// [`StreamingContext::receiver`](super::StreamingContext::receiver).
+///
+/// ```
+/// use tidemill::source::RateLimits;
+/// use tidemill::{Config, ReceiverHandle, ReceiverSource, StreamingContext, testing::ManualClock};
+///
+/// let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+/// let source = ReceiverSource::new(|handle: &ReceiverHandle| handle.store(b"to be"))
+///     .named("play")
+///     .record_bytes_max(64 << 10)
+///     .rate(RateLimits { backpressure: true, ..RateLimits::default() })
+///     .rate_max(50_000);
+/// ctx.receiver(source)?.count().print(1);
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct ReceiverSource {
     name: Option<String>,
@@ -31,7 +46,8 @@ impl std::fmt::Debug for ReceiverSource {
 }
 
 impl ReceiverSource {
-    /// A source that runs this receiver.
+    /// Creates a source that runs this receiver, with no rate limit and records of at most 1 MiB. Clones of the source share the
+    /// receiver, which only one running stream can have.
     pub fn new(receiver: impl Receiver + 'static) -> Self {
         ReceiverSource {
             name: None,
@@ -41,25 +57,26 @@ impl ReceiverSource {
         }
     }
 
-    /// The source's name in messages and reports; `sourceN` by default.
+    /// Sets the source's name in messages, reports and the state directory; `sourceN` by default, where N is its number, from 0.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Longer records are dropped and counted; 1 MiB by default.
+    /// Sets the most bytes of a record; 1 MiB by default. A longer one is dropped and counted as `overlong`.
     pub fn record_bytes_max(mut self, bytes: usize) -> Self {
         self.record_bytes_max = bytes;
         self
     }
 
-    /// The highest rate at which records are stored, per second; none by default.
+    /// Sets the most records per second that the receiver may store; by default there is no limit, and zero counts as one.
+    /// [`store`](crate::ReceiverHandle::store) waits beyond it.
     pub fn rate_max(mut self, records: u64) -> Self {
         self.rate.max = Some(records.max(1));
         self
     }
 
-    /// All about the source's rate at once.
+    /// Sets every bound of the rate at once; a later [`rate_max`](ReceiverSource::rate_max) changes the highest one.
     pub fn rate(mut self, limits: RateLimits) -> Self {
         self.rate = limits;
         self

@@ -8,6 +8,7 @@
 //! One deadline covers all of it; the report says what was processed and what, if anything, was left.
 
 mod driven;
+mod report;
 mod start;
 
 use std::io;
@@ -15,6 +16,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub(super) use self::driven::Driver;
+pub use self::report::{Report, SourceReport};
 pub(super) use self::start::Setup;
 use super::RunLimits;
 use super::adjust::Adjuster;
@@ -27,7 +29,6 @@ use crate::journal::Journal;
 use crate::metrics::{Event, EventBus, ReceiverCounters};
 use crate::scheduler::{Ends, Message, Scheduler, SchedulerNotice};
 use crate::sink::SharedSink;
-use crate::source::io::IoModel;
 use crate::source::{Cutter, RunningSource};
 use crate::stream::RunLease;
 use crate::sync::planted::{Planted, planted};
@@ -56,7 +57,26 @@ enum Control {
     Stop,
 }
 
-/// A started stream. Dropping it stops it in order and forgets the report.
+/// A stream that was started. Its methods wait for the end of the stream and stop it; what other threads need is a [`Stopper`],
+/// an [`Inspector`] or an [`Adjuster`].
+///
+/// A stop is in order: the sources stop reading, what was read becomes a last batch, the batches that wait are run, their rows
+/// are committed, checkpoint and log are closed, and the listeners hear the last event. It takes at most
+/// [`stop_deadline`](crate::Config::stop_deadline) and about a second; what was not done by then is named in [`Report::left`].
+///
+/// Dropping the handle stops the stream in the same way, blocks as long, and forgets the report. A handle may be sent to another
+/// thread. One thread has to hold it: nobody else waits for the stream.
+///
+/// ```
+/// use tidemill::{Config, Interval, StreamingContext};
+///
+/// let ctx = StreamingContext::new(Config::new("doc").batch_interval(Interval::millis(20)))?;
+/// ctx.queue_stream(vec![Some(vec![1, 2])], 1).count().print(1);
+/// let running = ctx.start()?;
+/// let report = running.stop()?;
+/// assert!(report.left.is_empty());
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 pub struct StreamHandle {
     clock: Arc<dyn Clock>,
     block_bytes_max: u64,
@@ -104,12 +124,29 @@ impl std::fmt::Debug for StreamHandle {
     }
 }
 
-/// Asks a running stream to stop; for signal handlers and other threads. Clones ask the same stream.
+/// Asks a running stream to stop; for other threads, such as one that waits for signals. Clones ask the same stream.
+///
+/// The request does not wait for the stop: the thread that holds the [`StreamHandle`] carries it out. A stopper takes a lock for
+/// a moment, so it must not be used inside a signal handler; a thread that reads signals, as crate `signal-hook` has one, may
+/// use it.
+///
+/// ```
+/// use tidemill::{Config, Interval, StreamingContext};
+///
+/// let ctx = StreamingContext::new(Config::new("doc").batch_interval(Interval::millis(20)))?;
+/// ctx.queue_stream(vec![Some(vec![1, 2])], 1).count().print(1);
+/// let running = ctx.start()?;
+/// let stopper = running.stopper();
+/// std::thread::spawn(move || stopper.stop());
+/// running.await_termination()?;
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Stopper(Mailbox<Control>);
 
 impl Stopper {
-    /// Lets [`StreamHandle::await_termination`] stop the stream in order.
+    /// Asks for the stop and returns at once. A second request has no effect, unless the stream ends by itself because its input
+    /// has ended ([`until_eof`](super::RunLimits::until_eof)): then it bounds the wait for the last batches.
     pub fn stop(&self) {
         // A full mailbox holds a reason to stop already.
         let _ = self.0.try_send(Control::Stop);
@@ -123,49 +160,6 @@ pub struct Recovered {
     pub batches: u64,
     /// Records that no batch was given. They are the first input of the first new batch.
     pub records: u64,
-}
-
-/// The report on one source.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SourceReport {
-    /// Its name.
-    pub name: String,
-    /// The io model that read it, if it read sockets.
-    pub io_model: Option<IoModel>,
-    /// Its counters, by name.
-    pub counters: Vec<(&'static str, u64)>,
-}
-
-impl SourceReport {
-    /// The counter of that name; zero if there is none.
-    pub fn counter(&self, name: &str) -> u64 {
-        self.counters.iter().find(|(other, _)| *other == name).map_or(0, |(_, count)| *count)
-    }
-}
-
-/// The report on a run: its work, and the work that it left.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// Batches that are done: their jobs succeeded, or their input was put aside.
-    pub batches: u64,
-    /// Records of those batches.
-    pub records: u64,
-    /// Batches whose input was put aside as a dead letter.
-    pub dead_letters: u64,
-    /// The time from the start to the end of the stop.
-    pub elapsed: Duration,
-    /// The input that was received or planned and not processed, in words; empty after a clean drain.
-    pub left: Vec<String>,
-    /// The number of records that were not processed because of the limit on batches.
-    pub beyond_limit: u64,
-    /// Records that were processed and lie in no window that was due: the first window that has them ends later.
-    pub not_due: u64,
-    /// True if the next run continues those windows: there is a state directory.
-    pub windows_kept: bool,
-    /// The reports on the sources, in their order.
-    pub sources: Vec<SourceReport>,
-    /// The part of `stop_deadline` that the stop did not use.
-    pub left_of_deadline: Duration,
 }
 
 /// The reason for which a run ends.
@@ -196,7 +190,18 @@ impl StreamHandle {
         self.receivers.iter().map(|receiver| (receiver.number, receiver.cutter.clone())).collect()
     }
 
-    /// The addresses of the listening sources, in the order of the sources.
+    /// The addresses that the listening sources are bound to, in the order of the sources: the way to learn the port where port
+    /// 0 was asked for. Sources that dial, files and receivers of your own have none.
+    ///
+    /// ```
+    /// # use tidemill::{Config, Interval, StreamingContext};
+    /// # let ctx = StreamingContext::new(Config::new("doc").batch_interval(Interval::millis(20)))?;
+    /// let records = ctx.socket(tidemill::SocketSource::listen("127.0.0.1:0"))?;
+    /// records.count().print(1);
+    /// let running = ctx.start()?;
+    /// assert_ne!(running.local_addrs()[0].port(), 0);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
         self.receivers.iter().flat_map(|receiver| &receiver.local_addrs).copied().collect()
     }
@@ -206,44 +211,85 @@ impl StreamHandle {
         self.recovered
     }
 
-    /// Looks at the stream from outside, also after its end.
+    /// Returns a view of the stream for other threads, which works also after its end.
     ///
     /// # Panics
     /// Never: a stream that was started has an inspector.
+    ///
+    /// ```
+    /// # use tidemill::{Config, Interval, StreamingContext};
+    /// # let ctx = StreamingContext::new(Config::new("doc").batch_interval(Interval::millis(20)))?;
+    /// ctx.queue_stream(vec![Some(vec![1, 2])], 1).count().print(1);
+    /// let running = ctx.start()?;
+    /// let inspector = running.inspector();
+    /// let report = running.stop()?;
+    /// assert_eq!(inspector.progress().batches, report.batches);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn inspector(&self) -> Inspector {
         self.inspector.clone().expect("set when the stream was started")
     }
 
-    /// Lets another thread change rates and workers.
+    /// Returns a handle with which other threads change rates and workers; see [`Adjuster`].
     pub fn adjuster(&self) -> Adjuster {
         Adjuster { stream: self.inspector(), workers: Arc::clone(&self.workers) }
     }
 
-    /// Lets another thread ask for the stop.
+    /// Returns a handle with which other threads ask for the stop; see [`Stopper`].
     pub fn stopper(&self) -> Stopper {
         Stopper(self.control.clone())
     }
 
-    /// Waits for the end: a [`Stopper`], the limits of the run, a failure, or that nobody takes the rows of any output any
-    /// more, as of a closed pipe. Then stops in order.
+    /// Blocks until the stream ends, then stops it in order. The stream ends when a [`Stopper`] asks, when a limit of the run is
+    /// reached, when it fails, or when nobody takes the rows of any output any more, as of a closed pipe.
     ///
     /// # Errors
-    /// If the stream failed, or the stop left something behind.
+    /// - [`Error::Batch`] if a batch failed for good and [`on_failure`](crate::Config::on_failure) says to stop.
+    /// - [`Error::Failed`] if the engine cannot go on: a thread panicked, the log is damaged, the input of a source is lost, or
+    ///   a source broke off in a run to the end of its sources.
+    /// - [`Error::Io`] if the operating system refused something that nothing works without.
+    /// - [`Error::Undrained`] if the stop left input behind that was read or planned; the text says how much.
+    /// - [`Error::Usage`] if something was registered after the start.
+    ///
+    /// With a state directory the same program may be started again after each of them, and continues where this run ended.
+    ///
+    /// ```
+    /// # use tidemill::{Config, Interval, StreamingContext};
+    /// # let ctx = StreamingContext::new(Config::new("doc").batch_interval(Interval::millis(20)))?;
+    /// ctx.limits(tidemill::RunLimits { batches: Some(1), ..Default::default() });
+    /// ctx.queue_stream(vec![Some(vec![1, 2])], 1).count().print(1);
+    /// ctx.start()?.await_termination()?;
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn await_termination(self) -> Result<()> {
         self.finish().1
     }
 
-    /// Stops now, in order, within the stop deadline.
+    /// Stops the stream in order and returns the report. It blocks for at most [`stop_deadline`](crate::Config::stop_deadline)
+    /// and about a second.
     ///
     /// # Errors
-    /// If the stop left something behind.
+    /// As [`await_termination`](StreamHandle::await_termination). The report is lost then: [`finish`](StreamHandle::finish)
+    /// returns both.
     pub fn stop(self) -> Result<Report> {
         self.stopper().stop();
         let (report, outcome) = self.finish();
         outcome.map(|()| report)
     }
 
-    /// [`await_termination`](StreamHandle::await_termination) with the report, also after a failure.
+    /// Blocks until the stream ends, as [`await_termination`](StreamHandle::await_termination), and returns the report also
+    /// after a failure.
+    ///
+    /// ```
+    /// # use tidemill::{Config, Interval, StreamingContext};
+    /// # let ctx = StreamingContext::new(Config::new("doc").batch_interval(Interval::millis(20)))?;
+    /// ctx.queue_stream(vec![Some(vec![1, 2])], 1).count().print(1);
+    /// let running = ctx.start()?;
+    /// running.stopper().stop();
+    /// let (report, outcome) = running.finish();
+    /// assert!(outcome.is_ok() && report.left.is_empty());
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn finish(mut self) -> (Report, Result<()>) {
         if let Some((report, failure)) = self.take_failed() {
             return (report, Err(failure));
