@@ -58,12 +58,46 @@ const BLOCK_BYTES_DEFAULT: u64 = 8 << 20;
 /// the others must be enough to make room.
 const BLOCKS_MIN: u64 = 16;
 
-/// The options of a stream as given; each setter replaces a default.
+/// The options of a stream as given; each setter replaces a default. The values are checked together by
+/// [`resolve`](Config::resolve), which [`StreamingContext::new`](crate::StreamingContext::new) calls: a setter never fails.
+///
+/// | option | unit, bounds | default | at the ends |
+/// |---|---|---|---|
+/// | `batch_interval` | ms, at least 1 | 1 s | zero is refused |
+/// | `block_interval` | ms, at least 1 | 200 ms | more counts as the batch interval |
+/// | `workers` | threads, 1 to 1024 | one for each core | zero is refused |
+/// | `store_bytes_max` | bytes, at least 1 MiB | a quarter of the memory | reading stops when it is full |
+/// | `block_bytes_max` | bytes, 1 KiB to `store_bytes_max` | 8 MiB | more than the store is refused |
+/// | `stop_deadline` | time | 10 s | zero leaves what no batch has yet |
+/// | `on_failure` | retries | 3, then stop | zero: the first failure counts |
+/// | `sink_retry` | time | 30 s | zero: a sink that is away counts as a failure at once |
+/// | `concurrent_jobs` | jobs, 1 to 1024 | 1 | zero is refused |
+/// | `unfinished_bytes_max` | bytes, at least 1 | a quarter of the store | zero is refused |
+/// | `kept_bytes_max` | bytes, at least 1 | none | beyond it the stream stops |
+/// | `spill_bytes_max` | bytes | as many as fit | zero: nothing is written there |
 ///
 /// ```
+/// use std::time::Duration;
 /// use tidemill::Interval;
-/// use tidemill::config::Config;
-/// let config = Config::new("words").batch_interval(Interval::millis(100)).workers(2);
+/// use tidemill::config::{CatchUp, Config, OnFailure, Then};
+///
+/// let config = Config::new("words")
+///     .batch_interval(Interval::millis(100))
+///     .workers(2)
+///     .store_bytes_max(64 << 20)
+///     .block_bytes_max(1 << 20)
+///     .unfinished_bytes_max(8 << 20)
+///     .kept_bytes_max(1 << 30)
+///     .concurrent_jobs(2)
+///     .on_failure(OnFailure { retries: 1, then: Then::DeadLetter })
+///     .dead_letter_directory("/var/lib/words/dead-letter")
+///     .sink_retry(Duration::from_secs(60))
+///     .stop_deadline(Duration::from_secs(5))
+///     .catch_up(CatchUp::Replay)
+///     .skip_empty(true)
+///     .state_dir("/var/lib/words/state")
+///     .spill_dir("/var/tmp/words")
+///     .spill_bytes_max(10 << 30);
 /// let resolved = config.resolve()?;
 /// assert_eq!(resolved.block_interval, Interval::millis(100));
 /// # Ok::<(), tidemill::Error>(())
@@ -111,7 +145,9 @@ struct WrongName {
 pub(crate) type Refused = (&'static str, String);
 
 impl Config {
-    /// The options of a stream called `name` (letters, digits, `-` and `_`), everything else at its default.
+    /// Creates the options of a stream called `name`, everything else at its default. The name has 1 to 64 bytes: letters,
+    /// digits, `-` and `_`. It is the one by which sinks, dead letters and spilled files know the stream, so a stream keeps it
+    /// for life.
     pub fn new(name: impl Into<String>) -> Self {
         Config {
             name: name.into(),
@@ -139,73 +175,83 @@ impl Config {
         }
     }
 
-    /// The time between two batches; 1 s by default.
+    /// Sets the time between two batches, in whole milliseconds; 1 s by default. Windows, slides and time-outs are multiples of
+    /// it. A short one costs processor time for each batch, a long one memory: a batch's input waits in memory until it is due.
     pub fn batch_interval(mut self, interval: Interval) -> Self {
         self.batch_interval = interval;
         self
     }
 
-    /// The time between two cuts of a receiver's blocks; 200 ms by default, clamped to the batch interval.
+    /// Sets the time between two cuts of a receiver's blocks; 200 ms by default, clamped to the batch interval. A batch has a
+    /// partition for each block, so this decides how many tasks share its work. It adds no latency: at a tick everything is cut.
     pub fn block_interval(mut self, interval: Interval) -> Self {
         self.block_interval = interval;
         self
     }
 
-    /// Worker threads; by default as many as there are cores.
+    /// Sets the number of worker threads, 1 to 1024; by default one for each core.
+    /// [`Adjuster::set_workers`](crate::Adjuster::set_workers) changes it while the stream runs.
     pub fn workers(mut self, count: usize) -> Self {
         self.workers = Some(count);
         self
     }
 
-    /// The most bytes of received data in memory; a quarter of the memory by default, at least 1 MiB.
+    /// Sets the most bytes of received data in memory, at least 1 MiB; by default a quarter of the memory that the process may
+    /// use. Beyond it blocks go to [`spill_dir`](Config::spill_dir), if there is one; otherwise sockets are not read, and
+    /// [`ReceiverHandle::store`](crate::ReceiverHandle::store) waits, until a batch is done. No record is dropped.
     pub fn store_bytes_max(mut self, bytes: u64) -> Self {
         self.store_bytes_max = Some(bytes);
         self
     }
 
-    /// A block is cut early at this many bytes; 8 MiB by default, or `store_bytes_max` if that is less.
+    /// Sets the size at which a block is cut early, in bytes, 1 KiB to [`store_bytes_max`](Config::store_bytes_max); by default
+    /// 8 MiB, or a sixteenth of the store if that is less.
     pub fn block_bytes_max(mut self, bytes: u64) -> Self {
         self.block_bytes_max = Some(bytes);
         self
     }
 
-    /// The most time that a stop may take before it gives up and says what was left; 10 s by default. Up to three eighths of
-    /// it, 1.5 s at most, are kept for the closing after the last batches.
+    /// Sets the most time that a stop may take before it gives up and says what was left; 10 s by default. Up to three eighths
+    /// of it, 1.5 s at most, are kept for the closing after the last batches. With zero a stop waits for no batch. A run to the
+    /// end of its sources ([`until_eof`](crate::RunLimits::until_eof)) processes all of its input, however long that takes.
     pub fn stop_deadline(mut self, deadline: Duration) -> Self {
         self.stop_deadline = deadline;
         self
     }
 
-    /// The policy for a batch that failed; by default three retries, then the stream stops.
+    /// Sets the policy for a batch that failed; by default three retries, then the stream stops. See [`OnFailure`].
     pub fn on_failure(mut self, policy: OnFailure) -> Self {
         self.on_failure = policy;
         self
     }
 
-    /// The time that a batch waits, once and in all, for sinks whose failure can pass: a lost connection, a busy database, a
-    /// missing directory, a disk's error ([`awaited`](crate::error::awaited)). The batch tries them again after 100 ms and after
-    /// longer and longer pauses, up to 10 s; then that counts as one failure for [`on_failure`](Config::on_failure). 30 s by
-    /// default; with zero such a failure counts at once, as every other does. The batch waits for a full disk as long as it
-    /// takes. The stop does not wait beyond [`stop_deadline`](Config::stop_deadline).
+    /// Sets the time that a batch waits, once and in all, for sinks whose failure can pass: a lost connection, a busy database,
+    /// a missing directory, a disk's error ([`awaited`](crate::error::awaited)); 30 s by default. The batch tries them again
+    /// after 100 ms and after longer and longer pauses, up to 10 s; then that counts as one failure for
+    /// [`on_failure`](Config::on_failure).
+    ///
+    /// With zero such a failure counts at once, as every other does. The batch waits for a full disk as long as it takes. The
+    /// stop does not wait beyond [`stop_deadline`](Config::stop_deadline).
     pub fn sink_retry(mut self, most: Duration) -> Self {
         self.sink_retry = most;
         self
     }
 
-    /// The directory of the input of batches that failed for good, if [`Then::DeadLetter`] was chosen; `dead-letter` by
-    /// default. It is made when it is needed.
+    /// Sets the directory for the input of batches that failed for good, which [`Then::DeadLetter`] needs; `dead-letter`, below
+    /// the current directory, by default. It is made when it is needed, and several processes may share it.
     pub fn dead_letter_directory(mut self, directory: impl Into<PathBuf>) -> Self {
         self.dead_letter_directory = directory.into();
         self
     }
 
-    /// The batches that are made up after an outage; by default one, at the last missed tick.
+    /// Sets the batches that are made up after an outage; by default one, at the last missed tick. See [`CatchUp`].
     pub fn catch_up(mut self, catch_up: CatchUp) -> Self {
         self.catch_up = catch_up;
         self
     }
 
-    /// The timer that wakes the job loop at a tick; a thread of its own by default. Without effect with a trigger.
+    /// Sets the timer that wakes the job loop at a tick; a thread of its own by default. Without effect with a
+    /// [`trigger`](Config::trigger).
     ///
     /// ```
     /// use tidemill::config::{BatchTimer, Config};
@@ -218,60 +264,77 @@ impl Config {
         self
     }
 
-    /// A batch as soon as `records` records were read (up to one read more), or this long after the last one; in place
-    /// of the batch interval.
+    /// Cuts a batch as soon as `records` records were read, or `timeout` after the last one, with what is there by then; in
+    /// place of the batch interval. By default batches come by the clock. A batch may hold up to one read more than `records`.
+    /// Zero records are refused, and so is a stream with windows, which have no interval to be multiples of.
+    ///
+    /// ```
+    /// # use tidemill::{Config, Interval};
+    /// let config = Config::new("orders").trigger(1_000, Interval::millis(200));
+    /// assert_eq!(config.resolve()?.batch_interval, Interval::millis(200));
+    /// assert!(Config::new("orders").trigger(0, Interval::secs(1)).resolve().is_err());
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn trigger(mut self, records: u64, timeout: Interval) -> Self {
         self.trigger = Some(Trigger { records, timeout });
         self
     }
 
-    /// Lets blocks of unfinished batches leave memory for files below this directory when `store_bytes_max` is nearly
-    /// reached; without it reading stops then. Blocks that are in the log of a state directory are read back from there and
-    /// not written again. The files are in a subdirectory named for the stream, which one process
-    /// uses at a time; they are removed as their batches are done, at the end, and by the next start.
+    /// Lets blocks of unfinished batches leave memory for files below this directory when `store_bytes_max` is nearly reached;
+    /// by default there is none, and reading stops then. Blocks that are in the log of a state directory are read back from
+    /// there and not written again.
+    ///
+    /// The files are in a subdirectory named for the stream, which one process uses at a time. They are removed as their batches
+    /// are done, at the end, and by the next start: they make nothing durable.
     pub fn spill_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.spill_directory = Some(directory.into());
         self
     }
 
-    /// The most bytes of those files; by default as many as fit. Beyond it reading stops.
+    /// Sets the most bytes of those files; by default as many as fit. Beyond it reading stops. It needs a
+    /// [`spill_dir`](Config::spill_dir).
     pub fn spill_bytes_max(mut self, bytes: u64) -> Self {
         self.spill_bytes_max = Some(bytes);
         self
     }
 
-    /// The most bytes of records that have begun and not ended, over all connections; a quarter of `store_bytes_max` by
-    /// default, and at least one record of the longest kind. Beyond it one record is treated as over-long: the oldest of those
-    /// of at least the mean size.
+    /// Sets the most bytes of records that have begun and not ended, over all connections, at least 1; by default a quarter of
+    /// `store_bytes_max`, and always room for one record of the longest kind. Beyond it one record is treated as over-long: the
+    /// oldest of those of at least the mean size. So a peer that begins records and never ends them holds up nobody.
     pub fn unfinished_bytes_max(mut self, bytes: u64) -> Self {
         self.unfinished_bytes_max = Some(bytes);
         self
     }
 
-    /// The most bytes that windows and states may keep, about; by default there is no such bound, and a warning says so once
-    /// they take a quarter of the memory. Beyond it the stream stops, and so does a start that restores more.
+    /// Sets the most bytes that windows and states may keep, about, at least 1. By default there is no such bound, and a warning
+    /// says so once they take a quarter of the memory. Beyond it the stream stops with [`Error::Failed`], and so does a start
+    /// that restores more.
     pub fn kept_bytes_max(mut self, bytes: u64) -> Self {
         self.kept_bytes_max = Some(bytes);
         self
     }
 
-    /// Jobs that may run at a time; 1 by default.
+    /// Sets the number of jobs of one batch that may run at a time, 1 to 1024; 1 by default, in the order in which they were
+    /// registered. Batches never run at the same time, so the outputs of a sink stay in order.
     pub fn concurrent_jobs(mut self, count: usize) -> Self {
         self.concurrent_jobs = count;
         self
     }
 
-    /// The directory of the log and the checkpoints, with which nothing that was logged is lost and each record is in the
-    /// output once; none by default. A stream that starts with the directory of an earlier one continues where that
-    /// ended. The directory is made when it is needed; one process at a time uses it.
+    /// Sets the directory of the log and the checkpoints; none by default, and then nothing survives the process. With it
+    /// nothing that was logged is lost, and each record is in the output of a sink that remembers its commits once, whatever
+    /// crashes. A stream that starts with the directory of an earlier one continues where that ended.
+    ///
+    /// The directory is made when it is needed; one process at a time uses it. What is logged costs a sync of the disk for each
+    /// group of records.
     pub fn state_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.state_dir = Some(directory.into());
         self
     }
 
     /// Gives up what the state directory holds under a name that the stream no longer has: `source:NAME` (a position, records
-    /// that no batch was given), `state:NAME`, `sink:NAME` (its open file is finished first) or `job:NAME`. Without it such
-    /// a start is refused by name. A name that is gone already is passed over; one that the stream still has is an error.
+    /// that no batch was given), `state:NAME`, `sink:NAME` (its open file is finished first) or `job:NAME`. Without it such a
+    /// start is refused by name. A name that is gone already is passed over; one that the stream still has is an error.
     ///
     /// ```
     /// # use tidemill::Config;
@@ -297,16 +360,24 @@ impl Config {
         self
     }
 
-    /// Leaves out a batch if no record came and no window or time-out is due; false by default.
+    /// Leaves out a batch if no record came and no window or time-out is due; false by default, and then such a batch runs: a
+    /// count gives 0, a reduction nothing.
     pub fn skip_empty(mut self, skip: bool) -> Self {
         self.skip_empty = skip;
         self
     }
 
-    /// Decides every default that depends on the machine and refuses what cannot work.
+    /// Decides every default that depends on the machine and refuses what cannot work. It opens nothing.
     ///
     /// # Errors
-    /// [`Error::Config`] with every value that is refused, a line each.
+    /// [`Error::Config`] with every value that is refused and its bounds, a line each.
+    ///
+    /// ```
+    /// use tidemill::{Config, Error};
+    ///
+    /// let refused = Config::new("two words").workers(0).resolve();
+    /// assert!(matches!(refused, Err(Error::Config(text)) if text.lines().count() == 2));
+    /// ```
     pub fn resolve(&self) -> Result<Resolved> {
         let refused: Vec<String> = self.refused().into_iter().map(|(_, why)| why).collect();
         if refused.is_empty() { Ok(self.decide()) } else { Err(Error::Config(refused.join("\n"))) }

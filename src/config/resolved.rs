@@ -10,7 +10,16 @@ use crate::time::Interval;
 
 use super::{OnFailure, Spill};
 
-/// The options of a stream, all good and all decided. Made by [`Config::resolve`] only.
+/// The options of a stream, all good and all decided. [`Config::resolve`](super::Config::resolve) alone makes it.
+///
+/// ```
+/// use tidemill::{Config, Interval};
+///
+/// let config = Config::new("words").store_bytes_max(1 << 20).batch_interval(Interval::millis(50));
+/// let options = config.resolve()?;
+/// assert_eq!((options.block_bytes_max, options.highest_input_rate()), (64 << 10, 20 << 20));
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Resolved {

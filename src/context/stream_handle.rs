@@ -153,12 +153,12 @@ impl Stopper {
     }
 }
 
-/// The part of earlier runs with the same state directory that a start continues.
+/// The part of earlier runs with the same state directory that a start continues; see [`StreamHandle::recovered`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recovered {
-    /// Batches that were planned and not finished. They run again with the same input.
+    /// The number of batches that were planned and not finished. They run again with the same input.
     pub batches: u64,
-    /// Records that no batch was given. They are the first input of the first new batch.
+    /// The number of records that no batch was given. They are the first input of the first new batch.
     pub records: u64,
 }
 
@@ -206,7 +206,22 @@ impl StreamHandle {
         self.receivers.iter().flat_map(|receiver| &receiver.local_addrs).copied().collect()
     }
 
-    /// The part of earlier runs that this start continues: `None` for the first start of a state directory, and without one.
+    /// Returns the part of earlier runs that this start continues: `None` for the first start of a state directory, and without
+    /// one.
+    ///
+    /// ```
+    /// # use tidemill::{Config, StreamingContext};
+    /// # let directory = tempfile::tempdir().expect("a directory");
+    /// let config = Config::new("doc").state_dir(directory.path().join("state"));
+    /// let ctx = StreamingContext::new(config)?;
+    /// ctx.queue_stream(vec![Some(vec![1, 2])], 1).count().print(1);
+    /// let running = ctx.start()?;
+    /// assert_eq!(running.recovered(), None);
+    /// running.stop()?;
+    /// let running = ctx.start()?;
+    /// assert_eq!(running.recovered().map(|found| found.batches), Some(0));
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn recovered(&self) -> Option<Recovered> {
         self.recovered
     }

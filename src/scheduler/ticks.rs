@@ -6,24 +6,26 @@ use crate::time::{Interval, Moment, Schedule, Time};
 /// The most batches that wait for their turn; beyond that a tick makes none and its records join the next batch.
 pub(super) const BATCHES_WAITING_MAX: usize = 1_000;
 
-/// Which batches are made up after an outage: when, taking a tick, a later one is already due. None drops a record.
+/// The batches that are made up after an outage: when the job loop takes a tick and a later one is due already, or after a
+/// restart. None of these drops a record; see [`Config::catch_up`](crate::Config::catch_up).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CatchUp {
-    /// One for each missed interval.
+    /// A batch for each missed interval, one after the other, with its nominal time. The first takes what was read.
     Replay,
-    /// One, at the last missed tick.
+    /// One batch, at the last missed tick; windows that fell due in between are computed once, there.
     #[default]
     Coalesce,
-    /// None; the records wait for the next regular one.
+    /// No batch; the records wait for the next regular one.
     Skip,
 }
 
-/// A batch as soon as enough records were read, or at a time-out.
+/// The count and the time-out at which batches are cut, in place of an interval; see
+/// [`Config::trigger`](crate::Config::trigger).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trigger {
-    /// This many records make a batch.
+    /// The number of records that make a batch, at least 1.
     pub records: u64,
-    /// After this time the batch takes what is there.
+    /// The time after the last batch at which the next one takes what is there.
     pub timeout: Interval,
 }
 

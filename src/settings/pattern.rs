@@ -5,15 +5,26 @@ use regex::bytes::{Regex, RegexBuilder};
 /// The most memory that one compiled regular expression may take, in bytes.
 const PATTERN_BYTES_MAX: usize = 10 << 20;
 
-/// A regular expression over bytes; equal to another if the text is.
+/// A regular expression over bytes, in the syntax of crate `regex`; equal to another if the text is. Any thread may match with
+/// it.
+///
+/// ```
+/// use tidemill::config::Pattern;
+///
+/// let pattern = Pattern::new(r"^(?<sender>\w+) (?<number>\d+) ")?;
+/// assert!(pattern.regex().is_match(b"host 17 text"));
+/// assert_eq!(pattern.as_str(), r"^(?<sender>\w+) (?<number>\d+) ");
+/// assert!(Pattern::new("(").is_err());
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Pattern(Regex);
 
 impl Pattern {
-    /// Compiles an expression.
+    /// Compiles an expression; the compiled one may take up to 10 MiB.
     ///
     /// # Errors
-    /// What is wrong with it, on one line.
+    /// The mistake in it, on one line.
     pub fn new(text: &str) -> Result<Pattern, String> {
         let built = RegexBuilder::new(text).size_limit(PATTERN_BYTES_MAX).build();
         built.map(Pattern).map_err(|err| {

@@ -32,15 +32,27 @@ impl Driver {
 }
 
 impl StreamHandle {
-    /// Drives `count` batches on the manual clock: moves it by one interval and waits until the batch is done, for each. After
-    /// a restart the batches that an earlier run planned run before the first, and do not count. The clock stands still while
-    /// a batch runs, so a sink that is away counts as a failure at once.
+    /// Runs `count` batches on the manual clock: for each it moves the clock by one batch interval and blocks until the batch is
+    /// done. After a restart the batches that an earlier run planned run before the first, and do not count. The clock stands
+    /// still while a batch runs, so a sink that is away counts as a failure at once.
     ///
     /// A batch that fails ends the stream; [`finish`](StreamHandle::finish) then has the report on what was done before.
     ///
     /// # Errors
     /// The first batch's failure, and [`Error::Usage`] if the stream was not started by
     /// [`start_driven`](crate::StreamingContext::start_driven).
+    ///
+    /// ```
+    /// use tidemill::{Config, StreamingContext, testing::ManualClock};
+    ///
+    /// let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// let counts = ctx.queue_stream(vec![Some(vec![1, 2])], 1).count().collect();
+    /// let mut running = ctx.start_driven()?;
+    /// running.run_batches(2)?;
+    /// assert_eq!(counts.rows().len(), 2);
+    /// assert_eq!(running.stop()?.records, 2);
+    /// # Ok::<(), tidemill::Error>(())
+    /// ```
     pub fn run_batches(&mut self, count: u64) -> Result<()> {
         (0..count).try_for_each(|_| self.run_next())
     }
