@@ -22,7 +22,7 @@ use crate::sync::{Arc, AtomicBool};
 use crate::time::Time;
 use crate::wording::{escaped_bytes, escaped_json};
 
-/// Rows that the text format prints of each batch.
+/// The number of rows that the text format prints of each batch by default.
 pub const ROWS_SHOWN: usize = 10;
 
 /// Its row.
@@ -56,10 +56,11 @@ pub(super) const ROW: SinkRow = SinkRow {
     read,
 };
 
-/// The look of a batch.
+/// The look of a batch on a console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// A header with the time and at most this many rows.
+    /// A heading with the time, at most this many rows, and `...` if there are more; ten by default. With zero there is the
+    /// heading alone.
     Spark(usize),
     /// One line of JSON for each job and batch, with all rows.
     Json,
@@ -71,7 +72,7 @@ impl Default for Format {
     }
 }
 
-/// The options of a console.
+/// The options of a [`Console`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConsoleOptions {
     /// The look of a batch.
@@ -116,7 +117,23 @@ impl SinkOptions for ConsoleOptions {
     }
 }
 
-/// A sink that prints.
+/// A sink that prints each batch, as text in the manner of Spark or as one line of JSON. It delivers at least once: a console
+/// remembers nothing, so a batch that is run again after a crash is printed again.
+///
+/// A batch is written and flushed at once. A reader that does not read blocks the batch; once the reader of a pipe is gone, all
+/// consoles that write to it are closed, and the stream ends if it has no other output. Control characters are escaped on a
+/// terminal.
+///
+/// ```
+/// use tidemill::sink::{Console, Format, Writer};
+/// use tidemill::{Config, StreamingContext, testing::ManualClock};
+///
+/// let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+/// let numbers = ctx.queue_stream(vec![Some(vec![3, 1, 2])], 1);
+/// numbers.count().save(Console::new(Writer::stdout(), Format::Json));
+/// ctx.run_batches(1)?; // prints {"job":"save#0","batch_time_ms":1000,"records":3,"rows":[[3]], ...}
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Console {
     writer: Writer,
@@ -131,7 +148,7 @@ pub struct Console {
 }
 
 impl Console {
-    /// A console that writes to `writer`.
+    /// Creates a console that writes to `writer`. A [`Format`] alone is enough for the options.
     pub fn new(writer: Writer, options: impl Into<ConsoleOptions>) -> Self {
         let (options, text) = (options.into(), Vec::new());
         let (written, committed) = Default::default();

@@ -8,25 +8,36 @@ use crate::time::Time;
 
 use super::Rows;
 
-/// The unit of a commit: the rows of one job and batch in one partition of the output.
+/// The unit of a commit: the rows of one job and batch in one partition of the output. Two deliveries are the same exactly if
+/// their whole keys are equal; a time alone says nothing, for another state directory has batches of the same time.
+///
+/// ```
+/// use tidemill::sink::{BatchId, CommitKey};
+/// use tidemill::Time;
+///
+/// let key = CommitKey::new("orders", "totals", Time::from_millis(1_000), 0);
+/// let replanned = key.clone().with_id(BatchId { run: 2, ..key.id });
+/// assert_ne!(key, replanned);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct CommitKey {
-    /// The pipeline's name.
+    /// The name of the stream, as [`Config::new`](crate::Config::new) was given it.
     pub pipeline: Arc<str>,
-    /// The job's name.
+    /// The name of the job: that of the stream that is saved ([`DStream::named`](crate::DStream::named)), or its kind and
+    /// number.
     pub job: Arc<str>,
-    /// The batch.
+    /// The time of the batch.
     pub time: Time,
-    /// The partition of the output.
+    /// The partition of the output, from 0. The sinks here have one.
     pub partition: u32,
-    /// Whose batch it is, and what it is made of. A sink that outlives the process remembers all of the key: a batch of
-    /// another state directory may have the same time.
+    /// The state directory and the start that planned the batch, and the digest of its content. A sink that outlives the process
+    /// remembers all of the key.
     pub id: BatchId,
 }
 
 impl CommitKey {
-    /// The key of a batch that nobody planned, for tests of sinks; see [`with_id`](CommitKey::with_id).
+    /// Creates the key of a batch that nobody planned, for tests of sinks; see [`with_id`](CommitKey::with_id).
     pub fn new(
         pipeline: impl Into<Arc<str>>,
         job: impl Into<Arc<str>>,
@@ -37,28 +48,49 @@ impl CommitKey {
         CommitKey { pipeline, job, time, partition, id: BatchId::default() }
     }
 
-    /// The key of that batch.
+    /// Returns the same key with this identity of the batch.
     pub fn with_id(self, id: BatchId) -> Self {
         CommitKey { id, ..self }
     }
 }
 
 /// The figures of a batch at the time when its rows were handed to the sinks.
+///
+/// ```
+/// use tidemill::sink::BatchMeta;
+///
+/// let meta = BatchMeta { records: 3, scheduling_delay_us: 12, processing_us: 340, total_us: 352, incomplete: false };
+/// assert_eq!(meta.total_us, meta.scheduling_delay_us + meta.processing_us);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BatchMeta {
-    /// Records of the batch's input.
+    /// The number of records of the input of this batch, not of its window.
     pub records: u64,
-    /// Microseconds from the batch's nominal moment to the start of its first task.
+    /// The time from the batch's nominal moment to the start of its first task, in microseconds.
     pub scheduling_delay_us: u64,
-    /// Microseconds from there until the rows were handed over.
+    /// The time from there until the rows were handed over, in microseconds.
     pub processing_us: u64,
-    /// Microseconds from the nominal moment until the rows were handed over.
+    /// The time from the nominal moment until the rows were handed over, in microseconds.
     pub total_us: u64,
-    /// The batch, or one that a window of the job reaches back to, went on without input that was lost.
+    /// True if the batch, or one that a window of the job reaches back to, went on without input that was lost.
     pub incomplete: bool,
 }
 
-/// The destination of rows.
+/// A destination of rows. A sink takes part in a commit in four calls: [`committed`](Sink::committed) asks whether it has the
+/// batch already, [`write`](Sink::write) hands the rows over, [`commit`](Sink::commit) makes them count, and
+/// [`close`](Sink::close) comes once, at the end.
+///
+/// # Order and threads
+/// `check` and `begin` come once, before any batch, on the thread that starts the stream. The other calls come on worker
+/// threads, one at a time, batch after batch in the order of their times. `close` comes on a thread of its own. A call may
+/// block: the batch waits, batches behind it wait, and once the memory is full reading stops. A call that does not return for
+/// ten seconds is the condition [`SinkHangs`](crate::metrics::ConditionKind::SinkHangs).
+///
+/// # Crashes
+/// A batch is delivered again, from `committed` on, if the process died before the engine knew that its commit was done, and
+/// after a failure of any sink of its job. The replay has the same [`CommitKey`] and the same rows. So a sink delivers each row
+/// once if it keeps the rows and the key in one transaction, or makes the key durable first; a sink that answers `false` always
+/// may deliver a batch twice. Without a [`state_dir`](crate::Config::state_dir) nothing is replayed after a crash.
 ///
 /// # Errors
 /// What `committed`, `write` and `commit` return as [`Error::Io`] is judged by its kind:
@@ -84,11 +116,13 @@ pub struct BatchMeta {
 /// /// Sends how many rows each batch has.
 /// struct Counts {
 ///     peer: Option<TcpStream>,
+///     /// The last batch that counts; a real sink keeps it with the output.
+///     last: Option<CommitKey>,
 /// }
 ///
 /// impl Sink for Counts {
-///     fn committed(&mut self, _: &CommitKey) -> Result<bool> {
-///         Ok(false)
+///     fn committed(&mut self, key: &CommitKey) -> Result<bool> {
+///         Ok(self.last.as_ref() == Some(key))
 ///     }
 ///
 ///     fn write(&mut self, _: &CommitKey, _: &BatchMeta, rows: &Rows) -> Result<()> {
@@ -101,31 +135,36 @@ pub struct BatchMeta {
 ///         Ok(())
 ///     }
 ///
-///     fn commit(&mut self, _: &CommitKey) -> Result<()> {
+///     fn commit(&mut self, key: &CommitKey) -> Result<()> {
+///         self.last = Some(key.clone());
 ///         Ok(())
 ///     }
 /// }
 /// ```
 pub trait Sink: Send {
-    /// The number of rows of a batch, from the first on, that make a difference to this sink. A job with ordered rows may
-    /// leave the others out, and then need not sort them.
+    /// The number of rows of a batch, from the first on, that make a difference to this sink; all by default. A job with ordered
+    /// rows may leave the others out, and then need not sort them.
     fn rows_max(&self) -> usize {
         usize::MAX
     }
 
-    /// The place that it writes to, as `KIND:PLACE`; the same place has the same text, also at the next start.
+    /// The place that the sink writes to, as `KIND:PLACE`; `None` by default. The same place has the same text, also at the next
+    /// start, so that a start can tell that the output moved, or that two sinks write to one place.
     fn place(&self) -> Option<String> {
         None
     }
 
-    /// For a sink whose reader may go away for good, as that of a pipe may: set once it is gone, before `write` or `commit` say
-    /// so. Then the rows are neither a failure of the batch nor tried again. The stream goes on without this sink, or
-    /// ends if no other takes anything.
+    /// Brings what is committed into its last shape: the stream stops. Called once, after the last batch, and given what is left
+    /// of [`stop_deadline`](crate::Config::stop_deadline).
+    ///
+    /// # Errors
+    /// If that fails, and the run ends with this error. What is committed stays committed, and the next start sees to the rest,
+    /// unless somebody removed it.
     fn closed(&self) -> Option<Arc<AtomicBool>> {
         None
     }
 
-    /// The event that ends a call which has not returned for long. The condition `sink_hangs` says it.
+    /// The event that ends a call which has not returned for long, as the end of a sentence. The condition `sink_hangs` says it.
     fn awaits(&self) -> &'static str {
         "its call must return"
     }
@@ -134,17 +173,18 @@ pub trait Sink: Send {
     /// source but one of lines. Sinks whose rows are lines escape them.
     fn expect_line_feeds(&mut self) {}
 
-    /// Looks at what is there already, for a start that is about to write, and changes nothing. Asked once, before
-    /// [`begin`](Sink::begin).
+    /// Looks at what is there already, for a start that is about to write, and changes nothing. Called once, before
+    /// [`begin`](Sink::begin); by default it allows every start.
     ///
     /// # Errors
-    /// If this owner must not write there: what is there is somebody else's, or of a later time than its state. The start
-    /// is refused with this text.
+    /// If this owner must not write there: what is there is somebody else's, or of a later time than its state. The start is
+    /// refused with this text, which has the remedy.
     fn check(&mut self, _owner: &Owner) -> Result<()> {
         Ok(())
     }
 
-    /// All sinks have agreed: finishes what an earlier run left. `note` takes what people should know of it.
+    /// Finishes what an earlier run left, once all sinks have agreed; by default it does nothing. `note` takes what people
+    /// should know of it: it becomes an event [`SinkNote`](crate::Event::SinkNote).
     ///
     /// # Errors
     /// If that fails; the start is refused.
@@ -152,36 +192,38 @@ pub trait Sink: Send {
         Ok(())
     }
 
-    /// Its progress, if it remembers that from run to run.
+    /// The progress of the output, if the sink remembers it from run to run; `None` by default.
     fn reached(&self) -> Option<OutputMark> {
         None
     }
 
-    /// True if its output had all that the state knows of when it [`began`](Sink::begin).
+    /// Returns true if the output had all that the state knows of when the sink [`began`](Sink::begin).
     fn is_whole(&self) -> bool {
         true
     }
 
-    /// True if this key was committed before, in this run or an earlier one.
+    /// Returns true if this key was committed before, in this run or an earlier one; then its rows are not written again. Called
+    /// before every delivery.
     ///
     /// # Errors
-    /// If the sink cannot tell.
+    /// If the sink cannot tell; the batch is tried again, see [`Sink`].
     fn committed(&mut self, key: &CommitKey) -> Result<bool>;
 
-    /// Takes the rows. They do not count before [`commit`](Sink::commit).
+    /// Takes the rows of a batch. They must not count before [`commit`](Sink::commit): after a failure the same key is written
+    /// again, and what an earlier attempt wrote is void.
     ///
     /// # Errors
     /// If the rows cannot be taken; the batch is tried again, see [`Sink`].
     fn write(&mut self, key: &CommitKey, meta: &BatchMeta, rows: &Rows) -> Result<()>;
 
-    /// Makes what was written count.
+    /// Makes what was written count, together with its key. Once it returns `Ok` the engine may forget the batch.
     ///
     /// # Errors
     /// If that fails; the batch is tried again, see [`Sink`].
     fn commit(&mut self, key: &CommitKey) -> Result<()>;
 
-    /// When it has something to do though no batch comes, if it has: [`on_time`](Sink::on_time) is called then. Asked after
-    /// each commit.
+    /// The time at which the sink has something to do though no batch comes, such as closing a file that is old enough; `None`
+    /// by default. Asked after each commit; [`on_time`](Sink::on_time) is called then.
     fn due(&self) -> Option<Time> {
         None
     }
@@ -189,12 +231,13 @@ pub trait Sink: Send {
     /// Does what is due by the time `now`, between two batches.
     ///
     /// # Errors
-    /// If that fails. What can pass, as for a batch, is told and tried again; anything else stops the stream.
+    /// If that fails. What can pass, as for a batch, is reported and tried again; anything else stops the stream.
     fn on_time(&mut self, _now: Time) -> Result<()> {
         Ok(())
     }
 
-    /// Notes for people on what it met since this was asked last; asked after each attempt at a batch.
+    /// Returns the notes for people on what the sink met since it was asked last; asked after each attempt at a batch. Each
+    /// becomes an event [`SinkWarning`](crate::Event::SinkWarning).
     fn take_notes(&mut self) -> Vec<String> {
         Vec::new()
     }

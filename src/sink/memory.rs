@@ -39,7 +39,7 @@ impl SinkOptions for MemoryOptions {
     }
 }
 
-/// A cell that owns its text, shown as U+FFFD where it is not UTF-8.
+/// A cell that owns its text, in which bytes that are no UTF-8 are U+FFFD.
 #[derive(Clone, Debug, PartialEq)]
 pub enum OwnedCell {
     /// Text.
@@ -52,7 +52,7 @@ pub enum OwnedCell {
     F64(f64),
     /// True or false.
     Bool(bool),
-    /// Nothing.
+    /// No value: the unmatched side of an outer join.
     Null,
 }
 
@@ -71,7 +71,22 @@ impl From<Cell<'_>> for OwnedCell {
 
 type Batches = Vec<(Time, Vec<Vec<OwnedCell>>)>;
 
-/// A sink that keeps its rows in memory.
+/// A sink that keeps its rows in memory, for tests: it grows without bound.
+///
+/// ```
+/// use tidemill::sink::{Memory, OwnedCell};
+/// use tidemill::{Config, StreamingContext, testing::ManualClock};
+///
+/// let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+/// let memory = Memory::new();
+/// let saved = memory.handle();
+/// ctx.queue_stream(vec![Some(vec!["to be"])], 1).count_by_value().save(memory);
+/// ctx.run_batches(1)?;
+/// let (time, rows) = &saved.rows()[0];
+/// assert_eq!(time.as_millis(), 1_000);
+/// assert_eq!(*rows, [[OwnedCell::Text("to be".to_owned()), OwnedCell::U64(1)]]);
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct Memory {
     committed: Ledger,
@@ -79,24 +94,39 @@ pub struct Memory {
     batches: MemoryHandle,
 }
 
-/// Sees what a [`Memory`] sink has committed.
+/// A view of the rows that a [`Memory`] sink has committed. Clones look at the same sink; any thread may.
+///
+/// ```
+/// use tidemill::sink::{Memory, OwnedCell};
+/// use tidemill::{Config, StreamingContext, testing::ManualClock};
+///
+/// let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+/// let memory = Memory::new();
+/// let saved = memory.handle();
+/// ctx.queue_stream(vec![Some(vec!["to be"])], 1).count_by_value().save(memory);
+/// ctx.run_batches(1)?;
+/// let (time, rows) = &saved.rows()[0];
+/// assert_eq!(time.as_millis(), 1_000);
+/// assert_eq!(*rows, [[OwnedCell::Text("to be".to_owned()), OwnedCell::U64(1)]]);
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct MemoryHandle(Arc<Mutex<Batches>>);
 
 impl MemoryHandle {
-    /// The rows of each committed batch, in the order of the commits.
+    /// The rows of each committed batch, in the order of the commits. Each call copies all of them.
     pub fn rows(&self) -> Vec<(Time, Vec<Vec<OwnedCell>>)> {
         self.0.lock().clone()
     }
 }
 
 impl Memory {
-    /// An empty sink.
+    /// Creates an empty sink.
     pub fn new() -> Self {
         Memory::default()
     }
 
-    /// A handle that stays with the test.
+    /// Returns a view of its rows, which stays with the test when the stream takes the sink.
     pub fn handle(&self) -> MemoryHandle {
         self.batches.clone()
     }

@@ -69,7 +69,25 @@ pub use crate::owner::{BatchId, OutputMark, Owner, PlanDigest, StateId};
 pub const SINKS: &[SinkRow] =
     &[console::ROW, file::ROW, sqlite_options::ROW, unix::ROW, memory::ROW, null::ROW];
 
-/// A sink that several jobs write to, one at a time. Clones are handles of the same sink.
+/// A sink that several jobs write to, one at a time. Clones are handles of the same sink. It is what
+/// [`DStream::save_to`](crate::DStream::save_to) takes.
+///
+/// ```
+/// use tidemill::sink::{Memory, SharedSink};
+/// use tidemill::{Config, StreamingContext, testing::ManualClock};
+///
+/// let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+/// let numbers = ctx.queue_stream(vec![Some(vec![3_u64, 1])], 1);
+/// let memory = Memory::new();
+/// let rows = memory.handle();
+/// let both = SharedSink::new(memory).named("both");
+/// assert_eq!(both.name(), Some("both"));
+/// numbers.count().save_to("count", vec![both.clone()]);
+/// numbers.reduce(|a, b| a + b).save_to("sum", vec![both]);
+/// ctx.run_batches(1)?;
+/// assert_eq!(rows.rows().len(), 2);
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct SharedSink {
     sink: Arc<Mutex<Box<dyn Sink>>>,
@@ -106,7 +124,7 @@ impl fmt::Debug for SharedSink {
 }
 
 impl SharedSink {
-    /// A sink to be shared.
+    /// Creates a sink that can be shared.
     pub fn new(sink: impl Sink + 'static) -> Self {
         let closed = sink.closed();
         let sink: Box<dyn Sink> = Box::new(sink);
@@ -123,12 +141,12 @@ impl SharedSink {
         }
     }
 
-    /// The same sink with a name, by which a later start finds it again.
+    /// Gives the sink a name: in events and conditions, and for the state directory, by which a later start finds it again.
     pub fn named(self, name: &str) -> Self {
         SharedSink { name: Some(name.into()), ..self }
     }
 
-    /// Its name, if it was given one.
+    /// The name of the sink, if it was given one.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }

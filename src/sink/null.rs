@@ -15,7 +15,16 @@ pub(super) const ROW: SinkRow = SinkRow {
     read,
 };
 
-/// A sink that takes everything and keeps nothing. It has no options.
+/// A sink that takes everything and keeps nothing, for measurements. It has no options.
+///
+/// ```
+/// use tidemill::{Config, StreamingContext, sink::Null, testing::ManualClock};
+///
+/// let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+/// ctx.queue_stream(vec![Some(vec![1, 2])], 1).count().save(Null);
+/// ctx.run_batches(1)?;
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Null;
 

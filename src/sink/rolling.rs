@@ -26,12 +26,13 @@ use crate::storage::{PutFailure, Storage, StoredFile, discard, sync};
 use crate::sync::Arc;
 use crate::wording::{by_number, count};
 
-/// When a file is named and the next begun.
+/// The size and the age at which a file is named and the next begun; the first that is reached counts. Both `None`: at the stop
+/// alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Roll {
-    /// Once it holds this many bytes.
+    /// A file is full once it holds this many bytes; it may hold one batch more. `None`: whatever its size.
     pub bytes: Option<u64>,
-    /// Once its batches span this much time.
+    /// A file is full once its batches span this much time. `None`: whatever its age.
     pub age: Option<Duration>,
 }
 

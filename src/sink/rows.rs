@@ -23,7 +23,19 @@ const LEFT_MIN: usize = 4 * 1024;
 /// Bytes that the buffers of a part may be too large by.
 const SPARE_MAX: usize = 2 * LEFT_MIN;
 
-/// Rows in order. A clone shares all but the last few of them.
+/// The rows of a batch, in order. A clone shares all but the last few of them. Rows of lines that a job passed on unchanged lie
+/// in the blocks that were received: a sink that keeps rows for long keeps that memory.
+///
+/// ```
+/// use tidemill::sink::{Cell, Rows};
+///
+/// let mut rows = Rows::new();
+/// rows.push(&("to", 2_u64));
+/// rows.push(&("be", 1_u64));
+/// let first: Vec<Cell> = rows.iter().next().expect("two rows").cells().collect();
+/// assert_eq!(first, [Cell::Text(b"to"), Cell::U64(2)]);
+/// assert_eq!((rows.len(), rows.is_empty()), (2, false));
+/// ```
 #[derive(Clone, Default)]
 pub struct Rows {
     whole: Vec<Part>,
@@ -78,7 +90,7 @@ impl fmt::Debug for Rows {
 }
 
 impl Rows {
-    /// No rows.
+    /// Creates an empty list, for tests of sinks.
     pub fn new() -> Self {
         Rows::default()
     }
@@ -159,7 +171,7 @@ impl Rows {
         lines + self.encoded().map(|part| part.ends.len()).sum::<usize>()
     }
 
-    /// True if there is no row.
+    /// Returns true if there is no row.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -217,7 +229,16 @@ impl Encoded {
     }
 }
 
-/// One row.
+/// One row of [`Rows`].
+///
+/// ```
+/// use tidemill::sink::{Cell, Rows};
+///
+/// let mut rows = Rows::new();
+/// rows.push(&(7_u64, true));
+/// let row = rows.iter().next().expect("one row");
+/// assert_eq!(row.cells().collect::<Vec<_>>(), [Cell::U64(7), Cell::Bool(true)]);
+/// ```
 #[derive(Clone, Copy)]
 pub struct RowRef<'a> {
     /// A first cell that is not encoded.
@@ -243,7 +264,7 @@ impl fmt::Debug for RowRef<'_> {
     }
 }
 
-/// The value of one column of a row.
+/// The value of one column of a row, as a sink reads it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Cell<'a> {
     /// Bytes that are meant as text; they need not be UTF-8.
@@ -268,7 +289,7 @@ const FALSE: u8 = 4;
 const TRUE: u8 = 5;
 const NULL: u8 = 6;
 
-/// The cells of a row.
+/// The cells of a row, in column order.
 #[derive(Clone, Debug)]
 pub struct Cells<'a>(RowRef<'a>);
 
@@ -320,7 +341,7 @@ impl<'a> Iterator for Cells<'a> {
     }
 }
 
-/// Takes the cells of an element.
+/// Takes the cells of an element; see [`Row`].
 pub struct RowWriter<'a> {
     bytes: &'a mut Vec<u8>,
 }
@@ -332,7 +353,21 @@ impl fmt::Debug for RowWriter<'_> {
 }
 
 impl RowWriter<'_> {
-    /// Writes the next cell of the row.
+    /// Writes the next cell of the row. The text of a cell is copied.
+    ///
+    ///
+    /// ```
+    /// use tidemill::sink::{Cell, Row, RowWriter};
+    ///
+    /// struct Celsius(f64);
+    ///
+    /// impl Row for Celsius {
+    ///     fn cells(&self, out: &mut RowWriter<'_>) {
+    ///         out.cell(Cell::F64(self.0));
+    ///         out.cell(Cell::Text(b"C"));
+    ///     }
+    /// }
+    /// ```
     pub fn cell(&mut self, cell: Cell<'_>) {
         match cell {
             Cell::Text(text) => self.text(text),
@@ -361,9 +396,31 @@ impl RowWriter<'_> {
     }
 }
 
-/// An element that can be a row of a sink. A tuple is the cells of its parts, one after the other.
+/// An element that can be a row of a sink. Text, bytes, numbers and truth values are one cell each; a tuple is the cells of its
+/// parts, one after the other; `None` is an empty cell. A type of your own says what its cells are.
+///
+/// ```
+/// use tidemill::sink::{Cell, Row, RowWriter, Rows};
+///
+/// struct Order {
+///     item: String,
+///     cents: u64,
+/// }
+///
+/// impl Row for Order {
+///     fn cells(&self, out: &mut RowWriter<'_>) {
+///         out.cell(Cell::Text(self.item.as_bytes()));
+///         out.cell(Cell::U64(self.cents));
+///     }
+/// }
+///
+/// let mut rows = Rows::new();
+/// rows.push(&Order { item: "tea".to_owned(), cents: 450 });
+/// let row = rows.iter().next().expect("one row");
+/// assert_eq!(row.cells().nth(1), Some(Cell::U64(450)));
+/// ```
 pub trait Row {
-    /// Writes the cells, in column order.
+    /// Writes the cells, in column order. Called by worker threads, once for each element.
     fn cells(&self, out: &mut RowWriter<'_>);
 }
 

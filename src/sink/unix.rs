@@ -75,7 +75,7 @@ pub(super) const ROW: SinkRow = SinkRow {
     read,
 };
 
-/// The options of the sink `unix`.
+/// The options of the sink [`Unix`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnixOptions {
     /// The socket, at most 107 bytes.
@@ -157,7 +157,30 @@ fn not_a_socket(path: &Path) -> Option<String> {
     Some(format!("{} is {what}, not a socket: {remedy}", path.display()))
 }
 
-/// See the module.
+/// A sink that writes rows as lines of text to a unix socket on which another program listens. It connects with the first rows,
+/// and anew after a failure. A peer that is away, or that takes nothing for ten seconds, counts as a failure that can pass
+/// ([`sink_retry`](crate::Config::sink_retry)).
+///
+/// It delivers at least once: what a peer did with the bytes is not known, so a batch whose connection breaks is sent again
+/// whole.
+///
+/// ```
+/// use std::io::Read;
+/// use tidemill::sink::{Unix, UnixOptions};
+/// # use tidemill::{Config, StreamingContext, testing::ManualClock};
+///
+/// let directory = tempfile::tempdir().expect("a directory");
+/// let path = directory.path().join("rows.sock");
+/// let peer = std::os::unix::net::UnixListener::bind(&path).expect("bound");
+/// let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+/// ctx.queue_stream(vec![Some(vec!["to be"])], 1).save(Unix::new(UnixOptions { path, line_feeds: None }));
+/// ctx.run_batches(1)?;
+/// drop(ctx);
+/// let mut text = String::new();
+/// peer.accept().expect("connected").0.read_to_string(&mut text).expect("read");
+/// assert_eq!(text, "to be\n");
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Unix {
     options: UnixOptions,
@@ -185,7 +208,7 @@ struct Begun {
 }
 
 impl Unix {
-    /// A sink that connects once it has rows.
+    /// Creates a sink that connects once it has rows. The socket need not be there yet.
     pub fn new(options: UnixOptions) -> Self {
         let (text, committed) = Default::default();
         let (gets_line_feeds, peer, begun) = (false, None, None);

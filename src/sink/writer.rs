@@ -7,7 +7,15 @@ use std::io::{self, IsTerminal, Write};
 use super::pieces::Pieces;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 
-/// The output of consoles; several may share one.
+/// The destination of consoles: standard output, or anything that takes bytes. Clones write to the same one, a batch at a time.
+///
+/// ```
+/// use tidemill::sink::{Console, Format, Writer};
+///
+/// let file = tempfile::tempfile().expect("a file");
+/// let log = Console::new(Writer::new(Box::new(file)).terminal(false), Format::Json);
+/// let screen = Console::new(Writer::stdout(), Format::default());
+/// ```
 #[derive(Clone)]
 pub struct Writer {
     to: Arc<Mutex<Box<dyn Write + Send>>>,
@@ -24,20 +32,20 @@ impl fmt::Debug for Writer {
 }
 
 impl Writer {
-    /// A writer to be shared.
+    /// Creates a writer that consoles share. It counts as no terminal.
     pub fn new(writer: Box<dyn Write + Send>) -> Self {
         Writer { to: Arc::new(Mutex::new(writer)), closed: Arc::default(), terminal: false }
     }
 
-    /// Standard output.
+    /// Creates a writer of standard output, which knows whether that is a terminal.
     pub fn stdout() -> Self {
         let out = io::stdout();
         let terminal = out.is_terminal();
         Writer::new(Box::new(out)).terminal(terminal)
     }
 
-    /// Says that it is a terminal, or none, which is the default. For a terminal, texts in rows have control characters and
-    /// bytes that are no UTF-8 escaped.
+    /// Says that the destination is a terminal, or none. For a terminal, texts in rows have control characters and bytes that
+    /// are no UTF-8 escaped.
     pub fn terminal(self, terminal: bool) -> Self {
         Writer { terminal, ..self }
     }
