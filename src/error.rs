@@ -22,7 +22,7 @@ const EXIT_PANIC: u8 = 101;
 /// A shell reports this plus the number of the signal that ended a program.
 const EXIT_SIGNAL: u8 = 128;
 
-/// Every exit code of `tidemill run`, with its meaning.
+/// Every exit code of `tidemill run`, with its meaning. [`Error::exit_code`] is the one for an error.
 pub const EXIT_CODES: &[(u8, &str)] = &[
     (EXIT_DONE, "done, or nobody reads the rows any more"),
     (EXIT_FAILED, "the stream failed, a drain left something, or a second signal came"),
@@ -37,12 +37,27 @@ pub const EXIT_CODES: &[(u8, &str)] = &[
     (EXIT_SIGNAL + 15, "SIGTERM came before the run had begun (the same)"),
 ];
 
-/// An error, sorted by what the caller can do about it.
+/// An error, sorted by what the caller can do about it. The text of each is for people: it names the file, line, key, address or
+/// thread, and the remedy where there is one.
+///
+/// ```
+/// use tidemill::{Config, Error, StreamingContext};
+///
+/// let told = match StreamingContext::new(Config::new("words").workers(0)).map(|_| ()) {
+///     Err(Error::Config(text)) => format!("correct the configuration: {text}"),
+///     Err(Error::Usage(text)) => format!("correct the program: {text}"),
+///     Err(err) if err.passes() => format!("start again later: {err}"),
+///     Err(err) => format!("look into it: {err} ({:?})", err.of_system()),
+///     Ok(()) => "it is built".to_owned(),
+/// };
+/// assert_eq!(told, "correct the configuration: `workers` is 0, but must be 1 to 1024");
+/// ```
 #[derive(Debug)]
 pub enum Error {
-    /// The command line or a call does not make sense; say it differently.
+    /// The command line or a call does not make sense: the program must say it differently. Starting it again does not help.
     Usage(String),
-    /// The pipeline file or `Config` is wrong and must be fixed. The text is ready to print, with position and hint.
+    /// The pipeline file or [`Config`](crate::Config) is wrong and must be corrected. The text is ready to print, with position
+    /// and hint.
     Config(String),
     /// The operating system refused something; `what` names the thing and, where known, the remedy.
     Io {
@@ -51,7 +66,7 @@ pub enum Error {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// A batch failed for good, after its retries.
+    /// A batch failed for good, after its retries. With a state directory the next start runs it again with the same input.
     Batch {
         /// The nominal time of the batch, in milliseconds since the epoch.
         time_ms: u64,
@@ -62,9 +77,11 @@ pub enum Error {
         /// The last failure.
         cause: String,
     },
-    /// The stream stopped for a reason that a restart may fix: a panic in a thread, a lost source.
+    /// The stream stopped, or was refused a start, for a reason that somebody must look into: a panic in a thread, a damaged
+    /// log, a lost source, an output of somebody else.
     Failed(String),
-    /// The engine stopped before everything was processed; the text says what was left.
+    /// The engine stopped before everything was processed; the text says what was left. With a state directory the next start
+    /// processes it.
     Undrained(String),
 }
 
@@ -82,12 +99,12 @@ impl Error {
         Error::Io { what: what.into(), source }
     }
 
-    /// True if the failure [passes].
+    /// Returns true if the failure is one of the operating system that [passes]: the same call may succeed later.
     pub fn passes(&self) -> bool {
         self.of_system().is_some_and(passes)
     }
 
-    /// The error of the operating system, if there is one.
+    /// Returns the error of the operating system, if there is one.
     pub fn of_system(&self) -> Option<&io::Error> {
         match self {
             Error::Io { source, .. } => Some(source),
@@ -95,7 +112,7 @@ impl Error {
         }
     }
 
-    /// The exit code of the command line for this error, see [`EXIT_CODES`].
+    /// Returns the exit code of the command line for this error, see [`EXIT_CODES`].
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Usage(_) => EXIT_USAGE,

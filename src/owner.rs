@@ -25,7 +25,17 @@ use crate::error::{Error, Result};
 
 pub(crate) use outputs::{Expected, Lack, Newest, Output, PlaceWords};
 
-/// The identity of a state directory, shown as 32 hexadecimal digits.
+/// The identity of a state directory: 128 random bits, shown as 32 hexadecimal digits. A copy of a directory has the identity of
+/// the original.
+///
+/// ```
+/// use tidemill::sink::Owner;
+///
+/// let owner = Owner::without_state("orders")?;
+/// assert!(!owner.has_state() && owner.to_string().contains("no `state_dir`"));
+/// assert_eq!(owner.identity().short().len(), 8);
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StateId(pub(crate) [u8; 16]);
 
@@ -120,7 +130,7 @@ pub(crate) fn random_mark() -> Result<u64> {
     random().map(u64::from_le_bytes)
 }
 
-/// The identity of a batch, beside its time.
+/// The identity of a batch, beside its time: part of a [`CommitKey`](crate::sink::CommitKey).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct BatchId {
     /// The state directory that the batch belongs to.
@@ -223,7 +233,8 @@ impl Adoption {
     }
 }
 
-/// The progress of an output when a batch was committed.
+/// The progress of an output when a batch was committed: the number that it drew when it was made, and its commits. The sinks of
+/// the engine alone make one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputMark {
     /// The number that the output drew when it was made.
@@ -232,7 +243,17 @@ pub struct OutputMark {
     pub(crate) commits: u64,
 }
 
-/// The writer's identity, which a start gives its sinks before anything is written.
+/// The writer's identity, which a start gives its sinks before anything is written; see
+/// [`Sink::check`](crate::sink::Sink::check). As text it names the state directory.
+///
+/// ```
+/// use tidemill::sink::Owner;
+///
+/// let owner = Owner::without_state("orders")?;
+/// assert!(!owner.has_state() && owner.to_string().contains("no `state_dir`"));
+/// assert_eq!(owner.identity().short().len(), 8);
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Owner {
     /// The pipeline's name.
@@ -252,10 +273,10 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Creates the owner of a run that keeps nothing: its identity lives as long as the run.
+    /// Creates the owner of a run that keeps nothing, as in a test of a sink: its identity lives as long as the run.
     ///
     /// # Errors
-    /// If the operating system gives no random bytes.
+    /// [`Error::Failed`] if the operating system gives no random bytes.
     pub fn without_state(pipeline: &str) -> Result<Self> {
         let identity = StateId::random()?;
         Ok(Owner { pipeline: pipeline.to_owned(), identity, ..Owner::default() })
@@ -279,7 +300,7 @@ impl Owner {
         }
     }
 
-    /// True if it keeps anything from one run to the next.
+    /// Returns true if it keeps anything from one run to the next: there is a state directory.
     pub fn has_state(&self) -> bool {
         self.place.is_some()
     }

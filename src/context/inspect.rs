@@ -29,10 +29,10 @@ use crate::time::{Clock, Moment, Time};
 /// ctx.queue_stream(vec![Some(vec!["to be", "or not"])], 1).count().print(1);
 /// ctx.run_batches(2)?;
 /// let stream = ctx.inspector().expect("it runs");
-/// assert_eq!((stream.progress().batches, stream.progress().records), (2, 2));
+/// assert_eq!((stream.progress().batches, stream.progress().batches_waiting), (2, 0));
 /// assert!(stream.conditions().is_empty() && !stream.is_stopping());
 /// let newest = &stream.batches(1)[0];
-/// assert_eq!((newest.time.as_millis(), newest.records), (2_000, 0));
+/// assert_eq!((newest.time.as_millis(), newest.error.is_none()), (2_000, true));
 /// assert!(stream.conditions_begun().iter().all(|(_, times)| *times == 0));
 /// # Ok::<(), tidemill::Error>(())
 /// ```

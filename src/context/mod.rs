@@ -431,7 +431,7 @@ impl StreamingContext {
     /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
     /// ctx.queue_stream(vec![Some(vec![1, 2])], 1).count().print(1);
     /// ctx.run_batches(1)?;
-    /// assert_eq!(ctx.inspector().expect("it runs").progress().records, 2);
+    /// assert_eq!(ctx.inspector().expect("it runs").progress().batches, 1);
     /// # Ok::<(), tidemill::Error>(())
     /// ```
     pub fn inspector(&self) -> Option<inspect::Inspector> {

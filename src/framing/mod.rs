@@ -30,10 +30,17 @@ use std::ops::Range;
 use self::carry::Carry;
 pub use self::lines::{ends_are_plain, lines_of};
 
-/// A framing that users name.
+/// A way to cut a byte stream into records.
+///
+/// ```
+/// use tidemill::source::Framing;
+///
+/// assert_eq!((Framing::Relp.name(), Framing::Relp.acknowledges()), ("relp", true));
+/// assert!(Framing::Lines.is_lines() && Framing::U32.holds_line_feeds());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Framing {
-    /// `\n` ends a record.
+    /// `\n` ends a record; one `\r` before it is dropped.
     Lines,
     /// The length in decimal digits, a space, the record as it is (RFC 6587, 3.4.1).
     OctetCounted,
@@ -309,7 +316,7 @@ impl Framing {
         &FRAMINGS[self as usize]
     }
 
-    /// Its name in [`FRAMINGS`].
+    /// The name in pipeline files and on the command line.
     pub fn name(self) -> &'static str {
         self.row().name
     }
@@ -337,17 +344,17 @@ impl Framing {
         (self.row().first_end)(bytes)
     }
 
-    /// True if the records of a range are its lines: a line feed ends each of them, and none holds one.
+    /// Returns true if the records of a range are its lines: a line feed ends each of them, and none holds one.
     pub fn is_lines(self) -> bool {
         self.row().is_lines
     }
 
-    /// True if a record may hold a line feed.
+    /// Returns true if a record may hold a line feed.
     pub fn holds_line_feeds(self) -> bool {
         !self.is_lines()
     }
 
-    /// True if its peers wait for an answer to each record, and send again every record that was not answered.
+    /// Returns true if its peers wait for an answer to each record, and send again every record that was not answered.
     pub fn acknowledges(self) -> bool {
         self.row().acknowledges
     }

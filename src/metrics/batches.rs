@@ -16,7 +16,7 @@ use super::latency::{Latency, Recorder};
 /// The most batches in the history: waiting, running and done.
 const HISTORY_MAX: usize = 2_048;
 
-/// A step of a batch.
+/// A step of a batch. A stage begins where the one before it ends, so the stages add up to the way of the oldest record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// From the read of the batch's oldest record to the tick.
@@ -46,7 +46,22 @@ pub const STAGES: [(Stage, &str); 7] = [
     (Stage::Committed, "committed"),
 ];
 
-/// The moments of one batch, as far as it has come.
+/// The moments of one batch, as far as it has come, on the clock of the stream.
+///
+/// ```
+/// use tidemill::metrics::{BatchState, STAGES};
+/// use tidemill::{Config, StreamingContext, testing::ManualClock};
+///
+/// let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+/// ctx.queue_stream(vec![Some(vec![1, 2])], 1).count().print(1);
+/// ctx.run_batches(1)?;
+/// let batch = &ctx.inspector().expect("it runs").batches(1)[0];
+/// assert_eq!((batch.time.as_millis(), batch.state.name()), (1_000, BatchState::Done.name()));
+/// for (stage, name) in STAGES {
+///     println!("{name}: {:?}", batch.moments.stage(stage));
+/// }
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moments {
     /// Its oldest record was read; `None` if it has no record.
@@ -84,6 +99,21 @@ impl Moments {
 }
 
 /// The state of a batch.
+///
+/// ```
+/// use tidemill::metrics::{BatchState, STAGES};
+/// use tidemill::{Config, StreamingContext, testing::ManualClock};
+///
+/// let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+/// ctx.queue_stream(vec![Some(vec![1, 2])], 1).count().print(1);
+/// ctx.run_batches(1)?;
+/// let batch = &ctx.inspector().expect("it runs").batches(1)[0];
+/// assert_eq!((batch.time.as_millis(), batch.state.name()), (1_000, BatchState::Done.name()));
+/// for (stage, name) in STAGES {
+///     println!("{name}: {:?}", batch.moments.stage(stage));
+/// }
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchState {
     /// It has its blocks and waits for its turn.
@@ -99,7 +129,7 @@ pub enum BatchState {
 }
 
 impl BatchState {
-    /// The state's name.
+    /// The name of the state in status and metrics.
     pub fn name(self) -> &'static str {
         match self {
             BatchState::Waiting => "waiting",
@@ -112,6 +142,21 @@ impl BatchState {
 }
 
 /// A batch as the history shows it.
+///
+/// ```
+/// use tidemill::metrics::{BatchState, STAGES};
+/// use tidemill::{Config, StreamingContext, testing::ManualClock};
+///
+/// let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+/// ctx.queue_stream(vec![Some(vec![1, 2])], 1).count().print(1);
+/// ctx.run_batches(1)?;
+/// let batch = &ctx.inspector().expect("it runs").batches(1)[0];
+/// assert_eq!((batch.time.as_millis(), batch.state.name()), (1_000, BatchState::Done.name()));
+/// for (stage, name) in STAGES {
+///     println!("{name}: {:?}", batch.moments.stage(stage));
+/// }
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct BatchRecord {
     /// Its time.
@@ -169,7 +214,7 @@ impl History {
     }
 }
 
-/// The engine's measurements of itself.
+/// The engine's measurements of itself, since the start; [`Inspector::times`](crate::Inspector::times) has them.
 #[derive(Debug, Default)]
 pub struct EngineTimes {
     /// The lateness of the job loop's ticks.

@@ -16,7 +16,20 @@ use super::tallies::Tallies;
 /// The most facts in flight; further ones are dropped and counted.
 const EVENTS_MAX: usize = 4096;
 
-/// The way of facts from the engine to its listeners. Clones are handles of the same bus.
+/// The way of events to the listeners, for a source of your own; see
+/// [`DirectStart::events`](crate::source::direct::DirectStart). Clones are handles of the same bus. Any thread may post; nobody
+/// waits.
+///
+/// ```
+/// use tidemill::Event;
+/// use tidemill::source::direct::DirectStart;
+///
+/// /// Reports a file that a source of your own cannot read.
+/// fn skipped(start: &DirectStart, file: &str) {
+///     let (source, file, why) = (start.source.clone(), file.to_owned(), "it is empty".to_owned());
+///     start.events.post(Event::FileSkipped { source, file, why });
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct EventBus {
     mailbox: Mailbox<Event>,
@@ -60,7 +73,7 @@ impl EventBus {
         &self.tallies
     }
 
-    /// Posts a fact without waiting.
+    /// Posts an event without waiting. Beyond 4096 events that wait it is dropped and counted.
     pub fn post(&self, event: Event) {
         if self.mailbox.try_send(event).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);

@@ -9,7 +9,14 @@ macro_rules! kinds {
         name: $name:literal, noun: $noun:literal, help: $help:literal, over: $over:literal,
         unready: $unready:literal, settles: $settles:literal,
     })*) => {
-        /// The kinds of conditions: a closed set.
+        /// The kinds of conditions: a closed set, whose rows are [`CONDITIONS`]. Kinds are added from version to version.
+        ///
+        /// ```
+        /// use tidemill::metrics::{CONDITIONS, ConditionKind};
+        ///
+        /// assert_eq!(ConditionKind::StoreFull.name(), "store_full");
+        /// assert!(CONDITIONS.iter().any(|row| row.kind == ConditionKind::StoreFull && !row.unready));
+        /// ```
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         #[non_exhaustive]
         pub enum ConditionKind {
@@ -100,7 +107,7 @@ kinds! {
     }
 }
 
-/// The name, words and rules of a kind of condition.
+/// The name, words and rules of a kind of condition: a row of [`CONDITIONS`].
 #[derive(Clone, Copy, Debug)]
 pub struct ConditionRow {
     /// The kind.
@@ -120,19 +127,36 @@ pub struct ConditionRow {
 }
 
 impl ConditionKind {
-    /// The kind's row in [`CONDITIONS`].
+    /// The row of the kind in [`CONDITIONS`].
     pub fn row(self) -> &'static ConditionRow {
         // The rows are in the order of the enum.
         &CONDITIONS[self as usize]
     }
 
-    /// The kind's name in metrics, status and events.
+    /// The name of the kind in metrics, status and events.
     pub fn name(self) -> &'static str {
         self.row().name
     }
 }
 
-/// A problem that lasts and holds the engine up.
+/// A problem that lasts and holds the engine up, such as a sink that is away. It is an event when it begins, every ten seconds,
+/// and when it ends; [`Inspector::conditions`](crate::Inspector::conditions) has those that last.
+///
+/// ```
+/// use tidemill::metrics::{Condition, ConditionKind};
+/// use tidemill::Time;
+///
+/// let condition = Condition {
+///     kind: ConditionKind::SinkAway,
+///     subject: "orders".to_owned(),
+///     cause: "connection refused".to_owned(),
+///     needs: "its server must be there".to_owned(),
+///     since: Time::from_millis(1_000),
+/// };
+/// assert_eq!(condition.text(), "sink `orders`: connection refused; its server must be there");
+/// assert_eq!(condition.over_text(), "sink `orders` is away no longer");
+/// assert_eq!((condition.kind.name(), condition.kind.row().unready), ("sink_away", true));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
     /// Its kind.

@@ -19,7 +19,18 @@ macro_rules! counters {
     };
 }
 
-/// One count. Relaxed ordering: a count orders nothing.
+/// A count that any thread raises and reads. It orders nothing: another thread may see two counts change in either order.
+///
+/// ```
+/// use tidemill::metrics::ReceiverCounters;
+///
+/// let counters = ReceiverCounters::default();
+/// counters.records.add(3);
+/// counters.open.set(2);
+/// counters.open.sub(1);
+/// assert_eq!((counters.records.value(), counters.open.value()), (3, 1));
+/// assert!(counters.all().contains(&("records", 3)));
+/// ```
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -55,7 +66,7 @@ impl Counter {
         self.0.fetch_max(count, Ordering::Relaxed);
     }
 
-    /// The current count.
+    /// The count now.
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

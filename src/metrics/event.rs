@@ -8,7 +8,8 @@ use crate::time::Time;
 use super::condition::Condition;
 use super::tally::Tally;
 
-/// Something that happened.
+/// A fact that the engine reports to its listeners. Facts are added from version to version, so a `match` needs an arm for the
+/// rest.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
@@ -305,9 +306,41 @@ pub enum Event {
     },
 }
 
-/// A receiver of events; called on the `events` thread.
+/// A receiver of events, which [`StreamingContext::add_listener`](crate::StreamingContext::add_listener) takes. Every closure
+/// over `&Event` is one.
+///
+/// All listeners of a stream are called on its one thread `events`, in the order in which they were added, one event at a time.
+/// A call may block, and the stream goes on meanwhile; events beyond 4096 that wait are dropped and counted
+/// ([`Inspector::events_dropped`](crate::Inspector::events_dropped)). The stop waits for the listeners, within its deadline. A
+/// panic in a listener stops the stream. A listener must not wait for the stream itself.
+///
+/// ```
+/// use tidemill::testing::ManualClock;
+/// use tidemill::{Config, Event, Listener, StreamingContext};
+/// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
+///
+/// /// Counts the batches that are done.
+/// struct Batches(Arc<AtomicU64>);
+///
+/// impl Listener for Batches {
+///     fn on_event(&mut self, event: &Event) {
+///         if let Event::BatchCompleted { .. } = event {
+///             self.0.fetch_add(1, Ordering::Relaxed);
+///         }
+///     }
+/// }
+///
+/// let batches = Arc::default();
+/// let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+/// ctx.add_listener(Batches(Arc::clone(&batches)));
+/// ctx.queue_stream(vec![Some(vec![1, 2])], 1).count().print(1);
+/// ctx.run_batches(2)?;
+/// drop(ctx); // the stop delivers what waits
+/// assert_eq!(batches.load(Ordering::Relaxed), 2);
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 pub trait Listener: Send {
-    /// An event was posted.
+    /// Takes an event.
     fn on_event(&mut self, event: &Event);
 }
 

@@ -18,7 +18,20 @@ const LONGEST: u64 = 3_600_000_000_000;
 /// Significant decimal digits: a value is correct to one per cent.
 const DIGITS: u8 = 2;
 
-/// The durations of an operation, over all threads that run it.
+/// The durations of an operation, over all threads that run it, since the start. Reading merges the records of all threads; it
+/// holds none of them up for longer than a copy takes.
+///
+/// ```
+/// use tidemill::{Config, StreamingContext, testing::ManualClock};
+///
+/// let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+/// ctx.queue_stream(vec![Some(vec![1, 2])], 1).count().print(1);
+/// ctx.run_batches(3)?;
+/// let inspector = ctx.inspector().expect("it runs");
+/// let ticks = inspector.times().job_ticks.merged();
+/// assert!(ticks.count() >= 3 && ticks.quantile(0.99) <= ticks.longest());
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct Latency {
     parts: Mutex<Vec<Arc<Mutex<Part>>>>,
@@ -34,7 +47,19 @@ struct Part {
 #[derive(Debug)]
 pub struct Recorder(Arc<Mutex<Part>>);
 
-/// The records of all threads at one moment.
+/// The durations that were recorded up to one moment: their number, sum and distribution. Times from 100 ns to an hour are told
+/// apart, correct to one per cent; longer ones count as an hour.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidemill::metrics::EngineTimes;
+///
+/// let times = EngineTimes::default();
+/// let (before, after) = (times.job_ticks.merged(), times.job_ticks.merged());
+/// let between = after.since(&before);
+/// assert_eq!((between.count(), between.total), (0, Duration::ZERO));
+/// assert_eq!(between.at_most(Duration::from_secs(1)), 0);
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Times {
     histogram: Histogram<u64>,
@@ -75,7 +100,7 @@ impl Recorder {
 }
 
 impl Times {
-    /// The records after `earlier`, which must be an earlier state of the same [`Latency`].
+    /// Returns the records after `earlier`, which must be an earlier state of the same [`Latency`].
     ///
     /// # Panics
     /// If it is not: that is a programming mistake.
@@ -86,12 +111,12 @@ impl Times {
         later
     }
 
-    /// Number of recorded times.
+    /// The number of recorded times.
     pub fn count(&self) -> u64 {
         self.histogram.len()
     }
 
-    /// The time that this part (0 to 1) of all times does not exceed; zero if there are none.
+    /// The time that this part, 0 to 1, of all times does not exceed; zero if there are none.
     pub fn quantile(&self, part: f64) -> Duration {
         Duration::from_nanos(self.histogram.value_at_quantile(part))
     }
@@ -101,7 +126,7 @@ impl Times {
         Duration::from_nanos(self.histogram.max())
     }
 
-    /// Number of times that were at most `bound` long, correct to one per cent.
+    /// The number of times that were at most `bound` long, correct to one per cent.
     pub fn at_most(&self, bound: Duration) -> u64 {
         let nanos = u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX);
         self.histogram.count_between(0, nanos.min(LONGEST))

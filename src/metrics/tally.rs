@@ -48,7 +48,16 @@ kinds! {
     Reconnects { name: "reconnects", one: "it connects again", many: "times it connected again", }
 }
 
-/// The events of one kind at one source since the last message.
+/// The events of one kind at one source since the last message; at most one message every ten seconds for each kind and source.
+///
+/// ```
+/// use tidemill::metrics::{Tally, TallyKind};
+///
+/// let (source, newest) = ("in".to_owned(), "127.0.0.1:5514 (connections_max)".to_owned());
+/// let tally = Tally { kind: TallyKind::PeerTurnedAway, source, count: 35, newest };
+/// assert!(tally.text().starts_with("source `in`: 35 peers were turned away, the last: 127.0.0.1"));
+/// assert_eq!(tally.kind.name(), "peer_turned_away");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tally {
     /// The kind of the events.

@@ -27,7 +27,15 @@ use crate::sync::thread::{self, Thread};
 use crate::sync::{Arc, Mutex, Signal, StopToken};
 use crate::time::{Clock, Interval, Moment};
 
-/// A source of records that is written by the program that uses the engine.
+/// A source of records that is written by the program that uses the engine. A closure over [`ReceiverHandle`] is one.
+///
+/// [`receive`](Receiver::receive) runs on a thread of its own, `rxN-custom`, from the start to the stop, and may block there; it
+/// must end at the stop. Back-pressure is a wait: [`store`](ReceiverHandle::store) returns once the record is taken, so a
+/// receiver that reads from its peer only after that slows the peer down. Records become part of the batch that is cut next.
+///
+/// Without a state directory a record that was stored is lost if the process dies before its batch is done. With one it is lost
+/// until it is in the log, a moment after `store` returned. A receiver is not told when that is, so a source that can be read
+/// again should be a [`DirectSource`](crate::source::direct::DirectSource).
 ///
 /// ```
 /// use tidemill::{Config, Interval, ReceiverHandle, Result, RunLimits, StreamingContext};
@@ -54,13 +62,14 @@ use crate::time::{Clock, Interval, Moment};
 /// # Ok::<(), tidemill::Error>(())
 /// ```
 pub trait Receiver: Send {
-    /// Hands over records until the source has ended or [`ReceiverHandle::is_stopped`]. Runs on a thread of its own; its waits
-    /// must end at the stop: see [`ReceiverHandle::wait`] and [`ReceiverHandle::on_stop`]. It may start threads that store
-    /// through clones of the handle, and must join them before it returns.
+    /// Hands over records until the source has ended or [`ReceiverHandle::is_stopped`]. Its waits must end at the stop: see
+    /// [`ReceiverHandle::wait`] and [`ReceiverHandle::on_stop`]. It may start threads that store through clones of the handle,
+    /// and must join them before it returns.
     ///
     /// # Errors
-    /// The reason why it gave up. It is counted and called again, after 100 ms at first and up to 10 s; with `--until-eof` a
-    /// receiver that fails after it has stored something ends the run with this error.
+    /// The reason why it gave up. The receiver is called again, after 100 ms at first and up to 10 s, and the failure is
+    /// counted; in a run to the end of the sources ([`until_eof`](crate::RunLimits::until_eof)) a receiver that fails after it
+    /// has stored something ends the run with this error. A panic stops the stream.
     fn receive(&mut self, handle: &ReceiverHandle) -> Result<()>;
 }
 
@@ -70,7 +79,26 @@ impl<F: FnMut(&ReceiverHandle) -> Result<()> + Send> Receiver for F {
     }
 }
 
-/// A receiver's handle for storing records. Clones are handles of the same receiver; any thread may use one.
+/// The side of the engine that a [`Receiver`] talks to: it takes records, says when to stop, and waits. Clones are handles of
+/// the same receiver; any thread may use one.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidemill::{ReceiverHandle, Result};
+///
+/// /// Asks a peer for a list of records every second.
+/// fn poll(handle: &ReceiverHandle, ask: impl Fn() -> Result<Vec<String>>) -> Result<()> {
+///     handle.on_stop(|| { /* shut down the connection that `ask` may wait for */ });
+///     while handle.wait(Duration::from_secs(1)) {
+///         match ask() {
+///             Ok(records) => handle.store_all(records)?,
+///             Err(err) => handle.report_error(err),
+///         }
+///     }
+///     assert!(handle.is_stopped());
+///     handle.store(b"the last one").or(Ok(()))
+/// }
+/// ```
 #[derive(Clone)]
 pub struct ReceiverHandle(Arc<Shared>);
 
@@ -114,11 +142,12 @@ impl fmt::Debug for ReceiverHandle {
 }
 
 impl ReceiverHandle {
-    /// Hands over one record of any bytes. Waits while the engine is full or the rate is used up. A record that is longer
-    /// than `record_bytes_max` is dropped and counted, as from any source.
+    /// Hands over one record of any bytes, which are copied. It blocks while the memory is full, the queue to the log is full,
+    /// or the rate is used up; a batch that is done, or the stop, ends the wait. A record that is longer than
+    /// [`record_bytes_max`](crate::ReceiverSource::record_bytes_max) is dropped and counted, as from any source.
     ///
     /// # Errors
-    /// If the receiver is stopped: the record was not taken.
+    /// [`Error::Failed`] if the receiver is stopped: the record was not taken. The receiver should return.
     pub fn store(&self, record: &[u8]) -> Result<()> {
         let shared = &self.0;
         let Some(length) = shared.length(record) else {
@@ -161,24 +190,24 @@ impl ReceiverHandle {
     /// Hands over many records, in order; see [`store`](ReceiverHandle::store).
     ///
     /// # Errors
-    /// If the receiver is stopped: the records from there on were not taken.
+    /// [`Error::Failed`] if the receiver is stopped: the records from there on were not taken.
     pub fn store_all<R: AsRef<[u8]>>(&self, records: impl IntoIterator<Item = R>) -> Result<()> {
         records.into_iter().try_for_each(|record| self.store(record.as_ref()))
     }
 
-    /// Reports an error to the listeners and the operator, and counts it; the receiver continues.
+    /// Reports an error to the listeners and the operator, as [`Event::ReceiverError`], and counts it; the receiver continues.
     pub fn report_error(&self, error: impl fmt::Display) {
         self.0.counters.errors.add(1);
         let (source, error) = (self.0.options.source.clone(), error.to_string());
         self.0.events.post(Event::ReceiverError { source, error });
     }
 
-    /// Returns true if the receiver must return.
+    /// Returns true if the receiver must return: the stream stops.
     pub fn is_stopped(&self) -> bool {
         self.0.stop.is_stopped()
     }
 
-    /// Waits this long, or until the stop; returns false if the receiver must return.
+    /// Waits this long, by the clock of the stream, or until the stop; returns false if the receiver must return.
     pub fn wait(&self, length: Duration) -> bool {
         let until = self.0.clock.now().plus(length);
         self.wait_until(Some(until), || false);
@@ -186,7 +215,7 @@ impl ReceiverHandle {
     }
 
     /// Calls `f` once at the stop, on the thread that stops, to end the receiver's wait, such as by shutting a socket down; at
-    /// once if the stop has come. It must not wait. Forgotten when [`Receiver::receive`] returns.
+    /// once if the stop has come. `f` must not block. It is forgotten when [`Receiver::receive`] returns.
     pub fn on_stop(&self, f: impl FnOnce() + Send + 'static) {
         self.0.hooks.lock().push(Box::new(f));
         if self.is_stopped() {

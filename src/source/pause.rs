@@ -6,21 +6,27 @@ use crate::memory::budget::MemoryBudget;
 use crate::metrics::{ConditionHandle, ConditionKind, Event, EventBus};
 use crate::sync::{Arc, AtomicBool, Ordering};
 
-/// The reason why a source is not read now.
+/// The reason why a source is not read now; [`ReceiverStatus::paused_by`](crate::ReceiverStatus::paused_by) has it.
+///
+/// ```
+/// use tidemill::source::PausedBy;
+///
+/// assert_eq!(PausedBy::Store.name(), "store");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PausedBy {
-    /// The log has not taken the earlier input yet.
+    /// The log has not taken the earlier input yet: its disk is the bottleneck.
     Log,
     /// Earlier blocks are not stored yet.
     Blocks,
-    /// The store is full.
+    /// The memory is full: the batches are the bottleneck.
     Store,
     /// The rate limit is used up.
     Rate,
 }
 
 impl PausedBy {
-    /// Its name in metrics and status.
+    /// The name in metrics and status.
     pub fn name(self) -> &'static str {
         match self {
             PausedBy::Log => "log",

@@ -34,7 +34,29 @@ pub enum Fault {
     PowerCut,
 }
 
-/// See the module. Clones are handles of the same disk.
+/// A disk in memory that loses power when a test says so; for
+/// [`StreamingContext::state_storage`](crate::StreamingContext::state_storage). Clones are handles of the same disk; any thread
+/// may use one. A process is ended by dropping its context and going on with [`after_kill`](MemoryStorage::after_kill) or
+/// [`after_power_cut`](MemoryStorage::after_power_cut).
+///
+/// ```
+/// use tidemill::testing::{ManualClock, MemoryStorage};
+/// use tidemill::{Config, StreamingContext};
+/// use std::sync::Arc;
+///
+/// let disk = MemoryStorage::new(7);
+/// disk.set_full(false);
+/// let start = |disk: &MemoryStorage| {
+///     let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+///     ctx.state_storage(Arc::new(disk.clone()));
+///     ctx.queue_stream(vec![Some(vec![1, 2])], 1).count().print(1);
+///     ctx.run_batches(1)
+/// };
+/// start(&disk)?;
+/// start(&disk.after_kill())?;
+/// start(&disk.after_power_cut(42))?;
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct MemoryStorage(Arc<Mutex<Disk>>);
 
@@ -92,17 +114,17 @@ impl Default for MemoryStorage {
 }
 
 impl MemoryStorage {
-    /// An empty disk; `seed` decides which bytes a failed sync loses.
+    /// Creates an empty disk. `seed` decides which bytes a failed sync loses, so that a test that fails can be repeated.
     pub fn new(seed: u64) -> Self {
         MemoryStorage(Arc::new(Mutex::new(Disk { random: seed, ..Disk::default() })))
     }
 
-    /// From now on no call finds room on the disk, or each does again.
+    /// Decides whether calls find room on the disk from now on; a full one fails them with ENOSPC.
     pub fn set_full(&self, full: bool) {
         self.0.lock().full = full;
     }
 
-    /// The disk after the process was killed: every written byte is there, and no failure is planned.
+    /// Returns the disk as it is after the process was killed: every written byte is there, and no failure is planned.
     pub fn after_kill(&self) -> MemoryStorage {
         let disk = self.0.lock();
         MemoryStorage(Arc::new(Mutex::new(Disk {
@@ -116,7 +138,8 @@ impl MemoryStorage {
         })))
     }
 
-    /// The disk after a power cut: all that was synced, and a part of the rest that `seed` decides, torn and in any order.
+    /// Returns the disk as it is after a power cut: all that was synced, and a part of the rest that `seed` decides, torn and in
+    /// any order.
     pub fn after_power_cut(&self, seed: u64) -> MemoryStorage {
         let disk = self.0.lock();
         let mut random = seed;

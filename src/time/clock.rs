@@ -10,7 +10,17 @@ use crate::sync::{Arc, Condvar, Mutex, Signal};
 
 use super::Time;
 
-/// A point on a clock's monotonic scale: nanoseconds since the clock was created.
+/// A point on a clock's monotonic scale: nanoseconds since the clock was created. Moments of two clocks have nothing in common.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidemill::time::Moment;
+///
+/// let start = Moment::from_nanos(500);
+/// let later = start.plus(Duration::from_micros(1));
+/// assert_eq!((later.as_nanos(), later.since(start)), (1_500, Duration::from_micros(1)));
+/// assert_eq!(start.since(later), Duration::ZERO);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(u64);
 
@@ -50,12 +60,29 @@ pub enum Wake {
     Deadline,
 }
 
-/// A source of time.
+/// A source of time: the system's clocks, or a [`ManualClock`]. A source of your own gets one, so that its tests need no
+/// waiting. Any thread may ask; only the hidden waits block.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidemill::Time;
+/// use tidemill::time::{Clock, ManualClock, Moment};
+///
+/// fn is_late(clock: &dyn Clock, since: Moment) -> bool {
+///     clock.now().since(since) > Duration::from_secs(1)
+/// }
+///
+/// let clock = ManualClock::new();
+/// let start = clock.now();
+/// clock.advance(Duration::from_secs(2));
+/// assert!(is_late(&clock, start));
+/// assert_eq!(clock.wall_time(), Time::from_millis(2_000));
+/// ```
 pub trait Clock: Send + Sync + fmt::Debug {
-    /// The monotonic time now.
+    /// The monotonic time now: for durations and deadlines.
     fn now(&self) -> Moment;
 
-    /// The wall clock now, since the Unix epoch. For labels and reports, never for a schedule.
+    /// The wall clock now, since the Unix epoch: for labels and reports, never for a schedule, because somebody may set it.
     fn wall(&self) -> Duration;
 
     /// Waits until `signal` is raised or `deadline` has come, whichever is first. A raised signal wins.
@@ -117,7 +144,21 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that moves only when a test moves it. It starts at zero, on both scales.
+/// A clock that moves only when a test moves it. It starts at zero, on both scales. Clones are handles of the same clock, and
+/// any thread may move it.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidemill::Time;
+/// use tidemill::testing::ManualClock;
+/// use tidemill::time::Clock;
+///
+/// let clock = ManualClock::new();
+/// clock.advance(Duration::from_millis(5));
+/// clock.jump_wall_to(Time::from_millis(3_600_000));
+/// assert_eq!(clock.wall_time(), Time::from_millis(3_600_000));
+/// assert_eq!(clock.now().as_nanos(), 5_000_000);
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct ManualClock(Arc<Inner>);
 
@@ -142,7 +183,7 @@ impl ManualClock {
         ManualClock::default()
     }
 
-    /// Moves both clocks forward and wakes every sleeper whose deadline has come.
+    /// Moves both clocks forward and wakes every thread whose deadline has come. It does not wait for what they do then.
     pub fn advance(&self, by: Duration) {
         let mut state = self.0.state.lock();
         state.now = state.now.plus(by);

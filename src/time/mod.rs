@@ -22,22 +22,31 @@ pub fn tighten_timer_slack() {
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
 }
 
-/// A batch's nominal time: milliseconds since the Unix epoch, by the wall clock as it was when the stream started.
+/// The nominal time of a batch: milliseconds since the Unix epoch, by the wall clock as it was when the stream started. It names
+/// the batch and is used once.
+///
+/// ```
+/// use tidemill::{Interval, Time};
+///
+/// let time = Time::from_millis(1_500);
+/// assert_eq!(time.plus(Interval::secs(1), 2).as_millis(), 3_500);
+/// assert_eq!(time.to_string(), "1500 ms");
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);
 
 impl Time {
-    /// The time `millis` milliseconds after the epoch.
+    /// Creates the time `millis` milliseconds after the epoch.
     pub const fn from_millis(millis: u64) -> Self {
         Time(millis)
     }
 
-    /// Milliseconds since the epoch.
+    /// The time in milliseconds since the epoch.
     pub const fn as_millis(self) -> u64 {
         self.0
     }
 
-    /// This time plus `count` intervals, capped at the last time that can be represented.
+    /// Returns this time plus `count` intervals, capped at the last time that can be represented.
     pub const fn plus(self, interval: Interval, count: u64) -> Self {
         Time(self.0.saturating_add(interval.0.saturating_mul(count)))
     }
@@ -76,6 +85,9 @@ impl fmt::Display for Time {
 /// let config = Config::new("words").batch_interval(Interval::secs(0));
 /// let err = StreamingContext::new(config).expect_err("a batch takes time");
 /// assert_eq!(err.to_string(), "`batch_interval` must be at least 1ms");
+/// let half_a_minute = Interval::secs(30);
+/// assert_eq!((half_a_minute.as_millis(), half_a_minute.as_duration()), (30_000, Duration::from_secs(30)));
+/// assert!(half_a_minute.is_multiple_of(Interval::millis(250)) && !half_a_minute.is_zero());
 /// # Ok::<(), tidemill::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

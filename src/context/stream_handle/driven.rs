@@ -50,7 +50,7 @@ impl StreamHandle {
     /// let mut running = ctx.start_driven()?;
     /// running.run_batches(2)?;
     /// assert_eq!(counts.rows().len(), 2);
-    /// assert_eq!(running.stop()?.records, 2);
+    /// assert_eq!(running.stop()?.batches, 2);
     /// # Ok::<(), tidemill::Error>(())
     /// ```
     pub fn run_batches(&mut self, count: u64) -> Result<()> {

@@ -66,18 +66,29 @@ const READ_BUFFERS: usize = 4;
 #[doc(hidden)]
 pub const TURN_BYTES: usize = READ_BUFFERS * crate::memory::buffer_pool::BUFFER_BYTES;
 
-/// A way to read sockets.
+/// A way to read sockets. All models hand over the same records; they differ in threads and system calls.
+///
+/// ```
+/// use tidemill::IoModel;
+/// use tidemill::source::io::{IO_MODELS, probe};
+///
+/// assert_eq!(IoModel::by_name("pool"), Some(IoModel::Pool));
+/// assert_eq!((IoModel::Nio.name(), IoModel::Nio.row().connections_max), ("nio", 10_000));
+/// for row in IO_MODELS {
+///     println!("{}: {} ({:?})", row.name, row.about, probe(row.model));
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IoModel {
-    /// One blocking thread per connection.
+    /// One blocking thread for each connection, 1,000 by default.
     Bio,
-    /// An acceptor and a bounded pool of blocking threads.
+    /// An acceptor and a bounded pool of blocking threads; connections beyond it wait unread.
     Pool,
-    /// One event loop for all connections.
+    /// One event loop for all connections: the default.
     Nio,
     /// An acceptor and several event loops.
     Reactors,
-    /// Completions of io_uring.
+    /// Completions of io_uring, where the kernel allows it.
     Aio,
 }
 
@@ -144,7 +155,7 @@ pub const IO_MODELS: &[Row] = &[
 ];
 
 impl IoModel {
-    /// The model's row in the table.
+    /// The row of the model in [`IO_MODELS`].
     pub fn row(self) -> &'static Row {
         IO_MODELS.iter().find(|row| row.model == self).expect("every model has its row")
     }
@@ -154,7 +165,7 @@ impl IoModel {
         self.row().name
     }
 
-    /// The model of that name.
+    /// Returns the model of that name, if there is one.
     pub fn by_name(name: &str) -> Option<IoModel> {
         IO_MODELS.iter().find(|row| row.name == name).map(|row| row.model)
     }
@@ -353,10 +364,18 @@ pub trait IoDriver: Send + Sync {
     fn threads(&self) -> Vec<Thread>;
 }
 
-/// Checks that this system can run a model; the error is the reason, in one line.
+/// Checks that this system can run a model.
 ///
 /// # Errors
-/// The reason: a kernel that is too old, a sysctl, a seccomp filter.
+/// The reason why it cannot, in one line: a kernel that is too old, a sysctl, a seccomp filter. A source that asks for the model
+/// then uses `nio`.
+///
+/// ```
+/// use tidemill::IoModel;
+/// use tidemill::source::io::probe;
+///
+/// assert_eq!(probe(IoModel::Nio), Ok(()));
+/// ```
 pub fn probe(model: IoModel) -> Result<(), String> {
     match model {
         IoModel::Aio => aio::probe(),

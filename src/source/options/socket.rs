@@ -107,7 +107,32 @@ pub(super) const ROW: SourceRow = SourceRow {
     read,
 };
 
-/// A socket source, with the defaults of the pipeline file.
+/// A source of TCP peers, which are dialled or dial in; for [`StreamingContext::socket`](crate::StreamingContext::socket). The
+/// fields are those of the pipeline file; the methods of the same names set them.
+///
+/// A dialled server is dialled again after every end of its connection, after 100 ms at first and up to 10 s. Bytes of plain TCP
+/// that are not yet in the log when the process dies are lost; a framing that acknowledges loses none that it acknowledged.
+///
+/// ```
+/// use tidemill::source::{Framing, RateLimits};
+/// use tidemill::{Config, IoModel, SocketSource, StreamingContext, testing::ManualClock};
+///
+/// let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+/// let source = SocketSource::listen("0.0.0.0:5514")
+///     .named("syslog")
+///     .framing(Framing::Syslog)
+///     .io_model(IoModel::Reactors)
+///     .reactors(2)
+///     .connections_max(500)
+///     .record_bytes_max(64 << 10)
+///     .rate(RateLimits { initial: 5_000, ..RateLimits::default() })
+///     .rate_max(50_000)
+///     .backpressure(true);
+/// ctx.socket_text(source)?.count().print(1);
+/// let server = SocketSource::connect(["10.0.0.1:9999", "10.0.0.2:9999"]).io_model(IoModel::Pool);
+/// ctx.socket(server.pool_threads(16).once())?.count().print(1);
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SocketSource {
     /// The side that begins a connection, and the addresses.
@@ -116,15 +141,17 @@ pub struct SocketSource {
     pub io_model: IoModel,
     /// The way bytes are cut into records; lines by default.
     pub framing: Framing,
-    /// The moment at which a record is acknowledged to its peer.
+    /// The moment at which a record is acknowledged to its peer; after the sync of the log by default. Without effect if the
+    /// framing does not acknowledge.
     pub ack: Ack,
-    /// The directory where over-long records of a framing that acknowledges go, whole.
+    /// The directory where over-long records of a framing that acknowledges go, whole; none by default, and then they are
+    /// shortened.
     pub dead_letter: Option<PathBuf>,
-    /// Finds the sender (group `sender`) and its number (group `number`) in a record.
+    /// An expression that finds the sender (group `sender`) and its number (group `number`) in a record; none by default.
     pub identity: Option<Pattern>,
-    /// A longer record is dropped and counted; 1 MiB by default.
+    /// The most bytes of a record; a longer one is dropped and counted. 1 MiB by default.
     pub record_bytes_max: usize,
-    /// The most connections at once; by default what the io model's row says.
+    /// The most connections at once; by default what the row of the io model says, 10,000 or 1,000.
     pub connections_max: Option<usize>,
     /// Threads of the io model `pool`; 64 by default.
     pub pool_threads: usize,
@@ -134,32 +161,42 @@ pub struct SocketSource {
     pub name: Option<String>,
     /// Dials again when its peer closes; true by default. Otherwise the source ends then.
     pub dials_again: bool,
-    /// Bounds of the rate.
+    /// The bounds of the rate; none by default.
     pub rate: RateLimits,
 }
 
-/// Bounds of a source's rate, in records per second.
+/// The bounds of a source's rate, in records per second. By default there is none.
+///
+/// ```
+/// use tidemill::SocketSource;
+/// use tidemill::source::RateLimits;
+///
+/// let limits = RateLimits { max: Some(50_000), backpressure: true, ..RateLimits::default() };
+/// assert_eq!((limits.initial, limits.min), (10_000, 100));
+/// let source = SocketSource::connect(["127.0.0.1:9999"]).rate(limits);
+/// assert_eq!(source.rate.max, Some(50_000));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimits {
-    /// The highest rate.
+    /// The highest rate; none by default.
     pub max: Option<u64>,
-    /// The rate follows what batches can process; false by default.
+    /// The rate follows what batches can process; false by default, and then `initial` and `min` have no effect.
     pub backpressure: bool,
-    /// The rate before the first batch; the lesser of `max` and 10,000 by default.
+    /// The rate before the first batch; 10,000 by default, and never more than `max`.
     pub initial: u64,
-    /// The lowest rate that backpressure sets; 100 by default.
+    /// The lowest rate that back-pressure sets; 100 by default, and never more than `max`.
     pub min: u64,
 }
 
-/// The moment at which a record is acknowledged to its peer.
+/// The moment at which a record is acknowledged to its peer, by a framing that acknowledges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ack {
-    /// After the sync of the log.
+    /// After the sync of the log: an acknowledged record is never lost. It needs a state directory.
     #[default]
     Log,
-    /// As soon as it was read.
+    /// As soon as it was read: what is in memory when the process dies is lost.
     Received,
-    /// When its batch is committed.
+    /// When its batch is done: without a state directory the peer sends again what a crash lost, once it connects again.
     Batch,
 }
 
@@ -171,12 +208,14 @@ impl Default for RateLimits {
 }
 
 impl SocketSource {
-    /// Dials these `HOST:PORT`s, again and again with bounded back-off when they do not answer or go away.
+    /// Creates a source that dials these `HOST:PORT`s, again and again with bounded back-off when they do not answer or go away.
+    /// Names are looked up anew for each dial.
     pub fn connect<S: Into<String>>(addresses: impl IntoIterator<Item = S>) -> Self {
         SocketSource::new(Direction::Connect(addresses.into_iter().map(Into::into).collect()))
     }
 
-    /// Listens on `ADDR:PORT`; port 0 takes a free one, see [`StreamHandle::local_addrs`](crate::StreamHandle::local_addrs).
+    /// Creates a source that listens on `ADDR:PORT`. Port 0 takes a free one, see
+    /// [`StreamHandle::local_addrs`](crate::StreamHandle::local_addrs).
     pub fn listen(address: impl Into<String>) -> Self {
         SocketSource::new(Direction::Listen(address.into()))
     }
@@ -199,84 +238,115 @@ impl SocketSource {
         }
     }
 
-    /// The highest rate at which records are read, per second; none by default.
+    /// Sets the highest rate at which records are read, per second; none by default, and zero counts as one.
     pub fn rate_max(mut self, records: u64) -> Self {
         self.rate.max = Some(records.max(1));
         self
     }
 
-    /// Lets the rate follow what batches can process; off by default. The rate starts at the lesser of the highest one
-    /// and 10,000 records per second and never falls below the lesser of the highest one and 100.
+    /// Lets the rate follow what batches can process; off by default. The rate starts at the lesser of the highest one and
+    /// 10,000 records per second and never falls below the lesser of the highest one and 100.
     pub fn backpressure(mut self, follow: bool) -> Self {
         self.rate.backpressure = follow;
         self
     }
 
-    /// All about the source's rate at once.
+    /// Sets every bound of the rate at once.
     pub fn rate(mut self, limits: RateLimits) -> Self {
         self.rate = limits;
         self
     }
 
-    /// The way sockets are read; `nio` by default.
+    /// Sets the way sockets are read; `nio` by default. A system that cannot run `aio` uses `nio` and says so, as
+    /// [`Event::IoModelFallback`](crate::Event::IoModelFallback).
     pub fn io_model(mut self, model: IoModel) -> Self {
         self.io_model = model;
         self
     }
 
-    /// The way bytes are cut into records; lines by default.
+    /// Sets the way bytes are cut into records; lines by default.
     pub fn framing(mut self, framing: Framing) -> Self {
         self.framing = framing;
         self
     }
 
-    /// The moment at which a record is acknowledged to its peer, if the framing acknowledges; by default after the sync of
-    /// the log, which needs a directory for its state.
+    /// Sets the moment at which a record is acknowledged to its peer, if the framing acknowledges; by default after the sync of
+    /// the log, which needs a state directory.
+    ///
+    /// ```
+    /// use tidemill::source::{Ack, Framing};
+    /// # use tidemill::{Config, Error, SocketSource, StreamingContext, testing::ManualClock};
+    /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+    /// let relp = SocketSource::listen("0.0.0.0:2514").framing(Framing::Relp);
+    /// assert!(matches!(ctx.socket(relp.clone()), Err(Error::Usage(_))), "there is no log");
+    /// ctx.socket(relp.ack(Ack::Batch))?.count().print(1);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn ack(mut self, ack: Ack) -> Self {
         self.ack = ack;
         self
     }
 
-    /// A directory for over-long records of a framing that acknowledges: each is kept there whole, in a file of its own, and
-    /// acknowledged once that is durable. Without it they are shortened.
+    /// Sets a directory for over-long records of a framing that acknowledges: each is kept there whole, in a file of its own,
+    /// and acknowledged once that is durable. Without it they are shortened.
+    ///
+    /// ```
+    /// use tidemill::SocketSource;
+    /// use tidemill::source::Framing;
+    ///
+    /// let relp = SocketSource::listen("0.0.0.0:2514").framing(Framing::Relp).dead_letter("/var/lib/long");
+    /// assert!(relp.dead_letter.is_some());
+    /// ```
     pub fn dead_letter(mut self, directory: impl Into<PathBuf>) -> Self {
         self.dead_letter = Some(directory.into());
         self
     }
 
-    /// By which repeats are recognised and left out, an [`Identity`](crate::stream::Identity): what a sender sends again
-    /// after a broken link because it did not learn that it had arrived. A sender's numbers must never begin anew under the
-    /// same name.
+    /// Sets an expression by which repeats are recognised and left out, an [`Identity`](crate::stream::Identity): what a sender
+    /// sends again after a broken link because it did not learn that it had arrived. A sender's numbers must never begin anew
+    /// under the same name.
+    ///
+    /// ```
+    /// use tidemill::SocketSource;
+    /// use tidemill::config::Pattern;
+    ///
+    /// let identity = Pattern::new(r"^\S+ (?<sender>\w+) .* seq=(?<number>\d+)").expect("an expression");
+    /// let source = SocketSource::listen("0.0.0.0:2514").identity(identity);
+    /// assert!(source.identity.is_some());
+    /// ```
     pub fn identity(mut self, identity: impl Into<Pattern>) -> Self {
         self.identity = Some(identity.into());
         self
     }
 
-    /// Longer records are dropped and counted, or shortened if the framing acknowledges; 1 MiB by default.
+    /// Sets the most bytes of a record, 1 MiB by default. A longer one is dropped and counted, or shortened if the framing
+    /// acknowledges.
     pub fn record_bytes_max(mut self, bytes: usize) -> Self {
         self.record_bytes_max = bytes;
         self
     }
 
-    /// Connections at once at most; by default what the io model's row in `IO_MODELS` says.
+    /// Sets the most connections at once; by default 10,000, or 1,000 for `bio`. Further peers are turned away and counted. It
+    /// is lowered, with an event, where the process may not have as many files open.
     pub fn connections_max(mut self, connections: usize) -> Self {
         self.connections_max = Some(connections);
         self
     }
 
-    /// The number of threads that read in the io model `pool`; 64 by default. A connection occupies one until it ends.
+    /// Sets the number of threads that read in the io model `pool`; 64 by default, and zero counts as one. A connection occupies
+    /// one until it ends; further ones wait unread.
     pub fn pool_threads(mut self, threads: usize) -> Self {
         self.pool_threads = threads.max(1);
         self
     }
 
-    /// The number of event loops of the io model `reactors`; by default one for each core.
+    /// Sets the number of event loops of the io model `reactors`; by default one for each core, and zero counts as one.
     pub fn reactors(mut self, reactors: usize) -> Self {
         self.reactors = Some(reactors.max(1));
         self
     }
 
-    /// The source's name in messages and reports; `sourceN` by default.
+    /// Sets the source's name in messages, reports and the state directory; `sourceN` by default, where N is its number, from 0.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self

@@ -29,12 +29,12 @@ const BACKLOG: i32 = 4096;
 /// Unsent reply bytes beyond which a connection is not read from.
 const REPLY_BYTES_MAX: usize = 64 * 1024;
 
-/// The direction in which connections are made.
+/// The side that begins a connection, and the addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// We dial these `HOST:PORT`s.
+    /// The engine dials these `HOST:PORT`s, each again after every end, with bounded back-off.
     Connect(Vec<String>),
-    /// Peers dial us here.
+    /// Peers dial the engine here, at `ADDR:PORT`; port 0 takes a free one.
     Listen(String),
 }
 

@@ -4,6 +4,7 @@
 use super::{Fault, Inode, MemoryStorage};
 use crate::sync::Arc;
 
+#[doc(hidden)]
 impl MemoryStorage {
     /// Makes the `call`-th call from the start fail, counted from 1.
     pub fn fail(&self, call: u64, fault: Fault) {
