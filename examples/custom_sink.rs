@@ -4,10 +4,9 @@
 //! `cargo run --release --example custom_sink` counts three batches of a queue and prints the totals.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
 
-use tidemill::internals::owner::BatchId;
-use tidemill::internals::sync::{Arc, Mutex};
-use tidemill::sink::{BatchMeta, Cell, CommitKey, Rows};
+use tidemill::sink::{BatchId, BatchMeta, Cell, CommitKey, Rows};
 use tidemill::testing::ManualClock;
 use tidemill::{Config, Error, Result, Sink, StreamingContext, Time};
 
@@ -54,7 +53,7 @@ impl Sink for Adding {
     }
 
     fn commit(&mut self, key: &CommitKey) -> Result<()> {
-        let mut totals = self.totals.lock();
+        let mut totals = self.totals.lock().unwrap();
         for (word, count) in self.written.drain(..) {
             *totals.entry(word).or_default() += count;
         }
@@ -87,9 +86,9 @@ fn main() -> Result<()> {
     check_keys()?;
     counts.save(Adding { totals: Arc::clone(&totals), ..Adding::default() });
     ctx.run_batches(3)?;
-    for (word, count) in totals.lock().iter() {
+    for (word, count) in totals.lock().unwrap().iter() {
         println!("{word} {count}");
     }
-    assert_eq!(totals.lock().values().sum::<u64>(), 6);
+    assert_eq!(totals.lock().unwrap().values().sum::<u64>(), 6);
     Ok(())
 }

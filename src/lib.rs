@@ -275,6 +275,7 @@ pub mod time;
 mod wal;
 mod wording;
 
+pub use blocks::spill::Spilled;
 pub use config::Config;
 /// The earlier name of [`StreamHandle`], for programs that were written with it.
 #[doc(hidden)]
@@ -296,6 +297,7 @@ pub use source::{Receiver, ReceiverHandle};
 pub use stream as dstream;
 pub use stream::DStream;
 pub use time::{Interval, Time};
+pub use wal::LogStats;
 
 /// The crate `serde`, whose traits the keys and values of [states](stream::StateValue) have.
 pub use serde;

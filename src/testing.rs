@@ -49,8 +49,8 @@ impl StreamingContext {
     /// the source has no batch at all, which differs from an empty one: a union or transform of it fails, by name. Past the end
     /// every batch is empty.
     ///
-    /// A queue is no source of records that are received: it works on any clock, it never ends, it is not in the log, and its elements
-    /// are not counted as records.
+    /// A queue is no source of records that are received: it works on any clock, it never ends, it is not in the log, and its
+    /// elements are not counted as records. With a state directory its entries count on over restarts.
     ///
     /// ```
     /// use tidemill::testing::ManualClock;

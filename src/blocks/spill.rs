@@ -94,18 +94,19 @@ struct Counters {
     failures: Counter,
 }
 
-/// Figures of a spill: what it holds now, and what it did.
+/// The figures of the blocks that left memory: what is out now, and what happened since the start.
+/// [`Memory::spilled`](crate::Memory) has them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spilled {
-    /// Bytes of records that are out of memory now.
+    /// The bytes of records that are out of memory now.
     pub bytes: u64,
-    /// Their blocks.
+    /// The number of their blocks.
     pub blocks: u64,
-    /// Bytes of records that left memory since the start.
+    /// The bytes of records that left memory since the start.
     pub bytes_total: u64,
-    /// Bytes of the files now.
+    /// The bytes of the files now; blocks that are in the log need none.
     pub file_bytes: u64,
-    /// Number of writes of blocks that failed.
+    /// The number of writes of blocks that failed.
     pub failures: u64,
 }
 

@@ -33,6 +33,7 @@ use crate::time::{Clock, Moment, Time};
 /// assert!(stream.conditions().is_empty() && !stream.is_stopping());
 /// let newest = &stream.batches(1)[0];
 /// assert_eq!((newest.time.as_millis(), newest.error.is_none()), (2_000, true));
+/// assert_eq!(stream.batch(newest.time).as_ref(), Some(newest));
 /// assert!(stream.conditions_begun().iter().all(|(_, times)| *times == 0));
 /// # Ok::<(), tidemill::Error>(())
 /// ```
@@ -97,10 +98,22 @@ pub struct Done {
     pub dead_records: u64,
 }
 
-/// The memory between the sockets and the end of a batch, in bytes.
+/// The memory between the sockets and the end of a batch, in bytes, at the moment of the question; [`Inspector::memory`] has it.
+///
+/// ```
+/// use tidemill::{Config, StreamingContext, testing::ManualClock};
+///
+/// let ctx = StreamingContext::with_clock(Config::new("doc").store_bytes_max(64 << 20), ManualClock::new())?;
+/// ctx.queue_stream(vec![Some(vec![1, 2])], 1).count().print(1);
+/// ctx.run_batches(1)?;
+/// let memory = ctx.inspector().expect("it runs").memory();
+/// assert_eq!((memory.bound, memory.unfinished_bound), (64 << 20, 16 << 20));
+/// assert!(memory.used <= memory.bound);
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
-    /// Held now.
+    /// The bytes that are held now: blocks, results of unfinished batches, and buffers that are read into.
     pub used: usize,
     /// The part of it that is results of unfinished batches, which the sinks do not have yet; an estimate.
     pub results: usize,

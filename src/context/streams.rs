@@ -227,6 +227,16 @@ impl StreamingContext {
     ///
     /// # Errors
     /// [`Error::Usage`] if the stream runs already. The source itself is started by [`start`](StreamingContext::start).
+    ///
+    /// ```
+    /// use tidemill::source::direct::DirectSource;
+    /// use tidemill::{Result, StreamingContext};
+    ///
+    /// fn count(ctx: &StreamingContext, source: impl DirectSource + 'static) -> Result<()> {
+    ///     ctx.direct_stream("orders", source)?.count().print(1);
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn direct_stream(
         &self,
         name: &str,

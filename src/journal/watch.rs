@@ -37,7 +37,22 @@ pub(crate) struct JournalWatch {
     pub(super) written: Arc<Written>,
 }
 
-/// Figures of the log and the checkpoints of a run.
+/// The figures of the log and the checkpoints of a run; [`Inspector::log`](crate::Inspector::log) has them. An age of a
+/// checkpoint that grows without end says that none can be written: then the log grows, too.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tidemill::testing::{ManualClock, MemoryStorage};
+/// use tidemill::{Config, StreamingContext};
+///
+/// let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+/// ctx.state_storage(Arc::new(MemoryStorage::new(7)));
+/// ctx.queue_stream(vec![Some(vec![1, 2])], 1).count().print(1);
+/// ctx.run_batches(1)?;
+/// let figures = ctx.inspector().expect("it runs").log().expect("there is a log");
+/// assert!(figures.log.segments > 0 && figures.log.refused == 0);
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogFigures {

@@ -128,12 +128,26 @@ pub struct ConditionRow {
 
 impl ConditionKind {
     /// The row of the kind in [`CONDITIONS`].
+    ///
+    /// ```
+    /// use tidemill::metrics::ConditionKind;
+    ///
+    /// assert_eq!(ConditionKind::StoreFull.name(), "store_full");
+    /// assert!(!ConditionKind::StoreFull.row().unready);
+    /// ```
     pub fn row(self) -> &'static ConditionRow {
         // The rows are in the order of the enum.
         &CONDITIONS[self as usize]
     }
 
     /// The name of the kind in metrics, status and events.
+    ///
+    /// ```
+    /// use tidemill::metrics::ConditionKind;
+    ///
+    /// assert_eq!(ConditionKind::StoreFull.name(), "store_full");
+    /// assert!(!ConditionKind::StoreFull.row().unready);
+    /// ```
     pub fn name(self) -> &'static str {
         self.row().name
     }

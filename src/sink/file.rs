@@ -33,7 +33,7 @@ use super::rolling::{Batch, Rolling};
 use super::{BatchMeta, CommitKey, Ledger, Rows, Sink};
 use crate::error::{Error, Result};
 use crate::owner::{OutputMark, Owner, StateId, Written};
-use crate::storage::{Lock, PutFailure, Storage, StoredFile, discard, sync};
+use crate::storage::{Directory, Lock, PutFailure, Storage, StoredFile, discard, sync};
 use crate::sync::Arc;
 use crate::sync::planted::{Planted, planted};
 use crate::time::Time;
@@ -44,7 +44,26 @@ pub use settings::FileOptions;
 pub(super) use settings::ROW;
 use survey::{Data, Survey};
 
-/// See the module.
+/// A sink that writes a file for each batch, job and partition: it holds all rows of the batch, or it does not exist. Its name
+/// is `JOB-TIME-PART.EXT`; an empty batch writes none. With [`Roll`](super::Roll) consecutive batches gather in one file,
+/// `JOB-FIRST-LAST-PART.EXT`. A name that starts with `.` is never committed data.
+///
+/// With a [`state_dir`](crate::Config::state_dir) each batch is in the directory once, whatever crashes: the sink remembers the
+/// keys that it committed. Files may be moved away once they have their names. Without a state directory a file that is there
+/// already is an error that names it.
+///
+/// ```
+/// use tidemill::sink::{File, FileOptions};
+/// # use tidemill::{Config, StreamingContext, testing::ManualClock};
+/// # let directory = tempfile::tempdir().expect("a directory");
+/// let path = directory.path().join("out");
+/// let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+/// let words = ctx.queue_stream(vec![Some(vec!["to be"])], 1).named("words");
+/// words.save(File::in_directory(FileOptions { path: path.clone(), ..FileOptions::default() })?);
+/// ctx.run_batches(1)?;
+/// assert_eq!(std::fs::read(path.join("words-1000-0.txt")).expect("written"), b"to be\n");
+/// # Ok::<(), tidemill::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct File {
     storage: Arc<dyn Storage>,
@@ -98,10 +117,20 @@ impl From<PutFailure> for Failure {
 }
 
 impl File {
+    /// Opens the directory that the options name, makes it if it is not there, and locks it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be made, read or written to; [`Error::Failed`] if another process uses it.
+    pub fn in_directory(options: FileOptions) -> Result<Self> {
+        let directory = Directory::open(&options.path)?;
+        File::open(Arc::new(directory), options)
+    }
+
     /// A sink that writes to a directory, which it locks. The directory is this storage, whatever path the options have.
     ///
     /// # Errors
     /// If another process uses the directory, or it cannot be read.
+    #[doc(hidden)]
     pub fn open(storage: Arc<dyn Storage>, options: FileOptions) -> Result<Self> {
         let lock = storage.lock()?;
         Ok(File {

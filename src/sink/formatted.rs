@@ -28,12 +28,12 @@ const TOLD_BYTES: u64 = 4 << 20;
 /// The look of rows in a file, a line each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FileFormat {
-    /// The bytes of a single cell; several as `(a,b)`.
+    /// The bytes of a single cell; several as `(a,b)`. The file ends in `.txt`.
     #[default]
     Text,
-    /// A JSON array.
+    /// A JSON array, in which bytes that are not UTF-8 are U+FFFD. The file ends in `.json`.
     Json,
-    /// Comma-separated values, quoted where they must be.
+    /// Comma-separated values, quoted where they must be. The file ends in `.csv`.
     Csv,
 }
 
@@ -65,7 +65,8 @@ impl FileFormat {
 /// The fate of a line feed inside a text, where rows are lines of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineFeeds {
-    /// It becomes `\n`, and what could be taken for that is told apart: see [`escape`](crate::framing::escape).
+    /// It becomes `\\n`, and what could be taken for that is told apart. A `files` source with
+    /// [`unescape`](crate::FilesSource::unescape) reads the rows back.
     Escape,
     /// It stays, so that the row becomes several lines.
     Keep,

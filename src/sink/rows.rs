@@ -421,6 +421,18 @@ impl RowWriter<'_> {
 /// ```
 pub trait Row {
     /// Writes the cells, in column order. Called by worker threads, once for each element.
+    ///
+    /// ```
+    /// use tidemill::sink::{Cell, Row, RowWriter};
+    ///
+    /// struct Cents(u64);
+    ///
+    /// impl Row for Cents {
+    ///     fn cells(&self, out: &mut RowWriter<'_>) {
+    ///         out.cell(Cell::U64(self.0));
+    ///     }
+    /// }
+    /// ```
     fn cells(&self, out: &mut RowWriter<'_>);
 }
 

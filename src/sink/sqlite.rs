@@ -51,7 +51,9 @@ const MARK: &str = "SELECT batch_time_ms FROM tidemill_commits
 const SET_MARK: &str = "INSERT INTO tidemill_commits VALUES (?1, ?2, ?3, ?4, ?5)
     ON CONFLICT DO UPDATE SET batch_time_ms = excluded.batch_time_ms";
 
-/// See the module.
+/// A sink that adds rows to a table of an SQLite database, each with its job and batch time before the columns of the row. Rows and
+/// key are one transaction, so with a state directory each batch is in the table once, whatever crashes. A database that another
+/// program holds is busy, which passes.
 #[derive(Debug)]
 pub struct Sqlite {
     connection: Connection,
@@ -97,7 +99,16 @@ impl Sqlite {
     /// Opens a database; one that is not there is made once the start may write to it.
     ///
     /// # Errors
-    /// If it cannot be opened or is no database.
+    /// [`Error::Io`] or [`Error::Failed`] if it cannot be opened or is no database, or the table is reserved.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use tidemill::Error;
+    /// use tidemill::sink::{Existing, SQLITE_COMPILED, Sqlite};
+    ///
+    /// let opened = Sqlite::open(Path::new("file-that-is-no-directory/words.db"), "words", Existing::Refuse);
+    /// assert!(SQLITE_COMPILED || matches!(opened, Err(Error::Config(_))));
+    /// ```
     pub fn open(path: &Path, table: &str, existing: Existing) -> Result<Self> {
         let (path, table) = (path.to_owned(), table.to_owned());
         SqliteOptions { path, table, existing }.open_for(Access::Write)

@@ -9,15 +9,24 @@ use super::{BatchMeta, CommitKey, Rows, Sink};
 use crate::error::{Error, Result};
 use crate::storage::Access;
 
-/// The sink that is not there.
+/// The sink `sqlite`, which this program was built without: the feature `sqlite` has it.
 #[derive(Debug)]
 pub struct Sqlite(Infallible);
 
 impl Sqlite {
-    /// Never succeeds.
+    /// Fails: the program was built without the sink.
     ///
     /// # Errors
-    /// Always: the program was built without the sink.
+    /// [`Error::Config`], always, with the remedy.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use tidemill::Error;
+    /// use tidemill::sink::{Existing, SQLITE_COMPILED, Sqlite};
+    ///
+    /// let opened = Sqlite::open(Path::new("file-that-is-no-directory/words.db"), "words", Existing::Refuse);
+    /// assert!(SQLITE_COMPILED || matches!(opened, Err(Error::Config(_))));
+    /// ```
     pub fn open(_path: &Path, _table: &str, _existing: Existing) -> Result<Self> {
         let what = "the sink `sqlite` is not in this program: build it with `--features sqlite`";
         Err(Error::Config(format!("error: {what}")))

@@ -13,7 +13,7 @@ use crate::settings::diagnostics::Problem;
 use crate::settings::key::Key;
 use crate::settings::section::Section;
 
-/// True if the program has the sink.
+/// True if the program has the sink [`Sqlite`](super::Sqlite): it was built with the feature `sqlite`.
 pub const SQLITE_COMPILED: bool = cfg!(feature = "sqlite");
 
 /// The table of a database unless another one is named.

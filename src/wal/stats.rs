@@ -3,7 +3,8 @@
 use crate::metrics::Counter;
 use crate::sync::Arc;
 
-/// Figures of a log since it was opened.
+/// The figures of a log since the start; [`LogFigures::log`](crate::LogFigures) has them. Records, groups and syncs show how
+/// many records one sync of the disk makes durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogStats {
     /// Groups made durable: one sync of a segment each.

@@ -47,14 +47,23 @@ pub(crate) const ROW: SinkRow = SinkRow {
     read,
 };
 
-/// The options of the sink `file`.
+/// The options of the sink [`File`]; all but `path` have defaults.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidemill::sink::{FileFormat, FileOptions, Roll};
+///
+/// let roll = Roll { bytes: Some(64 << 20), age: Some(Duration::from_secs(3_600)) };
+/// let options = FileOptions { path: "out".into(), format: FileFormat::Json, roll: Some(roll), ..FileOptions::default() };
+/// # assert!(!options.time);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileOptions {
-    /// The directory.
+    /// The directory, which is made if it is not there. One process at a time writes to it.
     pub path: PathBuf,
-    /// The look of a row.
+    /// The look of a row, a line each; text by default.
     pub format: FileFormat,
-    /// The moment at which a file is closed and the next begun; a file for each batch if none.
+    /// The size and age at which a file is closed and the next begun; `None`, the default: a file for each batch.
     pub roll: Option<Roll>,
     /// The fate of line feeds inside the texts of a text file. By default they are escaped if a job that writes here has a
     /// source whose records may hold some: any but one of lines.
@@ -62,7 +71,7 @@ pub struct FileOptions {
     /// Each row of JSON has the time of its batch: `{"batch_time_ms":1000,"row":["a",1]}` instead of `["a",1]`. The other
     /// formats have no place for it.
     pub time: bool,
-    /// The meaning of output of others in the directory.
+    /// The meaning of output of others in the directory; by default the start is refused.
     pub existing: Existing,
 }
 

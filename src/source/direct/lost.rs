@@ -32,22 +32,31 @@ impl Unit {
 }
 
 /// A range of input that a plan takes and the source no longer has.
+///
+/// ```
+/// use tidemill::source::direct::{Lost, Unit};
+///
+/// let (of, why) = ("file `a.log`".to_owned(), "it was removed".to_owned());
+/// let lost = Lost { of, from: 100, to: 250, unit: Unit::Bytes, why };
+/// assert_eq!(lost.amount(), 150);
+/// assert_eq!(lost.to_string(), "bytes 100 to 250 of file `a.log` cannot be read: it was removed");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
-    /// Its file or log, for messages: "file `a.log`".
+    /// The file or log, for messages: "file `a.log`".
     pub of: String,
-    /// Begin of the range.
+    /// The begin of the range.
     pub from: u64,
-    /// End of the range, exclusive.
+    /// The end of the range, exclusive.
     pub to: u64,
-    /// Unit of both.
+    /// The unit of both.
     pub unit: Unit,
     /// The cause, in words.
     pub why: String,
 }
 
 impl Lost {
-    /// Number of lost units.
+    /// The number of lost units.
     pub fn amount(&self) -> u64 {
         self.to.saturating_sub(self.from)
     }
@@ -63,10 +72,10 @@ impl fmt::Display for Lost {
 /// The reaction to lost input that was never processed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnLost {
-    /// The stream stops, and a start is refused.
+    /// The stream stops with [`Error::Failed`](crate::Error::Failed), and a start is refused.
     #[default]
     Stop,
-    /// The batch continues without it.
+    /// The batch continues without it; the loss is counted and reported.
     Skip,
 }
 

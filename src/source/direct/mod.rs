@@ -23,40 +23,138 @@ use crate::time::{Clock, Time};
 pub use lost::{Losses, LostSum, Purpose, REMEDY};
 pub use lost::{Lost, OnLost, Unit};
 
-/// Options of the start of a source.
+/// The surroundings that a start gives a direct source.
 #[derive(Clone, Debug)]
 pub struct DirectStart {
-    /// Its name, for messages.
+    /// The name of the source, for messages.
     pub source: String,
-    /// Receives the reports of passed-over input.
+    /// The way of its reports to the listeners.
     pub events: EventBus,
-    /// Counters of the source.
+    /// The counters of the source, which status and metrics show. The engine counts records and bytes.
     pub counters: Arc<ReceiverCounters>,
     /// True if the run ends with the present content of the source.
     pub until_eof: bool,
-    /// The clock for its waits.
+    /// The clock of the stream, for its waits and times.
     pub clock: Arc<dyn Clock>,
 }
 
-/// A replayable source. Everything but the partitions' own methods is called by the thread `job-loop` or by the one that
-/// starts the stream, one call at a time.
+/// A source that can be read again from a position, such as a file or a log with offsets; for
+/// [`StreamingContext::direct_stream`](crate::StreamingContext::direct_stream). It has no receiver and nothing of it is in the
+/// log of the state directory but plans and positions.
+///
+/// A batch's input is decided once, as the bytes of a plan: an attempt, a retry and a replay after a crash read the same. The
+/// source keeps two positions, one behind the planned input and one behind the committed input, and checkpoints hold the latter.
+///
+/// Everything but the partitions' own methods is called by the thread `job-loop` or by the one that starts the stream, one call
+/// at a time. A call that blocks delays the batches, so it has a bound. The partitions are read by worker threads.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+/// use tidemill::source::Framing;
+/// use tidemill::source::direct::{DirectPartition, DirectSource, DirectStart, Lost, OnLost};
+/// use tidemill::testing::ManualClock;
+/// use tidemill::{Config, Error, Result, StreamingContext, Time};
+///
+/// /// Numbers from 0, ten in each batch, as lines.
+/// #[derive(Default)]
+/// struct Numbers {
+///     planned: AtomicU64,
+///     committed: AtomicU64,
+/// }
+///
+/// #[derive(Debug)]
+/// struct Ten(u64);
+///
+/// /// A position, as a plan and a snapshot hold it.
+/// fn number(bytes: &[u8]) -> Result<u64> {
+///     let bytes = bytes.try_into().map_err(|_| Error::Failed("no position of `numbers`".to_owned()))?;
+///     Ok(u64::from_be_bytes(bytes))
+/// }
+///
+/// impl DirectSource for Numbers {
+///     fn start(&self, _: &DirectStart) -> Result<()> {
+///         self.planned.store(self.committed.load(SeqCst), SeqCst);
+///         Ok(())
+///     }
+///     fn plan(&self, _: Time) -> Result<Option<Vec<u8>>> {
+///         Ok(Some(self.planned.fetch_add(10, SeqCst).to_be_bytes().to_vec()))
+///     }
+///     fn read(&self, plan: &[u8]) -> Result<Vec<Arc<dyn DirectPartition>>> {
+///         Ok(vec![Arc::new(Ten(number(plan)?))])
+///     }
+///     fn planned(&self, plan: &[u8]) -> Result<()> {
+///         self.planned.store(number(plan)? + 10, SeqCst);
+///         Ok(())
+///     }
+///     fn committed(&self, plan: &[u8]) {
+///         let from = number(plan).expect("a plan of this source");
+///         self.committed.store(from + 10, SeqCst);
+///     }
+///     fn snapshot(&self) -> Vec<u8> {
+///         self.committed.load(SeqCst).to_be_bytes().to_vec()
+///     }
+///     fn restore(&self, snapshot: &[u8]) -> Result<()> {
+///         self.committed.store(number(snapshot)?, SeqCst);
+///         Ok(())
+///     }
+///     fn lost(&self, plans: &[&[u8]]) -> Result<Vec<Vec<Lost>>> {
+///         Ok(vec![Vec::new(); plans.len()])
+///     }
+///     fn lost_unplanned(&self) -> Result<Vec<Lost>> {
+///         Ok(Vec::new())
+///     }
+///     fn on_lost(&self) -> OnLost {
+///         OnLost::Stop
+///     }
+///     fn is_ending(&self) -> bool {
+///         false
+///     }
+/// }
+///
+/// impl DirectPartition for Ten {
+///     fn framing(&self) -> Framing {
+///         Framing::Lines
+///     }
+///     fn bytes(&self) -> u64 {
+///         80
+///     }
+///     fn for_each_range(
+///         &self,
+///         each: &mut dyn FnMut(&[u8], u64),
+///         _: &mut dyn FnMut(Lost) -> Result<()>,
+///     ) -> Result<()> {
+///         (self.0..self.0 + 10).for_each(|n| each(format!("{n:07}\n").as_bytes(), 1));
+///         Ok(())
+///     }
+/// }
+///
+/// let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
+/// let first = ctx.direct_stream("numbers", Numbers::default())?.map(|line| line[6]).collect();
+/// ctx.run_batches(2)?;
+/// assert_eq!(first.rows()[1].1, b"0123456789");
+/// # Ok::<(), Error>(())
+/// ```
 pub trait DirectSource: Send + Sync {
-    /// The kind of source. A position of one kind means nothing to another.
+    /// The kind of source. A position of one kind means nothing to another, so a start that finds another kind under the name is
+    /// refused.
     fn kind(&self) -> &'static str {
         "direct"
     }
 
-    /// Starts behind the committed position.
+    /// Starts behind the committed position: that of [`restore`](DirectSource::restore), or the beginning.
     ///
     /// # Errors
-    /// If the source cannot be read at all, with the remedy.
+    /// If the source cannot be read at all, with the remedy; the start of the stream fails.
     fn start(&self, start: &DirectStart) -> Result<()>;
 
-    /// Decides what the batch `time` takes, moves the planned position behind it and returns it as bytes; `None` if
-    /// there is nothing new. It must be bounded, and should not read the records.
+    /// Decides what the batch `time` takes, moves the planned position behind it and returns it as bytes; `None` if there is
+    /// nothing new. It must be bounded, and should not read the records.
     ///
     /// # Errors
-    /// If the source cannot be asked now: then it has no batch at `time`, which is not the same as an empty one.
+    /// If the source cannot be asked now: then it has no batch at `time`, which is not the same as an empty one. It is counted,
+    /// the condition [`SourceAway`](crate::metrics::ConditionKind::SourceAway) begins, and the source is asked again at the next
+    /// tick.
     fn plan(&self, time: Time) -> Result<Option<Vec<u8>>>;
 
     /// The partitions of a plan, of this run or an earlier one. Nothing is read yet.
@@ -65,17 +163,17 @@ pub trait DirectSource: Send + Sync {
     /// If the bytes are not a plan of this source.
     fn read(&self, plan: &[u8]) -> Result<Vec<Arc<dyn DirectPartition>>>;
 
-    /// A plan of an earlier run will be read again: moves the planned position behind it.
+    /// Moves the planned position behind a plan of an earlier run, which will be read again.
     ///
     /// # Errors
     /// If the bytes are not a plan of this source.
     fn planned(&self, plan: &[u8]) -> Result<()>;
 
-    /// The batch of this plan is done and is not read again, also not after a restart: moves the committed position behind
-    /// it. Plans are committed in order.
+    /// Moves the committed position behind the plan of a batch that is done and is not read again, also not after a restart.
+    /// Plans are committed in order.
     fn committed(&self, plan: &[u8]);
 
-    /// The committed position, for a checkpoint.
+    /// Returns the committed position as bytes, for a checkpoint.
     fn snapshot(&self) -> Vec<u8>;
 
     /// Goes to a position that [`snapshot`](DirectSource::snapshot) returned, before the start.
@@ -84,15 +182,15 @@ pub trait DirectSource: Send + Sync {
     /// If the bytes are not a snapshot of this source.
     fn restore(&self, snapshot: &[u8]) -> Result<()>;
 
-    /// The losses of each of these plans, as far as the source can tell without reading the records. Also called before the
-    /// start.
+    /// Returns the losses of each of these plans, as far as the source can tell without reading the records. Also called before
+    /// the start.
     ///
     /// # Errors
     /// If the source cannot be asked, or the bytes are not plans of it.
     fn lost(&self, plans: &[&[u8]]) -> Result<Vec<Vec<Lost>>>;
 
-    /// The losses among the input that the source knew of and no plan took. Called once, after the start and after every plan of
-    /// an earlier run was [planned](DirectSource::planned); the source continues behind them.
+    /// Returns the losses among the input that the source knew of and no plan took. Called once, after the start and after every
+    /// plan of an earlier run was [planned](DirectSource::planned); the source continues behind them.
     ///
     /// # Errors
     /// If the source cannot be asked.
@@ -101,7 +199,7 @@ pub trait DirectSource: Send + Sync {
     /// The reaction to lost input that was never processed.
     fn on_lost(&self) -> OnLost;
 
-    /// True if this is a run to the end of the sources and the next plan takes all that is left.
+    /// Returns true if this is a run to the end of the sources and the next plan takes all that is left.
     fn is_ending(&self) -> bool;
 
     /// As [`plan`](DirectSource::plan), at a stop in order: takes only what [`perishes`](DirectSource::perishes) with this
@@ -113,13 +211,43 @@ pub trait DirectSource: Send + Sync {
         Ok(None)
     }
 
-    /// Number of bytes that no plan took and nobody can read after this run, such as those of a removed file that is still open.
+    /// The number of bytes that no plan took and nobody can read after this run, such as those of a removed file that is still
+    /// open.
     fn perishes(&self) -> u64 {
         0
     }
 }
 
-/// A part of a batch that one task reads, piece by piece.
+/// A part of a batch that one task reads, piece by piece, on a worker thread; see [`DirectSource`], which has an example.
+/// Several jobs of a batch may each read it.
+///
+///
+/// ```
+/// use tidemill::source::Framing;
+/// use tidemill::source::direct::{DirectPartition, Lost};
+/// use tidemill::Result;
+///
+/// /// Lines that are in memory.
+/// #[derive(Debug)]
+/// struct Lines(String);
+///
+/// impl DirectPartition for Lines {
+///     fn framing(&self) -> Framing {
+///         Framing::Lines
+///     }
+///     fn bytes(&self) -> u64 {
+///         self.0.len() as u64
+///     }
+///     fn for_each_range(
+///         &self,
+///         each: &mut dyn FnMut(&[u8], u64),
+///         _: &mut dyn FnMut(Lost) -> Result<()>,
+///     ) -> Result<()> {
+///         each(self.0.as_bytes(), self.0.lines().count() as u64);
+///         Ok(())
+///     }
+/// }
+/// ```
 pub trait DirectPartition: Send + Sync + fmt::Debug {
     /// The framing of the records in the ranges.
     fn framing(&self) -> Framing;
@@ -129,7 +257,7 @@ pub trait DirectPartition: Send + Sync + fmt::Debug {
         false
     }
 
-    /// Number of bytes that it takes of the source.
+    /// The number of bytes that it takes of the source.
     fn bytes(&self) -> u64;
 
     /// Calls `each` with ranges of whole records and the number of records in each, in order. A range that the source no

@@ -30,6 +30,7 @@ impl Drop for MemoryFile {
     }
 }
 
+#[doc(hidden)]
 impl MemoryStorage {
     /// From now on the disk has this many bytes, in blocks of `block_bytes`.
     ///

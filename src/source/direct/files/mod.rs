@@ -53,7 +53,7 @@ const ENTRIES_MAX: usize = 100_000;
 /// About the bytes of the pieces that make a partition, and of a turn of one file.
 const PARTITION_BYTES: u64 = 4 << 20;
 
-/// Bytes of a batch, by default.
+/// The most bytes of a batch by default: 256 MiB.
 pub const BATCH_BYTES_MAX: u64 = 256 << 20;
 
 /// With no more bytes than this, and files than a batch may open, a run to their end does not wait for a tick.
@@ -62,24 +62,41 @@ const ENDING_BYTES_MAX: u64 = 16 << 20;
 /// The bounds of the most files that unfinished batches keep open; between them it is a quarter of the process's limit.
 const HELD_MAX: (usize, usize) = (64, 1_000);
 
-/// Files that stay open from look to look, by default.
+/// The number of files that stay open from batch to batch by default.
 pub const OPEN_FILES_MAX: usize = 256;
 
 /// The longest record by default, in bytes.
 const RECORD_BYTES_MAX: usize = 1 << 20;
 
-/// The files of a directory. Names that start with `.`, names of temporary and of compressed files ([`select::EXCLUDED`]), files
-/// that begin as a compressed one does, and anything but a regular file are passed over; each is reported once. A file is
-/// read once, whatever its name and however many names it has; when it grows, its new bytes are read up to the last whole record.
+/// The files of a directory, as a source that can be read again. Names that start with `.`, names of temporary and of compressed
+/// files ([`select::EXCLUDED`]), files that begin as a compressed one does, and anything but a regular file are passed over;
+/// each is reported once. A file is read once, whatever its name and however many names it has; when it grows, its new bytes are
+/// read up to the last whole record.
+///
+/// A batch takes ranges of files, which are decided before it runs; with a state directory a replay reads exactly the same
+/// ranges. The directory is listed at each tick; 100,000 entries are the most.
 ///
 /// ```
+/// use tidemill::source::Framing;
+/// use tidemill::source::direct::OnLost;
 /// use tidemill::{Config, FilesSource, Interval, RunLimits, StreamingContext};
 ///
 /// let directory = tempfile::tempdir().expect("a directory");
 /// std::fs::write(directory.path().join("a.log"), "to be\nor not\nto be").expect("written");
 /// let ctx = StreamingContext::new(Config::new("doc").batch_interval(Interval::millis(20)))?;
 /// ctx.limits(RunLimits { until_eof: true, ..RunLimits::default() });
-/// let counts = ctx.files_text(FilesSource::new(directory.path()))?.count_by_value().collect();
+/// let files = FilesSource::new(directory.path())
+///     .named("logs")
+///     .include(&["*.log"])?
+///     .exclude(&["debug*"])?
+///     .framing(Framing::Lines)
+///     .unescape(false)
+///     .follow_links(false)
+///     .record_bytes_max(64 << 10)
+///     .batch_bytes_max(64 << 20)
+///     .open_files_max(32)
+///     .on_lost(OnLost::Skip);
+/// let counts = ctx.files_text(files)?.count_by_value().collect();
 /// ctx.start()?.await_termination()?;
 /// let mut rows: Vec<_> = counts.rows().into_iter().flat_map(|(_, rows)| rows).collect();
 /// rows.sort();
@@ -137,7 +154,8 @@ impl std::fmt::Debug for FilesSource {
 }
 
 impl FilesSource {
-    /// The files of this directory. Files directly in it: directories in it are passed over.
+    /// Creates a source of the files directly in this directory, which must be there at the start: directories in it are passed
+    /// over.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         FilesSource::of(Arc::new(Disk(directory.into())))
     }
@@ -159,32 +177,33 @@ impl FilesSource {
         }
     }
 
-    /// The source's name in messages and reports; `sourceN` by default.
+    /// Sets the source's name in messages, reports and the state directory; `sourceN` by default, where N is its number, from 0.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// The framing that cuts bytes into records; lines by default.
+    /// Sets the framing that cuts bytes into records; lines by default. A framing that acknowledges has no peer here.
     pub fn framing(mut self, framing: Framing) -> Self {
         self.framing = framing;
         self
     }
 
-    /// Longer records are dropped and counted; 1 MiB by default.
+    /// Sets the most bytes of a record, 1 MiB by default; zero counts as one. A longer one is dropped and counted.
     pub fn record_bytes_max(mut self, bytes: usize) -> Self {
         self.record_bytes_max = bytes.max(1);
         self
     }
 
-    /// The most bytes of a batch, which takes one piece more; [`BATCH_BYTES_MAX`] by default.
+    /// Sets the most bytes of a batch, which takes one piece of up to 4 MiB more; [`BATCH_BYTES_MAX`] by default, and zero
+    /// counts as one. What a batch does not take the next one does.
     pub fn batch_bytes_max(mut self, bytes: u64) -> Self {
         self.batch_bytes_max = bytes.max(1);
         self
     }
 
-    /// The reaction to a file that is removed or cut before a batch that takes a part of it was processed; by default the stream
-    /// stops.
+    /// Sets the reaction to a file that is removed or cut before a batch that takes a part of it was processed; by default the
+    /// stream stops.
     pub fn on_lost(mut self, on_lost: OnLost) -> Self {
         self.on_lost = on_lost;
         self
@@ -203,7 +222,7 @@ impl FilesSource {
     /// Reads only files whose names one of these globs matches, in place of all; [`select::EXCLUDED`] is not for these.
     ///
     /// # Errors
-    /// If one of them is no glob.
+    /// [`Error::Usage`] if one of them is no glob, or has a `/`: globs are for names in the directory.
     pub fn include<S: AsRef<str>>(mut self, globs: &[S]) -> Result<Self> {
         self.select.include(globs)?;
         Ok(self)
@@ -212,27 +231,27 @@ impl FilesSource {
     /// Passes over files whose names one of these globs matches, in place of [`select::EXCLUDED`].
     ///
     /// # Errors
-    /// If one of them is no glob.
+    /// As [`include`](FilesSource::include).
     pub fn exclude<S: AsRef<str>>(mut self, globs: &[S]) -> Result<Self> {
         self.select.exclude(globs)?;
         Ok(self)
     }
 
-    /// Follows symbolic links if true, which is the default.
+    /// Decides whether symbolic links are followed; true by default.
     pub fn follow_links(mut self, follow: bool) -> Self {
         self.follow_links = follow;
         self
     }
 
     /// Unescapes the lines of a text file whose line feeds are escaped, as the sink `file` writes it: each record is the text
-    /// that the line stands for. Off by default. Needs the framing of lines.
+    /// that the line stands for. False by default. It needs the framing of lines.
     pub fn unescape(mut self, unescape: bool) -> Self {
         self.unescape = unescape;
         self
     }
 
-    /// This many files, the newest, stay open from batch to batch, so that one which is moved away or removed is read to
-    /// its end; [`OPEN_FILES_MAX`] by default.
+    /// Sets the number of files, the newest, that stay open from batch to batch, so that one which is moved away or removed is
+    /// read to its end; [`OPEN_FILES_MAX`] by default. With zero a removed file is lost from its last batch on.
     pub fn open_files_max(mut self, files: usize) -> Self {
         self.open_files_max = files;
         self
