@@ -183,7 +183,8 @@ impl FilesSource {
         self
     }
 
-    /// Sets the framing that cuts bytes into records; lines by default. A framing that acknowledges has no peer here.
+    /// Sets the framing that cuts bytes into records; lines by default. One that acknowledges is an error of the start: files
+    /// have no peer.
     pub fn framing(mut self, framing: Framing) -> Self {
         self.framing = framing;
         self
@@ -244,7 +245,7 @@ impl FilesSource {
     }
 
     /// Unescapes the lines of a text file whose line feeds are escaped, as the sink `file` writes it: each record is the text
-    /// that the line stands for. False by default. It needs the framing of lines.
+    /// that the line stands for. False by default. Any framing but lines is an error of the start then.
     pub fn unescape(mut self, unescape: bool) -> Self {
         self.unescape = unescape;
         self
