@@ -51,9 +51,9 @@ const MARK: &str = "SELECT batch_time_ms FROM tidemill_commits
 const SET_MARK: &str = "INSERT INTO tidemill_commits VALUES (?1, ?2, ?3, ?4, ?5)
     ON CONFLICT DO UPDATE SET batch_time_ms = excluded.batch_time_ms";
 
-/// A sink that adds rows to a table of an SQLite database, each with its job and batch time before the columns of the row. Rows and
-/// key are one transaction, so with a state directory each batch is in the table once, whatever crashes. A database that another
-/// program holds is busy, which passes.
+/// A sink that adds rows to a table of an SQLite database, each with its job and batch time before the columns of the row. Rows
+/// and key are one transaction, so with a state directory each batch is in the table once, whatever crashes. A database that
+/// another program holds is busy, which passes.
 #[derive(Debug)]
 pub struct Sqlite {
     connection: Connection,
