@@ -400,14 +400,11 @@ impl Config {
         let jobs = self.concurrent_jobs;
         let why = format!("`concurrent_jobs` is {jobs}, but must be 1 to {CONCURRENT_JOBS_MAX}");
         check((1..=CONCURRENT_JOBS_MAX).contains(&jobs), "concurrent_jobs", why);
-        for (key, interval) in
-            [("batch_interval", self.batch_interval), ("block_interval", self.block_interval)]
-        {
-            check(!interval.is_zero(), key, format!("`{key}` must be at least 1ms"));
-        }
+        let short = |key| format!("`{key}` must be at least 1ms");
+        check(!self.batch_interval.is_zero(), "batch_interval", short("batch_interval"));
+        check(!self.block_interval.is_zero(), "block_interval", short("block_interval"));
         if let Some(Trigger { records, timeout }) = self.trigger {
-            let why = "`trigger` needs at least one record".to_owned();
-            check(records > 0, "trigger", why);
+            check(records > 0, "trigger", "`trigger` needs at least one record".to_owned());
             let why = "`trigger` needs a time-out of at least 1ms".to_owned();
             check(!timeout.is_zero(), "trigger", why);
         }

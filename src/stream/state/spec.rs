@@ -265,8 +265,8 @@ pub trait StateKey:
 
 impl<K: Clone + Hash + Eq + Serialize + DeserializeOwned + Send + Sync + 'static> StateKey for K {}
 
-/// The requirements on a state. A type of your own derives what serde needs, from a crate `serde` of your own or from the one that
-/// Tidemill hands on:
+/// The requirements on a state. A type of your own derives serde's traits, of your own crate `serde` or of the one that Tidemill
+/// hands on:
 ///
 /// ```
 /// use tidemill::serde::{Deserialize, Serialize};
