@@ -267,7 +267,8 @@ mod tests {
         check(|out| out.emit_all([Own(1), Own(2)]), &["Own(1)", "Own(2)"]);
         // The type is known, and references follow it.
         check::<str>(|out| out.push(&line), &["\"a b\""]);
-        check::<[u8]>(|out| out.push(&vec![1]), &["[1]"]);
+        let bytes = line.clone().into_bytes();
+        check::<[u8]>(|out| out.push(&bytes), &["[97, 32, 98]"]);
         check::<String>(|out| out.emit("a".into()), &["\"a\""]);
         check::<Vec<u8>>(|out| out.emit_all(line.split(' ').map(Into::into)), &["[97]", "[98]"]);
     }
