@@ -71,8 +71,7 @@ impl Resolved {
     /// The highest input rate that the memory bound allows, in bytes per second: `store_bytes_max` each batch interval.
     pub fn highest_input_rate(&self) -> u64 {
         let per_second = u128::from(self.store_bytes_max) * 1_000;
-        let interval = u128::from(self.batch_interval.as_millis());
-        let rate = per_second.checked_div(interval).and_then(|rate| u64::try_from(rate).ok());
-        rate.unwrap_or(u64::MAX)
+        let interval = u128::from(self.batch_interval.or_shortest().as_millis());
+        u64::try_from(per_second / interval).unwrap_or(u64::MAX)
     }
 }
