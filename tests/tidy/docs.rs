@@ -311,13 +311,9 @@ impl Item {
 
     /// True if it only reads a figure: it takes nothing but `&self`, cannot fail and returns no stream.
     fn only_reads(&self) -> bool {
-        let result = result(&self.signature);
-        let is_made =
-            |made: &&str| self.signature.rsplit("->").next().is_some_and(|r| r.contains(made));
-        self.signature.contains("(&self)")
-            && result.is_some()
-            && !self.may_fail()
-            && !["DStream", "Collected", "Self"].iter().any(|made| is_made(&made))
+        let Some(result) = result(&self.signature) else { return false };
+        let makes = ["DStream", "Collected", "Self"].iter().any(|made| result.contains(made));
+        self.signature.contains("(&self)") && !self.may_fail() && !makes
     }
 
     /// True if the documentation of the item, or that of its type, has the example that it needs.
