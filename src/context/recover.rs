@@ -299,7 +299,7 @@ fn restore_states(
     let restore = graph.restore_those(of_log, partitions);
     for (_, commit) in found.commits.range(from..=last) {
         read_changes(read, commit, |state, part| restore.apply(state, part))?;
-        graph.commit(Time::from_millis(commit.record.time));
+        graph.was_committed(Time::from_millis(commit.record.time));
     }
     restore.finish();
     Ok(())

@@ -85,11 +85,24 @@ pub fn fail_task(why: String) -> ! {
 /// The payload that [`fail_task`] unwinds with.
 struct TaskFailed(String);
 
-/// The reason of a task that unwound.
+/// The reason of work that unwound.
 pub fn failure_text(unwound: &(dyn Any + Send)) -> String {
+    unwound_text(unwound, "")
+}
+
+/// The reason of a task that unwound; names its stage and partition if it panicked.
+pub(super) fn task_failure_text(
+    unwound: &(dyn Any + Send),
+    stage: &str,
+    partition: usize,
+) -> String {
+    unwound_text(unwound, &format!(" in `{stage}` of partition {partition}"))
+}
+
+fn unwound_text(unwound: &(dyn Any + Send), place: &str) -> String {
     match unwound.downcast_ref::<TaskFailed>() {
         Some(TaskFailed(why)) => why.clone(),
-        None => format!("panicked: {}", panic_text(unwound)),
+        None => format!("panicked{place}: {}", panic_text(unwound)),
     }
 }
 

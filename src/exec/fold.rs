@@ -3,7 +3,7 @@
 //! A fold is pushed to, where a loop over a partition pulls: a loop cannot be run together with another one, folds can.
 //! `FanOut` is the seam at which folds join a pass. Runs on the workers; knows no partitions and no streams.
 
-use super::stages::Work;
+use super::inputs::Inputs;
 use crate::sync::{Arc, AtomicBool};
 
 /// Takes in the elements of one partition.
@@ -72,6 +72,6 @@ pub(crate) struct Sharing {
 
 /// The point where folds join the pass over a partition.
 pub(crate) trait FanOut<T: ?Sized>: Send + Sync {
-    /// Adds a fold to the pass. Adds the task that makes the pass to `tasks`, unless a plan has it already.
-    fn attach(&self, share: &Sharing, begin: Begin<T>, tasks: &mut Vec<Work>);
+    /// Adds a fold to the pass. Adds the task that makes the pass to `inputs`, unless a plan has it already.
+    fn attach(&self, share: &Sharing, begin: Begin<T>, inputs: &mut Inputs);
 }

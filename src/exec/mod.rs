@@ -8,7 +8,9 @@
 
 mod failure;
 mod fold;
+mod inputs;
 mod partition;
+mod plan;
 mod shared_pass;
 pub mod shuffle;
 mod stages;
@@ -17,6 +19,9 @@ pub mod worker_pool;
 pub use failure::{Away, Failure, fail_task, failure_text};
 pub(crate) use fold::Sharing;
 pub use fold::{Fold, folding};
+pub use inputs::Inputs;
+pub(crate) use inputs::StageReads;
 pub use partition::{Batch, Out, Partition};
+pub use plan::{Finish, Needs, Plan, PlanName, Stage, Stages, TaskName, Work};
 pub(crate) use shared_pass::fold_tasks;
-pub use stages::{Finish, Plan, Stage, Work, run};
+pub use stages::run;

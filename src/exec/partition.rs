@@ -6,6 +6,7 @@
 use std::fmt;
 
 use super::fold::FanOut;
+use super::inputs::StageReads;
 use crate::sync::Arc;
 
 /// A part of a batch that one task goes through. Its elements are computed anew each time; clones are the same part.
@@ -20,13 +21,16 @@ pub struct Partition<T: ?Sized> {
     pub(super) elements: Elements<T>,
     /// The point where folds join a pass that several jobs share over these elements, if there is one.
     pub(super) tap: Option<Arc<dyn FanOut<T>>>,
+    /// What iterating it reads of the plan's stages.
+    pub(super) reads: StageReads,
 }
 
 type Elements<T> = Arc<dyn Fn(&mut dyn FnMut(&T)) + Send + Sync>;
 
 impl<T: ?Sized> Clone for Partition<T> {
     fn clone(&self) -> Self {
-        Partition { elements: Arc::clone(&self.elements), tap: self.tap.clone() }
+        let (elements, tap) = (Arc::clone(&self.elements), self.tap.clone());
+        Partition { elements, tap, reads: self.reads }
     }
 }
 
@@ -37,9 +41,14 @@ impl<T: ?Sized> fmt::Debug for Partition<T> {
 }
 
 impl<T: ?Sized> Partition<T> {
-    /// The partition of the elements that `elements` calls back with, in order.
+    /// A partition that `elements` calls back with. It may read any result of the plan's stages.
     pub fn new(elements: impl Fn(&mut dyn FnMut(&T)) + Send + Sync + 'static) -> Self {
-        Partition { elements: Arc::new(elements), tap: None }
+        Partition { elements: Arc::new(elements), tap: None, reads: StageReads::Anything }
+    }
+
+    /// The same partition, which reads only this.
+    pub(crate) fn reading(self, reads: StageReads) -> Self {
+        Partition { reads, ..self }
     }
 
     /// Calls `each` with every element, in order.
@@ -152,8 +161,8 @@ impl<T: ?Sized + 'static> Batch<T> {
     ) -> Batch<U> {
         let f = Arc::new(f);
         let narrow = |partition: &Partition<T>| {
-            let (partition, f) = (partition.clone(), Arc::clone(&f));
-            Partition::new(move |each| f(&partition, &mut Out::new(each)))
+            let (partition, f, reads) = (partition.clone(), Arc::clone(&f), partition.reads);
+            Partition::new(move |each| f(&partition, &mut Out::new(each))).reading(reads)
         };
         self.partitions.iter().map(narrow).collect()
     }

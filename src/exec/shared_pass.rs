@@ -13,41 +13,43 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::fold::{Begin, FanOut, Fold, Pass, Sharing};
+use super::inputs::{Inputs, StageReads};
 use super::partition::{Batch, Out, Partition};
-use super::stages::Work;
 use crate::sync::{Arc, AtomicBool, Mutex, Ordering};
 
 /// Returns the tasks that fold each partition of a batch; the first partition has the number `first`. `start` gets the
-/// numbers of the partition and of the worker. Folds that join a pass of another plan need no task.
+/// numbers of the partition and of the worker. Folds that join another pass need no task.
 pub(crate) fn fold_tasks<T, F>(
     batch: &Batch<T>,
     first: usize,
     share: Option<&Sharing>,
     start: impl Fn(usize, usize) -> F + Send + Sync + 'static,
-) -> Vec<Work>
+) -> Inputs
 where
     T: ?Sized + 'static,
     F: Fold<T> + 'static,
 {
-    let (start, mut tasks) = (Arc::new(start), Vec::with_capacity(batch.partitions().len()));
-    for (number, partition) in (first..).zip(batch.partitions()) {
+    let (start, parts) = (Arc::new(start), batch.partitions());
+    let mut inputs = Inputs::with_capacity(parts.len());
+    for (number, partition) in (first..).zip(parts) {
         let start = Arc::clone(&start);
         match (&partition.tap, share) {
             (Some(tap), Some(share)) => {
                 let begin: Begin<T> = Box::new(move |pass| Box::new(start(number, pass.worker)));
-                tap.attach(share, begin, &mut tasks);
+                tap.attach(share, begin, &mut inputs);
             }
             _ => {
-                let partition = partition.clone();
-                tasks.push(Box::new(move |worker| {
+                let (partition, reads) = (partition.clone(), partition.reads);
+                let work = move |worker| {
                     let mut fold = start(number, worker);
                     partition.for_each(|element| fold.push(element));
                     Box::new(fold).end()
-                }));
+                };
+                inputs.push(reads, Box::new(work));
             }
         }
     }
-    tasks
+    inputs
 }
 
 impl<T: ?Sized + 'static> Partition<T> {
@@ -65,12 +67,13 @@ impl<T: ?Sized + 'static> Partition<T> {
         let elements = move |each: &mut dyn FnMut(&U)| {
             above(&mut |element: &T| one(element, &mut Out::new(&mut *each)));
         };
-        Partition { elements: Arc::new(elements), tap }
+        Partition { elements: Arc::new(elements), tap, reads: self.reads }
     }
 
     fn forked(&self) -> Partition<T> {
         let fork = Fork { partition: self.clone(), folds: Arc::default() };
-        Partition { elements: Arc::clone(&self.elements), tap: Some(Arc::new(fork)) }
+        let (elements, reads) = (Arc::clone(&self.elements), self.reads);
+        Partition { elements, tap: Some(Arc::new(fork)), reads }
     }
 }
 
@@ -84,6 +87,12 @@ impl<T: ?Sized + 'static> Batch<T> {
     pub(crate) fn untapped(self) -> Batch<T> {
         let untapped = |part: Partition<T>| Partition { tap: None, ..part };
         self.partitions.into_iter().map(untapped).collect()
+    }
+
+    /// The same elements, made by a user's closure: they may read any batch that it was given.
+    pub(crate) fn reading_anything(self) -> Batch<T> {
+        let reading = |part: Partition<T>| part.reading(StageReads::Anything);
+        self.partitions.into_iter().map(reading).collect()
     }
 }
 
@@ -99,10 +108,10 @@ where
     U: ?Sized + 'static,
     F: Fn(&T, &mut Out<'_, U>) + Send + Sync + 'static,
 {
-    fn attach(&self, share: &Sharing, begin: Begin<U>, tasks: &mut Vec<Work>) {
+    fn attach(&self, share: &Sharing, begin: Begin<U>, inputs: &mut Inputs) {
         let f = Arc::clone(&self.f);
         let begin: Begin<T> = Box::new(move |pass| Box::new(Mapped { f, fold: begin(pass) }));
-        self.above.attach(share, begin, tasks);
+        self.above.attach(share, begin, inputs);
     }
 }
 
@@ -148,7 +157,7 @@ impl<T: ?Sized> Default for Folds<T> {
 }
 
 impl<T: ?Sized + 'static> FanOut<T> for Fork<T> {
-    fn attach(&self, share: &Sharing, begin: Begin<T>, tasks: &mut Vec<Work>) {
+    fn attach(&self, share: &Sharing, begin: Begin<T>, inputs: &mut Inputs) {
         {
             let mut folds = self.folds.lock();
             folds.waiting.push((share.job, begin));
@@ -159,15 +168,16 @@ impl<T: ?Sized + 'static> FanOut<T> for Fork<T> {
         let folds = Arc::clone(&self.folds);
         if let Some(above) = &self.partition.tap {
             let begin: Begin<T> = Box::new(move |pass| Box::new(Fan::begin(&folds, pass)));
-            return above.attach(share, begin, tasks);
+            return above.attach(share, begin, inputs);
         }
         let (partition, share) = (self.partition.clone(), share.clone());
-        tasks.push(Box::new(move |worker| {
+        let work = move |worker| {
             let pass = Pass { worker, owner: share.job, broken: share.broken };
             let mut fan = Fan::begin(&folds, &pass);
             partition.for_each(|element| fan.push(element));
             Box::new(fan).end()
-        }));
+        };
+        inputs.push(self.partition.reads, Box::new(work));
     }
 }
 

@@ -2,52 +2,25 @@
 //!
 //! ```text
 //! Plan: [task task task] ─▶ [task task] ─▶ finish        the last task of a stage starts the next one
+//!                     │  ╲
+//! chain:           a0 ─▶ b0 ─▶ c0     stages of one width whose tasks need only their own partition have no barrier
 //! ```
 //! Runs on the workers. Knows no partitions, time, streams or sinks.
 
-use std::fmt;
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::failure::{Failure, failure_text};
+use super::failure::{Failure, failure_text, task_failure_text};
+use super::plan::{Finish, Needs, Plan, Stage, Work};
 use super::worker_pool::{Task, Tasks, WorkerPool};
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Ordering};
 
-/// A piece of a plan; it gets the worker's number. An error fails the batch.
-pub type Work = Box<dyn FnOnce(usize) -> Result<(), String> + Send>;
-
-/// The last piece of a plan, which hands the rows to the sinks; it gets the worker's number.
-pub type Finish = Box<dyn FnOnce(usize) -> Result<(), Failure> + Send>;
-
 /// Completion callback; called exactly once.
 pub type Done = Box<dyn FnOnce(Result<(), Failure>) + Send>;
 
-/// Tasks that may run at the same time. They are started in order.
-#[derive(Default)]
-pub struct Stage {
-    /// The tasks, one for each partition.
-    pub tasks: Vec<Work>,
-}
-
-impl fmt::Debug for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stage").field("tasks", &self.tasks.len()).finish()
-    }
-}
-
-/// The work of one job of one batch: the stages one after the other, then `finish`.
-pub struct Plan {
-    /// The stages; those without a task are left out.
-    pub stages: Vec<Stage>,
-    /// Runs once, after the last stage: it hands the rows to the sinks.
-    pub finish: Finish,
-}
-
-impl fmt::Debug for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Plan").field("stages", &self.stages).finish_non_exhaustive()
-    }
-}
+/// The payload of a panic.
+type Unwound = dyn Any + Send;
 
 /// Runs a plan on the pool and calls `done` exactly once: with an error as soon as nothing of the plan runs any more
 /// after a panic or an error in one of its parts, or when the pool was stopped before the end.
@@ -63,7 +36,7 @@ pub fn run(plan: Plan, pool: &Arc<WorkerPool>, done: Done) {
         done: Mutex::new(Some(done)),
     });
     let tasks = match running.next() {
-        Next::Stage(stage) => stage.into_iter().map(|work| running.task(work)).collect(),
+        Next::Chains(chains) => chains.into_iter().map(|chain| running.task(chain)).collect(),
         Next::Finish(finish) => vec![running.last_task(finish)],
     };
     running.queue.submit(tasks);
@@ -73,7 +46,7 @@ pub fn run(plan: Plan, pool: &Arc<WorkerPool>, done: Done) {
 struct StageRun {
     queue: Tasks,
     rest: Mutex<Rest>,
-    /// Tasks of the current stage that have not ended. Released by each, acquired by the last: it sees their results.
+    /// Chains that have not ended. Released by each, acquired by the last: it sees their results.
     left: AtomicUsize,
     /// Set by the first failure; the tasks that have not begun are skipped.
     failed: AtomicBool,
@@ -87,28 +60,58 @@ struct Rest {
     finish: Option<Finish>,
 }
 
+impl Rest {
+    /// Takes the next stage that has a task, if it is the first of all or `joins` holds for it.
+    fn pop_if(&mut self, joins: impl Fn(&Stage) -> bool) -> Option<Stage> {
+        while self.stages.pop_if(|stage| stage.tasks.is_empty()).is_some() {}
+        self.stages.pop_if(|stage| joins(stage))
+    }
+}
+
 enum Next {
-    Stage(Vec<Work>),
+    Chains(Vec<Chain>),
     Finish(Option<Finish>),
 }
 
+/// The tasks of one partition in stages that need no other partition: one worker runs them one after the other.
+struct Chain {
+    partition: usize,
+    first: Link,
+    rest: Vec<Link>,
+}
+
+/// A task, and the kind of its stage.
+struct Link {
+    kind: &'static str,
+    work: Work,
+}
+
 impl StageRun {
-    /// Takes the next stage that has a task and sets the count of its tasks.
+    /// Takes the next stage that has a task, with those that run on in its tasks, and sets the count of its tasks.
     fn next(&self) -> Next {
         let mut rest = self.rest.lock();
-        while let Some(stage) = rest.stages.pop() {
-            if !stage.tasks.is_empty() {
-                self.left.store(stage.tasks.len(), Ordering::Release);
-                return Next::Stage(stage.tasks);
+        let Some(Stage { kind, tasks, .. }) = rest.pop_if(|_| true) else {
+            return Next::Finish(rest.finish.take());
+        };
+        let chain =
+            |(partition, work)| Chain { partition, first: Link { kind, work }, rest: Vec::new() };
+        let mut chains: Vec<Chain> = tasks.into_iter().enumerate().map(chain).collect();
+        let width = chains.len();
+        let joins =
+            |stage: &Stage| stage.needs == Needs::SamePartition && stage.tasks.len() == width;
+        while let Some(Stage { kind, tasks, .. }) = rest.pop_if(joins) {
+            for (chain, work) in chains.iter_mut().zip(tasks) {
+                chain.rest.push(Link { kind, work });
             }
         }
-        Next::Finish(rest.finish.take())
+        self.left.store(width, Ordering::Release);
+        Next::Chains(chains)
     }
 
-    fn task(self: &Arc<Self>, work: Work) -> Task {
+    fn task(self: &Arc<Self>, chain: Chain) -> Task {
         let running = Arc::clone(self);
         Box::new(move |worker| {
-            if running.attempt(work, worker) {
+            if running.attempt(chain, worker) {
                 running.advance(worker);
             }
         })
@@ -119,9 +122,13 @@ impl StageRun {
         Box::new(move |worker| running.end(finish, worker))
     }
 
-    /// Runs one task of the stage; true if it was the stage's last.
-    fn attempt(&self, work: Work, worker: usize) -> bool {
-        self.guarded(|worker| Ok(work(worker)?), worker);
+    /// Runs one chain; true if it was the last.
+    fn attempt(&self, chain: Chain, worker: usize) -> bool {
+        let Chain { partition, first, rest } = chain;
+        for Link { kind, work } in std::iter::once(first).chain(rest) {
+            let text = |unwound: &Unwound| task_failure_text(unwound, kind, partition);
+            self.guarded(|| Ok(work(worker)?), text);
+        }
         if planted(Planted::StageCountsOnce) {
             let left = self.left.load(Ordering::Acquire);
             self.left.store(left - 1, Ordering::Release);
@@ -136,14 +143,14 @@ impl StageRun {
             if self.failed.load(Ordering::Acquire) {
                 return self.end(None, worker);
             }
-            let stage = match self.next() {
-                Next::Stage(stage) => stage,
+            let chains = match self.next() {
+                Next::Chains(chains) => chains,
                 Next::Finish(finish) => return self.end(finish, worker),
             };
-            let mut stage = stage.into_iter();
-            let first = stage.next();
-            self.queue.submit(stage.map(|work| self.task(work)));
-            if first.is_some_and(|work| !self.attempt(work, worker)) {
+            let mut chains = chains.into_iter();
+            let first = chains.next();
+            self.queue.submit(chains.map(|chain| self.task(chain)));
+            if first.is_some_and(|chain| !self.attempt(chain, worker)) {
                 return;
             }
         }
@@ -151,18 +158,23 @@ impl StageRun {
 
     fn end(&self, finish: Option<Finish>, worker: usize) {
         if let Some(finish) = finish {
-            self.guarded(finish, worker);
+            self.guarded(|| finish(worker), failure_text);
         }
         let error = self.error.lock().take();
         self.answer(error.map_or(Ok(()), Err));
     }
 
-    fn guarded(&self, work: impl FnOnce(usize) -> Result<(), Failure>, worker: usize) {
+    /// Runs work of the plan unless something of it has failed; `text` makes the reason of what unwound.
+    fn guarded(
+        &self,
+        work: impl FnOnce() -> Result<(), Failure>,
+        text: impl FnOnce(&Unwound) -> String,
+    ) {
         if self.failed.load(Ordering::Acquire) {
             return;
         }
-        let outcome = catch_unwind(AssertUnwindSafe(|| work(worker)))
-            .unwrap_or_else(|panic| Err(failure_text(panic.as_ref()).into()));
+        let outcome = catch_unwind(AssertUnwindSafe(work))
+            .unwrap_or_else(|unwound| Err(text(unwound.as_ref()).into()));
         if let Err(failure) = outcome {
             self.error.lock().get_or_insert(failure);
             self.failed.store(true, Ordering::Release);
@@ -186,6 +198,7 @@ impl Drop for StageRun {
 #[cfg(all(test, not(tidemill_model)))]
 mod tests {
     use super::*;
+    use crate::exec::plan::PlanName;
     use crate::sync::{Mailbox, Poison};
 
     /// The outcome of a piece of a plan, which also leaves its name.
@@ -200,8 +213,14 @@ mod tests {
         Box::new(|worker| Ok(work(worker)?))
     }
 
+    fn stage(needs: Needs, tasks: Vec<Work>) -> Stage {
+        Stage { kind: "test", node: None, needs, tasks }
+    }
+
     /// Runs a plan whose pieces leave their names and returns the answer and the names. One worker: the order is fixed.
-    fn check(
+    /// Stages after `chained` of them need all partitions.
+    fn check_chained(
+        chained: usize,
         stages: &[&[(&'static str, Then)]],
         finish: Then,
         answer: Result<(), &str>,
@@ -219,11 +238,13 @@ mod tests {
                 }
             })
         };
-        let stage = |tasks: &&[(&'static str, Then)]| Stage {
-            tasks: tasks.iter().map(|task| piece(task.0, task.1)).collect(),
+        let stage = |(number, tasks): (usize, &&[(&'static str, Then)])| {
+            let needs = if number < chained { Needs::SamePartition } else { Needs::AllPartitions };
+            stage(needs, tasks.iter().map(|task| piece(task.0, task.1)).collect())
         };
         let plan = Plan {
-            stages: stages.iter().map(stage).collect(),
+            name: PlanName::default(),
+            stages: stages.iter().enumerate().map(stage).collect(),
             finish: last(piece("finish", finish)),
         };
         let pool = Arc::new(WorkerPool::start(1, &Poison::new()).expect("a thread"));
@@ -232,6 +253,57 @@ mod tests {
         assert_eq!(answers.recv(), Some(answer.map_err(|text| Failure::Failed(text.to_owned()))));
         drop(pool);
         assert_eq!((names.lock().as_slice(), answers.len()), (expected, 0), "one answer");
+    }
+
+    /// The same, of stages that all need all partitions.
+    fn check(
+        stages: &[&[(&'static str, Then)]],
+        finish: Then,
+        answer: Result<(), &str>,
+        expected: &[&str],
+    ) {
+        check_chained(0, stages, finish, answer, expected);
+    }
+
+    #[test]
+    fn stages_that_need_their_own_partition_run_on_in_the_same_task() {
+        use Then::{Fail, Panic, Succeed};
+        let (a, b) = ([("a0", Succeed), ("a1", Succeed)], [("b0", Succeed), ("b1", Succeed)]);
+        let (c, one) = ([("c0", Succeed), ("c1", Succeed)], [("one", Succeed)]);
+        let done = Ok(());
+        check_chained(
+            3,
+            &[&a, &b, &c],
+            Succeed,
+            done,
+            &["a0", "b0", "c0", "a1", "b1", "c1", "finish"],
+        );
+        check_chained(3, &[&a, &[], &c], Succeed, done, &["a0", "c0", "a1", "c1", "finish"]);
+        // A barrier, or another width, ends the chain.
+        check_chained(
+            2,
+            &[&a, &b, &c],
+            Succeed,
+            done,
+            &["a0", "b0", "a1", "b1", "c0", "c1", "finish"],
+        );
+        check_chained(
+            3,
+            &[&a, &one, &b],
+            Succeed,
+            done,
+            &["a0", "a1", "one", "b0", "b1", "finish"],
+        );
+        check_chained(
+            2,
+            &[&[("a0", Fail), ("a1", Succeed)], &b],
+            Succeed,
+            Err("a0 failed"),
+            &["a0"],
+        );
+        let falls = [("b0", Succeed), ("b1", Panic)];
+        let says = Err("panicked in `test` of partition 1: b1 fell");
+        check_chained(2, &[&a, &falls], Succeed, says, &["a0", "b0", "a1", "b1"]);
     }
 
     #[test]
@@ -254,7 +326,7 @@ mod tests {
         check(
             &[&[("a", Succeed), ("b", Panic)], &[("c", Succeed)]],
             Succeed,
-            Err("panicked: b fell"),
+            Err("panicked in `test` of partition 1: b fell"),
             &["a", "b"],
         );
         check(
@@ -280,12 +352,12 @@ mod tests {
             })
         };
         let stages = vec![
-            Stage { tasks: vec![Box::new(|_| Ok(()))] },
-            Stage { tasks: vec![meet(&left, &right), meet(&right, &left)] },
+            stage(Needs::AllPartitions, vec![Box::new(|_| Ok(()))]),
+            stage(Needs::AllPartitions, vec![meet(&left, &right), meet(&right, &left)]),
         ];
         let answers = Mailbox::new(1);
         let to = answers.clone();
-        let plan = Plan { stages, finish: Box::new(|_| Ok(())) };
+        let plan = Plan { name: PlanName::default(), stages, finish: Box::new(|_| Ok(())) };
         run(plan, &pool, Box::new(move |result| to.send(result).expect("the test listens")));
         assert_eq!(answers.recv(), Some(Ok(())));
     }
@@ -294,6 +366,7 @@ mod tests {
 #[cfg(all(test, tidemill_model))]
 mod model {
     use super::*;
+    use crate::exec::plan::PlanName;
     use crate::sync::explore;
     use crate::sync::{Mailbox, Poison};
 
@@ -301,7 +374,8 @@ mod model {
         Box::new(|worker| Ok(work(worker)?))
     }
 
-    /// Two stages of two tasks on two workers; the piece `fails` fails. Every piece sees all pieces before it.
+    /// Three stages of two tasks on two workers, the last two without a barrier between them; the piece `fails` fails. Every
+    /// piece sees the pieces that it needs.
     fn check(fails: Option<usize>) {
         explore::check(800, &[Planted::StageCountsOnce], move || {
             let pool = Arc::new(WorkerPool::start(2, &Poison::new()).expect("threads"));
@@ -314,17 +388,20 @@ mod model {
                     if fails == Some(number) { Err(String::new()) } else { Ok(()) }
                 })
             };
+            let stage = |needs, tasks| Stage { kind: "test", node: None, needs, tasks };
             let stages = vec![
-                Stage { tasks: vec![piece(0, 0), piece(1, 0)] },
-                Stage { tasks: vec![piece(2, 2), piece(3, 2)] },
+                stage(Needs::SamePartition, vec![piece(0, 0), piece(1, 0)]),
+                stage(Needs::AllPartitions, vec![piece(2, 2), piece(3, 2)]),
+                stage(Needs::SamePartition, vec![piece(4, 3), piece(5, 3)]),
             ];
             let to = answers.clone();
             let done = Box::new(move |result| to.send(result).expect("the test listens"));
-            run(Plan { stages, finish: last(piece(4, 4)) }, &pool, done);
+            let (name, finish) = (PlanName::default(), last(piece(6, 6)));
+            run(Plan { name, stages, finish }, &pool, done);
             assert_eq!(answers.recv(), Some(fails.map_or(Ok(()), |_| Err(String::new().into()))));
             drop(pool);
             assert!(answers.is_empty(), "one answer");
-            assert!(fails.is_some() || ran.load(Ordering::SeqCst) == 5);
+            assert!(fails.is_some() || ran.load(Ordering::SeqCst) == 7);
         });
     }
 
@@ -335,6 +412,6 @@ mod model {
 
     #[test]
     fn every_schedule_answers_once_after_a_failure() {
-        (0..5).for_each(|piece| check(Some(piece)));
+        (0..7).for_each(|piece| check(Some(piece)));
     }
 }

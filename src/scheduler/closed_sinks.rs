@@ -21,7 +21,7 @@ impl JobLoop {
         if !ends_run {
             return Some(Ok(()));
         }
-        self.parts.graph.abandon(job.time);
+        self.abandon_batch();
         self.stop_with(SchedulerNotice::OutputClosed(why));
         None
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::exec::{self, Failure};
 use crate::metrics::{BatchState, ConditionKind, Event, Recorder, STAGES};
-use crate::stream::{BatchInput, Output};
+use crate::stream::{BatchInput, OpenBatch, Output};
 use crate::sync::Arc;
 use crate::time::{Moment, Time};
 
@@ -23,6 +23,8 @@ const TRIM_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Jobs {
     pub(super) set: JobSet<Arc<BatchInput>>,
     pub(super) outputs: Vec<Arc<Output>>,
+    /// The batch whose jobs run, from its first job to its end.
+    pub(super) open: Option<OpenBatch>,
     /// The end of the pause after a job that found no room.
     pub(super) room_at: Option<Moment>,
     /// The batch whose input found no room among the dead letters, and the letters that were kept.
@@ -90,9 +92,12 @@ impl JobLoop {
                 scheduler.post(Message::JobDone { job, outcome, at: clock.now() });
             };
             let rebuilds = self.log.as_ref().and_then(|log| log.rebuilds(job.time));
+            let (graph, clock) = (&self.parts.graph, &self.parts.clock);
+            // Only the first batch has jobs that may start, so this is the one that is open.
+            let batch = self.jobs.open.get_or_insert_with(|| graph.open_batch(&input));
             let plan = match rebuilds {
-                Some(how) => self.parts.graph.replay(&input, &self.parts.clock, how),
-                None => self.jobs.outputs[job.output].plan(&input, &self.parts.clock, started),
+                Some(how) => batch.replay(clock, how),
+                None => batch.plan(job.output, clock, started),
             };
             match plan {
                 Ok(plan) => exec::run(plan, &self.parts.workers, Box::new(done)),
@@ -170,9 +175,14 @@ impl JobLoop {
 
     /// The stream stops for this batch.
     pub(super) fn fail(&mut self, time: Time, err: Error) {
-        self.parts.graph.abandon(time);
+        self.abandon_batch();
         self.parts.history.update(time, |batch| batch.state = BatchState::Failed);
         self.stop_for(err);
+    }
+
+    /// Abandons the open batch: it leaves no trace in windows and states.
+    pub(super) fn abandon_batch(&mut self) {
+        self.jobs.open = None;
     }
 
     /// The stream stops.
@@ -191,7 +201,9 @@ impl JobLoop {
         let Some((input, first_start)) = self.jobs.set.finish(time) else { return };
         direct_sources::tell_losses(&self.parts.direct, &input, &self.parts.graph);
         let not_due = self.parts.graph.took_in(&input, state == BatchState::Done);
-        self.parts.graph.commit(time);
+        let graph = &self.parts.graph;
+        // A batch without a job that runs was never opened.
+        self.jobs.open.take().unwrap_or_else(|| graph.open_batch(&input)).commit();
         self.scheduler.progress.lock().not_due = not_due;
         if let Some(log) = self.log.as_mut().filter(|it| it.rebuilds(time).is_some()) {
             log.was_rebuilt();

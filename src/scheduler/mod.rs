@@ -293,6 +293,7 @@ impl Scheduler {
             jobs: Jobs {
                 set: JobSet::new(outputs.len(), options.concurrent_jobs, options.retries),
                 outputs,
+                open: None,
                 room_at: None,
                 letters: None,
             },

@@ -1,7 +1,7 @@
 //! `Delivery`: the key of a batch and the times for people, for the output that hands it over. Knows no operator.
 
 use super::BatchInput;
-use super::plan::batch_scope::BatchScope;
+use super::plan::committed::CommittedBatches;
 use super::plan::lacks::Reads;
 use crate::sink::{BatchMeta, CommitKey};
 use crate::sync::{Arc, Mutex};
@@ -13,7 +13,7 @@ pub(super) struct Delivery {
     pub(super) job: Arc<str>,
     pub(super) input: Arc<BatchInput>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) scope: Arc<BatchScope>,
+    pub(super) committed: Arc<CommittedBatches>,
     pub(super) reads: Reads,
     /// Set when the job begins, which may be after it was planned together with another one.
     pub(super) started: Arc<Mutex<Moment>>,
@@ -37,7 +37,7 @@ impl Delivery {
             scheduling_delay_us: micros(self.input.due, started),
             processing_us: micros(started, now),
             total_us: micros(self.input.due, now),
-            incomplete: self.scope.lacks(|lacks| lacks.are_in(&self.reads, &self.input)),
+            incomplete: self.committed.lacks.are_in(&self.reads, &self.input),
         }
     }
 }

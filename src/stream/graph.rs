@@ -3,27 +3,24 @@
 //! Nodes register while the program is built; after that the graph only passes batches on. Runs on the thread that builds the
 //! program and then on the scheduler's. Knows no streams and no operators.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::dedup::Repeats;
+use super::kept::Kept;
 use super::late::{Late, OnLate, RunLease};
-use super::plan::batch_scope::BatchScope;
-use super::plan::{Output, Planner};
+use super::plan::committed::CommittedBatches;
+use super::plan::wiring::Wiring;
+use super::plan::{Job, Output};
 use super::state::commit::{Changelog, StateInfo};
-use super::{BatchInput, Graph, GraphOptions, Missing, Registered, Replay, Settings, SourceInfo};
-use crate::exec::Plan;
+use super::{BatchInput, Graph, GraphOptions, NodePlanner, Registered, Settings, SourceInfo};
 use crate::memory::buffer_pool::Pool;
 use crate::sink::SharedSink;
-use crate::sync::thread::panic_text;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
-use crate::time::{Clock, Time};
+use crate::time::Time;
 
 impl Graph {
     /// An empty graph.
     pub fn new(options: GraphOptions) -> Arc<Graph> {
-        let scope: Arc<BatchScope> = Arc::default();
-        scope.set_seed(options.seed);
         Arc::new(Graph {
             pipeline: options.pipeline.into(),
             console: options.console,
@@ -34,13 +31,14 @@ impl Graph {
             },
             bad_utf8: Arc::new(AtomicU64::new(0)),
             repeats: Repeats::default(),
-            scope,
+            wiring: Mutex::new(Arc::new(Wiring::new(options.seed))),
+            committed: Mutex::default(),
+            kept: Kept::default(),
             compactor: Arc::default(),
             replayed: Mutex::default(),
             late: Late::default(),
             undue: Mutex::default(),
             registered: Mutex::new(Registered::default()),
-            jobs: Arc::default(),
         })
     }
 
@@ -93,17 +91,17 @@ impl Graph {
 
     /// The seed of every hash; a replay uses the one of the first run.
     pub fn seed(&self) -> u64 {
-        self.scope.seed()
+        self.wiring.lock().seed
     }
 
     /// Sets the seed of every hash, before the first batch.
     pub fn set_seed(&self, seed: u64) {
-        self.scope.set_seed(seed);
+        self.wire(|wiring| wiring.seed = seed);
     }
 
     /// From now on this pool's account counts what unfinished batches have made, and rows lie in its buffers.
     pub fn make_results_in(&self, pool: &Arc<Pool>) {
-        self.scope.set_pool(pool);
+        self.wire(|wiring| wiring.pool = Arc::clone(pool));
     }
 
     /// True if no batch leaves anything behind that the next one needs: no state, no windows.
@@ -120,31 +118,6 @@ impl Graph {
     /// what states made of records.
     pub fn longest_window_below_state(&self) -> Duration {
         self.registered.lock().reach.1
-    }
-
-    /// Plans an earlier batch again: windows and states take it in, at the commit. Batches come in order.
-    ///
-    /// # Errors
-    /// If the batch cannot be computed; the text says why.
-    pub fn replay(
-        &self,
-        input: &Arc<BatchInput>,
-        clock: &Arc<dyn Clock>,
-        replay: Replay,
-    ) -> Result<Plan, String> {
-        *self.replayed.lock() = Some(input.time);
-        self.scope.begin(input.time, self.settings.batch_interval);
-        let keepers = self.registered.lock().keepers.clone();
-        let mut planner = Planner::new(input, clock, &self.scope, self.settings);
-        planner.replay = Some(replay);
-        for (_, keeper) in keepers.iter().filter(|(node, _)| self.scope.is_used(*node)) {
-            match catch_unwind(AssertUnwindSafe(|| keeper(&mut planner))) {
-                Ok(Ok(()) | Err(Missing::NoBatch(_) | Missing::NotDue)) => {}
-                Ok(Err(Missing::Failed(text))) => return Err(text),
-                Err(panic) => return Err(format!("panicked: {}", panic_text(panic.as_ref()))),
-            }
-        }
-        Ok(Plan { stages: planner.stages, finish: Box::new(|_| Ok(())) })
     }
 
     /// Checks that the graph can run.
@@ -192,30 +165,64 @@ impl Graph {
     /// Called before the first batch if the jobs of a batch run at the same time: then each computes by itself what is not
     /// shuffled or kept.
     pub fn run_jobs_at_once(&self) {
-        self.scope.fusion.never();
+        self.wire(Wiring::run_jobs_at_once);
     }
 
     /// Called once before the first batch, with its time: slides are counted from one interval before it.
     pub fn begin(&self, first: Time) {
-        self.scope.begin(first, self.settings.batch_interval);
+        let interval = self.settings.batch_interval;
+        self.settle(|committed| committed.begin(first, interval));
     }
 
-    /// Commits a batch: its changes in windows and states count from now on.
-    pub fn commit(&self, time: Time) {
-        self.scope.commit(time);
-        let longest = self.registered.lock().reach.0;
-        self.scope.lacks(|lacks| lacks.forget(time, longest));
+    /// Notes that an earlier run has committed the batch: its changes are in the states.
+    pub fn was_committed(&self, time: Time) {
+        let longest = self.longest_window();
+        self.settle(|committed| committed.commit(time, longest));
     }
 
-    /// Abandons a batch: it leaves no trace in windows and states.
-    pub fn abandon(&self, time: Time) {
-        self.scope.abandon(time);
+    /// A batch of this run is committed.
+    pub(super) fn has_committed(&self, input: &BatchInput, is_replay: bool) {
+        if is_replay {
+            *self.replayed.lock() = Some(input.time);
+        }
+        self.begin(input.time);
+        self.was_committed(input.time);
     }
 
     /// True if a window or a time-out may fall due after the batch `last` and up to `time`: then the batch runs even if
     /// nothing was received.
     pub fn must_run(&self, last: Option<Time>, time: Time) -> bool {
-        self.scope.must_run(last, time)
+        self.wiring().must_run(&self.committed(), last, time)
+    }
+
+    /// The facts that are fixed before the first batch.
+    pub(super) fn wiring(&self) -> Arc<Wiring> {
+        Arc::clone(&self.wiring.lock())
+    }
+
+    /// Changes those facts, for the batches that begin later.
+    pub(super) fn wire(&self, change: impl FnOnce(&mut Wiring)) {
+        change(Arc::make_mut(&mut self.wiring.lock()));
+    }
+
+    /// What is committed.
+    pub(super) fn committed(&self) -> Arc<CommittedBatches> {
+        Arc::clone(&self.committed.lock())
+    }
+
+    /// Changes what is committed, for the batches that begin later.
+    fn settle(&self, change: impl FnOnce(&mut CommittedBatches)) {
+        change(Arc::make_mut(&mut self.committed.lock()));
+    }
+
+    /// The job of the output at this place.
+    pub(super) fn job(&self, output: usize) -> Option<Arc<Job>> {
+        Some(Arc::clone(&self.registered.lock().outputs.get(output)?.job))
+    }
+
+    /// The nodes that keep something from batch to batch, with what plans them.
+    pub(super) fn keepers(&self) -> Vec<(u32, NodePlanner)> {
+        self.registered.lock().keepers.clone()
     }
 
     /// These sinks belong to the program, whether an output uses them or not.
@@ -231,12 +238,12 @@ impl Graph {
     /// Notes that the batch lacks a part of its input from this source: its rows, and those of the windows that reach back
     /// to it, are incomplete.
     pub fn lacks_input(&self, time: Time, source: u32) {
-        self.scope.lacks(|lacks| lacks.input(time, source));
+        self.settle(|committed| committed.lacks.input(time, source));
     }
 
     /// Notes that windows below states take in nothing of this batch, which was done before a restart.
     pub fn lacks_states(&self, time: Time) {
-        self.scope.lacks(|lacks| lacks.states(time));
+        self.settle(|committed| committed.lacks.states(time));
     }
 
     pub(super) fn next_node(&self) -> u32 {

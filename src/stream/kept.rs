@@ -90,13 +90,13 @@ pub(crate) const KEEP_LESS: &str = "let keys time out, have fewer of them, or sh
 impl Graph {
     /// Bytes that windows and states keep from batch to batch, about.
     pub fn kept_bytes(&self) -> &Arc<Counter> {
-        self.scope.kept().total()
+        self.kept.total()
     }
 
     /// The same of each, the largest first.
     pub fn kept_parts(&self) -> Vec<KeptPart> {
         let registered = self.registered.lock();
-        let nodes = self.scope.kept().nodes.lock();
+        let nodes = self.kept.nodes.lock();
         let part = |(node, bytes): &(u32, Arc<Counter>)| {
             let (_, name) = registered.stateful.iter().find(|(other, _)| other == node)?;
             let is_state = registered.changelogs.iter().any(|(other, ..)| other == node);

@@ -44,7 +44,7 @@ fn check(
     for (index, kept) in (0..).zip(kept) {
         let input = rig.input(index, Vec::new());
         rig.run(&input).expect("it succeeds");
-        rig.graph.commit(input.time);
+        rig.commit();
         assert_eq!((account.results(), account.used()), (0, 0), "everything was given back");
         let bytes = rig.graph.kept_bytes().value();
         assert!(kept.contains(&bytes), "batch {index} keeps {bytes} bytes, not {kept:?}");
@@ -112,7 +112,7 @@ fn each_window_and_state_is_counted_by_its_name() {
     for index in 0..2 {
         let input = rig.input(index, Vec::new());
         rig.run(&input).expect("it succeeds");
-        rig.graph.commit(input.time);
+        rig.commit();
     }
     let parts = rig.graph.kept_parts();
     let named: Vec<_> = parts.iter().map(|part| (part.name.as_str(), part.kind())).collect();

@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! source ─▶ operator ─▶ operator ─▶ output        one output is one job; the graph lists them in order
-//!   compute() ◀── compute() ◀── compute() ◀── Output::plan(input)      stages gather in the planner on the way back
+//!   compute() ◀── compute() ◀── compute() ◀── OpenBatch::plan(job)      stages gather in the planner on the way back
 //! ```
 //! Nodes are built once and compute each batch and attempt; their results are lazy. Planning runs on the scheduler's
 //! thread and costs nothing per record; the plan runs on the workers. Nothing here knows receivers or the context.
@@ -58,6 +58,7 @@ pub use outputs::Collected;
 pub(crate) use plan::JobPast;
 #[doc(hidden)]
 pub use plan::Output;
+pub use plan::open_batch::OpenBatch;
 pub use state::Stateful;
 pub(crate) use state::commit::{Census, Counting};
 pub use state::spec::{State, StateCounts, StateKey, StateSpec, StateValue, WhenFull};
@@ -66,11 +67,13 @@ pub use window::persist::Remembered;
 
 use dedup::Repeats;
 use dstream::StreamLineage;
+use kept::Kept;
 use late::Late;
 use missing::Missing;
 use node::{Compute, Node};
-use plan::batch_scope::BatchScope;
-use plan::{Job, Planner};
+use plan::Planner;
+use plan::committed::CommittedBatches;
+use plan::wiring::Wiring;
 use state::commit::{Changelog, Compactor};
 use window::persist::Memory;
 use window::undue::Undue;
@@ -109,15 +112,18 @@ pub struct Graph {
     settings: Settings,
     bad_utf8: Arc<AtomicU64>,
     repeats: Repeats,
-    scope: Arc<BatchScope>,
+    /// The facts that are fixed before the first batch; batches hold it as it was when they began.
+    wiring: Mutex<Arc<Wiring>>,
+    /// What is committed; the same.
+    committed: Mutex<Arc<CommittedBatches>>,
+    /// The memory that nodes keep from batch to batch.
+    kept: Kept,
     compactor: Arc<Mutex<Compactor>>,
     /// The last batch that was run again: its changes are kept already.
     replayed: Mutex<Option<Time>>,
     late: Late,
     undue: Mutex<Undue>,
     registered: Mutex<Registered>,
-    /// The jobs of the outputs, by their numbers.
-    jobs: Arc<Mutex<Vec<Arc<Job>>>>,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -4,12 +4,13 @@
 use std::any::TypeId;
 
 use super::delivery::Delivery;
+use super::plan::Job;
 use super::plan::lacks::Reads;
-use super::{DStream, Job, Missing, Node, Output, Planner};
+use super::{DStream, Missing, Node, Output, Planner};
 use crate::blocks::manager::StoredBlock;
 use crate::error::Result;
 use crate::exec::shuffle::Slots;
-use crate::exec::{Batch, Failure, Finish, Stage, Work};
+use crate::exec::{Batch, Failure, Finish, Needs, Work};
 use crate::framing::lines_of;
 use crate::memory::buffer_pool::Pool;
 use crate::sink::{BatchMeta, CommitKey, Console, Format, Row, Rows, SharedSink, Sink};
@@ -120,7 +121,7 @@ impl<T: ?Sized + 'static> DStream<T> {
                 None => {
                     let batch = node.compute(cx)?;
                     let begin = move || Rows::in_pool(&pool);
-                    cx.materialize_owning(&batch, begin, Rows::push, encoded)
+                    cx.materialize_owning("write", &batch, begin, Rows::push, encoded)
                 }
             };
             let sinks = Arc::clone(&sinks);
@@ -227,7 +228,6 @@ impl<T: ?Sized + 'static> DStream<T> {
             self.graph.undue.lock().add(number, self.lineage.slide, reads.clone());
         }
         let output = Arc::new(Output {
-            number,
             sinks,
             job: Arc::new(Job {
                 name,
@@ -236,13 +236,9 @@ impl<T: ?Sized + 'static> DStream<T> {
                 build: Box::new(build),
                 past: Mutex::default(),
             }),
-            jobs: Arc::clone(&self.graph.jobs),
-            settings: self.graph.settings,
-            scope: Arc::clone(&self.graph.scope),
         });
-        self.graph.jobs.lock().push(Arc::clone(&output.job));
         registered.outputs.push(output);
-        self.graph.scope.add_output(&self.lineage.above);
+        self.graph.wire(|wiring| wiring.add_output(number, &self.lineage.above));
     }
 }
 
@@ -290,7 +286,7 @@ fn rows_of_blocks(
         })
     };
     let tasks = blocks.into_iter().enumerate().map(task).collect();
-    cx.stages.push(Stage { tasks });
+    cx.stages.push("write", Needs::SamePartition, tasks);
     slots
 }
 

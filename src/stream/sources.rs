@@ -2,7 +2,7 @@
 
 use super::{DStream, Graph, Missing, Node, Planner, SourceInfo};
 use crate::blocks::manager::StoredBlock;
-use crate::exec::{Batch, Partition, fail_task};
+use crate::exec::{Batch, Partition, StageReads, fail_task};
 use crate::source::direct::Portion;
 use crate::sync::{Arc, AtomicU64, Ordering};
 
@@ -79,7 +79,7 @@ impl Node<[u8]> for BlockSource {
     fn compute(&self, cx: &mut Planner<'_>) -> Result<Batch<[u8]>, Missing> {
         let partition = |block: &Arc<StoredBlock>| {
             let block = Arc::clone(block);
-            Partition::new(move |each: &mut dyn FnMut(&[u8])| {
+            of_input(move |each: &mut dyn FnMut(&[u8])| {
                 ranges(&block, |range| block.info.framing.for_each(range, &mut *each));
             })
         };
@@ -95,7 +95,7 @@ impl Node<str> for BlockSource {
     fn compute(&self, cx: &mut Planner<'_>) -> Result<Batch<str>, Missing> {
         let partition = |block: &Arc<StoredBlock>| {
             let (block, bad) = (Arc::clone(block), Arc::clone(&self.bad_utf8));
-            Partition::new(move |each: &mut dyn FnMut(&str)| {
+            of_input(move |each: &mut dyn FnMut(&str)| {
                 let framing = block.info.framing;
                 ranges(&block, |range| {
                     each_text(range, &bad, each, |each| framing.for_each(range, each));
@@ -108,6 +108,13 @@ impl Node<str> for BlockSource {
     fn blocks(&self, cx: &Planner<'_>) -> Option<Vec<Arc<StoredBlock>>> {
         Some(self.of(cx).to_vec())
     }
+}
+
+/// A partition of the batch's input: it reads nothing that a task has made.
+fn of_input<T: ?Sized>(
+    elements: impl Fn(&mut dyn FnMut(&T)) + Send + Sync + 'static,
+) -> Partition<T> {
+    Partition::new(elements).reading(StageReads::Nothing)
 }
 
 /// Calls `each` with the ranges of a block; ends the task if it is not in memory and cannot be read back.
@@ -158,7 +165,7 @@ impl Node<[u8]> for Portions {
     fn compute(&self, cx: &mut Planner<'_>) -> Result<Batch<[u8]>, Missing> {
         let partition = |portion: &Arc<Portion>| {
             let portion = Arc::clone(portion);
-            Partition::new(move |each: &mut dyn FnMut(&[u8])| {
+            of_input(move |each: &mut dyn FnMut(&[u8])| {
                 let each = |range: &[u8]| portion.for_each_record(range, &mut *each);
                 or_fail(portion.for_each_range(each));
             })
@@ -171,7 +178,7 @@ impl Node<str> for Portions {
     fn compute(&self, cx: &mut Planner<'_>) -> Result<Batch<str>, Missing> {
         let partition = |portion: &Arc<Portion>| {
             let (portion, bad) = (Arc::clone(portion), Arc::clone(&self.bad_utf8));
-            Partition::new(move |each: &mut dyn FnMut(&str)| {
+            of_input(move |each: &mut dyn FnMut(&str)| {
                 or_fail(portion.for_each_range(|range| {
                     each_text(range, &bad, each, |each| portion.for_each_record(range, each));
                 }));
@@ -205,7 +212,7 @@ impl<T: Send + Sync + 'static> Node<T> for QueueSource<T> {
         let part = |number: usize| {
             let cut = |number: usize| elements.len() * number / self.partitions;
             let (elements, range) = (Arc::clone(elements), cut(number)..cut(number + 1));
-            Partition::new(move |each: &mut dyn FnMut(&T)| {
+            of_input(move |each: &mut dyn FnMut(&T)| {
                 elements[range.clone()].iter().for_each(&mut *each)
             })
         };

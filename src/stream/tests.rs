@@ -41,6 +41,8 @@ pub(super) struct Rig {
     clock: Arc<dyn Clock>,
     console: Captured,
     pub(super) partitions: usize,
+    /// The batch that runs, with its input.
+    open: Mutex<Option<(Arc<BatchInput>, OpenBatch)>>,
 }
 
 impl Rig {
@@ -54,7 +56,8 @@ impl Rig {
             console: Writer::new(Box::new(console.clone())),
         });
         let pool = Arc::new(WorkerPool::start(workers, &Poison::new()).expect("threads"));
-        Rig { graph, pool, clock: Arc::new(ManualClock::new()), console, partitions: 2 }
+        let clock = Arc::new(ManualClock::new());
+        Rig { graph, pool, clock, console, partitions: 2, open: Mutex::default() }
     }
 
     /// Batch number `index`, at (index + 1) seconds, with these blocks of one source.
@@ -74,20 +77,40 @@ impl Rig {
         })
     }
 
-    /// Runs every output of one batch; the first failure is the answer.
+    /// Runs every output of one batch; the first failure is the answer. The batch stays open until another one runs.
     pub(super) fn run(&self, input: &Arc<BatchInput>) -> Result<(), String> {
-        self.graph.outputs().iter().try_for_each(|output| self.run_output(output, input))
+        (0..self.graph.outputs().len()).try_for_each(|output| self.run_output(output, input))
     }
 
-    fn run_output(&self, output: &Output, input: &Arc<BatchInput>) -> Result<(), String> {
-        self.run_plan(output.plan(input, &self.clock, self.clock.now())?)
+    fn run_output(&self, output: usize, input: &Arc<BatchInput>) -> Result<(), String> {
+        self.run_plan(self.plan(output, input)?)
+    }
+
+    fn plan(&self, output: usize, input: &Arc<BatchInput>) -> Result<Plan, String> {
+        self.opened(input, |batch| batch.plan(output, &self.clock, self.clock.now()))
+    }
+
+    /// Calls `with` with the open batch of this input; one of another input is abandoned.
+    fn opened<T>(&self, input: &Arc<BatchInput>, with: impl FnOnce(&mut OpenBatch) -> T) -> T {
+        let mut open = self.open.lock();
+        if !open.as_ref().is_some_and(|(of, _)| Arc::ptr_eq(of, input)) {
+            *open = Some((Arc::clone(input), self.graph.open_batch(input)));
+        }
+        let (_, batch) = open.as_mut().expect("just opened");
+        with(batch)
+    }
+
+    /// Commits the batch that has run.
+    pub(super) fn commit(&self) {
+        let (_, batch) = self.open.lock().take().expect("a batch has run");
+        batch.commit();
     }
 
     /// Runs a batch of before again.
     pub(super) fn replay(&self, index: u64, replay: Replay) -> Result<(), String> {
         let input = self.input(index, Vec::new());
-        self.run_plan(self.graph.replay(&input, &self.clock, replay)?)?;
-        self.graph.commit(input.time);
+        self.run_plan(self.opened(&input, |batch| batch.replay(&self.clock, replay))?)?;
+        self.commit();
         Ok(())
     }
 
@@ -305,8 +328,8 @@ fn a_source_without_a_batch() {
     let here = rig.queue(&[vec![5], vec![6]]);
     let fails = |stream: DStream<i32>, expected: &str| {
         stream.collect();
-        let output = rig.graph.outputs().pop().unwrap();
-        assert_eq!(rig.run_output(&output, &rig.input(1, Vec::new())).unwrap_err(), expected);
+        let output = rig.graph.outputs().len() - 1;
+        assert_eq!(rig.run_output(output, &rig.input(1, Vec::new())).unwrap_err(), expected);
     };
     fails(here.union(&absent), "union: source `queue#1` has no batch at 2000 ms");
     fails(absent.union(&here).map(|n| *n), "union: source `queue#1` has no batch at 2000 ms");
@@ -327,7 +350,9 @@ fn a_panic_or_an_error_fails_the_batch_and_a_retry_gives_the_same_rows() {
     });
     let collected = fickle.count_by_value().collect();
     let input = rig.input(0, Vec::new());
-    assert_eq!(rig.run(&input).unwrap_err(), "panicked: bad luck");
+    let said = rig.run(&input).unwrap_err();
+    let of = |partition| format!("panicked in `fold` of partition {partition}: bad luck");
+    assert!([of(0), of(1)].contains(&said), "{said}");
     assert!(collected.rows().is_empty());
     rig.run(&input).unwrap();
     let first = collected.rows()[0].1.clone();
@@ -399,9 +424,7 @@ fn a_stream_that_is_used_twice_is_shuffled_once() {
     let rig = Rig::new(2);
     let counts = rig.queue(&[words("a b a")]).count_by_value();
     counts.join(&counts).collect();
-    let plan = rig.graph.outputs()[0]
-        .plan(&rig.input(0, Vec::new()), &rig.clock, Moment::default())
-        .unwrap();
+    let plan = rig.plan(0, &rig.input(0, Vec::new())).unwrap();
     assert_eq!(plan.stages.len(), 2 + 2 + 1);
 }
 
@@ -411,8 +434,8 @@ fn an_empty_batch_needs_no_task() {
     let text = rig.graph.text_blocks(0, "in");
     text.flat_map(|line, out| out.extend(line.split(' '))).count_by_value().print(1);
     rig.graph.blocks(0, "in").wordcount().print(1);
-    for output in rig.graph.outputs() {
-        let plan = output.plan(&rig.input(0, Vec::new()), &rig.clock, Moment::default()).unwrap();
+    for output in 0..2 {
+        let plan = rig.plan(output, &rig.input(0, Vec::new())).unwrap();
         assert_eq!(plan.stages.iter().map(|stage| stage.tasks.len()).sum::<usize>(), 0);
     }
 }

@@ -69,8 +69,10 @@ pub(crate) enum Planted {
     ReplayTakesWorkers,
     /// A batch that was planned under a job's old name is committed under the new one.
     ReplayTakesNewNames,
-    /// `batch::run`: two tasks of a stage that end at once are counted as one.
+    /// `exec::run`: two tasks of a stage that end at once are counted as one.
     StageCountsOnce,
+    /// `OpenBatch`: the nodes of a planning that failed count as computed.
+    FailedPlanningIsKept,
     /// `JobLoop`: the stop does not give the waiting tick its blocks first.
     FinalForgetsWaitingTick,
     /// `JobLoop`: a tick that comes after the stop still becomes a batch.

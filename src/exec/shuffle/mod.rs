@@ -16,7 +16,7 @@ pub mod word_table;
 
 use std::borrow::Borrow;
 
-use crate::exec::{Batch, Partition, Stage, Work};
+use crate::exec::{Batch, Inputs, Needs, Partition, StageReads, Stages, Work};
 use crate::memory::budget::{MemoryBudget, ResultsReservation};
 use crate::sync::{Arc, Mutex};
 
@@ -134,8 +134,8 @@ where
     /// the merged rows as a batch of a partition for each shard: `rows` takes the entries out of a merged shard.
     pub fn plan<U: Send + Sync + 'static>(
         &self,
-        stages: &mut Vec<Stage>,
-        inputs: Vec<Work>,
+        stages: &mut Stages,
+        inputs: Inputs,
         rows: impl Fn(&mut Table<K, C>) -> Vec<U> + Send + Sync + 'static,
     ) -> Batch<U> {
         self.plan_slots(stages, inputs, rows).batch()
@@ -144,14 +144,15 @@ where
     /// Like [`plan`](ShuffleTables::plan); the rows of each shard are left in its slot. No slots if there are no inputs.
     pub fn plan_slots<U: Send + Sync + 'static>(
         &self,
-        stages: &mut Vec<Stage>,
-        inputs: Vec<Work>,
+        stages: &mut Stages,
+        inputs: Inputs,
         rows: impl Fn(&mut Table<K, C>) -> Vec<U> + Send + Sync + 'static,
     ) -> Slots<U> {
         if self.0.shape.inputs == 0 {
             return Slots::new(0);
         }
-        stages.push(Stage { tasks: inputs });
+        let (needs, tasks) = inputs.into_parts();
+        stages.push("fold", needs, tasks);
         let results: Slots<U> = Slots::counted(self.0.shape.shards, &self.0.account);
         let rows = Arc::new(rows);
         let merge_task = |shard: usize| -> Work {
@@ -161,7 +162,8 @@ where
                 Ok(())
             })
         };
-        stages.push(Stage { tasks: (0..self.0.shape.shards).map(merge_task).collect() });
+        let tasks = (0..self.0.shape.shards).map(merge_task).collect();
+        stages.push("merge", Needs::AllPartitions, tasks);
         results
     }
 }
@@ -322,16 +324,17 @@ impl<U> Slots<U> {
         self.0.slots.len()
     }
 
-    /// A batch with one partition for each slot.
+    /// A batch with one partition for each slot, where task number `n` of a stage fills slot `n`.
     pub fn batch(&self) -> Batch<U>
     where
         U: Send + Sync + 'static,
     {
         let partition = |slot| {
             let slots = self.clone();
-            Partition::new(move |each: &mut dyn FnMut(&U)| {
-                slots.at(slot).iter().for_each(&mut *each)
-            })
+            let elements = move |each: &mut dyn FnMut(&U)| {
+                slots.at(slot).iter().for_each(&mut *each);
+            };
+            Partition::new(elements).reading(StageReads::Slot(slot))
         };
         (0..self.len()).map(partition).collect()
     }

@@ -1,8 +1,8 @@
 //! The job `latency`: quantiles of the time from each record's stamp to the end of its batch's processing.
 //!
 //! A stamped line starts with its intended send time in nanoseconds since the epoch and a space, as `load --stamp`
-//! writes it. The end is the same for all records of a batch, so tasks record the age of each stamp at the time of the
-//! plan, and the time from there to the end is added to the quantiles. Runs on the workers.
+//! writes it. The end is the same for all records of a batch, so tasks record the age of each stamp at the beginning of
+//! the first task, and the time from there to the end is added to the quantiles. Runs on the workers.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use hdrhistogram::Histogram;
 
 use super::{JobKind, JobOptions, JobOutput, JobRow, Window};
 use crate::exec::shuffle::Slots;
-use crate::exec::{Stage, Work};
+use crate::exec::{Needs, Work};
 use crate::stream::window::Rule;
 use crate::stream::{DStream, WindowSpan};
-use crate::sync::Arc;
+use crate::sync::{Arc, Mutex};
 use crate::time::Interval;
 
 /// The rows, and the quantile of each.
@@ -69,13 +69,13 @@ impl DStream<[u8]> {
     /// # Ok::<(), tidemill::Error>(())
     /// ```
     pub fn latency(&self) -> DStream<(&'static str, u64)> {
-        self.ages(|ages, since_planned| ages.rows(since_planned))
+        self.ages(|ages, since_begun| ages.rows(since_begun))
     }
 
     /// The latency of the stamped records of the last `length` of time, every `slide`; each counts with the end of its own
     /// batch.
     fn latency_by_window(&self, length: Interval, slide: Interval) -> DStream<(&'static str, u64)> {
-        let ages = self.ages(|ages, since_planned| vec![((), ages.later_by(since_planned))]);
+        let ages = self.ages(|ages, since_begun| vec![((), ages.later_by(since_begun))]);
         let join = |left: &Ages, right: &Ages| {
             let mut all = left.clone();
             all.add(right.clone());
@@ -87,7 +87,7 @@ impl DStream<[u8]> {
         window.showing(window.flat_map(|((), ages), out| out.extend(&ages.rows(Duration::ZERO))))
     }
 
-    /// Calls `make` with all ages of a batch and the time from its plan to its end.
+    /// Calls `make` with all ages of a batch and the time from the beginning of its first task to its end.
     fn ages<U: Send + Sync + 'static>(
         &self,
         make: impl Fn(Ages, Duration) -> Vec<U> + Send + Sync + 'static,
@@ -95,25 +95,30 @@ impl DStream<[u8]> {
         let (node, make) = (Arc::clone(&self.node), Arc::new(make));
         self.wide(move |cx| {
             let batch = node.compute(cx)?;
-            let (clock, planned) = (Arc::clone(cx.clock), cx.clock.wall());
-            let since = nanos(planned);
-            let push = move |ages: &mut Ages, record: &[u8]| ages.push(record, since);
-            let ages = cx.materialize(&batch, Ages::default, push, |ages| vec![ages]);
+            let (clock, begun) = (Arc::clone(cx.clock), Arc::<Mutex<Option<Duration>>>::default());
+            // The same for all tasks, and set by the first of them: a plan may be older than the last records.
+            let (wall, first) = (Arc::clone(&clock), Arc::clone(&begun));
+            let begin =
+                move || (Ages::default(), nanos(*first.lock().get_or_insert_with(|| wall.wall())));
+            let push = |(ages, since): &mut (Ages, u64), record: &[u8]| ages.push(record, *since);
+            let ages = cx.materialize("fold", &batch, begin, push, |(ages, _)| vec![ages]);
             let (result, make) = (Slots::new(1), Arc::clone(&make));
             let made = result.clone();
             let task: Work = Box::new(move |_| {
                 let mut all = Ages::default();
                 ages.take_all().into_iter().flatten().for_each(|part| all.add(part));
-                made.put(0, make(all, clock.wall().saturating_sub(planned)));
+                let now = clock.wall();
+                let begun = begun.lock().unwrap_or(now);
+                made.put(0, make(all, now.saturating_sub(begun)));
                 Ok(())
             });
-            cx.stages.push(Stage { tasks: vec![task] });
+            cx.stages.push("merge", Needs::AllPartitions, vec![task]);
             Ok(result.batch())
         })
     }
 }
 
-/// The ages of the stamps at the time of the batch's plan, in nanoseconds; none until there is a stamp.
+/// The ages of the stamps at the beginning of the batch's first task, in nanoseconds; none until there is a stamp.
 #[derive(Clone, Default)]
 struct Ages {
     stamped: Option<Histogram<u64>>,
@@ -121,10 +126,10 @@ struct Ages {
 }
 
 impl Ages {
-    /// Takes in a record; the batch was planned at `planned`, in nanoseconds since the epoch.
-    fn push(&mut self, record: &[u8], planned: u64) {
+    /// Takes in a record; the first task began at `begun`, in nanoseconds since the epoch.
+    fn push(&mut self, record: &[u8], begun: u64) {
         match stamp(record) {
-            Some(stamp) => self.record(planned.saturating_sub(stamp)),
+            Some(stamp) => self.record(begun.saturating_sub(stamp)),
             None => self.unstamped += 1,
         }
     }
@@ -160,8 +165,8 @@ impl Ages {
         later
     }
 
-    fn rows(&self, since_planned: Duration) -> Vec<(&'static str, u64)> {
-        let micros = |age: u64| age.saturating_add(nanos(since_planned)) / 1_000;
+    fn rows(&self, since_begun: Duration) -> Vec<(&'static str, u64)> {
+        let micros = |age: u64| age.saturating_add(nanos(since_begun)) / 1_000;
         let mut rows = Vec::new();
         if let Some(ages) = &self.stamped {
             let row = |(name, quantile): (&'static str, f64)| {

@@ -8,7 +8,7 @@ use super::{JobKind, JobOptions, JobOutput, JobRow, Window};
 use crate::blocks::manager::StoredBlock;
 use crate::exec::shuffle::word_table::WordTable;
 use crate::exec::shuffle::{Tally, WordPool, WordShuffle};
-use crate::exec::{Batch, Partition, Stage, Work, folding};
+use crate::exec::{Batch, Inputs, Needs, Partition, StageReads, Work, folding};
 use crate::stream::window::counting;
 use crate::stream::{DStream, Missing, Node, Planner};
 use crate::sync::Arc;
@@ -100,18 +100,19 @@ impl DStream<[u8]> {
             let (account, shards) = (cx.scope.account(), cx.shards());
             let tables =
                 WordShuffle::begin(&pool, &account, cx.shape_by_worker(0), cx.settings.seed);
-            let Some(tasks) =
+            let Some(inputs) =
                 feeds(cx, &*node, &tables, Counting { count: Arc::clone(&count), fused })?
             else {
                 return Ok(Batch::from_iter([]));
             };
-            cx.stages.push(Stage { tasks });
-            cx.stages.push(Stage {
-                tasks: (0..shards).map(|shard| merge_task(&tables, shard, n)).collect(),
-            });
+            let (needs, tasks) = inputs.into_parts();
+            cx.stages.push("fold", needs, tasks);
+            let tasks = (0..shards).map(|shard| merge_task(&tables, shard, n)).collect();
+            cx.stages.push("merge", Needs::AllPartitions, tasks);
             let unordered = |shard| {
                 let tables = Arc::clone(&tables);
-                Partition::new(move |each: &mut dyn FnMut(&Tally)| tables.rows_of(shard, each))
+                let rows = move |each: &mut dyn FnMut(&Tally)| tables.rows_of(shard, each);
+                Partition::new(rows).reading(StageReads::Slot(shard))
             };
             Ok(match n {
                 None => (0..shards).map(unordered).collect(),
@@ -141,7 +142,7 @@ fn feeds(
     node: &dyn Node<[u8]>,
     tables: &Arc<WordShuffle>,
     counting: Counting<impl Fn(&mut WordTable, &[u8]) + Send + Sync + 'static>,
-) -> Result<Option<Vec<Work>>, Missing> {
+) -> Result<Option<Inputs>, Missing> {
     let Counting { count, fused } = counting;
     let whole = |block: &Arc<StoredBlock>| fused == Fused::Yes && block.info.framing.is_lines();
     if let Some(blocks) = node.blocks(cx).filter(|blocks| blocks.iter().all(whole)) {
@@ -154,7 +155,10 @@ fn feeds(
                 fed.map_err(|err| err.to_string())
             })
         };
-        return Ok((!blocks.is_empty()).then(|| blocks.into_iter().map(feed).collect()));
+        let mut inputs = Inputs::with_capacity(blocks.len());
+        let any = !blocks.is_empty();
+        blocks.into_iter().for_each(|block| inputs.push(StageReads::Nothing, feed(block)));
+        return Ok(any.then_some(inputs));
     }
     let (batch, tables) = (node.compute(cx)?, Arc::clone(tables));
     let start = move |_, worker| {

@@ -172,7 +172,7 @@ impl<T: ?Sized + 'static> DStream<T> {
                 next: 0,
             };
             let deal = |dealer: &mut Dealer<T::Owned>, element: &T| dealer.deal(element.to_owned());
-            let dealt = cx.materialize(&batch, begin, deal, |dealer| dealer.hands);
+            let dealt = cx.materialize("deal", &batch, begin, deal, |dealer| dealer.hands);
             let part = |number: usize| {
                 let dealt = dealt.clone();
                 Partition::new(move |each: &mut dyn FnMut(&T)| {
@@ -210,7 +210,7 @@ impl<T: ?Sized + 'static> DStream<T> {
                     sum.fetch_add(count, Ordering::Relaxed);
                     Vec::<()>::new()
                 };
-                cx.materialize(&batch, || 0, |count, _| *count += 1, add);
+                cx.materialize("count", &batch, || 0, |count, _| *count += 1, add);
             }
             let one = Partition::new(move |each: &mut dyn FnMut(&u64)| {
                 each(&total.load(Ordering::Relaxed))
@@ -266,7 +266,7 @@ impl<T: ?Sized + 'static> DStream<T> {
             let add = move |sum: &mut Option<T>, element: &T| {
                 *sum = Some(join(&*part_f, sum.as_ref(), element));
             };
-            let parts = cx.materialize(&batch, || None, add, Vec::from_iter);
+            let parts = cx.materialize("fold", &batch, || None, add, Vec::from_iter);
             let all = Partition::new(move |each: &mut dyn FnMut(&T)| {
                 let mut sum: Option<T> = None;
                 for slot in 0..parts.len() {
@@ -299,7 +299,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         let node = Arc::clone(&self.node);
         self.derive(move |cx| {
             let batch = present("transform", cx, &*node)?;
-            Ok(f(cx.input.time, batch.untapped()))
+            Ok(f(cx.input.time, batch.untapped()).reading_anything())
         })
     }
 
@@ -323,7 +323,7 @@ impl<T: ?Sized + 'static> DStream<T> {
         let (left, right) = (Arc::clone(&self.node), Arc::clone(&other.node));
         let compute = move |cx: &mut Planner<'_>| {
             let (left, right) = both("transform", cx, &*left, &*right)?;
-            Ok(f(cx.input.time, left.untapped(), right.untapped()))
+            Ok(f(cx.input.time, left.untapped(), right.untapped()).reading_anything())
         };
         self.graph.stream(lineage, Compute(compute))
     }
@@ -406,7 +406,7 @@ impl<T: ?Sized + 'static> DStream<T> {
                 Ok(node.compute(cx)?.flat_map(move |element, out| f(element, out)))
             })
         };
-        self.graph.scope.add_fork(id);
+        self.graph.wire(|wiring| wiring.add_fork(id));
         self.graph.stream(self.lineage.node(id), Compute(compute))
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct Reads {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Lacks {
     /// Batches that lacked a part of their input from a source.
     inputs: BTreeSet<(Time, u32)>,

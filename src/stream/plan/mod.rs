@@ -1,12 +1,22 @@
 //! `Planner` and `Output`: the plan of one job of one batch, made of the stages that its nodes add.
 //!
-//! Planning runs on the scheduler's thread and costs nothing per record. Knows no operator.
+//! ```text
+//! wiring: facts of the graph ──┐
+//! committed: zero, last batch ─┼─▶ Planner(input, jobs) ─▶ Plan: named stages ─▶ workers
+//! memo: nodes of this batch ───┘
+//! ```
+//! A plan is a function of these and of the committed states and windows; planning changes none of them. It runs on the
+//! scheduler's thread and costs nothing per record. Knows no operator.
 
 pub(crate) mod batch_scope;
+pub(crate) mod committed;
 pub(crate) mod job_fusion;
 pub(crate) mod lacks;
+pub(crate) mod memo;
+pub(crate) mod open_batch;
+pub(crate) mod wiring;
 
-use std::any::{Any, TypeId};
+use std::any::TypeId;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -14,12 +24,13 @@ use super::delivery::Delivery;
 use super::{BatchInput, Graph, Missing, Replay, Settings};
 use crate::exec::shuffle::{ShardOwner, ShuffleShape, Slots};
 use crate::exec::{
-    Batch, Finish, Fold, Plan, Sharing, Stage, Work, failure_text, fold_tasks, folding,
+    Batch, Finish, Fold, Inputs, Needs, Plan, PlanName, Sharing, Stages, Work, failure_text,
+    fold_tasks, folding,
 };
 use crate::sink::SharedSink;
-use crate::stream::plan::batch_scope::{BatchScope, Commit, Published};
-use crate::stream::plan::job_fusion::Progress;
+use crate::stream::plan::batch_scope::{BatchScope, Commit};
 use crate::stream::plan::lacks::Reads;
+use crate::stream::plan::memo::{NodeResult, PlanningMemo};
 use crate::sync::planted::{Planted, planted};
 use crate::sync::{Arc, Mutex};
 use crate::time::{Clock, Moment};
@@ -30,15 +41,13 @@ pub(super) struct Planner<'a> {
     pub(super) clock: &'a Arc<dyn Clock>,
     pub(super) scope: &'a Arc<BatchScope>,
     pub(super) settings: Settings,
-    pub(super) stages: Vec<Stage>,
-    /// The results of nodes with stages: a stream that is used twice is shuffled once.
-    shared: Vec<(u32, Box<dyn Any>)>,
+    pub(super) stages: Stages,
+    /// The results of nodes: a stream that is used twice is shuffled once.
+    memo: PlanningMemo,
     /// The kind of replay, if the batch runs again.
     pub(super) replay: Option<Replay>,
     /// The job whose folds are attached, if several jobs are planned together.
     share: Option<Sharing>,
-    /// The batches of streams that those use.
-    forks: Vec<(u32, Box<dyn Any>)>,
 }
 
 impl<'a> Planner<'a> {
@@ -52,12 +61,11 @@ impl<'a> Planner<'a> {
             input,
             clock,
             scope,
-            settings: Settings { seed: scope.seed(), ..settings },
-            stages: Vec::new(),
-            shared: Vec::new(),
+            settings: Settings { seed: scope.wiring().seed, ..settings },
+            stages: Stages::default(),
+            memo: PlanningMemo::new(scope.computed()),
             replay: None,
             share: None,
-            forks: Vec::new(),
         }
     }
 
@@ -82,7 +90,7 @@ impl<'a> Planner<'a> {
         batch: &Batch<T>,
         first: usize,
         start: impl Fn(usize, usize) -> F + Send + Sync + 'static,
-    ) -> Vec<Work>
+    ) -> Inputs
     where
         T: ?Sized + 'static,
         F: Fold<T> + 'static,
@@ -93,17 +101,19 @@ impl<'a> Planner<'a> {
     /// Adds a stage that folds each partition and leaves what `end` makes of the fold in a slot.
     pub(super) fn materialize<T: ?Sized + 'static, S: 'static, U: Send + Sync + 'static>(
         &mut self,
+        kind: &'static str,
         batch: &Batch<T>,
         begin: impl Fn() -> S + Send + Sync + 'static,
         push: impl Fn(&mut S, &T) + Send + Sync + 'static,
         end: impl Fn(S) -> Vec<U> + Send + Sync + 'static,
     ) -> Slots<U> {
-        self.materialize_owning(batch, begin, push, move |state| (end(state), 0))
+        self.materialize_owning(kind, batch, begin, push, move |state| (end(state), 0))
     }
 
     /// The same; `end` also returns the bytes that its elements own beside themselves.
     pub(super) fn materialize_owning<T: ?Sized + 'static, S: 'static, U: Send + Sync + 'static>(
         &mut self,
+        kind: &'static str,
         batch: &Batch<T>,
         begin: impl Fn() -> S + Send + Sync + 'static,
         push: impl Fn(&mut S, &T) + Send + Sync + 'static,
@@ -120,8 +130,8 @@ impl<'a> Planner<'a> {
                 Ok(())
             })
         };
-        let tasks = self.folds(batch, 0, start);
-        self.stages.push(Stage { tasks });
+        let (needs, tasks) = self.folds(batch, 0, start).into_parts();
+        self.stages.push(kind, needs, tasks);
         slots
     }
 
@@ -137,23 +147,26 @@ impl<'a> Planner<'a> {
             *bytes += if is_borrowed { size_of_val(element) } else { 0 };
             all.push(element.to_owned());
         };
-        self.materialize_owning(batch, Default::default, push, |owned| owned)
+        self.materialize_owning("copy", batch, Default::default, push, |owned| owned)
     }
 
     /// A node that adds stages: it is planned once for each plan, and computed once for each batch if several jobs use it.
     pub(super) fn memoize<T: ?Sized + 'static>(
         &mut self,
         node: u32,
-        compute: impl FnOnce(&mut Self) -> Result<Batch<T>, Missing>,
-    ) -> Result<Batch<T>, Missing> {
-        if let Some(known) = self.known(node) {
+        compute: impl FnOnce(&mut Self) -> NodeResult<T>,
+    ) -> NodeResult<T> {
+        if let Some(known) = self.memo.get(node) {
             return known;
         }
-        let result = compute(self);
-        if self.scope.is_shared(node) && result.is_ok() {
-            self.publish(node, &result, None);
-        }
-        self.shared.push((node, Box::new(result.clone())));
+        let result = self.at_node(node, |cx| {
+            let result = compute(cx);
+            if cx.scope.wiring().is_shared(node) && result.is_ok() {
+                cx.publish(node, &result, None);
+            }
+            result
+        });
+        self.memo.insert(node, result.clone());
         result
     }
 
@@ -162,14 +175,17 @@ impl<'a> Planner<'a> {
     pub(super) fn stateful<T: ?Sized + 'static>(
         &mut self,
         node: u32,
-        compute: impl FnOnce(&mut Self) -> Result<(Result<Batch<T>, Missing>, Commit), Missing>,
-    ) -> Result<Batch<T>, Missing> {
-        if let Some(known) = self.known(node) {
+        compute: impl FnOnce(&mut Self) -> Result<(NodeResult<T>, Commit), Missing>,
+    ) -> NodeResult<T> {
+        if let Some(known) = self.memo.get(node) {
             return known;
         }
-        let (result, commit) = compute(self)?;
-        self.publish(node, &result, Some(commit));
-        self.shared.push((node, Box::new(result.clone())));
+        let result = self.at_node(node, |cx| {
+            let (result, commit) = compute(cx)?;
+            cx.publish(node, &result, Some(commit));
+            Ok(result)
+        })?;
+        self.memo.insert(node, result.clone());
         result
     }
 
@@ -177,40 +193,40 @@ impl<'a> Planner<'a> {
     pub(super) fn fuse<T: ?Sized + 'static>(
         &mut self,
         node: u32,
-        compute: impl FnOnce(&mut Self) -> Result<Batch<T>, Missing>,
-    ) -> Result<Batch<T>, Missing> {
-        if self.share.is_none() || !self.scope.is_shared(node) {
+        compute: impl FnOnce(&mut Self) -> NodeResult<T>,
+    ) -> NodeResult<T> {
+        if self.share.is_none() || !self.scope.wiring().is_shared(node) {
             return compute(self);
         }
-        let known = self.forks.iter().find(|(known, _)| *known == node);
-        if let Some(known) = known.and_then(|(_, batch)| batch.downcast_ref::<Batch<T>>()) {
-            return Ok(known.clone());
+        if let Some(known) = self.memo.get(node) {
+            return known;
         }
         let batch = compute(self)?.forked();
-        self.forks.push((node, Box::new(batch.clone())));
+        self.memo.insert(node, Ok(batch.clone()));
         Ok(batch)
     }
 
-    fn known<T: ?Sized + 'static>(&self, node: u32) -> Option<Result<Batch<T>, Missing>> {
-        let planned = self.shared.iter().find(|(known, _)| *known == node);
-        let planned = planned.and_then(|(_, result)| result.downcast_ref().cloned());
-        planned.or_else(|| self.scope.known(node, self.input.time))
+    /// The stages that `plan` adds belong to the node.
+    fn at_node<R>(&mut self, node: u32, plan: impl FnOnce(&mut Self) -> R) -> R {
+        let below = self.stages.set_node(Some(node));
+        let result = plan(self);
+        self.stages.set_node(below);
+        result
     }
 
     /// The stages so far compute all that `result` reads: the next one tells the rest of the batch.
     fn publish<T: ?Sized + 'static>(
         &mut self,
         node: u32,
-        result: &Result<Batch<T>, Missing>,
+        result: &NodeResult<T>,
         commit: Option<Commit>,
     ) {
         let (scope, result) = (Arc::clone(self.scope), result.clone());
-        let time = self.input.time;
         let task: Work = Box::new(move |_| {
-            scope.publish(node, Published::new(time, result, commit));
+            scope.publish(node, result, commit);
             Ok(())
         });
-        self.stages.push(Stage { tasks: vec![task] });
+        self.stages.push("publish", Needs::AllPartitions, vec![task]);
     }
 }
 
@@ -246,25 +262,24 @@ impl Job {
         let (is_own, name) = self.at(planner.input.index);
         let delivery = Delivery {
             pipeline: Arc::clone(&self.pipeline),
-            job: name,
+            job: Arc::clone(&name),
             input: Arc::clone(planner.input),
             clock: Arc::clone(planner.clock),
-            scope: Arc::clone(planner.scope),
+            committed: Arc::clone(planner.scope.committed()),
             reads: self.reads.clone(),
             started: Arc::clone(started),
         };
         let built = catch_unwind(AssertUnwindSafe(|| (self.build)(planner, delivery)));
-        let stages = std::mem::take(&mut planner.stages);
-        match built {
-            Ok(Ok(finish)) if is_own => Ok(Plan { stages, finish }),
-            Ok(Ok(_)) => Ok(Plan { stages, finish: Box::new(|_| Ok(())) }),
-            // A source without a batch, alone, or a window between two slides: there is nothing to hand over.
-            Ok(Err(Missing::NoBatch(_) | Missing::NotDue)) => {
-                Ok(Plan { stages, finish: Box::new(|_| Ok(())) })
-            }
-            Ok(Err(Missing::Failed(text))) => Err(text),
-            Err(unwound) => Err(failure_text(unwound.as_ref())),
-        }
+        let stages = planner.stages.take();
+        let finish: Finish = match built {
+            Ok(Ok(finish)) if is_own => finish,
+            // Also a source without a batch, alone, or a window between two slides: there is nothing to hand over.
+            Ok(Ok(_) | Err(Missing::NoBatch(_) | Missing::NotDue)) => Box::new(|_| Ok(())),
+            Ok(Err(Missing::Failed(text))) => return Err(text),
+            Err(unwound) => return Err(failure_text(unwound.as_ref())),
+        };
+        let name = PlanName { batch: planner.input.index, job: name };
+        Ok(Plan { name, stages, finish })
     }
 }
 
@@ -289,14 +304,9 @@ impl Graph {
 
 /// An output operation: one job of every batch.
 pub struct Output {
-    pub(super) number: usize,
     /// The destinations of its rows; none if a closure takes them.
     pub(super) sinks: Arc<[SharedSink]>,
     pub(super) job: Arc<Job>,
-    /// The jobs of all outputs, by their numbers.
-    pub(super) jobs: Arc<Mutex<Vec<Arc<Job>>>>,
-    pub(super) settings: Settings,
-    pub(super) scope: Arc<BatchScope>,
 }
 
 impl fmt::Debug for Output {
@@ -323,46 +333,5 @@ impl Output {
     /// True if the readers of all its sinks are gone.
     pub fn is_closed(&self) -> bool {
         !self.sinks.is_empty() && self.sinks.iter().all(SharedSink::is_closed)
-    }
-
-    /// Plans an attempt at this batch; the batch's first attempt or this one started at `started`. Called when the attempt
-    /// begins. Later jobs that use a stream of this one are planned with it: the stream is computed once for all of them,
-    /// in this plan.
-    ///
-    /// # Errors
-    /// If the batch cannot be computed, or a closure of `transform` panicked; the text says why.
-    pub fn plan(
-        &self,
-        input: &Arc<BatchInput>,
-        clock: &Arc<dyn Clock>,
-        started: Moment,
-    ) -> Result<Plan, String> {
-        // A graph that nobody started begins with the first planned batch.
-        self.scope.begin(input.time, self.settings.batch_interval);
-        if let Some(ahead) = self.scope.fusion.begin(self.number, input.time) {
-            *ahead.started.lock() = started;
-            return Ok(ahead.plan);
-        }
-        let mut planner = Planner::new(input, clock, &self.scope, self.settings);
-        let others = self.scope.fusion.with(self.number);
-        let progress = Progress::default();
-        let share = |job| Sharing { job, broken: Arc::clone(&progress.broken) };
-        planner.share = (!others.is_empty()).then(|| share(self.number));
-        let plan = self.job.plan(&mut planner, &Arc::new(Mutex::new(started)))?;
-        if others.is_empty() {
-            return Ok(plan);
-        }
-        let mut ahead = Vec::with_capacity(others.len());
-        for (number, job) in (1..).zip(others) {
-            let other = Arc::clone(&self.jobs.lock()[job]);
-            let began = Arc::new(Mutex::new(started));
-            planner.share = Some(share(job));
-            // A job that cannot be planned fails when it is its turn; nothing after it relies on it.
-            let Ok(plan) = other.plan(&mut planner, &began) else { break };
-            ahead.push((job, progress.told_by(number, plan), began));
-        }
-        let plan = progress.told_by(0, plan);
-        self.scope.fusion.keep(progress, ahead);
-        Ok(plan)
     }
 }

@@ -22,7 +22,8 @@ use super::ops::pairs::by_key;
 use super::ops::value_list::ValueList;
 use super::{DStream, Missing};
 use crate::exec::shuffle::{Entry, Shuffle, ShuffleShape, Slots, Table};
-use crate::exec::{Batch, Stage};
+use crate::exec::{Batch, Needs, Work};
+use crate::stream::plan::wiring::Wiring;
 use crate::stream::state::capacity::{LastCall, Trim, trim};
 use crate::stream::state::commit::StateCommit;
 use crate::stream::state::commit::store::Store;
@@ -220,7 +221,7 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
         f: impl Fn(Time, &K, Option<&V>, &mut State<'_, S>) -> Option<U> + Send + Sync + 'static,
     ) -> Stateful<K, S, U> {
         if let Some(timeout) = spec.timeout {
-            self.graph.scope.add_timeout();
+            self.graph.wire(Wiring::add_timeout);
             if timeout.is_zero() {
                 self.graph.too_short("map_with_state", "time-out");
             }
@@ -320,7 +321,7 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
     {
         let id = self.graph.next_node();
         let Start { kind, initial, trim, skip_same, listed } = start;
-        let kept = self.graph.scope.kept().of(id);
+        let kept = self.graph.kept.of(id);
         let store = Arc::new(Store::<K, S, U>::new(initial, listed, kept));
         let counters = Arc::clone(&store.counters);
         self.graph.add_stateful(id, kind);
@@ -338,11 +339,8 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
             if store.passes_over(cx.replay, cx.input.index) {
                 return Ok((Ok(Batch::from_iter([])), Box::new(|| {})));
             }
-            let begin = || {
-                let initial = std::mem::take(&mut *store.initial.lock());
-                store.begin(store.first_keys(cx, initial))
-            };
-            let shards = store.shards.lock().get_or_insert_with(begin).clone();
+            let known = store.before(cx);
+            let (shards, before) = (known.shards.clone(), known.keys);
             let groups = match node.compute(cx) {
                 Ok(batch) => {
                     let inputs = batch.partitions().len();
@@ -361,11 +359,11 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
             });
             if let Some(trim) = &trim {
                 let (trim, views) = (Arc::clone(trim), views.clone());
-                let before = store.counters.keys.load(Ordering::Relaxed);
-                cx.stages.push(Stage { tasks: vec![Box::new(move |_| trim(&views, before))] });
+                let task: Work = Box::new(move |_| trim(&views, before));
+                cx.stages.push("trim", Needs::AllPartitions, vec![task]);
             }
             let commit = StateCommit { store: Arc::clone(&store), number, skip_same };
-            let commit = commit.plan(cx, &views, apply);
+            let commit = commit.plan(cx, &views, known, apply);
             Ok((Ok(views.batch()), commit))
         });
         (views, counters)

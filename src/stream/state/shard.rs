@@ -8,7 +8,7 @@
 //! comes next applies it, so the scheduler's thread does no work for each key. Runs on the workers.
 
 use crate::exec::shuffle::{IncrementalTable, Slots};
-use crate::exec::{Batch, Stage, Work};
+use crate::exec::{Batch, Needs, Work};
 use crate::stream::kept::NodeKept;
 use crate::stream::plan::batch_scope::Commit;
 use crate::stream::{DStream, Missing, Planner, StreamLineage};
@@ -55,6 +55,13 @@ struct All<B: ShardState> {
     shards: Vec<Mutex<Shard<B>>>,
     /// Counts what they keep.
     kept: NodeKept,
+}
+
+/// Partitions of a first batch that was not committed keep nothing.
+impl<B: ShardState> Drop for All<B> {
+    fn drop(&mut self) {
+        self.shards.iter_mut().for_each(|shard| self.kept.change(shard.get_mut().counted, 0));
+    }
 }
 
 impl<B: ShardState> Clone for Shards<B> {
@@ -141,7 +148,7 @@ impl<B: ShardState> Shards<B> {
             })
         };
         let tasks = (0..self.len()).map(task).collect();
-        cx.stages.push(Stage { tasks });
+        cx.stages.push("state", Needs::SamePartition, tasks);
         let (shards, done) = (self.clone(), views.clone());
         let commit = move || {
             for number in 0..shards.len() {

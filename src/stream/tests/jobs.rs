@@ -109,7 +109,7 @@ fn builtin_window(
     for (second, text) in batches {
         let input = rig.input(second - 1, vec![block(&[text])]);
         rig.run(&input).expect("the batch succeeds");
-        rig.graph.commit(input.time);
+        rig.commit();
     }
     let text = |cell: &OwnedCell| match cell {
         OwnedCell::Text(text) => text.clone(),
@@ -202,7 +202,7 @@ fn distinct_bytes(batch: &[u8]) -> u64 {
     rig.graph.begin(Time::from_millis(1_000));
     let input = rig.input(0, vec![block(&[batch])]);
     rig.run(&input).expect("the batch succeeds");
-    rig.graph.commit(input.time);
+    rig.commit();
     rig.graph.kept_parts().iter().map(|part| part.bytes).sum()
 }
 

@@ -47,7 +47,7 @@ impl Graph {
                 ));
             }
         }
-        self.scope.add_slide(span.slide);
+        self.wire(|wiring| wiring.add_slide(span.slide));
     }
 }
 
@@ -319,24 +319,31 @@ impl<T: ?Sized + 'static> DStream<T> {
         let WindowSpan { length, slide } = span;
         let id = self.graph.next_node();
         self.graph.add_stateful(id, kind);
-        let (rule, kept) = (Arc::new(rule), Mutex::new(None));
-        let counted = self.graph.scope.kept().of(id);
+        let (rule, kept) = (Arc::new(rule), Arc::new(Mutex::new(None)));
+        let counted = self.graph.kept.of(id);
         let reach = self.graph.reach(&self.lineage, length);
         let lineage = StreamLineage { slide, reach, ..self.lineage.clone() };
         stateful(self, NewNode { id, lineage }, move |cx| {
             let new = || Shards::new((0..cx.shards()).map(|_| KeyedWindow::default()), &counted);
-            let shards = kept.lock().get_or_insert_with(new).clone();
+            let known = kept.lock().clone();
+            let shards = known.unwrap_or_else(new);
             let pane = match pane(cx, shards.len()) {
                 Ok(pane) => pane,
                 Err(Missing::Failed(text)) => return Err(Missing::Failed(text)),
                 Err(Missing::NoBatch(_) | Missing::NotDue) => Slots::new(0),
             };
             let (rule, window) = (Arc::clone(&rule), WindowAt { time: cx.input.time, length });
-            let (views, commit) = shards.plan(cx, move |shard, base: &KeyedWindow<K, V>| {
+            let (views, apply) = shards.plan(cx, move |shard, base: &KeyedWindow<K, V>| {
                 Ok(base.next(&rule, pane.take(shard), window))
             });
+            let kept = Arc::clone(&kept);
+            let commit = move || {
+                // The partitions of the first batch that is committed are those of all later ones.
+                kept.lock().get_or_insert(shards);
+                apply();
+            };
             let due = cx.scope.is_due(slide, window.time);
-            Ok((if due { Ok(views.batch()) } else { Err(Missing::NotDue) }, commit))
+            Ok((if due { Ok(views.batch()) } else { Err(Missing::NotDue) }, Box::new(commit)))
         })
     }
 }

@@ -165,7 +165,7 @@ where
     ) -> (DStream<T>, Kept<T::Owned>) {
         let (id, node) = (self.graph.next_node(), Arc::clone(&self.node));
         self.graph.add_stateful(id, kind);
-        let counted = self.graph.scope.kept().of(id);
+        let counted = self.graph.kept.of(id);
         let lineage = StreamLineage { reach: self.graph.reach(&self.lineage, length), ..lineage };
         let kept: Kept<T::Owned> = Arc::default();
         let (handle, sizes) = (Arc::clone(&kept), Arc::new(Sizes::default()));

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::stream::plan::batch_scope::BatchScope;
+use crate::stream::plan::committed::CommittedBatches;
 use crate::stream::plan::lacks::Reads;
 use crate::stream::{BatchInput, Graph};
 use crate::time::{Interval, Time};
@@ -33,14 +33,19 @@ impl Undue {
     }
 
     /// Counts a batch that is done; `records_of` gives its number of records of a source.
-    fn took_in(&mut self, scope: &BatchScope, time: Time, records_of: impl Fn(u32) -> u64) {
+    fn took_in(
+        &mut self,
+        committed: &CommittedBatches,
+        time: Time,
+        records_of: impl Fn(u32) -> u64,
+    ) {
         for waits in &mut self.outputs {
-            if scope.is_due(waits.slide, time) {
+            if committed.is_due(waits.slide, time) {
                 waits.since.clear();
                 continue;
             }
             // A window that is shorter than its slide never shows what came too early for it.
-            let end = scope.next_end(waits.slide, time).as_millis();
+            let end = committed.next_end(waits.slide, time).as_millis();
             if u128::from(end.saturating_sub(time.as_millis())) >= waits.reads.reach.as_millis() {
                 continue;
             }
@@ -74,26 +79,26 @@ impl BatchInput {
 }
 
 impl Graph {
-    /// A batch is done, before its [commit](Graph::commit); its records count unless they were put aside. Returns the
-    /// number of records in windows that were not due since.
+    /// A batch is done and not committed yet; its records count unless they were put aside. Returns the number of records in
+    /// windows that were not due since.
     pub fn took_in(&self, input: &BatchInput, counts: bool) -> u64 {
         let mut undue = self.undue.lock();
         let records_of = |source| if counts { input.records_of(source) } else { 0 };
-        undue.took_in(&self.scope, input.time, records_of);
+        undue.took_in(&self.committed(), input.time, records_of);
         undue.records()
     }
 
     /// The outputs with records in windows that were not due since, by their place, and when each is due next after the
     /// batch `last`.
     pub fn owed(&self, last: Time) -> Vec<(usize, Time)> {
-        let undue = self.undue.lock();
+        let (undue, committed) = (self.undue.lock(), self.committed());
         let owed = undue.outputs.iter().filter(|waits| !waits.since.is_empty());
-        owed.map(|waits| (waits.output, self.scope.next_end(waits.slide, last))).collect()
+        owed.map(|waits| (waits.output, committed.next_end(waits.slide, last))).collect()
     }
 
     /// The first end of any window's slide after the batch `last`.
     pub fn next_end(&self, last: Time) -> Option<Time> {
-        self.scope.next_end_of_any(last)
+        self.wiring().next_end(&self.committed(), last)
     }
 }
 
@@ -107,8 +112,8 @@ mod tests {
     /// Goes through batches of one second with these numbers of records of the sources 0 and 1. Compares after each the
     /// records in windows that were not due; windows are (slide, length, sources).
     fn check(windows: &[(u64, u64, &[u32])], batches: &[[u64; 2]], expected: &[u64]) {
-        let (scope, mut undue) = (BatchScope::default(), Undue::default());
-        scope.begin(Time::from_millis(1_000), Interval::secs(1));
+        let (mut committed, mut undue) = (CommittedBatches::default(), Undue::default());
+        committed.begin(Time::from_millis(1_000), Interval::secs(1));
         for (output, (slide, length, sources)) in windows.iter().enumerate() {
             let (reach, below_states) = (Duration::from_secs(*length), Duration::ZERO);
             let reads = Reads { sources: Arc::from(*sources), reach, below_states };
@@ -117,8 +122,8 @@ mod tests {
         let mut found = Vec::new();
         for (second, records) in (1..).zip(batches) {
             let time = Time::from_millis(second * 1_000);
-            undue.took_in(&scope, time, |source| records[source as usize]);
-            scope.commit(time);
+            undue.took_in(&committed, time, |source| records[source as usize]);
+            committed.commit(time, Duration::ZERO);
             found.push(undue.records());
         }
         assert_eq!(found, expected, "{windows:?} {batches:?}");

@@ -3,22 +3,23 @@
 use super::changelog::Changes;
 use super::compaction::Committed;
 use crate::stream::Graph;
+use crate::stream::plan::wiring::Wiring;
 use crate::time::Time;
 
 impl Graph {
     /// From now on, which is before the first batch, [`changes`](Graph::changes) has what each batch changed in states.
     pub fn keep_changes(&self) {
-        self.scope.keep_changes();
+        self.wire(Wiring::keep_changes);
     }
 
     /// The changes in states of the batch that was committed last. Called once after each commit. `None` unless changes
-    /// are [kept](Graph::keep_changes), and for a batch that was [run again](Graph::replay). `input_bytes`: the size of
+    /// are [kept](Graph::keep_changes), and for a batch that was [run again](OpenBatch::replay). `input_bytes`: the size of
     /// the batch's input in the log, where it stays as long as the changes.
     pub fn changes(&self, time: Time, input_bytes: u64) -> Option<Changes> {
         if *self.replayed.lock() == Some(time) {
             return None;
         }
-        let buffer = std::mem::take(&mut *self.scope.changelog()?.lock());
+        let buffer = std::mem::take(&mut *self.wiring().changelog.as_ref()?.lock());
         let states: Vec<_> = self.changelogs().into_iter().map(|(_, state)| state).collect();
         Some(self.compactor.lock().changes(Committed { time, input_bytes, buffer }, &states))
     }

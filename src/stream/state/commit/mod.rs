@@ -36,10 +36,10 @@ use super::key_table::KeyTable;
 use super::shard::ShardView;
 use super::spec::{StateKey, StateValue};
 use crate::exec::shuffle::Slots;
-use crate::exec::{Stage, Work};
+use crate::exec::{Needs, Work};
 use crate::stream::Planner;
 use crate::stream::plan::batch_scope::Commit;
-use crate::stream::state::commit::store::Store;
+use crate::stream::state::commit::store::{Known, Store};
 use crate::sync::Arc;
 
 /// The commit of one state, as its operator plans it.
@@ -55,19 +55,21 @@ pub(super) struct StateCommit<K: StateKey, S: StateValue, U: Send + Sync + 'stat
 type Views<K, S, U> = Slots<ShardView<KeyTable<K, S, U>>>;
 
 impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> StateCommit<K, S, U> {
-    /// Adds the stage that encodes the batch's changes, if there is a log, and returns the commit. `apply` hands the changes
-    /// to the shards.
+    /// Adds the stage that encodes the batch's changes, if there is a log, and returns the commit. `known` is what the batch
+    /// found; `apply` hands the changes to the shards.
     pub(super) fn plan(
         self,
         cx: &mut Planner<'_>,
         views: &Views<K, S, U>,
+        known: Known<K, S, U>,
         apply: Commit,
     ) -> Commit {
-        let (deltas, counters) = (views.clone(), Arc::clone(&self.store.counters));
+        let (deltas, store) = (views.clone(), Arc::clone(&self.store));
         let log = self.plan_log(cx, views);
         Box::new(move || {
+            store.install(known);
             for shard in 0..deltas.len() {
-                deltas.at(shard).iter().for_each(|view| counters.add(&view.delta.counts));
+                deltas.at(shard).iter().for_each(|view| store.counters.add(&view.delta.counts));
             }
             // The shards need not copy what nobody else holds.
             drop(deltas);
@@ -94,7 +96,8 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> StateCommit<K, S, U> 
                 Ok(())
             })
         };
-        cx.stages.push(Stage { tasks: (0..views.len()).map(task).collect() });
+        let tasks = (0..views.len()).map(task).collect();
+        cx.stages.push("save", Needs::SamePartition, tasks);
         Box::new(move || {
             let parts = encoded.take_all().into_iter().flatten().collect();
             store.committed(parts, number, &mut buffer.lock());

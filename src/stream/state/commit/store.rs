@@ -42,6 +42,13 @@ pub(crate) struct Store<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
     kept: NodeKept,
 }
 
+/// What is known before a batch.
+pub(crate) struct Known<K: StateKey, S: StateValue, U: Send + Sync + 'static> {
+    pub(crate) shards: Shards<KeyTable<K, S, U>>,
+    /// Number of keys in them.
+    pub(crate) keys: u64,
+}
+
 /// The progress of the compaction in a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Progress {
@@ -92,15 +99,23 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
         }
     }
 
-    /// Partitions with what is known before the first batch.
-    pub(crate) fn first_keys(
-        &self,
-        cx: &Planner<'_>,
-        initial: Vec<(K, S)>,
-    ) -> Vec<KeyTable<K, S, U>> {
+    /// The partitions of a batch, and the number of keys in them before it: those that are committed, or those before the
+    /// first batch, which its commit [installs](Store::install).
+    pub(crate) fn before(&self, cx: &Planner<'_>) -> Known<K, S, U> {
+        let committed = self.shards.lock().clone();
+        if let Some(shards) = committed {
+            return Known { shards, keys: self.counters.keys.load(Ordering::Relaxed) };
+        }
+        let bases = self.first_keys(cx);
+        let keys = bases.iter().map(|keys| keys.table.len() as u64).sum();
+        Known { shards: Shards::new(bases, &self.kept), keys }
+    }
+
+    /// The keys before the first batch: a function of the initial states, the number of partitions, the seed and the zero.
+    fn first_keys(&self, cx: &Planner<'_>) -> Vec<KeyTable<K, S, U>> {
         let mut shards = KeyTable::empty(cx.shards(), self.listed);
         let (seed, zero) = (cx.settings.seed, cx.scope.zero());
-        for (turn, row) in (0..).zip(initial) {
+        for (turn, row) in (0..).zip(self.initial.lock().iter().cloned()) {
             let touch = Touch { last: zero, turn };
             let hash = hash_of(seed, &row.0);
             let shard: &mut KeyTable<K, S, U> = &mut shards[shard_of(hash, cx.shards())];
@@ -109,17 +124,21 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
                 None => {
                     let place = shard.insert(NewKey { hash, row }, touch);
                     shard.link(place);
-                    self.counters.keys.fetch_add(1, Ordering::Relaxed);
                 }
             }
         }
         shards
     }
 
-    /// The partitions before the first batch.
-    pub(crate) fn begin(&self, bases: Vec<KeyTable<K, S, U>>) -> Shards<KeyTable<K, S, U>> {
-        *self.progress.lock() = vec![Progress::New; bases.len()];
-        Shards::new(bases, &self.kept)
+    /// The first batch is committed: its partitions are those of all later ones, and the initial states are in them.
+    pub(crate) fn install(&self, known: Known<K, S, U>) {
+        let mut shards = self.shards.lock();
+        if shards.is_none() {
+            *self.progress.lock() = vec![Progress::New; known.shards.len()];
+            self.counters.keys.store(known.keys, Ordering::Relaxed);
+            *self.initial.lock() = Vec::new();
+            *shards = Some(known.shards);
+        }
     }
 
     /// The part of a batch that one partition changes. `skip_same`: states that were written anew and are the same are
@@ -167,7 +186,8 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
         let batches = self.compaction_batches.load(Ordering::Relaxed);
         let share = u64::from(view.base.table.places()).div_ceil(batches.max(1));
         let pace = written.max(COMPACTION_KEYS_MIN).max(u32::try_from(share).unwrap_or(u32::MAX));
-        let progress = self.progress.lock().get(shard).copied().unwrap_or_default();
+        // Until the first commit there is no compaction: nothing was written.
+        let progress = self.progress.lock().get(shard).copied().unwrap_or(Progress::New);
         let (from, to) = match progress {
             Progress::Done => return Ok((writer, Progress::Done)),
             Progress::New => (0, u32::MAX),

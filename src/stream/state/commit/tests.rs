@@ -4,6 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::buffer::ChangelogBuffer;
+use super::changelog::Changes;
 use super::compaction::{
     COMPACTION_AFTER_BATCHES, COMPACTION_AFTER_BYTES, COMPACTION_BATCHES, COMPACTION_BATCHES_MIN,
     COMPACTION_PART, Committed,
@@ -96,7 +97,7 @@ impl Program {
     fn step(&self, index: u64) -> Changes {
         let input = self.rig.input(index, Vec::new());
         self.rig.run(&input).expect("the batch succeeds");
-        self.rig.graph.commit(input.time);
+        self.rig.commit();
         self.rig.graph.changes(input.time, 0).expect("they are kept")
     }
 
