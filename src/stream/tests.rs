@@ -1,6 +1,7 @@
 //! Graphs driven by hand: inputs are built here, planned and run on two workers, batch after batch.
 
 mod jobs;
+mod plans;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
