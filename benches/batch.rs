@@ -18,7 +18,7 @@ use tidemill::internals::exec::run;
 use tidemill::internals::exec::shuffle::word_table::WordTable;
 use tidemill::internals::exec::worker_pool::WorkerPool;
 use tidemill::internals::framing::Framing;
-use tidemill::internals::stream::{BatchInput, Graph, GraphOptions, Output};
+use tidemill::internals::stream::{BatchInput, Graph, GraphOptions};
 use tidemill::internals::sync::{Mailbox, Poison};
 use tidemill::sink::{Memory, Null, OwnedCell, Writer};
 use tidemill::time::{Clock, Moment, SystemClock};

@@ -250,7 +250,6 @@ impl BlockManager {
         }
     }
 
-
     /// The memory budget that bounds the store.
     pub fn account(&self) -> &Arc<MemoryBudget> {
         &self.account

@@ -242,7 +242,8 @@ mod tests {
     use crate::config::{CatchUp, Then, Trigger};
     use crate::framing::Framing;
     use crate::sink::{FileFormat, FileOptions, Roll};
-    use crate::source::{Ack, FilesOptions as FilesSource, SocketSource};
+    use crate::source::options::FilesOptions as FilesSource;
+    use crate::source::{Ack, SocketSource};
     use crate::time::Interval;
 
     /// Reads as a version would that supports everything.

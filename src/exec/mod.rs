@@ -22,6 +22,6 @@ pub use fold::{Fold, folding};
 pub use inputs::Inputs;
 pub(crate) use inputs::StageReads;
 pub use partition::{Batch, Out, Partition};
-pub use plan::{Finish, Needs, Plan, PlanName, Stage, Stages, TaskName, Work};
+pub use plan::{Finish, Needs, Plan, PlanName, Stages, Work};
 pub(crate) use shared_pass::fold_tasks;
 pub use stages::run;

@@ -35,7 +35,7 @@ pub(crate) use options::RECORD_BYTES_MAX;
 #[doc(hidden)]
 pub use options::SOURCES;
 pub use options::{Ack, RateLimits, SocketSource};
-pub(crate) use options::{FilesOptions, GenerateSource, Source};
+pub(crate) use options::{GenerateSource, Source};
 pub use pause::PausedBy;
 pub(crate) use running::{Cutter, RunningSource, Steered};
 pub(crate) use socket::dialer::BackOff;

@@ -1,8 +1,8 @@
 //! Pipelines that are good, and the values that arrive.
 
 use tidemill::internals::config::Source;
-use tidemill::source::Direction as Peers;
 use tidemill::internals::stream::jobs::{JobKind, WordCount};
+use tidemill::source::Direction as Peers;
 
 use crate::{check, good, job_key, pipeline_key, sink, socket_key, source};
 

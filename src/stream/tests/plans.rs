@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::stream::Changes;
+use crate::stream::state::commit::changelog::Changes;
 use crate::sync::AtomicBool;
 
 type Pair = (u8, i64);

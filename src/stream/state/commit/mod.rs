@@ -20,7 +20,7 @@
 mod apply;
 pub(in crate::stream) mod buffer;
 mod census;
-mod changelog;
+pub(in crate::stream) mod changelog;
 mod compaction;
 pub(super) mod entry;
 mod log;

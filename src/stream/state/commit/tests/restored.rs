@@ -5,7 +5,7 @@ use super::*;
 use crate::exec::shuffle::{hash_of, shard_of};
 use crate::stream::kept::Kept;
 use crate::stream::state::key_table::{Idle, KeyTableDelta};
-use crate::stream::state::shard::{Change, ShardState, Slot};
+use crate::stream::state::shard::{Change, ShardState, Shards, Slot};
 
 const SEED: u64 = 7;
 
@@ -40,7 +40,8 @@ fn store(listed: bool) -> Store<u8, String, ()> {
 impl Live {
     fn new(shards: usize, listed: bool) -> Live {
         let store = store(listed);
-        drop(store.begin(KeyTable::empty(shards, listed)));
+        let known = Shards::new(KeyTable::empty(shards, listed), &Kept::default().of(0));
+        store.install(Known { shards: known, keys: 0 });
         let tables = KeyTable::empty(shards, listed).into_iter().map(Arc::new).collect();
         Live { store, tables, log: Vec::new(), begins: None, complete: None }
     }
