@@ -225,6 +225,17 @@ fn a_start_says_what_it_continues() {
 }
 
 #[test]
+fn the_earlier_way_to_recover_still_builds() {
+    let program = Program::with_a_planned_batch();
+    let ctx = StreamingContext::recover_or(|| Ok(program.context(false))).expect("it has a state");
+    ctx.run_batches(1).expect("a batch of its own");
+    assert_eq!(program.done.lock().first(), Some(&1_000), "the planned one ran again");
+    let err = StreamingContext::recover_or(|| StreamingContext::new(Config::new("life")));
+    let err = err.expect_err("it keeps nothing").to_string();
+    assert!(err.contains("give `Config::state_dir`"), "{err}");
+}
+
+#[test]
 fn a_state_that_cannot_be_continued_is_an_error_of_the_start() {
     let program = Program::with_a_planned_batch();
     let other = StreamingContext::with_clock(Config::new("other"), program.clock.clone());
@@ -294,7 +305,13 @@ fn batches_beyond_what_drives_them_are_refused() {
     let mut running = ctx.start_driven().expect("started");
     let err = running.run_batches(3).expect_err("one too many").to_string();
     assert!(err.starts_with("no batch comes any more: the run"), "{err}");
-    assert_eq!(running.stop().expect("an orderly end").batches, 2);
+    let (report, outcome) = running.finish();
+    assert_eq!((report.batches, outcome.is_ok()), (2, true));
+
+    let mut running = ctx.start_driven().expect("started");
+    running.stopper().stop();
+    running.run_batches(1).expect_err("the stop was asked for");
+    running.await_termination().expect("an orderly end");
 
     let ctx = StreamingContext::new(Config::new("life")).expect("good");
     let err = ctx.run_batches(1).expect_err("it has no such clock").to_string();

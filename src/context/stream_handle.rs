@@ -321,6 +321,9 @@ impl StreamHandle {
     }
 
     fn wait_for_end(&mut self) -> End {
+        if self.was_asked() {
+            return End::Asked;
+        }
         let until = self.limits.duration.map(|duration| self.started.plus(duration));
         loop {
             if let Some(control) = self.control.try_recv() {

@@ -62,7 +62,7 @@ impl StreamHandle {
     fn run_next(&mut self) -> Result<()> {
         let (clock, interval) = self.driver()?;
         self.wait_until(|_| true)?;
-        if self.driver.as_ref().is_some_and(|driver| driver.asked) {
+        if self.was_asked() {
             return Err(no_more("the run was asked to stop, or reached its limits"));
         }
         let own = self.scheduler.progress().own + 1;
@@ -80,6 +80,11 @@ impl StreamHandle {
             Some(label) => progress.newest >= Some(label),
             None => progress.own >= own,
         })
+    }
+
+    /// True if a driven stream has taken the word that ends the run: nobody sends it again.
+    pub(super) fn was_asked(&self) -> bool {
+        self.driver.as_ref().is_some_and(|driver| driver.asked)
     }
 
     /// The clock that the next batch needs, and the time to it.
