@@ -59,10 +59,12 @@
 //! | | [`reduce_by_key_and_window_with_inverse`] | the same, with `invReduceFunc` | the same, with an inverse |
 //! | | [`group_by_key_and_window`](DStream::group_by_key_and_window) | `groupByKeyAndWindow` | all values of a key |
 //! | | [`remember`](DStream::remember) | `remember` | the stream, with its last batches |
-//! | | [`slice`](stream::Remembered::slice) | `slice` | those batches |
+//! | | [`slice`](DStream::slice) | `slice` | those batches |
 //! | state | [`map_with_state`] | `mapWithState` | each record mapped with the state of its key |
 //! | | [`snapshots`](stream::Stateful::snapshots) | `stateSnapshots` | all keys with their states |
+//! | | [`changes`](stream::Stateful::changes) | | the keys whose states a batch changed |
 //! | | [`update_state_by_key`](DStream::update_state_by_key) | `updateStateByKey` | a new state of each key |
+//! | | [`update_state_by_key_with`] | `updateStateByKey` | the same, with initial states and the time |
 //! | outputs | [`print`](DStream::print) | `print` | the first elements on standard output |
 //! | | [`save`](DStream::save) | `saveAsTextFiles` | the rows to a [`Sink`]: a file, SQLite, a socket, or your own |
 //! | | [`foreach_batch`](DStream::foreach_batch) | `foreachRDD` | a closure for each batch |
@@ -76,6 +78,7 @@
 //! [`reduce_by_key_and_window`]: DStream::reduce_by_key_and_window
 //! [`reduce_by_key_and_window_with_inverse`]: DStream::reduce_by_key_and_window_with_inverse
 //! [`map_with_state`]: DStream::map_with_state
+//! [`update_state_by_key_with`]: DStream::update_state_by_key_with
 //!
 //! # Programs
 //! A socket. [`RunLimits`] end this run when the server has closed its connection:

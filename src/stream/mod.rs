@@ -1,8 +1,8 @@
 //! Streams: [`DStream`] with its operators, windows and states, and what closures see of a batch.
 //!
-//! A source of a [`StreamingContext`](crate::StreamingContext) is the first stream. The type [`DStream`] says what holds for all
-//! operators: order, threads, failures, and when closures run again. [`Batch`], [`Partition`], [`Out`] and [`State`] are handed to
-//! closures; [`Stateful`], [`Remembered`] and [`Collected`] are what some operators return.
+//! A source of a [`StreamingContext`](crate::StreamingContext) is the first stream. The type [`DStream`] says what holds for
+//! all operators: order, threads, failures, and when closures run again. [`Batch`], [`Partition`], [`Out`] and [`State`] are
+//! handed to closures; [`Stateful`], [`Remembered`] and [`Collected`] are what some operators return.
 //!
 //! # Inside
 //! The graph has sources, operators and outputs, and makes a plan of them for each batch:

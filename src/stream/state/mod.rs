@@ -73,7 +73,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Deref for Stateful<K,
 /// ```
 /// # use tidemill::{testing::ManualClock, Config, DStream, StreamingContext, stream::StateSpec};
 /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
-/// # let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('b', 2)])], 1);
+/// let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('b', 2)])], 1);
 /// let keys: DStream<char> = stream.map_with_state(StateSpec::<_, i32>::new(), |_, key, _, _| Some(*key)).into();
 /// let found = keys.count().collect();
 /// ctx.run_batches(1)?;
@@ -136,13 +136,13 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Stateful<K, S, U> {
         self.views.flat_map(|view, out| view.rows().for_each(|row| out.push(row)))
     }
 
-    /// The keys whose states a batch has set, with the states, and those that it has forgotten, with none: removed, timed out or
-    /// expired. Each key comes once, as it is after the batch. Its cost follows those keys.
+    /// The keys whose states a batch has set, with the states, and those that it has forgotten, with none: removed, timed
+    /// out or expired. Each key comes once, as it is after the batch. Its cost follows those keys.
     ///
     /// ```
     /// # use tidemill::{testing::ManualClock, Config, StreamingContext, stream::StateSpec};
     /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
-    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('b', 2)]), Some(vec![('b', 0)])], 1);
+    /// let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('b', 2)]), Some(vec![('b', 0)])], 1);
     /// let highest = stream.map_with_state(StateSpec::new(), |_time, _key, value, state| {
     ///     match value? {
     ///         0 => state.remove(),
@@ -276,7 +276,7 @@ impl<K: StateKey, V: Clone + Send + Sync + 'static> DStream<(K, V)> {
     /// ```
     /// # use tidemill::{testing::ManualClock, Config, StreamingContext, Time};
     /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
-    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('a', 2)]), Some(vec![])], 1);
+    /// let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('a', 2)]), Some(vec![])], 1);
     /// // A sum, and the second in which it last changed.
     /// let sum = |time: Time, _: &char, values: &[u64], state: Option<&(u64, u64)>| {
     ///     let (sum, since) = *state.unwrap_or(&(0, 0));

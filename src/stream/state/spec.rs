@@ -109,9 +109,9 @@ impl<'a, S> State<'a, S> {
     /// True if this call of the function has set the state, and not removed it since. The next call for the key begins anew.
     ///
     /// ```
-    /// # use tidemill::{testing::ManualClock, Config, StreamingContext, stream::{State, StateSpec}};
+    /// # use tidemill::{testing::ManualClock, stream::{State, StateSpec}, Config, StreamingContext};
     /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
-    /// # let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('a', 1), ('a', 5), ('a', 0)])], 1);
+    /// let stream = ctx.queue_stream(vec![Some(vec![('a', 1), ('a', 1), ('a', 5), ('a', 0)])], 1);
     /// /// Keeps the highest value; 0 forgets it.
     /// fn keep(state: &mut State<'_, i32>, value: i32) {
     ///     match value {
@@ -265,8 +265,8 @@ pub trait StateKey:
 
 impl<K: Clone + Hash + Eq + Serialize + DeserializeOwned + Send + Sync + 'static> StateKey for K {}
 
-/// The requirements on a state. A type of your own derives serde's traits, of your own crate `serde` or of the one that Tidemill
-/// hands on:
+/// The requirements on a state: it is kept, and written with serde. Every type that meets them has the trait. A type of your
+/// own derives what serde needs, from your own crate `serde` or from the one that Tidemill hands on:
 ///
 /// ```
 /// use tidemill::serde::{Deserialize, Serialize};

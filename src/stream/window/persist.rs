@@ -125,7 +125,7 @@ where
     /// ```
     /// # use tidemill::{testing::ManualClock, Config, Interval, StreamingContext, Time};
     /// # let ctx = StreamingContext::with_clock(Config::new("doc"), ManualClock::new())?;
-    /// # let stream = ctx.queue_stream(vec![Some(vec![1]), Some(vec![2]), Some(vec![3])], 1);
+    /// let stream = ctx.queue_stream(vec![Some(vec![1]), Some(vec![2]), Some(vec![3])], 1);
     /// stream.remember(Interval::secs(2));
     /// ctx.run_batches(3)?;
     /// let (second, third) = (Time::from_millis(2_000), Time::from_millis(3_000));
