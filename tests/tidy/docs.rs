@@ -158,7 +158,7 @@ fn above(lines: &[&str], at: usize) -> Above {
     let mut start = at;
     while start > 0 {
         let line = lines[start - 1].trim();
-        if line.starts_with("///") || line.starts_with("#[") {
+        if line.starts_with("//") && !line.starts_with("//!") || line.starts_with("#[") {
             start -= 1;
         } else if line.ends_with(")]") || line == "]" {
             let open = (0..start).rev().find(|at| lines[*at].trim_start().starts_with("#["));
@@ -393,6 +393,7 @@ pub fn the_rule_finds_what_lacks() {
         });
         assert_eq!(found.collect::<Vec<_>>(), expected, "{root}{stream}");
     };
+    check("", "/// A.\n// Why.\n#[inline]\npub const A: u8 = 1;", &[]);
     let example = |call: &str| format!("/// A.\n///\n/// ```\n/// {call};\n/// ```\n");
     check("", "pub struct A;", &["A: documentation"]);
     check("", "#[doc(hidden)]\npub struct A;\nstruct B;\npub(crate) fn c() {}", &[]);
