@@ -96,6 +96,14 @@ pub trait Clock: Send + Sync + fmt::Debug {
 }
 
 /// The operating system's monotonic and wall clocks.
+///
+/// ```
+/// use tidemill::time::{Clock, SystemClock};
+///
+/// let clock = SystemClock::new();
+/// let start = clock.now();
+/// assert!(clock.now() >= start);
+/// ```
 #[derive(Debug)]
 pub struct SystemClock {
     origin: Instant,
