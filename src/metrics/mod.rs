@@ -1,5 +1,6 @@
 //! The engine's reports about itself: counters, times, batches, conditions that last, tallies of frequent things, and facts
-//! as values on a bounded bus. No HTTP, no text formats.
+//! as values on a bounded bus. A program sees them through a [`Listener`] and an [`Inspector`](crate::Inspector). No HTTP, no
+//! text formats.
 
 mod batches;
 mod bus;

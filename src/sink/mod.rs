@@ -1,4 +1,5 @@
-//! Sinks: the destinations of the rows of a job. One sink is one file and one row of [`SINKS`].
+//! Sinks: the destinations of the rows of a job. [`Sink`] is the trait of one, and [`DStream::save`](crate::DStream::save) takes
+//! it. Here one sink is one file and one row of `SINKS`.
 //!
 //! A sink's obligations: `check` and `begin` come once, before anything is written, and say who writes; `committed` is
 //! asked first, and a committed key is not written again; `write` may be followed by another `write` of the same key after a

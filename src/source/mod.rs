@@ -1,4 +1,5 @@
-//! Receiving: sockets, or a user's own receiver, to blocks.
+//! Receiving: sockets, or a user's own receiver, to blocks. A program names [`SocketSource`] and [`Receiver`]; [`direct`] has the
+//! sources that can be read again, [`io`] the ways to read sockets.
 //!
 //! ```text
 //!  dial / accept ─▶ io model ─▶ session (framing) ─▶ range queue ─▶ block cutter ─▶ BlockTarget
