@@ -158,17 +158,17 @@ fn a_key_times_out_in_the_first_batch_in_which_it_was_idle_for_too_long() {
 fn a_call_says_what_it_did_to_the_state() {
     // The value 1 updates, 2 removes, 3 does both; the row says: value, updated, removed, exists.
     let f = |_: Time, _: &String, value: Option<&i32>, state: &mut State<'_, i32>| {
-        let before = (state.is_updated(), state.is_removed());
+        let before = (state.updated(), state.removed());
         assert_eq!(before, (false, false), "each call begins anew");
         let value = *value.unwrap_or(&9);
         if [1, 3].contains(&value) {
             state.update(value);
-            assert!(state.is_updated() && !state.is_removed());
+            assert!(state.updated() && !state.removed());
         }
         if [2, 3].contains(&value) {
             state.remove();
         }
-        Some((value, state.is_updated(), state.is_removed(), state.exists()))
+        Some((value, state.updated(), state.removed(), state.exists()))
     };
     let values = |values: &[i32]| values.iter().map(|value| pair("a", *value)).collect::<Vec<_>>();
     check(

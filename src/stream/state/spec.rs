@@ -122,19 +122,19 @@ impl<'a, S> State<'a, S> {
     /// }
     /// let kept = stream.map_with_state(StateSpec::new(), |_time, _key, value, state| {
     ///     keep(state, *value?);
-    ///     Some((state.is_updated(), state.is_removed()))
+    ///     Some((state.updated(), state.removed()))
     /// });
     /// let kept = kept.collect();
     /// ctx.run_batches(1)?;
     /// assert_eq!(kept.rows()[0].1, [(true, false), (false, false), (true, false), (false, true)]);
     /// # Ok::<(), tidemill::Error>(())
     /// ```
-    pub fn is_updated(&self) -> bool {
+    pub fn updated(&self) -> bool {
         self.phase == Phase::Updated
     }
 
-    /// True if this call of the function has removed the state; an example is at [`is_updated`](State::is_updated).
-    pub fn is_removed(&self) -> bool {
+    /// True if this call of the function has removed the state; an example is at [`updated`](State::updated).
+    pub fn removed(&self) -> bool {
         self.phase == Phase::Removed
     }
 
