@@ -48,6 +48,7 @@ const ORDER: &[&str] = &[
     "lab",
     "dashboard",
     "cli",
+    "internals",
 ];
 
 /// What may be written only below these paths, and what to use elsewhere.
@@ -298,23 +299,22 @@ fn the_public_api_is_in_the_golden_file() {
     );
 }
 
-/// `module: item` for each `pub` item that other crates may see.
+/// `page: item: declaration` for each item that a user of the library can name, and for its members.
 fn public_items() -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    for (module, source) in LIBRARY.files().filter(|(module, _)| LIBRARY.is_seen(module)) {
-        for (_, line) in source.lines() {
-            let item = line.trim().strip_prefix("pub ");
-            let other = |item: &&str| !item.starts_with("mod ") && !item.starts_with("use ");
-            let Some(item) = item.filter(other) else { continue };
-            let item = item.trim_end_matches(['{', ';', '(', ',', ' ']);
-            found.insert(format!("{}: {item}", module.join("::")));
-        }
-        for used in source.uses().iter().filter(|used| used.public) {
-            let name = used.name.as_deref().unwrap_or("*");
-            found.insert(format!("{}: use {} as {name}", module.join("::"), used.path.join("::")));
-        }
-    }
-    found
+    docs::items(&LIBRARY).iter().flat_map(docs::Item::promise).collect()
+}
+
+/// What a user reads is the root and these pages; the rest is behind `internals`.
+#[test]
+fn the_library_has_few_pages() {
+    let lib = fs::read_to_string(root().join("src/lib.rs")).expect("the root is there");
+    let lines: Vec<&str> = lib.lines().collect();
+    let shown = |(at, line): (usize, &&str)| {
+        let name = line.strip_prefix("pub mod ")?.strip_suffix(';')?;
+        (lines[at - 1] != "#[doc(hidden)]").then(|| name.to_owned())
+    };
+    let pages: Vec<String> = lines.iter().enumerate().filter_map(shown).collect();
+    assert_eq!(pages, docs::PAGES);
 }
 
 #[test]

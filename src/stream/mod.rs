@@ -58,6 +58,7 @@ pub use outputs::Collected;
 pub(crate) use plan::JobPast;
 #[doc(hidden)]
 pub use plan::Output;
+#[doc(hidden)]
 pub use plan::open_batch::OpenBatch;
 pub use state::Stateful;
 pub(crate) use state::commit::{Census, Counting};

@@ -23,8 +23,20 @@ pub struct Item {
     kind: Kind,
     /// The declaration without its body.
     signature: String,
+    /// The public fields of a structure, the variants of an enumeration.
+    members: Vec<String>,
     /// The lines of its documentation, without their slashes.
     docs: String,
+}
+
+impl Item {
+    /// What a program may rely on: the declaration, and its members, a line each.
+    pub fn promise(&self) -> impl Iterator<Item = String> {
+        let signature = self.signature.trim_end_matches(['{', ';', ' ']);
+        let whole = format!("{}: {}: {signature}", self.page, self.name);
+        let member = |member: &String| format!("{}: {}: {member}", self.page, self.name);
+        std::iter::once(whole).chain(self.members.iter().map(member))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,7 +199,8 @@ fn items_of(source: &Source, page_of: impl Fn(&str) -> Option<String>) -> Vec<It
         let docs = above(&lines, at).docs;
         let place = format!("{}:{}", source.path, at + 1);
         let signature = signature(&source.code, at);
-        found.push(Item { page: page.to_owned(), name, place, kind, signature, docs });
+        let members = members(source, at);
+        found.push(Item { page: page.to_owned(), name, place, kind, signature, members, docs });
     };
     for own in declared(source, 0).filter(|own| !own.hidden) {
         let Some(page) = page_of(own.name) else { continue };
@@ -213,6 +226,25 @@ fn items_of(source: &Source, page_of: impl Fn(&str) -> Option<String>) -> Vec<It
         }
     }
     found
+}
+
+/// The public fields of the structure, or the variants of the enumeration, that is declared at index `at`.
+fn members(source: &Source, at: usize) -> Vec<String> {
+    let code: Vec<&str> = source.code.lines().collect();
+    let Some((word, _)) = code[at].strip_prefix("pub ").and_then(item_name) else {
+        return Vec::new();
+    };
+    if !code[at].ends_with('{') || !["struct", "enum"].contains(&word) {
+        return Vec::new();
+    }
+    let end = (at..code.len()).find(|at| code[*at].starts_with('}')).unwrap_or(at);
+    let is_enum = word == "enum";
+    let member = |line: &&str| {
+        let own = line.strip_prefix("    ").filter(|line| !line.starts_with([' ', '}', '#']))?;
+        let own = if is_enum { Some(own) } else { own.strip_prefix("pub ") }?;
+        Some(own.trim_end_matches(['{', ',', ' ']).to_owned())
+    };
+    code[at + 1..end].iter().filter_map(member).filter(|member| !member.is_empty()).collect()
 }
 
 /// The methods of the trait that is declared at index `at`.

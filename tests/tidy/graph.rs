@@ -20,8 +20,6 @@ pub struct Graph {
     pub tests: BTreeSet<String>,
     /// Modules that other crates can name.
     public: BTreeSet<Vec<String>>,
-    /// Modules with a name that a public one hands on.
-    handed_on: BTreeSet<Vec<String>>,
     /// The `use` declarations of each source.
     uses: Vec<Vec<Used>>,
     /// The name under which other crates know this one.
@@ -64,47 +62,15 @@ impl Graph {
             }
         }
         let uses = all.iter().map(Source::uses).collect();
-        let mut graph = Graph {
-            modules,
-            sources: all,
-            edges: BTreeSet::new(),
-            tests,
-            public,
-            handed_on: BTreeSet::new(),
-            uses,
-            library,
-        };
+        let mut graph =
+            Graph { modules, sources: all, edges: BTreeSet::new(), tests, public, uses, library };
         graph.edges = graph.needs();
-        graph.handed_on = graph.defines_for_others();
         graph
     }
 
     /// The files of the product with their modules.
     pub fn files(&self) -> impl Iterator<Item = (&Vec<String>, &Source)> {
         self.places().map(|(module, at)| (module, &self.sources[at]))
-    }
-
-    /// Whether other crates can name something of `module`: it is public, a public module hands a name of it on, or it lies in such a
-    /// module and may add methods to its types.
-    pub fn is_seen(&self, module: &[String]) -> bool {
-        module.is_empty()
-            || self.public.contains(module)
-            || self.handed_on.contains(module)
-            || (module.len() > 1 && self.is_seen(&module[..module.len() - 1]))
-    }
-
-    /// Modules that define a name which a public module hands on.
-    fn defines_for_others(&self) -> BTreeSet<Vec<String>> {
-        let mut found = BTreeSet::new();
-        let seen = |module: &Vec<String>| module.is_empty() || self.public.contains(module);
-        for (module, at) in self.places().filter(|(module, _)| seen(module)) {
-            let uses = &self.uses[at];
-            let public = uses.iter().filter(|used| used.public);
-            found.extend(
-                public.filter_map(|used| self.resolve(module, uses, &used.path, STEPS_MAX)),
-            );
-        }
-        found
     }
 
     fn places(&self) -> impl Iterator<Item = (&Vec<String>, usize)> {
