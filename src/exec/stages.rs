@@ -61,10 +61,10 @@ struct Rest {
 }
 
 impl Rest {
-    /// Takes the next stage that has a task, if it is the first of all or `joins` holds for it.
-    fn pop_if(&mut self, joins: impl Fn(&Stage) -> bool) -> Option<Stage> {
+    /// Takes the next stage that has a task, if `takes` holds for it.
+    fn pop_if(&mut self, takes: impl Fn(&Stage) -> bool) -> Option<Stage> {
         while self.stages.pop_if(|stage| stage.tasks.is_empty()).is_some() {}
-        self.stages.pop_if(|stage| joins(stage))
+        self.stages.pop_if(|stage| takes(stage))
     }
 }
 

@@ -91,8 +91,68 @@ impl PlannedAhead {
     }
 
     /// The plans, in the order of the jobs.
-    #[cfg(test)]
+    #[cfg(all(test, not(tidemill_model)))]
     pub(crate) fn plans(&self) -> impl Iterator<Item = &Planned> {
         self.plans.iter()
+    }
+}
+
+#[cfg(all(test, not(tidemill_model)))]
+mod tests {
+    use super::*;
+    use crate::exec::PlanName;
+
+    /// An event in the life of plans that were made together.
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        /// The stages of the plan that was taken last have run.
+        Ran,
+        /// A fold of a job has failed in the pass of another.
+        Broken,
+        /// A job begins or is tried again; its plan is there or not.
+        Take(usize, bool),
+    }
+
+    /// Jobs 0, 2 and 3 were planned together, and the plan of job 0 was taken.
+    fn check(events: &[Event]) {
+        let progress = Progress::default();
+        let mut ahead = PlannedAhead::new(progress.clone());
+        for job in [0, 2, 3] {
+            let (name, stages) = (PlanName::default(), Vec::new());
+            let plan = Plan { name, stages, finish: Box::new(|_| Ok(())) };
+            ahead.add(job, plan, Arc::default());
+        }
+        let mut taken = ahead.take_first();
+        for event in events {
+            match event {
+                Event::Ran => {
+                    let planned = taken.take().expect("a plan was taken");
+                    (planned.plan.finish)(0).expect("it succeeds");
+                }
+                Event::Broken => progress.broken.store(true, Ordering::Relaxed),
+                Event::Take(job, expected) => {
+                    let found = ahead.take(*job);
+                    assert_eq!(found.is_some(), *expected, "{event:?} of {events:?}");
+                    assert!(found.as_ref().is_none_or(|found| found.job == *job));
+                    taken = found.or(taken);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_plan_made_ahead_is_used_only_if_those_before_it_have_run() {
+        use Event::{Broken, Ran, Take};
+        check(&[Ran, Take(2, true), Ran, Take(3, true), Ran, Take(3, false)]);
+        // Nothing before it has run.
+        check(&[Take(2, false), Ran, Take(2, false)]);
+        check(&[Ran, Take(2, true), Take(3, false)]);
+        // The first job is tried again, because its stages failed or because its sink did.
+        check(&[Take(0, false), Take(2, false)]);
+        check(&[Ran, Take(0, false), Take(2, true)]);
+        check(&[Ran, Take(2, true), Ran, Take(2, false), Take(3, true)]);
+        // Another job, or one that is out of its turn.
+        check(&[Ran, Take(1, false), Take(3, false), Take(2, true)]);
+        check(&[Ran, Broken, Take(2, false)]);
     }
 }
