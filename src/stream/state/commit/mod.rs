@@ -1,14 +1,14 @@
 //! A state's commit: what becomes of the changes that a batch makes in the states of an operator.
 //!
 //! ```text
-//! batch, on the workers     attempt ─▶ delta ─▶ 1 the touched keys in bytes, behind a slice of compaction   part, store
-//! commit, on the scheduler  2 counters    3 parts ─▶ changelog buffer    4 delta ─▶ shard                   mod
-//! then, on the scheduler    5 the buffers of all states ─▶ Changes: does a compaction begin, or end? ─▶ log   log, compaction
-//! next batch, on a worker   6 delta ─▶ base, change by change ──┐                                           shard
-//! restart                   log ─▶ parts, key by key ───────────┴─▶ KeyTable::apply_change                  restore, apply
+//! batch, on the workers     attempt ─▶ delta ─▶ 1 touched keys in bytes, behind a slice of compaction   part, store
+//! commit, on the scheduler  2 counters   3 parts ─▶ changelog buffer   4 delta ─▶ shard                 mod
+//! then, on the scheduler    5 the buffer ─▶ Changes, which may begin or end a compaction ─▶ log         log, compaction
+//! next batch, on a worker   6 delta ─▶ base, change by change ──┐                                       shard
+//! restart                   log ─▶ parts, key by key ───────────┴─▶ KeyTable::apply_change              restore, apply
 //! ```
-//! Steps 1, 3 and 5 are left out without a log, and where a batch runs again: its changes are in the log. An attempt that fails
-//! gets no further than step 1, which changes nothing.
+//! On the right, the files. Steps 1, 3 and 5 are left out without a log, and where a batch runs again: its changes are in the
+//! log. An attempt that fails gets no further than step 1, which changes nothing.
 //!
 //! ```text
 //! part:        [a slice of compaction: keys as they were before the batch] [the keys that the batch touched]
