@@ -36,8 +36,10 @@ impl Identity {
     /// does not match, or whose number is not one of 64 bits, has no identity and is never a repeat.
     ///
     /// ```
-    /// let expression = regex::bytes::Regex::new(r"^(?<sender>\S+) (?<number>\d+) ").unwrap();
-    /// assert!(tidemill::stream::Identity::new(expression).is_some());
+    /// use tidemill::stream::{Identity, Regex};
+    ///
+    /// let expression = Regex::new(r"^(?<sender>\S+) (?<number>\d+) ").unwrap();
+    /// assert!(Identity::new(expression).is_some());
     /// ```
     pub fn new(expression: Regex) -> Option<Identity> {
         let has = |name: &str| expression.capture_names().flatten().any(|found| found == name);

@@ -39,6 +39,8 @@ mod window;
 use std::fmt;
 use std::time::Duration;
 
+pub use regex::bytes::Regex;
+
 pub use crate::exec::{Batch, Out, Partition};
 use crate::sink::{SharedSink, Writer};
 use crate::sync::{Arc, AtomicU64, Mutex};
