@@ -47,8 +47,8 @@ use crate::time::Interval;
 /// serves as the clock.
 ///
 /// # Failures
-/// A closure that panics fails its job in that batch, with the panic's text. The job is repeated as
-/// [`on_failure`](crate::Config::on_failure) says, and a failed attempt leaves no trace in states and windows. Mistakes in
+/// A closure that panics fails its job in that batch, with the panic's text, the stage and the partition. The job is repeated
+/// as [`on_failure`](crate::Config::on_failure) says, and a failed attempt leaves no trace in states and windows. Mistakes in
 /// the program are errors of the start ([`Error::Usage`](crate::Error::Usage)), all of them at once: lengths of windows that
 /// do not fit or are zero, two states of one name, two streams in one operator that slide by different times or belong to
 /// two contexts.

@@ -281,8 +281,8 @@ impl<T: ?Sized + 'static> DStream<T> {
         })
     }
 
-    /// Maps each batch as a whole, with its time. `f` only describes the new [`Batch`]: it runs on the job loop's thread,
-    /// once for each attempt of a job, and must not compute there. The batch fails if the source has none.
+    /// Maps each batch as a whole, with its time. `f` only describes the new [`Batch`]: it runs on the job loop's thread each
+    /// time a job of the batch is planned, and must not compute there. The batch fails if the source has none.
     ///
     /// ```
     /// # let ctx = tidemill::StreamingContext::with_clock(tidemill::Config::new("doc"), tidemill::testing::ManualClock::new())?;
