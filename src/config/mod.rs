@@ -22,6 +22,7 @@ mod tests;
 
 pub(crate) use crate::journal::{NameChanges, NameKind, Renamed, StateName};
 pub use crate::scheduler::{BatchTimer, CatchUp, Trigger};
+pub use crate::settings::pattern::Pattern;
 pub(crate) use crate::settings::tree::{Given, Setting};
 pub(crate) use crate::source::{Ack, GenerateSource, RateLimits, Source};
 pub(crate) use jobs::Job;

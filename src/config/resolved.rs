@@ -31,7 +31,7 @@ pub struct Resolved {
     pub block_interval: Interval,
     /// Worker threads, at least one.
     pub workers: usize,
-    /// The most bytes of received data in memory; at least [`STORE_BYTES_MIN`].
+    /// The most bytes of received data in memory; at least [`STORE_BYTES_MIN`](super::STORE_BYTES_MIN).
     pub store_bytes_max: u64,
     /// A block is cut early at this many bytes; at most `store_bytes_max`.
     pub block_bytes_max: u64,
@@ -64,7 +64,7 @@ pub struct Resolved {
     /// The memory that this process can count on: the machine's, or less if a control group limits it.
     pub memory_bytes: u64,
     /// The changes of names that the state directory knows and the stream no longer has.
-    pub names: NameChanges,
+    pub(crate) names: NameChanges,
 }
 
 impl Resolved {

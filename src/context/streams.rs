@@ -229,7 +229,7 @@ impl StreamingContext {
     /// [`Error::Usage`] if the stream runs already. The source itself is started by [`start`](StreamingContext::start).
     ///
     /// ```
-    /// use tidemill::source::direct::DirectSource;
+    /// use tidemill::source::DirectSource;
     /// use tidemill::{Result, StreamingContext};
     ///
     /// fn count(ctx: &StreamingContext, source: impl DirectSource + 'static) -> Result<()> {

@@ -19,15 +19,6 @@ pub(crate) use reconcile::{Inventory, Known, Reconciled, Wanted};
 use reconcile::{Begins, reconcile};
 
 /// The kind of a thing that a state directory knows by name.
-///
-/// ```
-/// use tidemill::{Config, config::NameKind};
-///
-/// let config = Config::new("words").state_dir("state").retire("state:counts").resolve()?;
-/// let name = &config.names.retired[0];
-/// assert_eq!((name.kind, name.kind.word(), name.name.as_str()), (NameKind::State, "state", "counts"));
-/// # Ok::<(), tidemill::Error>(())
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NameKind {
     /// A source, with its position and its records.

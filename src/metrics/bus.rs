@@ -17,12 +17,12 @@ use super::tallies::Tallies;
 const EVENTS_MAX: usize = 4096;
 
 /// The way of events to the listeners, for a source of your own; see
-/// [`DirectStart::events`](crate::source::direct::DirectStart). Clones are handles of the same bus. Any thread may post; nobody
+/// [`DirectStart::events`](crate::source::DirectStart). Clones are handles of the same bus. Any thread may post; nobody
 /// waits.
 ///
 /// ```
 /// use tidemill::Event;
-/// use tidemill::source::direct::DirectStart;
+/// use tidemill::source::DirectStart;
 ///
 /// /// Reports a file that a source of your own cannot read.
 /// fn skipped(start: &DirectStart, file: &str) {

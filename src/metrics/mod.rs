@@ -15,14 +15,15 @@ mod tally;
 
 pub(crate) use batches::History;
 pub use batches::{BatchRecord, BatchState, EngineTimes, Moments, STAGES, Stage};
-pub(crate) use bus::EventBus;
+pub use bus::EventBus;
 pub use condition::{CONDITIONS, Condition, ConditionKind, ConditionRow};
 pub(crate) use conditions::{ConditionHandle, Conditions, Slow, Watch};
 pub use counters::{Counter, ReceiverCounters};
 pub use event::{Event, Listener};
 pub(crate) use latency::Recorder;
 pub use latency::{Latency, Times};
+#[doc(hidden)]
 pub use reloads::Reloaded;
 pub(crate) use reloads::Reloads;
 pub(crate) use tallies::Tallies;
-pub(crate) use tally::TallyKind;
+pub use tally::{Tally, TallyKind};

@@ -93,18 +93,18 @@ pub struct BatchMeta {
 /// may deliver a batch twice. Without a [`state_dir`](crate::Config::state_dir) nothing is replayed after a crash.
 ///
 /// # Errors
-/// What `committed`, `write` and `commit` return as [`Error::Io`] is judged by its kind:
+/// What `committed`, `write` and `commit` return as [`Error::Io`](crate::Error::Io) is judged by its kind:
 /// - no room ([`StorageFull`](std::io::ErrorKind::StorageFull), [`QuotaExceeded`](std::io::ErrorKind::QuotaExceeded)): the batch
 ///   waits for room as long as it takes, and is tried again;
 /// - what can pass ([`awaited`](crate::error::awaited): a connection, something busy, a missing directory, a disk's error): the
 ///   batch is tried again after pauses that grow to 10 s, for [`sink_retry`](crate::Config::sink_retry) in all, and only then
 ///   this is one failure for [`on_failure`](crate::Config::on_failure). Meanwhile the condition `sink_away` names the sink;
-/// - every other kind (a permission, a file system that is read only, data of the wrong form), and every other [`Error`], such
-///   as [`Error::Failed`] for a schema, is a failure at once.
+/// - every other kind (a permission, a file system that is read only, data of the wrong form), and every other
+///   [`Error`](crate::Error), such as [`Error::Failed`](crate::Error::Failed) for a schema, is a failure at once.
 ///
 /// A batch that is tried again is made again from its input, and `committed`, `write` and `commit` are called as before. So a
-/// sink keeps the kind of the error that it met, makes its connection anew in `write`, and returns [`Error::Failed`] for what
-/// looks like a passing failure and is none. A panic is a failure at once.
+/// sink keeps the kind of the error that it met, makes its connection anew in `write`, and returns
+/// [`Error::Failed`](crate::Error::Failed) for what looks like a passing failure and is none. A panic is a failure at once.
 ///
 /// ```
 /// use std::io::Write;

@@ -35,7 +35,7 @@ use crate::time::{Clock, Interval, Moment};
 ///
 /// Without a state directory a record that was stored is lost if the process dies before its batch is done. With one it is lost
 /// until it is in the log, a moment after `store` returned. A receiver is not told when that is, so a source that can be read
-/// again should be a [`DirectSource`](crate::source::direct::DirectSource).
+/// again should be a [`DirectSource`](crate::source::DirectSource).
 ///
 /// ```
 /// use tidemill::{Config, Interval, ReceiverHandle, Result, RunLimits, StreamingContext};

@@ -1,5 +1,5 @@
-//! Receiving: sockets, or a user's own receiver, to blocks. A program names [`SocketSource`] and [`Receiver`]; [`direct`] has the
-//! sources that can be read again, [`io`] the ways to read sockets.
+//! Receiving: sockets, or a user's own receiver, to blocks. A program names [`SocketSource`], [`FilesSource`], or a
+//! [`Receiver`] or [`DirectSource`] of its own; [`IO_MODELS`] has the ways to read sockets.
 //!
 //! ```text
 //!  dial / accept ─▶ io model ─▶ session (framing) ─▶ range queue ─▶ block cutter ─▶ BlockTarget
@@ -28,10 +28,14 @@ mod tests;
 pub use crate::framing::Framing;
 pub(crate) use custom::{CustomOptions, CustomReceiver, ReceiverSlot};
 pub use custom::{Receiver, ReceiverHandle};
+pub use direct::files::select::EXCLUDED;
+pub use direct::files::{BATCH_BYTES_MAX, FilesSource, OPEN_FILES_MAX};
+pub use direct::{DirectPartition, DirectSource, DirectStart, Lost, OnLost, Unit};
 pub(crate) use engine::When;
 pub(crate) use engine::{Engine, RateOptions};
 pub(crate) use ingest::backlog_trigger::BacklogTrigger;
 pub(crate) use ingest::rate_limit::{RateLimiter, Usage};
+pub use io::{IO_MODELS, IoModel, Row as IoModelRow, probe};
 pub(crate) use options::RECORD_BYTES_MAX;
 #[doc(hidden)]
 pub use options::SOURCES;

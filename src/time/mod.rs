@@ -8,7 +8,9 @@ mod clock;
 mod join;
 pub(crate) mod timer;
 
-pub use clock::{Clock, ManualClock, Moment, SystemClock, Wake};
+pub use clock::{Clock, ManualClock, Moment};
+#[doc(hidden)]
+pub use clock::{SystemClock, Wake};
 pub(crate) use join::{Joined, join_until, wait_until};
 pub(crate) use timer::{RecurringTimer, Schedule, Ticks};
 

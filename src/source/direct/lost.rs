@@ -34,7 +34,7 @@ impl Unit {
 /// A range of input that a plan takes and the source no longer has.
 ///
 /// ```
-/// use tidemill::source::direct::{Lost, Unit};
+/// use tidemill::source::{Lost, Unit};
 ///
 /// let (of, why) = ("file `a.log`".to_owned(), "it was removed".to_owned());
 /// let lost = Lost { of, from: 100, to: 250, unit: Unit::Bytes, why };
@@ -72,7 +72,7 @@ impl fmt::Display for Lost {
 /// The reaction to lost input that was never processed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnLost {
-    /// The stream stops with [`Error::Failed`](crate::Error::Failed), and a start is refused.
+    /// The stream stops with [`Error::Failed`], and a start is refused.
     #[default]
     Stop,
     /// The batch continues without it; the loss is counted and reported.

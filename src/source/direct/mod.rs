@@ -51,8 +51,7 @@ pub struct DirectStart {
 /// ```
 /// use std::sync::Arc;
 /// use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-/// use tidemill::source::Framing;
-/// use tidemill::source::direct::{DirectPartition, DirectSource, DirectStart, Lost, OnLost};
+/// use tidemill::source::{DirectPartition, DirectSource, DirectStart, Framing, Lost, OnLost};
 /// use tidemill::testing::ManualClock;
 /// use tidemill::{Config, Error, Result, StreamingContext, Time};
 ///
@@ -223,8 +222,7 @@ pub trait DirectSource: Send + Sync {
 ///
 ///
 /// ```
-/// use tidemill::source::Framing;
-/// use tidemill::source::direct::{DirectPartition, Lost};
+/// use tidemill::source::{DirectPartition, Framing, Lost};
 /// use tidemill::Result;
 ///
 /// /// Lines that are in memory.

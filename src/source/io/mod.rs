@@ -70,7 +70,7 @@ pub const TURN_BYTES: usize = READ_BUFFERS * crate::memory::buffer_pool::BUFFER_
 ///
 /// ```
 /// use tidemill::IoModel;
-/// use tidemill::internals::io::{IO_MODELS, probe};
+/// use tidemill::source::{IO_MODELS, probe};
 ///
 /// assert_eq!(IoModel::by_name("pool"), Some(IoModel::Pool));
 /// assert_eq!((IoModel::Nio.name(), IoModel::Nio.row().connections_max), ("nio", 10_000));
@@ -372,7 +372,7 @@ pub trait IoDriver: Send + Sync {
 ///
 /// ```
 /// use tidemill::IoModel;
-/// use tidemill::internals::io::probe;
+/// use tidemill::source::probe;
 ///
 /// assert_eq!(probe(IoModel::Nio), Ok(()));
 /// ```

@@ -81,7 +81,7 @@ pub struct FilesOptions {
     pub on_lost: OnLost,
     /// Globs of the names that are read, which the default `exclude` is not for; all if none are given.
     pub include: Option<Vec<String>>,
-    /// Globs of the names that are passed over; [`EXCLUDED`](crate::source::direct::files::select::EXCLUDED) if none are given.
+    /// Globs of the names that are passed over; [`EXCLUDED`](crate::source::EXCLUDED) if none are given.
     pub exclude: Option<Vec<String>>,
     /// Files that symbolic links lead to are read; true by default.
     pub follow_links: bool,

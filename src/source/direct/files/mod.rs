@@ -77,8 +77,7 @@ const RECORD_BYTES_MAX: usize = 1 << 20;
 /// ranges. The directory is listed at each tick; 100,000 entries are the most.
 ///
 /// ```
-/// use tidemill::source::Framing;
-/// use tidemill::source::direct::OnLost;
+/// use tidemill::source::{Framing, OnLost};
 /// use tidemill::{Config, FilesSource, Interval, RunLimits, StreamingContext};
 ///
 /// let directory = tempfile::tempdir().expect("a directory");
