@@ -289,7 +289,7 @@ pub trait Splitter: Send {
 
     /// Gives the unfinished record up, whose lent bytes are gone: from now on it is an over-long one. Its rest is skipped
     /// up to its end, or put aside if the splitter does that with over-long records. It is not counted as over-long here.
-    /// `begin` holds the first [`BEGIN_BYTES`] of the lent bytes, or all of them if they were fewer; `len` is their number.
+    /// `begin` holds the first `BEGIN_BYTES` of the lent bytes, or all of them if they were fewer; `len` is their number.
     ///
     /// # Errors
     /// If the end of the record cannot be found; the connection must be closed.

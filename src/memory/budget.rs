@@ -15,7 +15,7 @@ use crate::sync::{Arc, AtomicUsize, Gate, Mutex, Ordering, Waker};
 
 /// Bytes that are held between the sockets and the end of their batch, against `store_bytes_max`.
 ///
-/// A [`Gate`] wakes a reader that found the budget used up once enough was released.
+/// A `Gate` wakes a reader that found the budget used up once enough was released.
 ///
 /// The results that batches make of the input are counted with it and never held up: the batch that makes them is what
 /// frees memory. Readers and the spill keep room for the results that are expected.

@@ -201,7 +201,7 @@ impl WriteAheadLog {
     /// Appends a record and waits until it is durable.
     ///
     /// # Errors
-    /// If it is not durable: [`NotLogged`] tells if the caller may try again.
+    /// If it is not durable: `NotLogged` tells if the caller may try again.
     pub fn append_and_wait(&self, record: impl Into<Record>) -> Result<Position, NotLogged> {
         let slot = Arc::new(Mutex::new(None));
         let done = Signal::new();

@@ -72,7 +72,7 @@ pub const SEGMENT_BYTES_MIN: u64 = 256;
 /// The layout and the bounds of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogOptions {
-    /// A segment's size in bytes; a record is smaller. At least [`SEGMENT_BYTES_MIN`], less than 4 GiB.
+    /// A segment's size in bytes; a record is smaller. At least `SEGMENT_BYTES_MIN`, less than 4 GiB.
     pub segment_bytes: u64,
     /// The most bytes of records that one sync makes durable, unless a single record is larger.
     pub group_bytes_max: usize,

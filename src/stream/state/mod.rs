@@ -5,8 +5,8 @@
 //! idle keys: oldest ◀─▶ ◀─▶ ◀─▶ youngest         a list through the keys; time-outs take from its front
 //! ```
 //! The work of `map_with_state` follows the touched keys and those that time out; `update_state_by_key` goes through all.
-//! An attempt that fails leaves no trace, see [`shard`]; what a commit does, and what a log gets of it, is in [`commit`]. Runs
-//! on the workers.
+//! An attempt that fails leaves no trace, see [`shard`]; what a commit does, and what a log gets of it, is in [`commit`].
+//! Runs on the workers.
 
 pub(crate) mod capacity;
 pub(crate) mod commit;

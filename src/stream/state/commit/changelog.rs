@@ -20,7 +20,7 @@ pub struct Changes {
     /// The batch.
     pub time: Time,
     /// The operator, as its place in [`Graph::states`](crate::stream::Graph::states), and bytes that
-    /// [`Restore::apply`](crate::stream::Restore::apply) takes. In order.
+    /// `Restore::apply` takes. In order.
     pub parts: Vec<(u32, Bytes)>,
     /// True if a compaction begins with this batch: once it has ended, nothing before this batch is needed.
     pub compaction_begins: bool,

@@ -85,7 +85,7 @@ impl<K: StateKey, S: StateValue, U: Send + Sync + 'static> Store<K, S, U> {
         }
     }
 
-    /// The types, for [`StateInfo::holds`](crate::stream::StateInfo::holds).
+    /// The types, for `StateInfo::holds`.
     pub(crate) fn holds() -> String {
         format!("{} to {}", short(type_name::<K>()), short(type_name::<S>()))
     }
