@@ -163,7 +163,7 @@ impl CompareArgs {
             blocks: self.block.clone(),
         };
         if grid.kinds.is_empty() {
-            grid.kinds = Kind::ALL.map(|(kind, _)| kind).to_vec();
+            grid.kinds = Kind::USUAL.to_vec();
         }
         let mut pace = Pace {
             throughput: self.seconds,

@@ -19,6 +19,7 @@ mod pair;
 pub mod process;
 pub(crate) mod protocol;
 mod report_files;
+pub(crate) mod results;
 pub mod sample;
 pub(crate) mod shape;
 pub(crate) mod soak;

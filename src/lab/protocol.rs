@@ -104,6 +104,7 @@ pub(crate) struct Received {
 
 /// The report of a sender.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Sent {
     pub(crate) lines: u64,
     pub(crate) seconds: f64,
@@ -137,6 +138,7 @@ pub(crate) struct Timing {
 
 /// Quantiles of times, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Spread {
     pub(crate) count: u64,
     /// At [`QUANTILES`].
@@ -146,6 +148,7 @@ pub(crate) struct Spread {
 
 /// Batches that took more than a millisecond longer than the median one, by what took it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Slow {
     /// By stage, in the order of [`STAGES`].
     pub(crate) by_stage: [u64; STAGES.len()],

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use rustix::param::clock_ticks_per_second;
 use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
 
 use crate::settings::units::as_f64;
 
 /// A process at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Sample {
     /// Memory of its own, in bytes: heap and stacks, not program code.
     pub anonymous_bytes: u64,

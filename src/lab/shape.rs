@@ -8,28 +8,54 @@ use crate::wording::count;
 pub(crate) const BARE: &str = "bare";
 
 /// The subject of a measurement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
     /// As fast as the receiver takes it.
+    #[default]
     Throughput,
     /// An open loop; each line carries the time at which it should have been sent.
     Latency,
     /// A trickle of lines on one connection: what the others cost.
     Memory,
+    /// One honest stream in an open loop beside thin ones: what it suffers from them.
+    Crowd,
+    /// Connections that are made, send a line and close, as fast as they are taken.
+    Storm,
+    /// An open loop while now and then a batch takes much longer than its interval.
+    Slow,
 }
 
 impl Kind {
     /// Every kind, with its name on the command line and in files.
-    pub(crate) const ALL: [(Kind, &'static str); 3] =
-        [(Kind::Throughput, "throughput"), (Kind::Latency, "latency"), (Kind::Memory, "memory")];
+    pub(crate) const ALL: [(Kind, &'static str); 6] = [
+        (Kind::Throughput, "throughput"),
+        (Kind::Latency, "latency"),
+        (Kind::Memory, "memory"),
+        (Kind::Crowd, "crowd"),
+        (Kind::Storm, "storm"),
+        (Kind::Slow, "slow"),
+    ];
+
+    /// The kinds that are measured if none is named.
+    pub(crate) const USUAL: [Kind; 3] = [Kind::Throughput, Kind::Latency, Kind::Memory];
 
     pub(crate) fn name(self) -> &'static str {
         Kind::ALL.iter().find(|(kind, _)| *kind == self).map_or("", |(_, name)| name)
     }
+
+    /// True if lines come in an open loop and carry the time at which they should have been sent.
+    pub(crate) fn is_timed(self) -> bool {
+        match self {
+            Kind::Latency | Kind::Crowd | Kind::Slow => true,
+            Kind::Throughput | Kind::Memory | Kind::Storm => false,
+        }
+    }
 }
 
 /// The same load for every model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Shape {
     pub(crate) kind: Kind,
     pub(crate) connections: u64,
@@ -38,6 +64,8 @@ pub(crate) struct Shape {
     pub(crate) record_bytes: u64,
     pub(crate) batch_ms: u64,
     pub(crate) block_ms: u64,
+    /// The rate, in percent of the highest one that each model holds; `None`: the same rate for every model.
+    pub(crate) load_percent: Option<u64>,
 }
 
 impl Shape {

@@ -16,13 +16,13 @@ li{color:#844}svg{max-width:100%;height:auto}";
 /// The meaning of the figures of each kind.
 fn meaning(kind: Kind) -> &'static str {
     match kind {
-        Kind::Throughput => {
+        Kind::Throughput | Kind::Storm => {
             "The sender sends as fast as it is read. Rates go from the moment when all connections were made to the end of \
              the last one. On few cores the sender takes one of them, so CPU seconds per GB say more than rates. Processor \
              time and system calls are counted from the same moment to the end of the process. `bare` is one thread that \
              reads and counts line feeds, without an engine."
         }
-        Kind::Latency => {
+        Kind::Latency | Kind::Crowd | Kind::Slow => {
             "An open loop: each line carries the time at which it should have been sent; its latency ends when the whole \
              batch that holds it has been read. So half a batch interval is the least median there is, and nearly a whole \
              one the least 99th percentile."
@@ -59,8 +59,12 @@ pub(super) fn page(rows: &[Row], facts: &Facts) -> String {
             let _ = writeln!(page, "<h3>{}</h3>", escape(&shape.words()));
             table(&mut page, kind, &group);
             match kind {
-                Kind::Throughput => figure(&mut page, &plots::throughput(&shape, &group)),
-                Kind::Latency => figure(&mut page, &plots::percentiles(&shape, &group)),
+                Kind::Throughput | Kind::Storm => {
+                    figure(&mut page, &plots::throughput(&shape, &group))
+                }
+                Kind::Latency | Kind::Crowd | Kind::Slow => {
+                    figure(&mut page, &plots::percentiles(&shape, &group));
+                }
                 Kind::Memory => {}
             }
         }

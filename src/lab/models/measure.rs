@@ -108,9 +108,7 @@ pub(crate) const METRICS: &[Metric] = &[
     Metric { name: "max_ms", of: |_, f| f.latency(1.0) },
     Metric {
         name: "sender_behind_ms",
-        of: |cell, f| {
-            (cell.shape.kind == Kind::Latency).then(|| as_f64(f.sent.behind_micros) / 1e3)
-        },
+        of: |cell, f| cell.shape.kind.is_timed().then(|| as_f64(f.sent.behind_micros) / 1e3),
     },
 ];
 
@@ -153,7 +151,7 @@ pub(crate) fn measure(
                 line_bytes: shape.record_bytes,
                 busy: shape.busy,
                 idle: shape.connections.saturating_sub(shape.busy),
-                stamp_every: (shape.kind == Kind::Latency).then_some(1),
+                stamp_every: shape.kind.is_timed().then_some(1),
             })
         })?;
     let wall_nanos = pair.wall_nanos;
@@ -174,8 +172,8 @@ pub(crate) fn measure(
 
 fn length(cell: &Cell, pace: &Pace) -> (Duration, Option<u64>) {
     match cell.shape.kind {
-        Kind::Throughput => (pace.throughput, None),
-        Kind::Latency => (pace.latency, Some(pace.rate)),
+        Kind::Throughput | Kind::Storm => (pace.throughput, None),
+        Kind::Latency | Kind::Crowd | Kind::Slow => (pace.latency, Some(pace.rate)),
         Kind::Memory => {
             let connections = u32::try_from(cell.shape.connections).unwrap_or(u32::MAX);
             (HOLD.saturating_add(HOLD_EACH.saturating_mul(connections)), Some(HOLD_RATE))

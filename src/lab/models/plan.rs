@@ -52,7 +52,7 @@ pub(crate) fn cells(grid: &Grid) -> Vec<Cell> {
     let mut cells: Vec<Cell> = Vec::new();
     for shape in shapes(grid) {
         let models = grid.models.iter().copied();
-        let fits = models.filter(|model| *model != BARE || shape.kind != Kind::Latency);
+        let fits = models.filter(|model| *model != BARE || !shape.kind.is_timed());
         cells.extend(fits.map(|model| Cell { model, shape }));
     }
     cells
@@ -79,6 +79,7 @@ fn shapes(grid: &Grid) -> Vec<Shape> {
                                 record_bytes: least(kind, record_bytes),
                                 batch_ms,
                                 block_ms: block.min(batch_ms),
+                                load_percent: None,
                             };
                             if !shapes.contains(&shape) {
                                 shapes.push(shape);
@@ -95,14 +96,15 @@ fn shapes(grid: &Grid) -> Vec<Shape> {
 fn busy(kind: Kind, connections: u64, percent: u64) -> u64 {
     match kind {
         Kind::Memory => 1,
-        Kind::Throughput | Kind::Latency => {
+        Kind::Crowd | Kind::Storm => connections,
+        Kind::Throughput | Kind::Latency | Kind::Slow => {
             (connections.saturating_mul(percent) / 100).clamp(1, connections.max(1))
         }
     }
 }
 
 fn least(kind: Kind, record_bytes: u64) -> u64 {
-    if kind == Kind::Latency { record_bytes.max(STAMPED_BYTES_MIN) } else { record_bytes }
+    if kind.is_timed() { record_bytes.max(STAMPED_BYTES_MIN) } else { record_bytes }
 }
 
 /// The order of the runs, as indices of cells: every repeat goes through all shapes, and every other one through the

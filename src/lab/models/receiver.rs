@@ -130,8 +130,8 @@ fn start(model: IoModel, receive: &Receive, notes: &Notes) -> Result<StreamHandl
         .record_bytes_max(size(shape.record_bytes.saturating_mul(4).max(RECORD_BYTES_MAX)));
     let stream = ctx.socket(source)?;
     match shape.kind {
-        Kind::Latency => time(&stream, notes),
-        Kind::Throughput | Kind::Memory => {
+        Kind::Latency | Kind::Crowd | Kind::Slow => time(&stream, notes),
+        Kind::Throughput | Kind::Memory | Kind::Storm => {
             let sinks = vec![SharedSink::new(Null)];
             Count.attach(&stream, JobOutput::of_batches("count", sinks));
         }

@@ -88,7 +88,7 @@ type Column = (&'static str, &'static str, f64, usize);
 /// The columns of each kind's table; the first one is shown with its spread.
 pub(crate) fn columns(kind: Kind) -> &'static [Column] {
     match kind {
-        Kind::Throughput => &[
+        Kind::Throughput | Kind::Storm => &[
             ("MB/s", "bytes_per_second", 1e6, 0),
             ("records/s", "records_per_second", 1.0, 0),
             ("CPU-s/GB", "cpu_seconds_per_gb", 1.0, 3),
@@ -98,7 +98,7 @@ pub(crate) fn columns(kind: Kind) -> &'static [Column] {
             ("syscalls/s", "system_calls_per_second", 1.0, 0),
             ("peak MiB", "peak_bytes", 1_048_576.0, 1),
         ],
-        Kind::Latency => &[
+        Kind::Latency | Kind::Crowd | Kind::Slow => &[
             ("p50 ms", "p50_ms", 1.0, 2),
             ("p99 ms", "p99_ms", 1.0, 2),
             ("p99.9 ms", "p99.9_ms", 1.0, 2),
@@ -207,7 +207,8 @@ pub(crate) fn csv(rows: &[Row]) -> String {
     }
     let mut text = csv_line(&head);
     for row in rows {
-        let Shape { kind, connections, busy, record_bytes, batch_ms, block_ms } = row.cell.shape;
+        let Shape { kind, connections, busy, record_bytes, batch_ms, block_ms, .. } =
+            row.cell.shape;
         let mut line = vec![kind.name().to_owned(), row.cell.model.to_owned(), row.used.clone()];
         line.extend(
             [connections, busy, record_bytes, batch_ms, block_ms, row.repeats as u64]
