@@ -12,8 +12,10 @@
 
 pub mod baseline;
 pub(crate) mod child;
+pub(crate) mod interval;
 pub(crate) mod latency;
 pub mod machine;
+pub(crate) mod metrics;
 pub(crate) mod models;
 mod pair;
 pub mod process;
@@ -25,6 +27,7 @@ pub(crate) mod shape;
 pub(crate) mod soak;
 pub mod stats;
 mod syscalls;
+pub(crate) mod verdict;
 
 use std::path::PathBuf;
 

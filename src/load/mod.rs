@@ -36,6 +36,8 @@ use crate::{Error, Result};
 
 use server::Server;
 
+pub(crate) use text::Random;
+
 /// Mean bytes of a line if nothing else is said.
 pub const LINE_LEN: usize = 100;
 
