@@ -83,6 +83,8 @@ pub enum Error {
     /// The engine stopped before everything was processed; the text says what was left. With a state directory the next start
     /// processes it.
     Undrained(String),
+    /// A signal stopped something that has no order to stop in; the text says what there is of it.
+    Interrupted(String),
 }
 
 /// The result of anything in Tidemill that can fail.
@@ -117,6 +119,7 @@ impl Error {
         match self {
             Error::Usage(_) => EXIT_USAGE,
             Error::Config(_) => EXIT_CONFIG,
+            Error::Interrupted(_) => EXIT_SIGNAL + 2,
             Error::Io { .. } | Error::Batch { .. } | Error::Failed(_) | Error::Undrained(_) => {
                 EXIT_FAILED
             }
@@ -197,7 +200,8 @@ impl fmt::Display for Error {
             Error::Usage(text)
             | Error::Config(text)
             | Error::Failed(text)
-            | Error::Undrained(text) => f.write_str(text),
+            | Error::Undrained(text)
+            | Error::Interrupted(text) => f.write_str(text),
             Error::Io { what, source } => write!(f, "{what}: {source}"),
             Error::Batch { time_ms, job, attempts, cause } => {
                 write!(

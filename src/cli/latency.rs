@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::lab::latency::{self, Options};
 use crate::lab::protocol::Work;
 use crate::settings::units;
-use crate::sync::Arc;
+use crate::sync::{Arc, StopToken};
 use crate::time::{Clock, SystemClock};
 
 /// Batch intervals in milliseconds, if none were given.
@@ -77,6 +77,7 @@ pub(super) struct Shared<'a> {
     pub(super) length: Option<Duration>,
     pub(super) repeats: usize,
     pub(super) out: &'a Path,
+    pub(super) stop: &'a StopToken,
 }
 
 impl LatencyArgs {
@@ -112,6 +113,7 @@ impl LatencyArgs {
             out: shared.out.to_path_buf(),
             program: latency::this_program()?,
             command_line: format!("tidemill {}", typed.join(" ")),
+            stop: shared.stop.clone(),
         })
     }
 

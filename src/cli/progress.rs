@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::say;
 use crate::error::{Error, Result};
 use crate::lab::Outcome;
+use crate::lab::results::End;
 use crate::wording::count;
 
 /// Runs something whose steps are lines of text, and shows the one it is at.
@@ -25,12 +26,16 @@ pub(super) fn spinning<T>(run: impl FnOnce(&mut dyn FnMut(&str)) -> T) -> T {
 /// Prints the tables on `out` and says which files there are.
 ///
 /// # Errors
-/// If the tables cannot be written, and [`Error::Failed`] if a run failed.
+/// If the tables cannot be written, [`Error::Failed`] if a run failed, and [`Error::Interrupted`] if a signal stopped it.
 pub(super) fn print(outcome: &Outcome, out: &mut dyn Write) -> Result<()> {
     out.write_all(outcome.table.as_bytes())
         .and_then(|()| out.flush())
         .map_err(super::unwritable)?;
     outcome.files.iter().for_each(|file| say(&format!("compare: wrote {}", file.display())));
+    if outcome.end == End::Interrupted {
+        let text = "stopped by a signal; the report holds what was measured until then";
+        return Err(Error::Interrupted(text.to_owned()));
+    }
     match outcome.failures.len() {
         0 => Ok(()),
         failures => Err(Error::Failed(format!("{} failed", count(failures, "run")))),

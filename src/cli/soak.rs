@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::lab::latency::this_program;
 use crate::lab::soak::{self, Options};
 use crate::settings::units;
-use crate::sync::Arc;
+use crate::sync::{Arc, StopToken};
 use crate::time::{Clock, SystemClock};
 
 /// The shortest soak: a few samples after the warm-up.
@@ -57,6 +57,7 @@ impl SoakArgs {
             out: shared.out.to_path_buf(),
             program: this_program()?,
             command_line: format!("tidemill {}", typed.join(" ")),
+            stop: shared.stop.clone(),
         })
     }
 
@@ -84,6 +85,7 @@ pub(super) struct Shared<'a> {
     /// Milliseconds; none were given if it is empty.
     pub(super) batches: &'a [u64],
     pub(super) out: &'a Path,
+    pub(super) stop: &'a StopToken,
 }
 
 fn usage(text: &str) -> Error {

@@ -11,6 +11,7 @@
 //! thread measures; each child has a thread that reads its lines.
 
 pub mod baseline;
+pub(crate) mod beside;
 pub(crate) mod child;
 pub(crate) mod interval;
 pub(crate) mod latency;
@@ -22,6 +23,7 @@ pub mod process;
 pub(crate) mod protocol;
 mod report_files;
 pub(crate) mod results;
+pub(crate) mod results_file;
 pub mod sample;
 pub(crate) mod shape;
 pub(crate) mod soak;
@@ -33,6 +35,8 @@ use std::path::PathBuf;
 
 pub(crate) use pair::SUBCOMMAND;
 
+use results::End;
+
 /// The result of a measurement.
 #[derive(Debug)]
 pub(crate) struct Outcome {
@@ -42,4 +46,5 @@ pub(crate) struct Outcome {
     pub(crate) files: Vec<PathBuf>,
     /// Runs that failed, with why.
     pub(crate) failures: Vec<String>,
+    pub(crate) end: End,
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::process::{Heard, Lines, Process};
 use super::protocol::{BEGIN, ChildMessage, Role, Sent};
 use crate::error::{Error, Result};
-use crate::sync::Arc;
+use crate::sync::{Arc, StopToken};
 use crate::time::{Clock, Moment};
 
 /// The hidden subcommand that a child is started with.
@@ -29,11 +29,13 @@ struct ChildProcess {
 }
 
 impl ChildProcess {
-    fn start(program: &Path, role: &Role, clock: &Arc<dyn Clock>) -> Result<ChildProcess> {
+    fn start(start: &Start<'_>, role: &Role) -> Result<ChildProcess> {
+        let Start { program, clock, stop, .. } = *start;
         let mut command = Command::new(program);
         command.arg(SUBCOMMAND).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut process = Process::start(&mut command, clock)?;
-        let (stdin, lines) = (process.input(), process.output_lines()?);
+        let (stdin, mut lines) = (process.input(), process.output_lines()?);
+        lines.end_with(stop);
         let role = serde_json::to_string(role).expect("plain data");
         let mut child = ChildProcess { process, stdin, lines };
         writeln!(child.stdin, "{role}")
@@ -65,6 +67,8 @@ pub(super) struct Start<'a> {
     /// The longest time that either process may take until it is ready.
     pub(super) grace: Duration,
     pub(super) clock: &'a Arc<dyn Clock>,
+    /// Ends every wait for a process at once.
+    pub(super) stop: &'a StopToken,
 }
 
 /// A receiver and a sender whose connections are made.
@@ -87,12 +91,12 @@ impl Pair {
         receive: &Role,
         send: impl FnOnce(String, u32) -> Role,
     ) -> Result<Pair> {
-        let Start { program, grace, clock } = *start;
-        let mut receiver = ChildProcess::start(program, receive, clock)?;
+        let Start { grace, clock, .. } = *start;
+        let mut receiver = ChildProcess::start(start, receive)?;
         let ChildMessage::Ready { address } = receiver.hear(clock.now().plus(grace))? else {
             return Err(unexpected("receiver"));
         };
-        let sender = ChildProcess::start(program, &send(address, receiver.process.id()), clock)?;
+        let sender = ChildProcess::start(start, &send(address, receiver.process.id()))?;
         let ChildMessage::Started { wall_nanos } = sender.hear(clock.now().plus(grace))? else {
             return Err(unexpected("sender"));
         };

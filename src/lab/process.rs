@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal as Kill, WaitId, WaitIdOptions, kill_process, 
 use super::sample::cpu_of;
 use crate::error::{Error, Result};
 use crate::sync::thread::{self, Thread};
-use crate::sync::{Arc, Mailbox, Poison, Signal};
+use crate::sync::{Arc, Mailbox, Poison, Signal, StopToken};
 use crate::time::{Clock, Moment};
 
 /// The most lines that wait to be taken.
@@ -127,6 +127,7 @@ pub struct Lines {
     lines: Mailbox<String>,
     clock: Arc<dyn Clock>,
     reader: Option<Thread>,
+    stop: StopToken,
 }
 
 /// The result of waiting for a line.
@@ -134,7 +135,7 @@ pub struct Lines {
 pub enum Heard {
     /// A line without its end.
     Line(String),
-    /// The process has closed the pipe: no line will come.
+    /// The process has closed the pipe, or nobody wants to know any more: no line will come.
     End,
     /// No line came until the deadline.
     Silence,
@@ -154,7 +155,14 @@ impl Lines {
         };
         let reader = thread::spawn("lab-lines", &Poison::new(), body);
         let reader = reader.map_err(|err| Error::io("cannot start a thread", err))?;
-        Ok(Lines { lines, clock: Arc::clone(clock), reader: Some(reader) })
+        let (clock, stop) = (Arc::clone(clock), StopToken::new());
+        Ok(Lines { lines, clock, reader: Some(reader), stop })
+    }
+
+    /// From now on a stop is the end of the lines.
+    pub(super) fn end_with(&mut self, stop: &StopToken) {
+        stop.wakes(self.lines.signal());
+        self.stop = stop.clone();
     }
 
     /// The next line.
@@ -163,7 +171,7 @@ impl Lines {
             if let Some(line) = self.lines.try_recv() {
                 return Heard::Line(line);
             }
-            if self.lines.is_closed_and_empty() {
+            if self.stop.is_stopped() || self.lines.is_closed_and_empty() {
                 return Heard::End;
             }
             if self.clock.now() >= deadline {
@@ -238,6 +246,17 @@ mod tests {
         process.terminate().expect("it runs");
         process.wait(LIMIT).expect("it ended");
         assert_eq!(lines.next(clock.now().plus(LIMIT)), Heard::End);
+    }
+
+    #[test]
+    fn a_stop_ends_the_wait_for_a_line() {
+        let (_process, mut lines, clock) = shell("exec sleep 60");
+        let stop = StopToken::new();
+        lines.end_with(&stop);
+        let other = stop.clone();
+        let stopper = thread::spawn("stopper", &Poison::new(), move || other.stop());
+        assert_eq!(lines.next(clock.now().plus(LIMIT)), Heard::End);
+        stopper.expect("a thread").join();
     }
 
     #[test]

@@ -11,7 +11,11 @@
 //! fields it does not know; fields that were added later have a default. A change that old readers would misread raises
 //! [`FORMAT`].
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::protocol::{Sent, Slow, Spread};
 use super::sample::Sample;
@@ -19,6 +23,11 @@ use super::shape::Shape;
 
 /// The version of the format that this program writes, and the newest that it reads.
 pub(crate) const FORMAT: u32 = 1;
+
+/// The most cells of results, runs of a cell, and seconds of a soak (a year has as many). What has more is no measurement.
+pub(crate) const CELLS_MAX: usize = 4_000;
+pub(crate) const RUNS_MAX: usize = 1_000;
+const SECONDS_MAX: usize = 366 * 24 * 3_600;
 
 /// Everything that one measurement learned.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -37,8 +46,10 @@ pub(crate) struct Results {
     pub(crate) machine: Machine,
     pub(crate) end: End,
     /// What was measured, shape by shape, the subjects of a shape beside each other.
+    #[serde(deserialize_with = "bounded::<_, _, CELLS_MAX>")]
     pub(crate) cells: Vec<Cell>,
     /// The searches of `--latency`.
+    #[serde(deserialize_with = "bounded::<_, _, CELLS_MAX>")]
     pub(crate) searches: Vec<Search>,
 }
 
@@ -122,6 +133,7 @@ pub(crate) struct Cell {
     /// The reason why it was not run at all.
     pub(crate) not_run: Option<String>,
     /// In the order they were made.
+    #[serde(deserialize_with = "bounded::<_, _, RUNS_MAX>")]
     pub(crate) runs: Vec<Run>,
 }
 
@@ -134,6 +146,8 @@ pub(crate) struct Subject {
     pub(crate) name: String,
     /// Zero; of a model that is compared with itself 1 for the second, and so on.
     pub(crate) twin: u32,
+    /// The file that it was read from, where several are shown together.
+    pub(crate) origin: Option<String>,
     /// The version that a peer says it is.
     pub(crate) version: Option<String>,
     /// The command line of a peer.
@@ -205,6 +219,7 @@ pub(crate) struct Figures {
     /// The stages of batches, where they were timed.
     pub(crate) stages: Option<Stages>,
     /// The receiver each second, of a soak.
+    #[serde(deserialize_with = "bounded::<_, _, SECONDS_MAX>")]
     pub(crate) seconds_of_soak: Vec<SoakSecond>,
 }
 
@@ -251,6 +266,36 @@ pub(crate) struct Search {
     pub(crate) tried: Vec<(u64, u64)>,
 }
 
+/// A list of at most so many items: it is refused before it takes more memory.
+fn bounded<'de, D, T, const MAX: usize>(reader: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    reader.deserialize_seq(Bounded::<T, MAX>(PhantomData))
+}
+
+struct Bounded<T, const MAX: usize>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Bounded<T, MAX> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of at most {MAX} items")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            if list.len() == MAX {
+                return Err(A::Error::custom(format!("a list has more than {MAX} items")));
+            }
+            list.push(item);
+        }
+        Ok(list)
+    }
+}
+
 impl Fact {
     pub(crate) fn new(name: &str, value: impl Into<String>) -> Fact {
         Fact { name: name.to_owned(), value: value.into() }
@@ -258,12 +303,15 @@ impl Fact {
 }
 
 impl Subject {
-    /// The name that is shown: `nio`, and `nio (2)` for the second of a model that is compared with itself.
+    /// The name that is shown: `nio`, `nio (2)` for the second of a model that is compared with itself, and `nio, FILE` where
+    /// several files are shown together.
     pub(crate) fn label(&self) -> String {
-        match self.twin {
-            0 => self.name.clone(),
-            twin => format!("{} ({})", self.name, u64::from(twin) + 1),
-        }
+        let twin = match self.twin {
+            0 => String::new(),
+            twin => format!(" ({})", u64::from(twin) + 1),
+        };
+        let origin = self.origin.as_ref().map_or(String::new(), |origin| format!(", {origin}"));
+        format!("{}{twin}{origin}", self.name)
     }
 }
 
@@ -338,5 +386,7 @@ mod tests {
         check(0, "nio");
         check(1, "nio (2)");
         check(u32::MAX, "nio (4294967296)");
+        let (name, origin) = ("nio".to_owned(), Some("b.json".to_owned()));
+        assert_eq!(Subject { name, origin, ..Subject::default() }.label(), "nio, b.json");
     }
 }

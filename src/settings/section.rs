@@ -63,7 +63,12 @@ pub(crate) struct Section<'a> {
 
 impl<'a> Section<'a> {
     pub(crate) fn root(table: &'a Table, problems: &'a Problems) -> Self {
-        let what = "a pipeline".to_owned();
+        Section::root_of("a pipeline", table, problems)
+    }
+
+    /// The root of another kind of file, in the words of messages: "a plan".
+    pub(crate) fn root_of(what: &str, table: &'a Table, problems: &'a Problems) -> Self {
+        let what = what.to_owned();
         Section { problems, table, at: At::Whole, what, keys: "keys", asked: Vec::new() }
     }
 
@@ -97,7 +102,7 @@ impl<'a> Section<'a> {
             return Vec::new();
         };
         if holder.table.0.len() > NAMED_MAX {
-            let title = format!("a pipeline has at most {NAMED_MAX} of `{key}`");
+            let title = format!("{} has at most {NAMED_MAX} of `{key}`", self.what);
             self.problems.add(Problem::new(&entry.key_at, title));
             return Vec::new();
         }
@@ -303,6 +308,39 @@ impl<'a> Section<'a> {
             self.problems.add(Problem::new(&found.at, title).hint(hint));
         }
         chosen.map(|(_, value)| Found { value: *value, at: found.at })
+    }
+
+    /// A list of numbers or strings, not empty, each of which `read` takes as the command line takes it. One of them alone
+    /// is a list, too.
+    pub(crate) fn typed<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        let node = &self.ask(key)?.node;
+        let items = match &node.value {
+            Value::Array(items) => &items[..],
+            _ => std::slice::from_ref(node),
+        };
+        if items.is_empty() || items.len() > LIST_MAX {
+            let title = format!("`{key}` must have 1 to {LIST_MAX} items, not {}", items.len());
+            self.problems.add(Problem::new(&node.at, title));
+            return None;
+        }
+        let one = |item: &Node| {
+            let taken = match &item.value {
+                Value::Text(text) => read(text),
+                Value::Integer(number) => read(&number.to_string()),
+                Value::Bad => return None,
+                _ => {
+                    self.problems.add(self.wrong(key, item, "a list of numbers or strings"));
+                    return None;
+                }
+            };
+            taken.map_err(|why| self.problems.add(Problem::new(&item.at, why))).ok()
+        };
+        let taken: Vec<T> = items.iter().filter_map(one).collect();
+        (taken.len() == items.len()).then_some(taken)
     }
 
     /// A list of strings, not empty, none twice.

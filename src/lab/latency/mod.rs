@@ -19,11 +19,12 @@ use hdrhistogram::Histogram;
 
 use super::pair::{Pair, Start, unexpected};
 use super::protocol::{self, ChildMessage, Role, Sending, Sent, Timed, Timing, Work};
+use super::results::End;
 use super::{Outcome, machine, report_files, stats};
 use crate::error::{Error, Result};
 use crate::load::LINE_LEN;
 use crate::settings::units::as_f64;
-use crate::sync::Arc;
+use crate::sync::{Arc, StopToken};
 use crate::time::Clock;
 
 pub(super) use timed::receive;
@@ -67,6 +68,8 @@ pub(crate) struct Options {
     pub(crate) out: PathBuf,
     pub(crate) program: PathBuf,
     pub(crate) command_line: String,
+    /// Ends the measurement at once.
+    pub(crate) stop: StopToken,
 }
 
 /// One setting and what its repeats gave.
@@ -122,6 +125,7 @@ pub(crate) fn run(
                 }));
                 sustained.push(found);
             }
+            Err(_) if options.stop.is_stopped() => break,
             Err(err) => failures.push(format!("search at {batch_ms} ms: {err}")),
         }
     }
@@ -130,13 +134,15 @@ pub(crate) fn run(
             let row = &mut rows[at];
             tell(&format!("{} lines/s in batches of {} ms", row.rate, row.batch_ms));
             match once(options, row.batch_ms, Some(row.rate), options.length, clock) {
+                _ if options.stop.is_stopped() => break,
                 Ok(figures) => row.runs.push(figures),
                 Err(err) => failures.push(format!("{} ms at {}: {err}", row.batch_ms, row.rate)),
             }
         }
     }
     let written = write(options, &rows, &sustained, clock)?;
-    Ok(Outcome { table: report::table(&rows, &sustained), files: written, failures })
+    let end = if options.stop.is_stopped() { End::Interrupted } else { End::Complete };
+    Ok(Outcome { table: report::table(&rows, &sustained), files: written, failures, end })
 }
 
 fn write(
@@ -213,7 +219,7 @@ fn once(
         Work::Stamps => STAMPS_MAX,
         Work::Words => STAMPED_WORDS_MAX,
     };
-    let start = Start { program: &options.program, grace: GRACE, clock };
+    let start = Start { program: &options.program, grace: GRACE, clock, stop: &options.stop };
     let pair = Pair::start(&start, &Role::Time(timing), |address, _| {
         Role::Send(Sending {
             address,

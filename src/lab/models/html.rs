@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::plots;
 use super::report::{Row, by_shape, columns, remarks, texts};
-use crate::lab::machine::Facts;
+use crate::lab::results::Fact;
 use crate::lab::shape::Kind;
 
 const STYLE: &str = "body{font:15px/1.45 sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}\
@@ -36,12 +36,12 @@ fn meaning(kind: Kind) -> &'static str {
 }
 
 /// The whole page.
-pub(super) fn page(rows: &[Row], facts: &Facts) -> String {
+pub(super) fn page(rows: &[Row], facts: &[Fact]) -> String {
     let mut page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>tidemill compare</title>\
          <style>{STYLE}</style></head><body>\n<h1>tidemill compare</h1>\n<table class=\"facts\">\n"
     );
-    for (name, value) in facts {
+    for Fact { name, value } in facts {
         let _ = writeln!(page, "<tr><td>{}</td><td>{}</td></tr>", escape(name), escape(value));
     }
     page.push_str("</table>\n");
@@ -94,13 +94,13 @@ fn table(page: &mut String, kind: Kind, rows: &[&Row]) {
     }
     page.push_str("</table>\n");
     let remarks = |row: &&Row| {
-        remarks(row).into_iter().map(move |remark| (row.cell.model, remark)).collect::<Vec<_>>()
+        remarks(row).into_iter().map(move |remark| (row.label.clone(), remark)).collect::<Vec<_>>()
     };
-    let said: Vec<(&str, String)> = rows.iter().flat_map(remarks).collect();
+    let said: Vec<(String, String)> = rows.iter().flat_map(remarks).collect();
     if !said.is_empty() {
         page.push_str("<ul>");
         for (model, remark) in said {
-            let _ = write!(page, "<li>{}: {}</li>", escape(model), escape(&remark));
+            let _ = write!(page, "<li>{}: {}</li>", escape(&model), escape(&remark));
         }
         page.push_str("</ul>\n");
     }
@@ -123,14 +123,14 @@ fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::tests::rows;
+    use super::super::report::{rows, tests::results};
     use super::*;
 
     #[test]
     fn nothing_is_taken_as_markup() {
         assert_eq!(escape("<a b='\"&'>"), "&lt;a b=&#39;&quot;&amp;&#39;&gt;");
-        let facts = vec![("processor", "</td><img onerror=x>".to_owned())];
-        let mut rows = rows();
+        let facts = [Fact::new("processor", "</td><img onerror=x>")];
+        let mut rows = rows(&results());
         rows[1].used = "<b>model</b>".to_owned();
         rows[2].used = "<b>model</b>".to_owned();
         let page = page(&rows, &facts);
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn the_page_needs_nothing_else() {
-        let page = page(&rows(), &vec![("kernel", "1".to_owned())]);
+        let page = page(&rows(&results()), &[Fact::new("kernel", "1")]);
         // The name of the SVG name space is a name and not fetched.
         let page = page.replace("xmlns=\"http://www.w3.org/2000/svg\"", "");
         for reference in ["http:", "https:", "src=", "href", "url(", "@import", "//"] {

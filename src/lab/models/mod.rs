@@ -1,8 +1,9 @@
 //! `compare`: io models, and a bare loop, side by side over real sockets in separate processes.
 //!
 //! ```text
-//! plan ─▶ measure: receiver process ◀── TCP ── sender process      for each run, in alternating order
-//!            ╰──▶ figures ─▶ rows: medians and spreads ─▶ table, CSV, .hgrm, one HTML page
+//! plan ─▶ rounds ─▶ measure: receiver process ◀── TCP ── sender process     round by round, in alternating order,
+//!            ▲         ╰─▶ results                                          until each shape's intervals are narrow
+//!            ╰─────────────╯  ╰─▶ verdicts, table, CSV, .hgrm, JSON, one HTML page
 //! ```
 //! A run times the engine as users run it: sockets, framing, blocks, batches, the job `count` or the stamps of each
 //! batch. Knows nothing of the command line. Main thread.
@@ -10,31 +11,43 @@
 mod html;
 mod measure;
 pub(crate) mod plan;
+pub(crate) mod plan_file;
 mod plots;
 pub(super) mod receiver;
 mod report;
+mod rounds;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::{Outcome, machine, report_files, stats};
+use super::machine::{self, Watch};
+use super::results::{Cell, End, FORMAT, Fact, Measurement, Results, Run, RunOutcome};
+use super::verdict::{self, Said};
+use super::{Outcome, report_files, stats};
 use crate::error::Result;
-use crate::sync::Arc;
-use crate::time::Clock;
+use crate::sync::{Arc, StopToken};
+use crate::time::{Clock, Moment};
 
 pub(crate) use measure::Pace;
 
-use measure::{Figures, measure};
-use plan::{Cell, Grid, cells, order};
-use report::Row;
+use measure::{Lab, duration, measure};
+use plan::Grid;
 
 /// The settings of a comparison.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    pub(crate) grid: Grid,
+    pub(crate) grids: Vec<Grid>,
     pub(crate) pace: Pace,
-    pub(crate) repeats: usize,
+    /// Runs of each cell; `None`: as many as the intervals need.
+    pub(crate) repeats: Option<u64>,
+    /// No run begins that would end later than this after the start.
+    pub(crate) time_limit: Duration,
+    /// Single short runs, which decide nothing.
+    pub(crate) quick: bool,
     /// The directory of the report.
     pub(crate) out: PathBuf,
+    /// A further file for the results.
+    pub(crate) json: Option<PathBuf>,
     /// This program, which is both children.
     pub(crate) program: PathBuf,
     /// The command line as it was typed, for the page.
@@ -44,59 +57,194 @@ pub(crate) struct Options {
 /// Progress, for whoever shows it.
 #[derive(Debug)]
 pub(crate) enum Step<'a> {
-    /// The number of runs that there will be.
-    Runs(usize),
+    /// There will be at least this many runs.
+    Runs(u64),
     /// This one begins.
     Begins(&'a Cell),
     /// It is over; the text of what went wrong, if anything did.
-    Ended(&'a Cell, Option<String>),
+    Ended(&'a Cell, Option<&'a str>),
 }
 
-/// Runs everything and writes the report.
+impl Options {
+    /// What would be run, and about how long it takes at least.
+    pub(crate) fn list(&self) -> List {
+        let cells = plan::cells(&self.grids, self.pace.rate);
+        let runs = rounds::runs_min(&cells, self.repeats);
+        let able: Vec<&Cell> = cells.iter().filter(|cell| cell.not_run.is_none()).collect();
+        let round: Duration = able.iter().map(|cell| duration(cell, &self.pace)).sum();
+        let rounds = runs.checked_div(able.len() as u64).unwrap_or(0);
+        let least = round.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX));
+        List { least: least.min(self.time_limit), cells, runs }
+    }
+
+    fn facts(&self) -> Vec<Fact> {
+        let repeats = self.repeats.map_or_else(
+            || format!("as many as the intervals need, at most {}", rounds::PAIRS_MAX),
+            |repeats| repeats.to_string(),
+        );
+        vec![
+            Fact::new("runs of each model and shape", repeats),
+            Fact::new("time limit", format!("{:?}", self.time_limit)),
+            Fact::new("length of a throughput run", format!("{:?}", self.pace.throughput)),
+            Fact::new("length of a latency run", format!("{:?}", self.pace.latency)),
+            Fact::new("lines per second of a latency run", self.pace.rate.to_string()),
+            Fact::new("threads of the model pool", self.pace.pool_threads.to_string()),
+        ]
+    }
+}
+
+/// A comparison that is not run.
+#[derive(Debug)]
+pub(crate) struct List {
+    pub(crate) cells: Vec<Cell>,
+    /// The fewest runs.
+    pub(crate) runs: u64,
+    /// The time that they take.
+    pub(crate) least: Duration,
+}
+
+/// Runs everything and writes the report, also of what was measured when `stop` came.
 ///
 /// # Errors
 /// If the report cannot be written. A run that fails is a row of the report and counted.
 pub(crate) fn run(
     options: &Options,
     clock: &Arc<dyn Clock>,
+    stop: &StopToken,
     mut tell: impl FnMut(&Step<'_>),
 ) -> Result<Outcome> {
     // Before an hour of runs, not after it.
     report_files::directory(&options.out)?;
-    let facts = machine::facts(clock.wall(), &options.command_line);
-    let cells = cells(&options.grid);
-    let runnable: Vec<Cell> =
-        cells.iter().filter(|cell| cell.refused().is_none()).copied().collect();
-    let order = order(&runnable, options.repeats);
-    tell(&Step::Runs(order.len()));
-    let mut figures: Vec<Vec<Result<Figures, String>>> = vec![Vec::new(); runnable.len()];
-    for run in order {
-        let cell = &runnable[run];
-        tell(&Step::Begins(cell));
-        let measured = measure(&options.program, cell, &options.pace, clock);
-        let measured = measured.map_err(|err| err.to_string());
-        tell(&Step::Ended(cell, measured.as_ref().err().cloned()));
-        figures[run].push(measured);
-    }
-    let mut figures = figures.into_iter();
-    let rows = cells.iter().map(|cell| match cell.refused() {
-        Some(why) => Row::not_run(cell, why),
-        None => Row::new(cell, figures.next().unwrap_or_default()),
-    });
-    let rows: Vec<Row> = rows.collect();
-    let files = write(&options.out, &rows, &facts)?;
-    let failures = rows.iter().flat_map(|row| row.failures.iter().cloned()).collect();
-    Ok(Outcome { table: report::table(&rows), files, failures })
+    let watch = Watch::start(clock.wall());
+    let mut cells = plan::cells(&options.grids, options.pace.rate);
+    tell(&Step::Runs(rounds::runs_min(&cells, options.repeats)));
+    let lab = Lab { program: &options.program, pace: &options.pace, clock, stop };
+    let until = clock.now().plus(options.time_limit);
+    let end = rounds(&mut cells, &lab, &Bounds { until, repeats: options.repeats }, &mut tell);
+    let results = Results {
+        format: FORMAT,
+        tool: machine::tool(),
+        command_line: options.command_line.clone(),
+        measurement: Measurement::Models,
+        quick: options.quick,
+        options: options.facts(),
+        machine: watch.machine(clock.wall()),
+        end,
+        cells,
+        searches: Vec::new(),
+    };
+    let said = verdict::said(&results);
+    report(&Report {
+        results: &results,
+        said: &said,
+        out: &options.out,
+        json: options.json.as_deref(),
+    })
 }
 
-fn write(out: &Path, rows: &[Row], facts: &machine::Facts) -> Result<Vec<PathBuf>> {
-    let mut written = vec![
-        report_files::write(out, "compare.csv", &report::csv(rows))?,
-        report_files::write(out, "compare.html", &html::page(rows, facts))?,
-    ];
-    for row in rows.iter().filter(|row| !row.histogram.is_empty()) {
-        let name = format!("{}-{}.hgrm", row.cell.model, row.cell.shape.slug());
-        written.push(report_files::write(out, &name, &stats::hgrm(&row.histogram))?);
+/// The bounds of a comparison.
+struct Bounds {
+    until: Moment,
+    repeats: Option<u64>,
+}
+
+/// Makes round after round.
+fn rounds(
+    cells: &mut [Cell],
+    lab: &Lab<'_>,
+    bounds: &Bounds,
+    tell: &mut impl FnMut(&Step<'_>),
+) -> End {
+    let mut turn = 0;
+    for pair in 0.. {
+        let round = rounds::round(cells, pair, bounds.repeats);
+        if round.is_empty() {
+            break;
+        }
+        for at in round {
+            let cell = &cells[at];
+            if lab.clock.now().plus(duration(cell, lab.pace)) > bounds.until {
+                return End::TimeLimit;
+            }
+            tell(&Step::Begins(cell));
+            let measured = measure(cell, lab);
+            if lab.stop.is_stopped() {
+                return End::Interrupted;
+            }
+            let failure = measured.as_ref().err().map(ToString::to_string);
+            tell(&Step::Ended(cell, failure.as_deref()));
+            let outcome = match measured {
+                Ok(figures) => RunOutcome::Done(Box::new(figures)),
+                Err(err) => RunOutcome::Failed(err.to_string()),
+            };
+            cells[at].runs.push(Run { pair, turn, outcome });
+            turn += 1;
+        }
     }
-    Ok(written)
+    End::Complete
+}
+
+/// A report to be written.
+#[derive(Debug)]
+pub(crate) struct Report<'a> {
+    pub(crate) results: &'a Results,
+    pub(crate) said: &'a [Said],
+    pub(crate) out: &'a Path,
+    /// A further file for the results.
+    pub(crate) json: Option<&'a Path>,
+}
+
+/// Writes every file of a report.
+///
+/// # Errors
+/// If one cannot be written.
+pub(crate) fn report(report: &Report<'_>) -> Result<Outcome> {
+    let Report { results, said, out, json } = *report;
+    report_files::directory(out)?;
+    let rows = report::rows(results);
+    let facts = facts(results);
+    let text = serde_json::to_string(results).expect("plain data");
+    let mut files = vec![
+        report_files::write(out, "compare.json", &text)?,
+        report_files::write(out, "compare.csv", &report::csv(&rows))?,
+        report_files::write(out, "compare.html", &html::page(&rows, &facts))?,
+    ];
+    if let Some(path) = json {
+        files.push(report_files::write_to(path, &text)?);
+    }
+    for row in rows.iter().filter(|row| !row.histogram.is_empty()) {
+        let name = format!("{}-{}.hgrm", slug(&row.label), row.shape.slug());
+        files.push(report_files::write(out, &name, &stats::hgrm(&row.histogram))?);
+    }
+    let failures = rows.iter().flat_map(|row| row.failures.iter().cloned()).collect();
+    let busy = machine::busy(&results.machine).map_or(String::new(), |why| format!("{why}\n\n"));
+    let table = busy + &report::table(&rows, said);
+    Ok(Outcome { table, files, failures, end: results.end })
+}
+
+/// The table and the CSV file of results.
+#[cfg(test)]
+pub(super) fn shown(results: &Results) -> String {
+    let rows = report::rows(results);
+    report::table(&rows, &verdict::said(results)) + &report::csv(&rows)
+}
+
+/// The facts of the machine, the program and the command line.
+fn facts(results: &Results) -> Vec<Fact> {
+    let Results { tool, machine, .. } = results;
+    let mut facts = vec![Fact::new("date", machine::date(machine.start.wall_seconds))];
+    facts.extend(machine.facts.iter().cloned());
+    facts.extend([
+        Fact::new("compiler", tool.compiler.clone()),
+        Fact::new("tidemill", format!("{} ({})", tool.version, tool.build)),
+        Fact::new("commit", tool.commit.clone()),
+        Fact::new("command", results.command_line.clone()),
+    ]);
+    facts
+}
+
+/// A label in letters that a file name may have: `nio (2)` is `nio-2`.
+fn slug(label: &str) -> String {
+    let words = label.split(|char: char| !char.is_ascii_alphanumeric());
+    words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-")
 }

@@ -160,7 +160,7 @@ pub(super) fn memory(rows: &[&Row]) -> String {
     let mut lines: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
     for row in rows {
         let Some(memory) = row.get("anonymous_bytes") else { continue };
-        let point = (as_f64(row.cell.shape.connections), memory.median / 1_048_576.0);
+        let point = (as_f64(row.shape.connections), memory.median / 1_048_576.0);
         match lines.iter_mut().find(|(name, _)| *name == row.model()) {
             Some((_, line)) => line.push(point),
             None => lines.push((row.model(), vec![point])),

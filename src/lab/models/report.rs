@@ -4,65 +4,67 @@ use std::fmt::Write as _;
 
 use hdrhistogram::Histogram;
 
-use super::measure::{Figures, METRICS};
-use super::plan::Cell;
+use crate::lab::metrics::{METRICS, histogram, value};
+use crate::lab::protocol;
 use crate::lab::report_files::{aligned, csv_line};
+use crate::lab::results::{Cell, Results};
 use crate::lab::shape::{Kind, Shape};
 use crate::lab::stats::Summary;
+use crate::lab::verdict::Said;
 
-/// The result of the repeats of a cell.
+/// The result of the runs of a cell.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
-    pub(crate) cell: Cell,
+    /// The label of the subject.
+    pub(crate) label: String,
+    pub(crate) shape: Shape,
     /// The model that was really in use.
     pub(crate) used: String,
     /// The reason why it was not the one that was asked for.
     pub(crate) fallback: Option<String>,
     /// The reason why its system calls were not counted.
     pub(crate) uncounted: Option<String>,
-    /// Repeats that gave figures.
-    pub(crate) repeats: usize,
+    /// Runs that gave figures.
+    pub(crate) runs: usize,
     /// The errors of the others.
     pub(crate) failures: Vec<String>,
     /// The reason why it was not run at all.
     pub(crate) not_run: Option<String>,
     /// The metrics that say something here.
     pub(crate) metrics: Vec<(&'static str, Summary)>,
-    /// The latencies of all repeats, in nanoseconds.
+    /// The latencies of all runs, in nanoseconds.
     pub(crate) histogram: Histogram<u64>,
+    /// True if another model than the named one was in use.
+    is_other: bool,
+}
+
+/// The rows of all cells, in their order.
+pub(crate) fn rows(results: &Results) -> Vec<Row> {
+    results.cells.iter().map(Row::of).collect()
 }
 
 impl Row {
-    pub(crate) fn not_run(cell: &Cell, why: String) -> Row {
-        Row { not_run: Some(why), ..Row::new(cell, Vec::new()) }
-    }
-
-    pub(crate) fn new(cell: &Cell, runs: Vec<Result<Figures, String>>) -> Row {
-        let mut histogram = Histogram::new(3).expect("three digits are allowed");
-        let (mut good, mut failures) = (Vec::new(), Vec::new());
-        for run in runs {
-            match run {
-                Ok(figures) => {
-                    histogram.add(figures.histogram()).expect("it grows");
-                    good.push(figures);
-                }
-                Err(why) => failures.push(why),
-            }
-        }
+    pub(crate) fn of(cell: &Cell) -> Row {
+        let mut latencies = protocol::histogram();
+        cell.done().for_each(|(_, it)| latencies.add(histogram(it)).expect("it grows"));
         let metrics = METRICS.iter().filter_map(|metric| {
-            let values = good.iter().filter_map(|figures| (metric.of)(cell, figures));
+            let values = cell.done().filter_map(|(_, it)| value(metric.name, &cell.shape, it));
             Some((metric.name, Summary::of(values)?))
         });
+        let first = cell.done().next().map(|(_, figures)| figures);
+        let used = first.map_or(String::new(), |figures| figures.used.clone());
         Row {
-            cell: *cell,
-            used: good.first().map_or(String::new(), |figures| figures.received.model.clone()),
-            fallback: good.first().and_then(|figures| figures.received.fallback.clone()),
-            uncounted: good.first().and_then(|figures| figures.received.uncounted.clone()),
-            repeats: good.len(),
-            failures,
-            not_run: None,
+            label: cell.subject.label(),
+            shape: cell.shape,
+            is_other: !used.is_empty() && used != cell.subject.name,
+            used,
+            fallback: first.and_then(|figures| figures.fallback.clone()),
+            uncounted: first.and_then(|figures| figures.uncounted.clone()),
+            runs: cell.done().count(),
+            failures: cell.failures().map(str::to_owned).collect(),
+            not_run: cell.not_run.clone(),
             metrics: metrics.collect(),
-            histogram,
+            histogram: latencies,
         }
     }
 
@@ -73,11 +75,10 @@ impl Row {
 
     /// The model that was asked for, and the one in use if that is another.
     pub(crate) fn model(&self) -> String {
-        let model = self.cell.model;
-        if self.used.is_empty() || self.used == model {
-            model.to_owned()
+        if self.is_other {
+            format!("{} (ran {})", self.label, self.used)
         } else {
-            format!("{model} (ran {})", self.used)
+            self.label.clone()
         }
     }
 }
@@ -88,10 +89,19 @@ type Column = (&'static str, &'static str, f64, usize);
 /// The columns of each kind's table; the first one is shown with its spread.
 pub(crate) fn columns(kind: Kind) -> &'static [Column] {
     match kind {
-        Kind::Throughput | Kind::Storm => &[
+        Kind::Throughput => &[
             ("MB/s", "bytes_per_second", 1e6, 0),
             ("records/s", "records_per_second", 1.0, 0),
             ("CPU-s/GB", "cpu_seconds_per_gb", 1.0, 3),
+            ("CPU %", "cpu_share_percent", 1.0, 0),
+            ("sender CPU %", "sender_cpu_share_percent", 1.0, 0),
+            ("switches/MB", "context_switches_per_mb", 1.0, 1),
+            ("syscalls/MB", "system_calls_per_mb", 1.0, 1),
+            ("peak MiB", "peak_bytes", 1_048_576.0, 1),
+        ],
+        Kind::Storm => &[
+            ("connections/s", "connections_per_second", 1.0, 0),
+            ("CPU us each", "cpu_micros_per_connection", 1.0, 1),
             ("CPU %", "cpu_share_percent", 1.0, 0),
             ("sender CPU %", "sender_cpu_share_percent", 1.0, 0),
             ("switches/s", "context_switches_per_second", 1.0, 0),
@@ -124,10 +134,10 @@ pub(crate) fn columns(kind: Kind) -> &'static [Column] {
 /// Rows of one kind and shape, one shape after the other.
 pub(crate) fn by_shape(rows: &[Row], kind: Kind) -> Vec<(Shape, Vec<&Row>)> {
     let mut groups: Vec<(Shape, Vec<&Row>)> = Vec::new();
-    for row in rows.iter().filter(|row| row.cell.shape.kind == kind) {
-        match groups.iter_mut().find(|(shape, _)| *shape == row.cell.shape) {
+    for row in rows.iter().filter(|row| row.shape.kind == kind) {
+        match groups.iter_mut().find(|(shape, _)| *shape == row.shape) {
             Some((_, group)) => group.push(row),
-            None => groups.push((row.cell.shape, vec![row])),
+            None => groups.push((row.shape, vec![row])),
         }
     }
     groups
@@ -137,7 +147,7 @@ pub(crate) fn by_shape(rows: &[Row], kind: Kind) -> Vec<(Shape, Vec<&Row>)> {
 pub(crate) fn texts(row: &Row) -> Vec<String> {
     let column = |(at, (_, metric, unit, digits)): (usize, &Column)| match row.get(metric) {
         None => "-".to_owned(),
-        Some(summary) if at == 0 && row.repeats > 1 => format!(
+        Some(summary) if at == 0 && row.runs > 1 => format!(
             "{:.digits$} ({:.digits$}-{:.digits$})",
             summary.median / unit,
             summary.min / unit,
@@ -145,7 +155,7 @@ pub(crate) fn texts(row: &Row) -> Vec<String> {
         ),
         Some(summary) => format!("{:.digits$}", summary.median / unit),
     };
-    columns(row.cell.shape.kind).iter().enumerate().map(column).collect()
+    columns(row.shape.kind).iter().enumerate().map(column).collect()
 }
 
 /// The remarks on a row, beside its figures.
@@ -156,7 +166,7 @@ pub(crate) fn remarks(row: &Row) -> Vec<String> {
     let failed = row.failures.iter().map(|why| format!("failed: {why}"));
     let sender = row
         .get("sender_cpu_share_percent")
-        .filter(|share| row.cell.shape.kind == Kind::Throughput && share.median > 90.0);
+        .filter(|share| row.shape.kind == Kind::Throughput && share.median > 90.0);
     let limit = sender.map(|_| "the sender was busy all the time and may be the limit".to_owned());
     let wide = row.get("bytes_per_second").filter(|rate| rate.spread_percent() > 20.0);
     let wide =
@@ -164,8 +174,8 @@ pub(crate) fn remarks(row: &Row) -> Vec<String> {
     not_run.chain(fallback).chain(failed).chain(uncounted).chain(limit).chain(wide).collect()
 }
 
-/// Everything as aligned text.
-pub(crate) fn table(rows: &[Row]) -> String {
+/// Everything as aligned text, with the verdict on each shape below its rows.
+pub(crate) fn table(rows: &[Row], said: &[Said]) -> String {
     let mut text = String::new();
     for (kind, name) in Kind::ALL {
         for (shape, group) in by_shape(rows, kind) {
@@ -178,8 +188,12 @@ pub(crate) fn table(rows: &[Row]) -> String {
             text.push_str(&aligned(&lines));
             for row in &group {
                 for remark in remarks(row) {
-                    let _ = writeln!(text, "  {}: {remark}", row.cell.model);
+                    let _ = writeln!(text, "  {}: {remark}", row.label);
                 }
+            }
+            let said = said.iter().filter(|said| said.shape == shape);
+            for sentence in said.flat_map(|said| &said.sentences) {
+                let _ = writeln!(text, "  {sentence}");
             }
             text.push('\n');
         }
@@ -198,7 +212,7 @@ pub(crate) fn csv(rows: &[Row]) -> String {
         "record_bytes",
         "batch_ms",
         "block_ms",
-        "repeats",
+        "runs",
         "remarks",
     ];
     let mut head: Vec<String> = fixed.iter().map(|&name| name.to_owned()).collect();
@@ -207,11 +221,10 @@ pub(crate) fn csv(rows: &[Row]) -> String {
     }
     let mut text = csv_line(&head);
     for row in rows {
-        let Shape { kind, connections, busy, record_bytes, batch_ms, block_ms, .. } =
-            row.cell.shape;
-        let mut line = vec![kind.name().to_owned(), row.cell.model.to_owned(), row.used.clone()];
+        let Shape { kind, connections, busy, record_bytes, batch_ms, block_ms, .. } = row.shape;
+        let mut line = vec![kind.name().to_owned(), row.label.to_owned(), row.used.clone()];
         line.extend(
-            [connections, busy, record_bytes, batch_ms, block_ms, row.repeats as u64]
+            [connections, busy, record_bytes, batch_ms, block_ms, row.runs as u64]
                 .map(|number| number.to_string()),
         );
         line.push(remarks(row).join("; "));
@@ -228,12 +241,12 @@ pub(crate) fn csv(rows: &[Row]) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::time::Duration;
-
     use super::super::plan::{cells, tests::grid};
     use super::*;
-    use crate::lab::protocol::{Received, Sent};
+    use crate::lab::protocol::Sent;
+    use crate::lab::results::{Figures, Run, RunOutcome};
     use crate::lab::sample::Sample;
+    use crate::lab::verdict::said;
 
     /// A run of a second with these bytes.
     fn figures(bytes: u64, latencies: &[(u64, u64)]) -> Figures {
@@ -245,49 +258,57 @@ pub(crate) mod tests {
             files: 9,
         };
         Figures {
-            received: Received {
-                model: "nio".to_owned(),
-                records: bytes / 10,
-                bytes,
-                cpu: 0.5,
-                calls: Some(4_000),
-                latencies: latencies.to_vec(),
-                ..Received::default()
+            used: "nio".to_owned(),
+            records: bytes / 10,
+            bytes,
+            cpu: 0.5,
+            calls: Some(4_000),
+            latencies: latencies.to_vec(),
+            sent: Sent {
+                lines: bytes / 10,
+                seconds: 1.0,
+                cpu: 0.25,
+                behind_micros: 250,
+                ..Sent::default()
             },
-            sent: Sent { lines: bytes / 10, seconds: 1.0, cpu: 0.25, behind_micros: 250 },
             seconds: 1.0,
-            before: Sample::default(),
             early: sample(10),
             late: sample(60),
-            between: Duration::from_millis(500),
+            between: 0.5,
+            ..Figures::default()
         }
     }
 
-    /// A throughput row of two models, a latency row and one that was not run.
-    pub(crate) fn rows() -> Vec<Row> {
+    /// Throughput of two models, a latency and a cell that was not run.
+    pub(crate) fn results() -> Results {
         let mut grid = grid();
         grid.connections = vec![1];
-        let cells = cells(&grid);
-        let runs = |bytes: &[u64]| bytes.iter().map(|bytes| Ok(figures(*bytes, &[]))).collect();
-        let mut latency = cells[1];
-        latency.shape.kind = Kind::Latency;
-        let mut memory = cells[0];
-        memory.shape.kind = Kind::Memory;
-        vec![
-            Row::new(&cells[0], vec![Err("<script>alert(1)</script>, \"no\"".to_owned())]),
-            Row::new(&cells[1], runs(&[100_000_000, 300_000_000, 200_000_000])),
-            Row::new(&latency, vec![Ok(figures(100, &[(1_000_000, 98), (9_000_000, 2)]))]),
-            Row::not_run(&memory, "too many".to_owned()),
-        ]
+        grid.kinds = vec![Kind::Throughput, Kind::Latency, Kind::Memory];
+        let mut cells = cells(&[grid], 1_000);
+        cells.remove(5);
+        cells.remove(2);
+        let done = |figures: Figures| RunOutcome::Done(Box::new(figures));
+        let runs = |outcomes: Vec<RunOutcome>| {
+            let runs = outcomes.into_iter().zip(0..);
+            runs.map(|(outcome, pair)| Run { pair, turn: 0, outcome }).collect()
+        };
+        let failed = RunOutcome::Failed("<script>alert(1)</script>, \"no\"".to_owned());
+        cells[0].runs = runs(vec![failed]);
+        let bytes = [100_000_000, 300_000_000, 200_000_000];
+        cells[1].runs = runs(bytes.map(|bytes| done(figures(bytes, &[]))).to_vec());
+        cells[2].runs = runs(vec![done(figures(100, &[(1_000_000, 98), (9_000_000, 2)]))]);
+        cells[3].not_run = Some("too many".to_owned());
+        Results { cells, ..Results::default() }
     }
 
     #[test]
     fn rows_hold_medians_and_spreads() {
-        let rows = rows();
+        let rows = rows(&results());
         let rate = rows[1].get("bytes_per_second").expect("a rate");
         assert_eq!((rate.median, rate.min, rate.max), (2e8, 1e8, 3e8));
         assert_eq!(rows[1].get("cpu_seconds_per_gb").map(|cpu| cpu.median), Some(2.5));
         assert_eq!(rows[1].get("context_switches_per_second").map(|s| s.median), Some(100.0));
+        assert_eq!(rows[1].get("system_calls_per_mb").map(|s| s.median), Some(20.0));
         assert_eq!(rows[1].get("p50_ms"), None);
         assert_eq!(rows[2].get("bytes_per_second"), None);
         assert_eq!(rows[2].histogram.len(), 100);
@@ -296,20 +317,30 @@ pub(crate) mod tests {
 
     #[test]
     fn the_table_shows_every_row() {
-        let text = table(&rows());
+        let results = results();
+        let text = table(&rows(&results), &said(&results));
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "throughput: 1 connection, 10 B, batch 100 ms, block 100 ms");
         assert_eq!(
             lines[1],
-            "  model           MB/s  records/s  CPU-s/GB  CPU %  sender CPU %  switches/s  syscalls/s  peak MiB"
+            "  model           MB/s  records/s  CPU-s/GB  CPU %  sender CPU %  switches/MB  syscalls/MB  peak MiB"
         );
         assert_eq!(
             lines[3],
-            "  nio    200 (100-300)   20000000     2.500     50            25         100        4000       4.0"
+            "  nio    200 (100-300)   20000000     2.500     50            25          0.5         20.0       4.0"
         );
         assert_eq!(lines[4], "  bio: failed: <script>alert(1)</script>, \"no\"");
         assert_eq!(lines[5], "  nio: wide spread: 100 % of the median");
         assert!(text.contains("not run: too many"), "{text}");
+    }
+
+    #[test]
+    fn the_table_says_the_verdict() {
+        let mut results = results();
+        results.cells[0].runs = results.cells[1].runs.clone();
+        let text = table(&rows(&results), &said(&results));
+        let verdict = "\n  rate: 3 pairs cannot decide it; it would need about 6 pairs\n";
+        assert!(text.contains(verdict), "{text}");
     }
 
     /// A reader of CSV with quotes, for what the writer may have got wrong.
@@ -334,7 +365,7 @@ pub(crate) mod tests {
 
     #[test]
     fn csv_reads_back() {
-        let lines = parse(&csv(&rows()));
+        let lines = parse(&csv(&rows(&results())));
         assert_eq!(lines.len(), 5);
         assert!(lines.iter().all(|line| line.len() == lines[0].len()));
         let at = |line: usize, name: &str| {
@@ -345,7 +376,7 @@ pub(crate) mod tests {
         assert_eq!(at(2, "bytes_per_second"), "200000000");
         assert_eq!(at(2, "bytes_per_second_max"), "300000000");
         assert_eq!(at(2, "p50_ms"), "");
-        assert_eq!((at(3, "kind"), at(3, "repeats")), ("latency", "1"));
+        assert_eq!((at(3, "kind"), at(3, "runs")), ("latency", "1"));
         assert!(at(3, "p99_ms").starts_with("9.0"), "{}", at(3, "p99_ms"));
     }
 }

@@ -16,13 +16,14 @@ use std::time::Duration;
 
 use super::pair::{Pair, Start, unexpected};
 use super::protocol::{ChildMessage, Role, Second, Sending, Soaked, Soaking};
+use super::results::End;
 use super::sample::Sample;
 use super::stats::median;
 use super::{Outcome, machine, report_files};
 use crate::error::Result;
 use crate::load::LINE_LEN;
 use crate::settings::units::as_f64;
-use crate::sync::{Arc, Signal};
+use crate::sync::{Arc, Signal, StopToken};
 use crate::time::Clock;
 
 pub(super) use receiver::receive;
@@ -47,6 +48,8 @@ pub(crate) struct Options {
     pub(crate) out: PathBuf,
     pub(crate) program: PathBuf,
     pub(crate) command_line: String,
+    /// Ends the measurement at once.
+    pub(crate) stop: StopToken,
 }
 
 /// A run's samples from outside, with their seconds from its start, and what its receiver told.
@@ -91,7 +94,7 @@ pub(crate) fn run(
     );
     table.push_str(&trend::table(series(&run), options.length));
     let written = report_files::write(&options.out, "soak.csv", &csv(&run, &facts))?;
-    Ok(Outcome { table, files: vec![written], failures: Vec::new() })
+    Ok(Outcome { table, files: vec![written], failures: Vec::new(), end: End::Complete })
 }
 
 /// The load of a run.
@@ -109,7 +112,7 @@ fn once(
     tell: &mut impl FnMut(&str),
 ) -> Result<Run> {
     let soaking = Soaking { model: options.model.clone(), batch_ms: options.batch_ms };
-    let start = Start { program: &options.program, grace: GRACE, clock };
+    let start = Start { program: &options.program, grace: GRACE, clock, stop: &options.stop };
     let pair = Pair::start(&start, &Role::Soak(soaking), |address, _| {
         Role::Send(Sending {
             address,
