@@ -75,6 +75,9 @@ fn a_small_comparison_gives_every_file() {
     let csv = read("compare.csv");
     assert_eq!(csv.lines().count(), 1 + 2 * 2 + 2 + 2 * 2, "{csv}");
     assert!(!csv.contains("failed"), "{csv}");
+    let json = read("compare.json");
+    assert!(json.starts_with("{\"format\":1,") && json.contains("\"latencies\":[["), "raw samples");
+    assert!(table.contains("2 pairs cannot decide it; it would need about 6 pairs"), "{table}");
     let hgrm = read("nio-1c-1busy-100B-batch20ms-block20ms.hgrm");
     assert!(hgrm.contains("Total count    =          600]"), "all lines of both repeats:\n{hgrm}");
     let page = read("compare.html");
@@ -84,6 +87,94 @@ fn a_small_comparison_gives_every_file() {
     let counted = csv.lines().skip(1).all(|line| line.contains("system calls: "))
         || page.contains("<th>syscalls/s</th>");
     assert!(counted, "{csv}");
+}
+
+#[test]
+fn results_are_shown_again_and_beside_others() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let words = "compare --models nio,nio --only throughput,storm --connections 3 --record 100 --repeats 1 --seconds 0.1s \
+        --batch 20ms --json a.json";
+    let output = tidemill(&words.split_whitespace().collect::<Vec<_>>(), dir.path());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let table = text(&output.stdout);
+    assert!(
+        table.contains("  nio (2) ") && table.contains("storm: 3 connections, 100 B"),
+        "{table}"
+    );
+    let again = tidemill(&["compare", "--from", "a.json", "--out", "again"], dir.path());
+    let shown = text(&again.stdout);
+    assert!(again.status.success() && shown.contains(&table), "{table}\n{shown}");
+    let both =
+        tidemill(&["compare", "--from", "a.json", "compare-report/compare.json"], dir.path());
+    let shown = text(&both.stdout);
+    assert!(both.status.success(), "{}", text(&both.stderr));
+    for words in
+        ["  nio (2), a.json ", "  nio, compare.json ", "no pair of models that one file separates"]
+    {
+        assert!(shown.contains(words), "{words}:\n{shown}");
+    }
+}
+
+#[test]
+fn further_kinds_of_load_are_measured() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let words = "compare --models nio,bio --only crowd,storm,slow --connections 5 --record 100 --repeats 1 --seconds 0.1s \
+        --latency-seconds 0.5s --batch 20ms --rate 500";
+    let output = tidemill(&words.split_whitespace().collect::<Vec<_>>(), dir.path());
+    let (table, said) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{table}\n{said}");
+    for title in
+        ["crowd: 5 connections", "storm: 5 connections", "slow: 5 connections", "connections/s"]
+    {
+        assert!(table.contains(title), "{title}:\n{table}");
+    }
+    // Only the lines of the honest stream are timed.
+    let path = dir.path().join("compare-report/nio-5c-5busy-100B-batch20ms-block20ms.hgrm");
+    let hgrm = fs::read_to_string(path).expect("a latency");
+    assert!(hgrm.contains("Total count    =          250]"), "{hgrm}");
+}
+
+#[test]
+fn a_plan_and_a_list() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let plan = "[shapes.a]\nmodels = [\"nio\"]\nmeasure = \"memory\"\nconnections = [7, 2000]\n[shapes.b]\nmodels = [\"bio\"]\n\
+        measure = [\"throughput\"]\nconnections = 2000\n";
+    fs::write(dir.path().join("plan.toml"), plan).expect("a file");
+    let output =
+        tidemill(&["compare", "--plan", "plan.toml", "--list", "--repeats", "2"], dir.path());
+    let listed = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    for words in [
+        "memory: 7 connections (1 busy)",
+        "bio (not run: bio takes at most 1000 connections)",
+        "at least 4 runs",
+    ] {
+        assert!(listed.contains(words), "{words}:\n{listed}");
+    }
+    assert!(!dir.path().join("compare-report").exists(), "nothing is run");
+    fs::write(dir.path().join("plan.toml"), "[shapes.a]\nmodel = \"nio\"\n").expect("a file");
+    let output = tidemill(&["compare", "--plan", "plan.toml"], dir.path());
+    assert_eq!(output.status.code(), Some(78), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("did you mean `models`?"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn an_interrupted_comparison_writes_what_it_has() {
+    let dir = tempfile::tempdir().expect("a directory");
+    // It waits for its runs as a user does: the second one, which would take a minute, is interrupted.
+    let script = "\"$0\" compare --models nio,bio --only latency --connections 1 --repeats 1 --latency-seconds 60s \
+        --batch 20ms & child=$!; until pgrep -P $child > /dev/null; do :; done; kill -INT $child; wait $child";
+    let output = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_tidemill")])
+        .current_dir(dir.path())
+        .output()
+        .expect("there is a shell");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("the report holds what was measured until then"), "{said}");
+    let json =
+        fs::read_to_string(dir.path().join("compare-report/compare.json")).expect("it is written");
+    assert!(json.contains("\"end\":\"interrupted\""), "{json}");
 }
 
 #[test]
@@ -108,6 +199,7 @@ fn wrong_words_are_usage_errors() {
     check(&["compare", "--connections", "0"]);
     check(&["compare", "--batch", "0.5ms"]);
     check(&["compare", "--quick", "--repeats", "3"]);
+    check(&["compare", "--from", "a.json", "--list"]);
     check(&["doctor", "--connections", "many"]);
     check(&["compare-child"]);
 }

@@ -75,7 +75,7 @@ const SEAMS: &[(&str, &[&str], &str)] = &[
         &["src/storage/"],
         "the `Storage` seam: nothing else opens files for durable data",
     ),
-    // `compare` writes reports for people, which nothing reads back.
+    // `compare` writes reports, on which no recovery depends.
     (
         "fs::write",
         &["src/storage/", "src/lab/report_files.rs"],

@@ -10,9 +10,9 @@ use std::time::Duration;
 use super::models::receiver;
 use super::protocol::{ChildMessage, Role, Sending, Sent, listen_to_parent, nanos, say};
 use super::sample::own_cpu;
-use super::{latency, soak};
+use super::{latency, soak, storm};
 use crate::error::{Error, Result};
-use crate::load::{self, Limit, LoadOptions, Target, WORDS};
+use crate::load::{self, Limit, Load, LoadOptions, Stopper, Target, WORDS};
 use crate::net::descriptors;
 use crate::sync::{Arc, Poison};
 use crate::time::{Clock, SystemClock};
@@ -36,15 +36,60 @@ pub(crate) fn run(out: &mut dyn Write) -> Result<()> {
         Role::Soak(soaking) => {
             soak::receive(&soaking, out).map(|soaked| ChildMessage::Soaked(Box::new(soaked)))
         }
-        Role::Send(order) => send(order, out).map(ChildMessage::Sent),
+        Role::Send(order) => send(&order, out).map(ChildMessage::Sent),
     };
     say(out, &done.unwrap_or_else(|err| ChildMessage::Failed(err.to_string())))
 }
 
-fn send(order: Sending, out: &mut dyn Write) -> Result<Sent> {
+fn send(order: &Sending, out: &mut dyn Write) -> Result<Sent> {
+    if order.storm {
+        return storm::send(order, out);
+    }
+    let (clock, poison) = (SystemClock::new(), Poison::new());
+    let mut cpu = own_cpu();
+    let thin = (order.thin > 0).then(|| start(thin_options(order), &clock, &poison));
+    let thin = thin.transpose()?;
+    // They must be there before the first line that is timed.
+    thin.iter().for_each(until_started);
+    let load = start(options(order), &clock, &poison)?;
+    let (stopper, thin_stopper) = (load.stopper(), thin.as_ref().map(Load::stopper));
+    let stop_thin = thin_stopper.clone();
+    listen_to_parent(
+        || (),
+        move || {
+            stopper.stop();
+            stop_thin.iter().for_each(Stopper::stop);
+        },
+    )?;
+    while let Some(event) = load.events().recv() {
+        if let load::Event::Started { .. } = event {
+            cpu = own_cpu();
+            say(out, &ChildMessage::Started { wall_nanos: nanos(clock.wall()) })?;
+        }
+    }
+    let report = load.join()?;
+    report.end?;
+    thin_stopper.iter().for_each(Stopper::stop);
+    let thin = thin.map(Load::join).transpose()?;
+    let thin_lines = thin.map_or(Ok(0), |thin| thin.end.map(|_| thin.lines))?;
+    Ok(Sent {
+        lines: report.lines.saturating_add(thin_lines),
+        seconds: report.seconds,
+        cpu: own_cpu().saturating_sub(cpu).as_secs_f64(),
+        behind_micros: u64::try_from(report.behind.as_micros()).unwrap_or(u64::MAX),
+        closed: 0,
+    })
+}
+
+fn start(options: LoadOptions, clock: &Arc<SystemClock>, poison: &Poison) -> Result<Load> {
+    load::start(options, Arc::clone(clock) as Arc<dyn Clock>, poison)
+}
+
+/// The lines that are asked for.
+fn options(order: &Sending) -> LoadOptions {
     let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
-    let options = LoadOptions {
-        target: Target::Connect(order.address),
+    LoadOptions {
+        target: Target::Connect(order.address.clone()),
         framing: load::Framing::Lines,
         rate: order.rate,
         limit: Limit { duration: Some(Duration::from_millis(order.millis)), ..Limit::default() },
@@ -55,24 +100,27 @@ fn send(order: Sending, out: &mut dyn Write) -> Result<Sent> {
         file: None,
         stamp: order.stamp_every,
         seed: 1,
-    };
-    let (clock, poison) = (SystemClock::new(), Poison::new());
-    let mut cpu = own_cpu();
-    let load = load::start(options, Arc::clone(&clock) as Arc<dyn Clock>, &poison)?;
-    let stopper = load.stopper();
-    listen_to_parent(|| (), move || stopper.stop())?;
+    }
+}
+
+/// The thin connections beside them: a line a second each, until they are told to stop.
+fn thin_options(order: &Sending) -> LoadOptions {
+    let connections = usize::try_from(order.thin).unwrap_or(usize::MAX);
+    LoadOptions {
+        rate: Some(order.thin),
+        limit: Limit::default(),
+        connections,
+        idle: 0,
+        stamp: None,
+        ..options(order)
+    }
+}
+
+/// Waits until all connections of a load are made, or it has ended.
+fn until_started(load: &Load) {
     while let Some(event) = load.events().recv() {
         if let load::Event::Started { .. } = event {
-            cpu = own_cpu();
-            say(out, &ChildMessage::Started { wall_nanos: nanos(clock.wall()) })?;
+            return;
         }
     }
-    let report = load.join()?;
-    report.end?;
-    Ok(Sent {
-        lines: report.lines,
-        seconds: report.seconds,
-        cpu: own_cpu().saturating_sub(cpu).as_secs_f64(),
-        behind_micros: u64::try_from(report.behind.as_micros()).unwrap_or(u64::MAX),
-    })
 }

@@ -10,7 +10,7 @@ use crate::load::Random;
 use crate::settings::units::as_f64;
 
 /// Resamples of a bootstrap.
-const RESAMPLES: usize = 2_000;
+const RESAMPLES: usize = 1_000;
 
 /// Of five values the highest and the lowest are left out of a mean.
 const TRIMMED: usize = 5;
@@ -46,22 +46,22 @@ impl Interval {
 /// `None`: there are fewer than two ratios, or one is no positive number.
 pub(crate) fn paired(ratios: &[f64], doubt: f64) -> Option<Interval> {
     let logs = logarithms(ratios)?;
-    let mut random = Random::new(SEED);
-    let resampled = (0..RESAMPLES).map(|_| trimmed_mean(resample(&logs, &mut random)));
+    let (mut random, mut drawn) = (Random::new(SEED), Vec::new());
+    let resampled = (0..RESAMPLES).map(|_| resample(&logs, &mut random, &mut drawn));
     let stretch = stretch(logs.len(), doubt);
-    Some(interval(trimmed_mean(logs.clone()), resampled.collect(), doubt, stretch))
+    Some(interval(trimmed_mean(&mut logs.clone()), resampled.collect(), doubt, stretch))
 }
 
 /// The interval of the ratio of `values` to `beside`, two samples without pairs. `None` as of [`paired`].
 pub(crate) fn unpaired(values: &[f64], beside: &[f64], doubt: f64) -> Option<Interval> {
     let (left, right) = (logarithms(values)?, logarithms(beside)?);
-    let mut random = Random::new(SEED);
+    let (mut random, mut drawn) = (Random::new(SEED), Vec::new());
     let resampled = (0..RESAMPLES).map(|_| {
-        let [left, right] = [&left, &right].map(|side| trimmed_mean(resample(side, &mut random)));
+        let [left, right] = [&left, &right].map(|side| resample(side, &mut random, &mut drawn));
         left - right
     });
     let stretch = stretch(left.len().min(right.len()), doubt);
-    let middle = trimmed_mean(left.clone()) - trimmed_mean(right.clone());
+    let middle = trimmed_mean(&mut left.clone()) - trimmed_mean(&mut right.clone());
     Some(interval(middle, resampled.collect(), doubt, stretch))
 }
 
@@ -87,12 +87,16 @@ fn logarithms(values: &[f64]) -> Option<Vec<f64>> {
     logs.filter(|logs| logs.len() > 1)
 }
 
-fn resample(values: &[f64], random: &mut Random) -> Vec<f64> {
-    let draw = |_| usize::try_from(random.below(values.len() as u64)).unwrap_or(0);
-    (0..values.len()).map(draw).map(|at| values[at]).collect()
+/// The estimate of as many values drawn from these, each of which may come more than once.
+fn resample(values: &[f64], random: &mut Random, drawn: &mut Vec<f64>) -> f64 {
+    let bound = values.len() as u64;
+    let draw = |_| usize::try_from(random.below(bound)).unwrap_or(0);
+    drawn.clear();
+    drawn.extend((0..values.len()).map(draw).map(|at| values[at]));
+    trimmed_mean(drawn)
 }
 
-fn trimmed_mean(mut values: Vec<f64>) -> f64 {
+fn trimmed_mean(values: &mut [f64]) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     let left_out = values.len() / TRIMMED;
     let kept = &values[left_out..values.len() - left_out];

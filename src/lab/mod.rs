@@ -28,6 +28,7 @@ pub mod sample;
 pub(crate) mod shape;
 pub(crate) mod soak;
 pub mod stats;
+mod storm;
 mod syscalls;
 pub(crate) mod verdict;
 

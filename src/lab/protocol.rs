@@ -58,6 +58,10 @@ pub(crate) struct Sending {
     pub(crate) busy: u64,
     /// Connections that are held open.
     pub(crate) idle: u64,
+    /// Further connections that get a line a second each, without a stamp.
+    pub(crate) thin: u64,
+    /// Each connection sends one line and closes, and another one takes its place.
+    pub(crate) storm: bool,
     /// The distance of lines with a stamp, in lines; `None`: no line has one.
     pub(crate) stamp_every: Option<u64>,
 }
@@ -110,6 +114,8 @@ pub(crate) struct Sent {
     pub(crate) seconds: f64,
     pub(crate) cpu: f64,
     pub(crate) behind_micros: u64,
+    /// Connections that were made and closed, of a storm.
+    pub(crate) closed: u64,
 }
 
 /// The work on a batch.

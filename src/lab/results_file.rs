@@ -191,7 +191,8 @@ mod tests {
             &format!(r#"{{"format":1,"cells":[{}]}}"#, ["{}"; 4_001].join(",")),
             "more than 4000",
         );
-        check(&"[".repeat(10_000), "recursion limit");
+        check(&format!(r#"{{"later":{}"#, "[".repeat(100_000)), "EOF");
+        check(&"[".repeat(100_000), "line 1");
         assert!(parse(&run(r#""later":{"x":[1,2]},"seconds":1.0"#)).is_ok(), "unknown fields");
     }
 

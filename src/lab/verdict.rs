@@ -354,35 +354,56 @@ mod tests {
         verdicts(&results).swap_remove(0)
     }
 
+    /// Two models with the interval of the second one's figures over the first one's.
+    fn compared(better: &str, worse: &str, [low, middle, high]: [f64; 3]) -> Comparison {
+        let ratio = Interval { low, middle, high };
+        let (better, worse) = (better.to_owned(), worse.to_owned());
+        Comparison { better, worse, ratio, pairs: 12, separated: is_separated(&ratio) }
+    }
+
     #[test]
     fn sentences() {
-        let check = |pairs, models: &[(&str, f64)], expected: &str| {
-            assert_eq!(first(pairs, models).sentence, format!("processor time per GB: {expected}"));
+        let words = |labels: &[&str]| labels.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+        let check = |decision: Decision, comparisons: &[Comparison], needed, expected: &str| {
+            let verdict = Verdict {
+                shape: Shape::default(),
+                judged: judged(Kind::Throughput)[0],
+                decision,
+                sentence: String::new(),
+                comparisons: comparisons.to_vec(),
+                pairs: 12,
+                outliers: u64::from(needed == Some(30)),
+                needed,
+            };
+            let said = sentence(&verdict, false);
+            assert_eq!(said, format!("processor time per GB: {expected}"));
         };
+        let far = compared("nio", "bio", [2.9, 3.0, 3.11]);
+        let near = compared("nio", "aio", [0.98, 1.005, 1.02]);
         check(
-            12,
-            &[("bio", 0.4), ("nio", 0.3)],
-            "nio leads; bio 32 % more (32 % to 35 %) (12 pairs)",
+            Decision::Leads("nio".to_owned()),
+            &[compared("nio", "bio", [1.31, 1.33, 1.36]), far.clone()],
+            None,
+            "nio leads; bio 33 % more (31 % to 36 %); bio 3.00 times as much (2.90 to 3.11) (12 pairs)",
         );
         check(
-            12,
-            &[("bio", 0.9), ("nio", 0.3), ("aio", 0.3)],
+            Decision::Lead(words(&["nio", "aio"])),
+            &[near.clone(), far],
+            None,
             "no difference that this run can show between nio and aio; bio 3.00 times as much (2.90 to 3.11) (12 pairs)",
         );
         check(
-            12,
-            &[("nio", 0.3), ("aio", 0.3)],
-            "no difference that this run can show; least certain: nio 98 % to 102 % of aio (12 pairs)",
+            Decision::NoDifference,
+            std::slice::from_ref(&near),
+            Some(30),
+            "no difference that this run can show; least certain: aio 98 % to 102 % of nio (12 pairs, 1 outlier; 5 % to each side \
+             would need about 30 pairs)",
         );
         check(
-            5,
-            &[("nio", 0.3), ("aio", 0.9)],
-            "5 pairs cannot decide it; it would need about 6 pairs",
-        );
-        check(
-            1,
-            &[("nio", 0.3), ("aio", 0.9)],
-            "1 pair cannot decide it; it would need about 6 pairs",
+            Decision::Undecided,
+            &[near],
+            Some(15),
+            "12 pairs cannot decide it; it would need about 15 pairs",
         );
     }
 

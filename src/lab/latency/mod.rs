@@ -228,6 +228,8 @@ fn once(
             line_bytes: LINE_LEN as u64,
             busy: 1,
             idle: 0,
+            thin: 0,
+            storm: false,
             stamp_every: Some(rate.map_or(STAMPS_MAX, |rate| rate.div_ceil(stamps_max).max(1))),
         })
     })?;

@@ -63,6 +63,8 @@ pub(crate) fn measure(cell: &Cell, lab: &Lab<'_>) -> Result<Figures> {
     let model = (cell.subject.kind == SubjectKind::Model).then(|| cell.subject.name.clone());
     let (shape, length) = (cell.shape, length(cell, pace));
     let receive = Role::Receive(Receive { model, shape, pool_threads: pace.pool_threads });
+    // One stream is honest; the others get a line now and then.
+    let thin = if shape.kind == Kind::Crowd { shape.connections.saturating_sub(1) } else { 0 };
     let mut before = Sample::default();
     let start = Start { program, grace: GRACE, clock, stop };
     let pair = Pair::start(&start, &receive, |address, process| {
@@ -72,8 +74,10 @@ pub(crate) fn measure(cell: &Cell, lab: &Lab<'_>) -> Result<Figures> {
             rate: rate(cell, pace),
             millis: u64::try_from(length.as_millis()).unwrap_or(u64::MAX),
             line_bytes: shape.record_bytes,
-            busy: shape.busy,
+            busy: shape.busy.saturating_sub(thin),
             idle: shape.connections.saturating_sub(shape.busy),
+            thin,
+            storm: shape.kind == Kind::Storm,
             stamp_every: shape.kind.is_timed().then_some(1),
         })
     })?;
@@ -103,6 +107,7 @@ pub(crate) fn measure(cell: &Cell, lab: &Lab<'_>) -> Result<Figures> {
         early,
         late,
         between,
+        closed: sent.closed,
         sent,
         latencies: received.latencies,
         ..Figures::default()

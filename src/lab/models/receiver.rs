@@ -23,11 +23,15 @@ use crate::sink::{Null, SharedSink};
 use crate::source::io::IoModel;
 use crate::stream::jobs::{Count, JobOptions, JobOutput};
 use crate::stream::{DStream, stamp};
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, Signal};
 use crate::time::{Clock, Interval, SystemClock};
 
 /// Connections beyond those of the shape that are let in.
 const SPARE_CONNECTIONS: u64 = 16;
+
+/// Where a slow batch is measured: one in this many takes this many intervals longer.
+const SLOW_EVERY: u64 = 10;
+const SLOW_INTERVALS: u32 = 3;
 
 /// The longest record that is let through if the shape's are short, in bytes.
 const RECORD_BYTES_MAX: u64 = 1 << 20;
@@ -77,6 +81,20 @@ struct Noted {
     fallback: Option<String>,
     end_nanos: u64,
     latencies: Histogram<u64>,
+    /// Batches so far.
+    batches: u64,
+}
+
+impl Noted {
+    fn new() -> Noted {
+        Noted { fallback: None, end_nanos: 0, latencies: histogram(), batches: 0 }
+    }
+
+    /// Counts a batch; true if it is one that may take longer.
+    fn is_slow_turn(&mut self) -> bool {
+        self.batches += 1;
+        self.batches.is_multiple_of(SLOW_EVERY)
+    }
 }
 
 type Notes = Arc<Mutex<Noted>>;
@@ -88,8 +106,7 @@ type Notes = Arc<Mutex<Noted>>;
 pub(in crate::lab) fn receive(receive: &Receive, out: &mut dyn Write) -> Result<Received> {
     let Some(model) = &receive.model else { return bare(&receive.shape, out) };
     let model = io_model(model)?;
-    let notes =
-        Arc::new(Mutex::new(Noted { fallback: None, end_nanos: 0, latencies: histogram() }));
+    let notes = Arc::new(Mutex::new(Noted::new()));
     let meter = Meter::start();
     let running = start(model, receive, &notes)?;
     let stopper = running.stopper();
@@ -130,7 +147,11 @@ fn start(model: IoModel, receive: &Receive, notes: &Notes) -> Result<StreamHandl
         .record_bytes_max(size(shape.record_bytes.saturating_mul(4).max(RECORD_BYTES_MAX)));
     let stream = ctx.socket(source)?;
     match shape.kind {
-        Kind::Latency | Kind::Crowd | Kind::Slow => time(&stream, notes),
+        Kind::Latency | Kind::Crowd => time(&stream, notes, Duration::ZERO),
+        Kind::Slow => {
+            let interval = Duration::from_millis(shape.batch_ms);
+            time(&stream, notes, interval.saturating_mul(SLOW_INTERVALS));
+        }
         Kind::Throughput | Kind::Memory | Kind::Storm => {
             let sinks = vec![SharedSink::new(Null)];
             Count.attach(&stream, JobOutput::of_batches("count", sinks));
@@ -146,10 +167,14 @@ fn start(model: IoModel, receive: &Receive, notes: &Notes) -> Result<StreamHandl
     ctx.start()
 }
 
-/// Notes for each stamped record the time from its stamp to the moment at which its whole batch was read.
-fn time(stream: &DStream<[u8]>, notes: &Notes) {
+/// Notes for each stamped record the time from its stamp to the moment at which its whole batch was read. Now and then a batch
+/// takes `slow` longer.
+fn time(stream: &DStream<[u8]>, notes: &Notes, slow: Duration) {
     let (clock, notes) = (SystemClock::new(), Arc::clone(notes));
     stream.foreach_batch(move |_, batch| {
+        if notes.lock().is_slow_turn() {
+            clock.wait(&Signal::new(), Some(clock.now().plus(slow)));
+        }
         let mut stamps: Vec<u64> = Vec::new();
         batch.for_each(|record| stamps.extend(stamp(record)));
         let completed = nanos(clock.wall());

@@ -34,8 +34,8 @@ pub(crate) struct Row {
     pub(crate) metrics: Vec<(&'static str, Summary)>,
     /// The latencies of all runs, in nanoseconds.
     pub(crate) histogram: Histogram<u64>,
-    /// True if another model than the named one was in use.
-    is_other: bool,
+    /// The name of the subject.
+    name: String,
 }
 
 /// The rows of all cells, in their order.
@@ -56,7 +56,7 @@ impl Row {
         Row {
             label: cell.subject.label(),
             shape: cell.shape,
-            is_other: !used.is_empty() && used != cell.subject.name,
+            name: cell.subject.name.clone(),
             used,
             fallback: first.and_then(|figures| figures.fallback.clone()),
             uncounted: first.and_then(|figures| figures.uncounted.clone()),
@@ -75,7 +75,7 @@ impl Row {
 
     /// The model that was asked for, and the one in use if that is another.
     pub(crate) fn model(&self) -> String {
-        if self.is_other {
+        if !self.used.is_empty() && self.used != self.name {
             format!("{} (ran {})", self.label, self.used)
         } else {
             self.label.clone()

@@ -10,6 +10,9 @@ use crate::lab::verdict::{is_narrow, pairs_for};
 /// The most pairs of a shape if none were asked for: an interval that is wide after that is a property of the machine.
 pub(crate) const PAIRS_MAX: u64 = 40;
 
+/// The numbers of pairs after which the intervals are looked at. Looking after every pair would stop at the luckiest one.
+const LOOKS: [u64; 8] = [6, 8, 10, 13, 17, 22, 30, PAIRS_MAX];
+
 /// A subject that failed this often in a shape, and never succeeded, is not run there again.
 const FAILURES_MAX: usize = 2;
 
@@ -47,7 +50,9 @@ fn wants(group: &[Cell], able: &[usize], round: u64, repeats: Option<u64>) -> bo
         return round < repeats;
     }
     let cells: Vec<&Cell> = able.iter().map(|at| &group[*at]).collect();
-    round < pairs_for(able.len()) || (round < PAIRS_MAX && !is_narrow(&cells))
+    let least = pairs_for(able.len());
+    let is_look = round == least || LOOKS.contains(&round);
+    round < least || (round < PAIRS_MAX && !(is_look && is_narrow(&cells)))
 }
 
 #[cfg(test)]

@@ -121,6 +121,8 @@ fn once(
             line_bytes: LINE_LEN as u64,
             busy: 1,
             idle: 0,
+            thin: 0,
+            storm: false,
             stamp_every: Some(u64::MAX),
         })
     })?;
