@@ -266,6 +266,7 @@ mod memory;
 pub mod metrics;
 mod net;
 mod owner;
+mod page;
 mod scheduler;
 mod settings;
 pub mod sink;

@@ -27,6 +27,7 @@ const ORDER: &[&str] = &[
     "time",
     "metrics",
     "settings",
+    "page",
     "net",
     "framing",
     "memory",
