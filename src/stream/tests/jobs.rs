@@ -45,9 +45,10 @@ fn builtin_jobs() {
     assert_eq!(builtin(&WordCount, Some("a"), blocks), ["a U64(2)", "b U64(2)", "z U64(1)"]);
     assert_eq!(builtin(&WordCount, None, &[]), [""; 0]);
     let stamped: &[&[&[u8]]] = &[&[b"0 a\n0 b\nc\n"]];
-    let zeros = ["p50_us U64(0)", "p99_us U64(0)", "p99.9_us U64(0)", "max_us U64(0)"];
+    let zeros =
+        ["p50_us U64(0)", "p95_us U64(0)", "p99_us U64(0)", "p99.9_us U64(0)", "max_us U64(0)"];
     assert_eq!(builtin(&Latency, Some("^0"), stamped), zeros);
-    assert_eq!(builtin(&Latency, None, stamped)[4..], ["unstamped U64(1)"]);
+    assert_eq!(builtin(&Latency, None, stamped)[5..], ["unstamped U64(1)"]);
     assert_eq!(builtin(&Latency, None, &[]), [""; 0]);
     let twice: &[&[&[u8]]] = &[&[b"b a\nc  c\r\n", b"\n"], &[b"a b z\nb a\n\n"], &[b"b a\n"]];
     assert_eq!(builtin(&Distinct, None, twice), ["", "a b z", "b a", "c  c"]);
@@ -151,7 +152,7 @@ fn builtin_jobs_over_windows() {
     let again: &[(u64, &[u8])] =
         &[(1, b"b\n\na\nb\n"), (2, b"b\n"), (3, b"b\n"), (4, b""), (5, b"a\n"), (6, b""), (8, b"")];
     check(&Distinct, again, &[(2, &["", "a", "b"]), (4, &["b"]), (6, &["a"]), (8, &[])]);
-    let zeros = ["p50_us 0", "p99_us 0", "p99.9_us 0", "max_us 0"];
+    let zeros = ["p50_us 0", "p95_us 0", "p99_us 0", "p99.9_us 0", "max_us 0"];
     let stamped: &[(u64, &[u8])] = &[(1, b"0 a\n"), (2, b""), (4, b"x\n"), (6, b"")];
     check(&Latency, stamped, &[(2, &zeros), (4, &["unstamped 1"]), (6, &["unstamped 1"])]);
 
