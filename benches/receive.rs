@@ -6,9 +6,10 @@
 //! record-10, -1024, -65536/MODEL      one connection, records of this many bytes
 //! idle-90, -99/MODEL                  lines of 100 bytes on 100 connections, this percentage of them idle
 //! ```
-//! A group compares the models at one shape; criterion keeps what it found below `target/criterion` and says what has
-//! changed since. `cargo bench --bench receive -- record` takes the groups of that name. A time goes from the moment when
-//! all connections are made until everything is in blocks and the engine has stopped. The handler and the block generator
+//! A group compares the models, and the plain loop as `bare`, at one shape, in one plot:
+//! `target/criterion/GROUP/report/index.html`. Criterion says what has changed since the last time. `cargo bench --bench
+//! receive -- record` takes the groups of that name. A time goes from the moment when all connections are made until
+//! everything is in blocks and the engine has stopped. The handler and the block generator
 //! cannot be reached without a socket, so this is also the bench of block building.
 
 use std::net::{SocketAddr, TcpListener};
@@ -127,7 +128,7 @@ fn receive(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(name);
         group.throughput(Throughput::Bytes(bytes)).sample_size(10);
         group.warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
-        group.bench_function("baseline_plain_loop", |bencher| {
+        group.bench_function("bare", |bencher| {
             bencher.iter_custom(|times| (0..times).map(|_| plain(&shape)).sum());
         });
         for row in IO_MODELS.iter().filter(|row| probe(row.model).is_ok()) {
