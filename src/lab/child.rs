@@ -74,6 +74,7 @@ fn send(order: &Sending, out: &mut dyn Write) -> Result<Sent> {
     let thin_lines = thin.map_or(Ok(0), |thin| thin.end.map(|_| thin.lines))?;
     Ok(Sent {
         lines: report.lines.saturating_add(thin_lines),
+        bytes: report.bytes,
         seconds: report.seconds,
         cpu: own_cpu().saturating_sub(cpu).as_secs_f64(),
         behind_micros: u64::try_from(report.behind.as_micros()).unwrap_or(u64::MAX),
@@ -88,8 +89,9 @@ fn start(options: LoadOptions, clock: &Arc<SystemClock>, poison: &Poison) -> Res
 /// The lines that are asked for.
 fn options(order: &Sending) -> LoadOptions {
     let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    let address = order.address.clone();
     LoadOptions {
-        target: Target::Connect(order.address.clone()),
+        target: if order.listens { Target::Listen(address) } else { Target::Connect(address) },
         framing: load::Framing::Lines,
         rate: order.rate,
         limit: Limit { duration: Some(Duration::from_millis(order.millis)), ..Limit::default() },

@@ -19,6 +19,7 @@ pub mod machine;
 pub(crate) mod metrics;
 pub(crate) mod models;
 mod pair;
+pub(crate) mod peers;
 pub mod process;
 pub(crate) mod protocol;
 mod report_files;

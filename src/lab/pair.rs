@@ -21,7 +21,7 @@ use crate::time::{Clock, Moment};
 pub(crate) const SUBCOMMAND: &str = "compare-child";
 
 /// This program again, in a role.
-struct ChildProcess {
+pub(super) struct ChildProcess {
     process: Process,
     /// Held open: its end tells the child to stop.
     stdin: ChildStdin,
@@ -29,7 +29,11 @@ struct ChildProcess {
 }
 
 impl ChildProcess {
-    fn start(start: &Start<'_>, role: &Role) -> Result<ChildProcess> {
+    /// Starts the program in this role.
+    ///
+    /// # Errors
+    /// If the system cannot start it.
+    pub(super) fn start(start: &Start<'_>, role: &Role) -> Result<ChildProcess> {
         let Start { program, clock, stop, .. } = *start;
         let mut command = Command::new(program);
         command.arg(SUBCOMMAND).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -47,7 +51,7 @@ impl ChildProcess {
     ///
     /// # Errors
     /// What failed in the child, or that it said nothing until the deadline, or ended.
-    fn hear(&self, deadline: Moment) -> Result<ChildMessage> {
+    pub(super) fn hear(&self, deadline: Moment) -> Result<ChildMessage> {
         let failed = |text: &str| Err(Error::Failed(text.to_owned()));
         match self.lines.next(deadline) {
             Heard::End => failed("the child ended before its time"),

@@ -50,6 +50,9 @@ pub(crate) struct Receive {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Sending {
     pub(crate) address: String,
+    /// True if the peer dials this address; otherwise the sender does.
+    #[serde(default)]
+    pub(crate) listens: bool,
     /// Lines per second; without it the sender is as fast as its lines are read.
     pub(crate) rate: Option<u64>,
     pub(crate) millis: u64,
@@ -111,6 +114,7 @@ pub(crate) struct Received {
 #[serde(default)]
 pub(crate) struct Sent {
     pub(crate) lines: u64,
+    pub(crate) bytes: u64,
     pub(crate) seconds: f64,
     pub(crate) cpu: f64,
     pub(crate) behind_micros: u64,

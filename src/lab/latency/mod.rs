@@ -223,6 +223,7 @@ fn once(
     let pair = Pair::start(&start, &Role::Time(timing), |address, _| {
         Role::Send(Sending {
             address,
+            listens: false,
             rate,
             millis: u64::try_from(length.as_millis()).unwrap_or(u64::MAX),
             line_bytes: LINE_LEN as u64,

@@ -286,7 +286,8 @@ mod tests {
             slow,
             ..Timed::default()
         };
-        let sent = Sent { lines: 10_000, seconds: 1.0, cpu: 0.1, behind_micros: 250, closed: 0 };
+        let sent =
+            Sent { lines: 10_000, seconds: 1.0, cpu: 0.1, behind_micros: 250, ..Sent::default() };
         Figures { timed, sent }
     }
 

@@ -71,6 +71,7 @@ pub(crate) fn measure(cell: &Cell, lab: &Lab<'_>) -> Result<Figures> {
         before = Sample::of(process);
         Role::Send(Sending {
             address,
+            listens: false,
             rate: rate(cell, pace),
             millis: u64::try_from(length.as_millis()).unwrap_or(u64::MAX),
             line_bytes: shape.record_bytes,

@@ -116,6 +116,7 @@ fn once(
     let pair = Pair::start(&start, &Role::Soak(soaking), |address, _| {
         Role::Send(Sending {
             address,
+            listens: false,
             rate: pace.rate,
             millis: u64::try_from(pace.length.as_millis()).unwrap_or(u64::MAX),
             line_bytes: LINE_LEN as u64,
