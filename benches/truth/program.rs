@@ -6,13 +6,9 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::metrics::{Look, look};
-use crate::reader::{Printed, Reader};
+use crate::reader::{PER_BATCH, PER_WINDOW, Printed, Reader};
 use crate::sender::Sender;
 use crate::{Outcome, clock};
-
-/// The two jobs: a row of quantiles for each batch, and one for all lines of a window. They run in this order.
-pub const PER_BATCH: &str = "a-batch";
-pub const PER_WINDOW: &str = "b-window";
 
 /// The longest time until the program listens, in nanoseconds, and between two tries to dial it.
 const START_MAX: u64 = 30_000_000_000;

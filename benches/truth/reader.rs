@@ -9,8 +9,11 @@ use serde_json::Value;
 use tidemill::sync::thread::{self, Thread};
 use tidemill::sync::{Mutex, Poison};
 
-use crate::program::{PER_BATCH, PER_WINDOW};
 use crate::{Outcome, clock};
+
+/// The two jobs: a row of quantiles for each batch, and one for all lines of a window. They run in this order.
+pub const PER_BATCH: &str = "a-batch";
+pub const PER_WINDOW: &str = "b-window";
 
 /// A line as it came.
 struct Line {

@@ -141,7 +141,7 @@ fn built_by(said: &str) -> String {
 }
 
 /// Seconds since the epoch as a date and a time of day, UTC.
-pub fn date(seconds: u64) -> String {
+pub(crate) fn date(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     // Days since 0000-03-01, so that the leap day is the last of its year.
     let days = days + 719_468;
