@@ -16,6 +16,7 @@ pub(crate) mod child;
 pub(crate) mod interval;
 pub(crate) mod latency;
 pub mod machine;
+pub(crate) mod markdown;
 pub(crate) mod metrics;
 pub(crate) mod models;
 mod pair;
