@@ -17,6 +17,7 @@ use super::soak::{self, SoakArgs};
 use crate::error::{Error, Result};
 use crate::lab::beside::{self, Named};
 use crate::lab::latency::this_program;
+use crate::lab::markdown::{self, Recorded};
 use crate::lab::models::plan::{Grid, names};
 use crate::lab::models::plan_file::{self, millis};
 use crate::lab::models::{self, Options, Pace, Report, Step};
@@ -49,6 +50,8 @@ Examples:
       does batch time, memory, or the number of descriptors or threads grow?
   tidemill compare --from before/compare.json after/compare.json
       two versions or two machines on one page
+  tidemill compare --only throughput --connections 1 --record 100 --models nio --peers
+      beside nc, socat, rsyslog, Spark Streaming and others
 
 A plan has a table for each group of shapes, with the options of the command line as keys (--only is `measure`):
   [shapes.thin]
@@ -69,6 +72,11 @@ pub struct CompareArgs {
     /// [default: all]
     #[arg(long, value_name = "MODEL,...", value_delimiter = ',', value_parser = PossibleValuesParser::new(names()))]
     models: Vec<String>,
+
+    /// Measure what a user would take instead, too, where it is installed: `nc | wc -l`, `nc | mawk`, `socat | wc -l`, rsyslog and
+    /// syslog-ng to a file, Spark Streaming, Flink; throughput only. With --list: how to install what is missing
+    #[arg(long, conflicts_with_all = ["latency", "soak", "from"])]
+    peers: bool,
 
     /// What to measure [default: throughput,latency,memory]
     #[arg(long, value_name = "KIND,...", value_delimiter = ',')]
@@ -145,6 +153,11 @@ pub struct CompareArgs {
         "soak"])]
     from: Vec<PathBuf>,
 
+    /// With --from: write the results as a page of Markdown with plots in `results` beside it; notes in NAME.md beside NAME.json are
+    /// part of it
+    #[arg(long, value_name = "FILE", requires = "from")]
+    markdown: Option<PathBuf>,
+
     #[command(flatten)]
     latency: LatencyArgs,
 
@@ -211,6 +224,7 @@ impl CompareArgs {
         let typed: Vec<String> = std::env::args().skip(1).collect();
         Ok(Options {
             grids,
+            peers: self.peers,
             pace: Pace {
                 throughput: self.seconds.unwrap_or(length),
                 latency: self.latency_seconds.unwrap_or(latency),
@@ -340,6 +354,9 @@ fn from_files(paths: &[PathBuf], args: &CompareArgs, out: &mut dyn Write) -> Res
     for (path, name) in paths.iter().zip(short_names(paths)) {
         files.push(Named { name, results: results_file::read(path)? });
     }
+    if let Some(page) = &args.markdown {
+        return wrote(&markdown::write(page, &recorded(paths, files)?)?);
+    }
     let (json, out_dir) = (args.json.as_deref(), &args.out);
     let (results, said) = match &files[..] {
         [one] => (one.results.clone(), crate::lab::verdict::said(&one.results)),
@@ -361,6 +378,22 @@ fn from_files(paths: &[PathBuf], args: &CompareArgs, out: &mut dyn Write) -> Res
     }
     print(&outcome, out)?;
     out.write_all(words.as_bytes()).map_err(super::unwritable)
+}
+
+/// Says which files were written.
+fn wrote(files: &[PathBuf]) -> Result<()> {
+    files.iter().for_each(|file| say(&format!("compare: wrote {}", file.display())));
+    Ok(())
+}
+
+/// Results with the notes beside their files.
+fn recorded(paths: &[PathBuf], files: Vec<Named>) -> Result<Vec<Recorded>> {
+    let with_notes = |(path, file): (&PathBuf, Named)| {
+        let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        let notes = markdown::notes(&path.with_extension("md"))?;
+        Ok(Recorded { name: name.unwrap_or(file.name), results: file.results, notes })
+    };
+    paths.iter().zip(files).map(with_notes).collect()
 }
 
 /// The names of files, as short as they differ: the last parts of their paths.

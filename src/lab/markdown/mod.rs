@@ -82,6 +82,17 @@ pub(crate) fn write(path: &Path, recorded: &[Recorded]) -> Result<Vec<PathBuf>> 
     Ok(written)
 }
 
+/// The notes in a file; none if there is no such file.
+///
+/// # Errors
+/// If it cannot be read, or is too large for notes.
+pub(crate) fn notes(path: &Path) -> Result<String> {
+    if path.exists() { report_files::read(path, NOTES_BYTES_MAX) } else { Ok(String::new()) }
+}
+
+/// The largest file of notes.
+const NOTES_BYTES_MAX: u64 = 64 << 10;
+
 /// The directory of plots, from the page.
 const PLOTS: &str = "results";
 

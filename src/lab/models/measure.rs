@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::lab::pair::{Pair, Start, unexpected};
+use crate::lab::peers::{self, Bench, Peer};
 use crate::lab::protocol::{ChildMessage, Receive, Role, Sending};
 use crate::lab::results::{Cell, Figures, SubjectKind};
 use crate::lab::sample::Sample;
@@ -44,6 +45,8 @@ pub(crate) struct Lab<'a> {
     /// This program, which is both children.
     pub(crate) program: &'a Path,
     pub(crate) pace: &'a Pace,
+    /// The programs that cells may name.
+    pub(crate) peers: &'a [Peer],
     pub(crate) clock: &'a Arc<dyn Clock>,
     /// Ends a run at once.
     pub(crate) stop: &'a StopToken,
@@ -51,7 +54,8 @@ pub(crate) struct Lab<'a> {
 
 /// The time that a run of this cell takes, from its start to the next one's.
 pub(crate) fn duration(cell: &Cell, pace: &Pace) -> Duration {
-    length(cell, pace).saturating_add(START)
+    let start = if cell.subject.kind == SubjectKind::Peer { peers::START } else { START };
+    length(cell, pace).saturating_add(start)
 }
 
 /// Runs one cell once.
@@ -59,7 +63,11 @@ pub(crate) fn duration(cell: &Cell, pace: &Pace) -> Duration {
 /// # Errors
 /// An error of a child, a missed deadline, lines that were sent and not counted, or that it was stopped.
 pub(crate) fn measure(cell: &Cell, lab: &Lab<'_>) -> Result<Figures> {
-    let Lab { program, pace, clock, stop } = *lab;
+    let Lab { program, pace, clock, stop, peers } = *lab;
+    if cell.subject.kind == SubjectKind::Peer {
+        let bench = Bench { program, clock, stop, length: length(cell, pace) };
+        return peers::measure(peers, cell, &bench);
+    }
     let model = (cell.subject.kind == SubjectKind::Model).then(|| cell.subject.name.clone());
     let (shape, length) = (cell.shape, length(cell, pace));
     let receive = Role::Receive(Receive { model, shape, pool_threads: pace.pool_threads });

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::machine::{self, Watch};
+use super::peers::{self, Peer};
 use super::results::{Cell, End, FORMAT, Fact, Measurement, Results, Run, RunOutcome};
 use super::verdict::{self, Said};
 use super::{Outcome, report_files, stats};
@@ -37,6 +38,8 @@ use plan::Grid;
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) grids: Vec<Grid>,
+    /// True if other programs are measured, too.
+    pub(crate) peers: bool,
     pub(crate) pace: Pace,
     /// Runs of each cell; `None`: as many as the intervals need.
     pub(crate) repeats: Option<u64>,
@@ -68,13 +71,29 @@ pub(crate) enum Step<'a> {
 impl Options {
     /// What would be run, and about how long it takes at least.
     pub(crate) fn list(&self) -> List {
-        let cells = plan::cells(&self.grids, self.pace.rate);
+        let cells = self.cells(&self.peers());
         let runs = rounds::runs_min(&cells, self.repeats);
         let able: Vec<&Cell> = cells.iter().filter(|cell| cell.not_run.is_none()).collect();
         let round: Duration = able.iter().map(|cell| duration(cell, &self.pace)).sum();
         let rounds = runs.checked_div(able.len() as u64).unwrap_or(0);
         let least = round.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX));
         List { least: least.min(self.time_limit), cells, runs }
+    }
+
+    fn peers(&self) -> Vec<Peer> {
+        if self.peers { peers::all() } else { Vec::new() }
+    }
+
+    /// Every cell, those of peers behind those of models of the same shape.
+    fn cells(&self, peers: &[Peer]) -> Vec<Cell> {
+        let models = plan::cells(&self.grids, self.pace.rate);
+        let mut cells = Vec::new();
+        for group in models.chunk_by(|a, b| a.shape == b.shape) {
+            let is_first = !cells.iter().any(|cell: &Cell| cell.shape.kind == group[0].shape.kind);
+            cells.extend_from_slice(group);
+            cells.extend(peers.iter().filter_map(|peer| peer.cell(&group[0].shape, is_first)));
+        }
+        cells
     }
 
     fn facts(&self) -> Vec<Fact> {
@@ -116,9 +135,11 @@ pub(crate) fn run(
     // Before an hour of runs, not after it.
     report_files::directory(&options.out)?;
     let watch = Watch::start(clock.wall());
-    let mut cells = plan::cells(&options.grids, options.pace.rate);
+    let peers = options.peers();
+    let mut cells = options.cells(&peers);
     tell(&Step::Runs(rounds::runs_min(&cells, options.repeats)));
-    let lab = Lab { program: &options.program, pace: &options.pace, clock, stop };
+    let Options { program, pace, .. } = options;
+    let lab = Lab { program, pace, peers: &peers, clock, stop };
     let until = clock.now().plus(options.time_limit);
     let end = rounds(&mut cells, &lab, &Bounds { until, repeats: options.repeats }, &mut tell);
     let results = Results {

@@ -7,15 +7,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::running::{Amount, Running};
-use super::{Found, Peer, Setting, scratch};
+use super::{Found, PeerRow, Setting, scratch};
 use crate::error::{Error, Result};
-use crate::lab::pair::{ChildProcess, unexpected};
+use crate::lab::pair::{ChildProcess, Start, unexpected};
 use crate::lab::protocol::{ChildMessage, Role, Sending, Sent, nanos};
 use crate::lab::results::Figures;
 use crate::lab::sample::Sample;
 use crate::lab::shape::Shape;
 use crate::settings::units::as_f64;
-use crate::sync::{Arc, Signal};
+use crate::sync::{Arc, Signal, StopToken};
 use crate::time::{Clock, Moment};
 
 /// The longest time until a side listens or dials, and from the last byte until everything is taken. A Java virtual machine
@@ -38,12 +38,14 @@ pub(crate) struct Bench<'a> {
     pub(crate) clock: &'a Arc<dyn Clock>,
     /// How long is sent.
     pub(crate) length: Duration,
+    /// Ends a run at once.
+    pub(crate) stop: &'a StopToken,
 }
 
 /// A peer at work.
 struct Session<'a> {
     bench: &'a Bench<'a>,
-    peer: &'a Peer,
+    row: &'a PeerRow,
     found: &'a Found,
     setting: Setting<'a>,
     running: Option<Running>,
@@ -66,25 +68,28 @@ struct Round {
 ///
 /// # Errors
 /// If it cannot be started, is not ready or done in time, or counts something else than was sent.
-pub(crate) fn measure(peer: &Peer, shape: &Shape, bench: &Bench<'_>) -> Result<Figures> {
-    let absent = || Error::Failed(format!("{} is not installed", peer.row.name));
-    let found = peer.found.as_ref().ok_or_else(absent)?;
+pub(super) fn measure(
+    row: &PeerRow,
+    found: &Found,
+    shape: &Shape,
+    bench: &Bench<'_>,
+) -> Result<Figures> {
     let directory = scratch()?;
     let setting = Setting { port: free_port()?, shape, directory: directory.path() };
     let mut session =
-        Session { bench, peer, found, setting, running: None, sent: Amount::default() };
-    if !peer.row.dials {
+        Session { bench, row, found, setting, running: None, sent: Amount::default() };
+    if !row.dials {
         session.start()?;
         session.wait_for_listener()?;
     }
-    if peer.row.warms_up {
+    if row.warms_up {
         session.round(WARM_UP)?;
     }
     let before = session.running.as_ref().map(Running::sample).unwrap_or_default();
     let round = session.round(bench.length)?;
     session.running.as_ref().map_or(Ok(()), |running| running.check(session.sent))?;
     Ok(Figures {
-        used: peer.row.name.to_owned(),
+        used: row.name.to_owned(),
         uncounted: Some("system calls: those of other programs are not counted".to_owned()),
         seconds: round.seconds,
         records: round.sent.lines,
@@ -109,9 +114,10 @@ impl Session<'_> {
 
     /// Sends for this long and waits until the peer has taken everything.
     fn round(&mut self, length: Duration) -> Result<Round> {
-        let clock = self.bench.clock;
-        let sender = ChildProcess::start(self.bench.program, &self.order(length), clock)?;
-        if self.peer.row.dials {
+        let Bench { program, clock, stop, .. } = *self.bench;
+        let start = Start { program, grace: GRACE, clock, stop };
+        let sender = ChildProcess::start(&start, &self.order(length))?;
+        if self.row.dials {
             self.wait_for_listener()?;
             self.start()?;
         }
@@ -121,9 +127,9 @@ impl Session<'_> {
         let started = clock.now();
         let running = self.running.as_mut().expect("it was started");
         let cpu = running.cpu();
-        let early = sample_at(running, started.plus(length.mul_f64(0.3)), clock);
+        let early = sample_at(running, started.plus(length.mul_f64(0.3)), self.bench);
         let first = clock.now();
-        let late = sample_at(running, started.plus(length.mul_f64(0.9)), clock);
+        let late = sample_at(running, started.plus(length.mul_f64(0.9)), self.bench);
         let between = clock.now().since(first);
         let end = started.plus(length.saturating_add(GRACE));
         let ChildMessage::Sent(sent) = sender.hear(end)? else {
@@ -141,7 +147,7 @@ impl Session<'_> {
         let shape = self.setting.shape;
         Role::Send(Sending {
             address: format!("127.0.0.1:{}", self.setting.port),
-            listens: self.peer.row.dials,
+            listens: self.row.dials,
             rate: None,
             millis: u64::try_from(length.as_millis()).unwrap_or(u64::MAX),
             line_bytes: shape.record_bytes,
@@ -162,8 +168,8 @@ impl Session<'_> {
             tables.into_iter().flatten().any(|table| listens(&table, self.setting.port))
         };
         while !is_there() {
-            if clock.now() >= deadline {
-                let who = if self.peer.row.dials { "the sender" } else { self.peer.row.name };
+            if clock.now() >= deadline || self.bench.stop.is_stopped() {
+                let who = if self.row.dials { "the sender" } else { self.row.name };
                 return Err(Error::Failed(format!("{who} does not listen after {GRACE:?}")));
             }
             clock.wait(&never, Some(clock.now().plus(LOOK)));
@@ -172,8 +178,10 @@ impl Session<'_> {
     }
 }
 
-fn sample_at(running: &Running, at: Moment, clock: &Arc<dyn Clock>) -> Sample {
-    clock.wait(&Signal::new(), Some(at));
+fn sample_at(running: &Running, at: Moment, bench: &Bench<'_>) -> Sample {
+    let stopped = Signal::new();
+    bench.stop.wakes(&stopped);
+    bench.clock.wait(&stopped, Some(at));
     running.sample()
 }
 

@@ -15,18 +15,22 @@ mod syslog;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::results::{Subject, SubjectKind};
+use super::results::{Cell, Figures, Subject, SubjectKind};
 use super::shape::{Kind, Shape};
 use crate::error::{Error, Result};
 use crate::sync::Arc;
 use crate::time::Clock;
 
-pub(crate) use measure::measure;
+pub(crate) use measure::Bench;
 
 use running::Running;
+
+/// The time that starting and ending a peer takes, about: some of them are Java virtual machines that warm up.
+pub(crate) const START: Duration = Duration::from_secs(5);
 
 /// A row of the table of peers.
 #[derive(Debug)]
@@ -87,7 +91,7 @@ pub(crate) fn all() -> Vec<Peer> {
 
 impl Peer {
     /// The peer as a subject of results.
-    pub(crate) fn subject(&self) -> Subject {
+    fn subject(&self) -> Subject {
         Subject {
             kind: SubjectKind::Peer,
             name: self.row.name.to_owned(),
@@ -97,27 +101,30 @@ impl Peer {
         }
     }
 
-    /// The reason why it cannot carry this shape, if it cannot.
-    pub(crate) fn refused(&self, shape: &Shape) -> Option<String> {
-        let many = shape.connections > 1;
-        if self.found.is_none() {
-            Some(format!("not installed ({})", self.row.install))
-        } else if shape.kind != Kind::Throughput {
-            Some("peers are only measured for throughput".to_owned())
-        } else if many && self.row.dials {
-            Some(format!("{} reads one connection", self.row.name))
-        } else {
-            None
-        }
+    /// Its cell of this shape; `None` if it cannot carry it. One that is not installed has a cell where `is_named`.
+    pub(crate) fn cell(&self, shape: &Shape, is_named: bool) -> Option<Cell> {
+        let carries = shape.kind == Kind::Throughput && (shape.connections == 1 || !self.row.dials);
+        let not_run = match self.found {
+            _ if !carries => return None,
+            Some(_) => None,
+            None if is_named => Some(format!("not installed ({})", self.row.install)),
+            None => return None,
+        };
+        Some(Cell { subject: self.subject(), shape: *shape, not_run, ..Cell::default() })
     }
 }
 
-/// The words that say how to install what is missing of these peers; `None` if nothing is.
-pub(crate) fn missing(peers: &[Peer]) -> Option<String> {
-    let absent = peers.iter().filter(|peer| peer.found.is_none());
-    let lines = absent.map(|peer| format!("{}: {}", peer.row.name, peer.row.install));
-    let lines: Vec<String> = lines.collect();
-    (!lines.is_empty()).then(|| lines.join("\n"))
+/// Runs the peer of a cell once.
+///
+/// # Errors
+/// If it is none of these, cannot be started, is not ready or done in time, or counts something else than was sent.
+pub(crate) fn measure(peers: &[Peer], cell: &Cell, bench: &Bench<'_>) -> Result<Figures> {
+    let name = &cell.subject.name;
+    let peer = peers.iter().find(|peer| peer.row.name == *name);
+    let (peer, found) = peer
+        .and_then(|peer| Some((peer, peer.found.as_ref()?)))
+        .ok_or_else(|| Error::Failed(format!("{name} is not installed")))?;
+    measure::measure(peer.row, found, &cell.shape, bench)
 }
 
 /// The first line with `marker` of what a program says of itself; `None` if the program is not there.
@@ -163,28 +170,25 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_is_refused_for_what_it_cannot_carry() {
-        let check = |peer: &Peer, kind, connections, expected: Option<&str>| {
+    fn a_peer_has_a_cell_where_it_can_carry_the_shape() {
+        let check = |peer: &Peer, kind, connections, expected: Option<Option<&str>>| {
             let shape = Shape { kind, connections, ..Shape::default() };
-            assert_eq!(peer.refused(&shape).as_deref(), expected, "{shape:?}");
+            let cell = peer.cell(&shape, true);
+            let found = cell.as_ref().map(|cell| cell.not_run.as_deref());
+            assert_eq!(found, expected, "{shape:?}");
+            assert_eq!(cell.map_or(kind, |cell| cell.shape.kind), kind);
         };
         let (nc, rsyslog) = (peer(0, true), peer(3, true));
-        check(&nc, Kind::Throughput, 1, None);
-        check(&nc, Kind::Throughput, 2, Some("nc | wc -l reads one connection"));
-        check(&nc, Kind::Memory, 1, Some("peers are only measured for throughput"));
-        check(&rsyslog, Kind::Throughput, 100, None);
+        check(&nc, Kind::Throughput, 1, Some(None));
+        check(&nc, Kind::Throughput, 2, None);
+        check(&nc, Kind::Memory, 1, None);
+        check(&rsyslog, Kind::Throughput, 100, Some(None));
         let absent = "not installed (apt install netcat-openbsd)";
-        check(&peer(0, false), Kind::Throughput, 1, Some(absent));
+        check(&peer(0, false), Kind::Throughput, 1, Some(Some(absent)));
+        assert_eq!(peer(0, false).cell(&Shape { connections: 1, ..Shape::default() }, false), None);
         assert_eq!(peer(0, false).subject().version, None);
         assert_eq!(nc.subject().command.as_deref(), Some("x PORT"));
         assert_eq!(nc.subject().kind, SubjectKind::Peer);
-    }
-
-    #[test]
-    fn what_is_missing_is_named_with_its_remedy() {
-        assert_eq!(missing(&[peer(0, true), peer(3, true)]), None);
-        let said = missing(&[peer(0, true), peer(3, false)]);
-        assert_eq!(said.as_deref(), Some("rsyslog: apt install rsyslog"));
         let names: std::collections::BTreeSet<&str> = PEERS.iter().map(|row| row.name).collect();
         assert_eq!(names.len(), PEERS.len(), "each name once");
     }
