@@ -107,7 +107,9 @@ pub(super) fn measure(
 impl Session<'_> {
     fn start(&mut self) -> Result<()> {
         if self.running.is_none() {
-            self.running = Some((self.found.start)(&self.setting, self.bench.clock)?);
+            let mut running = (self.found.start)(&self.setting, self.bench.clock)?;
+            running.end_with(self.bench.stop);
+            self.running = Some(running);
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::lab::process::{Heard, Lines, Process};
 use crate::lab::sample::{Sample, cpu_of};
-use crate::sync::{Arc, Signal};
+use crate::sync::{Arc, Signal, StopToken};
 use crate::time::{Clock, Moment};
 
 /// The time between two looks at a growing file.
@@ -45,6 +45,8 @@ pub(super) struct Running {
     clock: Arc<dyn Clock>,
     /// Processor time of processes that have ended.
     ended_cpu: Duration,
+    /// Ends every wait at once.
+    stop: StopToken,
 }
 
 impl Running {
@@ -53,7 +55,21 @@ impl Running {
         counted: Counted,
         clock: &Arc<dyn Clock>,
     ) -> Running {
-        Running { processes, counted, clock: Arc::clone(clock), ended_cpu: Duration::ZERO }
+        Running {
+            processes,
+            counted,
+            clock: Arc::clone(clock),
+            ended_cpu: Duration::ZERO,
+            stop: StopToken::new(),
+        }
+    }
+
+    /// From now on a stop ends every wait for it.
+    pub(super) fn end_with(&mut self, stop: &StopToken) {
+        if let Counted::AtTheEnd(lines) | Counted::Always(lines) = &mut self.counted {
+            lines.end_with(stop);
+        }
+        self.stop = stop.clone();
     }
 
     /// All its processes at this moment.
@@ -83,7 +99,7 @@ impl Running {
             Counted::AtTheEnd(lines) => last_number(lines, deadline)?,
             Counted::Always(lines) => number_of_at_least(lines, all.lines, deadline)?,
             Counted::InFile(path) => {
-                grows_to(path, all.bytes, &self.clock, deadline)?;
+                self.grows_to(path, all.bytes, deadline)?;
                 all.lines
             }
         };
@@ -97,6 +113,23 @@ impl Running {
             }
         }
         Ok(())
+    }
+
+    fn grows_to(&self, path: &Path, bytes: u64, deadline: Moment) -> Result<()> {
+        let stopped = Signal::new();
+        self.stop.wakes(&stopped);
+        loop {
+            let there = fs::metadata(path).map_or(0, |file| file.len());
+            if there >= bytes {
+                return Ok(());
+            }
+            if self.clock.now() >= deadline || self.stop.is_stopped() {
+                let text =
+                    format!("the peer had written {there} of {bytes} bytes at the end of the wait");
+                return Err(Error::Failed(text));
+            }
+            self.clock.wait(&stopped, Some(self.clock.now().plus(LOOK)));
+        }
     }
 
     /// Checks what was written, where counting takes time that belongs to no run.
@@ -129,7 +162,7 @@ fn number_of_at_least(lines: &Lines, least: u64, deadline: Moment) -> Result<u64
             Heard::End => return Err(Error::Failed("the peer ended before its time".to_owned())),
             Heard::Silence => {
                 let text =
-                    format!("the peer had counted {last} of {least} lines after the longest wait");
+                    format!("the peer had counted {last} of {least} lines at the end of the wait");
                 return Err(Error::Failed(text));
             }
         }
@@ -139,22 +172,6 @@ fn number_of_at_least(lines: &Lines, least: u64, deadline: Moment) -> Result<u64
 
 fn number_behind_count(line: &str) -> Option<u64> {
     line.strip_prefix("count ")?.trim().parse().ok()
-}
-
-fn grows_to(path: &Path, bytes: u64, clock: &Arc<dyn Clock>, deadline: Moment) -> Result<()> {
-    let never = Signal::new();
-    loop {
-        let there = fs::metadata(path).map_or(0, |file| file.len());
-        if there >= bytes {
-            return Ok(());
-        }
-        if clock.now() >= deadline {
-            let text =
-                format!("the peer had written {there} of {bytes} bytes after the longest wait");
-            return Err(Error::Failed(text));
-        }
-        clock.wait(&never, Some(clock.now().plus(LOOK)));
-    }
 }
 
 fn lines_of(path: &Path) -> Result<u64> {
