@@ -37,14 +37,14 @@ struct Cli {
     models: Vec<String>,
 
     /// How long each run sends, in seconds
-    #[arg(long, default_value_t = 14)]
+    #[arg(long, default_value_t = 12)]
     seconds: u64,
 
     /// Lines a second
     #[arg(long, default_value_t = 10_000)]
     rate: u64,
 
-    /// Batch intervals, in milliseconds, each a part of a second
+    /// Batch intervals, in milliseconds
     #[arg(long, value_name = "MS,...", value_delimiter = ',', default_value = "10,100,1000")]
     batch: Vec<u64>,
 
@@ -74,8 +74,8 @@ fn run(cli: &Cli, out: &mut dyn Write) -> Outcome<bool> {
         }
     }
     let is_short = cli.models.is_empty();
-    let (seconds, window, batches) =
-        if is_short { (4, 1, vec![100]) } else { (cli.seconds, 4, cli.batch.clone()) };
+    let (seconds, batches) =
+        if is_short { (3, vec![100]) } else { (cli.seconds, cli.batch.clone()) };
     let wanted = |name: &str| {
         let named = cli.models.iter().any(|model| model == name || model == "all");
         if is_short { name == "nio" } else { named }
@@ -88,8 +88,7 @@ fn run(cli: &Cli, out: &mut dyn Write) -> Outcome<bool> {
             continue;
         }
         for batch_ms in &batches {
-            let setting =
-                Setting { model: row.name, batch_ms: *batch_ms, window, seconds, rate: cli.rate };
+            let setting = Setting { model: row.name, batch_ms: *batch_ms, seconds, rate: cli.rate };
             let found = Found::of(&program::run(&setting)?)?;
             let is_true = is_short || found.is_true();
             writeln!(out, "{}", found.line(&setting, is_short))?;

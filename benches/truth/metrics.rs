@@ -24,7 +24,7 @@ pub struct Look {
 pub fn look(http: SocketAddr, sender: &Sender) -> Outcome<Look> {
     let mut stream = TcpStream::connect(http)?;
     let asked = (clock::nanos(), sender.sent());
-    write!(stream, "GET /metrics HTTP/1.1\r\nHost: truth\r\nConnection: close\r\n\r\n")?;
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\n\r\n")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     let answered = (clock::nanos(), sender.sent());

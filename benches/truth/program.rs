@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::metrics::{Look, look};
-use crate::reader::{PER_BATCH, PER_WINDOW, Printed, Reader};
+use crate::reader::{Batch, JOB, Reader};
 use crate::sender::Sender;
 use crate::{Outcome, clock};
 
@@ -22,8 +22,6 @@ pub const WARM_UP: u64 = 1;
 pub struct Setting {
     pub model: &'static str,
     pub batch_ms: u64,
-    /// Seconds of a window.
-    pub window: u64,
     pub seconds: u64,
     pub rate: u64,
 }
@@ -31,13 +29,11 @@ pub struct Setting {
 /// Everything that was seen of a run.
 #[derive(Debug)]
 pub struct Seen {
-    pub printed: Printed,
+    pub batches: Vec<Batch>,
     /// The time of the first line, that between two, and their number.
     pub start: u64,
     pub gap: u64,
     pub lines: u64,
-    /// Seconds of a window.
-    pub window: u64,
     /// The metrics early and late.
     pub early: Look,
     pub late: Look,
@@ -62,6 +58,7 @@ pub fn run(setting: &Setting) -> Outcome<Seen> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
     command.arg("run").arg(&path).arg("--quiet").stdin(Stdio::null()).stdout(Stdio::piped());
     let mut program = Program(command.spawn()?);
+    // After an error the program ends last: neither waits for it.
     let reader = Reader::start(program.0.stdout.take().ok_or("standard output is piped")?)?;
     let mut sender = Sender::start(dial(address)?, setting.rate, setting.seconds)?;
     clock::wait_until(sender.start + WARM_UP * 1_000_000_000);
@@ -76,18 +73,16 @@ pub fn run(setting: &Setting) -> Outcome<Seen> {
     if !status.success() {
         return Err(format!("tidemill ended with {status}").into());
     }
-    let printed = reader.finish()?;
-    let Sender { start, gap, lines, .. } = sender;
-    Ok(Seen { printed, start, gap, lines, window: setting.window, early, late })
+    let (batches, Sender { start, gap, lines, .. }) = (reader.finish()?, sender);
+    Ok(Seen { batches, start, gap, lines, early, late })
 }
 
 fn text(setting: &Setting, address: SocketAddr, http: SocketAddr) -> String {
-    let Setting { model, batch_ms, window, .. } = setting;
+    let Setting { model, batch_ms, .. } = setting;
     format!(
         "name = 'truth'\nbatch_interval = '{batch_ms}ms'\nhttp = '{http}'\n\
          [source.lines.socket]\nlisten = '{address}'\nio_model = '{model}'\n\
-         [job.{PER_BATCH}]\nfrom = ['lines']\nlatency = {{}}\nto = ['screen']\n\
-         [job.{PER_WINDOW}]\nfrom = ['lines']\nlatency = {{}}\nwindow = '{window}s'\nslide = '{window}s'\nto = ['screen']\n\
+         [job.{JOB}]\nfrom = ['lines']\nlatency = {{}}\nto = ['screen']\n\
          [sink.screen.console]\nformat = 'json'\n"
     )
 }

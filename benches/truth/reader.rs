@@ -11,9 +11,8 @@ use tidemill::sync::{Mutex, Poison};
 
 use crate::{Outcome, clock};
 
-/// The two jobs: a row of quantiles for each batch, and one for all lines of a window. They run in this order.
-pub const PER_BATCH: &str = "a-batch";
-pub const PER_WINDOW: &str = "b-window";
+/// The job that prints a row of quantiles for each batch.
+pub const JOB: &str = "waits";
 
 /// A line as it came.
 struct Line {
@@ -24,30 +23,18 @@ struct Line {
 /// A reader at work.
 pub struct Reader {
     lines: Arc<Mutex<Vec<Line>>>,
-    thread: Thread,
+    thread: Option<Thread>,
 }
 
-/// What one of the two jobs said at one time.
-#[derive(Clone, Debug, Default)]
-pub struct Said {
-    /// When the row came, in nanoseconds since the epoch.
+/// What the job said of a batch.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// When its row came, in nanoseconds since the epoch.
     pub came: u64,
-    /// The time of the batch, in milliseconds since the epoch.
-    pub batch_ms: u64,
-    /// Records of the batch.
     pub records: u64,
-    /// The quantiles that the row has, in microseconds.
+    /// The quantiles of its row, in microseconds; none without a record.
     pub p50_us: Option<u64>,
     pub p95_us: Option<u64>,
-}
-
-/// Everything that was printed.
-#[derive(Debug, Default)]
-pub struct Printed {
-    /// A row for each batch.
-    pub batches: Vec<Said>,
-    /// A row for each window.
-    pub windows: Vec<Said>,
 }
 
 impl Reader {
@@ -61,37 +48,29 @@ impl Reader {
                 own.lock().push(Line { at, text: std::mem::take(&mut text) });
             }
         };
-        Ok(Reader { lines, thread: thread::spawn("reader", &Poison::new(), body)? })
+        Ok(Reader { lines, thread: Some(thread::spawn("reader", &Poison::new(), body)?) })
     }
 
-    /// Everything, once the program has closed its output.
-    pub fn finish(self) -> Outcome<Printed> {
-        self.thread.join();
-        let (lines, mut printed) = (self.lines.lock(), Printed::default());
-        for line in lines.iter() {
-            let value: Value = serde_json::from_str(&line.text)?;
-            let said = said(&value, line.at);
-            match value["job"].as_str() {
-                Some(PER_BATCH) => printed.batches.push(said),
-                Some(PER_WINDOW) => printed.windows.push(said),
-                _ => return Err(format!("no job of this pipeline: {}", line.text).into()),
-            }
-        }
-        Ok(printed)
+    /// Every batch, once the program has closed its output.
+    pub fn finish(mut self) -> Outcome<Vec<Batch>> {
+        self.thread.take().into_iter().for_each(Thread::join);
+        self.lines.lock().iter().map(|line| batch(&line.text, line.at)).collect()
     }
 }
 
-fn said(value: &Value, came: u64) -> Said {
-    let number = |name: &str| value[name].as_u64().unwrap_or(0);
+impl Drop for Reader {
+    /// After an error the program may still run, and nothing ends a read of its output.
+    fn drop(&mut self) {
+        self.thread.take().into_iter().for_each(Thread::abandon);
+    }
+}
+
+fn batch(text: &str, came: u64) -> Outcome<Batch> {
+    let value: Value = serde_json::from_str(text)?;
     let row = |name: &str| {
         let mut rows = value["rows"].as_array().into_iter().flatten();
         rows.find(|row| row[0] == name).and_then(|row| row[1].as_u64())
     };
-    Said {
-        came,
-        batch_ms: number("batch_time_ms"),
-        records: number("records"),
-        p50_us: row("p50_us"),
-        p95_us: row("p95_us"),
-    }
+    let records = value["records"].as_u64().ok_or_else(|| format!("no batch: {text}"))?;
+    Ok(Batch { came, records, p50_us: row("p50_us"), p95_us: row("p95_us") })
 }

@@ -62,6 +62,9 @@ impl Sender {
     }
 
     /// Waits for the last line.
+    ///
+    /// # Errors
+    /// If the connection broke.
     pub fn finish(&mut self) -> Outcome<()> {
         self.thread.take().into_iter().for_each(Thread::join);
         match self.failed.lock().take() {
@@ -96,5 +99,12 @@ impl Lines {
             clock::wait_until(now + TICK);
         }
         Ok(())
+    }
+}
+
+impl Drop for Sender {
+    /// After an error the program may not read any more.
+    fn drop(&mut self) {
+        self.thread.take().into_iter().for_each(Thread::abandon);
     }
 }
