@@ -73,8 +73,8 @@ pub struct CompareArgs {
     #[arg(long, value_name = "MODEL,...", value_delimiter = ',', value_parser = PossibleValuesParser::new(names()))]
     models: Vec<String>,
 
-    /// Measure what a user would take instead, too, where it is installed: `nc | wc -l`, `nc | mawk`, `socat | wc -l`, rsyslog and
-    /// syslog-ng to a file, Spark Streaming, Flink; throughput only. With --list: how to install what is missing
+    /// Measure what a user would take instead, too, where it is installed: `nc | wc -l`, `nc | mawk`, `socat | wc -l`, rsyslog
+    /// and syslog-ng to a file, Spark Streaming, Flink; throughput only. With --list: how to install what is missing
     #[arg(long, conflicts_with_all = ["latency", "soak", "from"])]
     peers: bool,
 
@@ -153,8 +153,8 @@ pub struct CompareArgs {
         "soak"])]
     from: Vec<PathBuf>,
 
-    /// With --from: write the results as a page of Markdown with plots in `results` beside it; notes in NAME.md beside NAME.json are
-    /// part of it
+    /// With --from: write the results as a page of Markdown with plots in `results` beside it; notes in NAME.md beside NAME.json
+    /// are part of it
     #[arg(long, value_name = "FILE", requires = "from")]
     markdown: Option<PathBuf>,
 

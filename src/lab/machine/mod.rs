@@ -8,7 +8,8 @@ mod read;
 use std::time::Duration;
 
 use super::results::{self, Fact, Load, Tool};
-use crate::settings::units::{as_f64, show_bytes};
+use crate::page::Unit;
+use crate::settings::units::as_f64;
 use crate::source::io::{IoModel, probe};
 use crate::wording::count;
 
@@ -52,7 +53,7 @@ fn lasting() -> Facts {
         ("threads of a core (SMT)", read::smt(&read::text(read::SMT)).to_owned()),
         ("frequency governor", read::governors()),
         ("virtualised", read::virtualised(&cpu_info)),
-        ("memory", memory.map_or(UNKNOWN.to_owned(), show_bytes)),
+        ("memory", memory.map_or(UNKNOWN.to_owned(), |bytes| Unit::MEMORY.shown(as_f64(bytes)))),
         ("kernel", read::kernel()),
         ("mitigations", read::mitigations()),
         ("io_uring", probe(IoModel::Aio).err().unwrap_or_else(|| "allowed".to_owned())),

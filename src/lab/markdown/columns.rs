@@ -22,7 +22,7 @@ const PERCENT: Unit = Unit::plain("%");
 const THROUGHPUT: &[Column] = &[
     column("CPU per GB", "cpu_seconds_per_gb", 1.0, Unit::plain("s")),
     column("rate", "bytes_per_second", 1.0, Unit::large("B/s")),
-    column("records", "records_per_second", 1.0, Unit::counted("/s")),
+    column("records", "records_per_second", 1.0, Unit::counted("records/s")),
     column("switches per MB", "context_switches_per_mb", 1.0, Unit::plain("")),
     column("system calls per MB", "system_calls_per_mb", 1.0, Unit::plain("")),
     column("most memory", "peak_bytes", 1.0, Unit::MEMORY),
@@ -56,7 +56,7 @@ const MEMORY: &[Column] = &[
 
 const STORM: &[Column] = &[
     column("CPU for a connection", "cpu_micros_per_connection", 1e-6, Unit::SECONDS),
-    column("connections", "connections_per_second", 1.0, Unit::counted("/s")),
+    column("connections", "connections_per_second", 1.0, Unit::counted("connections/s")),
     column("most memory", "peak_bytes", 1.0, Unit::MEMORY),
 ];
 

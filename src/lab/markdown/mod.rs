@@ -57,9 +57,8 @@ pub(crate) fn document(recorded: &[Recorded], plots: &str) -> Result<Document> {
 fn head(recorded: &[Recorded]) -> String {
     let table = which::table(recorded);
     format!(
-        "# Which io model for which load\n\nThis page is generated from the recorded runs in [results](results), with \
-         the command at its end of [README](README.md). Run the commands below on your own machine before you believe \
-         any of it.\n\n## Which model\n\n{table}"
+        "# Which io model for which load\n\nThis page is made of [recorded runs](results/README.md) by a command. Run the \
+         commands below on your own machine before you believe any of it.\n\n## Which model\n\n{table}"
     )
 }
 

@@ -67,7 +67,7 @@ fn machine_words(results: &Results) -> String {
         of("kernel").map(str::to_owned),
         of("virtualised").map(|value| format!("virtualised: {value}")),
         of("io_uring").map(|value| format!("io_uring: {value}")),
-        named("C library"),
+        of("C library").map(str::to_owned),
     ];
     let words: Vec<String> = words.into_iter().flatten().collect();
     let tool = &results.tool;

@@ -66,5 +66,5 @@ fn others(verdict: &Verdict) -> String {
         verdict.comparisons.iter().filter(|it| Some(it.better.as_str()) == best && it.separated);
     let words: Vec<String> =
         behind.map(|it| format!("{} {}", plain(&it.worse), ratio_words(&it.ratio))).collect();
-    if words.is_empty() { "the same".to_owned() } else { words.join("; ") }
+    if words.is_empty() { "–".to_owned() } else { words.join("; ") }
 }

@@ -90,7 +90,6 @@ pub(super) fn measure(
     session.running.as_ref().map_or(Ok(()), |running| running.check(session.sent))?;
     Ok(Figures {
         used: row.name.to_owned(),
-        uncounted: Some("system calls: those of other programs are not counted".to_owned()),
         seconds: round.seconds,
         records: round.sent.lines,
         bytes: round.sent.bytes,
