@@ -7,6 +7,8 @@
 pub use crate::context::internals::{Looked, chunk_records, keep_state_in, look};
 /// They feed sources without sockets, and know when the log has what they fed.
 pub use crate::context::internals::{memory_budget, offer, receivers, sync_log};
+/// The pages are looked at in a browser.
+pub use crate::lab::page::of_json;
 
 pub mod blocks {
     pub use crate::blocks::{Acknowledge, Block, BlockId, Range, Receipt};

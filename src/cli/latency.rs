@@ -12,7 +12,9 @@ use super::say;
 use crate::error::{Error, Result};
 use crate::lab::latency::{self, Options};
 use crate::lab::protocol::Work;
+use crate::lab::shape::BARE;
 use crate::settings::units;
+use crate::source::io::IO_MODELS;
 use crate::sync::{Arc, StopToken};
 use crate::time::{Clock, SystemClock};
 
@@ -26,7 +28,7 @@ const LENGTH: Duration = Duration::from_secs(10);
 #[derive(Debug, Args)]
 pub(super) struct LatencyArgs {
     /// How much longer than its batch interval makes it wait a line takes: excess over that floor to 99.99 %, stage by
-    /// stage, at --rate and at --load; with --batch (10ms,50ms,200ms,1s here), --models (one, nio here), --latency-seconds
+    /// stage, at --rate and at --load; with --batch (10ms,50ms,200ms,1s here), --models (io models), --latency-seconds
     #[arg(long, conflicts_with_all = ["only", "connections", "busy", "record", "block", "seconds", "quick"])]
     pub(super) latency: bool,
 
@@ -82,11 +84,12 @@ pub(super) struct Shared<'a> {
 
 impl LatencyArgs {
     fn options(&self, shared: &Shared<'_>) -> Result<Options> {
-        let model = match shared.models {
-            [] => "nio",
-            [model] if model != crate::lab::shape::BARE => model,
-            _ => return Err(usage("--latency takes one io model")),
-        };
+        let all = || IO_MODELS.iter().map(|row| row.name.to_owned()).collect();
+        let models: Vec<String> =
+            if shared.models.is_empty() { all() } else { shared.models.to_vec() };
+        if models.iter().any(|model| model == BARE) {
+            return Err(usage("--latency takes io models; bare has no batches to wait for"));
+        }
         if shared.rate == 0 {
             return Err(usage("a rate is at least 1"));
         }
@@ -97,7 +100,7 @@ impl LatencyArgs {
         }
         let typed: Vec<String> = std::env::args().skip(1).collect();
         Ok(Options {
-            model: model.to_owned(),
+            models,
             batches: batches.to_vec(),
             rate: shared.rate,
             loads: self.load.iter().copied().filter(|load| *load > 0).collect(),

@@ -10,6 +10,7 @@ use clap::Args;
 use super::progress::{print, spinning};
 use crate::error::{Error, Result};
 use crate::lab::latency::this_program;
+use crate::lab::shape::BARE;
 use crate::lab::soak::{self, Options};
 use crate::settings::units;
 use crate::sync::{Arc, StopToken};
@@ -22,7 +23,8 @@ const LENGTH_MIN: Duration = Duration::from_secs(10);
 #[derive(Debug, Args)]
 pub(super) struct SoakArgs {
     /// Does anything grow? A word count for this long at --soak-load; slopes of batch time, memory, descriptors and threads
-    /// with their confidence intervals; with --batch (one, 100ms here) and --models (one, nio here)
+    /// with their confidence intervals; slopes are judged from ten minutes on; with --batch (one, 100ms here) and --models (io
+    /// models, one after the other, nio here)
     #[arg(long, value_name = "TIME", value_parser = units::typed_seconds,
         conflicts_with_all = ["latency", "only", "connections", "busy", "record", "block", "seconds", "quick", "repeats"])]
     pub(super) soak: Option<Duration>,
@@ -35,10 +37,12 @@ pub(super) struct SoakArgs {
 
 impl SoakArgs {
     fn options(&self, length: Duration, shared: &Shared<'_>) -> Result<Options> {
-        let model = match shared.models {
-            [] => "nio",
-            [model] if model != crate::lab::shape::BARE => model,
-            _ => return Err(usage("--soak takes one io model")),
+        let models = match shared.models {
+            [] => vec!["nio".to_owned()],
+            models if models.iter().any(|model| model == BARE) => {
+                return Err(usage("--soak takes io models; bare counts no words"));
+            }
+            models => models.to_vec(),
         };
         let batch_ms = match shared.batches {
             [] => 100,
@@ -50,7 +54,7 @@ impl SoakArgs {
         }
         let typed: Vec<String> = std::env::args().skip(1).collect();
         Ok(Options {
-            model: model.to_owned(),
+            models,
             batch_ms,
             length,
             load: self.soak_load,

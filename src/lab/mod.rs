@@ -19,6 +19,7 @@ pub mod machine;
 pub(crate) mod markdown;
 pub(crate) mod metrics;
 pub(crate) mod models;
+pub(crate) mod page;
 mod pair;
 pub(crate) mod peers;
 pub mod process;

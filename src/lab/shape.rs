@@ -71,10 +71,12 @@ pub(crate) struct Shape {
 impl Shape {
     /// The shape in words, for titles.
     pub(crate) fn words(&self) -> String {
-        let Shape { connections, busy, record_bytes, batch_ms, block_ms, .. } = self;
+        let Shape { connections, busy, record_bytes, batch_ms, block_ms, load_percent, .. } = self;
+        let load =
+            load_percent.map_or(String::new(), |load| format!(", {load} % of the rate that holds"));
         let ends = count(*connections, "connection");
         let idle = if busy < connections { format!(" ({busy} busy)") } else { String::new() };
-        format!("{ends}{idle}, {record_bytes} B, batch {batch_ms} ms, block {block_ms} ms")
+        format!("{ends}{idle}, {record_bytes} B, batch {batch_ms} ms, block {block_ms} ms{load}")
     }
 
     /// The shape in letters that a file name may have.

@@ -105,17 +105,6 @@ pub(crate) fn millis_at(histogram: &Histogram<u64>, quantile: f64) -> f64 {
     as_f64(histogram.value_at_quantile(quantile)) / MILLI
 }
 
-/// The percentile curve. Of each point: the share of values above it, as one in this many, and the value in milliseconds.
-pub(crate) fn curve(histogram: &Histogram<u64>, one_in_max: f64) -> Vec<(f64, f64)> {
-    let mut points = Vec::new();
-    let mut one_in = 1.0_f64;
-    while one_in <= one_in_max * 1.000_001 {
-        points.push((one_in, millis_at(histogram, 1.0 - 1.0 / one_in)));
-        one_in *= 10_f64.powf(0.05);
-    }
-    points
-}
-
 /// The histogram, recorded in nanoseconds, as a percentile distribution in milliseconds.
 pub(crate) fn hgrm(histogram: &Histogram<u64>) -> String {
     let mut text = format!(
@@ -245,13 +234,5 @@ mod tests {
     #[test]
     fn an_empty_histogram_is_a_file_too() {
         assert!(hgrm(&histogram([])).contains("Total count    =            0]"));
-    }
-
-    #[test]
-    fn a_curve_ends_where_it_should() {
-        let points = curve(&histogram((1..=100_000).map(|n| n * 1_000)), 1e4);
-        assert_eq!(points.first().map(|point| point.0), Some(1.0));
-        let last = points.last().expect("points");
-        assert!((last.0 - 1e4).abs() < 1.0 && (last.1 - 99.99).abs() < 0.2, "{last:?}");
     }
 }

@@ -116,8 +116,7 @@ impl Axis {
         let mut decade = 0.0;
         while decade <= decades {
             let value = low * 10_f64.powf(decade);
-            let text = self.unit.shown(value).replace(".00", "").replace(".0\u{a0}", "\u{a0}");
-            ticks.push(Tick { at: decade / decades, text: text.trim_end_matches(".0").to_owned() });
+            ticks.push(Tick { at: decade / decades, text: self.unit.shown_round(value) });
             decade += 1.0;
         }
         Scale { span: Span { low, high }, log: true, ticks, title: self.name.clone() }

@@ -8,24 +8,32 @@ const LOOKS: u8 = 8;
 
 /// The look of a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Look(u8);
+pub(crate) struct Look {
+    place: u8,
+    echo: bool,
+}
 
 impl Look {
     /// The look at a place of the palette.
     pub(crate) const fn new(place: u8) -> Look {
-        Look(place % LOOKS)
+        Look { place: place % LOOKS, echo: false }
+    }
+
+    /// The same colour and marker, hollow and on a dotted line: for the same subject a second time.
+    pub(crate) const fn echo(self) -> Look {
+        Look { echo: true, ..self }
     }
 
     /// The class of its colour and dash in the style sheet.
     pub(super) fn class(self) -> String {
-        format!("c{}", self.0)
+        format!("c{}{}", self.place, if self.echo { " echo" } else { "" })
     }
 
     /// The outline of its marker around a point.
     pub(super) fn marker(self, at: Point, radius: f64) -> String {
         let Point { x, y } = at;
         let r = radius;
-        let corners: &[(f64, f64)] = match self.0 {
+        let corners: &[(f64, f64)] = match self.place {
             1 => &[(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
             2 => &[(0.0, -1.2), (1.1, 0.9), (-1.1, 0.9)],
             3 => &[(0.0, -1.35), (1.35, 0.0), (0.0, 1.35), (-1.35, 0.0)],

@@ -21,7 +21,7 @@ pub(crate) use look::Look;
 pub(crate) use markup::{Table, escape};
 pub(crate) use plot::{Bar, Bars, Estimate, Estimates, Figure, Group, Line, Lines, Note, Stretch};
 pub(crate) use svg::{Point, Words};
-pub(crate) use unit::{Unit, number};
+pub(crate) use unit::Unit;
 
 /// The style of pages, after that of plots.
 const STYLE: &str = include_str!("page.css");

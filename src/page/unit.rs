@@ -60,8 +60,19 @@ impl Unit {
             return "–".to_owned();
         }
         let Prefixed { size, name } = self.prefixed(value);
+        if number(value / size) == "0" && size < 1.0 {
+            return self.shown(0.0);
+        }
         let space = if name.is_empty() { "" } else { "\u{a0}" };
         format!("{}{space}{}", number(value / size), name.replace(' ', "\u{a0}"))
+    }
+}
+
+impl Unit {
+    /// The same without zeros after the point: for values that are round, such as a number of connections.
+    pub(super) fn shown_round(self, value: f64) -> String {
+        let text = self.shown(value).replace(".00", "").replace(".0\u{a0}", "\u{a0}");
+        text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
     }
 }
 
@@ -73,7 +84,7 @@ pub(super) struct Prefixed {
 }
 
 /// A number with three digits that count.
-pub(crate) fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     let size = value.abs();
     let digits = match size {
         _ if size == 0.0 || size >= 99.95 => 0,
@@ -109,6 +120,8 @@ mod tests {
         check(Unit::MEMORY, 3.0 * 1_048_576.0, "3.00 MiB");
         check(Unit::plain("%"), 0.000_01, "0 %");
         check(Unit::plain(""), 7.0, "7.00");
+        let round = |value| Unit::counted("").shown_round(value).replace('\u{a0}', " ");
+        assert_eq!([1.0, 10.0, 100.0, 10_000.0].map(round), ["1", "10", "100", "10 k"]);
         check(Unit::SECONDS, f64::NAN, "–");
     }
 }

@@ -1,31 +1,36 @@
 //! `compare --latency`: how much longer than its batch interval makes it wait a line takes, stage by stage.
 //!
 //! ```text
-//! for each batch interval: at a fixed rate ─┐
-//!   search ─▶ highest rate that holds ─▶ a part of it ─┴▶ run: receiver ◀─ TCP ─ sender ─▶ table, CSV, .hgrm
+//! for each interval and model: at a fixed rate ─┐
+//!   search ─▶ highest rate that holds ─▶ a part of it ─┴▶ run: receiver ◀─ TCP ─ sender ─▶ Results ─▶ page, CSV, .hgrm
 //! ```
 //! Lines come evenly, so a batch interval alone makes half of them wait half of it, and one in a hundred 0.99 of it: the
-//! floor. What comes on top is the excess, and that is judged. A bare timer on each core runs beside (`control`). Main
-//! thread.
+//! floor. What comes on top is the excess, and that is judged. The models of an interval take turns, every other round
+//! backwards. A bare timer on each core runs beside (`control`). Main thread.
 
 mod control;
+mod plan;
 mod report;
 mod timed;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
-
+use super::machine::{self, Watch};
 use super::pair::{Pair, Start, unexpected};
 use super::protocol::{self, ChildMessage, Role, Sending, Sent, Timed, Timing, Work};
-use super::results::End;
-use super::{Outcome, machine, report_files, stats};
+use super::results::{End, FORMAT, Figures, Measurement, Results, Run, RunOutcome, Search, Stages};
+use super::sample::Sample;
+use super::verdict::said;
+use super::{Outcome, page, report_files, stats};
 use crate::error::{Error, Result};
 use crate::load::LINE_LEN;
 use crate::settings::units::as_f64;
+use crate::source::io::{IoModel, probe};
 use crate::sync::{Arc, StopToken};
 use crate::time::Clock;
+
+use plan::{cells, order, subject};
 
 pub(super) use timed::receive;
 
@@ -49,7 +54,8 @@ const STEPS: [u64; 9] = [95, 90, 85, 80, 75, 70, 60, 50, 40];
 /// The settings of a measurement.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    pub(crate) model: String,
+    /// Names of io models.
+    pub(crate) models: Vec<String>,
     /// Batch intervals in milliseconds.
     pub(crate) batches: Vec<u64>,
     /// Lines per second.
@@ -72,33 +78,13 @@ pub(crate) struct Options {
     pub(crate) stop: StopToken,
 }
 
-/// One setting and what its repeats gave.
-#[derive(Clone, Debug)]
-pub(super) struct Row {
-    pub(super) batch_ms: u64,
-    /// In percent of the highest rate that holds; `None` for the fixed rate.
-    pub(super) load: Option<u64>,
-    pub(super) rate: u64,
-    pub(super) runs: Vec<Figures>,
-}
-
-/// One run.
-#[derive(Clone, Debug)]
-pub(super) struct Figures {
-    pub(super) timed: Timed,
-    pub(super) sent: Sent,
-}
-
-/// The search at one batch interval.
-#[derive(Clone, Debug)]
-pub(super) struct Sustained {
-    pub(super) batch_ms: u64,
-    /// Lines per second that are taken without a limit.
-    pub(super) ceiling: u64,
-    /// The highest rate that held.
-    pub(super) rate: Option<u64>,
-    /// Every rate that was tried, with its 99th percentile in nanoseconds.
-    pub(super) tried: Vec<(u64, u64)>,
+/// A run: its model, its interval and its load.
+struct Once<'a> {
+    model: &'a str,
+    batch_ms: u64,
+    /// Lines per second; without it the sender is as fast as its lines are read.
+    rate: Option<u64>,
+    length: Duration,
 }
 
 /// Runs everything and writes the report; `tell` gets a line before each run.
@@ -111,78 +97,115 @@ pub(crate) fn run(
     mut tell: impl FnMut(&str),
 ) -> Result<Outcome> {
     report_files::directory(&options.out)?;
-    let (mut rows, mut sustained, mut failures) = (Vec::new(), Vec::new(), Vec::new());
-    for &batch_ms in &options.batches {
-        rows.push(Row { batch_ms, load: None, rate: options.rate, runs: Vec::new() });
-        if options.loads.is_empty() {
-            continue;
-        }
-        match search(options, batch_ms, clock, &mut tell) {
-            Ok(found) => {
-                rows.extend(options.loads.iter().filter_map(|&load| {
-                    let rate = found.rate?.saturating_mul(load) / 100;
-                    Some(Row { batch_ms, load: Some(load), rate: rate.max(1), runs: Vec::new() })
-                }));
-                sustained.push(found);
+    let watch = Watch::start(clock.wall());
+    let mut failures = Vec::new();
+    let searches = search_all(options, clock, &mut failures, &mut tell);
+    let mut cells = cells(options, &searches);
+    cells.iter_mut().for_each(|cell| cell.not_run = refused(&cell.subject.name));
+    for (turn, at) in (0..).zip(order(&cells, options.repeats)) {
+        let cell = &cells[at];
+        let (model, batch_ms) = (cell.subject.name.clone(), cell.shape.batch_ms);
+        let rate = cell.rate.unwrap_or(options.rate);
+        tell(&format!("{model}: {rate} lines/s in batches of {batch_ms} ms"));
+        let run = Once { model: &model, batch_ms, rate: Some(rate), length: options.length };
+        let outcome = match once(options, &run, clock) {
+            _ if options.stop.is_stopped() => break,
+            Ok(figures) => RunOutcome::Done(Box::new(figures)),
+            Err(err) => {
+                failures.push(format!("{model}, {batch_ms} ms at {rate}: {err}"));
+                RunOutcome::Failed(err.to_string())
             }
-            Err(_) if options.stop.is_stopped() => break,
-            Err(err) => failures.push(format!("search at {batch_ms} ms: {err}")),
-        }
+        };
+        let pair = cell.runs.len() as u64;
+        cells[at].runs.push(Run { pair, turn, outcome });
     }
-    for repeat in 0..options.repeats {
-        for at in stats::alternating(repeat, rows.len()) {
-            let row = &mut rows[at];
-            tell(&format!("{} lines/s in batches of {} ms", row.rate, row.batch_ms));
-            match once(options, row.batch_ms, Some(row.rate), options.length, clock) {
-                _ if options.stop.is_stopped() => break,
-                Ok(figures) => row.runs.push(figures),
-                Err(err) => failures.push(format!("{} ms at {}: {err}", row.batch_ms, row.rate)),
-            }
-        }
-    }
-    let written = write(options, &rows, &sustained, clock)?;
-    let end = if options.stop.is_stopped() { End::Interrupted } else { End::Complete };
-    Ok(Outcome { table: report::table(&rows, &sustained), files: written, failures, end })
+    let results = Results {
+        format: FORMAT,
+        tool: machine::tool(),
+        command_line: options.command_line.clone(),
+        measurement: Measurement::Latency,
+        machine: watch.machine(clock.wall()),
+        end: if options.stop.is_stopped() { End::Interrupted } else { End::Complete },
+        cells,
+        searches,
+        ..Results::default()
+    };
+    let files = write(options, &results)?;
+    Ok(Outcome { table: report::table(&results), files, failures, end: results.end })
 }
 
-fn write(
-    options: &Options,
-    rows: &[Row],
-    sustained: &[Sustained],
-    clock: &Arc<dyn Clock>,
-) -> Result<Vec<PathBuf>> {
-    let facts = machine::facts(clock.wall(), &options.command_line);
-    let mut written = vec![report_files::write(
-        &options.out,
-        "latency.csv",
-        &report::csv(rows, sustained, &facts),
-    )?];
-    for row in rows.iter().filter(|row| !row.runs.is_empty()) {
-        let load = row.load.map_or(format!("{}ps", row.rate), |load| format!("load{load}"));
-        let name = format!("latency-batch{}ms-{load}.hgrm", row.batch_ms);
-        written.push(report_files::write(&options.out, &name, &stats::hgrm(&row.histogram()))?);
+fn write(options: &Options, results: &Results) -> Result<Vec<PathBuf>> {
+    let out = &options.out;
+    let json = serde_json::to_string(results).expect("plain data");
+    let mut written = vec![
+        report_files::write(out, "latency.json", &json)?,
+        report_files::write(out, "latency.csv", &report::csv(results))?,
+        report_files::write(out, "latency.html", &page::html(results, &said(results)))?,
+    ];
+    for cell in results.cells.iter().filter(|cell| cell.done().next().is_some()) {
+        let rate = || format!("{}ps", cell.rate.unwrap_or_default());
+        let load = cell.shape.load_percent.map_or_else(rate, |load| format!("load{load}"));
+        let name =
+            format!("latency-{}-batch{}ms-{load}.hgrm", cell.subject.name, cell.shape.batch_ms);
+        written.push(report_files::write(out, &name, &stats::hgrm(&report::histogram(cell)))?);
     }
     Ok(written)
 }
 
-/// The highest rate that holds at one batch interval.
+/// The searches of every model at every interval, the models of an interval one after the other.
+fn search_all(
+    options: &Options,
+    clock: &Arc<dyn Clock>,
+    failures: &mut Vec<String>,
+    tell: &mut impl FnMut(&str),
+) -> Vec<Search> {
+    let mut searches = Vec::new();
+    if options.loads.is_empty() {
+        return searches;
+    }
+    for &batch_ms in &options.batches {
+        for model in options.models.iter().filter(|model| refused(model).is_none()) {
+            match search(options, &Searched { model, batch_ms }, clock, tell) {
+                Ok(found) => searches.push(found),
+                Err(_) if options.stop.is_stopped() => return searches,
+                Err(err) => failures.push(format!("search of {model} at {batch_ms} ms: {err}")),
+            }
+        }
+    }
+    searches
+}
+
+/// The reason why this machine does not run a model. The engine would take another one, whose figures these are not.
+fn refused(model: &str) -> Option<String> {
+    IoModel::by_name(model).and_then(|model| probe(model).err())
+}
+
+/// The subject of a search.
+struct Searched<'a> {
+    model: &'a str,
+    batch_ms: u64,
+}
+
+/// The highest rate that a model holds at one batch interval.
 fn search(
     options: &Options,
-    batch_ms: u64,
+    searched: &Searched<'_>,
     clock: &Arc<dyn Clock>,
     tell: &mut impl FnMut(&str),
-) -> Result<Sustained> {
+) -> Result<Search> {
+    let Searched { model, batch_ms } = *searched;
     let length = STEP.max(Duration::from_millis(batch_ms).saturating_mul(STEP_BATCHES));
-    tell(&format!("as fast as it goes in batches of {batch_ms} ms"));
-    let open = once(options, batch_ms, None, STEP, clock)?;
+    tell(&format!("{model}: as fast as it goes in batches of {batch_ms} ms"));
+    let open = once(options, &Once { model, batch_ms, rate: None, length: STEP }, clock)?;
     let ceiling = per_second(open.sent.lines, open.sent.seconds);
-    let mut found = Sustained { batch_ms, ceiling, rate: None, tried: Vec::new() };
+    let mut found =
+        Search { subject: subject(model), batch_ms, ceiling, rate: None, tried: Vec::new() };
     let limit = Duration::from_millis(batch_ms).saturating_mul(2).min(options.limit);
     for percent in STEPS {
         let rate = (ceiling.saturating_mul(percent) / 100).max(1);
-        tell(&format!("does {rate} lines/s hold in batches of {batch_ms} ms?"));
-        let figures = once(options, batch_ms, Some(rate), length, clock)?;
-        let p99 = figures.histogram().value_at_quantile(0.99);
+        tell(&format!("{model}: does {rate} lines/s hold in batches of {batch_ms} ms?"));
+        let figures = once(options, &Once { model, batch_ms, rate: Some(rate), length }, clock)?;
+        let p99 = protocol::histogram_of(&figures.latencies).value_at_quantile(0.99);
         found.tried.push((rate, p99));
         if Duration::from_nanos(p99) <= limit {
             found.rate = Some(rate);
@@ -197,17 +220,12 @@ fn per_second(lines: u64, seconds: f64) -> u64 {
     if seconds > 0.0 { (as_f64(lines) / seconds) as u64 } else { 0 }
 }
 
-/// One run at this rate; without one as fast as it goes.
-fn once(
-    options: &Options,
-    batch_ms: u64,
-    rate: Option<u64>,
-    length: Duration,
-    clock: &Arc<dyn Clock>,
-) -> Result<Figures> {
+/// One run.
+fn once(options: &Options, run: &Once<'_>, clock: &Arc<dyn Clock>) -> Result<Figures> {
+    let Once { model, batch_ms, rate, length } = *run;
     let warm_up = WARM_UP.min(length / 3);
     let timing = Timing {
-        model: options.model.clone(),
+        model: model.to_owned(),
         batch_ms,
         workers: options.workers,
         work: options.work,
@@ -241,7 +259,7 @@ fn once(
     if timed.latencies.is_empty() {
         return Err(Error::Failed("the run was too short: no line after the warm-up".to_owned()));
     }
-    Ok(Figures { timed: *timed, sent })
+    Ok(figures(model, *timed, sent))
 }
 
 /// As many whole batches as begin and end in `length`, but one.
@@ -251,19 +269,20 @@ fn window(length: Duration, batch_ms: u64) -> Duration {
     Duration::from_millis(batch_ms).saturating_mul(batches)
 }
 
-impl Figures {
-    /// Latencies in nanoseconds.
-    fn histogram(&self) -> Histogram<u64> {
-        protocol::histogram_of(&self.timed.latencies)
-    }
-}
-
-impl Row {
-    /// The latencies of all runs, in nanoseconds.
-    pub(super) fn histogram(&self) -> Histogram<u64> {
-        let mut all = protocol::histogram();
-        self.runs.iter().for_each(|run| all.add(run.histogram()).expect("it grows"));
-        all
+/// The reports of both processes as the figures of a run.
+fn figures(model: &str, timed: Timed, sent: Sent) -> Figures {
+    let Timed { records, cpu, peak_bytes, latencies, stages, ticks, control, .. } = timed;
+    let Timed { batches, ticks_lost, slow, .. } = timed;
+    Figures {
+        used: model.to_owned(),
+        seconds: sent.seconds,
+        records,
+        cpu,
+        late: Sample { peak_bytes, ..Sample::default() },
+        sent,
+        latencies,
+        stages: Some(Stages { times: stages, ticks, control, batches, ticks_lost, slow }),
+        ..Figures::default()
     }
 }
 

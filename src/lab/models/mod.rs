@@ -8,11 +8,9 @@
 //! A run times the engine as users run it: sockets, framing, blocks, batches, the job `count` or the stamps of each
 //! batch. Knows nothing of the command line. Main thread.
 
-mod html;
 mod measure;
 pub(crate) mod plan;
 pub(crate) mod plan_file;
-mod plots;
 pub(super) mod receiver;
 mod report;
 mod rounds;
@@ -24,7 +22,7 @@ use super::machine::{self, Watch};
 use super::peers::{self, Peer};
 use super::results::{Cell, End, FORMAT, Fact, Measurement, Results, Run, RunOutcome};
 use super::verdict::{self, Said};
-use super::{Outcome, report_files, stats};
+use super::{Outcome, page, report_files, stats};
 use crate::error::Result;
 use crate::sync::{Arc, StopToken};
 use crate::time::{Clock, Moment};
@@ -223,12 +221,11 @@ pub(crate) fn report(report: &Report<'_>) -> Result<Outcome> {
     let Report { results, said, out, json } = *report;
     report_files::directory(out)?;
     let rows = report::rows(results);
-    let facts = facts(results);
     let text = serde_json::to_string(results).expect("plain data");
     let mut files = vec![
         report_files::write(out, "compare.json", &text)?,
         report_files::write(out, "compare.csv", &report::csv(&rows))?,
-        report_files::write(out, "compare.html", &html::page(&rows, &facts))?,
+        report_files::write(out, "compare.html", &page::html(results, said))?,
     ];
     if let Some(path) = json {
         files.push(report_files::write_to(path, &text)?);
@@ -248,20 +245,6 @@ pub(crate) fn report(report: &Report<'_>) -> Result<Outcome> {
 pub(super) fn shown(results: &Results) -> String {
     let rows = report::rows(results);
     report::table(&rows, &verdict::said(results)) + &report::csv(&rows)
-}
-
-/// The facts of the machine, the program and the command line.
-fn facts(results: &Results) -> Vec<Fact> {
-    let Results { tool, machine, .. } = results;
-    let mut facts = vec![Fact::new("date", machine::date(machine.start.wall_seconds))];
-    facts.extend(machine.facts.iter().cloned());
-    facts.extend([
-        Fact::new("compiler", tool.compiler.clone()),
-        Fact::new("tidemill", format!("{} ({})", tool.version, tool.build)),
-        Fact::new("commit", tool.commit.clone()),
-        Fact::new("command", results.command_line.clone()),
-    ]);
-    facts
 }
 
 /// A label in letters that a file name may have: `nio (2)` is `nio-2`.

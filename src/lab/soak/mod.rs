@@ -3,23 +3,27 @@
 //!
 //! ```text
 //! as fast as it goes ×3 ─▶ 70 % of it ─▶ receiver ◀─ TCP ─ sender      sampled each second from outside (/proc)
-//!                                           ╰─ batch times, by second, told at the end      both ─▶ `trend`
+//!                                           ╰─ batch times, by second, told at the end      both ─▶ Results ─▶ `trend`
 //! ```
 //! Main thread of the parent.
 
 mod receiver;
-mod trend;
+pub(in crate::lab) mod trend;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::machine::{self, Watch, date};
 use super::pair::{Pair, Start, unexpected};
-use super::protocol::{ChildMessage, Role, Second, Sending, Soaked, Soaking};
-use super::results::End;
+use super::protocol::{ChildMessage, Role, Second, Sending, Sent, Soaked, Soaking};
+use super::results::{
+    Cell, End, FORMAT, Figures, Measurement, Results, Run, RunOutcome, SoakSecond, Subject,
+};
 use super::sample::Sample;
+use super::shape::{Kind, Shape};
 use super::stats::median;
-use super::{Outcome, machine, report_files};
+use super::{Outcome, page, report_files};
 use crate::error::Result;
 use crate::load::LINE_LEN;
 use crate::settings::units::as_f64;
@@ -27,8 +31,6 @@ use crate::sync::{Arc, Signal, StopToken};
 use crate::time::Clock;
 
 pub(super) use receiver::receive;
-
-use trend::{Allowed, Series};
 
 /// Runs without a limit that find the sustained rate, and the time for which each sends.
 const TRIES: usize = 3;
@@ -40,7 +42,8 @@ const GRACE: Duration = Duration::from_secs(60);
 /// The settings of a soak.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    pub(crate) model: String,
+    /// Names of io models, which are soaked one after the other.
+    pub(crate) models: Vec<String>,
     pub(crate) batch_ms: u64,
     pub(crate) length: Duration,
     /// In percent of the rate that is sustained.
@@ -52,53 +55,111 @@ pub(crate) struct Options {
     pub(crate) stop: StopToken,
 }
 
-/// A run's samples from outside, with their seconds from its start, and what its receiver told.
-struct Run {
-    samples: Vec<(f64, Sample)>,
-    soaked: Soaked,
-    lines: u64,
-    seconds: f64,
-}
-
-/// Finds the rate, soaks and writes the samples; `tell` gets a line now and then.
+/// Finds the rate of each model, soaks it and writes the page and the samples; `tell` gets a line now and then.
 ///
 /// # Errors
-/// If a run fails or the samples cannot be written.
+/// If the report cannot be written. A run that fails is in the outcome.
 pub(crate) fn run(
     options: &Options,
     clock: &Arc<dyn Clock>,
     mut tell: impl FnMut(&str),
 ) -> Result<Outcome> {
     report_files::directory(&options.out)?;
+    let watch = Watch::start(clock.wall());
+    let (mut cells, mut failures) = (Vec::new(), Vec::new());
+    for (turn, model) in (0..).zip(&options.models) {
+        let mut cell = Cell { subject: subject(model), shape: shape(options), ..Cell::default() };
+        let outcome = match soak(options, model, clock, &mut tell) {
+            Err(_) if options.stop.is_stopped() => break,
+            Ok((rate, figures)) => {
+                cell.rate = Some(rate);
+                RunOutcome::Done(Box::new(figures))
+            }
+            Err(err) => {
+                failures.push(format!("{model}: {err}"));
+                RunOutcome::Failed(err.to_string())
+            }
+        };
+        cell.runs.push(Run { pair: 0, turn, outcome });
+        cells.push(cell);
+    }
+    let results = Results {
+        format: FORMAT,
+        tool: machine::tool(),
+        command_line: options.command_line.clone(),
+        measurement: Measurement::Soak,
+        machine: watch.machine(clock.wall()),
+        end: if options.stop.is_stopped() { End::Interrupted } else { End::Complete },
+        cells,
+        ..Results::default()
+    };
+    let table = results.cells.iter().map(|cell| table(options, cell)).collect();
+    let json = serde_json::to_string(&results).expect("plain data");
+    let files = vec![
+        report_files::write(&options.out, "soak.json", &json)?,
+        report_files::write(&options.out, "soak.csv", &csv(&results))?,
+        report_files::write(&options.out, "soak.html", &page::html(&results, &[]))?,
+    ];
+    Ok(Outcome { table, files, failures, end: results.end })
+}
+
+fn subject(model: &str) -> Subject {
+    Subject { name: model.to_owned(), ..Subject::default() }
+}
+
+fn shape(options: &Options) -> Shape {
+    Shape {
+        kind: Kind::Throughput,
+        connections: 1,
+        busy: 1,
+        record_bytes: LINE_LEN as u64,
+        batch_ms: options.batch_ms,
+        block_ms: options.batch_ms,
+        load_percent: Some(options.load),
+    }
+}
+
+/// The rate of a soak, and its figures.
+fn soak(
+    options: &Options,
+    model: &str,
+    clock: &Arc<dyn Clock>,
+    tell: &mut impl FnMut(&str),
+) -> Result<(u64, Figures)> {
     let mut rates = Vec::new();
     for _ in 0..TRIES {
-        tell("as fast as it goes");
-        let run = once(options, &Pace { rate: None, length: TRY }, clock, &mut tell)?;
-        rates.push(as_f64(run.lines) / run.seconds);
+        tell(&format!("{model}: as fast as it goes"));
+        let run = once(options, &Pace { model, rate: None, length: TRY }, clock, tell)?;
+        rates.push(as_f64(run.records) / run.seconds);
     }
-    let sustained = median(&rates);
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "a rate is positive"
     )]
-    let rate = ((sustained * as_f64(options.load) / 100.0) as u64).max(1);
-    let run = once(options, &Pace { rate: Some(rate), length: options.length }, clock, &mut tell)?;
-    let facts = machine::facts(clock.wall(), &options.command_line);
-    let mut table = format!(
-        "soak: {} s at {rate} lines/s, {} % of {sustained:.0}; word count, batches of {} ms, {}\n",
+    let rate = ((median(&rates) * as_f64(options.load) / 100.0) as u64).max(1);
+    let pace = Pace { model, rate: Some(rate), length: options.length };
+    Ok((rate, once(options, &pace, clock, tell)?))
+}
+
+fn table(options: &Options, cell: &Cell) -> String {
+    let mut text = format!(
+        "soak: {} s at {} lines/s, {} % of what is sustained; word count, batches of {} ms, {}\n",
         options.length.as_secs(),
+        cell.rate.unwrap_or_default(),
         options.load,
         options.batch_ms,
-        options.model
+        cell.subject.name
     );
-    table.push_str(&trend::table(series(&run), options.length));
-    let written = report_files::write(&options.out, "soak.csv", &csv(&run, &facts))?;
-    Ok(Outcome { table, files: vec![written], failures: Vec::new(), end: End::Complete })
+    for trend in trend::trends(cell) {
+        let _ = writeln!(text, "  {}", trend.sentence());
+    }
+    text
 }
 
 /// The load of a run.
-struct Pace {
+struct Pace<'a> {
+    model: &'a str,
     /// Lines per second; without it the sender is as fast as its lines are read.
     rate: Option<u64>,
     length: Duration,
@@ -107,11 +168,11 @@ struct Pace {
 /// One run.
 fn once(
     options: &Options,
-    pace: &Pace,
+    pace: &Pace<'_>,
     clock: &Arc<dyn Clock>,
     tell: &mut impl FnMut(&str),
-) -> Result<Run> {
-    let soaking = Soaking { model: options.model.clone(), batch_ms: options.batch_ms };
+) -> Result<Figures> {
+    let soaking = Soaking { model: pace.model.to_owned(), batch_ms: options.batch_ms };
     let start = Start { program: &options.program, grace: GRACE, clock, stop: &options.stop };
     let pair = Pair::start(&start, &Role::Soak(soaking), |address, _| {
         Role::Send(Sending {
@@ -133,7 +194,34 @@ fn once(
         return Err(unexpected("receiver"));
     };
     let seconds = clock.now().since(started).as_secs_f64();
-    Ok(Run { samples, soaked: *soaked, lines: sent.lines, seconds })
+    Ok(figures(pace.model, seconds, sent, &Seen { samples, soaked: *soaked }))
+}
+
+/// A run's samples from outside, with their seconds from its start, and what its receiver told.
+struct Seen {
+    samples: Vec<(f64, Sample)>,
+    soaked: Soaked,
+}
+
+fn figures(model: &str, seconds: f64, sent: Sent, seen: &Seen) -> Figures {
+    let second = |(at, sample): &(f64, Sample)| {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "seconds of a run"
+        )]
+        let told = seen.soaked.seconds.get(*at as usize).copied().unwrap_or_default();
+        let Second { batches, processing_us, delay_us } = told;
+        SoakSecond { at: *at, sample: *sample, batches, processing_us, delay_us }
+    };
+    Figures {
+        used: model.to_owned(),
+        seconds,
+        records: seen.soaked.records,
+        sent,
+        seconds_of_soak: seen.samples.iter().map(second).collect(),
+        ..Figures::default()
+    }
 }
 
 /// Samples the receiver each second until `length` is over.
@@ -153,47 +241,30 @@ fn watch(
     samples
 }
 
-fn series(run: &Run) -> Vec<Series> {
-    let seconds = run.soaked.seconds.iter().enumerate();
-    let seconds: Vec<(f64, Second)> =
-        seconds.filter(|(_, it)| it.batches > 0).map(|(at, it)| (as_f64(at as u64), *it)).collect();
-    let of_batches =
-        |of: fn(&Second) -> f64| seconds.iter().map(|(at, it)| (*at, of(it))).collect();
-    let of_process =
-        |of: fn(&Sample) -> f64| run.samples.iter().map(|(at, it)| (*at, of(it))).collect();
-    let series = |name, points, allowed| Series { name, points, allowed };
-    vec![
-        series("processing time, us", of_batches(|it| it.processing_us), Allowed::Percent(1.0)),
-        series("scheduling delay, us", of_batches(|it| it.delay_us), Allowed::Percent(1.0)),
-        series(
-            "memory, KiB",
-            of_process(|it| as_f64(it.anonymous_bytes) / 1024.0),
-            Allowed::Units(1024.0),
-        ),
-        series("descriptors", of_process(|it| as_f64(it.files)), Allowed::Units(0.0)),
-        series("threads", of_process(|it| as_f64(it.threads)), Allowed::Units(0.0)),
-    ]
-}
-
-fn csv(run: &Run, facts: &machine::Facts) -> String {
+/// Every second of every model, with the facts of the machine above.
+fn csv(results: &Results) -> String {
     let mut text = String::new();
-    for (name, value) in facts {
+    let Results { machine, tool, command_line, .. } = results;
+    for fact in &machine.facts {
+        let _ = writeln!(text, "# {}: {}", fact.name, fact.value);
+    }
+    let date = date(machine.start.wall_seconds);
+    for (name, value) in [("date", &date), ("commit", &tool.commit), ("command", command_line)] {
         let _ = writeln!(text, "# {name}: {value}");
     }
-    text.push_str("second,batches,processing_us,delay_us,anonymous_bytes,threads,descriptors\n");
-    for (at, sample) in &run.samples {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "seconds of a run"
-        )]
-        let second = run.soaked.seconds.get(*at as usize).copied().unwrap_or_default();
-        let Second { batches, processing_us, delay_us } = second;
-        let Sample { anonymous_bytes, threads, files, .. } = sample;
-        let _ = writeln!(
-            text,
-            "{at:.0},{batches},{processing_us:.1},{delay_us:.1},{anonymous_bytes},{threads},{files}"
-        );
+    text.push_str(
+        "model,second,batches,processing_us,delay_us,anonymous_bytes,threads,descriptors\n",
+    );
+    for cell in &results.cells {
+        let model = &cell.subject.name;
+        for second in cell.done().flat_map(|(_, figures)| &figures.seconds_of_soak) {
+            let SoakSecond { at, sample, batches, processing_us, delay_us } = second;
+            let Sample { anonymous_bytes, threads, files, .. } = sample;
+            let _ = writeln!(
+                text,
+                "{model},{at:.0},{batches},{processing_us:.1},{delay_us:.1},{anonymous_bytes},{threads},{files}"
+            );
+        }
     }
     text
 }

@@ -9,6 +9,7 @@ use crate::page::axis::Axis;
 use crate::page::look::Look;
 use crate::page::markup::Table;
 use crate::page::svg::{Anchor, Point, Svg, Words};
+use crate::settings::units::as_f64;
 
 /// The height of a bar with its distance to the next one, and the height above each group.
 const BAR: f64 = 14.0;
@@ -124,9 +125,8 @@ impl Bars {
 }
 
 impl Group {
-    #[expect(clippy::cast_precision_loss, reason = "bars of a plot")]
     fn height(&self) -> f64 {
-        BAR.mul_add(self.bars.len() as f64, LINE + GAP)
+        BAR.mul_add(as_f64(self.bars.len() as u64), LINE + GAP)
     }
 }
 

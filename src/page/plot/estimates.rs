@@ -6,6 +6,7 @@ use crate::page::axis::{Axis, Scale};
 use crate::page::look::Look;
 use crate::page::markup::Table;
 use crate::page::svg::{Anchor, Point, Svg, Words};
+use crate::settings::units::as_f64;
 
 /// The height of a row.
 const ROW: f64 = 26.0;
@@ -81,12 +82,14 @@ impl Estimates {
             let interval = format!("{} to {}", shown(row.low), shown(row.high));
             vec![row.name.clone(), shown(row.middle), interval, runs.join(", ")]
         };
-        let head = ["", self.axis.name.as_str(), self.interval, "single runs"];
-        Table {
-            name: self.words.title.clone(),
-            head: head.map(str::to_owned).to_vec(),
-            rows: self.rows.iter().map(row).collect(),
+        let mut head = vec!["", self.axis.name.as_str(), self.interval, "single runs"];
+        let mut rows: Vec<Vec<String>> = self.rows.iter().map(row).collect();
+        if self.rows.iter().all(|row| row.runs.is_empty()) {
+            head.pop();
+            rows.iter_mut().for_each(|row| row.truncate(head.len()));
         }
+        let head = head.into_iter().map(str::to_owned).collect();
+        Table { name: self.words.title.clone(), head, rows }
     }
 }
 
@@ -112,9 +115,8 @@ impl Estimate {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "rows of a plot")]
 fn count(rows: usize) -> f64 {
-    rows as f64
+    as_f64(rows as u64)
 }
 
 #[cfg(test)]

@@ -9,12 +9,19 @@ use crate::page::axis::{Axis, Scale, Spacing, percentile};
 use crate::page::look::Look;
 use crate::page::markup::Table;
 use crate::page::svg::{Anchor, Point, Svg, Words, area};
+use crate::settings::units::as_f64;
 
 /// The height of the frame.
 const HEIGHT: f64 = 190.0;
 
+/// A band is drawn up to this many times the greatest middle value, so that one disturbed run does not flatten the rest.
+const BAND_MAX: f64 = 3.0;
+
 /// Markers along a line.
 const MARKERS: usize = 6;
+
+/// The room of a note, whose letters are smaller than others.
+const NOTE_ROOM: f64 = (WIDTH - 20.0) * 1.09;
 
 /// The values between which runs lie at one place.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,14 +72,16 @@ impl Lines {
         let bands = || self.lines.iter().flat_map(|line| &line.band);
         let x = self.x.scale(points().map(|point| point.x).chain(bands().map(|band| band.at)));
         let heights = points().map(|point| point.y);
-        let y = self.y.scale(heights.chain(bands().flat_map(|band| [band.low, band.high])));
+        let most = heights.clone().fold(0.0, f64::max) * BAND_MAX;
+        let ends = bands().flat_map(|band| [band.low, band.high.min(most)]);
+        let y = self.y.scale(heights.chain(ends));
         let left = widest(y.ticks.iter().map(|tick| tick.text.as_str())) + 9.0;
         let last = x.ticks.last().map_or("", |tick| tick.text.as_str());
         let right = WIDTH - (widest([last]) / 2.0).max(8.0) - 2.0;
         let frame = Frame { left, right, top: ABOVE, bottom: ABOVE + HEIGHT };
         let entries: Vec<Entry<'_>> = self.entries().collect();
         let below = frame.bottom + AXIS_BELOW;
-        let notes = LINE * notes(self.notes.len());
+        let notes = LINE * as_f64(self.notes.len() as u64);
         let mut svg = Svg::new(WIDTH, below + legend_height(true, &entries) + notes + 4.0);
         draw_mark(&mut svg, &self.words);
         frame.draw_x(&mut svg, &x);
@@ -90,7 +99,7 @@ impl Lines {
                 "note",
                 Anchor::Start,
                 Point::new(18.0, under - 4.0),
-                &fitting(text, WIDTH - 20.0),
+                &fitting(text, NOTE_ROOM),
             );
         }
         svg
@@ -105,7 +114,8 @@ impl Lines {
         let head = std::iter::once(self.x.name.clone()).chain(names).collect();
         let place = |at: f64| match self.x.spacing {
             Spacing::Percentiles => percentile(at),
-            Spacing::FromZero | Spacing::Even | Spacing::Log => self.x.unit.shown(at),
+            Spacing::Log => self.x.unit.shown_round(at),
+            Spacing::FromZero | Spacing::Even => self.x.unit.shown(at),
         };
         let row = |at: &f64| {
             let values = self.lines.iter().map(|line| line.text_at(*at, &self.y));
@@ -119,11 +129,6 @@ impl Lines {
         }
         Table { name: self.words.title.clone(), head, rows }
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "notes of a plot")]
-fn notes(count: usize) -> f64 {
-    count as f64
 }
 
 impl Line {
@@ -195,7 +200,7 @@ impl Place<'_> {
             );
             svg.path(&format!("dot {class}"), &arrow);
         } else {
-            svg.path(&format!("ring {class}"), &note.look.marker(at, 6.5));
+            svg.path(&format!("dot {class}"), &note.look.marker(at, 3.5));
         }
     }
 }
