@@ -81,11 +81,11 @@ fn a_small_comparison_gives_every_file() {
     let hgrm = read("nio-1c-1busy-100B-batch20ms-block20ms.hgrm");
     assert!(hgrm.contains("Total count    =          600]"), "all lines of both repeats:\n{hgrm}");
     let page = read("compare.html");
-    assert!(page.contains("<svg") && page.contains("<td>commit</td>"), "{page}");
-    assert!(page.contains("<td>compiler</td><td>rustc 1."), "{page}");
+    assert!(page.contains("<svg") && page.contains("<dt>commit</dt>"), "{page}");
+    assert!(page.contains("<dt>compiler</dt><dd>rustc 1."), "{page}");
     // Counted if the kernel lets this process count them; otherwise a remark gives the reason.
     let counted = csv.lines().skip(1).all(|line| line.contains("system calls: "))
-        || page.contains("<th>syscalls/s</th>");
+        || page.contains("system calls per MB</th>");
     assert!(counted, "{csv}");
 }
 
@@ -175,6 +175,35 @@ fn an_interrupted_comparison_writes_what_it_has() {
     let json =
         fs::read_to_string(dir.path().join("compare-report/compare.json")).expect("it is written");
     assert!(json.contains("\"end\":\"interrupted\""), "{json}");
+}
+
+#[test]
+fn latency_compares_models_and_writes_a_page() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let words = "compare --latency --models nio,bio --batch 20ms --rate 1000 --load 0 --repeats 2 \
+        --latency-seconds 0.6s --control 0 --out report";
+    let output = tidemill(&words.split_whitespace().collect::<Vec<_>>(), dir.path());
+    let (table, said) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{table}\n{said}");
+    for row in ["nio, 20 ms, 1000/s", "bio, 20 ms, 1000/s"] {
+        assert!(table.contains(row), "{row}:\n{table}");
+    }
+    let read = |name: &str| {
+        let path = dir.path().join("report").join(name);
+        fs::read_to_string(&path).unwrap_or_else(|err| panic!("{name}: {err}\n{said}"))
+    };
+    assert_eq!(read("latency.csv").lines().count(), 3);
+    assert!(read("latency-bio-batch20ms-1000ps.hgrm").contains("Total count"));
+    let page = read("latency.html");
+    for part in ["Latency over the floor", "Stages of a batch", "too few", "bio: longest"] {
+        assert!(page.contains(part), "{part}:\n{page}");
+    }
+    let results = read("latency.json");
+    assert_eq!(
+        tidemill::internals::of_json(&results).expect("results"),
+        page,
+        "nothing else is in the page"
+    );
 }
 
 #[test]
