@@ -1,6 +1,6 @@
 //! What was said beside what was measured. Pure.
 
-use tidemill::lab::stats::median;
+use tidemill::internals::lab::stats::median;
 
 use crate::Outcome;
 use crate::program::{Seen, Setting, WARM_UP};

@@ -6,8 +6,8 @@ use std::process::ChildStdout;
 use std::sync::Arc;
 
 use serde_json::Value;
-use tidemill::sync::thread::{self, Thread};
-use tidemill::sync::{Mutex, Poison};
+use tidemill::internals::sync::thread::{self, Thread};
+use tidemill::internals::sync::{Mutex, Poison};
 
 use crate::{Outcome, clock};
 

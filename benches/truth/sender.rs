@@ -5,8 +5,8 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use tidemill::sync::thread::{self, Thread};
-use tidemill::sync::{AtomicU64, Mutex, Ordering, Poison};
+use tidemill::internals::sync::thread::{self, Thread};
+use tidemill::internals::sync::{AtomicU64, Mutex, Ordering, Poison};
 use tidemill::time::tighten_timer_slack;
 
 use crate::{Outcome, clock};
