@@ -64,12 +64,6 @@ pub enum BadQuantity {
 
 /// A duration such as `200ms`, `1s`, `5m`, `2h` or `1d`, at most [`DURATION_MAX`].
 ///
-/// ```
-/// use std::time::Duration;
-/// assert_eq!(tidemill::internals::settings::units::duration("200ms"), Ok(Duration::from_millis(200)));
-/// assert!(tidemill::internals::settings::units::duration("200").is_err());
-/// ```
-///
 /// # Errors
 /// If it is no whole number with a unit of time.
 pub fn duration(text: &str) -> Result<Duration, BadQuantity> {
