@@ -2,11 +2,13 @@
 
 #![cfg(not(tidemill_model))]
 
+use std::cell::Cell;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal as KillSignal, kill_process};
 use tidemill::internals::sync::{Arc, Mutex, Poison, Signal, thread};
 use tidemill::time::{Clock, SystemClock, Wake};
 
@@ -15,6 +17,11 @@ const WATCHDOG: Duration = Duration::from_secs(120);
 
 /// Runs the program with these words; it is killed when the watchdog's time is over.
 fn tidemill(words: &[&str], dir: &Path) -> Output {
+    tidemill_until(words, dir, |_| ())
+}
+
+/// The same; `look` is called now and then while it runs.
+fn tidemill_until(words: &[&str], dir: &Path, look: impl Fn(&Child)) -> Output {
     let child = Command::new(env!("CARGO_BIN_EXE_tidemill"))
         .args(words)
         .current_dir(dir)
@@ -32,7 +39,7 @@ fn tidemill(words: &[&str], dir: &Path) -> Output {
         }
     };
     let watchdog = thread::spawn("watchdog", &Poison::new(), watchdog).expect("a thread");
-    let status = wait(&child);
+    let status = wait(&child, look);
     over.raise();
     watchdog.join();
     let read = |name: &str| fs::read(dir.join(name)).expect("a file");
@@ -40,12 +47,13 @@ fn tidemill(words: &[&str], dir: &Path) -> Output {
 }
 
 /// Waits without holding the lock that the watchdog needs.
-fn wait(child: &Mutex<Child>) -> std::process::ExitStatus {
+fn wait(child: &Mutex<Child>, look: impl Fn(&Child)) -> std::process::ExitStatus {
     let clock = SystemClock::new();
     loop {
         if let Some(status) = child.lock().try_wait().expect("it is our child") {
             return status;
         }
+        look(&child.lock());
         clock.wait(&Signal::new(), Some(clock.now().plus(Duration::from_millis(10))));
     }
 }
@@ -77,7 +85,7 @@ fn a_small_comparison_gives_every_file() {
     assert!(!csv.contains("failed"), "{csv}");
     let json = read("compare.json");
     assert!(json.starts_with("{\"format\":1,") && json.contains("\"latencies\":[["), "raw samples");
-    assert!(table.contains("2 pairs cannot decide it; it would need about 6 pairs"), "{table}");
+    assert!(table.contains("2 pairs cannot decide it; it takes at least 6 pairs"), "{table}");
     let hgrm = read("nio-1c-1busy-100B-batch20ms-block20ms.hgrm");
     assert!(hgrm.contains("Total count    =          600]"), "all lines of both repeats:\n{hgrm}");
     let page = read("compare.html");
@@ -129,7 +137,7 @@ fn further_kinds_of_load_are_measured() {
         assert!(table.contains(title), "{title}:\n{table}");
     }
     // Only the lines of the honest stream are timed.
-    let path = dir.path().join("compare-report/nio-5c-5busy-100B-batch20ms-block20ms.hgrm");
+    let path = dir.path().join("compare-report/crowd-nio-5c-5busy-100B-batch20ms-block20ms.hgrm");
     let hgrm = fs::read_to_string(path).expect("a latency");
     assert!(hgrm.contains("Total count    =          250]"), "{hgrm}");
 }
@@ -161,14 +169,17 @@ fn a_plan_and_a_list() {
 #[test]
 fn an_interrupted_comparison_writes_what_it_has() {
     let dir = tempfile::tempdir().expect("a directory");
-    // It waits for its runs as a user does: the second one, which would take a minute, is interrupted.
-    let script = "\"$0\" compare --models nio,bio --only latency --connections 1 --repeats 1 --latency-seconds 60s \
-        --batch 20ms & child=$!; until pgrep -P $child > /dev/null; do :; done; kill -INT $child; wait $child";
-    let output = Command::new("sh")
-        .args(["-c", script, env!("CARGO_BIN_EXE_tidemill")])
-        .current_dir(dir.path())
-        .output()
-        .expect("there is a shell");
+    let words =
+        "compare --models nio,bio --only latency --connections 1 --repeats 1 --latency-seconds 60s";
+    let words: Vec<&str> = words.split_whitespace().collect();
+    let sent = Cell::new(false);
+    let output = tidemill_until(&words, dir.path(), |child| {
+        // The signals are watched before the directory is made.
+        if !sent.get() && dir.path().join("compare-report").is_dir() {
+            sent.set(true);
+            let _ = kill_process(Pid::from_child(child), KillSignal::INT);
+        }
+    });
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{said}");
     assert!(said.contains("the report holds what was measured until then"), "{said}");

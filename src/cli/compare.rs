@@ -28,7 +28,7 @@ use crate::lab::{Outcome, child};
 use crate::settings::units;
 use crate::sync::{Arc, Poison, StopToken};
 use crate::time::{Clock, SystemClock};
-use crate::wording::count;
+use crate::wording::{count, escaped_lines};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -109,7 +109,8 @@ pub struct CompareArgs {
     repeats: Option<u16>,
 
     /// Begin no run that would end later than this
-    #[arg(long, value_name = "TIME", value_parser = units::typed_seconds, default_value = "1h")]
+    #[arg(long, value_name = "TIME", value_parser = units::typed_seconds, default_value = "1h", conflicts_with_all = ["latency",
+        "soak"])]
     time_limit: Duration,
 
     /// How long a throughput run sends [default: 2s, with --quick 0.7s]
@@ -364,7 +365,9 @@ fn from_files(paths: &[PathBuf], args: &CompareArgs, out: &mut dyn Write) -> Res
     };
     let outcome = models::report(&Report { results: &results, said: &said, out: out_dir, json })?;
     // What failed or ended a measurement then is no failure of this report.
-    let outcome = Outcome { failures: Vec::new(), end: End::Complete, ..outcome };
+    // Names in a file may hold what a terminal obeys.
+    let table = escaped_lines(&outcome.table);
+    let outcome = Outcome { table, failures: Vec::new(), end: End::Complete, ..outcome };
     let mut words = String::new();
     for fact in beside::differences(&files) {
         words.push_str(&format!("differs: {}: {}\n", fact.name, fact.value));
@@ -377,7 +380,7 @@ fn from_files(paths: &[PathBuf], args: &CompareArgs, out: &mut dyn Write) -> Res
         );
     }
     print(&outcome, out)?;
-    out.write_all(words.as_bytes()).map_err(super::unwritable)
+    out.write_all(escaped_lines(&words).as_bytes()).map_err(super::unwritable)
 }
 
 /// Says which files were written.

@@ -18,6 +18,9 @@ const BYTES_MAX: u64 = 256 << 20;
 const NAME_CHARS_MAX: usize = 100;
 const TEXT_BYTES_MAX: usize = 16 << 10;
 
+/// The most subjects of a shape: each two of them are compared.
+const SUBJECTS_MAX: usize = 32;
+
 /// The largest figure of a shape: a year in milliseconds, and more connections than a machine has.
 const SHAPE_MAX: u64 = 366 * 24 * 3_600 * 1_000;
 
@@ -69,7 +72,12 @@ fn check(results: &Results) -> Result<(), String> {
                 .map_err(|why| format!("cells[{at}], the run of pair {}: {why}", run.pair))?;
         }
     }
-    Ok(())
+    match results.by_shape().iter().find(|(_, cells)| cells.len() > SUBJECTS_MAX) {
+        Some((shape, _)) => {
+            Err(format!("more than {SUBJECTS_MAX} cells have one shape: {}", shape.words()))
+        }
+        None => Ok(()),
+    }
 }
 
 fn check_cell(cell: &Cell) -> Result<(), String> {
@@ -191,6 +199,8 @@ mod tests {
             &format!(r#"{{"format":1,"cells":[{}]}}"#, ["{}"; 4_001].join(",")),
             "more than 4000",
         );
+        let cells = [r#"{"subject":{"name":"x"}}"#; 33].join(",");
+        check(&format!(r#"{{"format":1,"cells":[{cells}]}}"#), "more than 32 cells");
         check(&format!(r#"{{"later":{}"#, "[".repeat(100_000)), "EOF");
         check(&"[".repeat(100_000), "line 1");
         assert!(parse(&run(r#""later":{"x":[1,2]},"seconds":1.0"#)).is_ok(), "unknown fields");

@@ -39,7 +39,7 @@ pub(crate) struct Verdict {
     pub(crate) pairs: u64,
     /// Runs far from the other runs of their subject. They are part of every figure.
     pub(crate) outliers: u64,
-    /// About how many pairs would make every interval narrow; `None`: they are.
+    /// About how many pairs would make every interval narrow, or the fewest that can decide; `None`: they are narrow.
     pub(crate) needed: Option<u64>,
 }
 
@@ -249,8 +249,10 @@ fn sentence(verdict: &Verdict, quick: bool) -> String {
     let would = |pairs: u64| format!("would need about {}", count(pairs, "pair"));
     let said = match &verdict.decision {
         Decision::Undecided => {
-            let needed = needed.map_or(String::new(), |needed| format!("; it {}", would(needed)));
-            return format!("{words}: {pairs} cannot decide it{needed}");
+            let least = needed.map_or(String::new(), |least| {
+                format!("; it takes at least {}", count(least, "pair"))
+            });
+            return format!("{words}: {pairs} cannot decide it{least}");
         }
         Decision::NoDifference => {
             let widest = widest(&verdict.comparisons);
@@ -403,7 +405,7 @@ mod tests {
             Decision::Undecided,
             &[near],
             Some(15),
-            "12 pairs cannot decide it; it would need about 15 pairs",
+            "12 pairs cannot decide it; it takes at least 15 pairs",
         );
     }
 

@@ -8,6 +8,8 @@
 //! A run times the engine as users run it: sockets, framing, blocks, batches, the job `count` or the stamps of each
 //! batch. Knows nothing of the command line. Main thread.
 
+#[cfg(test)]
+mod controls;
 mod measure;
 pub(crate) mod plan;
 pub(crate) mod plan_file;
@@ -21,6 +23,7 @@ use std::time::Duration;
 use super::machine::{self, Watch};
 use super::peers::{self, Peer};
 use super::results::{Cell, End, FORMAT, Fact, Measurement, Results, Run, RunOutcome};
+use super::shape::Kind;
 use super::verdict::{self, Said};
 use super::{Outcome, page, report_files, stats};
 use crate::error::Result;
@@ -31,6 +34,9 @@ pub(crate) use measure::Pace;
 
 use measure::{Lab, duration, measure};
 use plan::Grid;
+
+/// The longest part of a file's name that a label becomes.
+const SLUG_MAX: usize = 100;
 
 /// The settings of a comparison.
 #[derive(Clone, Debug)]
@@ -231,7 +237,9 @@ pub(crate) fn report(report: &Report<'_>) -> Result<Outcome> {
         files.push(report_files::write_to(path, &text)?);
     }
     for row in rows.iter().filter(|row| !row.histogram.is_empty()) {
-        let name = format!("{}-{}.hgrm", slug(&row.label), row.shape.slug());
+        let kind = row.shape.kind;
+        let kind = if kind == Kind::Latency { String::new() } else { format!("{}-", kind.name()) };
+        let name = format!("{kind}{}-{}.hgrm", slug(&row.label), row.shape.slug());
         files.push(report_files::write(out, &name, &stats::hgrm(&row.histogram))?);
     }
     let failures = rows.iter().flat_map(|row| row.failures.iter().cloned()).collect();
@@ -250,5 +258,6 @@ pub(super) fn shown(results: &Results) -> String {
 /// A label in letters that a file name may have: `nio (2)` is `nio-2`.
 fn slug(label: &str) -> String {
     let words = label.split(|char: char| !char.is_ascii_alphanumeric());
-    words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-")
+    let slug = words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-");
+    slug.chars().take(SLUG_MAX).collect()
 }

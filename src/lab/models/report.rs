@@ -339,7 +339,7 @@ pub(crate) mod tests {
         let mut results = results();
         results.cells[0].runs = results.cells[1].runs.clone();
         let text = table(&rows(&results), &said(&results));
-        let verdict = "\n  rate: 3 pairs cannot decide it; it would need about 6 pairs\n";
+        let verdict = "\n  rate: 3 pairs cannot decide it; it takes at least 6 pairs\n";
         assert!(text.contains(verdict), "{text}");
     }
 

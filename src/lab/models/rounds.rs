@@ -49,6 +49,12 @@ fn wants(group: &[Cell], able: &[usize], round: u64, repeats: Option<u64>) -> bo
     if let Some(repeats) = repeats {
         return round < repeats;
     }
+    // A shape that was left out of a round had enough.
+    let is_out =
+        |before: u64| !group.iter().flat_map(|cell| &cell.runs).any(|it| it.pair == before);
+    if round.checked_sub(1).is_some_and(is_out) {
+        return false;
+    }
     let cells: Vec<&Cell> = able.iter().map(|at| &group[*at]).collect();
     let least = pairs_for(able.len());
     let is_look = round == least || LOOKS.contains(&round);
@@ -97,8 +103,12 @@ mod tests {
         check(5, |_| 1.0, 4);
         check(6, |_| 1.0, 0);
         check(6, wild, 2);
-        check(39, wild, 2);
+        check(7, wild, 4);
+        check(8, wild, 2);
         check(40, wild, 0);
+        let mut cells = measured(7, wild);
+        cells[2..].iter_mut().for_each(|cell| cell.runs.truncate(6));
+        assert_eq!(round(&cells, 7, None), [1, 0], "what had enough at a look stays so");
         assert_eq!(runs_min(&measured(0, wild), None), 4 * 6);
         assert_eq!(runs_min(&measured(0, wild), Some(3)), 4 * 3);
     }
