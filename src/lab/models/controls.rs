@@ -1,7 +1,7 @@
 //! Controls of the verdicts on recorded runs: a model against itself, and against itself with a slow-down that was planted.
 //!
-//! The runs were recorded by `tidemill compare --models nio,nio --only throughput --connections 1 --record 64KiB --repeats 60` on a
-//! busy machine, whose figures are noisy. Each experiment draws pairs of them in an order of its own, as many as a real
+//! The runs were recorded on a busy machine, whose figures are noisy, by `tidemill compare --models nio,nio --only throughput
+//! --connections 1 --record 64KiB --repeats 60`. Each experiment draws pairs of them in an order of its own, as many as a real
 //! comparison would make, so it needs no machine and gives the same every time.
 
 use crate::lab::results::{Cell, Results, Run, RunOutcome};

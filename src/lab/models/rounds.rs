@@ -49,16 +49,15 @@ fn wants(group: &[Cell], able: &[usize], round: u64, repeats: Option<u64>) -> bo
     if let Some(repeats) = repeats {
         return round < repeats;
     }
-    // A shape that was left out of a round had enough.
-    let is_out =
-        |before: u64| !group.iter().flat_map(|cell| &cell.runs).any(|it| it.pair == before);
-    if round.checked_sub(1).is_some_and(is_out) {
-        return false;
-    }
-    let cells: Vec<&Cell> = able.iter().map(|at| &group[*at]).collect();
     let least = pairs_for(able.len());
+    if round < least || round >= PAIRS_MAX {
+        return round < least;
+    }
+    // A shape that was left out of the round before had enough.
+    let had_enough = !group.iter().flat_map(|cell| &cell.runs).any(|run| run.pair + 1 == round);
+    let cells: Vec<&Cell> = able.iter().map(|at| &group[*at]).collect();
     let is_look = round == least || LOOKS.contains(&round);
-    round < least || (round < PAIRS_MAX && !(is_look && is_narrow(&cells)))
+    !(had_enough || is_look && is_narrow(&cells))
 }
 
 #[cfg(test)]
