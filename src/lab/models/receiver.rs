@@ -26,8 +26,10 @@ use crate::stream::{DStream, stamp};
 use crate::sync::{Arc, Mutex, Signal};
 use crate::time::{Clock, Interval, SystemClock};
 
-/// Connections beyond those of the shape that are let in.
+/// Connections beyond those of the shape that are let in. In a storm the receiver may still hold some that the sender has seen
+/// closed.
 const SPARE_CONNECTIONS: u64 = 16;
+const SPARE_IN_STORM: u64 = 1_000;
 
 /// Where a slow batch is measured: one in this many takes this many intervals longer.
 const SLOW_EVERY: u64 = 10;
@@ -140,9 +142,10 @@ fn start(model: IoModel, receive: &Receive, notes: &Notes) -> Result<StreamHandl
         .block_interval(Interval::millis(shape.block_ms.max(1)));
     let ctx = StreamingContext::new(config)?;
     let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    let spare = if shape.kind == Kind::Storm { SPARE_IN_STORM } else { SPARE_CONNECTIONS };
     let source = SocketSource::listen("127.0.0.1:0")
         .io_model(model)
-        .connections_max(size(shape.connections.saturating_add(SPARE_CONNECTIONS)))
+        .connections_max(size(shape.connections.saturating_add(spare)))
         .pool_threads(receive.pool_threads)
         .record_bytes_max(size(shape.record_bytes.saturating_mul(4).max(RECORD_BYTES_MAX)));
     let stream = ctx.socket(source)?;
