@@ -1,10 +1,10 @@
 //! A browser under control, by the protocol WebDriver: chromedriver is started on a port of its own choice, and a session is a
-//! window of a browser without a screen. Dropping it ends both. The test's thread; a thread for each driver reads what it says.
+//! window of a browser without a screen. Dropping it ends both. The test's thread.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -25,6 +25,8 @@ pub struct Browser {
     session: String,
     /// The browser's own files.
     profile: tempfile::TempDir,
+    /// Held open: the driver ends if it cannot write. The little that it says has room in the pipe.
+    _said: BufReader<ChildStdout>,
 }
 
 /// The colours that the reader of a page prefers.
@@ -53,10 +55,8 @@ impl Browser {
         };
         let mut said = BufReader::new(driver.stdout.take().expect("it is piped"));
         let port = port(&mut said);
-        // What it says later is read, so that it never waits for us; the thread ends with it.
-        std::thread::spawn(move || io::copy(&mut said, &mut io::sink()));
         let profile = tempfile::tempdir().expect("a directory");
-        let mut browser = Browser { driver, port, session: String::new(), profile };
+        let mut browser = Browser { driver, port, session: String::new(), profile, _said: said };
         browser.session = browser.begin();
         Some(browser)
     }
@@ -162,10 +162,10 @@ impl Drop for Browser {
 /// The port that the driver says it listens on.
 fn port(said: &mut impl BufRead) -> u16 {
     for line in said.lines().map_while(Result::ok) {
-        if let Some((_, port)) = line.rsplit_once("on port ") {
-            if let Ok(port @ 1..) = port.trim().trim_end_matches('.').parse() {
-                return port;
-            }
+        if let Some((_, port)) = line.rsplit_once("on port ")
+            && let Ok(port @ 1..) = port.trim().trim_end_matches('.').parse()
+        {
+            return port;
         }
     }
     panic!("{DRIVER} ended before it listened");
