@@ -60,7 +60,7 @@ struct All<B: ShardState> {
 /// Partitions of a first batch that was not committed keep nothing.
 impl<B: ShardState> Drop for All<B> {
     fn drop(&mut self) {
-        self.shards.iter_mut().for_each(|shard| self.kept.change(shard.get_mut().counted, 0));
+        self.shards.iter().for_each(|shard| self.kept.change(shard.lock().counted, 0));
     }
 }
 
