@@ -3,6 +3,8 @@
 //!
 //! `cargo run --release --example custom_sink` counts three batches of a queue and prints the totals.
 
+#![expect(clippy::disallowed_types, reason = "a program has the locks of the standard library")]
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
@@ -53,7 +55,7 @@ impl Sink for Adding {
     }
 
     fn commit(&mut self, key: &CommitKey) -> Result<()> {
-        let mut totals = self.totals.lock().unwrap();
+        let mut totals = self.totals.lock().expect("no thread panicked");
         for (word, count) in self.written.drain(..) {
             *totals.entry(word).or_default() += count;
         }
@@ -86,9 +88,9 @@ fn main() -> Result<()> {
     check_keys()?;
     counts.save(Adding { totals: Arc::clone(&totals), ..Adding::default() });
     ctx.run_batches(3)?;
-    for (word, count) in totals.lock().unwrap().iter() {
+    for (word, count) in totals.lock().expect("no thread panicked").iter() {
         println!("{word} {count}");
     }
-    assert_eq!(totals.lock().unwrap().values().sum::<u64>(), 6);
+    assert_eq!(totals.lock().expect("no thread panicked").values().sum::<u64>(), 6);
     Ok(())
 }
