@@ -19,8 +19,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tidemill::internals::lab::machine::facts;
 use tidemill::internals::io::{IO_MODELS, probe};
+use tidemill::internals::lab::machine::facts;
 
 use crate::judge::Found;
 use crate::program::Setting;

@@ -112,7 +112,6 @@ impl Svg {
     }
 
     /// The drawing as a file of its own, with its style and its title above.
-    #[allow(dead_code, reason = "pages of recorded results are made of such files")]
     pub(crate) fn standalone(&self, words: &Words) -> String {
         let head = 26.0;
         let Svg { width, height, body } = self;

@@ -355,7 +355,8 @@ mod tests {
             vec![Spread { count: 1, at: [1_000; QUANTILES.len()], max: 2_000 }; STAGES.len()];
         let slow = Slow { by_stage: [0, 2, 0, 0, 0, 0, 0], machine: 1, longest: 3_000_000 };
         let stages = Stages { times, batches: 100, ticks_lost, slow, ..Stages::default() };
-        let sent = Sent { lines: 10_000, seconds: 1.0, cpu: 0.1, behind_micros: 250, ..Sent::default() };
+        let sent =
+            Sent { lines: 10_000, seconds: 1.0, cpu: 0.1, behind_micros: 250, ..Sent::default() };
         let figures = Figures {
             records: 10_000,
             latencies: latencies.collect(),

@@ -6,12 +6,12 @@ use super::columns::{Column, columns};
 use super::{Document, PlotFile, Recorded, line, plain};
 use crate::lab::machine;
 use crate::lab::metrics::by_pair;
-use crate::lab::results::{Cell, End, Results, SubjectKind};
+use crate::lab::page::looks::look;
+use crate::lab::results::{Cell, End, Results};
 use crate::lab::shape::Shape;
 use crate::lab::stats::Summary;
 use crate::lab::verdict::{Verdict, verdicts};
-use crate::page::{Axis, Estimate, Estimates, Look, Spacing, Words};
-use crate::source::io::IO_MODELS;
+use crate::page::{Axis, Estimate, Estimates, Spacing, Words};
 
 /// Adds a section, and its plots.
 pub(super) fn add(document: &mut Document, recorded: &Recorded, plots: &str) {
@@ -127,19 +127,6 @@ fn plot(
     let figure = figure.figure();
     let svg = figure.svg.standalone(&figure.words);
     Some((figure.words, svg))
-}
-
-/// Models have the looks of their places in the table of models, whatever was measured; others come after them.
-fn look(cells: &[&Cell], cell: &Cell) -> Look {
-    let models = IO_MODELS.len();
-    let place = IO_MODELS.iter().position(|row| row.name == cell.subject.name);
-    let others = cells.iter().filter(|other| other.subject.kind == SubjectKind::Peer);
-    let after = others.take_while(|other| other.subject != cell.subject).count();
-    let place = place.unwrap_or(match cell.subject.kind {
-        SubjectKind::Peer => models + 1 + after,
-        SubjectKind::Model | SubjectKind::Bare => models,
-    });
-    Look::new(u8::try_from(place).unwrap_or(0))
 }
 
 /// The figure of every run.

@@ -13,8 +13,8 @@ impl Graph {
     }
 
     /// The changes in states of the batch that was committed last. Called once after each commit. `None` unless changes
-    /// are [kept](Graph::keep_changes), and for a batch that was [run again](crate::stream::OpenBatch::replay). `input_bytes`: the size of
-    /// the batch's input in the log, where it stays as long as the changes.
+    /// are [kept](Graph::keep_changes), and for a batch that was [run again](crate::stream::OpenBatch::replay).
+    /// `input_bytes`: the size of the batch's input in the log, where it stays as long as the changes.
     pub fn changes(&self, time: Time, input_bytes: u64) -> Option<Changes> {
         if *self.replayed.lock() == Some(time) {
             return None;
