@@ -233,8 +233,8 @@
 //! | a [`Receiver`] | a thread of its own |
 //! | a [`Listener`] | one thread for all of them; a slow one loses events, and holds nothing up |
 //!
-//! [`StreamingContext::start`] returns once the sources have their addresses, and with a state directory once its log is read. Its
-//! [`StreamHandle`] may be used from any thread, and stops the stream when it is dropped.
+//! [`StreamingContext::start`] returns once the sources have their addresses, and with a state directory once its log is
+//! read. Its [`StreamHandle`] may be used from any thread, and stops the stream when it is dropped.
 //!
 //! # Where to go on
 //! - The modules: [`config`], [`source`], [`stream`], [`sink`], [`metrics`], [`time`], [`error`], and [`testing`].
