@@ -1,5 +1,5 @@
 //! `benches/models.md`: recorded results as one page of Markdown, with its plots as SVG files. Made from results and notes
-//! alone, so that text and figures cannot drift apart. Pure but for [`write`]; main thread. Knows no run.
+//! alone, so that text and figures cannot drift apart. Pure but for [`write()`]; main thread. Knows no run.
 //!
 //! ```text
 //! results/NAME.json (figures) ─┬─▶ verdicts ─▶ which model ─┬─▶ models.md
