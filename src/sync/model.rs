@@ -112,11 +112,6 @@ impl<T> Queue<T> {
     pub fn capacity(&self) -> usize {
         self.capacity
     }
-
-    /// True if nothing is queued now.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 pub(super) fn wait_for<T>(

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::blocks::Range;
+use crate::blocks::spill::{SpillFiles, SpillOptions, SpillThread, Spilled};
 use crate::framing::Framing;
 use crate::metrics::EventBus;
 use crate::storage::{MemoryStorage, Storage};
@@ -100,7 +101,7 @@ impl Rig {
         let each = |range: &[u8]| {
             read.extend_from_slice(range);
             // A lock: others go on in the middle of the block.
-            assert!(!self.store.is_empty(), "it is pinned");
+            assert!(!self.store.blocks.lock().kept.is_empty(), "it is pinned");
         };
         block.for_each_range(each).expect("it can be read");
         assert_eq!(read, records(id.number), "block {id}");
@@ -113,7 +114,7 @@ impl Rig {
         let Spilled { bytes, blocks, file_bytes, failures, .. } = self.spill.counts();
         assert_eq!((bytes, blocks, file_bytes, failures), (0, 0, 0, 0));
         assert_eq!(
-            (self.store.len(), self.store.account().used()),
+            (self.store.blocks.lock().kept.len(), self.store.account().used()),
             (0, 0),
             "what is kept for ever"
         );
