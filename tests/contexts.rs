@@ -318,3 +318,39 @@ fn batches_beyond_what_drives_them_are_refused() {
     let expected = "a test drives a stream on a manual clock: make the context by `with_clock`";
     assert_eq!(err, expected);
 }
+
+/// Runs one batch of one record in each of three runs of one context, and returns what its windows showed.
+fn three_runs_of_one_context() -> Vec<Vec<String>> {
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join("a.log"), "one\n").expect("written");
+    let (ctx, _clock) = context();
+    ctx.state_storage(Arc::new(MemoryStorage::new(1)));
+    let lines = ctx.files_lines(directory.path()).expect("a source");
+    let (length, slide) = (Interval::secs(9), Interval::secs(1));
+    let elements = lines.window(length, slide).map(|line| line.to_owned());
+    let count = lines.count_by_window(length, slide).map(|count| format!("{count} in all"));
+    let shown = elements.union(&count).collect();
+    for _ in 0..3 {
+        let mut running = ctx.start_driven().expect("started");
+        running.run_batches(1).expect("a batch");
+        running.stop().expect("an orderly end");
+    }
+    shown.rows().into_iter().map(|(_, rows)| rows).collect()
+}
+
+#[test]
+fn a_window_has_each_record_once_in_every_run_of_its_context() {
+    let expected = vec![vec!["one".to_owned(), "1 in all".to_owned()]; 3];
+    assert_eq!(three_runs_of_one_context(), expected);
+}
+
+#[test]
+fn a_limit_of_no_batch_is_an_error_of_the_start() {
+    let (ctx, _clock) = context();
+    ctx.queue_stream(vec![Some(vec![1])], 1).foreach_batch(|_, _| Ok(()));
+    ctx.limits(RunLimits { batches: Some(0), ..RunLimits::default() });
+    let expected = "the limit of batches is 0: a run has at least one batch";
+    for err in [ctx.start().map(drop), ctx.start_driven().map(drop), ctx.run_batches(1)] {
+        assert_eq!(err.expect_err("no batch can run").to_string(), expected);
+    }
+}

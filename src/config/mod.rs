@@ -361,8 +361,8 @@ impl Config {
         self
     }
 
-    /// Leaves out a batch if no record came and no window or time-out is due; false by default, and then such a batch runs: a
-    /// count gives 0, a reduction nothing.
+    /// Leaves out a batch if no record came, no window is due and no state has a time-out; false by default, and then such a
+    /// batch runs: a count gives 0, a reduction nothing. The entries of a queue are no records.
     pub fn skip_empty(mut self, skip: bool) -> Self {
         self.skip_empty = skip;
         self

@@ -200,8 +200,8 @@ impl Inspector {
         self.0.stopping.load(Ordering::SeqCst)
     }
 
-    /// Returns true if the stream works: every source that dials is connected, at least one batch is done, no stop has begun,
-    /// and no condition lasts that makes it unready.
+    /// Returns true if the stream works: the sources run, every source that dials is connected, no stop has begun, and no
+    /// condition lasts that makes it unready.
     pub fn is_ready(&self) -> bool {
         self.unready().is_empty()
     }

@@ -51,8 +51,8 @@ use stream_handle::Driver;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunLimits {
-    /// The run ends after this many batches; by default it has no such limit. With zero it makes no batch and waits for a
-    /// [`Stopper`]. Records that were read and belong to no batch by then are counted in [`Report::beyond_limit`].
+    /// The run ends after this many batches; by default it has no such limit. Zero is an error of the start. Records that were
+    /// read and belong to no batch by then are counted in [`Report::beyond_limit`].
     pub batches: Option<u64>,
     /// The run ends this long after its start; by default it has no such limit. With zero it ends at once, after a last batch
     /// with what was read. The stop itself takes up to [`stop_deadline`](Config::stop_deadline) more.
@@ -74,10 +74,12 @@ pub struct RunLimits {
 /// The order of calls is: make the context, add sources, derive streams from them, register at least one output, add listeners
 /// and limits, [start](StreamingContext::start). A source, an output, a listener or a limit that comes after the start would
 /// have no effect, so the call or the stream fails with [`Error::Usage`]. A context runs one stream at a time; after its end the
-/// same context may be started again.
+/// same context may be started again. With a state directory such a start continues as that of a new program would. Without one
+/// states and windows continue with what they had in memory, and queues begin anew.
 ///
 /// Any thread may build and start a context. The calls do not block, except [`start`](StreamingContext::start), and
-/// [`run_batches`](StreamingContext::run_batches) in tests.
+/// [`run_batches`](StreamingContext::run_batches) in tests: while that runs, other calls about the run wait for it, so a
+/// closure of the stream must not make them.
 ///
 /// ```
 /// use tidemill::testing::ManualClock;
@@ -312,6 +314,10 @@ impl StreamingContext {
         if self.graph.outputs().is_empty() {
             let hint = "register one, such as `stream.print(10)`, before the start";
             return Err(Error::Usage(format!("nothing to do: the stream has no output; {hint}")));
+        }
+        if self.limits.lock().batches == Some(0) {
+            let why = "the limit of batches is 0: a run has at least one batch";
+            return Err(Error::Usage(why.to_owned()));
         }
         if let Some(window) = self.graph.window().filter(|_| self.config.trigger.is_some()) {
             let why =

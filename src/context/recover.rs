@@ -285,6 +285,7 @@ fn restore_states(
     found: &Found,
     partitions: usize,
 ) -> Result<()> {
+    graph.empty_windows();
     if !graph.is_stateless() {
         graph.keep_changes();
     }

@@ -149,6 +149,8 @@ struct Registered {
     changelogs: Vec<(u32, String, Arc<dyn Changelog>)>,
     /// The nodes that keep something from batch to batch, with what plans them.
     keepers: Vec<(u32, NodePlanner)>,
+    /// Each empties a window.
+    emptiers: Vec<Box<dyn Fn() + Send + Sync>>,
     /// The reach of windows, and that of windows below a state.
     reach: (Duration, Duration),
     /// The batches that streams remember.

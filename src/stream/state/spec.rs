@@ -228,7 +228,9 @@ impl<K, S> StateSpec<K, S> {
         self
     }
 
-    /// Limits the keys that are known after a batch to `keys_max`; `policy` says what becomes of further ones.
+    /// Limits the keys that are known after a batch to `keys_max`; `policy` says what becomes of further ones. A batch with more
+    /// different keys than that fails with `ExpireOldest`, and fails again in each attempt: choose a limit far above the keys of
+    /// one batch.
     pub fn keys_max(mut self, keys_max: u64, policy: WhenFull) -> Self {
         self.limit = Some(KeyLimit { keys_max, policy });
         self

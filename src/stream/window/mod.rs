@@ -23,6 +23,18 @@ use crate::time::Interval;
 pub(super) type Pane<K, V> = Slots<Entry<K, V>>;
 
 impl Graph {
+    /// Adds what empties a window.
+    fn add_emptier(&self, empty: impl Fn() + Send + Sync + 'static) {
+        self.registered.lock().emptiers.push(Box::new(empty));
+    }
+
+    /// Empties all windows: a start reads their batches from the log and runs them again, also for a program that has run
+    /// before and still has them.
+    pub(crate) fn empty_windows(&self) {
+        self.registered.lock().emptiers.iter().for_each(|empty| empty());
+        self.undue.lock().forget();
+    }
+
     /// Records lengths that do not fit; the start reports them.
     pub(super) fn check_window(&self, operator: &str, lineage: &StreamLineage, span: WindowSpan) {
         let mut registered = self.registered.lock();
@@ -321,6 +333,8 @@ impl<T: ?Sized + 'static> DStream<T> {
         self.graph.add_stateful(id, kind);
         let (rule, kept) = (Arc::new(rule), Arc::new(Mutex::new(None)));
         let counted = self.graph.kept.of(id);
+        let old = Arc::clone(&kept);
+        self.graph.add_emptier(move || *old.lock() = None);
         let reach = self.graph.reach(&self.lineage, length);
         let lineage = StreamLineage { slide, reach, ..self.lineage.clone() };
         stateful(self, NewNode { id, lineage }, move |cx| {

@@ -169,6 +169,11 @@ where
         let lineage = StreamLineage { reach: self.graph.reach(&self.lineage, length), ..lineage };
         let kept: Kept<T::Owned> = Arc::default();
         let (handle, sizes) = (Arc::clone(&kept), Arc::new(Sizes::default()));
+        let (old, old_sizes, counts) = (Arc::clone(&kept), Arc::clone(&sizes), counted.clone());
+        self.graph.add_emptier(move || {
+            old.lock().clear();
+            old_sizes.lock().drain(..).for_each(|bytes| counts.change(bytes, 0));
+        });
         let compute = move |cx: &mut Planner<'_>| {
             let slots = match node.compute(cx) {
                 Ok(batch) => Some(cx.owned(&batch)),

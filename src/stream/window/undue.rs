@@ -32,6 +32,11 @@ impl Undue {
         self.outputs.push(Waits { output, slide, reads, since: BTreeMap::new() });
     }
 
+    /// Forgets all records: their batches run again.
+    pub(crate) fn forget(&mut self) {
+        self.outputs.iter_mut().for_each(|waits| waits.since.clear());
+    }
+
     /// Counts a batch that is done; `records_of` gives its number of records of a source.
     fn took_in(
         &mut self,
