@@ -8,9 +8,10 @@ use tidemill::config::{OnFailure, Then};
 use tidemill::internals::storage::{MemoryStorage, Storage};
 use tidemill::internals::sync::{Arc, Mutex};
 use tidemill::metrics::BatchState;
+use tidemill::sink::{BatchMeta, CommitKey, Rows, Sink};
 use tidemill::testing::ManualClock;
 use tidemill::{
-    Config, Error, Event, FilesSource, Interval, ReceiverHandle, Recovered, RunLimits,
+    Config, Error, Event, FilesSource, Interval, ReceiverHandle, Recovered, Result, RunLimits,
     StreamingContext,
 };
 
@@ -353,4 +354,35 @@ fn a_limit_of_no_batch_is_an_error_of_the_start() {
     for err in [ctx.start().map(drop), ctx.start_driven().map(drop), ctx.run_batches(1)] {
         assert_eq!(err.expect_err("no batch can run").to_string(), expected);
     }
+}
+
+/// A sink that cannot be closed.
+struct Unclosed;
+
+impl Sink for Unclosed {
+    fn committed(&mut self, _: &CommitKey) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn write(&mut self, _: &CommitKey, _: &BatchMeta, _: &Rows) -> Result<()> {
+        Ok(())
+    }
+
+    fn commit(&mut self, _: &CommitKey) -> Result<()> {
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<()> {
+        panic!("no way out");
+    }
+}
+
+#[test]
+fn a_panic_in_the_close_of_a_sink_is_an_error_of_the_stop() {
+    let (ctx, _clock) = context();
+    ctx.queue_stream(vec![Some(vec![1_u64])], 1).save(Unclosed);
+    let mut running = ctx.start_driven().expect("started");
+    running.run_batches(1).expect("a batch");
+    let err = running.stop().expect_err("the sink is not closed");
+    assert!(err.to_string().contains("no way out"), "{err}");
 }

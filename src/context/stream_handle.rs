@@ -454,9 +454,10 @@ impl StreamHandle {
     /// Lets the sinks finish their open files, each on a thread of its own, for a disk may hang. Returns what is left, in words.
     fn close_sinks(&mut self, deadline: Moment) -> Vec<String> {
         let failed = Arc::new(Mutex::new(Vec::new()));
+        let panicked = Poison::new();
         let close = |sink: SharedSink| {
             let (name, failed) = (sink.name().unwrap_or("output").to_owned(), Arc::clone(&failed));
-            thread::spawn(format!("sink-{name}"), &Poison::new(), move || {
+            thread::spawn(format!("sink-{name}"), &panicked, move || {
                 if let Err(err) = sink.close() {
                     failed.lock().push(format!("sink `{name}`: {err}"));
                 }
@@ -472,6 +473,7 @@ impl StreamHandle {
             });
         }
         left.append(&mut failed.lock());
+        left.extend(panicked.reason());
         left
     }
 
