@@ -105,7 +105,7 @@ fn options(order: &Sending) -> LoadOptions {
     }
 }
 
-/// The thin connections beside them: a line a second each, until they are told to stop.
+/// The thin connections beside them: a line a second each, until the sender stops them.
 fn thin_options(order: &Sending) -> LoadOptions {
     let connections = usize::try_from(order.thin).unwrap_or(usize::MAX);
     LoadOptions {

@@ -6,6 +6,7 @@
 //! sides, 6 to 40 pairs, and normal, heavy-tailed, skewed and bimodal noise, the plain interval of percentiles separated 3 to
 //! 11 % of equal sides, and this one, with [`verdict`](super::verdict)'s margin, at most 2.5 %.
 
+use crate::lab::stats::median;
 use crate::load::Random;
 use crate::settings::units::as_f64;
 
@@ -75,9 +76,9 @@ pub(crate) fn pairs_min(doubt: f64) -> u64 {
 /// Number of values that lie far from the others, on a scale of ratios.
 pub(crate) fn outliers(values: &[f64]) -> u64 {
     let Some(logs) = logarithms(values).filter(|logs| logs.len() >= TOLD_FROM) else { return 0 };
-    let middle = middle(logs.clone());
+    let middle = median(&logs);
     let distances: Vec<f64> = logs.iter().map(|log| (log - middle).abs()).collect();
-    let far = self::middle(distances.clone()) * DEVIATION * FAR;
+    let far = median(&distances) * DEVIATION * FAR;
     distances.iter().filter(|distance| **distance > far && far > 0.0).count() as u64
 }
 
@@ -101,12 +102,6 @@ fn trimmed_mean(values: &mut [f64]) -> f64 {
     let left_out = values.len() / TRIMMED;
     let kept = &values[left_out..values.len() - left_out];
     kept.iter().sum::<f64>() / as_f64(kept.len() as u64)
-}
-
-fn middle(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    let half = values.len() / 2;
-    if values.len() % 2 == 1 { values[half] } else { f64::midpoint(values[half - 1], values[half]) }
 }
 
 /// The interval of ratios from the estimate and the resampled estimates, all of them logarithms.

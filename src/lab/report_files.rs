@@ -27,7 +27,7 @@ pub(super) fn write_to(path: &Path, text: &str) -> Result<PathBuf> {
     Ok(path.to_path_buf())
 }
 
-/// The text of a whole file of at most so many bytes.
+/// The text of a whole file of at most `bytes_max` bytes.
 pub(super) fn read(path: &Path, bytes_max: u64) -> Result<String> {
     let refused = |err| Error::io(format!("cannot read {}", path.display()), err);
     let mut text = String::new();

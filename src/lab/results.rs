@@ -19,7 +19,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::protocol::{Sent, Slow, Spread};
 use super::sample::Sample;
-use super::shape::Shape;
+use super::shape::{Shape, by_shape};
 
 /// The version of the format that this program writes, and the newest that it reads.
 pub(crate) const FORMAT: u32 = 1;
@@ -336,14 +336,7 @@ impl Cell {
 impl Results {
     /// The shapes, each with its cells, in the order of the cells.
     pub(crate) fn by_shape(&self) -> Vec<(Shape, Vec<&Cell>)> {
-        let mut groups: Vec<(Shape, Vec<&Cell>)> = Vec::new();
-        for cell in &self.cells {
-            match groups.iter_mut().find(|(shape, _)| *shape == cell.shape) {
-                Some((_, group)) => group.push(cell),
-                None => groups.push((cell.shape, vec![cell])),
-            }
-        }
-        groups
+        by_shape(&self.cells, |cell| cell.shape)
     }
 }
 

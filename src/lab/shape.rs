@@ -85,3 +85,19 @@ impl Shape {
         format!("{connections}c-{busy}busy-{record_bytes}B-batch{batch_ms}ms-block{block_ms}ms")
     }
 }
+
+/// The items of each shape, the shapes in the order in which they come first.
+pub(crate) fn by_shape<'a, T>(
+    items: impl IntoIterator<Item = &'a T>,
+    shape_of: impl Fn(&T) -> Shape,
+) -> Vec<(Shape, Vec<&'a T>)> {
+    let mut groups: Vec<(Shape, Vec<&T>)> = Vec::new();
+    for item in items {
+        let of = shape_of(item);
+        match groups.iter_mut().find(|(shape, _)| *shape == of) {
+            Some((_, group)) => group.push(item),
+            None => groups.push((of, vec![item])),
+        }
+    }
+    groups
+}

@@ -5,7 +5,7 @@
 
 mod read;
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::results::{self, Fact, Load, Tool};
 use crate::page::Unit;
@@ -141,19 +141,14 @@ fn built_by(said: &str) -> String {
     if said.is_empty() { UNKNOWN.to_owned() } else { said.to_owned() }
 }
 
+/// The end of the year 9999: a date has four digits for its year.
+const LAST_SECOND: u64 = 253_402_300_799;
+
 /// Seconds since the epoch as a date and a time of day, UTC.
 pub(crate) fn date(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Days since 0000-03-01, so that the leap day is the last of its year.
-    let days = days + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", rest / 3_600, rest / 60 % 60)
+    let at = UNIX_EPOCH + Duration::from_secs(seconds.min(LAST_SECOND));
+    let text = humantime::format_rfc3339_seconds(at).to_string();
+    format!("{} {} UTC", &text[..10], &text[11..16])
 }
 
 #[cfg(test)]

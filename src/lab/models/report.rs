@@ -8,7 +8,7 @@ use crate::lab::metrics::{METRICS, histogram, value};
 use crate::lab::protocol;
 use crate::lab::report_files::{aligned, csv_line};
 use crate::lab::results::{Cell, Results};
-use crate::lab::shape::{Kind, Shape};
+use crate::lab::shape::{Kind, Shape, by_shape};
 use crate::lab::stats::Summary;
 use crate::lab::verdict::Said;
 
@@ -131,18 +131,6 @@ pub(crate) fn columns(kind: Kind) -> &'static [Column] {
     }
 }
 
-/// Rows of one kind and shape, one shape after the other.
-pub(crate) fn by_shape(rows: &[Row], kind: Kind) -> Vec<(Shape, Vec<&Row>)> {
-    let mut groups: Vec<(Shape, Vec<&Row>)> = Vec::new();
-    for row in rows.iter().filter(|row| row.shape.kind == kind) {
-        match groups.iter_mut().find(|(shape, _)| *shape == row.shape) {
-            Some((_, group)) => group.push(row),
-            None => groups.push((row.shape, vec![row])),
-        }
-    }
-    groups
-}
-
 /// The cells of a row in the order of the columns: medians, and the first with lowest and highest in brackets.
 pub(crate) fn texts(row: &Row) -> Vec<String> {
     let column = |(at, (_, metric, unit, digits)): (usize, &Column)| match row.get(metric) {
@@ -178,7 +166,8 @@ pub(crate) fn remarks(row: &Row) -> Vec<String> {
 pub(crate) fn table(rows: &[Row], said: &[Said]) -> String {
     let mut text = String::new();
     for (kind, name) in Kind::ALL {
-        for (shape, group) in by_shape(rows, kind) {
+        let of_kind = rows.iter().filter(|row| row.shape.kind == kind);
+        for (shape, group) in by_shape(of_kind, |row| row.shape) {
             let _ = writeln!(text, "{name}: {}", shape.words());
             let heads = columns(kind).iter().map(|column| column.0.to_owned());
             let head: Vec<String> = std::iter::once("model".to_owned()).chain(heads).collect();

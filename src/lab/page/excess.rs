@@ -51,7 +51,7 @@ impl Excess {
         self.all.len()
     }
 
-    /// True if enough samples lie beyond this percentile, given as one in so many.
+    /// True if enough samples lie beyond this percentile, beyond which one sample in `one_in` lies.
     pub(super) fn reaches(&self, one_in: f64) -> bool {
         as_f64(self.all.len()) / one_in >= BEYOND_MIN * 0.999_999
     }

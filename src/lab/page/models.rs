@@ -20,7 +20,7 @@ const CPU: Shown = Shown {
     name: "processor time per GB",
     unit: Unit::plain("s/GB"),
     factor: 1.0,
-    look_for: "Less is better: what a model costs, whoever the sender is.",
+    look_for: "Less is better: what a model costs, with any sender.",
 };
 const MEMORY: Shown = Shown {
     metric: "bytes_per_connection",

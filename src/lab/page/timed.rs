@@ -12,7 +12,7 @@ use crate::page::{Axis, Bar, Bars, Figure, Group, Line, Lines, Look, Note, Point
 use crate::page::{Span, Table, Unit, Words, percentile};
 use crate::settings::units::as_f64;
 
-/// The percentiles of tables, as one in so many.
+/// The percentiles of tables: 100 stands for the 99th, beyond which one sample in 100 lies.
 const ROWS: [f64; 5] = [2.0, 10.0, 100.0, 1e3, ONE_IN_MAX];
 
 /// Nanoseconds of a second.
