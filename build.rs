@@ -44,7 +44,7 @@ fn main() {
 /// Has Cargo run this again once another commit is checked out or a source changes.
 fn watch(package: &Path) {
     let is_repository = package.join(".git").exists();
-    for name in ["HEAD", "logs/HEAD", "index"].iter().filter(|_| is_repository) {
+    for name in ["HEAD", "logs/HEAD"].iter().filter(|_| is_repository) {
         let path = git(package, &["rev-parse", "--git-path", name]);
         // A file that is not there would have the package built every time.
         if !path.is_empty() && package.join(&path).exists() {
@@ -81,8 +81,9 @@ fn quoted_after<'a>(text: &'a str, key: &str) -> &'a str {
     rest.split('"').nth(1).unwrap_or_default()
 }
 
+/// The answer of git, which must write nothing: a look at the state of the tree would otherwise renew the index.
 fn git(package: &Path, words: &[&str]) -> String {
-    output(Command::new("git").arg("-C").arg(package).args(words))
+    output(Command::new("git").arg("--no-optional-locks").arg("-C").arg(package).args(words))
 }
 
 /// The trimmed output of a command; empty if it cannot be run or fails.
